@@ -1,0 +1,185 @@
+"""Asking for one home: its lease, its share of the budget, its journal; rounds of requests until nothing is lacking.
+
+What expand, filter, write and vote have in common. The lease is taken only when something must be asked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import TracebackType
+
+from taskgalaxy_ops.errors import BudgetError, LeaseLostError
+from taskgalaxy_ops.galaxy import Galaxy
+from taskgalaxy_ops.models.chat import Desk, Gateway
+from taskgalaxy_ops.models.purse import Purse
+from taskgalaxy_ops.models.questions import Question, Unit
+from taskgalaxy_ops.models.rendering import render
+from taskgalaxy_ops.settings import Model
+from taskgalaxy_ops.storage import keys
+from taskgalaxy_ops.storage.budget import Ledger
+from taskgalaxy_ops.storage.journal import Answer, Journal
+from taskgalaxy_ops.storage.leases import Lease
+
+Answers = Mapping[str, Answer]
+Needed = Callable[[Answers], list[tuple[Question, list[Unit]]]]
+
+_URLS_KEPT = 64  # rendered images in memory: requests of one image come one after another
+_TICK_SECONDS = 0.2  # how often a part that is due is looked for
+
+
+class Till:
+    """The ledger of a run, which its homes use one at a time."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self.ledger = ledger
+        self.lock = asyncio.Lock()
+
+
+class Asker:
+    """Asks for one home. An asynchronous context: on leaving, the budget is settled and the lease released."""
+
+    def __init__(
+        self,
+        galaxy: Galaxy,
+        gateway: Gateway | None,
+        till: Till,
+        home: str,
+        answered: Callable[[str, int], None] = lambda stage, units: None,
+    ) -> None:
+        self._galaxy = galaxy
+        self._gateway = gateway
+        self._till = till
+        self._home = home
+        self._answered = answered
+        self._journal: Journal | None = None
+        self._lease: Lease | None = None
+        self._purse: Purse | None = None
+        self._ended: BudgetError | LeaseLostError | None = None
+        self._urls: dict[tuple[str, int, int], str] = {}
+
+    @property
+    def stopped(self) -> str:
+        """Why asking ended early; "" if it did not."""
+        return str(self._ended or "")
+
+    @property
+    def answers(self) -> Answers:
+        """Every unit's answer in the home's journal."""
+        if self._journal is None:
+            self._journal = Journal(self._galaxy.store, self._home)
+        return self._journal.answers
+
+    async def __aenter__(self) -> Asker:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if self._purse:
+                await self._purse.close()
+        finally:
+            if self._lease:
+                await asyncio.to_thread(self._lease.__exit__, None, None, None)
+
+    async def ask(self, needed: Needed) -> int:
+        """Ask what ``needed`` says, in rounds until nothing new is; gives how many units lacked an answer at first.
+
+        A unit that gets no reply stays pending: the next run asks for it. Without a gateway nothing is asked.
+        """
+        answers = await asyncio.to_thread(lambda: self.answers)
+        first = sum(len(units) for _, units in needed(answers))
+        if not first or self._gateway is None or self._ended:
+            return first
+        try:
+            await self._prepare()
+            asked: set[str] = set()
+            while requests := self._requests(needed(answers), asked):
+                asked.update(unit.key for _, part in requests for unit in part)
+                await self._send(requests, self._gateway)
+        except (BudgetError, LeaseLostError) as error:
+            self._ended = error
+        return first
+
+    def _requests(
+        self, needed: Iterable[tuple[Question, list[Unit]]], asked: set[str]
+    ) -> list[tuple[Question, list[Unit]]]:
+        size = self._galaxy.settings.run.units_a_request
+        requests: list[tuple[Question, list[Unit]]] = []
+        for question, units in needed:
+            by_image: dict[str, list[Unit]] = {}
+            for unit in {unit.key: unit for unit in units if unit.key not in asked}.values():
+                # A question without a list of items is one unit a request.
+                by_image.setdefault(unit.image or unit.key, []).append(unit)
+            requests += [
+                (question, part[at : at + size]) for part in by_image.values() for at in range(0, len(part), size)
+            ]
+        return requests
+
+    async def _prepare(self) -> None:
+        if self._lease is not None:
+            return
+        run, journal = self._galaxy.settings.run, self._opened()
+        self._lease = await asyncio.to_thread(
+            Lease, self._galaxy.store, self._home, seconds=run.lease_seconds, wait=run.lease_seconds + 10
+        )
+        await asyncio.to_thread(journal.refresh)  # the former holder may have answered meanwhile
+        async with self._till.lock:
+            await asyncio.to_thread(self._settle_orphans, journal)
+        self._purse = Purse(self._till.ledger, self._till.lock, self._home, run.block_calls)
+
+    def _opened(self) -> Journal:
+        if self._journal is None:
+            raise AssertionError("the journal is opened before anything is asked")
+        return self._journal
+
+    def _settle_orphans(self, journal: Journal) -> None:
+        shown: dict[str, tuple[int, int]] = {}
+        for reply in journal.replies():
+            cost, ceiling = shown.get(reply["block"], (0, 0))
+            shown[reply["block"]] = (cost + reply["cost"], ceiling + reply["ceiling"])
+        self._till.ledger.settle_orphans(self._home, shown)
+
+    def _check(self) -> None:
+        """Raises what ends this home's sending: a lost lease, or a budget that another call found spent."""
+        if self._ended is not None:
+            raise self._ended
+        if self._lease:
+            self._lease.check()
+
+    async def _send(self, requests: Sequence[tuple[Question, list[Unit]]], gateway: Gateway) -> None:
+        journal, purse = self._opened(), self._purse
+        if purse is None:
+            raise AssertionError("sending without a purse")
+
+        async def one(question: Question, units: list[Unit]) -> None:
+            desk = Desk(journal, purse, lambda image: self._image_url(image, question.model), self._check)
+            try:
+                await gateway.ask(question, units, desk)
+                self._answered(question.stage, len(units))
+            except (BudgetError, LeaseLostError) as error:
+                self._ended = error  # what is in flight is paid for and awaited; nothing more is sent
+
+        waiting = {asyncio.create_task(one(question, units)) for question, units in requests}
+        try:
+            while waiting:
+                done, waiting = await asyncio.wait(waiting, timeout=_TICK_SECONDS, return_when=asyncio.FIRST_EXCEPTION)
+                if journal.due():
+                    await asyncio.to_thread(journal.flush)
+                for task in done:
+                    task.result()
+        finally:
+            for task in waiting:
+                task.cancel()
+            await asyncio.to_thread(journal.flush)
+        if self._ended is not None:
+            raise self._ended
+
+    def _image_url(self, image: str, model: Model) -> str:
+        at = (image, model.image_side, model.image_quality)
+        if at not in self._urls:
+            if len(self._urls) >= _URLS_KEPT:
+                self._urls.clear()
+            self._urls[at] = render(self._galaxy.store.get(keys.blob(image)), model.image_side, model.image_quality)
+        return self._urls[at]

@@ -1,0 +1,64 @@
+"""One way to turn a value into bytes, and bytes into a fingerprint: every key in the store rests on it.
+
+Canonical JSON: keys sorted, no blanks, UTF-8, every string in Unicode NFC, fields that are None left out (so that a
+field added later changes no key), no NaN. A fingerprint is the SHA-256 of the canonical JSON of
+``{"kind": kind, "of": value, "v": 1}``, in lower-case hex.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+import unicodedata
+from collections.abc import Mapping
+from enum import Enum
+from typing import Any
+
+
+def _plain(value: Any) -> Any:
+    match value:
+        case Enum():
+            return _plain(value.value)
+        case None | bool() | int():
+            return value
+        case str():
+            return unicodedata.normalize("NFC", value)
+        case float():
+            if not math.isfinite(value):
+                raise ValueError(f"{value} has no canonical form")
+            return int(value) if value.is_integer() and abs(value) < 2**53 else value
+        case Mapping():
+            return {_plain(str(k)): _plain(v) for k, v in value.items() if v is not None}
+        case list() | tuple():
+            return [_plain(v) for v in value]
+        case _ if dataclasses.is_dataclass(value) and not isinstance(value, type):
+            return _plain({f.name: getattr(value, f.name) for f in dataclasses.fields(value)})
+    raise TypeError(f"{type(value).__name__} has no canonical form")
+
+
+def canonical_json(value: Any) -> bytes:
+    """The one UTF-8 form of a JSON-like value, a record (dataclass) or a list of them.
+
+    Raises TypeError for other types and ValueError for a float that is not finite.
+    """
+    return json.dumps(
+        _plain(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    ).encode()
+
+
+def fingerprint(kind: str, value: Any) -> str:
+    """SHA-256 (64 hex digits) of a value under a kind; two kinds never share a key."""
+    return sha256_hex(canonical_json({"kind": kind, "of": value, "v": 1}))
+
+
+def sha256_hex(data: bytes) -> str:
+    """SHA-256 of bytes, in lower-case hex."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def draw(*parts: object) -> float:
+    """A number in [0, 1) that depends on the parts alone: the seeded draw for shares taken by hash."""
+    digest = hashlib.sha256("\x1f".join(str(p) for p in parts).encode()).digest()
+    return int.from_bytes(digest[:7], "big") / 2**56

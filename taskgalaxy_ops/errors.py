@@ -1,0 +1,49 @@
+"""The few exceptions that cross module borders. Each message names the thing, the reason and the fix."""
+
+
+class TaskGalaxyError(Exception):
+    """Base of all errors that a user may see; the command line prints its message without a traceback."""
+
+
+class SettingsError(TaskGalaxyError):
+    """A setting is missing, unknown or out of bounds; the message names field, value and fix."""
+
+
+class StoreError(TaskGalaxyError):
+    """The object store cannot do what was asked: unreachable, wrong keys, no conditional writes, wrong layout."""
+
+
+class NotFoundError(StoreError):
+    """No object lies under this key."""
+
+
+class LeaseLostError(StoreError):
+    """Another worker took this home, or our own deadline passed: nothing more may be sent for it."""
+
+
+class SourceError(TaskGalaxyError):
+    """A source cannot be read, or holds no image."""
+
+
+class TaxonomyError(TaskGalaxyError):
+    """A seed file or a taxonomy version is not what it should be."""
+
+
+class EncoderError(TaskGalaxyError):
+    """An encoder cannot be loaded, or gave something that is no embedding."""
+
+
+class ModelError(TaskGalaxyError):
+    """A model cannot be reached or refuses us for good (wrong key, unknown model, not an OpenAI endpoint)."""
+
+
+class BudgetError(TaskGalaxyError):
+    """The budget is spent; what is left stays pending and is asked once it is raised."""
+
+
+class PendingError(TaskGalaxyError):
+    """Something is still without an answer, so that what was asked for would not be whole."""
+
+
+class DamageError(TaskGalaxyError):
+    """What the store holds does not match its own counts and hashes."""

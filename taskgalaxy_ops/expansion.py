@@ -1,0 +1,140 @@
+"""Expand: the teacher proposes new children at each level of the taxonomy (paper, section 3.1).
+
+Proposals are untrusted text. A round is admitted once all of it is answered, in the order of paths, never as replies
+arrive; so the version that comes out is a function of the base version and the answers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from taskgalaxy_ops.asking import Asker, Till
+from taskgalaxy_ops.catalogue import Catalogue
+from taskgalaxy_ops.errors import PendingError
+from taskgalaxy_ops.galaxy import Galaxy
+from taskgalaxy_ops.models.chat import Gateway, Usage
+from taskgalaxy_ops.models.questions import MalformedReplyError, Question, Unit
+from taskgalaxy_ops.progress import Progress, Silent
+from taskgalaxy_ops.records import LabelReject, Node
+from taskgalaxy_ops.settings import Model
+from taskgalaxy_ops.storage import keys
+from taskgalaxy_ops.storage.journal import Answer
+from taskgalaxy_ops.taxonomy import Expansion, admit, children, expansions
+
+_LONGEST_LIST = 1000
+
+
+@dataclass(slots=True)
+class ExpandResult:
+    """What an expansion came to. ``version`` is the newest version afterwards."""
+
+    version: int
+    added: list[Node] = field(default_factory=list)
+    rejects: list[LabelReject] = field(default_factory=list)
+    usage: Usage = field(default_factory=Usage)
+
+
+def expand_question(prompt: str, teacher: Model) -> Question:
+    """Asks for new children of one node."""
+    return Question(
+        stage="expand",
+        prompt=prompt,
+        model=teacher,
+        head={"request": "expand"},
+        items=None,
+        replies="children",
+        schema={"type": "string"},
+        read=_read_children,
+    )
+
+
+def _read_children(_: Mapping[str, Any], entries: Any) -> Answer:
+    if not isinstance(entries, list) or len(entries) > _LONGEST_LIST:
+        raise MalformedReplyError("`children` must be a list of strings")
+    return Answer({"children": [entry for entry in entries if isinstance(entry, str)]})
+
+
+def expand(
+    galaxy: Galaxy, *, rounds: int = 1, max_new: int | None = None, progress: Progress | None = None
+) -> ExpandResult:
+    """Grow the newest version by up to ``max_new`` nodes, in up to ``rounds`` rounds, until nothing new comes.
+
+    Raises PendingError if a round could not be answered whole; what was answered is kept, and not asked again.
+    """
+    progress = progress or Silent()
+    galaxy.publish_settings()
+    catalogue = Catalogue(galaxy)
+    base = catalogue.version()
+    question = expand_question(galaxy.prompts["expand"], galaxy.settings.teacher)
+    nodes = list(base.nodes)
+    result = ExpandResult(base.number)
+    for number in range(1, rounds + 1):
+        left = None if max_new is None else max_new - len(result.added)
+        if left is not None and left <= 0:
+            break
+        wanted = expansions(nodes, number)
+        units = [question.unit(None, _item(one, galaxy.settings.taxonomy.children)) for one in wanted]
+        answers = asyncio.run(_answers(galaxy, question, units, progress, result.usage))
+        proposals = [
+            (one, label)
+            for one, unit in zip(wanted, units, strict=True)
+            for label in children(one, answers[unit.key].value or {})
+        ]
+        added, rejects = admit(
+            proposals,
+            nodes,
+            lambda paths: np.stack([_vectors(catalogue, paths)[path] for path in paths]),
+            galaxy.settings.taxonomy.near_duplicate,
+            left,
+        )
+        result.added += added
+        result.rejects += rejects
+        nodes += added
+        if not added:
+            break
+    if result.added:
+        result.version = catalogue.publish(base.number, nodes, result.rejects, "expand")
+    return result
+
+
+def _vectors(catalogue: Catalogue, paths: Sequence[str]) -> dict[str, Any]:
+    found = catalogue.embed_labels(paths)
+    return dict(zip(found.ids, found.vectors, strict=True))
+
+
+def _item(expansion: Expansion, count: int) -> dict[str, Any]:
+    return {
+        "kind": expansion.kind,
+        "path": expansion.path,
+        "existing": list(expansion.existing),
+        "count": count,
+        "round": expansion.round,
+    }
+
+
+async def _answers(
+    galaxy: Galaxy, question: Question, units: Sequence[Unit], progress: Progress, usage: Usage
+) -> Mapping[str, Answer]:
+    gateway = Gateway()
+    gateway.usage = usage
+    progress.stage("expand", len(units), "nodes")
+    try:
+        async with Asker(
+            galaxy, gateway, Till(galaxy.ledger()), keys.TAXONOMY_HOME, lambda _, n: progress.advance("expand", n)
+        ) as asker:
+            progress.advance("expand", sum(unit.key in asker.answers for unit in units))
+            await asker.ask(lambda answers: [(question, [unit for unit in units if unit.key not in answers])])
+    finally:
+        await gateway.aclose()
+    if pending := sum(unit.key not in asker.answers for unit in units):
+        why = asker.stopped or next(iter(usage.unavailable.values()), "the teacher gave no reply")
+        raise PendingError(
+            f"taxonomy: {pending} of {len(units)} nodes have no proposals yet ({why}). "
+            "What was answered is kept: run again to go on."
+        )
+    return asker.answers

@@ -1,0 +1,118 @@
+"""What every step of a run shares: the store, the settings as published, prompts, logs and the encoder's identity."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from taskgalaxy_ops.canonical import fingerprint
+from taskgalaxy_ops.errors import EncoderError, NotFoundError
+from taskgalaxy_ops.models.encoders import Encoder, open_encoder
+from taskgalaxy_ops.prompts import load_prompts
+from taskgalaxy_ops.settings import Settings
+from taskgalaxy_ops.storage import Store, keys, open_store, s3_options_from_environment
+from taskgalaxy_ops.storage.budget import NANO, Caps, Ledger
+from taskgalaxy_ops.storage.log import Log
+from taskgalaxy_ops.storage.registry import Registry
+from taskgalaxy_ops.storage.shards import Shards
+
+
+@dataclass(frozen=True)
+class Galaxy:
+    """An opened store with the settings that rule it."""
+
+    settings: Settings
+    store: Store
+
+    @classmethod
+    def open(cls, settings: Settings) -> Galaxy:
+        """Open the settings' store. Raises StoreError."""
+        options = s3_options_from_environment(settings.s3.endpoint_url, settings.s3.region)
+        return cls(settings, open_store(settings.store, **options))
+
+    @cached_property
+    def s3_options(self) -> dict[str, Any]:
+        """boto3 arguments for sources that lie in S3."""
+        return s3_options_from_environment(self.settings.s3.endpoint_url, self.settings.s3.region)
+
+    @cached_property
+    def shards(self) -> Shards:
+        """The store's shards."""
+        return Shards(self.store)
+
+    @cached_property
+    def registry(self) -> Registry:
+        """Sources, images and their homes."""
+        return Registry(self.store)
+
+    @cached_property
+    def prompts(self) -> dict[str, str]:
+        """Prompt texts by name."""
+        return load_prompts({str(name): path for name, path in self.settings.prompts.items()})
+
+    @cached_property
+    def encoder(self) -> Encoder:
+        """The encoder itself; loading it takes seconds, so only what encodes asks for it."""
+        chosen = self.settings.encoder
+        return open_encoder(chosen.name, chosen.model, chosen.pretrained)
+
+    @cached_property
+    def encoder_id(self) -> str:
+        """The encoder's identity in this store: resolved by whoever needs it first, and recorded.
+
+        Raises EncoderError if this machine's weights are not those that the store's embeddings were made with.
+        """
+        chosen = self.settings.encoder.model_dump()
+        key = keys.encoder(fingerprint("encoder.settings", chosen)[:32])
+        try:
+            raw = self.store.get(key)
+        except NotFoundError:
+            self.store.put_if_absent(key, json.dumps(dict(self.encoder.identity), sort_keys=True, indent=1).encode())
+            raw = self.store.get(key)
+        return fingerprint("encoder", json.loads(raw))[:16]
+
+    def checked_encoder(self) -> Encoder:
+        """The encoder, known to be the one that the store recorded. Raises EncoderError."""
+        key = keys.encoder(fingerprint("encoder.settings", self.settings.encoder.model_dump())[:32])
+        recorded = json.loads(self.store.get(key))
+        mine = dict(self.encoder.identity)
+        for name in ("name", "weights_sha256", "revision"):
+            if recorded.get(name) != mine.get(name):
+                raise EncoderError(
+                    f"encoder {self.settings.encoder.name!r}: this machine has {name} {mine.get(name)}, the store was "
+                    f"made with {recorded.get(name)}. Install the same weights, or use another store prefix."
+                )
+        return self.encoder
+
+    def ledger(self) -> Ledger:
+        """The store's budget under the settings' caps."""
+        budget = self.settings.budget
+        cap = None if budget.max_cost is None else round(budget.max_cost * NANO)
+        return Ledger(self.store, Caps(cap, budget.max_calls))
+
+    def publish_settings(self) -> tuple[int, str]:
+        """Make these settings the newest version if they are not; gives version and hash.
+
+        The version number is history; data carry the hash, so settings that are rolled back give the same bytes.
+        """
+        body = self.settings.model_dump(mode="json")
+        digest = fingerprint("settings", body)
+        log = Log(self.store, keys.SETTINGS_LOG)
+
+        def decide(entries: list[Any]) -> Mapping[str, Any] | None:
+            if entries and entries[-1].body["hash"] == digest:
+                return None
+            return {"hash": digest, "settings": body}
+
+        log.append_if(decide)
+        return log.last, digest
+
+    def edits(self) -> dict[str, int]:
+        """How often a person has edited each home's journal (forgets, take-downs): part of its shards' keys."""
+        counts: dict[str, int] = {}
+        for entry in Log(self.store, keys.EDITS_LOG).read():
+            counts[entry.body["home"]] = counts.get(entry.body["home"], 0) + 1
+        return counts

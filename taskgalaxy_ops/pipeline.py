@@ -1,0 +1,238 @@
+"""The chain of stages: ingest, embed, match, then filter, write and vote home by home.
+
+Each step computes the shards whose keys do not exist yet; running it again on unchanged inputs asks no model and
+encodes nothing. What Airflow's tasks and the command line call is here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from taskgalaxy_ops.asking import Till
+from taskgalaxy_ops.canonical import canonical_json, sha256_hex
+from taskgalaxy_ops.catalogue import Catalogue
+from taskgalaxy_ops.errors import SourceError
+from taskgalaxy_ops.galaxy import Galaxy
+from taskgalaxy_ops.generation import HomeResult, HomeRun, Run
+from taskgalaxy_ops.matching import EmbeddingMatrix, match
+from taskgalaxy_ops.models.chat import Gateway, Usage
+from taskgalaxy_ops.models.rendering import upright
+from taskgalaxy_ops.progress import Progress, Silent
+from taskgalaxy_ops.records import FileReject, Match
+from taskgalaxy_ops.sources.files import source_files
+from taskgalaxy_ops.sources.ingest import scan
+from taskgalaxy_ops.storage import keys
+from taskgalaxy_ops.storage.registry import Home
+from taskgalaxy_ops.storage.rows import embeddings_hash
+from taskgalaxy_ops.storage.shards import Shard, Stats, embedding_table, shard_key, table
+
+EMBED_VERSION = 1
+MATCH_VERSION = 1
+_ENCODE_BATCH = 64  # decoded images in memory at a time
+
+
+@dataclass(frozen=True, slots=True)
+class IngestReceipt:
+    """What a scan of a source came to: files = images + rejects."""
+
+    source: str
+    files: int
+    images: int
+    new_images: int
+    new_shards: int
+    rejects: Sequence[FileReject]
+
+
+def ingest(galaxy: Galaxy, source: str, progress: Progress | None = None) -> IngestReceipt:
+    """Scan one source of the settings and register what it holds. Raises SourceError."""
+    progress = progress or Silent()
+    if (chosen := galaxy.settings.sources.get(source)) is None:
+        names = ", ".join(galaxy.settings.sources) or "none"
+        raise SourceError(f"source {source!r}: not in the settings (there: {names}). Add it under `sources`.")
+    files = list(source_files(source, chosen, galaxy.s3_options))
+    progress.stage(f"ingest {source}", len(files), "files")
+    known = galaxy.registry.housed()
+    rejected = 0
+
+    def told(_: int, rejects: int) -> None:
+        nonlocal rejected
+        progress.advance(f"ingest {source}", rejects=rejects - rejected)
+        rejected = rejects
+
+    found = scan(
+        source,
+        files,
+        known,
+        galaxy.settings.ingest,
+        lambda image, raw: _keep_blob(galaxy, image, raw),
+        told,
+    )
+    if not found.claims:
+        reasons = ", ".join(f"{n} {reason}" for reason, n in Counter(r.reason for r in found.rejects).items())
+        raise SourceError(f"source {source!r}: none of its {len(files)} files is a usable image ({reasons}).")
+    homes = galaxy.registry.register(
+        source, chosen.location, found.images, found.claims, found.rejects, galaxy.settings.ingest.shard_images
+    )
+    new = sum(image not in known for image in found.images)
+    return IngestReceipt(source, len(files), len(found.claims), new, len(homes), found.rejects)
+
+
+def _keep_blob(galaxy: Galaxy, image: str, raw: bytes) -> None:
+    galaxy.store.put_if_absent(keys.blob(image), raw)
+
+
+def embed(galaxy: Galaxy, homes: Sequence[Home], progress: Progress | None = None) -> dict[str, Shard]:
+    """Embedding shards of these homes, by home; encodes what has none. Raises EncoderError."""
+    progress = progress or Silent()
+    progress.stage("embed", len(homes), "shards")
+    found: dict[str, Shard] = {}
+    for home in homes:
+        key = shard_key("embed", EMBED_VERSION, {"encoder": galaxy.encoder_id}, {"images": home.output})
+        shard = galaxy.shards.committed(home.home).get(("embed", key))
+        if shard is None:
+            shard = _embed_home(galaxy, home, key)
+        found[home.home] = shard
+        progress.advance("embed")
+    return found
+
+
+def _embed_home(galaxy: Galaxy, home: Home, key: str) -> Shard:
+    encoder = galaxy.checked_encoder()
+    ids = [image.image for image in galaxy.registry.images(home)]
+    parts = []
+    for at in range(0, len(ids), _ENCODE_BATCH):
+        batch = ids[at : at + _ENCODE_BATCH]
+        parts.append(encoder.encode_images([upright(galaxy.store.get(keys.blob(image))) for image in batch]))
+    content = embedding_table(ids, np.concatenate(parts))
+    return galaxy.shards.commit(home.home, "embed", key, {"embeddings": content}, Stats(len(ids), len(ids)))
+
+
+def match_homes(galaxy: Galaxy, homes: Sequence[Home], progress: Progress | None = None) -> dict[str, Shard]:
+    """Match shards of these homes against the newest taxonomy's leaves, by home."""
+    progress = progress or Silent()
+    embedded = embed(galaxy, homes, progress)
+    types = Catalogue(galaxy).embeddings()
+    types_hash = embeddings_hash(types.ids, types.vectors)
+    live = {claim.image for claim in galaxy.registry.claims()}
+    k = galaxy.settings.match.k
+    progress.stage("match", len(homes), "shards")
+    found: dict[str, Shard] = {}
+    for home in homes:
+        dead = [image.image for image in galaxy.registry.images(home) if image.image not in live]
+        inputs = {
+            "images": embedded[home.home].output,
+            "types": types_hash,
+            "dead": sha256_hex(canonical_json(dead)) if dead else None,
+        }
+        key = shard_key("match", MATCH_VERSION, {"k": k}, inputs)
+        shard = galaxy.shards.committed(home.home).get(("match", key))
+        if shard is None:
+            ids, vectors = galaxy.shards.load_embeddings(embedded[home.home])
+            keep = [row for row, image in enumerate(ids) if image not in set(dead)]
+            images = EmbeddingMatrix(tuple(ids[row] for row in keep), vectors[keep])
+            rows = list(match(images, types, k=k))
+            shard = galaxy.shards.commit(
+                home.home, "match", key, {"matches": table(rows, Match)}, Stats(len(ids), len(rows))
+            )
+        found[home.home] = shard
+        progress.advance("match")
+    return found
+
+
+@dataclass(slots=True)
+class RunResult:
+    """What filter, write and vote came to over all homes of a run."""
+
+    homes: list[HomeResult] = field(default_factory=list)
+    usage: Usage = field(default_factory=Usage)
+    matches: dict[str, Shard] = field(default_factory=dict)
+
+    @property
+    def pending(self) -> int:
+        return sum(home.pending for home in self.homes)
+
+    @property
+    def reasons(self) -> list[str]:
+        """Why something is pending, each reason once."""
+        found = [home.stopped for home in self.homes if home.stopped] + list(self.usage.unavailable.values())
+        return list(dict.fromkeys(found))
+
+
+def homes_of(galaxy: Galaxy, sources: Sequence[str] | None) -> list[Home]:
+    """The whole homes that these sources' images live in; None: those of all live sources. Raises SourceError."""
+    scans = galaxy.registry.scans()
+    for name in sources or ():
+        if name not in scans:
+            there = ", ".join(scans) or "none"
+            raise SourceError(f"source {name!r}: not ingested (there: {there}). Run `taskgalaxy ingest` first.")
+    wanted = {c.image for c in galaxy.registry.claims() if sources is None or c.source in sources}
+    return [
+        home for home in galaxy.registry.homes() if any(image.image in wanted for image in galaxy.registry.images(home))
+    ]
+
+
+def generate(
+    galaxy: Galaxy,
+    *,
+    sources: Sequence[str] | None = None,
+    last_stage: str = "vote",
+    ask: bool = True,
+    progress: Progress | None = None,
+    on_usage: Callable[[Usage], None] = lambda usage: None,
+) -> RunResult:
+    """Match, filter, write and vote; ``ask`` False only says what would be asked, and commits nothing of it.
+
+    Answers that exist are used, those that lack are asked. What could not be answered is pending: ``reasons`` says why.
+    """
+    progress = progress or Silent()
+    galaxy.publish_settings()
+    homes = homes_of(galaxy, sources)
+    matches = match_homes(galaxy, homes, progress)
+    if last_stage == "match":
+        return RunResult(matches=matches)
+    result = asyncio.run(_run_homes(galaxy, matches, last_stage, ask, progress, on_usage))
+    result.matches = matches
+    return result
+
+
+async def _run_homes(
+    galaxy: Galaxy,
+    matches: Mapping[str, Shard],
+    last_stage: str,
+    ask: bool,
+    progress: Progress,
+    on_usage: Callable[[Usage], None],
+) -> RunResult:
+    gateway = Gateway()
+    result = RunResult(usage=gateway.usage)
+
+    def told(home: str, stage: str, units: int) -> None:
+        del home
+        progress.advance(stage, 0, answered=units)
+        on_usage(gateway.usage)
+
+    run = Run(galaxy, gateway if ask else None, Till(galaxy.ledger()), galaxy.edits(), last_stage, told)
+    progress.stage("generate", len(matches), "shards")
+    slots = asyncio.Semaphore(galaxy.settings.run.homes_at_once)
+
+    async def one(home: str, shard: Shard) -> None:
+        async with slots:
+            committed = await asyncio.to_thread(galaxy.shards.committed, home)
+            outcome = await HomeRun(run, home, shard, committed)()
+            result.homes.append(outcome)
+            rejects = sum(sum(count.rejects.values()) for count in outcome.counts.values())
+            progress.advance("generate", rejects=rejects, pending=outcome.pending)
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            for home, shard in matches.items():
+                group.create_task(one(home, shard))
+    finally:
+        await gateway.aclose()
+    result.homes.sort(key=lambda home: home.home)
+    return result

@@ -1,0 +1,28 @@
+"""Prompts: versioned text, one file each. A prompt's identity is the hash of its text, so a changed word asks anew.
+
+Each is the instruction alone. What is asked about follows it as one JSON block (models/questions.py): labels,
+questions and answers are data in that block, never part of the instruction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.resources import files
+from pathlib import Path
+
+from taskgalaxy_ops.errors import SettingsError
+
+NAMES = ("filter", "write_plain", "write_chain_of_thought", "vote", "expand")
+
+
+def load_prompts(own: Mapping[str, str]) -> dict[str, str]:
+    """Every prompt's text by name; ``own`` names the files that replace the package's. Raises SettingsError."""
+    texts = {name: files(__name__).joinpath(f"{name}.md").read_text(encoding="utf-8").strip() for name in NAMES}
+    for name, path in own.items():
+        try:
+            texts[name] = Path(path).read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise SettingsError(f"settings prompts.{name}: {path} cannot be read ({error}).") from error
+        if not texts[name]:
+            raise SettingsError(f"settings prompts.{name}: {path} is empty.")
+    return texts

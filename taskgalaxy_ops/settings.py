@@ -1,0 +1,216 @@
+"""Everything configurable, validated once, at the edge, with messages that name the field, the value and the fix.
+
+A settings file is YAML; what it leaves out takes the defaults here. Keys (secrets) are never settings: a model names
+the environment variable that holds its key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from taskgalaxy_ops.errors import SettingsError
+
+Name = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f/\\]+$")]
+Variant = Literal["plain", "chain_of_thought"]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class S3Settings(_Strict):
+    """Where S3 is; keys come from AWS's own environment variables or files."""
+
+    endpoint_url: str | None = Field(None, description="another service than AWS, e.g. http://127.0.0.1:8333")
+    region: str | None = None
+
+
+class SourceSettings(_Strict):
+    """A named collection of images."""
+
+    location: str = Field(description="a folder, s3://bucket/prefix, or builtin:photos|documents|shapes|openclipart")
+    suffixes: tuple[str, ...] = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")
+    limit: int | None = Field(None, ge=1, description="at most this many files, in order of name")
+    licence: str | None = None
+    attribution: str | None = None
+
+
+class IngestSettings(_Strict):
+    """What an image must be, and how many make a shard."""
+
+    max_pixels: int = Field(50_000_000, ge=1, description="pixels, width times height")
+    min_side: int = Field(32, ge=1, description="pixels, the shorter side")
+    shard_images: int = Field(512, ge=1, le=100_000, description="images a shard; fixed once it is cut")
+
+
+class EncoderSettings(_Strict):
+    """What places images and task types in one space."""
+
+    name: Literal["conse", "open_clip"] = "conse"
+    model: str | None = Field(None, description="open_clip model, e.g. ViT-L-14, or hf-hub:…")
+    pretrained: str | None = Field(None, description="open_clip tag, e.g. openai, or a checkpoint file")
+
+
+class MatchSettings(_Strict):
+    """How many task types an image is matched with."""
+
+    k: int = Field(10, ge=1, le=1000)
+
+
+class Price(_Strict):
+    """USD a million tokens."""
+
+    input: float = Field(0.0, ge=0)
+    output: float = Field(0.0, ge=0)
+
+
+class Model(_Strict):
+    """A chat model behind an OpenAI-compatible URL."""
+
+    name: Name = Field(description="how the data call it")
+    base_url: str = Field(pattern=r"^https?://", description="e.g. https://api.openai.com/v1")
+    model: str = Field(min_length=1)
+    revision: str | None = Field(None, description="change it when the weights behind the name changed")
+    api_key_env: str = Field("OPENAI_API_KEY", description="environment variable that holds the key")
+    price: Price = Price()
+    list_price: Price | None = Field(None, description="what the same tokens cost elsewhere; for comparison only")
+    temperature: float = Field(0.0, ge=0, le=2)
+    max_tokens: int = Field(2000, ge=16)
+    concurrency: int = Field(16, ge=1, le=1024, description="requests in flight")
+    timeout_seconds: float = Field(120.0, gt=0)
+    retries: int = Field(6, ge=0, description="further tries after 429, 5xx and time-outs")
+    repairs: int = Field(2, ge=0, description="further tries after a malformed reply")
+    structured: Literal["json_schema", "json_object", "text"] = "json_schema"
+    image_side: int = Field(1024, ge=64, le=8192, description="pixels, the longer side, as sent")
+    image_quality: int = Field(90, ge=1, le=100, description="JPEG quality, as sent")
+    simulated: bool = False
+
+
+class TaxonomySettings(_Strict):
+    """Seeds and how they grow."""
+
+    seeds: str | None = Field(None, description="a YAML file of your own; default: the package's")
+    near_duplicate: float = Field(0.93, gt=0, le=1, description="cosine from which a new label is another's twin")
+    children: int = Field(12, ge=1, le=200, description="labels asked for in one request")
+
+
+class WriteSettings(_Strict):
+    """What the teacher writes for each fitting pair."""
+
+    variants: tuple[Variant, ...] = ("plain",)
+
+
+class VoteSettings(_Strict):
+    """When a pair becomes a sample."""
+
+    quorum: int = Field(2, ge=1)
+    show_answer: bool = True
+    audit_share: float = Field(0.1, ge=0, le=1, description="share of pairs, by hash, that every judge sees")
+
+
+class BudgetSettings(_Strict):
+    """The most that a store may spend, over its lifetime."""
+
+    max_cost: float | None = Field(5.0, ge=0, description="USD")
+    max_calls: int | None = Field(5000, ge=0)
+
+
+class ReleaseSettings(_Strict):
+    """What a release holds."""
+
+    cap: int | None = Field(None, ge=1, description="samples a task type")
+    validation: float = Field(0.05, ge=0, lt=1, description="share of images")
+    test: float = Field(0.05, ge=0, lt=1, description="share of images")
+    copy_images_up_to: int = Field(2_000_000_000, ge=0, description="bytes; beyond it images are referred to")
+    near_duplicate_bits: int = Field(0, ge=-1, le=32, description="perceptual-hash distance; -1: keep all")
+
+
+class RunSettings(_Strict):
+    """How a run works; changes no data."""
+
+    units_a_request: int = Field(16, ge=1, le=200)
+    lease_seconds: float = Field(60.0, ge=3)
+    homes_at_once: int = Field(4, ge=1, le=64)
+    block_calls: int = Field(32, ge=1, description="calls taken from the budget at once")
+
+
+class Settings(_Strict):
+    """All settings of a store."""
+
+    store: str = "file://./galaxy"
+    s3: S3Settings = S3Settings()
+    sources: dict[Name, SourceSettings] = {}
+    ingest: IngestSettings = IngestSettings()
+    taxonomy: TaxonomySettings = TaxonomySettings()
+    encoder: EncoderSettings = EncoderSettings()
+    match: MatchSettings = MatchSettings()
+    teacher: Model
+    judges: tuple[Model, ...] = Field(min_length=1)
+    prompts: dict[Literal["filter", "write_plain", "write_chain_of_thought", "vote", "expand"], str] = Field(
+        default={}, description="files of your own, by prompt"
+    )
+    write: WriteSettings = WriteSettings()
+    vote: VoteSettings = VoteSettings()
+    budget: BudgetSettings = BudgetSettings()
+    release: ReleaseSettings = ReleaseSettings()
+    run: RunSettings = RunSettings()
+
+    @field_validator("judges")
+    @classmethod
+    def _distinct(cls, judges: tuple[Model, ...]) -> tuple[Model, ...]:
+        names = [judge.name for judge in judges]
+        if len(set(names)) != len(names):
+            raise ValueError(f"judges need different names, not {names}")
+        return judges
+
+    @model_validator(mode="after")
+    def _fits(self) -> Settings:
+        if self.vote.quorum > len(self.judges):
+            raise ValueError(f"vote.quorum is {self.vote.quorum}, but there are {len(self.judges)} judges: lower it")
+        if self.release.validation + self.release.test >= 1:
+            raise ValueError("release.validation and release.test leave nothing to train on: lower them")
+        return self
+
+    @property
+    def simulated(self) -> bool:
+        """Whether any model is a simulated one: then everything made says so."""
+        return self.teacher.simulated or any(judge.simulated for judge in self.judges)
+
+
+def load_settings(path: Path, overrides: Mapping[str, Any] | None = None) -> Settings:
+    """Settings from a YAML file, with ``overrides`` of whole top-level fields. Raises SettingsError."""
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except FileNotFoundError as error:
+        raise SettingsError(
+            f"settings {path}: no such file. `taskgalaxy settings` prints one to start from."
+        ) from error
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise SettingsError(f"settings {path}: cannot be read as YAML ({error}).") from error
+    if not isinstance(raw, dict):
+        raise SettingsError(f"settings {path}: must be `field: value` lines, not a {type(raw).__name__}.")
+    return parse_settings({**raw, **(overrides or {})}, str(path))
+
+
+def parse_settings(raw: Mapping[str, Any], where: str = "settings") -> Settings:
+    """Settings from plain values. Raises SettingsError that names each wrong field, its value and the fix."""
+    try:
+        return Settings.model_validate(raw)
+    except ValidationError as error:
+        lines = [f"settings {where}: {error.error_count()} mistake(s)."]
+        for item in error.errors():
+            field = ".".join(str(part) for part in item["loc"]) or "(whole file)"
+            value = "" if item["type"] == "missing" else f" is {_shown(item['input'])}"
+            message = "no such field: remove it or mend its name" if item["type"] == "extra_forbidden" else item["msg"]
+            lines.append(f"  {field}{value}: {message}")
+        raise SettingsError("\n".join(lines)) from error
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "…"

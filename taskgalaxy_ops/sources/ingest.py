@@ -1,0 +1,128 @@
+"""Ingest: every file is decoded to its last pixel, so that what passes here will not fail later.
+
+What does not pass is a reject with a reason; a broken file never stops the others.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+import warnings
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+from PIL import Image as Pillow
+from PIL import ImageOps, UnidentifiedImageError
+
+from taskgalaxy_ops.canonical import sha256_hex
+from taskgalaxy_ops.records import Claim, FileReject, Image, ImageId, Reason
+from taskgalaxy_ops.settings import IngestSettings
+from taskgalaxy_ops.sources.files import SourceFile
+
+# What decoders raise on hostile or broken files; anything else is our own mistake and must be seen.
+_DECODE_ERRORS = (
+    OSError,
+    ValueError,
+    SyntaxError,
+    EOFError,
+    struct.error,
+    MemoryError,
+    IndexError,
+    KeyError,
+    OverflowError,
+    TypeError,
+    ZeroDivisionError,
+    RuntimeError,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Scanned:
+    """What a scan of a source found: files = claims + rejects."""
+
+    images: dict[ImageId, Image]
+    claims: list[Claim]
+    rejects: list[FileReject]
+
+
+def scan(
+    source: str,
+    files: Iterable[SourceFile],
+    known: Mapping[ImageId, Image],
+    settings: IngestSettings,
+    keep: Callable[[ImageId, bytes], None],
+    progress: Callable[[int, int], None] = lambda files, rejects: None,
+) -> Scanned:
+    """Read and check a source's files. ``keep`` stores the bytes of an image that is not among the ``known`` ones.
+
+    ``progress`` is told the files and rejects so far.
+    """
+    found = Scanned({}, [], [])
+    first: dict[ImageId, str] = {}
+    for number, file in enumerate(files, 1):
+        image: Image | tuple[Reason, str]
+        try:
+            raw = file.read()
+        except OSError as error:
+            image = (Reason.UNREADABLE, str(error)[:200])
+        else:
+            sha = sha256_hex(raw)
+            if sha in first:
+                image = (Reason.DUPLICATE_FILE, f"of {first[sha]}")
+            elif sha in known:
+                image = known[sha]
+            else:
+                image = inspect(raw, settings)
+                if isinstance(image, Image):
+                    keep(sha, raw)
+        if isinstance(image, Image):
+            first[image.image] = file.name
+            found.images[image.image] = image
+            found.claims.append(Claim(source, image.image, file.name, file.origin, file.licence, file.attribution))
+        else:
+            found.rejects.append(FileReject(source, file.name, *image))
+        progress(number, len(found.rejects))
+    return found
+
+
+def inspect(raw: bytes, settings: IngestSettings) -> Image | tuple[Reason, str]:
+    """What an image file holds, or why it is no image of ours."""
+    if not raw:
+        return Reason.NOT_AN_IMAGE, "the file is empty"
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow's own bomb warning: we have a bound of our own
+            with Pillow.open(io.BytesIO(raw)) as opened:
+                width, height = opened.size
+                if width * height > settings.max_pixels:
+                    return Reason.TOO_MANY_PIXELS, f"{width} x {height}, ingest.max_pixels is {settings.max_pixels}"
+                opened.load()
+                upright = ImageOps.exif_transpose(opened).convert("RGB")
+    except Pillow.DecompressionBombError as error:
+        return Reason.TOO_MANY_PIXELS, str(error)[:200]
+    except UnidentifiedImageError:
+        return Reason.NOT_AN_IMAGE, "no known image format"
+    except _DECODE_ERRORS as error:
+        text = str(error)
+        cut = "truncated" in text.lower() or "unexpected end" in text.lower() or isinstance(error, EOFError)
+        return (Reason.TRUNCATED_FILE if cut else Reason.UNREADABLE), f"{type(error).__name__}: {text}"[:200]
+    if min(upright.size) < settings.min_side:
+        return Reason.TOO_SMALL, f"{upright.width} x {upright.height}, ingest.min_side is {settings.min_side}"
+    kind = (opened.format or "unknown").lower()
+    return Image(sha256_hex(raw), upright.width, upright.height, kind, len(raw), perceptual_hash(upright))
+
+
+def perceptual_hash(image: Pillow.Image) -> str:
+    """160 bits that near-duplicates share, as 40 hex digits.
+
+    64 bits: whether brightness rises from one cell to the next on an 8 by 8 grid (difference hash). 96 bits: the
+    colours on a 4 by 4 grid, two bits a channel in Gray code, so that neighbours differ by one bit; without them, two
+    shapes that differ in colour alone would look the same.
+    """
+    grey = image.convert("L").resize((9, 8), Pillow.Resampling.BOX).tobytes()
+    bits = [int(grey[9 * y + x] < grey[9 * y + x + 1]) for y in range(8) for x in range(8)]
+    for value in image.resize((4, 4), Pillow.Resampling.BOX).tobytes():
+        step = value >> 6
+        gray = step ^ (step >> 1)
+        bits += [gray >> 1, gray & 1]
+    return f"{int(''.join(map(str, bits)), 2):040x}"

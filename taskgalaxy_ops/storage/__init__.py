@@ -1,0 +1,86 @@
+"""The one door to the object store. ``open_store`` gives a store that is known to keep its promises."""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from taskgalaxy_ops.errors import NotFoundError, StoreError
+from taskgalaxy_ops.storage import keys
+from taskgalaxy_ops.storage.base import Listed, Store
+from taskgalaxy_ops.storage.folder import FolderStore
+from taskgalaxy_ops.storage.s3 import S3Store
+
+__all__ = ["Listed", "Store", "connect", "open_store"]
+
+
+def connect(url: str, **s3_options: Any) -> Store:
+    """A store by URL, ``s3://bucket/prefix``, ``file:///path`` or a plain path, without looking at what it holds."""
+    parts = urlsplit(url)
+    if parts.scheme == "s3":
+        if not parts.netloc:
+            raise StoreError(f"store {url!r}: no bucket. Write s3://bucket/prefix.")
+        # The prefix is taken as written: urlsplit would cut it at '#' or '?'.
+        return S3Store(parts.netloc, url.split(parts.netloc, 1)[1], **s3_options)
+    if parts.scheme == "file":
+        return FolderStore(Path(unquote(parts.path)))
+    if parts.scheme:
+        raise StoreError(f"store {url!r}: unknown kind {parts.scheme!r}. Use s3://bucket/prefix or file:///path.")
+    return FolderStore(Path(url))
+
+
+def open_store(url: str, **s3_options: Any) -> Store:
+    """Connect, check that conditional writes hold, and check or write the layout version.
+
+    Raises StoreError if a second conditional write is let through, or the layout is not this version's.
+    """
+    store = connect(url, **s3_options)
+    if isinstance(store, S3Store):
+        store.check_bucket()
+    _check_conditional_writes(store)
+    _check_layout(store)
+    return store
+
+
+def _check_conditional_writes(store: Store) -> None:
+    probe = f"probes/{uuid.uuid4().hex}"
+    store.put_if_absent(probe, b"first")
+    second = store.put_if_absent(probe, b"second")
+    kept = store.get(probe)
+    store.delete(probe)
+    if second or kept != b"first":
+        raise StoreError(
+            f"store {store.url}: it ignores If-None-Match, so two workers could overwrite each other. "
+            "Use a service with conditional writes (AWS S3, SeaweedFS, MinIO, Ceph, R2)."
+        )
+
+
+def _check_layout(store: Store) -> None:
+    try:
+        raw = store.get(keys.LAYOUT)
+    except NotFoundError:
+        store.put_if_absent(keys.LAYOUT, json.dumps({"layout": keys.LAYOUT_VERSION}).encode())
+        raw = store.get(keys.LAYOUT)
+    try:
+        found = json.loads(raw)["layout"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise StoreError(f"store {store.url}: {keys.LAYOUT} is damaged; is this a TaskGalaxy store?") from error
+    if found != keys.LAYOUT_VERSION:
+        raise StoreError(
+            f"store {store.url}: layout {found}, this version reads layout {keys.LAYOUT_VERSION}. "
+            "Use the TaskGalaxy version that wrote it, or another prefix."
+        )
+
+
+def s3_options_from_environment(endpoint_url: str | None, region: str | None) -> dict[str, Any]:
+    """boto3 arguments from the settings; keys come from AWS's own environment variables or files, never from settings."""
+    options: dict[str, Any] = {}
+    if endpoint := endpoint_url or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL"):
+        options["endpoint_url"] = endpoint
+    if region:
+        options["region_name"] = region
+    return options

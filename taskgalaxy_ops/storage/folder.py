@@ -1,0 +1,124 @@
+"""The object store in a folder: temporary file, fsync, hard link. The same promises as S3, on one machine's disk."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+from taskgalaxy_ops.errors import NotFoundError, StoreError
+from taskgalaxy_ops.storage.base import Listed
+
+_TEMPORARY = ".tmp"
+_STALE_SECONDS = 3600.0  # a temporary file this old belongs to a writer that died
+
+
+class FolderStore:
+    """A store under one folder; safe between processes of one machine, or over a network disk with hard links."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        try:
+            (root / _TEMPORARY).mkdir(parents=True, exist_ok=True)
+            for left in (root / _TEMPORARY).iterdir():
+                with contextlib.suppress(FileNotFoundError):
+                    if time.time() - left.stat().st_mtime > _STALE_SECONDS:
+                        left.unlink()
+        except OSError as error:
+            raise StoreError(
+                f"store {root}: cannot be written ({error}). Name a folder that you may write to."
+            ) from error
+
+    @property
+    def url(self) -> str:
+        return self._root.absolute().as_uri()
+
+    def _path(self, key: str) -> Path:
+        parts = key.split("/")
+        if any(part in {"", ".", "..", _TEMPORARY} or "\0" in part for part in parts):
+            raise StoreError(f"store {self._root}: {key!r} is no key (empty or relative part).")
+        return self._root.joinpath(*parts)
+
+    def _write_temporary(self, data: bytes) -> Path:
+        path = self._root / _TEMPORARY / uuid.uuid4().hex
+        with path.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        return path
+
+    def _place(self, key: str, data: bytes, *, over: bool) -> bool:
+        target = self._path(key)
+        temporary: Path | None = None
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            temporary = self._write_temporary(data)
+            if over:
+                temporary.replace(target)
+            else:
+                target.hardlink_to(temporary)
+            folder = os.open(target.parent, os.O_RDONLY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
+            return True
+        except FileExistsError:
+            return False
+        except OSError as error:
+            raise StoreError(
+                f"store {self._root}: writing {key} failed ({error}). Free space or fix the rights."
+            ) from error
+        finally:
+            if temporary is not None:
+                temporary.unlink(missing_ok=True)
+
+    def put_if_absent(self, key: str, data: bytes) -> bool:
+        try:
+            return self._place(key, data, over=False) or self.get(key) == data
+        except NotFoundError:  # deleted between the two: whoever deleted it saw it first
+            return False
+
+    def replace(self, key: str, data: bytes) -> None:
+        self._place(key, data, over=True)
+
+    def get(self, key: str, *, start: int = 0, length: int | None = None) -> bytes:
+        try:
+            with self._path(key).open("rb") as file:
+                file.seek(start)
+                return file.read() if length is None else file.read(length)
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
+            raise NotFoundError(f"store {self._root}: no object {key}.") from error
+        except OSError as error:
+            raise StoreError(f"store {self._root}: reading {key} failed ({error}).") from error
+
+    def list(self, prefix: str, *, after: str = "") -> Iterator[Listed]:
+        start = self._root / prefix.rpartition("/")[0]
+        found: list[Listed] = []
+        for folder, folders, files in os.walk(start):
+            if Path(folder) == self._root and _TEMPORARY in folders:
+                folders.remove(_TEMPORARY)
+            for name in files:
+                path = Path(folder, name)
+                key = path.relative_to(self._root).as_posix()
+                if key.startswith(prefix) and key.encode() > after.encode():
+                    with contextlib.suppress(FileNotFoundError):
+                        found.append(Listed(key, path.stat().st_size))
+        yield from sorted(found, key=lambda listed: listed.key.encode())
+
+    def delete(self, key: str) -> None:
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            self._path(key).unlink()
+
+    def age(self, key: str) -> float:
+        # The disk's own clock: a network disk may be apart from ours.
+        probe = self._write_temporary(b"")
+        try:
+            return max(0.0, probe.stat().st_mtime - self._path(key).stat().st_mtime)
+        except FileNotFoundError as error:
+            raise NotFoundError(f"store {self._root}: no object {key}.") from error
+        finally:
+            probe.unlink(missing_ok=True)

@@ -1,0 +1,65 @@
+"""Every key of the store, in one place. docs/store-format.md is the written form of this module.
+
+No name that a user or a model chose is ever part of a key: sources, files and labels live inside the objects.
+"""
+
+from __future__ import annotations
+
+LAYOUT_VERSION = 1
+
+LAYOUT = "taskgalaxy.json"
+LATEST = "releases/latest.json"
+
+SETTINGS_LOG = "settings"
+REGISTRY_LOG = "registry"
+BUDGET_LOG = "budget"
+VERSIONS_LOG = "taxonomy/versions"
+RELEASES_LOG = "releases/log"
+EDITS_LOG = "edits"
+
+TAXONOMY_HOME = "taxonomy"
+
+
+def blob(image: str) -> str:
+    """An image's bytes, as its file held them."""
+    return f"blobs/{image[:2]}/{image}"
+
+
+def data(rows_hash: str, nonce: str) -> str:
+    """A Parquet object: the hash of its canonical rows, and its writer's nonce."""
+    return f"data/{rows_hash[:2]}/{rows_hash}-{nonce}.parquet"
+
+
+def marker(home: str, stage: str, key: str, output: str) -> str:
+    """A shard's marker; its name alone tells a later run what came out."""
+    return f"{markers(home)}{stage}.{key}.{output}.json"
+
+
+def markers(home: str) -> str:
+    """Prefix of all markers of a home."""
+    return f"homes/{home}/markers/"
+
+
+def journal(home: str) -> str:
+    """Log of the replies that were paid for."""
+    return f"homes/{home}/journal"
+
+
+def lease(home: str) -> str:
+    """Log of the leases on a home."""
+    return f"homes/{home}/lease"
+
+
+def encoder(settings_hash: str) -> str:
+    """What an encoder setting resolved to when the store first used it."""
+    return f"embeddings/{settings_hash}.json"
+
+
+def type_embeddings(encoder: str) -> str:
+    """Log of the task types' embeddings under one encoder."""
+    return f"embeddings/{encoder}/types"
+
+
+def release(version: int) -> str:
+    """Prefix of a release's files."""
+    return f"releases/v{version:06d}/"

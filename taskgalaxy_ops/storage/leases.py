@@ -1,0 +1,111 @@
+"""A lease: one writer a home. The newest epoch of a home's lease log says who holds it.
+
+A holder renews by appending the next epoch, and sends nothing past a local deadline, counted from before its last
+renewal was sent, on a clock that runs on while the machine sleeps. Another may take the home once the newest epoch is
+older than its time to live by the *store's* clock, so workers' clocks need not agree.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+import uuid
+from types import TracebackType
+
+from taskgalaxy_ops.errors import LeaseLostError, NotFoundError
+from taskgalaxy_ops.storage import keys
+from taskgalaxy_ops.storage.base import Store
+
+_RENEWALS = 3  # renewals a time to live
+_CLOCK_MARGIN = 2.0  # seconds: S3's times are whole seconds
+
+
+def _now() -> float:
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+class Lease:
+    """Holds a home while in its ``with`` block; renews itself in a thread.
+
+    Raises LeaseLostError from ``check`` once it may no longer be relied on, and from the constructor after ``wait``
+    seconds if another holds the home.
+    """
+
+    def __init__(self, store: Store, home: str, *, seconds: float = 60.0, wait: float = 0.0) -> None:
+        self._store = store
+        self._home = home
+        self._prefix = keys.lease(home)
+        self._seconds = seconds
+        self._nonce = uuid.uuid4().hex
+        self._stop = threading.Event()
+        self._epoch = 0
+        self._deadline = 0.0
+        self._take(wait)
+        self._thread = threading.Thread(target=self._renew, name=f"lease-{home[:8]}", daemon=True)
+        self._thread.start()
+
+    def _key(self, epoch: int) -> str:
+        return f"{self._prefix}/{epoch:010d}"
+
+    def _put(self, epoch: int, *, released: bool = False) -> bool:
+        body = {"nonce": self._nonce, "epoch": epoch, "seconds": self._seconds, "released": released}
+        return self._store.put_if_absent(self._key(epoch), json.dumps(body, sort_keys=True).encode())
+
+    def _newest(self) -> int:
+        return max((int(e.key.rpartition("/")[2]) for e in self._store.list(f"{self._prefix}/")), default=0)
+
+    def _take(self, wait: float) -> None:
+        give_up = _now() + wait
+        while True:
+            newest = self._newest()
+            if newest == 0 or self._free(newest):
+                sent = _now()
+                if self._put(newest + 1):
+                    self._epoch, self._deadline = newest + 1, sent + self._seconds
+                    self._sweep(newest + 1)
+                    return
+            if _now() >= give_up:
+                raise LeaseLostError(
+                    f"home {self._home}: another worker holds it. Wait for that run to end, or {self._seconds:.0f} s after its death."
+                )
+            time.sleep(min(1.0, self._seconds / 4))
+
+    def _free(self, epoch: int) -> bool:
+        try:
+            body = json.loads(self._store.get(self._key(epoch)))
+            return bool(body["released"]) or self._store.age(self._key(epoch)) > body["seconds"] + _CLOCK_MARGIN
+        except NotFoundError:  # swept by a newer holder
+            return False
+
+    def _sweep(self, below: int) -> None:
+        for listed in list(self._store.list(f"{self._prefix}/")):
+            if int(listed.key.rpartition("/")[2]) < below:
+                self._store.delete(listed.key)
+
+    def _renew(self) -> None:
+        while not self._stop.wait(self._seconds / _RENEWALS):
+            sent = _now()
+            try:
+                if not self._put(self._epoch + 1):
+                    return  # taken by another: the deadline passes, and check() says so
+                self._epoch, self._deadline = self._epoch + 1, sent + self._seconds
+                self._store.delete(self._key(self._epoch - 1))
+            except Exception:  # noqa: BLE001 - whatever fails here shows as a deadline that passes
+                continue
+
+    def check(self) -> None:
+        """Raises LeaseLostError past the local deadline; asks the store nothing."""
+        if _now() >= self._deadline:
+            raise LeaseLostError(f"home {self._home}: the lease ran out. Run again: what was answered is kept.")
+
+    def __enter__(self) -> Lease:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        self._thread.join()
+        if _now() < self._deadline:
+            self._put(self._epoch + 1, released=True)

@@ -1,0 +1,193 @@
+"""The log: the one primitive on which processes agree.
+
+A log is a run of objects numbered from 1 without gaps, ``<log>/e/0000000001`` …, each written put-if-absent. Who
+loses a number reads what won, and decides again. An entry is a JSON object with its writer's ``nonce``; above 4 KiB it
+is gzip'd (RFC 1952, no date), which its first two bytes tell.
+
+A base, ``<log>/b/<number>``, replaces the entries up to that number: it holds the ones that are kept, and the nonces
+of all. An append counts if a read after it finds no base at or above its number, or one that lists its nonce. A
+reader lists entries before bases, and starts again where an entry is gone or a number is missing.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import uuid
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from taskgalaxy_ops.errors import DamageError, NotFoundError, StoreError
+from taskgalaxy_ops.storage.base import Store
+
+_GZIP_ABOVE = 4096  # bytes
+_TRIES = 50  # a loser reads and decides again; more losses in a row mean that something is wrong
+_READERS = 8  # entries fetched at once
+
+
+@dataclass(frozen=True, slots=True)
+class LogEntry:
+    """One entry as it was appended."""
+
+    number: int
+    body: Mapping[str, Any]
+
+
+class Log:
+    """One log; keeps what it has read, so that a refresh reads only what is new. Not for use by several threads."""
+
+    def __init__(self, store: Store, prefix: str) -> None:
+        self._store = store
+        self._prefix = prefix
+        self._reset()
+
+    def _reset(self) -> None:
+        self._base = 0
+        self._base_nonces: tuple[str, ...] = ()
+        self._entries: list[tuple[str, LogEntry]] = []  # nonce, entry
+        self._last = 0
+
+    def _entry_key(self, number: int) -> str:
+        return f"{self._prefix}/e/{number:010d}"
+
+    def _base_key(self, number: int) -> str:
+        return f"{self._prefix}/b/{number:010d}"
+
+    @property
+    def last(self) -> int:
+        """Number of the last entry read; 0 for an empty log."""
+        return self._last
+
+    def read(self) -> list[LogEntry]:
+        """All entries that stand, in order, as of now. Raises StoreError if the log keeps changing under the reader."""
+        for _ in range(_TRIES):
+            if self._advance():
+                return self.known()
+            self._reset()
+        raise StoreError(f"log {self._prefix}: it was compacted again and again while it was read. Run again.")
+
+    def known(self) -> list[LogEntry]:
+        """What the last read found, without asking the store."""
+        return [entry for _, entry in self._entries]
+
+    def _advance(self) -> bool:
+        found = [
+            _number(listed.key) for listed in self._store.list(f"{self._prefix}/e/", after=self._entry_key(self._last))
+        ]
+        top = self._top_base()
+        if top > self._base:
+            try:
+                base = _decode(self._store.get(self._base_key(top)))
+            except NotFoundError:
+                return False
+            self._base, self._base_nonces = top, tuple(base["nonces"])
+            kept = [(item["nonce"], LogEntry(item["number"], item["body"])) for item in base["entries"]]
+            self._entries = kept + [pair for pair in self._entries if pair[1].number > top]
+            self._last = max(self._last, top)
+        fresh = sorted(number for number in found if number > self._last)
+        if fresh != list(range(self._last + 1, self._last + 1 + len(fresh))):
+            return False
+        try:
+            self._entries += self._fetch(fresh)
+        except NotFoundError:
+            return False
+        self._last += len(fresh)
+        return True
+
+    def _fetch(self, numbers: Sequence[int]) -> list[tuple[str, LogEntry]]:
+        def one(number: int) -> tuple[str, LogEntry]:
+            raw = _decode(self._store.get(self._entry_key(number)))
+            return raw["nonce"], LogEntry(number, raw["body"])
+
+        if len(numbers) < 2:
+            return [one(number) for number in numbers]
+        with ThreadPoolExecutor(_READERS) as pool:
+            return list(pool.map(one, numbers))
+
+    def _top_base(self) -> int:
+        return max((_number(listed.key) for listed in self._store.list(f"{self._prefix}/b/")), default=0)
+
+    def append(self, body: Mapping[str, Any]) -> LogEntry:
+        """Append whatever the others append meanwhile."""
+        entry = self.append_if(lambda _: body)
+        if entry is None:  # pragma: no cover - the lambda never gives None
+            raise AssertionError("an unconditional append was declined")
+        return entry
+
+    def append_if(self, decide: Callable[[list[LogEntry]], Mapping[str, Any] | None]) -> LogEntry | None:
+        """Append what ``decide`` makes of the log as it stands; None if it declines.
+
+        ``decide`` is called again, on the longer log, each time that another writer was first.
+        """
+        nonce = uuid.uuid4().hex
+        entries = self.read()
+        for _ in range(_TRIES):
+            body = decide(entries)
+            if body is None:
+                return None
+            number = self._last + 1
+            if self._store.put_if_absent(self._entry_key(number), _encode({"nonce": nonce, "body": body})):
+                if self._top_base() >= number:  # a compaction overtook us: did it take our entry along?
+                    self._reset()
+                    entries = self.read()
+                    if nonce in self._base_nonces:
+                        return next((e for n, e in self._entries if n == nonce), LogEntry(number, body))
+                    continue
+                entry = LogEntry(number, body)
+                self._entries.append((nonce, entry))
+                self._last = number
+                return entry
+            entries = self.read()
+        raise StoreError(f"log {self._prefix}: lost {_TRIES} numbers in a row to other writers. Run again.")
+
+    def compact(self, keep: Callable[[list[LogEntry]], Iterable[LogEntry]] = list) -> None:
+        """Replace all entries by a base that holds the ones that ``keep`` gives; then delete the replaced objects."""
+        self.read()
+        top = self._last
+        if top == self._base:
+            return
+        kept = {entry.number: entry for entry in keep(self.known())}
+        nonces = [*self._base_nonces, *(nonce for nonce, entry in self._entries if entry.number > self._base)]
+        base = {
+            "nonces": nonces,
+            "entries": [
+                {"nonce": nonce, "number": entry.number, "body": kept[entry.number].body}
+                for nonce, entry in self._entries
+                if entry.number in kept
+            ],
+        }
+        self._store.put_if_absent(self._base_key(top), _encode(base))  # a lost race: the other's base stands
+        self._reset()
+        self.read()
+        self.sweep()
+
+    def sweep(self) -> None:
+        """Delete what the newest base has replaced, a late writer's entries under old numbers included."""
+        top = self._top_base()
+        for kind in ("e", "b"):
+            for listed in list(self._store.list(f"{self._prefix}/{kind}/")):
+                number = _number(listed.key)
+                if number < top or (kind == "e" and number == top):
+                    self._store.delete(listed.key)
+
+
+def _number(key: str) -> int:
+    return int(key.rpartition("/")[2])
+
+
+def _encode(value: Mapping[str, Any]) -> bytes:
+    # Not the canonical form: a raw reply is kept as it came, character for character.
+    plain = json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
+    return plain if len(plain) <= _GZIP_ABOVE else gzip.compress(plain, 6, mtime=0)
+
+
+def _decode(raw: bytes) -> dict[str, Any]:
+    try:
+        value = json.loads(gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw)
+    except (ValueError, OSError, EOFError) as error:
+        raise DamageError(f"a log entry is damaged ({error}). Run `taskgalaxy verify`.") from error
+    if not isinstance(value, dict):
+        raise DamageError("a log entry is no JSON object. Run `taskgalaxy verify`.")
+    return value

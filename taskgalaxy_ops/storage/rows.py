@@ -1,0 +1,106 @@
+"""Records as Parquet and back. The schema follows from the record's fields; there is no second list of columns.
+
+A table's identity is the SHA-256 of its canonical rows, not of Parquet's bytes: another version of pyarrow may write
+other bytes for the same rows.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import io
+import types
+import typing
+from collections.abc import Iterable, Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from taskgalaxy_ops.canonical import canonical_json, sha256_hex
+from taskgalaxy_ops.errors import DamageError
+
+Record = TypeVar("Record")
+Vectors = npt.NDArray[np.float32]
+
+_COLUMN = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
+
+
+def schema(record: type[Any]) -> pa.Schema:
+    """The Arrow schema of a record: str, int, float, bool and tuples of them; ``| None`` makes a column nullable."""
+    hints = typing.get_type_hints(record)
+    return pa.schema([_column(field.name, hints[field.name]) for field in dataclasses.fields(record)])
+
+
+def _column(name: str, hint: Any) -> pa.Field:
+    nullable = False
+    if isinstance(hint, types.UnionType):
+        (hint,) = (part for part in typing.get_args(hint) if part is not types.NoneType)
+        nullable = True
+    if typing.get_origin(hint) is tuple:
+        return pa.field(name, pa.list_(_COLUMN[typing.get_args(hint)[0]]), nullable)
+    return pa.field(name, _COLUMN[hint], nullable)
+
+
+def to_parquet(rows: Iterable[Any], record: type[Any]) -> bytes:
+    """Rows of one record type as a Parquet file (zstd, no dates)."""
+    shape = schema(record)
+    table = pa.Table.from_pylist([{name: getattr(row, name) for name in shape.names} for row in rows], schema=shape)
+    return _file(table)
+
+
+def from_parquet(raw: bytes, record: type[Record]) -> list[Record]:
+    """The rows of a Parquet file. Raises DamageError if it is none, or its columns are not the record's."""
+    try:
+        table = pq.read_table(io.BytesIO(raw))
+        if table.schema.names != schema(record).names:
+            raise DamageError(f"a shard has columns {table.schema.names}, not those of {record.__name__}.")
+        tuples = [field.name for field in table.schema if pa.types.is_list(field.type)]
+        rows = table.to_pylist()
+    except pa.ArrowException as error:
+        raise DamageError(f"a shard of {record.__name__} cannot be read ({error}).") from error
+    for row in rows:
+        row.update({name: tuple(row[name]) for name in tuples})
+    return [record(**row) for row in rows]
+
+
+def rows_hash(rows: Iterable[Any]) -> str:
+    """SHA-256 of the rows' canonical JSON, one a line."""
+    digest = hashlib.sha256()
+    for row in rows:
+        digest.update(canonical_json(row) + b"\n")
+    return digest.hexdigest()
+
+
+def embeddings_to_parquet(ids: Sequence[str], vectors: Vectors) -> bytes:
+    """Embeddings ``(n, d)`` float32 as Parquet: ``id`` and a fixed-size list ``vector``."""
+    n, d = vectors.shape
+    if n != len(ids):
+        raise ValueError(f"{len(ids)} ids for {n} vectors")
+    column = pa.FixedSizeListArray.from_arrays(pa.array(vectors.astype("<f4", copy=False).reshape(-1)), d)
+    return _file(pa.table({"id": pa.array(ids, pa.string()), "vector": column}))
+
+
+def embeddings_from_parquet(raw: bytes) -> tuple[list[str], Vectors]:
+    """Ids and vectors ``(n, d)`` float32. Raises DamageError."""
+    try:
+        table = pq.read_table(io.BytesIO(raw))
+        column = table["vector"].combine_chunks()
+        width = table.schema.field("vector").type.list_size
+        flat = column.flatten().to_numpy(zero_copy_only=False)
+        return table["id"].to_pylist(), np.ascontiguousarray(flat, dtype=np.float32).reshape(-1, width)
+    except (pa.ArrowException, KeyError, AttributeError) as error:
+        raise DamageError(f"an embedding shard cannot be read ({error}).") from error
+
+
+def embeddings_hash(ids: Sequence[str], vectors: Vectors) -> str:
+    """SHA-256 of the ids' canonical JSON and the vectors' little-endian float32 bytes."""
+    return sha256_hex(canonical_json(list(ids)) + b"\n" + vectors.astype("<f4", copy=False).tobytes())
+
+
+def _file(table: pa.Table) -> bytes:
+    out = io.BytesIO()
+    pq.write_table(table, out, compression="zstd", store_schema=False, write_statistics=False)
+    return out.getvalue()

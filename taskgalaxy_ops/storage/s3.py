@@ -1,0 +1,140 @@
+"""The object store in an S3 bucket, or any service that honours ``If-None-Match`` on PUT.
+
+boto3's ``put_object`` is called directly: s3transfer does not pass ``IfNoneMatch`` on. Short outages (a server that
+restarts answers 500 for some seconds) are ridden out by retries; what lasts ends in a StoreError.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+from taskgalaxy_ops.errors import NotFoundError, StoreError
+from taskgalaxy_ops.storage.base import Listed
+
+_CONFLICT_TRIES = 8  # 409: another conditional write is under way
+
+
+class S3Store:
+    """A store under a prefix of one bucket. ``options`` are boto3's client arguments (endpoint, region, keys)."""
+
+    def __init__(self, bucket: str, prefix: str = "", **options: Any) -> None:
+        import boto3
+        from botocore.config import Config
+
+        self._bucket = bucket
+        self._prefix = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
+        config = Config(
+            # botocore's own back-off: 10 tries reach past the seconds that a restarting server needs.
+            retries={"mode": "standard", "total_max_attempts": 10},
+            connect_timeout=5,
+            read_timeout=60,
+            max_pool_connections=64,
+            request_checksum_calculation="when_required",
+            response_checksum_validation="when_required",
+        )
+        options.setdefault("region_name", "us-east-1")
+        self._client: Any = boto3.session.Session().client("s3", config=config, **options)
+        self._where = f"bucket {bucket!r} at {options.get('endpoint_url') or 'AWS'}"
+
+    def check_bucket(self) -> None:
+        """Raises StoreError if the bucket cannot be reached, or keeps versions (nothing could be erased)."""
+        try:
+            status = self._client.get_bucket_versioning(Bucket=self._bucket).get("Status")
+        except Exception as error:
+            raise StoreError(
+                f"store: {self._where} cannot be used ({_short(error)}). Check endpoint_url, the keys, and that the bucket exists."
+            ) from error
+        if status == "Enabled":
+            raise StoreError(
+                f"store: {self._where} keeps versions, so a take-down could not erase anything. Use a bucket without versioning."
+            )
+
+    @property
+    def url(self) -> str:
+        return f"s3://{self._bucket}/{self._prefix}"
+
+    def _call(self, name: str, key: str, **arguments: Any) -> Any:
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        try:
+            return getattr(self._client, name)(Bucket=self._bucket, Key=self._prefix + key, **arguments)
+        except ClientError as error:
+            code = error.response["ResponseMetadata"].get("HTTPStatusCode")
+            if code == 404:
+                raise NotFoundError(f"store {self.url}: no object {key}.") from error
+            if code in {409, 412}:
+                raise
+            raise StoreError(f"store {self.url}: {name} {key} failed ({_short(error)}).") from error
+        except BotoCoreError as error:
+            raise StoreError(
+                f"store {self.url}: {name} {key} failed ({_short(error)}). Is the S3 server up? Run again to go on."
+            ) from error
+
+    def put_if_absent(self, key: str, data: bytes) -> bool:
+        from botocore.exceptions import ClientError
+
+        for attempt in range(_CONFLICT_TRIES):
+            try:
+                self._call("put_object", key, Body=data, IfNoneMatch="*")
+                return True
+            except ClientError as error:
+                if error.response["ResponseMetadata"].get("HTTPStatusCode") == 412:
+                    try:  # a lost reply's own write looks like another's: the bytes tell
+                        return self.get(key) == data
+                    except NotFoundError:
+                        return False
+                time.sleep(0.05 * 2**attempt)
+        raise StoreError(f"store {self.url}: {key} stayed in conflict with other writers. Run again to go on.")
+
+    def replace(self, key: str, data: bytes) -> None:
+        self._call("put_object", key, Body=data)
+
+    def get(self, key: str, *, start: int = 0, length: int | None = None) -> bytes:
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        if length == 0:
+            return b""
+        arguments = {}
+        if start or length is not None:
+            arguments["Range"] = f"bytes={start}-" + ("" if length is None else str(start + length - 1))
+        for attempt in range(4):
+            reply = self._call("get_object", key, **arguments)
+            try:
+                return bytes(reply["Body"].read())
+            except (BotoCoreError, ClientError, OSError) as error:  # the body was cut: botocore retries headers only
+                if attempt == 3:
+                    raise StoreError(f"store {self.url}: {key} cannot be read whole ({_short(error)}).") from error
+                time.sleep(0.2 * 2**attempt)
+        raise AssertionError("unreachable")
+
+    def list(self, prefix: str, *, after: str = "") -> Iterator[Listed]:
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        arguments: dict[str, Any] = {"Bucket": self._bucket, "Prefix": self._prefix + prefix}
+        if after:
+            arguments["StartAfter"] = self._prefix + after
+        while True:
+            try:
+                page = self._client.list_objects_v2(**arguments)
+            except (ClientError, BotoCoreError) as error:
+                raise StoreError(f"store {self.url}: listing {prefix} failed ({_short(error)}).") from error
+            for item in page.get("Contents", []):
+                yield Listed(item["Key"][len(self._prefix) :], item["Size"])
+            if not page.get("IsTruncated"):
+                return
+            arguments["ContinuationToken"] = page["NextContinuationToken"]
+
+    def delete(self, key: str) -> None:
+        self._call("delete_object", key)
+
+    def age(self, key: str) -> float:
+        reply = self._call("head_object", key)
+        now = parsedate_to_datetime(reply["ResponseMetadata"]["HTTPHeaders"]["date"])
+        return float(max(0.0, (now - reply["LastModified"]).total_seconds()))
+
+
+def _short(error: BaseException) -> str:
+    return f"{type(error).__name__}: {str(error)[:200]}"

@@ -1,0 +1,155 @@
+"""Shards: immutable Parquet tables, and the marker that makes them visible, written last.
+
+A marker's name holds the stage, the shard's key (fingerprint of what went in) and the fingerprint of what came out,
+so that a run with nothing to do lists one prefix a home and reads nothing. Two workers that computed one shard leave
+two markers at most; the smallest name stands.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, TypeVar
+
+from taskgalaxy_ops.canonical import fingerprint, sha256_hex
+from taskgalaxy_ops.errors import DamageError, NotFoundError
+from taskgalaxy_ops.storage import keys, rows
+from taskgalaxy_ops.storage.base import Store
+
+Record = TypeVar("Record")
+_NAME_HEX = 32  # hex digits of a fingerprint in a name: 128 bits
+
+
+@dataclass(frozen=True, slots=True)
+class TableRef:
+    """Where a table of a shard lies, and what it must hold."""
+
+    key: str
+    rows: int
+    rows_hash: str
+    sha256: str  # of the object's bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """What a shard's making took and gave; for the funnel, the plan and the bill. Part of no key."""
+
+    units_in: int = 0
+    units_out: int = 0
+    rejects: Mapping[str, int] = field(default_factory=dict)  # by reason
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """A committed shard as a listing shows it."""
+
+    home: str
+    stage: str
+    key: str
+    output: str
+
+    @property
+    def marker(self) -> str:
+        return keys.marker(self.home, self.stage, self.key, self.output)
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table not yet written: its Parquet bytes, number of rows and the hash of its canonical rows."""
+
+    raw: bytes
+    rows: int
+    rows_hash: str
+
+
+def table(records: Sequence[Any], record: type[Any]) -> Table:
+    """A table of records."""
+    return Table(rows.to_parquet(records, record), len(records), rows.rows_hash(records))
+
+
+def embedding_table(ids: Sequence[str], vectors: rows.Vectors) -> Table:
+    """A table of embeddings."""
+    return Table(rows.embeddings_to_parquet(ids, vectors), len(ids), rows.embeddings_hash(ids, vectors))
+
+
+def shard_key(stage: str, code_version: int, settings: Mapping[str, Any], inputs: Mapping[str, Any]) -> str:
+    """Key of a shard: stage, its code version, the settings that it declares to read, and its inputs' contents."""
+    return fingerprint("shard", {"stage": stage, "code": code_version, "settings": settings, "inputs": inputs})[
+        :_NAME_HEX
+    ]
+
+
+class Shards:
+    """Reads and writes the shards of a store."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def committed(self, home: str) -> dict[tuple[str, str], Shard]:
+        """Every committed shard of a home, by stage and key: one listing, no reads."""
+        prefix = keys.markers(home)
+        found: dict[tuple[str, str], Shard] = {}
+        for listed in self._store.list(prefix):
+            stage, key, output, _ = listed.key[len(prefix) :].split(".")
+            found.setdefault((stage, key), Shard(home, stage, key, output))  # in order: the smallest stands
+        return found
+
+    def write(self, content: Table) -> TableRef:
+        """Write one table under its content's name and a nonce."""
+        key = keys.data(content.rows_hash[:_NAME_HEX], uuid.uuid4().hex[:12])
+        self._store.put_if_absent(key, content.raw)
+        return TableRef(key, content.rows, content.rows_hash, sha256_hex(content.raw))
+
+    def commit(self, home: str, stage: str, key: str, tables: Mapping[str, Table], stats: Stats) -> Shard:
+        """Write the tables, then the marker. Committing again what is there changes nothing."""
+        output = fingerprint("output", {name: content.rows_hash for name, content in tables.items()})[:_NAME_HEX]
+        shard = Shard(home, stage, key, output)
+        refs = {name: asdict(self.write(content)) for name, content in tables.items()}
+        body = {"stage": stage, "home": home, "key": key, "output": output, "tables": refs, "stats": asdict(stats)}
+        self._store.put_if_absent(shard.marker, json.dumps(body, sort_keys=True, indent=1).encode())
+        return shard
+
+    def marker(self, shard: Shard) -> dict[str, Any]:
+        """A marker's content: tables and stats. Raises NotFoundError, DamageError."""
+        try:
+            body = json.loads(self._store.get(shard.marker))
+        except ValueError as error:
+            raise DamageError(f"marker {shard.marker} is damaged. Delete it: the shard is computed again.") from error
+        if not isinstance(body, dict):
+            raise DamageError(f"marker {shard.marker} is no object. Delete it: the shard is computed again.")
+        return body
+
+    def refs(self, shard: Shard) -> dict[str, TableRef]:
+        """The tables of a shard by name."""
+        return {name: TableRef(**ref) for name, ref in self.marker(shard)["tables"].items()}
+
+    def load(self, shard: Shard, name: str, record: type[Record]) -> list[Record]:
+        """One table of a committed shard, as records."""
+        return self.read(self.refs(shard)[name], record)
+
+    def read(self, ref: TableRef, record: type[Record]) -> list[Record]:
+        """A table's records. Raises DamageError if the object is gone or is not what the marker says."""
+        found = rows.from_parquet(self._raw(ref), record)
+        if len(found) != ref.rows:
+            raise DamageError(f"{ref.key} holds {len(found)} rows, its marker says {ref.rows}.")
+        return found
+
+    def load_embeddings(self, shard: Shard) -> tuple[list[str], rows.Vectors]:
+        """Ids and vectors ``(n, d)`` float32 of an embedding shard."""
+        return rows.embeddings_from_parquet(self._raw(self.refs(shard)["embeddings"]))
+
+    def read_embeddings(self, ref: TableRef) -> tuple[list[str], rows.Vectors]:
+        """Ids and vectors of an embedding table."""
+        return rows.embeddings_from_parquet(self._raw(ref))
+
+    def _raw(self, ref: TableRef) -> bytes:
+        try:
+            raw = self._store.get(ref.key)
+        except NotFoundError as error:
+            raise DamageError(f"{ref.key} is named by a marker but is gone. Run `taskgalaxy verify`.") from error
+        if sha256_hex(raw) != ref.sha256:
+            raise DamageError(f"{ref.key} is not the object that was written (checksum). Run `taskgalaxy verify`.")
+        return raw

@@ -1,0 +1,162 @@
+"""What a label may look like. Labels come from people and from models: nothing is taken on trust.
+
+A task type's path is its labels joined by ``~``, general to specific. Labels end up in file names, prompts, cards
+and pages, so that a narrow alphabet is worth more than any escaping: letters of any script, digits, blanks,
+hyphens, ``&``, ``'`` and parentheses.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+from taskgalaxy_ops.records import TaskTypePath
+
+SEPARATOR = "~"
+MAX_LABEL = 80  # characters a level
+MAX_WORDS = 10  # more is a sentence
+MAX_LEVELS = 4
+
+_BLANKS = " \t\u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u202f\u205f\u3000"
+_RUN_OF_BLANKS = re.compile(f"[{_BLANKS}]+")
+# What word processors and models write for the plain characters.
+_PLAIN = str.maketrans({"\u2018": "'", "\u2019": "'", "\u2010": "-", "\u2011": "-", "\u2013": "-"})
+# Letters and marks that show as nothing: two labels that look alike could differ by one of them.
+_INVISIBLE = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u3164\uffa0") | {chr(c) for c in range(0xFE00, 0xFE10)}
+_PUNCTUATION = frozenset(" -&'()")
+_PATH_LIKE = re.compile(r"\.\.|[/\\]|^[a-z]:|%2[ef]", re.IGNORECASE)
+_MARKUP = re.compile(r"[<>]|&#?\w+;")
+_SHELL = re.compile(r"[$`|;{}*]")
+_LIST_MARK = re.compile(r"^(\d+[.):]|\(\d+\)|[-*•])\s*")
+_PROSE = re.compile(
+    r"^(sure|certainly|sorry|of course|here (are|is)|i (can|am|will|would|cannot|can't|don't)|as an ai|none)\b"
+)
+_LOOSE_HYPHEN = re.compile(r"(^|[ (&])-|-([ )&]|$)|--")
+
+
+def normalise(label: str) -> str:
+    """The one spelling of a label: NFC, lower case, plain hyphens and apostrophes, single blanks, none at the ends.
+
+    Normalising twice changes nothing. Control characters inside stay, so that ``check`` can refuse them.
+    """
+    text = unicodedata.normalize("NFC", unicodedata.normalize("NFC", label).lower()).translate(_PLAIN)
+    return _RUN_OF_BLANKS.sub(" ", text).strip(_BLANKS + "\r\n")
+
+
+def normalise_path(path: str) -> TaskTypePath:
+    """A path with each of its labels normalised."""
+    return SEPARATOR.join(normalise(part) for part in path.split(SEPARATOR))
+
+
+def check(label: str) -> str | None:
+    """Why a label cannot be a level of a path, in words; None where it can. Expects it normalised."""
+    if not label:
+        return "empty"
+    if len(label) > MAX_LABEL:
+        return f"{len(label)} characters, {MAX_LABEL} at most"
+    if SEPARATOR in label:
+        return f"holds '{SEPARATOR}', which separates levels"
+    for character in label:
+        if (hidden := _hidden(character)) is not None:
+            return hidden
+    for pattern, reason in (
+        (_LIST_MARK, "begins with a list mark"),
+        (_PATH_LIKE, "looks like a path"),
+        (_MARKUP, "holds markup"),
+        (_SHELL, "holds characters of a shell"),
+        (_PROSE, "is prose, not a label"),
+    ):
+        if pattern.search(label):
+            return reason
+    if label != normalise(label):
+        return "not normalised (NFC, lower case, single blanks)"
+    return _check_characters(label)
+
+
+def check_path(path: str) -> str | None:
+    """Why a path is none, naming the label that is wrong; None where it is a path. Expects it normalised."""
+    labels = path.split(SEPARATOR)
+    if len(labels) > MAX_LEVELS:
+        return f"{len(labels)} levels, {MAX_LEVELS} at most"
+    for level, label in enumerate(labels, 1):
+        if (reason := check(label)) is not None:
+            return f"level {level} '{shown(label)}': {reason}"
+    return None
+
+
+def shown(text: str, limit: int = 120) -> str:
+    """Untrusted text made fit for a log, a table or a page: what cannot be seen is escaped, long text is cut."""
+    cut = text if len(text) <= limit else text[: limit - 1] + "…"
+    return "".join(c if _hidden(c) is None else f"\\u{ord(c):04x}" for c in cut)
+
+
+def level(path: TaskTypePath) -> int:
+    """How deep a path lies: 1 for the first level."""
+    return path.count(SEPARATOR) + 1
+
+
+def name(path: TaskTypePath) -> str:
+    """The last label of a path."""
+    return path.rsplit(SEPARATOR, 1)[-1]
+
+
+def parent(path: TaskTypePath) -> TaskTypePath:
+    """The path one level up; empty for the first level."""
+    return path.rpartition(SEPARATOR)[0]
+
+
+def ancestors(path: TaskTypePath) -> list[TaskTypePath]:
+    """The paths above this one, first level first."""
+    labels = path.split(SEPARATOR)
+    return [SEPARATOR.join(labels[:depth]) for depth in range(1, len(labels))]
+
+
+def join(above: TaskTypePath, label: str) -> TaskTypePath:
+    """The path of a label below another path (empty: the first level)."""
+    return f"{above}{SEPARATOR}{label}" if above else label
+
+
+def label_text(path: TaskTypePath) -> str:
+    """What the encoder is given for a path: its labels, the most specific first, since encoders weigh it most."""
+    return ", ".join(reversed(path.split(SEPARATOR)))
+
+
+def _hidden(character: str) -> str | None:
+    """Says so where a character cannot be seen, or changes how others are seen."""
+    category = unicodedata.category(character)
+    if category == "Cf" or character in _INVISIBLE:
+        return f"holds the invisible character U+{ord(character):04X}"
+    if category[0] == "C" or category in ("Zl", "Zp"):
+        return f"holds the control character U+{ord(character):04X}"
+    return None
+
+
+def _check_characters(label: str) -> str | None:
+    marks = 0  # in a row: stacks of them spill over other text
+    for character in label:
+        category = unicodedata.category(character)
+        marks = marks + 1 if category[0] == "M" else 0
+        if category[0] not in "LM" and category != "Nd" and character not in _PUNCTUATION:
+            return f"holds {character!r}: letters, digits, blanks and - & ' ( ) are allowed"
+        if marks > 2:
+            return "holds a stack of combining marks"
+    if not label[0].isalnum():
+        return "does not begin with a letter or digit"
+    if not any(c.isalpha() for c in label):
+        return "holds no letter"
+    if _LOOSE_HYPHEN.search(label):
+        return "has a hyphen that joins no words"
+    if not _balanced(label):
+        return "has parentheses that do not match"
+    if len(label.split(" ")) > MAX_WORDS:
+        return f"is prose, not a label: more than {MAX_WORDS} words"
+    return None
+
+
+def _balanced(label: str) -> bool:
+    depth = 0
+    for character in label:
+        depth += (character == "(") - (character == ")")
+        if depth < 0:
+            return False
+    return depth == 0
