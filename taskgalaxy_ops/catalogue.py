@@ -85,7 +85,7 @@ class Catalogue:
 
     def embeddings(self) -> EmbeddingMatrix:
         """The newest version's live leaves ``(m, d)``, in order of path; encodes those that have no embedding yet."""
-        return self.embed_labels(self.version().leaves())
+        return self.embed_labels([node.path for node in self.version().leaves()])
 
     def embed_labels(self, paths: Sequence[str]) -> EmbeddingMatrix:
         """Embeddings of task types ``(m, d)``, in order of path; the first that was ever written counts."""

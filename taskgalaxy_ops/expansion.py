@@ -11,8 +11,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
 from taskgalaxy_ops.asking import Asker, Till
 from taskgalaxy_ops.catalogue import Catalogue
 from taskgalaxy_ops.errors import PendingError
@@ -60,9 +58,16 @@ def _read_children(_: Mapping[str, Any], entries: Any) -> Answer:
 
 
 def expand(
-    galaxy: Galaxy, *, rounds: int = 1, max_new: int | None = None, progress: Progress | None = None
+    galaxy: Galaxy,
+    *,
+    rounds: int = 1,
+    max_new: int | None = None,
+    up_to: int | None = None,
+    progress: Progress | None = None,
 ) -> ExpandResult:
-    """Grow the newest version by up to ``max_new`` nodes, in up to ``rounds`` rounds, until nothing new comes.
+    """Grow the newest version in up to ``rounds`` rounds, until nothing new comes.
+
+    max_new: nodes to add at most. up_to: task types at which growing ends; a taxonomy that has them asks nothing.
 
     Raises PendingError if a round could not be answered whole; what was answered is kept, and not asked again.
     """
@@ -75,7 +80,7 @@ def expand(
     result = ExpandResult(base.number)
     for number in range(1, rounds + 1):
         left = None if max_new is None else max_new - len(result.added)
-        if left is not None and left <= 0:
+        if (left is not None and left <= 0) or (up_to is not None and len(live_leaves(nodes)) >= up_to):
             break
         wanted = expansions(nodes, number)
         units = [question.unit(None, _item(one, galaxy.settings.taxonomy.children)) for one in wanted]
@@ -88,7 +93,7 @@ def expand(
         added, rejects = admit(
             proposals,
             nodes,
-            lambda paths: np.stack([_vectors(catalogue, paths)[path] for path in paths]),
+            lambda texts: galaxy.checked_encoder().encode_texts(texts),
             galaxy.settings.taxonomy.near_duplicate,
             left,
         )
@@ -100,11 +105,6 @@ def expand(
     if result.added:
         result.version = catalogue.publish(base.number, nodes, result.rejects, "expand")
     return result
-
-
-def _vectors(catalogue: Catalogue, paths: Sequence[str]) -> dict[str, Any]:
-    found = catalogue.embed_labels(paths)
-    return dict(zip(found.ids, found.vectors, strict=True))
 
 
 def _item(expansion: Expansion, count: int) -> dict[str, Any]:

@@ -53,6 +53,7 @@ class HomeResult:
     home: str
     counts: dict[str, StageCount] = field(default_factory=dict)
     vote: Shard | None = None  # committed; None while something is pending
+    voted: voting.Voted | None = None  # what was reached so far, where nothing is committed
     stopped: str = ""  # why asking ended early, "" if it did not
 
     @property
@@ -62,12 +63,13 @@ class HomeResult:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What the homes of one run share. ``gateway`` None: nothing is asked (a plan, or a partial release)."""
+    """What the homes of one run share. ``gateway`` None: nothing is asked."""
 
     galaxy: Galaxy
     gateway: Gateway | None
     till: Till
     edits: Mapping[str, int]
+    commit: bool = True  # False: shards are computed, and not written
     last_stage: str = "vote"
     progress: Callable[[str, str, int], None] = lambda home, stage, units: None
 
@@ -167,7 +169,9 @@ class HomeRun:
         }
         result = _Made(tables, len(rows), len(made.samples), made.rejects, made.pending)
         output = self._commit("vote", key if inputs else None, result, missing)
-        if output:
+        if output is None:
+            self.result.voted = made
+        else:
             self.result.vote = Shard(self.result.home, "vote", key, output)
 
     def _key(
@@ -196,7 +200,7 @@ class HomeRun:
             raise AssertionError(f"home {self.result.home}: the {stage} funnel does not add up: {made}")
         count = StageCount(stage, made.units_in, made.units_out, rejects, made.pending, fresh=True, missing=missing)
         self.result.counts[stage] = count
-        if key is None or made.pending or self._run.gateway is None:
+        if key is None or made.pending or not self._run.commit:
             return None
         stats = Stats(made.units_in, made.units_out, dict(sorted(rejects.items())))
         return self._galaxy.shards.commit(self.result.home, stage, key, made.tables, stats).output

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -182,20 +182,21 @@ def generate(
     sources: Sequence[str] | None = None,
     last_stage: str = "vote",
     ask: bool = True,
+    commit: bool = True,
     progress: Progress | None = None,
-    on_usage: Callable[[Usage], None] = lambda usage: None,
 ) -> RunResult:
-    """Match, filter, write and vote; ``ask`` False only says what would be asked, and commits nothing of it.
+    """Match, filter, write and vote; ``ask`` False only says what would be asked; ``commit`` False writes no shard of it.
 
     Answers that exist are used, those that lack are asked. What could not be answered is pending: ``reasons`` says why.
     """
     progress = progress or Silent()
-    galaxy.publish_settings()
+    if ask:
+        galaxy.publish_settings()
     homes = homes_of(galaxy, sources)
     matches = match_homes(galaxy, homes, progress)
     if last_stage == "match":
         return RunResult(matches=matches)
-    result = asyncio.run(_run_homes(galaxy, matches, last_stage, ask, progress, on_usage))
+    result = asyncio.run(_run_homes(galaxy, matches, last_stage, ask, commit, progress))
     result.matches = matches
     return result
 
@@ -205,18 +206,18 @@ async def _run_homes(
     matches: Mapping[str, Shard],
     last_stage: str,
     ask: bool,
+    commit: bool,
     progress: Progress,
-    on_usage: Callable[[Usage], None],
 ) -> RunResult:
     gateway = Gateway()
     result = RunResult(usage=gateway.usage)
 
     def told(home: str, stage: str, units: int) -> None:
         del home
-        progress.advance(stage, 0, answered=units)
-        on_usage(gateway.usage)
+        progress.advance("generate", 0, **{f"{stage} units": units})
+        progress.usage("generate", gateway.usage)
 
-    run = Run(galaxy, gateway if ask else None, Till(galaxy.ledger()), galaxy.edits(), last_stage, told)
+    run = Run(galaxy, gateway if ask else None, Till(galaxy.ledger()), galaxy.edits(), commit, last_stage, told)
     progress.stage("generate", len(matches), "shards")
     slots = asyncio.Semaphore(galaxy.settings.run.homes_at_once)
 

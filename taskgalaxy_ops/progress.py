@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from taskgalaxy_ops.models.chat import Usage
+
 
 class Progress(Protocol):
     """What the pipeline reports while it works."""
@@ -13,6 +15,9 @@ class Progress(Protocol):
 
     def advance(self, name: str, done: int = 1, **counts: int) -> None:
         """``done`` more; ``counts`` are added to the stage's running numbers (rejects, calls …)."""
+
+    def usage(self, name: str, usage: Usage) -> None:
+        """Calls, tokens and money of a stage so far."""
 
     def note(self, text: str) -> None:
         """A line worth reading."""
@@ -25,6 +30,9 @@ class Silent:
         pass
 
     def advance(self, name: str, done: int = 1, **counts: int) -> None:
+        pass
+
+    def usage(self, name: str, usage: Usage) -> None:
         pass
 
     def note(self, text: str) -> None:

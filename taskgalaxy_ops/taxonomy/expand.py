@@ -57,9 +57,9 @@ def expansions(nodes: Iterable[Node], round: int) -> list[Expansion]:
 def children(expansion: Expansion, reply: Mapping[str, Any]) -> list[str]:
     """The labels that a reply ``{"children": ["…", …]}`` proposes, as they came.
 
-    Raises ValueError, naming the node, where the reply has another shape: it is malformed, not a proposal.
+    None for a reply without ``children``. Raises ValueError, naming the node, where they are no list of texts.
     """
-    proposed = reply.get("children")
+    proposed = reply.get("children", [])
     where = f"the children proposed for '{expansion.path}'" if expansion.path else "the first level proposed"
     if not isinstance(proposed, list):
         raise ValueError(f"{where}: 'children' is to be a list, not {type(proposed).__name__}")
@@ -78,7 +78,7 @@ def admit(
 ) -> tuple[list[Node], list[LabelReject]]:
     """The new nodes (origin "expand") and the rejects of one round, each in the order of paths.
 
-    embed: texts (``labels.label_text``) to vectors (n, d), called once at most. near_duplicate: cosine from which a
+    embed: n distinct paths, by their ``labels.label_text``, to vectors (n, d); called once at most. near_duplicate: cosine from which a
     proposal is the twin of a live leaf, of a live sibling or of what was admitted before it. max_new: nodes at most;
     what comes later in the order of paths is rejected as over the cap.
 
@@ -99,21 +99,25 @@ def admit(
         elif label in names:
             rejects.append(LabelReject(path, Reason.DUPLICATE_LABEL, names[label]))
         else:
-            names[label] = path
             candidates.append(_Candidate(path, expansion.path))
     if not candidates:
         return [], rejects
     neighbours = _Neighbours(known.values(), candidates, embed)
     admitted: list[Node] = []
     for place, candidate in enumerate(candidates):
+        label = labels.name(candidate.path)
+        if label in names:  # of one that was admitted meanwhile
+            rejects.append(LabelReject(candidate.path, Reason.DUPLICATE_LABEL, names[label]))
+            continue
         neighbour, similarity = neighbours.nearest(place)
         if neighbour is not None and similarity >= near_duplicate:
             reason, detail = Reason.NEAR_DUPLICATE_LABEL, neighbour
-            rejects.append(LabelReject(candidate.path, reason, detail, round(similarity, 6)))
+            rejects.append(LabelReject(candidate.path, reason, detail, similarity))
         elif max_new is not None and len(admitted) >= max_new:
             rejects.append(LabelReject(candidate.path, Reason.OVER_CAP, f"{max_new} new nodes at most"))
         else:
             neighbours.admit(place)
+            names[label] = candidate.path
             admitted.append(Node(candidate.path, labels.level(candidate.path), "expand", LIVE))
     return admitted, sorted(rejects, key=lambda reject: (reject.path, reject.reason, reject.detail))
 
@@ -158,15 +162,16 @@ class _Neighbours:
             if leaf is not None
         ]
         self._paths += [candidate.path for candidate in candidates]
-        self._vectors = _unit_rows(embed, [labels.label_text(path) for path in (*self._paths, *beside)])
-        self._beside = iter(self._vectors[len(self._paths) :])
+        self._vectors = _unit_rows(embed, [*self._paths, *beside])
+        of_leaf = (place for place, leaf in enumerate(self._leaf_parent) if leaf is not None)
+        self._beside = dict(zip(of_leaf, self._vectors[len(self._paths) :], strict=True))
         self._vectors = self._vectors[: len(self._paths)]
         self._open = np.array([place < self._first and path in leaves for place, path in enumerate(self._paths)], bool)
         self._parents = np.array([labels.parent(path) for path in self._paths], object)
         self._places = {path: place for place, path in enumerate(self._paths)}
 
     def nearest(self, place: int) -> tuple[TaskTypePath | None, float]:
-        """The nearest of what this candidate is compared with, and their cosine. To be called in order."""
+        """The nearest of what this candidate is compared with, and their cosine to six decimals."""
         candidate = self._candidates[place]
         comparable = self._open.copy()
         comparable[: self._first] |= self._parents[: self._first] == candidate.parent
@@ -175,7 +180,9 @@ class _Neighbours:
                 comparable[self._places[above]] = False
         cosines = np.where(comparable, self._vectors @ self._vectors[self._first + place], -np.inf)
         if (leaf := self._leaf_parent[place]) is not None:
-            cosines[self._places[leaf]] = self._vectors[self._places[leaf]] @ next(self._beside)
+            cosines[self._places[leaf]] = self._vectors[self._places[leaf]] @ self._beside[place]
+        # Six decimals: what a library's order of adding alone sets apart is a tie, and goes by path.
+        cosines = np.round(cosines, 6)
         best = float(cosines.max())
         if best == -np.inf:
             return None, best
@@ -186,10 +193,15 @@ class _Neighbours:
         self._open[self._first + place] = True
 
 
-def _unit_rows(embed: Embed, texts: list[str]) -> NDArray[np.float64]:
-    vectors = np.asarray(embed(texts), np.float64)
-    if vectors.ndim != 2 or len(vectors) != len(texts) or not np.isfinite(vectors).all():
-        raise ValueError(f"{len(texts)} labels were embedded as an array of shape {vectors.shape}, or not finite")
+def _unit_rows(embed: Embed, paths: list[TaskTypePath]) -> NDArray[np.float64]:
+    """A row for each path, at length 1; each path is embedded once, however often it is there."""
+    distinct = list(dict.fromkeys(paths))
+    vectors = np.asarray(embed(distinct), np.float64)
+    if vectors.ndim != 2 or len(vectors) != len(distinct) or not np.isfinite(vectors).all():
+        raise ValueError(
+            f"{len(distinct)} labels were embedded as an array of shape {vectors.shape}, or one not finite"
+        )
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     unit: NDArray[np.float64] = vectors / np.where(lengths == 0, 1, lengths)
-    return unit
+    rows = {path: row for row, path in enumerate(distinct)}
+    return unit[[rows[path] for path in paths]]

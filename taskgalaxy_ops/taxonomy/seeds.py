@@ -141,7 +141,7 @@ def _label(node: yaml.Node) -> str:
 
 def _text(node: yaml.Node) -> str:
     if not isinstance(node, yaml.ScalarNode):
-        raise _Problems(f"{_where(node)}: a label is text, not a {node.id}")
+        raise _Problems(f"{_where(node)}: a label is text, not a list or mapping")
     return str(node.value)
 
 
