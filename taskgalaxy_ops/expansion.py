@@ -22,7 +22,7 @@ from taskgalaxy_ops.records import LabelReject, Node
 from taskgalaxy_ops.settings import Model
 from taskgalaxy_ops.storage import keys
 from taskgalaxy_ops.storage.journal import Answer
-from taskgalaxy_ops.taxonomy import Expansion, admit, children, expansions
+from taskgalaxy_ops.taxonomy import Expansion, admit, children, expansions, live_leaves
 
 _LONGEST_LIST = 1000
 

@@ -79,7 +79,7 @@ class Galaxy:
         key = keys.encoder(fingerprint("encoder.settings", self.settings.encoder.model_dump())[:32])
         recorded = json.loads(self.store.get(key))
         mine = dict(self.encoder.identity)
-        for name in ("name", "weights_sha256", "revision"):
+        for name in ("name", "weights", "revision"):
             if recorded.get(name) != mine.get(name):
                 raise EncoderError(
                     f"encoder {self.settings.encoder.name!r}: this machine has {name} {mine.get(name)}, the store was "

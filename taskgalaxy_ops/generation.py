@@ -7,43 +7,43 @@ stage has pending units its answered ones flow on, but neither it nor what follo
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from taskgalaxy_ops import qa, voting
 from taskgalaxy_ops.asking import Asker, Till
+from taskgalaxy_ops.funnel import StageCounts
 from taskgalaxy_ops.galaxy import Galaxy
 from taskgalaxy_ops.models.chat import Gateway
 from taskgalaxy_ops.models.questions import RENDER_VERSION, Question, Unit
 from taskgalaxy_ops.records import Match, Pair, Reject, Relevant, Verdict, Vote
 from taskgalaxy_ops.settings import Model
 from taskgalaxy_ops.storage.journal import Answer
-from taskgalaxy_ops.storage.shards import Shard, Stats, Table, shard_key, table
+from taskgalaxy_ops.storage.shards import Shard, Stats, shard_key, table
 
 ASKING_STAGES = ("filter", "write", "vote")
+TABLES: Mapping[str, Mapping[str, type[Any]]] = {
+    "filter": {"relevant": Relevant, "rejects": Reject},
+    "write": {"pairs": Pair, "rejects": Reject},
+    "vote": {"votes": Vote, "verdicts": Verdict, "samples": Pair, "rejects": Reject},
+}
+
+Record = TypeVar("Record")
+Rows = Mapping[str, list[Any]]
 
 
 @dataclass(frozen=True, slots=True)
-class StageCount:
-    """A stage of a home: in = out + rejected + pending. ``missing``: units that were not answered when it began."""
+class StageResult:
+    """A stage of a home: committed (``shard``), or provisional (``rows``) while something is pending.
 
-    stage: str
-    units_in: int
-    units_out: int
-    rejects: Mapping[str, int]
-    pending: int
-    fresh: bool  # computed in this run; False: its shard was there
+    ``counts`` None: the shard was there, and was not read. ``missing``: units that had no answer when it began.
+    """
+
+    shard: Shard | None
+    rows: Rows
+    counts: StageCounts | None
     missing: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class _Made:
-    tables: dict[str, Table]
-    units_in: int
-    units_out: int
-    rejects: list[Reject]
-    pending: int
 
 
 @dataclass(slots=True)
@@ -51,14 +51,12 @@ class HomeResult:
     """What a run of a home came to."""
 
     home: str
-    counts: dict[str, StageCount] = field(default_factory=dict)
-    vote: Shard | None = None  # committed; None while something is pending
-    voted: voting.Voted | None = None  # what was reached so far, where nothing is committed
+    stages: dict[str, StageResult] = field(default_factory=dict)
     stopped: str = ""  # why asking ended early, "" if it did not
 
     @property
     def pending(self) -> int:
-        return sum(count.pending for count in self.counts.values())
+        return sum(stage.counts.pending for stage in self.stages.values() if stage.counts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +69,7 @@ class Run:
     edits: Mapping[str, int]
     commit: bool = True  # False: shards are computed, and not written
     last_stage: str = "vote"
-    progress: Callable[[str, str, int], None] = lambda home, stage, units: None
+    progress: Callable[[str, int], None] = lambda stage, units: None
 
 
 class HomeRun:
@@ -82,9 +80,7 @@ class HomeRun:
         self._galaxy = run.galaxy
         self._match = match
         self._committed = committed
-        self._asker = Asker(
-            run.galaxy, run.gateway, run.till, home, lambda stage, units: run.progress(home, stage, units)
-        )
+        self._asker = Asker(run.galaxy, run.gateway, run.till, home, run.progress)
         self.result = HomeResult(home)
 
     async def __call__(self) -> HomeResult:
@@ -95,84 +91,67 @@ class HomeRun:
         return self.result
 
     async def _stages(self) -> None:
-        settings, prompts = self._galaxy.settings, self._galaxy.prompts
-        filter_question = qa.filter_question(prompts["filter"], settings.teacher)
-        relevant, filter_output = await self._filter(filter_question)
+        filtered = await self._filter()
         if self._run.last_stage == "filter":
             return
-        write_questions: dict[str, Question] = {
-            variant: qa.write_question(prompts[f"write_{variant}"], settings.teacher, variant)
-            for variant in settings.write.variants
-        }
-        pairs, write_output = await self._write(write_questions, relevant, filter_output)
+        written = await self._write(filtered)
         if self._run.last_stage == "write":
             return
-        vote_questions = [
-            voting.vote_question(prompts["vote"], judge, settings.vote.show_answer) for judge in settings.judges
-        ]
-        await self._vote(vote_questions, pairs, write_output)
+        await self._vote(written)
 
-    # Each stage gives its rows lazily (a stage that follows may be committed too) and its output's fingerprint, None
-    # while provisional.
-
-    async def _filter(self, question: Question) -> tuple[Callable[[], list[Relevant]], str | None]:
+    async def _filter(self) -> StageResult:
+        question = qa.filter_question(self._galaxy.prompts["filter"], self._galaxy.settings.teacher)
         key = self._key("filter", qa.FILTER_VERSION, [question], {}, {"match": self._match.output})
-        if shard := self._there("filter", key):
-            return lambda: self._galaxy.shards.load(shard, "relevant", Relevant), shard.output
+        if there := self._there("filter", key):
+            return there
         units = qa.filter_units(question, self._galaxy.shards.load(self._match, "matches", Match))
         missing = await self._asker.ask(lambda answers: [(question, _lacking(units, answers))])
         made = qa.filtered(units, self._asker.answers)
-        tables = {"relevant": table(made.relevant, Relevant), "rejects": table(made.rejects, Reject)}
-        output = self._commit(
-            "filter", key, _Made(tables, len(units), len(made.relevant), made.rejects, made.pending), missing
-        )
-        return lambda: made.relevant, output
+        rows: Rows = {"relevant": made.relevant, "rejects": made.rejects}
+        return self._made("filter", key, rows, (len(units), len(made.relevant), made.pending), missing)
 
-    async def _write(
-        self, questions: Mapping[str, Question], relevant: Callable[[], list[Relevant]], inputs: str | None
-    ) -> tuple[Callable[[], list[Pair]], str | None]:
-        variants = {"variants": sorted(questions)}
-        key = self._key("write", qa.WRITE_VERSION, list(questions.values()), variants, {"filter": inputs})
-        if inputs and (shard := self._there("write", key)):
-            return lambda: self._galaxy.shards.load(shard, "pairs", Pair), shard.output
-        rows = relevant()
-        units = {variant: qa.write_units(question, rows) for variant, question in questions.items()}
+    async def _write(self, filtered: StageResult) -> StageResult:
+        prompts, settings = self._galaxy.prompts, self._galaxy.settings
+        questions: dict[str, Question] = {
+            variant: qa.write_question(prompts[f"write_{variant}"], settings.teacher, variant)
+            for variant in sorted(settings.write.variants)
+        }
+        inputs = {"filter": filtered.shard.output} if filtered.shard else None
+        variants = {"variants": list(questions)}
+        key = self._key("write", qa.WRITE_VERSION, list(questions.values()), variants, inputs)
+        if there := self._there("write", key):
+            return there
+        relevant = self._rows(filtered, "relevant", Relevant)
+        units = {variant: qa.write_units(question, relevant) for variant, question in questions.items()}
         missing = await self._asker.ask(
             lambda answers: [(questions[variant], _lacking(units[variant], answers)) for variant in units]
         )
-        made = [qa.written(variant, units[variant], self._asker.answers) for variant in sorted(units)]
+        made = [qa.written(variant, units[variant], self._asker.answers) for variant in units]
         pairs = sorted((pair for part in made for pair in part.pairs), key=lambda pair: pair.pair)
-        rejects = [reject for part in made for reject in part.rejects]
-        tables = {"pairs": table(pairs, Pair), "rejects": table(rejects, Reject)}
-        result = _Made(tables, sum(map(len, units.values())), len(pairs), rejects, sum(part.pending for part in made))
-        return lambda: pairs, self._commit("write", key if inputs else None, result, missing)
+        rows: Rows = {"pairs": pairs, "rejects": [reject for part in made for reject in part.rejects]}
+        pending = sum(part.pending for part in made)
+        return self._made("write", key, rows, (sum(map(len, units.values())), len(pairs), pending), missing)
 
-    async def _vote(self, questions: Sequence[Question], pairs: Callable[[], list[Pair]], inputs: str | None) -> None:
+    async def _vote(self, written: StageResult) -> StageResult:
         settings = self._galaxy.settings.vote
+        questions = [
+            voting.vote_question(self._galaxy.prompts["vote"], judge, settings.show_answer)
+            for judge in self._galaxy.settings.judges
+        ]
         rules = {"quorum": settings.quorum, "audit_share": settings.audit_share, "show_answer": settings.show_answer}
-        key = self._key("vote", voting.VOTE_VERSION, questions, rules, {"write": inputs})
-        if inputs and (shard := self._there("vote", key)):
-            self.result.vote = shard
-            return
-        rows = pairs()
+        inputs = {"write": written.shard.output} if written.shard else None
+        key = self._key("vote", voting.VOTE_VERSION, questions, rules, inputs)
+        if there := self._there("vote", key):
+            return there
+        pairs = self._rows(written, "pairs", Pair)
 
         def needed(answers: Mapping[str, Answer]) -> list[tuple[Question, list[Unit]]]:
-            return list(zip(questions, voting.votes_needed(rows, questions, settings, answers), strict=True))
+            return list(zip(questions, voting.votes_needed(pairs, questions, settings, answers), strict=True))
 
         missing = await self._asker.ask(needed)
-        made = voting.voted(rows, questions, settings, self._asker.answers)
-        tables = {
-            "votes": table(made.votes, Vote),
-            "verdicts": table(made.verdicts, Verdict),
-            "samples": table(made.samples, Pair),
-            "rejects": table(made.rejects, Reject),
-        }
-        result = _Made(tables, len(rows), len(made.samples), made.rejects, made.pending)
-        output = self._commit("vote", key if inputs else None, result, missing)
-        if output is None:
-            self.result.voted = made
-        else:
-            self.result.vote = Shard(self.result.home, "vote", key, output)
+        made = voting.voted(pairs, questions, settings, self._asker.answers)
+        rows: Rows = {"votes": made.votes, "verdicts": made.verdicts, "samples": made.samples, "rejects": made.rejects}
+        return self._made("vote", key, rows, (len(pairs), len(made.samples), made.pending), missing)
 
     def _key(
         self,
@@ -180,30 +159,45 @@ class HomeRun:
         version: int,
         questions: Sequence[Question],
         settings: Mapping[str, Any],
-        inputs: Mapping[str, Any],
-    ) -> str:
+        inputs: Mapping[str, Any] | None,
+    ) -> str | None:
+        """The shard's key; None where an input is provisional."""
+        if inputs is None:
+            return None
         asked = [
             {**_identity(question.model), "prompt": question.prompt, "head": question.head} for question in questions
         ]
         edits = self._run.edits.get(self.result.home, 0)
         return shard_key(stage, version, {**settings, "asked": asked}, {**inputs, "edits": edits})
 
-    def _there(self, stage: str, key: str) -> Shard | None:
-        shard = self._committed.get((stage, key))
-        if shard is not None:
-            self.result.counts[stage] = StageCount(stage, 0, 0, {}, 0, fresh=False)
-        return shard
-
-    def _commit(self, stage: str, key: str | None, made: _Made, missing: int) -> str | None:
-        rejects = Counter(reject.reason for reject in made.rejects)
-        if made.units_in != made.units_out + len(made.rejects) + made.pending:
-            raise AssertionError(f"home {self.result.home}: the {stage} funnel does not add up: {made}")
-        count = StageCount(stage, made.units_in, made.units_out, rejects, made.pending, fresh=True, missing=missing)
-        self.result.counts[stage] = count
-        if key is None or made.pending or not self._run.commit:
+    def _there(self, stage: str, key: str | None) -> StageResult | None:
+        shard = self._committed.get((stage, key)) if key else None
+        if shard is None:
             return None
-        stats = Stats(made.units_in, made.units_out, dict(sorted(rejects.items())))
-        return self._galaxy.shards.commit(self.result.home, stage, key, made.tables, stats).output
+        self.result.stages[stage] = StageResult(shard, {}, None)
+        return self.result.stages[stage]
+
+    def _rows(self, result: StageResult, name: str, record: type[Record]) -> list[Record]:
+        return self._galaxy.shards.load(result.shard, name, record) if result.shard else result.rows[name]
+
+    def _made(
+        self, stage: str, key: str | None, rows: Rows, numbers: tuple[int, int, int], missing: int
+    ) -> StageResult:
+        """Commit what a stage made if it is whole and so are its inputs; else it is provisional.
+
+        numbers: units in, out and pending.
+        """
+        units_in, units_out, pending = numbers
+        rejects = dict(sorted(Counter(reject.reason for reject in rows["rejects"]).items()))
+        counts = StageCounts(stage, units_in, units_out, rejects, pending)
+        shard = None
+        if key and not pending and self._run.commit:
+            tables = {name: table(rows[name], record) for name, record in TABLES[stage].items()}
+            shard = self._galaxy.shards.commit(
+                self.result.home, stage, key, tables, Stats(units_in, units_out, rejects)
+            )
+        self.result.stages[stage] = StageResult(shard, {} if shard else rows, counts, missing)
+        return self.result.stages[stage]
 
 
 def _identity(model: Model) -> dict[str, Any]:
@@ -217,5 +211,5 @@ def _identity(model: Model) -> dict[str, Any]:
     }
 
 
-def _lacking(units: Sequence[Unit], answers: Mapping[str, Answer]) -> list[Unit]:
+def _lacking(units: Iterable[Unit], answers: Mapping[str, Answer]) -> list[Unit]:
     return [unit for unit in units if unit.key not in answers]

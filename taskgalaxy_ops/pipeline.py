@@ -185,9 +185,10 @@ def generate(
     commit: bool = True,
     progress: Progress | None = None,
 ) -> RunResult:
-    """Match, filter, write and vote; ``ask`` False only says what would be asked; ``commit`` False writes no shard of it.
+    """Match, filter, write and vote. Answers that exist are used, those that lack are asked.
 
-    Answers that exist are used, those that lack are asked. What could not be answered is pending: ``reasons`` says why.
+    ``ask`` False: only the journal is read. ``commit`` False: filter, write and vote leave no shard. What could not be
+    answered is pending: ``reasons`` says why.
     """
     progress = progress or Silent()
     if ask:
@@ -212,8 +213,7 @@ async def _run_homes(
     gateway = Gateway()
     result = RunResult(usage=gateway.usage)
 
-    def told(home: str, stage: str, units: int) -> None:
-        del home
+    def told(stage: str, units: int) -> None:
         progress.advance("generate", 0, **{f"{stage} units": units})
         progress.usage("generate", gateway.usage)
 
@@ -226,7 +226,8 @@ async def _run_homes(
             committed = await asyncio.to_thread(galaxy.shards.committed, home)
             outcome = await HomeRun(run, home, shard, committed)()
             result.homes.append(outcome)
-            rejects = sum(sum(count.rejects.values()) for count in outcome.counts.values())
+            counted = [stage.counts for stage in outcome.stages.values() if stage.counts]
+            rejects = sum(sum(counts.rejects.values()) for counts in counted)
             progress.advance("generate", rejects=rejects, pending=outcome.pending)
 
     try:

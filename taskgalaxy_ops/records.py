@@ -104,14 +104,6 @@ class LabelReject:
 
 
 @dataclass(frozen=True, slots=True)
-class Embedding:
-    """A row of an embedding shard: L2-normalised float32, one fixed length an encoder."""
-
-    id: str  # image id or task-type path
-    vector: tuple[float, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class Match:
     """An image and one task type near it in the encoder's space."""
 

@@ -12,7 +12,6 @@ import pytest
 from PIL import Image
 
 from taskgalaxy_ops.canonical import canonical_json
-from taskgalaxy_ops.embedding import embed_images, embed_texts
 from taskgalaxy_ops.errors import EncoderError
 from taskgalaxy_ops.models import conse, weights
 from taskgalaxy_ops.models.encoders import Encoder, normalise, open_encoder
@@ -144,16 +143,6 @@ def test_conse_says_what_it_is(encoder):
     assert identity["batch_shape"]["images"] == [1, 3, 224, 224]
     assert len(set(weights.imagenet_names())) == 998
     assert len(weights.imagenet_names()) == 1000
-
-
-def test_embeddings_come_in_the_order_of_the_items(encoder):
-    images = photos()
-    whole = encoder.encode_images(list(images.values()))
-    found = list(embed_images(encoder, images.items(), batch=2))
-    assert [e.id for e in found] == list(images)
-    assert np.asarray([e.vector for e in found], np.float32).tobytes() == whole.tobytes()
-    texts = list(embed_texts(encoder, ((t[:5], t) for t in TEXTS), batch=2))
-    assert np.asarray([e.vector for e in texts], np.float32).tobytes() == encoder.encode_texts(TEXTS).tobytes()
 
 
 # What is wrong is said
