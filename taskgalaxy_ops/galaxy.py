@@ -61,23 +61,24 @@ class Galaxy:
 
     @cached_property
     def encoder_id(self) -> str:
-        """The encoder's identity in this store: resolved by whoever needs it first, and recorded.
+        """The encoder's identity in this store, hashed: part of the embeddings' keys."""
+        return fingerprint("encoder", self.encoder_identity)[:16]
 
-        Raises EncoderError if this machine's weights are not those that the store's embeddings were made with.
-        """
-        chosen = self.settings.encoder.model_dump()
-        key = keys.encoder(fingerprint("encoder.settings", chosen)[:32])
+    @cached_property
+    def encoder_identity(self) -> dict[str, Any]:
+        """What the encoder setting resolved to when the store first used it."""
+        key = keys.encoder(fingerprint("encoder.settings", self.settings.encoder.model_dump())[:32])
         try:
             raw = self.store.get(key)
         except NotFoundError:
             self.store.put_if_absent(key, json.dumps(dict(self.encoder.identity), sort_keys=True, indent=1).encode())
             raw = self.store.get(key)
-        return fingerprint("encoder", json.loads(raw))[:16]
+        found: dict[str, Any] = json.loads(raw)
+        return found
 
     def checked_encoder(self) -> Encoder:
         """The encoder, known to be the one that the store recorded. Raises EncoderError."""
-        key = keys.encoder(fingerprint("encoder.settings", self.settings.encoder.model_dump())[:32])
-        recorded = json.loads(self.store.get(key))
+        recorded = self.encoder_identity
         mine = dict(self.encoder.identity)
         for name in ("name", "weights", "revision"):
             if recorded.get(name) != mine.get(name):

@@ -66,6 +66,7 @@ class Gateway:
         self._clients: dict[str, openai.AsyncOpenAI] = {}
         self._slots: dict[str, asyncio.Semaphore] = {}
         self._failures: dict[str, int] = {}
+        self._served: set[str] = set()  # models that have replied in this run
         self.usage = Usage()
 
     async def aclose(self) -> None:
@@ -159,6 +160,12 @@ class Gateway:
             except openai.APIStatusError as error:
                 wait = _retry_wait(error, attempt)
                 await desk.purse.back(block, 0)
+                if wait is None and model.name not in self._served and not _filtered(error):
+                    # It has never replied: more likely our request is not to its taste than every image is.
+                    raise ModelError(
+                        f"model {model.name!r} at {model.base_url}: {error.status_code}, {_message(error)}. "
+                        f"Check what it takes: structured ({model.structured!r}), temperature, max_tokens."
+                    ) from error
                 if wait is None:  # 400 and the like: an answer with a reason
                     return "", _Received(
                         {"error": {"status": error.status_code, "message": _message(error)}},
@@ -180,6 +187,7 @@ class Gateway:
                 await desk.purse.back(block, ceiling)
                 raise
             else:
+                self._served.add(model.name)
                 usage = _usage(data)
                 cost = _cost(usage, model.price) if usage else ceiling
                 await desk.purse.back(block, cost)
@@ -289,7 +297,7 @@ def _arguments(question: Question, units: Sequence[Unit], desk: Desk, fault: str
 
 
 def _ceiling(arguments: Mapping[str, Any], model: Model, room: int) -> int:
-    """The most that a request can cost, in nano-dollars: a token a byte of text, every image at twice GPT-4o's tiles."""
+    """The most that a request can cost, in nano-dollars: a token a byte of text, an image at twice GPT-4o's tiles."""
     tokens = 0
     for message in arguments["messages"]:
         for part in message["content"] if isinstance(message["content"], list) else [message["content"]]:
@@ -321,6 +329,13 @@ def _cost(usage: Mapping[str, int], price: Price) -> int:
 
 def _backoff(attempt: int) -> float:
     return min(_BACKOFF_LONGEST, _BACKOFF_SECONDS * 2.0 ** (attempt - 1)) * random.uniform(0.5, 1.0)
+
+
+def _filtered(error: openai.APIStatusError) -> bool:
+    """Whether a 400 is the provider's verdict on the content, not on the form of the request."""
+    return any(
+        word in f"{error.code} {_message(error)}".lower() for word in ("content_filter", "content_policy", "safety")
+    )
 
 
 def _retry_wait(error: openai.APIStatusError, attempt: int) -> float | None:

@@ -1,0 +1,220 @@
+"""Publish a release: an immutable version under its own prefix, and ``latest`` beside it.
+
+The releases' log holds ``{"kind": "begin", "version", "content"}`` before the first file of a version is written and
+``{"kind": "done", "version", ...}`` after the last. Files follow from the content alone, so that a publisher that was
+killed is continued, and two that publish the same content write the same files. A content equal to the latest
+version's is not published again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from taskgalaxy_ops import release
+from taskgalaxy_ops.canonical import fingerprint, sha256_hex
+from taskgalaxy_ops.catalogue import Catalogue
+from taskgalaxy_ops.errors import DamageError, PendingError, SourceError
+from taskgalaxy_ops.funnel import StageCounts
+from taskgalaxy_ops.galaxy import Galaxy
+from taskgalaxy_ops.harvest import Harvest, bill
+from taskgalaxy_ops.progress import Progress, Silent
+from taskgalaxy_ops.storage import keys
+from taskgalaxy_ops.storage.log import Log, LogEntry
+
+MANIFEST = "manifest.json"
+HISTORY = "history.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """A release as its log entry tells it."""
+
+    version: int
+    content: str  # fingerprint of what it holds
+    manifest_sha256: str
+    samples: int
+    task_types: int
+    images: int
+    partial: bool
+
+    @property
+    def name(self) -> str:
+        return f"v{self.version:06d}"
+
+
+def published(galaxy: Galaxy) -> list[Published]:
+    """Every complete release, oldest first."""
+    return _done(Log(galaxy.store, keys.RELEASES_LOG).read())
+
+
+def _done(entries: list[LogEntry]) -> list[Published]:
+    return [
+        Published(**{name: value for name, value in entry.body.items() if name != "kind"})
+        for entry in entries
+        if entry.body["kind"] == "done"
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseReceipt:
+    """What publishing came to."""
+
+    release: Published
+    path: str  # URL of its prefix
+    made: bool  # False: it is equal to the latest, which stands
+    funnel: StageCounts  # accepted pairs to samples of the release
+
+
+def publish(
+    galaxy: Galaxy, *, partial: bool = False, harvest: Harvest | None = None, progress: Progress | None = None
+) -> ReleaseReceipt:
+    """Release all accepted pairs of live images.
+
+    Raises PendingError while anything is pending, unless ``partial``; SourceError where there is nothing to release.
+    """
+    progress = progress or Silent()
+    harvest = harvest or Harvest(galaxy)
+    if harvest.pending and not partial:
+        raise PendingError(
+            f"release: {harvest.pending} units have no answer yet. Run `taskgalaxy generate` to the end, or release "
+            "what is there with --partial: the release then says so."
+        )
+    plan = release.plan(material(harvest), galaxy.settings.release)
+    if not plan.rows:
+        raise SourceError("release: no pair has been accepted, so there is nothing to release. See `taskgalaxy status`.")
+    latest = next(reversed(published(galaxy)), None)
+    if latest and latest.content == plan.content_hash:
+        return ReleaseReceipt(latest, url(galaxy, latest), False, plan.counts)
+    for _ in range(2):
+        version = _begin(galaxy, plan.content_hash)
+        files = release.build(plan, version=version, history=_history(galaxy, harvest))
+        if (manifest := _write(galaxy, version, files, plan.files, progress)) is not None:
+            break
+        # Another version of a library writes other bytes for the same rows: what it began is left, a new one begun.
+        Log(galaxy.store, keys.RELEASES_LOG).append({"kind": "abandon", "version": version})
+    else:
+        raise DamageError(f"release {version}: its files keep changing while they are written. Run `taskgalaxy verify`.")
+    done = Published(
+        version,
+        plan.content_hash,
+        sha256_hex(manifest),
+        len(plan.rows),
+        len({row.pair.task_type for row in plan.rows}),
+        len({row.pair.image for row in plan.rows}),
+        bool(harvest.pending),
+    )
+    _finish(galaxy, done)
+    return ReleaseReceipt(done, url(galaxy, done), True, plan.counts)
+
+
+def url(galaxy: Galaxy, one: Published) -> str:
+    """Where a release lies."""
+    return f"{galaxy.store.url.rstrip('/')}/{keys.release(one.version)}"
+
+
+def _begin(galaxy: Galaxy, content: str) -> int:
+    """The version under which this content is published: one that was begun with it and not finished, or the next."""
+    version = 0
+
+    def decide(entries: list[LogEntry]) -> Mapping[str, Any] | None:
+        nonlocal version
+        closed = {entry.body["version"] for entry in entries if entry.body["kind"] != "begin"}
+        begun = [entry.body for entry in entries if entry.body["kind"] == "begin"]
+        for body in begun:
+            if body["content"] == content and body["version"] not in closed:
+                version = body["version"]
+                return None
+        version = len(begun) + 1
+        return {"kind": "begin", "version": version, "content": content}
+
+    Log(galaxy.store, keys.RELEASES_LOG).append_if(decide)
+    return version
+
+
+def _write(
+    galaxy: Galaxy, version: int, files: Iterator[tuple[str, bytes]], count: int, progress: Progress
+) -> bytes | None:
+    """Write the files of a version; the manifest's bytes, or None if other bytes lie there already."""
+    progress.stage("release", count, "files")
+    manifest = b""
+    for path, content in files:
+        if not galaxy.store.put_if_absent(keys.release(version) + path, content) and path != HISTORY:
+            return None
+        if path == MANIFEST:
+            manifest = content
+        progress.advance("release")
+    return manifest
+
+
+def _finish(galaxy: Galaxy, done: Published) -> None:
+    body = {"kind": "done", **{name: getattr(done, name) for name in done.__slots__}}
+    log = Log(galaxy.store, keys.RELEASES_LOG)
+    log.append_if(lambda entries: None if done.version in {each.version for each in _done(entries)} else body)
+    newest = _done(log.known())[-1]
+    pointer = {"version": newest.name, "path": keys.release(newest.version), "manifest_sha256": newest.manifest_sha256}
+    galaxy.store.replace(keys.LATEST, json.dumps(pointer, indent=1).encode())
+
+
+def material(harvest: Harvest) -> release.Material:
+    """What a release is made of, from what the store holds."""
+    galaxy = harvest.galaxy
+    settings = galaxy.settings
+    taxonomy = Catalogue(galaxy).version()
+    paid = bill(galaxy).all
+    return release.Material(
+        samples=harvest.samples,
+        votes=harvest.votes,
+        verdicts=harvest.verdicts,
+        images=harvest.images,
+        claims=harvest.claims,
+        read_image=lambda image: galaxy.store.get(keys.blob(image)),
+        image_uri=lambda image: f"{galaxy.store.url.rstrip('/')}/{keys.blob(image)}",
+        stage_counts=harvest.funnel,
+        taxonomy_version=taxonomy.number,
+        leaves=[node.path for node in taxonomy.leaves()],
+        teacher=settings.teacher,
+        judges=settings.judges,
+        encoder=galaxy.encoder_identity,
+        quorum=settings.vote.quorum,
+        settings_hash=fingerprint("settings", settings.model_dump(mode="json")),
+        prompts={name: fingerprint("prompt", text) for name, text in galaxy.prompts.items()},
+        calls=paid.calls,
+        tokens=paid.tokens,
+        cost=paid.cost,
+        list_cost=paid.list_cost,
+        simulated=settings.simulated,
+        pending=harvest.pending,
+    )
+
+
+def _history(galaxy: Galaxy, harvest: Harvest) -> dict[str, Any]:
+    """What is not content: numbers that tell how it came to be."""
+    version, digest = galaxy.publish_settings()
+    return {"settings_version": version, "settings_hash": digest, "homes": len(harvest.result.homes)}
+
+
+def fetch(galaxy: Galaxy, one: Published, folder: Path) -> Path:
+    """Copy a release to a local folder (below it, by version name), each file checked against the manifest.
+
+    Files that are there already and right are left. Raises DamageError for a file that is not what the manifest says.
+    """
+    prefix = keys.release(one.version)
+    raw = galaxy.store.get(prefix + MANIFEST)
+    if sha256_hex(raw) != one.manifest_sha256:
+        raise DamageError(f"release {one.name}: its manifest was changed. Run `taskgalaxy verify`.")
+    target = folder / one.name
+    for path, entry in json.loads(raw)["files"].items():
+        local = target / path
+        if local.is_file() and sha256_hex(local.read_bytes()) == entry["sha256"]:
+            continue
+        content = galaxy.store.get(prefix + path)
+        if sha256_hex(content) != entry["sha256"]:
+            raise DamageError(f"release {one.name}: {path} is not what the manifest says. Run `taskgalaxy verify`.")
+        local.parent.mkdir(parents=True, exist_ok=True)
+        local.write_bytes(content)
+    (target / MANIFEST).write_bytes(raw)
+    return target
