@@ -68,7 +68,9 @@ def plan(galaxy: Galaxy, sources: Sequence[str] | None = None) -> dict[str, Any]
     paid = bill(galaxy)
     funnel = {counts.stage: counts for counts in harvest.funnel}
     variants = len(galaxy.settings.write.variants)
-    passing = {stage: _share(funnel[stage].units_out, funnel[stage].units_in - funnel[stage].pending) for stage in known}
+    passing = {
+        stage: _share(funnel[stage].units_out, funnel[stage].units_in - funnel[stage].pending) for stage in known
+    }
     judges = _judges_a_pair(harvest) or galaxy.settings.vote.quorum
     units = {
         "filter": float(known["filter"]),
@@ -146,7 +148,7 @@ def forecast(harvest: Harvest, files: int) -> dict[str, Any]:
 
 
 def sample_names(names: Sequence[str], count: int) -> set[str]:
-    """``count`` of the names, drawn by hash: the same ones each time, and none favoured by its place in the alphabet."""
+    """``count`` of the names, drawn by hash: the same ones each time, none favoured by its place."""
     return set(sorted(names, key=lambda name: draw("pilot", name))[:count])
 
 
@@ -185,7 +187,11 @@ def _fates(galaxy: Galaxy, harvest: Harvest, image: str, only: str | None) -> li
         mine = [r for r in harvest.rejects if (r.image, r.task_type) == (image, match.task_type)]
         fate["rejected"] = [f"{reject.stage}: {reject.reason} ({reject.detail})" for reject in mine]
         fate["pairs"] = [
-            {**asdict(pair), "accepted": verdict.accepted, "votes": [asdict(v) for v in harvest.votes.get(pair.pair, ())]}
+            {
+                **asdict(pair),
+                "accepted": verdict.accepted,
+                "votes": [asdict(v) for v in harvest.votes.get(pair.pair, ())],
+            }
             for pair in harvest.pairs.values()
             if (pair.image, pair.task_type) == (image, match.task_type)
             and (verdict := harvest.verdicts.get(pair.pair)) is not None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -24,7 +24,7 @@ from taskgalaxy_ops.models.chat import Gateway, Usage
 from taskgalaxy_ops.models.rendering import upright
 from taskgalaxy_ops.progress import Progress, Silent
 from taskgalaxy_ops.records import FileReject, Match
-from taskgalaxy_ops.sources.files import source_files
+from taskgalaxy_ops.sources.files import SourceFile, source_files
 from taskgalaxy_ops.sources.ingest import scan
 from taskgalaxy_ops.storage import keys
 from taskgalaxy_ops.storage.registry import Home
@@ -48,13 +48,23 @@ class IngestReceipt:
     rejects: Sequence[FileReject]
 
 
-def ingest(galaxy: Galaxy, source: str, progress: Progress | None = None) -> IngestReceipt:
-    """Scan one source of the settings and register what it holds. Raises SourceError."""
+def ingest(
+    galaxy: Galaxy,
+    source: str,
+    *,
+    pick: Callable[[list[SourceFile]], list[SourceFile]] | None = None,
+    progress: Progress | None = None,
+) -> IngestReceipt:
+    """Scan one source of the settings and register what it holds; ``pick`` chooses among its files.
+
+    Raises SourceError if the source is unknown, cannot be read, or holds no usable image.
+    """
     progress = progress or Silent()
     if (chosen := galaxy.settings.sources.get(source)) is None:
         names = ", ".join(galaxy.settings.sources) or "none"
         raise SourceError(f"source {source!r}: not in the settings (there: {names}). Add it under `sources`.")
     files = list(source_files(source, chosen, galaxy.s3_options))
+    files = pick(files) if pick else files
     progress.stage(f"ingest {source}", len(files), "files")
     known = galaxy.registry.housed()
     rejected = 0

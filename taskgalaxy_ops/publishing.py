@@ -9,8 +9,10 @@ version's is not published again.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +25,8 @@ from taskgalaxy_ops.galaxy import Galaxy
 from taskgalaxy_ops.harvest import Harvest, bill
 from taskgalaxy_ops.progress import Progress, Silent
 from taskgalaxy_ops.storage import keys
+from taskgalaxy_ops.storage.budget import NANO
 from taskgalaxy_ops.storage.log import Log, LogEntry
-
-MANIFEST = "manifest.json"
-HISTORY = "history.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,31 +84,39 @@ def publish(
             "what is there with --partial: the release then says so."
         )
     plan = release.plan(material(harvest), galaxy.settings.release)
-    if not plan.rows:
-        raise SourceError("release: no pair has been accepted, so there is nothing to release. See `taskgalaxy status`.")
+    if not plan.samples:
+        raise SourceError(
+            "release: no pair has been accepted, so there is nothing to release. See `taskgalaxy status`."
+        )
     latest = next(reversed(published(galaxy)), None)
     if latest and latest.content == plan.content_hash:
-        return ReleaseReceipt(latest, url(galaxy, latest), False, plan.counts)
+        return ReleaseReceipt(latest, url(galaxy, latest), False, plan.funnel[-1])
     for _ in range(2):
         version = _begin(galaxy, plan.content_hash)
-        files = release.build(plan, version=version, history=_history(galaxy, harvest))
-        if (manifest := _write(galaxy, version, files, plan.files, progress)) is not None:
+        history = {
+            "at": datetime.now(UTC).isoformat(timespec="seconds"),
+            "settings_version": galaxy.publish_settings()[0],
+        }
+        progress.stage("release", plan.counts["images_copied"], "images")
+        if (manifest := _write(galaxy, version, release.build(plan, version=version, history=history), progress)) is not None:
             break
         # Another version of a library writes other bytes for the same rows: what it began is left, a new one begun.
         Log(galaxy.store, keys.RELEASES_LOG).append({"kind": "abandon", "version": version})
     else:
-        raise DamageError(f"release {version}: its files keep changing while they are written. Run `taskgalaxy verify`.")
+        raise DamageError(
+            f"release {version}: its files keep changing while they are written. Run `taskgalaxy verify`."
+        )
     done = Published(
         version,
         plan.content_hash,
         sha256_hex(manifest),
-        len(plan.rows),
-        len({row.pair.task_type for row in plan.rows}),
-        len({row.pair.image for row in plan.rows}),
+        plan.counts["samples"],
+        plan.counts["task_types"],
+        plan.counts["images"],
         bool(harvest.pending),
     )
     _finish(galaxy, done)
-    return ReleaseReceipt(done, url(galaxy, done), True, plan.counts)
+    return ReleaseReceipt(done, url(galaxy, done), True, plan.funnel[-1])
 
 
 def url(galaxy: Galaxy, one: Published) -> str:
@@ -135,18 +143,15 @@ def _begin(galaxy: Galaxy, content: str) -> int:
     return version
 
 
-def _write(
-    galaxy: Galaxy, version: int, files: Iterator[tuple[str, bytes]], count: int, progress: Progress
-) -> bytes | None:
+def _write(galaxy: Galaxy, version: int, files: Iterator[tuple[str, bytes]], progress: Progress) -> bytes | None:
     """Write the files of a version; the manifest's bytes, or None if other bytes lie there already."""
-    progress.stage("release", count, "files")
     manifest = b""
     for path, content in files:
-        if not galaxy.store.put_if_absent(keys.release(version) + path, content) and path != HISTORY:
+        if not galaxy.store.put_if_absent(keys.release(version) + path, content) and path != release.HISTORY:
             return None
-        if path == MANIFEST:
+        if path == release.MANIFEST:
             manifest = content
-        progress.advance("release")
+        progress.advance("release", int(path.startswith("images/")))
     return manifest
 
 
@@ -165,6 +170,7 @@ def material(harvest: Harvest) -> release.Material:
     settings = galaxy.settings
     taxonomy = Catalogue(galaxy).version()
     paid = bill(galaxy).all
+    levels = Counter(node.level for node in taxonomy.nodes if node.status == "live")
     return release.Material(
         samples=harvest.samples,
         votes=harvest.votes,
@@ -174,27 +180,29 @@ def material(harvest: Harvest) -> release.Material:
         read_image=lambda image: galaxy.store.get(keys.blob(image)),
         image_uri=lambda image: f"{galaxy.store.url.rstrip('/')}/{keys.blob(image)}",
         stage_counts=harvest.funnel,
-        taxonomy_version=taxonomy.number,
-        leaves=[node.path for node in taxonomy.leaves()],
+        taxonomy=release.TaxonomySummary(taxonomy.number, [node.path for node in taxonomy.leaves()], levels),
         teacher=settings.teacher,
         judges=settings.judges,
         encoder=galaxy.encoder_identity,
-        quorum=settings.vote.quorum,
-        settings_hash=fingerprint("settings", settings.model_dump(mode="json")),
         prompts={name: fingerprint("prompt", text) for name, text in galaxy.prompts.items()},
-        calls=paid.calls,
-        tokens=paid.tokens,
-        cost=paid.cost,
-        list_cost=paid.list_cost,
         simulated=settings.simulated,
+        partial=bool(harvest.pending),
         pending=harvest.pending,
+        rules={
+            "match.k": settings.match.k,
+            "write.variants": list(settings.write.variants),
+            "vote.quorum": settings.vote.quorum,
+            "vote.show_answer": settings.vote.show_answer,
+        },
+        audit_share=settings.vote.audit_share,
+        settings_hash=fingerprint("settings", settings.model_dump(mode="json")),
+        usage={
+            "calls": paid.calls,
+            "tokens": paid.tokens,
+            "cost": paid.cost / NANO,
+            "list_cost": paid.list_cost / NANO,
+        },
     )
-
-
-def _history(galaxy: Galaxy, harvest: Harvest) -> dict[str, Any]:
-    """What is not content: numbers that tell how it came to be."""
-    version, digest = galaxy.publish_settings()
-    return {"settings_version": version, "settings_hash": digest, "homes": len(harvest.result.homes)}
 
 
 def fetch(galaxy: Galaxy, one: Published, folder: Path) -> Path:
@@ -203,7 +211,7 @@ def fetch(galaxy: Galaxy, one: Published, folder: Path) -> Path:
     Files that are there already and right are left. Raises DamageError for a file that is not what the manifest says.
     """
     prefix = keys.release(one.version)
-    raw = galaxy.store.get(prefix + MANIFEST)
+    raw = galaxy.store.get(prefix + release.MANIFEST)
     if sha256_hex(raw) != one.manifest_sha256:
         raise DamageError(f"release {one.name}: its manifest was changed. Run `taskgalaxy verify`.")
     target = folder / one.name
@@ -216,5 +224,5 @@ def fetch(galaxy: Galaxy, one: Published, folder: Path) -> Path:
             raise DamageError(f"release {one.name}: {path} is not what the manifest says. Run `taskgalaxy verify`.")
         local.parent.mkdir(parents=True, exist_ok=True)
         local.write_bytes(content)
-    (target / MANIFEST).write_bytes(raw)
+    (target / release.MANIFEST).write_bytes(raw)
     return target

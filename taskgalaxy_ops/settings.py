@@ -15,6 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from taskgalaxy_ops.errors import SettingsError
 
+EXAMPLE = Path(__file__).with_name("example.yaml")  # what `taskgalaxy settings` prints
+
 Name = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f/\\]+$")]
 Variant = Literal["plain", "chain_of_thought"]
 

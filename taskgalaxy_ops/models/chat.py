@@ -15,13 +15,14 @@ import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 import openai
 
 from taskgalaxy_ops.errors import ModelError
 from taskgalaxy_ops.models.purse import Purse
-from taskgalaxy_ops.models.questions import Question, Unit
+from taskgalaxy_ops.models.questions import Question, Unit, clean
 from taskgalaxy_ops.records import Reason
 from taskgalaxy_ops.settings import Model, Price
 from taskgalaxy_ops.storage.journal import Answer, Journal, Reply
@@ -29,6 +30,8 @@ from taskgalaxy_ops.storage.journal import Answer, Journal, Reply
 _BACKOFF_SECONDS = 0.5  # doubled each try
 _BACKOFF_LONGEST = 30.0
 _RETRY_AFTER_LONGEST = 300.0  # a longer one is the provider's way to say: not today
+_FATAL = {401, 402, 403, 404, 405}  # key, credit, permission, model, URL: no other request would fare better
+_NEVER_LEFT = {"ConnectError", "ConnectTimeout", "PoolTimeout"}  # httpx: nobody was there to serve it
 _FAILURES_TO_OPEN = 3  # requests in a row that gave up, after which a model is left alone for this run
 
 
@@ -151,15 +154,16 @@ class Gateway:
             try:
                 raw = await client.chat.completions.with_raw_response.create(**arguments)
                 data = raw.http_response.json()
-            except (openai.AuthenticationError, openai.PermissionDeniedError, openai.NotFoundError) as error:
-                await desk.purse.back(block, 0)
-                raise ModelError(
-                    f"model {model.name!r} at {model.base_url}: {error.status_code}, {_message(error)}. "
-                    f"Check base_url, model ({model.model!r}) and the key in {model.api_key_env}."
-                ) from error
+                if not isinstance(data, dict):
+                    raise ValueError(f"the body is a {type(data).__name__}, no object")
             except openai.APIStatusError as error:
                 wait = _retry_wait(error, attempt)
                 await desk.purse.back(block, 0)
+                if error.status_code in _FATAL:
+                    raise ModelError(
+                        f"model {model.name!r} at {model.base_url}: {error.status_code}, {_message(error)}. "
+                        f"Check base_url, model ({model.model!r}), the key in {model.api_key_env} and your credit there."
+                    ) from error
                 if wait is None and model.name not in self._served and not _filtered(error):
                     # It has never replied: more likely our request is not to its taste than every image is.
                     raise ModelError(
@@ -181,7 +185,8 @@ class Gateway:
                 why = f"{error.status_code}, {_message(error)}"
             except (openai.APIConnectionError, ValueError) as error:  # time-outs too; a body that is no JSON
                 # It may have been served, and billed: without a word of usage it counts at its highest.
-                await desk.purse.back(block, ceiling)
+                left = type(error.__cause__).__name__ not in _NEVER_LEFT
+                await desk.purse.back(block, ceiling if left else 0, sent=left)
                 wait, why = _backoff(attempt), f"{type(error).__name__}: {error}"
             except BaseException:
                 await desk.purse.back(block, ceiling)
@@ -189,7 +194,7 @@ class Gateway:
             else:
                 self._served.add(model.name)
                 usage = _usage(data)
-                cost = _cost(usage, model.price) if usage else ceiling
+                cost = _cost(usage, model.price) if len(usage) == 2 else ceiling
                 await desk.purse.back(block, cost)
                 received = _Received(
                     data, units, question, block, ceiling, cost, attempt, seen, time.monotonic() - started
@@ -263,12 +268,12 @@ class _Received:
     @property
     def refusal(self) -> str:
         """Why this is no answer for good; "" if it is one."""
-        if "error" in self.data:
-            return f"{self.data['error']}"[:300]
+        if self.data.get("error"):
+            return clean(f"{self.data['error']}")[:300]
         message = self._choice.get("message")
         refusal = message.get("refusal") if isinstance(message, dict) else None
         if refusal:
-            return str(refusal)[:300]
+            return clean(str(refusal))[:300] or "refused"
         return "content filter" if self._choice.get("finish_reason") == "content_filter" else ""
 
 
@@ -342,11 +347,19 @@ def _retry_wait(error: openai.APIStatusError, attempt: int) -> float | None:
     """Seconds to wait before the next try; None if another try is of no use."""
     if error.status_code not in {408, 409, 429} and error.status_code < 500:
         return None
+    asked = _retry_after(error.response.headers.get("retry-after", ""))
+    return max(_backoff(attempt), min(asked, _RETRY_AFTER_LONGEST))
+
+
+def _retry_after(header: str) -> float:
+    """Seconds that Retry-After asks for, which is a number or a date (RFC 9110, 10.2.3); 0 where it says nothing."""
     try:
-        asked = float(error.response.headers.get("retry-after", ""))
+        return float(header)
     except ValueError:
-        asked = 0.0
-    return max(min(asked, _RETRY_AFTER_LONGEST), _backoff(attempt))
+        try:
+            return parsedate_to_datetime(header).timestamp() - time.time()
+        except (ValueError, OverflowError):
+            return 0.0
 
 
 def _message(error: openai.APIStatusError) -> str:

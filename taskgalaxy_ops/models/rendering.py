@@ -15,14 +15,30 @@ from PIL import Image, ImageOps
 def upright(raw: bytes) -> Image.Image:
     """An image file's first frame, decoded, upright and RGB; transparency is laid on white."""
     with Image.open(io.BytesIO(raw)) as opened:
-        image = ImageOps.exif_transpose(opened)
-        if image.mode in {"RGBA", "LA", "PA"} or "transparency" in image.info:
-            image = image.convert("RGBA")
-            white = Image.new("RGBA", image.size, "white")
-            return Image.alpha_composite(white, image).convert("RGB")
-        if image.mode.startswith("I;16") or image.mode in {"I", "F"}:
-            image = image.point(lambda value: value / 256).convert("L")
-        return image.convert("RGB")
+        return flat(opened)
+
+
+def flat(opened: Image.Image) -> Image.Image:
+    """An opened image as models see it: first frame, upright, RGB, transparency on white."""
+    image = ImageOps.exif_transpose(opened)
+    if image.mode.startswith("I;16") or image.mode in {"I", "F"}:
+        image = _eight_bits(image)
+    if image.mode in {"RGBA", "RGBa", "LA", "La", "PA"} or "transparency" in image.info:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(white, image).convert("RGB")
+    return image.convert("RGB")
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """Deep grey as 8 bits: black to the smallest usual full scale that holds the brightest pixel."""
+    deep = image.convert("F")
+    brightest: float = deep.getextrema()[1]  # type: ignore[assignment]  # one band
+    scales = (65535,) if image.mode.startswith("I;16") else (1, 255, 65535)
+    full = next((scale for scale in scales if scale >= brightest), brightest)
+    grey = deep.point(lambda value: value * (255 / full)).convert("L")
+    grey.info.pop("transparency", None)  # a value of the deep grey
+    return grey
 
 
 def render(raw: bytes, side: int, quality: int) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -16,6 +17,7 @@ from taskgalaxy_ops.storage import connect
 
 # A source may say whose images they are: licence, attribution, and per file also origin.
 NOTES_FILE = "source.json"
+_NOTED = ("origin", "licence", "attribution")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +37,14 @@ def source_files(name: str, settings: SourceSettings, s3_options: Mapping[str, A
     Raises SourceError if the location cannot be read, or lists no image.
     """
     location = settings.location
-    if location.startswith("s3://"):
+    if location.startswith("builtin:"):
+        listing, notes = _folder(name, built(location.removeprefix("builtin:"), settings.limit))
+    elif location.startswith("s3://"):
         listing, notes = _bucket(location, s3_options)
     else:
         listing, notes = _folder(name, Path(location.removeprefix("file://")))
-    wanted = ((key, read) for key, read in listing if key.lower().endswith(settings.suffixes))
+    suffixes = tuple(suffix.lower() for suffix in settings.suffixes)
+    wanted = ((key, read) for key, read in listing if key.lower().endswith(suffixes))
     files = list(islice(wanted, settings.limit))
     if not files:
         raise SourceError(
@@ -57,20 +62,34 @@ def source_files(name: str, settings: SourceSettings, s3_options: Mapping[str, A
         )
 
 
+def built(name: str, limit: int | None) -> Path:
+    """The folder of a source that ships, made on first use below ``TASKGALAXY_CACHE`` (``~/.cache/taskgalaxy``).
+
+    Raises SourceError for an unknown name or a missing package.
+    """
+    from taskgalaxy_ops.sources.builtin import build
+
+    cache = Path(os.environ.get("TASKGALAXY_CACHE") or Path.home() / ".cache" / "taskgalaxy")
+    return build(name, cache / (f"{name}-{limit}" if limit else name), limit)
+
+
 _Listing = Iterator[tuple[str, Callable[[], bytes]]]
 
 
 def _folder(name: str, folder: Path) -> tuple[_Listing, Mapping[str, Any]]:
     if not folder.is_dir():
         raise SourceError(f"source {name!r}: {folder} is no folder. Set `sources.{name}.location` to one with images.")
-    paths = sorted(
-        (path for path in folder.rglob("*") if path.is_file()), key=lambda p: p.relative_to(folder).as_posix()
-    )
+    paths = sorted((_name(path, folder), path) for path in folder.rglob("*") if path.is_file())
     notes = folder / NOTES_FILE
     return (
-        ((path.relative_to(folder).as_posix(), path.read_bytes) for path in paths),
+        ((key, path.read_bytes) for key, path in paths),
         _notes(name, notes.read_bytes()) if notes.is_file() else {},
     )
+
+
+def _name(path: Path, folder: Path) -> str:
+    """The path within the source; bytes that are no UTF-8 are escaped, since no table could hold them."""
+    return os.fsencode(path.relative_to(folder).as_posix()).decode("utf-8", "backslashreplace")
 
 
 def _bucket(location: str, s3_options: Mapping[str, Any]) -> tuple[_Listing, Mapping[str, Any]]:
@@ -83,6 +102,10 @@ def _notes(name: str, raw: bytes) -> Mapping[str, Any]:
         notes = json.loads(raw)
         if not isinstance(notes, dict) or not isinstance(notes.get("files", {}), dict):
             raise ValueError("it must be an object with `licence`, `attribution` and `files`")
+        for place, entry in {"": notes, **notes.get("files", {})}.items():
+            texts = [entry.get(key) for key in _NOTED] if isinstance(entry, dict) else [0]
+            if not all(text is None or isinstance(text, str) for text in texts):
+                raise ValueError(f"{place or 'the whole'} must be an object, {', '.join(_NOTED)} in it texts")
         return notes
     except ValueError as error:
         raise SourceError(f"source {name!r}: {NOTES_FILE} cannot be read ({error}). Mend it or remove it.") from error

@@ -12,9 +12,10 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from PIL import Image as Pillow
-from PIL import ImageOps, UnidentifiedImageError
+from PIL import UnidentifiedImageError
 
 from taskgalaxy_ops.canonical import sha256_hex
+from taskgalaxy_ops.models.rendering import flat
 from taskgalaxy_ops.records import Claim, FileReject, Image, ImageId, Reason
 from taskgalaxy_ops.settings import IngestSettings
 from taskgalaxy_ops.sources.files import SourceFile
@@ -97,7 +98,7 @@ def inspect(raw: bytes, settings: IngestSettings) -> Image | tuple[Reason, str]:
                 if width * height > settings.max_pixels:
                     return Reason.TOO_MANY_PIXELS, f"{width} x {height}, ingest.max_pixels is {settings.max_pixels}"
                 opened.load()
-                upright = ImageOps.exif_transpose(opened).convert("RGB")
+                upright = flat(opened)  # what models will see, so that nothing fails or differs later
     except Pillow.DecompressionBombError as error:
         return Reason.TOO_MANY_PIXELS, str(error)[:200]
     except UnidentifiedImageError:
@@ -105,6 +106,8 @@ def inspect(raw: bytes, settings: IngestSettings) -> Image | tuple[Reason, str]:
     except _DECODE_ERRORS as error:
         text = str(error)
         cut = "truncated" in text.lower() or "unexpected end" in text.lower() or isinstance(error, EOFError)
+        # WebP's decoder does not say why it stopped; its header says how long the file should be (RIFF).
+        cut = cut or (raw[:4] == b"RIFF" and int.from_bytes(raw[4:8], "little") + 8 > len(raw))
         return (Reason.TRUNCATED_FILE if cut else Reason.UNREADABLE), f"{type(error).__name__}: {text}"[:200]
     if min(upright.size) < settings.min_side:
         return Reason.TOO_SMALL, f"{upright.width} x {upright.height}, ingest.min_side is {settings.min_side}"

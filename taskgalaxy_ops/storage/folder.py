@@ -54,20 +54,17 @@ class FolderStore:
         target = self._path(key)
         temporary: Path | None = None
         try:
-            target.parent.mkdir(parents=True, exist_ok=True)
+            _make_folder(target.parent)
             temporary = self._write_temporary(data)
             if over:
                 temporary.replace(target)
             else:
-                target.hardlink_to(temporary)
-            folder = os.open(target.parent, os.O_RDONLY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
+                try:
+                    target.hardlink_to(temporary)
+                except FileExistsError:
+                    return False
+            _sync_folder(target.parent)
             return True
-        except FileExistsError:
-            return False
         except OSError as error:
             raise StoreError(
                 f"store {self._root}: writing {key} failed ({error}). Free space or fix the rights."
@@ -98,7 +95,13 @@ class FolderStore:
     def list(self, prefix: str, *, after: str = "") -> Iterator[Listed]:
         start = self._root / prefix.rpartition("/")[0]
         found: list[Listed] = []
-        for folder, folders, files in os.walk(start):
+
+        def unreadable(error: OSError) -> None:
+            # What vanished meanwhile is no error; what may not be read must not look empty.
+            if not isinstance(error, FileNotFoundError | NotADirectoryError):
+                raise StoreError(f"store {self._root}: listing {prefix} failed ({error}).") from error
+
+        for folder, folders, files in os.walk(start, onerror=unreadable):
             if Path(folder) == self._root and _TEMPORARY in folders:
                 folders.remove(_TEMPORARY)
             for name in files:
@@ -110,15 +113,39 @@ class FolderStore:
         yield from sorted(found, key=lambda listed: listed.key.encode())
 
     def delete(self, key: str) -> None:
-        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-            self._path(key).unlink()
+        try:
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                self._path(key).unlink()
+        except OSError as error:
+            raise StoreError(f"store {self._root}: deleting {key} failed ({error}).") from error
 
     def age(self, key: str) -> float:
         # The disk's own clock: a network disk may be apart from ours.
-        probe = self._write_temporary(b"")
+        path, probe = self._path(key), self._root / _TEMPORARY / uuid.uuid4().hex
         try:
-            return max(0.0, probe.stat().st_mtime - self._path(key).stat().st_mtime)
+            if not path.is_file():
+                raise NotFoundError(f"store {self._root}: no object {key}.")
+            probe.touch()
+            return max(0.0, probe.stat().st_mtime - path.stat().st_mtime)
         except FileNotFoundError as error:
             raise NotFoundError(f"store {self._root}: no object {key}.") from error
+        except OSError as error:
+            raise StoreError(f"store {self._root}: the age of {key} cannot be told ({error}).") from error
         finally:
             probe.unlink(missing_ok=True)
+
+
+def _make_folder(folder: Path) -> None:
+    if not folder.is_dir():
+        _make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+        _sync_folder(folder.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the names in it outlive a power cut."""
+    opened = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)

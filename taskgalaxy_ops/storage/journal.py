@@ -133,10 +133,13 @@ class Journal:
             self._fold()
 
     def replies(self) -> Iterable[Mapping[str, Any]]:
-        """Every reply in the log, as it was written, in order."""
+        """Every reply in the log, as it was written, in order; once, also where a part was written again."""
+        seen: set[str] = set()
         for entry in self._log.known():
-            if entry.body["kind"] == "replies":
-                yield from entry.body["replies"]
+            for reply in entry.body.get("replies", ()):
+                if reply["reply"] not in seen:
+                    seen.add(reply["reply"])
+                    yield reply
 
 
 def _plain(reply: Reply) -> dict[str, Any]:

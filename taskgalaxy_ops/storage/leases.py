@@ -13,7 +13,7 @@ import time
 import uuid
 from types import TracebackType
 
-from taskgalaxy_ops.errors import LeaseLostError, NotFoundError
+from taskgalaxy_ops.errors import LeaseLostError, NotFoundError, StoreError
 from taskgalaxy_ops.storage import keys
 from taskgalaxy_ops.storage.base import Store
 
@@ -22,7 +22,8 @@ _CLOCK_MARGIN = 2.0  # seconds: S3's times are whole seconds
 
 
 def _now() -> float:
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
+    # CLOCK_MONOTONIC stands still in Linux's sleep, not in macOS's, which has no CLOCK_BOOTTIME.
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
 class Lease:
@@ -49,8 +50,14 @@ class Lease:
         return f"{self._prefix}/{epoch:010d}"
 
     def _put(self, epoch: int, *, released: bool = False) -> bool:
+        """Whether this epoch is ours, and the newest: a number that others took and swept is free to be written."""
         body = {"nonce": self._nonce, "epoch": epoch, "seconds": self._seconds, "released": released}
-        return self._store.put_if_absent(self._key(epoch), json.dumps(body, sort_keys=True).encode())
+        if not self._store.put_if_absent(self._key(epoch), json.dumps(body, sort_keys=True).encode()):
+            return False
+        if self._newest() == epoch:
+            return True
+        self._store.delete(self._key(epoch))
+        return False
 
     def _newest(self) -> int:
         return max((int(e.key.rpartition("/")[2]) for e in self._store.list(f"{self._prefix}/")), default=0)
@@ -84,14 +91,16 @@ class Lease:
                 self._store.delete(listed.key)
 
     def _renew(self) -> None:
+        sent: float | None = None  # of the first try: it may have been written although we were told of a failure
         while not self._stop.wait(self._seconds / _RENEWALS):
-            sent = _now()
+            sent = _now() if sent is None else sent
             try:
                 if not self._put(self._epoch + 1):
                     return  # taken by another: the deadline passes, and check() says so
                 self._epoch, self._deadline = self._epoch + 1, sent + self._seconds
+                sent = None
                 self._store.delete(self._key(self._epoch - 1))
-            except Exception:  # noqa: BLE001 - whatever fails here shows as a deadline that passes
+            except StoreError:  # what lasts shows as a deadline that passes
                 continue
 
     def check(self) -> None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import gzip
 import json
 import uuid
+import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -186,7 +187,7 @@ def _encode(value: Mapping[str, Any]) -> bytes:
 def _decode(raw: bytes) -> dict[str, Any]:
     try:
         value = json.loads(gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw)
-    except (ValueError, OSError, EOFError) as error:
+    except (ValueError, OSError, EOFError, zlib.error) as error:
         raise DamageError(f"a log entry is damaged ({error}). Run `taskgalaxy verify`.") from error
     if not isinstance(value, dict):
         raise DamageError("a log entry is no JSON object. Run `taskgalaxy verify`.")

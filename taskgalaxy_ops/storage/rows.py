@@ -59,7 +59,7 @@ def from_parquet(raw: bytes, record: type[Record]) -> list[Record]:
             raise DamageError(f"a shard has columns {table.schema.names}, not those of {record.__name__}.")
         tuples = [field.name for field in table.schema if pa.types.is_list(field.type)]
         rows = table.to_pylist()
-    except pa.ArrowException as error:
+    except (pa.ArrowException, OSError) as error:
         raise DamageError(f"a shard of {record.__name__} cannot be read ({error}).") from error
     for row in rows:
         row.update({name: tuple(row[name]) for name in tuples})
@@ -80,7 +80,8 @@ def embeddings_to_parquet(ids: Sequence[str], vectors: Vectors) -> bytes:
     if n != len(ids):
         raise ValueError(f"{len(ids)} ids for {n} vectors")
     column = pa.FixedSizeListArray.from_arrays(pa.array(vectors.astype("<f4", copy=False).reshape(-1)), d)
-    return _file(pa.table({"id": pa.array(ids, pa.string()), "vector": column}))
+    # Arrow's own schema is kept: without it a fixed-size list comes back as a list, and of no rows no width is known.
+    return _file(pa.table({"id": pa.array(ids, pa.string()), "vector": column}), store_schema=True)
 
 
 def embeddings_from_parquet(raw: bytes) -> tuple[list[str], Vectors]:
@@ -91,7 +92,7 @@ def embeddings_from_parquet(raw: bytes) -> tuple[list[str], Vectors]:
         width = table.schema.field("vector").type.list_size
         flat = column.flatten().to_numpy(zero_copy_only=False)
         return table["id"].to_pylist(), np.ascontiguousarray(flat, dtype=np.float32).reshape(-1, width)
-    except (pa.ArrowException, KeyError, AttributeError) as error:
+    except (pa.ArrowException, OSError, KeyError, AttributeError, ValueError) as error:
         raise DamageError(f"an embedding shard cannot be read ({error}).") from error
 
 
@@ -100,7 +101,7 @@ def embeddings_hash(ids: Sequence[str], vectors: Vectors) -> str:
     return sha256_hex(canonical_json(list(ids)) + b"\n" + vectors.astype("<f4", copy=False).tobytes())
 
 
-def _file(table: pa.Table) -> bytes:
+def _file(table: pa.Table, *, store_schema: bool = False) -> bytes:
     out = io.BytesIO()
-    pq.write_table(table, out, compression="zstd", store_schema=False, write_statistics=False)
+    pq.write_table(table, out, compression="zstd", store_schema=store_schema, write_statistics=False)
     return out.getvalue()

@@ -63,10 +63,10 @@ class S3Store:
             return getattr(self._client, name)(Bucket=self._bucket, Key=self._prefix + key, **arguments)
         except ClientError as error:
             code = error.response["ResponseMetadata"].get("HTTPStatusCode")
-            if code == 404:
+            if code == 404 and error.response["Error"].get("Code") != "NoSuchBucket":
                 raise NotFoundError(f"store {self.url}: no object {key}.") from error
-            if code in {409, 412}:
-                raise
+            if code == 416 or (code in {409, 412} and "IfNoneMatch" in arguments):
+                raise  # the caller knows what it means
             raise StoreError(f"store {self.url}: {name} {key} failed ({_short(error)}).") from error
         except BotoCoreError as error:
             raise StoreError(
@@ -101,7 +101,10 @@ class S3Store:
         if start or length is not None:
             arguments["Range"] = f"bytes={start}-" + ("" if length is None else str(start + length - 1))
         for attempt in range(4):
-            reply = self._call("get_object", key, **arguments)
+            try:
+                reply = self._call("get_object", key, **arguments)
+            except ClientError:  # 416: the object ends before the range begins
+                return b""
             try:
                 return bytes(reply["Body"].read())
             except (BotoCoreError, ClientError, OSError) as error:  # the body was cut: botocore retries headers only
@@ -114,18 +117,22 @@ class S3Store:
         from botocore.exceptions import BotoCoreError, ClientError
 
         arguments: dict[str, Any] = {"Bucket": self._bucket, "Prefix": self._prefix + prefix}
-        if after:
+        # SeaweedFS goes folder by folder, "a/b" before "a-b". So what comes is sorted, and StartAfter is sent only
+        # where its order and ours agree on what lies behind.
+        if after and min(after.removeprefix(prefix), default="/") >= "/":
             arguments["StartAfter"] = self._prefix + after
+        found: list[Listed] = []
         while True:
             try:
                 page = self._client.list_objects_v2(**arguments)
             except (ClientError, BotoCoreError) as error:
                 raise StoreError(f"store {self.url}: listing {prefix} failed ({_short(error)}).") from error
-            for item in page.get("Contents", []):
-                yield Listed(item["Key"][len(self._prefix) :], item["Size"])
+            found += (Listed(item["Key"][len(self._prefix) :], item["Size"]) for item in page.get("Contents", []))
             if not page.get("IsTruncated"):
-                return
+                break
             arguments["ContinuationToken"] = page["NextContinuationToken"]
+        ordered = sorted(found, key=lambda listed: listed.key.encode())
+        yield from (listed for listed in ordered if listed.key.encode() > after.encode())
 
     def delete(self, key: str) -> None:
         self._call("delete_object", key)

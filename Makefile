@@ -1,0 +1,56 @@
+# `make help` lists what there is. Everything is installed into .venv; a second run installs nothing.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+RUN := $(VENV)/bin/python
+PIP := $(RUN) -m pip --disable-pip-version-check
+FLAGS := $(if $(SOURCE),--source "$(SOURCE)") $(if $(SETTINGS),--settings "$(SETTINGS)")
+
+.PHONY: help demo test check bench up down clean
+.DEFAULT_GOAL := help
+
+help:  ## this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@echo '  make demo SOURCE=path/to/folder    your own images'
+	@echo '  make demo SETTINGS=my.yaml         your own teacher and judges'
+
+$(VENV)/bin/python:
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Python 3.11 or newer is needed, $(PYTHON) is older: make PYTHON=/path/to/python3.11 …"; exit 1; }
+	"$(PYTHON)" -m venv $(VENV)
+
+$(VENV)/.demo: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(PIP) install -c constraints.txt -e '.[simulate]'
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(PIP) install -c constraints.txt -e '.[simulate,dev]'
+	@touch $@ $(VENV)/.demo
+
+# torch is the biggest download: only the tests of the open_clip encoder need it.
+$(VENV)/.encoders: $(VENV)/.dev
+	$(PIP) install -c constraints.txt -e '.[simulate,dev,encoders]'
+	@touch $@
+
+demo: $(VENV)/.demo  ## the whole pipeline on built-in images, with simulated models and a real S3 server
+	@$(RUN) -m taskgalaxy_ops.cli demo --folder build/demo $(FLAGS)
+
+test: $(if $(ENCODERS),$(VENV)/.encoders,$(VENV)/.dev)  ## the whole test suite (ENCODERS=1: with torch, too)
+	@$(RUN) -m pytest --cov=taskgalaxy_ops --cov-report=term:skip-covered
+
+check: $(VENV)/.dev  ## style and types
+	@$(RUN) -m ruff check .
+	@$(RUN) -m ruff format --check .
+	@$(RUN) -m mypy
+
+bench: $(VENV)/.dev  ## all benchmarks, to build/bench/<name>.jsonl
+	@for file in benchmarks/bench_*.py; do $(RUN) "$$file" || exit 1; done
+
+up: $(VENV)/.demo  ## S3 and the simulated models, left running; prints addresses and keys
+	@$(RUN) -m taskgalaxy_ops.cli up --folder build/up
+
+down: $(VENV)/.demo  ## stop what `make up` started
+	@$(RUN) -m taskgalaxy_ops.cli down --folder build/up
+
+clean:  ## remove what demo, tests and benchmarks made (not the venv)
+	@if [ -x $(RUN) ]; then $(RUN) -m taskgalaxy_ops.cli down --folder build/up; $(RUN) -m taskgalaxy_ops.cli down --folder build/demo; fi
+	rm -rf build .coverage

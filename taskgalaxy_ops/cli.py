@@ -1,0 +1,317 @@
+"""The command line: any step of the pipeline, without Airflow. Output on standard output, progress on standard error.
+
+Exit codes: 0 done, 1 an error that the message explains, 2 wrong usage, 3 something is pending (budget, a model out of
+reach), 130 interrupted. Whatever was answered is kept in all of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from taskgalaxy_ops import overview, pilot, pipeline, publishing, reporting, views
+from taskgalaxy_ops.catalogue import Catalogue
+from taskgalaxy_ops.console import show_progress
+from taskgalaxy_ops.errors import SourceError, TaskGalaxyError
+from taskgalaxy_ops.expansion import expand
+from taskgalaxy_ops.galaxy import Galaxy
+from taskgalaxy_ops.harvest import Harvest
+from taskgalaxy_ops.settings import EXAMPLE, Settings, load_settings
+from taskgalaxy_ops.taxonomy import add_types, diff, tree
+from taskgalaxy_ops.verify import verify
+
+PENDING = 3
+_STAGES = {
+    "match": "the nearest task types of each image (encodes what has no embedding yet)",
+    "filter": "match, then the teacher keeps the task types that fit",
+    "write": "match and filter, then the teacher writes question-answer pairs",
+    "vote": "match, filter and write, then the judges vote",
+    "generate": "the whole chain: match, filter, write, vote",
+}
+
+Command = Callable[[argparse.Namespace], int]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; gives the exit code."""
+    parser = _parser()
+    chosen = parser.parse_args(arguments)
+    command: Command = chosen.command
+    try:
+        return command(chosen)
+    except TaskGalaxyError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("Interrupted. What was answered is kept: run the same command again to go on.", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # `taskgalaxy taxonomy tree | head`
+        sys.stderr.close()
+        return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--settings", type=Path, default=Path("taskgalaxy.yaml"), help="default: %(default)s")
+    common.add_argument("--store", help="instead of the settings' store: s3://bucket/prefix or file:///folder")
+    common.add_argument("--json", action="store_true", help="one JSON object on standard output")
+    common.add_argument("--quiet", action="store_true", help="no progress")
+    parser = argparse.ArgumentParser(
+        prog="taskgalaxy",
+        description="Turns images into vision-language instruction data with tens of thousands of task types.",
+        epilog="Start with `taskgalaxy settings > taskgalaxy.yaml`, then `taskgalaxy pilot --limit 50`.",
+    )
+    parser.add_argument("--version", action="version", version=version("taskgalaxy-ops"))
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def add(name: str, command: Command, about: str, group: Any = commands, shared: bool = True) -> Any:
+        sub = group.add_parser(name, help=about, description=about, parents=[common] if shared else [])
+        sub.set_defaults(command=command)
+        return sub
+
+    add("settings", _settings, "print a settings file to start from", shared=False)
+    sub = add("ingest", _ingest, "register sources of the settings: read, check and keep their images")
+    sub.add_argument("sources", nargs="*", metavar="SOURCE", help="default: all of the settings")
+    sub.add_argument("--remove", action="store_true", help="take these sources' images out of what is made from now on")
+    _add_taxonomy(add, commands)
+    for name, about in _STAGES.items():
+        sub = add(name, _generate, about)
+        sub.add_argument("--source", action="append", metavar="SOURCE", help="only this source's shards; repeatable")
+        sub.set_defaults(last_stage="vote" if name == "generate" else name)
+    sub = add("release", _release, "make an immutable data set of all samples: LLaVA JSON, Parquet, card, manifest")
+    sub.add_argument("--partial", action="store_true", help="although something is pending; the release says so")
+    sub.add_argument("--to", type=Path, metavar="FOLDER", help="copy it there, too")
+    sub = add("report", _report, "write the contact sheet: one HTML page with the funnel and a gallery")
+    sub.add_argument("--out", type=Path, default=Path("contact-sheet.html"), help="default: %(default)s")
+    sub = add("pilot", _pilot, "run a few images to a contact sheet with a forecast of the full bill")
+    sub.add_argument("--limit", type=_positive, default=50, help="images; default: %(default)s")
+    sub.add_argument("--out", type=Path, default=Path("pilot.html"), help="default: %(default)s")
+    add("status", _status, "where the store stands: sources, stages, spending, releases")
+    sub = add("plan", _plan, "what a run would ask, and about what it would cost; asks nothing")
+    sub.add_argument("--source", action="append", metavar="SOURCE")
+    sub = add("explain", _explain, "all that is known of an image, a pair or a sample: why is it here, or not?")
+    sub.add_argument("what", metavar="ID", help="the beginning of an image's, pair's or sample's id, or a file name")
+    add("verify", _verify, "check every image, shard, journal and release against its hashes and counts")
+    _add_local(add)
+    return parser
+
+
+def _add_taxonomy(add: Callable[..., Any], commands: Any) -> None:
+    taxonomy = commands.add_parser("taxonomy", help="versions of the task types: expand, add, list, tree, diff")
+    group = taxonomy.add_subparsers(required=True, metavar="ACTION")
+    sub = add("expand", _expand, "ask the teacher for new task types at each level", group)
+    sub.add_argument("--rounds", type=_positive, default=1, help="default: %(default)s; ends early when nothing is new")
+    sub.add_argument("--max-new", type=_positive, help="nodes to add at most")
+    sub.add_argument("--up-to", type=_positive, help="task types at which growing ends")
+    sub = add("add", _add, "add task types by hand", group)
+    sub.add_argument(
+        "types", nargs="*", metavar="PATH", help="levels joined by ~, e.g. 'ocr~scene text ocr~sign reading'"
+    )
+    sub.add_argument("--file", type=Path, help="a YAML file in the form of the seeds")
+    add("list", _versions, "all versions", group)
+    sub = add("tree", _tree, "a version as a tree", group)
+    sub.add_argument("--version", type=int, help="default: the newest")
+    sub.add_argument("--depth", type=_positive, default=4, help="levels shown; default: all")
+    sub = add("diff", _diff, "what changed from one version to another", group)
+    sub.add_argument("old", type=int)
+    sub.add_argument("new", type=int, nargs="?", help="default: the newest")
+
+
+def _add_local(add: Callable[..., Any]) -> None:
+    """Commands that run something on this machine; their modules load what the core does without."""
+
+    def local(name: str) -> Command:
+        def command(chosen: argparse.Namespace) -> int:
+            from taskgalaxy_ops import demo
+
+            commands: dict[str, Command] = {"demo": demo.demo, "up": demo.up, "down": demo.down}
+            return commands[name](chosen)
+
+        return command
+
+    sub = add("simulate", _simulate, "serve the simulated models, OpenAI-compatible, on loopback", shared=False)
+    sub.add_argument("--host", default="127.0.0.1", help="default: %(default)s")
+    sub.add_argument("--port", type=int, default=8009, help="default: %(default)s")
+    sub.add_argument("--stats", type=Path, help="a file that keeps the counts of /stats over restarts")
+    sub.add_argument("--config", type=Path, help="YAML: seed, wrong_share, judges' error rates, latency, faults")
+    for name, about in (
+        ("demo", "run the whole pipeline on built-in images with simulated models (what `make demo` calls)"),
+        ("up", "start SeaweedFS and the simulated models, and leave them running"),
+        ("down", "stop what `up` started"),
+    ):
+        sub = add(name, local(name), about, shared=False)
+        sub.add_argument("--folder", type=Path, default=Path("build") / ("demo" if name == "demo" else "up"))
+        if name == "demo":
+            sub.add_argument("--source", help="a folder of your own images")
+            sub.add_argument("--settings", help="a settings file with your own teacher and judges")
+
+
+def _simulate(chosen: argparse.Namespace) -> int:
+    from taskgalaxy_ops.models.simulated.config import load_config
+    from taskgalaxy_ops.models.simulated.serve import serve
+
+    config = load_config(chosen.config)
+    serve(config, chosen.host, chosen.port, chosen.stats, announce=lambda url: print(f"serving {url}", flush=True))
+    return 0
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 on")
+    return int(text)
+
+
+def _loaded(chosen: argparse.Namespace) -> Settings:
+    return load_settings(chosen.settings, {"store": chosen.store} if chosen.store else None)
+
+
+def _galaxy(chosen: argparse.Namespace) -> Galaxy:
+    return Galaxy.open(_loaded(chosen))
+
+
+def _say(chosen: argparse.Namespace, value: dict[str, Any], lines: Sequence[str]) -> None:
+    print(json.dumps(value, ensure_ascii=False, indent=1, default=str) if chosen.json else "\n".join(lines))
+
+
+def _settings(_: argparse.Namespace) -> int:
+    print(EXAMPLE.read_text(encoding="utf-8"), end="")
+    return 0
+
+
+def _ingest(chosen: argparse.Namespace) -> int:
+    galaxy = _galaxy(chosen)
+    names = chosen.sources or list(galaxy.settings.sources)
+    if not names:
+        raise SourceError("ingest: the settings name no source. Add one under `sources`: name, then `location`.")
+    if chosen.remove:
+        gone = [name for name in chosen.sources if galaxy.registry.remove(name)]
+        _say(chosen, {"removed": gone}, [f"removed: {', '.join(gone) or 'none'}"])
+        return 0
+    with show_progress(chosen.quiet or chosen.json) as progress:
+        receipts = [pipeline.ingest(galaxy, name, progress=progress) for name in names]
+    _say(chosen, {"sources": [asdict(receipt) for receipt in receipts]}, views.ingested(receipts))
+    return 0
+
+
+def _expand(chosen: argparse.Namespace) -> int:
+    galaxy = _galaxy(chosen)
+    with show_progress(chosen.quiet or chosen.json) as progress:
+        result = expand(galaxy, rounds=chosen.rounds, max_new=chosen.max_new, up_to=chosen.up_to, progress=progress)
+    _say(chosen, asdict(result), views.expanded(result))
+    return 0
+
+
+def _add(chosen: argparse.Namespace) -> int:
+    catalogue = Catalogue(_galaxy(chosen))
+    base = catalogue.version()
+    nodes = add_types(base.nodes, chosen.types)
+    nodes = add_types(nodes, chosen.file) if chosen.file else nodes
+    number = catalogue.publish(base.number, nodes, [], "hand")
+    added = [node.path for node in diff(base, catalogue.version(number)).added]
+    _say(chosen, {"version": number, "added": added}, [f"version {number}: {len(added)} nodes added", *added])
+    return 0
+
+
+def _versions(chosen: argparse.Namespace) -> int:
+    versions = Catalogue(_galaxy(chosen)).versions()
+    shown = [
+        {name: each[name] for name in ("version", "base", "origin", "leaves", "rejected") if name in each}
+        for each in versions
+    ]
+    _say(chosen, {"versions": shown}, views.versions(shown))
+    return 0
+
+
+def _tree(chosen: argparse.Namespace) -> int:
+    shown = Catalogue(_galaxy(chosen)).version(chosen.version)
+    leaves = [node.path for node in shown.leaves()]
+    _say(chosen, {"version": shown.number, "leaves": leaves}, tree(shown, chosen.depth))
+    return 0
+
+
+def _diff(chosen: argparse.Namespace) -> int:
+    catalogue = Catalogue(_galaxy(chosen))
+    found = diff(catalogue.version(chosen.old), catalogue.version(chosen.new))
+    _say(chosen, asdict(found), views.changes(found))
+    return 0
+
+
+def _generate(chosen: argparse.Namespace) -> int:
+    galaxy = _galaxy(chosen)
+    with show_progress(chosen.quiet or chosen.json) as progress:
+        result = pipeline.generate(galaxy, sources=chosen.source, last_stage=chosen.last_stage, progress=progress)
+    if chosen.last_stage == "match":
+        _say(chosen, {"homes": len(result.matches)}, [f"{len(result.matches)} shards matched"])
+        return 0
+    funnel = Harvest(galaxy, result).funnel
+    value = {
+        "funnel": [asdict(counts) for counts in funnel],
+        "usage": asdict(result.usage),
+        "pending": result.pending,
+        "reasons": result.reasons,
+    }
+    _say(chosen, value, [*views.funnel(funnel), *views.ended(result)])
+    return PENDING if result.pending else 0
+
+
+def _release(chosen: argparse.Namespace) -> int:
+    galaxy = _galaxy(chosen)
+    with show_progress(chosen.quiet or chosen.json) as progress:
+        receipt = publishing.publish(galaxy, partial=chosen.partial, progress=progress)
+    local = publishing.fetch(galaxy, receipt.release, chosen.to) if chosen.to else None
+    value = {**asdict(receipt), "local": str(local) if local else None}
+    _say(chosen, value, views.released(receipt, local))
+    return 0
+
+
+def _report(chosen: argparse.Namespace) -> int:
+    harvest = Harvest(_galaxy(chosen))
+    reporting.write(chosen.out, reporting.report_data(harvest))
+    _say(chosen, {"page": str(chosen.out.resolve())}, [f"contact sheet: {chosen.out.resolve()}"])
+    return 0
+
+
+def _pilot(chosen: argparse.Namespace) -> int:
+    galaxy = _galaxy(chosen)
+    with show_progress(chosen.quiet or chosen.json) as progress:
+        found = pilot.pilot(galaxy, chosen.limit, progress)
+    reporting.write(chosen.out, reporting.report_data(found.harvest, title="TaskGalaxy pilot", forecast=found.forecast))
+    value = {"forecast": found.forecast, "page": str(chosen.out.resolve()), "pending": found.harvest.pending}
+    lines = [*views.funnel(found.harvest.funnel), *views.ended(found.harvest.result), *views.forecast(found.forecast)]
+    _say(chosen, value, [*lines, f"contact sheet: {chosen.out.resolve()}"])
+    return PENDING if found.harvest.pending else 0
+
+
+def _status(chosen: argparse.Namespace) -> int:
+    found = overview.status(_galaxy(chosen))
+    _say(chosen, found, views.status(found))
+    return 0
+
+
+def _plan(chosen: argparse.Namespace) -> int:
+    found = overview.plan(_galaxy(chosen), chosen.source)
+    _say(chosen, found, views.plan(found))
+    return 0
+
+
+def _explain(chosen: argparse.Namespace) -> int:
+    found = overview.explain(_galaxy(chosen), chosen.what)
+    _say(chosen, found, views.explained(found))
+    return 0
+
+
+def _verify(chosen: argparse.Namespace) -> int:
+    with show_progress(chosen.quiet or chosen.json) as progress:
+        found = verify(_galaxy(chosen), progress)
+    _say(chosen, asdict(found), views.verified(found))
+    return 1 if found.damage else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

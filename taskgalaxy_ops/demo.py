@@ -1,0 +1,222 @@
+"""The demo: SeaweedFS and the simulated models on loopback, and the whole pipeline on images that ship.
+
+A demo that was killed is gone on with: its servers are stopped first, and nothing that was answered is asked again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+from collections import Counter
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from taskgalaxy_ops import pipeline, publishing, reporting, views
+from taskgalaxy_ops.canonical import fingerprint
+from taskgalaxy_ops.catalogue import Catalogue
+from taskgalaxy_ops.console import show_progress
+from taskgalaxy_ops.errors import PendingError, SettingsError, SourceError
+from taskgalaxy_ops.expansion import ExpandResult, expand
+from taskgalaxy_ops.galaxy import Galaxy
+from taskgalaxy_ops.harvest import Bill, Harvest, bill
+from taskgalaxy_ops.pipeline import IngestReceipt
+from taskgalaxy_ops.progress import Progress
+from taskgalaxy_ops.publishing import ReleaseReceipt
+from taskgalaxy_ops.services import SeaweedFS, Simulator, stop_left_over
+from taskgalaxy_ops.settings import parse_settings
+from taskgalaxy_ops.storage.budget import NANO
+
+_DEMO_SETTINGS = Path(__file__).with_name("demo.yaml")
+_NEW_TYPES = 40  # nodes that the demo's expansion adds
+
+
+def up(chosen: argparse.Namespace) -> int:
+    """Start the servers and leave them running; print addresses, keys, and a settings file that uses them."""
+    folder: Path = chosen.folder
+    folder.mkdir(parents=True, exist_ok=True)
+    stop_left_over(folder)
+    seaweed, simulator = SeaweedFS(folder).start(), Simulator(folder).start()
+    settings = folder / "taskgalaxy.yaml"
+    settings.write_text(yaml.safe_dump(_demo_settings(simulator.base_url, {}), sort_keys=False), encoding="utf-8")
+    variables = [f"export {name}={value}" for name, value in seaweed.environment.items()]
+    print("\n".join(["S3 and the simulated models are running; `make down` stops them.", "", *variables]))
+    print(f"\ntaskgalaxy ingest --settings {settings}\n\nmodels at {simulator.base_url} (any key)")
+    return 0
+
+
+def down(chosen: argparse.Namespace) -> int:
+    """Stop what ``up`` started."""
+    print(f"stopped: {', '.join(stop_left_over(chosen.folder)) or 'nothing was running'}")
+    return 0
+
+
+def demo(chosen: argparse.Namespace) -> int:
+    """Run everything; gives 0, or 3 where something is pending."""
+    folder: Path = chosen.folder
+    folder.mkdir(parents=True, exist_ok=True)
+    started = time.monotonic()
+    os.environ.setdefault("TASKGALAXY_CACHE", str(folder / "sources"))
+    own = _own(chosen)
+    if left := stop_left_over(folder):
+        print(f"stopped what an earlier run left behind: {', '.join(left)}")
+    with ExitStack() as stack:
+        seaweed = stack.enter_context(SeaweedFS(folder))
+        simulator = stack.enter_context(Simulator(folder)) if "teacher" not in own else None
+        os.environ.update(seaweed.environment)
+        raw = _demo_settings(simulator.base_url, own) if simulator else own
+        galaxy = Galaxy.open(parse_settings(raw, chosen.settings or "of the demo"))
+        with show_progress() as progress:
+            run = _run(galaxy, progress)
+            _report(folder, run)
+        summary = _summary(galaxy, run, folder, time.monotonic() - started)
+    (folder / "summary.json").write_text(json.dumps(summary, indent=1, ensure_ascii=False), encoding="utf-8")
+    print("\n".join(_lines(run, summary, folder)))
+    return 3 if run.harvest.pending else 0
+
+
+def _own(chosen: argparse.Namespace) -> dict[str, Any]:
+    """What the user sets instead of the demo's own. Each choice has a store prefix of its own. Raises SettingsError."""
+    own: dict[str, Any] = {}
+    if chosen.settings:
+        path = Path(chosen.settings)
+        try:
+            own = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise SettingsError(f"settings {path}: cannot be read as YAML ({error}).") from error
+        if not isinstance(own, dict) or "teacher" not in own or "judges" not in own:
+            raise SettingsError(f"settings {path}: a `teacher` and `judges` are needed. See `taskgalaxy settings`.")
+        demo_settings = _demo_settings("", {})
+        own = {"sources": demo_settings["sources"], "match": demo_settings["match"], **own}
+    if chosen.source:
+        source = Path(chosen.source).expanduser().resolve()
+        if not source.is_dir():
+            raise SourceError(f"SOURCE: {source} is no folder. Name one that holds images.")
+        own["sources"] = {source.name or "images": {"location": str(source)}}
+    if own:
+        marks = [str(Path(value).expanduser().resolve()) for value in (chosen.settings, chosen.source) if value]
+        own.setdefault("store", f"s3://taskgalaxy/own-{fingerprint('demo', marks)[:12]}")
+    return own
+
+
+def _demo_settings(base_url: str, own: dict[str, Any]) -> dict[str, Any]:
+    text = _DEMO_SETTINGS.read_text(encoding="utf-8").replace("BASE_URL", base_url or "http://127.0.0.1/v1")
+    settings: dict[str, Any] = yaml.safe_load(text)
+    return {**settings, **own}
+
+
+class _Run:
+    """What one run of the demo came to."""
+
+    def __init__(
+        self,
+        receipts: list[IngestReceipt],
+        grown: ExpandResult | None,
+        harvest: Harvest,
+        release: ReleaseReceipt | None,
+    ) -> None:
+        self.receipts = receipts
+        self.grown = grown
+        self.harvest = harvest
+        self.release = release
+
+    @property
+    def calls(self) -> int:
+        return self.harvest.result.usage.calls + (self.grown.usage.calls if self.grown else 0)
+
+
+def _run(galaxy: Galaxy, progress: Progress) -> _Run:
+    receipts = [pipeline.ingest(galaxy, name, progress=progress) for name in galaxy.settings.sources]
+    grown = _grow(galaxy, progress)
+    harvest = Harvest(galaxy, pipeline.generate(galaxy, progress=progress))
+    release = None
+    if harvest.pending and not harvest.samples:
+        progress.note("Nothing has been accepted yet, so there is no release.")
+    else:
+        release = publishing.publish(galaxy, partial=bool(harvest.pending), harvest=harvest, progress=progress)
+    return _Run(receipts, grown, harvest, release)
+
+
+def _grow(galaxy: Galaxy, progress: Progress) -> ExpandResult | None:
+    """One small round of expansion, if the seeds are all there is. A round cut short is left for the next run."""
+    if len(Catalogue(galaxy).versions()) > 1:
+        return None
+    try:
+        return expand(galaxy, max_new=_NEW_TYPES, progress=progress)
+    except PendingError as error:
+        progress.note(str(error))
+        return None
+
+
+def _report(folder: Path, run: _Run) -> None:
+    counts = run.release.funnel if run.release else None
+    reporting.write(folder / "contact-sheet.html", reporting.report_data(run.harvest, release_counts=counts))
+
+
+def _summary(galaxy: Galaxy, run: _Run, folder: Path, seconds: float) -> dict[str, Any]:
+    harvest, paid = run.harvest, bill(galaxy)
+    rejects = {counts.stage: dict(counts.rejects) for counts in harvest.funnel}
+    released = run.release
+    if released:
+        rejects["release"] = dict(released.funnel.rejects)
+    if run.grown:
+        rejects["expand"] = dict(Counter(str(reject.reason) for reject in run.grown.rejects))
+    usage = harvest.result.usage
+    return {
+        "simulated": galaxy.settings.simulated,
+        "samples": released.release.samples if released else 0,
+        "task_types": released.release.task_types if released else 0,
+        "images": len(harvest.images),
+        "sources": sorted({claim.source for claims in harvest.claims.values() for claim in claims}),
+        "model_calls": run.calls,
+        "encoder_passes": galaxy.encoder.passes if "encoder" in galaxy.__dict__ else 0,
+        "release": {
+            "version": released.release.name,
+            "path": released.path,
+            "sha256": released.release.manifest_sha256,
+            "made": released.made,
+        }
+        if released
+        else None,
+        "rejects": rejects,
+        "cost": usage.cost / NANO,
+        "list_cost": usage.list_cost / NANO,
+        "lifetime": _lifetime(paid),
+        "pending": harvest.pending,
+        "contact_sheet": str((folder / "contact-sheet.html").resolve()),
+        "seconds": round(seconds, 1),
+    }
+
+
+def _lifetime(paid: Bill) -> dict[str, Any]:
+    return {
+        "calls": paid.all.calls,
+        "tokens": paid.all.tokens,
+        "cost": paid.all.cost / NANO,
+        "list_cost": paid.all.list_cost / NANO,
+    }
+
+
+def _lines(run: _Run, summary: dict[str, Any], folder: Path) -> list[str]:
+    lines = ["", *views.ingested(run.receipts), ""]
+    counts = [run.release.funnel] if run.release else []
+    lines += [*views.funnel([*run.harvest.funnel, *counts]), ""]
+    lifetime = summary["lifetime"]
+    lines += [
+        f"{summary['samples']:,} samples of {summary['task_types']:,} task types from {summary['images']:,} images"
+        + ("  (SIMULATED models: for trying the machinery, not for training)" if summary["simulated"] else ""),
+        *views.ended(run.harvest.result),
+        f"in all    {lifetime['calls']:,} calls, {lifetime['tokens']:,} tokens, ${lifetime['cost']:.4f}; "
+        f"at list prices ${lifetime['list_cost']:.4f}",
+        f"took      {summary['seconds']:.0f} s",
+        "",
+    ]
+    if run.release:
+        lines += views.released(run.release, None)
+        local = (folder / "release" / run.release.release.name).resolve()
+        lines.append(f'  load it: datasets.load_dataset("{local}")')
+    return [*lines, f"contact sheet: {summary['contact_sheet']}", f"summary:       {folder / 'summary.json'}"]

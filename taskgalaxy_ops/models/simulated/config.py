@@ -1,0 +1,123 @@
+"""How the simulated models behave: how often wrong, how slow, how unreliable. Validated once, frozen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from taskgalaxy_ops.errors import SettingsError
+from taskgalaxy_ops.models.simulated import expansion
+
+TEACHER = "sim-teacher"
+JUDGES = {"sim-judge-a": "a", "sim-judge-b": "b", "sim-judge-c": "c"}  # model name: judge's letter
+MODELS = (TEACHER, *JUDGES)
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class JudgeErrors(_Strict):
+    """A judge's seeded errors, on top of what it cannot see: shares of the pairs that it found wrong and right."""
+
+    false_accept: Share = 0.06
+    false_reject: Share = 0.05
+
+
+class Faults(_Strict):
+    """Shares of requests that fail, and how. Drawn from (seed, request, attempt), except for refusals."""
+
+    rate_limit: Share = Field(0.0, description="429 with Retry-After")
+    server_error: Share = Field(0.0, description="500")
+    hang: Share = Field(0.0, description="no reply for hang_seconds")
+    malformed: Share = Field(0.0, description="a reply that is not what was asked for")
+    truncated: Share = Field(0.0, description="cut off, finish_reason length")
+    refusal: Share = Field(0.0, description="of units, drawn from (seed, unit): a refused one is refused always")
+    retry_after: Seconds = Field(1.0, description="seconds, sent with a 429")
+    hang_seconds: Seconds = 600.0
+
+    @model_validator(mode="after")
+    def _at_most_one(self) -> Faults:
+        total = self.rate_limit + self.server_error + self.hang + self.malformed + self.truncated
+        if total > 1 + 1e-9:
+            raise ValueError(f"the shares of failing requests add up to {total:g}: at most 1")
+        return self
+
+
+class SimulatorConfig(_Strict):
+    """All that decides what the simulated models do. Equal configurations give equal answers."""
+
+    seed: int = 0
+    wrong_share: Share = Field(0.15, description="of the pairs written, those planted with a wrong answer")
+    judges: dict[str, JudgeErrors] = Field(
+        default={
+            "a": JudgeErrors(false_accept=0.06, false_reject=0.05),
+            "b": JudgeErrors(false_accept=0.10, false_reject=0.03),
+            "c": JudgeErrors(false_accept=0.03, false_reject=0.08),
+        },
+        description="by letter; rates are means over easy and hard pairs",
+    )
+    correlated: Share = Field(0.3, description="of the judges' errors, those drawn for all judges alike")
+    hard_share: Share = Field(0.1, description="of pairs, those that are hard for every judge")
+    hard_factor: float = Field(3.0, ge=1, le=100, description="how much more often judges err on hard pairs")
+    guess_accept: Share = Field(0.0, description="of the pairs that a judge cannot tell about, those it approves")
+    expand_duplicates: Share = expansion.DUPLICATES
+    expand_near_duplicates: Share = expansion.NEAR_DUPLICATES
+    expand_junk: Share = expansion.JUNK
+    latency: Seconds = Field(0.0, description="seconds that a reply takes at least")
+    latency_spread: Share = Field(0.0, description="a reply's latency is drawn from latency * (1 ± spread)")
+    faults: Faults = Faults()
+    api_key: str | None = Field(None, min_length=1, repr=False, description="None: any key will do")
+    threads: int | None = Field(None, ge=1, le=256, description="that compute; None: cores - 1, at least 1")
+
+    @model_validator(mode="after")
+    def _fits(self) -> SimulatorConfig:
+        if set(self.judges) != set(JUDGES.values()):
+            raise ValueError(f"judges must be exactly {', '.join(JUDGES.values())}, not {', '.join(self.judges)}")
+        if self.hard_share * self.hard_factor > 1:
+            raise ValueError("hard_share * hard_factor must be at most 1: else no errors are left for easy pairs")
+        if self.expand_duplicates + self.expand_near_duplicates + self.expand_junk > 1:
+            raise ValueError("expand_duplicates, expand_near_duplicates and expand_junk add up to more than 1")
+        return self
+
+
+def parse_config(raw: Mapping[str, Any]) -> SimulatorConfig:
+    """A configuration from plain values; left out fields take the defaults, so do left out judges.
+
+    Raises SettingsError that names each wrong field.
+    """
+    values = dict(raw)
+    if isinstance(values.get("judges"), Mapping):
+        default = SimulatorConfig.model_fields["judges"].default
+        values["judges"] = {**default, **values["judges"]}
+    try:
+        return SimulatorConfig.model_validate(values)
+    except ValidationError as error:
+        raise SettingsError(f"simulated models: {mistakes(error)}") from error
+
+
+def load_config(path: Path | None) -> SimulatorConfig:
+    """A configuration from a YAML file; None: the defaults. Raises SettingsError."""
+    if path is None:
+        return SimulatorConfig()
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise SettingsError(f"simulated models: {path} cannot be read as YAML ({error}).") from error
+    if not isinstance(raw, dict):
+        raise SettingsError(f"simulated models: {path} must be `field: value` lines.")
+    return parse_config(raw)
+
+
+def mistakes(error: ValidationError) -> str:
+    """A validation error in one line: each wrong field and what is wrong with it."""
+    return "; ".join(
+        f"{'.'.join(str(part) for part in item['loc']) or '(whole)'}: {item['msg']}" for item in error.errors()
+    )

@@ -1,0 +1,72 @@
+"""How the simulated models fail: which request, in which way, and what a spoiled reply looks like.
+
+Faults are drawn from (seed, request, attempt), so that the same request fares better another time, and a run against
+the same server fails in the same places. A refusal belongs to what is asked: it is drawn from (seed, unit).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from taskgalaxy_ops.canonical import draw
+from taskgalaxy_ops.models.simulated.config import Faults
+from taskgalaxy_ops.models.simulated.wire import REPLIES, Asked, Unit, encode
+
+Fault = Literal["rate_limit", "server_error", "hang", "malformed", "truncated"]
+_FAULTS: tuple[Fault, ...] = ("rate_limit", "server_error", "hang", "malformed", "truncated")
+
+RefusalForm = Literal["refusal", "content_filter", "error"]
+_REFUSAL_FORMS: tuple[RefusalForm, ...] = ("refusal", "content_filter", "error")
+
+
+def drawn(faults: Faults, seed: int, request: str, attempt: int) -> Fault | None:
+    """The fault of this attempt at a request; None for most."""
+    chance = draw(seed, "fault", request, attempt)
+    for fault in _FAULTS:
+        chance -= getattr(faults, fault)
+        if chance < 0:
+            return fault
+    return None
+
+
+def refused(faults: Faults, seed: int, units: Sequence[Unit]) -> tuple[Unit, RefusalForm] | None:
+    """The first unit that is refused, and how: in the message, by finish_reason, or as an error 400."""
+    for unit in units:
+        if draw(seed, "refusal", unit.key) < faults.refusal:
+            return unit, _REFUSAL_FORMS[int(draw(seed, "refusal form", unit.key) * len(_REFUSAL_FORMS))]
+    return None
+
+
+def malformed(asked: Asked, entries: Sequence[Any], seed: int, attempt: int) -> tuple[str, set[str]]:
+    """A spoiled reply, and the units of which a valid answer is left in it."""
+    place = (seed, "malformed", asked.key, attempt)
+    name = REPLIES[asked.stage]
+    ways = ["prose", "field", "torn", "list"]
+    if asked.stage != "expand":
+        ways += ["missing", "twice", "type"]
+    way = ways[int(draw(*place, "way") * len(ways))]
+    at = int(draw(*place, "at") * len(entries))
+    whole = encode({name: entries})
+    match way:
+        case "prose":
+            return f"Sure! Here is what I found:\n{whole}", set()
+        case "field":
+            return encode({"results": entries}), set()
+        case "torn":
+            return whole[: -2 - int(draw(*place, "cut") * len(whole) / 2)], set()
+        case "list":
+            return encode({name: encode(entries)}), set()
+    spoiled = list(entries)
+    if way == "missing":
+        del spoiled[at]
+    elif way == "twice":
+        spoiled.insert(at, spoiled[at])
+    else:
+        spoiled[at] = {field: value if field == "index" else [value] for field, value in entries[at].items()}
+    return encode({name: spoiled}), {unit.key for place, unit in enumerate(asked.units) if place != at}
+
+
+def cut(text: str, seed: int, request: str, attempt: int) -> str:
+    """The beginning of a reply, as a model's that ran out of tokens."""
+    return text[: int(len(text) * (0.2 + 0.7 * draw(seed, "cut", request, attempt)))]

@@ -1,0 +1,144 @@
+"""Measuring light: ``a`` by luma (Rec. 601), ``b`` by the mean of the channels, ``c`` by CIELAB lightness of linear
+light. Edges: ``a`` by Sobel gradients, ``b`` by the Laplacian, ``c`` by the spread within small windows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from taskgalaxy_ops.models.simulated.judges import palettes
+from taskgalaxy_ops.models.simulated.judges.views import View
+
+Plane = NDArray[np.float64]
+
+
+def light(view: View, side: int = 256) -> Plane:
+    """(h, w), 0 (black) to 255 (white): how light each pixel of the reduced image is by this judge's measure."""
+    return view.part(f"light {side}", lambda: _LIGHT[view.judge](view.pixels(side).astype(float)))
+
+
+def _luma(pixels: Plane) -> Plane:
+    return np.asarray(pixels @ np.array([0.299, 0.587, 0.114]))
+
+
+def _intensity(pixels: Plane) -> Plane:
+    return np.asarray(pixels.mean(axis=2))
+
+
+def _lightness(pixels: Plane) -> Plane:
+    return palettes.lab(pixels.reshape(-1, 3))[:, 0].reshape(pixels.shape[:2]) * 2.55
+
+
+_LIGHT: dict[str, Callable[[Plane], Plane]] = {"a": _luma, "b": _intensity, "c": _lightness}
+
+
+def blown(view: View) -> float:
+    """Share of pixels that are pure white or all but."""
+    pixels = view.pixels(1024)
+    measure = {"a": lambda: light(view, 1024) >= 252, "b": lambda: pixels.min(axis=2) >= 250}
+    return float(measure.get(view.judge, lambda: (pixels >= 251).sum(axis=2) >= 3)().mean())
+
+
+def sunk(view: View) -> float:
+    """Share of pixels that are pure black or all but."""
+    pixels = view.pixels(1024)
+    measure = {"a": lambda: light(view, 1024) <= 6, "b": lambda: pixels.max(axis=2) <= 9}
+    return float(measure.get(view.judge, lambda: light(view, 1024) <= 5)().mean())
+
+
+def spread(view: View) -> float:
+    """How far light and dark lie apart, as a standard deviation of 0 to 255."""
+    values = light(view)
+    if view.judge == "b":  # from the quantiles that lie one deviation either side in a normal distribution
+        low, high = np.quantile(values, [0.16, 0.84])
+        return max(float(high - low) / 2, 0.8 * float(values.std()))
+    return float(values.std())
+
+
+def edges(view: View) -> NDArray[np.bool_]:
+    """(h, w): which pixels of the reduced image lie on an edge, by this judge's measure."""
+
+    def make() -> NDArray[np.bool_]:
+        from scipy import ndimage
+
+        grey = light(view, 384)
+        if view.judge == "a":
+            return np.asarray(np.hypot(ndimage.sobel(grey, 0), ndimage.sobel(grey, 1)) / 4 > 14)
+        if view.judge == "b":
+            return np.asarray(np.abs(ndimage.gaussian_laplace(grey, 1.0)) > 6)
+        mean = ndimage.uniform_filter(grey, 3)
+        variance = ndimage.uniform_filter(grey**2, 3) - mean**2
+        return np.asarray(variance > 8.0**2)
+
+    return view.part("edges", make)
+
+
+def sharpness(view: View) -> float:
+    """How sharp the image is, about 0 (blurred) to 1: edge steepness against contrast, in one of three measures."""
+
+    def make() -> float:
+        from scipy import ndimage
+
+        grey = light(view, 768)
+        contrast = max(8.0, float(np.quantile(grey, 0.99) - np.quantile(grey, 0.01)))
+        if view.judge == "a":  # the steepest step from pixel to pixel
+            steps = np.abs(np.diff(grey, axis=1))
+            return float(np.quantile(steps, 0.999)) / contrast
+        if view.judge == "b":  # strongest answers to the Laplacian
+            answers = np.abs(ndimage.laplace(grey))
+            return float(np.quantile(answers, 0.999)) / contrast / 2
+        steps = np.abs(np.diff(grey, axis=0))  # how much a slight blur takes away (Crete et al., 2007)
+        again = np.abs(np.diff(ndimage.uniform_filter1d(grey, 9, axis=0), axis=0))
+        lost = np.maximum(0, steps - again).sum()
+        return float(lost / max(1.0, steps.sum()))
+
+    return view.part("sharpness", make)
+
+
+def mirrored(view: View) -> float:
+    """How well the right half mirrors the left, 0 (not at all) to 1 (to the pixel)."""
+    grey = light(view, 128)
+    if view.judge == "b":
+        grey = light(view, 48)
+    flipped = grey[:, ::-1]
+    deviation = max(1.0, float(grey.std()))
+    if view.judge == "c":
+        gap = float(np.median(np.abs(grey - flipped))) * 0.5 + float(np.abs(grey - flipped).mean()) * 0.5
+        return max(0.0, 1 - gap / deviation)
+    if view.judge == "a":
+        return max(0.0, 1 - float(np.abs(grey - flipped).mean()) / deviation)
+    centred = grey - grey.mean()
+    return max(0.0, float((centred * centred[:, ::-1]).mean()) / deviation**2)
+
+
+def flatness(view: View) -> float:
+    """Share of neighbouring pixels that are all but equal: high in graphics, low in photographs."""
+    pixels = view.pixels(1024).astype(int)
+    if view.judge == "a":
+        gaps = np.abs(np.diff(pixels, axis=1)).max(axis=2)
+    elif view.judge == "b":
+        gaps = np.abs(np.diff(pixels, axis=0)).max(axis=2)
+    else:
+        gaps = np.abs(pixels[1:, 1:] - pixels[:-1, :-1]).max(axis=2)
+    return float((gaps <= 1).mean())
+
+
+def frame(view: View) -> bool:
+    """Whether a band of one colour runs along all four sides, with another picture inside."""
+    pixels = view.pixels(512).astype(float)
+    height, width = pixels.shape[:2]
+    band = max(2, round({"a": 0.012, "b": 0.015, "c": 0.01}[view.judge] * min(height, width)))
+    sides = [pixels[:band], pixels[-band:], pixels[:, :band], pixels[:, -band:]]
+    colours = np.stack([side.reshape(-1, 3) for side in map(_median, sides)])[:, 0]
+    ring = np.concatenate([side.reshape(-1, 3) for side in sides])
+    middle = np.median(ring, axis=0)
+    uniform = (np.abs(ring - middle).max(axis=1) < 14).mean() > 0.97 and np.abs(colours - middle).max() < 12
+    inner = pixels[height // 8 : -height // 8, width // 8 : -width // 8].reshape(-1, 3)
+    return bool(uniform and (np.abs(inner - middle).max(axis=1) > 24).mean() > 0.5)
+
+
+def _median(side: Plane) -> Plane:
+    return np.asarray(np.median(side.reshape(-1, 3), axis=0, keepdims=True))

@@ -1,0 +1,305 @@
+"""The card of a release: README.md with the Hugging Face header. Holds no time, cost or version number."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import yaml
+
+from taskgalaxy_ops.records import ImageId, Pair, Reason
+from taskgalaxy_ops.release.agreement import agreement
+from taskgalaxy_ops.release.images import thumbnail_path
+from taskgalaxy_ops.release.licences import identifier
+from taskgalaxy_ops.release.markdown import table, text
+from taskgalaxy_ops.release.planning import SPLITS, Plan
+
+_SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
+_CELL = 300  # characters of model text in a cell
+
+
+def card(plan: Plan) -> bytes:
+    """README.md, UTF-8."""
+    parts = (
+        ["---", yaml.safe_dump(_header(plan), sort_keys=False, allow_unicode=True).rstrip(), "---", ""],
+        _warnings(plan),
+        _intro(plan),
+        _loading(plan),
+        _pictures(plan),
+        _funnel(plan),
+        _taxonomy(plan),
+        _judges(plan),
+        _making(plan),
+        _licences(plan),
+        _limits(plan),
+    )
+    return "\n".join(line for part in parts for line in part).encode()
+
+
+def _header(plan: Plan) -> dict[str, Any]:
+    material = plan.material
+    tags = ["taskgalaxy", "instruction-tuning", "vision-language", "image-text-to-text"]
+    licences = {identifier(claim.licence) for image in plan.images for claim in plan.claims(image.image)}
+    number = plan.counts["samples"]
+    return {
+        "pretty_name": "TaskGalaxy release" + (" (simulated)" if material.simulated else ""),
+        "license": sorted(licences) or ["unknown"],
+        "task_categories": ["visual-question-answering"],
+        "size_categories": [next((name for bound, name in _SIZES if number < bound), "n>1M")],
+        "tags": tags + ["simulated"] * material.simulated + ["partial"] * material.partial,
+        "configs": [
+            {
+                "config_name": "default",
+                "data_files": [{"split": split, "path": f"data/{split}-*.parquet"} for split in SPLITS],
+            }
+        ],
+    }
+
+
+def _warnings(plan: Plan) -> list[str]:
+    lines = []
+    if plan.material.simulated:
+        lines += [
+            "> [!WARNING]",
+            "> # SIMULATED",
+            "> **The questions, answers or votes here come from simulated models**, programs that stand in for a "
+            "teacher and judges to try the pipeline. Do not train on them, and do not take them for a model's work.",
+            "",
+        ]
+    if plan.material.partial:
+        lines += [
+            "> [!WARNING]",
+            f"> **Partial:** {plan.material.pending:,} units had no answer yet when this was made.",
+            "",
+        ]
+    return lines
+
+
+def _intro(plan: Plan) -> list[str]:
+    counts = plan.counts
+    sources: dict[str, set[ImageId]] = defaultdict(set)
+    for image in plan.images:
+        for claim in plan.claims(image.image):
+            sources[claim.source].add(image.image)
+    images = {split: len({pair.image for pair in plan.splits[split]}) for split in SPLITS}
+    return [
+        "# TaskGalaxy release" + (" (simulated)" if plan.material.simulated else ""),
+        "",
+        f"{counts['samples']:,} questions and answers about {counts['images']:,} images, of {counts['task_types']:,} "
+        "task types: instruction data for vision-language models.",
+        "",
+        *table(
+            ("split", "samples", "images"), [(split, f"{counts[split]:,}", f"{images[split]:,}") for split in SPLITS]
+        ),
+        *table(("source", "images"), [(text(name), f"{len(sources[name]):,}") for name in sorted(sources)]),
+    ]
+
+
+def _loading(plan: Plan) -> list[str]:
+    referred = plan.counts["images"] - plan.counts["images_copied"]
+    lines = [
+        "## How to load",
+        "",
+        "```python",
+        "from datasets import load_dataset",
+        "",
+        'samples = load_dataset("path/to/this/folder")  # train, validation, test',
+        "```",
+        "",
+        "`llava/*.json` is the same for LLaVA's trainer, with this folder as the image folder; a chain of thought "
+        "comes before its answer. Parquet also has the votes and what each source says of the image.",
+        "",
+    ]
+    if referred:
+        lines += [
+            f"{plan.counts['images_copied']:,} images are in this folder. {referred:,} are referred to where they lie: "
+            "`image` is then a URI, and reading it needs access to that store.",
+            "",
+        ]
+    return lines
+
+
+def _pictures(plan: Plan) -> list[str]:
+    rows = [_picture(plan, pair) for pair in plan.shown]
+    return ["## A few samples", "", *table(("image", "task type", "question", "answer", "votes"), rows)] if rows else []
+
+
+def _picture(plan: Plan, pair: Pair) -> tuple[str, ...]:
+    votes = ", ".join(
+        f"{text(vote.judge)} {'abstained' if vote.vote is None else vote.vote}" for vote in plan.votes(pair.pair)
+    )
+    answer = text(pair.answer, _CELL)
+    if pair.reasoning:
+        answer = f"{text(pair.reasoning, _CELL)} **{answer}**"
+    picture = f"![image of this sample]({thumbnail_path(pair)})"
+    return picture, text(pair.task_type), text(pair.question, _CELL), answer, votes
+
+
+def _funnel(plan: Plan) -> list[str]:
+    rows = []
+    for stage in plan.funnel:
+        rejects = "<br>".join(
+            f"{text(reason)} {number:,}" for reason, number in sorted(stage.rejects.items()) if number
+        )
+        rows.append((text(stage.stage), f"{stage.units_in:,}", f"{stage.units_out:,}", rejects, f"{stage.pending:,}"))
+    return [
+        "## Funnel",
+        "",
+        "Each stage in its own units: images, matches, task types that fit, question-answer pairs, samples.",
+        "",
+        *table(("stage", "in", "out", "rejected", "pending"), rows),
+    ]
+
+
+def _taxonomy(plan: Plan) -> list[str]:
+    leaves: dict[str, set[str]] = defaultdict(set)
+    covered: dict[str, set[str]] = defaultdict(set)
+    samples: Counter[str] = Counter()
+    for leaf in plan.material.taxonomy.leaves:
+        leaves[_first(leaf)].add(leaf)
+    for pair in plan.samples:
+        first = _first(pair.task_type)
+        leaves[first].add(pair.task_type)
+        covered[first].add(pair.task_type)
+        samples[first] += 1
+    levels = ", ".join(f"{n:,} on level {level}" for level, n in sorted(plan.material.taxonomy.levels.items()))
+    total = sum(map(len, leaves.values()))
+    return [
+        "## Task types",
+        "",
+        f"The taxonomy has {total:,} task types ({levels or 'no nodes'}). {plan.counts['task_types']:,} have samples.",
+        "",
+        *table(
+            ("first level", "task types", "with samples", "samples"),
+            [(text(n), f"{len(leaves[n]):,}", f"{len(covered[n]):,}", f"{samples[n]:,}") for n in sorted(leaves)],
+        ),
+    ]
+
+
+def _first(path: str) -> str:
+    return path.partition("~")[0]
+
+
+def _judges(plan: Plan) -> list[str]:
+    material = plan.material
+    figures = agreement(material.votes, [judge.name for judge in material.judges], material.audit_share)
+    over = (
+        f"the {figures.pairs:,} audited pairs, drawn by hash and shown to every judge"
+        if figures.audited
+        else f"{figures.pairs:,} pairs with two votes or more. None was audited, and later judges were asked mostly "
+        "where earlier ones disagreed: the figures are too low"
+    )
+    accepted = sum(verdict.accepted for verdict in material.verdicts.values())
+    return [
+        "## Judges and their agreement",
+        "",
+        f"Of {len(material.verdicts):,} pairs with a verdict {accepted:,} were accepted.",
+        "",
+        *table(
+            ("judge", "approved", "rejected", "abstained", "approval share"),
+            [
+                (text(j.judge), f"{j.approvals:,}", f"{j.rejections:,}", f"{j.abstentions:,}", _share(j.approval_share))
+                for j in figures.judges
+            ],
+        ),
+        f"Agreement, over {over}:",
+        "",
+        *table(
+            ("judges", "pairs", "agreed", "Cohen's kappa"),
+            [
+                (" and ".join(map(text, two.judges)), f"{two.pairs:,}", _of(two.agreed, two.pairs), _figure(two.kappa))
+                for two in figures.two
+            ],
+        ),
+        f"Krippendorff's alpha of all judges: {_figure(figures.alpha)} (1: always agreed, 0: as by chance). Formulas: "
+        "Cohen, *A coefficient of agreement for nominal scales*, 1960; Krippendorff, *Computing Krippendorff's "
+        "Alpha-Reliability*, 2011, nominal data with missing values.",
+        "",
+    ]
+
+
+def _share(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.1f} %"
+
+
+def _of(part: int, whole: int) -> str:
+    return _share(part / whole if whole else None)
+
+
+def _figure(value: float | None) -> str:
+    return "not defined" if value is None else f"{value:.3f}"
+
+
+def _making(plan: Plan) -> list[str]:
+    made = plan.made_with
+    models = [
+        (role, text(model["name"]), text(model["model"]), text(model["revision"] or "–"), _yes(model["simulated"]))
+        for role, model in [("teacher", made["teacher"]), *(("judge", judge) for judge in made["judges"])]
+    ]
+    return [
+        "## How it was made",
+        "",
+        "After TaskGalaxy (ICLR 2025, arXiv 2502.09925): a taxonomy of task types; each image matched with the nearest "
+        "ones by an encoder; a teacher keeps those that fit and writes a question and an answer for each; judges vote, "
+        "and a pair with a quorum of approvals is a sample. Near-duplicate images and repeated questions are left out.",
+        "",
+        *table(("role", "name", "model", "revision", "simulated"), models),
+        *_settings("encoder", made["encoder"]),
+        *_settings("prompt (hash of its text)", made["prompts"]),
+        *_settings("setting", {**made["rules"], **{f"release.{k}": v for k, v in made["release"].items()}}),
+    ]
+
+
+def _settings(what: str, values: Mapping[str, Any]) -> list[str]:
+    return (
+        table((what, "value"), [(text(name), text(values[name], _CELL)) for name in sorted(values)]) if values else []
+    )
+
+
+def _yes(value: bool) -> str:
+    return "**yes**" if value else "no"
+
+
+def _licences(plan: Plan) -> list[str]:
+    licences: dict[str, set[ImageId]] = defaultdict(set)
+    credits: dict[tuple[str, ...], set[ImageId]] = defaultdict(set)
+    for image in plan.images:
+        for claim in plan.claims(image.image):
+            licence = claim.licence or "not stated"
+            licences[licence].add(image.image)
+            credits[claim.source, licence, claim.attribution or "not stated"].add(image.image)
+    return [
+        "## Licences and attributions",
+        "",
+        "As the sources state them; `licences`, `attributions` and `origins` in the Parquet files say it image by image. "
+        "Two sources may say different things of one image: both count.",
+        "",
+        *table(("licence", "images"), _counted({(name,): found for name, found in licences.items()})),
+        *table(("source", "licence", "attribution", "images"), _counted(credits)),
+    ]
+
+
+def _counted(found: Mapping[tuple[str, ...], set[ImageId]]) -> Iterable[tuple[str, ...]]:
+    return [(*map(text, names), f"{len(found[names]):,}") for names in sorted(found)]
+
+
+def _limits(plan: Plan) -> list[str]:
+    bits = plan.settings.near_duplicate_bits
+    alike = (
+        "Near-duplicate images were kept: two that look alike may lie in different splits."
+        if bits < 0
+        else f"Images whose perceptual hashes differ in {bits} of 160 bits at most count as one "
+        f"({Reason.NEAR_DUPLICATE_IMAGE.value}); crops and mirrored copies do not, and may lie in different splits."
+    )
+    return [
+        "## Limits",
+        "",
+        "- Questions, answers and reasoning are text of models, accepted by models. No person has read all of it.",
+        "- A judge's approval is an opinion: the agreement above says how far to trust it.",
+        f"- {alike}",
+        "- Image files are as the sources had them, EXIF included; the small ones in `samples/` have none.",
+        "- Nothing was checked against the test sets of benchmarks.",
+        "- `history.json` holds times, costs and version numbers; `manifest.json` has each file's size and SHA-256.",
+        "",
+    ]

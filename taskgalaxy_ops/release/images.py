@@ -1,0 +1,45 @@
+"""The pictures of a release: the files as they are, and a few small ones for its card."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+
+from PIL import Image as Pillow
+
+from taskgalaxy_ops.canonical import sha256_hex
+from taskgalaxy_ops.errors import DamageError
+from taskgalaxy_ops.models.rendering import upright
+from taskgalaxy_ops.records import ImageId, Pair
+from taskgalaxy_ops.release.planning import Plan
+
+_SIDE = 256  # pixels
+
+
+def read_image(plan: Plan, image: ImageId) -> bytes:
+    """An image's file. Raises DamageError if its bytes are not those that its id names."""
+    raw = plan.material.read_image(image)
+    if sha256_hex(raw) != image:
+        raise DamageError(f"image {image}: its bytes in the store are others (checksum). Run `taskgalaxy verify`.")
+    return raw
+
+
+def image_files(plan: Plan) -> Iterator[tuple[str, bytes]]:
+    """The copied images, one at a time, in order of id."""
+    for image in sorted(plan.copied):
+        yield plan.location(image), read_image(plan, image)
+
+
+def thumbnail_path(pair: Pair) -> str:
+    """Where the card's picture of a sample lies."""
+    return f"samples/{pair.pair[:16]}.jpg"
+
+
+def thumbnail_files(plan: Plan) -> Iterator[tuple[str, bytes]]:
+    """Small JPEGs of the card's samples, upright and without EXIF."""
+    for pair in plan.shown:
+        small = upright(read_image(plan, pair.image))
+        small.thumbnail((_SIDE, _SIDE), Pillow.Resampling.LANCZOS)
+        out = io.BytesIO()
+        small.save(out, "JPEG", quality=85)
+        yield thumbnail_path(pair), out.getvalue()

@@ -1,0 +1,64 @@
+"""Documents of many layouts, drawn from a seed: charts, tables, papers, cards, screens, drawings.
+
+Image ``index`` of a seed is the same whatever the number of images, so that a small set is the start of a larger one;
+the layouts take turns. What is true of each is returned beside it.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterator
+from random import Random
+
+from taskgalaxy_ops.sources.builtin import Made
+from taskgalaxy_ops.sources.documents import charts
+from taskgalaxy_ops.sources.documents.canvas import Drawn
+from taskgalaxy_ops.sources.ingest import perceptual_hash
+
+_TRIES = 40
+_ALIKE = 3  # bits of the perceptual hash
+
+LAYOUTS: dict[str, Callable[[Random], Drawn]] = {
+    layout.__name__: layout
+    for layout in (
+        charts.bar_chart,
+        charts.line_chart,
+        charts.pie_chart,
+        charts.horizontal_bars,
+        charts.grouped_bars,
+        charts.scatter_plot,
+        charts.stacked_bars,
+        charts.histogram,
+        charts.area_chart,
+    )
+}
+
+
+def documents(number: int, seed: int = 0) -> Iterator[tuple[str, Drawn]]:
+    """The first ``number`` documents of a seed, each with the name of its layout.
+
+    One that cannot be read well, or looks like an earlier one, is drawn again with other chances.
+    """
+    names = list(LAYOUTS)
+    seen: list[int] = []
+    for index in range(number):
+        name = names[index % len(names)]
+        for attempt in range(_TRIES):
+            drawn = LAYOUTS[name](Random(f"{seed}/{index}/{attempt}"))
+            looks = int(perceptual_hash(drawn.image), 16)
+            if drawn.legible() and all((looks ^ other).bit_count() > _ALIKE for other in seen):
+                break
+        seen.append(looks)
+        yield name, drawn
+
+
+def images(limit: int | None, seed: int) -> Iterator[Made]:
+    """The documents as PNG files, named in order. The truth lists every text with its box, in pixels."""
+    for index, (layout, drawn) in enumerate(documents(limit or 300, seed)):
+        raw = io.BytesIO()
+        drawn.image.save(raw, "PNG")
+        truth = {**drawn.truth, "texts": [{"text": text, "box": box} for text, box in drawn.texts]}
+        yield Made(
+            f"{index:05d}-{layout.replace('_', '-')}.png", raw.getvalue(), layout, truth, "CC0-1.0",
+            "TaskGalaxy document generator",
+        )  # fmt: skip

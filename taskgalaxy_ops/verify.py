@@ -1,0 +1,140 @@
+"""Verify: does the store hold what its markers, logs and manifests say? Reads everything, changes nothing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from taskgalaxy_ops.canonical import sha256_hex
+from taskgalaxy_ops.errors import DamageError, NotFoundError
+from taskgalaxy_ops.galaxy import Galaxy
+from taskgalaxy_ops.generation import TABLES
+from taskgalaxy_ops.progress import Progress, Silent
+from taskgalaxy_ops.publishing import Published, published
+from taskgalaxy_ops.records import Claim, FileReject, Image, Match
+from taskgalaxy_ops.release import MANIFEST
+from taskgalaxy_ops.storage import keys, rows
+from taskgalaxy_ops.storage.journal import Journal
+from taskgalaxy_ops.storage.log import Log
+from taskgalaxy_ops.storage.registry import Home
+from taskgalaxy_ops.storage.shards import Shard, TableRef
+
+_RECORDS: Mapping[tuple[str, str], type[Any]] = {
+    ("ingest", "images"): Image,
+    ("match", "matches"): Match,
+    **{(stage, name): record for stage, tables in TABLES.items() for name, record in tables.items()},
+}
+
+
+@dataclass(slots=True)
+class Findings:
+    """What was looked at, by kind, and what is wrong with it: a line each."""
+
+    checked: dict[str, int] = field(default_factory=dict)
+    damage: list[str] = field(default_factory=list)
+
+
+def verify(galaxy: Galaxy, progress: Progress | None = None) -> Findings:
+    """Check images, shards, journals, logs and releases against their hashes and counts."""
+    progress = progress or Silent()
+    found = Findings()
+    homes = galaxy.registry.homes()
+    progress.stage("verify", len(homes) + 1, "homes")
+    for check in (_logs(galaxy), _registry(galaxy), _releases(galaxy)):
+        _run(check, found)
+    progress.advance("verify")
+    for home in homes:
+        _run(_home(galaxy, home), found)
+        progress.advance("verify")
+    return found
+
+
+_Checks = Iterator[tuple[str, Callable[[], None]]]
+
+
+def _run(checks: _Checks, found: Findings) -> None:
+    for kind, check in checks:
+        found.checked[kind] = found.checked.get(kind, 0) + 1
+        try:
+            check()
+        except (DamageError, NotFoundError) as error:
+            found.damage.append(f"{kind}: {error}")
+
+
+def _logs(galaxy: Galaxy) -> _Checks:
+    for prefix in (
+        keys.SETTINGS_LOG,
+        keys.REGISTRY_LOG,
+        keys.BUDGET_LOG,
+        keys.VERSIONS_LOG,
+        keys.RELEASES_LOG,
+        keys.EDITS_LOG,
+        keys.journal(keys.TAXONOMY_HOME),
+    ):
+        yield "log", lambda prefix=prefix: _read_log(galaxy, prefix)  # type: ignore[misc]
+
+
+def _read_log(galaxy: Galaxy, prefix: str) -> None:
+    Log(galaxy.store, prefix).read()
+
+
+def _registry(galaxy: Galaxy) -> _Checks:
+    for scan in galaxy.registry.scans().values():
+        for ref, record in ((scan.claims, Claim), (scan.rejects, FileReject)):
+            yield "table", lambda ref=ref, record=record: _table(galaxy, ref, record)  # type: ignore[misc]
+
+
+def _home(galaxy: Galaxy, home: Home) -> _Checks:
+    yield "journal", lambda: _read_journal(galaxy, home)
+    for image in galaxy.registry.images(home):
+        yield "image", lambda image=image: _blob(galaxy, image)  # type: ignore[misc]
+    for shard in galaxy.shards.committed(home.home).values():
+        yield "shard", lambda shard=shard: _shard(galaxy, shard)  # type: ignore[misc]
+
+
+def _read_journal(galaxy: Galaxy, home: Home) -> None:
+    Journal(galaxy.store, home.home)
+
+
+def _blob(galaxy: Galaxy, image: Image) -> None:
+    raw = galaxy.store.get(keys.blob(image.image))
+    if sha256_hex(raw) != image.image or len(raw) != image.size:
+        raise DamageError(f"{keys.blob(image.image)} is not the image that was ingested. Ingest its source again.")
+
+
+def _shard(galaxy: Galaxy, shard: Shard) -> None:
+    stats = galaxy.shards.marker(shard)["stats"]
+    refs = galaxy.shards.refs(shard)
+    counted = {name: _table(galaxy, ref, _RECORDS.get((shard.stage, name))) for name, ref in refs.items()}
+    if "rejects" in counted and stats["units_in"] != stats["units_out"] + counted["rejects"]:
+        raise DamageError(f"{shard.marker}: its counts do not add up. Delete it: the shard is computed again.")
+
+
+def _table(galaxy: Galaxy, ref: TableRef, record: type[Any] | None) -> int:
+    """Rows of a table, whose bytes, number of rows and rows' hash are those that its reference says."""
+    if record is None:
+        ids, vectors = galaxy.shards.read_embeddings(ref)
+        count, digest = len(ids), rows.embeddings_hash(ids, vectors)
+    else:
+        found = galaxy.shards.read(ref, record)
+        count, digest = len(found), rows.rows_hash(found)
+    if (count, digest) != (ref.rows, ref.rows_hash):
+        raise DamageError(f"{ref.key} does not hold the rows that were written.")
+    return count
+
+
+def _releases(galaxy: Galaxy) -> _Checks:
+    for one in published(galaxy):
+        yield "release", lambda one=one: _release(galaxy, one)  # type: ignore[misc]
+
+
+def _release(galaxy: Galaxy, one: Published) -> None:
+    prefix = keys.release(one.version)
+    raw = galaxy.store.get(prefix + MANIFEST)
+    if sha256_hex(raw) != one.manifest_sha256:
+        raise DamageError(f"{prefix}{MANIFEST} is not the one that was published.")
+    for path, entry in json.loads(raw)["files"].items():
+        if sha256_hex(galaxy.store.get(prefix + path)) != entry["sha256"]:
+            raise DamageError(f"{prefix}{path} is not what the manifest says.")

@@ -1,0 +1,170 @@
+"""What commands print for people: lines of text from what the library gives."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from taskgalaxy_ops.console import usage_line
+from taskgalaxy_ops.expansion import ExpandResult
+from taskgalaxy_ops.funnel import StageCounts
+from taskgalaxy_ops.pipeline import IngestReceipt, RunResult
+from taskgalaxy_ops.publishing import ReleaseReceipt
+from taskgalaxy_ops.taxonomy import Diff
+from taskgalaxy_ops.verify import Findings
+
+_UNITS = {
+    "ingest": ("files", "images"),
+    "filter": ("matches", "fitting"),
+    "write": ("questions to write", "pairs"),
+    "vote": ("pairs", "accepted"),
+    "release": ("accepted", "samples"),
+}
+_SHOWN_REJECTS = 20
+
+
+def ingested(receipts: Sequence[IngestReceipt]) -> list[str]:
+    lines = []
+    for receipt in receipts:
+        lines.append(
+            f"{receipt.source}: {receipt.files:,} files, {receipt.images:,} images ({receipt.new_images:,} new, in "
+            f"{receipt.new_shards} new shards), {len(receipt.rejects):,} rejects"
+        )
+        lines += [
+            f"  {reject.file!r}: {reject.reason} ({reject.detail})" for reject in receipt.rejects[:_SHOWN_REJECTS]
+        ]
+        if (more := len(receipt.rejects) - _SHOWN_REJECTS) > 0:
+            lines.append(f"  … and {more:,} more: --json names them all")
+    return lines
+
+
+def funnel(stages: Sequence[StageCounts]) -> list[str]:
+    """In and out of each stage, and every reason why something did not go on."""
+    lines = []
+    for counts in stages:
+        unit_in, unit_out = _UNITS[counts.stage]
+        lines.append(f"{counts.stage:<8} {counts.units_in:>9,} {unit_in:<18} -> {counts.units_out:>9,} {unit_out}")
+        lines += [f"{'':8} {number:>9,} {reason}" for reason, number in counts.rejects.items()]
+        if counts.pending:
+            lines.append(f"{'':8} {counts.pending:>9,} pending")
+    return lines
+
+
+def ended(result: RunResult) -> list[str]:
+    """What a run asked, and what is left of it."""
+    lines = [f"this run  {usage_line(result.usage)}"]
+    if result.pending:
+        lines.append(f"pending   {result.pending:,} units; run again to go on")
+        lines += [f"          {reason}" for reason in result.reasons]
+    return lines
+
+
+def expanded(result: ExpandResult) -> list[str]:
+    lines = [
+        f"taxonomy version {result.version}: {len(result.added)} nodes added, {len(result.rejects)} proposals rejected"
+    ]
+    lines += [f"  + {node.path}" for node in result.added]
+    lines += [f"  - {reject.path!r}: {reject.reason} ({reject.detail})" for reject in result.rejects]
+    return [*lines, f"this run  {usage_line(result.usage)}"]
+
+
+def versions(shown: Sequence[Mapping[str, Any]]) -> list[str]:
+    return [
+        f"version {each['version']}: {each['leaves']:,} task types, by {each['origin']}"
+        + (f", from version {each['base']}" if each.get("base") is not None else "")
+        for each in shown
+    ]
+
+
+def changes(found: Diff) -> list[str]:
+    lines = [f"+ {node.path}" for node in found.added] + [f"- {node.path}" for node in found.removed]
+    lines += [f"- {node.path} (retired)" for node in found.retired]
+    lines += [f"~ {new.path}" for _, new in found.changed]
+    return lines or ["no difference"]
+
+
+def released(receipt: ReleaseReceipt, local: Path | None) -> list[str]:
+    one = receipt.release
+    made = "made" if receipt.made else "equal to the latest, which stands"
+    lines = [
+        f"release {one.name} ({made}{', PARTIAL' if one.partial else ''}): {one.samples:,} samples of "
+        f"{one.task_types:,} task types from {one.images:,} images",
+        f"  {receipt.path}",
+    ]
+    return [*lines, f"  copied to {local}"] if local else lines
+
+
+def forecast(found: Mapping[str, Any]) -> list[str]:
+    def interval(name: str, form: str) -> str:
+        low, expected, high = (format(found[name][each], form) for each in ("low", "expected", "high"))
+        return f"{expected} (95 %: {low} to {high})"
+
+    return [
+        f"forecast for all {found['files']:,} files: {found['images']:,} images, about {found['samples']:,} samples",
+        f"  calls {interval('calls', ',.0f')}",
+        f"  cost  ${interval('cost', ',.4f')}",
+        f"  at list prices ${interval('list_cost', ',.4f')}",
+    ]
+
+
+def status(found: Mapping[str, Any]) -> list[str]:
+    spent = found["spent"]
+    cap_calls = "no cap" if spent["max_calls"] is None else f"of {spent['max_calls']:,}"
+    cap_cost = "no cap" if spent["max_cost"] is None else f"of ${spent['max_cost']:.2f}"
+    lines = [
+        f"store     {found['store']}" + ("  (SIMULATED models)" if found["simulated"] else ""),
+        f"taxonomy  version {found['taxonomy']['version']}, {found['taxonomy']['task_types']:,} task types",
+        f"spent     {spent['calls']:,} calls {cap_calls}, ${spent['cost']:.4f} {cap_cost}",
+    ]
+    lines += [
+        f"source    {each['source']}: {each['images']:,} images, {each['rejects']:,} rejects ({each['location']})"
+        for each in found["sources"]
+    ] or ["source    none yet: run `taskgalaxy ingest`"]
+    if "stages" in found:
+        lines += funnel([StageCounts(**counts) for counts in found["stages"]])
+    lines += [
+        f"release   v{each['version']:06d}: {each['samples']:,} samples{' (partial)' if each['partial'] else ''}"
+        for each in found["releases"]
+    ]
+    return lines
+
+
+def plan(found: Mapping[str, Any]) -> list[str]:
+    lines = [f"{found['homes']} shards; a run would ask"]
+    for each in found["stages"]:
+        cost = "cost not known yet" if each["cost"] is None else f"${each['cost']:.4f}"
+        lines.append(
+            f"  {each['stage']:<7} {each['units']:>9,} units ({each['units_known']:,} for certain), "
+            f"about {each['calls']:,} calls, {cost}"
+        )
+    return lines
+
+
+def explained(found: Mapping[str, Any]) -> list[str]:
+    image = found["image"]
+    lines = [f"image {image['image']}: {image['width']} x {image['height']} {image['format']}, {image['size']:,} bytes"]
+    for claim in found["claims"]:
+        about = ", ".join(str(claim[name]) for name in ("origin", "licence", "attribution") if claim[name])
+        lines.append(f"  in {claim['source']}: {claim['file']!r}" + (f" ({about})" if about else ""))
+    for each in found["matches"]:
+        lines.append(f"{each['rank']:>4}. {each['task_type']} (similarity {each['similarity']:.3f})")
+        if each["fits"] is not None:
+            lines.append(f"      fits: {each['fits']}")
+        lines += [f"      rejected by {reason}" for reason in each["rejected"]]
+        for pair in each["pairs"]:
+            lines.append(f"      {'SAMPLE' if pair['accepted'] else 'pair'} {pair['pair'][:12]} ({pair['variant']})")
+            lines.append(f"        Q {pair['question']}")
+            lines.append(f"        A {pair['answer']}")
+            for vote in pair["votes"]:
+                value = "abstains" if vote["vote"] is None else vote["vote"]
+                audit = " (audit)" if vote["audit"] else ""
+                lines.append(f"        {vote['judge']}: {value}, {vote['reason']}{audit}")
+    return lines
+
+
+def verified(found: Findings) -> list[str]:
+    counted = ", ".join(f"{number:,} {kind}s" for kind, number in sorted(found.checked.items()))
+    if not found.damage:
+        return [f"all is well: {counted}"]
+    return [f"{len(found.damage)} damaged of {counted}", *found.damage]

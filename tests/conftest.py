@@ -1,0 +1,129 @@
+"""What every test stands on: no network beyond loopback, nobody's AWS account, and the stores under test."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import socket
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+from racing import Racers, racers
+
+from taskgalaxy_ops.services import SeaweedFS
+from taskgalaxy_ops.storage import Store, connect, open_store
+
+# HYPOTHESIS_PROFILE=wide looks further, and elsewhere each time.
+_QUIET = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+settings.register_profile(
+    "suite", deadline=None, max_examples=40, derandomize=True, database=None, suppress_health_check=_QUIET
+)
+settings.register_profile("wide", deadline=None, max_examples=1000, database=None, suppress_health_check=_QUIET)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "suite"))
+
+
+class NetworkForbiddenError(RuntimeError):
+    """A test reached for the network. Not an OSError: no client may take it for an outage and try again."""
+
+
+def _check_loopback(host: object) -> None:
+    name = host.decode() if isinstance(host, bytes) else host
+    if not isinstance(name, str) or name in {"", "localhost"}:
+        return
+    try:
+        local = ipaddress.ip_address(name.partition("%")[0]).is_loopback
+    except ValueError:
+        local = False
+    if not local:
+        raise NetworkForbiddenError(
+            f"a test reached for {name}: only loopback is allowed. Start a local server instead."
+        )
+
+
+def _forbid_network() -> None:
+    connect_to, connect_ex_to, look_up = socket.socket.connect, socket.socket.connect_ex, socket.getaddrinfo
+
+    def guarded_connect(self: socket.socket, address: Any) -> None:
+        if self.family in {socket.AF_INET, socket.AF_INET6}:
+            _check_loopback(address[0])
+        return connect_to(self, address)
+
+    def guarded_connect_ex(self: socket.socket, address: Any) -> int:
+        if self.family in {socket.AF_INET, socket.AF_INET6}:
+            _check_loopback(address[0])
+        return connect_ex_to(self, address)
+
+    def guarded_look_up(host: Any, *arguments: Any, **options: Any) -> Any:
+        _check_loopback(host)
+        return look_up(host, *arguments, **options)
+
+    socket.socket.connect = guarded_connect  # type: ignore[method-assign]
+    socket.socket.connect_ex = guarded_connect_ex  # type: ignore[method-assign]
+    socket.getaddrinfo = guarded_look_up  # type: ignore[assignment]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Before any test module is imported, and for the processes that tests start."""
+    _forbid_network()
+    for name in list(os.environ):
+        if name.startswith(("AWS_", "OPENAI_", "TASKGALAXY_")) or name.lower() in {
+            *("http_proxy", "https_proxy", "all_proxy", "no_proxy")
+        }:
+            del os.environ[name]
+    os.environ["AWS_EC2_METADATA_DISABLED"] = "true"
+    os.environ["AWS_CONFIG_FILE"] = os.environ["AWS_SHARED_CREDENTIALS_FILE"] = os.devnull
+    os.environ["HF_HUB_OFFLINE"] = "1"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a store lies; goes to other processes, which open it themselves."""
+
+    url: str
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def connect(self) -> Store:
+        """The store, unchecked."""
+        return connect(self.url, **self.options)
+
+
+@pytest.fixture(scope="session")
+def seaweedfs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SeaweedFS]:
+    """One S3 server for the session; tests keep apart by prefix."""
+    server = SeaweedFS(tmp_path_factory.mktemp("seaweedfs server"))
+    try:
+        yield server.start()
+    finally:
+        server.stop(grace=0)
+
+
+@pytest.fixture(scope="session", name="racers")
+def _racers() -> Iterator[Racers]:
+    with racers() as started:
+        yield started
+
+
+@pytest.fixture(params=["folder", "seaweedfs"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+    """An empty place for a store, of each kind; its name has a space and an umlaut."""
+    if request.param == "folder":
+        return Place((tmp_path / "störe one").as_uri())
+    server: SeaweedFS = request.getfixturevalue("seaweedfs")
+    return Place(f"s3://{server.bucket}/störe one/{uuid.uuid4().hex}", server.s3_options)
+
+
+@pytest.fixture
+def store(place: Place) -> Store:
+    """An empty store of each kind."""
+    return open_store(place.url, **place.options)
+
+
+@pytest.fixture
+def folder_store(tmp_path: Path) -> Store:
+    """An empty store in a folder, for tests of what stands on the store."""
+    return open_store(str(tmp_path / "store"))
