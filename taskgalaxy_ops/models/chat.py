@@ -162,7 +162,7 @@ class Gateway:
                 if error.status_code in _FATAL:
                     raise ModelError(
                         f"model {model.name!r} at {model.base_url}: {error.status_code}, {_message(error)}. "
-                        f"Check base_url, model ({model.model!r}), the key in {model.api_key_env} and your credit there."
+                        f"Check base_url, model ({model.model!r}), the key in {model.api_key_env} and its credit."
                     ) from error
                 if wait is None and model.name not in self._served and not _filtered(error):
                     # It has never replied: more likely our request is not to its taste than every image is.

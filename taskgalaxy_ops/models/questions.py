@@ -149,8 +149,8 @@ def field(entry: Any, name: str, kind: type, *, longest: int = 4000) -> Any:
 
 def clean(text: str) -> str:
     """Model text without control, bidirectional-override and other invisible characters, NFC, ends stripped."""
-    plain = unicodedata.normalize("NFC", text)
-    return "".join(c for c in plain if c in "\n\t" or unicodedata.category(c) not in {"Cc", "Cf", "Cs", "Co"}).strip()
+    seen = "".join(c for c in text if c in "\n\t" or unicodedata.category(c) not in {"Cc", "Cf", "Cs", "Co"})
+    return unicodedata.normalize("NFC", seen).strip()
 
 
 def entry_schema(**fields: str) -> dict[str, Any]:

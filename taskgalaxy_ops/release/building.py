@@ -21,9 +21,9 @@ HISTORY = "history.json"
 def build(plan: Plan, *, version: int, history: Mapping[str, Any]) -> Iterator[tuple[str, bytes]]:
     """A release's files: relative path and bytes, each made when it is asked for; ``manifest.json`` is the last.
 
-    version, history: what is no content, such as times and numbers of versions; goes to ``history.json``, the one file
-    that the same plan may give other bytes for, and so not in the manifest. Raises DamageError where an image's bytes are
-    not those of its id.
+    version, history: what is no content, such as times and numbers of versions. It goes to ``history.json``, the one
+    file that the same plan may give other bytes for, and so not in the manifest. Raises DamageError where an image's
+    bytes are not those of its id.
     """
     files: dict[str, dict[str, Any]] = {}
     for path, raw in chain(llava_files(plan), parquet_files(plan), image_files(plan), thumbnail_files(plan)):

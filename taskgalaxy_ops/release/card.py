@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from taskgalaxy_ops.records import ImageId, Pair, Reason
+from taskgalaxy_ops.records import ImageId, Pair
 from taskgalaxy_ops.release.agreement import agreement
 from taskgalaxy_ops.release.images import thumbnail_path
 from taskgalaxy_ops.release.licences import identifier
@@ -51,7 +51,7 @@ def _header(plan: Plan) -> dict[str, Any]:
         "configs": [
             {
                 "config_name": "default",
-                "data_files": [{"split": split, "path": f"data/{split}-*.parquet"} for split in SPLITS],
+                "data_files": [{"split": split, "path": f"data/{split}-*.parquet"} for split in plan.parts],
             }
         ],
     }
@@ -104,7 +104,7 @@ def _loading(plan: Plan) -> list[str]:
         "```python",
         "from datasets import load_dataset",
         "",
-        'samples = load_dataset("path/to/this/folder")  # train, validation, test',
+        f'samples = load_dataset("path/to/this/folder")  # {", ".join(plan.parts)}',
         "```",
         "",
         "`llava/*.json` is the same for LLaVA's trainer, with this folder as the image folder; a chain of thought "
@@ -114,7 +114,7 @@ def _loading(plan: Plan) -> list[str]:
     if referred:
         lines += [
             f"{plan.counts['images_copied']:,} images are in this folder. {referred:,} are referred to where they lie: "
-            "`image` is then a URI, and reading it needs access to that store.",
+            "`image` is then a URI or a full path, and reading it needs access to that store.",
             "",
         ]
     return lines
@@ -242,7 +242,7 @@ def _making(plan: Plan) -> list[str]:
         "",
         "After TaskGalaxy (ICLR 2025, arXiv 2502.09925): a taxonomy of task types; each image matched with the nearest "
         "ones by an encoder; a teacher keeps those that fit and writes a question and an answer for each; judges vote, "
-        "and a pair with a quorum of approvals is a sample. Near-duplicate images and repeated questions are left out.",
+        "and a pair with a quorum of approvals is a sample. The settings below say which samples were left out.",
         "",
         *table(("role", "name", "model", "revision", "simulated"), models),
         *_settings("encoder", made["encoder"]),
@@ -252,9 +252,10 @@ def _making(plan: Plan) -> list[str]:
 
 
 def _settings(what: str, values: Mapping[str, Any]) -> list[str]:
-    return (
-        table((what, "value"), [(text(name), text(values[name], _CELL)) for name in sorted(values)]) if values else []
-    )
+    def shown(value: Any) -> str:
+        return text(", ".join(map(str, value)) if isinstance(value, list | tuple) else value, _CELL)
+
+    return table((what, "value"), [(text(name), shown(values[name])) for name in sorted(values)]) if values else []
 
 
 def _yes(value: bool) -> str:
@@ -272,8 +273,8 @@ def _licences(plan: Plan) -> list[str]:
     return [
         "## Licences and attributions",
         "",
-        "As the sources state them; `licences`, `attributions` and `origins` in the Parquet files say it image by image. "
-        "Two sources may say different things of one image: both count.",
+        "As the sources state them; `licences`, `attributions` and `origins` in the Parquet files say it for each "
+        "image. Two sources may say different things of one image: both count.",
         "",
         *table(("licence", "images"), _counted({(name,): found for name, found in licences.items()})),
         *table(("source", "licence", "attribution", "images"), _counted(credits)),
@@ -286,12 +287,11 @@ def _counted(found: Mapping[tuple[str, ...], set[ImageId]]) -> Iterable[tuple[st
 
 def _limits(plan: Plan) -> list[str]:
     bits = plan.settings.near_duplicate_bits
-    alike = (
-        "Near-duplicate images were kept: two that look alike may lie in different splits."
-        if bits < 0
-        else f"Images whose perceptual hashes differ in {bits} of 160 bits at most count as one "
-        f"({Reason.NEAR_DUPLICATE_IMAGE.value}); crops and mirrored copies do not, and may lie in different splits."
-    )
+    if bits < 0:
+        alike = "Images that look alike were kept, and may lie in different splits."
+    else:
+        near = f"perceptual hashes differ in {bits} of 160 bits at most" if bits else "perceptual hashes are equal"
+        alike = f"Of images whose {near}, one was kept. Crops and mirrored copies may lie in different splits."
     return [
         "## Limits",
         "",

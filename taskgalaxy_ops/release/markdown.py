@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from taskgalaxy_ops.models.questions import clean
 
 _ZERO_WIDTH_SPACE = "\u200b"
-_ADDRESS = re.compile(r"(?<=:)(?=//)|(?<=\bwww)(?=\.)|(?<=[@#])|(?<=\w\.)(?=[^\W\d_])", re.IGNORECASE)
+_ADDRESS = re.compile(r"(?<=:)(?=//)|(?<=\bwww)(?=\.)|(?<=[@#])", re.IGNORECASE)
 _ACTIVE = re.compile(r"[&<>\\`*_\[\]|~$#@:]")
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 from taskgalaxy_ops.canonical import draw, fingerprint
 from taskgalaxy_ops.errors import DamageError
@@ -62,9 +63,13 @@ class Plan:
         return sorted(self.material.votes.get(pair, ()), key=lambda v: (order.get(v.judge, len(order)), v.judge))
 
     def location(self, image: ImageId) -> str:
-        """Where an image is found: a path within the release, or the URI of its bytes in the store."""
+        """Where an image is found: a path within the release, or the URI of its bytes in the store.
+
+        Of a ``file://`` URI the plain path is left: trainers and `datasets` open that, and not the URI.
+        """
         if image not in self.copied:
-            return self.material.image_uri(image)
+            uri = self.material.image_uri(image)
+            return unquote(urlsplit(uri).path) if uri.startswith("file://") else uri
         kind = self.material.images[image].format
         extension = _EXTENSIONS.get(kind, kind if re.fullmatch("[a-z0-9]{1,9}", kind) else "bin")
         return f"images/{image[:2]}/{image}.{extension}"
@@ -82,19 +87,20 @@ class Plan:
 
     @cached_property
     def parts(self) -> dict[str, list[list[Pair]]]:
-        """The rows of each Parquet file, by split; one file at least for each."""
+        """The rows of each Parquet file, by split; splits without samples left out."""
         found: dict[str, list[list[Pair]]] = {}
         for split in SPLITS:
-            parts: list[list[Pair]] = [[]]
-            room = _PART_BYTES
+            parts: list[list[Pair]] = []
+            room = 0
             for pair in self.splits[split]:
                 size = self.shown_bytes(pair.image)
-                if parts[-1] and (size > room or len(parts[-1]) == _PART_ROWS):
+                if not parts or size > room or len(parts[-1]) == _PART_ROWS:
                     parts.append([])
                     room = _PART_BYTES
                 parts[-1].append(pair)
                 room -= size
-            found[split] = parts
+            if parts:
+                found[split] = parts
         return found
 
     def shown_bytes(self, image: ImageId) -> int:

@@ -72,9 +72,8 @@ def _llava(plan: Plan, pair: Pair) -> dict[str, Any]:
 
 
 def parquet_files(plan: Plan) -> Iterator[tuple[str, bytes]]:
-    """``data/<split>-00000-of-0000N.parquet``, rows in order of id; one file at least for each split."""
-    for split in SPLITS:
-        parts = plan.parts[split]
+    """``data/<split>-00000-of-0000N.parquet``, rows in order of id; none for an empty split: no reader takes it."""
+    for split, parts in plan.parts.items():
         for number, part in enumerate(parts):
             yield f"data/{split}-{number:05d}-of-{len(parts):05d}.parquet", _parquet(plan, part)
 
@@ -88,7 +87,7 @@ def _parquet(plan: Plan, pairs: Sequence[Pair]) -> bytes:
     largest = max((plan.shown_bytes(image) for image in images), default=0)
     rows = max(1, min(_GROUP_ROWS, _GROUP_BYTES // max(largest, 1)))
     out = io.BytesIO()
-    pq.write_table(table, out, compression="zstd", store_schema=False, write_statistics=False, row_group_size=rows)
+    pq.write_table(table, out, compression="zstd", write_statistics=False, row_group_size=rows)
     return out.getvalue()
 
 

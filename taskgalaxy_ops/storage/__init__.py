@@ -77,7 +77,7 @@ def _check_layout(store: Store) -> None:
 
 
 def s3_options_from_environment(endpoint_url: str | None, region: str | None) -> dict[str, Any]:
-    """boto3 arguments from the settings; keys come from AWS's own environment variables or files, never from settings."""
+    """boto3 arguments from the settings; keys come from AWS's own environment variables or files alone."""
     options: dict[str, Any] = {}
     if endpoint := endpoint_url or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL"):
         options["endpoint_url"] = endpoint

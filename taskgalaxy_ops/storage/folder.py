@@ -42,20 +42,15 @@ class FolderStore:
             raise StoreError(f"store {self._root}: {key!r} is no key (empty or relative part).")
         return self._root.joinpath(*parts)
 
-    def _write_temporary(self, data: bytes) -> Path:
-        path = self._root / _TEMPORARY / uuid.uuid4().hex
-        with path.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        return path
-
     def _place(self, key: str, data: bytes, *, over: bool) -> bool:
         target = self._path(key)
-        temporary: Path | None = None
+        temporary = self._root / _TEMPORARY / uuid.uuid4().hex
         try:
             _make_folder(target.parent)
-            temporary = self._write_temporary(data)
+            with temporary.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
             if over:
                 temporary.replace(target)
             else:
@@ -70,8 +65,7 @@ class FolderStore:
                 f"store {self._root}: writing {key} failed ({error}). Free space or fix the rights."
             ) from error
         finally:
-            if temporary is not None:
-                temporary.unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
 
     def put_if_absent(self, key: str, data: bytes) -> bool:
         try:

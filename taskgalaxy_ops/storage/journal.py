@@ -5,7 +5,8 @@ A home's journal is a log; an entry is a **part** (``{"kind": "replies", "replie
 second's worth), or ``{"kind": "forget", "units": [...]}``, written by a person. The first accepted answer of a unit
 stands, until it is forgotten: an answer asked for before a forget (``seen`` is the log number that the asker had
 read) does not count after it. A terminal reply that is no answer (refusal, malformed to the last repair) is kept as
-an answer with ``terminal``, a reason; a later entry with a real answer replaces it (a better parser), never the reverse.
+an answer with ``terminal``, a reason; a later entry with a real answer replaces it (a better parser), never the
+reverse.
 """
 
 from __future__ import annotations

@@ -74,7 +74,8 @@ class Lease:
                     return
             if _now() >= give_up:
                 raise LeaseLostError(
-                    f"home {self._home}: another worker holds it. Wait for that run to end, or {self._seconds:.0f} s after its death."
+                    f"home {self._home}: another worker holds it. "
+                    f"Wait for that run to end, or {self._seconds:.0f} s after its death."
                 )
             time.sleep(min(1.0, self._seconds / 4))
 

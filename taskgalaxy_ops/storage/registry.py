@@ -1,8 +1,8 @@
 """The registry: a log of scans and removals of sources. It decides which home an image has.
 
-An entry is ``{"kind": "scan", "source", "location", "claims", "rejects", "homes"}``, whose tables are content-named Parquet, or
-``{"kind": "remove", "source"}``. A scan replaces its source's claims. ``homes`` are the image shards that this scan
-cut: an image lives in the home where it was first registered, for good.
+An entry is ``{"kind": "scan", "source", "location", "claims", "rejects", "homes"}``, whose tables are content-named
+Parquet, or ``{"kind": "remove", "source"}``. A scan replaces its source's claims. ``homes`` are the image shards that
+this scan cut: an image lives in the home where it was first registered, for good.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ class Registry:
         return cut
 
     def remove(self, source: str) -> bool:
-        """Take a source's claims away; its images leave what is made from then on, unless another source claims them."""
+        """Take a source's claims away; its images leave what is made from then on, unless another claims them."""
         entry = self._log.append_if(
             lambda entries: {"kind": "remove", "source": source} if source in _scans(entries) else None
         )

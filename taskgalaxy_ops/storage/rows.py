@@ -51,10 +51,11 @@ def to_parquet(rows: Iterable[Any], record: type[Any]) -> bytes:
     return _file(table)
 
 
+# Read in one thread: tables are small, and the threads that Arrow starts have been seen to abort a process at its end.
 def from_parquet(raw: bytes, record: type[Record]) -> list[Record]:
     """The rows of a Parquet file. Raises DamageError if it is none, or its columns are not the record's."""
     try:
-        table = pq.read_table(io.BytesIO(raw))
+        table = pq.read_table(io.BytesIO(raw), use_threads=False, pre_buffer=False)
         if table.schema.names != schema(record).names:
             raise DamageError(f"a shard has columns {table.schema.names}, not those of {record.__name__}.")
         tuples = [field.name for field in table.schema if pa.types.is_list(field.type)]
@@ -87,7 +88,7 @@ def embeddings_to_parquet(ids: Sequence[str], vectors: Vectors) -> bytes:
 def embeddings_from_parquet(raw: bytes) -> tuple[list[str], Vectors]:
     """Ids and vectors ``(n, d)`` float32. Raises DamageError."""
     try:
-        table = pq.read_table(io.BytesIO(raw))
+        table = pq.read_table(io.BytesIO(raw), use_threads=False, pre_buffer=False)
         column = table["vector"].combine_chunks()
         width = table.schema.field("vector").type.list_size
         flat = column.flatten().to_numpy(zero_copy_only=False)

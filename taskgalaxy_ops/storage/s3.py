@@ -45,11 +45,13 @@ class S3Store:
             status = self._client.get_bucket_versioning(Bucket=self._bucket).get("Status")
         except Exception as error:
             raise StoreError(
-                f"store: {self._where} cannot be used ({_short(error)}). Check endpoint_url, the keys, and that the bucket exists."
+                f"store: {self._where} cannot be used ({_short(error)}). "
+                "Check endpoint_url, the keys, and that the bucket exists."
             ) from error
         if status == "Enabled":
             raise StoreError(
-                f"store: {self._where} keeps versions, so a take-down could not erase anything. Use a bucket without versioning."
+                f"store: {self._where} keeps versions, so a take-down could not erase anything. "
+                "Use a bucket without versioning."
             )
 
     @property

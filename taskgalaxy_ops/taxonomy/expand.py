@@ -7,6 +7,7 @@ so that the same replies give the same version in whatever order they came.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -42,14 +43,19 @@ class _Candidate:
 
 
 def expansions(nodes: Iterable[Node], round: int) -> list[Expansion]:
-    """What one round asks: first-level categories, then the children of each live node of level 1 and 2, by path."""
+    """What one round asks: first-level categories, then the children of each live node of level 1 and 2, by path.
+
+    A leaf that a person wrote is a task type for good: growing below it would take it away. One that came from an
+    expansion may become a group.
+    """
     known = list(nodes)
+    leaves = {node.path for node in live_leaves(known)}
     children_of: dict[TaskTypePath, list[str]] = {}
     for node in known:
         children_of.setdefault(labels.parent(node.path), []).append(labels.name(node.path))
     wanted: list[tuple[Kind, TaskTypePath]] = [("level1", "")]
     for node in sorted(known, key=lambda node: node.path):
-        if node.status == LIVE and node.level in _KINDS:
+        if node.status == LIVE and node.level in _KINDS and (node.path not in leaves or node.origin == "expand"):
             wanted.append((_KINDS[node.level], node.path))
     return [Expansion(kind, path, tuple(sorted(children_of.get(path, ()))), round) for kind, path in wanted]
 
@@ -78,9 +84,9 @@ def admit(
 ) -> tuple[list[Node], list[LabelReject]]:
     """The new nodes (origin "expand") and the rejects of one round, each in the order of paths.
 
-    embed: n distinct paths, by their ``labels.label_text``, to vectors (n, d); called once at most. near_duplicate: cosine from which a
-    proposal is the twin of a live leaf, of a live sibling or of what was admitted before it. max_new: nodes at most;
-    what comes later in the order of paths is rejected as over the cap.
+    embed: n distinct paths, by their ``labels.label_text``, to vectors (n, d); called once at most. near_duplicate:
+    cosine from which a proposal is the twin of a live leaf, of a live sibling or of what was admitted before it.
+    max_new: nodes at most; every parent gets its first before any gets its second, the rest is over the cap.
 
     Each proposal comes out once, as a node or a reject. A name may stand once in a version, since task types are
     told apart by it. A node that gets children is no leaf any more. Raises TaxonomyError for a proposal below a
@@ -113,13 +119,29 @@ def admit(
         if neighbour is not None and similarity >= near_duplicate:
             reason, detail = Reason.NEAR_DUPLICATE_LABEL, neighbour
             rejects.append(LabelReject(candidate.path, reason, detail, similarity))
-        elif max_new is not None and len(admitted) >= max_new:
-            rejects.append(LabelReject(candidate.path, Reason.OVER_CAP, f"{max_new} new nodes at most"))
         else:
             neighbours.admit(place)
             names[label] = candidate.path
             admitted.append(Node(candidate.path, labels.level(candidate.path), "expand", LIVE))
+    admitted, over = _capped(admitted, max_new)
+    rejects += [LabelReject(node.path, Reason.OVER_CAP, f"{max_new} new nodes at most") for node in over]
     return admitted, sorted(rejects, key=lambda reject: (reject.path, reject.reason, reject.detail))
+
+
+def _capped(admitted: list[Node], max_new: int | None) -> tuple[list[Node], list[Node]]:
+    """The nodes that stay and those over the cap, each in the order of paths: breadth before depth."""
+    if max_new is None:
+        return admitted, []
+    taken: Counter[TaskTypePath] = Counter()
+    turns: list[tuple[int, int]] = []
+    for place, node in enumerate(admitted):
+        turns.append((taken[labels.parent(node.path)], place))
+        taken[labels.parent(node.path)] += 1
+    stay = {place for _, place in sorted(turns)[:max_new]}
+    return (
+        [node for place, node in enumerate(admitted) if place in stay],
+        [node for place, node in enumerate(admitted) if place not in stay],
+    )
 
 
 def _in_order(proposals: Iterable[tuple[Expansion, str]]) -> list[tuple[TaskTypePath, str, Expansion]]:

@@ -14,7 +14,7 @@ from dataclasses import replace
 from itertools import combinations
 
 import pytest
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
 from taskgalaxy_ops.errors import DamageError, ModelError, SettingsError
 from taskgalaxy_ops.expansion import expand_question
@@ -33,6 +33,8 @@ from taskgalaxy_ops.settings import Model
 from taskgalaxy_ops.storage.budget import Caps, Ledger
 from taskgalaxy_ops.storage.folder import FolderStore
 from taskgalaxy_ops.storage.journal import Journal
+from taskgalaxy_ops.taxonomy import load_seeds
+from taskgalaxy_ops.taxonomy.version import live_leaves
 from taskgalaxy_ops.voting import vote_question
 
 PROMPTS = load_prompts({})
@@ -359,6 +361,7 @@ def test_answers_do_not_depend_on_what_else_is_asked_or_when(truth):
         ("There are two cats and 12 dogs.", "2", "5", "There are five cats and 12 dogs."),
         ("It is a barred gate. It shines.", "red", "blue", r"It is a barred gate. So the answer is blue."),
         ("Cost: $4.50 (net).", "$4.50", "$5.40", "Cost: $5.40 (net)."),
+        ("There is no text. So no.", "No", "Yes", "There is no text. So the answer is Yes."),
         ("The group is \\1.", "\\1", "\\2", "The group is \\2."),
     ],
 )
@@ -597,13 +600,14 @@ def block(round=1):
 @pytest.mark.parametrize("fault", ["rate_limit", "server_error", "hang"])
 def test_what_gets_no_reply_stays_pending_and_the_model_is_left_alone(client, fault):
     with running(SimulatorConfig(faults=Faults(retry_after=0, **{fault: 1}))) as url:
-        teacher = model(url, retries=1, concurrency=1, timeout_seconds=0.3 if fault == "hang" else 20)
-        given = client.ask(expand_question(PROMPTS["expand"], teacher), [block(n) for n in range(5)], size=1)
+        impatient = model(url, retries=1, concurrency=1, timeout_seconds=0.3 if fault == "hang" else 60)
+        blocks = [block(number) for number in range(5)]
+        given = client.ask(expand_question(PROMPTS["expand"], impatient), blocks, size=1)
         assert given == [None] * 5
         assert "gave no reply" in client.gateway.usage.unavailable["sim-teacher"]
-        assert stats(url)["requests"] == 6  # three requests, twice each: then it is left alone
+        assert client.gateway.usage.requests == 6  # three requests, twice each: then it is left alone
         control(url, {"faults": {fault: 0}})
-        given = client.ask(expand_question(PROMPTS["expand"], teacher), [block(n) for n in range(5)], size=1)
+        given = client.ask(expand_question(PROMPTS["expand"], model(url, timeout_seconds=60)), blocks, size=1)
         assert all(answer.value["children"] for answer in given)
 
 
@@ -651,6 +655,66 @@ def test_votes_come_back_through_the_client(truth, client):
         planted = {(p["task_type"], p["question"], p["answer"]) for p in stats(url)["pairs"]["planted"]}
     assert planted == {(p["task_type"], p["question"], p["answer"]) for p in pairs if p["answer"] == "7"}
     assert len({pair_id("i", *(p[n] for n in ("task_type", "question", "question", "answer")), None) for p in pairs})
+
+
+# The real teacher and judges
+
+
+def drawing():
+    """A picture with shapes, colours and a line of text: something for many task types."""
+    image = Image.new("RGB", (480, 360), "white")
+    draw = ImageDraw.Draw(image)
+    draw.ellipse((40, 60, 140, 160), fill="red")
+    draw.rectangle((300, 60, 420, 180), fill="blue")
+    draw.polygon(((180, 330), (240, 220), (300, 330)), fill="green")
+    draw.text((30, 8), "GARDEN PARTY 1987", fill="black", font=ImageFont.load_default(32))
+    out = io.BytesIO()
+    image.save(out, "PNG")
+    return out.getvalue()
+
+
+@pytest.fixture(scope="module")
+def whole_run(tmp_path_factory):
+    """Every seed task type asked of one drawing: what fits, what was written, how each judge voted, the statistics."""
+    pytest.importorskip("rapidocr_onnxruntime")
+    client = Client(tmp_path_factory.mktemp("real"))
+    client.raw = drawing()
+    paths = [{"task_type": node.path} for node in live_leaves(load_seeds())]
+    exact = {letter: JudgeErrors(false_accept=0, false_reject=0) for letter in "abc"}
+    with running(SimulatorConfig(seed=3, wrong_share=0.4, judges=exact)) as url:
+        verdicts = client.ask(filter_question(PROMPTS["filter"], model(url, timeout_seconds=300)), paths, size=16)
+        fitting = [item for item, verdict in zip(paths, verdicts, strict=True) if verdict.value["fits"]]
+        teacher = model(url, timeout_seconds=300)
+        written = client.ask(write_question(PROMPTS["write_plain"], teacher, "plain"), fitting, size=16)
+        pairs = [
+            item | {name: answer.value[name] for name in ("question", "answer")}
+            for item, answer in zip(fitting, written, strict=True)
+        ]
+        judges = [model(url, f"sim-judge-{letter}", timeout_seconds=300) for letter in "abc"]
+        given = [client.ask(vote_question(PROMPTS["vote"], judge, True), pairs, size=16) for judge in judges]
+        ballots = [[answer.value["vote"] for answer in ballot] for ballot in zip(*given, strict=True)]
+        return paths, pairs, ballots, stats(url)
+
+
+def test_the_real_teacher_answers_what_fits_and_nothing_else(whole_run):
+    paths, pairs, _, told = whole_run
+    assert 10 <= len(pairs) < len(paths)
+    assert all(pair["question"] and pair["answer"] for pair in pairs)
+    assert told["pairs"]["written"] == len(pairs)
+    assert told["answered_again"] == 0 and told["faults"] == {}
+
+
+def test_the_real_judges_catch_planted_answers_and_keep_right_ones(whole_run):
+    _, pairs, ballots, told = whole_run
+    planted = {(pair["task_type"], pair["answer"]) for pair in told["pairs"]["planted"]}
+    kept = {True: [], False: []}
+    for pair, ballot in zip(pairs, ballots, strict=True):
+        kept[(pair["task_type"], pair["answer"]) in planted].append(sum(ballot) >= 2)
+    assert len(kept[True]) >= 3 and len(kept[False]) >= 3
+    assert sum(kept[True]) <= 0.2 * len(kept[True])
+    assert sum(kept[False]) >= 0.5 * len(kept[False])
+    for judge in told["votes"].values():
+        assert judge["unknown"] == 0 == judge["erred_on_right"] == judge["erred_on_wrong"]
 
 
 # Statistics that outlive the server

@@ -118,9 +118,9 @@ def reworded(reasoning: str, right: str, wrong: str) -> str:
     """Reasoning that leads, on the face of it, to the wrong answer.
 
     The right answer is replaced wherever it stands as a word (a small number in words too); where it stands nowhere,
-    the last sentence is replaced by one that concludes the wrong one.
+    or is a yes or no, the last sentence is replaced by one that concludes the wrong one.
     """
-    text = _replaced(reasoning, right, wrong)
+    text = reasoning if right.casefold() in {"yes", "no"} else _replaced(reasoning, right, wrong)
     if right.isdecimal() and wrong.isdecimal() and int(right) < len(_NUMBERS):
         word = _NUMBERS[int(wrong)] if int(wrong) < len(_NUMBERS) else wrong
         text = _replaced(text, _NUMBERS[int(right)], word)

@@ -76,7 +76,7 @@ class _Simulator:
     def __init__(self, config: SimulatorConfig, stats: Stats) -> None:
         self._config = config
         self._stats = stats
-        self._pool = ThreadPoolExecutor(config.threads or max(1, cores() - 1), thread_name_prefix="simulated")
+        self._pool = ThreadPoolExecutor(config.threads or cores(), thread_name_prefix="simulated")
 
     @contextlib.asynccontextmanager
     async def lifespan(self, _: Starlette) -> AsyncIterator[None]:

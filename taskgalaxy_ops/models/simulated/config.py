@@ -75,7 +75,7 @@ class SimulatorConfig(_Strict):
     latency_spread: Share = Field(0.0, description="a reply's latency is drawn from latency * (1 ± spread)")
     faults: Faults = Faults()
     api_key: str | None = Field(None, min_length=1, repr=False, description="None: any key will do")
-    threads: int | None = Field(None, ge=1, le=256, description="that compute; None: cores - 1, at least 1")
+    threads: int | None = Field(None, ge=1, le=256, description="that compute; None: one a core")
 
     @model_validator(mode="after")
     def _fits(self) -> SimulatorConfig:

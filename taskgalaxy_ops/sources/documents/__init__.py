@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from random import Random
 
 from taskgalaxy_ops.sources.builtin import Made
-from taskgalaxy_ops.sources.documents import charts
+from taskgalaxy_ops.sources.documents import cards, charts, papers, screens, tables
 from taskgalaxy_ops.sources.documents.canvas import Drawn
 from taskgalaxy_ops.sources.ingest import perceptual_hash
 
@@ -22,13 +22,43 @@ LAYOUTS: dict[str, Callable[[Random], Drawn]] = {
     layout.__name__: layout
     for layout in (
         charts.bar_chart,
+        papers.receipt,
+        screens.settings_screen,
+        cards.direction_sign,
+        tables.data_table,
         charts.line_chart,
+        papers.letter,
+        cards.poster,
+        screens.web_page,
+        tables.calendar,
         charts.pie_chart,
+        papers.form,
+        cards.business_card,
+        screens.slide,
+        tables.menu,
         charts.horizontal_bars,
+        cards.warning_sign,
+        papers.invoice,
+        screens.chat,
+        tables.timetable,
         charts.grouped_bars,
+        cards.book_cover,
+        papers.two_column_page,
+        screens.weather,
+        tables.league_table,
         charts.scatter_plot,
+        cards.ticket,
+        screens.dialog,
+        papers.recipe,
+        tables.school_timetable,
         charts.stacked_bars,
+        cards.opening_hours,
+        screens.inbox,
+        papers.certificate,
+        tables.nutrition_label,
         charts.histogram,
+        cards.parcel_label,
+        screens.code_screen,
         charts.area_chart,
     )
 }

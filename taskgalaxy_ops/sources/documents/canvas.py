@@ -6,7 +6,6 @@ away a drawing on which two texts touch or one leaves the sheet.
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -131,6 +130,8 @@ class Sheet:
         ``anchor`` as in Pillow: l, m, r for left, middle, right and a, m, s for ascender, middle, baseline.
         """
         family = family or self.look.family
+        if family == "aileron" and not text.isascii():  # it has no € and few accents
+            family = "sans"
         while width is not None and size > SMALLEST and self.length(text, size, bold=bold, family=family) > width:
             size -= 1
         font = _font(family, bold, size * SCALE)
@@ -168,12 +169,14 @@ class Sheet:
 
     def wrap(self, text: str, width: float, size: int, *, bold: bool = False) -> list[str]:
         """The lines that a paragraph would have."""
-        characters = max(4, int(width / self.length("n", size, bold=bold)))
-        while True:
-            lines = textwrap.wrap(text, characters, break_long_words=False)
-            if characters <= 4 or all(self.length(line, size, bold=bold) <= width for line in lines):
-                return lines
-            characters -= 1
+        lines: list[str] = []
+        for word in text.split():
+            longer = f"{lines[-1]} {word}" if lines else word
+            if lines and self.length(longer, size, bold=bold) <= width:
+                lines[-1] = longer
+            else:
+                lines.append(word)
+        return lines
 
     def box(
         self, x0: float, y0: float, x1: float, y1: float, fill: str | None = None, *, outline: str | None = None,

@@ -34,7 +34,7 @@ class _Chart:
             "axes.titleweight": r.choice(("bold", "bold", "normal")), "axes.labelsize": self.size,
             "xtick.labelsize": self.size, "ytick.labelsize": self.size, "legend.fontsize": self.size,
             "mathtext.default": "regular",
-            "axes.axisbelow": True, "xtick.major.pad": 12, "ytick.major.pad": 6, "axes.titlepad": 14, "axes.unicode_minus": False,
+            "axes.axisbelow": True, "xtick.major.pad": 12, "ytick.major.pad": 6, "axes.unicode_minus": False,
         }  # fmt: skip
         hue = r.randrange(360)
         self.paper = r.choice(("#ffffff", "#ffffff", "#fcfaf4", hsl(hue, 35, 96)))

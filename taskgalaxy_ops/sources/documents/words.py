@@ -49,6 +49,14 @@ JOBS = _words(
     "Legal Adviser|Data Analyst|Event Planner|Translator|Civil Engineer|Dentist|Marketing Director|Music Teacher|"
     "Landscape Gardener|Financial Planner|Research Scientist|Head Chef"
 )
+FOODS = _words(
+    "Oat biscuits|Tomato sauce|Fruit muesli|Vanilla yoghurt|Potato chips|Peanut butter|Rye crackers|Chocolate bar|"
+    "Vegetable soup|Apple juice|Cheese spread|Rice pudding"
+)
+FORMS = _words(
+    "Membership Application|Library Card Request|Change of Address|Visitor Registration|Course Enrolment|"
+    "Parking Permit|Lost Property Report|Volunteer Form"
+)
 GROCERIES = {
     "Apples 1 kg": (1.5, 4), "Whole milk 1 l": (0.9, 2), "Rye bread": (2, 5), "Butter 250 g": (2, 4),
     "Eggs, ten": (2.5, 4.5), "Tomatoes 500 g": (1.5, 3.5), "Olive oil": (5, 12), "Basmati rice": (2, 5),
@@ -120,12 +128,13 @@ MEASURES = (
     Measure("Points of the teams in {town}", TEAMS, "Points", 3, 88),
     Measure("Visitors by weekday, {town} Museum", WEEKDAYS, "Visitors", 40, 900),
 )
-SERIES = (  # two or more things that are compared
-    ("2021", "2022", "2023", "2024"),
-    ("North", "South", "East", "West"),
-    ("Online", "Shop", "Phone"),
-    ("Adults", "Children", "Seniors"),
-    ("Morning", "Evening", "Night"),
+SERIES = (  # two or more spans that are compared
+    ("2018", "2019", "2020"),
+    ("2021", "2022", "2023"),
+    ("2024", "2025", "2026"),
+    ("Spring", "Summer", "Autumn"),
+    ("January", "February", "March"),
+    ("Week 1", "Week 2", "Week 3"),
 )
 TRENDS = (  # title, axis, low, high: what changes over time
     ("Temperature in {town}", "Degrees Celsius", -5, 30),

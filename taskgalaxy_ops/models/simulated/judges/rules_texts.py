@@ -1,0 +1,285 @@
+"""Rules on printed text: which line, which words, which date, address or number stands there."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from taskgalaxy_ops.models.simulated.judges import finding, layout, words
+from taskgalaxy_ops.models.simulated.judges.finding import Found, SenselessError, short
+from taskgalaxy_ops.models.simulated.judges.readers import Piece
+from taskgalaxy_ops.models.simulated.judges.views import View
+
+if TYPE_CHECKING:
+    from taskgalaxy_ops.models.simulated.judges.checking import Rule
+
+Params = Mapping[str, str]
+
+_MONTH = r"(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*"
+DATE = re.compile(
+    rf"\d{{4}}[-./]\d{{1,2}}[-./]\d{{1,2}}|\d{{1,2}}[-./]\d{{1,2}}[-./]\d{{2,4}}"
+    rf"|\d{{1,2}}(?:st|nd|rd|th)?\.?\s?{_MONTH}\.?,?\s?\d{{4}}|{_MONTH}\.?\s?\d{{1,2}}(?:st|nd|rd|th)?\s?[,.]?\s?\d{{4}}"
+    rf"|\d{{1,2}}(?:st|nd|rd|th)?\.?\s?{_MONTH}\b|{_MONTH}\.?\s?\d{{1,2}}\b|{_MONTH}\.?\s?\d{{4}}",
+    re.IGNORECASE,
+)
+TIME = re.compile(r"(?<!\d)\d{1,2}\s?[:.]\s?\d{2}(?!\d)\s?(?:[ap]\.?m\.?)?|\d{1,2}\s?[ap]\.?m\.?\b", re.IGNORECASE)
+_PERCENT = re.compile(r"\d+(?:[.,]\d+)?\s?[%％]")
+_UNIT = re.compile(
+    r"\d+(?:[.,]\d+)?\s?(?:mg|kg|g|ml|cl|dl|l|km/h|mph|km|cm|mm|m|kcal|kj|kwh|kw|w|v|°c|°f|°|oz|lb|ft|in|mi|min|h|gb|mb)\b",
+    re.IGNORECASE,
+)
+_PHONE = re.compile(r"\+?\(?\d[\d\s().\-/]{5,}\d")
+_MAIL = re.compile(r"[\w.+-]+\s?@\s?[\w.-]+\.?\w+")
+_WEB = re.compile(r"(?:https?[:/;]*|www[.,])?[\w-]+(?:\.[\w-]+)*\.(?:com|org|net|example|info|co|io|de|uk|eu|gov|edu|shop|travel|test)\b[\w/.-]*", re.IGNORECASE)
+_TALL = 0.84  # share of the greatest height from which letters count as about as tall
+_STOPWORDS = {
+    "English": "the and of to in is for with on at by from your our are this that please be will",
+    "German": "der die das und ist ein eine für mit von zu auf nicht bitte den im wir sie ihr",
+    "French": "le la les et est une des pour avec dans sur pas vous nous au du ce votre",
+    "Spanish": "el la los las es una para con por del que en su se al no más",
+    "Italian": "il lo la gli è una per con di che del nel non si alla sono",
+}
+
+
+def line_found(what: str, view: View, *lines: Piece) -> Found:
+    """Right is any of these lines, or the words of one that the reader cut in two."""
+    if not lines:
+        raise SenselessError(f"I read nothing that could be {what}")
+    texts = [line.text for line in lines]
+    return finding.text(what, *texts)
+
+
+def _tallest(view: View, lines: list[Piece]) -> list[Piece]:
+    most = max(line.height for line in lines)
+    return sorted((line for line in lines if line.height >= _TALL * most), key=lambda line: -line.height)
+
+
+def _title(view: View, _: Params) -> Found:
+    lines = layout.need_text(view)
+    upper = [line for line in lines if line.y < 0.5 * view.height] or lines[:1]
+    tall = _tallest(view, upper)
+    joined = [run for run in _runs(lines, tall) if len(run) > 1]
+    return finding.text("the title", *(line.text for line in tall), *(" ".join(p.text for p in run) for run in joined))
+
+
+def _runs(lines: list[Piece], chosen: list[Piece]) -> list[list[Piece]]:
+    """Neighbouring lines that are all among the chosen."""
+    found: list[list[Piece]] = [[]]
+    for line in lines:
+        if line in chosen:
+            found[-1].append(line)
+        elif found[-1]:
+            found.append([])
+    return [run for run in found if run]
+
+
+def _largest(view: View, _: Params) -> Found:
+    return line_found("the largest text", view, *_tallest(view, [*layout.need_text(view), *view.pieces]))
+
+
+def _headings(view: View, _: Params) -> Found:
+    lines = layout.need_text(view, 3)
+    heights = sorted(line.height for line in lines)
+    body = heights[int(len(heights) * 0.4)]
+    tall = [line for line in lines if line.height > 1.12 * body]
+    surely = [line for line in lines if line.height > 1.35 * body]
+
+    def agrees(said: str) -> bool:
+        entries = [part for part in said.split(";") if part.strip()]
+        unseen, _ = words.same_items(entries, [line.text for line in tall], 0.8)
+        _, missed = words.same_items(entries, [line.text for line in surely], 0.8)
+        places = [words.best(entry, [line.text for line in tall])[0] for entry in entries]
+        return not unseen and not missed and places == sorted(places)
+
+    return Found(f"headings: {short('; '.join(line.text for line in surely or tall))}", agrees)
+
+
+def _end_line(index: int, what: str) -> Rule:
+    """A rule that asks for the first or last line."""
+
+    def rule(view: View, _: Params) -> Found:
+        lines = layout.need_text(view)
+        line = lines[index]
+        near = [other for other in lines if abs(other.y - line.y) < 0.5 * min(line.height, other.height)]
+        return line_found(what, view, line, *near)
+
+    return rule
+
+
+def _line_count(view: View, _: Params) -> Found:
+    count = len(layout.need_text(view))
+    return finding.number("the number of lines", count, tolerance=max(0.0, 0.06 * count // 1))
+
+
+def _word_count(view: View, _: Params) -> Found:
+    layout.need_text(view)
+    count = len(layout.printed_words(view))
+    return finding.number("the number of words", count, tolerance=max(1.0, 0.07 * count) if count > 6 else 0.0)
+
+
+def _longest_word(view: View, _: Params) -> Found:
+    layout.need_text(view)
+    printed = layout.printed_words(view)
+    longest = max(printed, key=lambda w: len(words.squash(w)))
+    most = len(words.squash(longest))
+    text = layout.everything(view)
+
+    def agrees(said: str) -> bool:
+        return len(words.squash(said)) >= most - 1 and words.within(said, text, 0.9)
+
+    return Found(f"the longest word is '{short(longest)}'", agrees)
+
+
+def _transcription(view: View, _: Params) -> Found:
+    lines = layout.need_text(view)
+    mine = " ".join(line.text for line in lines)
+
+    def agrees(said: str) -> bool:
+        if words.likeness(said, mine) < 0.84:
+            return False
+        printed = words.squash(mine)
+        strange = [w for w in re.findall(r"\w{4,}", said) if not words.within(w, printed, 0.74)]
+        figures = words.digits(said), words.digits(mine)
+        return len(strange) <= 0.04 * len(said.split()) and words.likeness(f"x{figures[0]}", f"x{figures[1]}") > 0.93
+
+    return Found(f"I read '{short(mine)}'", agrees)
+
+
+def _capitals(view: View, _: Params) -> Found:
+    layout.need_text(view)
+    found = [re.sub(r"^\W+|\W+$", "", word) for word in layout.printed_words(view)]
+    seen = list(dict.fromkeys(w for w in found if sum(c.isalpha() for c in w) >= 2 and w == w.upper()))
+    if not seen:
+        raise SenselessError("I read no word in capitals")
+    whole = " ".join(words.squash(word) for word in seen)
+
+    def agrees(said: str) -> bool:
+        entries = [part.strip() for part in said.split(";") if part.strip()]
+        strange = [entry for entry in entries if entry != entry.upper() or not words.within(entry, whole, 0.8)]
+        told = words.squash(said)
+        missing = [word for word in seen if len(words.squash(word)) > 2 and not words.within(word, told, 0.8)]
+        return not strange and len(missing) <= max(0, len(seen) // 6)
+
+    return Found(f"in capitals: {short(' '.join(seen))}", agrees)
+
+
+def _language(view: View, _: Params) -> Found:
+    layout.need_text(view)
+    printed = [word.strip(".,:;!?").lower() for line in view.lines for word in line.text.split()]
+    counts = {name: sum(word in common.split() for word in printed) for name, common in _STOPWORDS.items()}
+    name = max(counts, key=lambda k: counts[k])
+    return finding.choice("the language", name if counts[name] else "English")
+
+
+def printed(pattern: re.Pattern[str], what: str, least: float = 0.85) -> Rule:
+    """A rule that asks for something with a form of its own: right is what is printed in that form."""
+
+    def rule(view: View, _: Params) -> Found:
+        text = "\n".join([layout.everything(view), *(p.text for p in view.pieces)])
+        seen = [match.group().strip() for match in pattern.finditer(text)]
+        if not seen:
+            raise SenselessError(f"I read no {what}")
+
+        def agrees(said: str) -> bool:
+            return any(same_form(said, value, least) for value in seen)
+
+        return Found(f"I read the {what} '{short(seen[0])}'", agrees)
+
+    return rule
+
+
+def same_form(said: str, seen: str, least: float = 0.85) -> bool:
+    """Whether two dates, addresses or quantities are one: digits exactly, letters nearly."""
+    if words.digits(said) != words.digits(seen):
+        return False
+    return words.likeness(f"x{said}", f"x{seen}") >= least
+
+
+def _year(view: View, _: Params) -> Found:
+    seen = [float(y) for y in re.findall(r"(?<!\d)(?:1[5-9]|20)\d{2}(?!\d)", layout.everything(view))]
+    if not seen:
+        raise SenselessError("I read no year")
+    return finding.number("the year", *dict.fromkeys(seen))
+
+
+def _price(view: View, _: Params) -> Found:
+    text = layout.everything(view)
+    seen = [words.numbers(m.group()) for m in layout.AMOUNT.finditer(text)]
+    seen += [words.numbers(m) for m in re.findall(r"[$€£¥]\s?\d+(?:[.,]\d+)?|\d+(?:[.,]\d+)?\s?[€£$]", text)]
+    values = [v[-1] for v in seen if v]
+    if not values:
+        raise SenselessError("I read no price")
+    return finding.number("the price", *values)
+
+
+def _percentages(view: View, _: Params) -> Found:
+    layout.need_text(view)
+    seen = [m.group() for line in view.lines for m in _PERCENT.finditer(line.text)]
+    return figures_found("the percentages", seen, view)
+
+
+def figures_found(what: str, seen: list[str], view: View) -> Found:
+    """Right is the list of these figures in order; one in ten may be missed, none may be another."""
+    if not seen:
+        raise SenselessError(f"I read none of {what}")
+    mine = [words.digits(s) for s in seen]
+    everything = words.digits(" ".join(p.text for p in view.pieces))
+
+    def agrees(said: str) -> bool:
+        theirs = [words.digits(part) for part in said.split(";") if part.strip()]
+        strange = [t for t in theirs if t not in mine and t not in everything]
+        kept = [t for t in theirs if t in mine]
+        missed = len(mine) - len(kept)
+        order = [mine.index(t) for t in dict.fromkeys(kept)]
+        swaps = sum(a > b for a, b in zip(order, order[1:], strict=False))
+        slack = len(mine) // 8
+        return bool(theirs) and not strange and missed <= slack and len(theirs) - len(mine) <= slack and swaps <= slack
+
+    return Found(f"{what}: {short('; '.join(seen))}", agrees)
+
+
+def _address(view: View, _: Params) -> Found:
+    lines = layout.need_text(view)
+    text = " ".join(line.text for line in lines)
+    if not re.search(r"\d", text):
+        raise SenselessError("I read no address")
+    halves = [line.text for line in lines]
+
+    def agrees(said: str) -> bool:
+        return all(any(words.within(part, line) for line in [*halves, text]) for part in said.split(", ") if part)
+
+    seen = next((line for line in halves if re.search(r"\d", line)), halves[0])
+    return Found(f"I read '{short(seen)}'", agrees)
+
+
+def _sign(view: View, _: Params) -> Found:
+    lines = layout.need_text(view)
+    return finding.text("the sign", " ".join(line.text for line in lines), least=0.86)
+
+
+RULES: dict[str, Rule] = {
+    "title reading": _title,
+    "largest text reading": _largest,
+    "heading listing": _headings,
+    "first line reading": _end_line(0, "the topmost line"),
+    "last line reading": _end_line(-1, "the bottom line"),
+    "text line counting": _line_count,
+    "word counting": _word_count,
+    "longest word finding": _longest_word,
+    "full text transcription": _transcription,
+    "uppercase word finding": _capitals,
+    "language identification": _language,
+    "date reading": printed(DATE, "date"),
+    "year reading": _year,
+    "clock time reading": printed(TIME, "time"),
+    "price reading": _price,
+    "percentage reading": _percentages,
+    "measurement reading": printed(_UNIT, "quantity", 0.7),
+    "phone number extraction": printed(_PHONE, "telephone number", 0.6),
+    "email address extraction": printed(_MAIL, "e-mail address", 0.9),
+    "web address extraction": printed(_WEB, "web address", 0.9),
+    "postal address extraction": _address,
+    "sign reading": _sign,
+    "dialog title reading": _end_line(0, "the window's title"),
+}

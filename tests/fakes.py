@@ -1,0 +1,134 @@
+"""A store in memory whose every operation can be watched, failed or interleaved; and a scheduler that does so.
+
+For tests that look for the one bad order of events. What the promises are is tested on the real stores.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+
+from taskgalaxy_ops.errors import NotFoundError
+from taskgalaxy_ops.storage import Listed
+
+
+class KilledError(BaseException):
+    """The worker is dead: nothing of its own runs any more."""
+
+
+class MemoryStore:
+    """The store's promises on a dict. ``before`` and ``after`` are called around each operation, with its name."""
+
+    url = "memory://"
+
+    def __init__(self) -> None:
+        self.objects: dict[str, bytes] = {}
+        self.written: dict[str, float] = {}
+        self.clock = 0.0
+        self.before: Callable[[str, str], None] = lambda operation, key: None
+        self.after: Callable[[str, str], None] = lambda operation, key: None
+
+    def put_if_absent(self, key: str, data: bytes) -> bool:
+        self.before("put", key)
+        if key not in self.objects:
+            self.objects[key], self.written[key] = data, self.clock
+        same = self.objects[key] == data
+        self.after("put", key)
+        return same
+
+    def replace(self, key: str, data: bytes) -> None:
+        self.before("replace", key)
+        self.objects[key], self.written[key] = data, self.clock
+        self.after("replace", key)
+
+    def get(self, key: str, *, start: int = 0, length: int | None = None) -> bytes:
+        self.before("get", key)
+        if key not in self.objects:
+            raise NotFoundError(f"store {self.url}: no object {key}.")
+        data = self.objects[key][start : None if length is None else start + length]
+        self.after("get", key)
+        return data
+
+    def list(self, prefix: str, *, after: str = "") -> Iterator[Listed]:
+        self.before("list", prefix)
+        found = [Listed(key, len(self.objects[key])) for key in sorted(self.objects) if key.startswith(prefix)]
+        self.after("list", prefix)
+        return iter([listed for listed in found if listed.key > after])
+
+    def delete(self, key: str) -> None:
+        self.before("delete", key)
+        self.objects.pop(key, None)
+        self.after("delete", key)
+
+    def age(self, key: str) -> float:
+        self.before("age", key)
+        if key not in self.written or key not in self.objects:
+            raise NotFoundError(f"store {self.url}: no object {key}.")
+        return self.clock - self.written[key]
+
+
+class _Actor(threading.Thread):
+    def __init__(self, work: Callable[[], None]) -> None:
+        super().__init__(daemon=True)
+        self._work = work
+        self.go, self.parked = threading.Semaphore(0), threading.Semaphore(0)
+        self.ended = False
+        self.doomed = False
+        self.error: BaseException | None = None
+
+    def park(self) -> None:
+        self.parked.release()
+        self.go.acquire()
+        if self.doomed:
+            raise KilledError
+
+    def step(self) -> None:
+        self.go.release()
+        self.parked.acquire()
+
+    def run(self) -> None:
+        self.go.acquire()
+        try:
+            self._work()
+        except KilledError:
+            pass
+        except BaseException as error:  # noqa: BLE001 - given to the test's own thread
+            self.error = error
+        finally:
+            self.ended = True
+            self.parked.release()
+
+
+class Schedule:
+    """Runs actors on a store one operation at a time, in the order that ``choose(n)`` (0 to n-1) says."""
+
+    def __init__(self, store: MemoryStore, choose: Callable[[int], int]) -> None:
+        self._choose = choose
+        self._actors: dict[int, _Actor] = {}
+        store.before = store.after = lambda operation, key: self.pause()
+
+    def pause(self) -> None:
+        """Let others go on, if the caller is an actor."""
+        actor = self._actors.get(threading.get_ident())
+        if actor is not None:
+            actor.park()
+
+    def run(self, works: Sequence[Callable[[], None]], kill: Callable[[int], bool] = lambda actor: False) -> set[int]:
+        """Until all have ended; ``kill(actor)`` is asked before each step. The actors that were killed."""
+        actors = [_Actor(work) for work in works]
+        killed = set()
+        for actor in actors:
+            actor.start()
+            self._actors[actor.ident or 0] = actor
+        while live := [number for number, actor in enumerate(actors) if not actor.ended]:
+            number = live[self._choose(len(live))]
+            if kill(number):
+                actors[number].doomed = True
+                killed.add(number)
+            actors[number].step()
+        for actor in actors:
+            actor.join()
+            self._actors.pop(actor.ident or 0)
+            if actor.error is not None:
+                raise actor.error
+        return killed
