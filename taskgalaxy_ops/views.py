@@ -11,6 +11,7 @@ from taskgalaxy_ops.expansion import ExpandResult
 from taskgalaxy_ops.funnel import StageCounts
 from taskgalaxy_ops.pipeline import IngestReceipt, RunResult
 from taskgalaxy_ops.publishing import ReleaseReceipt
+from taskgalaxy_ops.records import Reason
 from taskgalaxy_ops.taxonomy import Diff
 from taskgalaxy_ops.verify import Findings
 
@@ -21,7 +22,7 @@ _UNITS = {
     "vote": ("pairs", "accepted"),
     "release": ("accepted", "samples"),
 }
-_SHOWN_REJECTS = 20
+_SHOWN = 20
 
 
 def ingested(receipts: Sequence[IngestReceipt]) -> list[str]:
@@ -31,12 +32,13 @@ def ingested(receipts: Sequence[IngestReceipt]) -> list[str]:
             f"{receipt.source}: {receipt.files:,} files, {receipt.images:,} images ({receipt.new_images:,} new, in "
             f"{receipt.new_shards} new shards), {len(receipt.rejects):,} rejects"
         )
-        lines += [
-            f"  {reject.file!r}: {reject.reason} ({reject.detail})" for reject in receipt.rejects[:_SHOWN_REJECTS]
-        ]
-        if (more := len(receipt.rejects) - _SHOWN_REJECTS) > 0:
-            lines.append(f"  … and {more:,} more: --json names them all")
+        lines += [f"  {reject.file!r}: {reject.reason} ({reject.detail})" for reject in receipt.rejects[:_SHOWN]]
+        lines += _more(len(receipt.rejects) - _SHOWN)
     return lines
+
+
+def _more(count: int) -> list[str]:
+    return [f"  … and {count:,} more: --json names them all"] if count > 0 else []
 
 
 def funnel(stages: Sequence[StageCounts]) -> list[str]:
@@ -64,8 +66,13 @@ def expanded(result: ExpandResult) -> list[str]:
     lines = [
         f"taxonomy version {result.version}: {len(result.added)} nodes added, {len(result.rejects)} proposals rejected"
     ]
-    lines += [f"  + {node.path}" for node in result.added]
-    lines += [f"  - {reject.path!r}: {reject.reason} ({reject.detail})" for reject in result.rejects]
+    lines += [f"  + {node.path}" for node in result.added[:_SHOWN]]
+    lines += _more(len(result.added) - _SHOWN)
+    told = [reject for reject in result.rejects if reject.reason != Reason.OVER_CAP]
+    lines += [f"  - {reject.path!r}: {reject.reason} ({reject.detail})" for reject in told[:_SHOWN]]
+    lines += _more(len(told) - _SHOWN)
+    if over := len(result.rejects) - len(told):
+        lines.append(f"  {over:,} new ones are over the cap: raise --max-new or expand again")
     return [*lines, f"this run  {usage_line(result.usage)}"]
 
 
