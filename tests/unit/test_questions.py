@@ -313,7 +313,7 @@ PARTS = {
     "a list for the text": ([entry(1), entry(2, reason=["a"])], [1], "index 2: `reason` must be str"),
     "too long": ([entry(1, reason="x" * 4001), entry(2)], [2], "index 1: `reason` is longer than 4000 characters"),
     "just not too long": ([entry(1, reason="x" * 4000), entry(2)], [1, 2], ""),
-    "both wrong": ([entry(1, fits=0), entry(2, fits=1)], [], "index 1: `fits` must be bool; index 2: `fits` must be bool"),
+    "wrong": ([entry(1, fits=0), entry(2, fits=1)], [], "index 1: `fits` must be bool; index 2: `fits` must be bool"),
 }  # fmt: skip
 
 
@@ -343,7 +343,7 @@ def test_children_are_a_list_of_any_texts_and_nothing_else():
 
 
 def test_invisible_characters_do_not_get_through():
-    text = "\x00a\u202eb\u2066c\u200bd\ufefe\u00adf\ud800g\ue000h\x1b[31mi"
+    text = "\x00a\u202eb\u2066c\u200bd\ufeffe\u00adf\ud800g\ue000h\x1b[31mi"
     asked = units(1)
     answers, _ = FILTER.parse(asked, json.dumps({"verdicts": [entry(1, reason=text)]}))
     reason = answers[asked[0].key].value["reason"]

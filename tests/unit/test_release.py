@@ -598,6 +598,17 @@ def test_escaped_text_is_one_line_without_markup_or_addresses(value):
     assert not re.search(r"://|\bwww\.|@\w", plain)
 
 
+def test_long_text_is_cut_before_it_is_escaped():
+    assert text("<" * 9, 4) == "&#60;&#60;&#60;…"
+
+
+def test_the_card_says_what_was_done_about_images_that_look_alike():
+    held = some_material(2)
+    assert "look alike were kept" in card_of(held, near_duplicate_bits=-1)[1]
+    assert "hashes are equal, one was kept" in card_of(held)[1]
+    assert "differ in 4 of 160 bits at most, one was kept" in card_of(held, near_duplicate_bits=4)[1]
+
+
 def test_licences_are_named_as_the_hub_does():
     named = {"CC BY 4.0": "cc-by-4.0", "CC0": "cc0-1.0", "BSD-3-Clause": "bsd-3-clause", "public domain": "other"}
     assert {licence: identifier(licence) for licence in named} == named

@@ -249,6 +249,16 @@ def test_a_body_that_is_no_json_and_a_path_that_is_not_there(plain_server):
     assert status == 404 and "/v1/chat/completions" in reply["error"]["message"]
 
 
+def test_an_error_of_the_server_s_own_is_told(truth, monkeypatch):
+    def broken(image, path):
+        raise ModuleNotFoundError("No module named 'reader'")
+
+    monkeypatch.setattr(simulated.teacher, "fits", broken)
+    with running(SimulatorConfig()) as url:
+        status, _, reply = chat(url, asks("filter", ["a~b"]), image=picture())
+    assert status == 500 and "No module named 'reader'" in reply["error"]["message"]
+
+
 def test_models_and_health(plain_server):
     listed = call(f"{plain_server}/models")[2]["data"]
     assert [model["id"] for model in listed] == ["sim-teacher", "sim-judge-a", "sim-judge-b", "sim-judge-c"]

@@ -51,7 +51,7 @@ def create_app(config: SimulatorConfig, stats_path: Path | None = None) -> Starl
     return Starlette(
         routes=routes,
         lifespan=simulator.lifespan,
-        exception_handlers={WrongRequestError: simulator.wrong, 404: _not_found, 405: _not_found},
+        exception_handlers={WrongRequestError: simulator.wrong, 404: _not_found, 405: _not_found, 500: _broken},
     )
 
 
@@ -171,6 +171,11 @@ class _Simulator:
 async def _not_found(request: Request, _: Exception) -> Response:
     message = f"There is no {request.method} {request.url.path}; the models are at /v1/chat/completions."
     return JSONResponse(wire.error_body(message, "invalid_request_error", "not_found"), 404)
+
+
+async def _broken(_: Request, error: Exception) -> Response:
+    """An error of the server's own (a package that is not installed): told to the client, and to the server's log."""
+    return JSONResponse(wire.error_body(f"{type(error).__name__}: {error}", "server_error"), 500)
 
 
 async def _hang(request: Request, seconds: float) -> None:

@@ -59,7 +59,7 @@ class Row:
         self.sure = min(s.sure for s in segments)
         self.left, self.right = min(s.left for s in segments), max(s.right for s in segments)
         self.top, self.bottom = min(s.top for s in segments), max(s.bottom for s in segments)
-        self.letters = max(s.letters for s in segments)
+        self.size = max(s.size for s in segments)  # of capitals, in pixels
 
 
 class Scene:
@@ -104,9 +104,18 @@ class Scene:
         return {COLOURS[i]: float(counts[i]) for i in np.argsort(-counts, kind="stable") if counts[i]}
 
     @lazy
+    def _read(self) -> tuple[list[Segment], int]:
+        return reading.read(self.rgb) if min(self.image.size) >= _LEAST_READ else ([], 0)
+
+    @property
     def segments(self) -> list[Segment]:
-        """All text that was found, sure or not."""
-        return reading.read(self.rgb) if min(self.image.size) >= _LEAST_READ else []
+        """All level text that was found, sure or not."""
+        return self._read[0]
+
+    @property
+    def unread(self) -> int:
+        """How many texts were found, but not read: upright ones, for example."""
+        return self._read[1]
 
     @lazy
     def rows(self) -> list[Row]:
@@ -139,10 +148,10 @@ class Scene:
 
     @lazy
     def flat(self) -> float:
-        """Share of pixels that differ from their right-hand and lower neighbour by at most 2: high in graphics."""
+        """Share of pixels that are as light as their right-hand and lower neighbour: high in graphics."""
         light = self.light
         across, down = np.abs(np.diff(light, axis=1))[:-1], np.abs(np.diff(light, axis=0))[:, :-1]
-        return float((np.maximum(across, down) <= 2).mean())
+        return float((np.maximum(across, down) == 0).mean())
 
     @lazy
     def top_colours(self) -> float:
@@ -155,12 +164,20 @@ class Scene:
     @lazy
     def graphic(self) -> bool:
         """Whether it was clearly drawn by a computer: flat areas of few colours."""
-        return self.flat > 0.6 and self.top_colours > 0.6
+        return self.flat > 0.5 and self.top_colours > 0.6
 
     @lazy
     def photo(self) -> bool:
         """Whether it is clearly a photograph; many images are neither clearly one nor the other."""
-        return self.flat < 0.45 and self.top_colours < 0.5 and len(self.segments) < 8
+        if self.flat > 0.3 or len(self.segments) > 7:
+            return False
+        return self.top_colours < 0.5 or (self.grey and len(np.unique(self.light)) > 150)
+
+    @lazy
+    def grey(self) -> bool:
+        """Whether there are only shades of grey."""
+        pixels = self.small.astype(np.int16)
+        return float(np.percentile(pixels.max(axis=2) - pixels.min(axis=2), 99.5)) <= 6
 
     @lazy
     def classes(self) -> list[tuple[int, float]]:
@@ -192,7 +209,7 @@ def name_colours(of: NDArray[np.float32]) -> NDArray[np.int8]:
     vivid = (saturation > 0.3) & (value > 0.28)
     rules = {
         "black": value < 0.16,
-        "white": (saturation < 0.06) & (value > 0.93),
+        "white": (saturation < 0.035) & (value > 0.95),
         "grey": (saturation < 0.09) & (value > 0.25) & (value < 0.82),
         "red": vivid & ((hue < 11) | (hue > 349)) & (saturation > 0.62) & (value > 0.68),
         "orange": vivid & (hue > 19) & (hue < 38) & (saturation > 0.65) & (value > 0.82),

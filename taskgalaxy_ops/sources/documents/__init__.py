@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from random import Random
 
 from taskgalaxy_ops.sources.builtin import Made
-from taskgalaxy_ops.sources.documents import cards, charts, papers, screens, tables
+from taskgalaxy_ops.sources.documents import cards, charts, drawings, papers, screens, tables
 from taskgalaxy_ops.sources.documents.canvas import Drawn
 from taskgalaxy_ops.sources.ingest import perceptual_hash
 
@@ -25,32 +25,38 @@ LAYOUTS: dict[str, Callable[[Random], Drawn]] = {
         papers.receipt,
         screens.settings_screen,
         cards.direction_sign,
+        drawings.town_map,
         tables.data_table,
         charts.line_chart,
         papers.letter,
         cards.poster,
         screens.web_page,
         tables.calendar,
+        drawings.flowchart,
         charts.pie_chart,
         papers.form,
         cards.business_card,
         screens.slide,
         tables.menu,
+        drawings.venn_diagram,
         charts.horizontal_bars,
         cards.warning_sign,
         papers.invoice,
         screens.chat,
         tables.timetable,
+        drawings.floor_plan,
         charts.grouped_bars,
         cards.book_cover,
         papers.two_column_page,
         screens.weather,
         tables.league_table,
+        drawings.food_chain,
         charts.scatter_plot,
         cards.ticket,
         screens.dialog,
         papers.recipe,
         tables.school_timetable,
+        drawings.family_tree,
         charts.stacked_bars,
         cards.opening_hours,
         screens.inbox,

@@ -142,6 +142,26 @@ class Sheet:
         self.texts.append((text, rounded((x0 / SCALE, y0 / SCALE, x1 / SCALE, y1 / SCALE))))
         return self.texts[-1][1]
 
+    def upright(self, x: float, y: float, text: str, size: int = 20, *, fill: str | None = None) -> Box:
+        """Write one line from bottom to top, its middle at (x, y); returns its box."""
+        font = _font("sans" if self.look.family == "aileron" else self.look.family, False, size * SCALE)
+        wide, tall = round(font.getlength(text)), round(size * SCALE * 1.3)
+        mask = Pillow.new("L", (wide, tall))
+        ImageDraw.Draw(mask).text((0, tall / 2), text, 255, font, "lm")
+        mask = mask.transpose(Pillow.Transpose.ROTATE_90)
+        left, top = round(x * SCALE - tall / 2), round(y * SCALE - wide / 2)
+        self.image.paste(fill or self.look.ink, (left, top), mask)
+        box = rounded((left / SCALE, top / SCALE, (left + tall) / SCALE, (top + wide) / SCALE))
+        self.texts.append((text, box))
+        return box
+
+    def tint(self, x: float, y: float, radius: float, fill: str, opacity: float) -> None:
+        """A circle that lets through what is below it."""
+        mask = Pillow.new("L", self.image.size)
+        place = [side * SCALE for side in (x - radius, y - radius, x + radius, y + radius)]
+        ImageDraw.Draw(mask).ellipse(place, round(255 * opacity))
+        self.image.paste(fill, (0, 0), mask)
+
     def length(self, text: str, size: int, *, bold: bool = False, family: str | None = None) -> float:
         """How wide a line would be, in pixels."""
         return _font(family or self.look.family, bold, size * SCALE).getlength(text) / SCALE

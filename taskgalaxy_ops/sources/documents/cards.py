@@ -76,7 +76,7 @@ def warning_sign(r: Random) -> Drawn:
         ("WARNING", "#f28c00", "#161616", ("Hot surface", "Strong magnet", "Slippery floor", "Loud noise")),
         ("CAUTION", "#ffd500", "#161616", ("Wet floor", "Low ceiling", "Mind the step", "Forklift trucks")),
         ("NOTICE", "#1256a3", "#ffffff", ("Staff only", "Wear a helmet", "Keep door closed", "Wash your hands")),
-        ("SAFETY FIRST", "#13753d", "#ffffff", ("Emergency exit", "First aid room", "Assembly point", "Eye wash station")),
+        ("SAFETY FIRST", "#13753d", "#ffffff", ("Emergency exit", "First aid", "Assembly point", "Eye wash")),
     ))  # fmt: skip
     text = r.choice(texts)
     more = r.choice(("No entry for visitors", "Ask the staff for help", f"Call {words.phone(r)}", "Keep children away",

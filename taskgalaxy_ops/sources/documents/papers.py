@@ -22,7 +22,8 @@ def money(cents: int) -> str:
 def receipt(r: Random) -> Drawn:
     """A till receipt whose total is the sum of its lines."""
     look, size = Look.of(r, ("mono", "mono", "sans")), r.choice((19, 20, 21))
-    shop, day, currency = words.shop(r), words.date(r), r.choice(("EUR", "USD", "GBP"))
+    day, currency = words.date(r), r.choice(("EUR", "USD", "GBP"))
+    shop = f"{r.choice(words.BRANDS)} {r.choice(('Market', 'Grocery', 'Deli', 'Foods', 'Corner Shop'))}"
     clock = words.clock(r.randint(480, 1300))
     items = []
     for name in r.sample(list(words.GROCERIES), r.randint(3, 9)):
@@ -121,10 +122,8 @@ def letter(r: Random) -> Drawn:
     look, size = Look.of(r, ("serif", "stix", "sans", "aileron")), r.choice((19, 20, 21))
     writer, reader, day = words.person(r), words.person(r), words.date(r)
     meeting = day + datetime.timedelta(days=r.randint(9, 40))
-    place, clock = (
-        f"the {r.choice(words.BRANDS)} {r.choice(('Hotel', 'Library', 'Café', 'Hall'))}",
-        words.clock(r.randint(36, 76) * 15),
-    )
+    place = f"the {r.choice(words.BRANDS)} {r.choice(('Hotel', 'Library', 'Café', 'Hall'))}"
+    clock = words.clock(r.randint(36, 76) * 15)
     matter, reason = r.choice((
         ("Invitation", "we would like to invite you to our {event}"), ("Your visit", "we look forward to the {event}"),
         ("Change of date", "we have to move the {event}"), ("Volunteers wanted", "we need helpers for the {event}"),
@@ -141,7 +140,7 @@ def letter(r: Random) -> Drawn:
     street, town = words.street(r), words.town(r)
     trial = Sheet(width, 10, look)
     lines = sum(len(trial.wrap(text, inner, size)) for text in body)
-    sheet = Sheet(width, round(440 + lines * size * 1.5 + 3 * size + 150), look)
+    sheet = Sheet(width, round(380 + lines * size * 1.5 + 7 * size + 60), look)
     for line, text in enumerate((writer, street, town)):
         sheet.text(width - 70, 60 + line * size * 1.5, text, size, bold=line == 0, anchor="rm")
     sheet.text(70, 200, reader, size, anchor="lm")
@@ -164,11 +163,9 @@ def form(r: Random) -> Drawn:
     """A filled-in form with boxes that are ticked or not."""
     look, size = Look.of(r), r.choice((18, 19, 20))
     name, day = words.person(r), words.date(r)
-    title = r.choice(("Membership Application|Library Card Request|Change of Address|Visitor Registration|"
-                      "Course Enrolment|Parking Permit|Lost Property Report|Volunteer Form").split("|"))  # fmt: skip
+    title = r.choice(words.FORMS)
     every = {
-        "Full name": name, "Date of birth": words.long_date(day.replace(year=day.year - r.randint(20, 60), day=min(day.day, 28))),
-        "Street": words.street(r), "Town": words.town(r), "E-mail": words.mail(name), "Phone": words.phone(r),
+        "Full name": name, "Date of birth": words.long_date(words.date(r) - datetime.timedelta(days=r.randint(9000, 24000))),
         "Occupation": r.choice(words.JOBS), "Customer no.": str(r.randint(100000, 999999)),
     }  # fmt: skip
     fields = {key: every[key] for key in every if key == "Full name" or r.random() < 0.75}
@@ -250,17 +247,19 @@ def two_column_page(r: Random) -> Drawn:
 def recipe(r: Random) -> Drawn:
     """Ingredients with amounts, and steps."""
     look, size = Look.of(r), r.choice((18, 19, 20))
-    dish = r.choice([dish for course in ("Mains", "Desserts", "Starters") for dish in words.DISHES[course]])
-    stock = {"flour": "g", "butter": "g", "sugar": "g", "milk": "ml", "cream": "ml", "rice": "g", "onions": "", "eggs": "",
-             "tomatoes": "", "carrots": "", "cheese": "g", "stock": "ml", "mushrooms": "g", "lemons": ""}  # fmt: skip
+    fruit = r.choice((*words.FRUITS[:9], "Carrot", "Onion", "Cheese", "Tomato")).removesuffix("s")
+    dish = f"{fruit} {r.choice(('Tart', 'Bake', 'Cake', 'Pie'))}"
+    rest = {"sugar": "g", "milk": "ml", "cream": "ml", "honey": "g", "eggs": "", "carrots": "", "nuts": "g",
+            "cheese": "g", "yoghurt": "g", "lemons": "", "oats": "g", "apples": ""}  # fmt: skip
+    stock = {"flour": "g", "butter": "g"} | {name: rest[name] for name in r.sample(list(rest), r.randint(3, 6))}
     ingredients = {
-        name: (f"{r.randint(2, 20) * 25} {unit}" if unit else str(r.randint(1, 6))).strip()
-        for name, unit in ((name, stock[name]) for name in r.sample(list(stock), r.randint(4, 7)))
+        name: f"{r.randint(2, 20) * 25} {unit}" if unit else str(r.randint(1, 6)) for name, unit in stock.items()
     }
     oven, minutes, people = r.choice((160, 170, 180, 190, 200, 220)), r.randint(4, 18) * 5, r.choice((2, 4, 6, 8))
     names = list(ingredients)
     steps = [
-        f"Mix the {names[0]} with the {names[1]} in a large bowl.", f"Add the {names[2]} and stir for {r.randint(2, 9)} minutes.",
+        f"Mix the {names[0]} with the {names[1]} in a large bowl.",
+        f"Add the {names[2]} and stir for {r.randint(2, 9)} minutes.",
         f"Put in the {' and the '.join(names[3:5])}.", f"Bake at {oven} °C for {minutes} minutes.",
         r.choice(("Let it cool and serve.", "Serve hot.", "Serve with a green salad.")),
     ]  # fmt: skip

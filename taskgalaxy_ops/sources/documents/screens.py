@@ -23,9 +23,7 @@ def settings_screen(r: Random) -> Drawn:
     look, size = Look.of(r, _FAMILIES), r.choice((20, 21, 22))
     dark, ground, surface, ink = _dark(r)
     app = f"{r.choice(words.BRANDS)} {r.choice(('Mail', 'Maps', 'Music', 'Photos', 'Notes', 'Player'))}"
-    names = ("Notifications|Dark mode|Location|Bluetooth|Automatic updates|Sound|Save data|Sync contacts|Night light|"
-             "Captions|Vibration|Backup").split("|")  # noqa: SIM905  # fmt: skip
-    switches = {name: r.random() < 0.5 for name in r.sample(names, r.randint(4, 7))}
+    switches = {name: r.random() < 0.5 for name in r.sample(words.SWITCHES, r.randint(4, 7))}
     if "Dark mode" in switches:
         switches["Dark mode"] = dark
     slider, level = r.choice(("Volume", "Brightness", "Text size")), r.randint(1, 19) * 5
@@ -59,28 +57,24 @@ def dialog(r: Random) -> Drawn:
         ("question", "Delete file", f"Do you want to delete {file} for good?", ("Cancel", "Delete")),
         ("question", "Unsaved changes", f"Save the changes to {file} before closing?", ("Don't save", "Cancel", "Save")),
         ("error", "Cannot open file", f"{file} is damaged or has an unknown format.", ("Close", "Retry")),
-        ("error", "No connection", f"The server could not be reached. Error code {r.randint(100, 599)}.", ("Cancel", "Retry")),
+        ("error", "No connection", f"The server does not answer. Error code {r.randint(100, 599)}.", ("Cancel", "Retry")),
         ("info", "Update finished", f"Version {r.randint(1, 9)}.{r.randint(0, 20)} has been installed.", ("OK",)),
         ("info", "Low battery", f"Your battery is at {r.randint(3, 19)}%. Please plug in the charger.", ("OK",)),
-        ("warning", "Disk almost full", f"Only {r.randint(100, 900)} MB are left on drive {r.choice('CDEF')}.", ("Ignore", "Clean up")),
+        ("warning", "Disk full", f"Only {r.randint(100, 900)} MB left on drive {r.choice('CDEF')}.", ("Ignore", "Clean up")),
     ))  # fmt: skip
     sheet = Sheet(
         r.randrange(740, 901, 20), r.randrange(500, 581, 20), look, hsl(r.randrange(360), 45, r.randint(35, 70))
     )
     width, height = sheet.width, sheet.height
     left, top, right, bottom = 90, 90, width - 90, height - 90
-    sheet.box(left + 8, top + 10, right + 8, bottom + 10, "#00000040"[:7], radius=12)
+    sheet.box(left + 8, top + 10, right + 8, bottom + 10, hsl(hue, 45, light - 14), radius=12)
     sheet.box(left, top, right, bottom, "#fafafa", radius=12)
     sheet.box(left, top, right, top + 56, look.accent, radius=12)
     sheet.box(left, top + 30, right, top + 56, look.accent)
     sheet.text(left + 24, top + 28, title, size + 2, bold=True, fill="#ffffff", anchor="lm")
     sheet.text(right - 28, top + 28, "x", size + 4, bold=True, fill="#ffffff", anchor="mm")
-    colour, sign = {
-        "question": ("#2f6fd0", "?"),
-        "error": ("#cc2b2b", "!"),
-        "info": ("#2f8f4e", "i"),
-        "warning": ("#e39b10", "!"),
-    }[kind]
+    colour = {"question": "#2f6fd0", "error": "#cc2b2b", "info": "#2f8f4e", "warning": "#e39b10"}[kind]
+    sign = {"question": "?", "info": "i"}.get(kind, "!")
     sheet.circle(left + 66, top + 128, 34, colour)
     sheet.text(left + 66, top + 128, sign, 40, bold=True, fill="#ffffff", anchor="mm", family="sans")
     sheet.paragraph(left + 124, top + 98, message, right - left - 156, size, fill="#1d1d1d")
@@ -195,7 +189,7 @@ def slide(r: Random) -> Drawn:
 def chat(r: Random) -> Drawn:
     """Two people who make an appointment."""
     look, size = Look.of(r, _FAMILIES), r.choice((19, 20, 21))
-    dark, ground, surface, ink = _dark(r)
+    _, ground, surface, ink = _dark(r)
     other, minute = r.choice(words.FIRST), r.randint(480, 1200)
     event, day = r.choice(words.EVENTS), r.choice(words.WEEKDAYS)
     clock, place = words.clock(r.randint(36, 80) * 15), f"{r.choice(words.STREETS)} {r.choice(words.ROADS)}"
@@ -239,13 +233,10 @@ def inbox(r: Random) -> Drawn:
     """A list of mails, some unread."""
     look, size = Look.of(r, _FAMILIES), r.choice((18, 19, 20))
     _, ground, surface, ink = _dark(r)
-    subjects = ("Minutes of the meeting|Your order has been sent|Lunch on Friday?|Invoice attached|Holiday pictures|"
-                "Password changed|Reminder: dentist|Offer for a new roof|Welcome aboard|Question about the plan|"
-                "Flight confirmation|Happy birthday!").split("|")  # noqa: SIM905  # fmt: skip
     mails = [
         {"from": words.person(r), "subject": subject, "time": words.clock(minute), "unread": r.random() < 0.4}
         for subject, minute in zip(
-            r.sample(subjects, 7), sorted(r.sample(range(400, 1300), 7), reverse=True), strict=True
+            r.sample(words.SUBJECT_LINES, 7), sorted(r.sample(range(400, 1300), 7), reverse=True), strict=True
         )
     ][: r.randint(4, 7)]
     folders = {

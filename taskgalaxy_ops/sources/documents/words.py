@@ -57,6 +57,15 @@ FORMS = _words(
     "Membership Application|Library Card Request|Change of Address|Visitor Registration|Course Enrolment|"
     "Parking Permit|Lost Property Report|Volunteer Form"
 )
+SWITCHES = _words(
+    "Notifications|Dark mode|Location|Bluetooth|Automatic updates|Sound|Save data|Sync contacts|Night light|Captions|"
+    "Vibration|Backup"
+)
+SUBJECT_LINES = _words(
+    "Minutes of the meeting|Your order has been sent|Lunch on Friday?|Invoice attached|Holiday pictures|"
+    "Password changed|Reminder: dentist|Offer for a new roof|Welcome aboard|Question about the plan|"
+    "Flight confirmation|Happy birthday!"
+)
 GROCERIES = {
     "Apples 1 kg": (1.5, 4), "Whole milk 1 l": (0.9, 2), "Rye bread": (2, 5), "Butter 250 g": (2, 4),
     "Eggs, ten": (2.5, 4.5), "Tomatoes 500 g": (1.5, 3.5), "Olive oil": (5, 12), "Basmati rice": (2, 5),
@@ -95,7 +104,7 @@ MONTHS = (
 WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 SUBJECTS = _words("Maths English Biology History Physics Art Music Sport Chemistry Geography Latin Drama")
 ANIMALS = _words("Dogs Cats Rabbits Horses Goats Ducks Geese Sheep Cows Parrots Hamsters Turtles")
-FRUITS = _words("Apples Pears Plums Cherries Grapes Oranges Lemons Peaches Melons Mangoes Kiwis Figs")
+FRUITS = _words("Apples Pears Plums Apricots Grapes Oranges Lemons Melons Bananas Mangoes Kiwis Figs")
 SPORTS = _words("Football Tennis Swimming Rowing Hockey Cycling Running Judo Climbing Sailing Golf Chess")
 VEHICLES = _words("Cars Trucks Buses Trams Bicycles Scooters Ferries Trains Taxis Vans")
 PRODUCTS = _words("Lamps Chairs Desks Shelves Sofas Beds Mirrors Clocks Rugs Stools Tables Vases")

@@ -12,6 +12,7 @@ _WIDE = {"red": (335, 25), "yellow": (35, 80), "green": (65, 185), "blue": (180,
 
 
 def _ranked(scene: Scene) -> tuple[list[tuple[str, float]], float]:
+    need(scene.graphic or not scene.grey, "a picture in shades of grey")
     return list(scene.shares.items()), float((scene.names == UNCLEAR).mean())
 
 
@@ -92,7 +93,7 @@ def share_of(scene: Scene) -> Found:
     need(unclear < 0.1, "many pixels have no clear colour")
     questions = []
     for colour, share in ranked:
-        if 0.1 < share + unclear / 2 < 0.92:
+        if colour != "grey" and 0.15 < share + unclear / 2 < 0.92:
             near = 5 * round(20 * (share + unclear / 3))
             wrong = [f"about {n} %" for n in (near - 40, near - 30, near + 30, near + 40) if 3 < n < 98]
             why = f"Counting pixels, {_per_cent(share)} are {colour}. Rounded to steps of five, that is {near} %."
@@ -118,15 +119,13 @@ def palette(scene: Scene) -> Found:
 @skill("colour~colour properties~greyscale or colour")
 def greyscale(scene: Scene) -> Found:
     _, saturation, value = (scene.hsv[..., i] for i in range(3))
-    spread = scene.small.astype(np.int16)
-    tint = float(np.percentile(spread.max(axis=2) - spread.min(axis=2), 99.5))
     coloured = float(((saturation > 0.25) & (value > 0.25)).mean())
-    need(tint <= 6 or coloured > 0.1, "there is too little colour to be sure")
+    need(scene.grey or coloured > 0.1, "there is too little colour to be sure")
     need(len(np.unique(scene.light)) > 24, "the image has too few tones")
-    answer = "in shades of grey" if tint <= 6 else "in colour"
+    answer = "in shades of grey" if scene.grey else "in colour"
     why = (
         "Red, green and blue are equal in practically all pixels. So there are only shades of grey."
-        if tint <= 6
+        if scene.grey
         else f"{_per_cent(coloured).capitalize()} of the pixels are clearly coloured. So it is a colour image."
     )
     return one(f"an image {answer}", answer, ("in colour", "in shades of grey"), why)

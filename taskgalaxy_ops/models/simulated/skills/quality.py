@@ -29,7 +29,7 @@ def brightness(scene: Scene) -> Found:
     need(mean < 75 or 105 < mean < 150 or mean > 185, "the brightness lies between two levels")
     answer = "dark" if mean < 75 else "bright" if mean > 185 else "medium"
     why = f"The mean luminance is {round(mean)} on a scale from 0 to 255. That is {_level(answer)}."
-    return one(f"an image of {answer} brightness", answer, ("dark", "bright"), why)
+    return one(f"an image of {answer} brightness" if answer == "medium" else f"a {answer} image", answer, ("dark", "bright"), why)
 
 
 def _level(answer: str) -> str:
@@ -100,7 +100,7 @@ def _extreme_region(scene: Scene, sign: int, word: str) -> Found:
 @skill("image quality & photography~technical quality~sharpness assessment")
 def sharpness(scene: Scene) -> Found:
     need(min(scene.image.size) >= _LEAST, "the image is too small to judge its quality")
-    need(scene.top_colours < 0.8 and scene.flat < 0.85 and len(scene.segments) < 4, "not a photograph")
+    need(not scene.graphic and len(scene.segments) < 4, "not a photograph")
     light = scene.light
     spread = float(np.percentile(light, 99) - np.percentile(light, 1))
     need(spread > 40, "the image has too little contrast to judge its edges")
@@ -167,6 +167,7 @@ def symmetry(scene: Scene) -> Found:
 def detail(scene: Scene) -> Found:
     need(min(scene.image.size) >= _LEAST and len(scene.segments) < 4, "too small, or a page of text")
     share = float((scene.edges > 12).mean())
+    need(share > 0.1 or scene.top_colours > 0.5, "few edges, but many colours")
     need(share < 0.04 or share > 0.4, "neither clearly plain nor clearly full of detail")
     answer = "plain" if share < 0.04 else "full of detail"
     why = f"About {round(100 * share)} % of the image's points lie on an edge. That makes it {answer}."
@@ -179,7 +180,7 @@ def border(scene: Scene) -> Found:
     need(min(scene.image.size) >= _LEAST, "the image is too small to have a frame")
     sides = [pixels, pixels[::-1], pixels.transpose(1, 0, 2), pixels[:, ::-1].transpose(1, 0, 2)]
     varied = min(float(side[:3].std(axis=(0, 1)).max()) for side in sides)
-    if varied > 25:
+    if varied > 25 and not scene.graphic:
         why = "Along all four sides the outermost pixels vary as much as the picture itself. So there is no plain frame."
         return one("a picture that runs to its edges", "No", ("Yes", "No"), why)
     ground = np.median(pixels[:2].reshape(-1, 3), axis=0)
@@ -205,8 +206,8 @@ def _frame_depth(side: NDArray[np.int16], ground: NDArray[np.float64]) -> float:
 @skill("image quality & photography~photographic technique~photo or drawing")
 def photo_or_drawing(scene: Scene) -> Found:
     need(min(scene.image.size) >= 64, "the image is too small to tell")
-    photo = scene.photo and scene.classes[0][1] > 0.4
-    need(photo or (scene.graphic and scene.flat > 0.75), "neither clearly a photograph nor clearly a graphic")
+    photo = scene.photo and not scene.graphic
+    need(photo or (scene.graphic and scene.flat > 0.55), "neither clearly a photograph nor clearly a graphic")
     answer = "photograph" if photo else "graphic"
     why = (
         "The tones change gradually and vary from pixel to pixel nearly everywhere. So it is a photograph."

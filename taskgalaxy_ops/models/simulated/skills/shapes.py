@@ -129,7 +129,7 @@ def _kind(mask: NDArray[np.bool_]) -> str | None:
 def _shapes(scene: Scene) -> list[Thing]:
     found = things(scene)
     need(found and all(t.kind for t in found) and len(found) <= 12, "no plain geometric shapes stand alone here")
-    need(not scene.segments, "this is text, not a drawing of shapes")
+    need(scene.graphic and not scene.segments, "not a plain drawing of shapes")
     return found
 
 

@@ -1,0 +1,81 @@
+"""A galaxy in a real S3 server, with simulated models as processes of their own."""
+
+from __future__ import annotations
+
+import shutil
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from galaxies import Commands, Models
+
+from taskgalaxy_ops.galaxy import Galaxy
+from taskgalaxy_ops.services import SeaweedFS
+from taskgalaxy_ops.settings import Settings, parse_settings
+from taskgalaxy_ops.sources.builtin import build
+
+JUDGES = ("a", "b", "c")
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve images of three kinds."""
+    folder = tmp_path_factory.mktemp("pictures")
+    for name, limit in (("photos", 3), ("documents", 5), ("shapes", 4)):
+        made = build(name, folder / f"{name} built", limit)
+        shutil.copytree(made, folder / "all" / name)
+    return folder / "all"
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> Iterator[Models]:
+    server = Models(tmp_path / "models")
+    try:
+        yield server.start()
+    finally:
+        server.stop(grace=0)
+
+
+@pytest.fixture
+def settings(
+    seaweedfs: SeaweedFS, models: Models, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Settings]:
+    """Makes settings for a new store prefix; what is named replaces whole fields."""
+    for name, value in seaweedfs.environment.items():
+        monkeypatch.setenv(name, value)
+    prefix = uuid.uuid4().hex
+
+    def make(**changes: Any) -> Settings:
+        def model(name: str) -> dict[str, Any]:
+            return {
+                "name": name,
+                "base_url": models.base_url,
+                "model": name,
+                "simulated": True,
+                "list_price": {"input": 2.5, "output": 10},
+            }
+
+        raw: dict[str, Any] = {
+            "store": f"s3://{seaweedfs.bucket}/{prefix}",
+            "sources": {"mixed": {"location": str(pictures)}},
+            "ingest": {"shard_images": 4},
+            "match": {"k": 40},
+            "teacher": model("sim-teacher"),
+            "judges": [model(f"sim-judge-{letter}") for letter in JUDGES],
+            "run": {"lease_seconds": 3},
+        }
+        return parse_settings({**raw, **changes})
+
+    return make
+
+
+@pytest.fixture
+def galaxy(settings: Callable[..., Settings]) -> Galaxy:
+    return Galaxy.open(settings())
+
+
+@pytest.fixture
+def commands(tmp_path: Path) -> Commands:
+    return Commands(tmp_path)

@@ -1,0 +1,59 @@
+"""What the end-to-end tests drive: the simulated models and the command line, each as processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from taskgalaxy_ops.services import Simulator
+from taskgalaxy_ops.settings import Settings
+
+
+class Models(Simulator):
+    """Simulated models whose counts start at nothing."""
+
+    def stats(self) -> dict[str, Any]:
+        with urllib.request.urlopen(f"{self.url}/stats", timeout=10) as reply:
+            found: dict[str, Any] = json.load(reply)
+        return found
+
+    def control(self, **changes: Any) -> None:
+        request = urllib.request.Request(f"{self.url}/control", json.dumps(changes).encode(), method="POST")
+        with urllib.request.urlopen(request, timeout=10) as reply:
+            assert reply.status == 200
+
+    def kill(self) -> None:
+        """As a machine that loses power."""
+        assert self.pid is not None
+        os.killpg(self.pid, signal.SIGKILL)
+        self.stop(grace=0)
+
+
+class Commands:
+    """The command line as processes, as a person or a scheduler would run it."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def start(self, settings: Settings, *arguments: str) -> subprocess.Popen[str]:
+        file = self._folder / "settings.yaml"
+        file.write_text(yaml.safe_dump(settings.model_dump(mode="json")), encoding="utf-8")
+        command = [sys.executable, "-m", "taskgalaxy_ops.cli", *arguments, "--settings", str(file), "--json"]
+        return subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        )
+
+    def run(self, settings: Settings, *arguments: str, code: int = 0) -> dict[str, Any]:
+        process = self.start(settings, *arguments)
+        out, error = process.communicate(timeout=300)
+        assert process.returncode == code, error
+        found: dict[str, Any] = json.loads(out) if out else {"error": error}
+        return found

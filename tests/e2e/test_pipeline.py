@@ -1,0 +1,219 @@
+"""From images to a release, in a real S3 server, with the simulated models; then again, and with things in the way."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from galaxies import Commands, Models
+
+from taskgalaxy_ops import pipeline, publishing, reporting
+from taskgalaxy_ops.catalogue import Catalogue
+from taskgalaxy_ops.expansion import expand
+from taskgalaxy_ops.galaxy import Galaxy
+from taskgalaxy_ops.harvest import Harvest, bill
+from taskgalaxy_ops.overview import explain, plan, status
+from taskgalaxy_ops.settings import Settings, SourceSettings
+from taskgalaxy_ops.taxonomy import add_types
+from taskgalaxy_ops.verify import verify
+
+
+def whole(galaxy: Galaxy) -> publishing.ReleaseReceipt:
+    """Ingest, generate and release everything."""
+    for source in galaxy.settings.sources:
+        pipeline.ingest(galaxy, source)
+    result = pipeline.generate(galaxy)
+    assert result.pending == 0, result.reasons
+    return publishing.publish(galaxy)
+
+
+def test_two_runs_make_one_release(settings: Callable[..., Settings], models: Models, tmp_path: Path) -> None:
+    galaxy = Galaxy.open(settings())
+    pipeline.ingest(galaxy, "mixed")
+    expand(galaxy, max_new=5)
+    first = whole(galaxy)
+    assert first.made
+    assert first.release.samples > 10
+    before = models.stats()
+    assert before["answered_again"] == 0
+    assert before["asked_again"] == []
+
+    again = Galaxy.open(settings())  # nothing kept in memory
+    second = whole(again)
+    assert (second.release, second.made) == (first.release, False)
+    assert "encoder" not in again.__dict__, "a second run must not even load the encoder"
+    assert models.stats()["requests"] == before["requests"]
+
+    found = verify(again)
+    assert found.damage == []
+    assert found.checked["image"] == 12
+    assert found.checked["release"] == 1
+    local = publishing.fetch(again, second.release, tmp_path / "copy")
+    assert "simulated" in (local / "README.md").read_text("utf-8").lower()
+    page = tmp_path / "page.html"
+    reporting.write(page, reporting.report_data(Harvest(again)))
+    assert "simulated" in page.read_text("utf-8").lower()
+
+
+def test_the_funnel_adds_up_and_tells_each_stage(galaxy: Galaxy, models: Models) -> None:
+    receipt = whole(galaxy)
+    harvest = Harvest(galaxy)
+    stages = {counts.stage: counts for counts in [*harvest.funnel, receipt.funnel]}
+    assert stages["filter"].units_in == 12 * 40
+    assert stages["write"].units_in == stages["filter"].units_out
+    assert stages["vote"].units_in == stages["write"].units_out == len(harvest.pairs)
+    assert stages["release"].units_in == stages["vote"].units_out == len(harvest.samples)
+    paid = bill(galaxy)
+    stats = models.stats()
+    assert paid.all.calls == sum(stats["calls"].values())
+    assert paid.all.list_cost > 0
+    assert paid.all.cost == 0
+    spent = galaxy.ledger().spent()
+    assert (spent.calls, spent.cost) == (paid.all.calls, 0)
+    told = status(galaxy)
+    assert told["pending"] == 0
+    assert told["simulated"] is True
+    assert all(stage["units"] == 0 for stage in plan(galaxy)["stages"])
+    sample = harvest.samples[0]
+    (fate,) = explain(galaxy, sample.pair)["matches"]
+    assert fate["task_type"] == sample.task_type
+    assert any(pair["accepted"] for pair in fate["pairs"])
+
+
+def test_a_new_source_asks_only_for_its_new_images(
+    settings: Callable[..., Settings], models: Models, pictures: Path
+) -> None:
+    old = {"old": {"location": str(pictures / "photos")}}
+    whole(Galaxy.open(settings(sources=old)))
+    before = models.stats()
+    both = {**old, "more": {"location": str(pictures)}}  # holds the old ones too
+    galaxy = Galaxy.open(settings(sources=both))
+    pipeline.ingest(galaxy, "more")
+    needed = sum(h.stages["filter"].missing for h in pipeline.generate(galaxy, ask=False, commit=False).homes)
+    assert needed == 9 * 40
+    whole(galaxy)
+    after = models.stats()
+    assert after["units"]["by_stage"]["filter"] - before["units"]["by_stage"]["filter"] == needed
+    assert after["asked_again"] == []
+
+
+def test_new_task_types_ask_only_for_pairs_that_enter_the_top_k(galaxy: Galaxy, models: Models) -> None:
+    whole(galaxy)
+    before = models.stats()["units"]["by_stage"]
+    old = {(m.image, m.task_type) for m in _matches(galaxy)}
+    catalogue = Catalogue(galaxy)
+    base = catalogue.version()
+    new = [
+        f"colour~colour of things~{thing} colour identification" for thing in ("sky", "wall", "flower", "fur", "car")
+    ]
+    new += [f"shapes & patterns~shape recognition~{name}" for name in ("circle test", "square test", "triangle test")]
+    new += ["ocr~scene text ocr~banner reading", "counting~window counting"]
+    catalogue.publish(base.number, add_types(base.nodes, new), [], "hand")
+    whole(galaxy)
+    entered = {(m.image, m.task_type) for m in _matches(galaxy)} - old
+    assert entered, "none of the new types came near any image: the test shows nothing"
+    after = models.stats()
+    assert after["units"]["by_stage"]["filter"] - before["filter"] == len(entered)
+    assert after["asked_again"] == []
+
+
+def _matches(galaxy: Galaxy) -> list[pipeline.Match]:
+    shards = pipeline.generate(galaxy, last_stage="match").matches
+    return [match for shard in shards.values() for match in galaxy.shards.load(shard, "matches", pipeline.Match)]
+
+
+@pytest.mark.parametrize("moment", [3, 12, 25])
+def test_a_killed_run_is_gone_on_with(
+    settings: Callable[..., Settings], models: Models, commands: Commands, moment: int
+) -> None:
+    chosen = settings()
+    commands.run(chosen, "ingest")
+    models.control(latency=0.05)
+    process = commands.start(chosen, "generate")
+    try:
+        while models.stats()["requests"] < moment:
+            assert process.poll() is None, "it ended before it was killed"
+            time.sleep(0.02)
+        os.killpg(process.pid, signal.SIGKILL)
+    finally:
+        process.communicate()
+    models.control(latency=0)
+    spent_calls = models.stats()
+    commands.run(chosen, "generate")
+    stats = models.stats()
+    # Only what was in flight or not yet flushed is asked twice: a second's worth at most.
+    assert sum(each["asked"] - 1 for each in stats["asked_again"]) <= spent_calls["units"]["asked"]
+    assert all(each["asked"] == 2 for each in stats["asked_again"])
+    killed = commands.run(chosen, "release")["release"]
+    undisturbed = settings(store=chosen.store + "-undisturbed")
+    commands.run(undisturbed, "ingest")
+    commands.run(undisturbed, "generate")
+    assert commands.run(undisturbed, "release")["release"]["content"] == killed["content"]
+
+
+def test_models_that_die_and_come_back(settings: Callable[..., Settings], models: Models, commands: Commands) -> None:
+    chosen = settings()
+    quick = settings(
+        teacher={**chosen.teacher.model_dump(mode="json"), "retries": 0},
+        judges=[{**judge.model_dump(mode="json"), "retries": 0} for judge in chosen.judges],
+    )
+    commands.run(quick, "ingest")
+    models.control(latency=0.05)
+    process = commands.start(quick, "generate")
+    while models.stats()["requests"] < 5:
+        time.sleep(0.02)
+    models.kill()
+    out, error = process.communicate(timeout=120)
+    assert process.returncode == 3, error
+    assert "pending" in out
+    commands.run(quick, "release", code=1)  # refused while anything is pending
+    models.start()
+    commands.run(quick, "generate")
+    assert commands.run(quick, "release")["made"]
+
+
+def test_faults_lose_nothing_and_ask_nothing_twice_for_good(
+    settings: Callable[..., Settings], models: Models, galaxy: Galaxy
+) -> None:
+    expected = whole(galaxy).release.content
+    faults = {"rate_limit": 0.1, "server_error": 0.1, "malformed": 0.1, "truncated": 0.05, "retry_after": 0}
+    models.control(faults=faults)
+    rough = Galaxy.open(settings(store=galaxy.settings.store + "-rough"))
+    assert whole(rough).release.content == expected
+
+
+def test_the_budget_stops_the_run_and_says_what_is_left(settings: Callable[..., Settings], models: Models) -> None:
+    galaxy = Galaxy.open(settings(budget={"max_calls": 7}))
+    pipeline.ingest(galaxy, "mixed")
+    result = pipeline.generate(galaxy)
+    assert result.pending > 0
+    assert any("7 calls of 7" in reason and "raise the cap" in reason for reason in result.reasons)
+    assert sum(models.stats()["calls"].values()) <= 7
+    richer = Galaxy.open(settings())
+    assert pipeline.generate(richer).pending == 0
+    assert models.stats()["asked_again"] == []
+
+
+def test_broken_files_are_named_and_the_others_go_through(
+    settings: Callable[..., Settings], pictures: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "my images; rm -rf"
+    folder.mkdir()
+    good = sorted(path for path in pictures.rglob("*") if path.suffix in {".png", ".jpg", ".jpeg"})[:4]
+    for number, path in enumerate(good):
+        (folder / f"größe {number} '\"$(x)\n{path.suffix}").write_bytes(path.read_bytes())
+    (folder / "empty.png").write_bytes(b"")
+    (folder / "text.jpg").write_text("no image")
+    (folder / "cut.png").write_bytes(good[0].read_bytes()[: good[0].stat().st_size // 2])
+    (folder / "twice.png").write_bytes(good[0].read_bytes())
+    galaxy = Galaxy.open(settings(sources={"mine": SourceSettings(location=str(folder)).model_dump()}))
+    receipt = pipeline.ingest(galaxy, "mine")
+    named = {reject.file: reject.reason for reject in receipt.rejects}
+    assert receipt.images == 4
+    assert set(named) >= {"empty.png", "text.jpg", "cut.png"}
+    assert len(named) == 4  # of the twins, the later name
+    assert whole(galaxy).release.images > 0
