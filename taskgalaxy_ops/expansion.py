@@ -22,7 +22,7 @@ from taskgalaxy_ops.records import LabelReject, Node
 from taskgalaxy_ops.settings import Model
 from taskgalaxy_ops.storage import keys
 from taskgalaxy_ops.storage.journal import Answer
-from taskgalaxy_ops.taxonomy import Expansion, admit, children, expansions, live_leaves
+from taskgalaxy_ops.taxonomy import Expansion, admit, children, expansions, label_text, live_leaves
 
 _LONGEST_LIST = 1000
 
@@ -93,7 +93,7 @@ def expand(
         added, rejects = admit(
             proposals,
             nodes,
-            lambda texts: galaxy.checked_encoder().encode_texts(texts),
+            lambda paths: galaxy.checked_encoder().encode_texts([label_text(path) for path in paths]),
             galaxy.settings.taxonomy.near_duplicate,
             left,
         )

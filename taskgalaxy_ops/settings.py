@@ -22,7 +22,7 @@ Variant = Literal["plain", "chain_of_thought"]
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class S3Settings(_Strict):
@@ -78,7 +78,9 @@ class Model(_Strict):
     base_url: str = Field(pattern=r"^https?://", description="e.g. https://api.openai.com/v1")
     model: str = Field(min_length=1)
     revision: str | None = Field(None, description="change it when the weights behind the name changed")
-    api_key_env: str = Field("OPENAI_API_KEY", description="environment variable that holds the key")
+    api_key_env: str = Field(
+        "OPENAI_API_KEY", pattern="^[A-Za-z_][A-Za-z0-9_]*$", description="environment variable that holds the key"
+    )
     price: Price = Price()
     list_price: Price | None = Field(None, description="what the same tokens cost elsewhere; for comparison only")
     temperature: float = Field(0.0, ge=0, le=2)
@@ -104,7 +106,7 @@ class TaxonomySettings(_Strict):
 class WriteSettings(_Strict):
     """What the teacher writes for each fitting pair."""
 
-    variants: tuple[Variant, ...] = ("plain",)
+    variants: tuple[Variant, ...] = Field(("plain",), min_length=1)
 
 
 class VoteSettings(_Strict):
@@ -168,12 +170,22 @@ class Settings(_Strict):
         names = [judge.name for judge in judges]
         if len(set(names)) != len(names):
             raise ValueError(f"judges need different names, not {names}")
+        seen: dict[tuple[object, ...], str] = {}
+        for judge in judges:
+            asked = (judge.model, judge.revision, judge.temperature, judge.image_side, judge.image_quality)
+            if (other := seen.setdefault(asked, judge.name)) != judge.name:
+                raise ValueError(
+                    f"{other!r} and {judge.name!r} are one judge, since they ask {judge.model!r} the same: its one "
+                    "reply would count twice. Give one of them another model, revision or temperature"
+                )
         return judges
 
     @model_validator(mode="after")
     def _fits(self) -> Settings:
         if self.vote.quorum > len(self.judges):
             raise ValueError(f"vote.quorum is {self.vote.quorum}, but there are {len(self.judges)} judges: lower it")
+        if any(judge.name == self.teacher.name and judge != self.teacher for judge in self.judges):
+            raise ValueError(f"teacher and a judge are both named {self.teacher.name!r}, but differ: rename one")
         if self.release.validation + self.release.test >= 1:
             raise ValueError("release.validation and release.test leave nothing to train on: lower them")
         return self
@@ -184,15 +196,33 @@ class Settings(_Strict):
         return self.teacher.simulated or any(judge.simulated for judge in self.judges)
 
 
+_OWN_WORDS = {"missing": "is missing: add it", "extra_forbidden": "no such field: remove it or mend its name"}
+
+
+class _Loader(yaml.SafeLoader):
+    """Plain YAML, in which a field that is there twice is a mistake, and not the first one's silent end."""
+
+    def compose_mapping_node(self, anchor: dict[Any, yaml.Node]) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in seen:
+                    problem = f"{key.value!r} is there twice: remove one"
+                    raise yaml.composer.ComposerError(problem=problem, problem_mark=key.start_mark)
+                seen.add(key.value)
+        return node
+
+
 def load_settings(path: Path, overrides: Mapping[str, Any] | None = None) -> Settings:
     """Settings from a YAML file, with ``overrides`` of whole top-level fields. Raises SettingsError."""
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        raw = yaml.load(path.read_text(encoding="utf-8"), _Loader) or {}
     except FileNotFoundError as error:
         raise SettingsError(
             f"settings {path}: no such file. `taskgalaxy settings` prints one to start from."
         ) from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, yaml.YAMLError) as error:  # ValueError: not UTF-8, or no such date
         raise SettingsError(f"settings {path}: cannot be read as YAML ({error}).") from error
     if not isinstance(raw, dict):
         raise SettingsError(f"settings {path}: must be `field: value` lines, not a {type(raw).__name__}.")
@@ -204,11 +234,20 @@ def parse_settings(raw: Mapping[str, Any], where: str = "settings") -> Settings:
     try:
         return Settings.model_validate(raw)
     except ValidationError as error:
-        lines = [f"settings {where}: {error.error_count()} mistake(s)."]
-        for item in error.errors():
+        # A list whose items are wrong counts as too short as well: that would only confuse.
+        places = [item["loc"] for item in error.errors()]
+        errors = [
+            item
+            for item in error.errors()
+            if item["type"] != "too_short" or sum(place[: len(item["loc"])] == item["loc"] for place in places) == 1
+        ]
+        lines = [f"settings {where}: {len(errors)} mistake(s)."]
+        for item in errors:
             field = ".".join(str(part) for part in item["loc"]) or "(whole file)"
-            value = "" if item["type"] == "missing" else f" is {_shown(item['input'])}"
-            message = "no such field: remove it or mend its name" if item["type"] == "extra_forbidden" else item["msg"]
+            # A message of our own names its values; an unknown field may hold a secret, and so may one about keys.
+            silent = item["type"] in {"missing", "extra_forbidden", "value_error"} or "key" in field
+            value = "" if silent else f" is {_shown(item['input'])}"
+            message = _OWN_WORDS.get(item["type"], item["msg"].removeprefix("Value error, "))
             lines.append(f"  {field}{value}: {message}")
         raise SettingsError("\n".join(lines)) from error
 

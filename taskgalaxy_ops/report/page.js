@@ -157,7 +157,7 @@
   };
 
   const chip = (label, changes) => {
-    const button = written("button", "chip", `${label} ✕`);
+    const button = written("button", "chip", `✕ ${label}`);
     button.type = "button";
     button.setAttribute("aria-label", `Remove the filter ${label}`);
     button.addEventListener("click", () => change(changes));

@@ -81,7 +81,10 @@ def treemap_svg(counts: Mapping[TaskTypePath, int], unit: str, height: int = 560
     if not parts:
         return ""
     label = f"Treemap of {count(len(drawn))} task types by number of {unit}"
-    return f'<svg class="treemap" viewBox="0 0 {_WIDTH} {height}" role="group" aria-label="{esc(label)}">{"".join(parts)}</svg>'
+    return (
+        f'<svg class="treemap" viewBox="0 0 {_WIDTH} {height}" role="group" aria-label="{esc(label)}">'
+        f"{''.join(parts)}</svg>"
+    )
 
 
 def _group(name: str, total: int, leaves: Sequence[tuple[int, str]], box: Box, look: tuple[str, str]) -> str:
@@ -97,16 +100,17 @@ def _group(name: str, total: int, leaves: Sequence[tuple[int, str]], box: Box, l
     ]
     if head and caption:
         parts.append(f'<text class="caption" x="{inner.x + 6:.1f}" y="{inner.y + 14:.1f}">{esc(caption)}</text>')
-    whole = _link(name, f"{name}: {count(total)} {unit}, {count(len(leaves))} task types", "".join(parts))
-    rest = total - sum(units for units, _ in leaves)
-    tiles = [*leaves, (rest, name)] if rest else list(leaves)
+    whole = _link(name, f"{name}: {count(total)} {unit}", "".join(parts))
+    tiles = [(units, path, f"{' › '.join(path.split('~'))}: {count(units)} {unit}") for units, path in leaves]
+    if rest := total - sum(units for units, _ in leaves):
+        tiles.append((rest, name, f"{name}, its smaller task types together: {count(rest)} {unit}"))
     field = Box(inner.x + 2, inner.y + head + 1, max(inner.width - 4, 0), max(inner.height - head - 3, 0))
-    placed = zip(tiles, squarify([units for units, _ in tiles], field), strict=True)
-    drawn = "".join(_tile(path, units, unit, at) for (units, path), at in placed)
+    placed = zip(tiles, squarify([units for units, _, _ in tiles], field), strict=True)
+    drawn = "".join(_tile(path, units, label, at) for (units, path, label), at in placed)
     return f'<g class="{hue}">{whole}{drawn}</g>'
 
 
-def _tile(path: str, units: int, unit: str, box: Box) -> str:
+def _tile(path: str, units: int, label: str, box: Box) -> str:
     name = path.split("~")[-1]
     width, height = max(box.width - 1.5, 0.5), max(box.height - 1.5, 0.5)
     drawn = f'<rect class="tile" x="{box.x:.1f}" y="{box.y:.1f}" width="{width:.1f}" height="{height:.1f}" rx="2"/>'
@@ -115,7 +119,7 @@ def _tile(path: str, units: int, unit: str, box: Box) -> str:
         drawn += f'<text class="leaf" x="{box.x + 5:.1f}" y="{box.y + 14 + 13 * line:.1f}">{esc(text)}</text>'
     if lines and height > 13 * len(lines) + 20:
         drawn += f'<text class="units" x="{box.x + 5:.1f}" y="{box.y + 15 + 13 * len(lines):.1f}">{count(units)}</text>'
-    return _link(path, f"{' › '.join(path.split('~'))}: {count(units)} {unit}", drawn)
+    return _link(path, label, drawn)
 
 
 def _lines(name: str, width: float, most: int) -> list[str]:

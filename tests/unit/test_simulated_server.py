@@ -688,22 +688,29 @@ def whole_run(tmp_path_factory):
     """Every seed task type asked of one drawing: what fits, what was written, how each judge voted, the statistics."""
     pytest.importorskip("rapidocr_onnxruntime")
     client = Client(tmp_path_factory.mktemp("real"))
-    client.raw = drawing()
+    client.raw = drawing()  # sent at up to 256 pixels, as model() says
     paths = [{"task_type": node.path} for node in live_leaves(load_seeds())]
     exact = {letter: JudgeErrors(false_accept=0, false_reject=0) for letter in "abc"}
     with running(SimulatorConfig(seed=3, wrong_share=0.4, judges=exact)) as url:
-        verdicts = client.ask(filter_question(PROMPTS["filter"], model(url, timeout_seconds=300)), paths, size=16)
-        fitting = [item for item, verdict in zip(paths, verdicts, strict=True) if verdict.value["fits"]]
-        teacher = model(url, timeout_seconds=300)
-        written = client.ask(write_question(PROMPTS["write_plain"], teacher, "plain"), fitting, size=16)
+
+        def ask(question, items):
+            answers = client.ask(question, items, size=16)
+            assert None not in answers
+            return [answer.value for answer in answers]
+
+        patient = {"timeout_seconds": 600, "retries": 0}
+        verdicts = ask(filter_question(PROMPTS["filter"], model(url, **patient)), paths)
+        fitting = [item for item, verdict in zip(paths, verdicts, strict=True) if verdict["fits"]]
+        written = ask(write_question(PROMPTS["write_plain"], model(url, **patient), "plain"), fitting)
         pairs = [
-            item | {name: answer.value[name] for name in ("question", "answer")}
-            for item, answer in zip(fitting, written, strict=True)
+            item | {name: value[name] for name in ("question", "answer")}
+            for item, value in zip(fitting, written, strict=True)
         ]
-        judges = [model(url, f"sim-judge-{letter}", timeout_seconds=300) for letter in "abc"]
-        given = [client.ask(vote_question(PROMPTS["vote"], judge, True), pairs, size=16) for judge in judges]
-        ballots = [[answer.value["vote"] for answer in ballot] for ballot in zip(*given, strict=True)]
-        return paths, pairs, ballots, stats(url)
+        judges = [model(url, f"sim-judge-{letter}", **patient) for letter in "abc"]
+        given = [
+            [value["vote"] for value in ask(vote_question(PROMPTS["vote"], judge, True), pairs)] for judge in judges
+        ]
+        return paths, pairs, list(zip(*given, strict=True)), stats(url)
 
 
 def test_the_real_teacher_answers_what_fits_and_nothing_else(whole_run):

@@ -133,7 +133,9 @@ def _spaced(characters: list[str], places: NDArray[np.float64], ink: NDArray[np.
     limit = _limit(gaps, ink, bool(said))
     text = kept[0][0]
     for number, (character, _) in enumerate(kept[1:]):
-        wide = gaps[number] > limit * (0.7 if number in said else 1) and character not in ",.;:!?"
+        before = kept[number][0]
+        share = 0.7 if number in said else 1.6 if before.isdigit() and character.isdigit() else 1.0
+        wide = gaps[number] > limit * share and character not in ",.;:!?"
         text += (" " if wide else "") + character
     text = unicodedata.normalize("NFKC", text).translate(_PLAIN)
     return unicodedata.normalize("NFC", " ".join(text.split()))

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from random import Random
 
 from taskgalaxy_ops.sources.builtin import Made
-from taskgalaxy_ops.sources.documents import cards, charts, drawings, papers, screens, tables
+from taskgalaxy_ops.sources.documents import cards, charts, drawings, figures, papers, screens, tables
 from taskgalaxy_ops.sources.documents.canvas import Drawn
 from taskgalaxy_ops.sources.ingest import perceptual_hash
 
@@ -27,45 +27,53 @@ LAYOUTS: dict[str, Callable[[Random], Drawn]] = {
         cards.direction_sign,
         drawings.town_map,
         tables.data_table,
+        figures.clock_face,
         charts.line_chart,
         papers.letter,
         cards.poster,
         screens.web_page,
         tables.calendar,
         drawings.flowchart,
+        figures.coloured_shapes,
         charts.pie_chart,
         papers.form,
         cards.business_card,
         screens.slide,
         tables.menu,
         drawings.venn_diagram,
+        figures.labelled_diagram,
         charts.horizontal_bars,
         cards.warning_sign,
         papers.invoice,
         screens.chat,
         tables.timetable,
         drawings.floor_plan,
+        figures.blackboard,
         charts.grouped_bars,
         cards.book_cover,
         papers.two_column_page,
         screens.weather,
         tables.league_table,
         drawings.food_chain,
+        figures.geometry_figure,
         charts.scatter_plot,
         cards.ticket,
         screens.dialog,
         papers.recipe,
         tables.school_timetable,
         drawings.family_tree,
+        figures.thermometers,
         charts.stacked_bars,
         cards.opening_hours,
         screens.inbox,
         papers.certificate,
         tables.nutrition_label,
+        figures.pattern_puzzle,
         charts.histogram,
         cards.parcel_label,
         screens.code_screen,
         charts.area_chart,
+        figures.noughts_and_crosses,
     )
 }
 

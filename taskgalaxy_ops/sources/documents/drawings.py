@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from random import Random
 
 from taskgalaxy_ops.sources.documents import words
@@ -30,6 +31,11 @@ def town_map(r: Random) -> Drawn:
     for _ in range(9):
         tree_x, tree_y = r.uniform(x + 50, x + block_w - 50), r.choice((y + 52, y + block_h - 52))
         sheet.circle(tree_x, tree_y, 9, "#6ea85a")
+    for row in (*rows, height):
+        for column in columns:
+            if (row, column) != (rows[park[0] + 1], columns[park[1]]) and r.random() < 0.6:
+                left, top = column + r.randint(40, 90), row - r.randint(150, 165)
+                sheet.box(left, top, left + r.randint(50, 110), top + r.randint(36, 60), "#d9d2c2", outline="#bfb6a2")
     sheet.text(x + block_w / 2, y + block_h / 2, park_name, size, fill="#2d5a22", anchor="mm", width=block_w - 90)
     streets = []
     for number, row in enumerate(rows):
@@ -48,9 +54,12 @@ def town_map(r: Random) -> Drawn:
         sheet.upright(column, rows[0] + (rows[1] - rows[0]) / 2, street["name"], size, fill="#444444")
     kinds = {"Hospital": "#d12f2f", "School": "#2f62c9", "Bank": "#2f8f46", "Museum": "#8344b5", "Station": "#444444",
              "Hotel": "#c2649a", "Church": "#7b4a2b", "Cinema": "#0f8f8f", "Post office": "#b88a00"}  # fmt: skip
-    corners = [(row, column, side) for row in rows for column in columns for side in (-1, 1)]
     places = []
-    free = [c for c in corners if not (c[0] == rows[park[0]] and c[1] == columns[park[1]])]
+    below = rows[park[0] + 1]  # a place stands above its street: none may stand in the park
+    taken = {(below, columns[park[1]], 1), (below, columns[park[1] + 1], -1)}
+    free = [
+        c for c in ((row, column, side) for row in rows for column in columns for side in (-1, 1)) if c not in taken
+    ]
     for kind, (row, column, side) in zip(r.sample(list(kinds), r.randint(3, 5)), r.sample(free, 5), strict=False):
         left, top = column + (28 if side > 0 else -60), row - 58
         sheet.box(left, top, left + 32, top + 32, kinds[kind], radius=6)
@@ -120,14 +129,14 @@ def floor_plan(r: Random) -> Drawn:
     sheet.text(50, 48, title, size + 6, bold=True, anchor="lm")
     left, top, right, bottom = 50.0, 90.0, width - 50.0, height - 50.0
     cut = top + (bottom - top) * r.uniform(0.42, 0.58)
-    scale = r.uniform(80, 110)  # pixels a metre
+    scale = r.uniform(60, 85)  # pixels a metre
     names = r.sample(("Kitchen", "Bedroom", "Bathroom", "Office", "Hall", "Dining room", "Nursery", "Guest room"), 6)
     names[r.randrange(2)] = "Living room"
-    rooms = []
+    rooms: list[dict[str, str]] = []
     for y0, y1, number in ((top, cut, r.randint(2, 3)), (cut, bottom, r.randint(2, 3))):
         inner = sorted((right - left) * (n + r.uniform(-0.12, 0.12)) / number for n in range(1, number))
         edges = [left, *(left + edge for edge in inner), right]
-        for x0, x1 in zip(edges, edges[1:], strict=False):
+        for x0, x1 in pairwise(edges):
             name = names[len(rooms)]
             area = f"{(x1 - x0) * (y1 - y0) / scale**2:.1f} m²"
             sheet.box(x0, y0, x1, y1, hsl(r.randrange(360), 45, 92), outline="#222222", line=6)
@@ -146,7 +155,7 @@ def floor_plan(r: Random) -> Drawn:
 def family_tree(r: Random) -> Drawn:
     """Grandparents, parents and children."""
     look, size = Look.of(r), r.choice((19, 20, 21))
-    last, names = r.choice(words.LAST), r.sample(words.FIRST, 9)
+    last, names = r.choice(words.LAST), r.sample(words.FIRST, 11)
     children = r.randint(2, 3)
     counts = [r.randint(0, 2) for _ in range(children)]
     counts[r.randrange(children)] = 2
@@ -168,7 +177,7 @@ def family_tree(r: Random) -> Drawn:
         parent = next(rest)
         people.append((x, ys[1], parent))
         sheet.line([(x, turn), (x, ys[1])], None, 2.5)
-        own = [(x + (number - (count - 1) / 2) * 150, next(rest, f"{last[:3]}a")) for number in range(count)][:count]
+        own = [(x + (number - (count - 1) / 2) * 150, next(rest)) for number in range(count)]
         half = (ys[1] + ys[2]) / 2
         if own:
             sheet.line([(x, ys[1]), (x, half)], None, 2.5)
@@ -210,7 +219,7 @@ def food_chain(r: Random) -> Drawn:
                   outline=hsl(hue + 35 * number, 55, 35), line=3, radius=42)  # fmt: skip
         sheet.text(xs[number], y - 13, name, size + 3, bold=True, anchor="mm")
         sheet.text(xs[number], y + 18, roles[number], max(16, size - 3), anchor="mm")
-    eats = {eater: eaten for eaten, eater in zip(shown, shown[1:], strict=False)}
+    eats = {eater: eaten for eaten, eater in pairwise(shown)}
     return sheet.done(title=title, chain=shown, eats=eats, roles=dict(zip(shown, roles, strict=False)))
 
 
@@ -219,8 +228,8 @@ def venn_diagram(r: Random) -> Drawn:
     look, size = Look.of(r), r.choice((19, 20, 21))
     first, second, only_first, both, only_second = r.choice((
         ("Can fly", "Can swim", ("Butterfly", "Bat", "Owl"), ("Duck", "Swan", "Gull"), ("Shark", "Otter", "Salmon")),
-        ("Has wheels", "Has an engine", ("Bicycle", "Cart", "Skateboard"), ("Car", "Bus", "Truck"), ("Motorboat", "Chainsaw")),
-        ("Red", "Fruit", ("Fire engine", "Ruby", "Brick"), ("Cherry", "Strawberry", "Raspberry"), ("Banana", "Lime", "Pear")),
+        ("Has wheels", "Has an engine", ("Bicycle", "Cart", "Skates"), ("Car", "Bus", "Truck"), ("Motorboat",)),
+        ("Red", "Fruit", ("Fire engine", "Ruby", "Brick"), ("Cherry", "Strawberry"), ("Banana", "Lime", "Pear")),
         ("Even", "Below 10", ("12", "30", "46"), ("2", "4", "8"), ("3", "5", "7")),
         ("Strings", "Played with a bow", ("Guitar", "Harp", "Banjo"), ("Violin", "Cello", "Viola"), ("Saw",)),
         ("Multiples of 3", "Multiples of 5", ("6", "9", "12"), ("15", "30", "45"), ("10", "20", "25")),

@@ -155,7 +155,8 @@ def letter(r: Random) -> Drawn:
     sheet.text(70, y + size * 3, writer, size + 2, bold=True)
     return sheet.done(
         writer=writer, reader=reader, street=street, town=town, date=day.isoformat(), matter=matter, event=event,
-        event_date=meeting.isoformat(), event_time=clock, place=place, closing=closing, mail=words.mail(writer), body=body,
+        event_date=meeting.isoformat(), event_time=clock, place=place, closing=closing, mail=words.mail(writer),
+        body=body,
     )  # fmt: skip
 
 
@@ -165,7 +166,8 @@ def form(r: Random) -> Drawn:
     name, day = words.person(r), words.date(r)
     title = r.choice(words.FORMS)
     every = {
-        "Full name": name, "Date of birth": words.long_date(words.date(r) - datetime.timedelta(days=r.randint(9000, 24000))),
+        "Full name": name,
+        "Date of birth": words.long_date(words.date(r) - datetime.timedelta(days=r.randint(9000, 24000))),
         "Occupation": r.choice(words.JOBS), "Customer no.": str(r.randint(100000, 999999)),
     }  # fmt: skip
     fields = {key: every[key] for key in every if key == "Full name" or r.random() < 0.75}
@@ -227,6 +229,8 @@ def two_column_page(r: Random) -> Drawn:
         for line in [*trial.wrap(" ".join(texts[start : start + 2]), column, size), ""]
     ]
     half = -(-len(lines) // 2)
+    while not lines[half]:  # no column starts with an empty line
+        del lines[half]
     sheet = Sheet(width, round(270 + half * size * 1.42 + 60), look)
     sheet.text(width / 2, 50, paper, size + 14, bold=True, anchor="mm")
     sheet.line([(60, 82), (width - 60, 82)], None, 2)

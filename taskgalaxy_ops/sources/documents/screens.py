@@ -55,16 +55,15 @@ def dialog(r: Random) -> Drawn:
     file = f"{r.choice(words.NOUNS).lower()}_{r.randint(1, 99)}.{r.choice(('txt', 'pdf', 'png', 'csv', 'zip'))}"
     kind, title, message, buttons = r.choice((
         ("question", "Delete file", f"Do you want to delete {file} for good?", ("Cancel", "Delete")),
-        ("question", "Unsaved changes", f"Save the changes to {file} before closing?", ("Don't save", "Cancel", "Save")),
+        ("question", "Unsaved changes", f"Save the changes to {file}?", ("Don't save", "Cancel", "Save")),
         ("error", "Cannot open file", f"{file} is damaged or has an unknown format.", ("Close", "Retry")),
-        ("error", "No connection", f"The server does not answer. Error code {r.randint(100, 599)}.", ("Cancel", "Retry")),
+        ("error", "No connection", f"No answer. Error code {r.randint(100, 599)}.", ("Cancel", "Retry")),
         ("info", "Update finished", f"Version {r.randint(1, 9)}.{r.randint(0, 20)} has been installed.", ("OK",)),
         ("info", "Low battery", f"Your battery is at {r.randint(3, 19)}%. Please plug in the charger.", ("OK",)),
-        ("warning", "Disk full", f"Only {r.randint(100, 900)} MB left on drive {r.choice('CDEF')}.", ("Ignore", "Clean up")),
+        ("warning", "Disk full", f"Only {r.randint(100, 900)} MB left on drive {r.choice('CDEF')}.", ("Later", "Clean")),
     ))  # fmt: skip
-    sheet = Sheet(
-        r.randrange(740, 901, 20), r.randrange(500, 581, 20), look, hsl(r.randrange(360), 45, r.randint(35, 70))
-    )
+    hue, light = r.randrange(360), r.randint(35, 70)
+    sheet = Sheet(r.randrange(740, 901, 20), r.randrange(500, 581, 20), look, hsl(hue, 45, light))
     width, height = sheet.width, sheet.height
     left, top, right, bottom = 90, 90, width - 90, height - 90
     sheet.box(left + 8, top + 10, right + 8, bottom + 10, hsl(hue, 45, light - 14), radius=12)
@@ -334,7 +333,8 @@ def code_screen(r: Random) -> Drawn:
         (["total = 0", f"for i in range({n}):", "    total = total + i", "print(total)"], str(sum(range(n)))),
         ([f"numbers = {numbers}", "largest = max(numbers)", "print(largest)"], str(max(numbers))),
         ([f"fruits = {names}".replace("'", '"'), "print(len(fruits))", "print(fruits[0])"], f"3\n{names[0]}"),
-        ([f"x = {a}", f"if x > {b}:", '    print("large")', "else:", '    print("small")'], "large" if a > b else "small"),
+        ([f"x = {a}", f"if x > {b}:", '    print("large")', "else:", '    print("small")'],
+         "large" if a > b else "small"),
         (["def double(x):", "    return 2 * x", "", f"print(double({a}))"], str(2 * a)),
         ([f'word = "{names[1]}"', "print(word.upper())", "print(len(word))"], f"{names[1].upper()}\n{len(names[1])}"),
         ([f"a = {a}", f"b = {b}", "a, b = b, a", "print(a - b)"], str(b - a)),

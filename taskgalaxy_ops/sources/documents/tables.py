@@ -173,9 +173,9 @@ def calendar(r: Random) -> Drawn:
     title = f"{words.MONTHS[month - 1]} {year}"
     sheet.box(0, 0, sheet.width, 90, look.accent)
     sheet.text(sheet.width / 2, 45, title, size + 16, bold=True, fill="#ffffff", anchor="mm")
-    for column, day in enumerate(words.WEEKDAYS):
+    for column, weekday in enumerate(words.WEEKDAYS):
         fill = look.second if column > 4 else None
-        sheet.text(30 + cell_x * (column + 0.5), 128, day[:3], size - 2, bold=True, fill=fill, anchor="mm")
+        sheet.text(30 + cell_x * (column + 0.5), 128, weekday[:3], size - 2, bold=True, fill=fill, anchor="mm")
     for row, week in enumerate(weeks):
         for column, day in enumerate(week):
             x, y = 30 + column * cell_x, 155 + row * cell_y
@@ -190,11 +190,13 @@ def calendar(r: Random) -> Drawn:
         sheet.circle(46, y, 9, look.second)
         sheet.text(68, y, f"{day} {title.split()[0]}: {name}", size - 2, anchor="lm")
         y += 34
-    weekday = {day: words.WEEKDAYS[days.weekday(year, month, day)] for day in marked}
     return sheet.done(
         title=title, month=title.split()[0], year=year, days=days.monthrange(year, month)[1],
         first_weekday=words.WEEKDAYS[days.weekday(year, month, 1)],
-        events=[{"day": day, "weekday": weekday[day], "name": name} for day, name in zip(marked, names, strict=True)],
+        events=[
+            {"day": day, "weekday": words.WEEKDAYS[days.weekday(year, month, day)], "name": name}
+            for day, name in zip(marked, names, strict=True)
+        ],
     )  # fmt: skip
 
 

@@ -13,7 +13,9 @@ from taskgalaxy_ops.models.simulated.judges.finding import SenselessError
 from taskgalaxy_ops.models.simulated.judges.readers import Piece
 from taskgalaxy_ops.models.simulated.judges.views import View
 
-AMOUNT = re.compile(r"(?:[$€£¥]|EUR|USD|GBP|CHF)?\s?\d{1,3}(?:[, ]?\d{3})*[.,]\s?\d{2}(?!\d)\s?(?:[$€£¥]|EUR|USD|GBP|CHF)?")
+AMOUNT = re.compile(
+    r"(?:[$€£¥]|EUR|USD|GBP|CHF)?\s?\d{1,3}(?:[, ]?\d{3})*[.,]\s?\d{2}(?!\d)\s?(?:[$€£¥]|EUR|USD|GBP|CHF)?"
+)
 _GAP = {"a": 0.24, "b": 0.22, "c": 0.26}  # width of a blank, in heights of the line's box
 
 
@@ -58,7 +60,9 @@ def _split(view: View, piece: Piece) -> list[str]:
 def _snap(cut: list[str], tokens: list[str]) -> list[str]:
     seen = np.cumsum([len(token) for token in tokens]).tolist()
     ends = np.cumsum([len(part) for part in cut]).tolist()
-    moved = sorted({min(seen, key=lambda s: abs(s - end)) if min(abs(s - end) for s in seen) <= 2 else end for end in ends})
+    moved = sorted(
+        {min(seen, key=lambda s: abs(s - end)) if min(abs(s - end) for s in seen) <= 2 else end for end in ends}
+    )
     letters = "".join(tokens)
     return [letters[start:end] for start, end in zip([0, *moved], moved, strict=False) if letters[start:end]]
 

@@ -207,7 +207,7 @@ def lch_name(rgb: tuple[float, float, float]) -> str:
     chroma, angle = math.hypot(a, b), math.degrees(math.atan2(b, a)) % 360
     if lightness < 14 or (lightness < 20 and chroma < 12):
         return "black"
-    if chroma < 9 or (chroma < 12 and lightness > 88):
+    if chroma < 9 or (chroma < 17 and lightness > 90):
         return "white" if lightness > 89 else "grey"
     if angle < 12 or angle >= 345:
         return "pink" if lightness > 50 else "purple" if angle >= 345 else "red"

@@ -73,11 +73,14 @@ def _bar_value(view: View, params: Params) -> Found:
 
 def _higher(view: View, params: Params) -> Found:
     first, second = (_named_bar(view, params[key]) for key in ("first", "second"))
-    right, other = (params["first"], params["second"]) if first.height > second.height else (params["second"], params["first"])
+    right, other = (
+        (params["first"], params["second"]) if first.height > second.height else (params["second"], params["first"])
+    )
     if abs(first.height - second.height) < 1.5:
         return Found("both are about as high", lambda said: None)
     return Found(
-        f"'{short(right, 30)}' is higher", lambda said: words.likeness(said, right) > max(0.8, words.likeness(said, other))
+        f"'{short(right, 30)}' is higher",
+        lambda said: words.likeness(said, right) > max(0.8, words.likeness(said, other)),
     )
 
 
@@ -102,7 +105,9 @@ def _peak(view: View, _: Params) -> Found:
     right = {min(labels, key=lambda p: abs(p.x - x)).text for x in (places[0], places[len(places) // 2], places[-1])}
     return Found(
         f"the peak is at '{short(min(right), 24)}'",
-        lambda said: any(words.digits(said) == words.digits(r) and words.likeness(f"x{said}", f"x{r}") > 0.8 for r in right),
+        lambda said: any(
+            words.digits(said) == words.digits(r) and words.likeness(f"x{said}", f"x{r}") > 0.8 for r in right
+        ),
     )
 
 

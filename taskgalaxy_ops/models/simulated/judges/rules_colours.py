@@ -141,7 +141,9 @@ def _chroma(view: View) -> float:
 
 def _grey(view: View, _: Params) -> Found:
     share = _chroma(view)
-    return finding.choice(f"{share:.0%} of the pixels have a colour", "in colour" if share > 0.015 else "in shades of grey")
+    return finding.choice(
+        f"{share:.0%} of the pixels have a colour", "in colour" if share > 0.015 else "in shades of grey"
+    )
 
 
 def _vivid(view: View, _: Params) -> Found:

@@ -159,7 +159,9 @@ def _empty_field(view: View, _: Params) -> Found:
             caption, colon, rest = piece.text.partition(":")
             below = layout.under(view, piece)
             near = below is not None and below.top - piece.bottom < 0.9 * piece.height
-            if len(row) == 1 or (colon and not rest.strip() and (number == len(row) - 1 or ":" in row[number + 1].text)):
+            if len(row) == 1 or (
+                colon and not rest.strip() and (number == len(row) - 1 or ":" in row[number + 1].text)
+            ):
                 alone.append((caption, bool(near)))
     if not alone:
         raise SenselessError("every field is filled in")
@@ -301,13 +303,21 @@ def _title_place(view: View, _: Params) -> Found:
     upper = [line for line in lines if line.y < 0.5 * view.height] or lines[:1]
     title = max(upper, key=lambda line: line.height)
     third = title.x / view.width
-    right = [name for name, low, high in (("left", 0, 0.4), ("centre", 0.36, 0.64), ("right", 0.6, 1)) if low <= third <= high]
+    right = [
+        name
+        for name, low, high in (("left", 0, 0.4), ("centre", 0.36, 0.64), ("right", 0.6, 1))
+        if low <= third <= high
+    ]
     return finding.choice(f"the title's middle lies at {third:.0%}", *right)
 
 
 def _alignment(view: View, _: Params) -> Found:
     lines = layout.need_text(view, 3)
-    edges = {"aligned left": [p.left for p in lines], "centred": [p.x for p in lines], "aligned right": [p.right for p in lines]}
+    edges = {
+        "aligned left": [p.left for p in lines],
+        "centred": [p.x for p in lines],
+        "aligned right": [p.right for p in lines],
+    }
 
     def spread(values: list[float]) -> float:
         middle = median(values)
@@ -320,7 +330,9 @@ def _paragraphs(view: View, _: Params) -> Found:
     wide = [line for line in view.lines if len(line.text) >= 18]
     if not wide:
         raise SenselessError("I see no running text")
-    counts = [len([b for b in layout.blocks(view.lines, gap) if any(p in wide for p in b)]) for gap in (0.75, 0.6, 0.95)]
+    counts = [
+        len([b for b in layout.blocks(view.lines, gap) if any(p in wide for p in b)]) for gap in (0.75, 0.6, 0.95)
+    ]
     return finding.number("the number of paragraphs", *dict.fromkeys(counts))
 
 

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 Params = Mapping[str, str]
 
 _SUMMARY = re.compile(r"total|sum\b|tax|vat|cash|change|card|paid|due|balance|net|gross|tendered|amount", re.IGNORECASE)
-_OPERATORS = str.maketrans({"×": "*", "x": "*", "X": "*", "·": "*", "÷": "/", ":": "/", "−": "-", "–": "-", "—": "-", ",": ""})
+_OPERATORS = str.maketrans(
+    {"×": "*", "x": "*", "X": "*", "·": "*", "÷": "/", ":": "/", "−": "-", "–": "-", "—": "-", ",": ""}
+)
 
 
 def _numbers(view: View, _: Params) -> Found:

@@ -108,13 +108,15 @@ def _caption(view: View, _: Params) -> Found:
     middle = np.median(pixels, axis=0)
     ground = palettes.nearly(view.judge, (float(middle[0]), float(middle[1]), float(middle[2])))
     mine = colour_names(view, figure)
+    light = float(palettes.lab(middle[None])[0, 0])
+    ground |= {"light"} if light > 70 else {"dark"} if light < 40 else set()
 
     def agrees(said: str) -> bool:
         head, _, tail = said.lower().partition(" on ")
         return (
             figure.shape in head
             and any(name in mine for name in palettes.named(head))
-            and any(name in ground for name in palettes.named(tail))
+            and any(word in ground for word in [*palettes.named(tail), *tail.split()])
         )
 
     return Found(f"I see a {mine[0]} {figure.shape}", agrees)

@@ -21,7 +21,9 @@ def _cell(view: View, params: Params) -> Found:
     level = [
         p
         for p in view.pieces
-        if abs(p.y - row_at.y) < 0.6 * max(p.height, row_at.height) and p.left > row_at.x - row_at.width and p is not row_at
+        if abs(p.y - row_at.y) < 0.6 * max(p.height, row_at.height)
+        and p.left > row_at.x - row_at.width
+        and p is not row_at
     ]
     if not level:
         raise UnsureError(f"I read nothing beside '{short(params['row'], 30)}'")

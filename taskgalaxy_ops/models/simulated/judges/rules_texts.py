@@ -31,7 +31,10 @@ _UNIT = re.compile(
 )
 _PHONE = re.compile(r"\+?\(?\d[\d\s().\-/]{5,}\d")
 _MAIL = re.compile(r"[\w.+-]+\s?@\s?[\w.-]+\.?\w+")
-_WEB = re.compile(r"(?:https?[:/;]*|www[.,])?[\w-]+(?:\.[\w-]+)*\.(?:com|org|net|example|info|co|io|de|uk|eu|gov|edu|shop|travel|test)\b[\w/.-]*", re.IGNORECASE)
+_WEB = re.compile(
+    r"(?:https?[:/;]*|www[.,])?[\w-]+(?:\.[\w-]+)*\.(?:com|org|net|example|info|co|io|de|uk|eu|gov|edu|shop|travel|test)\b[\w/.-]*",
+    re.IGNORECASE,
+)
 _TALL = 0.84  # share of the greatest height from which letters count as about as tall
 _STOPWORDS = {
     "English": "the and of to in is for with on at by from your our are this that please be will",
@@ -109,13 +112,13 @@ def _end_line(index: int, what: str) -> Rule:
 
 def _line_count(view: View, _: Params) -> Found:
     count = len(layout.need_text(view))
-    return finding.number("the number of lines", count, tolerance=max(0.0, 0.06 * count // 1))
+    return finding.number("the number of lines", count, tolerance=0.0)
 
 
 def _word_count(view: View, _: Params) -> Found:
     layout.need_text(view)
     count = len(layout.printed_words(view))
-    return finding.number("the number of words", count, tolerance=max(1.0, 0.07 * count) if count > 6 else 0.0)
+    return finding.number("the number of words", count, tolerance=1.0 if count > 4 else 0.0)
 
 
 def _longest_word(view: View, _: Params) -> Found:

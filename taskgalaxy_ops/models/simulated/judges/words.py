@@ -48,9 +48,13 @@ def same_text(one: str, other: str, least: float = 0.84) -> bool:
     if likeness(one, other) < least:
         return False
     mine, theirs = digits(one), digits(other)
-    return mine == theirs or SequenceMatcher(None, mine, theirs, autojunk=False).ratio() >= 1.0 or (
-        # a text that is mostly letters may have a letter read as a digit
-        max(len(mine), len(theirs)) <= 1 and len(squash(one)) > 8
+    return (
+        mine == theirs
+        or SequenceMatcher(None, mine, theirs, autojunk=False).ratio() >= 1.0
+        or (
+            # a text that is mostly letters may have a letter read as a digit
+            max(len(mine), len(theirs)) <= 1 and len(squash(one)) > 8
+        )
     )
 
 

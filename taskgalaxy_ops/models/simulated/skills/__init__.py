@@ -1,6 +1,6 @@
 """The skills of the simulated teacher, by the path of the task type that each serves; importing this registers all."""
 
-from taskgalaxy_ops.models.simulated.skills import colours, numbers, quality, shapes, text
+from taskgalaxy_ops.models.simulated.skills import amounts, colours, numbers, quality, shapes, tables, text
 from taskgalaxy_ops.models.simulated.skills.base import SKILLS, Asked, Found, NoFit, Skill
 
-__all__ = ["SKILLS", "Asked", "Found", "NoFit", "Skill", "colours", "numbers", "quality", "shapes", "text"]
+__all__ = ["SKILLS", "Asked", "Found", "NoFit", "Skill", "amounts", "colours", "numbers", "quality", "shapes", "tables", "text"]

@@ -48,11 +48,12 @@ def title_row(scene: Scene) -> Row:
     need(first.sure >= SURE and single(first), "the largest line cannot be read with certainty")
     need(first.size > 1.17 * second.size and len(first.text) > 2, "no line stands out as the title")
     need(first.bottom < 0.4 * scene.height, "the largest line does not stand at the top")
+    need(first.text[0].isalpha() and first in scene.rows[:2], "the largest line is no title")
     return first
 
 
 def _texts(rows: list[Row], right: str) -> list[str]:
-    return [row.text for row in rows if row.sure >= SURE and row.text != right][:6]
+    return [row.text for row in rows if row.sure >= SURE and row.text != right and single(row)][:6]
 
 
 @skill("ocr~printed text ocr~title reading")
