@@ -280,7 +280,7 @@ class Simulator(Service):
     def healthy(self) -> bool:
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         try:
-            with opener.open(f"{self.url}/stats", timeout=5) as reply:
+            with opener.open(f"{self.url}/healthz", timeout=5) as reply:
                 return bool(reply.status == 200)
         except OSError:  # urllib's errors are OSErrors
             return False

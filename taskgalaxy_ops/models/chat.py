@@ -156,6 +156,8 @@ class Gateway:
                 data = raw.http_response.json()
                 if not isinstance(data, dict):
                     raise ValueError(f"the body is a {type(data).__name__}, no object")
+                if data.get("error") and not data.get("choices"):  # some gateways pass an error on with a 200
+                    raise ValueError(f"an error in place of a reply: {str(data['error'])[:200]}")
             except openai.APIStatusError as error:
                 wait = _retry_wait(error, attempt)
                 await desk.purse.back(block, 0)

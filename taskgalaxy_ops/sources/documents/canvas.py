@@ -100,7 +100,8 @@ def _font(family: str, bold: bool, size: int) -> ImageFont.FreeTypeFont:
         if not isinstance(font, ImageFont.FreeTypeFont):  # a Pillow without FreeType
             return _font("sans", bold, size)
         return font
-    return ImageFont.truetype(str(font_file(FAMILIES[family][bold])), size)
+    larger = 1.12 if family == "stix" else 1.0  # its letters are small for their size
+    return ImageFont.truetype(str(font_file(FAMILIES[family][bold])), round(size * larger))
 
 
 class Sheet:

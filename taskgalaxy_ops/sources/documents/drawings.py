@@ -53,7 +53,7 @@ def town_map(r: Random) -> Drawn:
         sheet.box(column - 15.5, rows[0] + 20, column + 15.5, rows[0] + 40, "#ffffff")
         sheet.upright(column, rows[0] + (rows[1] - rows[0]) / 2, street["name"], size, fill="#444444")
     kinds = {"Hospital": "#d12f2f", "School": "#2f62c9", "Bank": "#2f8f46", "Museum": "#8344b5", "Station": "#444444",
-             "Hotel": "#c2649a", "Church": "#7b4a2b", "Cinema": "#0f8f8f", "Post office": "#b88a00"}  # fmt: skip
+             "Hotel": "#c2649a", "Church": "#7b4a2b", "Cinema": "#0f8f8f", "Post": "#b88a00"}  # fmt: skip
     places = []
     below = rows[park[0] + 1]  # a place stands above its street: none may stand in the park
     taken = {(below, columns[park[1]], 1), (below, columns[park[1] + 1], -1)}
@@ -75,15 +75,18 @@ def town_map(r: Random) -> Drawn:
 def flowchart(r: Random) -> Drawn:
     """Steps from start to end with one question."""
     look, size = Look.of(r), r.choice((19, 20, 21))
+    n, m = r.randint(2, 30), r.randint(2, 9)
     title, first, question, yes, no, last = r.choice((
-        ("Making tea", "Boil water", "Is it hot?", "Pour it on the tea", "Wait a minute", "Drink the tea"),
-        ("Returning a book", "Go to the library", "Is it late?", "Pay the fine", "Show the book", "Put it on the shelf"),
-        ("Order check", "Receive order", "In stock?", "Pack the goods", "Order supply", "Send invoice"),
+        ("Making tea", "Boil water", "Is it hot?", "Pour it on the tea", f"Wait {m} minutes", "Drink the tea"),
+        ("Returning a book", "Go to the library", "Is it late?", f"Pay {m} euros", "Show the book", "Put it on the shelf"),
+        ("Order check", "Receive order", f"Over {n} in stock?", "Pack the goods", "Order supply", "Send invoice"),
         ("Broken lamp", "Lamp is dark", "Plugged in?", "Change the bulb", "Plug it in", "Lamp works"),
-        ("Crossing a road", "Stop at the kerb", "Light green?", "Look both ways", "Wait", "Cross the road"),
+        ("Crossing a road", "Stop at the kerb", "Light green?", "Look both ways", f"Wait {m} seconds", "Cross the road"),
         ("Login", "Enter password", "Is it correct?", "Load profile", "Show an error", "Write to the log"),
-        ("Quality test", "Take a sample", "Is it good?", "Approve batch", "Reject batch", "File the report"),
-        ("Hiring", "Read the letter", "Good fit?", "Invite to talk", "Send a refusal", "Update the list"),
+        ("Quality test", f"Take {m} samples", "Are they good?", "Approve batch", "Reject batch", "File the report"),
+        ("Heating", "Read the sensor", f"Below {n} °C?", "Heat on", "Heat off", f"Wait {m} minutes"),
+        ("Number game", "Read x", f"x > {n}?", f"x = x + {m}", f"x = x - {m}", "Print x"),
+        ("Ticket price", "Ask for the age", f"Under {n}?", f"Charge {m} euros", f"Charge {2 * m} euros", "Print ticket"),
     ))  # fmt: skip
     sheet = Sheet(r.randrange(740, 861, 20), r.randrange(820, 901, 20), look)
     width, height = sheet.width, sheet.height
@@ -203,11 +206,11 @@ def food_chain(r: Random) -> Drawn:
         ("a desert", ("Cactus", "Beetle", "Lizard", "Snake", "Hawk")),
         ("a garden", ("Lettuce", "Snail", "Hedgehog", "Badger", "Wolf")),
     ))  # fmt: skip
-    shown = list(chain[: r.randint(4, 5)])
+    shown = list(chain[: r.randint(3, 5)])
     roles = ("producer", "primary consumer", "secondary consumer", "tertiary consumer", "top predator")
     sheet = Sheet(r.randrange(620, 741, 20), 130 + 128 * len(shown), look)
     width, hue = sheet.width, r.randrange(360)
-    title = f"Food chain in {place}"
+    title = f"Food chain in {place} near {r.choice(words.TOWNS)}"
     sheet.text(width / 2, 56, title, size + 10, bold=True, anchor="mm", width=width - 60)
     reach = r.choice((0, 60))
     xs = [width / 2 + (reach if number % 2 else -reach) for number in range(len(shown))]
@@ -226,13 +229,17 @@ def food_chain(r: Random) -> Drawn:
 def venn_diagram(r: Random) -> Drawn:
     """Two sets and what is in both."""
     look, size = Look.of(r), r.choice((19, 20, 21))
+    names, sports = r.sample(words.FIRST, 9), r.sample(words.SPORTS, 2)
+    a, b = r.sample((2, 3, 4, 5, 7), 2)
+    rest = [number for number in range(2, 60) if number % a or number % b]
     first, second, only_first, both, only_second = r.choice((
         ("Can fly", "Can swim", ("Butterfly", "Bat", "Owl"), ("Duck", "Swan", "Gull"), ("Shark", "Otter", "Salmon")),
         ("Has wheels", "Has an engine", ("Bicycle", "Cart", "Skates"), ("Car", "Bus", "Truck"), ("Motorboat",)),
-        ("Red", "Fruit", ("Fire engine", "Ruby", "Brick"), ("Cherry", "Strawberry"), ("Banana", "Lime", "Pear")),
-        ("Even", "Below 10", ("12", "30", "46"), ("2", "4", "8"), ("3", "5", "7")),
-        ("Strings", "Played with a bow", ("Guitar", "Harp", "Banjo"), ("Violin", "Cello", "Viola"), ("Saw",)),
-        ("Multiples of 3", "Multiples of 5", ("6", "9", "12"), ("15", "30", "45"), ("10", "20", "25")),
+        ("Red", "Fruit", ("Fire engine", "Ruby", "Brick"), ("Cherry", "Raspberry"), ("Banana", "Lime", "Pear")),
+        (f"Likes {sports[0]}", f"Likes {sports[1]}", names[:3], names[3:6], names[6:]),
+        (f"Likes {sports[0]}", f"Likes {sports[1]}", names[:3], names[3:6], names[6:]),
+        (f"Multiples of {a}", f"Multiples of {b}", [str(n) for n in rest if n % a == 0],
+         [str(n) for n in range(1, 60) if n % a == 0 and n % b == 0], [str(n) for n in rest if n % b == 0]),
     ))  # fmt: skip
     sets = [r.sample(group, min(len(group), r.randint(1, 3))) for group in (only_first, both, only_second)]
     sheet = Sheet(r.randrange(820, 921, 20), r.randrange(560, 641, 20), look)

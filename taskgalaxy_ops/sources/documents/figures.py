@@ -1,4 +1,4 @@
-"""Figures to reason about: clocks, shapes, angles, sums, patterns, gauges, labelled pictures, boards."""
+"""Figures to reason about: clocks, shapes, angles, sums, patterns, gauges, boards."""
 
 from __future__ import annotations
 
@@ -260,77 +260,3 @@ def noughts_and_crosses(r: Random) -> Drawn:
     return sheet.done(title=title, board=board, crosses=sum(row.count("X") for row in board), winners=winners,
                       noughts=sum(row.count("O") for row in board), empty=sum(row.count("") for row in board),
                       colours={"X": colours[0], "O": colours[1]})  # fmt: skip
-
-
-def labelled_diagram(r: Random) -> Drawn:
-    """A picture of a plant, a house or a fish whose parts carry names."""
-    look, size = Look.of(r), r.choice((20, 21, 22))
-    sheet = Sheet(r.randrange(800, 901, 20), r.randrange(640, 701, 20), look)
-    draw = r.choice((_plant, _house, _fish))
-    middle, ground = sheet.width / 2, sheet.height * 0.55
-    title, parts = draw(sheet, r, middle, ground)
-    sheet.text(middle, 46, title, size + 10, bold=True, fill=look.accent, anchor="mm")
-    shown = r.sample(list(parts), len(parts) - r.randint(0, 1))
-    letters = r.random() < 0.35
-    for side in (-1, 1):
-        own = sorted((n for n in shown if (parts[n][0] >= middle) == (side > 0)), key=lambda name: parts[name][1])
-        for number, name in enumerate(own):
-            y = 130 + (sheet.height - 210) * (number + 0.5) / len(own)
-            x = middle + side * (sheet.width / 2 - 190)
-            sheet.line([parts[name], (x, y)], "#333333", 2)
-            sheet.circle(*parts[name], 5, "#333333")
-            text = chr(65 + shown.index(name)) if letters else name
-            sheet.text(x + side * 8, y, text, size + 4 * letters, bold=letters, anchor="lm" if side > 0 else "rm")
-    marked = {chr(65 + number): name for number, name in enumerate(shown)} if letters else None
-    return sheet.done(title=title, parts=shown, labels="letters" if letters else "names", letters=marked)
-
-
-_Parts = tuple[str, dict[str, Point]]
-
-
-def _plant(sheet: Sheet, r: Random, x: float, y: float) -> _Parts:
-    petal, soil = hsl(r.choice((0, 45, 280, 320, 210)), 75, 62), y + 130
-    sheet.box(x - 190, soil, x + 190, soil + 130, "#b58a5a", radius=8)
-    sheet.line([(x, y - 130), (x, soil)], "#3f8f3a", 10)
-    for dx in (-60, -20, 25, 65):
-        sheet.line([(x, soil), (x + dx, soil + 95)], "#efe0c0", 5)
-    sheet.ellipse(x - 120, y + 10, x - 4, y + 58, "#55a84c")
-    sheet.ellipse(x + 4, y - 30, x + 120, y + 18, "#55a84c")
-    for turn in range(8):
-        angle = math.pi * turn / 4
-        sheet.circle(x + 52 * math.sin(angle), y - 190 + 52 * math.cos(angle), 30, petal)
-    sheet.circle(x, y - 190, 34, "#f2c230")
-    return "Parts of a plant", {"Petal": (x + 52, y - 190), "Leaf": (x - 70, y + 34), "Stem": (x + 2, y + 80),
-                                "Roots": (x - 30, soil + 48), "Soil": (x + 140, soil + 80)}  # fmt: skip
-
-
-def _house(sheet: Sheet, r: Random, x: float, y: float) -> _Parts:
-    wall, roof = hsl(r.randrange(30, 60), 50, 82), hsl(r.choice((5, 15, 200, 350)), 50, 42)
-    sheet.box(x + 75, y - 175, x + 110, y - 80, "#8a5040")
-    sheet.polygon([(x - 200, y - 60), (x, y - 200), (x + 200, y - 60)], roof)
-    sheet.box(x - 170, y - 60, x + 170, y + 150, wall, outline="#555555", line=2)
-    sheet.box(x - 35, y + 30, x + 35, y + 150, "#7a4a28")
-    sheet.circle(x + 22, y + 95, 5, "#f0d060")
-    for left in (x - 140, x + 70):
-        sheet.box(left, y - 20, left + 70, y + 50, "#a9d8f0", outline="#ffffff", line=5)
-    sheet.box(x - 230, y + 150, x + 230, y + 175, "#79a85a")
-    return "Parts of a house", {"Roof": (x - 70, y - 110), "Chimney": (x + 92, y - 150),
-                                "Window": (x + 105, y + 15),
-                                "Door": (x + 8, y + 60), "Wall": (x - 150, y + 100), 
-                                "Lawn": (x + 190, y + 162)}  # fmt: skip
-
-
-def _fish(sheet: Sheet, r: Random, x: float, y: float) -> _Parts:
-    body, fin = hsl(r.randrange(360), 60, 60), hsl(r.randrange(360), 60, 45)
-    sheet.polygon([(x + 130, y), (x + 215, y - 75), (x + 215, y + 75)], fin)
-    sheet.polygon([(x - 60, y - 80), (x + 20, y - 160), (x + 80, y - 70)], fin)
-    sheet.polygon([(x - 20, y + 80), (x + 30, y + 145), (x + 70, y + 65)], fin)
-    sheet.ellipse(x - 190, y - 95, x + 160, y + 95, body)
-    sheet.circle(x - 120, y - 22, 17, "#ffffff")
-    sheet.circle(x - 122, y - 22, 8, "#111111")
-    sheet.line([(x - 70, y - 60), (x - 55, y), (x - 70, y + 60)], fin, 5)
-    sheet.line([(x - 185, y + 25), (x - 150, y + 30)], "#333333", 4)
-    return "Parts of a fish", {"Eye": (x - 120, y - 22),
-                               "Mouth": (x - 175, y + 27), "Gills": (x - 58, y + 20),
-                               "Tail fin": (x + 185, y), "Back fin": (x + 30, y - 115), 
-                               "Belly fin": (x + 28, y + 112)}  # fmt: skip

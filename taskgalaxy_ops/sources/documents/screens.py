@@ -60,7 +60,7 @@ def dialog(r: Random) -> Drawn:
         ("error", "No connection", f"No answer. Error code {r.randint(100, 599)}.", ("Cancel", "Retry")),
         ("info", "Update finished", f"Version {r.randint(1, 9)}.{r.randint(0, 20)} has been installed.", ("OK",)),
         ("info", "Low battery", f"Your battery is at {r.randint(3, 19)}%. Please plug in the charger.", ("OK",)),
-        ("warning", "Disk full", f"Only {r.randint(100, 900)} MB left on drive {r.choice('CDEF')}.", ("Later", "Clean")),
+        ("warning", "Disk full", f"Only {r.randint(100, 900)} MB left on {r.choice('CDEF')}.", ("Later", "Clean")),
     ))  # fmt: skip
     hue, light = r.randrange(360), r.randint(35, 70)
     sheet = Sheet(r.randrange(740, 901, 20), r.randrange(500, 581, 20), look, hsl(hue, 45, light))
@@ -78,7 +78,7 @@ def dialog(r: Random) -> Drawn:
     sheet.text(left + 66, top + 128, sign, 40, bold=True, fill="#ffffff", anchor="mm", family="sans")
     sheet.paragraph(left + 124, top + 98, message, right - left - 156, size, fill="#1d1d1d")
     checked = None
-    if r.random() < 0.5:
+    if len(buttons) < 3 and r.random() < 0.5:
         checked = r.random() < 0.5
         sheet.box(left + 30, bottom - 66, left + 54, bottom - 42, "#ffffff", outline="#666666", line=2, radius=3)
         if checked:

@@ -110,8 +110,8 @@ def _frame(view: View, _: Params) -> Found:
 
 
 def _photo(view: View, _: Params) -> Found:
-    flat = tones.flatness(view)
-    return finding.choice(f"{flat:.0%} of neighbouring pixels are equal", "graphic" if flat > 0.55 else "photograph")
+    graphic, even = tones.drawn(view)
+    return finding.choice(f"{even:.0%} of it is even", "graphic" if graphic else "photograph")
 
 
 def _halves(names: tuple[str, str], axis: int, plane: Plane, what: str, slack: float) -> Found:
