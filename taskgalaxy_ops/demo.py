@@ -73,6 +73,8 @@ def demo(chosen: argparse.Namespace) -> int:
         with show_progress() as progress:
             run = _run(galaxy, progress)
             _report(folder, run)
+            if run.release:
+                publishing.fetch(galaxy, run.release.release, folder / "release")
         summary = _summary(galaxy, run, folder, time.monotonic() - started)
     (folder / "summary.json").write_text(json.dumps(summary, indent=1, ensure_ascii=False), encoding="utf-8")
     print("\n".join(_lines(run, summary, folder)))

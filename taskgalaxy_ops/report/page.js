@@ -234,7 +234,7 @@
       body.append(make("details", "", make("summary", "", "Reasoning"), written("p", "", item.reasoning)));
     }
     // A verdict's detail only repeats the votes.
-    if (item.detail && !item.votes.length) body.append(labelled("Why", "why", item.detail));
+    if (item.detail && !(item.stage === "vote" && item.votes.length)) body.append(labelled("Why", "why", item.detail));
     if (item.votes.length) body.append(make("ul", "votes", ...item.votes.map(ballot)));
     const foot = [item.sources.join(", "), item.licence, item.attribution].filter(Boolean).join(" · ");
     const id = make("span", "id", (item.pair || item.image || "").slice(0, 10));

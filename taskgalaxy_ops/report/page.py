@@ -28,6 +28,12 @@ _BANNER = (
     "votes on this page. They show that the pipeline works; they say nothing about a real teacher or real judges."
     "</span></p>"
 )
+# Within JSON's strings: what could be markup, line ends to older scripts, turners of the reading direction; and lone
+# surrogates, which have no UTF-8 form.
+_ESCAPES = {
+    code: f"\\u{code:04x}"
+    for code in (*map(ord, "<>&"), 0x2028, 0x2029, *range(0x202A, 0x202F), *range(0x2066, 0x206A))
+} | dict.fromkeys(range(0xD800, 0xE000), "\ufffd")
 
 
 def render(data: ReportData, max_items: int = 600) -> str:
@@ -75,9 +81,8 @@ def _policy(css: str, js: str) -> str:
 
 
 def _json(value: Any) -> str:
-    """JSON in ASCII that cannot end or open an element wherever it is embedded."""
-    text = json.dumps(value, separators=(",", ":"))
-    return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
+    """JSON that cannot end or open an element wherever it is embedded."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).translate(_ESCAPES)
 
 
 def _shown(item: Item) -> dict[str, Any]:

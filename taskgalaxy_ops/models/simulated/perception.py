@@ -19,7 +19,7 @@ from PIL import Image
 from taskgalaxy_ops.models.simulated import reading
 from taskgalaxy_ops.models.simulated.reading import Segment
 
-SURE = 0.8  # of Segment.sure: what is read less surely is not asked about
+SURE = 0.66  # of Segment.sure: what is read less surely is not asked about
 COLOURS = ("black", "white", "grey", "red", "orange", "yellow", "green", "teal", "blue", "purple", "pink", "brown")
 UNCLEAR = -1  # in maps of colours: between two names
 

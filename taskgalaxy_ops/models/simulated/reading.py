@@ -7,6 +7,7 @@ show a gap wide enough.
 
 from __future__ import annotations
 
+import re
 import threading
 import unicodedata
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 _HEIGHT = 48  # pixels: what the recogniser takes
 _LEAST_WIDTH = 320  # narrower crops are padded to what it was trained with
 _LONGEST = 3200
+_IN_NUMBER = re.compile(r"\d[.,:/-]$")
 _PLAIN = str.maketrans("‘’“”–—·•。、", "''\"\"--.•.,")
 
 
@@ -64,10 +66,12 @@ def read(rgb: NDArray[np.uint8]) -> tuple[list[Segment], int]:
     with lock:
         boxes, _ = engine.text_det(bgr)
     found, left_out = [], 0
+    usual = float(np.median([np.ptp(box[:, 1]) for box in boxes])) if boxes is not None and len(boxes) else 0.0
     for box in boxes if boxes is not None else ():
         (left, top), (right, bottom) = box.min(axis=0), box.max(axis=0)
         slant = abs(float(box[1][1] - box[0][1])) / max(1.0, float(box[1][0] - box[0][0]))
-        if bottom - top > 1.5 * (right - left) or slant > 0.1 or bottom - top < 6:
+        upright = bottom - top > 1.5 * (right - left) and bottom - top > 1.6 * usual  # not a single narrow letter
+        if upright or slant > 0.1 or bottom - top < 6:
             left_out += 1
             continue
         sides = max(0, int(left) - 2), max(0, int(top)), int(right) + 3, int(bottom) + 1
@@ -135,7 +139,9 @@ def _spaced(characters: list[str], places: NDArray[np.float64], ink: NDArray[np.
     for number, (character, _) in enumerate(kept[1:]):
         before = kept[number][0]
         share = 0.7 if number in said else 1.6 if before.isdigit() and character.isdigit() else 1.0
-        wide = gaps[number] > limit * share and character not in ",.;:!?"
+        share *= 1.4 if not said and len(kept) < 7 else 1.0
+        inside = character.isdigit() and _IN_NUMBER.search(text) is not None  # 12.50, 14:30
+        wide = gaps[number] > limit * share and character not in ",.;:!?" and not inside
         text += (" " if wide else "") + character
     text = unicodedata.normalize("NFKC", text).translate(_PLAIN)
     return unicodedata.normalize("NFC", " ".join(text.split()))

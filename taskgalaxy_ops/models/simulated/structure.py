@@ -10,7 +10,7 @@ from taskgalaxy_ops.models.simulated.perception import SURE, Row, Scene
 from taskgalaxy_ops.models.simulated.reading import Segment
 
 _AMOUNT = re.compile(r"(?P<name>.*?)[ .·…_-]*(?P<sign>[$]|USD|EUR|GBP|CHF)? ?(?P<digits>\d{1,3}(?:,?\d{3})*\.\d\d)$")
-_QUANTITY = re.compile(r"^(\d+) ?[x×] ?")
+_QUANTITY = re.compile(r"^(\d+) ?(?:[x×] ?)+(?=\S)")
 _SUMS = re.compile(
     r"(?i)\b(?:sub-?total|total|tax|vat|cash|card|change|balance|amount due|sum|paid|payment|tip|discount|rounding)\b"
 )

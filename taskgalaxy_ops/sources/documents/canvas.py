@@ -105,9 +105,10 @@ def _font(family: str, bold: bool, size: int) -> ImageFont.FreeTypeFont:
 
 
 class Sheet:
-    """Coordinates, sizes and widths are in pixels of the finished picture."""
+    """Coordinates, sizes and widths are in pixels of the finished picture, which is at least 500 by 500."""
 
     def __init__(self, width: int, height: int, look: Look, paper: str | None = None) -> None:
+        width, height = max(500, width), max(500, height)
         self.width, self.height, self.look = width, height, look
         self.image = Pillow.new("RGB", (width * SCALE, height * SCALE), paper or look.paper)
         self.draw = ImageDraw.Draw(self.image)

@@ -11,7 +11,7 @@ from taskgalaxy_ops.sources.documents.canvas import Drawn, Look, Point, Sheet, h
 def labelled_diagram(r: Random) -> Drawn:
     """A picture whose parts carry names, or letters to be named."""
     look, size = Look.of(r), r.choice((20, 21, 22))
-    sheet = Sheet(r.randrange(800, 901, 20), r.randrange(640, 701, 20), look)
+    sheet = Sheet(r.randrange(820, 921, 20), r.randrange(640, 701, 20), look)
     draw = r.choice((_plant, _house, _fish, _volcano, _bicycle))
     middle, ground = sheet.width / 2, sheet.height * 0.55
     title, parts = draw(sheet, r, middle, ground)
@@ -22,7 +22,7 @@ def labelled_diagram(r: Random) -> Drawn:
         own = sorted((n for n in shown if (parts[n][0] >= middle) == (side > 0)), key=lambda name: parts[name][1])
         for number, name in enumerate(own):
             y = 130 + (sheet.height - 210) * (number + 0.5) / len(own)
-            x = middle + side * (sheet.width / 2 - 190)
+            x = middle + side * (sheet.width / 2 - 145)
             sheet.line([parts[name], (x, y)], "#333333", 2)
             sheet.circle(*parts[name], 5, "#333333")
             text = chr(65 + shown.index(name)) if letters else name

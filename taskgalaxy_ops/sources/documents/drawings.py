@@ -77,27 +77,28 @@ def flowchart(r: Random) -> Drawn:
     look, size = Look.of(r), r.choice((19, 20, 21))
     n, m = r.randint(2, 30), r.randint(2, 9)
     title, first, question, yes, no, last = r.choice((
-        ("Making tea", "Boil water", "Is it hot?", "Pour it on the tea", f"Wait {m} minutes", "Drink the tea"),
-        ("Returning a book", "Go to the library", "Is it late?", f"Pay {m} euros", "Show the book", "Put it on the shelf"),
+        ("Making tea", "Boil water", "Is it hot?", "Pour it in the pot", f"Wait {m} minutes", "Drink the tea"),
+        ("Returning a book", "Go to the library", "Is it late?", f"Pay {m} euros", "Show the book", "Shelve it"),
         ("Order check", "Receive order", f"Over {n} in stock?", "Pack the goods", "Order supply", "Send invoice"),
         ("Broken lamp", "Lamp is dark", "Plugged in?", "Change the bulb", "Plug it in", "Lamp works"),
-        ("Crossing a road", "Stop at the kerb", "Light green?", "Look both ways", f"Wait {m} seconds", "Cross the road"),
+        ("Crossing a road", "Stop at the kerb", "Light green?", "Look both ways", f"Wait {m} seconds", "Cross"),
         ("Login", "Enter password", "Is it correct?", "Load profile", "Show an error", "Write to the log"),
         ("Quality test", f"Take {m} samples", "Are they good?", "Approve batch", "Reject batch", "File the report"),
         ("Heating", "Read the sensor", f"Below {n} °C?", "Heat on", "Heat off", f"Wait {m} minutes"),
         ("Number game", "Read x", f"x > {n}?", f"x = x + {m}", f"x = x - {m}", "Print x"),
-        ("Ticket price", "Ask for the age", f"Under {n}?", f"Charge {m} euros", f"Charge {2 * m} euros", "Print ticket"),
+        ("Ticket price", "Ask for the age", f"Under {n}?", f"Charge {m} euros", f"Charge {2 * m} euros", "Print it"),
     ))  # fmt: skip
     sheet = Sheet(r.randrange(740, 861, 20), r.randrange(820, 901, 20), look)
     width, height = sheet.width, sheet.height
-    fill, fill_question = look.soft, hsl(r.randrange(360), 70, 84)
-    sheet.text(
-        width / 2, 46, f"{title}: {r.choice(words.BRANDS)} guide", size + 8, bold=True, anchor="mm", width=width - 60
-    )
+    fill, ink = r.choice(((look.soft, look.ink), (look.second, "#ffffff"), ("#ffffff", look.ink)))
+    fill_question = hsl(r.randrange(360), 70, r.randint(70, 88))
+    full = f"{title}: {r.choice(words.BRANDS)} guide"
+    sheet.text(width / 2, 46, full, size + 8, bold=True, anchor="mm", width=width - 60)
     step = (height - 110) / 5
-    ys = [100 + step * (n + 0.5) for n in range(5)]
-    middle, left, right = width / 2, width * 0.25, width * 0.75
-    wide, tall = 125, step * 0.27
+    ys = [100 + step * (place + 0.5) for place in range(5)]
+    middle, side = width / 2, width * r.uniform(0.22, 0.27)
+    left, right = (middle - side, middle + side) if r.random() < 0.5 else (middle + side, middle - side)
+    wide, tall, turn = r.randint(118, 138), step * r.uniform(0.22, 0.29), 1 if left < right else -1
 
     def joint(points: list[tuple[float, float]]) -> None:
         sheet.line(points[:-1], None, 2.5)
@@ -107,20 +108,20 @@ def flowchart(r: Random) -> Drawn:
     joint([(middle, ys[1]), (middle, ys[2] - tall * 1.5)])
     joint([(middle, ys[2]), (left, ys[2]), (left, ys[3] - tall)])
     joint([(middle, ys[2]), (right, ys[2]), (right, ys[3] - tall)])
-    joint([(left, ys[3]), (left, ys[4]), (middle - wide, ys[4])])
-    joint([(right, ys[3]), (right, ys[4]), (middle + wide, ys[4])])
+    joint([(left, ys[3]), (left, ys[4]), (middle - turn * wide, ys[4])])
+    joint([(right, ys[3]), (right, ys[4]), (middle + turn * wide, ys[4])])
     sheet.box(middle - 75, ys[0] - tall, middle + 75, ys[0] + tall, look.accent, radius=tall)
     sheet.text(middle, ys[0], "Start", size, bold=True, fill="#ffffff", anchor="mm")
     for x, y, text in ((middle, ys[1], first), (left, ys[3], yes), (right, ys[3], no), (middle, ys[4], last)):
         sheet.box(x - wide, y - tall, x + wide, y + tall, fill, outline=look.ink, line=2, radius=6)
-        sheet.text(x, y, text, size, anchor="mm", width=2 * wide - 20)
+        sheet.text(x, y, text, size, fill=ink, anchor="mm", width=2 * wide - 20)
     rise = tall * 1.5
     sheet.polygon([(middle, ys[2] - rise), (middle + 135, ys[2]), (middle, ys[2] + rise), (middle - 135, ys[2])],
                   fill_question, look.ink, 2)  # fmt: skip
     sheet.text(middle, ys[2], question, size, anchor="mm", width=190)
-    sheet.text(left + 12, ys[2] - 20, "yes", size, bold=True, anchor="mm")
-    sheet.text(right - 12, ys[2] - 20, "no", size, bold=True, anchor="mm")
-    return sheet.done(title=title, first=first, question=question, if_yes=yes, if_no=no, last=last, steps=4)
+    sheet.text(left + turn * 12, ys[2] - 20, "yes", size, bold=True, anchor="mm")
+    sheet.text(right - turn * 12, ys[2] - 20, "no", size, bold=True, anchor="mm")
+    return sheet.done(title=full, first=first, question=question, if_yes=yes, if_no=no, last=last)
 
 
 def floor_plan(r: Random) -> Drawn:

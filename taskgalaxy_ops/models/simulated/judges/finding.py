@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -100,7 +101,7 @@ def listing(what: str, seen: Sequence[str], *, misses: float = 0.0, ordered: boo
         if not entries or len(unseen) > allowed or len(left) > allowed:
             return False
         places = [words.best(entry, seen)[0] for entry in entries]
-        swaps = sum(a > b for a, b in zip(places, places[1:], strict=False))
+        swaps = sum(a > b for a, b in itertools.pairwise(places))
         return not ordered or swaps <= allowed
 
     return Found(f"{what}: {short('; '.join(seen))}", agrees)

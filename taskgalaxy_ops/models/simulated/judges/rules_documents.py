@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import itertools
 import re
 from collections.abc import Mapping
 from statistics import median
@@ -21,7 +22,20 @@ if TYPE_CHECKING:
 
 Params = Mapping[str, str]
 _WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
-_MONTHS = "January February March April May June July August September October November December".split()
+_MONTHS = [
+    "January",
+    "February",
+    "March",
+    "April",
+    "May",
+    "June",
+    "July",
+    "August",
+    "September",
+    "October",
+    "November",
+    "December",
+]
 
 
 def _total(view: View, _: Params) -> Found:
@@ -127,7 +141,7 @@ def _captions(view: View, _: Params) -> Found:
                 return False
             places.append(index)
         # all begin at one edge: what begins there and has a value beside it, but is not named, is missing
-        ordered = sum(a > b for a, b in zip(places, places[1:], strict=False)) == 0
+        ordered = sum(a > b for a, b in itertools.pairwise(places)) == 0
         return ordered and len(set(places)) == len(entries) and _complete(view, entries)
 
     return Found(f"I read {len(lines)} pieces of text, such as '{short(heads[0], 24)}'", agrees)
@@ -369,8 +383,8 @@ def _entries(view: View, _: Params) -> Found:
             if score < 0.8:
                 return False
             chosen.append(view.pieces[index])
-        down = all(a.y < b.y for a, b in zip(chosen, chosen[1:], strict=False))
-        across = all(a.x < b.x for a, b in zip(chosen, chosen[1:], strict=False))
+        down = all(a.y < b.y for a, b in itertools.pairwise(chosen))
+        across = all(a.x < b.x for a, b in itertools.pairwise(chosen))
         return down or across
 
     return Found(f"I read '{short('; '.join(printed))}'", agrees)

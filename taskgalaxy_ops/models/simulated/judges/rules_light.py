@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from taskgalaxy_ops.models.simulated.judges import finding, tones
+from taskgalaxy_ops.models.simulated.judges import finding, tones, words
 from taskgalaxy_ops.models.simulated.judges.finding import REGIONS, Found, SenselessError
 from taskgalaxy_ops.models.simulated.judges.tones import Plane
 from taskgalaxy_ops.models.simulated.judges.views import View
-from taskgalaxy_ops.models.simulated.judges import words
 
 if TYPE_CHECKING:
     from taskgalaxy_ops.models.simulated.judges.checking import Rule
@@ -63,7 +62,7 @@ def _extreme(view: View, sign: int, what: str) -> Found:
 
 def _sharp(view: View, _: Params) -> Found:
     value = tones.sharpness(view)
-    low, high = {"a": (0.10, 0.16), "b": (0.10, 0.18), "c": (0.30, 0.40)}[view.judge]
+    low, high = {"a": (0.12, 0.20), "b": (0.17, 0.20), "c": (0.09, 0.14)}[view.judge]
     if low <= value <= high:
         return finding.choice(f"edges are middling ({value:.2f})", "sharp", "blurred")
     return finding.choice(f"edge strength is {value:.2f}", "sharp" if value > high else "blurred")

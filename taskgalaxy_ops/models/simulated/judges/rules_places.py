@@ -59,15 +59,10 @@ def _claim(view: View, params: Params) -> Found:
     claimed = params["text"]
     candidates = [*view.lines, *view.pieces]
     there = any(
-        words.digits(claimed) == words.digits(line.text) and words.likeness(claimed, line.text) > 0.93 and _same_words(claimed, line.text)
+        words.digits(claimed) == words.digits(line.text) and words.likeness(claimed, line.text) > 0.93 and words.same_words(claimed, line.text)
         for line in candidates
     )  # fmt: skip
     return finding.choice("the claim is", "true" if there else "false")
-
-
-def _same_words(claimed: str, seen: str) -> bool:
-    """Whether each longer word of a claim stands in the line: one changed word makes it false."""
-    return all(words.within(word, seen, 0.72) for word in claimed.split() if len(words.squash(word)) >= 3)
 
 
 RULES: dict[str, Rule] = {

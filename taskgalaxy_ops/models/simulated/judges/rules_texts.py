@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -235,7 +236,7 @@ def figures_found(what: str, seen: list[str], view: View) -> Found:
         kept = [t for t in theirs if t in mine]
         missed = len(mine) - len(kept)
         order = [mine.index(t) for t in dict.fromkeys(kept)]
-        swaps = sum(a > b for a, b in zip(order, order[1:], strict=False))
+        swaps = sum(a > b for a, b in itertools.pairwise(order))
         slack = len(mine) // 8
         return bool(theirs) and not strange and missed <= slack and len(theirs) - len(mine) <= slack and swaps <= slack
 

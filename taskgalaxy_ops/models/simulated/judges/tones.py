@@ -77,7 +77,7 @@ def edges(view: View) -> NDArray[np.bool_]:
 
 
 def sharpness(view: View) -> float:
-    """How sharp the image is, about 0 (blurred) to 1: edge steepness against contrast, in one of three measures."""
+    """How sharp the image is, 0 (blurred) to about 1: the steepness of its edges against its contrast."""
 
     def make() -> float:
         from scipy import ndimage
@@ -90,12 +90,9 @@ def sharpness(view: View) -> float:
         if view.judge == "b":  # strongest answers to the Laplacian
             answers = np.abs(ndimage.laplace(grey))
             return float(np.quantile(answers, 0.999)) / contrast / 2
-        ratios = []  # how much of a step over four pixels is made within one, at the strongest edges
-        for axis in (0, 1):
-            wide = np.abs(np.roll(grey, -4, axis) - grey)
-            near = np.abs(np.diff(grey, axis=axis))
-            ratios.append(float(np.quantile(near, 0.998)) / max(4.0, float(np.quantile(wide, 0.99))))
-        return min(ratios)
+        smooth = ndimage.gaussian_filter(grey, 0.6)  # in the direction in which edges are softer: motion blurs one
+        steps = [float(np.quantile(np.abs(np.diff(smooth, axis=axis)), 0.998)) for axis in (0, 1)]
+        return min(steps) / contrast
 
     return view.part("sharpness", make)
 

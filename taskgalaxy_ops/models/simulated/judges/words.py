@@ -14,10 +14,29 @@ from difflib import SequenceMatcher
 # What text recognition takes for one another, in words; digits stay what they are (see ``numbers``).
 _LOOK_ALIKES = str.maketrans({"0": "o", "1": "l", "i": "l", "|": "l", "!": "l", "5": "s", "8": "b", "€": "e", "$": "s"})
 _NUMBER = re.compile(r"(?<![\d.,])[-+−–]?\d{1,3}(?:[,' ]\d{3})+(?:\.\d+)?|(?<![\d])[-−–]?\d+(?:[.,]\d+)?")
-_NUMBER_WORDS = (
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
-    "seventeen eighteen nineteen twenty"
-).split()
+_NUMBER_WORDS = [
+    "zero",
+    "one",
+    "two",
+    "three",
+    "four",
+    "five",
+    "six",
+    "seven",
+    "eight",
+    "nine",
+    "ten",
+    "eleven",
+    "twelve",
+    "thirteen",
+    "fourteen",
+    "fifteen",
+    "sixteen",
+    "seventeen",
+    "eighteen",
+    "nineteen",
+    "twenty",
+]
 
 
 def squash(text: str) -> str:
@@ -38,24 +57,23 @@ def likeness(one: str, other: str) -> float:
 
 def digits(text: str) -> str:
     """The digits of a text, in order, with the letters that stand among digits read as such ("1O0" gives "100")."""
-    mended = re.sub(r"(?<=\d)[oO](?=[\d.,:%]|\b)", "0", text)
-    mended = re.sub(r"(?<=\d)[lI|](?=[\d.,:%]|\b)", "1", mended)
+    mended = re.sub(r"(?<=\d)[oO]+(?=[\d.,:%]|\b)", lambda m: "0" * len(m.group()), text)
+    mended = re.sub(r"(?<=\d)[lI|]+(?=[\d.,:%]|\b)", lambda m: "1" * len(m.group()), mended)
     return "".join(c for c in mended if c.isdigit())
 
 
 def same_text(one: str, other: str, least: float = 0.84) -> bool:
-    """Whether two texts say the same: alike to ``least``, and no digit of the one missing in the other."""
-    if likeness(one, other) < least:
+    """Whether two texts say the same: alike to ``least``, with the same digits, and no longer word another one."""
+    if likeness(one, other) < least or not (same_words(one, other) and same_words(other, one)):
         return False
     mine, theirs = digits(one), digits(other)
-    return (
-        mine == theirs
-        or SequenceMatcher(None, mine, theirs, autojunk=False).ratio() >= 1.0
-        or (
-            # a text that is mostly letters may have a letter read as a digit
-            max(len(mine), len(theirs)) <= 1 and len(squash(one)) > 8
-        )
-    )
+    # in a text that is mostly letters, one may have been read as a digit
+    return mine == theirs or (max(len(mine), len(theirs)) <= 1 and len(squash(one)) > 8)
+
+
+def same_words(claimed: str, seen: str, least: float = 0.72) -> bool:
+    """Whether each word of four letters or more stands in another text, a few letters misread at most."""
+    return all(within(word, seen, least) for word in claimed.split() if len(squash(word)) >= 4)
 
 
 def within(part: str, whole: str, least: float = 0.86) -> bool:
