@@ -178,8 +178,9 @@ class Asker:
 
     def _image_url(self, image: str, model: Model) -> str:
         at = (image, model.image_side, model.image_quality)
-        if at not in self._urls:
+        if (url := self._urls.get(at)) is None:
+            url = render(self._galaxy.store.get(keys.blob(image)), model.image_side, model.image_quality)
             if len(self._urls) >= _URLS_KEPT:
-                self._urls.clear()
-            self._urls[at] = render(self._galaxy.store.get(keys.blob(image)), model.image_side, model.image_quality)
-        return self._urls[at]
+                self._urls.clear()  # by another request's thread too, at any time: hence ``url``
+            self._urls[at] = url
+        return url

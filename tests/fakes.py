@@ -104,13 +104,12 @@ class Schedule:
 
     def __init__(self, store: MemoryStore, choose: Callable[[int], int]) -> None:
         self._choose = choose
-        self._actors: dict[int, _Actor] = {}
         store.before = store.after = lambda operation, key: self.pause()
 
     def pause(self) -> None:
         """Let others go on, if the caller is an actor."""
-        actor = self._actors.get(threading.get_ident())
-        if actor is not None:
+        actor = threading.current_thread()
+        if isinstance(actor, _Actor):
             actor.park()
 
     def run(self, works: Sequence[Callable[[], None]], kill: Callable[[int], bool] = lambda actor: False) -> set[int]:
@@ -119,7 +118,6 @@ class Schedule:
         killed = set()
         for actor in actors:
             actor.start()
-            self._actors[actor.ident or 0] = actor
         while live := [number for number, actor in enumerate(actors) if not actor.ended]:
             number = live[self._choose(len(live))]
             if kill(number):
@@ -128,7 +126,6 @@ class Schedule:
             actors[number].step()
         for actor in actors:
             actor.join()
-            self._actors.pop(actor.ident or 0)
             if actor.error is not None:
                 raise actor.error
         return killed

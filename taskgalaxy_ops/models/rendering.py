@@ -45,6 +45,7 @@ def render(raw: bytes, side: int, quality: int) -> str:
     """A data URL of the image, at most ``side`` pixels long; never scaled up."""
     image = upright(raw)
     image.thumbnail((side, side), Image.Resampling.LANCZOS)
+    image.info.clear()  # a JPEG's comment would be saved again
     out = io.BytesIO()
     image.save(out, "JPEG", quality=quality, subsampling=0)
     return "data:image/jpeg;base64," + base64.b64encode(out.getvalue()).decode("ascii")

@@ -11,7 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from taskgalaxy_ops.errors import SourceError
+from taskgalaxy_ops.errors import NotFoundError, SourceError
 from taskgalaxy_ops.settings import SourceSettings
 from taskgalaxy_ops.storage import connect
 
@@ -40,7 +40,7 @@ def source_files(name: str, settings: SourceSettings, s3_options: Mapping[str, A
     if location.startswith("builtin:"):
         listing, notes = _folder(name, built(location.removeprefix("builtin:"), settings.limit))
     elif location.startswith("s3://"):
-        listing, notes = _bucket(location, s3_options)
+        listing, notes = _bucket(name, location, s3_options)
     else:
         listing, notes = _folder(name, Path(location.removeprefix("file://")))
     suffixes = tuple(suffix.lower() for suffix in settings.suffixes)
@@ -92,9 +92,13 @@ def _name(path: Path, folder: Path) -> str:
     return os.fsencode(path.relative_to(folder).as_posix()).decode("utf-8", "backslashreplace")
 
 
-def _bucket(location: str, s3_options: Mapping[str, Any]) -> tuple[_Listing, Mapping[str, Any]]:
+def _bucket(name: str, location: str, s3_options: Mapping[str, Any]) -> tuple[_Listing, Mapping[str, Any]]:
     store = connect(location, **s3_options)
-    return ((listed.key, partial(store.get, listed.key)) for listed in store.list("")), {}
+    try:
+        notes = _notes(name, store.get(NOTES_FILE))
+    except NotFoundError:
+        notes = {}
+    return ((listed.key, partial(store.get, listed.key)) for listed in store.list("")), notes
 
 
 def _notes(name: str, raw: bytes) -> Mapping[str, Any]:

@@ -15,6 +15,7 @@ from PIL import Image as Pillow
 from PIL import UnidentifiedImageError
 
 from taskgalaxy_ops.canonical import sha256_hex
+from taskgalaxy_ops.errors import NotFoundError
 from taskgalaxy_ops.models.rendering import flat
 from taskgalaxy_ops.records import Claim, FileReject, Image, ImageId, Reason
 from taskgalaxy_ops.settings import IngestSettings
@@ -64,7 +65,7 @@ def scan(
         image: Image | tuple[Reason, str]
         try:
             raw = file.read()
-        except OSError as error:
+        except (OSError, NotFoundError) as error:  # not to be read, or gone since it was listed
             image = (Reason.UNREADABLE, str(error)[:200])
         else:
             sha = sha256_hex(raw)
@@ -97,6 +98,8 @@ def inspect(raw: bytes, settings: IngestSettings) -> Image | tuple[Reason, str]:
                 width, height = opened.size
                 if width * height > settings.max_pixels:
                     return Reason.TOO_MANY_PIXELS, f"{width} x {height}, ingest.max_pixels is {settings.max_pixels}"
+                if opened.format == "EPS":
+                    return Reason.UNREADABLE, "EPS is a program, which Ghostscript would run: convert it to PNG"
                 opened.load()
                 upright = flat(opened)  # what models will see, so that nothing fails or differs later
     except Pillow.DecompressionBombError as error:

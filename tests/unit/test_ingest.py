@@ -12,12 +12,14 @@ import zlib
 
 import numpy as np
 import pytest
+from fakes import MemoryStore
 from PIL import Image as Pillow
 
-from taskgalaxy_ops.errors import SourceError
+from taskgalaxy_ops.errors import SourceError, StoreError
 from taskgalaxy_ops.models.rendering import render, upright
 from taskgalaxy_ops.records import FileReject, Image, Reason
 from taskgalaxy_ops.settings import IngestSettings, SourceSettings
+from taskgalaxy_ops.sources import files
 from taskgalaxy_ops.sources.files import SourceFile, source_files
 from taskgalaxy_ops.sources.ingest import inspect, perceptual_hash, scan
 from taskgalaxy_ops.storage.rows import from_parquet, to_parquet
@@ -99,6 +101,17 @@ def test_a_broken_file_is_named_with_its_reason(kind):
     assert isinstance(found, tuple), "it passed"
     assert found[0] == reason, found
     assert found[1] and len(found[1]) <= 200
+
+
+def test_no_program_is_run_for_an_image(monkeypatch):
+    """EPS is PostScript; Pillow would hand it to Ghostscript, whatever the file is called."""
+
+    def run(*arguments):
+        raise AssertionError("Ghostscript was called")
+
+    monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", run)
+    found = inspect(encoded(picture(), "EPS"), SETTINGS)
+    assert found == (Reason.UNREADABLE, "EPS is a program, which Ghostscript would run: convert it to PNG")
 
 
 def test_reasons_that_a_setting_decides_name_it_and_the_size():
@@ -334,6 +347,34 @@ def test_a_file_that_cannot_be_read_is_a_reject(tmp_path):
     assert [(r.file, r.reason) for r in found.rejects] == [("x.jpg", Reason.UNREADABLE)]
     assert "Permission denied" in found.rejects[0].detail
     assert [claim.file for claim in found.claims] == ["y.png"]
+
+
+def test_a_bucket_is_read_like_a_folder(monkeypatch):
+    """Its notes too; what is deleted while the source is read is a reject, and the store's outage is none."""
+    store = MemoryStore()
+    for key, raw in (
+        ("b.png", encoded(picture(), "PNG")),
+        ("a/ü x.JPG", encoded(picture(seed=1), "JPEG")),
+        ("gone.png", b"x"),
+        ("notes.txt", b"x"),
+        ("source.json", b'{"licence": "CC0", "files": {"b.png": {"licence": "MIT"}}}'),
+    ):
+        store.put_if_absent(key, raw)
+    monkeypatch.setattr(files, "connect", lambda url, **options: store)
+    listed = list(source_files("mine", SourceSettings(location="s3://bucket/photos"), {}))
+    store.delete("gone.png")
+    found = scan("mine", listed, {}, SETTINGS, lambda sha, raw: None)
+    assert [(claim.file, claim.licence) for claim in found.claims] == [("a/ü x.JPG", "CC0"), ("b.png", "MIT")]
+    assert [(reject.file, reject.reason) for reject in found.rejects] == [("gone.png", Reason.UNREADABLE)]
+    store.delete("source.json")
+    assert {file.licence for file in source_files("mine", SourceSettings(location="s3://bucket/photos"), {})} == {None}
+
+    def outage(operation, key):
+        raise StoreError("out of reach")
+
+    store.before = outage
+    with pytest.raises(StoreError):
+        scan("mine", listed, {}, SETTINGS, lambda sha, raw: None)
 
 
 ODD_NAMES = [

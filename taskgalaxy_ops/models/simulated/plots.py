@@ -89,7 +89,23 @@ def _value_axis(scene: Scene) -> Axis | None:
     steps, gaps = np.diff(values), -np.diff(heights)
     if np.abs(steps - steps[0]).max() > 1e-6 * abs(steps[0]) or np.abs(gaps - gaps.mean()).max() > 0.06 * gaps.mean() + 2:
         return None
+    # A lone 0 is often missed by the detector of text; so the places of the next ticks are looked at.
+    step, gap, letters = float(steps[0]), float(gaps.mean()), float(np.median([s.size for s in numbers]))
+    if _inked(scene, edge, heights[-1] - gap, letters):
+        return None
+    if _inked(scene, edge, heights[0] + gap, letters):
+        if abs(values[0] - step) > 1e-6 * step:
+            return None
+        ticks = (("0", 0.0, float(heights[0] + gap)), *ticks)
     return Axis(ticks, edge)
+
+
+def _inked(scene: Scene, edge: float, y: float, letters: float) -> bool:
+    """Whether something is printed at a height, where the axis's labels end."""
+    if not letters < y < scene.height - letters / 2:
+        return False
+    patch = scene.light[int(y - letters / 2) : int(y + letters / 2) + 1, max(0, int(edge - letters * 0.7)) : int(edge) + 1]
+    return bool(np.ptp(patch) > 60)
 
 
 def labels_below(scene: Scene) -> list[Segment] | None:

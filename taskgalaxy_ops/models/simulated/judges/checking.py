@@ -14,7 +14,19 @@ from taskgalaxy_ops.models.simulated.judges import palettes, words
 from taskgalaxy_ops.models.simulated.judges.finding import REGIONS, Finding, Found, SenselessError, UnsureError, short
 from taskgalaxy_ops.models.simulated.judges.views import View, view
 
-_FAMILIES = ("colours", "light", "shapes", "things", "texts", "numbers", "documents", "tables", "charts", "places")
+_FAMILIES = (
+    "colours",
+    "light",
+    "shapes",
+    "things",
+    "texts",
+    "numbers",
+    "documents",
+    "pages",
+    "tables",
+    "charts",
+    "places",
+)
 _MOST_WORDS = 20
 
 Rule = Callable[[View, Mapping[str, str]], Found]

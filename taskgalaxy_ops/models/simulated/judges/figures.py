@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -93,12 +94,13 @@ def _figure(judge: str, mask: Mask, pixels: NDArray[np.float64]) -> Figure:
 
 
 def _by_corners(patch: Mask) -> str:
-    from skimage import measure
+    from skimage import measure  # its functions carry no types
 
-    outline = max(measure.find_contours(np.pad(patch.astype(float), 3), 0.5), key=len)
+    tools: Any = measure
+    outline = max(tools.find_contours(np.pad(patch.astype(float), 3), 0.5), key=len)
     farthest = int(((outline - outline.mean(axis=0)) ** 2).sum(axis=1).argmax())  # surely a corner, if there are any
     outline = np.concatenate([outline[farthest:-1], outline[: farthest + 1]])
-    corners = len(measure.approximate_polygon(outline, 0.065 * float(np.hypot(*patch.shape)))) - 1
+    corners = len(tools.approximate_polygon(outline, 0.065 * float(np.hypot(*patch.shape)))) - 1
     if corners in {4, 5} and patch.mean() < 0.86:  # a small triangle's corners are blunt
         return "circle" if patch.mean() > 0.68 else "triangle"
     return {3: "triangle", 4: "rectangle", 5: "rectangle"}.get(corners, "circle")

@@ -68,7 +68,7 @@ def _table(rows: Sequence[list[Piece]]) -> Table | None:
     for start, header in enumerate(rows):
         if len(header) < 2:
             continue
-        body = []
+        body: list[list[Piece | None]] = []
         misses = 0
         for row in rows[start + 1 :]:
             cells = _cells(header, row)

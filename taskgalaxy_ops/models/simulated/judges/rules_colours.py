@@ -121,8 +121,8 @@ def _warmth(view: View, _: Params) -> Found:
         is_warm = (hue < 75) | (hue >= 330)
         warm, cool = float(weight[is_warm].sum()), float(weight[~is_warm].sum())
     else:  # along the axis from blue to yellow, and half as much from green to red
-        _, a, b = palettes.lab(view.pixels(128).reshape(-1, 3)).T
-        lean = b + 0.5 * a
+        values = palettes.lab(view.pixels(128).reshape(-1, 3))
+        lean = values[:, 2] + 0.5 * values[:, 1]
         warm, cool = float(lean[lean > 4].sum()), float(-lean[lean < -4].sum())
     share = warm / max(warm + cool, 1e-9)
     return finding.choice(f"{share:.0%} of the colour is warm", "warm" if share >= 0.5 else "cool")
@@ -147,7 +147,7 @@ def _grey(view: View, _: Params) -> Found:
 
 
 def _vivid(view: View, _: Params) -> Found:
-    _, saturation, _ = saturated(view)
+    saturation = saturated(view)[1]
     mean = float(saturation.mean())
     if view.judge == "b":
         mean = 0.5 * mean + 0.5 * float(np.median(saturation))

@@ -59,9 +59,11 @@ def _claim(view: View, params: Params) -> Found:
     claimed = params["text"]
     candidates = [*view.lines, *view.pieces]
     there = any(
-        words.digits(claimed) == words.digits(line.text) and words.likeness(claimed, line.text) > 0.93 and words.same_words(claimed, line.text)
+        words.digits(claimed) == words.digits(line.text)
+        and words.likeness(claimed, line.text) > 0.93
+        and words.same_words(claimed, line.text)
         for line in candidates
-    )  # fmt: skip
+    )
     return finding.choice("the claim is", "true" if there else "false")
 
 

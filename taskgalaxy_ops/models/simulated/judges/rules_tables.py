@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from taskgalaxy_ops.models.simulated.judges import finding, grids, layout, words
 from taskgalaxy_ops.models.simulated.judges.finding import Found, SenselessError, UnsureError, short
+from taskgalaxy_ops.models.simulated.judges.readers import Piece
 from taskgalaxy_ops.models.simulated.judges.views import View
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ def _cell(view: View, params: Params) -> Found:
     if not level:
         raise UnsureError(f"I read nothing beside '{short(params['row'], 30)}'")
 
-    def off(piece: layout.Piece) -> float:
+    def off(piece: Piece) -> float:
         sides = (abs(piece.left - column_at.left), abs(piece.right - column_at.right), abs(piece.x - column_at.x))
         return min(sides)
 

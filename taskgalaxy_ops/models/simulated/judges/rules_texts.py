@@ -46,7 +46,7 @@ _STOPWORDS = {
 }
 
 
-def line_found(what: str, view: View, *lines: Piece) -> Found:
+def line_found(what: str, *lines: Piece) -> Found:
     """Right is any of these lines, or the words of one that the reader cut in two."""
     if not lines:
         raise SenselessError(f"I read nothing that could be {what}")
@@ -54,7 +54,7 @@ def line_found(what: str, view: View, *lines: Piece) -> Found:
     return finding.text(what, *texts)
 
 
-def _tallest(view: View, lines: list[Piece]) -> list[Piece]:
+def _tallest(lines: list[Piece]) -> list[Piece]:
     most = max(line.height for line in lines)
     return sorted((line for line in lines if line.height >= _TALL * most), key=lambda line: -line.height)
 
@@ -62,7 +62,7 @@ def _tallest(view: View, lines: list[Piece]) -> list[Piece]:
 def _title(view: View, _: Params) -> Found:
     lines = layout.need_text(view)
     upper = [line for line in lines if line.y < 0.5 * view.height] or lines[:1]
-    tall = _tallest(view, upper)
+    tall = _tallest(upper)
     joined = [run for run in _runs(lines, tall) if len(run) > 1]
     return finding.text("the title", *(line.text for line in tall), *(" ".join(p.text for p in run) for run in joined))
 
@@ -79,7 +79,7 @@ def _runs(lines: list[Piece], chosen: list[Piece]) -> list[list[Piece]]:
 
 
 def _largest(view: View, _: Params) -> Found:
-    return line_found("the largest text", view, *_tallest(view, [*layout.need_text(view), *view.pieces]))
+    return line_found("the largest text", *_tallest([*layout.need_text(view), *view.pieces]))
 
 
 def _headings(view: View, _: Params) -> Found:
@@ -106,7 +106,7 @@ def _end_line(index: int, what: str) -> Rule:
         lines = layout.need_text(view)
         line = lines[index]
         near = [other for other in lines if abs(other.y - line.y) < 0.5 * min(line.height, other.height)]
-        return line_found(what, view, line, *near)
+        return line_found(what, line, *near)
 
     return rule
 

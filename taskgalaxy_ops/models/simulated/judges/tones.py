@@ -38,15 +38,17 @@ _LIGHT: dict[str, Callable[[Plane], Plane]] = {"a": _luma, "b": _intensity, "c":
 def blown(view: View) -> float:
     """Share of pixels that are pure white or all but."""
     pixels = view.pixels(1024)
-    measure = {"a": lambda: light(view, 1024) >= 252, "b": lambda: pixels.min(axis=2) >= 250}
-    return float(measure.get(view.judge, lambda: (pixels >= 251).sum(axis=2) >= 3)().mean())
+    if view.judge == "b":
+        return float((pixels.min(axis=2) >= 250).mean())
+    return float((light(view, 1024) >= (252 if view.judge == "a" else 251)).mean())
 
 
 def sunk(view: View) -> float:
     """Share of pixels that are pure black or all but."""
     pixels = view.pixels(1024)
-    measure = {"a": lambda: light(view, 1024) <= 6, "b": lambda: pixels.max(axis=2) <= 9}
-    return float(measure.get(view.judge, lambda: light(view, 1024) <= 5)().mean())
+    if view.judge == "b":
+        return float((pixels.max(axis=2) <= 9).mean())
+    return float((light(view, 1024) <= (6 if view.judge == "a" else 5)).mean())
 
 
 def spread(view: View) -> float:
@@ -91,8 +93,7 @@ def sharpness(view: View) -> float:
             answers = np.abs(ndimage.laplace(grey))
             return float(np.quantile(answers, 0.999)) / contrast / 2
         smooth = ndimage.gaussian_filter(grey, 0.6)  # in the direction in which edges are softer: motion blurs one
-        steps = [float(np.quantile(np.abs(np.diff(smooth, axis=axis)), 0.998)) for axis in (0, 1)]
-        return min(steps) / contrast
+        return min(float(np.quantile(np.abs(np.diff(smooth, axis=axis)), 0.998)) for axis in (0, 1)) / contrast
 
     return view.part("sharpness", make)
 

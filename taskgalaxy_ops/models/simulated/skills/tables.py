@@ -27,12 +27,13 @@ def _table(scene: Scene) -> Table:
 
 
 def _named(found: Table) -> tuple[int, Table]:
-    """Which column names the rows: the first whose cells are words, all different."""
-    for index in range(min(3, len(found.header))):
+    """Which column names the rows: the first, or the second after a column of ranks; its cells are all different."""
+    for index in range(min(2, len(found.header))):
         cells = found.column(index)
-        words = all(any(c.isalpha() for c in cell) for cell in cells)
-        if words and len(set(cells)) == len(cells) and all(len(cell) < 30 for cell in cells):
+        ranks = index == 0 and list(cells) == [str(n + 1) for n in range(len(cells))]
+        if not ranks and len(set(cells)) == len(cells) and all(1 < len(cell) < 30 for cell in cells):
             return index, found
+        need(ranks, "the rows of the table have no names of their own")
     need(False, "the rows of the table have no names of their own")
     raise AssertionError
 
@@ -82,8 +83,17 @@ def header(scene: Scene) -> Found:
     return one(_seen(found), "; ".join(names), wrong, why)
 
 
+_LABELS = re.compile(r"(?i)(?:year|no\b|number|rank|place|platform|gate|room|age)")
+
+
 def _number_columns(found: Table) -> list[int]:
-    columns = [i for i in found.numbers() if found.header[i] and found.header.count(found.header[i]) == 1]
+    need(not any(TIME.fullmatch(cell) for row in found.rows for cell in row), "a timetable, whose numbers are no amounts")
+    columns = [
+        i
+        for i in found.numbers()
+        if found.header.count(found.header[i]) == 1 and any(c.isalpha() for c in found.header[i])
+    ]
+    columns = [i for i in columns if not _LABELS.match(found.header[i])]
     need(columns, "no column of plain numbers")
     return columns
 

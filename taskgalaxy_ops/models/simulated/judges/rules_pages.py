@@ -1,0 +1,293 @@
+"""Rules on forms, windows and the layout of pages: captions and their values, boxes, columns, paragraphs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from itertools import pairwise
+from statistics import median
+from typing import TYPE_CHECKING
+
+from taskgalaxy_ops.models.simulated.judges import finding, layout, words
+from taskgalaxy_ops.models.simulated.judges.finding import Found, SenselessError, UnsureError, short
+from taskgalaxy_ops.models.simulated.judges.readers import Piece
+from taskgalaxy_ops.models.simulated.judges.rules_tables import same_cell
+from taskgalaxy_ops.models.simulated.judges.views import View
+
+if TYPE_CHECKING:
+    from taskgalaxy_ops.models.simulated.judges.checking import Rule
+
+Params = Mapping[str, str]
+_MONTHS = "january february march april may june july august september october november december"
+
+
+def valued(name: str) -> Rule:
+    """A rule that asks for the value of the caption that the parameter ``name`` gives."""
+
+    def rule(view: View, params: Params) -> Found:
+        seen = layout.beside(view, params[name])
+        if not seen:
+            raise UnsureError(f"I read nothing beside '{short(params[name], 30)}'")
+
+        def agrees(said: str) -> bool:
+            return any(words.same_text(said, s, 0.84) or same_cell(said, s) for s in seen)
+
+        return Found(f"'{short(params[name], 24)}' reads '{short(seen[0], 32)}'", agrees)
+
+    return rule
+
+
+def _captions(view: View, _: Params) -> Found:
+    layout.need_text(view, 2)
+    lines = [piece.text for row in view.rows for piece in row]
+    heads = [text.partition(":")[0] for text in lines]
+
+    def agrees(said: str) -> bool:
+        entries = [part for part in said.split(";") if part.strip()]
+        places = []
+        for entry in entries:
+            index, score = words.best(entry, heads)
+            if score < 0.8 or words.digits(entry) != words.digits(heads[index]):
+                return False
+            places.append(index)
+        # all begin at one edge: what begins there and has a value beside it, but is not named, is missing
+        ordered = sum(a > b for a, b in pairwise(places)) == 0
+        return ordered and len(set(places)) == len(entries) and _complete(view, entries)
+
+    return Found(f"I read {len(lines)} pieces of text, such as '{short(heads[0], 24)}'", agrees)
+
+
+def _complete(view: View, entries: list[str]) -> bool:
+    """Whether no caption between those listed, at the same left edge and with a value beside it, was left out."""
+    firsts = [(row[0], len(row) > 1 or ":" in row[0].text.rstrip(":")) for row in view.rows if row]
+    listed = [p for p, _ in firsts if max(words.likeness(p.text.partition(":")[0], e) for e in entries) >= 0.8]
+    if not listed:
+        return True
+    left = median(p.left for p in listed)
+    missing = [
+        p
+        for p, has_value in firsts
+        if has_value
+        and p not in listed
+        and abs(p.left - left) < 0.5 * p.height
+        and listed[0].top < p.top < listed[-1].bottom
+    ]
+    return not missing
+
+
+def _empty_field(view: View, _: Params) -> Found:
+    layout.need_text(view, 3)
+    alone = []
+    for row in view.rows:
+        for number, piece in enumerate(row):
+            caption, colon, rest = piece.text.partition(":")
+            below = layout.under(view, piece)
+            near = below is not None and below.top - piece.bottom < 0.9 * piece.height
+            if len(row) == 1 or (
+                colon and not rest.strip() and (number == len(row) - 1 or ":" in row[number + 1].text)
+            ):
+                alone.append((caption, bool(near)))
+    if not alone:
+        raise SenselessError("every field is filled in")
+    seen = [text for text, _ in sorted(alone, key=lambda a: a[1])]
+    return finding.text("the blank field", *seen)
+
+
+_KINDS = {
+    "receipt": r"receipt|cash|change|total|thank you|\bcard\b",
+    "invoice": r"invoice|bill to|due|payment|vat|\btax\b|subtotal|quantity|qty",
+    "form": r"form\b|application|signature|name|phone|e-?mail|occupation|birth|registration|request|permit|enrolment",
+    "menu": r"menu|starters|mains|desserts?|drinks|kitchen|bistro|tavern|soup|salad",
+    "timetable": r"timetable|departures?|platform|arrivals?|\bline\b|\d\d:\d\d|schedule",
+    "calendar": rf"calendar|{'|'.join(_MONTHS.split())}|\bmon\b|\btue\b|\bwed\b|\bthu\b|\bsat\b|\bsun\b",
+    "letter": r"dear |sincerely|regards|wishes|yours|we look forward",
+}
+_SURE = {  # words that all but settle it
+    "receipt": r"receipt",
+    "invoice": r"invoice",
+    "menu": r"starters|desserts|\bmenu\b",
+    "letter": r"\bdear\b",
+    "timetable": r"departures?|timetable",
+    "calendar": r"mon\b.*\btue\b.*\bwed\b",
+    "form": r"signature",
+}
+
+
+def _kind(view: View, _: Params) -> Found:
+    layout.need_text(view, 3)
+    text = layout.everything(view).lower()
+    counts = {
+        name: len(set(re.findall(pattern.lower(), text))) + 4 * bool(re.search(_SURE[name], text, re.DOTALL))
+        for name, pattern in _KINDS.items()
+    }
+    if re.search(r"invoice", text):
+        counts["receipt"] = 0
+    return finding.choice("by its words it is a", max(counts, key=lambda k: counts[k]))
+
+
+def running(view: View) -> list[Piece]:
+    """Pieces of running text: as wide as several words."""
+    return [p for p in view.pieces if len(p.text.split()) >= 3 or len(p.text) >= 18]
+
+
+def _columns(view: View, _: Params) -> Found:
+    wide = running(view)
+    if len(wide) < 3:
+        raise SenselessError("I see no running text")
+    lefts = sorted(p.left for p in wide)
+    usual = median(p.height for p in wide)
+    starts: list[list[float]] = [[lefts[0]]]
+    for left in lefts[1:]:
+        if left - starts[-1][-1] < 3 * usual:
+            starts[-1].append(left)
+        else:
+            starts.append([left])
+    columns = [group for group in starts if len(group) >= max(3, 0.15 * len(wide))]
+    beside = any(
+        one.right < other.left and abs(one.y - other.y) < usual
+        for one in wide for other in wide
+    )  # fmt: skip
+    return finding.number("the number of columns", len(columns) if beside else 1)
+
+
+def _density(view: View, _: Params) -> Found:
+    covered = sum(p.width * (p.bottom - p.top) for p in view.pieces) / (view.width * view.height)
+    return finding.choice(f"text covers {covered:.0%}", "sparsely" if covered < 0.155 else "densely")
+
+
+def _title_place(view: View, _: Params) -> Found:
+    lines = layout.need_text(view)
+    upper = [line for line in lines if line.y < 0.5 * view.height] or lines[:1]
+    title = max(upper, key=lambda line: line.height)
+    third = title.x / view.width
+    right = [
+        name
+        for name, low, high in (("left", 0, 0.4), ("centre", 0.36, 0.64), ("right", 0.6, 1))
+        if low <= third <= high
+    ]
+    return finding.choice(f"the title's middle lies at {third:.0%}", *right)
+
+
+def _alignment(view: View, _: Params) -> Found:
+    lines = layout.need_text(view, 3)
+    edges = {
+        "aligned left": [p.left for p in lines],
+        "centred": [p.x for p in lines],
+        "aligned right": [p.right for p in lines],
+    }
+
+    def spread(values: list[float]) -> float:
+        middle = median(values)
+        return median(abs(v - middle) for v in values) + 0.05 * sum(abs(v - middle) for v in values) / len(values)
+
+    return finding.choice("the lines are", min(edges, key=lambda k: spread(edges[k])))
+
+
+def _paragraphs(view: View, _: Params) -> Found:
+    wide = [line for line in view.lines if len(line.text) >= 18]
+    if not wide:
+        raise SenselessError("I see no running text")
+    counts = [
+        len([b for b in layout.blocks(view.lines, gap) if any(p in wide for p in b)]) for gap in (0.75, 0.6, 0.95)
+    ]
+    return finding.number("the number of paragraphs", *dict.fromkeys(counts))
+
+
+def _has_table(view: View, _: Params) -> Found:
+    full = [row for row in view.rows if len(row) >= 3]
+    return finding.yes_no(f"{len(full)} rows have three cells or more", len(full) >= 3)
+
+
+def _buttons(view: View, _: Params) -> Found:
+    layout.need_text(view, 2)
+
+    def agrees(said: str) -> bool:
+        entries = [part.strip() for part in said.split(";") if part.strip()]
+        return any(_row_is(entries, [piece.text for piece in row]) for row in view.rows)
+
+    return Found(f"the lowest row reads '{short(view.lines[-1].text)}'", agrees)
+
+
+def _row_is(entries: list[str], printed: list[str]) -> bool:
+    unseen, left = words.same_items(entries, printed, 0.8)
+    joined = words.likeness(" ".join(entries), " ".join(printed)) > 0.9
+    return joined or (not unseen and not left and words.likeness(" ".join(entries), " ".join(printed)) > 0.85)
+
+
+def _entries(view: View, _: Params) -> Found:
+    layout.need_text(view, 2)
+    printed = [piece.text for piece in view.pieces]
+
+    def agrees(said: str) -> bool:
+        entries = [part.strip() for part in said.split(";") if part.strip()]
+        chosen = []
+        for entry in entries:
+            index, score = words.best(entry, printed)
+            if score < 0.8:
+                return False
+            chosen.append(view.pieces[index])
+        down = all(a.y < b.y for a, b in pairwise(chosen))
+        across = all(a.x < b.x for a, b in pairwise(chosen))
+        return down or across
+
+    return Found(f"I read '{short('; '.join(printed))}'", agrees)
+
+
+def _message(view: View, _: Params) -> Found:
+    lines = layout.need_text(view, 2)
+    runs = [" ".join(line.text for line in lines[a:b]) for a in range(len(lines)) for b in range(a + 1, len(lines) + 1)]
+    inner = [" ".join(line.text for line in lines[1:-1]), *(r for r in runs if len(r) >= 10)]
+
+    def agrees(said: str) -> bool:
+        longest = max(lines, key=lambda line: len(line.text)).text
+        return words.within(longest, said, 0.8) and any(words.same_text(said, run, 0.88) for run in inner)
+
+    return Found(f"I read '{short(inner[0] or runs[0])}'", agrees)
+
+
+def _ticked(view: View, params: Params) -> Found:
+    place = layout.located(view, params["box"])
+    ink = _ink_left_of(view, place)
+    if ink is None:
+        raise UnsureError(f"I see no box beside '{short(params['box'], 30)}'")
+    return finding.yes_no(f"the box is {'ticked' if ink > 0.1 else 'empty'}", ink > 0.1)
+
+
+def _ink_left_of(view: View, place: Piece) -> float | None:
+    """Share of ink within the box left of a caption, its border apart; None if there is no box."""
+    import numpy as np
+
+    side = place.height * 1.5
+    box = (int(place.left - 2.1 * side), int(place.y - side * 0.8), int(place.left - 1), int(place.y + side * 0.8))
+    if box[0] < 0 or box[2] - box[0] < 6:
+        box = (max(0, box[0]), *box[1:])
+    grey = np.asarray(view.image.crop(box).convert("L")).astype(float)
+    ground = float(np.median(grey))
+    dark = np.abs(grey - ground) > {"a": 50, "b": 60, "c": 40}[view.judge]
+    if not dark.any():
+        return None
+    ys, xs = np.nonzero(dark)
+    trim = max(3, round(0.22 * min(np.ptp(xs), np.ptp(ys))))
+    inner = dark[ys.min() + trim : ys.max() - trim + 1, xs.min() + trim : xs.max() - trim + 1]
+    return float(inner.mean()) if inner.size > 8 else None
+
+
+RULES: dict[str, Rule] = {
+    "form field lookup": valued("field"),
+    "form field listing": _captions,
+    "empty field finding": _empty_field,
+    "label key-value lookup": valued("key"),
+    "column counting": _columns,
+    "table presence": _has_table,
+    "text density estimation": _density,
+    "title position": _title_place,
+    "text alignment": _alignment,
+    "paragraph counting": _paragraphs,
+    "document type classification": _kind,
+    "nutrition facts lookup": valued("nutrient"),
+    "button caption listing": _buttons,
+    "checkbox state reading": _ticked,
+    "input field label reading": _captions,
+    "menu entry listing": _entries,
+    "error message reading": _message,
+}

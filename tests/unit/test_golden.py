@@ -1,0 +1,172 @@
+"""What must not change unnoticed: the store's format, and what each stage makes of the same input.
+
+Where a stage's output changes on purpose, raise its code version and write the new hash here: old shards are then
+computed again, which costs no call. Where the store's format would change, do not: old stores must stay readable.
+"""
+
+from __future__ import annotations
+
+import base64
+import importlib.util
+import io
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image as Pillow
+
+from taskgalaxy_ops import pipeline, publishing, qa, voting
+from taskgalaxy_ops.catalogue import Catalogue
+from taskgalaxy_ops.galaxy import Galaxy
+from taskgalaxy_ops.harvest import Harvest, bill
+from taskgalaxy_ops.matching import EmbeddingMatrix, match
+from taskgalaxy_ops.records import Image, Match, Pair, Relevant, pair_id
+from taskgalaxy_ops.settings import IngestSettings, Model, VoteSettings
+from taskgalaxy_ops.sources.ingest import inspect
+from taskgalaxy_ops.storage import keys
+from taskgalaxy_ops.storage.journal import Answer
+from taskgalaxy_ops.storage.rows import rows_hash
+from taskgalaxy_ops.verify import verify
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+_spec = importlib.util.spec_from_file_location("golden_store", GOLDEN / "golden_store.py")
+assert _spec
+assert _spec.loader
+golden_store = importlib.util.module_from_spec(_spec)
+sys.modules["golden_store"] = golden_store
+_spec.loader.exec_module(golden_store)
+
+
+@pytest.fixture
+def galaxy(tmp_path: Path) -> Galaxy:
+    """The golden store, opened by the code of today."""
+    for key, raw in json.loads((GOLDEN / "store.json").read_text("utf-8")).items():
+        path = tmp_path / "store" / key
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(base64.b64decode(raw))
+    return Galaxy.open(golden_store.golden_settings((tmp_path / "store").as_uri(), "gone"))
+
+
+def test_every_object_of_the_golden_store_is_still_read(galaxy: Galaxy) -> None:
+    assert verify(galaxy).damage == []
+    assert list(galaxy.registry.scans()) == ["shapes"]
+    assert [claim.licence for claim in galaxy.registry.claims()] == ["MIT"] * 3
+    assert len(galaxy.registry.homes()) == 2
+    assert len(Catalogue(galaxy).version(0).leaves()) == 5
+    paid = bill(galaxy)
+    assert paid.all.calls == galaxy.ledger().spent().calls > 0
+    assert set(paid.by_stage) == {"filter", "write", "vote"}
+
+
+def test_nothing_of_the_golden_store_is_computed_or_asked_again(galaxy: Galaxy) -> None:
+    before = {listed.key for listed in galaxy.store.list("")}
+    (latest,) = publishing.published(galaxy)
+    result = pipeline.generate(galaxy)
+    assert (result.pending, result.usage.requests) == (0, 0)
+    assert all(stage.counts is None for home in result.homes for stage in home.stages.values())
+    assert "encoder" not in galaxy.__dict__
+    assert publishing.publish(galaxy).release == latest
+    assert {listed.key for listed in galaxy.store.list("")} - before <= {
+        f"{keys.SETTINGS_LOG}/e/0000000002"  # the addresses differ
+    }
+
+
+def test_markers_are_cache_shards_come_back_from_the_journal(galaxy: Galaxy) -> None:
+    samples = Harvest(galaxy).samples
+    assert samples
+    for home in galaxy.registry.homes():
+        for listed in list(galaxy.store.list(keys.markers(home.home))):
+            if listed.key.rpartition("/")[2].split(".")[0] in {"match", "filter", "write", "vote"}:
+                galaxy.store.delete(listed.key)
+    result = pipeline.generate(galaxy)
+    assert (result.pending, result.usage.requests) == (0, 0)
+    assert Harvest(galaxy, result).samples == samples
+
+
+# Each stage on a fixed input: (code version, hash of the rows that come out)
+
+IMAGE, OTHER = "1" * 64, "2" * 64
+TYPES = ("colour~main colours~dominant colour identification", "ocr~printed text ocr~title reading")
+MODEL = Model(name="m", base_url="http://127.0.0.1:9/v1", model="m", simulated=True)
+
+
+def png() -> bytes:
+    pixels = np.indices((48, 64)).sum(axis=0) % 256
+    out = io.BytesIO()
+    Pillow.fromarray(np.stack([pixels, pixels[::-1], 255 - pixels], axis=-1).astype(np.uint8)).save(out, "BMP")
+    return out.getvalue()
+
+
+def ingested() -> str:
+    seen = inspect(png(), IngestSettings())
+    assert isinstance(seen, Image)
+    return rows_hash([seen])
+
+
+def matched() -> str:
+    angles = np.arange(12, dtype=np.float32).reshape(6, 2)
+    units = np.stack([np.cos(angles).prod(axis=1), np.sin(angles).sum(axis=1)], axis=1)
+    units /= np.linalg.norm(units, axis=1, keepdims=True)
+    images = EmbeddingMatrix((IMAGE, OTHER), units[:2].astype(np.float32))
+    types = EmbeddingMatrix(tuple(f"a~b~{n}" for n in range(4)), units[2:].astype(np.float32))
+    return rows_hash([(m.image, m.task_type, m.rank) for m in match(images, types, k=3)])  # no rounding in a hash
+
+
+def filtered() -> str:
+    question = qa.filter_question("golden", MODEL)
+    units = qa.filter_units(question, [Match(i, t, 0.5, 1) for i in (OTHER, IMAGE) for t in TYPES])
+    answers = {
+        units[0].key: Answer({"fits": True, "reason": "yes"}),
+        units[1].key: Answer({"fits": False, "reason": "no"}),
+        units[2].key: Answer(terminal="refused", detail="d"),
+    }
+    made = qa.filtered(units, answers)
+    return rows_hash([*made.relevant, *made.rejects, {"pending": made.pending}, [unit.key for unit in units]])
+
+
+def written() -> str:
+    question = qa.write_question("golden", MODEL, "chain_of_thought")
+    units = qa.write_units(question, [Relevant(i, t, "r") for i in (OTHER, IMAGE) for t in TYPES])
+    texts = [("Q?", "A", "R"), ("", "", ""), ("Q?", "<image>", "R"), ("Q?", "A", "")]
+    answers = {
+        unit.key: Answer(dict(zip(("question", "answer", "reasoning"), text, strict=True)))
+        for unit, text in zip(units, texts, strict=True)
+    }
+    made = qa.written("chain_of_thought", units, answers)
+    return rows_hash([*made.pairs, *made.rejects, {"pending": made.pending}, [unit.key for unit in units]])
+
+
+def voted() -> str:
+    pairs = [
+        Pair(pair_id(IMAGE, TYPES[0], "plain", f"Q{n}?", "A", None), IMAGE, TYPES[0], "plain", f"Q{n}?", "A")
+        for n in range(8)
+    ]
+    judges = [Model(name=name, base_url="http://127.0.0.1:9/v1", model=name, simulated=True) for name in "abc"]
+    questions = [voting.vote_question("golden", judge, True) for judge in judges]
+    settings = VoteSettings()
+    answers: dict[str, Answer] = {}
+    while any(needed := voting.votes_needed(pairs, questions, settings, answers)):
+        for judge, units in enumerate(needed):
+            for number, unit in enumerate(units):
+                value = {"vote": (number + judge) % 2, "reason": f"{judge}"}
+                answers[unit.key] = Answer(value) if number % 5 else Answer(terminal="refused", detail="no")
+    made = voting.voted(pairs, questions, settings, answers)
+    return rows_hash([*made.votes, *made.verdicts, *made.samples, *made.rejects, sorted(answers)])
+
+
+STAGES = {
+    "ingest": (ingested, 1),
+    "match": (matched, pipeline.MATCH_VERSION),
+    "filter": (filtered, qa.FILTER_VERSION),
+    "write": (written, qa.WRITE_VERSION),
+    "vote": (voted, voting.VOTE_VERSION),
+}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_whose_output_changes_has_a_new_code_version(stage: str) -> None:
+    made, version = STAGES[stage]
+    golden = json.loads((GOLDEN / "stages.json").read_text("utf-8"))[stage]
+    assert {"version": version, "rows_hash": made()} == golden
