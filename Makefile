@@ -5,7 +5,7 @@ RUN := $(VENV)/bin/python
 PIP := $(RUN) -m pip --disable-pip-version-check
 FLAGS := $(if $(SOURCE),--source "$(SOURCE)") $(if $(SETTINGS),--settings "$(SETTINGS)")
 
-.PHONY: help demo test check bench up down clean
+.PHONY: help demo test check up down clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -44,15 +44,12 @@ check: $(VENV)/.dev  ## style and types
 	@$(RUN) -m ruff format --check .
 	@$(RUN) -m mypy
 
-bench: $(VENV)/.dev  ## all benchmarks, to build/bench/<name>.jsonl
-	@for file in benchmarks/bench_*.py; do $(RUN) "$$file" || exit 1; done
-
 up: $(VENV)/.demo  ## S3 and the simulated models, left running; prints addresses and keys
 	@$(RUN) -m taskgalaxy_ops.cli up --folder build/up
 
 down: $(VENV)/.demo  ## stop what `make up` started
 	@$(RUN) -m taskgalaxy_ops.cli down --folder build/up
 
-clean:  ## remove what demo, tests and benchmarks made (not the venv)
+clean:  ## remove what demo and tests made (not the venv)
 	@if [ -x $(RUN) ]; then $(RUN) -m taskgalaxy_ops.cli down --folder build/up; $(RUN) -m taskgalaxy_ops.cli down --folder build/demo; fi
 	rm -rf build .coverage

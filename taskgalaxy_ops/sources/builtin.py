@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ BUILTIN: Mapping[str, str] = {
     "openclipart": "thousands of public-domain drawings, from Debian's package openclipart-png",
 }
 _DEFAULT_LIMIT = {"documents": 300, "shapes": 300, "openclipart": 2000}
+_LEFT_SECONDS = 3600
 _VERSION = 1  # raise it when the same parameters give other images
 
 
@@ -72,6 +74,7 @@ def build(
     if before is None and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise SourceError(f"builtin:{name}: {folder} holds something else. Choose another folder, or empty this one.")
     folder.parent.mkdir(parents=True, exist_ok=True)
+    _sweep(folder)
     new = folder.parent / f".{folder.name}-{uuid.uuid4().hex}"
     try:
         truths = _write(_images(name, limit, seed), new, made_by, progress)
@@ -79,6 +82,13 @@ def build(
     finally:
         shutil.rmtree(new, ignore_errors=True)
     return folder
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what builds that were killed have left; one that is at work changes its folder all the time."""
+    for left in folder.parent.glob(f".{folder.name}-*"):
+        if time.time() - left.stat().st_mtime > _LEFT_SECONDS:
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def _images(name: str, limit: int | None, seed: int) -> Iterator[Made]:

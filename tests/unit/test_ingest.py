@@ -199,6 +199,17 @@ def test_an_image_is_turned_upright_and_its_place_is_not_sent_on(kind, orientati
     assert not Pillow.open(io.BytesIO(sent)).getexif()
 
 
+def test_what_a_file_says_beside_its_pixels_is_not_sent_on():
+    secret = b"at home, 12 Elm Street"
+    for raw in (
+        encoded(picture(), "JPEG", comment=secret),
+        encoded(picture(), "JPEG", xmp=secret, icc_profile=secret),
+        encoded(picture(), "PNG", icc_profile=secret),
+        encoded(picture(), "WEBP", xmp=secret),
+    ):
+        assert secret not in base64.b64decode(render(raw, 1024, 90).partition(",")[2])
+
+
 def test_deep_grey_keeps_its_shades():
     ramp = np.tile(np.linspace(0, 1, 64), (48, 1))
     for raw in (

@@ -100,7 +100,7 @@ def images(limit: int | None, seed: int) -> Iterator[Made]:
     """The documents as PNG files, named in order. The truth lists every text with its box, in pixels."""
     for index, (layout, drawn) in enumerate(documents(limit or 300, seed)):
         raw = io.BytesIO()
-        drawn.image.save(raw, "PNG")
+        drawn.image.save(raw, "PNG", compress_level=4)
         truth = {**drawn.truth, "texts": [{"text": text, "box": box} for text, box in drawn.texts]}
         yield Made(
             f"{index:05d}-{layout.replace('_', '-')}.png", raw.getvalue(), layout, truth, "CC0-1.0",

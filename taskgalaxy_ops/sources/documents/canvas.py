@@ -132,7 +132,7 @@ class Sheet:
         ``anchor`` as in Pillow: l, m, r for left, middle, right and a, m, s for ascender, middle, baseline.
         """
         family = family or self.look.family
-        if family == "aileron" and not text.isascii():  # it has no € and few accents
+        if family == "aileron" and not text.isascii():  # which is all it has
             family = "sans"
         while width is not None and size > SMALLEST and self.length(text, size, bold=bold, family=family) > width:
             size -= 1

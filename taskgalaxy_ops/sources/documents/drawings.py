@@ -213,13 +213,13 @@ def food_chain(r: Random) -> Drawn:
     width, hue = sheet.width, r.randrange(360)
     title = f"Food chain in {place} near {r.choice(words.TOWNS)}"
     sheet.text(width / 2, 56, title, size + 10, bold=True, anchor="mm", width=width - 60)
-    reach = r.choice((0, 60))
+    reach, half = r.choice((0, 30, 60)), r.randint(140, 200)
     xs = [width / 2 + (reach if number % 2 else -reach) for number in range(len(shown))]
     for number, name in enumerate(shown):
         y = 150 + 128 * number
         if number:
             sheet.arrow((xs[number - 1], y - 86), (xs[number], y - 44), look.ink, 4, 16)
-        sheet.box(xs[number] - 170, y - 42, xs[number] + 170, y + 42, hsl(hue + 35 * number, 50, 86),
+        sheet.box(xs[number] - half, y - 42, xs[number] + half, y + 42, hsl(hue + 35 * number, 50, 86),
                   outline=hsl(hue + 35 * number, 55, 35), line=3, radius=42)  # fmt: skip
         sheet.text(xs[number], y - 13, name, size + 3, bold=True, anchor="mm")
         sheet.text(xs[number], y + 18, roles[number], max(16, size - 3), anchor="mm")

@@ -209,8 +209,8 @@ def thermometers(r: Random) -> Drawn:
     """Thermometers of several towns, to be read off."""
     look, size = Look.of(r), r.choice((20, 21, 22))
     towns = {town: r.randrange(-10, 41, 2) for town in r.sample(words.TOWNS, r.randint(2, 4))}
-    column = 190
-    sheet = Sheet(max(520, column * len(towns) + 60), r.randrange(620, 701, 20), look)
+    column, paper = r.randint(170, 220), hsl(r.randrange(360), 45, r.randint(74, 97))
+    sheet = Sheet(max(520, column * len(towns) + 60), r.randrange(600, 741, 20), look, paper)
     top, bottom = 130.0, sheet.height - 150.0
     sheet.text(sheet.width / 2, 54, f"Temperatures in {r.choice(words.MONTHS)}", size + 8, bold=True, anchor="mm")
     colour = r.choice(("#d62828", "#c2185b", "#1f5fb4"))
