@@ -8,12 +8,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from taskgalaxy_ops.canonical import sha256_hex
+from taskgalaxy_ops.catalogue import Catalogue
 from taskgalaxy_ops.errors import DamageError, NotFoundError
 from taskgalaxy_ops.galaxy import Galaxy
 from taskgalaxy_ops.generation import TABLES
 from taskgalaxy_ops.progress import Progress, Silent
 from taskgalaxy_ops.publishing import Published, published
-from taskgalaxy_ops.records import Claim, FileReject, Image, Match
+from taskgalaxy_ops.records import Claim, FileReject, Image, LabelReject, Match, Node
 from taskgalaxy_ops.release import MANIFEST
 from taskgalaxy_ops.storage import keys, rows
 from taskgalaxy_ops.storage.journal import Journal
@@ -42,7 +43,7 @@ def verify(galaxy: Galaxy, progress: Progress | None = None) -> Findings:
     found = Findings()
     homes = galaxy.registry.homes()
     progress.stage("verify", len(homes) + 1, "homes")
-    for check in (_logs(galaxy), _registry(galaxy), _releases(galaxy)):
+    for check in (_logs(galaxy), _registry(galaxy), _taxonomy(galaxy), _releases(galaxy)):
         _run(check, found)
     progress.advance("verify")
     for home in homes:
@@ -84,6 +85,16 @@ def _registry(galaxy: Galaxy) -> _Checks:
     for scan in galaxy.registry.scans().values():
         for ref, record in ((scan.claims, Claim), (scan.rejects, FileReject)):
             yield "table", lambda ref=ref, record=record: _table(galaxy, ref, record)  # type: ignore[misc]
+
+
+def _taxonomy(galaxy: Galaxy) -> _Checks:
+    for version in Catalogue(galaxy).versions():
+        for name, record in (("nodes", Node), ("rejects", LabelReject)):
+            ref = TableRef(**version[name])
+            yield "table", lambda ref=ref, record=record: _table(galaxy, ref, record)  # type: ignore[misc]
+    for entry in Log(galaxy.store, keys.type_embeddings(galaxy.encoder_id)).read():
+        ref = TableRef(**entry.body["table"])
+        yield "table", lambda ref=ref: _table(galaxy, ref, None)  # type: ignore[misc]
 
 
 def _home(galaxy: Galaxy, home: Home) -> _Checks:

@@ -118,12 +118,18 @@ class Schedule:
         killed = set()
         for actor in actors:
             actor.start()
-        while live := [number for number, actor in enumerate(actors) if not actor.ended]:
-            number = live[self._choose(len(live))]
-            if kill(number):
-                actors[number].doomed = True
-                killed.add(number)
-            actors[number].step()
+        try:
+            while live := [number for number, actor in enumerate(actors) if not actor.ended]:
+                number = live[self._choose(len(live))]
+                if kill(number):
+                    actors[number].doomed = True
+                    killed.add(number)
+                actors[number].step()
+        finally:  # where the test was broken off: leave no thread behind
+            for actor in actors:
+                actor.doomed = True
+                while not actor.ended:
+                    actor.step()
         for actor in actors:
             actor.join()
             if actor.error is not None:

@@ -61,7 +61,7 @@ def settings(
             "store": f"s3://{seaweedfs.bucket}/{prefix}",
             "sources": {"mixed": {"location": str(pictures)}},
             "ingest": {"shard_images": 4},
-            "match": {"k": 40},
+            "match": {"k": 24},
             "teacher": model("sim-teacher"),
             "judges": [model(f"sim-judge-{letter}") for letter in JUDGES],
             "run": {"lease_seconds": 3},

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterator
 from types import SimpleNamespace
 
 import pytest
@@ -18,12 +17,9 @@ from taskgalaxy_ops.storage.leases import Lease
 class _Pace:
     """Stands in for the renewing thread's event: it renews when the test says so."""
 
-    made: list[_Pace] = []  # noqa: RUF012 - emptied by the fixture
-
     def __init__(self) -> None:
         self._orders: queue.Queue[bool] = queue.Queue()
         self._idle = threading.Semaphore(0)
-        _Pace.made.append(self)
 
     def wait(self, timeout: float) -> bool:
         self._idle.release()
@@ -58,17 +54,21 @@ class _World:
 
 
 @pytest.fixture
-def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[_World]:
-    yield _World(monkeypatch)
-    _Pace.made.clear()
+def world(monkeypatch: pytest.MonkeyPatch) -> _World:
+    return _World(monkeypatch)
 
 
-def _renew(number: int) -> None:
-    """Let the lease that was made as the ``number``-th renew once, and wait until it has."""
-    pace = _Pace.made[number]
-    pace.renew()
-    pace._idle.acquire()
-    pace._idle.release()
+def _renew(lease: Lease) -> None:
+    """Let it renew once, and wait until it has."""
+    lease._stop.renew()
+    lease._stop.settle()
+
+
+def _renew_and_end(lease: Lease) -> None:
+    """One renewal after which it gives up, since the home is lost."""
+    lease._stop.renew()
+    lease._thread.join(30)
+    assert not lease._thread.is_alive()
 
 
 def test_a_held_home_is_refused(world: _World) -> None:
@@ -103,7 +103,7 @@ def test_a_renewed_lease_is_held_on(world: _World) -> None:
     with world.lease() as lease:
         for _ in range(5):
             world.pass_seconds(30)
-            _renew(0)
+            _renew(lease)
             lease.check()
             with pytest.raises(LeaseLostError):
                 world.lease()
@@ -114,7 +114,7 @@ def test_a_zombie_finds_its_home_taken(world: _World) -> None:
     zombie = world.lease()
     world.pass_seconds(100)
     with world.lease() as lease:
-        _renew_and_end(0)
+        _renew_and_end(zombie)
         with pytest.raises(LeaseLostError):
             zombie.check()
         lease.check()
@@ -125,11 +125,11 @@ def test_a_zombie_cannot_take_a_number_that_was_swept(world: _World) -> None:
     world.pass_seconds(100)
     with world.lease() as lease:
         for _ in range(3):
-            _renew(1)
-        _renew_and_end(0)  # its next number is free again
+            _renew(lease)
+        _renew_and_end(zombie)  # its next number is free again
         with pytest.raises(LeaseLostError):
             zombie.check()
-        _renew(1)
+        _renew(lease)
         lease.check()
         assert len(world.store.objects) == 1
 
@@ -144,8 +144,8 @@ def test_a_taker_that_was_overtaken_does_not_hold(world: _World) -> None:
         if operation == "put":
             store.before = lambda operation, key: None
             winners.append(world.lease())
-            _renew(1)
-            _renew(1)
+            _renew(winners[0])
+            _renew(winners[0])
 
     store.before = overtake
     with pytest.raises(LeaseLostError):
@@ -163,10 +163,10 @@ def test_a_renewal_whose_reply_was_lost_counts_from_its_first_sending(world: _Wo
 
     world.pass_seconds(20)
     store.after = lose
-    _renew(0)  # written at 20, but it is not told so
+    _renew(lease)  # written at 20, but it is not told so
     store.after = lambda operation, key: None
     world.pass_seconds(30)
-    _renew(0)  # told at 50 of what was written at 20
+    _renew(lease)  # told at 50 of what was written at 20
     world.pass_seconds(31)
     with pytest.raises(LeaseLostError):  # 81: another may take the home from 82 on
         lease.check()
@@ -182,12 +182,12 @@ def test_an_outage_shorter_than_the_lease_is_ridden_out(world: _World) -> None:
     with world.lease(seconds=60) as lease:
         world.pass_seconds(20)
         world.store.before = fail
-        _renew(0)
+        _renew(lease)
         world.store.before = lambda operation, key: None
         world.pass_seconds(20)
-        _renew(0)
+        _renew(lease)
         world.pass_seconds(20)
-        _renew(0)
+        _renew(lease)
         world.pass_seconds(35)
         lease.check()
 
@@ -196,21 +196,3 @@ def test_homes_do_not_meet(world: _World) -> None:
     with Lease(world.store, "one") as one, Lease(world.store, "two") as two:
         one.check()
         two.check()
-
-
-def _renew_and_end(number: int) -> None:
-    """One renewal after which the thread ends, since the home is lost."""
-    before = {thread.ident for thread in threading.enumerate() if thread.name.startswith("lease-")}
-    _Pace.made[number].renew()
-    for thread in threading.enumerate():
-        if thread.ident in before and thread is _thread(number):
-            thread.join(30)
-            assert not thread.is_alive()
-
-
-def _thread(number: int) -> threading.Thread | None:
-    for thread in threading.enumerate():
-        owner = getattr(getattr(thread, "_target", None), "__self__", None)
-        if isinstance(owner, Lease) and owner._stop is _Pace.made[number]:
-            return thread
-    return None

@@ -112,10 +112,25 @@ class Scene:
         """All level text that was found, sure or not."""
         return self._read[0]
 
-    @property
+    @lazy
     def unread(self) -> int:
-        """How many texts were found, but not read: upright ones, for example."""
-        return self._read[1]
+        """How many texts may be there that were not read: upright ones, and marks of a letter's size on their own."""
+        from scipy import ndimage
+
+        if not self.segments:
+            return self._read[1]
+        light = self.light
+        labels, _ = ndimage.label(np.abs(light - ndimage.uniform_filter(light, 31)) > 45)
+        sizes = [s.size for s in self.segments]
+        count = self._read[1]
+        for rows, columns in ndimage.find_objects(labels):
+            height, width = rows.stop - rows.start, columns.stop - columns.start
+            x, y = (columns.start + columns.stop) / 2, (rows.start + rows.stop) / 2
+            if not 0.7 * min(sizes) < height < 1.3 * max(sizes) or not 0.08 * height < width < 1.2 * height:
+                continue
+            inside = (s.left - 3 <= x <= s.right + 3 and s.top - 4 <= y <= s.bottom + 4 for s in self.segments)
+            count += not any(inside)
+        return count
 
     @lazy
     def rows(self) -> list[Row]:

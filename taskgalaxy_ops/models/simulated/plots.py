@@ -86,11 +86,14 @@ def _value_axis(scene: Scene) -> Axis | None:
     if len(ticks) < 3 or any(b[1] <= a[1] for a, b in zip(ticks, ticks[1:], strict=False)):
         return None
     values, heights = np.array([t[1] for t in ticks]), np.array([t[2] for t in ticks])
-    steps, gaps = np.diff(values), -np.diff(heights)
-    if np.abs(steps - steps[0]).max() > 1e-6 * abs(steps[0]) or np.abs(gaps - gaps.mean()).max() > 0.06 * gaps.mean() + 2:
+    slope, start = np.polyfit(values, heights, 1)
+    if np.abs(slope * values + start - heights).max() > 3:
+        return None
+    step = float(np.diff(values).min())  # a number between may have been missed
+    if np.abs(np.diff(values) / step - np.round(np.diff(values) / step)).max() > 1e-6:
         return None
     # A lone 0 is often missed by the detector of text; so the places of the next ticks are looked at.
-    step, gap, letters = float(steps[0]), float(gaps.mean()), float(np.median([s.size for s in numbers]))
+    gap, letters = float(-slope * step), float(np.median([s.size for s in numbers]))
     if _inked(scene, edge, heights[-1] - gap, letters):
         return None
     if _inked(scene, edge, heights[0] + gap, letters):

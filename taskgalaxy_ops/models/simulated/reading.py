@@ -54,8 +54,10 @@ class Segment:
 def _engine() -> tuple[Any, threading.Lock]:
     from rapidocr_onnxruntime import RapidOCR
 
+    engine = RapidOCR(intra_op_num_threads=1, inter_op_num_threads=1)
+    engine.text_det.postprocess_op.box_thresh = 0.3  # lone digits score low
     # Detection keeps settings on itself; recognition does not. The lock guards the first.
-    return RapidOCR(intra_op_num_threads=1, inter_op_num_threads=1), threading.Lock()
+    return engine, threading.Lock()
 
 
 def read(rgb: NDArray[np.uint8]) -> tuple[list[Segment], int]:

@@ -163,7 +163,8 @@ def geometry_figure(r: Random) -> Drawn:
     fill = hsl(r.randrange(360), 55, 84)
     title = f"Figure {r.randint(1, 40)}"
     sheet.text(50, 50, title, size, bold=True, anchor="lm")
-    left, top, right, bottom = width * 0.24, 110.0, width * 0.78, height - 100.0
+    left, right = width * r.uniform(0.19, 0.3), width * r.uniform(0.68, 0.8)
+    top, bottom = r.uniform(95, 140), height - r.uniform(85, 130)
     if kind == "right triangle":
         a, b, c = r.choice(((3, 4, 5), (6, 8, 10), (5, 12, 13), (8, 15, 17), (9, 12, 15)))
         corners: list[Point] = [(left, top), (left, bottom), (right, bottom)]
@@ -181,7 +182,7 @@ def geometry_figure(r: Random) -> Drawn:
         facts = {"sides": [a, b], "area": a * b, "perimeter": 2 * (a + b)}
     elif kind == "circle":
         a = r.randint(2, 30)
-        x, y, reach = width / 2, (top + bottom) / 2, (bottom - top) / 2
+        x, y, reach = (left + right) / 2, (top + bottom) / 2, (bottom - top) / 2
         sheet.circle(x, y, reach, fill, look.ink, 4)
         sheet.line([(x, y), (x + reach, y)], look.ink, 3)
         sheet.circle(x, y, 6, look.ink)

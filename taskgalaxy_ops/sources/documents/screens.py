@@ -346,7 +346,9 @@ def code_screen(r: Random) -> Drawn:
     file = f"{r.choice(words.NOUNS).lower()}.py"
     printed = output.split("\n")
     row = size * 1.6
-    sheet = Sheet(r.randrange(680, 821, 20), max(500, round(90 + row * (len(lines) + len(printed)) + 150)), look, paper)
+    sheet = Sheet(
+        r.randrange(680, 821, 20), round(90 + row * (len(lines) + len(printed)) + r.randint(200, 400)), look, paper
+    )
     sheet.box(0, 0, sheet.width, 54, hsl(hue, 20, 26 if dark else 86))
     sheet.text(30, 27, file, size - 2, fill=ink, anchor="lm")
     for number, line in enumerate(lines, 1):

@@ -19,7 +19,7 @@ from taskgalaxy_ops.models.simulated.judges.readers import Piece
 from taskgalaxy_ops.models.simulated.judges.views import View
 
 _SIDE = 1024
-_RING = {"a": (0.9,), "b": (0.86,), "c": (0.82, 0.92)}  # where slices are told apart, in radii of the pie
+_RING = {"a": 0.93, "b": 0.89, "c": 0.95}  # where slices are told apart, in radii of the pie
 
 Rgb = tuple[float, float, float]
 Mask = NDArray[np.bool_]
@@ -127,17 +127,22 @@ def _patches(mask: Mask, pixels: NDArray[np.float64]) -> list[Bar]:
 
 
 def _scanned(mask: Mask, pixels: NDArray[np.float64]) -> list[Bar]:
-    """Neighbouring columns whose longest stretches of ink begin and end alike."""
+    """Neighbouring columns whose longest stretches of ink begin alike and have one colour."""
     spans = [_longest(column) for column in mask.T]
+    colours = [pixels[(top + bottom) // 2, x] for x, (top, bottom) in enumerate(spans)]
     found = []
     start = 0
     for x in range(1, len(spans) + 1):
-        (top, bottom), middle = spans[start], (start + x) // 2
-        if x < len(spans) and abs(spans[x][0] - spans[start][0]) <= 2 and abs(spans[x][1] - spans[start][1]) <= 3:
+        if (
+            x < len(spans)
+            and abs(spans[x][0] - spans[start][0]) <= 2
+            and np.abs(colours[x] - colours[start]).max() < 40
+        ):
             continue
+        top = int(median(span[0] for span in spans[start:x]))
+        bottom = int(median(span[1] for span in spans[start:x]))  # a tick below the bar makes it longer in places
         if x - start >= 8 and bottom - top >= 4:
-            area = pixels[top:bottom, max(start, middle - 3) : middle + 3].reshape(-1, 3)
-            rgb = np.median(area, axis=0)
+            rgb = np.median(pixels[top:bottom, start:x].reshape(-1, 3), axis=0)
             found.append(Bar(start, top, x, bottom, (float(rgb[0]), float(rgb[1]), float(rgb[2]))))
         start = x
     return found
@@ -184,6 +189,15 @@ def ticks_below(view: View) -> list[Piece]:
         return [piece for piece in view.pieces if found and 0 < piece.top - base + 8 < 0.25 * view.height]
 
     return view.part("ticks below", make)
+
+
+def floor(view: View) -> float:
+    """Where the horizontal axis lies, pixels from the top: at the bars' feet, or just above the labels."""
+    found = bars(view)
+    if found:
+        return median(bar.bottom for bar in found)
+    labels = ticks_below(view)
+    return min((p.top - 0.6 * p.height for p in labels), default=0.85 * view.height)
 
 
 def label(view: View, bar: Bar) -> str:
@@ -286,41 +300,43 @@ def slices(view: View) -> list[Slice]:
             return []
         radius = (right - left + bottom - top) / 4
         middle = ((left + right) / 2, (top + bottom) / 2)
-        rounds = [_around(pixels, ink(view), middle, radius * share) for share in _RING[view.judge]]
         # of a square on its side, the corners would lie outside the ring
-        outside = _around(pixels, ink(view), middle, radius * 1.05, least=0)
-        if sum(part.share for part in outside) > 0.12:
-            return []
-        return max(rounds, key=len) if all(sum(p.share for p in r) > 0.75 for r in rounds) else []
+        outside = _around(pixels, ink(view), middle, radius * 1.05)
+        found = _around(pixels, ink(view), middle, radius * _RING[view.judge])
+        whole = sum(part.share for part in found) > 0.8 and sum(part.share for part in outside) < 0.12
+        return found if whole else []
 
     return view.part("slices", make)
 
 
-def _around(
-    pixels: NDArray[np.float64], mask: Mask, middle: tuple[float, float], radius: float, least: int = 5
-) -> list[Slice]:
-    """Stretches of one colour along a circle, of more than ``least`` thousandths."""
+def _around(pixels: NDArray[np.float64], mask: Mask, middle: tuple[float, float], radius: float) -> list[Slice]:
+    """Stretches of one colour along a circle; what interrupts one for a few degrees (a number) does not part it."""
     steps = 1000
     angles = np.arange(steps) / steps * 2 * np.pi
     xs = np.clip((middle[0] + radius * np.cos(angles)).round().astype(int), 0, mask.shape[1] - 1)
     ys = np.clip((middle[1] + radius * np.sin(angles)).round().astype(int), 0, mask.shape[0] - 1)
     on, colours = mask[ys, xs], pixels[ys, xs]
     runs: list[list[int]] = []
-    for i in range(steps):
-        near = (
-            runs and i - runs[-1][-1] <= 2 and np.abs(colours[i] - np.median(colours[runs[-1][-9:]], axis=0)).max() < 45
-        )
-        if on[i] and near:
-            runs[-1].append(i)
-        elif on[i]:
+    for i in np.flatnonzero(on).tolist():
+        last = runs[-1] if runs else []
+        if last and i - last[-1] <= 2 and np.abs(colours[i] - np.median(colours[last[-9:]], axis=0)).max() < 45:
+            last.append(i)
+        else:
             runs.append([i])
-    if len(runs) > 1 and runs[0][0] + steps - runs[-1][-1] <= 3:  # the first and the last may be one
-        ends = np.median(colours[runs[0][:9]], axis=0), np.median(colours[runs[-1][-9:]], axis=0)
-        if np.abs(ends[0] - ends[1]).max() < 45:
-            runs[0] = runs.pop() + runs[0]
+    merged: list[list[int]] = []
+    for run in (run for run in runs if len(run) > 4):
+        if merged and run[0] - merged[-1][-1] <= 45 and _alike(colours, merged[-1], run):
+            merged[-1] += run
+        else:
+            merged.append(run)
+    if len(merged) > 1 and merged[0][0] + steps - merged[-1][-1] <= 45 and _alike(colours, merged[0], merged[-1]):
+        merged[0] = merged.pop() + merged[0]
     found = []
-    for run in runs:
-        if len(run) > least:
-            rgb = np.median(colours[run], axis=0)
-            found.append(Slice(len(run) / steps, (float(rgb[0]), float(rgb[1]), float(rgb[2]))))
+    for run in merged:
+        rgb = np.median(colours[run], axis=0)
+        found.append(Slice(len(run) / steps, (float(rgb[0]), float(rgb[1]), float(rgb[2]))))
     return found
+
+
+def _alike(colours: NDArray[np.float64], one: list[int], other: list[int]) -> bool:
+    return float(np.abs(np.median(colours[one], axis=0) - np.median(colours[other], axis=0)).max()) < 40

@@ -155,13 +155,9 @@ def _categories(view: View, _: Params) -> Found:
     if len(labels) < 2:
         raise SenselessError("I read no categories")
     texts = [p.text for p in labels]
-    joined = " ".join(texts)
 
     def agrees(said: str) -> bool:
-        entries = [part.strip() for part in said.split(";") if part.strip()]
-        if words.likeness(" ".join(entries), joined) < 0.88:
-            return False
-        return all(words.within(entry, joined, 0.78) for entry in entries)
+        return words.same_sequence([part.strip() for part in said.split(";") if part.strip()], texts)
 
     return Found(f"the categories: {short('; '.join(texts))}", agrees)
 
@@ -173,7 +169,11 @@ def _range(view: View, _: Params) -> Found:
 
     def agrees(said: str) -> bool:
         ends = words.numbers(said.replace(" to ", " ; "))
-        return len(ends) == 2 and words.close(ends[0], scale.low) and words.close(ends[1], scale.high)
+        if len(ends) != 2 or not words.close(ends[1], scale.high):
+            return False
+        # a lone nought is easily overlooked: it counts as read where the axis goes on down to it
+        nought = ends[0] == 0 < scale.low and scale.value(plots.floor(view)) < 0.2 * scale.low
+        return words.close(ends[0], scale.low) or nought
 
     return Found(f"the axis runs from {scale.low:g} to {scale.high:g}", agrees)
 

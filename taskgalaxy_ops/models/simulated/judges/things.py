@@ -41,7 +41,8 @@ def probabilities(view: View) -> NDArray[np.float64]:
 
     def make() -> NDArray[np.float64]:
         model = conse.classifier()
-        return np.asarray(np.mean([model.probabilities(cut).astype(float) for cut in _cuts(view.judge, view.image)], axis=0))
+        each = [model.probabilities(cut).astype(float) for cut in _cuts(view.judge, view.image)]
+        return np.asarray(np.mean(each, axis=0))
 
     return view.part("classes", make)
 

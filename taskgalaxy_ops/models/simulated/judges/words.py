@@ -147,6 +147,23 @@ def same_items(said: Iterable[str], seen: Sequence[str], least: float = 0.8) -> 
     return unseen, left
 
 
+def same_sequence(said: Sequence[str], seen: Sequence[str]) -> bool:
+    """Whether entries are, in order, what was read, wherever the reader cut it into pieces."""
+    told, printed = " ".join(said), " ".join(seen)
+    if likeness(told, printed) < 0.86 or not all(within(part, told, 0.72) for part in seen if len(squash(part)) > 2):
+        return False
+    place = 0
+    large = squash(printed)
+    for entry in said:
+        small = squash(entry)
+        found = large.find(small, place)
+        if found >= 0:
+            place = found + len(small)
+        elif not within(entry, large[max(0, place - 2) : place + 2 * len(small) + 4], 0.72):
+            return False
+    return True
+
+
 def yes_no(text: str) -> bool | None:
     """Whether an answer begins with yes or no; None if with neither."""
     word = re.match(r"\W*(yes|no|true|false)\b", text.strip(), re.IGNORECASE)
