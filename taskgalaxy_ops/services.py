@@ -224,10 +224,11 @@ class SeaweedFS(Service):
         return [
             *(_weed(), "mini", f"-dir={data}", f"-ip={LOOPBACK}", f"-ip.bind={LOOPBACK}", *ports),
             *("-s3.port.iceberg=0", "-s3.port.lance=0", "-webdav=false", "-admin.ui=false", "-master.telemetry=false"),
+            "-master.resumeState=false",  # a killed master's old votes would cost an election time-out, 10 s
         ]
 
     def healthy(self) -> bool:
-        """A write, made and undone: ports open before the first volume takes one."""
+        """A write, made and undone: ports open seconds before the first volume takes any bytes."""
         import boto3
         from botocore.config import Config
         from botocore.exceptions import BotoCoreError, ClientError
@@ -237,7 +238,7 @@ class SeaweedFS(Service):
         try:
             with contextlib.suppress(client.exceptions.BucketAlreadyExists, client.exceptions.BucketAlreadyOwnedByYou):
                 client.create_bucket(Bucket=self.bucket)
-            client.put_object(Bucket=self.bucket, Key="probes/start", Body=b"")
+            client.put_object(Bucket=self.bucket, Key="probes/start", Body=b"x")
             client.delete_object(Bucket=self.bucket, Key="probes/start")
         except (BotoCoreError, ClientError):
             return False

@@ -170,12 +170,15 @@ def test_a_pid_that_was_used_again_is_left_alone(folder: Path) -> None:
 
 
 def test_a_starter_killed_before_it_wrote_the_state_leaves_no_server(folder: Path) -> None:
-    script = _STARTER.format(tests=str(Path(__file__).parent), folder=str(folder), then="").replace(
-        "service = ",
-        "import taskgalaxy_ops.services as s\n"
-        "s._write_private = lambda file, text: (print(__import__('json').loads(text)['pid'], flush=True), os._exit(9))\n"
-        "service = ",
-    )
+    dies = """
+import json
+import taskgalaxy_ops.services as services
+def die(file, text):
+    print(json.loads(text)["pid"], flush=True)
+    os._exit(9)
+services._write_private = die
+service = """
+    script = _STARTER.format(tests=str(Path(__file__).parent), folder=str(folder), then="").replace("service = ", dies)
     ended = subprocess.run([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, check=False)
     assert ended.returncode == 9
     pid = int(ended.stdout)

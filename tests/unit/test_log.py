@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 from fakes import MemoryStore, Schedule
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from taskgalaxy_ops.errors import DamageError, StoreError
@@ -162,6 +162,7 @@ def test_a_flipped_bit_in_a_compressed_entry_is_named() -> None:
             Log(raw_store, "l").read()
 
 
+@settings(max_examples=200)
 @given(
     order=st.randoms(use_true_random=False),
     plan=st.lists(st.lists(st.sampled_from("aaarc"), min_size=1, max_size=6), min_size=2, max_size=4),
@@ -198,6 +199,7 @@ def test_every_append_stands_exactly_once_in_one_order(order: random.Random, pla
         assert seen == final[: len(seen)]
 
 
+@settings(max_examples=200)
 @given(order=st.randoms(use_true_random=False), steps=st.integers(1, 60))
 def test_a_writer_killed_anywhere_leaves_a_whole_log(order: random.Random, steps: int) -> None:
     store = MemoryStore()

@@ -70,7 +70,7 @@ class Look:
             r.choice(("#1a1a1a", "#222831", "#2b2b2b", hsl(hue, 40, 15))),
             hsl(hue, r.randint(35, 70), r.randint(86, 92)),
             hsl(hue, r.randint(50, 80), r.randint(28, 40)),
-            hsl(hue + r.choice((120, 150, 180, 210, 240)), 65, r.randint(35, 45)),
+            hsl(hue + r.choice((120, 150, 180, 210, 240)), 65, r.randint(30, 40)),
         )
 
 

@@ -14,7 +14,8 @@ from taskgalaxy_ops.sources.documents.canvas import Box, Drawn, hsl, rounded
 _FONTS = ("DejaVu Sans", "DejaVu Serif", "STIXGeneral", "DejaVu Sans Mono")
 _NAMED = {
     "red": "#d62728", "blue": "#1f5fb4", "green": "#2a8a2a", "orange": "#f08a1d", "purple": "#8a4fbf",
-    "brown": "#8c564b", "pink": "#e377c2", "gray": "#7f7f7f", "teal": "#149a9a", "gold": "#d9a400", "black": "#222222",
+    "brown": "#8c564b",
+    "pink": "#e377c2", "gray": "#7f7f7f", "teal": "#149a9a", "yellow": "#f2cf1d", "black": "#222222",
 }  # fmt: skip
 
 
@@ -182,8 +183,7 @@ def _grouped(r: Random, *, stacked: bool) -> Drawn:
 def line_chart(r: Random) -> Drawn:
     """One to three lines over months or years."""
     chart = _Chart(r)
-    pattern, axis, low, high = r.choice(words.TRENDS)
-    title = words.fill(r, pattern)
+    alone, several, axis, low, high = r.choice(words.TRENDS)
     if r.random() < 0.5:
         start = r.randint(1990, 2014)
         times = [str(start + i) for i in range(r.randint(5, 8))]
@@ -191,6 +191,7 @@ def line_chart(r: Random) -> Drawn:
         start = r.randint(0, 5)
         times = [month[:3] for month in words.MONTHS[start : start + r.randint(5, 7)]]
     names = r.sample(words.TOWNS, r.randint(1, 3))
+    title = words.fill(r, several if len(names) > 1 else alone)
     rows: dict[str, list[int]] = {}
     for number, name in enumerate(names):
         value = r.uniform(low + (high - low) * 0.2, high - (high - low) * 0.2)
@@ -214,7 +215,10 @@ def line_chart(r: Random) -> Drawn:
     return chart.done(
         title=title, axis=axis, times=times, series=shown, lines=len(names),
         colours={name: chart.named[i][0] for i, name in enumerate(shown)},
-        peaks={name: times[values.index(max(values))] for name, values in shown.items()},
+        peaks={
+            name: [time for time, value in zip(times, values, strict=True) if value == max(values)]
+            for name, values in shown.items()
+        },
     )  # fmt: skip
 
 
@@ -257,11 +261,12 @@ def pie_chart(r: Random) -> Drawn:
         pctdistance=0.79 if ring else 0.66,
         wedgeprops={"edgecolor": chart.paper, "linewidth": 2, "width": 0.42 if ring else None},
     )  # fmt: skip
+    inner = [text for text in chart.axes.texts if text.get_text().endswith("%")]
+    for text, (name, _) in zip(inner, chart.named, strict=False):
+        text.set_color("#111111" if name in ("yellow", "orange", "pink") else "white")
+        text.set_fontweight("bold")
     for text in chart.axes.texts:
         text.set_fontsize(chart.size)
-        if text.get_text().endswith("%"):
-            text.set_color("white")
-            text.set_fontweight("bold")
     chart.title(title)
     return chart.done(
         title=title, shares=dict(zip(names, shares, strict=True)), slices=len(names), ring=ring,

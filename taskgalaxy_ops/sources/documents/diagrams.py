@@ -88,7 +88,7 @@ def _fish(sheet: Sheet, r: Random, x: float, y: float) -> _Parts:
     return "Parts of a fish", {
         "Eye": (x - 120, y - 22),
         "Mouth": (x - 175, y + 27),
-        "Gills": (x - 58, y + 20),
+        "Gills": (x - 66, y - 48),
         "Tail fin": (x + 185, y),
         "Back fin": (x + 30, y - 115),
         "Belly fin": (x + 28, y + 112),

@@ -145,14 +145,14 @@ SERIES = (  # two or more spans that are compared
     ("January", "February", "March"),
     ("Week 1", "Week 2", "Week 3"),
 )
-TRENDS = (  # title, axis, low, high: what changes over time
-    ("Temperature in {town}", "Degrees Celsius", -5, 30),
-    ("Rainfall in {town}", "Millimetres", 10, 140),
-    ("{brand} revenue", "Thousand euros", 40, 480),
-    ("Visitors of {town} Castle", "Hundred people", 5, 90),
-    ("Water level of the {street} river", "Centimetres", 60, 340),
-    ("Subscribers of {brand}", "Thousands", 2, 75),
-    ("Price of a {brand} share", "Dollars", 12, 160),
+TRENDS = (  # title of one line, of several (a town each), axis, low, high: what changes over time
+    ("Temperature in {town}", "Temperature by town", "Degrees Celsius", -5, 30),
+    ("Rainfall in {town}", "Rainfall by town", "Millimetres", 10, 140),
+    ("{brand} revenue", "{brand} revenue by town", "Thousand euros", 40, 480),
+    ("Visitors of {town} Castle", "Castle visitors by town", "Hundred people", 5, 90),
+    ("Water level of the {street} river", "Water level by town", "Centimetres", 60, 340),
+    ("Subscribers of {brand}", "{brand} subscribers by town", "Thousands", 2, 75),
+    ("Price of a {brand} share", "Price of a train ticket by town", "Dollars", 12, 160),
 )
 PAIRS = (  # title, x axis, y axis, (x low, high), slope, intercept, noise
     ("Height and weight of the players", "Height (cm)", "Weight (kg)", (155, 200), 0.9, -90, 6),

@@ -101,12 +101,12 @@ def _form(template: templates.Template, answer: str) -> str:
 
 
 def _follows(answer: str, reasoning: str) -> bool:
-    """Whether a reasoning names what the answer says: the answer itself, its numbers, or most of its words."""
+    """Whether a reasoning names what the answer says: the answer itself, its start, its numbers, or half its words."""
     small, large = words.squash(answer), words.squash(reasoning)
-    if small in large or small in {"yes", "no", "true", "false"}:
+    if small in large or small in {"yes", "no", "true", "false"} or small[:10] in large:
         return True
     figures = words.numbers(answer)
-    if figures:
+    if figures and len(small) < 24:
         given = words.numbers(reasoning)
         return sum(any(words.close(f, g) for g in given) for f in figures) >= 0.5 * len(figures)
     parts = [words.squash(part) for part in re.findall(r"\w{3,}", answer)]

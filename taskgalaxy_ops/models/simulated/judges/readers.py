@@ -14,6 +14,7 @@ from statistics import median
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageFilter, ImageOps
 
 SMALLEST = 100  # pixels of the longer side; a smaller image carries no text that could be read
@@ -31,7 +32,8 @@ class Piece:
     right: float
     bottom: float
     sure: float = 1.0
-    upright: bool = False  # set along the vertical, as the label of a value axis is
+    upright: bool = False  # set along the vertical or aslant, as labels of axes may be
+    size: float = 0.0  # height of the line, pixels
 
     @property
     def x(self) -> float:
@@ -46,7 +48,7 @@ class Piece:
     @property
     def height(self) -> float:
         """Height of the letters' box, pixels."""
-        return self.right - self.left if self.upright else self.bottom - self.top
+        return self.size or self.bottom - self.top
 
     @property
     def width(self) -> float:
@@ -64,6 +66,7 @@ def join(pieces: Sequence[Piece]) -> Piece:
         max(p.right for p in ordered),
         max(p.bottom for p in ordered),
         min(p.sure for p in ordered),
+        size=max(p.height for p in ordered),
     )
 
 
@@ -105,10 +108,19 @@ def read(judge: str, image: Image.Image) -> list[Piece]:
         points = (np.asarray(corners, float) - shift) / scale
         (left, top), (right, bottom) = points.min(axis=0), points.max(axis=0)
         if text.strip():
-            upright = len(text.strip()) > 2 and bottom - top > 1.5 * (right - left)
+            size, upright = _size(points, text.strip())
             box = (float(left), float(top), float(right), float(bottom))
-            pieces.append(Piece(text.strip(), *box, sure=score, upright=upright))
+            pieces.append(Piece(text.strip(), *box, sure=score, upright=upright, size=size))
     return sorted(pieces, key=lambda p: (p.top, p.left))
+
+
+def _size(corners: NDArray[np.float64], text: str) -> tuple[float, bool]:
+    """A line's height in pixels and whether it is not level, from its four corners (clockwise from the upper left)."""
+    along, across = corners[1] - corners[0], corners[3] - corners[0]
+    width, height = float(np.hypot(*along)), float(np.hypot(*across))
+    if height > (1.5 if len(text) > 2 else 2.4) * width:
+        return width, True
+    return height, abs(float(along[1])) > 0.12 * abs(float(along[0])) + 3
 
 
 def rows(judge: str, pieces: Sequence[Piece]) -> list[list[Piece]]:

@@ -123,7 +123,7 @@ def _warmth(view: View, _: Params) -> Found:
     else:  # along the axis from blue to yellow, and half as much from green to red
         values = palettes.lab(view.pixels(128).reshape(-1, 3))
         lean = values[:, 2] + 0.5 * values[:, 1]
-        warm, cool = float(lean[lean > 4].sum()), float(-lean[lean < -4].sum())
+        warm, cool = float((lean[lean > 9] - 9).sum()), float((-9 - lean[lean < -9]).sum())
     share = warm / max(warm + cool, 1e-9)
     return finding.choice(f"{share:.0%} of the colour is warm", "warm" if share >= 0.5 else "cool")
 
@@ -134,7 +134,7 @@ def _chroma(view: View) -> float:
     if view.judge == "a":
         return float((np.ptp(pixels.astype(int), axis=1) > 24).mean())
     if view.judge == "b":
-        return 1 - sum(view.shares.get(name, 0.0) for name in ("black", "white", "grey"))
+        return float((np.ptp(pixels.astype(int), axis=1) > 17).mean())
     _, a, b = palettes.lab(pixels).T
     return float((np.hypot(a, b) > 9).mean())
 

@@ -30,7 +30,8 @@ def _numbers(view: View, _: Params) -> Found:
 
 
 def _largest(view: View, _: Params) -> Found:
-    values = [value for piece in view.pieces for value in words.numbers(piece.text)]
+    texts = [*(piece.text for piece in view.pieces), *layout.printed_words(view)]
+    values = [value for text in texts for value in words.numbers(text) if value < 1e8]  # longer ones ran together
     if not values:
         raise SenselessError("I read no number")
     top = max(values)

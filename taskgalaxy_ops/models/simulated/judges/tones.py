@@ -135,18 +135,19 @@ def drawn(view: View) -> tuple[bool, float]:
 
 
 def frame(view: View) -> bool:
-    """Whether a band of one colour runs along all four sides, with another picture inside."""
-    pixels = view.pixels(512).astype(float)
-    height, width = pixels.shape[:2]
-    band = max(2, round({"a": 0.012, "b": 0.015, "c": 0.01}[view.judge] * min(height, width)))
-    sides = [pixels[:band], pixels[-band:], pixels[:, :band], pixels[:, -band:]]
-    colours = np.stack([side.reshape(-1, 3) for side in map(_median, sides)])[:, 0]
-    ring = np.concatenate([side.reshape(-1, 3) for side in sides])
-    middle = np.median(ring, axis=0)
-    uniform = (np.abs(ring - middle).max(axis=1) < 14).mean() > 0.97 and np.abs(colours - middle).max() < 12
-    inner = pixels[height // 8 : -height // 8, width // 8 : -width // 8].reshape(-1, 3)
-    return bool(uniform and (np.abs(inner - middle).max(axis=1) > 24).mean() > 0.5)
+    """Whether a band of one colour runs along all four sides, and ends on each at a straight line."""
+    pixels = view.pixels(1024).astype(float)
+    ring = np.concatenate([pixels[:2].reshape(-1, 3), pixels[-2:].reshape(-1, 3)])
+    ground = np.median(ring, axis=0) if view.judge != "c" else np.median(pixels[:, :2].reshape(-1, 3), axis=0)
+    other = np.abs(pixels - ground).max(axis=2) > {"a": 28, "b": 22, "c": 34}[view.judge]
+    depths = [_band(side) for side in (other, other[::-1], other.T, other[:, ::-1].T)]
+    return all(0 < depth < 0.15 for depth in depths) and max(depths) - min(depths) < 0.08
 
 
-def _median(side: Plane) -> Plane:
-    return np.asarray(np.median(side.reshape(-1, 3), axis=0, keepdims=True))
+def _band(other: NDArray[np.bool_]) -> float:
+    """How deep the plain band along the first axis is, as a share of its length; 1 if no straight line ends it."""
+    shares = other.mean(axis=1)
+    begins = int((shares > 0.02).argmax())
+    if shares[begins] <= 0.02 or shares[begins : begins + 5].max() < 0.55:
+        return 1.0
+    return begins / len(shares)

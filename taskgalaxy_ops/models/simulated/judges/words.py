@@ -49,7 +49,7 @@ def likeness(one: str, other: str) -> float:
     """How alike two texts are, 0 to 1, blanks, case, punctuation and look-alike letters apart."""
     first, second = squash(one).translate(_LOOK_ALIKES), squash(other).translate(_LOOK_ALIKES)
     if not first or not second:
-        return float(one.strip() == other.strip())
+        return float(unicodedata.normalize("NFKC", one.strip()) == unicodedata.normalize("NFKC", other.strip()))
     if first == second:
         return 1.0
     return SequenceMatcher(None, first, second, autojunk=False).ratio()
@@ -63,8 +63,12 @@ def digits(text: str) -> str:
 
 
 def same_text(one: str, other: str, least: float = 0.84) -> bool:
-    """Whether two texts say the same: alike to ``least``, with the same digits, and no longer word another one."""
+    """Whether two texts say the same: alike to ``least``, with the same digits, and no three letters in a row else."""
     if likeness(one, other) < least or not (same_words(one, other) and same_words(other, one)):
+        return False
+    first, second = squash(one).translate(_LOOK_ALIKES), squash(other).translate(_LOOK_ALIKES)
+    changes = SequenceMatcher(None, first, second, autojunk=False).get_opcodes()
+    if any(tag != "equal" and max(i2 - i1, j2 - j1) >= 3 for tag, i1, i2, j1, j2 in changes):
         return False
     mine, theirs = digits(one), digits(other)
     # in a text that is mostly letters, one may have been read as a digit

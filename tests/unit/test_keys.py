@@ -1,0 +1,78 @@
+"""The store's keys: fixed, apart from each other, and never one the folder of another."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from taskgalaxy_ops.storage import keys
+from taskgalaxy_ops.storage.log import Log
+
+_HEX = st.text("0123456789abcdef", min_size=32, max_size=64)
+_NUMBER = st.integers(1, 10**10 - 1)
+_STAGE = st.sampled_from(["ingest", "embed", "match", "filter", "write", "vote"])
+_LOGS = ["settings", "registry", "budget", "taxonomy/versions", "releases/log", "edits"]
+
+
+def _entry(log: str, number: int) -> str:
+    return Log(None, log)._entry_key(number)  # type: ignore[arg-type]
+
+
+_KEYS = st.one_of(
+    st.sampled_from([keys.LAYOUT, keys.LATEST]),
+    st.builds(_entry, st.sampled_from(_LOGS) | st.builds(keys.journal, _HEX) | st.builds(keys.lease, _HEX), _NUMBER),
+    st.builds(_entry, st.builds(keys.type_embeddings, _HEX), _NUMBER),
+    st.builds(keys.blob, _HEX),
+    st.builds(keys.data, _HEX, _HEX),
+    st.builds(keys.marker, _HEX | st.just(keys.TAXONOMY_HOME), _STAGE, _HEX, _HEX),
+    st.builds(keys.encoder, _HEX),
+    st.builds(lambda version, name: keys.release(version) + name, st.integers(1, 999_999), _HEX),
+)
+
+
+@given(one=_KEYS, two=_KEYS)
+def test_no_key_is_the_folder_of_another(one: str, two: str) -> None:
+    assert not two.startswith(one + "/")
+    assert one.isascii()
+    assert not set(one) - set("abcdefghijklmnopqrstuvwxyz0123456789/.-_")
+    assert all(part not in {"", ".", ".."} for part in one.split("/"))
+    assert len(one) < 512
+
+
+@given(one=_NUMBER, two=_NUMBER)
+def test_log_numbers_sort_as_they_count(one: int, two: int) -> None:
+    assert (_entry("l", one) < _entry("l", two)) == (one < two)
+
+
+@given(home=_HEX, stage=_STAGE, key=_HEX, output=_HEX)
+def test_a_markers_name_tells_its_parts(home: str, stage: str, key: str, output: str) -> None:
+    name = keys.marker(home, stage, key, output)
+    assert name.startswith(keys.markers(home))
+    assert name.removeprefix(keys.markers(home)).split(".") == [stage, key, output, "json"]
+
+
+def test_the_layout_is_as_written_down() -> None:
+    """Changing a key changes the store's format: raise LAYOUT_VERSION and write it down in docs/store-format.md."""
+    functions: dict[str, Callable[..., str]] = dict(inspect.getmembers(keys, inspect.isfunction))
+    given_parts = {"version": 7, "image": "abc", "rows_hash": "def"}
+    shown = {
+        name: function(*(given_parts.get(part, part) for part in inspect.signature(function).parameters))
+        for name, function in functions.items()
+    }
+    assert (keys.LAYOUT_VERSION, shown) == (
+        1,
+        {
+            "blob": "blobs/ab/abc",
+            "data": "data/de/def-nonce.parquet",
+            "encoder": "embeddings/settings_hash.json",
+            "journal": "homes/home/journal",
+            "lease": "homes/home/lease",
+            "marker": "homes/home/markers/stage.key.output.json",
+            "markers": "homes/home/markers/",
+            "release": "releases/v000007/",
+            "type_embeddings": "embeddings/encoder/types",
+        },
+    )
