@@ -182,8 +182,10 @@ service = """
     ended = subprocess.run([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, check=False)
     assert ended.returncode == 9
     pid = int(ended.stdout)
-    while _runs(pid):  # the shell reads the end of its input and goes; bounded by the suite's own limit
+    give_up = time.monotonic() + 60
+    while _runs(pid) and time.monotonic() < give_up:  # the shell reads the end of its input, and goes
         time.sleep(0.01)
+    assert not _runs(pid)
     assert not (folder / "small.service.json").exists()
 
 

@@ -112,6 +112,22 @@ def test_an_entry_that_a_compaction_took_along_is_not_appended_again() -> None:
     assert _bodies(mine) == _bodies(Log(store, "l")) == [0]
 
 
+def test_an_entry_that_went_through_two_compactions_is_not_appended_again() -> None:
+    store = MemoryStore()
+    mine, theirs = Log(store, "l"), Log(store, "l")
+
+    def compact_twice(operation: str, key: str) -> None:
+        if operation == "put" and "/e/" in key:
+            store.after = lambda operation, key: None
+            theirs.compact()
+            theirs.append({"n": 1})
+            theirs.compact()
+
+    store.after = compact_twice
+    assert mine.append({"n": 0}).number == 1
+    assert _bodies(mine) == _bodies(Log(store, "l")) == [0, 1]
+
+
 def test_a_late_writer_under_a_replaced_number_appends_again() -> None:
     store = MemoryStore()
     mine, theirs = Log(store, "l"), Log(store, "l")

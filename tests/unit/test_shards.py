@@ -162,7 +162,7 @@ def test_a_scan_replaces_its_sources_claims_and_a_removal_takes_them_away(folder
     assert list(registry.scans()) == ["a", "b"]
 
 
-def test_homes_depend_on_the_images_alone(folder_store: Store, tmp_path: object) -> None:
+def test_homes_depend_on_the_images_alone(folder_store: Store) -> None:
     registry = Registry(folder_store)
     _scan(registry, "a", 3, 1, 2)
     assert [sorted(int(i.image, 16) for i in registry.images(home)) for home in registry.homes()] in (

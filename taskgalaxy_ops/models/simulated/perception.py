@@ -30,7 +30,7 @@ _LEAST_READ = 100  # pixels: a smaller image is not read
 _T = TypeVar("_T")
 
 
-class lazy(Generic[_T]):  # noqa: N801 - used as a decorator
+class lazy(Generic[_T]):
     """A property computed once for each object, under the object's own lock (``cached_property`` shares one)."""
 
     def __init__(self, compute: Callable[[Any], _T]) -> None:

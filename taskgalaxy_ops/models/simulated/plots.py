@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from taskgalaxy_ops.models.simulated.perception import SURE, Scene, colour_name
+from taskgalaxy_ops.models.simulated.perception import SURE, Scene, colour_name, hsv
 from taskgalaxy_ops.models.simulated.reading import Segment
 from taskgalaxy_ops.models.simulated.structure import NUMBER
 
@@ -77,7 +77,9 @@ def value_axis(scene: Scene) -> Axis | None:
 
 
 def _value_axis(scene: Scene) -> Axis | None:
-    numbers = [s for s in scene.segments if NUMBER.fullmatch(s.text) and s.sure >= SURE and s.right < 0.25 * scene.width]
+    numbers = [
+        s for s in scene.segments if NUMBER.fullmatch(s.text) and s.sure >= SURE and s.right < 0.25 * scene.width
+    ]
     if len(numbers) < 3:
         return None
     edge = float(np.median([s.right for s in numbers]))
@@ -107,7 +109,9 @@ def _inked(scene: Scene, edge: float, y: float, letters: float) -> bool:
     """Whether something is printed at a height, where the axis's labels end."""
     if not letters < y < scene.height - letters / 2:
         return False
-    patch = scene.light[int(y - letters / 2) : int(y + letters / 2) + 1, max(0, int(edge - letters * 0.7)) : int(edge) + 1]
+    patch = scene.light[
+        int(y - letters / 2) : int(y + letters / 2) + 1, max(0, int(edge - letters * 0.7)) : int(edge) + 1
+    ]
     return bool(np.ptp(patch) > 60)
 
 
@@ -229,9 +233,9 @@ def _line(scene: Scene) -> Line | None:
     vivid = (area.max(axis=2) - area.min(axis=2) > 50) & ink[top : int(base) + 3, left : right + 1]
     if vivid.mean() > 0.12 or (vivid.any(axis=0)).mean() < 0.98:
         return None
-    colours = area[vivid]
-    centre = np.median(colours, axis=0)
-    if (np.abs(colours - centre).max(axis=1) > 90).mean() > 0.05:
+    hues = hsv(area[vivid])[:, 0]
+    turned = np.abs(hues - np.median(hues)) % 360
+    if (np.minimum(turned, 360 - turned) > 25).mean() > 0.03:
         return None  # more than one colour
     counts = [_pieces(vivid[:, x]) for x in range(2, vivid.shape[1] - 2, 3)]
     if np.mean([c == 1 for c in counts]) < 0.97:
@@ -272,7 +276,11 @@ def _pie(scene: Scene) -> Pie | None:
     part = ndimage.find_objects(labels)[int(sizes.argmax())]
     height, width = part[0].stop - part[0].start, part[1].stop - part[1].start
     disc = ndimage.binary_fill_holes(labels[part] == sizes.argmax() + 1)
-    if not 0.93 < width / height < 1.07 or not 0.74 < disc.mean() < 0.83 or width < 0.25 * min(scene.width, scene.height):
+    if (
+        not 0.93 < width / height < 1.07
+        or not 0.74 < disc.mean() < 0.83
+        or width < 0.25 * min(scene.width, scene.height)
+    ):
         return None
     centre = part[1].start + width / 2, part[0].start + height / 2
     angles = np.arange(0, 2 * np.pi, 2 * np.pi / 1440)

@@ -12,6 +12,7 @@ import threading
 import unicodedata
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -20,8 +21,10 @@ from numpy.typing import NDArray
 _HEIGHT = 48  # pixels: what the recogniser takes
 _LEAST_WIDTH = 320  # narrower crops are padded to what it was trained with
 _LONGEST = 3200
-_IN_NUMBER = re.compile(r"\d[.,:/-]$")
-_PLAIN = str.maketrans("‘’“”–—·•。、", "''\"\"--.•.,")
+_IN_NUMBER = re.compile(r"\d[.:/-]$")  # what follows another digit without a blank
+_SMALL_L = re.compile(r"\bl(?=[cdfghjkmnpqrstvwxz])")  # no word begins so: it is a capital I
+_TICK = re.compile(r" [-~]$")  # of an axis
+_PLAIN = str.maketrans("‘’“”–—。、", "''\"\"--.,")
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,9 @@ def _recognise(engine: Any, crop: NDArray[np.uint8], sides: tuple[int, int, int,
     import cv2
 
     width = min(_LONGEST, max(8, round(crop.shape[1] * _HEIGHT / crop.shape[0])))
-    line = cv2.resize(crop, (width, _HEIGHT), interpolation=cv2.INTER_CUBIC if crop.shape[0] < _HEIGHT else cv2.INTER_AREA)
+    line = cv2.resize(
+        crop, (width, _HEIGHT), interpolation=cv2.INTER_CUBIC if crop.shape[0] < _HEIGHT else cv2.INTER_AREA
+    )
     padded = np.zeros((1, 3, _HEIGHT, max(width, _LEAST_WIDTH)), np.float32)
     padded[0, :, :, :width] = line.transpose(2, 0, 1) / 127.5 - 1
     scores = engine.text_rec.session(padded)[0][0]  # (steps, characters)
@@ -99,7 +104,8 @@ def _recognise(engine: Any, crop: NDArray[np.uint8], sides: tuple[int, int, int,
     certainty = scores[starts, best[starts]]
     step = padded.shape[3] / len(best)
     ink = _ink(line)
-    text = _spaced(characters, (starts + 0.5) * step, ink)
+    places = (starts + 0.5) * step
+    text = _spaced(characters, places, ink)
     rows = np.flatnonzero(ink.sum(axis=1) >= 2)
     if not text or not len(rows):
         return None
@@ -108,7 +114,7 @@ def _recognise(engine: Any, crop: NDArray[np.uint8], sides: tuple[int, int, int,
     paper = np.median(np.concatenate([crop[0], crop[-1], crop[:, 0], crop[:, -1]]), axis=0)[::-1]
     return Segment(
         text,
-        float(certainty.mean() + certainty.min()) / 2,
+        0.0 if _passed_over(places, ink) else float(certainty.mean() + certainty.min()) / 2,
         sides[0] + float(columns[0]) * scale,
         sides[1] + float(rows[0]) * scale,
         sides[0] + float(columns[-1] + 1) * scale,
@@ -140,13 +146,28 @@ def _spaced(characters: list[str], places: NDArray[np.float64], ink: NDArray[np.
     text = kept[0][0]
     for number, (character, _) in enumerate(kept[1:]):
         before = kept[number][0]
-        share = 0.7 if number in said else 1.6 if before.isdigit() and character.isdigit() else 1.0
+        share = 0.7 if number in said else 1.3 if (before.isdigit() or before == ",") and character.isdigit() else 1.0
         share *= 1.4 if not said and len(kept) < 7 else 1.0
         inside = character.isdigit() and _IN_NUMBER.search(text) is not None  # 12.50, 14:30
+        inside = inside or (before == "." and character.islower())  # setup.py
         wide = gaps[number] > limit * share and character not in ",.;:!?" and not inside
         text += (" " if wide else "") + character
     text = unicodedata.normalize("NFKC", text).translate(_PLAIN)
+    text = _SMALL_L.sub("I", _TICK.sub("", text))
     return unicodedata.normalize("NFC", " ".join(text.split()))
+
+
+def _passed_over(places: NDArray[np.float64], ink: NDArray[np.bool_]) -> bool:
+    """Whether ink as wide as a character lies between two characters, such as a currency sign it does not know."""
+    rows = np.flatnonzero(ink.any(axis=1))
+    least = 0.3 * (rows[-1] - rows[0] + 1) if len(rows) else _HEIGHT
+    for left, right in pairwise(places):
+        columns = ink[:, int(left) : int(right) + 1].any(axis=0)
+        edges = np.flatnonzero(np.diff(np.concatenate([[0], columns.astype(np.int8), [0]])))
+        runs = list(zip(edges[::2], edges[1::2], strict=True))
+        if any(start > 0 and end < len(columns) and end - start >= least for start, end in runs):
+            return True
+    return False
 
 
 def _blanks(characters: list[str]) -> set[int]:

@@ -99,6 +99,8 @@ def table(scene: Scene) -> Table | None:
 
 
 def _table(scene: Scene) -> Table | None:
+    if re.search(r"(?i)ticket|boarding pass", scene.text):
+        return None  # captions above values, not a table
     wide = [len(row.segments) >= 3 for row in scene.rows]
     starts = [i for i, w in enumerate(wide) if w and (i == 0 or not wide[i - 1])]
     runs = []
@@ -155,5 +157,7 @@ def _cells(row: Row, columns: list[tuple[float, float]]) -> list[str] | None:
 def beside(scene: Scene, segment: Segment) -> list[Segment]:
     """What stands to the right of a segment at its height."""
     return [
-        s for s in scene.segments if s.left > segment.right and s.top < segment.middle[1] < s.bottom and s is not segment
+        s
+        for s in scene.segments
+        if s.left > segment.right and s.top < segment.middle[1] < s.bottom and s is not segment
     ]

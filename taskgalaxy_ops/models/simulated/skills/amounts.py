@@ -107,7 +107,9 @@ def shop(scene: Scene) -> Found:
     top = scene.rows[0]
     others = [row for row in scene.rows[1:6] if row.size < 0.9 * top.size and not any(c.isdigit() for c in row.text)]
     need(top.sure >= SURE and not any(c.isdigit() for c in top.text), "the receipt has no clear header")
-    need(top.size > 1.1 * scene.rows[1].size and len(top.text) > 4, "the top line does not stand out as the shop's name")
+    need(
+        top.size > 1.1 * scene.rows[1].size and len(top.text) > 4, "the top line does not stand out as the shop's name"
+    )
     words = top.text.split()
     wrong = [f"{word} {' '.join(words[1:])}".strip() for word in ("Greenfield", "Northstar", "Juniper")]
     why = f"The top line of the receipt is set large and reads {quoted(top.text)}. That is the name of the shop."
@@ -197,7 +199,9 @@ def price_comparison(scene: Scene) -> Found:
 
     def ask(a: Item, b: Item) -> Asked:
         low, high = sorted((a, b), key=lambda item: item.amount)
-        why = f"{quoted(a.name)} costs {a.printed}, {quoted(b.name)} costs {b.printed}. So {quoted(low.name)} is cheaper."
+        why = (
+            f"{quoted(a.name)} costs {a.printed}, {quoted(b.name)} costs {b.printed}. So {quoted(low.name)} is cheaper."
+        )
         return asked(low.name, (high.name,), why, first=a.name, second=b.name)
 
     return many("things with printed prices", [ask(a, b) for a, b in pairwise(usable) if a.amount != b.amount])

@@ -198,9 +198,14 @@ def chart_title(scene: Scene) -> Found:
     row = scene.rows[0]
     letters = sum(c.isalpha() for c in row.text)
     need(row.sure >= SURE and single(row) and letters > 5, "no title above the chart")
-    need(row.size >= 0.98 * max(r.size for r in scene.rows) and row.bottom < 0.2 * scene.height, "no title above the chart")
+    need(
+        row.size >= 0.98 * max(r.size for r in scene.rows) and row.bottom < 0.2 * scene.height,
+        "no title above the chart",
+    )
     words = row.text.split()
-    wrong = [r.text for r in scene.rows[1:] if r.sure >= SURE and single(r) and sum(c.isalpha() for c in r.text) > 5][:2]
+    wrong = [r.text for r in scene.rows[1:] if r.sure >= SURE and single(r) and sum(c.isalpha() for c in r.text) > 5][
+        :2
+    ]
     wrong += [" ".join([*words[:-1], "2030"]), " ".join(words[:-1])]
     why = f"Above the {kind} stands one line in the largest letters. It reads {quoted(row.text)}."
     return one(f"a {kind} with a title", row.text, wrong, why)
@@ -216,7 +221,10 @@ def axis_label(scene: Scene) -> Found:
     need(len(below) == 1 and len(below[0].segments) == 1, "no single line of text below the horizontal axis")
     row = below[0]
     need(row.sure >= SURE and sum(c.isalpha() for c in row.text) > 2, "the axis's label cannot be read with certainty")
-    need(abs((row.left + row.right) / 2 - middle) < 0.08 * scene.width, "the line below is not set under the axis's middle")
+    need(
+        abs((row.left + row.right) / 2 - middle) < 0.08 * scene.width,
+        "the line below is not set under the axis's middle",
+    )
     why = f"Below the tick labels from {quoted(labels[0].text)} to {quoted(labels[-1].text)} stands one line of text. It reads {quoted(row.text)}."
     return one("a labelled horizontal axis", row.text, [scene.rows[0].text, labels[0].text, "Number"], why)
 

@@ -31,7 +31,9 @@ def dominant(scene: Scene) -> Found:
     need(len(ranked) < 2 or ranked[1][1] < 0.5 * ranked[0][1], "two colours cover similar areas")
     colour, share = ranked[0]
     rest = [c for c, _ in ranked[1:3]]
-    why = f"Counting pixels by colour, {colour} covers {_per_cent(share)} of the image. No other colour comes near that."
+    why = (
+        f"Counting pixels by colour, {colour} covers {_per_cent(share)} of the image. No other colour comes near that."
+    )
     return one(f"{colour} covers most of the image", colour, rest or _others(colour), why)
 
 
@@ -157,5 +159,3 @@ def temperature_of_halves(scene: Scene) -> Found:
         f"{round(abs(left - right))} of 255 steps. So the {answer} half has the warmer colours."
     )
     return one(f"a warmer {answer} half", answer, ("left", "right"), why)
-
-

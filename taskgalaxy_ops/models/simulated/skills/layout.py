@@ -69,9 +69,13 @@ def table_presence(scene: Scene) -> Found:
 
 @skill("documents~layout~text density estimation")
 def density(scene: Scene) -> Found:
-    rows = _page(scene, 2)
+    rows = _page(scene, 4)
     need(scene.graphic, "no page of a document")
     share = sum((s.right - s.left) * (s.bottom - s.top) for s in scene.segments) / (scene.width * scene.height)
+    outside = np.abs(scene.light - np.median(scene.light)) > 40
+    for s in scene.segments:
+        outside[int(s.top) : int(s.bottom) + 1, int(s.left) : int(s.right) + 1] = False
+    need(outside.mean() < 0.01, "figures or areas of colour beside the text")
     need(share < 0.06 or (share > 0.25 and len(rows) > 10), "the page is neither sparse nor full")
     answer = "sparsely" if share < 0.06 else "densely"
     why = f"The {len(rows)} lines of text cover about {round(100 * share)} % of the page. So it is filled {answer}."
@@ -115,7 +119,9 @@ def columns(scene: Scene) -> Found:
     pairs = [r for r in rows if len(r.segments) == 2 and all(len(s.text.split()) >= 3 for s in r.segments)]
     prose = [r for r in rows if single(r) and len(r.text.split()) >= 5]
     two = len(pairs) >= 6 and np.ptp([r.segments[1].left for r in pairs]) < 0.03 * scene.width
-    one_column = len(prose) >= 5 and all(single(r) for r in rows) and np.ptp([r.left for r in prose]) < 0.03 * scene.width
+    one_column = (
+        len(prose) >= 5 and all(single(r) for r in rows) and np.ptp([r.left for r in prose]) < 0.03 * scene.width
+    )
     need(two or one_column, "no columns of running text can be told apart")
     count = 2 if two else 1
     why = (
@@ -140,11 +146,17 @@ def document_type(scene: Scene) -> Found:
     text = scene.text
     found = {
         "receipt": (_is(amounts.receipt_total, scene), "items with amounts and a total"),
-        "invoice": (amounts.is_invoice(scene) and bool(re.search(r"(?i)due|total|bill to", text)), "the word invoice and amounts due"),
+        "invoice": (
+            amounts.is_invoice(scene) and bool(re.search(r"(?i)due|total|bill to", text)),
+            "the word invoice and amounts due",
+        ),
         "menu": (_is(amounts.menu_price, scene), "dishes and drinks with prices"),
         "timetable": (_is(tables.next_departure, scene), "a table of departures and times"),
         "calendar": (_is(tables.calendar_month, scene), "the days of one month under the weekdays"),
-        "letter": (bool(re.search(r"^Dear \w", text, re.M)) and bool(re.search(r"regards|Yours|incerely|wishes", text)), "a salutation and a closing"),
+        "letter": (
+            bool(re.search(r"^Dear \w", text, re.M)) and bool(re.search(r"regards|Yours|incerely|wishes", text)),
+            "a salutation and a closing",
+        ),
     }
     kinds = [kind for kind, (right, _) in found.items() if right]
     need(len(kinds) == 1, "the kind of document is not clear")
@@ -246,7 +258,7 @@ def line_below(scene: Scene) -> Found:
         if a in usable and b in usable and aligned and 0 < b.top - a.bottom < 0.12 * scene.height:
             others = [row.text for row in usable if row not in (a, b)]
             why = f"The line {quoted(a.text)} is easily found. The next line below it is {quoted(b.text)}."
-            questions.append(asked(b.text, others, why, text=quoted(a.text)))
+            questions.append(asked(b.text, others, why, text=a.text))
     return many("lines of text one below the other", questions)
 
 

@@ -9,7 +9,20 @@ from taskgalaxy_ops.models.simulated.perception import SURE, Scene
 from taskgalaxy_ops.models.simulated.skills.base import Asked, Found, asked, many, need, one, quoted, skill, sure_rows
 from taskgalaxy_ops.models.simulated.skills.text import bare, words
 
-MONTHS = "January February March April May June July August September October November December".split()
+MONTHS = [
+    "January",
+    "February",
+    "March",
+    "April",
+    "May",
+    "June",
+    "July",
+    "August",
+    "September",
+    "October",
+    "November",
+    "December",
+]
 _MONTH = "(?:" + "|".join(f"{m}|{m[:3]}" for m in MONTHS) + r")\.?"
 DATE = re.compile(
     rf"\b\d{{1,2}}\.? {_MONTH} (?:19|20)\d\d\b|\b{_MONTH} \d{{1,2}}, (?:19|20)\d\d\b|\b(?:19|20)\d\d-\d\d-\d\d\b"
@@ -24,7 +37,9 @@ _MEASURE = re.compile(rf"(?<![\d.,])\d+(?:\.\d+)? ?(?:{_UNITS})(?![\w/])")
 _NUMBER = re.compile(r"\d+|\d{1,3}(?:,\d{3})+|\d+\.\d+")
 _PHONE = re.compile(r"\+?\(?\d[\d ()/-]{5,}\d")
 _MAIL = re.compile(r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+")
-_WEB = re.compile(r"(?:https?://|www\.)[\w./-]+\w|(?<![@\w.])[\w-]+(?:\.[\w-]+)*\.(?:com|org|net|example)(?:/[\w/-]+)?\b")
+_WEB = re.compile(
+    r"(?:https?://|www\.)[\w./-]+\w|(?<![@\w.])[\w-]+(?:\.[\w-]+)*\.(?:com|org|net|example)(?:/[\w/-]+)?\b"
+)
 _STREET = re.compile(r"^\d{1,4} (?:[A-Z][a-z]+ ){1,2}(?:Street|Road|Lane|Avenue)$")
 _TOWN = re.compile(r"^[A-Z][a-z]+(?: [A-Z][a-z]+)* \d{4,5}$")
 

@@ -71,12 +71,19 @@ _CLOTHES = _set(
 )
 _FURNITURE = _set("423 431 453 493 495 516 520 526 532 553 559 564 765 831 857 894")
 _APPLIANCES = _set("505 534 545 550 589 606 651 760 786 811 827 859 882 891 897")
-_DEVICES = _set("482 485 487 508 527 528 530 531 590 592 605 620 662 664 673 681 707 713 732 742 745 754 759 761 782 848 851")
+_DEVICES = _set(
+    "482 485 487 508 527 528 530 531 590 592 605 620 662 664 673 681 707 713 732 742 745 754 759 761 782 848 851"
+)
 _SPORTS = _set("416 422 429 430 522 543 574 602 702 722 746 747 752 768 795 801 805 852 890")
 _KITCHEN = _set("499 503 504 521 544 567 572 618 647 659 666 725 809 813 828 849 868 909 910 923")
 _MADE = _set("398-923") - _set("500 599 649 672 825 905 904")
 # A person who wears or uses one of these is the main thing rather.
-_HELD = _CLOTHES | _SPORTS | _INSTRUMENTS | _set("400 413 465 487 518 524 560 570 617 643 650 652 667 715 759 764 872 879 981-983")
+_HELD = (
+    _CLOTHES
+    | _SPORTS
+    | _INSTRUMENTS
+    | _set("400 413 465 487 518 524 560 570 617 643 650 652 667 715 759 764 872 879 981-983")
+)
 _NO_THINGS = _set("916-918 921-922 970-980 406 415 424 442 454 467 498 536 582 706 762 788 819 860 865")
 
 
@@ -107,7 +114,9 @@ def _name(scene: Scene, group: frozenset[int], what: str) -> Found:
     need(index in group, f"no {what} can be made out")
     need(probability > _SURE, f"it cannot be told with certainty which {what} it is")
     name = _names()[index]
-    wrong = [_names()[i] for i, _ in scene.classes[1:] if i in group] + [_names()[i] for i in sorted(group)[:: max(1, len(group) // 4)]]
+    wrong = [_names()[i] for i, _ in scene.classes[1:] if i in group] + [
+        _names()[i] for i in sorted(group)[:: max(1, len(group) // 4)]
+    ]
     why = f"The photograph shows {_a(name)} as its main thing. Its form and surface match that {what} much better than any other."
     return one(f"a photograph of {_a(name)}", name, wrong[:4], why)
 

@@ -29,7 +29,12 @@ def brightness(scene: Scene) -> Found:
     need(mean < 75 or 105 < mean < 150 or mean > 185, "the brightness lies between two levels")
     answer = "dark" if mean < 75 else "bright" if mean > 185 else "medium"
     why = f"The mean luminance is {round(mean)} on a scale from 0 to 255. That is {_level(answer)}."
-    return one(f"an image of {answer} brightness" if answer == "medium" else f"a {answer} image", answer, ("dark", "bright"), why)
+    return one(
+        f"an image of {answer} brightness" if answer == "medium" else f"a {answer} image",
+        answer,
+        ("dark", "bright"),
+        why,
+    )
 
 
 def _level(answer: str) -> str:
@@ -181,7 +186,9 @@ def border(scene: Scene) -> Found:
     sides = [pixels, pixels[::-1], pixels.transpose(1, 0, 2), pixels[:, ::-1].transpose(1, 0, 2)]
     varied = min(float(side[:3].std(axis=(0, 1)).max()) for side in sides)
     if varied > 25 and not scene.graphic:
-        why = "Along all four sides the outermost pixels vary as much as the picture itself. So there is no plain frame."
+        why = (
+            "Along all four sides the outermost pixels vary as much as the picture itself. So there is no plain frame."
+        )
         return one("a picture that runs to its edges", "No", ("Yes", "No"), why)
     ground = np.median(pixels[:2].reshape(-1, 3), axis=0)
     depths = [_frame_depth(side, ground) for side in sides]

@@ -60,7 +60,11 @@ def nutrition(scene: Scene) -> Found:
     questions = []
     for row in scene.rows:
         texts = [s.text for s in row.segments]
-        if len(texts) == 3 and row.sure >= SURE and all(re.fullmatch(r"[\d.]+ ?(?:g|mg|kcal|kJ)", t) for t in texts[1:]):
+        if (
+            len(texts) == 3
+            and row.sure >= SURE
+            and all(re.fullmatch(r"[\d.]+ ?(?:g|mg|kcal|kJ)", t) for t in texts[1:])
+        ):
             for index, column in enumerate(columns):
                 cell = row.segments[index + 1]
                 if cell.right < column.left - 20 or cell.left > column.right + 20:
@@ -85,13 +89,20 @@ def expiry(scene: Scene) -> Found:
 
 @skill("ocr~scene text ocr~sign reading")
 def sign(scene: Scene) -> Found:
-    rows = scene.rows
+    rows = [row for row in scene.rows if any(c.isalnum() for c in row.text)]
     need(1 <= len(rows) <= 4, "no sign with a few words")
     need(all(row.sure >= SURE for row in rows), "the sign cannot be read with certainty")
     heads = [row for row in rows if _SIGN.match(row.text)]
-    need(heads and heads[0] is rows[0] and min(r.size for r in rows) > 0.018 * scene.height, "the text is not that of a sign")
+    need(
+        heads and heads[0] is rows[0] and min(r.size for r in rows) > 0.018 * scene.height,
+        "the text is not that of a sign",
+    )
     text = " ".join(row.text for row in rows)
-    wrong = [" ".join([word, *(row.text for row in rows[1:])]) for word in ("NOTICE", "STOP", "CAUTION") if word != rows[0].text]
+    wrong = [
+        " ".join([word, *(row.text for row in rows[1:])])
+        for word in ("NOTICE", "STOP", "CAUTION")
+        if word != rows[0].text
+    ]
     why = f"The sign has {len(rows)} line(s) in large letters. From top to bottom it says {quoted(text)}."
     return one("a sign with a few words", text, wrong, why)
 
@@ -103,7 +114,10 @@ def _dialog(scene: Scene) -> tuple[Segment, list[Row], list[Segment]]:
     buttons = [s for s in rows[-1].segments if s.text.lower() in _BUTTONS]
     need(buttons and all(s.sure >= SURE for s in buttons), "no buttons of a window can be seen")
     title = rows[0].segments[0]
-    need(len(rows[0].segments) == 1 or (len(rows[0].segments) == 2 and len(rows[0].segments[1].text) == 1), "no title bar")
+    need(
+        len(rows[0].segments) == 1 or (len(rows[0].segments) == 2 and len(rows[0].segments[1].text) == 1),
+        "no title bar",
+    )
     need(title.sure >= SURE and title.text.lower() not in _BUTTONS, "the window has no clear title")
     return title, rows[1:-1], buttons
 
@@ -131,9 +145,15 @@ def buttons(scene: Scene) -> Found:
 def error(scene: Scene) -> Found:
     title, message, found = _dialog(scene)
     text = " ".join(row.text for row in message)
-    need(re.search(r"(?i)error|fail|problem|could not|cannot|can't|unable|not found|lost", f"{title.text} {text}"), "no error message")
+    need(
+        re.search(r"(?i)error|fail|problem|could not|cannot|can't|unable|not found|lost", f"{title.text} {text}"),
+        "no error message",
+    )
     need(message and all(row.sure >= SURE for row in message), "the message cannot be read with certainty")
-    need(all(len(row.segments) == 1 and row.size < 1.3 * message[0].size for row in message), "the message is not one text")
+    need(
+        all(len(row.segments) == 1 and row.size < 1.3 * message[0].size for row in message),
+        "the message is not one text",
+    )
     need(len(text.split()) >= 3, "the message is too short")
     why = f"Between the title {quoted(title.text)} and the buttons stands the message. It reads {quoted(text)}."
     return one("a window with an error message", text, [title.text, *(s.text for s in found)], why)

@@ -79,7 +79,9 @@ def header(scene: Scene) -> Found:
     need(all(found.header), "a column has no heading")
     names = list(found.header)
     wrong = ("; ".join(names[:-1]), "; ".join([*names[1:], names[0]]))
-    why = f"The top row of the table holds words rather than values. Its {len(names)} cells are the names of the columns."
+    why = (
+        f"The top row of the table holds words rather than values. Its {len(names)} cells are the names of the columns."
+    )
     return one(_seen(found), "; ".join(names), wrong, why)
 
 
@@ -87,7 +89,9 @@ _LABELS = re.compile(r"(?i)(?:year|no\b|number|rank|place|platform|gate|room|age
 
 
 def _number_columns(found: Table) -> list[int]:
-    need(not any(TIME.fullmatch(cell) for row in found.rows for cell in row), "a timetable, whose numbers are no amounts")
+    need(
+        not any(TIME.fullmatch(cell) for row in found.rows for cell in row), "a timetable, whose numbers are no amounts"
+    )
     columns = [
         i
         for i in found.numbers()
@@ -116,7 +120,10 @@ def _value(text: str) -> Decimal:
 
 
 def _no_total(found: Table) -> None:
-    need(not any(re.search(r"(?i)\btotal|\bsum\b|average", cell) for row in found.rows for cell in row), "a row of totals")
+    need(
+        not any(re.search(r"(?i)\btotal|\bsum\b|average", cell) for row in found.rows for cell in row),
+        "a row of totals",
+    )
 
 
 @skill("charts & tables~tables~table column sum")
@@ -197,7 +204,9 @@ def timetable(scene: Scene) -> Found:
 def next_departure(scene: Scene) -> Found:
     found = _timetable(scene)
     need(re.search(r"(?i)depart|train|bus|ferry|tram", scene.text), "the times are no departures")
-    times = [c for i in range(len(found.header)) if all(TIME.fullmatch(c) for c in found.column(i)) for c in found.column(i)]
+    times = [
+        c for i in range(len(found.header)) if all(TIME.fullmatch(c) for c in found.column(i)) for c in found.column(i)
+    ]
     need(len(times) == len(found.rows), "more than one column of times")
     ordered = sorted(set(times), key=_minutes)
 
@@ -225,7 +234,9 @@ def _calendar(scene: Scene) -> tuple[str, datetime.date]:
 @skill("documents~schedules & menus~calendar month reading")
 def calendar_month(scene: Scene) -> Found:
     text, first = _calendar(scene)
-    wrong = [f"{MONTHS[(first.month + step) % 12]} {first.year}" for step in (0, 2, 6)] + [f"{MONTHS[first.month - 1]} {first.year + 1}"]
+    wrong = [f"{MONTHS[(first.month + step) % 12]} {first.year}" for step in (0, 2, 6)] + [
+        f"{MONTHS[first.month - 1]} {first.year + 1}"
+    ]
     why = f"Above the grid of days stands the heading {quoted(text)}. It names the month and the year."
     return one(f"a calendar of {text}", text, wrong, why)
 

@@ -29,7 +29,7 @@ def bare(word: str) -> str:
 
 def single(row: Row) -> bool:
     """Whether a row is one run of text, not cells or columns side by side."""
-    return len(row.segments) == 1 or all(b.left - a.right < 2 * row.size for a, b in pairwise(row.segments))
+    return len(row.segments) == 1 or all(b.left - a.right < row.size for a, b in pairwise(row.segments))
 
 
 def ruled_by_rows(scene: Scene) -> list[Row]:
@@ -37,6 +37,9 @@ def ruled_by_rows(scene: Scene) -> list[Row]:
     rows = sure_rows(scene)
     need(not scene.unread, "some of the text stands upright or is too small")
     need(all(single(row) for row in rows), "the text is set in cells or columns side by side")
+    lefts, middles = [row.left for row in rows], [(row.left + row.right) / 2 for row in rows]
+    ranges = max(lefts) - min(lefts), max(middles) - min(middles)
+    need(min(ranges) < 0.12 * scene.width, "the text is scattered over the image")
     return rows
 
 
@@ -68,6 +71,7 @@ def largest(scene: Scene) -> Found:
     need(len(scene.rows) >= 2, "no text of several sizes")
     first, second = sorted(scene.rows, key=lambda row: -row.size)[:2]
     need(first.sure >= SURE and single(first), "the largest line cannot be read with certainty")
+    need(sum(c.isalpha() for c in first.text) > 2, "the largest print is not a word")
     need(first.size > 1.25 * second.size, "no line is clearly larger than the others")
     why = (
         f"The letters of {quoted(first.text)} are about {round(first.size)} pixels high. The next largest line has "
@@ -86,8 +90,15 @@ def headings(scene: Scene) -> Found:
     need(all(not 1.1 * body < row.size <= 1.22 * body for row in rows), "headings and body differ too little in size")
     need(all(single(row) and not re.search(r"\d[.,]\d\d\b", row.text) for row in found), "large lines are no headings")
     names = [row.text for row in found]
-    why = f"Most lines have letters of one size. {len(names)} lines are clearly larger: {', '.join(map(quoted, names))}."
-    return one(f"{len(names)} headings above smaller text", "; ".join(names), ("; ".join(names[:-1]), "; ".join(names[1:])), why)
+    why = (
+        f"Most lines have letters of one size. {len(names)} lines are clearly larger: {', '.join(map(quoted, names))}."
+    )
+    return one(
+        f"{len(names)} headings above smaller text",
+        "; ".join(names),
+        ("; ".join(names[:-1]), "; ".join(names[1:])),
+        why,
+    )
 
 
 @skill("ocr~printed text ocr~first line reading")
@@ -124,10 +135,14 @@ def word_count(scene: Scene) -> Found:
     rows = ruled_by_rows(scene)
     found = words(scene)
     count = len(found)
-    need(2 <= count <= 25 and all(any(c.isalnum() for c in w) for w in found), "no short text whose words can be counted")
+    need(
+        2 <= count <= 25 and all(any(c.isalnum() for c in w) for w in found), "no short text whose words can be counted"
+    )
     parts = " + ".join(str(len(row.text.split())) for row in rows)
     why = f"Line by line, the numbers of words are {parts}. Together that makes {count}."
-    return one(f"a short text of {count} words", str(count), (str(count + 2), str(count + 4), str(max(1, count - 2))), why)
+    return one(
+        f"a short text of {count} words", str(count), (str(count + 2), str(count + 4), str(max(1, count - 2))), why
+    )
 
 
 @skill("ocr~printed text ocr~longest word finding")
@@ -163,7 +178,10 @@ def uppercase(scene: Scene) -> Found:
     found = list(dict.fromkeys(w for w in all_words if len(w) > 1 and w.isalpha() and w.isupper()))
     others = list(dict.fromkeys(w for w in all_words if len(w) > 2 and w.isalpha() and not w.isupper()))
     need(1 <= len(found) <= 5 and len(others) >= 2, "no few words in capitals among others")
-    need(all(w.isalpha() or not any(c.isupper() for c in w) or not w.isupper() for w in all_words if len(w) > 1), "codes in capitals")
+    need(
+        all(w.isalpha() or not any(c.isupper() for c in w) or not w.isupper() for w in all_words if len(w) > 1),
+        "codes in capitals",
+    )
     why = f"Most words, such as {quoted(others[0])}, have small letters. Only {', '.join(map(quoted, found))} stand in capitals."
     wrong = ("; ".join([*found, others[0].upper()]), others[-1].upper())
     return one("some words in capitals", "; ".join(found), wrong, why)
