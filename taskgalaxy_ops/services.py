@@ -9,8 +9,10 @@ pid that was used again is left alone. The next run takes the same ports and key
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
+import random
 import secrets
 import shutil
 import signal
@@ -28,6 +30,8 @@ from typing import Any, Self
 from taskgalaxy_ops.errors import TaskGalaxyError
 
 LOOPBACK = "127.0.0.1"
+_PORTS = range(20000, 32000)  # below those that systems give to outgoing connections, which come and go
+_STATE = ".service.json"
 _START_TRIES = 3  # a port may be taken between the choice and the server's start
 _LOG_TAIL = 2000  # characters of the log in an error
 
@@ -52,7 +56,7 @@ class Service(ABC):
 
     @property
     def state_file(self) -> Path:
-        return _state_file(self.folder, self.name)
+        return self.folder / f"{self.name}{_STATE}"
 
     @property
     def log_file(self) -> Path:
@@ -60,7 +64,7 @@ class Service(ABC):
 
     @property
     def pid(self) -> int | None:
-        """Of the running server, None if this object started none."""
+        """Of the server that this object started."""
         return self._process.pid if self._process else None
 
     @abstractmethod
@@ -82,6 +86,7 @@ class Service(ABC):
     def start(self) -> Self:
         """Start and wait until healthy. Raises ServiceError, with the end of the log, and leaves nothing running."""
         self.folder.mkdir(parents=True, exist_ok=True)
+        self.stop()
         stop_left_over(self.folder, self.name)
         known = _read_state(self.state_file) or {}
         self.keys = known.get("keys") or self.new_keys()
@@ -293,7 +298,7 @@ def stop_left_over(folder: Path, name: str = "*", *, grace: float | None = None)
     Raises ServiceError while the run that started one is still alive (this process is not asked).
     """
     stopped = []
-    for file in sorted(folder.glob(_state_file(Path(), name).name)):
+    for file in sorted(folder.glob(f"{name}{_STATE}")):
         state = _read_state(file)
         if state is None or state.get("pid") is None:
             continue
@@ -311,12 +316,12 @@ def stop_left_over(folder: Path, name: str = "*", *, grace: float | None = None)
 
 
 def free_ports(count: int) -> list[int]:
-    """``count`` different ports on loopback that nothing listens on now."""
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind((LOOPBACK, 0))
-        return [each.getsockname()[1] for each in sockets]
+    """``count`` different ports on loopback that nothing listens on now. Raises ServiceError if there are none."""
+    shuffled = random.SystemRandom().sample(_PORTS, len(_PORTS))
+    found = list(itertools.islice(filter(_is_free, shuffled), count))
+    if len(found) < count:
+        raise ServiceError(f"no {count} free ports between {_PORTS.start} and {_PORTS.stop}. Stop some servers.")
+    return found
 
 
 def _is_free(port: int) -> bool:
@@ -357,7 +362,8 @@ def _born(pid: int) -> str | None:
         stat = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace")
         state, *rest = stat.rpartition(")")[2].split()  # the command in brackets may hold anything
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        return None if state in "ZX" else f"{boot} {rest[18]}"  # field 22: start, in ticks since boot
+        # Field 20: threads, which may hold ports after the first has ended; field 22: start, in ticks since boot.
+        return None if state in "ZX" and int(rest[16]) <= 1 else f"{boot} {rest[18]}"
     except OSError:
         if Path("/proc/self/stat").exists():
             return None
@@ -367,10 +373,6 @@ def _born(pid: int) -> str | None:
 
 def _alive(pid: int, born: str | None) -> bool:
     return born is not None and _born(pid) == born
-
-
-def _state_file(folder: Path, name: str) -> Path:
-    return folder / f"{name}.service.json"
 
 
 def _read_state(file: Path) -> dict[str, Any] | None:

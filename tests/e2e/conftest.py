@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from galaxies import Commands, Models
 
+from e2e.galaxies import Commands, Models
 from taskgalaxy_ops.galaxy import Galaxy
 from taskgalaxy_ops.services import SeaweedFS
 from taskgalaxy_ops.settings import Settings, parse_settings
@@ -29,13 +29,20 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "all"
 
 
-@pytest.fixture
-def models(tmp_path: Path) -> Iterator[Models]:
-    server = Models(tmp_path / "models")
+@pytest.fixture(scope="session")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Models]:
+    """One server for the session: it remembers what it saw in an image."""
+    server = Models(tmp_path_factory.mktemp("models"))
     try:
         yield server.start()
     finally:
         server.stop(grace=0)
+
+
+@pytest.fixture
+def models(served: Models) -> Models:
+    served.count_anew()
+    return served
 
 
 @pytest.fixture

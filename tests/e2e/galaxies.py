@@ -25,6 +25,13 @@ class Models(Simulator):
             found: dict[str, Any] = json.load(reply)
         return found
 
+    def count_anew(self) -> None:
+        """Fast, without faults, and with counts of nothing."""
+        self.control(latency=0, faults=dict.fromkeys(("rate_limit", "server_error", "malformed", "truncated"), 0))
+        request = urllib.request.Request(f"{self.url}/stats", method="DELETE")
+        with urllib.request.urlopen(request, timeout=10) as reply:
+            assert reply.status == 200
+
     def control(self, **changes: Any) -> None:
         request = urllib.request.Request(f"{self.url}/control", json.dumps(changes).encode(), method="POST")
         with urllib.request.urlopen(request, timeout=10) as reply:

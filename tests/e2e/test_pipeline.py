@@ -9,8 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from galaxies import Commands, Models
 
+from e2e.galaxies import Commands, Models
 from taskgalaxy_ops import pipeline, publishing, reporting
 from taskgalaxy_ops.catalogue import Catalogue
 from taskgalaxy_ops.expansion import expand
@@ -230,3 +230,22 @@ def test_broken_files_are_named_and_the_others_go_through(
     assert set(named) >= {"empty.png", "text.jpg", "cut.png"}
     assert len(named) == 4  # of the twins, the later name
     assert whole(galaxy).release.images > 0
+
+
+def test_the_vote_catches_most_planted_answers_and_keeps_most_right_ones(galaxy: Galaxy, models: Models) -> None:
+    whole(galaxy)
+    harvest = Harvest(galaxy)
+    stats = models.stats()
+    planted = {(p["task_type"], p["variant"], p["question"], p["answer"]) for p in stats["pairs"]["planted"]}
+    assert planted
+    accepted = {sample.pair for sample in harvest.samples}
+    kept: dict[bool, list[bool]] = {True: [], False: []}
+    for pair in harvest.pairs.values():
+        wrong = (pair.task_type, pair.variant, pair.question, pair.answer) in planted
+        kept[wrong].append(pair.pair in accepted)
+    assert sum(kept[True]) <= 0.25 * len(kept[True])
+    assert sum(kept[False]) >= 0.75 * len(kept[False])
+    for judge in ("sim-judge-a", "sim-judge-b"):
+        votes = stats["votes"][judge]
+        assert votes["unknown"] == 0
+        assert votes["found_right"] + votes["found_wrong"] + votes["cannot_tell"] == len(harvest.pairs)

@@ -20,7 +20,7 @@ from taskgalaxy_ops.storage.leases import Lease
 from taskgalaxy_ops.storage.log import Log
 from taskgalaxy_ops.storage.registry import Registry
 
-APPENDS = 12
+APPENDS = 8
 
 
 def _append(racer: int, place: Place, compacts: bool) -> list[tuple[int, int, int]]:

@@ -201,7 +201,7 @@ def test_seaweedfs_keeps_what_it_acknowledged_over_its_own_death(folder: Path) -
     before = dict(server.ports)
     os.killpg(server.pid or 0, signal.SIGKILL)
     server.stop()
-    with server.start():
+    with server:
         assert server.ports == before
         assert [store.get(key) for key in keys] == [key.encode() * 1000 for key in keys]
         assert not store.put_if_absent(keys[0], b"other")

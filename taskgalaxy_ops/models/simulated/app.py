@@ -45,7 +45,7 @@ def create_app(config: SimulatorConfig, stats_path: Path | None = None) -> Starl
         Route("/v1/chat/completions", simulator.chat, methods=["POST"]),
         Route("/v1/models", simulator.models),
         Route("/healthz", simulator.health),
-        Route("/stats", simulator.statistics),
+        Route("/stats", simulator.statistics, methods=["GET", "DELETE"]),
         Route("/control", simulator.control, methods=["GET", "POST"]),
     ]
     return Starlette(
@@ -131,6 +131,8 @@ class _Simulator:
 
     async def statistics(self, request: Request) -> Response:
         self._authorise(request)
+        if request.method == "DELETE":
+            self._stats.clear()
         return JSONResponse({"seed": self._config.seed, **self._stats.summary()})
 
     async def control(self, request: Request) -> Response:

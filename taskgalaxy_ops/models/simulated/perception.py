@@ -186,7 +186,7 @@ class Scene:
         """Whether it is clearly a photograph; many images are neither clearly one nor the other."""
         if self.flat > 0.3 or len(self.segments) > 7:
             return False
-        return self.top_colours < 0.5 or (self.grey and len(np.unique(self.light)) > 150)
+        return self.top_colours < 0.5 or (self.grey and self.top_colours < 0.95 and len(np.unique(self.light)) > 150)
 
     @lazy
     def grey(self) -> bool:

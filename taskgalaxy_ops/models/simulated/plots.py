@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -85,7 +86,7 @@ def _value_axis(scene: Scene) -> Axis | None:
     edge = float(np.median([s.right for s in numbers]))
     numbers = sorted((s for s in numbers if abs(s.right - edge) < 5), key=lambda s: -s.middle[1])
     ticks = tuple((s.text, float(s.text.replace(",", "")), s.middle[1]) for s in numbers)
-    if len(ticks) < 3 or any(b[1] <= a[1] for a, b in zip(ticks, ticks[1:], strict=False)):
+    if len(ticks) < 3 or any(b[1] <= a[1] for a, b in pairwise(ticks)):
         return None
     values, heights = np.array([t[1] for t in ticks]), np.array([t[2] for t in ticks])
     slope, start = np.polyfit(values, heights, 1)
@@ -178,7 +179,7 @@ def _bars(scene: Scene) -> Bars | None:
         patch = pixels[tops[2] + 3 : probe, middle - 2 : middle + 3]
         colour = colour_name(np.median(patch.reshape(-1, 3), axis=0)) if patch.size else None
         found.append((left, right, float(min(tops)), colour))
-    gaps = [b[0] - a[1] for a, b in zip(found, found[1:], strict=False)]
+    gaps = [b[0] - a[1] for a, b in pairwise(found)]
     labels = labels_below(scene) or []
     touching = min(gaps) < 4
     named = [_label(labels, left, right, touching) for left, right, _, _ in found]

@@ -90,9 +90,8 @@ def _recognise(engine: Any, crop: NDArray[np.uint8], sides: tuple[int, int, int,
     import cv2
 
     width = min(_LONGEST, max(8, round(crop.shape[1] * _HEIGHT / crop.shape[0])))
-    line = cv2.resize(
-        crop, (width, _HEIGHT), interpolation=cv2.INTER_CUBIC if crop.shape[0] < _HEIGHT else cv2.INTER_AREA
-    )
+    method = cv2.INTER_CUBIC if crop.shape[0] < _HEIGHT else cv2.INTER_AREA
+    line = np.asarray(cv2.resize(crop, (width, _HEIGHT), interpolation=method), np.uint8)
     padded = np.zeros((1, 3, _HEIGHT, max(width, _LEAST_WIDTH)), np.float32)
     padded[0, :, :, :width] = line.transpose(2, 0, 1) / 127.5 - 1
     scores = engine.text_rec.session(padded)[0][0]  # (steps, characters)
@@ -141,7 +140,7 @@ def _spaced(characters: list[str], places: NDArray[np.float64], ink: NDArray[np.
     if not kept:
         return ""
     said = _blanks(characters)
-    gaps = np.array([_gap(ink, a, b) for (_, a), (_, b) in zip(kept, kept[1:], strict=False)])
+    gaps = np.array([_gap(ink, a, b) for (_, a), (_, b) in pairwise(kept)])
     limit = _limit(gaps, ink, bool(said))
     text = kept[0][0]
     for number, (character, _) in enumerate(kept[1:]):
@@ -161,8 +160,11 @@ def _passed_over(places: NDArray[np.float64], ink: NDArray[np.bool_]) -> bool:
     """Whether ink as wide as a character lies between two characters, such as a currency sign it does not know."""
     rows = np.flatnonzero(ink.any(axis=1))
     least = 0.3 * (rows[-1] - rows[0] + 1) if len(rows) else _HEIGHT
+    usual = float(np.median(np.diff(places))) if len(places) > 2 else 0.0
     for left, right in pairwise(places):
-        columns = ink[:, int(left) : int(right) + 1].any(axis=0)
+        if right - left < 1.7 * usual:
+            continue
+        columns: NDArray[np.bool_] = np.any(ink[:, int(left) : int(right) + 1], axis=0)
         edges = np.flatnonzero(np.diff(np.concatenate([[0], columns.astype(np.int8), [0]])))
         runs = list(zip(edges[::2], edges[1::2], strict=True))
         if any(start > 0 and end < len(columns) and end - start >= least for start, end in runs):
@@ -197,7 +199,7 @@ def _limit(gaps: NDArray[np.int64], ink: NDArray[np.bool_], said: bool) -> float
     ordered = np.sort(gaps)
     jumps = [
         (above - below, (above + below) / 2)
-        for below, above in zip(ordered, ordered[1:], strict=False)
+        for below, above in pairwise(ordered.tolist())
         if below < 0.38 * height and above > (0.18 if said else 0.36) * height
     ]
     jump, middle = max(jumps, default=(0, 0.0))

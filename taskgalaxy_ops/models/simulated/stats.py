@@ -40,6 +40,11 @@ class Stats:
 
     def __init__(self, path: Path | None) -> None:
         self._file: int | None = None
+        self._empty()
+        if path is not None:
+            self._open(path)
+
+    def _empty(self) -> None:
         self._attempts: Counter[str] = Counter()
         self._units: dict[str, _UnitCount] = {}
         self._calls: Counter[str] = Counter()
@@ -51,8 +56,6 @@ class Stats:
         self._written: dict[str, Mapping[str, Any]] = {}  # by unit
         self._votes: dict[str, tuple[str, Mapping[str, Any]]] = {}  # by unit
         self._labels: dict[str, list[Mapping[str, Any]]] = {}  # by unit
-        if path is not None:
-            self._open(path)
 
     def _open(self, path: Path) -> None:
         try:
@@ -80,6 +83,12 @@ class Stats:
                 raise DamageError(
                     f"statistics {path}: line {number} is no record of this server ({error!r}). Name another file."
                 ) from error
+
+    def clear(self) -> None:
+        """Count from nothing again, in the file too."""
+        if self._file is not None:
+            os.ftruncate(self._file, 0)
+        self._empty()
 
     def close(self) -> None:
         """Let go of the file."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from decimal import Decimal
+from itertools import pairwise
 
 from taskgalaxy_ops.models.simulated.perception import SURE, Row, Scene
 from taskgalaxy_ops.models.simulated.reading import Segment
@@ -127,7 +128,7 @@ def _table(scene: Scene) -> Table | None:
         return None
     if any(any(c.isdigit() for c in cell) and not any(c.isalpha() for c in cell) for cell in filled[0]):
         return None  # numbers in the first row: it is no header
-    gaps = [b.top - a.bottom for a, b in zip(rows[1:], rows[2:], strict=False)]
+    gaps = [b.top - a.bottom for a, b in pairwise(rows[1:])]
     if gaps and max(gaps) > 3 * max(4.0, min(gaps)):
         return None
     return Table(tuple(filled[0]), tuple(tuple(row) for row in filled[1:]))

@@ -21,7 +21,7 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True)
 class Written:
-    """A question, its right answer, a wrong one of the same form (for planting), and two to five sentences of grounds."""
+    """A question, its right answer, a wrong one of the same form (for planting), and its grounds: 2 to 5 sentences."""
 
     question: str
     answer: str

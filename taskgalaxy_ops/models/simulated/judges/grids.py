@@ -17,6 +17,7 @@ class Table:
 
     header: list[Piece]
     rows: list[list[Piece | None]]
+    marked: bool = False  # whether something stands before the first column in most rows (numbers, hours)
 
     def column(self, name: str) -> int:
         """Index of a column by its heading. Raises SenselessError if there is none."""
@@ -69,17 +70,18 @@ def _table(rows: Sequence[list[Piece]]) -> Table | None:
         if len(header) < 2:
             continue
         body: list[list[Piece | None]] = []
-        misses = 0
+        misses = marked = 0
         for row in rows[start + 1 :]:
             cells = _cells(header, row)
-            if cells is None or sum(c is not None for c in cells) < max(2, len(header) // 2):
+            if cells is None or cells[0] is None or sum(c is not None for c in cells) < max(2, len(header) // 2):
                 misses += 1
                 if misses > 1 or not body:
                     break
                 continue
             body.append(cells)
+            marked += row[0] not in cells
         if len(body) >= 2 and (best is None or (len(body) + 1) * len(header) > (len(best.rows) + 1) * len(best.header)):
-            best = Table(list(header), body)
+            best = Table(list(header), body, marked > 0.6 * len(body))
     return best
 
 
@@ -87,6 +89,8 @@ def _cells(header: Sequence[Piece], row: Sequence[Piece]) -> list[Piece | None] 
     """The pieces of a row by column; None if a piece lies between the columns or two share one."""
     cells: list[Piece | None] = [None] * len(header)
     for piece in row:
+        if piece.right < header[0].left and piece is row[0] and len(row) > 1:
+            continue  # numbers of the rows, say, stand before the first heading
         index = min(range(len(header)), key=lambda i: _offset(header[i], piece))
         if cells[index] is not None:
             return None

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from taskgalaxy_ops.models.simulated.judges import words
 from taskgalaxy_ops.models.simulated.judges.finding import SenselessError
@@ -16,7 +17,7 @@ from taskgalaxy_ops.models.simulated.judges.views import View
 AMOUNT = re.compile(
     r"(?:[$€£¥]|EUR|USD|GBP|CHF)?\s?\d{1,3}(?:[, ]?\d{3})*[.,]\s?\d{2}(?!\d)\s?(?:[$€£¥]|EUR|USD|GBP|CHF)?"
 )
-_GAP = {"a": 0.24, "b": 0.22, "c": 0.26}  # width of a blank, in heights of the line's box
+_GAP = {"a": 0.19, "b": 0.18, "c": 0.2}  # width of a blank, in heights of the line's box
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,15 +68,49 @@ def _snap(cut: list[str], tokens: list[str]) -> list[str]:
     return [letters[start:end] for start, end in zip([0, *moved], moved, strict=False) if letters[start:end]]
 
 
+def letters(view: View, line: Piece) -> float:
+    """Height of a line's capitals in pixels, from the ink of its longest piece."""
+    inside = [
+        p
+        for p in view.pieces
+        if not p.upright
+        and p.left > line.left - 1
+        and p.right < line.right + 1
+        and line.top - 1 < p.y < line.bottom + 1
+    ]
+    piece = max(inside, key=lambda p: len(p.text), default=line)
+    box = (max(0, int(piece.left)), max(0, int(piece.top) - 1), int(piece.right) + 1, int(piece.bottom) + 2)
+    inked = _ink(np.asarray(view.image.crop(box).convert("L")).astype(float)).any(axis=1)
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], inked, [False]]).astype(int)))
+    runs = [[int(start), int(end)] for start, end in edges.reshape(-1, 2)]
+    if not runs:
+        return piece.height
+    joined = [runs[0]]
+    for start, end in runs[1:]:  # dots lie apart from their letters, frames and rules farther
+        if start - joined[-1][1] <= 0.1 * piece.height:
+            joined[-1][1] = end
+        else:
+            joined.append([start, end])
+    tall = max(end - start for start, end in joined)
+    # what reaches above and below the small letters counts in
+    high = any(c.isupper() or c.isdigit() or c in "bdfhklti!?%()[]/\\|" for c in piece.text)
+    deep = any(c in "gjpqy,;()[]/|Q" for c in piece.text)
+    return tall / ((1.0 if high else 0.76) + (0.27 if deep else 0.0))
+
+
+def _ink(grey: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Which pixels of a line of text differ clearly from the ground."""
+    contrast = np.abs(grey - np.median(grey))
+    return np.asarray(contrast > max(24.0, 0.35 * float(np.quantile(contrast, 0.98))))
+
+
 def _ink_widths(view: View, piece: Piece) -> list[int]:
     """Widths in pixels of the stretches of ink in a line that are set apart by blanks."""
     box = (max(0, int(piece.left)), max(0, int(piece.top)), int(piece.right) + 1, int(piece.bottom) + 1)
     grey = np.asarray(view.image.crop(box).convert("L")).astype(float)
     if min(grey.shape) < 3:
         return [1]
-    ground = float(np.median(grey))
-    contrast = np.abs(grey - ground)
-    inked = (contrast > max(24.0, 0.35 * float(np.quantile(contrast, 0.98)))).any(axis=0)
+    inked = _ink(grey).any(axis=0)
     edges = np.flatnonzero(np.diff(np.concatenate([[False], inked, [False]]).astype(int)))
     runs = [(int(start), int(end)) for start, end in edges.reshape(-1, 2)]
     if not runs:

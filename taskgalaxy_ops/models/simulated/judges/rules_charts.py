@@ -166,16 +166,16 @@ def _range(view: View, _: Params) -> Found:
     scale = plots.scale(view)
     if scale is None:
         raise SenselessError("I read no numbered axis")
+    # a lone nought is easily overlooked: where the axis goes on down to it, it is taken as printed
+    low = 0.0 if scale.low > 0 and scale.value(plots.floor(view)) < 0.25 * scale.low else scale.low
 
     def agrees(said: str) -> bool:
         ends = words.numbers(said.replace(" to ", " ; "))
         if len(ends) != 2 or not words.close(ends[1], scale.high):
             return False
-        # a lone nought is easily overlooked: it counts as read where the axis goes on down to it
-        nought = ends[0] == 0 < scale.low and scale.value(plots.floor(view)) < 0.2 * scale.low
-        return words.close(ends[0], scale.low) or nought
+        return words.close(ends[0], low)
 
-    return Found(f"the axis runs from {scale.low:g} to {scale.high:g}", agrees)
+    return Found(f"the axis runs from {low:g} to {scale.high:g}", agrees)
 
 
 def _chart_kind(view: View, _: Params) -> Found:

@@ -189,7 +189,7 @@ RULES: dict[str, Rule] = {
     "shop of receipt identification": _shop,
     "tax amount reading": _tax,
     "invoice number reading": _invoice_number,
-    "invoice due date reading": dated(r"\bdue\b|pay(?:able)? (?:by|until)", "the due date"),
+    "invoice due date reading": dated(r"\bdue ?date|\bdue\b|pay(?:able)? (?:by|until)", "the due date"),
     "next departure finding": _departure,
     "menu price lookup": _price("dish"),
     "cheapest menu item finding": _cheapest,

@@ -37,7 +37,7 @@ def _largest(view: View, _: Params) -> Found:
     top = max(values)
     return Found(
         f"the largest number is {top:.10g}",
-        lambda said: (value := words.number(said)) is not None and value in values and value >= 0.999 * top,
+        lambda said: (value := words.number(said)) is not None and words.close(value, top),
     )
 
 

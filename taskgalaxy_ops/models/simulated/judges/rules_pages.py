@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 from taskgalaxy_ops.models.simulated.judges import finding, layout, words
 from taskgalaxy_ops.models.simulated.judges.finding import Found, SenselessError, UnsureError, short
 from taskgalaxy_ops.models.simulated.judges.readers import Piece
-from taskgalaxy_ops.models.simulated.judges.rules_tables import same_cell
+from taskgalaxy_ops.models.simulated.judges.rules_tables import cell, same_cell
+from taskgalaxy_ops.models.simulated.judges.rules_texts import title_lines
 from taskgalaxy_ops.models.simulated.judges.views import View
 
 if TYPE_CHECKING:
@@ -100,13 +101,13 @@ _KINDS = {
     "menu": r"menu|starters|mains|desserts?|drinks|kitchen|bistro|tavern|soup|salad",
     "timetable": r"timetable|departures?|platform|arrivals?|\bline\b|\d\d:\d\d|schedule",
     "calendar": rf"calendar|{'|'.join(_MONTHS.split())}|\bmon\b|\btue\b|\bwed\b|\bthu\b|\bsat\b|\bsun\b",
-    "letter": r"dear |sincerely|regards|wishes|yours|we look forward",
+    "letter": r"dear|sincerely|regards|wishes|yours|we look forward",
 }
 _SURE = {  # words that all but settle it
     "receipt": r"receipt",
     "invoice": r"invoice",
     "menu": r"starters|desserts|\bmenu\b",
-    "letter": r"\bdear\b",
+    "letter": r"\bdear",
     "timetable": r"departures?|timetable",
     "calendar": r"mon\b.*\btue\b.*\bwed\b",
     "form": r"signature",
@@ -117,7 +118,7 @@ def _kind(view: View, _: Params) -> Found:
     layout.need_text(view, 3)
     text = layout.everything(view).lower()
     counts = {
-        name: len(set(re.findall(pattern.lower(), text))) + 4 * bool(re.search(_SURE[name], text, re.DOTALL))
+        name: len(set(re.findall(pattern.lower(), text))) + 9 * bool(re.search(_SURE[name], text, re.DOTALL))
         for name, pattern in _KINDS.items()
     }
     if re.search(r"invoice", text):
@@ -156,9 +157,7 @@ def _density(view: View, _: Params) -> Found:
 
 
 def _title_place(view: View, _: Params) -> Found:
-    lines = layout.need_text(view)
-    upper = [line for line in lines if line.y < 0.5 * view.height] or lines[:1]
-    title = max(upper, key=lambda line: line.height)
+    title = title_lines(view)[0]
     third = title.x / view.width
     right = [
         name
@@ -209,9 +208,12 @@ def _buttons(view: View, _: Params) -> Found:
 
 
 def _row_is(entries: list[str], printed: list[str]) -> bool:
-    unseen, left = words.same_items(entries, printed, 0.8)
-    joined = words.likeness(" ".join(entries), " ".join(printed)) > 0.9
-    return joined or (not unseen and not left and words.likeness(" ".join(entries), " ".join(printed)) > 0.85)
+    """Whether buttons are all of a row, or what is left of it without the sentence before them."""
+    while len(printed) > 1 and len(printed[0]) > 11:
+        if words.same_sequence(entries, printed):
+            return True
+        printed = printed[1:]
+    return words.same_sequence(entries, printed)
 
 
 def _entries(view: View, _: Params) -> Found:
@@ -284,7 +286,7 @@ RULES: dict[str, Rule] = {
     "text alignment": _alignment,
     "paragraph counting": _paragraphs,
     "document type classification": _kind,
-    "nutrition facts lookup": valued("nutrient"),
+    "nutrition facts lookup": cell("nutrient"),
     "button caption listing": _buttons,
     "checkbox state reading": _ticked,
     "input field label reading": _captions,

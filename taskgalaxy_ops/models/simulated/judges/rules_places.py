@@ -27,12 +27,12 @@ def _region(view: View, params: Params) -> Found:
     return finding.region("the text", place.x / view.width, place.y / view.height, slack=0.04)
 
 
-def _compare(measure: Callable[[Piece], float], what: str, slack: Callable[[View], float]) -> Rule:
+def _compare(measure: Callable[[View, Piece], float], what: str, slack: Callable[[View], float]) -> Rule:
     """A rule that asks which of two lines comes first by a measure (the less the earlier)."""
 
     def rule(view: View, params: Params) -> Found:
         texts = params["first"], params["second"]
-        first, second = (measure(layout.located(view, text)) for text in texts)
+        first, second = (measure(view, layout.located(view, text)) for text in texts)
         if abs(first - second) <= slack(view):
             return Found(f"both are about as {what}", lambda said: None)
         right, other = texts if first < second else texts[::-1]
@@ -70,9 +70,11 @@ def _claim(view: View, params: Params) -> Found:
 RULES: dict[str, Rule] = {
     "text position": _half,
     "text region localisation": _region,
-    "left or right relation": _compare(lambda p: p.left, "further left", lambda view: 0.005 * view.width),
-    "above or below relation": _compare(lambda p: p.y, "higher up", lambda view: 0.003 * view.height),
-    "relative size comparison": _compare(lambda p: -p.height, "set in larger letters", lambda view: 0.5),
+    "left or right relation": _compare(lambda _, p: p.left, "further left", lambda view: 0.005 * view.width),
+    "above or below relation": _compare(lambda _, p: p.y, "higher up", lambda view: 0.003 * view.height),
+    "relative size comparison": _compare(
+        lambda view, p: -layout.letters(view, p), "set in larger letters", lambda view: 0.5
+    ),
     "referring expression grounding": _below,
     "visual claim verification": _claim,
 }

@@ -16,9 +16,14 @@ if TYPE_CHECKING:
 Params = Mapping[str, str]
 
 
-def _cell(view: View, params: Params) -> Found:
-    """The cell where a row and a column meet, found by rows of the page, for a table's own rows may be misread."""
-    row_at, column_at = layout.located(view, params["row"]), layout.located(view, params["column"])
+def cell(row: str) -> Rule:
+    """A rule that asks for the cell under the parameter ``column``, in the row that the parameter ``row`` names."""
+    return lambda view, params: _cell(view, params[row], params["column"])
+
+
+def _cell(view: View, row: str, column: str) -> Found:
+    """The cell where a row and a column meet, found by its place on the page, for a table's own rows may be misread."""
+    row_at, column_at = layout.located(view, row), layout.located(view, column)
     level = [
         p
         for p in view.pieces
@@ -27,7 +32,7 @@ def _cell(view: View, params: Params) -> Found:
         and p is not row_at
     ]
     if not level:
-        raise UnsureError(f"I read nothing beside '{short(params['row'], 30)}'")
+        raise UnsureError(f"I read nothing beside '{short(row, 30)}'")
 
     def off(piece: Piece) -> float:
         sides = (abs(piece.left - column_at.left), abs(piece.right - column_at.right), abs(piece.x - column_at.x))
@@ -51,8 +56,7 @@ def _row_count(view: View, _: Params) -> Found:
 
 def _column_count(view: View, _: Params) -> Found:
     table = grids.table(view)
-    widest = max(sum(cell is not None for cell in row) for row in table.rows)
-    return finding.number("the number of columns", *dict.fromkeys([len(table.header), max(widest, len(table.header))]))
+    return finding.number("the number of columns", len(table.header) + table.marked)
 
 
 def _header(view: View, _: Params) -> Found:
@@ -105,8 +109,8 @@ def _ordering(view: View, params: Params) -> Found:
 
 
 RULES: dict[str, Rule] = {
-    "table cell lookup": _cell,
-    "timetable lookup": _cell,
+    "table cell lookup": cell("row"),
+    "timetable lookup": cell("row"),
     "table row counting": _row_count,
     "table column counting": _column_count,
     "table header reading": _header,

@@ -29,7 +29,11 @@ DATE = re.compile(
 )
 TIME = re.compile(r"(?<!\d)\d{1,2}\s?[:.]\s?\d{2}(?!\d)\s?(?:[ap]\.?m\.?)?|\d{1,2}\s?[ap]\.?m\.?\b", re.IGNORECASE)
 _PERCENT = re.compile(r"\d+(?:[.,]\d+)?\s?[%％]")
-_UNIT = re.compile(r"\d+(?:[.,]\d+)?\s?(?:[a-z]{1,7}\b|°\s?[cf]?|km/h)", re.IGNORECASE)
+_UNIT = re.compile(
+    r"\d+(?:[.,]\d+)?\s?(?:mg|kg|g|ml|cl|dl|l|km/h|mph|km|cm|mm|m|kcal|kj|kwh|kw|w|v|°\s?[cf]?|oz|lb|ft|mi|gb|mb"
+    r"|min(?:utes?)?|h(?:ours?)?|days?|weeks?|months?|years?|sec(?:onds?)?|people|persons?|portions?|pieces)\b",
+    re.IGNORECASE,
+)
 _PHONE = re.compile(r"\+?\(?\d[\d\s().\-/]{5,}\d")
 _MAIL = re.compile(r"[\w.+-]+\s?@\s?[\w.-]+\.?\w+")
 _WEB = re.compile(
@@ -54,16 +58,22 @@ def line_found(what: str, *lines: Piece) -> Found:
     return finding.text(what, *texts)
 
 
-def _tallest(lines: list[Piece]) -> list[Piece]:
-    most = max(line.height for line in lines)
-    return sorted((line for line in lines if line.height >= _TALL * most), key=lambda line: -line.height)
+def _tallest(view: View, lines: list[Piece]) -> list[Piece]:
+    heights = {id(line): layout.letters(view, line) for line in lines}
+    most = max(heights.values())
+    return sorted((line for line in lines if heights[id(line)] >= _TALL * most), key=lambda line: -heights[id(line)])
+
+
+def title_lines(view: View) -> list[Piece]:
+    """The lines near the top that are about as tall as the tallest of them, that one first."""
+    lines = layout.need_text(view)
+    upper = [line for line in lines[:3] if line.y < 0.5 * view.height and any(c.isalpha() for c in line.text)]
+    return _tallest(view, upper or lines[:1])
 
 
 def _title(view: View, _: Params) -> Found:
-    lines = layout.need_text(view)
-    upper = [line for line in lines[:3] if line.y < 0.5 * view.height and any(c.isalpha() for c in line.text)]
-    tall = _tallest(upper or lines[:1])
-    joined = [run for run in _runs(lines, tall) if len(run) > 1]
+    tall = title_lines(view)
+    joined = [run for run in _runs(view.lines, tall) if len(run) > 1]
     return finding.text("the title", *(line.text for line in tall), *(" ".join(p.text for p in run) for run in joined))
 
 
@@ -79,15 +89,18 @@ def _runs(lines: list[Piece], chosen: list[Piece]) -> list[list[Piece]]:
 
 
 def _largest(view: View, _: Params) -> Found:
-    return line_found("the largest text", *_tallest([*layout.need_text(view), *view.pieces]))
+    candidates = [p for p in [*layout.need_text(view), *view.pieces] if not p.upright]
+    # a short piece that is higher than wide is most likely cut from text that stands upright
+    level = [p for p in candidates if p.width > 0.8 * p.height or len(p.text) > 2 or not p.text.isalnum()]
+    return line_found("the largest text", *_tallest(view, level or candidates))
 
 
 def _headings(view: View, _: Params) -> Found:
     lines = layout.need_text(view, 3)
-    heights = sorted(line.height for line in lines)
-    body = heights[int(len(heights) * 0.4)]
-    tall = [line for line in lines if line.height > 1.12 * body]
-    surely = [line for line in lines if line.height > 1.35 * body]
+    sizes = [(layout.letters(view, line), line) for line in lines]
+    body = sorted(size for size, _ in sizes)[len(lines) // 3]
+    tall = [line for size, line in sizes if size > 1.1 * body]
+    surely = [line for size, line in sizes if size > 1.35 * body]
 
     def agrees(said: str) -> bool:
         entries = [part for part in said.split(";") if part.strip()]
@@ -124,7 +137,8 @@ def _word_count(view: View, _: Params) -> Found:
 
 def _longest_word(view: View, _: Params) -> Found:
     layout.need_text(view)
-    printed = layout.printed_words(view)
+    cut = r"[^\W\d_]?[^\W\d_A-Z]+|[A-Z]{2,}"  # where a small letter is followed by a capital, a blank was lost
+    printed = [part for word in layout.printed_words(view) for part in re.findall(cut, word)] or [""]
     longest = max(printed, key=lambda w: len(words.squash(w)))
     most = len(words.squash(longest))
     text = layout.everything(view)
@@ -140,8 +154,9 @@ def _transcription(view: View, _: Params) -> Found:
     mine = " ".join(line.text for line in lines)
 
     def agrees(said: str) -> bool:
-        missing = [line for line in lines if len(line.text) > 2 and not words.within(line.text, said, 0.72)]
-        if words.likeness(said, mine) < 0.84 or len(missing) > len(lines) // 9:
+        missing = [p for p in view.pieces if len(p.text) > 3 and not p.upright and not words.within(p.text, said, 0.72)]
+        shorter = len(words.squash(said)) < 0.93 * len(words.squash(mine))
+        if words.likeness(said, mine) < 0.84 or missing or shorter:
             return False
         printed = words.squash(mine)
         strange = [w for w in re.findall(r"\w{4,}", said) if not words.within(w, printed, 0.74)]
@@ -191,7 +206,9 @@ def printed(pattern: re.Pattern[str], what: str, least: float = 0.85, *, exact: 
 
         def agrees(said: str) -> bool:
             near = [value for value in seen if same_form(said, value, least)]
-            return any(not exact or len(words.squash(said)) == len(words.squash(value)) for value in near)
+            # blanks before it may have been lost: then it ends a long run of letters
+            ends = exact and any(words.squash(v).endswith(words.squash(said)) and len(v) > len(said) + 8 for v in seen)
+            return ends or any(not exact or len(words.squash(said)) == len(words.squash(value)) for value in near)
 
         return Found(f"I read the {what} '{short(seen[0])}'", agrees)
 

@@ -17,7 +17,7 @@ Plane = NDArray[np.float64]
 
 def light(view: View, side: int = 256) -> Plane:
     """(h, w), 0 (black) to 255 (white): how light each pixel of the reduced image is by this judge's measure."""
-    return view.part(f"light {side}", lambda: _LIGHT[view.judge](view.pixels(side).astype(float)))
+    return _LIGHT[view.judge](view.pixels(side).astype(float))
 
 
 def _luma(pixels: Plane) -> Plane:

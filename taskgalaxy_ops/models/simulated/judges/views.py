@@ -16,7 +16,9 @@ from taskgalaxy_ops.models.simulated.judges import palettes, readers
 from taskgalaxy_ops.models.simulated.judges.readers import Piece
 
 JUDGES = ("a", "b", "c")
-_KEPT = 96  # images that are remembered, those of all judges together
+_KEPT = 64  # views that are remembered, those of all judges together; about 5 MB each
+
+_SMALL = 256  # pixels: larger copies are made anew each time, for they would fill the memory
 
 _T = TypeVar("_T")
 
@@ -67,7 +69,7 @@ class View:
             small.thumbnail((side, side), Image.Resampling.BOX)
             return np.asarray(small)
 
-        return self.part(f"pixels {side}", make)
+        return self.part(f"pixels {side}", make) if side <= _SMALL else make()
 
 
 _views: OrderedDict[tuple[str, str], View] = OrderedDict()

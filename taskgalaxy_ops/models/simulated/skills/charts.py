@@ -61,7 +61,10 @@ def _extreme(scene: Scene, sign: int, word: str) -> Found:
     bars = sorted(_named(scene), key=lambda bar: sign * bar.height)
     need(abs(bars[0].height - bars[1].height) > 0.012 * scene.height, f"two bars are about equally {word}")
     right = bars[0].label
-    why = f"Comparing the tops of the {len(bars)} bars, that of {quoted(right)} is the {word}. Next to it comes {quoted(bars[1].label)}."
+    why = (
+        f"Comparing the tops of the {len(bars)} bars, that of {quoted(right)} is the {word}. "
+        f"Next to it comes {quoted(bars[1].label)}."
+    )
     return one(_seen(len(bars)), right, [bar.label for bar in bars[1:]], why)
 
 
@@ -106,7 +109,10 @@ def bar_comparison(scene: Scene) -> Found:
 
     def ask(a: Bar, b: Bar) -> Asked:
         low, high = sorted((a, b), key=lambda bar: bar.height)
-        why = f"Comparing their tops, the bar of {quoted(high.label)} reaches higher than that of {quoted(low.label)}. So {quoted(high.label)} is right."
+        why = (
+            f"Comparing their tops, the bar of {quoted(high.label)} reaches higher than that of "
+            f"{quoted(low.label)}. So {quoted(high.label)} is right."
+        )
         return asked(high.label, (low.label,), why, first=a.label, second=b.label)
 
     clear = [(a, b) for a, b in pairwise(bars) if abs(a.height - b.height) > 0.02 * scene.height]
@@ -127,7 +133,10 @@ def trend(scene: Scene) -> Found:
     need(abs(start - end) > 0.12 * scene.height, "the line's ends lie at similar heights")
     answer = "it rises" if end < start else "it falls"
     place = "higher" if end < start else "lower"
-    why = f"At {quoted(first)} the line begins, at {quoted(last)} it ends. Its right end lies clearly {place} than its left end."
+    why = (
+        f"At {quoted(first)} the line begins, at {quoted(last)} it ends. "
+        f"Its right end lies clearly {place} than its left end."
+    )
     return one("a chart with one line", answer, ("it rises", "it falls"), why)
 
 
@@ -137,7 +146,10 @@ def peak(scene: Scene) -> Found:
     ordered = sorted(found.points, key=lambda point: point[1])
     need(ordered[1][1] - ordered[0][1] > 0.025 * scene.height, "two points of the line are about equally high")
     need(found.highest > ordered[0][1] - 0.02 * scene.height, "the line is highest between two labels")
-    why = f"Following the line from left to right, its highest point lies above {quoted(ordered[0][0])}. The next highest is above {quoted(ordered[1][0])}."
+    why = (
+        f"Following the line from left to right, its highest point lies above {quoted(ordered[0][0])}. "
+        f"The next highest is above {quoted(ordered[1][0])}."
+    )
     return one("a chart with one line", ordered[0][0], [label for label, _ in ordered[1:]], why)
 
 
@@ -156,7 +168,10 @@ def largest_slice(scene: Scene) -> Found:
     need(share - second > 0.025, "two slices are about equally large")
     need(colour and names.count(colour) == 1, "the largest slice's colour has no clear name")
     wrong = [name for name in names[1:] if name]
-    why = f"Comparing the slices' angles, the {colour} one is the largest. It takes about {round(100 * share)} % of the circle, the next one {round(100 * second)} %."
+    why = (
+        f"Comparing the slices' angles, the {colour} one is the largest. "
+        f"It takes about {round(100 * share)} % of the circle, the next one {round(100 * second)} %."
+    )
     return one(f"a pie chart with {len(slices)} slices", str(colour), wrong or _COLOURS, why)
 
 
@@ -225,7 +240,10 @@ def axis_label(scene: Scene) -> Found:
         abs((row.left + row.right) / 2 - middle) < 0.08 * scene.width,
         "the line below is not set under the axis's middle",
     )
-    why = f"Below the tick labels from {quoted(labels[0].text)} to {quoted(labels[-1].text)} stands one line of text. It reads {quoted(row.text)}."
+    why = (
+        f"Below the tick labels from {quoted(labels[0].text)} to {quoted(labels[-1].text)} stands one line "
+        f"of text. It reads {quoted(row.text)}."
+    )
     return one("a labelled horizontal axis", row.text, [scene.rows[0].text, labels[0].text, "Number"], why)
 
 
@@ -234,7 +252,10 @@ def categories(scene: Scene) -> Found:
     labels = [bar.label for bar in _named(scene)]
     need(len(labels) <= 10, "too many categories")
     swapped = [labels[1], labels[0], *labels[2:]]
-    why = f"Each bar has its label below it. From left to right there are {len(labels)}, from {quoted(labels[0])} to {quoted(labels[-1])}."
+    why = (
+        "Each bar has its label below it. "
+        f"From left to right there are {len(labels)}, from {quoted(labels[0])} to {quoted(labels[-1])}."
+    )
     return one(_seen(len(labels)), "; ".join(labels), ("; ".join(labels[:-1]), "; ".join(swapped)), why)
 
 

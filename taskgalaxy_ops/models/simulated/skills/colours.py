@@ -79,7 +79,10 @@ def presence(scene: Scene) -> Found:
         inside = (hue > low) & (hue < high) if low < high else (hue > low) | (hue < high)
         perhaps = float((coloured & inside).mean())
         if share > 0.03:
-            why = f"Looking for {colour}, {_per_cent(share)} of the pixels are clearly of that colour. So the answer is yes."
+            why = (
+                f"Looking for {colour}, {_per_cent(share)} of the pixels are clearly of that colour. "
+                "So the answer is yes."
+            )
             questions.append(asked("Yes", ("No",), why, colour=colour))
         elif perhaps < 0.0005:
             why = f"Looking for {colour}, hardly any pixel has a hue near it. So the answer is no."

@@ -50,7 +50,10 @@ def page_orientation(scene: Scene) -> Found:
     need(ratio > 1.12 or ratio < 0.89, "the page is nearly square")
     answer = "landscape" if ratio > 1 else "portrait"
     relation = "wider than it is high" if ratio > 1 else "higher than it is wide"
-    why = f"The page with {len(rows)} lines of text is {scene.width} by {scene.height} pixels. It is {relation}, so it is {answer}."
+    why = (
+        f"The page with {len(rows)} lines of text is {scene.width} by {scene.height} pixels. "
+        f"It is {relation}, so it is {answer}."
+    )
     return one(f"a page in {answer} format", answer, ("portrait", "landscape"), why)
 
 
@@ -61,7 +64,10 @@ def table_presence(scene: Scene) -> Found:
     prose = all(single(row) for row in rows) and sum(len(row.text.split()) >= 4 for row in rows) >= 4
     need(found is not None or prose, "it is not certain whether there is a table")
     if found is not None:
-        why = f"Text stands in {len(found.header)} columns under the headings {', '.join(map(quoted, filter(None, found.header)))}. So there is a table."
+        why = (
+            f"Text stands in {len(found.header)} columns under the headings "
+            f"{', '.join(map(quoted, filter(None, found.header)))}. So there is a table."
+        )
         return one("a page with a table", "Yes", ("Yes", "No"), why)
     why = "All lines of the page are running text. Nothing is set in rows and columns, so there is no table."
     return one("a page of running text", "No", ("Yes", "No"), why)
@@ -92,7 +98,10 @@ def title_position(scene: Scene) -> Found:
     right = row.right > 0.85 * scene.width and middle > 0.6
     need(centred or left or right, "the title stands neither clearly left, centred nor right")
     answer = "centre" if centred else "left" if left else "right"
-    why = f"The title is {quoted(row.text)}. Its middle lies at {round(100 * middle)} % of the page's width, which is {answer}."
+    why = (
+        f"The title is {quoted(row.text)}. "
+        f"Its middle lies at {round(100 * middle)} % of the page's width, which is {answer}."
+    )
     return one("a page with a title", answer, ("left", "centre", "right"), why)
 
 
@@ -108,7 +117,10 @@ def alignment(scene: Scene) -> Found:
     (answer, least), (_, second) = sorted(edges.items(), key=lambda item: float(item[1]))[:2]
     need(least < 0.02 * scene.width and second > 0.08 * scene.width, "the lines are set in more than one way")
     what = {"aligned left": "left edges", "centred": "middles", "aligned right": "right edges"}[answer]
-    why = f"The {what} of all {len(rows)} lines lie one below the other. Their other edges differ, so the text is {answer}."
+    why = (
+        f"The {what} of all {len(rows)} lines lie one below the other. "
+        f"Their other edges differ, so the text is {answer}."
+    )
     return one(f"lines of text that are {answer}", answer, edges, why)
 
 
@@ -191,7 +203,10 @@ def text_half(scene: Scene) -> Found:
         if row.bottom < 0.45 * scene.height or row.top > 0.55 * scene.height:
             answer = "upper half" if row.bottom < 0.5 * scene.height else "lower half"
             place = round(50 * (row.top + row.bottom) / scene.height)
-            why = f"The line {quoted(row.text)} stands at about {place} % of the image's height from the top. That is in the {answer}."
+            why = (
+                f"The line {quoted(row.text)} stands at about {place} % of the image's height from the top. "
+                f"That is in the {answer}."
+            )
             questions.append(asked(answer, ("upper half", "lower half"), why, text=row.text))
     return many("lines of text", questions)
 
@@ -203,7 +218,10 @@ def text_region(scene: Scene) -> Found:
         x, y = (row.left + row.right) / 2 / scene.width, (row.top + row.bottom) / 2 / scene.height
         if in_cell(x, y, 0.06) and row.right - row.left < 0.6 * scene.width:
             where = region(x, y)
-            why = f"The middle of {quoted(row.text)} lies at {round(100 * x)} % of the width and {round(100 * y)} % of the height. That is the part called {where}."
+            why = (
+                f"The middle of {quoted(row.text)} lies at {round(100 * x)} % of the width and {round(100 * y)} % "
+                f"of the height. That is the part called {where}."
+            )
             questions.append(asked(where, other_regions(where), why, text=row.text))
     return many("lines of text", questions)
 
@@ -214,7 +232,10 @@ def above_or_below(scene: Scene) -> Found:
     for number, (a, b) in enumerate(combinations(_lines(scene), 2)):
         if b.top - a.bottom > 0.04 * scene.height:
             first, second = (a, b) if number % 2 else (b, a)
-            why = f"The line {quoted(a.text)} stands nearer to the top of the image than {quoted(b.text)}. So it is higher up."
+            why = (
+                f"The line {quoted(a.text)} stands nearer to the top of the image than {quoted(b.text)}. "
+                "So it is higher up."
+            )
             questions.append(asked(a.text, (b.text,), why, first=first.text, second=second.text))
     return many("lines of text one below the other", _first(questions))
 
@@ -232,7 +253,10 @@ def left_or_right(scene: Scene) -> Found:
         left, right = sorted((a, b), key=lambda s: s.left)
         if right.left - left.right > 0.04 * scene.width:
             first, second = (a, b) if number % 2 else (b, a)
-            why = f"The text {quoted(left.text)} ends before {quoted(right.text)} begins, seen from the left. So it is further left."
+            why = (
+                f"The text {quoted(left.text)} ends before {quoted(right.text)} begins, seen from the left. "
+                "So it is further left."
+            )
             questions.append(asked(left.text, (right.text,), why, first=first.text, second=second.text))
     return many("texts side by side", _first(questions))
 
@@ -244,7 +268,10 @@ def larger_text(scene: Scene) -> Found:
         large, small = sorted((a, b), key=lambda row: -row.size)
         if large.size > 1.45 * small.size:
             first, second = (a, b) if number % 2 else (b, a)
-            why = f"The capitals of {quoted(large.text)} are about {round(large.size)} pixels high, those of {quoted(small.text)} about {round(small.size)}. The first are larger."
+            why = (
+                f"The capitals of {quoted(large.text)} are about {round(large.size)} pixels high, those of "
+                f"{quoted(small.text)} about {round(small.size)}. The first are larger."
+            )
             questions.append(asked(large.text, (small.text,), why, first=first.text, second=second.text))
     return many("lines of text in different sizes", _first(questions))
 
@@ -268,7 +295,10 @@ def claim(scene: Scene) -> Found:
     all_words = {word.strip(".,:;!?").casefold() for word in words(scene)}
     questions = []
     for row in rows:
-        why = f"The text in question is {quoted(row.text)}. A line in the image reads exactly so, so the statement is true."
+        why = (
+            f"The text in question is {quoted(row.text)}. "
+            "A line in the image reads exactly so, so the statement is true."
+        )
         questions.append(asked("true", ("false",), why, text=row.text))
     for row, other in pairwise(rows):
         if len(row.text.split()) < 2:
@@ -276,6 +306,9 @@ def claim(scene: Scene) -> Found:
         start, end = row.text.split()[0], other.text.split()[-1]
         changed = " ".join([*row.text.split()[:-1], end])
         if start != end and changed.casefold() not in scene.text.casefold() and end.casefold() in all_words:
-            why = f"The text in question is {quoted(changed)}. The image has the line {quoted(row.text)} instead, so the statement is false."
+            why = (
+                f"The text in question is {quoted(changed)}. "
+                f"The image has the line {quoted(row.text)} instead, so the statement is false."
+            )
             questions.append(asked("false", ("true",), why, text=changed))
     return many("lines of printed text", _first(questions))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from itertools import pairwise
 
 from taskgalaxy_ops.models.simulated.perception import SURE, Scene
 from taskgalaxy_ops.models.simulated.skills.base import Asked, Found, asked, many, need, one, quoted, skill, sure_rows
@@ -196,7 +197,10 @@ def postal_address(scene: Scene) -> Found:
     need(0 < town.middle[1] - street.middle[1] < 0.12 * scene.height, "street and town do not stand together")
     answer = f"{street.text}, {town.text}"
     wrong = (f"{changed(street.text, 4)}, {town.text}", f"{street.text}, {changed(town.text, 3)}")
-    why = f"The street with its number is {quoted(street.text)}. Below it stands the town with its postcode, {quoted(town.text)}."
+    why = (
+        f"The street with its number is {quoted(street.text)}. "
+        f"Below it stands the town with its postcode, {quoted(town.text)}."
+    )
     return one("a postal address", answer, wrong, why)
 
 
@@ -217,7 +221,7 @@ def odd_or_even(scene: Scene) -> Found:
 def difference(scene: Scene) -> Found:
     found = [n for n in dict.fromkeys(_plain_numbers(scene)) if n.isdigit() and len(n) < 5]
     need(2 <= len(found) <= 40, "no pair of whole numbers is printed")
-    pairs = [(a, b) for a, b in zip(found, found[1:], strict=False) if int(a) != int(b)]
+    pairs = [(a, b) for a, b in pairwise(found) if int(a) != int(b)]
 
     def ask(a: str, b: str) -> Asked:
         answer = abs(int(a) - int(b))

@@ -52,7 +52,8 @@ _KINDS = {
 _HOME = _DOGS | _CATS | _set("7-8 332-333 338-339 341 348 355")
 _WILD = _set("9 21-24 49-50 84 96 100 130 145-149 269-280 286-297 340 342-344 347 349-353 361 365-388")
 _LAND = _set(
-    "407 436 444 466 468 511 547 555 561 565 569 573 575 595 609 612 627 654 656 661 665 670 671 675 705 717 734 751 757 "
+    "407 436 444 466 468 511 547 555 561 565 569 573 575 595 609 612 627 654 656 661 665 670 671 675 "
+    "705 717 734 751 757 "
     "779 802 803 817 820 829 864 866 867 870 874 880"
 )
 _WATER = _set("472 484 510 554 576 625 628 724 780 814 833 871 914")
@@ -66,7 +67,8 @@ _INSTRUMENTS = _set(
 )
 _TOOLS = _set("473 491 512 587 596 621 726 731 740 784 792")
 _CLOTHES = _set(
-    "399 411 433 445 451 452 457 474 502 514 515 568 578 601 608 610 614 630 639 655 658 689 697 735 770 774 775 796 806 "
+    "399 411 433 445 451 452 457 474 502 514 515 568 578 601 608 610 614 630 639 655 658 689 697 735 "
+    "770 774 775 796 806 "
     "808 824 834 841 842 869 906"
 )
 _FURNITURE = _set("423 431 453 493 495 516 520 526 532 553 559 564 765 831 857 894")
@@ -117,7 +119,10 @@ def _name(scene: Scene, group: frozenset[int], what: str) -> Found:
     wrong = [_names()[i] for i, _ in scene.classes[1:] if i in group] + [
         _names()[i] for i in sorted(group)[:: max(1, len(group) // 4)]
     ]
-    why = f"The photograph shows {_a(name)} as its main thing. Its form and surface match that {what} much better than any other."
+    why = (
+        f"The photograph shows {_a(name)} as its main thing. "
+        f"Its form and surface match that {what} much better than any other."
+    )
     return one(f"a photograph of {_a(name)}", name, wrong[:4], why)
 
 
@@ -193,7 +198,10 @@ def _presence(scene: Scene, group: frozenset[int], what: str) -> Found:
     need(share > 0.9 or sure_other, f"it is not certain whether there is {what}")
     name = _names()[index]
     answer = "Yes" if share > 0.9 else "No"
-    why = f"What can be made out best in the photograph is {_a(name)}. {f'That is {what}' if answer == 'Yes' else f'There is no sign of {what}'}"
+    why = (
+        f"What can be made out best in the photograph is {_a(name)}. "
+        f"{f'That is {what}' if answer == 'Yes' else f'There is no sign of {what}'}"
+    )
     return one(f"a photograph of {_a(name)}", answer, ("Yes", "No"), f"{why}, so the answer is {answer.lower()}.")
 
 

@@ -14,9 +14,9 @@ from taskgalaxy_ops.models.simulated.skills.numbers import DATE, changed
 from taskgalaxy_ops.models.simulated.structure import Pair
 
 _BUTTONS = {
-    "ok", "cancel", "save", "don't save", "yes", "no", "close", "retry", "try again", "apply", "delete", "keep", "later",
-    "install", "restart", "continue", "back", "next", "finish", "allow", "deny", "ignore", "help", "submit", "update",
-    "restart now", "not now", "remind me later", "discard", "replace", "skip",
+    "ok", "cancel", "save", "don't save", "yes", "no", "close", "retry", "try again", "apply", "delete", "keep",
+    "later", "install", "restart", "continue", "back", "next", "finish", "allow", "deny", "ignore", "help", "submit",
+    "update", "restart now", "not now", "remind me later", "discard", "replace", "skip",
 }  # fmt: skip
 _SIGN = re.compile(r"(?:DANGER|WARNING|CAUTION|NOTICE|STOP|EXIT|ATTENTION|CLOSED|OPEN|PRIVATE|NO [A-Z]+)!?$")
 _FIELD = re.compile(
@@ -45,7 +45,10 @@ def form_field(scene: Scene) -> Found:
 
     def ask(field: Pair) -> Asked:
         others = [f.value for f in fields if f is not field]
-        why = f"The form has a field with the caption {quoted(field.caption)}. What is filled in beside it is {quoted(field.value)}."
+        why = (
+            f"The form has a field with the caption {quoted(field.caption)}. "
+            f"What is filled in beside it is {quoted(field.value)}."
+        )
         return asked(field.value, others, why, field=field.caption)
 
     return many("a form with filled-in fields", [ask(field) for field in fields])
@@ -69,7 +72,10 @@ def nutrition(scene: Scene) -> Found:
                 cell = row.segments[index + 1]
                 if cell.right < column.left - 20 or cell.left > column.right + 20:
                     continue
-                why = f"The nutrition table has a row for {quoted(texts[0])}. Under {quoted(column.text)} it says {cell.text}."
+                why = (
+                    f"The nutrition table has a row for {quoted(texts[0])}. "
+                    f"Under {quoted(column.text)} it says {cell.text}."
+                )
                 wrong = (texts[2 - index], changed(cell.text, 2))
                 questions.append(asked(cell.text, wrong, why, nutrient=texts[0], column=column.text))
     need(questions, "the nutrition table cannot be read with certainty")
@@ -137,7 +143,10 @@ def buttons(scene: Scene) -> Found:
     need(all(s.right < found[0].left for s in rest), "not everything beside the buttons is clear")
     names = [s.text for s in found]
     wrong = ("; ".join([*names, "Help"]), "; ".join(["Retry", *names[1:]]))
-    why = f"Along the bottom of the window {quoted(title.text)} there are {len(names)} button(s). Their captions are {', '.join(map(quoted, names))}."
+    why = (
+        f"Along the bottom of the window {quoted(title.text)} there are {len(names)} button(s). "
+        f"Their captions are {', '.join(map(quoted, names))}."
+    )
     return one("a window with buttons", "; ".join(names), wrong, why)
 
 
@@ -194,7 +203,10 @@ def checkbox(scene: Scene) -> Found:
     def ask(segment: Segment, ticked: bool) -> Asked:
         answer = "Yes" if ticked else "No"
         state = "holds a tick" if ticked else "is empty"
-        why = f"To the left of {quoted(segment.text)} there is a small box. It {state}, so the answer is {answer.lower()}."
+        why = (
+            f"To the left of {quoted(segment.text)} there is a small box. "
+            f"It {state}, so the answer is {answer.lower()}."
+        )
         return asked(answer, ("Yes", "No"), why, box=segment.text)
 
     return many("boxes to tick with captions", [ask(segment, ticked) for segment, ticked in found])

@@ -6,6 +6,7 @@ import calendar as calendars
 import datetime
 import re
 from decimal import Decimal
+from itertools import pairwise
 
 from taskgalaxy_ops.models.simulated import structure
 from taskgalaxy_ops.models.simulated.perception import SURE, Scene
@@ -51,7 +52,10 @@ def cell(scene: Scene) -> Found:
             continue
         for row in found.rows:
             others = [text for text in found.column(index) if text != row[index]]
-            why = f"The row {quoted(row[key])} has under {quoted(column)} the entry {quoted(row[index])}. That is the cell asked for."
+            why = (
+                f"The row {quoted(row[key])} has under {quoted(column)} the entry {quoted(row[index])}. "
+                "That is the cell asked for."
+            )
             questions.append(asked(row[index], others, why, row=row[key], column=column))
     return many(_seen(found), questions)
 
@@ -61,7 +65,10 @@ def row_count(scene: Scene) -> Found:
     found = _table(scene)
     count = len(found.rows)
     need(count <= 20, "too many rows to count")
-    why = f"Below the header, the first row begins with {quoted(found.rows[0][0])} and the last with {quoted(found.rows[-1][0])}. There are {count} of them."
+    why = (
+        f"Below the header, the first row begins with {quoted(found.rows[0][0])} and the last with "
+        f"{quoted(found.rows[-1][0])}. There are {count} of them."
+    )
     return one(_seen(found), str(count), (str(count + 1), str(count - 1), str(count + 2)), why)
 
 
@@ -69,7 +76,10 @@ def row_count(scene: Scene) -> Found:
 def column_count(scene: Scene) -> Found:
     found = _table(scene)
     count = len(found.header)
-    why = f"The first row below the header has the cells {', '.join(map(quoted, found.rows[0]))}. So there are {count} columns."
+    why = (
+        f"The first row below the header has the cells {', '.join(map(quoted, found.rows[0]))}. "
+        f"So there are {count} columns."
+    )
     return one(_seen(found), str(count), (str(count + 1), str(count - 1), str(count + 2)), why)
 
 
@@ -109,7 +119,10 @@ def maximum(scene: Scene) -> Found:
     for index in _number_columns(found):
         first, second = sorted(found.rows, key=lambda row: -_value(row[index]))[:2]
         if _value(first[index]) > _value(second[index]):
-            why = f"Under {quoted(found.header[index])} the greatest value is {first[index]}. It stands in the row {quoted(first[key])}."
+            why = (
+                f"Under {quoted(found.header[index])} the greatest value is {first[index]}. "
+                f"It stands in the row {quoted(first[key])}."
+            )
             wrong = [row[key] for row in found.rows]
             questions.append(asked(first[key], wrong, why, column=found.header[index]))
     return many(_seen(found), questions)
@@ -151,7 +164,10 @@ def average(scene: Scene) -> Found:
         cells = found.column(index)
         total = sum(map(_value, cells), Decimal(0))
         mean = f"{total / len(cells):.2f}".rstrip("0").rstrip(".")
-        why = f"The {len(cells)} values under {quoted(found.header[index])} add up to {total}. Divided by {len(cells)} that is {mean}."
+        why = (
+            f"The {len(cells)} values under {quoted(found.header[index])} add up to {total}. "
+            f"Divided by {len(cells)} that is {mean}."
+        )
         wrong = (f"{total / (len(cells) - 1):.2f}", f"{total / len(cells) + 5:.2f}")
         return asked(mean, wrong, why, column=found.header[index])
 
@@ -168,7 +184,10 @@ def ordering(scene: Scene) -> Found:
         right = sorted(cells, key=_value)
         swapped = [*right[:-2], right[-1], right[-2]]
         if len(set(cells)) == len(cells):
-            why = f"The values under {quoted(found.header[index])} are {', '.join(cells)}. Sorted, they run from {right[0]} to {right[-1]}."
+            why = (
+                f"The values under {quoted(found.header[index])} are {', '.join(cells)}. "
+                f"Sorted, they run from {right[0]} to {right[-1]}."
+            )
             wrong = ("; ".join(swapped), "; ".join(reversed(right)))
             questions.append(asked("; ".join(right), wrong, why, column=found.header[index]))
     return many(_seen(found), questions)
@@ -216,8 +235,7 @@ def next_departure(scene: Scene) -> Found:
         why = f"The departures are at {', '.join(ordered)}. The first of them after {time} is {after}."
         return asked(after, ordered, why, time=time)
 
-    pairs = zip(ordered, ordered[1:], strict=False)
-    return many("a timetable of departures", [ask(a, b) for a, b in pairs if _minutes(b) - _minutes(a) > 3])
+    return many("a timetable of departures", [ask(a, b) for a, b in pairwise(ordered) if _minutes(b) - _minutes(a) > 3])
 
 
 def _calendar(scene: Scene) -> tuple[str, datetime.date]:
@@ -260,7 +278,10 @@ def weekday(scene: Scene) -> Found:
         # The calendar's own columns are what is asked about; a misread number shows in a weekday that cannot be.
         real = _DAYS[first.replace(day=day).weekday()]
         if abs(near[1].middle[0] - found[0].middle[0]) < 0.35 * width and name == real:
-            why = f"The number {day} stands in the column headed {quoted(near[1].text)}. So that day of {text} is a {name}."
+            why = (
+                f"The number {day} stands in the column headed {quoted(near[1].text)}. "
+                f"So that day of {text} is a {name}."
+            )
             questions.append(asked(name, _DAYS, why, day=str(day)))
     need(questions, "the days of the calendar cannot be read with certainty")
     return many(f"a calendar of {text}", questions)

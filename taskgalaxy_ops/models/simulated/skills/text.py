@@ -62,7 +62,10 @@ def _texts(rows: list[Row], right: str) -> list[str]:
 @skill("ocr~printed text ocr~title reading")
 def title(scene: Scene) -> Found:
     row = title_row(scene)
-    why = f"The line {quoted(row.text)} is set in larger letters than all others. It stands at the top, so it is the title."
+    why = (
+        f"The line {quoted(row.text)} is set in larger letters than all others. "
+        "It stands at the top, so it is the title."
+    )
     return one(f"text with the title {quoted(row.text)}", row.text, _texts(scene.rows, row.text), why)
 
 
@@ -126,7 +129,10 @@ def line_count(scene: Scene) -> Found:
     rows = ruled_by_rows(scene)
     count = len(rows)
     need(2 <= count <= 20, "only one line of text, or too many to count")
-    why = f"The first line reads {quoted(rows[0].text)}, the last {quoted(rows[-1].text)}. From top to bottom there are {count}."
+    why = (
+        f"The first line reads {quoted(rows[0].text)}, the last {quoted(rows[-1].text)}. "
+        f"From top to bottom there are {count}."
+    )
     return one(f"{count} lines of text", str(count), (str(count + 1), str(count + 3), str(max(1, count - 2))), why)
 
 
@@ -182,7 +188,10 @@ def uppercase(scene: Scene) -> Found:
         all(w.isalpha() or not any(c.isupper() for c in w) or not w.isupper() for w in all_words if len(w) > 1),
         "codes in capitals",
     )
-    why = f"Most words, such as {quoted(others[0])}, have small letters. Only {', '.join(map(quoted, found))} stand in capitals."
+    why = (
+        f"Most words, such as {quoted(others[0])}, have small letters. "
+        f"Only {', '.join(map(quoted, found))} stand in capitals."
+    )
     wrong = ("; ".join([*found, others[0].upper()]), others[-1].upper())
     return one("some words in capitals", "; ".join(found), wrong, why)
 
@@ -194,5 +203,8 @@ def language(scene: Scene) -> Found:
     first, second = sorted(counts, key=lambda name: -counts[name])[:2]
     need(counts[first] >= 6 and counts[first] > 3 * counts[second], "too little running text to tell its language")
     known = [w for w in dict.fromkeys(found) if w in _WORDS[first].split()][:3]
-    why = f"The text has words such as {', '.join(map(quoted, known))}. They are common in {first}, so that is its language."
+    why = (
+        f"The text has words such as {', '.join(map(quoted, known))}. "
+        f"They are common in {first}, so that is its language."
+    )
     return one(f"running text in {first}", first, _WORDS, why)
