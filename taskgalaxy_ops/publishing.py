@@ -98,7 +98,8 @@ def publish(
             "settings_version": galaxy.publish_settings()[0],
         }
         progress.stage("release", plan.counts["images_copied"], "images")
-        if (manifest := _write(galaxy, version, release.build(plan, version=version, history=history), progress)) is not None:
+        files = release.build(plan, version=version, history=history)
+        if (manifest := _write(galaxy, version, files, progress)) is not None:
             break
         # Another version of a library writes other bytes for the same rows: what it began is left, a new one begun.
         Log(galaxy.store, keys.RELEASES_LOG).append({"kind": "abandon", "version": version})

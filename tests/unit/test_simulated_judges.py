@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFont
@@ -174,6 +176,23 @@ def test_a_small_image_is_not_read(judge: str) -> None:
 
 def test_an_image_is_looked_at_once(judge: str, receipt: Image.Image) -> None:
     assert views.view(judge, receipt) is views.view(judge, receipt.copy())
+
+
+def test_no_more_views_are_kept_than_memory_allows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(views, "_KEPT", 3)
+    for shade in range(6):
+        views.view("a", Image.new("L", (8, 8), shade))
+    assert len(views._views) == 3
+
+
+def test_threads_see_the_same(receipt: Image.Image) -> None:
+    path = f"{RECEIPT}receipt total reading"
+
+    def ask(number: int) -> judges.Finding:
+        return judges.check(JUDGES[number % 3], receipt.copy(), path, question(path), "18.25", None)
+
+    with ThreadPoolExecutor(6) as pool:
+        assert {found.right for found in pool.map(ask, range(12))} == {True}
 
 
 def test_another_judge_is_refused() -> None:

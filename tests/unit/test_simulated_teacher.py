@@ -239,7 +239,7 @@ def test_the_same_seed_gives_the_same_question(table: Image.Image) -> None:
 def test_a_colour_between_two_names_has_none() -> None:
     assert colour_name((255, 0, 0)) == "red"
     assert colour_name((31, 119, 180)) == "blue"
-    assert colour_name((200, 60, 30)) is None
+    assert colour_name((210, 80, 40)) is None
     assert colour_name((245, 235, 220)) is None
 
 

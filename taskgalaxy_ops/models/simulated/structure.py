@@ -88,6 +88,7 @@ class Table:
         return [i for i in range(1, len(self.header)) if all(NUMBER.fullmatch(c) for c in self.column(i))]
 
 
+_DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 NUMBER = re.compile(r"\d{1,3}(?:,\d{3})+|\d+(?:\.\d+)?")
 
 
@@ -128,6 +129,8 @@ def _table(scene: Scene) -> Table | None:
         return None
     if any(any(c.isdigit() for c in cell) and not any(c.isalpha() for c in cell) for cell in filled[0]):
         return None  # numbers in the first row: it is no header
+    if sum(cell[:3] in _DAYS for cell in filled[0]) == len(columns) and all(c.isdigit() for c in filled[1]):
+        return None  # a calendar, whose columns are no quantities
     gaps = [b.top - a.bottom for a, b in pairwise(rows[1:])]
     if gaps and max(gaps) > 3 * max(4.0, min(gaps)):
         return None

@@ -71,7 +71,7 @@ def check(
         return Finding(None, _cut(f"I cannot tell; {found.said}"))
     if not right:
         return Finding(False, _cut(f"{found.said}; the answer says {short(answer, 32)}"))
-    if reasoning and not _follows(answer, reasoning):
+    if reasoning and not _follows(template, answer, reasoning):
         return Finding(False, _cut(f"{found.said}, but the reasoning does not lead to the answer"))
     return Finding(True, _cut(f"{found.said}, as answered"))
 
@@ -100,11 +100,13 @@ def _form(template: templates.Template, answer: str) -> str:
     return "" if fits else f"the answer '{short(said, 32)}' is no {template.kind}"
 
 
-def _follows(answer: str, reasoning: str) -> bool:
+def _follows(template: templates.Template, answer: str, reasoning: str) -> bool:
     """Whether a reasoning names a short answer, its words or its numbers; of a long one it may tell anything."""
     small, large = words.squash(answer), words.squash(reasoning)
     if small in large or small in {"yes", "no", "true", "false"}:
         return True
+    if template.kind == "choice":  # it may say the same in other words, but must not end at another choice
+        return not any(words.squash(choice) in large for choice in template.choices)
     parts = [words.squash(part) for part in re.findall(r"\w{3,}", answer)]
     if len(parts) > 3 or ";" in answer:
         return True

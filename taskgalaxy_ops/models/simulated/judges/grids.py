@@ -26,14 +26,6 @@ class Table:
             raise SenselessError(f"I see no column '{name[:30]}'")
         return index
 
-    def row(self, name: str) -> list[Piece | None]:
-        """The row whose first cell reads so. Raises SenselessError if there is none."""
-        firsts = [self.name(row) for row in self.rows]
-        index, score = words.best(name, firsts)
-        if score < 0.75:
-            raise SenselessError(f"I see no row '{name[:30]}'")
-        return self.rows[index]
-
     @staticmethod
     def name(row: Sequence[Piece | None]) -> str:
         """The text of a row's first cell that holds letters; of none, of its first cell."""

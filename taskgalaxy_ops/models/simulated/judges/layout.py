@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -238,14 +237,3 @@ def under(view: View, piece: Piece) -> Piece | None:
 
 def _overlaps(one: Piece, other: Piece) -> bool:
     return min(one.right, other.right) - max(one.left, other.left) > 0
-
-
-def blocks(lines: Sequence[Piece], gap: float) -> list[list[Piece]]:
-    """Lines in groups with more than ``gap`` heights of a line between them, from the top."""
-    found: list[list[Piece]] = []
-    for line in lines:
-        if found and line.top - found[-1][-1].bottom <= gap * min(line.height, found[-1][-1].height):
-            found[-1].append(line)
-        else:
-            found.append([line])
-    return found

@@ -1,8 +1,7 @@
-"""Rules on charts and diagrams."""
+"""Rules on charts."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -92,7 +91,7 @@ def _trend(view: View, _: Params) -> Found:
     start, end = (sum(y for _, y in piece) / len(piece) for piece in (line[:part], line[-part:]))
     if abs(start - end) < 0.006 * view.height:
         return Found("its ends are about as high", lambda said: None)
-    return finding.choice("the line:", "it rises" if end < start else "it falls")
+    return finding.choice("the line", "it rises" if end < start else "it falls")
 
 
 def _peak(view: View, _: Params) -> Found:
@@ -180,24 +179,12 @@ def _range(view: View, _: Params) -> Found:
 
 def _chart_kind(view: View, _: Params) -> Found:
     if len(plots.slices(view)) >= 2:
-        return finding.choice("I see slices of a disc:", "pie chart")
+        return finding.choice("from slices of a disc", "pie chart")
     if len(plots.bars(view)) >= 2:
-        return finding.choice("I see bars on one line:", "bar chart")
+        return finding.choice("from bars on one line", "bar chart")
     if len(plots.line(view)) < 8:
         raise SenselessError("I see no chart")
-    return finding.choice("I see a line:", "line chart")
-
-
-def _next_step(view: View, params: Params) -> Found:
-    place = layout.located(view, params["step"])
-    boxes = [p for p in view.pieces if re.search(r"[^\W\d]", p.text)]
-    below = [p for p in boxes if p.y > place.bottom and abs(p.x - place.x) < 0.15 * view.width]
-    beyond = [p for p in boxes if p.left > place.right and abs(p.y - place.y) < 0.1 * view.height]
-    right = [min(below, key=lambda p: p.y).text] if below else []
-    right += [min(beyond, key=lambda p: p.left).text] if beyond else []
-    if not right:
-        raise SenselessError("no step follows it")
-    return finding.text("the next step", *right)
+    return finding.choice("from a line", "line chart")
 
 
 RULES: dict[str, Rule] = {
@@ -216,5 +203,4 @@ RULES: dict[str, Rule] = {
     "category label listing": _categories,
     "axis range reading": _range,
     "chart type classification": _chart_kind,
-    "flowchart step order": _next_step,
 }

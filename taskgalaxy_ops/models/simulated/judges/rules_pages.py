@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from itertools import pairwise
 from statistics import median
 from typing import TYPE_CHECKING
 
@@ -36,62 +35,6 @@ def valued(name: str) -> Rule:
         return Found(f"'{short(params[name], 24)}' reads '{short(seen[0], 32)}'", agrees)
 
     return rule
-
-
-def _captions(view: View, _: Params) -> Found:
-    layout.need_text(view, 2)
-    lines = [piece.text for row in view.rows for piece in row]
-    heads = [text.partition(":")[0] for text in lines]
-
-    def agrees(said: str) -> bool:
-        entries = [part for part in said.split(";") if part.strip()]
-        places = []
-        for entry in entries:
-            index, score = words.best(entry, heads)
-            if score < 0.8 or words.digits(entry) != words.digits(heads[index]):
-                return False
-            places.append(index)
-        # all begin at one edge: what begins there and has a value beside it, but is not named, is missing
-        ordered = sum(a > b for a, b in pairwise(places)) == 0
-        return ordered and len(set(places)) == len(entries) and _complete(view, entries)
-
-    return Found(f"I read {len(lines)} pieces of text, such as '{short(heads[0], 24)}'", agrees)
-
-
-def _complete(view: View, entries: list[str]) -> bool:
-    """Whether no caption between those listed, at the same left edge and with a value beside it, was left out."""
-    firsts = [(row[0], len(row) > 1 or ":" in row[0].text.rstrip(":")) for row in view.rows if row]
-    listed = [p for p, _ in firsts if max(words.likeness(p.text.partition(":")[0], e) for e in entries) >= 0.8]
-    if not listed:
-        return True
-    left = median(p.left for p in listed)
-    missing = [
-        p
-        for p, has_value in firsts
-        if has_value
-        and p not in listed
-        and abs(p.left - left) < 0.5 * p.height
-        and listed[0].top < p.top < listed[-1].bottom
-    ]
-    return not missing
-
-
-def _empty_field(view: View, _: Params) -> Found:
-    layout.need_text(view, 3)
-    alone = []
-    for row in view.rows:
-        for number, piece in enumerate(row):
-            caption, colon, rest = piece.text.partition(":")
-            below = layout.under(view, piece)
-            near = below is not None and below.top - piece.bottom < 0.9 * piece.height
-            if len(row) == 1 or (
-                colon and not rest.strip() and (number == len(row) - 1 or ":" in row[number + 1].text)
-            ):
-                alone.append((caption, bool(near)))
-    if not alone:
-        raise SenselessError("every field is filled in")
-    seen = [text for text, _ in sorted(alone, key=lambda a: a[1])]
-    return finding.text("the blank field", *seen)
 
 
 _KINDS = {
@@ -182,16 +125,6 @@ def _alignment(view: View, _: Params) -> Found:
     return finding.choice("the lines are", min(edges, key=lambda k: spread(edges[k])))
 
 
-def _paragraphs(view: View, _: Params) -> Found:
-    wide = [line for line in view.lines if len(line.text) >= 18]
-    if not wide:
-        raise SenselessError("I see no running text")
-    counts = [
-        len([b for b in layout.blocks(view.lines, gap) if any(p in wide for p in b)]) for gap in (0.75, 0.6, 0.95)
-    ]
-    return finding.number("the number of paragraphs", *dict.fromkeys(counts))
-
-
 def _has_table(view: View, _: Params) -> Found:
     full = [row for row in view.rows if len(row) >= 3]
     return finding.yes_no(f"{len(full)} rows have three cells or more", len(full) >= 3)
@@ -214,25 +147,6 @@ def _row_is(entries: list[str], printed: list[str]) -> bool:
             return True
         printed = printed[1:]
     return words.same_sequence(entries, printed)
-
-
-def _entries(view: View, _: Params) -> Found:
-    layout.need_text(view, 2)
-    printed = [piece.text for piece in view.pieces]
-
-    def agrees(said: str) -> bool:
-        entries = [part.strip() for part in said.split(";") if part.strip()]
-        chosen = []
-        for entry in entries:
-            index, score = words.best(entry, printed)
-            if score < 0.8:
-                return False
-            chosen.append(view.pieces[index])
-        down = all(a.y < b.y for a, b in pairwise(chosen))
-        across = all(a.x < b.x for a, b in pairwise(chosen))
-        return down or across
-
-    return Found(f"I read '{short('; '.join(printed))}'", agrees)
 
 
 def _message(view: View, _: Params) -> Found:
@@ -276,20 +190,14 @@ def _ink_left_of(view: View, place: Piece) -> float | None:
 
 RULES: dict[str, Rule] = {
     "form field lookup": valued("field"),
-    "form field listing": _captions,
-    "empty field finding": _empty_field,
-    "label key-value lookup": valued("key"),
     "column counting": _columns,
     "table presence": _has_table,
     "text density estimation": _density,
     "title position": _title_place,
     "text alignment": _alignment,
-    "paragraph counting": _paragraphs,
     "document type classification": _kind,
     "nutrition facts lookup": cell("nutrient"),
     "button caption listing": _buttons,
     "checkbox state reading": _ticked,
-    "input field label reading": _captions,
-    "menu entry listing": _entries,
     "error message reading": _message,
 }

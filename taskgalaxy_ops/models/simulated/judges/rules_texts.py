@@ -269,13 +269,12 @@ def figures_found(what: str, seen: list[str], view: View) -> Found:
 
 def _address(view: View, _: Params) -> Found:
     lines = layout.need_text(view)
-    text = " ".join(line.text for line in lines)
-    if not re.search(r"\d", text):
+    halves = [piece.text for piece in [*lines, *view.pieces]]
+    if not any(re.search(r"\d", text) for text in halves):
         raise SenselessError("I read no address")
-    halves = [line.text for line in lines]
 
     def agrees(said: str) -> bool:
-        return all(any(words.within(part, line) for line in [*halves, text]) for part in said.split(", ") if part)
+        return all(any(words.within(part, text) for text in halves) for part in said.split(", ") if part)
 
     seen = next((line for line in halves if re.search(r"\d", line)), halves[0])
     return Found(f"I read '{short(seen)}'", agrees)

@@ -132,12 +132,6 @@ def close(one: float, other: float, tolerance: float = 0.005) -> bool:
     return abs(one - other) <= tolerance + 1e-9
 
 
-def items(text: str) -> list[str]:
-    """The entries of a list written in a line: "Pear, Plum and Fig", "Pear; Plum"."""
-    parts = re.split(r"\s*[;\n]\s*", text) if ";" in text or "\n" in text else re.split(r",(?!\d{3}\b)\s*", text)
-    return [part.strip(" .") for part in parts if part.strip(" .")]
-
-
 def same_items(said: Iterable[str], seen: Sequence[str], least: float = 0.8) -> tuple[list[str], list[str]]:
     """Entries said that were not seen, and entries seen that were not said (each matched once)."""
     left = list(seen)

@@ -26,7 +26,8 @@ MONTHS = [
 ]
 _MONTH = "(?:" + "|".join(f"{m}|{m[:3]}" for m in MONTHS) + r")\.?"
 DATE = re.compile(
-    rf"\b\d{{1,2}}\.? {_MONTH} (?:19|20)\d\d\b|\b{_MONTH} \d{{1,2}}, (?:19|20)\d\d\b|\b(?:19|20)\d\d-\d\d-\d\d\b"
+    rf"(?<!\d )\b\d{{1,2}}\.? {_MONTH} (?:19|20)\d\d\b"
+    rf"|\b{_MONTH} \d{{1,2}}, (?:19|20)\d\d\b|\b(?:19|20)\d\d-\d\d-\d\d\b"
     r"|\b\d{1,2}[/.]\d{1,2}[/.](?:19|20)\d\d\b"
 )
 TIME = re.compile(r"(?<![\d:.])(?:[01]?\d|2[0-3]):[0-5]\d(?![\d:])")
