@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 
-from taskgalaxy_ops.errors import BudgetError, LeaseLostError
+from taskgalaxy_ops.errors import BudgetError, LeaseLostError, TaskGalaxyError
 from taskgalaxy_ops.galaxy import Galaxy
 from taskgalaxy_ops.models.chat import Desk, Gateway
 from taskgalaxy_ops.models.purse import Purse
@@ -55,7 +55,7 @@ class Asker:
         self._journal: Journal | None = None
         self._lease: Lease | None = None
         self._purse: Purse | None = None
-        self._ended: BudgetError | LeaseLostError | None = None
+        self._ended: TaskGalaxyError | None = None
         self._urls: dict[tuple[str, int, int], str] = {}
 
     @property
@@ -87,6 +87,7 @@ class Asker:
         """Ask what ``needed`` says, in rounds until nothing new is; gives how many units lacked an answer at first.
 
         A unit that gets no reply stays pending: the next run asks for it. Without a gateway nothing is asked.
+        Raises TaskGalaxyError (an image is gone, the store fails) once what is in flight is kept.
         """
         answers = await asyncio.to_thread(lambda: self.answers)
         first = sum(len(units) for _, units in needed(answers))
@@ -158,8 +159,8 @@ class Asker:
             try:
                 await gateway.ask(question, units, desk)
                 self._answered(question.stage, len(units))
-            except (BudgetError, LeaseLostError) as error:
-                self._ended = error  # what is in flight is paid for and awaited; nothing more is sent
+            except TaskGalaxyError as error:
+                self._ended = self._ended or error  # what is in flight is paid for and awaited; nothing more is sent
 
         waiting = {asyncio.create_task(one(question, units)) for question, units in requests}
         try:

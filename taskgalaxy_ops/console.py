@@ -47,6 +47,7 @@ class _Live:
         )
         self._tasks: dict[str, TaskID] = {}
         self._counts: dict[str, Counter[str]] = {}
+        self._usage: dict[str, str] = {}
 
     def stage(self, name: str, total: int, unit: str) -> None:
         self._counts[name] = Counter()
@@ -54,11 +55,12 @@ class _Live:
 
     def advance(self, name: str, done: int = 1, **counts: int) -> None:
         self._counts[name].update(counts)
-        self.bars.update(self._tasks[name], advance=done, counts=_counted(self._counts[name]))
+        text = ", ".join(filter(None, [_counted(self._counts[name]), self._usage.get(name, "")]))
+        self.bars.update(self._tasks[name], advance=done, counts=text)
 
     def usage(self, name: str, usage: Usage) -> None:
-        text = f"{_counted(self._counts[name])} {usage_line(usage)}".strip()
-        self.bars.update(self._tasks[name], counts=text)
+        self._usage[name] = usage_line(usage)
+        self.advance(name, 0)
 
     def note(self, text: str) -> None:
         self.bars.console.print(text, markup=False, highlight=False)

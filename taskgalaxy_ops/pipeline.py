@@ -7,6 +7,7 @@ encodes nothing. What Airflow's tasks and the command line call is here.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ import numpy as np
 from taskgalaxy_ops.asking import Till
 from taskgalaxy_ops.canonical import canonical_json, sha256_hex
 from taskgalaxy_ops.catalogue import Catalogue
-from taskgalaxy_ops.errors import SourceError
+from taskgalaxy_ops.errors import SourceError, TaskGalaxyError
 from taskgalaxy_ops.galaxy import Galaxy
 from taskgalaxy_ops.generation import HomeResult, HomeRun, Run
 from taskgalaxy_ops.matching import EmbeddingMatrix, match
@@ -57,7 +58,7 @@ def ingest(
 ) -> IngestReceipt:
     """Scan one source of the settings and register what it holds; ``pick`` chooses among its files.
 
-    Raises SourceError if the source is unknown, cannot be read, or holds no usable image.
+    Raises SourceError if the source is unknown, cannot be read, or, scanned whole, holds no usable image.
     """
     progress = progress or Silent()
     if (chosen := galaxy.settings.sources.get(source)) is None:
@@ -82,7 +83,7 @@ def ingest(
         lambda image, raw: _keep_blob(galaxy, image, raw),
         told,
     )
-    if not found.claims:
+    if not found.claims and pick is None:  # of a few picked ones all may be broken
         reasons = ", ".join(f"{n} {reason}" for reason, n in Counter(r.reason for r in found.rejects).items())
         raise SourceError(f"source {source!r}: none of its {len(files)} files is a usable image ({reasons}).")
     homes = galaxy.registry.register(
@@ -112,14 +113,15 @@ def embed(galaxy: Galaxy, homes: Sequence[Home], progress: Progress | None = Non
 
 
 def _embed_home(galaxy: Galaxy, home: Home, key: str) -> Shard:
-    encoder = galaxy.checked_encoder()
+    encoder, began = galaxy.checked_encoder(), time.monotonic()
     ids = [image.image for image in galaxy.registry.images(home)]
     parts = []
     for at in range(0, len(ids), _ENCODE_BATCH):
         batch = ids[at : at + _ENCODE_BATCH]
         parts.append(encoder.encode_images([upright(galaxy.store.get(keys.blob(image))) for image in batch]))
     content = embedding_table(ids, np.concatenate(parts))
-    return galaxy.shards.commit(home.home, "embed", key, {"embeddings": content}, Stats(len(ids), len(ids)))
+    stats = Stats(len(ids), len(ids), seconds=round(time.monotonic() - began, 3))
+    return galaxy.shards.commit(home.home, "embed", key, {"embeddings": content}, stats)
 
 
 def match_homes(galaxy: Galaxy, homes: Sequence[Home], progress: Progress | None = None) -> dict[str, Shard]:
@@ -133,6 +135,7 @@ def match_homes(galaxy: Galaxy, homes: Sequence[Home], progress: Progress | None
     progress.stage("match", len(homes), "shards")
     found: dict[str, Shard] = {}
     for home in homes:
+        began = time.monotonic()
         dead = [image.image for image in galaxy.registry.images(home) if image.image not in live]
         inputs = {
             "images": embedded[home.home].output,
@@ -143,12 +146,11 @@ def match_homes(galaxy: Galaxy, homes: Sequence[Home], progress: Progress | None
         shard = galaxy.shards.committed(home.home).get(("match", key))
         if shard is None:
             ids, vectors = galaxy.shards.load_embeddings(embedded[home.home])
-            keep = [row for row, image in enumerate(ids) if image not in set(dead)]
+            keep = [row for row, image in enumerate(ids) if image in live]
             images = EmbeddingMatrix(tuple(ids[row] for row in keep), vectors[keep])
             rows = list(match(images, types, k=k))
-            shard = galaxy.shards.commit(
-                home.home, "match", key, {"matches": table(rows, Match)}, Stats(len(ids), len(rows))
-            )
+            stats = Stats(len(ids), len(rows), seconds=round(time.monotonic() - began, 3))
+            shard = galaxy.shards.commit(home.home, "match", key, {"matches": table(rows, Match)}, stats)
         found[home.home] = shard
         progress.advance("match")
     return found
@@ -170,6 +172,7 @@ class RunResult:
     def reasons(self) -> list[str]:
         """Why something is pending, each reason once."""
         found = [home.stopped for home in self.homes if home.stopped] + list(self.usage.unavailable.values())
+        found += [] if found else self.usage.gave_up.values()
         return list(dict.fromkeys(found))
 
 
@@ -198,7 +201,8 @@ def generate(
     """Match, filter, write and vote. Answers that exist are used, those that lack are asked.
 
     ``ask`` False: only the journal is read. ``commit`` False: filter, write and vote leave no shard. What could not be
-    answered is pending: ``reasons`` says why.
+    answered is pending: ``reasons`` says why. Raises TaskGalaxyError for the first home that failed, once the homes
+    that were under way have ended: what they have sent is paid for.
     """
     progress = progress or Silent()
     if ask:
@@ -230,11 +234,19 @@ async def _run_homes(
     run = Run(galaxy, gateway if ask else None, Till(galaxy.ledger()), galaxy.edits(), commit, last_stage, told)
     progress.stage("generate", len(matches), "shards")
     slots = asyncio.Semaphore(galaxy.settings.run.homes_at_once)
+    failed: list[TaskGalaxyError] = []
 
     async def one(home: str, shard: Shard) -> None:
         async with slots:
-            committed = await asyncio.to_thread(galaxy.shards.committed, home)
-            outcome = await HomeRun(run, home, shard, committed)()
+            if failed:
+                return
+            try:
+                committed = await asyncio.to_thread(galaxy.shards.committed, home)
+                outcome = await HomeRun(run, home, shard, committed)()
+            except TaskGalaxyError as error:
+                progress.note(f"{error} The shards under way are ended first.")
+                failed.append(error)
+                return
             result.homes.append(outcome)
             counted = [stage.counts for stage in outcome.stages.values() if stage.counts]
             rejects = sum(sum(counts.rejects.values()) for counts in counted)
@@ -246,5 +258,7 @@ async def _run_homes(
                 group.create_task(one(home, shard))
     finally:
         await gateway.aclose()
+    if failed:
+        raise failed[0]
     result.homes.sort(key=lambda home: home.home)
     return result

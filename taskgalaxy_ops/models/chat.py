@@ -46,6 +46,7 @@ class Usage:
     cost: int = 0  # nano-dollars
     list_cost: int = 0  # nano-dollars
     unavailable: dict[str, str] = field(default_factory=dict)  # model: why it is left alone
+    gave_up: dict[str, str] = field(default_factory=dict)  # model: why a request got no reply, the last one's
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +71,7 @@ class Gateway:
         self._slots: dict[str, asyncio.Semaphore] = {}
         self._failures: dict[str, int] = {}
         self._served: set[str] = set()  # models that have replied in this run
+        self._dearer: dict[str, float] = {}  # models whose calls cost more than reckoned, and how many times as much
         self.usage = Usage()
 
     async def aclose(self) -> None:
@@ -108,6 +110,7 @@ class Gateway:
             except ModelError as error:
                 self.usage.unavailable[model.name] = str(error)
             except _GaveUpError as error:
+                self.usage.gave_up[model.name] = str(error)
                 self._failures[model.name] = self._failures.get(model.name, 0) + 1
                 if self._failures[model.name] >= _FAILURES_TO_OPEN:
                     self.usage.unavailable[model.name] = str(error)
@@ -142,8 +145,9 @@ class Gateway:
     ) -> tuple[str, _Received]:
         model = question.model
         client = self._client(model)
+        desk.check()  # before an image is rendered for nothing
         arguments = await asyncio.to_thread(_arguments, question, units, desk, fault, room)
-        ceiling = _ceiling(arguments, model, room)
+        ceiling = math.ceil(_ceiling(arguments, model, room) * self._dearer.get(model.name, 1))
         started = time.monotonic()
         why = ""
         for attempt in range(1, model.retries + 2):
@@ -185,7 +189,7 @@ class Gateway:
                         time.monotonic() - started,
                     )
                 why = f"{error.status_code}, {_message(error)}"
-            except (openai.APIConnectionError, ValueError) as error:  # time-outs too; a body that is no JSON
+            except (openai.APIConnectionError, ValueError, RecursionError) as error:  # time-outs too; a body that is no JSON
                 # It may have been served, and billed: without a word of usage it counts at its highest.
                 left = type(error.__cause__).__name__ not in _NEVER_LEFT
                 await desk.purse.back(block, ceiling if left else 0, sent=left)
@@ -197,6 +201,8 @@ class Gateway:
                 self._served.add(model.name)
                 usage = _usage(data)
                 cost = _cost(usage, model.price) if len(usage) == 2 else ceiling
+                if cost > ceiling > 0:  # an image counts tokens as its model likes: what follows is held at that rate
+                    self._dearer[model.name] = max(self._dearer.get(model.name, 1), 1) * cost / ceiling
                 await desk.purse.back(block, cost)
                 received = _Received(
                     data, units, question, block, ceiling, cost, attempt, seen, time.monotonic() - started

@@ -166,17 +166,18 @@ def _ticked(view: View, params: Params) -> Found:
     ink = _ink_left_of(view, place)
     if ink is None:
         raise UnsureError(f"I see no box beside '{short(params['box'], 30)}'")
-    return finding.yes_no(f"the box is {'ticked' if ink > 0.1 else 'empty'}", ink > 0.1)
+    return finding.yes_no(f"the box is {'ticked' if ink > 0.14 else 'empty'}", ink > 0.14)
 
 
 def _ink_left_of(view: View, place: Piece) -> float | None:
     """Share of ink within the box left of a caption, its border apart; None if there is no box."""
     import numpy as np
 
-    side = place.height * 1.5
-    box = (int(place.left - 2.1 * side), int(place.y - side * 0.8), int(place.left - 1), int(place.y + side * 0.8))
-    if box[0] < 0 or box[2] - box[0] < 6:
-        box = (max(0, box[0]), *box[1:])
+    before = [p.right for p in view.pieces if p.right <= place.left and p.top < place.y < p.bottom]
+    left = max([0.0, place.left - 2.3 * place.height, *(right + 2 for right in before if right < place.left - 6)])
+    box = (int(left), max(0, int(place.y - 1.2 * place.height)), int(place.left - 1), int(place.y + 1.2 * place.height))
+    if box[2] - box[0] < 6:
+        return None
     grey = np.asarray(view.image.crop(box).convert("L")).astype(float)
     ground = float(np.median(grey))
     dark = np.abs(grey - ground) > {"a": 50, "b": 60, "c": 40}[view.judge]
