@@ -18,7 +18,7 @@ from typing import Any
 from taskgalaxy_ops import overview, pilot, pipeline, publishing, reporting, views
 from taskgalaxy_ops.catalogue import Catalogue
 from taskgalaxy_ops.console import show_progress
-from taskgalaxy_ops.errors import SourceError, TaskGalaxyError
+from taskgalaxy_ops.errors import PendingError, SourceError, TaskGalaxyError
 from taskgalaxy_ops.expansion import expand
 from taskgalaxy_ops.galaxy import Galaxy
 from taskgalaxy_ops.harvest import Harvest
@@ -47,13 +47,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return command(chosen)
     except TaskGalaxyError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        return 1
+        return PENDING if isinstance(error, PendingError) else 1
     except KeyboardInterrupt:
         print("Interrupted. What was answered is kept: run the same command again to go on.", file=sys.stderr)
         return 130
     except BrokenPipeError:  # `taskgalaxy taxonomy tree | head`
         sys.stderr.close()
         return 0
+    except OSError as error:
+        if error.filename is None:
+            raise
+        print(f"{error.filename}: {error.strerror}. Name another place.", file=sys.stderr)
+        return 1
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -186,6 +191,8 @@ def _settings(_: argparse.Namespace) -> int:
 
 def _ingest(chosen: argparse.Namespace) -> int:
     galaxy = _galaxy(chosen)
+    if chosen.remove and not chosen.sources:
+        raise SourceError("ingest --remove: name the sources to remove.")
     names = chosen.sources or list(galaxy.settings.sources)
     if not names:
         raise SourceError("ingest: the settings name no source. Add one under `sources`: name, then `location`.")

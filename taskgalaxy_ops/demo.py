@@ -8,6 +8,8 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shlex
+import sys
 import time
 from collections import Counter
 from contextlib import ExitStack
@@ -23,7 +25,7 @@ from taskgalaxy_ops.console import show_progress
 from taskgalaxy_ops.errors import PendingError, SettingsError, SourceError
 from taskgalaxy_ops.expansion import ExpandResult, expand
 from taskgalaxy_ops.galaxy import Galaxy
-from taskgalaxy_ops.harvest import Bill, Harvest, bill
+from taskgalaxy_ops.harvest import Bill, Harvest
 from taskgalaxy_ops.pipeline import IngestReceipt
 from taskgalaxy_ops.progress import Progress
 from taskgalaxy_ops.publishing import ReleaseReceipt
@@ -32,6 +34,7 @@ from taskgalaxy_ops.settings import parse_settings
 from taskgalaxy_ops.storage.budget import NANO
 
 _DEMO_SETTINGS = Path(__file__).with_name("demo.yaml")
+_OWN_STORE = "s3://taskgalaxy/own-"  # and a hash: in the demo's S3
 _NEW_TYPES = 40  # nodes that the demo's expansion adds
 
 
@@ -45,7 +48,8 @@ def up(chosen: argparse.Namespace) -> int:
     settings.write_text(yaml.safe_dump(_demo_settings(simulator.base_url, {}), sort_keys=False), encoding="utf-8")
     variables = [f"export {name}={value}" for name, value in seaweed.environment.items()]
     print("\n".join(["S3 and the simulated models are running; `make down` stops them.", "", *variables]))
-    print(f"\ntaskgalaxy ingest --settings {settings}\n\nmodels at {simulator.base_url} (any key)")
+    command = shlex.join([str(Path(sys.executable).parent / "taskgalaxy"), "ingest", "--settings", str(settings)])
+    print(f"\n{command}\n\nmodels at {simulator.base_url} (any key)")
     return 0
 
 
@@ -65,9 +69,9 @@ def demo(chosen: argparse.Namespace) -> int:
     if left := stop_left_over(folder):
         print(f"stopped what an earlier run left behind: {', '.join(left)}")
     with ExitStack() as stack:
-        seaweed = stack.enter_context(SeaweedFS(folder))
+        if str(own.get("store", _OWN_STORE)).startswith(_OWN_STORE):  # another is reached with the user's own keys
+            os.environ.update(stack.enter_context(SeaweedFS(folder)).environment)
         simulator = stack.enter_context(Simulator(folder)) if "teacher" not in own else None
-        os.environ.update(seaweed.environment)
         raw = _demo_settings(simulator.base_url, own) if simulator else own
         galaxy = Galaxy.open(parse_settings(raw, chosen.settings or "of the demo"))
         with show_progress() as progress:
@@ -82,7 +86,7 @@ def demo(chosen: argparse.Namespace) -> int:
 
 
 def _own(chosen: argparse.Namespace) -> dict[str, Any]:
-    """What the user sets instead of the demo's own. Each choice has a store prefix of its own. Raises SettingsError."""
+    """What the user sets instead of the demo's own. Without a store in it, each choice has a prefix of its own. Raises SettingsError."""
     own: dict[str, Any] = {}
     if chosen.settings:
         path = Path(chosen.settings)
@@ -101,7 +105,7 @@ def _own(chosen: argparse.Namespace) -> dict[str, Any]:
         own["sources"] = {source.name or "images": {"location": str(source)}}
     if own:
         marks = [str(Path(value).expanduser().resolve()) for value in (chosen.settings, chosen.source) if value]
-        own.setdefault("store", f"s3://taskgalaxy/own-{fingerprint('demo', marks)[:12]}")
+        own.setdefault("store", f"{_OWN_STORE}{fingerprint('demo', marks)[:12]}")
     return own
 
 
@@ -126,9 +130,10 @@ class _Run:
         self.harvest = harvest
         self.release = release
 
-    @property
-    def calls(self) -> int:
-        return self.harvest.result.usage.calls + (self.grown.usage.calls if self.grown else 0)
+    def used(self, what: str) -> int:
+        """Of this run's usage, expansion included: calls, cost or list_cost."""
+        usages = [self.harvest.result.usage, *([self.grown.usage] if self.grown else [])]
+        return sum(getattr(usage, what) for usage in usages)
 
 
 def _run(galaxy: Galaxy, progress: Progress) -> _Run:
@@ -160,21 +165,20 @@ def _report(folder: Path, run: _Run) -> None:
 
 
 def _summary(galaxy: Galaxy, run: _Run, folder: Path, seconds: float) -> dict[str, Any]:
-    harvest, paid = run.harvest, bill(galaxy)
+    harvest, paid = run.harvest, run.harvest.paid
     rejects = {counts.stage: dict(counts.rejects) for counts in harvest.funnel}
     released = run.release
     if released:
         rejects["release"] = dict(released.funnel.rejects)
     if run.grown:
         rejects["expand"] = dict(Counter(str(reject.reason) for reject in run.grown.rejects))
-    usage = harvest.result.usage
     return {
-        "simulated": galaxy.settings.simulated,
+        "simulated": harvest.simulated,
         "samples": released.release.samples if released else 0,
         "task_types": released.release.task_types if released else 0,
         "images": len(harvest.images),
         "sources": sorted({claim.source for claims in harvest.claims.values() for claim in claims}),
-        "model_calls": run.calls,
+        "model_calls": run.used("calls"),
         "encoder_passes": galaxy.encoder.passes if "encoder" in galaxy.__dict__ else 0,
         "release": {
             "version": released.release.name,
@@ -185,8 +189,8 @@ def _summary(galaxy: Galaxy, run: _Run, folder: Path, seconds: float) -> dict[st
         if released
         else None,
         "rejects": rejects,
-        "cost": usage.cost / NANO,
-        "list_cost": usage.list_cost / NANO,
+        "cost": run.used("cost") / NANO,
+        "list_cost": run.used("list_cost") / NANO,
         "lifetime": _lifetime(paid),
         "pending": harvest.pending,
         "contact_sheet": str((folder / "contact-sheet.html").resolve()),

@@ -6,6 +6,7 @@ stage has pending units its answered ones flow on, but neither it nor what follo
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -82,6 +83,7 @@ class HomeRun:
         self._committed = committed
         self._asker = Asker(run.galaxy, run.gateway, run.till, home, run.progress)
         self.result = HomeResult(home)
+        self._began = 0.0  # when the stage at hand began
 
     async def __call__(self) -> HomeResult:
         """Run filter, write and vote, as far as models and budget allow."""
@@ -171,6 +173,7 @@ class HomeRun:
         return shard_key(stage, version, {**settings, "asked": asked}, {**inputs, "edits": edits})
 
     def _there(self, stage: str, key: str | None) -> StageResult | None:
+        self._began = time.monotonic()
         shard = self._committed.get((stage, key)) if key else None
         if shard is None:
             return None
@@ -193,9 +196,8 @@ class HomeRun:
         shard = None
         if key and not pending and self._run.commit:
             tables = {name: table(rows[name], record) for name, record in TABLES[stage].items()}
-            shard = self._galaxy.shards.commit(
-                self.result.home, stage, key, tables, Stats(units_in, units_out, rejects)
-            )
+            stats = Stats(units_in, units_out, rejects, round(time.monotonic() - self._began, 3))
+            shard = self._galaxy.shards.commit(self.result.home, stage, key, tables, stats)
         self.result.stages[stage] = StageResult(shard, {} if shard else rows, counts, missing)
         return self.result.stages[stage]
 

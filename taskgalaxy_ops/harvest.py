@@ -45,6 +45,7 @@ class Bill:
     all: Tally = field(default_factory=Tally)
     by_stage: dict[str, Tally] = field(default_factory=dict)
     by_model: dict[str, Tally] = field(default_factory=dict)
+    simulated: set[str] = field(default_factory=set)  # models whose replies said so themselves
 
 
 def bill(galaxy: Galaxy) -> Bill:
@@ -54,6 +55,8 @@ def bill(galaxy: Galaxy) -> Bill:
         for reply in Journal(galaxy.store, home).replies():
             stage = found.by_stage.setdefault(reply["stage"], Tally())
             model = found.by_model.setdefault(reply["model"], Tally())
+            if reply["simulated"]:
+                found.simulated.add(reply["model"])
             for tally in (found.all, stage, model):
                 tally.calls += bool(reply["raw"])  # a reply that only adds terminal answers was no call
                 tally.prompt_tokens += reply["usage"].get("prompt_tokens", 0)
@@ -75,6 +78,18 @@ class Harvest:
     def pending(self) -> int:
         """Units without an answer."""
         return self.result.pending
+
+    @cached_property
+    def paid(self) -> Bill:
+        """What the store has paid for."""
+        return bill(self.galaxy)
+
+    @property
+    def simulated(self) -> bool:
+        """Whether a model of the settings is simulated: by the settings, or by what it replied."""
+        settings = self.galaxy.settings
+        names = {model.name for model in (settings.teacher, *settings.judges)}
+        return settings.simulated or not names.isdisjoint(self.paid.simulated)
 
     @cached_property
     def claims(self) -> dict[ImageId, list[Claim]]:

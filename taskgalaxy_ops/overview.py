@@ -14,14 +14,17 @@ from taskgalaxy_ops.catalogue import Catalogue
 from taskgalaxy_ops.errors import NotFoundError, SourceError, TaskGalaxyError
 from taskgalaxy_ops.galaxy import Galaxy
 from taskgalaxy_ops.generation import ASKING_STAGES
-from taskgalaxy_ops.harvest import Harvest, Tally, bill
+from taskgalaxy_ops.harvest import Harvest, Tally
 from taskgalaxy_ops.publishing import published
 from taskgalaxy_ops.records import Match
 from taskgalaxy_ops.storage.budget import NANO
 
 
 def status(galaxy: Galaxy) -> dict[str, Any]:
-    """Sources, images, taxonomy, how far each stage is, what is spent, what was released. Reads; asks nothing."""
+    """Sources, images, taxonomy, how far each stage is, what is spent, what was released.
+
+    Asks nothing; may encode images and task types that have no embedding yet.
+    """
     catalogue = Catalogue(galaxy)
     versions = catalogue.versions()
     spent, budget = galaxy.ledger().spent(), galaxy.settings.budget
@@ -45,6 +48,7 @@ def status(galaxy: Galaxy) -> dict[str, Any]:
         found["images"] = len(harvest.images)
         found["stages"] = [asdict(stage) for stage in harvest.funnel]
         found["pending"] = harvest.pending
+        found["simulated"] = harvest.simulated
     return found
 
 
@@ -65,7 +69,7 @@ def plan(galaxy: Galaxy, sources: Sequence[str] | None = None) -> dict[str, Any]
     result = pipeline.generate(galaxy, sources=sources, ask=False, commit=False)
     harvest = Harvest(galaxy, result)
     known = {stage: sum(h.stages[stage].missing for h in result.homes if stage in h.stages) for stage in ASKING_STAGES}
-    paid = bill(galaxy)
+    paid = harvest.paid
     funnel = {counts.stage: counts for counts in harvest.funnel}
     variants = len(galaxy.settings.write.variants)
     passing = {
@@ -110,7 +114,7 @@ def forecast(harvest: Harvest, files: int) -> dict[str, Any]:
     Each image's share of a stage's cost follows its units; the interval is the normal one of a mean
     (1.96 standard errors), so with few images it is wide, and honest about that.
     """
-    paid = bill(harvest.galaxy)
+    paid = harvest.paid
     images = sorted(harvest.images)
     if not images:
         raise SourceError("pilot: no image passed, so there is nothing to forecast from.")
@@ -189,12 +193,12 @@ def _fates(galaxy: Galaxy, harvest: Harvest, image: str, only: str | None) -> li
         fate["pairs"] = [
             {
                 **asdict(pair),
-                "accepted": verdict.accepted,
+                "accepted": verdict.accepted if verdict else None,  # None: votes are pending
                 "votes": [asdict(v) for v in harvest.votes.get(pair.pair, ())],
             }
             for pair in harvest.pairs.values()
             if (pair.image, pair.task_type) == (image, match.task_type)
-            and (verdict := harvest.verdicts.get(pair.pair)) is not None
+            for verdict in [harvest.verdicts.get(pair.pair)]
         ]
         found.append(fate)
     return found

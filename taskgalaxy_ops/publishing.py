@@ -22,7 +22,7 @@ from taskgalaxy_ops.catalogue import Catalogue
 from taskgalaxy_ops.errors import DamageError, PendingError, SourceError
 from taskgalaxy_ops.funnel import StageCounts
 from taskgalaxy_ops.galaxy import Galaxy
-from taskgalaxy_ops.harvest import Harvest, bill
+from taskgalaxy_ops.harvest import Harvest
 from taskgalaxy_ops.progress import Progress, Silent
 from taskgalaxy_ops.storage import keys
 from taskgalaxy_ops.storage.budget import NANO
@@ -132,9 +132,11 @@ def _begin(galaxy: Galaxy, content: str) -> int:
     def decide(entries: list[LogEntry]) -> Mapping[str, Any] | None:
         nonlocal version
         closed = {entry.body["version"] for entry in entries if entry.body["kind"] != "begin"}
+        latest = max((each.version for each in _done(entries)), default=0)
         begun = [entry.body for entry in entries if entry.body["kind"] == "begin"]
         for body in begun:
-            if body["content"] == content and body["version"] not in closed:
+            # An older number would not be the latest, once done.
+            if body["content"] == content and body["version"] not in closed and body["version"] > latest:
                 version = body["version"]
                 return None
         version = len(begun) + 1
@@ -170,7 +172,7 @@ def material(harvest: Harvest) -> release.Material:
     galaxy = harvest.galaxy
     settings = galaxy.settings
     taxonomy = Catalogue(galaxy).version()
-    paid = bill(galaxy).all
+    paid = harvest.paid.all
     levels = Counter(node.level for node in taxonomy.nodes if node.status == "live")
     return release.Material(
         samples=harvest.samples,
@@ -186,7 +188,7 @@ def material(harvest: Harvest) -> release.Material:
         judges=settings.judges,
         encoder=galaxy.encoder_identity,
         prompts={name: fingerprint("prompt", text) for name, text in galaxy.prompts.items()},
-        simulated=settings.simulated,
+        simulated=harvest.simulated,
         partial=bool(harvest.pending),
         pending=harvest.pending,
         rules={

@@ -8,7 +8,7 @@ from typing import Any
 
 from taskgalaxy_ops.catalogue import Catalogue
 from taskgalaxy_ops.funnel import StageCounts
-from taskgalaxy_ops.harvest import Harvest, bill
+from taskgalaxy_ops.harvest import Harvest
 from taskgalaxy_ops.records import FileReject, Pair, Reject
 from taskgalaxy_ops.report import Item, ReportData, render, thumbnail
 from taskgalaxy_ops.storage import keys
@@ -42,7 +42,7 @@ def report_data(
         notes.append(f"{harvest.pending:,} units have no answer yet: the numbers are those of an unfinished run.")
     return ReportData(
         title=title,
-        simulated=galaxy.settings.simulated,
+        simulated=harvest.simulated,
         stage_counts=[*harvest.funnel, *([release_counts] if release_counts else [])],
         items=items,
         thumbnails=lambda image: thumbnail(galaxy.store.get(keys.blob(image))),
@@ -56,7 +56,7 @@ def _facts(harvest: Harvest) -> list[tuple[str, str]]:
     galaxy = harvest.galaxy
     settings = galaxy.settings
     taxonomy = Catalogue(galaxy).version()
-    paid = bill(galaxy).all
+    paid = harvest.paid.all
     return [
         ("samples", f"{len(harvest.samples):,}"),
         ("task types covered", f"{len({pair.task_type for pair in harvest.samples}):,} of {len(taxonomy.leaves()):,}"),

@@ -160,7 +160,8 @@ def explained(found: Mapping[str, Any]) -> list[str]:
             lines.append(f"      fits: {each['fits']}")
         lines += [f"      rejected by {reason}" for reason in each["rejected"]]
         for pair in each["pairs"]:
-            lines.append(f"      {'SAMPLE' if pair['accepted'] else 'pair'} {pair['pair'][:12]} ({pair['variant']})")
+            fate = {True: "SAMPLE", False: "pair", None: "pending pair"}[pair["accepted"]]
+            lines.append(f"      {fate} {pair['pair'][:12]} ({pair['variant']})")
             lines.append(f"        Q {pair['question']}")
             lines.append(f"        A {pair['answer']}")
             for vote in pair["votes"]:

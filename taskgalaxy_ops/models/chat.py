@@ -147,7 +147,8 @@ class Gateway:
         client = self._client(model)
         desk.check()  # before an image is rendered for nothing
         arguments = await asyncio.to_thread(_arguments, question, units, desk, fault, room)
-        ceiling = math.ceil(_ceiling(arguments, model, room) * self._dearer.get(model.name, 1))
+        reckoned = _ceiling(arguments, model, room)
+        ceiling = math.ceil(reckoned * self._dearer.get(model.name, 1))
         started = time.monotonic()
         why = ""
         for attempt in range(1, model.retries + 2):
@@ -189,8 +190,9 @@ class Gateway:
                         time.monotonic() - started,
                     )
                 why = f"{error.status_code}, {_message(error)}"
-            except (openai.APIConnectionError, ValueError, RecursionError) as error:  # time-outs too; a body that is no JSON
-                # It may have been served, and billed: without a word of usage it counts at its highest.
+            except (openai.APIConnectionError, ValueError, RecursionError) as error:
+                # Time-outs too, and a body that is no JSON: it may have been served, and billed. Without a word of
+                # usage it counts at its highest.
                 left = type(error.__cause__).__name__ not in _NEVER_LEFT
                 await desk.purse.back(block, ceiling if left else 0, sent=left)
                 wait, why = _backoff(attempt), f"{type(error).__name__}: {error}"
@@ -201,8 +203,8 @@ class Gateway:
                 self._served.add(model.name)
                 usage = _usage(data)
                 cost = _cost(usage, model.price) if len(usage) == 2 else ceiling
-                if cost > ceiling > 0:  # an image counts tokens as its model likes: what follows is held at that rate
-                    self._dearer[model.name] = max(self._dearer.get(model.name, 1), 1) * cost / ceiling
+                if cost > ceiling > 0:  # each model counts an image's tokens in its own way: hold more from now on
+                    self._dearer[model.name] = max(self._dearer.get(model.name, 1), cost / reckoned)
                 await desk.purse.back(block, cost)
                 received = _Received(
                     data, units, question, block, ceiling, cost, attempt, seen, time.monotonic() - started
