@@ -12,12 +12,11 @@ from types import TracebackType
 from taskgalaxy_ops.errors import BudgetError, LeaseLostError, TaskGalaxyError
 from taskgalaxy_ops.galaxy import Galaxy
 from taskgalaxy_ops.models.chat import Desk, Gateway
-from taskgalaxy_ops.models.purse import Purse
+from taskgalaxy_ops.models.purse import Purse, Till
 from taskgalaxy_ops.models.questions import Question, Unit
 from taskgalaxy_ops.models.rendering import render
 from taskgalaxy_ops.settings import Model
 from taskgalaxy_ops.storage import keys
-from taskgalaxy_ops.storage.budget import Ledger
 from taskgalaxy_ops.storage.journal import Answer, Journal
 from taskgalaxy_ops.storage.leases import Lease
 
@@ -26,14 +25,6 @@ Needed = Callable[[Answers], list[tuple[Question, list[Unit]]]]
 
 _URLS_KEPT = 64  # rendered images in memory: requests of one image come one after another
 _TICK_SECONDS = 0.2  # how often a part that is due is looked for
-
-
-class Till:
-    """The ledger of a run, which its homes use one at a time."""
-
-    def __init__(self, ledger: Ledger) -> None:
-        self.ledger = ledger
-        self.lock = asyncio.Lock()
 
 
 class Asker:
@@ -126,9 +117,9 @@ class Asker:
             Lease, self._galaxy.store, self._home, seconds=run.lease_seconds, wait=run.lease_seconds + 10
         )
         await asyncio.to_thread(journal.refresh)  # the former holder may have answered meanwhile
-        async with self._till.lock:
+        async with self._till.turn:
             await asyncio.to_thread(self._settle_orphans, journal)
-        self._purse = Purse(self._till.ledger, self._till.lock, self._home, run.block_calls)
+        self._purse = Purse(self._till, self._home, run.block_calls)
 
     def _opened(self) -> Journal:
         if self._journal is None:

@@ -44,11 +44,6 @@ class Catalogue:
         nodes = self._galaxy.shards.read(TableRef(**body["nodes"]), Node)
         return TaxonomyVersion(number, body.get("base"), tuple(nodes))
 
-    def rejects(self, number: int) -> list[LabelReject]:
-        """The proposals that did not enter a version."""
-        body = self._entries()[number].body
-        return self._galaxy.shards.read(TableRef(**body["rejects"]), LabelReject)
-
     def _entries(self) -> list[LogEntry]:
         entries = self._log.read()
         if not entries:

@@ -9,6 +9,7 @@ import argparse
 import json
 import os
 import shlex
+import shutil
 import sys
 import time
 from collections import Counter
@@ -19,7 +20,7 @@ from typing import Any
 import yaml
 
 from taskgalaxy_ops import pipeline, publishing, reporting, views
-from taskgalaxy_ops.canonical import fingerprint
+from taskgalaxy_ops.canonical import fingerprint, sha256_hex
 from taskgalaxy_ops.catalogue import Catalogue
 from taskgalaxy_ops.console import show_progress
 from taskgalaxy_ops.errors import PendingError, SettingsError, SourceError
@@ -28,7 +29,8 @@ from taskgalaxy_ops.galaxy import Galaxy
 from taskgalaxy_ops.harvest import Bill, Harvest
 from taskgalaxy_ops.pipeline import IngestReceipt
 from taskgalaxy_ops.progress import Progress
-from taskgalaxy_ops.publishing import ReleaseReceipt
+from taskgalaxy_ops.publishing import Published, ReleaseReceipt
+from taskgalaxy_ops.release import MANIFEST
 from taskgalaxy_ops.services import SeaweedFS, Simulator, stop_left_over
 from taskgalaxy_ops.settings import parse_settings
 from taskgalaxy_ops.storage.budget import NANO
@@ -78,7 +80,7 @@ def demo(chosen: argparse.Namespace) -> int:
             run = _run(galaxy, progress)
             _report(folder, run)
             if run.release:
-                publishing.fetch(galaxy, run.release.release, folder / "release")
+                _copy(galaxy, run.release.release, folder / "release")
         summary = _summary(galaxy, run, folder, time.monotonic() - started)
     (folder / "summary.json").write_text(json.dumps(summary, indent=1, ensure_ascii=False), encoding="utf-8")
     print("\n".join(_lines(run, summary, folder)))
@@ -86,7 +88,10 @@ def demo(chosen: argparse.Namespace) -> int:
 
 
 def _own(chosen: argparse.Namespace) -> dict[str, Any]:
-    """What the user sets instead of the demo's own. Without a store in it, each choice has a prefix of its own. Raises SettingsError."""
+    """What the user sets instead of the demo's own; without a store in it, each choice has a prefix of its own.
+
+    Raises SettingsError, SourceError.
+    """
     own: dict[str, Any] = {}
     if chosen.settings:
         path = Path(chosen.settings)
@@ -162,6 +167,14 @@ def _grow(galaxy: Galaxy, progress: Progress) -> ExpandResult | None:
 def _report(folder: Path, run: _Run) -> None:
     counts = run.release.funnel if run.release else None
     reporting.write(folder / "contact-sheet.html", reporting.report_data(run.harvest, release_counts=counts))
+
+
+def _copy(galaxy: Galaxy, one: Published, folder: Path) -> None:
+    """Copy a release; what a demo on other images left there under the same number makes way, whole."""
+    manifest = folder / one.name / MANIFEST
+    if not manifest.is_file() or sha256_hex(manifest.read_bytes()) != one.manifest_sha256:
+        shutil.rmtree(folder / one.name, ignore_errors=True)
+    publishing.fetch(galaxy, one, folder)
 
 
 def _summary(galaxy: Galaxy, run: _Run, folder: Path, seconds: float) -> dict[str, Any]:

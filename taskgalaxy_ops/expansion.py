@@ -11,11 +11,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from taskgalaxy_ops.asking import Asker, Till
+from taskgalaxy_ops.asking import Asker
 from taskgalaxy_ops.catalogue import Catalogue
 from taskgalaxy_ops.errors import PendingError
 from taskgalaxy_ops.galaxy import Galaxy
 from taskgalaxy_ops.models.chat import Gateway, Usage
+from taskgalaxy_ops.models.purse import Till
 from taskgalaxy_ops.models.questions import MalformedReplyError, Question, Unit
 from taskgalaxy_ops.progress import Progress, Silent
 from taskgalaxy_ops.records import LabelReject, Node

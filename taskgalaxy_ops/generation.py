@@ -13,10 +13,11 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from taskgalaxy_ops import qa, voting
-from taskgalaxy_ops.asking import Asker, Till
+from taskgalaxy_ops.asking import Asker
 from taskgalaxy_ops.funnel import StageCounts
 from taskgalaxy_ops.galaxy import Galaxy
 from taskgalaxy_ops.models.chat import Gateway
+from taskgalaxy_ops.models.purse import Till
 from taskgalaxy_ops.models.questions import RENDER_VERSION, Question, Unit
 from taskgalaxy_ops.records import Match, Pair, Reject, Relevant, Verdict, Vote
 from taskgalaxy_ops.settings import Model

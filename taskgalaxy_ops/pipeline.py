@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from taskgalaxy_ops.asking import Till
 from taskgalaxy_ops.canonical import canonical_json, sha256_hex
 from taskgalaxy_ops.catalogue import Catalogue
 from taskgalaxy_ops.errors import SourceError, TaskGalaxyError
@@ -22,6 +21,7 @@ from taskgalaxy_ops.galaxy import Galaxy
 from taskgalaxy_ops.generation import HomeResult, HomeRun, Run
 from taskgalaxy_ops.matching import EmbeddingMatrix, match
 from taskgalaxy_ops.models.chat import Gateway, Usage
+from taskgalaxy_ops.models.purse import Till
 from taskgalaxy_ops.models.rendering import upright
 from taskgalaxy_ops.progress import Progress, Silent
 from taskgalaxy_ops.records import FileReject, Match

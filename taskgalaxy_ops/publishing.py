@@ -211,13 +211,19 @@ def material(harvest: Harvest) -> release.Material:
 def fetch(galaxy: Galaxy, one: Published, folder: Path) -> Path:
     """Copy a release to a local folder (below it, by version name), each file checked against the manifest.
 
-    Files that are there already and right are left. Raises DamageError for a file that is not what the manifest says.
+    Files that are there already and right are left. Raises DamageError for a file that is not what the manifest says,
+    and where another release lies there: its files would be loaded along.
     """
     prefix = keys.release(one.version)
     raw = galaxy.store.get(prefix + release.MANIFEST)
     if sha256_hex(raw) != one.manifest_sha256:
         raise DamageError(f"release {one.name}: its manifest was changed. Run `taskgalaxy verify`.")
     target = folder / one.name
+    there = target / release.MANIFEST
+    if there.is_file() and there.read_bytes() != raw:
+        raise DamageError(f"{target} holds another release, of another store maybe. Name another folder, or remove it.")
+    target.mkdir(parents=True, exist_ok=True)
+    there.write_bytes(raw)  # first: a copy that is cut short is known for what it is
     for path, entry in json.loads(raw)["files"].items():
         local = target / path
         if local.is_file() and sha256_hex(local.read_bytes()) == entry["sha256"]:
@@ -227,5 +233,7 @@ def fetch(galaxy: Galaxy, one: Published, folder: Path) -> Path:
             raise DamageError(f"release {one.name}: {path} is not what the manifest says. Run `taskgalaxy verify`.")
         local.parent.mkdir(parents=True, exist_ok=True)
         local.write_bytes(content)
-    (target / release.MANIFEST).write_bytes(raw)
+    (target / release.HISTORY).write_bytes(
+        galaxy.store.get(prefix + release.HISTORY)
+    )  # no content: not in the manifest
     return target

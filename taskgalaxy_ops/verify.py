@@ -133,9 +133,8 @@ def _shard(galaxy: Galaxy, shard: Shard) -> None:
         and counted["rejects"] == sum(stats["rejects"].values())
     )
     if not output.startswith(shard.output) or not adds_up:
-        raise DamageError(
-            f"{shard.marker}: its tables or counts do not add up. Delete it: the shard is computed again."
-        )
+        fix = "Restore it." if shard.stage in {"ingest", "embed"} else "Delete it: the shard is computed again."
+        raise DamageError(f"{shard.marker}: its tables or counts do not add up. {fix}")
 
 
 def _table(galaxy: Galaxy, ref: TableRef, record: type[Any] | None) -> int:

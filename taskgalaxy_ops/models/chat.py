@@ -20,7 +20,7 @@ from typing import Any
 
 import openai
 
-from taskgalaxy_ops.errors import ModelError
+from taskgalaxy_ops.errors import ModelError, TaskGalaxyError
 from taskgalaxy_ops.models.purse import Purse
 from taskgalaxy_ops.models.questions import Question, Unit, clean
 from taskgalaxy_ops.records import Reason
@@ -154,6 +154,11 @@ class Gateway:
         for attempt in range(1, model.retries + 2):
             desk.check()
             block = await desk.purse.draw(ceiling)
+            try:
+                desk.check()  # the draw may have waited
+            except TaskGalaxyError:
+                await desk.purse.back(block, 0, sent=False)
+                raise
             self.usage.requests += 1
             seen = desk.journal.seen
             try:

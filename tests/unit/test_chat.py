@@ -16,7 +16,7 @@ from starlette.routing import Route
 from taskgalaxy_ops.errors import BudgetError, LeaseLostError
 from taskgalaxy_ops.models import chat
 from taskgalaxy_ops.models.chat import Desk, Gateway
-from taskgalaxy_ops.models.purse import Purse
+from taskgalaxy_ops.models.purse import Purse, Till
 from taskgalaxy_ops.qa import filter_question
 from taskgalaxy_ops.records import Match, Reason
 from taskgalaxy_ops.settings import Model, Price
@@ -174,7 +174,7 @@ class Home:
         """Each request's units at once; gives the journal's answers."""
 
         async def run():
-            purse = Purse(self.ledger, asyncio.Lock(), "h", 8)
+            purse = Purse(Till(self.ledger), "h", 8)
             desk = Desk(self.journal, purse, lambda image: f"data:,{image}", self.check)
             try:
                 await asyncio.gather(*(self.gateway.ask(self.question, units, desk) for units in requests))
@@ -302,6 +302,7 @@ def test_without_a_reply_a_unit_stays_pending_and_costs_what_could_be_billed(hom
     assert home.ledger.spent().cost == 0, "an error is not billed"
     assert home.ledger.spent().calls == home.model.retries + 1
     assert home.gateway.usage.unavailable == {}, "one request that gave up says nothing of the model"
+    assert "500" in home.gateway.usage.gave_up["t"]
 
 
 def test_a_model_that_keeps_failing_is_left_alone(home, server):
@@ -578,6 +579,13 @@ def test_the_ceiling_counts_the_repair_and_every_byte(home, server):
     extra = len(server.requests[1]["messages"][0]["content"].encode())
     assert first["ceiling"] == ceiling(home, 1)
     assert second["ceiling"] == first["ceiling"] + extra * 2500
+
+
+def test_a_model_that_costs_more_than_reckoned_is_reckoned_with(home, server):
+    home.question = filter_question("Decide.", home.model.model_copy(update={"concurrency": 1}))
+    server.script = lambda number, body: completion(verdicts((1,)), usage=(40_000, 0))
+    home.ask(*([unit] for unit in home.units(3)))
+    assert [kept["ceiling"] for kept in home.replies] == [ceiling(home, 1), *[40_000 * 2500] * 2]
 
 
 # Concurrency

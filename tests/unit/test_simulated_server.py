@@ -20,7 +20,7 @@ from taskgalaxy_ops.errors import DamageError, ModelError, SettingsError
 from taskgalaxy_ops.expansion import expand_question
 from taskgalaxy_ops.models import simulated
 from taskgalaxy_ops.models.chat import Desk, Gateway
-from taskgalaxy_ops.models.purse import Purse
+from taskgalaxy_ops.models.purse import Purse, Till
 from taskgalaxy_ops.models.rendering import render
 from taskgalaxy_ops.models.simulated import answers, faults, wire
 from taskgalaxy_ops.models.simulated.config import Faults, JudgeErrors, SimulatorConfig, parse_config
@@ -553,8 +553,7 @@ class Client:
         return [self.journal.answers.get(unit.key) for unit in units]
 
     async def _ask(self, question, units, size):
-        lock = asyncio.Lock()
-        purse = Purse(Ledger(self.store, Caps(None, None)), lock, "home", 32)
+        purse = Purse(Till(Ledger(self.store, Caps(None, None))), "home", 32)
         url = render(self.raw, question.model.image_side, question.model.image_quality)
         desk = Desk(self.journal, purse, lambda _: url, lambda: None)
         self.gateway = Gateway()
