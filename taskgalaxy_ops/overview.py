@@ -157,7 +157,7 @@ def sample_names(names: Sequence[str], count: int) -> set[str]:
 
 
 def explain(galaxy: Galaxy, what: str) -> dict[str, Any]:
-    """All that is known of an image (id, prefix of it, or file name) or of a pair or sample (id or prefix).
+    """All that is known of an image (id, prefix of it, or file name), a rejected file, or a pair or sample (id or prefix).
 
     Raises TaskGalaxyError if nothing, or more than one thing, goes by that name.
     """
@@ -165,6 +165,9 @@ def explain(galaxy: Galaxy, what: str) -> dict[str, Any]:
     images = {i for i in harvest.images if i.startswith(what)}
     images |= {c.image for claims in harvest.claims.values() for c in claims if c.file == what}
     pairs = [pair for pair in harvest.pairs if pair.startswith(what)]
+    rejected = [asdict(reject) for reject in harvest.file_rejects if reject.file == what]
+    if rejected and not images:
+        return {"rejected": rejected}
     if len(images) + len(pairs) != 1:
         raise TaskGalaxyError(
             f"explain {what!r}: {len(images)} images and {len(pairs)} pairs go by that name. "

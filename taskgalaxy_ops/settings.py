@@ -83,8 +83,11 @@ class Model(_Strict):
     )
     price: Price = Price()
     list_price: Price | None = Field(None, description="what the same tokens cost elsewhere; for comparison only")
-    temperature: float = Field(0.0, ge=0, le=2)
+    temperature: float | None = Field(0.0, ge=0, le=2, description="null: not sent; some models take none")
     max_tokens: int = Field(2000, ge=16)
+    room_field: Literal["max_tokens", "max_completion_tokens"] = Field(
+        "max_tokens", description="the name under which max_tokens is sent; newer OpenAI models take the other"
+    )
     concurrency: int = Field(16, ge=1, le=1024, description="requests in flight")
     timeout_seconds: float = Field(120.0, gt=0)
     retries: int = Field(6, ge=0, description="further tries after 429, 5xx and time-outs")

@@ -149,6 +149,8 @@ def plan(found: Mapping[str, Any]) -> list[str]:
 
 
 def explained(found: Mapping[str, Any]) -> list[str]:
+    if "rejected" in found:
+        return [f"{r['source']}: {r['file']!r} was rejected: {r['reason']} ({r['detail']})" for r in found["rejected"]]
     image = found["image"]
     lines = [f"image {image['image']}: {image['width']} x {image['height']} {image['format']}, {image['size']:,} bytes"]
     for claim in found["claims"]:

@@ -180,7 +180,7 @@ class Gateway:
                     # It has never replied: more likely our request is not to its taste than every image is.
                     raise ModelError(
                         f"model {model.name!r} at {model.base_url}: {error.status_code}, {_message(error)}. "
-                        f"Check what it takes: structured ({model.structured!r}), temperature, max_tokens."
+                        f"Check what it takes: structured ({model.structured!r}), temperature, room_field."
                     ) from error
                 if wait is None:  # 400 and the like: an answer with a reason
                     return "", _Received(
@@ -305,9 +305,10 @@ def _arguments(question: Question, units: Sequence[Unit], desk: Desk, fault: str
     arguments: dict[str, Any] = {
         "model": model.model,
         "messages": messages,
-        "temperature": model.temperature,
-        "max_tokens": room,
+        model.room_field: room,
     }
+    if model.temperature is not None:
+        arguments["temperature"] = model.temperature
     if model.structured == "json_schema":
         schema = {"name": question.stage, "strict": True, "schema": question.json_schema()}
         arguments["response_format"] = {"type": "json_schema", "json_schema": schema}

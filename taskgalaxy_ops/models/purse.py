@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from taskgalaxy_ops.errors import BudgetError
+from taskgalaxy_ops.errors import BudgetError, StoreError
 from taskgalaxy_ops.storage.budget import Block, Ledger
 
 
@@ -94,8 +95,11 @@ class Purse:
         held.calls += 1 if sent else 0
         held.cost += cost
         if held.closed:
-            async with self._till.turn:
-                await self._till.settle([held])
+            # A reply that was paid for is not lost over this: an unsettled block counts at its highest, and is
+            # settled from the journal by the home's next holder.
+            with contextlib.suppress(StoreError):
+                async with self._till.turn:
+                    await self._till.settle([held])
 
     async def close(self) -> None:
         """Settle everything: no call may be out."""

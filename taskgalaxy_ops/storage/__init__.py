@@ -27,7 +27,8 @@ def connect(url: str, **s3_options: Any) -> Store:
         # The prefix is taken as written: urlsplit would cut it at '#' or '?'.
         return S3Store(parts.netloc, url.split(parts.netloc, 1)[1], **s3_options)
     if parts.scheme == "file":
-        return FolderStore(Path(unquote(parts.path)))
+        # file://./galaxy and file://galaxy are relative, as people mean them; urlsplit takes their start for a host.
+        return FolderStore(Path(unquote(parts.netloc.removeprefix("localhost") + parts.path)))
     if parts.scheme:
         raise StoreError(f"store {url!r}: unknown kind {parts.scheme!r}. Use s3://bucket/prefix or file:///path.")
     return FolderStore(Path(url))

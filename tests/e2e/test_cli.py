@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from PIL import Image as Pillow
 
 from taskgalaxy_ops.cli import main
 from taskgalaxy_ops.settings import EXAMPLE, load_settings
@@ -90,6 +91,19 @@ def test_sources_come_and_go(capsys: pytest.CaptureFixture[str], file: Path) -> 
     assert out == "removed: mine\n"
     code, out, _ = run(capsys, "status", "--settings", file)
     assert "none yet" in out
+
+
+def test_a_rejected_file_is_explained(capsys: pytest.CaptureFixture[str], file: Path, tmp_path: Path) -> None:
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "no image.png").write_text("text")
+    Pillow.new("RGB", (64, 64), "red").save(tmp_path / "broken" / "red.png")
+    raw = yaml.safe_load(file.read_text("utf-8"))
+    raw["sources"] = {"broken": {"location": str(tmp_path / "broken")}}
+    file.write_text(yaml.safe_dump(raw), "utf-8")
+    assert run(capsys, "ingest", "--settings", file, "--quiet")[0] == 0
+    code, out, _ = run(capsys, "explain", "no image.png", "--settings", file)
+    assert code == 0
+    assert "was rejected: not an image" in out
 
 
 def test_taxonomy_versions_are_listed_shown_and_compared(capsys: pytest.CaptureFixture[str], file: Path) -> None:

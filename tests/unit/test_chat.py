@@ -232,6 +232,14 @@ def test_the_request_is_the_protocols(home, server, monkeypatch):
     assert schema == {"name": "filter", "strict": True, "schema": home.question.json_schema()}
 
 
+def test_models_that_take_no_temperature_and_name_their_room_otherwise(home, server):
+    changes = {"temperature": None, "room_field": "max_completion_tokens", "max_tokens": 77}
+    home.question = filter_question("Decide.", home.model.model_copy(update=changes))
+    home.ask(home.units(1))
+    assert not {"temperature", "max_tokens"} & set(server.requests[0])
+    assert server.requests[0]["max_completion_tokens"] == 77
+
+
 @pytest.mark.parametrize(("structured", "expected"), [("json_object", {"type": "json_object"}), ("text", None)])
 def test_the_mode_of_structured_output_is_a_setting(home, server, structured, expected):
     home.question = filter_question("Decide.", home.model.model_copy(update={"structured": structured}))
