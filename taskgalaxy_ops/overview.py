@@ -157,7 +157,7 @@ def sample_names(names: Sequence[str], count: int) -> set[str]:
 
 
 def explain(galaxy: Galaxy, what: str) -> dict[str, Any]:
-    """All that is known of an image (id, prefix of it, or file name), a rejected file, or a pair or sample (id or prefix).
+    """All that is known of an image (id or its beginning, or file name), a rejected file, a pair or a sample.
 
     Raises TaskGalaxyError if nothing, or more than one thing, goes by that name.
     """
