@@ -8,8 +8,25 @@ from __future__ import annotations
 
 import base64
 import io
+import struct
 
 from PIL import Image, ImageOps
+
+# What decoders raise on hostile or broken files; anything else is our own mistake and must be seen.
+DECODE_ERRORS = (
+    OSError,
+    ValueError,
+    SyntaxError,
+    EOFError,
+    struct.error,
+    MemoryError,
+    IndexError,
+    KeyError,
+    OverflowError,
+    TypeError,
+    ZeroDivisionError,
+    RuntimeError,
+)
 
 
 def upright(raw: bytes) -> Image.Image:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import struct
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -12,24 +11,8 @@ from PIL import Image, ImageDraw
 
 from taskgalaxy_ops.canonical import draw
 from taskgalaxy_ops.funnel import StageCounts
-from taskgalaxy_ops.models.rendering import upright
+from taskgalaxy_ops.models.rendering import DECODE_ERRORS, upright
 from taskgalaxy_ops.records import ImageId, PairId, TaskTypePath, Vote
-
-_BROKEN = (  # what Pillow raises on files that are no whole image
-    OSError,
-    ValueError,
-    SyntaxError,
-    EOFError,
-    struct.error,
-    MemoryError,
-    IndexError,
-    KeyError,
-    OverflowError,
-    TypeError,
-    ZeroDivisionError,
-    RuntimeError,
-    Image.DecompressionBombError,
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +94,7 @@ def thumbnail(raw: bytes, side: int = 320) -> bytes:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's bomb warning: ingest has a bound of its own
             image = upright(raw)
-    except _BROKEN:
+    except (*DECODE_ERRORS, Image.DecompressionBombError):
         image = Image.new("RGB", (side, side), "#d4d4d4")
         pen = ImageDraw.Draw(image)
         pen.line((0, 0, side, side), "#a0a0a0", 3)

@@ -6,7 +6,6 @@ What does not pass is a reject with a reason; a broken file never stops the othe
 from __future__ import annotations
 
 import io
-import struct
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -16,26 +15,10 @@ from PIL import UnidentifiedImageError
 
 from taskgalaxy_ops.canonical import sha256_hex
 from taskgalaxy_ops.errors import NotFoundError
-from taskgalaxy_ops.models.rendering import flat
+from taskgalaxy_ops.models.rendering import DECODE_ERRORS, flat
 from taskgalaxy_ops.records import Claim, FileReject, Image, ImageId, Reason
 from taskgalaxy_ops.settings import IngestSettings
 from taskgalaxy_ops.sources.files import SourceFile
-
-# What decoders raise on hostile or broken files; anything else is our own mistake and must be seen.
-_DECODE_ERRORS = (
-    OSError,
-    ValueError,
-    SyntaxError,
-    EOFError,
-    struct.error,
-    MemoryError,
-    IndexError,
-    KeyError,
-    OverflowError,
-    TypeError,
-    ZeroDivisionError,
-    RuntimeError,
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +89,7 @@ def inspect(raw: bytes, settings: IngestSettings) -> Image | tuple[Reason, str]:
         return Reason.TOO_MANY_PIXELS, str(error)[:200]
     except UnidentifiedImageError:
         return Reason.NOT_AN_IMAGE, "no known image format"
-    except _DECODE_ERRORS as error:
+    except DECODE_ERRORS as error:
         text = str(error)
         cut = "truncated" in text.lower() or "unexpected end" in text.lower() or isinstance(error, EOFError)
         # WebP's decoder does not say why it stopped; its header says how long the file should be (RIFF).

@@ -46,6 +46,15 @@ def golden_settings(store: str, location: str, base_url: str = "http://127.0.0.1
     )
 
 
+def golden_galaxy(folder: Path) -> Galaxy:
+    """The golden store, unpacked into a folder and opened by the code of today."""
+    for key, raw in json.loads(FILE.read_text("utf-8")).items():
+        path = folder / key
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(base64.b64decode(raw))
+    return Galaxy.open(golden_settings(folder.as_uri(), "gone"))
+
+
 def main() -> None:
     with tempfile.TemporaryDirectory() as name, running(SimulatorConfig(wrong_share=0.3)) as base_url:
         folder = Path(name)

@@ -6,15 +6,13 @@ computed again, which costs no call. Where the store's format would change, do n
 
 from __future__ import annotations
 
-import base64
-import importlib.util
 import io
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from golden.golden_store import golden_galaxy
 from PIL import Image as Pillow
 
 from taskgalaxy_ops import pipeline, publishing, qa, voting
@@ -31,22 +29,11 @@ from taskgalaxy_ops.storage.rows import rows_hash
 from taskgalaxy_ops.verify import verify
 
 GOLDEN = Path(__file__).parents[1] / "golden"
-_spec = importlib.util.spec_from_file_location("golden_store", GOLDEN / "golden_store.py")
-assert _spec
-assert _spec.loader
-golden_store = importlib.util.module_from_spec(_spec)
-sys.modules["golden_store"] = golden_store
-_spec.loader.exec_module(golden_store)
 
 
 @pytest.fixture
 def galaxy(tmp_path: Path) -> Galaxy:
-    """The golden store, opened by the code of today."""
-    for key, raw in json.loads((GOLDEN / "store.json").read_text("utf-8")).items():
-        path = tmp_path / "store" / key
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(base64.b64decode(raw))
-    return Galaxy.open(golden_store.golden_settings((tmp_path / "store").as_uri(), "gone"))
+    return golden_galaxy(tmp_path / "store")
 
 
 def test_every_object_of_the_golden_store_is_still_read(galaxy: Galaxy) -> None:

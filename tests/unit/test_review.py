@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
-from golden.golden_store import HERE, golden_settings
+from golden.golden_store import golden_galaxy, golden_settings
 
 from taskgalaxy_ops import cli, pipeline, publishing, qa
 from taskgalaxy_ops.asking import Asker
@@ -32,11 +31,7 @@ from taskgalaxy_ops.verify import verify
 
 @pytest.fixture
 def galaxy(tmp_path: Path) -> Galaxy:
-    for key, raw in json.loads((HERE / "store.json").read_text("utf-8")).items():
-        path = tmp_path / "store" / key
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(base64.b64decode(raw))
-    return Galaxy.open(golden_settings((tmp_path / "store").as_uri(), "gone"))
+    return golden_galaxy(tmp_path / "store")
 
 
 def changed(galaxy: Galaxy, **of_each_model: Any) -> Galaxy:
