@@ -179,9 +179,10 @@ def test_models_that_die_and_come_back(settings: Callable[..., Settings], models
         judges=[{**judge.model_dump(mode="json"), "retries": 0} for judge in chosen.judges],
     )
     commands.run(quick, "ingest")
-    models.control(latency=0.05)
+    models.control(latency=0.2)
     process = commands.start(quick, "generate")
     while models.stats()["requests"] < 5:
+        assert process.poll() is None, process.communicate()[1]
         time.sleep(0.02)
     models.kill()
     out, error = process.communicate(timeout=120)
@@ -189,8 +190,9 @@ def test_models_that_die_and_come_back(settings: Callable[..., Settings], models
     assert "pending" in out
     commands.run(quick, "release", code=3)  # refused while anything is pending
     models.start()
-    commands.run(quick, "generate")
-    assert commands.run(quick, "release")["made"]
+    again = settings()  # wherever the models are now: addresses are part of no key
+    commands.run(again, "generate")
+    assert commands.run(again, "release")["made"]
 
 
 def test_faults_lose_nothing_and_ask_nothing_twice_for_good(
