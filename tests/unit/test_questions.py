@@ -75,6 +75,7 @@ SAME_KEY = {
     "timeout_seconds": 1.0,
     "concurrency": 1,
     "max_tokens": 99,
+    "room_field": "max_completion_tokens",
     "price": Price(input=9, output=9),
     "list_price": Price(input=9, output=9),
     "simulated": True,
