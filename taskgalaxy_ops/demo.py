@@ -14,6 +14,7 @@ import sys
 import time
 from collections import Counter
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -120,20 +121,14 @@ def _demo_settings(base_url: str, own: dict[str, Any]) -> dict[str, Any]:
     return {**settings, **own}
 
 
+@dataclass(frozen=True, slots=True)
 class _Run:
     """What one run of the demo came to."""
 
-    def __init__(
-        self,
-        receipts: list[IngestReceipt],
-        grown: ExpandResult | None,
-        harvest: Harvest,
-        release: ReleaseReceipt | None,
-    ) -> None:
-        self.receipts = receipts
-        self.grown = grown
-        self.harvest = harvest
-        self.release = release
+    receipts: list[IngestReceipt]
+    grown: ExpandResult | None
+    harvest: Harvest
+    release: ReleaseReceipt | None
 
     def used(self, what: str) -> int:
         """Of this run's usage, expansion included: calls, cost or list_cost."""

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import Any
 
 from taskgalaxy_ops import pipeline
 from taskgalaxy_ops.funnel import StageCounts, total
@@ -19,8 +19,6 @@ from taskgalaxy_ops.pipeline import RunResult
 from taskgalaxy_ops.records import Claim, FileReject, Image, ImageId, Pair, Reject, Relevant, Verdict, Vote
 from taskgalaxy_ops.storage import keys
 from taskgalaxy_ops.storage.journal import Journal
-
-Record = TypeVar("Record")
 
 
 @dataclass(slots=True)

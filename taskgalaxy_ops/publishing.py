@@ -97,7 +97,7 @@ def publish(
             "at": datetime.now(UTC).isoformat(timespec="seconds"),
             "settings_version": galaxy.publish_settings()[0],
         }
-        progress.stage("release", plan.counts["images_copied"], "images")
+        progress.stage("release", plan.files, "files")
         files = release.build(plan, version=version, history=history)
         if (manifest := _write(galaxy, version, files, progress)) is not None:
             break
@@ -154,7 +154,7 @@ def _write(galaxy: Galaxy, version: int, files: Iterator[tuple[str, bytes]], pro
             return None
         if path == release.MANIFEST:
             manifest = content
-        progress.advance("release", int(path.startswith("images/")))
+        progress.advance("release")
     return manifest
 
 
