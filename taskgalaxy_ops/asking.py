@@ -55,6 +55,11 @@ class Asker:
         return str(self._ended or "")
 
     @property
+    def held(self) -> bool:
+        """Whether asking ended because another worker holds the home, or took it."""
+        return isinstance(self._ended, LeaseLostError)
+
+    @property
     def answers(self) -> Answers:
         """Every unit's answer in the home's journal."""
         if self._journal is None:

@@ -7,7 +7,7 @@ first-write-wins for each encoder, in a log of tables, so that another machine's
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,17 @@ from taskgalaxy_ops.storage import keys
 from taskgalaxy_ops.storage.log import Log, LogEntry
 from taskgalaxy_ops.storage.shards import TableRef, embedding_table, table
 from taskgalaxy_ops.taxonomy import TaxonomyVersion, label_text, load_seeds
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """A version that waits for somebody to let it be published."""
+
+    number: int
+    base: int  # the version that it grows
+    nodes: tuple[Node, ...]  # all of them, the base's included
+    added: tuple[Node, ...]
+    rejects: tuple[LabelReject, ...]
 
 
 class Catalogue:
@@ -53,6 +64,37 @@ class Catalogue:
             entries = self._log.read()
         return entries
 
+    def propose(self, base: int, nodes: Sequence[Node], rejects: Sequence[LabelReject]) -> int:
+        """Keep what would follow version ``base``; the proposal's number. The same again is the same proposal."""
+        node_ref = self._galaxy.shards.write(table(sorted(nodes, key=lambda node: node.path), Node))
+        reject_ref = self._galaxy.shards.write(table(rejects, LabelReject))
+        body = {"base": base, "nodes": asdict(node_ref), "rejects": asdict(reject_ref)}
+        log = self._proposals()
+
+        def decide(entries: list[LogEntry]) -> Mapping[str, Any] | None:
+            same = entries and (entries[-1].body["base"], entries[-1].body["nodes"]["rows_hash"]) == (
+                base,
+                node_ref.rows_hash,
+            )
+            return None if same else body
+
+        log.append_if(decide)
+        return log.last
+
+    def proposal(self, number: int) -> Proposal:
+        """A proposal by its number. Raises TaxonomyError."""
+        for entry in self._proposals().read():
+            if entry.number == number:
+                nodes = tuple(self._galaxy.shards.read(TableRef(**entry.body["nodes"]), Node))
+                rejects = tuple(self._galaxy.shards.read(TableRef(**entry.body["rejects"]), LabelReject))
+                old = {node.path for node in self.version(entry.body["base"]).nodes}
+                added = tuple(node for node in nodes if node.path not in old)
+                return Proposal(number, entry.body["base"], nodes, added, rejects)
+        raise TaxonomyError(f"taxonomy: there is no proposal {number}. Expand again.")
+
+    def _proposals(self) -> Log:
+        return Log(self._galaxy.store, keys.PROPOSALS_LOG)
+
     def publish(self, base: int | None, nodes: Sequence[Node], rejects: Sequence[LabelReject], origin: str) -> int:
         """Append the version that follows ``base``; its number. Publishing what is there already changes nothing.
 
@@ -78,9 +120,9 @@ class Catalogue:
             raise TaxonomyError(f"taxonomy: a version beside {number} was published meanwhile. Run again on top of it.")
         return len(self._log.known()) - 1
 
-    def embeddings(self) -> EmbeddingMatrix:
-        """The newest version's live leaves ``(m, d)``, in order of path; encodes those that have no embedding yet."""
-        return self.embed_labels([node.path for node in self.version().leaves()])
+    def embeddings(self, version: int | None = None) -> EmbeddingMatrix:
+        """A version's live leaves ``(m, d)``, in order of path; encodes those that have no embedding yet."""
+        return self.embed_labels([node.path for node in self.version(version).leaves()])
 
     def embed_labels(self, paths: Sequence[str]) -> EmbeddingMatrix:
         """Embeddings of task types ``(m, d)``, in order of path; the first that was ever written counts."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -15,7 +16,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from taskgalaxy_ops import overview, pilot, pipeline, publishing, reporting, views
+from taskgalaxy_ops import doctor, overview, pilot, pipeline, provisioning, publishing, reporting, views
+from taskgalaxy_ops.airflow_client import AirflowClient
 from taskgalaxy_ops.catalogue import Catalogue
 from taskgalaxy_ops.console import show_progress
 from taskgalaxy_ops.errors import PendingError, SourceError, TaskGalaxyError
@@ -103,8 +105,22 @@ def _parser() -> argparse.ArgumentParser:
     sub = add("explain", _explain, "all that is known of an image, a pair or a sample: why is it here, or not?")
     sub.add_argument("what", metavar="ID", help="the beginning of an image's, pair's or sample's id, or a file name")
     add("verify", _verify, "check every image, shard, journal and release against its hashes and counts")
+    add("doctor", _doctor, "is all there that a run needs? store, models (one tiny call each), encoder, this machine")
+    _add_airflow(add, commands)
     _add_local(add)
     return parser
+
+
+def _add_airflow(add: Callable[..., Any], commands: Any) -> None:
+    airflow = commands.add_parser("airflow", help="give an Airflow what the DAGs need: connections and pools")
+    group = airflow.add_subparsers(required=True, metavar="ACTION")
+    sub = add("provision", _provision, "make its connections and pools those of the settings; keys from here", group)
+    sub.epilog = "The password is read from AIRFLOW_PASSWORD, keys from AWS's variables and each model's api_key_env."
+    sub.add_argument(
+        "--url", default=os.environ.get("AIRFLOW_URL", "http://localhost:8080"), help="default: %(default)s"
+    )
+    sub.add_argument("--user", default=os.environ.get("AIRFLOW_USER", "admin"), help="default: %(default)s")
+    sub.add_argument("--dry-run", action="store_true", help="only print what would be set; needs no Airflow")
 
 
 def _add_taxonomy(add: Callable[..., Any], commands: Any) -> None:
@@ -318,6 +334,27 @@ def _verify(chosen: argparse.Namespace) -> int:
         found = verify(_galaxy(chosen), progress)
     _say(chosen, asdict(found), views.verified(found))
     return 1 if found.damage else 0
+
+
+def _doctor(chosen: argparse.Namespace) -> int:
+    found = doctor.examine(_loaded(chosen))
+    lines = [f"{'ok ' if each.fine else 'NO '} {each.what}: {each.detail}" for each in found]
+    _say(chosen, {"findings": [asdict(each) for each in found]}, lines)
+    return 0 if all(each.fine for each in found) else 1
+
+
+def _provision(chosen: argparse.Namespace) -> int:
+    settings = _loaded(chosen)
+    if chosen.dry_run:
+        done = [f"pool {pool.name}: {pool.slots} slots" for pool in provisioning.pools(settings)]
+        for each in provisioning.connections(settings):
+            key = "with" if each.password else "without"
+            done.append(f"connection {each.connection_id}: {each.host or 'no host'}, {key} a key")
+    else:
+        password = os.environ.get("AIRFLOW_PASSWORD", "")
+        done = provisioning.apply(AirflowClient(chosen.url, chosen.user, password), settings)
+    _say(chosen, {"done": done}, done)
+    return 0
 
 
 if __name__ == "__main__":

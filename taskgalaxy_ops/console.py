@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -29,7 +29,7 @@ def show_progress(quiet: bool = False) -> Iterator[Progress]:
         with live.bars:
             yield live
     else:
-        yield _Lines()
+        yield Lines()
 
 
 class _Live:
@@ -66,8 +66,11 @@ class _Live:
         self.bars.console.print(text, markup=False, highlight=False)
 
 
-class _Lines:
-    def __init__(self) -> None:
+class Lines:
+    """Plain lines, at most one a stage in five seconds; ``say`` writes them, to standard error by default."""
+
+    def __init__(self, say: Callable[[str], None] | None = None) -> None:
+        self._say = say or (lambda text: print(text, file=sys.stderr, flush=True))
         self._total: dict[str, tuple[int, str]] = {}
         self._done: Counter[str] = Counter()
         self._counts: dict[str, Counter[str]] = {}
@@ -107,7 +110,7 @@ class _Lines:
         self.note(", ".join(part for part in parts if part))
 
     def note(self, text: str) -> None:
-        print(text, file=sys.stderr, flush=True)
+        self._say(text)
 
 
 def _counted(counts: Counter[str]) -> str:

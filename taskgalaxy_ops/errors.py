@@ -41,6 +41,10 @@ class BudgetError(TaskGalaxyError):
     """The budget is spent; what is left stays pending and is asked once it is raised."""
 
 
+class UnansweredError(TaskGalaxyError):
+    """A model gave no reply for now (rate limit, 5xx, time-out): later it may."""
+
+
 class PendingError(TaskGalaxyError):
     """Something is still without an answer, so that what was asked for would not be whole."""
 

@@ -7,10 +7,13 @@ arrive; so the version that comes out is a function of the base version and the 
 from __future__ import annotations
 
 import asyncio
+import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from taskgalaxy_ops import pipeline
 from taskgalaxy_ops.asking import Asker
 from taskgalaxy_ops.catalogue import Catalogue
 from taskgalaxy_ops.errors import PendingError
@@ -19,11 +22,11 @@ from taskgalaxy_ops.models.chat import Gateway, Usage
 from taskgalaxy_ops.models.purse import Till
 from taskgalaxy_ops.models.questions import MalformedReplyError, Question, Unit
 from taskgalaxy_ops.progress import Progress, Silent
-from taskgalaxy_ops.records import LabelReject, Node
+from taskgalaxy_ops.records import LabelReject, Node, Relevant, TaskTypePath
 from taskgalaxy_ops.settings import Model
 from taskgalaxy_ops.storage import keys
 from taskgalaxy_ops.storage.journal import Answer
-from taskgalaxy_ops.taxonomy import Expansion, admit, children, expansions, label_text, live_leaves
+from taskgalaxy_ops.taxonomy import Expansion, admit, ancestors, children, expansions, label_text, live_leaves
 
 _LONGEST_LIST = 1000
 
@@ -33,6 +36,7 @@ class ExpandResult:
     """What an expansion came to. ``version`` is the newest version afterwards."""
 
     version: int
+    proposal: int | None = None  # its number, where it is not published yet
     added: list[Node] = field(default_factory=list)
     rejects: list[LabelReject] = field(default_factory=list)
     usage: Usage = field(default_factory=Usage)
@@ -64,11 +68,15 @@ def expand(
     rounds: int = 1,
     max_new: int | None = None,
     up_to: int | None = None,
+    below: Mapping[TaskTypePath, float] | None = None,
+    publish: bool = True,
     progress: Progress | None = None,
 ) -> ExpandResult:
     """Grow the newest version in up to ``rounds`` rounds, until nothing new comes.
 
     max_new: nodes to add at most. up_to: task types at which growing ends; a taxonomy that has them asks nothing.
+    below: only these nodes are asked about, the highest number first, as many as it takes for ``max_new``. publish
+    False: it becomes a proposal.
 
     Raises PendingError if a round could not be answered whole; what was answered is kept, and not asked again.
     """
@@ -84,6 +92,8 @@ def expand(
         if (left is not None and left <= 0) or (up_to is not None and len(live_leaves(nodes)) >= up_to):
             break
         wanted = expansions(nodes, number)
+        if below is not None:
+            wanted = _first(wanted, below, galaxy.settings.taxonomy.children, left)
         units = [question.unit(None, _item(one, galaxy.settings.taxonomy.children)) for one in wanted]
         answers = asyncio.run(_answers(galaxy, question, units, progress, result.usage))
         proposals = [
@@ -103,9 +113,36 @@ def expand(
         nodes += added
         if not added:
             break
-    if result.added:
+    if result.added and publish:
         result.version = catalogue.publish(base.number, nodes, result.rejects, "expand")
+    elif result.added:
+        result.proposal = catalogue.propose(base.number, nodes, result.rejects)
     return result
+
+
+def crowded(galaxy: Galaxy, at_least: float) -> dict[TaskTypePath, float]:
+    """Nodes below which there are many images and few task types: fitting images a live leaf, from ``at_least`` on.
+
+    Counted from the committed filter shards that the settings and the newest version lead to; asks and encodes nothing
+    that has not been.
+    """
+    leaves = Counter(above for leaf in Catalogue(galaxy).version().leaves() for above in ancestors(leaf.path))
+    fitting: Counter[TaskTypePath] = Counter()
+    if galaxy.registry.homes():
+        for home in pipeline.generate(galaxy, last_stage="filter", ask=False, commit=False).homes:
+            part = home.stages["filter"]
+            rows = galaxy.shards.load(part.shard, "relevant", Relevant) if part.shard else part.rows["relevant"]
+            fitting.update(above for row in rows for above in ancestors(row.task_type))
+    found = {path: fitting[path] / number for path, number in leaves.items()}
+    return {path: share for path, share in found.items() if share >= at_least}
+
+
+def _first(
+    wanted: Sequence[Expansion], below: Mapping[TaskTypePath, float], children_each: int, max_new: int | None
+) -> list[Expansion]:
+    """The requests for the most crowded nodes, twice as many as ``max_new`` needs if each brings all its children."""
+    ranked = sorted((one for one in wanted if one.path in below), key=lambda one: (-below[one.path], one.path))
+    return ranked if max_new is None else ranked[: 2 * math.ceil(max_new / children_each)]
 
 
 def _item(expansion: Expansion, count: int) -> dict[str, Any]:

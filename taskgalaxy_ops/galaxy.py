@@ -9,10 +9,10 @@ from functools import cached_property
 from typing import Any
 
 from taskgalaxy_ops.canonical import fingerprint
-from taskgalaxy_ops.errors import EncoderError, NotFoundError
+from taskgalaxy_ops.errors import EncoderError, NotFoundError, SettingsError
 from taskgalaxy_ops.models.encoders import Encoder, open_encoder
 from taskgalaxy_ops.prompts import load_prompts
-from taskgalaxy_ops.settings import Settings
+from taskgalaxy_ops.settings import Settings, parse_settings
 from taskgalaxy_ops.storage import Store, keys, open_store, s3_options_from_environment
 from taskgalaxy_ops.storage.budget import NANO, Caps, Ledger
 from taskgalaxy_ops.storage.log import Log
@@ -110,6 +110,14 @@ class Galaxy:
 
         log.append_if(decide)
         return log.last, digest
+
+    def settings_version(self, number: int) -> Settings:
+        """The settings that were published under this number. Raises SettingsError."""
+        entries = Log(self.store, keys.SETTINGS_LOG).read()
+        for entry in entries:
+            if entry.number == number:
+                return parse_settings(entry.body["settings"], f"version {number} of {self.settings.store}")
+        raise SettingsError(f"settings version {number}: there are 1 to {len(entries)} (0: none was published yet).")
 
     def edits(self) -> dict[str, int]:
         """How often a person has edited each home's journal (forgets, take-downs): part of its shards' keys."""

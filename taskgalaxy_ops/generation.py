@@ -55,6 +55,7 @@ class HomeResult:
     home: str
     stages: dict[str, StageResult] = field(default_factory=dict)
     stopped: str = ""  # why asking ended early, "" if it did not
+    held: bool = False  # it ended since another run holds the home
 
     @property
     def pending(self) -> int:
@@ -90,7 +91,7 @@ class HomeRun:
         """Run filter, write and vote, as far as models and budget allow."""
         async with self._asker:
             await self._stages()
-        self.result.stopped = self._asker.stopped
+        self.result.stopped, self.result.held = self._asker.stopped, self._asker.held
         return self.result
 
     async def _stages(self) -> None:

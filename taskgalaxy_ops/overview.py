@@ -59,14 +59,14 @@ def _sources(galaxy: Galaxy) -> list[dict[str, Any]]:
     ]
 
 
-def plan(galaxy: Galaxy, sources: Sequence[str] | None = None) -> dict[str, Any]:
+def plan(galaxy: Galaxy, sources: Sequence[str] | None = None, taxonomy: int | None = None) -> dict[str, Any]:
     """What a run would ask now, and about what it would cost.
 
     What is known for certain: the units of the first stage that lacks answers, of each home. What follows from them
     is forecast from the shares that passed so far (all of them, where nothing was asked yet). Costs a call are those
     that the journals show, else list prices are unknown and the cost is None. May encode images and task types.
     """
-    result = pipeline.generate(galaxy, sources=sources, ask=False, commit=False)
+    result = pipeline.generate(galaxy, sources=sources, ask=False, commit=False, taxonomy=taxonomy)
     harvest = Harvest(galaxy, result)
     known = {stage: sum(h.stages[stage].missing for h in result.homes if stage in h.stages) for stage in ASKING_STAGES}
     paid = harvest.paid

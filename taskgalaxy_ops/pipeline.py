@@ -10,7 +10,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 import numpy as np
 
@@ -24,7 +24,8 @@ from taskgalaxy_ops.models.chat import Gateway, Usage
 from taskgalaxy_ops.models.purse import Till
 from taskgalaxy_ops.models.rendering import upright
 from taskgalaxy_ops.progress import Progress, Silent
-from taskgalaxy_ops.records import FileReject, Match
+from taskgalaxy_ops.records import FileReject, FileVersion, Match
+from taskgalaxy_ops.settings import SourceSettings, valid_name
 from taskgalaxy_ops.sources.files import SourceFile, source_files
 from taskgalaxy_ops.sources.ingest import scan
 from taskgalaxy_ops.storage import keys
@@ -53,19 +54,23 @@ def ingest(
     galaxy: Galaxy,
     source: str,
     *,
+    chosen: SourceSettings | None = None,
     pick: Callable[[list[SourceFile]], list[SourceFile]] | None = None,
     progress: Progress | None = None,
 ) -> IngestReceipt:
-    """Scan one source of the settings and register what it holds; ``pick`` chooses among its files.
+    """Scan one source and register what it holds; ``pick`` chooses among its files.
 
-    Raises SourceError if the source is unknown, cannot be read, or, scanned whole, holds no usable image.
+    Where it lies: as ``chosen`` says, else the settings, else its last scan. A file that is, by its listing, what the
+    last scan found is not read again. Raises SourceError if the source is unknown, cannot be read, or, scanned whole,
+    holds no usable image.
     """
     progress = progress or Silent()
-    if (chosen := galaxy.settings.sources.get(source)) is None:
-        names = ", ".join(galaxy.settings.sources) or "none"
-        raise SourceError(f"source {source!r}: not in the settings (there: {names}). Add it under `sources`.")
+    if not valid_name(source):
+        raise SourceError(f"source {source!r}: no name for a source. Use 1 to 100 characters, none of them a slash.")
+    chosen = chosen or source_settings(galaxy, source)
     files = list(source_files(source, chosen, galaxy.s3_options))
     files = pick(files) if pick else files
+    listing = [FileVersion(file.name, file.version) for file in files]
     progress.stage(f"ingest {source}", len(files), "files")
     known = galaxy.registry.housed()
     rejected = 0
@@ -82,15 +87,34 @@ def ingest(
         galaxy.settings.ingest,
         lambda image, raw: _keep_blob(galaxy, image, raw),
         told,
+        galaxy.registry.unchanged(source, listing),
     )
     if not found.claims and pick is None:  # of a few picked ones all may be broken
         reasons = ", ".join(f"{n} {reason}" for reason, n in Counter(r.reason for r in found.rejects).items())
         raise SourceError(f"source {source!r}: none of its {len(files)} files is a usable image ({reasons}).")
     homes = galaxy.registry.register(
-        source, chosen.location, found.images, found.claims, found.rejects, galaxy.settings.ingest.shard_images
+        source,
+        chosen.location,
+        found.images,
+        found.claims,
+        found.rejects,
+        galaxy.settings.ingest.shard_images,
+        chosen.model_dump(mode="json", exclude={"location"}, exclude_defaults=True),
+        listing,
     )
     new = sum(image not in known for image in found.images)
     return IngestReceipt(source, len(files), len(found.claims), new, len(homes), found.rejects)
+
+
+def source_settings(galaxy: Galaxy, source: str) -> SourceSettings:
+    """Where a source lies: as the settings say, else as its last scan did. Raises SourceError if neither knows it."""
+    if source in galaxy.settings.sources:
+        return galaxy.settings.sources[source]
+    scans = galaxy.registry.scans()
+    if source in scans:
+        return SourceSettings(location=scans[source].location, **scans[source].settings)
+    names = ", ".join(sorted({*galaxy.settings.sources, *scans})) or "none"
+    raise SourceError(f"source {source!r}: not in the settings (there: {names}). Add it under `sources`.")
 
 
 def _keep_blob(galaxy: Galaxy, image: str, raw: bytes) -> None:
@@ -124,11 +148,13 @@ def _embed_home(galaxy: Galaxy, home: Home, key: str) -> Shard:
     return galaxy.shards.commit(home.home, "embed", key, {"embeddings": content}, stats)
 
 
-def match_homes(galaxy: Galaxy, homes: Sequence[Home], progress: Progress | None = None) -> dict[str, Shard]:
-    """Match shards of these homes against the newest taxonomy's leaves, by home."""
+def match_homes(
+    galaxy: Galaxy, homes: Sequence[Home], progress: Progress | None = None, taxonomy: int | None = None
+) -> dict[str, Shard]:
+    """Match shards of these homes against the leaves of a taxonomy version, by default the newest, by home."""
     progress = progress or Silent()
     embedded = embed(galaxy, homes, progress)
-    types = Catalogue(galaxy).embeddings()
+    types = Catalogue(galaxy).embeddings(taxonomy)
     types_hash = embeddings_hash(types.ids, types.vectors)
     live = {claim.image for claim in galaxy.registry.claims()}
     k = galaxy.settings.match.k
@@ -165,6 +191,11 @@ class RunResult:
     matches: dict[str, Shard] = field(default_factory=dict)
 
     @property
+    def held(self) -> str:
+        """Why a home could not be asked about for now, since another run asks for it; "" if none was."""
+        return next((home.stopped for home in self.homes if home.held), "")
+
+    @property
     def pending(self) -> int:
         return sum(home.pending for home in self.homes)
 
@@ -176,16 +207,48 @@ class RunResult:
         return list(dict.fromkeys(found))
 
 
-def homes_of(galaxy: Galaxy, sources: Sequence[str] | None) -> list[Home]:
-    """The whole homes that these sources' images live in; None: those of all live sources. Raises SourceError."""
-    scans = galaxy.registry.scans()
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """One of ``of`` groups of about equally many images. The registry's number makes it the same group each time."""
+
+    number: int  # from 0
+    of: int
+    registry: int  # number of the registry's entry up to which homes are dealt
+    sources: Sequence[str]
+
+    def plain(self) -> dict[str, Any]:
+        """As JSON: numbers and names, whatever the number of images."""
+        return {**asdict(self), "sources": list(self.sources)}
+
+
+def lanes(galaxy: Galaxy, sources: Sequence[str], count: int) -> list[Lane]:
+    """At most ``count`` lanes for these sources, none of them empty. Raises SourceError."""
+    registry = galaxy.registry.last()
+    homes = len(homes_of(galaxy, sources, registry))
+    return [Lane(number, min(count, homes), registry, tuple(sources)) for number in range(min(count, homes))]
+
+
+def homes_of_lane(galaxy: Galaxy, lane: Lane) -> list[Home]:
+    """A lane's homes: dealt by size, so that lanes take about equally long; in order of id."""
+    homes = sorted(homes_of(galaxy, lane.sources, lane.registry), key=lambda home: (-home.images.rows, home.home))
+    return sorted(homes[lane.number :: lane.of], key=lambda home: home.home)
+
+
+def homes_of(galaxy: Galaxy, sources: Sequence[str] | None, until: int | None = None) -> list[Home]:
+    """The whole homes that these sources' images live in; None: those of all live sources. Raises SourceError.
+
+    until: as the registry stood at that number.
+    """
+    scans = galaxy.registry.scans(until)
     for name in sources or ():
         if name not in scans:
             there = ", ".join(scans) or "none"
             raise SourceError(f"source {name!r}: not ingested (there: {there}). Run `taskgalaxy ingest` first.")
-    wanted = {c.image for c in galaxy.registry.claims() if sources is None or c.source in sources}
+    wanted = {c.image for c in galaxy.registry.claims(until) if sources is None or c.source in sources}
     return [
-        home for home in galaxy.registry.homes() if any(image.image in wanted for image in galaxy.registry.images(home))
+        home
+        for home in galaxy.registry.homes(until)
+        if any(image.image in wanted for image in galaxy.registry.images(home))
     ]
 
 
@@ -193,22 +256,24 @@ def generate(
     galaxy: Galaxy,
     *,
     sources: Sequence[str] | None = None,
+    lane: Lane | None = None,
     last_stage: str = "vote",
     ask: bool = True,
     commit: bool = True,
+    taxonomy: int | None = None,
     progress: Progress | None = None,
 ) -> RunResult:
-    """Match, filter, write and vote. Answers that exist are used, those that lack are asked.
+    """Match, filter, write and vote, for all sources, some, or a lane. Answers that exist are used, others asked for.
 
     ``ask`` False: only the journal is read. ``commit`` False: filter, write and vote leave no shard. What could not be
-    answered is pending: ``reasons`` says why. Raises TaskGalaxyError for the first home that failed, once the homes
+    answered is pending: ``reasons`` says why. ``taxonomy``: a version, by default the newest. Raises TaskGalaxyError for the first home that failed, once the homes
     that were under way have ended: what they have sent is paid for.
     """
     progress = progress or Silent()
     if ask:
         galaxy.publish_settings()
-    homes = homes_of(galaxy, sources)
-    matches = match_homes(galaxy, homes, progress)
+    homes = homes_of_lane(galaxy, lane) if lane else homes_of(galaxy, sources)
+    matches = match_homes(galaxy, homes, progress, taxonomy)
     if last_stage == "match":
         return RunResult(matches=matches)
     result = asyncio.run(_run_homes(galaxy, matches, last_stage, ask, commit, progress))

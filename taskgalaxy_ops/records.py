@@ -46,6 +46,7 @@ class Reason(StrEnum):
     NEAR_DUPLICATE_IMAGE = "near-duplicate image"
     DUPLICATE_PAIR = "duplicate question"
     OVER_CAP = "over the cap"
+    OTHER_VARIANT = "other variant"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +81,14 @@ class FileReject:
     file: str
     reason: str  # a Reason
     detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class FileVersion:
+    """A file of a source as its last scan listed it: what tells a later one whether anything changed."""
+
+    file: str
+    version: str  # an ETag, or size and time of the last write
 
 
 @dataclass(frozen=True, slots=True)

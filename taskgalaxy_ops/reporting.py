@@ -1,26 +1,102 @@
-"""The contact sheet of a store: from the harvest to the page's data."""
+"""Pages for people: the contact sheet of a store, a proposed taxonomy version, a plan."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from taskgalaxy_ops.catalogue import Catalogue
+from taskgalaxy_ops.announcements import announced
+from taskgalaxy_ops.canonical import sha256_hex
+from taskgalaxy_ops.catalogue import Catalogue, Proposal
 from taskgalaxy_ops.funnel import StageCounts
+from taskgalaxy_ops.galaxy import Galaxy
 from taskgalaxy_ops.harvest import Harvest
-from taskgalaxy_ops.records import FileReject, Pair, Reject
-from taskgalaxy_ops.report import Item, ReportData, render, thumbnail
+from taskgalaxy_ops.publishing import published
+from taskgalaxy_ops.records import FileReject, LabelReject, Pair, Reject
+from taskgalaxy_ops.release import markdown
+from taskgalaxy_ops.report import Item, ReportData, render, table_page, thumbnail
 from taskgalaxy_ops.storage import keys
 from taskgalaxy_ops.storage.budget import NANO
+
+_DECIDED_UPON = 200  # new nodes in the text that a person decides upon
+_NEIGHBOURS = 30
 
 
 def write(out: Path, data: ReportData) -> None:
     """Write the page whole: a reader never sees half of it."""
     out.parent.mkdir(parents=True, exist_ok=True)
     part = out.with_name(out.name + ".part")
-    part.write_text(render(data), encoding="utf-8")
+    part.write_text(page(data), encoding="utf-8")
     part.replace(out)
+
+
+def page(data: ReportData) -> str:
+    """The contact sheet, to be written as UTF-8."""
+    return render(data)
+
+
+def page_name(text: str) -> str:
+    """A name for a page that the same text has each time."""
+    return sha256_hex(text.encode())[:16]
+
+
+def plan_page(found: Mapping[str, Any], sources: Sequence[str], taxonomy: int) -> str:
+    """What a backfill would ask, as a table."""
+    rows = [
+        (
+            each["stage"],
+            f"{each['units']:,}",
+            f"{each['units_known']:,}",
+            f"{each['calls']:,}",
+            "not known yet" if each["cost"] is None else f"${each['cost']:.4f}",
+        )
+        for each in found["stages"]
+    ]
+    lead = f"{', '.join(sources)}: {found['homes']:,} shards, with task types of version {taxonomy}. Nothing was asked."
+    header = ("stage", "units", "of them for certain", "calls, about", "cost, about")
+    return table_page("What a backfill would ask", [lead], [("By stage", header, rows)])
+
+
+def proposal_page(found: Proposal, simulated: bool) -> str:
+    """Everything of a proposed version."""
+    lead = [f"Proposal {found.number}: {len(found.added):,} new nodes on top of version {found.base}."]
+    if simulated:
+        lead.append("SIMULATED: the teacher that proposed them is a simulated model.")
+    added = [(node.path.replace("~", " › "), str(node.level)) for node in found.added]
+    return table_page(
+        "Proposed task types",
+        lead,
+        [
+            ("New nodes, by path", ("path", "level"), added),
+            ("Rejected", ("proposed", "reason", "neighbour", "similarity"), [_rejected(r) for r in found.rejects]),
+        ],
+    )
+
+
+def proposal_markdown(found: Proposal) -> str:
+    """A proposed version, short enough to decide upon: counts by branch, new nodes, nearest rejected neighbours."""
+    branches = Counter(node.path.split("~")[0] for node in found.added)
+    lines = [f"**{len(found.added):,} new nodes** on top of version {found.base}.", ""]
+    lines += markdown.table(("branch", "new"), [(markdown.text(b), str(n)) for b, n in sorted(branches.items())])
+    shown = found.added[:_DECIDED_UPON]
+    lines += markdown.table(("new node", "level"), [(markdown.text(n.path), str(n.level)) for n in shown])
+    if len(found.added) > len(shown):
+        lines += [f"… and {len(found.added) - len(shown):,} more: see the page linked from the task `propose`.", ""]
+    near = [reject for reject in found.rejects if reject.similarity is not None]
+    near.sort(key=lambda reject: (-(reject.similarity or 0), reject.path))
+    lines += [f"**{len(found.rejects):,} proposals rejected**, {len(near):,} of them as twins of a neighbour:", ""]
+    lines += markdown.table(
+        ("proposed", "reason", "neighbour", "similarity"),
+        [tuple(map(markdown.text, _rejected(reject))) for reject in near[:_NEIGHBOURS]],
+    )
+    return "\n".join(lines)
+
+
+def _rejected(reject: LabelReject) -> tuple[str, str, str, str]:
+    similarity = "" if reject.similarity is None else f"{reject.similarity:.2f}"
+    return reject.path.replace("~", " › "), reject.reason, reject.detail.replace("~", " › "), similarity
 
 
 def report_data(
@@ -114,3 +190,33 @@ def _file_item(reject: FileReject) -> Item:
 
 def _all(values: Iterable[str | None]) -> str | None:
     return "; ".join(sorted({value for value in values if value})) or None
+
+
+def status_page(galaxy: Galaxy) -> str:
+    """Where a store stands, from its logs alone: it encodes nothing, and reads no shard."""
+    versions = Catalogue(galaxy).versions()
+    spent, budget = galaxy.ledger().spent(), galaxy.settings.budget
+    lead = [
+        f"{galaxy.settings.store}" + (": SIMULATED models" if galaxy.settings.simulated else ""),
+        f"Taxonomy version {len(versions) - 1}, {versions[-1]['leaves']:,} task types.",
+        f"Spent ${spent.cost / NANO:.4f} of {'no cap' if budget.max_cost is None else f'${budget.max_cost:.2f}'}, "
+        f"{spent.calls:,} calls of {'no cap' if budget.max_calls is None else f'{budget.max_calls:,}'}.",
+    ]
+    sources = [
+        (scan.source, scan.location, f"{scan.claims.rows:,}", f"{scan.rejects.rows:,}")
+        for scan in galaxy.registry.scans().values()
+    ]
+    waiting = [(str(each.number), each.reason, ", ".join(each.open)) for each in announced(galaxy) if each.open]
+    releases = [
+        (one.name, f"{one.samples:,}", f"{one.task_types:,}", f"{one.images:,}", "partial" if one.partial else "")
+        for one in reversed(published(galaxy))
+    ]
+    return table_page(
+        "TaskGalaxy",
+        lead,
+        [
+            ("Sources", ("source", "location", "images", "rejects"), sources),
+            ("Announced, and not ended", ("number", "by", "sources"), waiting),
+            ("Releases", ("version", "samples", "task types", "images", ""), releases),
+        ],
+    )

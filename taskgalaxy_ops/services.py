@@ -53,6 +53,7 @@ class Service(ABC):
         self.ports: dict[str, int] = {}
         self.keys: dict[str, str] = {}
         self._process: subprocess.Popen[bytes] | None = None
+        self._prepared = False
 
     @property
     def state_file(self) -> Path:
@@ -85,17 +86,10 @@ class Service(ABC):
 
     def start(self) -> Self:
         """Start and wait until healthy. Raises ServiceError, with the end of the log, and leaves nothing running."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self.stop()
-        stop_left_over(self.folder, self.name)
-        known = _read_state(self.state_file) or {}
-        self.keys = known.get("keys") or self.new_keys()
-        ports = known.get("ports", {})
         for attempt in range(_START_TRIES):
-            reuse = attempt == 0 and set(ports) == set(self.port_names) and all(map(_is_free, ports.values()))
-            self.ports = (
-                dict(ports) if reuse else dict(zip(self.port_names, free_ports(len(self.port_names)), strict=True))
-            )
+            if attempt or not self._prepared:
+                self.prepare(new_ports=attempt > 0)
+            self._prepared = False
             self._spawn()
             try:
                 if self._wait():
@@ -105,6 +99,18 @@ class Service(ABC):
                 raise
             self.stop()
         raise ServiceError(f"{self.name} ended while it started, {_START_TRIES} times. {self._tail()}")
+
+    def prepare(self, *, new_ports: bool = False) -> None:
+        """Choose keys and ports, for those who must know them before ``start``: the former ones where they can be."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.stop()
+        stop_left_over(self.folder, self.name)
+        known = _read_state(self.state_file) or {}
+        self.keys = known.get("keys") or self.keys or self.new_keys()
+        ports = known.get("ports", {})
+        reuse = not new_ports and set(ports) == set(self.port_names) and all(map(_is_free, ports.values()))
+        self.ports = dict(ports) if reuse else dict(zip(self.port_names, free_ports(len(self.port_names)), strict=True))
+        self._prepared = True
 
     def _spawn(self) -> None:
         # The shell waits for a line: if we die before the state is written, it reads the end and goes too.

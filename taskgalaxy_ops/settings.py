@@ -6,12 +6,13 @@ the environment variable that holds its key.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
 
 from taskgalaxy_ops.errors import SettingsError
 
@@ -19,6 +20,7 @@ EXAMPLE = Path(__file__).with_name("example.yaml")  # what `taskgalaxy settings`
 
 Name = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f/\\]+$")]
 Variant = Literal["plain", "chain_of_thought"]
+Cron = Annotated[str, Field(pattern=r"^(@(hourly|daily|weekly|monthly)|\S+ \S+ \S+ \S+ \S+)$")]
 
 
 class _Strict(BaseModel):
@@ -104,6 +106,14 @@ class TaxonomySettings(_Strict):
     seeds: str | None = Field(None, description="a YAML file of your own; default: the package's")
     near_duplicate: float = Field(0.93, gt=0, le=1, description="cosine from which a new label is another's twin")
     children: int = Field(12, ge=1, le=200, description="labels asked for in one request")
+    approval: Literal["required", "by_rule", "off"] = Field(
+        "required", description="who lets a proposed version be published: a person; the rule below, else a person; all"
+    )
+    approve_up_to: int = Field(20, ge=0, description="by_rule: a proposal of at most this many nodes needs no person")
+    scheduled_new: int = Field(40, ge=1, description="nodes that a scheduled growth adds at most")
+    scheduled_images_a_type: float = Field(
+        5.0, ge=0, description="a scheduled growth looks only below nodes with this many fitting images a task type"
+    )
 
 
 class WriteSettings(_Strict):
@@ -135,6 +145,7 @@ class ReleaseSettings(_Strict):
     test: float = Field(0.05, ge=0, lt=1, description="share of images")
     copy_images_up_to: int = Field(2_000_000_000, ge=0, description="bytes; beyond it images are referred to")
     near_duplicate_bits: int = Field(0, ge=-1, le=32, description="perceptual-hash distance; -1: keep all")
+    variants: tuple[Variant, ...] | None = Field(None, min_length=1, description="only these; null: all")
 
 
 class RunSettings(_Strict):
@@ -144,6 +155,54 @@ class RunSettings(_Strict):
     lease_seconds: float = Field(60.0, ge=3)
     homes_at_once: int = Field(4, ge=1, le=64)
     block_calls: int = Field(32, ge=1, description="calls taken from the budget at once")
+
+
+class Schedules(_Strict):
+    """When DAGs start by themselves (cron, UTC; null: only by hand or when something is announced)."""
+
+    watch: Cron | None = "*/30 * * * *"
+    taxonomy: Cron | None = None
+    release: Cron | None = None
+    upkeep: Cron | None = "@weekly"
+
+
+class PoolSlots(_Strict):
+    """How many Airflow tasks of a kind run at once, over all DAGs and workers; a task asks with many requests."""
+
+    encoders: int = Field(2, ge=1, description="tasks that embed: as many as GPUs, say")
+    teacher: int = Field(16, ge=1, description="tasks that ask the teacher")
+    judges: int = Field(16, ge=1, description="tasks that ask the judges")
+    store: int = Field(8, ge=1, description="tasks that only read and write the store")
+
+
+class NotifySettings(_Strict):
+    """Who hears of a failed task."""
+
+    by: Literal["log", "webhook", "email", "slack"] = "log"
+    connection: str = Field("galaxy_alerts", min_length=1, description="Airflow connection of webhook, SMTP or Slack")
+    to: tuple[str, ...] = Field((), description="e-mail addresses, or one Slack channel")
+
+    @model_validator(mode="after")
+    def _addressed(self) -> NotifySettings:
+        if self.by in {"email", "slack"} and not self.to:
+            raise ValueError(f"airflow.notify.to is empty, but alerts go by {self.by}: name who gets them")
+        return self
+
+
+class AirflowSettings(_Strict):
+    """How Airflow runs the pipeline; changes no data."""
+
+    lanes: int = Field(16, ge=1, le=1024, description="groups of shards that a generate run works on side by side")
+    schedules: Schedules = Schedules()
+    watch_parents: tuple[str, ...] = Field(
+        (), description="folders or s3://bucket/prefix whose direct subfolders each are a source of that name"
+    )
+    wait_hours: float = Field(72.0, gt=0, description="how long a release waits for a source that was announced")
+    pools: PoolSlots = PoolSlots()
+    retries: int = Field(5, ge=0, description="tries after the first, where trying again can help")
+    retry_seconds: float = Field(60.0, gt=0, description="before the first retry; doubled each time, up to an hour")
+    lane_hours: float = Field(168.0, gt=0, description="the longest that a lane may work on one stage")
+    notify: NotifySettings = NotifySettings()
 
 
 class Settings(_Strict):
@@ -166,6 +225,7 @@ class Settings(_Strict):
     budget: BudgetSettings = BudgetSettings()
     release: ReleaseSettings = ReleaseSettings()
     run: RunSettings = RunSettings()
+    airflow: AirflowSettings = AirflowSettings()
 
     @field_validator("judges")
     @classmethod
@@ -197,6 +257,32 @@ class Settings(_Strict):
     def simulated(self) -> bool:
         """Whether any model is a simulated one: then everything made says so."""
         return self.teacher.simulated or any(judge.simulated for judge in self.judges)
+
+
+def settings_path() -> Path:
+    """Where Airflow's workers find the settings: ``TASKGALAXY_SETTINGS``, else taskgalaxy.yaml in AIRFLOW_HOME."""
+    home = Path(os.environ.get("AIRFLOW_HOME") or Path.home() / "airflow")
+    return Path(os.environ.get("TASKGALAXY_SETTINGS") or home / "taskgalaxy.yaml")
+
+
+def airflow_settings() -> AirflowSettings:
+    """What DAGs need to know when they are parsed. Where the settings cannot be read, or have mistakes, the defaults.
+
+    A task that runs reads the same file, and says what is wrong with it: a DAG that vanished from the UI could not.
+    """
+    try:
+        return load_settings(settings_path()).airflow
+    except SettingsError:
+        return AirflowSettings()
+
+
+def valid_name(name: str) -> bool:
+    """Whether a source may be called so: 1 to 100 characters, no slash, backslash or control character."""
+    try:
+        TypeAdapter(Name).validate_python(name)
+    except ValidationError:
+        return False
+    return bool(name.strip())
 
 
 _OWN_WORDS = {"missing": "is missing: add it", "extra_forbidden": "no such field: remove it or mend its name"}

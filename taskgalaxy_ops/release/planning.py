@@ -137,8 +137,13 @@ class Plan:
             "encoder": dict(self.material.encoder),
             "prompts": dict(self.material.prompts),
             "rules": {**self.material.rules, "vote.audit_share": self.material.audit_share},
-            "release": self.settings.model_dump(mode="json"),
+            "release": self._rules(),
         }
+
+    def _rules(self) -> dict[str, Any]:
+        # Unset fields are left out, so that a later one changes no file of what was released before it.
+        unset = {"variants"} if self.settings.variants is None else set()
+        return self.settings.model_dump(mode="json", exclude=unset)
 
     @cached_property
     def content_hash(self) -> str:
@@ -177,12 +182,14 @@ def identity(model: Model) -> dict[str, Any]:
 def plan(material: Material, settings: ReleaseSettings) -> Plan:
     """Select the rows of a release and split them by image. Every sample that is left out is a reject.
 
-    In this order: near-duplicate images (of those that have samples), questions asked twice of one image, the cap.
+    In this order: variants that are not wanted, near-duplicate images (of those that have samples), questions asked
+    twice of one image, the cap.
     Raises DamageError where a sample's image is unknown or no live source claims it.
     """
     pairs = sorted({pair.pair: pair for pair in material.samples}.values(), key=lambda pair: pair.pair)
     _check(pairs, material)
     rejects: list[Reject] = []
+    pairs = _unless(pairs, Reason.OTHER_VARIANT, _of_other_variants(pairs, settings), rejects)
     hashes = {pair.image: material.images[pair.image].phash for pair in pairs}
     pairs = _unless(pairs, Reason.NEAR_DUPLICATE_IMAGE, _looking_alike(pairs, hashes, settings), rejects)
     pairs = _unless(pairs, Reason.DUPLICATE_PAIR, _asked_before(pairs), rejects)
@@ -226,6 +233,13 @@ def _unless(pairs: Sequence[Pair], reason: Reason, out: Mapping[PairId, str], re
         if pair.pair in out
     )
     return [pair for pair in pairs if pair.pair not in out]
+
+
+def _of_other_variants(pairs: Iterable[Pair], settings: ReleaseSettings) -> dict[PairId, str]:
+    if settings.variants is None:
+        return {}
+    shown = f"release.variants: {', '.join(settings.variants)}"
+    return {pair.pair: shown for pair in pairs if pair.variant not in settings.variants}
 
 
 def _looking_alike(

@@ -66,6 +66,24 @@ def render(data: ReportData, max_items: int = 600) -> str:
     )
 
 
+def table_page(
+    title: str, lead: Sequence[str], tables: Iterable[tuple[str, Sequence[str], Sequence[Sequence[str]]]]
+) -> str:
+    """A page of plain tables, each with caption, header and rows, in the contact sheet's style."""
+    css = _file("page.css")
+    parts = [f"<h1>{esc(title)}</h1>", *(f"<p>{esc(line)}</p>" for line in lead)]
+    for caption, header, rows in tables:
+        head = "".join(f"<th>{esc(cell)}</th>" for cell in header)
+        body = "".join("<tr>" + "".join(f"<td>{esc(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+        none = "" if rows else "<p>none</p>"
+        parts.append(f"<h2>{esc(caption)} ({count(len(rows))})</h2><table><tr>{head}</tr>{body}</table>{none}")
+    return (
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{esc(title)}</title>'
+        f'<meta http-equiv="Content-Security-Policy" content="{_policy(css, "")}"><style>{css}</style></head>'
+        f"<body><main>{''.join(parts)}</main></body></html>"
+    )
+
+
 def _file(name: str) -> str:
     return resources.files(__package__).joinpath(name).read_text("utf-8")
 

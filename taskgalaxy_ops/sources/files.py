@@ -26,6 +26,7 @@ class SourceFile:
 
     name: str  # path within the source, "/"-separated
     read: Callable[[], bytes]
+    version: str = ""  # as listed: another one when the content may be another; "" is not known
     origin: str | None = None
     licence: str | None = None
     attribution: str | None = None
@@ -44,18 +45,19 @@ def source_files(name: str, settings: SourceSettings, s3_options: Mapping[str, A
     else:
         listing, notes = _folder(name, Path(location.removeprefix("file://")))
     suffixes = tuple(suffix.lower() for suffix in settings.suffixes)
-    wanted = ((key, read) for key, read in listing if key.lower().endswith(suffixes))
+    wanted = (each for each in listing if each[0].lower().endswith(suffixes))
     files = list(islice(wanted, settings.limit))
     if not files:
         raise SourceError(
             f"source {name!r}: {location} lists no image.\n"
             f"  Looked for {' '.join(settings.suffixes)} (set `sources.{name}.suffixes` for others)."
         )
-    for key, read in files:
+    for key, version, read in files:
         own = notes.get("files", {}).get(key, {})
         yield SourceFile(
             key,
             read,
+            version,
             own.get("origin"),
             own.get("licence") or settings.licence or notes.get("licence"),
             own.get("attribution") or settings.attribution or notes.get("attribution"),
@@ -73,7 +75,7 @@ def built(name: str, limit: int | None) -> Path:
     return build(name, cache / (f"{name}-{limit}" if limit else name), limit)
 
 
-_Listing = Iterator[tuple[str, Callable[[], bytes]]]
+_Listing = Iterator[tuple[str, str, Callable[[], bytes]]]  # name, version, bytes
 
 
 def _folder(name: str, folder: Path) -> tuple[_Listing, Mapping[str, Any]]:
@@ -82,9 +84,17 @@ def _folder(name: str, folder: Path) -> tuple[_Listing, Mapping[str, Any]]:
     paths = sorted((_name(path, folder), path) for path in folder.rglob("*") if path.is_file())
     notes = folder / NOTES_FILE
     return (
-        ((key, path.read_bytes) for key, path in paths),
+        ((key, _version(path), path.read_bytes) for key, path in paths),
         _notes(name, notes.read_bytes()) if notes.is_file() else {},
     )
+
+
+def _version(path: Path) -> str:
+    try:
+        stat = path.stat()
+    except OSError:  # gone since it was listed: reading it says so
+        return ""
+    return f"{stat.st_size}-{stat.st_mtime_ns}"
 
 
 def _name(path: Path, folder: Path) -> str:
@@ -98,7 +108,10 @@ def _bucket(name: str, location: str, s3_options: Mapping[str, Any]) -> tuple[_L
         notes = _notes(name, store.get(NOTES_FILE))
     except NotFoundError:
         notes = {}
-    return ((listed.key, partial(store.get, listed.key)) for listed in store.list("")), notes
+    return (
+        (listed.key, f"{listed.size}-{listed.version}" if listed.version else "", partial(store.get, listed.key))
+        for listed in store.list("")
+    ), notes
 
 
 def _notes(name: str, raw: bytes) -> Mapping[str, Any]:

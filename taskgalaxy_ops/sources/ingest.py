@@ -37,15 +37,22 @@ def scan(
     settings: IngestSettings,
     keep: Callable[[ImageId, bytes], None],
     progress: Callable[[int, int], None] = lambda files, rejects: None,
+    unchanged: Mapping[str, ImageId] | None = None,
 ) -> Scanned:
     """Read and check a source's files. ``keep`` stores the bytes of an image that is not among the ``known`` ones.
 
-    ``progress`` is told the files and rejects so far.
+    ``progress`` is told the files and rejects so far. ``unchanged``: files that hold what they held, by name, and
+    their images, which are known: they are not read again.
     """
     found = Scanned({}, [], [])
     first: dict[ImageId, str] = {}
     for number, file in enumerate(files, 1):
         image: Image | tuple[Reason, str]
+        if unchanged and (same := unchanged.get(file.name)) in known and same not in first:
+            first[same] = file.name
+            _claim(found, source, file, known[same])
+            progress(number, len(found.rejects))
+            continue
         try:
             raw = file.read()
         except (OSError, NotFoundError) as error:  # not to be read, or gone since it was listed
@@ -62,12 +69,16 @@ def scan(
                     keep(sha, raw)
         if isinstance(image, Image):
             first[image.image] = file.name
-            found.images[image.image] = image
-            found.claims.append(Claim(source, image.image, file.name, file.origin, file.licence, file.attribution))
+            _claim(found, source, file, image)
         else:
             found.rejects.append(FileReject(source, file.name, *image))
         progress(number, len(found.rejects))
     return found
+
+
+def _claim(found: Scanned, source: str, file: SourceFile, image: Image) -> None:
+    found.images[image.image] = image
+    found.claims.append(Claim(source, image.image, file.name, file.origin, file.licence, file.attribution))
 
 
 def inspect(raw: bytes, settings: IngestSettings) -> Image | tuple[Reason, str]:

@@ -17,6 +17,7 @@ class Listed:
 
     key: str
     size: int  # bytes
+    version: str = ""  # another one when the content may be another: an ETag, or the time of the last write
 
 
 class Store(Protocol):

@@ -103,7 +103,8 @@ class FolderStore:
                 key = path.relative_to(self._root).as_posix()
                 if key.startswith(prefix) and key.encode() > after.encode():
                     with contextlib.suppress(FileNotFoundError):
-                        found.append(Listed(key, path.stat().st_size))
+                        stat = path.stat()
+                        found.append(Listed(key, stat.st_size, str(stat.st_mtime_ns)))
         yield from sorted(found, key=lambda listed: listed.key.encode())
 
     def delete(self, key: str) -> None:

@@ -16,6 +16,8 @@ BUDGET_LOG = "budget"
 VERSIONS_LOG = "taxonomy/versions"
 RELEASES_LOG = "releases/log"
 EDITS_LOG = "edits"
+PROPOSALS_LOG = "taxonomy/proposals"
+ANNOUNCEMENTS_LOG = "announcements"
 
 TAXONOMY_HOME = "taxonomy"
 
@@ -58,6 +60,11 @@ def encoder(settings_hash: str) -> str:
 def type_embeddings(encoder: str) -> str:
     """Log of the task types' embeddings under one encoder."""
     return f"embeddings/{encoder}/types"
+
+
+def report(name: str) -> str:
+    """A page for people, made from what the store holds; nothing is computed from it. ``name`` is ours, or a hash."""
+    return f"reports/{name}.html"
 
 
 def release(version: int) -> str:

@@ -129,7 +129,10 @@ class S3Store:
                 page = self._client.list_objects_v2(**arguments)
             except (ClientError, BotoCoreError) as error:
                 raise StoreError(f"store {self.url}: listing {prefix} failed ({_short(error)}).") from error
-            found += (Listed(item["Key"][len(self._prefix) :], item["Size"]) for item in page.get("Contents", []))
+            found += (
+                Listed(item["Key"][len(self._prefix) :], item["Size"], item.get("ETag", ""))
+                for item in page.get("Contents", [])
+            )
             if not page.get("IsTruncated"):
                 break
             arguments["ContinuationToken"] = page["NextContinuationToken"]

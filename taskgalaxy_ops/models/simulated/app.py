@@ -89,7 +89,10 @@ class _Simulator:
     async def chat(self, request: Request) -> Response:
         self._authorise(request)
         started = time.monotonic()
-        asked = wire.parse(await request.body())
+        raw = await request.body()
+        if (greeted := wire.greeted(raw)) is not None:
+            return JSONResponse(greeted)
+        asked = wire.parse(raw)
         config = self._config  # as it is now: /control may change it meanwhile
         attempt = self._stats.attempt(asked.key)
         fault = failing.drawn(config.faults, config.seed, asked.key, attempt)

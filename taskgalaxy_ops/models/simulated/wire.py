@@ -153,6 +153,21 @@ class Asked:
     max_tokens: int | None
 
 
+GREETING = "Reply with the single word: ready"  # what a doctor asks to see whether a model is there
+
+
+def greeted(raw: bytes) -> dict[str, Any] | None:
+    """The reply to the greeting, which asks for no work; None for any other request."""
+    try:
+        body = _Body.model_validate_json(raw)
+    except ValidationError:
+        return None
+    if body.model not in MODELS or body.messages[-1].text != GREETING:
+        return None
+    asked = Asked("greeting", body.model, "greeting", {}, (), None, "", "auto", text_tokens(GREETING), None)
+    return completion(asked, 1, text="ready", finish="stop", prompt_tokens=asked.text_tokens)
+
+
 def parse(raw: bytes) -> Asked:
     """What a request's body asks. Raises WrongRequestError."""
     try:

@@ -1,0 +1,84 @@
+"""
+# Backfill sources
+
+Announces registered sources again, so that `galaxy_generate` runs them: after the taxonomy has grown, a prompt or a
+judge has changed, or a run was short of budget. Only what has no answer yet is asked.
+
+**Reads** the registry, the journals (for the plan).
+**Writes** an announcement; the plan as a page (the button *Plan* of the task `plan`).
+
+**A dry run** shows the plan and announces nothing. **A re-run** announces again, which costs what is still unanswered.
+Airflow's own `backfill` command goes by dates, and these DAGs have none: this form is its place.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from airflow.sdk import Param, dag, task
+from galaxy_airflow.links import linked
+from galaxy_defaults import COMMON, SOURCES, announcing
+
+
+@dag(
+    dag_id="galaxy_backfill",
+    dag_display_name="Galaxy: backfill sources",
+    doc_md=__doc__,
+    schedule=announcing(None),
+    tags=["galaxy", "sources", "generate"],
+    max_active_runs=1,
+    params={
+        "sources": Param(
+            [],
+            type=["null", "array"],
+            items={"type": "string"},
+            title="Sources",
+            description="Names of registered sources, one a line. Empty: all of them.",
+        ),
+        "dry_run": Param(
+            True, type="boolean", title="Dry run", description="Only show what would be asked, and about what it costs."
+        ),
+        "taxonomy_version": Param(
+            None,
+            type=["null", "integer"],
+            minimum=0,
+            title="Taxonomy version",
+            description="Empty: the newest. An older one is published again as the newest, since a store has one "
+            "taxonomy at a time; a dry run only plans with it.",
+        ),
+        "settings_version": Param(
+            None,
+            type=["null", "integer"],
+            minimum=1,
+            title="Settings version",
+            description="One that the store has published before (a release's `history.json` names its own). "
+            "Empty: the mounted settings.",
+        ),
+        "budget": Param(
+            None,
+            type=["null", "number"],
+            minimum=0,
+            title="Budget",
+            description="USD that may be spent from now on, if the settings' budget does not end before. "
+            "Empty: the settings' alone.",
+        ),
+    },
+    **COMMON,
+)
+def galaxy_backfill() -> None:
+    @task
+    def plan(params: dict[str, Any]) -> dict[str, Any]:
+        from galaxy_airflow import steps
+
+        return steps.plan(params)
+
+    @task(outlets=[SOURCES])
+    def announce(planned: dict[str, Any], params: dict[str, Any], outlet_events: Any) -> dict[str, Any]:
+        from galaxy_airflow import steps
+
+        return steps.announce_backfill(outlet_events[SOURCES], planned, params["dry_run"])
+
+    announce(linked(plan(), "Plan"))
+
+
+galaxy_backfill()

@@ -1,0 +1,71 @@
+"""What the DAGs share: defaults of tasks, retries by kind of error, pools, assets, schedules, lanes' stages.
+
+Imports nothing heavy, since every parse of every DAG goes through here. Tasks import the library when they run.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from airflow.sdk import Asset, ExceptionRetryPolicy, PartitionedAtRuntime, RetryAction, RetryRule
+from galaxy_airflow.alerts import failed
+from galaxy_airflow.timetables import CronWithRuntimePartitions
+
+from taskgalaxy_ops.settings import airflow_settings
+
+SETTINGS = airflow_settings()
+
+# Assets. Partition keys: a source's name; of releases, the version.
+SOURCES = Asset(name="galaxy_sources", uri="galaxy://sources", extra={"partition": "source"})
+SAMPLES = Asset(name="galaxy_samples", uri="galaxy://samples", extra={"partition": "source"})
+RELEASES = Asset(name="galaxy_releases", uri="galaxy://releases", extra={"partition": "version"})
+
+ENCODERS, TEACHER, JUDGES, STORE = "galaxy_encoders", "galaxy_teacher", "galaxy_judges", "galaxy_store"
+
+_ERRORS = "taskgalaxy_ops.errors"
+RETRIES = ExceptionRetryPolicy(
+    rules=[
+        RetryRule(
+            exception=[f"{_ERRORS}.{name}" for name in ("LeaseLostError", "UnansweredError")],
+            action=RetryAction.RETRY,
+            reason="another run, or a model that gives no reply for now: later it goes on",
+        ),
+        RetryRule(
+            exception=f"{_ERRORS}.NotFoundError",
+            action=RetryAction.FAIL,
+            reason="an object is gone: trying again would not find it. See galaxy_upkeep",
+        ),
+        RetryRule(exception=f"{_ERRORS}.StoreError", action=RetryAction.RETRY, reason="the store is out of reach"),
+        RetryRule(
+            exception=f"{_ERRORS}.TaskGalaxyError",
+            action=RetryAction.FAIL,
+            reason="trying again would meet the same: mend what the message names, then clear the task",
+        ),
+    ]
+)
+
+DEFAULTS: dict[str, Any] = {
+    "owner": "taskgalaxy",
+    "retries": SETTINGS.retries,
+    "retry_delay": timedelta(seconds=SETTINGS.retry_seconds),
+    "retry_exponential_backoff": 2.0,
+    "max_retry_delay": timedelta(hours=1),
+    "retry_policy": RETRIES,
+    "execution_timeout": timedelta(hours=12),
+    "on_failure_callback": failed,
+    "pool": STORE,
+}
+LANE_TIMEOUT = timedelta(hours=SETTINGS.lane_hours)
+
+COMMON: dict[str, Any] = {"catchup": False, "default_args": DEFAULTS, "render_template_as_native_obj": False}
+
+
+def announcing(cron: str | None) -> Any:
+    """The schedule of a DAG whose tasks find out which sources they announce."""
+    return CronWithRuntimePartitions(cron, timezone="UTC") if cron else PartitionedAtRuntime()
+
+
+def by_hand(dag_run: Any) -> bool:
+    """Whether a person (or the REST API) started this run, with the form."""
+    return str(dag_run.run_type.value if hasattr(dag_run.run_type, "value") else dag_run.run_type) == "manual"

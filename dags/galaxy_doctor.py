@@ -1,0 +1,55 @@
+"""
+# Doctor
+
+Is everything there that a run needs? The store with its conditional writes, each model (with one tiny call), the
+encoder, this machine. Green, or red with the fix in the task's log.
+
+**Reads** the settings, the connections. **Writes** a probe into the store, and deletes it.
+
+**A re-run** looks again.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from airflow.sdk import dag, task
+from galaxy_defaults import COMMON, ENCODERS, JUDGES
+
+
+@dag(
+    dag_id="galaxy_doctor",
+    dag_display_name="Galaxy: doctor",
+    doc_md=__doc__,
+    schedule=None,
+    tags=["galaxy", "upkeep"],
+    max_active_runs=1,
+    **COMMON,
+)
+def galaxy_doctor() -> None:
+    @task(retries=0)
+    def store() -> dict[str, Any]:
+        return examine("store")
+
+    @task(retries=0, pool=JUDGES, queue="models")
+    def models() -> dict[str, Any]:
+        return examine("models")
+
+    @task(retries=0, pool=ENCODERS, queue="encoders")
+    def encoder() -> dict[str, Any]:
+        return examine("encoder")
+
+    @task(retries=0)
+    def machine() -> dict[str, Any]:
+        return examine("machine")
+
+    [store(), models(), encoder(), machine()]
+
+
+def examine(part: str) -> dict[str, Any]:
+    from galaxy_airflow import steps
+
+    return steps.examine(part)
+
+
+galaxy_doctor()

@@ -1,0 +1,100 @@
+"""
+# Generate samples of a source
+
+Embed and match, filter, write, vote: for one source (the run's partition), over lanes of its shards. Started when a
+source is announced; or by hand, for a source that is registered.
+
+**Reads** image shards, the newest taxonomy, the journals.
+**Writes** embeddings, matches, replies, pairs, votes, samples, rejects; then announces the source's samples.
+
+**A re-run** asks only what has no answer yet: a cleared lane goes on behind its last committed shard. Short of budget or
+of a model, what is done stays; lanes end green, and the task `complete` is red and names what is pending and why.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from airflow.sdk import Param, PartitionedAssetTimetable, TriggerRule, dag, task, task_group
+from galaxy_defaults import COMMON, ENCODERS, JUDGES, LANE_TIMEOUT, SAMPLES, SOURCES, TEACHER
+
+
+def source_of(dag_run: Any, params: dict[str, Any]) -> str:
+    """The run's source: its partition; of the form, where it has none."""
+    return str(dag_run.partition_key or params["source"] or "")
+
+
+def run_stage(name: str, lane: dict[str, Any], ti: Any) -> dict[str, Any]:
+    from galaxy_airflow import steps
+
+    return steps.stage(name, lane, last_try=ti.try_number > ti.max_tries)
+
+
+@task_group
+def lane_of_shards(lane: dict[str, Any]) -> Any:
+    """One lane: its shards go through the stages, each stage as far as models and budget allow."""
+
+    @task(pool=ENCODERS, queue="encoders", execution_timeout=LANE_TIMEOUT)
+    def embed_match(lane: dict[str, Any], ti: Any) -> dict[str, Any]:
+        return run_stage("match", lane, ti)
+
+    @task(pool=TEACHER, queue="models", execution_timeout=LANE_TIMEOUT)
+    def filter(lane: dict[str, Any], ti: Any) -> dict[str, Any]:
+        return run_stage("filter", lane, ti)
+
+    @task(pool=TEACHER, queue="models", execution_timeout=LANE_TIMEOUT)
+    def write(lane: dict[str, Any], ti: Any) -> dict[str, Any]:
+        return run_stage("write", lane, ti)
+
+    @task(pool=JUDGES, queue="models", execution_timeout=LANE_TIMEOUT)
+    def vote(lane: dict[str, Any], ti: Any) -> dict[str, Any]:
+        return run_stage("vote", lane, ti)
+
+    voted = vote(lane)
+    embed_match(lane) >> filter(lane) >> write(lane) >> voted
+    return voted
+
+
+@dag(
+    dag_id="galaxy_generate",
+    dag_display_name="Galaxy: generate samples",
+    doc_md=__doc__,
+    schedule=PartitionedAssetTimetable(assets=SOURCES),
+    tags=["galaxy", "generate"],
+    max_active_runs=4,
+    params={
+        "source": Param(
+            None,
+            type=["null", "string"],
+            title="Source",
+            description="A registered source. Runs that an announcement started have it as their partition.",
+        ),
+    },
+    **COMMON,
+)
+def galaxy_generate() -> None:
+    @task(pool=ENCODERS, queue="encoders")
+    def lanes(dag_run: Any, params: dict[str, Any]) -> list[dict[str, Any]]:
+        from galaxy_airflow import steps
+
+        return steps.lanes(source_of(dag_run, params))
+
+    @task(outlets=[SAMPLES], trigger_rule=TriggerRule.ALL_DONE)
+    def announce(lanes: Any, votes: Any, dag_run: Any, params: dict[str, Any], outlet_events: Any) -> None:
+        from galaxy_airflow import steps
+
+        source = source_of(dag_run, params)
+        steps.announce_samples(outlet_events[SAMPLES], source, list(lanes or []), list(votes or []))
+
+    @task(trigger_rule=TriggerRule.ALL_DONE, retries=0)
+    def complete(lanes: Any, votes: Any, dag_run: Any, params: dict[str, Any]) -> dict[str, Any]:
+        from galaxy_airflow import steps
+
+        return steps.complete(source_of(dag_run, params), lanes, list(votes or []))
+
+    dealt = lanes()
+    votes = lane_of_shards.expand(lane=dealt)
+    announce(dealt, votes) >> complete(dealt, votes)
+
+
+galaxy_generate()

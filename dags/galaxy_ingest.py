@@ -1,0 +1,85 @@
+"""
+# Ingest a source
+
+Registers the images of one source as shards, and announces it, so that `galaxy_generate` runs it.
+
+**Reads** the source's files (a folder that the workers see, an `s3://` prefix, or one that ships).
+**Writes** images, image shards, rejects with their reasons, and the source's entry in the registry.
+
+**A re-run** reads only files that were added or changed, cuts shards of new images alone, and registers nothing if
+nothing changed. Broken files stop nothing: the log names them. A file that was removed leaves with the next scan.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from airflow.sdk import Param, dag, task
+from galaxy_defaults import COMMON, SOURCES, announcing
+
+
+@dag(
+    dag_id="galaxy_ingest",
+    dag_display_name="Galaxy: ingest a source",
+    doc_md=__doc__,
+    schedule=announcing(None),
+    tags=["galaxy", "sources"],
+    max_active_runs=8,
+    params={
+        "name": Param(
+            "",
+            type="string",
+            title="Name",
+            minLength=1,
+            maxLength=100,
+            pattern=r"^[^/\\]+$",
+            description="What the source is called, in releases and here. The name of a registered source scans it again.",
+        ),
+        "location": Param(
+            None,
+            type=["null", "string"],
+            title="Location",
+            description="A folder as the workers see it, `s3://bucket/prefix`, or one that ships: `builtin:photos`, "
+            "`builtin:documents`, `builtin:shapes`. Empty: as in the settings, or where it was last.",
+        ),
+        "licence": Param(
+            None,
+            type=["null", "string"],
+            title="Licence",
+            description="Of all its images, e.g. `CC-BY-4.0`; shown in the release's card. Empty: what its `source.json` says.",
+        ),
+        "attribution": Param(None, type=["null", "string"], title="Attribution", description="Who is to be named."),
+        "suffixes": Param(
+            [],
+            type=["null", "array"],
+            items={"type": "string", "pattern": r"^\.[A-Za-z0-9]{1,8}$"},
+            title="Suffixes",
+            description="One a line, e.g. `.jpg`. Empty: the common image formats.",
+        ),
+        "limit": Param(
+            None,
+            type=["null", "integer"],
+            minimum=1,
+            title="Limit",
+            description="At most this many files, in order of name. Empty: all.",
+        ),
+    },
+    **COMMON,
+)
+def galaxy_ingest() -> None:
+    @task
+    def register(params: dict[str, Any]) -> dict[str, Any]:
+        from galaxy_airflow import steps
+
+        return steps.register(params["name"], params)
+
+    @task(outlets=[SOURCES])
+    def announce(registered: dict[str, Any], outlet_events: Any) -> dict[str, Any]:
+        from galaxy_airflow import steps
+
+        return steps.announce(outlet_events[SOURCES], [registered["source"]], "ingest")
+
+    announce(register())
+
+
+galaxy_ingest()

@@ -1,0 +1,98 @@
+"""
+# Make a release
+
+All accepted pairs of the live images, as an immutable version: LLaVA JSON, Parquet, card, manifest.
+
+**Reads** samples, votes and rejects of all sources.
+**Writes** a release and its contact sheet (the button *Contact sheet* of the task `release`).
+
+**Started** when samples are announced, by the settings' schedule, or by hand. After announcements it waits for all
+sources that were announced together: the run of each but the last is skipped. **A re-run** makes a release only if it
+would differ from the latest. While anything is pending, a run by hand is refused unless it is asked for as partial.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from airflow.sdk import FixedKeyMapper, Param, PartitionedAssetTimetable, dag, task
+from galaxy_airflow.links import linked
+from galaxy_airflow.timetables import PartitionsOrCron
+from galaxy_defaults import COMMON, RELEASES, SAMPLES, SETTINGS, by_hand
+
+_SCHEDULE: Any = (
+    PartitionsOrCron(assets=SAMPLES, cron=SETTINGS.schedules.release)
+    if SETTINGS.schedules.release
+    else PartitionedAssetTimetable(assets=SAMPLES, default_partition_mapper=FixedKeyMapper(PartitionsOrCron.KEY))
+)
+_SHARE = {"type": ["null", "number"], "minimum": 0, "exclusiveMaximum": 1}
+
+
+@dag(
+    dag_id="galaxy_release",
+    dag_display_name="Galaxy: make a release",
+    doc_md=__doc__,
+    schedule=_SCHEDULE,
+    tags=["galaxy", "release"],
+    max_active_runs=1,
+    params={
+        "partial": Param(
+            False,
+            type="boolean",
+            title="Partial",
+            description="Although something has no answer yet; the release then says so, in name and card.",
+        ),
+        "cap": Param(
+            None,
+            type=["null", "integer"],
+            minimum=1,
+            title="Cap",
+            description="Samples a task type at most. Empty: as in the settings.",
+        ),
+        "validation": Param(
+            None, **_SHARE, title="Validation", description="Share of the images. Empty: as in the settings."
+        ),
+        "test": Param(None, **_SHARE, title="Test", description="Share of the images. Empty: as in the settings."),
+        "variants": Param(
+            None,
+            type=["null", "array"],
+            items={"enum": ["plain", "chain_of_thought"]},
+            examples=["plain", "chain_of_thought"],
+            title="Variants",
+            description="Only these. Empty: as in the settings.",
+        ),
+        "settings_version": Param(
+            None,
+            type=["null", "integer"],
+            minimum=1,
+            title="Settings version",
+            description="One that the store has published before. Empty: the mounted settings.",
+        ),
+    },
+    **COMMON,
+)
+def galaxy_release() -> None:
+    @task
+    def ready(dag_run: Any) -> None:
+        from galaxy_airflow import steps
+
+        steps.ready(announced=not by_hand(dag_run))
+
+    @task
+    def release(dag_run: Any, params: dict[str, Any]) -> dict[str, Any]:
+        from galaxy_airflow import steps
+
+        return steps.release(params, announced=not by_hand(dag_run))
+
+    @task(outlets=[RELEASES])
+    def announce(made: dict[str, Any], outlet_events: Any) -> None:
+        from galaxy_airflow import steps
+
+        steps.announce_release(outlet_events[RELEASES], made)
+
+    made = linked(release(), "Contact sheet")
+    ready() >> made
+    announce(made)
+
+
+galaxy_release()

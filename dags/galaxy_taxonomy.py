@@ -1,0 +1,100 @@
+"""
+# Grow the taxonomy
+
+Asks the teacher for new task types, lets a person decide, publishes the new version and announces every registered
+source, so that the pairs that newly enter an image's top-k are asked.
+
+**Reads** the newest taxonomy version, the taxonomy's journal; where only crowded branches grow, the filter's shards.
+**Writes** a proposal (the button *Proposal* of the task `propose`), then a taxonomy version.
+
+**A re-run** asks nothing that was answered. By the settings' schedule it adds at most `taxonomy.scheduled_new` nodes,
+only below nodes with many fitting images a task type. `taxonomy.approval` says whether a person decides: *required*, *by_rule*, *off*.
+A rejected proposal is not published; nothing runs downstream.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from airflow.sdk import Param, TriggerRule, dag, task
+from galaxy_airflow.links import linked
+from galaxy_airflow.operators import TaxonomyApproval
+from galaxy_defaults import COMMON, SETTINGS, SOURCES, TEACHER, announcing, by_hand
+
+
+@dag(
+    dag_id="galaxy_taxonomy",
+    dag_display_name="Galaxy: grow the taxonomy",
+    doc_md=__doc__,
+    schedule=announcing(SETTINGS.schedules.taxonomy),
+    tags=["galaxy", "taxonomy"],
+    max_active_runs=1,
+    params={
+        "max_new": Param(
+            40,
+            type="integer",
+            minimum=1,
+            maximum=100_000,
+            title="New nodes",
+            description="At most this many are added.",
+        ),
+        "rounds": Param(
+            1,
+            type="integer",
+            minimum=1,
+            maximum=20,
+            title="Rounds",
+            description="Each asks about every node once more; ends early when nothing new comes.",
+        ),
+        "up_to": Param(
+            None,
+            type=["null", "integer"],
+            minimum=1,
+            title="Up to",
+            description="Task types at which growing ends; a taxonomy that has them asks nothing. Empty: no end.",
+        ),
+        "where_images_crowd": Param(
+            False,
+            type="boolean",
+            title="Only where images crowd",
+            description="Only below nodes with at least `taxonomy.scheduled_images_a_type` fitting images a task type, "
+            "as a scheduled run does.",
+        ),
+    },
+    **COMMON,
+)
+def galaxy_taxonomy() -> None:
+    @task(pool=TEACHER, queue="models")
+    def propose(dag_run: Any, params: dict[str, Any]) -> dict[str, Any]:
+        from galaxy_airflow import steps
+
+        return steps.propose(params, scheduled=not by_hand(dag_run))
+
+    @task.branch
+    def decide(proposed: dict[str, Any]) -> str:
+        from galaxy_airflow import steps
+
+        return "approve" if steps.needs_person(proposed) else "publish"
+
+    @task(trigger_rule=TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS)
+    def publish(proposed: dict[str, Any]) -> dict[str, Any]:
+        from galaxy_airflow import steps
+
+        return steps.publish_proposal(proposed)
+
+    @task(outlets=[SOURCES])
+    def announce(outlet_events: Any) -> dict[str, Any]:
+        from galaxy_airflow import steps
+
+        return steps.announce(outlet_events[SOURCES], None, "taxonomy")
+
+    proposed = linked(propose(), "Proposal")
+    approve = TaxonomyApproval(task_id="approve", proposed=proposed, execution_timeout=None)
+    published = publish(proposed)
+    decided = decide(proposed)
+    decided >> approve >> published
+    decided >> published
+    published >> announce()
+
+
+galaxy_taxonomy()

@@ -1,0 +1,61 @@
+"""
+# Watch the sources
+
+Looks at every registered source, every source of the settings, and the folders below the settings'
+`airflow.watch_parents`. What is new or changed is ingested and announced, all of it together.
+
+**Reads** listings; of changed sources, the files that are new.
+**Writes** what `galaxy_ingest` writes.
+
+**A re-run** finds what changed since. Nothing new: nothing runs downstream. A source that cannot be looked at
+does not stop the others; the last task is red and names it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from airflow.sdk import TriggerRule, dag, task
+from galaxy_defaults import COMMON, SETTINGS, SOURCES, announcing
+
+
+@dag(
+    dag_id="galaxy_watch",
+    dag_display_name="Galaxy: watch the sources",
+    doc_md=__doc__,
+    schedule=announcing(SETTINGS.schedules.watch),
+    tags=["galaxy", "sources"],
+    max_active_runs=1,
+    **COMMON,
+)
+def galaxy_watch() -> None:
+    @task
+    def look() -> list[str]:
+        from galaxy_airflow import steps
+
+        return steps.look()
+
+    @task(map_index_template="{{ task.op_kwargs['source'] }}")
+    def register(source: str) -> dict[str, Any]:
+        from galaxy_airflow import steps
+
+        return steps.register_watched(source)
+
+    @task(outlets=[SOURCES], trigger_rule=TriggerRule.ALL_DONE)
+    def announce(registered: Any, outlet_events: Any) -> dict[str, Any]:
+        from galaxy_airflow import steps
+
+        return steps.announce(outlet_events[SOURCES], [each["source"] for each in registered or []], "watch")
+
+    @task(trigger_rule=TriggerRule.ALL_DONE)
+    def complete(changed: Any, registered: Any) -> None:
+        from galaxy_airflow import steps
+
+        steps.still_failing(list(registered or []), list(changed or []))
+
+    changed = look()
+    registered = register.expand(source=changed)
+    announce(registered) >> complete(changed, registered)
+
+
+galaxy_watch()

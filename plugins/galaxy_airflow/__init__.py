@@ -1,0 +1,1 @@
+"""Between Airflow and the library: what tasks call, and what the UI gains. The library knows nothing of it."""

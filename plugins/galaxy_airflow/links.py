@@ -1,0 +1,44 @@
+"""The button on a task that leads to the page it wrote: contact sheet, plan, proposal."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+from urllib.parse import urlsplit
+
+from airflow.sdk import XComArg
+from airflow.sdk.bases.operatorlink import BaseOperatorLink
+
+PAGE_NAME = re.compile(r"[a-z0-9-]{1,80}")
+PREFIX = "/galaxy"
+
+
+class PageLink(BaseOperatorLink):
+    """Leads to the page that the task's receipt names under ``page``."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    @property
+    def xcom_key(self) -> str:
+        return "galaxy_page"
+
+    def get_link(self, operator: Any, *, ti_key: Any) -> str:  # noqa: ARG002 - Airflow's signature
+        from airflow.sdk import conf
+
+        receipt = ti_key.xcom_pull(task_ids=ti_key.task_id, map_indexes=ti_key.map_index)
+        page = receipt.get("page") if isinstance(receipt, dict) else None
+        if not isinstance(page, str) or not PAGE_NAME.fullmatch(page):
+            return ""
+        base = urlsplit(conf.get("api", "base_url", fallback="/")).path.rstrip("/")
+        return f"{base}{PREFIX}/reports/{page}"
+
+
+def linked(task: XComArg, name: str) -> XComArg:
+    """The task with a button of this name to the page that it writes."""
+    task.operator.operator_extra_links = (PageLink(name),)  # type: ignore[attr-defined]
+    return task

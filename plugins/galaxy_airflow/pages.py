@@ -1,0 +1,89 @@
+"""The pages that the UI gains, for whoever may read DAGs: what the store holds, and what tasks wrote.
+
+The API server reads the store with the keys of the connection, as tasks do. Pages hold models' text: each is served in
+a sandbox, so that even a script that got into one could not use the reader's Airflow session.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any
+
+from airflow.api_fastapi.core_api.security import requires_access_dag
+from fastapi import Depends, FastAPI, HTTPException, Path
+from fastapi.responses import HTMLResponse, PlainTextResponse
+from galaxy_airflow.links import PAGE_NAME
+
+app = FastAPI(title="TaskGalaxy", docs_url=None, redoc_url=None, openapi_url=None)
+
+_MAY_READ = [Depends(requires_access_dag("GET", param_dag_id="galaxy_generate"))]
+_HEADERS = {
+    "Content-Security-Policy": "sandbox allow-scripts allow-popups",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "private, no-store",
+}
+
+
+@app.get("/", dependencies=_MAY_READ)
+def overview() -> HTMLResponse:
+    """Sources, stages, spending and releases."""
+    from taskgalaxy_ops import reporting
+
+    with _galaxy() as galaxy:
+        return HTMLResponse(reporting.status_page(galaxy), headers=_HEADERS)
+
+
+@app.get("/reports/{name}", dependencies=_MAY_READ)
+def report(name: Annotated[str, Path(pattern=f"^{PAGE_NAME.pattern}$")]) -> HTMLResponse:
+    """A page that a task wrote."""
+    from taskgalaxy_ops.errors import NotFoundError
+    from taskgalaxy_ops.storage import keys
+
+    with _galaxy() as galaxy:
+        try:
+            return HTMLResponse(galaxy.store.get(keys.report(name)), headers=_HEADERS)
+        except NotFoundError as error:
+            raise HTTPException(404, f"There is no page {name}.") from error
+
+
+@app.get("/healthz")
+def health() -> PlainTextResponse:
+    """Whether the plugin was loaded; says nothing else."""
+    return PlainTextResponse("ok")
+
+
+@contextmanager
+def _galaxy() -> Iterator[Any]:
+    """The store, for reading. What is wrong with settings or store is told to the reader."""
+    from taskgalaxy_ops.errors import NotFoundError, TaskGalaxyError
+    from taskgalaxy_ops.galaxy import Galaxy
+    from taskgalaxy_ops.provisioning import environment_of
+    from taskgalaxy_ops.settings import load_settings, settings_path
+
+    try:
+        settings = load_settings(settings_path())
+        os.environ.update(environment_of(settings, _connections()))
+        yield Galaxy.open(settings)
+    except NotFoundError:
+        raise
+    except TaskGalaxyError as error:
+        raise HTTPException(503, str(error)) from error
+
+
+def _connections() -> dict[str, Any]:
+    """The store's connection; models' keys have no business in the API server."""
+    from airflow.exceptions import AirflowNotFoundException
+    from airflow.models.connection import Connection
+
+    from taskgalaxy_ops.provisioning import STORE_CONNECTION, ConnectionSpec
+
+    try:
+        there = Connection.get_connection_from_secrets(STORE_CONNECTION)
+    except AirflowNotFoundException:
+        return {}
+    extra = there.extra_dejson
+    spec = ConnectionSpec(STORE_CONNECTION, "", there.host or "", there.login or "", there.password or "", extra)
+    return {STORE_CONNECTION: spec}

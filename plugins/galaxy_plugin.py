@@ -1,0 +1,30 @@
+"""What Airflow learns from TaskGalaxy: schedules, pages, and the link to them in the navigation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from airflow.plugins_manager import AirflowPlugin
+from galaxy_airflow.timetables import CronWithRuntimePartitions, PartitionsOrCron
+
+
+def _pages() -> list[dict[str, Any]]:
+    """The pages, where there is an API server to serve them: elsewhere its packages would only cost time."""
+    import sys
+
+    if not any("api-server" in argument or "api_server" in argument for argument in sys.argv):
+        return []
+    from galaxy_airflow.pages import app
+
+    return [{"app": app, "url_prefix": "/galaxy", "name": "TaskGalaxy"}]
+
+
+class GalaxyPlugin(AirflowPlugin):
+    """TaskGalaxy in Airflow."""
+
+    name = "taskgalaxy"
+    timetables = [CronWithRuntimePartitions, PartitionsOrCron]
+    fastapi_apps = _pages()
+    external_views = [
+        {"name": "Galaxy", "href": "/galaxy/", "destination": "nav", "category": "browse", "url_route": "galaxy"}
+    ]
