@@ -163,7 +163,7 @@ def _add_local(add: Callable[..., Any]) -> None:
     sub.add_argument("--config", type=Path, help="YAML: seed, wrong_share, judges' error rates, latency, faults")
     for name, about in (
         ("demo", "run the whole pipeline on built-in images with simulated models (what `make demo` calls)"),
-        ("up", "start SeaweedFS and the simulated models, and leave them running"),
+        ("up", "start SeaweedFS, the simulated models and Airflow, and leave them running"),
         ("down", "stop what `up` started"),
     ):
         sub = add(name, local(name), about, shared=False)
@@ -171,6 +171,9 @@ def _add_local(add: Callable[..., Any]) -> None:
         if name == "demo":
             sub.add_argument("--source", help="a folder of your own images")
             sub.add_argument("--settings", help="a settings file with your own teacher and judges")
+            sub.add_argument(
+                "--without-airflow", action="store_true", help="the library alone, in this process: quicker"
+            )
 
 
 def _simulate(chosen: argparse.Namespace) -> int:

@@ -1,6 +1,7 @@
-"""The demo: SeaweedFS and the simulated models on loopback, and the whole pipeline on images that ship.
+"""The demo: SeaweedFS, the simulated models and Airflow on loopback, and the whole pipeline on images that ship.
 
 A demo that was killed is gone on with: its servers are stopped first, and nothing that was answered is asked again.
+``--without-airflow`` calls the library itself, in this process.
 """
 
 from __future__ import annotations
@@ -14,26 +15,29 @@ import sys
 import time
 from collections import Counter
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from taskgalaxy_ops import pipeline, publishing, reporting, views
+from taskgalaxy_ops import pipeline, provisioning, publishing, reporting, views
+from taskgalaxy_ops.airflow_stack import USER, AirflowStack, dag_ids
 from taskgalaxy_ops.canonical import fingerprint, sha256_hex
 from taskgalaxy_ops.catalogue import Catalogue
+from taskgalaxy_ops.conducting import Conducted, Conductor
 from taskgalaxy_ops.console import show_progress
-from taskgalaxy_ops.errors import PendingError, SettingsError, SourceError
+from taskgalaxy_ops.errors import PendingError, SettingsError, SourceError, TaskGalaxyError
 from taskgalaxy_ops.expansion import ExpandResult, expand
 from taskgalaxy_ops.galaxy import Galaxy
-from taskgalaxy_ops.harvest import Bill, Harvest
+from taskgalaxy_ops.harvest import Bill, Harvest, bill
+from taskgalaxy_ops.models.chat import Usage
 from taskgalaxy_ops.pipeline import IngestReceipt
 from taskgalaxy_ops.progress import Progress
 from taskgalaxy_ops.publishing import Published, ReleaseReceipt
 from taskgalaxy_ops.release import MANIFEST
 from taskgalaxy_ops.services import SeaweedFS, Simulator, stop_left_over
-from taskgalaxy_ops.settings import parse_settings
+from taskgalaxy_ops.settings import Settings, load_settings, parse_settings
 from taskgalaxy_ops.storage.budget import NANO
 
 _DEMO_SETTINGS = Path(__file__).with_name("demo.yaml")
@@ -42,18 +46,55 @@ _NEW_TYPES = 40  # nodes that the demo's expansion adds
 
 
 def up(chosen: argparse.Namespace) -> int:
-    """Start the servers and leave them running; print addresses, keys, and a settings file that uses them."""
-    folder: Path = chosen.folder
+    """Start the servers and leave them running; print addresses, user and password, and the settings file."""
+    folder: Path = chosen.folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
     stop_left_over(folder)
-    seaweed, simulator = SeaweedFS(folder).start(), Simulator(folder).start()
-    settings = folder / "taskgalaxy.yaml"
-    settings.write_text(yaml.safe_dump(_demo_settings(simulator.base_url, {}), sort_keys=False), encoding="utf-8")
+    with ExitStack() as undo:
+        seaweed, simulator = SeaweedFS(folder), Simulator(folder)
+        for service in (seaweed, simulator):
+            undo.callback(service.stop)
+            service.start()
+        os.environ.update(seaweed.environment)
+        settings = _up_settings(folder / "taskgalaxy.yaml", simulator.base_url)
+        stack = AirflowStack(folder, settings, more={"TASKGALAXY_CACHE": str(folder / "sources")})
+        undo.callback(stack.stop)
+        _start(stack, load_settings(settings))
+        undo.pop_all()
     variables = [f"export {name}={value}" for name, value in seaweed.environment.items()]
-    print("\n".join(["S3 and the simulated models are running; `make down` stops them.", "", *variables]))
-    command = shlex.join([str(Path(sys.executable).parent / "taskgalaxy"), "ingest", "--settings", str(settings)])
-    print(f"\n{command}\n\nmodels at {simulator.base_url} (any key)")
+    command = shlex.join([str(Path(sys.executable).parent / "taskgalaxy"), "status", "--settings", str(settings)])
+    print(
+        f"\nAirflow   {stack.url}\nuser      {USER}\npassword  {stack.password}\n"
+        f"settings  {settings}  (yours to change)\nmodels    {simulator.base_url}  (simulated, any key)\n\n"
+        "Begin with `galaxy_watch`, which ingests the settings' sources, or the form of `galaxy_ingest`.\n"
+        "`make down` stops everything. From a shell:\n\n" + "\n".join([*variables, command])
+    )
     return 0
+
+
+def _up_settings(file: Path, base_url: str) -> Path:
+    """The settings file of ``up``: made once, since it is the user's to change; simulated models get today's address."""
+    if file.exists():
+        raw = yaml.safe_load(file.read_text(encoding="utf-8"))
+    else:
+        raw = _demo_settings(base_url, {})
+        raw["airflow"] = {**raw["airflow"], "schedules": {"watch": "*/5 * * * *"}}
+        raw["taxonomy"] = {"approval": "required"}
+    former = yaml.safe_dump(raw, sort_keys=False)
+    for model in (raw["teacher"], *raw["judges"]):
+        if model.get("simulated"):
+            model["base_url"] = base_url
+    now = yaml.safe_dump(raw, sort_keys=False, allow_unicode=True)
+    if now != former or not file.exists():
+        file.write_text(now, encoding="utf-8")
+    return file
+
+
+def _start(stack: AirflowStack, settings: Settings) -> None:
+    """Start Airflow with what the settings need."""
+    stack.start(lambda text: print(text, file=sys.stderr, flush=True))
+    provisioning.apply(stack.client(), settings)
+    stack.wait_for_dags(dag_ids())
 
 
 def down(chosen: argparse.Namespace) -> int:
@@ -63,8 +104,8 @@ def down(chosen: argparse.Namespace) -> int:
 
 
 def demo(chosen: argparse.Namespace) -> int:
-    """Run everything; gives 0, or 3 where something is pending."""
-    folder: Path = chosen.folder
+    """Run everything; gives 0, 3 where something is pending, or 1 where a task failed."""
+    folder: Path = chosen.folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
     os.environ.setdefault("TASKGALAXY_CACHE", str(folder / "sources"))
@@ -77,15 +118,20 @@ def demo(chosen: argparse.Namespace) -> int:
         simulator = stack.enter_context(Simulator(folder)) if "teacher" not in own else None
         raw = _demo_settings(simulator.base_url, own) if simulator else own
         galaxy = Galaxy.open(parse_settings(raw, chosen.settings or "of the demo"))
-        with show_progress() as progress:
-            run = _run(galaxy, progress)
-            _report(folder, run)
-            if run.release:
-                _copy(galaxy, run.release.release, folder / "release")
+        if chosen.without_airflow:
+            with show_progress() as progress:
+                run = _run(galaxy, progress)
+        else:
+            run = _conduct(galaxy, raw, folder, stack)
+        _report(folder, run)
+        if run.release:
+            _copy(galaxy, run.release.release, folder / "release")
         summary = _summary(galaxy, run, folder, time.monotonic() - started)
     (folder / "summary.json").write_text(json.dumps(summary, indent=1, ensure_ascii=False), encoding="utf-8")
     print("\n".join(_lines(run, summary, folder)))
-    return 3 if run.harvest.pending else 0
+    if run.harvest.pending:
+        return 3
+    return 1 if run.failures else 0
 
 
 def _own(chosen: argparse.Namespace) -> dict[str, Any]:
@@ -127,13 +173,14 @@ class _Run:
 
     receipts: list[IngestReceipt]
     grown: ExpandResult | None
-    harvest: Harvest
+    harvest: Harvest  # its usage is this run's, expansion included
     release: ReleaseReceipt | None
+    encoder_passes: int
+    airflow: Conducted | None = None
 
-    def used(self, what: str) -> int:
-        """Of this run's usage, expansion included: calls, cost or list_cost."""
-        usages = [self.harvest.result.usage, *([self.grown.usage] if self.grown else [])]
-        return sum(getattr(usage, what) for usage in usages)
+    @property
+    def failures(self) -> list[str]:
+        return self.airflow.failures if self.airflow else []
 
 
 def _run(galaxy: Galaxy, progress: Progress) -> _Run:
@@ -145,7 +192,58 @@ def _run(galaxy: Galaxy, progress: Progress) -> _Run:
         progress.note("Nothing has been accepted yet, so there is no release.")
     else:
         release = publishing.publish(galaxy, partial=bool(harvest.pending), harvest=harvest, progress=progress)
-    return _Run(receipts, grown, harvest, release)
+    if grown:
+        for name in ("calls", "prompt_tokens", "completion_tokens", "cost", "list_cost"):
+            usage = harvest.result.usage
+            setattr(usage, name, getattr(usage, name) + getattr(grown.usage, name))
+    return _Run(receipts, grown, harvest, release, galaxy.encoder.passes if "encoder" in galaxy.__dict__ else 0)
+
+
+def _conduct(galaxy: Galaxy, raw: dict[str, Any], folder: Path, servers: ExitStack) -> _Run:
+    """The same through Airflow. Raises TaskGalaxyError where not even a source could be ingested."""
+    file = folder / "taskgalaxy.yaml"
+    file.write_text(yaml.safe_dump(_for_airflow(raw), sort_keys=False, allow_unicode=True), encoding="utf-8")
+    cache = {"TASKGALAXY_CACHE": os.environ["TASKGALAXY_CACHE"]}
+    stack = AirflowStack(folder, file, more=cache)
+    servers.callback(stack.stop)
+    _start(stack, galaxy.settings)
+    paid, released = bill(galaxy).all, publishing.published(galaxy)
+    conductor = Conductor(stack.client(), galaxy)
+    conductor.perform(_NEW_TYPES)
+    if not galaxy.registry.scans():
+        raise TaskGalaxyError("\n".join(conductor.conducted().failures) or "no source was ingested")
+    harvest = Harvest(galaxy)
+    if harvest.pending and harvest.samples:
+        conductor.release_partial()
+        harvest = Harvest(galaxy)
+    now = harvest.paid.all
+    names = ("calls", "prompt_tokens", "completion_tokens", "cost", "list_cost")
+    harvest.result.usage = Usage(**{name: getattr(now, name) - getattr(paid, name) for name in names})
+    done = conductor.conducted()
+    receipts = [
+        IngestReceipt(
+            scan.source,
+            scan.claims.rows + scan.rejects.rows,
+            scan.claims.rows,
+            done.ingested.get(scan.source, {}).get("new_images", 0),
+            done.ingested.get(scan.source, {}).get("new_shards", 0),
+            [reject for reject in harvest.file_rejects if reject.source == scan.source],
+        )
+        for scan in galaxy.registry.scans().values()
+    ]
+    release = publishing.standing(galaxy, harvest, released)
+    return _Run(receipts, None, harvest, release, done.encoded, done)
+
+
+def _for_airflow(raw: dict[str, Any]) -> dict[str, Any]:
+    """The settings as tasks read them, who may stand in another folder; nobody is there to approve a taxonomy."""
+    settings = {**raw, "taxonomy": {"approval": "off", **raw.get("taxonomy", {})}}
+    settings["airflow"] = {**_demo_settings("", {})["airflow"], **raw.get("airflow", {})}
+    sources = {name: dict(source) for name, source in raw["sources"].items()}
+    for source in sources.values():
+        if ":" not in source["location"]:
+            source["location"] = str(Path(source["location"]).expanduser().resolve())
+    return {**settings, "sources": sources}
 
 
 def _grow(galaxy: Galaxy, progress: Progress) -> ExpandResult | None:
@@ -180,14 +278,15 @@ def _summary(galaxy: Galaxy, run: _Run, folder: Path, seconds: float) -> dict[st
         rejects["release"] = dict(released.funnel.rejects)
     if run.grown:
         rejects["expand"] = dict(Counter(str(reject.reason) for reject in run.grown.rejects))
+    usage = harvest.result.usage
     return {
         "simulated": harvest.simulated,
         "samples": released.release.samples if released else 0,
         "task_types": released.release.task_types if released else 0,
         "images": len(harvest.images),
         "sources": sorted({claim.source for claims in harvest.claims.values() for claim in claims}),
-        "model_calls": run.used("calls"),
-        "encoder_passes": galaxy.encoder.passes if "encoder" in galaxy.__dict__ else 0,
+        "model_calls": usage.calls,
+        "encoder_passes": run.encoder_passes,
         "release": {
             "version": released.release.name,
             "path": released.path,
@@ -197,12 +296,19 @@ def _summary(galaxy: Galaxy, run: _Run, folder: Path, seconds: float) -> dict[st
         if released
         else None,
         "rejects": rejects,
-        "cost": run.used("cost") / NANO,
-        "list_cost": run.used("list_cost") / NANO,
+        "cost": usage.cost / NANO,
+        "list_cost": usage.list_cost / NANO,
         "lifetime": _lifetime(paid),
         "pending": harvest.pending,
         "contact_sheet": str((folder / "contact-sheet.html").resolve()),
         "seconds": round(seconds, 1),
+        "airflow": {
+            "tasks": run.airflow.tasks,
+            "seconds_in_tasks": round(run.airflow.seconds_in_tasks, 1),
+            "failed": run.failures,
+        }
+        if run.airflow
+        else None,
     }
 
 
@@ -224,6 +330,7 @@ def _lines(run: _Run, summary: dict[str, Any], folder: Path) -> list[str]:
         f"{summary['samples']:,} samples of {summary['task_types']:,} task types from {summary['images']:,} images"
         + ("  (SIMULATED models: for trying the machinery, not for training)" if summary["simulated"] else ""),
         *views.ended(run.harvest.result),
+        *(f"FAILED    {each}" for each in run.failures),
         f"in all    {lifetime['calls']:,} calls, {lifetime['tokens']:,} tokens, ${lifetime['cost']:.4f}; "
         f"at list prices ${lifetime['list_cost']:.4f}",
         f"took      {summary['seconds']:.0f} s",

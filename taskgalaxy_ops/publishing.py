@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -118,6 +118,15 @@ def publish(
     )
     _finish(galaxy, done)
     return ReleaseReceipt(done, url(galaxy, done), True, plan.funnel[-1])
+
+
+def standing(galaxy: Galaxy, harvest: Harvest, before: Sequence[Published]) -> ReleaseReceipt | None:
+    """The latest release, as a receipt; ``made`` if it is none of those that were there ``before``."""
+    there = published(galaxy)
+    if not there:
+        return None
+    counts = release.plan(material(harvest), galaxy.settings.release).funnel[-1]
+    return ReleaseReceipt(there[-1], url(galaxy, there[-1]), there[-1] not in before, counts)
 
 
 def url(galaxy: Galaxy, one: Published) -> str:
