@@ -17,7 +17,7 @@ from typing import Any
 
 from airflow.sdk import Param, dag, task
 from galaxy_airflow.links import linked
-from galaxy_defaults import COMMON, SOURCES, announcing
+from galaxy_defaults import COMMON, SOURCES, Receipt, announcing
 
 
 @dag(
@@ -51,7 +51,7 @@ from galaxy_defaults import COMMON, SOURCES, announcing
             type=["null", "integer"],
             minimum=1,
             title="Settings version",
-            description="One that the store has published before (a release's `history.json` names its own). "
+            description="One that the store has published before (a release's history.json names its own). "
             "Empty: the mounted settings.",
         ),
         "budget": Param(
@@ -67,13 +67,13 @@ from galaxy_defaults import COMMON, SOURCES, announcing
 )
 def galaxy_backfill() -> None:
     @task
-    def plan(params: dict[str, Any]) -> dict[str, Any]:
+    def plan(params: dict[str, Any]) -> Receipt:
         from galaxy_airflow import steps
 
         return steps.plan(params)
 
     @task(outlets=[SOURCES])
-    def announce(planned: dict[str, Any], params: dict[str, Any], outlet_events: Any) -> dict[str, Any]:
+    def announce(planned: dict[str, Any], params: dict[str, Any], outlet_events: Any) -> Receipt:
         from galaxy_airflow import steps
 
         return steps.announce_backfill(outlet_events[SOURCES], planned, params["dry_run"])

@@ -8,9 +8,9 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
-from airflow.sdk import Asset, ExceptionRetryPolicy, PartitionedAtRuntime, RetryAction, RetryRule
+from airflow.sdk import Asset, ExceptionRetryPolicy, RetryAction, RetryRule
 from galaxy_airflow.alerts import failed
-from galaxy_airflow.timetables import CronWithRuntimePartitions
+from galaxy_airflow.timetables import ByHand, CronWithRuntimePartitions
 
 from taskgalaxy_ops.settings import airflow_settings
 
@@ -22,6 +22,9 @@ SAMPLES = Asset(name="galaxy_samples", uri="galaxy://samples", extra={"partition
 RELEASES = Asset(name="galaxy_releases", uri="galaxy://releases", extra={"partition": "version"})
 
 ENCODERS, TEACHER, JUDGES, STORE = "galaxy_encoders", "galaxy_teacher", "galaxy_judges", "galaxy_store"
+
+# What a task returns: numbers and names. It is a dict; declared as one, each field would become an XCom of its own.
+Receipt = Any
 
 _ERRORS = "taskgalaxy_ops.errors"
 RETRIES = ExceptionRetryPolicy(
@@ -63,7 +66,7 @@ COMMON: dict[str, Any] = {"catchup": False, "default_args": DEFAULTS, "render_te
 
 def announcing(cron: str | None) -> Any:
     """The schedule of a DAG whose tasks find out which sources they announce."""
-    return CronWithRuntimePartitions(cron, timezone="UTC") if cron else PartitionedAtRuntime()
+    return CronWithRuntimePartitions(cron, timezone="UTC") if cron else ByHand()
 
 
 def by_hand(dag_run: Any) -> bool:

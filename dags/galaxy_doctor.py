@@ -11,10 +11,8 @@ encoder, this machine. Green, or red with the fix in the task's log.
 
 from __future__ import annotations
 
-from typing import Any
-
 from airflow.sdk import dag, task
-from galaxy_defaults import COMMON, ENCODERS, JUDGES
+from galaxy_defaults import COMMON, ENCODERS, JUDGES, Receipt
 
 
 @dag(
@@ -28,25 +26,25 @@ from galaxy_defaults import COMMON, ENCODERS, JUDGES
 )
 def galaxy_doctor() -> None:
     @task(retries=0)
-    def store() -> dict[str, Any]:
+    def store() -> Receipt:
         return examine("store")
 
     @task(retries=0, pool=JUDGES, queue="models")
-    def models() -> dict[str, Any]:
+    def models() -> Receipt:
         return examine("models")
 
     @task(retries=0, pool=ENCODERS, queue="encoders")
-    def encoder() -> dict[str, Any]:
+    def encoder() -> Receipt:
         return examine("encoder")
 
     @task(retries=0)
-    def machine() -> dict[str, Any]:
+    def machine() -> Receipt:
         return examine("machine")
 
     [store(), models(), encoder(), machine()]
 
 
-def examine(part: str) -> dict[str, Any]:
+def examine(part: str) -> Receipt:
     from galaxy_airflow import steps
 
     return steps.examine(part)

@@ -7,8 +7,8 @@ source is announced; or by hand, for a source that is registered.
 **Reads** image shards, the newest taxonomy, the journals.
 **Writes** embeddings, matches, replies, pairs, votes, samples, rejects; then announces the source's samples.
 
-**A re-run** asks only what has no answer yet: a cleared lane goes on behind its last committed shard. Short of budget or
-of a model, what is done stays; lanes end green, and the task `complete` is red and names what is pending and why.
+**A re-run** asks only what has no answer yet: a cleared lane goes on behind its last committed shard. Short of budget
+or of a model, what is done stays; lanes end green, and the task `complete` is red and names what is pending and why.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from __future__ import annotations
 from typing import Any
 
 from airflow.sdk import Param, PartitionedAssetTimetable, TriggerRule, dag, task, task_group
-from galaxy_defaults import COMMON, ENCODERS, JUDGES, LANE_TIMEOUT, SAMPLES, SOURCES, TEACHER
+from galaxy_defaults import COMMON, ENCODERS, JUDGES, LANE_TIMEOUT, SAMPLES, SOURCES, TEACHER, Receipt
 
 
 def source_of(dag_run: Any, params: dict[str, Any]) -> str:
@@ -24,7 +24,7 @@ def source_of(dag_run: Any, params: dict[str, Any]) -> str:
     return str(dag_run.partition_key or params["source"] or "")
 
 
-def run_stage(name: str, lane: dict[str, Any], ti: Any) -> dict[str, Any]:
+def run_stage(name: str, lane: dict[str, Any], ti: Any) -> Receipt:
     from galaxy_airflow import steps
 
     return steps.stage(name, lane, last_try=ti.try_number > ti.max_tries)
@@ -35,19 +35,19 @@ def lane_of_shards(lane: dict[str, Any]) -> Any:
     """One lane: its shards go through the stages, each stage as far as models and budget allow."""
 
     @task(pool=ENCODERS, queue="encoders", execution_timeout=LANE_TIMEOUT)
-    def embed_match(lane: dict[str, Any], ti: Any) -> dict[str, Any]:
+    def embed_match(lane: dict[str, Any], ti: Any) -> Receipt:
         return run_stage("match", lane, ti)
 
     @task(pool=TEACHER, queue="models", execution_timeout=LANE_TIMEOUT)
-    def filter(lane: dict[str, Any], ti: Any) -> dict[str, Any]:
+    def filter(lane: dict[str, Any], ti: Any) -> Receipt:
         return run_stage("filter", lane, ti)
 
     @task(pool=TEACHER, queue="models", execution_timeout=LANE_TIMEOUT)
-    def write(lane: dict[str, Any], ti: Any) -> dict[str, Any]:
+    def write(lane: dict[str, Any], ti: Any) -> Receipt:
         return run_stage("write", lane, ti)
 
     @task(pool=JUDGES, queue="models", execution_timeout=LANE_TIMEOUT)
-    def vote(lane: dict[str, Any], ti: Any) -> dict[str, Any]:
+    def vote(lane: dict[str, Any], ti: Any) -> Receipt:
         return run_stage("vote", lane, ti)
 
     voted = vote(lane)
@@ -87,7 +87,7 @@ def galaxy_generate() -> None:
         steps.announce_samples(outlet_events[SAMPLES], source, list(lanes or []), list(votes or []))
 
     @task(trigger_rule=TriggerRule.ALL_DONE, retries=0)
-    def complete(lanes: Any, votes: Any, dag_run: Any, params: dict[str, Any]) -> dict[str, Any]:
+    def complete(lanes: Any, votes: Any, dag_run: Any, params: dict[str, Any]) -> Receipt:
         from galaxy_airflow import steps
 
         return steps.complete(source_of(dag_run, params), lanes, list(votes or []))

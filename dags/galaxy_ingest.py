@@ -15,7 +15,7 @@ from __future__ import annotations
 from typing import Any
 
 from airflow.sdk import Param, dag, task
-from galaxy_defaults import COMMON, SOURCES, announcing
+from galaxy_defaults import COMMON, SOURCES, Receipt, announcing
 
 
 @dag(
@@ -33,20 +33,20 @@ from galaxy_defaults import COMMON, SOURCES, announcing
             minLength=1,
             maxLength=100,
             pattern=r"^[^/\\]+$",
-            description="What the source is called, in releases and here. The name of a registered source scans it again.",
+            description="What the source is called, in releases and here. That of a registered source scans it again.",
         ),
         "location": Param(
             None,
             type=["null", "string"],
             title="Location",
-            description="A folder as the workers see it, `s3://bucket/prefix`, or one that ships: `builtin:photos`, "
-            "`builtin:documents`, `builtin:shapes`. Empty: as in the settings, or where it was last.",
+            description="A folder as the workers see it, s3://bucket/prefix, or one that ships: builtin:photos, "
+            "builtin:documents, builtin:shapes. Empty: as in the settings, or where it was last.",
         ),
         "licence": Param(
             None,
             type=["null", "string"],
             title="Licence",
-            description="Of all its images, e.g. `CC-BY-4.0`; shown in the release's card. Empty: what its `source.json` says.",
+            description="Of all its images, e.g. CC-BY-4.0; the card shows it. Empty: what its source.json says.",
         ),
         "attribution": Param(None, type=["null", "string"], title="Attribution", description="Who is to be named."),
         "suffixes": Param(
@@ -54,7 +54,7 @@ from galaxy_defaults import COMMON, SOURCES, announcing
             type=["null", "array"],
             items={"type": "string", "pattern": r"^\.[A-Za-z0-9]{1,8}$"},
             title="Suffixes",
-            description="One a line, e.g. `.jpg`. Empty: the common image formats.",
+            description="One a line, e.g. .jpg. Empty: the common image formats.",
         ),
         "limit": Param(
             None,
@@ -68,13 +68,13 @@ from galaxy_defaults import COMMON, SOURCES, announcing
 )
 def galaxy_ingest() -> None:
     @task
-    def register(params: dict[str, Any]) -> dict[str, Any]:
+    def register(params: dict[str, Any]) -> Receipt:
         from galaxy_airflow import steps
 
         return steps.register(params["name"], params)
 
     @task(outlets=[SOURCES])
-    def announce(registered: dict[str, Any], outlet_events: Any) -> dict[str, Any]:
+    def announce(registered: dict[str, Any], outlet_events: Any) -> Receipt:
         from galaxy_airflow import steps
 
         return steps.announce(outlet_events[SOURCES], [registered["source"]], "ingest")

@@ -18,7 +18,7 @@ from typing import Any
 from airflow.sdk import FixedKeyMapper, Param, PartitionedAssetTimetable, dag, task
 from galaxy_airflow.links import linked
 from galaxy_airflow.timetables import PartitionsOrCron
-from galaxy_defaults import COMMON, RELEASES, SAMPLES, SETTINGS, by_hand
+from galaxy_defaults import COMMON, RELEASES, SAMPLES, SETTINGS, Receipt, by_hand
 
 _SCHEDULE: Any = (
     PartitionsOrCron(assets=SAMPLES, cron=SETTINGS.schedules.release)
@@ -79,7 +79,7 @@ def galaxy_release() -> None:
         steps.ready(announced=not by_hand(dag_run))
 
     @task
-    def release(dag_run: Any, params: dict[str, Any]) -> dict[str, Any]:
+    def release(dag_run: Any, params: dict[str, Any]) -> Receipt:
         from galaxy_airflow import steps
 
         return steps.release(params, announced=not by_hand(dag_run))

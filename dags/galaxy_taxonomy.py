@@ -8,7 +8,8 @@ source, so that the pairs that newly enter an image's top-k are asked.
 **Writes** a proposal (the button *Proposal* of the task `propose`), then a taxonomy version.
 
 **A re-run** asks nothing that was answered. By the settings' schedule it adds at most `taxonomy.scheduled_new` nodes,
-only below nodes with many fitting images a task type. `taxonomy.approval` says whether a person decides: *required*, *by_rule*, *off*.
+only below nodes with many fitting images a task type. `taxonomy.approval` says whether a person decides: *required*,
+*by_rule*, *off*.
 A rejected proposal is not published; nothing runs downstream.
 """
 
@@ -19,7 +20,7 @@ from typing import Any
 from airflow.sdk import Param, TriggerRule, dag, task
 from galaxy_airflow.links import linked
 from galaxy_airflow.operators import TaxonomyApproval
-from galaxy_defaults import COMMON, SETTINGS, SOURCES, TEACHER, announcing, by_hand
+from galaxy_defaults import COMMON, SETTINGS, SOURCES, TEACHER, Receipt, announcing, by_hand
 
 
 @dag(
@@ -57,7 +58,7 @@ from galaxy_defaults import COMMON, SETTINGS, SOURCES, TEACHER, announcing, by_h
             False,
             type="boolean",
             title="Only where images crowd",
-            description="Only below nodes with at least `taxonomy.scheduled_images_a_type` fitting images a task type, "
+            description="Only below nodes with at least taxonomy.scheduled_images_a_type fitting images a task type, "
             "as a scheduled run does.",
         ),
     },
@@ -65,7 +66,7 @@ from galaxy_defaults import COMMON, SETTINGS, SOURCES, TEACHER, announcing, by_h
 )
 def galaxy_taxonomy() -> None:
     @task(pool=TEACHER, queue="models")
-    def propose(dag_run: Any, params: dict[str, Any]) -> dict[str, Any]:
+    def propose(dag_run: Any, params: dict[str, Any]) -> Receipt:
         from galaxy_airflow import steps
 
         return steps.propose(params, scheduled=not by_hand(dag_run))
@@ -77,13 +78,13 @@ def galaxy_taxonomy() -> None:
         return "approve" if steps.needs_person(proposed) else "publish"
 
     @task(trigger_rule=TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS)
-    def publish(proposed: dict[str, Any]) -> dict[str, Any]:
+    def publish(proposed: dict[str, Any]) -> Receipt:
         from galaxy_airflow import steps
 
         return steps.publish_proposal(proposed)
 
     @task(outlets=[SOURCES])
-    def announce(outlet_events: Any) -> dict[str, Any]:
+    def announce(outlet_events: Any) -> Receipt:
         from galaxy_airflow import steps
 
         return steps.announce(outlet_events[SOURCES], None, "taxonomy")

@@ -11,10 +11,8 @@ journals.
 
 from __future__ import annotations
 
-from typing import Any
-
 from airflow.sdk import CronTriggerTimetable, dag, task
-from galaxy_defaults import COMMON, SETTINGS
+from galaxy_defaults import COMMON, SETTINGS, Receipt
 
 
 @dag(
@@ -28,19 +26,19 @@ from galaxy_defaults import COMMON, SETTINGS
 )
 def galaxy_upkeep() -> None:
     @task
-    def verify() -> dict[str, Any]:
+    def verify() -> Receipt:
         from galaxy_airflow import steps
 
         return steps.check_store()
 
     @task
-    def unreferenced() -> dict[str, Any]:
+    def unreferenced() -> Receipt:
         from galaxy_airflow import steps
 
         return steps.garbage()
 
     @task
-    def compact() -> dict[str, Any]:
+    def compact() -> Receipt:
         from galaxy_airflow import steps
 
         return steps.compact()

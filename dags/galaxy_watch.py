@@ -16,7 +16,7 @@ from __future__ import annotations
 from typing import Any
 
 from airflow.sdk import TriggerRule, dag, task
-from galaxy_defaults import COMMON, SETTINGS, SOURCES, announcing
+from galaxy_defaults import COMMON, SETTINGS, SOURCES, Receipt, announcing
 
 
 @dag(
@@ -36,13 +36,13 @@ def galaxy_watch() -> None:
         return steps.look()
 
     @task(map_index_template="{{ task.op_kwargs['source'] }}")
-    def register(source: str) -> dict[str, Any]:
+    def register(source: str) -> Receipt:
         from galaxy_airflow import steps
 
         return steps.register_watched(source)
 
     @task(outlets=[SOURCES], trigger_rule=TriggerRule.ALL_DONE)
-    def announce(registered: Any, outlet_events: Any) -> dict[str, Any]:
+    def announce(registered: Any, outlet_events: Any) -> Receipt:
         from galaxy_airflow import steps
 
         return steps.announce(outlet_events[SOURCES], [each["source"] for each in registered or []], "watch")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from airflow.plugins_manager import AirflowPlugin
-from galaxy_airflow.timetables import CronWithRuntimePartitions, PartitionsOrCron
+from galaxy_airflow.timetables import ByHand, CronWithRuntimePartitions, PartitionsOrCron
 
 
 def _pages() -> list[dict[str, Any]]:
@@ -23,7 +23,7 @@ class GalaxyPlugin(AirflowPlugin):
     """TaskGalaxy in Airflow."""
 
     name = "taskgalaxy"
-    timetables = [CronWithRuntimePartitions, PartitionsOrCron]
+    timetables = [ByHand, CronWithRuntimePartitions, PartitionsOrCron]
     fastapi_apps = _pages()
     external_views = [
         {"name": "Galaxy", "href": "/galaxy/", "destination": "nav", "category": "browse", "url_route": "galaxy"}

@@ -6,7 +6,9 @@ import json
 import time
 import urllib.error
 import urllib.request
+import uuid
 from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -15,6 +17,7 @@ from taskgalaxy_ops.errors import TaskGalaxyError
 _TOKEN_SECONDS = 600.0  # then a new one is fetched; Airflow's own live for a day by default
 _TIMEOUT = 60.0
 _PAGE = 100
+_WAITS = (0.5, 1.0, 2.0, 4.0, 8.0)  # seconds before a request is tried again that met a 5xx: none does harm twice
 
 
 class AirflowError(TaskGalaxyError):
@@ -50,15 +53,20 @@ class AirflowClient:
         data = None if body is None else json.dumps(body).encode()
         own = {"Content-Type": "application/json", "Accept": "application/json"}
         request = urllib.request.Request(url, data, {**own, **headers}, method=method)
-        try:
-            with self._open.open(request, timeout=_TIMEOUT) as reply:
-                raw = reply.read()
-        except urllib.error.HTTPError as error:
-            said = error.read().decode("utf-8", "replace")[:500]
-            raise AirflowError(f"airflow {method} {url}: {error.code}, {said}", error.code) from error
-        except OSError as error:
-            raise AirflowError(f"airflow at {self.url} cannot be reached ({error}). Is it running?") from error
-        return json.loads(raw) if raw else None
+        for wait in (*_WAITS, None):
+            try:
+                with self._open.open(request, timeout=_TIMEOUT) as reply:
+                    raw = reply.read()
+                return json.loads(raw) if raw else None
+            except urllib.error.HTTPError as error:
+                if error.code >= 500 and wait is not None:  # a busy database, most likely
+                    time.sleep(wait)
+                    continue
+                said = error.read().decode("utf-8", "replace")[:500]
+                raise AirflowError(f"airflow {method} {url}: {error.code}, {said}", error.code) from error
+            except OSError as error:
+                raise AirflowError(f"airflow at {self.url} cannot be reached ({error}). Is it running?") from error
+        raise AssertionError("unreachable")
 
     def pages(self, path: str, name: str, **query: Any) -> Iterator[dict[str, Any]]:
         """Every item of a listing."""
@@ -71,14 +79,22 @@ class AirflowClient:
                 return
 
     def put(self, kind: str, name: str, body: Mapping[str, Any]) -> str:
-        """Create or change a pool or a connection; "created" or "set"."""
+        """Create or change a pool or a connection; "created", "set" or "as it was"."""
+        path = f"{kind}/{quote(name, safe='')}"
         try:
-            self.call("POST", kind, body)
-            return "created"
+            there = self.call("GET", path)
         except AirflowError as error:
-            if error.status != 409:
+            if error.status != 404:
                 raise
-        self.call("PATCH", f"{kind}/{quote(name, safe='')}", body, update_mask=[each for each in body])
+            try:
+                self.call("POST", kind, body)
+            except AirflowError as raced:
+                if raced.status != 409:
+                    raise
+            return "created"
+        if "password" not in body and all(there.get(each) == value for each, value in body.items()):
+            return "as it was"  # a password is never told, so it is set again
+        self.call("PATCH", path, body, update_mask=list(body))
         return "set"
 
     def health(self) -> dict[str, Any]:
@@ -95,8 +111,14 @@ class AirflowClient:
 
     def trigger(self, dag: str, params: Mapping[str, Any], **more: Any) -> str:
         """Start a run with these params, as the form does; its id."""
-        run = self.call("POST", f"dags/{dag}/dagRuns", {"logical_date": None, "conf": dict(params), **more})
-        return str(run["dag_run_id"])
+        run = f"manual__{datetime.now(UTC).isoformat(timespec='seconds')}_{uuid.uuid4().hex[:8]}"
+        body = {"dag_run_id": run, "logical_date": None, "conf": dict(params), **more}
+        try:
+            self.call("POST", f"dags/{dag}/dagRuns", body)
+        except AirflowError as error:
+            if error.status != 409:  # there already: a first try whose reply was a 5xx
+                raise
+        return run
 
     def runs(self, dag: str = "~", **query: Any) -> list[dict[str, Any]]:
         """Runs of a DAG, or of all, oldest first."""

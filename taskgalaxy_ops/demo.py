@@ -55,18 +55,19 @@ def up(chosen: argparse.Namespace) -> int:
         for service in (seaweed, simulator):
             undo.callback(service.stop)
             service.start()
+        variables = [f"export {name}={value}" for name, value in seaweed.environment.items()]
         os.environ.update(seaweed.environment)
         settings = _up_settings(folder / "taskgalaxy.yaml", simulator.base_url)
         stack = AirflowStack(folder, settings, more={"TASKGALAXY_CACHE": str(folder / "sources")})
         undo.callback(stack.stop)
         _start(stack, load_settings(settings))
         undo.pop_all()
-    variables = [f"export {name}={value}" for name, value in seaweed.environment.items()]
     command = shlex.join([str(Path(sys.executable).parent / "taskgalaxy"), "status", "--settings", str(settings)])
     print(
         f"\nAirflow   {stack.url}\nuser      {USER}\npassword  {stack.password}\n"
         f"settings  {settings}  (yours to change)\nmodels    {simulator.base_url}  (simulated, any key)\n\n"
-        "Begin with `galaxy_watch`, which ingests the settings' sources, or the form of `galaxy_ingest`.\n"
+        "`galaxy_watch` looks at the settings' sources every five minutes; trigger it to begin now, or ingest your own\n"
+        "with the form of `galaxy_ingest`. A grown taxonomy waits for your approval.\n"
         "`make down` stops everything. From a shell:\n\n" + "\n".join([*variables, command])
     )
     return 0

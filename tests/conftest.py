@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import shutil
 import socket
 import uuid
 from collections.abc import Iterator
@@ -12,10 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from e2e.galaxies import Models
 from hypothesis import HealthCheck, settings
 from racing import Racers, racers
 
 from taskgalaxy_ops.services import SeaweedFS
+from taskgalaxy_ops.sources.builtin import build
 from taskgalaxy_ops.storage import Store, connect, open_store
 
 # HYPOTHESIS_PROFILE=wide looks further, and elsewhere each time.
@@ -127,3 +130,29 @@ def store(place: Place) -> Store:
 def folder_store(tmp_path: Path) -> Store:
     """An empty store in a folder, for tests of what stands on the store."""
     return open_store(str(tmp_path / "store"))
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve images of three kinds."""
+    folder = tmp_path_factory.mktemp("pictures")
+    for name, limit in (("photos", 3), ("documents", 5), ("shapes", 4)):
+        made = build(name, folder / f"{name} built", limit)
+        shutil.copytree(made, folder / "all" / name)
+    return folder / "all"
+
+
+@pytest.fixture(scope="session")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Models]:
+    """One server for the session: it remembers what it saw in an image."""
+    server = Models(tmp_path_factory.mktemp("models"))
+    try:
+        yield server.start()
+    finally:
+        server.stop(grace=0)
+
+
+@pytest.fixture
+def models(served: Models) -> Models:
+    served.count_anew()
+    return served

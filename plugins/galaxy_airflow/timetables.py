@@ -6,8 +6,18 @@ from typing import Any
 
 from airflow.partition_mappers.fixed_key import FixedKeyMapper
 from airflow.timetables.base import DagRunInfo, DataInterval, TimeRestriction
-from airflow.timetables.simple import PartitionedAssetTimetable
+from airflow.timetables.simple import PartitionedAssetTimetable, PartitionedAtRuntime
 from airflow.timetables.trigger import CronTriggerTimetable
+
+
+class ByHand(PartitionedAtRuntime):
+    """By the form or the REST API alone; which partitions (sources) a run announces, its tasks find out."""
+
+    description = "By hand"
+
+    @property
+    def summary(self) -> str:
+        return "By hand"
 
 
 class CronWithRuntimePartitions(CronTriggerTimetable):

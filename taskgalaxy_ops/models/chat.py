@@ -16,9 +16,7 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
-from typing import Any
-
-import openai
+from typing import TYPE_CHECKING, Any
 
 from taskgalaxy_ops.errors import ModelError, TaskGalaxyError
 from taskgalaxy_ops.models.purse import Purse
@@ -26,6 +24,9 @@ from taskgalaxy_ops.models.questions import Question, Unit, clean
 from taskgalaxy_ops.records import Reason
 from taskgalaxy_ops.settings import Model, Price
 from taskgalaxy_ops.storage.journal import Answer, Journal, Reply
+
+if TYPE_CHECKING:
+    import openai  # takes as long as all the rest: loaded where something is really asked
 
 _BACKOFF_SECONDS = 0.5  # doubled each try
 _BACKOFF_LONGEST = 30.0
@@ -80,6 +81,8 @@ class Gateway:
             await client.close()
 
     def _client(self, model: Model) -> openai.AsyncOpenAI:
+        import openai
+
         if model.name not in self._clients:
             key = os.environ.get(model.api_key_env, "")
             if not key and not model.simulated:
@@ -143,6 +146,8 @@ class Gateway:
     async def _request(
         self, question: Question, units: Sequence[Unit], desk: Desk, fault: str, room: int
     ) -> tuple[str, _Received]:
+        import openai
+
         model = question.model
         client = self._client(model)
         desk.check()  # before an image is rendered for nothing

@@ -35,6 +35,13 @@ _ESCAPES = {
     for code in (*map(ord, "<>&"), 0x2028, 0x2029, *range(0x202A, 0x202F), *range(0x2066, 0x206A))
 } | dict.fromkeys(range(0xD800, 0xE000), "\ufffd")
 
+_TABLE_CSS = """
+.tables main { max-width: 72rem; margin: 0 auto; padding: 2rem; }
+.tables h2 { margin: 2rem 0 0.5rem; }
+.tables th, .tables td, .tables td:not(:first-child), .tables th:not(:first-child) { padding: 0.35rem 1.25rem 0.35rem 0; text-align: left; overflow-wrap: anywhere; }
+.tables td.number, .tables td.number:not(:first-child) { text-align: right; font-variant-numeric: tabular-nums; }
+"""
+
 
 def render(data: ReportData, max_items: int = 600) -> str:
     """The whole page, to be written as UTF-8. At most ``max_items`` items are in it, evenly picked; it says so."""
@@ -70,18 +77,26 @@ def table_page(
     title: str, lead: Sequence[str], tables: Iterable[tuple[str, Sequence[str], Sequence[Sequence[str]]]]
 ) -> str:
     """A page of plain tables, each with caption, header and rows, in the contact sheet's style."""
-    css = _file("page.css")
+    css = _file("page.css") + _TABLE_CSS
     parts = [f"<h1>{esc(title)}</h1>", *(f"<p>{esc(line)}</p>" for line in lead)]
     for caption, header, rows in tables:
-        head = "".join(f"<th>{esc(cell)}</th>" for cell in header)
-        body = "".join("<tr>" + "".join(f"<td>{esc(cell)}</td>" for cell in row) + "</tr>" for row in rows)
-        none = "" if rows else "<p>none</p>"
-        parts.append(f"<h2>{esc(caption)} ({count(len(rows))})</h2><table><tr>{head}</tr>{body}</table>{none}")
+        parts.append(f"<h2>{esc(caption)} ({count(len(rows))})</h2>")
+        if rows:
+            head = "".join(f"<th>{esc(cell)}</th>" for cell in header)
+            body = "".join("<tr>" + "".join(map(_cell, row)) + "</tr>" for row in rows)
+            parts.append(f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>")
+        else:
+            parts.append("<p>none</p>")
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{esc(title)}</title>'
         f'<meta http-equiv="Content-Security-Policy" content="{_policy(css, "")}"><style>{css}</style></head>'
-        f"<body><main>{''.join(parts)}</main></body></html>"
+        f'<body class="tables"><main>{"".join(parts)}</main></body></html>'
     )
+
+
+def _cell(text: str) -> str:
+    number = text.lstrip("$").replace(",", "").replace(".", "", 1).isdecimal()
+    return f'<td class="number">{esc(text)}</td>' if number else f"<td>{esc(text)}</td>"
 
 
 def _file(name: str) -> str:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,35 +13,8 @@ from e2e.galaxies import Commands, Models
 from taskgalaxy_ops.galaxy import Galaxy
 from taskgalaxy_ops.services import SeaweedFS
 from taskgalaxy_ops.settings import Settings, parse_settings
-from taskgalaxy_ops.sources.builtin import build
 
 JUDGES = ("a", "b", "c")
-
-
-@pytest.fixture(scope="session")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Twelve images of three kinds."""
-    folder = tmp_path_factory.mktemp("pictures")
-    for name, limit in (("photos", 3), ("documents", 5), ("shapes", 4)):
-        made = build(name, folder / f"{name} built", limit)
-        shutil.copytree(made, folder / "all" / name)
-    return folder / "all"
-
-
-@pytest.fixture(scope="session")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Models]:
-    """One server for the session: it remembers what it saw in an image."""
-    server = Models(tmp_path_factory.mktemp("models"))
-    try:
-        yield server.start()
-    finally:
-        server.stop(grace=0)
-
-
-@pytest.fixture
-def models(served: Models) -> Models:
-    served.count_anew()
-    return served
 
 
 @pytest.fixture

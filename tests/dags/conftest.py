@@ -1,0 +1,76 @@
+"""An Airflow of the tests' own: a home, a database, and settings that the DAGs read when they are parsed and run."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from e2e.galaxies import Models
+
+from taskgalaxy_ops.airflow_stack import ROOT
+from taskgalaxy_ops.settings import Settings, load_settings
+
+_HOME = Path(tempfile.mkdtemp(prefix="taskgalaxy-airflow-"))
+SETTINGS_FILE = _HOME / "taskgalaxy.yaml"
+
+# Before Airflow is imported: it reads its configuration once.
+os.environ.update(
+    AIRFLOW_HOME=str(_HOME),
+    AIRFLOW__CORE__DAGS_FOLDER=str(ROOT / "dags"),
+    AIRFLOW__CORE__PLUGINS_FOLDER=str(ROOT / "plugins"),
+    AIRFLOW__CORE__LOAD_EXAMPLES="False",
+    AIRFLOW__CORE__HOSTNAME_CALLABLE="socket.gethostname",  # no look-up of names
+    AIRFLOW__DATABASE__SQL_ALCHEMY_CONN=f"sqlite:///{_HOME / 'airflow.db'}",
+    AIRFLOW__USAGE_DATA_COLLECTION__ENABLED="False",
+    AIRFLOW__LOGGING__LOGGING_LEVEL="WARNING",
+    TASKGALAXY_SETTINGS=str(SETTINGS_FILE),
+)
+
+
+def model(name: str, base_url: str) -> dict[str, Any]:
+    return {"name": name, "base_url": base_url, "model": name, "simulated": True, "retries": 0}
+
+
+def write_settings(base_url: str = "http://127.0.0.1:9/v1", **changes: Any) -> Settings:
+    """Settings where the DAGs look for them."""
+    raw: dict[str, Any] = {
+        "store": (_HOME / "store").as_uri(),
+        "ingest": {"shard_images": 2},
+        "match": {"k": 12},
+        "teacher": model("sim-teacher", base_url),
+        "judges": [model(f"sim-judge-{letter}", base_url) for letter in "abc"],
+        "taxonomy": {"approval": "off"},
+        "run": {"lease_seconds": 3},
+        "airflow": {"lanes": 2, "retries": 0},
+        **changes,
+    }
+    SETTINGS_FILE.write_text(yaml.safe_dump(raw), encoding="utf-8")
+    return load_settings(SETTINGS_FILE)
+
+
+write_settings()
+
+
+@pytest.fixture(scope="session")
+def database() -> Iterator[Path]:
+    """Airflow's database, with the pools that the settings name."""
+    done = subprocess.run([sys.executable, "-m", "airflow", "db", "migrate"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    yield _HOME
+
+
+@pytest.fixture
+def settings_of(models: Models, tmp_path: Path) -> Callable[..., Settings]:
+    """Writes settings for a new store with simulated models; what is named replaces whole fields."""
+
+    def make(**changes: Any) -> Settings:
+        return write_settings(models.base_url, **{"store": (tmp_path / "store").as_uri(), **changes})
+
+    return make

@@ -1,0 +1,233 @@
+"""The DAGs as they are parsed: complete, documented, wired as written down here, and cheap to parse."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from dags.bag import bag, table
+from dags.conftest import SETTINGS_FILE, write_settings
+
+from taskgalaxy_ops import provisioning
+from taskgalaxy_ops.airflow_stack import ROOT, dag_ids
+from taskgalaxy_ops.settings import load_settings
+
+EDGES = {
+    "galaxy_backfill": {"plan": ["announce"], "announce": []},
+    "galaxy_doctor": {"store": [], "models": [], "encoder": [], "machine": []},
+    "galaxy_generate": {
+        "lanes": [
+            *("announce", "complete", "lane_of_shards.embed_match", "lane_of_shards.filter"),
+            *("lane_of_shards.vote", "lane_of_shards.write"),
+        ],
+        "lane_of_shards.embed_match": ["lane_of_shards.filter"],
+        "lane_of_shards.filter": ["lane_of_shards.write"],
+        "lane_of_shards.write": ["lane_of_shards.vote"],
+        "lane_of_shards.vote": ["announce", "complete"],
+        "announce": ["complete"],
+        "complete": [],
+    },
+    "galaxy_ingest": {"register": ["announce"], "announce": []},
+    "galaxy_release": {"ready": ["release"], "release": ["announce"], "announce": []},
+    "galaxy_taxonomy": {
+        "propose": ["approve", "decide", "publish"],
+        "decide": ["approve", "publish"],
+        "approve": ["publish"],
+        "publish": ["announce"],
+        "announce": [],
+    },
+    "galaxy_upkeep": {"verify": ["compact"], "compact": [], "unreferenced": []},
+    "galaxy_watch": {
+        "look": ["complete", "register"],
+        "register": ["announce", "complete"],
+        "announce": ["complete"],
+        "complete": [],
+    },
+}
+DOCS = ROOT / "docs" / "airflow.md"
+BEGIN, END = "<!-- dags: made from the DAGs -->\n", "\n<!-- /dags -->"
+
+
+def dags() -> list[Any]:
+    return [dag for _, dag in sorted(bag().dags.items())]
+
+
+def tasks() -> list[Any]:
+    return [task for dag in dags() for task in dag.tasks]
+
+
+def test_the_bag_holds_what_the_repository_brings() -> None:
+    assert bag().import_errors == {}
+    assert sorted(bag().dags) == dag_ids() == sorted(EDGES)
+
+
+@pytest.mark.parametrize("name", sorted(EDGES))
+def test_a_dag_is_wired_as_written_down(name: str) -> None:
+    assert {task.task_id: sorted(task.downstream_task_ids) for task in bag().dags[name].tasks} == EDGES[name]
+
+
+@pytest.mark.parametrize("name", sorted(EDGES))
+def test_a_dag_tells_what_it_is_for(name: str) -> None:
+    dag = bag().dags[name]
+    assert dag.doc_md.strip().startswith("# ")
+    for lead in ("**Reads**", "**Writes**", "**A re-run**"):
+        assert lead in dag.doc_md, f"{name} does not say what it {lead}"
+    assert "galaxy" in dag.tags
+    assert len(dag.tags) > 1
+    assert dag.max_active_runs <= 8
+    assert not dag.catchup
+    for param_name, param in dag.params.items():
+        schema = dag.params.get_param(param_name).schema
+        assert schema.get("title"), f"{name}: the form's {param_name} has no title"
+        assert len(dag.params.get_param(param_name).description or "") > 10, f"{name}: {param_name} explains nothing"
+        assert schema.get("type"), f"{name}: {param_name} has no type"
+        assert param is None or param != {}
+
+
+def test_every_task_has_an_owner_retries_by_kind_and_an_end() -> None:
+    from galaxy_airflow.alerts import failed
+
+    for task in tasks():
+        assert task.owner == "taskgalaxy"
+        assert task.retry_policy is not None
+        assert failed in ([task.on_failure_callback] if callable(task.on_failure_callback) else task.on_failure_callback)
+        # A person takes as long as he takes.
+        assert task.execution_timeout is not None or task.task_type == "TaxonomyApproval", task.task_id
+
+
+def test_every_pool_and_connection_is_provisioned() -> None:
+    """A missing pool would leave a task queued for ever, and dag.test() would not tell."""
+    there = {pool.name for pool in provisioning.pools(load_settings(SETTINGS_FILE))}
+    assert {task.pool for task in tasks()} == there
+    named = {
+        node.value
+        for path in [*(ROOT / "dags").glob("*.py"), *(ROOT / "plugins").rglob("*.py")]
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.startswith("galaxy_store")
+    }
+    assert named == {"galaxy_store"} <= there | {provisioning.STORE_CONNECTION}
+    source = "".join(path.read_text("utf-8") for path in (ROOT / "plugins").rglob("*.py"))
+    assert "Variable" not in source, "provisioning brings no Airflow variables"
+
+
+def test_queues_are_those_that_workers_listen_to() -> None:
+    assert {task.queue for task in tasks()} == {"default", "models", "encoders"}
+
+
+def test_retries_follow_the_kind_of_error() -> None:
+    from airflow.sdk import RetryAction
+
+    from taskgalaxy_ops import errors
+
+    policy = tasks()[0].retry_policy
+
+    def decided(error: Exception) -> Any:
+        return policy.evaluate(error, 1, 5).action
+
+    for worth in (errors.StoreError, errors.LeaseLostError, errors.UnansweredError):
+        assert decided(worth("…")) is RetryAction.RETRY
+    for lost in (errors.SettingsError, errors.SourceError, errors.BudgetError, errors.PendingError, errors.DamageError):
+        assert decided(lost("…")) is RetryAction.FAIL
+    assert decided(errors.NotFoundError("…")) is RetryAction.FAIL
+    assert decided(OSError("a worker's network")) is RetryAction.DEFAULT
+
+
+_PARSE = """
+import socket, sys
+def forbidden(*_, **__): raise AssertionError("parsing opened a socket")
+import airflow.dag_processing.dagbag  # Airflow itself is paid for already
+before = set(sys.modules)
+for folder in sys.argv[1:]: sys.path.insert(0, folder)
+socket.socket.connect = socket.create_connection = forbidden
+import time
+began = time.process_time()
+bag = airflow.dag_processing.dagbag.DagBag(sys.argv[1])
+import json
+print(json.dumps({"errors": bag.import_errors, "dags": len(bag.dags), "seconds": time.process_time() - began,
+                  "modules": sorted({name.split(".")[0] for name in set(sys.modules) - before})}))
+"""
+
+
+def test_parsing_is_cheap_and_reaches_nothing(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", _PARSE, str(ROOT / "dags"), str(ROOT / "plugins")]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert (found["errors"], found["dags"]) == ({}, len(EDGES))
+    heavy = {"torch", "boto3", "openai", "open_clip", "transformers", "pyarrow", "pandas", "onnxruntime", "fastapi"}
+    assert not heavy.intersection(found["modules"]), "a DAG's parsing loads what only its tasks need"
+
+
+def test_a_settings_file_with_mistakes_leaves_every_dag_in_the_ui(tmp_path: Path) -> None:
+    broken = tmp_path / "broken.yaml"
+    broken.write_text("airflow: {lanes: -1}\nstore: [", encoding="utf-8")
+    command = [sys.executable, "-c", _PARSE, str(ROOT / "dags"), str(ROOT / "plugins")]
+    environment = {**os.environ, "TASKGALAXY_SETTINGS": str(broken)}
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment)
+    assert json.loads(done.stdout.splitlines()[-1])["dags"] == len(EDGES)
+
+
+def test_schedules_come_from_the_settings(tmp_path: Path) -> None:
+    code = _PARSE + "print(json.dumps({n: d.timetable.summary for n, d in bag.dags.items() if hasattr(d.timetable, 'summary')}))"
+    command = [sys.executable, "-c", code, str(ROOT / "dags"), str(ROOT / "plugins")]
+    chosen = {"watch": "5 * * * *", "taxonomy": "@daily", "release": "30 4 * * *", "upkeep": None}
+    settings = write_settings(airflow={"schedules": chosen})
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    finally:
+        write_settings()
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert settings.airflow.schedules.watch == "5 * * * *"
+    assert found["galaxy_watch"] == "5 * * * *"
+    assert found["galaxy_taxonomy"] == "0 0 * * *"
+    assert found["galaxy_release"] == "Partitioned Asset or 30 4 * * *"
+    assert found["galaxy_ingest"] == "By hand"
+
+
+def test_library_and_airflow_are_apart() -> None:
+    """The library imports no airflow; a DAG file holds wiring alone, and imports the library when a task runs."""
+    for path in (ROOT / "taskgalaxy_ops").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            assert not [name for name in names if name.split(".")[0] in {"airflow", "galaxy_airflow", "dags"}], path
+    for path in (ROOT / "dags").glob("*.py"):
+        tree = ast.parse(path.read_text("utf-8"))
+        imported = {node.module for node in tree.body if isinstance(node, ast.ImportFrom)}
+        heavy = {name for name in imported if name and name.startswith("taskgalaxy_ops")} - {"taskgalaxy_ops.settings"}
+        assert not heavy, f"{path.name} imports {heavy} when it is parsed"
+        loops = [node for node in ast.walk(tree) if isinstance(node, ast.For | ast.While | ast.Try)]
+        assert not loops, f"{path.name} holds logic"
+
+
+def test_steps_do_not_import_each_other() -> None:
+    steps = ["taxonomy", "sources", "matching", "qa", "voting", "release"]
+    for step in steps:
+        place = ROOT / "taskgalaxy_ops" / step
+        for path in place.rglob("*.py") if place.is_dir() else [place.with_suffix(".py")]:
+            for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+                if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("taskgalaxy_ops."):
+                    other = (node.module or "").split(".")[1]
+                    assert other not in set(steps) - {step}, f"{path} imports {other}"
+
+
+def test_the_docs_table_is_the_bags() -> None:
+    text = DOCS.read_text("utf-8")
+    before, _, rest = text.partition(BEGIN)
+    shown, _, after = rest.partition(END)
+    assert after, "docs/airflow.md has lost its marks"
+    if os.environ.get("UPDATE_DOCS"):
+        DOCS.write_text(before + BEGIN + table() + END + after, encoding="utf-8")
+        return
+    assert shown == table(), "docs/airflow.md: run `UPDATE_DOCS=1 pytest tests/dags -k docs`"
+
+
+def test_ruffs_airflow_rules_are_clean() -> None:
+    command = [sys.executable, "-m", "ruff", "check", "--isolated", "--select", "AIR", "--preview", "dags", "plugins"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout

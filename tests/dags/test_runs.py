@@ -1,0 +1,318 @@
+"""Each DAG run whole by ``dag.test()``: full, empty, failing, and again. What counts is what the store holds."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from dags.bag import bag, fresh
+from e2e.galaxies import Models
+
+from taskgalaxy_ops import announcements
+from taskgalaxy_ops.catalogue import Catalogue
+from taskgalaxy_ops.galaxy import Galaxy
+from taskgalaxy_ops.harvest import Harvest
+from taskgalaxy_ops.publishing import published
+from taskgalaxy_ops.settings import Settings
+from taskgalaxy_ops.storage import keys
+
+pytestmark = pytest.mark.usefixtures("database")
+
+
+def run(dag: str, **form: Any) -> dict[str, str]:
+    """Run a DAG with this form; the states of its tasks, mapped ones with their index, and its own under ""."""
+    done = fresh().dags[dag].test(run_conf=form)
+    states = {
+        ti.task_id + (f"[{ti.map_index}]" if ti.map_index >= 0 else ""): str(ti.state)
+        for ti in done.get_task_instances()
+    }
+    return {**states, "": str(done.state.value)}
+
+
+def ingested(source: str, location: Path) -> None:
+    assert run("galaxy_ingest", name=source, location=str(location))[""] == "success"
+
+
+@pytest.fixture
+def shapes(pictures: Path, tmp_path: Path) -> Path:
+    """A folder of four images."""
+    return Path(shutil.copytree(pictures / "shapes", tmp_path / "shapes", ignore=shutil.ignore_patterns("source.json")))
+
+
+def test_ingest(settings_of: Callable[..., Settings], shapes: Path) -> None:
+    (shapes / "broken.png").write_bytes(b"\x89PNG and no more")
+    galaxy = Galaxy.open(settings_of())
+    states = run("galaxy_ingest", name="mine", location=str(shapes), licence="CC0-1.0", suffixes=[".png"], limit=5)
+    assert states == {"register": "success", "announce": "success", "": "success"}
+    assert {claim.licence for claim in galaxy.registry.claims()} == {"CC0-1.0"}
+    assert [reject.file for reject in galaxy.registry.rejects()] == ["broken.png"]
+    assert galaxy.registry.scans()["mine"].settings == {"licence": "CC0-1.0", "suffixes": [".png"], "limit": 5}
+    assert announcements.awaited(galaxy) == ["mine"]
+    before = galaxy.registry.last()
+    assert run("galaxy_ingest", name="mine")[""] == "success"  # again: it knows where
+    assert galaxy.registry.last() == before
+
+
+@pytest.mark.parametrize(
+    ("form", "named"),
+    [
+        ({"name": "nowhere"}, "not in the settings"),
+        ({"name": "empty", "location": "EMPTY"}, "lists no image"),
+        ({"name": "gone", "location": "/no/such/folder"}, "is no folder"),
+    ],
+)
+def test_ingest_of_what_is_not_there(
+    settings_of: Callable[..., Settings],
+    tmp_path: Path,
+    form: dict[str, str],
+    named: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    galaxy = Galaxy.open(settings_of())
+    (tmp_path / "empty folder").mkdir()
+    if form.get("location") == "EMPTY":
+        form = {**form, "location": str(tmp_path / "empty folder")}
+    states = run("galaxy_ingest", **form)
+    assert (states["register"], states[""]) == ("failed", "failed")
+    assert galaxy.registry.scans() == {}
+    assert named in caplog.text
+
+
+def test_the_form_refuses_what_is_no_name() -> None:
+    from airflow.sdk.exceptions import ParamValidationError
+
+    params = bag().dags["galaxy_ingest"].params
+    for wrong in ("", "a/b", "x" * 101):
+        with pytest.raises(ParamValidationError):
+            params.deep_merge({"name": wrong}) if hasattr(params, "deep_merge") else None
+            params.get_param("name").resolve(wrong)
+
+
+def test_watch(settings_of: Callable[..., Settings], pictures: Path, shapes: Path, tmp_path: Path) -> None:
+    parent = tmp_path / "incoming"
+    parent.mkdir()
+    settings = settings_of(
+        sources={"shapes": {"location": str(shapes)}}, airflow={"retries": 0, "watch_parents": [str(parent)]}
+    )
+    galaxy = Galaxy.open(settings)
+    states = run("galaxy_watch")
+    assert states["announce"] == "success"
+    assert announcements.announced(galaxy)[-1].sources == ["shapes"]
+
+    states = run("galaxy_watch")  # nothing new
+    assert states == {"look": "success", "register": "skipped", "announce": "skipped", "complete": "success", "": "success"}
+    assert len(announcements.announced(galaxy)) == 1
+
+    shutil.copytree(pictures / "photos", parent / "photos")
+    (shapes / "one more.png").write_bytes(sorted((pictures / "documents").glob("*.png"))[0].read_bytes())
+    states = run("galaxy_watch")
+    assert (states["register[0]"], states["register[1]"], states["announce"]) == ("success", "success", "success")
+    assert announcements.announced(galaxy)[-1].sources == ["photos", "shapes"]
+    assert sorted(galaxy.registry.scans()) == ["photos", "shapes"]
+    assert len(galaxy.registry.claims()) == 3 + 5
+
+    shutil.rmtree(shapes)  # one fails: the others go on, and the last task is red
+    (parent / "photos" / "again.png").write_bytes(sorted((pictures / "documents").glob("*.png"))[1].read_bytes())
+    states = run("galaxy_watch")
+    assert (states["announce"], states["complete"], states[""]) == ("success", "failed", "failed")
+    assert announcements.announced(galaxy)[-1].sources == ["photos"]
+
+
+def test_generate_and_release(settings_of: Callable[..., Settings], models: Models, shapes: Path) -> None:
+    galaxy = Galaxy.open(settings_of())
+    ingested("mine", shapes)
+    states = run("galaxy_generate", source="mine")
+    assert states[""] == "success"
+    lanes = [f"lane_of_shards.{task}[{lane}]" for task in ("embed_match", "filter", "write", "vote") for lane in (0, 1)]
+    assert {name: states[name] for name in lanes} == dict.fromkeys(lanes, "success")
+    harvest = Harvest(galaxy)
+    assert harvest.pending == 0
+    assert len(harvest.samples) > 2
+    assert announcements.awaited(galaxy) == []
+
+    assert run("galaxy_release")[""] == "success"
+    assert [one.samples for one in published(galaxy)] == [len(harvest.samples)]
+    page = galaxy.store.get(keys.report("release-v000001")).decode()
+    assert "Simulated" in page
+
+    before = models.stats()["requests"]
+    assert run("galaxy_generate", source="mine")[""] == "success"  # again: asks nothing
+    assert run("galaxy_release") == {"ready": "success", "release": "success", "announce": "skipped", "": "success"}
+    assert len(published(galaxy)) == 1
+    assert models.stats()["requests"] == before
+
+    states = run("galaxy_release", cap=1, variants=["plain"], validation=0.0, test=0.0)  # the form's own rules
+    assert states["announce"] == "success"
+    manifest = json.loads(galaxy.store.get(keys.release(2) + "manifest.json"))
+    assert manifest["made_with"]["release"]["cap"] == 1
+    assert manifest["counts"]["samples"] == manifest["counts"]["train"] == manifest["counts"]["task_types"]
+
+
+def test_generate_without_a_source(settings_of: Callable[..., Settings], caplog: pytest.LogCaptureFixture) -> None:
+    settings_of()
+    states = run("galaxy_generate", source="nobody")
+    assert (states["lanes"], states["complete"], states[""]) == ("failed", "failed", "failed")
+    assert "source 'nobody': not ingested" in caplog.text
+
+
+def test_generate_short_of_budget_then_again(
+    settings_of: Callable[..., Settings], models: Models, shapes: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    galaxy = Galaxy.open(settings_of(budget={"max_calls": 6}))
+    ingested("mine", shapes)
+    states = run("galaxy_generate", source="mine")
+    assert {state for name, state in states.items() if name.startswith("lane_of")} == {"success"}
+    assert (states["complete"], states[""]) == ("failed", "failed")
+    assert "units have no answer yet" in caplog.text
+    assert "raise the cap" in caplog.text
+    assert announcements.awaited(galaxy) == []  # it has ended, pending: nobody waits for it
+    states = run("galaxy_release")
+    assert (states["release"], states[""]) == ("failed", "failed")  # by hand: refused, and said
+    settings_of()
+    assert run("galaxy_generate", source="mine")[""] == "success"
+    assert models.stats()["asked_again"] == []
+
+
+def test_generate_while_a_model_is_away(settings_of: Callable[..., Settings], models: Models, shapes: Path) -> None:
+    galaxy = Galaxy.open(settings_of())
+    ingested("mine", shapes)
+    models.control(faults={"server_error": 1.0})
+    states = run("galaxy_generate", source="mine")
+    assert states["complete"] == "failed"
+    models.control(faults={"server_error": 0.0})
+    assert run("galaxy_generate", source="mine")[""] == "success"
+    assert Harvest(galaxy).pending == 0
+
+
+def test_release_of_nothing(settings_of: Callable[..., Settings], caplog: pytest.LogCaptureFixture) -> None:
+    settings_of()
+    states = run("galaxy_release")
+    assert (states["release"], states[""]) == ("failed", "failed")
+    assert "nothing to release" in caplog.text
+
+
+def test_taxonomy(settings_of: Callable[..., Settings], models: Models, shapes: Path) -> None:
+    galaxy = Galaxy.open(settings_of())
+    states = run("galaxy_taxonomy", max_new=5)
+    assert states == {
+        **{"propose": "success", "decide": "success", "approve": "skipped", "publish": "success"},
+        **{"announce": "skipped", "": "success"},  # no source is registered yet
+    }
+    versions = Catalogue(galaxy).versions()
+    assert [each["origin"] for each in versions] == ["seeds", "expand"]
+    assert len(Catalogue(galaxy).version(1).nodes) == len(Catalogue(galaxy).version(0).nodes) + 5
+    ingested("mine", shapes)
+    assert run("galaxy_taxonomy", max_new=3)["announce"] == "success"
+    last = announcements.announced(galaxy)[-1]
+    assert (last.reason, last.sources) == ("taxonomy", ["mine"])
+
+
+def test_taxonomy_with_nothing_new(settings_of: Callable[..., Settings]) -> None:
+    galaxy = Galaxy.open(settings_of())
+    types = len(Catalogue(galaxy).version().leaves())
+    states = run("galaxy_taxonomy", up_to=types)
+    assert (states["propose"], states["publish"], states[""]) == ("skipped", "skipped", "success")
+    assert run("galaxy_taxonomy", where_images_crowd=True)["propose"] == "skipped"  # there are no images at all
+
+
+def test_taxonomy_grows_where_images_crowd(settings_of: Callable[..., Settings], shapes: Path) -> None:
+    galaxy = Galaxy.open(settings_of())
+    ingested("mine", shapes)
+    assert run("galaxy_generate", source="mine")[""] == "success"
+    settings_of(taxonomy={"approval": "off", "scheduled_images_a_type": 0.5})
+    assert run("galaxy_taxonomy", where_images_crowd=True, max_new=4)["publish"] == "success"
+    old, new = Catalogue(galaxy).version(0), Catalogue(galaxy).version(1)
+    added = {node.path for node in new.nodes} - {node.path for node in old.nodes}
+    fitting = {row.task_type.split("~")[0] for row in Harvest(galaxy).relevant}
+    assert added
+    assert {path.split("~")[0] for path in added} <= fitting
+
+
+def test_taxonomy_while_the_teacher_is_away(
+    settings_of: Callable[..., Settings], models: Models, caplog: pytest.LogCaptureFixture
+) -> None:
+    galaxy = Galaxy.open(settings_of())
+    models.control(faults={"server_error": 1.0})
+    states = run("galaxy_taxonomy")
+    assert (states["propose"], states[""]) == ("failed", "failed")
+    assert "have no proposals yet" in caplog.text
+    assert len(Catalogue(galaxy).versions()) == 1
+
+
+def test_backfill(settings_of: Callable[..., Settings], models: Models, shapes: Path, pictures: Path) -> None:
+    galaxy = Galaxy.open(settings_of())
+    ingested("mine", shapes)
+    ingested("photos", pictures / "photos")
+    announced = len(announcements.announced(galaxy))
+    states = run("galaxy_backfill", sources=["mine"])  # a dry run, as the form has it
+    assert states == {"plan": "success", "announce": "skipped", "": "success"}
+    assert len(announcements.announced(galaxy)) == announced
+    assert models.stats()["requests"] == 0
+    (page,) = [listed.key for listed in galaxy.store.list("reports/plan-")]
+    assert b"mine" in galaxy.store.get(page)
+
+    states = run("galaxy_backfill", sources=["mine"], dry_run=False, budget=0.5, settings_version=None)
+    assert states["announce"] == "success"
+    last = announcements.announced(galaxy)[-1]
+    assert (last.reason, last.sources, last.orders) == ("backfill", ["mine"], {"max_cost": 0.5})
+    assert run("galaxy_backfill", dry_run=False)["announce"] == "success"  # all of them
+    assert announcements.announced(galaxy)[-1].sources == ["mine", "photos"]
+
+
+def test_backfill_of_nothing_and_of_nobody(settings_of: Callable[..., Settings], shapes: Path) -> None:
+    settings_of()
+    assert run("galaxy_backfill")["plan"] == "failed"
+    ingested("mine", shapes)
+    assert run("galaxy_backfill", sources=["nobody"])["plan"] == "failed"
+    assert run("galaxy_backfill", taxonomy_version=7)["plan"] == "failed"
+    assert run("galaxy_backfill", settings_version=99)["plan"] == "failed"
+
+
+def test_a_backfill_with_an_older_taxonomy_makes_it_the_newest(
+    settings_of: Callable[..., Settings], shapes: Path
+) -> None:
+    galaxy = Galaxy.open(settings_of())
+    ingested("mine", shapes)
+    assert run("galaxy_taxonomy", max_new=3)["publish"] == "success"
+    assert run("galaxy_backfill", taxonomy_version=0)[""] == "success"
+    assert len(Catalogue(galaxy).versions()) == 2
+    assert run("galaxy_backfill", taxonomy_version=0, dry_run=False)[""] == "success"
+    assert Catalogue(galaxy).version(2).nodes == Catalogue(galaxy).version(0).nodes
+
+
+def test_upkeep(settings_of: Callable[..., Settings], shapes: Path, caplog: pytest.LogCaptureFixture) -> None:
+    galaxy = Galaxy.open(settings_of())
+    assert run("galaxy_upkeep")[""] == "success"  # of an empty store
+    ingested("mine", shapes)
+    assert run("galaxy_upkeep")[""] == "success"
+    (image,) = [claim.image for claim in galaxy.registry.claims()][:1]
+    galaxy.store.replace(keys.blob(image), b"damaged")
+    states = run("galaxy_upkeep")
+    assert (states["verify"], states["unreferenced"], states[""]) == ("failed", "success", "failed")
+    assert image in caplog.text
+
+
+def test_doctor(settings_of: Callable[..., Settings], models: Models, caplog: pytest.LogCaptureFixture) -> None:
+    settings_of()
+    assert run("galaxy_doctor")[""] == "success"
+    away = {"name": "away", "base_url": "http://127.0.0.1:9/v1", "model": "x", "simulated": True}
+    settings_of(teacher=away)
+    states = run("galaxy_doctor")
+    assert states == {"store": "success", "models": "failed", "encoder": "success", "machine": "success", "": "failed"}
+    assert "model away: http://127.0.0.1:9/v1" in caplog.text
+    assert models.stats()["requests"] == 0  # a greeting is no work
+
+
+def test_settings_with_mistakes_are_named_in_the_task(
+    settings_of: Callable[..., Settings], caplog: pytest.LogCaptureFixture
+) -> None:
+    from dags.conftest import SETTINGS_FILE
+
+    settings_of()
+    SETTINGS_FILE.write_text(SETTINGS_FILE.read_text("utf-8") + "\nquorum: 2\n", encoding="utf-8")
+    assert run("galaxy_doctor")["store"] == "failed"
+    assert "no such field: remove it or mend its name" in caplog.text
