@@ -42,7 +42,7 @@ ENV PATH=/opt/venv/bin:$PATH \
 COPY dags /opt/airflow/dags
 COPY plugins /opt/airflow/plugins
 WORKDIR /opt/airflow
-USER taskgalaxy
+USER 10001
 CMD ["taskgalaxy", "--help"]
 
 FROM runtime AS torch

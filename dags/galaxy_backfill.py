@@ -16,6 +16,7 @@ from __future__ import annotations
 from typing import Any
 
 from airflow.sdk import Param, dag, task
+
 from galaxy_airflow.links import linked
 from galaxy_defaults import COMMON, SOURCES, Receipt, announcing
 

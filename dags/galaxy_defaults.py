@@ -9,9 +9,9 @@ from datetime import timedelta
 from typing import Any
 
 from airflow.sdk import Asset, ExceptionRetryPolicy, RetryAction, RetryRule
+
 from galaxy_airflow.alerts import failed
 from galaxy_airflow.timetables import ByHand, CronWithRuntimePartitions
-
 from taskgalaxy_ops.settings import airflow_settings
 
 SETTINGS = airflow_settings()

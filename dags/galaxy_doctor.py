@@ -12,6 +12,7 @@ encoder, this machine. Green, or red with the fix in the task's log.
 from __future__ import annotations
 
 from airflow.sdk import dag, task
+
 from galaxy_defaults import COMMON, ENCODERS, JUDGES, Receipt
 
 

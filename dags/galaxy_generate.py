@@ -16,6 +16,7 @@ from __future__ import annotations
 from typing import Any
 
 from airflow.sdk import Param, PartitionedAssetTimetable, TriggerRule, dag, task, task_group
+
 from galaxy_defaults import COMMON, ENCODERS, JUDGES, LANE_TIMEOUT, SAMPLES, SOURCES, TEACHER, Receipt
 
 

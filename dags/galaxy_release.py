@@ -16,6 +16,7 @@ from __future__ import annotations
 from typing import Any
 
 from airflow.sdk import FixedKeyMapper, Param, PartitionedAssetTimetable, dag, task
+
 from galaxy_airflow.links import linked
 from galaxy_airflow.timetables import PartitionsOrCron
 from galaxy_defaults import COMMON, RELEASES, SAMPLES, SETTINGS, Receipt, by_hand

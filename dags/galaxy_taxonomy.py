@@ -18,6 +18,7 @@ from __future__ import annotations
 from typing import Any
 
 from airflow.sdk import Param, TriggerRule, dag, task
+
 from galaxy_airflow.links import linked
 from galaxy_airflow.operators import TaxonomyApproval
 from galaxy_defaults import COMMON, SETTINGS, SOURCES, TEACHER, Receipt, announcing, by_hand

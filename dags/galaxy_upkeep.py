@@ -12,6 +12,7 @@ journals.
 from __future__ import annotations
 
 from airflow.sdk import CronTriggerTimetable, dag, task
+
 from galaxy_defaults import COMMON, SETTINGS, Receipt
 
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 from typing import Any
 
 from airflow.sdk import TriggerRule, dag, task
+
 from galaxy_defaults import COMMON, SETTINGS, SOURCES, Receipt, announcing
 
 

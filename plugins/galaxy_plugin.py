@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from airflow.plugins_manager import AirflowPlugin
+
 from galaxy_airflow.timetables import ByHand, CronWithRuntimePartitions, PartitionsOrCron
 
 
@@ -23,8 +24,8 @@ class GalaxyPlugin(AirflowPlugin):
     """TaskGalaxy in Airflow."""
 
     name = "taskgalaxy"
-    timetables = [ByHand, CronWithRuntimePartitions, PartitionsOrCron]
+    timetables: ClassVar[list[Any]] = [ByHand, CronWithRuntimePartitions, PartitionsOrCron]
     fastapi_apps = _pages()
-    external_views = [
+    external_views: ClassVar[list[Any]] = [
         {"name": "Galaxy", "href": "/galaxy/", "destination": "nav", "category": "browse", "url_route": "galaxy"}
     ]

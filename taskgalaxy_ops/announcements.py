@@ -1,8 +1,8 @@
 """Announcements: which sources are to be run, and which of them have ended. What lets a release wait for all of them.
 
-A log: ``{"kind": "announce", "sources", "reason", "at", "orders"}`` and ``{"kind": "ended", "source", "seen", "pending"}``. A run
-of a source ends that source in every announcement that it had seen when it began, whole or with something pending;
-those made while it ran are the next run's.
+A log: ``{"kind": "announce", "sources", "reason", "at", "orders"}`` and ``{"kind": "ended", "source", "seen",
+"pending"}``. A run of a source ends that source in every announcement that it had seen when it began, whole or with
+something pending; those made while it ran are the next run's.
 """
 
 from __future__ import annotations

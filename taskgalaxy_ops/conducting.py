@@ -21,7 +21,8 @@ from taskgalaxy_ops.catalogue import Catalogue
 from taskgalaxy_ops.galaxy import Galaxy
 
 _POLL_SECONDS = 1.0
-_SETTLED_SECONDS = 6.0  # without a run at work: what one announces starts within a second or two
+_SETTLED_SECONDS = 2.5  # without a run at work: what one announces has its run by then
+_AWAITED_SECONDS = 60.0  # how long an announced source may have no run
 _ENDED = {"success", "failed", "skipped", "upstream_failed", "removed"}
 
 
@@ -50,33 +51,34 @@ class Conductor:
         Goes on with runs that a kill left behind. Where no source changed, all are announced again: what is there
         already asks nothing.
         """
-        with _board() as board:
-            known = {(run["dag_id"], run["dag_run_id"]) for run in self._client.runs() if _over(run)}
-            self._watched = known
-            self._follow(board)  # of an earlier demo
-            if len(Catalogue(self._galaxy).versions()) == 1:
-                self._client.trigger("galaxy_taxonomy", {"max_new": max_new})
-                self._follow(board)
-            before = announcements.seen(self._galaxy)
-            self._client.trigger("galaxy_watch", {})
-            self._follow(board)
-            if announcements.seen(self._galaxy) == before and self._galaxy.registry.scans():
-                self._client.trigger("galaxy_backfill", {"dry_run": False})
-                self._follow(board)
+        self._watched = {(run["dag_id"], run["dag_run_id"]) for run in self._client.runs() if _over(run)}
+        self.settle()  # of an earlier demo
+        if len(Catalogue(self._galaxy).versions()) == 1:
+            self._client.trigger("galaxy_taxonomy", {"max_new": max_new})
+            self.settle()
+        before = announcements.seen(self._galaxy)
+        self._client.trigger("galaxy_watch", {})
+        self.settle()
+        if announcements.seen(self._galaxy) == before and self._galaxy.registry.scans():
+            self._client.trigger("galaxy_backfill", {"dry_run": False})
+            self.settle()
 
     def release_partial(self) -> None:
         """Release what is there, although something is pending."""
+        self._client.trigger("galaxy_release", {"partial": True})
+        self.settle()
+
+    def settle(self) -> None:
+        """Show the runs until nothing is at work, and nothing that was announced waits for its run."""
         with _board() as board:
-            self._client.trigger("galaxy_release", {"partial": True})
             self._follow(board)
 
     def _follow(self, board: _Board) -> None:
-        """Until nothing is at work, and nothing that was announced waits for its run."""
         quiet_since = time.monotonic()
         while True:
             at_work = self._look(board)
             now = time.monotonic()
-            if at_work or (announcements.awaited(self._galaxy) and now - quiet_since < 10 * _SETTLED_SECONDS):
+            if at_work or (announcements.awaited(self._galaxy) and now - quiet_since < _AWAITED_SECONDS):
                 quiet_since = now if at_work else quiet_since
             elif now - quiet_since >= (_SETTLED_SECONDS if self._settled else 0):
                 return

@@ -15,7 +15,7 @@ import sys
 import time
 from collections import Counter
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -66,15 +66,15 @@ def up(chosen: argparse.Namespace) -> int:
     print(
         f"\nAirflow   {stack.url}\nuser      {USER}\npassword  {stack.password}\n"
         f"settings  {settings}  (yours to change)\nmodels    {simulator.base_url}  (simulated, any key)\n\n"
-        "`galaxy_watch` looks at the settings' sources every five minutes; trigger it to begin now, or ingest your own\n"
-        "with the form of `galaxy_ingest`. A grown taxonomy waits for your approval.\n"
+        "`galaxy_watch` looks at the settings' sources every five minutes; trigger it to begin now, or ingest\n"
+        "your own with the form of `galaxy_ingest`. A grown taxonomy waits for your approval.\n"
         "`make down` stops everything. From a shell:\n\n" + "\n".join([*variables, command])
     )
     return 0
 
 
 def _up_settings(file: Path, base_url: str) -> Path:
-    """The settings file of ``up``: made once, since it is the user's to change; simulated models get today's address."""
+    """The settings file of ``up``: made once, since it is the user's; simulated models get today's address."""
     if file.exists():
         raw = yaml.safe_load(file.read_text(encoding="utf-8"))
     else:
@@ -127,7 +127,7 @@ def demo(chosen: argparse.Namespace) -> int:
         _report(folder, run)
         if run.release:
             _copy(galaxy, run.release.release, folder / "release")
-        summary = _summary(galaxy, run, folder, time.monotonic() - started)
+        summary = _summary(run, folder, time.monotonic() - started)
     (folder / "summary.json").write_text(json.dumps(summary, indent=1, ensure_ascii=False), encoding="utf-8")
     print("\n".join(_lines(run, summary, folder)))
     if run.harvest.pending:
@@ -271,7 +271,7 @@ def _copy(galaxy: Galaxy, one: Published, folder: Path) -> None:
     publishing.fetch(galaxy, one, folder)
 
 
-def _summary(galaxy: Galaxy, run: _Run, folder: Path, seconds: float) -> dict[str, Any]:
+def _summary(run: _Run, folder: Path, seconds: float) -> dict[str, Any]:
     harvest, paid = run.harvest, run.harvest.paid
     rejects = {counts.stage: dict(counts.rejects) for counts in harvest.funnel}
     released = run.release

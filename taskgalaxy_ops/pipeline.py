@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -266,8 +267,8 @@ def generate(
     """Match, filter, write and vote, for all sources, some, or a lane. Answers that exist are used, others asked for.
 
     ``ask`` False: only the journal is read. ``commit`` False: filter, write and vote leave no shard. What could not be
-    answered is pending: ``reasons`` says why. ``taxonomy``: a version, by default the newest. Raises TaskGalaxyError for the first home that failed, once the homes
-    that were under way have ended: what they have sent is paid for.
+    answered is pending: ``reasons`` says why. ``taxonomy``: a version, by default the newest. Raises TaskGalaxyError
+    for the first home that failed, once the homes that were under way have ended: what they have sent is paid for.
     """
     progress = progress or Silent()
     if ask:

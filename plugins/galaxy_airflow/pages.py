@@ -14,6 +14,7 @@ from typing import Annotated, Any
 from airflow.api_fastapi.core_api.security import requires_access_dag
 from fastapi import Depends, FastAPI, HTTPException, Path
 from fastapi.responses import HTMLResponse, PlainTextResponse
+
 from galaxy_airflow.links import PAGE_NAME
 
 app = FastAPI(title="TaskGalaxy", docs_url=None, redoc_url=None, openapi_url=None)

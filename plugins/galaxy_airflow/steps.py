@@ -1,4 +1,4 @@
-"""What the DAGs' tasks do: a library call each, with its receipt. Imported when a task runs, never when DAGs are parsed."""
+"""What the DAGs' tasks do: a library call each, with its receipt. Imported when a task runs, not when DAGs parse."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
-from galaxy_airflow.runtime import log, opened, progress, ready_settings, receipt
 
+from galaxy_airflow.runtime import log, opened, progress, ready_settings, receipt
 from taskgalaxy_ops import announcements, doctor, overview, pipeline, publishing, reporting, upkeep, views, watching
 from taskgalaxy_ops.catalogue import Catalogue
 from taskgalaxy_ops.errors import LeaseLostError, PendingError, SettingsError, SourceError, UnansweredError
@@ -75,7 +75,7 @@ def still_failing(registered: Sequence[Mapping[str, Any]], changed: Sequence[str
 
 
 def announce(outlet: Any, sources: Sequence[str] | None, reason: str, **orders: Any) -> dict[str, Any]:
-    """Announce sources together (None: all that are registered), to the store and to Airflow. Skipped if there is none."""
+    """Announce sources together (None: all registered ones), to the store and to Airflow. Skipped if there is none."""
     began, galaxy = time.monotonic(), opened()
     names = sorted(galaxy.registry.scans()) if sources is None else sorted(set(sources))
     number = announcements.announce(galaxy, names, reason, **orders)

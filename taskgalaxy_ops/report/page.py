@@ -38,7 +38,9 @@ _ESCAPES = {
 _TABLE_CSS = """
 .tables main { max-width: 72rem; margin: 0 auto; padding: 2rem; }
 .tables h2 { margin: 2rem 0 0.5rem; }
-.tables th, .tables td, .tables td:not(:first-child), .tables th:not(:first-child) { padding: 0.35rem 1.25rem 0.35rem 0; text-align: left; overflow-wrap: anywhere; }
+.tables th, .tables td, .tables td:not(:first-child), .tables th:not(:first-child) {
+  padding: 0.35rem 1.25rem 0.35rem 0; text-align: left; overflow-wrap: anywhere;
+}
 .tables td.number, .tables td.number:not(:first-child) { text-align: right; font-variant-numeric: tabular-nums; }
 """
 

@@ -48,7 +48,8 @@ def scan(
     first: dict[ImageId, str] = {}
     for number, file in enumerate(files, 1):
         image: Image | tuple[Reason, str]
-        if unchanged and (same := unchanged.get(file.name)) in known and same not in first:
+        same = (unchanged or {}).get(file.name, "")
+        if same in known and same not in first:
             first[same] = file.name
             _claim(found, source, file, known[same])
             progress(number, len(found.rejects))

@@ -1,8 +1,8 @@
 """The registry: a log of scans and removals of sources. It decides which home an image has.
 
 An entry is ``{"kind": "scan", "source", "location", "settings", "files", "claims", "rejects", "homes"}``, whose tables
-are content-named Parquet, or ``{"kind": "remove", "source"}``. A scan replaces its source's claims. ``homes`` are the image shards that
-this scan cut: an image lives in the home where it was first registered, for good.
+are content-named Parquet, or ``{"kind": "remove", "source"}``. A scan replaces its source's claims. ``homes`` are the
+image shards that this scan cut: an image lives in the home where it was first registered, for good.
 """
 
 from __future__ import annotations

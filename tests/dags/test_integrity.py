@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from dags.bag import bag, table
 from dags.conftest import SETTINGS_FILE, write_settings
-
 from taskgalaxy_ops import provisioning
 from taskgalaxy_ops.airflow_stack import ROOT, dag_ids
 from taskgalaxy_ops.settings import load_settings
@@ -96,7 +96,8 @@ def test_every_task_has_an_owner_retries_by_kind_and_an_end() -> None:
     for task in tasks():
         assert task.owner == "taskgalaxy"
         assert task.retry_policy is not None
-        assert failed in ([task.on_failure_callback] if callable(task.on_failure_callback) else task.on_failure_callback)
+        callbacks = task.on_failure_callback
+        assert failed in ([callbacks] if callable(callbacks) else callbacks)
         # A person takes as long as he takes.
         assert task.execution_timeout is not None or task.task_type == "TaxonomyApproval", task.task_id
 
@@ -173,7 +174,9 @@ def test_a_settings_file_with_mistakes_leaves_every_dag_in_the_ui(tmp_path: Path
 
 
 def test_schedules_come_from_the_settings(tmp_path: Path) -> None:
-    code = _PARSE + "print(json.dumps({n: d.timetable.summary for n, d in bag.dags.items() if hasattr(d.timetable, 'summary')}))"
+    code = _PARSE + (
+        "print(json.dumps({n: d.timetable.summary for n, d in bag.dags.items() if hasattr(d.timetable, 'summary')}))"
+    )
     command = [sys.executable, "-c", code, str(ROOT / "dags"), str(ROOT / "plugins")]
     chosen = {"watch": "5 * * * *", "taxonomy": "@daily", "release": "30 4 * * *", "upkeep": None}
     settings = write_settings(airflow={"schedules": chosen})

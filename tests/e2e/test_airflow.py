@@ -1,0 +1,342 @@
+"""A data engineer's days in a real Airflow: forms, announcements, schedules, approval, backfill, and a killed lane.
+
+One Airflow, one store, and one order of events: each test goes on where the former ended, as days do.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import psutil
+import pytest
+import yaml
+
+from e2e.browsing import browser
+from e2e.galaxies import Models
+from taskgalaxy_ops import announcements, provisioning
+from taskgalaxy_ops.airflow_client import AirflowClient
+from taskgalaxy_ops.airflow_stack import USER, AirflowStack, dag_ids
+from taskgalaxy_ops.catalogue import Catalogue
+from taskgalaxy_ops.conducting import Conductor
+from taskgalaxy_ops.galaxy import Galaxy
+from taskgalaxy_ops.harvest import Harvest
+from taskgalaxy_ops.publishing import published
+from taskgalaxy_ops.services import SeaweedFS
+from taskgalaxy_ops.settings import load_settings
+from taskgalaxy_ops.storage import keys
+
+K = 12
+CANARY = "sk-canary-7f3a9c51d2"  # the models' key: to be found nowhere but in Airflow's connections
+
+
+@dataclass
+class Days:
+    """What the tests share."""
+
+    stack: AirflowStack
+    client: AirflowClient
+    galaxy: Galaxy
+    models: Models
+    folder: Path  # of the sources
+    settings: Path
+
+    def settled(self) -> None:
+        """Wait until nothing runs and nothing that was announced waits."""
+        Conductor(self.client, self.galaxy).settle()
+
+    def runs(self, dag: str) -> list[dict[str, Any]]:
+        return self.client.runs(dag)
+
+    def last(self, dag: str) -> dict[str, Any]:
+        return self.client.runs(dag)[-1]
+
+    def samples(self, version: int | None = None) -> list[dict[str, Any]]:
+        """The rows of a release's LLaVA files, by default of the latest."""
+        number = published(self.galaxy)[-1].version if version is None else version
+        listed = [each.key for each in self.galaxy.store.list(keys.release(number))]
+        files = [key for key in listed if key.endswith(".json") and "llava" in key]
+        assert files, listed
+        return [row for key in files for row in json.loads(self.galaxy.store.get(key))]
+
+    def asked(self) -> dict[str, int]:
+        found: dict[str, int] = self.models.stats()["units"]["by_stage"]
+        return dict(found)
+
+
+@pytest.fixture(scope="module")
+def days(
+    tmp_path_factory: pytest.TempPathFactory, seaweedfs: SeaweedFS, served: Models, pictures: Path
+) -> Iterator[Days]:
+    folder = tmp_path_factory.mktemp("an airflow")
+    sources = folder / "sources"
+    for name in ("photos", "documents", "shapes"):
+        shutil.copytree(pictures / name, sources / name)
+
+    def model(name: str) -> dict[str, Any]:
+        own = {"name": name, "base_url": served.base_url, "model": name}
+        return {**own, "simulated": True, "api_key_env": "CANARY_KEY"}
+
+    raw = {
+        "store": f"s3://{seaweedfs.bucket}/airflow",
+        "ingest": {"shard_images": 2},
+        "match": {"k": K},
+        "teacher": model("sim-teacher"),
+        "judges": [model(f"sim-judge-{letter}") for letter in "abc"],
+        "run": {"lease_seconds": 3},
+        "airflow": {
+            "lanes": 2,
+            "retries": 3,
+            "retry_seconds": 2,
+            "schedules": {"watch": None, "upkeep": None},
+        },
+    }
+    file = folder / "taskgalaxy.yaml"
+    file.write_text(yaml.safe_dump(raw), encoding="utf-8")
+    served.count_anew()
+    environment = {**seaweedfs.environment, "CANARY_KEY": CANARY}
+    former = {name: os.environ.get(name) for name in environment}
+    stack = AirflowStack(folder, file, more={"AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "5"})
+    try:
+        # Of the tests' own process: Airflow's get what they need as connections.
+        for name in environment:
+            os.environ.pop(name, None)
+        stack.start()
+        os.environ.update(environment)
+        client = stack.client()
+        provisioning.apply(client, load_settings(file), environment)
+        stack.wait_for_dags(dag_ids())
+        yield Days(stack, client, Galaxy.open(load_settings(file)), served, sources, file)
+    finally:
+        stack.stop(grace=3)
+        for name, value in former.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def test_a_source_by_the_form_in_a_browser(days: Days, tmp_path: Path) -> None:
+    """Log in, fill in the form, trigger, wait: the release holds what the folder held."""
+    with browser() as page:
+        page.goto(days.stack.url)
+        page.fill("input[name=username]", USER)
+        page.fill("input[name=password]", days.stack.password)
+        page.keyboard.press("Enter")
+        page.wait_for_url(lambda url: "login" not in url)
+        page.goto(f"{days.stack.url}/dags/galaxy_ingest")
+        page.get_by_role("button", name="Trigger").first.click()
+        page.locator("#element_name").fill("shapes")
+        page.locator("#element_location").fill(str(days.folder / "shapes"))
+        page.locator("#element_licence").fill("CC0-1.0")
+        page.get_by_role("dialog").get_by_role("button", name="Trigger").click()
+        page.wait_for_url("**/runs/**")
+    days.settled()
+    assert [run["partition_key"] for run in days.runs("galaxy_generate")] == ["shapes"]
+    assert [one.version for one in published(days.galaxy)] == [1]
+    harvest = Harvest(days.galaxy)
+    assert harvest.pending == 0
+    rows = days.samples()
+    assert {row["id"] for row in rows} == {pair.pair for pair in harvest.samples} != set()
+    assert {row["conversations"][1]["from"] for row in rows} == {"gpt"}
+    claims = {claim.image: claim for claim in days.galaxy.registry.claims()}
+    assert {claim.source for claim in claims.values()} == {"shapes"}
+    assert {pair.image for pair in harvest.samples} <= set(claims)
+
+
+def test_a_second_source_later_asks_only_its_units(days: Days) -> None:
+    before = days.asked()
+    first = {row["id"] for row in days.samples(1)}
+    days.client.trigger("galaxy_ingest", {"name": "photos", "location": str(days.folder / "photos")})
+    days.settled()
+    assert days.asked()["filter"] - before["filter"] == 3 * K
+    assert days.models.stats()["asked_again"] == []
+    assert [one.version for one in published(days.galaxy)] == [1, 2]
+    second = {row["id"] for row in days.samples(2)}
+    assert first < second
+    sources = {claim.image: claim.source for claim in days.galaxy.registry.claims()}
+    assert {sources[pair.image] for pair in Harvest(days.galaxy).samples} == {"shapes", "photos"}
+
+
+def test_a_taxonomy_that_a_person_approved_is_announced_to_all_sources(days: Days) -> None:
+    run = days.client.trigger("galaxy_taxonomy", {"max_new": 6})
+    path = f"dags/galaxy_taxonomy/dagRuns/{quote(run, safe='')}/taskInstances/approve/-1/hitlDetails"
+    wait(lambda: any(t["state"] == "awaiting_input" for t in days.client.tasks("galaxy_taxonomy", run)), 120)
+    asked = days.client.call("GET", path)
+    proposal = Catalogue(days.galaxy).proposal(1)
+    assert len(proposal.added) == 6
+    assert f"**{len(proposal.added)} new nodes**" in asked["body"]
+    assert len(Catalogue(days.galaxy).versions()) == 1  # nothing is published before somebody decides
+    days.client.call("PATCH", path, {"chosen_options": ["Approve"], "params_input": {}})
+    days.settled()
+    assert days.client.run("galaxy_taxonomy", run)["state"] == "success"
+    assert Catalogue(days.galaxy).version().nodes == proposal.nodes
+    last = announcements.announced(days.galaxy)[-1]
+    assert (last.reason, last.sources, last.open) == ("taxonomy", ["photos", "shapes"], [])
+    assert sorted(each["partition_key"] for each in days.runs("galaxy_generate")[-2:]) == ["photos", "shapes"]
+    assert days.models.stats()["asked_again"] == []
+
+
+def test_a_rejected_taxonomy_is_not_published(days: Days) -> None:
+    versions = len(Catalogue(days.galaxy).versions())
+    run = days.client.trigger("galaxy_taxonomy", {"max_new": 2})
+    path = f"dags/galaxy_taxonomy/dagRuns/{quote(run, safe='')}/taskInstances/approve/-1/hitlDetails"
+    wait(lambda: any(t["state"] == "awaiting_input" for t in days.client.tasks("galaxy_taxonomy", run)), 120)
+    days.client.call("PATCH", path, {"chosen_options": ["Reject"], "params_input": {}})
+    days.settled()
+    states = {task["task_id"]: task["state"] for task in days.client.tasks("galaxy_taxonomy", run)}
+    assert (states["publish"], states["announce"]) == ("skipped", "skipped")
+    assert len(Catalogue(days.galaxy).versions()) == versions
+
+
+def test_a_backfill_of_one_of_two_sources(days: Days) -> None:
+    before, generated = days.asked(), len(days.runs("galaxy_generate"))
+    releases = len(published(days.galaxy))
+    days.client.trigger("galaxy_backfill", {"sources": ["photos"], "dry_run": False})
+    days.settled()
+    assert [run["partition_key"] for run in days.runs("galaxy_generate")[generated:]] == ["photos"]
+    assert days.last("galaxy_generate")["state"] == "success"
+    assert days.asked() == before  # all of it was answered
+    assert len(published(days.galaxy)) == releases  # nothing changed: no release
+    run = days.client.trigger("galaxy_backfill", {"sources": ["shapes"]})  # a dry run
+    days.settled()
+    assert len(days.runs("galaxy_generate")) == generated + 1
+    (plan,) = [task for task in days.client.tasks("galaxy_backfill", run) if task["task_id"] == "plan"]
+    links = f"dags/galaxy_backfill/dagRuns/{quote(run, safe='')}/taskInstances/plan/links"
+    href = days.client.call("GET", links)["extra_links"]["Plan"]
+    assert href == f"/galaxy/reports/{days.client.xcom(plan)['page']}"
+    with browser() as page:
+        assert page.goto(days.stack.url + href).status == 401  # anonymous
+        page.goto(days.stack.url)
+        page.fill("input[name=username]", USER)
+        page.fill("input[name=password]", days.stack.password)
+        page.keyboard.press("Enter")
+        page.wait_for_url(lambda url: "login" not in url)
+        page.goto(days.stack.url + href)
+        assert "shapes: 2 shards" in page.locator("body").inner_text()
+        assert page.goto(f"{days.stack.url}/galaxy/reports/no-such-page").status == 404
+        assert page.goto(f"{days.stack.url}/galaxy/reports/..%2F..%2Ftaskgalaxy.json").status in {404, 422}
+        page.goto(f"{days.stack.url}/galaxy/")
+        assert "photos" in page.locator("body").inner_text()
+
+
+def test_a_killed_lane_cleared_in_the_ui_costs_what_was_in_flight(days: Days) -> None:
+    before = days.models.stats()
+    days.models.control(latency=0.3)
+    days.client.trigger("galaxy_ingest", {"name": "documents", "location": str(days.folder / "documents")})
+    try:
+        victim = wait(lambda: _running(days, "documents", "filter"), 120)
+        wait(lambda: days.models.stats()["requests"] >= before["requests"] + 2, 60)
+        _kill(victim["pid"])
+    finally:
+        days.models.control(latency=0)
+    run = victim["dag_run_id"]
+    body = {
+        "dry_run": False,
+        "dag_run_id": run,
+        "task_ids": [[victim["task_id"], victim["map_index"]]],
+        "only_failed": False,
+        "include_downstream": True,
+    }
+    days.client.call("POST", "dags/galaxy_generate/clearTaskInstances", body)
+    days.settled()
+    assert days.client.run("galaxy_generate", run)["state"] == "success"
+    stats = days.models.stats()
+    assert Harvest(days.galaxy).pending == 0
+    twice = [each for each in stats["asked_again"] if each not in before["asked_again"]]
+    assert all(each["asked"] == 2 for each in twice)
+    # A lane of few images asks one request each, of K units; what a kill may lose is a second's unflushed replies too.
+    assert len(twice) <= 3 * K
+    assert {claim.source for claim in days.galaxy.registry.claims()} == {"documents", "photos", "shapes"}
+    assert {row["id"] for row in days.samples()} == {pair.pair for pair in Harvest(days.galaxy).samples}
+
+
+def test_a_scheduled_watch_finds_nothing_and_then_a_file(days: Days) -> None:
+    seen = len(days.runs("galaxy_watch"))
+    generated = len(days.runs("galaxy_generate"))
+    announced = announcements.seen(days.galaxy)
+    raw = yaml.safe_load(days.settings.read_text("utf-8"))
+    raw["airflow"]["schedules"]["watch"] = "* * * * *"
+    days.settings.write_text(yaml.safe_dump(raw), "utf-8")
+    wait(lambda: sum(run["state"] == "success" for run in days.runs("galaxy_watch")) > seen, 150)
+    first = days.last("galaxy_watch")
+    assert first["run_type"] == "scheduled"
+    assert announcements.seen(days.galaxy) == announced
+    assert len(days.runs("galaxy_generate")) == generated  # nothing new: nothing runs downstream
+    (days.folder / "shapes" / "a new one.png").write_bytes(_another(days.folder))
+    before = days.asked()
+    wait(lambda: announcements.seen(days.galaxy) > announced, 150)
+    days.client.call("PATCH", "dags/galaxy_watch", {"is_paused": True})
+    days.settled()
+    assert [run["partition_key"] for run in days.runs("galaxy_generate")[generated:]] == ["shapes"]
+    assert days.asked()["filter"] - before["filter"] == K  # of the one new image
+    files = {claim.file for claim in days.galaxy.registry.claims() if claim.source == "shapes"}
+    assert "a new one.png" in files
+
+
+def test_keys_are_in_connections_alone(days: Days) -> None:
+    """The models' key and the store's are nowhere in what Airflow and the store keep."""
+    secret = os.environ["AWS_SECRET_ACCESS_KEY"]
+    connection = days.client.call("GET", "connections/galaxy_model_sim-teacher")
+    assert connection["password"] in {None, "***"}
+    searched = 0
+    for path in days.stack.folder.rglob("*"):
+        if path.is_file() and path.suffix in {".log", ".db", ".db-wal", ".yaml", ".json", ".cfg", ""}:
+            raw = path.read_bytes()
+            searched += 1
+            for key in (CANARY, secret):
+                assert key.encode() not in raw, f"{path} holds a key"
+    assert searched > 20
+    for listed in days.galaxy.store.list(""):
+        raw = days.galaxy.store.get(listed.key)
+        assert CANARY.encode() not in raw
+        assert secret.encode() not in raw
+
+
+def _another(folder: Path) -> bytes:
+    """An image that no source holds."""
+    from io import BytesIO
+
+    from PIL import Image, ImageOps
+
+    out = BytesIO()
+    with Image.open(sorted((folder / "shapes").glob("*.png"))[0]) as image:
+        ImageOps.flip(image.convert("RGB")).save(out, "PNG")
+    return out.getvalue()
+
+
+def _running(days: Days, source: str, name: str) -> dict[str, Any] | None:
+    """A running task instance of this name in the source's run; its process is known."""
+    for run in days.client.runs("galaxy_generate", state="running"):
+        if run["partition_key"] == source:
+            for task in days.client.tasks("galaxy_generate", run["dag_run_id"]):
+                if task["task_id"].endswith(f".{name}") and task["state"] == "running" and task["pid"]:
+                    return task
+    return None
+
+
+def _kill(pid: int) -> None:
+    """As a machine that loses power: the task's process and whoever minds it."""
+    process = psutil.Process(pid)
+    family = [process, *process.children(recursive=True)]
+    for each in family:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            each.send_signal(signal.SIGKILL)
+
+
+def wait(found: Callable[[], Any], seconds: float) -> Any:
+    """What ``found`` gives once it gives something."""
+    give_up = time.monotonic() + seconds
+    while not (value := found()):
+        assert time.monotonic() < give_up, f"nothing in {seconds} s"
+        time.sleep(0.5)
+    return value
