@@ -42,8 +42,8 @@ browser:
 	  apt-get update -q && apt-get install -qy --no-install-recommends chromium; } || \
 	  echo "No Chromium: the tests of the web UI are skipped (sudo apt-get install chromium)."
 
-test: $(if $(ENCODERS),$(VENV)/.encoders,$(VENV)/.dev) browser  ## the whole test suite (ENCODERS=1: with torch, too)
-	@$(RUN) -m pytest --cov=taskgalaxy_ops --cov-report=term:skip-covered
+test: $(if $(ENCODERS),$(VENV)/.encoders,$(VENV)/.dev) browser  ## the whole test suite (ENCODERS=1: with torch; COVERAGE=1)
+	@$(RUN) -m pytest $(if $(COVERAGE),--cov=taskgalaxy_ops --cov-report=term:skip-covered)
 
 # Postgres and Redis are Debian's: root installs what is missing, anybody else is told.
 test-cluster: $(VENV)/.dev  ## the composed stack without Docker: Postgres, Redis, Celery workers, one of them killed

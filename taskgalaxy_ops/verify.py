@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 from taskgalaxy_ops.canonical import fingerprint, sha256_hex
@@ -13,7 +14,7 @@ from taskgalaxy_ops.galaxy import Galaxy
 from taskgalaxy_ops.generation import TABLES
 from taskgalaxy_ops.progress import Progress, Silent
 from taskgalaxy_ops.publishing import Published, published
-from taskgalaxy_ops.records import Claim, FileReject, Image, LabelReject, Match, Node
+from taskgalaxy_ops.records import Claim, FileReject, FileVersion, Image, LabelReject, Match, Node
 from taskgalaxy_ops.release import MANIFEST
 from taskgalaxy_ops.storage import keys, rows
 from taskgalaxy_ops.storage.journal import Journal
@@ -74,6 +75,8 @@ def _logs(galaxy: Galaxy) -> _Checks:
         keys.VERSIONS_LOG,
         keys.RELEASES_LOG,
         keys.EDITS_LOG,
+        keys.PROPOSALS_LOG,
+        keys.ANNOUNCEMENTS_LOG,
         keys.journal(keys.TAXONOMY_HOME),
     ):
         yield "log", lambda prefix=prefix: _read_log(galaxy, prefix)  # type: ignore[misc]
@@ -85,13 +88,16 @@ def _read_log(galaxy: Galaxy, prefix: str) -> None:
 
 def _registry(galaxy: Galaxy) -> _Checks:
     for scan in galaxy.registry.scans().values():
-        for ref, record in ((scan.claims, Claim), (scan.rejects, FileReject)):
+        for ref, record in ((scan.claims, Claim), (scan.rejects, FileReject), (scan.files, FileVersion)):
+            if ref is None:  # of a scan that kept no listing
+                continue
             yield "table", lambda ref=ref, record=record: _table(galaxy, ref, record)  # type: ignore[misc]
 
 
 def _taxonomy(galaxy: Galaxy) -> _Checks:
     # The logs as they lie: a catalogue would publish the seeds where there is none, and load the encoder.
-    for version in Log(galaxy.store, keys.VERSIONS_LOG).read():
+    logs = (Log(galaxy.store, prefix).read() for prefix in (keys.VERSIONS_LOG, keys.PROPOSALS_LOG))
+    for version in chain.from_iterable(logs):
         for name, record in (("nodes", Node), ("rejects", LabelReject)):
             ref = TableRef(**version.body[name])
             yield "table", lambda ref=ref, record=record: _table(galaxy, ref, record)  # type: ignore[misc]

@@ -7,6 +7,7 @@ port for each that a service exposes, paths in a container become folders of its
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shlex
@@ -255,6 +256,7 @@ class Cluster:
         self.folder = folder
         self.compose = composed(variables)
         self.own_image = self.compose["x-own"]["image"]
+        self._known: dict[int, str] = {}  # processes by id, with their start
         self.more = {name: dict(each) for name, each in (more or {}).items()}
         self.tools = [str(path) for path in sorted(Path("/usr/lib/postgresql").glob("*/bin"))[-1:]]
         chosen = {
@@ -338,22 +340,40 @@ class Cluster:
 
     def down(self) -> None:
         """Stop all, what depends on others first; and whatever a service may have left."""
+        self._know()
         for container in reversed(self.services.values()):
             container.stop(grace=2)
         for pid in self.left():
-            os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
     def left(self) -> list[int]:
         """Processes of this cluster that still run."""
+        self._know()
+        return sorted(pid for pid, born in self._known.items() if born_at(pid) == born)
+
+    def _know(self) -> None:
+        """By their mark; and by their parents, since a process that names itself overwrites its environment."""
         mark = f"{MARK}={self.folder}".encode()
-        found = []
+        found = {
+            pid for service in self.services.values() if service.pid for pid in (service.pid, *descendants(service.pid))
+        }
         for entry in Path("/proc").glob("[0-9]*"):
-            try:
+            with contextlib.suppress(OSError):
                 if mark in (entry / "environ").read_bytes().split(b"\0"):
-                    found.append(int(entry.name))
-            except OSError:
-                continue
-        return found
+                    found.add(int(entry.name))
+        for pid in found:
+            if (born := born_at(pid)) is not None:
+                self._known.setdefault(pid, born)
+
+
+def born_at(pid: int) -> str | None:
+    """When a process started, in ticks since the machine did; None where it has ended."""
+    try:
+        state, *rest = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace").rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if state in "ZX" else rest[18]
 
 
 def descendants(pid: int) -> list[int]:

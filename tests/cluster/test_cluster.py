@@ -56,7 +56,7 @@ def raw_settings(base_url: str, store: str) -> dict[str, Any]:
         "store": store,
         "sources": {"shapes": {"location": "builtin:shapes", "limit": IMAGES}},
         "ingest": {"shard_images": 1},
-        "match": {"k": 16},
+        "match": {"k": 40},
         "write": {"variants": ["plain", "chain_of_thought"]},
         "teacher": model("sim-teacher"),
         "judges": [model(f"sim-judge-{letter}") for letter in "abc"],
@@ -131,8 +131,7 @@ def stack(monkeypatch: pytest.MonkeyPatch, terminated: None) -> Iterator[Stack]:
             monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", keys["secret"])
             client = AirflowClient(cluster.address("api-server", "8080"), "admin", variables["AIRFLOW_PASSWORD"])
             yield Stack(cluster, client, parse_settings(raw))
-            left_before = set(cluster.left())
-            assert left_before, "the mark of the cluster's processes is not in their environment"
+            assert len(cluster.left()) > len(cluster.services) - 2, "the cluster does not know its processes"
         assert cluster.left() == [], "something of the cluster still runs"
     finally:
         kept = Path("build") / "cluster-logs"
@@ -175,13 +174,13 @@ def test_a_killed_worker_loses_nothing(stack: Stack) -> None:
         assert not failed, [(task["task_id"], client.log(task)[-5:]) for task in failed]
         return Counter(task["state"] for task in tasks if task["task_id"].endswith(".vote"))
 
+    def voted() -> int:
+        return int(stack.simulator("stats")["units"]["by_stage"].get("vote", 0))
+
     def middle() -> bool:
         states = votes()
         assert states["success"] < LANES, "the votes were over before the kill"
-        return states["success"] >= 3 and states["running"] >= 2
-
-    def voted() -> int:
-        return int(stack.simulator("stats")["units"]["by_stage"]["vote"])
+        return states["success"] >= 3 and states["running"] >= 2 and voted() > 0
 
     wait("the middle of the votes", middle, give_up)
     stack.simulator("control", {"latency": LATENCY})

@@ -14,7 +14,10 @@ from taskgalaxy_ops.storage.log import Log
 _HEX = st.text("0123456789abcdef", min_size=32, max_size=64)
 _NUMBER = st.integers(1, 10**10 - 1)
 _STAGE = st.sampled_from(["ingest", "embed", "match", "filter", "write", "vote"])
-_LOGS = ["settings", "registry", "budget", "taxonomy/versions", "releases/log", "edits"]
+_LOGS = [
+    *("settings", "registry", "budget", "taxonomy/versions", "taxonomy/proposals", "releases/log", "edits"),
+    "announcements",
+]
 
 
 def _entry(log: str, number: int) -> str:
@@ -29,6 +32,7 @@ _KEYS = st.one_of(
     st.builds(keys.data, _HEX, _HEX),
     st.builds(keys.marker, _HEX | st.just(keys.TAXONOMY_HOME), _STAGE, _HEX, _HEX),
     st.builds(keys.encoder, _HEX),
+    st.builds(keys.report, _HEX),
     st.builds(lambda version, name: keys.release(version) + name, st.integers(1, 999_999), _HEX),
 )
 
@@ -73,6 +77,7 @@ def test_the_layout_is_as_written_down() -> None:
             "marker": "homes/home/markers/stage.key.output.json",
             "markers": "homes/home/markers/",
             "release": "releases/v000007/",
+            "report": "reports/name.html",
             "type_embeddings": "embeddings/encoder/types",
         },
     )

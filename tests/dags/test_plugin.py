@@ -1,0 +1,173 @@
+"""What the plugin adds: schedules, alerts that really go out, and the text that a person decides upon."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from dags.bag import bag
+from dags.test_runs import run
+from taskgalaxy_ops import reporting
+from taskgalaxy_ops.catalogue import Proposal
+from taskgalaxy_ops.records import LabelReject, Node
+from taskgalaxy_ops.settings import Settings, parse_settings
+
+
+def test_samples_or_a_cron_start_a_release() -> None:
+    """The schedule survives Airflow's database, keeps one run for all partitions, and ticks."""
+    import pendulum
+    from airflow.serialization.decoders import decode_timetable
+    from airflow.serialization.encoders import encode_timetable
+    from airflow.timetables.base import TimeRestriction
+
+    bag()  # puts the plugins on the path
+    from galaxy_airflow.timetables import PartitionsOrCron
+    from galaxy_defaults import SAMPLES
+
+    encoded = encode_timetable(PartitionsOrCron(assets=SAMPLES, cron="30 4 * * *"))
+    there: Any = decode_timetable(json.loads(json.dumps(encoded)))
+    assert isinstance(there, PartitionsOrCron)
+    assert there.partitioned
+    assert there.can_be_scheduled
+    assert [key.name for key, _ in there.asset_condition.iter_assets()] == ["galaxy_samples"]
+    assert there.get_partition_mapper(name="galaxy_samples").to_downstream("photos") == PartitionsOrCron.KEY
+    info = there.next_dagrun_info(
+        last_automated_data_interval=None, restriction=TimeRestriction(None, None, catchup=False)
+    )
+    assert info.partition_key == PartitionsOrCron.KEY
+    assert (info.run_after.hour, info.run_after.minute) == (4, 30)
+    assert info.run_after > pendulum.now("UTC")
+
+
+@pytest.fixture
+def hook() -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """A webhook's URL, and what it was sent."""
+    sent: list[dict[str, Any]] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            sent.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}", sent
+    server.shutdown()
+
+
+@pytest.mark.usefixtures("database")
+def test_a_failed_task_is_told_to_the_webhook(
+    settings_of: Callable[..., Settings],
+    hook: tuple[str, list[dict[str, Any]]],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    url, sent = hook
+    monkeypatch.setenv("AIRFLOW_CONN_GALAXY_ALERTS", json.dumps({"conn_type": "http", "host": url}))
+    settings_of(airflow={"retries": 0, "notify": {"by": "webhook"}})
+    assert run("galaxy_ingest", name="{{ conn.galaxy_alerts }}", location="/no/such/folder")["register"] == "failed"
+    (told,) = sent
+    assert told["text"].startswith("TaskGalaxy: galaxy_ingest.register failed in run manual__")
+    assert "source '{{ conn.galaxy_alerts }}': /no/such/folder is no folder" in told["text"]  # text, never a template
+    monkeypatch.setenv("AIRFLOW_CONN_GALAXY_ALERTS", json.dumps({"conn_type": "http", "host": "http://127.0.0.1:9"}))
+    assert run("galaxy_ingest", name="x", location="/no/such/folder")["register"] == "failed"
+    assert "the alert could not be sent by webhook" in caplog.text
+    assert "/no/such/folder is no folder" in caplog.text  # the failure's own reason stands
+
+
+@pytest.mark.parametrize(
+    ("by", "module", "cls"), [("email", "smtp", "SmtpNotifier"), ("slack", "slack", "SlackNotifier")]
+)
+def test_mail_and_slack_go_through_their_providers(
+    by: str, module: str, cls: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import importlib
+
+    bag()
+    from galaxy_airflow import alerts
+
+    made: list[dict[str, Any]] = []
+
+    class Notifier:
+        def __init__(self, **arguments: Any) -> None:
+            made.append(arguments)
+
+        def notify(self, context: Any) -> None:
+            made[-1]["notified"] = True
+
+    place = importlib.import_module(f"airflow.providers.{module}.notifications.{module}")
+    monkeypatch.setattr(place, cls, Notifier)
+    chosen = SimpleNamespace(by=by, connection="mine", to=("#alerts",))
+    alerts._send(chosen, "<b>broken</b>", {})
+    assert made[0]["notified"]
+    assert "mine" in made[0].values()
+    assert "<b>" not in made[0].get("html_content", "")
+
+
+def test_alerts_need_somebody_to_go_to() -> None:
+    from taskgalaxy_ops.errors import SettingsError
+
+    raw = {"teacher": {"name": "t", "base_url": "http://x", "model": "t"}, "airflow": {"notify": {"by": "slack"}}}
+    judges = [{"name": n, "base_url": "http://x", "model": n} for n in "ab"]
+    with pytest.raises(SettingsError, match="name who gets them"):
+        parse_settings({**raw, "judges": judges})
+
+
+HOSTILE = "ocr~<img src=x onerror=alert(1)>~[a](http://evil.example) | `x` {{ conn.galaxy_store }}"
+
+
+def test_a_proposals_labels_are_text() -> None:
+    """A model's words are no HTML, no link and no template, in the form and on the page."""
+    node = Node(HOSTILE, 3, "expand", "live")
+    twin = LabelReject(HOSTILE, "near-duplicate label", "ocr~<script>", 0.97)
+    proposal = Proposal(1, 0, (node,), (node,), (twin,))
+    shown = reporting.proposal_markdown(proposal)
+    assert "<img" not in shown
+    assert "](http" not in shown
+    assert "| `x`" not in shown
+    page = reporting.proposal_page(proposal, simulated=True)
+    assert "<img src=x" not in page
+    assert "<script>" not in page
+    assert "SIMULATED" in page
+    approve = bag().dags["galaxy_taxonomy"].get_task("approve")
+    assert approve.template_fields == ("proposed",)  # neither subject nor body is rendered
+
+
+def test_links_lead_to_pages_of_ours_alone() -> None:
+    bag()
+    from galaxy_airflow.links import PageLink
+
+    def link(page: Any) -> str:
+        key = SimpleNamespace(task_id="t", map_index=-1, xcom_pull=lambda **_: {"page": page})
+        return PageLink("Plan").get_link(None, ti_key=key)
+
+    assert link("plan-0123abcd") == "/galaxy/reports/plan-0123abcd"
+    for wrong in (None, "", "../x", "http://evil.example", "a" * 200, 7):
+        assert link(wrong) == ""
+
+
+def test_pages_are_for_whoever_may_read_dags(database: Path) -> None:
+    """Every page depends on Airflow's own check; an anonymous request gets 401."""
+    bag()
+    from fastapi.testclient import TestClient
+
+    from galaxy_airflow.pages import app
+
+    open_to_all = {"/healthz"}
+    for route in app.routes:
+        if route.path not in open_to_all:
+            assert route.dependencies, f"{route.path} is open to anyone"
+    with TestClient(app) as client:
+        for path in ("/", "/reports/release-v000001"):
+            assert client.get(path).status_code == 401
