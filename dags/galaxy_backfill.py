@@ -18,7 +18,7 @@ from typing import Any
 from airflow.sdk import Param, dag, task
 
 from galaxy_airflow.links import linked
-from galaxy_defaults import COMMON, SOURCES, Receipt, announcing
+from galaxy_defaults import COMMON, ENCODERS, SOURCES, Receipt, announcing
 
 
 @dag(
@@ -67,7 +67,7 @@ from galaxy_defaults import COMMON, SOURCES, Receipt, announcing
     **COMMON,
 )
 def galaxy_backfill() -> None:
-    @task
+    @task(pool=ENCODERS, queue="encoders")
     def plan(params: dict[str, Any]) -> Receipt:
         from galaxy_airflow import steps
 

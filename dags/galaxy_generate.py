@@ -31,23 +31,26 @@ def run_stage(name: str, lane: dict[str, Any], ti: Any) -> Receipt:
     return steps.stage(name, lane, last_try=ti.try_number > ti.max_tries)
 
 
+LANE: dict[str, Any] = {"execution_timeout": LANE_TIMEOUT, "map_index_template": "lane {{ ti.map_index + 1 }}"}
+
+
 @task_group
 def lane_of_shards(lane: dict[str, Any]) -> Any:
     """One lane: its shards go through the stages, each stage as far as models and budget allow."""
 
-    @task(pool=ENCODERS, queue="encoders", execution_timeout=LANE_TIMEOUT)
+    @task(pool=ENCODERS, queue="encoders", **LANE)
     def embed_match(lane: dict[str, Any], ti: Any) -> Receipt:
         return run_stage("match", lane, ti)
 
-    @task(pool=TEACHER, queue="models", execution_timeout=LANE_TIMEOUT)
+    @task(pool=TEACHER, queue="models", **LANE)
     def filter(lane: dict[str, Any], ti: Any) -> Receipt:
         return run_stage("filter", lane, ti)
 
-    @task(pool=TEACHER, queue="models", execution_timeout=LANE_TIMEOUT)
+    @task(pool=TEACHER, queue="models", **LANE)
     def write(lane: dict[str, Any], ti: Any) -> Receipt:
         return run_stage("write", lane, ti)
 
-    @task(pool=JUDGES, queue="models", execution_timeout=LANE_TIMEOUT)
+    @task(pool=JUDGES, queue="models", **LANE)
     def vote(lane: dict[str, Any], ti: Any) -> Receipt:
         return run_stage("vote", lane, ti)
 

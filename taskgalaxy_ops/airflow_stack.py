@@ -27,6 +27,13 @@ from taskgalaxy_ops.services import LOOPBACK, Service, ServiceError
 
 USER = "admin"
 ROOT = Path(__file__).resolve().parents[1]  # of the repository: dags/ and plugins/ lie in it
+# Airflow imports this at the start of each of its processes. LocalExecutor's tasks are forks of the scheduler.
+_LOCAL_SETTINGS = """# Made by TaskGalaxy: what each task needs is imported once, in the scheduler that they fork from.
+import sys
+
+if "scheduler" in sys.argv:
+    import boto3, openai, pyarrow.parquet, taskgalaxy_ops.cli
+"""
 _HEARTBEAT_LOST = 20  # seconds after which a task whose process is gone counts as such
 
 
@@ -93,15 +100,22 @@ class _ApiServer(_Part):
 class AirflowStack:
     """One Airflow in ``<folder>``. ``with`` starts and stops it; ``start`` alone leaves it running.
 
-    settings: the file that its tasks read. parallelism: tasks at once.
+    settings: the file that its tasks read. parallelism: tasks at once. parse_seconds: how often each DAG file is parsed
+    anew, which costs a second of CPU; it is what a changed schedule waits for.
     """
 
     def __init__(
-        self, folder: Path, settings: Path, *, parallelism: int = 4, more: Mapping[str, str] | None = None
+        self,
+        folder: Path,
+        settings: Path,
+        *,
+        parallelism: int = 4,
+        parse_seconds: int = 600,
+        more: Mapping[str, str] | None = None,
     ) -> None:
         self.folder = folder.resolve()
         self._settings = settings.resolve()
-        self._parallelism = parallelism
+        self._parallelism, self._parse_seconds = parallelism, parse_seconds
         self._more = dict(more or {})  # environment variables
         self.api = _ApiServer(self, ["api-server"])
         self.parts: list[_Part] = [
@@ -150,6 +164,7 @@ class AirflowStack:
             "SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.5",
             "SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "10",
             "DAG_PROCESSOR__PARSING_PROCESSES": "1",
+            "DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": str(self._parse_seconds),
             "LOGGING__LOGGING_LEVEL": "INFO",
             "USAGE_DATA_COLLECTION__ENABLED": "False",
         }
@@ -185,6 +200,9 @@ class AirflowStack:
         opened = os.open(passwords, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(opened, "w") as file:
             file.write(f'{{"{USER}": "{self.password}"}}')
+        local_settings = self.home / "config" / "airflow_local_settings.py"
+        local_settings.parent.mkdir(exist_ok=True)
+        local_settings.write_text(_LOCAL_SETTINGS, encoding="utf-8")
         environment = {**os.environ, **self.environment()}
         done = subprocess.run(
             [sys.executable, "-m", "airflow", "db", "migrate"], env=environment, capture_output=True, text=True

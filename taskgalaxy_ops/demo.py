@@ -58,7 +58,7 @@ def up(chosen: argparse.Namespace) -> int:
         variables = [f"export {name}={value}" for name, value in seaweed.environment.items()]
         os.environ.update(seaweed.environment)
         settings = _up_settings(folder / "taskgalaxy.yaml", simulator.base_url)
-        stack = AirflowStack(folder, settings, more={"TASKGALAXY_CACHE": str(folder / "sources")})
+        stack = AirflowStack(folder, settings, parse_seconds=30, more={"TASKGALAXY_CACHE": str(folder / "sources")})
         undo.callback(stack.stop)
         _start(stack, load_settings(settings))
         undo.pop_all()

@@ -135,7 +135,7 @@ def stage(name: str, lane: Mapping[str, Any], last_try: bool) -> dict[str, Any]:
 
 
 def announce_samples(outlet: Any, source: str, lane_plans: Sequence[Mapping[str, Any]], votes: Sequence[Any]) -> None:
-    """A run of a source has ended, whole or not: a release may be waiting for it."""
+    """A run of a source has ended, whole or not: a release may be waiting for it. ``lane_plans`` empty: of none."""
     galaxy = opened()
     upto = lane_plans[0]["upto"] if lane_plans else announcements.seen(galaxy)
     pending = sum(each["pending"] for each in votes)
@@ -145,10 +145,12 @@ def announce_samples(outlet: Any, source: str, lane_plans: Sequence[Mapping[str,
 
 
 def complete(
-    source: str, lane_plans: Sequence[Mapping[str, Any]], votes: Sequence[Mapping[str, Any]]
+    source: str, lane_plans: Sequence[Mapping[str, Any]] | None, votes: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any]:
-    """Green if every lane is whole; else red, and names what is missing and why."""
+    """Green if every lane is whole; else red, and names what is missing and why. ``lane_plans`` None: none was made."""
     began = time.monotonic()
+    if lane_plans is None:
+        raise PendingError(f"{source}: the task `lanes` failed, and its log says why. Mend it, then clear it.")
     pending = sum(each["pending"] for each in votes)
     reasons = list(dict.fromkeys(reason for each in votes for reason in each["reasons"]))
     if len(votes) < len(lane_plans):

@@ -56,7 +56,7 @@ def raw_settings(base_url: str, store: str) -> dict[str, Any]:
         "store": store,
         "sources": {"shapes": {"location": "builtin:shapes", "limit": IMAGES}},
         "ingest": {"shard_images": 1},
-        "match": {"k": 40},
+        "match": {"k": 32},
         "write": {"variants": ["plain", "chain_of_thought"]},
         "teacher": model("sim-teacher"),
         "judges": [model(f"sim-judge-{letter}") for letter in "abc"],
@@ -222,23 +222,16 @@ def test_a_killed_worker_loses_nothing(stack: Stack) -> None:
     for counts in harvest.funnel:
         assert counts.units_in == counts.units_out + sum(counts.rejects.values()) + counts.pending
     assert not verify(galaxy).damage
-    home_of = {
-        unit: home.home
-        for home in galaxy.registry.homes()
-        for reply in Journal(galaxy.store, home.home).replies()
-        for unit in reply["units"]
-    }
-    asked = sum(
-        len(reply["units"]) for home in galaxy.registry.homes() for reply in Journal(galaxy.store, home.home).replies()
-    )
-    assert asked == len(home_of), "the journals hold a unit twice"
+    replies = [reply for home in galaxy.registry.homes() for reply in Journal(galaxy.store, home.home).replies()]
+    units = [unit for reply in replies for unit in reply["units"]]
+    asked = len(units)
+    assert asked == len(set(units)), "the journals hold a unit twice"
     assert stats["units"]["distinct"] == asked
     again = stats["asked_again"]
     assert all(each["asked"] == 2 for each in again), "a unit was asked more than twice"
-    # A killed task loses its requests in flight and what it had not flushed: of its own homes, in its own stage.
+    # A killed task loses its requests in flight, and the judge's before them whose replies it had not flushed.
     assert again, "nothing was in flight when the worker was killed"
     assert {each["stage"] for each in again} <= {task["task_id"].rpartition(".")[2] for task in retried}
-    assert len({home_of[each["unit"]] for each in again}) <= len(retried) * -(-IMAGES // LANES)
     settings = stack.settings
     assert len(again) <= len(retried) * 2 * settings.teacher.concurrency * settings.run.units_a_request
 
