@@ -88,13 +88,13 @@ def galaxy_generate() -> None:
         from galaxy_airflow import steps
 
         source = source_of(dag_run, params)
-        steps.announce_samples(outlet_events[SAMPLES], source, list(lanes or []), list(votes or []))
+        steps.announce_samples(outlet_events[SAMPLES], source, list(lanes or []), steps.several(votes))
 
     @task(trigger_rule=TriggerRule.ALL_DONE, retries=0)
     def complete(lanes: Any, votes: Any, dag_run: Any, params: dict[str, Any]) -> Receipt:
         from galaxy_airflow import steps
 
-        return steps.complete(source_of(dag_run, params), lanes, list(votes or []))
+        return steps.complete(source_of(dag_run, params), lanes, steps.several(votes))
 
     dealt = lanes()
     votes = lane_of_shards.expand(lane=dealt)

@@ -46,13 +46,13 @@ def galaxy_watch() -> None:
     def announce(registered: Any, outlet_events: Any) -> Receipt:
         from galaxy_airflow import steps
 
-        return steps.announce(outlet_events[SOURCES], [each["source"] for each in registered or []], "watch")
+        return steps.announce(outlet_events[SOURCES], [each["source"] for each in steps.several(registered)], "watch")
 
     @task(trigger_rule=TriggerRule.ALL_DONE)
     def complete(changed: Any, registered: Any) -> None:
         from galaxy_airflow import steps
 
-        steps.still_failing(list(registered or []), list(changed or []))
+        steps.still_failing(steps.several(registered), list(changed or []))
 
     changed = look()
     registered = register.expand(source=changed)

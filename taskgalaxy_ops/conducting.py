@@ -18,6 +18,7 @@ from taskgalaxy_ops import announcements
 from taskgalaxy_ops.airflow_client import AirflowClient
 from taskgalaxy_ops.airflow_stack import failure
 from taskgalaxy_ops.catalogue import Catalogue
+from taskgalaxy_ops.errors import TaskGalaxyError
 from taskgalaxy_ops.galaxy import Galaxy
 
 _POLL_SECONDS = 1.0
@@ -68,14 +69,19 @@ class Conductor:
         self._client.trigger("galaxy_release", {"partial": True})
         self.settle()
 
-    def settle(self) -> None:
-        """Show the runs until nothing is at work, and nothing that was announced waits for its run."""
-        with _board() as board:
-            self._follow(board)
+    def settle(self, seconds: float | None = None) -> None:
+        """Show the runs until nothing is at work, and nothing that was announced waits for its run.
 
-    def _follow(self, board: _Board) -> None:
+        Raises TaskGalaxyError where that takes longer than ``seconds``.
+        """
+        with _board() as board:
+            self._follow(board, None if seconds is None else time.monotonic() + seconds)
+
+    def _follow(self, board: _Board, give_up: float | None) -> None:
         quiet_since = time.monotonic()
         while True:
+            if give_up is not None and time.monotonic() > give_up:
+                raise TaskGalaxyError("airflow: runs are still at work. See its web UI.")
             at_work = self._look(board)
             now = time.monotonic()
             if at_work or (announcements.awaited(self._galaxy) and now - quiet_since < _AWAITED_SECONDS):

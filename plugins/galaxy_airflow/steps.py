@@ -23,6 +23,13 @@ from taskgalaxy_ops.verify import verify
 _SHOWN = 20
 
 
+def several(results: Any) -> list[Mapping[str, Any]]:
+    """The results of mapped tasks that have one, as a list. Of a mapped group of one, Airflow gives it bare."""
+    if results is None:
+        return []
+    return [results] if isinstance(results, Mapping) else [each for each in results if each is not None]
+
+
 # --- sources
 
 

@@ -153,6 +153,14 @@ def test_generate_and_release(settings_of: Callable[..., Settings], models: Mode
     assert manifest["counts"]["samples"] == manifest["counts"]["train"] == manifest["counts"]["task_types"]
 
 
+def test_generate_in_one_lane(settings_of: Callable[..., Settings], shapes: Path) -> None:
+    """Airflow hands on what one mapped task gave in another form than what several gave."""
+    galaxy = Galaxy.open(settings_of(airflow={"retries": 0, "lanes": 1}))
+    ingested("mine", shapes)
+    assert run("galaxy_generate", source="mine")[""] == "success"
+    assert announcements.awaited(galaxy) == []
+
+
 def test_generate_without_a_source(settings_of: Callable[..., Settings], caplog: pytest.LogCaptureFixture) -> None:
     settings_of()
     states = run("galaxy_generate", source="nobody")
