@@ -15,7 +15,7 @@ from urllib.parse import quote, urlencode
 from taskgalaxy_ops.errors import TaskGalaxyError
 
 _TOKEN_SECONDS = 600.0  # then a new one is fetched; Airflow's own live for a day by default
-_TIMEOUT = 60.0
+_TIMEOUT = 30.0
 _PAGE = 100
 _WAITS = (0.5, 1.0, 2.0, 4.0, 8.0)  # seconds before a request is tried again that met a 5xx: none does harm twice
 
@@ -64,6 +64,9 @@ class AirflowClient:
                     continue
                 said = error.read().decode("utf-8", "replace")[:500]
                 raise AirflowError(f"airflow {method} {url}: {error.code}, {said}", error.code) from error
+            except TimeoutError as error:  # it is there, and busy
+                if wait is None:
+                    raise AirflowError(f"airflow at {self.url} does not answer {method} {url} ({error}).") from error
             except OSError as error:
                 raise AirflowError(f"airflow at {self.url} cannot be reached ({error}). Is it running?") from error
         raise AssertionError("unreachable")
