@@ -105,8 +105,7 @@ def test_the_demo_through_airflow_goes_on_after_a_kill_of_everything(images: Pat
     folder = tmp_path / "the demo"
     process = start(folder, images)
     try:
-        requests_reach(folder, process, 40)
-        time.sleep(4)  # so that some of it is older than what a kill may lose
+        requests_reach(folder, process, 72)  # the taxonomy's, half a minute old, and the first of the filter
     finally:
         kill(folder, process)
     lines = [json.loads(line) for line in (folder / "simulator-stats.jsonl").read_text("utf-8").splitlines()]
