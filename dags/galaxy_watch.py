@@ -31,10 +31,10 @@ from galaxy_defaults import COMMON, SETTINGS, SOURCES, Receipt, announcing
 )
 def galaxy_watch() -> None:
     @task
-    def look() -> list[str]:
+    def look(ti: Any) -> list[str]:
         from galaxy_airflow import steps
 
-        return steps.look()
+        return steps.look(ti)
 
     @task(map_index_template="{{ task.op_kwargs['source'] }}")
     def register(source: str) -> Receipt:
@@ -49,10 +49,10 @@ def galaxy_watch() -> None:
         return steps.announce(outlet_events[SOURCES], [each["source"] for each in steps.several(registered)], "watch")
 
     @task(trigger_rule=TriggerRule.ALL_DONE)
-    def complete(changed: Any, registered: Any) -> None:
+    def complete(changed: Any, registered: Any, ti: Any) -> None:
         from galaxy_airflow import steps
 
-        steps.still_failing(steps.several(registered), list(changed or []))
+        steps.still_failing(steps.several(registered), changed, ti.xcom_pull(task_ids="look", key="failed"))
 
     changed = look()
     registered = register.expand(source=changed)

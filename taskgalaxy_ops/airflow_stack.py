@@ -211,7 +211,7 @@ class AirflowStack:
             raise ServiceError(f"airflow db migrate failed:\n{(done.stdout + done.stderr)[-2000:]}")
 
     def stop(self, *, grace: float | None = None) -> None:
-        """Stop all of it, the scheduler first, so that it starts nothing more."""
+        """Stop all of it, side by side."""
         threads = [threading.Thread(target=part.stop, kwargs={"grace": grace}) for part in self.parts]
         for thread in threads:
             thread.start()

@@ -143,3 +143,9 @@ class Catalogue:
             for path, vector in zip(ids, vectors, strict=True):
                 found.setdefault(path, vector)
         return found
+
+
+def type_logs(galaxy: Galaxy) -> list[str]:
+    """The logs of the task types' embeddings, of every encoder that the store has used; loads none."""
+    listed = (each.key.split("/") for each in galaxy.store.list("embeddings/"))
+    return [keys.type_embeddings(name) for name in sorted({parts[1] for parts in listed if parts[2:3] == ["types"]})]

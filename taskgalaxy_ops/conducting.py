@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from rich.console import Console
 from rich.live import Live
@@ -133,12 +133,12 @@ def _over(run: Mapping[str, Any]) -> bool:
     return run["state"] in {"success", "failed"}
 
 
-class _Board:
+class _Board(Protocol):
     def show(self, rows: list[tuple[dict[str, Any], list[dict[str, Any]]]], footer: str) -> None:
-        raise NotImplementedError
+        """Show runs with their tasks."""
 
 
-class _LiveBoard(_Board):
+class _LiveBoard:
     def __init__(self, live: Live) -> None:
         self._live = live
 
@@ -150,7 +150,7 @@ class _LiveBoard(_Board):
         self._live.update(table)
 
 
-class _LineBoard(_Board):
+class _LineBoard:
     """A line for each run whenever it has come on."""
 
     def __init__(self) -> None:

@@ -42,6 +42,7 @@ from taskgalaxy_ops.storage.budget import NANO
 
 _DEMO_SETTINGS = Path(__file__).with_name("demo.yaml")
 _OWN_STORE = "s3://taskgalaxy/own-"  # and a hash: in the demo's S3
+_COUNTED = ("calls", "prompt_tokens", "completion_tokens", "cost", "list_cost")  # of a usage and of a bill
 _NEW_TYPES = 40  # nodes that the demo's expansion adds
 
 
@@ -194,7 +195,7 @@ def _run(galaxy: Galaxy, progress: Progress) -> _Run:
     else:
         release = publishing.publish(galaxy, partial=bool(harvest.pending), harvest=harvest, progress=progress)
     if grown:
-        for name in ("calls", "prompt_tokens", "completion_tokens", "cost", "list_cost"):
+        for name in _COUNTED:
             usage = harvest.result.usage
             setattr(usage, name, getattr(usage, name) + getattr(grown.usage, name))
     return _Run(receipts, grown, harvest, release, galaxy.encoder.passes if "encoder" in galaxy.__dict__ else 0)
@@ -218,8 +219,7 @@ def _conduct(galaxy: Galaxy, raw: dict[str, Any], folder: Path, servers: ExitSta
         conductor.release_partial()
         harvest = Harvest(galaxy)
     now = harvest.paid.all
-    names = ("calls", "prompt_tokens", "completion_tokens", "cost", "list_cost")
-    harvest.result.usage = Usage(**{name: getattr(now, name) - getattr(paid, name) for name in names})
+    harvest.result.usage = Usage(**{name: getattr(now, name) - getattr(paid, name) for name in _COUNTED})
     done = conductor.conducted()
     receipts = [
         IngestReceipt(

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from taskgalaxy_ops.errors import TaskGalaxyError
 from taskgalaxy_ops.galaxy import Galaxy
+from taskgalaxy_ops.models.questions import GREETING
 from taskgalaxy_ops.settings import Model, Settings
 
-GREETING = "Reply with the single word: ready"
 _FREE_BYTES = 1_000_000_000
 _SHOWN_VERSIONS = ("taskgalaxy-ops", "openai", "boto3", "pyarrow", "apache-airflow", "torch", "open_clip_torch")
 

@@ -28,13 +28,8 @@ def write(out: Path, data: ReportData) -> None:
     """Write the page whole: a reader never sees half of it."""
     out.parent.mkdir(parents=True, exist_ok=True)
     part = out.with_name(out.name + ".part")
-    part.write_text(page(data), encoding="utf-8")
+    part.write_text(render(data), encoding="utf-8")
     part.replace(out)
-
-
-def page(data: ReportData) -> str:
-    """The contact sheet, to be written as UTF-8."""
-    return render(data)
 
 
 def page_name(text: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from taskgalaxy_ops.catalogue import type_logs
 from taskgalaxy_ops.galaxy import Galaxy
 from taskgalaxy_ops.progress import Progress, Silent
 from taskgalaxy_ops.storage import keys
@@ -32,8 +33,7 @@ def unreferenced(galaxy: Galaxy, progress: Progress | None = None) -> Unreferenc
     written = {listed.key: listed.size for listed in galaxy.store.list("data/")}  # first: what comes later is in use
     used: set[str] = set()
     logs = [keys.REGISTRY_LOG, keys.VERSIONS_LOG, keys.PROPOSALS_LOG]
-    embeddings = (listed.key.split("/") for listed in galaxy.store.list("embeddings/"))
-    logs += sorted({f"embeddings/{parts[1]}/types" for parts in embeddings if parts[2:3] == ["types"]})
+    logs += type_logs(galaxy)
     for log in logs:
         for entry in Log(galaxy.store, log).read():
             used.update(_DATA_KEY.findall(repr(entry.body)))

@@ -9,6 +9,7 @@ from itertools import chain
 from typing import Any
 
 from taskgalaxy_ops.canonical import fingerprint, sha256_hex
+from taskgalaxy_ops.catalogue import type_logs
 from taskgalaxy_ops.errors import DamageError, NotFoundError
 from taskgalaxy_ops.galaxy import Galaxy
 from taskgalaxy_ops.generation import TABLES
@@ -101,9 +102,8 @@ def _taxonomy(galaxy: Galaxy) -> _Checks:
         for name, record in (("nodes", Node), ("rejects", LabelReject)):
             ref = TableRef(**version.body[name])
             yield "table", lambda ref=ref, record=record: _table(galaxy, ref, record)  # type: ignore[misc]
-    listed = (each.key.split("/") for each in galaxy.store.list("embeddings/"))
-    for encoder in sorted({parts[1] for parts in listed if parts[2:3] == ["types"]}):
-        for entry in Log(galaxy.store, keys.type_embeddings(encoder)).read():
+    for prefix in type_logs(galaxy):
+        for entry in Log(galaxy.store, prefix).read():
             ref = TableRef(**entry.body["table"])
             yield "table", lambda ref=ref: _table(galaxy, ref, None)  # type: ignore[misc]
 

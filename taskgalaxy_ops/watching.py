@@ -26,23 +26,9 @@ class Watched:
 
 def watch(galaxy: Galaxy) -> Watched:
     """Look at the settings' sources, the registered ones, and the folders below ``airflow.watch_parents``."""
-    found = Watched()
     scans = galaxy.registry.scans()
-    known = {**scans, **galaxy.settings.sources}
-    sources = {name: pipeline.source_settings(galaxy, name) for name in known}
-    for parent in galaxy.settings.airflow.watch_parents:
-        try:
-            for name, location in _below(galaxy, parent).items():
-                if not valid_name(name):
-                    found.failed[location] = "the folder's name is no name for a source: rename it"
-                    continue
-                if name in sources and sources[name].location != location:
-                    found.failed[location] = (
-                        f"a source {name!r} lies at {sources[name].location} already: rename the folder"
-                    )
-                sources.setdefault(name, SourceSettings(location=location))
-        except SourceError as error:
-            found.failed[parent] = str(error)
+    sources, failed = located(galaxy)
+    found = Watched(failed=failed)
     for name, chosen in sorted(sources.items()):
         try:
             listing = [FileVersion(file.name, file.version) for file in source_files(name, chosen, galaxy.s3_options)]
@@ -56,6 +42,25 @@ def watch(galaxy: Galaxy) -> Watched:
         else:
             found.same.append(name)
     return found
+
+
+def located(galaxy: Galaxy) -> tuple[dict[str, SourceSettings], dict[str, str]]:
+    """Where each source lies, by name, without looking into it; and which places cannot be sources, and why."""
+    known = {**galaxy.registry.scans(), **galaxy.settings.sources}
+    sources = {name: pipeline.source_settings(galaxy, name) for name in known}
+    failed: dict[str, str] = {}
+    for parent in galaxy.settings.airflow.watch_parents:
+        try:
+            for name, location in _below(galaxy, parent).items():
+                if not valid_name(name):
+                    failed[location] = "the folder's name is no name for a source: rename it"
+                    continue
+                if name in sources and sources[name].location != location:
+                    failed[location] = f"a source {name!r} lies at {sources[name].location} already: rename the folder"
+                sources.setdefault(name, SourceSettings(location=location))
+        except SourceError as error:
+            failed[parent] = str(error)
+    return sources, failed
 
 
 def _below(galaxy: Galaxy, parent: str) -> dict[str, str]:

@@ -59,7 +59,7 @@ def health() -> PlainTextResponse:
 @contextmanager
 def _galaxy() -> Iterator[Any]:
     """The store, for reading. What is wrong with settings or store is told to the reader."""
-    from taskgalaxy_ops.errors import NotFoundError, TaskGalaxyError
+    from taskgalaxy_ops.errors import TaskGalaxyError
     from taskgalaxy_ops.galaxy import Galaxy
     from taskgalaxy_ops.provisioning import environment_of
     from taskgalaxy_ops.settings import load_settings, settings_path
@@ -68,8 +68,6 @@ def _galaxy() -> Iterator[Any]:
         settings = load_settings(settings_path())
         os.environ.update(environment_of(settings, _connections()))
         yield Galaxy.open(settings)
-    except NotFoundError:
-        raise
     except TaskGalaxyError as error:
         raise HTTPException(503, str(error)) from error
 
@@ -79,12 +77,11 @@ def _connections() -> dict[str, Any]:
     from airflow.exceptions import AirflowNotFoundException
     from airflow.models.connection import Connection
 
-    from taskgalaxy_ops.provisioning import STORE_CONNECTION, ConnectionSpec
+    from galaxy_airflow.runtime import spec_of
+    from taskgalaxy_ops.provisioning import STORE_CONNECTION
 
     try:
         there = Connection.get_connection_from_secrets(STORE_CONNECTION)
     except AirflowNotFoundException:
         return {}
-    extra = there.extra_dejson
-    spec = ConnectionSpec(STORE_CONNECTION, "", there.host or "", there.login or "", there.password or "", extra)
-    return {STORE_CONNECTION: spec}
+    return {STORE_CONNECTION: spec_of(STORE_CONNECTION, there)}

@@ -56,10 +56,13 @@ def _connections(settings: Settings) -> dict[str, ConnectionSpec]:
             there = Connection.get(name)
         except (AirflowNotFoundException, AirflowRuntimeError):
             continue
-        found[name] = ConnectionSpec(
-            name, "", there.host or "", there.login or "", there.password or "", there.extra_dejson
-        )
+        found[name] = spec_of(name, there)
     return found
+
+
+def spec_of(name: str, there: Any) -> ConnectionSpec:
+    """An Airflow connection, of a task's kind or the API server's, as the library knows it."""
+    return ConnectionSpec(name, "", there.host or "", there.login or "", there.password or "", there.extra_dejson)
 
 
 @contextlib.contextmanager

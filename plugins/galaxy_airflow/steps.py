@@ -15,6 +15,7 @@ from taskgalaxy_ops.errors import LeaseLostError, PendingError, SettingsError, S
 from taskgalaxy_ops.expansion import crowded, expand
 from taskgalaxy_ops.galaxy import Galaxy
 from taskgalaxy_ops.harvest import Harvest
+from taskgalaxy_ops.report import render
 from taskgalaxy_ops.settings import ReleaseSettings, SourceSettings
 from taskgalaxy_ops.storage import keys
 from taskgalaxy_ops.storage.budget import NANO
@@ -56,27 +57,30 @@ def register(source: str, form: Mapping[str, Any] | None = None) -> dict[str, An
     )
 
 
-def look() -> list[str]:
-    """The sources that are new or have changed; names those that cannot be looked at."""
+def look(ti: Any) -> list[str]:
+    """The sources that are new or have changed; leaves why others cannot be looked at under the XCom key ``failed``."""
     began, galaxy = time.monotonic(), opened()
     found = watching.watch(galaxy)
     for name, why in found.failed.items():
         log.error("%s cannot be looked at: %s", name, why)
     receipt("watch", began, changed=sorted(found.changed), same=len(found.same), failed=sorted(found.failed))
+    ti.xcom_push("failed", found.failed)
     return sorted(found.changed)
 
 
 def register_watched(source: str) -> dict[str, Any]:
-    """Register what a watch found changed; a source that is new to the registry is looked up again."""
-    galaxy = opened()
-    found = watching.watch(galaxy).changed.get(source)
-    return register(source, found.model_dump() if found else None)
+    """Register what a watch found changed."""
+    return register(source, watching.located(opened())[0][source].model_dump())
 
 
-def still_failing(registered: Sequence[Mapping[str, Any]], changed: Sequence[str]) -> None:
-    """Red, and names the sources that a watch could not look at or register."""
+def still_failing(
+    registered: Sequence[Mapping[str, Any]], changed: Sequence[str] | None, unseen: Mapping[str, str] | None
+) -> None:
+    """Red, and names the sources that a watch could not look at (``unseen``) or register; None: it never looked."""
+    if changed is None:
+        raise AirflowFailException("watch: the task `look` failed, and its log says why")
     done = {each["source"] for each in registered}
-    failed = {**watching.watch(opened()).failed, **{name: "see its task" for name in changed if name not in done}}
+    failed = {**(unseen or {}), **{name: "see its task" for name in changed if name not in done}}
     if failed:
         raise AirflowFailException("watch: " + "; ".join(f"{name}: {why}" for name, why in failed.items()))
 
@@ -214,7 +218,7 @@ def release(form: Mapping[str, Any], announced: bool) -> dict[str, Any]:
     page = f"release-{made.release.name}"
     if made.made:
         data = reporting.report_data(harvest, title=f"TaskGalaxy {made.release.name}", release_counts=made.funnel)
-        galaxy.store.replace(keys.report(page), reporting.page(data).encode())
+        galaxy.store.replace(keys.report(page), render(data).encode())
     for line in views.released(made, None):
         log.info(line)
     return receipt(

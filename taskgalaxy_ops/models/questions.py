@@ -17,6 +17,8 @@ from taskgalaxy_ops.records import ImageId, Reason
 from taskgalaxy_ops.settings import Model
 from taskgalaxy_ops.storage.journal import Answer
 
+GREETING = "Reply with the single word: ready"  # asks for no work: whether a model is there
+
 RENDER_VERSION = 1  # how images are scaled and encoded for a model (models/rendering.py)
 
 

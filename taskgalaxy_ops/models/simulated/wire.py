@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from taskgalaxy_ops.canonical import fingerprint, sha256_hex
+from taskgalaxy_ops.models.questions import GREETING
 from taskgalaxy_ops.models.simulated.config import JUDGES, MODELS, TEACHER, mistakes
 
 CHARACTERS_A_TOKEN = 4  # OpenAI's rule of thumb for English text
@@ -151,9 +152,6 @@ class Asked:
     detail: str  # low, high or auto
     text_tokens: int
     max_tokens: int | None
-
-
-GREETING = "Reply with the single word: ready"  # what a doctor asks to see whether a model is there
 
 
 def greeted(raw: bytes) -> dict[str, Any] | None:
