@@ -51,3 +51,7 @@ class PendingError(TaskGalaxyError):
 
 class DamageError(TaskGalaxyError):
     """What the store holds does not match its own counts and hashes."""
+
+
+class JobError(TaskGalaxyError):
+    """A training job failed, was cancelled, or its scheduler cannot be asked."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
@@ -23,18 +23,20 @@ Variant = Literal["plain", "chain_of_thought"]
 Cron = Annotated[str, Field(pattern=r"^(@(hourly|daily|weekly|monthly)|\S+ \S+ \S+ \S+ \S+)$")]
 
 
-class _Strict(BaseModel):
+class Strict(BaseModel):
+    """Base of all that a user writes in YAML: unknown fields are mistakes."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-class S3Settings(_Strict):
+class S3Settings(Strict):
     """Where S3 is; keys come from AWS's own environment variables or files."""
 
     endpoint_url: str | None = Field(None, description="another service than AWS, e.g. http://127.0.0.1:8333")
     region: str | None = None
 
 
-class SourceSettings(_Strict):
+class SourceSettings(Strict):
     """A named collection of images."""
 
     location: str = Field(description="a folder, s3://bucket/prefix, or builtin:photos|documents|shapes|openclipart")
@@ -44,7 +46,7 @@ class SourceSettings(_Strict):
     attribution: str | None = None
 
 
-class IngestSettings(_Strict):
+class IngestSettings(Strict):
     """What an image must be, and how many make a shard."""
 
     max_pixels: int = Field(50_000_000, ge=1, description="pixels, width times height")
@@ -52,7 +54,7 @@ class IngestSettings(_Strict):
     shard_images: int = Field(512, ge=1, le=100_000, description="images a shard; fixed once it is cut")
 
 
-class EncoderSettings(_Strict):
+class EncoderSettings(Strict):
     """What places images and task types in one space."""
 
     name: Literal["conse", "open_clip"] = "conse"
@@ -60,20 +62,20 @@ class EncoderSettings(_Strict):
     pretrained: str | None = Field(None, description="open_clip tag, e.g. openai, or a checkpoint file")
 
 
-class MatchSettings(_Strict):
+class MatchSettings(Strict):
     """How many task types an image is matched with."""
 
     k: int = Field(10, ge=1, le=1000)
 
 
-class Price(_Strict):
+class Price(Strict):
     """USD a million tokens."""
 
     input: float = Field(0.0, ge=0)
     output: float = Field(0.0, ge=0)
 
 
-class Model(_Strict):
+class Model(Strict):
     """A chat model behind an OpenAI-compatible URL."""
 
     name: Name = Field(description="how the data call it")
@@ -100,7 +102,7 @@ class Model(_Strict):
     simulated: bool = False
 
 
-class TaxonomySettings(_Strict):
+class TaxonomySettings(Strict):
     """Seeds and how they grow."""
 
     seeds: str | None = Field(None, description="a YAML file of your own; default: the package's")
@@ -116,13 +118,13 @@ class TaxonomySettings(_Strict):
     )
 
 
-class WriteSettings(_Strict):
+class WriteSettings(Strict):
     """What the teacher writes for each fitting pair."""
 
     variants: tuple[Variant, ...] = Field(("plain",), min_length=1)
 
 
-class VoteSettings(_Strict):
+class VoteSettings(Strict):
     """When a pair becomes a sample."""
 
     quorum: int = Field(2, ge=1)
@@ -130,14 +132,14 @@ class VoteSettings(_Strict):
     audit_share: float = Field(0.1, ge=0, le=1, description="share of pairs, by hash, that every judge sees")
 
 
-class BudgetSettings(_Strict):
+class BudgetSettings(Strict):
     """The most that a store may spend, over its lifetime."""
 
     max_cost: float | None = Field(5.0, ge=0, description="USD")
     max_calls: int | None = Field(5000, ge=0)
 
 
-class ReleaseSettings(_Strict):
+class ReleaseSettings(Strict):
     """What a release holds."""
 
     cap: int | None = Field(None, ge=1, description="samples a task type")
@@ -148,7 +150,7 @@ class ReleaseSettings(_Strict):
     variants: tuple[Variant, ...] | None = Field(None, min_length=1, description="only these; null: all")
 
 
-class RunSettings(_Strict):
+class RunSettings(Strict):
     """How a run works; changes no data."""
 
     units_a_request: int = Field(16, ge=1, le=200)
@@ -157,7 +159,7 @@ class RunSettings(_Strict):
     block_calls: int = Field(32, ge=1, description="calls taken from the budget at once")
 
 
-class Schedules(_Strict):
+class Schedules(Strict):
     """When DAGs start by themselves (cron, UTC; null: only by hand or when something is announced)."""
 
     watch: Cron | None = "*/30 * * * *"
@@ -166,7 +168,7 @@ class Schedules(_Strict):
     upkeep: Cron | None = "@weekly"
 
 
-class PoolSlots(_Strict):
+class PoolSlots(Strict):
     """How many Airflow tasks of a kind run at once, over all DAGs and workers; a task asks with many requests."""
 
     encoders: int = Field(2, ge=1, description="tasks that embed: as many as GPUs, say")
@@ -175,7 +177,7 @@ class PoolSlots(_Strict):
     store: int = Field(8, ge=1, description="tasks that only read and write the store")
 
 
-class NotifySettings(_Strict):
+class NotifySettings(Strict):
     """Who hears of a failed task."""
 
     by: Literal["log", "webhook", "email", "slack"] = "log"
@@ -189,7 +191,7 @@ class NotifySettings(_Strict):
         return self
 
 
-class AirflowSettings(_Strict):
+class AirflowSettings(Strict):
     """How Airflow runs the pipeline; changes no data."""
 
     lanes: int = Field(16, ge=1, le=1024, description="groups of shards that a generate run works on side by side")
@@ -205,7 +207,62 @@ class AirflowSettings(_Strict):
     notify: NotifySettings = NotifySettings()
 
 
-class Settings(_Strict):
+class CommandSettings(Strict):
+    """A scheduler of the user's own. Each is an argument list, never a shell's line.
+
+    Placeholders: {script} and {folder} (the job's run.sh and folder), {name} (taskgalaxy- and 16 hex digits), {key},
+    {devices}, and, once it is submitted, {handle}.
+    """
+
+    submit: tuple[str, ...] = Field(min_length=1, description="e.g. [sbatch, --parsable, -J, '{name}', '{script}']")
+    handle: str = Field(r"(\d+)", description="what of submit's output names the job: a pattern with one group")
+    find: tuple[str, ...] = Field((), description="prints the handle of the job of this name: squeue -h -n '{name}' …")
+    status: tuple[str, ...] = Field(min_length=1, description="e.g. [squeue, -h, -o, '%T', -j, '{handle}']")
+    running: tuple[str, ...] = Field(
+        ("PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "SUSPENDED"), description="words of a job that goes on"
+    )
+    cancel: tuple[str, ...] = Field(min_length=1, description="e.g. [scancel, '{handle}']")
+
+
+class KubernetesSettings(Strict):
+    """Where a training Job runs in a cluster."""
+
+    connection: str = Field("kubernetes_default", min_length=1, description="Airflow connection of the cluster")
+    namespace: str = Field("default", pattern=r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$")
+    image: str = Field(pattern=r"@sha256:[0-9a-f]{64}$", description="by digest, since it decides what comes out")
+    claim: str = Field(min_length=1, description="volume claim that holds finetune.folder; mounted at the same path")
+    cpus: int = Field(16, ge=1)
+    memory_gib: int = Field(128, ge=1)
+    node_selector: dict[str, str] = {}
+    service_account: str | None = None
+
+
+class FinetuneSettings(Strict):
+    """How a release goes to a trainer, and what its checkpoint is scored on."""
+
+    on_release: bool = Field(False, description="galaxy_finetune starts by itself when a release is made")
+    recipe: str = Field("tiny", min_length=1, description="one that ships, or a YAML file of your own")
+    backend: Literal["local", "command", "kubernetes"] = "local"
+    folder: str = Field(
+        "./finetune", min_length=1, description="where jobs, their data and checkpoints lie; every worker must see it"
+    )
+    licences: tuple[str, ...] | None = Field(
+        None, description="train only if every image has one of these ('unknown': none is stated); null: any"
+    )
+    poll_seconds: float = Field(15.0, gt=0, description="between two looks at a job")
+    hours: float = Field(96.0, gt=0, description="a job that takes longer is cancelled")
+    questions: int = Field(300, ge=30, description="of each benchmark, at most")
+    command: CommandSettings | None = None
+    kubernetes: KubernetesSettings | None = None
+
+    @model_validator(mode="after")
+    def _told_how(self) -> FinetuneSettings:
+        if self.backend != "local" and getattr(self, self.backend) is None:
+            raise ValueError(f"finetune.backend is {self.backend}: say how, under finetune.{self.backend}")
+        return self
+
+
+class Settings(Strict):
     """All settings of a store."""
 
     store: str = "file://./galaxy"
@@ -225,6 +282,7 @@ class Settings(_Strict):
     budget: BudgetSettings = BudgetSettings()
     release: ReleaseSettings = ReleaseSettings()
     run: RunSettings = RunSettings()
+    finetune: FinetuneSettings = FinetuneSettings()
     airflow: AirflowSettings = AirflowSettings()
 
     @field_validator("judges")
@@ -305,23 +363,36 @@ class _Loader(yaml.SafeLoader):
 
 def load_settings(path: Path, overrides: Mapping[str, Any] | None = None) -> Settings:
     """Settings from a YAML file, with ``overrides`` of whole top-level fields. Raises SettingsError."""
+    return parse_settings({**read_yaml(path, "settings"), **(overrides or {})}, str(path))
+
+
+def read_yaml(path: Path, what: str) -> dict[str, Any]:
+    """The fields of a YAML file. Raises SettingsError."""
     try:
         raw = yaml.load(path.read_text(encoding="utf-8"), _Loader) or {}
     except FileNotFoundError as error:
         raise SettingsError(
-            f"settings {path}: no such file. `taskgalaxy settings` prints one to start from."
+            f"{what} {path}: no such file. `taskgalaxy settings` prints one to start from."
         ) from error
     except (OSError, ValueError, yaml.YAMLError) as error:  # ValueError: not UTF-8, or no such date
-        raise SettingsError(f"settings {path}: cannot be read as YAML ({error}).") from error
+        raise SettingsError(f"{what} {path}: cannot be read as YAML ({error}).") from error
     if not isinstance(raw, dict):
-        raise SettingsError(f"settings {path}: must be `field: value` lines, not a {type(raw).__name__}.")
-    return parse_settings({**raw, **(overrides or {})}, str(path))
+        raise SettingsError(f"{what} {path}: must be `field: value` lines, not a {type(raw).__name__}.")
+    return raw
 
 
 def parse_settings(raw: Mapping[str, Any], where: str = "settings") -> Settings:
     """Settings from plain values. Raises SettingsError that names each wrong field, its value and the fix."""
+    return validated(Settings, raw, f"settings {where}")
+
+
+Validated = TypeVar("Validated", bound=BaseModel)
+
+
+def validated(kind: type[Validated], raw: Mapping[str, Any], where: str) -> Validated:
+    """A record of ``kind`` from plain values. Raises SettingsError that names each wrong field, its value and the fix."""
     try:
-        return Settings.model_validate(raw)
+        return kind.model_validate(raw)
     except ValidationError as error:
         # A list whose items are wrong counts as too short as well: that would only confuse.
         places = [item["loc"] for item in error.errors()]
@@ -330,7 +401,7 @@ def parse_settings(raw: Mapping[str, Any], where: str = "settings") -> Settings:
             for item in error.errors()
             if item["type"] != "too_short" or sum(place[: len(item["loc"])] == item["loc"] for place in places) == 1
         ]
-        lines = [f"settings {where}: {len(errors)} mistake(s)."]
+        lines = [f"{where}: {len(errors)} mistake(s)."]
         for item in errors:
             field = ".".join(str(part) for part in item["loc"]) or "(whole file)"
             # A message of our own names its values; an unknown field may hold a secret, and so may one about keys.

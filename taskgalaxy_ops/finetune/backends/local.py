@@ -1,0 +1,107 @@
+"""A job as a process of this machine, which outlives whoever started it.
+
+It runs in a session of its own, so that neither an Airflow task's end nor Ctrl-C reaches it, and holds a lock on
+``<folder>/lock`` for as long as any of its processes lives: that lock, and not a pid, says that it runs, and keeps a
+second start from happening.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from taskgalaxy_ops.errors import JobError
+from taskgalaxy_ops.finetune.jobs import EXIT, SCRIPT, Job, State, exit_state
+
+_LOCK = "lock"
+_PID = "pid"
+_CANCELLED = "cancelled"
+_GRACE = 10.0  # seconds from SIGTERM to SIGKILL
+
+
+class LocalBackend:
+    """Processes of this machine."""
+
+    name = "local"
+
+    def render(self, job: Job) -> Job:
+        return job
+
+    def submit(self, job: Job) -> str:
+        """Raises JobError where the process cannot be started."""
+        if self.state(job, None) is State.RUNNING:
+            return job.name
+        with _locked(job.folder, fcntl.LOCK_EX, seconds=1.0) as lock:  # others that only look hold it for an instant
+            if lock is None:
+                return job.name
+            for left in (EXIT, _CANCELLED, _PID):
+                (job.folder / left).unlink(missing_ok=True)
+            try:
+                process = subprocess.Popen(
+                    ["sh", str(job.folder / SCRIPT)],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                    start_new_session=True,
+                    pass_fds=[lock],  # its processes hold the lock on after this one has let go
+                )
+            except OSError as error:
+                raise JobError(f"job {job.name}: cannot be started ({error}).") from error
+            (job.folder / _PID).write_text(str(process.pid))
+        return job.name
+
+    def find(self, job: Job) -> str | None:
+        return job.name if self.state(job, None) is not State.UNKNOWN else None
+
+    def state(self, job: Job, handle: str | None) -> State:  # noqa: ARG002 - the folder says it all
+        with _locked(job.folder, fcntl.LOCK_SH) as lock:
+            if lock is None:
+                return State.RUNNING
+            if (job.folder / _CANCELLED).exists():
+                return State.CANCELLED
+            return exit_state(job.folder) or State.UNKNOWN
+
+    def cancel(self, job: Job, handle: str | None) -> None:
+        if self.state(job, handle) is not State.RUNNING:
+            return
+        (job.folder / _CANCELLED).touch()
+        try:
+            pid = int((job.folder / _PID).read_text())
+        except (OSError, ValueError) as error:
+            raise JobError(f"job {job.name}: its pid is not known yet. Try again.") from error
+        give_up = time.monotonic() + _GRACE
+        while self.state(job, handle) is State.RUNNING:
+            kind = signal.SIGTERM if time.monotonic() < give_up else signal.SIGKILL
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(pid, kind)
+            if time.monotonic() > 2 * _GRACE + give_up:
+                raise JobError(f"job {job.name}: process group {pid} does not end. See `ps -g {pid}`.")
+            time.sleep(0.2)
+
+
+@contextlib.contextmanager
+def _locked(folder: Path, kind: int, seconds: float = 0.0) -> Iterator[int | None]:
+    """The lock's descriptor if it came free within ``seconds``, and is ours meanwhile; None: a job holds it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    opened = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    give_up = time.monotonic() + seconds
+    try:
+        while True:
+            try:
+                fcntl.flock(opened, kind | fcntl.LOCK_NB)
+            except OSError:
+                if time.monotonic() < give_up:
+                    time.sleep(0.02)
+                    continue
+                yield None
+            else:
+                yield opened
+            return
+    finally:
+        os.close(opened)

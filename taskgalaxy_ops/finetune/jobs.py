@@ -1,0 +1,263 @@
+"""A training job: rendered whole before it is submitted, and known by a key made of everything that decides its outcome.
+
+The key is the fingerprint of the release's manifest, the recipe, the base model's revision, the trainer, the container
+image's digest, and what of the data is taken. So a retry finds the running job, or its result; whatever is changed is
+another job.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Protocol
+
+from taskgalaxy_ops.canonical import fingerprint
+from taskgalaxy_ops.errors import SettingsError
+from taskgalaxy_ops.finetune import tiny
+from taskgalaxy_ops.finetune.mixture import Part, ReleaseCopy, base_part, llava_row, release_part
+from taskgalaxy_ops.finetune.recipes import Recipe, Trainer
+
+LOG = "log.txt"
+EXIT = "exit.json"
+RESULT = "result.json"
+OUTPUT = "output"  # the trainer's checkpoints; the last one is the job's
+SCRIPT = "run.sh"
+MANIFEST = "job.json"
+BLANK = "data/blank.png"
+
+_FORBIDDEN = re.compile(r"[\x00\n\r]")
+
+
+@dataclass(frozen=True)
+class Order:
+    """What somebody wants to be trained.
+
+    release: None trains on the base data alone, which gives the baseline. blind: every image is replaced by one grey
+    picture. only: samples (ids) of the release; None: all of its training split. excluded: images (sha256) that
+    built-in base data may not hold. container: the image's digest, where a container runs the job.
+    """
+
+    recipe: Recipe
+    release: ReleaseCopy | None
+    trainer: Trainer | None = None  # None: the recipe's first
+    blind: bool = False
+    only: frozenset[str] | None = None
+    seed: int | None = None  # None: the recipe's
+    excluded: frozenset[str] = frozenset()
+    container: str | None = None
+
+
+@dataclass(frozen=True)
+class Job:
+    """A complete job: files, and the command that trains with them, run in the job's folder."""
+
+    key: str
+    recipe: Recipe
+    trainer: Trainer
+    release: str | None  # its version's name
+    folder: Path
+    command: tuple[str, ...]
+    files: Mapping[str, bytes]  # by path within the folder
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """A name that every scheduler takes; carries the key."""
+        return f"taskgalaxy-{self.key[:16]}"
+
+    def write(self) -> None:
+        """Put its files into its folder; the script that runs it last."""
+        for path, raw in {**self.files, SCRIPT: self.script().encode()}.items():
+            file = self.folder / path
+            if file.is_file() and file.read_bytes() == raw:
+                continue
+            file.parent.mkdir(parents=True, exist_ok=True)
+            part = file.with_name(f"{file.name}.part")
+            part.write_bytes(raw)
+            part.replace(file)
+
+    def script(self) -> str:
+        """A shell script that runs the command with its output in ``log.txt``, and leaves how it ended in ``exit.json``."""
+        variables = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in sorted(self.environment.items()))
+        return (
+            "#!/bin/sh\n"
+            f"# {self.name}: {self.recipe.name}"
+            f"{f' on {self.release}' if self.release else ' on its base data alone'}. Made by TaskGalaxy.\n"
+            f"cd {shlex.quote(str(self.folder))} || exit 1\n"
+            f"rm -f {EXIT} {RESULT}\n"
+            f"{variables}"
+            f"{shlex.join(self.command)} >>{LOG} 2>&1\n"
+            "code=$?\n"
+            f"echo \"{{\\\"code\\\": $code}}\" >{EXIT}.part && mv {EXIT}.part {EXIT}\n"
+            "exit $code\n"
+        )
+
+
+class State(StrEnum):
+    """Where a job stands."""
+
+    UNKNOWN = "unknown"  # the backend has no such job: it was never submitted, or vanished without a result
+    RUNNING = "running"  # or queued
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class TrainBackend(Protocol):
+    """Where jobs run. Every method may be called by any process, at any time, about any job."""
+
+    name: str
+
+    def render(self, job: Job) -> Job:
+        """The job with what this backend adds to it, such as a manifest; it decides nothing that the key leaves out."""
+
+    def submit(self, job: Job) -> str:
+        """Start it unless it is there already; gives its handle. Raises JobError."""
+
+    def find(self, job: Job) -> str | None:
+        """The handle of a job that was submitted under this key, though nobody noted it; None: there is none."""
+
+    def state(self, job: Job, handle: str | None) -> State:
+        """Where it stands. Raises JobError where the backend cannot be asked."""
+
+    def cancel(self, job: Job, handle: str | None) -> None:
+        """Stop it, with all that it started; not an error where it has ended."""
+
+
+def folder_of(root: Path, key: str) -> Path:
+    """The folder of a job."""
+    return root / "jobs" / key[:32]
+
+
+def prepare(order: Order, root: Path) -> Job:
+    """Render an order whole: data files, configuration, command. ``root``: ``finetune.folder``.
+
+    Raises SettingsError, SourceError, DamageError.
+    """
+    from taskgalaxy_ops.finetune.trainers import RENDERERS
+
+    recipe = order.recipe
+    if order.seed is not None:
+        recipe = recipe.model_copy(update={"seed": order.seed})
+    trainer = order.trainer or recipe.trainers[0]
+    if trainer not in recipe.trainers:
+        raise SettingsError(f"recipe {recipe.name}: not for {trainer}. It is rendered for {', '.join(recipe.trainers)}.")
+    parts = mixture(order, trainer)
+    key = fingerprint(
+        "finetune.job",
+        {
+            "recipe": recipe.identity,
+            "trainer": trainer,
+            "base": base_revision(recipe),
+            "data": [(part.name, part.identity, part.repeat) for part in parts],
+            "blind": order.blind,
+            "container": order.container,
+        },
+    )
+    folder = folder_of(root.expanduser().resolve(), key)
+    if _FORBIDDEN.search(str(folder)):
+        raise SettingsError(f"finetune.folder {str(root)!r}: a path with line breaks cannot be used. Rename it.")
+    rendered = RENDERERS[trainer](recipe, parts, folder, blind=order.blind)
+    release = order.release.name if order.release else None
+    manifest = {
+        "key": key,
+        "recipe": recipe.model_dump(mode="json"),
+        "trainer": trainer,
+        "release": release,
+        "release_manifest_sha256": order.release.identity if order.release else None,
+        "blind": order.blind,
+        "container": order.container,
+        "mixture": [
+            {"name": p.name, "kind": p.kind, "rows": p.rows, "repeat": p.repeat, "identity": p.identity} for p in parts
+        ],
+        "command": list(rendered.command),
+    }
+    files = {**rendered.files, MANIFEST: json.dumps(manifest, indent=1, sort_keys=True, ensure_ascii=False).encode()}
+    if order.blind:
+        files[BLANK] = _blank()
+    return Job(key, recipe, trainer, release, folder, rendered.command, files, rendered.environment)
+
+
+def mixture(order: Order, trainer: Trainer) -> list[Part]:
+    """The parts of an order's mixture, the release first."""
+    parts = [release_part(order.release, order.recipe, order.only)] if order.release else []
+    read = trainer in {"trl", "llava"}  # one file each; the others take several
+    parts += [base_part(data, order.excluded, read=read) for data in order.recipe.base_data]
+    if not parts:
+        raise SettingsError(f"recipe {order.recipe.name}: without a release and base data there is nothing to train on.")
+    return parts
+
+
+def base_revision(recipe: Recipe) -> str:
+    """What names the weights that training starts from."""
+    if recipe.base.model == tiny.TINY:
+        return tiny.revision(recipe.seed)
+    return fingerprint("finetune.base", recipe.base.model_dump(mode="json", exclude={"published"}))
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """A trainer's own files and command."""
+
+    command: tuple[str, ...]
+    files: Mapping[str, bytes]
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+def data_file(parts: list[Part], folder: Path, *, blind: bool) -> bytes:
+    """All parts in one LLaVA JSON array, a row a line; each as often as its ``repeat`` says (the rest by order)."""
+    lines = []
+    for part in parts:
+        examples = part.examples or ()
+        taken = round(len(examples) * part.repeat)
+        for number in range(taken):
+            row = llava_row(examples[number % len(examples)])
+            if blind and "image" in row:
+                row["image"] = str(folder / BLANK)
+            lines.append(json.dumps(row, ensure_ascii=False))
+    return ("[\n" + ",\n".join(lines) + "\n]\n").encode()
+
+
+def exit_state(folder: Path) -> State | None:
+    """How the job's script ended; None: it has not."""
+    try:
+        code = json.loads((folder / EXIT).read_text(encoding="utf-8"))["code"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return State.SUCCEEDED if code == 0 else State.FAILED
+
+
+def result_of(folder: Path) -> dict[str, Any]:
+    """What a job that succeeded left behind: ``checkpoint`` and, where the trainer says so, losses, steps, seconds."""
+    found: Any = {}
+    with contextlib.suppress(OSError, ValueError):
+        found = json.loads((folder / RESULT).read_text(encoding="utf-8"))
+    return {"checkpoint": str(folder / OUTPUT), **(found if isinstance(found, dict) else {})}
+
+
+def log_tail(folder: Path, lines: int = 20) -> list[str]:
+    """The last lines of what a job printed."""
+    try:
+        with (folder / LOG).open("rb") as file:
+            file.seek(max(0, file.seek(0, 2) - 200 * lines))
+            text = file.read().decode("utf-8", "replace")
+    except OSError:
+        return []
+    # Progress bars overwrite their line.
+    return [line.rpartition("\r")[2] for line in text.splitlines() if line.strip()][-lines:]
+
+
+def _blank() -> bytes:
+    import io
+
+    from PIL import Image
+
+    out = io.BytesIO()
+    Image.new("RGB", (64, 64), (127, 127, 127)).save(out, "PNG")
+    return out.getvalue()

@@ -1,0 +1,113 @@
+"""Recipes: how a model is trained, in YAML, with the hyper-parameters that its makers published.
+
+A recipe says nothing of one trainer's flags: ``render.py`` writes those. What ships lies in ``recipes/``; a path names one
+of the user's own.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from taskgalaxy_ops.canonical import fingerprint
+from taskgalaxy_ops.errors import SettingsError
+from taskgalaxy_ops.settings import Strict, read_yaml, validated
+
+_SHIPPED = Path(__file__).with_name("recipes")
+
+Trainer = Literal["trl", "llava", "internvl", "llamafactory", "ms-swift"]
+
+
+class BaseModel(Strict):
+    """What is trained."""
+
+    model: str = Field(min_length=1, description="hub name or path; 'tiny': made from a configuration")
+    revision: str | None = Field(None, description="commit of the hub, or whatever names the weights: part of the key")
+    language_model: str | None = Field(None, description="where model is a vision-language one that is put together")
+    vision_tower: str | None = None
+    projector: str | None = Field(None, description="the pre-trained projector's weights")
+    published: str | None = Field(None, description="the checkpoint that its makers trained on base_data alone")
+
+
+class BaseData(Strict):
+    """The model's own fine-tuning data, which a release is mixed with."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_.-]{0,60}$")
+    annotations: str = Field(min_length=1, description="LLaVA's JSON, or builtin:easy-vqa")
+    images: str = Field("", description="folder of its images")
+    revision: str | None = Field(None, description="what names its content: part of the key")
+    rows: int | None = Field(None, ge=1, description="how many it holds, or builtin: how many are taken")
+    repeat: float = Field(1.0, gt=0, le=100, description="how often it is seen in an epoch")
+
+
+class Lora(Strict):
+    """Low-rank adapters (Hu et al., 2021) instead of all weights."""
+
+    r: int = Field(128, ge=1)
+    alpha: int = Field(256, ge=1)
+    dropout: float = Field(0.05, ge=0, lt=1)
+
+
+class Recipe(Strict):
+    """How a model is trained."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9.-]{0,60}$")
+    about: str = ""
+    trainers: tuple[Trainer, ...] = Field(min_length=1, description="that it can be rendered for; the first by default")
+    base: BaseModel
+    base_data: tuple[BaseData, ...] = ()
+    release_repeat: float = Field(1.0, gt=0, le=100, description="how often the release is seen in an epoch")
+    lora: Lora | None = Field(None, description="null: all weights but the frozen")
+    freeze_vision: bool = True
+    epochs: float = Field(1.0, gt=0)
+    learning_rate: float = Field(gt=0)
+    projector_learning_rate: float | None = Field(None, gt=0)
+    weight_decay: float = Field(0.0, ge=0)
+    warmup_ratio: float = Field(0.03, ge=0, lt=1)
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    global_batch: int = Field(ge=1, description="samples a step, over all devices")
+    device_batch: int = Field(ge=1, description="samples a device holds at once")
+    devices: int = Field(1, ge=1, description="GPUs (local and tiny: 1, the CPU)")
+    max_length: int = Field(2048, ge=16, description="tokens")
+    precision: Literal["bf16", "fp32"] = "bf16"
+    zero_stage: Literal[0, 1, 2, 3] = Field(0, description="DeepSpeed's ZeRO; 0: none")
+    gradient_checkpointing: bool = True
+    pad_to_square: bool = True
+    projector_type: str = "mlp2x_gelu"
+    vision_layer: int = Field(-2, description="whose features go to the projector")
+    template: dict[str, str] = Field(default={}, description="the conversation's name in each trainer that needs one")
+    seed: int = Field(0, ge=0)
+
+    @model_validator(mode="after")
+    def _adds_up(self) -> Recipe:
+        if self.global_batch % (self.device_batch * self.devices):
+            raise ValueError(
+                f"global_batch is {self.global_batch}, no multiple of device_batch × devices = "
+                f"{self.device_batch} × {self.devices}: change one of them"
+            )
+        return self
+
+    @property
+    def accumulation(self) -> int:
+        """Backward passes a step."""
+        return self.global_batch // (self.device_batch * self.devices)
+
+    @property
+    def identity(self) -> str:
+        """Fingerprint of all that decides what comes out; ``about`` does not."""
+        return fingerprint("recipe", self.model_dump(mode="json", exclude={"about"}))
+
+
+def shipped() -> list[str]:
+    """The names of the recipes that ship."""
+    return sorted(path.stem for path in _SHIPPED.glob("*.yaml"))
+
+
+def load_recipe(name: str) -> Recipe:
+    """A shipped recipe by name, or one of the user's by path. Raises SettingsError."""
+    file = _SHIPPED / f"{name}.yaml" if name in shipped() else Path(name).expanduser()
+    if not file.is_file():
+        raise SettingsError(f"recipe {name!r}: no such file, and none that ships: {', '.join(shipped())}.")
+    return validated(Recipe, read_yaml(file, "recipe"), f"recipe {name}")

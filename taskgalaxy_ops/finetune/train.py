@@ -1,0 +1,201 @@
+"""The process of a ``trl`` job: ``python -m taskgalaxy_ops.finetune.train FOLDER``. Goes on from its last checkpoint.
+
+TRL's SFTTrainer on prompt and completion, so that the loss is of the answer alone. Images are decoded once, made square
+and small as the model sees them. Nothing is cut off (``max_length=None``): a cut could fall among an image's tokens; an
+example that is too long is left out and counted.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from taskgalaxy_ops.finetune.jobs import OUTPUT, RESULT
+from taskgalaxy_ops.finetune.progress import PROGRESS
+from taskgalaxy_ops.finetune.recipes import Recipe
+from taskgalaxy_ops.finetune.tiny import TINY, save_tiny
+
+_LOG_STEPS = 10
+_KEPT_SIDE = 2048  # pixels: of images for big models
+
+
+def main(folder: Path) -> None:
+    """Train what ``train.json`` says; leaves the checkpoint in ``output/final`` and its story in ``result.json``."""
+    import torch
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+    from transformers.trainer_utils import get_last_checkpoint
+    from trl import SFTConfig, SFTTrainer
+
+    began = time.monotonic()
+    configuration = json.loads((folder / "train.json").read_text(encoding="utf-8"))
+    recipe = Recipe.model_validate(configuration["recipe"])
+    source = recipe.base.model
+    if source == TINY:
+        source = str(folder / "untrained")
+        save_tiny(Path(source), recipe.seed)
+    processor = AutoProcessor.from_pretrained(source, revision=recipe.base.revision)
+    dtype = torch.bfloat16 if recipe.precision == "bf16" else torch.float32
+    model = AutoModelForImageTextToText.from_pretrained(source, revision=recipe.base.revision, dtype=dtype)
+    if recipe.freeze_vision:
+        for name, weight in model.named_parameters():
+            if "vision_tower" in name or "vision_model" in name:
+                weight.requires_grad = False
+    data, left_out = _dataset(folder / configuration["data"], processor, recipe)
+    arguments = SFTConfig(
+        output_dir=str(folder / OUTPUT),
+        num_train_epochs=recipe.epochs,
+        per_device_train_batch_size=recipe.device_batch,
+        gradient_accumulation_steps=recipe.accumulation,
+        learning_rate=recipe.learning_rate,
+        weight_decay=recipe.weight_decay,
+        warmup_steps=recipe.warmup_ratio,  # below 1, a share
+        lr_scheduler_type=recipe.schedule,
+        gradient_checkpointing=recipe.gradient_checkpointing,
+        bf16=recipe.precision == "bf16",
+        use_cpu=not torch.cuda.is_available(),
+        seed=recipe.seed,
+        max_length=None,
+        logging_steps=_LOG_STEPS,
+        logging_first_step=True,
+        save_strategy="steps",
+        save_steps=100,
+        save_total_limit=1,
+        report_to="none",
+        disable_tqdm=True,
+        dataloader_pin_memory=False,
+        remove_unused_columns=False,
+    )
+    story = _Story(folder / PROGRESS)
+    trainer = SFTTrainer(
+        model=model,
+        args=arguments,
+        train_dataset=data,
+        processing_class=processor,
+        callbacks=[story.callback()],
+        peft_config=_lora(recipe),
+    )
+    trainer.train(resume_from_checkpoint=get_last_checkpoint(str(folder / OUTPUT)) if (folder / OUTPUT).is_dir() else None)
+    final = folder / OUTPUT / "final"
+    if recipe.lora:
+        trainer.model = trainer.model.merge_and_unload()
+    trainer.save_model(str(final))
+    processor.save_pretrained(final)
+    result = {
+        "checkpoint": str(final),
+        "examples": len(data),
+        "left_out": left_out,
+        "steps": trainer.state.global_step,
+        "loss_first": story.losses[0] if story.losses else None,
+        "loss_last": story.losses[-1] if story.losses else None,
+        "parameters": sum(weight.numel() for weight in trainer.model.parameters()),
+        "seconds": round(time.monotonic() - began, 1),
+    }
+    part = folder / f"{RESULT}.part"
+    part.write_text(json.dumps(result, indent=1), encoding="utf-8")
+    part.replace(folder / RESULT)
+    print(f"trained {result['steps']} steps on {result['examples']} examples in {result['seconds']} s", flush=True)
+
+
+def _dataset(file: Path, processor: Any, recipe: Recipe) -> tuple[Any, int]:
+    """Prompt, completion and images, and how many examples were too long."""
+    from datasets import Dataset, Features, Image, List, Value
+
+    side = _side(processor, recipe)
+    images: dict[str, Any] = {}
+    rows, left_out = [], 0
+    for row in json.loads(file.read_text(encoding="utf-8")):
+        path = row.get("image")
+        if path and path not in images:
+            images[path] = _square(Path(path), side)
+        for number in range(0, len(row["conversations"]) - 1, 2):
+            asked, answered = (turn["value"].removeprefix("<image>\n") for turn in row["conversations"][number : number + 2])
+            content: list[dict[str, str | None]] = [{"type": "image", "text": None}] if path else []
+            content.append({"type": "text", "text": asked})
+            if len(processor.tokenizer.encode(f"{asked} {answered}")) > recipe.max_length:
+                left_out += 1
+                continue
+            rows.append(
+                {
+                    "images": [images[path]] if path else [],
+                    "prompt": [{"role": "user", "content": content}],
+                    "completion": [{"role": "assistant", "content": [{"type": "text", "text": answered}]}],
+                }
+            )
+    text = [{"role": Value("string"), "content": List({"type": Value("string"), "text": Value("string")})}]
+    features = Features({"images": List(Image()), "prompt": text, "completion": text})
+    return Dataset.from_list(rows, features=features), left_out
+
+
+def _side(processor: Any, recipe: Recipe) -> int:
+    size = getattr(processor.image_processor, "crop_size", None) or {}
+    return int(size["height"]) if recipe.base.model == TINY else _KEPT_SIDE
+
+
+def _square(file: Path, side: int) -> Any:
+    """The image as training decodes it again and again: RGB, small, PNG bytes. Raises OSError for what is no image."""
+    import io
+
+    from PIL import Image, ImageOps
+
+    with Image.open(file) as opened:
+        image = ImageOps.exif_transpose(opened).convert("RGB")
+    image.thumbnail((side, side))
+    out = io.BytesIO()
+    image.save(out, "PNG")
+    return {"bytes": out.getvalue(), "path": None}
+
+
+def _lora(recipe: Recipe) -> Any:
+    if recipe.lora is None:
+        return None
+    from peft import LoraConfig
+
+    chosen = recipe.lora
+    return LoraConfig(
+        r=chosen.r, lora_alpha=chosen.alpha, lora_dropout=chosen.dropout, target_modules="all-linear", task_type="CAUSAL_LM"
+    )
+
+
+class _Story:
+    """What the trainer logs, as lines that others read while it works."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self.losses: list[float] = []
+
+    def callback(self) -> Any:
+        from transformers import TrainerCallback
+
+        story = self
+
+        class Callback(TrainerCallback):  # type: ignore[misc]
+            _began: tuple[float, int] | None = None
+
+            def on_train_begin(self, args: Any, state: Any, control: Any, **more: Any) -> None:  # noqa: ARG002
+                self._began = (time.monotonic(), state.global_step)
+
+            def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **more: Any) -> None:  # noqa: ARG002
+                if not logs or "loss" not in logs or self._began is None:
+                    return
+                began, first = self._began
+                done = max(state.global_step - first, 1)
+                left = (time.monotonic() - began) / done * (state.max_steps - state.global_step)
+                story.losses.append(float(logs["loss"]))
+                row = {
+                    "step": state.global_step,
+                    "steps": state.max_steps,
+                    "loss": float(logs["loss"]),
+                    "learning_rate": logs.get("learning_rate"),
+                    "seconds_left": round(left, 1),
+                }
+                with story._file.open("a", encoding="utf-8") as out:
+                    out.write(json.dumps(row) + "\n")
+
+        return Callback()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
