@@ -10,21 +10,34 @@ import argparse
 import json
 import os
 import sys
+import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from taskgalaxy_ops import doctor, overview, pilot, pipeline, provisioning, publishing, reporting, views
+from taskgalaxy_ops import (
+    doctor,
+    finetuning,
+    overview,
+    pilot,
+    pipeline,
+    provisioning,
+    publishing,
+    reporting,
+    scoring,
+    views,
+)
 from taskgalaxy_ops.airflow_client import AirflowClient
 from taskgalaxy_ops.catalogue import Catalogue
 from taskgalaxy_ops.console import show_progress
 from taskgalaxy_ops.errors import PendingError, SourceError, TaskGalaxyError
 from taskgalaxy_ops.expansion import expand
+from taskgalaxy_ops.finetune.recipes import load_recipe, shipped
 from taskgalaxy_ops.galaxy import Galaxy
 from taskgalaxy_ops.harvest import Harvest
-from taskgalaxy_ops.settings import EXAMPLE, Settings, load_settings
+from taskgalaxy_ops.settings import EXAMPLE, FinetuneSettings, Settings, load_settings, validated
 from taskgalaxy_ops.taxonomy import add_types, diff, tree
 from taskgalaxy_ops.verify import verify
 
@@ -94,6 +107,7 @@ def _parser() -> argparse.ArgumentParser:
     sub = add("release", _release, "make an immutable data set of all samples: LLaVA JSON, Parquet, card, manifest")
     sub.add_argument("--partial", action="store_true", help="although something is pending; the release says so")
     sub.add_argument("--to", type=Path, metavar="FOLDER", help="copy it there, too")
+    _add_finetune(add)
     sub = add("report", _report, "write the contact sheet: one HTML page with the funnel and a gallery")
     sub.add_argument("--out", type=Path, default=Path("contact-sheet.html"), help="default: %(default)s")
     sub = add("pilot", _pilot, "run a few images to a contact sheet with a forecast of the full bill")
@@ -109,6 +123,27 @@ def _parser() -> argparse.ArgumentParser:
     _add_airflow(add, commands)
     _add_local(add)
     return parser
+
+
+def _add_finetune(add: Callable[..., Any]) -> None:
+    sub = add("finetune", _finetune, "train a model on a release, and score what it changed; finds a job that runs")
+    sub.add_argument("--release", metavar="v000001", help="default: the latest")
+    sub.add_argument("--recipe", help="one that ships (--list) or a YAML file; default: the settings'")
+    sub.add_argument("--backend", choices=["local", "command", "kubernetes"], help="default: the settings'")
+    sub.add_argument("--trainer", help="another of the recipe's trainers than its first")
+    sub.add_argument("--evaluate", action="append", metavar="BENCHMARK", help="repeatable; default: held-out, easy-vqa")
+    what = sub.add_mutually_exclusive_group()
+    what.add_argument("--list", action="store_true", help="the recipes that ship")
+    what.add_argument("--render", action="store_true", help="only write the jobs' files, and say where; submit nothing")
+    what.add_argument("--submit", action="store_true", help="do not wait: the same command finds the jobs again")
+    what.add_argument("--cancel", action="store_true", help="stop the jobs that this command names")
+    sub = add(
+        "evaluate", _evaluate, "score a checkpoint against another, with images swapped, on a release's test split"
+    )
+    sub.add_argument("checkpoint", help="a folder that transformers loads, or a hub's name")
+    sub.add_argument("--before", required=True, metavar="CHECKPOINT", help="what it is compared with")
+    sub.add_argument("--release", metavar="v000001", help="default: the latest")
+    sub.add_argument("--benchmark", action="append", metavar="NAME", help="repeatable; default: held-out, easy-vqa")
 
 
 def _add_airflow(add: Callable[..., Any], commands: Any) -> None:
@@ -293,6 +328,50 @@ def _release(chosen: argparse.Namespace) -> int:
     local = publishing.fetch(galaxy, receipt.release, chosen.to) if chosen.to else None
     value = {**asdict(receipt), "local": str(local) if local else None}
     _say(chosen, value, views.released(receipt, local))
+    return 0
+
+
+def _finetune(chosen: argparse.Namespace) -> int:
+    if chosen.list:
+        found = [load_recipe(name) for name in shipped()]
+        _say(chosen, {"recipes": [recipe.model_dump(mode="json") for recipe in found]}, views.recipes(found))
+        return 0
+    galaxy = _galaxy(chosen)
+    if chosen.backend:
+        wanted = {**galaxy.settings.finetune.model_dump(mode="json"), "backend": chosen.backend}
+        tuned = validated(FinetuneSettings, wanted, "--backend")
+        galaxy = Galaxy(galaxy.settings.model_copy(update={"finetune": tuned}), galaxy.store)
+    tuning = finetuning.tuning(galaxy, release=chosen.release, recipe=chosen.recipe, trainer=chosen.trainer)
+    run = f"cli/{uuid.uuid4().hex}"
+    if chosen.render or chosen.submit or chosen.cancel:
+        jobs = finetuning.Trainings(galaxy, run).handle(tuning.jobs, submit=chosen.submit, cancel=chosen.cancel)
+        lines = [f"{role:<8} {each['name']}  {each['state']:<10} {each['folder']}" for role, each in jobs.items()]
+        _say(chosen, {"jobs": jobs}, lines)
+        return 0
+    try:
+        with show_progress(chosen.quiet or chosen.json) as progress:
+            results = finetuning.train(galaxy, tuning.jobs, run, progress)
+            scored = scoring.score_tuning(galaxy, tuning, chosen.evaluate or scoring.OWN, progress)
+    except KeyboardInterrupt:
+        print("Training goes on: the same command finds it again, with --cancel it stops it.", file=sys.stderr)
+        return 130
+    value = scoring.summary(tuning, results, scored)
+    _say(chosen, value, [*views.scored(scored), *views.tuned(results, galaxy.store.url, scored)])
+    return 0
+
+
+def _evaluate(chosen: argparse.Namespace) -> int:
+    galaxy = _galaxy(chosen)
+    with show_progress(chosen.quiet or chosen.json) as progress:
+        found = scoring.score_checkpoints(
+            galaxy,
+            finetuning.release_copy(galaxy, chosen.release),
+            {finetuning.BEFORE: chosen.before, finetuning.AFTER: chosen.checkpoint},
+            chosen.benchmark or scoring.OWN,
+            model=chosen.checkpoint,
+            progress=progress,
+        )
+    _say(chosen, {"scores": [asdict(score) for score in found.scores], "id": found.identity}, views.scored(found))
     return 0
 
 

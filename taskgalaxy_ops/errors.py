@@ -55,3 +55,7 @@ class DamageError(TaskGalaxyError):
 
 class JobError(TaskGalaxyError):
     """A training job failed, was cancelled, or its scheduler cannot be asked."""
+
+
+class EvaluationError(TaskGalaxyError):
+    """A benchmark cannot be run, or what it came to is no score."""

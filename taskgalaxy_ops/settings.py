@@ -200,6 +200,7 @@ class AirflowSettings(Strict):
         (), description="folders or s3://bucket/prefix whose direct subfolders each are a source of that name"
     )
     wait_hours: float = Field(72.0, gt=0, description="how long a release waits for a source that was announced")
+    finetune_on_release: bool = Field(False, description="galaxy_finetune starts by itself when a release is made")
     pools: PoolSlots = PoolSlots()
     retries: int = Field(5, ge=0, description="tries after the first, where trying again can help")
     retry_seconds: float = Field(60.0, gt=0, description="before the first retry; doubled each time, up to an hour")
@@ -237,10 +238,23 @@ class KubernetesSettings(Strict):
     service_account: str | None = None
 
 
+class LmmsSettings(Strict):
+    """lmms-eval, the harness of the public benchmarks; it has a Python of its own. docs/benchmarks.md."""
+
+    python: str = Field(min_length=1, description="the interpreter that has lmms-eval")
+    adapter: str = Field("llava_hf", pattern="^[a-z0-9_]+$", description="lmms-eval's name of the model's kind")
+    limit: int | None = Field(None, ge=1, description="questions a benchmark, for a trial")
+    cpu: bool = Field(False, description="without a GPU")
+    judge_url: str = Field("https://api.openai.com/v1", pattern=r"^https?://")
+    judge_model: str | None = None
+    judge_key_env: str | None = Field(
+        None, pattern="^[A-Za-z_][A-Za-z0-9_]*$", description="variable with its key; null: no benchmark that needs one"
+    )
+
+
 class FinetuneSettings(Strict):
     """How a release goes to a trainer, and what its checkpoint is scored on."""
 
-    on_release: bool = Field(False, description="galaxy_finetune starts by itself when a release is made")
     recipe: str = Field("tiny", min_length=1, description="one that ships, or a YAML file of your own")
     backend: Literal["local", "command", "kubernetes"] = "local"
     folder: str = Field(
@@ -254,6 +268,7 @@ class FinetuneSettings(Strict):
     questions: int = Field(300, ge=30, description="of each benchmark, at most")
     command: CommandSettings | None = None
     kubernetes: KubernetesSettings | None = None
+    lmms: LmmsSettings | None = None
 
     @model_validator(mode="after")
     def _told_how(self) -> FinetuneSettings:
@@ -334,6 +349,14 @@ def airflow_settings() -> AirflowSettings:
         return AirflowSettings()
 
 
+def finetune_settings() -> FinetuneSettings:
+    """The same of what a DAG needs to know about fine-tunes."""
+    try:
+        return load_settings(settings_path()).finetune
+    except SettingsError:
+        return FinetuneSettings()
+
+
 def valid_name(name: str) -> bool:
     """Whether a source may be called so: 1 to 100 characters, no slash, backslash or control character."""
     try:
@@ -371,9 +394,7 @@ def read_yaml(path: Path, what: str) -> dict[str, Any]:
     try:
         raw = yaml.load(path.read_text(encoding="utf-8"), _Loader) or {}
     except FileNotFoundError as error:
-        raise SettingsError(
-            f"{what} {path}: no such file. `taskgalaxy settings` prints one to start from."
-        ) from error
+        raise SettingsError(f"{what} {path}: no such file. `taskgalaxy settings` prints one to start from.") from error
     except (OSError, ValueError, yaml.YAMLError) as error:  # ValueError: not UTF-8, or no such date
         raise SettingsError(f"{what} {path}: cannot be read as YAML ({error}).") from error
     if not isinstance(raw, dict):
@@ -390,7 +411,7 @@ Validated = TypeVar("Validated", bound=BaseModel)
 
 
 def validated(kind: type[Validated], raw: Mapping[str, Any], where: str) -> Validated:
-    """A record of ``kind`` from plain values. Raises SettingsError that names each wrong field, its value and the fix."""
+    """A record of ``kind`` from plain values. Raises SettingsError that names each wrong field, value and fix."""
     try:
         return kind.model_validate(raw)
     except ValidationError as error:

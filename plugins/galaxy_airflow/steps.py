@@ -9,14 +9,29 @@ from typing import Any
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from galaxy_airflow.runtime import log, opened, progress, ready_settings, receipt
-from taskgalaxy_ops import announcements, doctor, overview, pipeline, publishing, reporting, upkeep, views, watching
+from taskgalaxy_ops import (
+    announcements,
+    doctor,
+    finetuning,
+    overview,
+    pipeline,
+    publishing,
+    reporting,
+    scoring,
+    upkeep,
+    views,
+    watching,
+)
 from taskgalaxy_ops.catalogue import Catalogue
 from taskgalaxy_ops.errors import LeaseLostError, PendingError, SettingsError, SourceError, UnansweredError
 from taskgalaxy_ops.expansion import crowded, expand
+from taskgalaxy_ops.finetune.backends import open_backend
+from taskgalaxy_ops.finetune.jobs import TrainBackend
+from taskgalaxy_ops.finetuning import Tuning
 from taskgalaxy_ops.galaxy import Galaxy
 from taskgalaxy_ops.harvest import Harvest
 from taskgalaxy_ops.report import render
-from taskgalaxy_ops.settings import ReleaseSettings, SourceSettings
+from taskgalaxy_ops.settings import FinetuneSettings, ReleaseSettings, SourceSettings, validated
 from taskgalaxy_ops.storage import keys
 from taskgalaxy_ops.storage.budget import NANO
 from taskgalaxy_ops.verify import verify
@@ -239,6 +254,82 @@ def announce_release(outlet: Any, made: Mapping[str, Any]) -> None:
     if not made["made"]:
         raise AirflowSkipException(f"equal to {made['version']}, which stands")
     outlet.add_partitions(made["version"])
+
+
+# --- fine-tune
+
+
+def _tuning(galaxy: Galaxy, checked: Mapping[str, Any]) -> Tuning:
+    return finetuning.tuning(galaxy, release=checked["release"], recipe=checked["recipe"])
+
+
+def _for_tuning(backend: str | None) -> Galaxy:
+    """The store, with the backend that the form names instead of the settings'. Raises SettingsError."""
+    galaxy = opened()
+    if backend is None or backend == galaxy.settings.finetune.backend:
+        return galaxy
+    chosen = validated(
+        FinetuneSettings,
+        {**galaxy.settings.finetune.model_dump(mode="json"), "backend": backend},
+        "the form",
+    )
+    return Galaxy(galaxy.settings.model_copy(update={"finetune": chosen}), galaxy.store)
+
+
+def check_tuning(form: Mapping[str, Any], partition: str | None) -> dict[str, Any]:
+    """A release that is whole and may be trained on, and its jobs rendered; stops them if the form asks for that."""
+    began, galaxy = time.monotonic(), _for_tuning(form["backend"])
+    found = finetuning.tuning(galaxy, release=form["release"] or partition, recipe=form["recipe"])
+    if form["cancel"]:
+        trainings = finetuning.Trainings(galaxy, "cancel", _backend(galaxy))
+        stopped = [job.name for job in found.jobs.values() if trainings.cancel(job)]
+        raise AirflowSkipException(f"cancelled: {', '.join(stopped) or 'none of these jobs was running'}")
+    return receipt(
+        "to be trained",
+        began,
+        release=found.release.name,
+        recipe=form["recipe"] or galaxy.settings.finetune.recipe,
+        backend=galaxy.settings.finetune.backend,
+        jobs={role: job.key for role, job in found.jobs.items()},
+    )
+
+
+def _backend(galaxy: Galaxy) -> TrainBackend:
+    """The settings' backend; Kubernetes' with the credentials of Airflow's connection."""
+    chosen = galaxy.settings.finetune
+    if chosen.backend == "kubernetes" and chosen.kubernetes:
+        from galaxy_airflow.kubernetes import batch_api
+        from taskgalaxy_ops.finetune.backends.kubernetes import KubernetesBackend
+
+        return KubernetesBackend(chosen.kubernetes, batch_api(chosen.kubernetes.connection))
+    return open_backend(chosen)
+
+
+def train(checked: Mapping[str, Any], run: str) -> bool:
+    """One look at the jobs: submits what is next, shows how far they are; whether all have succeeded."""
+    galaxy = _for_tuning(checked["backend"])
+    found = _tuning(galaxy, checked)
+    done = finetuning.Trainings(galaxy, run, _backend(galaxy)).done(found.jobs)
+    for role, text in finetuning.progress_lines(found.jobs).items():
+        log.info("%s: %s", role, text)
+    return done
+
+
+def evaluate(checked: Mapping[str, Any], benchmarks: Sequence[str]) -> dict[str, Any]:
+    """Scores of the checkpoints, and the result card."""
+    began, galaxy = time.monotonic(), _for_tuning(checked["backend"])
+    found = _tuning(galaxy, checked)
+    with progress() as shown:
+        scored = scoring.score_tuning(galaxy, found, benchmarks, shown)
+    for line in views.scored(scored):
+        log.info(line)
+    return receipt(
+        f"scored {found.recipe.name} on {found.release.name}",
+        began,
+        scores=scored.identity,
+        verdicts={f"{each.benchmark} {each.family}".strip(): each.verdict for each in scored.comparisons},
+        page=scored.page,
+    )
 
 
 # --- taxonomy

@@ -1,4 +1,4 @@
-"""Scores: one row a model, method and benchmark, or family of task types in it. What goes to Parquet, tables and plots."""
+"""Scores: one row a model, method and benchmark, or family of task types in it. What Parquet and tables hold."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A training job: rendered whole before it is submitted, and known by a key made of everything that decides its outcome.
+"""A training job: rendered whole before it is submitted, and known by a key of everything that decides its outcome.
 
 The key is the fingerprint of the release's manifest, the recipe, the base model's revision, the trainer, the container
 image's digest, and what of the data is taken. So a retry finds the running job, or its result; whatever is changed is
@@ -20,8 +20,9 @@ from typing import Any, Protocol
 from taskgalaxy_ops.canonical import fingerprint
 from taskgalaxy_ops.errors import SettingsError
 from taskgalaxy_ops.finetune import tiny
-from taskgalaxy_ops.finetune.mixture import Part, ReleaseCopy, base_part, llava_row, release_part
+from taskgalaxy_ops.finetune.mixture import Part, base_part, llava_row, release_part
 from taskgalaxy_ops.finetune.recipes import Recipe, Trainer
+from taskgalaxy_ops.release_copy import ReleaseCopy
 
 LOG = "log.txt"
 EXIT = "exit.json"
@@ -83,7 +84,7 @@ class Job:
             part.replace(file)
 
     def script(self) -> str:
-        """A shell script that runs the command with its output in ``log.txt``, and leaves how it ended in ``exit.json``."""
+        """A shell script: the command, with its output in ``log.txt``, and how it ended in ``exit.json``."""
         variables = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in sorted(self.environment.items()))
         return (
             "#!/bin/sh\n"
@@ -94,7 +95,7 @@ class Job:
             f"{variables}"
             f"{shlex.join(self.command)} >>{LOG} 2>&1\n"
             "code=$?\n"
-            f"echo \"{{\\\"code\\\": $code}}\" >{EXIT}.part && mv {EXIT}.part {EXIT}\n"
+            f'echo "{{\\"code\\": $code}}" >{EXIT}.part && mv {EXIT}.part {EXIT}\n'
             "exit $code\n"
         )
 
@@ -147,7 +148,9 @@ def prepare(order: Order, root: Path) -> Job:
         recipe = recipe.model_copy(update={"seed": order.seed})
     trainer = order.trainer or recipe.trainers[0]
     if trainer not in recipe.trainers:
-        raise SettingsError(f"recipe {recipe.name}: not for {trainer}. It is rendered for {', '.join(recipe.trainers)}.")
+        raise SettingsError(
+            f"recipe {recipe.name}: not for {trainer}. It is rendered for {', '.join(recipe.trainers)}."
+        )
     parts = mixture(order, trainer)
     key = fingerprint(
         "finetune.job",
@@ -190,7 +193,9 @@ def mixture(order: Order, trainer: Trainer) -> list[Part]:
     read = trainer in {"trl", "llava"}  # one file each; the others take several
     parts += [base_part(data, order.excluded, read=read) for data in order.recipe.base_data]
     if not parts:
-        raise SettingsError(f"recipe {order.recipe.name}: without a release and base data there is nothing to train on.")
+        raise SettingsError(
+            f"recipe {order.recipe.name}: without a release and base data there is nothing to train on."
+        )
     return parts
 
 

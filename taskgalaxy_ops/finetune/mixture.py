@@ -1,29 +1,30 @@
 """What is trained on: the training split of a release, mixed with the model's own data; read from files, not a store.
 
-An example is LLaVA's: an image or none, and a conversation whose first turn opens with ``<image>``. No other text may hold
-what a tokenizer would take for a token of its own: it would ask for an image that is not there, or end the answer early.
+An example is LLaVA's: an image or none, and a conversation whose first turn opens with ``<image>``. No other text may
+hold what a tokenizer would take for a token of its own: it would ask for an image that is not there, or end the answer.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import pyarrow.parquet as pq
-
+from taskgalaxy_ops import easy_vqa
 from taskgalaxy_ops.canonical import fingerprint, sha256_hex
-from taskgalaxy_ops.errors import DamageError, SettingsError, SourceError
+from taskgalaxy_ops.errors import SettingsError, SourceError
 from taskgalaxy_ops.finetune.recipes import BaseData, Recipe
+from taskgalaxy_ops.release_copy import ReleaseCopy
 
 IMAGE = "<image>"
 BUILTIN = "builtin:easy-vqa"
 UNKNOWN = "unknown"
-_TOKENS = re.compile(r"<(\s*/?\s*(?:image|video|audio|img|IMG_CONTEXT|s|unk|pad|bos|eos|box|ref|quad)\s*)>|<(\|[^|<>]{0,40}\|)>", re.I)
+_TOKENS = re.compile(
+    r"<(\s*/?\s*(?:image|video|audio|img|IMG_CONTEXT|s|unk|pad|bos|eos|box|ref|quad)\s*)>|<(\|[^|<>]{0,40}\|)>", re.I
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,63 +49,6 @@ class Part:
     examples: tuple[Example, ...] | None  # None: too many to read here, the trainer reads ``annotations``
     annotations: str | None = None
     images: str | None = None
-
-
-@dataclass(frozen=True)
-class ReleaseCopy:
-    """A release's local copy, as ``publishing.fetch`` makes it."""
-
-    folder: Path
-
-    @property
-    def name(self) -> str:
-        return self.folder.name
-
-    def manifest(self) -> dict[str, Any]:
-        """Raises DamageError where the copy is not whole."""
-        try:
-            found: dict[str, Any] = json.loads((self.folder / "manifest.json").read_bytes())
-        except (OSError, ValueError) as error:
-            raise DamageError(f"release {self.folder}: its manifest cannot be read ({error}). Fetch it again.") from error
-        return found
-
-    @property
-    def identity(self) -> str:
-        """SHA-256 of its manifest."""
-        return sha256_hex((self.folder / "manifest.json").read_bytes())
-
-    def check(self) -> None:
-        """Every file that training and scoring read is there as the manifest says. Raises DamageError."""
-        for path, entry in self.manifest()["files"].items():
-            file = self.folder / path
-            if not file.is_file() or file.stat().st_size != entry["size"] or _sha256(file) != entry["sha256"]:
-                raise DamageError(f"release {self.name}: {path} is missing or damaged in {self.folder}. Remove the folder.")
-
-    def rows(self, split: str) -> list[dict[str, Any]]:
-        """The rows of a split, as LLaVA's JSON has them. Raises DamageError."""
-        try:
-            found = json.loads((self.folder / "llava" / f"{split}.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise DamageError(f"release {self.name}: llava/{split}.json cannot be read ({error}).") from error
-        if not isinstance(found, list):
-            raise DamageError(f"release {self.name}: llava/{split}.json is no list.")
-        return found
-
-    def image(self, row: dict[str, Any]) -> str:
-        """Absolute path of a row's image. Raises SourceError for one that lies in no folder."""
-        path = str(row["image"])
-        if "://" in path:
-            raise SourceError(
-                f"release {self.name}: {path} is referred to, and trainers open files. Mount it and rewrite the paths, "
-                "or release again with a higher release.copy_images_up_to."
-            )
-        return str((self.folder / path).resolve())
-
-    def licences(self) -> Iterator[tuple[str, list[str | None]]]:
-        """Image id and what its sources state, one a row of the training split."""
-        for file in sorted((self.folder / "data").glob("train-*.parquet")):
-            table = pq.read_table(file, columns=["image_id", "licences"])
-            yield from zip(table["image_id"].to_pylist(), table["licences"].to_pylist(), strict=True)
 
 
 def check_licences(copy: ReleaseCopy, allowed: Sequence[str] | None) -> None:
@@ -143,8 +87,6 @@ def base_part(data: BaseData, excluded: frozenset[str], *, read: bool) -> Part:
     Raises SettingsError where it cannot be read and must be.
     """
     if data.annotations == BUILTIN:
-        from taskgalaxy_ops import easy_vqa
-
         asked = easy_vqa.questions("train", data.rows or 120, excluded)
         examples = tuple(Example(q.id, str(q.file), (("human", q.question), ("gpt", q.answer))) for q in asked)
         identity = fingerprint("base", [data.name, [(q.image, q.question, q.answer) for q in asked]])
@@ -162,7 +104,14 @@ def base_part(data: BaseData, excluded: frozenset[str], *, read: bool) -> Part:
             f"base data {data.name}: {file} cannot be read as LLaVA's JSON ({error}). Name it under `base_data` of a "
             "recipe of your own, or leave it out there."
         ) from error
-    return Part(data.name, "base", fingerprint("base", [identity, sha256_hex(text.encode())]), len(examples), data.repeat, examples)
+    return Part(
+        data.name,
+        "base",
+        fingerprint("base", [identity, sha256_hex(text.encode())]),
+        len(examples),
+        data.repeat,
+        examples,
+    )
 
 
 def _own(row: dict[str, Any], number: int, images: str) -> Example:
@@ -192,10 +141,3 @@ def llava_row(example: Example) -> dict[str, Any]:
         row["image"] = example.image
         conversation[0]["value"] = f"{IMAGE}\n{conversation[0]['value']}"
     return {**row, "conversations": conversation}
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
-
-

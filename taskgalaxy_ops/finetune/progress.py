@@ -14,7 +14,7 @@ from taskgalaxy_ops.finetune.jobs import LOG, OUTPUT
 
 PROGRESS = "progress.jsonl"  # ours; LLaMA-Factory and ms-swift write files of their own
 _FILES = (PROGRESS, f"{OUTPUT}/trainer_log.jsonl", f"{OUTPUT}/logging.jsonl")
-# What transformers' Trainer prints: {'loss': 1.2, 'learning_rate': 2e-05, 'epoch': 0.5}; and its bar: 12/100 [00:10<01:30
+# What transformers' Trainer prints: {'loss': 1.2, 'learning_rate': 2e-05, 'epoch': 0.5}; its bar: 12/100 [00:10<01:30
 _PRINTED = re.compile(r"\{'loss': [^{}]*\}")
 _BAR = re.compile(r"(\d+)/(\d+) \[([\d:]+)<([\d:?]+)")
 
@@ -47,7 +47,10 @@ def _lines(file: Path) -> Iterator[Point]:
             continue  # the last line, half written
         if not isinstance(row, dict) or not isinstance(row.get("loss"), int | float):
             continue
-        step, steps = _number(row.get("step") or row.get("current_steps")), _number(row.get("steps") or row.get("total_steps"))
+        step, steps = (
+            _number(row.get("step") or row.get("current_steps")),
+            _number(row.get("steps") or row.get("total_steps")),
+        )
         if step is None and isinstance(both := row.get("global_step/max_steps"), str) and "/" in both:  # ms-swift
             step, steps = (_number(part) for part in both.split("/", 1))
         left = row.get("seconds_left")

@@ -1,7 +1,7 @@
 """Recipes: how a model is trained, in YAML, with the hyper-parameters that its makers published.
 
-A recipe says nothing of one trainer's flags: ``render.py`` writes those. What ships lies in ``recipes/``; a path names one
-of the user's own.
+A recipe says nothing of one trainer's flags: ``trainers/`` writes those. What ships lies in ``recipes/``; a path names
+one of the user's own.
 """
 
 from __future__ import annotations
@@ -79,6 +79,7 @@ class Recipe(Strict):
     vision_layer: int = Field(-2, description="whose features go to the projector")
     template: dict[str, str] = Field(default={}, description="the conversation's name in each trainer that needs one")
     seed: int = Field(0, ge=0)
+    blind_control: bool = Field(False, description="train once more with grey images: what is learnt without seeing")
 
     @model_validator(mode="after")
     def _adds_up(self) -> Recipe:
@@ -96,8 +97,8 @@ class Recipe(Strict):
 
     @property
     def identity(self) -> str:
-        """Fingerprint of all that decides what comes out; ``about`` does not."""
-        return fingerprint("recipe", self.model_dump(mode="json", exclude={"about"}))
+        """Fingerprint of all that decides what comes out."""
+        return fingerprint("recipe", self.model_dump(mode="json", exclude={"about", "blind_control"}))
 
 
 def shipped() -> list[str]:

@@ -52,7 +52,9 @@ def save_tiny(folder: Path, seed: int = 0) -> None:
     tokenizer = processor.tokenizer
     torch.manual_seed(seed)
     config = LlavaConfig(
-        vision_config=CLIPVisionConfig(image_size=_SIDE, patch_size=_PATCH, projection_dim=64, initializer_range=_INIT, **_SHAPE["vision"]),
+        vision_config=CLIPVisionConfig(
+            image_size=_SIDE, patch_size=_PATCH, projection_dim=64, initializer_range=_INIT, **_SHAPE["vision"]
+        ),
         text_config=LlamaConfig(
             vocab_size=len(tokenizer),
             max_position_embeddings=1024,

@@ -77,7 +77,9 @@ def main(folder: Path) -> None:
         callbacks=[story.callback()],
         peft_config=_lora(recipe),
     )
-    trainer.train(resume_from_checkpoint=get_last_checkpoint(str(folder / OUTPUT)) if (folder / OUTPUT).is_dir() else None)
+    trainer.train(
+        resume_from_checkpoint=get_last_checkpoint(str(folder / OUTPUT)) if (folder / OUTPUT).is_dir() else None
+    )
     final = folder / OUTPUT / "final"
     if recipe.lora:
         trainer.model = trainer.model.merge_and_unload()
@@ -111,7 +113,9 @@ def _dataset(file: Path, processor: Any, recipe: Recipe) -> tuple[Any, int]:
         if path and path not in images:
             images[path] = _square(Path(path), side)
         for number in range(0, len(row["conversations"]) - 1, 2):
-            asked, answered = (turn["value"].removeprefix("<image>\n") for turn in row["conversations"][number : number + 2])
+            asked, answered = (
+                turn["value"].removeprefix("<image>\n") for turn in row["conversations"][number : number + 2]
+            )
             content: list[dict[str, str | None]] = [{"type": "image", "text": None}] if path else []
             content.append({"type": "text", "text": asked})
             if len(processor.tokenizer.encode(f"{asked} {answered}")) > recipe.max_length:
@@ -155,7 +159,11 @@ def _lora(recipe: Recipe) -> Any:
 
     chosen = recipe.lora
     return LoraConfig(
-        r=chosen.r, lora_alpha=chosen.alpha, lora_dropout=chosen.dropout, target_modules="all-linear", task_type="CAUSAL_LM"
+        r=chosen.r,
+        lora_alpha=chosen.alpha,
+        lora_dropout=chosen.dropout,
+        target_modules="all-linear",
+        task_type="CAUSAL_LM",
     )
 
 

@@ -41,6 +41,7 @@ _TABLE_CSS = """
 .tables th, .tables td, .tables td:not(:first-child), .tables th:not(:first-child) {
   padding: 0.35rem 1.25rem 0.35rem 0; text-align: left; overflow-wrap: anywhere;
 }
+.tables img.plot { max-width: 100%; background: #fff; padding: 0.5rem; border-radius: 6px; }
 .tables td.number, .tables td.number:not(:first-child) { text-align: right; font-variant-numeric: tabular-nums; }
 """
 
@@ -76,11 +77,20 @@ def render(data: ReportData, max_items: int = 600) -> str:
 
 
 def table_page(
-    title: str, lead: Sequence[str], tables: Iterable[tuple[str, Sequence[str], Sequence[Sequence[str]]]]
+    title: str,
+    lead: Sequence[str],
+    tables: Iterable[tuple[str, Sequence[str], Sequence[Sequence[str]]]],
+    pictures: Iterable[tuple[str, bytes]] = (),
 ) -> str:
-    """A page of plain tables, each with caption, header and rows, in the contact sheet's style."""
+    """A page of plain tables, each with caption, header and rows, in the contact sheet's style.
+
+    pictures: captions and SVG, shown between the lead and the tables, as images: no script in them runs.
+    """
     css = _file("page.css") + _TABLE_CSS
     parts = [f"<h1>{esc(title)}</h1>", *(f"<p>{esc(line)}</p>" for line in lead)]
+    for caption, svg in pictures:
+        source = f"data:image/svg+xml;base64,{base64.b64encode(svg).decode()}"
+        parts.append(f'<h2>{esc(caption)}</h2><img class="plot" src="{source}" alt="{esc(caption)}">')
     for caption, header, rows in tables:
         parts.append(f"<h2>{esc(caption)} ({count(len(rows))})</h2>")
         if rows:

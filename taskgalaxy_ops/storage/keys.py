@@ -18,6 +18,7 @@ RELEASES_LOG = "releases/log"
 EDITS_LOG = "edits"
 PROPOSALS_LOG = "taxonomy/proposals"
 ANNOUNCEMENTS_LOG = "announcements"
+FINETUNE_LOG = "finetune/log"
 
 TAXONOMY_HOME = "taxonomy"
 
@@ -70,3 +71,8 @@ def report(name: str) -> str:
 def release(version: int) -> str:
     """Prefix of a release's files."""
     return f"releases/v{version:06d}/"
+
+
+def scores(identity: str) -> str:
+    """Scores of checkpoints, as Parquet; ``identity`` is the fingerprint of checkpoints and questions."""
+    return f"finetune/scores/{identity}.parquet"

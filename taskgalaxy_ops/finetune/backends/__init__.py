@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-
-
 from taskgalaxy_ops.finetune.backends.local import LocalBackend
 from taskgalaxy_ops.finetune.jobs import TrainBackend
 from taskgalaxy_ops.settings import FinetuneSettings

@@ -19,7 +19,8 @@ ZERO = "zero.json"
 
 def render(recipe: Recipe, parts: list[Part], folder: Path, *, blind: bool) -> Rendered:
     """``deepspeed train_mem.py`` with the flags of the published scripts; one data file, absolute image paths."""
-    base, flags = recipe.base, {}
+    base = recipe.base
+    flags: dict[str, Any] = {}
     if recipe.lora:
         flags |= {"lora_enable": True, "lora_r": recipe.lora.r, "lora_alpha": recipe.lora.alpha}
         flags |= {"mm_projector_lr": recipe.projector_learning_rate or recipe.learning_rate}

@@ -1,13 +1,108 @@
-"""TODO."""
+"""ms-swift 4: ``swift sft`` with a command line, and datasets in its messages-and-images form."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
-from taskgalaxy_ops.finetune.jobs import Rendered
+from taskgalaxy_ops.errors import SettingsError
+from taskgalaxy_ops.finetune.jobs import OUTPUT, Rendered
 from taskgalaxy_ops.finetune.mixture import Part
 from taskgalaxy_ops.finetune.recipes import Recipe
+from taskgalaxy_ops.finetune.trainers.internvl import arguments, check_parts, examples, expanded, jsonl, stem
+from taskgalaxy_ops.finetune.trainers.llamafactory import images_of
+from taskgalaxy_ops.finetune.trainers.llava import ZERO, zero
+
+_DONE = "done.json"
+# Goes on from the last checkpoint that is whole (its state is written last), and names the one that it ends with: the
+# trainer's own create_checkpoint_symlink fails where nothing was evaluated.
+_RUN = (
+    "last() { ls -d output/checkpoint-*/trainer_state.json 2>/dev/null | sort -V | tail -n 1 | xargs -r dirname; }; "
+    'from=$(last); "$@" ${from:+--resume_from_checkpoint "$from"} && '
+    'ln -sfn "$(basename "$(last)")" output/last && cp done.json result.json'
+)
+_ROLES = {"human": "user", "gpt": "assistant"}
+_PROJECTORS = {"internvl2": "mlp1", "internvl2_5": "mlp1"}  # by template; the others': multi_modal_projector
 
 
 def render(recipe: Recipe, parts: list[Part], folder: Path, *, blind: bool) -> Rendered:
-    raise NotImplementedError
+    """``swift sft`` and a jsonl a part; base parts that were not read are LLaVA's JSON, which it understands."""
+    check_parts(parts, blind=blind)
+    datasets: list[str] = []
+    files: dict[str, bytes] = {}
+    for part in parts:
+        # A relative path: the folder's may hold what the list of datasets takes for a mark of its own (``::``, ``#``).
+        path = f"data/{stem(part)}.jsonl"
+        if part.examples is None:
+            path = str(Path(expanded(part.annotations)).resolve())
+        else:
+            files[path] = jsonl(_messages(row) for row in examples(part, folder, blind=blind))
+        datasets.append(path if part.repeat == 1 else f"{path}#{_taken(part)}")
+    if recipe.zero_stage:
+        files[ZERO] = json.dumps(zero(recipe), indent=1).encode()
+    files[_DONE] = json.dumps({"checkpoint": str(folder / OUTPUT / "last")}, ensure_ascii=False).encode()
+    environment = {"NPROC_PER_NODE": str(recipe.devices), "USE_HF": "1", "PYTHONUTF8": "1"}
+    if images := images_of(parts):
+        environment["ROOT_IMAGE_DIR"] = images
+    command = ("swift", "sft", "--dataset", *datasets, *arguments(_flags(recipe)))
+    return Rendered(("sh", "-c", _RUN, "sh", *command), files, environment)
+
+
+def _taken(part: Part) -> int:
+    """Whole repeats are whole, and the rest is drawn without replacement: the trainer's ``#count``."""
+    if not part.rows:
+        raise SettingsError(f"base data {part.name}: to repeat it {part.repeat:g} times, its rows must be told.")
+    return max(round(part.rows * part.repeat), 1)
+
+
+def _messages(row: dict[str, Any]) -> dict[str, Any]:
+    messages = [{"role": _ROLES[turn["from"]], "content": turn["value"]} for turn in row["conversations"]]
+    return {"messages": messages, "images": [row["image"]] if "image" in row else []}
+
+
+def _flags(recipe: Recipe) -> dict[str, Any]:
+    lora, template = recipe.lora, recipe.template.get("ms-swift")
+    bf16 = recipe.precision == "bf16"
+    flags: dict[str, Any] = {
+        "model": recipe.base.model,
+        "model_revision": recipe.base.revision,
+        "template": template,
+        "use_hf": True,
+        "tuner_type": "lora" if lora else "full",
+        "freeze_vit": recipe.freeze_vision,
+        "freeze_llm": False,
+        "freeze_aligner": lora is not None,  # with LoRA: no adapter in it, since it is trained whole
+        "aligner_lr": recipe.projector_learning_rate,
+        "torch_dtype": "bfloat16" if bf16 else "float32",
+        "bf16": bf16,
+        "fp16": False,  # what it takes float32 for
+        "deepspeed": ZERO if recipe.zero_stage else None,
+        # A batch without images gives the projector no gradient, which plain data parallelism stumbles over.
+        "ddp_find_unused_parameters": None if recipe.zero_stage else True,
+        "max_length": recipe.max_length,
+        "output_dir": OUTPUT,
+        "add_version": False,
+        "num_train_epochs": recipe.epochs,
+        "per_device_train_batch_size": recipe.device_batch,
+        "gradient_accumulation_steps": recipe.accumulation,
+        "learning_rate": recipe.learning_rate,
+        "weight_decay": recipe.weight_decay,
+        "warmup_ratio": recipe.warmup_ratio,
+        "lr_scheduler_type": recipe.schedule,
+        "gradient_checkpointing": recipe.gradient_checkpointing,
+        "split_dataset_ratio": 0,
+        "dataset_num_proc": 4,
+        "dataloader_num_workers": 4,
+        "logging_steps": 1,
+        "save_steps": 500,
+        "save_total_limit": 1,
+        "report_to": "none",
+        "seed": recipe.seed,
+        "data_seed": recipe.seed,
+    }
+    if lora:
+        projector = _PROJECTORS.get(template or "", "multi_modal_projector")
+        flags |= {"target_modules": "all-linear", "modules_to_save": projector}
+        flags |= {"lora_rank": lora.r, "lora_alpha": lora.alpha, "lora_dropout": lora.dropout}
+    return flags

@@ -1,4 +1,4 @@
-"""TRL's SFTTrainer on transformers: what trains ``tiny`` here, and any vision-language model of transformers on a GPU."""
+"""TRL's SFTTrainer: trains ``tiny`` here, and any vision-language model of transformers on a GPU."""
 
 from __future__ import annotations
 

@@ -1,0 +1,106 @@
+"""
+# Fine-tune on a release
+
+A release, mixed with the model's own data, goes to a trainer; the checkpoint that comes back is scored against the one
+before, with its images swapped, and against training without images. The result card tells what changed.
+
+**Reads** a release, the recipe, the model's own data.
+**Writes** checkpoints into `finetune.folder`, scores, and the result card (the button *Result card* of `evaluate`).
+
+**Started** by the form, or by each new release (`airflow.finetune_on_release`, off by default). Training runs outside
+Airflow and holds no slot: `train` looks at it now and then, and shows step, loss and time left. A job outlives its task
+and its worker. **A re-run** finds jobs that run or have ended by their key, and trains only what was changed or failed.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from airflow.sdk import Param, PartitionedAssetTimetable, dag, task
+
+from galaxy_airflow.links import linked
+from galaxy_defaults import COMMON, ENCODERS, RELEASES, SETTINGS, Receipt
+from taskgalaxy_ops.settings import finetune_settings
+
+_JOB = finetune_settings()
+
+
+@dag(
+    dag_id="galaxy_finetune",
+    dag_display_name="Galaxy: fine-tune and score",
+    doc_md=__doc__,
+    schedule=PartitionedAssetTimetable(assets=RELEASES) if SETTINGS.finetune_on_release else None,
+    tags=["galaxy", "finetune"],
+    max_active_runs=1,
+    params={
+        "release": Param(
+            None,
+            type=["null", "string"],
+            pattern="^v[0-9]{6}$",
+            title="Release",
+            description="Such as v000001. Empty: the latest (or the one that started this run).",
+        ),
+        "recipe": Param(
+            None,
+            type=["null", "string"],
+            minLength=1,
+            title="Recipe",
+            description="One that ships (tiny, llava-v1.5-7b, …) or a YAML file's path. Empty: as in the settings.",
+        ),
+        "backend": Param(
+            None,
+            type=["null", "string"],
+            enum=[None, "local", "command", "kubernetes"],
+            title="Backend",
+            description="Where it is trained; the settings say how. Empty: as in the settings.",
+        ),
+        "benchmarks": Param(
+            ["held-out", "easy-vqa"],
+            type="array",
+            items={"type": "string", "minLength": 1},
+            uniqueItems=True,
+            minItems=1,
+            examples=["held-out", "easy-vqa"],
+            title="Evaluate on",
+            description="held-out: the release's test split. easy-vqa: its own. Others are lmms-eval's: POPE, …",
+        ),
+        "cancel": Param(
+            False,
+            type="boolean",
+            title="Cancel",
+            description="Stop the jobs that this form names instead of training them.",
+        ),
+    },
+    **COMMON,
+)
+def galaxy_finetune() -> None:
+    @task
+    def check(dag_run: Any, params: dict[str, Any]) -> Receipt:
+        from galaxy_airflow import steps
+
+        return steps.check_tuning(params, partition=dag_run.partition_key)
+
+    @task.sensor(
+        mode="reschedule",
+        poke_interval=_JOB.poll_seconds,
+        timeout=timedelta(hours=_JOB.hours).total_seconds(),
+        execution_timeout=None,
+    )
+    def train(checked: dict[str, Any], run_id: str, ti: Any) -> bool:
+        from galaxy_airflow import steps
+
+        return steps.train(checked, run=f"{run_id}/{ti.try_number}")
+
+    @task(pool=ENCODERS, queue="encoders")
+    def evaluate(checked: dict[str, Any], params: dict[str, Any]) -> Receipt:
+        from galaxy_airflow import steps
+
+        return steps.evaluate(checked, params["benchmarks"])
+
+    checked = check()
+    scored = linked(evaluate(checked), "Result card")
+    train(checked) >> scored
+
+
+galaxy_finetune()

@@ -1,0 +1,136 @@
+"""The paper's 16 benchmarks in the poster's order: how lmms-eval 0.7.3 runs each, and which number is the score.
+
+Scores of these sixteen, measured or published, are in the table's scale: 0..100, MME in points. Task names and metrics
+are those of lmms-eval's own registry; a test compares them with the one that is installed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from taskgalaxy_ops.errors import EvaluationError
+
+LMMS_EVAL = "0.7.3"
+
+
+@dataclass(frozen=True, slots=True)
+class Benchmark:
+    """One benchmark, and where lmms-eval has it."""
+
+    name: str
+    asks: str  # what it measures, in a few words
+    task: str | None  # lmms-eval's; None: it has none
+    metric: str  # the key of its results that is the score
+    filter: str = "none"  # lmms-eval's name of how replies were read; part of the key
+    scale: float = 100  # what the metric is multiplied by to give the table's figure
+    maximum: float = 100
+    # A model that grades. "base": asked at <url>/chat/completions. "endpoint": the task wants that whole address in
+    # the same variable in which the others want <url>, so that the two kinds cannot share a run.
+    judge: Literal["base", "endpoint"] | None = None
+    submission: str | None = None  # lmms-eval's task for the split whose answers only a server can grade
+    note: str = ""
+
+
+MME = "MME"
+BENCHMARKS = (
+    Benchmark(
+        *(MME, "perception, yes or no", "mme", "mme_perception_score"),
+        scale=1,
+        maximum=2000,
+        note="Points for perception; cognition (0..800) is beside it in lmms-eval's results. Not in the average.",
+    ),
+    Benchmark(
+        *("MMBench", "multiple choice, 20 abilities", "mmbench_en_dev", "gpt_eval_score"),
+        scale=1,
+        judge="endpoint",
+        submission="mmbench_en_test",
+        note="Development split. The judge is asked only where a reply names no option.",
+    ),
+    Benchmark(
+        *("MMBench-CN", "MMBench in Chinese", "mmbench_cn_dev", "gpt_eval_score"),
+        scale=1,
+        judge="endpoint",
+        submission="mmbench_cn_test",
+        note="Development split. The judge is asked only where a reply names no option.",
+    ),
+    Benchmark("POPE", "objects that are not there", "pope", "pope_f1_score", note="F1, not accuracy."),
+    Benchmark(
+        *("LLaVA-in-the-Wild", "free answers", "llava_in_the_wild", "gpt_eval_llava_all"),
+        scale=1,
+        maximum=math.inf,
+        judge="base",
+        note="Relative to GPT-4's answers that come with it; may exceed 100.",
+    ),
+    Benchmark("MM-Vet", "free answers, combined abilities", "mmvet", "gpt_eval_score", scale=1, judge="base"),
+    Benchmark(
+        *("TextVQA", "reading in photographs", "textvqa_val", "exact_match"),
+        submission="textvqa_test",
+        note="Without OCR tokens in the prompt: LLaVA's own figures had them, and do not compare.",
+    ),
+    Benchmark(
+        *("ScienceQA", "school science", "scienceqa_img", "exact_match"), note="The questions that have an image."
+    ),
+    Benchmark(
+        *("MathVista", "mathematics in figures", "mathvista_testmini_format", "llm_as_judge_eval"),
+        scale=1,
+        judge="base",
+        submission="mathvista_test",
+        note="testmini. The judge extracts the answer.",
+    ),
+    Benchmark("ChartQA", "charts", "chartqa", "relaxed_overall", note="Right within 5 %."),
+    Benchmark("AI2D", "diagrams", "ai2d", "exact_match", filter="flexible-extract"),
+    Benchmark("Q-Bench", "image quality", "qbench_dev", "qbench_acc", note="Development split."),
+    Benchmark(
+        *("Q-Bench-CN", "Q-Bench in Chinese", None, "qbench_acc"),
+        note="lmms-eval has no such task: its score must come from another tool, and until then there is no average.",
+    ),
+    Benchmark(
+        *("HallusionBench", "illusions and hallucinations", "hallusion_bench_image", "aAcc"),
+        scale=1,
+        judge="endpoint",
+        note="Accuracy over all questions. The task asks for the model `gpt-4`, whatever is set.",
+    ),
+    Benchmark("SEED", "multiple choice, images and video frames", "seedbench", "seed_all", note="Images and video."),
+    Benchmark("MMMU", "college subjects", "mmmu_val", "mmmu_acc", submission="mmmu_test", note="Validation split."),
+)
+NAMES = tuple(each.name for each in BENCHMARKS)
+AVERAGED = tuple(name for name in NAMES if name != MME)  # MME's points would drown the rest
+
+# Our own, asked in words; "easy-vqa" without an addition is the same questions ranked by likelihood.
+EASY_VQA = Benchmark("easy-vqa, generated", "colours and shapes", "taskgalaxy_easy_vqa", "accuracy")
+
+
+def find(names: Iterable[str]) -> list[Benchmark]:
+    """The benchmarks of these names, in the order given. Raises EvaluationError at an unknown one."""
+    known = {each.name: each for each in (*BENCHMARKS, EASY_VQA)}
+    found = []
+    for name in names:
+        if name not in known:
+            raise EvaluationError(f"benchmark {name!r} is unknown. Known: {', '.join(known)}.")
+        found.append(known[name])
+    return found
+
+
+def average(figures: Mapping[str, float]) -> float | None:
+    """Mean of the 15 without MME, in the table's scale; None unless all 15 are there: fewer are another average."""
+    if any(name not in figures for name in AVERAGED):
+        return None
+    return sum(figures[name] for name in AVERAGED) / len(AVERAGED)
+
+
+def markdown() -> list[str]:
+    """Lines of the table in docs/benchmarks.md."""
+    lines = [
+        "| benchmark | asks | lmms-eval's task | metric | judge | server-graded split | |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for each in BENCHMARKS:
+        task = f"`{each.task}`" if each.task else "**lacking**"
+        metric = f"`{each.metric}`" + (" × 100" if each.scale == 100 else "")
+        judge = "needed" if each.judge else ""
+        split = f"`{each.submission}`" if each.submission else ""
+        lines.append(f"| {each.name} | {each.asks} | {task} | {metric} | {judge} | {split} | {each.note} |")
+    return lines

@@ -1,0 +1,137 @@
+"""Before and after, against what needs no seeing: scores with intervals, and a verdict that swapped images overturn.
+
+Intervals are percentile bootstraps over images (questions of one image stand or fall together), 95 %. A gain is called
+one in seeing only if it vanishes with the images swapped: ``(after - after swapped) - (before - before swapped)`` must
+lie above zero, interval and all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from taskgalaxy_ops.evaluate.questions import Asked, majority, swapped
+from taskgalaxy_ops.evaluate.scores import Score
+
+BEFORE, AFTER = "Baseline", "TaskGalaxy"
+BEFORE_SWAPPED, AFTER_SWAPPED = "Baseline, images swapped", "TaskGalaxy, images swapped"
+BLIND = "TaskGalaxy without images"
+MAJORITY = "Majority answer"
+METHODS = (BEFORE, AFTER, AFTER_SWAPPED, BEFORE_SWAPPED, BLIND, MAJORITY)
+_FEWEST = 20  # images: below, an interval of resampled images says too little for a verdict
+_RESAMPLES = 2000
+_SEED = 2025
+
+Rank = Callable[[Sequence[Asked], Sequence[str | None]], list[int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A mean with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """One benchmark, or one family of it."""
+
+    benchmark: str
+    family: str  # "": all
+    questions: int
+    images: int
+    scores: Mapping[str, Interval]  # by method
+    gain: Interval  # after less before
+    seeing: Interval  # what of the gain is lost when the images are swapped
+    verdict: str
+
+
+def answers(asked: Sequence[Asked], rank: Rank, *, swap: bool = False, blind: bool = False) -> np.ndarray[Any, Any]:
+    """Which questions are answered rightly: (n,) of 0 and 1."""
+    images: list[str | None] = (
+        [None] * len(asked) if blind else list(swapped(asked) if swap else [a.image for a in asked])
+    )
+    chosen = rank(asked, images)
+    return np.array([each.candidates[pick] == each.answer for each, pick in zip(asked, chosen, strict=True)], float)
+
+
+def compare(asked: Sequence[Asked], right: Mapping[str, np.ndarray[Any, Any]]) -> list[Comparison]:
+    """Comparisons of all questions and of each family, benchmark by benchmark.
+
+    right: by method (all of METHODS but the majority), (n,) of 0 and 1.
+    """
+    guessed = np.array([each.answer == guess for each, guess in zip(asked, majority(asked), strict=True)], float)
+    columns = {**right, MAJORITY: guessed}
+    found = []
+    for benchmark in sorted({each.benchmark for each in asked}):
+        families = sorted({each.family for each in asked if each.benchmark == benchmark})
+        for family in ["", *families]:
+            chosen = [n for n, a in enumerate(asked) if a.benchmark == benchmark and family in {"", a.family}]
+            images = [asked[n].image for n in chosen]
+            found.append(
+                _comparison(benchmark, family, images, {name: column[chosen] for name, column in columns.items()})
+            )
+    return found
+
+
+def _comparison(
+    benchmark: str, family: str, images: Sequence[str], columns: Mapping[str, np.ndarray[Any, Any]]
+) -> Comparison:
+    def about(values: np.ndarray[Any, Any]) -> Interval:
+        return interval(values, images)
+
+    before, after = columns[BEFORE], columns[AFTER]
+    gain = about(after - before)
+    seeing = about((after - columns[AFTER_SWAPPED]) - (before - columns[BEFORE_SWAPPED]))
+    scores = {name: about(columns[name]) for name in METHODS if name in columns}
+    shown = len(set(images))
+    said = verdict(gain, seeing) if shown >= _FEWEST else f"too few images for a verdict ({shown})"
+    return Comparison(benchmark, family, len(images), shown, scores, gain, seeing, said)
+
+
+def verdict(gain: Interval, seeing: Interval) -> str:
+    """What may be said of a gain."""
+    if gain.high < 0:
+        return "a loss"
+    if gain.low <= 0:
+        return "no gain is shown"
+    if seeing.low > 0:
+        return "a gain in seeing"
+    return "a gain that stays when the images are swapped: no gain in seeing"
+
+
+def interval(values: np.ndarray[Any, Any], clusters: Sequence[str]) -> Interval:
+    """Mean of ``values`` (n,) and its bootstrap interval over clusters (Efron and Tibshirani, 1993)."""
+    from scipy.stats import bootstrap
+
+    names, index = np.unique(np.asarray(clusters), return_inverse=True)
+    sums, sizes = np.bincount(index, values), np.bincount(index)
+    mean = float(values.mean())
+    if len(names) < 2 or np.ptp(sums / sizes) == 0:
+        return Interval(mean, mean, mean)
+    found = bootstrap(
+        (sums, sizes),
+        lambda total, number, axis: total.sum(axis) / number.sum(axis),
+        paired=True,
+        vectorized=True,
+        n_resamples=_RESAMPLES,
+        method="percentile",
+        rng=np.random.default_rng(_SEED),
+    ).confidence_interval
+    return Interval(mean, float(found.low), float(found.high))
+
+
+def as_scores(comparisons: Sequence[Comparison], model: str) -> list[Score]:
+    """The rows of Parquet and tables."""
+    return [
+        Score(
+            model, method, each.benchmark, each.family, "accuracy", found.value, found.low, found.high, each.questions
+        )
+        for each in comparisons
+        for method, found in each.scores.items()
+    ]

@@ -1,0 +1,103 @@
+"""Pictures of a fine-tune: loss curves, and scores with their intervals. SVG without dates: a repeat is equal."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from taskgalaxy_ops.evaluate.comparing import AFTER, AFTER_SWAPPED, BEFORE, BLIND, MAJORITY, Comparison
+
+_COLOURS = {BEFORE: "#8a8f98", AFTER: "#1f6f8b", AFTER_SWAPPED: "#d1793b", BLIND: "#b5a642", MAJORITY: "#444444"}
+_MARKS = {BEFORE: "s", AFTER: "o", AFTER_SWAPPED: "X", BLIND: "D", MAJORITY: "|"}
+_STYLE = {"svg.hashsalt": "taskgalaxy", "font.size": 10, "axes.spines.top": False, "axes.spines.right": False}
+
+
+def loss_plot(curves: Mapping[str, Sequence[tuple[int, float]]]) -> bytes:
+    """Loss by step, a line a job: ``curves`` are (step, loss) by name."""
+    with _figure(6.4, 3.2) as (figure, axes):
+        for name, points in curves.items():
+            if points:
+                axes.plot(*zip(*points, strict=True), label=name, linewidth=1.6)
+        axes.set(xlabel="step", ylabel="loss (nats a token of the answer)")
+        axes.set_ylim(bottom=0)
+        axes.legend(frameon=False)
+        return _svg(figure)
+
+
+def score_plot(comparisons: Sequence[Comparison]) -> bytes:
+    """Accuracy with 95 % intervals: each benchmark and family a row, each method a mark."""
+    rows = [each for each in comparisons if not each.family] + [each for each in comparisons if each.family]
+    rows.sort(key=lambda each: (each.benchmark, each.family))
+    with _figure(8.0, 1.2 + 0.55 * len(rows)) as (figure, axes):
+        for number, each in enumerate(reversed(rows)):
+            for place, method in enumerate(_COLOURS):
+                if (found := each.scores.get(method)) is None:
+                    continue
+                spread = [[max(found.value - found.low, 0)], [max(found.high - found.value, 0)]]
+                axes.errorbar(
+                    found.value,
+                    number + 0.3 - 0.15 * place,
+                    xerr=None if method == MAJORITY else spread,
+                    fmt=_MARKS[method],
+                    color=_COLOURS[method],
+                    markersize=5 if method != MAJORITY else 10,
+                    linewidth=1.2,
+                    label=method if number == 0 else None,
+                )
+        labels = [
+            f"{each.benchmark}{f': {each.family}' if each.family else ', all'} ({each.questions})" for each in rows
+        ]
+        axes.set_yticks(range(len(rows)), list(reversed(labels)))
+        axes.set(xlabel="share answered rightly, 95 % interval", xlim=(-0.02, 1.02), ylim=(-0.6, len(rows) - 0.4))
+        axes.grid(axis="x", color="#dddddd", linewidth=0.6)
+        axes.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.4, -1.0 / (1.2 + 0.55 * len(rows))), ncols=3)
+        return _svg(figure)
+
+
+def study_plot(rows: Sequence[tuple[float, float, float, float]], seeds: Mapping[float, Sequence[float]]) -> bytes:
+    """Score above chance by number of task types. rows: (task types, mean, low, high); seeds: each seed's own score."""
+    with _figure(6.4, 3.8) as (figure, axes):
+        types, means, lows, highs = zip(*rows, strict=True)
+        axes.fill_between(types, lows, highs, color="#1f6f8b", alpha=0.15, linewidth=0, label="95 % interval")
+        axes.plot(types, means, "-o", color="#1f6f8b", label="mean of the seeds")
+        for count, values in seeds.items():
+            axes.plot(
+                [count] * len(values), values, "x", color="#8a8f98", label="a seed" if count == types[0] else None
+            )
+        axes.axhline(0, color="#444444", linewidth=0.8, linestyle=":")
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(types, [f"{count:g}" for count in types])
+        axes.minorticks_off()
+        axes.set(
+            xlabel="task types trained on (the same number of samples)",
+            ylabel="accuracy above chance,\nheld-out task types",
+        )
+        axes.legend(frameon=False)
+        return _svg(figure)
+
+
+class _figure:
+    def __init__(self, width: float, height: float) -> None:
+        import matplotlib
+
+        matplotlib.use("Agg")
+        from matplotlib import pyplot
+
+        self._style = pyplot.style.context(_STYLE)
+        self._pyplot, self._size = pyplot, (width, height)
+
+    def __enter__(self) -> tuple[Any, Any]:
+        self._style.__enter__()
+        self._made = self._pyplot.subplots(figsize=self._size, layout="constrained")
+        return self._made
+
+    def __exit__(self, *error: Any) -> None:
+        self._pyplot.close(self._made[0])
+        self._style.__exit__(*error)
+
+
+def _svg(figure: Any) -> bytes:
+    out = io.BytesIO()
+    figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None}, bbox_inches="tight")
+    return out.getvalue()

@@ -1,0 +1,86 @@
+"""What a checkpoint is asked: a question about an image, the right answer, and others among which it must be found."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from taskgalaxy_ops import easy_vqa
+from taskgalaxy_ops.canonical import draw
+from taskgalaxy_ops.release_copy import ReleaseCopy
+
+HELD_OUT = "held-out"
+EASY_VQA = "easy-vqa"
+_CANDIDATES = 8
+_LONGEST = 120  # characters: of two long answers the likelier is the shorter
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One question to be ranked."""
+
+    id: str
+    benchmark: str
+    family: str  # first-level node, or kind of question
+    group: str  # task type, or kind of question: what has a majority answer
+    image: str  # absolute path
+    question: str
+    answer: str
+    candidates: tuple[str, ...]  # the answer among them, in order of text
+
+
+def held_out(copy: ReleaseCopy, count: int, *, splits: Sequence[str] = ("test",)) -> tuple[list[Asked], int]:
+    """Questions of a release's held-out split, and how many cannot be ranked: nothing else was ever answered there.
+
+    Candidates are what the release answers to the same task type on other images, at most eight, drawn by hash. The
+    images of the split are in no other, so that nothing of them was trained on.
+    """
+    answers: dict[str, set[str]] = defaultdict(set)
+    for row in copy.table(["train", "validation", "test"], ["task_type", "variant", "answer"]):
+        if row["variant"] == "plain" and len(row["answer"]) <= _LONGEST:
+            answers[row["task_type"]].add(row["answer"])
+    found, unrankable = [], 0
+    for row in copy.table(splits, ["id", "image", "task_type", "variant", "question", "answer"]):
+        if row["variant"] != "plain":
+            continue
+        answer, task_type = row["answer"], row["task_type"]
+        others = sorted(answers[task_type] - {answer}, key=lambda other: draw(row["id"], other))
+        if not others or len(answer) > _LONGEST:
+            unrankable += 1
+            continue
+        candidates = tuple(sorted([answer, *others[: _CANDIDATES - 1]]))
+        image = copy.image({"image": row["image"]["path"]})
+        family = task_type.split("~", 1)[0]
+        found.append(Asked(row["id"], HELD_OUT, family, task_type, image, row["question"], answer, candidates))
+    found.sort(key=lambda each: draw("held-out", each.id))
+    return found[:count], unrankable
+
+
+def easy_questions(count: int, excluded: frozenset[str]) -> list[Asked]:
+    """easy-vqa's own test questions, a third of each kind, on images (sha256) that no source claims."""
+    return [
+        Asked(q.id, EASY_VQA, q.kind, q.kind, str(q.file), q.question, q.answer, q.candidates)
+        for q in easy_vqa.questions("test", count, excluded)
+    ]
+
+
+def majority(asked: Sequence[Asked]) -> list[str]:
+    """For each question the most frequent answer of its group: what one scores without looking at any image."""
+    counts: dict[str, Counter[str]] = defaultdict(Counter)
+    for each in asked:
+        counts[each.group][each.answer] += 1
+    best = {group: min(found, key=lambda answer: (-found[answer], answer)) for group, found in counts.items()}
+    return [best[each.group] for each in asked]
+
+
+def swapped(asked: Sequence[Asked], seed: int = 0) -> list[str]:
+    """For each question the image of another of its benchmark: a random permutation, no image at its place."""
+    images: dict[str, set[str]] = defaultdict(set)
+    for each in asked:
+        images[each.benchmark].add(each.image)
+    after = {}
+    for benchmark, found in images.items():
+        order = sorted(found, key=lambda image: draw("swap", seed, image.rpartition("/")[2]))
+        after.update({(benchmark, image): order[(n + 1) % len(order)] for n, image in enumerate(order)})
+    return [after[each.benchmark, each.image] for each in asked]

@@ -1,0 +1,247 @@
+"""Scores of a fine-tune: before and after, with the controls, kept in the store as Parquet and as a result card."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from taskgalaxy_ops.canonical import fingerprint
+from taskgalaxy_ops.errors import EvaluationError
+from taskgalaxy_ops.evaluate import comparing, lmms
+from taskgalaxy_ops.evaluate.comparing import METHODS, Comparison, Interval
+from taskgalaxy_ops.evaluate.plots import loss_plot, score_plot
+from taskgalaxy_ops.evaluate.questions import EASY_VQA, HELD_OUT, Asked, easy_questions, held_out
+from taskgalaxy_ops.evaluate.scores import Score
+from taskgalaxy_ops.finetune.tiny import TINY
+from taskgalaxy_ops.finetuning import AFTER, BEFORE, BLIND, Trainings, Tuning, losses, root
+from taskgalaxy_ops.galaxy import Galaxy
+from taskgalaxy_ops.progress import Progress, Silent
+from taskgalaxy_ops.release_copy import ReleaseCopy
+from taskgalaxy_ops.report import table_page
+from taskgalaxy_ops.storage import keys
+
+OWN = (HELD_OUT, EASY_VQA)
+SCORE_VERSION = 1  # one more whenever the same checkpoints and questions give other scores
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What scoring came to."""
+
+    identity: str
+    comparisons: Sequence[Comparison]
+    scores: Sequence[Score]
+    unrankable: int  # held-out questions whose task type has one answer only
+    page: str = ""  # the result card's name
+
+
+def score_tuning(
+    galaxy: Galaxy, tuning: Tuning, benchmarks: Sequence[str] = OWN, progress: Progress | None = None
+) -> Scored:
+    """Score the checkpoints of a fine-tune that is done, and write its result card.
+
+    Raises what ``score_checkpoints`` raises, and JobError while a job has not succeeded.
+    """
+    results = tuning_results(galaxy, tuning)
+    checkpoints = {role: str(result["checkpoint"]) for role, result in results.items()}
+    if tuning.published:
+        checkpoints = {BEFORE: tuning.published, **checkpoints}
+    found = score_checkpoints(galaxy, tuning.copy, checkpoints, benchmarks, model=tuning.recipe.name, progress=progress)
+    page = tuning_page(tuning, results, found, simulated=tuning.copy.manifest()["simulated"])
+    galaxy.store.replace(keys.report(found.page), page.encode())
+    return found
+
+
+def score_checkpoints(
+    galaxy: Galaxy,
+    copy: ReleaseCopy,
+    checkpoints: Mapping[str, str],
+    benchmarks: Sequence[str],
+    *,
+    model: str,
+    progress: Progress | None = None,
+) -> Scored:
+    """Score checkpoints by role (before, after, and blind where there is one), and keep the scores.
+
+    benchmarks: ``held-out`` and ``easy-vqa`` are ranked here; others are lmms-eval's, named as in docs/benchmarks.md.
+    Raises SourceError where a checkpoint cannot be loaded, EvaluationError.
+    """
+    own = [name for name in benchmarks if name in OWN]
+    asked, unrankable = questions(galaxy, copy, own)
+    comparisons = []
+    if asked:
+        comparisons = comparing.compare(asked, right_answers(asked, checkpoints, progress or Silent()))
+    scores = comparing.as_scores(comparisons, model)
+    if others := [name for name in benchmarks if name not in OWN]:
+        for role, method in ((BEFORE, comparing.BEFORE), (AFTER, comparing.AFTER)):
+            scores += _by_lmms(galaxy, checkpoints[role], others, model, method)
+    what = {"version": SCORE_VERSION, "release": copy.identity, "model": model, "scores": scores}
+    identity = fingerprint("scores", what)
+    galaxy.store.put_if_absent(keys.scores(identity), parquet(scores))
+    return Scored(identity, comparisons, scores, unrankable, f"finetune-{identity[:16]}")
+
+
+def tuning_results(galaxy: Galaxy, tuning: Tuning) -> dict[str, dict[str, Any]]:
+    """What each job of a fine-tune left behind. Raises JobError while one has not succeeded."""
+    trainings = Trainings(galaxy, "")
+    return {role: trainings.result(job) for role, job in tuning.jobs.items()}
+
+
+def _by_lmms(galaxy: Galaxy, checkpoint: str, benchmarks: Sequence[str], model: str, method: str) -> list[Score]:
+    chosen = galaxy.settings.finetune.lmms
+    if chosen is None:
+        raise EvaluationError(
+            f"{', '.join(benchmarks)}: run by lmms-eval, and finetune.lmms does not say where it is. See "
+            "docs/benchmarks.md."
+        )
+    judge = None
+    if chosen.judge_key_env:
+        judge = lmms.JudgeSettings(os.environ.get(chosen.judge_key_env, ""), chosen.judge_url, chosen.judge_model)
+    folder = root(galaxy) / "lmms" / fingerprint("lmms", [checkpoint, list(benchmarks)])[:32]
+    return lmms.run(
+        Path(checkpoint) if Path(checkpoint).is_dir() else checkpoint,
+        benchmarks,
+        model=model,
+        method=method,
+        folder=folder,
+        python=Path(chosen.python).expanduser(),
+        limit=chosen.limit,
+        judge=judge,
+        adapter=chosen.adapter,
+        arguments=lmms.CPU if chosen.cpu else None,
+    )
+
+
+def questions(galaxy: Galaxy, copy: ReleaseCopy, benchmarks: Sequence[str]) -> tuple[list[Asked], int]:
+    """The questions of the benchmarks that are ranked here, and how many of the release's cannot be."""
+    most = galaxy.settings.finetune.questions
+    asked, unrankable = held_out(copy, most) if HELD_OUT in benchmarks else ([], 0)
+    if EASY_VQA in benchmarks:
+        asked += easy_questions(most, frozenset(claim.image for claim in galaxy.registry.claims()))
+    return asked, unrankable
+
+
+def right_answers(
+    asked: Sequence[Asked], checkpoints: Mapping[str, str], progress: Progress
+) -> dict[str, np.ndarray[Any, Any]]:
+    """By method, which questions are answered rightly: (n,) of 0 and 1. Loads one checkpoint at a time."""
+    from taskgalaxy_ops.evaluate.ranking import Ranker
+
+    methods = {
+        BEFORE: {comparing.BEFORE: {}, comparing.BEFORE_SWAPPED: {"swap": True}},
+        AFTER: {comparing.AFTER: {}, comparing.AFTER_SWAPPED: {"swap": True}},
+        BLIND: {comparing.BLIND: {"blind": True}},
+    }
+    found = {}
+    answers = sum(len(each.candidates) for each in asked)
+    progress.stage("score", answers * sum(len(methods[role]) for role in checkpoints), "answers")
+    for role, checkpoint in checkpoints.items():
+        ranker = Ranker(checkpoint)
+        for method, options in methods[role].items():
+
+            def rank(asked: Sequence[Asked], images: Sequence[str | None], ranker: Ranker = ranker) -> list[int]:
+                return ranker.rank(asked, images, lambda done: progress.advance("score", done))
+
+            found[method] = comparing.answers(asked, rank, **options)
+    return found
+
+
+def parquet(scores: Sequence[Score]) -> bytes:
+    """Scores as Parquet, without dates."""
+    out = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist([asdict(each) for each in scores]), out, compression="zstd")
+    return out.getvalue()
+
+
+def summary(tuning: Tuning, results: Mapping[str, Mapping[str, Any]], scored: Scored) -> dict[str, Any]:
+    """What ``summary.json`` says of it."""
+    return {
+        "model": tuning.recipe.name,
+        "release": tuning.release.name,
+        "loss": {
+            role: {"first": result.get("loss_first"), "last": result.get("loss_last"), "steps": result.get("steps")}
+            for role, result in results.items()
+        },
+        "benchmarks": [
+            {
+                "benchmark": each.benchmark,
+                "family": each.family or "all",
+                "questions": each.questions,
+                "scores": {method: asdict(found) for method, found in each.scores.items()},
+                "gain": asdict(each.gain),
+                "seeing": asdict(each.seeing),
+                "verdict": each.verdict,
+            }
+            for each in scored.comparisons
+        ],
+        "unrankable": scored.unrankable,
+        "note": NOTE if tuning.recipe.base.model == TINY else None,
+    }
+
+
+NOTE = (
+    "This shows plumbing and direction, not quality: a model of a million parameters, trained from nothing for a "
+    "minute on what simulated models wrote."
+)
+
+
+def tuning_page(tuning: Tuning, results: Mapping[str, Mapping[str, Any]], scored: Scored, simulated: bool) -> str:
+    """The result card of a fine-tune: what was trained on what, loss curves, scores with controls, verdicts."""
+    recipe = tuning.recipe
+    lead = [
+        f"{recipe.about} Trained on {tuning.release.name}: {tuning.release.samples:,} samples of "
+        f"{tuning.release.task_types:,} task types, mixed with "
+        f"{', '.join(data.name for data in recipe.base_data) or 'nothing'}.",
+    ]
+    if recipe.base.model == TINY:
+        lead.append(NOTE)
+    if simulated:
+        lead.append("SIMULATED: the teacher and judges that made the release are simulated models.")
+    jobs = [
+        (
+            role,
+            job.name,
+            job.trainer,
+            *(_shown(results[role].get(name)) for name in ("examples", "steps", "loss_first", "loss_last", "seconds")),
+        )
+        for role, job in tuning.jobs.items()
+        if role in results
+    ]
+    methods = [name for name in METHODS if any(name in each.scores for each in scored.comparisons)]
+    rows = [
+        (
+            f"{each.benchmark}: {each.family or 'all'}",
+            f"{each.questions:,}",
+            *(_interval(each.scores[name]) if name in each.scores else "" for name in methods),
+            _interval(each.gain, sign=True),
+            each.verdict,
+        )
+        for each in scored.comparisons
+    ]
+    curves = {role: [(p.step, p.loss) for p in losses(job)] for role, job in tuning.jobs.items()}
+    return table_page(
+        f"Fine-tune: {recipe.name} on {tuning.release.name}",
+        lead,
+        [
+            ("Jobs", ("role", "job", "trainer", "examples", "steps", "first loss", "last loss", "seconds"), jobs),
+            ("Scores", ("questions", "number", *methods, "gain", "verdict"), rows),
+        ],
+        [("Loss", loss_plot(curves)), ("Scores with 95 % intervals", score_plot(scored.comparisons))],
+    )
+
+
+def _interval(found: Interval, sign: bool = False) -> str:
+    value = f"{found.value:+.2f}" if sign else f"{found.value:.2f}"
+    return f"{value} [{found.low:.2f}, {found.high:.2f}]"
+
+
+def _shown(value: Any) -> str:
+    return "" if value is None else f"{value:,.2f}" if isinstance(value, float) else f"{value:,}"
