@@ -209,6 +209,7 @@ def _add_local(add: Callable[..., Any]) -> None:
             sub.add_argument(
                 "--without-airflow", action="store_true", help="the library alone, in this process: quicker"
             )
+            sub.add_argument("--without-finetune", action="store_true", help="end with the release")
 
 
 def _simulate(chosen: argparse.Namespace) -> int:
@@ -357,6 +358,31 @@ def _finetune(chosen: argparse.Namespace) -> int:
         return 130
     value = scoring.summary(tuning, results, scored)
     _say(chosen, value, [*views.scored(scored), *views.tuned(results, galaxy.store.url, scored)])
+    return 0
+
+
+def _study(chosen: argparse.Namespace) -> int:
+    from taskgalaxy_ops import study
+    from taskgalaxy_ops.demo import study_data
+
+    with show_progress(chosen.quiet or chosen.json) as progress:
+        galaxy = study_data(chosen.built_in.resolve(), progress) if chosen.built_in else _galaxy(chosen)
+        found = study.run(
+            galaxy,
+            design=chosen.design,
+            release=chosen.release,
+            recipe=chosen.recipe,
+            seeds=chosen.seeds,
+            samples=chosen.samples,
+            progress=progress,
+        )
+    chosen.out.mkdir(parents=True, exist_ok=True)
+    value = asdict(found)
+    (chosen.out / "study.json").write_text(json.dumps(value, indent=1), encoding="utf-8")
+    (chosen.out / "study.md").write_text(study.page(found), encoding="utf-8")
+    if chosen.design == "types":
+        (chosen.out / "study.svg").write_bytes(study.picture(found))
+    _say(chosen, value, [study.page(found), f"written to {chosen.out.resolve()}"])
     return 0
 
 

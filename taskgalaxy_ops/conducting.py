@@ -69,6 +69,11 @@ class Conductor:
         self._client.trigger("galaxy_release", {"partial": True})
         self.settle()
 
+    def finetune(self) -> None:
+        """Train on the latest release, and score it."""
+        self._client.trigger("galaxy_finetune", {})
+        self.settle()
+
     def settle(self, seconds: float | None = None) -> None:
         """Show the runs until nothing is at work, and nothing that was announced waits for its run.
 

@@ -13,27 +13,31 @@ import shlex
 import shutil
 import sys
 import time
+import uuid
 from collections import Counter
 from contextlib import ExitStack
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from taskgalaxy_ops import pipeline, provisioning, publishing, reporting, views
+from taskgalaxy_ops import finetuning, pipeline, provisioning, publishing, reporting, scoring, views
 from taskgalaxy_ops.airflow_stack import USER, AirflowStack, dag_ids
 from taskgalaxy_ops.canonical import fingerprint, sha256_hex
 from taskgalaxy_ops.catalogue import Catalogue
 from taskgalaxy_ops.conducting import Conducted, Conductor
 from taskgalaxy_ops.console import show_progress
 from taskgalaxy_ops.errors import PendingError, SettingsError, SourceError, TaskGalaxyError
+from taskgalaxy_ops.evaluate.comparing import AFTER, AFTER_SWAPPED, BEFORE, BLIND, MAJORITY
+from taskgalaxy_ops.evaluate.questions import EASY_VQA
 from taskgalaxy_ops.expansion import ExpandResult, expand
 from taskgalaxy_ops.galaxy import Galaxy
 from taskgalaxy_ops.harvest import Bill, Harvest, bill
 from taskgalaxy_ops.models.chat import Usage
 from taskgalaxy_ops.pipeline import IngestReceipt
-from taskgalaxy_ops.progress import Progress
+from taskgalaxy_ops.progress import Progress, Silent
 from taskgalaxy_ops.publishing import Published, ReleaseReceipt
 from taskgalaxy_ops.release import MANIFEST
 from taskgalaxy_ops.services import SeaweedFS, Simulator, stop_left_over
@@ -41,6 +45,7 @@ from taskgalaxy_ops.settings import Settings, load_settings, parse_settings
 from taskgalaxy_ops.storage.budget import NANO
 
 _DEMO_SETTINGS = Path(__file__).with_name("demo.yaml")
+_STUDY_SETTINGS = Path(__file__).with_name("study.yaml")
 _OWN_STORE = "s3://taskgalaxy/own-"  # and a hash: in the demo's S3
 _COUNTED = ("calls", "prompt_tokens", "completion_tokens", "cost", "list_cost")  # of a usage and of a bill
 _NEW_TYPES = 40  # nodes that the demo's expansion adds
@@ -119,12 +124,18 @@ def demo(chosen: argparse.Namespace) -> int:
             os.environ.update(stack.enter_context(SeaweedFS(folder)).environment)
         simulator = stack.enter_context(Simulator(folder)) if "teacher" not in own else None
         raw = _demo_settings(simulator.base_url, own) if simulator else own
+        raw["finetune"] = {
+            **_demo_settings("", {})["finetune"],
+            "folder": str(folder / "finetune"),
+            **own.get("finetune", {}),
+        }
         galaxy = Galaxy.open(parse_settings(raw, chosen.settings or "of the demo"))
+        tune = not chosen.without_finetune and _can_tune()
         if chosen.without_airflow:
             with show_progress() as progress:
-                run = _run(galaxy, progress)
+                run = _run(galaxy, progress, tune)
         else:
-            run = _conduct(galaxy, raw, folder, stack)
+            run = _conduct(galaxy, raw, folder, stack, tune)
         _report(folder, run)
         if run.release:
             _copy(galaxy, run.release.release, folder / "release")
@@ -134,6 +145,25 @@ def demo(chosen: argparse.Namespace) -> int:
     if run.harvest.pending:
         return 3
     return 1 if run.failures else 0
+
+
+def study_data(folder: Path, progress: Progress) -> Galaxy:
+    """A release for the study, of images that ship, by simulated models; made once, and gone on with after a kill."""
+    folder.mkdir(parents=True, exist_ok=True)
+    os.environ.setdefault("TASKGALAXY_CACHE", str(folder / "sources"))
+    stop_left_over(folder)
+    with Simulator(folder) as simulator:
+        raw = _demo_settings(simulator.base_url, yaml.safe_load(_STUDY_SETTINGS.read_text(encoding="utf-8")))
+        raw |= {
+            "store": (folder / "store").as_uri(),
+            "finetune": {**raw["finetune"], "folder": str(folder / "finetune")},
+        }
+        galaxy = Galaxy.open(parse_settings(raw, "of the study"))
+        for name in galaxy.settings.sources:
+            pipeline.ingest(galaxy, name, progress=progress)
+        harvest = Harvest(galaxy, pipeline.generate(galaxy, progress=progress))
+        publishing.publish(galaxy, harvest=harvest, progress=progress)
+    return galaxy
 
 
 def _own(chosen: argparse.Namespace) -> dict[str, Any]:
@@ -179,13 +209,33 @@ class _Run:
     release: ReleaseReceipt | None
     encoder_passes: int
     airflow: Conducted | None = None
+    scores: dict[str, Any] | None = None  # of the fine-tune
 
     @property
     def failures(self) -> list[str]:
         return self.airflow.failures if self.airflow else []
 
 
-def _run(galaxy: Galaxy, progress: Progress) -> _Run:
+def _can_tune() -> bool:
+    """Whether the extra ``train`` is installed; says so where it is not."""
+    missing = [name for name in ("torch", "transformers", "trl") if find_spec(name) is None]
+    if missing:
+        print(f"no fine-tune: {', '.join(missing)} not installed. pip install 'taskgalaxy-ops[train]'", file=sys.stderr)
+    return not missing
+
+
+def _tune(galaxy: Galaxy, progress: Progress) -> dict[str, Any] | None:
+    """Fine-tune on the latest release and score it; None, with the reason said, where it cannot be trained on."""
+    try:
+        tuning = finetuning.tuning(galaxy)
+        results = finetuning.train(galaxy, tuning.jobs, f"demo/{uuid.uuid4().hex}", progress)
+        return scoring.summary(tuning, results, scoring.score_tuning(galaxy, tuning, progress=progress))
+    except TaskGalaxyError as error:
+        progress.note(f"no fine-tune: {error}")
+        return None
+
+
+def _run(galaxy: Galaxy, progress: Progress, tuned: bool) -> _Run:
     receipts = [pipeline.ingest(galaxy, name, progress=progress) for name in galaxy.settings.sources]
     grown = _grow(galaxy, progress)
     harvest = Harvest(galaxy, pipeline.generate(galaxy, progress=progress))
@@ -198,10 +248,12 @@ def _run(galaxy: Galaxy, progress: Progress) -> _Run:
         for name in _COUNTED:
             usage = harvest.result.usage
             setattr(usage, name, getattr(usage, name) + getattr(grown.usage, name))
-    return _Run(receipts, grown, harvest, release, galaxy.encoder.passes if "encoder" in galaxy.__dict__ else 0)
+    scores = _tune(galaxy, progress) if tuned and release else None
+    passes = galaxy.encoder.passes if "encoder" in galaxy.__dict__ else 0
+    return _Run(receipts, grown, harvest, release, passes, scores=scores)
 
 
-def _conduct(galaxy: Galaxy, raw: dict[str, Any], folder: Path, servers: ExitStack) -> _Run:
+def _conduct(galaxy: Galaxy, raw: dict[str, Any], folder: Path, servers: ExitStack, tuned: bool) -> _Run:
     """The same through Airflow. Raises TaskGalaxyError where not even a source could be ingested."""
     file = folder / "taskgalaxy.yaml"
     file.write_text(yaml.safe_dump(_for_airflow(raw), sort_keys=False, allow_unicode=True), encoding="utf-8")
@@ -218,6 +270,12 @@ def _conduct(galaxy: Galaxy, raw: dict[str, Any], folder: Path, servers: ExitSta
     if harvest.pending and harvest.samples:
         conductor.release_partial()
         harvest = Harvest(galaxy)
+    scores = None
+    if tuned and publishing.published(galaxy) and not conductor.conducted().failures:
+        conductor.finetune()
+        if not conductor.conducted().failures:
+            # What the DAG trained and scored is found by its keys: nothing is done again.
+            scores = _tune(galaxy, Silent())
     now = harvest.paid.all
     harvest.result.usage = Usage(**{name: getattr(now, name) - getattr(paid, name) for name in _COUNTED})
     done = conductor.conducted()
@@ -233,7 +291,7 @@ def _conduct(galaxy: Galaxy, raw: dict[str, Any], folder: Path, servers: ExitSta
         for scan in galaxy.registry.scans().values()
     ]
     release = publishing.standing(galaxy, harvest, released)
-    return _Run(receipts, None, harvest, release, done.encoded, done)
+    return _Run(receipts, None, harvest, release, done.encoded, done, scores)
 
 
 def _for_airflow(raw: dict[str, Any]) -> dict[str, Any]:
@@ -303,6 +361,7 @@ def _summary(run: _Run, folder: Path, seconds: float) -> dict[str, Any]:
         "pending": harvest.pending,
         "contact_sheet": str((folder / "contact-sheet.html").resolve()),
         "seconds": round(seconds, 1),
+        "scores": run.scores,
         "airflow": {
             "tasks": run.airflow.tasks,
             "seconds_in_tasks": round(run.airflow.seconds_in_tasks, 1),
@@ -311,6 +370,23 @@ def _summary(run: _Run, folder: Path, seconds: float) -> dict[str, Any]:
         if run.airflow
         else None,
     }
+
+
+def _scores(found: dict[str, Any]) -> list[str]:
+    """What the fine-tune came to, in a few lines: each benchmark, and the kinds of easy-vqa's questions."""
+    loss = found["loss"]["after"]
+    lines = [f"fine-tune of {found['model']} on {found['release']}: loss {loss['first']:.2f} to {loss['last']:.2f}"]
+    for each in found["benchmarks"]:
+        if each["family"] != "all" and each["benchmark"] != EASY_VQA:
+            continue
+        values = {name: value["value"] for name, value in each["scores"].items()}
+        gain = each["gain"]
+        lines.append(
+            f"  {each['benchmark']:<9} {each['family']:<7} {values[BEFORE]:.2f} before, {values[AFTER]:.2f} after "
+            f"({gain['low']:+.2f} to {gain['high']:+.2f}), {values[AFTER_SWAPPED]:.2f} with images swapped, "
+            f"{values.get(BLIND, float('nan')):.2f} without, {values[MAJORITY]:.2f} by the majority answer: {each['verdict']}"
+        )
+    return [*lines, *([f"  {found['note']}"] if found["note"] else [])]
 
 
 def _lifetime(paid: Bill) -> dict[str, Any]:
@@ -341,4 +417,6 @@ def _lines(run: _Run, summary: dict[str, Any], folder: Path) -> list[str]:
         lines += views.released(run.release, None)
         local = (folder / "release" / run.release.release.name).resolve()
         lines.append(f'  load it: datasets.load_dataset("{local}")')
+    if run.scores:
+        lines += ["", *_scores(run.scores), ""]
     return [*lines, f"contact sheet: {summary['contact_sheet']}", f"summary:       {folder / 'summary.json'}"]

@@ -17,7 +17,7 @@ from typing import Any
 from taskgalaxy_ops import publishing
 from taskgalaxy_ops.errors import JobError, SourceError
 from taskgalaxy_ops.finetune.backends import open_backend
-from taskgalaxy_ops.finetune.jobs import Job, Order, State, TrainBackend, log_tail, prepare, result_of
+from taskgalaxy_ops.finetune.jobs import Job, Order, State, TrainBackend, load, log_tail, prepare, result_of
 from taskgalaxy_ops.finetune.mixture import check_licences
 from taskgalaxy_ops.finetune.progress import Point, line, points
 from taskgalaxy_ops.finetune.recipes import Recipe, Trainer, load_recipe
@@ -105,8 +105,15 @@ def tuning(
     return Tuning(chosen, one, copy, jobs)
 
 
+def written(galaxy: Galaxy, release: str, recipe: str, keys_: Mapping[str, str]) -> Tuning:
+    """A tuning whose jobs were rendered and written before; ``keys_``: their keys by role. Raises JobError."""
+    one = chosen_release(galaxy, release)
+    jobs = {role: load(root(galaxy), key) for role, key in keys_.items()}
+    return Tuning(load_recipe(recipe), one, ReleaseCopy(root(galaxy) / "releases" / one.name), jobs)
+
+
 class Trainings:
-    """Drives jobs of one store on one backend. ``run`` names this attempt: a job that failed in it is not tried again."""
+    """Drives jobs of a store on one backend. ``run`` names this attempt: a job that failed in it is not tried again."""
 
     def __init__(self, galaxy: Galaxy, run: str, backend: TrainBackend | None = None) -> None:
         self._hours = galaxy.settings.finetune.hours

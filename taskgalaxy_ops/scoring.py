@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -14,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from taskgalaxy_ops.canonical import fingerprint
-from taskgalaxy_ops.errors import EvaluationError
+from taskgalaxy_ops.errors import EvaluationError, NotFoundError
 from taskgalaxy_ops.evaluate import comparing, lmms
 from taskgalaxy_ops.evaluate.comparing import METHODS, Comparison, Interval
 from taskgalaxy_ops.evaluate.plots import loss_plot, score_plot
@@ -42,21 +44,56 @@ class Scored:
     unrankable: int  # held-out questions whose task type has one answer only
     page: str = ""  # the result card's name
 
+    def as_json(self) -> bytes:
+        return json.dumps(asdict(self), indent=1, sort_keys=True).encode()
+
+    @classmethod
+    def of_json(cls, raw: bytes) -> Scored:
+        found = json.loads(raw)
+        found["scores"] = [Score(**each) for each in found["scores"]]
+        found["comparisons"] = [
+            Comparison(
+                **{
+                    **each,
+                    "scores": {name: Interval(**value) for name, value in each["scores"].items()},
+                    "gain": Interval(**each["gain"]),
+                    "seeing": Interval(**each["seeing"]),
+                }
+            )
+            for each in found["comparisons"]
+        ]
+        return cls(**found)
+
 
 def score_tuning(
     galaxy: Galaxy, tuning: Tuning, benchmarks: Sequence[str] = OWN, progress: Progress | None = None
 ) -> Scored:
-    """Score the checkpoints of a fine-tune that is done, and write its result card.
+    """Score the checkpoints of a fine-tune that is done, and write its result card; what was scored before is read.
 
     Raises what ``score_checkpoints`` raises, and JobError while a job has not succeeded.
     """
     results = tuning_results(galaxy, tuning)
+    asked, _ = questions(galaxy, tuning.copy, benchmarks)
+    what = {
+        "version": SCORE_VERSION,
+        "release": tuning.copy.identity,
+        "jobs": {role: [job.key, results[role].get("weights_sha256")] for role, job in tuning.jobs.items()},
+        "published": tuning.published,
+        "benchmarks": list(benchmarks),
+        "questions": [each.id for each in asked],
+    }
+    identity = fingerprint("scores", what)
+    with contextlib.suppress(NotFoundError):
+        return Scored.of_json(galaxy.store.get(keys.comparisons(identity)))
     checkpoints = {role: str(result["checkpoint"]) for role, result in results.items()}
     if tuning.published:
         checkpoints = {BEFORE: tuning.published, **checkpoints}
-    found = score_checkpoints(galaxy, tuning.copy, checkpoints, benchmarks, model=tuning.recipe.name, progress=progress)
+    found = score_checkpoints(
+        galaxy, tuning.copy, checkpoints, benchmarks, model=tuning.recipe.name, identity=identity, progress=progress
+    )
     page = tuning_page(tuning, results, found, simulated=tuning.copy.manifest()["simulated"])
     galaxy.store.replace(keys.report(found.page), page.encode())
+    galaxy.store.put_if_absent(keys.comparisons(identity), found.as_json())
     return found
 
 
@@ -67,15 +104,16 @@ def score_checkpoints(
     benchmarks: Sequence[str],
     *,
     model: str,
+    identity: str | None = None,
     progress: Progress | None = None,
 ) -> Scored:
     """Score checkpoints by role (before, after, and blind where there is one), and keep the scores.
 
     benchmarks: ``held-out`` and ``easy-vqa`` are ranked here; others are lmms-eval's, named as in docs/benchmarks.md.
+    identity: under which the scores are kept; by default the fingerprint of the scores.
     Raises SourceError where a checkpoint cannot be loaded, EvaluationError.
     """
-    own = [name for name in benchmarks if name in OWN]
-    asked, unrankable = questions(galaxy, copy, own)
+    asked, unrankable = questions(galaxy, copy, benchmarks)
     comparisons = []
     if asked:
         comparisons = comparing.compare(asked, right_answers(asked, checkpoints, progress or Silent()))
@@ -83,8 +121,7 @@ def score_checkpoints(
     if others := [name for name in benchmarks if name not in OWN]:
         for role, method in ((BEFORE, comparing.BEFORE), (AFTER, comparing.AFTER)):
             scores += _by_lmms(galaxy, checkpoints[role], others, model, method)
-    what = {"version": SCORE_VERSION, "release": copy.identity, "model": model, "scores": scores}
-    identity = fingerprint("scores", what)
+    identity = identity or fingerprint("scores", [copy.identity, scores])
     galaxy.store.put_if_absent(keys.scores(identity), parquet(scores))
     return Scored(identity, comparisons, scores, unrankable, f"finetune-{identity[:16]}")
 

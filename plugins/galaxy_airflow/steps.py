@@ -260,7 +260,7 @@ def announce_release(outlet: Any, made: Mapping[str, Any]) -> None:
 
 
 def _tuning(galaxy: Galaxy, checked: Mapping[str, Any]) -> Tuning:
-    return finetuning.tuning(galaxy, release=checked["release"], recipe=checked["recipe"])
+    return finetuning.written(galaxy, checked["release"], checked["recipe"], checked["jobs"])
 
 
 def _for_tuning(backend: str | None) -> Galaxy:
@@ -284,6 +284,8 @@ def check_tuning(form: Mapping[str, Any], partition: str | None) -> dict[str, An
         trainings = finetuning.Trainings(galaxy, "cancel", _backend(galaxy))
         stopped = [job.name for job in found.jobs.values() if trainings.cancel(job)]
         raise AirflowSkipException(f"cancelled: {', '.join(stopped) or 'none of these jobs was running'}")
+    for job in found.jobs.values():
+        job.write()
     return receipt(
         "to be trained",
         began,

@@ -6,7 +6,7 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from taskgalaxy_ops.evaluate.comparing import AFTER, AFTER_SWAPPED, BEFORE, BLIND, MAJORITY, Comparison
+from taskgalaxy_ops.evaluate.comparing import AFTER, AFTER_SWAPPED, BEFORE, BLIND, MAJORITY, Comparison, Interval
 
 _COLOURS = {BEFORE: "#8a8f98", AFTER: "#1f6f8b", AFTER_SWAPPED: "#d1793b", BLIND: "#b5a642", MAJORITY: "#444444"}
 _MARKS = {BEFORE: "s", AFTER: "o", AFTER_SWAPPED: "X", BLIND: "D", MAJORITY: "|"}
@@ -55,24 +55,29 @@ def score_plot(comparisons: Sequence[Comparison]) -> bytes:
         return _svg(figure)
 
 
-def study_plot(rows: Sequence[tuple[float, float, float, float]], seeds: Mapping[float, Sequence[float]]) -> bytes:
-    """Score above chance by number of task types. rows: (task types, mean, low, high); seeds: each seed's own score."""
-    with _figure(6.4, 3.8) as (figure, axes):
-        types, means, lows, highs = zip(*rows, strict=True)
-        axes.fill_between(types, lows, highs, color="#1f6f8b", alpha=0.15, linewidth=0, label="95 % interval")
-        axes.plot(types, means, "-o", color="#1f6f8b", label="mean of the seeds")
-        for count, values in seeds.items():
-            axes.plot(
-                [count] * len(values), values, "x", color="#8a8f98", label="a seed" if count == types[0] else None
-            )
+def study_plot(
+    rows: Sequence[tuple[str, float, Interval, float]], seeds: Mapping[str, Sequence[float]], title: str
+) -> bytes:
+    """Score above chance by number of task types. rows: arm, task types, score, score swapped; seeds: by arm, each's."""
+    with _figure(6.8, 4.0) as (figure, axes):
+        types = [row[1] for row in rows]
+        found = [row[2] for row in rows]
+        low, high = [each.low for each in found], [each.high for each in found]
+        axes.fill_between(types, low, high, color="#1f6f8b", alpha=0.15, linewidth=0, label="95 % interval over seeds")
+        axes.plot(types, [each.value for each in found], "-o", color="#1f6f8b", label="mean of the seeds")
+        axes.plot(types, [row[3] for row in rows], "--X", color="#d1793b", label="with images swapped")
+        for number, (name, count, *_) in enumerate(rows):
+            values = seeds[name]
+            axes.plot([count] * len(values), values, "x", color="#8a8f98", label=None if number else "a seed")
         axes.axhline(0, color="#444444", linewidth=0.8, linestyle=":")
         axes.set_xscale("log", base=2)
-        axes.set_xticks(types, [f"{count:g}" for count in types])
+        axes.set_xticks(types, [f"{name}\n({count:g})" for name, count, *_ in rows])
         axes.minorticks_off()
         axes.set(
-            xlabel="task types trained on (the same number of samples)",
+            xlabel="share (and number) of task types trained on, at the same number of samples",
             ylabel="accuracy above chance,\nheld-out task types",
         )
+        axes.set_title(title, fontsize=10)
         axes.legend(frameon=False)
         return _svg(figure)
 

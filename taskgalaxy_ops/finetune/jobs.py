@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from taskgalaxy_ops.canonical import fingerprint
-from taskgalaxy_ops.errors import SettingsError
+from taskgalaxy_ops.errors import JobError, SettingsError
 from taskgalaxy_ops.finetune import tiny
 from taskgalaxy_ops.finetune.mixture import Part, base_part, llava_row, release_part
 from taskgalaxy_ops.finetune.recipes import Recipe, Trainer
@@ -41,7 +41,7 @@ class Order:
 
     release: None trains on the base data alone, which gives the baseline. blind: every image is replaced by one grey
     picture. only: samples (ids) of the release; None: all of its training split. excluded: images (sha256) that
-    built-in base data may not hold. container: the image's digest, where a container runs the job.
+    built-in base data may not hold. extra: more to mix in, such as a study's. container: the image's digest, where a container runs the job.
     """
 
     recipe: Recipe
@@ -51,6 +51,7 @@ class Order:
     only: frozenset[str] | None = None
     seed: int | None = None  # None: the recipe's
     excluded: frozenset[str] = frozenset()
+    extra: tuple[Part, ...] = ()
     container: str | None = None
 
 
@@ -180,6 +181,7 @@ def prepare(order: Order, root: Path) -> Job:
             {"name": p.name, "kind": p.kind, "rows": p.rows, "repeat": p.repeat, "identity": p.identity} for p in parts
         ],
         "command": list(rendered.command),
+        "environment": dict(rendered.environment),
     }
     files = {**rendered.files, MANIFEST: json.dumps(manifest, indent=1, sort_keys=True, ensure_ascii=False).encode()}
     if order.blind:
@@ -187,11 +189,26 @@ def prepare(order: Order, root: Path) -> Job:
     return Job(key, recipe, trainer, release, folder, rendered.command, files, rendered.environment)
 
 
+def load(root: Path, key: str) -> Job:
+    """A job that was written before, without reading its data again. Raises JobError."""
+    folder = folder_of(root.expanduser().resolve(), key)
+    try:
+        found = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        recipe = Recipe.model_validate(found["recipe"])
+        command, environment = tuple(found["command"]), found["environment"]
+        return Job(found["key"], recipe, found["trainer"], found["release"], folder, command, {}, environment)
+    except (OSError, ValueError, KeyError) as error:
+        raise JobError(
+            f"job {key[:16]}: {folder / MANIFEST} cannot be read ({error}). Every worker must see finetune.folder."
+        ) from error
+
+
 def mixture(order: Order, trainer: Trainer) -> list[Part]:
     """The parts of an order's mixture, the release first."""
     parts = [release_part(order.release, order.recipe, order.only)] if order.release else []
     read = trainer in {"trl", "llava"}  # one file each; the others take several
     parts += [base_part(data, order.excluded, read=read) for data in order.recipe.base_data]
+    parts += order.extra
     if not parts:
         raise SettingsError(
             f"recipe {order.recipe.name}: without a release and base data there is nothing to train on."

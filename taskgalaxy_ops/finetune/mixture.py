@@ -69,14 +69,23 @@ def check_licences(copy: ReleaseCopy, allowed: Sequence[str] | None) -> None:
 
 
 def release_part(copy: ReleaseCopy, recipe: Recipe, only: frozenset[str] | None = None) -> Part:
-    """The training split of a release; ``only``: the samples of these ids."""
+    """The training split of a release, of the recipe's variants; ``only``: the samples of these ids."""
+    wanted = None
+    if recipe.variants is not None:
+        rows = copy.table(["train"], ["id", "variant"])
+        wanted = {row["id"] for row in rows if row["variant"] in recipe.variants}
+    if only is not None:
+        wanted = set(only) if wanted is None else wanted & only
     examples = tuple(
         Example(row["id"], copy.image(row), _turns(row["conversations"]), row["task_type"])
         for row in copy.rows("train")
-        if only is None or row["id"] in only
+        if wanted is None or row["id"] in wanted
     )
     if not examples:
-        raise SourceError(f"release {copy.name}: its training split is empty. Release more, or a smaller test share.")
+        raise SourceError(
+            f"release {copy.name}: its training split holds nothing that {recipe.name} takes. Release more, a smaller "
+            "test share, or other variants."
+        )
     identity = copy.identity if only is None else fingerprint("release.part", [copy.identity, sorted(only)])
     return Part(f"taskgalaxy-{copy.name}", "release", identity, len(examples), recipe.release_repeat, examples)
 

@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 
 from taskgalaxy_ops.canonical import fingerprint
 from taskgalaxy_ops.errors import SettingsError
-from taskgalaxy_ops.settings import Strict, read_yaml, validated
+from taskgalaxy_ops.settings import Strict, Variant, read_yaml, validated
 
 _SHIPPED = Path(__file__).with_name("recipes")
 
@@ -59,6 +59,7 @@ class Recipe(Strict):
     base: BaseModel
     base_data: tuple[BaseData, ...] = ()
     release_repeat: float = Field(1.0, gt=0, le=100, description="how often the release is seen in an epoch")
+    variants: tuple[Variant, ...] | None = Field(None, min_length=1, description="of the release, only these; null: all")
     lora: Lora | None = Field(None, description="null: all weights but the frozen")
     freeze_vision: bool = True
     epochs: float = Field(1.0, gt=0)

@@ -18,7 +18,7 @@ from taskgalaxy_ops.canonical import fingerprint
 TINY = "tiny"
 IMAGE = "<image>"
 _SPECIAL = ("<pad>", "<s>", "</s>", IMAGE)
-_VOCABULARY = 2048
+_VOCABULARY = 1024
 _SIDE = 64  # pixels
 _PATCH = 16
 _INIT = 0.06  # the usual 0.02 suits widths of thousands: at 128 it leaves the picture unheard for hundreds of steps

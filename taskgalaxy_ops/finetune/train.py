@@ -7,6 +7,7 @@ example that is too long is left out and counted.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sys
 import time
@@ -85,8 +86,12 @@ def main(folder: Path) -> None:
         trainer.model = trainer.model.merge_and_unload()
     trainer.save_model(str(final))
     processor.save_pretrained(final)
+    digest = hashlib.sha256()
+    for file in sorted(final.glob("*.safetensors")):
+        digest.update(file.read_bytes())
     result = {
         "checkpoint": str(final),
+        "weights_sha256": digest.hexdigest(),
         "examples": len(data),
         "left_out": left_out,
         "steps": trainer.state.global_step,

@@ -74,5 +74,10 @@ def release(version: int) -> str:
 
 
 def scores(identity: str) -> str:
-    """Scores of checkpoints, as Parquet; ``identity`` is the fingerprint of checkpoints and questions."""
+    """Scores of checkpoints, as Parquet; ``identity`` is a fingerprint of what was scored."""
     return f"finetune/scores/{identity}.parquet"
+
+
+def comparisons(identity: str) -> str:
+    """The same with gains and verdicts, as JSON; written last."""
+    return f"finetune/scores/{identity}.json"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from taskgalaxy_ops.finetune.backends.command import CommandBackend
+from taskgalaxy_ops.finetune.backends.kubernetes import KubernetesBackend
 from taskgalaxy_ops.finetune.backends.local import LocalBackend
 from taskgalaxy_ops.finetune.jobs import TrainBackend
 from taskgalaxy_ops.settings import FinetuneSettings

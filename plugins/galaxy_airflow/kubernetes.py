@@ -1,0 +1,16 @@
+"""The cluster of an Airflow connection, for the library's Kubernetes backend."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from kubernetes.client import BatchV1Api
+
+
+def batch_api(connection: str) -> BatchV1Api:
+    """The batch API of a connection of type ``kubernetes``: kubeconfig, token or the pod's own account, as it says."""
+    from airflow.providers.cncf.kubernetes.hooks.kubernetes import KubernetesHook
+    from kubernetes.client import BatchV1Api
+
+    return BatchV1Api(KubernetesHook(conn_id=connection).get_conn())

@@ -1,0 +1,24 @@
+"""Which Pythons hold LLaMA-Factory and ms-swift: their pins agree neither with ours nor with each other's."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+# Read when this file is loaded: the suite takes all TASKGALAXY_ variables away before it begins.
+_PYTHONS = [Path(name) for name in os.environ.get("TASKGALAXY_TRAINERS", "").split(":") if name]
+
+
+@pytest.fixture(scope="session")
+def pythons() -> dict[str, Path]:
+    """The first of TASKGALAXY_TRAINERS (Pythons, separated by colons) that has each library."""
+    found: dict[str, Path] = {}
+    for trainer, package in (("llamafactory", "llamafactory"), ("ms-swift", "swift")):
+        for python in _PYTHONS:
+            looked = f"import importlib.util, sys; sys.exit(importlib.util.find_spec({package!r}) is None)"
+            if subprocess.run([str(python), "-c", looked], check=False).returncode == 0:
+                found.setdefault(trainer, python)
+    return found
