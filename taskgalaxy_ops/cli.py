@@ -137,6 +137,16 @@ def _add_finetune(add: Callable[..., Any]) -> None:
     what.add_argument("--render", action="store_true", help="only write the jobs' files, and say where; submit nothing")
     what.add_argument("--submit", action="store_true", help="do not wait: the same command finds the jobs again")
     what.add_argument("--cancel", action="store_true", help="stop the jobs that this command names")
+    sub = add("study", _study, "are more task types better? models trained on nested subsets of a release's task types")
+    sub.add_argument("--built-in", type=Path, metavar="FOLDER", help="make the data there first: ships, simulated")
+    sub.add_argument("--design", choices=["types", "variants"], default="types", help="default: %(default)s")
+    sub.add_argument("--release", metavar="v000001", help="default: the latest")
+    sub.add_argument("--recipe", help="default: the settings'")
+    sub.add_argument("--seeds", type=_positive, default=3, help="default: %(default)s")
+    sub.add_argument("--samples", type=_positive, help="of each arm, at most; default: 400")
+    sub.add_argument(
+        "--out", type=Path, default=Path("study"), help="gets study.json, study.md, study.svg; default: %(default)s"
+    )
     sub = add(
         "evaluate", _evaluate, "score a checkpoint against another, with images swapped, on a release's test split"
     )

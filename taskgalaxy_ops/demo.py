@@ -384,7 +384,7 @@ def _scores(found: dict[str, Any]) -> list[str]:
         lines.append(
             f"  {each['benchmark']:<9} {each['family']:<7} {values[BEFORE]:.2f} before, {values[AFTER]:.2f} after "
             f"({gain['low']:+.2f} to {gain['high']:+.2f}), {values[AFTER_SWAPPED]:.2f} with images swapped, "
-            f"{values.get(BLIND, float('nan')):.2f} without, {values[MAJORITY]:.2f} by the majority answer: {each['verdict']}"
+            f"{values.get(BLIND, float('nan')):.2f} without, {values[MAJORITY]:.2f} by the majority: {each['verdict']}"
         )
     return [*lines, *([f"  {found['note']}"] if found["note"] else [])]
 

@@ -142,10 +142,13 @@ class Trainings:
                     f"{_failure(job, State.CANCELLED)}\nIt took longer than finetune.hours = {self._hours:g}."
                 )
             return state
-        if state is State.SUCCEEDED:
-            self._append("ended", job, state=str(state), result=result_of(job.folder))
-            return state
         mine = known.intents and known.run == self._run
+        if state is State.SUCCEEDED and _there(found := result_of(job.folder)):
+            self._append("ended", job, state=str(state), result=found)
+            return state
+        if mine and state is State.SUCCEEDED:
+            self._append("ended", job, state=str(State.FAILED))
+            raise JobError(f"job {job.name}: it ended well, but left no checkpoint at {found['checkpoint']}.")
         if mine and state in {State.FAILED, State.CANCELLED}:
             self._append("ended", job, state=str(state))
             raise JobError(_failure(job, state))

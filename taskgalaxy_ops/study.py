@@ -25,8 +25,8 @@ from taskgalaxy_ops.errors import SourceError
 from taskgalaxy_ops.evaluate import comparing
 from taskgalaxy_ops.evaluate.plots import study_plot
 from taskgalaxy_ops.evaluate.questions import Asked, held_out
-from taskgalaxy_ops.finetune.jobs import Job, Order, Part, prepare
-from taskgalaxy_ops.finetune.mixture import Example
+from taskgalaxy_ops.finetune.jobs import Job, Order, prepare
+from taskgalaxy_ops.finetune.mixture import Example, Part
 from taskgalaxy_ops.finetune.recipes import load_recipe
 from taskgalaxy_ops.galaxy import Galaxy
 from taskgalaxy_ops.progress import Progress, Silent
@@ -37,7 +37,7 @@ FRACTIONS = (1 / 8, 1 / 4, 1 / 2, 1.0)
 _ANSWERS = (2, 12)  # distinct answers of a task type that may be held out
 _QUESTIONS = 6  # on held-out images, at least
 _MAJORITY = 0.8  # share of its most frequent answer, at most
-_FEWEST, _MOST = 100, 800  # samples an arm
+_FEWEST, _MOST = 100, 400  # samples an arm
 _CAP = 5
 
 
@@ -170,7 +170,7 @@ def _able(plain: Sequence[Mapping[str, Any]], asked: Sequence[Asked]) -> list[st
     answers: dict[str, list[str]] = defaultdict(list)
     for row in plain:
         answers[row["task_type"]].append(row["answer"])
-    questions = defaultdict(int)
+    questions: dict[str, int] = defaultdict(int)
     for each in asked:
         questions[each.group] += 1
     least, most = _ANSWERS
@@ -208,7 +208,7 @@ def spread(rows: Sequence[Mapping[str, Any]], arm: Arm, size: int | None) -> fro
 
 
 def format_part(rows: Sequence[Mapping[str, Any]], copy: ReleaseCopy) -> Part:
-    """Every task type's question without an image, beside each of its answers once (at most twelve)."""
+    """The question of every task type with at most twelve answers, without an image, beside each of them once."""
     answers: dict[str, set[str]] = defaultdict(set)
     for row in rows:
         if row["variant"] == "plain":
@@ -219,9 +219,8 @@ def format_part(rows: Sequence[Mapping[str, Any]], copy: ReleaseCopy) -> Part:
     examples = tuple(
         Example(f"format/{number}/{n}", None, (("human", questions[task_type]), ("gpt", answer)), task_type)
         for number, task_type in enumerate(sorted(answers))
-        for n, answer in enumerate(
-            sorted(answers[task_type], key=lambda text: draw("study.format", text))[: _ANSWERS[1]]
-        )
+        if len(answers[task_type]) <= _ANSWERS[1]
+        for n, answer in enumerate(sorted(answers[task_type]))
     )
     return Part("answer-formats", "base", fingerprint("study.formats", examples), len(examples), 1.0, examples)
 
@@ -280,7 +279,7 @@ def page(study: Study) -> str:
     """The study as Markdown: a table, and a paragraph that says what it shows and what not."""
     rows = study.by_arm()
     lines = [
-        f"| {'task types' if study.design == 'types' else 'samples'} | of them | above chance, 95 % interval over seeds "
+        f"| {'task types' if study.design == 'types' else 'samples'} | of them | above chance, 95 % over seeds "
         "| with images swapped |",
         "|---|--:|--:|--:|",
     ]

@@ -58,7 +58,7 @@ def score_plot(comparisons: Sequence[Comparison]) -> bytes:
 def study_plot(
     rows: Sequence[tuple[str, float, Interval, float]], seeds: Mapping[str, Sequence[float]], title: str
 ) -> bytes:
-    """Score above chance by number of task types. rows: arm, task types, score, score swapped; seeds: by arm, each's."""
+    """Score above chance by number of task types. rows: arm, task types, score, its swapped one; seeds: each's."""
     with _figure(6.8, 4.0) as (figure, axes):
         types = [row[1] for row in rows]
         found = [row[2] for row in rows]

@@ -6,6 +6,7 @@ need be made up for lengths. Works for every vision-language model of transforme
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ class Ranker:
     """One checkpoint, loaded. Raises SourceError where transformers cannot load it."""
 
     def __init__(self, checkpoint: str | Path, revision: str | None = None) -> None:
+        os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # read when torch is loaded: threads that spin starve others
         import torch
         from transformers import AutoModelForImageTextToText, AutoProcessor
 

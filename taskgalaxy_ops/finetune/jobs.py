@@ -31,6 +31,7 @@ OUTPUT = "output"  # the trainer's checkpoints; the last one is the job's
 SCRIPT = "run.sh"
 MANIFEST = "job.json"
 BLANK = "data/blank.png"
+PYTHON = "TASKGALAXY_PYTHON"  # environment variable: the interpreter that has this package where the job runs
 
 _FORBIDDEN = re.compile(r"[\x00\n\r]")
 
@@ -41,7 +42,8 @@ class Order:
 
     release: None trains on the base data alone, which gives the baseline. blind: every image is replaced by one grey
     picture. only: samples (ids) of the release; None: all of its training split. excluded: images (sha256) that
-    built-in base data may not hold. extra: more to mix in, such as a study's. container: the image's digest, where a container runs the job.
+    built-in base data may not hold. extra: more to mix in, such as a study's. container: the
+    image's digest, where a container runs the job.
     """
 
     recipe: Recipe

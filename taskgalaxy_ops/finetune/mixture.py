@@ -106,7 +106,7 @@ def base_part(data: BaseData, excluded: frozenset[str], *, read: bool) -> Part:
     file = Path(data.annotations).expanduser()
     try:
         text = file.read_text(encoding="utf-8")
-        rows = [json.loads(line) for line in text.splitlines() if line] if file.suffix == ".jsonl" else json.loads(text)
+        rows = [json.loads(line) for line in text.split("\n") if line] if file.suffix == ".jsonl" else json.loads(text)
         examples = tuple(_own(row, number, data.images) for number, row in enumerate(rows))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise SettingsError(

@@ -59,7 +59,7 @@ class Recipe(Strict):
     base: BaseModel
     base_data: tuple[BaseData, ...] = ()
     release_repeat: float = Field(1.0, gt=0, le=100, description="how often the release is seen in an epoch")
-    variants: tuple[Variant, ...] | None = Field(None, min_length=1, description="of the release, only these; null: all")
+    variants: tuple[Variant, ...] | None = Field(None, min_length=1, description="of the release; null: all")
     lora: Lora | None = Field(None, description="null: all weights but the frozen")
     freeze_vision: bool = True
     epochs: float = Field(1.0, gt=0)
@@ -89,6 +89,9 @@ class Recipe(Strict):
                 f"global_batch is {self.global_batch}, no multiple of device_batch × devices = "
                 f"{self.device_batch} × {self.devices}: change one of them"
             )
+        names = [data.name for data in self.base_data]
+        if len(set(names)) != len(names):
+            raise ValueError(f"base_data need different names, not {names}")
         return self
 
     @property

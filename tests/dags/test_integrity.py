@@ -21,6 +21,7 @@ from taskgalaxy_ops.settings import load_settings
 EDGES = {
     "galaxy_backfill": {"plan": ["announce"], "announce": []},
     "galaxy_doctor": {"store": [], "models": [], "encoder": [], "machine": []},
+    "galaxy_finetune": {"check": ["evaluate", "train"], "train": ["evaluate"], "evaluate": []},
     "galaxy_generate": {
         "lanes": [
             *("announce", "complete", "lane_of_shards.embed_match", "lane_of_shards.filter"),

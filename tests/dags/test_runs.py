@@ -9,16 +9,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from e2e.galaxies import Models
+from releases import released
 
 from dags.bag import bag, fresh
 from taskgalaxy_ops import announcements
 from taskgalaxy_ops.catalogue import Catalogue
+from taskgalaxy_ops.finetune.recipes import load_recipe
 from taskgalaxy_ops.galaxy import Galaxy
 from taskgalaxy_ops.harvest import Harvest
 from taskgalaxy_ops.publishing import published
 from taskgalaxy_ops.settings import Settings
 from taskgalaxy_ops.storage import keys
+from taskgalaxy_ops.storage.log import Log
 
 pytestmark = pytest.mark.usefixtures("database")
 
@@ -324,3 +328,70 @@ def test_settings_with_mistakes_are_named_in_the_task(
     SETTINGS_FILE.write_text(SETTINGS_FILE.read_text("utf-8") + "\nquorum: 2\n", encoding="utf-8")
     assert run("galaxy_doctor")["store"] == "failed"
     assert "no such field: remove it or mend its name" in caplog.text
+
+
+@pytest.fixture
+def said(caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]) -> Callable[[], str]:
+    """What tasks have logged since the last call; where to depends on whether a run in this process was the first."""
+
+    def read() -> str:
+        text = caplog.text + capsys.readouterr().out
+        caplog.clear()
+        return text
+
+    return read
+
+
+@pytest.fixture
+def quick(tmp_path: Path) -> Callable[..., str]:
+    """Writes a recipe of a few steps; what is named replaces whole fields."""
+
+    def write(**changes: Any) -> str:
+        raw = {**load_recipe("tiny").model_dump(mode="json"), "epochs": 2, "blind_control": False, **changes}
+        file = tmp_path / "quick.yaml"
+        file.write_text(yaml.safe_dump(raw), encoding="utf-8")
+        return str(file)
+
+    return write
+
+
+def test_finetune(
+    settings_of: Callable[..., Settings], tmp_path: Path, quick: Callable[..., str], said: Callable[[], str]
+) -> None:
+    pytest.importorskip("trl", reason="the extra `train` is not installed")
+    tuning = {"folder": str(tmp_path / "fine tune"), "poll_seconds": 0.5, "questions": 30}
+    store = Galaxy.open(settings_of(finetune=tuning))
+    states = run("galaxy_finetune", recipe=quick())
+    assert (states["check"], states["train"], states[""]) == ("failed", "upstream_failed", "failed")
+    assert "nothing has been released" in said()
+
+    released(store, images=30)
+    states = run("galaxy_finetune", recipe=quick(), benchmarks=["held-out"])
+    assert states == {"check": "success", "train": "success", "evaluate": "success", "": "success"}
+    log = Log(store.store, keys.FINETUNE_LOG)
+    entries = len(log.read())
+    assert [entry.body["kind"] for entry in log.known()].count("intent") == 2
+    (card,) = store.store.list("reports/finetune-")
+    assert "SIMULATED" in store.store.get(card.key).decode()
+
+    assert run("galaxy_finetune", recipe=quick(), benchmarks=["held-out"])[""] == "success"  # again
+    assert len(log.read()) == entries
+
+    said()  # a trainer that crashes: red at `train`, with the last lines of its log
+    states = run("galaxy_finetune", recipe=quick(base={"model": str(tmp_path / "no model")}))
+    assert (states["train"], states["evaluate"]) == ("failed", "upstream_failed")
+    text = said()
+    assert "Its log" in text
+    assert "no model" in text
+
+    states = run("galaxy_finetune", recipe=quick(), cancel=True)
+    assert (states["check"], states["train"]) == ("skipped", "skipped")
+
+
+def test_finetune_refuses_a_licence(
+    settings_of: Callable[..., Settings], tmp_path: Path, said: Callable[[], str]
+) -> None:
+    store = Galaxy.open(settings_of(finetune={"folder": str(tmp_path / "tune"), "licences": ["MIT"]}))
+    released(store, images=8)
+    assert run("galaxy_finetune")["check"] == "failed"
+    assert "finetune.licences allows MIT" in said()

@@ -12,16 +12,19 @@ import fcntl
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 from taskgalaxy_ops.errors import JobError
-from taskgalaxy_ops.finetune.jobs import EXIT, SCRIPT, Job, State, exit_state
+from taskgalaxy_ops.finetune.jobs import EXIT, PYTHON, SCRIPT, Job, State, exit_state
 
 _LOCK = "lock"
 _PID = "pid"
 _CANCELLED = "cancelled"
+_NEEDED = {"trl": ("torch", "transformers", "trl")}
 _GRACE = 10.0  # seconds from SIGTERM to SIGKILL
 
 
@@ -37,6 +40,9 @@ class LocalBackend:
         """Raises JobError where the process cannot be started."""
         if self.state(job, None) is State.RUNNING:
             return job.name
+        missing = [name for name in _NEEDED.get(job.trainer, ()) if find_spec(name) is None]
+        if missing:
+            raise JobError(f"job {job.name}: {', '.join(missing)} not installed. pip install 'taskgalaxy-ops[train]'.")
         with _locked(job.folder, fcntl.LOCK_EX, seconds=1.0) as lock:  # others that only look hold it for an instant
             if lock is None:
                 return job.name
@@ -49,6 +55,7 @@ class LocalBackend:
                     stdout=subprocess.DEVNULL,
                     stderr=subprocess.DEVNULL,
                     start_new_session=True,
+                    env={**os.environ, PYTHON: sys.executable},
                     pass_fds=[lock],  # its processes hold the lock on after this one has let go
                 )
             except OSError as error:

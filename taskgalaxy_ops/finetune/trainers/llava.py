@@ -9,6 +9,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from taskgalaxy_ops.errors import SettingsError
 from taskgalaxy_ops.finetune.jobs import OUTPUT, Rendered, data_file
 from taskgalaxy_ops.finetune.mixture import Part
 from taskgalaxy_ops.finetune.recipes import Recipe
@@ -20,12 +21,17 @@ ZERO = "zero.json"
 def render(recipe: Recipe, parts: list[Part], folder: Path, *, blind: bool) -> Rendered:
     """``deepspeed train_mem.py`` with the flags of the published scripts; one data file, absolute image paths."""
     base = recipe.base
+    if not recipe.freeze_vision:
+        raise SettingsError(
+            f"recipe {recipe.name}: LLaVA's trainer keeps the vision tower frozen. Set freeze_vision: true."
+        )
     flags: dict[str, Any] = {}
     if recipe.lora:
         flags |= {"lora_enable": True, "lora_r": recipe.lora.r, "lora_alpha": recipe.lora.alpha}
+        flags |= {"lora_dropout": recipe.lora.dropout}
         flags |= {"mm_projector_lr": recipe.projector_learning_rate or recipe.learning_rate}
     flags |= {
-        "deepspeed": str(folder / ZERO),
+        "deepspeed": str(folder / ZERO) if recipe.zero_stage else None,
         "model_name_or_path": base.language_model or base.model,
         "version": recipe.template.get("llava", "v1"),
         "data_path": str(folder / DATA),

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
-from taskgalaxy_ops.finetune.jobs import Rendered, data_file
+from taskgalaxy_ops.finetune.jobs import PYTHON, Rendered, data_file
 from taskgalaxy_ops.finetune.mixture import Part
 from taskgalaxy_ops.finetune.recipes import Recipe
+from taskgalaxy_ops.finetune.tiny import TINY
 
 CONFIGURATION = "train.json"
 DATA = "data/train.json"
@@ -17,13 +17,18 @@ DATA = "data/train.json"
 def render(recipe: Recipe, parts: list[Part], folder: Path, *, blind: bool) -> Rendered:
     """A configuration for ``taskgalaxy_ops.finetune.train``, and one data file."""
     configuration = {"recipe": recipe.model_dump(mode="json"), "data": DATA}
-    python = [sys.executable, "-m", "taskgalaxy_ops.finetune.train", str(folder)]
+    module = ["-m", "taskgalaxy_ops.finetune.train", str(folder)]
     if recipe.devices > 1:
-        python = [sys.executable, "-m", "torch.distributed.run", f"--nproc_per_node={recipe.devices}", *python[1:]]
+        module = ["-m", "torch.distributed.run", f"--nproc_per_node={recipe.devices}", *module]
+    # Where it runs there may be another Python than here.
+    python = ["sh", "-c", f'exec "${{{PYTHON}:-python3}}" "$@"', "sh", *module]
     files = {
         CONFIGURATION: json.dumps(configuration, indent=1, sort_keys=True).encode(),
         DATA: data_file(parts, folder, blind=blind),
     }
-    # The job reads files alone: no hub is asked unless the recipe names one.
-    offline = {"HF_HUB_OFFLINE": "1"} if recipe.base.model == "tiny" else {}
-    return Rendered(tuple(python), files, {"TOKENIZERS_PARALLELISM": "false", "PYTHONUNBUFFERED": "1", **offline})
+    environment = {"TOKENIZERS_PARALLELISM": "false", "PYTHONUNBUFFERED": "1"}
+    if recipe.base.model == TINY:
+        # Made from a configuration: no hub is asked. OpenMP's threads would spin for one another: two jobs on two
+        # cores took eight times as long as one.
+        environment |= {"HF_HUB_OFFLINE": "1", "GOMP_SPINCOUNT": "1000"}
+    return Rendered(tuple(python), files, environment)

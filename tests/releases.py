@@ -1,0 +1,83 @@
+"""A release of flat coloured pictures, made by the release's own code: what fine-tuning and scoring stand on."""
+
+from __future__ import annotations
+
+import io
+import random
+from pathlib import Path
+
+from PIL import Image as Pillow
+
+from taskgalaxy_ops import release
+from taskgalaxy_ops.canonical import sha256_hex
+from taskgalaxy_ops.galaxy import Galaxy
+from taskgalaxy_ops.records import Claim, Image, Pair, Verdict, pair_id
+from taskgalaxy_ops.settings import Model, ReleaseSettings, parse_settings
+from taskgalaxy_ops.storage import keys
+from taskgalaxy_ops.storage.log import Log
+
+COLOURS = {"red": (200, 30, 30), "green": (30, 160, 60), "blue": (40, 60, 200), "yellow": (230, 210, 40)}
+COLOUR, TONE = "colour~main colours~colour naming", "light~brightness~tone naming"
+
+
+def galaxy(folder: Path, **finetune: object) -> Galaxy:
+    """A store in a folder; its fine-tunes lie beside it."""
+    model = {"base_url": "http://127.0.0.1:9/v1", "simulated": True}
+    raw = {
+        "store": (folder / "store").as_uri(),
+        "teacher": {"name": "t", "model": "t", **model},
+        "judges": [{"name": name, "model": name, **model} for name in "abc"],
+        "finetune": {"folder": str(folder / "fine tune"), "poll_seconds": 0.2, "questions": 30, **finetune},
+    }
+    return Galaxy.open(parse_settings(raw))
+
+
+def released(store: Galaxy, images: int = 60, licence: str | None = "CC0-1.0", test: float = 0.4) -> None:
+    """Publish pictures of four colours with two questions each."""
+    raws, held, samples = {}, {}, []
+    for number in range(images):
+        name = list(COLOURS)[number % len(COLOURS)]
+        raw = _picture(COLOURS[name], number)
+        one = Image(sha256_hex(raw), 40, 40, "png", len(raw), f"{random.Random(number).getrandbits(160):040x}")
+        raws[one.image], held[one.image] = raw, one
+        tone = "light" if name == "yellow" else "dark"
+        for task_type, question, answer in (
+            (COLOUR, "What colour is it?", name),
+            (TONE, "Is it light or dark?", tone),
+        ):
+            pair = pair_id(one.image, task_type, "plain", question, answer, None)
+            samples.append(Pair(pair, one.image, task_type, "plain", question, answer))
+    judges = tuple(store.settings.judges)
+    material = release.Material(
+        samples=samples,
+        votes={},
+        verdicts={pair.pair: Verdict(pair.pair, True, 2, 2) for pair in samples},
+        images=held,
+        claims={image: [Claim("flat", image, f"{image[:8]}.png", None, licence)] for image in held},
+        read_image=raws.__getitem__,
+        image_uri=lambda image: f"s3://bucket/{image}",
+        stage_counts=[],
+        taxonomy=release.TaxonomySummary(0, [COLOUR, TONE], {1: 2}),
+        teacher=store.settings.teacher,
+        judges=judges,
+        encoder={"name": "conse"},
+        prompts={},
+        simulated=any(isinstance(judge, Model) and judge.simulated for judge in judges),
+    )
+    rules = ReleaseSettings(test=test, validation=0, near_duplicate_bits=-1)
+    plan = release.plan(material, rules)
+    version = len(Log(store.store, keys.RELEASES_LOG).read()) + 1
+    manifest = b""
+    for path, raw in release.build(plan, version=version, history={}):
+        assert store.store.put_if_absent(keys.release(version) + path, raw)
+        manifest = raw
+    body = {"version": version, "content": plan.content_hash, "manifest_sha256": sha256_hex(manifest), "partial": False}
+    body |= {"samples": plan.counts["samples"], "task_types": 2, "images": len(held)}
+    Log(store.store, keys.RELEASES_LOG).append({"kind": "done", **body})
+
+
+def _picture(colour: tuple[int, int, int], number: int) -> bytes:
+    out = io.BytesIO()
+    shade = tuple(max(0, min(255, each + random.Random(number).randrange(-20, 20))) for each in colour)
+    Pillow.new("RGB", (40, 40), shade).save(out, "PNG")
+    return out.getvalue()
