@@ -83,7 +83,8 @@ def galaxy_finetune() -> None:
 
     @task.sensor(
         mode="reschedule",
-        poke_interval=_JOB.poll_seconds,
+        # Not sooner: Airflow takes a task that is queued again before its executor's report came for a killed one.
+        poke_interval=max(10.0, _JOB.poll_seconds),
         timeout=timedelta(hours=_JOB.hours).total_seconds(),
     )
     def train(checked: dict[str, Any], run_id: str, ti: Any) -> bool:

@@ -137,6 +137,8 @@ def _add_finetune(add: Callable[..., Any]) -> None:
     what.add_argument("--render", action="store_true", help="only write the jobs' files, and say where; submit nothing")
     what.add_argument("--submit", action="store_true", help="do not wait: the same command finds the jobs again")
     what.add_argument("--cancel", action="store_true", help="stop the jobs that this command names")
+    sub = add("scores", _scores, "the scores of all fine-tunes as a table in the paper's layout (Markdown)")
+    sub.add_argument("--published", action="store_true", help="and what others published, in italics")
     sub = add("study", _study, "are more task types better? models trained on nested subsets of a release's task types")
     sub.add_argument("--built-in", type=Path, metavar="FOLDER", help="make the data there first: ships, simulated")
     sub.add_argument("--design", choices=["types", "variants"], default="types", help="default: %(default)s")
@@ -368,6 +370,18 @@ def _finetune(chosen: argparse.Namespace) -> int:
         return 130
     value = scoring.summary(tuning, results, scored)
     _say(chosen, value, [*views.scored(scored), *views.tuned(results, galaxy.store.url, scored)])
+    return 0
+
+
+def _scores(chosen: argparse.Namespace) -> int:
+    from taskgalaxy_ops.evaluate.published import published
+    from taskgalaxy_ops.evaluate.table import poster
+
+    found = [score for score in scoring.kept(_galaxy(chosen)) if not score.family]
+    if not found and not chosen.published:
+        raise SourceError("scores: nothing has been scored yet. Run `taskgalaxy finetune`.")
+    found += published() if chosen.published else []
+    _say(chosen, {"scores": [asdict(score) for score in found]}, [poster(found)])
     return 0
 
 

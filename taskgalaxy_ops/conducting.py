@@ -179,6 +179,8 @@ def _stand(run: Mapping[str, Any], tasks: list[dict[str, Any]]) -> tuple[str, st
     waiting = next((task for task in tasks if task["state"] == "awaiting_input"), None)
     if waiting:
         now = f"{waiting['task_id']}: waits for a person (Browse, Required Actions)"
+    if not now and any(task["state"] == "up_for_reschedule" for task in tasks):
+        now = "training goes on outside Airflow"
     if retried:
         now += f"{', ' if now else ''}{retried} to be tried again"
     state = str(run["state"])

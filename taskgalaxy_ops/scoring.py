@@ -89,7 +89,13 @@ def score_tuning(
     if tuning.published:
         checkpoints = {BEFORE: tuning.published, **checkpoints}
     found = score_checkpoints(
-        galaxy, tuning.copy, checkpoints, benchmarks, model=tuning.recipe.name, identity=identity, progress=progress
+        galaxy,
+        tuning.copy,
+        checkpoints,
+        benchmarks,
+        model=f"{tuning.recipe.name}, {tuning.release.name}",
+        identity=identity,
+        progress=progress,
     )
     page = tuning_page(tuning, results, found, simulated=tuning.copy.manifest()["simulated"])
     galaxy.store.replace(keys.report(found.page), page.encode())
@@ -124,6 +130,17 @@ def score_checkpoints(
     identity = identity or fingerprint("scores", [copy.identity, scores])
     galaxy.store.put_if_absent(keys.scores(identity), parquet(scores))
     return Scored(identity, comparisons, scores, unrankable, f"finetune-{identity[:16]}")
+
+
+def kept(galaxy: Galaxy) -> list[Score]:
+    """Every score that the store holds, one a model, method, benchmark and family."""
+    found = {}
+    for each in galaxy.store.list(keys.scores("").rpartition("/")[0] + "/"):
+        if each.key.endswith(".parquet"):
+            for row in pq.read_table(io.BytesIO(galaxy.store.get(each.key))).to_pylist():
+                score = Score(**row)
+                found[score.model, score.method, score.benchmark, score.family] = score
+    return list(found.values())
 
 
 def tuning_results(galaxy: Galaxy, tuning: Tuning) -> dict[str, dict[str, Any]]:
@@ -269,7 +286,7 @@ def tuning_page(tuning: Tuning, results: Mapping[str, Mapping[str, Any]], scored
         lead,
         [
             ("Jobs", ("role", "job", "trainer", "examples", "steps", "first loss", "last loss", "seconds"), jobs),
-            ("Scores", ("questions", "number", *methods, "gain", "verdict"), rows),
+            ("Scores", ("questions", "n", *methods, "gain", "verdict"), rows),
         ],
         [("Loss", loss_plot(curves)), ("Scores with 95 % intervals", score_plot(scored.comparisons))],
     )

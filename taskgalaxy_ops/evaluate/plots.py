@@ -51,7 +51,7 @@ def score_plot(comparisons: Sequence[Comparison]) -> bytes:
         axes.set_yticks(range(len(rows)), list(reversed(labels)))
         axes.set(xlabel="share answered rightly, 95 % interval", xlim=(-0.02, 1.02), ylim=(-0.6, len(rows) - 0.4))
         axes.grid(axis="x", color="#dddddd", linewidth=0.6)
-        axes.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.4, -1.0 / (1.2 + 0.55 * len(rows))), ncols=3)
+        axes.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.35, 1.0), ncols=3)
         return _svg(figure)
 
 

@@ -175,12 +175,11 @@ def test_a_settings_file_with_mistakes_leaves_every_dag_in_the_ui(tmp_path: Path
 
 
 def test_schedules_come_from_the_settings(tmp_path: Path) -> None:
-    code = _PARSE + (
-        "print(json.dumps({n: d.timetable.summary for n, d in bag.dags.items() if hasattr(d.timetable, 'summary')}))"
-    )
+    told = "{n: getattr(d.timetable, 'summary', type(d.timetable).__name__) for n, d in bag.dags.items()}"
+    code = f"{_PARSE}print(json.dumps({told}))"
     command = [sys.executable, "-c", code, str(ROOT / "dags"), str(ROOT / "plugins")]
     chosen = {"watch": "5 * * * *", "taxonomy": "@daily", "release": "30 4 * * *", "upkeep": None}
-    settings = write_settings(airflow={"schedules": chosen})
+    settings = write_settings(airflow={"schedules": chosen, "finetune_on_release": True})
     try:
         done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     finally:
@@ -191,6 +190,7 @@ def test_schedules_come_from_the_settings(tmp_path: Path) -> None:
     assert found["galaxy_taxonomy"] == "0 0 * * *"
     assert found["galaxy_release"] == "Partitioned Asset or 30 4 * * *"
     assert found["galaxy_ingest"] == "By hand"
+    assert found["galaxy_finetune"] == "PartitionedAssetTimetable"
 
 
 def test_library_and_airflow_are_apart() -> None:
@@ -210,7 +210,7 @@ def test_library_and_airflow_are_apart() -> None:
 
 
 def test_steps_do_not_import_each_other() -> None:
-    steps = ["taxonomy", "sources", "matching", "qa", "voting", "release"]
+    steps = ["taxonomy", "sources", "matching", "qa", "voting", "release", "finetune", "evaluate"]
     for step in steps:
         place = ROOT / "taskgalaxy_ops" / step
         for path in place.rglob("*.py") if place.is_dir() else [place.with_suffix(".py")]:

@@ -70,6 +70,7 @@ def test_the_layout_is_as_written_down() -> None:
         1,
         {
             "blob": "blobs/ab/abc",
+            "comparisons": "finetune/scores/identity.json",
             "data": "data/de/def-nonce.parquet",
             "encoder": "embeddings/settings_hash.json",
             "journal": "homes/home/journal",
@@ -78,6 +79,7 @@ def test_the_layout_is_as_written_down() -> None:
             "markers": "homes/home/markers/",
             "release": "releases/v000007/",
             "report": "reports/name.html",
+            "scores": "finetune/scores/identity.parquet",
             "type_embeddings": "embeddings/encoder/types",
         },
     )
