@@ -272,8 +272,7 @@ def tuning_page(tuning: Tuning, results: Mapping[str, Mapping[str, Any]], scored
     methods = [name for name in METHODS if any(name in each.scores for each in scored.comparisons)]
     rows = [
         (
-            f"{each.benchmark}: {each.family or 'all'}",
-            f"{each.questions:,}",
+            f"{each.benchmark}: {each.family or 'all'} ({each.questions:,})",
             *(_interval(each.scores[name]) if name in each.scores else "" for name in methods),
             _interval(each.gain, sign=True),
             each.verdict,
@@ -286,7 +285,7 @@ def tuning_page(tuning: Tuning, results: Mapping[str, Mapping[str, Any]], scored
         lead,
         [
             ("Jobs", ("role", "job", "trainer", "examples", "steps", "first loss", "last loss", "seconds"), jobs),
-            ("Scores", ("questions", "n", *methods, "gain", "verdict"), rows),
+            ("Scores", ("questions", *methods, "gain", "verdict"), rows),
         ],
         [("Loss", loss_plot(curves)), ("Scores with 95 % intervals", score_plot(scored.comparisons))],
     )

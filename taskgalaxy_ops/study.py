@@ -309,7 +309,7 @@ def conclusion(study: Study) -> str:
     if study.simulated:
         text += (
             " This is a synthetic sanity check: simulated models wrote the data, and a model of a million parameters "
-            "learnt from it. It says that the machinery can show the effect, not that the paper's claim holds."
+            "learnt from it. It tries the machinery, and says nothing of the paper's claim."
         )
     return text
 
