@@ -42,7 +42,9 @@ _TABLE_CSS = """
   padding: 0.35rem 1.25rem 0.35rem 0; text-align: left; overflow-wrap: anywhere;
 }
 .tables img.plot { max-width: 100%; background: #fff; padding: 0.5rem; border-radius: 6px; }
-.tables td.number, .tables td.number:not(:first-child) { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
+.tables td.number, .tables td.number:not(:first-child) {
+  text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap;
+}
 """
 
 
