@@ -105,11 +105,11 @@ def tuning(
     return Tuning(chosen, one, copy, jobs)
 
 
-def written(galaxy: Galaxy, release: str, recipe: str, keys_: Mapping[str, str]) -> Tuning:
+def written(galaxy: Galaxy, release: str, keys_: Mapping[str, str]) -> Tuning:
     """A tuning whose jobs were rendered and written before; ``keys_``: their keys by role. Raises JobError."""
     one = chosen_release(galaxy, release)
     jobs = {role: load(root(galaxy), key) for role, key in keys_.items()}
-    return Tuning(load_recipe(recipe), one, ReleaseCopy(root(galaxy) / "releases" / one.name), jobs)
+    return Tuning(jobs[AFTER].recipe, one, ReleaseCopy(root(galaxy) / "releases" / one.name), jobs)
 
 
 class Trainings:
@@ -189,13 +189,6 @@ class Trainings:
         self._append("ended", job, state=str(State.CANCELLED))
         return True
 
-    def result(self, job: Job) -> dict[str, Any]:
-        """What a job that succeeded left behind. Raises JobError where it has not."""
-        found = self._known(job.key).result
-        if found is None:
-            raise JobError(f"job {job.name}: it has not succeeded yet. Run the fine-tune to its end.")
-        return found
-
     def handle(
         self, jobs: Mapping[str, Job], *, submit: bool = False, cancel: bool = False
     ) -> dict[str, dict[str, str]]:
@@ -235,6 +228,18 @@ class Trainings:
 
     def _append(self, kind: str, job: Job, **more: Any) -> None:
         self._log.append({"kind": kind, "key": job.key, **more})
+
+
+def results(galaxy: Galaxy, jobs: Mapping[str, Job]) -> dict[str, dict[str, Any]]:
+    """What jobs that have succeeded left behind, by role. Raises JobError where one has not."""
+    entries = Log(galaxy.store, keys.FINETUNE_LOG).read()
+    found = {}
+    for role, job in jobs.items():
+        result = _of(entries, job.key).result
+        if result is None:
+            raise JobError(f"job {job.name}: it has not succeeded yet. Run the fine-tune to its end.")
+        found[role] = result
+    return found
 
 
 @dataclass(slots=True)
@@ -290,13 +295,14 @@ def train(
     progress = progress or Silent()
     settings, trainings = galaxy.settings.finetune, Trainings(galaxy, run)
     shown: dict[str, int] = {}
+    poll = min(settings.poll_seconds, 1.0) if trainings.backend.name == "local" else settings.poll_seconds
     while True:
-        states = trainings.advance(jobs)
-        for role in states:
-            _show(progress, f"train {role}", jobs[role], shown)
-        if len(states) == len(jobs) and all(state is State.SUCCEEDED for state in states.values()):
-            return {role: trainings.result(job) for role, job in jobs.items()}
-        time.sleep(min(settings.poll_seconds, 1.0) if trainings.backend.name == "local" else settings.poll_seconds)
+        done = trainings.done(jobs)
+        for role, job in jobs.items():
+            _show(progress, f"train {role}", job, shown)
+        if done:
+            return results(galaxy, jobs)
+        time.sleep(poll)
 
 
 def _show(progress: Progress, name: str, job: Job, shown: dict[str, int]) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from taskgalaxy_ops import finetuning
 from taskgalaxy_ops.canonical import fingerprint
 from taskgalaxy_ops.errors import EvaluationError, NotFoundError
 from taskgalaxy_ops.evaluate import comparing, lmms
@@ -23,7 +24,7 @@ from taskgalaxy_ops.evaluate.plots import loss_plot, score_plot
 from taskgalaxy_ops.evaluate.questions import EASY_VQA, HELD_OUT, Asked, easy_questions, held_out
 from taskgalaxy_ops.evaluate.scores import Score
 from taskgalaxy_ops.finetune.tiny import TINY
-from taskgalaxy_ops.finetuning import AFTER, BEFORE, BLIND, Trainings, Tuning, losses, root
+from taskgalaxy_ops.finetuning import AFTER, BEFORE, BLIND, Tuning, losses, root
 from taskgalaxy_ops.galaxy import Galaxy
 from taskgalaxy_ops.progress import Progress, Silent
 from taskgalaxy_ops.release_copy import ReleaseCopy
@@ -72,7 +73,7 @@ def score_tuning(
 
     Raises what ``score_checkpoints`` raises, and JobError while a job has not succeeded.
     """
-    results = tuning_results(galaxy, tuning)
+    results = finetuning.results(galaxy, tuning.jobs)
     asked, _ = questions(galaxy, tuning.copy, benchmarks)
     what = {
         "version": SCORE_VERSION,
@@ -141,12 +142,6 @@ def kept(galaxy: Galaxy) -> list[Score]:
                 score = Score(**row)
                 found[score.model, score.method, score.benchmark, score.family] = score
     return list(found.values())
-
-
-def tuning_results(galaxy: Galaxy, tuning: Tuning) -> dict[str, dict[str, Any]]:
-    """What each job of a fine-tune left behind. Raises JobError while one has not succeeded."""
-    trainings = Trainings(galaxy, "")
-    return {role: trainings.result(job) for role, job in tuning.jobs.items()}
 
 
 def _by_lmms(galaxy: Galaxy, checkpoint: str, benchmarks: Sequence[str], model: str, method: str) -> list[Score]:

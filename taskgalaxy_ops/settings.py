@@ -264,7 +264,7 @@ class FinetuneSettings(Strict):
         None, description="train only if every image has one of these ('unknown': none is stated); null: any"
     )
     poll_seconds: float = Field(15.0, gt=0, description="between two looks at a job")
-    hours: float = Field(96.0, gt=0, description="a job that takes longer is cancelled")
+    hours: float = Field(96.0, gt=0, description="from its submission; a job that takes longer is cancelled")
     questions: int = Field(300, ge=30, description="of each benchmark, at most")
     command: CommandSettings | None = None
     kubernetes: KubernetesSettings | None = None

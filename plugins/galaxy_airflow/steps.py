@@ -260,7 +260,7 @@ def announce_release(outlet: Any, made: Mapping[str, Any]) -> None:
 
 
 def _tuning(galaxy: Galaxy, checked: Mapping[str, Any]) -> Tuning:
-    return finetuning.written(galaxy, checked["release"], checked["recipe"], checked["jobs"])
+    return finetuning.written(galaxy, checked["release"], checked["jobs"])
 
 
 def _for_tuning(backend: str | None) -> Galaxy:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from taskgalaxy_ops.finetune.jobs import OUTPUT, RESULT
-from taskgalaxy_ops.finetune.progress import PROGRESS
+from taskgalaxy_ops.finetune.progress import PROGRESS, points
 from taskgalaxy_ops.finetune.recipes import Recipe
 from taskgalaxy_ops.finetune.tiny import TINY, save_tiny
 
@@ -69,13 +69,12 @@ def main(folder: Path) -> None:
         dataloader_pin_memory=False,
         remove_unused_columns=False,
     )
-    story = _Story(folder / PROGRESS)
     trainer = SFTTrainer(
         model=model,
         args=arguments,
         train_dataset=data,
         processing_class=processor,
-        callbacks=[story.callback()],
+        callbacks=[_story(folder / PROGRESS)],
         peft_config=_lora(recipe),
     )
     trainer.train(
@@ -89,14 +88,15 @@ def main(folder: Path) -> None:
     digest = hashlib.sha256()
     for file in sorted(final.glob("*.safetensors")):
         digest.update(file.read_bytes())
+    logged = points(folder)  # of a run that was gone on with, from its beginning
     result = {
         "checkpoint": str(final),
         "weights_sha256": digest.hexdigest(),
         "examples": len(data),
         "left_out": left_out,
         "steps": trainer.state.global_step,
-        "loss_first": story.losses[0] if story.losses else None,
-        "loss_last": story.losses[-1] if story.losses else None,
+        "loss_first": logged[0].loss if logged else None,
+        "loss_last": logged[-1].loss if logged else None,
         "parameters": sum(weight.numel() for weight in trainer.model.parameters()),
         "seconds": round(time.monotonic() - began, 1),
     }
@@ -172,42 +172,33 @@ def _lora(recipe: Recipe) -> Any:
     )
 
 
-class _Story:
+def _story(file: Path) -> Any:
     """What the trainer logs, as lines that others read while it works."""
+    from transformers import TrainerCallback
 
-    def __init__(self, file: Path) -> None:
-        self._file = file
-        self.losses: list[float] = []
+    class Story(TrainerCallback):  # type: ignore[misc]
+        _began: tuple[float, int] | None = None
 
-    def callback(self) -> Any:
-        from transformers import TrainerCallback
+        def on_train_begin(self, args: Any, state: Any, control: Any, **more: Any) -> None:  # noqa: ARG002
+            self._began = (time.monotonic(), state.global_step)
 
-        story = self
+        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **more: Any) -> None:  # noqa: ARG002
+            if not logs or "loss" not in logs or self._began is None:
+                return
+            began, first = self._began
+            done = max(state.global_step - first, 1)
+            left = (time.monotonic() - began) / done * (state.max_steps - state.global_step)
+            row = {
+                "step": state.global_step,
+                "steps": state.max_steps,
+                "loss": float(logs["loss"]),
+                "learning_rate": logs.get("learning_rate"),
+                "seconds_left": round(left, 1),
+            }
+            with file.open("a", encoding="utf-8") as out:
+                out.write(json.dumps(row) + "\n")
 
-        class Callback(TrainerCallback):  # type: ignore[misc]
-            _began: tuple[float, int] | None = None
-
-            def on_train_begin(self, args: Any, state: Any, control: Any, **more: Any) -> None:  # noqa: ARG002
-                self._began = (time.monotonic(), state.global_step)
-
-            def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **more: Any) -> None:  # noqa: ARG002
-                if not logs or "loss" not in logs or self._began is None:
-                    return
-                began, first = self._began
-                done = max(state.global_step - first, 1)
-                left = (time.monotonic() - began) / done * (state.max_steps - state.global_step)
-                story.losses.append(float(logs["loss"]))
-                row = {
-                    "step": state.global_step,
-                    "steps": state.max_steps,
-                    "loss": float(logs["loss"]),
-                    "learning_rate": logs.get("learning_rate"),
-                    "seconds_left": round(left, 1),
-                }
-                with story._file.open("a", encoding="utf-8") as out:
-                    out.write(json.dumps(row) + "\n")
-
-        return Callback()
+    return Story()
 
 
 if __name__ == "__main__":

@@ -74,7 +74,7 @@ def test_a_fine_tune_from_the_command_line(tmp_path: Path) -> None:
     # The checkpoint is one that transformers loads, and it speaks.
     from taskgalaxy_ops.evaluate.ranking import Ranker
 
-    results = {role: finetuning.Trainings(store, "").result(job) for role, job in tuning.jobs.items()}
+    results = finetuning.results(store, tuning.jobs)
     copy = finetuning.release_copy(store, None)
     row = next(row for row in copy.rows("train") if row["task_type"].startswith("colour"))
     assert Ranker(results["after"]["checkpoint"]).generate(copy.image(row), "What colour is it?") in COLOURS

@@ -339,7 +339,7 @@ def test_a_job_is_trained_once(store: Galaxy) -> None:
     assert Trainings(store, "another").step(one) is State.SUCCEEDED
     assert (one.folder / "starts").read_text() == "x\n"
     assert intents(store) == 1
-    assert Trainings(store, "").result(one)["checkpoint"] == str(one.folder / "output")
+    assert finetuning.results(store, {"one": one})["one"]["checkpoint"] == str(one.folder / "output")
 
 
 def test_the_intent_is_written_before_the_job_is_submitted(store: Galaxy) -> None:
@@ -437,7 +437,7 @@ def test_the_tuning_of_a_release(store: Galaxy) -> None:
     assert len({one.key for one in found.jobs.values()}) == 3
     for one in found.jobs.values():
         one.write()
-    again = finetuning.written(store, "v000001", "tiny", {role: one.key for role, one in found.jobs.items()})
+    again = finetuning.written(store, "v000001", {role: one.key for role, one in found.jobs.items()})
     assert [one.script() for one in again.jobs.values()] == [one.script() for one in found.jobs.values()]
 
 

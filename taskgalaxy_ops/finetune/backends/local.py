@@ -38,13 +38,14 @@ class LocalBackend:
 
     def submit(self, job: Job) -> str:
         """Raises JobError where the process cannot be started."""
+        before = _ended_at(job.folder)
         if self.state(job, None) is State.RUNNING:
             return job.name
         missing = [name for name in _NEEDED.get(job.trainer, ()) if find_spec(name) is None]
         if missing:
             raise JobError(f"job {job.name}: {', '.join(missing)} not installed. pip install 'taskgalaxy-ops[train]'.")
         with _locked(job.folder, fcntl.LOCK_EX, seconds=1.0) as lock:  # others that only look hold it for an instant
-            if lock is None:
+            if lock is None or _ended_at(job.folder) != before:  # another submitter's runs, or ran while we waited
                 return job.name
             for left in (EXIT, _CANCELLED, _PID):
                 (job.folder / left).unlink(missing_ok=True)
@@ -90,6 +91,13 @@ class LocalBackend:
             if time.monotonic() > 2 * _GRACE + give_up:
                 raise JobError(f"job {job.name}: process group {pid} does not end. See `ps -g {pid}`.")
             time.sleep(0.2)
+
+
+def _ended_at(folder: Path) -> int | None:
+    try:
+        return (folder / EXIT).stat().st_mtime_ns
+    except OSError:
+        return None
 
 
 @contextlib.contextmanager
