@@ -42,7 +42,7 @@ $(VENV)/.encoders: $(VENV)/.dev
 demo: $(VENV)/.demo  ## the whole pipeline through Airflow, on built-in images, with simulated models and a real S3 server
 	@$(RUN) -m taskgalaxy_ops.cli demo --folder build/demo $(FLAGS)
 
-study: $(VENV)/.demo  ## are more task types better? half an hour at toy scale, on built-in images; goes on where it was
+study: $(VENV)/.demo  ## are more task types better? a quarter of an hour at toy scale, on built-in images; goes on where it was
 	@$(RUN) -m taskgalaxy_ops.cli study --built-in build/study --out build/study/out $(if $(SEEDS),--seeds $(SEEDS))
 
 # The tests of the web UI drive Debian's Chromium.

@@ -30,9 +30,9 @@ _ERRORS = "taskgalaxy_ops.errors"
 RETRIES = ExceptionRetryPolicy(
     rules=[
         RetryRule(
-            exception=[f"{_ERRORS}.{name}" for name in ("LeaseLostError", "UnansweredError")],
+            exception=[f"{_ERRORS}.{name}" for name in ("LeaseLostError", "UnansweredError", "SchedulerError")],
             action=RetryAction.RETRY,
-            reason="another run, or a model that gives no reply for now: later it goes on",
+            reason="another run, or a model or a scheduler that gives no reply for now: later it goes on",
         ),
         RetryRule(
             exception=f"{_ERRORS}.NotFoundError",

@@ -32,7 +32,7 @@ _JOB = finetune_settings()
     doc_md=__doc__,
     schedule=PartitionedAssetTimetable(assets=RELEASES) if SETTINGS.finetune_on_release else None,
     tags=["galaxy", "finetune"],
-    max_active_runs=1,
+    max_active_runs=4,  # a run that cancels must not wait for the one that it cancels; jobs are known by their keys
     params={
         "release": Param(
             None,
@@ -85,7 +85,7 @@ def galaxy_finetune() -> None:
         mode="reschedule",
         # Not sooner: Airflow takes a task that is queued again before its executor's report came for a killed one.
         poke_interval=max(10.0, _JOB.poll_seconds),
-        timeout=timedelta(hours=_JOB.hours).total_seconds(),
+        timeout=timedelta(hours=3 * _JOB.hours + 1).total_seconds(),  # each of three jobs has its own limit
     )
     def train(checked: dict[str, Any], run_id: str, ti: Any) -> bool:
         from galaxy_airflow import steps

@@ -375,7 +375,8 @@ def _summary(run: _Run, folder: Path, seconds: float) -> dict[str, Any]:
 def _scores(found: dict[str, Any]) -> list[str]:
     """What the fine-tune came to, in a few lines: each benchmark, and the kinds of easy-vqa's questions."""
     loss = found["loss"]["after"]
-    lines = [f"fine-tune of {found['model']} on {found['release']}: loss {loss['first']:.2f} to {loss['last']:.2f}"]
+    curve = f": loss {loss['first']:.2f} to {loss['last']:.2f}" if loss["first"] else ""
+    lines = [f"fine-tune of {found['model']} on {found['release']}{curve}"]
     for each in found["benchmarks"]:
         if each["family"] != "all" and each["benchmark"] != EASY_VQA:
             continue

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,6 +55,13 @@ def questions(part: Literal["train", "test"], count: int, excluded: frozenset[st
         if not any(wanted.values()):
             break
     return found[:count]
+
+
+def most_frequent() -> dict[str, str]:
+    """By kind the most frequent answer of the training part."""
+    file = package_folder("easy_vqa", "easy-vqa==1.0") / "data" / "train" / "questions.json"
+    counts = Counter(answer for _, answer, _ in json.loads(file.read_text(encoding="utf-8")))
+    return {kind: min(answers, key=lambda each: (-counts[each], each)) for kind, answers in _ANSWERS.items()}
 
 
 def _all(part: str, excluded: frozenset[str]) -> Iterator[EasyQuestion]:

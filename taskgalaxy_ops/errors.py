@@ -54,7 +54,11 @@ class DamageError(TaskGalaxyError):
 
 
 class JobError(TaskGalaxyError):
-    """A training job failed, was cancelled, or its scheduler cannot be asked."""
+    """A training job failed, was cancelled, or cannot be started."""
+
+
+class SchedulerError(JobError):
+    """What runs the jobs cannot be asked for now: later it may."""
 
 
 class EvaluationError(TaskGalaxyError):

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from taskgalaxy_ops import publishing
-from taskgalaxy_ops.errors import JobError, SourceError
+from taskgalaxy_ops.errors import JobError, SchedulerError, SourceError
 from taskgalaxy_ops.finetune.backends import open_backend
-from taskgalaxy_ops.finetune.jobs import Job, Order, State, TrainBackend, load, log_tail, prepare, result_of
+from taskgalaxy_ops.finetune.jobs import EXIT, Job, Order, State, TrainBackend, load, log_tail, prepare, result_of
 from taskgalaxy_ops.finetune.mixture import check_licences
 from taskgalaxy_ops.finetune.progress import Point, line, points
 from taskgalaxy_ops.finetune.recipes import Recipe, Trainer, load_recipe
@@ -30,6 +30,7 @@ from taskgalaxy_ops.storage.log import Log, LogEntry
 
 BEFORE, AFTER, BLIND = "before", "after", "blind"
 _INTENT_SECONDS = 30.0  # how long another's intent is waited for before it counts as a dead one's
+_SILENT_LOOKS = 20
 _VANISHED = 3  # how often a job may vanish without an end before that is an error
 
 
@@ -90,19 +91,26 @@ def tuning(
     copy = release_copy(galaxy, one.name)
     check_licences(copy, settings.licences)
     container = settings.kubernetes.image if settings.backend == "kubernetes" and settings.kubernetes else None
-    excluded = frozenset(claim.image for claim in galaxy.registry.claims())
+    excluded = known_images(galaxy, copy)
 
     def job(release: ReleaseCopy | None, blind: bool = False) -> Job:
         order = Order(chosen, release, trainer=trainer, blind=blind, excluded=excluded, container=container)
         return prepare(order, root(galaxy))
 
     jobs = {}
-    if not chosen.base.published:
+    # LLaVA's trainer starts where the published checkpoint did; others go on from it, and must see the base data again.
+    if not chosen.base.published or (trainer or chosen.trainers[0]) != "llava":
         jobs[BEFORE] = job(None)
     jobs[AFTER] = job(copy)
     if chosen.blind_control:
         jobs[BLIND] = job(copy, blind=True)
     return Tuning(chosen, one, copy, jobs)
+
+
+def known_images(galaxy: Galaxy, copy: ReleaseCopy) -> frozenset[str]:
+    """Images (sha256) that a source claims or the release holds: neither base data nor a benchmark may show them."""
+    held = {row["image_id"] for row in copy.table(["train", "validation", "test"], ["image_id"])}
+    return frozenset(held | {claim.image for claim in galaxy.registry.claims()})
 
 
 def written(galaxy: Galaxy, release: str, keys_: Mapping[str, str]) -> Tuning:
@@ -135,6 +143,8 @@ class Trainings:
         if state is State.RUNNING:
             if handle and handle != known.handle:
                 self._append("submitted", job, handle=handle)
+            if self._run not in known.runs:
+                self._append("awaited", job, run=self._run)
             if known.at and datetime.now(UTC) - datetime.fromisoformat(known.at) > timedelta(hours=self._hours):
                 self.backend.cancel(job, handle)
                 self._append("ended", job, state=str(State.CANCELLED))
@@ -142,18 +152,23 @@ class Trainings:
                     f"{_failure(job, State.CANCELLED)}\nIt took longer than finetune.hours = {self._hours:g}."
                 )
             return state
-        mine = known.intents and known.run == self._run
+        mine = self._run in known.runs
         if state is State.SUCCEEDED and _there(found := result_of(job.folder)):
             self._append("ended", job, state=str(state), result=found)
             return state
         if mine and state is State.SUCCEEDED:
             self._append("ended", job, state=str(State.FAILED))
-            raise JobError(f"job {job.name}: it ended well, but left no checkpoint at {found['checkpoint']}.")
+            raise JobError(
+                f"job {job.name}: it ended well, but there is no checkpoint at {found['checkpoint']}. Run it again; if "
+                "the scheduler still has the job, delete it there first."
+            )
         if mine and state in {State.FAILED, State.CANCELLED}:
             self._append("ended", job, state=str(state))
             raise JobError(_failure(job, state))
         if known.vanished >= _VANISHED:
             raise JobError(f"{_failure(job, State.UNKNOWN)}\nIt vanished {known.vanished} times without an end.")
+        if state is State.SUCCEEDED:  # its checkpoint is gone: forget how it ended
+            (job.folder / EXIT).unlink(missing_ok=True)
         self._submit(job, known.intents)
         return State.RUNNING
 
@@ -194,11 +209,12 @@ class Trainings:
     ) -> dict[str, dict[str, str]]:
         """Write the jobs' files, submit or cancel them where that is asked, and say where each stands."""
         found = {}
+        states = self.advance(jobs) if submit else {}
         for role, job in jobs.items():
             if cancel:
                 state = State.CANCELLED if self.cancel(job) else self._state(job)
             elif submit:
-                state = self.step(job)
+                state = states.get(role, State.UNKNOWN)
             else:
                 self.backend.render(job).write()
                 state = self._state(job)
@@ -247,7 +263,7 @@ class _Known:
     """What the log says of a key."""
 
     intents: int = 0
-    run: str | None = None  # of the last intent
+    runs: frozenset[str] = frozenset()  # that wrote the last intent, or found its job at work: they are told of its end
     at: str | None = None  # when it was written
     handle: str | None = None  # of the last intent's submission
     result: dict[str, Any] | None = None
@@ -262,9 +278,12 @@ def _of(entries: Sequence[LogEntry], key: str) -> _Known:
         if body.get("key") != key:
             continue
         if body["kind"] == "intent":
-            known.vanished = known.vanished + 1 if open_intent and body["run"] == known.run else 0
+            known.vanished = known.vanished + 1 if open_intent and body["run"] in known.runs else 0
             known.intents += 1
-            known.run, known.at, known.handle, open_intent = body["run"], body["at"], None, True
+            known.runs, known.at, known.handle, open_intent = frozenset([body["run"]]), body["at"], None, True
+            known.result = None
+        elif body["kind"] == "awaited":
+            known.runs |= {body["run"]}
         elif body["kind"] == "submitted":
             known.handle = body["handle"]
         elif body["kind"] == "ended":
@@ -296,8 +315,16 @@ def train(
     settings, trainings = galaxy.settings.finetune, Trainings(galaxy, run)
     shown: dict[str, int] = {}
     poll = min(settings.poll_seconds, 1.0) if trainings.backend.name == "local" else settings.poll_seconds
+    silent = 0  # looks in a row that the scheduler did not answer
     while True:
-        done = trainings.done(jobs)
+        try:
+            done, silent = trainings.done(jobs), 0
+        except SchedulerError as error:
+            silent += 1
+            if silent > _SILENT_LOOKS:
+                raise
+            progress.note(str(error))
+            done = False
         for role, job in jobs.items():
             _show(progress, f"train {role}", job, shown)
         if done:

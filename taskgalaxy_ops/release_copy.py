@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,10 @@ import pyarrow.parquet as pq
 
 from taskgalaxy_ops.canonical import sha256_hex
 from taskgalaxy_ops.errors import DamageError, SourceError
+
+_TOKENS = re.compile(
+    r"<(\s*/?\s*(?:image|video|audio|img|IMG_CONTEXT|s|unk|pad|bos|eos|box|ref|quad)\s*)>|<(\|[^|<>]{0,40}\|)>", re.I
+)
 
 
 @dataclass(frozen=True)
@@ -70,12 +75,14 @@ class ReleaseCopy:
         return str((self.folder / path).resolve())
 
     def table(self, splits: Sequence[str], columns: Sequence[str]) -> list[dict[str, Any]]:
-        """Rows of the Parquet files, these columns alone; ``image`` gives its path and no bytes."""
+        """Rows of the Parquet files, these columns alone; ``image`` gives its path alone, texts come ``plain``."""
         wanted = ["image.path" if column == "image" else column for column in columns]
         rows: list[dict[str, Any]] = []
         for split in splits:
             for file in sorted((self.folder / "data").glob(f"{split}-*.parquet")):
                 rows += pq.ParquetFile(file).read(columns=wanted).to_pylist()
+        for row in rows:
+            row.update({name: plain(row[name]) for name in ("question", "answer") if name in row})
         return rows
 
     def licences(self) -> Iterator[tuple[str, list[str | None]]]:
@@ -87,3 +94,8 @@ class ReleaseCopy:
 def _sha256(file: Path) -> str:
     with file.open("rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def plain(text: str) -> str:
+    """The text without anything that a tokenizer takes for a token of its own: brackets become look-alikes."""
+    return _TOKENS.sub(lambda found: f"‹{found[1] or found[2]}›", text)

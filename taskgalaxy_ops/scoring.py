@@ -30,6 +30,7 @@ from taskgalaxy_ops.progress import Progress, Silent
 from taskgalaxy_ops.release_copy import ReleaseCopy
 from taskgalaxy_ops.report import table_page
 from taskgalaxy_ops.storage import keys
+from taskgalaxy_ops.storage.log import Log
 
 OWN = (HELD_OUT, EASY_VQA)
 SCORE_VERSION = 1  # one more whenever the same checkpoints and questions give other scores
@@ -42,7 +43,7 @@ class Scored:
     identity: str
     comparisons: Sequence[Comparison]
     scores: Sequence[Score]
-    unrankable: int  # held-out questions whose task type has one answer only
+    unrankable: int  # held-out questions with a long answer, or the only one of their task type
     page: str = ""  # the result card's name
 
     def as_json(self) -> bytes:
@@ -83,6 +84,8 @@ def score_tuning(
         "benchmarks": list(benchmarks),
         "questions": [each.id for each in asked],
     }
+    if set(benchmarks) - set(OWN) and (chosen := galaxy.settings.finetune.lmms):
+        what["lmms"] = chosen.model_dump(mode="json", exclude={"python", "judge_key_env"})
     identity = fingerprint("scores", what)
     with contextlib.suppress(NotFoundError):
         return Scored.of_json(galaxy.store.get(keys.comparisons(identity)))
@@ -130,18 +133,18 @@ def score_checkpoints(
             scores += _by_lmms(galaxy, checkpoints[role], others, model, method)
     identity = identity or fingerprint("scores", [copy.identity, scores])
     galaxy.store.put_if_absent(keys.scores(identity), parquet(scores))
+    Log(galaxy.store, keys.FINETUNE_LOG).append({"kind": "scored", "identity": identity, "model": model})
     return Scored(identity, comparisons, scores, unrankable, f"finetune-{identity[:16]}")
 
 
 def kept(galaxy: Galaxy) -> list[Score]:
-    """Every score that the store holds, one a model, method, benchmark and family."""
-    found = {}
-    for each in galaxy.store.list(keys.scores("").rpartition("/")[0] + "/"):
-        if each.key.endswith(".parquet"):
-            for row in pq.read_table(io.BytesIO(galaxy.store.get(each.key))).to_pylist():
-                score = Score(**row)
-                found[score.model, score.method, score.benchmark, score.family] = score
-    return list(found.values())
+    """The scores of each model, as it was scored last."""
+    latest = {}
+    for entry in Log(galaxy.store, keys.FINETUNE_LOG).read():
+        if entry.body["kind"] == "scored":
+            latest[entry.body["model"]] = entry.body["identity"]
+    tables = [pq.read_table(io.BytesIO(galaxy.store.get(keys.scores(each)))) for each in latest.values()]
+    return [Score(**row) for table in tables for row in table.to_pylist()]
 
 
 def _by_lmms(galaxy: Galaxy, checkpoint: str, benchmarks: Sequence[str], model: str, method: str) -> list[Score]:
@@ -174,7 +177,7 @@ def questions(galaxy: Galaxy, copy: ReleaseCopy, benchmarks: Sequence[str]) -> t
     most = galaxy.settings.finetune.questions
     asked, unrankable = held_out(copy, most) if HELD_OUT in benchmarks else ([], 0)
     if EASY_VQA in benchmarks:
-        asked += easy_questions(most, frozenset(claim.image for claim in galaxy.registry.claims()))
+        asked += easy_questions(most, finetuning.known_images(galaxy, copy))
     return asked, unrankable
 
 

@@ -13,9 +13,10 @@ five with chain of thought.
 from __future__ import annotations
 
 import json
+import uuid
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -105,7 +106,9 @@ def run(
     progress = progress or Silent()
     copy = finetuning.release_copy(galaxy, release)
     chosen = load_recipe(recipe or galaxy.settings.finetune.recipe)
-    rows = copy.table(["train"], ["id", "task_type", "variant", "answer"])
+    if seeds < 2:
+        raise SourceError("study: one seed says nothing of how far seeds differ. Take at least two.")
+    rows = copy.table(["train"], ["id", "image_id", "task_type", "variant", "answer"])
     asked, _ = held_out(copy, 1_000_000)
     planned = [arm for seed in range(seeds) for arm in arms(rows, asked, design, seed)]
     size = min(len(arm.samples) for arm in planned) if design == "types" else None
@@ -116,7 +119,12 @@ def run(
                 f"study: the smallest arm has {size} samples, and {_FEWEST} are the least. Release more images or task "
                 "types."
             )
-    excluded = frozenset(claim.image for claim in galaxy.registry.claims())
+        if (most := max(arm.task_types for arm in planned)) > size:
+            raise SourceError(
+                f"study: {size} samples an arm cannot show {most} task types. Take more (--samples {most}, or more), "
+                "or release more of each."
+            )
+    excluded = finetuning.known_images(galaxy, copy)
     formats = format_part(rows, copy)
     folder = finetuning.root(galaxy) / "study"
     folder.mkdir(parents=True, exist_ok=True)
@@ -184,13 +192,15 @@ def _able(plain: Sequence[Mapping[str, Any]], asked: Sequence[Asked]) -> list[st
 
 
 def _capped(rows: Sequence[Mapping[str, Any]], seed: int) -> frozenset[str]:
-    """At most five samples of each task type and variant, by hash."""
-    taken: dict[tuple[str, str], list[str]] = defaultdict(list)
-    for row in sorted(rows, key=lambda row: draw("study.cap", seed, row["id"])):
-        own = taken[row["task_type"], row["variant"]]
-        if len(own) < _CAP:
-            own.append(row["id"])
-    return frozenset(each for own in taken.values() for each in own)
+    """Of each task type the samples of five images at most, by hash: the same images in every variant."""
+    images: dict[str, set[str]] = defaultdict(set)
+    for row in rows:
+        images[row["task_type"]].add(row["image_id"])
+    taken = {
+        task_type: set(sorted(own, key=lambda image: draw("study.cap", seed, task_type, image))[:_CAP])
+        for task_type, own in images.items()
+    }
+    return frozenset(row["id"] for row in rows if row["image_id"] in taken[row["task_type"]])
 
 
 def spread(rows: Sequence[Mapping[str, Any]], arm: Arm, size: int | None) -> frozenset[str]:
@@ -230,10 +240,12 @@ def _score(galaxy: Galaxy, job: Job, arm: Arm, samples: int, asked: Sequence[Ask
     questions = [each for each in asked if each.group in arm.held_out]
     kept = folder / f"{job.key[:32]}-{fingerprint('study.questions', [each.id for each in questions])[:16]}.json"
     if kept.is_file():
-        return ArmScore(**json.loads(kept.read_text(encoding="utf-8")))
+        # Two arms of the same samples are one model.
+        found = ArmScore(**json.loads(kept.read_text(encoding="utf-8")))
+        return replace(found, seed=arm.seed, name=arm.name, task_types=arm.task_types)
     from taskgalaxy_ops.evaluate.ranking import Ranker
 
-    result = finetuning.train(galaxy, {f"{arm.name}, seed {arm.seed}": job}, f"study/{job.key[:16]}")
+    result = finetuning.train(galaxy, {f"{arm.name}, seed {arm.seed}": job}, f"study/{uuid.uuid4().hex}")
     (trained,) = result.values()
     ranker = Ranker(trained["checkpoint"])
     right = comparing.answers(questions, ranker.rank)
@@ -269,8 +281,6 @@ def t_interval(values: Sequence[float]) -> comparing.Interval:
     from scipy.stats import t
 
     mean = fmean(values)
-    if len(values) < 2:
-        return comparing.Interval(mean, mean, mean)
     half = float(t.ppf(0.975, len(values) - 1)) * stdev(values) / len(values) ** 0.5
     return comparing.Interval(mean, mean - half, mean + half)
 

@@ -195,7 +195,9 @@ def scored(found: Scored) -> list[str]:
         if score.benchmark not in {each.benchmark for each in found.comparisons}:
             lines.append(f"{score.benchmark}: {score.method} {score.value:g}")
     if found.unrankable:
-        lines.append(f"{found.unrankable:,} held-out questions cannot be ranked: their task type has one answer only")
+        lines.append(
+            f"{found.unrankable:,} held-out questions cannot be ranked: a long answer, or the only one of its task type"
+        )
     return lines
 
 

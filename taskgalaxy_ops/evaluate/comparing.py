@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from taskgalaxy_ops.evaluate.questions import Asked, majority, swapped
+from taskgalaxy_ops.evaluate.questions import Asked, swapped
 from taskgalaxy_ops.evaluate.scores import Score
 
 BEFORE, AFTER = "Baseline", "TaskGalaxy"
@@ -65,7 +65,7 @@ def compare(asked: Sequence[Asked], right: Mapping[str, np.ndarray[Any, Any]]) -
 
     right: by method (all of METHODS but the majority), (n,) of 0 and 1.
     """
-    guessed = np.array([each.answer == guess for each, guess in zip(asked, majority(asked), strict=True)], float)
+    guessed = np.array([each.answer == each.guess for each in asked], float)
     columns = {**right, MAJORITY: guessed}
     found = []
     for benchmark in sorted({each.benchmark for each in asked}):
@@ -90,19 +90,25 @@ def _comparison(
     seeing = about((after - columns[AFTER_SWAPPED]) - (before - columns[BEFORE_SWAPPED]))
     scores = {name: about(columns[name]) for name in METHODS if name in columns}
     shown = len(set(images))
-    said = verdict(gain, seeing) if shown >= _FEWEST else f"too few images for a verdict ({shown})"
+    said = (
+        verdict(gain, seeing, about(columns[AFTER_SWAPPED] - columns[BEFORE_SWAPPED]))
+        if shown >= _FEWEST
+        else f"too few images for a verdict ({shown})"
+    )
     return Comparison(benchmark, family, len(images), shown, scores, gain, seeing, said)
 
 
-def verdict(gain: Interval, seeing: Interval) -> str:
-    """What may be said of a gain."""
+def verdict(gain: Interval, seeing: Interval, swapped_gain: Interval) -> str:
+    """What may be said of a gain; ``swapped_gain``: the same with images swapped in both."""
     if gain.high < 0:
         return "a loss"
     if gain.low <= 0:
         return "no gain is shown"
     if seeing.low > 0:
         return "a gain in seeing"
-    return "a gain that stays when the images are swapped: no gain in seeing"
+    if swapped_gain.low > 0:
+        return "a gain that stays when the images are swapped: no gain in seeing"
+    return "a gain, not shown to be one in seeing"
 
 
 def interval(values: np.ndarray[Any, Any], clusters: Sequence[str]) -> Interval:

@@ -23,23 +23,27 @@ class Asked:
     id: str
     benchmark: str
     family: str  # first-level node, or kind of question
-    group: str  # task type, or kind of question: what has a majority answer
+    group: str  # task type, or kind of question
     image: str  # absolute path
     question: str
     answer: str
     candidates: tuple[str, ...]  # the answer among them, in order of text
+    guess: str  # the most frequent answer of its group where nothing is held out: needs no image
 
 
 def held_out(copy: ReleaseCopy, count: int, *, splits: Sequence[str] = ("test",)) -> tuple[list[Asked], int]:
-    """Questions of a release's held-out split, and how many cannot be ranked: nothing else was ever answered there.
+    """Questions of a release's held-out split, and how many cannot be ranked: too long, or the only answer there is.
 
-    Candidates are what the release answers to the same task type on other images, at most eight, drawn by hash. The
+    Candidates are what else the release answers to the same task type, eight in all, drawn by hash. The
     images of the split are in no other, so that nothing of them was trained on.
     """
     answers: dict[str, set[str]] = defaultdict(set)
-    for row in copy.table(["train", "validation", "test"], ["task_type", "variant", "answer"]):
-        if row["variant"] == "plain" and len(row["answer"]) <= _LONGEST:
-            answers[row["task_type"]].add(row["answer"])
+    trained: dict[str, Counter[str]] = defaultdict(Counter)
+    for split in ("train", "validation", "test"):
+        for row in copy.table([split], ["task_type", "variant", "answer"]):
+            if row["variant"] == "plain" and len(row["answer"]) <= _LONGEST:
+                answers[row["task_type"]].add(row["answer"])
+                trained[row["task_type"]][row["answer"]] += split == "train"
     found, unrankable = [], 0
     for row in copy.table(splits, ["id", "image", "task_type", "variant", "question", "answer"]):
         if row["variant"] != "plain":
@@ -52,26 +56,19 @@ def held_out(copy: ReleaseCopy, count: int, *, splits: Sequence[str] = ("test",)
         candidates = tuple(sorted([answer, *others[: _CANDIDATES - 1]]))
         image = copy.image({"image": row["image"]["path"]})
         family = task_type.split("~", 1)[0]
-        found.append(Asked(row["id"], HELD_OUT, family, task_type, image, row["question"], answer, candidates))
+        guess = min(candidates, key=lambda each: (-trained[task_type][each], each))
+        found.append(Asked(row["id"], HELD_OUT, family, task_type, image, row["question"], answer, candidates, guess))
     found.sort(key=lambda each: draw("held-out", each.id))
     return found[:count], unrankable
 
 
 def easy_questions(count: int, excluded: frozenset[str]) -> list[Asked]:
     """easy-vqa's own test questions, a third of each kind, on images (sha256) that no source claims."""
+    guesses = easy_vqa.most_frequent()
     return [
-        Asked(q.id, EASY_VQA, q.kind, q.kind, str(q.file), q.question, q.answer, q.candidates)
+        Asked(q.id, EASY_VQA, q.kind, q.kind, str(q.file), q.question, q.answer, q.candidates, guesses[q.kind])
         for q in easy_vqa.questions("test", count, excluded)
     ]
-
-
-def majority(asked: Sequence[Asked]) -> list[str]:
-    """For each question the most frequent answer of its group: what one scores without looking at any image."""
-    counts: dict[str, Counter[str]] = defaultdict(Counter)
-    for each in asked:
-        counts[each.group][each.answer] += 1
-    best = {group: min(found, key=lambda answer: (-found[answer], answer)) for group, found in counts.items()}
-    return [best[each.group] for each in asked]
 
 
 def swapped(asked: Sequence[Asked], seed: int = 0) -> list[str]:

@@ -38,7 +38,7 @@ class Ranker:
         except (OSError, ValueError, KeyError) as error:
             raise SourceError(
                 f"checkpoint {checkpoint}: transformers cannot load it ({error}). One of LLaVA's or InternVL's own "
-                "trainers is scored with lmms-eval: `taskgalaxy evaluate --lmms …`."
+                "trainers is scored with lmms-eval: name its benchmarks. See docs/benchmarks.md."
             ) from error
         self._tokenizer = self._processor.tokenizer
         self._tokenizer.padding_side = "right"

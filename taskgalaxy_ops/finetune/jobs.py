@@ -24,6 +24,7 @@ from taskgalaxy_ops.finetune.mixture import Part, base_part, llava_row, release_
 from taskgalaxy_ops.finetune.recipes import Recipe, Trainer
 from taskgalaxy_ops.release_copy import ReleaseCopy
 
+RENDER_VERSION = 1  # one more whenever the same order gives another job
 LOG = "log.txt"
 EXIT = "exit.json"
 RESULT = "result.json"
@@ -158,7 +159,8 @@ def prepare(order: Order, root: Path) -> Job:
     key = fingerprint(
         "finetune.job",
         {
-            "recipe": recipe.identity,
+            "version": RENDER_VERSION,
+            "recipe": recipe.identity(trainer),
             "trainer": trainer,
             "base": base_revision(recipe),
             "data": [(part.name, part.identity, part.repeat) for part in parts],

@@ -7,7 +7,6 @@ hold what a tokenizer would take for a token of its own: it would ask for an ima
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,14 +16,11 @@ from taskgalaxy_ops import easy_vqa
 from taskgalaxy_ops.canonical import fingerprint, sha256_hex
 from taskgalaxy_ops.errors import SettingsError, SourceError
 from taskgalaxy_ops.finetune.recipes import BaseData, Recipe
-from taskgalaxy_ops.release_copy import ReleaseCopy
+from taskgalaxy_ops.release_copy import ReleaseCopy, plain
 
 IMAGE = "<image>"
 BUILTIN = "builtin:easy-vqa"
 UNKNOWN = "unknown"
-_TOKENS = re.compile(
-    r"<(\s*/?\s*(?:image|video|audio|img|IMG_CONTEXT|s|unk|pad|bos|eos|box|ref|quad)\s*)>|<(\|[^|<>]{0,40}\|)>", re.I
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,11 +131,6 @@ def _turns(conversation: Iterable[dict[str, str]]) -> tuple[tuple[Literal["human
         text = turn["value"].removeprefix(f"{IMAGE}\n").removesuffix(f"\n{IMAGE}") if number == 0 else turn["value"]
         turns.append(("human" if turn["from"] == "human" else "gpt", plain(text)))
     return tuple(turns)  # type: ignore[arg-type]
-
-
-def plain(text: str) -> str:
-    """The text without anything that a tokenizer takes for a token of its own: brackets become look-alikes."""
-    return _TOKENS.sub(lambda found: f"‹{found[1] or found[2]}›", text)
 
 
 def llava_row(example: Example) -> dict[str, Any]:

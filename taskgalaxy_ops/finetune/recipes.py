@@ -99,10 +99,11 @@ class Recipe(Strict):
         """Backward passes a step."""
         return self.global_batch // (self.device_batch * self.devices)
 
-    @property
-    def identity(self) -> str:
-        """Fingerprint of all that decides what comes out."""
-        return fingerprint("recipe", self.model_dump(mode="json", exclude={"about", "blind_control"}))
+    def identity(self, trainer: Trainer) -> str:
+        """Fingerprint of all that decides what comes out of this trainer."""
+        found = self.model_dump(mode="json", exclude={"about", "blind_control", "trainers", "template", "base"})
+        base = self.base.model_dump(mode="json", exclude={"published"})
+        return fingerprint("recipe", {**found, "base": base, "template": self.template.get(trainer)})
 
 
 def shipped() -> list[str]:

@@ -1,7 +1,7 @@
 """The process of a ``trl`` job: ``python -m taskgalaxy_ops.finetune.train FOLDER``. Goes on from its last checkpoint.
 
-TRL's SFTTrainer on prompt and completion, so that the loss is of the answer alone. Images are decoded once, made square
-and small as the model sees them. Nothing is cut off (``max_length=None``): a cut could fall among an image's tokens; an
+TRL's SFTTrainer on prompt and completion, so that the loss is of the answer alone. Images are decoded once, and made
+as small as the model sees them. Nothing is cut off (``max_length=None``): a cut could fall among an image's tokens; an
 example that is too long is left out and counted.
 """
 
@@ -27,7 +27,6 @@ def main(folder: Path) -> None:
     """Train what ``train.json`` says; leaves the checkpoint in ``output/final`` and its story in ``result.json``."""
     import torch
     from transformers import AutoModelForImageTextToText, AutoProcessor
-    from transformers.trainer_utils import get_last_checkpoint
     from trl import SFTConfig, SFTTrainer
 
     began = time.monotonic()
@@ -77,9 +76,7 @@ def main(folder: Path) -> None:
         callbacks=[_story(folder / PROGRESS)],
         peft_config=_lora(recipe),
     )
-    trainer.train(
-        resume_from_checkpoint=get_last_checkpoint(str(folder / OUTPUT)) if (folder / OUTPUT).is_dir() else None
-    )
+    trainer.train(resume_from_checkpoint=_last_checkpoint(folder / OUTPUT))
     final = folder / OUTPUT / "final"
     if recipe.lora:
         trainer.model = trainer.model.merge_and_unload()
@@ -88,6 +85,8 @@ def main(folder: Path) -> None:
     digest = hashlib.sha256()
     for file in sorted(final.glob("*.safetensors")):
         digest.update(file.read_bytes())
+    if not trainer.is_world_process_zero():
+        return
     logged = points(folder)  # of a run that was gone on with, from its beginning
     result = {
         "checkpoint": str(final),
@@ -116,7 +115,7 @@ def _dataset(file: Path, processor: Any, recipe: Recipe) -> tuple[Any, int]:
     for row in json.loads(file.read_text(encoding="utf-8")):
         path = row.get("image")
         if path and path not in images:
-            images[path] = _square(Path(path), side)
+            images[path] = _small(Path(path), side)
         for number in range(0, len(row["conversations"]) - 1, 2):
             asked, answered = (
                 turn["value"].removeprefix("<image>\n") for turn in row["conversations"][number : number + 2]
@@ -138,13 +137,19 @@ def _dataset(file: Path, processor: Any, recipe: Recipe) -> tuple[Any, int]:
     return Dataset.from_list(rows, features=features), left_out
 
 
+def _last_checkpoint(output: Path) -> str | None:
+    """The newest checkpoint that was written whole: its state is the last file."""
+    found = [path.parent for path in output.glob("checkpoint-*/trainer_state.json")]
+    return str(max(found, key=lambda path: int(path.name.rpartition("-")[2]))) if found else None
+
+
 def _side(processor: Any, recipe: Recipe) -> int:
     size = getattr(processor.image_processor, "crop_size", None) or {}
     return int(size["height"]) if recipe.base.model == TINY else _KEPT_SIDE
 
 
-def _square(file: Path, side: int) -> Any:
-    """The image as training decodes it again and again: RGB, small, PNG bytes. Raises OSError for what is no image."""
+def _small(file: Path, side: int) -> Any:
+    """The image as training decodes it again and again: upright, RGB, small, PNG bytes. Raises OSError."""
     import io
 
     from PIL import Image, ImageOps
@@ -168,6 +173,7 @@ def _lora(recipe: Recipe) -> Any:
         lora_alpha=chosen.alpha,
         lora_dropout=chosen.dropout,
         target_modules="all-linear",
+        exclude_modules=r".*(vision_tower|vision_model).*" if recipe.freeze_vision else None,
         task_type="CAUSAL_LM",
     )
 
@@ -183,7 +189,7 @@ def _story(file: Path) -> Any:
             self._began = (time.monotonic(), state.global_step)
 
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **more: Any) -> None:  # noqa: ARG002
-            if not logs or "loss" not in logs or self._began is None:
+            if not logs or "loss" not in logs or self._began is None or not state.is_world_process_zero:
                 return
             began, first = self._began
             done = max(state.global_step - first, 1)

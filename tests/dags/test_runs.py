@@ -14,8 +14,10 @@ from e2e.galaxies import Models
 from releases import released
 
 from dags.bag import bag, fresh
-from taskgalaxy_ops import announcements
+from taskgalaxy_ops import announcements, finetuning
 from taskgalaxy_ops.catalogue import Catalogue
+from taskgalaxy_ops.finetune.backends.local import LocalBackend
+from taskgalaxy_ops.finetune.jobs import State
 from taskgalaxy_ops.finetune.recipes import load_recipe
 from taskgalaxy_ops.galaxy import Galaxy
 from taskgalaxy_ops.harvest import Harvest
@@ -384,8 +386,13 @@ def test_finetune(
     assert "Its log" in text
     assert "no model" in text
 
-    states = run("galaxy_finetune", recipe=quick(), cancel=True)
+    # The form cancels what a run of it has started.
+    long = quick(epochs=900)
+    one = next(iter(finetuning.tuning(store, recipe=long).jobs.values()))
+    assert finetuning.Trainings(store, "another").step(one) is State.RUNNING
+    states = run("galaxy_finetune", recipe=long, cancel=True)
     assert (states["check"], states["train"]) == ("skipped", "skipped")
+    assert LocalBackend().state(one, None) is State.CANCELLED
 
 
 def test_finetune_refuses_a_licence(

@@ -17,7 +17,7 @@ from taskgalaxy_ops.errors import EvaluationError
 from taskgalaxy_ops.evaluate import comparing
 from taskgalaxy_ops.evaluate.comparing import AFTER, AFTER_SWAPPED, BEFORE, BEFORE_SWAPPED, BLIND, MAJORITY, Interval
 from taskgalaxy_ops.evaluate.plots import loss_plot, score_plot
-from taskgalaxy_ops.evaluate.questions import Asked, easy_questions, held_out, majority, swapped
+from taskgalaxy_ops.evaluate.questions import Asked, easy_questions, held_out, swapped
 from taskgalaxy_ops.study import arms, spread, t_interval
 
 
@@ -25,7 +25,8 @@ def asked(count: int, images: int, benchmark: str = "b") -> list[Asked]:
     answers = [("no", "yes")[n % 3 == 0] for n in range(count)]
     shown = [f"/{benchmark}/{n % images}.png" for n in range(count)]
     return [
-        Asked(f"{benchmark}{n}", benchmark, "f", "g", shown[n], "Q?", answers[n], ("no", "yes")) for n in range(count)
+        Asked(f"{benchmark}{n}", benchmark, "f", "g", shown[n], "Q?", answers[n], ("no", "yes"), "no")
+        for n in range(count)
     ]
 
 
@@ -76,8 +77,16 @@ def test_no_image_stays_when_images_are_swapped(images: int, count: int) -> None
     assert swapped(rows) == found
 
 
-def test_the_majority_answer_is_its_groups() -> None:
-    assert majority(asked(9, 9)) == ["no"] * 9
+def test_the_guess_is_the_most_frequent_answer_of_training(tmp_path: Path) -> None:
+    store = galaxy(tmp_path)
+    released(store)
+    copy = finetuning.release_copy(store, None)
+    trained = Counter(
+        row["answer"] for row in copy.table(["train"], ["task_type", "answer"]) if row["task_type"] == COLOUR
+    )
+    (guess,) = {each.guess for each in held_out(copy, 1000)[0] if each.group == COLOUR}
+    assert trained[guess] == max(trained.values())
+    assert {each.family: each.guess for each in easy_questions(30, frozenset())}["yes/no"] in {"yes", "no"}
 
 
 def test_intervals_are_over_images() -> None:
@@ -90,16 +99,17 @@ def test_intervals_are_over_images() -> None:
 
 
 @pytest.mark.parametrize(
-    ("gain", "seeing", "said"),
+    ("gain", "seeing", "swapped_gain", "said"),
     [
-        ((0.2, 0.1, 0.3), (0.2, 0.1, 0.3), "a gain in seeing"),
-        ((0.2, 0.1, 0.3), (0.05, -0.1, 0.2), "no gain in seeing"),
-        ((0.2, -0.1, 0.5), (0.2, 0.1, 0.3), "no gain is shown"),
-        ((-0.2, -0.3, -0.1), (0.0, -0.1, 0.1), "a loss"),
+        ((0.2, 0.1, 0.3), (0.2, 0.1, 0.3), (0.0, -0.1, 0.1), "a gain in seeing"),
+        ((0.2, 0.1, 0.3), (0.05, -0.1, 0.2), (0.15, 0.1, 0.2), "no gain in seeing"),
+        ((0.2, 0.1, 0.3), (0.15, -0.1, 0.4), (0.05, -0.1, 0.2), "not shown to be one in seeing"),
+        ((0.2, -0.1, 0.5), (0.2, 0.1, 0.3), (0.0, -0.1, 0.1), "no gain is shown"),
+        ((-0.2, -0.3, -0.1), (0.0, -0.1, 0.1), (0.0, -0.1, 0.1), "a loss"),
     ],
 )
-def test_a_verdict_follows_from_the_intervals(gain: tuple, seeing: tuple, said: str) -> None:
-    assert said in comparing.verdict(Interval(*gain), Interval(*seeing))
+def test_a_verdict_follows_from_the_intervals(gain: tuple, seeing: tuple, swapped_gain: tuple, said: str) -> None:
+    assert said in comparing.verdict(Interval(*gain), Interval(*seeing), Interval(*swapped_gain))
 
 
 def test_a_gain_that_stays_with_images_swapped_is_no_gain_in_seeing() -> None:
@@ -154,7 +164,13 @@ def test_a_public_benchmark_without_lmms_eval_says_what_to_set(tmp_path: Path) -
 
 def rows_of(types: int, each: int) -> list[dict[str, str]]:
     return [
-        {"id": f"{t}-{n}-{variant}", "task_type": f"t{t}", "variant": variant, "answer": str(n % 4)}
+        {
+            "id": f"{t}-{n}-{variant}",
+            "image_id": f"i{n}",
+            "task_type": f"t{t}",
+            "variant": variant,
+            "answer": str(n % 4),
+        }
         for t in range(types)
         for n in range(each)
         for variant in ("plain", "chain_of_thought")[: 1 + (n % 2)]
@@ -164,7 +180,7 @@ def rows_of(types: int, each: int) -> list[dict[str, str]]:
 def questions_of(types: int) -> list[Asked]:
     numbers = ("0", "1", "2", "3")
     return [
-        Asked(f"{t}/{n}", "held-out", "f", f"t{t}", f"/{n}", "Q?", numbers[n % 4], numbers)
+        Asked(f"{t}/{n}", "held-out", "f", f"t{t}", f"/{n}", "Q?", numbers[n % 4], numbers, "0")
         for t in range(types)
         for n in range(8)
     ]
@@ -191,6 +207,8 @@ def test_the_second_table_caps_at_five_a_task_type() -> None:
     every, five, thought = arms(rows, questions_of(6), "variants", 0)
     assert (len(every.samples), len(five.samples)) == (120, 30)
     assert thought.name == "max-5, chain of thought"
+    images = {row["id"]: (row["task_type"], row["image_id"]) for row in rows}
+    assert {images[each] for each in thought.samples} <= {images[each] for each in five.samples}  # the same five
 
 
 def test_an_interval_over_seeds_is_students() -> None:

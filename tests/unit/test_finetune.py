@@ -19,7 +19,7 @@ import yaml
 from releases import galaxy, released
 
 from taskgalaxy_ops import finetuning
-from taskgalaxy_ops.errors import DamageError, JobError, SettingsError, SourceError
+from taskgalaxy_ops.errors import DamageError, JobError, SchedulerError, SettingsError, SourceError
 from taskgalaxy_ops.finetune.backends.local import LocalBackend
 from taskgalaxy_ops.finetune.jobs import Job, Order, State, load, log_tail, prepare
 from taskgalaxy_ops.finetune.mixture import Example, base_part, check_licences, llava_row, plain
@@ -27,6 +27,7 @@ from taskgalaxy_ops.finetune.progress import line, points
 from taskgalaxy_ops.finetune.recipes import Recipe, load_recipe, shipped
 from taskgalaxy_ops.finetuning import Trainings
 from taskgalaxy_ops.galaxy import Galaxy
+from taskgalaxy_ops.progress import Silent
 from taskgalaxy_ops.release_copy import ReleaseCopy
 from taskgalaxy_ops.storage import keys
 from taskgalaxy_ops.storage.log import Log
@@ -402,6 +403,41 @@ def test_a_cancelled_job_is_an_error_to_who_waits_for_it(store: Galaxy) -> None:
     assert not Trainings(store, "somebody").cancel(one)
 
 
+def test_who_waits_for_anothers_job_is_told_of_its_end(store: Galaxy) -> None:
+    one = job(store, "sleep 60")
+    Trainings(store, "submits").step(one)
+    assert Trainings(store, "waits").step(one) is State.RUNNING
+    assert Trainings(store, "somebody").cancel(one)
+    with pytest.raises(JobError, match="was cancelled"):
+        Trainings(store, "waits").step(one)
+    assert intents(store) == 1  # and does not start it again
+
+
+def test_a_scheduler_that_does_not_answer_now_and_then_is_asked_again(store: Galaxy) -> None:
+    one = job(store, "mkdir -p output")
+    asked = []
+
+    class Moody(LocalBackend):
+        def state(self, job: Job, handle: str | None) -> State:
+            asked.append(job)
+            if len(asked) % 2:
+                raise SchedulerError("busy")
+            return super().state(job, handle)
+
+    said: list[str] = []
+
+    class Notes(Silent):
+        def note(self, text: str) -> None:
+            said.append(text)
+
+    Trainings(store, "run").step(one)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(finetuning, "open_backend", lambda _: Moody())
+        found = finetuning.train(store, {"one": one}, "run", Notes())
+    assert found["one"]["checkpoint"] == str(one.folder / "output")
+    assert "busy" in said
+
+
 def test_a_checkpoint_that_is_gone_is_trained_anew(store: Galaxy) -> None:
     one = job(store, "mkdir -p output; echo x >> starts")
     until(store, one, State.SUCCEEDED)
@@ -411,7 +447,7 @@ def test_a_checkpoint_that_is_gone_is_trained_anew(store: Galaxy) -> None:
 
 
 def test_a_job_that_leaves_no_checkpoint_is_an_error(store: Galaxy) -> None:
-    with pytest.raises(JobError, match=r"left no checkpoint at .*output"):
+    with pytest.raises(JobError, match=r"no checkpoint at .*output"):
         until(store, job(store, "true"), State.SUCCEEDED)
 
 

@@ -19,7 +19,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
-from taskgalaxy_ops.errors import JobError, SettingsError
+from taskgalaxy_ops.errors import JobError, SchedulerError, SettingsError
 from taskgalaxy_ops.finetune.jobs import EXIT, SCRIPT, Job, State, exit_state
 from taskgalaxy_ops.settings import CommandSettings
 
@@ -142,11 +142,11 @@ class CommandBackend:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
-                raise JobError(
+                raise SchedulerError(
                     f"{shown} took longer than {self._seconds:g} s{_last(out, err)}. Is the scheduler up?"
                 ) from error
             if code:
-                raise JobError(f"{shown} failed with code {code}{_last(out, err)}. See finetune.command.{field}.")
+                raise SchedulerError(f"{shown} failed with code {code}{_last(out, err)}. See finetune.command.{field}.")
             return _read(out)
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from taskgalaxy_ops.errors import JobError, SettingsError
+from taskgalaxy_ops.errors import JobError, SchedulerError, SettingsError
 from taskgalaxy_ops.finetune.jobs import EXIT, SCRIPT, Job, State, exit_state
 from taskgalaxy_ops.settings import KubernetesSettings
 
@@ -198,12 +198,13 @@ class KubernetesBackend:
             if error.status in but:
                 return
             hint = {401: " Renew its credentials.", 403: " Its account must create, get and delete batch/v1 Jobs."}
-            raise JobError(
+            later = error.status == 429 or (error.status or 0) >= 500
+            raise (SchedulerError if later else JobError)(
                 f"{where}: the cluster answered {error.status} {error.reason} to {what}{_message(error.body)}."
                 f"{hint.get(error.status or 0, '')}"
             ) from error
         except (HTTPError, OSError) as error:
-            raise JobError(
+            raise SchedulerError(
                 f"{where}: the cluster cannot be asked to {what} ({error}). Is it reached from here?"
             ) from error
 

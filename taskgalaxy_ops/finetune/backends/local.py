@@ -82,6 +82,7 @@ class LocalBackend:
         try:
             pid = int((job.folder / _PID).read_text())
         except (OSError, ValueError) as error:
+            (job.folder / _CANCELLED).unlink(missing_ok=True)
             raise JobError(f"job {job.name}: its pid is not known yet. Try again.") from error
         give_up = time.monotonic() + _GRACE
         while self.state(job, handle) is State.RUNNING:

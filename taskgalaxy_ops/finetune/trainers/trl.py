@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from taskgalaxy_ops.errors import SettingsError
 from taskgalaxy_ops.finetune.jobs import PYTHON, Rendered, data_file
 from taskgalaxy_ops.finetune.mixture import Part
 from taskgalaxy_ops.finetune.recipes import Recipe
@@ -16,6 +17,11 @@ DATA = "data/train.json"
 
 def render(recipe: Recipe, parts: list[Part], folder: Path, *, blind: bool) -> Rendered:
     """A configuration for ``taskgalaxy_ops.finetune.train``, and one data file."""
+    if recipe.zero_stage or recipe.projector_learning_rate:
+        raise SettingsError(
+            f"recipe {recipe.name}: zero_stage and projector_learning_rate are not for TRL here. Leave them out, or "
+            "take another of its trainers."
+        )
     configuration = {"recipe": recipe.model_dump(mode="json"), "data": DATA}
     module = ["-m", "taskgalaxy_ops.finetune.train", str(folder)]
     if recipe.devices > 1:
