@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import stat
 import sys
 from pathlib import Path
@@ -34,8 +35,7 @@ RECORDED = {
     "n-samples": {"pope": {"original": 9000, "effective": 8}},
 }
 # Stands in for a Python with lmms-eval: shows what it was called with, and writes the recorded results.
-STAND_IN = """#!{python}
-import json, os, pathlib, sys
+STAND_IN = """import json, os, pathlib, sys
 if "-c" in sys.argv:
     sys.exit({missing})
 options = [each for each in sys.argv[3:] if each != "--log_samples"]
@@ -53,10 +53,13 @@ sys.exit({code})
 
 def stand_in(folder: Path, *, missing: int = 0, log: str = "", results: int = 1, code: int = 0) -> Path:
     file = folder / "python"
-    text = STAND_IN.format(
-        python=sys.executable, missing=missing, log=log, results=results, code=code, recorded=RECORDED
+    script = file.with_name("stand_in.py")
+    text = STAND_IN.format(missing=missing, log=log, results=results, code=code, recorded=RECORDED)
+    script.write_text(text, encoding="utf-8")
+    # Not by its first line alone: an interpreter's path may hold a space.
+    file.write_text(
+        f'#!/bin/sh\nexec {shlex.quote(sys.executable)} {shlex.quote(str(script))} "$@"\n', encoding="utf-8"
     )
-    file.write_text(text, encoding="utf-8")
     file.chmod(file.stat().st_mode | stat.S_IXUSR)
     return file
 
