@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 # Read when this file is loaded: the suite takes all TASKGALAXY_ variables away before it begins.
-_PYTHONS = [Path(name) for name in os.environ.get("TASKGALAXY_TRAINERS", "").split(":") if name]
+_PYTHONS = [Path(name).absolute() for name in os.environ.get("TASKGALAXY_TRAINERS", "").split(":") if name]
 
 
 @pytest.fixture(scope="session")
