@@ -127,6 +127,8 @@ def check_rows(rows: list[dict[str, Any]], parts: list[Part]) -> None:
 def test_the_trainer_trains(trainer: str, name: str, pythons: dict[str, Path], model: Path, tmp_path: Path) -> None:
     """The job's own script, on a CPU: what is not the recipe's is told beside it."""
     python, recipe = python_of(trainer, pythons), load_recipe(name)
+    if trainer == "llamafactory" and " " in str(python):
+        pytest.skip("LLaMA-Factory's launcher cuts its own path at a blank: use a clone in a folder without")
     small = {"zero_stage": 0, "devices": 1, "device_batch": 2, "global_batch": 2}
     recipe = recipe.model_copy(update={**small, "base": recipe.base.model_copy(update={"model": str(model)})})
     parts = [release_part(tmp_path / "images"), unread_part(tmp_path / "own")]
