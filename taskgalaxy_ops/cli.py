@@ -37,7 +37,7 @@ from taskgalaxy_ops.expansion import expand
 from taskgalaxy_ops.finetune.recipes import load_recipe, shipped
 from taskgalaxy_ops.galaxy import Galaxy
 from taskgalaxy_ops.harvest import Harvest
-from taskgalaxy_ops.settings import EXAMPLE, FinetuneSettings, Settings, load_settings, validated
+from taskgalaxy_ops.settings import EXAMPLE, Settings, load_settings
 from taskgalaxy_ops.taxonomy import add_types, diff, tree
 from taskgalaxy_ops.verify import verify
 
@@ -349,11 +349,7 @@ def _finetune(chosen: argparse.Namespace) -> int:
         found = [load_recipe(name) for name in shipped()]
         _say(chosen, {"recipes": [recipe.model_dump(mode="json") for recipe in found]}, views.recipes(found))
         return 0
-    galaxy = _galaxy(chosen)
-    if chosen.backend:
-        wanted = {**galaxy.settings.finetune.model_dump(mode="json"), "backend": chosen.backend}
-        tuned = validated(FinetuneSettings, wanted, "--backend")
-        galaxy = Galaxy(galaxy.settings.model_copy(update={"finetune": tuned}), galaxy.store)
+    galaxy = finetuning.on_backend(_galaxy(chosen), chosen.backend)
     tuning = finetuning.tuning(galaxy, release=chosen.release, recipe=chosen.recipe, trainer=chosen.trainer)
     run = f"cli/{uuid.uuid4().hex}"
     if chosen.render or chosen.submit or chosen.cancel:

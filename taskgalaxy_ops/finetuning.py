@@ -19,12 +19,13 @@ from taskgalaxy_ops.errors import JobError, SchedulerError, SourceError
 from taskgalaxy_ops.finetune.backends import open_backend
 from taskgalaxy_ops.finetune.jobs import EXIT, Job, Order, State, TrainBackend, load, log_tail, prepare, result_of
 from taskgalaxy_ops.finetune.mixture import check_licences
-from taskgalaxy_ops.finetune.progress import Point, line, points
+from taskgalaxy_ops.finetune.progress import line, points
 from taskgalaxy_ops.finetune.recipes import Recipe, Trainer, load_recipe
 from taskgalaxy_ops.galaxy import Galaxy
 from taskgalaxy_ops.progress import Progress, Silent
 from taskgalaxy_ops.publishing import Published
 from taskgalaxy_ops.release_copy import ReleaseCopy
+from taskgalaxy_ops.settings import FinetuneSettings, validated
 from taskgalaxy_ops.storage import keys
 from taskgalaxy_ops.storage.log import Log, LogEntry
 
@@ -69,6 +70,15 @@ def chosen_release(galaxy: Galaxy, name: str | None) -> Published:
 def root(galaxy: Galaxy) -> Path:
     """``finetune.folder``, absolute."""
     return Path(galaxy.settings.finetune.folder).expanduser().resolve()
+
+
+def on_backend(galaxy: Galaxy, backend: str | None) -> Galaxy:
+    """The store with this backend instead of the settings' (None: theirs). Raises SettingsError."""
+    if backend is None:
+        return galaxy
+    wanted = {**galaxy.settings.finetune.model_dump(mode="json"), "backend": backend}
+    chosen = validated(FinetuneSettings, wanted, f"backend {backend}")
+    return Galaxy(galaxy.settings.model_copy(update={"finetune": chosen}), galaxy.store)
 
 
 def release_copy(galaxy: Galaxy, name: str | None) -> ReleaseCopy:
@@ -347,8 +357,3 @@ def _show(progress: Progress, name: str, job: Job, shown: dict[str, int]) -> Non
 def progress_lines(jobs: Mapping[str, Job]) -> dict[str, str]:
     """Where each job is, in a line: step, loss, learning rate, time left."""
     return {role: line(found[-1]) for role, job in jobs.items() if (found := points(job.folder))}
-
-
-def losses(job: Job) -> list[Point]:
-    """The loss curve of a job."""
-    return points(job.folder)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -84,11 +84,6 @@ class ReleaseCopy:
         for row in rows:
             row.update({name: plain(row[name]) for name in ("question", "answer") if name in row})
         return rows
-
-    def licences(self) -> Iterator[tuple[str, list[str | None]]]:
-        """Image id and what its sources state, one a row of the training split."""
-        for row in self.table(["train"], ["image_id", "licences"]):
-            yield row["image_id"], row["licences"]
 
 
 def _sha256(file: Path) -> str:

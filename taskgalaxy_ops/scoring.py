@@ -23,8 +23,9 @@ from taskgalaxy_ops.evaluate.comparing import METHODS, Comparison, Interval
 from taskgalaxy_ops.evaluate.plots import loss_plot, score_plot
 from taskgalaxy_ops.evaluate.questions import EASY_VQA, HELD_OUT, Asked, easy_questions, held_out
 from taskgalaxy_ops.evaluate.scores import Score
+from taskgalaxy_ops.finetune.progress import points
 from taskgalaxy_ops.finetune.tiny import TINY
-from taskgalaxy_ops.finetuning import AFTER, BEFORE, BLIND, Tuning, losses, root
+from taskgalaxy_ops.finetuning import AFTER, BEFORE, BLIND, Tuning, root
 from taskgalaxy_ops.galaxy import Galaxy
 from taskgalaxy_ops.progress import Progress, Silent
 from taskgalaxy_ops.release_copy import ReleaseCopy
@@ -75,14 +76,14 @@ def score_tuning(
     Raises what ``score_checkpoints`` raises, and JobError while a job has not succeeded.
     """
     results = finetuning.results(galaxy, tuning.jobs)
-    asked, _ = questions(galaxy, tuning.copy, benchmarks)
+    drawn = questions(galaxy, tuning.copy, benchmarks)
     what = {
         "version": SCORE_VERSION,
         "release": tuning.copy.identity,
         "jobs": {role: [job.key, results[role].get("weights_sha256")] for role, job in tuning.jobs.items()},
         "published": tuning.published,
         "benchmarks": list(benchmarks),
-        "questions": [each.id for each in asked],
+        "questions": [each.id for each in drawn[0]],
     }
     if set(benchmarks) - set(OWN) and (chosen := galaxy.settings.finetune.lmms):
         what["lmms"] = chosen.model_dump(mode="json", exclude={"python", "judge_key_env"})
@@ -99,6 +100,7 @@ def score_tuning(
         benchmarks,
         model=f"{tuning.recipe.name}, {tuning.release.name}",
         identity=identity,
+        drawn=drawn,
         progress=progress,
     )
     page = tuning_page(tuning, results, found, simulated=tuning.copy.manifest()["simulated"])
@@ -115,15 +117,17 @@ def score_checkpoints(
     *,
     model: str,
     identity: str | None = None,
+    drawn: tuple[list[Asked], int] | None = None,
     progress: Progress | None = None,
 ) -> Scored:
     """Score checkpoints by role (before, after, and blind where there is one), and keep the scores.
 
     benchmarks: ``held-out`` and ``easy-vqa`` are ranked here; others are lmms-eval's, named as in docs/benchmarks.md.
-    identity: under which the scores are kept; by default the fingerprint of the scores.
+    identity: under which the scores are kept; by default the fingerprint of the scores. drawn: what ``questions``
+    gave, if it was called already.
     Raises SourceError where a checkpoint cannot be loaded, EvaluationError.
     """
-    asked, unrankable = questions(galaxy, copy, benchmarks)
+    asked, unrankable = drawn or questions(galaxy, copy, benchmarks)
     comparisons = []
     if asked:
         comparisons = comparing.compare(asked, right_answers(asked, checkpoints, progress or Silent()))
@@ -277,7 +281,7 @@ def tuning_page(tuning: Tuning, results: Mapping[str, Mapping[str, Any]], scored
         )
         for each in scored.comparisons
     ]
-    curves = {role: [(p.step, p.loss) for p in losses(job)] for role, job in tuning.jobs.items()}
+    curves = {role: [(p.step, p.loss) for p in points(job.folder)] for role, job in tuning.jobs.items()}
     return table_page(
         f"Fine-tune: {recipe.name} on {tuning.release.name}",
         lead,

@@ -343,18 +343,21 @@ def airflow_settings() -> AirflowSettings:
 
     A task that runs reads the same file, and says what is wrong with it: a DAG that vanished from the UI could not.
     """
-    try:
-        return load_settings(settings_path()).airflow
-    except SettingsError:
-        return AirflowSettings()
+    mounted = _mounted()
+    return mounted.airflow if mounted else AirflowSettings()
 
 
 def finetune_settings() -> FinetuneSettings:
     """The same of what a DAG needs to know about fine-tunes."""
+    mounted = _mounted()
+    return mounted.finetune if mounted else FinetuneSettings()
+
+
+def _mounted() -> Settings | None:
     try:
-        return load_settings(settings_path()).finetune
+        return load_settings(settings_path())
     except SettingsError:
-        return FinetuneSettings()
+        return None
 
 
 def valid_name(name: str) -> bool:

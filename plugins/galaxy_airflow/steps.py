@@ -27,11 +27,10 @@ from taskgalaxy_ops.errors import LeaseLostError, PendingError, SettingsError, S
 from taskgalaxy_ops.expansion import crowded, expand
 from taskgalaxy_ops.finetune.backends import open_backend
 from taskgalaxy_ops.finetune.jobs import TrainBackend
-from taskgalaxy_ops.finetuning import Tuning
 from taskgalaxy_ops.galaxy import Galaxy
 from taskgalaxy_ops.harvest import Harvest
 from taskgalaxy_ops.report import render
-from taskgalaxy_ops.settings import FinetuneSettings, ReleaseSettings, SourceSettings, validated
+from taskgalaxy_ops.settings import ReleaseSettings, SourceSettings
 from taskgalaxy_ops.storage import keys
 from taskgalaxy_ops.storage.budget import NANO
 from taskgalaxy_ops.verify import verify
@@ -259,26 +258,9 @@ def announce_release(outlet: Any, made: Mapping[str, Any]) -> None:
 # --- fine-tune
 
 
-def _tuning(galaxy: Galaxy, checked: Mapping[str, Any]) -> Tuning:
-    return finetuning.written(galaxy, checked["release"], checked["jobs"])
-
-
-def _for_tuning(backend: str | None) -> Galaxy:
-    """The store, with the backend that the form names instead of the settings'. Raises SettingsError."""
-    galaxy = opened()
-    if backend is None or backend == galaxy.settings.finetune.backend:
-        return galaxy
-    chosen = validated(
-        FinetuneSettings,
-        {**galaxy.settings.finetune.model_dump(mode="json"), "backend": backend},
-        "the form",
-    )
-    return Galaxy(galaxy.settings.model_copy(update={"finetune": chosen}), galaxy.store)
-
-
 def check_tuning(form: Mapping[str, Any], partition: str | None) -> dict[str, Any]:
     """A release that is whole and may be trained on, and its jobs rendered; stops them if the form asks for that."""
-    began, galaxy = time.monotonic(), _for_tuning(form["backend"])
+    began, galaxy = time.monotonic(), finetuning.on_backend(opened(), form["backend"])
     found = finetuning.tuning(galaxy, release=form["release"] or partition, recipe=form["recipe"])
     if form["cancel"]:
         trainings = finetuning.Trainings(galaxy, "cancel", _backend(galaxy))
@@ -309,8 +291,8 @@ def _backend(galaxy: Galaxy) -> TrainBackend:
 
 def train(checked: Mapping[str, Any], run: str) -> bool:
     """One look at the jobs: submits what is next, shows how far they are; whether all have succeeded."""
-    galaxy = _for_tuning(checked["backend"])
-    found = _tuning(galaxy, checked)
+    galaxy = finetuning.on_backend(opened(), checked["backend"])
+    found = finetuning.written(galaxy, checked["release"], checked["jobs"])
     done = finetuning.Trainings(galaxy, run, _backend(galaxy)).done(found.jobs)
     for role, text in finetuning.progress_lines(found.jobs).items():
         log.info("%s: %s", role, text)
@@ -319,8 +301,8 @@ def train(checked: Mapping[str, Any], run: str) -> bool:
 
 def evaluate(checked: Mapping[str, Any], benchmarks: Sequence[str]) -> dict[str, Any]:
     """Scores of the checkpoints, and the result card."""
-    began, galaxy = time.monotonic(), _for_tuning(checked["backend"])
-    found = _tuning(galaxy, checked)
+    began, galaxy = time.monotonic(), finetuning.on_backend(opened(), checked["backend"])
+    found = finetuning.written(galaxy, checked["release"], checked["jobs"])
     with progress() as shown:
         scored = scoring.score_tuning(galaxy, found, benchmarks, shown)
     for line in views.scored(scored):

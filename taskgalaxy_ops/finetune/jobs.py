@@ -20,7 +20,7 @@ from typing import Any, Protocol
 from taskgalaxy_ops.canonical import fingerprint
 from taskgalaxy_ops.errors import JobError, SettingsError
 from taskgalaxy_ops.finetune import tiny
-from taskgalaxy_ops.finetune.mixture import Part, base_part, llava_row, release_part
+from taskgalaxy_ops.finetune.mixture import Part, base_part, release_part
 from taskgalaxy_ops.finetune.recipes import Recipe, Trainer
 from taskgalaxy_ops.release_copy import ReleaseCopy
 
@@ -31,6 +31,7 @@ RESULT = "result.json"
 OUTPUT = "output"  # the trainer's checkpoints; the last one is the job's
 SCRIPT = "run.sh"
 MANIFEST = "job.json"
+CANCELLED = "cancelled"  # a mark that somebody stopped it
 BLANK = "data/blank.png"
 PYTHON = "TASKGALAXY_PYTHON"  # environment variable: the interpreter that has this package where the job runs
 
@@ -234,20 +235,6 @@ class Rendered:
     command: tuple[str, ...]
     files: Mapping[str, bytes]
     environment: Mapping[str, str] = field(default_factory=dict)
-
-
-def data_file(parts: list[Part], folder: Path, *, blind: bool) -> bytes:
-    """All parts in one LLaVA JSON array, a row a line; each as often as its ``repeat`` says (the rest by order)."""
-    lines = []
-    for part in parts:
-        examples = part.examples or ()
-        taken = round(len(examples) * part.repeat)
-        for number in range(taken):
-            row = llava_row(examples[number % len(examples)])
-            if blind and "image" in row:
-                row["image"] = str(folder / BLANK)
-            lines.append(json.dumps(row, ensure_ascii=False))
-    return ("[\n" + ",\n".join(lines) + "\n]\n").encode()
 
 
 def exit_state(folder: Path) -> State | None:

@@ -52,8 +52,8 @@ def check_licences(copy: ReleaseCopy, allowed: Sequence[str] | None) -> None:
     if allowed is None:
         return
     others: dict[str, int] = {}
-    for _, licences in copy.licences():
-        for licence in licences or [None]:
+    for row in copy.table(["train"], ["licences"]):
+        for licence in row["licences"] or [None]:
             if (stated := licence or UNKNOWN) not in allowed:
                 others[stated] = others.get(stated, 0) + 1
     if others:

@@ -20,10 +20,9 @@ from pathlib import Path
 from typing import IO
 
 from taskgalaxy_ops.errors import JobError, SchedulerError, SettingsError
-from taskgalaxy_ops.finetune.jobs import EXIT, SCRIPT, Job, State, exit_state
+from taskgalaxy_ops.finetune.jobs import CANCELLED, EXIT, SCRIPT, Job, State, exit_state
 from taskgalaxy_ops.settings import CommandSettings
 
-_CANCELLED = "cancelled"
 _HANDLE = "handle"
 _SUBMITTING = "submitting"
 _BEFORE = ("script", "folder", "name", "key", "devices")
@@ -58,7 +57,7 @@ class CommandBackend:
         with _alone(job.folder):  # else two at once would find nothing, and submit twice
             if (found := self.find(job)) and self.state(job, found) in {State.RUNNING, State.SUCCEEDED}:
                 return found
-            for left in (EXIT, _CANCELLED, _HANDLE):
+            for left in (EXIT, CANCELLED, _HANDLE):
                 (job.folder / left).unlink(missing_ok=True)
             said = self._run("submit", job)
             handle = self._handle(said)
@@ -82,7 +81,7 @@ class CommandBackend:
         # The queue first: a job that leaves it in between has written how it ended.
         if (handle := handle or self.find(job)) and self._queued(job, handle):
             return State.RUNNING
-        if (job.folder / _CANCELLED).exists():
+        if (job.folder / CANCELLED).exists():
             return State.CANCELLED
         return exit_state(job.folder) or State.UNKNOWN
 
@@ -90,7 +89,7 @@ class CommandBackend:
         handle = handle or self.find(job)
         if handle is None or not self._queued(job, handle):
             return
-        mark = job.folder / _CANCELLED
+        mark = job.folder / CANCELLED
         mark.touch()
         try:
             self._run("cancel", job, handle)

@@ -16,11 +16,10 @@ from typing import Any
 import yaml
 
 from taskgalaxy_ops.errors import JobError, SchedulerError, SettingsError
-from taskgalaxy_ops.finetune.jobs import EXIT, SCRIPT, Job, State, exit_state
+from taskgalaxy_ops.finetune.jobs import CANCELLED, EXIT, SCRIPT, Job, State, exit_state
 from taskgalaxy_ops.settings import KubernetesSettings
 
 MANIFEST = "job.kubernetes.yaml"
-_CANCELLED = "cancelled"
 _KEPT = 7 * 24 * 3600  # seconds, that an ended Job may be looked at in the cluster
 _SECONDS = 30.0  # of one request
 _GONE = 90.0  # seconds, until a failed Job that is replaced has left: its pods have 30 to end
@@ -109,7 +108,7 @@ class KubernetesBackend:
         while time.monotonic() < give_up:
             found = self._read(job)
             if found is None:
-                for left in (EXIT, _CANCELLED):
+                for left in (EXIT, CANCELLED):
                     (job.folder / left).unlink(missing_ok=True)
                 if self._create(job):
                     return job.name
@@ -127,7 +126,7 @@ class KubernetesBackend:
         found = self._read(job)
         if found is not None and (state := _state(found)) is not State.FAILED:
             return state
-        if (job.folder / _CANCELLED).exists():
+        if (job.folder / CANCELLED).exists():
             return State.CANCELLED
         return State.FAILED if found else exit_state(job.folder) or State.UNKNOWN
 
@@ -135,7 +134,7 @@ class KubernetesBackend:
         found = self._read(job)
         if found is None or _state(found) is not State.RUNNING:
             return
-        mark = job.folder / _CANCELLED
+        mark = job.folder / CANCELLED
         mark.touch()
         try:
             self._delete(job, found.metadata.uid)

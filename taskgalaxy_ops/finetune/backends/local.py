@@ -19,11 +19,10 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from taskgalaxy_ops.errors import JobError
-from taskgalaxy_ops.finetune.jobs import EXIT, PYTHON, SCRIPT, Job, State, exit_state
+from taskgalaxy_ops.finetune.jobs import CANCELLED, EXIT, PYTHON, SCRIPT, Job, State, exit_state
 
 _LOCK = "lock"
 _PID = "pid"
-_CANCELLED = "cancelled"
 _NEEDED = {"trl": ("torch", "transformers", "trl")}
 _GRACE = 10.0  # seconds from SIGTERM to SIGKILL
 
@@ -47,7 +46,7 @@ class LocalBackend:
         with _locked(job.folder, fcntl.LOCK_EX, seconds=1.0) as lock:  # others that only look hold it for an instant
             if lock is None or _ended_at(job.folder) != before:  # another submitter's runs, or ran while we waited
                 return job.name
-            for left in (EXIT, _CANCELLED, _PID):
+            for left in (EXIT, CANCELLED, _PID):
                 (job.folder / left).unlink(missing_ok=True)
             try:
                 process = subprocess.Popen(
@@ -71,18 +70,18 @@ class LocalBackend:
         with _locked(job.folder, fcntl.LOCK_SH) as lock:
             if lock is None:
                 return State.RUNNING
-            if (job.folder / _CANCELLED).exists():
+            if (job.folder / CANCELLED).exists():
                 return State.CANCELLED
             return exit_state(job.folder) or State.UNKNOWN
 
     def cancel(self, job: Job, handle: str | None) -> None:
         if self.state(job, handle) is not State.RUNNING:
             return
-        (job.folder / _CANCELLED).touch()
+        (job.folder / CANCELLED).touch()
         try:
             pid = int((job.folder / _PID).read_text())
         except (OSError, ValueError) as error:
-            (job.folder / _CANCELLED).unlink(missing_ok=True)
+            (job.folder / CANCELLED).unlink(missing_ok=True)
             raise JobError(f"job {job.name}: its pid is not known yet. Try again.") from error
         give_up = time.monotonic() + _GRACE
         while self.state(job, handle) is State.RUNNING:

@@ -7,16 +7,24 @@ path, such as base data, is looked for in the clone's ``internvl_chat``.
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from taskgalaxy_ops.errors import SettingsError
-from taskgalaxy_ops.finetune.jobs import BLANK, OUTPUT, Rendered
-from taskgalaxy_ops.finetune.mixture import Part, llava_row
+from taskgalaxy_ops.finetune.jobs import OUTPUT, Rendered
+from taskgalaxy_ops.finetune.mixture import Part
 from taskgalaxy_ops.finetune.recipes import Recipe
-from taskgalaxy_ops.finetune.trainers.llava import ZERO, zero
+from taskgalaxy_ops.finetune.trainers.shared import (
+    ZERO,
+    arguments,
+    check_parts,
+    examples,
+    expanded,
+    jsonl,
+    stem,
+    training_flags,
+    zero,
+)
 
 META = "data/meta.json"
 # Goes on from a checkpoint that an interrupted run left whole; told to overwrite, the trainer would begin again.
@@ -57,6 +65,7 @@ def render(recipe: Recipe, parts: list[Part], folder: Path, *, blind: bool) -> R
             entry["annotation"] = str(folder / path)
         meta[part.name] = {**entry, "max_dynamic_patch": _TILES}
     flags: dict[str, Any] = {
+        **training_flags(recipe),
         "model_name_or_path": recipe.base.model,
         "conv_style": recipe.template.get("internvl", "internlm2-chat"),
         "output_dir": str(folder / OUTPUT),
@@ -71,20 +80,7 @@ def render(recipe: Recipe, parts: list[Part], folder: Path, *, blind: bool) -> R
         "freeze_backbone": recipe.freeze_vision,
         "use_llm_lora": lora.r if lora else None,
         "vision_select_layer": recipe.vision_layer,
-        "dataloader_num_workers": 4,
-        "bf16": recipe.precision == "bf16",
-        "num_train_epochs": recipe.epochs,
-        "per_device_train_batch_size": recipe.device_batch,
-        "gradient_accumulation_steps": recipe.accumulation,
-        "evaluation_strategy": "no",
-        "save_strategy": "steps",
         "save_steps": 200,
-        "save_total_limit": 1,
-        "learning_rate": recipe.learning_rate,
-        "weight_decay": recipe.weight_decay,
-        "warmup_ratio": recipe.warmup_ratio,
-        "lr_scheduler_type": recipe.schedule,
-        "logging_steps": 1,
         "max_seq_length": recipe.max_length,
         "do_train": True,
         "grad_checkpoint": recipe.gradient_checkpointing,
@@ -93,8 +89,6 @@ def render(recipe: Recipe, parts: list[Part], folder: Path, *, blind: bool) -> R
         "use_thumbnail": not recipe.pad_to_square,
         "ps_version": "v2",
         "deepspeed": str(folder / ZERO) if recipe.zero_stage else None,
-        "report_to": "none",
-        "seed": recipe.seed,
     }
     files[META] = json.dumps(meta, indent=1, ensure_ascii=False).encode()
     if recipe.zero_stage:
@@ -104,49 +98,6 @@ def render(recipe: Recipe, parts: list[Part], folder: Path, *, blind: bool) -> R
     # LAUNCHER: it takes itself for a Slurm task otherwise. UTF-8: it opens files in the locale's encoding.
     environment = {"LAUNCHER": "pytorch", "PYTHONUTF8": "1"}
     return Rendered(("sh", "-c", _RUN, "sh", *run, *arguments(flags)), files, environment)
-
-
-def check_parts(parts: Iterable[Part], *, blind: bool) -> None:
-    """Raises SettingsError for two parts of one name, and for images that cannot be blinded: nobody reads them here."""
-    seen: set[str] = set()
-    for part in parts:
-        if stem(part) in seen:
-            raise SettingsError(f"base data {part.name}: another part of the mixture has this name. Rename it.")
-        seen.add(stem(part))
-        if blind and part.examples is None:
-            raise SettingsError(
-                f"base data {part.name}: the trainer reads {part.annotations} itself, so its images cannot be replaced "
-                "for a blind run. Leave it out of the recipe, or use the trainer llava."
-            )
-
-
-def examples(part: Part, folder: Path, *, blind: bool) -> list[dict[str, Any]]:
-    """The examples of a part that was read, each once, in LLaVA's form."""
-    rows = [llava_row(example) for example in part.examples or ()]
-    return [{**row, "image": str(folder / BLANK)} if blind and "image" in row else row for row in rows]
-
-
-def stem(part: Part) -> str:
-    """A part's name as trainers' lists of datasets take it: no commas, blanks or slashes."""
-    return re.sub(r"[^\w.-]", "_", part.name)
-
-
-def jsonl(rows: Iterable[dict[str, Any]]) -> bytes:
-    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
-
-
-def expanded(path: str | None) -> str:
-    """A base part's path, its ``~`` replaced."""
-    return str(Path(path).expanduser()) if path else ""
-
-
-def arguments(flags: dict[str, Any]) -> list[str]:
-    """``--name value``; what is None is left out."""
-    return [text for name, value in flags.items() if value is not None for text in (f"--{name}", _shown(value))]
-
-
-def _shown(value: object) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _repeat(part: Part) -> float | None:

@@ -15,8 +15,7 @@ from taskgalaxy_ops.errors import SettingsError
 from taskgalaxy_ops.finetune.jobs import OUTPUT, Rendered
 from taskgalaxy_ops.finetune.mixture import Part
 from taskgalaxy_ops.finetune.recipes import Recipe
-from taskgalaxy_ops.finetune.trainers.internvl import check_parts, examples, expanded, jsonl, stem
-from taskgalaxy_ops.finetune.trainers.llava import ZERO, zero
+from taskgalaxy_ops.finetune.trainers.shared import ZERO, check_parts, examples, expanded, jsonl, stem, zero
 
 CONFIGURATION = "train.yaml"
 DATASETS = "data/dataset_info.json"

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from taskgalaxy_ops.errors import SettingsError
-from taskgalaxy_ops.finetune.jobs import OUTPUT, Rendered, data_file
+from taskgalaxy_ops.finetune.jobs import OUTPUT, Rendered
 from taskgalaxy_ops.finetune.mixture import Part
 from taskgalaxy_ops.finetune.recipes import Recipe
+from taskgalaxy_ops.finetune.trainers.shared import ZERO, arguments, data_file, training_flags, zero
 
 DATA = "data/train.json"
-ZERO = "zero.json"
 
 
 def render(recipe: Recipe, parts: list[Part], folder: Path, *, blind: bool) -> Rendered:
@@ -31,6 +31,7 @@ def render(recipe: Recipe, parts: list[Part], folder: Path, *, blind: bool) -> R
         flags |= {"lora_dropout": recipe.lora.dropout}
         flags |= {"mm_projector_lr": recipe.projector_learning_rate or recipe.learning_rate}
     flags |= {
+        **training_flags(recipe),
         "deepspeed": str(folder / ZERO) if recipe.zero_stage else None,
         "model_name_or_path": base.language_model or base.model,
         "version": recipe.template.get("llava", "v1"),
@@ -44,53 +45,16 @@ def render(recipe: Recipe, parts: list[Part], folder: Path, *, blind: bool) -> R
         "mm_use_im_patch_token": False,
         "image_aspect_ratio": "pad" if recipe.pad_to_square else "square",
         "group_by_modality_length": True,
-        "bf16": recipe.precision == "bf16",
         "output_dir": str(folder / OUTPUT),
-        "num_train_epochs": recipe.epochs,
-        "per_device_train_batch_size": recipe.device_batch,
-        "gradient_accumulation_steps": recipe.accumulation,
-        "evaluation_strategy": "no",
-        "save_strategy": "steps",
         "save_steps": 500,
-        "save_total_limit": 1,
-        "learning_rate": recipe.learning_rate,
-        "weight_decay": recipe.weight_decay,
-        "warmup_ratio": recipe.warmup_ratio,
-        "lr_scheduler_type": recipe.schedule,
-        "logging_steps": 1,
         "tf32": True,
         "model_max_length": recipe.max_length,
         "gradient_checkpointing": recipe.gradient_checkpointing,
-        "dataloader_num_workers": 4,
         "lazy_preprocess": True,
-        "report_to": "none",
-        "seed": recipe.seed,
     }
     script = "llava/train/train.py" if recipe.lora else "llava/train/train_mem.py"
-    arguments = [text for name, value in flags.items() if value is not None for text in (f"--{name}", _shown(value))]
-    command = ("deepspeed", f"--num_gpus={recipe.devices}", script, *arguments)
+    command = ("deepspeed", f"--num_gpus={recipe.devices}", script, *arguments(flags))
     # The trainer's paths are relative to its own clone.
     wrapped = ("sh", "-c", 'cd "${LLAVA_HOME:?set it to a clone of LLaVA}" && exec "$@"', "sh", *command)
     files = {DATA: data_file(parts, folder, blind=blind), ZERO: json.dumps(zero(recipe), indent=1).encode()}
     return Rendered(wrapped, files)
-
-
-def zero(recipe: Recipe) -> dict[str, Any]:
-    """DeepSpeed's configuration of the recipe's ZeRO stage (Rajbhandari et al., 2020)."""
-    return {
-        "bf16": {"enabled": recipe.precision == "bf16"},
-        "train_micro_batch_size_per_gpu": "auto",
-        "train_batch_size": "auto",
-        "gradient_accumulation_steps": "auto",
-        "gradient_clipping": "auto",
-        "zero_optimization": {
-            "stage": recipe.zero_stage,
-            "overlap_comm": True,
-            "contiguous_gradients": True,
-            **({"stage3_gather_16bit_weights_on_model_save": True} if recipe.zero_stage == 3 else {}),
-        },
-    }
-
-
-def _shown(value: object) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -10,9 +10,8 @@ from taskgalaxy_ops.errors import SettingsError
 from taskgalaxy_ops.finetune.jobs import OUTPUT, Rendered
 from taskgalaxy_ops.finetune.mixture import Part
 from taskgalaxy_ops.finetune.recipes import Recipe
-from taskgalaxy_ops.finetune.trainers.internvl import arguments, check_parts, examples, expanded, jsonl, stem
 from taskgalaxy_ops.finetune.trainers.llamafactory import images_of
-from taskgalaxy_ops.finetune.trainers.llava import ZERO, zero
+from taskgalaxy_ops.finetune.trainers.shared import ZERO, arguments, check_parts, examples, expanded, jsonl, stem, zero
 
 _DONE = "done.json"
 # Goes on from the last checkpoint that is whole (its state is written last), and names the one that it ends with: the

@@ -6,10 +6,11 @@ import json
 from pathlib import Path
 
 from taskgalaxy_ops.errors import SettingsError
-from taskgalaxy_ops.finetune.jobs import PYTHON, Rendered, data_file
+from taskgalaxy_ops.finetune.jobs import PYTHON, Rendered
 from taskgalaxy_ops.finetune.mixture import Part
 from taskgalaxy_ops.finetune.recipes import Recipe
 from taskgalaxy_ops.finetune.tiny import TINY
+from taskgalaxy_ops.finetune.trainers.shared import data_file
 
 CONFIGURATION = "train.json"
 DATA = "data/train.json"

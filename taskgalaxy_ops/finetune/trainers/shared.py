@@ -1,0 +1,107 @@
+"""What several trainers' files and commands have in common."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from taskgalaxy_ops.errors import SettingsError
+from taskgalaxy_ops.finetune.jobs import BLANK
+from taskgalaxy_ops.finetune.mixture import Part, llava_row
+from taskgalaxy_ops.finetune.recipes import Recipe
+
+ZERO = "zero.json"
+
+
+def data_file(parts: Iterable[Part], folder: Path, *, blind: bool) -> bytes:
+    """All parts in one LLaVA JSON array, a row a line; each as often as its ``repeat`` says (the rest by order)."""
+    lines = []
+    for part in parts:
+        rows = examples(part, folder, blind=blind)
+        taken = round(len(rows) * part.repeat)
+        lines += [json.dumps(rows[number % len(rows)], ensure_ascii=False) for number in range(taken)]
+    return ("[\n" + ",\n".join(lines) + "\n]\n").encode()
+
+
+def check_parts(parts: Iterable[Part], *, blind: bool) -> None:
+    """Raises SettingsError for two parts of one name, and for images that cannot be blinded: nobody reads them here."""
+    seen: set[str] = set()
+    for part in parts:
+        if stem(part) in seen:
+            raise SettingsError(f"base data {part.name}: another part of the mixture has this name. Rename it.")
+        seen.add(stem(part))
+        if blind and part.examples is None:
+            raise SettingsError(
+                f"base data {part.name}: the trainer reads {part.annotations} itself, so its images cannot be replaced "
+                "for a blind run. Leave it out of the recipe, or use the trainer llava."
+            )
+
+
+def examples(part: Part, folder: Path, *, blind: bool) -> list[dict[str, Any]]:
+    """The examples of a part that was read, each once, in LLaVA's form."""
+    rows = [llava_row(example) for example in part.examples or ()]
+    return [{**row, "image": str(folder / BLANK)} if blind and "image" in row else row for row in rows]
+
+
+def stem(part: Part) -> str:
+    """A part's name as trainers' lists of datasets take it: no commas, blanks or slashes."""
+    return re.sub(r"[^\w.-]", "_", part.name)
+
+
+def jsonl(rows: Iterable[dict[str, Any]]) -> bytes:
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
+
+
+def expanded(path: str | None) -> str:
+    """A base part's path, its ``~`` replaced."""
+    return str(Path(path).expanduser()) if path else ""
+
+
+def arguments(flags: dict[str, Any]) -> list[str]:
+    """``--name value``; what is None is left out."""
+    return [text for name, value in flags.items() if value is not None for text in (f"--{name}", _shown(value))]
+
+
+def _shown(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def training_flags(recipe: Recipe) -> dict[str, Any]:
+    """Flags of transformers' Trainer that LLaVA's and InternVL's trainers share."""
+    return {
+        "bf16": recipe.precision == "bf16",
+        "num_train_epochs": recipe.epochs,
+        "per_device_train_batch_size": recipe.device_batch,
+        "gradient_accumulation_steps": recipe.accumulation,
+        "evaluation_strategy": "no",
+        "save_strategy": "steps",
+        "save_total_limit": 1,
+        "learning_rate": recipe.learning_rate,
+        "weight_decay": recipe.weight_decay,
+        "warmup_ratio": recipe.warmup_ratio,
+        "lr_scheduler_type": recipe.schedule,
+        "logging_steps": 1,
+        "dataloader_num_workers": 4,
+        "report_to": "none",
+        "seed": recipe.seed,
+    }
+
+
+def zero(recipe: Recipe) -> dict[str, Any]:
+    """DeepSpeed's configuration of the recipe's ZeRO stage (Rajbhandari et al., 2020)."""
+    return {
+        "bf16": {"enabled": recipe.precision == "bf16"},
+        "train_micro_batch_size_per_gpu": "auto",
+        "train_batch_size": "auto",
+        "gradient_accumulation_steps": "auto",
+        "gradient_clipping": "auto",
+        "zero_optimization": {
+            "stage": recipe.zero_stage,
+            "overlap_comm": True,
+            "contiguous_gradients": True,
+            **({"stage3_gather_16bit_weights_on_model_save": True} if recipe.zero_stage == 3 else {}),
+        },
+    }
