@@ -34,6 +34,16 @@ import sys
 if "scheduler" in sys.argv:
     import boto3, openai, pyarrow.parquet, taskgalaxy_ops.cli
 """
+# Airflow 3.3.2's scheduler ends where a task's death is reported to it and to the API server at one instant (both
+# write the same row of history). Deployments start it again; so does this, a few times.
+_AGAIN = """
+trap 'stopped=1' TERM  # looked at once the scheduler has ended
+tries=0
+until [ "$stopped" ] || "$@" || [ "$stopped" ]; do
+  tries=$((tries + 1)); [ $tries -lt 5 ] || exit 1
+  echo "The scheduler ended, and is started again ($tries)."; sleep 1
+done
+"""
 _HEARTBEAT_LOST = 20  # seconds after which a task whose process is gone counts as such
 
 
@@ -69,6 +79,9 @@ class _Part(Service):
 
 class _Scheduler(_Part):
     name = "airflow-scheduler"
+
+    def command(self) -> Sequence[str]:
+        return ["/bin/sh", "-c", _AGAIN, "sh", *super().command()]
 
 
 class _DagProcessor(_Part):
