@@ -15,6 +15,7 @@ from taskgalaxy_ops.prompts import load_prompts
 from taskgalaxy_ops.settings import Settings, parse_settings
 from taskgalaxy_ops.storage import Store, keys, open_store, s3_options_from_environment
 from taskgalaxy_ops.storage.budget import NANO, Caps, Ledger
+from taskgalaxy_ops.storage.edits import Edits
 from taskgalaxy_ops.storage.log import Log
 from taskgalaxy_ops.storage.registry import Registry
 from taskgalaxy_ops.storage.shards import Shards
@@ -119,9 +120,6 @@ class Galaxy:
                 return parse_settings(entry.body["settings"], f"version {number} of {self.settings.store}")
         raise SettingsError(f"settings version {number}: there are 1 to {len(entries)} (0: none was published yet).")
 
-    def edits(self) -> dict[str, int]:
-        """How often a person has edited each home's journal (forgets, take-downs): part of its shards' keys."""
-        counts: dict[str, int] = {}
-        for entry in Log(self.store, keys.EDITS_LOG).read():
-            counts[entry.body["home"]] = counts.get(entry.body["home"], 0) + 1
-        return counts
+    def edits(self) -> Edits:
+        """What people changed of what was answered."""
+        return Edits(self.store)

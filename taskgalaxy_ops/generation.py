@@ -21,6 +21,7 @@ from taskgalaxy_ops.models.purse import Till
 from taskgalaxy_ops.models.questions import RENDER_VERSION, Question, Unit
 from taskgalaxy_ops.records import Match, Pair, Reject, Relevant, Verdict, Vote
 from taskgalaxy_ops.settings import Model
+from taskgalaxy_ops.storage.edits import Counts
 from taskgalaxy_ops.storage.journal import Answer
 from taskgalaxy_ops.storage.shards import Shard, Stats, shard_key, table
 
@@ -69,7 +70,7 @@ class Run:
     galaxy: Galaxy
     gateway: Gateway | None
     till: Till
-    edits: Mapping[str, int]
+    edits: Counts
     commit: bool = True  # False: shards are computed, and not written
     last_stage: str = "vote"
     progress: Callable[[str, int], None] = lambda stage, units: None
@@ -171,7 +172,7 @@ class HomeRun:
         asked = [
             {**_identity(question.model), "prompt": question.prompt, "head": question.head} for question in questions
         ]
-        edits = self._run.edits.get(self.result.home, 0)
+        edits = self._run.edits.get((self.result.home, stage), 0)
         return shard_key(stage, version, {**settings, "asked": asked}, {**inputs, "edits": edits})
 
     def _there(self, stage: str, key: str | None) -> StageResult | None:

@@ -297,7 +297,9 @@ async def _run_homes(
         progress.advance("generate", 0, **{f"{stage} units": units})
         progress.usage("generate", gateway.usage)
 
-    run = Run(galaxy, gateway if ask else None, Till(galaxy.ledger()), galaxy.edits(), commit, last_stage, told)
+    run = Run(
+        galaxy, gateway if ask else None, Till(galaxy.ledger()), galaxy.edits().counts(), commit, last_stage, told
+    )
     progress.stage("generate", len(matches), "shards")
     slots = asyncio.Semaphore(galaxy.settings.run.homes_at_once)
     failed: list[TaskGalaxyError] = []

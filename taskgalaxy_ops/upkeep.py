@@ -9,6 +9,7 @@ from taskgalaxy_ops.catalogue import type_logs
 from taskgalaxy_ops.galaxy import Galaxy
 from taskgalaxy_ops.progress import Progress, Silent
 from taskgalaxy_ops.storage import keys
+from taskgalaxy_ops.storage.journal import Journal
 from taskgalaxy_ops.storage.log import Log
 from taskgalaxy_ops.storage.registry import Home
 
@@ -55,10 +56,10 @@ def compact(galaxy: Galaxy, progress: Progress | None = None) -> int:
     progress.stage("compact", len(homes), "journals")
     folded = 0
     for home in homes:
-        prefix = keys.journal(home.home if home else keys.TAXONOMY_HOME)
-        parts = sum(1 for _ in galaxy.store.list(f"{prefix}/e/"))
+        name = home.home if home else keys.TAXONOMY_HOME
+        parts = sum(1 for _ in galaxy.store.list(f"{keys.journal(name)}/e/"))
         if parts >= _PARTS_WORTH_FOLDING:
-            Log(galaxy.store, prefix).compact()
+            Journal(galaxy.store, name).compact()
             folded += 1
         progress.advance("compact")
     galaxy.ledger().compact()

@@ -252,6 +252,7 @@ class Gateway:
                 seen=received.seen,
                 at=round(time.time(), 3),
                 seconds=round(received.seconds, 3),
+                image=received.units[0].image,
                 simulated=model.simulated or bool(received.data.get("simulated")),
             )
         )
@@ -271,15 +272,11 @@ class _Received:
 
     @property
     def _choice(self) -> Mapping[str, Any]:
-        choices = self.data.get("choices")
-        first = choices[0] if isinstance(choices, list) and choices else None
-        return first if isinstance(first, dict) else {}
+        return _choice(self.data)
 
     @property
     def text(self) -> str:
-        message = self._choice.get("message")
-        content = message.get("content") if isinstance(message, dict) else None
-        return content if isinstance(content, str) else ""
+        return reply_text(self.data)
 
     @property
     def cut(self) -> bool:
@@ -295,6 +292,19 @@ class _Received:
         if refusal:
             return clean(str(refusal))[:300] or "refused"
         return "content filter" if self._choice.get("finish_reason") == "content_filter" else ""
+
+
+def _choice(data: Mapping[str, Any]) -> Mapping[str, Any]:
+    choices = data.get("choices")
+    first = choices[0] if isinstance(choices, list) and choices else None
+    return first if isinstance(first, dict) else {}
+
+
+def reply_text(data: Mapping[str, Any]) -> str:
+    """The text of a chat completion's first choice; "" where there is none."""
+    message = _choice(data).get("message")
+    content = message.get("content") if isinstance(message, dict) else None
+    return content if isinstance(content, str) else ""
 
 
 def _arguments(question: Question, units: Sequence[Unit], desk: Desk, fault: str, room: int) -> dict[str, Any]:

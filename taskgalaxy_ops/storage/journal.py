@@ -2,18 +2,19 @@
 that were accepted from it.
 
 A home's journal is a log; an entry is a **part** (``{"kind": "replies", "replies": [...]}``, up to 64 replies or a
-second's worth), or ``{"kind": "forget", "units": [...]}``, written by a person. The first accepted answer of a unit
-stands, until it is forgotten: an answer asked for before a forget (``seen`` is the log number that the asker had
-read) does not count after it. A terminal reply that is no answer (refusal, malformed to the last repair) is kept as
-an answer with ``terminal``, a reason; a later entry with a real answer replaces it (a better parser), never the
-reverse.
+second's worth), or a person's edit: ``{"kind": "forget", "edit", "units": [...]}`` or ``{"kind": "erase", "images":
+[...]}``. The first accepted answer of a unit stands, until it is forgotten: an answer asked for before a forget
+(``seen`` is the log number that the asker had read) does not count after it. A terminal reply that is no answer
+(refusal, malformed to the last repair) is kept as an answer with ``terminal``, a reason; a later entry with a real
+answer replaces it (a better parser), never the reverse. Of a reply about an erased image, whenever it came, only what
+it cost is kept.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -53,6 +54,7 @@ class Reply:
     seen: int  # number of the log that the asker had read
     at: float  # seconds since the epoch
     seconds: float  # from the first request to this reply
+    image: str | None = None  # that it is about; None: about none, or of a store that did not record it
     simulated: bool = False
     note: Mapping[str, Any] = field(default_factory=dict)
 
@@ -63,13 +65,19 @@ class Journal:
     def __init__(self, store: Store, home: str) -> None:
         self._log = Log(store, keys.journal(home))
         self._lock = threading.Lock()
+        self._begin()
+        self.refresh()
+
+    def _begin(self) -> None:
         self._buffer: list[Reply] = []
         self._since = 0.0
         self.answers: dict[str, Answer] = {}
+        self._images: dict[str, str | None] = {}  # that a unit's answer is about
         self.forgets = 0
         self._forgotten: dict[str, int] = {}  # unit: number of the entry that forgot it
+        self._edits: set[str] = set()  # of the forgets: one that was written twice counts once
+        self._erased: set[str] = set()  # images
         self._folded = 0
-        self.refresh()
 
     @property
     def seen(self) -> int:
@@ -89,20 +97,33 @@ class Journal:
                 self._folded = entry.number
 
     def _fold_entry(self, entry: LogEntry) -> None:
-        if entry.body["kind"] == "forget":
+        body = entry.body
+        if body["kind"] == "forget" and body.get("edit") not in self._edits:
             self.forgets += 1
-            for unit in entry.body["units"]:
+            self._edits |= {body["edit"]} if "edit" in body else set()
+            for unit in body["units"]:
                 self.answers.pop(unit, None)
                 self._forgotten[unit] = entry.number
+        elif body["kind"] == "erase":
+            self._erased.update(body["images"])
+            for unit in [unit for unit in self.answers if self._images[unit] in {None, *self._erased}]:
+                del self.answers[unit]
+        elif body["kind"] == "replies":
+            for reply in body["replies"]:
+                for unit, answer in self._counting(reply):
+                    self.answers[unit], self._images[unit] = answer, reply.get("image")
+
+    def _counting(self, reply: Mapping[str, Any]) -> Iterator[tuple[str, Answer]]:
+        """The answers of a reply that stand, as far as the journal has been folded."""
+        if reply.get("image") in self._erased:
             return
-        for reply in entry.body["replies"]:
-            for unit, raw in reply["answers"].items():
-                answer = Answer(**raw)
-                if reply["seen"] < self._forgotten.get(unit, 0):
-                    continue
-                known = self.answers.get(unit)
-                if known is None or (known.terminal and not answer.terminal):
-                    self.answers[unit] = answer
+        for unit, raw in reply["answers"].items():
+            answer = Answer(**raw)
+            if reply["seen"] < self._forgotten.get(unit, 0):
+                continue
+            known = self.answers.get(unit)
+            if known is None or (known.terminal and not answer.terminal):
+                yield unit, answer
 
     def add(self, reply: Reply) -> None:
         """Keep a reply; written with its part, at the latest by ``flush``. Not an answer before it is written."""
@@ -127,11 +148,49 @@ class Journal:
                 del self._buffer[: len(part)]
                 self._fold()
 
-    def forget(self, units: Iterable[str]) -> None:
-        """Let these units be asked again; the old replies stay in the log, superseded."""
+    def forget(self, units: Iterable[str], edit: str) -> None:
+        """Let these units be asked again; the old replies stay in the log, superseded. ``edit`` names this forget."""
         with self._lock:
-            self._log.append({"kind": "forget", "units": sorted(units)})
+            if edit not in self._edits:
+                self._log.append({"kind": "forget", "edit": edit, "units": sorted(units)})
+                self._fold()
+
+    def erase(self, images: Iterable[str]) -> None:
+        """Leave of all replies about these images only what they cost: in the log, too."""
+        with self._lock:
+            self._log.read()
             self._fold()
+            if new := sorted(set(images) - self._erased):
+                self._log.append({"kind": "erase", "images": new})
+            self._compact()
+            self._fold()
+
+    def compact(self) -> None:
+        """Fold the log into a base, without what was erased meanwhile."""
+        with self._lock:
+            self._compact()
+
+    def _compact(self) -> None:
+        self._log.compact(_without_erased)
+        while any(_about(entry, _erased(self._log.known())) for entry in self._log.known()):
+            self._log.append({"kind": "note"})  # another's base came first, or a late reply: once more, behind it
+            self._log.compact(_without_erased)
+
+    def forgotten(self, unit: str) -> int:
+        """Number of the entry that forgot a unit: what was asked for before it does not count; 0 if none did."""
+        return self._forgotten.get(unit, 0)
+
+    def standing(self) -> dict[str, Mapping[str, Any]]:
+        """The reply that each unit's answer came from, as it was written."""
+        again = Journal.__new__(Journal)
+        again._log, again._lock = self._log, threading.Lock()
+        again._begin()
+        found: dict[str, Mapping[str, Any]] = {}
+        for entry in self._log.known():
+            for reply in entry.body.get("replies", ()):
+                found.update((unit, reply) for unit, _ in again._counting(reply))
+            again._fold_entry(entry)
+        return {unit: reply for unit, reply in found.items() if unit in again.answers}
 
     def replies(self) -> Iterable[Mapping[str, Any]]:
         """Every reply in the log, as it was written, in order; once, also where a part was written again."""
@@ -150,3 +209,34 @@ def _plain(reply: Reply) -> dict[str, Any]:
         for unit, answer in reply.answers.items()
     }
     return plain
+
+
+def _erased(entries: Iterable[LogEntry]) -> set[str]:
+    return {image for entry in entries if entry.body["kind"] == "erase" for image in entry.body["images"]}
+
+
+def _about(entry: LogEntry, images: set[str]) -> list[Mapping[str, Any]]:
+    """The replies of an entry that say anything of these images; those that do not tell their image may do so."""
+    if not images:
+        return []
+    return [
+        reply
+        for reply in entry.body.get("replies", ())
+        if reply["units"] and (reply.get("image") is None or reply["image"] in images)
+    ]
+
+
+def _without_erased(entries: list[LogEntry]) -> Iterator[LogEntry]:
+    erased = _erased(entries)
+    for entry in entries:
+        if gone := [reply["reply"] for reply in _about(entry, erased)]:
+            replies = [_cost_of(reply) if reply["reply"] in gone else reply for reply in entry.body["replies"]]
+            yield LogEntry(entry.number, {**entry.body, "replies": replies})
+        elif entry.body["kind"] != "note":
+            yield entry
+
+
+def _cost_of(reply: Mapping[str, Any]) -> dict[str, Any]:
+    """A reply without its content: ``raw`` still tells that it was a call."""
+    raw = {"erased": True} if reply["raw"] else {}
+    return {**reply, "units": [], "answers": {}, "raw": raw, "image": None, "note": {}}

@@ -122,7 +122,7 @@ def _hold(place: Place, seconds: float, pipe: Connection) -> None:
         pipe.send("still held")
     except LeaseLostError as error:
         pipe.send(str(error))
-    Journal(store, "home").forget(["late"])  # what it had already paid for is kept all the same
+    Journal(store, "home").forget(["late"], "f")  # what it had already paid for is kept all the same
     pipe.send("appended")
 
 

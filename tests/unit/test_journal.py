@@ -97,7 +97,7 @@ def test_an_answer_asked_for_before_a_forget_does_not_count_after_it(folder_stor
     journal = Journal(folder_store, "h")
     _add(journal, _reply("r1", {"u": YES, "v": YES}))
     asked = journal.seen
-    journal.forget(["u"])
+    journal.forget(["u"], "f")
     assert journal.answers == {"v": YES}
     assert journal.forgets == 1
     _add(journal, _reply("late", {"u": NO}, seen=asked))
@@ -139,12 +139,16 @@ def test_a_part_whose_writing_failed_is_written_again_and_counts_once(written: b
         assert [reply["reply"] for reply in reader.replies()] == ["r"]
 
 
-_ANSWERS = st.dictionaries(st.sampled_from("uvw"), st.sampled_from([YES, NO, REFUSED]), min_size=1, max_size=2)
+_IMAGE_OF = {"u": "A", "v": "A", "w": "B"}
+_ANSWERS = st.sampled_from(["uv", "w"]).flatmap(
+    lambda units: st.dictionaries(st.sampled_from(units), st.sampled_from([YES, NO, REFUSED]), min_size=1)
+)
 _EVENTS = st.lists(
     st.one_of(
         st.tuples(st.just("reply"), st.integers(0, 1), _ANSWERS, st.integers(0, 3)),
         st.tuples(st.just("again"), st.integers(0, 1), st.integers(0, 20), st.none()),
         st.tuples(st.just("forget"), st.integers(0, 1), st.sets(st.sampled_from("uvw"), min_size=1), st.none()),
+        st.tuples(st.just("erase"), st.integers(0, 1), st.sampled_from("AB"), st.none()),
         st.tuples(st.just("refresh"), st.integers(0, 1), st.none(), st.none()),
         st.tuples(st.just("compact"), st.integers(0, 1), st.none(), st.none()),
     ),
@@ -160,6 +164,8 @@ def test_any_history_reads_as_the_rule_says(events: list[tuple[str, int, object,
     sent: list[Reply] = []
     answers: dict[str, Answer] = {}
     forgotten: dict[str, int] = {}
+    erased: set[str] = set()
+    given_by: dict[str, str] = {}
     number = 0
 
     for kind, who, what, lag in events:
@@ -167,10 +173,16 @@ def test_any_history_reads_as_the_rule_says(events: list[tuple[str, int, object,
         if kind == "refresh":
             journal.refresh()
         elif kind == "compact":
-            Log(store, keys.journal("h")).compact()
+            journal.compact()
+        elif kind == "erase":
+            assert isinstance(what, str)
+            number += what not in erased
+            erased.add(what)
+            journal.erase([what])
+            answers = {unit: answer for unit, answer in answers.items() if _IMAGE_OF[unit] not in erased}
         elif kind == "forget":
             assert isinstance(what, set)
-            journal.forget(what)
+            journal.forget(what, f"f{number}")
             number += 1
             for unit in what:
                 answers.pop(unit, None)
@@ -183,19 +195,25 @@ def test_any_history_reads_as_the_rule_says(events: list[tuple[str, int, object,
                 reply = sent[what % len(sent)]
             else:
                 assert isinstance(what, dict)
-                reply = _reply(f"r{len(sent)}", what, seen=max(0, number - (lag or 0)))
+                image = _IMAGE_OF[next(iter(what))]
+                reply = replace(_reply(f"r{len(sent)}", what, seen=max(0, number - (lag or 0))), image=image)
                 sent.append(reply)
             _add(journal, reply)
             number += 1
             for unit, answer in reply.answers.items():
                 stands = unit not in answers or (answers[unit].terminal and not answer.terminal)
-                if stands and reply.seen >= forgotten.get(unit, 0):
+                if stands and reply.seen >= forgotten.get(unit, 0) and reply.image not in erased:
                     answers[unit] = answer
+                    given_by[unit] = reply.reply
         assert journal.seen <= number
 
+    journals[0].compact()
     for journal in (*journals, Journal(store, "h")):
         journal.refresh()
         assert journal.answers == answers
+        assert {unit: reply["reply"] for unit, reply in journal.standing().items()} == {u: given_by[u] for u in answers}
+        assert all(not reply["units"] for reply in journal.replies() if reply["image"] in {None, *erased})
+        assert sum(reply["cost"] for reply in journal.replies()) == 5 * len(sent)
         assert journal.seen == number
         assert [reply["reply"] for reply in journal.replies()] == [reply.reply for reply in sent]
         assert journal.forgets == sum(kind == "forget" for kind, *_ in events)
