@@ -15,6 +15,7 @@ from taskgalaxy_ops.release.tables import llava_files, parquet_files
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
+README = "README.md"
 HISTORY = "history.json"
 
 
@@ -27,13 +28,13 @@ def build(plan: Plan, *, version: int, history: Mapping[str, Any]) -> Iterator[t
     """
     files: dict[str, dict[str, Any]] = {}
     for path, raw in chain(llava_files(plan), parquet_files(plan), image_files(plan), thumbnail_files(plan)):
-        files[path] = _entry(raw)
+        files[path] = entry(raw)
         yield path, raw
     readme = card(plan)
-    files["README.md"] = _entry(readme)
-    yield "README.md", readme
-    yield HISTORY, _json({**_history(plan), **history, "version": version})
-    yield MANIFEST, _json(_manifest(plan, files))
+    files[README] = entry(readme)
+    yield README, readme
+    yield HISTORY, as_json({**_history(plan), **history, "version": version})
+    yield MANIFEST, as_json(_manifest(plan, files))
 
 
 def _history(plan: Plan) -> dict[str, Any]:
@@ -59,9 +60,11 @@ def _manifest(plan: Plan, files: Mapping[str, Mapping[str, Any]]) -> dict[str, A
     }
 
 
-def _entry(raw: bytes) -> dict[str, Any]:
+def entry(raw: bytes) -> dict[str, Any]:
+    """What the manifest says of a file."""
     return {"size": len(raw), "sha256": sha256_hex(raw)}
 
 
-def _json(value: Mapping[str, Any]) -> bytes:
+def as_json(value: Mapping[str, Any]) -> bytes:
+    """A JSON file of a release, a value a line."""
     return (json.dumps(value, sort_keys=True, indent=1, ensure_ascii=False) + "\n").encode()

@@ -22,7 +22,7 @@ _CELL = 300  # characters of model text in a cell
 def card(plan: Plan) -> bytes:
     """README.md, UTF-8."""
     parts = (
-        ["---", yaml.safe_dump(_header(plan), sort_keys=False, allow_unicode=True).rstrip(), "---", ""],
+        header_lines(_header(plan)),
         _warnings(plan),
         _intro(plan),
         _loading(plan),
@@ -35,6 +35,11 @@ def card(plan: Plan) -> bytes:
         _limits(plan),
     )
     return "\n".join(line for part in parts for line in part).encode()
+
+
+def header_lines(header: Mapping[str, Any]) -> list[str]:
+    """The header that the Hub reads, a blank line behind it."""
+    return ["---", yaml.safe_dump(dict(header), sort_keys=False, allow_unicode=True).rstrip(), "---", ""]
 
 
 def _header(plan: Plan) -> dict[str, Any]:
@@ -132,7 +137,7 @@ def _picture(plan: Plan, pair: Pair) -> tuple[str, ...]:
     answer = text(pair.answer, _CELL)
     if pair.reasoning:
         answer = f"{text(pair.reasoning, _CELL)} **{answer}**"
-    picture = f"![image of this sample]({thumbnail_path(pair)})"
+    picture = f"![image of this sample]({thumbnail_path(pair.pair)})"
     return picture, text(pair.task_type), text(pair.question, _CELL), answer, votes
 
 

@@ -10,7 +10,7 @@ from PIL import Image as Pillow
 from taskgalaxy_ops.canonical import sha256_hex
 from taskgalaxy_ops.errors import DamageError
 from taskgalaxy_ops.models.rendering import upright
-from taskgalaxy_ops.records import ImageId, Pair
+from taskgalaxy_ops.records import ImageId, PairId
 from taskgalaxy_ops.release.planning import Plan
 
 _SIDE = 256  # pixels
@@ -30,9 +30,9 @@ def image_files(plan: Plan) -> Iterator[tuple[str, bytes]]:
         yield plan.location(image), read_image(plan, image)
 
 
-def thumbnail_path(pair: Pair) -> str:
+def thumbnail_path(pair: PairId) -> str:
     """Where the card's picture of a sample lies."""
-    return f"samples/{pair.pair[:16]}.jpg"
+    return f"samples/{pair[:16]}.jpg"
 
 
 def thumbnail_files(plan: Plan) -> Iterator[tuple[str, bytes]]:
@@ -42,4 +42,4 @@ def thumbnail_files(plan: Plan) -> Iterator[tuple[str, bytes]]:
         small.thumbnail((_SIDE, _SIDE), Pillow.Resampling.LANCZOS)
         out = io.BytesIO()
         small.save(out, "JPEG", quality=85)
-        yield thumbnail_path(pair), out.getvalue()
+        yield thumbnail_path(pair.pair), out.getvalue()

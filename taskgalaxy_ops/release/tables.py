@@ -17,6 +17,8 @@ from taskgalaxy_ops.release.planning import SPLITS, Plan
 _GROUP_BYTES = 32 << 20  # of images in a row group, about: a reader takes one at a time
 _GROUP_ROWS = 1000
 
+WRITING: Mapping[str, Any] = {"compression": "zstd", "write_statistics": False}
+
 _TEXT = {"dtype": "string", "_type": "Value"}
 _FLAG = {"dtype": "bool", "_type": "Value"}
 _VOTE = pa.struct([("judge", pa.string()), ("vote", pa.int8()), ("reason", pa.string()), ("audit", pa.bool_())])
@@ -87,7 +89,7 @@ def _parquet(plan: Plan, pairs: Sequence[Pair]) -> bytes:
     largest = max((plan.shown_bytes(image) for image in images), default=0)
     rows = max(1, min(_GROUP_ROWS, _GROUP_BYTES // max(largest, 1)))
     out = io.BytesIO()
-    pq.write_table(table, out, compression="zstd", write_statistics=False, row_group_size=rows)
+    pq.write_table(table, out, row_group_size=rows, **WRITING)
     return out.getvalue()
 
 

@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
@@ -666,6 +667,25 @@ print(json.dumps(rows))
 """
 
 
+def loaded(tmp_path: Path, files: Iterable[tuple[str, bytes]]) -> dict[str, list[dict]]:
+    """The rows that `datasets` finds in these files, by split; of an image, its size."""
+    folder = tmp_path / "a release"
+    for path, raw in files:
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_bytes(raw)
+    offline = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "HF_HOME": str(tmp_path / "hf")}
+    done = subprocess.run(
+        [sys.executable, "-c", LOAD, str(folder), str(tmp_path / "cache")],
+        env={**os.environ, **offline},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    found: dict[str, list[dict]] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
 @pytest.mark.skipif(
     not importlib.util.find_spec("datasets"), reason="`datasets` is not installed; Parquet is checked above"
 )
@@ -678,24 +698,11 @@ def test_datasets_opens_a_release(tmp_path, monkeypatch, limit):
         (blobs / sha256_hex(file_of(number))).write_bytes(file_of(number))
     held = some_material(image_uri=lambda image: (blobs / image).as_uri())
     plan = release.plan(held, ReleaseSettings(copy_images_up_to=limit, validation=0.3, test=0))
-    folder = tmp_path / "a release"
-    for path, raw in build(plan, version=1, history={}):
-        (folder / path).parent.mkdir(parents=True, exist_ok=True)
-        (folder / path).write_bytes(raw)
-    offline = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "HF_HOME": str(tmp_path / "hf")}
-    done = subprocess.run(
-        [sys.executable, "-c", LOAD, str(folder), str(tmp_path / "cache")],
-        env={**os.environ, **offline},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    loaded = json.loads(done.stdout.splitlines()[-1])
-    assert set(loaded) == {"train", "validation"}  # no image was drawn for the test split
+    there = loaded(tmp_path, build(plan, version=1, history={}))
+    assert set(there) == {"train", "validation"}  # no image was drawn for the test split
     for split in ("train", "validation"):
-        assert [row["id"] for row in loaded[split]] == [pair.pair for pair in plan.splits[split]]
-    row = loaded["train"][0]
+        assert [row["id"] for row in there[split]] == [pair.pair for pair in plan.splits[split]]
+    row = there["train"][0]
     assert row["image"] == [48, 40] and row["licences"] == ["CC BY 4.0"] and row["origins"] == [None]
     assert row["votes"][0] == {"judge": "one", "vote": 1, "reason": "sees it", "audit": False}
 
