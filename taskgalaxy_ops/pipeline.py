@@ -89,6 +89,7 @@ def ingest(
         lambda image, raw: _keep_blob(galaxy, image, raw),
         told,
         galaxy.registry.unchanged(source, listing),
+        galaxy.registry.denied(),
     )
     if not found.claims and pick is None:  # of a few picked ones all may be broken
         reasons = ", ".join(f"{n} {reason}" for reason, n in Counter(r.reason for r in found.rejects).items())
@@ -103,6 +104,8 @@ def ingest(
         chosen.model_dump(mode="json", exclude={"location"}, exclude_defaults=True),
         listing,
     )
+    for image in galaxy.registry.denied().intersection(found.images.keys() | found.denied):
+        galaxy.store.delete(keys.blob(image))  # taken down while it was scanned, or a killed scan left it
     new = sum(image not in known for image in found.images)
     return IngestReceipt(source, len(files), len(found.claims), new, len(homes), found.rejects)
 
@@ -158,12 +161,14 @@ def match_homes(
     types = Catalogue(galaxy).embeddings(taxonomy)
     types_hash = embeddings_hash(types.ids, types.vectors)
     live = {claim.image for claim in galaxy.registry.claims()}
+    taken_down = galaxy.registry.taken_down()
     k = galaxy.settings.match.k
     progress.stage("match", len(homes), "shards")
     found: dict[str, Shard] = {}
     for home in homes:
         began = time.monotonic()
-        dead = [image.image for image in galaxy.registry.images(home) if image.image not in live]
+        held = {image.image for image in galaxy.registry.images(home)}
+        dead = sorted(held.union(taken_down.get(home.home, [])) - live)
         inputs = {
             "images": embedded[home.home].output,
             "types": types_hash,

@@ -26,6 +26,7 @@ class Reason(StrEnum):
     TOO_SMALL = "too small"
     DUPLICATE_FILE = "duplicate"
     UNREADABLE = "unreadable"
+    TAKEN_DOWN = "taken down"
     # expand
     NOT_A_LABEL = "not a label"
     DUPLICATE_LABEL = "duplicate label"

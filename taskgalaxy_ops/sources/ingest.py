@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from PIL import Image as Pillow
@@ -28,6 +28,7 @@ class Scanned:
     images: dict[ImageId, Image]
     claims: list[Claim]
     rejects: list[FileReject]
+    denied: set[ImageId]  # of the files that hold an image that was taken down
 
 
 def scan(
@@ -38,13 +39,15 @@ def scan(
     keep: Callable[[ImageId, bytes], None],
     progress: Callable[[int, int], None] = lambda files, rejects: None,
     unchanged: Mapping[str, ImageId] | None = None,
+    denied: Collection[ImageId] = (),
 ) -> Scanned:
     """Read and check a source's files. ``keep`` stores the bytes of an image that is not among the ``known`` ones.
 
     ``progress`` is told the files and rejects so far. ``unchanged``: files that hold what they held, by name, and
-    their images, which are known: they are not read again.
+    their images, which are known: they are not read again. ``denied``: images that were taken down: files that hold one
+    are rejects, whatever else they are.
     """
-    found = Scanned({}, [], [])
+    found = Scanned({}, [], [], set())
     first: dict[ImageId, str] = {}
     for number, file in enumerate(files, 1):
         image: Image | tuple[Reason, str]
@@ -62,6 +65,10 @@ def scan(
             sha = sha256_hex(raw)
             if sha in first:
                 image = (Reason.DUPLICATE_FILE, f"of {first[sha]}")
+            elif sha in denied:
+                first[sha] = file.name
+                found.denied.add(sha)
+                image = (Reason.TAKEN_DOWN, "")
             elif sha in known:
                 image = known[sha]
             else:

@@ -349,6 +349,25 @@ def test_a_known_image_is_claimed_and_neither_decoded_nor_kept_again(tmp_path):
     assert again.claims == first.claims
 
 
+def test_a_file_whose_image_was_taken_down_is_a_reject_and_is_not_kept(tmp_path):
+    raw = encoded(picture(), "PNG")
+    for name in ("a.png", "b.png"):
+        (tmp_path / name).write_bytes(raw)
+    (tmp_path / "c.png").write_bytes(encoded(picture(seed=1), "PNG"))
+    kept = {}
+    sha = hashlib.sha256(raw).hexdigest()
+    for known in ({}, {sha: Image(sha, 1, 2, "png", 3, "0" * 40)}):
+        found = scan(
+            "mine", files_of(tmp_path), known, SETTINGS, lambda sha, raw: kept.update({sha: raw}), denied={sha}
+        )
+        assert [(r.file, r.reason, r.detail) for r in found.rejects] == [
+            ("a.png", Reason.TAKEN_DOWN, ""),
+            ("b.png", Reason.DUPLICATE_FILE, "of a.png"),
+        ]
+        assert [claim.file for claim in found.claims] == ["c.png"]
+        assert sha not in kept
+
+
 def test_a_file_that_cannot_be_read_is_a_reject(tmp_path):
     def gone():
         raise PermissionError(13, "Permission denied", "x.jpg")

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import json
+from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
+from fakes import MemoryStore
 
 from taskgalaxy_ops.errors import DamageError, NotFoundError
-from taskgalaxy_ops.records import Claim, FileReject, Image, Match
-from taskgalaxy_ops.storage import Store, keys
+from taskgalaxy_ops.records import Claim, FileReject, Image, Match, Reason
+from taskgalaxy_ops.storage import Store, keys, open_store
+from taskgalaxy_ops.storage.log import Log
 from taskgalaxy_ops.storage.registry import Registry
 from taskgalaxy_ops.storage.shards import Shard, Shards, Stats, embedding_table, shard_key, table
 
@@ -169,3 +174,113 @@ def test_homes_depend_on_the_images_alone(folder_store: Store) -> None:
         [[1, 2], [3]],
         [[3], [1, 2]],
     )
+
+
+# Take-downs
+
+
+def _id(number: int) -> str:
+    return f"{number:064x}"
+
+
+def _seen(registry: Registry) -> list[tuple[str, int]]:
+    return sorted((claim.source, int(claim.image, 16)) for claim in registry.claims())
+
+
+def test_what_is_taken_down_is_claimed_by_nobody_whichever_came_first(folder_store: Store, tmp_path: Path) -> None:
+    first, later = Registry(folder_store), Registry(open_store(str(tmp_path / "other")))
+    _scan(first, "a", 1, 2, 3, rejects=1)
+    _scan(first, "b", 2)
+    first.deny([_id(2), _id(9)], "asked for")
+    later.deny([_id(9), _id(2)], "asked for")
+    _scan(later, "a", 1, 2, 3, rejects=1)
+    _scan(later, "b", 2)
+    for registry in (first, later):
+        assert registry.denied() == {_id(2), _id(9)}
+        assert _seen(registry) == [("a", 1), ("a", 3)]
+        assert [(r.source, r.file, r.reason) for r in registry.rejects()] == [
+            ("a", "0.txt", "not an image"),
+            ("a", "größe 02.png", Reason.TAKEN_DOWN),
+            ("b", "größe 02.png", Reason.TAKEN_DOWN),
+        ]
+    assert sorted(later.housed()) == [_id(1), _id(3)]
+    assert first.denied(until=2) == frozenset()
+
+
+def test_a_take_down_gives_its_homes_again_to_who_goes_on_with_it(folder_store: Store) -> None:
+    registry = Registry(folder_store)
+    _scan(registry, "a", 1, 2, 3)
+    where = {home.home: [image.image for image in registry.images(home)] for home in registry.homes()}
+    whole, part = sorted(where, key=lambda home: -len(where[home]))
+    assert registry.deny([_id(3)], "first") == {part: [_id(3)]}
+    number = registry.last()
+    assert registry.deny([_id(3)], "again") == {part: [_id(3)]}
+    assert registry.last() == number
+    assert registry.deny([_id(3), _id(2)], "more") == {whole: [_id(2)], part: [_id(3)]}
+    assert registry.taken_down() == {whole: [_id(2)], part: [_id(3)]}
+
+
+def test_a_redacted_registry_names_no_table_that_holds_what_was_taken_down(folder_store: Store) -> None:
+    registry = Registry(folder_store)
+    _scan(registry, "a", 1, 2, 3, rejects=1)
+    _scan(registry, "b", 2)
+    _scan(registry, "a", 1, 2, 3)  # the scan before it is superseded, and still read by lanes that began with it
+    homes = registry.homes()
+    assert registry.redact() == []
+    registry.deny([_id(2)], "asked for")
+    claims, rejects = list(registry.claims()), list(registry.rejects())
+    gone = registry.redact()
+    for key in gone:
+        folder_store.delete(key)
+    assert gone
+    for again in (registry, Registry(folder_store)):
+        assert again.redact() == gone  # who goes on with a killed take-down is told again
+        assert (list(again.claims()), list(again.rejects())) == (claims, rejects)
+        assert [(home.home, home.output) for home in again.homes()] == [(home.home, home.output) for home in homes]
+        assert sorted(again.housed()) == [_id(1), _id(3)]
+        assert sorted(claim.image for claim in again.claims(until=1)) == [_id(1), _id(3)]
+    left = [folder_store.get(listed.key) for listed in folder_store.list("data/")]
+    assert not any(_id(2) in str(pq.read_table(io.BytesIO(raw)).to_pydict()) for raw in left)
+    assert _scan(registry, "b", 2, 4) == 1
+    assert _scan(registry, "a", 1, 2, 3) == 0
+    assert registry.redact() == gone
+
+
+def test_a_take_down_beside_a_scan_holds_and_leaves_no_trace_of_the_image() -> None:
+    store = MemoryStore()
+    registry, other = Registry(store), Registry(store)
+    _scan(registry, "a", 1)
+
+    def meanwhile(operation: str, key: str) -> None:
+        if operation == "put" and key == f"{keys.REGISTRY_LOG}/e/0000000002":
+            store.before = lambda operation, key: None
+            other.deny([_id(2)], "asked for")
+
+    store.before = meanwhile
+    assert _scan(registry, "b", 2, 3) == 1
+    assert _seen(registry) == [("a", 1), ("b", 3)]
+    assert [(r.source, r.reason) for r in registry.rejects()] == [("b", Reason.TAKEN_DOWN)]
+    assert sorted(registry.housed()) == [_id(1), _id(3)]
+    tables = [pq.read_table(io.BytesIO(raw)).to_pydict() for key, raw in store.objects.items() if "parquet" in key]
+    assert tables
+    assert not any(_id(2) in str(table) for table in tables)
+    assert len([key for key in store.objects if "/markers/ingest." in key]) == 2
+
+
+def test_a_lost_race_of_compactions_is_run_again() -> None:
+    store = MemoryStore()
+    registry = Registry(store)
+    _scan(registry, "a", 1, 2)
+    registry.deny([_id(1)], "asked for")
+
+    def meanwhile(operation: str, key: str) -> None:
+        if operation == "put" and key.startswith(f"{keys.REGISTRY_LOG}/b/"):
+            store.before = lambda operation, key: None
+            Log(store, keys.REGISTRY_LOG).compact()
+
+    store.before = meanwhile
+    gone = registry.redact()
+    named = str([entry.body for entry in Log(store, keys.REGISTRY_LOG).read() if entry.body["kind"] == "scan"])
+    assert gone
+    assert not any(key in named for key in gone)
+    assert sorted(registry.housed()) == [_id(2)]
