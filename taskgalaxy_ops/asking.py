@@ -55,6 +55,11 @@ class Asker:
         return str(self._ended or "")
 
     @property
+    def asked(self) -> bool:
+        """Whether anything was to be sent."""
+        return self._lease is not None
+
+    @property
     def held(self) -> bool:
         """Whether asking ended because another worker holds the home, or took it."""
         return isinstance(self._ended, LeaseLostError)

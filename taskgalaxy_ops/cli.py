@@ -31,6 +31,7 @@ from taskgalaxy_ops import (
 )
 from taskgalaxy_ops.airflow_client import AirflowClient
 from taskgalaxy_ops.catalogue import Catalogue
+from taskgalaxy_ops.cli_upkeep import add_commands
 from taskgalaxy_ops.console import show_progress
 from taskgalaxy_ops.errors import PendingError, SourceError, TaskGalaxyError
 from taskgalaxy_ops.expansion import expand
@@ -38,6 +39,7 @@ from taskgalaxy_ops.finetune.recipes import load_recipe, shipped
 from taskgalaxy_ops.galaxy import Galaxy
 from taskgalaxy_ops.harvest import Harvest
 from taskgalaxy_ops.settings import EXAMPLE, Settings, load_settings
+from taskgalaxy_ops.takedown import left
 from taskgalaxy_ops.taxonomy import add_types, diff, tree
 from taskgalaxy_ops.verify import verify
 
@@ -118,7 +120,9 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--source", action="append", metavar="SOURCE")
     sub = add("explain", _explain, "all that is known of an image, a pair or a sample: why is it here, or not?")
     sub.add_argument("what", metavar="ID", help="the beginning of an image's, pair's or sample's id, or a file name")
-    add("verify", _verify, "check every image, shard, journal and release against its hashes and counts")
+    sub = add("verify", _verify, "check every image, shard, journal and release against its hashes and counts")
+    sub.add_argument("--takedown", action="store_true", help="and look for what is left of images that were taken down")
+    add_commands(add, commands, _loaded, _say)
     add("doctor", _doctor, "is all there that a run needs? store, models (one tiny call each), encoder, this machine")
     _add_airflow(add, commands)
     _add_local(add)
@@ -459,7 +463,11 @@ def _explain(chosen: argparse.Namespace) -> int:
 
 def _verify(chosen: argparse.Namespace) -> int:
     with show_progress(chosen.quiet or chosen.json) as progress:
-        found = verify(_galaxy(chosen), progress)
+        galaxy = _galaxy(chosen)
+        found = verify(galaxy, progress)
+        if chosen.takedown:
+            found.checked["take-down"] = len(galaxy.registry.denied())
+            found.damage += [f"take-down: {line}. Run `taskgalaxy takedown --finish`." for line in left(galaxy)]
     _say(chosen, asdict(found), views.verified(found))
     return 1 if found.damage else 0
 

@@ -57,6 +57,7 @@ class HomeResult:
     stages: dict[str, StageResult] = field(default_factory=dict)
     stopped: str = ""  # why asking ended early, "" if it did not
     held: bool = False  # it ended since another run holds the home
+    wrote: bool = False  # a reply or a shard
 
     @property
     def pending(self) -> int:
@@ -92,6 +93,7 @@ class HomeRun:
         """Run filter, write and vote, as far as models and budget allow."""
         async with self._asker:
             await self._stages()
+        self.result.wrote |= self._asker.asked
         self.result.stopped, self.result.held = self._asker.stopped, self._asker.held
         return self.result
 
@@ -201,6 +203,7 @@ class HomeRun:
             tables = {name: table(rows[name], record) for name, record in TABLES[stage].items()}
             stats = Stats(units_in, units_out, rejects, round(time.monotonic() - self._began, 3))
             shard = self._galaxy.shards.commit(self.result.home, stage, key, tables, stats)
+            self.result.wrote = True
         self.result.stages[stage] = StageResult(shard, {} if shard else rows, counts, missing)
         return self.result.stages[stage]
 

@@ -70,6 +70,7 @@ class Harvest:
     def __init__(self, galaxy: Galaxy, result: RunResult | None = None) -> None:
         """``result``: of a run just made; None: what the journals hold, without asking."""
         self.galaxy = galaxy
+        self.denied = galaxy.registry.denied()  # as it stood: what is made of the rows is held against it once more
         self.result = result or pipeline.generate(galaxy, ask=False, commit=False)
 
     @property

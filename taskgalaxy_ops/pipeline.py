@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -17,6 +17,7 @@ import numpy as np
 
 from taskgalaxy_ops.canonical import canonical_json, sha256_hex
 from taskgalaxy_ops.catalogue import Catalogue
+from taskgalaxy_ops.erasing import erase_from_home
 from taskgalaxy_ops.errors import SourceError, TaskGalaxyError
 from taskgalaxy_ops.galaxy import Galaxy
 from taskgalaxy_ops.generation import HomeResult, HomeRun, Run
@@ -25,7 +26,7 @@ from taskgalaxy_ops.models.chat import Gateway, Usage
 from taskgalaxy_ops.models.purse import Till
 from taskgalaxy_ops.models.rendering import upright
 from taskgalaxy_ops.progress import Progress, Silent
-from taskgalaxy_ops.records import FileReject, FileVersion, Match
+from taskgalaxy_ops.records import FileReject, FileVersion, ImageId, Match
 from taskgalaxy_ops.settings import SourceSettings, valid_name
 from taskgalaxy_ops.sources.files import SourceFile, source_files
 from taskgalaxy_ops.sources.ingest import scan
@@ -278,13 +279,24 @@ def generate(
     progress = progress or Silent()
     if ask:
         galaxy.publish_settings()
+    denied = galaxy.registry.denied()
     homes = homes_of_lane(galaxy, lane) if lane else homes_of(galaxy, sources)
     matches = match_homes(galaxy, homes, progress, taxonomy)
-    if last_stage == "match":
-        return RunResult(matches=matches)
-    result = asyncio.run(_run_homes(galaxy, matches, last_stage, ask, commit, progress))
+    result = RunResult()
+    if last_stage != "match":
+        result = asyncio.run(_run_homes(galaxy, matches, last_stage, ask, commit, denied, progress))
+    _erase_late(galaxy, denied, matches)
     result.matches = matches
     return result
+
+
+def _erase_late(galaxy: Galaxy, denied: Collection[ImageId], homes: Iterable[str]) -> None:
+    """Erase what was written of images that were taken down while these homes were at work."""
+    if late := galaxy.registry.denied().difference(denied):
+        taken_down = galaxy.registry.taken_down()
+        for home in homes:
+            if gone := late.intersection(taken_down.get(home, ())):
+                erase_from_home(galaxy, home, gone)
 
 
 async def _run_homes(
@@ -293,6 +305,7 @@ async def _run_homes(
     last_stage: str,
     ask: bool,
     commit: bool,
+    denied: Collection[ImageId],
     progress: Progress,
 ) -> RunResult:
     gateway = Gateway()
@@ -308,6 +321,7 @@ async def _run_homes(
     progress.stage("generate", len(matches), "shards")
     slots = asyncio.Semaphore(galaxy.settings.run.homes_at_once)
     failed: list[TaskGalaxyError] = []
+    looking = asyncio.Lock()
 
     async def one(home: str, shard: Shard) -> None:
         async with slots:
@@ -320,6 +334,9 @@ async def _run_homes(
                 progress.note(f"{error} The shards under way are ended first.")
                 failed.append(error)
                 return
+            if outcome.wrote:
+                async with looking:
+                    await asyncio.to_thread(_erase_late, galaxy, denied, [home])
             result.homes.append(outcome)
             counted = [stage.counts for stage in outcome.stages.values() if stage.counts]
             rejects = sum(sum(counts.rejects.values()) for counts in counted)

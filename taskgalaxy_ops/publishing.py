@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,12 +19,13 @@ from typing import Any
 from taskgalaxy_ops import release
 from taskgalaxy_ops.canonical import fingerprint, sha256_hex
 from taskgalaxy_ops.catalogue import Catalogue
-from taskgalaxy_ops.errors import DamageError, PendingError, SourceError
+from taskgalaxy_ops.errors import DamageError, NotFoundError, PendingError, SourceError
 from taskgalaxy_ops.funnel import StageCounts
 from taskgalaxy_ops.galaxy import Galaxy
 from taskgalaxy_ops.harvest import Harvest
 from taskgalaxy_ops.progress import Progress, Silent
-from taskgalaxy_ops.storage import keys
+from taskgalaxy_ops.records import ImageId
+from taskgalaxy_ops.storage import Listed, keys
 from taskgalaxy_ops.storage.budget import NANO
 from taskgalaxy_ops.storage.log import Log, LogEntry
 
@@ -40,6 +41,7 @@ class Published:
     task_types: int
     images: int
     partial: bool
+    withdrawn: int = 0  # samples that were taken out of it since, with their images
 
     @property
     def name(self) -> str:
@@ -52,11 +54,14 @@ def published(galaxy: Galaxy) -> list[Published]:
 
 
 def _done(entries: list[LogEntry]) -> list[Published]:
-    return [
-        Published(**{name: value for name, value in entry.body.items() if name != "kind"})
-        for entry in entries
-        if entry.body["kind"] == "done"
-    ]
+    found: dict[int, Published] = {}
+    for entry in entries:
+        body = {name: value for name, value in entry.body.items() if name != "kind"}
+        if entry.body["kind"] == "done":
+            found.setdefault(body["version"], Published(**body))
+        elif entry.body["kind"] == "withdraw" and body["version"] in found:
+            found[body["version"]] = replace(found[body["version"]], **body)
+    return list(found.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +122,9 @@ def publish(
         bool(harvest.pending),
     )
     _finish(galaxy, done)
+    if late := galaxy.registry.denied() - harvest.denied:  # taken down while it was made
+        withdraw(galaxy, version, late)
+        done = next(one for one in published(galaxy) if one.version == version)
     return ReleaseReceipt(done, url(galaxy, done), True, plan.funnel[-1])
 
 
@@ -171,9 +179,49 @@ def _finish(galaxy: Galaxy, done: Published) -> None:
     body = {"kind": "done", **{name: getattr(done, name) for name in done.__slots__}}
     log = Log(galaxy.store, keys.RELEASES_LOG)
     log.append_if(lambda entries: None if done.version in {each.version for each in _done(entries)} else body)
+    _point_to_latest(galaxy, log)
+
+
+def _point_to_latest(galaxy: Galaxy, log: Log) -> None:
     newest = _done(log.known())[-1]
     pointer = {"version": newest.name, "path": keys.release(newest.version), "manifest_sha256": newest.manifest_sha256}
     galaxy.store.replace(keys.LATEST, json.dumps(pointer, indent=1).encode())
+
+
+def withdraw(galaxy: Galaxy, version: int, gone: Collection[ImageId]) -> dict[str, int]:
+    """Take images out of a release's files; its name and how many samples are out of it, or nothing: it has none."""
+    prefix = keys.release(version)
+    try:
+        manifest = galaxy.store.get(prefix + release.MANIFEST)
+    except NotFoundError:  # it was never finished
+        for listed in list(galaxy.store.list(prefix)):
+            galaxy.store.delete(listed.key)
+        return {}
+    for path, content in release.withdraw(manifest, lambda path: galaxy.store.get(prefix + path), gone):
+        if content is None:
+            galaxy.store.delete(prefix + path)
+        else:
+            galaxy.store.replace(prefix + path, content)
+            manifest = content if path == release.MANIFEST else manifest
+    log = Log(galaxy.store, keys.RELEASES_LOG)
+    known = {each.version: each.manifest_sha256 for each in _done(log.read())}
+    sha256 = sha256_hex(manifest)
+    if known.get(version, sha256) == sha256:  # where a kill came before this entry, it is not
+        return {}
+    samples = json.loads(manifest)["withdrawn"]["samples"]
+    log.append({"kind": "withdraw", "version": version, "withdrawn": samples, "manifest_sha256": sha256})
+    _point_to_latest(galaxy, log)
+    return {f"v{version:06d}": samples}
+
+
+def unfinished(galaxy: Galaxy) -> list[Listed]:
+    """The files of releases that were given up, or were begun and then overtaken by a later one."""
+    entries = Log(galaxy.store, keys.RELEASES_LOG).read()
+    done = {each.version for each in _done(entries)}
+    given_up = {entry.body["version"] for entry in entries if entry.body["kind"] == "abandon"}
+    begun = {entry.body["version"] for entry in entries if entry.body["kind"] == "begin"}
+    dead = given_up | {version for version in begun if version < max(done, default=0)} - done
+    return [listed for version in sorted(dead) for listed in galaxy.store.list(keys.release(version))]
 
 
 def material(harvest: Harvest) -> release.Material:

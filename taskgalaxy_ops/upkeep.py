@@ -3,47 +3,88 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 
+from taskgalaxy_ops.canonical import canonical_json
 from taskgalaxy_ops.catalogue import type_logs
+from taskgalaxy_ops.errors import NotFoundError
 from taskgalaxy_ops.galaxy import Galaxy
 from taskgalaxy_ops.progress import Progress, Silent
-from taskgalaxy_ops.storage import keys
+from taskgalaxy_ops.publishing import unfinished
+from taskgalaxy_ops.storage import Listed, keys
 from taskgalaxy_ops.storage.journal import Journal
 from taskgalaxy_ops.storage.log import Log
-from taskgalaxy_ops.storage.registry import Home
 
-_DATA_KEY = re.compile(r"data/[0-9a-f]{2}/[0-9a-f]+-[0-9a-f]+\.parquet")
+GRACE_SECONDS = 7 * 24 * 3600.0  # more than a scan, or a stage of a shard, takes between its first write and its last
+
+_DATA_KEY = re.compile(rb"data/[0-9a-f]{2}/[0-9a-f]+-[0-9a-f]+\.parquet")
 _PARTS_WORTH_FOLDING = 64  # entries of a journal
 
 
-@dataclass(frozen=True, slots=True)
-class Unreferenced:
-    """Tables that no marker and no log names: of runs that were killed, or of markers that were deleted."""
+@dataclass(slots=True)
+class Collected:
+    """What nothing refers to and is older than the grace period: deleted, or only counted."""
 
-    objects: int
-    size: int  # bytes
-    first: tuple[str, ...]  # a few of their keys
+    objects: int = 0
+    size: int = 0  # bytes
+    young: int = 0  # that nothing refers to yet: they are left
+    first: tuple[str, ...] = ()  # a few of their keys
 
 
-def unreferenced(galaxy: Galaxy, progress: Progress | None = None) -> Unreferenced:
-    """What a garbage collection could delete. Deletes nothing: a table may be about to be named by a running task."""
+def collect(
+    galaxy: Galaxy, *, grace_seconds: float = GRACE_SECONDS, delete: bool = False, progress: Progress | None = None
+) -> Collected:
+    """Find what no marker, log or manifest names, older than ``grace_seconds`` by the store's clock; ``delete`` it.
+
+    Tables, images of no home, and files of releases that were given up. Never a log, and so never the journal. Safe
+    beside running pipelines, as long as none takes longer than the grace period from a table to the marker that names
+    it (of ingest: from its first file to its last).
+    """
     progress = progress or Silent()
-    homes = galaxy.registry.homes()
-    progress.stage("references", len(homes), "homes")
-    written = {listed.key: listed.size for listed in galaxy.store.list("data/")}  # first: what comes later is in use
-    used: set[str] = set()
-    logs = [keys.REGISTRY_LOG, keys.VERSIONS_LOG, keys.PROPOSALS_LOG]
-    logs += type_logs(galaxy)
-    for log in logs:
-        for entry in Log(galaxy.store, log).read():
-            used.update(_DATA_KEY.findall(repr(entry.body)))
-    for home in homes:
-        for shard in galaxy.shards.committed(home.home).values():
+    found = Collected()
+    candidates = [*unreferenced(galaxy), *_homeless(galaxy), *unfinished(galaxy)]
+    progress.stage("collect", len(candidates), "objects")
+    for listed in candidates:
+        progress.advance("collect")
+        try:
+            if galaxy.store.age(listed.key) <= grace_seconds:
+                found.young += 1
+                continue
+        except NotFoundError:  # another collected it
+            continue
+        found.objects, found.size = found.objects + 1, found.size + listed.size
+        found.first = (*found.first, listed.key)[:5]
+        if delete:
+            galaxy.store.delete(listed.key)
+    return found
+
+
+def unreferenced(galaxy: Galaxy) -> Iterator[Listed]:
+    """The tables that nothing names, in order of key."""
+    written = list(galaxy.store.list("data/"))  # first: what comes later is in use
+    used = named_by_logs(galaxy)
+    for home in galaxy.registry.homes():
+        for shard in galaxy.shards.all(home.home):
             used.update(ref.key for ref in galaxy.shards.refs(shard).values())
-        progress.advance("references")
-    left = sorted(set(written) - used)
-    return Unreferenced(len(left), sum(written[key] for key in left), tuple(left[:5]))
+    return (listed for listed in written if listed.key not in used)
+
+
+def named_by_logs(galaxy: Galaxy) -> set[str]:
+    """The tables that logs name, those of the registry among them."""
+    found: set[str] = set()
+    for log in [keys.REGISTRY_LOG, keys.VERSIONS_LOG, keys.PROPOSALS_LOG, *type_logs(galaxy)]:
+        for entry in Log(galaxy.store, log).read():
+            if entry.body.get("kind") != "redact":  # that names what a take-down replaced
+                found.update(key.decode() for key in _DATA_KEY.findall(canonical_json(entry.body)))
+    return found
+
+
+def _homeless(galaxy: Galaxy) -> Iterator[Listed]:
+    """Images of scans that were killed before they were registered."""
+    written = list(galaxy.store.list("blobs/"))
+    housed = {image.image for home in galaxy.registry.homes() for image in galaxy.registry.images(home)}
+    return (listed for listed in written if listed.key.rpartition("/")[2] not in housed)
 
 
 def compact(galaxy: Galaxy, progress: Progress | None = None) -> int:
@@ -52,14 +93,13 @@ def compact(galaxy: Galaxy, progress: Progress | None = None) -> int:
     Safe beside runs: a base is written put-if-absent, and an append that it overtook is written again.
     """
     progress = progress or Silent()
-    homes: list[Home | None] = [*galaxy.registry.homes(), None]
+    homes = [keys.TAXONOMY_HOME, *(home.home for home in galaxy.registry.homes())]
     progress.stage("compact", len(homes), "journals")
     folded = 0
     for home in homes:
-        name = home.home if home else keys.TAXONOMY_HOME
-        parts = sum(1 for _ in galaxy.store.list(f"{keys.journal(name)}/e/"))
+        parts = sum(1 for _ in galaxy.store.list(f"{keys.journal(home)}/e/"))
         if parts >= _PARTS_WORTH_FOLDING:
-            Journal(galaxy.store, name).compact()
+            Journal(galaxy.store, home).compact()
             folded += 1
         progress.advance("compact")
     galaxy.ledger().compact()

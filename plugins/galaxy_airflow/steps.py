@@ -441,10 +441,10 @@ def check_store() -> dict[str, Any]:
 
 
 def garbage() -> dict[str, Any]:
-    """What nothing refers to. Deletes nothing."""
+    """What nothing refers to and is older than a week. Deletes nothing."""
     began, galaxy = time.monotonic(), opened()
     with progress() as shown:
-        found = upkeep.unreferenced(galaxy, shown)
+        found = upkeep.collect(galaxy, progress=shown)
     return receipt("unreferenced (dry run)", began, objects=found.objects, bytes=found.size, first=list(found.first))
 
 

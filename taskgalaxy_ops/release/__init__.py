@@ -6,6 +6,7 @@
 from taskgalaxy_ops.release.building import FORMAT_VERSION, HISTORY, MANIFEST, build
 from taskgalaxy_ops.release.material import Material, TaxonomySummary
 from taskgalaxy_ops.release.planning import RELEASE_VERSION, SPLITS, Plan, plan
+from taskgalaxy_ops.release.redaction import WITHDRAWN, withdraw
 
 __all__ = [
     "FORMAT_VERSION",
@@ -13,9 +14,11 @@ __all__ = [
     "MANIFEST",
     "RELEASE_VERSION",
     "SPLITS",
+    "WITHDRAWN",
     "Material",
     "Plan",
     "TaxonomySummary",
     "build",
     "plan",
+    "withdraw",
 ]

@@ -15,7 +15,7 @@ from taskgalaxy_ops.storage.base import Listed, Store
 from taskgalaxy_ops.storage.folder import FolderStore
 from taskgalaxy_ops.storage.s3 import S3Store
 
-__all__ = ["Listed", "Store", "connect", "open_store"]
+__all__ = ["Listed", "Store", "connect", "layout_of", "open_store", "s3_options_from_environment"]
 
 
 def connect(url: str, **s3_options: Any) -> Store:
@@ -66,15 +66,31 @@ def _check_layout(store: Store) -> None:
     except NotFoundError:
         store.put_if_absent(keys.LAYOUT, json.dumps({"layout": keys.LAYOUT_VERSION}).encode())
         raw = store.get(keys.LAYOUT)
-    try:
-        found = json.loads(raw)["layout"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise StoreError(f"store {store.url}: {keys.LAYOUT} is damaged; is this a TaskGalaxy store?") from error
+    found = _layout(store, raw)
     if found != keys.LAYOUT_VERSION:
+        older = 0 < found < keys.LAYOUT_VERSION
+        fix = "Run `taskgalaxy upgrade` while no run is at work" if older else "Use the version that wrote it"
         raise StoreError(
             f"store {store.url}: layout {found}, this version reads layout {keys.LAYOUT_VERSION}. "
-            "Use the TaskGalaxy version that wrote it, or another prefix."
+            f"{fix}, or use another prefix."
         )
+
+
+def layout_of(store: Store) -> int:
+    """The layout of a store that is there. Raises StoreError."""
+    try:
+        return _layout(store, store.get(keys.LAYOUT))
+    except NotFoundError as error:
+        raise StoreError(
+            f"store {store.url}: there is no store yet. The first `taskgalaxy ingest` makes it."
+        ) from error
+
+
+def _layout(store: Store, raw: bytes) -> int:
+    try:
+        return int(json.loads(raw)["layout"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise StoreError(f"store {store.url}: {keys.LAYOUT} is damaged; is this a TaskGalaxy store?") from error
 
 
 def s3_options_from_environment(endpoint_url: str | None, region: str | None) -> dict[str, Any]:

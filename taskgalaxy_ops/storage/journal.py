@@ -165,6 +165,22 @@ class Journal:
             self._compact()
             self._fold()
 
+    def attribute(self, images: Mapping[str, str]) -> None:
+        """Say of replies that were written without it which image they are about; ``images``: by unit."""
+
+        def told(entries: list[LogEntry]) -> Iterator[LogEntry]:
+            for entry in entries:
+                if entry.body["kind"] == "replies":
+                    replies = [_told(reply, images) for reply in entry.body["replies"]]
+                    yield LogEntry(entry.number, {**entry.body, "replies": replies})
+                elif entry.body["kind"] != "note":
+                    yield entry
+
+        with self._lock:
+            if any("image" not in reply for e in self._log.read() for reply in e.body.get("replies", ())):
+                self._log.append({"kind": "note"})  # so that a base can be written, whatever was folded before
+                self._log.compact(told)
+
     def compact(self) -> None:
         """Fold the log into a base, without what was erased meanwhile."""
         with self._lock:
@@ -234,6 +250,10 @@ def _without_erased(entries: list[LogEntry]) -> Iterator[LogEntry]:
             yield LogEntry(entry.number, {**entry.body, "replies": replies})
         elif entry.body["kind"] != "note":
             yield entry
+
+
+def _told(reply: Mapping[str, Any], images: Mapping[str, str]) -> Mapping[str, Any]:
+    return reply if "image" in reply else {**reply, "image": next(map(images.get, reply["units"]), None)}
 
 
 def _cost_of(reply: Mapping[str, Any]) -> dict[str, Any]:

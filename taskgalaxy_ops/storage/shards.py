@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, TypeVar
 
@@ -19,6 +19,7 @@ from taskgalaxy_ops.storage import keys, rows
 from taskgalaxy_ops.storage.base import Store
 
 Record = TypeVar("Record")
+RECORD_STAGES = frozenset({"ingest", "embed"})  # their markers are records, not cache: they are not to be deleted
 _NAME_HEX = 32  # hex digits of a fingerprint in a name: 128 bits
 
 
@@ -90,12 +91,16 @@ class Shards:
 
     def committed(self, home: str) -> dict[tuple[str, str], Shard]:
         """Every committed shard of a home, by stage and key: one listing, no reads."""
-        prefix = keys.markers(home)
         found: dict[tuple[str, str], Shard] = {}
-        for listed in self._store.list(prefix):
-            stage, key, output, _ = listed.key[len(prefix) :].split(".")
-            found.setdefault((stage, key), Shard(home, stage, key, output))  # in order: the smallest stands
+        for shard in self.all(home):
+            found.setdefault((shard.stage, shard.key), shard)  # in order: the smallest stands
         return found
+
+    def all(self, home: str) -> list[Shard]:
+        """Every marker of a home, in order of name: those too that stand behind another for the same key."""
+        prefix = keys.markers(home)
+        names = [listed.key[len(prefix) :].split(".") for listed in self._store.list(prefix)]
+        return [Shard(home, stage, key, output) for stage, key, output, _ in names]
 
     def write(self, content: Table) -> TableRef:
         """Write one table under its content's name and a nonce."""
@@ -125,6 +130,33 @@ class Shards:
     def refs(self, shard: Shard) -> dict[str, TableRef]:
         """The tables of a shard by name."""
         return {name: TableRef(**ref) for name, ref in self.marker(shard)["tables"].items()}
+
+    def drop(self, shard: Shard) -> None:
+        """Delete a shard: its marker, then its tables. It is computed again when it is needed."""
+        refs = self.refs(shard)
+        self._store.delete(shard.marker)
+        for ref in refs.values():
+            self._store.delete(ref.key)
+
+    def redact_embeddings(self, shard: Shard, gone: Collection[str]) -> None:
+        """Write an embedding shard again without these ids, under its name: nothing is encoded again."""
+        ids, vectors = self.load_embeddings(shard)
+        keep = [row for row, name in enumerate(ids) if name not in gone]
+        if len(keep) < len(ids):
+            content = embedding_table([ids[row] for row in keep], vectors[keep])
+            self.point(shard, "embeddings", self.write(content))
+
+    def point(self, shard: Shard, name: str, ref: TableRef) -> None:
+        """Make a record's marker name a table from which rows were erased, and delete the one that held them.
+
+        Its name, and so every key made of it, stays; ``redacted`` says that the name does not tell the content.
+        """
+        body = self.marker(shard)
+        before = body["tables"][name]["key"]
+        if before != ref.key:
+            body["tables"][name], body["redacted"] = asdict(ref), True
+            self._store.replace(shard.marker, json.dumps(body, sort_keys=True, indent=1).encode())
+            self._store.delete(before)
 
     def load(self, shard: Shard, name: str, record: type[Record]) -> list[Record]:
         """One table of a committed shard, as records."""
