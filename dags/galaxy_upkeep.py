@@ -1,17 +1,20 @@
 """
 # Upkeep
 
-Checks every image, shard, journal and release against hashes and counts; counts what nothing refers to; folds long
-journals.
+Checks every image, shard, journal and release against hashes and counts; counts what nothing refers to, and deletes it
+if told to; folds long journals; goes on with take-downs that were cut short, and with what came late of them.
 
-**Reads** everything. **Writes** bases of logs; deletes the entries that they replace, and nothing else.
+**Reads** everything. **Writes** bases of logs; deletes the entries that they replace, what take-downs left, and, where
+*Delete* is chosen, what nothing has referred to for the grace period.
 
 **A re-run** does it again. Safe beside running pipelines.
 """
 
 from __future__ import annotations
 
-from airflow.sdk import CronTriggerTimetable, dag, task
+from typing import Any
+
+from airflow.sdk import CronTriggerTimetable, Param, dag, task
 
 from galaxy_defaults import COMMON, SETTINGS, Receipt
 
@@ -23,6 +26,21 @@ from galaxy_defaults import COMMON, SETTINGS, Receipt
     schedule=CronTriggerTimetable(SETTINGS.schedules.upkeep, timezone="UTC") if SETTINGS.schedules.upkeep else None,
     tags=["galaxy", "upkeep"],
     max_active_runs=1,
+    params={
+        "delete": Param(
+            False,
+            type="boolean",
+            title="Delete",
+            description="What nothing refers to is deleted once it is older than the grace period; else only counted.",
+        ),
+        "grace_days": Param(
+            7,
+            type="number",
+            minimum=1,
+            title="Grace period, in days",
+            description="More than any run needs from its first write to its last, scans of sources included.",
+        ),
+    },
     **COMMON,
 )
 def galaxy_upkeep() -> None:
@@ -33,10 +51,16 @@ def galaxy_upkeep() -> None:
         return steps.check_store()
 
     @task
-    def unreferenced() -> Receipt:
+    def unreferenced(params: dict[str, Any] | None = None) -> Receipt:
         from galaxy_airflow import steps
 
-        return steps.garbage()
+        return steps.garbage(params or {})
+
+    @task
+    def takedowns() -> Receipt:
+        from galaxy_airflow import steps
+
+        return steps.finish_takedowns()
 
     @task
     def compact() -> Receipt:
@@ -45,7 +69,7 @@ def galaxy_upkeep() -> None:
         return steps.compact()
 
     verify() >> compact()
-    unreferenced()
+    takedowns() >> unreferenced()
 
 
 galaxy_upkeep()

@@ -52,7 +52,7 @@ def add_commands(
         default=[],
         type=_condition,
         metavar="NAME=VALUE",
-        help="stage, image, source, terminal (a reason, or any), answer.FIELD (~TEXT: holds it); repeatable: all of them",
+        help="stage, image, source, terminal (a reason, or any), answer.FIELD (~TEXT: holds it); repeatable: all hold",
     )
     sub.add_argument("--dry-run", action="store_true", help="only show")
     sub.add_argument("--yes", action="store_true", help="do not ask")

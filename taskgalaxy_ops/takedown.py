@@ -66,8 +66,8 @@ def take_down(
         galaxy.store.delete(keys.blob(image))
     for version in _versions(galaxy):
         found.releases |= publishing.withdraw(galaxy, version, found.images)
-    for page in list(galaxy.store.list("reports/")):
-        galaxy.store.delete(page.key)  # made again when somebody asks for them
+    for key in list(_pages(galaxy, found.images)):
+        galaxy.store.delete(key)  # made again when somebody asks for it
     for key, held in _unreferenced(galaxy):
         if not held.isdisjoint(found.images):
             galaxy.store.delete(key)
@@ -76,7 +76,8 @@ def take_down(
 
 def finish(galaxy: Galaxy, progress: Progress | None = None) -> TakenDown:
     """Go on with every take-down that there was: what was killed half-way, and what came late."""
-    return take_down(galaxy, galaxy.registry.denied(), "", progress)
+    denied = galaxy.registry.denied()
+    return take_down(galaxy, denied, "", progress) if denied else TakenDown([])
 
 
 def left(galaxy: Galaxy) -> Iterator[str]:
@@ -99,10 +100,7 @@ def left(galaxy: Galaxy) -> Iterator[str]:
             yield f"{key}: a table that a log names"
     for version in _versions(galaxy):
         yield from _left_in_release(galaxy, version, denied)
-    for page in galaxy.store.list("reports/"):
-        text = galaxy.store.get(page.key).decode("utf-8", "replace")
-        if any(image in text for image in denied):
-            yield page.key
+    yield from _pages(galaxy, denied)
     for key, held in _unreferenced(galaxy):
         if not held.isdisjoint(denied):
             yield f"{key}: a table that nothing names"
@@ -119,6 +117,14 @@ def _left_in_release(galaxy: Galaxy, version: int, denied: Collection[ImageId]) 
         if path.endswith(".parquet"):
             held = not ids_in(raw, ("image_id",)).isdisjoint(denied)
         if held:
+            yield listed.key
+
+
+def _pages(galaxy: Galaxy, images: Collection[ImageId]) -> Iterator[str]:
+    """The pages for people that show any of these images: they name what they show."""
+    for listed in galaxy.store.list("reports/"):
+        text = galaxy.store.get(listed.key).decode("utf-8", "replace")
+        if any(image in text for image in images):
             yield listed.key
 
 

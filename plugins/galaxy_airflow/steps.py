@@ -18,6 +18,7 @@ from taskgalaxy_ops import (
     publishing,
     reporting,
     scoring,
+    takedown,
     upkeep,
     views,
     watching,
@@ -440,12 +441,24 @@ def check_store() -> dict[str, Any]:
     return receipt("verified", began, **found.checked)
 
 
-def garbage() -> dict[str, Any]:
-    """What nothing refers to and is older than a week. Deletes nothing."""
+def garbage(form: Mapping[str, Any]) -> dict[str, Any]:
+    """What nothing refers to and is older than the form's grace period: counted, or deleted."""
+    began, galaxy = time.monotonic(), opened()
+    delete, grace = bool(form.get("delete")), float(form.get("grace_days", 7)) * 86400
+    with progress() as shown:
+        found = upkeep.collect(galaxy, grace_seconds=grace, delete=delete, progress=shown)
+    done = "unreferenced, deleted" if delete else "unreferenced (dry run)"
+    return receipt(done, began, objects=found.objects, bytes=found.size, young=found.young, first=list(found.first))
+
+
+def finish_takedowns() -> dict[str, Any]:
+    """Go on with every take-down; red where something is left."""
     began, galaxy = time.monotonic(), opened()
     with progress() as shown:
-        found = upkeep.collect(galaxy, progress=shown)
-    return receipt("unreferenced (dry run)", began, objects=found.objects, bytes=found.size, first=list(found.first))
+        found = takedown.finish(galaxy, shown)
+    if left := list(takedown.left(galaxy)):
+        raise AirflowFailException(f"take-downs: {len(left)} things are left: {'; '.join(left[:_SHOWN])}")
+    return receipt("take-downs finished", began, images=len(found.images), shards=found.shards)
 
 
 def compact() -> dict[str, Any]:

@@ -43,7 +43,7 @@ EDGES = {
         "publish": ["announce"],
         "announce": [],
     },
-    "galaxy_upkeep": {"verify": ["compact"], "compact": [], "unreferenced": []},
+    "galaxy_upkeep": {"verify": ["compact"], "compact": [], "takedowns": ["unreferenced"], "unreferenced": []},
     "galaxy_watch": {
         "look": ["complete", "register"],
         "register": ["announce", "complete"],

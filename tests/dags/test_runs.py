@@ -14,7 +14,7 @@ from e2e.galaxies import Models
 from releases import released
 
 from dags.bag import bag, fresh
-from taskgalaxy_ops import announcements, finetuning
+from taskgalaxy_ops import announcements, finetuning, takedown
 from taskgalaxy_ops.catalogue import Catalogue
 from taskgalaxy_ops.finetune.backends.local import LocalBackend
 from taskgalaxy_ops.finetune.jobs import State
@@ -302,7 +302,10 @@ def test_upkeep(settings_of: Callable[..., Settings], shapes: Path, caplog: pyte
     galaxy = Galaxy.open(settings_of())
     assert run("galaxy_upkeep")[""] == "success"  # of an empty store
     ingested("mine", shapes)
-    assert run("galaxy_upkeep")[""] == "success"
+    takedown.take_down(galaxy, [galaxy.registry.claims()[-1].image])
+    galaxy.store.put_if_absent(keys.blob("0" * 64), b"of a scan that was killed")
+    assert run("galaxy_upkeep", delete=True, grace_days=1)[""] == "success"
+    assert galaxy.store.get(keys.blob("0" * 64)), "it is young"
     (image,) = [claim.image for claim in galaxy.registry.claims()][:1]
     galaxy.store.replace(keys.blob(image), b"damaged")
     states = run("galaxy_upkeep")
