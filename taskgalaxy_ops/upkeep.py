@@ -31,8 +31,8 @@ def unreferenced(galaxy: Galaxy, progress: Progress | None = None) -> Unreferenc
     homes = galaxy.registry.homes()
     progress.stage("references", len(homes), "homes")
     written = {listed.key: listed.size for listed in galaxy.store.list("data/")}  # first: what comes later is in use
-    used: set[str] = set()
-    logs = [keys.REGISTRY_LOG, keys.VERSIONS_LOG, keys.PROPOSALS_LOG]
+    used = galaxy.registry.named()
+    logs = [keys.VERSIONS_LOG, keys.PROPOSALS_LOG]
     logs += type_logs(galaxy)
     for log in logs:
         for entry in Log(galaxy.store, log).read():

@@ -71,10 +71,9 @@ def _check_layout(store: Store) -> None:
     except (ValueError, KeyError, TypeError) as error:
         raise StoreError(f"store {store.url}: {keys.LAYOUT} is damaged; is this a TaskGalaxy store?") from error
     if found != keys.LAYOUT_VERSION:
-        raise StoreError(
-            f"store {store.url}: layout {found}, this version reads layout {keys.LAYOUT_VERSION}. "
-            "Use the TaskGalaxy version that wrote it, or another prefix."
-        )
+        older = isinstance(found, int) and found < keys.LAYOUT_VERSION
+        fix = "Run `taskgalaxy upgrade`." if older else "Use the TaskGalaxy version that wrote it, or another prefix."
+        raise StoreError(f"store {store.url}: layout {found}, this version reads layout {keys.LAYOUT_VERSION}. {fix}")
 
 
 def s3_options_from_environment(endpoint_url: str | None, region: str | None) -> dict[str, Any]:

@@ -119,7 +119,7 @@ def test_watch(settings_of: Callable[..., Settings], pictures: Path, shapes: Pat
     assert (states["register[0]"], states["register[1]"], states["announce"]) == ("success", "success", "success")
     assert announcements.announced(galaxy)[-1].sources == ["photos", "shapes"]
     assert sorted(galaxy.registry.scans()) == ["photos", "shapes"]
-    assert len(galaxy.registry.claims()) == 3 + 5
+    assert len(list(galaxy.registry.claims())) == 3 + 5
 
     shutil.rmtree(shapes)  # one fails: the others go on, and the last task is red
     (parent / "photos" / "again.png").write_bytes(sorted((pictures / "documents").glob("*.png"))[1].read_bytes())
