@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -26,6 +27,7 @@ from taskgalaxy_ops.records import Reason
 from taskgalaxy_ops.storage import keys
 from taskgalaxy_ops.storage.journal import Answer, Journal, Reply
 
+_ID = re.compile("[0-9a-f]{64}")
 _NEW = Reply("", "", "", (), {}, {}, {}, cost=0, list_cost=0, ceiling=0, block="", attempts=0, seen=0, at=0, seconds=0)
 
 
@@ -69,10 +71,10 @@ def load(galaxy: Galaxy, path: Path, progress: Progress | None = None) -> Import
     lines = sum(1 for _ in _lines(path, readers))  # every line is looked at first
     found = Imported(lines)
     progress.stage("import", lines, "replies")
-    home_of = {image.image: home.home for home in galaxy.registry.homes() for image in galaxy.registry.images(home)}
+    housed = galaxy.registry.known()
     by_home: dict[str, list[Reply]] = {}
     for reply in _lines(path, readers):
-        home = keys.TAXONOMY_HOME if reply.stage == "expand" else home_of.get(reply.image or "")
+        home = keys.TAXONOMY_HOME if reply.stage == "expand" else housed.get(reply.image or "")
         if home is None:
             found.elsewhere += 1
         else:
@@ -193,7 +195,7 @@ def _imported(raw: Mapping[str, Any], readers: Mapping[str, Question]) -> Reply:
     units = tuple(raw["units"])
     answers: dict[str, Answer] = {}
     for unit, given in raw["answers"].items():
-        if unit not in units or not all(isinstance(key, str) and len(key) == 64 for key in units):
+        if unit not in units or not all(map(_ID.fullmatch, units)):
             raise ValueError("an answer to no unit of the reply")
         if given.get("terminal"):
             answers[unit] = Answer(terminal=Reason(given["terminal"]), detail=str(given.get("detail", ""))[:300])
@@ -203,6 +205,8 @@ def _imported(raw: Mapping[str, Any], readers: Mapping[str, Question]) -> Reply:
                 answers[unit] = reader.read({}, value["children"] if raw["stage"] == "expand" else value)
             except MalformedReplyError as error:
                 raise ValueError(f"an answer of {raw['stage']}: {error}") from error
+    if raw.get("image") is not None and not _ID.fullmatch(raw["image"]):
+        raise ValueError("`image` must be an id")
     if not isinstance(raw["raw"], dict) or not isinstance(raw["reply"], str):
         raise TypeError("`raw` must be an object, `reply` a text")
     note = {"imported": True, "cost": int(raw["cost"]), "usage": dict(raw["usage"])}

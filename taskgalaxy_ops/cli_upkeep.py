@@ -143,15 +143,16 @@ def _image(galaxy: Galaxy, name: str) -> str:
     if (path := Path(name)).is_file():
         return sha256_hex(path.read_bytes())
     if _PREFIX.fullmatch(name):
-        found = {image for home in galaxy.registry.homes() for image in _ids(galaxy, home) if image.startswith(name)}
+        found = {
+            image
+            for home in galaxy.registry.homes()
+            for image in galaxy.registry.image_ids(home)
+            if image.startswith(name)
+        }
         if len(found) == 1:
             return found.pop()
         raise SourceError(f"takedown: {len(found)} images of the store begin with {name}. Give the whole id.")
     raise SourceError(f"takedown: {name!r} is no image id (8 to 64 hex digits), and no file of this machine.")
-
-
-def _ids(galaxy: Galaxy, home: Any) -> list[str]:
-    return [image.image for image in galaxy.registry.images(home)]
 
 
 def _forget(galaxy: Galaxy, chosen: argparse.Namespace, say: Say) -> int:

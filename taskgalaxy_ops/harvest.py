@@ -100,7 +100,7 @@ class Harvest:
 
     @cached_property
     def file_rejects(self) -> list[FileReject]:
-        return self.galaxy.registry.rejects()
+        return list(self.galaxy.registry.rejects())
 
     @cached_property
     def images(self) -> dict[ImageId, Image]:

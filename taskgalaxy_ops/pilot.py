@@ -11,7 +11,7 @@ from taskgalaxy_ops.galaxy import Galaxy
 from taskgalaxy_ops.harvest import Harvest
 from taskgalaxy_ops.overview import forecast, sample_names
 from taskgalaxy_ops.progress import Progress
-from taskgalaxy_ops.sources.files import SourceFile, source_files
+from taskgalaxy_ops.sources.files import source_files
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +44,8 @@ def pilot(galaxy: Galaxy, limit: int, progress: Progress) -> PilotResult:
                 "See `taskgalaxy plan` for what a run would ask, or give another --store."
             )
 
-    def pick(name: str, found: list[SourceFile]) -> list[SourceFile]:
-        return [file for file in found if f"{name}/{file.name}" in chosen]
-
     for name, names in files.items():
         if chosen.intersection(names):
-            pipeline.ingest(galaxy, name, pick=lambda found, name=name: pick(name, found), progress=progress)  # type: ignore[misc]
+            pipeline.ingest(galaxy, name, pick=lambda file, name=name: f"{name}/{file}" in chosen, progress=progress)  # type: ignore[misc]
     harvest = Harvest(galaxy, pipeline.generate(galaxy, progress=progress))
     return PilotResult(harvest, forecast(harvest, sum(map(len, files.values()))))

@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 
-from taskgalaxy_ops.canonical import canonical_json, sha256_hex
 from taskgalaxy_ops.catalogue import Catalogue
 from taskgalaxy_ops.erasing import erase_from_home
 from taskgalaxy_ops.errors import SourceError, TaskGalaxyError
@@ -26,13 +25,14 @@ from taskgalaxy_ops.models.chat import Gateway, Usage
 from taskgalaxy_ops.models.purse import Till
 from taskgalaxy_ops.models.rendering import upright
 from taskgalaxy_ops.progress import Progress, Silent
-from taskgalaxy_ops.records import FileReject, FileVersion, ImageId, Match
+from taskgalaxy_ops.records import FileReject, ImageId, Match
 from taskgalaxy_ops.settings import SourceSettings, valid_name
-from taskgalaxy_ops.sources.files import SourceFile, source_files
+from taskgalaxy_ops.sources.files import source_files
 from taskgalaxy_ops.sources.ingest import scan
 from taskgalaxy_ops.storage import keys
 from taskgalaxy_ops.storage.registry import Home
 from taskgalaxy_ops.storage.rows import embeddings_hash
+from taskgalaxy_ops.storage.scanned import Scanned
 from taskgalaxy_ops.storage.shards import Shard, Stats, embedding_table, shard_key, table
 
 EMBED_VERSION = 1
@@ -57,10 +57,10 @@ def ingest(
     source: str,
     *,
     chosen: SourceSettings | None = None,
-    pick: Callable[[list[SourceFile]], list[SourceFile]] | None = None,
+    pick: Callable[[str], bool] | None = None,
     progress: Progress | None = None,
 ) -> IngestReceipt:
-    """Scan one source and register what it holds; ``pick`` chooses among its files.
+    """Scan one source and register what it holds; ``pick`` chooses among its files, by name.
 
     Where it lies: as ``chosen`` says, else the settings, else its last scan. A file that is, by its listing, what the
     last scan found is not read again. Raises SourceError if the source is unknown, cannot be read, or, scanned whole,
@@ -70,45 +70,38 @@ def ingest(
     if not valid_name(source):
         raise SourceError(f"source {source!r}: no name for a source. Use 1 to 100 characters, none of them a slash.")
     chosen = chosen or source_settings(galaxy, source)
-    files = list(source_files(source, chosen, galaxy.s3_options))
-    files = pick(files) if pick else files
-    listing = [FileVersion(file.name, file.version) for file in files]
-    progress.stage(f"ingest {source}", len(files), "files")
-    known = galaxy.registry.housed()
-    rejected = 0
-
-    def told(_: int, rejects: int) -> None:
-        nonlocal rejected
-        progress.advance(f"ingest {source}", rejects=rejects - rejected)
-        rejected = rejects
-
-    found = scan(
-        source,
-        files,
-        known,
-        galaxy.settings.ingest,
-        lambda image, raw: _keep_blob(galaxy, image, raw),
-        told,
-        galaxy.registry.unchanged(source, listing),
-        galaxy.registry.denied(),
-    )
-    if not found.claims and pick is None:  # of a few picked ones all may be broken
-        reasons = ", ".join(f"{n} {reason}" for reason, n in Counter(r.reason for r in found.rejects).items())
-        raise SourceError(f"source {source!r}: none of its {len(files)} files is a usable image ({reasons}).")
-    homes = galaxy.registry.register(
-        source,
-        chosen.location,
-        found.images,
-        found.claims,
-        found.rejects,
-        galaxy.settings.ingest.shard_images,
-        chosen.model_dump(mode="json", exclude={"location"}, exclude_defaults=True),
-        listing,
-    )
-    for image in galaxy.registry.denied().intersection(found.images.keys() | found.denied):
-        galaxy.store.delete(keys.blob(image))  # taken down while it was scanned, or a killed scan left it
-    new = sum(image not in known for image in found.images)
-    return IngestReceipt(source, len(files), len(found.claims), new, len(homes), found.rejects)
+    registry, settings = galaxy.registry, galaxy.settings.ingest
+    with source_files(source, chosen, galaxy.s3_options) as files, Scanned(source) as found:
+        if pick:
+            files.keep(pick)
+        progress.stage(f"ingest {source}", len(files), "files")
+        found.remember(*registry.last_scan(source))
+        scan(
+            files,
+            found,
+            registry.known(),
+            registry.denied(),
+            settings,
+            lambda image, raw: _keep_blob(galaxy, image, raw),
+            lambda rejected: progress.advance(f"ingest {source}", rejects=int(rejected)),
+        )
+        if not found.claims and pick is None:  # of a few picked ones all may be broken
+            reasons = Counter(reject.reason for reject in found.file_rejects())
+            named = ", ".join(f"{n} {reason}" for reason, n in reasons.items())
+            raise SourceError(f"source {source!r}: none of its {len(files)} files is a usable image ({named}).")
+        homes = registry.register(
+            chosen.location,
+            found,
+            settings.shard_images,
+            chosen.model_dump(mode="json", exclude={"location"}, exclude_defaults=True),
+            files.versions(),
+        )
+        denied = registry.denied()
+        taken = found.among(denied)
+        for _, image in taken:
+            galaxy.store.delete(keys.blob(image))  # taken down while it was scanned, or left by a scan that was killed
+        rejects = list(found.file_rejects(denied))
+        return IngestReceipt(source, len(files), found.claims - len(taken), found.images, len(homes), rejects)
 
 
 def source_settings(galaxy: Galaxy, source: str) -> SourceSettings:
@@ -123,17 +116,25 @@ def source_settings(galaxy: Galaxy, source: str) -> SourceSettings:
 
 
 def _keep_blob(galaxy: Galaxy, image: str, raw: bytes) -> None:
-    galaxy.store.put_if_absent(keys.blob(image), raw)
+    galaxy.store.replace(keys.blob(image), raw)  # also where it lies already: young again, it is no garbage
 
 
-def embed(galaxy: Galaxy, homes: Sequence[Home], progress: Progress | None = None) -> dict[str, Shard]:
-    """Embedding shards of these homes, by home; encodes what has none. Raises EncoderError."""
+Committed = Mapping[tuple[str, str], Shard]  # by stage and key, as Shards.committed lists them
+
+
+def embed(
+    galaxy: Galaxy, homes: Sequence[Home], committed: Mapping[str, Committed], progress: Progress | None = None
+) -> dict[str, Shard]:
+    """Embedding shards of these homes, by home; encodes what has none. Raises EncoderError.
+
+    committed: the shards that each home has.
+    """
     progress = progress or Silent()
     progress.stage("embed", len(homes), "shards")
     found: dict[str, Shard] = {}
     for home in homes:
         key = shard_key("embed", EMBED_VERSION, {"encoder": galaxy.encoder_id}, {"images": home.output})
-        shard = galaxy.shards.committed(home.home).get(("embed", key))
+        shard = committed[home.home].get(("embed", key))
         if shard is None:
             shard = _embed_home(galaxy, home, key)
         found[home.home] = shard
@@ -143,7 +144,7 @@ def embed(galaxy: Galaxy, homes: Sequence[Home], progress: Progress | None = Non
 
 def _embed_home(galaxy: Galaxy, home: Home, key: str) -> Shard:
     encoder, began = galaxy.checked_encoder(), time.monotonic()
-    ids = [image.image for image in galaxy.registry.images(home)]
+    ids = galaxy.registry.image_ids(home)
     parts = []
     for at in range(0, len(ids), _ENCODE_BATCH):
         batch = ids[at : at + _ENCODE_BATCH]
@@ -154,39 +155,46 @@ def _embed_home(galaxy: Galaxy, home: Home, key: str) -> Shard:
 
 
 def match_homes(
-    galaxy: Galaxy, homes: Sequence[Home], progress: Progress | None = None, taxonomy: int | None = None
+    galaxy: Galaxy,
+    homes: Sequence[Home],
+    committed: Mapping[str, Committed],
+    progress: Progress | None = None,
+    taxonomy: int | None = None,
 ) -> dict[str, Shard]:
-    """Match shards of these homes against the leaves of a taxonomy version, by default the newest, by home."""
+    """Match shards of these homes against the leaves of a taxonomy version, by default the newest, by home.
+
+    committed: the shards that each home has.
+    """
     progress = progress or Silent()
-    embedded = embed(galaxy, homes, progress)
+    embedded = embed(galaxy, homes, committed, progress)
     types = Catalogue(galaxy).embeddings(taxonomy)
     types_hash = embeddings_hash(types.ids, types.vectors)
-    live = {claim.image for claim in galaxy.registry.claims()}
-    taken_down = galaxy.registry.taken_down()
+    dead = galaxy.registry.dead_hashes()
     k = galaxy.settings.match.k
     progress.stage("match", len(homes), "shards")
     found: dict[str, Shard] = {}
     for home in homes:
         began = time.monotonic()
-        held = {image.image for image in galaxy.registry.images(home)}
-        dead = sorted(held.union(taken_down.get(home.home, [])) - live)
-        inputs = {
-            "images": embedded[home.home].output,
-            "types": types_hash,
-            "dead": sha256_hex(canonical_json(dead)) if dead else None,
-        }
+        inputs = {"images": embedded[home.home].output, "types": types_hash, "dead": dead.get(home.home)}
         key = shard_key("match", MATCH_VERSION, {"k": k}, inputs)
-        shard = galaxy.shards.committed(home.home).get(("match", key))
+        shard = committed[home.home].get(("match", key))
         if shard is None:
-            ids, vectors = galaxy.shards.load_embeddings(embedded[home.home])
-            keep = [row for row, image in enumerate(ids) if image in live]
-            images = EmbeddingMatrix(tuple(ids[row] for row in keep), vectors[keep])
-            rows = list(match(images, types, k=k))
-            stats = Stats(len(ids), len(rows), seconds=round(time.monotonic() - began, 3))
+            gone = galaxy.registry.dead(home) if home.home in dead else []
+            rows = match_home(galaxy, embedded[home.home], types, gone)
+            stats = Stats(home.images.rows, len(rows), seconds=round(time.monotonic() - began, 3))
             shard = galaxy.shards.commit(home.home, "match", key, {"matches": table(rows, Match)}, stats)
         found[home.home] = shard
         progress.advance("match")
     return found
+
+
+def match_home(galaxy: Galaxy, embedded: Shard, types: EmbeddingMatrix, dead: Collection[ImageId]) -> list[Match]:
+    """The matches of a home's images, but for the ``dead`` ones."""
+    ids, vectors = galaxy.shards.load_embeddings(embedded)
+    gone = set(dead)
+    keep = [row for row, image in enumerate(ids) if image not in gone]
+    images = EmbeddingMatrix(tuple(ids[row] for row in keep), vectors[keep])
+    return list(match(images, types, k=galaxy.settings.match.k))
 
 
 @dataclass(slots=True)
@@ -237,7 +245,7 @@ def lanes(galaxy: Galaxy, sources: Sequence[str], count: int) -> list[Lane]:
 
 def homes_of_lane(galaxy: Galaxy, lane: Lane) -> list[Home]:
     """A lane's homes: dealt by size, so that lanes take about equally long; in order of id."""
-    homes = sorted(homes_of(galaxy, lane.sources, lane.registry), key=lambda home: (-home.images.rows, home.home))
+    homes = sorted(homes_of(galaxy, lane.sources, lane.registry), key=lambda home: (-home.cut, home.home))
     return sorted(homes[lane.number :: lane.of], key=lambda home: home.home)
 
 
@@ -251,12 +259,7 @@ def homes_of(galaxy: Galaxy, sources: Sequence[str] | None, until: int | None = 
         if name not in scans:
             there = ", ".join(scans) or "none"
             raise SourceError(f"source {name!r}: not ingested (there: {there}). Run `taskgalaxy ingest` first.")
-    wanted = {c.image for c in galaxy.registry.claims(until) if sources is None or c.source in sources}
-    return [
-        home
-        for home in galaxy.registry.homes(until)
-        if any(image.image in wanted for image in galaxy.registry.images(home))
-    ]
+    return galaxy.registry.homes_of(sources, until)
 
 
 def generate(
@@ -281,10 +284,11 @@ def generate(
         galaxy.publish_settings()
     denied = galaxy.registry.denied()
     homes = homes_of_lane(galaxy, lane) if lane else homes_of(galaxy, sources)
-    matches = match_homes(galaxy, homes, progress, taxonomy)
+    committed = {home.home: galaxy.shards.committed(home.home) for home in homes}  # a run lists each home once
+    matches = match_homes(galaxy, homes, committed, progress, taxonomy)
     result = RunResult()
     if last_stage != "match":
-        result = asyncio.run(_run_homes(galaxy, matches, last_stage, ask, commit, denied, progress))
+        result = asyncio.run(_run_homes(galaxy, matches, committed, last_stage, ask, commit, denied, progress))
     _erase_late(galaxy, denied, matches)
     result.matches = matches
     return result
@@ -302,6 +306,7 @@ def _erase_late(galaxy: Galaxy, denied: Collection[ImageId], homes: Iterable[str
 async def _run_homes(
     galaxy: Galaxy,
     matches: Mapping[str, Shard],
+    committed: Mapping[str, Committed],
     last_stage: str,
     ask: bool,
     commit: bool,
@@ -328,8 +333,7 @@ async def _run_homes(
             if failed:
                 return
             try:
-                committed = await asyncio.to_thread(galaxy.shards.committed, home)
-                outcome = await HomeRun(run, home, shard, committed)()
+                outcome = await HomeRun(run, home, shard, committed[home])()
             except TaskGalaxyError as error:
                 progress.note(f"{error} The shards under way are ended first.")
                 failed.append(error)

@@ -72,18 +72,17 @@ def unreferenced(galaxy: Galaxy) -> Iterator[Listed]:
 
 def named_by_logs(galaxy: Galaxy) -> set[str]:
     """The tables that logs name, those of the registry among them."""
-    found: set[str] = set()
-    for log in [keys.REGISTRY_LOG, keys.VERSIONS_LOG, keys.PROPOSALS_LOG, *type_logs(galaxy)]:
+    found = galaxy.registry.named()
+    for log in [keys.VERSIONS_LOG, keys.PROPOSALS_LOG, *type_logs(galaxy)]:
         for entry in Log(galaxy.store, log).read():
-            if entry.body.get("kind") != "redact":  # that names what a take-down replaced
-                found.update(key.decode() for key in _DATA_KEY.findall(canonical_json(entry.body)))
+            found.update(key.decode() for key in _DATA_KEY.findall(canonical_json(entry.body)))
     return found
 
 
 def _homeless(galaxy: Galaxy) -> Iterator[Listed]:
     """Images of scans that were killed before they were registered."""
     written = list(galaxy.store.list("blobs/"))
-    housed = {image.image for home in galaxy.registry.homes() for image in galaxy.registry.images(home)}
+    housed = galaxy.registry.known()
     return (listed for listed in written if listed.key.rpartition("/")[2] not in housed)
 
 

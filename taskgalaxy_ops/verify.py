@@ -15,7 +15,7 @@ from taskgalaxy_ops.galaxy import Galaxy
 from taskgalaxy_ops.generation import TABLES
 from taskgalaxy_ops.progress import Progress, Silent
 from taskgalaxy_ops.publishing import Published, published
-from taskgalaxy_ops.records import Claim, FileReject, FileVersion, Image, LabelReject, Match, Node
+from taskgalaxy_ops.records import Image, LabelReject, Match, Node
 from taskgalaxy_ops.release import MANIFEST
 from taskgalaxy_ops.storage import keys, rows
 from taskgalaxy_ops.storage.journal import Journal
@@ -88,11 +88,8 @@ def _read_log(galaxy: Galaxy, prefix: str) -> None:
 
 
 def _registry(galaxy: Galaxy) -> _Checks:
-    for scan in galaxy.registry.scans().values():
-        for ref, record in ((scan.claims, Claim), (scan.rejects, FileReject), (scan.files, FileVersion)):
-            if ref is None:  # of a scan that kept no listing
-                continue
-            yield "table", lambda ref=ref, record=record: _table(galaxy, ref, record)  # type: ignore[misc]
+    for ref, record in galaxy.registry.tables():
+        yield "table", lambda ref=ref, record=record: _table(galaxy, ref, record)  # type: ignore[misc]
 
 
 def _taxonomy(galaxy: Galaxy) -> _Checks:

@@ -8,11 +8,10 @@ from pathlib import Path
 from taskgalaxy_ops import pipeline
 from taskgalaxy_ops.errors import SourceError
 from taskgalaxy_ops.galaxy import Galaxy
-from taskgalaxy_ops.records import FileVersion
 from taskgalaxy_ops.settings import SourceSettings, valid_name
 from taskgalaxy_ops.sources.files import source_files
 from taskgalaxy_ops.storage import connect
-from taskgalaxy_ops.storage.shards import table
+from taskgalaxy_ops.storage.rows import rows_hash
 
 
 @dataclass(slots=True)
@@ -31,12 +30,12 @@ def watch(galaxy: Galaxy) -> Watched:
     found = Watched(failed=failed)
     for name, chosen in sorted(sources.items()):
         try:
-            listing = [FileVersion(file.name, file.version) for file in source_files(name, chosen, galaxy.s3_options)]
+            with source_files(name, chosen, galaxy.s3_options) as files:
+                now = rows_hash(files.versions())
         except SourceError as error:
             found.failed[name] = str(error)
             continue
         scan = scans.get(name)
-        now = table(sorted(listing, key=lambda f: f.file), FileVersion).rows_hash
         if scan is None or scan.files is None or scan.files.rows_hash != now or scan.location != chosen.location:
             found.changed[name] = chosen
         else:

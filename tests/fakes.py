@@ -49,7 +49,7 @@ class MemoryStore:
         self.after("get", key)
         return data
 
-    def list(self, prefix: str, *, after: str = "") -> Iterator[Listed]:
+    def list(self, prefix: str, *, after: str = "", ordered: bool = True) -> Iterator[Listed]:
         self.before("list", prefix)
         found = [Listed(key, len(self.objects[key])) for key in sorted(self.objects) if key.startswith(prefix)]
         self.after("list", prefix)

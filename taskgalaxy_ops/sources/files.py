@@ -4,20 +4,30 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 from taskgalaxy_ops.errors import NotFoundError, SourceError
+from taskgalaxy_ops.records import FileVersion
 from taskgalaxy_ops.settings import SourceSettings
 from taskgalaxy_ops.storage import connect
 
 # A source may say whose images they are: licence, attribution, and per file also origin.
 NOTES_FILE = "source.json"
 _NOTED = ("origin", "licence", "attribution")
+
+_TABLES = """
+PRAGMA journal_mode = OFF;
+PRAGMA synchronous = OFF;
+CREATE TABLE found (name TEXT, version TEXT, place BLOB);
+CREATE TABLE files (name TEXT, version TEXT, place BLOB);
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,36 +42,80 @@ class SourceFile:
     attribution: str | None = None
 
 
-def source_files(name: str, settings: SourceSettings, s3_options: Mapping[str, Any]) -> Iterator[SourceFile]:
-    """The source's files of the wanted suffixes, in order of name, up to its limit.
+_Found = tuple[str, str, bytes]  # name, version, place
+_Place = tuple[Iterable[_Found], Callable[[bytes], bytes], Mapping[str, Any]]  # what is listed, how to read it, notes
 
-    Raises SourceError if the location cannot be read, or lists no image.
+
+class Listing:
+    """A source's files of the wanted suffixes, in order of name, up to its limit.
+
+    Sorted and kept in SQLite on disk, so that memory does not grow with the source: a temporary file of SQLite's own,
+    gone when the listing is closed or collected.
     """
+
+    def __init__(self, wanted: Iterable[_Found], limit: int | None, made: Callable[[_Found], SourceFile]) -> None:
+        self._made = made
+        self._db = sqlite3.connect("")
+        self._db.executescript(_TABLES)
+        self._db.executemany("INSERT INTO found VALUES (?, ?, ?)", wanted)
+        ordered = "INSERT INTO files SELECT name, version, place FROM found ORDER BY name, place LIMIT ?"
+        self._db.execute(ordered, (-1 if limit is None else limit,))
+        self._db.execute("DELETE FROM found")
+
+    def __enter__(self) -> Listing:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._db.close()
+
+    def __len__(self) -> int:
+        return int(self._db.execute("SELECT count(*) FROM files").fetchone()[0])
+
+    def __iter__(self) -> Iterator[SourceFile]:
+        return map(self._made, self._db.execute("SELECT name, version, place FROM files ORDER BY rowid"))
+
+    def versions(self) -> Iterator[FileVersion]:
+        """What the next scan compares its own listing with."""
+        return (FileVersion(file.name, file.version) for file in self)
+
+    def keep(self, picked: Callable[[str], bool]) -> None:
+        """Leave out the files whose name is not ``picked``."""
+        self._db.create_function("picked", 1, picked)
+        self._db.execute("DELETE FROM files WHERE NOT picked(name)")
+
+
+def source_files(name: str, settings: SourceSettings, s3_options: Mapping[str, Any]) -> Listing:
+    """The source's files. Raises SourceError if the location cannot be read, or lists no image."""
     location = settings.location
     if location.startswith("builtin:"):
-        listing, notes = _folder(name, built(location.removeprefix("builtin:"), settings.limit))
+        listed, read, notes = _folder(name, built(location.removeprefix("builtin:"), settings.limit))
     elif location.startswith("s3://"):
-        listing, notes = _bucket(name, location, s3_options)
+        listed, read, notes = _bucket(name, location, s3_options)
     else:
-        listing, notes = _folder(name, Path(location.removeprefix("file://")))
+        listed, read, notes = _folder(name, Path(location.removeprefix("file://")))
     suffixes = tuple(suffix.lower() for suffix in settings.suffixes)
-    wanted = (each for each in listing if each[0].lower().endswith(suffixes))
-    files = list(islice(wanted, settings.limit))
-    if not files:
-        raise SourceError(
-            f"source {name!r}: {location} lists no image.\n"
-            f"  Looked for {' '.join(settings.suffixes)} (set `sources.{name}.suffixes` for others)."
-        )
-    for key, version, read in files:
+
+    def made(found: _Found) -> SourceFile:
+        key, version, place = found
         own = notes.get("files", {}).get(key, {})
-        yield SourceFile(
+        return SourceFile(
             key,
-            read,
+            partial(read, place),
             version,
             own.get("origin"),
             own.get("licence") or settings.licence or notes.get("licence"),
             own.get("attribution") or settings.attribution or notes.get("attribution"),
         )
+
+    files = Listing((each for each in listed if each[0].lower().endswith(suffixes)), settings.limit, made)
+    if not len(files):
+        raise SourceError(
+            f"source {name!r}: {location} lists no image.\n"
+            f"  Looked for {' '.join(settings.suffixes)} (set `sources.{name}.suffixes` for others)."
+        )
+    return files
 
 
 def built(name: str, limit: int | None) -> Path:
@@ -75,23 +129,39 @@ def built(name: str, limit: int | None) -> Path:
     return build(name, cache / (f"{name}-{limit}" if limit else name), limit)
 
 
-_Listing = Iterator[tuple[str, str, Callable[[], bytes]]]  # name, version, bytes
-
-
-def _folder(name: str, folder: Path) -> tuple[_Listing, Mapping[str, Any]]:
+def _folder(name: str, folder: Path) -> _Place:
     if not folder.is_dir():
         raise SourceError(f"source {name!r}: {folder} is no folder. Set `sources.{name}.location` to one with images.")
-    paths = sorted((_name(path, folder), path) for path in folder.rglob("*") if path.is_file())
     notes = folder / NOTES_FILE
-    return (
-        ((key, _version(path), path.read_bytes) for key, path in paths),
-        _notes(name, notes.read_bytes()) if notes.is_file() else {},
-    )
+    return _walk(folder), _read, _notes(name, notes.read_bytes()) if notes.is_file() else {}
 
 
-def _version(path: Path) -> str:
+def _walk(folder: Path) -> Iterator[_Found]:
+    """The files below a folder, in any order; links to folders are not followed."""
+    folders = [folder]
+    while folders:
+        with suppress(PermissionError, FileNotFoundError), os.scandir(folders.pop()) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(Path(entry.path))
+                elif _is_file(entry):
+                    yield _name(Path(entry.path), folder), _version(entry), os.fsencode(entry.path)
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
     try:
-        stat = path.stat()
+        return entry.is_file()
+    except OSError:  # links in a circle
+        return False
+
+
+def _read(place: bytes) -> bytes:
+    return Path(os.fsdecode(place)).read_bytes()
+
+
+def _version(entry: os.DirEntry[str]) -> str:
+    try:
+        stat = entry.stat()
     except OSError:  # gone since it was listed: reading it says so
         return ""
     return f"{stat.st_size}-{stat.st_mtime_ns}"
@@ -102,16 +172,17 @@ def _name(path: Path, folder: Path) -> str:
     return os.fsencode(path.relative_to(folder).as_posix()).decode("utf-8", "backslashreplace")
 
 
-def _bucket(name: str, location: str, s3_options: Mapping[str, Any]) -> tuple[_Listing, Mapping[str, Any]]:
+def _bucket(name: str, location: str, s3_options: Mapping[str, Any]) -> _Place:
     store = connect(location, **s3_options)
     try:
         notes = _notes(name, store.get(NOTES_FILE))
     except NotFoundError:
         notes = {}
-    return (
-        (listed.key, f"{listed.size}-{listed.version}" if listed.version else "", partial(store.get, listed.key))
-        for listed in store.list("")
-    ), notes
+    listed = (
+        (each.key, f"{each.size}-{each.version}" if each.version else "", each.key.encode())
+        for each in store.list("", ordered=False)
+    )
+    return listed, lambda key: store.get(key.decode()), notes
 
 
 def _notes(name: str, raw: bytes) -> Mapping[str, Any]:

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Container, Iterable
 
 from PIL import Image as Pillow
 from PIL import UnidentifiedImageError
@@ -19,74 +18,64 @@ from taskgalaxy_ops.models.rendering import DECODE_ERRORS, flat
 from taskgalaxy_ops.records import Claim, FileReject, Image, ImageId, Reason
 from taskgalaxy_ops.settings import IngestSettings
 from taskgalaxy_ops.sources.files import SourceFile
-
-
-@dataclass(frozen=True, slots=True)
-class Scanned:
-    """What a scan of a source found: files = claims + rejects."""
-
-    images: dict[ImageId, Image]
-    claims: list[Claim]
-    rejects: list[FileReject]
-    denied: set[ImageId]  # of the files that hold an image that was taken down
+from taskgalaxy_ops.storage.scanned import Scanned
 
 
 def scan(
-    source: str,
     files: Iterable[SourceFile],
-    known: Mapping[ImageId, Image],
+    found: Scanned,
+    known: Container[ImageId],
+    denied: Container[ImageId],
     settings: IngestSettings,
     keep: Callable[[ImageId, bytes], None],
-    progress: Callable[[int, int], None] = lambda files, rejects: None,
-    unchanged: Mapping[str, ImageId] | None = None,
-    denied: Collection[ImageId] = (),
-) -> Scanned:
-    """Read and check a source's files. ``keep`` stores the bytes of an image that is not among the ``known`` ones.
+    progress: Callable[[bool], None] = lambda rejected: None,
+) -> None:
+    """Read and check a source's files; what they hold goes to ``found``: files = claims + rejects.
 
-    ``progress`` is told the files and rejects so far. ``unchanged``: files that hold what they held, by name, and
-    their images, which are known: they are not read again. ``denied``: images that were taken down: files that hold one
-    are rejects, whatever else they are.
+    ``known``: images that have a home. ``keep`` stores the bytes of others. ``denied``: images that were taken down: a
+    claim of one is not stored, and registration makes it a reject. A file that ``found`` remembers from the last scan,
+    and whose version is the same, is not read again if its image is known. ``progress`` is told of each file.
     """
-    found = Scanned({}, [], [], set())
-    first: dict[ImageId, str] = {}
-    for number, file in enumerate(files, 1):
-        image: Image | tuple[Reason, str]
-        same = (unchanged or {}).get(file.name, "")
-        if same in known and same not in first:
-            first[same] = file.name
-            _claim(found, source, file, known[same])
-            progress(number, len(found.rejects))
-            continue
-        try:
-            raw = file.read()
-        except (OSError, NotFoundError) as error:  # not to be read, or gone since it was listed
-            image = (Reason.UNREADABLE, str(error)[:200])
-        else:
-            sha = sha256_hex(raw)
-            if sha in first:
-                image = (Reason.DUPLICATE_FILE, f"of {first[sha]}")
-            elif sha in denied:
-                first[sha] = file.name
-                found.denied.add(sha)
-                image = (Reason.TAKEN_DOWN, "")
-            elif sha in known:
-                image = known[sha]
-            else:
-                image = inspect(raw, settings)
-                if isinstance(image, Image):
-                    keep(sha, raw)
+    for file in files:
+        image = _look(file, found, known, denied, settings, keep)
         if isinstance(image, Image):
-            first[image.image] = file.name
-            _claim(found, source, file, image)
+            found.claim(_claim(found.source, file, image.image), image)
+        elif isinstance(image, str):
+            found.claim(_claim(found.source, file, image))
         else:
-            found.rejects.append(FileReject(source, file.name, *image))
-        progress(number, len(found.rejects))
-    return found
+            found.reject(FileReject(found.source, file.name, *image))
+        progress(isinstance(image, tuple) or image in denied)
 
 
-def _claim(found: Scanned, source: str, file: SourceFile, image: Image) -> None:
-    found.images[image.image] = image
-    found.claims.append(Claim(source, image.image, file.name, file.origin, file.licence, file.attribution))
+def _look(
+    file: SourceFile,
+    found: Scanned,
+    known: Container[ImageId],
+    denied: Container[ImageId],
+    settings: IngestSettings,
+    keep: Callable[[ImageId, bytes], None],
+) -> Image | ImageId | tuple[Reason, str]:
+    """What a file holds: a new image, one that needs no look since it has a home or was taken down, or none of ours."""
+    same = found.unchanged(file.name, file.version)
+    if same is not None and same in known and found.file_of(same) is None:
+        return same
+    try:
+        raw = file.read()
+    except (OSError, NotFoundError) as error:  # not to be read, or gone since it was listed
+        return Reason.UNREADABLE, str(error)[:200]
+    sha = sha256_hex(raw)
+    if (first := found.file_of(sha)) is not None:
+        return Reason.DUPLICATE_FILE, f"of {first}"
+    if sha in denied or sha in known:
+        return sha
+    image = inspect(raw, settings)
+    if isinstance(image, Image):
+        keep(sha, raw)
+    return image
+
+
+def _claim(source: str, file: SourceFile, image: ImageId) -> Claim:
+    return Claim(source, image, file.name, file.origin, file.licence, file.attribution)
 
 
 def inspect(raw: bytes, settings: IngestSettings) -> Image | tuple[Reason, str]:

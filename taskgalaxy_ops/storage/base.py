@@ -40,8 +40,11 @@ class Store(Protocol):
     def get(self, key: str, *, start: int = 0, length: int | None = None) -> bytes:
         """The object's bytes, or ``length`` of them from ``start``. Raises NotFoundError."""
 
-    def list(self, prefix: str, *, after: str = "") -> Iterator[Listed]:
-        """Every object whose key starts with ``prefix`` and sorts behind ``after``, in order of key (UTF-8)."""
+    def list(self, prefix: str, *, after: str = "", ordered: bool = True) -> Iterator[Listed]:
+        """Every object whose key starts with ``prefix`` and sorts behind ``after``, in order of key (UTF-8).
+
+        ``ordered`` False: in any order, as they come; what is sorted is in memory, half a kilobyte an object.
+        """
 
     def delete(self, key: str) -> None:
         """Remove the object; not an error where there is none."""

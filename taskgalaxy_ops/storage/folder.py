@@ -86,9 +86,12 @@ class FolderStore:
         except OSError as error:
             raise StoreError(f"store {self._root}: reading {key} failed ({error}).") from error
 
-    def list(self, prefix: str, *, after: str = "") -> Iterator[Listed]:
+    def list(self, prefix: str, *, after: str = "", ordered: bool = True) -> Iterator[Listed]:
+        found = self._listed(prefix, after)
+        yield from sorted(found, key=lambda listed: listed.key.encode()) if ordered else found
+
+    def _listed(self, prefix: str, after: str) -> Iterator[Listed]:
         start = self._root / prefix.rpartition("/")[0]
-        found: list[Listed] = []
 
         def unreadable(error: OSError) -> None:
             # What vanished meanwhile is no error; what may not be read must not look empty.
@@ -102,10 +105,11 @@ class FolderStore:
                 path = Path(folder, name)
                 key = path.relative_to(self._root).as_posix()
                 if key.startswith(prefix) and key.encode() > after.encode():
-                    with contextlib.suppress(FileNotFoundError):
+                    try:
                         stat = path.stat()
-                        found.append(Listed(key, stat.st_size, str(stat.st_mtime_ns)))
-        yield from sorted(found, key=lambda listed: listed.key.encode())
+                    except FileNotFoundError:
+                        continue
+                    yield Listed(key, stat.st_size, str(stat.st_mtime_ns))
 
     def delete(self, key: str) -> None:
         try:

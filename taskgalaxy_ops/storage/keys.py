@@ -5,7 +5,7 @@ No name that a user or a model chose is ever part of a key: sources, files and l
 
 from __future__ import annotations
 
-LAYOUT_VERSION = 1
+LAYOUT_VERSION = 2
 
 LAYOUT = "taskgalaxy.json"
 LATEST = "releases/latest.json"
@@ -66,6 +66,11 @@ def type_embeddings(encoder: str) -> str:
 def report(name: str) -> str:
     """A page for people, made from what the store holds; nothing is computed from it. ``name`` is ours, or a hash."""
     return f"reports/{name}.html"
+
+
+def cache(name: str) -> str:
+    """What was read out of many objects, put together; may be deleted: whoever needs it reads them again."""
+    return f"cache/{name}"
 
 
 def release(version: int) -> str:

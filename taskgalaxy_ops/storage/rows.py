@@ -11,7 +11,8 @@ import hashlib
 import io
 import types
 import typing
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Any, TypeVar
 
 import numpy as np
@@ -25,6 +26,7 @@ from taskgalaxy_ops.errors import DamageError
 Record = TypeVar("Record")
 Vectors = npt.NDArray[np.float32]
 
+_BATCH = 8192  # rows that are Python objects at a time
 _COLUMN = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
 
 
@@ -45,34 +47,73 @@ def _column(name: str, hint: Any) -> pa.Field:
 
 
 def to_parquet(rows: Iterable[Any], record: type[Any]) -> bytes:
-    """Rows of one record type as a Parquet file (zstd, no dates)."""
-    shape = schema(record)
-    table = pa.Table.from_pylist([{name: getattr(row, name) for name in shape.names} for row in rows], schema=shape)
-    return _file(table)
+    """Rows of one record type, which may be a stream, as a Parquet file (zstd, no dates)."""
+    shape, out, left = schema(record), io.BytesIO(), iter(rows)
+    with pq.ParquetWriter(out, shape, compression="zstd", store_schema=False, write_statistics=False) as writer:
+        while batch := list(islice(left, _BATCH)):
+            plain = [{name: getattr(row, name) for name in shape.names} for row in batch]
+            writer.write_table(pa.Table.from_pylist(plain, schema=shape))
+    return out.getvalue()
+
+
+def from_parquet(raw: bytes, record: type[Record]) -> list[Record]:
+    """The rows of a Parquet file. Raises DamageError if it is none, or its columns are not the record's."""
+    return list(stream_parquet(raw, record))
 
 
 # Read in one thread: tables are small, and the threads that Arrow starts have been seen to abort a process at its end.
-def from_parquet(raw: bytes, record: type[Record]) -> list[Record]:
-    """The rows of a Parquet file. Raises DamageError if it is none, or its columns are not the record's."""
+def stream_parquet(raw: bytes, record: type[Record]) -> Iterator[Record]:
+    """The same, a batch in memory at a time."""
     try:
-        table = pq.read_table(io.BytesIO(raw), use_threads=False, pre_buffer=False)
-        if table.schema.names != schema(record).names:
-            raise DamageError(f"a shard has columns {table.schema.names}, not those of {record.__name__}.")
-        tuples = [field.name for field in table.schema if pa.types.is_list(field.type)]
-        rows = table.to_pylist()
+        with pq.ParquetFile(io.BytesIO(raw), pre_buffer=False) as file:
+            names = file.schema_arrow.names
+            if names != schema(record).names:
+                raise DamageError(f"a shard has columns {names}, not those of {record.__name__}.")
+            tuples = [field.name for field in file.schema_arrow if pa.types.is_list(field.type)]
+            for batch in file.iter_batches(_BATCH, use_threads=False):
+                for row in batch.to_pylist():
+                    row.update({name: tuple(row[name]) for name in tuples})
+                    yield record(**row)
     except (pa.ArrowException, OSError) as error:
         raise DamageError(f"a shard of {record.__name__} cannot be read ({error}).") from error
-    for row in rows:
-        row.update({name: tuple(row[name]) for name in tuples})
-    return [record(**row) for row in rows]
+
+
+def column_from_parquet(raw: bytes, name: str) -> list[Any]:
+    """One column of a Parquet file; the others are not decoded. Raises DamageError."""
+    try:
+        table = pq.read_table(io.BytesIO(raw), columns=[name], use_threads=False, pre_buffer=False)
+        found: list[Any] = table[name].to_pylist()
+    except (pa.ArrowException, OSError, KeyError) as error:
+        raise DamageError(f"column {name} of a shard cannot be read ({error}).") from error
+    return found
+
+
+class Counted:
+    """Rows that pass through, counted and hashed as they go."""
+
+    def __init__(self, rows: Iterable[Any]) -> None:
+        self._rows = rows
+        self._digest = hashlib.sha256()
+        self.count = 0
+
+    def __iter__(self) -> Iterator[Any]:
+        for row in self._rows:
+            self._digest.update(canonical_json(row) + b"\n")
+            self.count += 1
+            yield row
+
+    @property
+    def rows_hash(self) -> str:
+        """SHA-256 of the canonical JSON of the rows so far, one a line."""
+        return self._digest.hexdigest()
 
 
 def rows_hash(rows: Iterable[Any]) -> str:
     """SHA-256 of the rows' canonical JSON, one a line."""
-    digest = hashlib.sha256()
-    for row in rows:
-        digest.update(canonical_json(row) + b"\n")
-    return digest.hexdigest()
+    counted = Counted(rows)
+    for _ in counted:
+        pass
+    return counted.rows_hash
 
 
 def embeddings_to_parquet(ids: Sequence[str], vectors: Vectors) -> bytes:

@@ -115,7 +115,11 @@ class S3Store:
                 time.sleep(0.2 * 2**attempt)
         raise AssertionError("unreachable")
 
-    def list(self, prefix: str, *, after: str = "") -> Iterator[Listed]:
+    def list(self, prefix: str, *, after: str = "", ordered: bool = True) -> Iterator[Listed]:
+        found = (each for each in self._listed(prefix, after) if each.key.encode() > after.encode())
+        yield from sorted(found, key=lambda listed: listed.key.encode()) if ordered else found
+
+    def _listed(self, prefix: str, after: str) -> Iterator[Listed]:
         from botocore.exceptions import BotoCoreError, ClientError
 
         arguments: dict[str, Any] = {"Bucket": self._bucket, "Prefix": self._prefix + prefix}
@@ -123,21 +127,16 @@ class S3Store:
         # where its order and ours agree on what lies behind.
         if after and min(after.removeprefix(prefix), default="/") >= "/":
             arguments["StartAfter"] = self._prefix + after
-        found: list[Listed] = []
         while True:
             try:
                 page = self._client.list_objects_v2(**arguments)
             except (ClientError, BotoCoreError) as error:
                 raise StoreError(f"store {self.url}: listing {prefix} failed ({_short(error)}).") from error
-            found += (
-                Listed(item["Key"][len(self._prefix) :], item["Size"], item.get("ETag", ""))
-                for item in page.get("Contents", [])
-            )
+            for item in page.get("Contents", []):
+                yield Listed(item["Key"][len(self._prefix) :], item["Size"], item.get("ETag", ""))
             if not page.get("IsTruncated"):
-                break
+                return
             arguments["ContinuationToken"] = page["NextContinuationToken"]
-        ordered = sorted(found, key=lambda listed: listed.key.encode())
-        yield from (listed for listed in ordered if listed.key.encode() > after.encode())
 
     def delete(self, key: str) -> None:
         self._call("delete_object", key)

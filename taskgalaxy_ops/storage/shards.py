@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, TypeVar
 
@@ -66,9 +66,11 @@ class Table:
     rows_hash: str
 
 
-def table(records: Sequence[Any], record: type[Any]) -> Table:
-    """A table of records."""
-    return Table(rows.to_parquet(records, record), len(records), rows.rows_hash(records))
+def table(records: Iterable[Any], record: type[Any]) -> Table:
+    """A table of records, which may be a stream."""
+    counted = rows.Counted(records)
+    raw = rows.to_parquet(counted, record)
+    return Table(raw, counted.count, counted.rows_hash)
 
 
 def embedding_table(ids: Sequence[str], vectors: rows.Vectors) -> Table:
@@ -164,7 +166,20 @@ class Shards:
 
     def read(self, ref: TableRef, record: type[Record]) -> list[Record]:
         """A table's records. Raises DamageError if the object is gone or is not what the marker says."""
-        found = rows.from_parquet(self._raw(ref), record)
+        return list(self.stream(ref, record))
+
+    def stream(self, ref: TableRef, record: type[Record]) -> Iterator[Record]:
+        """The same, a batch in memory at a time."""
+        count = 0
+        for row in rows.stream_parquet(self._raw(ref), record):
+            count += 1
+            yield row
+        if count != ref.rows:
+            raise DamageError(f"{ref.key} holds {count} rows, its marker says {ref.rows}.")
+
+    def column(self, ref: TableRef, name: str) -> list[Any]:
+        """One column of a table; the others are not decoded. Raises DamageError."""
+        found = rows.column_from_parquet(self._raw(ref), name)
         if len(found) != ref.rows:
             raise DamageError(f"{ref.key} holds {len(found)} rows, its marker says {ref.rows}.")
         return found

@@ -119,7 +119,7 @@ def test_watch(settings_of: Callable[..., Settings], pictures: Path, shapes: Pat
     assert (states["register[0]"], states["register[1]"], states["announce"]) == ("success", "success", "success")
     assert announcements.announced(galaxy)[-1].sources == ["photos", "shapes"]
     assert sorted(galaxy.registry.scans()) == ["photos", "shapes"]
-    assert len(galaxy.registry.claims()) == 3 + 5
+    assert len(list(galaxy.registry.claims())) == 3 + 5
 
     shutil.rmtree(shapes)  # one fails: the others go on, and the last task is red
     (parent / "photos" / "again.png").write_bytes(sorted((pictures / "documents").glob("*.png"))[1].read_bytes())
@@ -302,11 +302,11 @@ def test_upkeep(settings_of: Callable[..., Settings], shapes: Path, caplog: pyte
     galaxy = Galaxy.open(settings_of())
     assert run("galaxy_upkeep")[""] == "success"  # of an empty store
     ingested("mine", shapes)
-    takedown.take_down(galaxy, [galaxy.registry.claims()[-1].image])
+    takedown.take_down(galaxy, [next(galaxy.registry.claims()).image])
     galaxy.store.put_if_absent(keys.blob("0" * 64), b"of a scan that was killed")
     assert run("galaxy_upkeep", delete=True, grace_days=1)[""] == "success"
     assert galaxy.store.get(keys.blob("0" * 64)), "it is young"
-    (image,) = [claim.image for claim in galaxy.registry.claims()][:1]
+    image = next(galaxy.registry.claims()).image
     galaxy.store.replace(keys.blob(image), b"damaged")
     states = run("galaxy_upkeep")
     assert (states["verify"], states["unreferenced"], states[""]) == ("failed", "success", "failed")

@@ -86,7 +86,7 @@ def _but_its_denial(galaxy: Galaxy, one: publishing.Published) -> list[publishin
 def test_one_that_never_came_is_refused_when_it_comes(settings: Callable[..., Settings], models: Models) -> None:
     galaxy = Galaxy.open(settings())
     pipeline.ingest(Galaxy.open(settings(store=f"{galaxy.settings.store}-other")), "mixed")
-    image = Galaxy.open(settings(store=f"{galaxy.settings.store}-other")).registry.claims()[0].image
+    image = next(Galaxy.open(settings(store=f"{galaxy.settings.store}-other")).registry.claims()).image
     assert takedown.take_down(galaxy, [image]).homes == {}
     receipt = pipeline.ingest(galaxy, "mixed")
     assert (receipt.images, [reject.reason for reject in receipt.rejects]) == (11, [Reason.TAKEN_DOWN])
@@ -100,7 +100,7 @@ def test_a_take_down_while_a_run_works_erases_what_that_run_writes(
 ) -> None:
     galaxy = Galaxy.open(settings())
     pipeline.ingest(galaxy, "mixed")
-    image = galaxy.registry.claims()[0].image
+    image = next(galaxy.registry.claims()).image
     real, done = pipeline.HomeRun.__call__, []
 
     async def late(self: pipeline.HomeRun) -> pipeline.HomeResult:

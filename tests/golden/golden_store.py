@@ -1,8 +1,9 @@
-"""Makes tests/golden/store.json: a small whole store of layout 1, key by key. Run by hand, once a layout:
+"""Makes tests/golden/store-2.json: a small whole store of layout 2, key by key. Run by hand, once a layout:
 
     python tests/golden/golden_store.py
 
 The file is the promise that later versions keep: they read it, and find nothing left to compute or to ask.
+``store.json`` is one of layout 1, which they can upgrade.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from taskgalaxy_ops.settings import Settings, parse_settings
 from taskgalaxy_ops.sources.builtin import build
 
 HERE = Path(__file__).parent
-FILE = HERE / "store.json"
+FILE = HERE / "store-2.json"
 
 
 def golden_settings(store: str, location: str, base_url: str = "http://127.0.0.1:9/v1") -> Settings:
@@ -46,13 +47,18 @@ def golden_settings(store: str, location: str, base_url: str = "http://127.0.0.1
     )
 
 
-def golden_galaxy(folder: Path) -> Galaxy:
-    """The golden store, unpacked into a folder and opened by the code of today."""
-    for key, raw in json.loads(FILE.read_text("utf-8")).items():
+def unpack(folder: Path, file: Path) -> Settings:
+    """A stored golden store in a folder; the settings that open it."""
+    for key, raw in json.loads(file.read_text("utf-8")).items():
         path = folder / key
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(base64.b64decode(raw))
-    return Galaxy.open(golden_settings(folder.as_uri(), "gone"))
+    return golden_settings(folder.as_uri(), "gone")
+
+
+def golden_galaxy(folder: Path) -> Galaxy:
+    """The golden store, unpacked into a folder and opened by the code of today."""
+    return Galaxy.open(unpack(folder, FILE))
 
 
 def main() -> None:

@@ -19,6 +19,7 @@ from taskgalaxy_ops.storage.journal import Journal
 from taskgalaxy_ops.storage.leases import Lease
 from taskgalaxy_ops.storage.log import Log
 from taskgalaxy_ops.storage.registry import Registry
+from taskgalaxy_ops.storage.scanned import Scanned
 
 APPENDS = 8
 
@@ -95,11 +96,12 @@ def _image(number: int) -> Image:
 
 
 def _register(racer: int, place: Place) -> None:
-    registry = Registry(place.connect())
-    images = {image.image: image for image in (_image(n) for n in range(racer * 5, racer * 5 + 15))}
+    registry, source = Registry(place.connect()), f"source{racer}"
     together()
-    claims = [Claim(f"source{racer}", image, f"{image[-3:]}.png") for image in images]
-    registry.register(f"source{racer}", "somewhere", images, claims, [], 4)
+    with Scanned(source) as found:
+        for image in (_image(number) for number in range(racer * 5, racer * 5 + 15)):
+            found.claim(Claim(source, image.image, f"{image.image[-3:]}.png"), image)
+        registry.register("somewhere", found, 4)
 
 
 def test_racing_registrations_give_each_image_one_home(racers: Racers, place: Place, store: Store) -> None:
@@ -108,7 +110,7 @@ def test_racing_registrations_give_each_image_one_home(racers: Racers, place: Pl
     housed = [image.image for home in registry.homes() for image in registry.images(home)]
     assert sorted(housed) == [_image(n).image for n in range((PROCESSES - 1) * 5 + 15)]
     assert list(registry.scans()) == [f"source{racer}" for racer in range(PROCESSES)]
-    assert len(registry.claims()) == PROCESSES * 15
+    assert len(list(registry.claims())) == PROCESSES * 15
 
 
 def _hold(place: Place, seconds: float, pipe: Connection) -> None:

@@ -176,9 +176,9 @@ def test_a_scheduler_that_is_down(queue: Path, tmp_path: Path) -> None:
 def test_a_scheduler_that_does_not_answer(queue: Path, tmp_path: Path) -> None:
     (queue / "stuck").touch()
     began = time.monotonic()
-    with pytest.raises(JobError, match=r"took longer than 0.5 s: waiting for the controller. Is the scheduler up"):
-        backend(queue, seconds=0.5).submit(job(tmp_path))
-    assert time.monotonic() - began < 10
+    with pytest.raises(JobError, match=r"took longer than 3 s: waiting for the controller. Is the scheduler up"):
+        backend(queue, seconds=3).submit(job(tmp_path))
+    assert time.monotonic() - began < 60
 
 
 def test_a_command_that_there_is_not(queue: Path, tmp_path: Path) -> None:

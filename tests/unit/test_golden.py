@@ -6,25 +6,33 @@ computed again, which costs no call. Where the store's format would change, do n
 
 from __future__ import annotations
 
+import base64
 import io
 import json
+from collections.abc import Iterator
+from contextlib import suppress
+from itertools import count
 from pathlib import Path
 
 import numpy as np
 import pytest
-from golden.golden_store import golden_galaxy
+from fakes import KilledError, MemoryStore
+from golden.golden_store import golden_galaxy, unpack
 from PIL import Image as Pillow
 
 from taskgalaxy_ops import pipeline, publishing, qa, voting
 from taskgalaxy_ops.catalogue import Catalogue
+from taskgalaxy_ops.errors import StoreError
 from taskgalaxy_ops.galaxy import Galaxy
 from taskgalaxy_ops.harvest import Harvest, bill
 from taskgalaxy_ops.matching import EmbeddingMatrix, match
 from taskgalaxy_ops.records import Image, Match, Pair, Relevant, pair_id
 from taskgalaxy_ops.settings import IngestSettings, Model, VoteSettings
 from taskgalaxy_ops.sources.ingest import inspect
-from taskgalaxy_ops.storage import keys
+from taskgalaxy_ops.storage import connect, keys
 from taskgalaxy_ops.storage.journal import Answer
+from taskgalaxy_ops.storage.log import Log
+from taskgalaxy_ops.storage.registry import Registry
 from taskgalaxy_ops.storage.rows import rows_hash
 from taskgalaxy_ops.verify import verify
 
@@ -70,6 +78,50 @@ def test_markers_are_cache_shards_come_back_from_the_journal(galaxy: Galaxy) -> 
     result = pipeline.generate(galaxy)
     assert (result.pending, result.usage.requests) == (0, 0)
     assert Harvest(galaxy, result).samples == samples
+
+
+def test_a_store_of_layout_1_is_upgraded_and_nothing_of_it_is_computed_or_asked_again(tmp_path: Path) -> None:
+    settings = unpack(tmp_path / "store", GOLDEN / "store.json")
+    with pytest.raises(StoreError, match=r"layout 1, this version reads layout 2\. Run `taskgalaxy upgrade`"):
+        Galaxy.open(settings)
+    store = connect(settings.store)
+    scan = next(entry.body for entry in Log(store, keys.REGISTRY_LOG).read())
+    assert Registry(store).upgrade()
+    assert not Registry(store).upgrade()
+    store.replace(keys.LAYOUT, json.dumps({"layout": keys.LAYOUT_VERSION}).encode())
+    galaxy = Galaxy.open(settings)
+    assert verify(galaxy).damage == []
+    assert not list(store.list(scan["claims"]["key"])), "a take-down would not find it"
+    assert [(home.home, home.output) for home in galaxy.registry.homes()] == sorted(
+        (home["home"], home["output"]) for home in scan["homes"]
+    )
+    assert [claim.licence for claim in galaxy.registry.claims()] == ["MIT"] * 3
+    test_nothing_of_the_golden_store_is_computed_or_asked_again(galaxy)
+
+
+def test_an_upgrade_that_was_killed_is_gone_on_with(tmp_path: Path) -> None:
+    raws = json.loads((GOLDEN / "store.json").read_text("utf-8"))
+    for steps in count():
+        store = MemoryStore()
+        for key, raw in raws.items():
+            store.put_if_absent(key, base64.b64decode(raw))
+        left = iter(range(steps))
+
+        def die(operation: str, key: str, left: Iterator[int] = left) -> None:
+            if next(left, None) is None:
+                raise KilledError
+
+        store.before = die
+        with suppress(KilledError):
+            Registry(store).upgrade()
+        ended = next(left, None) is not None
+        store.before = lambda operation, key: None
+        Registry(store).upgrade()
+        assert len(list(Registry(store).claims())) == 3
+        named = Registry(store).named()
+        assert {ref.key for ref, _ in Registry(store).tables()} <= named <= set(store.objects)
+        if ended:
+            break
 
 
 # Each stage on a fixed input: (code version, hash of the rows that come out)

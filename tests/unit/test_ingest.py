@@ -23,6 +23,7 @@ from taskgalaxy_ops.sources import files
 from taskgalaxy_ops.sources.files import SourceFile, source_files
 from taskgalaxy_ops.sources.ingest import inspect, perceptual_hash, scan
 from taskgalaxy_ops.storage.rows import from_parquet, to_parquet
+from taskgalaxy_ops.storage.scanned import Scanned
 
 SETTINGS = IngestSettings()
 
@@ -295,10 +296,22 @@ def files_of(folder, **settings):
     return list(source_files("mine", SourceSettings(location=str(folder), **settings), {}))
 
 
-def scanned(folder, known=None, **settings):
-    kept = {}
-    result = scan("mine", files_of(folder, **settings), known or {}, SETTINGS, lambda sha, raw: kept.update({sha: raw}))
-    return result, kept
+class Result:
+    """What a scan found, in order of file, and the bytes that it kept."""
+
+    def __init__(self, files, known=(), denied=(), progress=lambda rejected: None):
+        self.kept = {}
+        with Scanned("mine") as found:
+            scan(files, found, known, denied, SETTINGS, lambda sha, raw: self.kept.update({sha: raw}), progress)
+            by_home = found.claims_by_home(lambda image: "home")
+            self.claims = sorted((claim for _, claims in by_home for claim in claims), key=lambda claim: claim.file)
+            self.images = {image.image: image for image in found.new_images()}
+            self.rejects = list(found.file_rejects())
+
+
+def scanned(folder, known=(), **settings):
+    result = Result(files_of(folder, **settings), known)
+    return result, result.kept
 
 
 def test_a_scan_goes_on_behind_broken_files_and_adds_up(tmp_path):
@@ -307,16 +320,13 @@ def test_a_scan_goes_on_behind_broken_files_and_adds_up(tmp_path):
     for number, raw in enumerate(GOOD.values()):
         (tmp_path / f"{number:02d} good.png").write_bytes(raw)
     ticks = []
-    kept = {}
-    found = scan(
-        "mine", files_of(tmp_path), {}, SETTINGS, lambda sha, raw: kept.update({sha: raw}), lambda *t: ticks.append(t)
-    )
+    found = Result(files_of(tmp_path), progress=ticks.append)
+    kept = found.kept
     assert len(found.claims) + len(found.rejects) == len(BROKEN) + len(GOOD)
     assert {claim.image for claim in found.claims} == set(found.images) == set(kept)
     assert [r.reason for r in found.rejects if "broken" in r.file] == [reason for _, reason in BROKEN.values()]
     assert [r.reason for r in found.rejects if "good" in r.file] == [Reason.DUPLICATE_FILE] * (len(GOOD) - len(kept))
-    assert [files for files, _ in ticks] == list(range(1, len(BROKEN) + len(GOOD) + 1))
-    assert ticks[-1][1] == len(found.rejects)
+    assert (len(ticks), sum(ticks)) == (len(BROKEN) + len(GOOD), len(found.rejects))
     assert all(hashlib.sha256(raw).hexdigest() == sha for sha, raw in kept.items())
 
 
@@ -343,29 +353,25 @@ def test_a_known_image_is_claimed_and_neither_decoded_nor_kept_again(tmp_path):
     (tmp_path / "a.png").write_bytes(raw)
     first, kept = scanned(tmp_path)
     (sha,) = kept
-    known = {sha: Image(sha, 1, 2, "png", 3, "0" * 40)}  # would be told apart, had it been looked at
-    again, kept = scanned(tmp_path, known)
-    assert (again.images, kept) == (known, {})
+    again, kept = scanned(tmp_path, {sha})
+    assert (again.images, kept) == ({}, {})
     assert again.claims == first.claims
 
 
-def test_a_file_whose_image_was_taken_down_is_a_reject_and_is_not_kept(tmp_path):
+def test_what_was_taken_down_is_neither_decoded_nor_kept(tmp_path):
     raw = encoded(picture(), "PNG")
     for name in ("a.png", "b.png"):
         (tmp_path / name).write_bytes(raw)
     (tmp_path / "c.png").write_bytes(encoded(picture(seed=1), "PNG"))
-    kept = {}
     sha = hashlib.sha256(raw).hexdigest()
-    for known in ({}, {sha: Image(sha, 1, 2, "png", 3, "0" * 40)}):
-        found = scan(
-            "mine", files_of(tmp_path), known, SETTINGS, lambda sha, raw: kept.update({sha: raw}), denied={sha}
-        )
-        assert [(r.file, r.reason, r.detail) for r in found.rejects] == [
-            ("a.png", Reason.TAKEN_DOWN, ""),
-            ("b.png", Reason.DUPLICATE_FILE, "of a.png"),
-        ]
-        assert [claim.file for claim in found.claims] == ["c.png"]
-        assert sha not in kept
+    for known in ((), {sha}):
+        ticks = []
+        found = Result(files_of(tmp_path), known, {sha}, ticks.append)
+        assert [claim.file for claim in found.claims] == ["a.png", "c.png"]  # registration makes the first a reject
+        assert [(r.file, r.reason, r.detail) for r in found.rejects] == [("b.png", Reason.DUPLICATE_FILE, "of a.png")]
+        assert ticks == [True, True, False]
+        assert sha not in found.kept
+        assert sha not in found.images
 
 
 def test_a_file_that_cannot_be_read_is_a_reject(tmp_path):
@@ -373,7 +379,7 @@ def test_a_file_that_cannot_be_read_is_a_reject(tmp_path):
         raise PermissionError(13, "Permission denied", "x.jpg")
 
     files = [SourceFile("x.jpg", gone), SourceFile("y.png", lambda: encoded(picture(), "PNG"))]
-    found = scan("mine", files, {}, SETTINGS, lambda sha, raw: None)
+    found = Result(files)
     assert [(r.file, r.reason) for r in found.rejects] == [("x.jpg", Reason.UNREADABLE)]
     assert "Permission denied" in found.rejects[0].detail
     assert [claim.file for claim in found.claims] == ["y.png"]
@@ -393,7 +399,7 @@ def test_a_bucket_is_read_like_a_folder(monkeypatch):
     monkeypatch.setattr(files, "connect", lambda url, **options: store)
     listed = list(source_files("mine", SourceSettings(location="s3://bucket/photos"), {}))
     store.delete("gone.png")
-    found = scan("mine", listed, {}, SETTINGS, lambda sha, raw: None)
+    found = Result(listed)
     assert [(claim.file, claim.licence) for claim in found.claims] == [("a/ü x.JPG", "CC0"), ("b.png", "MIT")]
     assert [(reject.file, reject.reason) for reject in found.rejects] == [("gone.png", Reason.UNREADABLE)]
     store.delete("source.json")
@@ -404,7 +410,7 @@ def test_a_bucket_is_read_like_a_folder(monkeypatch):
 
     store.before = outage
     with pytest.raises(StoreError):
-        scan("mine", listed, {}, SETTINGS, lambda sha, raw: None)
+        Result(listed)
 
 
 ODD_NAMES = [

@@ -1,0 +1,105 @@
+"""What a scan of a source finds, file by file: kept in SQLite on disk, so that memory does not grow with the source."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import astuple, fields
+from heapq import merge
+from itertools import groupby
+from types import TracebackType
+
+from taskgalaxy_ops.records import Claim, FileReject, FileVersion, Image, ImageId, Reason
+
+_TABLES = """
+PRAGMA journal_mode = OFF;
+PRAGMA synchronous = OFF;
+CREATE TABLE claims (image TEXT PRIMARY KEY, file TEXT, origin TEXT, licence TEXT, attribution TEXT) WITHOUT ROWID;
+CREATE TABLE images (image TEXT PRIMARY KEY, width, height, format TEXT, size, phash TEXT) WITHOUT ROWID;
+CREATE TABLE rejects (file TEXT, reason TEXT, detail TEXT);
+CREATE TABLE before (file TEXT PRIMARY KEY, version TEXT, image TEXT) WITHOUT ROWID;
+"""
+_IMAGE = ", ".join(field.name for field in fields(Image))
+
+
+class Scanned:
+    """A scan's claims, new images and rejects. A context: what it holds is gone with it, and lies in no named file."""
+
+    def __init__(self, source: str) -> None:
+        self.source = source
+        self.claims = 0  # files that hold an image, taken down or not
+        self.images = 0  # of these, those that were decoded since no home has them
+        self.rejects = 0
+        self._db = sqlite3.connect(
+            ""
+        )  # a temporary file of SQLite's own, which spills there what its cache cannot hold
+        self._db.executescript(_TABLES)
+
+    def __enter__(self) -> Scanned:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._db.close()
+
+    def remember(self, files: Iterable[FileVersion], claims: Iterable[Claim]) -> None:
+        """Note what the source's last scan listed and claimed, for ``unchanged``."""
+        listed = ((row.file, row.version) for row in files if row.version)
+        self._db.executemany("INSERT OR REPLACE INTO before (file, version) VALUES (?, ?)", listed)
+        claimed = ((claim.image, claim.file) for claim in claims)
+        self._db.executemany("UPDATE before SET image = ? WHERE file = ?", claimed)
+
+    def unchanged(self, file: str, version: str) -> ImageId | None:
+        """The image that a file held at the last scan, if by its version it is what it was."""
+        asked = "SELECT image FROM before WHERE file = ? AND version = ?"
+        found = self._db.execute(asked, (file, version)).fetchone()
+        return found[0] if found else None
+
+    def claim(self, claim: Claim, image: Image | None = None) -> None:
+        """The file holds an image that no other file of this scan holds. ``image``: what is known of a new one."""
+        self._db.execute(
+            "INSERT INTO claims VALUES (?, ?, ?, ?, ?)",
+            (claim.image, claim.file, claim.origin, claim.licence, claim.attribution),
+        )
+        self.claims += 1
+        if image is not None:
+            self._db.execute("INSERT INTO images VALUES (?, ?, ?, ?, ?, ?)", astuple(image))
+            self.images += 1
+
+    def reject(self, reject: FileReject) -> None:
+        """The file is no image of ours."""
+        row = (reject.file, str(reject.reason), reject.detail)
+        self._db.execute("INSERT INTO rejects VALUES (?, ?, ?)", row)
+        self.rejects += 1
+
+    def file_of(self, image: ImageId) -> str | None:
+        """The file that was found to hold an image."""
+        found = self._db.execute("SELECT file FROM claims WHERE image = ?", (image,)).fetchone()
+        return found[0] if found else None
+
+    def among(self, images: Collection[ImageId]) -> list[tuple[str, ImageId]]:
+        """Files that hold one of these images, and which, in order of file."""
+        return sorted((file, image) for image in images if (file := self.file_of(image)) is not None)
+
+    def new_images(self) -> Iterator[Image]:
+        """The decoded images, in order of id."""
+        rows = self._db.execute(f"SELECT {_IMAGE} FROM images ORDER BY image")
+        return (Image(*row) for row in rows)
+
+    def claims_by_home(self, home_of: Callable[[ImageId], str | None]) -> Iterator[tuple[str, Iterator[Claim]]]:
+        """The claims of images that have a home, home by home in order of id, each in order of image."""
+        self._db.create_function("home_of", 1, home_of, deterministic=True)
+        asked = (
+            "SELECT home_of(image) AS home, image, file, origin, licence, attribution FROM claims ORDER BY home, image"
+        )
+        for home, group in groupby(self._db.execute(asked), key=lambda row: row[0]):
+            if home is not None:
+                yield home, (Claim(self.source, *row[1:]) for row in group)
+
+    def file_rejects(self, denied: Collection[ImageId] = ()) -> Iterator[FileReject]:
+        """The rejects in order of file; files whose image is denied are among them."""
+        rows = self._db.execute("SELECT file, reason, detail FROM rejects ORDER BY file, rowid")
+        rejected = (FileReject(self.source, *row) for row in rows)
+        taken = (FileReject(self.source, file, Reason.TAKEN_DOWN, "") for file, _ in self.among(denied))
+        return merge(rejected, taken, key=lambda reject: reject.file)
