@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import http.client
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from http.server import BaseHTTPRequestHandler
 from urllib.parse import unquote, urlsplit
 
 import pytest
+from serving import Quiet, served
 
 from taskgalaxy_ops.errors import NotFoundError, StoreError
 from taskgalaxy_ops.services import SeaweedFS, free_ports
@@ -23,48 +21,6 @@ Fault = str | None  # "drop": done, no reply; "cut": half the body; or a status,
 KEYS = {"aws_access_key_id": "a", "aws_secret_access_key": "b"}
 
 
-class _Quiet(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-
-    def log_message(self, format: str, *args: Any) -> None:
-        """Say nothing."""
-
-    def body(self) -> bytes:
-        if self.headers.get("Expect", "").lower() == "100-continue":
-            self.headers.replace_header("Expect", "")
-        return self.rfile.read(int(self.headers.get("Content-Length", 0)))
-
-    def answer(self, status: int, body: bytes = b"", headers: dict[str, str] | None = None) -> None:
-        self.send_response(status)
-        for name, value in {"Content-Length": str(len(body)), **(headers or {})}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(body)
-
-    def do_GET(self) -> None:
-        self.handle_it()
-
-    do_PUT = do_HEAD = do_DELETE = do_POST = do_GET
-
-    def handle_it(self) -> None:
-        raise AssertionError("to be overridden")
-
-
-@contextmanager
-def _served(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
-
-
 class Proxy:
     """Stands before a real S3 server. ``fault(method, path)`` says what goes wrong with a request."""
 
@@ -74,7 +30,7 @@ class Proxy:
         behind = urlsplit(server.url).netloc
         proxy = self
 
-        class Handler(_Quiet):
+        class Handler(Quiet):
             def handle_it(self) -> None:
                 body = self.body()
                 path = unquote(urlsplit(self.path).path)
@@ -117,7 +73,7 @@ def proxy(seaweedfs: SeaweedFS) -> Proxy:
 
 @pytest.fixture
 def proxied(proxy: Proxy, seaweedfs: SeaweedFS, request: pytest.FixtureRequest) -> Iterator[Store]:
-    with _served(proxy.handler) as url:
+    with served(proxy.handler) as url:
         options = {**seaweedfs.s3_options, "endpoint_url": url}
         yield open_store(f"s3://{seaweedfs.bucket}/faults/{request.node.name}", **options)
 
@@ -211,7 +167,7 @@ def _careless(versioning: bytes) -> type[BaseHTTPRequestHandler]:
     """An S3-like service that takes any key pair and lets every write through."""
     objects: dict[str, bytes] = {}
 
-    class Handler(_Quiet):
+    class Handler(Quiet):
         def handle_it(self) -> None:
             body, path = self.body(), urlsplit(self.path).path
             if "versioning" in urlsplit(self.path).query:
@@ -229,7 +185,7 @@ def _careless(versioning: bytes) -> type[BaseHTTPRequestHandler]:
 
 def test_a_service_without_conditional_writes_is_refused() -> None:
     with (
-        _served(_careless(b"")) as url,
+        served(_careless(b"")) as url,
         pytest.raises(StoreError, match=r"ignores If-None-Match, so two workers could overwrite each other.*SeaweedFS"),
     ):
         open_store("s3://bucket/x", endpoint_url=url, **KEYS)
@@ -237,7 +193,7 @@ def test_a_service_without_conditional_writes_is_refused() -> None:
 
 def test_a_bucket_that_keeps_versions_is_refused() -> None:
     with (
-        _served(_careless(b"<Status>Enabled</Status>")) as url,
+        served(_careless(b"<Status>Enabled</Status>")) as url,
         pytest.raises(StoreError, match="keeps versions, so a take-down could not erase anything"),
     ):
         open_store("s3://bucket/x", endpoint_url=url, **KEYS)
