@@ -24,7 +24,7 @@ from taskgalaxy_ops.galaxy import Galaxy
 from taskgalaxy_ops.publishing import Published, published
 from taskgalaxy_ops.services import SeaweedFS
 from taskgalaxy_ops.settings import Settings, parse_settings
-from taskgalaxy_ops.storage import connect
+from taskgalaxy_ops.storage import connect, keys
 from taskgalaxy_ops.storage.journal import Journal
 from taskgalaxy_ops.verify import verify
 
@@ -37,7 +37,13 @@ _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(
     [
         *("__main__", "chaos.worker", "boto3.s3.inject", "openai.resources.chat.completions", "httpcore2"),
-        *("openai.lib.streaming.chat", "anyio._backends._asyncio", "pandas", "pyarrow.dataset", "pyarrow.pandas_compat"),
+        *(
+            "openai.lib.streaming.chat",
+            "anyio._backends._asyncio",
+            "pandas",
+            "pyarrow.dataset",
+            "pyarrow.pandas_compat",
+        ),
         *("numpy.random", "PIL.PngImagePlugin", "PIL.JpegImagePlugin"),
     ]
 )
@@ -144,9 +150,7 @@ class Case:
             file = folder / "settings.yaml"
             settings = self.universe.settings(self.name, between, self.store, **self.model)
             file.write_text(yaml.safe_dump(settings.model_dump(mode="json")), "utf-8")
-            told = Orders(
-                file, between.url, self.universe.encoder, folder, self.universe.server.environment, **orders
-            )
+            told = Orders(file, between.url, self.universe.encoder, folder, self.universe.server.environment, **orders)
             process = _CONTEXT.Process(target=work, args=(told,), daemon=True)
             worker = Worker(between, told, process, time.monotonic())
             between.strike = worker.strike
@@ -209,7 +213,7 @@ class Case:
 
 
 def _temporary(key: str) -> bool:
-    return key.startswith("probes/") and key != "probes/conditional"
+    return key.startswith("probes/") and key != keys.PROBE
 
 
 def unkept(worker: Worker, kept: set[str]) -> set[str]:

@@ -39,9 +39,7 @@ def whole() -> bool:
 
 
 @pytest.fixture(scope="session")
-def universe(
-    tmp_path_factory: pytest.TempPathFactory, seaweedfs: SeaweedFS, served: Models
-) -> Universe:
+def universe(tmp_path_factory: pytest.TempPathFactory, seaweedfs: SeaweedFS, served: Models) -> Universe:
     folder = tmp_path_factory.mktemp("chaos")
     images = build("shapes", folder / "few", 3)
     seeds = folder / "seeds.yaml"

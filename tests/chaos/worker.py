@@ -90,7 +90,7 @@ def _page(objects: int) -> None:
 
     def paged(self: S3Store, *arguments: Any, **options: Any) -> None:
         begin(self, *arguments, **options)
-        self._client.meta.events.register(
+        self._patient.meta.events.register(
             "provide-client-params.s3.ListObjectsV2", lambda params, **_: {**params, "MaxKeys": objects}
         )
 
