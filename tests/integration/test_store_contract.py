@@ -278,3 +278,14 @@ def test_an_unknown_kind_of_url_is_named() -> None:
 def test_the_test_place_is_empty(store: Store) -> None:
     assert store.put_if_absent(f"mine/{uuid.uuid4().hex}", b"")
     assert len(list(store.list("mine/"))) == 1
+
+
+def test_a_fast_clock_takes_nobodys_temporary_file_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    open_store(str(tmp_path))
+    (in_use := tmp_path / ".tmp" / "another worker's").touch()
+    (left := tmp_path / ".tmp" / "a dead worker's").touch()
+    os.utime(left, (0, 0))
+    monkeypatch.setattr("time.time", lambda: 4e9)
+    open_store(str(tmp_path))
+    assert in_use.exists()
+    assert not left.exists()
