@@ -64,6 +64,7 @@ class Between:
     stage: str = ""
     struck: Operation | None = None
     strike: Callable[[str], None] = lambda how: None  # "kill" or "stop"
+    stopped: threading.Event = field(default_factory=threading.Event)
     ended: threading.Event = field(default_factory=threading.Event)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _counted: int = 0
@@ -139,6 +140,7 @@ def _handle(between: Between, handler: Quiet) -> None:
         status, headers, data = _serve(between, handler, operation, body)
     if how in {"kill", "stop"}:
         between.strike(how)
+        between.stopped.set()
     if how in {"kill", "lost"}:
         handler.close_connection = True
         return None

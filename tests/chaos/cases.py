@@ -123,7 +123,7 @@ class Worker:
 
     @property
     def said(self) -> str:
-        return self.orders.said.read_text("utf-8", "replace")
+        return self.orders.said.read_text("utf-8", "replace") if self.orders.said.exists() else ""
 
 
 @dataclass(slots=True)
@@ -132,13 +132,18 @@ class Case:
 
     universe: Universe
     name: str
-    store: str = ""
+    in_folder: bool = False  # the store, and not in S3
     model: Mapping[str, Any] = field(default_factory=dict)
     workers: list[Worker] = field(default_factory=list)
+    allowed: set[str] = field(default_factory=set)  # units that may be paid for twice
 
     @property
     def folder(self) -> Path:
         return self.universe.folder / self.name
+
+    @property
+    def store(self) -> str:
+        return str(self.folder / "store") if self.in_folder else ""
 
     @contextmanager
     def worker(self, fault: Fault | None = None, **orders: Any) -> Iterator[Worker]:
@@ -194,13 +199,19 @@ class Case:
                 asked[unit] += operation.served
         return Counter({unit: times - 1 for unit, times in asked.items() if times > 1})
 
-    def finish(self, allowed: set[str], expected: Published) -> None:
-        """A clean run, and all that must hold behind it. ``allowed``: units that may have been paid for twice."""
+    def allow(self, worker: Worker, kept: set[str]) -> None:
+        """What a worker had asked may be asked again where its reply is not among the ``kept``, or was spoiled."""
+        for operation in worker.between.paid():
+            if operation.reply not in kept or operation.spoiled:
+                self.allowed.update(operation.units)
+
+    def finish(self, expected: Published) -> None:
+        """A clean run, and all that must hold behind it."""
         with self.worker() as last:
             assert last.wait() == 0, last.said
         self.sound()
         twice = set(self.paid_twice())
-        assert twice <= allowed, f"{len(twice - allowed)} units were paid for twice that were kept"
+        assert twice <= self.allowed, f"{len(twice - self.allowed)} units were paid for twice that were kept"
         galaxy = self.galaxy()
         (found,) = published(galaxy)
         assert (found.content, found.manifest_sha256) == (expected.content, expected.manifest_sha256)
@@ -208,22 +219,12 @@ class Case:
             assert list(worker.orders.temporary.iterdir()) == []
         left = [listed.key for listed in galaxy.store.list("") if _temporary(listed.key)]
         assert left == [], left
-        if self.store:
+        if self.in_folder:
             assert list((Path(self.store) / ".tmp").iterdir()) == []
 
 
 def _temporary(key: str) -> bool:
     return key.startswith("probes/") and key != keys.PROBE
-
-
-def unkept(worker: Worker, kept: set[str]) -> set[str]:
-    """Units of a worker's that were asked, and whose reply was not kept, or was spoiled: these may be asked again."""
-    return {
-        unit
-        for operation in worker.between.paid()
-        if operation.reply not in kept or operation.spoiled
-        for unit in operation.units
-    }
 
 
 def advises(worker: Worker) -> None:

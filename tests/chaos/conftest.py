@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from e2e.galaxies import Models
 from PIL import Image
 
 from chaos.cases import Case, Universe
 from chaos.table import Table
 from chaos.worker import record
-from e2e.galaxies import Models
 from taskgalaxy_ops.models.encoders import open_encoder
 from taskgalaxy_ops.models.rendering import upright
 from taskgalaxy_ops.publishing import Published, published
@@ -30,6 +30,12 @@ _SEEDS = """
 - shapes & patterns~shape recognition~shape colour identification
 - scene~lighting~night scene spotting
 """
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if not WHOLE and item.get_closest_marker("chaos"):
+            item.add_marker(pytest.mark.skip(reason=f"make chaos runs it ({ASKED}=1)"))
 
 
 @pytest.fixture(scope="session")

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import datetime
 import hashlib
+import io
 import json
 import os
 import resource
 import sys
 import tempfile
 import time
+import traceback
 import urllib.request
 from collections.abc import Mapping, Sequence
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,6 +28,7 @@ from taskgalaxy_ops.models.encoders import Encoder, Vectors
 from taskgalaxy_ops.storage.s3 import S3Store
 
 STAGES = ("ingest", "generate", "release")
+CRASHED = 70  # exit code: an error that nobody foresaw
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,26 +58,28 @@ class Orders:
 
 def work(orders: Orders) -> None:
     """The whole chain, up to a stage that fails; exits with that one's code."""
-    opened = os.open(orders.said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    for stream in (1, 2):
-        os.dup2(opened, stream)
     os.environ.update(orders.environment, TMPDIR=str(orders.temporary))
     tempfile.tempdir = None
     galaxy.open_encoder = lambda *names: Recorded(orders.encoder)  # type: ignore[assignment]
     if orders.clock:
         _shift(orders.clock)
     if orders.room is not None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (orders.room, orders.room))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (orders.room, resource.RLIM_INFINITY))
     if orders.page is not None:
         _page(orders.page)
-    code = 0
-    for stage in STAGES:
-        with urllib.request.urlopen(f"{orders.url}/stage/{stage}", timeout=60):
-            pass
-        if code := cli.main([stage, "--settings", str(orders.settings), "--json"]):
-            break
-    sys.stdout.flush()
-    sys.stderr.flush()
+    said, code = io.StringIO(), 0
+    try:
+        with redirect_stdout(said), redirect_stderr(said):
+            for stage in STAGES:
+                with urllib.request.urlopen(f"{orders.url}/stage/{stage}", timeout=60):
+                    pass
+                if code := cli.main([stage, "--settings", str(orders.settings), "--json"]):
+                    break
+    except Exception:  # noqa: BLE001 - what it was is what the test shows
+        said.write(traceback.format_exc())
+        code = CRASHED
+    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    orders.said.write_text(said.getvalue(), "utf-8")
     sys.exit(code)
 
 
