@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import http.client
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from http.server import BaseHTTPRequestHandler
 from urllib.parse import unquote, urlsplit
 
+import botocore.auth
 import pytest
 from serving import Quiet, served
 
@@ -115,6 +117,32 @@ def test_short_outages_are_ridden_out(proxied: Store, proxy: Proxy, method: str,
     assert proxied.put_if_absent("k", b"v")
     assert proxied.get("k") == b"v"
     assert sum(asked == method and path.endswith("/k") for asked, path in proxy.requests) == 3
+
+
+def test_an_outage_that_lasts_is_waited_for_once(proxied: Store, proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("botocore.retries.standard.ExponentialBackoff.delay_amount", lambda self, context: 0)
+
+    def tries(status: str) -> int:
+        proxy.fault = lambda method, path: status
+        before = len(proxy.requests)
+        with pytest.raises(StoreError, match=r"Is the S3 server up\? Run again to go on"):
+            list(proxied.list("k"))
+        proxy.fault = lambda method, path: None
+        return len(proxy.requests) - before
+
+    assert [tries("503"), tries("500")] == [10, 1]
+    assert proxied.put_if_absent("k", b"v")  # it is back
+    assert tries("503") == 10
+
+
+def test_a_clock_that_the_service_refuses_is_named(seaweedfs: SeaweedFS, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = open_store(f"s3://{seaweedfs.bucket}/clock", **seaweedfs.s3_options)
+    signed = botocore.auth.get_current_datetime
+    monkeypatch.setattr("botocore.auth.get_current_datetime", lambda: signed() - timedelta(hours=1))
+    with pytest.raises(StoreError, match="set this machine's clock"):
+        store.put_if_absent("k", b"v")
+    with pytest.raises(StoreError, match="set this machine's clock"):
+        open_store(f"s3://{seaweedfs.bucket}/clock", **seaweedfs.s3_options)
 
 
 def test_a_conflict_between_conditional_writes_is_tried_again(proxied: Store, proxy: Proxy) -> None:
