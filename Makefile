@@ -5,7 +5,7 @@ RUN := $(VENV)/bin/python
 PIP := $(RUN) -m pip --disable-pip-version-check
 FLAGS := $(if $(SOURCE),--source "$(SOURCE)") $(if $(SETTINGS),--settings "$(SETTINGS)")
 
-.PHONY: help demo study test test-cluster test-trainers browser check up down clean
+.PHONY: help demo study test chaos test-cluster test-trainers browser check up down clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -53,6 +53,9 @@ browser:
 
 test: $(if $(ENCODERS),$(VENV)/.encoders,$(VENV)/.dev) browser  ## the whole test suite (ENCODERS=1: with open_clip; COVERAGE=1)
 	@$(RUN) -m pytest $(if $(COVERAGE),--cov=taskgalaxy_ops --cov-report=term:skip-covered)
+
+chaos: $(VENV)/.dev  ## kills and faults at every store and model operation, and in Airflow; writes docs/reliability.md
+	@TASKGALAXY_CHAOS=1 $(RUN) -m pytest tests/chaos -s
 
 # Postgres and Redis are Debian's: root installs what is missing, anybody else is told.
 test-cluster: $(VENV)/.dev  ## the composed stack without Docker: Postgres, Redis, Celery workers, one of them killed

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import uuid
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -48,12 +47,9 @@ def open_store(url: str, **s3_options: Any) -> Store:
 
 
 def _check_conditional_writes(store: Store) -> None:
-    probe = f"probes/{uuid.uuid4().hex}"
-    store.put_if_absent(probe, b"first")
-    second = store.put_if_absent(probe, b"second")
-    kept = store.get(probe)
-    store.delete(probe)
-    if second or kept != b"first":
+    # One object for all who ever open the store, and always the same: who dies meanwhile leaves nothing behind.
+    store.replace(keys.PROBE, b"first")
+    if store.put_if_absent(keys.PROBE, b"second") or store.get(keys.PROBE) != b"first":
         raise StoreError(
             f"store {store.url}: it ignores If-None-Match, so two workers could overwrite each other. "
             "Use a service with conditional writes (AWS S3, SeaweedFS, MinIO, Ceph, R2)."

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,10 +22,12 @@ class FolderStore:
         self._root = root
         try:
             (root / _TEMPORARY).mkdir(parents=True, exist_ok=True)
-            for left in (root / _TEMPORARY).iterdir():
-                with contextlib.suppress(FileNotFoundError):
-                    if time.time() - left.stat().st_mtime > _STALE_SECONDS:
-                        left.unlink()
+            if there := list((root / _TEMPORARY).iterdir()):
+                now = self._now()
+                for left in there:
+                    with contextlib.suppress(FileNotFoundError):
+                        if now - left.stat().st_mtime > _STALE_SECONDS:
+                            left.unlink()
         except OSError as error:
             raise StoreError(
                 f"store {root}: cannot be written ({error}). Name a folder that you may write to."
@@ -119,17 +120,22 @@ class FolderStore:
             raise StoreError(f"store {self._root}: deleting {key} failed ({error}).") from error
 
     def age(self, key: str) -> float:
-        # The disk's own clock: a network disk may be apart from ours.
-        path, probe = self._path(key), self._root / _TEMPORARY / uuid.uuid4().hex
+        path = self._path(key)
         try:
             if not path.is_file():
                 raise NotFoundError(f"store {self._root}: no object {key}.")
-            probe.touch()
-            return max(0.0, probe.stat().st_mtime - path.stat().st_mtime)
+            return max(0.0, self._now() - path.stat().st_mtime)
         except FileNotFoundError as error:
             raise NotFoundError(f"store {self._root}: no object {key}.") from error
         except OSError as error:
             raise StoreError(f"store {self._root}: the age of {key} cannot be told ({error}).") from error
+
+    def _now(self) -> float:
+        """The disk's own time: a network disk's, and other workers', may be apart from ours."""
+        probe = self._root / _TEMPORARY / uuid.uuid4().hex
+        try:
+            probe.touch()
+            return probe.stat().st_mtime
         finally:
             probe.unlink(missing_ok=True)
 

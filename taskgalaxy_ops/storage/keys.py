@@ -9,6 +9,7 @@ LAYOUT_VERSION = 2
 
 LAYOUT = "taskgalaxy.json"
 LATEST = "releases/latest.json"
+PROBE = "probes/conditional"
 
 SETTINGS_LOG = "settings"
 REGISTRY_LOG = "registry"

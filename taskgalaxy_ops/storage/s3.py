@@ -9,44 +9,56 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from email.utils import parsedate_to_datetime
+from functools import cached_property
 from typing import Any
 
 from taskgalaxy_ops.errors import NotFoundError, StoreError
 from taskgalaxy_ops.storage.base import Listed
 
 _CONFLICT_TRIES = 8  # 409: another conditional write is under way
+_TRIES = 10  # with botocore's own back-off, these reach past the seconds that a restarting server needs
+_REPLY_SECONDS = 20  # without a byte, after which a request is tried again
+_AGAIN = "Is the S3 server up? Run again to go on."
 
 
 class S3Store:
     """A store under a prefix of one bucket. ``options`` are boto3's client arguments (endpoint, region, keys)."""
 
     def __init__(self, bucket: str, prefix: str = "", **options: Any) -> None:
+        self._bucket = bucket
+        self._prefix = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
+        self._options = {"region_name": "us-east-1", **options}
+        self._where = f"bucket {bucket!r} at {options.get('endpoint_url') or 'AWS'}"
+        self._patient = self._client(_TRIES)
+        self._gone = False  # the last request got no reply, or an error of the server's, to its last try
+
+    def _client(self, tries: int) -> Any:
         import boto3
         from botocore.config import Config
 
-        self._bucket = bucket
-        self._prefix = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
         config = Config(
-            # botocore's own back-off: 10 tries reach past the seconds that a restarting server needs.
-            retries={"mode": "standard", "total_max_attempts": 10},
+            retries={"mode": "standard", "total_max_attempts": tries},
             connect_timeout=5,
-            read_timeout=60,
+            read_timeout=_REPLY_SECONDS,
             max_pool_connections=64,
             request_checksum_calculation="when_required",
             response_checksum_validation="when_required",
         )
-        options.setdefault("region_name", "us-east-1")
-        self._client: Any = boto3.session.Session().client("s3", config=config, **options)
-        self._where = f"bucket {bucket!r} at {options.get('endpoint_url') or 'AWS'}"
+        return boto3.session.Session().client("s3", config=config, **self._options)
+
+    @cached_property
+    def _brief(self) -> Any:
+        """Asks once: what a run still has to do after an outage that lasts must not be waited for again and again."""
+        return self._client(1)
 
     def check_bucket(self) -> None:
         """Raises StoreError if the bucket cannot be reached, or keeps versions (nothing could be erased)."""
         try:
-            status = self._client.get_bucket_versioning(Bucket=self._bucket).get("Status")
+            status = self._patient.get_bucket_versioning(Bucket=self._bucket).get("Status")
         except Exception as error:
             raise StoreError(
                 f"store: {self._where} cannot be used ({_short(error)}). "
-                "Check endpoint_url, the keys, and that the bucket exists."
+                + (_clock(error) or "Check endpoint_url, the keys, and that the bucket exists.")
             ) from error
         if status == "Enabled":
             raise StoreError(
@@ -59,21 +71,27 @@ class S3Store:
         return f"s3://{self._bucket}/{self._prefix}"
 
     def _call(self, name: str, key: str, **arguments: Any) -> Any:
+        return self._ask(name, key, Key=self._prefix + key, **arguments)
+
+    def _ask(self, name: str, what: str, **arguments: Any) -> Any:
         from botocore.exceptions import BotoCoreError, ClientError
 
         try:
-            return getattr(self._client, name)(Bucket=self._bucket, Key=self._prefix + key, **arguments)
+            reply = getattr(self._brief if self._gone else self._patient, name)(Bucket=self._bucket, **arguments)
         except ClientError as error:
-            code = error.response["ResponseMetadata"].get("HTTPStatusCode")
+            code = error.response["ResponseMetadata"].get("HTTPStatusCode", 0)
+            self._gone = code >= 500
             if code == 404 and error.response["Error"].get("Code") != "NoSuchBucket":
-                raise NotFoundError(f"store {self.url}: no object {key}.") from error
+                raise NotFoundError(f"store {self.url}: no object {what}.") from error
             if code == 416 or (code in {409, 412} and "IfNoneMatch" in arguments):
                 raise  # the caller knows what it means
-            raise StoreError(f"store {self.url}: {name} {key} failed ({_short(error)}).") from error
+            fix = _clock(error) or (_AGAIN if self._gone else "Check endpoint_url, the keys, and what they may do.")
+            raise StoreError(f"store {self.url}: {name} {what} failed ({_short(error)}). {fix}") from error
         except BotoCoreError as error:
-            raise StoreError(
-                f"store {self.url}: {name} {key} failed ({_short(error)}). Is the S3 server up? Run again to go on."
-            ) from error
+            self._gone = True
+            raise StoreError(f"store {self.url}: {name} {what} failed ({_short(error)}). {_AGAIN}") from error
+        self._gone = False
+        return reply
 
     def put_if_absent(self, key: str, data: bytes) -> bool:
         from botocore.exceptions import ClientError
@@ -111,7 +129,9 @@ class S3Store:
                 return bytes(reply["Body"].read())
             except (BotoCoreError, ClientError, OSError) as error:  # the body was cut: botocore retries headers only
                 if attempt == 3:
-                    raise StoreError(f"store {self.url}: {key} cannot be read whole ({_short(error)}).") from error
+                    raise StoreError(
+                        f"store {self.url}: {key} cannot be read whole ({_short(error)}). {_AGAIN}"
+                    ) from error
                 time.sleep(0.2 * 2**attempt)
         raise AssertionError("unreachable")
 
@@ -120,18 +140,13 @@ class S3Store:
         yield from sorted(found, key=lambda listed: listed.key.encode()) if ordered else found
 
     def _listed(self, prefix: str, after: str) -> Iterator[Listed]:
-        from botocore.exceptions import BotoCoreError, ClientError
-
-        arguments: dict[str, Any] = {"Bucket": self._bucket, "Prefix": self._prefix + prefix}
+        arguments: dict[str, Any] = {"Prefix": self._prefix + prefix}
         # SeaweedFS goes folder by folder, "a/b" before "a-b". So what comes is sorted, and StartAfter is sent only
         # where its order and ours agree on what lies behind.
         if after and min(after.removeprefix(prefix), default="/") >= "/":
             arguments["StartAfter"] = self._prefix + after
         while True:
-            try:
-                page = self._client.list_objects_v2(**arguments)
-            except (ClientError, BotoCoreError) as error:
-                raise StoreError(f"store {self.url}: listing {prefix} failed ({_short(error)}).") from error
+            page = self._ask("list_objects_v2", prefix, **arguments)
             for item in page.get("Contents", []):
                 yield Listed(item["Key"][len(self._prefix) :], item["Size"], item.get("ETag", ""))
             if not page.get("IsTruncated"):
@@ -145,6 +160,12 @@ class S3Store:
         reply = self._call("head_object", key)
         now = parsedate_to_datetime(reply["ResponseMetadata"]["HTTPHeaders"]["date"])
         return float(max(0.0, (now - reply["LastModified"]).total_seconds()))
+
+
+def _clock(error: BaseException) -> str:
+    """What to do where it was this machine's clock; "" where it was not."""
+    skewed = "RequestTimeTooSkewed" in str(error)
+    return "S3 takes nothing that is signed 15 minutes too early or late: set this machine's clock." if skewed else ""
 
 
 def _short(error: BaseException) -> str:

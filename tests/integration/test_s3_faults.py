@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import http.client
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from datetime import timedelta
+from http.server import BaseHTTPRequestHandler
 from urllib.parse import unquote, urlsplit
 
+import botocore.auth
 import pytest
+from serving import Quiet, served
 
 from taskgalaxy_ops.errors import NotFoundError, StoreError
 from taskgalaxy_ops.services import SeaweedFS, free_ports
@@ -23,48 +23,6 @@ Fault = str | None  # "drop": done, no reply; "cut": half the body; or a status,
 KEYS = {"aws_access_key_id": "a", "aws_secret_access_key": "b"}
 
 
-class _Quiet(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-
-    def log_message(self, format: str, *args: Any) -> None:
-        """Say nothing."""
-
-    def body(self) -> bytes:
-        if self.headers.get("Expect", "").lower() == "100-continue":
-            self.headers.replace_header("Expect", "")
-        return self.rfile.read(int(self.headers.get("Content-Length", 0)))
-
-    def answer(self, status: int, body: bytes = b"", headers: dict[str, str] | None = None) -> None:
-        self.send_response(status)
-        for name, value in {"Content-Length": str(len(body)), **(headers or {})}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(body)
-
-    def do_GET(self) -> None:
-        self.handle_it()
-
-    do_PUT = do_HEAD = do_DELETE = do_POST = do_GET
-
-    def handle_it(self) -> None:
-        raise AssertionError("to be overridden")
-
-
-@contextmanager
-def _served(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
-
-
 class Proxy:
     """Stands before a real S3 server. ``fault(method, path)`` says what goes wrong with a request."""
 
@@ -74,7 +32,7 @@ class Proxy:
         behind = urlsplit(server.url).netloc
         proxy = self
 
-        class Handler(_Quiet):
+        class Handler(Quiet):
             def handle_it(self) -> None:
                 body = self.body()
                 path = unquote(urlsplit(self.path).path)
@@ -117,7 +75,7 @@ def proxy(seaweedfs: SeaweedFS) -> Proxy:
 
 @pytest.fixture
 def proxied(proxy: Proxy, seaweedfs: SeaweedFS, request: pytest.FixtureRequest) -> Iterator[Store]:
-    with _served(proxy.handler) as url:
+    with served(proxy.handler) as url:
         options = {**seaweedfs.s3_options, "endpoint_url": url}
         yield open_store(f"s3://{seaweedfs.bucket}/faults/{request.node.name}", **options)
 
@@ -159,6 +117,32 @@ def test_short_outages_are_ridden_out(proxied: Store, proxy: Proxy, method: str,
     assert proxied.put_if_absent("k", b"v")
     assert proxied.get("k") == b"v"
     assert sum(asked == method and path.endswith("/k") for asked, path in proxy.requests) == 3
+
+
+def test_an_outage_that_lasts_is_waited_for_once(proxied: Store, proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("botocore.retries.standard.ExponentialBackoff.delay_amount", lambda self, context: 0)
+
+    def tries(status: str) -> int:
+        proxy.fault = lambda method, path: status
+        before = len(proxy.requests)
+        with pytest.raises(StoreError, match=r"Is the S3 server up\? Run again to go on"):
+            list(proxied.list("k"))
+        proxy.fault = lambda method, path: None
+        return len(proxy.requests) - before
+
+    assert [tries("503"), tries("500")] == [10, 1]
+    assert proxied.put_if_absent("k", b"v")  # it is back
+    assert tries("503") == 10
+
+
+def test_a_clock_that_the_service_refuses_is_named(seaweedfs: SeaweedFS, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = open_store(f"s3://{seaweedfs.bucket}/clock", **seaweedfs.s3_options)
+    signed = botocore.auth.get_current_datetime
+    monkeypatch.setattr("botocore.auth.get_current_datetime", lambda: signed() - timedelta(hours=1))
+    with pytest.raises(StoreError, match="set this machine's clock"):
+        store.put_if_absent("k", b"v")
+    with pytest.raises(StoreError, match="set this machine's clock"):
+        open_store(f"s3://{seaweedfs.bucket}/clock", **seaweedfs.s3_options)
 
 
 def test_a_conflict_between_conditional_writes_is_tried_again(proxied: Store, proxy: Proxy) -> None:
@@ -211,7 +195,7 @@ def _careless(versioning: bytes) -> type[BaseHTTPRequestHandler]:
     """An S3-like service that takes any key pair and lets every write through."""
     objects: dict[str, bytes] = {}
 
-    class Handler(_Quiet):
+    class Handler(Quiet):
         def handle_it(self) -> None:
             body, path = self.body(), urlsplit(self.path).path
             if "versioning" in urlsplit(self.path).query:
@@ -229,7 +213,7 @@ def _careless(versioning: bytes) -> type[BaseHTTPRequestHandler]:
 
 def test_a_service_without_conditional_writes_is_refused() -> None:
     with (
-        _served(_careless(b"")) as url,
+        served(_careless(b"")) as url,
         pytest.raises(StoreError, match=r"ignores If-None-Match, so two workers could overwrite each other.*SeaweedFS"),
     ):
         open_store("s3://bucket/x", endpoint_url=url, **KEYS)
@@ -237,7 +221,7 @@ def test_a_service_without_conditional_writes_is_refused() -> None:
 
 def test_a_bucket_that_keeps_versions_is_refused() -> None:
     with (
-        _served(_careless(b"<Status>Enabled</Status>")) as url,
+        served(_careless(b"<Status>Enabled</Status>")) as url,
         pytest.raises(StoreError, match="keeps versions, so a take-down could not erase anything"),
     ):
         open_store("s3://bucket/x", endpoint_url=url, **KEYS)

@@ -38,6 +38,7 @@ ODD_NAMES = [  # no backslash: SeaweedFS takes it for a slash, and no key of our
     "{brace}[bracket]",
     "*star*",
 ]
+OPENED = [keys.PROBE, keys.LAYOUT]  # what lies in a store that was opened
 
 
 def _put_many(store: Store, names: list[str]) -> None:
@@ -139,17 +140,17 @@ def test_a_listing_is_in_order_of_utf8_keys(store: Store) -> None:
 
 
 def test_a_prefix_need_not_end_at_a_slash(store: Store) -> None:
-    for name in ("p/one", "p/only/x", "p/two", "pone", "q"):
+    for name in ("n/one", "n/only/x", "n/two", "none", "q"):
         store.put_if_absent(name, b"12345")
-    assert [listed.key for listed in store.list("p/on")] == ["p/one", "p/only/x"]
-    assert [listed.key for listed in store.list("p")] == ["p/one", "p/only/x", "p/two", "pone"]
+    assert [listed.key for listed in store.list("n/on")] == ["n/one", "n/only/x"]
+    assert [listed.key for listed in store.list("n")] == ["n/one", "n/only/x", "n/two", "none"]
     assert [listed.key for listed in store.list("no/such/prefix")] == []
-    assert {listed.size for listed in store.list("p/")} == {5}
+    assert {listed.size for listed in store.list("n/")} == {5}
 
 
 def test_a_listing_of_everything_holds_objects_alone(store: Store) -> None:
     store.put_if_absent("a", b"x")
-    assert [listed.key for listed in store.list("")] == ["a", keys.LAYOUT]
+    assert [listed.key for listed in store.list("")] == ["a", *OPENED]
 
 
 @pytest.mark.parametrize("name", ODD_NAMES)
@@ -178,7 +179,7 @@ def test_two_stores_in_one_bucket_do_not_see_each_other(place: Place) -> None:
     there.put_if_absent("k", b"there")
     with pytest.raises(NotFoundError):
         here.get("k")
-    assert [listed.key for listed in there.list("")] == ["k", keys.LAYOUT]
+    assert [listed.key for listed in there.list("")] == ["k", *OPENED]
 
 
 def test_a_store_of_another_layout_is_refused(place: Place) -> None:
@@ -252,7 +253,7 @@ def test_a_killed_writer_leaves_no_torn_object(place: Place, store: Store) -> No
             assert listed.size == size
             assert store.get(listed.key) == listed.key[-6:].encode() * (size // 6)
             store.delete(listed.key)
-        assert [listed.key for listed in store.list("")] == [keys.LAYOUT]
+        assert [listed.key for listed in store.list("")] == OPENED
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
@@ -277,3 +278,14 @@ def test_an_unknown_kind_of_url_is_named() -> None:
 def test_the_test_place_is_empty(store: Store) -> None:
     assert store.put_if_absent(f"mine/{uuid.uuid4().hex}", b"")
     assert len(list(store.list("mine/"))) == 1
+
+
+def test_a_fast_clock_takes_nobodys_temporary_file_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    open_store(str(tmp_path))
+    (in_use := tmp_path / ".tmp" / "another worker's").touch()
+    (left := tmp_path / ".tmp" / "a dead worker's").touch()
+    os.utime(left, (0, 0))
+    monkeypatch.setattr("time.time", lambda: 4e9)
+    open_store(str(tmp_path))
+    assert in_use.exists()
+    assert not left.exists()

@@ -25,7 +25,7 @@ def _entry(log: str, number: int) -> str:
 
 
 _KEYS = st.one_of(
-    st.sampled_from([keys.LAYOUT, keys.LATEST]),
+    st.sampled_from([keys.LAYOUT, keys.LATEST, keys.PROBE]),
     st.builds(_entry, st.sampled_from(_LOGS) | st.builds(keys.journal, _HEX) | st.builds(keys.lease, _HEX), _NUMBER),
     st.builds(_entry, st.builds(keys.type_embeddings, _HEX), _NUMBER),
     st.builds(keys.blob, _HEX),

@@ -1,0 +1,197 @@
+"""The library against its servers' faults and its own death: nothing is lost, nothing kept is paid for twice."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from chaos.between import Fault
+from chaos.cases import Case, Universe, Worker, advises
+from chaos.table import Outcome, Table
+from taskgalaxy_ops.publishing import Published
+
+AT_ONCE = 8  # cases: most of their time is waiting for a dead worker's lease
+STORE = frozenset({"list", "page", "get", "put", "delete", "head", "bucket"})
+LISTS = frozenset({"list", "page"})
+MODEL = frozenset({"model"})
+GROUP = "library"
+
+# Faults that pass, by the table's words; how often each is sampled in the whole suite.
+PASSING: Mapping[str, tuple[Fault, dict[str, Any]]] = {
+    "store: a delay of 4 s, longer than a lease": (Fault("slow", 0, STORE), {}),
+    "store: a connection reset": (Fault("reset", 0, STORE), {}),
+    "store: a 500": (Fault("500", 0, STORE), {}),
+    "store: a 503": (Fault("503", 0, STORE), {}),
+    "store: a body cut": (Fault("cut", 0, LISTS | {"get"}), {}),
+    "store: a listing's page lost": (Fault("lost", 0, frozenset({"page"})), {"page": 1}),
+    "store: a deletion's reply lost": (Fault("lost", 0, frozenset({"delete"})), {}),
+    "model: a connection reset": (Fault("reset", 0, MODEL), {}),
+    "model: a 500": (Fault("500", 0, MODEL), {}),
+    "model: a reply later than the time-out": (Fault("slow", 0, MODEL, seconds=13), {}),
+    "model: a reply lost": (Fault("lost", 0, MODEL), {}),
+    "model: a reply cut": (Fault("cut", 0, MODEL), {}),
+    "model: a malformed reply": (Fault("malformed", 0, MODEL), {}),
+    "model: a reply with each entry twice": (Fault("doubled", 0, MODEL), {}),
+    "model: a request served twice": (Fault("twice", 0, MODEL), {}),
+}
+SAMPLE = "store: a delay of 4 s, longer than a lease"
+# Faults that last.
+LASTING: Mapping[str, Fault] = {
+    "store: 503 for good": Fault("503", 0, STORE, lasting=True),
+    "store: gone for good": Fault("reset", 0, STORE, lasting=True),
+    "store: no reply for good": Fault("hang", 0, STORE, lasting=True),
+    "model: dead for good": Fault("reset", 0, MODEL, lasting=True),
+    "model: 500 for good": Fault("500", 0, MODEL, lasting=True),
+    "model: no reply for good": Fault("hang", 0, MODEL, lasting=True),
+}
+
+
+ON_REQUEST = pytest.mark.chaos  # conftest.py skips these where only a sample is asked for
+
+
+class Sweep:
+    """Runs cases side by side; all of them, whatever fails, and then says what did."""
+
+    def __init__(self, universe: Universe, expected: Published, table: Table) -> None:
+        self._universe, self._expected, self._table = universe, expected, table
+
+    def __call__(self, fault: str, cases: Iterable[tuple[int, Callable[[Case], Worker | None]]], **case: Any) -> int:
+        """How many cases the fault struck. ``cases``: number and what is done to the first workers of a case."""
+        numbered = list(cases)
+
+        def one(number: int, spoil: Callable[[Case], Worker | None]) -> str:
+            each = Case(self._universe, f"{fault.replace(':', '')} {number}", **case)
+            try:
+                return "" if self._one(fault, each, spoil) else "missed"
+            except AssertionError as error:
+                return f"{fault}, operation {number}: {error}"
+
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            said = list(pool.map(lambda pair: one(*pair), numbered))
+        wrong = [each for each in said if each not in {"", "missed"}]
+        assert not wrong, f"{len(wrong)} of {len(said)} cases:\n" + "\n".join(wrong)
+        return said.count("")
+
+    def _one(self, fault: str, case: Case, spoil: Callable[[Case], Worker | None]) -> bool:
+        began = time.monotonic()
+        worker = spoil(case)
+        if worker is None:
+            return False
+        kept = case.kept()
+        for each in case.workers:
+            case.allow(each, kept)
+        case.finish(self._expected)
+        seconds = time.monotonic() - began if worker.code == -9 else worker.seconds
+        lost = len(kept - case.kept())
+        struck = worker.between.struck
+        stage = struck.stage if struck else "all"
+        self._table.add(Outcome(GROUP, fault, stage, lost, sum(case.paid_twice().values()), seconds))
+        return True
+
+
+@pytest.fixture
+def sweep(universe: Universe, expected: Published, table: Table) -> Sweep:
+    return Sweep(universe, expected, table)
+
+
+def spoiled(fault: Fault, codes: set[int], **orders: Any) -> Callable[[Case], Worker | None]:
+    """One worker that meets the fault, and must end with one of these codes; None where the fault did not come."""
+
+    def spoil(case: Case) -> Worker | None:
+        with case.worker(fault, **orders) as worker:
+            code = worker.wait()
+        if worker.between.struck is None:
+            assert code == 0, worker.said
+            return None
+        assert code in codes, f"it ended with {code}:\n{worker.said}"
+        if code > 0:
+            advises(worker)
+        return worker
+
+    return spoil
+
+
+def spoiled_by_nothing(**orders: Any) -> Callable[[Case], Worker]:
+    """One worker, which must not mind what it is told."""
+
+    def spoil(case: Case) -> Worker:
+        with case.worker(**orders) as worker:
+            assert worker.wait() == 0, worker.said
+        return worker
+
+    return spoil
+
+
+def no_room(size: int) -> Callable[[Case], Worker]:
+    """One worker, of whose files none can grow beyond ``size`` bytes."""
+
+    def spoil(case: Case) -> Worker:
+        with case.worker(room=size) as worker:
+            code = worker.wait()
+        assert code in {0, 1}, f"it ended with {code}:\n{worker.said}"
+        if code:
+            advises(worker)
+        return worker
+
+    return spoil
+
+
+def at(fault: Fault, number: int) -> Fault:
+    return Fault(fault.how, number, fault.kinds, fault.lasting, fault.seconds)
+
+
+def numbers(count: int, whole: bool, sample: int, name: str) -> Sequence[int]:
+    """1 to ``count``, or a seeded sample of them."""
+    every = range(1, count + 1)
+    return every if whole else sorted(random.Random(name).sample(every, min(sample, count)))
+
+
+def count(case: Case, kinds: frozenset[str]) -> int:
+    operations = case.workers[0].between.operations
+    return sum(not kinds or operation.kind in kinds for operation in operations)
+
+
+def test_a_kill_at_any_operation(undisturbed: Case, sweep: Sweep, whole: bool) -> None:
+    """The operation was served, and the worker does not live to know."""
+    killed = Fault("kill", 0)
+    chosen = numbers(count(undisturbed, frozenset()), whole, 4, "kill")
+    struck = sweep("worker: kill -9", [(n, spoiled(at(killed, n), {-9})) for n in chosen])
+    assert struck >= len(chosen) / 2  # runs differ by some operations
+
+
+def test_a_lost_reply_to_any_put(undisturbed: Case, sweep: Sweep, whole: bool) -> None:
+    lost = Fault("lost", 0, frozenset({"put"}))
+    chosen = numbers(count(undisturbed, lost.kinds), whole, 2, "put")
+    struck = sweep("store: a put's reply lost", [(n, spoiled(at(lost, n), {0})) for n in chosen])
+    assert struck >= len(chosen) / 2  # runs differ by some operations
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=() if name == SAMPLE else ON_REQUEST) for name in PASSING])
+def test_faults_that_pass_are_ridden_out(
+    name: str, universe: Universe, undisturbed: Case, sweep: Sweep, whole: bool
+) -> None:
+    fault, orders = PASSING[name]
+    first = undisturbed
+    if orders:
+        first = Case(universe, f"{name.replace(':', '')} undisturbed")
+        with first.worker(**orders) as worker:
+            assert worker.wait() == 0, worker.said
+    chosen = numbers(count(first, fault.kinds), False, 8 if whole else 1, name)
+    more = {"model": {"timeout_seconds": 10}} if fault.seconds > 10 else {}
+    struck = sweep(name, [(n, spoiled(at(fault, n), {0}, **orders)) for n in chosen], **more)
+    assert struck >= len(chosen) / 2
+
+
+@ON_REQUEST
+@pytest.mark.parametrize("name", LASTING)
+def test_faults_that_last_end_in_advice(name: str, undisturbed: Case, sweep: Sweep) -> None:
+    fault = LASTING[name]
+    chosen = numbers(count(undisturbed, fault.kinds), False, 8, name)
+    more = {"model": {"timeout_seconds": 5, "retries": 3}} if fault.kinds == MODEL else {}
+    struck = sweep(name, [(n, spoiled(at(fault, n), {1, 3})) for n in chosen], **more)
+    assert struck >= len(chosen) / 2
