@@ -30,7 +30,8 @@ SMALL = 10  # times smaller is the store that memory is compared with
 TYPES = 2_000
 WIDE_IMAGES, WIDE_SHARDS = 100_000, 200
 CPU_IMAGES = 1_500
-JOURNAL_PARTS = 200
+JOURNAL_PARTS = 256
+BETWEEN_LOOKS = 32 * PART_REPLIES  # replies that come in a tenth of a second at the journal's rate
 
 FIRST = (("ingest",), ("embed",), *(("generate", stage) for stage in ("match", "filter", "write", "vote")))
 RELEASE = ("release",)
@@ -240,11 +241,10 @@ def _journal_rate(store: Store, parts: int) -> tuple[float, float, float, int]:
     replies = [_reply(number) for number in range(parts * PART_REPLIES)]
     book = Journal(store, uuid.uuid4().hex)
     began = time.monotonic()
-    for reply in replies:
-        book.add(reply)
-        if book.due():
-            book.flush()
-    book.flush()
+    for at in range(0, len(replies), BETWEEN_LOOKS):
+        for reply in replies[at : at + BETWEEN_LOOKS]:
+            book.add(reply)
+        book.flush()
     ours = time.monotonic() - began
     objects = [store.get(listed.key) for listed in store.list("homes/")]
     began = time.monotonic()

@@ -15,7 +15,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import openai  # noqa: F401 - part of the start-up: the gateway imports it where it first asks
+# Part of the start-up: both are imported by others where they are first needed.
+import openai  # noqa: F401
+import pyarrow.dataset  # noqa: F401
 
 from benchmarks.material import BenchGalaxy, CountingStore, task_types
 from taskgalaxy_ops import pipeline, publishing

@@ -14,7 +14,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from taskgalaxy_ops.storage import keys
@@ -57,12 +57,16 @@ class Reply:
     note: Mapping[str, Any] = field(default_factory=dict)
 
 
+_FIELDS = tuple(each.name for each in fields(Reply))
+
+
 class Journal:
     """The journal of one home: read at opening, appended to in parts. Its methods may be called from any thread."""
 
     def __init__(self, store: Store, home: str) -> None:
         self._log = Log(store, keys.journal(home))
-        self._lock = threading.Lock()
+        self._writing = threading.Lock()  # the log is in use; taken before the other
+        self._lock = threading.Lock()  # held for moments, so that who adds does not wait for the store
         self._buffer: list[Reply] = []
         self._since = 0.0
         self.answers: dict[str, Answer] = {}
@@ -78,7 +82,7 @@ class Journal:
 
     def refresh(self) -> None:
         """Read what others appended."""
-        with self._lock:
+        with self._writing, self._lock:
             self._log.read()
             self._fold()
 
@@ -120,16 +124,21 @@ class Journal:
 
     def flush(self) -> None:
         """Write what was added, in parts. Raises StoreError; what could not be written stays for the next flush."""
-        with self._lock:
-            while self._buffer:
-                part = self._buffer[:PART_REPLIES]
-                self._log.append({"kind": "replies", "replies": [_plain(reply) for reply in part]})
-                del self._buffer[: len(part)]
+        with self._writing:
+            with self._lock:
+                taken = list(self._buffer)
+            if not taken:
+                return
+            parts = [taken[at : at + PART_REPLIES] for at in range(0, len(taken), PART_REPLIES)]
+            self._log.append_all([{"kind": "replies", "replies": [_plain(reply) for reply in part]} for part in parts])
+            with self._lock:
+                del self._buffer[: len(taken)]
+                self._since = time.monotonic()
                 self._fold()
 
     def forget(self, units: Iterable[str]) -> None:
         """Let these units be asked again; the old replies stay in the log, superseded."""
-        with self._lock:
+        with self._writing, self._lock:
             self._log.append({"kind": "forget", "units": sorted(units)})
             self._fold()
 
@@ -144,9 +153,12 @@ class Journal:
 
 
 def _plain(reply: Reply) -> dict[str, Any]:
-    plain = asdict(reply)
-    plain["answers"] = {
-        unit: {name: value for name, value in asdict(answer).items() if value not in (None, "")}
-        for unit, answer in reply.answers.items()
-    }
+    # Not asdict, which copies each raw reply to its last leaf.
+    plain = {name: getattr(reply, name) for name in _FIELDS}
+    plain["answers"] = {unit: _plain_answer(answer) for unit, answer in reply.answers.items()}
     return plain
+
+
+def _plain_answer(answer: Answer) -> dict[str, Any]:
+    plain = {"value": answer.value, "terminal": answer.terminal, "detail": answer.detail}
+    return {name: value for name, value in plain.items() if value not in (None, "")}
