@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -86,23 +86,23 @@ class Journal:
             self._log.read()
             self._fold()
 
-    def _fold(self) -> None:
+    def _fold(self, own: Mapping[int, Sequence[Reply]] | None = None) -> None:
+        """``own``: replies of entries that were just written, by number: their answers need not be read again."""
         for entry in self._log.known():
             if entry.number > self._folded:
-                self._fold_entry(entry)
+                self._fold_entry(entry, (own or {}).get(entry.number))
                 self._folded = entry.number
 
-    def _fold_entry(self, entry: LogEntry) -> None:
+    def _fold_entry(self, entry: LogEntry, own: Sequence[Reply] | None) -> None:
         if entry.body["kind"] == "forget":
             self.forgets += 1
             for unit in entry.body["units"]:
                 self.answers.pop(unit, None)
                 self._forgotten[unit] = entry.number
             return
-        for reply in entry.body["replies"]:
-            for unit, raw in reply["answers"].items():
-                answer = Answer(**raw)
-                if reply["seen"] < self._forgotten.get(unit, 0):
+        for seen, answers in ((reply.seen, reply.answers) for reply in own) if own else _read(entry):
+            for unit, answer in answers.items():
+                if seen < self._forgotten.get(unit, 0):
                     continue
                 known = self.answers.get(unit)
                 if known is None or (known.terminal and not answer.terminal):
@@ -130,11 +130,13 @@ class Journal:
             if not taken:
                 return
             parts = [taken[at : at + PART_REPLIES] for at in range(0, len(taken), PART_REPLIES)]
-            self._log.append_all([{"kind": "replies", "replies": [_plain(reply) for reply in part]} for part in parts])
+            entries = self._log.append_all(
+                {"kind": "replies", "replies": [_plain(reply) for reply in part]} for part in parts
+            )
             with self._lock:
                 del self._buffer[: len(taken)]
                 self._since = time.monotonic()
-                self._fold()
+                self._fold({entry.number: part for entry, part in zip(entries, parts, strict=True)})
 
     def forget(self, units: Iterable[str]) -> None:
         """Let these units be asked again; the old replies stay in the log, superseded."""
@@ -152,6 +154,12 @@ class Journal:
                     yield reply
 
 
+def _read(entry: LogEntry) -> Iterator[tuple[int, Mapping[str, Answer]]]:
+    """What each reply of a part had seen, and its answers."""
+    for reply in entry.body["replies"]:
+        yield reply["seen"], {unit: Answer(**raw) for unit, raw in reply["answers"].items()}
+
+
 def _plain(reply: Reply) -> dict[str, Any]:
     # Not asdict, which copies each raw reply to its last leaf.
     plain = {name: getattr(reply, name) for name in _FIELDS}
@@ -160,5 +168,7 @@ def _plain(reply: Reply) -> dict[str, Any]:
 
 
 def _plain_answer(answer: Answer) -> dict[str, Any]:
+    if not answer.terminal and not answer.detail:  # as nearly all
+        return {} if answer.value is None else {"value": answer.value}
     plain = {"value": answer.value, "terminal": answer.terminal, "detail": answer.detail}
     return {name: value for name, value in plain.items() if value not in (None, "")}

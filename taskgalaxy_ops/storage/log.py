@@ -17,15 +17,17 @@ import random
 import time
 import uuid
 import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic_core import PydanticSerializationError, to_json
 
 from taskgalaxy_ops.errors import DamageError, NotFoundError, StoreError
 from taskgalaxy_ops.storage.base import Store
+
+Item = TypeVar("Item")
 
 _GZIP_ABOVE = 4096  # bytes
 _TRIES = 50  # a loser reads and decides again; more losses in a row mean that something is wrong
@@ -122,40 +124,35 @@ class Log:
         """Append whatever the others append meanwhile."""
         return self.append_all([body])[0]
 
-    def append_all(self, bodies: Sequence[Mapping[str, Any]]) -> list[LogEntry]:
-        """Append several; in this order, unless a compaction comes between.
+    def append_all(self, bodies: Iterable[Mapping[str, Any]]) -> list[LogEntry]:
+        """Append several; in this order, unless a compaction comes between. Each is taken while the last is written.
 
         The log is not read first: the next number that we know of is tried, and a loser reads. Whether a compaction
         overtook any of them is asked once, behind the last. Raises StoreError; some of them may stand then.
         """
-        waiting = {uuid.uuid4().hex: body for body in bodies}
         placed: dict[str, LogEntry] = {}
+        waiting: Iterable[tuple[str, Mapping[str, Any]]] = ((uuid.uuid4().hex, body) for body in bodies)
         for _ in range(_TRIES):
-            placed |= self._place_all(waiting)
-            first = min((placed[nonce].number for nonce in waiting), default=self._last + 1)
-            if self._top_base() < first:
+            latest = self._place_all(waiting)
+            placed |= latest
+            first = min((entry.number for entry in latest.values()), default=0)
+            if not latest or self._top_base() < first:
                 return list(placed.values())
             self._reset()  # overtaken: what did the compaction take along?
             self.read()
             standing = {nonce for nonce, _ in self._entries}.union(self._base_nonces)
-            waiting = {nonce: body for nonce, body in waiting.items() if nonce not in standing}
+            waiting = [(nonce, entry.body) for nonce, entry in latest.items() if nonce not in standing]
         raise StoreError(f"log {self._prefix}: overtaken by {_TRIES} compactions in a row. Run again.")
 
-    def _place_all(self, bodies: Mapping[str, Mapping[str, Any]]) -> dict[str, LogEntry]:
-        """Write bodies, by nonce, under the next numbers that are free."""
-        entries = [{"nonce": nonce, "body": body} for nonce, body in bodies.items()]
-        if len(entries) < 2:
-            return {entry["nonce"]: self._place(entry, _encode(entry)) for entry in entries}
-        with ThreadPoolExecutor(1) as ahead:  # a large entry takes as long to encode as to write
-            return {
-                entry["nonce"]: self._place(entry, raw)
-                for entry, raw in zip(entries, ahead.map(_encode, entries), strict=True)
-            }
+    def _place_all(self, bodies: Iterable[tuple[str, Mapping[str, Any]]]) -> dict[str, LogEntry]:
+        """Write bodies under the next numbers that are free; the entries by nonce."""
+        encoded = ((nonce, body, _encode({"nonce": nonce, "body": body})) for nonce, body in bodies)
+        return {nonce: self._place(nonce, body, raw) for nonce, body, raw in _made_ahead(encoded)}
 
-    def _place(self, entry: Mapping[str, Any], raw: bytes) -> LogEntry:
+    def _place(self, nonce: str, body: Mapping[str, Any], raw: bytes) -> LogEntry:
         for lost in range(_TRIES):
             if self._store.put_if_absent(self._entry_key(self._last + 1), raw):
-                return self._took(entry["nonce"], entry["body"])
+                return self._took(nonce, body)
             _give_way(lost)
             self.read()
         raise StoreError(f"log {self._prefix}: lost {_TRIES} numbers in a row to other writers. Run again.")
@@ -219,6 +216,15 @@ class Log:
                 number = _number(listed.key)
                 if number < top or (kind == "e" and number == top):
                     self._store.delete(listed.key)
+
+
+def _made_ahead(items: Iterator[Item]) -> Iterator[Item]:
+    """The same items; while the caller is busy with one, a thread makes the next."""
+    with ThreadPoolExecutor(1) as pool:
+        upcoming = pool.submit(next, items, None)
+        while (item := upcoming.result()) is not None:
+            upcoming = pool.submit(next, items, None)
+            yield item
 
 
 def _give_way(lost: int) -> None:
