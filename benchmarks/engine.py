@@ -142,7 +142,10 @@ def images(bench: Bench) -> None:
         first_units=_units(first),
         then_units=_units(then),
     )
-    ours, all_of_it = _sum(then, "cpu") / _sum(first, "cpu"), _sum(then, "cpu", without="") / _sum(first, "cpu", without="")
+    ours, all_of_it = (
+        _sum(then, "cpu") / _sum(first, "cpu"),
+        _sum(then, "cpu", without="") / _sum(first, "cpu", without=""),
+    )
     bench.add(
         "images_1pct_cpu",
         ours,

@@ -10,7 +10,7 @@ import json
 import zlib
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 from taskgalaxy_ops.models.simulated.wire import CHARACTERS_A_TOKEN, IMAGE_TOKENS_LOW
 
@@ -95,7 +95,7 @@ class Canned:
             asked = json.loads(raw)
             content = asked["messages"][-1]["content"]
             text = content if isinstance(content, str) else content[0]["text"]
-            name, found = "", [""]
+            name, found = "", cast(Sequence[Mapping[str, Any]], ())
             if text.endswith("\n```"):  # else a greeting
                 block = json.loads(text[text.rindex("```json\n") + 8 : -4])
                 name, found = entries(block, asked["model"])
