@@ -1,8 +1,9 @@
 """A bare loop over the same client: what one would write without an engine. No journal, no budget, no retries.
 
-``python -m benchmarks.bare <settings.json> <matches.json>``: for each image, which of its task types fit, a question and
-answer for each that does, two judges' votes, and a third's where they differ. It reads the image's file, encodes it as
-base64 and sends it as it is; it parses replies as JSON and keeps what it needs. The requests are the engine's own.
+``python -m benchmarks.bare <settings.json> <matches.json>``: for each image, which of its task types fit, a
+question and answer for each that does, two judges' votes, and a third's where they differ. It reads the image's file,
+encodes it as base64 and sends it as it is; it parses replies as JSON and keeps what it needs. The requests are the
+engine's own.
 """
 
 from __future__ import annotations
@@ -60,10 +61,10 @@ class Loop:
             self.units += len(asked)
             reply = await self._clients[model.name].chat.completions.create(
                 model=model.model,
-                messages=[{"role": "user", "content": content}],  # type: ignore[list-item,misc]
+                messages=[{"role": "user", "content": content}],
                 max_tokens=model.max_tokens,
                 temperature=model.temperature,
-                response_format={"type": "json_schema", "json_schema": schema},  # type: ignore[arg-type]
+                response_format={"type": "json_schema", "json_schema": schema},
             )
         entries: list[Any] = json.loads(reply.choices[0].message.content or "")[replies]
         return entries

@@ -148,12 +148,12 @@ def images(bench: Bench) -> None:
     )
     bench.add(
         "images_1pct_cpu",
-        ours,
+        _sum(then, "cpu") / _sum(first, "cpu"),
         0.02,
         **told,
         first_seconds=round(_sum(first, "cpu"), 2),
         then_seconds=round(_sum(then, "cpu"), 2),
-        with_release=round(all_of_it, 4),
+        with_release=round(whole, 4),
         first_steps=_cpu(first),
         then_steps=_cpu(then),
         noop_steps=_cpu(again),
@@ -274,8 +274,23 @@ def _reply(number: int) -> Reply:
     choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": "stop"}
     raw = {"id": f"chatcmpl-{uuid.uuid4().hex}", "object": "chat.completion", "created": number, "choices": [choice]}
     usage = {"prompt_tokens": 1200, "completion_tokens": 300}
-    ids = (uuid.uuid4().hex, "filter", "teacher", units, answers)
-    return Reply(*ids, raw, usage, 6_000_000, 6_000_000, 25_000_000, uuid.uuid4().hex, 1, 7, time.time(), 1.234)
+    return Reply(
+        reply=uuid.uuid4().hex,
+        stage="filter",
+        model="teacher",
+        units=units,
+        answers=answers,
+        raw=raw,
+        usage=usage,
+        cost=6_000_000,
+        list_cost=6_000_000,
+        ceiling=25_000_000,
+        block=uuid.uuid4().hex,
+        attempts=1,
+        seen=7,
+        at=round(time.time(), 3),
+        seconds=1.234,
+    )
 
 
 def shards(bench: Bench) -> None:
@@ -283,7 +298,10 @@ def shards(bench: Bench) -> None:
     count = bench.count(WIDE_IMAGES)
     source = bench.folder / "wide images"
     material.images(source, 0, count)
-    changes = {"ingest": {"min_side": material.SIDE, "shard_images": -(-count // WIDE_SHARDS)}, "match": {"k": 2}}
+    changes: dict[str, Any] = {
+        "ingest": {"min_side": material.SIDE, "shard_images": -(-count // WIDE_SHARDS)},
+        "match": {"k": 2},
+    }
     settings = bench.settings("wide", source, **changes)
     bench.step(settings, "types", "0", str(TYPES))
     made = bench.run(settings, [("ingest",), ("embed",), ("generate", "match"), ("fill",), RELEASE])

@@ -116,17 +116,31 @@ class _Filling(Gateway):
     """Answers at once, from what the canned server would say."""
 
     async def ask(self, question: Question, units: Sequence[Unit], desk: Desk) -> None:
-        block = {**question.head, question.items: [{"index": n, **unit.item} for n, unit in enumerate(units, 1)]}
+        items = [{"index": n, **unit.item} for n, unit in enumerate(units, 1)]
+        block = {**question.head, str(question.items): items}
         name, entries = canned.entries(block, question.model.model)
         raw = json.dumps({name: entries})
         answers, _ = question.parse(units, raw)
-        keys, usage = tuple(unit.key for unit in units), {"prompt_tokens": 500, "completion_tokens": 100}
-        reply = Reply(
-            *(uuid.uuid4().hex, question.stage, question.model.name, keys, answers),
-            *({"choices": [{"message": {"content": raw}}]}, usage, 0, 0, 0, "", 1, desk.journal.seen),
-            *(time.time(), 0.0, True),
+        desk.journal.add(
+            Reply(
+                reply=uuid.uuid4().hex,
+                stage=question.stage,
+                model=question.model.name,
+                units=tuple(unit.key for unit in units),
+                answers=answers,
+                raw={"choices": [{"message": {"role": "assistant", "content": raw}}]},
+                usage={"prompt_tokens": 500, "completion_tokens": 100},
+                cost=0,
+                list_cost=0,
+                ceiling=0,
+                block="",
+                attempts=1,
+                seen=desk.journal.seen,
+                at=round(time.time(), 3),
+                seconds=0.0,
+                simulated=True,
+            )
         )
-        desk.journal.add(reply)
 
 
 STEPS: dict[str, Callable[..., Result]] = {
