@@ -5,7 +5,7 @@ RUN := $(VENV)/bin/python
 PIP := $(RUN) -m pip --disable-pip-version-check
 FLAGS := $(if $(SOURCE),--source "$(SOURCE)") $(if $(SETTINGS),--settings "$(SETTINGS)")
 
-.PHONY: help demo study test chaos test-cluster test-trainers browser check up down clean
+.PHONY: help demo study bench bench-engine bench-scale test chaos test-cluster test-trainers browser check up down clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -88,6 +88,14 @@ $(TRAINERS)/.made: Makefile tests/trainers/requirements $(VENV)/.encoders
 test-trainers: $(TRAINERS)/.made  ## rendered jobs in LLaMA-Factory and ms-swift themselves, and a checkpoint in lmms-eval
 	@TASKGALAXY_TRAINERS=$(TRAINERS)/llamafactory/bin/python:$(TRAINERS)/swift/bin/python \
 	  TASKGALAXY_LMMS=$(TRAINERS)/lmms/bin/python $(RUN) -m pytest tests/trainers
+
+bench: bench-engine  ## all benchmarks: a line a figure, and build/bench/*.jsonl (SCALE=0.1: a tenth of the images)
+
+bench-engine: $(VENV)/.demo  ## what the engine itself costs, 20 minutes; FIGURES="cpu journal" chooses
+	@$(RUN) -m benchmarks.engine $(FIGURES)
+
+bench-scale: $(VENV)/.demo  ## what a shard costs, 256 writers simulated, and docs/scale.md's tables from both
+	@$(RUN) -m benchmarks.scale
 
 check: $(VENV)/.dev  ## style and types
 	@$(RUN) -m ruff check .

@@ -18,10 +18,18 @@ from typing import Any
 
 
 def _plain(value: Any) -> Any:
+    # Every row and every unit goes through here, mostly as these exact types.
+    kind = type(value)
+    if kind is str:
+        return value if value.isascii() else unicodedata.normalize("NFC", value)
+    if kind is int or kind is bool or value is None:
+        return value
+    if kind is dict:
+        return {_plain(str(k)): _plain(v) for k, v in value.items() if v is not None}
     match value:
         case Enum():
             return _plain(value.value)
-        case None | bool() | int():
+        case int():
             return value
         case str():
             return unicodedata.normalize("NFC", value)
@@ -30,12 +38,12 @@ def _plain(value: Any) -> Any:
                 raise ValueError(f"{value} has no canonical form")
             return int(value) if value.is_integer() and abs(value) < 2**53 else value
         case Mapping():
-            return {_plain(str(k)): _plain(v) for k, v in value.items() if v is not None}
+            return _plain(dict(value))
         case list() | tuple():
             return [_plain(v) for v in value]
         case _ if dataclasses.is_dataclass(value) and not isinstance(value, type):
             return _plain({f.name: getattr(value, f.name) for f in dataclasses.fields(value)})
-    raise TypeError(f"{type(value).__name__} has no canonical form")
+    raise TypeError(f"{kind.__name__} has no canonical form")
 
 
 def canonical_json(value: Any) -> bytes:

@@ -212,6 +212,7 @@ def _add_local(add: Callable[..., Any]) -> None:
     sub.add_argument("--port", type=int, default=8009, help="default: %(default)s")
     sub.add_argument("--stats", type=Path, help="a file that keeps the counts of /stats over restarts")
     sub.add_argument("--config", type=Path, help="YAML: seed, wrong_share, judges' error rates, latency, faults")
+    sub.add_argument("--canned", action="store_true", help="replies drawn by hash at the highest rate: for benchmarks")
     for name, about in (
         ("demo", "run the whole pipeline on built-in images with simulated models (what `make demo` calls)"),
         ("up", "start SeaweedFS, the simulated models and Airflow, and leave them running"),
@@ -233,7 +234,14 @@ def _simulate(chosen: argparse.Namespace) -> int:
     from taskgalaxy_ops.models.simulated.serve import serve
 
     config = load_config(chosen.config)
-    serve(config, chosen.host, chosen.port, chosen.stats, announce=lambda url: print(f"serving {url}", flush=True))
+    serve(
+        config,
+        chosen.host,
+        chosen.port,
+        chosen.stats,
+        announce=lambda url: print(f"serving {url}", flush=True),
+        canned=chosen.canned,
+    )
     return 0
 
 

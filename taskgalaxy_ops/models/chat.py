@@ -8,6 +8,7 @@ with a reason, once it is known which unit it concerns. Every reply that was pai
 from __future__ import annotations
 
 import asyncio
+import json
 import math
 import os
 import random
@@ -167,8 +168,8 @@ class Gateway:
             self.usage.requests += 1
             seen = desk.journal.seen
             try:
-                raw = await client.chat.completions.with_raw_response.create(**arguments)
-                data = raw.http_response.json()
+                # Not chat.completions.create, which looks through all arguments for types: a quarter of its time.
+                data = json.loads(await client.post("/chat/completions", cast_to=bytes, body=arguments))
                 if not isinstance(data, dict):
                     raise ValueError(f"the body is a {type(data).__name__}, no object")
                 if data.get("error") and not data.get("choices"):  # some gateways pass an error on with a 200

@@ -10,6 +10,7 @@ import json
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from taskgalaxy_ops.canonical import fingerprint
@@ -43,7 +44,7 @@ class Question:
         """The unit that asks ``item`` about an image (or about none)."""
         render = {"v": RENDER_VERSION, "side": self.model.image_side, "quality": self.model.image_quality}
         told = {
-            "prompt": fingerprint("prompt", self.prompt),
+            "prompt": _prompt_fingerprint(self.prompt),
             "head": self.head,
             "item": item,
             "image": image,
@@ -114,6 +115,11 @@ class Question:
             except MalformedReplyError as error:
                 faults.append(f"index {number}: {error}")
         return answers, "; ".join(faults)
+
+
+@cache
+def _prompt_fingerprint(prompt: str) -> str:
+    return fingerprint("prompt", prompt)
 
 
 @dataclass(frozen=True, slots=True)

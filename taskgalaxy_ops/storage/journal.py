@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from taskgalaxy_ops.storage import keys
@@ -59,25 +59,26 @@ class Reply:
     note: Mapping[str, Any] = field(default_factory=dict)
 
 
+_FIELDS = tuple(each.name for each in fields(Reply))
+
+
 class Journal:
     """The journal of one home: read at opening, appended to in parts. Its methods may be called from any thread."""
 
     def __init__(self, store: Store, home: str) -> None:
         self._log = Log(store, keys.journal(home))
-        self._lock = threading.Lock()
-        self._begin()
-        self.refresh()
-
-    def _begin(self) -> None:
+        self._writing = threading.Lock()  # the log is in use; taken before the other
+        self._lock = threading.Lock()  # held for moments, so that who adds does not wait for the store
         self._buffer: list[Reply] = []
         self._since = 0.0
         self.answers: dict[str, Answer] = {}
-        self._images: dict[str, str | None] = {}  # that a unit's answer is about
+        self._given: dict[str, tuple[str, str | None]] = {}  # unit: the reply that its answer is from, and its image
         self.forgets = 0
         self._forgotten: dict[str, int] = {}  # unit: number of the entry that forgot it
         self._edits: set[str] = set()  # of the forgets: one that was written twice counts once
         self._erased: set[str] = set()  # images
         self._folded = 0
+        self.refresh()
 
     @property
     def seen(self) -> int:
@@ -86,17 +87,18 @@ class Journal:
 
     def refresh(self) -> None:
         """Read what others appended."""
-        with self._lock:
+        with self._writing, self._lock:
             self._log.read()
             self._fold()
 
-    def _fold(self) -> None:
+    def _fold(self, own: Mapping[int, Sequence[Reply]] | None = None) -> None:
+        """``own``: replies of entries that were just written, by number: their answers need not be read again."""
         for entry in self._log.known():
             if entry.number > self._folded:
-                self._fold_entry(entry)
+                self._fold_entry(entry, (own or {}).get(entry.number))
                 self._folded = entry.number
 
-    def _fold_entry(self, entry: LogEntry) -> None:
+    def _fold_entry(self, entry: LogEntry, own: Sequence[Reply] | None = None) -> None:
         body = entry.body
         if body["kind"] == "forget" and body.get("edit") not in self._edits:
             self.forgets += 1
@@ -106,24 +108,16 @@ class Journal:
                 self._forgotten[unit] = entry.number
         elif body["kind"] == "erase":
             self._erased.update(body["images"])
-            for unit in [unit for unit in self.answers if self._images[unit] in {None, *self._erased}]:
+            for unit in [unit for unit in self.answers if self._given[unit][1] in {None, *self._erased}]:
                 del self.answers[unit]
         elif body["kind"] == "replies":
-            for reply in body["replies"]:
-                for unit, answer in self._counting(reply):
-                    self.answers[unit], self._images[unit] = answer, reply.get("image")
-
-    def _counting(self, reply: Mapping[str, Any]) -> Iterator[tuple[str, Answer]]:
-        """The answers of a reply that stand, as far as the journal has been folded."""
-        if reply.get("image") in self._erased:
-            return
-        for unit, raw in reply["answers"].items():
-            answer = Answer(**raw)
-            if reply["seen"] < self._forgotten.get(unit, 0):
-                continue
-            known = self.answers.get(unit)
-            if known is None or (known.terminal and not answer.terminal):
-                yield unit, answer
+            for name, image, seen, answers in map(_told, own) if own else map(_read, body["replies"]):
+                for unit, answer in answers.items():
+                    if image in self._erased or seen < self._forgotten.get(unit, 0):
+                        continue
+                    known = self.answers.get(unit)
+                    if known is None or (known.terminal and not answer.terminal):
+                        self.answers[unit], self._given[unit] = answer, (name, image)
 
     def add(self, reply: Reply) -> None:
         """Keep a reply; written with its part, at the latest by ``flush``. Not an answer before it is written."""
@@ -141,23 +135,30 @@ class Journal:
 
     def flush(self) -> None:
         """Write what was added, in parts. Raises StoreError; what could not be written stays for the next flush."""
-        with self._lock:
-            while self._buffer:
-                part = self._buffer[:PART_REPLIES]
-                self._log.append({"kind": "replies", "replies": [_plain(reply) for reply in part]})
-                del self._buffer[: len(part)]
-                self._fold()
+        with self._writing:
+            with self._lock:
+                taken = list(self._buffer)
+            if not taken:
+                return
+            parts = [taken[at : at + PART_REPLIES] for at in range(0, len(taken), PART_REPLIES)]
+            entries = self._log.append_all(
+                {"kind": "replies", "replies": [_plain(reply) for reply in part]} for part in parts
+            )
+            with self._lock:
+                del self._buffer[: len(taken)]
+                self._since = time.monotonic()
+                self._fold({entry.number: part for entry, part in zip(entries, parts, strict=True)})
 
     def forget(self, units: Iterable[str], edit: str) -> None:
         """Let these units be asked again; the old replies stay in the log, superseded. ``edit`` names this forget."""
-        with self._lock:
+        with self._writing, self._lock:
             if edit not in self._edits:
                 self._log.append({"kind": "forget", "edit": edit, "units": sorted(units)})
                 self._fold()
 
     def erase(self, images: Iterable[str]) -> None:
         """Leave of all replies about these images only what they cost: in the log, too."""
-        with self._lock:
+        with self._writing, self._lock:
             self._log.read()
             self._fold()
             if new := sorted(set(images) - self._erased):
@@ -171,19 +172,19 @@ class Journal:
         def told(entries: list[LogEntry]) -> Iterator[LogEntry]:
             for entry in entries:
                 if entry.body["kind"] == "replies":
-                    replies = [_told(reply, images) for reply in entry.body["replies"]]
+                    replies = [_attributed(reply, images) for reply in entry.body["replies"]]
                     yield LogEntry(entry.number, {**entry.body, "replies": replies})
                 elif entry.body["kind"] != "note":
                     yield entry
 
-        with self._lock:
+        with self._writing, self._lock:
             if any("image" not in reply for e in self._log.read() for reply in e.body.get("replies", ())):
                 self._log.append({"kind": "note"})  # so that a base can be written, whatever was folded before
                 self._log.compact(told)
 
     def compact(self) -> None:
         """Fold the log into a base, without what was erased meanwhile."""
-        with self._lock:
+        with self._writing, self._lock:
             self._compact()
 
     def _compact(self) -> None:
@@ -198,15 +199,8 @@ class Journal:
 
     def standing(self) -> dict[str, Mapping[str, Any]]:
         """The reply that each unit's answer came from, as it was written."""
-        again = Journal.__new__(Journal)
-        again._log, again._lock = self._log, threading.Lock()
-        again._begin()
-        found: dict[str, Mapping[str, Any]] = {}
-        for entry in self._log.known():
-            for reply in entry.body.get("replies", ()):
-                found.update((unit, reply) for unit, _ in again._counting(reply))
-            again._fold_entry(entry)
-        return {unit: reply for unit, reply in found.items() if unit in again.answers}
+        by_name = {reply["reply"]: reply for reply in self.replies()}
+        return {unit: by_name[self._given[unit][0]] for unit in self.answers}
 
     def replies(self) -> Iterable[Mapping[str, Any]]:
         """Every reply in the log, as it was written, in order; once, also where a part was written again."""
@@ -218,13 +212,30 @@ class Journal:
                     yield reply
 
 
+_Told = tuple[str, str | None, int, Mapping[str, Answer]]  # of a reply: its name, image, what it had seen, answers
+
+
+def _told(reply: Reply) -> _Told:
+    return reply.reply, reply.image, reply.seen, reply.answers
+
+
+def _read(reply: Mapping[str, Any]) -> _Told:
+    answers = {unit: Answer(**raw) for unit, raw in reply["answers"].items()}
+    return reply["reply"], reply.get("image"), reply["seen"], answers
+
+
 def _plain(reply: Reply) -> dict[str, Any]:
-    plain = asdict(reply)
-    plain["answers"] = {
-        unit: {name: value for name, value in asdict(answer).items() if value not in (None, "")}
-        for unit, answer in reply.answers.items()
-    }
+    # Not asdict, which copies each raw reply to its last leaf.
+    plain = {name: getattr(reply, name) for name in _FIELDS}
+    plain["answers"] = {unit: _plain_answer(answer) for unit, answer in reply.answers.items()}
     return plain
+
+
+def _plain_answer(answer: Answer) -> dict[str, Any]:
+    if not answer.terminal and not answer.detail:  # as nearly all
+        return {} if answer.value is None else {"value": answer.value}
+    plain = {"value": answer.value, "terminal": answer.terminal, "detail": answer.detail}
+    return {name: value for name, value in plain.items() if value not in (None, "")}
 
 
 def _erased(entries: Iterable[LogEntry]) -> set[str]:
@@ -252,7 +263,7 @@ def _without_erased(entries: list[LogEntry]) -> Iterator[LogEntry]:
             yield entry
 
 
-def _told(reply: Mapping[str, Any], images: Mapping[str, str]) -> Mapping[str, Any]:
+def _attributed(reply: Mapping[str, Any], images: Mapping[str, str]) -> Mapping[str, Any]:
     return reply if "image" in reply else {**reply, "image": next(map(images.get, reply["units"]), None)}
 
 

@@ -26,16 +26,17 @@ def serve(
     port: int = 0,
     stats_path: Path | None = None,
     announce: Callable[[str], None] | None = None,
+    canned: bool = False,
 ) -> None:
     """Serve until a signal stops it (SIGINT, SIGTERM).
 
     port: 0 takes a free one. announce: is given the base URL (``http://127.0.0.1:4321/v1``) once connections are
-    taken. Raises ModelError for an address that is not free, SettingsError and DamageError for ``stats_path``.
+    taken. canned: replies that cost next to nothing (canned.py), whatever ``config`` and ``stats_path`` say. Raises ModelError for an address that is not free, SettingsError and DamageError for ``stats_path``.
     """
     import uvicorn
 
     with _bound(host, port) as bound:
-        settings = _settings(config, stats_path)
+        settings = _canned_settings() if canned else _settings(config, stats_path)
         if announce:
             announce(_url(bound))
         uvicorn.Server(settings).run(sockets=[bound])
@@ -68,6 +69,16 @@ def _settings(config: SimulatorConfig, stats_path: Path | None) -> uvicorn.Confi
         access_log=False,
         timeout_keep_alive=_KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=_GRACE_SECONDS,
+    )
+
+
+def _canned_settings() -> uvicorn.Config:
+    import uvicorn
+
+    from taskgalaxy_ops.models.simulated.canned import Canned
+
+    return uvicorn.Config(
+        Canned(), log_level="warning", access_log=False, lifespan="off", timeout_keep_alive=_KEEP_ALIVE_SECONDS
     )
 
 

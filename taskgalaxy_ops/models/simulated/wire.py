@@ -21,6 +21,7 @@ from taskgalaxy_ops.models.questions import GREETING
 from taskgalaxy_ops.models.simulated.config import JUDGES, MODELS, TEACHER, mistakes
 
 CHARACTERS_A_TOKEN = 4  # OpenAI's rule of thumb for English text
+IMAGE_TOKENS_LOW = 85  # an image at low detail
 _FENCE = "```"
 
 
@@ -275,11 +276,11 @@ def image_tokens(width: int, height: int, detail: str = "auto") -> int:
     to 768 on the shorter side; 85 tokens, and 170 for each tile of 512 by 512. Low detail: 85. Nothing is scaled up.
     """
     if detail == "low":
-        return 85
+        return IMAGE_TOKENS_LOW
     scale = min(1.0, 2048 / max(width, height))
     scale = min(scale, 768 / min(width, height))
     tiles = math.ceil(round(width * scale) / 512) * math.ceil(round(height * scale) / 512)
-    return 85 + 170 * tiles
+    return IMAGE_TOKENS_LOW + 170 * tiles
 
 
 def completion(

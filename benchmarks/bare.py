@@ -1,0 +1,124 @@
+"""A bare loop over the same client: what one would write without an engine. No journal, no budget, no retries.
+
+``python -m benchmarks.bare <settings.json> <matches.json>``: for each image, which of its task types fit, a
+question and answer for each that does, two judges' votes, and a third's where they differ. It reads the image's file,
+encodes it as base64 and sends it as it is; it parses replies as JSON and keeps what it needs. The requests are the
+engine's own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import openai
+
+from taskgalaxy_ops.prompts import load_prompts
+from taskgalaxy_ops.qa import filter_question, write_question
+from taskgalaxy_ops.settings import Model, load_settings
+from taskgalaxy_ops.voting import vote_question
+
+Entry = dict[str, Any]
+
+
+class Loop:
+    """The clients, the prompts and what came out."""
+
+    def __init__(self, settings: Path) -> None:
+        chosen = load_settings(settings)
+        self._models = [chosen.teacher, *chosen.judges]
+        self._clients = {
+            model.name: openai.AsyncOpenAI(base_url=model.base_url, api_key="none", max_retries=0, timeout=120)
+            for model in self._models
+        }
+        prompts = load_prompts({})
+        teacher, *judges = self._models
+        forms = {
+            "filter": filter_question(prompts["filter"], teacher),
+            "write": write_question(prompts["write_plain"], teacher, "plain"),
+            "vote": vote_question(prompts["vote"], judges[0], True),
+        }
+        self._prompts = {stage: form.prompt for stage, form in forms.items()}
+        self._schemas = {stage: form.json_schema() for stage, form in forms.items()}
+        self._heads = {stage: dict(form.head) for stage, form in forms.items()}
+        self._slots = {model.name: asyncio.Semaphore(model.concurrency) for model in self._models}
+        self.requests = 0
+        self.units = 0
+        self.samples: list[Entry] = []
+
+    async def _ask(self, model: Model, stage: str, url: str, items: str, replies: str, asked: list[Entry]) -> list[Any]:
+        block = {**self._heads[stage], items: [{"index": n, **item} for n, item in enumerate(asked, 1)]}
+        text = f"{self._prompts[stage]}\n\n```json\n{json.dumps(block, ensure_ascii=False, indent=1)}\n```"
+        content = [{"type": "text", "text": text}, {"type": "image_url", "image_url": {"url": url}}]
+        schema = {"name": stage, "strict": True, "schema": self._schemas[stage]}
+        async with self._slots[model.name]:
+            self.requests += 1
+            self.units += len(asked)
+            reply = await self._clients[model.name].chat.completions.create(
+                model=model.model,
+                messages=[{"role": "user", "content": content}],
+                max_tokens=model.max_tokens,
+                temperature=model.temperature,
+                response_format={"type": "json_schema", "json_schema": schema},
+            )
+        entries: list[Any] = json.loads(reply.choices[0].message.content or "")[replies]
+        return entries
+
+    async def image(self, file: str, types: list[str]) -> None:
+        """Everything about one image."""
+        url = "data:image/png;base64," + base64.b64encode(Path(file).read_bytes()).decode("ascii")
+        teacher, first, second, third = self._models
+        asked: list[Entry] = [{"task_type": task_type} for task_type in types]
+        verdicts = await self._ask(teacher, "filter", url, "task_types", "verdicts", asked)
+        fitting = [item for item, verdict in zip(asked, verdicts, strict=True) if verdict["fits"]]
+        if not fitting:
+            return
+        written = await self._ask(teacher, "write", url, "task_types", "pairs", fitting)
+        pairs = [
+            {**item, "question": pair["question"], "answer": pair["answer"]}
+            for item, pair in zip(fitting, written, strict=True)
+        ]
+        ones = await self._ask(first, "vote", url, "pairs", "votes", pairs)
+        twos = await self._ask(second, "vote", url, "pairs", "votes", pairs)
+        sums = [one["vote"] + two["vote"] for one, two in zip(ones, twos, strict=True)]
+        if open_ones := [pair for pair, votes in zip(pairs, sums, strict=True) if votes == 1]:
+            threes = iter(await self._ask(third, "vote", url, "pairs", "votes", open_ones))
+            sums = [votes + next(threes)["vote"] if votes == 1 else votes for votes in sums]
+        self.samples += [pair for pair, votes in zip(pairs, sums, strict=True) if votes >= 2]
+
+    async def all(self, matches: dict[str, list[str]]) -> None:
+        """Every image, as many at once as the engine has requests in flight."""
+        slots = asyncio.Semaphore(max(model.concurrency for model in self._models))
+
+        async def one(file: str, types: list[str]) -> None:
+            async with slots:
+                await self.image(file, types)
+
+        async with asyncio.TaskGroup() as group:
+            for file, types in matches.items():
+                group.create_task(one(file, types))
+
+
+def main(settings: str, matches: str) -> None:
+    """Run it, and print what it took."""
+    listed = json.loads(Path(matches).read_text(encoding="utf-8"))
+    cpu, clock = time.process_time(), time.monotonic()
+    loop = Loop(Path(settings))
+    asyncio.run(loop.all(listed))
+    told = {
+        "cpu": time.process_time() - cpu,
+        "seconds": time.monotonic() - clock,
+        "requests": loop.requests,
+        "units": loop.units,
+        "samples": len(loop.samples),
+    }
+    print(json.dumps(told))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
