@@ -23,6 +23,7 @@ NOTES_FILE = "source.json"
 _NOTED = ("origin", "licence", "attribution")
 
 _TABLES = """
+PRAGMA cache_size = -512;
 PRAGMA journal_mode = OFF;
 PRAGMA synchronous = OFF;
 CREATE TABLE found (name TEXT, version TEXT, place BLOB);
