@@ -143,7 +143,8 @@ def embed(
 
 def _embed_home(galaxy: Galaxy, home: Home, key: str) -> Shard:
     encoder, began = galaxy.checked_encoder(), time.monotonic()
-    ids = galaxy.registry.image_ids(home)
+    denied = galaxy.registry.denied()  # their files are gone, perhaps before the table of images is written again
+    ids = [image for image in galaxy.registry.image_ids(home) if image not in denied]
     parts = []
     for at in range(0, len(ids), _ENCODE_BATCH):
         batch = ids[at : at + _ENCODE_BATCH]
@@ -282,6 +283,8 @@ def generate(
     if ask:
         galaxy.publish_settings()
     homes = homes_of_lane(galaxy, lane) if lane else homes_of(galaxy, sources)
+    taken = galaxy.registry.taken_down()
+    homes = [home for home in homes if home.cut > len(taken.get(home.home, ()))]  # of the others nothing is left
     committed = {home.home: galaxy.shards.committed(home.home) for home in homes}  # a run lists each home once
     matches = match_homes(galaxy, homes, committed, progress, taxonomy)
     if last_stage == "match":

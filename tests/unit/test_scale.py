@@ -214,6 +214,19 @@ def test_a_home_remembers_what_was_taken_down_in_it(galaxy: Galaxy, tmp_path: Pa
     assert list(galaxy.registry.rejects("a")) == list(receipt.rejects)
 
 
+def test_what_was_taken_down_before_it_was_embedded_never_is(galaxy: Galaxy, store: MemoryStore) -> None:
+    whole, part, _ = galaxy.registry.homes()
+    gone = [*galaxy.registry.image_ids(whole), galaxy.registry.image_ids(part)[0]]
+    galaxy.registry.deny(gone, "asked for")
+    for image in gone:
+        store.delete(keys.blob(image))
+    before = matched(galaxy)
+    assert galaxy.encoder.images == 9 - 4
+    galaxy.registry.redact()
+    assert matched(again(galaxy)) == before
+    assert sum(map(len, before.values())) == 2 * 5
+
+
 def test_what_is_taken_down_during_a_scan_leaves_no_file(tmp_path: Path, store: MemoryStore) -> None:
     pictures(tmp_path / "a", 1, 2)
     galaxy = opened(tmp_path, store, a="a")
