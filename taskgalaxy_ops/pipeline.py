@@ -144,7 +144,8 @@ def embed(
 
 def _embed_home(galaxy: Galaxy, home: Home, key: str) -> Shard:
     encoder, began = galaxy.checked_encoder(), time.monotonic()
-    ids = galaxy.registry.image_ids(home)
+    denied = galaxy.registry.denied()  # their files are gone, perhaps before the table of images is written again
+    ids = [image for image in galaxy.registry.image_ids(home) if image not in denied]
     parts = []
     for at in range(0, len(ids), _ENCODE_BATCH):
         batch = ids[at : at + _ENCODE_BATCH]
@@ -284,6 +285,8 @@ def generate(
         galaxy.publish_settings()
     denied = galaxy.registry.denied()
     homes = homes_of_lane(galaxy, lane) if lane else homes_of(galaxy, sources)
+    taken = galaxy.registry.taken_down()
+    homes = [home for home in homes if home.cut > len(taken.get(home.home, ()))]  # of the others nothing is left
     committed = {home.home: galaxy.shards.committed(home.home) for home in homes}  # a run lists each home once
     matches = match_homes(galaxy, homes, committed, progress, taxonomy)
     result = RunResult()

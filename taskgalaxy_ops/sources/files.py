@@ -23,6 +23,7 @@ NOTES_FILE = "source.json"
 _NOTED = ("origin", "licence", "attribution")
 
 _TABLES = """
+PRAGMA cache_size = -512;
 PRAGMA journal_mode = OFF;
 PRAGMA synchronous = OFF;
 CREATE TABLE found (name TEXT, version TEXT, place BLOB);
@@ -138,17 +139,18 @@ def _folder(name: str, folder: Path) -> _Place:
 
 def _walk(folder: Path) -> Iterator[_Found]:
     """The files below a folder, in any order; links to folders are not followed."""
-    folders = [folder]
+    root = os.path.join(os.fsencode(folder), b"")  # noqa: PTH118 - bytes: names need not be UTF-8
+    folders = [root]
     while folders:
         with suppress(PermissionError, FileNotFoundError), os.scandir(folders.pop()) as entries:
             for entry in entries:
                 if entry.is_dir(follow_symlinks=False):
-                    folders.append(Path(entry.path))
+                    folders.append(entry.path)
                 elif _is_file(entry):
-                    yield _name(Path(entry.path), folder), _version(entry), os.fsencode(entry.path)
+                    yield _name(entry.path.removeprefix(root)), _version(entry), entry.path
 
 
-def _is_file(entry: os.DirEntry[str]) -> bool:
+def _is_file(entry: os.DirEntry[bytes]) -> bool:
     try:
         return entry.is_file()
     except OSError:  # links in a circle
@@ -159,7 +161,7 @@ def _read(place: bytes) -> bytes:
     return Path(os.fsdecode(place)).read_bytes()
 
 
-def _version(entry: os.DirEntry[str]) -> str:
+def _version(entry: os.DirEntry[bytes]) -> str:
     try:
         stat = entry.stat()
     except OSError:  # gone since it was listed: reading it says so
@@ -167,9 +169,9 @@ def _version(entry: os.DirEntry[str]) -> str:
     return f"{stat.st_size}-{stat.st_mtime_ns}"
 
 
-def _name(path: Path, folder: Path) -> str:
-    """The path within the source; bytes that are no UTF-8 are escaped, since no table could hold them."""
-    return os.fsencode(path.relative_to(folder).as_posix()).decode("utf-8", "backslashreplace")
+def _name(path: bytes) -> str:
+    """A path within the source; bytes that are no UTF-8 are escaped, since no table could hold them."""
+    return path.decode("utf-8", "backslashreplace")
 
 
 def _bucket(name: str, location: str, s3_options: Mapping[str, Any]) -> _Place:

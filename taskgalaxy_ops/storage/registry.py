@@ -439,8 +439,6 @@ class _Standing:
     def __eq__(self, other: object) -> bool:
         return isinstance(other, _Standing) and self._entries == other._entries
 
-    __hash__ = None  # type: ignore[assignment]
-
     @cached_property
     def scans(self) -> dict[str, Scan]:
         return _scans(self._entries)

@@ -26,7 +26,7 @@ from taskgalaxy_ops.errors import DamageError
 Record = TypeVar("Record")
 Vectors = npt.NDArray[np.float32]
 
-_BATCH = 8192  # rows that are Python objects at a time
+_BATCH = 1024  # rows that are Python objects at a time
 _COLUMN = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
 
 

@@ -12,6 +12,7 @@ from types import TracebackType
 from taskgalaxy_ops.records import Claim, FileReject, FileVersion, Image, ImageId, Reason
 
 _TABLES = """
+PRAGMA cache_size = -512;
 PRAGMA journal_mode = OFF;
 PRAGMA synchronous = OFF;
 CREATE TABLE claims (image TEXT PRIMARY KEY, file TEXT, origin TEXT, licence TEXT, attribution TEXT) WITHOUT ROWID;

@@ -137,6 +137,8 @@ def test_a_listing_is_in_order_of_utf8_keys(store: Store) -> None:
     assert [listed.key for listed in store.list("o/")] == expected
     for position, name in enumerate(expected):
         assert [listed.key for listed in store.list("o/", after=name)] == expected[position + 1 :]
+        unordered = [listed.key for listed in store.list("o/", after=name, ordered=False)]
+        assert sorted(unordered, key=str.encode) == expected[position + 1 :]
 
 
 def test_a_prefix_need_not_end_at_a_slash(store: Store) -> None:
