@@ -7,6 +7,7 @@ import os
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 from taskgalaxy_ops.errors import NotFoundError, StoreError
 from taskgalaxy_ops.storage.base import Listed
@@ -48,17 +49,16 @@ class FolderStore:
         temporary = self._root / _TEMPORARY / uuid.uuid4().hex
         try:
             _make_folder(target.parent)
-            with temporary.open("wb") as file:
+            with _nameless(temporary.parent) or temporary.open("wb") as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-            if over:
-                temporary.replace(target)
-            else:
                 try:
-                    target.hardlink_to(temporary)
+                    _name(file, temporary if over else target)
                 except FileExistsError:
                     return False
+            if over:
+                temporary.replace(target)
             _sync_folder(target.parent)
             return True
         except OSError as error:
@@ -138,6 +138,26 @@ class FolderStore:
             return probe.stat().st_mtime
         finally:
             probe.unlink(missing_ok=True)
+
+
+def _nameless(folder: Path) -> IO[bytes] | None:
+    """A file that has no name until it gets one, so that who dies while writing leaves nothing behind.
+
+    None where the system or the disk has no such files (macOS, NFS).
+    """
+    try:
+        return os.fdopen(os.open(folder, os.O_TMPFILE | os.O_WRONLY, 0o666), "wb")
+    except (AttributeError, OSError):
+        return None
+
+
+def _name(file: IO[bytes], path: Path) -> None:
+    """Give an open file this name, too; nothing where it is its own. Raises FileExistsError."""
+    if isinstance(file.name, int):
+        # With a folder, which an absolute path ignores, Python calls linkat(2): link(2) would not follow /proc's link.
+        os.link(f"/proc/self/fd/{file.name}", path, src_dir_fd=file.fileno(), follow_symlinks=True)
+    elif Path(file.name) != path:
+        path.hardlink_to(file.name)
 
 
 def _make_folder(folder: Path) -> None:

@@ -185,7 +185,7 @@ class Case:
     def sound(self) -> None:
         """No marker, log or release names what is not there, or is not what it should be."""
         found = verify(self.galaxy())
-        assert found.damage == []
+        assert not found.damage, found.damage
 
     def requests(self) -> list[Operation]:
         """What models served, in order of workers."""
@@ -213,18 +213,15 @@ class Case:
         twice = set(self.paid_twice())
         assert twice <= self.allowed, f"{len(twice - self.allowed)} units were paid for twice that were kept"
         galaxy = self.galaxy()
-        (found,) = published(galaxy)
-        assert (found.content, found.manifest_sha256) == (expected.content, expected.manifest_sha256)
-        for worker in self.workers:
-            assert list(worker.orders.temporary.iterdir()) == []
-        left = [listed.key for listed in galaxy.store.list("") if _temporary(listed.key)]
-        assert left == [], left
-        if self.in_folder:
-            assert list((Path(self.store) / ".tmp").iterdir()) == []
-
-
-def _temporary(key: str) -> bool:
-    return key.startswith("probes/") and key != keys.PROBE
+        found, *more = published(galaxy)
+        assert not more, f"released more than once: {more}"
+        same = (found.content, found.manifest_sha256) == (expected.content, expected.manifest_sha256)
+        assert same, f"{found} is not the undisturbed {expected}"
+        left = [path for worker in self.workers for path in worker.orders.temporary.iterdir()]
+        left += (Path(self.store) / ".tmp").iterdir() if self.in_folder else ()
+        assert not left, f"temporary files are left: {left}"
+        probes = [listed.key for listed in galaxy.store.list("probes/")]
+        assert probes == [keys.PROBE], f"probes are left: {probes}"
 
 
 def advises(worker: Worker) -> None:

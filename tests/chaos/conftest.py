@@ -76,9 +76,9 @@ def expected(undisturbed: Case) -> Published:
 
 
 @pytest.fixture(scope="session")
-def table(whole: bool) -> Iterator[Table]:
-    """What the cases came to; the page that holds it is written when all have run."""
+def table(request: pytest.FixtureRequest, whole: bool) -> Iterator[Table]:
+    """What the cases came to; the page that holds it is written when all have passed."""
     table = Table()
     yield table
-    if whole:
+    if whole and not request.session.testsfailed:
         table.write(PAGE)

@@ -89,7 +89,7 @@ class Sweep:
         seconds = time.monotonic() - began if worker.code == -9 else worker.seconds
         lost = len(kept - case.kept())
         struck = worker.between.struck
-        stage = struck.stage if struck else "all"
+        stage = struck.stage if struck else worker.between.stage if worker.code == -9 else "all"
         self._table.add(Outcome(GROUP, fault, stage, lost, sum(case.paid_twice().values()), seconds))
         return True
 
@@ -162,6 +162,21 @@ def test_a_kill_at_any_operation(undisturbed: Case, sweep: Sweep, whole: bool) -
     chosen = numbers(count(undisturbed, frozenset()), whole, 4, "kill")
     struck = sweep("worker: kill -9", [(n, spoiled(at(killed, n), {-9})) for n in chosen])
     assert struck >= len(chosen) / 2  # runs differ by some operations
+
+
+@ON_REQUEST
+def test_a_kill_while_a_folder_is_written(sweep: Sweep) -> None:
+    def spoil(number: int) -> Callable[[Case], Worker | None]:
+        def die(case: Case) -> Worker | None:
+            with case.worker(synced=number) as worker:
+                code = worker.wait()
+            assert code in {-9, 0}, worker.said
+            return worker if code else None
+
+        return die
+
+    chosen = numbers(160, False, 24, "fsync")
+    assert sweep("worker: kill -9, store in a folder", [(n, spoil(n)) for n in chosen], in_folder=True) >= 12
 
 
 def test_a_lost_reply_to_any_put(undisturbed: Case, sweep: Sweep, whole: bool) -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import datetime
 import hashlib
 import io
+import itertools
 import json
 import os
 import resource
+import signal
 import sys
 import tempfile
 import time
@@ -36,6 +38,7 @@ class Orders:
     """What a worker is told.
 
     clock: seconds that its clock is fast. room: bytes that a file may hold. page: objects in a page of a listing.
+    synced: it dies before its n-th fsync, which a store in a folder calls once or twice a write.
     """
 
     settings: Path
@@ -46,6 +49,7 @@ class Orders:
     clock: float = 0.0
     room: int | None = None
     page: int | None = None
+    synced: int | None = None
 
     @property
     def temporary(self) -> Path:
@@ -65,6 +69,8 @@ def work(orders: Orders) -> None:
         _shift(orders.clock)
     if orders.room is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (orders.room, resource.RLIM_INFINITY))
+    if orders.synced is not None:
+        _die(orders.synced)
     if orders.page is not None:
         _page(orders.page)
     said, code = io.StringIO(), 0
@@ -88,6 +94,18 @@ def _shift(seconds: float) -> None:
     true, signed = time.time, botocore.auth.get_current_datetime
     time.time = lambda: true() + seconds
     botocore.auth.get_current_datetime = lambda *how: signed(*how) + datetime.timedelta(seconds=seconds)
+
+
+def _die(at: int) -> None:
+    """Kill this process before its ``at``-th fsync."""
+    sync, calls = os.fsync, itertools.count(1)
+
+    def dying(file: int) -> None:
+        if next(calls) == at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        sync(file)
+
+    os.fsync = dying
 
 
 def _page(objects: int) -> None:

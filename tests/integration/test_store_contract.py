@@ -291,3 +291,13 @@ def test_a_fast_clock_takes_nobodys_temporary_file_away(tmp_path: Path, monkeypa
     open_store(str(tmp_path))
     assert in_use.exists()
     assert not left.exists()
+
+
+def test_a_disk_without_nameless_files_keeps_the_promises_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("taskgalaxy_ops.storage.folder._nameless", lambda folder: None)
+    store = open_store(str(tmp_path))
+    assert store.put_if_absent("a/b", b"mine")
+    assert not store.put_if_absent("a/b", b"theirs")
+    store.replace("a/b", b"new")
+    assert store.get("a/b") == b"new"
+    assert list((tmp_path / ".tmp").iterdir()) == []
