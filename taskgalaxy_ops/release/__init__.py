@@ -1,11 +1,13 @@
-"""Release: from records to the files of a data set. Pure; publishing them in a store is another's.
+"""Release: from rows to the files of a data set. Pure; publishing them in a store is another's.
 
-``plan`` selects and splits, ``build`` makes the files one at a time.
+``plan`` selects and splits, ``build`` makes the files one at a time. Memory is flat in the number of samples and images:
+rows lie in a temporary file (``staging``).
 """
 
 from taskgalaxy_ops.release.building import FORMAT_VERSION, HISTORY, MANIFEST, build
-from taskgalaxy_ops.release.material import Material, TaxonomySummary
-from taskgalaxy_ops.release.planning import RELEASE_VERSION, SPLITS, Plan, plan
+from taskgalaxy_ops.release.material import HomeRows, Material, TaxonomySummary
+from taskgalaxy_ops.release.planning import RELEASE_VERSION, Plan, plan
+from taskgalaxy_ops.release.staging import SPLITS
 
 __all__ = [
     "FORMAT_VERSION",
@@ -13,6 +15,7 @@ __all__ = [
     "MANIFEST",
     "RELEASE_VERSION",
     "SPLITS",
+    "HomeRows",
     "Material",
     "Plan",
     "TaxonomySummary",

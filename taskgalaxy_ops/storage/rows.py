@@ -46,9 +46,13 @@ def _column(name: str, hint: Any) -> pa.Field:
 
 def to_parquet(rows: Iterable[Any], record: type[Any]) -> bytes:
     """Rows of one record type as a Parquet file (zstd, no dates)."""
+    return _file(to_table(rows, record))
+
+
+def to_table(rows: Iterable[Any], record: type[Any]) -> pa.Table:
+    """Rows of one record type as columns."""
     shape = schema(record)
-    table = pa.Table.from_pylist([{name: getattr(row, name) for name in shape.names} for row in rows], schema=shape)
-    return _file(table)
+    return pa.Table.from_pylist([{name: getattr(row, name) for name in shape.names} for row in rows], schema=shape)
 
 
 # Read in one thread: tables are small, and the threads that Arrow starts have been seen to abort a process at its end.
