@@ -1,10 +1,10 @@
 """Release: from rows to the files of a data set. Pure; publishing them in a store is another's.
 
-``plan`` selects and splits, ``build`` makes the files one at a time. Memory is flat in the number of samples and images:
-rows lie in a temporary file (``staging``).
+``plan`` selects and splits, ``build`` makes the files one at a time. Memory is flat in the number of samples and of
+images: rows lie in a temporary file (``staging``).
 """
 
-from taskgalaxy_ops.release.building import FORMAT_VERSION, HISTORY, MANIFEST, build
+from taskgalaxy_ops.release.building import FORMAT_VERSION, HISTORY, MANIFEST, build, entry
 from taskgalaxy_ops.release.material import HomeRows, Material, TaxonomySummary
 from taskgalaxy_ops.release.planning import RELEASE_VERSION, Plan, plan
 from taskgalaxy_ops.release.staging import SPLITS
@@ -20,5 +20,6 @@ __all__ = [
     "Plan",
     "TaxonomySummary",
     "build",
+    "entry",
     "plan",
 ]

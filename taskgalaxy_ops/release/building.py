@@ -32,7 +32,7 @@ def build(plan: Plan, *, version: int, history: Mapping[str, Any]) -> Iterator[t
     """
     plan.rows.execute("DELETE FROM files")
     for path, file in chain(llava_files(plan), parquet_files(plan)):
-        _list(plan, path, _file_entry(file))
+        _list(plan, path, entry(file))
         yield path, file
     for image, path, raw in image_files(plan):
         _list(plan, path, {"size": len(raw), "sha256": image})
@@ -82,15 +82,13 @@ def _write_manifest(plan: Plan, file: BinaryIO) -> None:
     file.write(b"\n }" + tail)
 
 
-def entry(raw: bytes) -> dict[str, Any]:
+def entry(content: Content) -> dict[str, Any]:
     """What the manifest says of a file."""
-    return {"size": len(raw), "sha256": sha256_hex(raw)}
-
-
-def _file_entry(file: BinaryIO) -> dict[str, Any]:
-    size = file.seek(0, SEEK_END)
-    file.seek(0)
-    return {"size": size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}  # type: ignore[arg-type]
+    if isinstance(content, bytes):
+        return {"size": len(content), "sha256": sha256_hex(content)}
+    size = content.seek(0, SEEK_END)
+    content.seek(0)
+    return {"size": size, "sha256": hashlib.file_digest(content, "sha256").hexdigest()}  # type: ignore[arg-type]
 
 
 def as_json(value: Mapping[str, Any]) -> bytes:

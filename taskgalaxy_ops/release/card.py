@@ -14,7 +14,6 @@ from taskgalaxy_ops.release.images import thumbnail_path
 from taskgalaxy_ops.release.licences import identifier
 from taskgalaxy_ops.release.markdown import table, text
 from taskgalaxy_ops.release.planning import Plan, Sample
-from taskgalaxy_ops.release.staging import SPLITS
 
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 _CELL = 300  # characters of model text in a cell
@@ -91,7 +90,8 @@ def _intro(plan: Plan) -> list[str]:
         "task types: instruction data for vision-language models.",
         "",
         *table(
-            ("split", "samples", "images"), [(split, f"{counts[split]:,}", f"{plan.images[split]:,}") for split in SPLITS]
+            ("split", "samples", "images"),
+            [(split, f"{counts[split]:,}", f"{number:,}") for split, number in plan.images.items()],
         ),
         *table(("source", "images"), [(text(name), f"{n:,}") for name, n in sorted(plan.claimed.sources.items())]),
     ]
@@ -273,7 +273,7 @@ def _licences(plan: Plan) -> list[str]:
     ]
 
 
-def _counted(found: Mapping[tuple[str, ...], int]) -> Iterable[tuple[str, ...]]:
+def _counted(found: Mapping[Any, int]) -> Iterable[tuple[str, ...]]:
     return [(*map(text, names), f"{found[names]:,}") for names in sorted(found)]
 
 

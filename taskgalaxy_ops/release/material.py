@@ -1,4 +1,4 @@
-"""What a release is made of: the rows of the live images, home by home, and what its card says of how they came about."""
+"""What a release is made of: the rows of the live images, by home, and what its card says of how they came about."""
 
 from __future__ import annotations
 

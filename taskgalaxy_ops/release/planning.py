@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property, partial
+from json.encoder import encode_basestring as quoted
 from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 
@@ -20,7 +21,7 @@ from taskgalaxy_ops.records import ImageId, PairId, Reason, Reject
 from taskgalaxy_ops.release.agreement import Ballots
 from taskgalaxy_ops.release.material import Material
 from taskgalaxy_ops.release.near_duplicates import near_duplicates
-from taskgalaxy_ops.release.staging import SPLITS, canonical, database, lines_hash, load, quoted
+from taskgalaxy_ops.release.staging import SPLITS, canonical, database, lines_hash, load
 from taskgalaxy_ops.settings import Model, ReleaseSettings
 
 RELEASE_VERSION = 1  # code version: one more whenever the same material gives other files
@@ -75,7 +76,7 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """How many images are claimed by each source, under each licence, and under each source, licence and attribution."""
+    """How many images are claimed by each source, under each licence, and by both with an attribution."""
 
     sources: Counter[str] = field(default_factory=Counter)
     licences: set[str | None] = field(default_factory=set)  # as they are stated
@@ -210,9 +211,7 @@ class Plan:
         """A few samples for the card, drawn by hash, each of another image and task type."""
         shown: list[int] = []
         images, types = set(), set()
-        drawn = self.rows.execute(
-            "SELECT rowid, picture, task_type FROM chosen ORDER BY draw('card', pair), pair"
-        )
+        drawn = self.rows.execute("SELECT rowid, picture, task_type FROM chosen ORDER BY draw('card', pair), pair")
         for number, image, task_type in drawn:
             if image not in images and task_type not in types:
                 shown.append(number)
@@ -232,7 +231,7 @@ class Plan:
     def funnel(self) -> list[StageCounts]:
         """The stages' counts, the release's own last."""
         found = self.rows.execute("SELECT reason, count(*) FROM pairs WHERE reason IS NOT NULL GROUP BY reason")
-        reasons = Counter({Reason(reason): number for reason, number in found})
+        reasons = Counter(dict(found))
         total = self.counts["samples"]
         return [*self.material.stage_counts, StageCounts("release", total + reasons.total(), total, reasons)]
 

@@ -1,7 +1,7 @@
 """The rows of a release out of memory: a temporary SQLite file, in which they are chosen, sorted and counted.
 
-Texts lie in it as JSON that is canonical but for Unicode's normal form: keys sorted, no blanks, no nulls. What a hash is
-taken of is then a matter of joining strings; ``canonical`` sees to the normal form.
+Votes and claims lie in it as JSON that is canonical but for Unicode's normal form: keys sorted, no blanks, no nulls.
+What a hash is taken of is then joined from strings, and ``canonical`` sees to the normal form.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def load(
 ) -> None:
     """Put the rows of a home into the database, and its votes into ``ballots``.
 
-    judges: their places by name. Samples of other variants, and questions asked twice of one image, are rejects already.
+    judges: their places by name. Samples of other variants, and questions asked twice of one image, become rejects.
     Raises DamageError where a sample's image is unknown or no live source claims it.
     """
     votes = _votes(home.votes, judges)

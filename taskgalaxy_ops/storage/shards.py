@@ -13,6 +13,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, TypeVar
 
+import pyarrow as pa
+
 from taskgalaxy_ops.canonical import fingerprint, sha256_hex
 from taskgalaxy_ops.errors import DamageError, NotFoundError
 from taskgalaxy_ops.storage import keys, rows
@@ -133,6 +135,13 @@ class Shards:
     def read(self, ref: TableRef, record: type[Record]) -> list[Record]:
         """A table's records. Raises DamageError if the object is gone or is not what the marker says."""
         found = rows.from_parquet(self._raw(ref), record)
+        if len(found) != ref.rows:
+            raise DamageError(f"{ref.key} holds {len(found)} rows, its marker says {ref.rows}.")
+        return found
+
+    def columns(self, ref: TableRef, record: type[Any]) -> pa.Table:
+        """A table of records as columns. Raises DamageError."""
+        found = rows.columns_from_parquet(self._raw(ref), record)
         if len(found) != ref.rows:
             raise DamageError(f"{ref.key} holds {len(found)} rows, its marker says {ref.rows}.")
         return found

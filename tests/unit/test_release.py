@@ -35,7 +35,7 @@ from taskgalaxy_ops.release.card import card
 from taskgalaxy_ops.release.licences import identifier
 from taskgalaxy_ops.release.markdown import text
 from taskgalaxy_ops.release.near_duplicates import near_duplicates
-from taskgalaxy_ops.release.staging import canonical, normal_question, split_of
+from taskgalaxy_ops.release.staging import normal_question, split_of
 from taskgalaxy_ops.release.tables import llava_files, parquet_files
 from taskgalaxy_ops.settings import Model, ReleaseSettings
 from taskgalaxy_ops.storage.base import Content
