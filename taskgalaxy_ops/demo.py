@@ -290,7 +290,7 @@ def _conduct(galaxy: Galaxy, raw: dict[str, Any], folder: Path, servers: ExitSta
         )
         for scan in galaxy.registry.scans().values()
     ]
-    release = publishing.standing(galaxy, harvest, released)
+    release = publishing.standing(galaxy, released)
     return _Run(receipts, None, harvest, release, done.encoded, done, scores)
 
 

@@ -5,20 +5,29 @@ Nothing is asked here: what has no answer yet is pending.
 
 from __future__ import annotations
 
+import contextlib
+import json
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import astuple, dataclass, field
 from functools import cached_property
 from typing import Any
 
+import pyarrow as pa
+
 from taskgalaxy_ops import pipeline
+from taskgalaxy_ops.errors import NotFoundError
 from taskgalaxy_ops.funnel import StageCounts, total
 from taskgalaxy_ops.galaxy import Galaxy
-from taskgalaxy_ops.generation import ASKING_STAGES, TABLES, StageResult
+from taskgalaxy_ops.generation import ASKING_STAGES, TABLES, HomeResult, StageResult
 from taskgalaxy_ops.pipeline import RunResult
 from taskgalaxy_ops.records import Claim, FileReject, Image, ImageId, Pair, Reject, Relevant, Verdict, Vote
+from taskgalaxy_ops.release import HomeRows
 from taskgalaxy_ops.storage import keys
 from taskgalaxy_ops.storage.journal import Journal
+from taskgalaxy_ops.storage.log import Log
+from taskgalaxy_ops.storage.registry import Home
+from taskgalaxy_ops.storage.rows import to_table
 
 
 @dataclass(slots=True)
@@ -35,6 +44,11 @@ class Tally:
     def tokens(self) -> int:
         return self.prompt_tokens + self.completion_tokens
 
+    def add(self, *numbers: int) -> None:
+        """Add numbers in the order of the fields."""
+        for name, number in zip(self.__slots__, numbers, strict=True):
+            setattr(self, name, getattr(self, name) + number)
+
 
 @dataclass(slots=True)
 class Bill:
@@ -47,21 +61,46 @@ class Bill:
 
 
 def bill(galaxy: Galaxy) -> Bill:
-    """Adds up every journal of the store: reads all of them."""
+    """Adds up every journal of the store. Of those that nothing was appended to, it reads the tallies that it left."""
     found = Bill()
     for home in [keys.TAXONOMY_HOME, *(home.home for home in galaxy.registry.homes())]:
-        for reply in Journal(galaxy.store, home).replies():
-            stage = found.by_stage.setdefault(reply["stage"], Tally())
-            model = found.by_model.setdefault(reply["model"], Tally())
-            if reply["simulated"]:
-                found.simulated.add(reply["model"])
-            for tally in (found.all, stage, model):
-                tally.calls += bool(reply["raw"])  # a reply that only adds terminal answers was no call
-                tally.prompt_tokens += reply["usage"].get("prompt_tokens", 0)
-                tally.completion_tokens += reply["usage"].get("completion_tokens", 0)
-                tally.cost += reply["cost"]
-                tally.list_cost += reply["list_cost"]
+        tally = _tally(galaxy, home)
+        found.simulated.update(tally["simulated"])
+        for stage, model, *numbers in tally["calls"]:
+            by_stage, by_model = found.by_stage.setdefault(stage, Tally()), found.by_model.setdefault(model, Tally())
+            for each in (found.all, by_stage, by_model):
+                each.add(*numbers)
     return found
+
+
+def _tally(galaxy: Galaxy, home: str) -> Mapping[str, Any]:
+    """What a home's journal adds up to, as it stands."""
+    known: dict[str, Any] = {"seen": 0, "simulated": [], "calls": []}
+    with contextlib.suppress(NotFoundError):
+        known = json.loads(galaxy.store.get(keys.tally(home)))
+    if Log(galaxy.store, keys.journal(home)).newest(known["seen"]) == known["seen"]:
+        return known
+    # All of it, so that a reply that was written twice counts once: the home was run, so that it was read then too.
+    journal = Journal(galaxy.store, home)
+    calls: dict[tuple[str, str], Tally] = {}
+    simulated = set()
+    for reply in journal.replies():
+        if reply["simulated"]:
+            simulated.add(reply["model"])
+        calls.setdefault((reply["stage"], reply["model"]), Tally()).add(
+            bool(reply["raw"]),  # a reply that only adds terminal answers was no call
+            reply["usage"].get("prompt_tokens", 0),
+            reply["usage"].get("completion_tokens", 0),
+            reply["cost"],
+            reply["list_cost"],
+        )
+    made = {
+        "seen": journal.seen,
+        "simulated": sorted(simulated),
+        "calls": [[*names, *astuple(calls[names])] for names in sorted(calls)],
+    }
+    galaxy.store.replace(keys.tally(home), json.dumps(made).encode())
+    return made
 
 
 class Harvest:
@@ -90,6 +129,87 @@ class Harvest:
         names = {model.name for model in (settings.teacher, *settings.judges)}
         return settings.simulated or not names.isdisjoint(self.paid.simulated)
 
+    # Home by home: what a release, a page and the summaries are made of, whatever the number of images.
+
+    def homes(self) -> Iterator[tuple[HomeResult, Home]]:
+        """What each home came to, and its images."""
+        homes = {home.home: home for home in self.galaxy.registry.homes()}
+        return ((found, homes[found.home]) for found in self.result.homes)
+
+    def released(self) -> Iterator[HomeRows]:
+        """What each home gives to a release."""
+        for found, home in self.homes():
+            yield HomeRows(
+                samples=self.columns(found, "vote", "samples"),
+                votes=self.columns(found, "vote", "votes"),
+                verdicts=self.columns(found, "vote", "verdicts"),
+                images=self.galaxy.shards.columns(home.images, Image),
+                claims=self.claims_of(home),
+            )
+
+    def columns(self, home: HomeResult, stage: str, name: str) -> pa.Table:
+        """One table of a home."""
+        part, record = home.stages.get(stage), TABLES[stage][name]
+        if part is None or part.shard is None:
+            return to_table(part.rows[name] if part else [], record)
+        return self.galaxy.shards.columns(self.galaxy.shards.refs(part.shard)[name], record)
+
+    def rows(self, home: HomeResult, stage: str, name: str) -> list[Any]:
+        """The same as records."""
+        part = home.stages.get(stage)
+        if part is None or part.shard is None:
+            return part.rows[name] if part else []
+        return self.galaxy.shards.load(part.shard, name, TABLES[stage][name])
+
+    def claims_of(self, home: Home) -> list[Claim]:
+        """The live sources' claims of a home's images, in order of source and file."""
+        return [claim for image in self.galaxy.registry.images(home) for claim in self.claims.get(image.image, [])]
+
+    def count(self, stage: str, name: str) -> int:
+        """Rows of a table over all homes; reads none of a committed shard."""
+        parts = [home.stages[stage] for home in self.result.homes if stage in home.stages]
+        return sum(
+            self.galaxy.shards.refs(part.shard)[name].rows if part.shard else len(part.rows[name]) for part in parts
+        )
+
+    @cached_property
+    def live_images(self) -> int:
+        """How many images there are that a live source claims."""
+        return sum(len({claim.image for claim in self.claims_of(home)}) for _, home in self.homes())
+
+    @cached_property
+    def sources(self) -> list[str]:
+        """The sources that claim an image, in order of name."""
+        return [name for name, scan in self.galaxy.registry.scans().items() if scan.claims.rows]
+
+    @cached_property
+    def task_types(self) -> int:
+        """How many task types have samples."""
+        found: set[str] = set()
+        for home in self.result.homes:
+            found.update(self.columns(home, "vote", "samples")["task_type"].unique().to_pylist())
+        return len(found)
+
+    @cached_property
+    def funnel(self) -> list[StageCounts]:
+        """Ingest (files), filter (matches), write (questions to write) and vote (pairs)."""
+        scans = self.galaxy.registry.scans().values()
+        kept = sum(scan.claims.rows for scan in scans)
+        refused = Counter(reject.reason for reject in self.file_rejects)
+        stages = [StageCounts("ingest", kept + refused.total(), kept, dict(sorted(refused.items())))]
+        for stage in ASKING_STAGES:
+            parts = [home.stages[stage] for home in self.result.homes if stage in home.stages]
+            stages.append(total(stage, (self._counts(part) for part in parts)))
+        return stages
+
+    def _counts(self, part: StageResult) -> StageCounts:
+        if part.counts is not None or part.shard is None:
+            return part.counts or StageCounts("", 0, 0)
+        stats: Mapping[str, Any] = self.galaxy.shards.marker(part.shard)["stats"]
+        return StageCounts(part.shard.stage, stats["units_in"], stats["units_out"], stats["rejects"])
+
+    # All of them, in memory: for a pilot's few images, and to look one thing up.
+
     @cached_property
     def claims(self) -> dict[ImageId, list[Claim]]:
         """The live sources' claims by image, each in order of source."""
@@ -109,54 +229,32 @@ class Harvest:
 
     @cached_property
     def relevant(self) -> list[Relevant]:
-        return self._rows("filter", "relevant")
+        return [*self._all("filter", "relevant")]
 
     @cached_property
     def pairs(self) -> dict[str, Pair]:
         """Every question-answer pair, by id."""
-        return {pair.pair: pair for pair in self._rows("write", "pairs")}
+        return {pair.pair: pair for pair in self._all("write", "pairs")}
 
     @cached_property
     def samples(self) -> list[Pair]:
-        return self._rows("vote", "samples")
+        return [*self._all("vote", "samples")]
 
     @cached_property
     def verdicts(self) -> dict[str, Verdict]:
-        return {verdict.pair: verdict for verdict in self._rows("vote", "verdicts")}
+        return {verdict.pair: verdict for verdict in self._all("vote", "verdicts")}
 
     @cached_property
     def votes(self) -> dict[str, list[Vote]]:
         found: dict[str, list[Vote]] = {}
-        for vote in self._rows("vote", "votes"):
+        for vote in self._all("vote", "votes"):
             found.setdefault(vote.pair, []).append(vote)
         return found
 
     @cached_property
     def rejects(self) -> list[Reject]:
         """The rejects of filter, write and vote."""
-        return [reject for stage in ASKING_STAGES for reject in self._rows(stage, "rejects")]
+        return [reject for stage in ASKING_STAGES for reject in self._all(stage, "rejects")]
 
-    @cached_property
-    def funnel(self) -> list[StageCounts]:
-        """Ingest (files), filter (matches), write (questions to write) and vote (pairs)."""
-        kept = sum(len(claims) for claims in self.claims.values())
-        refused = Counter(reject.reason for reject in self.file_rejects)
-        stages = [StageCounts("ingest", kept + refused.total(), kept, dict(sorted(refused.items())))]
-        for stage in ASKING_STAGES:
-            parts = [home.stages[stage] for home in self.result.homes if stage in home.stages]
-            stages.append(total(stage, [self._counts(part) for part in parts]))
-        return stages
-
-    def _counts(self, part: StageResult) -> StageCounts:
-        if part.counts is not None or part.shard is None:
-            return part.counts or StageCounts("", 0, 0)
-        stats: Mapping[str, Any] = self.galaxy.shards.marker(part.shard)["stats"]
-        return StageCounts(part.shard.stage, stats["units_in"], stats["units_out"], stats["rejects"])
-
-    def _rows(self, stage: str, name: str) -> list[Any]:
-        record = TABLES[stage][name]
-        found: list[Any] = []
-        for home in self.result.homes:
-            if (part := home.stages.get(stage)) is not None:
-                found += self.galaxy.shards.load(part.shard, name, record) if part.shard else part.rows[name]
-        return found
+    def _all(self, stage: str, name: str) -> Iterable[Any]:
+        return (row for home in self.result.homes for row in self.rows(home, stage, name))

@@ -8,10 +8,11 @@ version's is not published again.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from taskgalaxy_ops.harvest import Harvest
 from taskgalaxy_ops.progress import Progress, Silent
 from taskgalaxy_ops.records import ImageId
 from taskgalaxy_ops.storage import Listed, keys
+from taskgalaxy_ops.storage.base import Content, in_parts
 from taskgalaxy_ops.storage.budget import NANO
 from taskgalaxy_ops.storage.log import Log, LogEntry
 
@@ -41,7 +43,15 @@ class Published:
     task_types: int
     images: int
     partial: bool
+    inputs: str = ""  # fingerprint of what it was made from, where all of that was whole; "" where it is not known
+    rejects: Mapping[str, int] = field(default_factory=dict)  # accepted pairs that were left out, by reason
     withdrawn: int = 0  # samples that were taken out of it since, with their images
+
+    @property
+    def funnel(self) -> StageCounts:
+        """Accepted pairs to samples of the release."""
+        left_out = sum(self.rejects.values())
+        return StageCounts("release", self.samples + left_out, self.samples, self.rejects)
 
     @property
     def name(self) -> str:
@@ -88,14 +98,65 @@ def publish(
             f"release: {harvest.pending} units have no answer yet. Run `taskgalaxy generate` to the end, or release "
             "what is there with --partial: the release then says so."
         )
-    plan = release.plan(material(harvest), galaxy.settings.release)
-    if not plan.samples:
-        raise SourceError(
-            "release: no pair has been accepted, so there is nothing to release. See `taskgalaxy status`."
-        )
+    inputs = _inputs(harvest)
     latest = next(reversed(published(galaxy)), None)
-    if latest and latest.content == plan.content_hash:
-        return ReleaseReceipt(latest, url(galaxy, latest), False, plan.funnel[-1])
+    if latest and inputs and latest.inputs == inputs:
+        return ReleaseReceipt(latest, url(galaxy, latest), False, latest.funnel)
+    with release.plan(material(harvest), galaxy.settings.release) as plan:
+        if not plan.counts["samples"]:
+            raise SourceError(
+                "release: no pair has been accepted, so there is nothing to release. See `taskgalaxy status`."
+            )
+        if latest and latest.content == plan.content_hash:
+            return ReleaseReceipt(latest, url(galaxy, latest), False, plan.funnel[-1])
+        version, manifest = _make(galaxy, plan, progress)
+        done = Published(
+            version,
+            plan.content_hash,
+            manifest,
+            plan.counts["samples"],
+            plan.counts["task_types"],
+            plan.counts["images"],
+            bool(harvest.pending),
+            inputs,
+            dict(plan.funnel[-1].rejects),
+        )
+    _finish(galaxy, done)
+    if late := galaxy.registry.denied() - harvest.denied:  # taken down while it was made
+        withdraw(galaxy, version, late)
+        done = next(one for one in published(galaxy) if one.version == version)
+    return ReleaseReceipt(done, url(galaxy, done), True, done.funnel)
+
+
+def _inputs(harvest: Harvest) -> str:
+    """Fingerprint of all that a release's content follows from, for which no row is read; "" if a part is provisional.
+
+    What is equal by it has equal content; the reverse need not be.
+    """
+    parts = [(home.home, stage, part.shard) for home in harvest.result.homes for stage, part in home.stages.items()]
+    shards = [[home, stage, shard.output] for home, stage, shard in parts if shard]
+    if harvest.pending or len(shards) < len(parts):
+        return ""
+    galaxy = harvest.galaxy
+    read = {"teacher", "judges", "match", "write", "vote", "release"}
+    return fingerprint(
+        "release.inputs",
+        {
+            "code": release.RELEASE_VERSION,
+            "shards": sorted(shards),
+            "registry": galaxy.registry.last(),
+            "taxonomy": Catalogue(galaxy).version().number,
+            "settings": galaxy.settings.model_dump(mode="json", include=read),
+            "encoder": galaxy.encoder_identity,
+            "prompts": dict(galaxy.prompts),
+            "simulated": harvest.simulated,
+            "store": galaxy.store.url,
+        },
+    )
+
+
+def _make(galaxy: Galaxy, plan: release.Plan, progress: Progress) -> tuple[int, str]:
+    """Write a plan's files as a new version, or go on with one that was begun; version and SHA-256 of its manifest."""
     for _ in range(2):
         version = _begin(galaxy, plan.content_hash)
         history = {
@@ -104,37 +165,19 @@ def publish(
         }
         progress.stage("release", plan.files, "files")
         files = release.build(plan, version=version, history=history)
-        if (manifest := _write(galaxy, version, files, progress)) is not None:
-            break
+        if manifest := _write(galaxy, version, files, progress):
+            return version, manifest
         # Another version of a library writes other bytes for the same rows: what it began is left, a new one begun.
         Log(galaxy.store, keys.RELEASES_LOG).append({"kind": "abandon", "version": version})
-    else:
-        raise DamageError(
-            f"release {version}: its files keep changing while they are written. Run `taskgalaxy verify`."
-        )
-    done = Published(
-        version,
-        plan.content_hash,
-        sha256_hex(manifest),
-        plan.counts["samples"],
-        plan.counts["task_types"],
-        plan.counts["images"],
-        bool(harvest.pending),
-    )
-    _finish(galaxy, done)
-    if late := galaxy.registry.denied() - harvest.denied:  # taken down while it was made
-        withdraw(galaxy, version, late)
-        done = next(one for one in published(galaxy) if one.version == version)
-    return ReleaseReceipt(done, url(galaxy, done), True, plan.funnel[-1])
+    raise DamageError(f"release {version}: its files keep changing while they are written. Run `taskgalaxy verify`.")
 
 
-def standing(galaxy: Galaxy, harvest: Harvest, before: Sequence[Published]) -> ReleaseReceipt | None:
+def standing(galaxy: Galaxy, before: Sequence[Published]) -> ReleaseReceipt | None:
     """The latest release, as a receipt; ``made`` if it is none of those that were there ``before``."""
     there = published(galaxy)
     if not there:
         return None
-    counts = release.plan(material(harvest), galaxy.settings.release).funnel[-1]
-    return ReleaseReceipt(there[-1], url(galaxy, there[-1]), there[-1] not in before, counts)
+    return ReleaseReceipt(there[-1], url(galaxy, there[-1]), there[-1] not in before, there[-1].funnel)
 
 
 def url(galaxy: Galaxy, one: Published) -> str:
@@ -163,14 +206,14 @@ def _begin(galaxy: Galaxy, content: str) -> int:
     return version
 
 
-def _write(galaxy: Galaxy, version: int, files: Iterator[tuple[str, bytes]], progress: Progress) -> bytes | None:
-    """Write the files of a version; the manifest's bytes, or None if other bytes lie there already."""
-    manifest = b""
+def _write(galaxy: Galaxy, version: int, files: Iterator[tuple[str, Content]], progress: Progress) -> str:
+    """Write the files of a version; the manifest's SHA-256, or "" if other bytes lie there already."""
+    manifest = ""
     for path, content in files:
         if not galaxy.store.put_if_absent(keys.release(version) + path, content) and path != release.HISTORY:
-            return None
+            return ""
         if path == release.MANIFEST:
-            manifest = content
+            manifest = release.entry(content)["sha256"]
         progress.advance("release")
     return manifest
 
@@ -232,11 +275,7 @@ def material(harvest: Harvest) -> release.Material:
     paid = harvest.paid.all
     levels = Counter(node.level for node in taxonomy.nodes if node.status == "live")
     return release.Material(
-        samples=harvest.samples,
-        votes=harvest.votes,
-        verdicts=harvest.verdicts,
-        images=harvest.images,
-        claims=harvest.claims,
+        homes=harvest.released(),
         read_image=lambda image: galaxy.store.get(keys.blob(image)),
         image_uri=lambda image: f"{galaxy.store.url.rstrip('/')}/{keys.blob(image)}",
         stage_counts=harvest.funnel,
@@ -283,14 +322,21 @@ def fetch(galaxy: Galaxy, one: Published, folder: Path) -> Path:
     there.write_bytes(raw)  # first: a copy that is cut short is known for what it is
     for path, entry in json.loads(raw)["files"].items():
         local = target / path
-        if local.is_file() and sha256_hex(local.read_bytes()) == entry["sha256"]:
+        if local.is_file() and _sha256(local) == entry["sha256"]:
             continue
-        content = galaxy.store.get(prefix + path)
-        if sha256_hex(content) != entry["sha256"]:
-            raise DamageError(f"release {one.name}: {path} is not what the manifest says. Run `taskgalaxy verify`.")
         local.parent.mkdir(parents=True, exist_ok=True)
-        local.write_bytes(content)
+        with local.open("wb") as file:
+            for part in in_parts(galaxy.store, prefix + path):
+                file.write(part)
+        if _sha256(local) != entry["sha256"]:
+            local.unlink()
+            raise DamageError(f"release {one.name}: {path} is not what the manifest says. Run `taskgalaxy verify`.")
     (target / release.HISTORY).write_bytes(
         galaxy.store.get(prefix + release.HISTORY)
     )  # no content: not in the manifest
     return target
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()

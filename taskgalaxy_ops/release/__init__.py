@@ -1,12 +1,14 @@
-"""Release: from records to the files of a data set. Pure; publishing them in a store is another's.
+"""Release: from rows to the files of a data set. Pure; publishing them in a store is another's.
 
-``plan`` selects and splits, ``build`` makes the files one at a time.
+``plan`` selects and splits, ``build`` makes the files one at a time. Memory is flat in the number of samples and of
+images: rows lie in a temporary file (``staging``).
 """
 
-from taskgalaxy_ops.release.building import FORMAT_VERSION, HISTORY, MANIFEST, build
-from taskgalaxy_ops.release.material import Material, TaxonomySummary
-from taskgalaxy_ops.release.planning import RELEASE_VERSION, SPLITS, Plan, plan
+from taskgalaxy_ops.release.building import FORMAT_VERSION, HISTORY, MANIFEST, build, entry
+from taskgalaxy_ops.release.material import HomeRows, Material, TaxonomySummary
+from taskgalaxy_ops.release.planning import RELEASE_VERSION, Plan, plan
 from taskgalaxy_ops.release.redaction import WITHDRAWN, withdraw
+from taskgalaxy_ops.release.staging import SPLITS
 
 __all__ = [
     "FORMAT_VERSION",
@@ -15,10 +17,12 @@ __all__ = [
     "RELEASE_VERSION",
     "SPLITS",
     "WITHDRAWN",
+    "HomeRows",
     "Material",
     "Plan",
     "TaxonomySummary",
     "build",
+    "entry",
     "plan",
     "withdraw",
 ]

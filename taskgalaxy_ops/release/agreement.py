@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import combinations
 
 from taskgalaxy_ops.canonical import draw
-from taskgalaxy_ops.records import PairId, Vote
+from taskgalaxy_ops.records import PairId
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,47 +52,82 @@ class Agreement:
     audited: bool
 
 
-def agreement(votes: Mapping[PairId, Sequence[Vote]], judges: Sequence[str], audit_share: float) -> Agreement:
+# A pair's votes: judge and vote, None for an abstention, in the settings' order. Few differ: two to a judge's votes.
+Ballot = tuple[tuple[str, int | None], ...]
+
+
+class Ballots:
+    """How often each ballot was cast: all that agreement depends on, whatever the number of pairs."""
+
+    def __init__(self, audit_share: float) -> None:
+        self._audit_share = audit_share
+        self.all: Counter[Ballot] = Counter()
+        self.audited: Counter[Ballot] = Counter()
+
+    def add(self, pair: PairId, votes: Iterable[tuple[str, int | None]]) -> None:
+        """Count a pair's votes."""
+        ballot = tuple(votes)
+        self.all[ballot] += 1
+        if draw("audit", pair) < self._audit_share:
+            self.audited[ballot] += 1
+
+
+def agreement(ballots: Ballots, judges: Sequence[str]) -> Agreement:
     """Figures of the judges, in their order, over everything that was voted on."""
-    cast: Counter[tuple[str, int | None]] = Counter((vote.judge, vote.vote) for row in votes.values() for vote in row)
+    cast: Counter[tuple[str, int | None]] = Counter()
+    for ballot, number in ballots.all.items():
+        for vote in ballot:
+            cast[vote] += number
     figures = [JudgeFigures(name, cast[name, 1], cast[name, 0], cast[name, None]) for name in judges]
-    audited = {pair: row for pair, row in votes.items() if draw("audit", pair) < audit_share}
-    tables = [{vote.judge: vote.vote for vote in row if vote.vote is not None} for row in (audited or votes).values()]
+    counted = (ballots.audited or ballots.all).items()
+    tables = [({judge: vote for judge, vote in b if vote is not None}, number) for b, number in counted]
     two = []
     for a, b in combinations(judges, 2):
-        both = [(table[a], table[b]) for table in tables if a in table and b in table]
-        two.append(TwoJudges((a, b), len(both), sum(x == y for x, y in both), cohen_kappa(both)))
-    units = [list(table.values()) for table in tables]
-    return Agreement(figures, two, krippendorff_alpha(units), sum(len(u) > 1 for u in units), bool(audited))
+        both: Counter[tuple[int, int]] = Counter()
+        for table, number in tables:
+            if a in table and b in table:
+                both[table[a], table[b]] += number
+        agreed = sum(number for (x, y), number in both.items() if x == y)
+        two.append(TwoJudges((a, b), both.total(), agreed, cohen_kappa(both)))
+    units: Counter[tuple[int, ...]] = Counter()
+    for table, number in tables:
+        units[tuple(table.values())] += number
+    pairs = sum(number for unit, number in units.items() if len(unit) > 1)
+    return Agreement(figures, two, krippendorff_alpha(units), pairs, bool(ballots.audited))
 
 
-def cohen_kappa(ratings: Sequence[tuple[int, int]]) -> float | None:
+def cohen_kappa(ratings: Mapping[tuple[int, int], int]) -> float | None:
     """Cohen's kappa of two raters; None where chance alone would have them agree always, or nothing was rated.
 
-    kappa = (p_o - p_e) / (1 - p_e): Cohen, "A coefficient of agreement for nominal scales", 1960, formula 1.
+    ratings: how often the two gave these values. kappa = (p_o - p_e) / (1 - p_e): Cohen, "A coefficient of agreement
+    for nominal scales", 1960, formula 1.
     """
-    if not ratings:
+    n = sum(ratings.values())
+    if not n:
         return None
-    n = len(ratings)
-    observed = sum(a == b for a, b in ratings) / n
-    first, second = Counter(a for a, _ in ratings), Counter(b for _, b in ratings)
+    observed = sum(number for (a, b), number in ratings.items() if a == b) / n
+    first: Counter[int] = Counter()
+    second: Counter[int] = Counter()
+    for (a, b), number in ratings.items():
+        first[a] += number
+        second[b] += number
     expected = sum(first[value] * second[value] for value in first) / n**2
     return None if expected == 1 else (observed - expected) / (1 - expected)
 
 
-def krippendorff_alpha(units: Iterable[Sequence[int]]) -> float | None:
+def krippendorff_alpha(units: Mapping[tuple[int, ...], int]) -> float | None:
     """Krippendorff's alpha for nominal values, any number of raters, values missing; None where nothing varies.
 
-    units: the values that each unit was given. alpha = 1 - D_o / D_e from the coincidences of values within units:
+    units: how many units were given these values. alpha = 1 - D_o / D_e from the coincidences of values within units:
     Krippendorff, "Computing Krippendorff's Alpha-Reliability", 2011, section C.
     """
     totals: Counter[int] = Counter()
     observed = 0.0
-    for unit in units:
+    for unit, number in units.items():
         if len(unit) > 1:
-            counts = Counter(unit)
-            totals += counts
-            observed += _unequal(counts) / (len(unit) - 1)
+            for value in unit:
+                totals[value] += number
+            observed += number * _unequal(Counter(unit)) / (len(unit) - 1)
     expected = _unequal(totals) / max(totals.total() - 1, 1)
     return 1 - observed / expected if expected else None
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator, Mapping
+from io import SEEK_END
 from itertools import chain
-from typing import Any
+from tempfile import TemporaryFile
+from typing import Any, BinaryIO
 
 from taskgalaxy_ops.canonical import fingerprint, sha256_hex
 from taskgalaxy_ops.release.card import card
 from taskgalaxy_ops.release.images import image_files, thumbnail_files
 from taskgalaxy_ops.release.planning import RELEASE_VERSION, Plan
 from taskgalaxy_ops.release.tables import llava_files, parquet_files
+from taskgalaxy_ops.storage.base import Content
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
@@ -19,22 +23,31 @@ README = "README.md"
 HISTORY = "history.json"
 
 
-def build(plan: Plan, *, version: int, history: Mapping[str, Any]) -> Iterator[tuple[str, bytes]]:
-    """A release's files: relative path and bytes, each made when it is asked for; ``manifest.json`` is the last.
+def build(plan: Plan, *, version: int, history: Mapping[str, Any]) -> Iterator[tuple[str, Content]]:
+    """A release's files: relative path and content, each made when it is asked for; ``manifest.json`` is the last.
 
-    version, history: what is no content, such as times and numbers of versions. It goes to ``history.json``, the one
-    file that the same plan may give other bytes for, and so not in the manifest. Raises DamageError where an image's
-    bytes are not those of its id.
+    Large ones are temporary files, open until the next is asked for. version, history: what is no content, such as
+    times and numbers of versions. It goes to ``history.json``, the one file that the same plan may give other bytes
+    for, and so not in the manifest. Raises DamageError where an image's bytes are not those of its id.
     """
-    files: dict[str, dict[str, Any]] = {}
-    for path, raw in chain(llava_files(plan), parquet_files(plan), image_files(plan), thumbnail_files(plan)):
-        files[path] = entry(raw)
+    plan.rows.execute("DELETE FROM files")
+    for path, file in chain(llava_files(plan), parquet_files(plan)):
+        _list(plan, path, entry(file))
+        yield path, file
+    for image, path, raw in image_files(plan):
+        _list(plan, path, {"size": len(raw), "sha256": image})
         yield path, raw
-    readme = card(plan)
-    files[README] = entry(readme)
-    yield README, readme
+    for path, raw in chain(thumbnail_files(plan), [(README, card(plan))]):
+        _list(plan, path, entry(raw))
+        yield path, raw
     yield HISTORY, as_json({**_history(plan), **history, "version": version})
-    yield MANIFEST, as_json(_manifest(plan, files))
+    with TemporaryFile() as file:
+        _write_manifest(plan, file)
+        yield MANIFEST, file
+
+
+def _list(plan: Plan, path: str, found: Mapping[str, Any]) -> None:
+    plan.rows.execute("INSERT INTO files VALUES (?, ?, ?)", (path, found["size"], found["sha256"]))
 
 
 def _history(plan: Plan) -> dict[str, Any]:
@@ -46,8 +59,9 @@ def _history(plan: Plan) -> dict[str, Any]:
     }
 
 
-def _manifest(plan: Plan, files: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    return {
+def _write_manifest(plan: Plan, file: BinaryIO) -> None:
+    """All of it as ``as_json`` gives it; the files, which may be many, one by one."""
+    manifest = {
         "format": FORMAT_VERSION,
         "code": RELEASE_VERSION,
         "content_hash": plan.content_hash,
@@ -56,13 +70,25 @@ def _manifest(plan: Plan, files: Mapping[str, Mapping[str, Any]]) -> dict[str, A
         "pending": plan.material.pending,
         "counts": plan.counts,
         "made_with": {**plan.made_with, "fingerprint": fingerprint("release.made_with", plan.made_with)},
-        "files": files,
+        "files": {},
     }
+    head, tail = as_json(manifest).split(b'"files": {}')
+    file.write(head + b'"files": {')
+    before = b""
+    for path, size, sha256 in plan.rows.execute("SELECT path, size, sha256 FROM files ORDER BY path"):
+        listed = as_json({"size": size, "sha256": sha256}).rstrip().replace(b"\n", b"\n  ")
+        file.write(before + b"\n  " + json.dumps(path, ensure_ascii=False).encode() + b": " + listed)
+        before = b","
+    file.write(b"\n }" + tail)
 
 
-def entry(raw: bytes) -> dict[str, Any]:
+def entry(content: Content) -> dict[str, Any]:
     """What the manifest says of a file."""
-    return {"size": len(raw), "sha256": sha256_hex(raw)}
+    if isinstance(content, bytes):
+        return {"size": len(content), "sha256": sha256_hex(content)}
+    size = content.seek(0, SEEK_END)
+    content.seek(0)
+    return {"size": size, "sha256": hashlib.file_digest(content, "sha256").hexdigest()}  # type: ignore[arg-type]
 
 
 def as_json(value: Mapping[str, Any]) -> bytes:

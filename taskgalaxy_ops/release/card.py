@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import yaml
 
-from taskgalaxy_ops.records import ImageId, Pair
 from taskgalaxy_ops.release.agreement import agreement
 from taskgalaxy_ops.release.images import thumbnail_path
 from taskgalaxy_ops.release.licences import identifier
 from taskgalaxy_ops.release.markdown import table, text
-from taskgalaxy_ops.release.planning import SPLITS, Plan
+from taskgalaxy_ops.release.planning import Plan, Sample
 
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 _CELL = 300  # characters of model text in a cell
@@ -45,7 +45,7 @@ def header_lines(header: Mapping[str, Any]) -> list[str]:
 def _header(plan: Plan) -> dict[str, Any]:
     material = plan.material
     tags = ["taskgalaxy", "instruction-tuning", "vision-language", "image-text-to-text"]
-    licences = {identifier(claim.licence) for image in plan.images for claim in plan.claims(image.image)}
+    licences = set(map(identifier, plan.claimed.licences))
     number = plan.counts["samples"]
     return {
         "pretty_name": "TaskGalaxy release" + (" (simulated)" if material.simulated else ""),
@@ -83,11 +83,6 @@ def _warnings(plan: Plan) -> list[str]:
 
 def _intro(plan: Plan) -> list[str]:
     counts = plan.counts
-    sources: dict[str, set[ImageId]] = defaultdict(set)
-    for image in plan.images:
-        for claim in plan.claims(image.image):
-            sources[claim.source].add(image.image)
-    images = {split: len({pair.image for pair in plan.splits[split]}) for split in SPLITS}
     return [
         "# TaskGalaxy release" + (" (simulated)" if plan.material.simulated else ""),
         "",
@@ -95,9 +90,10 @@ def _intro(plan: Plan) -> list[str]:
         "task types: instruction data for vision-language models.",
         "",
         *table(
-            ("split", "samples", "images"), [(split, f"{counts[split]:,}", f"{images[split]:,}") for split in SPLITS]
+            ("split", "samples", "images"),
+            [(split, f"{counts[split]:,}", f"{number:,}") for split, number in plan.images.items()],
         ),
-        *table(("source", "images"), [(text(name), f"{len(sources[name]):,}") for name in sorted(sources)]),
+        *table(("source", "images"), [(text(name), f"{n:,}") for name, n in sorted(plan.claimed.sources.items())]),
     ]
 
 
@@ -126,19 +122,18 @@ def _loading(plan: Plan) -> list[str]:
 
 
 def _pictures(plan: Plan) -> list[str]:
-    rows = [_picture(plan, pair) for pair in plan.shown]
+    rows = [_picture(sample) for sample in plan.shown]
     return ["## A few samples", "", *table(("image", "task type", "question", "answer", "votes"), rows)] if rows else []
 
 
-def _picture(plan: Plan, pair: Pair) -> tuple[str, ...]:
-    votes = ", ".join(
-        f"{text(vote.judge)} {'abstained' if vote.vote is None else vote.vote}" for vote in plan.votes(pair.pair)
-    )
-    answer = text(pair.answer, _CELL)
-    if pair.reasoning:
-        answer = f"{text(pair.reasoning, _CELL)} **{answer}**"
-    picture = f"![image of this sample]({thumbnail_path(pair.pair)})"
-    return picture, text(pair.task_type), text(pair.question, _CELL), answer, votes
+def _picture(sample: Sample) -> tuple[str, ...]:
+    cast = json.loads(sample.votes) if sample.votes else []
+    votes = ", ".join(f"{text(vote['judge'])} {vote.get('vote', 'abstained')}" for vote in cast)
+    answer = text(sample.answer, _CELL)
+    if sample.reasoning:
+        answer = f"{text(sample.reasoning, _CELL)} **{answer}**"
+    picture = f"![image of this sample]({thumbnail_path(sample.pair)})"
+    return picture, text(sample.task_type), text(sample.question, _CELL), answer, votes
 
 
 def _funnel(plan: Plan) -> list[str]:
@@ -163,11 +158,11 @@ def _taxonomy(plan: Plan) -> list[str]:
     samples: Counter[str] = Counter()
     for leaf in plan.material.taxonomy.leaves:
         leaves[_first(leaf)].add(leaf)
-    for pair in plan.samples:
-        first = _first(pair.task_type)
-        leaves[first].add(pair.task_type)
-        covered[first].add(pair.task_type)
-        samples[first] += 1
+    for task_type, number in plan.task_types.items():
+        first = _first(task_type)
+        leaves[first].add(task_type)
+        covered[first].add(task_type)
+        samples[first] += number
     levels = ", ".join(f"{n:,} on level {level}" for level, n in sorted(plan.material.taxonomy.levels.items()))
     total = sum(map(len, leaves.values()))
     return [
@@ -187,19 +182,18 @@ def _first(path: str) -> str:
 
 
 def _judges(plan: Plan) -> list[str]:
-    material = plan.material
-    figures = agreement(material.votes, [judge.name for judge in material.judges], material.audit_share)
+    figures = agreement(plan.ballots, [judge.name for judge in plan.material.judges])
     over = (
         f"the {figures.pairs:,} audited pairs, drawn by hash and shown to every judge"
         if figures.audited
         else f"{figures.pairs:,} pairs with two votes or more. None was audited, and later judges were asked mostly "
         "where earlier ones disagreed: the figures are too low"
     )
-    accepted = sum(verdict.accepted for verdict in material.verdicts.values())
+    voted, accepted = plan.verdicts
     return [
         "## Judges and their agreement",
         "",
-        f"Of {len(material.verdicts):,} pairs with a verdict {accepted:,} were accepted.",
+        f"Of {voted:,} pairs with a verdict {accepted:,} were accepted.",
         "",
         *table(
             ("judge", "approved", "rejected", "abstained", "approval share"),
@@ -268,26 +262,19 @@ def _yes(value: bool) -> str:
 
 
 def _licences(plan: Plan) -> list[str]:
-    licences: dict[str, set[ImageId]] = defaultdict(set)
-    credits: dict[tuple[str, ...], set[ImageId]] = defaultdict(set)
-    for image in plan.images:
-        for claim in plan.claims(image.image):
-            licence = claim.licence or "not stated"
-            licences[licence].add(image.image)
-            credits[claim.source, licence, claim.attribution or "not stated"].add(image.image)
     return [
         "## Licences and attributions",
         "",
         "As the sources state them; `licences`, `attributions` and `origins` in the Parquet files say it for each "
         "image. Two sources may say different things of one image: both count.",
         "",
-        *table(("licence", "images"), _counted({(name,): found for name, found in licences.items()})),
-        *table(("source", "licence", "attribution", "images"), _counted(credits)),
+        *table(("licence", "images"), _counted({(name,): n for name, n in plan.claimed.shown_licences.items()})),
+        *table(("source", "licence", "attribution", "images"), _counted(plan.claimed.credits)),
     ]
 
 
-def _counted(found: Mapping[tuple[str, ...], set[ImageId]]) -> Iterable[tuple[str, ...]]:
-    return [(*map(text, names), f"{len(found[names]):,}") for names in sorted(found)]
+def _counted(found: Mapping[Any, int]) -> Iterable[tuple[str, ...]]:
+    return [(*map(text, names), f"{found[names]:,}") for names in sorted(found)]
 
 
 def _limits(plan: Plan) -> list[str]:

@@ -24,10 +24,21 @@ def read_image(plan: Plan, image: ImageId) -> bytes:
     return raw
 
 
-def image_files(plan: Plan) -> Iterator[tuple[str, bytes]]:
-    """The copied images, one at a time, in order of id."""
-    for image in sorted(plan.copied):
-        yield plan.location(image), read_image(plan, image)
+def copied_image(plan: Plan, picture: int, image: ImageId) -> bytes:
+    """The file of an image that the release carries: read from the store once, then kept beside the plan's rows."""
+    kept = plan.rows.execute("SELECT raw FROM blobs WHERE picture = ?", (picture,)).fetchone()
+    if kept:
+        raw: bytes = kept[0]
+        return raw
+    raw = read_image(plan, image)
+    plan.rows.execute("INSERT INTO blobs VALUES (?, ?)", (picture, raw))
+    return raw
+
+
+def image_files(plan: Plan) -> Iterator[tuple[ImageId, str, bytes]]:
+    """Id, path and bytes of the copied images, one at a time, in order of id."""
+    for picture, image, path in plan.copied():
+        yield image, path, copied_image(plan, picture, image)
 
 
 def thumbnail_path(pair: PairId) -> str:

@@ -1,13 +1,15 @@
-"""What a release is made of: the records of the live images, and what its card says of how they came about."""
+"""What a release is made of: the rows of the live images, by home, and what its card says of how they came about."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import pyarrow as pa
+
 from taskgalaxy_ops.funnel import StageCounts
-from taskgalaxy_ops.records import Claim, Image, ImageId, Pair, PairId, TaskTypePath, Verdict, Vote
+from taskgalaxy_ops.records import Claim, ImageId, TaskTypePath
 from taskgalaxy_ops.settings import Model
 
 
@@ -20,6 +22,17 @@ class TaxonomySummary:
     levels: Mapping[int, int]  # live nodes on each level, 1 = first
 
 
+@dataclass(frozen=True, slots=True)
+class HomeRows:
+    """The rows of one home. All that is known of an image and its pairs is in one of them."""
+
+    samples: pa.Table  # of records.Pair
+    votes: pa.Table  # of Vote, of rejected pairs too: the judges' agreement is over all of them
+    verdicts: pa.Table  # of Verdict, of rejected pairs too
+    images: pa.Table  # of Image
+    claims: Sequence[Claim]  # live ones
+
+
 @dataclass(frozen=True)
 class Material:
     """Everything that goes into a release. Its bytes hang on no order but that of ``stage_counts`` and ``judges``.
@@ -27,11 +40,7 @@ class Material:
     Raises ValueError where a model is simulated and ``simulated`` is false.
     """
 
-    samples: Sequence[Pair]
-    votes: Mapping[PairId, Sequence[Vote]]  # of rejected pairs too: the judges' agreement is over all of them
-    verdicts: Mapping[PairId, Verdict]  # of rejected pairs too
-    images: Mapping[ImageId, Image]
-    claims: Mapping[ImageId, Sequence[Claim]]  # live ones
+    homes: Iterable[HomeRows]  # read once, one in memory at a time
     read_image: Callable[[ImageId], bytes]  # the file's bytes
     image_uri: Callable[[ImageId], str]  # where those bytes lie, for images that are referred to
     stage_counts: Sequence[StageCounts]  # up to the vote; the release adds its own

@@ -6,31 +6,26 @@ whole band at least, so only images that share a band are compared (Manku, Jain 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 from numpy.typing import NDArray
 
-from taskgalaxy_ops.records import ImageId
+_AT_ONCE = 1 << 14  # hashes whose bits are spread out, a byte each
 
 
-def near_duplicates(hashes: Mapping[ImageId, str], bits: int) -> dict[ImageId, ImageId]:
-    """The images to leave out, each with the one that stands for it.
+def near_duplicates(hashes: NDArray[np.uint8], bits: int) -> NDArray[np.int64]:
+    """For each image the row of the one that stands for it; -1 for an image that stands itself.
 
-    hashes: perceptual hashes in hex, all of one length. In order of image id, an image stands unless one that stands
-    already lies within ``bits`` (Hamming distance); the smallest such id stands for it. So no two that stand are near
-    each other, and nothing is dropped along a chain of small steps. ``bits`` below 0: none.
+    hashes: perceptual hashes ``(n, bytes)``, in order of image id. In this order, an image stands unless one that
+    stands already lies within ``bits`` (Hamming distance, 0 or more); the first such row stands for it. So no two that
+    stand are near each other, and nothing is dropped along a chain of small steps.
+
+    Takes about 80 bytes an image for each band, and twice the hash: what grows with the images here are arrays alone.
     """
-    if bits < 0 or len(hashes) < 2:
-        return {}
-    ids = sorted(hashes)
-    packed = np.frombuffer(b"".join(bytes.fromhex(hashes[image]) for image in ids), np.uint8).reshape(len(ids), -1)
-    unpacked = np.unpackbits(packed, axis=1)
-    words = np.ascontiguousarray(np.pad(packed, ((0, 0), (0, -packed.shape[1] % 8)))).view(np.uint64)
+    words = np.ascontiguousarray(np.pad(hashes, ((0, 0), (0, -hashes.shape[1] % 8)))).view(np.uint64)
     # Every (bits + 1)th bit makes a band: neighbouring bits agree too often, say in the white margin of a page.
-    bands = [_Band(np.packbits(unpacked[:, start :: bits + 1], axis=1)) for start in range(bits + 1)]
-    stand_in = np.full(len(ids), -1)
-    for row in range(len(ids)):
+    bands = [_Band(_every(hashes, start, bits + 1)) for start in range(bits + 1)]
+    stand_in = np.full(len(hashes), -1)
+    for row in range(len(hashes)):
         if stand_in[row] >= 0:
             continue
         for band in bands:
@@ -38,7 +33,13 @@ def near_duplicates(hashes: Mapping[ImageId, str], bits: int) -> dict[ImageId, I
             if later.size and (later := later[stand_in[later] < 0]).size:
                 distance = np.bitwise_count(words[later] ^ words[row]).sum(axis=1)
                 stand_in[later[distance <= bits]] = row
-    return {ids[row]: ids[stand_in[row]] for row in np.flatnonzero(stand_in >= 0).tolist()}
+    return stand_in
+
+
+def _every(hashes: NDArray[np.uint8], start: int, step: int) -> NDArray[np.uint8]:
+    """Every ``step``th bit of the hashes from ``start``, packed ``(n, bytes)``."""
+    parts = [hashes[at : at + _AT_ONCE] for at in range(0, len(hashes), _AT_ONCE)] or [hashes]
+    return np.concatenate([np.packbits(np.unpackbits(part, axis=1)[:, start::step], axis=1) for part in parts])
 
 
 class _Band:
@@ -46,11 +47,12 @@ class _Band:
 
     def __init__(self, parts: NDArray[np.uint8]) -> None:
         key = np.unique(parts, axis=0, return_inverse=True)[1].reshape(-1)
-        self._order = np.argsort(key, kind="stable")
-        self._place = np.empty_like(self._order)
-        self._place[self._order] = np.arange(len(key))
-        self._end = np.cumsum(np.bincount(key))[key]
+        order = np.argsort(key, kind="stable").astype(np.int32)
+        self._order = order
+        self._place = np.empty_like(order)
+        self._place[order] = np.arange(len(key), dtype=np.int32)
+        self._end = np.cumsum(np.bincount(key)).astype(np.int32)[key]
 
-    def later(self, row: int) -> NDArray[np.intp]:
+    def later(self, row: int) -> NDArray[np.int32]:
         """The rows behind this one that share its band."""
         return self._order[self._place[row] + 1 : self._end[row]]

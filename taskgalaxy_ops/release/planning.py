@@ -2,131 +2,244 @@
 
 from __future__ import annotations
 
+import json
 import re
-import unicodedata
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
-from typing import Any
+import sqlite3
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from json.encoder import encode_basestring as quoted
+from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 
-from taskgalaxy_ops.canonical import draw, fingerprint
-from taskgalaxy_ops.errors import DamageError
+import numpy as np
+
+from taskgalaxy_ops.canonical import fingerprint
 from taskgalaxy_ops.funnel import StageCounts
-from taskgalaxy_ops.records import Claim, Image, ImageId, Pair, PairId, Reason, Reject, Vote
+from taskgalaxy_ops.records import ImageId, PairId, Reason, Reject
+from taskgalaxy_ops.release.agreement import Ballots
 from taskgalaxy_ops.release.material import Material
 from taskgalaxy_ops.release.near_duplicates import near_duplicates
+from taskgalaxy_ops.release.staging import SPLITS, canonical, database, lines_hash, load
 from taskgalaxy_ops.settings import Model, ReleaseSettings
-from taskgalaxy_ops.storage.rows import rows_hash
 
 RELEASE_VERSION = 1  # code version: one more whenever the same material gives other files
-SPLITS = ("train", "validation", "test")
 
-_PART_BYTES = 128 << 20  # of images in a Parquet file, counted as often as rows show them: it is made in memory
+_PART_BYTES = 128 << 20  # of images in a Parquet file, counted as often as rows show them
 _PART_ROWS = 50_000
 _SHOWN = 6  # samples on the card
+_UNSTATED = "not stated"
 _SINGLE_FILES = 3 + 3  # LLaVA's; card, history, manifest
 
-_ID = re.compile(r"[0-9a-f]{64}")
-_END = re.compile(r"[\s?.!。]+$")
 _EXTENSIONS = {"jpeg": "jpg", "mpo": "jpg", "tiff": "tif"}
+
+
+class Sample(NamedTuple):
+    """A sample of a release with what is said of its image."""
+
+    pair: PairId
+    image: ImageId
+    task_type: str
+    variant: str
+    question: str
+    answer: str
+    reasoning: str | None
+    votes: str | None  # JSON, in the settings' order of judges
+    claims: str  # JSON: what the live sources say of the image, in order of name
+    location: str  # of the image: a path within the release, or the URI of its bytes in the store
+    size: int  # bytes of the image in a row: 0 where it is referred to
+    picture: int  # number of the image, in order of id
+
+
+class Picture(NamedTuple):
+    """An image of a release."""
+
+    image: ImageId
+    width: int
+    height: int
+    format: str
+    size: int
+    phash: str
+    claims: str
+    location: str
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """The samples of one Parquet file: numbers ``first`` to ``last``, the largest image with ``largest`` bytes."""
+
+    first: int
+    last: int
+    largest: int
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """How many images are claimed by each source, under each licence, and by both with an attribution."""
+
+    sources: Counter[str] = field(default_factory=Counter)
+    licences: set[str | None] = field(default_factory=set)  # as they are stated
+    shown_licences: Counter[str] = field(default_factory=Counter)
+    credits: Counter[tuple[str, str, str]] = field(default_factory=Counter)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A release before its files are made: in = samples + rejects."""
+    """A release before its files are made: in = samples + rejects. Its rows lie in a temporary file until ``close``."""
 
     material: Material
     settings: ReleaseSettings
-    splits: Mapping[str, Sequence[Pair]]  # each in order of id
-    rejects: Sequence[Reject]  # in order of pair
-    copied: frozenset[ImageId]  # images that the release carries; the others are referred to
+    rows: sqlite3.Connection
+    ballots: Ballots
 
-    @property
-    def samples(self) -> list[Pair]:
-        """All samples, in order of split, then id."""
-        return [pair for split in SPLITS for pair in self.splits[split]]
+    def __enter__(self) -> Plan:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.rows.close()
+
+    def samples(self, first: int = 1, last: int | None = None) -> Iterator[Sample]:
+        """The samples by number, in order of split, then id."""
+        return map(
+            Sample._make,
+            self.rows.execute(
+                "SELECT pair, p.image, task_type, variant, question, answer, reasoning, votes, claims, location, "
+                "p.size * p.copied, c.picture FROM chosen c JOIN pictures p ON p.rowid = c.picture "
+                "WHERE c.rowid BETWEEN ? AND ? ORDER BY c.rowid",
+                (first, self._ends["test"] if last is None else last),
+            ),
+        )
+
+    def split(self, name: str) -> Iterator[Sample]:
+        """The samples of a split, in order of id."""
+        before = {"train": 0, "validation": self._ends["train"], "test": self._ends["validation"]}
+        return self.samples(before[name] + 1, self._ends[name])
 
     @cached_property
-    def images(self) -> list[Image]:
+    def _ends(self) -> dict[str, int]:
+        """Number of the last sample of each split."""
+        found: dict[str, int] = {}
+        for number, name in enumerate(SPLITS):
+            (found[name],) = self.rows.execute("SELECT count(*) FROM chosen WHERE split <= ?", (number,)).fetchone()
+        return found
+
+    def rejects(self) -> Iterator[Reject]:
+        """Why the others were left out, in order of pair."""
+        found = self.rows.execute(
+            "SELECT image, task_type, reason, detail, variant, pair FROM pairs WHERE reason IS NOT NULL ORDER BY pair"
+        )
+        return (Reject("release", *row) for row in found)
+
+    def pictures(self) -> Iterator[Picture]:
         """The images of its samples, in order of id."""
-        return [self.material.images[image] for image in sorted({pair.image for pair in self.samples})]
+        return map(
+            Picture._make,
+            self.rows.execute(
+                "SELECT image, width, height, format, size, lower(hex(phash)), claims, location FROM pictures "
+                "ORDER BY rowid"
+            ),
+        )
 
-    def claims(self, image: ImageId) -> list[Claim]:
-        """What the live sources say of an image, in order of name."""
-        return sorted(self.material.claims[image], key=lambda claim: (claim.source, claim.file))
-
-    def votes(self, pair: PairId) -> list[Vote]:
-        """A pair's votes, in the settings' order of judges."""
-        order = {judge.name: number for number, judge in enumerate(self.material.judges)}
-        return sorted(self.material.votes.get(pair, ()), key=lambda v: (order.get(v.judge, len(order)), v.judge))
-
-    def location(self, image: ImageId) -> str:
-        """Where an image is found: a path within the release, or the URI of its bytes in the store.
-
-        Of a ``file://`` URI the plain path is left: trainers and `datasets` open that, and not the URI.
-        """
-        if image not in self.copied:
-            uri = self.material.image_uri(image)
-            return unquote(urlsplit(uri).path) if uri.startswith("file://") else uri
-        kind = self.material.images[image].format
-        extension = _EXTENSIONS.get(kind, kind if re.fullmatch("[a-z0-9]{1,9}", kind) else "bin")
-        return f"images/{image[:2]}/{image}.{extension}"
+    def copied(self) -> Iterator[tuple[int, ImageId, str]]:
+        """Number, id and path of the images that the release carries, in order of id; the others are referred to."""
+        yield from self.rows.execute("SELECT rowid, image, location FROM pictures WHERE copied ORDER BY rowid")
 
     @cached_property
     def counts(self) -> dict[str, int]:
         """What is in it, in numbers."""
+        ends = self._ends
+        images, copied = self.rows.execute("SELECT count(*), total(copied) FROM pictures").fetchone()
         return {
-            "samples": len(self.samples),
-            **{split: len(self.splits[split]) for split in SPLITS},
-            "images": len(self.images),
-            "images_copied": len(self.copied),
-            "task_types": len({pair.task_type for pair in self.samples}),
+            "samples": ends["test"],
+            "train": ends["train"],
+            "validation": ends["validation"] - ends["train"],
+            "test": ends["test"] - ends["validation"],
+            "images": images,
+            "images_copied": int(copied),
+            "task_types": len(self.task_types),
         }
 
     @cached_property
-    def parts(self) -> dict[str, list[list[Pair]]]:
-        """The rows of each Parquet file, by split; splits without samples left out."""
-        found: dict[str, list[list[Pair]]] = {}
-        for split in SPLITS:
-            parts: list[list[Pair]] = []
-            room = 0
-            for pair in self.splits[split]:
-                size = self.shown_bytes(pair.image)
-                if not parts or size > room or len(parts[-1]) == _PART_ROWS:
-                    parts.append([])
-                    room = _PART_BYTES
-                parts[-1].append(pair)
-                room -= size
-            if parts:
-                found[split] = parts
-        return found
-
-    def shown_bytes(self, image: ImageId) -> int:
-        """Bytes that an image takes in a row: none where it is referred to."""
-        return self.material.images[image].size if image in self.copied else 0
+    def images(self) -> dict[str, int]:
+        """How many images each split has."""
+        found = dict(self.rows.execute("SELECT split, count(*) FROM pictures GROUP BY split"))
+        return {name: found.get(number, 0) for number, name in enumerate(SPLITS)}
 
     @cached_property
-    def shown(self) -> list[Pair]:
+    def task_types(self) -> dict[str, int]:
+        """How many samples each task type has, of those that have any."""
+        return dict(self.rows.execute("SELECT task_type, count(*) FROM chosen GROUP BY task_type"))
+
+    @cached_property
+    def claimed(self) -> Claimed:
+        """What the sources say of its images. Grows with what they say, as the card does, and not with the images."""
+        found = Claimed()
+        for (text,) in self.rows.execute("SELECT claims FROM pictures"):
+            claims = json.loads(text)
+            found.sources.update({claim["source"] for claim in claims})
+            found.licences.update(claim.get("licence") for claim in claims)
+            said = {
+                (claim["source"], claim.get("licence") or _UNSTATED, claim.get("attribution") or _UNSTATED)
+                for claim in claims
+            }
+            found.shown_licences.update({licence for _, licence, _ in said})
+            found.credits.update(said)
+        return found
+
+    @cached_property
+    def parts(self) -> dict[str, list[Part]]:
+        """The Parquet files, by split; splits without samples left out."""
+        found: dict[str, list[Part]] = {}
+        room = 0
+        sizes = self.rows.execute(
+            "SELECT c.rowid, c.split, p.size * p.copied FROM chosen c JOIN pictures p ON p.rowid = c.picture "
+            "ORDER BY c.rowid"
+        )
+        for number, split, size in sizes:
+            parts = found.setdefault(SPLITS[split], [])
+            if not parts or size > room or number - parts[-1].first == _PART_ROWS:
+                parts.append(Part(number, number, size))
+                room = _PART_BYTES
+            else:
+                parts[-1] = Part(parts[-1].first, number, max(parts[-1].largest, size))
+            room -= size
+        return found
+
+    @cached_property
+    def shown(self) -> list[Sample]:
         """A few samples for the card, drawn by hash, each of another image and task type."""
-        shown: list[Pair] = []
-        for pair in sorted(self.samples, key=lambda pair: (draw("card", pair.pair), pair.pair)):
-            if len(shown) < _SHOWN and all(pair.image != s.image and pair.task_type != s.task_type for s in shown):
-                shown.append(pair)
-        return shown
+        shown: list[int] = []
+        images, types = set(), set()
+        drawn = self.rows.execute("SELECT rowid, picture, task_type FROM chosen ORDER BY draw('card', pair), pair")
+        for number, image, task_type in drawn:
+            if image not in images and task_type not in types:
+                shown.append(number)
+                images.add(image)
+                types.add(task_type)
+            if len(shown) == _SHOWN or len(types) == len(self.task_types):
+                break
+        drawn.close()
+        return [next(self.samples(number, number)) for number in shown]
 
     @property
     def files(self) -> int:
         """How many files ``build`` gives."""
-        return _SINGLE_FILES + sum(map(len, self.parts.values())) + len(self.copied) + len(self.shown)
+        return _SINGLE_FILES + sum(map(len, self.parts.values())) + self.counts["images_copied"] + len(self.shown)
 
     @cached_property
     def funnel(self) -> list[StageCounts]:
         """The stages' counts, the release's own last."""
-        reasons = Counter(reject.reason for reject in self.rejects)
-        total = len(self.samples)
-        return [*self.material.stage_counts, StageCounts("release", total + len(self.rejects), total, reasons)]
+        found = self.rows.execute("SELECT reason, count(*) FROM pairs WHERE reason IS NOT NULL GROUP BY reason")
+        reasons = Counter(dict(found))
+        total = self.counts["samples"]
+        return [*self.material.stage_counts, StageCounts("release", total + reasons.total(), total, reasons)]
+
+    @cached_property
+    def verdicts(self) -> tuple[int, int]:
+        """How many pairs have a verdict, and how many of them were accepted."""
+        voted, accepted = self.rows.execute("SELECT count(accepted), total(accepted) FROM pairs").fetchone()
+        return voted, int(accepted)
 
     @cached_property
     def made_with(self) -> dict[str, Any]:
@@ -149,17 +262,12 @@ class Plan:
     def content_hash(self) -> str:
         """Fingerprint of all that decides the files' bytes but history's: times, costs and version numbers are not."""
         material = self.material
-        samples = ({"split": split, "pair": pair} for split in SPLITS for pair in self.splits[split])
-        images = (
-            {"image": image, "location": self.location(image.image), "claims": self.claims(image.image)}
-            for image in self.images
-        )
         content = {
             "code": RELEASE_VERSION,
-            "samples": rows_hash(samples),
-            "images": rows_hash(images),
-            "votes": rows_hash({"pair": pair, "votes": self.votes(pair)} for pair in sorted(material.votes)),
-            "verdicts": rows_hash(material.verdicts[pair] for pair in sorted(material.verdicts)),
+            "samples": lines_hash(self._sample_lines()),
+            "images": lines_hash(map(_image_line, self.pictures())),
+            "votes": lines_hash(self._vote_lines()),
+            "verdicts": lines_hash(self._verdict_lines()),
             "funnel": self.funnel,
             "leaves": sorted(material.taxonomy.leaves),
             "levels": material.taxonomy.levels,
@@ -169,6 +277,39 @@ class Plan:
             "pending": material.pending,
         }
         return fingerprint("release", content)
+
+    def _sample_lines(self) -> Iterator[bytes]:
+        """``{"pair": records.Pair, "split"}`` of each."""
+        for split in SPLITS:
+            for s in self.split(split):
+                reasoning = "" if s.reasoning is None else f'"reasoning":{quoted(s.reasoning)},'
+                yield canonical(
+                    f'{{"pair":{{"answer":{quoted(s.answer)},"image":"{s.image}","pair":"{s.pair}",'
+                    f'"question":{quoted(s.question)},{reasoning}"task_type":{quoted(s.task_type)},'
+                    f'"variant":{quoted(s.variant)}}},"split":"{split}"}}'
+                )
+
+    def _vote_lines(self) -> Iterator[bytes]:
+        """``{"pair", "votes": [records.Vote]}`` of every pair that was voted on."""
+        found = self.rows.execute("SELECT pair, votes FROM pairs WHERE votes IS NOT NULL ORDER BY pair")
+        return (canonical(f'{{"pair":{quoted(pair)},"votes":{votes}}}') for pair, votes in found)
+
+    def _verdict_lines(self) -> Iterator[bytes]:
+        """``records.Verdict`` of every pair that has one."""
+        found = self.rows.execute(
+            "SELECT accepted, approvals, pair, counted FROM pairs WHERE accepted IS NOT NULL ORDER BY pair"
+        )
+        for accepted, approvals, pair, counted in found:
+            truth = "true" if accepted else "false"
+            yield canonical(f'{{"accepted":{truth},"approvals":{approvals},"pair":{quoted(pair)},"votes":{counted}}}')
+
+
+def _image_line(p: Picture) -> bytes:
+    """``{"image": records.Image, "location", "claims": [records.Claim]}``."""
+    return canonical(
+        f'{{"claims":{p.claims},"image":{{"format":{quoted(p.format)},"height":{p.height},"image":"{p.image}",'
+        f'"phash":"{p.phash}","size":{p.size},"width":{p.width}}},"location":{quoted(p.location)}}}'
+    )
 
 
 def identity(model: Model) -> dict[str, Any]:
@@ -183,107 +324,95 @@ def plan(material: Material, settings: ReleaseSettings) -> Plan:
     """Select the rows of a release and split them by image. Every sample that is left out is a reject.
 
     In this order: variants that are not wanted, near-duplicate images (of those that have samples), questions asked
-    twice of one image, the cap.
+    twice of one image, the cap. Rows are in memory a home at a time; to be closed, as it keeps a temporary file.
     Raises DamageError where a sample's image is unknown or no live source claims it.
     """
-    pairs = sorted({pair.pair: pair for pair in material.samples}.values(), key=lambda pair: pair.pair)
-    _check(pairs, material)
-    rejects: list[Reject] = []
-    pairs = _unless(pairs, Reason.OTHER_VARIANT, _of_other_variants(pairs, settings), rejects)
-    hashes = {pair.image: material.images[pair.image].phash for pair in pairs}
-    pairs = _unless(pairs, Reason.NEAR_DUPLICATE_IMAGE, _looking_alike(pairs, hashes, settings), rejects)
-    pairs = _unless(pairs, Reason.DUPLICATE_PAIR, _asked_before(pairs), rejects)
-    pairs = _unless(pairs, Reason.OVER_CAP, _over_cap(pairs, settings.cap), rejects)
-    splits: dict[str, list[Pair]] = {split: [] for split in SPLITS}
-    for pair in pairs:
-        splits[split_of(pair.image, settings)].append(pair)
-    sizes = {pair.image: material.images[pair.image].size for pair in pairs}
-    copied = _copied(sizes, settings.copy_images_up_to)
-    return Plan(material, settings, splits, sorted(rejects, key=lambda reject: reject.pair or ""), copied)
+    rows = database()
+    try:
+        judges = {judge.name: number for number, judge in enumerate(material.judges)}
+        ballots = Ballots(material.audit_share)
+        for home in material.homes:
+            load(rows, home, settings, judges, ballots)
+        _leave_out_near_duplicates(rows, settings.near_duplicate_bits)
+        if settings.cap is not None:
+            _leave_out_over_cap(rows, settings.cap)
+        _choose(rows, material, settings.copy_images_up_to)
+    except BaseException:
+        rows.close()
+        raise
+    return Plan(material, settings, rows, ballots)
 
 
-def split_of(image: ImageId, settings: ReleaseSettings) -> str:
-    """An image's split: drawn by its hash, so that it is in one only, and stays there as others come and go."""
-    drawn = draw("split", image)
-    if drawn < settings.test:
-        return "test"
-    return "validation" if drawn < settings.test + settings.validation else "train"
-
-
-def normal_question(question: str) -> str:
-    """What two questions share that ask the same: compatibility forms, case, blanks and the end's marks aside."""
-    return _END.sub("", " ".join(unicodedata.normalize("NFKC", question).casefold().split()))
-
-
-def _check(pairs: Iterable[Pair], material: Material) -> None:
-    for pair in pairs:
-        if not _ID.fullmatch(pair.pair) or not _ID.fullmatch(pair.image):
-            raise DamageError(f"sample {pair.pair!r} of image {pair.image!r}: ids are 64 hex digits. Run `verify`.")
-        if pair.image not in material.images:
-            raise DamageError(f"sample {pair.pair}: its image {pair.image} is not registered. Run `verify`.")
-        if not material.claims.get(pair.image):
-            raise DamageError(f"sample {pair.pair}: no live source claims its image {pair.image}. Generate again.")
-
-
-def _unless(pairs: Sequence[Pair], reason: Reason, out: Mapping[PairId, str], rejects: list[Reject]) -> list[Pair]:
-    """The pairs that are not ``out``; those that are become rejects with their detail."""
-    rejects.extend(
-        Reject("release", pair.image, pair.task_type, reason, out[pair.pair], pair.variant, pair.pair)
-        for pair in pairs
-        if pair.pair in out
+def _leave_out_near_duplicates(rows: sqlite3.Connection, bits: int) -> None:
+    if bits < 0:
+        return
+    rows.execute("CREATE TABLE alike (image TEXT PRIMARY KEY, standing TEXT) WITHOUT ROWID")
+    if bits == 0:
+        rows.execute(
+            "INSERT INTO alike SELECT image, standing FROM (SELECT image, min(image) OVER (PARTITION BY phash) AS "
+            "standing FROM images WHERE wanted) WHERE image <> standing"
+        )
+    else:
+        rows.execute("CREATE TABLE ranked AS SELECT image, phash FROM images WHERE wanted ORDER BY image")
+        found = near_duplicates(_hashes(rows), bits)
+        out = np.flatnonzero(found >= 0)
+        rows.executemany(
+            "INSERT INTO alike SELECT a.image, b.image FROM ranked a, ranked b WHERE a.rowid = ? AND b.rowid = ?",
+            ((int(row) + 1, int(found[row]) + 1) for row in out),
+        )
+    rows.execute(
+        "UPDATE pairs SET reason = ?, detail = 'of ' || standing FROM alike WHERE alike.image = pairs.image "
+        "AND pairs.reason IS NOT ?",
+        (Reason.NEAR_DUPLICATE_IMAGE, Reason.OTHER_VARIANT),
     )
-    return [pair for pair in pairs if pair.pair not in out]
 
 
-def _of_other_variants(pairs: Iterable[Pair], settings: ReleaseSettings) -> dict[PairId, str]:
-    if settings.variants is None:
-        return {}
-    shown = f"release.variants: {', '.join(settings.variants)}"
-    return {pair.pair: shown for pair in pairs if pair.variant not in settings.variants}
+def _hashes(rows: sqlite3.Connection) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """The perceptual hashes ``(images, bytes)``, in order of image."""
+    (number, width) = rows.execute("SELECT count(*), coalesce(max(length(phash)), 0) FROM ranked").fetchone()
+    found = np.empty((number, width), np.uint8)
+    for row, (phash,) in enumerate(rows.execute("SELECT phash FROM ranked ORDER BY rowid")):
+        found[row] = np.frombuffer(phash, np.uint8)
+    return found
 
 
-def _looking_alike(
-    pairs: Iterable[Pair], hashes: Mapping[ImageId, str], settings: ReleaseSettings
-) -> dict[PairId, str]:
-    alike = near_duplicates(hashes, settings.near_duplicate_bits)
-    return {pair.pair: f"of {alike[pair.image]}" for pair in pairs if pair.image in alike}
-
-
-def _asked_before(pairs: Iterable[Pair]) -> dict[PairId, str]:
-    """Expects the pairs in order of id: the smallest stands."""
-    first: dict[tuple[ImageId, str, str], PairId] = {}
-    again = {}
-    for pair in pairs:
-        standing = first.setdefault((pair.image, pair.variant, normal_question(pair.question)), pair.pair)
-        if standing != pair.pair:
-            again[pair.pair] = f"of {standing}"
-    return again
-
-
-def _over_cap(pairs: Iterable[Pair], cap: int | None) -> dict[PairId, str]:
+def _leave_out_over_cap(rows: sqlite3.Connection, cap: int) -> None:
     """Each task type takes one sample of every image, in order of hash, before it takes a second of any."""
-    if cap is None:
-        return {}
-    drawn: dict[str, list[tuple[float, PairId, ImageId]]] = defaultdict(list)
-    for pair in pairs:
-        drawn[pair.task_type].append((draw("cap", pair.pair), pair.pair, pair.image))
-    over = {}
-    for rows in drawn.values():
-        taken: Counter[ImageId] = Counter()
-        ranked = []
-        for number, pair_id, image in sorted(rows):
-            ranked.append((taken[image], number, pair_id))
-            taken[image] += 1
-        over.update({pair_id: f"release.cap is {cap}" for _, _, pair_id in sorted(ranked)[cap:]})
-    return over
+    rows.execute(
+        "UPDATE pairs SET reason = ?, detail = ? WHERE rowid IN (SELECT id FROM (SELECT id, row_number() OVER "
+        "(PARTITION BY task_type ORDER BY taken, drawn, pair) AS place FROM (SELECT *, row_number() OVER "
+        "(PARTITION BY task_type, image ORDER BY drawn, pair) AS taken FROM (SELECT rowid AS id, task_type, image, "
+        "pair, draw('cap', pair) AS drawn FROM pairs WHERE image IS NOT NULL AND reason IS NULL))) WHERE place > ?)",
+        (Reason.OVER_CAP, f"release.cap is {cap}", cap),
+    )
 
 
-def _copied(sizes: Mapping[ImageId, int], limit: int) -> frozenset[ImageId]:
-    """Images in order of id while they fit; from the first that does not, all are referred to."""
-    copied = set()
-    for image in sorted(sizes):
-        limit -= sizes[image]
-        if limit < 0:
-            break
-        copied.add(image)
-    return frozenset(copied)
+def _choose(rows: sqlite3.Connection, material: Material, copy_up_to: int) -> None:
+    """Make the tables ``pictures``, in order of image, and ``chosen``, in order of split and pair.
+
+    Images are copied in order of id while they fit; from the first that does not, all are referred to.
+    """
+    rows.create_function("location", 3, partial(_location, material), deterministic=True)
+    rows.execute(
+        "CREATE TABLE pictures AS SELECT *, location(image, format, copied) AS location FROM (SELECT *, sum(size) OVER "
+        "(ORDER BY image) <= ? AS copied FROM images WHERE image IN (SELECT image FROM pairs WHERE image IS NOT NULL "
+        "AND reason IS NULL)) ORDER BY image",
+        (copy_up_to,),
+    )
+    rows.execute("CREATE UNIQUE INDEX picture_of ON pictures (image)")
+    rows.execute(
+        "CREATE TABLE chosen AS SELECT pair, p.rowid AS picture, task_type, variant, question, answer, reasoning, "
+        "votes, split FROM pairs JOIN pictures p USING (image) WHERE reason IS NULL ORDER BY split, pair"
+    )
+
+
+def _location(material: Material, image: ImageId, kind: str, copied: bool) -> str:
+    """Where an image is found: a path within the release, or the URI of its bytes in the store.
+
+    Of a ``file://`` URI the plain path is left: trainers and `datasets` open that, and not the URI.
+    """
+    if not copied:
+        uri = material.image_uri(image)
+        return unquote(urlsplit(uri).path) if uri.startswith("file://") else uri
+    extension = _EXTENSIONS.get(kind, kind if re.fullmatch("[a-z0-9]{1,9}", kind) else "bin")
+    return f"images/{image[:2]}/{image}.{extension}"

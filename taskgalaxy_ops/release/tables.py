@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from itertools import islice
+from tempfile import TemporaryFile
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from taskgalaxy_ops.records import ImageId, Pair
-from taskgalaxy_ops.release.images import read_image
-from taskgalaxy_ops.release.planning import SPLITS, Plan
+from taskgalaxy_ops.release.images import copied_image
+from taskgalaxy_ops.release.planning import Part, Plan, Sample
+from taskgalaxy_ops.release.staging import SPLITS
 
 _GROUP_BYTES = 32 << 20  # of images in a row group, about: a reader takes one at a time
 _GROUP_ROWS = 1000
@@ -51,66 +52,71 @@ SCHEMA = pa.schema(
 )
 
 
-def llava_files(plan: Plan) -> Iterator[tuple[str, bytes]]:
+def llava_files(plan: Plan) -> Iterator[tuple[str, BinaryIO]]:
     """One JSON array a split, a sample a line: id, image, task type and conversation (paper, section 3.5)."""
     for split in SPLITS:
-        lines = [json.dumps(_llava(plan, pair), ensure_ascii=False) for pair in plan.splits[split]]
-        body = "[\n" + ",\n".join(lines) + "\n]\n" if lines else "[]\n"
-        yield f"llava/{split}.json", body.encode()
+        with TemporaryFile() as file:
+            before = b"[\n"
+            for sample in plan.split(split):
+                file.write(before + json.dumps(_llava(plan, sample), ensure_ascii=False).encode())
+                before = b",\n"
+            file.write(b"\n]\n" if file.tell() else b"[]\n")
+            yield f"llava/{split}.json", file
 
 
-def _llava(plan: Plan, pair: Pair) -> dict[str, Any]:
-    answer = f"{pair.reasoning}\n\n{pair.answer}" if pair.reasoning else pair.answer
+def _llava(plan: Plan, sample: Sample) -> dict[str, Any]:
+    answer = f"{sample.reasoning}\n\n{sample.answer}" if sample.reasoning else sample.answer
     row: dict[str, Any] = {
-        "id": pair.pair,
-        "image": plan.location(pair.image),
-        "task_type": pair.task_type,
+        "id": sample.pair,
+        "image": sample.location,
+        "task_type": sample.task_type,
         "conversations": [
-            {"from": "human", "value": f"<image>\n{pair.question}"},
+            {"from": "human", "value": f"<image>\n{sample.question}"},
             {"from": "gpt", "value": answer},
         ],
     }
     return {**row, "simulated": True} if plan.material.simulated else row
 
 
-def parquet_files(plan: Plan) -> Iterator[tuple[str, bytes]]:
+def parquet_files(plan: Plan) -> Iterator[tuple[str, BinaryIO]]:
     """``data/<split>-00000-of-0000N.parquet``, rows in order of id; none for an empty split: no reader takes it."""
     for split, parts in plan.parts.items():
         for number, part in enumerate(parts):
-            yield f"data/{split}-{number:05d}-of-{len(parts):05d}.parquet", _parquet(plan, part)
+            with TemporaryFile() as file:
+                _write(plan, part, file)
+                yield f"data/{split}-{number:05d}-of-{len(parts):05d}.parquet", file
 
 
-def _parquet(plan: Plan, pairs: Sequence[Pair]) -> bytes:
-    images: dict[ImageId, bytes | None] = {}
-    for pair in pairs:
-        if pair.image not in images:
-            images[pair.image] = read_image(plan, pair.image) if pair.image in plan.copied else None
-    table = pa.Table.from_pylist([_row(plan, pair, images) for pair in pairs], schema=SCHEMA)
-    largest = max((plan.shown_bytes(image) for image in images), default=0)
-    rows = max(1, min(_GROUP_ROWS, _GROUP_BYTES // max(largest, 1)))
-    out = io.BytesIO()
-    pq.write_table(table, out, row_group_size=rows, **WRITING)
-    return out.getvalue()
+def _write(plan: Plan, part: Part, file: BinaryIO) -> None:
+    """Write the rows of a part, a row group in memory at a time."""
+    rows = max(1, min(_GROUP_ROWS, _GROUP_BYTES // max(part.largest, 1)))
+    samples = plan.samples(part.first, part.last)
+    with pq.ParquetWriter(file, SCHEMA, **WRITING) as writer:
+        while group := list(islice(samples, rows)):
+            writer.write_table(_table(plan, group))
 
 
-def _row(plan: Plan, pair: Pair, images: Mapping[ImageId, bytes | None]) -> dict[str, Any]:
-    claims = plan.claims(pair.image)
-    return {
-        "id": pair.pair,
-        "image": {"bytes": images[pair.image], "path": plan.location(pair.image)},
-        "image_id": pair.image,
-        "task_type": pair.task_type,
-        "variant": pair.variant,
-        "question": pair.question,
-        "answer": pair.answer,
-        "reasoning": pair.reasoning,
-        "votes": [
-            {"judge": vote.judge, "vote": vote.vote, "reason": vote.reason, "audit": vote.audit}
-            for vote in plan.votes(pair.pair)
-        ],
-        "sources": [claim.source for claim in claims],
-        "origins": [claim.origin for claim in claims],
-        "licences": [claim.licence for claim in claims],
-        "attributions": [claim.attribution for claim in claims],
-        "simulated": plan.material.simulated,
+def _table(plan: Plan, samples: Sequence[Sample]) -> pa.Table:
+    claims = {sample.picture: json.loads(sample.claims) for sample in samples}
+    images = {s.picture: copied_image(plan, s.picture, s.image) if s.size else None for s in samples}
+
+    def said(name: str) -> list[list[str | None]]:
+        return [[claim.get(name) for claim in claims[sample.picture]] for sample in samples]
+
+    columns = {
+        "id": [sample.pair for sample in samples],
+        "image": [{"bytes": images[sample.picture], "path": sample.location} for sample in samples],
+        "image_id": [sample.image for sample in samples],
+        "task_type": [sample.task_type for sample in samples],
+        "variant": [sample.variant for sample in samples],
+        "question": [sample.question for sample in samples],
+        "answer": [sample.answer for sample in samples],
+        "reasoning": [sample.reasoning for sample in samples],
+        "votes": [json.loads(sample.votes) if sample.votes else [] for sample in samples],
+        "sources": said("source"),
+        "origins": said("origin"),
+        "licences": said("licence"),
+        "attributions": said("attribution"),
+        "simulated": [plan.material.simulated] * len(samples),
     }
+    return pa.Table.from_pydict(columns, schema=SCHEMA)

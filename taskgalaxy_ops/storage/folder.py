@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
 from taskgalaxy_ops.errors import NotFoundError, StoreError
-from taskgalaxy_ops.storage.base import Listed
+from taskgalaxy_ops.storage.base import Content, Listed, holds
 
 _TEMPORARY = ".tmp"
 _STALE_SECONDS = 3600.0  # a temporary file this old belongs to a writer that died
@@ -44,13 +45,17 @@ class FolderStore:
             raise StoreError(f"store {self._root}: {key!r} is no key (empty or relative part).")
         return self._root.joinpath(*parts)
 
-    def _place(self, key: str, data: bytes, *, over: bool) -> bool:
+    def _place(self, key: str, data: Content, *, over: bool) -> bool:
         target = self._path(key)
         temporary = self._root / _TEMPORARY / uuid.uuid4().hex
         try:
             _make_folder(target.parent)
             with _nameless(temporary.parent) or temporary.open("wb") as file:
-                file.write(data)
+                if isinstance(data, bytes):
+                    file.write(data)
+                else:
+                    data.seek(0)
+                    shutil.copyfileobj(data, file)
                 file.flush()
                 os.fsync(file.fileno())
                 try:
@@ -68,9 +73,9 @@ class FolderStore:
         finally:
             temporary.unlink(missing_ok=True)
 
-    def put_if_absent(self, key: str, data: bytes) -> bool:
+    def put_if_absent(self, key: str, data: Content) -> bool:
         try:
-            return self._place(key, data, over=False) or self.get(key) == data
+            return self._place(key, data, over=False) or holds(self, key, data)
         except NotFoundError:  # deleted between the two: whoever deleted it saw it first
             return False
 

@@ -49,6 +49,11 @@ def journal(home: str) -> str:
     return f"homes/{home}/journal"
 
 
+def tally(home: str) -> str:
+    """What a home's journal adds up to; made from it, and replaced at will."""
+    return f"homes/{home}/tally.json"
+
+
 def lease(home: str) -> str:
     """Log of the leases on a home."""
     return f"homes/{home}/lease"

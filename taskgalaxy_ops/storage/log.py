@@ -71,6 +71,11 @@ class Log:
         """Number of the last entry read; 0 for an empty log."""
         return self._last
 
+    def newest(self, since: int = 0) -> int:
+        """Number of the newest entry as of now, or ``since`` if it is not above that; lists, and reads nothing."""
+        found = (_number(each.key) for each in self._store.list(f"{self._prefix}/e/", after=self._entry_key(since)))
+        return max(since, self._top_base(), *found)
+
     def read(self) -> list[LogEntry]:
         """All entries that stand, in order, as of now. Raises StoreError if the log keeps changing under the reader."""
         for _ in range(_TRIES):

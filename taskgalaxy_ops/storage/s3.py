@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import Any
 
 from taskgalaxy_ops.errors import NotFoundError, StoreError
-from taskgalaxy_ops.storage.base import Listed
+from taskgalaxy_ops.storage.base import Content, Listed, holds
 
 _CONFLICT_TRIES = 8  # 409: another conditional write is under way
 _TRIES = 10  # with botocore's own back-off, these reach past the seconds that a restarting server needs
@@ -93,17 +93,19 @@ class S3Store:
         self._gone = False
         return reply
 
-    def put_if_absent(self, key: str, data: bytes) -> bool:
+    def put_if_absent(self, key: str, data: Content) -> bool:
         from botocore.exceptions import ClientError
 
         for attempt in range(_CONFLICT_TRIES):
+            if not isinstance(data, bytes):
+                data.seek(0)
             try:
                 self._call("put_object", key, Body=data, IfNoneMatch="*")
                 return True
             except ClientError as error:
                 if error.response["ResponseMetadata"].get("HTTPStatusCode") == 412:
                     try:  # a lost reply's own write looks like another's: the bytes tell
-                        return self.get(key) == data
+                        return holds(self, key, data)
                     except NotFoundError:
                         return False
                 time.sleep(0.05 * 2**attempt)

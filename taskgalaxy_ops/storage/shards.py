@@ -13,6 +13,8 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, TypeVar
 
+import pyarrow as pa
+
 from taskgalaxy_ops.canonical import fingerprint, sha256_hex
 from taskgalaxy_ops.errors import DamageError, NotFoundError
 from taskgalaxy_ops.storage import keys, rows
@@ -180,6 +182,13 @@ class Shards:
     def column(self, ref: TableRef, name: str) -> list[Any]:
         """One column of a table; the others are not decoded. Raises DamageError."""
         found = rows.column_from_parquet(self._raw(ref), name)
+        if len(found) != ref.rows:
+            raise DamageError(f"{ref.key} holds {len(found)} rows, its marker says {ref.rows}.")
+        return found
+
+    def columns(self, ref: TableRef, record: type[Any]) -> pa.Table:
+        """A table of records as columns. Raises DamageError."""
+        found = rows.columns_from_parquet(self._raw(ref), record)
         if len(found) != ref.rows:
             raise DamageError(f"{ref.key} holds {len(found)} rows, its marker says {ref.rows}.")
         return found

@@ -82,6 +82,7 @@ def test_the_layout_is_as_written_down() -> None:
             "release": "releases/v000007/",
             "report": "reports/name.html",
             "scores": "finetune/scores/identity.parquet",
+            "tally": "homes/home/tally.json",
             "type_embeddings": "embeddings/encoder/types",
         },
     )

@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from test_release import file_of, image_of, loaded, some_material
+from test_release import file_of, files_of, image_of, loaded, plan_of, some_material
 
 from taskgalaxy_ops import release
 from taskgalaxy_ops.canonical import sha256_hex
@@ -28,7 +28,7 @@ def _small_parts(monkeypatch):
 
 def made(**chosen) -> Files:
     settings = ReleaseSettings(**{"validation": 0.3, "test": 0.3, **chosen})
-    return dict(release.build(release.plan(some_material(), settings), version=1, history={}))
+    return files_of(plan_of(some_material(), settings))
 
 
 def read(files: Files):
