@@ -38,6 +38,11 @@ class Unit(NamedTuple):
         return stage
 
     @property
+    def image_id(self) -> str:
+        """The image, however it is rendered."""
+        return self.image.partition(" ")[0]
+
+    @property
     def name(self) -> str:
         """The model's name, without its weights."""
         return self.model.partition(" ")[0]
@@ -48,6 +53,9 @@ class Given(NamedTuple):
 
     entry: Mapping[str, Any]
     terminal: str = ""  # "refused" or "malformed reply"
+
+
+MUMBLED = Given({"fits": True, "reason": "PERHAPS", "read by": 2})  # "perhaps", as the second parser reads it
 
 
 def plain(value: Mapping[str, Any]) -> str:
@@ -74,11 +82,20 @@ class Models(httpx2.AsyncBaseTransport):
         self.cost = 0  # nano-dollars
         self.delivered: Counter[Unit] = Counter()  # answers given
         self.standing: dict[Unit, Given] = {}  # the last answer given, where nobody has forgotten it
+        self.mumbled: set[Unit] = set()  # what was said to these can be read by the filter's second parser alone
 
     def forget(self, units: Iterable[Unit]) -> None:
         """These answers do not stand any more: they may be asked for again, and are others then."""
         for unit in units:
             del self.standing[unit]
+            self.mumbled.discard(unit)
+
+    def read_again(self) -> set[Unit]:
+        """What could not be read is read by the second parser; the units that had a terminal answer until now."""
+        read = {unit for unit in self.mumbled if unit not in self.standing or self.standing[unit].terminal}
+        replaced = read & self.standing.keys()
+        self.standing |= dict.fromkeys(read, MUMBLED)
+        return replaced
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         """One chat completion."""
@@ -123,6 +140,11 @@ class Models(httpx2.AsyncBaseTransport):
                 continue
             if faults[unit] == "malformed":
                 entries.append({"index": index, "fits": "perhaps"})
+                if unit.stage == "filter":
+                    self.mumbled.add(unit)
+                    if self.parser == 2:
+                        self._deliver(unit, MUMBLED)
+                        continue
                 if tries == REPAIRS:
                     self._deliver(unit, Given({"index": index}, "malformed reply"))
                 continue
@@ -174,11 +196,11 @@ def answer(unit: Unit, times: int) -> dict[str, Any]:
     mine = drawn(unit, times)
     number = mine if mine % 3 == 0 else drawn(unit.name, unit.image, unit.head, unit.item, times)
     if unit.stage == "filter":
-        return {"fits": number % 8 < 6, "reason": f"for reason {number % 5}"}
+        return {"fits": number % 8 < 7, "reason": f"for reason {number % 5}"}
     if unit.stage == "vote":
-        return {"vote": int(number % 8 < 5), "reason": f"for reason {number % 5}"}
+        return {"vote": int(number % 8 < 6), "reason": f"for reason {number % 5}"}
     question, text = f"What is number {number % 7}?", f"It is {number // 7 % 3}."
-    odd = number // 21 % 16
+    odd = number // 21 % 24
     if odd == 0:
         question = text = ""
     elif odd == 1:

@@ -168,5 +168,7 @@ def _vote(state: State, found: Reckoned, standing: Mapping[Unit, Given], pair: P
     if None in votes:
         found.pending["vote"] += 1
         found.rows["vote"].setdefault(pair.image, []).append(None)
-    elif sum(vote or 0 for vote in votes) >= settings.quorum:
+        return
+    found.rows["vote"].setdefault(pair.image, []).append((pair.id,))
+    if sum(vote or 0 for vote in votes) >= settings.quorum:
         found.samples.add(pair.id)

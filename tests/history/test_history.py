@@ -11,8 +11,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hypothesis import settings, strategies as st
+from hypothesis import assume, settings
+from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from taskgalaxy_ops.canonical import sha256_hex
 
 from .models import chat_model
 from .world import IMAGES, JUNK, PICTURES, QUALITIES, STAGES, TYPES, World
@@ -20,7 +23,7 @@ from .world import IMAGES, JUNK, PICTURES, QUALITIES, STAGES, TYPES, World
 SOURCES = ("north", "south")
 JUDGES = ("anna", "bert", "carl", "dora")
 
-files = st.lists(st.sampled_from(IMAGES), min_size=1, max_size=4).map(lambda ids: [PICTURES[image] for image in ids])
+files = st.lists(st.sampled_from(IMAGES), min_size=1, max_size=8).map(lambda ids: [PICTURES[image] for image in ids])
 words = st.sampled_from(["", "in other words", "once more"])
 revisions = st.sampled_from([None, "second"])
 
@@ -52,7 +55,7 @@ class History(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         try:
-            self.world.check_anew()
+            self.world.check_end()
         finally:
             self.around.__exit__(None, None, None)
             shutil.rmtree(self.folder)
@@ -66,12 +69,18 @@ class History(RuleBasedStateMachine):
 
     @rule(source=st.sampled_from(SOURCES), files=files, junk=st.booleans())
     def a_source_is_scanned(self, source: str, files: list[bytes], junk: bool) -> None:
+        assume(not self.world.denied.issuperset(sha256_hex(raw) for raw in files))
         self.world.register(source, files + [JUNK] * junk)
 
     @precondition(lambda self: self.world.sources)
     @rule(data=st.data())
     def a_source_is_removed(self, data: st.DataObject) -> None:
         self.world.remove(data.draw(st.sampled_from(sorted(self.world.sources))))
+
+    @precondition(lambda self: len(self.world.denied) < len(IMAGES) // 2)
+    @rule(images=st.sets(st.sampled_from(IMAGES), min_size=1, max_size=2))
+    def images_are_taken_down(self, images: set[str]) -> None:
+        self.world.take_down(images)
 
     # Task types
 
@@ -136,7 +145,7 @@ class History(RuleBasedStateMachine):
 
     @rule(data=st.data())
     def settings_are_rolled_back(self, data: st.DataObject) -> None:
-        self.world.chosen = data.draw(st.sampled_from(self.former))
+        self.world.chosen = self.former[data.draw(st.integers(0, len(self.former) - 1))]
 
     # What is in the way
 
@@ -154,10 +163,11 @@ class History(RuleBasedStateMachine):
 
     # Runs, code and upkeep
 
+    @precondition(lambda self: self.world.sources)
     @rule(last_stage=st.sampled_from(STAGES), data=st.data())
     def a_part_is_run(self, last_stage: str, data: st.DataObject) -> None:
-        sources = data.draw(st.lists(st.sampled_from(sorted(self.world.sources) or ["none"]), max_size=1))
-        self.world.run(sources=sources or None, last_stage=last_stage)
+        source = data.draw(st.none() | st.sampled_from(sorted(self.world.sources)))
+        self.world.run(sources=None if source is None else [source], last_stage=last_stage)
 
     @rule(stage=st.sampled_from(STAGES), version=st.sampled_from([1, 2]))
     def code_is_upgraded_or_rolled_back(self, stage: str, version: int) -> None:
@@ -166,6 +176,28 @@ class History(RuleBasedStateMachine):
     @rule(parser=st.sampled_from([1, 2]))
     def replies_are_read_otherwise(self, parser: int) -> None:
         self.world.read_by(parser)
+
+    @rule()
+    def replies_are_read_again(self) -> None:
+        self.world.read_again()
+
+    @rule(model=st.sampled_from(["teacher", *JUDGES]))
+    def a_models_answers_are_forgotten(self, model: str) -> None:
+        self.world.forget(lambda unit: unit.name == model, model=model)
+
+    @rule(stage=st.sampled_from(STAGES[1:]), image=st.sampled_from(IMAGES))
+    def an_images_answers_are_forgotten(self, stage: str, image: str) -> None:
+        where = {"stage": stage, "image": image[:12]}
+        self.world.forget(lambda unit: (unit.stage, unit.image_id) == (stage, image), where=where)
+
+    @rule()
+    def refusals_are_forgotten(self) -> None:
+        standing = self.world.models.standing
+        self.world.forget(lambda unit: standing[unit].terminal == "refused", where={"terminal": "refused"})
+
+    @rule()
+    def garbage_is_collected(self) -> None:
+        self.world.collect()
 
     @rule()
     def logs_are_compacted(self) -> None:

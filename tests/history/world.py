@@ -21,20 +21,22 @@ import yaml
 from fakes import MemoryStore
 from PIL import Image
 
-from taskgalaxy_ops import pipeline, publishing, qa, upkeep, voting
+from taskgalaxy_ops import answers, pipeline, publishing, qa, upkeep, voting
 from taskgalaxy_ops import galaxy as opened
 from taskgalaxy_ops.canonical import sha256_hex
 from taskgalaxy_ops.catalogue import Catalogue
 from taskgalaxy_ops.errors import PendingError, SourceError
+from taskgalaxy_ops.forgetting import forget
 from taskgalaxy_ops.galaxy import Galaxy
 from taskgalaxy_ops.harvest import Harvest
 from taskgalaxy_ops.models.rendering import render
 from taskgalaxy_ops.pipeline import RunResult
 from taskgalaxy_ops.settings import Model, Settings, SourceSettings, parse_settings
 from taskgalaxy_ops.storage import keys, log, rows
-from taskgalaxy_ops.storage.budget import NANO
-from taskgalaxy_ops.storage.journal import Journal, Reply
-from taskgalaxy_ops.taxonomy import TaxonomyVersion, add_types
+from taskgalaxy_ops.storage.journal import Answer
+from taskgalaxy_ops.takedown import left, take_down
+from taskgalaxy_ops.taxonomy import add_types
+from taskgalaxy_ops.verify import verify
 
 from .encoder import CircleEncoder
 from .models import Models, Unit, chat_model
@@ -74,7 +76,9 @@ class World:
         self.encoder = CircleEncoder()
         self.sources: dict[str, list[bytes]] = {}  # the files of live ones
         self.nodes: dict[str, str] = {}  # path: status
-        self.made: set[object] = set()  # keys of the shards that were ever made
+        self.denied: set[str] = set()  # images that were taken down
+        self.made: dict[object, set[str]] = {}  # keys of the shards that are there, and the images that each holds
+        self.edits: Counter[tuple[str, str]] = Counter()  # of answers, by home and stage
         self.versions = dict.fromkeys(STAGES, 1)
         self.writes: list[str] = []
         self.steps = 0
@@ -83,7 +87,7 @@ class World:
             "store": "file:///in-memory",
             "ingest": {"min_side": 8, "shard_images": 2},
             "taxonomy": {"seeds": str(self._written("seeds.yaml", yaml.safe_dump(SEEDS)))},
-            "match": {"k": 2},
+            "match": {"k": 3},
             "teacher": chat_model("teacher"),
             "judges": [chat_model(name) for name in ("anna", "bert", "carl")],
             "prompts": {},
@@ -145,7 +149,7 @@ class World:
             (place / f"{number}.png").write_bytes(raw)
         receipt = pipeline.ingest(self.open(), source, chosen=SourceSettings(location=str(place)))
         self.sources[source] = list(files)
-        assert (receipt.files, receipt.images) == (len(files), len(set(files) - {JUNK}))
+        assert (receipt.files, receipt.images) == (len(files), len(_ids(files) - self.denied))
         assert receipt.files == receipt.images + len(receipt.rejects)
 
     def remove(self, source: str) -> None:
@@ -192,24 +196,61 @@ class World:
         self.versions[stage] = version
 
     def read_by(self, parser: int) -> None:
-        """Another parser of the filter's replies: the second shouts."""
+        """Another parser of the filter's replies: the second shouts, and takes a "perhaps" for a yes."""
 
-        def shouting(item: Mapping[str, Any], entry: Any) -> Any:
-            read = first(item, entry)
-            return type(read)({**(read.value or {}), "reason": (read.value or {})["reason"].upper()})
+        def second(item: Mapping[str, Any], entry: Any) -> Answer:
+            if entry.get("fits") == "perhaps":
+                return Answer({"fits": True, "reason": "PERHAPS"})
+            read = _READ_FILTER(item, entry).value or {}
+            return Answer({**read, "reason": read["reason"].upper()})
 
-        first = _READ_FILTER
-        self._stack.enter_context(patch.object(qa, "_read_filter", first if parser == 1 else shouting))
+        self._stack.enter_context(patch.object(qa, "_read_filter", _READ_FILTER if parser == 1 else second))
         self.models.parser = parser
 
+    def read_again(self) -> None:
+        """What could not be read is read again by the parser as it is now."""
+        answers.read_again(self.open())
+        if self.models.parser == 2:
+            self._edit(self.models.read_again())
+
+    def forget(self, chosen: Callable[[Unit], bool], **options: Any) -> None:
+        """Forget the answers to the units that ``chosen`` tells, which are those that ``options`` choose."""
+        gone = {unit for unit in self.models.standing if chosen(unit)}
+        told = forget(self.open(), dry_run=False, **options)
+        assert sum(told.units.values()) == len(gone)
+        self.models.forget(gone)
+        self._edit(gone)
+
+    def _edit(self, units: set[Unit]) -> None:
+        home_of = self._homes()
+        self.edits.update({(home_of[unit.image_id], unit.stage) for unit in units})
+
+    def _homes(self) -> dict[str, str]:
+        registry = self.open().registry
+        return {image.image: home.home for home in registry.homes() for image in registry.images(home)}
+
+    def take_down(self, images: set[str]) -> None:
+        """Images are gone for good, and so is what was made of them."""
+        take_down(self.open(), images)
+        self.denied |= images
+        self.models.forget({unit for unit in self.models.standing if unit.image_id in images})
+        self.made = {key: held for key, held in self.made.items() if held.isdisjoint(images)}
+
+    def collect(self) -> None:
+        """Delete what nothing refers to."""
+        self.store.clock += 2 * upkeep.GRACE_SECONDS
+        upkeep.collect(self.open(), delete=True)
+        assert upkeep.collect(self.open()) == upkeep.Collected()
+
     def compact(self) -> None:
+        """Fold every journal and the ledger."""
         upkeep.compact(self.open())
 
     # What must hold
 
     @property
     def live(self) -> set[str]:
-        return {sha256_hex(raw) for files in self.sources.values() for raw in files if raw != JUNK}
+        return {image for files in self.sources.values() for image in _ids(files)} - self.denied
 
     @property
     def obstructed(self) -> bool:
@@ -261,29 +302,26 @@ class World:
         again = self.open(self._copy())
         theirs = _released(again, pipeline.generate(again, ask=result.pending == 0))
         assert (self.models.received, self.encoder.passes) == (received, passes), "one run over the final state asked"
-        assert mine.keys() == theirs.keys()
-        assert not [path for path in mine if mine[path] != theirs[path]], "one run over the final state gives other data"
+        assert _differing(mine, theirs) == [], "one run over the final state gives other data"
+        assert list(left(self.open())) == [], "something is left of what was taken down"
 
-    def check_anew(self) -> None:
-        """The same from a store that has seen nothing but the final sources, taxonomy and answers."""
+    def check_end(self) -> None:
+        """The same from a store that has seen nothing but the final sources, taxonomy and answers; and no damage."""
         galaxy = self.open()
         result = pipeline.generate(galaxy, ask=False)
         mine, received = _released(galaxy, result), self.models.received
-        answers = {unit: one for home in galaxy.registry.homes() for unit, one in _answers(galaxy, home.home).items()}
         anew = self.open(MemoryStore())
         for source in sorted(self.sources, reverse=True):
             pipeline.ingest(anew, source, chosen=SourceSettings(location=str(self.folder / source)))
+        take_down(anew, self.denied)
         final = Catalogue(galaxy).version()
         Catalogue(anew).publish(Catalogue(anew).version().number, final.nodes, [], "hand")
-        for home in anew.registry.homes():
-            journal = Journal(anew.store, home.home)
-            units = tuple(answers)
-            journal.add(Reply("merged", "", "", units, answers, {}, {}, 0, 0, 0, "", 1, 0, 0.0, 0.0))
-            journal.flush()
+        answers.export(galaxy, self.folder / "answers.jsonl")
+        answers.load(anew, self.folder / "answers.jsonl")
         theirs = _released(anew, pipeline.generate(anew, ask=result.pending == 0))
         assert self.models.received == received, "a new store with the history's answers asked"
-        assert mine.keys() == theirs.keys()
-        assert not [path for path in mine if mine[path] != theirs[path]], "a new store with the same state gives other data"
+        assert _differing(mine, theirs) == [], "a new store with the same state gives other data"
+        assert verify(self.open()).damage == []
 
     def _check_funnel(self, galaxy: Galaxy, result: RunResult, reckoned: Reckoned) -> None:
         harvest = Harvest(galaxy, result)
@@ -309,9 +347,9 @@ class World:
     def _due(self, galaxy: Galaxy, reckoned: Reckoned, options: Mapping[str, Any]) -> Counter[object]:
         """The shards whose declared inputs were never there before, now remembered."""
         due: Counter[object] = Counter()
-        settings, prompts, edits = galaxy.settings, galaxy.prompts, galaxy.edits()
+        settings, prompts = galaxy.settings, galaxy.prompts
         source, last = options.get("sources"), options.get("last_stage", "vote")
-        wanted = self.live if source is None else {sha256_hex(raw) for name in source for raw in self.sources[name]}
+        wanted = self.live if source is None else {image for name in source for image in _ids(self.sources[name])}
         near = matches({image: PICTURES[image] for image in self.live}, leaves(self.nodes), settings.match.k)
         variants = sorted(settings.write.variants)
         asks = {
@@ -327,14 +365,15 @@ class World:
             there = [image for image in housed if image in self.live]
             content: object = tuple(there)
             for stage in STAGES[: STAGES.index(last) + 1]:
-                key = (home.home, stage, self.versions[stage], content, asks[stage], stage != "match" and edits.get(home.home))
+                edits = self.edits[home.home, stage]
+                key = (home.home, stage, self.versions[stage], content, asks[stage], edits)
                 if stage != "match" and reckoned.lacking(stage, there):
                     break
-                if key not in self.made:
-                    self.made.add(key)
-                    due[stage, home.home] += 1
                 rows = near if stage == "match" else reckoned.rows[stage]
                 content = tuple((image, *sorted(rows.get(image, ()))) for image in there)
+                if key not in self.made:
+                    self.made[key] = {image for image in there if rows.get(image)}
+                    due[stage, home.home] += 1
         return due
 
     def _copy(self) -> MemoryStore:
@@ -405,8 +444,13 @@ def _asked(models: Sequence[Model]) -> tuple[object, ...]:
     return tuple((m.name, m.model, m.revision, m.temperature, m.image_side, m.image_quality) for m in models)
 
 
-def _answers(galaxy: Galaxy, home: str) -> Mapping[str, Any]:
-    return Journal(galaxy.store, home).answers
+def _ids(files: Sequence[bytes]) -> set[str]:
+    return {sha256_hex(raw) for raw in files if raw != JUNK}
+
+
+def _differing(mine: Mapping[str, bytes], theirs: Mapping[str, bytes]) -> list[str]:
+    """The files that are not the same in two releases."""
+    return [path for path in sorted({*mine, *theirs}) if mine.get(path) != theirs.get(path)]
 
 
 def _released(galaxy: Galaxy, result: RunResult) -> dict[str, bytes]:
