@@ -1,8 +1,8 @@
 """Models in this process that answer by hash of what they are shown, and count every answer that they give.
 
-They stand behind the real gateway and the real openai client, in place of the wire alone. What a unit is, is decided here
-from what arrives, not by the library's keys: a unit that is asked again by mistake is counted again, and gets another
-answer.
+They stand behind the real gateway and the real openai client, in place of the wire alone. What a unit is, is decided
+here from what arrives, not by the library's keys: a unit that is asked again by mistake is counted again, and gets
+another answer.
 """
 
 from __future__ import annotations
@@ -33,9 +33,18 @@ class Unit(NamedTuple):
     item: str  # JSON
 
     @property
+    def request(self) -> dict[str, Any]:
+        """What all items of its request share."""
+        return json.loads(self.head)  # type: ignore[no-any-return]
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """What it alone was asked about."""
+        return json.loads(self.item)  # type: ignore[no-any-return]
+
+    @property
     def stage(self) -> str:
-        stage: str = json.loads(self.head)["request"]
-        return stage
+        return str(self.request["request"])
 
     @property
     def image_id(self) -> str:
@@ -207,7 +216,7 @@ def answer(unit: Unit, times: int) -> dict[str, Any]:
         text = ""
     elif odd == 2:
         text = "<image>"
-    thinks = json.loads(unit.head)["variant"] == "chain_of_thought"
+    thinks = unit.request["variant"] == "chain_of_thought"
     return {"question": question, "answer": text, "reasoning": f"Since {number // 400 % 2}." if thinks else ""}
 
 

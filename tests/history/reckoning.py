@@ -119,7 +119,9 @@ def _given(
     found.needed.add(unit)
     found.units_in[stage] = found.units_in.get(stage, 0) + 1
     given = standing.get(unit)
-    row = (*what, given.terminal or _told(stage, given), plain(given.entry) if given.terminal else "") if given else None
+    row = (
+        (*what, given.terminal or _told(stage, given), plain(given.entry) if given.terminal else "") if given else None
+    )
     found.rows.setdefault(stage, {}).setdefault(image, []).append(row)
     found.pending[stage] = found.pending.get(stage, 0) + (given is None)
     return given
@@ -127,7 +129,7 @@ def _given(
 
 def _told(stage: str, given: Given) -> str:
     """What of an answer its stage's shard tells: of a question that cannot be used, only why."""
-    if stage == "write" and (why := _unusable(given)):
+    if stage == "write" and not given.terminal and (why := _unusable(given)):
         return why
     return plain(given.entry)
 

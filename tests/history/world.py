@@ -1,5 +1,5 @@
-"""A store with its history, and everything around it, in this process: sources in a folder, an encoder that takes no time,
-models behind the real gateway. One method an operation; ``check`` is what must hold after each.
+"""A store with its history, and everything around it, in this process: sources in a folder, an encoder that takes no
+time, models behind the real gateway. One method an operation; ``check`` is what must hold after each.
 """
 
 from __future__ import annotations
@@ -7,10 +7,12 @@ from __future__ import annotations
 import asyncio
 import io
 import random
+from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import lru_cache
+from itertools import islice, takewhile
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -32,7 +34,7 @@ from taskgalaxy_ops.harvest import Harvest
 from taskgalaxy_ops.models.rendering import render
 from taskgalaxy_ops.pipeline import RunResult
 from taskgalaxy_ops.settings import Model, Settings, SourceSettings, parse_settings
-from taskgalaxy_ops.storage import keys, log, rows
+from taskgalaxy_ops.storage import Listed, keys, log, rows
 from taskgalaxy_ops.storage.journal import Answer
 from taskgalaxy_ops.takedown import left, take_down
 from taskgalaxy_ops.taxonomy import add_types
@@ -66,12 +68,41 @@ JUNK = b"no image"
 _URLS = {render(raw, 64, quality): f"{image} at {quality}" for image, raw in PICTURES.items() for quality in QUALITIES}
 
 
+class SortedStore(MemoryStore):
+    """A store in memory that is listed often: its keys are kept in order until one comes or goes."""
+
+    def __init__(self, objects: Mapping[str, bytes] | None = None) -> None:
+        super().__init__()
+        self.objects |= objects or {}
+        self.written = dict.fromkeys(self.objects, 0.0)
+        self._sorted: list[str] | None = None
+
+    def put_if_absent(self, key: str, data: bytes) -> bool:
+        self._sorted = self._sorted if key in self.objects else None
+        return super().put_if_absent(key, data)
+
+    def replace(self, key: str, data: bytes) -> None:
+        self._sorted = self._sorted if key in self.objects else None
+        super().replace(key, data)
+
+    def delete(self, key: str) -> None:
+        self._sorted = None
+        super().delete(key)
+
+    def list(self, prefix: str, *, after: str = "") -> Iterator[Listed]:
+        if self._sorted is None:
+            self._sorted = sorted(self.objects)
+        first = max(bisect_left(self._sorted, prefix), bisect_right(self._sorted, after))
+        found = takewhile(lambda key: key.startswith(prefix), islice(self._sorted, first, None))
+        return iter([Listed(key, len(self.objects[key])) for key in found])
+
+
 class World:
     """One store and its history."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.store = MemoryStore()
+        self.store = SortedStore()
         self.models = Models(_URLS)
         self.encoder = CircleEncoder()
         self.sources: dict[str, list[bytes]] = {}  # the files of live ones
@@ -81,7 +112,6 @@ class World:
         self.edits: Counter[tuple[str, str]] = Counter()  # of answers, by home and stage
         self.versions = dict.fromkeys(STAGES, 1)
         self.writes: list[str] = []
-        self.steps = 0
         self._stack = ExitStack()
         self.chosen: dict[str, Any] = {
             "store": "file:///in-memory",
@@ -101,7 +131,7 @@ class World:
 
     @contextmanager
     def in_process(self) -> Iterator[World]:
-        """The seams: encoder, transport, and threads, whose work is done at once so that a history runs the same twice."""
+        """The seams: encoder, transport, and threads, whose work is done at once: a history runs the same twice."""
 
         async def at_once(function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
             return function(*arguments, **options)
@@ -126,7 +156,7 @@ class World:
         path.write_text(text, "utf-8")
         return path
 
-    def open(self, store: MemoryStore | None = None) -> Galaxy:
+    def open(self, store: SortedStore | None = None) -> Galaxy:
         """The store under the settings as chosen, with nothing kept in memory."""
         settings = self.settings
         for model in (settings.teacher, *settings.judges):
@@ -276,7 +306,7 @@ class World:
         spent, cap = galaxy.ledger().spent(), galaxy.settings.budget.max_calls
         assert (spent.calls, spent.cost) == (models.received, models.cost), "the ledger has other calls"
         assert cap is None or models.received <= max(cap, received), "the budget was overspent"
-        made = Counter(tuple(key.split("/")[3].split(".")[:1]) + (key.split("/")[1],) for key in self._markers())
+        made = Counter((_stage(key), key.split("/")[1]) for key in self._markers())
         assert made == self._due(galaxy, reckoned, options), "other shards were made than were due"
         if not self.obstructed and not options:
             assert result.pending == 0, result.reasons
@@ -285,7 +315,6 @@ class World:
 
     def check(self) -> None:
         """Run as far as it goes, release, and compare with one run over the state as it is now."""
-        self.steps += 1
         galaxy, result, reckoned = self.run()
         self._check_funnel(galaxy, result, reckoned)
         if result.pending == 0:
@@ -310,7 +339,7 @@ class World:
         galaxy = self.open()
         result = pipeline.generate(galaxy, ask=False)
         mine, received = _released(galaxy, result), self.models.received
-        anew = self.open(MemoryStore())
+        anew = self.open(SortedStore())
         for source in sorted(self.sources, reverse=True):
             pipeline.ingest(anew, source, chosen=SourceSettings(location=str(self.folder / source)))
         take_down(anew, self.denied)
@@ -376,16 +405,15 @@ class World:
                     due[stage, home.home] += 1
         return due
 
-    def _copy(self) -> MemoryStore:
+    def _copy(self) -> SortedStore:
         """The store without what may be made again: markers of match, filter, write and vote, and releases."""
-        copy = MemoryStore()
-        copy.objects = {
-            key: raw
-            for key, raw in self.store.objects.items()
-            if not key.startswith("releases/") and not ("/markers/" in key and _stage(key) in STAGES)
-        }
-        copy.written = dict.fromkeys(copy.objects, 0.0)
-        return copy
+        return SortedStore(
+            {
+                key: raw
+                for key, raw in self.store.objects.items()
+                if not key.startswith("releases/") and not ("/markers/" in key and _stage(key) in STAGES)
+            }
+        )
 
     @contextmanager
     def _watched(self) -> Iterator[None]:
