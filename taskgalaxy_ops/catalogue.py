@@ -134,6 +134,8 @@ class Catalogue:
             ref = self._galaxy.shards.write(embedding_table(missing, vectors))
             log.append({"table": asdict(ref)})
             found = self._read(log.read())  # another worker's may have come first: then those count
+        if not wanted:  # every task type is retired
+            return EmbeddingMatrix((), np.empty((0, 0), np.float32))
         return EmbeddingMatrix(tuple(wanted), np.stack([found[path] for path in wanted]).astype(np.float32))
 
     def _read(self, entries: Sequence[LogEntry]) -> dict[str, np.ndarray[Any, np.dtype[np.float32]]]:

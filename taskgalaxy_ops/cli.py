@@ -40,7 +40,7 @@ from taskgalaxy_ops.galaxy import Galaxy
 from taskgalaxy_ops.harvest import Harvest
 from taskgalaxy_ops.settings import EXAMPLE, Settings, load_settings
 from taskgalaxy_ops.takedown import left
-from taskgalaxy_ops.taxonomy import add_types, diff, tree
+from taskgalaxy_ops.taxonomy import add_types, diff, normalise_path, tree
 from taskgalaxy_ops.verify import verify
 
 PENDING = 3
@@ -175,7 +175,7 @@ def _add_airflow(add: Callable[..., Any], commands: Any) -> None:
 
 
 def _add_taxonomy(add: Callable[..., Any], commands: Any) -> None:
-    taxonomy = commands.add_parser("taxonomy", help="versions of the task types: expand, add, list, tree, diff")
+    taxonomy = commands.add_parser("taxonomy", help="versions of the task types: expand, add, retire, list, tree, diff")
     group = taxonomy.add_subparsers(required=True, metavar="ACTION")
     sub = add("expand", _expand, "ask the teacher for new task types at each level", group)
     sub.add_argument("--rounds", type=_positive, default=1, help="default: %(default)s; ends early when nothing is new")
@@ -186,6 +186,9 @@ def _add_taxonomy(add: Callable[..., Any], commands: Any) -> None:
         "types", nargs="*", metavar="PATH", help="levels joined by ~, e.g. 'ocr~scene text ocr~sign reading'"
     )
     sub.add_argument("--file", type=Path, help="a YAML file in the form of the seeds")
+    sub = add("retire", _retire, "take task types, or whole branches, out of what is made from now on", group)
+    sub.epilog = "Nothing that was paid for is lost: `taxonomy add` brings them back, and asks nothing."
+    sub.add_argument("types", nargs="+", metavar="PATH", help="a task type or a node above some, as the tree shows it")
     add("list", _versions, "all versions", group)
     sub = add("tree", _tree, "a version as a tree", group)
     sub.add_argument("--version", type=int, help="default: the newest")
@@ -299,8 +302,20 @@ def _add(chosen: argparse.Namespace) -> int:
     nodes = add_types(base.nodes, chosen.types)
     nodes = add_types(nodes, chosen.file) if chosen.file else nodes
     number = catalogue.publish(base.number, nodes, [], "hand")
-    added = [node.path for node in diff(base, catalogue.version(number)).added]
-    _say(chosen, {"version": number, "added": added}, [f"version {number}: {len(added)} nodes added", *added])
+    found = diff(base, catalogue.version(number))
+    added, again = [node.path for node in found.added], [node.path for _, node in found.changed]
+    told = f"version {number}: {len(added)} nodes added" + (f", {len(again)} live again" if again else "")
+    _say(chosen, {"version": number, "added": added, "again": again}, [told, *added, *again])
+    return 0
+
+
+def _retire(chosen: argparse.Namespace) -> int:
+    catalogue = Catalogue(_galaxy(chosen))
+    base = catalogue.version()
+    following = base.retire(*map(normalise_path, chosen.types))
+    number = catalogue.publish(base.number, following.nodes, [], "hand")
+    retired = [node.path for node in diff(base, following).retired]
+    _say(chosen, {"version": number, "retired": retired}, [f"version {number}: {len(retired)} nodes retired", *retired])
     return 0
 
 

@@ -73,21 +73,21 @@ class TaxonomyVersion:
         """The next version: these nodes too. Raises TaxonomyError for a path that is there already."""
         return TaxonomyVersion(self.number + 1, self.number, (*self.nodes, *nodes))
 
-    def retire(self, path: TaskTypePath) -> TaxonomyVersion:
-        """The next version: the node and all below it retired. They stay known, so that nobody proposes them again.
+    def retire(self, *paths: TaskTypePath) -> TaxonomyVersion:
+        """The next version: these nodes and all below them retired. They stay known, so that none is proposed again.
 
-        Raises TaxonomyError where no live node has this path.
+        Raises TaxonomyError where no live node has one of these paths.
         """
-        node = self.find(path)
-        if node is None or node.status != LIVE:
-            state = "is not there" if node is None else "is retired already"
-            raise TaxonomyError(
-                f"taxonomy version {self.number}: '{labels.shown(path)}' {state}, so that it cannot be retired.\n"
-                "  Give the whole path as the tree shows it, levels joined by '~'."
-            )
-        below = path + labels.SEPARATOR
+        for path in paths:
+            node = self.find(path)
+            if node is None or node.status != LIVE:
+                state = "is not there" if node is None else "is retired already"
+                raise TaxonomyError(
+                    f"taxonomy version {self.number}: '{labels.shown(path)}' {state}, so that it cannot be retired.\n"
+                    "  Give the whole path as the tree shows it, levels joined by '~'."
+                )
         nodes = tuple(
-            replace(node, status=RETIRED) if node.path == path or node.path.startswith(below) else node
+            replace(node, status=RETIRED) if not {node.path, *labels.ancestors(node.path)}.isdisjoint(paths) else node
             for node in self.nodes
         )
         return TaxonomyVersion(self.number + 1, self.number, nodes)

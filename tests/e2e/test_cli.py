@@ -123,6 +123,27 @@ def test_taxonomy_versions_are_listed_shown_and_compared(capsys: pytest.CaptureF
     assert "TaxonomyError" in error
 
 
+def test_task_types_are_retired_and_brought_back(capsys: pytest.CaptureFixture[str], file: Path) -> None:
+    code, out, _ = run(capsys, "taxonomy", "add", "weather~rain~drop counting", "weather~wind", "--settings", file)
+    assert (code, out.splitlines()[0]) == (0, "version 1: 4 nodes added")
+    code, out, _ = run(capsys, "taxonomy", "retire", " Weather ~ Rain", "weather~wind", "--settings", file)
+    assert code == 0
+    assert out.splitlines() == [
+        "version 2: 3 nodes retired",
+        "weather~rain",
+        "weather~rain~drop counting",
+        "weather~wind",
+    ]
+    code, _, error = run(capsys, "taxonomy", "retire", "weather~wind", "--settings", file)
+    assert code == 1
+    assert "is retired already" in error
+    code, out, _ = run(capsys, "taxonomy", "add", "weather~wind", "--settings", file)
+    assert out.splitlines() == ["version 3: 0 nodes added, 1 live again", "weather~wind"]
+    _, out, _ = run(capsys, "taxonomy", "tree", "--settings", file)
+    assert "    wind" in out.splitlines()
+    assert "    rain  [retired]" in out.splitlines()
+
+
 def test_verify_finds_what_was_damaged(capsys: pytest.CaptureFixture[str], file: Path, tmp_path: Path) -> None:
     run(capsys, "ingest", "--settings", file, "--quiet")
     run(capsys, "match", "--settings", file, "--quiet")

@@ -450,6 +450,16 @@ def test_adding_and_retiring_make_the_next_version_and_leave_this_one():
         zero.add(nodes_of("a~b")[1:])
 
 
+def test_several_are_retired_at_once_in_whatever_order_they_are_named():
+    zero = version_of("a~b", "a~c", "d~e", "d~f")
+    one = zero.retire("a", "a~b", "d~e")
+    assert one == zero.retire("d~e", "a~b", "a")
+    assert (one.number, one.base) == (1, 0)
+    assert [node.path for node in one.leaves()] == ["d~f"]
+    with pytest.raises(TaxonomyError, match="'g' is not there"):
+        zero.retire("a", "g")
+
+
 def test_retiring_what_is_not_there_is_an_error_with_the_fix():
     one = version_of("a~b").retire("a~b")
     for path, why in (("a~b", "is retired already"), ("b", "is not there"), ("a~\u202e", r"'a~\\u202e' is not there")):

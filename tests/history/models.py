@@ -1,0 +1,241 @@
+"""Models in this process that answer by hash of what they are shown, and count every answer that they give.
+
+They stand behind the real gateway and the real openai client, in place of the wire alone. What a unit is, is decided
+here from what arrives, not by the library's keys: a unit that is asked again by mistake is counted again, and gets
+another answer.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+import httpx2
+
+from taskgalaxy_ops.settings import Model
+
+REPAIRS = 1  # of every model here
+MAX_TOKENS = 100  # of a first request; one that was cut is asked again with more
+REPLIES = {"filter": "verdicts", "write": "pairs", "vote": "votes"}
+ITEMS = {"filter": "task_types", "write": "task_types", "vote": "pairs"}
+
+
+class Unit(NamedTuple):
+    """All that a model is shown or told of the smallest thing asked."""
+
+    model: str  # its name and its weights
+    prompt: str
+    image: str  # id and quality of rendering
+    head: str  # JSON
+    item: str  # JSON
+
+    @property
+    def request(self) -> dict[str, Any]:
+        """What all items of its request share."""
+        return json.loads(self.head)  # type: ignore[no-any-return]
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """What it alone was asked about."""
+        return json.loads(self.item)  # type: ignore[no-any-return]
+
+    @property
+    def stage(self) -> str:
+        return str(self.request["request"])
+
+    @property
+    def image_id(self) -> str:
+        """The image, however it is rendered."""
+        return self.image.partition(" ")[0]
+
+    @property
+    def name(self) -> str:
+        """The model's name, without its weights."""
+        return self.model.partition(" ")[0]
+
+
+class Given(NamedTuple):
+    """An answer as it was sent: an entry of a reply's list, or why there is none."""
+
+    entry: Mapping[str, Any]
+    terminal: str = ""  # "refused" or "malformed reply"
+
+
+MUMBLED = Given({"fits": True, "reason": "PERHAPS", "read by": 2})  # "perhaps", as the second parser reads it
+
+
+def plain(value: Mapping[str, Any]) -> str:
+    """JSON, keys sorted."""
+    return json.dumps(value, sort_keys=True)
+
+
+def drawn(*parts: object) -> int:
+    """A large number that depends on the parts alone."""
+    return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:8], "big")
+
+
+class Models(httpx2.AsyncBaseTransport):
+    """All the models of a history, as a transport of httpx."""
+
+    def __init__(self, urls: Mapping[str, str]) -> None:
+        """``urls``: what stands in a unit for each image's data URL."""
+        self._urls = urls
+        self.weights: dict[str, str] = {}  # by model; "" is what it began with
+        self.away: dict[str, str] = {}  # by model: "nobody", "error" or "no key"
+        self.parser = 1  # which of the library's reads the replies: an answer is kept as it was read
+        self.left: int | None = None  # requests that are still served, before all models are away
+        self.received = 0  # requests that reached a model
+        self.cost = 0  # nano-dollars
+        self.delivered: Counter[Unit] = Counter()  # answers given
+        self.standing: dict[Unit, Given] = {}  # the last answer given, where nobody has forgotten it
+        self.mumbled: set[Unit] = set()  # what was said to these can be read by the filter's second parser alone
+
+    def forget(self, units: Iterable[Unit]) -> None:
+        """These answers do not stand any more: they may be asked for again, and are others then."""
+        for unit in units:
+            del self.standing[unit]
+            self.mumbled.discard(unit)
+
+    def read_again(self) -> set[Unit]:
+        """What could not be read is read by the second parser; the units that had a terminal answer until now."""
+        read = {unit for unit in self.mumbled if unit not in self.standing or self.standing[unit].terminal}
+        replaced = read & self.standing.keys()
+        self.standing |= dict.fromkeys(read, MUMBLED)
+        return replaced
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        """One chat completion."""
+        body = json.loads(await request.aread())
+        model = body["model"]
+        why = "error" if self.left == 0 else self.away.get(model)
+        if why == "nobody":
+            raise httpx2.ConnectError("connection refused", request=request)
+        self.received += 1
+        if why:
+            return _error(request, 500 if why == "error" else 401, why)
+        if self.left is not None:
+            self.left -= 1
+        return self._reply(request, body, self._units(body))
+
+    def _units(self, body: Mapping[str, Any]) -> list[Unit]:
+        text, image = (part.get("text") or part["image_url"]["url"] for part in body["messages"][-1]["content"])
+        prompt, _, block = text.partition("\n\n```json\n")
+        block = json.loads(block.removesuffix("\n```"))
+        items = block.pop(ITEMS[block["request"]])
+        assert [item.pop("index") for item in items] == list(range(1, len(items) + 1))
+        model = named(body["model"], self.weights.get(body["model"], ""))
+        return [Unit(model, prompt, self._urls[image], plain(block), plain(item)) for item in items]
+
+    def _reply(self, request: httpx2.Request, body: Mapping[str, Any], units: list[Unit]) -> httpx2.Response:
+        tries = 1 if len(body["messages"]) > 1 or body["max_tokens"] > MAX_TOKENS else 0
+        faults = {unit: _fault(unit, self.delivered[unit]) for unit in units}
+        self.cost += 1000 * len(units)  # as many prompt tokens, at a dollar a million
+        if "refused" in faults.values():  # it does not say which one it minds
+            as_error = bool(drawn("form", units[0]) % 2)
+            if len(units) == 1:
+                self._deliver(units[0], Given({"error": as_error}, "refused"))
+            if as_error:
+                self.cost -= 1000 * len(units)  # an error carries no usage
+                return _error(request, 400, "content_policy_violation")
+            return self._completion(request, units, None, "stop", "I would rather not.")
+        if "cut" in faults.values() and not tries:
+            return self._completion(request, units, '{"verdicts": [{"ind', "length")
+        entries = []
+        for index, unit in enumerate(units, 1):
+            if faults[unit] == "slow" and not tries:
+                continue
+            if faults[unit] == "malformed":
+                entries.append({"index": index, "fits": "perhaps"})
+                if unit.stage == "filter":
+                    self.mumbled.add(unit)
+                    if self.parser == 2:
+                        self._deliver(unit, MUMBLED)
+                        continue
+                if tries == REPAIRS:
+                    self._deliver(unit, Given({"index": index}, "malformed reply"))
+                continue
+            entry = answer(unit, self.delivered[unit])
+            self._deliver(unit, Given({**entry, "read by": self.parser}))
+            entries.append({"index": index, **entry})
+        return self._completion(request, units, json.dumps({REPLIES[units[0].stage]: entries}), "stop")
+
+    def _deliver(self, unit: Unit, given: Given) -> None:
+        self.delivered[unit] += 1
+        self.standing[unit] = given
+
+    def _completion(
+        self, request: httpx2.Request, units: list[Unit], text: str | None, finish: str, refusal: str | None = None
+    ) -> httpx2.Response:
+        message = {"role": "assistant", "content": text, "refusal": refusal}
+        body = {
+            "id": "x",
+            "object": "chat.completion",
+            "model": units[0].name,
+            "choices": [{"index": 0, "finish_reason": finish, "message": message}],
+            "usage": {"prompt_tokens": len(units), "completion_tokens": 0, "total_tokens": len(units)},
+        }
+        return httpx2.Response(200, json=body, request=request)
+
+
+def _error(request: httpx2.Request, status: int, code: str) -> httpx2.Response:
+    return httpx2.Response(status, json={"error": {"message": code, "code": code}}, request=request)
+
+
+def named(model: str, weights: str | None) -> str:
+    """A model as it stands in a unit."""
+    return f"{model} {weights or ''}".strip()
+
+
+def _fault(unit: Unit, times: int) -> str:
+    number = drawn("fault", unit, times) % 100
+    for share, fault in ((4, "refused"), (8, "malformed"), (14, "slow"), (18, "cut")):
+        if number < share:
+            return fault
+    return ""
+
+
+def answer(unit: Unit, times: int) -> dict[str, Any]:
+    """What a model says to a unit that it has answered so many ``times`` before.
+
+    Most of it does not depend on the prompt's words and the weights, so that another prompt changes some answers alone.
+    """
+    mine = drawn(unit, times)
+    number = mine if mine % 3 == 0 else drawn(unit.name, unit.image, unit.head, unit.item, times)
+    if unit.stage == "filter":
+        return {"fits": number % 8 < 7, "reason": f"for reason {number % 5}"}
+    if unit.stage == "vote":
+        return {"vote": int(number % 8 < 6), "reason": f"for reason {number % 5}"}
+    question, text = f"What is number {number % 7}?", f"It is {number // 7 % 3}."
+    odd = number // 21 % 24
+    if odd == 0:
+        question = text = ""
+    elif odd == 1:
+        text = ""
+    elif odd == 2:
+        text = "<image>"
+    thinks = unit.request["variant"] == "chain_of_thought"
+    return {"question": question, "answer": text, "reasoning": f"Since {number // 400 % 2}." if thinks else ""}
+
+
+def chat_model(name: str, **fields: Any) -> dict[str, Any]:
+    """A model of this module, as the settings name it; ``revision``, where it is given, names its weights."""
+    return {
+        "name": name,
+        "model": name,
+        "base_url": "http://models.test/v1",
+        "simulated": True,
+        "price": {"input": 1, "output": 1},
+        "repairs": REPAIRS,
+        "max_tokens": MAX_TOKENS,
+        "retries": 0,
+        "concurrency": 1,  # and so everything comes in one order
+        **fields,
+    }
+
+
+def rendered(image: str, model: Model) -> str:
+    """An image as it stands in a unit."""
+    return f"{image} at {model.image_quality}"

@@ -1,0 +1,176 @@
+"""What a state needs and comes to, reckoned from first principles: the answers that models gave, and no library code
+but the two definitions that the rest cannot be told without, a pair's id and the draw of audits.
+
+Everything is about one state: live images, task types, settings, and the answers that stand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from taskgalaxy_ops.canonical import draw
+from taskgalaxy_ops.records import pair_id
+from taskgalaxy_ops.settings import Model, Settings
+
+from .encoder import angle, point
+from .models import Given, Unit, named, plain, rendered
+
+
+@dataclass(frozen=True)
+class State:
+    """All that decides what is needed."""
+
+    images: Mapping[str, bytes]  # the live ones, by id
+    leaves: Sequence[str]
+    settings: Settings
+    prompts: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A question-answer pair."""
+
+    id: str
+    image: str
+    task_type: str
+    question: str
+    answer: str
+    reasoning: str
+
+
+@dataclass
+class Reckoned:
+    """What is needed, and what comes out of each stage. Rows are by image, so that any home's can be told."""
+
+    needed: set[Unit] = field(default_factory=set)
+    rows: dict[str, dict[str, list[Any]]] = field(default_factory=dict)  # stage, image: what its shard would tell
+    units_in: dict[str, int] = field(default_factory=dict)
+    pending: dict[str, int] = field(default_factory=dict)
+    samples: set[str] = field(default_factory=set)
+    pairs: dict[str, Pair] = field(default_factory=dict)
+
+    def lacking(self, stage: str, images: Sequence[str]) -> bool:
+        """Whether one of these images lacks an answer at this stage."""
+        return any(None in self.rows[stage].get(image, ()) for image in images)
+
+
+def leaves(nodes: Mapping[str, str]) -> list[str]:
+    """The task types among nodes with their status: live, and above nothing."""
+    return sorted(
+        path
+        for path, status in nodes.items()
+        if status == "live" and not any(other.startswith(f"{path}~") for other in nodes)
+    )
+
+
+def matches(images: Mapping[str, bytes], types: Sequence[str], k: int) -> dict[str, list[tuple[str, float]]]:
+    """The k nearest task types of each image, the nearest first, by looking at all of them."""
+    found = {}
+    for image, raw in images.items():
+        here = point(angle(raw)).astype(np.float64)
+        near = [(float(np.round(here @ point(angle(path)).astype(np.float64), 6)), path) for path in types]
+        found[image] = [(path, cosine) for cosine, path in sorted(near, key=lambda each: (-each[0], each[1]))[:k]]
+    return found
+
+
+def reckon(state: State, standing: Mapping[Unit, Given]) -> Reckoned:
+    """What a state comes to with the answers that stand; a unit without one is needed, and ends its branch."""
+    found = Reckoned()
+    settings = state.settings
+    near = matches(state.images, state.leaves, settings.match.k)
+    teacher = settings.teacher
+    fitting = []
+    for image, row in near.items():
+        for path, _ in row:
+            unit = _unit(teacher, state.prompts["filter"], image, {"request": "filter"}, {"task_type": path})
+            given = _given(found, standing, "filter", unit, image, path)
+            if given is not None and not given.terminal and given.entry["fits"]:
+                fitting.append((image, path))
+    for variant in settings.write.variants:
+        for image, path in fitting:
+            prompt, head = state.prompts[f"write_{variant}"], {"request": "write", "variant": variant}
+            unit = _unit(teacher, prompt, image, head, {"task_type": path})
+            given = _given(found, standing, "write", unit, image, path, variant)
+            if given is not None and (pair := _pair(image, path, variant, given)) is not None:
+                found.pairs[pair.id] = pair
+    found.units_in["vote"], found.pending["vote"] = len(found.pairs), 0
+    found.rows["vote"] = {}
+    for pair in found.pairs.values():
+        _vote(state, found, standing, pair)
+    for stage in ("filter", "write"):
+        found.rows.setdefault(stage, {})
+        found.units_in.setdefault(stage, 0)
+        found.pending.setdefault(stage, 0)
+    return found
+
+
+def _unit(model: Model, prompt: str, image: str, head: Mapping[str, Any], item: Mapping[str, Any]) -> Unit:
+    return Unit(named(model.model, model.revision), prompt, rendered(image, model), plain(head), plain(item))
+
+
+def _given(
+    found: Reckoned, standing: Mapping[Unit, Given], stage: str, unit: Unit, image: str, *what: str
+) -> Given | None:
+    """A unit's answer, which is needed; None where there is none."""
+    found.needed.add(unit)
+    found.units_in[stage] = found.units_in.get(stage, 0) + 1
+    given = standing.get(unit)
+    row = (
+        (*what, given.terminal or _told(stage, given), plain(given.entry) if given.terminal else "") if given else None
+    )
+    found.rows.setdefault(stage, {}).setdefault(image, []).append(row)
+    found.pending[stage] = found.pending.get(stage, 0) + (given is None)
+    return given
+
+
+def _told(stage: str, given: Given) -> str:
+    """What of an answer its stage's shard tells: of a question that cannot be used, only why."""
+    if stage == "write" and not given.terminal and (why := _unusable(given)):
+        return why
+    return plain(given.entry)
+
+
+def _unusable(given: Given) -> str:
+    question, answer = given.entry["question"], given.entry["answer"]
+    if not question and not answer:
+        return "declined"
+    return "empty" if not answer else "unsafe" if "<image>" in answer else ""
+
+
+def _pair(image: str, path: str, variant: str, given: Given) -> Pair | None:
+    if given.terminal or _unusable(given):
+        return None
+    question, answer, reasoning = (given.entry[name] for name in ("question", "answer", "reasoning"))
+    identity = pair_id(image, path, variant, question, answer, reasoning or None)
+    return Pair(identity, image, path, question, answer, reasoning)
+
+
+def _vote(state: State, found: Reckoned, standing: Mapping[Unit, Given], pair: Pair) -> None:
+    """Judges are asked in order while the verdict is open, whatever those say who have not answered yet."""
+    settings, judges = state.settings.vote, state.settings.judges
+    audited = draw("audit", pair.id) < settings.audit_share
+    head = {"request": "vote", "show_answer": settings.show_answer}
+    item = {"task_type": pair.task_type, "question": pair.question}
+    if settings.show_answer:
+        item |= {"answer": pair.answer} | ({"reasoning": pair.reasoning} if pair.reasoning else {})
+    votes: list[int | None] = []  # None: no answer yet
+    for number, judge in enumerate(judges):
+        approvals, silent = sum(vote or 0 for vote in votes), votes.count(None)
+        is_open = approvals + silent < settings.quorum <= approvals + len(judges) - number
+        if not is_open and not audited:
+            break
+        unit = _unit(judge, state.prompts["vote"], pair.image, head, item)
+        found.needed.add(unit)
+        given = standing.get(unit)
+        votes.append(None if given is None else 0 if given.terminal else int(given.entry["vote"]))
+    if None in votes:
+        found.pending["vote"] += 1
+        found.rows["vote"].setdefault(pair.image, []).append(None)
+        return
+    found.rows["vote"].setdefault(pair.image, []).append((pair.id,))
+    if sum(vote or 0 for vote in votes) >= settings.quorum:
+        found.samples.add(pair.id)

@@ -1,0 +1,209 @@
+"""Any history of operations comes to what one run over its end comes to, and asks for nothing twice.
+
+A new operation is one more rule here, and a method of ``World`` that does it and says what is expected of it.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from hypothesis import assume, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from taskgalaxy_ops.canonical import sha256_hex
+
+from .models import chat_model
+from .world import IMAGES, JUNK, PICTURES, QUALITIES, STAGES, TYPES, World
+
+SOURCES = ("north", "south")
+JUDGES = ("anna", "bert", "carl", "dora")
+
+files = st.lists(st.sampled_from(IMAGES), min_size=1, max_size=8).map(lambda ids: [PICTURES[image] for image in ids])
+words = st.sampled_from(["", "in other words", "once more"])
+revisions = st.sampled_from([None, "second"])
+
+
+class History(RuleBasedStateMachine):
+    """One rule an operation; what must hold is checked after each, or after the next where two come at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = Path(tempfile.mkdtemp())
+        self.world = World(self.folder)
+        self.around = self.world.in_process()
+        self.around.__enter__()
+        self.former = [self.world.chosen]
+        self.unseen = 0  # operations of which the next check will come too early
+
+    @initialize(files=files)
+    def first_source(self, files: list[bytes]) -> None:
+        self.world.register("north", files)
+
+    @invariant()
+    def one_run_over_the_end_is_the_same(self) -> None:
+        if self.world.chosen not in self.former:
+            self.former.append(self.world.chosen)
+        if self.unseen:
+            self.unseen -= 1
+        else:
+            self.world.check()
+
+    def teardown(self) -> None:
+        try:
+            if sys.exc_info()[0] is None:  # else it has failed already
+                self.world.check_end()
+        finally:
+            self.around.__exit__(None, None, None)
+            shutil.rmtree(self.folder)
+
+    @precondition(lambda self: not self.unseen)
+    @rule()
+    def the_next_two_come_without_a_run_between(self) -> None:
+        self.unseen = 2
+
+    # Images
+
+    @rule(source=st.sampled_from(SOURCES), files=files, junk=st.booleans())
+    def a_source_is_scanned(self, source: str, files: list[bytes], junk: bool) -> None:
+        assume(not self.world.denied.issuperset(sha256_hex(raw) for raw in files))
+        self.world.register(source, files + [JUNK] * junk)
+
+    @precondition(lambda self: self.world.sources)
+    @rule(data=st.data())
+    def a_source_is_removed(self, data: st.DataObject) -> None:
+        self.world.remove(data.draw(st.sampled_from(sorted(self.world.sources))))
+
+    @precondition(lambda self: len(self.world.denied) < len(IMAGES) // 2)
+    @rule(images=st.sets(st.sampled_from(IMAGES), min_size=1, max_size=2))
+    def images_are_taken_down(self, images: set[str]) -> None:
+        self.world.take_down(images)
+
+    # Task types
+
+    @rule(paths=st.lists(st.sampled_from(TYPES), min_size=1, max_size=3, unique=True))
+    def task_types_are_added(self, paths: list[str]) -> None:
+        self.world.add(paths)
+
+    @precondition(lambda self: "live" in self.world.nodes.values())
+    @rule(data=st.data())
+    def a_branch_is_retired(self, data: st.DataObject) -> None:
+        nodes = sorted(path for path, status in self.world.nodes.items() if status == "live")
+        self.world.retire(data.draw(st.sampled_from(nodes)))
+
+    # Settings
+
+    @rule(k=st.integers(1, 5))
+    def k_is_another(self, k: int) -> None:
+        self.world.change("match", k=k)
+
+    @rule(data=st.data())
+    def the_quorum_is_another(self, data: st.DataObject) -> None:
+        self.world.change("vote", quorum=data.draw(st.integers(1, len(self.world.chosen["judges"]))))
+
+    @rule(names=st.lists(st.sampled_from(JUDGES), min_size=1, unique=True), data=st.data())
+    def the_judges_are_others(self, names: list[str], data: st.DataObject) -> None:
+        self.world.judge([chat_model(name, revision=data.draw(revisions)) for name in names])
+
+    @rule(revision=revisions, quality=st.sampled_from(QUALITIES))
+    def the_teacher_is_another(self, revision: str | None, quality: int) -> None:
+        self.world.change("teacher", revision=revision, image_quality=quality)
+
+    @rule(name=st.sampled_from(["filter", "write_plain", "write_chain_of_thought", "vote"]), words=words)
+    def a_prompt_is_another(self, name: str, words: str) -> None:
+        self.world.prompt(name, words)
+
+    @rule(variants=st.sampled_from([["plain"], ["chain_of_thought"], ["chain_of_thought", "plain"]]))
+    def variants_are_others(self, variants: list[str]) -> None:
+        self.world.change("write", variants=variants)
+
+    @rule(show_answer=st.booleans(), audit_share=st.sampled_from([0, 0.2, 1]))
+    def what_judges_are_shown_is_another(self, show_answer: bool, audit_share: float) -> None:
+        self.world.change("vote", show_answer=show_answer, audit_share=audit_share)
+
+    @rule(
+        cap=st.sampled_from([None, 1, 2]),
+        shares=st.sampled_from([(0, 0), (0.2, 0.2), (0.5, 0.3)]),
+        copied=st.sampled_from([0, 2_000_000_000]),
+        bits=st.sampled_from([-1, 0, 2]),
+        variants=st.sampled_from([None, ["plain"]]),
+    )
+    def the_release_is_cut_otherwise(self, cap: int | None, shares: Any, copied: int, bits: int, variants: Any) -> None:
+        test, validation = shares
+        self.world.change(
+            "release",
+            cap=cap,
+            test=test,
+            validation=validation,
+            copy_images_up_to=copied,
+            near_duplicate_bits=bits,
+            variants=variants,
+        )
+
+    @rule(data=st.data())
+    def settings_are_rolled_back(self, data: st.DataObject) -> None:
+        self.world.chosen = self.former[data.draw(st.integers(0, len(self.former) - 1))]
+
+    # What is in the way
+
+    @rule(calls=st.none() | st.integers(0, 8))
+    def the_budget_ends_or_is_raised(self, calls: int | None) -> None:
+        self.world.change("budget", max_calls=None if calls is None else self.world.models.received + calls)
+
+    @rule(away=st.dictionaries(st.sampled_from(["teacher", *JUDGES]), st.sampled_from(["nobody", "error", "no key"])))
+    def models_are_away_or_return(self, away: dict[str, str]) -> None:
+        self.world.models.away = away
+
+    @rule(served=st.none() | st.integers(0, 8))
+    def models_die_in_the_middle_or_return(self, served: int | None) -> None:
+        self.world.models.left = served
+
+    # Runs, code and upkeep
+
+    @precondition(lambda self: self.world.sources)
+    @rule(last_stage=st.sampled_from(STAGES), data=st.data())
+    def a_part_is_run(self, last_stage: str, data: st.DataObject) -> None:
+        source = data.draw(st.none() | st.sampled_from(sorted(self.world.sources)))
+        self.world.run(sources=None if source is None else [source], last_stage=last_stage)
+
+    @rule(stage=st.sampled_from(STAGES), version=st.sampled_from([1, 2]))
+    def code_is_upgraded_or_rolled_back(self, stage: str, version: int) -> None:
+        self.world.upgrade(stage, version)
+
+    @rule(parser=st.sampled_from([1, 2]))
+    def replies_are_read_otherwise(self, parser: int) -> None:
+        self.world.read_by(parser)
+
+    @rule()
+    def replies_are_read_again(self) -> None:
+        self.world.read_again()
+
+    @rule(model=st.sampled_from(["teacher", *JUDGES]))
+    def a_models_answers_are_forgotten(self, model: str) -> None:
+        self.world.forget(lambda unit: unit.name == model, model=model)
+
+    @rule(stage=st.sampled_from(STAGES[1:]), image=st.sampled_from(IMAGES))
+    def an_images_answers_are_forgotten(self, stage: str, image: str) -> None:
+        where = {"stage": stage, "image": image[:12]}
+        self.world.forget(lambda unit: (unit.stage, unit.image_id) == (stage, image), where=where)
+
+    @rule()
+    def refusals_are_forgotten(self) -> None:
+        standing = self.world.models.standing
+        self.world.forget(lambda unit: standing[unit].terminal == "refused", where={"terminal": "refused"})
+
+    @rule()
+    def garbage_is_collected(self) -> None:
+        self.world.collect()
+
+    @rule()
+    def logs_are_compacted(self) -> None:
+        self.world.compact()
+
+
+TestHistory = History.TestCase
+TestHistory.settings = settings(max_examples=max(200, settings().max_examples), stateful_step_count=10)

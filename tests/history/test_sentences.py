@@ -1,0 +1,190 @@
+"""What each change asks, told one by one; the harness is that of the histories, and every run is checked as there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .models import Unit, chat_model
+from .reckoning import leaves
+from .world import IMAGES, PICTURES, STAGES, World
+
+JUDGES = ("anna", "bert", "carl")
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    """A store with all pictures, run to its end under a quorum of two of three judges; no pair is audited."""
+    with World(tmp_path).in_process() as world:
+        world.change("match", k=4)
+        world.change("vote", audit_share=0)
+        world.register("north", [PICTURES[image] for image in IMAGES])
+        world.check()
+        yield world
+
+
+def asked(world: World, change: Callable[[], Any]) -> set[Unit]:
+    """What a change makes the models be asked."""
+    before = world.models.delivered.copy()
+    change()
+    world.check()
+    return set(world.models.delivered - before)
+
+
+def stages(units: set[Unit]) -> set[str]:
+    return {unit.stage for unit in units}
+
+
+def pairs(world: World) -> set[str]:
+    return set(world.reckoned(world.open()).pairs)
+
+
+def test_the_world_is_worth_a_test(world: World) -> None:
+    assert len(world.reckoned(world.open()).samples) >= 8
+    assert stages(set(world.models.delivered)) == {"filter", "write", "vote"}
+    assert {given.terminal for given in world.models.standing.values()} == {"", "refused", "malformed reply"}
+
+
+def test_lowering_k_asks_nothing_and_raising_it_only_what_enters(world: World) -> None:
+    was = pairs(world)
+    assert not asked(world, lambda: world.change("match", k=2))
+    assert pairs(world) < was
+    assert not asked(world, lambda: world.change("match", k=4))
+    assert pairs(world) == was
+    world.add(["text", "shape~square"])
+    assert asked(world, lambda: world.change("match", k=5))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"cap": 1},
+        {"test": 0.5, "validation": 0.3},
+        {"copy_images_up_to": 0},
+        {"near_duplicate_bits": -1},
+        {"near_duplicate_bits": 4},
+        {"variants": ["plain"]},
+    ],
+)
+def test_caps_splits_and_what_a_release_carries_ask_nothing(world: World, change: dict[str, Any]) -> None:
+    assert not asked(world, lambda: world.change("release", **change))
+
+
+def test_a_higher_quorum_asks_only_the_skipped_votes(world: World) -> None:
+    world.change("vote", quorum=1)
+    world.check()
+    before = set(world.models.standing)
+    more = asked(world, lambda: world.change("vote", quorum=3))
+    assert stages(more) <= {"vote"}
+    assert not more & before
+    assert not asked(world, lambda: world.change("vote", quorum=2))
+    assert not asked(world, lambda: world.change("vote", quorum=1))
+
+
+def test_a_higher_quorum_reaches_judges_who_were_never_heard(tmp_path: Path) -> None:
+    with World(tmp_path).in_process() as world:
+        world.change("vote", quorum=1, audit_share=0)
+        world.judge([chat_model(name) for name in JUDGES])
+        world.register("north", [PICTURES[image] for image in IMAGES])
+        world.check()
+        more = asked(world, lambda: world.change("vote", quorum=2))
+        assert stages(more) == {"vote"}
+        assert {unit.name for unit in more} == {"bert", "carl"}
+
+
+def test_a_fourth_judge_is_the_only_one_asked(world: World) -> None:
+    world.change("vote", audit_share=1)
+    world.check()
+    more = asked(world, lambda: world.judge([chat_model(name) for name in (*JUDGES, "dora")]))
+    assert {unit.name for unit in more} == {"dora"}
+    assert len(more) == len(pairs(world))
+    assert not asked(world, lambda: world.judge([chat_model(name) for name in JUDGES]))
+
+
+def test_a_fourth_judge_is_asked_where_it_decides_and_so_are_those_who_were_skipped(world: World) -> None:
+    more = asked(world, lambda: world.judge([chat_model(name) for name in (*JUDGES, "dora")]))
+    assert stages(more) == {"vote"}
+    assert "dora" in {unit.name for unit in more}
+    assert len(more) < len(pairs(world)), "an approved pair needs no fourth judge"
+
+
+def test_another_writers_prompt_asks_the_writer_and_the_judges_for_what_really_changed(world: World) -> None:
+    was, heard = pairs(world), set(world.models.standing)
+    more = asked(world, lambda: world.prompt("write_plain", "in other words"))
+    now = pairs(world)
+    assert stages(more) == {"write", "vote"}
+    assert was & now, "nothing stayed the same: the test shows nothing"
+    fresh = {world.reckoned(world.open()).pairs[pair] for pair in now - was}
+    told = {(pair.image, pair.task_type, pair.question) for pair in fresh}
+    votes = [unit for unit in more if unit.stage == "vote"]
+    assert votes
+    assert all((unit.image_id, unit.told["task_type"], unit.told["question"]) in told for unit in votes)
+    assert not more & heard
+    assert not asked(world, lambda: world.prompt("write_plain", "")), "rolled back, it asks nothing"
+    assert pairs(world) == was
+
+
+def test_another_variant_asks_for_that_alone(world: World) -> None:
+    more = asked(world, lambda: world.change("write", variants=["plain", "chain_of_thought"]))
+    assert stages(more) == {"write", "vote"}
+    written = [unit for unit in more if unit.stage == "write"]
+    assert {unit.request["variant"] for unit in written} == {"chain_of_thought"}
+    assert not asked(world, lambda: world.change("write", variants=["plain"]))
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_another_code_version_and_its_rollback_ask_nothing(world: World, stage: str) -> None:
+    assert not asked(world, lambda: world.upgrade(stage, 2))
+    assert not asked(world, lambda: world.upgrade(stage, 1))
+
+
+def test_another_parser_and_its_rollback_ask_nothing(world: World) -> None:
+    assert not asked(world, lambda: world.read_by(2))
+    assert not asked(world, lambda: world.read_by(1))
+
+
+def test_a_better_parser_reads_again_what_was_kept(world: World) -> None:
+    mumbled = {unit for unit in world.models.mumbled if world.models.standing[unit].terminal}
+    assert mumbled, "every reply could be read: the test shows nothing"
+    world.read_by(2)
+    more = asked(world, world.read_again)
+    assert "filter" not in stages(more), "what is read is not asked"
+    assert all(not world.models.standing[unit].terminal for unit in mumbled)
+
+
+def test_retired_task_types_ask_nothing_nor_do_those_that_live_again(world: World) -> None:
+    world.change("match", k=10)  # so that none enters as another goes
+    world.check()
+    was = pairs(world)
+    assert not asked(world, lambda: world.retire("colour"))
+    assert not any(path.startswith("colour") for path in leaves(world.nodes))
+    assert pairs(world) < was
+    assert not asked(world, lambda: world.add(["colour~hue", "colour~tone"]))
+    assert pairs(world) == was
+
+
+def test_a_taxonomy_without_a_live_task_type_comes_to_nothing(world: World) -> None:
+    for node in ("colour", "shape"):
+        world.retire(node)
+    assert not asked(world, lambda: None)
+    assert not pairs(world)
+
+
+def test_forgotten_answers_are_asked_once_more(world: World) -> None:
+    carls = {unit for unit in world.models.standing if unit.name == "carl"}
+    assert carls
+    more = asked(world, lambda: world.forget(lambda unit: unit.name == "carl", model="carl"))
+    assert more == carls
+    assert {world.models.delivered[unit] for unit in carls} == {2}
+
+
+def test_what_a_removed_source_alone_held_leaves_and_returns_for_nothing(world: World) -> None:
+    was = pairs(world)
+    world.register("south", [PICTURES[image] for image in IMAGES[:3]])
+    assert not asked(world, lambda: world.remove("north"))
+    assert pairs(world) < was
+    assert not asked(world, lambda: world.register("north", [PICTURES[image] for image in IMAGES]))
+    assert pairs(world) == was

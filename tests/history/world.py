@@ -1,0 +1,492 @@
+"""A store with its history, and everything around it, in this process: sources in a folder, an encoder that takes no
+time, models behind the real gateway. One method an operation; ``check`` is what must hold after each.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import random
+from bisect import bisect_left, bisect_right
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import lru_cache
+from itertools import islice, takewhile
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import httpx2
+import openai
+import yaml
+from fakes import MemoryStore
+from PIL import Image
+
+from taskgalaxy_ops import answers, pipeline, publishing, qa, upkeep, voting
+from taskgalaxy_ops import galaxy as opened
+from taskgalaxy_ops.canonical import sha256_hex
+from taskgalaxy_ops.catalogue import Catalogue
+from taskgalaxy_ops.errors import PendingError, SourceError
+from taskgalaxy_ops.forgetting import forget
+from taskgalaxy_ops.galaxy import Galaxy
+from taskgalaxy_ops.harvest import Harvest
+from taskgalaxy_ops.models.rendering import render
+from taskgalaxy_ops.pipeline import RunResult
+from taskgalaxy_ops.settings import Model, Settings, SourceSettings, parse_settings
+from taskgalaxy_ops.storage import Listed, keys, log, rows
+from taskgalaxy_ops.storage.journal import Answer
+from taskgalaxy_ops.takedown import left, take_down
+from taskgalaxy_ops.taxonomy import add_types
+from taskgalaxy_ops.verify import verify
+
+from .encoder import CircleEncoder
+from .models import Models, Unit, chat_model
+from .reckoning import Reckoned, State, leaves, matches, reckon
+
+STAGES = ("match", "filter", "write", "vote")
+QUALITIES = (90, 60)  # of rendered images
+SEEDS = {"colour": {"hue": None, "tone": None}, "shape": {"round": {"ring": None}}}
+TYPES = ("colour~hue", "colour~tone", "colour~tint", "shape~round~ring", "shape~round~disc", "shape~square", "text")
+_MODULES = {"match": (pipeline, "MATCH"), "filter": (qa, "FILTER"), "write": (qa, "WRITE"), "vote": (voting, "VOTE")}
+
+
+def _picture(number: int) -> bytes:
+    """A PNG of 16 by 16; each odd one looks like the even one before it."""
+    noise = random.Random(number // 2)
+    image = Image.frombytes("RGB", (4, 4), noise.randbytes(48)).resize((16, 16), Image.Resampling.NEAREST)
+    image.putpixel((9, 9), (130 * (number % 2), 0, 0))
+    out = io.BytesIO()
+    image.save(out, "PNG")
+    return out.getvalue()
+
+
+# Half of them are twins, which a release may keep one of.
+PICTURES = {sha256_hex(raw): raw for raw in map(_picture, range(8))}
+IMAGES = tuple(PICTURES)
+JUNK = b"no image"
+_URLS = {render(raw, 64, quality): f"{image} at {quality}" for image, raw in PICTURES.items() for quality in QUALITIES}
+
+
+class SortedStore(MemoryStore):
+    """A store in memory that is listed often: its keys are kept in order until one comes or goes."""
+
+    def __init__(self, objects: Mapping[str, bytes] | None = None) -> None:
+        super().__init__()
+        self.objects |= objects or {}
+        self.written = dict.fromkeys(self.objects, 0.0)
+        self._sorted: list[str] | None = None
+
+    def put_if_absent(self, key: str, data: bytes) -> bool:
+        self._sorted = self._sorted if key in self.objects else None
+        return super().put_if_absent(key, data)
+
+    def replace(self, key: str, data: bytes) -> None:
+        self._sorted = self._sorted if key in self.objects else None
+        super().replace(key, data)
+
+    def delete(self, key: str) -> None:
+        self._sorted = None
+        super().delete(key)
+
+    def list(self, prefix: str, *, after: str = "") -> Iterator[Listed]:
+        if self._sorted is None:
+            self._sorted = sorted(self.objects)
+        first = max(bisect_left(self._sorted, prefix), bisect_right(self._sorted, after))
+        found = takewhile(lambda key: key.startswith(prefix), islice(self._sorted, first, None))
+        return iter([Listed(key, len(self.objects[key])) for key in found])
+
+
+class World:
+    """One store and its history."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.store = SortedStore()
+        self.models = Models(_URLS)
+        self.encoder = CircleEncoder()
+        self.sources: dict[str, list[bytes]] = {}  # the files of live ones
+        self.nodes: dict[str, str] = {}  # path: status
+        self.denied: set[str] = set()  # images that were taken down
+        self.made: dict[object, set[str]] = {}  # keys of the shards that are there, and the images that each holds
+        self.edits: Counter[tuple[str, str]] = Counter()  # of answers, by home and stage
+        self.versions = dict.fromkeys(STAGES, 1)
+        self.writes: list[str] = []
+        self._stack = ExitStack()
+        self.chosen: dict[str, Any] = {
+            "store": "file:///in-memory",
+            "ingest": {"min_side": 8, "shard_images": 2},
+            "taxonomy": {"seeds": str(self._written("seeds.yaml", yaml.safe_dump(SEEDS)))},
+            "match": {"k": 3},
+            "teacher": chat_model("teacher"),
+            "judges": [chat_model(name) for name in ("anna", "bert", "carl")],
+            "prompts": {},
+            "write": {"variants": ["plain"]},
+            "vote": {"quorum": 2, "audit_share": 0.2},
+            "budget": {"max_cost": None, "max_calls": None},
+            "release": {"validation": 0.2, "test": 0.2},
+            "run": {"units_a_request": 3, "homes_at_once": 1, "block_calls": 4, "lease_seconds": 60},
+        }
+        self._live([*TYPES[:2], TYPES[3]])
+
+    @contextmanager
+    def in_process(self) -> Iterator[World]:
+        """The seams: encoder, transport, and threads, whose work is done at once: a history runs the same twice."""
+
+        async def at_once(function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+            return function(*arguments, **options)
+
+        def client(**options: Any) -> openai.AsyncOpenAI:
+            return real(**options, http_client=httpx2.AsyncClient(transport=self.models, trust_env=False))
+
+        real = openai.AsyncOpenAI
+        with self._stack as stack:
+            stack.enter_context(patch.object(opened, "open_encoder", lambda *_: self.encoder))
+            stack.enter_context(patch.object(openai, "AsyncOpenAI", client))
+            stack.enter_context(patch.object(asyncio, "to_thread", at_once))
+            stack.enter_context(patch.object(log, "ThreadPoolExecutor", _AtOnce))
+            stack.enter_context(patch.object(rows, "from_parquet", lambda raw, record: list(_read(raw, record))))
+            stack.enter_context(patch.object(rows, "embeddings_from_parquet", lru_cache(5000)(_from_embeddings)))
+            stack.enter_context(patch.object(rows, "to_parquet", lambda of, record: _write(tuple(of), record)))
+            stack.enter_context(patch.object(upkeep, "_PARTS_WORTH_FOLDING", 1))
+            yield self
+
+    def _written(self, name: str, text: str) -> Path:
+        path = self.folder / name
+        path.write_text(text, "utf-8")
+        return path
+
+    def open(self, store: SortedStore | None = None) -> Galaxy:
+        """The store under the settings as chosen, with nothing kept in memory."""
+        settings = self.settings
+        for model in (settings.teacher, *settings.judges):
+            self.models.weights[model.model] = model.revision or ""
+        return Galaxy(settings, store or self.store)
+
+    @property
+    def settings(self) -> Settings:
+        return parse_settings(self.chosen)
+
+    # Operations
+
+    def register(self, source: str, files: Sequence[bytes]) -> None:
+        """Make these the files of a source, and scan it."""
+        place = self.folder / source
+        place.mkdir(exist_ok=True)
+        for old in place.iterdir():
+            old.unlink()
+        for number, raw in enumerate(files):
+            (place / f"{number}.png").write_bytes(raw)
+        receipt = pipeline.ingest(self.open(), source, chosen=SourceSettings(location=str(place)))
+        self.sources[source] = list(files)
+        assert (receipt.files, receipt.images) == (len(files), len(_ids(files) - self.denied))
+        assert receipt.files == receipt.images + len(receipt.rejects)
+
+    def remove(self, source: str) -> None:
+        assert self.open().registry.remove(source)
+        del self.sources[source]
+
+    def add(self, paths: Sequence[str]) -> None:
+        catalogue = Catalogue(self.open())
+        base = catalogue.version()
+        catalogue.publish(base.number, add_types(base.nodes, paths), [], "hand")
+        self._live(paths)
+
+    def _live(self, paths: Sequence[str]) -> None:
+        for path in paths:
+            parts = path.split("~")
+            self.nodes |= {"~".join(parts[:depth]): "live" for depth in range(1, len(parts) + 1)}
+
+    def retire(self, path: str) -> None:
+        catalogue = Catalogue(self.open())
+        base = catalogue.version()
+        catalogue.publish(base.number, base.retire(path).nodes, [], "hand")
+        self.nodes |= {node: "retired" for node in self.nodes if f"{node}~".startswith(f"{path}~")}
+
+    def change(self, section: str, **fields: Any) -> None:
+        """Other settings."""
+        self.chosen = {**self.chosen, section: {**self.chosen[section], **fields}}
+
+    def judge(self, judges: Sequence[Mapping[str, Any]]) -> None:
+        """Other judges; the quorum is lowered where it has to be."""
+        self.chosen = {**self.chosen, "judges": list(judges)}
+        self.change("vote", quorum=min(self.chosen["vote"]["quorum"], len(judges)))
+
+    def prompt(self, name: str, words: str) -> None:
+        """Another text for a prompt; no words: the one that ships."""
+        prompts = {other: path for other, path in self.chosen["prompts"].items() if other != name}
+        if words:
+            prompts[name] = str(self._written(f"{name} {words}.md", f"{name}: {words}"))
+        self.chosen = {**self.chosen, "prompts": prompts}
+
+    def upgrade(self, stage: str, version: int) -> None:
+        """Another version of a stage's code, or back."""
+        module, name = _MODULES[stage]
+        self._stack.enter_context(patch.object(module, f"{name}_VERSION", version))
+        self.versions[stage] = version
+
+    def read_by(self, parser: int) -> None:
+        """Another parser of the filter's replies: the second shouts, and takes a "perhaps" for a yes."""
+
+        def second(item: Mapping[str, Any], entry: Any) -> Answer:
+            if entry.get("fits") == "perhaps":
+                return Answer({"fits": True, "reason": "PERHAPS"})
+            read = _READ_FILTER(item, entry).value or {}
+            return Answer({**read, "reason": read["reason"].upper()})
+
+        self._stack.enter_context(patch.object(qa, "_read_filter", _READ_FILTER if parser == 1 else second))
+        self.models.parser = parser
+
+    def read_again(self) -> None:
+        """What could not be read is read again by the parser as it is now."""
+        answers.read_again(self.open())
+        if self.models.parser == 2:
+            self._edit(self.models.read_again())
+
+    def forget(self, chosen: Callable[[Unit], bool], **options: Any) -> None:
+        """Forget the answers to the units that ``chosen`` tells, which are those that ``options`` choose."""
+        gone = {unit for unit in self.models.standing if chosen(unit)}
+        told = forget(self.open(), dry_run=False, **options)
+        assert sum(told.units.values()) == len(gone)
+        self.models.forget(gone)
+        self._edit(gone)
+
+    def _edit(self, units: set[Unit]) -> None:
+        home_of = self._homes()
+        self.edits.update({(home_of[unit.image_id], unit.stage) for unit in units})
+
+    def _homes(self) -> dict[str, str]:
+        registry = self.open().registry
+        return {image.image: home.home for home in registry.homes() for image in registry.images(home)}
+
+    def take_down(self, images: set[str]) -> None:
+        """Images are gone for good, and so is what was made of them."""
+        take_down(self.open(), images)
+        self.denied |= images
+        self.models.forget({unit for unit in self.models.standing if unit.image_id in images})
+        self.made = {key: held for key, held in self.made.items() if held.isdisjoint(images)}
+
+    def collect(self) -> None:
+        """Delete what nothing refers to."""
+        self.store.clock += 2 * upkeep.GRACE_SECONDS
+        upkeep.collect(self.open(), delete=True)
+        assert upkeep.collect(self.open()) == upkeep.Collected()
+
+    def compact(self) -> None:
+        """Fold every journal and the ledger."""
+        upkeep.compact(self.open())
+
+    # What must hold
+
+    @property
+    def live(self) -> set[str]:
+        return {image for files in self.sources.values() for image in _ids(files)} - self.denied
+
+    @property
+    def obstructed(self) -> bool:
+        """Whether something may keep a run from its end."""
+        return bool(self.models.away) or self.models.left is not None or self.chosen["budget"]["max_calls"] is not None
+
+    def reckoned(self, galaxy: Galaxy) -> Reckoned:
+        """What the state as it is needs and comes to."""
+        images = {image: PICTURES[image] for image in sorted(self.live)}
+        return reckon(State(images, leaves(self.nodes), galaxy.settings, galaxy.prompts), self.models.standing)
+
+    def run(self, **options: Any) -> tuple[Galaxy, RunResult, Reckoned]:
+        """Generate, and check what was asked and which shards were made; ``options`` as of ``pipeline.generate``."""
+        galaxy, models = self.open(), self.models
+        stood, delivered, received = set(models.standing), models.delivered.copy(), models.received
+        with self._watched():
+            result = pipeline.generate(galaxy, **options)
+        reckoned = self.reckoned(galaxy)
+        asked = models.delivered - delivered
+        assert asked.total() == len(asked), "a unit was answered twice in one run"
+        assert not stood & asked.keys(), "what had an answer was asked again"
+        assert asked.keys() <= reckoned.needed, "what nothing needs was asked"
+        spent, cap = galaxy.ledger().spent(), galaxy.settings.budget.max_calls
+        assert (spent.calls, spent.cost) == (models.received, models.cost), "the ledger has other calls"
+        assert cap is None or models.received <= max(cap, received), "the budget was overspent"
+        made = Counter((_stage(key), key.split("/")[1]) for key in self._markers())
+        assert made == self._due(galaxy, reckoned, options), "other shards were made than were due"
+        if not self.obstructed and not options:
+            assert result.pending == 0, result.reasons
+            assert asked.keys() == reckoned.needed - stood, "not all that is needed was asked"
+        return galaxy, result, reckoned
+
+    def check(self) -> None:
+        """Run as far as it goes, release, and compare with one run over the state as it is now."""
+        galaxy, result, reckoned = self.run()
+        self._check_funnel(galaxy, result, reckoned)
+        if result.pending == 0:
+            self._check_idle()
+        else:
+            try:
+                publishing.publish(self.open())
+            except PendingError:
+                pass
+            else:
+                raise AssertionError("a release was made although something is pending")
+        mine = _released(galaxy, result)
+        received, passes = self.models.received, self.encoder.passes
+        again = self.open(self._copy())
+        theirs = _released(again, pipeline.generate(again, ask=result.pending == 0))
+        assert (self.models.received, self.encoder.passes) == (received, passes), "one run over the final state asked"
+        assert _differing(mine, theirs) == [], "one run over the final state gives other data"
+        assert list(left(self.open())) == [], "something is left of what was taken down"
+
+    def check_end(self) -> None:
+        """The same from a store that has seen nothing but the final sources, taxonomy and answers; and no damage."""
+        galaxy = self.open()
+        result = pipeline.generate(galaxy, ask=False)
+        mine, received = _released(galaxy, result), self.models.received
+        anew = self.open(SortedStore())
+        for source in sorted(self.sources, reverse=True):
+            pipeline.ingest(anew, source, chosen=SourceSettings(location=str(self.folder / source)))
+        take_down(anew, self.denied)
+        final = Catalogue(galaxy).version()
+        Catalogue(anew).publish(Catalogue(anew).version().number, final.nodes, [], "hand")
+        answers.export(galaxy, self.folder / "answers.jsonl")
+        answers.load(anew, self.folder / "answers.jsonl")
+        theirs = _released(anew, pipeline.generate(anew, ask=result.pending == 0))
+        assert self.models.received == received, "a new store with the history's answers asked"
+        assert _differing(mine, theirs) == [], "a new store with the same state gives other data"
+        assert verify(self.open()).damage == []
+
+    def _check_funnel(self, galaxy: Galaxy, result: RunResult, reckoned: Reckoned) -> None:
+        harvest = Harvest(galaxy, result)
+        funnel = {counts.stage: counts for counts in harvest.funnel}  # each adds up, or could not be made
+        assert funnel["ingest"].units_in == sum(map(len, self.sources.values()))
+        for stage in STAGES[1:]:
+            assert funnel[stage].units_in == reckoned.units_in[stage], stage
+            assert funnel[stage].pending == reckoned.pending[stage], stage
+        variants = len(galaxy.settings.write.variants)
+        assert funnel["write"].units_in == funnel["filter"].units_out * variants
+        assert funnel["vote"].units_in == funnel["write"].units_out
+        assert {pair.pair for pair in harvest.samples} == reckoned.samples
+        assert funnel["vote"].units_out == len(reckoned.samples)
+
+    def _check_idle(self) -> None:
+        """A second run does nothing at all."""
+        received, passes = self.models.received, self.encoder.passes
+        with self._watched():
+            assert pipeline.generate(self.open()).pending == 0
+        assert self.writes == [], "a second run wrote"
+        assert (self.models.received, self.encoder.passes) == (received, passes), "a second run asked or encoded"
+
+    def _due(self, galaxy: Galaxy, reckoned: Reckoned, options: Mapping[str, Any]) -> Counter[object]:
+        """The shards whose declared inputs were never there before, now remembered."""
+        due: Counter[object] = Counter()
+        settings, prompts = galaxy.settings, galaxy.prompts
+        source, last = options.get("sources"), options.get("last_stage", "vote")
+        wanted = self.live if source is None else {image for name in source for image in _ids(self.sources[name])}
+        near = matches({image: PICTURES[image] for image in self.live}, leaves(self.nodes), settings.match.k)
+        variants = sorted(settings.write.variants)
+        asks = {
+            "match": (settings.match.k, tuple(leaves(self.nodes))),
+            "filter": (_asked([settings.teacher]), prompts["filter"]),
+            "write": (_asked([settings.teacher]), *((variant, prompts[f"write_{variant}"]) for variant in variants)),
+            "vote": (_asked(settings.judges), prompts["vote"], settings.vote),
+        }
+        for home in galaxy.registry.homes():
+            housed = [image.image for image in galaxy.registry.images(home)]
+            if wanted.isdisjoint(housed):
+                continue
+            there = [image for image in housed if image in self.live]
+            content: object = tuple(there)
+            for stage in STAGES[: STAGES.index(last) + 1]:
+                edits = self.edits[home.home, stage]
+                key = (home.home, stage, self.versions[stage], content, asks[stage], edits)
+                if stage != "match" and reckoned.lacking(stage, there):
+                    break
+                rows = near if stage == "match" else reckoned.rows[stage]
+                content = tuple((image, *sorted(rows.get(image, ()))) for image in there)
+                if key not in self.made:
+                    self.made[key] = {image for image in there if rows.get(image)}
+                    due[stage, home.home] += 1
+        return due
+
+    def _copy(self) -> SortedStore:
+        """The store without what may be made again: markers of match, filter, write and vote, and releases."""
+        return SortedStore(
+            {
+                key: raw
+                for key, raw in self.store.objects.items()
+                if not key.startswith("releases/") and not ("/markers/" in key and _stage(key) in STAGES)
+            }
+        )
+
+    @contextmanager
+    def _watched(self) -> Iterator[None]:
+        """Notes the keys that are written."""
+        self.writes = []
+
+        def note(operation: str, key: str) -> None:
+            if operation in {"put", "replace", "delete"}:
+                self.writes.append(key)
+
+        self.store.before, before = note, self.store.before
+        try:
+            yield
+        finally:
+            self.store.before = before
+
+    def _markers(self) -> list[str]:
+        return [key for key in self.writes if "/markers/" in key and _stage(key) in STAGES]
+
+
+# Parquet is most of the time that a history takes: the same bytes are the same rows, and the other way round.
+_to_parquet, _from_parquet, _from_embeddings = rows.to_parquet, rows.from_parquet, rows.embeddings_from_parquet
+
+
+@lru_cache(5000)
+def _read(raw: bytes, record: type[Any]) -> tuple[Any, ...]:
+    return tuple(_from_parquet(raw, record))
+
+
+@lru_cache(5000)
+def _write(of: tuple[Any, ...], record: type[Any]) -> bytes:
+    return _to_parquet(of, record)
+
+
+class _AtOnce:
+    """A pool without threads."""
+
+    def __init__(self, _: int) -> None:
+        self.map = map
+
+    def __enter__(self) -> _AtOnce:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+_READ_FILTER = qa._read_filter
+
+
+def _stage(marker: str) -> str:
+    return marker.rpartition("/")[2].partition(".")[0]
+
+
+def _asked(models: Sequence[Model]) -> tuple[object, ...]:
+    return tuple((m.name, m.model, m.revision, m.temperature, m.image_side, m.image_quality) for m in models)
+
+
+def _ids(files: Sequence[bytes]) -> set[str]:
+    return {sha256_hex(raw) for raw in files if raw != JUNK}
+
+
+def _differing(mine: Mapping[str, bytes], theirs: Mapping[str, bytes]) -> list[str]:
+    """The files that are not the same in two releases."""
+    return [path for path in sorted({*mine, *theirs}) if mine.get(path) != theirs.get(path)]
+
+
+def _released(galaxy: Galaxy, result: RunResult) -> dict[str, bytes]:
+    """The data of the release of a state; nothing where it has no sample."""
+    try:
+        receipt = publishing.publish(galaxy, partial=True, harvest=Harvest(galaxy, result))
+    except SourceError:
+        return {}
+    prefix = keys.release(receipt.release.version)
+    names = [listed.key.removeprefix(prefix) for listed in galaxy.store.list(prefix)]
+    return {name: galaxy.store.get(prefix + name) for name in names if name != "history.json"}
