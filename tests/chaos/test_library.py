@@ -6,6 +6,7 @@ import random
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -21,7 +22,7 @@ LISTS = frozenset({"list", "page"})
 MODEL = frozenset({"model"})
 GROUP = "library"
 
-# Faults that pass, by the table's words; how often each is sampled in the whole suite.
+# Faults that pass, by the table's words, and what more their workers are told.
 PASSING: Mapping[str, tuple[Fault, dict[str, Any]]] = {
     "store: a delay of 4 s, longer than a lease": (Fault("slow", 0, STORE), {}),
     "store: a connection reset": (Fault("reset", 0, STORE), {}),
@@ -39,7 +40,7 @@ PASSING: Mapping[str, tuple[Fault, dict[str, Any]]] = {
     "model: a reply with each entry twice": (Fault("doubled", 0, MODEL), {}),
     "model: a request served twice": (Fault("twice", 0, MODEL), {}),
 }
-SAMPLE = "store: a delay of 4 s, longer than a lease"
+SAMPLE = "store: a delay of 4 s, longer than a lease"  # make test tries this one
 # Faults that last.
 LASTING: Mapping[str, Fault] = {
     "store: 503 for good": Fault("503", 0, STORE, lasting=True),
@@ -142,7 +143,7 @@ def no_room(size: int) -> Callable[[Case], Worker]:
 
 
 def at(fault: Fault, number: int) -> Fault:
-    return Fault(fault.how, number, fault.kinds, fault.lasting, fault.seconds)
+    return replace(fault, first=number)
 
 
 def numbers(count: int, whole: bool, sample: int, name: str) -> Sequence[int]:
@@ -162,6 +163,28 @@ def test_a_kill_at_any_operation(undisturbed: Case, sweep: Sweep, whole: bool) -
     chosen = numbers(count(undisturbed, frozenset()), whole, 4, "kill")
     struck = sweep("worker: kill -9", [(n, spoiled(at(killed, n), {-9})) for n in chosen])
     assert struck >= len(chosen) / 2  # runs differ by some operations
+
+
+@ON_REQUEST
+def test_a_kill_costs_what_was_in_flight_or_just_replied(undisturbed: Case, sweep: Sweep) -> None:
+    """Slow models, one request at a time: at the kill, all replies of a model but its last two are in the journal."""
+
+    def spoil(number: int) -> Callable[[Case], Worker | None]:
+        def die(case: Case) -> Worker | None:
+            with case.worker(Fault("kill", number, MODEL), latency=2.5) as worker:
+                if worker.wait() == 0:
+                    return None
+            kept = case.kept()
+            for name in {operation.model for operation in worker.between.paid()}:
+                replies = [operation.reply for operation in worker.between.paid() if operation.model == name]
+                assert set(replies[:-2]) <= kept, f"{name}: a reply two requests old was not kept"
+            return worker
+
+        return die
+
+    chosen = range(1, count(undisturbed, MODEL) + 1)
+    slow = [(n, spoil(n)) for n in chosen]
+    assert sweep("worker: kill -9, slow models", slow, model={"concurrency": 1}) >= len(chosen) / 2
 
 
 @ON_REQUEST

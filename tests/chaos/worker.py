@@ -79,7 +79,7 @@ def work(orders: Orders) -> None:
             for stage in STAGES:
                 with urllib.request.urlopen(f"{orders.url}/stage/{stage}", timeout=60):
                     pass
-                if code := cli.main([stage, "--settings", str(orders.settings), "--json"]):
+                if code := cli.main([stage, "--settings", str(orders.settings), "--quiet"]):
                     break
     except Exception:  # noqa: BLE001 - what it was is what the test shows
         said.write(traceback.format_exc())
