@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
@@ -121,7 +122,7 @@ class Worker:
         return self.orders.said.read_text("utf-8", "replace") if self.orders.said.exists() else ""
 
 
-@dataclass(slots=True)
+@dataclass
 class Case:
     """One store, its workers one after another, and what they came to."""
 
@@ -164,12 +165,14 @@ class Case:
                     process.kill()
                 process.join()
 
+    @cached_property
     def galaxy(self) -> Galaxy:
+        """The store, with nothing in between."""
         return self.universe.galaxy(self.name, self.store)
 
     def kept(self) -> set[str]:
         """The ids of the replies in the journals."""
-        galaxy = self.galaxy()
+        galaxy = self.galaxy
         return {
             reply["raw"]["id"]
             for home in galaxy.registry.homes()
@@ -179,7 +182,7 @@ class Case:
 
     def sound(self) -> None:
         """No marker, log or release names what is not there, or is not what it should be."""
-        found = verify(self.galaxy())
+        found = verify(self.galaxy)
         assert not found.damage, found.damage
 
     def requests(self) -> list[Operation]:
@@ -207,7 +210,7 @@ class Case:
         self.sound()
         twice = set(self.paid_twice())
         assert twice <= self.allowed, f"{len(twice - self.allowed)} units were paid for twice that were kept"
-        galaxy = self.galaxy()
+        galaxy = self.galaxy
         found, *more = published(galaxy)
         assert not more, f"released more than once: {more}"
         same = (found.content, found.manifest_sha256) == (expected.content, expected.manifest_sha256)

@@ -198,8 +198,8 @@ def test_a_kill_while_a_folder_is_written(sweep: Sweep) -> None:
 
         return die
 
-    chosen = numbers(160, False, 24, "fsync")
-    assert sweep("worker: kill -9, store in a folder", [(n, spoil(n)) for n in chosen], in_folder=True) >= 12
+    chosen = numbers(160, False, 16, "fsync")
+    assert sweep("worker: kill -9, store in a folder", [(n, spoil(n)) for n in chosen], in_folder=True) >= 8
 
 
 def test_a_lost_reply_to_any_put(undisturbed: Case, sweep: Sweep, whole: bool) -> None:
@@ -219,7 +219,7 @@ def test_faults_that_pass_are_ridden_out(
         first = Case(universe, f"{name.replace(':', '')} undisturbed")
         with first.worker(**orders) as worker:
             assert worker.wait() == 0, worker.said
-    chosen = numbers(count(first, fault.kinds), False, 8 if whole else 1, name)
+    chosen = numbers(count(first, fault.kinds), False, 5 if whole else 1, name)
     more = {"model": {"timeout_seconds": 10}} if fault.seconds > 10 else {}
     struck = sweep(name, [(n, spoiled(at(fault, n), {0}, **orders)) for n in chosen], **more)
     assert struck >= len(chosen) / 2
@@ -229,7 +229,7 @@ def test_faults_that_pass_are_ridden_out(
 @pytest.mark.parametrize("name", LASTING)
 def test_faults_that_last_end_in_advice(name: str, undisturbed: Case, sweep: Sweep) -> None:
     fault = LASTING[name]
-    chosen = numbers(count(undisturbed, fault.kinds), False, 8, name)
+    chosen = numbers(count(undisturbed, fault.kinds), False, 4, name)
     more = {"model": {"timeout_seconds": 5, "retries": 3}} if fault.kinds == MODEL else {}
     struck = sweep(name, [(n, spoiled(at(fault, n), {1, 3})) for n in chosen], **more)
     assert struck >= len(chosen) / 2
