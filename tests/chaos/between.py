@@ -32,7 +32,8 @@ class Operation:
 
     kind: str  # list, page (of a listing, not its first), get, put, delete, head or bucket of the store; model
     stage: str
-    units: Sequence[str] = ()  # that a model is asked
+    model: str = ""
+    units: Sequence[str] = ()  # that it is asked
     served: int = 0  # times
     reply: str = ""  # a model's reply's id
     spoiled: bool = False  # by our fault
@@ -59,6 +60,7 @@ class Between:
     store: str  # URLs of the servers
     models: str
     fault: Fault | None = None
+    latency: float = 0  # seconds before a model's reply
     url: str = ""
     operations: list[Operation] = field(default_factory=list)
     stage: str = ""
@@ -74,6 +76,7 @@ class Between:
         operation = Operation(_kind(method, path), "")
         if operation.kind == "model":
             asked = wire.parse(body)
+            operation.model = asked.model
             operation.units = [unit.key for unit in asked.units]
             self.stage = asked.stage
         with self._lock:
@@ -144,6 +147,8 @@ def _handle(between: Between, handler: Quiet) -> None:
     if how in {"kill", "lost"}:
         handler.close_connection = True
         return None
+    if operation.kind == "model":
+        between.ended.wait(between.latency)
     if how == "slow" and fault:
         between.ended.wait(fault.seconds)
     if how in {"malformed", "doubled"}:

@@ -70,15 +70,15 @@ def undisturbed(universe: Universe) -> Case:
 @pytest.fixture(scope="session")
 def expected(undisturbed: Case) -> Published:
     """Its release."""
-    (found,) = published(undisturbed.galaxy())
+    (found,) = published(undisturbed.galaxy)
     assert found.samples >= 3
     return found
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def table(request: pytest.FixtureRequest, whole: bool) -> Iterator[Table]:
-    """What the cases came to; the page that holds it is written when all have passed."""
-    table = Table()
+    """What the cases of a test came to: rows of the page, once all of them have passed."""
+    table, failed = Table(), request.session.testsfailed
     yield table
-    if whole and not request.session.testsfailed:
+    if whole and request.session.testsfailed == failed:
         table.write(PAGE)
