@@ -16,6 +16,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from types import SimpleNamespace, TracebackType
 from typing import Any
 from unittest import mock
@@ -68,6 +69,7 @@ class World:
         self.now = 0.0
         self.random = random.Random(seed)
         self.dead: set[int] = set()  # processes
+        self.frozen: dict[int, float] = {}  # process: until when, as a machine that sleeps
         self.parked = threading.Semaphore(0)
         self._events: list[tuple[float, int, _Actor, int]] = []
         self._order = itertools.count()
@@ -107,6 +109,9 @@ class World:
         while self._events:
             at, _, actor, turn = heapq.heappop(self._events)
             if actor.ended or turn != actor.turn:
+                continue
+            if (until := self.frozen.get(actor.process, 0.0)) > at:
+                heapq.heappush(self._events, (until, next(self._order), actor, turn))
                 continue
             self.now = at
             actor.go.release()
@@ -262,6 +267,7 @@ class Plan:
     calls_a_home: int = 160
     block_calls: int = 32
     killed: int = 16  # writers that die somewhere on the way
+    frozen: int = 16  # writers that sleep for three lease times, and wake as zombies
     lease_seconds: float = 15.0
     compact_seconds: float | None = None  # how often one of them compacts the ledger
     seed: int = 0
@@ -305,9 +311,11 @@ class _Simulation:
     def run(self) -> Outcome:
         plan, world = self.plan, self.world
         for writer in range(plan.writers):
-            world.spawn(lambda writer=writer: self._write(writer), writer)  # type: ignore[misc]
-        for victim in world.random.sample(range(plan.writers), plan.killed):
-            world.spawn(lambda victim=victim: self._kill(victim), -1, world.random.uniform(0, plan.seconds))  # type: ignore[misc]
+            world.spawn(partial(self._write, writer), writer)
+        victims = world.random.sample(range(plan.writers), plan.killed + plan.frozen)
+        for number, victim in enumerate(victims):
+            strike = self._kill if number < plan.killed else self._freeze
+            world.spawn(partial(strike, victim), -1, world.random.uniform(0, plan.seconds))
         if plan.compact_seconds:
             world.spawn(self._compact, -2)
         world.run()
@@ -319,6 +327,13 @@ class _Simulation:
 
     def _kill(self, victim: int) -> None:
         self.world.dead.add(victim)
+        self._leave(victim)
+
+    def _freeze(self, victim: int) -> None:
+        self.world.frozen[victim] = self.world.now + 3 * self.plan.lease_seconds
+        self._leave(victim)
+
+    def _leave(self, victim: int) -> None:
         if (home := self._at.get(victim)) is not None:
             self._left.append(home)  # as the next run would find it
 
