@@ -344,13 +344,16 @@ class _Simulation:
 
     def _write(self, writer: int) -> None:
         ledger = Ledger(self.store, self._caps)
+        held = False
         while self.world.now < self.plan.seconds:
-            self._at[writer] = home = self._left.pop(0) if self._left else f"{next(self._numbers):06d}"
+            fresh = held or not self._left  # who found a home held goes on with another
+            self._at[writer] = home = f"{next(self._numbers):06d}" if fresh else self._left.pop(0)
+            held = False
             try:
                 self._home(writer, home, ledger)
             except LeaseLostError:
                 self._left.append(home)  # its dead holder's lease runs on for a while
-                self.world.park(1.0)
+                held = True
             except StoreError:
                 self._left.append(home)
                 self.outcome.given_up += 1
