@@ -6,18 +6,16 @@ tables into docs/scale.md, between its two marks.
 
 from __future__ import annotations
 
-import json
 import os
 import tempfile
 import time
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from benchmarks import engine
+from benchmarks import engine, material
 from benchmarks.figures import BUILD, Book, machine
 from benchmarks.writers import LATENCY, Outcome, Plan, simulate
 from taskgalaxy_ops.matching import EmbeddingMatrix, match
@@ -120,12 +118,10 @@ def shard_table(cost: Cost, matching: float) -> list[str]:
     """What a shard took, and the same for all of them."""
     shards = IMAGES / SHARD
     rows: list[tuple[str, float, str]] = []
-    rows += [(f"objects: {kind}", number, "{:,.0f} million") for kind, number in cost.objects.items()]
+    rows += [(f"objects: {kind}", number, "{:,.1f} million") for kind, number in cost.objects.items()]
     rows += [(f"MB: {kind}", size / 1e6, "{:,.1f} TB") for kind, size in cost.bytes.items() if kind != "blobs"]
-    rows += [(f"store requests: {kind}", number, "{:,.0f} million") for kind, number in cost.requests.items()]
-    rows += [
-        (f"model calls: {stage}", cost.calls[stage], "{:,.0f} million") for stage in cost.calls
-    ]
+    rows += [(f"store requests: {kind}", number, "{:,.1f} million") for kind, number in cost.requests.items()]
+    rows += [(f"model calls: {stage}", cost.calls[stage], "{:,.0f} million") for stage in cost.calls]
     rows += [(f"CPU seconds: {stage}", seconds, "{:,.0f} hours") for stage, seconds in cost.cpu.items()]
     rows.append((f"CPU seconds: match with {TYPES:,} task types", matching, "{:,.0f} hours"))
     lines = [f"| | a shard ({SHARD} images) | {IMAGES:,} images ({shards:,.0f} shards) |", "|---|---:|---:|"]
@@ -143,7 +139,8 @@ def money_table(cost: Cost) -> list[str]:
     gigabytes = shards * sum(size for kind, size in cost.bytes.items() if kind != "blobs") / 1e9
     lines = ["| | reckoned as | US dollars |", "|---|---|---:|"]
     lines.append(f"| store requests | table above at S3's prices | {requests:,.0f} |")
-    lines.append(f"| storage, without the images | {gigabytes:,.0f} GB at {GIGABYTE_MONTH} a month | {gigabytes * GIGABYTE_MONTH:,.0f} a month |")
+    month = gigabytes * GIGABYTE_MONTH
+    lines.append(f"| storage but the images, a month | {gigabytes:,.0f} GB at {GIGABYTE_MONTH} | {month:,.0f} |")
     prompts = load_prompts({})
     texts = {"filter": "filter", "write": "write_plain", "vote": "vote"}
     for stage, calls in cost.calls.items():
@@ -152,7 +149,8 @@ def money_table(cost: Cost) -> list[str]:
         asked = len(prompts[texts[stage]]) / CHARACTERS_A_TOKEN + image_tokens(SIDE, SIDE) + units * ASKED_TOKENS[stage]
         told = units * UNIT_TOKENS[stage]
         dollars = shards * calls * (asked * price[0] + told * price[1]) / 1e6
-        lines.append(f"| {stage} | {calls * shards / 1e6:,.0f} million calls of {asked:,.0f} tokens in, {told:,.0f} out, at {price[0]:.2f} and {price[1]:.2f} | {dollars:,.0f} |")
+        tokens = f"{asked:,.0f} tokens in, {told:,.0f} out, at {price[0]:.2f} and {price[1]:.2f} a million"
+        lines.append(f"| {stage} | {calls * shards / 1e6:,.0f} million calls of {tokens} | {dollars:,.0f} |")
     return lines
 
 
@@ -161,17 +159,23 @@ def hours_table(cost: Cost, matching: float) -> list[str]:
     shards = IMAGES / SHARD
     calls = shards * sum(cost.calls.values())
     cpu = shards * (sum(seconds for stage, seconds in cost.cpu.items() if stage != "release") + matching)
-    lines = ["| workers | CPU alone (a core each) | 8 calls a second each | all models together 500 calls a second |", "|---:|---:|---:|---:|"]
+    lines = [
+        "| workers | CPU alone (a core each) | 8 calls a second each | all models together 500 calls a second |",
+        "|---:|---:|---:|---:|",
+    ]
     for workers in (16, 64, 256):
         asked = calls / (workers * 8) / 3600
-        lines.append(f"| {workers} | {cpu / workers / 3600:,.0f} h | {asked:,.0f} h | {max(asked, calls / 500 / 3600):,.0f} h |")
+        lines.append(
+            f"| {workers} | {cpu / workers / 3600:,.0f} h | {asked:,.0f} h | {max(asked, calls / 500 / 3600):,.0f} h |"
+        )
     return lines
 
 
 def simulation_table() -> list[str]:
     """What writers on one store come to; what must hold is checked in each run."""
     lines = [
-        "| writers | `block_calls` | calls, of what the models would give | ledger: seconds a use | longest | told to run again | store requests a call |",
+        "| writers | `block_calls` | calls, of what the models would give | ledger: seconds a use | longest "
+        "| told to run again | store requests a call |",
         "|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for plan in SIMULATED:
@@ -194,9 +198,9 @@ def _simulated(plan: Plan, outcome: Outcome) -> str:
 def main() -> None:
     """Measure, simulate, and write the document's tables."""
     cost, matching = measured(), match_seconds()
-    about = json.dumps(machine())
+    about = ", ".join(f"{name} {value}" for name, value in machine().items())
     parts: list[list[str]] = [
-        [f"Measured on {about}, {SHARDS} shards of {SHARD} images of {engine.material.SIDE} pixels a side, k = 10."],
+        [f"Measured with {SHARDS} shards of {SHARD} images of {material.SIDE} pixels a side, k = 10, on {about}."],
         shard_table(cost, matching),
         money_table(cost),
         hours_table(cost, matching),
