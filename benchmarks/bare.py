@@ -32,7 +32,7 @@ class Loop:
     def __init__(self, settings: Path) -> None:
         chosen = load_settings(settings)
         self._models = [chosen.teacher, *chosen.judges]
-        self._clients = {
+        self._clients: dict[str, Any] = {
             model.name: openai.AsyncOpenAI(base_url=model.base_url, api_key="none", max_retries=0, timeout=120)
             for model in self._models
         }

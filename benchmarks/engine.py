@@ -142,10 +142,7 @@ def images(bench: Bench) -> None:
         first_units=_units(first),
         then_units=_units(then),
     )
-    ours, all_of_it = (
-        _sum(then, "cpu") / _sum(first, "cpu"),
-        _sum(then, "cpu", without="") / _sum(first, "cpu", without=""),
-    )
+    whole = _sum(then, "cpu", without="") / _sum(first, "cpu", without="")
     bench.add(
         "images_1pct_cpu",
         _sum(then, "cpu") / _sum(first, "cpu"),
@@ -298,11 +295,8 @@ def shards(bench: Bench) -> None:
     count = bench.count(WIDE_IMAGES)
     source = bench.folder / "wide images"
     material.images(source, 0, count)
-    changes: dict[str, Any] = {
-        "ingest": {"min_side": material.SIDE, "shard_images": -(-count // WIDE_SHARDS)},
-        "match": {"k": 2},
-    }
-    settings = bench.settings("wide", source, **changes)
+    ingest = {"min_side": material.SIDE, "shard_images": -(-count // WIDE_SHARDS)}
+    settings = bench.settings("wide", source, ingest=ingest, match={"k": 2})
     bench.step(settings, "types", "0", str(TYPES))
     made = bench.run(settings, [("ingest",), ("embed",), ("generate", "match"), ("fill",), RELEASE])
     again = bench.run(settings, [("ingest",), ("generate", "vote"), RELEASE])

@@ -6,7 +6,9 @@ What expand, filter, write and vote have in common. The lease is taken only when
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future
 from types import TracebackType
 
 from taskgalaxy_ops.errors import BudgetError, LeaseLostError, TaskGalaxyError
@@ -47,7 +49,8 @@ class Asker:
         self._lease: Lease | None = None
         self._purse: Purse | None = None
         self._ended: TaskGalaxyError | None = None
-        self._urls: dict[tuple[str, int, int], str] = {}
+        self._urls: dict[tuple[str, int, int], Future[str]] = {}
+        self._rendering = threading.Lock()
 
     @property
     def stopped(self) -> str:
@@ -117,7 +120,8 @@ class Asker:
             requests += [
                 (question, part[at : at + size]) for part in by_image.values() for at in range(0, len(part), size)
             ]
-        return requests
+        # An image's requests to several models one after another: it is read and rendered once for them.
+        return sorted(requests, key=lambda request: request[1][0].image or "")
 
     async def _prepare(self) -> None:
         if self._lease is not None:
@@ -180,9 +184,17 @@ class Asker:
 
     def _image_url(self, image: str, model: Model) -> str:
         at = (image, model.image_side, model.image_quality)
-        if (url := self._urls.get(at)) is None:
-            url = render(self._galaxy.store.get(keys.blob(image)), model.image_side, model.image_quality)
-            if len(self._urls) >= _URLS_KEPT:
-                self._urls.clear()  # by another request's thread too, at any time: hence ``url``
-            self._urls[at] = url
-        return url
+        mine: Future[str] = Future()
+        with self._rendering:
+            url = self._urls.setdefault(at, mine)
+            if len(self._urls) > _URLS_KEPT:
+                del self._urls[next(iter(self._urls))]  # the oldest
+        if url is mine:
+            try:
+                raw = self._galaxy.store.get(keys.blob(image))
+                mine.set_result(render(raw, model.image_side, model.image_quality))
+            except BaseException as error:
+                self._urls.pop(at, None)
+                mine.set_exception(error)
+                raise
+        return url.result()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 
 import pytest
@@ -73,6 +74,37 @@ def test_replies_are_written_in_parts(folder_store: Store) -> None:
     journal.flush()
     assert not journal.due()
     assert [len(entry.body["replies"]) for entry in Log(folder_store, keys.journal("h")).read()] == [PART_REPLIES, 1]
+
+
+def test_who_adds_does_not_wait_for_the_store() -> None:
+    store = MemoryStore()
+    journal = Journal(store, "h")
+    journal.add(_reply("r1", {"u": YES}))
+
+    def add_meanwhile(operation: str, key: str) -> None:
+        if operation == "put":
+            adder = threading.Thread(target=journal.add, args=(_reply("r2", {"v": NO}),), daemon=True)
+            adder.start()
+            adder.join(30)
+            assert not adder.is_alive()
+
+    store.before = add_meanwhile
+    journal.flush()
+    store.before = lambda operation, key: None
+    assert journal.answers == {"u": YES}
+    journal.flush()
+    assert journal.answers == Journal(store, "h").answers == {"u": YES, "v": NO}
+
+
+def test_a_flush_of_many_parts_looks_for_a_compaction_once() -> None:
+    store = MemoryStore()
+    journal = Journal(store, "h")
+    for n in range(3 * PART_REPLIES):
+        journal.add(_reply(f"r{n}", {f"u{n}": YES}))
+    asked = []
+    store.before = lambda operation, key: asked.append(operation)
+    journal.flush()
+    assert asked == ["put", "put", "put", "list"]
 
 
 def test_the_first_accepted_answer_stands(folder_store: Store) -> None:

@@ -31,7 +31,8 @@ def serve(
     """Serve until a signal stops it (SIGINT, SIGTERM).
 
     port: 0 takes a free one. announce: is given the base URL (``http://127.0.0.1:4321/v1``) once connections are
-    taken. canned: replies that cost next to nothing (canned.py), whatever ``config`` and ``stats_path`` say. Raises ModelError for an address that is not free, SettingsError and DamageError for ``stats_path``.
+    taken. canned: replies that cost next to nothing (canned.py), without ``config`` and ``stats_path``. Raises
+    ModelError for an address that is not free, SettingsError and DamageError for ``stats_path``.
     """
     import uvicorn
 
