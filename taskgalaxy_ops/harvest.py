@@ -12,28 +12,13 @@ from functools import cached_property
 from typing import Any
 
 from taskgalaxy_ops import pipeline
-from taskgalaxy_ops.funnel import StageCounts, total
+from taskgalaxy_ops.funnel import StageCounts, Tally, total
 from taskgalaxy_ops.galaxy import Galaxy
 from taskgalaxy_ops.generation import ASKING_STAGES, TABLES, StageResult
 from taskgalaxy_ops.pipeline import RunResult
 from taskgalaxy_ops.records import Claim, FileReject, Image, ImageId, Pair, Reject, Relevant, Verdict, Vote
 from taskgalaxy_ops.storage import keys
 from taskgalaxy_ops.storage.journal import Journal
-
-
-@dataclass(slots=True)
-class Tally:
-    """What calls came to."""
-
-    calls: int = 0
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    cost: int = 0  # nano-dollars
-    list_cost: int = 0  # nano-dollars: at list prices, where the settings give them
-
-    @property
-    def tokens(self) -> int:
-        return self.prompt_tokens + self.completion_tokens
 
 
 @dataclass(slots=True)
@@ -56,11 +41,7 @@ def bill(galaxy: Galaxy) -> Bill:
             if reply["simulated"]:
                 found.simulated.add(reply["model"])
             for tally in (found.all, stage, model):
-                tally.calls += bool(reply["raw"])  # a reply that only adds terminal answers was no call
-                tally.prompt_tokens += reply["usage"].get("prompt_tokens", 0)
-                tally.completion_tokens += reply["usage"].get("completion_tokens", 0)
-                tally.cost += reply["cost"]
-                tally.list_cost += reply["list_cost"]
+                tally.add(reply)
     return found
 
 

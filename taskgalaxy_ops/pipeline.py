@@ -9,13 +9,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 
-from taskgalaxy_ops.canonical import canonical_json, sha256_hex
 from taskgalaxy_ops.catalogue import Catalogue
 from taskgalaxy_ops.errors import SourceError, TaskGalaxyError
 from taskgalaxy_ops.galaxy import Galaxy
@@ -25,17 +24,16 @@ from taskgalaxy_ops.models.chat import Gateway, Usage
 from taskgalaxy_ops.models.purse import Till
 from taskgalaxy_ops.models.rendering import upright
 from taskgalaxy_ops.progress import Progress, Silent
-from taskgalaxy_ops.records import FileReject, FileVersion, Match
+from taskgalaxy_ops.records import FileReject, FileVersion, ImageId, Match
 from taskgalaxy_ops.settings import SourceSettings, valid_name
 from taskgalaxy_ops.sources.files import SourceFile, source_files
 from taskgalaxy_ops.sources.ingest import scan
+from taskgalaxy_ops.stage_keys import StageKeys
 from taskgalaxy_ops.storage import keys
 from taskgalaxy_ops.storage.registry import Home
 from taskgalaxy_ops.storage.rows import embeddings_hash
-from taskgalaxy_ops.storage.shards import Shard, Stats, embedding_table, shard_key, table
+from taskgalaxy_ops.storage.shards import Key, Shard, Stats, embedding_table, table
 
-EMBED_VERSION = 1
-MATCH_VERSION = 1
 _ENCODE_BATCH = 64  # decoded images in memory at a time
 
 
@@ -127,9 +125,10 @@ def embed(galaxy: Galaxy, homes: Sequence[Home], progress: Progress | None = Non
     progress = progress or Silent()
     progress.stage("embed", len(homes), "shards")
     found: dict[str, Shard] = {}
+    stage_keys = StageKeys(galaxy)
     for home in homes:
-        key = shard_key("embed", EMBED_VERSION, {"encoder": galaxy.encoder_id}, {"images": home.output})
-        shard = galaxy.shards.committed(home.home).get(("embed", key))
+        key = stage_keys.embed(home)
+        shard = galaxy.shards.committed(home.home).get(("embed", str(key.key)))
         if shard is None:
             shard = _embed_home(galaxy, home, key)
         found[home.home] = shard
@@ -137,7 +136,7 @@ def embed(galaxy: Galaxy, homes: Sequence[Home], progress: Progress | None = Non
     return found
 
 
-def _embed_home(galaxy: Galaxy, home: Home, key: str) -> Shard:
+def _embed_home(galaxy: Galaxy, home: Home, key: Key) -> Shard:
     encoder, began = galaxy.checked_encoder(), time.monotonic()
     ids = [image.image for image in galaxy.registry.images(home)]
     parts = []
@@ -146,7 +145,7 @@ def _embed_home(galaxy: Galaxy, home: Home, key: str) -> Shard:
         parts.append(encoder.encode_images([upright(galaxy.store.get(keys.blob(image))) for image in batch]))
     content = embedding_table(ids, np.concatenate(parts))
     stats = Stats(len(ids), len(ids), seconds=round(time.monotonic() - began, 3))
-    return galaxy.shards.commit(home.home, "embed", key, {"embeddings": content}, stats)
+    return galaxy.shards.commit(home.home, "embed", str(key.key), {"embeddings": content}, stats, key.made_of)
 
 
 def match_homes(
@@ -158,29 +157,36 @@ def match_homes(
     types = Catalogue(galaxy).embeddings(taxonomy)
     types_hash = embeddings_hash(types.ids, types.vectors)
     live = {claim.image for claim in galaxy.registry.claims()}
-    k = galaxy.settings.match.k
+    stage_keys = StageKeys(galaxy)
     progress.stage("match", len(homes), "shards")
     found: dict[str, Shard] = {}
     for home in homes:
         began = time.monotonic()
-        dead = [image.image for image in galaxy.registry.images(home) if image.image not in live]
-        inputs = {
-            "images": embedded[home.home].output,
-            "types": types_hash,
-            "dead": sha256_hex(canonical_json(dead)) if dead else None,
-        }
-        key = shard_key("match", MATCH_VERSION, {"k": k}, inputs)
-        shard = galaxy.shards.committed(home.home).get(("match", key))
+        dead = dead_images(galaxy, home, live)
+        key = stage_keys.match(embedded[home.home].output, types_hash, dead)
+        shard = galaxy.shards.committed(home.home).get(("match", str(key.key)))
         if shard is None:
-            ids, vectors = galaxy.shards.load_embeddings(embedded[home.home])
-            keep = [row for row, image in enumerate(ids) if image in live]
-            images = EmbeddingMatrix(tuple(ids[row] for row in keep), vectors[keep])
-            rows = list(match(images, types, k=k))
-            stats = Stats(len(ids), len(rows), seconds=round(time.monotonic() - began, 3))
-            shard = galaxy.shards.commit(home.home, "match", key, {"matches": table(rows, Match)}, stats)
+            rows = match_home(galaxy, embedded[home.home], types, dead)
+            stats = Stats(home.images.rows, len(rows), seconds=round(time.monotonic() - began, 3))
+            tables = {"matches": table(rows, Match)}
+            shard = galaxy.shards.commit(home.home, "match", str(key.key), tables, stats, key.made_of)
         found[home.home] = shard
         progress.advance("match")
     return found
+
+
+def dead_images(galaxy: Galaxy, home: Home, live: Collection[ImageId]) -> list[ImageId]:
+    """The images of a home that no source claims, in order of id. ``live``: all that are claimed."""
+    return [image.image for image in galaxy.registry.images(home) if image.image not in live]
+
+
+def match_home(galaxy: Galaxy, embedded: Shard, types: EmbeddingMatrix, dead: Collection[ImageId]) -> list[Match]:
+    """The matches of a home's images, but for the ``dead`` ones."""
+    ids, vectors = galaxy.shards.load_embeddings(embedded)
+    gone = set(dead)
+    keep = [row for row, image in enumerate(ids) if image not in gone]
+    images = EmbeddingMatrix(tuple(ids[row] for row in keep), vectors[keep])
+    return list(match(images, types, k=galaxy.settings.match.k))
 
 
 @dataclass(slots=True)
@@ -297,7 +303,16 @@ async def _run_homes(
         progress.advance("generate", 0, **{f"{stage} units": units})
         progress.usage("generate", gateway.usage)
 
-    run = Run(galaxy, gateway if ask else None, Till(galaxy.ledger()), galaxy.edits(), commit, last_stage, told)
+    run = Run(
+        galaxy,
+        StageKeys(galaxy),
+        gateway if ask else None,
+        Till(galaxy.ledger()),
+        galaxy.edits(),
+        commit,
+        last_stage,
+        told,
+    )
     progress.stage("generate", len(matches), "shards")
     slots = asyncio.Semaphore(galaxy.settings.run.homes_at_once)
     failed: list[TaskGalaxyError] = []

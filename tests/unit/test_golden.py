@@ -15,7 +15,7 @@ import pytest
 from golden.golden_store import golden_galaxy
 from PIL import Image as Pillow
 
-from taskgalaxy_ops import pipeline, publishing, qa, voting
+from taskgalaxy_ops import pipeline, publishing, qa, stage_keys, voting
 from taskgalaxy_ops.catalogue import Catalogue
 from taskgalaxy_ops.galaxy import Galaxy
 from taskgalaxy_ops.harvest import Harvest, bill
@@ -145,7 +145,7 @@ def voted() -> str:
 
 STAGES = {
     "ingest": (ingested, 1),
-    "match": (matched, pipeline.MATCH_VERSION),
+    "match": (matched, stage_keys.MATCH_VERSION),
     "filter": (filtered, qa.FILTER_VERSION),
     "write": (written, qa.WRITE_VERSION),
     "vote": (voted, voting.VOTE_VERSION),
