@@ -29,7 +29,7 @@ from taskgalaxy_ops.settings import SourceSettings, valid_name
 from taskgalaxy_ops.sources.files import SourceFile, source_files
 from taskgalaxy_ops.sources.ingest import scan
 from taskgalaxy_ops.stage_keys import StageKeys
-from taskgalaxy_ops.storage import keys
+from taskgalaxy_ops.storage import digests, keys
 from taskgalaxy_ops.storage.registry import Home
 from taskgalaxy_ops.storage.rows import embeddings_hash
 from taskgalaxy_ops.storage.shards import Key, Shard, Stats, embedding_table, table
@@ -283,9 +283,21 @@ def generate(
     matches = match_homes(galaxy, homes, progress, taxonomy)
     if last_stage == "match":
         return RunResult(matches=matches)
-    result = asyncio.run(_run_homes(galaxy, matches, last_stage, ask, commit, progress))
+    try:
+        result = asyncio.run(_run_homes(galaxy, matches, last_stage, ask, commit, progress))
+    finally:
+        if galaxy.shards.written:
+            digests.add(galaxy.store, galaxy.shards.written)
     result.matches = matches
     return result
+
+
+def look_through(galaxy: Galaxy, matches: Mapping[str, Shard], computed: Mapping[str, Sequence[Match]]) -> RunResult:
+    """What filter, write and vote of these homes come to with the answers that are there; asks and writes nothing.
+
+    ``matches``: match shards by home; ``computed``: the rows of those that are not committed.
+    """
+    return asyncio.run(_run_homes(galaxy, matches, "vote", False, False, Silent(), computed))
 
 
 async def _run_homes(
@@ -295,6 +307,7 @@ async def _run_homes(
     ask: bool,
     commit: bool,
     progress: Progress,
+    computed: Mapping[str, Sequence[Match]] | None = None,
 ) -> RunResult:
     gateway = Gateway()
     result = RunResult(usage=gateway.usage)
@@ -323,7 +336,7 @@ async def _run_homes(
                 return
             try:
                 committed = await asyncio.to_thread(galaxy.shards.committed, home)
-                outcome = await HomeRun(run, home, shard, committed)()
+                outcome = await HomeRun(run, home, shard, committed, (computed or {}).get(home))()
             except TaskGalaxyError as error:
                 progress.note(f"{error} The shards under way are ended first.")
                 failed.append(error)

@@ -68,6 +68,11 @@ def report(name: str) -> str:
     return f"reports/{name}.html"
 
 
+def cache(name: str) -> str:
+    """What was read out of many objects, put together; may be deleted: whoever needs it reads them again."""
+    return f"cache/{name}"
+
+
 def release(version: int) -> str:
     """Prefix of a release's files."""
     return f"releases/v{version:06d}/"

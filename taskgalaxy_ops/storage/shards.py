@@ -110,6 +110,7 @@ class Shards:
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self.written: dict[str, dict[str, Any]] = {}  # markers of shards that were committed here
 
     def committed(self, home: str) -> dict[tuple[str, str], Shard]:
         """Every committed shard of a home, by stage and key: one listing, no reads."""
@@ -150,7 +151,8 @@ class Shards:
             "stats": asdict(stats),
             "made_of": dict(made_of or {}),
         }
-        self._store.put_if_absent(shard.marker, json.dumps(body, sort_keys=True, indent=1).encode())
+        if self._store.put_if_absent(shard.marker, json.dumps(body, sort_keys=True, indent=1).encode()):
+            self.written[shard.marker] = body
         return shard
 
     def marker(self, shard: Shard) -> dict[str, Any]:

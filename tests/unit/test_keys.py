@@ -33,6 +33,7 @@ _KEYS = st.one_of(
     st.builds(keys.marker, _HEX | st.just(keys.TAXONOMY_HOME), _STAGE, _HEX, _HEX),
     st.builds(keys.encoder, _HEX),
     st.builds(keys.report, _HEX),
+    st.builds(keys.cache, st.sampled_from(["markers.json", "images.parquet", "pairs.parquet", "types.parquet"])),
     st.builds(lambda version, name: keys.release(version) + name, st.integers(1, 999_999), _HEX),
 )
 
@@ -70,6 +71,7 @@ def test_the_layout_is_as_written_down() -> None:
         1,
         {
             "blob": "blobs/ab/abc",
+            "cache": "cache/name",
             "comparisons": "finetune/scores/identity.json",
             "data": "data/de/def-nonce.parquet",
             "encoder": "embeddings/settings_hash.json",

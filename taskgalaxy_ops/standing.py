@@ -1,0 +1,83 @@
+"""How far each home is: which shards a run would find, by keys and listings alone. What plan and status start from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from taskgalaxy_ops import pipeline
+from taskgalaxy_ops.catalogue import Catalogue
+from taskgalaxy_ops.galaxy import Galaxy
+from taskgalaxy_ops.matching import EmbeddingMatrix
+from taskgalaxy_ops.records import ImageId
+from taskgalaxy_ops.stage_keys import STAGES, StageKeys
+from taskgalaxy_ops.storage.registry import Home
+from taskgalaxy_ops.storage.rows import embeddings_hash
+from taskgalaxy_ops.storage.shards import Key, Shard
+
+
+@dataclass(slots=True)
+class Standing:
+    """One home: the shards that stand, and the keys that are wanted, by stage; None where neither is known yet."""
+
+    home: Home
+    committed: Mapping[tuple[str, str], Shard]  # all of it, of former settings too
+    dead: Sequence[ImageId]  # images that no source claims
+    keys: dict[str, Key] = field(default_factory=dict)
+    shards: dict[str, Shard] = field(default_factory=dict)
+
+    @property
+    def live(self) -> int:
+        """Images that count."""
+        return self.home.images.rows - len(self.dead)
+
+    def place(self, stage: str, key: Key) -> str | None:
+        """Note the key that is wanted of a stage; the output of its shard if that stands."""
+        self.keys[stage] = key
+        shard = self.committed.get((stage, key.key)) if key.key else None
+        if shard is None:
+            return None
+        self.shards[stage] = shard
+        return shard.output
+
+    def former(self, stage: str) -> list[Shard]:
+        """Committed shards of a stage, whatever they were made of."""
+        return [shard for (each, _), shard in self.committed.items() if each == stage]
+
+
+@dataclass(frozen=True, slots=True)
+class Stand:
+    """Some homes of a galaxy, with the task types that they are matched with."""
+
+    homes: Sequence[Standing]
+    types: EmbeddingMatrix
+
+
+def stand(galaxy: Galaxy, homes: Sequence[Home], taxonomy: int | None = None) -> Stand:
+    """Follow each home's stages as far as shards stand. Encodes task types that have no embedding yet, no image.
+
+    galaxy: a snapshot, so that homes are listed together. Raises EncoderError, TaxonomyError.
+    """
+    keys = StageKeys(galaxy)
+    types = Catalogue(galaxy).embeddings(taxonomy)
+    types_hash = embeddings_hash(types.ids, types.vectors)
+    live = {claim.image for claim in galaxy.registry.claims()}
+    edits = galaxy.edits()
+    found = []
+    for home in homes:
+        one = Standing(home, galaxy.shards.committed(home.home), pipeline.dead_images(galaxy, home, live))
+        count = edits.get(home.home, 0)
+        output = one.place("embed", keys.embed(home))
+        output = one.place("match", keys.match(output, types_hash, one.dead))
+        output = one.place("filter", keys.filter(output, count))
+        output = one.place("write", keys.write(output, count))
+        one.place("vote", keys.vote(output, count))
+        found.append(one)
+    return Stand(found, types)
+
+
+def all_shards(galaxy: Galaxy, homes: Sequence[Home]) -> list[Shard]:
+    """Every committed shard of these homes' stages (images aside), of former settings too."""
+    return [
+        shard for home in homes for (stage, _), shard in galaxy.shards.committed(home.home).items() if stage in STAGES
+    ]
