@@ -18,6 +18,8 @@ from typing import Any
 
 
 def _plain(value: Any) -> Any:
+    if type(value) is str and value.isascii():  # nearly all there is, and NFC already
+        return value
     match value:
         case Enum():
             return _plain(value.value)

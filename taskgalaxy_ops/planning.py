@@ -20,7 +20,7 @@ from taskgalaxy_ops.matching import EmbeddingMatrix
 from taskgalaxy_ops.records import Match
 from taskgalaxy_ops.settings import Settings
 from taskgalaxy_ops.stage_keys import STAGES, differences
-from taskgalaxy_ops.standing import Stand, Standing, all_shards, stand
+from taskgalaxy_ops.standing import Stand, Standing, stand
 from taskgalaxy_ops.storage.budget import NANO
 from taskgalaxy_ops.storage.digests import Digest, digests
 from taskgalaxy_ops.storage.journal import Journal
@@ -92,7 +92,7 @@ def plan(galaxy: Galaxy, sources: Sequence[str] | None = None, taxonomy: int | N
     there = stand(look, pipeline.homes_of(look, sources), taxonomy)
     matches, computed = _matched(look, there)
     results = {each.home: each for each in pipeline.look_through(look, matches, computed).homes}
-    told = digests(galaxy.store, all_shards(look, [one.home for one in there.homes]))
+    told = digests(galaxy.store, there.committed)
     measured = {stage: _measured(stage, there.homes, told, results) for stage in STAGES}
     lacking = _lacking(look, there, results, measured)
     stages = [
@@ -114,10 +114,12 @@ def plan(galaxy: Galaxy, sources: Sequence[str] | None = None, taxonomy: int | N
 
 
 def _matched(look: Galaxy, there: Stand) -> tuple[dict[str, Shard], dict[str, list[Match]]]:
-    """The match shards of all homes that are embedded, by home; and the rows of those that are not committed."""
+    """The match shards of homes that are embedded and not settled; and the rows of those that are not committed."""
     shards: dict[str, Shard] = {}
     computed: dict[str, list[Match]] = {}
     for one in there.homes:
+        if one.settled:
+            continue
         home, key = one.home.home, one.keys["match"].key
         if "match" in one.shards:
             shards[home] = one.shards["match"]
@@ -193,6 +195,8 @@ def _asked(
     variants, judges = len(settings.write.variants), len(settings.judges)
     a_pair = measured["vote"].votes or settings.vote.quorum
     known = written = voted = most = pending = 0
+    if one.settled:
+        return Bounds(), Bounds(), Bounds()
     if result is None:  # no embedding yet: how many matches there will be is certain, not which
         matches = one.live * min(settings.match.k, len(types.ids))
         answered = bool(Journal(look.store, one.home.home).answers)  # under another encoder: some of them may do

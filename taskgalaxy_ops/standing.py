@@ -40,6 +40,11 @@ class Standing:
         self.shards[stage] = shard
         return shard.output
 
+    @property
+    def settled(self) -> bool:
+        """Whether nothing is left to do."""
+        return STAGES[-1] in self.shards
+
     def former(self, stage: str) -> list[Shard]:
         """Committed shards of a stage, whatever they were made of."""
         return [shard for (each, _), shard in self.committed.items() if each == stage]
@@ -51,6 +56,11 @@ class Stand:
 
     homes: Sequence[Standing]
     types: EmbeddingMatrix
+
+    @property
+    def committed(self) -> list[Shard]:
+        """Every shard of these homes' stages (images aside), of former settings too."""
+        return [shard for one in self.homes for shard in one.committed.values() if shard.stage in STAGES]
 
 
 def stand(galaxy: Galaxy, homes: Sequence[Home], taxonomy: int | None = None) -> Stand:
@@ -74,10 +84,3 @@ def stand(galaxy: Galaxy, homes: Sequence[Home], taxonomy: int | None = None) ->
         one.place("vote", keys.vote(output, count))
         found.append(one)
     return Stand(found, types)
-
-
-def all_shards(galaxy: Galaxy, homes: Sequence[Home]) -> list[Shard]:
-    """Every committed shard of these homes' stages (images aside), of former settings too."""
-    return [
-        shard for home in homes for (stage, _), shard in galaxy.shards.committed(home.home).items() if stage in STAGES
-    ]

@@ -87,7 +87,8 @@ class FolderStore:
             raise StoreError(f"store {self._root}: reading {key} failed ({error}).") from error
 
     def list(self, prefix: str, *, after: str = "") -> Iterator[Listed]:
-        start = self._root / prefix.rpartition("/")[0]
+        above, _, beginning = prefix.rpartition("/")
+        start = self._root / above
         found: list[Listed] = []
 
         def unreadable(error: OSError) -> None:
@@ -96,6 +97,8 @@ class FolderStore:
                 raise StoreError(f"store {self._root}: listing {prefix} failed ({error}).") from error
 
         for folder, folders, files in os.walk(start, onerror=unreadable):
+            if folder == str(start):  # below others there is nothing of this prefix
+                folders[:] = [name for name in folders if name.startswith(beginning)]
             if Path(folder) == self._root and _TEMPORARY in folders:
                 folders.remove(_TEMPORARY)
             for name in files:
