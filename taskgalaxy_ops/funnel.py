@@ -47,6 +47,7 @@ class Tally:
     cost: int = 0  # nano-dollars
     list_cost: int = 0  # nano-dollars: at list prices, where the settings give them
     seconds: float = 0.0  # from request to reply, added up
+    simulated: int = 0  # replies that said so themselves
 
     @property
     def tokens(self) -> int:
@@ -61,6 +62,7 @@ class Tally:
         self.cost += reply["cost"]
         self.list_cost += reply["list_cost"]
         self.seconds += reply["seconds"] if reply["raw"] else 0.0
+        self.simulated += bool(reply["simulated"])
 
     def plain(self) -> dict[str, int | float]:
         """By name, as JSON; empty where nothing was asked."""
