@@ -37,7 +37,7 @@ Rows = Mapping[str, list[Any]]
 
 @dataclass(frozen=True, slots=True)
 class StageResult:
-    """A stage of a home: committed (``shard``), or only computed (``rows``): something is pending, or nothing is written.
+    """A stage of a home: committed (``shard``), or only computed (``rows``), as something is pending or it only looks.
 
     ``output``: the fingerprint of what came out; None while something is pending, here or in an input.
     ``counts`` None: the shard was there, and was not read. ``missing``: units that had no answer when it began;

@@ -354,5 +354,7 @@ async def _run_homes(
         await gateway.aclose()
     if failed:
         raise failed[0]
+    if gateway.usage.requests:
+        run.till.ledger.fold()
     result.homes.sort(key=lambda home: home.home)
     return result

@@ -17,14 +17,13 @@ from taskgalaxy_ops.funnel import Tally
 from taskgalaxy_ops.galaxy import Galaxy
 from taskgalaxy_ops.generation import ASKING_STAGES, HomeResult
 from taskgalaxy_ops.matching import EmbeddingMatrix
-from taskgalaxy_ops.records import Match
 from taskgalaxy_ops.settings import Settings
 from taskgalaxy_ops.stage_keys import STAGES, differences
-from taskgalaxy_ops.standing import Stand, Standing, stand
+from taskgalaxy_ops.standing import Stand, Standing, matched, stand
 from taskgalaxy_ops.storage.budget import NANO
 from taskgalaxy_ops.storage.digests import Digest, digests
 from taskgalaxy_ops.storage.journal import Journal
-from taskgalaxy_ops.storage.shards import Shard, output_of, table
+from taskgalaxy_ops.storage.shards import Shard
 
 NO_SHARD = "no shard yet"
 NOT_RECORDED = "not recorded: made by an older version"
@@ -90,7 +89,7 @@ def plan(galaxy: Galaxy, sources: Sequence[str] | None = None, taxonomy: int | N
     """
     look = galaxy.snapshot()
     there = stand(look, pipeline.homes_of(look, sources), taxonomy)
-    matches, computed = _matched(look, there)
+    matches, computed = matched(look, there, [one for one in there.homes if not one.settled])
     results = {each.home: each for each in pipeline.look_through(look, matches, computed).homes}
     told = digests(galaxy.store, there.committed)
     measured = {stage: _measured(stage, there.homes, told, results) for stage in STAGES}
@@ -111,22 +110,6 @@ def plan(galaxy: Galaxy, sources: Sequence[str] | None = None, taxonomy: int | N
         for stage in STAGES
     ]
     return RunPlan(len(there.homes), len(there.types.ids), stages)
-
-
-def _matched(look: Galaxy, there: Stand) -> tuple[dict[str, Shard], dict[str, list[Match]]]:
-    """The match shards of homes that are embedded and not settled; and the rows of those that are not committed."""
-    shards: dict[str, Shard] = {}
-    computed: dict[str, list[Match]] = {}
-    for one in there.homes:
-        if one.settled:
-            continue
-        home, key = one.home.home, one.keys["match"].key
-        if "match" in one.shards:
-            shards[home] = one.shards["match"]
-        elif key is not None:
-            computed[home] = pipeline.match_home(look, one.shards["embed"], there.types, one.dead)
-            shards[home] = Shard(home, "match", key, output_of({"matches": table(computed[home], Match)}))
-    return shards, computed
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,9 +208,7 @@ def _shard(stage: str, one: Standing, results: Mapping[str, HomeResult]) -> Shar
     return made.shard if made else one.shards.get(stage)
 
 
-def _units_there(
-    stage: str, one: Standing, told: Mapping[Shard, Digest], results: Mapping[str, HomeResult]
-) -> int:
+def _units_there(stage: str, one: Standing, told: Mapping[Shard, Digest], results: Mapping[str, HomeResult]) -> int:
     if (shard := _shard(stage, one, results)) is not None:
         digest = told.get(shard)
         return 0 if digest is None else digest.rows["votes"] if stage == "vote" else int(digest.stats["units_in"])
@@ -270,7 +251,9 @@ def _estimated(stage: StagePlan, measured: _Measured, settings: Settings) -> Sta
         return replace(stage, requests=none, tokens=none, cost=none, list_cost=none, seconds=none)
     if not tally.calls or not tally.units:
         return stage
-    requests = Bounds(*(math.ceil(each * tally.calls / tally.units) for each in (units.low, units.expected, units.high)))
+    requests = Bounds(
+        *(math.ceil(each * tally.calls / tally.units) for each in (units.low, units.expected, units.high))
+    )
     models = settings.judges if stage.stage == "vote" else [settings.teacher]
     slots = sum(model.concurrency for model in models)
     a_call = tally.seconds / tally.calls

@@ -33,7 +33,7 @@ class StageKeys:
         settings, prompts = galaxy.settings, galaxy.prompts
         self._galaxy = galaxy
         self.filter_question = qa.filter_question(prompts["filter"], settings.teacher)
-        self.write_questions = {
+        self.write_questions: dict[str, Question] = {
             variant: qa.write_question(prompts[f"write_{variant}"], settings.teacher, variant)
             for variant in sorted(settings.write.variants)
         }

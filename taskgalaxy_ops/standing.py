@@ -9,11 +9,11 @@ from taskgalaxy_ops import pipeline
 from taskgalaxy_ops.catalogue import Catalogue
 from taskgalaxy_ops.galaxy import Galaxy
 from taskgalaxy_ops.matching import EmbeddingMatrix
-from taskgalaxy_ops.records import ImageId
+from taskgalaxy_ops.records import ImageId, Match
 from taskgalaxy_ops.stage_keys import STAGES, StageKeys
 from taskgalaxy_ops.storage.registry import Home
 from taskgalaxy_ops.storage.rows import embeddings_hash
-from taskgalaxy_ops.storage.shards import Key, Shard
+from taskgalaxy_ops.storage.shards import Key, Shard, output_of, table
 
 
 @dataclass(slots=True)
@@ -59,8 +59,8 @@ class Stand:
 
     @property
     def committed(self) -> list[Shard]:
-        """Every shard of these homes' stages (images aside), of former settings too."""
-        return [shard for one in self.homes for shard in one.committed.values() if shard.stage in STAGES]
+        """Every shard of these homes, of former settings too."""
+        return [shard for one in self.homes for shard in one.committed.values()]
 
 
 def stand(galaxy: Galaxy, homes: Sequence[Home], taxonomy: int | None = None) -> Stand:
@@ -84,3 +84,17 @@ def stand(galaxy: Galaxy, homes: Sequence[Home], taxonomy: int | None = None) ->
         one.place("vote", keys.vote(output, count))
         found.append(one)
     return Stand(found, types)
+
+
+def matched(galaxy: Galaxy, there: Stand, homes: Sequence[Standing]) -> tuple[dict[str, Shard], dict[str, list[Match]]]:
+    """The match shards of these homes, as far as they are embedded, by home; and the rows of those not committed."""
+    shards: dict[str, Shard] = {}
+    computed: dict[str, list[Match]] = {}
+    for one in homes:
+        home, key = one.home.home, one.keys["match"].key
+        if "match" in one.shards:
+            shards[home] = one.shards["match"]
+        elif key is not None:
+            computed[home] = pipeline.match_home(galaxy, one.shards["embed"], there.types, one.dead)
+            shards[home] = Shard(home, "match", key, output_of({"matches": table(computed[home], Match)}))
+    return shards, computed

@@ -74,20 +74,19 @@ def status(galaxy: Galaxy) -> Status:
     versions = Catalogue(look).versions()
     scans = look.registry.scans()
     homes = stand(look, pipeline.homes_of(look, None)).homes if scans else []
-    told = digests(galaxy.store, [shard for one in homes for shard in one.committed.values() if shard.stage in STAGES])
+    told = digests(galaxy.store, [shard for one in homes for shard in one.committed.values()])
     sources = []
     for scan in scans.values():
         mine = {home.home for home in pipeline.homes_of(look, [scan.source])} if len(scans) > 1 else None
         held = [one for one in homes if mine is None or one.home.home in mine]
         done = sum(one.settled for one in held)
-        sources.append(
-            SourceStatus(scan.source, scan.location, scan.claims.rows, scan.rejects.rows, len(held), done)
-        )
+        sources.append(SourceStatus(scan.source, scan.location, scan.claims.rows, scan.rejects.rows, len(held), done))
     stages = [_ingest(look, sources), *(_stage(stage, homes, told) for stage in STAGES)] if scans else []
     spent, budget = look.ledger().spent(), look.settings.budget
     return Status(
         store=look.settings.store,
-        simulated=look.settings.simulated or any(each.stats.get("asked", {}).get("simulated") for each in told.values()),
+        simulated=look.settings.simulated
+        or any(each.stats.get("asked", {}).get("simulated") for each in told.values()),
         sources=sources,
         images=sum(one.live for one in homes),
         taxonomy={"version": len(versions) - 1, "task_types": versions[-1]["leaves"]},

@@ -56,7 +56,9 @@ class TinyModels:
 
     def start(self, replies: int | None) -> None:
         """Count anew; ``replies``: how many are given before the models die."""
-        self.seen: Counter[tuple[str, ...]] = Counter()  # what was asked of each unit: model, stage, prompt, item, image
+        self.seen: Counter[tuple[str, ...]] = (
+            Counter()
+        )  # what was asked of each unit: model, stage, prompt, item, image
         self.requests = 0
         self.replies = replies
 

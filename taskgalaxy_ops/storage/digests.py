@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import gzip
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,21 +20,24 @@ from taskgalaxy_ops.storage.shards import Shard, Shards
 
 READERS = 16  # objects fetched at once
 _KEY = keys.cache("markers.json")
+_VERSION = 1  # of what is kept: another one is made anew
 
 
 @dataclass(frozen=True, slots=True)
 class Digest:
-    """A marker without its references."""
+    """A marker without its hashes."""
 
     stats: Mapping[str, Any]
-    rows: Mapping[str, int] = field(default_factory=dict)  # by table
+    rows: Mapping[str, int]  # by table
+    data: Sequence[str]  # keys of its tables
     made_of: Mapping[str, Any] = field(default_factory=dict)  # {}: not recorded
 
 
 def digests(store: Store, shards: Iterable[Shard]) -> dict[Shard, Digest]:
     """Of these shards; markers that are not in the cache are read and kept there, those that are gone are left out.
 
-    ``shards``: all of their homes': what else the cache holds of these homes is dropped from it. Raises DamageError.
+    ``shards``: all of their homes, images too: what else the cache holds of these homes is dropped from it. Raises
+    DamageError.
     """
     wanted = list(shards)
     known = _cached(store)
@@ -57,25 +60,30 @@ def digests(store: Store, shards: Iterable[Shard]) -> dict[Shard, Digest]:
 
 
 def add(store: Store, markers: Mapping[str, Mapping[str, Any]]) -> None:
-    """Put markers that were just written into the cache, so that nobody has to read them. Of racing writers one wins."""
+    """Put markers that were just written into the cache: nobody has to read them. Of racing writers one wins."""
     _keep(store, {**_cached(store), **{name: _plain(body) for name, body in markers.items()}})
 
 
 def _plain(body: Mapping[str, Any]) -> dict[str, Any]:
-    rows = {name: ref["rows"] for name, ref in body["tables"].items()}
-    return {"stats": body["stats"], "rows": rows, "made_of": body.get("made_of", {})}
+    tables = body["tables"]
+    return {
+        "stats": body["stats"],
+        "rows": {name: ref["rows"] for name, ref in tables.items()},
+        "data": [ref["key"] for ref in tables.values()],
+        "made_of": body.get("made_of", {}),
+    }
 
 
 def _keep(store: Store, found: Mapping[str, Any]) -> None:
-    keep(store, _KEY, gzip.compress(json.dumps(found).encode(), 1, mtime=0))
+    keep(store, _KEY, gzip.compress(json.dumps({"v": _VERSION, "markers": found}).encode(), 1, mtime=0))
 
 
 def _cached(store: Store) -> dict[str, Any]:
     try:
-        found: dict[str, Any] = json.loads(gzip.decompress(store.get(_KEY)))
-    except (NotFoundError, ValueError, OSError, EOFError):  # none yet, or a damaged one: it is made anew
+        found = json.loads(gzip.decompress(store.get(_KEY)))
+        return dict(found["markers"]) if found["v"] == _VERSION else {}
+    except (NotFoundError, ValueError, OSError, EOFError, KeyError, TypeError):  # none, or a damaged one: made anew
         return {}
-    return found
 
 
 def keep(store: Store, key: str, content: bytes) -> None:

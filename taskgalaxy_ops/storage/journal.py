@@ -66,6 +66,7 @@ class Journal:
         self._buffer: list[Reply] = []
         self._since = 0.0
         self.answers: dict[str, Answer] = {}
+        self.sources: dict[str, str] = {}  # unit: the reply that its answer stands in
         self.forgets = 0
         self._forgotten: dict[str, int] = {}  # unit: number of the entry that forgot it
         self._folded = 0
@@ -93,6 +94,7 @@ class Journal:
             self.forgets += 1
             for unit in entry.body["units"]:
                 self.answers.pop(unit, None)
+                self.sources.pop(unit, None)
                 self._forgotten[unit] = entry.number
             return
         for reply in entry.body["replies"]:
@@ -102,7 +104,7 @@ class Journal:
                     continue
                 known = self.answers.get(unit)
                 if known is None or (known.terminal and not answer.terminal):
-                    self.answers[unit] = answer
+                    self.answers[unit], self.sources[unit] = answer, reply["reply"]
 
     def add(self, reply: Reply) -> None:
         """Keep a reply; written with its part, at the latest by ``flush``. Not an answer before it is written."""

@@ -9,9 +9,19 @@ from functools import cached_property
 
 from taskgalaxy_ops.storage.base import Listed, Store
 
-_PARTS = "0123456789abcdef"  # homes are named by hashes, but for the taxonomy's
-_OTHER = "taxonomy"
+_HEX = "0123456789abcdef"
 _PREFIX = "homes/"
+
+
+def listed(store: Store, prefix: str, *others: str) -> list[Listed]:
+    """All objects below a prefix whose names begin with a hash, or with one of the ``others``; in order of key.
+
+    The parts are listed in parallel: a listing is a chain of pages.
+    """
+    beginnings = (*_HEX, *others)
+    with ThreadPoolExecutor(len(beginnings)) as pool:
+        parts = pool.map(lambda beginning: list(store.list(prefix + beginning)), beginnings)
+        return sorted((each for part in parts for each in part), key=lambda each: each.key.encode())
 
 
 class Snapshot:
@@ -27,17 +37,15 @@ class Snapshot:
     @cached_property
     def _homes(self) -> tuple[list[bytes], list[Listed]]:
         """Keys as they sort, and their objects."""
-        with ThreadPoolExecutor(len(_PARTS) + 1) as pool:
-            parts = pool.map(lambda part: list(self._store.list(f"{_PREFIX}{part}")), (*_PARTS, _OTHER))
-            listed = sorted((each for part in parts for each in part), key=lambda each: each.key.encode())
-        return [each.key.encode() for each in listed], listed
+        found = listed(self._store, _PREFIX, "taxonomy")
+        return [each.key.encode() for each in found], found
 
     def list(self, prefix: str, *, after: str = "") -> Iterator[Listed]:
         if not prefix.startswith(_PREFIX):
             yield from self._store.list(prefix, after=after)
             return
-        names, listed = self._homes
-        for each in listed[bisect_left(names, prefix.encode()) :]:
+        names, found = self._homes
+        for each in found[bisect_left(names, prefix.encode()) :]:
             if not each.key.startswith(prefix):
                 return
             if each.key.encode() > after.encode():

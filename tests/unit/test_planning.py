@@ -9,14 +9,13 @@ import pytest
 from fakes import MemoryStore
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny import TYPES, TinyModels, tiny_galaxy, tiny_images, tiny_models, tiny_seeds, tiny_settings
+from tiny import TinyModels, tiny_galaxy, tiny_images, tiny_models, tiny_seeds, tiny_settings
 
 from taskgalaxy_ops import pipeline
 from taskgalaxy_ops.catalogue import Catalogue
 from taskgalaxy_ops.generation import ASKING_STAGES
-from taskgalaxy_ops.planning import NO_SHARD, RunPlan, StagePlan, plan
+from taskgalaxy_ops.planning import RunPlan, StagePlan, plan
 from taskgalaxy_ops.settings import Settings
-from taskgalaxy_ops.storage import keys
 from taskgalaxy_ops.taxonomy import add_types
 
 __all__ = ["tiny_models"]
