@@ -16,7 +16,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from taskgalaxy_ops import pipeline, publishing, release, release_rows
+from taskgalaxy_ops import pipeline, publishing, release
 from taskgalaxy_ops.canonical import fingerprint
 from taskgalaxy_ops.catalogue import Catalogue
 from taskgalaxy_ops.errors import NotFoundError, TaskGalaxyError
@@ -25,7 +25,8 @@ from taskgalaxy_ops.generation import TABLES, HomeResult
 from taskgalaxy_ops.harvest import Harvest
 from taskgalaxy_ops.models.questions import Question, Unit
 from taskgalaxy_ops.publishing import published
-from taskgalaxy_ops.records import Claim, FileReject, Match, Node, Pair, Relevant
+from taskgalaxy_ops.records import Claim, FileReject, Match, Node, Pair, Reject, Relevant
+from taskgalaxy_ops.release_rows import ReleaseRows, keep_left_out, left_out
 from taskgalaxy_ops.stage_keys import StageKeys, differences
 from taskgalaxy_ops.standing import Standing, matched, stand
 from taskgalaxy_ops.storage.budget import NANO
@@ -198,8 +199,7 @@ class _Story:
         self._keys = StageKeys(look)
         self._journal = Journal(look.store, one.home.home)
         self._replies = {reply["reply"]: reply for reply in self._journal.replies()}
-        self._released = published(look)
-        self._harvest: Harvest | None = None
+        self._released = {each.name: ReleaseRows(look.store, each.version) for each in published(look)}
         self._rows = {
             (stage, name): self._of(stage, name, image) for stage, tables in TABLES.items() for name in tables
         }
@@ -213,9 +213,9 @@ class _Story:
     def matches(self, only: Pair | None) -> list[dict[str, Any]]:
         """Each match in order of rank: how far it came, or why it fell out."""
         chosen = [match for match in self._matches if only is None or match.task_type == only.task_type]
-        return [self._match(match) for match in sorted(chosen, key=lambda match: match.rank)]
+        return [self._match(match, only) for match in sorted(chosen, key=lambda match: match.rank)]
 
-    def _match(self, match: Match) -> dict[str, Any]:
+    def _match(self, match: Match, only: Pair | None) -> dict[str, Any]:
         keys = self._keys
         fits = [row for row in self._rows["filter", "relevant"] if row.task_type == match.task_type]
         asked = keys.filter_question.unit(match.image, {"task_type": match.task_type})
@@ -245,7 +245,9 @@ class _Story:
                 for row in rejects
             ],
             "waits_for": self._waits(fits, rejects, written),
-            "pairs": [self._pair(pair, written[pair.variant]) for pair in pairs],
+            "pairs": [
+                self._pair(pair, written[pair.variant]) for pair in pairs if only is None or pair.pair == only.pair
+            ],
         }
 
     def _waits(self, fits: Sequence[Relevant], rejects: Sequence[Any], written: Mapping[str, Unit]) -> list[str]:
@@ -271,25 +273,18 @@ class _Story:
             ],
         }
         if verdict and verdict.accepted:
-            told["releases"] = [
-                one.name for one in self._released if release_rows.holds(self._look.store, one.version, pair.pair)
-            ]
-            told["not_released"] = self._left_out(pair, told["releases"])
+            told["releases"] = [name for name, rows in self._released.items() if rows.holds(pair.pair)]
+            told["not_released"] = self._not_released(pair, told["releases"])
         return told
 
-    def _left_out(self, pair: Pair, released: Sequence[str]) -> str | None:
-        """Why the latest release lacks a sample; None if it does not, or there is none.
-
-        The release's plan is worked out again under today's settings, from all samples of the store.
-        """
-        if not self._released or self._released[-1].name in released:
+    def _not_released(self, pair: Pair, released: Sequence[str]) -> str | None:
+        """Why the latest release lacks a sample; None if it does not, or there is none."""
+        if not self._released or (latest := list(self._released)[-1]) in released:
             return None
-        self._harvest = self._harvest or Harvest(self._look)
-        plan = release.plan(publishing.material(self._harvest), self._look.settings.release)
-        for reject in plan.rejects:
+        for reject in _left_out(self._look):
             if reject.pair == pair.pair:
                 return f"{reject.reason} ({reject.detail})"
-        return f"accepted since {self._released[-1].name}: the next release takes it in"
+        return f"accepted since {latest}: the next release takes it in"
 
     def _by(self, question: Question, unit: Unit) -> dict[str, Any] | None:
         """Who gave the answer that stands, asked what, when, and what it took; None: no answer stands."""
@@ -326,6 +321,15 @@ class _Story:
         return min((found for found in former if found), key=len, default=[])
 
 
+def _left_out(look: Galaxy) -> Sequence[Reject]:
+    """What the latest release left out. Where that was not kept, its plan is worked out again, from all samples."""
+    version = published(look)[-1].version
+    if (known := left_out(look.store, version)) is None:
+        known = list(release.plan(publishing.material(Harvest(look)), look.settings.release).rejects)
+        keep_left_out(look.store, version, known)
+    return known
+
+
 # --- a task type
 
 
@@ -351,7 +355,7 @@ def _task_type(look: Galaxy, path: str, homes: Sequence[Home]) -> dict[str, Any]
         "releases": {
             one.name: count
             for one in published(look)
-            if (count := release_rows.samples_of(look.store, one.version, path))
+            if (count := ReleaseRows(look.store, one.version).samples_of(path))
         },
     }
 

@@ -193,7 +193,7 @@ def _match(each: Mapping[str, Any]) -> list[str]:
 
 
 def _pair(pair: Mapping[str, Any]) -> list[str]:
-    fate = {True: "SAMPLE", False: f"OUT at vote: {pair['reason']}:", None: "PENDING, votes are missing:"}[
+    fate = {True: "SAMPLE", False: f"OUT at vote ({pair['reason']}):", None: "PENDING, votes are missing:"}[
         pair["accepted"]
     ]
     lines = [f"      {fate} pair {pair['pair'][:12]} ({pair['variant']})", f"        Q {shown(pair['question'])}"]

@@ -176,8 +176,11 @@ def _asked(
     """What a run would ask of a home in filter, write and vote."""
     settings = look.settings
     variants, judges = len(settings.write.variants), len(settings.judges)
-    a_pair = measured["vote"].votes or settings.vote.quorum
-    known = written = voted = most = pending = 0
+    quorum = settings.vote.quorum
+    a_pair = measured["vote"].votes or quorum
+    # Of what the first judges' votes may make needed, the share that they did so far.
+    further = min(1.0, max(0.0, (a_pair - quorum) / (judges - quorum))) if judges > quorum else 0.0
+    known = written = voted = most = 0
     if one.settled:
         return Bounds(), Bounds(), Bounds()
     if result is None:  # no embedding yet: how many matches there will be is certain, not which
@@ -188,14 +191,12 @@ def _asked(
         stages = result.stages
         known, written = stages["filter"].missing, stages["write"].missing
         voted, most = stages["vote"].missing, stages["vote"].most
-        pending = stages["vote"].counts.pending if stages["vote"].counts else 0
         filtered = Bounds(known, known, known)
     passing = filtered.expected * measured["filter"].passing * variants
     writing = Bounds(written, written + passing, written + filtered.high * variants)
-    open_votes = min(max(pending * a_pair, voted), most)
     voting = Bounds(
         voted,
-        open_votes + writing.expected * measured["write"].passing * a_pair,
+        voted + (most - voted) * further + writing.expected * measured["write"].passing * a_pair,
         most + writing.high * judges,
     )
     return filtered, writing, voting

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from taskgalaxy_ops import release
+from taskgalaxy_ops import release, release_rows
 from taskgalaxy_ops.canonical import fingerprint, sha256_hex
 from taskgalaxy_ops.catalogue import Catalogue
 from taskgalaxy_ops.errors import DamageError, PendingError, SourceError
@@ -117,6 +117,7 @@ def publish(
         bool(harvest.pending),
     )
     _finish(galaxy, done)
+    release_rows.keep_left_out(galaxy.store, version, plan.rejects)
     return ReleaseReceipt(done, url(galaxy, done), True, plan.funnel[-1])
 
 

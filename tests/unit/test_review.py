@@ -20,7 +20,7 @@ from taskgalaxy_ops.harvest import Harvest
 from taskgalaxy_ops.models.chat import Desk
 from taskgalaxy_ops.models.purse import Purse, Till
 from taskgalaxy_ops.models.questions import Question, Unit
-from taskgalaxy_ops.overview import explain
+from taskgalaxy_ops.explaining import explain
 from taskgalaxy_ops.settings import Settings
 from taskgalaxy_ops.storage import Store, keys
 from taskgalaxy_ops.storage.budget import Caps, Ledger, Spent
