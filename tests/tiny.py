@@ -92,7 +92,8 @@ class TinyModels:
             shown = json.dumps({**item, "variant": asked.get("variant")}, sort_keys=True)
             unit = (body["model"], stage, text["text"].split("```json")[0], shown, image["image_url"]["url"])
             self.seen[unit] += 1
-            replies.append({"index": index, **_reply(stage, draw(*unit), sha256_hex(repr(unit).encode())[:6])})
+            told = (*unit[:2], *unit[3:])  # whatever the prompt's words
+            replies.append({"index": index, **_reply(stage, draw(*told), sha256_hex(repr(told).encode())[:6])})
         name = {"filter": "verdicts", "write": "pairs", "vote": "votes"}[stage]
         completion = {
             "id": f"tiny-{self.requests}",
