@@ -27,7 +27,7 @@ from taskgalaxy_ops.models.questions import Question, Unit
 from taskgalaxy_ops.publishing import published
 from taskgalaxy_ops.records import Claim, FileReject, Match, Node, Pair, Reject, Relevant
 from taskgalaxy_ops.release_rows import ReleaseRows, keep_left_out, left_out
-from taskgalaxy_ops.stage_keys import StageKeys, differences
+from taskgalaxy_ops.stage_keys import STAGES, StageKeys, differences
 from taskgalaxy_ops.standing import Standing, matched, stand
 from taskgalaxy_ops.storage.budget import NANO
 from taskgalaxy_ops.storage.digests import digests
@@ -311,7 +311,7 @@ class _Story:
 
     def changed(self) -> list[str]:
         """What sets the write shards of former settings apart from the one that is wanted now."""
-        told = digests(self._look.store, self._one.committed.values())
+        told = digests(self._look.store, (shard for shard in self._one.committed.values() if shard.stage in STAGES))
         wanted = self._result.stages["write"].key
         former = (
             differences(wanted.made_of, told[shard].made_of)

@@ -59,8 +59,8 @@ class Stand:
 
     @property
     def committed(self) -> list[Shard]:
-        """Every shard of these homes, of former settings too."""
-        return [shard for one in self.homes for shard in one.committed.values()]
+        """Every shard of these homes' stages, of former settings too."""
+        return [shard for one in self.homes for shard in one.committed.values() if shard.stage in STAGES]
 
 
 def stand(galaxy: Galaxy, homes: Sequence[Home], taxonomy: int | None = None) -> Stand:

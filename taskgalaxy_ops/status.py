@@ -73,8 +73,9 @@ def status(galaxy: Galaxy) -> Status:
     look = galaxy.snapshot()
     versions = Catalogue(look).versions()
     scans = look.registry.scans()
-    homes = stand(look, pipeline.homes_of(look, None)).homes if scans else []
-    told = digests(galaxy.store, [shard for one in homes for shard in one.committed.values()])
+    there = stand(look, pipeline.homes_of(look, None)) if scans else None
+    homes = there.homes if there else []
+    told = digests(galaxy.store, there.committed if there else [])
     sources = []
     for scan in scans.values():
         mine = {home.home for home in pipeline.homes_of(look, [scan.source])} if len(scans) > 1 else None

@@ -20,6 +20,7 @@ from taskgalaxy_ops.progress import Progress, Silent
 from taskgalaxy_ops.publishing import Published, published
 from taskgalaxy_ops.records import Claim, FileReject, FileVersion, Image, LabelReject, Match, Node
 from taskgalaxy_ops.release import MANIFEST
+from taskgalaxy_ops.stage_keys import STAGES
 from taskgalaxy_ops.storage import keys, rows
 from taskgalaxy_ops.storage.digests import digests
 from taskgalaxy_ops.storage.journal import Journal
@@ -113,8 +114,12 @@ def _named(galaxy: Galaxy, data: Collection[str]) -> _Checks:
 
 
 def _marked(galaxy: Galaxy, data: Collection[str]) -> _Checks:
-    """The tables that markers name."""
-    shards = [shard for home in galaxy.registry.homes() for shard in galaxy.shards.committed(home.home).values()]
+    """The tables that markers name; those of images, whose markers are records, the registry names too."""
+    homes = galaxy.registry.homes()
+    for home in homes:
+        yield "table", lambda home=home: _is_there(home.images.key, data, home.shard().marker)  # type: ignore[misc]
+    found = (shard for home in homes for shard in galaxy.shards.committed(home.home).values())
+    shards = [shard for shard in found if shard.stage in STAGES]
     for shard, digest in digests(galaxy.store, shards).items():
         for key in digest.data:
             yield "table", lambda key=key, shard=shard: _is_there(key, data, shard.marker)  # type: ignore[misc]

@@ -36,7 +36,7 @@ class Digest:
 def digests(store: Store, shards: Iterable[Shard]) -> dict[Shard, Digest]:
     """Of these shards; markers that are not in the cache are read and kept there, those that are gone are left out.
 
-    ``shards``: all of their homes, images too: what else the cache holds of these homes is dropped from it. Raises
+    ``shards``: all of their homes' stages: what else the cache holds of these homes is dropped from it. Raises
     DamageError.
     """
     wanted = list(shards)
