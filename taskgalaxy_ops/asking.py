@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from types import TracebackType
+from typing import Any
 
 from taskgalaxy_ops.errors import BudgetError, LeaseLostError, TaskGalaxyError
 from taskgalaxy_ops.galaxy import Galaxy
@@ -74,6 +75,11 @@ class Asker:
             self._journal = Journal(self._galaxy.store, self._home)
         return self._journal.answers
 
+    @property
+    def replies(self) -> Iterable[Mapping[str, Any]] | None:
+        """Every reply in the home's journal; None if it was not read."""
+        return None if self._journal is None else self._journal.replies()
+
     async def __aenter__(self) -> Asker:
         return self
 
@@ -94,7 +100,7 @@ class Asker:
         Raises TaskGalaxyError (an image is gone, the store fails) once what is in flight is kept.
         """
         answers = await asyncio.to_thread(lambda: self.answers)
-        first = sum(len(units) for _, units in needed(answers))
+        first = len({unit.key for _, units in needed(answers) for unit in units})
         if not first or self._gateway is None or self._ended:
             return first
         try:

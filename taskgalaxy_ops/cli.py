@@ -20,7 +20,7 @@ from typing import Any
 from taskgalaxy_ops import (
     doctor,
     finetuning,
-    overview,
+    look_commands,
     pilot,
     pipeline,
     provisioning,
@@ -36,12 +36,10 @@ from taskgalaxy_ops.console import show_progress
 from taskgalaxy_ops.errors import PendingError, SourceError, TaskGalaxyError
 from taskgalaxy_ops.expansion import expand
 from taskgalaxy_ops.finetune.recipes import load_recipe, shipped
-from taskgalaxy_ops.galaxy import Galaxy
 from taskgalaxy_ops.harvest import Harvest
-from taskgalaxy_ops.settings import EXAMPLE, Settings, load_settings
-from taskgalaxy_ops.takedown import left
+from taskgalaxy_ops.look_commands import galaxy_of, loaded, say
+from taskgalaxy_ops.settings import EXAMPLE
 from taskgalaxy_ops.taxonomy import add_types, diff, normalise_path, tree
-from taskgalaxy_ops.verify import verify
 
 PENDING = 3
 _STAGES = {
@@ -110,19 +108,11 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--partial", action="store_true", help="although something is pending; the release says so")
     sub.add_argument("--to", type=Path, metavar="FOLDER", help="copy it there, too")
     _add_finetune(add)
-    sub = add("report", _report, "write the contact sheet: one HTML page with the funnel and a gallery")
-    sub.add_argument("--out", type=Path, default=Path("contact-sheet.html"), help="default: %(default)s")
     sub = add("pilot", _pilot, "run a few images to a contact sheet with a forecast of the full bill")
     sub.add_argument("--limit", type=_positive, default=50, help="images; default: %(default)s")
     sub.add_argument("--out", type=Path, default=Path("pilot.html"), help="default: %(default)s")
-    add("status", _status, "where the store stands: sources, stages, spending, releases")
-    sub = add("plan", _plan, "what a run would ask, and about what it would cost; asks nothing")
-    sub.add_argument("--source", action="append", metavar="SOURCE")
-    sub = add("explain", _explain, "all that is known of an image, a pair or a sample: why is it here, or not?")
-    sub.add_argument("what", metavar="ID", help="the beginning of an image's, pair's or sample's id, or a file name")
-    sub = add("verify", _verify, "check every image, shard, journal and release against its hashes and counts")
-    sub.add_argument("--takedown", action="store_true", help="and look for what is left of images that were taken down")
-    add_commands(add, commands, _loaded, _say)
+    look_commands.add(add)
+    add_commands(add, commands, loaded, say)
     add("doctor", _doctor, "is all there that a run needs? store, models (one tiny call each), encoder, this machine")
     _add_airflow(add, commands)
     _add_local(add)
@@ -254,25 +244,13 @@ def _positive(text: str) -> int:
     return int(text)
 
 
-def _loaded(chosen: argparse.Namespace) -> Settings:
-    return load_settings(chosen.settings, {"store": chosen.store} if chosen.store else None)
-
-
-def _galaxy(chosen: argparse.Namespace) -> Galaxy:
-    return Galaxy.open(_loaded(chosen))
-
-
-def _say(chosen: argparse.Namespace, value: dict[str, Any], lines: Sequence[str]) -> None:
-    print(json.dumps(value, ensure_ascii=False, indent=1, default=str) if chosen.json else "\n".join(lines))
-
-
 def _settings(_: argparse.Namespace) -> int:
     print(EXAMPLE.read_text(encoding="utf-8"), end="")
     return 0
 
 
 def _ingest(chosen: argparse.Namespace) -> int:
-    galaxy = _galaxy(chosen)
+    galaxy = galaxy_of(chosen)
     if chosen.remove and not chosen.sources:
         raise SourceError("ingest --remove: name the sources to remove.")
     names = chosen.sources or list(galaxy.settings.sources)
@@ -280,24 +258,24 @@ def _ingest(chosen: argparse.Namespace) -> int:
         raise SourceError("ingest: the settings name no source. Add one under `sources`: name, then `location`.")
     if chosen.remove:
         gone = [name for name in chosen.sources if galaxy.registry.remove(name)]
-        _say(chosen, {"removed": gone}, [f"removed: {', '.join(gone) or 'none'}"])
+        say(chosen, {"removed": gone}, [f"removed: {', '.join(gone) or 'none'}"])
         return 0
     with show_progress(chosen.quiet or chosen.json) as progress:
         receipts = [pipeline.ingest(galaxy, name, progress=progress) for name in names]
-    _say(chosen, {"sources": [asdict(receipt) for receipt in receipts]}, views.ingested(receipts))
+    say(chosen, {"sources": [asdict(receipt) for receipt in receipts]}, views.ingested(receipts))
     return 0
 
 
 def _expand(chosen: argparse.Namespace) -> int:
-    galaxy = _galaxy(chosen)
+    galaxy = galaxy_of(chosen)
     with show_progress(chosen.quiet or chosen.json) as progress:
         result = expand(galaxy, rounds=chosen.rounds, max_new=chosen.max_new, up_to=chosen.up_to, progress=progress)
-    _say(chosen, asdict(result), views.expanded(result))
+    say(chosen, asdict(result), views.expanded(result))
     return 0
 
 
 def _add(chosen: argparse.Namespace) -> int:
-    catalogue = Catalogue(_galaxy(chosen))
+    catalogue = Catalogue(galaxy_of(chosen))
     base = catalogue.version()
     nodes = add_types(base.nodes, chosen.types)
     nodes = add_types(nodes, chosen.file) if chosen.file else nodes
@@ -305,50 +283,50 @@ def _add(chosen: argparse.Namespace) -> int:
     found = diff(base, catalogue.version(number))
     added, again = [node.path for node in found.added], [node.path for _, node in found.changed]
     told = f"version {number}: {len(added)} nodes added" + (f", {len(again)} live again" if again else "")
-    _say(chosen, {"version": number, "added": added, "again": again}, [told, *added, *again])
+    say(chosen, {"version": number, "added": added, "again": again}, [told, *added, *again])
     return 0
 
 
 def _retire(chosen: argparse.Namespace) -> int:
-    catalogue = Catalogue(_galaxy(chosen))
+    catalogue = Catalogue(galaxy_of(chosen))
     base = catalogue.version()
     following = base.retire(*map(normalise_path, chosen.types))
     number = catalogue.publish(base.number, following.nodes, [], "hand")
     retired = [node.path for node in diff(base, following).retired]
-    _say(chosen, {"version": number, "retired": retired}, [f"version {number}: {len(retired)} nodes retired", *retired])
+    say(chosen, {"version": number, "retired": retired}, [f"version {number}: {len(retired)} nodes retired", *retired])
     return 0
 
 
 def _versions(chosen: argparse.Namespace) -> int:
-    versions = Catalogue(_galaxy(chosen)).versions()
+    versions = Catalogue(galaxy_of(chosen)).versions()
     shown = [
         {name: each[name] for name in ("version", "base", "origin", "leaves", "rejected") if name in each}
         for each in versions
     ]
-    _say(chosen, {"versions": shown}, views.versions(shown))
+    say(chosen, {"versions": shown}, views.versions(shown))
     return 0
 
 
 def _tree(chosen: argparse.Namespace) -> int:
-    shown = Catalogue(_galaxy(chosen)).version(chosen.version)
+    shown = Catalogue(galaxy_of(chosen)).version(chosen.version)
     leaves = [node.path for node in shown.leaves()]
-    _say(chosen, {"version": shown.number, "leaves": leaves}, tree(shown, chosen.depth))
+    say(chosen, {"version": shown.number, "leaves": leaves}, tree(shown, chosen.depth))
     return 0
 
 
 def _diff(chosen: argparse.Namespace) -> int:
-    catalogue = Catalogue(_galaxy(chosen))
+    catalogue = Catalogue(galaxy_of(chosen))
     found = diff(catalogue.version(chosen.old), catalogue.version(chosen.new))
-    _say(chosen, asdict(found), views.changes(found))
+    say(chosen, asdict(found), views.changes(found))
     return 0
 
 
 def _generate(chosen: argparse.Namespace) -> int:
-    galaxy = _galaxy(chosen)
+    galaxy = galaxy_of(chosen)
     with show_progress(chosen.quiet or chosen.json) as progress:
         result = pipeline.generate(galaxy, sources=chosen.source, last_stage=chosen.last_stage, progress=progress)
     if chosen.last_stage == "match":
-        _say(chosen, {"homes": len(result.matches)}, [f"{len(result.matches)} shards matched"])
+        say(chosen, {"homes": len(result.matches)}, [f"{len(result.matches)} shards matched"])
         return 0
     funnel = Harvest(galaxy, result).funnel
     value = {
@@ -357,32 +335,32 @@ def _generate(chosen: argparse.Namespace) -> int:
         "pending": result.pending,
         "reasons": result.reasons,
     }
-    _say(chosen, value, [*views.funnel(funnel), *views.ended(result)])
+    say(chosen, value, [*views.funnel(funnel), *views.ended(result)])
     return PENDING if result.pending else 0
 
 
 def _release(chosen: argparse.Namespace) -> int:
-    galaxy = _galaxy(chosen)
+    galaxy = galaxy_of(chosen)
     with show_progress(chosen.quiet or chosen.json) as progress:
         receipt = publishing.publish(galaxy, partial=chosen.partial, progress=progress)
     local = publishing.fetch(galaxy, receipt.release, chosen.to) if chosen.to else None
     value = {**asdict(receipt), "local": str(local) if local else None}
-    _say(chosen, value, views.released(receipt, local))
+    say(chosen, value, views.released(receipt, local))
     return 0
 
 
 def _finetune(chosen: argparse.Namespace) -> int:
     if chosen.list:
         found = [load_recipe(name) for name in shipped()]
-        _say(chosen, {"recipes": [recipe.model_dump(mode="json") for recipe in found]}, views.recipes(found))
+        say(chosen, {"recipes": [recipe.model_dump(mode="json") for recipe in found]}, views.recipes(found))
         return 0
-    galaxy = finetuning.on_backend(_galaxy(chosen), chosen.backend)
+    galaxy = finetuning.on_backend(galaxy_of(chosen), chosen.backend)
     tuning = finetuning.tuning(galaxy, release=chosen.release, recipe=chosen.recipe, trainer=chosen.trainer)
     run = f"cli/{uuid.uuid4().hex}"
     if chosen.render or chosen.submit or chosen.cancel:
         jobs = finetuning.Trainings(galaxy, run).handle(tuning.jobs, submit=chosen.submit, cancel=chosen.cancel)
         lines = [f"{role:<8} {each['name']}  {each['state']:<10} {each['folder']}" for role, each in jobs.items()]
-        _say(chosen, {"jobs": jobs}, lines)
+        say(chosen, {"jobs": jobs}, lines)
         return 0
     try:
         with show_progress(chosen.quiet or chosen.json) as progress:
@@ -392,7 +370,7 @@ def _finetune(chosen: argparse.Namespace) -> int:
         print("Training goes on: the same command finds it again, with --cancel it stops it.", file=sys.stderr)
         return 130
     value = scoring.summary(tuning, results, scored)
-    _say(chosen, value, [*views.scored(scored), *views.tuned(results, galaxy.store.url, scored)])
+    say(chosen, value, [*views.scored(scored), *views.tuned(results, galaxy.store.url, scored)])
     return 0
 
 
@@ -400,11 +378,11 @@ def _scores(chosen: argparse.Namespace) -> int:
     from taskgalaxy_ops.evaluate.published import published
     from taskgalaxy_ops.evaluate.table import poster
 
-    found = [score for score in scoring.kept(_galaxy(chosen)) if not score.family]
+    found = [score for score in scoring.kept(galaxy_of(chosen)) if not score.family]
     if not found and not chosen.published:
         raise SourceError("scores: nothing has been scored yet. Run `taskgalaxy finetune`.")
     found += published() if chosen.published else []
-    _say(chosen, {"scores": [asdict(score) for score in found]}, [poster(found)])
+    say(chosen, {"scores": [asdict(score) for score in found]}, [poster(found)])
     return 0
 
 
@@ -413,7 +391,7 @@ def _study(chosen: argparse.Namespace) -> int:
     from taskgalaxy_ops.demo import study_data
 
     with show_progress(chosen.quiet or chosen.json) as progress:
-        galaxy = study_data(chosen.built_in.resolve(), progress) if chosen.built_in else _galaxy(chosen)
+        galaxy = study_data(chosen.built_in.resolve(), progress) if chosen.built_in else galaxy_of(chosen)
         found = study.run(
             galaxy,
             design=chosen.design,
@@ -429,12 +407,12 @@ def _study(chosen: argparse.Namespace) -> int:
     (chosen.out / "study.md").write_text(study.page(found), encoding="utf-8")
     if chosen.design == "types":
         (chosen.out / "study.svg").write_bytes(study.picture(found))
-    _say(chosen, value, [study.page(found), f"written to {chosen.out.resolve()}"])
+    say(chosen, value, [study.page(found), f"written to {chosen.out.resolve()}"])
     return 0
 
 
 def _evaluate(chosen: argparse.Namespace) -> int:
-    galaxy = _galaxy(chosen)
+    galaxy = galaxy_of(chosen)
     with show_progress(chosen.quiet or chosen.json) as progress:
         found = scoring.score_checkpoints(
             galaxy,
@@ -444,66 +422,30 @@ def _evaluate(chosen: argparse.Namespace) -> int:
             model=chosen.checkpoint,
             progress=progress,
         )
-    _say(chosen, {"scores": [asdict(score) for score in found.scores], "id": found.identity}, views.scored(found))
-    return 0
-
-
-def _report(chosen: argparse.Namespace) -> int:
-    harvest = Harvest(_galaxy(chosen))
-    reporting.write(chosen.out, reporting.report_data(harvest))
-    _say(chosen, {"page": str(chosen.out.resolve())}, [f"contact sheet: {chosen.out.resolve()}"])
+    say(chosen, {"scores": [asdict(score) for score in found.scores], "id": found.identity}, views.scored(found))
     return 0
 
 
 def _pilot(chosen: argparse.Namespace) -> int:
-    galaxy = _galaxy(chosen)
+    galaxy = galaxy_of(chosen)
     with show_progress(chosen.quiet or chosen.json) as progress:
         found = pilot.pilot(galaxy, chosen.limit, progress)
     reporting.write(chosen.out, reporting.report_data(found.harvest, title="TaskGalaxy pilot", forecast=found.forecast))
     value = {"forecast": found.forecast, "page": str(chosen.out.resolve()), "pending": found.harvest.pending}
     lines = [*views.funnel(found.harvest.funnel), *views.ended(found.harvest.result), *views.forecast(found.forecast)]
-    _say(chosen, value, [*lines, f"contact sheet: {chosen.out.resolve()}"])
+    say(chosen, value, [*lines, f"contact sheet: {chosen.out.resolve()}"])
     return PENDING if found.harvest.pending else 0
 
 
-def _status(chosen: argparse.Namespace) -> int:
-    found = overview.status(_galaxy(chosen))
-    _say(chosen, found, views.status(found))
-    return 0
-
-
-def _plan(chosen: argparse.Namespace) -> int:
-    found = overview.plan(_galaxy(chosen), chosen.source)
-    _say(chosen, found, views.plan(found))
-    return 0
-
-
-def _explain(chosen: argparse.Namespace) -> int:
-    found = overview.explain(_galaxy(chosen), chosen.what)
-    _say(chosen, found, views.explained(found))
-    return 0
-
-
-def _verify(chosen: argparse.Namespace) -> int:
-    with show_progress(chosen.quiet or chosen.json) as progress:
-        galaxy = _galaxy(chosen)
-        found = verify(galaxy, progress)
-        if chosen.takedown:
-            found.checked["take-down"] = len(galaxy.registry.denied())
-            found.damage += [f"take-down: {line}. Run `taskgalaxy takedown --finish`." for line in left(galaxy)]
-    _say(chosen, asdict(found), views.verified(found))
-    return 1 if found.damage else 0
-
-
 def _doctor(chosen: argparse.Namespace) -> int:
-    found = doctor.examine(_loaded(chosen))
+    found = doctor.examine(loaded(chosen))
     lines = [f"{'ok ' if each.fine else 'NO '} {each.what}: {each.detail}" for each in found]
-    _say(chosen, {"findings": [asdict(each) for each in found]}, lines)
+    say(chosen, {"findings": [asdict(each) for each in found]}, lines)
     return 0 if all(each.fine for each in found) else 1
 
 
 def _provision(chosen: argparse.Namespace) -> int:
-    settings = _loaded(chosen)
+    settings = loaded(chosen)
     if chosen.dry_run:
         done = [f"pool {pool.name}: {pool.slots} slots" for pool in provisioning.pools(settings)]
         for each in provisioning.connections(settings):
@@ -512,7 +454,7 @@ def _provision(chosen: argparse.Namespace) -> int:
     else:
         password = os.environ.get("AIRFLOW_PASSWORD", "")
         done = provisioning.apply(AirflowClient(chosen.url, chosen.user, password), settings)
-    _say(chosen, {"done": done}, done)
+    say(chosen, {"done": done}, done)
     return 0
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -19,6 +19,7 @@ from taskgalaxy_ops.storage.edits import Edits
 from taskgalaxy_ops.storage.log import Log
 from taskgalaxy_ops.storage.registry import Registry
 from taskgalaxy_ops.storage.shards import Shards
+from taskgalaxy_ops.storage.snapshot import Snapshot
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,13 @@ class Galaxy:
         """Open the settings' store. Raises StoreError."""
         options = s3_options_from_environment(settings.s3.endpoint_url, settings.s3.region)
         return cls(settings, open_store(settings.store, **options))
+
+    def snapshot(self) -> Galaxy:
+        """The same galaxy for looking at: what is committed below all homes is listed once."""
+        found = replace(self, store=Snapshot(self.store))
+        if "encoder" in self.__dict__:  # loaded already
+            found.__dict__["encoder"] = self.encoder
+        return found
 
     @cached_property
     def s3_options(self) -> dict[str, Any]:

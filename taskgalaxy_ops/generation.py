@@ -14,16 +14,16 @@ from typing import Any, TypeVar
 
 from taskgalaxy_ops import qa, voting
 from taskgalaxy_ops.asking import Asker
-from taskgalaxy_ops.funnel import StageCounts
+from taskgalaxy_ops.funnel import StageCounts, Tally, tally
 from taskgalaxy_ops.galaxy import Galaxy
 from taskgalaxy_ops.models.chat import Gateway
 from taskgalaxy_ops.models.purse import Till
-from taskgalaxy_ops.models.questions import RENDER_VERSION, Question, Unit
+from taskgalaxy_ops.models.questions import Question, Unit
 from taskgalaxy_ops.records import Match, Pair, Reject, Relevant, Verdict, Vote
-from taskgalaxy_ops.settings import Model
+from taskgalaxy_ops.stage_keys import StageKeys
 from taskgalaxy_ops.storage.edits import Counts
 from taskgalaxy_ops.storage.journal import Answer
-from taskgalaxy_ops.storage.shards import Shard, Stats, shard_key, table
+from taskgalaxy_ops.storage.shards import Key, Shard, Stats, output_of, table
 
 ASKING_STAGES = ("filter", "write", "vote")
 TABLES: Mapping[str, Mapping[str, type[Any]]] = {
@@ -38,15 +38,20 @@ Rows = Mapping[str, list[Any]]
 
 @dataclass(frozen=True, slots=True)
 class StageResult:
-    """A stage of a home: committed (``shard``), or provisional (``rows``) while something is pending.
+    """A stage of a home: committed (``shard``), or only computed (``rows``), as something is pending or it only looks.
 
-    ``counts`` None: the shard was there, and was not read. ``missing``: units that had no answer when it began.
+    ``output``: the fingerprint of what came out; None while something is pending, here or in an input.
+    ``counts`` None: the shard was there, and was not read. ``missing``: units that had no answer when it began;
+    ``most``: units that it may have to ask at most for the inputs that it has.
     """
 
     shard: Shard | None
     rows: Rows
     counts: StageCounts | None
+    key: Key
+    output: str | None
     missing: int = 0
+    most: int = 0
 
 
 @dataclass(slots=True)
@@ -58,6 +63,7 @@ class HomeResult:
     stopped: str = ""  # why asking ended early, "" if it did not
     held: bool = False  # it ended since another run holds the home
     wrote: bool = False  # a reply or a shard
+    asked: Mapping[str, Tally] | None = None  # what its journal holds, by stage; None: it was not read
 
     @property
     def pending(self) -> int:
@@ -69,6 +75,7 @@ class Run:
     """What the homes of one run share. ``gateway`` None: nothing is asked."""
 
     galaxy: Galaxy
+    keys: StageKeys
     gateway: Gateway | None
     till: Till
     edits: Counts
@@ -78,12 +85,20 @@ class Run:
 
 
 class HomeRun:
-    """Runs one home. Its inputs are the committed match shard; everything else it finds in the store."""
+    """Runs one home. Its inputs are the match shard and its rows (None: it is committed); all else is in the store."""
 
-    def __init__(self, run: Run, home: str, match: Shard, committed: Mapping[tuple[str, str], Shard]) -> None:
+    def __init__(
+        self,
+        run: Run,
+        home: str,
+        match: Shard,
+        committed: Mapping[tuple[str, str], Shard],
+        matches: Sequence[Match] | None = None,
+    ) -> None:
         self._run = run
         self._galaxy = run.galaxy
         self._match = match
+        self._matches = matches
         self._committed = committed
         self._asker = Asker(run.galaxy, run.gateway, run.till, home, run.progress)
         self.result = HomeResult(home)
@@ -95,7 +110,11 @@ class HomeRun:
             await self._stages()
         self.result.wrote |= self._asker.asked
         self.result.stopped, self.result.held = self._asker.stopped, self._asker.held
+        self.result.asked = self._asked()
         return self.result
+
+    def _asked(self) -> dict[str, Tally] | None:
+        return None if (replies := self._asker.replies) is None else tally(replies)
 
     async def _stages(self) -> None:
         filtered = await self._filter()
@@ -107,25 +126,20 @@ class HomeRun:
         await self._vote(written)
 
     async def _filter(self) -> StageResult:
-        question = qa.filter_question(self._galaxy.prompts["filter"], self._galaxy.settings.teacher)
-        key = self._key("filter", qa.FILTER_VERSION, [question], {}, {"match": self._match.output})
+        question, key = self._run.keys.filter_question, self._run.keys.filter(self._match.output, self._edits("filter"))
         if there := self._there("filter", key):
             return there
-        units = qa.filter_units(question, self._galaxy.shards.load(self._match, "matches", Match))
+        matches = self._matches
+        if matches is None:
+            matches = self._galaxy.shards.load(self._match, "matches", Match)
+        units = qa.filter_units(question, matches)
         missing = await self._asker.ask(lambda answers: [(question, _lacking(units, answers))])
         made = qa.filtered(units, self._asker.answers)
         rows: Rows = {"relevant": made.relevant, "rejects": made.rejects}
         return self._made("filter", key, rows, (len(units), len(made.relevant), made.pending), missing)
 
     async def _write(self, filtered: StageResult) -> StageResult:
-        prompts, settings = self._galaxy.prompts, self._galaxy.settings
-        questions: dict[str, Question] = {
-            variant: qa.write_question(prompts[f"write_{variant}"], settings.teacher, variant)
-            for variant in sorted(settings.write.variants)
-        }
-        inputs = {"filter": filtered.shard.output} if filtered.shard else None
-        variants = {"variants": list(questions)}
-        key = self._key("write", qa.WRITE_VERSION, list(questions.values()), variants, inputs)
+        questions, key = self._run.keys.write_questions, self._run.keys.write(filtered.output, self._edits("write"))
         if there := self._there("write", key):
             return there
         relevant = self._rows(filtered, "relevant", Relevant)
@@ -141,16 +155,11 @@ class HomeRun:
 
     async def _vote(self, written: StageResult) -> StageResult:
         settings = self._galaxy.settings.vote
-        questions = [
-            voting.vote_question(self._galaxy.prompts["vote"], judge, settings.show_answer)
-            for judge in self._galaxy.settings.judges
-        ]
-        rules = {"quorum": settings.quorum, "audit_share": settings.audit_share, "show_answer": settings.show_answer}
-        inputs = {"write": written.shard.output} if written.shard else None
-        key = self._key("vote", voting.VOTE_VERSION, questions, rules, inputs)
+        questions, key = self._run.keys.vote_questions, self._run.keys.vote(written.output, self._edits("vote"))
         if there := self._there("vote", key):
             return there
         pairs = self._rows(written, "pairs", Pair)
+        most = len(voting.votes_at_most(pairs, questions, settings, self._asker.answers))
 
         def needed(answers: Mapping[str, Answer]) -> list[tuple[Question, list[Unit]]]:
             return list(zip(questions, voting.votes_needed(pairs, questions, settings, answers), strict=True))
@@ -158,38 +167,24 @@ class HomeRun:
         missing = await self._asker.ask(needed)
         made = voting.voted(pairs, questions, settings, self._asker.answers)
         rows: Rows = {"votes": made.votes, "verdicts": made.verdicts, "samples": made.samples, "rejects": made.rejects}
-        return self._made("vote", key, rows, (len(pairs), len(made.samples), made.pending), missing)
+        return self._made("vote", key, rows, (len(pairs), len(made.samples), made.pending), missing, most)
 
-    def _key(
-        self,
-        stage: str,
-        version: int,
-        questions: Sequence[Question],
-        settings: Mapping[str, Any],
-        inputs: Mapping[str, Any] | None,
-    ) -> str | None:
-        """The shard's key; None where an input is provisional."""
-        if inputs is None:
-            return None
-        asked = [
-            {**_identity(question.model), "prompt": question.prompt, "head": question.head} for question in questions
-        ]
-        edits = self._run.edits.get((self.result.home, stage), 0)
-        return shard_key(stage, version, {**settings, "asked": asked}, {**inputs, "edits": edits})
+    def _edits(self, stage: str) -> int:
+        return self._run.edits.get((self.result.home, stage), 0)
 
-    def _there(self, stage: str, key: str | None) -> StageResult | None:
+    def _there(self, stage: str, key: Key) -> StageResult | None:
         self._began = time.monotonic()
-        shard = self._committed.get((stage, key)) if key else None
+        shard = self._committed.get((stage, key.key)) if key.key else None
         if shard is None:
             return None
-        self.result.stages[stage] = StageResult(shard, {}, None)
+        self.result.stages[stage] = StageResult(shard, {}, None, key, shard.output)
         return self.result.stages[stage]
 
     def _rows(self, result: StageResult, name: str, record: type[Record]) -> list[Record]:
         return self._galaxy.shards.load(result.shard, name, record) if result.shard else result.rows[name]
 
     def _made(
-        self, stage: str, key: str | None, rows: Rows, numbers: tuple[int, int, int], missing: int
+        self, stage: str, key: Key, rows: Rows, numbers: tuple[int, int, int], missing: int, most: int | None = None
     ) -> StageResult:
         """Commit what a stage made if it is whole and so are its inputs; else it is provisional.
 
@@ -198,25 +193,18 @@ class HomeRun:
         units_in, units_out, pending = numbers
         rejects = dict(sorted(Counter(reject.reason for reject in rows["rejects"]).items()))
         counts = StageCounts(stage, units_in, units_out, rejects, pending)
-        shard = None
-        if key and not pending and self._run.commit:
+        shard, output = None, None
+        if key.key and not pending:
             tables = {name: table(rows[name], record) for name, record in TABLES[stage].items()}
-            stats = Stats(units_in, units_out, rejects, round(time.monotonic() - self._began, 3))
-            shard = self._galaxy.shards.commit(self.result.home, stage, key, tables, stats)
-            self.result.wrote = True
-        self.result.stages[stage] = StageResult(shard, {} if shard else rows, counts, missing)
+            output = output_of(tables)
+            if self._run.commit:
+                asked = (self._asked() or {}).get(stage, Tally())
+                stats = Stats(units_in, units_out, rejects, round(time.monotonic() - self._began, 3), asked.plain())
+                shard = self._galaxy.shards.commit(self.result.home, stage, key.key, tables, stats, key.made_of)
+                self.result.wrote = True
+        most = missing if most is None else most
+        self.result.stages[stage] = StageResult(shard, {} if shard else rows, counts, key, output, missing, most)
         return self.result.stages[stage]
-
-
-def _identity(model: Model) -> dict[str, Any]:
-    """What of a model its answers depend on, and the name that the data call it by."""
-    return {
-        "name": model.name,
-        "model": model.model,
-        "revision": model.revision,
-        "temperature": model.temperature,
-        "render": [RENDER_VERSION, model.image_side, model.image_quality],
-    }
 
 
 def _lacking(units: Iterable[Unit], answers: Mapping[str, Answer]) -> list[Unit]:

@@ -9,7 +9,7 @@ import contextlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import astuple, dataclass, field
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from taskgalaxy_ops import pipeline
 from taskgalaxy_ops.errors import NotFoundError
-from taskgalaxy_ops.funnel import StageCounts, total
+from taskgalaxy_ops.funnel import StageCounts, Tally, total
 from taskgalaxy_ops.galaxy import Galaxy
 from taskgalaxy_ops.generation import ASKING_STAGES, TABLES, HomeResult, StageResult
 from taskgalaxy_ops.pipeline import RunResult
@@ -28,26 +28,6 @@ from taskgalaxy_ops.storage.journal import Journal
 from taskgalaxy_ops.storage.log import Log
 from taskgalaxy_ops.storage.registry import Home
 from taskgalaxy_ops.storage.rows import to_table
-
-
-@dataclass(slots=True)
-class Tally:
-    """What calls came to."""
-
-    calls: int = 0
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    cost: int = 0  # nano-dollars
-    list_cost: int = 0  # nano-dollars: at list prices, where the settings give them
-
-    @property
-    def tokens(self) -> int:
-        return self.prompt_tokens + self.completion_tokens
-
-    def add(self, *numbers: int) -> None:
-        """Add numbers in the order of the fields."""
-        for name, number in zip(self.__slots__, numbers, strict=True):
-            setattr(self, name, getattr(self, name) + number)
 
 
 @dataclass(slots=True)
@@ -66,10 +46,10 @@ def bill(galaxy: Galaxy) -> Bill:
     for home in [keys.TAXONOMY_HOME, *(home.home for home in galaxy.registry.homes())]:
         tally = _tally(galaxy, home)
         found.simulated.update(tally["simulated"])
-        for stage, model, *numbers in tally["calls"]:
+        for stage, model, numbers in tally["calls"]:
             by_stage, by_model = found.by_stage.setdefault(stage, Tally()), found.by_model.setdefault(model, Tally())
             for each in (found.all, by_stage, by_model):
-                each.add(*numbers)
+                each += Tally(**numbers)
     return found
 
 
@@ -87,17 +67,11 @@ def _tally(galaxy: Galaxy, home: str) -> Mapping[str, Any]:
     for reply in journal.replies():
         if reply["simulated"]:
             simulated.add(reply["model"])
-        calls.setdefault((reply["stage"], reply["model"]), Tally()).add(
-            bool(reply["raw"]),  # a reply that only adds terminal answers was no call
-            reply["usage"].get("prompt_tokens", 0),
-            reply["usage"].get("completion_tokens", 0),
-            reply["cost"],
-            reply["list_cost"],
-        )
+        calls.setdefault((reply["stage"], reply["model"]), Tally()).add(reply)
     made = {
         "seen": journal.seen,
         "simulated": sorted(simulated),
-        "calls": [[*names, *astuple(calls[names])] for names in sorted(calls)],
+        "calls": [[*names, calls[names].plain()] for names in sorted(calls)],
     }
     galaxy.store.replace(keys.tally(home), json.dumps(made).encode())
     return made

@@ -29,14 +29,13 @@ from taskgalaxy_ops.records import FileReject, ImageId, Match
 from taskgalaxy_ops.settings import SourceSettings, valid_name
 from taskgalaxy_ops.sources.files import source_files
 from taskgalaxy_ops.sources.ingest import scan
-from taskgalaxy_ops.storage import keys
+from taskgalaxy_ops.stage_keys import StageKeys
+from taskgalaxy_ops.storage import digests, keys
 from taskgalaxy_ops.storage.registry import Home
 from taskgalaxy_ops.storage.rows import embeddings_hash
 from taskgalaxy_ops.storage.scanned import Scanned
-from taskgalaxy_ops.storage.shards import Shard, Stats, embedding_table, shard_key, table
+from taskgalaxy_ops.storage.shards import Key, Shard, Stats, embedding_table, table
 
-EMBED_VERSION = 1
-MATCH_VERSION = 1
 _ENCODE_BATCH = 64  # decoded images in memory at a time
 
 
@@ -132,9 +131,10 @@ def embed(
     progress = progress or Silent()
     progress.stage("embed", len(homes), "shards")
     found: dict[str, Shard] = {}
+    stage_keys = StageKeys(galaxy)
     for home in homes:
-        key = shard_key("embed", EMBED_VERSION, {"encoder": galaxy.encoder_id}, {"images": home.output})
-        shard = committed[home.home].get(("embed", key))
+        key = stage_keys.embed(home)
+        shard = committed[home.home].get(("embed", str(key.key)))
         if shard is None:
             shard = _embed_home(galaxy, home, key)
         found[home.home] = shard
@@ -142,7 +142,7 @@ def embed(
     return found
 
 
-def _embed_home(galaxy: Galaxy, home: Home, key: str) -> Shard:
+def _embed_home(galaxy: Galaxy, home: Home, key: Key) -> Shard:
     encoder, began = galaxy.checked_encoder(), time.monotonic()
     denied = galaxy.registry.denied()  # their files are gone, perhaps before the table of images is written again
     ids = [image for image in galaxy.registry.image_ids(home) if image not in denied]
@@ -152,7 +152,7 @@ def _embed_home(galaxy: Galaxy, home: Home, key: str) -> Shard:
         parts.append(encoder.encode_images([upright(galaxy.store.get(keys.blob(image))) for image in batch]))
     content = embedding_table(ids, np.concatenate(parts))
     stats = Stats(len(ids), len(ids), seconds=round(time.monotonic() - began, 3))
-    return galaxy.shards.commit(home.home, "embed", key, {"embeddings": content}, stats)
+    return galaxy.shards.commit(home.home, "embed", str(key.key), {"embeddings": content}, stats, key.made_of)
 
 
 def match_homes(
@@ -171,19 +171,19 @@ def match_homes(
     types = Catalogue(galaxy).embeddings(taxonomy)
     types_hash = embeddings_hash(types.ids, types.vectors)
     dead = galaxy.registry.dead_hashes()
-    k = galaxy.settings.match.k
+    stage_keys = StageKeys(galaxy)
     progress.stage("match", len(homes), "shards")
     found: dict[str, Shard] = {}
     for home in homes:
         began = time.monotonic()
-        inputs = {"images": embedded[home.home].output, "types": types_hash, "dead": dead.get(home.home)}
-        key = shard_key("match", MATCH_VERSION, {"k": k}, inputs)
-        shard = committed[home.home].get(("match", key))
+        key = stage_keys.match(embedded[home.home].output, types_hash, dead.get(home.home))
+        shard = committed[home.home].get(("match", str(key.key)))
         if shard is None:
             gone = galaxy.registry.dead(home) if home.home in dead else []
             rows = match_home(galaxy, embedded[home.home], types, gone)
             stats = Stats(home.images.rows, len(rows), seconds=round(time.monotonic() - began, 3))
-            shard = galaxy.shards.commit(home.home, "match", key, {"matches": table(rows, Match)}, stats)
+            tables = {"matches": table(rows, Match)}
+            shard = galaxy.shards.commit(home.home, "match", str(key.key), tables, stats, key.made_of)
         found[home.home] = shard
         progress.advance("match")
     return found
@@ -285,16 +285,25 @@ def generate(
         galaxy.publish_settings()
     denied = galaxy.registry.denied()
     homes = homes_of_lane(galaxy, lane) if lane else homes_of(galaxy, sources)
-    taken = galaxy.registry.taken_down()
-    homes = [home for home in homes if home.cut > len(taken.get(home.home, ()))]  # of the others nothing is left
+    homes = with_images_left(galaxy, homes)
     committed = {home.home: galaxy.shards.committed(home.home) for home in homes}  # a run lists each home once
     matches = match_homes(galaxy, homes, committed, progress, taxonomy)
     result = RunResult()
-    if last_stage != "match":
-        result = asyncio.run(_run_homes(galaxy, matches, committed, last_stage, ask, commit, denied, progress))
-    _erase_late(galaxy, denied, matches)
+    try:
+        if last_stage != "match":
+            result = asyncio.run(_run_homes(galaxy, matches, committed, last_stage, ask, commit, denied, progress))
+    finally:
+        _erase_late(galaxy, denied, matches)
+        if galaxy.shards.written:
+            digests.add(galaxy.store, galaxy.shards.written)
     result.matches = matches
     return result
+
+
+def with_images_left(galaxy: Galaxy, homes: Iterable[Home]) -> list[Home]:
+    """The homes of which not everything was taken down."""
+    taken = galaxy.registry.taken_down()
+    return [home for home in homes if home.cut > len(taken.get(home.home, ()))]
 
 
 def _erase_late(galaxy: Galaxy, denied: Collection[ImageId], homes: Iterable[str]) -> None:
@@ -306,6 +315,20 @@ def _erase_late(galaxy: Galaxy, denied: Collection[ImageId], homes: Iterable[str
                 erase_from_home(galaxy, home, gone)
 
 
+def look_through(
+    galaxy: Galaxy,
+    matches: Mapping[str, Shard],
+    committed: Mapping[str, Committed],
+    computed: Mapping[str, Sequence[Match]],
+) -> RunResult:
+    """What filter, write and vote of these homes come to with the answers that are there; asks and writes nothing.
+
+    ``matches``: match shards by home; ``computed``: the rows of those that are not committed. ``committed``: the shards
+    that each home has.
+    """
+    return asyncio.run(_run_homes(galaxy, matches, committed, "vote", False, False, (), Silent(), computed))
+
+
 async def _run_homes(
     galaxy: Galaxy,
     matches: Mapping[str, Shard],
@@ -315,6 +338,7 @@ async def _run_homes(
     commit: bool,
     denied: Collection[ImageId],
     progress: Progress,
+    computed: Mapping[str, Sequence[Match]] | None = None,
 ) -> RunResult:
     gateway = Gateway()
     result = RunResult(usage=gateway.usage)
@@ -324,7 +348,14 @@ async def _run_homes(
         progress.usage("generate", gateway.usage)
 
     run = Run(
-        galaxy, gateway if ask else None, Till(galaxy.ledger()), galaxy.edits().counts(), commit, last_stage, told
+        galaxy,
+        StageKeys(galaxy),
+        gateway if ask else None,
+        Till(galaxy.ledger()),
+        galaxy.edits().counts(),
+        commit,
+        last_stage,
+        told,
     )
     progress.stage("generate", len(matches), "shards")
     slots = asyncio.Semaphore(galaxy.settings.run.homes_at_once)
@@ -336,7 +367,7 @@ async def _run_homes(
             if failed:
                 return
             try:
-                outcome = await HomeRun(run, home, shard, committed[home])()
+                outcome = await HomeRun(run, home, shard, committed[home], (computed or {}).get(home))()
             except TaskGalaxyError as error:
                 progress.note(f"{error} The shards under way are ended first.")
                 failed.append(error)
@@ -357,5 +388,7 @@ async def _run_homes(
         await gateway.aclose()
     if failed:
         raise failed[0]
+    if gateway.usage.requests:
+        run.till.ledger.fold()
     result.homes.sort(key=lambda home: home.home)
     return result

@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from taskgalaxy_ops import release
+from taskgalaxy_ops import release, release_rows
 from taskgalaxy_ops.canonical import fingerprint, sha256_hex
 from taskgalaxy_ops.catalogue import Catalogue
 from taskgalaxy_ops.errors import DamageError, NotFoundError, PendingError, SourceError
@@ -121,6 +121,7 @@ def publish(
             inputs,
             dict(plan.funnel[-1].rejects),
         )
+        release_rows.keep_left_out(galaxy.store, version, plan.rejects())
     _finish(galaxy, done)
     if late := galaxy.registry.denied() - harvest.denied:  # taken down while it was made
         withdraw(galaxy, version, late)

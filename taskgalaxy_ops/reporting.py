@@ -7,12 +7,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from taskgalaxy_ops import look_views
 from taskgalaxy_ops.announcements import announced
 from taskgalaxy_ops.canonical import sha256_hex
 from taskgalaxy_ops.catalogue import Catalogue, Proposal
 from taskgalaxy_ops.funnel import StageCounts
 from taskgalaxy_ops.galaxy import Galaxy
 from taskgalaxy_ops.harvest import Harvest
+from taskgalaxy_ops.planning import RunPlan
 from taskgalaxy_ops.publishing import published
 from taskgalaxy_ops.records import FileReject, LabelReject, Pair, Reject
 from taskgalaxy_ops.release import markdown
@@ -37,21 +39,19 @@ def page_name(text: str) -> str:
     return sha256_hex(text.encode())[:16]
 
 
-def plan_page(found: Mapping[str, Any], sources: Sequence[str], taxonomy: int) -> str:
-    """What a backfill would ask, as a table."""
-    rows = [
-        (
-            each["stage"],
-            f"{each['units']:,}",
-            f"{each['units_known']:,}",
-            f"{each['calls']:,}",
-            "not known yet" if each["cost"] is None else f"${each['cost']:.4f}",
-        )
-        for each in found["stages"]
-    ]
-    lead = f"{', '.join(sources)}: {found['homes']:,} shards, with task types of version {taxonomy}. Nothing was asked."
-    header = ("stage", "units", "of them for certain", "calls, about", "cost, about")
-    return table_page("What a backfill would ask", [lead], [("By stage", header, rows)])
+def plan_page(found: RunPlan, sources: Sequence[str], taxonomy: int) -> str:
+    """What a backfill would make and ask, why, and what it would take."""
+    lead = [f"{', '.join(sources)}: {found.homes:,} shards, with task types of version {taxonomy}. Nothing was asked."]
+    header = ("stage", "shards there", "units there", "units to do", "requests", "tokens", "cost", "time")
+    why = [(each.stage, f"{shards:,}", reason) for each in found.stages for reason, shards in each.why.items()]
+    return table_page(
+        "What a backfill would ask",
+        [*lead, *look_views.plan_notes(found)],
+        [
+            ("By stage", header, [look_views.plan_row(each) for each in found.stages]),
+            ("Why shards are not there", ("stage", "shards", "what changed"), why),
+        ],
+    )
 
 
 def proposal_page(found: Proposal, simulated: bool) -> str:

@@ -66,7 +66,7 @@ def take_down(
         galaxy.store.delete(keys.blob(image))
     for version in _versions(galaxy):
         found.releases |= publishing.withdraw(galaxy, version, found.images)
-    for key in list(_pages(galaxy, found.images)):
+    for key in [*_pages(galaxy, found.images), *(each.key for each in galaxy.store.list(keys.cache("")))]:
         galaxy.store.delete(key)  # made again when somebody asks for it
     for key, held in _unreferenced(galaxy):
         if not held.isdisjoint(found.images):

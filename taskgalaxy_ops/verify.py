@@ -1,9 +1,12 @@
-"""Verify: does the store hold what its markers, logs and manifests say? Reads everything, changes nothing."""
+"""Verify: does the store hold what its markers, logs and manifests say? Reads everything, changes nothing.
+
+A glance looks only whether all is there, by logs, markers, manifests and listings.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
@@ -17,11 +20,14 @@ from taskgalaxy_ops.progress import Progress, Silent
 from taskgalaxy_ops.publishing import Published, published
 from taskgalaxy_ops.records import Image, LabelReject, Match, Node
 from taskgalaxy_ops.release import MANIFEST
+from taskgalaxy_ops.stage_keys import STAGES
 from taskgalaxy_ops.storage import keys, rows
+from taskgalaxy_ops.storage.digests import digests
 from taskgalaxy_ops.storage.journal import Journal
 from taskgalaxy_ops.storage.log import Log
 from taskgalaxy_ops.storage.registry import Home
 from taskgalaxy_ops.storage.shards import RECORD_STAGES, Shard, TableRef
+from taskgalaxy_ops.storage.snapshot import listed
 
 _RECORDS: Mapping[tuple[str, str], type[Any]] = {
     ("ingest", "images"): Image,
@@ -44,12 +50,22 @@ def verify(galaxy: Galaxy, progress: Progress | None = None) -> Findings:
     found = Findings()
     homes = galaxy.registry.homes()
     progress.stage("verify", len(homes) + 1, "homes")
-    for check in (_logs(galaxy), _registry(galaxy), _taxonomy(galaxy), _releases(galaxy)):
+    for check in (_logs(galaxy), _registry(galaxy), _taxonomy(galaxy), _releases(galaxy, _release)):
         _run(check, found)
     progress.advance("verify")
     for home in homes:
         _run(_home(galaxy, home), found)
         progress.advance("verify")
+    return found
+
+
+def glance(galaxy: Galaxy) -> Findings:
+    """Check that logs can be read, and that what they, markers and manifests name is there. Reads no table or image."""
+    found = Findings()
+    look = galaxy.snapshot()
+    data = {each.key for each in listed(galaxy.store, "data/")}
+    for check in (_logs(look), _named(look, data), _marked(look, data), _releases(look, _release_is_there)):
+        _run(check, found)
     return found
 
 
@@ -85,6 +101,32 @@ def _logs(galaxy: Galaxy) -> _Checks:
 
 def _read_log(galaxy: Galaxy, prefix: str) -> None:
     Log(galaxy.store, prefix).read()
+
+
+def _named(galaxy: Galaxy, data: Collection[str]) -> _Checks:
+    """The tables that logs name."""
+    logs = (Log(galaxy.store, prefix).read() for prefix in (keys.VERSIONS_LOG, keys.PROPOSALS_LOG))
+    named = {entry.body[name]["key"] for entry in chain.from_iterable(logs) for name in ("nodes", "rejects")}
+    named |= {entry.body["table"]["key"] for log in type_logs(galaxy) for entry in Log(galaxy.store, log).read()}
+    for key in sorted(named | galaxy.registry.named()):
+        yield "table", lambda key=key: _is_there(key, data, "a log")  # type: ignore[misc]
+
+
+def _marked(galaxy: Galaxy, data: Collection[str]) -> _Checks:
+    """The tables that markers name; those of images, whose markers are records, the registry names too."""
+    homes = galaxy.registry.homes()
+    for home in homes:
+        yield "table", lambda home=home: _is_there(home.images.key, data, home.shard().marker)  # type: ignore[misc]
+    found = (shard for home in homes for shard in galaxy.shards.committed(home.home).values())
+    shards = [shard for shard in found if shard.stage in STAGES]
+    for shard, digest in digests(galaxy.store, shards).items():
+        for key in digest.data:
+            yield "table", lambda key=key, shard=shard: _is_there(key, data, shard.marker)  # type: ignore[misc]
+
+
+def _is_there(key: str, data: Collection[str], named_by: str) -> None:
+    if key not in data:
+        raise DamageError(f"{key} is gone, but {named_by} names it.")
 
 
 def _registry(galaxy: Galaxy) -> _Checks:
@@ -155,16 +197,30 @@ def _table(galaxy: Galaxy, ref: TableRef, record: type[Any] | None) -> int:
     return count
 
 
-def _releases(galaxy: Galaxy) -> _Checks:
+def _releases(galaxy: Galaxy, check: Callable[[Galaxy, Published, Mapping[str, Any]], None]) -> _Checks:
     for one in published(galaxy):
-        yield "release", lambda one=one: _release(galaxy, one)  # type: ignore[misc]
+        yield "release", lambda one=one: check(galaxy, one, _manifest(galaxy, one))  # type: ignore[misc]
 
 
-def _release(galaxy: Galaxy, one: Published) -> None:
-    prefix = keys.release(one.version)
-    raw = galaxy.store.get(prefix + MANIFEST)
+def _manifest(galaxy: Galaxy, one: Published) -> Mapping[str, Any]:
+    """The files of a release, by path."""
+    raw = galaxy.store.get(keys.release(one.version) + MANIFEST)
     if sha256_hex(raw) != one.manifest_sha256:
-        raise DamageError(f"{prefix}{MANIFEST} is not the one that was published.")
-    for path, entry in json.loads(raw)["files"].items():
+        raise DamageError(f"{keys.release(one.version)}{MANIFEST} is not the one that was published.")
+    files: Mapping[str, Any] = json.loads(raw)["files"]
+    return files
+
+
+def _release_is_there(galaxy: Galaxy, one: Published, files: Mapping[str, Any]) -> None:
+    prefix = keys.release(one.version)
+    there = {each.key.removeprefix(prefix): each.size for each in galaxy.store.list(prefix)}
+    for path, entry in files.items():
+        if there.get(path) != entry["size"]:
+            raise DamageError(f"{prefix}{path} is gone, or not as long as the manifest says.")
+
+
+def _release(galaxy: Galaxy, one: Published, files: Mapping[str, Any]) -> None:
+    prefix = keys.release(one.version)
+    for path, entry in files.items():
         if sha256_hex(galaxy.store.get(prefix + path)) != entry["sha256"]:
             raise DamageError(f"{prefix}{path} is not what the manifest says.")

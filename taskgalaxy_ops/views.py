@@ -118,64 +118,6 @@ def forecast(found: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def status(found: Mapping[str, Any]) -> list[str]:
-    spent = found["spent"]
-    cap_calls = "no cap" if spent["max_calls"] is None else f"of {spent['max_calls']:,}"
-    cap_cost = "no cap" if spent["max_cost"] is None else f"of ${spent['max_cost']:.2f}"
-    lines = [
-        f"store     {found['store']}" + ("  (SIMULATED models)" if found["simulated"] else ""),
-        f"taxonomy  version {found['taxonomy']['version']}, {found['taxonomy']['task_types']:,} task types",
-        f"spent     {spent['calls']:,} calls {cap_calls}, ${spent['cost']:.4f} {cap_cost}",
-    ]
-    lines += [
-        f"source    {each['source']}: {each['images']:,} images, {each['rejects']:,} rejects ({each['location']})"
-        for each in found["sources"]
-    ] or ["source    none yet: run `taskgalaxy ingest`"]
-    if "stages" in found:
-        lines += funnel([StageCounts(**counts) for counts in found["stages"]])
-    lines += [
-        f"release   v{each['version']:06d}: {each['samples']:,} samples{' (partial)' if each['partial'] else ''}"
-        for each in found["releases"]
-    ]
-    return lines
-
-
-def plan(found: Mapping[str, Any]) -> list[str]:
-    lines = [f"{found['homes']} shards; a run would ask"]
-    for each in found["stages"]:
-        cost = "cost not known yet" if each["cost"] is None else f"${each['cost']:.4f}"
-        lines.append(
-            f"  {each['stage']:<7} {each['units']:>9,} units ({each['units_known']:,} for certain), "
-            f"about {each['calls']:,} calls, {cost}"
-        )
-    return lines
-
-
-def explained(found: Mapping[str, Any]) -> list[str]:
-    if "rejected" in found:
-        return [f"{r['source']}: {r['file']!r} was rejected: {r['reason']} ({r['detail']})" for r in found["rejected"]]
-    image = found["image"]
-    lines = [f"image {image['image']}: {image['width']} x {image['height']} {image['format']}, {image['size']:,} bytes"]
-    for claim in found["claims"]:
-        about = ", ".join(str(claim[name]) for name in ("origin", "licence", "attribution") if claim[name])
-        lines.append(f"  in {claim['source']}: {claim['file']!r}" + (f" ({about})" if about else ""))
-    for each in found["matches"]:
-        lines.append(f"{each['rank']:>4}. {each['task_type']} (similarity {each['similarity']:.3f})")
-        if each["fits"] is not None:
-            lines.append(f"      fits: {each['fits']}")
-        lines += [f"      rejected by {reason}" for reason in each["rejected"]]
-        for pair in each["pairs"]:
-            fate = {True: "SAMPLE", False: "pair", None: "pending pair"}[pair["accepted"]]
-            lines.append(f"      {fate} {pair['pair'][:12]} ({pair['variant']})")
-            lines.append(f"        Q {pair['question']}")
-            lines.append(f"        A {pair['answer']}")
-            for vote in pair["votes"]:
-                value = "abstains" if vote["vote"] is None else vote["vote"]
-                audit = " (audit)" if vote["audit"] else ""
-                lines.append(f"        {vote['judge']}: {value}, {vote['reason']}{audit}")
-    return lines
-
-
 def verified(found: Findings) -> list[str]:
     counted = ", ".join(f"{number:,} {kind}s" for kind, number in sorted(found.checked.items()))
     if not found.damage:

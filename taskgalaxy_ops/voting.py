@@ -103,6 +103,19 @@ def votes_needed(
     return needed
 
 
+def votes_at_most(
+    pairs: Iterable[Pair], questions: Sequence[Question], settings: VoteSettings, answers: Mapping[str, Answer]
+) -> set[str]:
+    """The units that open verdicts and audits may come to need: every judge's that has no answer yet."""
+    return {
+        unit.key
+        for pair in pairs
+        if _ballot(pair, questions, settings, answers).needed
+        for unit in (vote_unit(question, pair) for question in questions)
+        if unit.key not in answers
+    }
+
+
 @dataclass(frozen=True, slots=True)
 class Voted:
     """What the judges made of their pairs: in = samples + rejects + pending."""

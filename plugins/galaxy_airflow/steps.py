@@ -13,8 +13,9 @@ from taskgalaxy_ops import (
     announcements,
     doctor,
     finetuning,
-    overview,
+    look_views,
     pipeline,
+    planning,
     publishing,
     reporting,
     scoring,
@@ -396,8 +397,8 @@ def plan(form: Mapping[str, Any]) -> dict[str, Any]:
     catalogue = Catalogue(galaxy)
     newest = catalogue.version().number
     version = newest if form.get("taxonomy_version") is None else form["taxonomy_version"]
-    found = overview.plan(galaxy, sources, taxonomy=version)
-    for line in views.plan(found):
+    found = planning.plan(galaxy, sources, taxonomy=version)
+    for line in look_views.plan(found):
         log.info(line)
     if version != newest and not form["dry_run"]:
         newest = catalogue.publish(newest, catalogue.version(version).nodes, [], f"backfill of version {version}")
@@ -410,9 +411,9 @@ def plan(form: Mapping[str, Any]) -> dict[str, Any]:
         began,
         sources=sources,
         taxonomy_version=version,
-        shards=found["homes"],
-        units={each["stage"]: each["units"] for each in found["stages"]},
-        cost=sum(each["cost"] or 0 for each in found["stages"]),
+        shards=found.homes,
+        units={each.stage: round(each.units.expected) for each in found.stages},
+        cost=None if (cost := found.total("cost")) is None else cost.expected,
         orders={"settings_version": form.get("settings_version"), "max_cost": max_cost},
         page=name,
     )

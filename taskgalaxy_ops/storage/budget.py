@@ -19,6 +19,7 @@ from taskgalaxy_ops.storage.base import Store
 from taskgalaxy_ops.storage.log import Log, LogEntry
 
 NANO = 1_000_000_000
+_WORTH_FOLDING = 256  # entries
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +117,11 @@ class Ledger:
             if entry["home"] == home:
                 cost, ceilings = journalled.get(entry["block"], (0, 0))
                 self._settle(entry["block"], entry["calls"], cost + max(0, entry["ceiling"] - ceilings))
+
+    def fold(self) -> None:
+        """Compact it if it has grown long: whoever asks what is spent reads all of it."""
+        if len(self._log.read()) > _WORTH_FOLDING:
+            self.compact()
 
     def compact(self) -> None:
         """Fold settled blocks into one entry."""

@@ -97,7 +97,8 @@ class FolderStore:
         yield from sorted(found, key=lambda listed: listed.key.encode()) if ordered else found
 
     def _listed(self, prefix: str, after: str) -> Iterator[Listed]:
-        start = self._root / prefix.rpartition("/")[0]
+        above, _, beginning = prefix.rpartition("/")
+        start = self._root / above
 
         def unreadable(error: OSError) -> None:
             # What vanished meanwhile is no error; what may not be read must not look empty.
@@ -105,6 +106,8 @@ class FolderStore:
                 raise StoreError(f"store {self._root}: listing {prefix} failed ({error}).") from error
 
         for folder, folders, files in os.walk(start, onerror=unreadable):
+            if folder == str(start):  # below others there is nothing of this prefix
+                folders[:] = [name for name in folders if name.startswith(beginning)]
             if Path(folder) == self._root and _TEMPORARY in folders:
                 folders.remove(_TEMPORARY)
             for name in files:

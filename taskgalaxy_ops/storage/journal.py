@@ -72,7 +72,8 @@ class Journal:
         self._buffer: list[Reply] = []
         self._since = 0.0
         self.answers: dict[str, Answer] = {}
-        self._given: dict[str, tuple[str, str | None]] = {}  # unit: the reply that its answer is from, and its image
+        self.sources: dict[str, str] = {}  # unit: the reply that its answer stands in
+        self._images: dict[str, str | None] = {}  # unit: what its answer is about
         self.forgets = 0
         self._forgotten: dict[str, int] = {}  # unit: number of the entry that forgot it
         self._edits: set[str] = set()  # of the forgets: one that was written twice counts once
@@ -105,11 +106,12 @@ class Journal:
             self._edits |= {body["edit"]} if "edit" in body else set()
             for unit in body["units"]:
                 self.answers.pop(unit, None)
+                self.sources.pop(unit, None)
                 self._forgotten[unit] = entry.number
         elif body["kind"] == "erase":
             self._erased.update(body["images"])
-            for unit in [unit for unit in self.answers if self._given[unit][1] in {None, *self._erased}]:
-                del self.answers[unit]
+            for unit in [unit for unit in self.answers if self._images[unit] in {None, *self._erased}]:
+                del self.answers[unit], self.sources[unit]
         elif body["kind"] == "replies":
             for name, image, seen, answers in map(_told, own) if own else map(_read, body["replies"]):
                 for unit, answer in answers.items():
@@ -117,7 +119,7 @@ class Journal:
                         continue
                     known = self.answers.get(unit)
                     if known is None or (known.terminal and not answer.terminal):
-                        self.answers[unit], self._given[unit] = answer, (name, image)
+                        self.answers[unit], self.sources[unit], self._images[unit] = answer, name, image
 
     def add(self, reply: Reply) -> None:
         """Keep a reply; written with its part, at the latest by ``flush``. Not an answer before it is written."""
@@ -200,7 +202,7 @@ class Journal:
     def standing(self) -> dict[str, Mapping[str, Any]]:
         """The reply that each unit's answer came from, as it was written."""
         by_name = {reply["reply"]: reply for reply in self.replies()}
-        return {unit: by_name[self._given[unit][0]] for unit in self.answers}
+        return {unit: by_name[self.sources[unit]] for unit in self.answers}
 
     def replies(self) -> Iterable[Mapping[str, Any]]:
         """Every reply in the log, as it was written, in order; once, also where a part was written again."""

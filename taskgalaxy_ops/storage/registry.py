@@ -157,6 +157,10 @@ class Registry:
     def _claims(self, part: ClaimPart, denied: Collection[ImageId]) -> Iterator[Claim]:
         return (claim for claim in self._shards.stream(part.table, Claim) if claim.image not in denied)
 
+    def claim_parts(self) -> list[ClaimPart]:
+        """The parts of all live sources' claims: those of what was taken down since may be among them."""
+        return [part for parts in self._standing().parts.values() for part in parts]
+
     def last_scan(self, source: str) -> tuple[Iterable[FileVersion], Iterable[Claim]]:
         """What a source's last scan listed and claimed; nothing where there is none."""
         standing = self._standing()

@@ -125,6 +125,14 @@ def columns_from_parquet(raw: bytes, record: type[Any]) -> pa.Table:
     return table
 
 
+def columns(raw: bytes, names: Sequence[str]) -> pa.Table:
+    """Some columns of a Parquet file, as Arrow has them. Raises DamageError."""
+    try:
+        return pq.read_table(io.BytesIO(raw), columns=list(names), use_threads=False, pre_buffer=False)
+    except (pa.ArrowException, OSError) as error:
+        raise DamageError(f"a table cannot be read ({error}).") from error
+
+
 def rows_hash(rows: Iterable[Any]) -> str:
     """SHA-256 of the rows' canonical JSON, one a line."""
     counted = Counted(rows)

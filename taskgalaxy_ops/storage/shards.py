@@ -23,6 +23,7 @@ from taskgalaxy_ops.storage.base import Store
 Record = TypeVar("Record")
 RECORD_STAGES = frozenset({"ingest", "embed"})  # their markers are records, not cache: they are not to be deleted
 _NAME_HEX = 32  # hex digits of a fingerprint in a name: 128 bits
+_SHORT_HEX = 12  # of one that only people compare
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,7 @@ class Stats:
     units_out: int = 0
     rejects: Mapping[str, int] = field(default_factory=dict)  # by reason
     seconds: float = 0.0
+    asked: Mapping[str, int | float] = field(default_factory=dict)  # all that its home's journal holds for the stage
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,17 @@ class Shard:
     @property
     def marker(self) -> str:
         return keys.marker(self.home, self.stage, self.key, self.output)
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """A shard's key, and what it is made of, by name: what a marker keeps so that a person can be told what changed.
+
+    Values are plain, or ``sha256:`` and the first digits of a fingerprint; None: not known yet, and so is the key.
+    """
+
+    key: str | None
+    made_of: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,11 +100,22 @@ def shard_key(stage: str, code_version: int, settings: Mapping[str, Any], inputs
     ]
 
 
+def short(digest: str) -> str:
+    """A fingerprint as ``made_of`` shows it."""
+    return f"sha256:{digest[:_SHORT_HEX]}"
+
+
+def output_of(tables: Mapping[str, Table]) -> str:
+    """Fingerprint of what came out: it follows from the tables' rows, whatever their Parquet bytes."""
+    return fingerprint("output", {name: content.rows_hash for name, content in tables.items()})[:_NAME_HEX]
+
+
 class Shards:
     """Reads and writes the shards of a store."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self.written: dict[str, dict[str, Any]] = {}  # markers of shards that were committed here
 
     def committed(self, home: str) -> dict[tuple[str, str], Shard]:
         """Every committed shard of a home, by stage and key: one listing, no reads."""
@@ -112,13 +136,32 @@ class Shards:
         self._store.put_if_absent(key, content.raw)
         return TableRef(key, content.rows, content.rows_hash, sha256_hex(content.raw))
 
-    def commit(self, home: str, stage: str, key: str, tables: Mapping[str, Table], stats: Stats) -> Shard:
-        """Write the tables, then the marker. Committing again what is there changes nothing."""
-        output = fingerprint("output", {name: content.rows_hash for name, content in tables.items()})[:_NAME_HEX]
-        shard = Shard(home, stage, key, output)
+    def commit(
+        self,
+        home: str,
+        stage: str,
+        key: str,
+        tables: Mapping[str, Table],
+        stats: Stats,
+        made_of: Mapping[str, Any] | None = None,
+    ) -> Shard:
+        """Write the tables, then the marker. Committing again what is there changes nothing.
+
+        ``made_of``: what the key is made of, by name (``Key``).
+        """
+        shard = Shard(home, stage, key, output_of(tables))
         refs = {name: asdict(self.write(content)) for name, content in tables.items()}
-        body = {"stage": stage, "home": home, "key": key, "output": output, "tables": refs, "stats": asdict(stats)}
-        self._store.put_if_absent(shard.marker, json.dumps(body, sort_keys=True, indent=1).encode())
+        body = {
+            "stage": stage,
+            "home": home,
+            "key": key,
+            "output": shard.output,
+            "tables": refs,
+            "stats": asdict(stats),
+            "made_of": dict(made_of or {}),
+        }
+        if self._store.put_if_absent(shard.marker, json.dumps(body, sort_keys=True, indent=1).encode()):
+            self.written[shard.marker] = body
         return shard
 
     def marker(self, shard: Shard) -> dict[str, Any]:

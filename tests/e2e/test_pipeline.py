@@ -16,11 +16,13 @@ from taskgalaxy_ops import pipeline, publishing, reporting
 from taskgalaxy_ops.canonical import sha256_hex
 from taskgalaxy_ops.catalogue import Catalogue
 from taskgalaxy_ops.expansion import expand
+from taskgalaxy_ops.explaining import explain
 from taskgalaxy_ops.galaxy import Galaxy
 from taskgalaxy_ops.harvest import Harvest, bill
 from taskgalaxy_ops.models.rendering import render
-from taskgalaxy_ops.overview import explain, plan, status
+from taskgalaxy_ops.planning import plan
 from taskgalaxy_ops.settings import Settings, SourceSettings
+from taskgalaxy_ops.status import status
 from taskgalaxy_ops.storage import keys
 from taskgalaxy_ops.storage.journal import Journal
 from taskgalaxy_ops.taxonomy import add_types
@@ -80,9 +82,19 @@ def test_the_funnel_adds_up_and_tells_each_stage(galaxy: Galaxy, models: Models)
     spent = galaxy.ledger().spent()
     assert (spent.calls, spent.cost) == (paid.all.calls, 0)
     told = status(galaxy)
-    assert told["pending"] == 0
-    assert told["simulated"] is True
-    assert all(stage["units"] == 0 for stage in plan(galaxy)["stages"])
+    assert told.pending == 0
+    assert told.simulated is True
+    by_stage = {each.stage: each for each in told.stages}
+    for stage, counts in stages.items():
+        if stage != "release":
+            there = by_stage[stage]
+            assert (there.units_in, there.units_out, there.rejects) == (
+                counts.units_in,
+                counts.units_out,
+                counts.rejects,
+            )
+    assert sum(each.calls for each in told.stages) == paid.all.calls
+    assert all(stage.units.high == 0 for stage in plan(galaxy).stages)
     sample = harvest.samples[0]
     (fate,) = explain(galaxy, sample.pair)["matches"]
     assert fate["task_type"] == sample.task_type

@@ -20,7 +20,7 @@ from fakes import KilledError, MemoryStore
 from golden.golden_store import golden_galaxy, unpack
 from PIL import Image as Pillow
 
-from taskgalaxy_ops import pipeline, publishing, qa, voting
+from taskgalaxy_ops import pipeline, publishing, qa, stage_keys, voting
 from taskgalaxy_ops.catalogue import Catalogue
 from taskgalaxy_ops.errors import StoreError
 from taskgalaxy_ops.galaxy import Galaxy
@@ -198,7 +198,7 @@ def voted() -> str:
 
 STAGES = {
     "ingest": (ingested, 1),
-    "match": (matched, pipeline.MATCH_VERSION),
+    "match": (matched, stage_keys.MATCH_VERSION),
     "filter": (filtered, qa.FILTER_VERSION),
     "write": (written, qa.WRITE_VERSION),
     "vote": (voted, voting.VOTE_VERSION),

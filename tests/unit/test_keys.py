@@ -33,7 +33,7 @@ _KEYS = st.one_of(
     st.builds(keys.marker, _HEX | st.just(keys.TAXONOMY_HOME), _STAGE, _HEX, _HEX),
     st.builds(keys.encoder, _HEX),
     st.builds(keys.report, _HEX),
-    st.builds(keys.cache, _HEX),
+    st.builds(keys.cache, _HEX | st.sampled_from(["markers.json", "images.parquet", "pairs.parquet", "types.parquet"])),
     st.builds(lambda version, name: keys.release(version) + name, st.integers(1, 999_999), _HEX),
 )
 

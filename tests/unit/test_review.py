@@ -15,12 +15,12 @@ from golden.golden_store import golden_galaxy, golden_settings
 from taskgalaxy_ops import cli, pipeline, publishing, qa
 from taskgalaxy_ops.asking import Asker
 from taskgalaxy_ops.errors import BudgetError, DamageError, NotFoundError, PendingError
+from taskgalaxy_ops.explaining import explain
 from taskgalaxy_ops.galaxy import Galaxy
 from taskgalaxy_ops.harvest import Harvest
 from taskgalaxy_ops.models.chat import Desk
 from taskgalaxy_ops.models.purse import Purse, Till
 from taskgalaxy_ops.models.questions import Question, Unit
-from taskgalaxy_ops.overview import explain
 from taskgalaxy_ops.settings import Settings
 from taskgalaxy_ops.storage import Store, keys
 from taskgalaxy_ops.storage.budget import Caps, Ledger, Spent

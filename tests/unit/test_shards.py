@@ -34,7 +34,7 @@ def test_a_committed_shard_is_found_by_a_listing_and_loaded(folder_store: Store)
     assert shards.committed("hom") == {}
     assert shards.load(shard, "matches", Match) == MATCHES
     body = shards.marker(shard)
-    assert body["stats"] == {"units_in": 1, "units_out": 2, "rejects": {}, "seconds": 0.0}
+    assert body["stats"] == {"units_in": 1, "units_out": 2, "rejects": {}, "seconds": 0.0, "asked": {}}
 
 
 def test_embeddings_are_loaded_with_their_width(folder_store: Store) -> None:

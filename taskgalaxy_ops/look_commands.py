@@ -1,0 +1,92 @@
+"""The commands that only look: plan, status, explain, verify, report; and how every command opens and prints."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from taskgalaxy_ops import look_views, reporting, views
+from taskgalaxy_ops.console import show_progress
+from taskgalaxy_ops.explaining import explain
+from taskgalaxy_ops.galaxy import Galaxy
+from taskgalaxy_ops.harvest import Harvest
+from taskgalaxy_ops.planning import plan
+from taskgalaxy_ops.settings import Settings, load_settings
+from taskgalaxy_ops.status import status
+from taskgalaxy_ops.takedown import left
+from taskgalaxy_ops.verify import glance, verify
+
+
+def loaded(chosen: argparse.Namespace) -> Settings:
+    """The settings file that the command names, with the store that it names. Raises SettingsError."""
+    return load_settings(chosen.settings, {"store": chosen.store} if chosen.store else None)
+
+
+def galaxy_of(chosen: argparse.Namespace) -> Galaxy:
+    """The galaxy of these settings. Raises SettingsError, StoreError."""
+    return Galaxy.open(loaded(chosen))
+
+
+def say(chosen: argparse.Namespace, value: dict[str, Any], lines: Sequence[str]) -> None:
+    """One JSON object if that was asked for, else lines for people."""
+    print(json.dumps(value, ensure_ascii=False, indent=1, default=str) if chosen.json else "\n".join(lines))
+
+
+def add(add_command: Callable[..., Any]) -> None:
+    """Add these commands' parsers."""
+    sub = add_command("report", _report, "write the contact sheet: one HTML page with the funnel and a gallery")
+    sub.add_argument("--out", type=Path, default=Path("contact-sheet.html"), help="default: %(default)s")
+    add_command("status", _status, "where the store stands: each source, each stage, spending, releases")
+    sub = add_command("plan", _plan, "what a run would make and ask, why, and what it would take; asks nothing")
+    sub.add_argument("--source", action="append", metavar="SOURCE", help="only this source's shards; repeatable")
+    sub.add_argument("--taxonomy", type=int, metavar="VERSION", help="task types of this version; default: the newest")
+    sub = add_command(
+        "explain", _explain, "the whole story of an image, a sample or a task type: why is it here, or not?"
+    )
+    sub.add_argument(
+        "what",
+        metavar="SAMPLE | IMAGE | TASK_TYPE",
+        help="the beginning of an id, a task type's path or its last levels, or a file's path within its source",
+    )
+    sub = add_command("verify", _verify, "check every image, shard, journal and release against its hashes and counts")
+    sub.add_argument("--quick", action="store_true", help="only that all is there, by logs, markers and listings")
+    sub.add_argument("--takedown", action="store_true", help="and look for what is left of images that were taken down")
+
+
+def _report(chosen: argparse.Namespace) -> int:
+    reporting.write(chosen.out, reporting.report_data(Harvest(galaxy_of(chosen))))
+    say(chosen, {"page": str(chosen.out.resolve())}, [f"contact sheet: {chosen.out.resolve()}"])
+    return 0
+
+
+def _status(chosen: argparse.Namespace) -> int:
+    found = status(galaxy_of(chosen))
+    say(chosen, asdict(found), look_views.status(found))
+    return 0
+
+
+def _plan(chosen: argparse.Namespace) -> int:
+    found = plan(galaxy_of(chosen), chosen.source, chosen.taxonomy)
+    say(chosen, asdict(found), look_views.plan(found))
+    return 0
+
+
+def _explain(chosen: argparse.Namespace) -> int:
+    found = explain(galaxy_of(chosen), chosen.what)
+    say(chosen, found, look_views.explained(found))
+    return 0
+
+
+def _verify(chosen: argparse.Namespace) -> int:
+    with show_progress(chosen.quiet or chosen.json) as progress:
+        galaxy = galaxy_of(chosen)
+        found = glance(galaxy) if chosen.quick else verify(galaxy, progress)
+        if chosen.takedown:
+            found.checked["take-down"] = len(galaxy.registry.denied())
+            found.damage += [f"take-down: {line}. Run `taskgalaxy takedown --finish`." for line in left(galaxy)]
+    say(chosen, asdict(found), views.verified(found))
+    return 1 if found.damage else 0

@@ -1,0 +1,176 @@
+"""A whole galaxy in one process, for tests that run hundreds of them: a store in memory, an encoder that hashes, and
+models behind the real client, whose answers are drawn from what they are shown.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import openai
+import pytest
+from fakes import MemoryStore
+from PIL import Image as Pillow
+
+from taskgalaxy_ops.canonical import draw, sha256_hex
+from taskgalaxy_ops.galaxy import Galaxy
+from taskgalaxy_ops.models.chat import Gateway
+from taskgalaxy_ops.models.encoders import Vectors, normalise
+from taskgalaxy_ops.settings import Model, Settings, parse_settings
+
+TYPES = tuple(f"{one}~{one} {two}" for one in ("ocr", "colour", "counting") for two in ("a", "b", "c"))
+
+
+class TinyEncoder:
+    """Points drawn from the hash of what is encoded."""
+
+    dim = 8
+    identity = {"name": "tiny", "weights": "none", "revision": "1"}  # noqa: RUF012 - never changed
+
+    def __init__(self) -> None:
+        self.passes = 0
+
+    def _points(self, raws: Sequence[bytes]) -> Vectors:
+        self.passes += len(raws)
+        seeds = [int(sha256_hex(raw)[:8], 16) for raw in raws]
+        return normalise(np.array([np.random.default_rng(seed).normal(size=self.dim) for seed in seeds]))
+
+    def encode_images(self, images: Sequence[Pillow.Image]) -> Vectors:
+        return self._points([image.tobytes() for image in images])
+
+    def encode_texts(self, texts: Sequence[str]) -> Vectors:
+        return self._points([text.encode() for text in texts])
+
+
+class TinyModels:
+    """Teacher and judges behind the openai client, without a socket."""
+
+    def __init__(self) -> None:
+        self.start(None)
+
+    def start(self, replies: int | None) -> None:
+        """Count anew; ``replies``: how many are given before the models die."""
+        self.seen: Counter[tuple[str, ...]] = (
+            Counter()
+        )  # what was asked of each unit: model, stage, prompt, item, image
+        self.requests = 0
+        self.replies = replies
+
+    def distinct(self, stage: str) -> int:
+        """Units of a stage that were asked."""
+        return sum(unit[1] == stage for unit in self.seen)
+
+    def client(self, gateway: Gateway, model: Model) -> openai.AsyncOpenAI:
+        """In place of ``Gateway._client``."""
+        if model.name not in gateway._clients:
+            gateway._clients[model.name] = openai.AsyncOpenAI(
+                base_url=model.base_url,
+                api_key="none",
+                max_retries=0,
+                http_client=httpx.AsyncClient(transport=httpx.MockTransport(self._answer)),
+            )
+        return gateway._clients[model.name]
+
+    async def _answer(self, request: httpx.Request) -> httpx.Response:
+        await asyncio.sleep(0)
+        self.requests += 1
+        if self.replies is not None and self.requests > self.replies:
+            return httpx.Response(503, json={"error": {"message": "no"}})
+        body = json.loads(request.content)
+        text, image = (part for part in body["messages"][-1]["content"])
+        asked = json.loads(text["text"].split("```json\n")[1].split("\n```")[0])
+        stage, items = asked["request"], asked.get("task_types") or asked["pairs"]
+        replies = []
+        for item in items:
+            index = item.pop("index")
+            shown = json.dumps({**item, "variant": asked.get("variant")}, sort_keys=True)
+            unit = (body["model"], stage, text["text"].split("```json")[0], shown, image["image_url"]["url"])
+            self.seen[unit] += 1
+            told = (*unit[:2], *unit[3:])  # whatever the prompt's words
+            replies.append({"index": index, **_reply(stage, draw(*told), sha256_hex(repr(told).encode())[:6])})
+        name = {"filter": "verdicts", "write": "pairs", "vote": "votes"}[stage]
+        completion = {
+            "id": f"tiny-{self.requests}",
+            "object": "chat.completion",
+            "choices": [
+                {
+                    "index": 0,
+                    "finish_reason": "stop",
+                    "message": {"role": "assistant", "content": json.dumps({name: replies})},
+                }
+            ],
+            "usage": {"prompt_tokens": 100 + 10 * len(items), "completion_tokens": 20 * len(items)},
+        }
+        return httpx.Response(200, json=completion)
+
+
+def _reply(stage: str, drawn: float, token: str) -> dict[str, Any]:
+    if stage == "filter":
+        return {"fits": drawn < 0.6, "reason": f"reason {token}"}
+    if stage == "write":  # few different questions, so that judges are asked the same of two pairs now and then
+        if drawn < 0.15:
+            return {"question": "", "answer": "", "reasoning": ""}
+        return {"question": f"Question {int(drawn * 4)}?", "answer": f"{int(drawn * 2)}", "reasoning": f"since {token}"}
+    return {"vote": int(drawn < 0.6), "reason": f"reason {token}"}
+
+
+def tiny_settings(location: Path | str, **changes: Any) -> Settings:
+    """Settings for a tiny galaxy; what is named replaces whole fields."""
+
+    def model(name: str) -> dict[str, Any]:
+        return {
+            "name": name,
+            "base_url": "http://tiny/v1",
+            "model": name,
+            "simulated": True,
+            "retries": 0,
+            "image_side": 64,
+            "list_price": {"input": 1, "output": 2},
+        }
+
+    raw: dict[str, Any] = {
+        "store": "memory://",
+        "sources": {"mine": {"location": str(location)}},
+        "ingest": {"shard_images": 2, "min_side": 8},
+        "match": {"k": 3},
+        "teacher": model("teacher"),
+        "judges": [model(name) for name in "abc"],
+        "release": {"validation": 0, "test": 0, "near_duplicate_bits": -1},
+    }
+    return parse_settings({**raw, **changes})
+
+
+def tiny_galaxy(settings: Settings, store: MemoryStore | None = None) -> Galaxy:
+    """An opened galaxy; nothing but the store is kept from an earlier one."""
+    galaxy = Galaxy(settings, store or MemoryStore())
+    galaxy.__dict__["encoder"] = TinyEncoder()
+    return galaxy
+
+
+def tiny_images(folder: Path, count: int, first: int = 0) -> Path:
+    """A folder of small pictures, no two alike."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in range(first, first + count):
+        pixels = np.random.default_rng(number).integers(0, 255, (8, 8, 3), np.uint8)
+        Pillow.fromarray(pixels).resize((16, 16)).save(folder / f"{number:03d}.png")
+    return folder
+
+
+def tiny_seeds(file: Path, types: Sequence[str] = TYPES) -> Path:
+    """A seed file of these task types."""
+    file.write_text(json.dumps(list(types)), encoding="utf-8")  # YAML too
+    return file
+
+
+@pytest.fixture
+def tiny_models(monkeypatch: pytest.MonkeyPatch) -> TinyModels:
+    """Models for every gateway of the test."""
+    models = TinyModels()
+    monkeypatch.setattr(Gateway, "_client", lambda gateway, model: models.client(gateway, model))
+    return models
