@@ -24,7 +24,7 @@ from taskgalaxy_ops.storage.shards import Key, TableRef
 
 __all__ = ["tiny_models"]
 
-HOME = Home("ab" * 16, TableRef("data/x", 2, "cd" * 32, "ef" * 32), "01" * 16)
+HOME = Home("ab" * 16, TableRef("data/x", 2, "cd" * 32, "ef" * 32), "01" * 16, 2)
 
 
 def made(settings: Settings, *, types: str = "t" * 64, dead: Iterable[str] = (), edits: int = 0) -> dict[str, Key]:
