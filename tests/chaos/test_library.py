@@ -90,7 +90,7 @@ class Sweep:
         seconds = time.monotonic() - began if worker.code == -9 else worker.seconds
         lost = len(kept - case.kept())
         struck = worker.between.struck
-        stage = struck.stage if struck else worker.between.stage if worker.code == -9 else "all"
+        stage = struck.stage if struck else worker.between.stage if worker.code else "all"
         self._table.add(Outcome(GROUP, fault, stage, lost, sum(case.paid_twice().values()), seconds))
         return True
 
