@@ -35,11 +35,12 @@ if "scheduler" in sys.argv:
     import boto3, openai, pyarrow.parquet, taskgalaxy_ops.cli
 """
 # Airflow 3.3.2's scheduler ends where a task's death is reported to it and to the API server at one instant (both
-# write the same row of history). Deployments start it again; so does this, a few times.
+# write the same row of history). Deployments start it again; so does this, a few times in a row.
 _AGAIN = """
 trap 'stopped=1' TERM  # looked at once the scheduler has ended
 tries=0
-until [ "$stopped" ] || "$@" || [ "$stopped" ]; do
+until [ "$stopped" ] || { began=$(date +%s); "$@"; } || [ "$stopped" ]; do
+  [ $(($(date +%s) - began)) -lt 60 ] || tries=0  # it had worked
   tries=$((tries + 1)); [ $tries -lt 5 ] || exit 1
   echo "The scheduler ended, and is started again ($tries)."; sleep 1
 done

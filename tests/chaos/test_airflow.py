@@ -228,7 +228,7 @@ def twice(ground: Ground, before: set[str]) -> dict[str, int]:
     return {each["unit"]: each["asked"] for each in stats["asked_again"] if each["unit"] not in before}
 
 
-def wait(found: Callable[[], Any], seconds: float = 180) -> Any:
+def wait(found: Callable[[], Any], seconds: float = 300) -> Any:
     """What ``found`` gives once it gives something."""
     give_up = time.monotonic() + seconds
     while not (value := found()):

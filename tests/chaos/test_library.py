@@ -90,7 +90,7 @@ class Sweep:
         seconds = time.monotonic() - began if worker.code == -9 else worker.seconds
         lost = len(kept - case.kept())
         struck = worker.between.struck
-        stage = struck.stage if struck else worker.between.stage if worker.code == -9 else "all"
+        stage = struck.stage if struck else worker.between.stage if worker.code else "all"
         self._table.add(Outcome(GROUP, fault, stage, lost, sum(case.paid_twice().values()), seconds))
         return True
 
@@ -233,3 +233,82 @@ def test_faults_that_last_end_in_advice(name: str, undisturbed: Case, sweep: Swe
     more = {"model": {"timeout_seconds": 5, "retries": 3}} if fault.kinds == MODEL else {}
     struck = sweep(name, [(n, spoiled(at(fault, n), {1, 3})) for n in chosen], **more)
     assert struck >= len(chosen) / 2
+
+
+@ON_REQUEST
+def test_two_workers_at_once(sweep: Sweep) -> None:
+    def spoil(delay: float) -> Callable[[Case], Worker]:
+        def both(case: Case) -> Worker:
+            with case.worker() as one:
+                time.sleep(delay)
+                with case.worker() as other:
+                    for worker in (one, other):
+                        assert worker.wait() == 0, worker.said
+            assert not case.paid_twice(), "two workers paid for the same"
+            return one
+
+        return both
+
+    tenths = random.Random("two").sample(range(30), 8)
+    assert sweep("two workers at once", [(n, spoil(n / 10)) for n in tenths]) == len(tenths)
+
+
+def test_a_zombie_that_wakes_after_its_lease_was_taken(undisturbed: Case, sweep: Sweep, whole: bool) -> None:
+    """It was stopped at its n-th operation; another has waited for its lease and finished when it wakes."""
+
+    def spoil(number: int) -> Callable[[Case], Worker | None]:
+        def sleep(case: Case) -> Worker | None:
+            with case.worker(Fault("stop", number)) as zombie:
+                asleep = zombie.between.stopped.wait(60)
+                kept = case.kept()
+                with case.worker() as other:
+                    assert other.wait() == 0, other.said
+                case.allow(zombie, kept)
+                sent = len(zombie.between.paid())
+                zombie.go_on()
+                code = zombie.wait()
+            assert code in {0, 3}, f"it ended with {code}:\n{zombie.said}"
+            if code:
+                advises(zombie)
+            assert len(zombie.between.paid()) == sent, "it asked when it woke"
+            return zombie if asleep else None
+
+        return sleep
+
+    chosen = numbers(count(undisturbed, frozenset()), False, 16 if whole else 1, "zombie")
+    assert sweep("worker: stopped, and woken when another had its lease", [(n, spoil(n)) for n in chosen])
+
+
+@ON_REQUEST
+def test_workers_whose_clocks_are_apart(sweep: Sweep) -> None:
+    """In a folder by two hours; in S3 by as much as signatures allow, beyond which the error names the clock."""
+
+    def spoil(clocks: tuple[float, float]) -> Callable[[Case], Worker]:
+        def apart(case: Case) -> Worker:
+            with case.worker(clock=clocks[0]) as one, case.worker(clock=clocks[1]) as other:
+                for worker in (one, other):
+                    assert worker.wait() == 0, worker.said
+            assert not case.paid_twice(), "two workers paid for the same"
+            return one
+
+        return apart
+
+    def refused(case: Case) -> Worker:
+        with case.worker(clock=3600) as worker:
+            assert worker.wait() == 1, worker.said
+        assert "set this machine's clock" in worker.said, worker.said
+        return worker
+
+    runs = range(4)
+    sweep("two workers at once, clocks 14 minutes fast and slow", [(n, spoil((840, -840))) for n in runs])
+    apart = [(n, spoil((3600, -3600))) for n in runs]
+    sweep("two workers at once, clocks an hour fast and slow, store in a folder", apart, in_folder=True)
+    sweep("a clock an hour fast", [(0, refused)])
+
+
+@ON_REQUEST
+def test_a_full_disk(sweep: Sweep) -> None:
+    """No file can grow beyond so many bytes. A store in S3 needs no disk; one in a folder ends with advice."""
+    sizes = (0, 100, 1000, 1500, 2500, 4000)
+    sweep("disk full, store in a folder", [(size, no_room(size)) for size in sizes], in_folder=True)
+    sweep("disk full under TMPDIR", [(0, spoiled_by_nothing(room=0))])
