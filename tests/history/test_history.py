@@ -144,6 +144,13 @@ class History(RuleBasedStateMachine):
             variants=variants,
         )
 
+    @rule(units=st.integers(1, 5), blocks=st.integers(1, 5), structured=st.sampled_from(["json_schema", "text"]))
+    def the_way_of_asking_is_another(self, units: int, blocks: int, structured: str) -> None:
+        self.world.change("run", units_a_request=units, block_calls=blocks)
+        transport = {"structured": structured, "base_url": f"http://{units}.test/v1", "timeout_seconds": 60 + blocks}
+        self.world.change("teacher", **transport)
+        self.world.judge([{**judge, **transport} for judge in self.world.chosen["judges"]])
+
     @rule(data=st.data())
     def settings_are_rolled_back(self, data: st.DataObject) -> None:
         self.world.chosen = self.former[data.draw(st.integers(0, len(self.former) - 1))]
