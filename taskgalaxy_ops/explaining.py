@@ -182,12 +182,11 @@ def _image(look: Galaxy, home: Home, image: str, only: Pair | None = None) -> di
 
 
 def _claims(look: Galaxy, image: str) -> list[Claim]:
-    """What live sources say of an image. Reads a column of each source's table; the rows where it is named."""
-    found = []
+    """What live sources say of an image; only its rows become records."""
+    found: list[Claim] = []
     for scan in look.registry.scans().values():
-        raw = look.store.get(scan.claims.key)
-        if pc.any(pc.equal(columns(raw, ["image"])["image"], image)).as_py():
-            found += [claim for claim in look.shards.read(scan.claims, Claim) if claim.image == image]
+        table = columns(look.store.get(scan.claims.key), list(Claim.__slots__))
+        found += [Claim(**row) for row in table.filter(pc.equal(table["image"], image)).to_pylist()]
     return sorted(found, key=lambda claim: (claim.source, claim.file))
 
 
