@@ -37,7 +37,10 @@ from galaxy_defaults import COMMON, ENCODERS, SOURCES, Receipt, announcing
             description="Names of registered sources, one a line. Empty: all of them.",
         ),
         "dry_run": Param(
-            True, type="boolean", title="Dry run", description="Only show what would be asked, and about what it costs."
+            True,
+            type="boolean",
+            title="Dry run",
+            description="Only show what would be done, why, and what it would take.",
         ),
         "taxonomy_version": Param(
             None,

@@ -79,6 +79,8 @@ def plan_notes(found: RunPlan) -> list[str]:
         notes.append(f"at list prices {_bounds(listed, _money)}")
     if any(not each.units.exact for each in found.stages):
         notes.append("a to b: none of what is asked before passes, all of it does; about: as it went so far")
+    if any(each.requests and each.requests.high for each in found.stages):
+        notes.append("requests, tokens, cost and time: at what a unit of the stage took so far")
     return notes
 
 

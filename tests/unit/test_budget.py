@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from taskgalaxy_ops.errors import BudgetError
-from taskgalaxy_ops.storage import Store
+from taskgalaxy_ops.storage import Store, keys
 from taskgalaxy_ops.storage.budget import Caps, Ledger, Spent
+from taskgalaxy_ops.storage.log import Log
 
 
 def test_a_block_is_held_at_its_highest_and_settled_at_its_cost(folder_store: Store) -> None:
@@ -118,3 +119,19 @@ def test_the_budget_is_never_overspent(order: random.Random, cap: int, max_calls
         spent = Ledger(store, caps).spent()
         assert sent_cost <= spent.cost <= cap
         assert sent_calls <= spent.calls <= max_calls
+
+
+def test_a_long_ledger_is_folded_and_a_short_one_left(folder_store: Store) -> None:
+    ledger = Ledger(folder_store, Caps(None, None))
+    for _ in range(2):
+        ledger.settle(ledger.take("h", calls=2, ceiling=5), calls=1, cost=3)
+    open_block = ledger.take("h", calls=2, ceiling=5)
+    ledger.fold()
+    assert len(Log(folder_store, keys.BUDGET_LOG).read()) == 5
+    for _ in range(130):
+        ledger.settle(ledger.take("h", calls=2, ceiling=5), calls=1, cost=3)
+    ledger.fold()
+    assert len(Log(folder_store, keys.BUDGET_LOG).read()) == 2  # a total, and the open block
+    assert Ledger(folder_store, Caps(None, None)).spent() == ledger.spent()
+    ledger.settle(open_block, calls=0, cost=0)
+    assert ledger.spent() == Spent(cost=132 * 3, calls=132)

@@ -20,9 +20,10 @@ from taskgalaxy_ops.harvest import Harvest
 from taskgalaxy_ops.planning import plan
 from taskgalaxy_ops.settings import Settings
 from taskgalaxy_ops.status import status
-from taskgalaxy_ops.storage import keys
+from taskgalaxy_ops.storage import Store, keys
 from taskgalaxy_ops.storage.journal import Journal
 from taskgalaxy_ops.storage.log import Log
+from taskgalaxy_ops.storage.snapshot import Snapshot
 from taskgalaxy_ops.verify import glance
 
 __all__ = ["tiny_models"]
@@ -299,3 +300,20 @@ def test_a_glance_finds_what_is_gone(galaxy: Galaxy) -> None:
     damage = glance(galaxy).damage
     assert any(table in line and "is gone" in line for line in damage)
     assert any(picture in line for line in damage)
+
+
+@pytest.mark.parametrize("kind", ["memory", "folder"])
+def test_a_snapshot_lists_what_the_store_does(kind: str, folder_store: Store) -> None:
+    store = MemoryStore() if kind == "memory" else folder_store
+    names = [
+        f"homes/{home}/{part}" for home in ("0a", "0b", "f", "taxonomy") for part in ("journal/e/1", "markers/m.1")
+    ]
+    for name in [*names, "homesick/1", "data/00/x"]:
+        store.put_if_absent(name, b"")
+    seen = Snapshot(store)
+    for prefix in ("homes/", "homes/0", "homes/0a/", "homes/0a/markers/", "homes/taxonomy/", "homes/9", "data/", ""):
+        for after in ("", "homes/0a/markers/m.1", "homes/f/journal/e/1"):
+            assert [x.key for x in seen.list(prefix, after=after)] == [x.key for x in store.list(prefix, after=after)]
+    store.put_if_absent("homes/0a/markers/m.2", b"")
+    assert "homes/0a/markers/m.2" not in [each.key for each in seen.list("homes/")]
+    assert seen.get("homes/0a/markers/m.2") == b""
