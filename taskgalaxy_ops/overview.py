@@ -45,7 +45,7 @@ def status(galaxy: Galaxy) -> dict[str, Any]:
     }
     if found["sources"]:
         harvest = Harvest(galaxy)
-        found["images"] = len(harvest.images)
+        found["images"] = harvest.live_images
         found["stages"] = [asdict(stage) for stage in harvest.funnel]
         found["pending"] = harvest.pending
         found["simulated"] = harvest.simulated
@@ -98,13 +98,14 @@ def _share(part: int, whole: int) -> float:
 
 
 def _judges_a_pair(harvest: Harvest) -> float:
-    return sum(map(len, harvest.votes.values())) / len(harvest.votes) if harvest.votes else 0.0
+    verdicts = harvest.count("vote", "verdicts")
+    return harvest.count("vote", "votes") / verdicts if verdicts else 0.0
 
 
 def _units_a_call(harvest: Harvest, stage: str, tally: Tally, size: int) -> float:
     """Units that a call carried so far; half of the most that it may where nothing was asked yet."""
     answered = {counts.stage: counts.units_in - counts.pending for counts in harvest.funnel}
-    units = sum(map(len, harvest.votes.values())) if stage == "vote" else answered.get(stage, 0)
+    units = harvest.count("vote", "votes") if stage == "vote" else answered.get(stage, 0)
     return max(1.0, units / tally.calls) if tally.calls and units else max(1.0, size / 2)
 
 
