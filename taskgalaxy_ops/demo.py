@@ -240,7 +240,7 @@ def _run(galaxy: Galaxy, progress: Progress, tuned: bool) -> _Run:
     grown = _grow(galaxy, progress)
     harvest = Harvest(galaxy, pipeline.generate(galaxy, progress=progress))
     release = None
-    if harvest.pending and not harvest.samples:
+    if harvest.pending and not harvest.count("vote", "samples"):
         progress.note("Nothing has been accepted yet, so there is no release.")
     else:
         release = publishing.publish(galaxy, partial=bool(harvest.pending), harvest=harvest, progress=progress)
@@ -267,7 +267,7 @@ def _conduct(galaxy: Galaxy, raw: dict[str, Any], folder: Path, servers: ExitSta
     if not galaxy.registry.scans():
         raise TaskGalaxyError("\n".join(conductor.conducted().failures) or "no source was ingested")
     harvest = Harvest(galaxy)
-    if harvest.pending and harvest.samples:
+    if harvest.pending and harvest.count("vote", "samples"):
         conductor.release_partial()
         harvest = Harvest(galaxy)
     scores = None
@@ -342,8 +342,8 @@ def _summary(run: _Run, folder: Path, seconds: float) -> dict[str, Any]:
         "simulated": harvest.simulated,
         "samples": released.release.samples if released else 0,
         "task_types": released.release.task_types if released else 0,
-        "images": len(harvest.images),
-        "sources": sorted({claim.source for claims in harvest.claims.values() for claim in claims}),
+        "images": harvest.live_images,
+        "sources": harvest.sources,
         "model_calls": usage.calls,
         "encoder_passes": run.encoder_passes,
         "release": {

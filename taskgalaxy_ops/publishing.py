@@ -207,13 +207,18 @@ def _begin(galaxy: Galaxy, content: str) -> int:
     return version
 
 
-def _write(galaxy: Galaxy, version: int, files: Iterator[tuple[str, Content]], progress: Progress) -> str:
+def _write(
+    galaxy: Galaxy, version: int, files: Iterator[tuple[str, Content | release.Stored]], progress: Progress
+) -> str:
     """Write the files of a version; the manifest's SHA-256, or "" if other bytes lie there already."""
     manifest = ""
     for path, content in files:
-        if not galaxy.store.put_if_absent(keys.release(version) + path, content) and path != release.HISTORY:
+        key = keys.release(version) + path
+        if isinstance(content, release.Stored):
+            galaxy.store.copy(keys.blob(content.image), key)
+        elif not galaxy.store.put_if_absent(key, content) and path != release.HISTORY:
             return ""
-        if path == release.MANIFEST:
+        elif path == release.MANIFEST:
             manifest = release.entry(content)["sha256"]
         progress.advance("release")
     return manifest

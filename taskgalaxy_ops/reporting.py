@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,11 @@ from taskgalaxy_ops.canonical import sha256_hex
 from taskgalaxy_ops.catalogue import Catalogue, Proposal
 from taskgalaxy_ops.funnel import StageCounts
 from taskgalaxy_ops.galaxy import Galaxy
+from taskgalaxy_ops.generation import ASKING_STAGES
 from taskgalaxy_ops.harvest import Harvest
 from taskgalaxy_ops.planning import RunPlan
 from taskgalaxy_ops.publishing import published
-from taskgalaxy_ops.records import FileReject, LabelReject, Pair, Reject
+from taskgalaxy_ops.records import Claim, FileReject, LabelReject, Pair, Reject, Vote
 from taskgalaxy_ops.release import markdown
 from taskgalaxy_ops.report import Item, ReportData, render, table_page, thumbnail
 from taskgalaxy_ops.storage import keys
@@ -101,13 +102,8 @@ def report_data(
     release_counts: StageCounts | None = None,
     forecast: Mapping[str, Any] | None = None,
 ) -> ReportData:
-    """What the page shows of a harvest. Reads images, all journals and all rows."""
+    """What the page shows of a harvest. Reads images and all rows, those of a home at a time."""
     galaxy = harvest.galaxy
-    items = [_item(harvest, pair.image, pair.task_type, pair, None) for pair in harvest.samples]
-    items += [
-        _item(harvest, r.image, r.task_type, harvest.pairs.get(r.pair) if r.pair else None, r) for r in harvest.rejects
-    ]
-    items += [_file_item(reject) for reject in harvest.file_rejects]
     notes = []
     if harvest.pending:
         notes.append(f"{harvest.pending:,} units have no answer yet: the numbers are those of an unfinished run.")
@@ -115,7 +111,7 @@ def report_data(
         title=title,
         simulated=harvest.simulated,
         stage_counts=[*harvest.funnel, *([release_counts] if release_counts else [])],
-        items=items,
+        items=_items(harvest),
         thumbnails=lambda image: thumbnail(galaxy.store.get(keys.blob(image))),
         facts=_facts(harvest),
         forecast=_forecast_rows(forecast) if forecast else [],
@@ -129,10 +125,10 @@ def _facts(harvest: Harvest) -> list[tuple[str, str]]:
     taxonomy = Catalogue(galaxy).version()
     paid = harvest.paid.all
     return [
-        ("samples", f"{len(harvest.samples):,}"),
-        ("task types covered", f"{len({pair.task_type for pair in harvest.samples}):,} of {len(taxonomy.leaves()):,}"),
-        ("images", f"{len(harvest.images):,}"),
-        ("sources", ", ".join(sorted({c.source for claims in harvest.claims.values() for c in claims}))),
+        ("samples", f"{harvest.count('vote', 'samples'):,}"),
+        ("task types covered", f"{harvest.task_types:,} of {len(taxonomy.leaves()):,}"),
+        ("images", f"{harvest.live_images:,}"),
+        ("sources", ", ".join(harvest.sources)),
         ("teacher", settings.teacher.name),
         ("judges", ", ".join(judge.name for judge in settings.judges)),
         ("encoder", str(galaxy.encoder_identity["name"])),
@@ -158,11 +154,34 @@ def _forecast_rows(forecast: Mapping[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
-def _item(harvest: Harvest, image: str, task_type: str, pair: Pair | None, reject: Reject | None) -> Item:
-    claims = harvest.claims.get(image, [])
+def _items(harvest: Harvest) -> Iterator[Item]:
+    for found, home in harvest.homes():
+        claims: dict[str, list[Claim]] = {}
+        for claim in harvest.claims_of(home):
+            claims.setdefault(claim.image, []).append(claim)
+        votes: dict[str, list[Vote]] = {}
+        for vote in harvest.rows(found, "vote", "votes"):
+            votes.setdefault(vote.pair, []).append(vote)
+        pairs: dict[str | None, Pair] = {pair.pair: pair for pair in harvest.rows(found, "write", "pairs")}
+        for pair in harvest.rows(found, "vote", "samples"):
+            yield _item(pair, pair, None, claims, votes)
+        for stage in ASKING_STAGES:
+            for reject in harvest.rows(found, stage, "rejects"):
+                yield _item(reject, pairs.get(reject.pair), reject, claims, votes)
+    yield from map(_file_item, harvest.file_rejects)
+
+
+def _item(
+    of: Pair | Reject,
+    pair: Pair | None,
+    reject: Reject | None,
+    known: Mapping[str, Sequence[Claim]],
+    votes: Mapping[str, Sequence[Vote]],
+) -> Item:
+    claims = known.get(of.image, [])
     return Item(
-        image=image,
-        task_type=task_type,
+        image=of.image,
+        task_type=of.task_type,
         stage=reject.stage if reject else "",
         reason=reject.reason if reject else "",
         detail=reject.detail if reject else "",
@@ -171,7 +190,7 @@ def _item(harvest: Harvest, image: str, task_type: str, pair: Pair | None, rejec
         question=pair.question if pair else "",
         answer=pair.answer if pair else "",
         reasoning=pair.reasoning if pair else None,
-        votes=harvest.votes.get(pair.pair, []) if pair else [],
+        votes=votes.get(pair.pair, []) if pair else [],
         sources=sorted({claim.source for claim in claims}),
         licence=_all(claim.licence for claim in claims),
         attribution=_all(claim.attribution for claim in claims),

@@ -4,7 +4,7 @@
 images: rows lie in a temporary file (``staging``).
 """
 
-from taskgalaxy_ops.release.building import FORMAT_VERSION, HISTORY, MANIFEST, build, entry
+from taskgalaxy_ops.release.building import FORMAT_VERSION, HISTORY, MANIFEST, Stored, build, entry
 from taskgalaxy_ops.release.material import HomeRows, Material, TaxonomySummary
 from taskgalaxy_ops.release.planning import RELEASE_VERSION, Plan, plan
 from taskgalaxy_ops.release.redaction import WITHDRAWN, withdraw
@@ -20,6 +20,7 @@ __all__ = [
     "HomeRows",
     "Material",
     "Plan",
+    "Stored",
     "TaxonomySummary",
     "build",
     "entry",

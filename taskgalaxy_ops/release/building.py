@@ -5,14 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from io import SEEK_END
 from itertools import chain
 from tempfile import TemporaryFile
 from typing import Any, BinaryIO
 
 from taskgalaxy_ops.canonical import fingerprint, sha256_hex
+from taskgalaxy_ops.records import ImageId
 from taskgalaxy_ops.release.card import card
-from taskgalaxy_ops.release.images import image_files, thumbnail_files
+from taskgalaxy_ops.release.images import thumbnail_files
 from taskgalaxy_ops.release.planning import RELEASE_VERSION, Plan
 from taskgalaxy_ops.release.tables import llava_files, parquet_files
 from taskgalaxy_ops.storage.base import Content
@@ -23,7 +25,14 @@ README = "README.md"
 HISTORY = "history.json"
 
 
-def build(plan: Plan, *, version: int, history: Mapping[str, Any]) -> Iterator[tuple[str, Content]]:
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """The file of an image, as the store holds it already. Its bytes were checked as the Parquet files were made."""
+
+    image: ImageId
+
+
+def build(plan: Plan, *, version: int, history: Mapping[str, Any]) -> Iterator[tuple[str, Content | Stored]]:
     """A release's files: relative path and content, each made when it is asked for; ``manifest.json`` is the last.
 
     Large ones are temporary files, open until the next is asked for. version, history: what is no content, such as
@@ -34,9 +43,9 @@ def build(plan: Plan, *, version: int, history: Mapping[str, Any]) -> Iterator[t
     for path, file in chain(llava_files(plan), parquet_files(plan)):
         _list(plan, path, entry(file))
         yield path, file
-    for image, path, raw in image_files(plan):
-        _list(plan, path, {"size": len(raw), "sha256": image})
-        yield path, raw
+    for image, path, size in plan.copied():
+        _list(plan, path, {"size": size, "sha256": image})
+        yield path, Stored(image)
     for path, raw in chain(thumbnail_files(plan), [(README, card(plan))]):
         _list(plan, path, entry(raw))
         yield path, raw

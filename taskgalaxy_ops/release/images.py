@@ -35,12 +35,6 @@ def copied_image(plan: Plan, picture: int, image: ImageId) -> bytes:
     return raw
 
 
-def image_files(plan: Plan) -> Iterator[tuple[ImageId, str, bytes]]:
-    """Id, path and bytes of the copied images, one at a time, in order of id."""
-    for picture, image, path in plan.copied():
-        yield image, path, copied_image(plan, picture, image)
-
-
 def thumbnail_path(pair: PairId) -> str:
     """Where the card's picture of a sample lies."""
     return f"samples/{pair[:16]}.jpg"

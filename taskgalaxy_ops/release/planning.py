@@ -141,9 +141,9 @@ class Plan:
             ),
         )
 
-    def copied(self) -> Iterator[tuple[int, ImageId, str]]:
-        """Number, id and path of the images that the release carries, in order of id; the others are referred to."""
-        yield from self.rows.execute("SELECT rowid, image, location FROM pictures WHERE copied ORDER BY rowid")
+    def copied(self) -> Iterator[tuple[ImageId, str, int]]:
+        """Id, path and bytes of the images that the release carries, in order of id; the others are referred to."""
+        yield from self.rows.execute("SELECT image, location, size FROM pictures WHERE copied ORDER BY rowid")
 
     @cached_property
     def counts(self) -> dict[str, int]:

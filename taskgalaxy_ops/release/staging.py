@@ -26,7 +26,7 @@ from taskgalaxy_ops.settings import ReleaseSettings
 
 SPLITS = ("train", "validation", "test")
 
-_CACHE_KIB = 16 << 10  # of the file's pages; sorting takes as much again
+_CACHE_KIB = 4 << 10  # of the file's pages; sorting takes as much again
 _ID = re.compile(r"[0-9a-f]{64}")
 _END = re.compile(r"[\s?.!。]+$")
 
@@ -54,6 +54,7 @@ def database() -> sqlite3.Connection:
         "PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF;" + _SCHEMA
     )
     found.create_function("draw", 2, draw, deterministic=True)
+    found.execute("BEGIN")  # and no end: nothing has to outlive this, and pages are written where there is no room
     return found
 
 
@@ -84,7 +85,6 @@ def load(
         ballots.add(pair, [(judge, vote) for _, judge, vote, _ in cast])
     verdicts = {pair: rest for pair, *rest in _rows(home.verdicts)}
     samples = _samples(home, settings)
-    found.execute("BEGIN")
     found.executemany(
         f"INSERT INTO pairs VALUES ({_places(13)})",
         (
@@ -98,7 +98,6 @@ def load(
         ),
     )
     found.executemany(f"INSERT INTO images VALUES ({_places(9)})", _images(home, samples, settings))
-    found.execute("COMMIT")
 
 
 def _places(count: int) -> str:

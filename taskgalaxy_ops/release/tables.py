@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import islice
+from itertools import accumulate, islice
 from tempfile import TemporaryFile
 from typing import Any, BinaryIO
 
@@ -99,13 +99,13 @@ def _write(plan: Plan, part: Part, file: BinaryIO) -> None:
 def _table(plan: Plan, samples: Sequence[Sample]) -> pa.Table:
     claims = {sample.picture: json.loads(sample.claims) for sample in samples}
     images = {s.picture: copied_image(plan, s.picture, s.image) if s.size else None for s in samples}
-
-    def said(name: str) -> list[list[str | None]]:
-        return [[claim.get(name) for claim in claims[sample.picture]] for sample in samples]
-
+    said = [claims[sample.picture] for sample in samples]
     columns = {
         "id": [sample.pair for sample in samples],
-        "image": [{"bytes": images[sample.picture], "path": sample.location} for sample in samples],
+        "image": {
+            "bytes": [images[sample.picture] for sample in samples],
+            "path": [sample.location for sample in samples],
+        },
         "image_id": [sample.image for sample in samples],
         "task_type": [sample.task_type for sample in samples],
         "variant": [sample.variant for sample in samples],
@@ -113,10 +113,28 @@ def _table(plan: Plan, samples: Sequence[Sample]) -> pa.Table:
         "answer": [sample.answer for sample in samples],
         "reasoning": [sample.reasoning for sample in samples],
         "votes": [json.loads(sample.votes) if sample.votes else [] for sample in samples],
-        "sources": said("source"),
-        "origins": said("origin"),
-        "licences": said("licence"),
-        "attributions": said("attribution"),
+        "sources": _of_each(said, "source"),
+        "origins": _of_each(said, "origin"),
+        "licences": _of_each(said, "licence"),
+        "attributions": _of_each(said, "attribution"),
         "simulated": [plan.material.simulated] * len(samples),
     }
-    return pa.Table.from_pydict(columns, schema=SCHEMA)
+    return pa.Table.from_arrays([_array(columns[field.name], field.type) for field in SCHEMA], schema=SCHEMA)
+
+
+def _of_each(said: Sequence[Sequence[Mapping[str, str]]], name: str) -> list[list[str | None]]:
+    return [[claim.get(name) for claim in claims] for claims in said]
+
+
+def _array(values: Any, kind: pa.DataType) -> pa.Array:
+    """An array out of a list; a struct's out of a list for each field. Lists are made flat: Arrow would take longer."""
+    if pa.types.is_struct(kind):
+        parts = [_array(values[field.name], field.type) for field in kind]
+        return pa.StructArray.from_arrays(parts, fields=list(kind))
+    if pa.types.is_list(kind):
+        flat: Any = [value for each in values for value in each]
+        if pa.types.is_struct(kind.value_type):
+            flat = {field.name: [value.get(field.name) for value in flat] for field in kind.value_type}
+        ends = [0, *accumulate(map(len, values))]
+        return pa.ListArray.from_arrays(pa.array(ends, pa.int32()), _array(flat, kind.value_type), type=kind)
+    return pa.array(values, kind)

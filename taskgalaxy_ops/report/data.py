@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 
 from PIL import Image, ImageDraw
 
@@ -13,6 +15,8 @@ from taskgalaxy_ops.canonical import draw
 from taskgalaxy_ops.funnel import StageCounts
 from taskgalaxy_ops.models.rendering import DECODE_ERRORS, upright
 from taskgalaxy_ops.records import ImageId, PairId, TaskTypePath, Vote
+
+_AT_ONCE = 4096  # items in memory, beside those picked
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +51,36 @@ class ReportData:
     title: str
     simulated: bool
     stage_counts: Sequence[StageCounts]  # in the order in which they run
-    items: Sequence[Item]
+    items: Iterable[Item]  # gone through once, a part in memory at a time
     thumbnails: Callable[[ImageId], bytes]
     facts: Sequence[tuple[str, str]] = ()  # label, value
     forecast: Sequence[tuple[str, str]] = ()  # label, value: a pilot's forecast of the full bill
     notes: Sequence[str] = field(default=())
+
+
+@dataclass(slots=True)
+class Picked:
+    """The first items in the order of ``mixed``, and how many there are in all, by task type."""
+
+    items: list[Item] = field(default_factory=list)
+    total: int = 0
+    samples: Counter[TaskTypePath] = field(default_factory=Counter)
+    rejects: Counter[TaskTypePath] = field(default_factory=Counter)
+
+
+def pick(items: Iterable[Item], most: int) -> Picked:
+    """The first ``most`` items in the order of ``mixed``.
+
+    Items come in parts, and of each part and those picked before the first ones stay: an item that is not among the
+    first of some is not among the first of more, since whatever is added takes a place before it or none.
+    """
+    found, left = Picked(), iter(items)
+    while part := list(islice(left, _AT_ONCE)):
+        found.total += len(part)
+        found.samples.update(item.task_type for item in part if item.outcome == "sample" and item.task_type)
+        found.rejects.update(item.task_type for item in part if item.outcome == "reject" and item.task_type)
+        found.items = mixed([*found.items, *part])[:most]
+    return found
 
 
 def mixed(items: Iterable[Item]) -> list[Item]:

@@ -18,7 +18,7 @@ from typing import Any
 from taskgalaxy_ops.errors import NotFoundError
 from taskgalaxy_ops.funnel import StageCounts
 from taskgalaxy_ops.records import ImageId
-from taskgalaxy_ops.report.data import Item, ReportData, mixed
+from taskgalaxy_ops.report.data import Item, ReportData, pick
 from taskgalaxy_ops.report.funnel import funnel_svg, units
 from taskgalaxy_ops.report.svg import count, esc
 from taskgalaxy_ops.report.treemap import treemap_svg
@@ -50,12 +50,10 @@ _TABLE_CSS = """
 
 def render(data: ReportData, max_items: int = 600) -> str:
     """The whole page, to be written as UTF-8. At most ``max_items`` items are in it, evenly picked; it says so."""
-    items = mixed(data.items)
-    chosen = items[:max_items]
+    picked = pick(data.items, max_items)
+    chosen = picked.items
     css, js = _file("page.css"), _file("page.js")
-    samples = Counter(item.task_type for item in items if item.outcome == "sample" and item.task_type)
-    rejects = Counter(item.task_type for item in items if item.outcome == "reject" and item.task_type)
-    unit, types = ("samples", samples) if samples else ("rejects", rejects)
+    unit, types = ("samples", picked.samples) if picked.samples else ("rejects", picked.rejects)
     filters = {(item.stage, item.reason) for item in chosen if item.stage}
     return Template(_file("page.html")).substitute(
         policy=_policy(css, js),
@@ -72,7 +70,7 @@ def render(data: ReportData, max_items: int = 600) -> str:
         funnel_table=_funnel_table(data.stage_counts),
         types_lead=_types_lead(types, unit),
         treemap=treemap_svg(types, unit),
-        gallery_lead=_gallery_lead(len(chosen), len(items)),
+        gallery_lead=_gallery_lead(len(chosen), picked.total),
         items=_json([_shown(item) for item in chosen]),
         images=_json(_thumbnails(data, chosen)),
     )

@@ -41,6 +41,12 @@ class Store(Protocol):
     def replace(self, key: str, data: bytes) -> None:
         """Write the object whole, over what was there. For the few pointers that people read."""
 
+    def copy(self, key: str, to: str) -> None:
+        """Make ``to`` hold what ``key`` holds, without reading it. Raises NotFoundError.
+
+        What lies there is left or written over: for objects that are named by their content.
+        """
+
     def get(self, key: str, *, start: int = 0, length: int | None = None) -> bytes:
         """The object's bytes, or ``length`` of them from ``start``. Raises NotFoundError."""
 

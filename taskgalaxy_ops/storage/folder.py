@@ -82,6 +82,20 @@ class FolderStore:
     def replace(self, key: str, data: bytes) -> None:
         self._place(key, data, over=True)
 
+    def copy(self, key: str, to: str) -> None:
+        source, target = self._path(key), self._path(to)
+        try:
+            if not source.is_file():
+                raise NotFoundError(f"store {self._root}: no object {key}.")
+            _make_folder(target.parent)
+            with contextlib.suppress(FileExistsError):
+                target.hardlink_to(source)  # objects are replaced whole, so that neither changes with the other
+            _sync_folder(target.parent)
+        except FileNotFoundError as error:
+            raise NotFoundError(f"store {self._root}: no object {key}.") from error
+        except OSError as error:
+            raise StoreError(f"store {self._root}: copying {key} to {to} failed ({error}).") from error
+
     def get(self, key: str, *, start: int = 0, length: int | None = None) -> bytes:
         try:
             with self._path(key).open("rb") as file:

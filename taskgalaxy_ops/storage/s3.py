@@ -114,6 +114,9 @@ class S3Store:
     def replace(self, key: str, data: bytes) -> None:
         self._call("put_object", key, Body=data)
 
+    def copy(self, key: str, to: str) -> None:
+        self._call("copy_object", to, CopySource={"Bucket": self._bucket, "Key": self._prefix + key})
+
     def get(self, key: str, *, start: int = 0, length: int | None = None) -> bytes:
         from botocore.exceptions import BotoCoreError, ClientError
 

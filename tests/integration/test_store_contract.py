@@ -15,6 +15,7 @@ from racing import PROCESSES, Racers, together
 
 from taskgalaxy_ops.errors import NotFoundError, StoreError
 from taskgalaxy_ops.storage import Store, keys, open_store
+from taskgalaxy_ops.storage.base import in_parts
 
 ODD_NAMES = [  # no backslash: SeaweedFS takes it for a slash, and no key of ours has one
     "plain",
@@ -52,6 +53,34 @@ def test_what_was_put_is_got(store: Store) -> None:
     assert store.get("a/b") == data
     assert store.put_if_absent("a/empty", b"")
     assert store.get("a/empty") == b""
+
+
+@pytest.mark.parametrize("size", [0, 5, (8 << 20) - 1, 8 << 20, (8 << 20) + 1])
+def test_a_file_is_put_whole_and_stands_as_bytes_do(store: Store, tmp_path: Path, size: int) -> None:
+    data = os.urandom(size)
+    (tmp_path / "file").write_bytes(data)
+    (tmp_path / "other").write_bytes(data + b"more")
+    with (tmp_path / "file").open("rb") as file, (tmp_path / "other").open("rb") as other:
+        file.seek(0, os.SEEK_END)  # where it stands does not matter
+        assert store.put_if_absent("k", file)
+        assert store.get("k") == data == b"".join(in_parts(store, "k"))
+        assert store.put_if_absent("k", file) and store.put_if_absent("k", data)
+        assert not store.put_if_absent("k", other)
+        assert store.put_if_absent("longer", other) and not store.put_if_absent("longer", file)
+    assert store.get("k") == data
+
+
+def test_a_copy_stands_by_itself(store: Store) -> None:
+    store.put_if_absent("a/one", b"content")
+    store.copy("a/one", "b/two/three")
+    store.copy("a/one", "b/two/three")
+    store.replace("a/one", b"another")
+    assert store.get("b/two/three") == b"content"
+    store.delete("a/one")
+    assert store.get("b/two/three") == b"content"
+    with pytest.raises(NotFoundError, match="no object"):
+        store.copy("a/one", "b/four")
+    assert [listed.key for listed in store.list("b/")] == ["b/two/three"]
 
 
 def test_a_key_is_written_once(store: Store) -> None:

@@ -29,7 +29,7 @@ from taskgalaxy_ops.canonical import draw, fingerprint, sha256_hex
 from taskgalaxy_ops.errors import DamageError
 from taskgalaxy_ops.funnel import StageCounts
 from taskgalaxy_ops.records import Claim, Image, Pair, Reason, Verdict, Vote, pair_id
-from taskgalaxy_ops.release import SPLITS, HomeRows, Material, Plan, TaxonomySummary, build, planning
+from taskgalaxy_ops.release import SPLITS, HomeRows, Material, Plan, Stored, TaxonomySummary, build, planning
 from taskgalaxy_ops.release.agreement import Ballots, agreement, cohen_kappa, krippendorff_alpha
 from taskgalaxy_ops.release.card import card
 from taskgalaxy_ops.release.licences import identifier
@@ -54,6 +54,9 @@ def file_of(number: int) -> bytes:
     pixels = np.random.default_rng(number).integers(0, 256, (40, 48, 3), dtype=np.uint8)
     Pillow.fromarray(pixels).save(out, "PNG" if number % 2 else "JPEG")
     return out.getvalue()
+
+
+RAWS = {sha256_hex(file_of(number)): file_of(number) for number in range(60)}
 
 
 def image_of(number: int, phash: str | None = None) -> Image:
@@ -130,10 +133,9 @@ def plan_of(held: Held, settings: ReleaseSettings) -> Plan:
 
 
 def material(samples: list[Pair], images: list[Image], **more) -> Held:
-    raws = {sha256_hex(file_of(number)): file_of(number) for number in range(60)}
     votes = {p.pair: [Vote(p.pair, "one", 1, "sees it", False), Vote(p.pair, "two", 1, "", False)] for p in samples}
     fields = {
-        "read_image": raws.__getitem__,
+        "read_image": RAWS.__getitem__,
         "image_uri": lambda image: f"s3://bucket/blobs/{image[:2]}/{image}",
         "stage_counts": [StageCounts("vote", len(samples) + 1, len(samples), {"below quorum": 1})],
         "taxonomy": TaxonomySummary(3, ["ocr~words", "counting~fruit"], {1: 2, 2: 2}),
@@ -169,8 +171,10 @@ def files_of(plan: Plan, **history) -> dict[str, bytes]:
     return {path: whole(content) for path, content in build(plan, version=1, history=history)}
 
 
-def whole(content: Content) -> bytes:
+def whole(content: Content | Stored) -> bytes:
     """The bytes of a file of a release."""
+    if isinstance(content, Stored):
+        return RAWS[content.image]
     if isinstance(content, bytes):
         return content
     content.seek(0)
@@ -330,7 +334,7 @@ def test_shares_of_splits_are_near_their_settings_and_images_stay_where_they_are
 
 
 def copied(held: Held, limit: int) -> set[str]:
-    return {image for _, image, _ in plan_of(held, ReleaseSettings(copy_images_up_to=limit)).copied()}
+    return {image for image, *_ in plan_of(held, ReleaseSettings(copy_images_up_to=limit)).copied()}
 
 
 def test_images_are_copied_in_order_of_id_up_to_the_limit():
