@@ -65,6 +65,11 @@ class Bench:
             found: Result = json.load(reply)
         return found
 
+    def server_cpu(self) -> float:
+        """Processor seconds of the server so far (Linux): what its capacity is reckoned from."""
+        fields = Path(f"/proc/{self.server.pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
     def settings(self, name: str, source: Path, store: str = "", **changes: Any) -> Path:
         """A settings file for the store of this name."""
         file = self.folder / f"{name}.json"
@@ -198,7 +203,9 @@ def cpu(bench: Bench) -> None:
     listed = str(bench.folder / "matches.json")
     bench.step(settings, "matches", listed)
     bare = _process("benchmarks.bare", str(settings), listed)
+    before = bench.server_cpu()
     engine = bench.step(settings, "generate", "vote")
+    served = engine["asked"]["requests"] / max(0.01, bench.server_cpu() - before)
     if (engine["asked"]["requests"], engine["asked"]["units"]) != (bare["requests"], bare["units"]):
         raise SystemExit(f"the two sides asked differently: {engine['asked']} and {bare}")
     thousand = bare["units"] / 1000
@@ -211,6 +218,7 @@ def cpu(bench: Bench) -> None:
         requests=bare["requests"],
         engine_ms_a_unit=round(engine["cpu"] / thousand, 3),
         bare_ms_a_unit=round(bare["cpu"] / thousand, 3),
+        server_requests_a_cpu_second=round(served),
         bare_loop="sends the image's file as it is; the engine renders it, once a stage",
     )
 

@@ -16,6 +16,7 @@ from taskgalaxy_ops.galaxy import Galaxy
 from taskgalaxy_ops.models.encoders import Encoder, Vectors, normalise
 from taskgalaxy_ops.settings import Settings, parse_settings
 from taskgalaxy_ops.storage import Listed, Store
+from taskgalaxy_ops.storage.base import Content
 
 SIDE = 16  # pixels
 _PAGE = 1000  # objects a page of S3's listing
@@ -100,9 +101,9 @@ class CountingStore:
     def url(self) -> str:
         return self._store.url
 
-    def put_if_absent(self, key: str, data: bytes) -> bool:
+    def put_if_absent(self, key: str, data: Content) -> bool:
         self.requests["put"] += 1
-        self.bytes["put"] += len(data)
+        self.bytes["put"] += len(data) if isinstance(data, bytes) else data.seek(0, 2)
         return self._store.put_if_absent(key, data)
 
     def replace(self, key: str, data: bytes) -> None:
@@ -116,9 +117,13 @@ class CountingStore:
         self.bytes["get"] += len(raw)
         return raw
 
-    def list(self, prefix: str, *, after: str = "") -> Iterator[Listed]:
+    def copy(self, key: str, to: str) -> None:
+        self.requests["copy"] += 1
+        self._store.copy(key, to)
+
+    def list(self, prefix: str, *, after: str = "", ordered: bool = True) -> Iterator[Listed]:
         self.requests["list"] += 1
-        for number, listed in enumerate(self._store.list(prefix, after=after), 1):
+        for number, listed in enumerate(self._store.list(prefix, after=after, ordered=ordered), 1):
             if number > 1 and number % _PAGE == 1:
                 self.requests["list"] += 1
             yield listed

@@ -29,6 +29,7 @@ from taskgalaxy_ops.models.questions import Question, Unit
 from taskgalaxy_ops.models.simulated import canned
 from taskgalaxy_ops.records import Match
 from taskgalaxy_ops.settings import load_settings
+from taskgalaxy_ops.stage_keys import StageKeys
 from taskgalaxy_ops.storage.journal import Reply
 from taskgalaxy_ops.taxonomy import add_types
 
@@ -56,7 +57,10 @@ def ingest(galaxy: BenchGalaxy) -> Result:
 
 def embed(galaxy: BenchGalaxy) -> Result:
     """Encode what has no embedding."""
-    return {"shards": len(pipeline.embed(galaxy, pipeline.homes_of(galaxy, None)))}
+    homes = pipeline.homes_of(galaxy, None)
+    return {
+        "shards": len(pipeline.embed(galaxy, homes, {home.home: galaxy.shards.committed(home.home) for home in homes}))
+    }
 
 
 def generate(galaxy: BenchGalaxy, last_stage: str) -> Result:
@@ -102,7 +106,7 @@ def fill(galaxy: BenchGalaxy) -> Result:
     """Filter, write and vote with canned answers that no server is asked for: makes a large store quickly."""
     galaxy.publish_settings()
     shards = pipeline.generate(galaxy, last_stage="match").matches
-    run = Run(galaxy, _Filling(), Till(galaxy.ledger()), galaxy.edits())
+    run = Run(galaxy, StageKeys(galaxy), _Filling(), Till(galaxy.ledger()), galaxy.edits().counts())
 
     async def every() -> None:
         for home, shard in shards.items():

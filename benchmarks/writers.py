@@ -23,6 +23,7 @@ from unittest import mock
 
 from taskgalaxy_ops.errors import LeaseLostError, NotFoundError, StoreError
 from taskgalaxy_ops.storage import Listed, leases, log
+from taskgalaxy_ops.storage.base import Content
 from taskgalaxy_ops.storage.budget import Caps, Ledger
 from taskgalaxy_ops.storage.journal import Answer, Journal, Reply
 from taskgalaxy_ops.storage.leases import Lease
@@ -213,7 +214,8 @@ class VirtualStore:
         yield
         self._world.park(seconds / 2)
 
-    def put_if_absent(self, key: str, data: bytes) -> bool:
+    def put_if_absent(self, key: str, data: Content) -> bool:
+        assert isinstance(data, bytes)  # logs are written so
         with self._takes("put"):
             if free := key not in self._objects:
                 bisect.insort(self._names, key)
@@ -223,6 +225,9 @@ class VirtualStore:
     def replace(self, key: str, data: bytes) -> None:
         raise NotImplementedError
 
+    def copy(self, key: str, to: str) -> None:
+        raise NotImplementedError
+
     def get(self, key: str, *, start: int = 0, length: int | None = None) -> bytes:
         with self._takes("get"):
             found = self._objects.get(key)
@@ -230,7 +235,7 @@ class VirtualStore:
             raise NotFoundError(f"no object {key}")
         return found[0][start : None if length is None else start + length]
 
-    def list(self, prefix: str, *, after: str = "") -> Iterator[Listed]:
+    def list(self, prefix: str, *, after: str = "", ordered: bool = True) -> Iterator[Listed]:
         found: list[str] = []
         with self._takes("list"):
             place = max(bisect.bisect_left(self._names, prefix), bisect.bisect_right(self._names, after))

@@ -60,6 +60,9 @@ class Snapshot:
     def get(self, key: str, *, start: int = 0, length: int | None = None) -> bytes:
         return self._store.get(key, start=start, length=length)
 
+    def copy(self, key: str, to: str) -> None:
+        self._store.copy(key, to)
+
     def delete(self, key: str) -> None:
         self._store.delete(key)
 
