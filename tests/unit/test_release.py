@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
@@ -25,17 +26,17 @@ from hypothesis import strategies as st
 from PIL import Image as Pillow
 
 from taskgalaxy_ops import release
-from taskgalaxy_ops.canonical import draw, fingerprint, sha256_hex
+from taskgalaxy_ops.canonical import canonical_json, draw, fingerprint, sha256_hex
 from taskgalaxy_ops.errors import DamageError
 from taskgalaxy_ops.funnel import StageCounts
 from taskgalaxy_ops.records import Claim, Image, Pair, Reason, Verdict, Vote, pair_id
-from taskgalaxy_ops.release import SPLITS, HomeRows, Material, Plan, Stored, TaxonomySummary, build, planning
+from taskgalaxy_ops.release import SPLITS, HomeRows, Material, Plan, Stored, TaxonomySummary, build, planning, tables
 from taskgalaxy_ops.release.agreement import Ballots, agreement, cohen_kappa, krippendorff_alpha
 from taskgalaxy_ops.release.card import card
 from taskgalaxy_ops.release.licences import identifier
 from taskgalaxy_ops.release.markdown import text
 from taskgalaxy_ops.release.near_duplicates import near_duplicates
-from taskgalaxy_ops.release.staging import normal_question, split_of
+from taskgalaxy_ops.release.staging import canonical, normal_question, split_of
 from taskgalaxy_ops.release.tables import llava_files, parquet_files
 from taskgalaxy_ops.settings import Model, ReleaseSettings
 from taskgalaxy_ops.storage.base import Content
@@ -427,6 +428,115 @@ def test_other_files_need_another_code_version():
             "card": "0d36c9773e6e8bb2",
         },
     )
+
+
+TEXTS = (
+    "a",
+    "\u00e9",
+    "e\u0301",
+    "\u0301 first",
+    "n\n\u0301",
+    "\u1112\u1161\u11ab",
+    '"q" \\',
+    "\t\x1f",
+    "\u2028",
+    "\u212b",
+    "🪐",
+)
+
+
+def varied_material() -> Held:
+    """Two sources, texts in any normal form, abstentions, rejected pairs, images and questions that are alike."""
+    drawn = random.Random(7)
+
+    def words() -> str:
+        return " ".join(drawn.choice(TEXTS) for _ in range(3))
+
+    raws = [b"P6 2 2 255\n" + bytes([n] * 12) for n in range(60)]  # the same bytes whatever Pillow's version
+    held = [Image(sha256_hex(raw), 2, 2, "ppm", len(raw), f"{n // 2 << n:040x}") for n, raw in enumerate(raws)]
+    RAWS.update((sha256_hex(raw), raw) for raw in raws)
+    kinds = ("ocr~words", "counting~fruit", "art~\u00e9 style")
+    samples = []
+    for image in held:
+        for number in range(drawn.randrange(5)):
+            question = drawn.choice([words(), "What is it?", "what is it ?"])
+            reasoning = words() if number % 3 == 2 else None
+            samples.append(dataclasses.replace(pair_of(image, kinds[number % 3], question, reasoning), answer=words()))
+    ids = [pair.pair for pair in samples] + [sha256_hex(bytes([n, 1])) for n in range(20)]
+    names = ("one", "two", "three", "\u00e9")
+    return material(
+        samples,
+        held,
+        votes={
+            p: [Vote(p, n, drawn.choice([0, 1, None]), words(), n == "two") for n in names[: 1 + i % 4]]
+            for i, p in enumerate(ids)
+        },
+        verdicts={p: Verdict(p, i < len(samples), i % 3, 2) for i, p in enumerate(ids)},
+        claims={
+            i.image: [Claim(n, i.image, words(), None, words(), "Ann") for n in names[: 1 + int(i.image, 16) % 2]]
+            for i in held
+        },
+        audit_share=0.4,
+        pending=3,
+        partial=True,
+    )
+
+
+@pytest.mark.parametrize(
+    ("chosen", "golden"),
+    [
+        ({}, "359c3879b90438c4"),
+        ({"near_duplicate_bits": 0, "cap": 9}, "fabdf41ac4fd67fb"),
+        ({"near_duplicate_bits": 4, "variants": ("plain",)}, "0ee988f2bca5dae0"),
+        ({"near_duplicate_bits": -1, "validation": 0.4, "test": 0.3}, "ee86ac9ebd3482bb"),
+    ],
+)
+def test_every_file_is_as_it_was(chosen, golden):
+    """Golden: as the test above, over more of what there is."""
+    files = files_of(plan_of(varied_material(), ReleaseSettings(copy_images_up_to=500, **chosen)))
+    assert fingerprint("golden", shown_files(files))[:16] == golden
+
+
+def shown_files(files: dict[str, bytes]) -> dict[str, Any]:
+    """What is of content, as far as it does not hang on Parquet's writer."""
+    manifest = json.loads(files["manifest.json"])
+    shown: dict[str, Any] = {"order": list(files), "content": manifest["content_hash"], "counts": manifest["counts"]}
+    for path, raw in files.items():
+        if path.endswith(".parquet"):
+            rows = pq.read_table(io.BytesIO(raw)).to_pylist()
+            images = [row["image"].pop("bytes") for row in rows]
+            assert all(
+                image is None or sha256_hex(image) == row["image_id"] for image, row in zip(images, rows, strict=True)
+            )
+            groups = pq.ParquetFile(io.BytesIO(raw)).num_row_groups
+            shown[path] = [groups, rows, [image is not None for image in images]]
+        elif not path.startswith(("manifest", "history", "samples/")):
+            shown[path] = sha256_hex(raw)
+    return shown
+
+
+def test_rows_written_group_by_group_are_the_file_of_all_at_once(monkeypatch):
+    monkeypatch.setattr(tables, "_GROUP_ROWS", 7)
+    plan = plan_of(rich_material(), ReleaseSettings(validation=0, test=0))
+    [(_, file)] = [(path, whole(file)) for path, file in parquet_files(plan)]
+    rows, out = pq.read_table(io.BytesIO(file)).to_pylist(), io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(rows, schema=tables.SCHEMA), out, row_group_size=7, **tables.WRITING)
+    assert pq.ParquetFile(io.BytesIO(file)).num_row_groups == 6 and out.getvalue() == file
+
+
+json_values = st.recursive(
+    st.booleans()
+    | st.integers(-(2**60), 2**60)
+    | st.text(alphabet=st.sampled_from("".join(TEXTS)) | st.characters(exclude_categories=["Cs"])),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from("abcd"), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(json_values)
+def test_json_in_order_is_canonical_but_for_the_normal_form(value):
+    written = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    assert canonical(written) == canonical_json(value)
 
 
 def test_history_is_no_content():

@@ -7,15 +7,20 @@ import re
 import shutil
 import subprocess
 from collections import Counter
+from dataclasses import replace
 from html.parser import HTMLParser
+from unittest.mock import patch
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from taskgalaxy_ops.errors import NotFoundError
 from taskgalaxy_ops.funnel import StageCounts
 from taskgalaxy_ops.records import Vote
 from taskgalaxy_ops.report import Item, ReportData, render, thumbnail
-from taskgalaxy_ops.report.data import mixed
+from taskgalaxy_ops.report import data as report_data
+from taskgalaxy_ops.report.data import mixed, pick
 
 HOSTILE = [
     "</script><script>document.title='owned'</script>",
@@ -122,6 +127,23 @@ def test_too_many_items_are_picked_evenly_and_the_page_says_so() -> None:
     assert Counter(item["outcome"] for item in shown) == {"sample": 300, "reject": 300}
     assert Counter(item["reason"] for item in shown) == {"": 300, "not fitting": 255, "below quorum": 45}
     assert set(Counter(item["type"] for item in shown if item["outcome"] == "sample").values()) == {6}
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 40), st.integers(0, 6), st.sampled_from(["", "filter", "vote"])), max_size=80),
+    st.integers(1, 30),
+    st.integers(1, 20),
+)
+def test_a_pick_in_parts_is_the_beginning_of_all_in_order(rows, most, at_once) -> None:
+    items = [
+        replace(sample(n, f"type {kind}"), stage=stage, reason=f"reason {n % 3}" if stage else "")
+        for n, kind, stage in rows
+    ]
+    with patch.object(report_data, "_AT_ONCE", at_once):
+        picked = pick(iter(items), most)
+    assert picked.items == mixed(items)[:most]
+    assert picked.total == len(items)
+    assert picked.samples.total() + picked.rejects.total() == len(items)
 
 
 def test_the_pick_depends_on_the_items_alone() -> None:
