@@ -58,9 +58,8 @@ def ingest(galaxy: BenchGalaxy) -> Result:
 def embed(galaxy: BenchGalaxy) -> Result:
     """Encode what has no embedding."""
     homes = pipeline.homes_of(galaxy, None)
-    return {
-        "shards": len(pipeline.embed(galaxy, homes, {home.home: galaxy.shards.committed(home.home) for home in homes}))
-    }
+    committed = {home.home: galaxy.shards.committed(home.home) for home in homes}
+    return {"shards": len(pipeline.embed(galaxy, homes, committed))}
 
 
 def generate(galaxy: BenchGalaxy, last_stage: str) -> Result:

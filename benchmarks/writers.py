@@ -235,7 +235,7 @@ class VirtualStore:
             raise NotFoundError(f"no object {key}")
         return found[0][start : None if length is None else start + length]
 
-    def list(self, prefix: str, *, after: str = "", ordered: bool = True) -> Iterator[Listed]:
+    def list(self, prefix: str, *, after: str = "", ordered: bool = True) -> Iterator[Listed]:  # noqa: ARG002
         found: list[str] = []
         with self._takes("list"):
             place = max(bisect.bisect_left(self._names, prefix), bisect.bisect_right(self._names, after))
