@@ -28,6 +28,7 @@ from taskgalaxy_ops.storage import Store, keys, open_store
 from taskgalaxy_ops.storage.journal import PART_REPLIES, Answer, Journal, Reply
 
 IMAGES = 20_000
+SHARD = 512  # images a shard, as by default
 SMALL = 10  # times smaller is the store that memory is compared with
 TYPES = 2_000
 WIDE_IMAGES, WIDE_SHARDS = 100_000, 200
@@ -94,7 +95,9 @@ class Bench:
     def first(self, name: str, count: int) -> tuple[Path, Mapping[str, Result]]:
         """A source of so many images, and the first full run over it: its settings, and what each step took."""
         source = self.folder / f"{name} images"
-        settings = self.settings(name, source)
+        # As many shards at any scale: 4 and 40, so that small and large have as many homes under way at once.
+        ingest = {"min_side": material.SIDE, "shard_images": max(8, round(SHARD * self.scale))}
+        settings = self.settings(name, source, ingest=ingest)
         if name not in self._made:
             material.images(source, 0, count)
             self.step(settings, "types", "0", str(TYPES))

@@ -28,7 +28,7 @@ DOCUMENT = Path("docs/scale.md")
 BEGIN, END = "<!-- measured: make bench-scale -->", "<!-- /measured -->"
 
 IMAGES, TYPES = 100_000_000, 100_000
-SHARD = 512  # images: ingest.shard_images
+SHARD = engine.SHARD
 SHARDS = 4  # that are measured
 DIM = 768  # of CLIP ViT-L/14
 
