@@ -41,6 +41,9 @@ class MemoryStore:
         self.objects[key], self.written[key] = data, self.clock
         self.after("replace", key)
 
+    def copy(self, key: str, to: str) -> None:
+        self.replace(to, self.get(key))
+
     def get(self, key: str, *, start: int = 0, length: int | None = None) -> bytes:
         self.before("get", key)
         if key not in self.objects:

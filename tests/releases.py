@@ -74,9 +74,8 @@ def released(store: Galaxy, images: int = 60, licence: str | None = "CC0-1.0", t
         for path, content in release.build(plan, version=version, history={}):
             raw = raws[content.image] if isinstance(content, release.Stored) else content
             assert store.store.put_if_absent(keys.release(version) + path, raw)
-            manifest = content
-        assert isinstance(manifest, bytes)
-        body = {"version": version, "content": plan.content_hash, "manifest_sha256": sha256_hex(manifest)}
+            manifest = release.entry(raw)["sha256"]  # of the last
+        body = {"version": version, "content": plan.content_hash, "manifest_sha256": manifest}
         body |= {"partial": False, "samples": plan.counts["samples"], "task_types": 2, "images": len(held)}
     Log(store.store, keys.RELEASES_LOG).append({"kind": "done", **body})
 
