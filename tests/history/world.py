@@ -151,9 +151,8 @@ class World:
             stack.enter_context(patch.object(openai, "AsyncOpenAI", client))
             stack.enter_context(patch.object(asyncio, "to_thread", at_once))
             stack.enter_context(patch.object(log, "ThreadPoolExecutor", _AtOnce))
-            stack.enter_context(patch.object(rows, "from_parquet", lambda raw, record: list(_read(raw, record))))
-            stack.enter_context(patch.object(rows, "embeddings_from_parquet", lru_cache(5000)(_from_embeddings)))
-            stack.enter_context(patch.object(rows, "to_parquet", lambda of, record: _write(tuple(of), record)))
+            for name, quick in _QUICK_ROWS.items():
+                stack.enter_context(patch.object(rows, name, quick))
             stack.enter_context(patch.object(upkeep, "_PARTS_WORTH_FOLDING", 1))
             yield self
 
@@ -441,17 +440,23 @@ class World:
 
 
 # Parquet is most of the time that a history takes: the same bytes are the same rows, and the other way round.
-_to_parquet, _from_parquet, _from_embeddings = rows.to_parquet, rows.from_parquet, rows.embeddings_from_parquet
-
-
-@lru_cache(5000)
-def _read(raw: bytes, record: type[Any]) -> tuple[Any, ...]:
-    return tuple(_from_parquet(raw, record))
-
-
-@lru_cache(5000)
-def _write(of: tuple[Any, ...], record: type[Any]) -> bytes:
-    return _to_parquet(of, record)
+_remembered = lru_cache(5000)
+_read, _written, _column = map(
+    _remembered,
+    (
+        lambda raw, record, stream=rows.stream_parquet: tuple(stream(raw, record)),
+        rows.to_parquet,
+        lambda raw, name, column=rows.column_from_parquet: tuple(column(raw, name)),
+    ),
+)
+_QUICK_ROWS: Mapping[str, Callable[..., Any]] = {
+    "schema": _remembered(rows.schema),
+    "to_parquet": lambda records, record: _written(tuple(records), record),
+    "stream_parquet": lambda raw, record: iter(_read(raw, record)),
+    "column_from_parquet": lambda raw, name: list(_column(raw, name)),
+    "columns_from_parquet": _remembered(rows.columns_from_parquet),
+    "embeddings_from_parquet": _remembered(rows.embeddings_from_parquet),
+}
 
 
 class _AtOnce(Executor):
