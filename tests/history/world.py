@@ -440,22 +440,27 @@ class World:
 
 
 # Parquet is most of the time that a history takes: the same bytes are the same rows, and the other way round.
-_remembered = lru_cache(5000)
-_read, _written, _column = map(
-    _remembered,
-    (
-        lambda raw, record, stream=rows.stream_parquet: tuple(stream(raw, record)),
-        rows.to_parquet,
-        lambda raw, name, column=rows.column_from_parquet: tuple(column(raw, name)),
-    ),
-)
+_stream_parquet, _column_from_parquet = rows.stream_parquet, rows.column_from_parquet
+
+
+@lru_cache(5000)
+def _read(raw: bytes, record: type[Any]) -> tuple[Any, ...]:
+    return tuple(_stream_parquet(raw, record))
+
+
+@lru_cache(5000)
+def _column(raw: bytes, name: str) -> tuple[Any, ...]:
+    return tuple(_column_from_parquet(raw, name))
+
+
+_written = lru_cache(5000)(rows.to_parquet)
 _QUICK_ROWS: Mapping[str, Callable[..., Any]] = {
-    "schema": _remembered(rows.schema),
+    "schema": lru_cache(rows.schema),
     "to_parquet": lambda records, record: _written(tuple(records), record),
     "stream_parquet": lambda raw, record: iter(_read(raw, record)),
     "column_from_parquet": lambda raw, name: list(_column(raw, name)),
-    "columns_from_parquet": _remembered(rows.columns_from_parquet),
-    "embeddings_from_parquet": _remembered(rows.embeddings_from_parquet),
+    "columns_from_parquet": lru_cache(5000)(rows.columns_from_parquet),
+    "embeddings_from_parquet": lru_cache(5000)(rows.embeddings_from_parquet),
 }
 
 
