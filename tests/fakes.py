@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from taskgalaxy_ops.errors import NotFoundError
 from taskgalaxy_ops.storage import Listed
+from taskgalaxy_ops.storage.base import Content
 
 
 class KilledError(BaseException):
@@ -28,8 +29,11 @@ class MemoryStore:
         self.before: Callable[[str, str], None] = lambda operation, key: None
         self.after: Callable[[str, str], None] = lambda operation, key: None
 
-    def put_if_absent(self, key: str, data: bytes) -> bool:
+    def put_if_absent(self, key: str, data: Content) -> bool:
         self.before("put", key)
+        if not isinstance(data, bytes):
+            data.seek(0)
+            data = data.read()
         if key not in self.objects:
             self.objects[key], self.written[key] = data, self.clock
         same = self.objects[key] == data
@@ -42,7 +46,9 @@ class MemoryStore:
         self.after("replace", key)
 
     def copy(self, key: str, to: str) -> None:
-        self.replace(to, self.get(key))
+        self.before("copy", to)
+        self.objects[to], self.written[to] = self.get(key), self.clock
+        self.after("copy", to)
 
     def get(self, key: str, *, start: int = 0, length: int | None = None) -> bytes:
         self.before("get", key)

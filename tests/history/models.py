@@ -158,7 +158,7 @@ class Models(httpx2.AsyncBaseTransport):
                     self._deliver(unit, Given({"index": index}, "malformed reply"))
                 continue
             entry = answer(unit, self.delivered[unit])
-            self._deliver(unit, Given({**entry, "read by": self.parser}))
+            self._deliver(unit, Given({**entry, "read by": self.parser} if unit.stage == "filter" else entry))
             entries.append({"index": index, **entry})
         return self._completion(request, units, json.dumps({REPLIES[units[0].stage]: entries}), "stop")
 

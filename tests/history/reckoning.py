@@ -119,9 +119,7 @@ def _given(
     found.needed.add(unit)
     found.units_in[stage] = found.units_in.get(stage, 0) + 1
     given = standing.get(unit)
-    row = (
-        (*what, given.terminal or _told(stage, given), plain(given.entry) if given.terminal else "") if given else None
-    )
+    row = None if given is None else (*what, given.terminal, _told(stage, given))
     found.rows.setdefault(stage, {}).setdefault(image, []).append(row)
     found.pending[stage] = found.pending.get(stage, 0) + (given is None)
     return given

@@ -155,19 +155,25 @@ class History(RuleBasedStateMachine):
     def settings_are_rolled_back(self, data: st.DataObject) -> None:
         self.world.chosen = self.former[data.draw(st.integers(0, len(self.former) - 1))]
 
-    # What is in the way
+    # What is in the way, where another prompt gives something to ask
 
-    @rule(calls=st.none() | st.integers(0, 8))
-    def the_budget_ends_or_is_raised(self, calls: int | None) -> None:
+    @rule(calls=st.none() | st.integers(0, 8), words=words)
+    def the_budget_ends_or_is_raised(self, calls: int | None, words: str) -> None:
         self.world.change("budget", max_calls=None if calls is None else self.world.models.received + calls)
+        self.world.prompt("filter", words)
 
-    @rule(away=st.dictionaries(st.sampled_from(["teacher", *JUDGES]), st.sampled_from(["nobody", "error", "no key"])))
-    def models_are_away_or_return(self, away: dict[str, str]) -> None:
+    @rule(
+        away=st.dictionaries(st.sampled_from(["teacher", *JUDGES]), st.sampled_from(["nobody", "error", "no key"])),
+        words=words,
+    )
+    def models_are_away_or_return(self, away: dict[str, str], words: str) -> None:
         self.world.models.away = away
+        self.world.prompt("vote", words)
 
-    @rule(served=st.none() | st.integers(0, 8))
-    def models_die_in_the_middle_or_return(self, served: int | None) -> None:
+    @rule(served=st.none() | st.integers(0, 8), words=words)
+    def models_die_in_the_middle_or_return(self, served: int | None, words: str) -> None:
         self.world.models.left = served
+        self.world.prompt("write_plain", words)
 
     # Runs, code and upkeep
 
@@ -213,4 +219,4 @@ class History(RuleBasedStateMachine):
 
 
 TestHistory = History.TestCase
-TestHistory.settings = settings(max_examples=max(200, settings().max_examples), stateful_step_count=10)
+TestHistory.settings = settings(max_examples=max(150, settings().max_examples), stateful_step_count=10)

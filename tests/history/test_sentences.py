@@ -188,3 +188,23 @@ def test_what_a_removed_source_alone_held_leaves_and_returns_for_nothing(world: 
     assert pairs(world) < was
     assert not asked(world, lambda: world.register("north", [PICTURES[image] for image in IMAGES]))
     assert pairs(world) == was
+
+
+def test_a_budget_that_runs_out_and_is_raised_asks_the_rest(world: World) -> None:
+    received = world.models.received
+    world.change("budget", max_calls=received + 3)
+    some = asked(world, lambda: world.prompt("filter", "in other words"))
+    assert some
+    assert world.models.received == received + 3
+    rest = asked(world, lambda: world.change("budget", max_calls=None))
+    assert rest
+    assert not some & rest
+
+
+def test_a_model_that_is_away_and_returns_is_asked_the_rest(world: World) -> None:
+    world.models.away = {"bert": "nobody"}
+    some = asked(world, lambda: world.prompt("vote", "in other words"))
+    assert {unit.name for unit in some} == {"anna"}, "carl's vote may not be needed once bert's is there"
+    world.models.away = {}
+    rest = asked(world, lambda: None)
+    assert {unit.name for unit in rest} == {"bert", "carl"}

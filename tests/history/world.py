@@ -10,6 +10,7 @@ import random
 from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, Future
 from contextlib import ExitStack, contextmanager
 from functools import lru_cache
 from itertools import islice, takewhile
@@ -23,7 +24,7 @@ import yaml
 from fakes import MemoryStore
 from PIL import Image
 
-from taskgalaxy_ops import answers, pipeline, publishing, qa, upkeep, voting
+from taskgalaxy_ops import answers, pipeline, publishing, qa, stage_keys, upkeep, voting
 from taskgalaxy_ops import galaxy as opened
 from taskgalaxy_ops.canonical import sha256_hex
 from taskgalaxy_ops.catalogue import Catalogue
@@ -35,6 +36,7 @@ from taskgalaxy_ops.models.rendering import render
 from taskgalaxy_ops.pipeline import RunResult
 from taskgalaxy_ops.settings import Model, Settings, SourceSettings, parse_settings
 from taskgalaxy_ops.storage import Listed, keys, log, rows
+from taskgalaxy_ops.storage.base import Content
 from taskgalaxy_ops.storage.journal import Answer
 from taskgalaxy_ops.takedown import left, take_down
 from taskgalaxy_ops.taxonomy import add_types
@@ -48,7 +50,7 @@ STAGES = ("match", "filter", "write", "vote")
 QUALITIES = (90, 60)  # of rendered images
 SEEDS = {"colour": {"hue": None, "tone": None}, "shape": {"round": {"ring": None}}}
 TYPES = ("colour~hue", "colour~tone", "colour~tint", "shape~round~ring", "shape~round~disc", "shape~square", "text")
-_MODULES = {"match": (pipeline, "MATCH"), "filter": (qa, "FILTER"), "write": (qa, "WRITE"), "vote": (voting, "VOTE")}
+_MODULES = {"match": (stage_keys, "MATCH"), "filter": (qa, "FILTER"), "write": (qa, "WRITE"), "vote": (voting, "VOTE")}
 
 
 def _picture(number: int) -> bytes:
@@ -77,7 +79,7 @@ class SortedStore(MemoryStore):
         self.written = dict.fromkeys(self.objects, 0.0)
         self._sorted: list[str] | None = None
 
-    def put_if_absent(self, key: str, data: bytes) -> bool:
+    def put_if_absent(self, key: str, data: Content) -> bool:
         self._sorted = self._sorted if key in self.objects else None
         return super().put_if_absent(key, data)
 
@@ -89,7 +91,11 @@ class SortedStore(MemoryStore):
         self._sorted = None
         super().delete(key)
 
-    def list(self, prefix: str, *, after: str = "") -> Iterator[Listed]:
+    def copy(self, key: str, to: str) -> None:
+        self._sorted = None
+        super().copy(key, to)
+
+    def list(self, prefix: str, *, after: str = "", ordered: bool = True) -> Iterator[Listed]:
         if self._sorted is None:
             self._sorted = sorted(self.objects)
         first = max(bisect_left(self._sorted, prefix), bisect_right(self._sorted, after))
@@ -145,9 +151,8 @@ class World:
             stack.enter_context(patch.object(openai, "AsyncOpenAI", client))
             stack.enter_context(patch.object(asyncio, "to_thread", at_once))
             stack.enter_context(patch.object(log, "ThreadPoolExecutor", _AtOnce))
-            stack.enter_context(patch.object(rows, "from_parquet", lambda raw, record: list(_read(raw, record))))
-            stack.enter_context(patch.object(rows, "embeddings_from_parquet", lru_cache(5000)(_from_embeddings)))
-            stack.enter_context(patch.object(rows, "to_parquet", lambda of, record: _write(tuple(of), record)))
+            for name, quick in _QUICK_ROWS.items():
+                stack.enter_context(patch.object(rows, name, quick))
             stack.enter_context(patch.object(upkeep, "_PARTS_WORTH_FOLDING", 1))
             yield self
 
@@ -421,7 +426,7 @@ class World:
         self.writes = []
 
         def note(operation: str, key: str) -> None:
-            if operation in {"put", "replace", "delete"}:
+            if operation in {"put", "replace", "copy", "delete"}:
                 self.writes.append(key)
 
         self.store.before, before = note, self.store.before
@@ -435,30 +440,43 @@ class World:
 
 
 # Parquet is most of the time that a history takes: the same bytes are the same rows, and the other way round.
-_to_parquet, _from_parquet, _from_embeddings = rows.to_parquet, rows.from_parquet, rows.embeddings_from_parquet
+_stream_parquet, _column_from_parquet = rows.stream_parquet, rows.column_from_parquet
 
 
 @lru_cache(5000)
 def _read(raw: bytes, record: type[Any]) -> tuple[Any, ...]:
-    return tuple(_from_parquet(raw, record))
+    return tuple(_stream_parquet(raw, record))
 
 
 @lru_cache(5000)
-def _write(of: tuple[Any, ...], record: type[Any]) -> bytes:
-    return _to_parquet(of, record)
+def _column(raw: bytes, name: str) -> tuple[Any, ...]:
+    return tuple(_column_from_parquet(raw, name))
 
 
-class _AtOnce:
+_written = lru_cache(5000)(rows.to_parquet)
+_QUICK_ROWS: Mapping[str, Callable[..., Any]] = {
+    "schema": lru_cache(rows.schema),
+    "to_parquet": lambda records, record: _written(tuple(records), record),
+    "stream_parquet": lambda raw, record: iter(_read(raw, record)),
+    "column_from_parquet": lambda raw, name: list(_column(raw, name)),
+    "columns_from_parquet": lru_cache(5000)(rows.columns_from_parquet),
+    "embeddings_from_parquet": lru_cache(5000)(rows.embeddings_from_parquet),
+}
+
+
+class _AtOnce(Executor):
     """A pool without threads."""
 
-    def __init__(self, _: int) -> None:
-        self.map = map
-
-    def __enter__(self) -> _AtOnce:
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def __init__(self, *_: Any, **__: Any) -> None:
         pass
+
+    def submit(self, function: Callable[..., Any], /, *arguments: Any, **options: Any) -> Future[Any]:
+        done: Future[Any] = Future()
+        try:
+            done.set_result(function(*arguments, **options))
+        except BaseException as error:  # noqa: BLE001 - whoever asks for the result gets it
+            done.set_exception(error)
+        return done
 
 
 _READ_FILTER = qa._read_filter
