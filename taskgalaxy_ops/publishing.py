@@ -88,11 +88,10 @@ def publish(
         raise SourceError(
             "release: no pair has been accepted, so there is nothing to release. See `taskgalaxy status`."
         )
-    latest = next(reversed(published(galaxy)), None)
-    if latest and latest.content == plan.content_hash:
-        return ReleaseReceipt(latest, url(galaxy, latest), False, plan.funnel[-1])
     for _ in range(2):
         version = _begin(galaxy, plan.content_hash)
+        if isinstance(version, Published):
+            return ReleaseReceipt(version, url(galaxy, version), False, plan.funnel[-1])
         history = {
             "at": datetime.now(UTC).isoformat(timespec="seconds"),
             "settings_version": galaxy.publish_settings()[0],
@@ -134,14 +133,21 @@ def url(galaxy: Galaxy, one: Published) -> str:
     return f"{galaxy.store.url.rstrip('/')}/{keys.release(one.version)}"
 
 
-def _begin(galaxy: Galaxy, content: str) -> int:
-    """The version under which this content is published: one that was begun with it and not finished, or the next."""
-    version = 0
+def _begin(galaxy: Galaxy, content: str) -> int | Published:
+    """The version under which this content is published: one that was begun with it and not finished, or the next.
+
+    The latest release, where it is equal: another may have published it a moment ago.
+    """
+    version: int | Published = 0
 
     def decide(entries: list[LogEntry]) -> Mapping[str, Any] | None:
         nonlocal version
+        done = _done(entries)
+        if done and done[-1].content == content:
+            version = done[-1]
+            return None
         closed = {entry.body["version"] for entry in entries if entry.body["kind"] != "begin"}
-        latest = max((each.version for each in _done(entries)), default=0)
+        latest = max((each.version for each in done), default=0)
         begun = [entry.body for entry in entries if entry.body["kind"] == "begin"]
         for body in begun:
             # An older number would not be the latest, once done.
