@@ -107,9 +107,10 @@ def publish(
             raise SourceError(
                 "release: no pair has been accepted, so there is nothing to release. See `taskgalaxy status`."
             )
-        if latest and latest.content == plan.content_hash:
-            return ReleaseReceipt(latest, url(galaxy, latest), False, plan.funnel[-1])
-        version, manifest = _make(galaxy, plan, progress)
+        made = _make(galaxy, plan, progress)
+        if isinstance(made, Published):
+            return ReleaseReceipt(made, url(galaxy, made), False, plan.funnel[-1])
+        version, manifest = made
         done = Published(
             version,
             plan.content_hash,
@@ -156,10 +157,15 @@ def _inputs(harvest: Harvest) -> str:
     )
 
 
-def _make(galaxy: Galaxy, plan: release.Plan, progress: Progress) -> tuple[int, str]:
-    """Write a plan's files as a new version, or go on with one that was begun; version and SHA-256 of its manifest."""
+def _make(galaxy: Galaxy, plan: release.Plan, progress: Progress) -> tuple[int, str] | Published:
+    """Write a plan's files as a new version, or go on with one that was begun; version and SHA-256 of its manifest.
+
+    The latest release, where that is equal.
+    """
     for _ in range(2):
         version = _begin(galaxy, plan.content_hash)
+        if isinstance(version, Published):
+            return version
         history = {
             "at": datetime.now(UTC).isoformat(timespec="seconds"),
             "settings_version": galaxy.publish_settings()[0],
@@ -186,14 +192,21 @@ def url(galaxy: Galaxy, one: Published) -> str:
     return f"{galaxy.store.url.rstrip('/')}/{keys.release(one.version)}"
 
 
-def _begin(galaxy: Galaxy, content: str) -> int:
-    """The version under which this content is published: one that was begun with it and not finished, or the next."""
-    version = 0
+def _begin(galaxy: Galaxy, content: str) -> int | Published:
+    """The version under which this content is published: one that was begun with it and not finished, or the next.
+
+    The latest release, where it is equal: another may have published it a moment ago.
+    """
+    version: int | Published = 0
 
     def decide(entries: list[LogEntry]) -> Mapping[str, Any] | None:
         nonlocal version
+        done = _done(entries)
+        if done and done[-1].content == content:
+            version = done[-1]
+            return None
         closed = {entry.body["version"] for entry in entries if entry.body["kind"] != "begin"}
-        latest = max((each.version for each in _done(entries)), default=0)
+        latest = max((each.version for each in done), default=0)
         begun = [entry.body for entry in entries if entry.body["kind"] == "begin"]
         for body in begun:
             # An older number would not be the latest, once done.

@@ -40,7 +40,7 @@ PASSING: Mapping[str, tuple[Fault, dict[str, Any]]] = {
     "model: a reply with each entry twice": (Fault("doubled", 0, MODEL), {}),
     "model: a request served twice": (Fault("twice", 0, MODEL), {}),
 }
-SAMPLE = "store: a delay of 4 s, longer than a lease"  # make test tries this one
+SAMPLE = "store: a 500"  # make test tries this one
 # Faults that last.
 LASTING: Mapping[str, Fault] = {
     "store: 503 for good": Fault("503", 0, STORE, lasting=True),

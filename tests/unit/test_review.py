@@ -125,6 +125,11 @@ def test_a_release_begun_before_the_latest_is_begun_anew(galaxy: Galaxy) -> None
     assert publishing._begin(galaxy, "old") == 4
 
 
+def test_a_content_that_another_published_meanwhile_is_not_published_again(galaxy: Galaxy) -> None:
+    latest = publishing.published(galaxy)[-1]
+    assert publishing._begin(galaxy, latest.content) == latest
+
+
 def test_a_copy_is_not_laid_over_another_release(galaxy: Galaxy, tmp_path: Path) -> None:
     (one,) = publishing.published(galaxy)
     local = publishing.fetch(galaxy, one, tmp_path / "copy")
