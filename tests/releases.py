@@ -11,10 +11,11 @@ from PIL import Image as Pillow
 from taskgalaxy_ops import release
 from taskgalaxy_ops.canonical import sha256_hex
 from taskgalaxy_ops.galaxy import Galaxy
-from taskgalaxy_ops.records import Claim, Image, Pair, Verdict, pair_id
+from taskgalaxy_ops.records import Claim, Image, Pair, Verdict, Vote, pair_id
 from taskgalaxy_ops.settings import Model, ReleaseSettings, parse_settings
 from taskgalaxy_ops.storage import keys
 from taskgalaxy_ops.storage.log import Log
+from taskgalaxy_ops.storage.rows import to_table
 
 COLOURS = {"red": (200, 30, 30), "green": (30, 160, 60), "blue": (40, 60, 200), "yellow": (230, 210, 40)}
 COLOUR, TONE = "colour~main colours~colour naming", "light~brightness~tone naming"
@@ -48,12 +49,15 @@ def released(store: Galaxy, images: int = 60, licence: str | None = "CC0-1.0", t
             pair = pair_id(one.image, task_type, "plain", question, answer, None)
             samples.append(Pair(pair, one.image, task_type, "plain", question, answer))
     judges = tuple(store.settings.judges)
+    rows = release.HomeRows(
+        samples=to_table(samples, Pair),
+        votes=to_table([], Vote),
+        verdicts=to_table([Verdict(pair.pair, True, 2, 2) for pair in samples], Verdict),
+        images=to_table(held.values(), Image),
+        claims=[Claim("flat", image, f"{image[:8]}.png", None, licence) for image in held],
+    )
     material = release.Material(
-        samples=samples,
-        votes={},
-        verdicts={pair.pair: Verdict(pair.pair, True, 2, 2) for pair in samples},
-        images=held,
-        claims={image: [Claim("flat", image, f"{image[:8]}.png", None, licence)] for image in held},
+        homes=[rows],
         read_image=raws.__getitem__,
         image_uri=lambda image: f"s3://bucket/{image}",
         stage_counts=[],
@@ -65,14 +69,15 @@ def released(store: Galaxy, images: int = 60, licence: str | None = "CC0-1.0", t
         simulated=any(isinstance(judge, Model) and judge.simulated for judge in judges),
     )
     rules = ReleaseSettings(test=test, validation=0, near_duplicate_bits=-1)
-    plan = release.plan(material, rules)
     version = len(Log(store.store, keys.RELEASES_LOG).read()) + 1
-    manifest = b""
-    for path, raw in release.build(plan, version=version, history={}):
-        assert store.store.put_if_absent(keys.release(version) + path, raw)
-        manifest = raw
-    body = {"version": version, "content": plan.content_hash, "manifest_sha256": sha256_hex(manifest), "partial": False}
-    body |= {"samples": plan.counts["samples"], "task_types": 2, "images": len(held)}
+    with release.plan(material, rules) as plan:
+        manifest = ""
+        for path, content in release.build(plan, version=version, history={}):
+            whole = raws[content.image] if isinstance(content, release.Stored) else content
+            assert store.store.put_if_absent(keys.release(version) + path, whole)
+            manifest = release.entry(whole)["sha256"]
+        body = {"version": version, "content": plan.content_hash, "manifest_sha256": manifest, "partial": False}
+        body |= {"samples": plan.counts["samples"], "task_types": 2, "images": len(held)}
     Log(store.store, keys.RELEASES_LOG).append({"kind": "done", **body})
 
 
