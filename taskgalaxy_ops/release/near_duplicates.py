@@ -19,7 +19,8 @@ def near_duplicates(hashes: NDArray[np.uint8], bits: int) -> NDArray[np.int64]:
     stands already lies within ``bits`` (Hamming distance, 0 or more); the first such row stands for it. So no two that
     stand are near each other, and nothing is dropped along a chain of small steps.
 
-    Takes about 80 bytes an image for each band, and twice the hash: what grows with the images here are arrays alone.
+    In memory is, of each image, the hash twice and 12 bytes a band: the one thing of a release that grows with the
+    images, and in arrays alone. Equal hashes (``bits`` 0) are found by sorting, without this.
     """
     words = np.ascontiguousarray(np.pad(hashes, ((0, 0), (0, -hashes.shape[1] % 8)))).view(np.uint64)
     # Every (bits + 1)th bit makes a band: neighbouring bits agree too often, say in the white margin of a page.
