@@ -265,8 +265,8 @@ def test_after_a_forget_the_request_is_the_new_one(galaxy: Galaxy, tiny_models: 
     home = _home(galaxy, sample.image)
     journal = Journal(galaxy.store, home)
     reply = match["pairs"][0]["written_by"]["reply"]
-    journal.forget([unit for unit, source in journal.sources.items() if source == reply])
-    Log(galaxy.store, keys.EDITS_LOG).append({"home": home})
+    forgotten = [unit for unit, source in journal.sources.items() if source == reply]
+    galaxy.edits().forget(home, {"write": forgotten})
     tiny_models.requests = 1000
     assert pipeline.generate(tiny_galaxy(galaxy.settings, galaxy.store)).pending == 0
     (match,) = explain(galaxy, sample.pair)["matches"]
