@@ -501,10 +501,12 @@ def _differing(mine: Mapping[str, bytes], theirs: Mapping[str, bytes]) -> list[s
 
 def _released(galaxy: Galaxy, result: RunResult) -> dict[str, bytes]:
     """The data of the release of a state; nothing where it has no sample."""
+    harvest = Harvest(galaxy, result)
     try:
-        receipt = publishing.publish(galaxy, partial=True, harvest=Harvest(galaxy, result))
+        receipt = publishing.publish(galaxy, partial=True, harvest=harvest)
     except SourceError:
         return {}
+    assert receipt.funnel.units_in == harvest.funnel[-1].units_out
     prefix = keys.release(receipt.release.version)
     names = [listed.key.removeprefix(prefix) for listed in galaxy.store.list(prefix)]
     return {name: galaxy.store.get(prefix + name) for name in names if name != "history.json"}
