@@ -72,7 +72,7 @@ class Universe:
             "match": {"k": 2},
             "teacher": one("sim-teacher"),
             "judges": [one(f"sim-judge-{letter}") for letter in "abc"],
-            "run": {"lease_seconds": 3, "units_a_request": 2},
+            "run": {"lease_seconds": 6, "units_a_request": 2},
         }
         return parse_settings(raw)
 
@@ -205,8 +205,11 @@ class Case:
 
     def finish(self, expected: Published) -> None:
         """A clean run, and all that must hold behind it."""
-        with self.worker() as last:
-            assert last.wait() == 0, last.said
+        for _ in range(3):
+            with self.worker() as last:
+                if last.wait() != 3 or "the lease ran out" not in last.said:  # as it may where a machine is very busy
+                    break
+        assert last.code == 0, last.said
         self.sound()
         twice = set(self.paid_twice())
         assert twice <= self.allowed, f"{len(twice - self.allowed)} units were paid for twice that were kept"
