@@ -118,7 +118,7 @@ class Harvest:
                 votes=self.columns(found, "vote", "votes"),
                 verdicts=self.columns(found, "vote", "verdicts"),
                 images=self.galaxy.shards.columns(home.images, Image),
-                claims=self.claims_of(home),
+                claims=self.galaxy.registry.claims_of(home.home),
             )
 
     def columns(self, home: HomeResult, stage: str, name: str) -> pa.Table:
@@ -135,10 +135,6 @@ class Harvest:
             return part.rows[name] if part else []
         return self.galaxy.shards.load(part.shard, name, TABLES[stage][name])
 
-    def claims_of(self, home: Home) -> list[Claim]:
-        """The live sources' claims of a home's images, in order of source and file."""
-        return [claim for image in self.galaxy.registry.images(home) for claim in self.claims.get(image.image, [])]
-
     def count(self, stage: str, name: str) -> int:
         """Rows of a table over all homes; reads none of a committed shard."""
         parts = [home.stages[stage] for home in self.result.homes if stage in home.stages]
@@ -149,7 +145,9 @@ class Harvest:
     @cached_property
     def live_images(self) -> int:
         """How many images there are that a live source claims."""
-        return sum(len({claim.image for claim in self.claims_of(home)}) for _, home in self.homes())
+        return sum(
+            len({claim.image for claim in self.galaxy.registry.claims_of(home.home)}) for _, home in self.homes()
+        )
 
     @cached_property
     def sources(self) -> list[str]:
