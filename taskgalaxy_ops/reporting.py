@@ -157,7 +157,7 @@ def _forecast_rows(forecast: Mapping[str, Any]) -> list[tuple[str, str]]:
 def _items(harvest: Harvest) -> Iterator[Item]:
     for found, home in harvest.homes():
         claims: dict[str, list[Claim]] = {}
-        for claim in harvest.claims_of(home):
+        for claim in harvest.galaxy.registry.claims_of(home.home):
             claims.setdefault(claim.image, []).append(claim)
         votes: dict[str, list[Vote]] = {}
         for vote in harvest.rows(found, "vote", "votes"):
