@@ -68,7 +68,7 @@ def work(orders: Orders) -> None:
     """The whole chain, up to a stage that fails; exits with that one's code."""
     os.environ.update(orders.environment, TMPDIR=str(orders.temporary))
     tempfile.tempdir = None
-    boto3.session.Session = lambda: _SESSION  # type: ignore[assignment, misc]
+    boto3.session.Session = lambda **_: _SESSION  # type: ignore[assignment, misc]
     galaxy.open_encoder = lambda *names: Recorded(orders.encoder)  # type: ignore[assignment]
     if orders.clock:
         _shift(orders.clock)
