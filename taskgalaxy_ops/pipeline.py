@@ -25,14 +25,14 @@ from taskgalaxy_ops.models.chat import Gateway, Usage
 from taskgalaxy_ops.models.purse import Till
 from taskgalaxy_ops.models.rendering import upright
 from taskgalaxy_ops.progress import Progress, Silent
-from taskgalaxy_ops.records import FileReject, ImageId, Match
+from taskgalaxy_ops.records import FileReject, ImageId, Match, Reason
 from taskgalaxy_ops.settings import SourceSettings, valid_name
-from taskgalaxy_ops.sources.files import source_files
+from taskgalaxy_ops.sources.files import Listing, source_files
 from taskgalaxy_ops.sources.ingest import scan
 from taskgalaxy_ops.stage_keys import StageKeys
 from taskgalaxy_ops.storage import digests, keys
 from taskgalaxy_ops.storage.registry import Home
-from taskgalaxy_ops.storage.rows import embeddings_hash
+from taskgalaxy_ops.storage.rows import embeddings_hash, rows_hash
 from taskgalaxy_ops.storage.scanned import Scanned
 from taskgalaxy_ops.storage.shards import Key, Shard, Stats, embedding_table, table
 
@@ -74,6 +74,9 @@ def ingest(
         if pick:
             files.keep(pick)
         progress.stage(f"ingest {source}", len(files), "files")
+        if pick is None and (before := _as_before(galaxy, source, chosen, files)):
+            progress.advance(f"ingest {source}", len(files), rejects=len(before.rejects))
+            return before
         found.remember(*registry.last_scan(source))
         scan(
             files,
@@ -92,7 +95,7 @@ def ingest(
             chosen.location,
             found,
             settings.shard_images,
-            chosen.model_dump(mode="json", exclude={"location"}, exclude_defaults=True),
+            _looked_for(chosen),
             files.versions(),
         )
         denied = registry.denied()
@@ -101,6 +104,28 @@ def ingest(
             galaxy.store.delete(keys.blob(image))  # taken down while it was scanned, or left by a scan that was killed
         rejects = list(found.file_rejects(denied))
         return IngestReceipt(source, len(files), found.claims - len(taken), found.images, len(homes), rejects)
+
+
+_BY_SETTINGS = {Reason.TOO_MANY_PIXELS, Reason.TOO_SMALL, Reason.UNREADABLE}  # rejects that another look may let pass
+
+
+def _as_before(galaxy: Galaxy, source: str, chosen: SourceSettings, files: Listing) -> IngestReceipt | None:
+    """The receipt of a scan that would find what the last one did, by the listing alone; None where it may not."""
+    registry = galaxy.registry
+    scan = registry.scans().get(source)
+    if scan is None or scan.files is None or (scan.location, scan.settings) != (chosen.location, _looked_for(chosen)):
+        return None
+    if rows_hash(files.versions()) != scan.files.rows_hash or not all(each.version for each in files.versions()):
+        return None
+    rejects = list(registry.rejects(source))
+    if not _BY_SETTINGS.isdisjoint(reject.reason for reject in rejects):
+        return None
+    return IngestReceipt(source, len(files), len(files) - len(rejects), 0, 0, rejects)
+
+
+def _looked_for(chosen: SourceSettings) -> dict[str, Any]:
+    """How a source is looked for, as a scan keeps it."""
+    return chosen.model_dump(mode="json", exclude={"location"}, exclude_defaults=True)
 
 
 def source_settings(galaxy: Galaxy, source: str) -> SourceSettings:

@@ -9,10 +9,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from taskgalaxy_ops.canonical import canonical_json, sha256_hex
 from taskgalaxy_ops.errors import NotFoundError, SourceError
 from taskgalaxy_ops.records import FileVersion
 from taskgalaxy_ops.settings import SourceSettings
@@ -54,8 +56,11 @@ class Listing:
     gone when the listing is closed or collected.
     """
 
-    def __init__(self, wanted: Iterable[_Found], limit: int | None, made: Callable[[_Found], SourceFile]) -> None:
-        self._made = made
+    def __init__(
+        self, wanted: Iterable[_Found], limit: int | None, made: Callable[[_Found], SourceFile], notes: str = ""
+    ) -> None:
+        """``notes``: version of what the source says of its files; "" where it says nothing."""
+        self._made, self._notes = made, notes
         self._db = sqlite3.connect("")
         self._db.executescript(_TABLES)
         self._db.executemany("INSERT INTO found VALUES (?, ?, ?)", wanted)
@@ -78,8 +83,10 @@ class Listing:
         return map(self._made, self._db.execute("SELECT name, version, place FROM files ORDER BY rowid"))
 
     def versions(self) -> Iterator[FileVersion]:
-        """What the next scan compares its own listing with."""
-        return (FileVersion(file.name, file.version) for file in self)
+        """What the next scan compares its own listing with; the notes, on which claims hang too, come last."""
+        listed = self._db.execute("SELECT name, version FROM files ORDER BY rowid")
+        notes = [FileVersion(NOTES_FILE, self._notes)] if self._notes else []
+        return chain((FileVersion(name, version) for name, version in listed), notes)
 
     def keep(self, picked: Callable[[str], bool]) -> None:
         """Leave out the files whose name is not ``picked``."""
@@ -110,7 +117,8 @@ def source_files(name: str, settings: SourceSettings, s3_options: Mapping[str, A
             own.get("attribution") or settings.attribution or notes.get("attribution"),
         )
 
-    files = Listing((each for each in listed if each[0].lower().endswith(suffixes)), settings.limit, made)
+    wanted = (each for each in listed if each[0].lower().endswith(suffixes))
+    files = Listing(wanted, settings.limit, made, sha256_hex(canonical_json(notes)) if notes else "")
     if not len(files):
         raise SourceError(
             f"source {name!r}: {location} lists no image.\n"

@@ -313,12 +313,14 @@ def test_keys_are_in_connections_alone(days: Days) -> None:
 
 
 def _asks(days: Days, run: str) -> None:
-    """Until the run asks a person, and Airflow has taken note that the asking task's process ended.
+    """Until the run asks a person, and the scheduler has taken note that the asking task's process ended.
 
-    Who answered within that second would be asked again: the executor's report would meet a task that is queued anew.
+    Who answered before that would be asked again: the executor's report would meet a task that is queued anew.
     """
     wait(lambda: any(t["state"] == "awaiting_input" for t in days.client.tasks("galaxy_taxonomy", run)), 120)
-    time.sleep(5)
+    noted = f"TaskInstance Finished: dag_id=galaxy_taxonomy, task_id=approve, run_id={run},"
+    wait(lambda: noted in (days.stack.folder / "airflow-scheduler.log").read_text("utf-8", "replace"), 60)
+    time.sleep(1)
 
 
 def _journalled(galaxy: Galaxy, source: str) -> list[str]:

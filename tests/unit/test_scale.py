@@ -137,6 +137,33 @@ def test_a_run_with_nothing_to_do_asks_one_thing_a_home(galaxy: Galaxy, store: M
     assert requests() - first == (homes - 3) + 1
 
 
+def test_a_scan_of_an_unchanged_listing_reads_no_home(galaxy: Galaxy, store: MemoryStore, tmp_path: Path) -> None:
+    """By the listing alone, unless what the source says of its files changed, or another setting may let a file pass."""
+    notes = tmp_path / "a" / "source.json"
+
+    def scanned() -> tuple[pipeline.IngestReceipt, int]:
+        found = counted(store)
+        return pipeline.ingest(again(galaxy), "a"), found["get", "data"]
+
+    receipt, read = scanned()
+    assert (receipt.files, receipt.images, receipt.new_images, receipt.rejects) == (9, 9, 0, [])
+    assert read == 2, "the table of parts, and the rejects"
+    for content in ('{"licence": "CC0-1.0"}', '{"licence": "MIT"}'):
+        notes.write_text(content, "utf-8")
+        assert scanned()[1] > 2
+        assert scanned()[1] == 2
+        assert f'"{next(galaxy.registry.claims()).licence}"' in content
+    notes.unlink()
+    scanned()
+    assert next(galaxy.registry.claims()).licence is None
+    Pillow.new("RGB", (9, 9)).save(tmp_path / "a" / "small.png")
+    assert [reject.reason for reject in scanned()[0].rejects] == [Reason.TOO_SMALL]
+    ingest = galaxy.settings.ingest.model_copy(update={"min_side": 8})
+    wider = Galaxy(galaxy.settings.model_copy(update={"ingest": ingest}), store)
+    assert pipeline.ingest(wider, "a").images == 10
+    assert scanned()[1] == 2
+
+
 def test_dead_images_are_looked_for_once(galaxy: Galaxy, store: MemoryStore, tmp_path: Path) -> None:
     requests = counted(store)
     assert galaxy.registry.dead_hashes() == {}
