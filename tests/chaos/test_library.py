@@ -30,7 +30,8 @@ PASSING: Mapping[str, tuple[Fault, dict[str, Any]]] = {
     "store: a 503": (Fault("503", 0, STORE), {}),
     "store: a body cut": (Fault("cut", 0, LISTS | {"get"}), {}),
     "store: a listing's page lost": (Fault("lost", 0, frozenset({"page"})), {"page": 1}),
-    "store: a deletion's reply lost": (Fault("lost", 0, frozenset({"delete"})), {}),
+    # Slow models: it takes a lease's renewals for anything to be deleted.
+    "store: a deletion's reply lost": (Fault("lost", 0, frozenset({"delete"})), {"latency": 2.5}),
     "model: a connection reset": (Fault("reset", 0, MODEL), {}),
     "model: a 500": (Fault("500", 0, MODEL), {}),
     "model: a reply later than the time-out": (Fault("slow", 0, MODEL, seconds=13), {}),
