@@ -312,7 +312,8 @@ class World:
         assert (spent.calls, spent.cost) == (models.received, models.cost), "the ledger has other calls"
         assert cap is None or models.received <= max(cap, received), "the budget was overspent"
         made = Counter((_stage(key), key.split("/")[1]) for key in self._markers())
-        assert made == self._due(galaxy, reckoned, options), "other shards were made than were due"
+        due = self._due(galaxy, reckoned, options)
+        assert made == due, f"not due, and made: {made - due}; due, and not made: {due - made}"
         if not self.obstructed and not options:
             assert result.pending == 0, result.reasons
             assert asked.keys() == reckoned.needed - stood, "not all that is needed was asked"
@@ -404,7 +405,7 @@ class World:
                 if stage != "match" and reckoned.lacking(stage, there):
                     break
                 rows = near if stage == "match" else reckoned.rows[stage]
-                content = tuple((image, *sorted(rows.get(image, ()))) for image in there)
+                content = tuple((image, *sorted(rows[image])) for image in there if rows.get(image))
                 if key not in self.made:
                     self.made[key] = {image for image in there if rows.get(image)}
                     due[stage, home.home] += 1
