@@ -403,7 +403,9 @@ class Registry:
         return True
 
     def _replaced(self) -> list[str]:
-        return sorted({key for e in self._log.known() if e.body["kind"] == "rewrite" for key in e.body["keys"]})
+        """What was replaced and nothing names any more: scans share tables, of which another may still need one."""
+        replaced = {key for e in self._log.known() if e.body["kind"] == "rewrite" for key in e.body["keys"]}
+        return sorted(replaced - self.named())
 
     # What its entries name
 

@@ -249,6 +249,16 @@ def test_a_redacted_registry_names_no_table_that_holds_what_was_taken_down(folde
     assert registry.redact() == gone
 
 
+def test_a_table_that_an_earlier_scan_shares_with_a_redacted_one_stays(folder_store: Store) -> None:
+    registry = Registry(folder_store)
+    _scan(registry, "a", 1)
+    _scan(registry, "a", 2)  # rejects nothing either: its table of rejects is the former's
+    registry.deny([_id(2)], "asked for")
+    for key in registry.redact():
+        folder_store.delete(key)
+    assert all(folder_store.get(key) for key in registry.named())
+
+
 def test_a_take_down_beside_a_scan_holds_and_leaves_no_trace_of_the_image() -> None:
     store = MemoryStore()
     registry, other = Registry(store), Registry(store)
