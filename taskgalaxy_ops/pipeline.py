@@ -310,7 +310,7 @@ def generate(
         galaxy.publish_settings()
     denied = galaxy.registry.denied()
     homes = homes_of_lane(galaxy, lane) if lane else homes_of(galaxy, sources)
-    homes = with_images_left(galaxy, homes)
+    homes = galaxy.registry.with_claims(homes)
     committed = {home.home: galaxy.shards.committed(home.home) for home in homes}  # a run lists each home once
     matches = match_homes(galaxy, homes, committed, progress, taxonomy)
     result = RunResult()
@@ -323,12 +323,6 @@ def generate(
             digests.add(galaxy.store, galaxy.shards.written)
     result.matches = matches
     return result
-
-
-def with_images_left(galaxy: Galaxy, homes: Iterable[Home]) -> list[Home]:
-    """The homes of which not everything was taken down."""
-    taken = galaxy.registry.taken_down()
-    return [home for home in homes if home.cut > len(taken.get(home.home, ()))]
 
 
 def _erase_late(galaxy: Galaxy, denied: Collection[ImageId], homes: Iterable[str]) -> None:

@@ -79,7 +79,7 @@ def stand(galaxy: Galaxy, homes: Sequence[Home], taxonomy: int | None = None) ->
     dead = galaxy.registry.dead_hashes()
     edits = galaxy.edits().counts()
     found = []
-    for home in pipeline.with_images_left(galaxy, homes):
+    for home in galaxy.registry.with_claims(homes):
         gone = galaxy.registry.dead(home) if home.home in dead else []
         one = Standing(home, galaxy.shards.committed(home.home), gone)
         output = one.place("embed", keys.embed(home))

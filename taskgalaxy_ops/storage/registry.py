@@ -135,6 +135,19 @@ class Registry:
         }
         return [home for home in standing.homes if home.home in wanted]
 
+    def with_claims(self, homes: Iterable[Home]) -> list[Home]:
+        """Those of which a live source still claims an image, and not everything was taken down, as last read.
+
+        Others are dealt, too, so that lanes stay what they were, and there is nothing to do about them.
+        """
+        standing = self._as_read()
+        return [
+            home
+            for home in homes
+            if any(part.rows for part in standing.parts_of(home.home))
+            and home.cut > len(standing.taken_down.get(home.home, ()))
+        ]
+
     def claims(self, until: int | None = None) -> Iterator[Claim]:
         """The claims of all live sources, ordered by source, home and image; ``until``: as of that number.
 

@@ -243,6 +243,19 @@ def test_a_home_remembers_what_was_taken_down_in_it(galaxy: Galaxy, tmp_path: Pa
     assert list(galaxy.registry.rejects("a")) == list(receipt.rejects)
 
 
+def test_nothing_is_done_about_a_home_that_no_source_claims_an_image_of(galaxy: Galaxy, tmp_path: Path) -> None:
+    dealt = pipeline.lanes(galaxy, ["a"], 1)[0]
+    home = pipeline.homes_of_lane(galaxy, dealt)[0]
+    first, *others = [claim for claim in galaxy.registry.claims() if claim.image in galaxy.registry.image_ids(home)]
+    (tmp_path / "a" / first.file).unlink()
+    pipeline.ingest(galaxy, "a")
+    galaxy.registry.deny([claim.image for claim in others], "asked for")
+    galaxy.registry.redact()
+    assert home.home not in pipeline.generate(again(galaxy), last_stage="match").matches
+    galaxy.registry.remove("a")
+    assert pipeline.generate(again(galaxy), lane=dealt, last_stage="match").matches == {}
+
+
 def test_what_was_taken_down_before_it_was_embedded_never_is(galaxy: Galaxy, store: MemoryStore) -> None:
     whole, part, _ = galaxy.registry.homes()
     gone = [*galaxy.registry.image_ids(whole), galaxy.registry.image_ids(part)[0]]
