@@ -138,7 +138,7 @@ def test_a_run_with_nothing_to_do_asks_one_thing_a_home(galaxy: Galaxy, store: M
 
 
 def test_a_scan_of_an_unchanged_listing_reads_no_home(galaxy: Galaxy, store: MemoryStore, tmp_path: Path) -> None:
-    """By the listing alone, unless what the source says of its files changed, or another setting may let a file pass."""
+    """By the listing alone, unless its notes on files changed, or another setting may let a file pass."""
     notes = tmp_path / "a" / "source.json"
 
     def scanned() -> tuple[pipeline.IngestReceipt, int]:
