@@ -215,7 +215,7 @@ def test_two_stores_in_one_bucket_do_not_see_each_other(place: Place) -> None:
 
 def test_a_store_of_another_layout_is_refused(place: Place) -> None:
     open_store(place.url, **place.options).replace(keys.LAYOUT, b'{"layout": 99}')
-    with pytest.raises(StoreError, match="layout 99, this version reads layout 1"):
+    with pytest.raises(StoreError, match="layout 99, this version reads layout 2"):
         open_store(place.url, **place.options)
 
 

@@ -20,7 +20,7 @@ from fakes import KilledError, MemoryStore
 from golden.golden_store import golden_galaxy, unpack
 from PIL import Image as Pillow
 
-from taskgalaxy_ops import pipeline, publishing, qa, stage_keys, voting
+from taskgalaxy_ops import pipeline, publishing, qa, stage_keys, takedown, voting
 from taskgalaxy_ops.catalogue import Catalogue
 from taskgalaxy_ops.errors import StoreError
 from taskgalaxy_ops.galaxy import Galaxy
@@ -30,10 +30,11 @@ from taskgalaxy_ops.records import Image, Match, Pair, Relevant, pair_id
 from taskgalaxy_ops.settings import IngestSettings, Model, VoteSettings
 from taskgalaxy_ops.sources.ingest import inspect
 from taskgalaxy_ops.storage import connect, keys
-from taskgalaxy_ops.storage.journal import Answer
+from taskgalaxy_ops.storage.journal import Answer, Journal
 from taskgalaxy_ops.storage.log import Log
 from taskgalaxy_ops.storage.registry import Registry
 from taskgalaxy_ops.storage.rows import rows_hash
+from taskgalaxy_ops.upgrade import upgrade
 from taskgalaxy_ops.verify import verify
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -98,6 +99,22 @@ def test_a_store_of_layout_1_is_upgraded_and_nothing_of_it_is_computed_or_asked_
     )
     assert [claim.licence for claim in galaxy.registry.claims()] == ["MIT"] * 3
     test_nothing_of_the_golden_store_is_computed_or_asked_again(galaxy)
+
+
+def test_after_an_upgrade_an_image_can_be_taken_down_and_nothing_is_asked_for_the_others(tmp_path: Path) -> None:
+    settings = unpack(tmp_path / "store", GOLDEN / "store.json")
+    assert upgrade(settings) == (1, 2)
+    assert upgrade(settings) == (2, 2)
+    galaxy = Galaxy.open(settings)
+    replies = [reply for home in galaxy.registry.homes() for reply in Journal(galaxy.store, home.home).replies()]
+    assert replies
+    assert all(reply["image"] for reply in replies), "each could be told from the shards"
+    image = sorted(claim.image for claim in galaxy.registry.claims())[0]
+    takedown.take_down(galaxy, [image])
+    assert list(takedown.left(galaxy)) == []
+    result = pipeline.generate(galaxy)
+    assert (result.pending, result.usage.requests) == (0, 0)
+    assert image not in {pair.image for pair in Harvest(galaxy, result).samples}
 
 
 def test_an_upgrade_that_was_killed_is_gone_on_with(tmp_path: Path) -> None:
