@@ -219,4 +219,4 @@ class History(RuleBasedStateMachine):
 
 
 TestHistory = History.TestCase
-TestHistory.settings = settings(max_examples=max(150, settings().max_examples), stateful_step_count=10)
+TestHistory.settings = settings(max_examples=max(80, settings().max_examples), stateful_step_count=10)
