@@ -173,7 +173,7 @@ def _node_tables(look: Galaxy, names: Sequence[str]) -> list[pa.Table]:
 
 
 def _image(look: Galaxy, home: Home, image: str, only: Pair | None = None) -> dict[str, Any]:
-    there = stand(look, [home])
+    there = stand(look, [home], unclaimed=True)
     (one,) = there.homes
     matches, computed = matched(look, there, there.homes)
     if home.home not in matches:

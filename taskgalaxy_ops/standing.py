@@ -68,10 +68,11 @@ class Stand:
         return [shard for one in self.homes for shard in one.committed.values() if shard.stage in STAGES]
 
 
-def stand(galaxy: Galaxy, homes: Sequence[Home], taxonomy: int | None = None) -> Stand:
+def stand(galaxy: Galaxy, homes: Sequence[Home], taxonomy: int | None = None, *, unclaimed: bool = False) -> Stand:
     """Follow each home's stages as far as shards stand. Encodes task types that have no embedding yet, no image.
 
-    galaxy: a snapshot, so that homes are listed together. Raises EncoderError, TaxonomyError.
+    unclaimed: also of homes that no live source claims an image of, which a run would not look at. galaxy: a snapshot,
+    so that homes are listed together. Raises EncoderError, TaxonomyError.
     """
     keys = StageKeys(galaxy)
     types = Catalogue(galaxy).embeddings(taxonomy)
@@ -79,7 +80,7 @@ def stand(galaxy: Galaxy, homes: Sequence[Home], taxonomy: int | None = None) ->
     dead = galaxy.registry.dead_hashes()
     edits = galaxy.edits().counts()
     found = []
-    for home in galaxy.registry.with_claims(homes):
+    for home in homes if unclaimed else galaxy.registry.with_claims(homes):
         gone = galaxy.registry.dead(home) if home.home in dead else []
         one = Standing(home, galaxy.shards.committed(home.home), gone)
         output = one.place("embed", keys.embed(home))

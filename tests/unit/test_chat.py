@@ -75,6 +75,8 @@ def running():
     server.url = f"http://127.0.0.1:{socket.getsockname()[1]}/v1"
     thread = threading.Thread(target=lambda: http.run([socket]))
     thread.start()
+    while not http.started:  # before, a connection is refused
+        time.sleep(0.01)
     yield server
     http.should_exit = True
     thread.join()
