@@ -45,7 +45,7 @@ class Imported:
 def export(galaxy: Galaxy, out: Path, progress: Progress | None = None) -> int:
     """Write every reply that an answer stands on; how many. The file appears whole or not at all."""
     progress = progress or Silent()
-    homes = _homes(galaxy)
+    homes = galaxy.journals()
     progress.stage("export", len(homes), "journals")
     part = out.with_name(f"{out.name}.part")
     written = 0
@@ -120,7 +120,7 @@ def read_again(galaxy: Galaxy, progress: Progress | None = None) -> dict[str, in
     """
     progress = progress or Silent()
     readers = _readers(galaxy)
-    homes = _homes(galaxy)
+    homes = galaxy.journals()
     progress.stage("read again", len(homes), "journals")
     found: dict[str, int] = {}
     for home in homes:
@@ -155,10 +155,6 @@ def _again(raw: Mapping[str, Any], unit: str, answer: Answer) -> Reply:
     about = {name: raw[name] for name in names if name in raw}
     note = {"read_again": raw["reply"]}
     return replace(_NEW, reply=uuid.uuid4().hex, units=(unit,), answers={unit: answer}, note=note, **about)
-
-
-def _homes(galaxy: Galaxy) -> list[str]:
-    return [keys.TAXONOMY_HOME, *(home.home for home in galaxy.registry.homes())]
 
 
 def _readers(galaxy: Galaxy) -> dict[str, Question]:

@@ -179,8 +179,7 @@ def _forget(galaxy: Galaxy, chosen: argparse.Namespace, say: Say) -> int:
         print("\n".join(told))
     if not _sure(chosen, "Forget them?"):
         return 1
-    with show_progress(chosen.quiet or chosen.json) as progress:
-        forgetting.forget(galaxy, **choice, dry_run=False, progress=progress)
+    forgetting.carry_out(galaxy, found)
     say(chosen, {**value, "forgotten": True}, ["forgotten: `taskgalaxy plan` shows what is asked again"])
     return 0
 

@@ -13,7 +13,6 @@ from typing import Any
 from taskgalaxy_ops.errors import SettingsError
 from taskgalaxy_ops.galaxy import Galaxy
 from taskgalaxy_ops.progress import Progress, Silent
-from taskgalaxy_ops.storage import keys
 from taskgalaxy_ops.storage.journal import Journal
 
 _WHERE = ("stage", "image", "source", "terminal")
@@ -56,7 +55,7 @@ def forget(
     source = where.pop("source", None)
     images = None if source is None else {c.image for c in galaxy.registry.claims() if c.source == source}
     found = Forgotten()
-    homes = [keys.TAXONOMY_HOME, *(home.home for home in galaxy.registry.homes())]
+    homes = galaxy.journals()
     progress.stage("forget", len(homes), "journals")
     for home in homes:
         concerned: set[str] = set()
@@ -71,10 +70,17 @@ def forget(
                 concerned.add(reply["reply"])
                 _count(found, reply)
         found.calls += len(concerned)
-        if not dry_run and home in found.homes:
-            galaxy.edits().forget(home, found.homes[home])
         progress.advance("forget")
+    if not dry_run:
+        carry_out(galaxy, found)
     return found
+
+
+def carry_out(galaxy: Galaxy, chosen: Forgotten) -> None:
+    """Forget what a dry run has shown: this, and nothing that has come since."""
+    edits = galaxy.edits()
+    for home, units in chosen.homes.items():
+        edits.forget(home, units)
 
 
 def _fits(name: str, wanted: str, unit: str, reply: Mapping[str, Any]) -> bool:

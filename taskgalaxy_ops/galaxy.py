@@ -128,6 +128,10 @@ class Galaxy:
                 return parse_settings(entry.body["settings"], f"version {number} of {self.settings.store}")
         raise SettingsError(f"settings version {number}: there are 1 to {len(entries)} (0: none was published yet).")
 
+    def journals(self) -> list[str]:
+        """The homes that have a journal: the taxonomy's, and every shard of images."""
+        return [keys.TAXONOMY_HOME, *(home.home for home in self.registry.homes())]
+
     def edits(self) -> Edits:
         """What people changed of what was answered."""
         return Edits(self.store)

@@ -43,7 +43,7 @@ class Bill:
 def bill(galaxy: Galaxy) -> Bill:
     """Adds up every journal of the store. Of those that nothing was appended to, it reads the tallies that it left."""
     found = Bill()
-    for home in [keys.TAXONOMY_HOME, *(home.home for home in galaxy.registry.homes())]:
+    for home in galaxy.journals():
         tally = _tally(galaxy, home)
         found.simulated.update(tally["simulated"])
         for stage, model, numbers in tally["calls"]:

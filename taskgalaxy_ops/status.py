@@ -1,4 +1,4 @@
-"""Status: where a store stands, from logs, listings and what markers say. Nothing is computed, encoded or asked."""
+"""Status: where a store stands, from logs, listings and what markers say. Nothing is asked, and no image is encoded."""
 
 from __future__ import annotations
 

@@ -112,10 +112,12 @@ def _left_in_release(galaxy: Galaxy, version: int, denied: Collection[ImageId]) 
         path = listed.key.removeprefix(keys.release(version))
         if path == WITHDRAWN:  # it is there to name them
             continue
-        raw = b"" if path.startswith("images/") else galaxy.store.get(listed.key)
-        held = any(image in path for image in denied) or any(name in raw for name in names)
+        held = any(image in path for image in denied)
         if path.endswith(".parquet"):
-            held = not ids_in(raw, ("image_id",)).isdisjoint(denied)
+            held |= not ids_in(galaxy.store.get(listed.key), ("image_id",)).isdisjoint(denied)
+        elif not path.startswith("images/"):
+            raw = galaxy.store.get(listed.key)
+            held |= any(name in raw for name in names)
         if held:
             yield listed.key
 

@@ -92,7 +92,7 @@ def compact(galaxy: Galaxy, progress: Progress | None = None) -> int:
     Safe beside runs: a base is written put-if-absent, and an append that it overtook is written again.
     """
     progress = progress or Silent()
-    homes = [keys.TAXONOMY_HOME, *(home.home for home in galaxy.registry.homes())]
+    homes = galaxy.journals()
     progress.stage("compact", len(homes), "journals")
     folded = 0
     for home in homes:

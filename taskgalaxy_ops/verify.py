@@ -28,6 +28,7 @@ from taskgalaxy_ops.storage.log import Log
 from taskgalaxy_ops.storage.registry import Home
 from taskgalaxy_ops.storage.shards import RECORD_STAGES, Shard, TableRef
 from taskgalaxy_ops.storage.snapshot import listed
+from taskgalaxy_ops.upkeep import named_by_logs
 
 _RECORDS: Mapping[tuple[str, str], type[Any]] = {
     ("ingest", "images"): Image,
@@ -105,10 +106,7 @@ def _read_log(galaxy: Galaxy, prefix: str) -> None:
 
 def _named(galaxy: Galaxy, data: Collection[str]) -> _Checks:
     """The tables that logs name."""
-    logs = (Log(galaxy.store, prefix).read() for prefix in (keys.VERSIONS_LOG, keys.PROPOSALS_LOG))
-    named = {entry.body[name]["key"] for entry in chain.from_iterable(logs) for name in ("nodes", "rejects")}
-    named |= {entry.body["table"]["key"] for log in type_logs(galaxy) for entry in Log(galaxy.store, log).read()}
-    for key in sorted(named | galaxy.registry.named()):
+    for key in sorted(named_by_logs(galaxy)):
         yield "table", lambda key=key: _is_there(key, data, "a log")  # type: ignore[misc]
 
 

@@ -80,11 +80,7 @@ def stream_parquet(raw: bytes, record: type[Record]) -> Iterator[Record]:
 
 def column_from_parquet(raw: bytes, name: str) -> list[Any]:
     """One column of a Parquet file; the others are not decoded. Raises DamageError."""
-    try:
-        table = pq.read_table(io.BytesIO(raw), columns=[name], use_threads=False, pre_buffer=False)
-        found: list[Any] = table[name].to_pylist()
-    except (pa.ArrowException, OSError, KeyError) as error:
-        raise DamageError(f"column {name} of a shard cannot be read ({error}).") from error
+    found: list[Any] = columns(raw, [name])[name].to_pylist()
     return found
 
 
