@@ -114,6 +114,11 @@ class Journal:
                 del self.answers[unit], self.sources[unit]
         elif body["kind"] == "replies":
             for name, image, seen, answers in map(_told, own) if own else map(_read, body["replies"]):
+                if not (self._erased or self._forgotten) and self.answers.keys().isdisjoint(answers):  # as nearly always
+                    self.answers.update(answers)
+                    self.sources.update(dict.fromkeys(answers, name))
+                    self._images.update(dict.fromkeys(answers, image))
+                    continue
                 for unit, answer in answers.items():
                     if image in self._erased or seen < self._forgotten.get(unit, 0):
                         continue

@@ -18,10 +18,10 @@ import sys
 import time
 import uuid
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 from pydantic_core import PydanticSerializationError, to_json
 
@@ -33,8 +33,6 @@ if sys.version_info >= (3, 14):
 else:
     from backports import zstd
 
-Item = TypeVar("Item")
-
 _COMPRESS_ABOVE = 4096  # bytes
 _TRIES = 50  # a loser reads and decides again; more losses in a row mean that something is wrong
 _READERS = 8  # entries fetched at once
@@ -43,7 +41,7 @@ _WAIT_SECONDS = 0.05  # at most, the first time; doubled with each number lost
 _WAIT_LONGEST = 2.0
 _GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"  # how such an entry begins
 # A part of replies comes to three quarters of what gzip makes of it, in a quarter of the time.
-_PACKING = {zstd.CompressionParameter.compression_level: 1, zstd.CompressionParameter.checksum_flag: 1}
+_PACKING: dict[int, int] = {zstd.CompressionParameter.compression_level: 1, zstd.CompressionParameter.checksum_flag: 1}
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +136,7 @@ class Log:
         return self.append_all([body])[0]
 
     def append_all(self, bodies: Iterable[Mapping[str, Any]]) -> list[LogEntry]:
-        """Append several; in this order, unless a compaction comes between. Each is taken while the last is written.
+        """Append several; in this order, unless a compaction comes between.
 
         The log is not read first: the next number that we know of is tried, and a loser reads. Whether a compaction
         overtook any of them is asked once, behind the last. Raises StoreError; some of them may stand then.
@@ -159,8 +157,7 @@ class Log:
 
     def _place_all(self, bodies: Iterable[tuple[str, Mapping[str, Any]]]) -> dict[str, LogEntry]:
         """Write bodies under the next numbers that are free; the entries by nonce."""
-        encoded = ((nonce, body, _encode({"nonce": nonce, "body": body})) for nonce, body in bodies)
-        return {nonce: self._place(nonce, body, raw) for nonce, body, raw in _made_ahead(encoded)}
+        return {nonce: self._place(nonce, body, _encode({"nonce": nonce, "body": body})) for nonce, body in bodies}
 
     def _place(self, nonce: str, body: Mapping[str, Any], raw: bytes) -> LogEntry:
         for lost in range(_TRIES):
@@ -229,15 +226,6 @@ class Log:
                 number = _number(listed.key)
                 if number < top or (kind == "e" and number == top):
                     self._store.delete(listed.key)
-
-
-def _made_ahead(items: Iterator[Item]) -> Iterator[Item]:
-    """The same items; while the caller is busy with one, a thread makes the next."""
-    with ThreadPoolExecutor(1) as pool:
-        upcoming = pool.submit(next, items, None)
-        while (item := upcoming.result()) is not None:
-            upcoming = pool.submit(next, items, None)
-            yield item
 
 
 def _give_way(lost: int) -> None:
