@@ -114,7 +114,7 @@ class Journal:
                 del self.answers[unit], self.sources[unit]
         elif body["kind"] == "replies":
             for name, image, seen, answers in map(_told, own) if own else map(_read, body["replies"]):
-                if not (self._erased or self._forgotten) and self.answers.keys().isdisjoint(answers):  # as nearly always
+                if not (self._erased or self._forgotten) and self.answers.keys().isdisjoint(answers):  # nearly always
                     self.answers.update(answers)
                     self.sources.update(dict.fromkeys(answers, name))
                     self._images.update(dict.fromkeys(answers, image))
