@@ -90,20 +90,24 @@ class Models(httpx2.AsyncBaseTransport):
         self.received = 0  # requests that reached a model
         self.cost = 0  # nano-dollars
         self.delivered: Counter[Unit] = Counter()  # answers given
+        self.step = 0  # of the history
         self.standing: dict[Unit, Given] = {}  # the last answer given, where nobody has forgotten it
-        self.mumbled: set[Unit] = set()  # what was said to these can be read by the filter's second parser alone
+        self.given_at: dict[Unit, int] = {}  # the step of each of these
+        # What was first said to these in that step can be read by the filter's second parser alone.
+        self.mumbled: dict[Unit, int] = {}
 
     def forget(self, units: Iterable[Unit]) -> None:
         """These answers do not stand any more: they may be asked for again, and are others then."""
         for unit in units:
-            del self.standing[unit]
-            self.mumbled.discard(unit)
+            del self.standing[unit], self.given_at[unit]
+            self.mumbled.pop(unit, None)
 
     def read_again(self) -> set[Unit]:
         """What could not be read is read by the second parser; the units that had a terminal answer until now."""
         read = {unit for unit in self.mumbled if unit not in self.standing or self.standing[unit].terminal}
         replaced = read & self.standing.keys()
         self.standing |= dict.fromkeys(read, MUMBLED)
+        self.given_at |= {unit: self.mumbled[unit] for unit in read}
         return replaced
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
@@ -150,7 +154,7 @@ class Models(httpx2.AsyncBaseTransport):
             if faults[unit] == "malformed":
                 entries.append({"index": index, "fits": "perhaps"})
                 if unit.stage == "filter":
-                    self.mumbled.add(unit)
+                    self.mumbled.setdefault(unit, self.step)
                     if self.parser == 2:
                         self._deliver(unit, MUMBLED)
                         continue
@@ -164,7 +168,7 @@ class Models(httpx2.AsyncBaseTransport):
 
     def _deliver(self, unit: Unit, given: Given) -> None:
         self.delivered[unit] += 1
-        self.standing[unit] = given
+        self.standing[unit], self.given_at[unit] = given, self.step
 
     def _completion(
         self, request: httpx2.Request, units: list[Unit], text: str | None, finish: str, refusal: str | None = None

@@ -52,6 +52,7 @@ class History(RuleBasedStateMachine):
             self.unseen -= 1
         else:
             self.world.check()
+        self.world.begin()
 
     def teardown(self) -> None:
         try:
@@ -183,6 +184,16 @@ class History(RuleBasedStateMachine):
         source = data.draw(st.none() | st.sampled_from(sorted(self.world.sources)))
         self.world.run(sources=None if source is None else [source], last_stage=last_stage)
 
+    @precondition(lambda self: self.world.sources)
+    @rule(data=st.data(), count=st.integers(1, 3))
+    def lanes_are_dealt(self, data: st.DataObject, count: int) -> None:
+        self.world.deal(data.draw(st.sampled_from(sorted(self.world.sources))), count)
+
+    @precondition(lambda self: self.world.dealt)
+    @rule(last_stage=st.sampled_from(STAGES), data=st.data())
+    def a_lane_is_run(self, last_stage: str, data: st.DataObject) -> None:
+        self.world.run(lane=data.draw(st.sampled_from(self.world.dealt)), last_stage=last_stage)
+
     @rule(stage=st.sampled_from(STAGES), version=st.sampled_from([1, 2]))
     def code_is_upgraded_or_rolled_back(self, stage: str, version: int) -> None:
         self.world.upgrade(stage, version)
@@ -203,6 +214,14 @@ class History(RuleBasedStateMachine):
     def an_images_answers_are_forgotten(self, stage: str, image: str) -> None:
         where = {"stage": stage, "image": image[:12]}
         self.world.forget(lambda unit: (unit.stage, unit.image_id) == (stage, image), where=where)
+
+    @rule(data=st.data())
+    def the_answers_of_some_days_are_forgotten(self, data: st.DataObject) -> None:
+        moments, given_at = self.world.moments, self.world.models.given_at
+        first = data.draw(st.integers(1, len(moments) - 1))
+        last = data.draw(st.integers(first, len(moments) - 1))
+        until = moments[last + 1] if last + 1 < len(moments) else None
+        self.world.forget(lambda unit: first <= given_at[unit] <= last, since=moments[first], until=until)
 
     @rule()
     def refusals_are_forgotten(self) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import io
 import random
+import time
 from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -33,7 +34,7 @@ from taskgalaxy_ops.forgetting import forget
 from taskgalaxy_ops.galaxy import Galaxy
 from taskgalaxy_ops.harvest import Harvest
 from taskgalaxy_ops.models.rendering import render
-from taskgalaxy_ops.pipeline import RunResult
+from taskgalaxy_ops.pipeline import Lane, RunResult
 from taskgalaxy_ops.settings import Model, Settings, SourceSettings, parse_settings
 from taskgalaxy_ops.storage import Listed, keys, log, rows
 from taskgalaxy_ops.storage.base import Content
@@ -118,6 +119,8 @@ class World:
         self.edits: Counter[tuple[str, str]] = Counter()  # of answers, by home and stage
         self.versions = dict.fromkeys(STAGES, 1)
         self.writes: list[str] = []
+        self.moments = [0.0]  # seconds since the epoch, between the steps of the history
+        self.dealt: list[Lane] = []
         self._stack = ExitStack()
         self.chosen: dict[str, Any] = {
             "store": "file:///in-memory",
@@ -256,6 +259,17 @@ class World:
         self.models.forget(gone)
         self._edit(gone)
 
+    def begin(self) -> None:
+        """The next step of the history: what is answered from now on is younger than this, to the millisecond."""
+        time.sleep(0.002)
+        self.moments.append(time.time())
+        time.sleep(0.002)
+        self.models.step += 1
+
+    def deal(self, source: str, count: int) -> None:
+        """Deal a source's homes into lanes, of which each may be run at any time from now on."""
+        self.dealt = pipeline.lanes(self.open(), [source], count)
+
     def _edit(self, units: set[Unit]) -> None:
         home_of = self._homes()
         self.edits.update({(home_of[unit.image_id], unit.stage) for unit in units})
@@ -385,6 +399,9 @@ class World:
         settings, prompts = galaxy.settings, galaxy.prompts
         source, last = options.get("sources"), options.get("last_stage", "vote")
         wanted = self.live if source is None else {image for name in source for image in _ids(self.sources[name])}
+        if lane := options.get("lane"):
+            homes = pipeline.homes_of_lane(galaxy, lane)
+            wanted &= {image.image for home in homes for image in galaxy.registry.images(home)}
         near = matches({image: PICTURES[image] for image in self.live}, leaves(self.nodes), settings.match.k)
         variants = sorted(settings.write.variants)
         asks = {
