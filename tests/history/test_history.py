@@ -218,7 +218,7 @@ class History(RuleBasedStateMachine):
     @rule(data=st.data())
     def the_answers_of_some_days_are_forgotten(self, data: st.DataObject) -> None:
         moments, given_at = self.world.moments, self.world.models.given_at
-        first = data.draw(st.integers(1, len(moments) - 1))
+        first = data.draw(st.integers(0, len(moments) - 1))
         last = data.draw(st.integers(first, len(moments) - 1))
         until = moments[last + 1] if last + 1 < len(moments) else None
         self.world.forget(lambda unit: first <= given_at[unit] <= last, since=moments[first], until=until)
