@@ -97,6 +97,7 @@ class Journal:
         for entry in self._log.known():
             if entry.number > self._folded:
                 self._fold_entry(entry, (own or {}).get(entry.number))
+                entry.pack()  # raw replies are most of a home's memory
                 self._folded = entry.number
 
     def _fold_entry(self, entry: LogEntry, own: Sequence[Reply] | None = None) -> None:
@@ -178,10 +179,11 @@ class Journal:
 
         def told(entries: list[LogEntry]) -> Iterator[LogEntry]:
             for entry in entries:
-                if entry.body["kind"] == "replies":
-                    replies = [_attributed(reply, images) for reply in entry.body["replies"]]
-                    yield LogEntry(entry.number, {**entry.body, "replies": replies})
-                elif entry.body["kind"] != "note":
+                body = entry.body
+                if body["kind"] == "replies":
+                    replies = [_attributed(reply, images) for reply in body["replies"]]
+                    yield LogEntry(entry.number, {**body, "replies": replies})
+                elif body["kind"] != "note":
                     yield entry
 
         with self._writing, self._lock:
@@ -196,9 +198,13 @@ class Journal:
 
     def _compact(self) -> None:
         self._log.compact(_without_erased)
-        while any(_about(entry, _erased(self._log.known())) for entry in self._log.known()):
+        while self._tells_of_erased():
             self._log.append({"kind": "note"})  # another's base came first, or a late reply: once more, behind it
             self._log.compact(_without_erased)
+
+    def _tells_of_erased(self) -> bool:
+        erased = _erased(self._log.known())
+        return any(_about(entry.body, erased) for entry in self._log.known())
 
     def forgotten(self, unit: str) -> int:
         """Number of the entry that forgot a unit: what was asked for before it does not count; 0 if none did."""
@@ -246,16 +252,17 @@ def _plain_answer(answer: Answer) -> dict[str, Any]:
 
 
 def _erased(entries: Iterable[LogEntry]) -> set[str]:
-    return {image for entry in entries if entry.body["kind"] == "erase" for image in entry.body["images"]}
+    bodies = (entry.body for entry in entries)
+    return {image for body in bodies if body["kind"] == "erase" for image in body["images"]}
 
 
-def _about(entry: LogEntry, images: set[str]) -> list[Mapping[str, Any]]:
+def _about(body: Mapping[str, Any], images: set[str]) -> list[Mapping[str, Any]]:
     """The replies of an entry that say anything of these images; those that do not tell their image may do so."""
     if not images:
         return []
     return [
         reply
-        for reply in entry.body.get("replies", ())
+        for reply in body.get("replies", ())
         if reply["units"] and (reply.get("image") is None or reply["image"] in images)
     ]
 
@@ -263,10 +270,11 @@ def _about(entry: LogEntry, images: set[str]) -> list[Mapping[str, Any]]:
 def _without_erased(entries: list[LogEntry]) -> Iterator[LogEntry]:
     erased = _erased(entries)
     for entry in entries:
-        if gone := [reply["reply"] for reply in _about(entry, erased)]:
-            replies = [_cost_of(reply) if reply["reply"] in gone else reply for reply in entry.body["replies"]]
-            yield LogEntry(entry.number, {**entry.body, "replies": replies})
-        elif entry.body["kind"] != "note":
+        body = entry.body
+        if gone := [reply["reply"] for reply in _about(body, erased)]:
+            replies = [_cost_of(reply) if reply["reply"] in gone else reply for reply in body["replies"]]
+            yield LogEntry(entry.number, {**body, "replies": replies})
+        elif body["kind"] != "note":
             yield entry
 
 

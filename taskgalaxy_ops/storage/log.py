@@ -20,7 +20,6 @@ import uuid
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any
 
 from pydantic_core import PydanticSerializationError, to_json
@@ -44,12 +43,36 @@ _GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"  # how such an entry begins
 _PACKING: dict[int, int] = {zstd.CompressionParameter.compression_level: 1, zstd.CompressionParameter.checksum_flag: 1}
 
 
-@dataclass(frozen=True, slots=True)
 class LogEntry:
     """One entry as it was appended."""
 
-    number: int
-    body: Mapping[str, Any]
+    __slots__ = ("_body", "_packed", "number")
+
+    def __init__(self, number: int, body: Mapping[str, Any], packed: bytes = b"") -> None:
+        self.number = number
+        self._body: Mapping[str, Any] | None = body
+        self._packed = packed  # as the store has it
+
+    @property
+    def body(self) -> Mapping[str, Any]:
+        """What was appended; of a packed entry it is read anew each time."""
+        if self._body is not None:
+            return self._body
+        body: Mapping[str, Any] = _decode(self._packed)["body"]
+        return body
+
+    def pack(self) -> None:
+        """Keep it as the store does, which takes a thirtieth of the memory: for what is seldom looked at again."""
+        self._packed = self._packed or _encode({"body": self.body})
+        self._body = None
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, LogEntry) and (self.number, self.body) == (other.number, other.body)
+
+    def __repr__(self) -> str:
+        return f"LogEntry({self.number}, {self.body})"
+
+    __hash__ = None  # type: ignore[assignment]  # its body is none that could be
 
 
 class Log:
@@ -120,8 +143,9 @@ class Log:
 
     def _fetch(self, numbers: Sequence[int]) -> list[tuple[str, LogEntry]]:
         def one(number: int) -> tuple[str, LogEntry]:
-            raw = _decode(self._store.get(self._entry_key(number)))
-            return raw["nonce"], LogEntry(number, raw["body"])
+            packed = self._store.get(self._entry_key(number))
+            raw = _decode(packed)
+            return raw["nonce"], LogEntry(number, raw["body"], packed)
 
         if len(numbers) < 2:
             return [one(number) for number in numbers]
@@ -162,14 +186,14 @@ class Log:
     def _place(self, nonce: str, body: Mapping[str, Any], raw: bytes) -> LogEntry:
         for lost in range(_TRIES):
             if self._store.put_if_absent(self._entry_key(self._last + 1), raw):
-                return self._took(nonce, body)
+                return self._took(nonce, body, raw)
             _give_way(lost)
             self.read()
         raise StoreError(f"log {self._prefix}: lost {_TRIES} numbers in a row to other writers. Run again.")
 
-    def _took(self, nonce: str, body: Mapping[str, Any]) -> LogEntry:
+    def _took(self, nonce: str, body: Mapping[str, Any], raw: bytes) -> LogEntry:
         self._last += 1
-        entry = LogEntry(self._last, body)
+        entry = LogEntry(self._last, body, raw)
         self._entries.append((nonce, entry))
         return entry
 
@@ -185,14 +209,15 @@ class Log:
             if body is None:
                 return None
             number = self._last + 1
-            if self._store.put_if_absent(self._entry_key(number), _encode({"nonce": nonce, "body": body})):
+            raw = _encode({"nonce": nonce, "body": body})
+            if self._store.put_if_absent(self._entry_key(number), raw):
                 if self._top_base() >= number:  # a compaction overtook us: did it take our entry along?
                     self._reset()
                     entries = self.read()
                     if nonce in self._base_nonces:
                         return next((e for n, e in self._entries if n == nonce), LogEntry(number, body))
                     continue
-                return self._took(nonce, body)
+                return self._took(nonce, body, raw)
             _give_way(lost)
             entries = self.read()
         raise StoreError(f"log {self._prefix}: lost {_TRIES} numbers in a row to other writers. Run again.")

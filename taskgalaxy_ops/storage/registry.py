@@ -568,7 +568,7 @@ class _Redaction:
             rejects = _by_file(self._shards.stream(scan.rejects, FileReject), rejected)
             body["rejects"] = asdict(self._draft.put("rejects", table(rejects, FileReject)))
         body["homes"] = [asdict(self._home(_home(raw))) for raw in body["homes"]]
-        return replace(entry, body=body)
+        return LogEntry(entry.number, body)
 
     def _part(self, part: ClaimPart) -> tuple[ClaimPart, list[FileReject]]:
         """A part that loses all its rows stays, so that lanes are dealt the same homes as before."""
@@ -617,7 +617,7 @@ class _Upgrade:
                 found.claim(claim)
             claims = self._draft.claims(self._draft.parts(found, self._housed.get))
         homes = [{**raw, "cut": raw["images"]["rows"]} for raw in body["homes"]]
-        return replace(entry, body={**body, "claims": asdict(claims), "homes": homes})
+        return LogEntry(entry.number, {**body, "claims": asdict(claims), "homes": homes})
 
 
 def _scans(entries: Iterable[LogEntry]) -> dict[str, Scan]:
