@@ -77,8 +77,8 @@ class Asker:
 
     @property
     def replies(self) -> Iterable[Mapping[str, Any]] | None:
-        """Every reply in the home's journal; None if it was not read."""
-        return None if self._journal is None else self._journal.replies()
+        """What every reply in the home's journal came to; None if it was not read."""
+        return None if self._journal is None else self._journal.outlines()
 
     async def __aenter__(self) -> Asker:
         return self
@@ -148,7 +148,7 @@ class Asker:
 
     def _settle_orphans(self, journal: Journal) -> None:
         shown: dict[str, tuple[int, int]] = {}
-        for reply in journal.replies():
+        for reply in journal.outlines():
             cost, ceiling = shown.get(reply["block"], (0, 0))
             shown[reply["block"]] = (cost + reply["cost"], ceiling + reply["ceiling"])
         self._till.ledger.settle_orphans(self._home, shown)

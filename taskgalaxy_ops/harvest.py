@@ -64,7 +64,7 @@ def _tally(galaxy: Galaxy, home: str) -> Mapping[str, Any]:
     journal = Journal(galaxy.store, home)
     calls: dict[tuple[str, str], Tally] = {}
     simulated = set()
-    for reply in journal.replies():
+    for reply in journal.outlines():
         if reply["simulated"]:
             simulated.add(reply["model"])
         calls.setdefault((reply["stage"], reply["model"]), Tally()).add(reply)

@@ -60,6 +60,7 @@ class Reply:
 
 
 _FIELDS = tuple(each.name for each in fields(Reply))
+_OUTLINED = ("stage", "model", "usage", "cost", "list_cost", "ceiling", "block", "seconds", "simulated")
 
 
 class Journal:
@@ -74,6 +75,7 @@ class Journal:
         self.answers: dict[str, Answer] = {}
         self.sources: dict[str, str] = {}  # unit: the reply that its answer stands in
         self._images: dict[str, str | None] = {}  # unit: what its answer is about
+        self._outlines: dict[str, Mapping[str, Any]] = {}  # by reply
         self.forgets = 0
         self._forgotten: dict[str, int] = {}  # unit: number of the entry that forgot it
         self._edits: set[str] = set()  # of the forgets: one that was written twice counts once
@@ -114,7 +116,8 @@ class Journal:
             for unit in [unit for unit in self.answers if self._images[unit] in {None, *self._erased}]:
                 del self.answers[unit], self.sources[unit]
         elif body["kind"] == "replies":
-            for name, image, seen, answers in map(_told, own) if own else map(_read, body["replies"]):
+            for name, image, seen, answers, outline in map(_told, own) if own else map(_read, body["replies"]):
+                self._outlines.setdefault(name, outline)
                 if not (self._erased or self._forgotten) and self.answers.keys().isdisjoint(answers):  # nearly always
                     self.answers.update(answers)
                     self.sources.update(dict.fromkeys(answers, name))
@@ -215,6 +218,10 @@ class Journal:
         by_name = {reply["reply"]: reply for reply in self.replies()}
         return {unit: by_name[self.sources[unit]] for unit in self.answers}
 
+    def outlines(self) -> Iterable[Mapping[str, Any]]:
+        """What each reply came to, without what it says: ``raw`` is whether it was a call, ``answers`` their units."""
+        return self._outlines.values()
+
     def replies(self) -> Iterable[Mapping[str, Any]]:
         """Every reply in the log, as it was written, in order; once, also where a part was written again."""
         seen: set[str] = set()
@@ -225,16 +232,21 @@ class Journal:
                     yield reply
 
 
-_Told = tuple[str, str | None, int, Mapping[str, Answer]]  # of a reply: its name, image, what it had seen, answers
+# Of a reply: its name, image, what it had seen, answers, outline.
+_Told = tuple[str, str | None, int, Mapping[str, Answer], Mapping[str, Any]]
 
 
 def _told(reply: Reply) -> _Told:
-    return reply.reply, reply.image, reply.seen, reply.answers
+    outline = {name: getattr(reply, name) for name in _OUTLINED}
+    outline |= {"raw": bool(reply.raw), "answers": tuple(reply.answers)}
+    return reply.reply, reply.image, reply.seen, reply.answers, outline
 
 
 def _read(reply: Mapping[str, Any]) -> _Told:
     answers = {unit: Answer(**raw) for unit, raw in reply["answers"].items()}
-    return reply["reply"], reply.get("image"), reply["seen"], answers
+    outline = {name: reply[name] for name in _OUTLINED}
+    outline |= {"raw": bool(reply["raw"]), "answers": tuple(answers)}
+    return reply["reply"], reply.get("image"), reply["seen"], answers, outline
 
 
 def _plain(reply: Reply) -> dict[str, Any]:
