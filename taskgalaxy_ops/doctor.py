@@ -12,11 +12,21 @@ from pathlib import Path
 
 from taskgalaxy_ops.errors import TaskGalaxyError
 from taskgalaxy_ops.galaxy import Galaxy
+from taskgalaxy_ops.models.generating import Chat, Generator, Written
 from taskgalaxy_ops.models.questions import GREETING
 from taskgalaxy_ops.settings import Model, Settings
 
 _FREE_BYTES = 1_000_000_000
-_SHOWN_VERSIONS = ("taskgalaxy-ops", "openai", "boto3", "pyarrow", "apache-airflow", "torch", "open_clip_torch")
+_SHOWN_VERSIONS = (
+    "taskgalaxy-ops",
+    "openai",
+    "boto3",
+    "pyarrow",
+    "apache-airflow",
+    "torch",
+    "transformers",
+    "open_clip_torch",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +50,7 @@ def store(settings: Settings) -> Iterator[Finding]:
 
 
 def models(settings: Settings) -> Iterator[Finding]:
-    """Teacher and judges: one tiny call each, of some ten tokens."""
+    """Teacher and judges: one tiny call each, of some ten tokens; a model in process is loaded for it."""
     for model in dict.fromkeys((settings.teacher, *settings.judges)):
         yield _tried(f"model {model.name}", lambda model=model: _greet(model))  # type: ignore[misc]
 
@@ -95,6 +105,21 @@ def _budget(galaxy: Galaxy) -> str:
 
 
 def _greet(model: Model) -> str:
+    return _greet_here(model) if model.weights is not None else _greet_there(model)
+
+
+def _greet_here(model: Model) -> str:
+    generator = Generator(model)
+    try:
+        (found,) = generator.generate([Chat(GREETING)], room=16, temperature=0)
+    finally:
+        generator.close()
+    if not isinstance(found, Written):
+        return _raise(f"{model.base_url}: {found}. Take a model with a longer context.")
+    return f"{model.base_url} loads and answers, {found.prompt_tokens + found.completion_tokens} tokens"
+
+
+def _greet_there(model: Model) -> str:
     import openai
 
     key = os.environ.get(model.api_key_env, "")

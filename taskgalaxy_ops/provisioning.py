@@ -74,6 +74,8 @@ def connections(settings: Settings, environment: Mapping[str, str] = os.environ)
             )
         )
     for model in {model.name: model for model in (settings.teacher, *settings.judges)}.values():
+        if model.weights is not None:
+            continue  # nobody asks for a key
         key = environment.get(model.api_key_env, "")
         about = f"key of model {model.name} (in place of the variable {model.api_key_env})"
         found.append(ConnectionSpec(model_connection(model), about, model.base_url, password=key))

@@ -7,6 +7,7 @@ the environment variable that holds its key.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -75,13 +76,34 @@ class Price(Strict):
     output: float = Field(0.0, ge=0)
 
 
+class InProcessSettings(Strict):
+    """How a model without a server is loaded and asked; changes no data."""
+
+    device: str = Field(
+        "auto",
+        pattern=r"^(auto|spread|cpu|mps|cuda(:\d+)?)$",
+        description="auto: a GPU if there is one; spread: over all GPUs",
+    )
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = Field("auto", description="auto: as the weights are")
+    batch: int = Field(8, ge=1, le=512, description="requests answered together; halved where memory runs out")
+    wait_seconds: float = Field(0.05, ge=0, le=10, description="the longest that a batch waits to be filled")
+    trust_remote_code: bool = Field(False, description="runs Python that comes with the weights")
+
+
+IN_PROCESS = "transformers:"
+
+
 class Model(Strict):
-    """A chat model behind an OpenAI-compatible URL."""
+    """A chat model behind an OpenAI-compatible URL, or in this process."""
 
     name: Name = Field(description="how the data call it")
-    base_url: str = Field(pattern=r"^https?://", description="e.g. https://api.openai.com/v1")
+    base_url: str = Field(
+        pattern=rf"^(https?://|{IN_PROCESS})", description="e.g. https://api.openai.com/v1, or transformers:hub/id"
+    )
     model: str = Field(min_length=1)
-    revision: str | None = Field(None, description="change it when the weights behind the name changed")
+    revision: str | None = Field(
+        None, description="change it when the weights behind the name changed; of a hub's model in process: its commit"
+    )
     api_key_env: str = Field(
         "OPENAI_API_KEY", pattern="^[A-Za-z_][A-Za-z0-9_]*$", description="environment variable that holds the key"
     )
@@ -100,6 +122,24 @@ class Model(Strict):
     image_side: int = Field(1024, ge=64, le=8192, description="pixels, the longer side, as sent")
     image_quality: int = Field(90, ge=1, le=100, description="JPEG quality, as sent")
     simulated: bool = False
+    in_process: InProcessSettings | None = Field(None, description="of a base_url transformers:…; null: the defaults")
+
+    @model_validator(mode="after")
+    def _placed(self) -> Model:
+        weights = self.weights
+        if weights is not None and not re.fullmatch(r"[\w.-]+(/[\w.-]+)?|(~|\.{0,2}/).*", weights):
+            raise ValueError(
+                f"base_url {self.base_url!r} names neither a hub's model nor a folder: write {IN_PROCESS}owner/name, "
+                f"or {IN_PROCESS}/path/to/folder"
+            )
+        if weights is None and self.in_process is not None:
+            raise ValueError(f"in_process is for a base_url that begins with {IN_PROCESS} (remove one of them)")
+        return self
+
+    @property
+    def weights(self) -> str | None:
+        """Hub id or folder of a model that runs in this process; None for one behind a URL."""
+        return self.base_url.removeprefix(IN_PROCESS) if self.base_url.startswith(IN_PROCESS) else None
 
 
 class TaxonomySettings(Strict):

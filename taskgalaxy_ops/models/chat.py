@@ -1,4 +1,4 @@
-"""The one door to chat models: any OpenAI-compatible URL, asked asynchronously with bounded concurrency.
+"""The one door to chat models: any OpenAI-compatible URL, or weights in this process, asked asynchronously.
 
 Retries by kind: 429 (Retry-After honoured), 5xx, time-outs and lost connections with jittered back-off; a malformed
 reply is asked again with what was wrong, and only for the units that lack an answer; a refusal or a 400 is an answer
@@ -14,12 +14,13 @@ import os
 import random
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 
 from taskgalaxy_ops.errors import ModelError, TaskGalaxyError
+from taskgalaxy_ops.models.in_process import InProcessModels
 from taskgalaxy_ops.models.purse import Purse
 from taskgalaxy_ops.models.questions import Question, Unit, clean
 from taskgalaxy_ops.records import Reason
@@ -70,6 +71,7 @@ class Gateway:
 
     def __init__(self) -> None:
         self._clients: dict[str, openai.AsyncOpenAI] = {}
+        self._in_process = InProcessModels()
         self._slots: dict[str, asyncio.Semaphore] = {}
         self._failures: dict[str, int] = {}
         self._served: set[str] = set()  # models that have replied in this run
@@ -77,9 +79,10 @@ class Gateway:
         self.usage = Usage()
 
     async def aclose(self) -> None:
-        """Close all connections."""
+        """Close all connections, and free what models in process hold."""
         for client in self._clients.values():
             await client.close()
+        await self._in_process.close()
 
     def _client(self, model: Model) -> openai.AsyncOpenAI:
         import openai
@@ -95,6 +98,20 @@ class Gateway:
                 base_url=model.base_url, api_key=key or "none", max_retries=0, timeout=model.timeout_seconds
             )
         return self._clients[model.name]
+
+    async def _sender(self, model: Model) -> Callable[[dict[str, Any]], Awaitable[Any]]:
+        """What takes a request's body and gives the reply's, wherever the model is. Raises ModelError."""
+        if model.weights is not None:
+            local = self._in_process.of(model)
+            await local.ready()  # before anything is drawn from the budget
+            return local.complete
+        client = self._client(model)
+
+        async def send(arguments: dict[str, Any]) -> Any:
+            # Not chat.completions.create, which looks through all arguments for types: a quarter of its time.
+            return json.loads(await client.post("/chat/completions", cast_to=bytes, body=arguments))
+
+        return send
 
     async def ask(self, question: Question, units: Sequence[Unit], desk: Desk) -> None:
         """Ask units of one image in one request; answers go to the journal. What gets no reply stays pending.
@@ -150,7 +167,7 @@ class Gateway:
         import openai
 
         model = question.model
-        client = self._client(model)
+        send = await self._sender(model)
         desk.check()  # before an image is rendered for nothing
         arguments = await asyncio.to_thread(_arguments, question, units, desk, fault, room)
         reckoned = _ceiling(arguments, model, room)
@@ -168,8 +185,7 @@ class Gateway:
             self.usage.requests += 1
             seen = desk.journal.seen
             try:
-                # Not chat.completions.create, which looks through all arguments for types: a quarter of its time.
-                data = json.loads(await client.post("/chat/completions", cast_to=bytes, body=arguments))
+                data = await send(arguments)
                 if not isinstance(data, dict):
                     raise ValueError(f"the body is a {type(data).__name__}, no object")
                 if data.get("error") and not data.get("choices"):  # some gateways pass an error on with a 200

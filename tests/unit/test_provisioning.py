@@ -100,6 +100,13 @@ def test_a_folder_store_needs_no_connection() -> None:
     assert STORE_CONNECTION not in {spec.connection_id for spec in connections(settings(store="file:///tmp/x"), KEYS)}
 
 
+def test_a_model_in_process_needs_no_connection() -> None:
+    here = {"name": "here", "base_url": "transformers:owner/name", "model": "owner/name"}
+    judges = [settings().judges[0].model_dump(mode="json"), here]
+    found = {spec.connection_id for spec in connections(settings(judges=judges), KEYS)}
+    assert found == {STORE_CONNECTION, *(model_connection(settings().teacher), model_connection(settings().judges[0]))}
+
+
 def test_pools_have_the_settings_slots() -> None:
     chosen = settings(airflow={"pools": {"encoders": 3, "judges": 5}})
     assert {pool.name: pool.slots for pool in pools(chosen)} == {

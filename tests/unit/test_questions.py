@@ -14,7 +14,7 @@ from taskgalaxy_ops.models.questions import MalformedReplyError, Question, clean
 from taskgalaxy_ops.prompts import NAMES, load_prompts
 from taskgalaxy_ops.qa import filter_question, write_question
 from taskgalaxy_ops.records import Reason
-from taskgalaxy_ops.settings import Model, Price
+from taskgalaxy_ops.settings import InProcessSettings, Model, Price
 from taskgalaxy_ops.storage.journal import Answer
 from taskgalaxy_ops.voting import vote_question
 
@@ -79,6 +79,7 @@ SAME_KEY = {
     "price": Price(input=9, output=9),
     "list_price": Price(input=9, output=9),
     "simulated": True,
+    "in_process": InProcessSettings(batch=2),
 }
 OTHER_KEY = {"model": "gpt-y", "revision": "2", "temperature": 0.1, "image_side": 512, "image_quality": 80}
 

@@ -76,6 +76,33 @@ def test_the_files_that_ship_are_right(name):
     assert EXAMPLE.name == "example.yaml"
 
 
+@pytest.mark.parametrize("place", ["owner/name-2.5_b", "name", "/a folder/x", "~/x", "./x", "../x/y/z"])
+def test_a_model_may_be_weights_of_a_hub_or_a_folder(place):
+    found = parse_settings(changed("teacher.base_url", f"transformers:{place}"))
+    assert found.teacher.weights == place
+    assert found.judges[0].weights is None
+
+
+@pytest.mark.parametrize("place", ["", "a/b/c", "owner/", "owner name/x", "https://huggingface.co/owner/name"])
+def test_a_place_that_is_neither_is_named(place):
+    text = complaint(changed("teacher.base_url", f"transformers:{place}"))
+    assert f"'transformers:{place}' names neither a hub's model nor a folder: write transformers:owner/name" in text
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("device", "gpu"), ("dtype", "int4"), ("batch", 0), ("wait_seconds", -1), ("trust", True)]
+)
+def test_how_a_model_runs_here_is_checked(field, value):
+    raw = changed("teacher.base_url", "transformers:owner/name")
+    raw["teacher"]["in_process"] = {field: value}
+    assert f"teacher.in_process.{field}" in complaint(raw)
+
+
+def test_a_model_behind_a_url_is_not_loaded_here():
+    text = complaint(changed("judges.1.in_process", {"batch": 2}))
+    assert "judges.1: in_process is for a base_url that begins with transformers: (remove one of them)" in text
+
+
 # Every message names the field, the value and the fix.
 
 WRONG = [
@@ -96,6 +123,7 @@ WRONG = [
     ("encoder.name", "clip", "'conse' or 'open_clip'"),
     ("teacher.base_url", "api.openai.com/v1", "should match pattern"),
     ("teacher.base_url", "ftp://x", "should match pattern"),
+    ("teacher.base_url", "Transformers:owner/name", "should match pattern"),
     ("teacher.model", "", "at least 1 character"),
     ("teacher.name", "a/b", "should match pattern"),
     ("teacher.name", "a\nb", "should match pattern"),

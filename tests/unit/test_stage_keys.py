@@ -68,7 +68,7 @@ ASKED = {
 }
 # What may change with every deployment, and changes no data.
 UNASKED = {
-    "base_url": st.sampled_from(["https://elsewhere/v1", "http://127.0.0.1:1/v1"]),
+    "base_url": st.sampled_from(["https://elsewhere/v1", "http://127.0.0.1:1/v1", "transformers:owner/name"]),
     "api_key_env": st.just("OTHER_KEY"),
     "price": st.fixed_dictionaries({"input": st.floats(0, 9), "output": st.floats(0, 9)}),
     "list_price": st.none(),
