@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import math
 import os
 import random
 import time
@@ -20,10 +19,11 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 
 from taskgalaxy_ops.errors import ModelError, TaskGalaxyError
+from taskgalaxy_ops.models import pricing
 from taskgalaxy_ops.models.purse import Purse
 from taskgalaxy_ops.models.questions import Question, Unit, clean
 from taskgalaxy_ops.records import Reason
-from taskgalaxy_ops.settings import Model, Price
+from taskgalaxy_ops.settings import Model
 from taskgalaxy_ops.storage.journal import Answer, Journal, Reply
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ class Gateway:
         self._slots: dict[str, asyncio.Semaphore] = {}
         self._failures: dict[str, int] = {}
         self._served: set[str] = set()  # models that have replied in this run
-        self._dearer: dict[str, float] = {}  # models whose calls cost more than reckoned, and how many times as much
+        self._dearer: dict[str, tuple[float, float]] = {}  # how many times what was reckoned a model's calls came to
         self.usage = Usage()
 
     async def aclose(self) -> None:
@@ -151,15 +151,16 @@ class Gateway:
 
         model = question.model
         client = self._client(model)
+        price = pricing.priced(model, money=desk.purse.counts_money)
         desk.check()  # before an image is rendered for nothing
         arguments = await asyncio.to_thread(_arguments, question, units, desk, fault, room)
-        reckoned = _ceiling(arguments, model, room)
-        ceiling = math.ceil(reckoned * self._dearer.get(model.name, 1))
+        reckoned = pricing.at_most(arguments, model, room, price)
+        most = reckoned.times(self._dearer.get(model.name, (1, 1)))
         started = time.monotonic()
         why = ""
         for attempt in range(1, model.retries + 2):
             desk.check()
-            block = await desk.purse.draw(ceiling)
+            block = await desk.purse.draw(*most)
             try:
                 desk.check()  # the draw may have waited
             except TaskGalaxyError:
@@ -194,7 +195,7 @@ class Gateway:
                         units,
                         question,
                         block,
-                        ceiling,
+                        most,
                         0,
                         attempt,
                         seen,
@@ -205,20 +206,19 @@ class Gateway:
                 # Time-outs too, and a body that is no JSON: it may have been served, and billed. Without a word of
                 # usage it counts at its highest.
                 left = type(error.__cause__).__name__ not in _NEVER_LEFT
-                await desk.purse.back(block, ceiling if left else 0, sent=left)
+                await desk.purse.back(block, *(most if left else (0, 0)), sent=left)
                 wait, why = _backoff(attempt), f"{type(error).__name__}: {error}"
             except BaseException:
-                await desk.purse.back(block, ceiling)
+                await desk.purse.back(block, *most)
                 raise
             else:
                 self._served.add(model.name)
-                usage = _usage(data)
-                cost = _cost(usage, model.price) if len(usage) == 2 else ceiling
-                if cost > ceiling > 0:  # each model counts an image's tokens in its own way: hold more from now on
-                    self._dearer[model.name] = max(self._dearer.get(model.name, 1), cost / reckoned)
-                await desk.purse.back(block, cost)
+                amount = pricing.charged(pricing.usage_of(data), price, most)
+                # Each model counts an image's tokens in its own way: of one that took more, more is held from now on.
+                self._dearer[model.name] = reckoned.factors(amount, self._dearer.get(model.name, (1, 1)))
+                await desk.purse.back(block, *amount)
                 received = _Received(
-                    data, units, question, block, ceiling, cost, attempt, seen, time.monotonic() - started
+                    data, units, question, block, most, amount.cost, attempt, seen, time.monotonic() - started
                 )
                 return received.text, received
             if attempt <= model.retries:
@@ -228,8 +228,8 @@ class Gateway:
     def _keep(self, desk: Desk, received: _Received, answers: Mapping[str, Answer], *, again: bool = False) -> None:
         """To the journal; ``again``: the reply is there already, this entry only adds terminal answers."""
         model = received.question.model
-        usage = {} if again else _usage(received.data)
-        list_cost = _cost(usage, model.list_price or model.price)
+        usage = {} if again else pricing.usage_of(received.data)
+        list_cost = pricing.cost(usage, model.list_price or pricing.price_of(model) or pricing.FREE)
         if not again:
             self.usage.calls += 1
             self.usage.prompt_tokens += usage.get("prompt_tokens", 0)
@@ -247,7 +247,7 @@ class Gateway:
                 usage=usage,
                 cost=0 if again else received.cost,
                 list_cost=list_cost,
-                ceiling=0 if again else received.ceiling,
+                ceiling=0 if again else received.most.cost,
                 block=received.block,
                 attempts=received.attempts,
                 seen=received.seen,
@@ -255,6 +255,9 @@ class Gateway:
                 seconds=round(received.seconds, 3),
                 image=received.units[0].image,
                 simulated=model.simulated or bool(received.data.get("simulated")),
+                run=desk.purse.run,
+                types=tuple(unit.item["task_type"] for unit in received.units if "task_type" in unit.item),
+                most_tokens=0 if again else received.most.tokens,
             )
         )
 
@@ -265,7 +268,7 @@ class _Received:
     units: Sequence[Unit]
     question: Question
     block: str
-    ceiling: int
+    most: pricing.Amount
     cost: int
     attempts: int
     seen: int
@@ -331,37 +334,6 @@ def _arguments(question: Question, units: Sequence[Unit], desk: Desk, fault: str
     elif model.structured == "json_object":
         arguments["response_format"] = {"type": "json_object"}
     return arguments
-
-
-def _ceiling(arguments: Mapping[str, Any], model: Model, room: int) -> int:
-    """The most that a request can cost, in nano-dollars: a token a byte of text, an image at twice GPT-4o's tiles."""
-    tokens = 0
-    for message in arguments["messages"]:
-        for part in message["content"] if isinstance(message["content"], list) else [message["content"]]:
-            if isinstance(part, str):
-                tokens += len(part.encode())
-            elif part["type"] == "text":
-                tokens += len(part["text"].encode())
-            else:
-                tokens += 2 * (85 + 170 * math.ceil(model.image_side / 512) ** 2)
-    return _cost({"prompt_tokens": tokens, "completion_tokens": room}, model.price)
-
-
-def _usage(data: Mapping[str, Any]) -> dict[str, int]:
-    usage = data.get("usage")
-    if not isinstance(usage, dict):
-        return {}
-    return {
-        name: int(usage[name])
-        for name in ("prompt_tokens", "completion_tokens")
-        if isinstance(usage.get(name), int) and usage[name] >= 0
-    }
-
-
-def _cost(usage: Mapping[str, int], price: Price) -> int:
-    """Nano-dollars: USD a million tokens is 1,000 nano-dollars a token."""
-    dollars = usage.get("prompt_tokens", 0) * price.input + usage.get("completion_tokens", 0) * price.output
-    return round(dollars * 1000)
 
 
 def _backoff(attempt: int) -> float:
