@@ -24,7 +24,7 @@ from unittest import mock
 from taskgalaxy_ops.errors import LeaseLostError, NotFoundError, StoreError
 from taskgalaxy_ops.storage import Listed, leases, log
 from taskgalaxy_ops.storage.base import Content
-from taskgalaxy_ops.storage.budget import Caps, Ledger
+from taskgalaxy_ops.storage.budget import Caps, Ledger, Shown
 from taskgalaxy_ops.storage.journal import Answer, Journal, Reply
 from taskgalaxy_ops.storage.leases import Lease
 
@@ -371,7 +371,7 @@ class _Simulation:
             journal = Journal(self.store, home)
             if len(journal.answers) < plan.calls_a_home:
                 shown: Counter[str] = Counter(reply["block"] for reply in journal.replies())
-                self._ledger(ledger.settle_orphans, home, {block: (n, n) for block, n in shown.items()})
+                self._ledger(ledger.settle_orphans, home, {block: Shown(n, n) for block, n in shown.items()})
                 self._calls(writer, home, lease, journal, ledger)
         finally:
             if writer not in self.world.dead:  # a dead process releases nothing

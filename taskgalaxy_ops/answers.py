@@ -20,8 +20,8 @@ from taskgalaxy_ops import qa, voting
 from taskgalaxy_ops.errors import DamageError
 from taskgalaxy_ops.expansion import expand_question
 from taskgalaxy_ops.galaxy import Galaxy
-from taskgalaxy_ops.models.chat import reply_text
 from taskgalaxy_ops.models.questions import MalformedReplyError, Question, Unit
+from taskgalaxy_ops.models.received import reply_text
 from taskgalaxy_ops.progress import Progress, Silent
 from taskgalaxy_ops.records import Reason
 from taskgalaxy_ops.storage import keys

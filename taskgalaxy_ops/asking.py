@@ -15,11 +15,13 @@ from typing import Any
 from taskgalaxy_ops.errors import BudgetError, LeaseLostError, TaskGalaxyError
 from taskgalaxy_ops.galaxy import Galaxy
 from taskgalaxy_ops.models.chat import Desk, Gateway
+from taskgalaxy_ops.models.pricing import FREE, Amount, charged
 from taskgalaxy_ops.models.purse import Purse, Till
 from taskgalaxy_ops.models.questions import Question, Unit
 from taskgalaxy_ops.models.rendering import render
 from taskgalaxy_ops.settings import Model
 from taskgalaxy_ops.storage import keys
+from taskgalaxy_ops.storage.budget import Shown
 from taskgalaxy_ops.storage.journal import Answer, Journal
 from taskgalaxy_ops.storage.leases import Lease
 
@@ -147,10 +149,16 @@ class Asker:
         return self._journal
 
     def _settle_orphans(self, journal: Journal) -> None:
-        shown: dict[str, tuple[int, int]] = {}
+        shown: dict[str, Shown] = {}
         for reply in journal.outlines():
-            cost, ceiling = shown.get(reply["block"], (0, 0))
-            shown[reply["block"]] = (cost + reply["cost"], ceiling + reply["ceiling"])
+            one, most = shown.get(reply["block"], Shown()), reply.get("most_tokens", 0)
+            told = charged(reply["usage"], FREE, Amount(0, most))
+            shown[reply["block"]] = Shown(
+                one.cost + reply["cost"],
+                one.ceiling + reply["ceiling"],
+                one.tokens + told.tokens,
+                one.most_tokens + most,
+            )
         self._till.ledger.settle_orphans(self._home, shown)
 
     def _check(self) -> None:

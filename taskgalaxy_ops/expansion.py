@@ -19,7 +19,6 @@ from taskgalaxy_ops.catalogue import Catalogue
 from taskgalaxy_ops.errors import PendingError
 from taskgalaxy_ops.galaxy import Galaxy
 from taskgalaxy_ops.models.chat import Gateway, Usage
-from taskgalaxy_ops.models.purse import Till
 from taskgalaxy_ops.models.questions import MalformedReplyError, Question, Unit
 from taskgalaxy_ops.progress import Progress, Silent
 from taskgalaxy_ops.records import LabelReject, Node, Relevant, TaskTypePath
@@ -163,7 +162,7 @@ async def _answers(
     progress.stage("expand", len(units), "nodes")
     try:
         async with Asker(
-            galaxy, gateway, Till(galaxy.ledger()), keys.TAXONOMY_HOME, lambda _, n: progress.advance("expand", n)
+            galaxy, gateway, galaxy.till(), keys.TAXONOMY_HOME, lambda _, n: progress.advance("expand", n)
         ) as asker:
             progress.advance("expand", sum(unit.key in asker.answers for unit in units))
             await asker.ask(lambda answers: [(question, [unit for unit in units if unit.key not in answers])])

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 from taskgalaxy_ops.canonical import fingerprint
 from taskgalaxy_ops.errors import EncoderError, NotFoundError, SettingsError
 from taskgalaxy_ops.models.encoders import Encoder, open_encoder
+from taskgalaxy_ops.models.purse import Till
 from taskgalaxy_ops.prompts import load_prompts
-from taskgalaxy_ops.settings import Settings, parse_settings
+from taskgalaxy_ops.settings import CapSettings, Settings, parse_settings
 from taskgalaxy_ops.storage import Store, keys, open_store, s3_options_from_environment
-from taskgalaxy_ops.storage.budget import NANO, Caps, Ledger
+from taskgalaxy_ops.storage.budget import NANO, Caps, Ledger, Scopes
 from taskgalaxy_ops.storage.edits import Edits
 from taskgalaxy_ops.storage.log import Log
 from taskgalaxy_ops.storage.registry import Registry
@@ -28,6 +30,7 @@ class Galaxy:
 
     settings: Settings
     store: Store
+    run: str = field(default_factory=lambda: uuid.uuid4().hex)  # what its calls are made for: processes may share one
 
     @classmethod
     def open(cls, settings: Settings) -> Galaxy:
@@ -100,8 +103,12 @@ class Galaxy:
     def ledger(self) -> Ledger:
         """The store's budget under the settings' caps."""
         budget = self.settings.budget
-        cap = None if budget.max_cost is None else round(budget.max_cost * NANO)
-        return Ledger(self.store, Caps(cap, budget.max_calls))
+        sources = {name: _caps(caps) for name, caps in budget.sources.items()}
+        return Ledger(self.store, _caps(budget), Scopes(self.run, _caps(budget.run), _caps(budget.day), sources))
+
+    def till(self) -> Till:
+        """The same for asking: it knows which source each home's calls count for."""
+        return Till(self.ledger(), self.registry.origins())
 
     def publish_settings(self) -> tuple[int, str]:
         """Make these settings the newest version if they are not; gives version and hash.
@@ -135,3 +142,8 @@ class Galaxy:
     def edits(self) -> Edits:
         """What people changed of what was answered."""
         return Edits(self.store)
+
+
+def _caps(budget: CapSettings) -> Caps:
+    cost = None if budget.max_cost is None else round(budget.max_cost * NANO)
+    return Caps(cost, budget.max_calls, budget.max_tokens)

@@ -22,7 +22,6 @@ from taskgalaxy_ops.galaxy import Galaxy
 from taskgalaxy_ops.generation import HomeResult, HomeRun, Run
 from taskgalaxy_ops.matching import EmbeddingMatrix, match
 from taskgalaxy_ops.models.chat import Gateway, Usage
-from taskgalaxy_ops.models.purse import Till
 from taskgalaxy_ops.models.rendering import upright
 from taskgalaxy_ops.progress import Progress, Silent
 from taskgalaxy_ops.records import FileReject, ImageId, Match, Reason
@@ -370,7 +369,7 @@ async def _run_homes(
         galaxy,
         StageKeys(galaxy),
         gateway if ask else None,
-        Till(galaxy.ledger()),
+        galaxy.till(),
         galaxy.edits().counts(),
         commit,
         last_stage,

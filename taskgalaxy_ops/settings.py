@@ -72,8 +72,10 @@ class MatchSettings(Strict):
 class Price(Strict):
     """USD a million tokens."""
 
-    input: float = Field(0.0, ge=0)
-    output: float = Field(0.0, ge=0)
+    input: float = Field(0.0, ge=0, description="images' tokens included")
+    output: float = Field(0.0, ge=0, description="reasoning included")
+    cached: float | None = Field(None, ge=0, description="input that the provider had in its cache; null: as any input")
+    batch_discount: float = Field(0.5, ge=0, le=1, description="what a batch takes off")
 
 
 class InProcessSettings(Strict):
@@ -107,15 +109,19 @@ class Model(Strict):
     api_key_env: str = Field(
         "OPENAI_API_KEY", pattern="^[A-Za-z_][A-Za-z0-9_]*$", description="environment variable that holds the key"
     )
-    price: Price = Price()
+    price: Price | None = Field(
+        None, description="null: as the provider lists it; nothing where the model is simulated or of your own network"
+    )
     list_price: Price | None = Field(None, description="what the same tokens cost elsewhere; for comparison only")
     temperature: float | None = Field(0.0, ge=0, le=2, description="null: not sent; some models take none")
     max_tokens: int = Field(2000, ge=16)
     room_field: Literal["max_tokens", "max_completion_tokens"] = Field(
         "max_tokens", description="the name under which max_tokens is sent; newer OpenAI models take the other"
     )
-    concurrency: int = Field(16, ge=1, le=1024, description="requests in flight")
-    timeout_seconds: float = Field(120.0, gt=0)
+    concurrency: int = Field(16, ge=1, le=1024, description="requests in flight at most; fewer where it says 429")
+    requests_a_minute: float | None = Field(None, gt=0, description="null: what the provider lets through")
+    tokens_a_minute: float | None = Field(None, gt=0, description="null: what the provider lets through")
+    timeout_seconds: float = Field(120.0, gt=0, description="for a reply of max_tokens; longer for one with more room")
     retries: int = Field(6, ge=0, description="further tries after 429, 5xx and time-outs")
     repairs: int = Field(2, ge=0, description="further tries after a malformed reply")
     structured: Literal["json_schema", "json_object", "text"] = "json_schema"
@@ -172,11 +178,24 @@ class VoteSettings(Strict):
     audit_share: float = Field(0.1, ge=0, le=1, description="share of pairs, by hash, that every judge sees")
 
 
-class BudgetSettings(Strict):
-    """The most that a store may spend, over its lifetime."""
+class CapSettings(Strict):
+    """The most that may be spent; null: no cap."""
+
+    max_cost: float | None = Field(None, ge=0, description="USD")
+    max_calls: int | None = Field(None, ge=0)
+    max_tokens: int | None = Field(None, ge=0, description="input and output")
+
+
+class BudgetSettings(CapSettings):
+    """The most that a store may spend, over its lifetime; and what a part of it may."""
 
     max_cost: float | None = Field(5.0, ge=0, description="USD")
     max_calls: int | None = Field(5000, ge=0)
+    run: CapSettings = Field(CapSettings(), description="one command, or one run of a DAG with all its lanes")
+    day: CapSettings = Field(CapSettings(), description="any day, in UTC")
+    sources: dict[Name, CapSettings] = Field(
+        {}, description="what is asked about images that this source brought first"
+    )
 
 
 class ReleaseSettings(Strict):

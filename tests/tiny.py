@@ -20,8 +20,8 @@ from PIL import Image as Pillow
 
 from taskgalaxy_ops.canonical import draw, sha256_hex
 from taskgalaxy_ops.galaxy import Galaxy
-from taskgalaxy_ops.models.chat import Gateway
 from taskgalaxy_ops.models.encoders import Vectors, normalise
+from taskgalaxy_ops.models.sending import Sender
 from taskgalaxy_ops.settings import Model, Settings, parse_settings
 
 TYPES = tuple(f"{one}~{one} {two}" for one in ("ocr", "colour", "counting") for two in ("a", "b", "c"))
@@ -66,16 +66,16 @@ class TinyModels:
         """Units of a stage that were asked."""
         return sum(unit[1] == stage for unit in self.seen)
 
-    def client(self, gateway: Gateway, model: Model) -> openai.AsyncOpenAI:
-        """In place of ``Gateway._client``."""
-        if model.name not in gateway._clients:
-            gateway._clients[model.name] = openai.AsyncOpenAI(
+    def client(self, sender: Sender, model: Model) -> openai.AsyncOpenAI:
+        """In place of ``Sender.client``."""
+        if model.name not in sender._clients:
+            sender._clients[model.name] = openai.AsyncOpenAI(
                 base_url=model.base_url,
                 api_key="none",
                 max_retries=0,
                 http_client=httpx.AsyncClient(transport=httpx.MockTransport(self._answer)),
             )
-        return gateway._clients[model.name]
+        return sender._clients[model.name]
 
     async def _answer(self, request: httpx.Request) -> httpx.Response:
         await asyncio.sleep(0)
@@ -172,5 +172,5 @@ def tiny_seeds(file: Path, types: Sequence[str] = TYPES) -> Path:
 def tiny_models(monkeypatch: pytest.MonkeyPatch) -> TinyModels:
     """Models for every gateway of the test."""
     models = TinyModels()
-    monkeypatch.setattr(Gateway, "_client", lambda gateway, model: models.client(gateway, model))
+    monkeypatch.setattr(Sender, "client", lambda sender, model: models.client(sender, model))
     return models

@@ -1,41 +1,34 @@
-"""The one door to chat models: any OpenAI-compatible URL, or weights in this process, asked asynchronously.
+"""The one door to chat models: any OpenAI-compatible URL or a model in this process, asked asynchronously.
 
-Retries by kind: 429 (Retry-After honoured), 5xx, time-outs and lost connections with jittered back-off; a malformed
-reply is asked again with what was wrong, and only for the units that lack an answer; a refusal or a 400 is an answer
-with a reason, once it is known which unit it concerns. Every reply that was paid for goes to the journal, raw.
+Retries by kind: 429 (Retry-After honoured; it does not count while others are served), 5xx, time-outs and lost
+connections with jittered back-off; a malformed reply is asked again with what was wrong, and only for the units that
+lack an answer; a refusal or a 400 is an answer with a reason, once it is known which unit it concerns. Every reply that
+was paid for goes to the journal, raw. How many requests are in flight is decided in limits.py.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
-import math
-import os
-import random
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Any
+from itertools import count
+from typing import Any
 
 from taskgalaxy_ops.errors import ModelError, TaskGalaxyError
-from taskgalaxy_ops.models.in_process import InProcessModels
+from taskgalaxy_ops.models import pricing
+from taskgalaxy_ops.models.limits import Limit, Unavailable, backoff
 from taskgalaxy_ops.models.purse import Purse
-from taskgalaxy_ops.models.questions import Question, Unit, clean
+from taskgalaxy_ops.models.questions import Question, Unit
+from taskgalaxy_ops.models.received import Received
+from taskgalaxy_ops.models.sending import Body, Sender, Sent
 from taskgalaxy_ops.records import Reason
-from taskgalaxy_ops.settings import Model, Price
+from taskgalaxy_ops.settings import Model
 from taskgalaxy_ops.storage.journal import Answer, Journal, Reply
 
-if TYPE_CHECKING:
-    import openai  # takes as long as all the rest: loaded where something is really asked
-
-_BACKOFF_SECONDS = 0.5  # doubled each try
-_BACKOFF_LONGEST = 30.0
-_RETRY_AFTER_LONGEST = 300.0  # a longer one is the provider's way to say: not today
-_FATAL = {401, 402, 403, 404, 405}  # key, credit, permission, model, URL: no other request would fare better
-_NEVER_LEFT = {"ConnectError", "ConnectTimeout", "PoolTimeout"}  # httpx: nobody was there to serve it
-_FAILURES_TO_OPEN = 3  # requests in a row that gave up, after which a model is left alone for this run
+_GIVEN_UP_TO_OPEN = 3  # requests in a row that gave up, after which a model is left alone for this run
+_MODES = ("json_schema", "json_object", "text")  # of structured output, each for models that do not know the former
 
 
 @dataclass(slots=True)
@@ -70,48 +63,29 @@ class Gateway:
     """Asks models. One a process and event loop."""
 
     def __init__(self) -> None:
-        self._clients: dict[str, openai.AsyncOpenAI] = {}
-        self._in_process = InProcessModels()
-        self._slots: dict[str, asyncio.Semaphore] = {}
-        self._failures: dict[str, int] = {}
-        self._served: set[str] = set()  # models that have replied in this run
-        self._dearer: dict[str, float] = {}  # models whose calls cost more than reckoned, and how many times as much
+        self.sender = Sender()
         self.usage = Usage()
+        self._limits: dict[tuple[str, ...], Limit] = {}
+        self._places: dict[str, asyncio.Semaphore] = {}  # requests that are in memory, by model
+        self._numbers = count(1)
+        self._given_up: dict[str, int] = {}  # requests in a row, by model
+        self._dearer: dict[str, tuple[float, float]] = {}  # how many times what was reckoned a model's calls came to
+        self._modes: dict[tuple[str, ...], str] = {}  # of structured output, where it is not the settings'
 
     async def aclose(self) -> None:
         """Close all connections, and free what models in process hold."""
-        for client in self._clients.values():
-            await client.close()
-        await self._in_process.close()
+        await self.sender.aclose()
 
-    def _client(self, model: Model) -> openai.AsyncOpenAI:
-        import openai
-
-        if model.name not in self._clients:
-            key = os.environ.get(model.api_key_env, "")
-            if not key and not model.simulated:
-                raise ModelError(
-                    f"model {model.name!r}: the environment variable {model.api_key_env} holds no key. "
-                    "Set it, or name another by `api_key_env`."
-                )
-            self._clients[model.name] = openai.AsyncOpenAI(
-                base_url=model.base_url, api_key=key or "none", max_retries=0, timeout=model.timeout_seconds
+    def limit(self, model: Model) -> Limit:
+        """The limit of all models that are one to their provider, whatever their roles."""
+        if _one(model) not in self._limits:
+            self._limits[_one(model)] = Limit(
+                model.concurrency,
+                requests_a_minute=model.requests_a_minute,
+                tokens_a_minute=model.tokens_a_minute,
+                patience=model.retries,
             )
-        return self._clients[model.name]
-
-    async def _sender(self, model: Model) -> Callable[[dict[str, Any]], Awaitable[Any]]:
-        """What takes a request's body and gives the reply's, wherever the model is. Raises ModelError."""
-        if model.weights is not None:
-            local = self._in_process.of(model)
-            await local.ready()  # before anything is drawn from the budget
-            return local.complete
-        client = self._client(model)
-
-        async def send(arguments: dict[str, Any]) -> Any:
-            # Not chat.completions.create, which looks through all arguments for types: a quarter of its time.
-            return json.loads(await client.post("/chat/completions", cast_to=bytes, body=arguments))
-
-        return send
+        return self._limits[_one(model)]
 
     async def ask(self, question: Question, units: Sequence[Unit], desk: Desk) -> None:
         """Ask units of one image in one request; answers go to the journal. What gets no reply stays pending.
@@ -120,27 +94,32 @@ class Gateway:
         ``usage.unavailable`` says why. Raises BudgetError and LeaseLostError.
         """
         model = question.model
-        if model.name not in self._slots:
-            self._slots[model.name] = asyncio.Semaphore(model.concurrency)
-        async with self._slots[model.name]:
+        if model.name not in self._places:
+            # While some are in flight, as many more are made ready, or wait to be sent again.
+            self._places[model.name] = asyncio.Semaphore(2 * model.concurrency)
+        async with self._places[model.name]:
             if model.name in self.usage.unavailable:
                 return
             try:
                 await self._converse(question, list(units), desk)
-                self._failures[model.name] = 0
-            except ModelError as error:
-                self.usage.unavailable[model.name] = str(error)
+                self._given_up[model.name] = 0
+            except (ModelError, Unavailable) as error:
+                self._leave(model, str(error))
             except _GaveUpError as error:
                 self.usage.gave_up[model.name] = str(error)
-                self._failures[model.name] = self._failures.get(model.name, 0) + 1
-                if self._failures[model.name] >= _FAILURES_TO_OPEN:
-                    self.usage.unavailable[model.name] = str(error)
+                self._given_up[model.name] = self._given_up.get(model.name, 0) + 1
+                if self._given_up[model.name] >= _GIVEN_UP_TO_OPEN:
+                    self._leave(model, str(error))
+
+    def _leave(self, model: Model, why: str) -> None:
+        self.usage.unavailable.setdefault(model.name, why)
+        self.limit(model).give_up(why)
 
     async def _converse(self, question: Question, units: list[Unit], desk: Desk) -> None:
-        fault, detail = "", ""
-        room = question.model.max_tokens
+        fault, detail, cuts = "", "", 0
         for _ in range(question.model.repairs + 1):
-            body, reply = await self._request(question, units, desk, fault, room)
+            # What was cut gets twice the room, once.
+            reply = await self._request(question, units, desk, fault, question.model.max_tokens * (2 if cuts else 1))
             if reply.refusal:
                 if len(units) > 1:  # which of them was it? ask each by itself
                     self._keep(desk, reply, {})
@@ -149,103 +128,113 @@ class Gateway:
                     return
                 self._keep(desk, reply, {units[0].key: Answer(terminal=Reason.REFUSED, detail=reply.refusal)})
                 return
-            answers, fault = question.parse(units, body)
+            answers, fault = question.parse(units, reply.text)
             units = [unit for unit in units if unit.key not in answers]
             self._keep(desk, reply, answers)
             if not units:
                 return
             detail = fault
             if reply.cut:
-                room *= 2
+                cuts += not answers
                 fault = ""  # it was not wrong, it was too long
+                if cuts > 1:
+                    detail = f"cut off at {2 * question.model.max_tokens} tokens, too"
+                    break
         gone = {unit.key: Answer(terminal=Reason.MALFORMED, detail=detail[:300]) for unit in units}
         self._keep(desk, reply, gone, again=True)
 
-    async def _request(
-        self, question: Question, units: Sequence[Unit], desk: Desk, fault: str, room: int
-    ) -> tuple[str, _Received]:
-        import openai
-
-        model = question.model
-        send = await self._sender(model)
+    async def _request(self, question: Question, units: Sequence[Unit], desk: Desk, fault: str, room: int) -> Received:
+        """Send until something comes back. Raises _GaveUpError, Unavailable and ModelError."""
+        model, limit, number = question.model, self.limit(question.model), next(self._numbers)
+        await self.sender.ready(model)
+        price = pricing.priced(model, money=desk.purse.counts_money)
         desk.check()  # before an image is rendered for nothing
-        arguments = await asyncio.to_thread(_arguments, question, units, desk, fault, room)
-        reckoned = _ceiling(arguments, model, room)
-        ceiling = math.ceil(reckoned * self._dearer.get(model.name, 1))
+        arguments: Body = await asyncio.to_thread(_arguments, question, units, desk, fault, room, self._mode(model))
+        reckoned = pricing.at_most(arguments, model, room, price)
+        # A reply with more room may take longer by as much.
+        seconds = model.timeout_seconds * max(1.0, room / model.max_tokens)
         started = time.monotonic()
-        why = ""
-        for attempt in range(1, model.retries + 2):
-            desk.check()
-            block = await desk.purse.draw(ceiling)
+        attempts = tries = lost = 0
+        while True:
+            attempts += 1
+            served = limit.served
+            await limit.enter(number if attempts > 1 else 0)
             try:
-                desk.check()  # the draw may have waited
-            except TaskGalaxyError:
-                await desk.purse.back(block, 0, sent=False)
-                raise
-            self.usage.requests += 1
-            seen = desk.journal.seen
-            try:
-                data = await send(arguments)
-                if not isinstance(data, dict):
-                    raise ValueError(f"the body is a {type(data).__name__}, no object")
-                if data.get("error") and not data.get("choices"):  # some gateways pass an error on with a 200
-                    raise ValueError(f"an error in place of a reply: {str(data['error'])[:200]}")
-            except openai.APIStatusError as error:
-                wait = _retry_wait(error, attempt)
-                await desk.purse.back(block, 0)
-                if error.status_code in _FATAL:
-                    raise ModelError(
-                        f"model {model.name!r} at {model.base_url}: {error.status_code}, {_message(error)}. "
-                        f"Check base_url, model ({model.model!r}), the key in {model.api_key_env} and its credit."
-                    ) from error
-                if wait is None and model.name not in self._served and not _filtered(error):
-                    # It has never replied: more likely our request is not to its taste than every image is.
-                    raise ModelError(
-                        f"model {model.name!r} at {model.base_url}: {error.status_code}, {_message(error)}. "
-                        f"Check what it takes: structured ({model.structured!r}), temperature, room_field."
-                    ) from error
-                if wait is None:  # 400 and the like: an answer with a reason
-                    return "", _Received(
-                        {"error": {"status": error.status_code, "message": _message(error)}},
-                        units,
-                        question,
-                        block,
-                        ceiling,
-                        0,
-                        attempt,
-                        seen,
-                        time.monotonic() - started,
-                    )
-                why = f"{error.status_code}, {_message(error)}"
-            except (openai.APIConnectionError, ValueError, RecursionError) as error:
-                # Time-outs too, and a body that is no JSON: it may have been served, and billed. Without a word of
-                # usage it counts at its highest.
-                left = type(error.__cause__).__name__ not in _NEVER_LEFT
-                await desk.purse.back(block, ceiling if left else 0, sent=left)
-                wait, why = _backoff(attempt), f"{type(error).__name__}: {error}"
-            except BaseException:
-                await desk.purse.back(block, ceiling)
-                raise
-            else:
-                self._served.add(model.name)
-                usage = _usage(data)
-                cost = _cost(usage, model.price) if len(usage) == 2 else ceiling
-                if cost > ceiling > 0:  # each model counts an image's tokens in its own way: hold more from now on
-                    self._dearer[model.name] = max(self._dearer.get(model.name, 1), cost / reckoned)
-                await desk.purse.back(block, cost)
-                received = _Received(
-                    data, units, question, block, ceiling, cost, attempt, seen, time.monotonic() - started
-                )
-                return received.text, received
-            if attempt <= model.retries:
+                most = reckoned.times(self._dearer.get(model.name, (1, 1)))
+                block, seen, sent = await self._send(model, arguments, seconds, desk, most)
+                tries = 1 if sent.came == "busy" and limit.served > served else tries + 1
+                wait = max(backoff(tries), sent.wait)
+                lesser = self._lesser(model, arguments) if sent.form else None
+                fatal = sent.came == "fatal" or not (limit.served or sent.filtered or lesser or sent.came != "declined")
+                usage = pricing.usage_of(sent.data)
+                match sent.came:
+                    case "served":
+                        amount = pricing.charged(usage, price, most)
+                        # Each model counts an image's tokens in its own way: of one that took more, more is held now.
+                        self._dearer[model.name] = reckoned.factors(amount, self._dearer.get(model.name, (1, 1)))
+                        limit.worked(amount.tokens, sent.headers)
+                    case "busy":
+                        limit.refused(wait)
+                    case "slow" | "failed":
+                        limit.failed(f"{model.name} at {model.base_url}: {sent.why}", slow=sent.came == "slow")
+                if sent.came != "served":
+                    amount = most if sent.billed else pricing.Amount(0, 0)
+                await desk.purse.back(block, *amount, sent=sent.left)
+                if fatal:
+                    self._leave(model, _blame(model, sent))
+            finally:
+                limit.back()
+            if fatal:
+                raise ModelError(_blame(model, sent))
+            if lesser:
+                arguments = lesser
+                continue
+            if sent.came in {"served", "declined"}:
+                note = {"lost": lost} if lost else {}
+                taken = time.monotonic() - started
+                return Received(sent.data, units, question, block, most, amount.cost, attempts, seen, taken, note)
+            lost += amount.cost
+            if tries > model.retries:
+                raise _GaveUpError(f"{model.name} at {model.base_url} gave no reply in {tries} tries ({sent.why})")
+            if not limit.closed:
                 await asyncio.sleep(wait)
-        raise _GaveUpError(f"{model.name} at {model.base_url} gave no reply in {model.retries + 1} tries ({why})")
 
-    def _keep(self, desk: Desk, received: _Received, answers: Mapping[str, Answer], *, again: bool = False) -> None:
+    async def _send(
+        self, model: Model, arguments: Body, seconds: float, desk: Desk, most: pricing.Amount
+    ) -> tuple[str, int, Sent]:
+        """One attempt: the block that it was drawn from, what of the journal had been read, and what came of it."""
+        desk.check()
+        block = await desk.purse.draw(*most)
+        try:
+            desk.check()  # the draw may have waited
+        except TaskGalaxyError:
+            await desk.purse.back(block, 0, sent=False)
+            raise
+        self.usage.requests += 1
+        seen = desk.journal.seen
+        try:
+            return block, seen, await self.sender.send(model, arguments, seconds)
+        except BaseException:
+            await desk.purse.back(block, *most)
+            raise
+
+    def _mode(self, model: Model) -> str:
+        return self._modes.get(_one(model), model.structured)
+
+    def _lesser(self, model: Model, arguments: Body) -> Body | None:
+        """The request for a model that does not take its form of structured output; None if it takes none as it is."""
+        if "response_format" not in arguments:
+            return None
+        mode = _MODES[_MODES.index(arguments["response_format"]["type"]) + 1]
+        self._modes[_one(model)] = mode
+        plain = {name: value for name, value in arguments.items() if name != "response_format"}
+        return plain if mode == "text" else {**plain, "response_format": {"type": mode}}
+
+    def _keep(self, desk: Desk, received: Received, answers: Mapping[str, Answer], *, again: bool = False) -> None:
         """To the journal; ``again``: the reply is there already, this entry only adds terminal answers."""
         model = received.question.model
-        usage = {} if again else _usage(received.data)
-        list_cost = _cost(usage, model.list_price or model.price)
+        usage = {} if again else pricing.usage_of(received.data)
+        list_cost = pricing.cost(usage, model.list_price or pricing.price_of(model) or pricing.FREE)
         if not again:
             self.usage.calls += 1
             self.usage.prompt_tokens += usage.get("prompt_tokens", 0)
@@ -263,7 +252,7 @@ class Gateway:
                 usage=usage,
                 cost=0 if again else received.cost,
                 list_cost=list_cost,
-                ceiling=0 if again else received.ceiling,
+                ceiling=0 if again else received.most.cost,
                 block=received.block,
                 attempts=received.attempts,
                 seen=received.seen,
@@ -271,60 +260,30 @@ class Gateway:
                 seconds=round(received.seconds, 3),
                 image=received.units[0].image,
                 simulated=model.simulated or bool(received.data.get("simulated")),
+                run=desk.purse.run,
+                types=tuple(unit.item["task_type"] for unit in received.units if "task_type" in unit.item),
+                most_tokens=0 if again else received.most.tokens,
+                note={} if again else received.note,
             )
         )
 
 
-@dataclass(frozen=True, slots=True)
-class _Received:
-    data: Mapping[str, Any]
-    units: Sequence[Unit]
-    question: Question
-    block: str
-    ceiling: int
-    cost: int
-    attempts: int
-    seen: int
-    seconds: float
-
-    @property
-    def _choice(self) -> Mapping[str, Any]:
-        return _choice(self.data)
-
-    @property
-    def text(self) -> str:
-        return reply_text(self.data)
-
-    @property
-    def cut(self) -> bool:
-        return self._choice.get("finish_reason") == "length"
-
-    @property
-    def refusal(self) -> str:
-        """Why this is no answer for good; "" if it is one."""
-        if self.data.get("error"):
-            return clean(f"{self.data['error']}")[:300]
-        message = self._choice.get("message")
-        refusal = message.get("refusal") if isinstance(message, dict) else None
-        if refusal:
-            return clean(str(refusal))[:300] or "refused"
-        return "content filter" if self._choice.get("finish_reason") == "content_filter" else ""
+def _one(model: Model) -> tuple[str, ...]:
+    """What makes models one to their provider."""
+    return model.base_url, model.model, model.api_key_env
 
 
-def _choice(data: Mapping[str, Any]) -> Mapping[str, Any]:
-    choices = data.get("choices")
-    first = choices[0] if isinstance(choices, list) and choices else None
-    return first if isinstance(first, dict) else {}
+def _blame(model: Model, sent: Sent) -> str:
+    where = f"model {model.name!r} at {model.base_url}: {sent.why}. "
+    if sent.came == "fatal":
+        return where + f"Check base_url, model ({model.model!r}), the key in {model.api_key_env} and its credit."
+    # It has never replied: more likely our request is not to its taste than every image is.
+    return where + f"Check what it takes: structured ({model.structured!r}), temperature, room_field."
 
 
-def reply_text(data: Mapping[str, Any]) -> str:
-    """The text of a chat completion's first choice; "" where there is none."""
-    message = _choice(data).get("message")
-    content = message.get("content") if isinstance(message, dict) else None
-    return content if isinstance(content, str) else ""
-
-
-def _arguments(question: Question, units: Sequence[Unit], desk: Desk, fault: str, room: int) -> dict[str, Any]:
+def _arguments(
+    question: Question, units: Sequence[Unit], desk: Desk, fault: str, room: int, mode: str
+) -> dict[str, Any]:
     model = question.model
     content: list[dict[str, Any]] = [{"type": "text", "text": question.text(units)}]
     if (image := units[0].image) is not None:
@@ -341,74 +300,9 @@ def _arguments(question: Question, units: Sequence[Unit], desk: Desk, fault: str
     }
     if model.temperature is not None:
         arguments["temperature"] = model.temperature
-    if model.structured == "json_schema":
+    if mode == "json_schema":
         schema = {"name": question.stage, "strict": True, "schema": question.json_schema()}
         arguments["response_format"] = {"type": "json_schema", "json_schema": schema}
-    elif model.structured == "json_object":
+    elif mode == "json_object":
         arguments["response_format"] = {"type": "json_object"}
     return arguments
-
-
-def _ceiling(arguments: Mapping[str, Any], model: Model, room: int) -> int:
-    """The most that a request can cost, in nano-dollars: a token a byte of text, an image at twice GPT-4o's tiles."""
-    tokens = 0
-    for message in arguments["messages"]:
-        for part in message["content"] if isinstance(message["content"], list) else [message["content"]]:
-            if isinstance(part, str):
-                tokens += len(part.encode())
-            elif part["type"] == "text":
-                tokens += len(part["text"].encode())
-            else:
-                tokens += 2 * (85 + 170 * math.ceil(model.image_side / 512) ** 2)
-    return _cost({"prompt_tokens": tokens, "completion_tokens": room}, model.price)
-
-
-def _usage(data: Mapping[str, Any]) -> dict[str, int]:
-    usage = data.get("usage")
-    if not isinstance(usage, dict):
-        return {}
-    return {
-        name: int(usage[name])
-        for name in ("prompt_tokens", "completion_tokens")
-        if isinstance(usage.get(name), int) and usage[name] >= 0
-    }
-
-
-def _cost(usage: Mapping[str, int], price: Price) -> int:
-    """Nano-dollars: USD a million tokens is 1,000 nano-dollars a token."""
-    dollars = usage.get("prompt_tokens", 0) * price.input + usage.get("completion_tokens", 0) * price.output
-    return round(dollars * 1000)
-
-
-def _backoff(attempt: int) -> float:
-    return min(_BACKOFF_LONGEST, _BACKOFF_SECONDS * 2.0 ** (attempt - 1)) * random.uniform(0.5, 1.0)
-
-
-def _filtered(error: openai.APIStatusError) -> bool:
-    """Whether a 400 is the provider's verdict on the content, not on the form of the request."""
-    return any(
-        word in f"{error.code} {_message(error)}".lower() for word in ("content_filter", "content_policy", "safety")
-    )
-
-
-def _retry_wait(error: openai.APIStatusError, attempt: int) -> float | None:
-    """Seconds to wait before the next try; None if another try is of no use."""
-    if error.status_code not in {408, 409, 429} and error.status_code < 500:
-        return None
-    asked = _retry_after(error.response.headers.get("retry-after", ""))
-    return max(_backoff(attempt), min(asked, _RETRY_AFTER_LONGEST))
-
-
-def _retry_after(header: str) -> float:
-    """Seconds that Retry-After asks for, which is a number or a date (RFC 9110, 10.2.3); 0 where it says nothing."""
-    try:
-        return float(header)
-    except ValueError:
-        try:
-            return parsedate_to_datetime(header).timestamp() - time.time()
-        except (ValueError, OverflowError):
-            return 0.0
-
-
-def _message(error: openai.APIStatusError) -> str:
-    return str(error.message)[:200]

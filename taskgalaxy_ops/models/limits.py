@@ -152,7 +152,7 @@ class Width:
         self.now = max(1.0, self.now * SLOWED)
 
 
-class Unavailable(Exception):  # noqa: N818 - a state, which the gateway turns into what it says of the model
+class Unavailable(Exception):
     """The model is left alone for the rest of this run."""
 
 
@@ -164,7 +164,12 @@ class Limit:
     """
 
     def __init__(
-        self, most: int, *, requests_a_minute: float | None = None, tokens_a_minute: float | None = None, patience: int = 6
+        self,
+        most: int,
+        *,
+        requests_a_minute: float | None = None,
+        tokens_a_minute: float | None = None,
+        patience: int = 6,
     ) -> None:
         self.width = Width(most)
         self.requests = Rate(requests_a_minute) if requests_a_minute else None
@@ -260,6 +265,11 @@ class Limit:
             if self._opened > self._patience:
                 self.give_up(why)
             self._pause(backoff(self._opened))
+
+    @property
+    def closed(self) -> bool:
+        """Whether all wait, since nothing but failures came back: who failed need not wait by itself."""
+        return bool(self._opened)
 
     def give_up(self, why: str) -> None:
         """Let nobody in any more: all who wait, and who come, get Unavailable."""

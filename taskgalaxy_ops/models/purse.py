@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from taskgalaxy_ops.errors import BudgetError, StoreError
-from taskgalaxy_ops.storage.budget import Block, Ledger
+from taskgalaxy_ops.storage.budget import Block, Ledger, today
+
+_LOOK_SECONDS = 0.5  # between two looks at what other workers gave back
 
 
 @dataclass(slots=True)
@@ -16,45 +19,81 @@ class _Open:
     block: Block
     calls_left: int
     amount_left: int  # nano-dollars
+    tokens_left: int
     out: int = 0  # calls sent and not back
     calls: int = 0
     cost: int = 0
+    tokens: int = 0
     closed: bool = False  # nothing more is drawn from it
+
+
+@dataclass(frozen=True, slots=True)
+class _Refused:
+    """What the ledger had no room for: until something comes back, it has none for what is as much."""
+
+    ceiling: int
+    tokens: int
+    until: float  # on the monotonic clock: then others may have given back
 
 
 class Till:
     """The ledger of a run, which its homes use one at a time (``turn``), and the blocks that they hold."""
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: Ledger, origins: Mapping[str, str] | None = None) -> None:
+        """``origins``: the source that each home's calls count for."""
         self.ledger = ledger
         self.turn = asyncio.Condition()
         self.open: dict[str, _Open] = {}
+        self._origins = origins or {}
+        self._refused: dict[str, _Refused] = {}  # by source
 
-    async def take(self, home: str, calls: int, ceiling: int) -> None:
+    async def take(self, home: str, calls: int, ceiling: int, tokens: int) -> None:
         """Open a block, or wait for what other blocks give back; the caller has its turn, and looks again.
 
-        A block is held at its highest cost, which is many times what it will come to: while this run holds any,
-        the budget is not spent. Raises BudgetError when it is.
+        A block is held at its highest cost, which is many times what it will come to: while this run, or another
+        living worker, holds any that stands in the way, the budget is not spent. Raises BudgetError when it is.
         """
+        source = self._origins.get(home, "")
+        refused = self._refused.get(source)
+        if refused and ceiling >= refused.ceiling and tokens >= refused.tokens:
+            if (left := refused.until - time.monotonic()) > 0:
+                await self._wait(left)
+                return
+            del self._refused[source]
         try:
-            taken = await asyncio.to_thread(self.ledger.take, home, calls=calls, ceiling=ceiling)
+            taken = await asyncio.to_thread(
+                self.ledger.take, home, calls=calls, ceiling=ceiling, tokens=tokens, source=source
+            )
         except BudgetError:
-            if not self.open:
+            returning = await asyncio.to_thread(
+                self.ledger.returning, home, ceiling=ceiling, tokens=tokens, source=source, mine=self.open.keys()
+            )
+            if not returning:
                 raise
-            if not await self.settle(self.open.values()):
-                await self.turn.wait()  # calls are out: they come back, and their blocks are settled
+            if not await self.settle([held for block, held in self.open.items() if block in returning]):
+                self._refused[source] = _Refused(ceiling, tokens, time.monotonic() + _LOOK_SECONDS)
+                await self._wait(_LOOK_SECONDS)
         else:
-            self.open[taken.block] = _Open(taken, taken.calls, taken.ceiling)
+            self.open[taken.block] = _Open(taken, taken.calls, taken.ceiling, taken.tokens)
+
+    async def _wait(self, seconds: float) -> None:
+        """Until a block of this run is settled, or so long."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self.turn.wait(), seconds)
 
     async def settle(self, blocks: Iterable[_Open]) -> bool:
         """Close these blocks, and settle those whose calls are all back; whether there were any."""
+        blocks = list(blocks)
         done = [held for held in blocks if held.out == 0]
         for held in blocks:
             held.closed = True
         for held in done:
             if self.open.pop(held.block.block, None):
-                await asyncio.to_thread(self.ledger.settle, held.block, calls=held.calls, cost=held.cost)
+                await asyncio.to_thread(
+                    self.ledger.settle, held.block, calls=held.calls, cost=held.cost, tokens=held.tokens
+                )
         if done:
+            self._refused.clear()
             self.turn.notify_all()
         return bool(done)
 
@@ -66,34 +105,40 @@ class Purse:
         self._till = till
         self._home = home
         self._block_calls = block_calls
+        self.run = till.ledger.run
+        self.counts_money = till.ledger.counts_money
 
     def _mine(self) -> list[_Open]:
         return [held for held in self._till.open.values() if held.block.home == self._home]
 
-    async def draw(self, ceiling: int) -> str:
-        """Hold ``ceiling`` nano-dollars for one call; gives the block's id. Raises BudgetError when nothing is left."""
-        if (held := self._fitting(ceiling)) is None:
+    async def draw(self, ceiling: int, tokens: int = 0) -> str:
+        """Hold so many nano-dollars and tokens for one call; gives the block's id. Raises BudgetError when spent."""
+        if (held := self._fitting(ceiling, tokens)) is None:
             async with self._till.turn:
-                while (held := self._fitting(ceiling)) is None:  # another call may have opened one meanwhile
+                while (held := self._fitting(ceiling, tokens)) is None:  # another call may have opened one meanwhile
                     await self._till.settle(self._mine())
-                    await self._till.take(self._home, self._block_calls, ceiling)
+                    await self._till.take(self._home, self._block_calls, ceiling, tokens)
         held.calls_left -= 1
         held.amount_left -= ceiling
+        held.tokens_left -= tokens
         held.out += 1
         return held.block.block
 
-    def _fitting(self, ceiling: int) -> _Open | None:
+    def _fitting(self, ceiling: int, tokens: int) -> _Open | None:
+        day = today()
         for held in self._mine():
-            if not held.closed and held.calls_left > 0 and held.amount_left >= ceiling:
+            fits = held.calls_left > 0 and held.amount_left >= ceiling and held.tokens_left >= tokens
+            if fits and not held.closed and held.block.day == day:  # a call counts for the day that it is sent on
                 return held
         return None
 
-    async def back(self, block: str, cost: int, *, sent: bool = True) -> None:
-        """A call is back, at this cost in nano-dollars; ``sent`` False: it never left, and counts for nothing."""
+    async def back(self, block: str, cost: int, tokens: int = 0, *, sent: bool = True) -> None:
+        """A call is back, at this cost (nano-dollars) and tokens; ``sent`` False: it never left, and is not counted."""
         held = self._till.open[block]
         held.out -= 1
         held.calls += 1 if sent else 0
         held.cost += cost
+        held.tokens += tokens
         if held.closed:
             # A reply that was paid for is not lost over this: an unsettled block counts at its highest, and is
             # settled from the journal by the home's next holder.

@@ -14,6 +14,7 @@ from functools import cache
 from typing import Any
 
 from taskgalaxy_ops.canonical import fingerprint
+from taskgalaxy_ops.models import loose
 from taskgalaxy_ops.records import ImageId, Reason
 from taskgalaxy_ops.settings import Model
 from taskgalaxy_ops.storage.journal import Answer
@@ -83,12 +84,8 @@ class Question:
         What is valid is kept; an index that was not asked, or is given twice, is no answer to anything.
         """
         try:
-            entries = _object(text)[self.replies]
-            if not isinstance(entries, list):
-                raise MalformedReplyError(f"`{self.replies}` must be a list")
-        except KeyError:
-            return {}, f"the field `{self.replies}` is missing"
-        except MalformedReplyError as error:
+            entries = loose.entries(text, self.replies)
+        except ValueError as error:
             return {}, str(error)
         if self.items is None:
             try:
@@ -129,20 +126,6 @@ class Unit:
     key: str
     image: ImageId | None
     item: Mapping[str, Any]
-
-
-def _object(text: str) -> dict[str, Any]:
-    """The JSON object of a reply; a code fence around it is tolerated."""
-    body = text.strip()
-    if body.startswith("```"):
-        body = body.split("\n", 1)[-1].rsplit("```", 1)[0]
-    try:
-        value = json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise MalformedReplyError(f"the reply is not JSON ({str(error)[:100]})") from error
-    if not isinstance(value, dict):
-        raise MalformedReplyError("the reply must be a JSON object")
-    return value
 
 
 def field(entry: Any, name: str, kind: type, *, longest: int = 4000) -> Any:

@@ -2,121 +2,246 @@
 
 A **block** holds a number of calls and an amount at the calls' highest possible cost. Its living holder settles it
 with what the calls really cost; of a dead worker's block, what the journal shows counts as it cost and the rest stays
-spent at its highest. So the budget cannot be overspent, whatever the number of workers, and a crash wastes a block at
-most. Amounts are whole nano-dollars (1e-9 USD): sums are exact.
+spent at its highest. So no cap can be overspent, be it the store's lifetime's, a run's, a day's or a source's, whatever
+the number of workers, and a crash wastes a block at most. Amounts are whole nano-dollars (1e-9 USD): sums are exact.
 """
 
 from __future__ import annotations
 
+import time
 import uuid
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 from taskgalaxy_ops.errors import BudgetError
-from taskgalaxy_ops.storage import keys
+from taskgalaxy_ops.storage import keys, leases
 from taskgalaxy_ops.storage.base import Store
+from taskgalaxy_ops.storage.books import LIFETIME, Books, Scope, Spent, folded, highest
 from taskgalaxy_ops.storage.log import Log, LogEntry
+
+__all__ = ["LIFETIME", "NANO", "Block", "Caps", "Ledger", "Scopes", "Shown", "Spent", "today"]
 
 NANO = 1_000_000_000
 _WORTH_FOLDING = 256  # entries
+_SHARE = 8  # a block takes at most an eighth of what fits: the last calls of a budget go to all who have some to make
 
 
 @dataclass(frozen=True, slots=True)
 class Caps:
-    """The most that a store may spend in its lifetime; None is no cap."""
+    """The most that may be spent; None is no cap."""
 
-    max_cost: int | None  # nano-dollars
-    max_calls: int | None
+    max_cost: int | None = None  # nano-dollars
+    max_calls: int | None = None
+    max_tokens: int | None = None
+
+    def fit(self, spent: Spent, ceiling: int, tokens: int) -> int | None:
+        """How many calls of at most these nano-dollars and tokens each are left; None: as many as one likes."""
+        left = []
+        if self.max_calls is not None:
+            left.append(self.max_calls - spent.calls)
+        if self.max_cost is not None and ceiling > 0:
+            left.append((self.max_cost - spent.cost) // ceiling)
+        if self.max_tokens is not None and tokens > 0:
+            left.append((self.max_tokens - spent.tokens) // tokens)
+        return min(left, default=None)
+
+    def told(self, name: str, spent: Spent) -> list[str]:
+        """What is spent of each cap; ``name`` is its setting's."""
+        found = []
+        if self.max_calls is not None:
+            found.append(f"{spent.calls:,} calls of {self.max_calls:,} ({name}.max_calls)")
+        if self.max_cost is not None:
+            found.append(f"${spent.cost / NANO:.4f} of ${self.max_cost / NANO:.2f} ({name}.max_cost)")
+        if self.max_tokens is not None:
+            found.append(f"{spent.tokens:,} tokens of {self.max_tokens:,} ({name}.max_tokens)")
+        return found
 
 
 @dataclass(frozen=True, slots=True)
-class Spent:
-    """What the ledger holds: settled blocks at their cost, open ones at their highest."""
+class Scopes:
+    """What is capped beside the store's lifetime."""
 
-    cost: int
-    calls: int
+    run: str = ""  # whose calls this ledger's user makes
+    of_run: Caps = Caps()
+    of_day: Caps = Caps()  # of any one, in UTC
+    of_source: Mapping[str, Caps] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """A part of the budget that one worker may use for one home."""
+    """A part of the budget that one worker may use for one home, within one day."""
 
     block: str
     home: str
     calls: int
     ceiling: int  # nano-dollars
+    tokens: int = 0  # at most
+    day: str = ""  # in UTC
+
+
+class Shown(NamedTuple):
+    """What a journal shows of a block."""
+
+    cost: int = 0  # nano-dollars
+    ceiling: int = 0  # nano-dollars that were held for these calls
+    tokens: int = 0
+    most_tokens: int = 0  # that were held for these calls
+
+
+def today() -> str:
+    """The day in UTC, which the ledger's entries name: 2026-11-26."""
+    return time.strftime("%Y-%m-%d", time.gmtime())
 
 
 class Ledger:
     """Takes and settles blocks. Not for use by several threads."""
 
-    def __init__(self, store: Store, caps: Caps) -> None:
+    def __init__(self, store: Store, caps: Caps, also: Scopes | None = None) -> None:
+        self._store = store
         self._log = Log(store, keys.BUDGET_LOG)
         self._caps = caps
+        self._also = also or Scopes()
+        self._books = Books()
+        self._count = 0  # entries in the books
+        self._first: LogEntry | None = None  # of them
+        self._last: LogEntry | None = None
 
-    def spent(self) -> Spent:
+    @property
+    def run(self) -> str:
+        """Whose calls are taken."""
+        return self._also.run
+
+    @property
+    def counts_money(self) -> bool:
+        """Whether any cap is on money."""
+        every = (self._caps, self._also.of_run, self._also.of_day, *self._also.of_source.values())
+        return any(caps.max_cost is not None for caps in every)
+
+    def spent(self, scope: Scope = LIFETIME) -> Spent:
         """What is spent or held as of now."""
-        return _spent(self._log.read())
+        return self._read(self._log.read()).spent(scope)
 
-    def take(self, home: str, *, calls: int, ceiling: int) -> Block:
-        """A block of up to ``calls`` calls of at most ``ceiling`` nano-dollars each; smaller near the end.
+    def _read(self, entries: list[LogEntry]) -> Books:
+        """The books of these entries: the ones that were booked already are not added again."""
+        there = 0 < self._count <= len(entries)
+        if not there or entries[0] is not self._first or entries[self._count - 1] is not self._last:
+            self._books, self._count = Books(), 0  # nothing was booked, or the log was folded since
+        self._books.add(entries[self._count :])
+        if entries:
+            self._first, self._last, self._count = entries[0], entries[-1], len(entries)
+        return self._books
 
-        Raises BudgetError where not one call fits; the message says what is left and how to raise the cap.
+    def _capped(self, source: str, day: str) -> Iterator[tuple[str, Scope, Caps]]:
+        """What caps a call: the setting's name, its scope, the caps."""
+        yield "budget", LIFETIME, self._caps
+        yield "budget.run", ("run", self.run), self._also.of_run
+        yield "budget.day", ("day", day), self._also.of_day
+        yield f"budget.sources.{source}", ("source", source), self._also.of_source.get(source, Caps())
+
+    def take(self, home: str, *, calls: int, ceiling: int, tokens: int = 0, source: str = "") -> Block:
+        """A block of up to ``calls`` calls of at most ``ceiling`` nano-dollars and ``tokens`` each; fewer near the end.
+
+        source: whose images the home's are. Raises BudgetError where not one call fits; the message says what is left
+        and how to raise the cap.
         """
         block = Block("", home, 0, 0)
+        day = today()
 
         def decide(entries: list[LogEntry]) -> Mapping[str, Any] | None:
             nonlocal block
-            spent = _spent(entries)
-            fit = calls
-            if self._caps.max_calls is not None:
-                fit = min(fit, self._caps.max_calls - spent.calls)
-            if self._caps.max_cost is not None and ceiling > 0:
-                fit = min(fit, (self._caps.max_cost - spent.cost) // ceiling)
-            if fit < 1:
+            books = self._read(entries)
+            fits = [caps.fit(books.spent(scope), ceiling, tokens) for _, scope, caps in self._capped(source, day)]
+            most = min((fit for fit in fits if fit is not None), default=None)
+            if most is not None and most < 1:
                 return None
-            block = Block(uuid.uuid4().hex, home, fit, fit * ceiling)
-            return {"kind": "take", "block": block.block, "home": home, "calls": fit, "ceiling": block.ceiling}
+            fit = calls if most is None else min(calls, max(1, most // _SHARE))
+            block = Block(uuid.uuid4().hex, home, fit, fit * ceiling, fit * tokens, day)
+            body = {
+                "kind": "take",
+                "block": block.block,
+                "home": home,
+                "calls": fit,
+                "ceiling": block.ceiling,
+                "tokens": block.tokens,
+                "day": day,
+                "run": self.run,
+                "source": source,
+            }
+            return {name: value for name, value in body.items() if value != ""}
 
         if self._log.append_if(decide) is None:
-            raise BudgetError(self._refusal(ceiling))
+            raise BudgetError(self._refusal(ceiling, tokens, source, day))
         return block
 
-    def _refusal(self, ceiling: int) -> str:
-        spent = _spent(self._log.known())
-        parts = [f"budget spent: {spent.calls} calls"]
-        if self._caps.max_calls is not None:
-            parts[0] += f" of {self._caps.max_calls} (budget.max_calls)"
-        if self._caps.max_cost is not None:
-            parts.append(
-                f"${spent.cost / NANO:.4f} of ${self._caps.max_cost / NANO:.2f} (budget.max_cost); "
-                f"the next call may cost up to ${ceiling / NANO:.4f}"
-            )
-        return "; ".join(parts) + ". What is left stays pending: raise the cap and run again."
+    def _refusal(self, ceiling: int, tokens: int, source: str, day: str) -> str:
+        books = self._read(self._log.known())
+        parts, raised = [], []
+        for name, scope, caps in self._capped(source, day):
+            fit = caps.fit(books.spent(scope), ceiling, tokens)
+            if fit is not None and (fit < 1 or scope == LIFETIME):
+                parts += caps.told(name, books.spent(scope))
+            if fit is not None and fit < 1:
+                raised.append(name)
+        later = " or wait until tomorrow (UTC)," if raised == ["budget.day"] else ""
+        return (
+            f"budget spent: {'; '.join(parts)}; the next call may cost up to ${ceiling / NANO:.4f} and take "
+            f"{tokens:,} tokens. What is left stays pending: raise the cap ({', '.join(raised)}){later} and run again."
+        )
 
-    def settle(self, block: Block, *, calls: int, cost: int) -> None:
+    def returning(
+        self, home: str, *, ceiling: int, tokens: int = 0, source: str = "", mine: Collection[str] = ()
+    ) -> set[str]:
+        """Open blocks that may give back enough for a call that found no room; empty where they cannot.
+
+        ``mine``: those of the caller's. Others count where the lease on their home stands: a dead worker gives nothing
+        back. As the ledger was last read.
+        """
+        books = self._read(self._log.known())
+        found: set[str] = set()
+        alive: dict[str, bool] = {}
+        for _, scope, caps in self._capped(source, today()):
+            fit = caps.fit(books.spent(scope), ceiling, tokens)
+            if fit is None or fit > 0:
+                continue
+            here, left = set[str](), books.spent(scope)
+            for block, body in books.held(scope).items():
+                other = body["home"]
+                if block not in mine and other not in alive:
+                    alive[other] = other != home and leases.held(self._store, other)
+                if block in mine or alive[other]:
+                    here.add(block)
+                    left -= highest(body)
+            fit = caps.fit(left, ceiling, tokens)
+            if fit is not None and fit < 1:
+                return set()
+            found |= here
+        return found
+
+    def settle(self, block: Block, *, calls: int, cost: int, tokens: int = 0) -> None:
         """Give back what of a block was not used. The first settlement of a block stands."""
-        self._settle(block.block, calls, cost)
+        self._settle(block.block, calls, cost, tokens)
 
-    def _settle(self, block: str, calls: int, cost: int) -> None:
+    def _settle(self, block: str, calls: int, cost: int, tokens: int) -> None:
         def decide(entries: list[LogEntry]) -> Mapping[str, Any] | None:
-            if all(body["block"] != block for body in _open(entries)):
+            if block not in self._read(entries).open:
                 return None
-            return {"kind": "settle", "block": block, "calls": calls, "cost": cost}
+            return {"kind": "settle", "block": block, "calls": calls, "cost": cost, "tokens": tokens}
 
         self._log.append_if(decide)
 
-    def settle_orphans(self, home: str, journalled: Mapping[str, tuple[int, int]]) -> None:
+    def settle_orphans(self, home: str, journalled: Mapping[str, Shown]) -> None:
         """Settle the blocks that a dead worker left on a home; to be called under the home's lease.
 
-        ``journalled``: for each block, the cost and the ceilings of the calls that the journal shows. What it does not
-        show may have been sent: it stays spent, at its highest.
+        ``journalled``: what the journal shows of each block. What it does not show may have been sent: it stays spent,
+        at its highest.
         """
-        for entry in _open(self._log.read()):
-            if entry["home"] == home:
-                cost, ceilings = journalled.get(entry["block"], (0, 0))
-                self._settle(entry["block"], entry["calls"], cost + max(0, entry["ceiling"] - ceilings))
+        for block, body in list(self._read(self._log.read()).open.items()):
+            if body["home"] == home:
+                shown, held = journalled.get(block, Shown()), highest(body)
+                cost = shown.cost + max(0, held.cost - shown.ceiling)
+                tokens = shown.tokens + max(0, held.tokens - shown.most_tokens)
+                self._settle(block, held.calls, cost, tokens)
 
     def fold(self) -> None:
         """Compact it if it has grown long: whoever asks what is spent reads all of it."""
@@ -125,37 +250,4 @@ class Ledger:
 
     def compact(self) -> None:
         """Fold settled blocks into one entry."""
-        self._log.compact(_folded)
-
-
-def _folded(entries: list[LogEntry]) -> list[LogEntry]:
-    if not entries:
-        return []
-    settled = {e.body["block"] for e in entries if e.body["kind"] == "settle"}
-    still = [e for e in entries if e.body["kind"] == "take" and e.body["block"] not in settled]
-    done = _spent([e for e in entries if e not in still])
-    last = max((e.number for e in entries if e not in still), default=0)
-    if not last:
-        return still
-    total = LogEntry(last, {"kind": "total", "calls": done.calls, "cost": done.cost})
-    return sorted([*still, total], key=lambda entry: entry.number)
-
-
-def _open(entries: list[LogEntry]) -> list[Mapping[str, Any]]:
-    settled = {e.body["block"] for e in entries if e.body["kind"] == "settle"}
-    return [e.body for e in entries if e.body["kind"] == "take" and e.body["block"] not in settled]
-
-
-def _spent(entries: list[LogEntry]) -> Spent:
-    cost = calls = 0
-    open_blocks: set[str] = set()  # a settlement of a block that is settled or folded already counts for nothing
-    for entry in entries:
-        body = entry.body
-        if body["kind"] == "take":
-            open_blocks.add(body["block"])
-        elif body["kind"] == "total" or body["block"] in open_blocks:
-            open_blocks.discard(body.get("block", ""))
-            cost, calls = cost + body["cost"], calls + body["calls"]
-    for body in _open(entries):
-        cost, calls = cost + body["ceiling"], calls + body["calls"]
-    return Spent(cost, calls)
+        self._log.compact(folded)

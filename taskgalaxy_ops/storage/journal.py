@@ -45,7 +45,7 @@ class Reply:
     units: tuple[str, ...]  # units asked in this request
     answers: Mapping[str, Answer]  # units answered by it
     raw: Mapping[str, Any]  # the body as it came
-    usage: Mapping[str, int]  # prompt_tokens, completion_tokens
+    usage: Mapping[str, int]  # prompt_tokens, completion_tokens; and of them, cached_tokens, reasoning_tokens
     cost: int  # nano-dollars (1e-9 USD) that this call cost
     list_cost: int  # nano-dollars at list prices: what a simulated call would have cost
     ceiling: int  # nano-dollars that the budget held for it
@@ -57,6 +57,9 @@ class Reply:
     image: str | None = None  # that it is about; None: about none, or of a store that did not record it
     simulated: bool = False
     note: Mapping[str, Any] = field(default_factory=dict)
+    run: str = ""  # that it was asked in; "": of a store that did not record it, as below
+    types: tuple[str, ...] = ()  # task type of each unit; (): of a question about none
+    most_tokens: int = 0  # that the budget held for it
 
 
 _FIELDS = tuple(each.name for each in fields(Reply))
@@ -297,4 +300,4 @@ def _attributed(reply: Mapping[str, Any], images: Mapping[str, str]) -> Mapping[
 def _cost_of(reply: Mapping[str, Any]) -> dict[str, Any]:
     """A reply without its content: ``raw`` still tells that it was a call."""
     raw = {"erased": True} if reply["raw"] else {}
-    return {**reply, "units": [], "answers": {}, "raw": raw, "image": None, "note": {}}
+    return {**reply, "units": [], "types": [], "answers": {}, "raw": raw, "image": None, "note": {}}

@@ -81,8 +81,7 @@ class Lease:
 
     def _free(self, epoch: int) -> bool:
         try:
-            body = json.loads(self._store.get(self._key(epoch)))
-            return bool(body["released"]) or self._store.age(self._key(epoch)) > body["seconds"] + _CLOCK_MARGIN
+            return _over(self._store, self._key(epoch))
         except NotFoundError:  # swept by a newer holder
             return False
 
@@ -119,3 +118,17 @@ class Lease:
         self._thread.join()
         if _now() < self._deadline:
             self._put(self._epoch + 1, released=True)
+
+
+def held(store: Store, home: str) -> bool:
+    """Whether somebody holds a home: its newest epoch is not released, and not older than its time to live."""
+    epochs = [listed.key for listed in store.list(f"{keys.lease(home)}/")]
+    try:
+        return bool(epochs) and not _over(store, max(epochs))
+    except NotFoundError:  # swept by a newer holder
+        return True
+
+
+def _over(store: Store, key: str) -> bool:
+    body = json.loads(store.get(key))
+    return bool(body["released"]) or store.age(key) > body["seconds"] + _CLOCK_MARGIN

@@ -124,6 +124,10 @@ class Registry:
         """Every home, in order of id; ``until``: as the registry stood at that number."""
         return self._standing(until).homes
 
+    def origins(self) -> dict[str, str]:
+        """By home: the source whose scan cut it, live or not. What is asked about its images counts for that source."""
+        return self._standing().origins
+
     def homes_of(self, sources: Collection[str] | None = None, until: int | None = None) -> list[Home]:
         """The homes that these live sources' images live in, by default all sources'; in order of id."""
         standing = self._standing(until)
@@ -466,6 +470,11 @@ class _Standing:
     def homes(self) -> list[Home]:
         found = [_home(raw) for entry in self._entries if entry.body["kind"] == "scan" for raw in entry.body["homes"]]
         return sorted(found, key=lambda home: home.home)
+
+    @cached_property
+    def origins(self) -> dict[str, str]:
+        cut = [(entry.body["source"], entry.body["homes"]) for entry in self._entries if entry.body["kind"] == "scan"]
+        return {raw["home"]: source for source, homes in cut for raw in homes}
 
     @cached_property
     def denied(self) -> frozenset[ImageId]:

@@ -146,7 +146,7 @@ class World:
             return function(*arguments, **options)
 
         def client(**options: Any) -> openai.AsyncOpenAI:
-            return real(**options, http_client=httpx2.AsyncClient(transport=self.models, trust_env=False))
+            return real(**options | {"http_client": httpx2.AsyncClient(transport=self.models, trust_env=False)})
 
         real = openai.AsyncOpenAI
         with self._stack as stack:

@@ -106,7 +106,7 @@ def test_a_lease_and_a_block_whose_replies_were_lost_are_held(proxied: Store, pr
     with Lease(proxied, "h") as lease:
         lease.check()
     proxy.once("PUT", "drop")
-    ledger = Ledger(proxied, Caps(None, 5))
+    ledger = Ledger(proxied, Caps(None, 50))
     ledger.take("h", calls=2, ceiling=1)
     assert ledger.spent() == Spent(2, 2)
 

@@ -12,17 +12,17 @@ from hypothesis import strategies as st
 
 from taskgalaxy_ops.errors import BudgetError
 from taskgalaxy_ops.storage import Store, keys
-from taskgalaxy_ops.storage.budget import Caps, Ledger, Spent
+from taskgalaxy_ops.storage.budget import Caps, Ledger, Shown, Spent
 from taskgalaxy_ops.storage.log import Log
 
 
 def test_a_block_is_held_at_its_highest_and_settled_at_its_cost(folder_store: Store) -> None:
     ledger = Ledger(folder_store, Caps(max_cost=1000, max_calls=100))
-    block = ledger.take("h", calls=4, ceiling=50)
-    assert (block.calls, block.ceiling) == (4, 200)
-    assert ledger.spent() == Spent(200, 4)
-    ledger.settle(block, calls=3, cost=70)
-    assert ledger.spent() == Ledger(folder_store, Caps(None, None)).spent() == Spent(70, 3)
+    block = ledger.take("h", calls=2, ceiling=50)
+    assert (block.calls, block.ceiling) == (2, 100)
+    assert ledger.spent() == Spent(100, 2)
+    ledger.settle(block, calls=1, cost=40)
+    assert ledger.spent() == Ledger(folder_store, Caps(None, None)).spent() == Spent(40, 1)
 
 
 def test_the_first_settlement_stands(folder_store: Store) -> None:
@@ -34,20 +34,25 @@ def test_the_first_settlement_stands(folder_store: Store) -> None:
 
 
 def test_blocks_shrink_towards_the_end(folder_store: Store) -> None:
-    ledger = Ledger(folder_store, Caps(max_cost=100, max_calls=5))
-    assert ledger.take("h", calls=3, ceiling=10).calls == 3
-    assert ledger.take("h", calls=3, ceiling=10).calls == 2
-    with pytest.raises(BudgetError, match=r"budget spent: 5 calls of 5 \(budget.max_calls\)"):
-        ledger.take("h", calls=1, ceiling=10)
-    ledger = Ledger(folder_store, Caps(max_cost=75, max_calls=None))
-    assert ledger.take("h", calls=9, ceiling=10).calls == 2
-    with pytest.raises(BudgetError, match="raise the cap and run again"):
+    """Each takes an eighth of what is left at most, so that many workers share the last calls; one at the least."""
+    ledger = Ledger(folder_store, Caps(max_cost=None, max_calls=100))
+    taken = []
+    with pytest.raises(BudgetError, match=r"budget spent: 100 calls of 100 \(budget.max_calls\)"):
+        while True:
+            taken.append(ledger.take("h", calls=10, ceiling=10).calls)
+    assert taken[:3] == [10, 10, 10]
+    assert taken == sorted(taken, reverse=True)
+    assert taken[-8:] == [1] * 8
+    assert sum(taken) == 100
+    ledger = Ledger(folder_store, Caps(max_cost=1025, max_calls=None))
+    assert [ledger.take("h", calls=9, ceiling=10).calls for _ in range(2)] == [1, 1]
+    with pytest.raises(BudgetError, match=r"raise the cap \(budget\) and run again"):
         ledger.take("h", calls=1, ceiling=10)
 
 
 def test_free_calls_meet_only_the_cap_on_calls(folder_store: Store) -> None:
     ledger = Ledger(folder_store, Caps(max_cost=0, max_calls=3))
-    assert ledger.take("h", calls=9, ceiling=0).calls == 3
+    assert [ledger.take("h", calls=9, ceiling=0).calls for _ in range(3)] == [1, 1, 1]
     with pytest.raises(BudgetError):
         Ledger(folder_store, Caps(max_cost=0, max_calls=None)).take("h", calls=1, ceiling=1)
 
@@ -56,7 +61,7 @@ def test_a_dead_workers_block_counts_what_the_journal_shows_and_the_rest_at_its_
     ledger = Ledger(folder_store, Caps(None, None))
     block = ledger.take("h", calls=4, ceiling=50)
     other = ledger.take("other home", calls=1, ceiling=50)
-    ledger.settle_orphans("h", {block.block: (30, 100)})
+    ledger.settle_orphans("h", {block.block: Shown(30, 100)})
     assert ledger.spent() == Spent(30 + 100 + other.ceiling, 4 + 1)
     ledger.settle(block, calls=2, cost=30)  # a zombie's settlement comes too late
     assert ledger.spent() == Spent(180, 5)
@@ -85,7 +90,7 @@ def test_the_budget_is_never_overspent(order: random.Random, cap: int, max_calls
     schedule = Schedule(store, order.randrange)
     caps = Caps(cap, max_calls)
     sent_cost = sent_calls = 0
-    journals: list[dict[str, tuple[int, int]]] = [{}, {}]
+    journals: list[dict[str, Shown]] = [{}, {}]
 
     def worker(home: int) -> Callable[[], None]:
         def work() -> None:
@@ -105,8 +110,8 @@ def test_the_budget_is_never_overspent(order: random.Random, cap: int, max_calls
                     assert sent_cost <= cap
                     assert sent_calls <= max_calls
                     schedule.pause()
-                    known = journals[home].get(block.block, (0, 0))
-                    journals[home][block.block] = known[0] + price, known[1] + ceiling
+                    known = journals[home].get(block.block, Shown())
+                    journals[home][block.block] = Shown(known.cost + price, known.ceiling + ceiling)
                     schedule.pause()
                 ledger.settle(block, calls=calls, cost=cost)
                 if order.random() < 0.3:

@@ -16,6 +16,7 @@ from starlette.routing import Route
 from taskgalaxy_ops.errors import BudgetError, LeaseLostError
 from taskgalaxy_ops.models import chat
 from taskgalaxy_ops.models.chat import Desk, Gateway
+from taskgalaxy_ops.models.limits import Limit
 from taskgalaxy_ops.models.purse import Purse, Till
 from taskgalaxy_ops.qa import filter_question
 from taskgalaxy_ops.records import Match, Reason
@@ -151,7 +152,15 @@ class Clock:
 
 
 @pytest.fixture
-def slept(monkeypatch):
+def paused(monkeypatch):
+    """How long all requests were to wait; none does."""
+    pauses = []
+    monkeypatch.setattr(Limit, "_pause", lambda limit, seconds: pauses.append(seconds))
+    return pauses
+
+
+@pytest.fixture
+def slept(monkeypatch, paused):
     clock = Clock()
     monkeypatch.setattr(chat, "asyncio", clock)
     return clock.slept
@@ -295,14 +304,16 @@ def test_a_passing_failure_is_tried_again(home, server, slept, status):
     assert 0.25 <= slept[0] <= 0.5 <= slept[1] <= 1.0
 
 
-def test_waits_grow_and_are_bounded(home, server, slept):
+def test_waits_grow_and_are_bounded(home, server, slept, paused):
     home.question = filter_question("Decide.", home.model.model_copy(update={"retries": 12}))
     server.script = lambda number, body: failure(500)
     home.ask(home.units(1))
     assert len(server.requests) == 13
-    assert len(slept) == 12, "no wait behind the last try"
-    for attempt, seconds in enumerate(slept):
-        assert min(30, 0.5 * 2**attempt) / 2 <= seconds <= min(30, 0.5 * 2**attempt)
+    # Once nothing but failures came back, it is all requests that wait, and one of them that looks.
+    assert (len(slept), len(paused)) == (4, 9)
+    for waits in (slept, paused):
+        for attempt, seconds in enumerate(waits):
+            assert min(30, 0.5 * 2**attempt) / 2 <= seconds <= min(30, 0.5 * 2**attempt)
 
 
 def test_without_a_reply_a_unit_stays_pending_and_costs_what_could_be_billed(home, server):
@@ -319,9 +330,9 @@ def test_a_model_that_keeps_failing_is_left_alone(home, server):
     home.question = filter_question("Decide.", home.model.model_copy(update={"retries": 1, "concurrency": 1}))
     server.script = lambda number, body: failure(500, "overloaded")
     home.ask(*([unit] for unit in home.units(8)))
-    assert len(server.requests) == 6, "three requests, each tried twice"
+    assert len(server.requests) == 6, "five failures in a row, and one look more"
     why = home.gateway.usage.unavailable["t"]
-    assert server.url in why and "2 tries" in why and "500" in why and "overloaded" in why
+    assert server.url in why and "500" in why and "overloaded" in why
 
 
 def test_a_success_between_failures_keeps_a_model_in_use(home, server):
@@ -358,8 +369,8 @@ def test_nobody_at_the_address_costs_nothing(tmp_path, slept):
         home = Home(tmp_path, f"http://127.0.0.1:{taken.getsockname()[1]}/v1", concurrency=1)
         assert home.ask(*([unit] for unit in home.units(5))) == {}
     assert (home.ledger.spent().cost, home.ledger.spent().calls) == (0, 0)
-    assert "7 tries" in home.gateway.usage.unavailable["t"]
-    assert home.gateway.usage.requests == 21
+    assert home.model.base_url in home.gateway.usage.unavailable["t"]
+    assert home.gateway.usage.requests == 11, "five failures in a row, and six looks more"
 
 
 # Replies that are no answer
@@ -431,18 +442,26 @@ def test_a_null_error_beside_the_choices_is_none(home, server):
 
 def test_a_cut_reply_gets_more_room(home, server):
     cut = completion(verdicts((1, 2))[:40], finish="length", usage=(100, 2000))
-    server.script = in_turn(cut, cut)
+    server.script = in_turn(cut)
     assert len(home.ask(home.units(2))) == 2
-    assert [body["max_tokens"] for body in server.requests] == [2000, 4000, 8000]
+    assert [body["max_tokens"] for body in server.requests] == [2000, 4000]
     assert all(len(body["messages"]) == 1 for body in server.requests), "it was not wrong, it was too long"
-    assert [kept["ceiling"] for kept in home.replies] == [ceiling(home, 2, room=room) for room in (2000, 4000, 8000)]
+    assert [kept["ceiling"] for kept in home.replies] == [ceiling(home, 2, room=room) for room in (2000, 4000)]
 
 
-def test_cut_to_the_last_is_terminal(home, server):
+def test_cut_with_twice_the_room_is_terminal(home, server):
     server.script = lambda number, body: completion('{"verdicts": [', finish="length")
     (answer,) = home.ask(home.units(1)).values()
-    assert answer.terminal == Reason.MALFORMED
-    assert "not JSON" in answer.detail
+    assert (answer.terminal, answer.detail) == (Reason.MALFORMED, "cut off at 4000 tokens, too")
+    assert len(server.requests) == 2
+
+
+def test_of_a_cut_reply_what_is_whole_is_kept(home, server):
+    whole = verdicts((1, 2, 3))
+    server.script = in_turn(completion(whole[: whole.rindex("number 3")], finish="length"))
+    answers = home.ask(home.units(3))
+    assert [answer.value["reason"] for answer in answers.values()] == ["number 1", "number 2", "number 1"]
+    assert [asked(body) for body in server.requests] == [["a~0", "a~1", "a~2"], ["a~2"]]
 
 
 REFUSALS = {
@@ -504,8 +523,32 @@ def test_a_fatal_answer_stops_the_model_at_once(home, server, slept, status, ser
     assert home.ledger.spent().cost == served * (100 * 2500 + 20 * 10_000)
 
 
+def test_a_model_without_schemas_is_asked_without(home, server):
+    server.script = lambda number, body: (
+        failure(400, "response_format json_schema is not supported")
+        if body.get("response_format", {}).get("type") == "json_schema"
+        else reply(body)
+    )
+    home.question = filter_question("Decide.", home.model.model_copy(update={"concurrency": 1}))
+    assert len(home.ask(*([unit] for unit in home.units(5)))) == 5
+    asked_for = [body["response_format"]["type"] for body in server.requests]
+    assert asked_for.count("json_object") == 5 and asked_for[-3:] == ["json_object"] * 3, "found out once"
+
+
+def test_a_model_without_any_structure_is_asked_for_text(home, server):
+    server.script = lambda number, body: (
+        failure(400, "unknown field: response_format") if "response_format" in body else reply(body)
+    )
+    assert len(home.ask(home.units(1))) == 1
+    assert [body.get("response_format", {}).get("type") for body in server.requests] == [
+        "json_schema",
+        "json_object",
+        None,
+    ]
+
+
 def test_a_400_from_the_first_on_is_taken_for_our_own_mistake(home, server):
-    server.script = lambda number, body: failure(400, "response_format is not supported")
+    server.script = lambda number, body: failure(400, "temperature is not supported")
     home.question = filter_question("Decide.", home.model.model_copy(update={"concurrency": 1}))
     assert home.ask(*([unit] for unit in home.units(3))) == {}, "no unit is refused for good by it"
     assert len(server.requests) == 1
@@ -618,12 +661,14 @@ def test_requests_in_flight_are_bounded_and_used(home, server):
     assert home.ledger.spent().calls == 20
 
 
-def test_a_request_that_waits_for_its_retry_holds_its_place(home, server):
-    server.script = lambda number, body: failure(429) if number % 2 else reply(body)
-    home.question = filter_question("Decide.", home.model.model_copy(update={"concurrency": 1}))
-    units = home.units(3)
-    assert len(home.ask(*([unit] for unit in units))) == 3
-    assert [asked(body) for body in server.requests] == [["a~0"]] * 2 + [["a~1"]] * 2 + [["a~2"]] * 2
+def test_a_refused_request_goes_before_new_ones_and_costs_no_try_while_others_are_served(home, server):
+    server.script = lambda number, body: failure(429) if asked(body) == ["a~0"] and number < 19 else reply(body)
+    home.question = filter_question("Decide.", home.model.model_copy(update={"concurrency": 1, "retries": 1}))
+    units = home.units(12)
+    assert len(home.ask(*([unit] for unit in units))) == 12
+    order = [asked(body)[0] for body in server.requests]
+    assert order.count("a~0") > 3 and server.most == 1, "it has two tries"
+    assert order[:3] == ["a~0", "a~1", "a~0"]
 
 
 def test_a_match_becomes_a_unit_that_the_gateway_can_ask(home):

@@ -79,6 +79,8 @@ SAME_KEY = {
     "price": Price(input=9, output=9),
     "list_price": Price(input=9, output=9),
     "simulated": True,
+    "requests_a_minute": 60.0,
+    "tokens_a_minute": 60.0,
     "in_process": InProcessSettings(batch=2),
 }
 OTHER_KEY = {"model": "gpt-y", "revision": "2", "temperature": 0.1, "image_side": 512, "image_quality": 80}
@@ -238,6 +240,16 @@ GOOD = {"verdicts": [entry(1), entry(2, fits=False)]}
         json.dumps({"verdicts": GOOD["verdicts"][::-1]}),
         json.dumps({"verdicts": [{**entry(1), "more": 1}, entry(2)]}),
         json.dumps({"verdicts": [entry(1, reason="holds ``` itself"), entry(2)]}),
+        f"Here it is: {json.dumps(GOOD)} I hope that it helps.",
+        f"Let me see.\n\n```json\n{json.dumps(GOOD, indent=2)}\n```\nBoth fit.",
+        f"<think>{{1}} fits, {{2}} too</think>\n{json.dumps(GOOD)}",
+        f"It fits, I think.</think>{json.dumps(GOOD)}",
+        str(GOOD),
+        json.dumps(GOOD).replace("}]}", "},],}"),
+        json.dumps(GOOD).replace('"', "'"),
+        json.dumps(GOOD).replace('"verdicts"', "verdicts /* of both */"),
+        "\0" + json.dumps(GOOD),
+        "\ufeff" + json.dumps(GOOD),
     ],
 )
 def test_a_good_reply_is_read(text):
@@ -257,19 +269,16 @@ NOTHING = {
     "empty": ("", "not JSON"),
     "blank": (" \n", "not JSON"),
     "prose": ("Yes, both fit.", "not JSON"),
-    "prose around it": (f"Here it is: {json.dumps(GOOD)}", "not JSON"),
     "a fence and nothing": ("```", "not JSON"),
     "a fence and prose": ("```json\nno\n```", "not JSON"),
-    "cut": (json.dumps(GOOD)[:-3], "not JSON"),
     "two objects": (json.dumps(GOOD) * 2, "not JSON"),
-    "single quotes": (str(GOOD), "not JSON"),
-    "a comma too many": ('{"verdicts": [],}', "not JSON"),
-    "a NUL": ("\0" + json.dumps(GOOD), "not JSON"),
-    "a byte order mark": ("\ufeff" + json.dumps(GOOD), "not JSON"),
+    "two fences": (f"```\n{json.dumps(GOOD)}\n```\nor\n```\n{json.dumps(GOOD)}\n```", "not JSON"),
+    "longer than anybody reads": (f"{' ' * 400_000}{json.dumps(GOOD)}", "not JSON"),
     "a raw line break in a text": ('{"verdicts": "\n"}', "not JSON"),
     "deeper than anybody reads": ("[" * 100_000, "not JSON"),
     "deep in its place": ('{"verdicts": ' + "[" * 100_000 + "]" * 100_000 + "}", "not JSON"),
-    "deep objects": ('{"verdicts":' * 100_000, "not JSON"),
+    "deep objects": ('{"verdicts":' * 30_000, "not JSON"),
+    "deep in Python": ("{'verdicts': " + "(" * 5_000 + ")" * 5_000 + "}", "not JSON"),
     "a number of many digits": ('{"verdicts": ' + "9" * 100_000 + "}", "not JSON"),
     "a list": (json.dumps(GOOD["verdicts"]), "must be a JSON object"),
     "a text": ('"fits"', "must be a JSON object"),
@@ -290,6 +299,13 @@ def test_a_reply_that_is_none_says_why(kind):
     assert answered == []
     assert fault in found
     assert len(found) < 200, "it goes back to the model"
+
+
+def test_of_a_list_that_breaks_off_what_is_whole_is_read():
+    text = json.dumps(GOOD)
+    assert read(text[:-3]) == ([1], "index 2: missing")
+    assert read(text[: text.index("}") + 1]) == ([1], "index 2: missing")
+    assert read(text[: text.index("}")])[0] == []
 
 
 PARTS = {

@@ -1,0 +1,160 @@
+"""How a request reaches a model, and what came of it: the one place that knows HTTP and the official client.
+
+The client is openai's over its aiohttp transport, which takes half the processor time a call of its default; the reply
+is read as plain JSON, since building its types would take as long again. Keys are read from the environment when a
+client is made, and are kept nowhere else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from taskgalaxy_ops.errors import ModelError
+from taskgalaxy_ops.models.in_process import InProcessModels
+from taskgalaxy_ops.models.limits import retry_after
+from taskgalaxy_ops.settings import Model
+
+if TYPE_CHECKING:
+    import openai  # takes as long as all the rest: loaded where something is really asked
+
+Body = Mapping[str, Any]
+Came = Literal["served", "busy", "slow", "failed", "declined", "fatal"]
+
+_FATAL = {401, 402, 403, 404, 405}  # key, credit, permission, model, URL: no other request would fare better
+_SPENT = ("insufficient_quota", "billing_hard_limit", "credit balance")  # a 429 or 400 that waiting does not mend
+_SLOW = {408, 503, 504, 529}  # overloaded, or too slow for somebody on the way
+_MAYBE_SERVED = {408, 504}  # somebody on the way gave up waiting: the model may have gone on, and bill it
+_NEVER_LEFT = {"ConnectError", "ConnectTimeout", "PoolTimeout"}  # httpx: nobody was there to serve it
+_FILTER = ("content_filter", "content_policy", "safety")
+_FORM = ("response_format", "json_schema", "json_object", "structured output", "guided", "grammar")
+_CONNECT_SECONDS = 15.0
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """What came of a request.
+
+    served: ``data`` is the reply. busy: too many at once, ``wait`` seconds are asked for. slow: a time-out, or an
+    overloaded server. failed: no reply, or none that can be read. declined: for good, a verdict on this request. fatal:
+    for good, on all of this model's.
+    """
+
+    came: Came
+    data: Body
+    why: str = ""
+    wait: float = 0.0
+    headers: Mapping[str, str] | None = None
+    left: bool = True  # False: it never reached anybody
+    billed: bool = False  # no usage is told, and it may have been served: it counts at its highest
+    filtered: bool = False  # declined over what the request is about
+    form: bool = False  # declined over how the reply was to be structured
+
+
+class Sender:
+    """Sends requests, over one connection pool a model. For one event loop."""
+
+    def __init__(self) -> None:
+        self._clients: dict[str, openai.AsyncOpenAI] = {}
+        self._in_process = InProcessModels()
+
+    async def aclose(self) -> None:
+        """Close all connections, and free what models in process hold."""
+        for client in self._clients.values():
+            await client.close()
+        await self._in_process.close()
+
+    async def ready(self, model: Model) -> None:
+        """See to it that the model can be sent something. Raises ModelError: no key, weights that cannot be loaded."""
+        if model.weights is not None:
+            await self._in_process.of(model).ready()
+        else:
+            self.client(model)
+
+    def client(self, model: Model) -> openai.AsyncOpenAI:
+        """The model's client. Raises ModelError where its key is missing."""
+        import httpx2
+        import openai
+
+        if model.name not in self._clients:
+            key = os.environ.get(model.api_key_env, "")
+            if not key and not model.simulated:
+                raise ModelError(
+                    f"model {model.name!r}: the environment variable {model.api_key_env} holds no key. "
+                    "Set it, or name another by `api_key_env`."
+                )
+            # A pool's own bound would be a second one beside limits.py: none.
+            pool = httpx2.Limits(max_connections=2 * model.concurrency, keepalive_expiry=60)
+            self._clients[model.name] = openai.AsyncOpenAI(
+                base_url=model.base_url,
+                api_key=key or "none",
+                max_retries=0,
+                http_client=openai.DefaultAioHttpClient(limits=pool),
+            )
+        return self._clients[model.name]
+
+    async def send(self, model: Model, arguments: Body, seconds: float) -> Sent:
+        """Send the body of a chat-completions request, and wait at most ``seconds`` for the reply."""
+        import openai
+
+        try:
+            async with asyncio.timeout(seconds + _CONNECT_SECONDS):
+                if model.weights is not None:
+                    return _read(await self._in_process.of(model).complete(arguments), None)
+                return await self._post(model, arguments, seconds)
+        except openai.APIStatusError as error:
+            return _declined(error)
+        except (openai.APITimeoutError, TimeoutError) as error:
+            left = _left(error)
+            return Sent("slow", {}, f"{type(error).__name__}: no reply in {seconds:g} s", left=left, billed=left)
+        except (openai.APIConnectionError, ValueError, RecursionError) as error:
+            # A body that is no JSON, too: it may have been served.
+            left = _left(error)
+            return Sent("failed", {}, f"{type(error).__name__}: {error}", left=left, billed=left)
+
+    async def _post(self, model: Model, arguments: Body, seconds: float) -> Sent:
+        import httpx2
+
+        # Not chat.completions.create, which looks through all arguments for types: a quarter of its time.
+        response = await self.client(model).post(
+            "/chat/completions",
+            cast_to=httpx2.Response,
+            body=arguments,
+            options={"timeout": httpx2.Timeout(seconds, connect=_CONNECT_SECONDS, pool=None)},
+        )
+        return _read(json.loads(response.content), response.headers)
+
+
+def _read(data: Any, headers: Mapping[str, str] | None) -> Sent:
+    """A reply of status 200. Raises ValueError for what is none."""
+    if not isinstance(data, dict):
+        raise ValueError(f"the body is a {type(data).__name__}, no object")
+    if data.get("error") and not data.get("choices"):  # some gateways pass an error on with a 200
+        raise ValueError(f"an error in place of a reply: {str(data['error'])[:200]}")
+    return Sent("served", data, headers=headers)
+
+
+def _left(error: BaseException) -> bool:
+    """Whether a request that failed may have reached somebody."""
+    return type(error.__cause__).__name__ not in _NEVER_LEFT
+
+
+def _declined(error: openai.APIStatusError) -> Sent:
+    status, message = error.status_code, str(error.message)[:200]
+    said = f"{error.code} {error.message}".lower()
+    data = {"error": {"status": status, "message": message}}
+    why, wait = f"{status}, {message}", retry_after(error.response.headers)
+    if status in _FATAL or any(word in said for word in _SPENT):
+        return Sent("fatal", data, why)
+    if status == 429:
+        return Sent("busy", data, why, wait, error.response.headers)
+    if status in _SLOW:
+        return Sent("slow", data, why, wait, billed=status in _MAYBE_SERVED)
+    if status >= 500 or status == 409:
+        return Sent("failed", data, why, wait)
+    filtered = any(word in said for word in _FILTER)
+    return Sent("declined", data, why, filtered=filtered, form=not filtered and any(word in said for word in _FORM))
