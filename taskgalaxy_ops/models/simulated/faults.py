@@ -6,15 +6,15 @@ the same server fails in the same places. A refusal belongs to what is asked: it
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 from taskgalaxy_ops.canonical import draw
-from taskgalaxy_ops.models.simulated.config import Faults
+from taskgalaxy_ops.models.simulated.config import FAULTS, Fault, Faults
 from taskgalaxy_ops.models.simulated.wire import REPLIES, Asked, Unit, encode
 
-Fault = Literal["rate_limit", "server_error", "hang", "malformed", "truncated"]
-_FAULTS: tuple[Fault, ...] = ("rate_limit", "server_error", "hang", "malformed", "truncated")
+SPOILT: tuple[Fault, ...] = ("malformed", "truncated", "duplicated")  # those of a reply's text
 
 RefusalForm = Literal["refusal", "content_filter", "error"]
 _REFUSAL_FORMS: tuple[RefusalForm, ...] = ("refusal", "content_filter", "error")
@@ -23,7 +23,7 @@ _REFUSAL_FORMS: tuple[RefusalForm, ...] = ("refusal", "content_filter", "error")
 def drawn(faults: Faults, seed: int, request: str, attempt: int) -> Fault | None:
     """The fault of this attempt at a request; None for most."""
     chance = draw(seed, "fault", request, attempt)
-    for fault in _FAULTS:
+    for fault in FAULTS:
         chance -= getattr(faults, fault)
         if chance < 0:
             return fault
@@ -36,6 +36,23 @@ def refused(faults: Faults, seed: int, units: Sequence[Unit]) -> tuple[Unit, Ref
         if draw(seed, "refusal", unit.key) < faults.refusal:
             return unit, _REFUSAL_FORMS[int(draw(seed, "refusal form", unit.key) * len(_REFUSAL_FORMS))]
     return None
+
+
+class Start:
+    """The beginning of a server's life, in which it is slow or refuses; ``clock`` counts seconds."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self.again()
+
+    def again(self) -> None:
+        """It starts now."""
+        self._at = self._clock()
+
+    def delay(self, faults: Faults) -> float | None:
+        """Seconds that a reply takes longer now; None: there is none, but a 503."""
+        starting = self._clock() - self._at < faults.slow_start
+        return faults.slow_start_latency if starting else 0.0
 
 
 def malformed(asked: Asked, entries: Sequence[Any], seed: int, attempt: int) -> tuple[str, set[str]]:
@@ -65,6 +82,12 @@ def malformed(asked: Asked, entries: Sequence[Any], seed: int, attempt: int) -> 
     else:
         spoiled[at] = {field: value if field == "index" else [value] for field, value in entries[at].items()}
     return encode({name: spoiled}), {unit.key for place, unit in enumerate(asked.units) if place != at}
+
+
+def duplicated(asked: Asked, entries: Sequence[Any]) -> tuple[str, set[str]]:
+    """A reply that says everything twice, and the units of which it leaves a valid answer: none where each has one."""
+    text = encode({REPLIES[asked.stage]: [*entries, *entries]})
+    return text, {unit.key for unit in asked.units} if asked.stage == "expand" else set()
 
 
 def cut(text: str, seed: int, request: str, attempt: int) -> str:

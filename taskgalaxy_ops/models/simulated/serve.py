@@ -63,9 +63,11 @@ def _settings(config: SimulatorConfig, stats_path: Path | None) -> uvicorn.Confi
     import uvicorn
 
     from taskgalaxy_ops.models.simulated.app import create_app
+    from taskgalaxy_ops.models.simulated.breaking import Protocol
 
     return uvicorn.Config(
         create_app(config, stats_path),
+        http=Protocol,
         log_level="warning",
         access_log=False,
         timeout_keep_alive=_KEEP_ALIVE_SECONDS,
