@@ -23,7 +23,14 @@ from taskgalaxy_ops.models.chat import Desk, Gateway
 from taskgalaxy_ops.models.purse import Purse, Till
 from taskgalaxy_ops.models.rendering import render
 from taskgalaxy_ops.models.simulated import answers, faults, wire
-from taskgalaxy_ops.models.simulated.config import Faults, JudgeErrors, SimulatorConfig, parse_config
+from taskgalaxy_ops.models.simulated.config import (
+    Faults,
+    JudgeErrors,
+    Limits,
+    SimulatorConfig,
+    load_config,
+    parse_config,
+)
 from taskgalaxy_ops.models.simulated.serve import running
 from taskgalaxy_ops.models.simulated.stats import Stats
 from taskgalaxy_ops.prompts import load_prompts
@@ -306,6 +313,19 @@ def test_a_reply_longer_than_asked_for_is_cut(plain_server):
 def test_a_wrong_configuration_names_its_field(raw, named):
     with pytest.raises(SettingsError, match=named):
         parse_config(raw)
+
+
+def test_single_fields_are_set_over_a_file(tmp_path):
+    file = tmp_path / "config.yaml"
+    file.write_text("latency: 1\nfaults: {reset: 0.1}\n")
+    changes = ["latency=0.2", "faults.malformed=0.05", "limits.concurrency=16", "judges.a.false_accept=0"]
+    config = load_config(file, [*changes, "api_key=secret", "limits.headers=false"])
+    assert (config.latency, config.faults) == (0.2, Faults(reset=0.1, malformed=0.05))
+    assert config.limits == Limits(concurrency=16, headers=False)
+    assert config.judges["a"].false_accept == 0 and config.judges["b"] == SimulatorConfig().judges["b"]
+    for wrong, named in (("latency", "FIELD=VALUE"), ("latency.x=1", "latency"), ("limits.x=1", "limits.x")):
+        with pytest.raises(SettingsError, match=named):
+            load_config(file, [wrong])
 
 
 def test_judges_left_out_keep_their_defaults():

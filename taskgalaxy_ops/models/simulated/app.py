@@ -19,25 +19,22 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from taskgalaxy_ops.canonical import draw
-from taskgalaxy_ops.models.simulated import breaking, replies, wire
+from taskgalaxy_ops.models.simulated import breaking, control, replies, wire
 from taskgalaxy_ops.models.simulated import faults as failing
 from taskgalaxy_ops.models.simulated.batches import Batches
-from taskgalaxy_ops.models.simulated.config import MODELS, Fault, SimulatorConfig, mistakes
+from taskgalaxy_ops.models.simulated.config import MODELS, Fault, SimulatorConfig
 from taskgalaxy_ops.models.simulated.files import Files
 from taskgalaxy_ops.models.simulated.limits import Gate, Refused
 from taskgalaxy_ops.models.simulated.replies import Reply
 from taskgalaxy_ops.models.simulated.stats import Stats
 from taskgalaxy_ops.models.simulated.traffic import Traffic
 from taskgalaxy_ops.models.simulated.wire import Asked, WrongRequestError
-
-_CONTROLLED = ("latency", "latency_spread", "faults", "limits", "batches")
 
 
 def create_app(config: SimulatorConfig, stats_path: Path | None = None) -> Starlette:
@@ -183,27 +180,12 @@ class _Simulator:
     async def control(self, request: Request) -> Response:
         self._authorise(request)
         if request.method == "POST":
-            self._change(await request.body())
-        return JSONResponse(self._config.model_dump(include=set(_CONTROLLED)))
-
-    def _change(self, raw: bytes) -> None:
-        known = self._config.model_dump()
-        try:
-            changes = wire.json_object(raw)
-            if unknown := set(changes) - set(_CONTROLLED):
-                raise WrongRequestError(
-                    400, f"cannot change {', '.join(sorted(unknown))}; only {', '.join(_CONTROLLED)}."
-                )
-            for name in ("faults", "limits", "batches"):
-                if isinstance(changes.get(name), dict):
-                    changes[name] = {**known[name], **changes[name]}
-            self._config = SimulatorConfig.model_validate({**known, **changes})
-        except ValidationError as error:
-            raise WrongRequestError(400, mistakes(error)) from error
-        if "faults" in changes:
-            self._start.again()
-        if "limits" in changes:
-            self._gate = Gate(self._config.limits)
+            self._config, names = control.changed(self._config, await request.body())
+            if "faults" in names:
+                self._start.again()
+            if "limits" in names:
+                self._gate = Gate(self._config.limits)
+        return JSONResponse(control.shown(self._config))
 
     def _authorise(self, request: Request) -> str:
         """The request's key."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -143,17 +143,37 @@ def parse_config(raw: Mapping[str, Any]) -> SimulatorConfig:
         raise SettingsError(f"simulated models: {mistakes(error)}") from error
 
 
-def load_config(path: Path | None) -> SimulatorConfig:
-    """A configuration from a YAML file; None: the defaults. Raises SettingsError."""
-    if path is None:
-        return SimulatorConfig()
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise SettingsError(f"simulated models: {path} cannot be read as YAML ({error}).") from error
-    if not isinstance(raw, dict):
-        raise SettingsError(f"simulated models: {path} must be `field: value` lines.")
+def load_config(path: Path | None, settings: Sequence[str] = ()) -> SimulatorConfig:
+    """A configuration from a YAML file (None: the defaults), with single fields set over it, ``faults.reset=0.1``.
+
+    Raises SettingsError.
+    """
+    raw: Any = {}
+    if path is not None:
+        try:
+            raw = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise SettingsError(f"simulated models: {path} cannot be read as YAML ({error}).") from error
+        if not isinstance(raw, dict):
+            raise SettingsError(f"simulated models: {path} must be `field: value` lines.")
+    for setting in settings:
+        _set(raw, setting)
     return parse_config(raw)
+
+
+def _set(raw: dict[str, Any], setting: str) -> None:
+    name, equals, text = setting.partition("=")
+    *path, last = name.split(".")
+    for part in path:
+        raw = raw.setdefault(part, {})
+        if not isinstance(raw, dict):
+            raise SettingsError(f"simulated models: {name}: {part} has no fields.")
+    try:
+        if not equals:
+            raise ValueError("no `=`")
+        raw[last] = yaml.safe_load(text)
+    except (ValueError, yaml.YAMLError) as error:
+        raise SettingsError(f"simulated models: {setting!r} is not FIELD=VALUE ({error}).") from error
 
 
 def mistakes(error: ValidationError) -> str:
