@@ -189,7 +189,8 @@ def test_limits_are_kept_and_counted() -> None:
 
 
 def test_a_key_is_asked_for_where_one_is_configured() -> None:
-    assert _send(Canned(SimulatorConfig(api_key="secret")), "/v1/chat/completions")[0] == 401
+    app = Canned(SimulatorConfig(api_key="secret"))
+    assert [_send(app, path)[0] for path in ("/v1/chat/completions", "/stats", "/healthz")] == [401, 401, 200]
 
 
 def test_faults_come_at_their_shares_and_another_attempt_fares_better() -> None:
