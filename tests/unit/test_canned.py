@@ -6,6 +6,8 @@ import asyncio
 import base64
 import io
 import json
+import time
+import urllib.request
 from collections.abc import Sequence
 from typing import Any
 
@@ -235,3 +237,20 @@ def test_served_it_breaks_connections_as_told_and_answers_the_official_client() 
             except openai.APIConnectionError:
                 failed += 1
         assert 30 <= failed <= 59
+
+
+def test_a_request_that_hangs_is_in_flight_until_its_client_gives_up() -> None:
+    config = SimulatorConfig(faults=Faults(hang=1), limits=Limits(concurrency=1))
+    with running(config, canned=True) as url, openai.OpenAI(base_url=url, api_key="k", max_retries=0) as client:
+        body: Any = _foreign()
+        for given_up in range(1, 3):
+            with pytest.raises(openai.APITimeoutError):
+                client.chat.completions.create(**body, timeout=0.2)
+            while _statuses(url) != {"500": given_up}:
+                time.sleep(0.01)
+
+
+def _statuses(url: str) -> dict[str, int]:
+    with urllib.request.urlopen(url.removesuffix("/v1") + "/stats", timeout=60) as reply:
+        told: dict[str, int] = json.load(reply)["traffic"]["statuses"]
+    return told

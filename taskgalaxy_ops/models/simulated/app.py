@@ -91,16 +91,19 @@ class _Simulator:
         if (greeted := wire.greeted(raw)) is not None:
             return JSONResponse(greeted)
         asked = wire.parse(raw)
-        status = None
+        status: int | None = 500
         self._traffic.arrived()
         try:
             reply = await self._admitted(key, asked, started, request)
+            status = None if reply.fault in ("reset", "half_body") else reply.status
             if reply.fault == "reset":
                 return breaking.Reset()
             if reply.fault == "half_body":
                 return breaking.HalfBody(reply.body)
-            status = reply.status
             return JSONResponse(reply.body, reply.status, reply.headers)
+        except WrongRequestError as error:  # an image that cannot be read
+            status = error.status
+            raise
         finally:
             self._traffic.left(status)
 
@@ -119,7 +122,7 @@ class _Simulator:
         try:
             reply = await self._answered(asked, started, delay)
             if reply.fault == "hang":
-                await _hang(request, self._config.faults.hang_seconds)
+                await breaking.hang(request.receive, self._config.faults.hang_seconds)
             tokens = sum(reply.tokens) if reply.tokens else None
         finally:
             slot.release(tokens)
@@ -226,11 +229,3 @@ async def _not_found(request: Request, _: Exception) -> Response:
 async def _broken(_: Request, error: Exception) -> Response:
     """An error of the server's own (a package that is not installed): told to the client, and to the server's log."""
     return JSONResponse(wire.error_body(f"{type(error).__name__}: {error}", "server_error"), 500)
-
-
-async def _hang(request: Request, seconds: float) -> None:
-    """Wait until the client gives up, or this many seconds."""
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(seconds):
-            while (await request.receive())["type"] != "http.disconnect":
-                pass

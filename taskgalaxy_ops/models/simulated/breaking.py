@@ -1,8 +1,9 @@
-"""Breaking connections, which no ASGI application can: a reset without a reply, a reply of which half is sent."""
+"""Failing a connection: a reset without a reply, a reply of which half is sent (no ASGI application can), silence."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import socket
 import struct
@@ -52,6 +53,13 @@ async def send_half(
     await send({"type": "http.response.body", "body": body[: len(body) // 2], "more_body": True})
     scope[_TRANSPORT].close()
     await _gone(receive)
+
+
+async def hang(receive: Receive, seconds: float) -> None:
+    """Wait until the client gives up, or this many seconds."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await _gone(receive)
 
 
 async def _gone(receive: Receive) -> None:

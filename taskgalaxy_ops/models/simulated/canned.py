@@ -125,7 +125,7 @@ class Canned:
         reply = None
         self._traffic.arrived()
         try:
-            reply = await self._admitted(key, asked)
+            reply = await self._admitted(key, asked, receive)
         finally:
             self._traffic.left(reply.status if reply and reply.fault not in ("reset", "half_body") else None)
         match reply.fault:
@@ -159,7 +159,7 @@ class Canned:
         except (ValueError, LookupError, TypeError, AttributeError, StopIteration) as error:
             raise WrongRequestError(400, f"{error!r}") from error
 
-    async def _admitted(self, key: str, asked: _Asked) -> _Reply:
+    async def _admitted(self, key: str, asked: _Asked, receive: Receive) -> _Reply:
         """The reply within the key's limits, after its latency."""
         config, gate = self._config, self._gate  # as they are now: /control may change them
         delay = self._start.delay(config.faults)
@@ -175,7 +175,9 @@ class Canned:
             reply = self._answered(config, asked)
             if usage := reply.body.get("usage"):
                 tokens = usage["total_tokens"]
-            seconds = delay + (config.faults.hang_seconds if reply.fault == "hang" else config.latency)
+            if reply.fault == "hang":
+                await breaking.hang(receive, config.faults.hang_seconds)
+            seconds = delay + config.latency
             if config.latency_spread:
                 seconds *= 1 + config.latency_spread * (2 * draw(config.seed, "latency", self._requests) - 1)
             if seconds:
