@@ -26,7 +26,7 @@ from taskgalaxy_ops.generation import HomeRun, Run
 from taskgalaxy_ops.models.chat import Desk, Gateway
 from taskgalaxy_ops.models.purse import Till
 from taskgalaxy_ops.models.questions import Question, Unit
-from taskgalaxy_ops.models.simulated import canned
+from taskgalaxy_ops.models.simulated import canned_answers
 from taskgalaxy_ops.records import Match
 from taskgalaxy_ops.settings import load_settings
 from taskgalaxy_ops.stage_keys import StageKeys
@@ -121,7 +121,7 @@ class _Filling(Gateway):
     async def ask(self, question: Question, units: Sequence[Unit], desk: Desk) -> None:
         items = [{"index": n, **unit.item} for n, unit in enumerate(units, 1)]
         block = {**question.head, str(question.items): items}
-        name, entries = canned.entries(block, question.model.model)
+        name, entries = canned_answers.entries(block, question.model.model)
         raw = json.dumps({name: entries})
         answers, _ = question.parse(units, raw)
         desk.journal.add(

@@ -204,7 +204,9 @@ def _add_local(add: Callable[..., Any]) -> None:
     sub.add_argument("--host", default="127.0.0.1", help="default: %(default)s")
     sub.add_argument("--port", type=int, default=8009, help="default: %(default)s")
     sub.add_argument("--stats", type=Path, help="a file that keeps the counts of /stats over restarts")
-    sub.add_argument("--config", type=Path, help="YAML: seed, wrong_share, judges' error rates, latency, faults")
+    sub.add_argument("--config", type=Path, help="YAML: seed, wrong_share, judges, latency, faults, limits, batches")
+    set_help = "a field over it, such as latency=0.2, limits.concurrency=16 or faults.malformed=0.05; repeatable"
+    sub.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help=set_help)
     sub.add_argument("--canned", action="store_true", help="replies drawn by hash at the highest rate: for benchmarks")
     for name, about in (
         ("demo", "run the whole pipeline on built-in images with simulated models (what `make demo` calls)"),
@@ -226,7 +228,7 @@ def _simulate(chosen: argparse.Namespace) -> int:
     from taskgalaxy_ops.models.simulated.config import load_config
     from taskgalaxy_ops.models.simulated.serve import serve
 
-    config = load_config(chosen.config)
+    config = load_config(chosen.config, chosen.set)
     serve(
         config,
         chosen.host,

@@ -21,8 +21,11 @@ _FENCE = re.compile(r"```[a-zA-Z0-9]*[ \t]*\n(.*?)(?:\n[ \t]*```|\Z)", re.DOTALL
 _STRICT = json.JSONDecoder()
 
 
-def entries(text: str, name: str) -> list[Any]:
-    """The list ``name`` of the object in a reply. Raises ValueError, with what is wrong for the model to read."""
+def entries(text: str, name: str, *, part: bool) -> list[Any]:
+    """The list ``name`` of the object in a reply. Raises ValueError, with what is wrong for the model to read.
+
+    part: a list that breaks off is of use, since each entry answers for itself.
+    """
     if len(text) > LONGEST:
         raise ValueError(f"the reply is not JSON of at most {LONGEST} characters")
     body = _THOUGHTS.sub("", text, count=1).strip()
@@ -41,7 +44,7 @@ def entries(text: str, name: str) -> list[Any]:
             faults.append(f"`{name}` must be a list")
         else:
             return list(value[name])
-    if body.count(f'"{name}"') == 1 and (whole := list(_whole(body, name))):
+    if part and body.count(f'"{name}"') == 1 and (whole := list(_whole(body, name))):
         return whole
     raise ValueError(faults[0])
 

@@ -84,7 +84,7 @@ class Question:
         What is valid is kept; an index that was not asked, or is given twice, is no answer to anything.
         """
         try:
-            entries = loose.entries(text, self.replies)
+            entries = loose.entries(text, self.replies, part=self.items is not None)
         except ValueError as error:
             return {}, str(error)
         if self.items is None:

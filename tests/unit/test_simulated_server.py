@@ -23,7 +23,14 @@ from taskgalaxy_ops.models.chat import Desk, Gateway
 from taskgalaxy_ops.models.purse import Purse, Till
 from taskgalaxy_ops.models.rendering import render
 from taskgalaxy_ops.models.simulated import answers, faults, wire
-from taskgalaxy_ops.models.simulated.config import Faults, JudgeErrors, SimulatorConfig, parse_config
+from taskgalaxy_ops.models.simulated.config import (
+    Faults,
+    JudgeErrors,
+    Limits,
+    SimulatorConfig,
+    load_config,
+    parse_config,
+)
 from taskgalaxy_ops.models.simulated.serve import running
 from taskgalaxy_ops.models.simulated.stats import Stats
 from taskgalaxy_ops.prompts import load_prompts
@@ -104,6 +111,11 @@ def chat(url, block, *, model="sim-teacher", image=None, **more):
 
 def stats(url):
     return call(url.removesuffix("/v1") + "/stats")[2]
+
+
+def kept(url):
+    """What of the statistics outlives the server."""
+    return {name: value for name, value in stats(url).items() if name not in {"traffic", "batches"}}
 
 
 def asks(request, types_, **more):
@@ -301,6 +313,19 @@ def test_a_reply_longer_than_asked_for_is_cut(plain_server):
 def test_a_wrong_configuration_names_its_field(raw, named):
     with pytest.raises(SettingsError, match=named):
         parse_config(raw)
+
+
+def test_single_fields_are_set_over_a_file(tmp_path):
+    file = tmp_path / "config.yaml"
+    file.write_text("latency: 1\nfaults: {reset: 0.1}\n")
+    changes = ["latency=0.2", "faults.malformed=0.05", "limits.concurrency=16", "judges.a.false_accept=0"]
+    config = load_config(file, [*changes, "api_key=secret", "limits.headers=false"])
+    assert (config.latency, config.faults) == (0.2, Faults(reset=0.1, malformed=0.05))
+    assert config.limits == Limits(concurrency=16, headers=False)
+    assert config.judges["a"].false_accept == 0 and config.judges["b"] == SimulatorConfig().judges["b"]
+    for wrong, named in (("latency", "FIELD=VALUE"), ("latency.x=1", "latency"), ("limits.x=1", "limits.x")):
+        with pytest.raises(SettingsError, match=named):
+            load_config(file, [wrong])
 
 
 def test_judges_left_out_keep_their_defaults():
@@ -527,7 +552,7 @@ def test_a_spoiled_reply_leaves_exactly_the_units_it_says():
         assert fault
         assert set(found) == {mine[key] for key in intact}
         left.append(len(intact))
-    assert set(left) == {0, 3}
+    assert set(left) == {0, 1, 2, 3}
 
 
 # Through the project's own client
@@ -571,7 +596,7 @@ class Client:
 
 @pytest.fixture
 def client(tmp_path, monkeypatch):
-    monkeypatch.setattr("taskgalaxy_ops.models.chat._BACKOFF_SECONDS", 0.001)
+    monkeypatch.setattr("taskgalaxy_ops.models.limits.BACKOFF_SECONDS", 0.001)
     return Client(tmp_path / "store")
 
 
@@ -741,18 +766,18 @@ def test_statistics_are_those_of_before_and_a_torn_last_line_is_no_matter(truth,
     with running(SimulatorConfig(wrong_share=0.5), path) as url:
         pairs = [{"task_type": p, **w} for p, w in write_all(url, picture()).items()]
         chat(url, EXPAND)
-        before = stats(url)
+        before = kept(url)
     with path.open("ab") as file:
         file.write(b'{"request": "torn')
     with running(SimulatorConfig(wrong_share=0.5), path) as url:
-        assert stats(url) == before
+        assert kept(url) == before
         asked = [{name: pair[name] for name in ("task_type", "question", "answer")} for pair in pairs]
         content(chat(url, votes(asked), model="sim-judge-a", image=picture()))
-        after = stats(url)
+        after = kept(url)
     counted = after["votes"]["sim-judge-a"]
     assert counted["unknown"] == 0  # what was planted is still known
     with running(SimulatorConfig(wrong_share=0.5), path) as url:
-        assert stats(url) == after
+        assert kept(url) == after
 
 
 def test_a_damaged_file_and_one_in_use_are_named(tmp_path):

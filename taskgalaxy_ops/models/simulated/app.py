@@ -1,7 +1,9 @@
 """The simulated models' HTTP interface: OpenAI's chat completions, and what only a test may look at.
 
-``POST /v1/chat/completions``, ``GET /v1/models``, ``GET /healthz``; ``GET /stats`` tells what was asked and planted;
-``GET`` and ``POST /control`` show and change latency and faults while the server runs. Images are computed on in a
+``POST /v1/chat/completions``, ``GET /v1/models``, ``/v1/files`` and ``/v1/batches`` (files.py, batches.py), ``GET
+/healthz``; ``GET /stats`` tells what was asked and planted; ``GET`` and ``POST /control`` show and change latency,
+faults, limits and batches while the server runs: given limits anew, every key starts with full ones, and with faults
+a slow start begins again. Images are computed on in a
 small pool of threads, off the event loop, so that a 429 or the statistics wait for no one.
 """
 
@@ -12,27 +14,27 @@ import contextlib
 import hmac
 import os
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from taskgalaxy_ops.canonical import draw
-from taskgalaxy_ops.models.simulated import answers as computing
+from taskgalaxy_ops.models.simulated import breaking, control, replies, wire
 from taskgalaxy_ops.models.simulated import faults as failing
-from taskgalaxy_ops.models.simulated import wire
-from taskgalaxy_ops.models.simulated.config import MODELS, SimulatorConfig, mistakes
+from taskgalaxy_ops.models.simulated.batches import Batches
+from taskgalaxy_ops.models.simulated.config import MODELS, Fault, SimulatorConfig
+from taskgalaxy_ops.models.simulated.files import Files
+from taskgalaxy_ops.models.simulated.limits import Gate, Refused
+from taskgalaxy_ops.models.simulated.replies import Reply
 from taskgalaxy_ops.models.simulated.stats import Stats
+from taskgalaxy_ops.models.simulated.traffic import Traffic
 from taskgalaxy_ops.models.simulated.wire import Asked, WrongRequestError
-
-_CONTROLLED = ("latency", "latency_spread", "faults")
 
 
 def create_app(config: SimulatorConfig, stats_path: Path | None = None) -> Starlette:
@@ -44,6 +46,7 @@ def create_app(config: SimulatorConfig, stats_path: Path | None = None) -> Starl
     routes = [
         Route("/v1/chat/completions", simulator.chat, methods=["POST"]),
         Route("/v1/models", simulator.models),
+        *simulator.routes,
         Route("/healthz", simulator.health),
         Route("/stats", simulator.statistics, methods=["GET", "DELETE"]),
         Route("/control", simulator.control, methods=["GET", "POST"]),
@@ -60,69 +63,106 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-@dataclass(slots=True)
-class _Reply:
-    """What is sent, and what the statistics keep of it."""
-
-    status: int
-    body: Mapping[str, Any]
-    headers: Mapping[str, str] = field(default_factory=dict)
-    answered: set[str] = field(default_factory=set)
-    fault: str | None = None
-    answers: computing.Answers | None = None
-
-
 class _Simulator:
     def __init__(self, config: SimulatorConfig, stats: Stats) -> None:
         self._config = config
         self._stats = stats
+        self._traffic = Traffic()
+        self._gate = Gate(config.limits)
+        self._start = failing.Start()
         self._pool = ThreadPoolExecutor(config.threads or cores(), thread_name_prefix="simulated")
+        files = Files(lambda: self._config.batches.max_bytes)
+        self._batches = Batches(files, lambda: self._config, self._batched)
+        self.routes = [self._guarded(route) for route in (*files.routes, *self._batches.routes)]
 
     @contextlib.asynccontextmanager
     async def lifespan(self, _: Starlette) -> AsyncIterator[None]:
         try:
             yield
         finally:
+            self._batches.close()
             self._pool.shutdown(wait=False, cancel_futures=True)
             self._stats.close()
 
     async def chat(self, request: Request) -> Response:
-        self._authorise(request)
+        key = self._authorise(request)
         started = time.monotonic()
         raw = await request.body()
         if (greeted := wire.greeted(raw)) is not None:
             return JSONResponse(greeted)
         asked = wire.parse(raw)
-        config = self._config  # as it is now: /control may change it meanwhile
+        status: int | None = 500
+        self._traffic.arrived()
+        try:
+            reply = await self._admitted(key, asked, started, request)
+            status = None if reply.fault in ("reset", "half_body") else reply.status
+            if reply.fault == "reset":
+                return breaking.Reset()
+            if reply.fault == "half_body":
+                return breaking.HalfBody(reply.body)
+            return JSONResponse(reply.body, reply.status, reply.headers)
+        except WrongRequestError as error:  # an image that cannot be read
+            status = error.status
+            raise
+        finally:
+            self._traffic.left(status)
+
+    async def _admitted(self, key: str, asked: Asked, started: float, request: Request) -> Reply:
+        """The reply within the key's limits, after its latency."""
+        delay, gate = self._start.delay(self._config.faults), self._gate  # as they are now: /control may change them
+        if delay is None:
+            return replies.starting()
+        image = wire.IMAGE_TOKENS_LOW if asked.image else 0
+        slot = gate.admit(key, asked.model, asked.text_tokens + image + (asked.max_tokens or 0))
+        if isinstance(slot, Refused):
+            reply = replies.over_limit(asked.model, slot)
+            reply.headers = gate.headers(key, asked.model, slot)
+            return reply
+        tokens = None
+        try:
+            reply = await self._answered(asked, started, delay)
+            if reply.fault == "hang":
+                await breaking.hang(request.receive, self._config.faults.hang_seconds)
+            tokens = sum(reply.tokens) if reply.tokens else None
+        finally:
+            slot.release(tokens)
+        reply.headers = {**gate.headers(key, asked.model), **reply.headers}
+        return reply
+
+    async def _answered(self, asked: Asked, started: float, delay: float) -> Reply:
+        config = self._config
         attempt = self._stats.attempt(asked.key)
         fault = failing.drawn(config.faults, config.seed, asked.key, attempt)
-        if fault in {"rate_limit", "server_error", "hang"}:
-            reply = _no_reply(config, fault)
+        if fault in replies.UNCOMPUTED:
+            reply = replies.uncomputed(config, fault)
         else:
-            reply = await asyncio.get_running_loop().run_in_executor(self._pool, _reply, config, asked, attempt, fault)
+            reply = await self._computed(config, asked, attempt, fault)
             spread = config.latency_spread * (2 * draw(config.seed, "latency", asked.key, attempt) - 1)
-            await asyncio.sleep(started + config.latency * (1 + spread) - time.monotonic())
-        self._keep(asked, reply)
-        if fault == "hang":
-            await _hang(request, config.faults.hang_seconds)
-        return JSONResponse(reply.body, reply.status, reply.headers)
+            await asyncio.sleep(started + config.latency * (1 + spread) + delay - time.monotonic())
+        self._stats.add(reply.record(asked))
+        return reply
 
-    def _keep(self, asked: Asked, reply: _Reply) -> None:
-        usage = reply.body.get("usage")
-        record = {
-            "at": round(time.time(), 3),
-            "request": asked.key,
-            "model": asked.model,
-            "stage": asked.stage,
-            "units": [unit.key for unit in asked.units],
-            "answered": sorted(reply.answered),
-            "fault": reply.fault,
-            "tokens": [usage["prompt_tokens"], usage["completion_tokens"]] if usage else None,
-        }
-        if reply.answers is not None:
-            kept = asdict(reply.answers)
-            record |= {name: kept[name] for name in ("pairs", "votes", "labels") if kept[name]}
-        self._stats.add(record)
+    async def _batched(self, raw: bytes, failed: bool) -> Reply:
+        """The reply to a batch's request, which knows no connections; ``failed``: as a server that had an error."""
+        config = self._config
+        try:
+            asked = wire.parse(raw)
+            attempt = self._stats.attempt(asked.key)
+            fault = failing.drawn(config.faults, config.seed, asked.key, attempt)
+            if failed:
+                reply = replies.uncomputed(config, "server_error")
+            else:
+                spoiled = fault if fault in failing.SPOILT else None
+                reply = await self._computed(config, asked, attempt, spoiled)
+        except WrongRequestError as error:
+            self._stats.wrong(error.status)
+            return Reply(error.status, _told(error))
+        self._stats.add(reply.record(asked))
+        return reply
+
+    async def _computed(self, config: SimulatorConfig, asked: Asked, attempt: int, fault: Fault | None) -> Reply:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._pool, replies.computed, config, asked, attempt, fault)
 
     async def models(self, request: Request) -> Response:
         self._authorise(request)
@@ -136,41 +176,49 @@ class _Simulator:
         self._authorise(request)
         if request.method == "DELETE":
             self._stats.clear()
-        return JSONResponse({"seed": self._config.seed, **self._stats.summary()})
+            self._traffic.clear()
+        passing = {"traffic": self._traffic.summary(), "batches": self._batches.summary()}  # not kept over a restart
+        return JSONResponse({"seed": self._config.seed, **self._stats.summary(), **passing})
 
     async def control(self, request: Request) -> Response:
         self._authorise(request)
         if request.method == "POST":
-            self._change(await request.body())
-        return JSONResponse(self._config.model_dump(include=set(_CONTROLLED)))
+            self._config, names = control.changed(self._config, await request.body())
+            if "faults" in names:
+                self._start.again()
+            if "limits" in names:
+                self._gate = Gate(self._config.limits)
+        return JSONResponse(control.shown(self._config))
 
-    def _change(self, raw: bytes) -> None:
-        known = self._config.model_dump()
-        try:
-            changes = wire.json_object(raw)
-            if unknown := set(changes) - set(_CONTROLLED):
-                raise WrongRequestError(
-                    400, f"cannot change {', '.join(sorted(unknown))}; only {', '.join(_CONTROLLED)}."
-                )
-            if isinstance(changes.get("faults"), dict):
-                changes["faults"] = {**known["faults"], **changes["faults"]}
-            self._config = SimulatorConfig.model_validate({**known, **changes})
-        except ValidationError as error:
-            raise WrongRequestError(400, mistakes(error)) from error
-
-    def _authorise(self, request: Request) -> None:
+    def _authorise(self, request: Request) -> str:
+        """The request's key."""
         wanted = self._config.api_key
         given = request.headers.get("authorization", "")
         if wanted and not hmac.compare_digest(given.encode(), f"Bearer {wanted}".encode()):
             raise WrongRequestError(401, "Incorrect API key provided.", "invalid_api_key")
+        return given
+
+    def _guarded(self, route: Route) -> Route:
+        """The route, for those who have the key."""
+
+        async def endpoint(request: Request) -> Response:
+            self._authorise(request)
+            response: Response = await route.endpoint(request)
+            return response
+
+        return Route(route.path, endpoint, methods=list(route.methods or ()))
 
     async def wrong(self, _: Request, error: Exception) -> Response:
         """A WrongRequestError as OpenAI sends it."""
         if not isinstance(error, WrongRequestError):
             raise error
         self._stats.wrong(error.status)
-        kind = "authentication_error" if error.status == 401 else "invalid_request_error"
-        return JSONResponse(wire.error_body(str(error), kind, error.code), error.status)
+        return JSONResponse(_told(error), error.status)
+
+
+def _told(error: WrongRequestError) -> dict[str, Any]:
+    kind = "authentication_error" if error.status == 401 else "invalid_request_error"
+    return wire.error_body(str(error), kind, error.code)
 
 
 async def _not_found(request: Request, _: Exception) -> Response:
@@ -181,54 +229,3 @@ async def _not_found(request: Request, _: Exception) -> Response:
 async def _broken(_: Request, error: Exception) -> Response:
     """An error of the server's own (a package that is not installed): told to the client, and to the server's log."""
     return JSONResponse(wire.error_body(f"{type(error).__name__}: {error}", "server_error"), 500)
-
-
-async def _hang(request: Request, seconds: float) -> None:
-    """Wait until the client gives up, or this many seconds."""
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(seconds):
-            while (await request.receive())["type"] != "http.disconnect":
-                pass
-
-
-def _no_reply(config: SimulatorConfig, fault: str | None) -> _Reply:
-    if fault == "rate_limit":
-        error = wire.error_body(
-            "Rate limit reached (simulated). Try again later.", "rate_limit_error", "rate_limit_exceeded"
-        )
-        return _Reply(429, error, {"Retry-After": f"{config.faults.retry_after:g}"}, fault=fault)
-    return _Reply(500, wire.error_body("The server had an error (simulated).", "server_error"), fault=fault)
-
-
-def _reply(config: SimulatorConfig, asked: Asked, attempt: int, fault: failing.Fault | None) -> _Reply:
-    """The reply to a request, computed; to be called in a thread. Raises WrongRequestError for a broken image."""
-    image = computing.open_image(asked)
-    tokens = asked.text_tokens + (wire.image_tokens(*image.size, asked.detail) if image else 0)
-    if refused := failing.refused(config.faults, config.seed, asked.units):
-        return _refusal(asked, attempt, tokens, refused[1])
-    answers = computing.answer(config, asked, image)
-    answered = {unit.key for unit in asked.units}
-    text, finish = wire.encode({wire.REPLIES[asked.stage]: answers.entries}), "stop"
-    if fault == "malformed":
-        text, answered = failing.malformed(asked, answers.entries, config.seed, attempt)
-    elif fault == "truncated":
-        text, finish, answered = failing.cut(text, config.seed, asked.key, attempt), "length", set()
-    if asked.max_tokens is not None and wire.text_tokens(text) > asked.max_tokens:
-        text, finish, answered = text[: asked.max_tokens * wire.CHARACTERS_A_TOKEN], "length", set()
-    body = wire.completion(asked, attempt, text=text, finish=finish, prompt_tokens=tokens)
-    return _Reply(200, body, answered=answered, fault=fault, answers=answers)
-
-
-def _refusal(asked: Asked, attempt: int, tokens: int, form: failing.RefusalForm) -> _Reply:
-    # Of several units it is not told which was meant; of one, the refusal is its answer.
-    answered = {unit.key for unit in asked.units} if len(asked.units) == 1 else set()
-    if form == "error":
-        message = "Your request was rejected by the safety system (simulated)."
-        body: Mapping[str, Any] = wire.error_body(message, "invalid_request_error", "content_policy_violation")
-        return _Reply(400, body, answered=answered, fault="refusal")
-    if form == "content_filter":
-        body = wire.completion(asked, attempt, text=None, finish="content_filter", prompt_tokens=tokens)
-    else:
-        sorry = "I'm sorry, I can't help with that (simulated)."
-        body = wire.completion(asked, attempt, text=None, finish="stop", prompt_tokens=tokens, refusal=sorry)
-    return _Reply(200, body, answered=answered, fault="refusal")

@@ -31,25 +31,27 @@ def serve(
     """Serve until a signal stops it (SIGINT, SIGTERM).
 
     port: 0 takes a free one. announce: is given the base URL (``http://127.0.0.1:4321/v1``) once connections are
-    taken. canned: replies that cost next to nothing (canned.py), without ``config`` and ``stats_path``. Raises
+    taken. canned: replies that cost next to nothing (canned.py), without ``stats_path``. Raises
     ModelError for an address that is not free, SettingsError and DamageError for ``stats_path``.
     """
     import uvicorn
 
     with _bound(host, port) as bound:
-        settings = _canned_settings() if canned else _settings(config, stats_path)
+        settings = _settings(config, stats_path, canned)
         if announce:
             announce(_url(bound))
         uvicorn.Server(settings).run(sockets=[bound])
 
 
 @contextlib.contextmanager
-def running(config: SimulatorConfig, stats_path: Path | None = None, port: int = 0) -> Iterator[str]:
+def running(
+    config: SimulatorConfig, stats_path: Path | None = None, port: int = 0, canned: bool = False
+) -> Iterator[str]:
     """Serve from a thread on the loopback for as long as the context lasts; gives the base URL."""
     import uvicorn
 
     with _bound("127.0.0.1", port) as bound:
-        server = uvicorn.Server(_settings(config, stats_path))
+        server = uvicorn.Server(_settings(config, stats_path, canned))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]}, name="simulated models", daemon=True)
         thread.start()
         try:
@@ -59,27 +61,21 @@ def running(config: SimulatorConfig, stats_path: Path | None = None, port: int =
             thread.join()
 
 
-def _settings(config: SimulatorConfig, stats_path: Path | None) -> uvicorn.Config:
+def _settings(config: SimulatorConfig, stats_path: Path | None, canned: bool = False) -> uvicorn.Config:
     import uvicorn
 
     from taskgalaxy_ops.models.simulated.app import create_app
+    from taskgalaxy_ops.models.simulated.breaking import Protocol
+    from taskgalaxy_ops.models.simulated.canned import Canned
 
     return uvicorn.Config(
-        create_app(config, stats_path),
+        Canned(config) if canned else create_app(config, stats_path),
+        http=Protocol,
+        lifespan="off" if canned else "on",
         log_level="warning",
         access_log=False,
         timeout_keep_alive=_KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=_GRACE_SECONDS,
-    )
-
-
-def _canned_settings() -> uvicorn.Config:
-    import uvicorn
-
-    from taskgalaxy_ops.models.simulated.canned import Canned
-
-    return uvicorn.Config(
-        Canned(), log_level="warning", access_log=False, lifespan="off", timeout_keep_alive=_KEEP_ALIVE_SECONDS
     )
 
 
