@@ -10,6 +10,7 @@ import threading
 import pytest
 from PIL import Image
 
+from taskgalaxy_ops import doctor
 from taskgalaxy_ops.errors import ModelError
 from taskgalaxy_ops.models import in_process
 from taskgalaxy_ops.models.chat import Desk, Gateway
@@ -19,7 +20,7 @@ from taskgalaxy_ops.models.purse import Purse, Till
 from taskgalaxy_ops.models.rendering import render
 from taskgalaxy_ops.qa import filter_question
 from taskgalaxy_ops.records import Reason
-from taskgalaxy_ops.settings import Model
+from taskgalaxy_ops.settings import Model, Settings
 from taskgalaxy_ops.storage.budget import NANO, Caps, Ledger
 from taskgalaxy_ops.storage.folder import FolderStore
 from taskgalaxy_ops.storage.journal import Journal
@@ -455,3 +456,14 @@ def test_a_model_that_is_not_there_is_left_alone_and_costs_no_call(tmp_path):
     assert answers == [None] and replies == []
     assert "there is no folder /no/such/folder" in gateway.usage.unavailable["t"]
     assert ledger.spent().calls == 0
+
+
+def test_the_doctor_loads_it_and_says_so(folder):
+    (fine, *_) = doctor.models(settings_of(local(folder)))
+    assert fine.fine and "loads and answers" in fine.detail
+    (missing, *_) = doctor.models(settings_of(local("/no/such/folder")))
+    assert not missing.fine and "there is no folder /no/such/folder" in missing.detail
+
+
+def settings_of(model):
+    return Settings(teacher=model, judges=(model,), vote={"quorum": 1})
