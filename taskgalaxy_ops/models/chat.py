@@ -116,10 +116,10 @@ class Gateway:
         self.limit(model).give_up(why)
 
     async def _converse(self, question: Question, units: list[Unit], desk: Desk) -> None:
-        fault, detail, cuts = "", "", 0
+        fault, detail, cut = "", "", False
         for _ in range(question.model.repairs + 1):
-            # What was cut gets twice the room, once.
-            reply = await self._request(question, units, desk, fault, question.model.max_tokens * (2 if cuts else 1))
+            # What was cut gets twice the room; not more, if that is too little: it would never end.
+            reply = await self._request(question, units, desk, fault, question.model.max_tokens * (1 + cut))
             if reply.refusal:
                 if len(units) > 1:  # which of them was it? ask each by itself
                     self._keep(desk, reply, {})
@@ -135,11 +135,7 @@ class Gateway:
                 return
             detail = fault
             if reply.cut:
-                cuts += not answers
-                fault = ""  # it was not wrong, it was too long
-                if cuts > 1:
-                    detail = f"cut off at {2 * question.model.max_tokens} tokens, too"
-                    break
+                cut, fault = True, ""  # it was not wrong, it was too long
         gone = {unit.key: Answer(terminal=Reason.MALFORMED, detail=detail[:300]) for unit in units}
         self._keep(desk, reply, gone, again=True)
 
