@@ -12,9 +12,6 @@ from data_designer.interface import DataDesigner
 
 from benchmarks.peers.work import INSTRUCTION, MAX_TOKENS, MODEL, RESPONSE_FORMAT, SCHEMA, Work, is_record, main
 
-# Records a row group; of three groups at a time, the smaller ones keep as many requests in flight.
-BUFFER = 250
-
 # Its statistics at the end count tokens, by a tokenizer that would be fetched from the network. This one is not: a
 # token is a byte.
 tiktoken.registry.ENCODINGS["cl100k_base"] = tiktoken.Encoding(
@@ -53,7 +50,7 @@ def run(work: Work) -> int:
     )
     with tempfile.TemporaryDirectory() as folder:
         designer = DataDesigner(Path(folder), model_providers=[provider])
-        designer.set_run_config(dd.RunConfig(buffer_size=BUFFER, disable_early_shutdown=True, otel_metrics_port=None))
+        designer.set_run_config(dd.RunConfig(disable_early_shutdown=True, otel_metrics_port=None))
         made = designer.create(builder, num_records=work.count).load_dataset()
         return sum(map(is_record, made["pair"]))
 
