@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -50,7 +51,8 @@ def peer(
 ) -> dict[str, Any]:
     """Run a peer over the first ``count`` images of a folder; what work.py's ``main`` tells.
 
-    ``peak``, in bytes, is that of the whole family of processes. Raises PeerError for a peer without a venv, one that
+    ``peak``, in bytes, is that of the whole family of processes; ``whole_cpu`` their processor seconds from start to
+    exit (no other child of this process may end meanwhile). Raises PeerError for a peer without a venv, one that
     fails and one that is not done after ``timeout`` seconds.
     """
     python = Path(sys.executable) if name in OWN else (VENVS / name / "bin" / "python").absolute()
@@ -70,11 +72,12 @@ def peer(
             text=True,
             start_new_session=True,
         )
-        peak, left = 0, timeout
+        peak, left, before = 0, timeout, _ended_cpu()
         try:
             while True:
                 try:
                     printed, _ = process.communicate(timeout=_SAMPLE)
+                    whole_cpu = _ended_cpu() - before
                     break
                 except subprocess.TimeoutExpired:
                     peak, left = max(peak, _family_memory(process.pid)), left - _SAMPLE
@@ -87,8 +90,13 @@ def peer(
             errors.seek(0)
             raise PeerError(f"peer {name!r} failed with status {process.returncode}:\n{errors.read()[-4000:]}")
     told: dict[str, Any] = json.loads(printed.strip().rpartition("\n")[2])
-    told["peak"] = max(peak, told["peak"])
-    return told
+    return {**told, "peak": max(peak, told["peak"]), "whole_cpu": whole_cpu}
+
+
+def _ended_cpu() -> float:
+    """Processor seconds of the children that have ended, and theirs."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def _family_memory(pid: int) -> int:
