@@ -35,7 +35,7 @@ def images(folder: Path, start: int, stop: int) -> None:
 
 
 def photographs(folder: Path, start: int, stop: int) -> None:
-    """JPEG files of about 30 kB, numbers ``start`` to ``stop``: coloured patches under grain; the same ones each time."""
+    """JPEG files of about 30 kB, numbers ``start`` to ``stop``: patches under grain; the same ones each time."""
     folder.mkdir(parents=True, exist_ok=True)
     grain = np.random.default_rng(0).integers(-12, 13, (PHOTOGRAPH, PHOTOGRAPH, 3), np.int16)
     for number in range(start, stop):

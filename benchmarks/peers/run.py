@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
-VENVS = Path("build/peers")
+VENVS = ROOT / "build" / "peers"
 SCRIPTS = {
     "aiohttp": "aiohttp_loop",
     "openai": "openai_loop",
@@ -55,7 +55,7 @@ def peer(
     exit (no other child of this process may end meanwhile). Raises PeerError for a peer without a venv, one that
     fails and one that is not done after ``timeout`` seconds.
     """
-    python = Path(sys.executable) if name in OWN else (VENVS / name / "bin" / "python").absolute()
+    python = Path(sys.executable) if name in OWN else VENVS / name / "bin" / "python"
     if not python.exists():
         raise PeerError(f"peer {name!r} is not installed: there is no {python}. Run `make bench-peers`.")
     arguments = [base_url, str(folder.resolve()), str(count), str(in_flight)]
@@ -88,7 +88,7 @@ def peer(
                 os.killpg(process.pid, signal.SIGKILL)
         if process.returncode:
             errors.seek(0)
-            raise PeerError(f"peer {name!r} failed with status {process.returncode}:\n{errors.read()[-4000:]}")
+            raise PeerError(f"peer {name!r} failed with status {process.returncode}:\n{errors.read().strip()[-4000:]}")
     told: dict[str, Any] = json.loads(printed.strip().rpartition("\n")[2])
     return {**told, "peak": max(peak, told["peak"]), "whole_cpu": whole_cpu}
 
