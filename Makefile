@@ -5,7 +5,7 @@ RUN := $(VENV)/bin/python
 PIP := $(RUN) -m pip --disable-pip-version-check
 FLAGS := $(if $(SOURCE),--source "$(SOURCE)") $(if $(SETTINGS),--settings "$(SETTINGS)")
 
-.PHONY: help demo study bench bench-engine bench-scale test chaos test-cluster test-trainers browser check up down clean
+.PHONY: help demo study bench bench-engine bench-scale bench-peers test chaos test-cluster test-trainers browser check up down clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -96,6 +96,16 @@ bench-engine: $(VENV)/.demo  ## what the engine itself costs, 20 minutes; FIGURE
 
 bench-scale: $(VENV)/.demo  ## what a shard costs, 256 writers simulated, and docs/scale.md's tables from both
 	@$(RUN) -m benchmarks.scale
+
+# The gateway's peers pin what contradicts us and each other: a venv each. All that they take is listed: no resolving.
+PEERS := build/peers
+$(PEERS)/%/.made: benchmarks/peers/requirements/%.txt
+	@mkdir -p $(PEERS)
+	"$(PYTHON)" -m venv --clear $(PEERS)/$*
+	$(PEERS)/$*/bin/python -m pip --disable-pip-version-check install -q --no-deps -r $<
+	@touch $@
+
+bench-peers: $(PEERS)/distilabel/.made $(PEERS)/curator/.made $(PEERS)/datadesigner/.made  ## venvs of the gateway's peers, for its benchmarks (2.3 GB)
 
 check: $(VENV)/.dev  ## style and types
 	@$(RUN) -m ruff check .

@@ -19,6 +19,7 @@ from taskgalaxy_ops.storage import Listed, Store
 from taskgalaxy_ops.storage.base import Content
 
 SIDE = 16  # pixels
+PHOTOGRAPH = 400  # pixels a side
 _PAGE = 1000  # objects a page of S3's listing
 _DIM = 64
 _GROUPS = 40  # nodes above the task types
@@ -31,6 +32,17 @@ def images(folder: Path, start: int, stop: int) -> None:
         place.mkdir(parents=True, exist_ok=True)
         pixels = np.random.default_rng(number).integers(0, 256, (SIDE, SIDE, 3), np.uint8)
         Image.fromarray(pixels).save(place / f"{number:07d}.png", compress_level=1)
+
+
+def photographs(folder: Path, start: int, stop: int) -> None:
+    """JPEG files of about 30 kB, numbers ``start`` to ``stop``: patches under grain; the same ones each time."""
+    folder.mkdir(parents=True, exist_ok=True)
+    grain = np.random.default_rng(0).integers(-12, 13, (PHOTOGRAPH, PHOTOGRAPH, 3), np.int16)
+    for number in range(start, stop):
+        patches = Image.fromarray(np.random.default_rng(number).integers(0, 256, (40, 40, 3), np.uint8))
+        smooth = np.asarray(patches.resize(grain.shape[:2], Image.Resampling.BICUBIC), np.int16)
+        pixels = (smooth + grain).clip(0, 255).astype(np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number:07d}.jpg", quality=68)
 
 
 def task_types(start: int, stop: int) -> list[str]:
