@@ -10,7 +10,9 @@ import base64
 import io
 import struct
 
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
+
+_MOST_BYTES_A_PIXEL = 0.75  # of a JPEG that is sent as it is: about what quality 95 takes
 
 # What decoders raise on hostile or broken files; anything else is our own mistake and must be seen.
 DECODE_ERRORS = (
@@ -59,10 +61,50 @@ def _eight_bits(image: Image.Image) -> Image.Image:
 
 
 def render(raw: bytes, side: int, quality: int) -> str:
-    """A data URL of the image, at most ``side`` pixels long; never scaled up."""
+    """A data URL of the image, at most ``side`` pixels long; never scaled up.
+
+    A JPEG that is already as a model is sent one goes as it is, without what it tells besides its picture: decoding and
+    encoding it again takes twenty times as long, and makes it no better.
+    """
+    if (bare := _bare_jpeg(raw, side)) is not None:
+        return _data_url(bare)
     image = upright(raw)
     image.thumbnail((side, side), Image.Resampling.LANCZOS)
     image.info.clear()  # a JPEG's comment would be saved again
     out = io.BytesIO()
     image.save(out, "JPEG", quality=quality, subsampling=0)
-    return "data:image/jpeg;base64," + base64.b64encode(out.getvalue()).decode("ascii")
+    return _data_url(out.getvalue())
+
+
+def _data_url(jpeg: bytes) -> str:
+    return "data:image/jpeg;base64," + base64.b64encode(jpeg).decode("ascii")
+
+
+def _bare_jpeg(raw: bytes, side: int) -> bytes | None:
+    """A JPEG file without metadata, where it needs nothing else; None if it is to be rendered.
+
+    It is to be where it is too long, too large a file, in other colours than grey or YCbCr, turned by its EXIF, or not
+    laid out as usual. Segments: ITU-T T.81, annex B.
+    """
+    if not raw.startswith(b"\xff\xd8"):
+        return None
+    try:
+        with Image.open(io.BytesIO(raw)) as opened:  # reads the head alone
+            plain = opened.format == "JPEG" and opened.mode in {"RGB", "L"} and "adobe_transform" not in opened.info
+            width, height = opened.size
+            turned = opened.getexif().get(ExifTags.Base.Orientation, 1) != 1
+    except DECODE_ERRORS:
+        return None
+    if not plain or turned or max(width, height) > side or len(raw) > _MOST_BYTES_A_PIXEL * width * height:
+        return None
+    kept, at = [b"\xff\xd8"], 2
+    while at + 4 <= len(raw) and raw[at] == 0xFF:
+        kind, length = raw[at + 1], int.from_bytes(raw[at + 2 : at + 4], "big")
+        if kind == 0xDA:  # the picture itself, to the end of the file: no second one behind it, with its own EXIF
+            alone = raw.find(b"\xff\xd9", at) == len(raw) - 2 and b"\xff\xe1" not in raw[at:]
+            return b"".join([*kept, raw[at:]]) if alone else None
+        jfif = kind == 0xE0 and length == 16  # as long as it is without a thumbnail
+        if jfif or (kind != 0xFE and not 0xE0 <= kind <= 0xEF):  # neither a comment nor an application's
+            kept.append(raw[at : at + 2 + length])
+        at += 2 + length
+    return None
