@@ -160,11 +160,11 @@ class Gateway:
         why = ""
         for attempt in range(1, model.retries + 2):
             desk.check()
-            block = await desk.purse.draw(*most)
+            drawn = await desk.purse.draw(*most)
             try:
                 desk.check()  # the draw may have waited
             except TaskGalaxyError:
-                await desk.purse.back(block, 0, sent=False)
+                await desk.purse.back(drawn, 0, sent=False)
                 raise
             self.usage.requests += 1
             seen = desk.journal.seen
@@ -177,7 +177,7 @@ class Gateway:
                     raise ValueError(f"an error in place of a reply: {str(data['error'])[:200]}")
             except openai.APIStatusError as error:
                 wait = _retry_wait(error, attempt)
-                await desk.purse.back(block, 0)
+                await desk.purse.back(drawn, 0)
                 if error.status_code in _FATAL:
                     raise ModelError(
                         f"model {model.name!r} at {model.base_url}: {error.status_code}, {_message(error)}. "
@@ -194,8 +194,8 @@ class Gateway:
                         {"error": {"status": error.status_code, "message": _message(error)}},
                         units,
                         question,
-                        block,
-                        most,
+                        drawn.block,
+                        most.cost,
                         0,
                         attempt,
                         seen,
@@ -206,19 +206,27 @@ class Gateway:
                 # Time-outs too, and a body that is no JSON: it may have been served, and billed. Without a word of
                 # usage it counts at its highest.
                 left = type(error.__cause__).__name__ not in _NEVER_LEFT
-                await desk.purse.back(block, *(most if left else (0, 0)), sent=left)
+                await desk.purse.back(drawn, *(most if left else (0, 0)), sent=left)
                 wait, why = _backoff(attempt), f"{type(error).__name__}: {error}"
             except BaseException:
-                await desk.purse.back(block, *most)
+                await desk.purse.back(drawn, *most)
                 raise
             else:
                 self._served.add(model.name)
                 amount = pricing.charged(pricing.usage_of(data), price, most)
                 # Each model counts an image's tokens in its own way: of one that took more, more is held from now on.
                 self._dearer[model.name] = reckoned.factors(amount, self._dearer.get(model.name, (1, 1)))
-                await desk.purse.back(block, *amount)
+                await desk.purse.back(drawn, *amount)
                 received = _Received(
-                    data, units, question, block, most, amount.cost, attempt, seen, time.monotonic() - started
+                    data,
+                    units,
+                    question,
+                    drawn.block,
+                    most.cost,
+                    amount.cost,
+                    attempt,
+                    seen,
+                    time.monotonic() - started,
                 )
                 return received.text, received
             if attempt <= model.retries:
@@ -247,7 +255,7 @@ class Gateway:
                 usage=usage,
                 cost=0 if again else received.cost,
                 list_cost=list_cost,
-                ceiling=0 if again else received.most.cost,
+                ceiling=0 if again else received.ceiling,
                 block=received.block,
                 attempts=received.attempts,
                 seen=received.seen,
@@ -257,7 +265,6 @@ class Gateway:
                 simulated=model.simulated or bool(received.data.get("simulated")),
                 run=desk.purse.run,
                 types=tuple(unit.item["task_type"] for unit in received.units if "task_type" in unit.item),
-                most_tokens=0 if again else received.most.tokens,
             )
         )
 
@@ -268,7 +275,7 @@ class _Received:
     units: Sequence[Unit]
     question: Question
     block: str
-    most: pricing.Amount
+    ceiling: int
     cost: int
     attempts: int
     seen: int
