@@ -12,8 +12,9 @@ from pathlib import Path
 
 from taskgalaxy_ops.errors import TaskGalaxyError
 from taskgalaxy_ops.galaxy import Galaxy
+from taskgalaxy_ops.models import pricing
 from taskgalaxy_ops.models.questions import GREETING
-from taskgalaxy_ops.settings import Model, Settings
+from taskgalaxy_ops.settings import BudgetSettings, Model, Settings
 
 _FREE_BYTES = 1_000_000_000
 _SHOWN_VERSIONS = ("taskgalaxy-ops", "openai", "boto3", "pyarrow", "apache-airflow", "torch", "open_clip_torch")
@@ -42,7 +43,7 @@ def store(settings: Settings) -> Iterator[Finding]:
 def models(settings: Settings) -> Iterator[Finding]:
     """Teacher and judges: one tiny call each, of some ten tokens."""
     for model in dict.fromkeys((settings.teacher, *settings.judges)):
-        yield _tried(f"model {model.name}", lambda model=model: _greet(model))  # type: ignore[misc]
+        yield _tried(f"model {model.name}", lambda model=model: _greet(model, settings.budget))  # type: ignore[misc]
 
 
 def encoder(settings: Settings) -> Iterator[Finding]:
@@ -94,9 +95,10 @@ def _budget(galaxy: Galaxy) -> str:
     return text
 
 
-def _greet(model: Model) -> str:
+def _greet(model: Model, budget: BudgetSettings) -> str:
     import openai
 
+    price = pricing.priced(model, money=budget.counts_money)
     key = os.environ.get(model.api_key_env, "")
     if not key and not model.simulated:
         return _raise(f"the environment variable {model.api_key_env} holds no key. Set it, or the model's connection.")
@@ -113,7 +115,8 @@ def _greet(model: Model) -> str:
     finally:
         client.close()
     used = f", {reply.usage.total_tokens} tokens" if reply.usage else ""
-    return f"{model.base_url} answers as {reply.model}{used}"
+    rates = f"${price.input:g} and ${price.output:g} a million tokens of input and output"
+    return f"{model.base_url} answers as {reply.model}{used}; {rates}"
 
 
 def _raise(text: str) -> str:

@@ -1,4 +1,4 @@
-"""The commands that only look: plan, status, explain, verify, report; and how every command opens and prints."""
+"""The commands that only look: plan, status, costs, explain, verify, report; and how every command opens and prints."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from taskgalaxy_ops import look_views, reporting, views
+from taskgalaxy_ops import look_views, money_views, reporting, views
 from taskgalaxy_ops.console import show_progress
+from taskgalaxy_ops.costs import costs
 from taskgalaxy_ops.explaining import explain
 from taskgalaxy_ops.galaxy import Galaxy
 from taskgalaxy_ops.harvest import Harvest
@@ -41,6 +42,10 @@ def add(add_command: Callable[..., Any]) -> None:
     sub = add_command("report", _report, "write the contact sheet: one HTML page with the funnel and a gallery")
     sub.add_argument("--out", type=Path, default=Path("contact-sheet.html"), help="default: %(default)s")
     add_command("status", _status, "where the store stands: each source, each stage, spending, releases")
+    sub = add_command(
+        "costs", _costs, "what was paid, and for what: role, stage, model, source, run, task type; asks nothing"
+    )
+    sub.add_argument("--task-types", action="store_true", help="by task type too: reads every journal")
     sub = add_command("plan", _plan, "what a run would make and ask, why, and what it would take; asks nothing")
     sub.add_argument("--source", action="append", metavar="SOURCE", help="only this source's shards; repeatable")
     sub.add_argument("--taxonomy", type=int, metavar="VERSION", help="task types of this version; default: the newest")
@@ -66,6 +71,12 @@ def _report(chosen: argparse.Namespace) -> int:
 def _status(chosen: argparse.Namespace) -> int:
     found = status(galaxy_of(chosen))
     say(chosen, asdict(found), look_views.status(found))
+    return 0
+
+
+def _costs(chosen: argparse.Namespace) -> int:
+    found = costs(galaxy_of(chosen), task_types=chosen.task_types)
+    say(chosen, asdict(found), money_views.costs(found))
     return 0
 
 

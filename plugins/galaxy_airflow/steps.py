@@ -124,7 +124,7 @@ def lanes(source: str) -> list[dict[str, Any]]:
     Catalogue(galaxy).embeddings()  # once, before lanes that would each encode what is new
     found = pipeline.lanes(galaxy, [source], galaxy.settings.airflow.lanes)
     receipt(f"generate {source}", began, lanes=len(found), announcement=upto, orders=orders)
-    return [{**lane.plain(), "orders": orders, "upto": upto} for lane in found]
+    return [{**lane.plain(), "orders": orders, "upto": upto, "run": galaxy.run} for lane in found]
 
 
 def stage(name: str, lane: Mapping[str, Any], last_try: bool) -> dict[str, Any]:
@@ -134,7 +134,7 @@ def stage(name: str, lane: Mapping[str, Any], last_try: bool) -> dict[str, Any]:
     for now and there is a try left: trying later may help both.
     """
     began = time.monotonic()
-    galaxy = opened(**lane["orders"])
+    galaxy = opened(**lane["orders"], run=lane.get("run"))
     own = {field: lane[field] for field in ("number", "of", "registry", "sources")}
     with progress() as shown:
         result = pipeline.generate(galaxy, lane=pipeline.Lane(**own), last_stage=name, progress=shown)
