@@ -100,7 +100,9 @@ class Till:
     async def settle(self, blocks: Iterable[_Open]) -> bool:
         """Settle those of these blocks whose calls are all back; whether there were any."""
         # All are taken away before the first is settled: a call may draw meanwhile.
-        done = [held for held in list(blocks) if held.out == 0 and self.open.pop(held.block.block, None)]
+        done = [held for held in list(blocks) if held.out == 0 and held.block.block in self.open]
+        for held in done:
+            del self.open[held.block.block]
         for held in done:
             await asyncio.to_thread(
                 self.ledger.settle, held.block, calls=held.calls, cost=held.cost, tokens=held.tokens

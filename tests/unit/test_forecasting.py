@@ -1,0 +1,134 @@
+"""A forecast is what the rest of a run comes to, in its interval; a probe is small, kept, and drawn from everywhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fakes import MemoryStore
+from tiny import TinyModels, tiny_galaxy, tiny_images, tiny_models, tiny_seeds, tiny_settings
+
+from taskgalaxy_ops import pipeline
+from taskgalaxy_ops.forecasting import checked, forecast, probe, record
+from taskgalaxy_ops.galaxy import Galaxy
+from taskgalaxy_ops.settings import Settings
+from taskgalaxy_ops.storage.budget import NANO
+
+__all__ = ["tiny_models"]
+
+IMAGES = {"one": 120, "two": 80}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("forecasts")
+    tiny_seeds(root / "seeds.yaml")
+    tiny_images(root / "one", IMAGES["one"])
+    tiny_images(root / "two", IMAGES["two"], first=IMAGES["one"])
+    return root
+
+
+def settings_of(folder: Path, **changes: Any) -> Settings:
+    raw = tiny_settings("x").model_dump(mode="json")
+    paid = {"price": {"input": 1, "output": 3}}
+    return tiny_settings(
+        "x",
+        **{
+            "sources": {name: {"location": str(folder / name)} for name in IMAGES},
+            "ingest": {"shard_images": 16, "min_side": 8},
+            "taxonomy": {"seeds": str(folder / "seeds.yaml")},
+            "teacher": raw["teacher"] | paid,
+            "judges": [each | paid for each in raw["judges"]],
+            "budget": {"max_cost": None, "max_calls": None},
+            **changes,
+        },
+    )
+
+
+@pytest.fixture
+def galaxy(folder: Path, tiny_models: TinyModels) -> Galaxy:
+    made = tiny_galaxy(settings_of(folder), MemoryStore())
+    for name in IMAGES:
+        pipeline.ingest(made, name)
+    return made
+
+
+def again(galaxy: Galaxy) -> Galaxy:
+    return tiny_galaxy(galaxy.settings, galaxy.store)
+
+
+def test_nothing_is_known_before_anything_was_asked(galaxy: Galaxy, tiny_models: TinyModels) -> None:
+    found = forecast(galaxy)
+    assert found.unknown == ["one", "two"]
+    assert found.cost.high == 0
+    assert tiny_models.requests == 0
+
+
+def test_a_probe_is_at_most_one_image_in_twenty_of_each_source_and_is_kept(
+    galaxy: Galaxy, tiny_models: TinyModels
+) -> None:
+    probe(galaxy)
+    images = {unit[4] for unit in tiny_models.seen}
+    assert len(images) == 6 + 4
+    asked, requests = set(tiny_models.seen), tiny_models.requests
+    probe(again(galaxy))
+    assert tiny_models.requests == requests, "enough is known"
+    assert pipeline.generate(again(galaxy)).pending == 0
+    assert all(tiny_models.seen[unit] == 1 for unit in asked), "nothing of it is asked again"
+
+
+def test_a_probe_may_be_smaller_and_covers_more_than_one_shard(galaxy: Galaxy, tiny_models: TinyModels) -> None:
+    probe(galaxy, images=6)
+    assert len({unit[4] for unit in tiny_models.seen}) == 3 + 3
+    homes = [home.home for home in galaxy.registry.homes() if list(galaxy.store.list(f"homes/{home.home}/journal/e/"))]
+    assert len(homes) > 2
+
+
+def test_a_forecast_holds(galaxy: Galaxy) -> None:
+    probe(galaxy)
+    made = forecast(again(galaxy))
+    record(galaxy, made)
+    before = galaxy.ledger().spent()
+    assert [each.images for each in made.sources] == [IMAGES["one"] - 6, IMAGES["two"] - 4]
+    assert pipeline.generate(again(galaxy)).pending == 0
+    after = galaxy.ledger().spent()
+    cost, tokens = (after.cost - before.cost) / NANO, after.tokens - before.tokens
+    assert made.cost.low < cost < made.cost.high
+    assert made.tokens.low < tokens < made.tokens.high
+    assert abs(made.cost.expected / cost - 1) < 0.25, "of ten images"
+    assert made.cost.high < 2 * made.cost.low
+    found = checked(again(galaxy))
+    assert found is not None
+    assert (round(found.spent, 9), found.spent_tokens, found.cost) == (round(cost, 9), tokens, made.cost)
+    assert forecast(again(galaxy)).cost.high == 0, "nothing is left"
+
+
+@pytest.mark.parametrize("replies", [40, 150, 400])
+def test_a_run_that_was_broken_off_tells_of_the_rest(galaxy: Galaxy, tiny_models: TinyModels, replies: int) -> None:
+    """Wherever it was: images that are answered in part lean neither way."""
+    tiny_models.start(replies)
+    pipeline.generate(galaxy)
+    made = forecast(again(galaxy))
+    tiny_models.start(None)
+    before = galaxy.ledger().spent().tokens
+    assert pipeline.generate(again(galaxy)).pending == 0
+    if not made.unknown:
+        tokens = galaxy.ledger().spent().tokens - before
+        assert abs(made.tokens.expected / tokens - 1) < 0.2
+
+
+def test_a_source_of_which_too_little_is_known_is_reckoned_from_the_others(galaxy: Galaxy) -> None:
+    pipeline.generate(galaxy, sources=["one"])
+    made = {each.source: each for each in forecast(again(galaxy)).sources}
+    assert made["two"].elsewhere and made["two"].cost.expected > 0
+    assert made["one"].images == 0
+
+
+def test_prices_of_today_count(galaxy: Galaxy, folder: Path) -> None:
+    probe(galaxy)
+    raw = galaxy.settings.model_dump(mode="json")
+    twice = {"price": {"input": 2, "output": 6}}
+    dearer = settings_of(folder, teacher=raw["teacher"] | twice, judges=[each | twice for each in raw["judges"]])
+    once = forecast(again(galaxy)).cost.expected
+    assert forecast(tiny_galaxy(dearer, galaxy.store)).cost.expected == pytest.approx(2 * once)
