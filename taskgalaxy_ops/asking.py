@@ -70,6 +70,11 @@ class Asker:
         return isinstance(self._ended, LeaseLostError)
 
     @property
+    def spent(self) -> bool:
+        """Whether asking ended because a cap of the budget was reached."""
+        return isinstance(self._ended, BudgetError)
+
+    @property
     def answers(self) -> Answers:
         """Every unit's answer in the home's journal."""
         if self._journal is None:

@@ -62,6 +62,7 @@ class HomeResult:
     stages: dict[str, StageResult] = field(default_factory=dict)
     stopped: str = ""  # why asking ended early, "" if it did not
     held: bool = False  # it ended since another run holds the home
+    spent: bool = False  # it ended since a cap of the budget was reached
     wrote: bool = False  # a reply or a shard
     asked: Mapping[str, Tally] | None = None  # what its journal holds, by stage; None: it was not read
 
@@ -111,6 +112,7 @@ class HomeRun:
             await self._stages()
         self.result.wrote |= self._asker.asked
         self.result.stopped, self.result.held = self._asker.stopped, self._asker.held
+        self.result.spent = self._asker.spent
         self.result.asked = self._asked()
         return self.result
 

@@ -13,6 +13,7 @@ from taskgalaxy_ops import look_views, money_views, reporting, views
 from taskgalaxy_ops.console import show_progress
 from taskgalaxy_ops.costs import costs
 from taskgalaxy_ops.explaining import explain
+from taskgalaxy_ops.forecasting import checked, forecast, probe, record
 from taskgalaxy_ops.galaxy import Galaxy
 from taskgalaxy_ops.harvest import Harvest
 from taskgalaxy_ops.planning import plan
@@ -49,6 +50,15 @@ def add(add_command: Callable[..., Any]) -> None:
     sub = add_command("plan", _plan, "what a run would make and ask, why, and what it would take; asks nothing")
     sub.add_argument("--source", action="append", metavar="SOURCE", help="only this source's shards; repeatable")
     sub.add_argument("--taxonomy", type=int, metavar="VERSION", help="task types of this version; default: the newest")
+    sub.add_argument("--cost", action="store_true", help="and forecast what it would cost, from what is answered")
+    sub.add_argument(
+        "--probe",
+        type=int,
+        nargs="?",
+        const=0,
+        metavar="N",
+        help="first ask about N images (default: 50 of each source, at most 5 %%), where too few are answered; kept",
+    )
     sub = add_command(
         "explain", _explain, "the whole story of an image, a sample or a task type: why is it here, or not?"
     )
@@ -69,8 +79,10 @@ def _report(chosen: argparse.Namespace) -> int:
 
 
 def _status(chosen: argparse.Namespace) -> int:
-    found = status(galaxy_of(chosen))
-    say(chosen, asdict(found), look_views.status(found))
+    galaxy = galaxy_of(chosen)
+    found, told = status(galaxy), checked(galaxy)
+    value = {**asdict(found), "forecast": None if told is None else asdict(told)}
+    say(chosen, value, [*look_views.status(found), *money_views.checked(told)])
     return 0
 
 
@@ -81,8 +93,17 @@ def _costs(chosen: argparse.Namespace) -> int:
 
 
 def _plan(chosen: argparse.Namespace) -> int:
-    found = plan(galaxy_of(chosen), chosen.source, chosen.taxonomy)
-    say(chosen, asdict(found), look_views.plan(found))
+    galaxy = galaxy_of(chosen)
+    if chosen.probe is not None:
+        with show_progress(chosen.quiet or chosen.json) as progress:
+            probe(galaxy, chosen.probe or None, chosen.source, progress)
+    found = plan(galaxy, chosen.source, chosen.taxonomy)
+    value, lines = asdict(found), look_views.plan(found)
+    if chosen.cost or chosen.probe is not None:
+        made = forecast(galaxy, chosen.source, chosen.taxonomy)
+        record(galaxy, made)
+        value, lines = {**value, "forecast": asdict(made)}, [*lines, *money_views.forecast(made)]
+    say(chosen, value, lines)
     return 0
 
 

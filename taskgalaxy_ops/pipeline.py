@@ -236,6 +236,11 @@ class RunResult:
         return next((home.stopped for home in self.homes if home.held), "")
 
     @property
+    def unaffordable(self) -> bool:
+        """Whether asking ended at a cap of the budget."""
+        return any(home.spent for home in self.homes)
+
+    @property
     def pending(self) -> int:
         return sum(home.pending for home in self.homes)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 from fakes import MemoryStore
 from tiny import TinyModels, tiny_galaxy, tiny_images, tiny_models, tiny_seeds, tiny_settings
 
-from taskgalaxy_ops import pipeline
+from taskgalaxy_ops import cli, pipeline
 from taskgalaxy_ops.forecasting import checked, forecast, probe, record
 from taskgalaxy_ops.galaxy import Galaxy
 from taskgalaxy_ops.settings import Settings
@@ -132,3 +133,67 @@ def test_prices_of_today_count(galaxy: Galaxy, folder: Path) -> None:
     dearer = settings_of(folder, teacher=raw["teacher"] | twice, judges=[each | twice for each in raw["judges"]])
     once = forecast(again(galaxy)).cost.expected
     assert forecast(tiny_galaxy(dearer, galaxy.store)).cost.expected == pytest.approx(2 * once)
+
+
+def command(galaxy: Galaxy, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    for module in ("cli", "look_commands"):
+        monkeypatch.setattr(f"taskgalaxy_ops.{module}.galaxy_of", lambda chosen: again(galaxy))
+    return cli.main([*arguments, "--quiet"])
+
+
+def test_the_commands_tell_it(
+    galaxy: Galaxy, tiny_models: TinyModels, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command(galaxy, monkeypatch, "plan", "--cost") == 0
+    assert "one: too little is answered yet. `taskgalaxy plan --probe` asks a little" in capsys.readouterr().out
+    assert tiny_models.requests == 0
+    assert command(galaxy, monkeypatch, "plan", "--cost", "--probe") == 0
+    told = capsys.readouterr().out
+    assert "114 images left" in told and "from 6 images" in told and "together" in told
+    requests = tiny_models.requests
+    assert command(galaxy, monkeypatch, "plan", "--cost", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["forecast"]["cost"]["expected"] > 0
+    assert tiny_models.requests == requests
+    assert command(galaxy, monkeypatch, "generate") == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.startswith("forecast  of ") and "since then $0." in last
+    assert command(galaxy, monkeypatch, "status") == 0
+    assert capsys.readouterr().out.splitlines()[-1] == last
+
+
+def test_a_run_whose_budget_ends_says_what_the_rest_would_cost_and_what_to_raise(
+    galaxy: Galaxy, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    capped = tiny_galaxy(
+        settings_of(folder, budget={"max_cost": None, "max_calls": None, "run": {"max_cost": 0.1}}), galaxy.store
+    )
+    assert command(capped, monkeypatch, "generate") == 3
+    told = capsys.readouterr().out
+    assert "(budget.run.max_cost)" in told and "raise the cap (budget.run) and run again" in told
+    assert "the rest would cost about $0." in told
+    first = galaxy.ledger().spent().cost
+    assert 0.05 * NANO < first <= 0.1 * NANO
+    assert command(capped, monkeypatch, "generate") == 3, "another run has a budget of its own"
+    assert first < galaxy.ledger().spent().cost <= 2 * 0.1 * NANO
+
+
+def test_a_source_whose_budget_ends_leaves_the_others_theirs(galaxy: Galaxy, folder: Path) -> None:
+    budget = {"max_cost": None, "max_calls": None, "sources": {"one": {"max_calls": 20}}, "day": {"max_tokens": 10**9}}
+    result = pipeline.generate(tiny_galaxy(settings_of(folder, budget=budget), galaxy.store))
+    assert result.unaffordable and result.pending
+    assert galaxy.ledger().spent(("source", "one")).calls == 20
+    left = {each.source: each.images for each in forecast(again(galaxy)).sources}
+    assert left["two"] == 0 < left["one"]
+
+
+def test_a_model_without_a_price_is_not_asked_while_money_is_counted(
+    galaxy: Galaxy, folder: Path, tiny_models: TinyModels
+) -> None:
+    raw = galaxy.settings.model_dump(mode="json")
+    paid = raw["teacher"] | {"base_url": "https://models.example/v1", "simulated": False, "price": None}
+    capped = settings_of(folder, teacher=paid, budget={"max_cost": 5})
+    result = pipeline.generate(tiny_galaxy(capped, galaxy.store))
+    assert tiny_models.requests == 0
+    assert any("is not known. Set its `price` in the settings" in reason for reason in result.reasons)
+    free = settings_of(folder, teacher=paid, budget={"max_cost": None})
+    assert pipeline.generate(tiny_galaxy(free, galaxy.store)).pending == 0
