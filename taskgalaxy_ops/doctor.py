@@ -87,11 +87,14 @@ def _budget(galaxy: Galaxy) -> str:
     spent, budget = galaxy.ledger().spent(), galaxy.settings.budget
     cost = "no cap" if budget.max_cost is None else f"of ${budget.max_cost:.2f}"
     calls = "no cap" if budget.max_calls is None else f"of {budget.max_calls:,}"
-    text = f"${spent.cost / 1e9:.4f} {cost}, {spent.calls:,} calls {calls}"
+    tokens = f", {spent.tokens:,} tokens of {budget.max_tokens:,}" if budget.max_tokens is not None else ""
+    text = f"${spent.cost / 1e9:.4f} {cost}, {spent.calls:,} calls {calls}{tokens}"
     if (budget.max_calls is not None and spent.calls >= budget.max_calls) or (
-        budget.max_cost is not None and spent.cost >= budget.max_cost * 1e9 > 0
+        (budget.max_cost is not None and spent.cost >= budget.max_cost * 1e9 > 0)
+        or (budget.max_tokens is not None and spent.tokens >= budget.max_tokens)
     ):
-        raise TaskGalaxyError(f"budget spent: {text}. Raise budget.max_cost or budget.max_calls to ask more.")
+        caps = "budget.max_cost, budget.max_calls or budget.max_tokens"
+        raise TaskGalaxyError(f"budget spent: {text}. Raise {caps} to ask more.")
     return text
 
 

@@ -16,6 +16,7 @@ from taskgalaxy_ops.explaining import explain
 from taskgalaxy_ops.forecasting import checked, forecast, probe, record
 from taskgalaxy_ops.galaxy import Galaxy
 from taskgalaxy_ops.harvest import Harvest
+from taskgalaxy_ops.models import pricing
 from taskgalaxy_ops.planning import plan
 from taskgalaxy_ops.settings import Settings, load_settings
 from taskgalaxy_ops.status import status
@@ -102,9 +103,18 @@ def _plan(chosen: argparse.Namespace) -> int:
     if chosen.cost or chosen.probe is not None:
         made = forecast(galaxy, chosen.source, chosen.taxonomy)
         record(galaxy, made)
-        value, lines = {**value, "forecast": asdict(made)}, [*lines, *money_views.forecast(made)]
+        value, lines = (
+            {**value, "forecast": asdict(made)},
+            [*lines, *money_views.forecast(made), *_unpriced(galaxy.settings)],
+        )
     say(chosen, value, lines)
     return 0
+
+
+def _unpriced(settings: Settings) -> list[str]:
+    """Models that a forecast counts as free, since nobody knows what they cost."""
+    models = dict.fromkeys((settings.teacher, *settings.judges))
+    return [f"unknown   {pricing.unpriced(each)}" for each in models if pricing.price_of(each) is None]
 
 
 def _explain(chosen: argparse.Namespace) -> int:

@@ -180,6 +180,13 @@ class Ledger:
             raise BudgetError(self._refusal(each, source, day))
         return block
 
+    def told(self) -> list[str]:
+        """What is spent of each cap beside the lifetime's, as of now: of today, and of each source that has one."""
+        books = self._read(self._log.read())
+        also = [("budget.day", ("day", today()), self._also.of_day)]
+        also += [(f"budget.sources.{name}", ("source", name), caps) for name, caps in self._also.of_source.items()]
+        return [line for name, scope, caps in also for line in caps.told(name, books.spent(scope))]
+
     def _refusal(self, each: Spent, source: str, day: str) -> str:
         books = self._read(self._log.known())
         parts, raised = [], []

@@ -17,7 +17,7 @@ from taskgalaxy_ops.errors import BudgetError
 from taskgalaxy_ops.models.purse import Purse, Till
 from taskgalaxy_ops.storage import Store, keys
 from taskgalaxy_ops.storage import budget as budget_module
-from taskgalaxy_ops.storage.budget import Caps, Ledger, Scopes, Shown, Spent
+from taskgalaxy_ops.storage.budget import NANO, Caps, Ledger, Scopes, Shown, Spent
 from taskgalaxy_ops.storage.leases import Lease
 from taskgalaxy_ops.storage.log import Log
 
@@ -310,3 +310,14 @@ def test_workers_of_several_processes_put_a_budget_to_use(folder_store: Store) -
         sent = sum(pool.map(lambda number: asyncio.run(work(number)), range(3)))
     assert sent * typical == Ledger(folder_store, Caps()).spent().cost
     assert cap - 5 < sent <= cap
+
+
+def test_what_is_spent_of_each_cap_is_told(folder_store: Store, day: list[str]) -> None:
+    scopes = Scopes("r", Caps(max_calls=9), Caps(max_cost=NANO), {"scans": Caps(max_calls=5, max_tokens=900)})
+    ledger = Ledger(folder_store, Caps(), scopes)
+    ledger.settle(ledger.take("h", calls=1, ceiling=NANO // 2, source="scans"), calls=1, cost=NANO // 4, tokens=7)
+    assert ledger.told() == [
+        "$0.2500 of $1.00 (budget.day.max_cost)",
+        "1 calls of 5 (budget.sources.scans.max_calls)",
+        "7 tokens of 900 (budget.sources.scans.max_tokens)",
+    ]

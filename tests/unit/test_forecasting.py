@@ -188,7 +188,11 @@ def test_a_source_whose_budget_ends_leaves_the_others_theirs(galaxy: Galaxy, fol
 
 
 def test_a_model_without_a_price_is_not_asked_while_money_is_counted(
-    galaxy: Galaxy, folder: Path, tiny_models: TinyModels
+    galaxy: Galaxy,
+    folder: Path,
+    tiny_models: TinyModels,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     raw = galaxy.settings.model_dump(mode="json")
     paid = raw["teacher"] | {"base_url": "https://models.example/v1", "simulated": False, "price": None}
@@ -198,3 +202,5 @@ def test_a_model_without_a_price_is_not_asked_while_money_is_counted(
     assert any("is not known. Set its `price` in the settings" in reason for reason in result.reasons)
     free = settings_of(folder, teacher=paid, budget={"max_cost": None})
     assert pipeline.generate(tiny_galaxy(free, galaxy.store)).pending == 0
+    assert command(tiny_galaxy(free, galaxy.store), monkeypatch, "plan", "--cost") == 0
+    assert "unknown   model 'teacher': what 'teacher' costs at https://models.example/v1" in capsys.readouterr().out
