@@ -371,7 +371,7 @@ class _Simulation:
             journal = Journal(self.store, home)
             if len(journal.answers) < plan.calls_a_home:
                 shown: Counter[str] = Counter(reply["block"] for reply in journal.replies())
-                self._ledger(ledger.settle_orphans, home, {block: Shown(n, n) for block, n in shown.items()})
+                self._ledger(ledger.settle_orphans, home, {block: Shown(n, calls=n) for block, n in shown.items()})
                 self._calls(writer, home, lease, journal, ledger)
         finally:
             if writer not in self.world.dead:  # a dead process releases nothing

@@ -15,7 +15,6 @@ from typing import Any
 from taskgalaxy_ops.errors import BudgetError, LeaseLostError, TaskGalaxyError
 from taskgalaxy_ops.galaxy import Galaxy
 from taskgalaxy_ops.models.chat import Desk, Gateway
-from taskgalaxy_ops.models.pricing import FREE, Amount, charged
 from taskgalaxy_ops.models.purse import Purse, Till
 from taskgalaxy_ops.models.questions import Question, Unit
 from taskgalaxy_ops.models.rendering import render
@@ -69,6 +68,11 @@ class Asker:
     def held(self) -> bool:
         """Whether asking ended because another worker holds the home, or took it."""
         return isinstance(self._ended, LeaseLostError)
+
+    @property
+    def spent(self) -> bool:
+        """Whether asking ended because a cap of the budget was reached."""
+        return isinstance(self._ended, BudgetError)
 
     @property
     def answers(self) -> Answers:
@@ -151,13 +155,15 @@ class Asker:
     def _settle_orphans(self, journal: Journal) -> None:
         shown: dict[str, Shown] = {}
         for reply in journal.outlines():
-            one, most = shown.get(reply["block"], Shown()), reply.get("most_tokens", 0)
-            told = charged(reply["usage"], FREE, Amount(0, most))
+            one, told = (
+                shown.get(reply["block"], Shown()),
+                {"prompt_tokens", "completion_tokens"} <= reply["usage"].keys(),
+            )
             shown[reply["block"]] = Shown(
-                one.cost + reply["cost"],
-                one.ceiling + reply["ceiling"],
-                one.tokens + told.tokens,
-                one.most_tokens + most,
+                one.cost + (reply["cost"] if told else 0),
+                one.ceiling + (reply["ceiling"] if told else 0),
+                one.calls + told,
+                one.tokens + sum(reply["usage"].get(name, 0) for name in ("prompt_tokens", "completion_tokens")) * told,
             )
         self._till.ledger.settle_orphans(self._home, shown)
 

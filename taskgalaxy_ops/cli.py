@@ -21,6 +21,7 @@ from taskgalaxy_ops import (
     doctor,
     finetuning,
     look_commands,
+    money_views,
     pilot,
     pipeline,
     provisioning,
@@ -36,6 +37,7 @@ from taskgalaxy_ops.console import show_progress
 from taskgalaxy_ops.errors import PendingError, SourceError, TaskGalaxyError
 from taskgalaxy_ops.expansion import expand
 from taskgalaxy_ops.finetune.recipes import load_recipe, shipped
+from taskgalaxy_ops.forecasting import checked, forecast
 from taskgalaxy_ops.harvest import Harvest
 from taskgalaxy_ops.look_commands import galaxy_of, loaded, say
 from taskgalaxy_ops.settings import EXAMPLE
@@ -337,7 +339,14 @@ def _generate(chosen: argparse.Namespace) -> int:
         "pending": result.pending,
         "reasons": result.reasons,
     }
-    say(chosen, value, [*views.funnel(funnel), *views.ended(result)])
+    lines = [*views.funnel(funnel), *views.ended(result)]
+    if result.unaffordable:
+        rest = forecast(galaxy, chosen.source)
+        value, lines = (
+            {**value, "rest": asdict(rest)},
+            [*lines, *(f"          {line}" for line in money_views.rest(rest))],
+        )
+    say(chosen, value, [*lines, *money_views.checked(checked(galaxy))])
     return PENDING if result.pending else 0
 
 

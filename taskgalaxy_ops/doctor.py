@@ -12,9 +12,10 @@ from pathlib import Path
 
 from taskgalaxy_ops.errors import TaskGalaxyError
 from taskgalaxy_ops.galaxy import Galaxy
+from taskgalaxy_ops.models import pricing
 from taskgalaxy_ops.models.generating import Chat, Generator, Written
 from taskgalaxy_ops.models.questions import GREETING
-from taskgalaxy_ops.settings import Model, Settings
+from taskgalaxy_ops.settings import BudgetSettings, Model, Settings
 
 _FREE_BYTES = 1_000_000_000
 _SHOWN_VERSIONS = (
@@ -52,7 +53,7 @@ def store(settings: Settings) -> Iterator[Finding]:
 def models(settings: Settings) -> Iterator[Finding]:
     """Teacher and judges: one tiny call each, of some ten tokens; a model in process is loaded for it."""
     for model in dict.fromkeys((settings.teacher, *settings.judges)):
-        yield _tried(f"model {model.name}", lambda model=model: _greet(model))  # type: ignore[misc]
+        yield _tried(f"model {model.name}", lambda model=model: _greet(model, settings.budget))  # type: ignore[misc]
 
 
 def encoder(settings: Settings) -> Iterator[Finding]:
@@ -96,16 +97,19 @@ def _budget(galaxy: Galaxy) -> str:
     spent, budget = galaxy.ledger().spent(), galaxy.settings.budget
     cost = "no cap" if budget.max_cost is None else f"of ${budget.max_cost:.2f}"
     calls = "no cap" if budget.max_calls is None else f"of {budget.max_calls:,}"
-    text = f"${spent.cost / 1e9:.4f} {cost}, {spent.calls:,} calls {calls}"
+    tokens = f", {spent.tokens:,} tokens of {budget.max_tokens:,}" if budget.max_tokens is not None else ""
+    text = f"${spent.cost / 1e9:.4f} {cost}, {spent.calls:,} calls {calls}{tokens}"
     if (budget.max_calls is not None and spent.calls >= budget.max_calls) or (
-        budget.max_cost is not None and spent.cost >= budget.max_cost * 1e9 > 0
+        (budget.max_cost is not None and spent.cost >= budget.max_cost * 1e9 > 0)
+        or (budget.max_tokens is not None and spent.tokens >= budget.max_tokens)
     ):
-        raise TaskGalaxyError(f"budget spent: {text}. Raise budget.max_cost or budget.max_calls to ask more.")
+        caps = "budget.max_cost, budget.max_calls or budget.max_tokens"
+        raise TaskGalaxyError(f"budget spent: {text}. Raise {caps} to ask more.")
     return text
 
 
-def _greet(model: Model) -> str:
-    return _greet_here(model) if model.weights is not None else _greet_there(model)
+def _greet(model: Model, budget: BudgetSettings) -> str:
+    return _greet_here(model) if model.weights is not None else _greet_there(model, budget)
 
 
 def _greet_here(model: Model) -> str:
@@ -119,9 +123,10 @@ def _greet_here(model: Model) -> str:
     return f"{model.base_url} loads and answers, {found.prompt_tokens + found.completion_tokens} tokens"
 
 
-def _greet_there(model: Model) -> str:
+def _greet_there(model: Model, budget: BudgetSettings) -> str:
     import openai
 
+    price = pricing.priced(model, money=budget.counts_money)
     key = os.environ.get(model.api_key_env, "")
     if not key and not model.simulated:
         return _raise(f"the environment variable {model.api_key_env} holds no key. Set it, or the model's connection.")
@@ -138,7 +143,8 @@ def _greet_there(model: Model) -> str:
     finally:
         client.close()
     used = f", {reply.usage.total_tokens} tokens" if reply.usage else ""
-    return f"{model.base_url} answers as {reply.model}{used}"
+    rates = f"${price.input:g} and ${price.output:g} a million tokens of input and output"
+    return f"{model.base_url} answers as {reply.model}{used}; {rates}"
 
 
 def _raise(text: str) -> str:

@@ -48,6 +48,8 @@ class Tally:
     list_cost: int = 0  # nano-dollars: at list prices, where the settings give them
     seconds: float = 0.0  # from request to reply, added up
     simulated: int = 0  # replies that said so themselves
+    cached_tokens: int = 0  # of prompt_tokens
+    reasoning_tokens: int = 0  # of completion_tokens
 
     @property
     def tokens(self) -> int:
@@ -59,6 +61,8 @@ class Tally:
         self.units += len(reply["answers"])
         self.prompt_tokens += reply["usage"].get("prompt_tokens", 0)
         self.completion_tokens += reply["usage"].get("completion_tokens", 0)
+        self.cached_tokens += reply["usage"].get("cached_tokens", 0)
+        self.reasoning_tokens += reply["usage"].get("reasoning_tokens", 0)
         self.cost += reply["cost"]
         self.list_cost += reply["list_cost"]
         self.seconds += reply["seconds"] if reply["raw"] else 0.0

@@ -33,10 +33,11 @@ class Galaxy:
     run: str = field(default_factory=lambda: uuid.uuid4().hex)  # what its calls are made for: processes may share one
 
     @classmethod
-    def open(cls, settings: Settings) -> Galaxy:
-        """Open the settings' store. Raises StoreError."""
+    def open(cls, settings: Settings, run: str | None = None) -> Galaxy:
+        """Open the settings' store; ``run``: one that this process has a part in. Raises StoreError."""
         options = s3_options_from_environment(settings.s3.endpoint_url, settings.s3.region)
-        return cls(settings, open_store(settings.store, **options))
+        store = open_store(settings.store, **options)
+        return cls(settings, store, run) if run else cls(settings, store)
 
     def snapshot(self) -> Galaxy:
         """The same galaxy for looking at: what is committed below all homes is listed once."""

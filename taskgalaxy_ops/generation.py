@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from taskgalaxy_ops import qa, voting
-from taskgalaxy_ops.asking import Asker
+from taskgalaxy_ops.asking import Asker, Needed
 from taskgalaxy_ops.funnel import StageCounts, Tally, tally
 from taskgalaxy_ops.galaxy import Galaxy
 from taskgalaxy_ops.models.chat import Gateway
 from taskgalaxy_ops.models.purse import Till
 from taskgalaxy_ops.models.questions import Question, Unit
-from taskgalaxy_ops.records import Match, Pair, Reject, Relevant, Verdict, Vote
+from taskgalaxy_ops.records import ImageId, Match, Pair, Reject, Relevant, Verdict, Vote
 from taskgalaxy_ops.stage_keys import StageKeys
 from taskgalaxy_ops.storage.edits import Counts
 from taskgalaxy_ops.storage.journal import Answer
@@ -62,6 +62,7 @@ class HomeResult:
     stages: dict[str, StageResult] = field(default_factory=dict)
     stopped: str = ""  # why asking ended early, "" if it did not
     held: bool = False  # it ended since another run holds the home
+    spent: bool = False  # it ended since a cap of the budget was reached
     wrote: bool = False  # a reply or a shard
     asked: Mapping[str, Tally] | None = None  # what its journal holds, by stage; None: it was not read
 
@@ -82,6 +83,7 @@ class Run:
     commit: bool = True  # False: shards are computed, and not written
     last_stage: str = "vote"
     progress: Callable[[str, int], None] = lambda stage, units: None
+    only: Mapping[str, Collection[ImageId]] | None = None  # by home: ask about these images alone
 
 
 class HomeRun:
@@ -110,6 +112,7 @@ class HomeRun:
             await self._stages()
         self.result.wrote |= self._asker.asked
         self.result.stopped, self.result.held = self._asker.stopped, self._asker.held
+        self.result.spent = self._asker.spent
         self.result.asked = self._asked()
         return self.result
 
@@ -133,7 +136,7 @@ class HomeRun:
         if matches is None:
             matches = self._galaxy.shards.load(self._match, "matches", Match)
         units = qa.filter_units(question, matches)
-        missing = await self._asker.ask(lambda answers: [(question, _lacking(units, answers))])
+        missing = await self._ask(lambda answers: [(question, _lacking(units, answers))])
         made = qa.filtered(units, self._asker.answers)
         rows: Rows = {"relevant": made.relevant, "rejects": made.rejects}
         return self._made("filter", key, rows, (len(units), len(made.relevant), made.pending), missing)
@@ -144,7 +147,7 @@ class HomeRun:
             return there
         relevant = self._rows(filtered, "relevant", Relevant)
         units = {variant: qa.write_units(question, relevant) for variant, question in questions.items()}
-        missing = await self._asker.ask(
+        missing = await self._ask(
             lambda answers: [(questions[variant], _lacking(units[variant], answers)) for variant in units]
         )
         made = [qa.written(variant, units[variant], self._asker.answers) for variant in units]
@@ -164,10 +167,19 @@ class HomeRun:
         def needed(answers: Mapping[str, Answer]) -> list[tuple[Question, list[Unit]]]:
             return list(zip(questions, voting.votes_needed(pairs, questions, settings, answers), strict=True))
 
-        missing = await self._asker.ask(needed)
+        missing = await self._ask(needed)
         made = voting.voted(pairs, questions, settings, self._asker.answers)
         rows: Rows = {"votes": made.votes, "verdicts": made.verdicts, "samples": made.samples, "rejects": made.rejects}
         return self._made("vote", key, rows, (len(pairs), len(made.samples), made.pending), missing, most)
+
+    async def _ask(self, needed: Needed) -> int:
+        """Ask what is needed; of a probe, what is about its images."""
+        only = (self._run.only or {}).get(self.result.home)
+        if only is None:
+            return await self._asker.ask(needed)
+        return await self._asker.ask(
+            lambda answers: [(question, [u for u in units if u.image in only]) for question, units in needed(answers)]
+        )
 
     def _edits(self, stage: str) -> int:
         return self._run.edits.get((self.result.home, stage), 0)

@@ -38,37 +38,61 @@ class Bill:
     by_stage: dict[str, Tally] = field(default_factory=dict)
     by_model: dict[str, Tally] = field(default_factory=dict)
     simulated: set[str] = field(default_factory=set)  # models whose replies said so themselves
+    by_run: dict[str, Tally] = field(default_factory=dict)  # "": of a version that did not record it
+    by_source: dict[str, Tally] = field(default_factory=dict)  # whose scan cut the home; "": the taxonomy's own
+    times: dict[str, tuple[float, float]] = field(default_factory=dict)  # by run: its first reply and its last
+
+
+_TALLY_VERSION = 2  # of what is kept of a home: another one is made anew
 
 
 def bill(galaxy: Galaxy) -> Bill:
     """Adds up every journal of the store. Of those that nothing was appended to, it reads the tallies that it left."""
     found = Bill()
+    origins = galaxy.registry.origins()
     for home in galaxy.journals():
         tally = _tally(galaxy, home)
         found.simulated.update(tally["simulated"])
-        for stage, model, numbers in tally["calls"]:
-            by_stage, by_model = found.by_stage.setdefault(stage, Tally()), found.by_model.setdefault(model, Tally())
-            for each in (found.all, by_stage, by_model):
+        for run, (first, last) in tally["times"].items():
+            earliest, latest = found.times.get(run, (first, last))
+            found.times[run] = min(first, earliest), max(last, latest)
+        for stage, model, run, numbers in tally["calls"]:
+            parts = (
+                (found.by_stage, stage),
+                (found.by_model, model),
+                (found.by_run, run),
+                (found.by_source, origins.get(home, "")),
+            )
+            for each in (found.all, *(tallies.setdefault(name, Tally()) for tallies, name in parts)):
                 each += Tally(**numbers)
     return found
 
 
 def _tally(galaxy: Galaxy, home: str) -> Mapping[str, Any]:
     """What a home's journal adds up to, as it stands."""
-    known: dict[str, Any] = {"seen": 0, "simulated": [], "calls": []}
+    none: dict[str, Any] = {"v": _TALLY_VERSION, "seen": 0, "simulated": [], "times": {}, "calls": []}
+    known = none
     with contextlib.suppress(NotFoundError):
         known = json.loads(galaxy.store.get(keys.tally(home)))
+    if known.get("v") != _TALLY_VERSION:
+        known = none
     if Log(galaxy.store, keys.journal(home)).newest(known["seen"]) == known["seen"]:
         return known
     # All of it, so that a reply that was written twice counts once: the home was run, so that it was read then too.
     journal = Journal(galaxy.store, home)
-    calls: dict[tuple[str, str], Tally] = {}
+    calls: dict[tuple[str, str, str], Tally] = {}
+    times: dict[str, tuple[float, float]] = {}
     simulated = set()
     for reply in journal.outlines():
         if reply["simulated"]:
             simulated.add(reply["model"])
-        calls.setdefault((reply["stage"], reply["model"]), Tally()).add(reply)
+        run, at = reply.get("run", ""), reply["at"]
+        calls.setdefault((reply["stage"], reply["model"], run), Tally()).add(reply)
+        first, last = times.get(run, (at, at))
+        times[run] = min(at, first), max(at, last)
     made = {
+        "v": _TALLY_VERSION,
+        "times": times,
         "seen": journal.seen,
         "simulated": sorted(simulated),
         "calls": [[*names, calls[names].plain()] for names in sorted(calls)],

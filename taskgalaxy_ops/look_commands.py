@@ -1,4 +1,4 @@
-"""The commands that only look: plan, status, explain, verify, report; and how every command opens and prints."""
+"""The commands that only look: plan, status, costs, explain, verify, report; and how every command opens and prints."""
 
 from __future__ import annotations
 
@@ -9,11 +9,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from taskgalaxy_ops import look_views, reporting, views
+from taskgalaxy_ops import look_views, money_views, reporting, views
 from taskgalaxy_ops.console import show_progress
+from taskgalaxy_ops.costs import costs
 from taskgalaxy_ops.explaining import explain
+from taskgalaxy_ops.forecasting import checked, forecast, probe, record
 from taskgalaxy_ops.galaxy import Galaxy
 from taskgalaxy_ops.harvest import Harvest
+from taskgalaxy_ops.models import pricing
 from taskgalaxy_ops.planning import plan
 from taskgalaxy_ops.settings import Settings, load_settings
 from taskgalaxy_ops.status import status
@@ -41,9 +44,22 @@ def add(add_command: Callable[..., Any]) -> None:
     sub = add_command("report", _report, "write the contact sheet: one HTML page with the funnel and a gallery")
     sub.add_argument("--out", type=Path, default=Path("contact-sheet.html"), help="default: %(default)s")
     add_command("status", _status, "where the store stands: each source, each stage, spending, releases")
+    sub = add_command(
+        "costs", _costs, "what was paid, and for what: role, stage, model, source, run, task type; asks nothing"
+    )
+    sub.add_argument("--task-types", action="store_true", help="by task type too: reads every journal")
     sub = add_command("plan", _plan, "what a run would make and ask, why, and what it would take; asks nothing")
     sub.add_argument("--source", action="append", metavar="SOURCE", help="only this source's shards; repeatable")
     sub.add_argument("--taxonomy", type=int, metavar="VERSION", help="task types of this version; default: the newest")
+    sub.add_argument("--cost", action="store_true", help="and forecast what it would cost, from what is answered")
+    sub.add_argument(
+        "--probe",
+        type=int,
+        nargs="?",
+        const=0,
+        metavar="N",
+        help="first ask about N images (default: 50 of each source, at most 5 %%), where too few are answered; kept",
+    )
     sub = add_command(
         "explain", _explain, "the whole story of an image, a sample or a task type: why is it here, or not?"
     )
@@ -64,15 +80,41 @@ def _report(chosen: argparse.Namespace) -> int:
 
 
 def _status(chosen: argparse.Namespace) -> int:
-    found = status(galaxy_of(chosen))
-    say(chosen, asdict(found), look_views.status(found))
+    galaxy = galaxy_of(chosen)
+    found, told = status(galaxy), checked(galaxy)
+    value = {**asdict(found), "forecast": None if told is None else asdict(told)}
+    say(chosen, value, [*look_views.status(found), *money_views.checked(told)])
+    return 0
+
+
+def _costs(chosen: argparse.Namespace) -> int:
+    found = costs(galaxy_of(chosen), task_types=chosen.task_types)
+    say(chosen, asdict(found), money_views.costs(found))
     return 0
 
 
 def _plan(chosen: argparse.Namespace) -> int:
-    found = plan(galaxy_of(chosen), chosen.source, chosen.taxonomy)
-    say(chosen, asdict(found), look_views.plan(found))
+    galaxy = galaxy_of(chosen)
+    if chosen.probe is not None:
+        with show_progress(chosen.quiet or chosen.json) as progress:
+            probe(galaxy, chosen.probe or None, chosen.source, progress)
+    found = plan(galaxy, chosen.source, chosen.taxonomy)
+    value, lines = asdict(found), look_views.plan(found)
+    if chosen.cost or chosen.probe is not None:
+        made = forecast(galaxy, chosen.source, chosen.taxonomy)
+        record(galaxy, made)
+        value, lines = (
+            {**value, "forecast": asdict(made)},
+            [*lines, *money_views.forecast(made), *_unpriced(galaxy.settings)],
+        )
+    say(chosen, value, lines)
     return 0
+
+
+def _unpriced(settings: Settings) -> list[str]:
+    """Models that a forecast counts as free, since nobody knows what they cost."""
+    models = dict.fromkeys((settings.teacher, *settings.judges))
+    return [f"unknown   {pricing.unpriced(each)}" for each in models if pricing.price_of(each) is None]
 
 
 def _explain(chosen: argparse.Namespace) -> int:

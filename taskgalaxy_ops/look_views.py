@@ -119,6 +119,9 @@ def status(found: Status) -> list[str]:
         f"taxonomy  version {found.taxonomy['version']}, {found.taxonomy['task_types']:,} task types",
         f"spent     {spent['calls']:,} calls {cap_calls}, ${spent['cost']:.4f} {cap_cost}",
     ]
+    if spent["max_tokens"] is not None:
+        lines.append(f"          {spent['tokens']:,} tokens of {spent['max_tokens']:,}")
+    lines += [f"          {shown(line)}" for line in spent["caps"]]
     for each in found.sources:
         left = "" if each.shards == each.shards_done else f", {each.shards - each.shards_done:,} of them to do"
         lines.append(

@@ -236,6 +236,11 @@ class RunResult:
         return next((home.stopped for home in self.homes if home.held), "")
 
     @property
+    def unaffordable(self) -> bool:
+        """Whether asking ended at a cap of the budget."""
+        return any(home.spent for home in self.homes)
+
+    @property
     def pending(self) -> int:
         return sum(home.pending for home in self.homes)
 
@@ -296,26 +301,30 @@ def generate(
     ask: bool = True,
     commit: bool = True,
     taxonomy: int | None = None,
+    only: Mapping[str, Collection[ImageId]] | None = None,
     progress: Progress | None = None,
 ) -> RunResult:
     """Match, filter, write and vote, for all sources, some, or a lane. Answers that exist are used, others asked for.
 
     ``ask`` False: only the journal is read. ``commit`` False: filter, write and vote leave no shard. What could not be
-    answered is pending: ``reasons`` says why. ``taxonomy``: a version, by default the newest. Raises TaskGalaxyError
-    for the first home that failed, once the homes that were under way have ended: what they have sent is paid for.
+    answered is pending: ``reasons`` says why. ``taxonomy``: a version, by default the newest. ``only``: by home, the
+    images that are asked about. Raises TaskGalaxyError for the first home that failed, once the homes that were under
+    way have ended: what they have sent is paid for.
     """
     progress = progress or Silent()
     if ask:
         galaxy.publish_settings()
     denied = galaxy.registry.denied()
     homes = homes_of_lane(galaxy, lane) if lane else homes_of(galaxy, sources)
-    homes = galaxy.registry.with_claims(homes)
+    homes = [home for home in galaxy.registry.with_claims(homes) if only is None or home.home in only]
     committed = {home.home: galaxy.shards.committed(home.home) for home in homes}  # a run lists each home once
     matches = match_homes(galaxy, homes, committed, progress, taxonomy)
     result = RunResult()
     try:
         if last_stage != "match":
-            result = asyncio.run(_run_homes(galaxy, matches, committed, last_stage, ask, commit, denied, progress))
+            result = asyncio.run(
+                _run_homes(galaxy, matches, committed, last_stage, ask, commit, denied, progress, only=only)
+            )
     finally:
         _erase_late(galaxy, denied, matches)
         if galaxy.shards.written:
@@ -357,6 +366,7 @@ async def _run_homes(
     denied: Collection[ImageId],
     progress: Progress,
     computed: Mapping[str, Sequence[Match]] | None = None,
+    only: Mapping[str, Collection[ImageId]] | None = None,
 ) -> RunResult:
     gateway = Gateway()
     result = RunResult(usage=gateway.usage)
@@ -374,6 +384,7 @@ async def _run_homes(
         commit,
         last_stage,
         told,
+        only,
     )
     progress.stage("generate", len(matches), "shards")
     slots = asyncio.Semaphore(galaxy.settings.run.homes_at_once)

@@ -193,9 +193,12 @@ class BudgetSettings(CapSettings):
     max_calls: int | None = Field(5000, ge=0)
     run: CapSettings = Field(CapSettings(), description="one command, or one run of a DAG with all its lanes")
     day: CapSettings = Field(CapSettings(), description="any day, in UTC")
-    sources: dict[Name, CapSettings] = Field(
-        {}, description="what is asked about images that this source brought first"
-    )
+    sources: dict[Name, CapSettings] = Field({}, description="what is asked about images that it brought first")
+
+    @property
+    def counts_money(self) -> bool:
+        """Whether any of its caps is on money."""
+        return any(caps.max_cost is not None for caps in (self, self.run, self.day, *self.sources.values()))
 
 
 class ReleaseSettings(Strict):

@@ -83,7 +83,8 @@ def status(galaxy: Galaxy) -> Status:
         done = sum(one.settled for one in held)
         sources.append(SourceStatus(scan.source, scan.location, scan.claims.rows, scan.rejects.rows, len(held), done))
     stages = [_ingest(look, sources), *(_stage(stage, homes, told) for stage in STAGES)] if scans else []
-    spent, budget = look.ledger().spent(), look.settings.budget
+    ledger, budget = look.ledger(), look.settings.budget
+    spent = ledger.spent()
     return Status(
         store=look.settings.store,
         simulated=look.settings.simulated
@@ -98,6 +99,9 @@ def status(galaxy: Galaxy) -> Status:
             "max_calls": budget.max_calls,
             "cost": spent.cost / NANO,
             "max_cost": budget.max_cost,
+            "tokens": spent.tokens,
+            "max_tokens": budget.max_tokens,
+            "caps": ledger.told(),
         },
         releases=[
             {"version": each.version, "samples": each.samples, "partial": each.partial} for each in published(look)

@@ -18,15 +18,16 @@ from taskgalaxy_ops.settings import Settings, load_settings, settings_path
 log = logging.getLogger("taskgalaxy")
 
 
-def opened(settings_version: int | None = None, max_cost: float | None = None) -> Galaxy:
+def opened(settings_version: int | None = None, max_cost: float | None = None, run: str | None = None) -> Galaxy:
     """The store of the mounted settings, with the keys that Airflow's connections hold.
 
     settings_version: of the versions that the store has published; None: the mounted file as it is. max_cost: USD; the
-    store's budget ends there if it does not end before. Raises SettingsError, StoreError.
+    store's budget ends there if it does not end before. run: what its calls are made for; None: for this task alone.
+    Raises SettingsError, StoreError.
     """
     settings = ready_settings()
     if settings_version is None and max_cost is None:
-        return Galaxy.open(settings)
+        return Galaxy.open(settings, run)
     if settings_version is not None:
         settings = Galaxy.open(settings).settings_version(settings_version)
         os.environ.update(environment_of(settings, _connections(settings)))
@@ -34,7 +35,7 @@ def opened(settings_version: int | None = None, max_cost: float | None = None) -
         cap = settings.budget.max_cost
         lower = settings.budget.model_copy(update={"max_cost": max_cost if cap is None else min(cap, max_cost)})
         settings = settings.model_copy(update={"budget": lower})
-    return Galaxy.open(settings)
+    return Galaxy.open(settings, run)
 
 
 def ready_settings() -> Settings:

@@ -14,6 +14,7 @@ from taskgalaxy_ops import (
     doctor,
     finetuning,
     look_views,
+    money_views,
     pipeline,
     planning,
     publishing,
@@ -29,6 +30,7 @@ from taskgalaxy_ops.errors import LeaseLostError, PendingError, SettingsError, S
 from taskgalaxy_ops.expansion import crowded, expand
 from taskgalaxy_ops.finetune.backends import open_backend
 from taskgalaxy_ops.finetune.jobs import TrainBackend
+from taskgalaxy_ops.forecasting import forecast
 from taskgalaxy_ops.galaxy import Galaxy
 from taskgalaxy_ops.harvest import Harvest
 from taskgalaxy_ops.report import render
@@ -124,7 +126,7 @@ def lanes(source: str) -> list[dict[str, Any]]:
     Catalogue(galaxy).embeddings()  # once, before lanes that would each encode what is new
     found = pipeline.lanes(galaxy, [source], galaxy.settings.airflow.lanes)
     receipt(f"generate {source}", began, lanes=len(found), announcement=upto, orders=orders)
-    return [{**lane.plain(), "orders": orders, "upto": upto} for lane in found]
+    return [{**lane.plain(), "orders": orders, "upto": upto, "run": galaxy.run} for lane in found]
 
 
 def stage(name: str, lane: Mapping[str, Any], last_try: bool) -> dict[str, Any]:
@@ -134,7 +136,7 @@ def stage(name: str, lane: Mapping[str, Any], last_try: bool) -> dict[str, Any]:
     for now and there is a try left: trying later may help both.
     """
     began = time.monotonic()
-    galaxy = opened(**lane["orders"])
+    galaxy = opened(**lane["orders"], run=lane.get("run"))
     own = {field: lane[field] for field in ("number", "of", "registry", "sources")}
     with progress() as shown:
         result = pipeline.generate(galaxy, lane=pipeline.Lane(**own), last_stage=name, progress=shown)
@@ -153,6 +155,7 @@ def stage(name: str, lane: Mapping[str, Any], last_try: bool) -> dict[str, Any]:
         cost=result.usage.cost / NANO,
         encoded=galaxy.encoder.passes if "encoder" in galaxy.__dict__ else 0,
         reasons=result.reasons,
+        unaffordable=result.unaffordable,
     )
     if result.held and not last_try:
         raise LeaseLostError(result.held)
@@ -186,6 +189,8 @@ def complete(
             "What was answered is kept: clear them to go on."
         )
     if pending:
+        if any(each.get("unaffordable") for each in votes):
+            reasons += money_views.rest(forecast(opened(), [source]))
         raise PendingError(
             f"{source}: {pending:,} units have no answer yet ({'; '.join(reasons)}). What was answered is kept: "
             "mend it, then trigger galaxy_generate or galaxy_backfill for this source."

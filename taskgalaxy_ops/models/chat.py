@@ -19,7 +19,7 @@ from typing import Any
 from taskgalaxy_ops.errors import ModelError, TaskGalaxyError
 from taskgalaxy_ops.models import pricing
 from taskgalaxy_ops.models.limits import Limit, Unavailable, backoff
-from taskgalaxy_ops.models.purse import Purse
+from taskgalaxy_ops.models.purse import Drawn, Purse
 from taskgalaxy_ops.models.questions import Question, Unit
 from taskgalaxy_ops.models.received import Received
 from taskgalaxy_ops.models.sending import Body, Sender, Sent
@@ -157,7 +157,7 @@ class Gateway:
             await limit.enter(number if attempts > 1 else 0)
             try:
                 most = reckoned.times(self._dearer.get(model.name, (1, 1)))
-                block, seen, sent = await self._send(model, arguments, seconds, desk, most)
+                drawn, seen, sent = await self._send(model, arguments, seconds, desk, most)
                 tries = 1 if sent.came == "busy" and limit.served > served else tries + 1
                 wait = max(backoff(tries), sent.wait)
                 lesser = self._lesser(model, arguments) if sent.form else None
@@ -175,7 +175,7 @@ class Gateway:
                         limit.failed(f"{model.name} at {model.base_url}: {sent.why}", slow=sent.came == "slow")
                 if sent.came != "served":
                     amount = most if sent.billed else pricing.Amount(0, 0)
-                await desk.purse.back(block, *amount, sent=sent.left)
+                await desk.purse.back(drawn, *amount, sent=sent.left)
                 if fatal:
                     self._leave(model, _blame(model, sent))
             finally:
@@ -188,7 +188,9 @@ class Gateway:
             if sent.came in {"served", "declined"}:
                 note = {"lost": lost} if lost else {}
                 taken = time.monotonic() - started
-                return Received(sent.data, units, question, block, most, amount.cost, attempts, seen, taken, note)
+                return Received(
+                    sent.data, units, question, drawn.block, most.cost, amount.cost, attempts, seen, taken, note
+                )
             lost += amount.cost
             if tries > model.retries:
                 raise _GaveUpError(f"{model.name} at {model.base_url} gave no reply in {tries} tries ({sent.why})")
@@ -197,21 +199,21 @@ class Gateway:
 
     async def _send(
         self, model: Model, arguments: Body, seconds: float, desk: Desk, most: pricing.Amount
-    ) -> tuple[str, int, Sent]:
-        """One attempt: the block that it was drawn from, what of the journal had been read, and what came of it."""
+    ) -> tuple[Drawn, int, Sent]:
+        """One attempt: what it drew from the budget, what of the journal had been read, and what came of it."""
         desk.check()
-        block = await desk.purse.draw(*most)
+        drawn = await desk.purse.draw(*most)
         try:
             desk.check()  # the draw may have waited
         except TaskGalaxyError:
-            await desk.purse.back(block, 0, sent=False)
+            await desk.purse.back(drawn, 0, sent=False)
             raise
         self.usage.requests += 1
         seen = desk.journal.seen
         try:
-            return block, seen, await self.sender.send(model, arguments, seconds)
+            return drawn, seen, await self.sender.send(model, arguments, seconds)
         except BaseException:
-            await desk.purse.back(block, *most)
+            await desk.purse.back(drawn, *most)
             raise
 
     def _mode(self, model: Model) -> str:
@@ -248,7 +250,7 @@ class Gateway:
                 usage=usage,
                 cost=0 if again else received.cost,
                 list_cost=list_cost,
-                ceiling=0 if again else received.most.cost,
+                ceiling=0 if again else received.ceiling,
                 block=received.block,
                 attempts=received.attempts,
                 seen=received.seen,
@@ -258,7 +260,6 @@ class Gateway:
                 simulated=model.simulated or bool(received.data.get("simulated")),
                 run=desk.purse.run,
                 types=tuple(unit.item["task_type"] for unit in received.units if "task_type" in unit.item),
-                most_tokens=0 if again else received.most.tokens,
                 note={} if again else received.note,
             )
         )

@@ -24,7 +24,6 @@ class _Open:
     calls: int = 0
     cost: int = 0
     tokens: int = 0
-    closed: bool = False  # nothing more is drawn from it
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +45,7 @@ class Till:
         self.open: dict[str, _Open] = {}
         self._origins = origins or {}
         self._refused: dict[str, _Refused] = {}  # by source
+        self._waiting = 0  # calls that found no room
 
     async def take(self, home: str, calls: int, ceiling: int, tokens: int) -> None:
         """Open a block, or wait for what other blocks give back; the caller has its turn, and looks again.
@@ -70,32 +70,56 @@ class Till:
             )
             if not returning:
                 raise
-            if not await self.settle([held for block, held in self.open.items() if block in returning]):
+            if not await self.settle(held for block, held in self.open.items() if block in returning):
                 self._refused[source] = _Refused(ceiling, tokens, time.monotonic() + _LOOK_SECONDS)
                 await self._wait(_LOOK_SECONDS)
         else:
             self.open[taken.block] = _Open(taken, taken.calls, taken.ceiling, taken.tokens)
 
     async def _wait(self, seconds: float) -> None:
-        """Until a block of this run is settled, or so long."""
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self.turn.wait(), seconds)
+        """Until a call of this run is back, or so long."""
+        self._waiting += 1
+        try:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.turn.wait(), seconds)
+        finally:
+            self._waiting -= 1
+
+    async def back(self, held: _Open) -> None:
+        """A call of this block is back."""
+        if held.out == 0 and held.calls_left == 0:
+            # A reply that was paid for is not lost over this: an unsettled block counts at its highest, and is
+            # settled from the journal by the home's next holder.
+            with contextlib.suppress(StoreError):
+                async with self.turn:
+                    await self.settle([held])
+        elif self._waiting:  # what it did not come to may do for another
+            async with self.turn:
+                self.turn.notify_all()
 
     async def settle(self, blocks: Iterable[_Open]) -> bool:
-        """Close these blocks, and settle those whose calls are all back; whether there were any."""
-        blocks = list(blocks)
-        done = [held for held in blocks if held.out == 0]
-        for held in blocks:
-            held.closed = True
+        """Settle those of these blocks whose calls are all back; whether there were any."""
+        # All are taken away before the first is settled: a call may draw meanwhile.
+        done = [held for held in list(blocks) if held.out == 0 and held.block.block in self.open]
         for held in done:
-            if self.open.pop(held.block.block, None):
-                await asyncio.to_thread(
-                    self.ledger.settle, held.block, calls=held.calls, cost=held.cost, tokens=held.tokens
-                )
+            del self.open[held.block.block]
+        for held in done:
+            await asyncio.to_thread(
+                self.ledger.settle, held.block, calls=held.calls, cost=held.cost, tokens=held.tokens
+            )
         if done:
             self._refused.clear()
             self.turn.notify_all()
         return bool(done)
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """What one call holds."""
+
+    block: str
+    ceiling: int  # nano-dollars
+    tokens: int
 
 
 class Purse:
@@ -111,8 +135,8 @@ class Purse:
     def _mine(self) -> list[_Open]:
         return [held for held in self._till.open.values() if held.block.home == self._home]
 
-    async def draw(self, ceiling: int, tokens: int = 0) -> str:
-        """Hold so many nano-dollars and tokens for one call; gives the block's id. Raises BudgetError when spent."""
+    async def draw(self, ceiling: int, tokens: int = 0) -> Drawn:
+        """Hold so many nano-dollars and tokens for one call, until it is ``back``. Raises BudgetError when spent."""
         if (held := self._fitting(ceiling, tokens)) is None:
             async with self._till.turn:
                 while (held := self._fitting(ceiling, tokens)) is None:  # another call may have opened one meanwhile
@@ -122,29 +146,30 @@ class Purse:
         held.amount_left -= ceiling
         held.tokens_left -= tokens
         held.out += 1
-        return held.block.block
+        return Drawn(held.block.block, ceiling, tokens)
 
     def _fitting(self, ceiling: int, tokens: int) -> _Open | None:
         day = today()
         for held in self._mine():
-            fits = held.calls_left > 0 and held.amount_left >= ceiling and held.tokens_left >= tokens
-            if fits and not held.closed and held.block.day == day:  # a call counts for the day that it is sent on
+            each = held.block.each
+            fits = min(each.cost, held.amount_left) >= ceiling and min(each.tokens, held.tokens_left) >= tokens
+            if held.calls_left > 0 and fits and held.block.day == day:  # a call counts for the day that it is sent on
                 return held
         return None
 
-    async def back(self, block: str, cost: int, tokens: int = 0, *, sent: bool = True) -> None:
-        """A call is back, at this cost (nano-dollars) and tokens; ``sent`` False: it never left, and is not counted."""
-        held = self._till.open[block]
+    async def back(self, drawn: Drawn, cost: int, tokens: int = 0, *, sent: bool = True) -> None:
+        """A call is back, at this cost (nano-dollars) and tokens; ``sent`` False: it never left, and is not counted.
+
+        What it held and did not come to is there for the block's next call.
+        """
+        held = self._till.open[drawn.block]
         held.out -= 1
+        held.amount_left += drawn.ceiling - cost
+        held.tokens_left += drawn.tokens - tokens
         held.calls += 1 if sent else 0
         held.cost += cost
         held.tokens += tokens
-        if held.closed:
-            # A reply that was paid for is not lost over this: an unsettled block counts at its highest, and is
-            # settled from the journal by the home's next holder.
-            with contextlib.suppress(StoreError):
-                async with self._till.turn:
-                    await self._till.settle([held])
+        await self._till.back(held)
 
     async def close(self) -> None:
         """Settle everything: no call may be out."""

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from taskgalaxy_ops.models.pricing import Amount
 from taskgalaxy_ops.models.questions import Question, Unit, clean
 
 
@@ -18,7 +17,7 @@ class Received:
     units: Sequence[Unit]
     question: Question
     block: str
-    most: Amount
+    ceiling: int  # nano-dollars that the budget held for it
     cost: int  # nano-dollars
     attempts: int
     seen: int

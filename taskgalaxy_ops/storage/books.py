@@ -29,11 +29,18 @@ class Spent:
     calls: int = 0
     tokens: int = 0
 
+    def plain(self) -> tuple[int, int, int]:
+        """As entries list it."""
+        return self.cost, self.calls, self.tokens
+
     def __add__(self, other: Spent) -> Spent:
         return Spent(self.cost + other.cost, self.calls + other.calls, self.tokens + other.tokens)
 
     def __sub__(self, other: Spent) -> Spent:
         return Spent(self.cost - other.cost, self.calls - other.calls, self.tokens - other.tokens)
+
+
+NOTHING = Spent()
 
 
 @dataclass(slots=True)
@@ -46,7 +53,7 @@ class Books:
 
     def spent(self, scope: Scope = LIFETIME) -> Spent:
         """Of a scope: open blocks at their highest."""
-        return self._sums.get(scope, Spent())
+        return self._sums.get(scope, NOTHING)
 
     def held(self, scope: Scope) -> dict[str, Mapping[str, Any]]:
         """The open blocks of a scope."""
@@ -67,7 +74,7 @@ class Books:
 
     def _count(self, where: Iterable[Scope], amount: Spent) -> None:
         for scope in where:
-            self._sums[scope] = self._sums.get(scope, Spent()) + amount
+            self._sums[scope] = self._sums.get(scope, NOTHING) + amount
 
     def _add_total(self, body: Mapping[str, Any]) -> None:
         self._count([LIFETIME], Spent(body["cost"], body["calls"], body.get("tokens", 0)))
@@ -80,8 +87,8 @@ class Books:
     def total(self) -> dict[str, Any]:
         """The body of an entry that stands for all that is settled."""
         for body in self.open.values():
-            self._count(scopes(body), Spent() - highest(body))
-        done = {scope: amount for scope, amount in self._sums.items() if amount != Spent()}
+            self._count(scopes(body), NOTHING - highest(body))
+        done = {scope: amount for scope, amount in self._sums.items() if amount != NOTHING}
         for body in self.open.values():
             self._count(scopes(body), highest(body))
         runs = dict(sorted(self._last_day.items(), key=lambda each: each[1])[-_RUNS_KEPT:])
@@ -90,10 +97,11 @@ class Books:
             "runs": sorted(name for kind, name in done if kind == "run" and name in runs),
             "sources": sorted(name for kind, name in done if kind == "source"),
         }
-        found: dict[str, Any] = {"kind": "total", **_plain(done.get(LIFETIME, Spent()))}
+        cost, calls, tokens = done.get(LIFETIME, NOTHING).plain()
+        found: dict[str, Any] = {"kind": "total", "cost": cost, "calls": calls, "tokens": tokens}
         for kind, kinds in _KINDS.items():
             if kept[kinds]:
-                found[kinds] = {name: list(_plain(done[kind, name]).values()) for name in kept[kinds]}
+                found[kinds] = {name: list(done[kind, name].plain()) for name in kept[kinds]}
         return {**found, "last_days": {run: runs[run] for run in kept["runs"]}} if kept["runs"] else found
 
 
@@ -116,7 +124,3 @@ def scopes(take: Mapping[str, Any]) -> list[Scope]:
 def highest(take: Mapping[str, Any]) -> Spent:
     """What a block counts while it is open."""
     return Spent(take["ceiling"], take["calls"], take.get("tokens", 0))
-
-
-def _plain(amount: Spent) -> dict[str, int]:
-    return {"cost": amount.cost, "calls": amount.calls, "tokens": amount.tokens}

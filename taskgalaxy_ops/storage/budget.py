@@ -1,13 +1,15 @@
 """The budget's ledger: one log for the store, from which workers take small blocks before they send.
 
-A **block** holds a number of calls and an amount at the calls' highest possible cost. Its living holder settles it
-with what the calls really cost; of a dead worker's block, what the journal shows counts as it cost and the rest stays
-spent at its highest. So no cap can be overspent, be it the store's lifetime's, a run's, a day's or a source's, whatever
-the number of workers, and a crash wastes a block at most. Amounts are whole nano-dollars (1e-9 USD): sums are exact.
+A **block** holds a number of calls and an amount: each call in flight is held at its highest possible cost, and what it
+did not come to serves the next. Its living holder settles it with what the calls really cost; of a dead worker's block,
+what the journal shows counts as it cost and the rest stays spent at its highest. So no cap can be overspent, be it the
+store's lifetime's, a run's, a day's or a source's, whatever the number of workers, and a crash wastes a block at most.
+Amounts are whole nano-dollars (1e-9 USD): sums are exact.
 """
 
 from __future__ import annotations
 
+import math
 import time
 import uuid
 from collections.abc import Collection, Iterator, Mapping
@@ -17,7 +19,7 @@ from typing import Any, NamedTuple
 from taskgalaxy_ops.errors import BudgetError
 from taskgalaxy_ops.storage import keys, leases
 from taskgalaxy_ops.storage.base import Store
-from taskgalaxy_ops.storage.books import LIFETIME, Books, Scope, Spent, folded, highest
+from taskgalaxy_ops.storage.books import LIFETIME, NOTHING, Books, Scope, Spent, folded, highest
 from taskgalaxy_ops.storage.log import Log, LogEntry
 
 __all__ = ["LIFETIME", "NANO", "Block", "Caps", "Ledger", "Scopes", "Shown", "Spent", "today"]
@@ -25,6 +27,14 @@ __all__ = ["LIFETIME", "NANO", "Block", "Caps", "Ledger", "Scopes", "Shown", "Sp
 NANO = 1_000_000_000
 _WORTH_FOLDING = 256  # entries
 _SHARE = 8  # a block takes at most an eighth of what fits: the last calls of a budget go to all who have some to make
+
+
+class Fit(NamedTuple):
+    """How many calls fit, by what they cost, by number and by tokens."""
+
+    cost: float
+    calls: float
+    tokens: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,16 +45,10 @@ class Caps:
     max_calls: int | None = None
     max_tokens: int | None = None
 
-    def fit(self, spent: Spent, ceiling: int, tokens: int) -> int | None:
-        """How many calls of at most these nano-dollars and tokens each are left; None: as many as one likes."""
-        left = []
-        if self.max_calls is not None:
-            left.append(self.max_calls - spent.calls)
-        if self.max_cost is not None and ceiling > 0:
-            left.append((self.max_cost - spent.cost) // ceiling)
-        if self.max_tokens is not None and tokens > 0:
-            left.append((self.max_tokens - spent.tokens) // tokens)
-        return min(left, default=None)
+    def fit(self, spent: Spent, each: Spent) -> Fit:
+        """How many times ``each`` is left."""
+        caps = zip((self.max_cost, self.max_calls, self.max_tokens), spent.plain(), each.plain(), strict=True)
+        return Fit(*(math.inf if cap is None or one == 0 else (cap - there) // one for cap, there, one in caps))
 
     def told(self, name: str, spent: Spent) -> list[str]:
         """What is spent of each cap; ``name`` is its setting's."""
@@ -76,7 +80,8 @@ class Block:
     home: str
     calls: int
     ceiling: int  # nano-dollars
-    tokens: int = 0  # at most
+    tokens: int = 0
+    each: Spent = NOTHING  # the most that one call may hold
     day: str = ""  # in UTC
 
 
@@ -85,8 +90,8 @@ class Shown(NamedTuple):
 
     cost: int = 0  # nano-dollars
     ceiling: int = 0  # nano-dollars that were held for these calls
+    calls: int = 0  # that say what they took
     tokens: int = 0
-    most_tokens: int = 0  # that were held for these calls
 
 
 def today() -> str:
@@ -140,30 +145,31 @@ class Ledger:
         yield f"budget.sources.{source}", ("source", source), self._also.of_source.get(source, Caps())
 
     def take(self, home: str, *, calls: int, ceiling: int, tokens: int = 0, source: str = "") -> Block:
-        """A block of up to ``calls`` calls of at most ``ceiling`` nano-dollars and ``tokens`` each; fewer near the end.
+        """A block of up to ``calls`` calls of at most ``ceiling`` nano-dollars and ``tokens`` each; less near the end.
 
         source: whose images the home's are. Raises BudgetError where not one call fits; the message says what is left
         and how to raise the cap.
         """
-        block = Block("", home, 0, 0)
-        day = today()
+        block, each, day = Block("", home, 0, 0), Spent(ceiling, 1, tokens), today()
 
         def decide(entries: list[LogEntry]) -> Mapping[str, Any] | None:
             nonlocal block
             books = self._read(entries)
-            fits = [caps.fit(books.spent(scope), ceiling, tokens) for _, scope, caps in self._capped(source, day)]
-            most = min((fit for fit in fits if fit is not None), default=None)
-            if most is not None and most < 1:
+            fits = [caps.fit(books.spent(scope), each) for _, scope, caps in self._capped(source, day)]
+            most = Fit(*map(min, zip(*fits, strict=True)))
+            if min(most) < 1:
                 return None
-            fit = calls if most is None else min(calls, max(1, most // _SHARE))
-            block = Block(uuid.uuid4().hex, home, fit, fit * ceiling, fit * tokens, day)
+            cost, count, long = (int(min(calls, max(1, fit / _SHARE))) for fit in most)
+            cost, long = min(cost, count), min(long, count)
+            block = Block(uuid.uuid4().hex, home, count, cost * ceiling, long * tokens, each, day)
             body = {
                 "kind": "take",
                 "block": block.block,
                 "home": home,
-                "calls": fit,
+                "calls": count,
                 "ceiling": block.ceiling,
                 "tokens": block.tokens,
+                "each": [ceiling, tokens],
                 "day": day,
                 "run": self.run,
                 "source": source,
@@ -171,22 +177,28 @@ class Ledger:
             return {name: value for name, value in body.items() if value != ""}
 
         if self._log.append_if(decide) is None:
-            raise BudgetError(self._refusal(ceiling, tokens, source, day))
+            raise BudgetError(self._refusal(each, source, day))
         return block
 
-    def _refusal(self, ceiling: int, tokens: int, source: str, day: str) -> str:
+    def told(self) -> list[str]:
+        """What is spent of each cap beside the lifetime's, as of now: of today, and of each source that has one."""
+        books = self._read(self._log.read())
+        also = [("budget.day", ("day", today()), self._also.of_day)]
+        also += [(f"budget.sources.{name}", ("source", name), caps) for name, caps in self._also.of_source.items()]
+        return [line for name, scope, caps in also for line in caps.told(name, books.spent(scope))]
+
+    def _refusal(self, each: Spent, source: str, day: str) -> str:
         books = self._read(self._log.known())
         parts, raised = [], []
         for name, scope, caps in self._capped(source, day):
-            fit = caps.fit(books.spent(scope), ceiling, tokens)
-            if fit is not None and (fit < 1 or scope == LIFETIME):
-                parts += caps.told(name, books.spent(scope))
-            if fit is not None and fit < 1:
-                raised.append(name)
-        later = " or wait until tomorrow (UTC)," if raised == ["budget.day"] else ""
+            full = min(caps.fit(books.spent(scope), each)) < 1
+            parts += caps.told(name, books.spent(scope)) if full or scope == LIFETIME else []
+            raised += [name] if full else []
+        most = f"the next call may cost up to ${each.cost / NANO:.4f} and take {each.tokens:,} tokens"
+        later = ", or wait for tomorrow (UTC)," if raised == ["budget.day"] else ""
         return (
-            f"budget spent: {'; '.join(parts)}; the next call may cost up to ${ceiling / NANO:.4f} and take "
-            f"{tokens:,} tokens. What is left stays pending: raise the cap ({', '.join(raised)}){later} and run again."
+            f"budget spent: {'; '.join([*parts, most])}. What is left stays pending: "
+            f"raise the cap ({', '.join(raised)}){later} and run again."
         )
 
     def returning(
@@ -200,9 +212,9 @@ class Ledger:
         books = self._read(self._log.known())
         found: set[str] = set()
         alive: dict[str, bool] = {}
+        each = Spent(ceiling, 1, tokens)
         for _, scope, caps in self._capped(source, today()):
-            fit = caps.fit(books.spent(scope), ceiling, tokens)
-            if fit is None or fit > 0:
+            if min(caps.fit(books.spent(scope), each)) >= 1:
                 continue
             here, left = set[str](), books.spent(scope)
             for block, body in books.held(scope).items():
@@ -212,8 +224,7 @@ class Ledger:
                 if block in mine or alive[other]:
                     here.add(block)
                     left -= highest(body)
-            fit = caps.fit(left, ceiling, tokens)
-            if fit is not None and fit < 1:
+            if min(caps.fit(left, each)) < 1:
                 return set()
             found |= here
         return found
@@ -239,8 +250,16 @@ class Ledger:
         for block, body in list(self._read(self._log.read()).open.items()):
             if body["home"] == home:
                 shown, held = journalled.get(block, Shown()), highest(body)
-                cost = shown.cost + max(0, held.cost - shown.ceiling)
-                tokens = shown.tokens + max(0, held.tokens - shown.most_tokens)
+                if "each" not in body:  # of an older version: a call held its part of the block to the end
+                    self._settle(block, held.calls, shown.cost + max(0, held.cost - shown.ceiling), 0)
+                    continue
+                unseen = max(0, held.calls - shown.calls)
+                cost, tokens = (
+                    max(there, min(most, there + unseen * each))
+                    for there, most, each in zip(
+                        (shown.cost, shown.tokens), (held.cost, held.tokens), body["each"], strict=True
+                    )
+                )
                 self._settle(block, held.calls, cost, tokens)
 
     def fold(self) -> None:

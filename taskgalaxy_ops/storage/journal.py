@@ -59,7 +59,6 @@ class Reply:
     note: Mapping[str, Any] = field(default_factory=dict)
     run: str = ""  # that it was asked in; "": of a store that did not record it, as below
     types: tuple[str, ...] = ()  # task type of each unit; (): of a question about none
-    most_tokens: int = 0  # that the budget held for it
 
 
 _FIELDS = tuple(each.name for each in fields(Reply))

@@ -663,7 +663,7 @@ def test_requests_in_flight_are_bounded_and_used(home, server):
 
 
 def test_a_refused_request_goes_before_new_ones_and_costs_no_try_while_others_are_served(home, server):
-    server.script = lambda number, body: failure(429) if asked(body) == ["a~0"] and number < 19 else reply(body)
+    server.script = lambda number, body: failure(429) if asked(body) == ["a~0"] and number < 10 else reply(body)
     home.question = filter_question("Decide.", home.model.model_copy(update={"concurrency": 1, "retries": 1}))
     units = home.units(12)
     assert len(home.ask(*([unit] for unit in units))) == 12

@@ -1,4 +1,4 @@
-"""What calls cost: prices of the settings, of the packaged list, or of nobody; usage of every kind; the most of a call."""
+"""What calls cost: prices of the settings, of the packaged list, of nobody; usage of every kind; the most of a call."""
 
 from __future__ import annotations
 

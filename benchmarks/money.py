@@ -1,0 +1,152 @@
+"""The budget's figures: how much of it is put to use, and how far a forecast is from the cost.
+
+`gateway.budget_used`: eight processes share a budget of 2,000 typical calls, each of which is held at five times what
+it comes to until it is back. Work is plenty; the share of the budget that was put to use when all have stopped.
+
+`gateway.forecast`: three unlike sources (pages, drawn shapes, parts of photographs), the simulated models and their
+prices. Of each, one image in twenty is asked about by a probe; then the rest of each is run, and its cost divides what
+was forecast. The largest distance from 1.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import multiprocessing
+import random
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from taskgalaxy_ops import forecasting, pipeline
+from taskgalaxy_ops.canonical import draw
+from taskgalaxy_ops.errors import BudgetError
+from taskgalaxy_ops.galaxy import Galaxy
+from taskgalaxy_ops.models.purse import Purse, Till
+from taskgalaxy_ops.settings import Settings, parse_settings
+from taskgalaxy_ops.sources import builtin, photos
+from taskgalaxy_ops.storage.budget import NANO, Caps, Ledger
+from taskgalaxy_ops.storage.folder import FolderStore
+from taskgalaxy_ops.storage.leases import Lease
+
+SOURCES = ("documents", "shapes", "photos")
+TYPICAL = 1_000_000  # nano-dollars
+TIMES = 5  # a call is held at
+
+
+def budget_used(
+    folder: Path, *, processes: int = 8, in_flight: int = 16, calls: int = 2000, seconds: float = 0.1
+) -> tuple[float, float, float]:
+    """Share of the budget that was put to use, what was overspent (nano-dollars), and wall seconds."""
+    cap = calls * TYPICAL
+    context = multiprocessing.get_context("spawn")
+    came_to = context.Queue()
+    workers = [
+        context.Process(target=_worker, args=(folder, number, cap, in_flight, seconds, came_to))
+        for number in range(processes)
+    ]
+    began = time.monotonic()
+    for worker in workers:
+        worker.start()
+    spent = sum(came_to.get() for _ in workers)
+    for worker in workers:
+        worker.join()
+    return spent / cap, max(0, spent - cap), time.monotonic() - began
+
+
+def _worker(
+    folder: Path, number: int, cap: int, in_flight: int, seconds: float, came_to: multiprocessing.Queue[int]
+) -> None:
+    came_to.put(asyncio.run(_spend(folder, number, cap, in_flight, seconds)))
+
+
+async def _spend(folder: Path, number: int, cap: int, in_flight: int, seconds: float) -> int:
+    store = FolderStore(folder)
+    till = Till(Ledger(store, Caps(max_cost=cap)))
+    random.seed(number)
+    spent = 0
+
+    async def ask(purse: Purse) -> None:
+        nonlocal spent
+        while True:
+            try:
+                block = await purse.draw(TIMES * TYPICAL)
+            except BudgetError:
+                return
+            await asyncio.sleep(seconds * random.uniform(0.5, 2))
+            cost = round(TYPICAL * random.uniform(0.5, 1.5))
+            spent += cost
+            await purse.back(block, cost)
+
+    async def home(name: str) -> None:
+        with await asyncio.to_thread(Lease, store, name):
+            purse = Purse(till, name, 32)
+            await asyncio.gather(*(ask(purse) for _ in range(in_flight // 2)))
+            await purse.close()
+
+    await asyncio.gather(*(home(f"home-{number}-{each}") for each in range(2)))
+    return spent
+
+
+def forecast(folder: Path, base_url: str, *, images: int = 400) -> tuple[float, Mapping[str, Any]]:
+    """Largest distance of forecast ÷ cost from 1 over the sources, and what it is made of by source.
+
+    base_url: of `taskgalaxy simulate`.
+    """
+    galaxy = Galaxy.open(_settings(folder, base_url, images))
+    for source in SOURCES:
+        pipeline.ingest(galaxy, source)
+    forecasting.probe(galaxy)
+    told: dict[str, Any] = {}
+    for made in forecasting.forecast(galaxy).sources:
+        before = galaxy.ledger().spent(("source", made.source)).cost
+        result = pipeline.generate(galaxy, sources=[made.source])
+        if result.pending:
+            raise RuntimeError(f"{made.source}: {result.pending} pending, {result.reasons}")
+        cost = (galaxy.ledger().spent(("source", made.source)).cost - before) / NANO
+        told[made.source] = {
+            "probed": made.measured,
+            "left": made.images,
+            "forecast": made.cost.expected,
+            "low": made.cost.low,
+            "high": made.cost.high,
+            "cost": cost,
+            "ratio": made.cost.expected / cost,
+        }
+    return max(abs(each["ratio"] - 1) for each in told.values()), told
+
+
+def _settings(folder: Path, base_url: str, images: int) -> Settings:
+    for name in SOURCES[:2]:
+        builtin.build(name, folder / name, limit=images)
+    _parts(folder / "photos", images)
+
+    def model(name: str) -> dict[str, Any]:
+        price = {"input": 2.5, "output": 10.0}
+        return {"name": name, "base_url": base_url, "model": name, "simulated": True, "price": price}
+
+    return parse_settings(
+        {
+            "store": f"file://{folder / 'store'}",
+            "sources": {name: {"location": str(folder / name)} for name in SOURCES},
+            "ingest": {"shard_images": 64},
+            "teacher": model("sim-teacher"),
+            "judges": [model(f"sim-judge-{letter}") for letter in "abc"],
+            "budget": {"max_cost": None, "max_calls": None},
+        }
+    )
+
+
+def _parts(folder: Path, count: int) -> None:
+    """Parts of the photographs that ship, of several sizes."""
+    folder.mkdir(parents=True, exist_ok=True)
+    whole = [Image.open(io.BytesIO(made.raw)).convert("RGB") for made in photos.images(None, 0)]
+    for number in range(count):
+        one = whole[number % len(whole)]
+        wide, high = (round(side * (0.3 + 0.6 * draw("part", number, side))) for side in one.size)
+        left = round(draw("x", number) * (one.width - wide))
+        top = round(draw("y", number) * (one.height - high))
+        one.crop((left, top, left + wide, top + high)).save(folder / f"{number:05d}.png")
