@@ -642,6 +642,30 @@ def test_a_model_that_costs_more_than_reckoned_is_reckoned_with(home, server):
     assert [kept["ceiling"] for kept in home.replies] == [ceiling(home, 1), *[40_000 * 2500] * 2]
 
 
+def test_a_reply_keeps_what_was_cached_and_reasoned_its_run_and_its_task_types(home, server):
+    price = Price(input=2.5, output=10.0, cached=1.25)
+    home.question = filter_question("Decide.", home.model.model_copy(update={"price": price}))
+    details = {"prompt_tokens_details": {"cached_tokens": 60}, "completion_tokens_details": {"reasoning_tokens": 15}}
+
+    def script(number, body):
+        plain = json.loads(reply(body).body)
+        return JSONResponse({**plain, "usage": {**plain["usage"], **details}})
+
+    server.script = script
+    units = home.units(2)
+    home.ask(units)
+    (kept,) = home.replies
+    assert kept["usage"] == {
+        "prompt_tokens": 100,
+        "completion_tokens": 20,
+        "cached_tokens": 60,
+        "reasoning_tokens": 15,
+    }
+    assert kept["cost"] == home.ledger.spent().cost == 40 * 2500 + 60 * 1250 + 20 * 10_000
+    assert home.ledger.spent().tokens == 120
+    assert (kept["run"], kept["types"]) == (home.ledger.run, tuple(unit.item["task_type"] for unit in units))
+
+
 # Concurrency
 
 
