@@ -5,7 +5,7 @@ RUN := $(VENV)/bin/python
 PIP := $(RUN) -m pip --disable-pip-version-check
 FLAGS := $(if $(SOURCE),--source "$(SOURCE)") $(if $(SETTINGS),--settings "$(SETTINGS)")
 
-.PHONY: help demo study bench bench-engine bench-scale bench-peers test chaos test-cluster test-trainers browser check up down clean
+.PHONY: help demo study bench bench-engine bench-gateway bench-scale bench-peers test chaos test-cluster test-trainers browser check up down clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -89,10 +89,13 @@ test-trainers: $(TRAINERS)/.made  ## rendered jobs in LLaMA-Factory and ms-swift
 	@TASKGALAXY_TRAINERS=$(TRAINERS)/llamafactory/bin/python:$(TRAINERS)/swift/bin/python \
 	  TASKGALAXY_LMMS=$(TRAINERS)/lmms/bin/python $(RUN) -m pytest tests/trainers
 
-bench: bench-engine  ## all benchmarks: a line a figure, and build/bench/*.jsonl (SCALE=0.1: a tenth of the images)
+bench: bench-engine bench-gateway  ## all benchmarks: a line a figure, and build/bench/*.jsonl (SCALE=0.1: a tenth of the images)
 
 bench-engine: $(VENV)/.demo  ## what the engine itself costs, 20 minutes; FIGURES="cpu journal" chooses
 	@$(RUN) -m benchmarks.engine $(FIGURES)
+
+bench-gateway: $(VENV)/.demo bench-peers  ## the gateway against what a server allows, and its peers; FIGURES="speed limits" chooses
+	@$(RUN) -m benchmarks.gateway $(FIGURES)
 
 bench-scale: $(VENV)/.demo  ## what a shard costs, 256 writers simulated, and docs/scale.md's tables from both
 	@$(RUN) -m benchmarks.scale

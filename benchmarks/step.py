@@ -27,7 +27,7 @@ from taskgalaxy_ops.models.chat import Desk, Gateway
 from taskgalaxy_ops.models.purse import Till
 from taskgalaxy_ops.models.questions import Question, Unit
 from taskgalaxy_ops.models.simulated import canned_answers
-from taskgalaxy_ops.records import Match
+from taskgalaxy_ops.records import Match, Reason
 from taskgalaxy_ops.settings import load_settings
 from taskgalaxy_ops.stage_keys import StageKeys
 from taskgalaxy_ops.storage.journal import Reply
@@ -67,7 +67,13 @@ def generate(galaxy: BenchGalaxy, last_stage: str) -> Result:
     result = pipeline.generate(galaxy, last_stage=last_stage)
     if result.pending:
         raise RuntimeError(f"{result.pending} pending: {result.reasons}")
-    return {"shards": len(result.matches), "requests": result.usage.requests}
+    malformed = sum(
+        stage.counts.rejects.get(Reason.MALFORMED, 0)
+        for home in result.homes
+        for stage in home.stages.values()
+        if stage.counts
+    )
+    return {"shards": len(result.matches), "requests": result.usage.requests, "malformed": malformed}
 
 
 def matches(galaxy: BenchGalaxy, file: str) -> Result:

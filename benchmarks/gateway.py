@@ -1,0 +1,258 @@
+"""The gateway: how near to what the server allows, at what processor time, losing nothing. ``make bench-gateway``.
+
+The work is a request an image of about 30 kB, for a structured answer, 64 in flight, on the canned server at a fixed
+latency: this project's filter with one task type an image, from a store in a folder, journal and budget included; the
+peers' question and answer (peers/work.py). Calls a second are reckoned from the server's first arrival to its last
+reply. ``SCALE=0.1`` takes a tenth of the calls; arguments choose figures: speed, peers, limits, malformed, memory.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks import material
+from benchmarks.figures import BUILD, Book, Figure
+from benchmarks.peers.run import peer
+from taskgalaxy_ops.services import Simulator
+
+LATENCY = 0.2  # seconds
+IN_FLIGHT = 64
+IDEAL = IN_FLIGHT / LATENCY
+CALLS = 2_000
+MANY = 10_000
+ROUNDS = 3  # of what two sides are compared in, one after the other
+TYPES = 200
+
+Result = dict[str, Any]
+
+
+class Bench:
+    """One run of the benchmarks: its folder, its book, and a store of each size that has nothing left but to ask."""
+
+    def __init__(self, folder: Path, book: Book, scale: float) -> None:
+        self.folder = folder
+        self.book = book
+        self.calls = max(100, round(CALLS * scale))
+        self.many = max(200, round(MANY * scale))
+        self.images = folder / "images"
+        material.photographs(self.images, 0, self.many)
+
+    def add(self, figure: str, value: float, goal: float | None, better: Any = "higher", **detail: Any) -> None:
+        """Report a figure."""
+        self.book.add(Figure(f"gateway.{figure}", round(value, 4), goal, better, detail))
+
+    def server(self, *options: str, latency: float = LATENCY) -> Simulator:
+        """A canned server, to be entered."""
+        sets = [word for option in (f"latency={latency}", *options) for word in ("--set", option)]
+        return Simulator(Path(tempfile.mkdtemp(dir=self.folder)), arguments=("--canned", *sets))
+
+    def run(self, server: Simulator, calls: int, **model: Any) -> Result:
+        """The filter over so many images, in a process of its own; what it took, ``wall`` with its start."""
+        settings = self._prepared(server, calls, model)
+        _forget(server)
+        began = time.monotonic()
+        told = _step(settings, "generate", "filter")
+        told["wall"] = time.monotonic() - began
+        return {**told, **_rate(server)}
+
+    def peer(self, name: str, server: Simulator, calls: int) -> Result:
+        """The same of a peer."""
+        _forget(server)
+        return {**peer(name, server.base_url, self.images, calls, IN_FLIGHT), **_rate(server)}
+
+    def _prepared(self, server: Simulator, calls: int, model: Mapping[str, Any]) -> Path:
+        """Settings of a store whose images are matched with one task type each, and not asked about."""
+        ready = self.folder / "ready" / str(calls)
+        chosen = self.folder / f"{calls}.json"
+        source = self.folder / f"first {calls}"
+        if not ready.exists():
+            source.mkdir()
+            for image in sorted(self.images.iterdir())[:calls]:
+                (source / image.name).hardlink_to(image)
+            self._written(chosen, ready, source, server, {})
+            _step(chosen, "types", "0", str(TYPES))
+            for step in (("ingest",), ("embed",), ("generate", "match")):
+                _step(chosen, *step)
+        store = self.folder / "store"
+        shutil.rmtree(store, ignore_errors=True)
+        shutil.copytree(ready, store, copy_function=os.link)
+        self._written(chosen, store, source, server, model)
+        return chosen
+
+    def _written(self, file: Path, store: Path, source: Path, server: Simulator, model: Mapping[str, Any]) -> None:
+        teacher = {"name": "teacher", "model": "teacher", "base_url": server.base_url, "simulated": True}
+        teacher |= {"concurrency": IN_FLIGHT, "max_tokens": 512, **model}
+        changes = {"match": {"k": 1}, "teacher": teacher}
+        file.write_text(
+            material.settings(store.as_uri(), source, server.base_url, **changes).model_dump_json(), "utf-8"
+        )
+
+
+def _step(settings: Path, *arguments: str) -> Result:
+    command = [sys.executable, "-m", "benchmarks.step", str(settings), *arguments]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(arguments)} failed.")
+    found: Result = json.loads(done.stdout)
+    return found
+
+
+def _asked(server: Simulator, method: str = "GET") -> Result:
+    request = urllib.request.Request(f"{server.url}/stats", method=method)
+    with urllib.request.urlopen(request, timeout=10) as reply:
+        found: Result = json.load(reply)
+    return found
+
+
+def _forget(server: Simulator) -> None:
+    _asked(server, "DELETE")
+
+
+def _rate(server: Simulator) -> Result:
+    """What the server saw: calls a second that were of use, the share that was answered 429, most in flight."""
+    traffic = _asked(server)["traffic"]
+    replies: dict[str, int] = traffic["statuses"]
+    seconds = traffic["last_reply"] - traffic["first_arrival"]
+    return {
+        "rate": replies.get("200", 0) / seconds,
+        "busy": replies.get("429", 0) / sum(replies.values()),
+        "replies": replies,
+        "in_flight": traffic["in_flight_max"],
+    }
+
+
+def _middle(results: Sequence[Result]) -> Result:
+    """The one in the middle, by rate."""
+    return sorted(results, key=lambda result: float(result["rate"]))[len(results) // 2]
+
+
+def speed(bench: Bench) -> None:
+    """Against a bare aiohttp loop and a plain loop over the official client."""
+    with bench.server() as server:
+        ours, bare, plain = [], [], []
+        for _ in range(ROUNDS):
+            ours.append(bench.run(server, bench.calls))
+            bare.append(bench.peer("aiohttp", server, bench.calls))
+            plain.append(bench.peer("openai", server, bench.calls))
+        mine, theirs, official = _middle(ours), _middle(bare), _middle(plain)
+        results = {"ours": mine, "aiohttp": theirs, "openai": official}
+        cpu = {name: round(1000 * result["cpu"] / bench.calls, 3) for name, result in results.items()}
+        bench.add(
+            "of_ideal",
+            mine["rate"] / IDEAL,
+            0.93,
+            calls=bench.calls,
+            aiohttp=round(theirs["rate"] / IDEAL, 4),
+            of_aiohttp=round(mine["rate"] / theirs["rate"], 4),
+            of_aiohttp_goal=0.98,
+            rounds=[round(result["rate"] / IDEAL, 4) for result in ours],
+            most_in_flight=mine["in_flight"],
+        )
+        bench.add("cpu", cpu["ours"] / cpu["openai"], 1.0, "lower", cpu_s_per_1000=cpu)
+        whole = bench.run(server, bench.many)
+        bench.add(
+            "whole_run",
+            bench.many / whole["wall"] / IDEAL,
+            0.85,
+            calls=bench.many,
+            seconds=round(whole["wall"], 2),
+            cpu_s_per_1000=round(1000 * whole["cpu"] / bench.many, 3),
+        )
+
+
+def peers(bench: Bench) -> None:
+    """Against other tools on the same work."""
+    for name in ("distilabel", "curator", "datadesigner"):
+        with bench.server() as server:
+            ours, theirs = [], []
+            for _ in range(ROUNDS):
+                ours.append(bench.run(server, bench.calls))
+                theirs.append(bench.peer(name, server, bench.calls))
+            mine, its = _middle(ours), _middle(theirs)
+            bench.add(
+                f"vs_{name}",
+                mine["rate"] / its["rate"],
+                1.0,
+                calls=bench.calls,
+                calls_a_second=[round(mine["rate"], 1), round(its["rate"], 1)],
+                cpu_s_per_1000=[round(1000 * each["cpu"] / bench.calls, 2) for each in (mine, its)],
+                lost=its["lost"],
+            )
+
+
+LIMITS = {
+    "16 in flight": (16 / LATENCY, "limits.concurrency=16"),
+    "100 a second": (100.0, "limits.requests_per_second=100"),
+}
+
+
+def limits(bench: Bench) -> None:
+    """Against limits that the server alone knows."""
+    found = {}
+    for name, (most, option) in LIMITS.items():
+        with bench.server(option, "limits.headers=false") as server:
+            result = bench.run(server, bench.calls)
+            found[name] = {
+                "of_limit": round(result["rate"] / most, 4),
+                "busy": round(result["busy"], 4),
+                "lost": bench.calls - result["replies"].get("200", 0),
+                "cpu_s_per_1000": round(1000 * result["cpu"] / bench.calls, 2),
+            }
+    bench.add("ratelimited", min(each["of_limit"] for each in found.values()), 0.95, calls=bench.calls, each=found)
+    bench.add("ratelimited_lost", max(each["lost"] for each in found.values()), 0, "lower")
+    bench.add("ratelimited_429", max(each["busy"] for each in found.values()), 0.03, "lower")
+
+
+def malformed(bench: Bench) -> None:
+    """Replies that are malformed, cut off or no replies."""
+    faults = ("faults.malformed=0.05", "faults.truncated=0.02", "faults.server_error=0.02")
+    with bench.server(*faults) as server:
+        result = bench.run(server, bench.calls)
+        asked = sum(result["replies"].values())
+        bench.add("malformed_lost", result["result"]["malformed"], 0, "lower", calls=bench.calls)
+        bench.add("malformed_calls", asked / bench.calls, 1.1, "lower", sent=asked, replies=result["replies"])
+
+
+def memory(bench: Bench) -> None:
+    """Peak memory at ten times the calls."""
+    with bench.server() as server:
+        few, many = (bench.run(server, calls)["peak"] for calls in (bench.many // 10, bench.many))
+        bench.add(
+            "memory",
+            many / few,
+            1.1,
+            "lower",
+            calls=[bench.many // 10, bench.many],
+            megabytes=[round(few / 1e6), round(many / 1e6)],
+        )
+
+
+FIGURES: Mapping[str, Callable[[Bench], None]] = {
+    figure.__name__: figure for figure in (speed, limits, malformed, memory, peers)
+}
+
+
+def main(*chosen: str) -> None:
+    """Measure the chosen figures, by default all."""
+    if unknown := set(chosen) - set(FIGURES):
+        raise SystemExit(f"no such figure: {', '.join(sorted(unknown))}; there are {', '.join(FIGURES)}.")
+    place = Path(os.environ.get("BENCH_FOLDER", BUILD))
+    place.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="gateway-", dir=place) as name:
+        bench = Bench(Path(name).absolute(), Book("gateway"), float(os.environ.get("SCALE", "1")))
+        for figure in chosen or FIGURES:
+            FIGURES[figure](bench)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
