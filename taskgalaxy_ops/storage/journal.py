@@ -62,7 +62,7 @@ class Reply:
 
 
 _FIELDS = tuple(each.name for each in fields(Reply))
-_OUTLINED = ("stage", "model", "usage", "cost", "list_cost", "ceiling", "block", "seconds", "simulated")
+_OUTLINED = ("stage", "model", "usage", "cost", "list_cost", "ceiling", "block", "seconds", "simulated", "at", "run")
 
 
 class Journal:
@@ -246,7 +246,7 @@ def _told(reply: Reply) -> _Told:
 
 def _read(reply: Mapping[str, Any]) -> _Told:
     answers = {unit: Answer(**raw) for unit, raw in reply["answers"].items()}
-    outline = {name: reply[name] for name in _OUTLINED}
+    outline = {name: reply.get(name, "") for name in _OUTLINED}
     outline |= {"raw": bool(reply["raw"]), "answers": tuple(answers)}
     return reply["reply"], reply.get("image"), reply["seen"], answers, outline
 

@@ -663,7 +663,7 @@ def test_a_reply_keeps_what_was_cached_and_reasoned_its_run_and_its_task_types(h
     }
     assert kept["cost"] == home.ledger.spent().cost == 40 * 2500 + 60 * 1250 + 20 * 10_000
     assert home.ledger.spent().tokens == 120
-    assert (kept["run"], kept["types"]) == (home.ledger.run, tuple(unit.item["task_type"] for unit in units))
+    assert (kept["run"], kept["types"]) == (home.ledger.run, [unit.item["task_type"] for unit in units])
 
 
 # Concurrency
