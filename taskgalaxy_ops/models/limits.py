@@ -260,7 +260,8 @@ class Limit:
         self._failures += 1
         if slow:
             self.width.slowed()
-        if self._opened or self._failures >= FAILURES_TO_OPEN:
+        # What was in flight when it was left alone comes back as failures, too: they say nothing new.
+        if (self._opened or self._failures >= FAILURES_TO_OPEN) and time.monotonic() >= self._until:
             self._opened += 1
             if self._opened > self._patience:
                 self.give_up(why)
