@@ -99,6 +99,7 @@ class Sender:
 
     async def send(self, model: Model, arguments: Body, seconds: float) -> Sent:
         """Send the body of a chat-completions request, and wait at most ``seconds`` for the reply."""
+        import aiohttp
         import openai
 
         try:
@@ -108,13 +109,9 @@ class Sender:
                 return await self._post(model, arguments, seconds)
         except openai.APIStatusError as error:
             return _declined(error)
-        except (openai.APITimeoutError, TimeoutError) as error:
-            left = _left(error)
-            return Sent("slow", {}, f"{type(error).__name__}: no reply in {seconds:g} s", left=left, billed=left)
-        except (openai.APIConnectionError, ValueError, RecursionError) as error:
+        except (openai.APIConnectionError, aiohttp.ClientError, TimeoutError, ValueError, RecursionError) as error:
             # A body that is no JSON, too: it may have been served.
-            left = _left(error)
-            return Sent("failed", {}, f"{type(error).__name__}: {error}", left=left, billed=left)
+            return _lost(error, seconds)
 
     async def _post(self, model: Model, arguments: Body, seconds: float) -> Sent:
         import httpx2
@@ -138,9 +135,26 @@ def _read(data: Any, headers: Mapping[str, str] | None) -> Sent:
     return Sent("served", data, headers=headers)
 
 
-def _left(error: BaseException) -> bool:
-    """Whether a request that failed may have reached somebody."""
-    return type(error.__cause__).__name__ not in _NEVER_LEFT
+def _lost(error: BaseException, seconds: float) -> Sent:
+    """A request that came to nothing: too slow or broken, and whether it may have reached somebody.
+
+    aiohttp's own word counts, where it has one: its transport calls any connection that was lost a time-out of
+    connecting, also one that was lost when all had been sent.
+    """
+    import aiohttp
+    import httpx2
+
+    causes = [error]
+    while (cause := causes[-1].__cause__) is not None:
+        causes.append(cause)
+    slow = any(isinstance(each, TimeoutError) for each in causes)
+    if own := [each for each in causes if isinstance(each, aiohttp.ClientError)]:
+        left = not isinstance(own[0], aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError)
+    else:
+        left = not any(type(each).__name__ in _NEVER_LEFT for each in causes)
+        slow = slow or any(isinstance(each, httpx2.TimeoutException) for each in causes)
+    why = f"no reply in {seconds:g} s" if slow else f"{type(error).__name__}: {error}"
+    return Sent("slow" if slow else "failed", {}, why, left=left, billed=left)
 
 
 def _declined(error: openai.APIStatusError) -> Sent:
