@@ -3,6 +3,8 @@
 `gateway.budget_used`: eight processes share a budget of 2,000 typical calls, each of which is held at five times what
 it comes to until it is back. Work is plenty; the share of the budget that was put to use when all have stopped.
 
+    python -m benchmarks.money [images of each source; default: 1000, some 15 minutes on two cores]
+
 `gateway.forecast`: three unlike sources (pages, drawn shapes, parts of photographs), the simulated models and their
 prices. Of each, one image in twenty is asked about by a probe; then the rest of each is run, and its cost divides what
 was forecast. The largest distance from 1.
@@ -14,6 +16,8 @@ import asyncio
 import io
 import multiprocessing
 import random
+import sys
+import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,11 +25,13 @@ from typing import Any
 
 from PIL import Image
 
+from benchmarks.figures import Book, Figure
 from taskgalaxy_ops import forecasting, pipeline
 from taskgalaxy_ops.canonical import draw
 from taskgalaxy_ops.errors import BudgetError
 from taskgalaxy_ops.galaxy import Galaxy
 from taskgalaxy_ops.models.purse import Purse, Till
+from taskgalaxy_ops.services import Simulator
 from taskgalaxy_ops.settings import Settings, parse_settings
 from taskgalaxy_ops.sources import builtin, photos
 from taskgalaxy_ops.storage.budget import NANO, Caps, Ledger
@@ -150,3 +156,20 @@ def _parts(folder: Path, count: int) -> None:
         left = round(draw("x", number) * (one.width - wide))
         top = round(draw("y", number) * (one.height - high))
         one.crop((left, top, left + wide, top + high)).save(folder / f"{number:05d}.png")
+
+
+def main() -> None:
+    """Both figures."""
+    book = Book("gateway")
+    with tempfile.TemporaryDirectory() as folder:
+        used, over, seconds = budget_used(Path(folder))
+    detail = {"overspent": over / NANO, "seconds": seconds, "processes": 8, "times_typical": TIMES}
+    book.add(Figure("gateway.budget_used", used, 0.95, "higher", detail))
+    with tempfile.TemporaryDirectory() as folder, Simulator(Path(folder) / "simulator") as simulator:
+        images = int(sys.argv[1]) if len(sys.argv) > 1 else 1000
+        distance, told = forecast(Path(folder), simulator.base_url, images=images)
+    book.add(Figure("gateway.forecast", distance, 0.1, "lower", {"images": images, **told}))
+
+
+if __name__ == "__main__":
+    main()
