@@ -3,6 +3,10 @@
 `gateway.budget_used`: eight processes share a budget of 2,000 typical calls, each of which is held at five times what
 it comes to until it is back. Work is plenty; the share of the budget that was put to use when all have stopped.
 
+    python -m benchmarks.money [images of each source; default: 1000, some 15 minutes on two cores]
+
+`gateway.overspend`: eight processes that are killed 200 times and told 429 in between: what was billed over the budget.
+
 `gateway.forecast`: three unlike sources (pages, drawn shapes, parts of photographs), the simulated models and their
 prices. Of each, one image in twenty is asked about by a probe; then the rest of each is run, and its cost divides what
 was forecast. The largest distance from 1.
@@ -11,9 +15,12 @@ was forecast. The largest distance from 1.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
 import multiprocessing
 import random
+import sys
+import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,14 +28,16 @@ from typing import Any
 
 from PIL import Image
 
+from benchmarks.figures import Book, Figure
 from taskgalaxy_ops import forecasting, pipeline
 from taskgalaxy_ops.canonical import draw
 from taskgalaxy_ops.errors import BudgetError
 from taskgalaxy_ops.galaxy import Galaxy
 from taskgalaxy_ops.models.purse import Purse, Till
+from taskgalaxy_ops.services import Simulator
 from taskgalaxy_ops.settings import Settings, parse_settings
 from taskgalaxy_ops.sources import builtin, photos
-from taskgalaxy_ops.storage.budget import NANO, Caps, Ledger
+from taskgalaxy_ops.storage.budget import NANO, Caps, Ledger, Shown
 from taskgalaxy_ops.storage.folder import FolderStore
 from taskgalaxy_ops.storage.leases import Lease
 
@@ -91,6 +100,73 @@ async def _spend(folder: Path, number: int, cap: int, in_flight: int, seconds: f
     return spent
 
 
+def overspend(
+    folder: Path, *, processes: int = 8, kills: int = 200, calls: int = 100_000, lease: float = 0.5
+) -> tuple[float, float, int]:
+    """Nano-dollars over the budget, share of it that the ledger counts as spent, and kills.
+
+    What the provider bills is written down as a call arrives, so that what a killed worker never heard of counts too;
+    one call in five is a 429. Who is killed is followed by another worker on the same home.
+    """
+    cap = calls * TYPICAL
+    context = multiprocessing.get_context("spawn")
+
+    def start(number: int) -> multiprocessing.process.BaseProcess:
+        worker = context.Process(target=_mortal, args=(folder, number, cap, lease, random.random()))
+        worker.start()
+        return worker
+
+    workers = {number: start(number) for number in range(processes)}
+    killed = 0
+    while any(worker.is_alive() for worker in workers.values()):
+        time.sleep(random.uniform(0, 4 * lease / processes))
+        number = random.randrange(processes)
+        if killed < kills and workers[number].is_alive():
+            workers[number].kill()
+            workers[number].join()
+            killed += 1
+            workers[number] = start(number)
+    billed = sum(int(line) for file in folder.glob("billed-*") for line in file.read_text().split())
+    return max(0, billed - cap), Ledger(FolderStore(folder / "store"), Caps()).spent().cost / cap, killed
+
+
+def _mortal(folder: Path, number: int, cap: int, lease: float, seed: float) -> None:
+    asyncio.run(_spend_and_die(folder, number, cap, lease, seed))
+
+
+async def _spend_and_die(folder: Path, number: int, cap: int, lease: float, seed: float) -> None:
+    store, home, chance = FolderStore(folder / "store"), f"home-{number}", random.Random(seed)
+    till = Till(Ledger(store, Caps(max_cost=cap)))
+    kept = folder / f"journal-{number}"
+    with (
+        await asyncio.to_thread(Lease, store, home, seconds=lease, wait=60),
+        (folder / f"billed-{number}").open("a", buffering=1) as bill,
+        kept.open("a+", buffering=1) as journal,
+    ):
+        journal.seek(0)
+        shown: dict[str, Shown] = {}
+        for block, cost in (line.split() for line in journal if line.endswith("\n")):
+            one = shown.get(block, Shown())
+            shown[block] = Shown(one.cost + int(cost), calls=one.calls + 1)
+        till.ledger.settle_orphans(home, shown)
+        purse = Purse(till, home, 32)
+
+        async def ask() -> None:
+            with contextlib.suppress(BudgetError):
+                while True:
+                    drawn = await purse.draw(TIMES * TYPICAL)
+                    refused = chance.random() < 0.2
+                    cost = 0 if refused else round(TYPICAL * chance.uniform(0.5, TIMES))
+                    bill.write(f"{cost}\n")
+                    await asyncio.sleep(chance.uniform(0, 0.05))
+                    if not refused:
+                        journal.write(f"{drawn.block} {cost}\n")
+                    await purse.back(drawn, cost)
+
+        await asyncio.gather(*(ask() for _ in range(8)))
+        await purse.close()
+
+
 def forecast(folder: Path, base_url: str, *, images: int = 400) -> tuple[float, Mapping[str, Any]]:
     """Largest distance of forecast ÷ cost from 1 over the sources, and what it is made of by source.
 
@@ -150,3 +226,23 @@ def _parts(folder: Path, count: int) -> None:
         left = round(draw("x", number) * (one.width - wide))
         top = round(draw("y", number) * (one.height - high))
         one.crop((left, top, left + wide, top + high)).save(folder / f"{number:05d}.png")
+
+
+def main() -> None:
+    """Both figures."""
+    book = Book("gateway")
+    with tempfile.TemporaryDirectory() as folder:
+        used, over, seconds = budget_used(Path(folder))
+    detail = {"overspent": over / NANO, "seconds": seconds, "processes": 8, "times_typical": TIMES}
+    book.add(Figure("gateway.budget_used", used, 0.95, "higher", detail))
+    with tempfile.TemporaryDirectory() as folder:
+        over, counted, killed = overspend(Path(folder))
+    book.add(Figure("gateway.overspend", over / NANO, 0, "lower", {"kills": killed, "counted": counted}))
+    with tempfile.TemporaryDirectory() as folder, Simulator(Path(folder) / "simulator") as simulator:
+        images = int(sys.argv[1]) if len(sys.argv) > 1 else 1000
+        distance, told = forecast(Path(folder), simulator.base_url, images=images)
+    book.add(Figure("gateway.forecast", distance, 0.1, "lower", {"images": images, **told}))
+
+
+if __name__ == "__main__":
+    main()

@@ -34,7 +34,7 @@ from taskgalaxy_ops.storage.budget import NANO, Spent
 from taskgalaxy_ops.storage.log import Log
 
 PROBE_SHARE = 0.05  # of a source's images, at most
-PROBE_IMAGES = 50  # of a source, unless more are asked for
+PROBE_IMAGES = 100  # of a source, unless another number is asked for: where costs vary by half, a tenth off
 _ENOUGH = 3  # images, from which on there is a scatter to speak of
 _MEASURED_HOMES = 32  # settled homes of a source that are read, and _MEASURED_IMAGES: what is read does not grow
 _MEASURED_IMAGES = 2000
@@ -196,7 +196,7 @@ def probe(
 ) -> pipeline.RunResult:
     """Ask about some images of each source, as a run would, where fewer are answered; at most one in twenty.
 
-    images: in all, the same number of each source; None: 50 of each.
+    images: in all, the same number of each source; None: 100 of each.
     """
     look = galaxy.snapshot()
     lacking, measures = _state(look, sources, None)

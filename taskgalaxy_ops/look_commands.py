@@ -58,7 +58,7 @@ def add(add_command: Callable[..., Any]) -> None:
         nargs="?",
         const=0,
         metavar="N",
-        help="first ask about N images (default: 50 of each source, at most 5 %%), where too few are answered; kept",
+        help="first ask about N images (default: 100 of each source, at most 5 %%), where too few are answered; kept",
     )
     sub = add_command(
         "explain", _explain, "the whole story of an image, a sample or a task type: why is it here, or not?"
