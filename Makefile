@@ -51,8 +51,8 @@ browser:
 	  apt-get update -q && apt-get install -qy --no-install-recommends chromium; } || \
 	  echo "No Chromium: the tests of the web UI are skipped (sudo apt-get install chromium)."
 
-test: $(if $(ENCODERS),$(VENV)/.encoders,$(VENV)/.dev) browser  ## the whole test suite (ENCODERS=1: with open_clip; COVERAGE=1)
-	@$(RUN) -m pytest $(if $(COVERAGE),--cov=taskgalaxy_ops --cov-report=term:skip-covered)
+test: $(if $(ENCODERS),$(VENV)/.encoders,$(VENV)/.dev) browser  ## the whole test suite (ENCODERS=1: with open_clip; COVERAGE=1; WORKERS=4: files side by side)
+	@$(RUN) -m pytest -n $(or $(WORKERS),2) --dist loadfile $(if $(COVERAGE),--cov=taskgalaxy_ops --cov-report=term:skip-covered)
 
 chaos: $(VENV)/.dev  ## kills and faults at every store and model operation, and in Airflow; writes docs/reliability.md
 	@TASKGALAXY_CHAOS=1 $(RUN) -m pytest tests/chaos -s

@@ -31,7 +31,9 @@ def test_samples_or_a_cron_start_a_release() -> None:
     from galaxy_airflow.timetables import PartitionsOrCron
     from galaxy_defaults import SAMPLES
 
-    encoded = encode_timetable(PartitionsOrCron(assets=SAMPLES, cron="30 4 * * *"))
+    # Half a day from now: of a time that is just over, Airflow would make up for the run.
+    at = pendulum.now("UTC").add(hours=12)
+    encoded = encode_timetable(PartitionsOrCron(assets=SAMPLES, cron=f"{at.minute} {at.hour} * * *"))
     there: Any = decode_timetable(json.loads(json.dumps(encoded)))
     assert isinstance(there, PartitionsOrCron)
     assert there.partitioned
@@ -42,7 +44,7 @@ def test_samples_or_a_cron_start_a_release() -> None:
         last_automated_data_interval=None, restriction=TimeRestriction(None, None, catchup=False)
     )
     assert info.partition_key == PartitionsOrCron.KEY
-    assert (info.run_after.hour, info.run_after.minute) == (4, 30)
+    assert (info.run_after.hour, info.run_after.minute) == (at.hour, at.minute)
     assert info.run_after > pendulum.now("UTC")
 
 
