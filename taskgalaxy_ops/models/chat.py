@@ -161,7 +161,9 @@ class Gateway:
                 tries = 1 if sent.came == "busy" and limit.served > served else tries + 1
                 wait = max(backoff(tries), sent.wait)
                 lesser = self._lesser(model, arguments) if sent.form else None
-                fatal = sent.came == "fatal" or not (limit.served or sent.filtered or lesser or sent.came != "declined")
+                # Of a model that has never replied it is more likely our form that it minds than every image.
+                minds_all = sent.came == "declined" and not (limit.served or sent.filtered or lesser)
+                fatal = sent.came == "fatal" or minds_all
                 usage = pricing.usage_of(sent.data)
                 match sent.came:
                     case "served":
@@ -274,7 +276,6 @@ def _blame(model: Model, sent: Sent) -> str:
     where = f"model {model.name!r} at {model.base_url}: {sent.why}. "
     if sent.came == "fatal":
         return where + f"Check base_url, model ({model.model!r}), the key in {model.api_key_env} and its credit."
-    # It has never replied: more likely our request is not to its taste than every image is.
     return where + f"Check what it takes: structured ({model.structured!r}), temperature, room_field."
 
 
