@@ -33,7 +33,13 @@ class Loop:
         chosen = load_settings(settings)
         self._models = [chosen.teacher, *chosen.judges]
         self._clients: dict[str, Any] = {
-            model.name: openai.AsyncOpenAI(base_url=model.base_url, api_key="none", max_retries=0, timeout=120)
+            model.name: openai.AsyncOpenAI(
+                base_url=model.base_url,
+                api_key="none",
+                max_retries=0,
+                timeout=120,
+                http_client=openai.DefaultAioHttpClient(),  # as the gateway's
+            )
             for model in self._models
         }
         prompts = load_prompts({})
