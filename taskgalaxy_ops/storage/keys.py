@@ -10,6 +10,7 @@ LAYOUT_VERSION = 2
 LAYOUT = "taskgalaxy.json"
 LATEST = "releases/latest.json"
 PROBE = "probes/conditional"
+WORKERS = "workers/"  # prefix of all signs of life
 
 SETTINGS_LOG = "settings"
 REGISTRY_LOG = "registry"
@@ -58,6 +59,11 @@ def tally(home: str) -> str:
 def lease(home: str) -> str:
     """Log of the leases on a home."""
     return f"homes/{home}/lease"
+
+
+def worker(group: str, worker: str) -> str:
+    """A worker's sign of life, for one limit: ``group`` is the hash of what makes it one."""
+    return f"{WORKERS}{group}/{worker}"
 
 
 def encoder(settings_hash: str) -> str:

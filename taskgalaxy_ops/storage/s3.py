@@ -158,7 +158,8 @@ class S3Store:
         while True:
             page = self._ask("list_objects_v2", prefix, **arguments)
             for item in page.get("Contents", []):
-                yield Listed(item["Key"][len(self._prefix) :], item["Size"], item.get("ETag", ""))
+                key, written = item["Key"][len(self._prefix) :], item["LastModified"].timestamp()
+                yield Listed(key, item["Size"], item.get("ETag", ""), written)
             if not page.get("IsTruncated"):
                 return
             arguments["ContinuationToken"] = page["NextContinuationToken"]

@@ -13,11 +13,13 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from taskgalaxy_ops.canonical import fingerprint
 from taskgalaxy_ops.errors import BudgetError, LeaseLostError
 from taskgalaxy_ops.models import chat
 from taskgalaxy_ops.models.chat import Desk, Gateway
 from taskgalaxy_ops.models.limits import Limit
 from taskgalaxy_ops.models.purse import Purse, Till
+from taskgalaxy_ops.models.shares import Presence, Shares
 from taskgalaxy_ops.qa import filter_question
 from taskgalaxy_ops.records import Match, Reason
 from taskgalaxy_ops.settings import Model, Price
@@ -225,6 +227,25 @@ def test_a_good_reply_answers_its_units_and_is_kept_as_it_came(home, server):
     assert kept["usage"] == {"prompt_tokens": 100, "completion_tokens": 20}
     usage = home.gateway.usage
     assert (usage.calls, usage.requests, usage.prompt_tokens, usage.completion_tokens) == (1, 1, 100, 20)
+
+
+def test_workers_of_one_store_share_the_models_limit_while_they_ask(home, server):
+    home.gateway = Gateway(Shares(home.store))
+    limit = home.gateway.limit(home.model)
+    group = fingerprint("limit", [home.model.base_url, "m", "OPENAI_API_KEY"])[:32]
+    another = Presence(home.store)
+    another.look([group])
+    seen = []
+
+    def script(number, body):
+        seen.append((len(list(home.store.list(f"workers/{group}/"))), limit.width.most))
+        return reply(body)
+
+    server.script = script
+    home.ask(home.units(1), home.units(2))
+    assert seen == 2 * [(2, 8)]
+    another.leave([group])
+    assert not list(home.store.list("workers/"))
 
 
 def test_the_request_is_the_protocols(home, server, monkeypatch):

@@ -32,6 +32,7 @@ _KEYS = st.one_of(
     st.builds(keys.data, _HEX, _HEX),
     st.builds(keys.marker, _HEX | st.just(keys.TAXONOMY_HOME), _STAGE, _HEX, _HEX),
     st.builds(keys.encoder, _HEX),
+    st.builds(keys.worker, _HEX, _HEX),
     st.builds(keys.report, _HEX),
     st.builds(keys.cache, _HEX | st.sampled_from(["markers.json", "images.parquet", "pairs.parquet", "types.parquet"])),
     st.builds(lambda version, name: keys.release(version) + name, st.integers(1, 999_999), _HEX),
@@ -84,5 +85,6 @@ def test_the_layout_is_as_written_down() -> None:
             "scores": "finetune/scores/identity.parquet",
             "tally": "homes/home/tally.json",
             "type_embeddings": "embeddings/encoder/types",
+            "worker": "workers/group/worker",
         },
     )
