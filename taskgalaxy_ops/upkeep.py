@@ -80,10 +80,10 @@ def named_by_logs(galaxy: Galaxy) -> set[str]:
 
 
 def _homeless(galaxy: Galaxy) -> Iterator[Listed]:
-    """Images of scans that were killed before they were registered."""
-    written = list(galaxy.store.list("blobs/"))
+    """Images of scans that were killed before they were registered, and renderings of such as are gone."""
+    written = [*galaxy.store.list("blobs/"), *galaxy.store.list(keys.RENDERED)]
     housed = galaxy.registry.known()
-    return (listed for listed in written if listed.key.rpartition("/")[2] not in housed)
+    return (listed for listed in written if listed.key.split("/")[2] not in housed)
 
 
 def compact(galaxy: Galaxy, progress: Progress | None = None) -> int:

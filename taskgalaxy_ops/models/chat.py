@@ -53,7 +53,7 @@ class Desk:
 
     journal: Journal
     purse: Purse
-    image_url: Callable[[str], str]  # image id -> data URL, scaled for the model
+    image_url: Callable[[str], str]  # image id -> URL of it, scaled for the model
     check: Callable[[], None]  # raises LeaseLostError past the lease's deadline
 
 

@@ -229,6 +229,22 @@ def test_a_good_reply_answers_its_units_and_is_kept_as_it_came(home, server):
     assert (usage.calls, usage.requests, usage.prompt_tokens, usage.completion_tokens) == (1, 1, 100, 20)
 
 
+@pytest.mark.parametrize("message", ["Error while downloading {}.", "Failed to fetch image from URL: {}"])
+def test_an_image_that_could_not_be_fetched_is_no_verdict_on_it(home, server, message):
+    url = "https://b.s3.amazonaws.com/rendered/x.jpg?X-Amz-Expires=60&X-Amz-Signature=secret"
+    home.model = home.model.model_copy(update={"images": "url", "retries": 1})
+    home.question = filter_question("Decide.", home.model)
+    server.script = in_turn(reply, *3 * [failure(400, message.format(url), code="invalid_image_url")])
+    first, second = home.units(1), home.units(2)[1:]
+    assert home.ask(first)[first[0].key].value
+    home.gateway = Gateway()
+    answers = home.ask(second)
+    assert second[0].key not in answers
+    assert len(server.requests) == 3
+    (why,) = home.gateway.usage.gave_up.values()
+    assert "rendered/x.jpg?…" in why and "secret" not in why
+
+
 def test_workers_of_one_store_share_the_models_limit_while_they_ask(home, server):
     home.gateway = Gateway(Shares(home.store))
     limit = home.gateway.limit(home.model)
