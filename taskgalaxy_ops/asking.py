@@ -18,7 +18,7 @@ from taskgalaxy_ops.galaxy import Galaxy
 from taskgalaxy_ops.models.chat import Desk, Gateway
 from taskgalaxy_ops.models.purse import Purse, Till
 from taskgalaxy_ops.models.questions import RENDER_VERSION, Question, Unit
-from taskgalaxy_ops.models.rendering import data_url, rendered
+from taskgalaxy_ops.models.rendering import render, rendered
 from taskgalaxy_ops.settings import Model
 from taskgalaxy_ops.storage import keys, link
 from taskgalaxy_ops.storage.budget import Shown
@@ -225,7 +225,7 @@ class Asker:
 
     def _inline(self, image: str, model: Model) -> str:
         """The image as a data URL."""
-        return data_url(self._rendered(image, model))
+        return render(self._galaxy.store.get(keys.blob(image)), model.image_side, model.image_quality)
 
     def _stored(self, image: str, model: Model) -> str:
         """The key of the image as the model is sent it; it is rendered if that was never done."""
@@ -234,8 +234,6 @@ class Asker:
         try:
             self._galaxy.store.age(key)
         except NotFoundError:
-            self._galaxy.store.replace(key, self._rendered(image, model))
+            raw = self._galaxy.store.get(keys.blob(image))
+            self._galaxy.store.replace(key, rendered(raw, model.image_side, model.image_quality))
         return key
-
-    def _rendered(self, image: str, model: Model) -> bytes:
-        return rendered(self._galaxy.store.get(keys.blob(image)), model.image_side, model.image_quality)

@@ -76,9 +76,9 @@ def rendered(raw: bytes, side: int, quality: int) -> bytes:
     return out.getvalue()
 
 
-def data_url(jpeg: bytes) -> str:
-    """A URL that holds the image itself."""
-    return "data:image/jpeg;base64," + base64.b64encode(jpeg).decode("ascii")
+def render(raw: bytes, side: int, quality: int) -> str:
+    """The same as a data URL."""
+    return "data:image/jpeg;base64," + base64.b64encode(rendered(raw, side, quality)).decode("ascii")
 
 
 def _bare_jpeg(raw: bytes, side: int) -> bytes | None:

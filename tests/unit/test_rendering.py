@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
-from taskgalaxy_ops.models.rendering import data_url, rendered
+from taskgalaxy_ops.models.rendering import render
 
 PICTURE = Image.effect_noise((300, 200), 40).convert("RGB")
 
@@ -19,7 +19,7 @@ def jpeg(image=PICTURE, **options):
 
 
 def sent(raw, side=1024):
-    head, data = data_url(rendered(raw, side, 90)).split(",")
+    head, data = render(raw, side, 90).split(",")
     assert head == "data:image/jpeg;base64"
     return base64.b64decode(data)
 
@@ -71,4 +71,4 @@ def test_one_that_is_turned_is_sent_upright():
 
 def test_one_that_is_cut_off_is_rendered_or_refused_as_before():
     with pytest.raises(OSError):
-        rendered(jpeg()[:-500], 1024, 90)
+        render(jpeg()[:-500], 1024, 90)
