@@ -12,14 +12,15 @@ from concurrent.futures import Future
 from types import TracebackType
 from typing import Any
 
-from taskgalaxy_ops.errors import BudgetError, LeaseLostError, TaskGalaxyError
+from taskgalaxy_ops.canonical import fingerprint
+from taskgalaxy_ops.errors import BudgetError, LeaseLostError, NotFoundError, TaskGalaxyError
 from taskgalaxy_ops.galaxy import Galaxy
 from taskgalaxy_ops.models.chat import Desk, Gateway
 from taskgalaxy_ops.models.purse import Purse, Till
-from taskgalaxy_ops.models.questions import Question, Unit
-from taskgalaxy_ops.models.rendering import render
+from taskgalaxy_ops.models.questions import RENDER_VERSION, Question, Unit
+from taskgalaxy_ops.models.rendering import render, rendered
 from taskgalaxy_ops.settings import Model
-from taskgalaxy_ops.storage import keys
+from taskgalaxy_ops.storage import keys, link
 from taskgalaxy_ops.storage.budget import Shown
 from taskgalaxy_ops.storage.journal import Answer, Journal
 from taskgalaxy_ops.storage.leases import Lease
@@ -27,7 +28,7 @@ from taskgalaxy_ops.storage.leases import Lease
 Answers = Mapping[str, Answer]
 Needed = Callable[[Answers], list[tuple[Question, list[Unit]]]]
 
-_URLS_KEPT = 64  # rendered images in memory: requests of one image come one after another
+_IMAGES_KEPT = 64  # rendered images in memory: requests of one image come one after another
 _TICK_SECONDS = 0.2  # how often a part that is due is looked for
 
 
@@ -51,7 +52,7 @@ class Asker:
         self._lease: Lease | None = None
         self._purse: Purse | None = None
         self._ended: TaskGalaxyError | None = None
-        self._urls: dict[tuple[str, int, int], Future[str]] = {}
+        self._images: dict[tuple[str, int, int, str], Future[str]] = {}
         self._rendering = threading.Lock()
 
     @property
@@ -203,18 +204,36 @@ class Asker:
             raise self._ended
 
     def _image_url(self, image: str, model: Model) -> str:
-        at = (image, model.image_side, model.image_quality)
+        at = (image, model.image_side, model.image_quality, model.images)
         mine: Future[str] = Future()
         with self._rendering:
-            url = self._urls.setdefault(at, mine)
-            if len(self._urls) > _URLS_KEPT:
-                del self._urls[next(iter(self._urls))]  # the oldest
-        if url is mine:
+            found = self._images.setdefault(at, mine)
+            if len(self._images) > _IMAGES_KEPT:
+                del self._images[next(iter(self._images))]  # the oldest
+        if found is mine:
             try:
-                raw = self._galaxy.store.get(keys.blob(image))
-                mine.set_result(render(raw, model.image_side, model.image_quality))
+                mine.set_result(self._stored(image, model) if model.images == "url" else self._inline(image, model))
             except BaseException as error:
-                self._urls.pop(at, None)
+                self._images.pop(at, None)
                 mine.set_exception(error)
                 raise
-        return url.result()
+        if model.images == "data":
+            return found.result()
+        # Signed for each request: what was signed for an earlier one may have run out.
+        seconds = model.image_url_hours * 3600
+        return link(self._galaxy.store, found.result(), seconds=seconds, content_type="image/jpeg")
+
+    def _inline(self, image: str, model: Model) -> str:
+        """The image as a data URL."""
+        return render(self._galaxy.store.get(keys.blob(image)), model.image_side, model.image_quality)
+
+    def _stored(self, image: str, model: Model) -> str:
+        """The key of the image as the model is sent it; it is rendered if that was never done."""
+        how = {"v": RENDER_VERSION, "side": model.image_side, "quality": model.image_quality}
+        key = keys.rendering(image, fingerprint("rendering", how)[:32])
+        try:
+            self._galaxy.store.age(key)
+        except NotFoundError:
+            raw = self._galaxy.store.get(keys.blob(image))
+            self._galaxy.store.replace(key, rendered(raw, model.image_side, model.image_quality))
+        return key

@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 
 from taskgalaxy_ops.galaxy import Galaxy
 from taskgalaxy_ops.records import ImageId
+from taskgalaxy_ops.storage import keys
 from taskgalaxy_ops.storage.journal import Journal
 from taskgalaxy_ops.storage.shards import RECORD_STAGES, Shard
 
@@ -16,8 +17,14 @@ _COLUMNS = ("image", "id")  # where tables name an image
 
 
 def erase_from_home(galaxy: Galaxy, home: str, gone: Collection[ImageId]) -> int:
-    """Erase images from a home's journal, shards and embeddings; how many shards are to be computed again."""
+    """Erase images from a home's journal, shards and embeddings, and as they were sent by URL.
+
+    Gives how many shards are to be computed again.
+    """
     Journal(galaxy.store, home).erase(gone)
+    for image in gone:
+        for listed in galaxy.store.list(keys.renderings(image)):
+            galaxy.store.delete(listed.key)
     dropped = 0
     for shard in galaxy.shards.all(home):
         if shard.stage == "embed":

@@ -20,6 +20,7 @@ from taskgalaxy_ops.errors import PendingError
 from taskgalaxy_ops.galaxy import Galaxy
 from taskgalaxy_ops.models.chat import Gateway, Usage
 from taskgalaxy_ops.models.questions import MalformedReplyError, Question, Unit
+from taskgalaxy_ops.models.shares import Shares
 from taskgalaxy_ops.progress import Progress, Silent
 from taskgalaxy_ops.records import LabelReject, Node, Relevant, TaskTypePath
 from taskgalaxy_ops.settings import Model
@@ -157,7 +158,7 @@ def _item(expansion: Expansion, count: int) -> dict[str, Any]:
 async def _answers(
     galaxy: Galaxy, question: Question, units: Sequence[Unit], progress: Progress, usage: Usage
 ) -> Mapping[str, Answer]:
-    gateway = Gateway()
+    gateway = Gateway(Shares(galaxy.store, progress.note))
     gateway.usage = usage
     progress.stage("expand", len(units), "nodes")
     try:

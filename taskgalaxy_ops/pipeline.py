@@ -23,6 +23,7 @@ from taskgalaxy_ops.generation import HomeResult, HomeRun, Run
 from taskgalaxy_ops.matching import EmbeddingMatrix, match
 from taskgalaxy_ops.models.chat import Gateway, Usage
 from taskgalaxy_ops.models.rendering import upright
+from taskgalaxy_ops.models.shares import Shares
 from taskgalaxy_ops.progress import Progress, Silent
 from taskgalaxy_ops.records import FileReject, ImageId, Match, Reason
 from taskgalaxy_ops.settings import SourceSettings, valid_name
@@ -368,7 +369,7 @@ async def _run_homes(
     computed: Mapping[str, Sequence[Match]] | None = None,
     only: Mapping[str, Collection[ImageId]] | None = None,
 ) -> RunResult:
-    gateway = Gateway()
+    gateway = Gateway(Shares(galaxy.store, progress.note))
     result = RunResult(usage=gateway.usage)
 
     def told(stage: str, units: int) -> None:

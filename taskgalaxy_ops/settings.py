@@ -127,6 +127,10 @@ class Model(Strict):
     structured: Literal["json_schema", "json_object", "text"] = "json_schema"
     image_side: int = Field(1024, ge=64, le=8192, description="pixels, the longer side, as sent")
     image_quality: int = Field(90, ge=1, le=100, description="JPEG quality, as sent")
+    images: Literal["data", "url"] = Field(
+        "data", description="how images are sent: in the request itself, or by a signed URL of the store in S3"
+    )
+    image_url_hours: float = Field(24.0, ge=1, le=168, description="how long such a URL can be read")
     simulated: bool = False
     in_process: InProcessSettings | None = Field(None, description="of a base_url transformers:…; null: the defaults")
 
@@ -140,6 +144,8 @@ class Model(Strict):
             )
         if weights is None and self.in_process is not None:
             raise ValueError(f"in_process is for a base_url that begins with {IN_PROCESS} (remove one of them)")
+        if weights is not None and self.images == "url":
+            raise ValueError("images is 'url', which weights in this process cannot read: set images to data")
         return self
 
     @property
@@ -380,6 +386,12 @@ class Settings(Strict):
 
     @model_validator(mode="after")
     def _fits(self) -> Settings:
+        for role, model in [("teacher", self.teacher), *((f"judges.{n}", each) for n, each in enumerate(self.judges))]:
+            if model.images == "url" and not self.store.startswith("s3://"):
+                raise ValueError(
+                    f"{role}.images is 'url', but the store {self.store!r} is a folder, which has no URLs that a model "
+                    "could read: set it to data, or store to s3://bucket/prefix"
+                )
         if self.vote.quorum > len(self.judges):
             raise ValueError(f"vote.quorum is {self.vote.quorum}, but there are {len(self.judges)} judges: lower it")
         if any(judge.name == self.teacher.name and judge != self.teacher for judge in self.judges):

@@ -88,6 +88,8 @@ def left(galaxy: Galaxy) -> Iterator[str]:
     for image in sorted(denied):
         if any(listed.key == keys.blob(image) for listed in galaxy.store.list(keys.blob(image))):
             yield f"{keys.blob(image)}: the image itself"
+        for listed in galaxy.store.list(keys.renderings(image)):
+            yield f"{listed.key}: the image as it was sent by URL"
     for home, gone in galaxy.registry.taken_down().items():
         for reply in Journal(galaxy.store, home).replies():
             if reply["units"] and reply.get("image") in {None, *gone}:

@@ -37,13 +37,13 @@ def collect(
 ) -> Collected:
     """Find what no marker, log or manifest names, older than ``grace_seconds`` by the store's clock; ``delete`` it.
 
-    Tables, images of no home, and files of releases that were given up. Never a log, and so never the journal. Safe
-    beside running pipelines, as long as none takes longer than the grace period from a table to the marker that names
-    it (of ingest: from its first file to its last).
+    Tables, images of no home, files of releases that were given up, and dead workers' signs of life. Never a log, and
+    so never the journal. Safe beside running pipelines, as long as none takes longer than the grace period from a table
+    to the marker that names it (of ingest: from its first file to its last).
     """
     progress = progress or Silent()
     found = Collected()
-    candidates = [*unreferenced(galaxy), *_homeless(galaxy), *unfinished(galaxy)]
+    candidates = [*unreferenced(galaxy), *_homeless(galaxy), *unfinished(galaxy), *galaxy.store.list(keys.WORKERS)]
     progress.stage("collect", len(candidates), "objects")
     for listed in candidates:
         progress.advance("collect")
@@ -80,10 +80,10 @@ def named_by_logs(galaxy: Galaxy) -> set[str]:
 
 
 def _homeless(galaxy: Galaxy) -> Iterator[Listed]:
-    """Images of scans that were killed before they were registered."""
-    written = list(galaxy.store.list("blobs/"))
+    """Images of scans that were killed before they were registered, and renderings of such as are gone."""
+    written = [*galaxy.store.list("blobs/"), *galaxy.store.list(keys.RENDERED)]
     housed = galaxy.registry.known()
-    return (listed for listed in written if listed.key.rpartition("/")[2] not in housed)
+    return (listed for listed in written if listed.key.split("/")[2] not in housed)
 
 
 def compact(galaxy: Galaxy, progress: Progress | None = None) -> int:

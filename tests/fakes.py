@@ -60,7 +60,11 @@ class MemoryStore:
 
     def list(self, prefix: str, *, after: str = "", ordered: bool = True) -> Iterator[Listed]:
         self.before("list", prefix)
-        found = [Listed(key, len(self.objects[key])) for key in sorted(self.objects) if key.startswith(prefix)]
+        found = [
+            Listed(key, len(self.objects[key]), written=self.written.get(key, 0.0))
+            for key in sorted(self.objects)
+            if key.startswith(prefix)
+        ]
         self.after("list", prefix)
         return iter([listed for listed in found if listed.key > after])
 

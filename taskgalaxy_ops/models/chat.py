@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 
+from taskgalaxy_ops.canonical import fingerprint
 from taskgalaxy_ops.errors import ModelError, TaskGalaxyError
 from taskgalaxy_ops.models import pricing
 from taskgalaxy_ops.models.limits import Limit, Unavailable, backoff
@@ -23,6 +24,7 @@ from taskgalaxy_ops.models.purse import Drawn, Purse
 from taskgalaxy_ops.models.questions import Question, Unit
 from taskgalaxy_ops.models.received import Received
 from taskgalaxy_ops.models.sending import Body, Sender, Sent
+from taskgalaxy_ops.models.shares import Shares
 from taskgalaxy_ops.records import Reason
 from taskgalaxy_ops.settings import Model
 from taskgalaxy_ops.storage.journal import Answer, Journal, Reply
@@ -51,7 +53,7 @@ class Desk:
 
     journal: Journal
     purse: Purse
-    image_url: Callable[[str], str]  # image id -> data URL, scaled for the model
+    image_url: Callable[[str], str]  # image id -> URL of it, scaled for the model
     check: Callable[[], None]  # raises LeaseLostError past the lease's deadline
 
 
@@ -60,10 +62,14 @@ class _GaveUpError(Exception):
 
 
 class Gateway:
-    """Asks models. One a process and event loop."""
+    """Asks models. One a process and event loop. ``shares``: how its limits are shared with others; None: with nobody.
 
-    def __init__(self) -> None:
+    They are left when it is closed.
+    """
+
+    def __init__(self, shares: Shares | None = None) -> None:
         self.sender = Sender()
+        self._shares = shares
         self.usage = Usage()
         self._limits: dict[tuple[str, ...], Limit] = {}
         self._places: dict[str, asyncio.Semaphore] = {}  # requests that are in memory, by model
@@ -73,8 +79,10 @@ class Gateway:
         self._modes: dict[tuple[str, ...], str] = {}  # of structured output, where it is not the settings'
 
     async def aclose(self) -> None:
-        """Close all connections, and free what models in process hold."""
+        """Close all connections, free what models in process hold, and leave all limits to others."""
         await self.sender.aclose()
+        if self._shares:
+            await self._shares.aclose()
 
     def limit(self, model: Model) -> Limit:
         """The limit of all models that are one to their provider, whatever their roles."""
@@ -143,6 +151,8 @@ class Gateway:
         """Send until something comes back. Raises _GaveUpError, Unavailable and ModelError."""
         model, limit, number = question.model, self.limit(question.model), next(self._numbers)
         await self.sender.ready(model)
+        if self._shares and model.weights is None:  # weights in this process serve nobody else
+            await self._shares.join(fingerprint("limit", list(_one(model)))[:32], lambda share: limit.share(*share))
         price = pricing.priced(model, money=desk.purse.counts_money)
         desk.check()  # before an image is rendered for nothing
         arguments: Body = await asyncio.to_thread(_arguments, question, units, desk, fault, room, self._mode(model))

@@ -110,11 +110,15 @@ class Rate:
 
     def share(self, a_minute: float) -> None:
         """Another rate from now on."""
+        self.wait()  # until now it was the former one
         self._a_second, self._holds = a_minute / 60, max(1.0, a_minute / 60)
 
 
 class Width:
-    """How many requests may be in flight, of at most ``most``: it learns from each one that comes back."""
+    """How many requests may be in flight, of at most ``most``: it learns from each one that comes back.
+
+    ``most`` may be changed; what was learnt above it is there again when it is lifted.
+    """
 
     def __init__(self, most: int) -> None:
         self.most = most
@@ -143,11 +147,13 @@ class Width:
         """A request was one too many."""
         if self._refused_at is not None and self.now >= self._refused_at:
             self._patience = min(PROBE_LONGEST, self._patience * 2)
+        self.now = min(self.now, self.most)
         self._refused_at, self._since = self.now, 0
         self.now = max(1.0, self.now - 1)
 
     def slowed(self) -> None:
         """The model is overloaded, or took too long."""
+        self.now = min(self.now, self.most)
         self._refused_at, self._since = self._refused_at or self.now, 0
         self.now = max(1.0, self.now * SLOWED)
 
@@ -174,6 +180,8 @@ class Limit:
         self.width = Width(most)
         self.requests = Rate(requests_a_minute) if requests_a_minute else None
         self.tokens = Rate(tokens_a_minute) if tokens_a_minute else None
+        self._most = most
+        self._a_minute = (requests_a_minute, tokens_a_minute)
         self.in_flight = 0
         self.why = ""  # it was given up
         self._patience = patience
@@ -185,6 +193,17 @@ class Limit:
         self._opened = 0  # times in a row that it was left alone
         self._alarm: asyncio.TimerHandle | None = None
         self.served = 0
+
+    def share(self, place: int, of: int) -> None:
+        """Take one worker's part of all this, the one at ``place`` (from 0) of so many; in flight at least one."""
+        self.width.most = max(1, self._most // of + (place < self._most % of))
+        for rate, a_minute in zip((self.requests, self.tokens), self._a_minute, strict=True):
+            if rate and a_minute:
+                rate.share(a_minute / of)
+        if self._alarm:  # it was set for the former rate
+            self._alarm.cancel()
+            self._alarm = None
+        self._admit()
 
     async def enter(self, again: int = 0) -> None:
         """Wait for a turn; ``again``: the number of a request that was refused, which goes before new ones.

@@ -60,24 +60,25 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     return grey
 
 
-def render(raw: bytes, side: int, quality: int) -> str:
-    """A data URL of the image, at most ``side`` pixels long; never scaled up.
+def rendered(raw: bytes, side: int, quality: int) -> bytes:
+    """The image as JPEG, at most ``side`` pixels long; never scaled up.
 
     A JPEG that is already as a model is sent one goes as it is, without what it tells besides its picture: decoding and
     encoding it again takes twenty times as long, and makes it no better.
     """
     if (bare := _bare_jpeg(raw, side)) is not None:
-        return _data_url(bare)
+        return bare
     image = upright(raw)
     image.thumbnail((side, side), Image.Resampling.LANCZOS)
     image.info.clear()  # a JPEG's comment would be saved again
     out = io.BytesIO()
     image.save(out, "JPEG", quality=quality, subsampling=0)
-    return _data_url(out.getvalue())
+    return out.getvalue()
 
 
-def _data_url(jpeg: bytes) -> str:
-    return "data:image/jpeg;base64," + base64.b64encode(jpeg).decode("ascii")
+def render(raw: bytes, side: int, quality: int) -> str:
+    """The same as a data URL."""
+    return "data:image/jpeg;base64," + base64.b64encode(rendered(raw, side, quality)).decode("ascii")
 
 
 def _bare_jpeg(raw: bytes, side: int) -> bytes | None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -32,6 +33,8 @@ _MAYBE_SERVED = {408, 504}  # somebody on the way gave up waiting: the model may
 _NEVER_LEFT = {"ConnectError", "ConnectTimeout", "PoolTimeout"}  # httpx: nobody was there to serve it
 _FILTER = ("content_filter", "content_policy", "safety")
 _FORM = ("response_format", "json_schema", "json_object", "structured output", "guided", "grammar")
+_UNREAD = ("invalid_image_url", "download", "fetch", "retriev")  # a 400 of who could not read an image by its URL
+_SIGNED = re.compile(r"\?\S*X-Amz-Signature\S*", re.IGNORECASE)  # who has it can read the image
 _CONNECT_SECONDS = 15.0
 
 
@@ -108,7 +111,7 @@ class Sender:
                     return _read(await self._in_process.of(model).complete(arguments), None)
                 return await self._post(model, arguments, seconds)
         except openai.APIStatusError as error:
-            return _declined(error)
+            return _declined(error, by_url=model.images == "url")
         except (openai.APIConnectionError, aiohttp.ClientError, TimeoutError, ValueError, RecursionError) as error:
             # A body that is no JSON, too: it may have been served.
             return _lost(error, seconds)
@@ -131,7 +134,7 @@ def _read(data: Any, headers: Mapping[str, str] | None) -> Sent:
     if not isinstance(data, dict):
         raise ValueError(f"the body is a {type(data).__name__}, no object")
     if data.get("error") and not data.get("choices"):  # some gateways pass an error on with a 200
-        raise ValueError(f"an error in place of a reply: {str(data['error'])[:200]}")
+        raise ValueError(f"an error in place of a reply: {_unsigned(str(data['error']))[:200]}")
     return Sent("served", data, headers=headers)
 
 
@@ -157,8 +160,8 @@ def _lost(error: BaseException, seconds: float) -> Sent:
     return Sent("slow" if slow else "failed", {}, why, left=left, billed=left)
 
 
-def _declined(error: openai.APIStatusError) -> Sent:
-    status, message = error.status_code, str(error.message)[:200]
+def _declined(error: openai.APIStatusError, *, by_url: bool) -> Sent:
+    status, message = error.status_code, _unsigned(str(error.message))[:200]
     said = f"{error.code} {error.message}".lower()
     data = {"error": {"status": status, "message": message}}
     why, wait = f"{status}, {message}", retry_after(error.response.headers)
@@ -170,5 +173,11 @@ def _declined(error: openai.APIStatusError) -> Sent:
         return Sent("slow", data, why, wait, billed=status in _MAYBE_SERVED)
     if status >= 500 or status == 409:
         return Sent("failed", data, why, wait)
+    if by_url and any(word in said for word in _UNREAD):  # says nothing about the image
+        return Sent("failed", data, why, wait)
     filtered = any(word in said for word in _FILTER)
     return Sent("declined", data, why, filtered=filtered, form=not filtered and any(word in said for word in _FORM))
+
+
+def _unsigned(text: str) -> str:
+    return _SIGNED.sub("?…", text)

@@ -14,7 +14,7 @@ from taskgalaxy_ops.storage.base import Listed, Store
 from taskgalaxy_ops.storage.folder import FolderStore
 from taskgalaxy_ops.storage.s3 import S3Store
 
-__all__ = ["Listed", "Store", "connect", "layout_of", "open_store", "s3_options_from_environment"]
+__all__ = ["Listed", "Store", "connect", "layout_of", "link", "open_store", "s3_options_from_environment"]
 
 
 def connect(url: str, **s3_options: Any) -> Store:
@@ -70,6 +70,13 @@ def _check_layout(store: Store) -> None:
             f"store {store.url}: layout {found}, this version reads layout {keys.LAYOUT_VERSION}. "
             f"{fix}, or use another prefix."
         )
+
+
+def link(store: Store, key: str, *, seconds: float, content_type: str) -> str:
+    """A URL by which anybody can get the object for so long. Raises StoreError where the store has none."""
+    if not isinstance(store, S3Store):
+        raise StoreError(f"store {store.url}: has no URLs that others could read. Use s3://bucket/prefix.")
+    return store.link(key, seconds, content_type)
 
 
 def layout_of(store: Store) -> int:

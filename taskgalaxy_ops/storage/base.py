@@ -22,6 +22,7 @@ class Listed:
     key: str
     size: int  # bytes
     version: str = ""  # another one when the content may be another: an ETag, or the time of the last write
+    written: float = 0.0  # seconds, by the store's own clock: to be compared with another object's alone
 
 
 class Store(Protocol):

@@ -132,7 +132,7 @@ class FolderStore:
                         stat = path.stat()
                     except FileNotFoundError:
                         continue
-                    yield Listed(key, stat.st_size, str(stat.st_mtime_ns))
+                    yield Listed(key, stat.st_size, str(stat.st_mtime_ns), stat.st_mtime)
 
     def delete(self, key: str) -> None:
         try:

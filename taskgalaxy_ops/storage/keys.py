@@ -10,6 +10,8 @@ LAYOUT_VERSION = 2
 LAYOUT = "taskgalaxy.json"
 LATEST = "releases/latest.json"
 PROBE = "probes/conditional"
+WORKERS = "workers/"  # prefix of all signs of life
+RENDERED = "rendered/"  # prefix of all images as models were sent them by URL
 
 SETTINGS_LOG = "settings"
 REGISTRY_LOG = "registry"
@@ -28,6 +30,16 @@ TAXONOMY_HOME = "taxonomy"
 def blob(image: str) -> str:
     """An image's bytes, as its file held them."""
     return f"blobs/{image[:2]}/{image}"
+
+
+def renderings(image: str) -> str:
+    """Prefix of an image as models were sent it by URL."""
+    return f"{RENDERED}{image[:2]}/{image}/"
+
+
+def rendering(image: str, how: str) -> str:
+    """One of them, JPEG; ``how`` is the hash of the rendering's parameters. Made from the blob, and may be deleted."""
+    return f"{renderings(image)}{how}.jpg"
 
 
 def data(rows_hash: str, nonce: str) -> str:
@@ -58,6 +70,11 @@ def tally(home: str) -> str:
 def lease(home: str) -> str:
     """Log of the leases on a home."""
     return f"homes/{home}/lease"
+
+
+def worker(group: str, worker: str) -> str:
+    """A worker's sign of life, for one limit: ``group`` is the hash of what makes it one."""
+    return f"{WORKERS}{group}/{worker}"
 
 
 def encoder(settings_hash: str) -> str:

@@ -33,7 +33,7 @@ class S3Store:
         self._patient = self._client(_TRIES)
         self._gone = False  # the last request got no reply, or an error of the server's, to its last try
 
-    def _client(self, tries: int) -> Any:
+    def _client(self, tries: int, **more: Any) -> Any:
         import boto3
         import botocore.session
         from botocore.config import Config
@@ -45,6 +45,7 @@ class S3Store:
             max_pool_connections=64,
             request_checksum_calculation="when_required",
             response_checksum_validation="when_required",
+            **more,
         )
         session = botocore.session.get_session()
         # By default each date goes through dateutil, which takes longer than all the rest of a listing.
@@ -55,6 +56,21 @@ class S3Store:
     def _brief(self) -> Any:
         """Asks once: what a run still has to do after an outage that lasts must not be waited for again and again."""
         return self._client(1)
+
+    @cached_property
+    def _signing(self) -> Any:
+        """Signs URLs as every region takes them: by default boto3 would sign some in the older way."""
+        return self._client(1, signature_version="s3v4")
+
+    def link(self, key: str, seconds: float, content_type: str) -> str:
+        """A URL that gives the object to whoever has it, for so long (at most a week). Asks nobody."""
+        from botocore.exceptions import BotoCoreError
+
+        what = {"Bucket": self._bucket, "Key": self._prefix + key, "ResponseContentType": content_type}
+        try:
+            return str(self._signing.generate_presigned_url("get_object", what, ExpiresIn=int(seconds)))
+        except BotoCoreError as error:
+            raise StoreError(f"store {self.url}: no URL of {key} can be signed ({_short(error)}).") from error
 
     def check_bucket(self) -> None:
         """Raises StoreError if the bucket cannot be reached, or keeps versions (nothing could be erased)."""
@@ -158,7 +174,8 @@ class S3Store:
         while True:
             page = self._ask("list_objects_v2", prefix, **arguments)
             for item in page.get("Contents", []):
-                yield Listed(item["Key"][len(self._prefix) :], item["Size"], item.get("ETag", ""))
+                key, written = item["Key"][len(self._prefix) :], item["LastModified"].timestamp()
+                yield Listed(key, item["Size"], item.get("ETag", ""), written)
             if not page.get("IsTruncated"):
                 return
             arguments["ContinuationToken"] = page["NextContinuationToken"]

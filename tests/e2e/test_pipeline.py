@@ -55,6 +55,8 @@ def test_two_runs_make_one_release(settings: Callable[..., Settings], models: Mo
     assert "encoder" not in again.__dict__, "a second run must not even load the encoder"
     assert models.stats()["requests"] == before["requests"]
 
+    assert list(again.store.list(keys.WORKERS)) == [], "who has ended is not counted"
+
     found = verify(again)
     assert found.damage == []
     assert found.checked["image"] == 12

@@ -13,11 +13,13 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from taskgalaxy_ops.canonical import fingerprint
 from taskgalaxy_ops.errors import BudgetError, LeaseLostError
 from taskgalaxy_ops.models import chat
 from taskgalaxy_ops.models.chat import Desk, Gateway
 from taskgalaxy_ops.models.limits import Limit
 from taskgalaxy_ops.models.purse import Purse, Till
+from taskgalaxy_ops.models.shares import Presence, Shares
 from taskgalaxy_ops.qa import filter_question
 from taskgalaxy_ops.records import Match, Reason
 from taskgalaxy_ops.settings import Model, Price
@@ -225,6 +227,41 @@ def test_a_good_reply_answers_its_units_and_is_kept_as_it_came(home, server):
     assert kept["usage"] == {"prompt_tokens": 100, "completion_tokens": 20}
     usage = home.gateway.usage
     assert (usage.calls, usage.requests, usage.prompt_tokens, usage.completion_tokens) == (1, 1, 100, 20)
+
+
+@pytest.mark.parametrize("message", ["Error while downloading {}.", "Failed to fetch image from URL: {}"])
+def test_an_image_that_could_not_be_fetched_is_no_verdict_on_it(home, server, message):
+    url = "https://b.s3.amazonaws.com/rendered/x.jpg?X-Amz-Expires=60&X-Amz-Signature=secret"
+    home.model = home.model.model_copy(update={"images": "url", "retries": 1})
+    home.question = filter_question("Decide.", home.model)
+    server.script = in_turn(reply, *3 * [failure(400, message.format(url), code="invalid_image_url")])
+    first, second = home.units(1), home.units(2)[1:]
+    assert home.ask(first)[first[0].key].value
+    home.gateway = Gateway()
+    answers = home.ask(second)
+    assert second[0].key not in answers
+    assert len(server.requests) == 3
+    (why,) = home.gateway.usage.gave_up.values()
+    assert "rendered/x.jpg?…" in why and "secret" not in why
+
+
+def test_workers_of_one_store_share_the_models_limit_while_they_ask(home, server):
+    home.gateway = Gateway(Shares(home.store))
+    limit = home.gateway.limit(home.model)
+    group = fingerprint("limit", [home.model.base_url, "m", "OPENAI_API_KEY"])[:32]
+    another = Presence(home.store)
+    another.look([group])
+    seen = []
+
+    def script(number, body):
+        seen.append((len(list(home.store.list(f"workers/{group}/"))), limit.width.most))
+        return reply(body)
+
+    server.script = script
+    home.ask(home.units(1), home.units(2))
+    assert seen == 2 * [(2, 8)]
+    another.leave([group])
+    assert not list(home.store.list("workers/"))
 
 
 def test_the_request_is_the_protocols(home, server, monkeypatch):

@@ -81,6 +81,8 @@ SAME_KEY = {
     "simulated": True,
     "requests_a_minute": 60.0,
     "tokens_a_minute": 60.0,
+    "images": "url",
+    "image_url_hours": 2.0,
     "in_process": InProcessSettings(batch=2),
 }
 OTHER_KEY = {"model": "gpt-y", "revision": "2", "temperature": 0.1, "image_side": 512, "image_quality": 80}

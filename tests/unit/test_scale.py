@@ -118,6 +118,7 @@ def test_a_run_with_nothing_to_do_lists_each_home_once_and_reads_none(tmp_path: 
     result = pipeline.generate(Galaxy(golden.settings, store))
     assert all(stage.shard for home in result.homes for stage in home.stages.values())
     assert {key: n for key, n in requests.items() if key[1] == "homes"} == {("list", "homes"): len(result.homes)}
+    assert not any(key[1] == "workers" for key in requests), "it asks no model"
     assert requests["get", "blobs"] == requests["put", "data"] == 0
 
 

@@ -103,6 +103,18 @@ def test_a_model_behind_a_url_is_not_loaded_here():
     assert "judges.1: in_process is for a base_url that begins with transformers: (remove one of them)" in text
 
 
+def test_images_by_url_need_a_store_that_has_urls_and_a_model_that_reads_them():
+    raw = changed("judges.1.images", "url")
+    text = complaint(raw)
+    assert "judges.1.images is 'url', but the store 'file://./galaxy' is a folder" in text
+    assert "set it to data, or store to s3://bucket/prefix" in text
+    found = parse_settings(raw | {"store": "s3://bucket/x"})
+    assert [judge.images for judge in found.judges] == ["data", "url", "data"]
+    raw = changed("teacher.images", "url") | {"store": "s3://bucket/x"}
+    raw["teacher"]["base_url"] = "transformers:owner/name"
+    assert "teacher: images is 'url', which weights in this process cannot read: set images to data" in complaint(raw)
+
+
 # Every message names the field, the value and the fix.
 
 WRONG = [
