@@ -118,7 +118,9 @@ class Model(Strict):
     room_field: Literal["max_tokens", "max_completion_tokens"] = Field(
         "max_tokens", description="the name under which max_tokens is sent; newer OpenAI models take the other"
     )
-    concurrency: int = Field(16, ge=1, le=1024, description="requests in flight at most; fewer where it says 429")
+    concurrency: int = Field(
+        64, ge=1, le=1024, description="requests in flight at most, of all workers together; fewer where it says 429"
+    )
     requests_a_minute: float | None = Field(None, gt=0, description="null: what the provider lets through")
     tokens_a_minute: float | None = Field(None, gt=0, description="null: what the provider lets through")
     timeout_seconds: float = Field(120.0, gt=0, description="for a reply of max_tokens; longer for one with more room")
