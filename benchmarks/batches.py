@@ -3,9 +3,9 @@
     python -m benchmarks.batches [kills]
 
 Each worker asks about a home of its own by batches, and is killed at an instant drawn from the time that a whole one
-takes: while it uploads, submits, waits or collects. Then another goes on. Of the batches one in five is made without its maker
-hearing of it, and the list shows none before a second has passed. What was submitted is what the simulated models say
-that they were asked.
+takes: while it uploads, submits, waits or collects. Then another goes on. Of the batches one in five is made without
+its maker hearing of it, and the list shows none before a second has passed. What was submitted is what the simulated
+models say that they were asked.
 """
 
 from __future__ import annotations
