@@ -116,8 +116,13 @@ class Asker:
         Raises TaskGalaxyError (an image is gone, the store fails) once what is in flight is kept.
         """
         answers = await asyncio.to_thread(lambda: self.answers)
-        first = len({unit.key for _, units in needed(answers) for unit in units})
-        if not first or self._gateway is None or self._ended:
+        lacking = needed(answers)
+        first = len({unit.key for _, units in lacking for unit in units})
+        # Who died between a batch's replies and its end has left nothing to ask, and a block of the budget.
+        left = {intent["stage"] for intent in self._opened().batches.open.values()}
+        if not (first or left.intersection(question.stage for question, _ in lacking)):
+            return first
+        if self._gateway is None or self._ended:
             return first
         try:
             batches = await self._prepare(self._gateway)

@@ -166,7 +166,7 @@ class HomeBatches:
         standing: Standing,
         results: Mapping[str, Sent],
     ) -> None:
-        """All that came of a batch: replies, then its end, then what its blocks came to."""
+        """All that came of a batch: replies, then what its blocks came to, then its end."""
         model, price = question.model, pricing.priced(question.model, money=False)
         unheard = standing.status == "completed"  # of what is in no file then, nobody knows
         missing = Sent("failed", {}, "no result", left=unheard, billed=unheard)
@@ -206,8 +206,8 @@ class HomeBatches:
         await asyncio.to_thread(self._journal.flush)
         self._desk.check()
         amounts = {block: list(amount.plain()) for block, amount in came_to.items()}
+        await self._settle(came_to)  # first: once its end is recorded, perhaps nobody asks about this home again
         await self._record("batch_ended", nonce, status=standing.status, blocks=amounts, again=again)
-        await self._settle(came_to)
         await self._gateway.batches.clear(model, (intent["file"], *standing.files))
         self._answered(intent["stage"], count)
 
