@@ -97,6 +97,7 @@ bench-engine: $(VENV)/.demo  ## what the engine itself costs, 20 minutes; FIGURE
 bench-gateway: $(VENV)/.demo bench-peers  ## the gateway against what a server allows, and its peers; FIGURES="speed limits" chooses
 	@$(RUN) -m benchmarks.gateway $(FIGURES)
 	@$(if $(FIGURES),,$(RUN) -m benchmarks.money)
+	@$(if $(FIGURES),,$(RUN) -m benchmarks.batches)
 
 bench-scale: $(VENV)/.demo  ## what a shard costs, 256 writers simulated, and docs/scale.md's tables from both
 	@$(RUN) -m benchmarks.scale

@@ -12,6 +12,7 @@ from concurrent.futures import Future
 from types import TracebackType
 from typing import Any
 
+from taskgalaxy_ops import batching
 from taskgalaxy_ops.canonical import fingerprint
 from taskgalaxy_ops.errors import BudgetError, LeaseLostError, NotFoundError, TaskGalaxyError
 from taskgalaxy_ops.galaxy import Galaxy
@@ -51,6 +52,7 @@ class Asker:
         self._journal: Journal | None = None
         self._lease: Lease | None = None
         self._purse: Purse | None = None
+        self._batches: batching.HomeBatches | None = None
         self._ended: TaskGalaxyError | None = None
         self._images: dict[tuple[str, int, int, str], Future[str]] = {}
         self._rendering = threading.Lock()
@@ -87,6 +89,13 @@ class Asker:
         """What every reply in the home's journal came to; None if it was not read."""
         return None if self._journal is None else self._journal.outlines()
 
+    @property
+    def waiting(self) -> list[batching.Waiting]:
+        """The home's batches that have not ended, as far as its journal was read."""
+        if self._journal is None:
+            return []
+        return batching.awaited(self._journal.batches.open, self._journal.batches.ids)
+
     async def __aenter__(self) -> Asker:
         return self
 
@@ -103,19 +112,32 @@ class Asker:
     async def ask(self, needed: Needed) -> int:
         """Ask what ``needed`` says, in rounds until nothing new is; gives how many units lacked an answer at first.
 
-        A unit that gets no reply stays pending: the next run asks for it. Without a gateway nothing is asked.
+        A unit that gets no reply stays pending: the next run asks for it; so does one that goes by batch, until that is
+        collected. Without a gateway nothing is asked.
         Raises TaskGalaxyError (an image is gone, the store fails) once what is in flight is kept.
         """
         answers = await asyncio.to_thread(lambda: self.answers)
-        first = len({unit.key for _, units in needed(answers) for unit in units})
-        if not first or self._gateway is None or self._ended:
+        lacking = needed(answers)
+        first = len({unit.key for _, units in lacking for unit in units})
+        # Who died between a batch's replies and its end has left nothing to ask, and a block of the budget.
+        left = {intent["stage"] for intent in self._opened().batches.open.values()}
+        if not (first or left.intersection(question.stage for question, _ in lacking)):
+            return first
+        if self._gateway is None or self._ended:
             return first
         try:
-            await self._prepare()
+            batches = await self._prepare(self._gateway)
+            found = needed(answers)
+            await batches.collect(
+                {question.stage: question for question, _ in found},
+                {unit.key: unit for _, units in found for unit in units},
+            )
             asked: set[str] = set()
             while requests := self._requests(needed(answers), asked):
                 asked.update(unit.key for _, part in requests for unit in part)
-                await self._send(requests, self._gateway)
+                if chats := [request for request in requests if request[0].model.mode == "chat"]:
+                    await self._send(chats, self._gateway)
+                await batches.submit([request for request in requests if request[0].model.mode == "batch"])
         except (BudgetError, LeaseLostError) as error:
             self._ended = error
         return first
@@ -124,10 +146,11 @@ class Asker:
         self, needed: Iterable[tuple[Question, list[Unit]]], asked: set[str]
     ) -> list[tuple[Question, list[Unit]]]:
         size = self._galaxy.settings.run.units_a_request
+        taken = asked | self._opened().batches.under_way
         requests: list[tuple[Question, list[Unit]]] = []
         for question, units in needed:
             by_image: dict[str, list[Unit]] = {}
-            for unit in {unit.key: unit for unit in units if unit.key not in asked}.values():
+            for unit in {unit.key: unit for unit in units if unit.key not in taken}.values():
                 # A question without a list of items is one unit a request.
                 by_image.setdefault(unit.image or unit.key, []).append(unit)
             requests += [
@@ -136,9 +159,9 @@ class Asker:
         # An image's requests to several models one after another: it is read and rendered once for them.
         return sorted(requests, key=lambda request: request[1][0].image or "")
 
-    async def _prepare(self) -> None:
-        if self._lease is not None:
-            return
+    async def _prepare(self, gateway: Gateway) -> batching.HomeBatches:
+        if self._batches is not None:
+            return self._batches
         run, journal = self._galaxy.settings.run, self._opened()
         self._lease = await asyncio.to_thread(
             Lease, self._galaxy.store, self._home, seconds=run.lease_seconds, wait=run.lease_seconds + 10
@@ -147,6 +170,11 @@ class Asker:
         async with self._till.turn:
             await asyncio.to_thread(self._settle_orphans, journal)
         self._purse = Purse(self._till, self._home, run.block_calls)
+        desk = Desk(journal, self._purse, str, self._check)
+        self._batches = batching.HomeBatches(
+            run.batch, gateway, self._till, self._home, desk, self._image_url, self._answered
+        )
+        return self._batches
 
     def _opened(self) -> Journal:
         if self._journal is None:
@@ -166,7 +194,7 @@ class Asker:
                 one.calls + told,
                 one.tokens + sum(reply["usage"].get(name, 0) for name in ("prompt_tokens", "completion_tokens")) * told,
             )
-        self._till.ledger.settle_orphans(self._home, shown)
+        self._till.ledger.settle_orphans(self._home, shown, journal.batches.of)
 
     def _check(self) -> None:
         """Raises what ends this home's sending: a lost lease, or a budget that another call found spent."""

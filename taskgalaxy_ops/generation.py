@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from taskgalaxy_ops import qa, voting
 from taskgalaxy_ops.asking import Asker, Needed
+from taskgalaxy_ops.batching import Waiting
 from taskgalaxy_ops.funnel import StageCounts, Tally, tally
 from taskgalaxy_ops.galaxy import Galaxy
 from taskgalaxy_ops.models.chat import Gateway
@@ -63,6 +64,7 @@ class HomeResult:
     stopped: str = ""  # why asking ended early, "" if it did not
     held: bool = False  # it ended since another run holds the home
     spent: bool = False  # it ended since a cap of the budget was reached
+    waiting: Sequence[Waiting] = ()  # for batches that have not ended
     wrote: bool = False  # a reply or a shard
     asked: Mapping[str, Tally] | None = None  # what its journal holds, by stage; None: it was not read
 
@@ -113,6 +115,7 @@ class HomeRun:
         self.result.wrote |= self._asker.asked
         self.result.stopped, self.result.held = self._asker.stopped, self._asker.held
         self.result.spent = self._asker.spent
+        self.result.waiting = self._asker.waiting
         self.result.asked = self._asked()
         return self.result
 

@@ -7,6 +7,7 @@ encodes nothing. What Airflow's tasks and the command line call is here.
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -15,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from taskgalaxy_ops import batching
 from taskgalaxy_ops.catalogue import Catalogue
 from taskgalaxy_ops.erasing import erase_from_home
 from taskgalaxy_ops.errors import SourceError, TaskGalaxyError
@@ -249,6 +251,7 @@ class RunResult:
     def reasons(self) -> list[str]:
         """Why something is pending, each reason once."""
         found = [home.stopped for home in self.homes if home.stopped] + list(self.usage.unavailable.values())
+        found += batching.told([batch for home in self.homes if home.pending for batch in home.waiting])
         found += [] if found else self.usage.gave_up.values()
         return list(dict.fromkeys(found))
 
@@ -304,13 +307,14 @@ def generate(
     taxonomy: int | None = None,
     only: Mapping[str, Collection[ImageId]] | None = None,
     progress: Progress | None = None,
+    wait: bool = True,
 ) -> RunResult:
     """Match, filter, write and vote, for all sources, some, or a lane. Answers that exist are used, others asked for.
 
     ``ask`` False: only the journal is read. ``commit`` False: filter, write and vote leave no shard. What could not be
     answered is pending: ``reasons`` says why. ``taxonomy``: a version, by default the newest. ``only``: by home, the
-    images that are asked about. Raises TaskGalaxyError for the first home that failed, once the homes that were under
-    way have ended: what they have sent is paid for.
+    images that are asked about. ``wait``: for batches, as long as the settings say. Raises TaskGalaxyError for the
+    first home that failed, once the homes that were under way have ended: what they have sent is paid for.
     """
     progress = progress or Silent()
     if ask:
@@ -324,7 +328,7 @@ def generate(
     try:
         if last_stage != "match":
             result = asyncio.run(
-                _run_homes(galaxy, matches, committed, last_stage, ask, commit, denied, progress, only=only)
+                _run_homes(galaxy, matches, committed, last_stage, ask, commit, denied, progress, only=only, wait=wait)
             )
     finally:
         _erase_late(galaxy, denied, matches)
@@ -368,6 +372,7 @@ async def _run_homes(
     progress: Progress,
     computed: Mapping[str, Sequence[Match]] | None = None,
     only: Mapping[str, Collection[ImageId]] | None = None,
+    wait: bool = False,
 ) -> RunResult:
     gateway = Gateway(Shares(galaxy.store, progress.note))
     result = RunResult(usage=gateway.usage)
@@ -391,24 +396,36 @@ async def _run_homes(
     slots = asyncio.Semaphore(galaxy.settings.run.homes_at_once)
     failed: list[TaskGalaxyError] = []
     looking = asyncio.Lock()
+    batch = galaxy.settings.run.batch
+    by = time.monotonic() + (math.inf if batch.wait_seconds is None else batch.wait_seconds) if wait and ask else 0.0
 
-    async def one(home: str, shard: Shard) -> None:
+    async def once(home: str, shard: Shard, there: Committed) -> HomeResult | None:
         async with slots:
             if failed:
-                return
+                return None
             try:
-                outcome = await HomeRun(run, home, shard, committed[home], (computed or {}).get(home))()
+                outcome = await HomeRun(run, home, shard, there, (computed or {}).get(home))()
             except TaskGalaxyError as error:
                 progress.note(f"{error} The shards under way are ended first.")
                 failed.append(error)
-                return
+                return None
             if outcome.wrote:
                 async with looking:
                     await asyncio.to_thread(_erase_late, galaxy, denied, [home])
-            result.homes.append(outcome)
-            counted = [stage.counts for stage in outcome.stages.values() if stage.counts]
-            rejects = sum(sum(counts.rejects.values()) for counts in counted)
-            progress.advance("generate", rejects=rejects, pending=outcome.pending)
+            return outcome
+
+    async def one(home: str, shard: Shard) -> None:
+        outcome = await once(home, shard, committed[home])
+        while outcome and outcome.pending and not outcome.held and not failed:
+            if not await batching.until_one_ends(gateway, outcome.waiting, batch, by):
+                break
+            outcome = await once(home, shard, await asyncio.to_thread(galaxy.shards.committed, home))
+        if outcome is None:
+            return
+        result.homes.append(outcome)
+        counted = [stage.counts for stage in outcome.stages.values() if stage.counts]
+        rejects = sum(sum(counts.rejects.values()) for counts in counted)
+        progress.advance("generate", rejects=rejects, pending=outcome.pending)
 
     try:
         async with asyncio.TaskGroup() as group:

@@ -127,6 +127,9 @@ class Model(Strict):
     retries: int = Field(6, ge=0, description="further tries after 429, 5xx and time-outs")
     repairs: int = Field(2, ge=0, description="further tries after a malformed reply")
     structured: Literal["json_schema", "json_object", "text"] = "json_schema"
+    mode: Literal["chat", "batch"] = Field(
+        "chat", description="batch: through the provider's Batch API, within a day and for less"
+    )
     image_side: int = Field(1024, ge=64, le=8192, description="pixels, the longer side, as sent")
     image_quality: int = Field(90, ge=1, le=100, description="JPEG quality, as sent")
     images: Literal["data", "url"] = Field(
@@ -144,6 +147,8 @@ class Model(Strict):
                 f"base_url {self.base_url!r} names neither a hub's model nor a folder: write {IN_PROCESS}owner/name, "
                 f"or {IN_PROCESS}/path/to/folder"
             )
+        if weights is not None and self.mode == "batch":
+            raise ValueError("mode: batch is for a model behind a URL (in process requests are batched anyway)")
         if weights is None and self.in_process is not None:
             raise ValueError(f"in_process is for a base_url that begins with {IN_PROCESS} (remove one of them)")
         if weights is not None and self.images == "url":
@@ -220,6 +225,23 @@ class ReleaseSettings(Strict):
     variants: tuple[Variant, ...] | None = Field(None, min_length=1, description="only these; null: all")
 
 
+class BatchSettings(Strict):
+    """How models of ``mode: batch`` are asked."""
+
+    wait_seconds: float | None = Field(
+        None, ge=0, description="how long a run waits for batches, which the next one collects; null: until they end"
+    )
+    poll_seconds: float = Field(30.0, gt=0, description="between two looks at a batch")
+    lookup_seconds: float = Field(
+        600.0,
+        ge=0,
+        description="how long a batch that was about to be made when its worker died is looked for in the provider's "
+        "list, before it is made anew; longer than a list lags",
+    )
+    max_requests: int = Field(5000, ge=1, le=50_000, description="of one batch")
+    max_bytes: int = Field(64_000_000, ge=1000, le=200_000_000, description="of one batch; it is built in memory")
+
+
 class RunSettings(Strict):
     """How a run works; changes no data."""
 
@@ -227,6 +249,7 @@ class RunSettings(Strict):
     lease_seconds: float = Field(60.0, ge=3)
     homes_at_once: int = Field(4, ge=1, le=64)
     block_calls: int = Field(32, ge=1, description="calls taken from the budget at once")
+    batch: BatchSettings = BatchSettings()
 
 
 class Schedules(Strict):

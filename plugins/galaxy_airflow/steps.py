@@ -139,7 +139,7 @@ def stage(name: str, lane: Mapping[str, Any], last_try: bool) -> dict[str, Any]:
     galaxy = opened(**lane["orders"], run=lane.get("run"))
     own = {field: lane[field] for field in ("number", "of", "registry", "sources")}
     with progress() as shown:
-        result = pipeline.generate(galaxy, lane=pipeline.Lane(**own), last_stage=name, progress=shown)
+        result = pipeline.generate(galaxy, lane=pipeline.Lane(**own), last_stage=name, progress=shown, wait=False)
     counts = [home.stages[name].counts for home in result.homes if name in home.stages]
     asked = [each for each in counts if each is not None]
     found = receipt(

@@ -19,6 +19,7 @@ from typing import Any
 from taskgalaxy_ops.canonical import fingerprint
 from taskgalaxy_ops.errors import ModelError, TaskGalaxyError
 from taskgalaxy_ops.models import pricing
+from taskgalaxy_ops.models.batches import Batches
 from taskgalaxy_ops.models.limits import Limit, Unavailable, backoff
 from taskgalaxy_ops.models.purse import Drawn, Purse
 from taskgalaxy_ops.models.questions import Question, Unit
@@ -77,6 +78,7 @@ class Gateway:
         self._given_up: dict[str, int] = {}  # requests in a row, by model
         self._dearer: dict[str, tuple[float, float]] = {}  # how many times what was reckoned a model's calls came to
         self._modes: dict[tuple[str, ...], str] = {}  # of structured output, where it is not the settings'
+        self.batches = Batches(self.sender)
 
     async def aclose(self) -> None:
         """Close all connections, free what models in process hold, and leave all limits to others."""
@@ -112,14 +114,15 @@ class Gateway:
                 await self._converse(question, list(units), desk)
                 self._given_up[model.name] = 0
             except (ModelError, Unavailable) as error:
-                self._leave(model, str(error))
+                self.leave(model, str(error))
             except _GaveUpError as error:
                 self.usage.gave_up[model.name] = str(error)
                 self._given_up[model.name] = self._given_up.get(model.name, 0) + 1
                 if self._given_up[model.name] >= _GIVEN_UP_TO_OPEN:
-                    self._leave(model, str(error))
+                    self.leave(model, str(error))
 
-    def _leave(self, model: Model, why: str) -> None:
+    def leave(self, model: Model, why: str) -> None:
+        """Ask this model nothing more in this run."""
         self.usage.unavailable.setdefault(model.name, why)
         self.limit(model).give_up(why)
 
@@ -130,22 +133,22 @@ class Gateway:
             reply = await self._request(question, units, desk, fault, question.model.max_tokens * (1 + cut))
             if reply.refusal:
                 if len(units) > 1:  # which of them was it? ask each by itself
-                    self._keep(desk, reply, {})
+                    self.keep(desk, reply, {})
                     for unit in units:
                         await self._converse(question, [unit], desk)
                     return
-                self._keep(desk, reply, {units[0].key: Answer(terminal=Reason.REFUSED, detail=reply.refusal)})
+                self.keep(desk, reply, {units[0].key: Answer(terminal=Reason.REFUSED, detail=reply.refusal)})
                 return
             answers, fault = question.parse(units, reply.text)
             units = [unit for unit in units if unit.key not in answers]
-            self._keep(desk, reply, answers)
+            self.keep(desk, reply, answers)
             if not units:
                 return
             detail = fault
             if reply.cut:
                 cut, fault = True, ""  # it was not wrong, it was too long
         gone = {unit.key: Answer(terminal=Reason.MALFORMED, detail=detail[:300]) for unit in units}
-        self._keep(desk, reply, gone, again=True)
+        self.keep(desk, reply, gone, again=True)
 
     async def _request(self, question: Question, units: Sequence[Unit], desk: Desk, fault: str, room: int) -> Received:
         """Send until something comes back. Raises _GaveUpError, Unavailable and ModelError."""
@@ -155,7 +158,7 @@ class Gateway:
             await self._shares.join(fingerprint("limit", list(_one(model)))[:32], lambda share: limit.share(*share))
         price = pricing.priced(model, money=desk.purse.counts_money)
         desk.check()  # before an image is rendered for nothing
-        arguments: Body = await asyncio.to_thread(_arguments, question, units, desk, fault, room, self._mode(model))
+        arguments: Body = await asyncio.to_thread(arguments_of, question, units, desk, fault, room, self.mode(model))
         reckoned = pricing.at_most(arguments, model, room, price)
         # A reply with more room may take longer by as much.
         seconds = model.timeout_seconds * max(1.0, room / model.max_tokens)
@@ -166,7 +169,7 @@ class Gateway:
             served = limit.served
             await limit.enter(number if attempts > 1 else 0)
             try:
-                most = reckoned.times(self._dearer.get(model.name, (1, 1)))
+                most = self.reckoned(model, reckoned)
                 drawn, seen, sent = await self._send(model, arguments, seconds, desk, most)
                 tries = 1 if sent.came == "busy" and limit.served > served else tries + 1
                 wait = max(backoff(tries), sent.wait)
@@ -178,8 +181,7 @@ class Gateway:
                 match sent.came:
                     case "served":
                         amount = pricing.charged(usage, price, most)
-                        # Each model counts an image's tokens in its own way: of one that took more, more is held now.
-                        self._dearer[model.name] = reckoned.factors(amount, self._dearer.get(model.name, (1, 1)))
+                        self.came_to(model, reckoned, amount)
                         limit.worked(amount.tokens, sent.headers)
                     case "busy":
                         limit.refused(wait)
@@ -189,11 +191,11 @@ class Gateway:
                     amount = most if sent.billed else pricing.Amount(0, 0)
                 await desk.purse.back(drawn, *amount, sent=sent.left)
                 if fatal:
-                    self._leave(model, _blame(model, sent))
+                    self.leave(model, blame(model, sent))
             finally:
                 limit.back()
             if fatal:
-                raise ModelError(_blame(model, sent))
+                raise ModelError(blame(model, sent))
             if lesser:
                 arguments = lesser
                 continue
@@ -228,23 +230,38 @@ class Gateway:
             await desk.purse.back(drawn, *most)
             raise
 
-    def _mode(self, model: Model) -> str:
+    def mode(self, model: Model) -> str:
+        """The form of structured output that a model takes, as far as is known."""
         return self._modes.get(_one(model), model.structured)
 
     def _lesser(self, model: Model, arguments: Body) -> Body | None:
         """The request for a model that does not take its form of structured output; None if it takes none as it is."""
         if "response_format" not in arguments:
             return None
-        mode = _MODES[_MODES.index(arguments["response_format"]["type"]) + 1]
-        self._modes[_one(model)] = mode
+        mode = self.plainer(model, arguments["response_format"]["type"])
         plain = {name: value for name, value in arguments.items() if name != "response_format"}
         return plain if mode == "text" else {**plain, "response_format": {"type": mode}}
 
-    def _keep(self, desk: Desk, received: Received, answers: Mapping[str, Answer], *, again: bool = False) -> None:
+    def plainer(self, model: Model, mode: str) -> str:
+        """The form of structured output to ask for, from now on, of a model that does not know this one."""
+        self._modes[_one(model)] = plainer = _MODES[_MODES.index(mode) + 1]
+        return plainer
+
+    def reckoned(self, model: Model, held: pricing.Amount) -> pricing.Amount:
+        """What a request may come to at most, if this is what it was reckoned at."""
+        return held.times(self._dearer.get(model.name, (1, 1)))
+
+    def came_to(self, model: Model, held: pricing.Amount, amount: pricing.Amount) -> None:
+        """Each model counts an image's tokens in its own way: of one that took more, more is held from now on."""
+        self._dearer[model.name] = held.factors(amount, self._dearer.get(model.name, (1, 1)))
+
+    def keep(self, desk: Desk, received: Received, answers: Mapping[str, Answer], *, again: bool = False) -> None:
         """To the journal; ``again``: the reply is there already, this entry only adds terminal answers."""
         model = received.question.model
         usage = {} if again else pricing.usage_of(received.data)
-        list_cost = pricing.cost(usage, model.list_price or pricing.price_of(model) or pricing.FREE)
+        list_cost = pricing.cost(
+            usage, model.list_price or pricing.price_of(model) or pricing.FREE, batch=bool(received.batch)
+        )
         if not again:
             self.usage.calls += 1
             self.usage.prompt_tokens += usage.get("prompt_tokens", 0)
@@ -253,7 +270,7 @@ class Gateway:
             self.usage.list_cost += list_cost
         desk.journal.add(
             Reply(
-                reply=uuid.uuid4().hex,
+                reply=received.name or uuid.uuid4().hex,
                 stage=received.question.stage,
                 model=model.name,
                 units=tuple(unit.key for unit in received.units),
@@ -268,9 +285,9 @@ class Gateway:
                 seen=received.seen,
                 at=round(time.time(), 3),
                 seconds=round(received.seconds, 3),
-                image=received.units[0].image,
+                image=received.units[0].image if received.units else None,
                 simulated=model.simulated or bool(received.data.get("simulated")),
-                run=desk.purse.run,
+                run=received.run or desk.purse.run,
                 types=tuple(unit.item["task_type"] for unit in received.units if "task_type" in unit.item),
                 note={} if again else received.note,
             )
@@ -282,16 +299,18 @@ def _one(model: Model) -> tuple[str, ...]:
     return model.base_url, model.model, model.api_key_env
 
 
-def _blame(model: Model, sent: Sent) -> str:
+def blame(model: Model, sent: Sent) -> str:
+    """Why a model that was refused for good is left alone, and what to look at."""
     where = f"model {model.name!r} at {model.base_url}: {sent.why}. "
     if sent.came == "fatal":
         return where + f"Check base_url, model ({model.model!r}), the key in {model.api_key_env} and its credit."
     return where + f"Check what it takes: structured ({model.structured!r}), temperature, room_field."
 
 
-def _arguments(
+def arguments_of(
     question: Question, units: Sequence[Unit], desk: Desk, fault: str, room: int, mode: str
 ) -> dict[str, Any]:
+    """The body of a request. ``fault``: what was wrong with the former reply; ``room``: tokens; ``mode``: its form."""
     model = question.model
     content: list[dict[str, Any]] = [{"type": "text", "text": question.text(units)}]
     if (image := units[0].image) is not None:

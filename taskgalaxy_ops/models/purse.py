@@ -47,22 +47,23 @@ class Till:
         self._refused: dict[str, _Refused] = {}  # by source
         self._waiting = 0  # calls that found no room
 
-    async def take(self, home: str, calls: int, ceiling: int, tokens: int) -> None:
-        """Open a block, or wait for what other blocks give back; the caller has its turn, and looks again.
+    async def take(self, home: str, calls: int, ceiling: int, tokens: int, batch: str = "") -> Block | None:
+        """Open a block, or wait for what other blocks give back (None); the caller has its turn, and looks again.
 
         A block is held at its highest cost, which is many times what it will come to: while this run, or another
         living worker, holds any that stands in the way, the budget is not spent. Raises BudgetError when it is.
+        ``batch``: whose requests the block is for: no call draws from it, and the batch's end settles it.
         """
         source = self._origins.get(home, "")
         refused = self._refused.get(source)
         if refused and ceiling >= refused.ceiling and tokens >= refused.tokens:
             if (left := refused.until - time.monotonic()) > 0:
                 await self._wait(left)
-                return
+                return None
             del self._refused[source]
         try:
             taken = await asyncio.to_thread(
-                self.ledger.take, home, calls=calls, ceiling=ceiling, tokens=tokens, source=source
+                self.ledger.take, home, calls=calls, ceiling=ceiling, tokens=tokens, source=source, batch=batch
             )
         except BudgetError:
             returning = await asyncio.to_thread(
@@ -73,8 +74,10 @@ class Till:
             if not await self.settle(held for block, held in self.open.items() if block in returning):
                 self._refused[source] = _Refused(ceiling, tokens, time.monotonic() + _LOOK_SECONDS)
                 await self._wait(_LOOK_SECONDS)
-        else:
+            return None
+        if not batch:
             self.open[taken.block] = _Open(taken, taken.calls, taken.ceiling, taken.tokens)
+        return taken
 
     async def _wait(self, seconds: float) -> None:
         """Until a call of this run is back, or so long."""

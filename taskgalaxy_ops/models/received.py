@@ -23,6 +23,9 @@ class Received:
     seen: int
     seconds: float
     note: Mapping[str, Any]
+    batch: str = ""  # in which it came; "": by itself
+    run: str = ""  # that asked, where it is not the one that received it
+    name: str = ""  # of the reply, where it is the same each time that it is received
 
     @property
     def text(self) -> str:

@@ -83,7 +83,8 @@ class Sender:
         import httpx2
         import openai
 
-        if model.name not in self._clients:
+        name = f"{model.name} {model.base_url}"  # a batch may still lie where its model was before
+        if name not in self._clients:
             key = os.environ.get(model.api_key_env, "")
             if not key and not model.simulated:
                 raise ModelError(
@@ -92,13 +93,13 @@ class Sender:
                 )
             # A pool's own bound would be a second one beside limits.py: none.
             pool = httpx2.Limits(max_connections=2 * model.concurrency, keepalive_expiry=60)
-            self._clients[model.name] = openai.AsyncOpenAI(
+            self._clients[name] = openai.AsyncOpenAI(
                 base_url=model.base_url,
                 api_key=key or "none",
                 max_retries=0,
                 http_client=openai.DefaultAioHttpClient(limits=pool),
             )
-        return self._clients[model.name]
+        return self._clients[name]
 
     async def send(self, model: Model, arguments: Body, seconds: float) -> Sent:
         """Send the body of a chat-completions request, and wait at most ``seconds`` for the reply."""
@@ -108,10 +109,11 @@ class Sender:
         try:
             async with asyncio.timeout(seconds + _CONNECT_SECONDS):
                 if model.weights is not None:
-                    return _read(await self._in_process.of(model).complete(arguments), None)
+                    return read(await self._in_process.of(model).complete(arguments), None)
                 return await self._post(model, arguments, seconds)
         except openai.APIStatusError as error:
-            return _declined(error, by_url=model.images == "url")
+            by_url = model.images == "url"
+            return refused(error.status_code, error.code, error.message, error.response.headers, by_url=by_url)
         except (openai.APIConnectionError, aiohttp.ClientError, TimeoutError, ValueError, RecursionError) as error:
             # A body that is no JSON, too: it may have been served.
             return _lost(error, seconds)
@@ -126,10 +128,10 @@ class Sender:
             body=arguments,
             options={"timeout": httpx2.Timeout(seconds, connect=_CONNECT_SECONDS, pool=None)},
         )
-        return _read(json.loads(response.content), response.headers)
+        return read(json.loads(response.content), response.headers)
 
 
-def _read(data: Any, headers: Mapping[str, str] | None) -> Sent:
+def read(data: Any, headers: Mapping[str, str] | None) -> Sent:
     """A reply of status 200. Raises ValueError for what is none."""
     if not isinstance(data, dict):
         raise ValueError(f"the body is a {type(data).__name__}, no object")
@@ -160,15 +162,15 @@ def _lost(error: BaseException, seconds: float) -> Sent:
     return Sent("slow" if slow else "failed", {}, why, left=left, billed=left)
 
 
-def _declined(error: openai.APIStatusError, *, by_url: bool) -> Sent:
-    status, message = error.status_code, _unsigned(str(error.message))[:200]
-    said = f"{error.code} {error.message}".lower()
+def refused(status: int, code: Any, told: Any, headers: Mapping[str, str], *, by_url: bool = False) -> Sent:
+    """A reply of another status, with its error's code and message; ``by_url``: the image was to be fetched."""
+    said, message = f"{code} {told}".lower(), _unsigned(str(told))[:200]
     data = {"error": {"status": status, "message": message}}
-    why, wait = f"{status}, {message}", retry_after(error.response.headers)
+    why, wait = f"{status}, {message}", retry_after(headers)
     if status in _FATAL or any(word in said for word in _SPENT):
         return Sent("fatal", data, why)
     if status == 429:
-        return Sent("busy", data, why, wait, error.response.headers)
+        return Sent("busy", data, why, wait, headers)
     if status in _SLOW:
         return Sent("slow", data, why, wait, billed=status in _MAYBE_SERVED)
     if status >= 500 or status == 409:

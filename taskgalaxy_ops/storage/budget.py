@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import time
 import uuid
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -144,11 +144,11 @@ class Ledger:
         yield "budget.day", ("day", day), self._also.of_day
         yield f"budget.sources.{source}", ("source", source), self._also.of_source.get(source, Caps())
 
-    def take(self, home: str, *, calls: int, ceiling: int, tokens: int = 0, source: str = "") -> Block:
+    def take(self, home: str, *, calls: int, ceiling: int, tokens: int = 0, source: str = "", batch: str = "") -> Block:
         """A block of up to ``calls`` calls of at most ``ceiling`` nano-dollars and ``tokens`` each; less near the end.
 
-        source: whose images the home's are. Raises BudgetError where not one call fits; the message says what is left
-        and how to raise the cap.
+        source: whose images the home's are. batch: whose requests it is for, and no others. Raises BudgetError where
+        not one call fits; the message says what is left and how to raise the cap.
         """
         block, each, day = Block("", home, 0, 0), Spent(ceiling, 1, tokens), today()
 
@@ -173,6 +173,7 @@ class Ledger:
                 "day": day,
                 "run": self.run,
                 "source": source,
+                "batch": batch,
             }
             return {name: value for name, value in body.items() if value != ""}
 
@@ -218,6 +219,8 @@ class Ledger:
                 continue
             here, left = set[str](), books.spent(scope)
             for block, body in books.held(scope).items():
+                if "batch" in body:  # it may take a day
+                    continue
                 other = body["home"]
                 if block not in mine and other not in alive:
                     alive[other] = other != home and leases.held(self._store, other)
@@ -241,14 +244,27 @@ class Ledger:
 
         self._log.append_if(decide)
 
-    def settle_orphans(self, home: str, journalled: Mapping[str, Shown]) -> None:
+    def settle_batch(self, came_to: Mapping[str, Spent]) -> None:
+        """Settle the blocks of a batch that has ended."""
+        for block, amount in came_to.items():
+            self._settle(block, amount.calls, amount.cost, amount.tokens)
+
+    def settle_orphans(
+        self,
+        home: str,
+        journalled: Mapping[str, Shown],
+        batch: Callable[[str], Mapping[str, Spent] | None] = lambda nonce: {},
+    ) -> None:
         """Settle the blocks that a dead worker left on a home; to be called under the home's lease.
 
         ``journalled``: what the journal shows of each block. What it does not show may have been sent: it stays spent,
-        at its highest.
+        at its highest. ``batch``: what the blocks of a batch came to; None: it is under way, and they stay open.
         """
         for block, body in list(self._read(self._log.read()).open.items()):
-            if body["home"] == home:
+            if body["home"] == home and "batch" in body:
+                if (came_to := batch(body["batch"])) is not None:  # what was not recorded was not submitted
+                    self.settle_batch({block: came_to.get(block, NOTHING)})
+            elif body["home"] == home:
                 shown, held = journalled.get(block, Shown()), highest(body)
                 if "each" not in body:  # of an older version: a call held its part of the block to the end
                     self._settle(block, held.calls, shown.cost + max(0, held.cost - shown.ceiling), 0)

@@ -3,11 +3,11 @@ that were accepted from it.
 
 A home's journal is a log; an entry is a **part** (``{"kind": "replies", "replies": [...]}``, up to 64 replies or a
 second's worth), or a person's edit: ``{"kind": "forget", "edit", "units": [...]}`` or ``{"kind": "erase", "images":
-[...]}``. The first accepted answer of a unit stands, until it is forgotten: an answer asked for before a forget
-(``seen`` is the log number that the asker had read) does not count after it. A terminal reply that is no answer
-(refusal, malformed to the last repair) is kept as an answer with ``terminal``, a reason; a later entry with a real
-answer replaces it (a better parser), never the reverse. Of a reply about an erased image, whenever it came, only what
-it cost is kept.
+[...]}``; or it is about a batch (submissions.py). The first accepted answer of a unit stands, until it is forgotten: an
+answer asked for before a forget (``seen`` is the log number that the asker had read) does not count after it. A
+terminal reply that is no answer (refusal, malformed to the last repair) is kept as an answer with ``terminal``, a
+reason; a later entry with a real answer replaces it (a better parser), never the reverse. Of a reply about an erased
+image, whenever it came, only what it cost is kept.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from taskgalaxy_ops.storage import keys
+from taskgalaxy_ops.storage import keys, submissions
 from taskgalaxy_ops.storage.base import Store
 from taskgalaxy_ops.storage.log import Log, LogEntry
+from taskgalaxy_ops.storage.submissions import Submissions
 
 PART_REPLIES = 64
 PART_SECONDS = 1.0
@@ -78,6 +79,7 @@ class Journal:
         self.sources: dict[str, str] = {}  # unit: the reply that its answer stands in
         self._images: dict[str, str | None] = {}  # unit: what its answer is about
         self._outlines: dict[str, Mapping[str, Any]] = {}  # by reply
+        self.batches = Submissions()
         self.forgets = 0
         self._forgotten: dict[str, int] = {}  # unit: number of the entry that forgot it
         self._edits: set[str] = set()  # of the forgets: one that was written twice counts once
@@ -113,10 +115,14 @@ class Journal:
                 self.answers.pop(unit, None)
                 self.sources.pop(unit, None)
                 self._forgotten[unit] = entry.number
+            self.batches.forget(body["units"])
         elif body["kind"] == "erase":
             self._erased.update(body["images"])
             for unit in [unit for unit in self.answers if self._images[unit] in {None, *self._erased}]:
                 del self.answers[unit], self.sources[unit]
+            self.batches.erase(self._erased)
+        elif body["kind"] in submissions.KINDS:
+            self.batches.fold(body, self._erased)
         elif body["kind"] == "replies":
             for name, image, seen, answers, outline in map(_told, own) if own else map(_read, body["replies"]):
                 self._outlines.setdefault(name, outline)
@@ -138,6 +144,20 @@ class Journal:
             if not self._buffer:
                 self._since = time.monotonic()
             self._buffer.append(reply)
+
+    def record(self, body: Mapping[str, Any]) -> None:
+        """Append an entry about a batch."""
+        with self._writing, self._lock:
+            self._log.append(body)
+            self._fold()
+
+    def holds(self, reply: str) -> bool:
+        """Whether a reply is there already."""
+        return reply in self._outlines
+
+    def is_erased(self, image: str | None) -> bool:
+        """Whether nothing may be kept of what is said about an image."""
+        return image in self._erased
 
     def due(self) -> bool:
         """Whether a part is full, or a second old."""
@@ -209,7 +229,8 @@ class Journal:
 
     def _tells_of_erased(self) -> bool:
         erased = _erased(self._log.known())
-        return any(_about(entry.body, erased) for entry in self._log.known())
+        bodies = (entry.body for entry in self._log.known())
+        return any(_about(body, erased) or submissions.tells_of(body, erased) for body in bodies)
 
     def forgotten(self, unit: str) -> int:
         """Number of the entry that forgot a unit: what was asked for before it does not count; 0 if none did."""
@@ -283,9 +304,13 @@ def _about(body: Mapping[str, Any], images: set[str]) -> list[Mapping[str, Any]]
 
 def _without_erased(entries: list[LogEntry]) -> Iterator[LogEntry]:
     erased = _erased(entries)
+    ended = {entry.body["batch"] for entry in entries if entry.body["kind"] == "batch_ended"}
     for entry in entries:
         body = entry.body
-        if gone := [reply["reply"] for reply in _about(body, erased)]:
+        if body["kind"] in {"batch", "batch_made"}:
+            if body["batch"] not in ended:
+                yield LogEntry(entry.number, submissions.without(body, erased))
+        elif gone := [reply["reply"] for reply in _about(body, erased)]:
             replies = [_cost_of(reply) if reply["reply"] in gone else reply for reply in body["replies"]]
             yield LogEntry(entry.number, {**body, "replies": replies})
         elif body["kind"] != "note":

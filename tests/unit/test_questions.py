@@ -70,6 +70,7 @@ SAME_KEY = {
     "base_url": "https://elsewhere/v1",
     "api_key_env": "OTHER",
     "structured": "text",
+    "mode": "batch",
     "retries": 0,
     "repairs": 9,
     "timeout_seconds": 1.0,

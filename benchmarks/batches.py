@@ -1,0 +1,146 @@
+"""`gateway.batch_duplicates`: units submitted twice over 30 kills of a worker at random instants.
+
+    python -m benchmarks.batches [kills]
+
+Each worker asks about a home of its own by batches, and is killed at an instant drawn from the time that a whole one
+takes: while it uploads, submits, waits or collects. Then another goes on. Of the batches one in five is made without
+its maker hearing of it, and the list shows none before a second has passed. What was submitted is what the simulated
+models say that they were asked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import math
+import multiprocessing
+import random
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from benchmarks.figures import Book, Figure
+from taskgalaxy_ops.asking import Asker
+from taskgalaxy_ops.batching import until_one_ends
+from taskgalaxy_ops.canonical import sha256_hex
+from taskgalaxy_ops.galaxy import Galaxy
+from taskgalaxy_ops.models.chat import Gateway
+from taskgalaxy_ops.models.questions import Question, Unit
+from taskgalaxy_ops.models.simulated.config import Batches, SimulatorConfig
+from taskgalaxy_ops.models.simulated.serve import running
+from taskgalaxy_ops.qa import filter_question
+from taskgalaxy_ops.settings import Settings, parse_settings
+from taskgalaxy_ops.storage import keys
+
+IMAGES = 12  # of a home
+_AT_ONCE = 5  # workers
+_PROVIDER = Batches(seconds=0.5, lost_reply=0.2, list_lag=1)
+_TYPES = ("dominant colour identification", "background colour identification", "colour share estimation")
+
+
+def duplicates(folder: Path, *, kills: int = 30) -> tuple[int, dict[str, Any]]:
+    """Units submitted twice, and what there was besides."""
+    context = multiprocessing.get_context("spawn")
+    with running(SimulatorConfig(batches=_PROVIDER)) as url:
+
+        def start(home: str) -> tuple[multiprocessing.process.BaseProcess, float]:
+            ready = context.Event()
+            worker = context.Process(target=_work, args=(folder, url, home, ready))
+            worker.start()
+            ready.wait()
+            return worker, time.monotonic()
+
+        worker, began = start("whole")
+        worker.join()
+        takes = time.monotonic() - began
+
+        def mortal(home: str) -> bool:
+            worker, _ = start(home)
+            worker.join(random.uniform(0, takes))
+            died = worker.is_alive()
+            worker.kill()
+            worker.join()
+            worker, _ = start(home)
+            worker.join()
+            if worker.exitcode:
+                raise RuntimeError(f"{home} could not be asked to the end")
+            return died
+
+        homes = [f"home-{number}" for number in range(kills)]
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            killed = sum(pool.map(mortal, homes))
+        with urllib.request.urlopen(url.removesuffix("/v1") + "/stats", timeout=60) as reply:
+            stats = json.load(reply)
+    expected = (kills + 1) * IMAGES * len(_TYPES)
+    if stats["units"]["distinct"] != expected:
+        raise RuntimeError(f"{stats['units']['distinct']} units were asked, not {expected}")
+    twice = sum(unit["asked"] - 1 for unit in stats["asked_again"])
+    return twice, {"kills": killed, "units": expected, "batches": stats["batches"]["created"], "seconds_whole": takes}
+
+
+def _work(folder: Path, url: str, home: str, ready: Any) -> None:
+    galaxy = Galaxy.open(_settings(folder, url))
+    question = filter_question("Say which of these task types fit the image.", galaxy.settings.teacher)
+    units = []
+    for number in range(IMAGES):
+        raw = io.BytesIO()
+        colour = random.Random(f"{home} {number}").randbytes(3)
+        Image.new("RGB", (64, 64), tuple(colour)).save(raw, "PNG")
+        image = sha256_hex(raw.getvalue())
+        galaxy.store.put_if_absent(keys.blob(image), raw.getvalue())
+        units += [question.unit(image, {"task_type": f"colour~main colours~{name}"}) for name in _TYPES]
+    ready.set()
+    asyncio.run(_ask(galaxy, home, question, units))
+
+
+async def _ask(galaxy: Galaxy, home: str, question: Question, units: Sequence[Unit]) -> None:
+    gateway, till = Gateway(), galaxy.till()
+    left = True
+    while left:
+        async with Asker(galaxy, gateway, till, home) as asker:
+            left = bool(
+                await asker.ask(lambda answers: [(question, [unit for unit in units if unit.key not in answers])])
+            )
+            waiting = asker.waiting
+        if waiting:
+            await until_one_ends(gateway, waiting, galaxy.settings.run.batch, math.inf)
+    await gateway.aclose()
+
+
+def _settings(folder: Path, url: str) -> Settings:
+    def model(name: str, mode: str) -> dict[str, Any]:
+        return {"name": name, "base_url": url, "model": name, "simulated": True, "mode": mode, "image_side": 64}
+
+    return parse_settings(
+        {
+            "store": f"file://{folder / 'store'}",
+            "teacher": model("sim-teacher", "batch"),
+            "judges": [model("sim-judge-a", "chat")],
+            "budget": {"max_cost": None, "max_calls": None},
+            "vote": {"quorum": 1},
+            "run": {
+                "lease_seconds": 3,
+                "batch": {"poll_seconds": 0.2, "lookup_seconds": 5, "max_requests": 4},
+            },
+        }
+    )
+
+
+def main() -> None:
+    """The figure."""
+    kills = int(sys.argv[1]) if len(sys.argv) > 1 else 30
+    with tempfile.TemporaryDirectory() as folder:
+        twice, detail = duplicates(Path(folder), kills=kills)
+    Book("gateway").add(Figure("gateway.batch_duplicates", twice, 0, "lower", detail))
+
+
+if __name__ == "__main__":
+    main()
