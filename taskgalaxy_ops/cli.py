@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sqlite3
 import sys
 import uuid
 from collections.abc import Callable, Sequence
@@ -71,6 +72,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `taskgalaxy taxonomy tree | head`
         sys.stderr.close()
         return 0
+    except sqlite3.OperationalError as error:  # a temporary database that had no room to grow
+        print(f"{error}. Free space where temporary files lie, or name a folder with room by TMPDIR.", file=sys.stderr)
+        return 1
     except OSError as error:
         if error.filename is None:
             raise

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from io import SEEK_END
 from itertools import chain
-from tempfile import TemporaryFile
 from typing import Any, BinaryIO
 
 from taskgalaxy_ops.canonical import fingerprint, sha256_hex
@@ -16,6 +15,7 @@ from taskgalaxy_ops.records import ImageId
 from taskgalaxy_ops.release.card import card
 from taskgalaxy_ops.release.images import thumbnail_files
 from taskgalaxy_ops.release.planning import RELEASE_VERSION, Plan
+from taskgalaxy_ops.release.spooled import spooled
 from taskgalaxy_ops.release.tables import llava_files, parquet_files
 from taskgalaxy_ops.storage.base import Content
 
@@ -50,7 +50,7 @@ def build(plan: Plan, *, version: int, history: Mapping[str, Any]) -> Iterator[t
         _list(plan, path, entry(raw))
         yield path, raw
     yield HISTORY, as_json({**_history(plan), **history, "version": version})
-    with TemporaryFile() as file:
+    with spooled() as file:
         _write_manifest(plan, file)
         yield MANIFEST, file
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate, islice
-from tempfile import TemporaryFile
 from typing import Any, BinaryIO
 
 import pyarrow as pa
@@ -13,6 +12,7 @@ import pyarrow.parquet as pq
 
 from taskgalaxy_ops.release.images import copied_image
 from taskgalaxy_ops.release.planning import Part, Plan, Sample
+from taskgalaxy_ops.release.spooled import spooled
 from taskgalaxy_ops.release.staging import SPLITS
 
 _GROUP_BYTES = 32 << 20  # of images in a row group, about: a reader takes one at a time
@@ -55,7 +55,7 @@ SCHEMA = pa.schema(
 def llava_files(plan: Plan) -> Iterator[tuple[str, BinaryIO]]:
     """One JSON array a split, a sample a line: id, image, task type and conversation (paper, section 3.5)."""
     for split in SPLITS:
-        with TemporaryFile() as file:
+        with spooled() as file:
             before = b"[\n"
             for sample in plan.split(split):
                 file.write(before + json.dumps(_llava(plan, sample), ensure_ascii=False).encode())
@@ -82,7 +82,7 @@ def parquet_files(plan: Plan) -> Iterator[tuple[str, BinaryIO]]:
     """``data/<split>-00000-of-0000N.parquet``, rows in order of id; none for an empty split: no reader takes it."""
     for split, parts in plan.parts.items():
         for number, part in enumerate(parts):
-            with TemporaryFile() as file:
+            with spooled() as file:
                 _write(plan, part, file)
                 yield f"data/{split}-{number:05d}-of-{len(parts):05d}.parquet", file
 

@@ -1,0 +1,29 @@
+"""A release's large files on their way to the store: in memory while they are small, then in a temporary file."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from tempfile import SpooledTemporaryFile
+from typing import BinaryIO, cast
+
+from taskgalaxy_ops.errors import StoreError
+
+_IN_MEMORY = 4 << 20  # bytes: a small release needs no disk
+_NO_ROOM = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.ENOENT}  # ENOENT: tempfile found no folder that takes a byte
+
+
+@contextmanager
+def spooled() -> Iterator[BinaryIO]:
+    """A file that nobody else sees, and that is gone once it is left. Raises StoreError where there is no room."""
+    try:
+        with SpooledTemporaryFile(_IN_MEMORY) as file:
+            yield cast(BinaryIO, file)
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        raise StoreError(
+            f"a file of the release cannot be written out ({error}). Free space where temporary files lie, or name a "
+            "folder with room for them by TMPDIR."
+        ) from error
