@@ -1,6 +1,6 @@
 """A bare loop over the same client: what one would write without an engine. No journal, no budget, no retries.
 
-``python -m benchmarks.bare <settings.json> <matches.json>``: for each image, which of its task types fit, a
+``python -m benchmarks.bare <settings.json> <matches.json> <default or aiohttp>``: for each image, which of its task types fit, a
 question and answer for each that does, two judges' votes, and a third's where they differ. It reads the image's file,
 encodes it as base64 and sends it as it is; it parses replies as JSON and keeps what it needs. The requests are the
 engine's own.
@@ -29,7 +29,7 @@ Entry = dict[str, Any]
 class Loop:
     """The clients, the prompts and what came out."""
 
-    def __init__(self, settings: Path) -> None:
+    def __init__(self, settings: Path, transport: str) -> None:
         chosen = load_settings(settings)
         self._models = [chosen.teacher, *chosen.judges]
         self._clients: dict[str, Any] = {
@@ -38,7 +38,7 @@ class Loop:
                 api_key="none",
                 max_retries=0,
                 timeout=120,
-                http_client=openai.DefaultAioHttpClient(),  # as the gateway's
+                http_client=None if transport == "default" else openai.DefaultAioHttpClient(),  # as the gateway's
             )
             for model in self._models
         }
@@ -108,13 +108,15 @@ class Loop:
         async with asyncio.TaskGroup() as group:
             for file, types in matches.items():
                 group.create_task(one(file, types))
+        for client in self._clients.values():
+            await client.close()
 
 
-def main(settings: str, matches: str) -> None:
+def main(settings: str, matches: str, transport: str) -> None:
     """Run it, and print what it took."""
     listed = json.loads(Path(matches).read_text(encoding="utf-8"))
     cpu, clock = time.process_time(), time.monotonic()
-    loop = Loop(Path(settings))
+    loop = Loop(Path(settings), transport)
     asyncio.run(loop.all(listed))
     told = {
         "cpu": time.process_time() - cpu,

@@ -205,7 +205,8 @@ def cpu(bench: Bench) -> None:
     bench.run(settings, [("ingest",), ("generate", "match")])
     listed = str(bench.folder / "matches.json")
     bench.step(settings, "matches", listed)
-    bare = _process("benchmarks.bare", str(settings), listed)
+    bare = _process("benchmarks.bare", str(settings), listed, "aiohttp")
+    plain = _process("benchmarks.bare", str(settings), listed, "default")
     before = bench.server_cpu()
     engine = bench.step(settings, "generate", "vote")
     served = engine["asked"]["requests"] / max(0.01, bench.server_cpu() - before)
@@ -221,6 +222,7 @@ def cpu(bench: Bench) -> None:
         requests=bare["requests"],
         engine_ms_a_unit=round(engine["cpu"] / thousand, 3),
         bare_ms_a_unit=round(bare["cpu"] / thousand, 3),
+        of_the_clients_default_transport=round(engine["cpu"] / plain["cpu"], 3),
         server_requests_a_cpu_second=round(served),
         bare_loop="sends the image's file as it is; the engine renders it, once a stage",
     )

@@ -16,6 +16,8 @@ from collections.abc import Mapping
 from enum import Enum
 from typing import Any
 
+_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
 
 def _plain(value: Any) -> Any:
     # Every row and every unit goes through here, mostly as these exact types.
@@ -25,7 +27,12 @@ def _plain(value: Any) -> Any:
     if kind is int or kind is bool or value is None:
         return value
     if kind is dict:
-        return {_plain(str(k)): _plain(v) for k, v in value.items() if v is not None}
+        found = {}
+        for k, v in value.items():
+            if v is not None:
+                name = k if type(k) is str and k.isascii() else _plain(str(k))
+                found[name] = v if type(v) is str and v.isascii() else _plain(v)
+        return found
     match value:
         case Enum():
             return _plain(value.value)
@@ -51,9 +58,7 @@ def canonical_json(value: Any) -> bytes:
 
     Raises TypeError for other types and ValueError for a float that is not finite.
     """
-    return json.dumps(
-        _plain(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
-    ).encode()
+    return _ENCODER.encode(_plain(value)).encode()
 
 
 def fingerprint(kind: str, value: Any) -> str:
