@@ -1,9 +1,9 @@
 """A bare loop over the same client: what one would write without an engine. No journal, no budget, no retries.
 
-``python -m benchmarks.bare <settings.json> <matches.json> <default or aiohttp>``: for each image, which of its task types fit, a
-question and answer for each that does, two judges' votes, and a third's where they differ. It reads the image's file,
-encodes it as base64 and sends it as it is; it parses replies as JSON and keeps what it needs. The requests are the
-engine's own.
+``python -m benchmarks.bare <settings.json> <matches.json> <default or aiohttp>``, the client's transport: for each
+image, which of its task types fit, a question and answer for each that does, two judges' votes, and a third's where
+they differ. It reads the image's file, encodes it as base64 and sends it as it is; it parses replies as JSON and keeps
+what it needs. The requests are the engine's own.
 """
 
 from __future__ import annotations
