@@ -29,7 +29,7 @@ from PIL import Image
 
 from benchmarks.figures import Book, Figure
 from taskgalaxy_ops.asking import Asker
-from taskgalaxy_ops.batching import until_one_ends
+from taskgalaxy_ops.awaiting import until_one_ends
 from taskgalaxy_ops.canonical import sha256_hex
 from taskgalaxy_ops.galaxy import Galaxy
 from taskgalaxy_ops.models.chat import Gateway

@@ -12,13 +12,14 @@ from concurrent.futures import Future
 from types import TracebackType
 from typing import Any
 
-from taskgalaxy_ops import batching
+from taskgalaxy_ops import awaiting, batching
 from taskgalaxy_ops.canonical import fingerprint
 from taskgalaxy_ops.errors import BudgetError, LeaseLostError, NotFoundError, TaskGalaxyError
 from taskgalaxy_ops.galaxy import Galaxy
+from taskgalaxy_ops.models import pricing
 from taskgalaxy_ops.models.chat import Desk, Gateway
 from taskgalaxy_ops.models.purse import Purse, Till
-from taskgalaxy_ops.models.questions import RENDER_VERSION, Question, Unit
+from taskgalaxy_ops.models.questions import Question, Unit, rendering
 from taskgalaxy_ops.models.rendering import render, rendered
 from taskgalaxy_ops.settings import Model
 from taskgalaxy_ops.storage import keys, link
@@ -90,11 +91,11 @@ class Asker:
         return None if self._journal is None else self._journal.outlines()
 
     @property
-    def waiting(self) -> list[batching.Waiting]:
+    def waiting(self) -> list[awaiting.Waiting]:
         """The home's batches that have not ended, as far as its journal was read."""
         if self._journal is None:
             return []
-        return batching.awaited(self._journal.batches.open, self._journal.batches.ids)
+        return awaiting.awaited(self._journal.batches.open, self._journal.batches.ids)
 
     async def __aenter__(self) -> Asker:
         return self
@@ -127,11 +128,12 @@ class Asker:
             return first
         try:
             batches = await self._prepare(self._gateway)
-            found = needed(answers)
-            await batches.collect(
-                {question.stage: question for question, _ in found},
-                {unit.key: unit for _, units in found for unit in units},
-            )
+            if self._opened().batches.open:
+                found = needed(answers)
+                await batches.collect(
+                    {question.stage: question for question, _ in found},
+                    {unit.key: unit for _, units in found for unit in units},
+                )
             asked: set[str] = set()
             while requests := self._requests(needed(answers), asked):
                 asked.update(unit.key for _, part in requests for unit in part)
@@ -184,16 +186,14 @@ class Asker:
     def _settle_orphans(self, journal: Journal) -> None:
         shown: dict[str, Shown] = {}
         for reply in journal.outlines():
-            one, told = (
-                shown.get(reply["block"], Shown()),
-                {"prompt_tokens", "completion_tokens"} <= reply["usage"].keys(),
-            )
-            shown[reply["block"]] = Shown(
-                one.cost + (reply["cost"] if told else 0),
-                one.ceiling + (reply["ceiling"] if told else 0),
-                one.calls + told,
-                one.tokens + sum(reply["usage"].get(name, 0) for name in ("prompt_tokens", "completion_tokens")) * told,
-            )
+            if pricing.is_told(reply["usage"]):  # else it counts as what is not shown
+                one = shown.get(reply["block"], Shown())
+                shown[reply["block"]] = Shown(
+                    one.cost + reply["cost"],
+                    one.ceiling + reply["ceiling"],
+                    one.calls + 1,
+                    one.tokens + pricing.tokens(reply["usage"]),
+                )
         self._till.ledger.settle_orphans(self._home, shown, journal.batches.of)
 
     def _check(self) -> None:
@@ -257,8 +257,7 @@ class Asker:
 
     def _stored(self, image: str, model: Model) -> str:
         """The key of the image as the model is sent it; it is rendered if that was never done."""
-        how = {"v": RENDER_VERSION, "side": model.image_side, "quality": model.image_quality}
-        key = keys.rendering(image, fingerprint("rendering", how)[:32])
+        key = keys.rendering(image, fingerprint("rendering", rendering(model))[:32])
         try:
             self._galaxy.store.age(key)
         except NotFoundError:

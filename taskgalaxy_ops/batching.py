@@ -84,17 +84,6 @@ class _Line:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class Waiting:
-    """A batch that has not ended."""
-
-    nonce: str
-    id: str | None  # None: it is not known whether it was made
-    model: Model
-    units: int
-    at: float
-
-
 class HomeBatches:
     """The batches of one home, for one stage after another."""
 
@@ -219,7 +208,7 @@ class HomeBatches:
         if sent.came == "declined" and sent.form and mode != "text":
             plainer = gateway.plainer(model, mode)
             return {unit.key: replace(before, mode=plainer) for unit in units}
-        ours = sent.came == "declined" and not (served or sent.filtered or gateway.limit(model).served)
+        ours = gateway.minds_all(model, sent, served)
         if sent.came not in {"served", "declined"} or ours:
             if sent.came == "fatal" or ours:
                 gateway.leave(model, blame(model, sent))
@@ -276,14 +265,15 @@ class HomeBatches:
         await self._gateway.sender.ready(model)
         price = pricing.priced(model, money=self._desk.purse.counts_money)
         lines: list[_Line] = []
+        size = 0
         for question, units, after in self._parted(requests):
             self._desk.check()  # before an image is rendered for nothing
             made = await asyncio.to_thread(self._line, question, units, after, price)
-            size = sum(len(each.raw) for each in lines)
             if lines and (len(lines) >= self._settings.max_requests or size + len(made.raw) > self._settings.max_bytes):
                 await self._make(model, lines)
-                lines = []
+                lines, size = [], 0
             lines.append(made)
+            size += len(made.raw)
         if lines:
             await self._make(model, lines)
 
@@ -392,56 +382,3 @@ def _units(told: Mapping[str, Any]) -> list[Unit]:
 def _plain(model: Model) -> dict[str, Any]:
     price = pricing.price_of(model) or pricing.FREE
     return {**model.model_dump(mode="json", include=_OF_MODEL), "price": price.model_dump(mode="json")}
-
-
-# Waiting
-
-
-def awaited(open_: Mapping[str, Mapping[str, Any]], ids: Mapping[str, str]) -> list[Waiting]:
-    """The batches of a home that have not ended."""
-    return [
-        Waiting(
-            nonce,
-            ids.get(nonce),
-            Model.model_validate(intent["model"]),
-            sum(len(told["units"]) for told in intent["requests"].values()),
-            intent["at"],
-        )
-        for nonce, intent in open_.items()
-    ]
-
-
-async def until_one_ends(gateway: Gateway, those: Sequence[Waiting], settings: BatchSettings, by: float) -> bool:
-    """Wait until there is something to collect or to decide about one of these; False: not by then, or never.
-
-    by: on the monotonic clock.
-    """
-    while True:
-        left = [each for each in those if each.model.name not in gateway.usage.unavailable]
-        if not left or time.monotonic() + settings.poll_seconds > by:
-            return False
-        await asyncio.sleep(settings.poll_seconds)
-        for each in left:
-            try:
-                if each.id is None:
-                    found = await gateway.batches.find(each.model, each.nonce, each.at)
-                    if found is not None or time.time() - each.at >= settings.lookup_seconds:
-                        return True
-                elif (await gateway.batches.look(each.model, each.id)).ended:
-                    return True
-            except ModelError as error:
-                gateway.leave(each.model, str(error))
-            except NoReplyError:
-                continue  # the provider is away for now
-
-
-def told(those: Sequence[Waiting]) -> list[str]:
-    """What is awaited, a line a model."""
-    lines = []
-    for name in sorted({each.model.name for each in those}):
-        mine = [each for each in those if each.model.name == name]
-        units = sum(each.units for each in mine)
-        named = ", ".join(each.id or "one that may not have been made" for each in mine[:3])
-        more = f" and {len(mine) - 3} more" if len(mine) > 3 else ""
-        lines.append(f"{name}: {units:,} units in batch {named}{more}, under way: run again to collect them")
-    return lines

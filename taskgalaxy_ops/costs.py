@@ -14,6 +14,7 @@ from typing import Any
 from taskgalaxy_ops.funnel import Tally
 from taskgalaxy_ops.galaxy import Galaxy
 from taskgalaxy_ops.harvest import bill
+from taskgalaxy_ops.models import pricing
 from taskgalaxy_ops.storage import keys
 from taskgalaxy_ops.storage.books import NOTHING, Spent
 from taskgalaxy_ops.storage.journal import Journal
@@ -95,8 +96,7 @@ def shares(reply: Mapping[str, Any], otherwise: str) -> Iterator[tuple[str, int,
     if not reply["raw"]:
         return
     units = len(reply["units"])
-    tokens = sum(reply["usage"].get(name, 0) for name in ("prompt_tokens", "completion_tokens"))
-    amounts = (tokens, reply["cost"], reply["list_cost"])
+    amounts = (pricing.tokens(reply["usage"]), reply["cost"], reply["list_cost"])
     if not units:
         yield TAKEN_DOWN, 0, *amounts
         return

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from taskgalaxy_ops import qa, voting
 from taskgalaxy_ops.asking import Asker, Needed
-from taskgalaxy_ops.batching import Waiting
+from taskgalaxy_ops.awaiting import Waiting
 from taskgalaxy_ops.funnel import StageCounts, Tally, tally
 from taskgalaxy_ops.galaxy import Galaxy
 from taskgalaxy_ops.models.chat import Gateway

@@ -161,8 +161,8 @@ class _Home:
     def _amounts(self, reply: Mapping[str, Any], model: Model) -> dict[str, float]:
         """At today's prices, where a reply tells its tokens."""
         usage, price = reply["usage"], pricing.price_of(model) or pricing.FREE
-        told = {"prompt_tokens", "completion_tokens"} <= usage.keys()
+        told = pricing.is_told(usage)
         cost = pricing.cost(usage, price) if told else reply["cost"]
         listed = pricing.cost(usage, model.list_price or price) if told else reply["list_cost"]
-        tokens = usage["prompt_tokens"] + usage["completion_tokens"] if told else 0
+        tokens = pricing.tokens(usage) if told else 0
         return {"tokens": tokens, "cost": cost / NANO, "list_cost": listed / NANO}

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from taskgalaxy_ops import batching
+from taskgalaxy_ops import awaiting
 from taskgalaxy_ops.catalogue import Catalogue
 from taskgalaxy_ops.erasing import erase_from_home
 from taskgalaxy_ops.errors import SourceError, TaskGalaxyError
@@ -251,7 +251,7 @@ class RunResult:
     def reasons(self) -> list[str]:
         """Why something is pending, each reason once."""
         found = [home.stopped for home in self.homes if home.stopped] + list(self.usage.unavailable.values())
-        found += batching.told([batch for home in self.homes if home.pending for batch in home.waiting])
+        found += awaiting.told([batch for home in self.homes if home.pending for batch in home.waiting])
         found += [] if found else self.usage.gave_up.values()
         return list(dict.fromkeys(found))
 
@@ -417,7 +417,7 @@ async def _run_homes(
     async def one(home: str, shard: Shard) -> None:
         outcome = await once(home, shard, committed[home])
         while outcome and outcome.pending and not outcome.held and not failed:
-            if not await batching.until_one_ends(gateway, outcome.waiting, batch, by):
+            if not await awaiting.until_one_ends(gateway, outcome.waiting, batch, by):
                 break
             outcome = await once(home, shard, await asyncio.to_thread(galaxy.shards.committed, home))
         if outcome is None:

@@ -13,6 +13,7 @@ import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from itertools import count
 from typing import Any
 
@@ -155,7 +156,7 @@ class Gateway:
         model, limit, number = question.model, self.limit(question.model), next(self._numbers)
         await self.sender.ready(model)
         if self._shares and model.weights is None:  # weights in this process serve nobody else
-            await self._shares.join(fingerprint("limit", list(_one(model)))[:32], lambda share: limit.share(*share))
+            await self._shares.join(_group(_one(model)), lambda share: limit.share(*share))
         price = pricing.priced(model, money=desk.purse.counts_money)
         desk.check()  # before an image is rendered for nothing
         arguments: Body = await asyncio.to_thread(arguments_of, question, units, desk, fault, room, self.mode(model))
@@ -174,13 +175,10 @@ class Gateway:
                 tries = 1 if sent.came == "busy" and limit.served > served else tries + 1
                 wait = max(backoff(tries), sent.wait)
                 lesser = self._lesser(model, arguments) if sent.form else None
-                # Of a model that has never replied it is more likely our form that it minds than every image.
-                minds_all = sent.came == "declined" and not (limit.served or sent.filtered or lesser)
-                fatal = sent.came == "fatal" or minds_all
-                usage = pricing.usage_of(sent.data)
+                fatal = sent.came == "fatal" or (self.minds_all(model, sent) and not lesser)
                 match sent.came:
                     case "served":
-                        amount = pricing.charged(usage, price, most)
+                        amount = pricing.charged(pricing.usage_of(sent.data), price, most)
                         self.came_to(model, reckoned, amount)
                         limit.worked(amount.tokens, sent.headers)
                     case "busy":
@@ -229,6 +227,13 @@ class Gateway:
         except BaseException:
             await desk.purse.back(drawn, *most)
             raise
+
+    def minds_all(self, model: Model, sent: Sent, served: bool = False) -> bool:
+        """Whether it is more likely our form that a model declines than this one request, since it has never replied.
+
+        served: it has, and that was not sent one by one.
+        """
+        return sent.came == "declined" and not (served or sent.filtered or self.limit(model).served)
 
     def mode(self, model: Model) -> str:
         """The form of structured output that a model takes, as far as is known."""
@@ -297,6 +302,12 @@ class Gateway:
 def _one(model: Model) -> tuple[str, ...]:
     """What makes models one to their provider."""
     return model.base_url, model.model, model.api_key_env
+
+
+@cache
+def _group(one: tuple[str, ...]) -> str:
+    """The same as a name that tells nobody anything."""
+    return fingerprint("limit", list(one))[:32]
 
 
 def blame(model: Model, sent: Sent) -> str:

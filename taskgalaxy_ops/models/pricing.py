@@ -122,6 +122,16 @@ def usage_of(data: Mapping[str, Any]) -> dict[str, int]:
     return found
 
 
+def is_told(usage: Mapping[str, int]) -> bool:
+    """Whether a usage tells all that is billed."""
+    return usage.keys() >= {"prompt_tokens", "completion_tokens"}
+
+
+def tokens(usage: Mapping[str, int]) -> int:
+    """What a usage counts in all: cached and reasoning tokens are among the others."""
+    return usage.get("prompt_tokens", 0) + usage.get("completion_tokens", 0)
+
+
 def _counts(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
@@ -144,24 +154,22 @@ def cost(usage: Mapping[str, int], price: Price, *, batch: bool = False) -> int:
 
 def charged(usage: Mapping[str, int], price: Price, most: Amount, *, batch: bool = False) -> Amount:
     """What a reply counts: by its usage, or at the most that it may have come to where it does not tell all of it."""
-    if not {"prompt_tokens", "completion_tokens"} <= usage.keys():
-        return most
-    return Amount(cost(usage, price, batch=batch), usage["prompt_tokens"] + usage["completion_tokens"])
+    return Amount(cost(usage, price, batch=batch), tokens(usage)) if is_told(usage) else most
 
 
 def at_most(arguments: Mapping[str, Any], model: Model, room: int, price: Price, *, batch: bool = False) -> Amount:
     """The most that a request can come to: a token a byte of text, an image as `image_tokens` reckons, all the room."""
-    tokens = 0
+    shown = 0
     for message in arguments["messages"]:
         for part in message["content"] if isinstance(message["content"], list) else [message["content"]]:
             if isinstance(part, str):
-                tokens += len(part.encode())
+                shown += len(part.encode())
             elif part["type"] == "text":
-                tokens += len(part["text"].encode())
+                shown += len(part["text"].encode())
             else:
-                tokens += image_tokens(model)
-    usage = {"prompt_tokens": tokens, "completion_tokens": room}
-    return Amount(cost(usage, price, batch=batch), tokens + room)
+                shown += image_tokens(model)
+    usage = {"prompt_tokens": shown, "completion_tokens": room}
+    return Amount(cost(usage, price, batch=batch), shown + room)
 
 
 def image_tokens(model: Model) -> int:

@@ -43,13 +43,12 @@ class Question:
 
     def unit(self, image: ImageId | None, item: Mapping[str, Any]) -> Unit:
         """The unit that asks ``item`` about an image (or about none)."""
-        render = {"v": RENDER_VERSION, "side": self.model.image_side, "quality": self.model.image_quality}
         told = {
             "prompt": _prompt_fingerprint(self.prompt),
             "head": self.head,
             "item": item,
             "image": image,
-            "render": render if image else None,
+            "render": rendering(self.model) if image else None,
             "model": self.model.model,
             "revision": self.model.revision,
             "temperature": self.model.temperature,
@@ -112,6 +111,11 @@ class Question:
             except MalformedReplyError as error:
                 faults.append(f"index {number}: {error}")
         return answers, "; ".join(faults)
+
+
+def rendering(model: Model) -> dict[str, int]:
+    """All that decides how a model is shown an image."""
+    return {"v": RENDER_VERSION, "side": model.image_side, "quality": model.image_quality}
 
 
 @cache

@@ -228,7 +228,8 @@ class Journal:
             self._log.compact(_without_erased)
 
     def _tells_of_erased(self) -> bool:
-        erased = _erased(self._log.known())
+        if not (erased := _erased(entry.body for entry in self._log.known())):
+            return False
         bodies = (entry.body for entry in self._log.known())
         return any(_about(body, erased) or submissions.tells_of(body, erased) for body in bodies)
 
@@ -286,8 +287,7 @@ def _plain_answer(answer: Answer) -> dict[str, Any]:
     return {name: value for name, value in plain.items() if value not in (None, "")}
 
 
-def _erased(entries: Iterable[LogEntry]) -> set[str]:
-    bodies = (entry.body for entry in entries)
+def _erased(bodies: Iterable[Mapping[str, Any]]) -> set[str]:
     return {image for body in bodies if body["kind"] == "erase" for image in body["images"]}
 
 
@@ -303,8 +303,10 @@ def _about(body: Mapping[str, Any], images: set[str]) -> list[Mapping[str, Any]]
 
 
 def _without_erased(entries: list[LogEntry]) -> Iterator[LogEntry]:
-    erased = _erased(entries)
-    ended = {entry.body["batch"] for entry in entries if entry.body["kind"] == "batch_ended"}
+    # One pass for what is about others: each look at a packed entry unpacks it.
+    about = [body for body in (entry.body for entry in entries) if body["kind"] in {"erase", "batch_ended"}]
+    erased = _erased(about)
+    ended = {body["batch"] for body in about if body["kind"] == "batch_ended"}
     for entry in entries:
         body = entry.body
         if body["kind"] in {"batch", "batch_made"}:

@@ -1,0 +1,75 @@
+"""Waiting for a home's batches, under nobody's lease: which have not ended, until one has, and how that is told."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from taskgalaxy_ops.errors import ModelError
+from taskgalaxy_ops.models.batches import NoReplyError
+from taskgalaxy_ops.models.chat import Gateway
+from taskgalaxy_ops.settings import BatchSettings, Model
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A batch that has not ended."""
+
+    nonce: str
+    id: str | None  # None: it is not known whether it was made
+    model: Model
+    units: int
+    at: float
+
+
+def awaited(open_: Mapping[str, Mapping[str, Any]], ids: Mapping[str, str]) -> list[Waiting]:
+    """The batches of a home that have not ended."""
+    return [
+        Waiting(
+            nonce,
+            ids.get(nonce),
+            Model.model_validate(intent["model"]),
+            sum(len(told["units"]) for told in intent["requests"].values()),
+            intent["at"],
+        )
+        for nonce, intent in open_.items()
+    ]
+
+
+async def until_one_ends(gateway: Gateway, those: Sequence[Waiting], settings: BatchSettings, by: float) -> bool:
+    """Wait until there is something to collect or to decide about one of these; False: not by then, or never.
+
+    by: on the monotonic clock.
+    """
+    while True:
+        left = [each for each in those if each.model.name not in gateway.usage.unavailable]
+        if not left or time.monotonic() + settings.poll_seconds > by:
+            return False
+        await asyncio.sleep(settings.poll_seconds)
+        for each in left:
+            try:
+                if each.id is None:
+                    found = await gateway.batches.find(each.model, each.nonce, each.at)
+                    if found is not None or time.time() - each.at >= settings.lookup_seconds:
+                        return True
+                elif (await gateway.batches.look(each.model, each.id)).ended:
+                    return True
+            except ModelError as error:
+                gateway.leave(each.model, str(error))
+            except NoReplyError:
+                continue  # the provider is away for now
+
+
+def told(those: Sequence[Waiting]) -> list[str]:
+    """What is awaited, a line a model."""
+    lines = []
+    for name in sorted({each.model.name for each in those}):
+        mine = [each for each in those if each.model.name == name]
+        units = sum(each.units for each in mine)
+        named = ", ".join(each.id or "one that may not have been made" for each in mine[:3])
+        more = f" and {len(mine) - 3} more" if len(mine) > 3 else ""
+        lines.append(f"{name}: {units:,} units in batch {named}{more}, under way: run again to collect them")
+    return lines
