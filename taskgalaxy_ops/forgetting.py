@@ -12,6 +12,7 @@ from typing import Any
 
 from taskgalaxy_ops.errors import SettingsError
 from taskgalaxy_ops.galaxy import Galaxy
+from taskgalaxy_ops.models import pricing
 from taskgalaxy_ops.progress import Progress, Silent
 from taskgalaxy_ops.storage.journal import Journal
 
@@ -101,6 +102,6 @@ def _fits(name: str, wanted: str, unit: str, reply: Mapping[str, Any]) -> bool:
 def _count(found: Forgotten, reply: Mapping[str, Any]) -> None:
     found.units[reply["stage"]] = found.units.get(reply["stage"], 0) + 1
     share = 1 / max(1, len(reply["answers"]))
-    found.tokens += share * sum(reply["usage"].values())
+    found.tokens += share * pricing.tokens(reply["usage"])
     found.cost += share * reply["cost"]
     found.list_cost += share * reply["list_cost"]

@@ -162,7 +162,8 @@ class _Home:
         """At today's prices, where a reply tells its tokens."""
         usage, price = reply["usage"], pricing.price_of(model) or pricing.FREE
         told = pricing.is_told(usage)
-        cost = pricing.cost(usage, price) if told else reply["cost"]
-        listed = pricing.cost(usage, model.list_price or price) if told else reply["list_cost"]
+        batch = model.mode == "batch"
+        cost = pricing.cost(usage, price, batch=batch) if told else reply["cost"]
+        listed = pricing.cost(usage, model.list_price or price, batch=batch) if told else reply["list_cost"]
         tokens = pricing.tokens(usage) if told else 0
         return {"tokens": tokens, "cost": cost / NANO, "list_cost": listed / NANO}

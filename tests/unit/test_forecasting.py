@@ -136,6 +136,15 @@ def test_prices_of_today_count(galaxy: Galaxy, folder: Path) -> None:
     assert forecast(tiny_galaxy(dearer, galaxy.store)).cost.expected == pytest.approx(2 * once)
 
 
+def test_a_model_that_goes_by_batch_is_forecast_at_its_discount(galaxy: Galaxy, folder: Path) -> None:
+    probe(galaxy)
+    raw = galaxy.settings.model_dump(mode="json")
+    batch = {"mode": "batch"}
+    cheaper = settings_of(folder, teacher=raw["teacher"] | batch, judges=[each | batch for each in raw["judges"]])
+    once = forecast(again(galaxy)).cost.expected
+    assert forecast(tiny_galaxy(cheaper, galaxy.store)).cost.expected == pytest.approx(once / 2)
+
+
 def command(galaxy: Galaxy, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
     for module in ("cli", "look_commands"):
         monkeypatch.setattr(f"taskgalaxy_ops.{module}.galaxy_of", lambda chosen: again(galaxy))
