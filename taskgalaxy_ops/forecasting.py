@@ -87,8 +87,8 @@ def forecast(galaxy: Galaxy, sources: Sequence[str] | None = None, taxonomy: int
     made, unknown = [], []
     for source, there in sorted(lacking.items()):
         own = measures.get(source, [])
-        used = own if _whole(own) >= _ENOUGH else everything
-        if there.images and _whole(used) < _ENOUGH:
+        used = own if _enough(own) else everything
+        if there.images and not _enough(used):
             unknown.append(source)
         else:
             made.append(_forecast(look, source, there, used, used is not own))
@@ -105,6 +105,15 @@ def forecast(galaxy: Galaxy, sources: Sequence[str] | None = None, taxonomy: int
 
 def _whole(measures: Sequence[Measure]) -> int:
     return sum(each.whole for each in measures)
+
+
+def _enough(measures: Sequence[Measure]) -> bool:
+    """Whether these tell of all stages: where a run was broken off, not only by the images that soon fell out."""
+    whole = [each for each in measures if each.whole]
+    still = [each for each in measures if not each.whole]
+    writing = sum(each.needed[1] > 0 for each in whole) >= _ENOUGH or not any(each.needed[1] for each in still)
+    voting = sum(each.pairs > 0 for each in whole) >= _ENOUGH or not any(each.pairs for each in still)
+    return len(whole) >= _ENOUGH and writing and voting
 
 
 def _state(

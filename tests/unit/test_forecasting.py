@@ -105,6 +105,13 @@ def test_a_forecast_holds(galaxy: Galaxy) -> None:
     assert forecast(again(galaxy)).cost.high == 0, "nothing is left"
 
 
+def test_images_that_fell_out_at_once_do_not_tell_what_the_others_come_to(
+    galaxy: Galaxy, tiny_models: TinyModels
+) -> None:
+    pipeline.generate(galaxy, last_stage="filter")
+    assert forecast(again(galaxy)).unknown == ["one", "two"], "nothing was written yet, and much fits"
+
+
 @pytest.mark.parametrize("replies", [40, 150, 400])
 def test_a_run_that_was_broken_off_tells_of_the_rest(galaxy: Galaxy, tiny_models: TinyModels, replies: int) -> None:
     """Wherever it was: images that are answered in part lean neither way."""
