@@ -10,19 +10,17 @@ from __future__ import annotations
 import gc
 import json
 import os
-import subprocess
 import sys
-import tempfile
 import time
-import urllib.request
 import uuid
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks import material
-from benchmarks.figures import BUILD, Book, Figure
+from benchmarks import material, running
+from benchmarks.figures import Book, Figure
+from benchmarks.running import Result
 from taskgalaxy_ops.services import SeaweedFS, Simulator
 from taskgalaxy_ops.storage import Store, keys, open_store
 from taskgalaxy_ops.storage.journal import PART_REPLIES, Answer, Journal, Reply
@@ -38,8 +36,6 @@ JOURNAL_PARTS, JOURNAL_ROUNDS = 32, 8  # parts as a home of 512 images has them
 FIRST = (("ingest",), ("embed",), *(("generate", stage) for stage in ("match", "filter", "write", "vote")))
 RELEASE = ("release",)
 ENCODER = "fixed projection of the pixels (no model)"
-
-Result = dict[str, Any]
 
 
 class Bench:
@@ -62,9 +58,7 @@ class Bench:
 
     def asked(self) -> Result:
         """The server's counts."""
-        with urllib.request.urlopen(f"{self.server.url}/stats", timeout=10) as reply:
-            found: Result = json.load(reply)
-        return found
+        return running.stats(self.server.url)
 
     def server_cpu(self) -> float:
         """Processor seconds of the server so far (Linux): what its capacity is reckoned from."""
@@ -82,7 +76,7 @@ class Bench:
     def step(self, settings: Path, *arguments: str) -> Result:
         """One step in a process of its own; what it took, and what it asked the server."""
         before = self.asked()
-        took = _process("benchmarks.step", str(settings), *arguments)
+        took = running.process("benchmarks.step", str(settings), *arguments)
         after = self.asked()
         took["asked"] = {"requests": after["requests"] - before["requests"]}
         took["asked"]["units"] = sum(after["units"].values()) - sum(before["units"].values())
@@ -109,14 +103,6 @@ class Bench:
 
     def small(self) -> tuple[Path, Mapping[str, Result]]:
         return self.first("small", self.count(IMAGES // SMALL))
-
-
-def _process(module: str, *arguments: str) -> Result:
-    done = subprocess.run([sys.executable, "-m", module, *arguments], stdout=subprocess.PIPE, text=True, check=False)
-    if done.returncode:
-        raise SystemExit(f"{module} {' '.join(arguments)} failed.")
-    found: Result = json.loads(done.stdout)
-    return found
 
 
 def _sum(steps: Mapping[str, Result], what: str, *, without: str = "release") -> float:
@@ -205,8 +191,8 @@ def cpu(bench: Bench) -> None:
     bench.run(settings, [("ingest",), ("generate", "match")])
     listed = str(bench.folder / "matches.json")
     bench.step(settings, "matches", listed)
-    bare = _process("benchmarks.bare", str(settings), listed, "aiohttp")
-    plain = _process("benchmarks.bare", str(settings), listed, "default")
+    bare = running.process("benchmarks.bare", str(settings), listed, "aiohttp")
+    plain = running.process("benchmarks.bare", str(settings), listed, "default")
     before = bench.server_cpu()
     engine = bench.step(settings, "generate", "vote")
     served = engine["asked"]["requests"] / max(0.01, bench.server_cpu() - before)
@@ -346,16 +332,11 @@ FIGURES: Mapping[str, Callable[[Bench], None]] = {
 
 def main(*chosen: str) -> None:
     """Measure the chosen figures, by default all."""
-    if unknown := set(chosen) - set(FIGURES):
-        raise SystemExit(f"no such figure: {', '.join(sorted(unknown))}; there are {', '.join(FIGURES)}.")
-    place = Path(os.environ.get("BENCH_FOLDER", BUILD))
-    place.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="engine-", dir=place) as name:
-        folder = Path(name).absolute()
-        with Simulator(folder / "server", arguments=("--canned",)) as server:
-            bench = Bench(folder, server, Book("engine"), float(os.environ.get("SCALE", "1")))
-            for figure in chosen or FIGURES:
-                FIGURES[figure](bench)
+    with (
+        running.folder("engine", FIGURES, chosen) as folder,
+        Simulator(folder / "server", arguments=("--canned",)) as server,
+    ):
+        running.measure(FIGURES, chosen, Bench(folder, server, Book("engine"), running.scale()))
 
 
 if __name__ == "__main__":

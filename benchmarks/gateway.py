@@ -8,21 +8,19 @@ reply. ``SCALE=0.1`` takes a tenth of the calls; arguments choose figures: speed
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import material
-from benchmarks.figures import BUILD, Book, Figure
+from benchmarks import material, running
+from benchmarks.figures import Book, Figure
 from benchmarks.peers.run import peer
+from benchmarks.running import Result
 from taskgalaxy_ops.services import Simulator
 
 LATENCY = 0.2  # seconds
@@ -32,8 +30,6 @@ CALLS = 2_000
 MANY = 10_000
 ROUNDS = 3  # of what two sides are compared in, one after the other
 TYPES = 200
-
-Result = dict[str, Any]
 
 
 class Bench:
@@ -59,15 +55,15 @@ class Bench:
     def run(self, server: Simulator, calls: int, **model: Any) -> Result:
         """The filter over so many images, in a process of its own; what it took, ``wall`` with its start."""
         settings = self._prepared(server, calls, model)
-        _forget(server)
+        running.stats(server.url, "DELETE")
         began = time.monotonic()
-        told = _step(settings, "generate", "filter")
+        told = running.process("benchmarks.step", str(settings), "generate", "filter")
         told["wall"] = time.monotonic() - began
         return {**told, **_rate(server)}
 
     def peer(self, name: str, server: Simulator, calls: int) -> Result:
         """The same of a peer."""
-        _forget(server)
+        running.stats(server.url, "DELETE")
         return {**peer(name, server.base_url, self.images, calls, IN_FLIGHT), **_rate(server)}
 
     def _prepared(self, server: Simulator, calls: int, model: Mapping[str, Any]) -> Path:
@@ -80,9 +76,9 @@ class Bench:
             for image in sorted(self.images.iterdir())[:calls]:
                 (source / image.name).hardlink_to(image)
             self._written(chosen, ready, source, server, {})
-            _step(chosen, "types", "0", str(TYPES))
+            running.process("benchmarks.step", str(chosen), "types", "0", str(TYPES))
             for step in (("ingest",), ("embed",), ("generate", "match")):
-                _step(chosen, *step)
+                running.process("benchmarks.step", str(chosen), *step)
         store = self.folder / "store"
         shutil.rmtree(store, ignore_errors=True)
         shutil.copytree(ready, store, copy_function=os.link)
@@ -98,29 +94,9 @@ class Bench:
         )
 
 
-def _step(settings: Path, *arguments: str) -> Result:
-    command = [sys.executable, "-m", "benchmarks.step", str(settings), *arguments]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
-    if done.returncode:
-        raise SystemExit(f"{' '.join(arguments)} failed.")
-    found: Result = json.loads(done.stdout)
-    return found
-
-
-def _asked(server: Simulator, method: str = "GET") -> Result:
-    request = urllib.request.Request(f"{server.url}/stats", method=method)
-    with urllib.request.urlopen(request, timeout=10) as reply:
-        found: Result = json.load(reply)
-    return found
-
-
-def _forget(server: Simulator) -> None:
-    _asked(server, "DELETE")
-
-
 def _rate(server: Simulator) -> Result:
     """What the server saw: calls a second that were of use, the share that was answered 429, most in flight."""
-    traffic = _asked(server)["traffic"]
+    traffic = running.stats(server.url)["traffic"]
     replies: dict[str, int] = traffic["statuses"]
     seconds = traffic["last_reply"] - traffic["first_arrival"]
     return {
@@ -244,14 +220,8 @@ FIGURES: Mapping[str, Callable[[Bench], None]] = {
 
 def main(*chosen: str) -> None:
     """Measure the chosen figures, by default all."""
-    if unknown := set(chosen) - set(FIGURES):
-        raise SystemExit(f"no such figure: {', '.join(sorted(unknown))}; there are {', '.join(FIGURES)}.")
-    place = Path(os.environ.get("BENCH_FOLDER", BUILD))
-    place.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="gateway-", dir=place) as name:
-        bench = Bench(Path(name).absolute(), Book("gateway"), float(os.environ.get("SCALE", "1")))
-        for figure in chosen or FIGURES:
-            FIGURES[figure](bench)
+    with running.folder("gateway", FIGURES, chosen) as folder:
+        running.measure(FIGURES, chosen, Bench(folder, Book("gateway"), running.scale()))
 
 
 if __name__ == "__main__":
