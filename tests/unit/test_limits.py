@@ -173,7 +173,7 @@ def test_a_model_that_is_away_is_left_alone_then_looked_at_by_one_then_given_up(
 
     found, most, tries = asyncio.run(run())
     assert all(isinstance(each, Unavailable) and "nobody there" in str(each) for each in found)
-    assert most <= 1, "one looks at a time"
+    assert most == 1, "one looks at a time"
     assert tries <= 20 + 4, "those in flight say once that it is away"
 
 
