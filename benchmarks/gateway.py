@@ -3,7 +3,8 @@
 The work is a request an image of about 30 kB, for a structured answer, 64 in flight, on the canned server at a fixed
 latency: this project's filter with one task type an image, from a store in a folder, journal and budget included; the
 peers' question and answer (peers/work.py). Calls a second are reckoned from the server's first arrival to its last
-reply. ``SCALE=0.1`` takes a tenth of the calls; arguments choose figures: speed, peers, limits, malformed, memory.
+reply. ``SCALE=0.1`` takes a tenth of the calls; arguments choose figures: speed, sending, limits, malformed, memory,
+peers.
 """
 
 from __future__ import annotations
@@ -146,6 +147,13 @@ def speed(bench: Bench) -> None:
         )
 
 
+def sending(bench: Bench) -> None:
+    """What sending a request costs, without the rest of the gateway, against the official client's own way."""
+    with bench.server(latency=0) as server:
+        found = running.process("benchmarks.sending", server.base_url, str(bench.calls))
+        bench.add("sending", found["ours"] / found["openai over aiohttp"], 1.0, "lower", cpu_us_a_call=found)
+
+
 def peers(bench: Bench) -> None:
     """Against other tools on the same work."""
     for name in ("distilabel", "curator", "datadesigner"):
@@ -214,7 +222,7 @@ def memory(bench: Bench) -> None:
 
 
 FIGURES: Mapping[str, Callable[[Bench], None]] = {
-    figure.__name__: figure for figure in (speed, limits, malformed, memory, peers)
+    figure.__name__: figure for figure in (speed, sending, limits, malformed, memory, peers)
 }
 
 

@@ -7,13 +7,12 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
-import openai
 import pytest
 from fakes import MemoryStore
 from PIL import Image as Pillow
@@ -66,16 +65,10 @@ class TinyModels:
         """Units of a stage that were asked."""
         return sum(unit[1] == stage for unit in self.seen)
 
-    def client(self, sender: Sender, model: Model) -> openai.AsyncOpenAI:
-        """In place of ``Sender.client``."""
-        if model.name not in sender._clients:
-            sender._clients[model.name] = openai.AsyncOpenAI(
-                base_url=model.base_url,
-                api_key="none",
-                max_retries=0,
-                http_client=httpx.AsyncClient(transport=httpx.MockTransport(self._answer)),
-            )
-        return sender._clients[model.name]
+    async def post(self, model: Model, raw: bytes) -> tuple[int, Mapping[str, str], bytes]:
+        """In place of ``Sender.post``."""
+        reply = await self._answer(httpx.Request("POST", f"{model.base_url}/chat/completions", content=raw))
+        return reply.status_code, reply.headers, reply.content
 
     async def _answer(self, request: httpx.Request) -> httpx.Response:
         await asyncio.sleep(0)
@@ -172,5 +165,5 @@ def tiny_seeds(file: Path, types: Sequence[str] = TYPES) -> Path:
 def tiny_models(monkeypatch: pytest.MonkeyPatch) -> TinyModels:
     """Models for every gateway of the test."""
     models = TinyModels()
-    monkeypatch.setattr(Sender, "client", lambda sender, model: models.client(sender, model))
+    monkeypatch.setattr(Sender, "post", lambda _, model, raw, seconds: models.post(model, raw))
     return models

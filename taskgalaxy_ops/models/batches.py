@@ -172,7 +172,7 @@ async def _once(model: Model, ask: Callable[[], Awaitable[T]]) -> T:
     except openai.NotFoundError as error:
         raise GoneError(f"{where}: {error.message} Set mode: chat where it has no Batch API.") from error
     except openai.APIStatusError as error:
-        sent = refused(error.status_code, error.code, error.message, error.response.headers)
+        sent = refused(error.status_code, error.body or error.message, error.response.headers)
         if sent.came in {"fatal", "declined"}:
             raise ModelError(
                 f"{where}: {sent.why}. Check base_url, model, key and credit, or set mode: chat."
@@ -201,6 +201,4 @@ def _sent(told: Mapping[str, Any]) -> Sent:
             return read(body, None)
         except ValueError as error:
             return Sent("failed", {}, str(error), billed=True)
-    wrong = body.get("error") if isinstance(body, dict) else None
-    wrong = wrong if isinstance(wrong, dict) else {"message": str(body)}
-    return refused(response["status_code"], wrong.get("code"), wrong.get("message"), {})
+    return refused(response["status_code"], body, {})

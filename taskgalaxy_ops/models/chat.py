@@ -25,7 +25,7 @@ from taskgalaxy_ops.models.limits import Limit, Unavailable, backoff
 from taskgalaxy_ops.models.purse import Drawn, Purse
 from taskgalaxy_ops.models.questions import Question, Unit
 from taskgalaxy_ops.models.received import Received
-from taskgalaxy_ops.models.sending import Body, Sender, Sent
+from taskgalaxy_ops.models.sending import Body, Sender, Sent, wire
 from taskgalaxy_ops.models.shares import Shares
 from taskgalaxy_ops.records import Reason
 from taskgalaxy_ops.settings import Model
@@ -159,7 +159,7 @@ class Gateway:
             await self._shares.join(_group(_one(model)), lambda share: limit.share(*share))
         price = pricing.priced(model, money=desk.purse.counts_money)
         desk.check()  # before an image is rendered for nothing
-        arguments: Body = await asyncio.to_thread(arguments_of, question, units, desk, fault, room, self.mode(model))
+        arguments, body = await asyncio.to_thread(_made, question, units, desk, fault, room, self.mode(model))
         reckoned = pricing.at_most(arguments, model, room, price)
         # A reply with more room may take longer by as much.
         seconds = model.timeout_seconds * max(1.0, room / model.max_tokens)
@@ -171,7 +171,7 @@ class Gateway:
             await limit.enter(number if attempts > 1 else 0)
             try:
                 most = self.reckoned(model, reckoned)
-                drawn, seen, sent = await self._send(model, arguments, seconds, desk, most)
+                drawn, seen, sent = await self._send(model, body, seconds, desk, most)
                 tries = 1 if sent.came == "busy" and limit.served > served else tries + 1
                 wait = max(backoff(tries), sent.wait)
                 lesser = self._lesser(model, arguments) if sent.form else None
@@ -195,7 +195,7 @@ class Gateway:
             if fatal:
                 raise ModelError(blame(model, sent))
             if lesser:
-                arguments = lesser
+                arguments, body = lesser, wire(model, lesser)
                 continue
             if sent.came in {"served", "declined"}:
                 note = {"lost": lost} if lost else {}
@@ -210,7 +210,7 @@ class Gateway:
                 await asyncio.sleep(wait)
 
     async def _send(
-        self, model: Model, arguments: Body, seconds: float, desk: Desk, most: pricing.Amount
+        self, model: Model, body: bytes | Body, seconds: float, desk: Desk, most: pricing.Amount
     ) -> tuple[Drawn, int, Sent]:
         """One attempt: what it drew from the budget, what of the journal had been read, and what came of it."""
         desk.check()
@@ -223,7 +223,7 @@ class Gateway:
         self.usage.requests += 1
         seen = desk.journal.seen
         try:
-            return drawn, seen, await self.sender.send(model, arguments, seconds)
+            return drawn, seen, await self.sender.send(model, body, seconds)
         except BaseException:
             await desk.purse.back(drawn, *most)
             raise
@@ -316,6 +316,14 @@ def blame(model: Model, sent: Sent) -> str:
     if sent.came == "fatal":
         return where + f"Check base_url, model ({model.model!r}), the key in {model.api_key_env} and its credit."
     return where + f"Check what it takes: structured ({model.structured!r}), temperature, room_field."
+
+
+def _made(
+    question: Question, units: Sequence[Unit], desk: Desk, fault: str, room: int, mode: str
+) -> tuple[Body, bytes | Body]:
+    """A request's arguments, and its body as it is sent."""
+    arguments = arguments_of(question, units, desk, fault, room, mode)
+    return arguments, wire(question.model, arguments)
 
 
 def arguments_of(

@@ -16,7 +16,8 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from email.utils import parsedate_to_datetime
 
-FIRST_WIDTH = 32  # requests in flight before anything is known
+FIRST_WIDTH = 16  # requests in flight before anything is known
+OPENING_SECONDS = 0.002  # until one more is tried, while none was refused: a 429 comes back sooner than a reply
 PROBE_AFTER = 48  # successes at a width before one more is tried
 PROBE_LONGEST = 4096
 SLOWED = 0.7  # of the width that is left after a time-out or an overload
@@ -130,12 +131,21 @@ class Width:
     def __int__(self) -> int:
         return max(1, min(self.most, int(self.now)))
 
+    @property
+    def opening(self) -> bool:
+        """Whether nothing was ever too much, and there is more to try."""
+        return self._refused_at is None and self.now < self.most
+
+    def widen(self) -> None:
+        """One more."""
+        self.now += 1
+
     def served(self) -> None:
         """A request was served."""
         if self.now >= self.most:
             return
-        if self._refused_at is None:  # nothing was ever too much: one more with each, which doubles it a round
-            self.now += 1
+        if self._refused_at is None:  # one more with each, which doubles it a round
+            self.widen()
             return
         self._since += 1
         if self._since >= self._patience:
@@ -192,6 +202,7 @@ class Limit:
         self._failures = 0  # attempts in a row that came to nothing
         self._opened = 0  # times in a row that it was left alone
         self._alarm: asyncio.TimerHandle | None = None
+        self._opening: asyncio.TimerHandle | None = None
         self.served = 0
 
     def share(self, place: int, of: int) -> None:
@@ -231,6 +242,8 @@ class Limit:
                 self._next().set_exception(Unavailable(self.why))
                 continue
             if self.in_flight >= (1 if self._opened else int(self.width)):
+                if self.width.opening and not self._failures and self._opening is None:
+                    self._opening = asyncio.get_running_loop().call_later(OPENING_SECONDS, self._widen)
                 return
             if (wait := self._wait()) > 0:
                 if self._alarm is None:
@@ -240,6 +253,13 @@ class Limit:
                 self.requests.take()
             self.in_flight += 1
             self._next().set_result(None)
+
+    def _widen(self) -> None:
+        """Nothing was refused for a moment: try one more, while requests are waiting."""
+        self._opening = None
+        if self.width.opening and not self._failures:
+            self.width.widen()
+            self._admit()
 
     def _next(self) -> asyncio.Future[None]:
         return heapq.heappop(self._again)[2] if self._again else self._waiting.popleft()

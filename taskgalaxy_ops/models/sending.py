@@ -1,8 +1,9 @@
-"""How a request reaches a model, and what came of it: the one place that knows HTTP and the official client.
+"""How a request reaches a model, and what came of it: the one place that knows HTTP.
 
-The client is openai's over its aiohttp transport, which takes half the processor time a call of its default; the reply
-is read as plain JSON, since building its types would take as long again. Keys are read from the environment when a
-client is made, and are kept nowhere else.
+The official client says how a provider is reached: URL, key, headers; files and batches go through it. A chat request,
+of which there are millions, is posted over aiohttp with that client's headers, for a quarter of the processor time that
+its own machinery takes (``python -m benchmarks.gateway sending``). Keys are read from the environment when a client is
+made, and are kept nowhere else.
 """
 
 from __future__ import annotations
@@ -11,8 +12,11 @@ import asyncio
 import json
 import os
 import re
+import ssl
+import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
 from taskgalaxy_ops.errors import ModelError
@@ -21,21 +25,23 @@ from taskgalaxy_ops.models.limits import retry_after
 from taskgalaxy_ops.settings import Model
 
 if TYPE_CHECKING:
-    import openai  # takes as long as all the rest: loaded where something is really asked
+    import aiohttp  # these two take as long as all the rest: loaded where something is really asked
+    import openai
 
 Body = Mapping[str, Any]
+_Place = tuple[str, str]
 Came = Literal["served", "busy", "slow", "failed", "declined", "fatal"]
 
 _FATAL = {401, 402, 403, 404, 405}  # key, credit, permission, model, URL: no other request would fare better
 _SPENT = ("insufficient_quota", "billing_hard_limit", "credit balance")  # a 429 or 400 that waiting does not mend
 _SLOW = {408, 503, 504, 529}  # overloaded, or too slow for somebody on the way
 _MAYBE_SERVED = {408, 504}  # somebody on the way gave up waiting: the model may have gone on, and bill it
-_NEVER_LEFT = {"ConnectError", "ConnectTimeout", "PoolTimeout"}  # httpx: nobody was there to serve it
 _FILTER = ("content_filter", "content_policy", "safety")
 _FORM = ("response_format", "json_schema", "json_object", "structured output", "guided", "grammar")
 _UNREAD = ("invalid_image_url", "download", "fetch", "retriev")  # a 400 of who could not read an image by its URL
 _SIGNED = re.compile(r"\?\S*X-Amz-Signature\S*", re.IGNORECASE)  # who has it can read the image
 _CONNECT_SECONDS = 15.0
+_IDLE_SECONDS = 60.0  # that a connection is kept for another request
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +68,14 @@ class Sender:
     """Sends requests, over one connection pool a model. For one event loop."""
 
     def __init__(self) -> None:
-        self._clients: dict[str, openai.AsyncOpenAI] = {}
+        self._clients: dict[_Place, openai.AsyncOpenAI] = {}
+        self._sessions: dict[_Place, aiohttp.ClientSession] = {}
         self._in_process = InProcessModels()
 
     async def aclose(self) -> None:
         """Close all connections, and free what models in process hold."""
+        for session in self._sessions.values():
+            await session.close()
         for client in self._clients.values():
             await client.close()
         await self._in_process.close()
@@ -80,55 +89,83 @@ class Sender:
 
     def client(self, model: Model) -> openai.AsyncOpenAI:
         """The model's client. Raises ModelError where its key is missing."""
-        import httpx2
         import openai
 
-        name = f"{model.name} {model.base_url}"  # a batch may still lie where its model was before
-        if name not in self._clients:
+        if _place(model) not in self._clients:
             key = os.environ.get(model.api_key_env, "")
             if not key and not model.simulated:
                 raise ModelError(
                     f"model {model.name!r}: the environment variable {model.api_key_env} holds no key. "
                     "Set it, or name another by `api_key_env`."
                 )
-            # A pool's own bound would be a second one beside limits.py: none.
-            pool = httpx2.Limits(max_connections=2 * model.concurrency, keepalive_expiry=60)
-            self._clients[name] = openai.AsyncOpenAI(
-                base_url=model.base_url,
-                api_key=key or "none",
-                max_retries=0,
-                http_client=openai.DefaultAioHttpClient(limits=pool),
+            self._clients[_place(model)] = openai.AsyncOpenAI(
+                base_url=model.base_url, api_key=key or "none", max_retries=0
             )
-        return self._clients[name]
+        return self._clients[_place(model)]
 
-    async def send(self, model: Model, arguments: Body, seconds: float) -> Sent:
-        """Send the body of a chat-completions request, and wait at most ``seconds`` for the reply."""
+    def _session(self, model: Model) -> aiohttp.ClientSession:
+        """Connections to where the model's client would send requests, as it would send them."""
         import aiohttp
-        import openai
+
+        if _place(model) not in self._sessions:
+            client = self.client(model)
+            headers = {**client.default_headers, **client.auth_headers, "Content-Type": "application/json"}
+            # The pool's own bound would be a second one beside limits.py: none. Certificates as the client's.
+            pool = aiohttp.TCPConnector(limit=0, keepalive_timeout=_IDLE_SECONDS, ssl=_certificates())
+            self._sessions[_place(model)] = aiohttp.ClientSession(
+                connector=pool,
+                headers={name: value for name, value in headers.items() if isinstance(value, str)},
+                # It looks for a proxy at each request, which takes longer than the rest.
+                trust_env=bool(urllib.request.getproxies()),
+            )
+        return self._sessions[_place(model)]
+
+    async def send(self, model: Model, body: bytes | Body, seconds: float) -> Sent:
+        """Send the body of a chat-completions request (``wire``), and wait at most ``seconds`` for the reply."""
+        import aiohttp
 
         try:
             async with asyncio.timeout(seconds + _CONNECT_SECONDS):
-                if model.weights is not None:
-                    return read(await self._in_process.of(model).complete(arguments), None)
-                return await self._post(model, arguments, seconds)
-        except openai.APIStatusError as error:
-            by_url = model.images == "url"
-            return refused(error.status_code, error.code, error.message, error.response.headers, by_url=by_url)
-        except (openai.APIConnectionError, aiohttp.ClientError, TimeoutError, ValueError, RecursionError) as error:
-            # A body that is no JSON, too: it may have been served.
+                if not isinstance(body, bytes):
+                    return read(await self._in_process.of(model).complete(body), None)
+                status, headers, raw = await self.post(model, body, seconds)
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError, RecursionError) as error:
             return _lost(error, seconds)
+        try:
+            data = json.loads(raw)
+            if status < 300:
+                return read(data, headers)
+        except (ValueError, RecursionError) as error:  # it may have been served
+            if status < 300:
+                return _lost(error, seconds)
+            data = raw[:1000].decode("utf-8", "replace")
+        return refused(status, data, headers, by_url=model.images == "url")
 
-    async def _post(self, model: Model, arguments: Body, seconds: float) -> Sent:
-        import httpx2
+    async def post(self, model: Model, raw: bytes, seconds: float) -> tuple[int, Mapping[str, str], bytes]:
+        """The reply's status, headers and body."""
+        import aiohttp
 
-        # Not chat.completions.create, which looks through all arguments for types: a quarter of its time.
-        response = await self.client(model).post(
-            "/chat/completions",
-            cast_to=httpx2.Response,
-            body=arguments,
-            options={"timeout": httpx2.Timeout(seconds, connect=_CONNECT_SECONDS, pool=None)},
-        )
-        return read(json.loads(response.content), response.headers)
+        url, timeout = _place(model)[1], aiohttp.ClientTimeout(sock_connect=_CONNECT_SECONDS, sock_read=seconds)
+        async with self._session(model).post(f"{url}/chat/completions", data=raw, timeout=timeout) as reply:
+            return reply.status, reply.headers, await reply.read()
+
+
+@cache
+def _certificates() -> ssl.SSLContext:
+    """Whom the official client trusts."""
+    import httpx2
+
+    return httpx2.create_ssl_context()
+
+
+def _place(model: Model) -> _Place:
+    """A model where it is: a batch may still lie where it was before."""
+    return model.name, model.base_url.rstrip("/")
+
+
+def wire(model: Model, arguments: Body) -> bytes | Body:
+    """A request's body, as it is sent however often: bytes, but for a model in process."""
+    return arguments if model.weights is not None else json.dumps(arguments).encode()
 
 
 def read(data: Any, headers: Mapping[str, str] | None) -> Sent:
@@ -141,30 +178,20 @@ def read(data: Any, headers: Mapping[str, str] | None) -> Sent:
 
 
 def _lost(error: BaseException, seconds: float) -> Sent:
-    """A request that came to nothing: too slow or broken, and whether it may have reached somebody.
-
-    aiohttp's own word counts, where it has one: its transport calls any connection that was lost a time-out of
-    connecting, also one that was lost when all had been sent.
-    """
+    """A request that came to nothing: too slow or broken, and whether it may have reached somebody."""
     import aiohttp
-    import httpx2
 
-    causes = [error]
-    while (cause := causes[-1].__cause__) is not None:
-        causes.append(cause)
-    slow = any(isinstance(each, TimeoutError) for each in causes)
-    if own := [each for each in causes if isinstance(each, aiohttp.ClientError)]:
-        left = not isinstance(own[0], aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError)
-    else:
-        left = not any(type(each).__name__ in _NEVER_LEFT for each in causes)
-        slow = slow or any(isinstance(each, httpx2.TimeoutException) for each in causes)
+    never = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.ClientHttpProxyError)
+    left, slow = not isinstance(error, never), isinstance(error, TimeoutError)
     why = f"no reply in {seconds:g} s" if slow else f"{type(error).__name__}: {error}"
     return Sent("slow" if slow else "failed", {}, why, left=left, billed=left)
 
 
-def refused(status: int, code: Any, told: Any, headers: Mapping[str, str], *, by_url: bool = False) -> Sent:
-    """A reply of another status, with its error's code and message; ``by_url``: the image was to be fetched."""
-    said, message = f"{code} {told}".lower(), _unsigned(str(told))[:200]
+def refused(status: int, data: Any, headers: Mapping[str, str], *, by_url: bool = False) -> Sent:
+    """A reply of another status, with its body; ``by_url``: the image was to be fetched."""
+    error = data.get("error") or data if isinstance(data, dict) else data
+    told = error.get("message") or error.get("detail") if isinstance(error, dict) else None
+    said, message = str(error).lower(), _unsigned(str(told or error))[:200]
     data = {"error": {"status": status, "message": message}}
     why, wait = f"{status}, {message}", retry_after(headers)
     if status in _FATAL or any(word in said for word in _SPENT):

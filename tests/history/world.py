@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import aiohttp
 import httpx2
 import openai
 import yaml
@@ -34,6 +35,7 @@ from taskgalaxy_ops.forgetting import forget
 from taskgalaxy_ops.galaxy import Galaxy
 from taskgalaxy_ops.harvest import Harvest
 from taskgalaxy_ops.models.rendering import render
+from taskgalaxy_ops.models.sending import Sender
 from taskgalaxy_ops.pipeline import Lane, RunResult
 from taskgalaxy_ops.settings import Model, Settings, SourceSettings, parse_settings
 from taskgalaxy_ops.storage import Listed, keys, log, rows
@@ -51,6 +53,7 @@ STAGES = ("match", "filter", "write", "vote")
 QUALITIES = (90, 60)  # of rendered images
 SEEDS = {"colour": {"hue": None, "tone": None}, "shape": {"round": {"ring": None}}}
 TYPES = ("colour~hue", "colour~tone", "colour~tint", "shape~round~ring", "shape~round~disc", "shape~square", "text")
+_NOBODY = aiohttp.client_reqrep.ConnectionKey("models", 80, False, True, None, None, None)
 _MODULES = {"match": (stage_keys, "MATCH"), "filter": (qa, "FILTER"), "write": (qa, "WRITE"), "vote": (voting, "VOTE")}
 
 
@@ -148,10 +151,19 @@ class World:
         def client(**options: Any) -> openai.AsyncOpenAI:
             return real(**options | {"http_client": httpx2.AsyncClient(transport=self.models, trust_env=False)})
 
+        async def post(_: Sender, model: Model, raw: bytes, __: float) -> tuple[int, Mapping[str, str], bytes]:
+            request = httpx2.Request("POST", f"{model.base_url}/chat/completions", content=raw)
+            try:
+                reply = await self.models.handle_async_request(request)
+            except httpx2.ConnectError as error:
+                raise aiohttp.ClientConnectorError(_NOBODY, OSError(str(error))) from error
+            return reply.status_code, reply.headers, reply.content
+
         real = openai.AsyncOpenAI
         with self._stack as stack:
             stack.enter_context(patch.object(opened, "open_encoder", lambda *_: self.encoder))
             stack.enter_context(patch.object(openai, "AsyncOpenAI", client))
+            stack.enter_context(patch.object(Sender, "post", post))
             stack.enter_context(patch.object(asyncio, "to_thread", at_once))
             stack.enter_context(patch.object(log, "ThreadPoolExecutor", _AtOnce))
             for name, quick in _QUICK_ROWS.items():

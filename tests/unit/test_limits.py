@@ -118,6 +118,41 @@ def test_a_server_that_says_that_nothing_is_left_is_believed(left, reset, second
 # Who is let in
 
 
+@pytest.mark.parametrize("allowed", [None, 20])
+def test_before_any_reply_more_and_more_are_let_in_until_one_is_refused(allowed):
+    most = 40
+
+    async def run():
+        limit, sent = Limit(most), 0
+        full = asyncio.Event()
+
+        async def one():
+            nonlocal sent
+            await limit.enter()
+            sent += 1
+            if sent == most:
+                full.set()
+            if allowed and sent > allowed:
+                limit.refused(0)
+                limit.back()
+                full.set()
+            else:
+                await asyncio.Event().wait()
+
+        async with asyncio.timeout(30):
+            tasks = [asyncio.create_task(one()) for _ in range(2 * most)]
+            await asyncio.sleep(0)
+            assert sent == FIRST_WIDTH
+            await full.wait()
+        for _ in range(10):
+            await asyncio.sleep(2 * limits.OPENING_SECONDS)
+        for task in tasks:
+            task.cancel()
+        return sent, int(limit.width)
+
+    assert asyncio.run(run()) == ((most, most) if allowed is None else (allowed + 1, allowed))
+
+
 def test_retries_go_first_in_the_order_of_their_requests():
     async def run():
         limit, order = Limit(1), []

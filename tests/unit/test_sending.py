@@ -10,7 +10,7 @@ import threading
 
 import pytest
 
-from taskgalaxy_ops.models.sending import Sender
+from taskgalaxy_ops.models.sending import Sender, wire
 from taskgalaxy_ops.settings import Model
 
 KEY = "sk-canary-7261"
@@ -53,7 +53,7 @@ def sent(monkeypatch, base_url, seconds=5.0):
         sender = Sender()
         try:
             model = Model(name="t", base_url=base_url, model="m", api_key_env="A_KEY", simulated=True)
-            return await sender.send(model, BODY, seconds)
+            return await sender.send(model, wire(model, BODY), seconds)
         finally:
             await sender.aclose()
 
