@@ -38,7 +38,7 @@ class Loop:
                 api_key="none",
                 max_retries=0,
                 timeout=120,
-                http_client=None if transport == "default" else openai.DefaultAioHttpClient(),  # as the gateway's
+                http_client=None if transport == "default" else openai.DefaultAioHttpClient(),  # the quickest it takes
             )
             for model in self._models
         }
