@@ -2,8 +2,8 @@
 
 A submission is an entry of the home's journal before the provider hears of it, with the budget's blocks that it holds;
 whoever comes next finds the batch by its nonce. All of this is done under the home's lease, which nobody holds while a
-batch is awaited. What each request's conversation has come to (models/chat.py has it in one piece) is in the journal
-too: a batch's end says of each unit without an answer how it is to be asked next.
+batch is awaited. What a chat would do next is in the journal too: a batch's end says of each unit without an answer how
+it is to be asked then.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import asyncio
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from taskgalaxy_ops.canonical import sha256_hex
@@ -22,9 +22,8 @@ from taskgalaxy_ops.models.batches import GoneError, NoReplyError, Standing, lin
 from taskgalaxy_ops.models.chat import Desk, Gateway, arguments_of, blame
 from taskgalaxy_ops.models.purse import Till
 from taskgalaxy_ops.models.questions import Question, Unit
-from taskgalaxy_ops.models.received import Received
+from taskgalaxy_ops.models.received import Next, Received, turn
 from taskgalaxy_ops.models.sending import Sent
-from taskgalaxy_ops.records import Reason
 from taskgalaxy_ops.settings import BatchSettings, Model
 from taskgalaxy_ops.storage.books import NOTHING, Spent
 from taskgalaxy_ops.storage.journal import Answer
@@ -35,23 +34,6 @@ _OF_MODEL = {
     *("retries", "repairs", "concurrency"),
 }
 _LOST_AFTER = 2 * 86_400.0  # seconds: a batch that its provider does not have any more is not waited for
-
-
-@dataclass(frozen=True, slots=True)
-class Next:
-    """How a unit is to be asked next, by what came of it until now."""
-
-    round: int = 0  # replies that could not be used
-    fault: str = ""  # of the last one
-    cut: bool = False  # it ran out of room
-    alone: bool = False  # one that it was asked with may have been refused
-    mode: str = ""  # form of structured output; "": as any
-    lost: int = 0  # requests in a row that were not served,
-    run: str = ""  # in this run
-
-    def plain(self) -> dict[str, Any]:
-        """As the journal has it: what is as it was at first is left out."""
-        return {name: value for name, value in asdict(self).items() if value}
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +173,9 @@ class HomeBatches:
                 name=sha256_hex(f"{nonce} {name}".encode())[:32],
             )
             later = self._read(received, sent, before, told["mode"], served)
-            again |= {unit: after.plain() for unit, after in later.items()}
+            # What was forgotten meanwhile is asked from the beginning.
+            fresh = {unit: after for unit, after in later.items() if self._journal.forgotten(unit) <= intent["seen"]}
+            again |= {unit: after.plain() for unit, after in fresh.items()}
         await asyncio.to_thread(self._journal.flush)
         self._desk.check()
         amounts = {block: list(amount.plain()) for block, amount in came_to.items()}
@@ -212,32 +196,22 @@ class HomeBatches:
         if sent.came not in {"served", "declined"} or ours:
             if sent.came == "fatal" or ours:
                 gateway.leave(model, blame(model, sent))
-            lost = before.lost + 1 if before.run == self._desk.purse.run else 1
-            if lost > model.retries:
+            lost, run = received.attempts, received.run
+            if run == self._desk.purse.run and lost > model.retries:
                 gateway.usage.gave_up[model.name] = (
                     f"{model.name} at {model.base_url} served no batch of it ({sent.why})"
                 )
-            return {unit.key: replace(before, lost=lost, run=self._desk.purse.run) for unit in units}
+            return {unit.key: replace(before, lost=lost, run=run) for unit in units}
         if not units or self._journal.is_erased(units[0].image):
             data = {"erased": True, "usage": sent.data.get("usage"), "simulated": sent.data.get("simulated", False)}
             self._keep(replace(received, units=(), data=data), {})
             return {}
-        if received.refusal:
-            if len(units) > 1:
-                self._keep(received, {})
-                return {unit.key: Next(alone=True, mode=before.mode) for unit in units}
-            self._keep(received, {units[0].key: Answer(terminal=Reason.REFUSED, detail=received.refusal)})
-            return {}
-        answers, fault = received.question.parse(units, received.text)
-        rest = [unit for unit in units if unit.key not in answers]
-        self._keep(received, answers)
-        if rest and before.round >= model.repairs:
-            gone = {unit.key: Answer(terminal=Reason.MALFORMED, detail=fault[:300]) for unit in rest}
-            self._keep(replace(received, units=rest, name=f"{received.name}-rest"), gone, again=True)
-            return {}
-        told = "" if received.cut else fault
-        after = replace(before, round=before.round + 1, fault=told, cut=before.cut or received.cut, lost=0, run="")
-        return {unit.key: after for unit in rest}
+        came = turn(received, before)
+        self._keep(received, came.answers)
+        if came.gone:
+            gone = [unit for unit in units if unit.key in came.gone]
+            self._keep(replace(received, units=gone, name=f"{received.name}-rest"), came.gone, again=True)
+        return {unit.key: came.after for unit in came.rest}
 
     def _keep(self, received: Received, answers: Mapping[str, Answer], *, again: bool = False) -> None:
         if not self._journal.holds(received.name):  # else whoever died here has kept it
@@ -293,7 +267,7 @@ class HomeBatches:
 
     def _line(self, question: Question, units: Sequence[Unit], after: Next, price: Any) -> _Line:
         model, mode = question.model, after.mode or self._gateway.mode(question.model)
-        room = model.max_tokens * (1 + after.cut)
+        room = after.room(model.max_tokens)
         desk = replace(self._desk, image_url=lambda image: self._image_url(image, model))
         body = arguments_of(question, units, desk, after.fault, room, mode)
         reckoned, name = pricing.at_most(body, model, room, price, batch=True), uuid.uuid4().hex

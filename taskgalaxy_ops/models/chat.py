@@ -24,10 +24,9 @@ from taskgalaxy_ops.models.batches import Batches
 from taskgalaxy_ops.models.limits import Limit, Unavailable, backoff
 from taskgalaxy_ops.models.purse import Drawn, Purse
 from taskgalaxy_ops.models.questions import Question, Unit
-from taskgalaxy_ops.models.received import Received
+from taskgalaxy_ops.models.received import FIRST, Next, Received, turn
 from taskgalaxy_ops.models.sending import Body, Sender, Sent, wire
 from taskgalaxy_ops.models.shares import Shares
-from taskgalaxy_ops.records import Reason
 from taskgalaxy_ops.settings import Model
 from taskgalaxy_ops.storage.journal import Answer, Journal, Reply
 
@@ -127,31 +126,20 @@ class Gateway:
         self.usage.unavailable.setdefault(model.name, why)
         self.limit(model).give_up(why)
 
-    async def _converse(self, question: Question, units: list[Unit], desk: Desk) -> None:
-        fault, detail, cut = "", "", False
-        for _ in range(question.model.repairs + 1):
-            # What was cut gets twice the room; not more, if that is too little: it would never end.
-            reply = await self._request(question, units, desk, fault, question.model.max_tokens * (1 + cut))
-            if reply.refusal:
-                if len(units) > 1:  # which of them was it? ask each by itself
-                    self.keep(desk, reply, {})
-                    for unit in units:
-                        await self._converse(question, [unit], desk)
-                    return
-                self.keep(desk, reply, {units[0].key: Answer(terminal=Reason.REFUSED, detail=reply.refusal)})
+    async def _converse(self, question: Question, units: Sequence[Unit], desk: Desk, after: Next = FIRST) -> None:
+        while units:
+            reply = await self._request(question, units, desk, after)
+            came = turn(reply, after)
+            self.keep(desk, reply, came.answers)
+            if came.gone:
+                self.keep(desk, reply, came.gone, again=True)
+            units, after = came.rest, came.after
+            if after.alone and len(units) > 1:
+                for unit in units:
+                    await self._converse(question, [unit], desk, after)
                 return
-            answers, fault = question.parse(units, reply.text)
-            units = [unit for unit in units if unit.key not in answers]
-            self.keep(desk, reply, answers)
-            if not units:
-                return
-            detail = fault
-            if reply.cut:
-                cut, fault = True, ""  # it was not wrong, it was too long
-        gone = {unit.key: Answer(terminal=Reason.MALFORMED, detail=detail[:300]) for unit in units}
-        self.keep(desk, reply, gone, again=True)
 
-    async def _request(self, question: Question, units: Sequence[Unit], desk: Desk, fault: str, room: int) -> Received:
+    async def _request(self, question: Question, units: Sequence[Unit], desk: Desk, after: Next) -> Received:
         """Send until something comes back. Raises _GaveUpError, Unavailable and ModelError."""
         model, limit, number = question.model, self.limit(question.model), next(self._numbers)
         await self.sender.ready(model)
@@ -159,20 +147,22 @@ class Gateway:
             await self._shares.join(_group(_one(model)), lambda share: limit.share(*share))
         price = pricing.priced(model, money=desk.purse.counts_money)
         desk.check()  # before an image is rendered for nothing
-        arguments, body = await asyncio.to_thread(_made, question, units, desk, fault, room, self.mode(model))
+        room = after.room(model.max_tokens)
+        arguments, body = await asyncio.to_thread(_made, question, units, desk, after.fault, room, self.mode(model))
         reckoned = pricing.at_most(arguments, model, room, price)
         # A reply with more room may take longer by as much.
         seconds = model.timeout_seconds * max(1.0, room / model.max_tokens)
         started = time.monotonic()
         attempts = tries = lost = 0
+        served = limit.served  # by the last attempt
         while True:
             attempts += 1
-            served = limit.served
             await limit.enter(number if attempts > 1 else 0)
             try:
                 most = self.reckoned(model, reckoned)
                 drawn, seen, sent = await self._send(model, body, seconds, desk, most)
                 tries = 1 if sent.came == "busy" and limit.served > served else tries + 1
+                served = limit.served
                 wait = max(backoff(tries), sent.wait)
                 lesser = self._lesser(model, arguments) if sent.form else None
                 fatal = sent.came == "fatal" or (self.minds_all(model, sent) and not lesser)

@@ -1,8 +1,8 @@
 """Models in this process that answer by hash of what they are shown, and count every answer that they give.
 
-They stand behind the real gateway and the real openai client, in place of the wire alone. What a unit is, is decided
-here from what arrives, not by the library's keys: a unit that is asked again by mistake is counted again, and gets
-another answer.
+They stand behind the real gateway and the real openai client, in place of the wire alone (wire.py). What a unit is, is
+decided here from what arrives, not by the library's keys: a unit that is asked again by mistake is counted again, and
+gets another answer.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import httpx2
@@ -77,8 +77,8 @@ def drawn(*parts: object) -> int:
     return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:8], "big")
 
 
-class Models(httpx2.AsyncBaseTransport):
-    """All the models of a history, as a transport of httpx."""
+class Models:
+    """All the models of a history."""
 
     def __init__(self, urls: Mapping[str, str]) -> None:
         """``urls``: what stands in a unit for each image's data URL."""
@@ -95,12 +95,16 @@ class Models(httpx2.AsyncBaseTransport):
         self.given_at: dict[Unit, int] = {}  # the step of each of these
         # What was first said to these in that step can be read by the filter's second parser alone.
         self.mumbled: dict[Unit, int] = {}
+        self.forgets: Counter[Unit] = Counter()
+        self.gone: set[str] = set()  # images: what is said about them is kept nowhere
+        self.late: set[Unit] = set()  # what is said of these now counts for nothing
 
     def forget(self, units: Iterable[Unit]) -> None:
         """These answers do not stand any more: they may be asked for again, and are others then."""
         for unit in units:
             del self.standing[unit], self.given_at[unit]
             self.mumbled.pop(unit, None)
+            self.forgets[unit] += 1
 
     def read_again(self) -> set[Unit]:
         """What could not be read is read by the second parser; the units that had a terminal answer until now."""
@@ -110,21 +114,21 @@ class Models(httpx2.AsyncBaseTransport):
         self.given_at |= {unit: self.mumbled[unit] for unit in read}
         return replaced
 
-    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        """One chat completion."""
-        body = json.loads(await request.aread())
-        model = body["model"]
-        why = "error" if self.left == 0 else self.away.get(model)
+    def refusal(self, request: httpx2.Request, model: str | None = None) -> httpx2.Response | None:
+        """Why nothing is served now, of a model or of none; None where it is. Raises where nobody is there."""
+        why = "error" if self.left == 0 else self.away.get(model or "")
         if why == "nobody":
             raise httpx2.ConnectError("connection refused", request=request)
-        self.received += 1
-        if why:
-            return _error(request, 500 if why == "error" else 401, why)
-        if self.left is not None:
-            self.left -= 1
-        return self._reply(request, body, self._units(body))
+        return error(request, 500 if why == "error" else 401, why) if why else None
 
-    def _units(self, body: Mapping[str, Any]) -> list[Unit]:
+    def chat(self, request: httpx2.Request, body: Mapping[str, Any]) -> httpx2.Response:
+        """One chat completion."""
+        refusal = self.refusal(request, body["model"])
+        self.received += 1
+        return refusal or self.reply(request, body, self.units_of(body))
+
+    def units_of(self, body: Mapping[str, Any]) -> list[Unit]:
+        """What a request asks for."""
         text, image = (part.get("text") or part["image_url"]["url"] for part in body["messages"][-1]["content"])
         prompt, _, block = text.partition("\n\n```json\n")
         block = json.loads(block.removesuffix("\n```"))
@@ -133,7 +137,10 @@ class Models(httpx2.AsyncBaseTransport):
         model = named(body["model"], self.weights.get(body["model"], ""))
         return [Unit(model, prompt, self._urls[image], plain(block), plain(item)) for item in items]
 
-    def _reply(self, request: httpx2.Request, body: Mapping[str, Any], units: list[Unit]) -> httpx2.Response:
+    def reply(self, request: httpx2.Request, body: Mapping[str, Any], units: Sequence[Unit]) -> httpx2.Response:
+        """What a model says to a request."""
+        if self.left is not None:
+            self.left -= 1
         tries = 1 if len(body["messages"]) > 1 or body["max_tokens"] > MAX_TOKENS else 0
         faults = {unit: _fault(unit, self.delivered[unit]) for unit in units}
         self.cost += 1000 * len(units)  # as many prompt tokens, at a dollar a million
@@ -143,7 +150,7 @@ class Models(httpx2.AsyncBaseTransport):
                 self._deliver(units[0], Given({"error": as_error}, "refused"))
             if as_error:
                 self.cost -= 1000 * len(units)  # an error carries no usage
-                return _error(request, 400, "content_policy_violation")
+                return error(request, 400, "content_policy_violation")
             return self._completion(request, units, None, "stop", "I would rather not.")
         if "cut" in faults.values() and not tries:
             return self._completion(request, units, '{"verdicts": [{"ind', "length")
@@ -153,7 +160,7 @@ class Models(httpx2.AsyncBaseTransport):
                 continue
             if faults[unit] == "malformed":
                 entries.append({"index": index, "fits": "perhaps"})
-                if unit.stage == "filter":
+                if unit.stage == "filter" and unit not in self.late:
                     self.mumbled.setdefault(unit, self.step)
                     if self.parser == 2:
                         self._deliver(unit, MUMBLED)
@@ -167,11 +174,13 @@ class Models(httpx2.AsyncBaseTransport):
         return self._completion(request, units, json.dumps({REPLIES[units[0].stage]: entries}), "stop")
 
     def _deliver(self, unit: Unit, given: Given) -> None:
+        if unit in self.late:
+            return
         self.delivered[unit] += 1
         self.standing[unit], self.given_at[unit] = given, self.step
 
     def _completion(
-        self, request: httpx2.Request, units: list[Unit], text: str | None, finish: str, refusal: str | None = None
+        self, request: httpx2.Request, units: Sequence[Unit], text: str | None, finish: str, refusal: str | None = None
     ) -> httpx2.Response:
         message = {"role": "assistant", "content": text, "refusal": refusal}
         body = {
@@ -184,7 +193,8 @@ class Models(httpx2.AsyncBaseTransport):
         return httpx2.Response(200, json=body, request=request)
 
 
-def _error(request: httpx2.Request, status: int, code: str) -> httpx2.Response:
+def error(request: httpx2.Request, status: int, code: str) -> httpx2.Response:
+    """A reply of another status than 200."""
     return httpx2.Response(status, json={"error": {"message": code, "code": code}}, request=request)
 
 
@@ -235,6 +245,7 @@ def chat_model(name: str, **fields: Any) -> dict[str, Any]:
         "repairs": REPAIRS,
         "max_tokens": MAX_TOKENS,
         "retries": 0,
+        "mode": "chat",
         "concurrency": 1,  # and so everything comes in one order
         **fields,
     }

@@ -18,6 +18,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from taskgalaxy_ops.canonical import sha256_hex
 
 from .models import chat_model
+from .wire import Fate
 from .world import IMAGES, JUNK, PICTURES, QUALITIES, STAGES, TYPES, World
 
 SOURCES = ("north", "south")
@@ -26,6 +27,8 @@ JUDGES = ("anna", "bert", "carl", "dora")
 files = st.lists(st.sampled_from(IMAGES), min_size=1, max_size=8).map(lambda ids: [PICTURES[image] for image in ids])
 words = st.sampled_from(["", "in other words", "once more"])
 revisions = st.sampled_from([None, "second"])
+modes = st.sampled_from(["chat", "batch"])
+deaths = st.none() | st.integers(0, 99)
 
 
 class History(RuleBasedStateMachine):
@@ -40,8 +43,10 @@ class History(RuleBasedStateMachine):
         self.former = [self.world.chosen]
         self.unseen = 0  # operations of which the next check will come too early
 
-    @initialize(files=files)
-    def first_source(self, files: list[bytes]) -> None:
+    @initialize(files=files, mode=modes, deaths=deaths)
+    def first_source(self, files: list[bytes], mode: str, deaths: int | None) -> None:
+        self.world.ask_by(mode, mode)
+        self.world.deaths = deaths
         self.world.register("north", files)
 
     @invariant()
@@ -106,9 +111,9 @@ class History(RuleBasedStateMachine):
     def the_quorum_is_another(self, data: st.DataObject) -> None:
         self.world.change("vote", quorum=data.draw(st.integers(1, len(self.world.chosen["judges"]))))
 
-    @rule(names=st.lists(st.sampled_from(JUDGES), min_size=1, unique=True), data=st.data())
-    def the_judges_are_others(self, names: list[str], data: st.DataObject) -> None:
-        self.world.judge([chat_model(name, revision=data.draw(revisions)) for name in names])
+    @rule(names=st.lists(st.sampled_from(JUDGES), min_size=1, unique=True), mode=modes, data=st.data())
+    def the_judges_are_others(self, names: list[str], mode: str, data: st.DataObject) -> None:
+        self.world.judge([chat_model(name, revision=data.draw(revisions), mode=mode) for name in names])
 
     @rule(revision=revisions, quality=st.sampled_from(QUALITIES))
     def the_teacher_is_another(self, revision: str | None, quality: int) -> None:
@@ -152,6 +157,10 @@ class History(RuleBasedStateMachine):
         self.world.change("teacher", **transport)
         self.world.judge([{**judge, **transport} for judge in self.world.chosen["judges"]])
 
+    @rule(teacher=modes, judges=modes)
+    def models_are_asked_by_chat_or_by_batch(self, teacher: str, judges: str) -> None:
+        self.world.ask_by(teacher, judges)
+
     @rule(data=st.data())
     def settings_are_rolled_back(self, data: st.DataObject) -> None:
         self.world.chosen = self.former[data.draw(st.integers(0, len(self.former) - 1))]
@@ -176,13 +185,28 @@ class History(RuleBasedStateMachine):
         self.world.models.left = served
         self.world.prompt("write_plain", words)
 
+    @rule(fate=st.sampled_from(["whole", "partial", "expired", "failed"]), words=words)
+    def batches_end_otherwise(self, fate: Fate, words: str) -> None:
+        self.world.wire.fate = fate
+        self.world.prompt("filter", words)
+
+    @rule(held=st.booleans(), lags=st.booleans(), deaf=st.booleans(), words=words)
+    def batches_take_long_or_are_hard_to_see(self, held: bool, lags: bool, deaf: bool, words: str) -> None:
+        wire = self.world.wire
+        wire.held, wire.lags, wire.deaf = held, lags, deaf
+        self.world.prompt("write_plain", words)
+
+    @rule(deaths=deaths)
+    def workers_die_or_do_not(self, deaths: int | None) -> None:
+        self.world.deaths = deaths
+
     # Runs, code and upkeep
 
     @precondition(lambda self: self.world.sources)
-    @rule(last_stage=st.sampled_from(STAGES), data=st.data())
-    def a_part_is_run(self, last_stage: str, data: st.DataObject) -> None:
+    @rule(last_stage=st.sampled_from(STAGES), wait=st.booleans(), data=st.data())
+    def a_part_is_run(self, last_stage: str, wait: bool, data: st.DataObject) -> None:
         source = data.draw(st.none() | st.sampled_from(sorted(self.world.sources)))
-        self.world.run(sources=None if source is None else [source], last_stage=last_stage)
+        self.world.run(sources=None if source is None else [source], last_stage=last_stage, wait=wait)
 
     @precondition(lambda self: self.world.sources)
     @rule(data=st.data(), count=st.integers(1, 3))

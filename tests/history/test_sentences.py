@@ -10,15 +10,17 @@ import pytest
 
 from .models import Unit, chat_model
 from .reckoning import leaves
+from .wire import Fate
 from .world import IMAGES, PICTURES, STAGES, World
 
 JUDGES = ("anna", "bert", "carl")
 
 
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
+@pytest.fixture(params=["chat", "batch"])
+def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
     """A store with all pictures, run to its end under a quorum of two of three judges; no pair is audited."""
     with World(tmp_path).in_process() as world:
+        world.ask_by(request.param, request.param)
         world.change("match", k=4)
         world.change("vote", audit_share=0)
         world.register("north", [PICTURES[image] for image in IMAGES])
@@ -208,3 +210,32 @@ def test_a_model_that_is_away_and_returns_is_asked_the_rest(world: World) -> Non
     world.models.away = {}
     rest = asked(world, lambda: None)
     assert {unit.name for unit in rest} == {"bert", "carl"}
+
+
+def test_batches_come_to_what_chats_come_to(tmp_path: Path) -> None:
+    said = []
+    for mode in ("chat", "batch"):
+        (tmp_path / mode).mkdir()
+        with World(tmp_path / mode).in_process() as world:
+            world.ask_by(mode, mode)
+            world.register("north", [PICTURES[image] for image in IMAGES])
+            world.check()
+            said.append(world.models.standing)
+    assert said[0] == said[1]
+
+
+def test_another_mode_asks_nothing(world: World) -> None:
+    for modes in (("chat", "batch"), ("batch", "chat"), ("batch", "batch"), ("chat", "chat")):
+        assert not asked(world, lambda modes=modes: world.ask_by(*modes))
+
+
+@pytest.mark.parametrize("fate", ["partial", "expired"])
+def test_who_collects_what_another_run_submitted_asks_the_rest_again(tmp_path: Path, fate: Fate) -> None:
+    with World(tmp_path).in_process() as world:
+        world.ask_by("batch", "batch")
+        world.register("north", [PICTURES[image] for image in IMAGES])
+        world.wire.held, world.wire.fate = True, fate
+        world.check()
+        assert world.wire.requests > 3
+        world.wire.held, world.wire.fate = False, "whole"
+        world.check()  # that all is answered, though no model is asked twice in a run

@@ -23,7 +23,7 @@ import aiohttp
 import httpx2
 import openai
 import yaml
-from fakes import MemoryStore
+from fakes import KilledError, MemoryStore
 from PIL import Image
 
 from taskgalaxy_ops import answers, pipeline, publishing, qa, stage_keys, upkeep, voting
@@ -40,20 +40,23 @@ from taskgalaxy_ops.pipeline import Lane, RunResult
 from taskgalaxy_ops.settings import Model, Settings, SourceSettings, parse_settings
 from taskgalaxy_ops.storage import Listed, keys, log, rows
 from taskgalaxy_ops.storage.base import Content
-from taskgalaxy_ops.storage.journal import Answer
+from taskgalaxy_ops.storage.books import Books, highest
+from taskgalaxy_ops.storage.journal import Answer, Journal
 from taskgalaxy_ops.takedown import left, take_down
 from taskgalaxy_ops.taxonomy import add_types
 from taskgalaxy_ops.verify import verify
 
 from .encoder import CircleEncoder
-from .models import Models, Unit, chat_model
+from .models import Models, Unit, chat_model, drawn
 from .reckoning import Reckoned, State, leaves, matches, reckon
+from .wire import Wire
 
 STAGES = ("match", "filter", "write", "vote")
 QUALITIES = (90, 60)  # of rendered images
 SEEDS = {"colour": {"hue": None, "tone": None}, "shape": {"round": {"ring": None}}}
 TYPES = ("colour~hue", "colour~tone", "colour~tint", "shape~round~ring", "shape~round~disc", "shape~square", "text")
 _NOBODY = aiohttp.client_reqrep.ConnectionKey("models", 80, False, True, None, None, None)
+_OPERATIONS = 80  # requests and writes, among which a worker is killed
 _MODULES = {"match": (stage_keys, "MATCH"), "filter": (qa, "FILTER"), "write": (qa, "WRITE"), "vote": (voting, "VOTE")}
 
 
@@ -114,6 +117,7 @@ class World:
         self.folder = folder
         self.store = SortedStore()
         self.models = Models(_URLS)
+        self.wire = Wire(self.models)
         self.encoder = CircleEncoder()
         self.sources: dict[str, list[bytes]] = {}  # the files of live ones
         self.nodes: dict[str, str] = {}  # path: status
@@ -124,6 +128,7 @@ class World:
         self.writes: list[str] = []
         self.moments = [0.0]  # seconds since the epoch, between the steps of the history
         self.dealt: list[Lane] = []
+        self.deaths: int | None = None  # before each run another is killed, at an operation that this is the seed of
         self._stack = ExitStack()
         self.chosen: dict[str, Any] = {
             "store": "file:///in-memory",
@@ -149,12 +154,12 @@ class World:
             return function(*arguments, **options)
 
         def client(**options: Any) -> openai.AsyncOpenAI:
-            return real(**options | {"http_client": httpx2.AsyncClient(transport=self.models, trust_env=False)})
+            return real(**options | {"http_client": httpx2.AsyncClient(transport=self.wire, trust_env=False)})
 
         async def post(_: Sender, model: Model, raw: bytes, __: float) -> tuple[int, Mapping[str, str], bytes]:
             request = httpx2.Request("POST", f"{model.base_url}/chat/completions", content=raw)
             try:
-                reply = await self.models.handle_async_request(request)
+                reply = await self.wire.handle_async_request(request)
             except httpx2.ConnectError as error:
                 raise aiohttp.ClientConnectorError(_NOBODY, OSError(str(error))) from error
             return reply.status_code, reply.headers, reply.content
@@ -185,7 +190,9 @@ class World:
 
     @property
     def settings(self) -> Settings:
-        return parse_settings(self.chosen)
+        # What the list does not show yet may have been made: it is looked for longer than it lags.
+        batch = {"max_requests": 3, "poll_seconds": 0.001, "lookup_seconds": 3600 if self.wire.lags else 0}
+        return parse_settings({**self.chosen, "run": {**self.chosen["run"], "batch": batch}})
 
     # Operations
 
@@ -231,6 +238,15 @@ class World:
         """Other judges; the quorum is lowered where it has to be."""
         self.chosen = {**self.chosen, "judges": list(judges)}
         self.change("vote", quorum=min(self.chosen["vote"]["quorum"], len(judges)))
+
+    def ask_by(self, teacher: str, judges: str) -> None:
+        """The teacher and the judges are asked by chat or by batch."""
+        self.change("teacher", mode=teacher)
+        self.judge([{**judge, "mode": judges} for judge in self.chosen["judges"]])
+
+    @property
+    def _asks_by_batch_alone(self) -> bool:
+        return all(model["mode"] == "batch" for model in (self.chosen["teacher"], *self.chosen["judges"]))
 
     def prompt(self, name: str, words: str) -> None:
         """Another text for a prompt; no words: the one that ships."""
@@ -294,6 +310,7 @@ class World:
         """Images are gone for good, and so is what was made of them."""
         take_down(self.open(), images)
         self.denied |= images
+        self.models.gone |= images
         self.models.forget({unit for unit in self.models.standing if unit.image_id in images})
         self.made = {key: held for key, held in self.made.items() if held.isdisjoint(images)}
 
@@ -314,9 +331,14 @@ class World:
         return {image for files in self.sources.values() for image in _ids(files)} - self.denied
 
     @property
+    def _models_are_away(self) -> bool:
+        """Whether one is, or may be at any time."""
+        return bool(self.models.away) or self.models.left is not None
+
+    @property
     def obstructed(self) -> bool:
         """Whether something may keep a run from its end."""
-        return bool(self.models.away) or self.models.left is not None or self.chosen["budget"]["max_calls"] is not None
+        return self._models_are_away or self.wire.obstructed or self.chosen["budget"]["max_calls"] is not None
 
     def reckoned(self, galaxy: Galaxy) -> Reckoned:
         """What the state as it is needs and comes to."""
@@ -325,25 +347,83 @@ class World:
 
     def run(self, **options: Any) -> tuple[Galaxy, RunResult, Reckoned]:
         """Generate, and check what was asked and which shards were made; ``options`` as of ``pipeline.generate``."""
-        galaxy, models = self.open(), self.models
-        stood, delivered, received = set(models.standing), models.delivered.copy(), models.received
+        galaxy, models, wire = self.open(), self.models, self.wire
+        stood, delivered, called = set(models.standing), models.delivered.copy(), models.received + wire.requests
+        under_way = wire.units
+        how = {**options, "wait": False} if wire.endless else options
+        # Of chats, a killed worker's in flight are lost and paid for; of batches nothing may be.
+        dies = self.deaths is not None and self._asks_by_batch_alone and not self._models_are_away
         with self._watched():
-            result = pipeline.generate(galaxy, **options)
+            if dies:
+                self._run_and_die(drawn(self.deaths, models.step) % _OPERATIONS, how)
+            result = pipeline.generate(galaxy, **how)
         reckoned = self.reckoned(galaxy)
         asked = models.delivered - delivered
         assert asked.total() == len(asked), "a unit was answered twice in one run"
         assert not stood & asked.keys(), "what had an answer was asked again"
-        assert asked.keys() <= reckoned.needed, "what nothing needs was asked"
-        spent, cap = galaxy.ledger().spent(), galaxy.settings.budget.max_calls
-        assert (spent.calls, spent.cost) == (models.received, models.cost), "the ledger has other calls"
-        assert cap is None or models.received <= max(cap, received), "the budget was overspent"
-        made = Counter((_stage(key), key.split("/")[1]) for key in self._markers())
+        assert not wire.twice, "what was under way was asked again"
+        assert (asked.keys() | wire.units) - under_way <= reckoned.needed, "what nothing needs was asked"
+        self._check_ledger(galaxy, called)
+        made: Counter[object] = Counter((_stage(key), key.split("/")[1]) for key in self._markers())
+        if dies:  # one that was about to be written is written by the next
+            made = Counter(dict.fromkeys(made, 1))
         due = self._due(galaxy, reckoned, options)
         assert made == due, f"not due, and made: {made - due}; due, and not made: {due - made}"
         if not self.obstructed and not options:
             assert result.pending == 0, result.reasons
-            assert asked.keys() == reckoned.needed - stood, "not all that is needed was asked"
+            assert asked.keys() >= reckoned.needed - stood, "not all that is needed was asked"
         return galaxy, result, reckoned
+
+    def _run_and_die(self, operations: int, options: Mapping[str, Any]) -> None:
+        """A worker that is killed after so many requests and writes; its lease has run out when this returns."""
+        left = operations
+
+        def hit() -> None:
+            nonlocal left
+            left -= 1
+            if left < 0:
+                raise KilledError
+
+        def operation(name: str, key: str) -> None:
+            note(name, key)
+            if name in {"put", "replace", "copy", "delete"}:
+                hit()
+
+        note = self.store.before
+        self.store.before, self.wire.before = operation, hit
+        try:
+            pipeline.generate(self.open(), **options)
+        except (KilledError, BaseExceptionGroup):
+            assert left < 0
+        finally:
+            self.store.before, self.wire.before = note, lambda: None
+        self.store.clock += 1000
+
+    def _check_ledger(self, galaxy: Galaxy, called: int) -> None:
+        """What is settled is what it cost; what is under way is held; no cap is overspent.
+
+        called: requests that had been sent before, those under way included.
+        """
+        books = Books()
+        books.add(log.Log(galaxy.store, keys.BUDGET_LOG).read())
+        journals = [Journal(galaxy.store, home.home) for home in galaxy.registry.homes()]
+        submitted = [
+            told
+            for journal in journals
+            for intent in journal.batches.open.values()
+            for told in intent["requests"].items()
+        ]
+        # Of what was read by who did not live to tell, the next one tells.
+        untold = [self.wire.came_to.get(name, (0, 0)) for name, told in submitted if told["block"] in books.open]
+        settled = books.spent()
+        for body in books.open.values():
+            settled -= highest(body)
+        calls, cost = (sum(each[part] for each in untold) for part in (0, 1))
+        real = self.models.received - calls, self.models.cost - cost
+        assert (settled.calls, settled.cost) == real, "the ledger has other calls"
+        now, cap = self.models.received + self.wire.requests, galaxy.settings.budget.max_calls
+        assert books.spent().calls >= now, "what is under way is not held"
+        assert cap is None or now <= max(cap, called), "the budget was overspent"
 
     def check(self) -> None:
         """Run as far as it goes, release, and compare with one run over the state as it is now."""
@@ -361,7 +441,8 @@ class World:
         mine = _released(galaxy, result)
         received, passes = self.models.received, self.encoder.passes
         again = self.open(self._copy())
-        theirs = _released(again, pipeline.generate(again, ask=result.pending == 0))
+        collected = all(batch.cleared for batch in self.wire.batches)  # else it may find some that nothing needs
+        theirs = _released(again, pipeline.generate(again, ask=result.pending == 0 and collected))
         assert (self.models.received, self.encoder.passes) == (received, passes), "one run over the final state asked"
         assert _differing(mine, theirs) == [], "one run over the final state gives other data"
         assert list(left(self.open())) == [], "something is left of what was taken down"

@@ -266,6 +266,21 @@ def test_what_was_forgotten_meanwhile_is_asked_again_after_the_batch(place: Plac
     assert [(each["asked"], each["stage"]) for each in provider.stats()["asked_again"]] == [(2, "filter")]
 
 
+def test_what_was_forgotten_meanwhile_is_asked_from_the_beginning(place: Place, provider: Provider) -> None:
+    provider.control(batches={"seconds": 3600}, faults={"malformed": 1.0})
+    place.run(last_stage="filter", wait_seconds=0)
+    galaxy = place.open()
+    (home,) = [home.home for home in galaxy.registry.homes()]
+    units = Journal(place.store, home).batches.under_way
+    forgotten = min(units)
+    galaxy.edits().forget(home, {"filter": [forgotten]})
+    provider.control(batches={"seconds": 0})
+    place.run(last_stage="filter", wait_seconds=0)
+    again = Journal(place.store, home).batches.again
+    assert again.keys() == units - {forgotten}
+    assert {told["round"] for told in again.values()} == {1}
+
+
 def test_nothing_is_kept_of_an_image_that_was_taken_down_meanwhile(place: Place, provider: Provider) -> None:
     provider.control(batches={"seconds": 3600})
     place.run(last_stage="filter", wait_seconds=0)
