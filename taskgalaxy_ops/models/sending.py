@@ -1,8 +1,8 @@
 """How a request reaches a model, and what came of it: the one place that knows HTTP and the official client.
 
 The client is openai's over its aiohttp transport, which takes half the processor time a call of its default; the reply
-is read as plain JSON, since building its types would take as long again. Keys are read from the environment when a
-client is made, and are kept nowhere else.
+is read as plain JSON, since building its types would take as long again. Keys are read from the environment (or what
+stands for it) when a client is made, and are kept nowhere else.
 """
 
 from __future__ import annotations
@@ -59,9 +59,10 @@ class Sent:
 
 
 class Sender:
-    """Sends requests, over one connection pool a model. For one event loop."""
+    """Sends requests, over one connection pool a model. For one event loop. ``keys``: by their variables."""
 
-    def __init__(self) -> None:
+    def __init__(self, keys: Mapping[str, str] = os.environ) -> None:
+        self._keys = keys
         self._clients: dict[str, openai.AsyncOpenAI] = {}
         self._in_process = InProcessModels()
 
@@ -85,7 +86,7 @@ class Sender:
 
         name = f"{model.name} {model.base_url}"  # a batch may still lie where its model was before
         if name not in self._clients:
-            key = os.environ.get(model.api_key_env, "")
+            key = self._keys.get(model.api_key_env, "")
             if not key and not model.simulated:
                 raise ModelError(
                     f"model {model.name!r}: the environment variable {model.api_key_env} holds no key. "
