@@ -78,7 +78,7 @@ def settings_of(models: Models, tmp_path: Path) -> Callable[..., Settings]:
 
 @pytest.fixture
 def said(caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]) -> Callable[[], str]:
-    """What tasks and triggers have logged since the last call. Where to depends on whether a run in this process was the first."""
+    """What was logged since the last call; where to depends on whether a run in this process was the first."""
 
     def read() -> str:
         text = caplog.text + capsys.readouterr().out
