@@ -45,6 +45,9 @@ from taskgalaxy_ops.storage.budget import NANO
 from taskgalaxy_ops.verify import verify
 
 _SHOWN = 20
+# A worker tells within six seconds or so that a task's process has ended (workers.min_heartbeat_interval). One that is
+# deferred and goes on before that counts for Airflow 3.3 as killed.
+_LEAST_POLL_SECONDS = 10.0
 
 
 def several(results: Any) -> list[Mapping[str, Any]]:
@@ -175,12 +178,13 @@ def stage(name: str, lane: Mapping[str, Any], last_try: bool, since: datetime) -
 def _defer(those: Sequence[awaiting.Waiting], settings: Settings, since: datetime) -> None:
     """Give the slot back until one of these batches has ended; does nothing where there is none, or no time left."""
     batch = settings.run.batch
+    poll = max(batch.poll_seconds, _LEAST_POLL_SECONDS)
     longest = math.inf if batch.wait_seconds is None else batch.wait_seconds
     until = since.timestamp() + min(longest, settings.airflow.lane_hours * 3600)
-    if those and time.time() + batch.poll_seconds <= until:
+    if those and time.time() + poll <= until:
         for line in awaiting.told(those):
             log.info(line)
-        trigger = BatchEnd(awaiting.plain(those), batch.model_dump(mode="json"), until)
+        trigger = BatchEnd(awaiting.plain(those), {**batch.model_dump(), "poll_seconds": poll}, until)
         raise TaskDeferred(trigger=trigger, method_name=WaitingOperator.call_again.__name__)
 
 

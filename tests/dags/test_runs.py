@@ -203,30 +203,37 @@ def test_generate_while_a_model_is_away(settings_of: Callable[..., Settings], mo
     assert Harvest(galaxy).pending == 0
 
 
-def batched(settings_of: Callable[..., Settings], models: Models, **batch: Any) -> Settings:
-    """Settings for a new store whose models are all asked by batch; they are looked at every moment."""
+@pytest.fixture
+def batched(
+    settings_of: Callable[..., Settings], models: Models, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Settings]:
+    """Writes settings for a new store whose models are all asked by batch; they are looked at every moment."""
+    bag()  # puts the plugins on the path
+    from galaxy_airflow import steps
+
+    monkeypatch.setattr(steps, "_LEAST_POLL_SECONDS", 0)  # nothing but this process runs the tasks
 
     def of(name: str) -> dict[str, Any]:
         return {**model(name, models.base_url), "mode": "batch"}
 
-    return settings_of(
-        teacher=of("sim-teacher"),
-        judges=[of(f"sim-judge-{letter}") for letter in "abc"],
-        run={"lease_seconds": 3, "batch": {"poll_seconds": 0.1, **batch}},
-    )
+    def make(**batch: Any) -> Settings:
+        return settings_of(
+            teacher=of("sim-teacher"),
+            judges=[of(f"sim-judge-{letter}") for letter in "abc"],
+            run={"lease_seconds": 3, "batch": {"poll_seconds": 0.1, **batch}},
+        )
+
+    return make
 
 
 def test_generate_by_batches_that_are_waited_for(
-    settings_of: Callable[..., Settings], models: Models, shapes: Path
+    batched: Callable[..., Settings], models: Models, shapes: Path
 ) -> None:
-    galaxy = Galaxy.open(batched(settings_of, models))
+    galaxy = Galaxy.open(batched())
     ingested("mine", shapes)
     before = models.stats()["batches"]["created"]
     models.control(batches={"seconds": 1})
-    try:
-        assert run("galaxy_generate", source="mine")[""] == "success"
-    finally:
-        models.control(batches={"seconds": 0})
+    assert run("galaxy_generate", source="mine")[""] == "success"
     assert Harvest(galaxy).pending == 0
     # A batch a home and stage, of the votes a second one where the first two judges disagree.
     assert models.stats()["batches"]["created"] - before >= 2 * 3
@@ -234,20 +241,18 @@ def test_generate_by_batches_that_are_waited_for(
 
 
 def test_generate_by_batches_for_which_there_is_no_time(
-    settings_of: Callable[..., Settings], models: Models, shapes: Path, said: Callable[[], str]
+    batched: Callable[..., Settings], models: Models, shapes: Path, said: Callable[[], str]
 ) -> None:
-    galaxy = Galaxy.open(batched(settings_of, models, wait_seconds=0))
+    galaxy = Galaxy.open(batched(wait_seconds=1))
     ingested("mine", shapes)
     models.control(batches={"seconds": 3600})
-    try:
-        states = run("galaxy_generate", source="mine")
-    finally:
-        models.control(batches={"seconds": 0})
+    states = run("galaxy_generate", source="mine")
     assert {state for name, state in states.items() if name.startswith("lane_of")} == {"success"}
     assert states["complete"] == "failed"
     assert "sim-teacher: 24 units in batch batch_" in said()
     assert Harvest(galaxy).pending == 4 * 12
-    batched(settings_of, models)
+    batched()
+    models.control(batches={"seconds": 0})
     assert run("galaxy_generate", source="mine")[""] == "success"
     assert models.stats()["asked_again"] == []
 
@@ -275,13 +280,10 @@ def test_taxonomy(settings_of: Callable[..., Settings], models: Models, shapes: 
     assert (last.reason, last.sources) == ("taxonomy", ["mine"])
 
 
-def test_taxonomy_by_batches(settings_of: Callable[..., Settings], models: Models) -> None:
-    galaxy = Galaxy.open(batched(settings_of, models))
+def test_taxonomy_by_batches(batched: Callable[..., Settings], models: Models) -> None:
+    galaxy = Galaxy.open(batched())
     models.control(batches={"seconds": 1})
-    try:
-        assert run("galaxy_taxonomy", max_new=5, rounds=2)[""] == "success"
-    finally:
-        models.control(batches={"seconds": 0})
+    assert run("galaxy_taxonomy", max_new=5, rounds=2)[""] == "success"
     assert [each["origin"] for each in Catalogue(galaxy).versions()] == ["seeds", "expand"]
 
 
