@@ -2,7 +2,8 @@
 # Generate samples of a source
 
 Embed and match, filter, write, vote: for one source (the run's partition), over lanes of its shards. Started when a
-source is announced; or by hand, for a source that is registered.
+source is announced; or by hand, for a source that is registered. A lane whose models are asked by batch is deferred
+until one has ended, and holds no slot meanwhile.
 
 **Reads** image shards, the newest taxonomy, the journals.
 **Writes** embeddings, matches, replies, pairs, votes, samples, rejects; then announces the source's samples.
