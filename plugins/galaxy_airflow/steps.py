@@ -171,11 +171,11 @@ def stage(name: str, lane: Mapping[str, Any], last_try: bool, since: datetime) -
     lacking = result.pending and result.usage.gave_up and not last_try
     if lacking and any(home.pending and not home.waiting for home in result.homes):
         raise UnansweredError(f"{result.pending} units have no answer yet: {'; '.join(result.reasons)}")
-    _defer(result.waiting, galaxy.settings, since)
+    defer(result.waiting, galaxy.settings, since)
     return found
 
 
-def _defer(those: Sequence[awaiting.Waiting], settings: Settings, since: datetime) -> None:
+def defer(those: Sequence[awaiting.Waiting], settings: Settings, since: datetime) -> None:
     """Give the slot back until one of these batches has ended; does nothing where there is none, or no time left."""
     batch = settings.run.batch
     poll = max(batch.poll_seconds, _LEAST_POLL_SECONDS)
@@ -378,7 +378,7 @@ def propose(form: Mapping[str, Any], scheduled: bool, run: str, since: datetime)
                 wait=False,
             )
     except PendingError as error:
-        _defer(error.waiting, galaxy.settings, since)
+        defer(error.waiting, galaxy.settings, since)
         raise
     if result.proposal is None:
         raise AirflowSkipException(f"nothing new was proposed ({len(result.rejects)} proposals rejected)")

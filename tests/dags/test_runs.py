@@ -243,7 +243,7 @@ def test_generate_by_batches_that_are_waited_for(
 def test_generate_by_batches_for_which_there_is_no_time(
     batched: Callable[..., Settings], models: Models, shapes: Path, said: Callable[[], str]
 ) -> None:
-    galaxy = Galaxy.open(batched(wait_seconds=1))
+    galaxy = Galaxy.open(batched(wait_seconds=0))
     ingested("mine", shapes)
     models.control(batches={"seconds": 3600})
     states = run("galaxy_generate", source="mine")

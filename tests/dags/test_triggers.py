@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pkgutil import resolve_name
 from threading import Thread
@@ -17,13 +18,18 @@ from typing import Any
 import pytest
 
 from dags.bag import bag
+from dags.conftest import write_settings
 from taskgalaxy_ops import awaiting
 from taskgalaxy_ops.airflow_stack import ROOT
 from taskgalaxy_ops.awaiting import Waiting
-from taskgalaxy_ops.settings import BatchSettings, parse_settings
+from taskgalaxy_ops.settings import BatchSettings, Model
 
 KEY = "sk-of-a-connection"
 SETTINGS = BatchSettings(poll_seconds=0.01, lookup_seconds=600)
+
+
+def asked_of(name: str, url: str) -> Model:
+    return Model.model_validate({"name": name, "model": "m", "base_url": url, "api_key_env": "OF_TESTS", "retries": 0})
 
 
 class Provider:
@@ -85,12 +91,9 @@ def fired(provider: Provider, monkeypatch: pytest.MonkeyPatch) -> Callable[..., 
 
     monkeypatch.setattr(Connection, "async_get", connection)
     monkeypatch.delenv("OF_TESTS", raising=False)
-    names = {"base_url": provider.url, "api_key_env": "OF_TESTS", "retries": 0}
 
     def run(seconds: float = 60, name: str = "teacher", id: str | None = "batch_1", age: float = 0) -> Any:
-        raw = {"store": "file:///nowhere", "teacher": {"name": name, "model": "m", **names}, "judges": []}
-        model = parse_settings({**raw, "judges": [{"name": "j", "model": "m", **names}], "vote": {"quorum": 1}}).teacher
-        those = [Waiting("nonce", id, model, 3, time.time() - age)]
+        those = [Waiting("nonce", id, asked_of(name, provider.url), 3, time.time() - age)]
         assert awaiting.read(awaiting.plain(those)) == those
         path, kwargs = BatchEnd(
             awaiting.plain(those), SETTINGS.model_dump(mode="json"), time.time() + seconds
@@ -141,6 +144,39 @@ def test_without_a_key_it_says_why_and_leaves_it_to_the_task(
     assert fired(name="another") is False
     assert "OF_TESTS holds no key" in said()
     assert provider.looks == 0
+
+
+@pytest.mark.parametrize(
+    ("wait_seconds", "hours", "began", "left"),
+    [
+        (None, 2, timedelta(), 7200),
+        (None, 2, timedelta(hours=1), 3600),
+        (3600, 2, timedelta(minutes=30), 1800),
+        (3600, 2, timedelta(hours=1), None),
+        (None, 2, timedelta(hours=2), None),
+        (0, 2, timedelta(), None),
+    ],
+)
+def test_a_task_waits_as_long_as_the_settings_say(
+    wait_seconds: float | None, hours: float, began: timedelta, left: float | None
+) -> None:
+    """``left``: seconds that it waits from now on; None: it does not."""
+    from airflow.sdk.exceptions import TaskDeferred
+
+    bag()  # puts the plugins on the path
+    from galaxy_airflow.steps import defer
+
+    settings = write_settings(airflow={"lane_hours": hours}, run={"batch": {"wait_seconds": wait_seconds}})
+    now = datetime.now(UTC)
+    those = [Waiting("nonce", "batch_1", asked_of("teacher", "http://127.0.0.1:9/v1"), 3, 0.0)]
+    defer([], settings, now)
+    if left is None:
+        defer(those, settings, now - began)
+        return
+    with pytest.raises(TaskDeferred) as raised:
+        defer(those, settings, now - began)
+    assert raised.value.trigger.until == pytest.approx(now.timestamp() + left)
+    assert raised.value.trigger.settings["poll_seconds"] == 30
 
 
 def test_it_loads_little() -> None:

@@ -282,6 +282,7 @@ def test_a_scheduled_watch_finds_nothing_and_then_a_file(days: Days) -> None:
     assert announcements.seen(days.galaxy) == announced
     assert len(days.runs("galaxy_generate")) == generated  # nothing new: nothing runs downstream
     raw["teacher"]["mode"] = "batch"  # of the run that follows, for the next test
+    raw["run"]["batch"] = {"poll_seconds": 1}
     days.settings.write_text(yaml.safe_dump(raw), "utf-8")
     days.models.control(batches={"seconds": 3600})
     (days.folder / "shapes" / "a new one.png").write_bytes(_another(days.folder))
