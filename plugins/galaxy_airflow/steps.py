@@ -168,8 +168,9 @@ def stage(name: str, lane: Mapping[str, Any], last_try: bool, since: datetime) -
     )
     if result.held and not last_try:
         raise LeaseLostError(result.held)
-    lacking = result.pending and result.usage.gave_up and not last_try
-    if lacking and any(home.pending and not home.waiting for home in result.homes):
+    # Homes that wait for a batch anyway ask the others again then, and need no try for it.
+    stuck = any(home.pending and not home.waiting for home in result.homes)
+    if stuck and result.usage.gave_up and not last_try:
         raise UnansweredError(f"{result.pending} units have no answer yet: {'; '.join(result.reasons)}")
     defer(result.waiting, galaxy.settings, since)
     return found
@@ -182,8 +183,7 @@ def defer(those: Sequence[awaiting.Waiting], settings: Settings, since: datetime
     longest = math.inf if batch.wait_seconds is None else batch.wait_seconds
     until = since.timestamp() + min(longest, settings.airflow.lane_hours * 3600)
     if those and time.time() + poll <= until:
-        for line in awaiting.told(those):
-            log.info(line)
+        log.info("deferred until one of %s batches has ended", f"{len(those):,}")
         trigger = BatchEnd(awaiting.plain(those), {**batch.model_dump(), "poll_seconds": poll}, until)
         raise TaskDeferred(trigger=trigger, method_name=WaitingOperator.call_again.__name__)
 
