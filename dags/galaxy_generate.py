@@ -2,7 +2,8 @@
 # Generate samples of a source
 
 Embed and match, filter, write, vote: for one source (the run's partition), over lanes of its shards. Started when a
-source is announced; or by hand, for a source that is registered.
+source is announced; or by hand, for a source that is registered. A lane whose models are asked by batch is deferred
+until one has ended, and holds no slot meanwhile.
 
 **Reads** image shards, the newest taxonomy, the journals.
 **Writes** embeddings, matches, replies, pairs, votes, samples, rejects; then announces the source's samples.
@@ -17,6 +18,7 @@ from typing import Any
 
 from airflow.sdk import Param, PartitionedAssetTimetable, TriggerRule, dag, task, task_group
 
+from galaxy_airflow.operators import waiting_task
 from galaxy_defaults import COMMON, ENCODERS, JUDGES, LANE_TIMEOUT, SAMPLES, SOURCES, TEACHER, Receipt
 
 
@@ -28,7 +30,7 @@ def source_of(dag_run: Any, params: dict[str, Any]) -> str:
 def run_stage(name: str, lane: dict[str, Any], ti: Any) -> Receipt:
     from galaxy_airflow import steps
 
-    return steps.stage(name, lane, last_try=ti.try_number > ti.max_tries)
+    return steps.stage(name, lane, last_try=ti.try_number > ti.max_tries, since=ti.start_date)
 
 
 LANE: dict[str, Any] = {"execution_timeout": LANE_TIMEOUT, "map_index_template": "lane {{ ti.map_index + 1 }}"}
@@ -42,15 +44,15 @@ def lane_of_shards(lane: dict[str, Any]) -> Any:
     def embed_match(lane: dict[str, Any], ti: Any) -> Receipt:
         return run_stage("match", lane, ti)
 
-    @task(pool=TEACHER, queue="models", **LANE)
+    @waiting_task(pool=TEACHER, queue="models", **LANE)
     def filter(lane: dict[str, Any], ti: Any) -> Receipt:
         return run_stage("filter", lane, ti)
 
-    @task(pool=TEACHER, queue="models", **LANE)
+    @waiting_task(pool=TEACHER, queue="models", **LANE)
     def write(lane: dict[str, Any], ti: Any) -> Receipt:
         return run_stage("write", lane, ti)
 
-    @task(pool=JUDGES, queue="models", **LANE)
+    @waiting_task(pool=JUDGES, queue="models", **LANE)
     def vote(lane: dict[str, Any], ti: Any) -> Receipt:
         return run_stage("vote", lane, ti)
 

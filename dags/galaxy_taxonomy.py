@@ -20,7 +20,7 @@ from typing import Any
 from airflow.sdk import Param, TriggerRule, dag, task
 
 from galaxy_airflow.links import linked
-from galaxy_airflow.operators import TaxonomyApproval
+from galaxy_airflow.operators import TaxonomyApproval, waiting_task
 from galaxy_defaults import COMMON, SETTINGS, SOURCES, TEACHER, Receipt, announcing, by_hand
 
 
@@ -66,11 +66,12 @@ from galaxy_defaults import COMMON, SETTINGS, SOURCES, TEACHER, Receipt, announc
     **COMMON,
 )
 def galaxy_taxonomy() -> None:
-    @task(pool=TEACHER, queue="models")
-    def propose(dag_run: Any, params: dict[str, Any]) -> Receipt:
+    @waiting_task(pool=TEACHER, queue="models")
+    def propose(dag_run: Any, params: dict[str, Any], ti: Any) -> Receipt:
         from galaxy_airflow import steps
 
-        return steps.propose(params, scheduled=not by_hand(dag_run))
+        scheduled = not by_hand(dag_run)
+        return steps.propose(params, scheduled, run=f"{ti.dag_id} {ti.run_id}", since=ti.start_date)
 
     @task.branch
     def decide(proposed: dict[str, Any]) -> str:

@@ -1,8 +1,8 @@
-"""Airflow on loopback for the demo, ``make up`` and the tests: API server, scheduler and DAG processor on SQLite.
+"""Airflow on loopback for the demo, ``make up`` and the tests: API server, scheduler, DAG processor and triggerer.
 
-The same three commands run in the containers. They are one service each, in a session of its own, so that each is
-stopped with all that it started. No triggerer: nothing here defers. Heartbeats are short, so that tasks which a kill
-left "running" are noticed, and tried again, within half a minute.
+All on SQLite. The same four commands run in the containers. They are one service each, in a session of its own, so that
+each is stopped with all that it started. Heartbeats are short, so that tasks which a kill left "running" are noticed,
+and tried again, within half a minute.
 """
 
 from __future__ import annotations
@@ -89,6 +89,10 @@ class _DagProcessor(_Part):
     name = "airflow-dag-processor"
 
 
+class _Triggerer(_Part):
+    name = "airflow-triggerer"
+
+
 class _ApiServer(_Part):
     name = "airflow-api-server"
     port_names = ("http",)
@@ -136,6 +140,7 @@ class AirflowStack:
             self.api,
             _Scheduler(self, ["scheduler", "--skip-serve-logs"]),
             _DagProcessor(self, ["dag-processor"]),
+            _Triggerer(self, ["triggerer", "--skip-serve-logs"]),
         ]
 
     @property
@@ -198,7 +203,7 @@ class AirflowStack:
         """Start all of it and wait until it schedules. Raises ServiceError, and leaves nothing running."""
         _check()
         self.home.mkdir(parents=True, exist_ok=True)
-        say("starting Airflow (API server, scheduler, DAG processor)")
+        say("starting Airflow (API server, scheduler, DAG processor, triggerer)")
         with ExitStack() as undo, ThreadPoolExecutor(len(self.parts)) as pool:
             undo.callback(self.stop)
             self.api.prepare()

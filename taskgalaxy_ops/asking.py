@@ -54,6 +54,7 @@ class Asker:
         self._lease: Lease | None = None
         self._purse: Purse | None = None
         self._batches: batching.HomeBatches | None = None
+        self._stages: set[str] = set()  # whose batches were looked at
         self._ended: TaskGalaxyError | None = None
         self._images: dict[tuple[str, int, int, str], Future[str]] = {}
         self._rendering = threading.Lock()
@@ -92,10 +93,12 @@ class Asker:
 
     @property
     def waiting(self) -> list[awaiting.Waiting]:
-        """The home's batches that have not ended, as far as its journal was read."""
+        """The home's batches that have not ended, of the stages that were asked: asking again would collect these."""
         if self._journal is None:
             return []
-        return awaiting.awaited(self._journal.batches.open, self._journal.batches.ids)
+        batches = self._journal.batches
+        mine = {nonce: intent for nonce, intent in batches.open.items() if intent["stage"] in self._stages}
+        return awaiting.awaited(mine, batches.ids)
 
     async def __aenter__(self) -> Asker:
         return self
@@ -128,6 +131,7 @@ class Asker:
             return first
         try:
             batches = await self._prepare(self._gateway)
+            self._stages.update(question.stage for question, _ in lacking)
             if self._opened().batches.open:
                 found = needed(answers)
                 await batches.collect(

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from pydantic import TypeAdapter
 
 from taskgalaxy_ops.errors import ModelError
 from taskgalaxy_ops.models.batches import NoReplyError
@@ -23,6 +26,20 @@ class Waiting:
     model: Model
     units: int
     at: float
+
+
+_SEVERAL = TypeAdapter(list[Waiting])
+
+
+def plain(those: Sequence[Waiting]) -> list[dict[str, Any]]:
+    """As JSON, for who waits elsewhere; it holds no key."""
+    found: list[dict[str, Any]] = _SEVERAL.dump_python(list(those), mode="json", exclude_defaults=True)
+    return found
+
+
+def read(those: Sequence[Mapping[str, Any]]) -> list[Waiting]:
+    """What ``plain`` gave."""
+    return _SEVERAL.validate_python(those)
 
 
 def awaited(open_: Mapping[str, Mapping[str, Any]], ids: Mapping[str, str]) -> list[Waiting]:
@@ -61,6 +78,11 @@ async def until_one_ends(gateway: Gateway, those: Sequence[Waiting], settings: B
                 gateway.leave(each.model, str(error))
             except NoReplyError:
                 continue  # the provider is away for now
+
+
+def deadline(settings: BatchSettings) -> float:
+    """Until when one who begins now waits for batches, on the monotonic clock."""
+    return time.monotonic() + (math.inf if settings.wait_seconds is None else settings.wait_seconds)
 
 
 def told(those: Sequence[Waiting]) -> list[str]:

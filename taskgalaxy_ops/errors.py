@@ -1,5 +1,13 @@
 """The few exceptions that cross module borders. Each message names the thing, the reason and the fix."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from taskgalaxy_ops.awaiting import Waiting
+
 
 class TaskGalaxyError(Exception):
     """Base of all errors that a user may see; the command line prints its message without a traceback."""
@@ -46,7 +54,14 @@ class UnansweredError(TaskGalaxyError):
 
 
 class PendingError(TaskGalaxyError):
-    """Something is still without an answer, so that what was asked for would not be whole."""
+    """Something is still without an answer, so that what was asked for would not be whole.
+
+    ``waiting``: batches that are under way for it.
+    """
+
+    def __init__(self, message: str, waiting: Sequence[Waiting] = ()) -> None:
+        super().__init__(message)
+        self.waiting = waiting
 
 
 class DamageError(TaskGalaxyError):

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from taskgalaxy_ops import pipeline
+from taskgalaxy_ops import awaiting, pipeline
 from taskgalaxy_ops.asking import Asker
 from taskgalaxy_ops.catalogue import Catalogue
 from taskgalaxy_ops.errors import PendingError
@@ -71,12 +71,13 @@ def expand(
     below: Mapping[TaskTypePath, float] | None = None,
     publish: bool = True,
     progress: Progress | None = None,
+    wait: bool = True,
 ) -> ExpandResult:
     """Grow the newest version in up to ``rounds`` rounds, until nothing new comes.
 
     max_new: nodes to add at most. up_to: task types at which growing ends; a taxonomy that has them asks nothing.
     below: only these nodes are asked about, the highest number first, as many as it takes for ``max_new``. publish
-    False: it becomes a proposal.
+    False: it becomes a proposal. wait: for batches, as long as the settings say.
 
     Raises PendingError if a round could not be answered whole; what was answered is kept, and not asked again.
     """
@@ -95,7 +96,7 @@ def expand(
         if below is not None:
             wanted = _first(wanted, below, galaxy.settings.taxonomy.children, left)
         units = [question.unit(None, _item(one, galaxy.settings.taxonomy.children)) for one in wanted]
-        answers = asyncio.run(_answers(galaxy, question, units, progress, result.usage))
+        answers = asyncio.run(_answers(galaxy, question, units, progress, result.usage, wait))
         proposals = [
             (one, label)
             for one, unit in zip(wanted, units, strict=True)
@@ -156,23 +157,31 @@ def _item(expansion: Expansion, count: int) -> dict[str, Any]:
 
 
 async def _answers(
-    galaxy: Galaxy, question: Question, units: Sequence[Unit], progress: Progress, usage: Usage
+    galaxy: Galaxy, question: Question, units: Sequence[Unit], progress: Progress, usage: Usage, wait: bool
 ) -> Mapping[str, Answer]:
-    gateway = Gateway(Shares(galaxy.store, progress.note))
+    gateway, till, batch = Gateway(Shares(galaxy.store, progress.note)), galaxy.till(), galaxy.settings.run.batch
     gateway.usage = usage
+    by = awaiting.deadline(batch) if wait else 0.0
+    waiting: list[awaiting.Waiting] | None = None
     progress.stage("expand", len(units), "nodes")
     try:
-        async with Asker(
-            galaxy, gateway, galaxy.till(), keys.TAXONOMY_HOME, lambda _, n: progress.advance("expand", n)
-        ) as asker:
-            progress.advance("expand", sum(unit.key in asker.answers for unit in units))
-            await asker.ask(lambda answers: [(question, [unit for unit in units if unit.key not in answers])])
+        while waiting is None or await awaiting.until_one_ends(gateway, waiting, batch, by):
+            async with Asker(
+                galaxy, gateway, till, keys.TAXONOMY_HOME, lambda _, n: progress.advance("expand", n)
+            ) as asker:
+                if waiting is None:
+                    progress.advance("expand", sum(unit.key in asker.answers for unit in units))
+                await asker.ask(lambda answers: [(question, [unit for unit in units if unit.key not in answers])])
+            waiting = asker.waiting
+            pending = sum(unit.key not in asker.answers for unit in units)
+            if not pending:
+                return asker.answers
     finally:
         await gateway.aclose()
-    if pending := sum(unit.key not in asker.answers for unit in units):
-        why = asker.stopped or next(iter(usage.unavailable.values()), "the teacher gave no reply")
-        raise PendingError(
-            f"taxonomy: {pending} of {len(units)} nodes have no proposals yet ({why}). "
-            "What was answered is kept: run again to go on."
-        )
-    return asker.answers
+    waiting = [each for each in waiting if each.model.name not in usage.unavailable]
+    reasons = [asker.stopped, *usage.unavailable.values(), *awaiting.told(waiting), "the teacher gave no reply"]
+    raise PendingError(
+        f"taxonomy: {pending} of {len(units)} nodes have no proposals yet ({next(filter(None, reasons))}). "
+        "What was answered is kept: run again to go on.",
+        waiting,
+    )

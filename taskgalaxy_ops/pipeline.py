@@ -7,7 +7,6 @@ encodes nothing. What Airflow's tasks and the command line call is here.
 from __future__ import annotations
 
 import asyncio
-import math
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -17,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from taskgalaxy_ops import awaiting
+from taskgalaxy_ops.awaiting import Waiting
 from taskgalaxy_ops.catalogue import Catalogue
 from taskgalaxy_ops.erasing import erase_from_home
 from taskgalaxy_ops.errors import SourceError, TaskGalaxyError
@@ -248,6 +248,13 @@ class RunResult:
         return sum(home.pending for home in self.homes)
 
     @property
+    def waiting(self) -> list[Waiting]:
+        """Batches that another run, once one has ended, would collect and go on from."""
+        homes = [home for home in self.homes if home.pending and not home.held]
+        found = [batch for home in homes for batch in home.waiting]
+        return [batch for batch in found if batch.model.name not in self.usage.unavailable]
+
+    @property
     def reasons(self) -> list[str]:
         """Why something is pending, each reason once."""
         found = [home.stopped for home in self.homes if home.stopped] + list(self.usage.unavailable.values())
@@ -397,7 +404,7 @@ async def _run_homes(
     failed: list[TaskGalaxyError] = []
     looking = asyncio.Lock()
     batch = galaxy.settings.run.batch
-    by = time.monotonic() + (math.inf if batch.wait_seconds is None else batch.wait_seconds) if wait and ask else 0.0
+    by = awaiting.deadline(batch) if wait and ask else 0.0
 
     async def once(home: str, shard: Shard, there: Committed) -> HomeResult | None:
         async with slots:

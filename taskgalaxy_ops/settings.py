@@ -229,9 +229,12 @@ class BatchSettings(Strict):
     """How models of ``mode: batch`` are asked."""
 
     wait_seconds: float | None = Field(
-        None, ge=0, description="how long a run waits for batches, which the next one collects; null: until they end"
+        None,
+        ge=0,
+        description="how long a run waits for batches, which the next one collects; null: until they end "
+        "(in Airflow, airflow.lane_hours at most)",
     )
-    poll_seconds: float = Field(30.0, gt=0, description="between two looks at a batch")
+    poll_seconds: float = Field(30.0, gt=0, description="between two looks at a batch; in Airflow, 10 at least")
     lookup_seconds: float = Field(
         600.0,
         ge=0,

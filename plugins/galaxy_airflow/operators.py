@@ -1,10 +1,12 @@
-"""The one operator of ours: a person decides upon a proposed taxonomy version."""
+"""Operators of ours: a person decides upon a proposed taxonomy version; a task gives its slot back while it waits."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from airflow.providers.standard.operators.hitl import ApprovalOperator
+from airflow.providers.standard.operators.python import PythonOperator
+from airflow.sdk.bases.decorator import DecoratedOperator, task_decorator_factory
 
 
 class TaxonomyApproval(ApprovalOperator):
@@ -23,3 +25,23 @@ class TaxonomyApproval(ApprovalOperator):
         self.subject = f"Publish {self.proposed['added']:,} new nodes of the taxonomy?"
         self.body = steps.proposal_text(self.proposed["proposal"])
         return super().execute(context)
+
+
+class WaitingOperator(DecoratedOperator, PythonOperator):
+    """A ``@task`` that may defer: its function is called again, from the beginning, once the trigger has fired."""
+
+    custom_operator_name = "@waiting_task"
+    template_fields = ("templates_dict", "op_args", "op_kwargs")
+
+    def __init__(self, **options: Any) -> None:
+        own = {name: options[name] for name in ("python_callable", "op_args", "op_kwargs")}
+        super().__init__(kwargs_to_upstream=own, **options)
+
+    def call_again(self, context: Any, event: Any) -> Any:  # noqa: ARG002 - the journal says what there is to do
+        """What a deferred task goes on with."""
+        return self.execute(context)
+
+
+def waiting_task(**options: Any) -> Any:
+    """Airflow's ``@task(…)``, for a function that may defer."""
+    return task_decorator_factory(decorated_operator_class=WaitingOperator, **options)

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
-from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException, TaskDeferred
 
+from galaxy_airflow.operators import WaitingOperator
 from galaxy_airflow.runtime import log, opened, progress, ready_settings, receipt
+from galaxy_airflow.triggers import BatchEnd
 from taskgalaxy_ops import (
     announcements,
+    awaiting,
     doctor,
     finetuning,
     look_views,
@@ -34,12 +39,15 @@ from taskgalaxy_ops.forecasting import forecast
 from taskgalaxy_ops.galaxy import Galaxy
 from taskgalaxy_ops.harvest import Harvest
 from taskgalaxy_ops.report import render
-from taskgalaxy_ops.settings import ReleaseSettings, SourceSettings
+from taskgalaxy_ops.settings import ReleaseSettings, Settings, SourceSettings
 from taskgalaxy_ops.storage import keys
 from taskgalaxy_ops.storage.budget import NANO
 from taskgalaxy_ops.verify import verify
 
 _SHOWN = 20
+# A worker tells within six seconds or so that a task's process has ended (workers.min_heartbeat_interval). One that is
+# deferred and goes on before that counts for Airflow 3.3 as killed.
+_LEAST_POLL_SECONDS = 10.0
 
 
 def several(results: Any) -> list[Mapping[str, Any]]:
@@ -129,11 +137,12 @@ def lanes(source: str) -> list[dict[str, Any]]:
     return [{**lane.plain(), "orders": orders, "upto": upto, "run": galaxy.run} for lane in found]
 
 
-def stage(name: str, lane: Mapping[str, Any], last_try: bool) -> dict[str, Any]:
+def stage(name: str, lane: Mapping[str, Any], last_try: bool, since: datetime) -> dict[str, Any]:
     """One stage of a lane, as far as models and budget allow. What has no answer is pending, and counted.
 
-    Raises LeaseLostError while another run asks for one of its homes, and UnansweredError where a model gave no reply
-    for now and there is a try left: trying later may help both.
+    since: when this try began, before it was deferred. Raises LeaseLostError while another run asks for one of its
+    homes, and UnansweredError where a model gave no reply for now and there is a try left: trying later may help both.
+    Raises TaskDeferred while batches are under way.
     """
     began = time.monotonic()
     galaxy = opened(**lane["orders"], run=lane.get("run"))
@@ -159,9 +168,24 @@ def stage(name: str, lane: Mapping[str, Any], last_try: bool) -> dict[str, Any]:
     )
     if result.held and not last_try:
         raise LeaseLostError(result.held)
-    if result.pending and result.usage.gave_up and not last_try:
+    # Homes that wait for a batch anyway ask the others again then, and need no try for it.
+    stuck = any(home.pending and not home.waiting for home in result.homes)
+    if stuck and result.usage.gave_up and not last_try:
         raise UnansweredError(f"{result.pending} units have no answer yet: {'; '.join(result.reasons)}")
+    defer(result.waiting, galaxy.settings, since)
     return found
+
+
+def defer(those: Sequence[awaiting.Waiting], settings: Settings, since: datetime) -> None:
+    """Give the slot back until one of these batches has ended; does nothing where there is none, or no time left."""
+    batch = settings.run.batch
+    poll = max(batch.poll_seconds, _LEAST_POLL_SECONDS)
+    longest = math.inf if batch.wait_seconds is None else batch.wait_seconds
+    until = since.timestamp() + min(longest, settings.airflow.lane_hours * 3600)
+    if those and time.time() + poll <= until:
+        log.info("deferred until one of %s batches has ended", f"{len(those):,}")
+        trigger = BatchEnd(awaiting.plain(those), {**batch.model_dump(), "poll_seconds": poll}, until)
+        raise TaskDeferred(trigger=trigger, method_name=WaitingOperator.call_again.__name__)
 
 
 def announce_samples(outlet: Any, source: str, lane_plans: Sequence[Mapping[str, Any]], votes: Sequence[Any]) -> None:
@@ -326,9 +350,12 @@ def evaluate(checked: Mapping[str, Any], benchmarks: Sequence[str]) -> dict[str,
 # --- taxonomy
 
 
-def propose(form: Mapping[str, Any], scheduled: bool) -> dict[str, Any]:
-    """Grow the newest version into a proposal. Skipped where nothing new came, or nowhere images crowd."""
-    began, galaxy = time.monotonic(), opened()
+def propose(form: Mapping[str, Any], scheduled: bool, run: str, since: datetime) -> dict[str, Any]:
+    """Grow the newest version into a proposal. Skipped where nothing new came, or nowhere images crowd.
+
+    run: what its calls are made for; since: when this try began. Raises TaskDeferred while batches are under way.
+    """
+    began, galaxy = time.monotonic(), opened(run=run)
     rules, below, most = galaxy.settings.taxonomy, None, form["max_new"]
     if scheduled:
         most = rules.scheduled_new
@@ -338,16 +365,21 @@ def propose(form: Mapping[str, Any], scheduled: bool) -> dict[str, Any]:
             raise AirflowSkipException(
                 f"no node has {rules.scheduled_images_a_type:g} fitting images a task type: the taxonomy is wide enough"
             )
-    with progress() as shown:
-        result = expand(
-            galaxy,
-            rounds=form["rounds"],
-            max_new=most,
-            up_to=form.get("up_to"),
-            below=below,
-            publish=False,
-            progress=shown,
-        )
+    try:
+        with progress() as shown:
+            result = expand(
+                galaxy,
+                rounds=form["rounds"],
+                max_new=most,
+                up_to=form.get("up_to"),
+                below=below,
+                publish=False,
+                progress=shown,
+                wait=False,
+            )
+    except PendingError as error:
+        defer(error.waiting, galaxy.settings, since)
+        raise
     if result.proposal is None:
         raise AirflowSkipException(f"nothing new was proposed ({len(result.rejects)} proposals rejected)")
     found = Catalogue(galaxy).proposal(result.proposal)

@@ -9,6 +9,7 @@ was paid for goes to the journal, raw. How many requests are in flight is decide
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -65,11 +66,11 @@ class _GaveUpError(Exception):
 class Gateway:
     """Asks models. One a process and event loop. ``shares``: how its limits are shared with others; None: with nobody.
 
-    They are left when it is closed.
+    They are left when it is closed. ``keys``: by their variables.
     """
 
-    def __init__(self, shares: Shares | None = None) -> None:
-        self.sender = Sender()
+    def __init__(self, shares: Shares | None = None, keys: Mapping[str, str] = os.environ) -> None:
+        self.sender = Sender(keys)
         self._shares = shares
         self.usage = Usage()
         self._limits: dict[tuple[str, ...], Limit] = {}

@@ -2,8 +2,8 @@
 
 The official client says how a provider is reached: URL, key, headers; files and batches go through it. A chat request,
 of which there are millions, is posted over aiohttp with that client's headers, for a third of the processor time that
-its own machinery takes (``python -m benchmarks.gateway sending``). Keys are read from the environment when a client is
-made, and are kept nowhere else.
+its own machinery takes (``python -m benchmarks.gateway sending``). Keys are read from the environment, or what stands
+for it, when a client is made, and are kept nowhere else.
 """
 
 from __future__ import annotations
@@ -65,9 +65,10 @@ class Sent:
 
 
 class Sender:
-    """Sends requests, over one connection pool a model. For one event loop."""
+    """Sends requests, over one connection pool a model. For one event loop. ``keys``: by their variables."""
 
-    def __init__(self) -> None:
+    def __init__(self, keys: Mapping[str, str] = os.environ) -> None:
+        self._keys = keys
         self._clients: dict[_Place, openai.AsyncOpenAI] = {}
         self._sessions: dict[_Place, aiohttp.ClientSession] = {}
         self._in_process = InProcessModels()
@@ -92,7 +93,7 @@ class Sender:
         import openai
 
         if _place(model) not in self._clients:
-            key = os.environ.get(model.api_key_env, "")
+            key = self._keys.get(model.api_key_env, "")
             if not key and not model.simulated:
                 raise ModelError(
                     f"model {model.name!r}: the environment variable {model.api_key_env} holds no key. "

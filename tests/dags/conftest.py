@@ -74,3 +74,15 @@ def settings_of(models: Models, tmp_path: Path) -> Callable[..., Settings]:
         return write_settings(models.base_url, **{"store": (tmp_path / "store").as_uri(), **changes})
 
     return make
+
+
+@pytest.fixture
+def said(caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]) -> Callable[[], str]:
+    """What was logged since the last call; where to depends on whether a run in this process was the first."""
+
+    def read() -> str:
+        text = caplog.text + capsys.readouterr().out
+        caplog.clear()
+        return text
+
+    return read

@@ -14,6 +14,7 @@ from e2e.galaxies import Models
 from releases import released
 
 from dags.bag import bag, fresh
+from dags.conftest import model
 from taskgalaxy_ops import announcements, finetuning, takedown
 from taskgalaxy_ops.catalogue import Catalogue
 from taskgalaxy_ops.finetune.backends.local import LocalBackend
@@ -202,6 +203,60 @@ def test_generate_while_a_model_is_away(settings_of: Callable[..., Settings], mo
     assert Harvest(galaxy).pending == 0
 
 
+@pytest.fixture
+def batched(
+    settings_of: Callable[..., Settings], models: Models, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Settings]:
+    """Writes settings for a new store whose models are all asked by batch; they are looked at every moment."""
+    bag()  # puts the plugins on the path
+    from galaxy_airflow import steps
+
+    monkeypatch.setattr(steps, "_LEAST_POLL_SECONDS", 0)  # nothing but this process runs the tasks
+
+    def of(name: str) -> dict[str, Any]:
+        return {**model(name, models.base_url), "mode": "batch"}
+
+    def make(**batch: Any) -> Settings:
+        return settings_of(
+            teacher=of("sim-teacher"),
+            judges=[of(f"sim-judge-{letter}") for letter in "abc"],
+            run={"lease_seconds": 3, "batch": {"poll_seconds": 0.1, **batch}},
+        )
+
+    return make
+
+
+def test_generate_by_batches_that_are_waited_for(
+    batched: Callable[..., Settings], models: Models, shapes: Path
+) -> None:
+    galaxy = Galaxy.open(batched())
+    ingested("mine", shapes)
+    before = models.stats()["batches"]["created"]
+    models.control(batches={"seconds": 1})
+    assert run("galaxy_generate", source="mine")[""] == "success"
+    assert Harvest(galaxy).pending == 0
+    # A batch a home and stage, of the votes a second one where the first two judges disagree.
+    assert models.stats()["batches"]["created"] - before >= 2 * 3
+    assert models.stats()["asked_again"] == []
+
+
+def test_generate_by_batches_for_which_there_is_no_time(
+    batched: Callable[..., Settings], models: Models, shapes: Path, said: Callable[[], str]
+) -> None:
+    galaxy = Galaxy.open(batched(wait_seconds=0))
+    ingested("mine", shapes)
+    models.control(batches={"seconds": 3600})
+    states = run("galaxy_generate", source="mine")
+    assert {state for name, state in states.items() if name.startswith("lane_of")} == {"success"}
+    assert states["complete"] == "failed"
+    assert "sim-teacher: 24 units in batch batch_" in said()
+    assert Harvest(galaxy).pending == 4 * 12
+    batched()
+    models.control(batches={"seconds": 0})
+    assert run("galaxy_generate", source="mine")[""] == "success"
+    assert models.stats()["asked_again"] == []
+
+
 def test_release_of_nothing(settings_of: Callable[..., Settings], caplog: pytest.LogCaptureFixture) -> None:
     settings_of()
     states = run("galaxy_release")
@@ -223,6 +278,13 @@ def test_taxonomy(settings_of: Callable[..., Settings], models: Models, shapes: 
     assert run("galaxy_taxonomy", max_new=3)["announce"] == "success"
     last = announcements.announced(galaxy)[-1]
     assert (last.reason, last.sources) == ("taxonomy", ["mine"])
+
+
+def test_taxonomy_by_batches(batched: Callable[..., Settings], models: Models) -> None:
+    galaxy = Galaxy.open(batched())
+    models.control(batches={"seconds": 1})
+    assert run("galaxy_taxonomy", max_new=5, rounds=2)[""] == "success"
+    assert [each["origin"] for each in Catalogue(galaxy).versions()] == ["seeds", "expand"]
 
 
 def test_taxonomy_with_nothing_new(settings_of: Callable[..., Settings]) -> None:
@@ -333,18 +395,6 @@ def test_settings_with_mistakes_are_named_in_the_task(
     SETTINGS_FILE.write_text(SETTINGS_FILE.read_text("utf-8") + "\nquorum: 2\n", encoding="utf-8")
     assert run("galaxy_doctor")["store"] == "failed"
     assert "no such field: remove it or mend its name" in caplog.text
-
-
-@pytest.fixture
-def said(caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]) -> Callable[[], str]:
-    """What tasks have logged since the last call; where to depends on whether a run in this process was the first."""
-
-    def read() -> str:
-        text = caplog.text + capsys.readouterr().out
-        caplog.clear()
-        return text
-
-    return read
 
 
 @pytest.fixture

@@ -27,7 +27,11 @@ class Models(Simulator):
 
     def count_anew(self) -> None:
         """Fast, without faults, and with counts of nothing."""
-        self.control(latency=0, faults=dict.fromkeys(("rate_limit", "server_error", "malformed", "truncated"), 0))
+        self.control(
+            latency=0,
+            batches={"seconds": 0},
+            faults=dict.fromkeys(("rate_limit", "server_error", "malformed", "truncated"), 0),
+        )
         request = urllib.request.Request(f"{self.url}/stats", method="DELETE")
         with urllib.request.urlopen(request, timeout=10) as reply:
             assert reply.status == 200

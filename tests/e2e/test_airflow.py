@@ -236,7 +236,7 @@ def test_a_killed_lane_cleared_in_the_ui_costs_what_was_in_flight(days: Days) ->
     days.models.control(latency=0.5)
     days.client.trigger("galaxy_ingest", {"name": "documents", "location": str(days.folder / "documents")})
     try:
-        victim = wait(lambda: _running(days, "documents", "filter"), 120)
+        victim = wait(lambda: _task(days, "documents", "filter", "running"), 120)
         wait(lambda: days.models.stats()["requests"] >= before["requests"] + 8, 60)
         _kill(victim["pid"])
         sent = days.asked()["filter"] - before["units"]["by_stage"]["filter"]
@@ -281,16 +281,37 @@ def test_a_scheduled_watch_finds_nothing_and_then_a_file(days: Days) -> None:
     assert first["run_type"] == "scheduled"
     assert announcements.seen(days.galaxy) == announced
     assert len(days.runs("galaxy_generate")) == generated  # nothing new: nothing runs downstream
+    raw["teacher"]["mode"] = "batch"  # of the run that follows, for the next test
+    raw["run"]["batch"] = {"poll_seconds": 1}
+    days.settings.write_text(yaml.safe_dump(raw), "utf-8")
+    days.models.control(batches={"seconds": 3600})
     (days.folder / "shapes" / "a new one.png").write_bytes(_another(days.folder))
-    before = days.asked()
     wait(lambda: announcements.seen(days.galaxy) > announced, 150)
     wait(lambda: days.last("galaxy_watch")["state"] == "success", 60)
     days.client.call("PATCH", "dags/galaxy_watch", {"is_paused": True})
-    days.settled()
+    wait(lambda: len(days.runs("galaxy_generate")) > generated, 60)
     assert [run["partition_key"] for run in days.runs("galaxy_generate")[generated:]] == ["shapes"]
-    assert days.asked()["filter"] - before["filter"] == K  # of the one new image
     files = {claim.file for claim in days.galaxy.registry.claims() if claim.source == "shapes"}
     assert "a new one.png" in files
+
+
+def test_a_lane_that_waits_for_a_batch_holds_no_slot(days: Days) -> None:
+    """The run of that file: its teacher is asked by batch, and all of it is one run."""
+    generate = days.last("galaxy_generate")["dag_run_id"]
+    before = days.models.stats()["asked_again"]  # since the killed lane
+    try:
+        task = wait(lambda: _task(days, "shapes", "filter", "deferred"), 120)
+        pool = days.client.call("GET", f"pools/{task['pool']}")
+        assert (pool["deferred_slots"], pool["occupied_slots"], pool["open_slots"]) == (1, 0, pool["slots"])
+        assert Harvest(days.galaxy).pending == K  # of the one new image
+    finally:
+        days.models.control(batches={"seconds": 0})
+    days.settled()
+    assert days.last("galaxy_generate")["dag_run_id"] == generate
+    assert days.client.run("galaxy_generate", generate)["state"] == "success"
+    assert {task["try_number"] for task in days.client.tasks("galaxy_generate", generate)} == {1}
+    assert Harvest(days.galaxy).pending == 0
+    assert days.models.stats()["asked_again"] == before
 
 
 def test_keys_are_in_connections_alone(days: Days) -> None:
@@ -343,12 +364,12 @@ def _another(folder: Path) -> bytes:
     return out.getvalue()
 
 
-def _running(days: Days, source: str, name: str) -> dict[str, Any] | None:
-    """A running task instance of this name in the source's run; its process is known."""
+def _task(days: Days, source: str, name: str, state: str) -> dict[str, Any] | None:
+    """A task instance of this name and state in the source's run; its process is known."""
     for run in days.client.runs("galaxy_generate", state="running"):
         if run["partition_key"] == source:
             for task in days.client.tasks("galaxy_generate", run["dag_run_id"]):
-                if task["task_id"].endswith(f".{name}") and task["state"] == "running" and task["pid"]:
+                if task["task_id"].endswith(f".{name}") and task["state"] == state and task["pid"]:
                     return task
     return None
 

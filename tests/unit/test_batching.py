@@ -15,6 +15,8 @@ from PIL import Image
 from tiny import tiny_galaxy, tiny_seeds, tiny_settings
 
 from taskgalaxy_ops import pipeline
+from taskgalaxy_ops.errors import PendingError
+from taskgalaxy_ops.expansion import expand
 from taskgalaxy_ops.forgetting import forget
 from taskgalaxy_ops.galaxy import Galaxy
 from taskgalaxy_ops.models import batches
@@ -297,6 +299,30 @@ def test_nothing_is_kept_of_an_image_that_was_taken_down_meanwhile(place: Place,
     assert gone not in json.dumps([dict(reply) for reply in Journal(place.store, home.home).replies()])
     assert place.spent()[::2] == place.billed()
     assert provider.stats()["asked_again"] == []
+
+
+def test_an_expansion_waits_for_its_batches(place: Place, provider: Provider) -> None:
+    provider.control(batches={"seconds": 3600})
+    with pytest.raises(PendingError, match="units in batch batch_") as raised:
+        expand(place.open(), max_new=3, wait=False)
+    assert [batch.model.name for batch in raised.value.waiting] == ["sim-teacher"]
+    provider.control(batches={"seconds": 0})
+    assert len(expand(place.open(), max_new=3).added) == 3
+    assert provider.stats()["asked_again"] == []
+
+
+def test_a_batch_that_a_run_would_not_collect_is_not_waited_for(place: Place, provider: Provider) -> None:
+    """The budget ends before its stage is asked; the batch has ended, and would be looked at for ever."""
+    place.run("chat", last_stage="write")
+    provider.control(batches={"seconds": 3600})
+    assert place.run(wait_seconds=0).waiting
+    provider.control(batches={"seconds": 0})
+    forget(place.open(), model="sim-teacher", dry_run=False)
+    settings = place.settings("chat")
+    spent = settings.model_copy(update={"budget": settings.budget.model_copy(update={"max_calls": 1})})
+    result = pipeline.generate(tiny_galaxy(spent, place.store))
+    assert result.unaffordable and result.pending
+    assert result.waiting == []
 
 
 def test_a_budget_for_one_request_gets_one(place: Place, provider: Provider) -> None:
