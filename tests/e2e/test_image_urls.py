@@ -1,0 +1,149 @@
+"""Whole runs in which models get images by signed URL: the same release, and nothing lost or told where one fails."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from e2e.galaxies import Commands, Models
+from taskgalaxy_ops import asking, pipeline, publishing
+from taskgalaxy_ops.galaxy import Galaxy
+from taskgalaxy_ops.models.simulated.config import parse_config
+from taskgalaxy_ops.models.simulated.serve import running
+from taskgalaxy_ops.pipeline import RunResult
+from taskgalaxy_ops.services import SeaweedFS
+from taskgalaxy_ops.settings import Settings
+from taskgalaxy_ops.storage import Store, link
+from taskgalaxy_ops.storage.journal import Journal
+
+BATCH = {"mode": "batch"}
+WAITING = {"batch": {"poll_seconds": 0.2, "wait_seconds": 60}, "lease_seconds": 3}
+
+
+@pytest.fixture(scope="module")
+def fetching(seaweedfs: SeaweedFS, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Models]:
+    """Simulated models that may read from the store."""
+    origin = f"image_origin={seaweedfs.s3_options['endpoint_url']}"
+    server = Models(tmp_path_factory.mktemp("fetching models"), arguments=["--set", origin])
+    try:
+        yield server.start()
+    finally:
+        server.stop(grace=0)
+
+
+@pytest.fixture
+def by(settings: Callable[..., Settings], pictures: Path, fetching: Models) -> Callable[..., Settings]:
+    """Settings with three images: by ``data`` or ``url``, in a store of this name."""
+    fetching.count_anew()
+
+    def make(images: str, name: str, base_url: str = fetching.base_url, **changes: Any) -> Settings:
+        own = settings()
+
+        def shown(model: Any) -> dict[str, Any]:
+            return {
+                **model.model_dump(mode="json"),
+                **{"images": images, "base_url": base_url, "retries": 1},
+                **changes,
+            }
+
+        return settings(
+            store=f"{own.store}-{name}",
+            sources={"documents": {"location": str(pictures / "documents"), "limit": 3}},
+            teacher=shown(own.teacher),
+            judges=[shown(judge) for judge in own.judges],
+            run=WAITING,
+        )
+
+    return make
+
+
+def ingested(settings: Settings) -> Galaxy:
+    galaxy = Galaxy.open(settings)
+    pipeline.ingest(galaxy, "documents")
+    return galaxy
+
+
+def generated(settings: Settings) -> RunResult:
+    return pipeline.generate(Galaxy.open(settings))
+
+
+def released(settings: Settings) -> str:
+    """The release's hash, of a run in which everything is answered."""
+    result = generated(settings)
+    assert result.pending == 0, result.reasons
+    return publishing.publish(Galaxy.open(settings)).release.manifest_sha256
+
+
+@pytest.fixture
+def release(by: Callable[..., Settings]) -> str:
+    """What it is by data URLs."""
+    chosen = by("data", "as data")
+    ingested(chosen)
+    return released(chosen)
+
+
+@pytest.mark.parametrize("mode", [{}, BATCH], ids=["chat", "batch"])
+def test_a_run_by_url_makes_the_same_release_and_switching_asks_nothing(
+    by: Callable[..., Settings], release: str, fetching: Models, mode: dict[str, str]
+) -> None:
+    assert generated(by("url", "as data", **mode)).usage.requests == 0
+    before = fetching.stats()["requests"]
+    chosen = by("url", "by URL", **mode)
+    assert len(list(ingested(chosen).store.list("rendered/"))) == 0
+    assert released(chosen) == release
+    assert len(list(Galaxy.open(chosen).store.list("rendered/"))) == 3
+    assert fetching.stats()["requests"] - before == before, "as many requests as by data URLs"
+    assert generated(by("data", "by URL")).usage.requests == 0
+
+
+@pytest.mark.parametrize("mode", [{}, BATCH], ids=["chat", "batch"])
+def test_a_url_that_has_run_out_is_said_and_loses_no_unit(
+    by: Callable[..., Settings], release: str, monkeypatch: pytest.MonkeyPatch, mode: dict[str, str]
+) -> None:
+    def over(store: Store, key: str, *, seconds: float, content_type: str) -> str:
+        url = link(store, key, seconds=1, content_type=content_type)
+        time.sleep(2.5)
+        return url
+
+    chosen = by("url", "by URL", **mode)
+    ingested(chosen)
+    with monkeypatch.context() as patched:
+        patched.setattr(asking, "link", over)
+        found = generated(chosen)
+    assert found.pending == 3 * 24
+    assert any("400, Error while downloading" in reason for reason in found.reasons), found.reasons
+    assert released(chosen) == release
+
+
+def test_what_cannot_be_fetched_is_said_without_the_signature_and_loses_no_unit(
+    by: Callable[..., Settings], release: str, commands: Commands
+) -> None:
+    """A provider that cannot reach the store; it tells the whole URL in its error, as OpenAI does."""
+    with running(parse_config({"image_origin": "http://127.0.0.1:1"})) as blind:
+        chosen = by("url", "by URL", blind)
+        ingested(chosen)
+        process = commands.start(chosen, "generate")
+        said = "".join(process.communicate(timeout=300))
+    assert process.returncode == 3
+    assert "Only images at http://127.0.0.1:1 are fetched, not http" in said
+    assert_unsigned(said.encode())
+    assert released(by("url", "by URL")) == release
+    galaxy = Galaxy.open(chosen)
+    objects = [listed.key for listed in galaxy.store.list("")]
+    assert any(key.startswith("rendered/") for key in objects)
+    for key in objects:
+        assert_unsigned(galaxy.store.get(key))
+    for home in galaxy.journals():  # packed, in their objects
+        for reply in Journal(galaxy.store, home).replies():
+            assert_unsigned(repr(reply).encode())
+
+
+def assert_unsigned(raw: bytes) -> None:
+    """Neither a signed URL nor the store's keys are in it."""
+    for secret in (b"X-Amz-", os.environ["AWS_ACCESS_KEY_ID"].encode(), os.environ["AWS_SECRET_ACCESS_KEY"].encode()):
+        assert secret not in raw
