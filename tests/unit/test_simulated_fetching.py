@@ -83,7 +83,7 @@ def test_nothing_else_is_asked_for(servers: tuple[_Server, _Server]) -> None:
         "http://[/image",
         "file:///etc/hostname",
     ):
-        assert f"Only images at {here.origin} are fetched" in refused(url, here.origin)
+        assert f": only images at {here.origin} are fetched." in refused(url, here.origin)
     assert here.asked == []
     assert "it redirects to elsewhere" in refused(f"{here.origin}/away", here.origin)
     assert there.asked == []

@@ -24,7 +24,7 @@ _PIECE = 64 * 1024
 def fetch(url: str, origin: str) -> bytes:
     """What lies at the URL, if that begins so. Raises WrongRequestError, with the URL in it as by OpenAI."""
     if _origin(url) != origin:
-        raise _unread(f"Only images at {origin} are fetched, not {url}")
+        raise _unread(f"{url}: only images at {origin} are fetched.")
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _Redirects(origin))
     ends = time.monotonic() + _MOST_SECONDS
     try:
