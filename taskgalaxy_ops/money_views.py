@@ -35,17 +35,21 @@ def costs(found: Costs) -> list[str]:
 
 def forecast(found: Forecast) -> list[str]:
     """What a run would cost, by source and in all."""
-    lines = _table("forecast, with what it lies between in 95 of 100 cases", forecast_rows(found))
+    rows = [
+        (name, left and f"{left} images left", f"{tokens} tokens", cost, listed and f"{listed} at list prices", of)
+        for name, left, tokens, cost, listed, of in forecast_rows(found)
+    ]
+    lines = _table("forecast, with what it lies between in 95 of 100 cases", rows)
     return [*lines, *forecast_notes(found)]
 
 
-def forecast_rows(found: Forecast) -> list[tuple[str, ...]]:
-    """By source what is left, what it would take, and what that is reckoned from; and all together."""
+def forecast_rows(found: Forecast) -> list[tuple[str, str, str, str, str, str]]:
+    """By source: images left, tokens, cost, cost at list prices where it differs, what it is reckoned from; and all."""
     rows = []
     for each in found.sources:
         if each.images:
             measured = f"from {each.measured:,} images" + (" of all sources" if each.elsewhere else "")
-            rows.append((each.source, f"{each.images:,} images left", *_estimates(each), measured))
+            rows.append((each.source, f"{each.images:,}", *_estimates(each), measured))
     return [*rows, ("together", "", *_estimates(found), "")] if rows else []
 
 
@@ -93,9 +97,9 @@ def rest(found: Forecast) -> list[str]:
 def _estimates(found: Forecast | SourceForecast) -> tuple[str, str, str]:
     listed = found.list_cost != found.cost
     return (
-        f"{_between(found.tokens, _number)} tokens",
+        _between(found.tokens, _number),
         _between(found.cost, _dollars),
-        f"{_between(found.list_cost, _dollars)} at list prices" if listed else "",
+        _between(found.list_cost, _dollars) if listed else "",
     )
 
 

@@ -58,7 +58,7 @@ def plan_page(found: RunPlan, sources: Sequence[str], taxonomy: int) -> str:
 
 def forecast_page(found: Forecast, sources: Sequence[str], reasons: Sequence[str]) -> str:
     """What a run of these sources would cost, with intervals; ``reasons``: why a probe's questions have no answer."""
-    header = ("source", "images", "tokens", "cost", "at list prices", "reckoned")
+    header = ("source", "images left", "tokens", "cost", "at list prices", "reckoned")
     lead = f"{', '.join(sources)}. In parentheses is what it lies between in 95 of 100 cases."
     return table_page(
         "What a run would cost",
