@@ -37,7 +37,7 @@ def start(folder: Path, images: Path, *options: str) -> subprocess.Popen[str]:
 
 
 def finish(process: subprocess.Popen[str], folder: Path) -> tuple[dict[str, Any], str]:
-    out, _ = process.communicate(timeout=300)
+    out, _ = process.communicate(timeout=600)
     assert process.returncode == 0, out
     summary: dict[str, Any] = json.loads((folder / "summary.json").read_text("utf-8"))
     return summary, out
