@@ -5,9 +5,10 @@ Announces registered sources again, so that `galaxy_generate` runs them: after t
 judge has changed, or a run was short of budget. Only what has no answer yet is asked.
 
 **Reads** the registry, the journals (for the plan).
-**Writes** an announcement; the plan as a page (the button *Plan* of the task `plan`).
+**Writes** an announcement; the plan as a page (the button *Plan* of the task `plan`), and the forecast (*Forecast* of
+`forecast`), where one is chosen.
 
-**A dry run** shows the plan and announces nothing. **A re-run** announces again, which costs what is still unanswered.
+**A dry run** shows these and announces nothing. **A re-run** announces again, which costs what is still unanswered.
 Airflow's own `backfill` command goes by dates, and these DAGs have none: this form is its place.
 """
 
@@ -15,10 +16,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from airflow.sdk import Param, dag, task
+from airflow.sdk import Param, TriggerRule, dag, task
 
 from galaxy_airflow.links import linked
-from galaxy_defaults import COMMON, ENCODERS, SOURCES, Receipt, announcing
+from galaxy_defaults import COMMON, ENCODERS, SOURCES, TEACHER, Receipt, announcing
 
 
 @dag(
@@ -41,6 +42,13 @@ from galaxy_defaults import COMMON, ENCODERS, SOURCES, Receipt, announcing
             type="boolean",
             title="Dry run",
             description="Only show what would be done, why, and what it would take.",
+        ),
+        "forecast": Param(
+            False,
+            type="boolean",
+            title="Forecast",
+            description="What it would cost, with an interval. Where too few images of a source are answered, a few "
+            "are asked about first, at most one in twenty, in a dry run too; no run asks about them again.",
         ),
         "taxonomy_version": Param(
             None,
@@ -76,13 +84,20 @@ def galaxy_backfill() -> None:
 
         return steps.plan(params)
 
-    @task(outlets=[SOURCES])
+    @task(pool=TEACHER, queue="models")
+    def forecast(planned: dict[str, Any], params: dict[str, Any]) -> Receipt:
+        from galaxy_airflow import steps
+
+        return steps.forecast_backfill(planned, params["forecast"])
+
+    @task(outlets=[SOURCES], trigger_rule=TriggerRule.NONE_FAILED)
     def announce(planned: dict[str, Any], params: dict[str, Any], outlet_events: Any) -> Receipt:
         from galaxy_airflow import steps
 
         return steps.announce_backfill(outlet_events[SOURCES], planned, params["dry_run"])
 
-    announce(linked(plan(), "Plan"))
+    planned = linked(plan(), "Plan")
+    linked(forecast(planned), "Forecast") >> announce(planned)
 
 
 galaxy_backfill()

@@ -8,7 +8,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
-from airflow.sdk import Asset, ExceptionRetryPolicy, RetryAction, RetryRule
+from airflow.sdk import Asset, ExceptionRetryPolicy, Param, RetryAction, RetryRule
 
 from galaxy_airflow.alerts import failed
 from galaxy_airflow.timetables import ByHand, CronWithRuntimePartitions
@@ -62,6 +62,16 @@ DEFAULTS: dict[str, Any] = {
 LANE_TIMEOUT = timedelta(hours=SETTINGS.lane_hours)
 
 COMMON: dict[str, Any] = {"catchup": False, "default_args": DEFAULTS, "render_template_as_native_obj": False}
+
+
+def announce_at_once() -> Param:
+    """The form's choice of those that register sources."""
+    return Param(
+        True,
+        type="boolean",
+        title="Announce",
+        description="Run what was registered at once. Off: it waits for galaxy_backfill, which can forecast its cost.",
+    )
 
 
 def announcing(cron: str | None) -> Any:

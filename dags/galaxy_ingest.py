@@ -16,7 +16,7 @@ from typing import Any
 
 from airflow.sdk import Param, dag, task
 
-from galaxy_defaults import COMMON, SOURCES, Receipt, announcing
+from galaxy_defaults import COMMON, SOURCES, Receipt, announce_at_once, announcing
 
 
 @dag(
@@ -64,6 +64,7 @@ from galaxy_defaults import COMMON, SOURCES, Receipt, announcing
             title="Limit",
             description="At most this many files, in order of name. Empty: all.",
         ),
+        "announce": announce_at_once(),
     },
     **COMMON,
 )
@@ -75,10 +76,10 @@ def galaxy_ingest() -> None:
         return steps.register(params["name"], params)
 
     @task(outlets=[SOURCES])
-    def announce(registered: dict[str, Any], outlet_events: Any) -> Receipt:
+    def announce(registered: dict[str, Any], params: dict[str, Any], outlet_events: Any) -> Receipt:
         from galaxy_airflow import steps
 
-        return steps.announce(outlet_events[SOURCES], [registered["source"]], "ingest")
+        return steps.announce_registered(outlet_events[SOURCES], [registered], "ingest", params["announce"])
 
     announce(register())
 

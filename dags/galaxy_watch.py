@@ -17,7 +17,7 @@ from typing import Any
 
 from airflow.sdk import TriggerRule, dag, task
 
-from galaxy_defaults import COMMON, SETTINGS, SOURCES, Receipt, announcing
+from galaxy_defaults import COMMON, SETTINGS, SOURCES, Receipt, announce_at_once, announcing
 
 
 @dag(
@@ -27,6 +27,7 @@ from galaxy_defaults import COMMON, SETTINGS, SOURCES, Receipt, announcing
     schedule=announcing(SETTINGS.schedules.watch),
     tags=["galaxy", "sources"],
     max_active_runs=1,
+    params={"announce": announce_at_once()},
     **COMMON,
 )
 def galaxy_watch() -> None:
@@ -43,10 +44,11 @@ def galaxy_watch() -> None:
         return steps.register_watched(source)
 
     @task(outlets=[SOURCES], trigger_rule=TriggerRule.ALL_DONE)
-    def announce(registered: Any, outlet_events: Any) -> Receipt:
+    def announce(registered: Any, params: dict[str, Any], outlet_events: Any) -> Receipt:
         from galaxy_airflow import steps
 
-        return steps.announce(outlet_events[SOURCES], [each["source"] for each in steps.several(registered)], "watch")
+        found = steps.several(registered)
+        return steps.announce_registered(outlet_events[SOURCES], found, "watch", params["announce"])
 
     @task(trigger_rule=TriggerRule.ALL_DONE)
     def complete(changed: Any, registered: Any, ti: Any) -> None:

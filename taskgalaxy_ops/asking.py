@@ -31,6 +31,8 @@ Answers = Mapping[str, Answer]
 Needed = Callable[[Answers], list[tuple[Question, list[Unit]]]]
 
 _IMAGES_KEPT = 64  # rendered images in memory: requests of one image come one after another
+_BATCH_HOURS = 24  # that a provider may take for a batch
+_MOST_LINK_HOURS = 168  # S3 signs no URL for longer
 _TICK_SECONDS = 0.2  # how often a part that is due is looked for
 
 
@@ -252,7 +254,8 @@ class Asker:
         if model.images == "data":
             return found.result()
         # Signed for each request: what was signed for an earlier one may have run out.
-        seconds = model.image_url_hours * 3600
+        hours = model.image_url_hours + (_BATCH_HOURS if model.mode == "batch" else 0)
+        seconds = 3600 * min(hours, _MOST_LINK_HOURS)
         return link(self._galaxy.store, found.result(), seconds=seconds, content_type="image/jpeg")
 
     def _inline(self, image: str, model: Model) -> str:

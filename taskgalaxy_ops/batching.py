@@ -31,7 +31,7 @@ from taskgalaxy_ops.storage.journal import Answer
 # What the provider's side needs to know of a model when the batch is collected, whatever the settings say by then.
 _OF_MODEL = {
     *("name", "base_url", "model", "api_key_env", "list_price", "simulated"),
-    *("retries", "repairs", "concurrency"),
+    *("retries", "repairs", "concurrency", "images"),
 }
 _LOST_AFTER = 2 * 86_400.0  # seconds: a batch that its provider does not have any more is not waited for
 

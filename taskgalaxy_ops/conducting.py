@@ -33,7 +33,7 @@ class Conducted:
 
     failures: list[str] = field(default_factory=list)  # a failed task and why, each
     ingested: dict[str, dict[str, Any]] = field(default_factory=dict)  # by source: the receipt of its task
-    encoded: int = 0  # encoder passes of their tasks
+    encoded: int = 0  # encoder passes of the tasks that embed images
     seconds_in_tasks: float = 0.0  # of all task instances together
     tasks: int = 0
 
@@ -46,23 +46,26 @@ class Conductor:
         self._watched: set[tuple[str, str]] = set()
         self._settled: dict[tuple[str, str], list[dict[str, Any]]] = {}
 
-    def perform(self, max_new: int) -> None:
-        """Everything: grow the taxonomy if only the seeds are there, ingest what changed, run it, release.
+    def ingest(self, max_new: int) -> None:
+        """Grow the taxonomy if only the seeds are there, register what changed, and forecast what a run would cost.
 
-        Goes on with runs that a kill left behind. Where no source changed, all are announced again: what is there
-        already asks nothing.
+        Goes on with runs that a kill left behind.
         """
         self._watched = {(run["dag_id"], run["dag_run_id"]) for run in self._client.runs() if _over(run)}
         self.settle()  # of an earlier demo
         if len(Catalogue(self._galaxy).versions()) == 1:
             self._client.trigger("galaxy_taxonomy", {"max_new": max_new})
             self.settle()
-        before = announcements.seen(self._galaxy)
-        self._client.trigger("galaxy_watch", {})
+        self._client.trigger("galaxy_watch", {"announce": False})
         self.settle()
-        if announcements.seen(self._galaxy) == before and self._galaxy.registry.scans():
-            self._client.trigger("galaxy_backfill", {"dry_run": False})
+        if self._galaxy.registry.scans():
+            self._client.trigger("galaxy_backfill", {"forecast": True})
             self.settle()
+
+    def generate(self) -> None:
+        """Run every source, and release; what is there already asks nothing."""
+        self._client.trigger("galaxy_backfill", {"dry_run": False})
+        self.settle()
 
     def release_partial(self) -> None:
         """Release what is there, although something is pending."""
@@ -126,7 +129,7 @@ class Conductor:
                     found.failures.append(f"{task['dag_id']}.{task['task_id']}: {failure(self._client, task)}")
                 if task["state"] != "success":
                     continue
-                if task["task_id"].endswith(".embed_match"):
+                if task["task_id"].endswith(".embed_match") or task["task_id"] == "forecast":
                     found.encoded += (self._client.xcom(task) or {}).get("encoded", 0)
                 elif task["task_id"] == "register":
                     receipt = self._client.xcom(task)

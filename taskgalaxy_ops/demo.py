@@ -16,14 +16,24 @@ import time
 import uuid
 from collections import Counter
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from taskgalaxy_ops import finetuning, pipeline, provisioning, publishing, reporting, scoring, views
+from taskgalaxy_ops import (
+    finetuning,
+    forecasting,
+    money_views,
+    pipeline,
+    provisioning,
+    publishing,
+    reporting,
+    scoring,
+    views,
+)
 from taskgalaxy_ops.airflow_stack import USER, AirflowStack, dag_ids
 from taskgalaxy_ops.canonical import fingerprint, sha256_hex
 from taskgalaxy_ops.catalogue import Catalogue
@@ -205,9 +215,10 @@ class _Run:
 
     receipts: list[IngestReceipt]
     grown: ExpandResult | None
-    harvest: Harvest  # its usage is this run's, expansion included
+    harvest: Harvest  # its usage is this run's, expansion and probe included
     release: ReleaseReceipt | None
     encoder_passes: int
+    forecast: forecasting.Checked | None  # the latest, and what was spent since
     airflow: Conducted | None = None
     scores: dict[str, Any] | None = None  # of the fine-tune
 
@@ -238,19 +249,24 @@ def _tune(galaxy: Galaxy, progress: Progress) -> dict[str, Any] | None:
 def _run(galaxy: Galaxy, progress: Progress, tuned: bool) -> _Run:
     receipts = [pipeline.ingest(galaxy, name, progress=progress) for name in galaxy.settings.sources]
     grown = _grow(galaxy, progress)
+    probed = forecasting.probe(galaxy, progress=progress)
+    made = forecasting.forecast(galaxy)
+    forecasting.record(galaxy, made)
+    for line in money_views.forecast(made):
+        progress.note(line)
     harvest = Harvest(galaxy, pipeline.generate(galaxy, progress=progress))
     release = None
     if harvest.pending and not harvest.count("vote", "samples"):
         progress.note("Nothing has been accepted yet, so there is no release.")
     else:
         release = publishing.publish(galaxy, partial=bool(harvest.pending), harvest=harvest, progress=progress)
-    if grown:
+    usage = harvest.result.usage
+    for other in (probed.usage, *([grown.usage] if grown else [])):
         for name in _COUNTED:
-            usage = harvest.result.usage
-            setattr(usage, name, getattr(usage, name) + getattr(grown.usage, name))
+            setattr(usage, name, getattr(usage, name) + getattr(other, name))
     scores = _tune(galaxy, progress) if tuned and release else None
     passes = galaxy.encoder.passes if "encoder" in galaxy.__dict__ else 0
-    return _Run(receipts, grown, harvest, release, passes, scores=scores)
+    return _Run(receipts, grown, harvest, release, passes, forecasting.checked(galaxy), scores=scores)
 
 
 def _conduct(galaxy: Galaxy, raw: dict[str, Any], folder: Path, servers: ExitStack, tuned: bool) -> _Run:
@@ -263,9 +279,11 @@ def _conduct(galaxy: Galaxy, raw: dict[str, Any], folder: Path, servers: ExitSta
     _start(stack, galaxy.settings)
     paid, released = bill(galaxy).all, publishing.published(galaxy)
     conductor = Conductor(stack.client(), galaxy)
-    conductor.perform(_NEW_TYPES)
+    conductor.ingest(_NEW_TYPES)
     if not galaxy.registry.scans():
         raise TaskGalaxyError("\n".join(conductor.conducted().failures) or "no source was ingested")
+    print("\n".join(money_views.forecast(forecasting.forecast(galaxy))), flush=True)
+    conductor.generate()
     harvest = Harvest(galaxy)
     if harvest.pending and harvest.count("vote", "samples"):
         conductor.release_partial()
@@ -291,7 +309,7 @@ def _conduct(galaxy: Galaxy, raw: dict[str, Any], folder: Path, servers: ExitSta
         for scan in galaxy.registry.scans().values()
     ]
     release = publishing.standing(galaxy, released)
-    return _Run(receipts, None, harvest, release, done.encoded, done, scores)
+    return _Run(receipts, None, harvest, release, done.encoded, forecasting.checked(galaxy), done, scores)
 
 
 def _for_airflow(raw: dict[str, Any]) -> dict[str, Any]:
@@ -358,6 +376,7 @@ def _summary(run: _Run, folder: Path, seconds: float) -> dict[str, Any]:
         "cost": usage.cost / NANO,
         "list_cost": usage.list_cost / NANO,
         "lifetime": _lifetime(paid),
+        "forecast": asdict(run.forecast) if run.forecast else None,
         "pending": harvest.pending,
         "contact_sheet": str((folder / "contact-sheet.html").resolve()),
         "seconds": round(seconds, 1),
@@ -411,6 +430,7 @@ def _lines(run: _Run, summary: dict[str, Any], folder: Path) -> list[str]:
         *(f"FAILED    {each}" for each in run.failures),
         f"in all    {lifetime['calls']:,} calls, {lifetime['tokens']:,} tokens, ${lifetime['cost']:.4f}; "
         f"at list prices ${lifetime['list_cost']:.4f}",
+        *money_views.checked(run.forecast),
         f"took      {summary['seconds']:.0f} s",
         "",
     ]

@@ -24,13 +24,15 @@ import numpy.typing as npt
 
 from taskgalaxy_ops import pipeline
 from taskgalaxy_ops.canonical import draw
+from taskgalaxy_ops.funnel import Tally
 from taskgalaxy_ops.galaxy import Galaxy
+from taskgalaxy_ops.harvest import bill
 from taskgalaxy_ops.measuring import AMOUNTS, Lacking, Measure, measure
 from taskgalaxy_ops.progress import Progress
 from taskgalaxy_ops.records import ImageId
 from taskgalaxy_ops.standing import stand
 from taskgalaxy_ops.storage import keys
-from taskgalaxy_ops.storage.budget import NANO, Spent
+from taskgalaxy_ops.storage.budget import NANO
 from taskgalaxy_ops.storage.log import Log
 
 PROBE_SHARE = 0.05  # of a source's images, at most
@@ -201,14 +203,20 @@ def _interval(expected: float, variance: float, measured: int) -> Estimate:
 
 
 def probe(
-    galaxy: Galaxy, images: int | None = None, sources: Sequence[str] | None = None, progress: Progress | None = None
+    galaxy: Galaxy,
+    images: int | None = None,
+    sources: Sequence[str] | None = None,
+    taxonomy: int | None = None,
+    progress: Progress | None = None,
+    wait: bool = True,
 ) -> pipeline.RunResult:
     """Ask about some images of each source, as a run would, where fewer are answered; at most one in twenty.
 
-    images: in all, the same number of each source; None: 100 of each.
+    images: in all, the same number of each source; None: 100 of each. ``wait``: for batches, as long as
+    the settings say.
     """
     look = galaxy.snapshot()
-    lacking, measures = _state(look, sources, None)
+    lacking, measures = _state(look, sources, taxonomy)
     open_sources = [source for source, there in sorted(lacking.items()) if there.images]
     each = PROBE_IMAGES if images is None else math.ceil(images / max(1, len(open_sources)))
     origins = look.registry.origins()
@@ -220,7 +228,7 @@ def probe(
         count = min(each, max(1, int(PROBE_SHARE * live))) - _whole(measures.get(source, ()))
         for home, image in nsmallest(max(0, count), _open_images(look, mine, measures.get(source, ())), key=_drawn):
             chosen.setdefault(home, set()).add(image)
-    return pipeline.generate(galaxy, sources=sources, only=chosen, progress=progress)
+    return pipeline.generate(galaxy, sources=sources, only=chosen, taxonomy=taxonomy, progress=progress, wait=wait)
 
 
 def _drawn(image: tuple[str, ImageId]) -> float:
@@ -245,18 +253,23 @@ class Checked:
     sources: Sequence[str]
     tokens: Estimate
     cost: Estimate  # USD
+    list_cost: Estimate  # USD
     spent_tokens: int
     spent: float  # USD
+    spent_list: float  # USD, at list prices
 
 
 def record(galaxy: Galaxy, made: Forecast) -> None:
-    """Keep a forecast, with what the ledger has counted so far, so that it can be checked afterwards."""
-    ledger = galaxy.ledger()
-    so_far = {each.source: ledger.spent(("source", each.source)) for each in made.sources}
+    """Keep a forecast, with what was counted so far, so that it can be checked afterwards.
+
+    One of nothing (all is answered, or too little is known) is not kept: the one before stands.
+    """
+    if not any(each.images for each in made.sources):
+        return
     Log(galaxy.store, keys.FORECASTS_LOG).append(
         {
             "at": round(time.time(), 3),
-            "sources": {source: {"cost": spent.cost, "tokens": spent.tokens} for source, spent in so_far.items()},
+            "sources": _counted(galaxy, [each.source for each in made.sources], listed=made.list_cost != made.cost),
             "cost": asdict(made.cost),
             "list_cost": asdict(made.list_cost),
             "tokens": asdict(made.tokens),
@@ -269,15 +282,33 @@ def checked(galaxy: Galaxy) -> Checked | None:
     """The latest forecast against what was spent; None where none was made."""
     if not (entries := Log(galaxy.store, keys.FORECASTS_LOG).read()):
         return None
-    body, ledger, spent = entries[-1].body, galaxy.ledger(), Spent()
-    for source, then in body["sources"].items():
-        now = ledger.spent(("source", source))
-        spent += Spent(now.cost - then["cost"], 0, now.tokens - then["tokens"])
+    body = entries[-1].body
+    then = body["sources"]
+    listed = any("list_cost" in each for each in then.values())
+    now = _counted(galaxy, list(then), listed=listed)
+    spent = {
+        name: sum(now[source].get(name, 0) - then[source].get(name, 0) for source in then)
+        for name in ("cost", "list_cost", "tokens")
+    }
     return Checked(
         body["at"],
-        list(body["sources"]),
+        list(then),
         Estimate(**body["tokens"]),
         Estimate(**body["cost"]),
-        spent.tokens,
-        spent.cost / NANO,
+        Estimate(**body["list_cost" if listed else "cost"]),
+        spent["tokens"],
+        spent["cost"] / NANO,
+        spent["list_cost" if listed else "cost"] / NANO,
     )
+
+
+def _counted(galaxy: Galaxy, sources: Sequence[str], *, listed: bool) -> dict[str, dict[str, int]]:
+    """What the ledger has counted for each source, and, if ``listed``, the journals at list prices; nano-dollars."""
+    ledger, paid = galaxy.ledger(), bill(galaxy).by_source if listed else {}
+    found = {}
+    for source in sources:
+        spent = ledger.spent(("source", source))
+        found[source] = {"cost": spent.cost, "tokens": spent.tokens}
+        if listed:
+            found[source]["list_cost"] = paid.get(source, Tally()).list_cost
+    return found

@@ -97,7 +97,7 @@ def _plan(chosen: argparse.Namespace) -> int:
     galaxy = galaxy_of(chosen)
     if chosen.probe is not None:
         with show_progress(chosen.quiet or chosen.json) as progress:
-            probe(galaxy, chosen.probe or None, chosen.source, progress)
+            probe(galaxy, chosen.probe or None, chosen.source, chosen.taxonomy, progress)
     found = plan(galaxy, chosen.source, chosen.taxonomy)
     value, lines = asdict(found), look_views.plan(found)
     if chosen.cost or chosen.probe is not None:

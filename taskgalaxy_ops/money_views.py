@@ -35,26 +35,55 @@ def costs(found: Costs) -> list[str]:
 
 def forecast(found: Forecast) -> list[str]:
     """What a run would cost, by source and in all."""
+    rows = [
+        (name, left and f"{left} images left", f"{tokens} tokens", cost, listed and f"{listed} at list prices", of)
+        for name, left, tokens, cost, listed, of in forecast_rows(found)
+    ]
+    lines = _table("forecast, with what it lies between in 95 of 100 cases", rows)
+    return [*lines, *forecast_notes(found)]
+
+
+def forecast_rows(found: Forecast) -> list[tuple[str, str, str, str, str, str]]:
+    """By source: images left, tokens, cost, cost at list prices where it differs, what it is reckoned from; and all."""
     rows = []
     for each in found.sources:
         if each.images:
             measured = f"from {each.measured:,} images" + (" of all sources" if each.elsewhere else "")
-            rows.append((each.source, f"{each.images:,} images left", *_estimates(each), measured))
-    total = ("together", "", *_estimates(found), "")
-    lines = _table("forecast, with what it lies between in 95 of 100 cases", [*rows, total] if rows else [])
-    for source in found.unknown:
-        lines.append(f"forecast  {shown(source)}: too little is answered yet. `taskgalaxy plan --probe` asks a little.")
-    return lines or ["forecast  nothing is left to ask"]
+            rows.append((each.source, f"{each.images:,}", *_estimates(each), measured))
+    return [*rows, ("together", "", *_estimates(found), "")] if rows else []
+
+
+def forecast_notes(found: Forecast) -> list[str]:
+    """What a forecast leaves out, and whether it is of nothing."""
+    if not found.unknown and not any(each.images for each in found.sources):
+        return ["forecast  nothing is left to ask"]
+    return [
+        f"forecast  {shown(source)}: too little is answered yet. `taskgalaxy plan --probe` asks a little, at most 5 %."
+        for source in found.unknown
+    ]
 
 
 def checked(found: Checked | None) -> list[str]:
     """The latest forecast and what was spent since."""
     if found is None:
         return []
-    made = time.strftime("%Y-%m-%d %H:%M", time.gmtime(found.at))
+    rows = amounts(found)
+    said, spent = (", ".join(row[column] + row[0] for row in rows) for column in (1, 2))
+    return [f"forecast  of {made(found)}: {said}; since then {spent} were spent"]
+
+
+def made(found: Checked) -> str:
+    """When a forecast was made."""
+    return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(found.at))
+
+
+def amounts(found: Checked) -> list[tuple[str, str, str]]:
+    """Of money, at list prices too where these differ, and of tokens: the unit, what was forecast, what was spent."""
+    listed = (" at list prices", _between(found.list_cost, _dollars), _dollars(found.spent_list))
     return [
-        f"forecast  of {made} UTC: {_between(found.cost, _dollars)}, {_between(found.tokens, _number)} tokens; "
-        f"since then {_dollars(found.spent)} and {found.spent_tokens:,} tokens were spent"
+        ("", _between(found.cost, _dollars), _dollars(found.spent)),
+        *([listed] if found.list_cost != found.cost else []),
+        (" tokens", _between(found.tokens, _number), _number(found.spent_tokens)),
     ]
 
 
@@ -68,9 +97,9 @@ def rest(found: Forecast) -> list[str]:
 def _estimates(found: Forecast | SourceForecast) -> tuple[str, str, str]:
     listed = found.list_cost != found.cost
     return (
-        f"{_between(found.tokens, _number)} tokens",
+        _between(found.tokens, _number),
         _between(found.cost, _dollars),
-        f"{_between(found.list_cost, _dollars)} at list prices" if listed else "",
+        _between(found.list_cost, _dollars) if listed else "",
     )
 
 

@@ -7,10 +7,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from taskgalaxy_ops import look_views
+from taskgalaxy_ops import look_views, money_views
 from taskgalaxy_ops.announcements import announced
 from taskgalaxy_ops.canonical import sha256_hex
 from taskgalaxy_ops.catalogue import Catalogue, Proposal
+from taskgalaxy_ops.forecasting import Checked, Forecast, checked
 from taskgalaxy_ops.funnel import StageCounts
 from taskgalaxy_ops.galaxy import Galaxy
 from taskgalaxy_ops.generation import ASKING_STAGES
@@ -52,6 +53,17 @@ def plan_page(found: RunPlan, sources: Sequence[str], taxonomy: int) -> str:
             ("By stage", header, [look_views.plan_row(each) for each in found.stages]),
             ("Why shards are not there", ("stage", "shards", "what changed"), why),
         ],
+    )
+
+
+def forecast_page(found: Forecast, sources: Sequence[str], reasons: Sequence[str]) -> str:
+    """What a run of these sources would cost, with intervals; ``reasons``: why a probe's questions have no answer."""
+    header = ("source", "images left", "tokens", "cost", "at list prices", "reckoned")
+    lead = f"{', '.join(sources)}. In parentheses is what it lies between in 95 of 100 cases."
+    return table_page(
+        "What a run would cost",
+        [lead, *money_views.forecast_notes(found), *reasons],
+        [("By source", header, money_views.forecast_rows(found))],
     )
 
 
@@ -114,7 +126,7 @@ def report_data(
         items=_items(harvest),
         thumbnails=lambda image: thumbnail(galaxy.store.get(keys.blob(image))),
         facts=_facts(harvest),
-        forecast=_forecast_rows(forecast) if forecast else [],
+        forecast=_forecast_rows(forecast) if forecast else _checked_rows(checked(galaxy)),
         notes=notes,
     )
 
@@ -152,6 +164,17 @@ def _forecast_rows(forecast: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("cost in USD (95 %)", interval(forecast["cost"], ",.4f")),
         ("at list prices in USD (95 %)", interval(forecast["list_cost"], ",.4f")),
     ]
+
+
+def _checked_rows(found: Checked | None) -> list[tuple[str, str]]:
+    """The latest forecast, and what was spent since."""
+    if found is None:
+        return []
+    rows = [("made", money_views.made(found))]
+    for unit, said, spent in money_views.amounts(found):
+        name = unit.strip() or "cost"
+        rows += [(f"{name} (95 %)", said), (f"{name}, spent since", spent)]
+    return rows
 
 
 def _items(harvest: Harvest) -> Iterator[Item]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
@@ -35,7 +36,7 @@ from taskgalaxy_ops.errors import LeaseLostError, PendingError, SettingsError, S
 from taskgalaxy_ops.expansion import crowded, expand
 from taskgalaxy_ops.finetune.backends import open_backend
 from taskgalaxy_ops.finetune.jobs import TrainBackend
-from taskgalaxy_ops.forecasting import forecast
+from taskgalaxy_ops.forecasting import forecast, probe, record
 from taskgalaxy_ops.galaxy import Galaxy
 from taskgalaxy_ops.harvest import Harvest
 from taskgalaxy_ops.report import render
@@ -109,6 +110,15 @@ def still_failing(
     failed = {**(unseen or {}), **{name: "see its task" for name in changed if name not in done}}
     if failed:
         raise AirflowFailException("watch: " + "; ".join(f"{name}: {why}" for name, why in failed.items()))
+
+
+def announce_registered(
+    outlet: Any, registered: Sequence[Mapping[str, Any]], reason: str, wanted: bool
+) -> dict[str, Any]:
+    """Announce what was registered; skipped where the form asks for registering alone."""
+    if not wanted:
+        raise AirflowSkipException("only registered: galaxy_backfill says what it would cost, and runs it")
+    return announce(outlet, [each["source"] for each in registered], reason)
 
 
 def announce(outlet: Any, sources: Sequence[str] | None, reason: str, **orders: Any) -> dict[str, Any]:
@@ -452,6 +462,37 @@ def plan(form: Mapping[str, Any]) -> dict[str, Any]:
         units={each.stage: round(each.units.expected) for each in found.stages},
         cost=None if (cost := found.total("cost")) is None else cost.expected,
         orders={"settings_version": form.get("settings_version"), "max_cost": max_cost},
+        page=name,
+    )
+
+
+def forecast_backfill(planned: Mapping[str, Any], wanted: bool) -> dict[str, Any]:
+    """What the planned would cost, with an interval; asks about a few images first where too little is known.
+
+    What they lack afterwards (a model out of reach, a batch under way) leaves its source without a forecast.
+    """
+    if not wanted:
+        raise AirflowSkipException("no forecast was asked for")
+    began, galaxy = time.monotonic(), opened(**planned["orders"])
+    sources, version = planned["sources"], planned["taxonomy_version"]
+    with progress() as shown:
+        asked = probe(galaxy, None, sources, version, shown, wait=False)
+    found = forecast(galaxy, sources, version)
+    record(galaxy, found)
+    for line in (*money_views.forecast(found), *asked.reasons):
+        log.info(line)
+    page = reporting.forecast_page(found, sources, asked.reasons)
+    name = f"forecast-{reporting.page_name(page)}"
+    galaxy.store.replace(keys.report(name), page.encode())
+    return receipt(
+        "forecast",
+        began,
+        calls=asked.usage.calls,
+        encoded=galaxy.encoder.passes if "encoder" in galaxy.__dict__ else 0,
+        cost=asdict(found.cost),
+        list_cost=asdict(found.list_cost),
+        tokens=asdict(found.tokens),
+        unknown=list(found.unknown),
         page=name,
     )
 

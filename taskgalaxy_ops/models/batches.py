@@ -123,7 +123,7 @@ class Batches:
         async for raw in self._lines(model, standing):
             try:
                 told = json.loads(raw)
-                name, sent = told["custom_id"], _sent(told)
+                name, sent = told["custom_id"], _sent(told, by_url=model.images == "url")
             except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
                 continue
             if isinstance(name, str):
@@ -190,7 +190,7 @@ def _standing(batch: Batch) -> Standing:
     return Standing(batch.id, batch.status, files, why, float(ended - batch.created_at))
 
 
-def _sent(told: Mapping[str, Any]) -> Sent:
+def _sent(told: Mapping[str, Any], *, by_url: bool) -> Sent:
     """A line of the results. Raises for what is none."""
     response = told.get("response")
     if not response:
@@ -201,4 +201,4 @@ def _sent(told: Mapping[str, Any]) -> Sent:
             return read(body, None)
         except ValueError as error:
             return Sent("failed", {}, str(error), billed=True)
-    return refused(response["status_code"], body, {})
+    return refused(response["status_code"], body, {}, by_url=by_url)

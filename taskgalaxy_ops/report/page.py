@@ -177,7 +177,7 @@ def _forecast(rows: Sequence[tuple[str, str]]) -> str:
     if not rows:
         return ""
     return (
-        '<section class="forecast" aria-labelledby="forecast-title"><h2 id="forecast-title">Forecast of the full run'
+        '<section class="forecast" aria-labelledby="forecast-title"><h2 id="forecast-title">Forecast'
         f'</h2><dl class="facts">{_rows(rows)}</dl></section>'
     )
 

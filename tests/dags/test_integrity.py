@@ -19,7 +19,7 @@ from taskgalaxy_ops.airflow_stack import ROOT, dag_ids
 from taskgalaxy_ops.settings import load_settings
 
 EDGES = {
-    "galaxy_backfill": {"plan": ["announce"], "announce": []},
+    "galaxy_backfill": {"plan": ["announce", "forecast"], "forecast": ["announce"], "announce": []},
     "galaxy_doctor": {"store": [], "models": [], "encoder": [], "machine": []},
     "galaxy_finetune": {"check": ["evaluate", "train"], "train": ["evaluate"], "evaluate": []},
     "galaxy_generate": {

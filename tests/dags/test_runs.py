@@ -20,6 +20,7 @@ from taskgalaxy_ops.catalogue import Catalogue
 from taskgalaxy_ops.finetune.backends.local import LocalBackend
 from taskgalaxy_ops.finetune.jobs import State
 from taskgalaxy_ops.finetune.recipes import load_recipe
+from taskgalaxy_ops.forecasting import checked
 from taskgalaxy_ops.galaxy import Galaxy
 from taskgalaxy_ops.harvest import Harvest
 from taskgalaxy_ops.publishing import published
@@ -325,7 +326,7 @@ def test_backfill(settings_of: Callable[..., Settings], models: Models, shapes: 
     ingested("photos", pictures / "photos")
     announced = len(announcements.announced(galaxy))
     states = run("galaxy_backfill", sources=["mine"])  # a dry run, as the form has it
-    assert states == {"plan": "success", "announce": "skipped", "": "success"}
+    assert states == {"plan": "success", "forecast": "skipped", "announce": "skipped", "": "success"}
     assert len(announcements.announced(galaxy)) == announced
     assert models.stats()["requests"] == 0
     (page,) = [listed.key for listed in galaxy.store.list("reports/plan-")]
@@ -337,6 +338,36 @@ def test_backfill(settings_of: Callable[..., Settings], models: Models, shapes: 
     assert (last.reason, last.sources, last.orders) == ("backfill", ["mine"], {"max_cost": 0.5})
     assert run("galaxy_backfill", dry_run=False)["announce"] == "success"  # all of them
     assert announcements.announced(galaxy)[-1].sources == ["mine", "photos"]
+
+
+def test_what_is_only_registered_waits_and_a_backfill_forecasts_it(
+    settings_of: Callable[..., Settings], models: Models, shapes: Path, pictures: Path, tmp_path: Path
+) -> None:
+    galaxy = Galaxy.open(settings_of())
+    ingested("known", shapes)
+    assert run("galaxy_generate", source="known")[""] == "success"
+    photos = shutil.copytree(pictures / "photos", tmp_path / "photos")
+    seen, asked = announcements.seen(galaxy), models.stats()["requests"]
+    states = run("galaxy_ingest", name="new", location=str(photos), announce=False)
+    assert states == {"register": "success", "announce": "skipped", "": "success"}
+    (photos / "one more.png").write_bytes(min((pictures / "documents").glob("*.png")).read_bytes())
+    states = run("galaxy_watch", announce=False)
+    assert (states["announce"], states[""]) == ("skipped", "success")
+
+    states = run("galaxy_backfill", forecast=True)
+    assert states == {"plan": "success", "forecast": "success", "announce": "skipped", "": "success"}
+    assert announcements.seen(galaxy) == seen
+    assert models.stats()["requests"] > asked, "one of the images was asked about"
+    (page,) = [listed.key for listed in galaxy.store.list("reports/forecast-")]
+    assert b"images of all sources" in galaxy.store.get(page)
+    made = checked(galaxy)
+    assert made is not None and made.tokens.low < made.tokens.high
+    states = run("galaxy_backfill", forecast=True, dry_run=False)
+    assert (states["forecast"], states["announce"]) == ("success", "success")
+    assert run("galaxy_generate", source="new")[""] == "success"
+    assert models.stats()["asked_again"] == []
+    after = checked(galaxy)
+    assert after is not None and after.spent_tokens > made.spent_tokens
 
 
 def test_backfill_of_nothing_and_of_nobody(settings_of: Callable[..., Settings], shapes: Path) -> None:

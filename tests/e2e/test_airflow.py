@@ -209,13 +209,17 @@ def test_a_backfill_of_one_of_two_sources(days: Days) -> None:
     assert days.last("galaxy_generate")["state"] == "success"
     assert days.asked() == before  # all of it was answered
     assert len(published(days.galaxy)) == releases  # nothing changed: no release
-    run = days.client.trigger("galaxy_backfill", {"sources": ["shapes"]})  # a dry run
+    run = days.client.trigger("galaxy_backfill", {"sources": ["shapes"], "forecast": True})  # a dry run
     days.settled()
     assert len(days.runs("galaxy_generate")) == generated + 1
-    (plan,) = [task for task in days.client.tasks("galaxy_backfill", run) if task["task_id"] == "plan"]
-    links = f"dags/galaxy_backfill/dagRuns/{quote(run, safe='')}/taskInstances/plan/links"
-    href = days.client.call("GET", links)["extra_links"]["Plan"]
-    assert href == f"/galaxy/reports/{days.client.xcom(plan)['page']}"
+    assert days.asked() == before  # too much is answered for a probe
+    tasks = {task["task_id"]: task for task in days.client.tasks("galaxy_backfill", run)}
+    hrefs = []
+    for task, button in (("plan", "Plan"), ("forecast", "Forecast")):
+        links = f"dags/galaxy_backfill/dagRuns/{quote(run, safe='')}/taskInstances/{task}/links"
+        hrefs.append(days.client.call("GET", links)["extra_links"][button])
+        assert hrefs[-1] == f"/galaxy/reports/{days.client.xcom(tasks[task])['page']}"
+    href, costs = hrefs
     with browser() as page:
         assert page.goto(days.stack.url + href).status == 401  # anonymous
         page.goto(days.stack.url)
@@ -225,6 +229,8 @@ def test_a_backfill_of_one_of_two_sources(days: Days) -> None:
         page.wait_for_url(lambda url: "login" not in url)
         page.goto(days.stack.url + href)
         assert "shapes: 2 shards" in page.locator("body").inner_text()
+        page.goto(days.stack.url + costs)
+        assert "nothing is left to ask" in page.locator("body").inner_text()
         assert page.goto(f"{days.stack.url}/galaxy/reports/no-such-page").status == 404
         assert page.goto(f"{days.stack.url}/galaxy/reports/..%2F..%2Ftaskgalaxy.json").status in {404, 422}
         page.goto(f"{days.stack.url}/galaxy/")

@@ -37,7 +37,7 @@ def start(folder: Path, images: Path, *options: str) -> subprocess.Popen[str]:
 
 
 def finish(process: subprocess.Popen[str], folder: Path) -> tuple[dict[str, Any], str]:
-    out, _ = process.communicate(timeout=300)
+    out, _ = process.communicate(timeout=600)
     assert process.returncode == 0, out
     summary: dict[str, Any] = json.loads((folder / "summary.json").read_text("utf-8"))
     return summary, out
@@ -92,6 +92,8 @@ def test_the_demo_runs_twice_and_goes_on_after_a_kill(images: Path, tmp_path: Pa
     assert first["release"]["made"] is True
     assert first["model_calls"] > 0
     assert first["lifetime"]["list_cost"] > 0 == first["cost"]
+    assert "forecast  my own images: too little is answered yet" in out  # one in twenty is one
+    assert first["forecast"] is None
     assert Path(first["contact_sheet"]).is_file()
     (manifest,) = (folder / "release").glob("v*/manifest.json")
     assert json.loads(manifest.read_text("utf-8"))["simulated"] is True
@@ -99,6 +101,7 @@ def test_the_demo_runs_twice_and_goes_on_after_a_kill(images: Path, tmp_path: Pa
 
     second, out = finish(start(folder, images, *quick), folder)
     assert (second["model_calls"], second["encoder_passes"]) == (0, 0)
+    assert "forecast  nothing is left to ask" in out
     assert second["release"] == {**first["release"], "made": False}
     assert max(asked_twice(folder).values(), default=2) == 2
     assert (second["airflow"], second["scores"]) == (None, None)

@@ -13,6 +13,8 @@ from tiny import TinyModels, tiny_galaxy, tiny_images, tiny_models, tiny_seeds, 
 from taskgalaxy_ops import cli, pipeline
 from taskgalaxy_ops.forecasting import checked, forecast, probe, record
 from taskgalaxy_ops.galaxy import Galaxy
+from taskgalaxy_ops.harvest import Harvest, bill
+from taskgalaxy_ops.reporting import report_data
 from taskgalaxy_ops.settings import Settings
 from taskgalaxy_ops.storage.budget import NANO
 
@@ -103,6 +105,27 @@ def test_a_forecast_holds(galaxy: Galaxy) -> None:
     assert found is not None
     assert (round(found.spent, 9), found.spent_tokens, found.cost) == (round(cost, 9), tokens, made.cost)
     assert forecast(again(galaxy)).cost.high == 0, "nothing is left"
+
+
+def test_a_forecast_at_list_prices_is_checked_at_list_prices(galaxy: Galaxy, folder: Path) -> None:
+    raw = galaxy.settings.model_dump(mode="json")
+    free = {"price": {"input": 0, "output": 0}, "list_price": {"input": 1, "output": 3}}
+    settings = settings_of(folder, teacher=raw["teacher"] | free, judges=[each | free for each in raw["judges"]])
+    probe(tiny_galaxy(settings, galaxy.store))
+    probed = bill(tiny_galaxy(settings, galaxy.store)).all.list_cost
+    made = forecast(tiny_galaxy(settings, galaxy.store))
+    record(galaxy, made)
+    assert pipeline.generate(tiny_galaxy(settings, galaxy.store)).pending == 0
+    after = tiny_galaxy(settings, galaxy.store)
+    found = checked(after)
+    assert found is not None
+    assert (found.spent, found.cost.high, found.list_cost) == (0, 0, made.list_cost)
+    assert found.spent_list == pytest.approx((bill(after).all.list_cost - probed) / NANO)
+    assert made.list_cost.low < found.spent_list < made.list_cost.high
+    record(after, forecast(after))
+    assert checked(after) == found, "one of nothing takes no other's place"
+    shown = dict(report_data(Harvest(after)).forecast)
+    assert shown["at list prices, spent since"] == f"${found.spent_list:,.4f}"
 
 
 def test_images_that_fell_out_at_once_do_not_tell_what_the_others_come_to(

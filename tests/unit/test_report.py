@@ -95,7 +95,7 @@ def test_an_image_that_is_gone_and_a_file_that_is_none_leave_their_items() -> No
 
 def test_facts_forecast_and_notes_are_shown() -> None:
     page = render(data([], facts=[("cost", "$3.10")], forecast=[("cost", "$40 ($31–$52)")], notes=["Fifty images."]))
-    for text in ("$3.10", "Forecast of the full run", "$40 ($31–$52)", "Fifty images."):
+    for text in ("$3.10", "Forecast</h2>", "$40 ($31–$52)", "Fifty images."):
         assert text in page
 
 

@@ -16,6 +16,7 @@ import os
 import time
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from taskgalaxy_ops.canonical import draw
-from taskgalaxy_ops.models.simulated import breaking, control, replies, wire
+from taskgalaxy_ops.models.simulated import breaking, control, fetching, replies, wire
 from taskgalaxy_ops.models.simulated import faults as failing
 from taskgalaxy_ops.models.simulated.batches import Batches
 from taskgalaxy_ops.models.simulated.config import MODELS, Fault, SimulatorConfig
@@ -90,7 +91,7 @@ class _Simulator:
         raw = await request.body()
         if (greeted := wire.greeted(raw)) is not None:
             return JSONResponse(greeted)
-        asked = wire.parse(raw)
+        asked = await self._parsed(raw)
         status: int | None = 500
         self._traffic.arrived()
         try:
@@ -146,7 +147,7 @@ class _Simulator:
         """The reply to a batch's request, which knows no connections; ``failed``: as a server that had an error."""
         config = self._config
         try:
-            asked = wire.parse(raw)
+            asked = await self._parsed(raw)
             attempt = self._stats.attempt(asked.key)
             fault = failing.drawn(config.faults, config.seed, asked.key, attempt)
             if failed:
@@ -159,6 +160,12 @@ class _Simulator:
             return Reply(error.status, _told(error))
         self._stats.add(reply.record(asked))
         return reply
+
+    async def _parsed(self, raw: bytes) -> Asked:
+        origin = self._config.image_origin
+        if origin is None:
+            return wire.parse(raw)
+        return await asyncio.to_thread(wire.parse, raw, partial(fetching.fetch, origin=origin))
 
     async def _computed(self, config: SimulatorConfig, asked: Asked, attempt: int, fault: Fault | None) -> Reply:
         loop = asyncio.get_running_loop()

@@ -115,6 +115,11 @@ class SimulatorConfig(_Strict):
     limits: Limits = Limits()
     batches: Batches = Batches()
     api_key: str | None = Field(None, min_length=1, repr=False, description="None: any key will do")
+    image_origin: str | None = Field(
+        None,
+        pattern=r"^https?://[^/?#@\s]+$",
+        description="where images may be fetched from by URL, e.g. http://127.0.0.1:8333; None: nowhere",
+    )
     threads: int | None = Field(None, ge=1, le=256, description="that compute; None: one a core")
 
     @model_validator(mode="after")

@@ -1,7 +1,8 @@
 """The protocol's two ends: what a chat completion request asks, and how replies and errors are written.
 
 A request is OpenAI's chat completion whose last user message ends with one fenced JSON block (models/questions.py),
-with its image as a data URL beside it. What is wrong with a request is a WrongRequestError with OpenAI's status.
+with its image beside it, as a data URL or by URL. What is wrong with a request is a WrongRequestError with OpenAI's
+status.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import base64
 import json
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -167,8 +168,14 @@ def greeted(raw: bytes) -> dict[str, Any] | None:
     return completion(asked, 1, text="ready", finish="stop", prompt_tokens=asked.text_tokens)
 
 
-def parse(raw: bytes) -> Asked:
-    """What a request's body asks. Raises WrongRequestError."""
+def fetches_nothing(_: str) -> bytes:
+    """What a server answers that was not told where it may fetch images."""
+    message = "image_url.url: must be `data:image/…;base64,…`; nothing is fetched without `image_origin`."
+    raise WrongRequestError(400, message, "invalid_image_url")
+
+
+def parse(raw: bytes, fetch: Callable[[str], bytes] = fetches_nothing) -> Asked:
+    """What a request's body asks; ``fetch``: what lies at an image's URL. Raises WrongRequestError."""
     try:
         body = _Body.model_validate_json(raw)
     except ValidationError as error:
@@ -183,7 +190,7 @@ def parse(raw: bytes) -> Asked:
     block = _block(last.text)
     _check_model(body.model, block["request"])
     _check_format(body.response_format, REPLIES[block["request"]])
-    image, detail = _image(last, wanted=block["request"] != "expand")
+    image, detail = _image(last, fetch, wanted=block["request"] != "expand")
     image_id = sha256_hex(image) if image is not None else ""
     name = next((name for name in ("task_types", "pairs") if name in block), None)
     head = {field: value for field, value in block.items() if field != name}
@@ -230,17 +237,17 @@ def _check_format(response_format: _ResponseFormat | None, replies: str) -> None
         )
 
 
-def _image(message: _Message, *, wanted: bool) -> tuple[bytes | None, str]:
+def _image(message: _Message, fetch: Callable[[str], bytes], *, wanted: bool) -> tuple[bytes | None, str]:
     parts = [part.image_url for part in message.parts if isinstance(part, _ImagePart)]
     if len(parts) != int(wanted):
         raise WrongRequestError(400, f"the request needs {int(wanted)} image(s) beside its text, not {len(parts)}.")
     if not parts:
         return None, "auto"
+    if parts[0].url.startswith(("http://", "https://")):
+        return fetch(parts[0].url), parts[0].detail
     head, _, data = parts[0].url.partition(",")
     if not head.startswith("data:image/") or not head.endswith(";base64"):
-        raise WrongRequestError(
-            400, "image_url.url: must be `data:image/…;base64,…`; nothing is fetched from elsewhere."
-        )
+        raise WrongRequestError(400, "image_url.url: must be `data:image/…;base64,…`, or an http URL.")
     try:
         return base64.b64decode(data, validate=True), parts[0].detail
     except ValueError as error:
