@@ -338,7 +338,7 @@ class World:
         galaxy, models, wire = self.open(), self.models, self.wire
         stood, delivered, called = set(models.standing), models.delivered.copy(), models.received + wire.requests
         under_way = wire.units
-        how = {**options, "wait": False} if wire.endless else options
+        how = {**options, "wait": False} if wire.held or wire.lags else options  # else it may wait for good
         # Of chats, a killed worker's in flight are lost and paid for; of batches nothing may be.
         dies = self.deaths is not None and self._asks_by_batch_alone and not self._models_are_away
         with self._watched():

@@ -215,6 +215,24 @@ def test_a_run_that_does_not_wait_says_what_is_under_way_and_the_next_collects(
     assert place.spent()[::2] == place.billed()
 
 
+def test_a_provider_that_is_away_is_not_awaited_for_good(
+    place: Place, provider: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def away(*_: Any) -> Any:
+        raise batches.NoReplyError("nobody is there", heard=True)
+
+    provider.control(batches={"seconds": 3600})
+    assert place.run(wait_seconds=0).pending
+    with monkeypatch.context() as patched:
+        patched.setattr(batches, "_once", away)
+        result = place.run()
+    assert result.pending and "nobody is there" in result.reasons
+    assert any("under way: run again" in reason for reason in result.reasons)
+    provider.control(batches={"seconds": 0})
+    assert place.run().pending == 0
+    assert provider.stats()["asked_again"] == []
+
+
 def test_a_batch_whose_making_was_not_heard_of_is_found_though_the_list_lags(place: Place, provider: Provider) -> None:
     provider.control(batches={"lost_reply": 1, "list_lag": 3600})
     first = place.run(last_stage="filter", wait_seconds=0, lookup_seconds=600)
