@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -38,6 +39,11 @@ def awaited(open_: Mapping[str, Mapping[str, Any]], ids: Mapping[str, str]) -> l
         )
         for nonce, intent in open_.items()
     ]
+
+
+def deadline(settings: BatchSettings) -> float:
+    """Until when a run that begins now waits, on the monotonic clock."""
+    return time.monotonic() + (math.inf if settings.wait_seconds is None else settings.wait_seconds)
 
 
 async def until_one_ends(gateway: Gateway, those: Sequence[Waiting], settings: BatchSettings, by: float) -> bool:

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from taskgalaxy_ops import pipeline
+from taskgalaxy_ops import awaiting, pipeline
 from taskgalaxy_ops.asking import Asker
 from taskgalaxy_ops.catalogue import Catalogue
 from taskgalaxy_ops.errors import PendingError
@@ -71,12 +71,13 @@ def expand(
     below: Mapping[TaskTypePath, float] | None = None,
     publish: bool = True,
     progress: Progress | None = None,
+    wait: bool = True,
 ) -> ExpandResult:
     """Grow the newest version in up to ``rounds`` rounds, until nothing new comes.
 
     max_new: nodes to add at most. up_to: task types at which growing ends; a taxonomy that has them asks nothing.
     below: only these nodes are asked about, the highest number first, as many as it takes for ``max_new``. publish
-    False: it becomes a proposal.
+    False: it becomes a proposal. wait: for batches, as long as the settings say.
 
     Raises PendingError if a round could not be answered whole; what was answered is kept, and not asked again.
     """
@@ -87,6 +88,7 @@ def expand(
     question = expand_question(galaxy.prompts["expand"], galaxy.settings.teacher)
     nodes = list(base.nodes)
     result = ExpandResult(base.number)
+    by = awaiting.deadline(galaxy.settings.run.batch) if wait else 0.0
     for number in range(1, rounds + 1):
         left = None if max_new is None else max_new - len(result.added)
         if (left is not None and left <= 0) or (up_to is not None and len(live_leaves(nodes)) >= up_to):
@@ -95,7 +97,7 @@ def expand(
         if below is not None:
             wanted = _first(wanted, below, galaxy.settings.taxonomy.children, left)
         units = [question.unit(None, _item(one, galaxy.settings.taxonomy.children)) for one in wanted]
-        answers = asyncio.run(_answers(galaxy, question, units, progress, result.usage))
+        answers = asyncio.run(_answers(galaxy, question, units, progress, result.usage, by))
         proposals = [
             (one, label)
             for one, unit in zip(wanted, units, strict=True)
@@ -156,23 +158,32 @@ def _item(expansion: Expansion, count: int) -> dict[str, Any]:
 
 
 async def _answers(
-    galaxy: Galaxy, question: Question, units: Sequence[Unit], progress: Progress, usage: Usage
+    galaxy: Galaxy, question: Question, units: Sequence[Unit], progress: Progress, usage: Usage, by: float
 ) -> Mapping[str, Answer]:
+    """Answers to all of these units, waiting for batches until ``by``, on the monotonic clock. Raises PendingError."""
     gateway = Gateway(Shares(galaxy.store, progress.note))
     gateway.usage = usage
     progress.stage("expand", len(units), "nodes")
-    try:
+
+    async def once(*, first: bool = False) -> Asker:
         async with Asker(
             galaxy, gateway, galaxy.till(), keys.TAXONOMY_HOME, lambda _, n: progress.advance("expand", n)
         ) as asker:
-            progress.advance("expand", sum(unit.key in asker.answers for unit in units))
+            if first:
+                progress.advance("expand", sum(unit.key in asker.answers for unit in units))
             await asker.ask(lambda answers: [(question, [unit for unit in units if unit.key not in answers])])
+        return asker
+
+    try:
+        asker = await once(first=True)
+        while not asker.held and await awaiting.until_one_ends(gateway, asker.waiting, galaxy.settings.run.batch, by):
+            asker = await once()
     finally:
         await gateway.aclose()
     if pending := sum(unit.key not in asker.answers for unit in units):
-        why = asker.stopped or next(iter(usage.unavailable.values()), "the teacher gave no reply")
+        why = [asker.stopped, *usage.unavailable.values(), *awaiting.told(asker.waiting), *usage.gave_up.values()]
         raise PendingError(
-            f"taxonomy: {pending} of {len(units)} nodes have no proposals yet ({why}). "
-            "What was answered is kept: run again to go on."
+            f"taxonomy: {pending} of {len(units)} nodes have no proposals yet "
+            f"({next(filter(None, why), 'the teacher gave no reply')}). What was answered is kept: run again to go on."
         )
     return asker.answers

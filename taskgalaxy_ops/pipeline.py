@@ -7,7 +7,6 @@ encodes nothing. What Airflow's tasks and the command line call is here.
 from __future__ import annotations
 
 import asyncio
-import math
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -397,7 +396,7 @@ async def _run_homes(
     failed: list[TaskGalaxyError] = []
     looking = asyncio.Lock()
     batch = galaxy.settings.run.batch
-    by = time.monotonic() + (math.inf if batch.wait_seconds is None else batch.wait_seconds) if wait and ask else 0.0
+    by = awaiting.deadline(batch) if wait and ask else 0.0
 
     async def once(home: str, shard: Shard, there: Committed) -> HomeResult | None:
         async with slots:

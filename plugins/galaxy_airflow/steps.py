@@ -347,6 +347,7 @@ def propose(form: Mapping[str, Any], scheduled: bool) -> dict[str, Any]:
             below=below,
             publish=False,
             progress=shown,
+            wait=False,
         )
     if result.proposal is None:
         raise AirflowSkipException(f"nothing new was proposed ({len(result.rejects)} proposals rejected)")
