@@ -394,15 +394,11 @@ class World:
         """
         books = Books()
         books.add(log.Log(galaxy.store, keys.BUDGET_LOG).read())
-        journals = [Journal(galaxy.store, home.home) for home in galaxy.registry.homes()]
-        submitted = [
-            told
-            for journal in journals
-            for intent in journal.batches.open.values()
-            for told in intent["requests"].items()
-        ]
-        # Of what was read by who did not live to tell, the next one tells.
-        untold = [self.wire.came_to.get(name, (0, 0)) for name, told in submitted if told["block"] in books.open]
+        untold = []  # what was read by who did not live to tell: the next one tells
+        for home in galaxy.registry.homes():
+            for intent in Journal(galaxy.store, home.home).batches.open.values():
+                for name, told in intent["requests"].items():
+                    untold += [self.wire.came_to.get(name, (0, 0))] if told["block"] in books.open else []
         settled = books.spent()
         for body in books.open.values():
             settled -= highest(body)
