@@ -42,25 +42,38 @@ from taskgalaxy_ops.storage import keys
 
 IMAGES = 12  # of a home
 _AT_ONCE = 5  # workers
+_LONGEST = 120.0  # seconds that a worker may take: what takes longer hangs
+_CONTEXT = multiprocessing.get_context("forkserver")
+# All that a worker imports, once: it is a fork then, and costs no seconds of imports.
+_CONTEXT.set_forkserver_preload(
+    ["__main__", "aiohttp", "openai.resources.batches", "openai.resources.chat.completions", "PIL.PngImagePlugin"]
+)
 _PROVIDER = Batches(seconds=0.5, lost_reply=0.2, list_lag=1)
 _TYPES = ("dominant colour identification", "background colour identification", "colour share estimation")
 
 
 def duplicates(folder: Path, *, kills: int = 30) -> tuple[int, dict[str, Any]]:
     """Units submitted twice, and what there was besides."""
-    context = multiprocessing.get_context("spawn")
+    began = time.monotonic()
     with running(SimulatorConfig(batches=_PROVIDER)) as url:
 
         def start(home: str) -> tuple[multiprocessing.process.BaseProcess, float]:
-            ready = context.Event()
-            worker = context.Process(target=_work, args=(folder, url, home, ready))
+            ready = _CONTEXT.Event()
+            worker = _CONTEXT.Process(target=_work, args=(folder, url, home, ready), daemon=True)
             worker.start()
-            ready.wait()
+            if not ready.wait(_LONGEST):
+                raise RuntimeError(f"{home}: its worker did not begin")
             return worker, time.monotonic()
 
-        worker, began = start("whole")
-        worker.join()
-        takes = time.monotonic() - began
+        def whole(home: str) -> float:
+            worker, at = start(home)
+            worker.join(_LONGEST)
+            if worker.exitcode != 0:
+                raise RuntimeError(f"{home} could not be asked to the end in {_LONGEST:.0f} s")
+            return time.monotonic() - at
+
+        whole("to warm the server")
+        takes = whole("whole")
 
         def mortal(home: str) -> bool:
             worker, _ = start(home)
@@ -68,10 +81,7 @@ def duplicates(folder: Path, *, kills: int = 30) -> tuple[int, dict[str, Any]]:
             died = worker.is_alive()
             worker.kill()
             worker.join()
-            worker, _ = start(home)
-            worker.join()
-            if worker.exitcode:
-                raise RuntimeError(f"{home} could not be asked to the end")
+            whole(home)
             return died
 
         homes = [f"home-{number}" for number in range(kills)]
@@ -79,11 +89,12 @@ def duplicates(folder: Path, *, kills: int = 30) -> tuple[int, dict[str, Any]]:
             killed = sum(pool.map(mortal, homes))
         with urllib.request.urlopen(url.removesuffix("/v1") + "/stats", timeout=60) as reply:
             stats = json.load(reply)
-    expected = (kills + 1) * IMAGES * len(_TYPES)
+    expected = (kills + 2) * IMAGES * len(_TYPES)
     if stats["units"]["distinct"] != expected:
         raise RuntimeError(f"{stats['units']['distinct']} units were asked, not {expected}")
     twice = sum(unit["asked"] - 1 for unit in stats["asked_again"])
-    return twice, {"kills": killed, "units": expected, "batches": stats["batches"]["created"], "seconds_whole": takes}
+    detail = {"kills": killed, "units": expected, "batches": stats["batches"]["created"]}
+    return twice, {**detail, "seconds_whole": round(takes, 2), "seconds": round(time.monotonic() - began)}
 
 
 def _work(folder: Path, url: str, home: str, ready: Any) -> None:
@@ -110,6 +121,8 @@ async def _ask(galaxy: Galaxy, home: str, question: Question, units: Sequence[Un
                 await asker.ask(lambda answers: [(question, [unit for unit in units if unit.key not in answers])])
             )
             waiting = asker.waiting
+        if gateway.usage.unavailable:
+            raise RuntimeError(f"{home}: {gateway.usage.unavailable}")
         if waiting:
             await until_one_ends(gateway, waiting, galaxy.settings.run.batch, math.inf)
     await gateway.aclose()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -56,11 +57,18 @@ def awaited(open_: Mapping[str, Mapping[str, Any]], ids: Mapping[str, str]) -> l
     ]
 
 
+def deadline(settings: BatchSettings) -> float:
+    """Until when a run that begins now waits, on the monotonic clock."""
+    return time.monotonic() + (math.inf if settings.wait_seconds is None else settings.wait_seconds)
+
+
 async def until_one_ends(gateway: Gateway, those: Sequence[Waiting], settings: BatchSettings, by: float) -> bool:
     """Wait until there is something to collect or to decide about one of these; False: not by then, or never.
 
-    by: on the monotonic clock.
+    by: on the monotonic clock. A provider that gives no reply to ``retries`` looks and one more in a row is left alone
+    for this run.
     """
+    silent: Counter[str] = Counter()  # looks in a row, by model
     while True:
         left = [each for each in those if each.model.name not in gateway.usage.unavailable]
         if not left or time.monotonic() + settings.poll_seconds > by:
@@ -74,15 +82,13 @@ async def until_one_ends(gateway: Gateway, those: Sequence[Waiting], settings: B
                         return True
                 elif (await gateway.batches.look(each.model, each.id)).ended:
                     return True
+                silent[each.model.name] = 0
             except ModelError as error:
                 gateway.leave(each.model, str(error))
-            except NoReplyError:
-                continue  # the provider is away for now
-
-
-def deadline(settings: BatchSettings) -> float:
-    """Until when one who begins now waits for batches, on the monotonic clock."""
-    return time.monotonic() + (math.inf if settings.wait_seconds is None else settings.wait_seconds)
+            except NoReplyError as error:
+                silent[each.model.name] += 1
+                if silent[each.model.name] > each.model.retries:
+                    gateway.leave(each.model, str(error))
 
 
 def told(those: Sequence[Waiting]) -> list[str]:

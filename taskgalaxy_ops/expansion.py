@@ -88,6 +88,7 @@ def expand(
     question = expand_question(galaxy.prompts["expand"], galaxy.settings.teacher)
     nodes = list(base.nodes)
     result = ExpandResult(base.number)
+    by = awaiting.deadline(galaxy.settings.run.batch) if wait else 0.0
     for number in range(1, rounds + 1):
         left = None if max_new is None else max_new - len(result.added)
         if (left is not None and left <= 0) or (up_to is not None and len(live_leaves(nodes)) >= up_to):
@@ -96,7 +97,7 @@ def expand(
         if below is not None:
             wanted = _first(wanted, below, galaxy.settings.taxonomy.children, left)
         units = [question.unit(None, _item(one, galaxy.settings.taxonomy.children)) for one in wanted]
-        answers = asyncio.run(_answers(galaxy, question, units, progress, result.usage, wait))
+        answers = asyncio.run(_answers(galaxy, question, units, progress, result.usage, by))
         proposals = [
             (one, label)
             for one, unit in zip(wanted, units, strict=True)
@@ -157,31 +158,34 @@ def _item(expansion: Expansion, count: int) -> dict[str, Any]:
 
 
 async def _answers(
-    galaxy: Galaxy, question: Question, units: Sequence[Unit], progress: Progress, usage: Usage, wait: bool
+    galaxy: Galaxy, question: Question, units: Sequence[Unit], progress: Progress, usage: Usage, by: float
 ) -> Mapping[str, Answer]:
-    gateway, till, batch = Gateway(Shares(galaxy.store, progress.note)), galaxy.till(), galaxy.settings.run.batch
+    """Answers to all of these units, waiting for batches until ``by``, on the monotonic clock. Raises PendingError."""
+    gateway, batch = Gateway(Shares(galaxy.store, progress.note)), galaxy.settings.run.batch
     gateway.usage = usage
-    by = awaiting.deadline(batch) if wait else 0.0
-    waiting: list[awaiting.Waiting] | None = None
     progress.stage("expand", len(units), "nodes")
+
+    async def once(*, first: bool = False) -> Asker:
+        async with Asker(
+            galaxy, gateway, galaxy.till(), keys.TAXONOMY_HOME, lambda _, n: progress.advance("expand", n)
+        ) as asker:
+            if first:
+                progress.advance("expand", sum(unit.key in asker.answers for unit in units))
+            await asker.ask(lambda answers: [(question, [unit for unit in units if unit.key not in answers])])
+        return asker
+
     try:
-        while waiting is None or await awaiting.until_one_ends(gateway, waiting, batch, by):
-            async with Asker(
-                galaxy, gateway, till, keys.TAXONOMY_HOME, lambda _, n: progress.advance("expand", n)
-            ) as asker:
-                if waiting is None:
-                    progress.advance("expand", sum(unit.key in asker.answers for unit in units))
-                await asker.ask(lambda answers: [(question, [unit for unit in units if unit.key not in answers])])
-            waiting = asker.waiting
-            pending = sum(unit.key not in asker.answers for unit in units)
-            if not pending:
-                return asker.answers
+        asker = await once(first=True)
+        while not asker.held and await awaiting.until_one_ends(gateway, asker.waiting, batch, by):
+            asker = await once()
     finally:
         await gateway.aclose()
-    waiting = [each for each in waiting if each.model.name not in usage.unavailable]
-    reasons = [asker.stopped, *usage.unavailable.values(), *awaiting.told(waiting), "the teacher gave no reply"]
-    raise PendingError(
-        f"taxonomy: {pending} of {len(units)} nodes have no proposals yet ({next(filter(None, reasons))}). "
-        "What was answered is kept: run again to go on.",
-        waiting,
-    )
+    if pending := sum(unit.key not in asker.answers for unit in units):
+        waiting = [each for each in asker.waiting if each.model.name not in usage.unavailable]
+        why = [asker.stopped, *usage.unavailable.values(), *awaiting.told(waiting), *usage.gave_up.values()]
+        raise PendingError(
+            f"taxonomy: {pending} of {len(units)} nodes have no proposals yet "
+            f"({next(filter(None, why), 'the teacher gave no reply')}). What was answered is kept: run again to go on.",
+            waiting,
+        )
+    return asker.answers

@@ -51,9 +51,9 @@ class _Server(ThreadingHTTPServer):
 
 
 @contextmanager
-def served(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
-    """The URL of a server of these, on loopback, for as long as the block lasts."""
-    server = _Server(("127.0.0.1", 0), handler)
+def served(handler: type[BaseHTTPRequestHandler], port: int = 0) -> Iterator[str]:
+    """The URL of a server of these, on loopback, for as long as the block lasts. ``port`` 0: any that is free."""
+    server = _Server(("127.0.0.1", port), handler)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import re
 import socket
 import struct
 import threading
@@ -24,13 +25,16 @@ How = Literal[
 _MODELS = "/models"  # before the path of what goes to the models' server
 _STAGE = "/stage/"  # the worker says what it does next
 _UPSTREAM_SECONDS = 60
+_UPLOADED = re.compile(rb'name="file".*?\r\n\r\n(.*)\r\n--', re.DOTALL)
 
 
 @dataclass(slots=True)
 class Operation:
     """One request of the worker, and what became of it."""
 
-    kind: str  # list, page (of a listing, not its first), get, put, delete, head or bucket of the store; model
+    # list, page (of a listing, not its first), get, put, delete, head or bucket of the store; model; of batches, batch
+    # or, where it only looks, look
+    kind: str
     stage: str
     model: str = ""
     units: Sequence[str] = ()  # that it is asked
@@ -61,6 +65,7 @@ class Between:
     models: str
     fault: Fault | None = None
     latency: float = 0  # seconds before a model's reply
+    port: int = 0  # 0: any
     url: str = ""
     operations: list[Operation] = field(default_factory=list)
     stage: str = ""
@@ -70,6 +75,7 @@ class Between:
     ended: threading.Event = field(default_factory=threading.Event)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _counted: int = 0
+    _files: dict[str, Sequence[str]] = field(default_factory=dict)  # units of what was uploaded, by file
 
     def arrived(self, method: str, path: str, body: bytes) -> tuple[Operation, Fault | None]:
         """Count an operation; with the fault that hits it."""
@@ -91,10 +97,19 @@ class Between:
             self.struck = self.struck or operation
             return operation, self.fault
 
+    def batched(self, method: str, path: str, operation: Operation, body: bytes, reply: bytes) -> None:
+        """Note what a served operation on files or batches asks for."""
+        if (method, path) == ("POST", f"{_MODELS}/v1/files") and (file := _UPLOADED.search(body)):
+            asked = [wire.parse(json.dumps(json.loads(line)["body"]).encode()) for line in file[1].splitlines()]
+            self._files[json.loads(reply)["id"]] = [unit.key for each in asked for unit in each.units]
+            self.stage = asked[0].stage
+        elif (method, path) == ("POST", f"{_MODELS}/v1/batches"):
+            operation.units = self._files[json.loads(body)["input_file_id"]]
+
     def paid(self) -> list[Operation]:
-        """The requests that a model served."""
+        """The requests that a model served, and the batches that were made."""
         with self._lock:
-            return [operation for operation in self.operations if operation.kind == "model" and operation.served]
+            return [each for each in self.operations if each.kind in {"model", "batch"} and each.units and each.served]
 
     @contextmanager
     def open(self) -> Iterator[Between]:
@@ -106,7 +121,7 @@ class Between:
                 with suppress(OSError):  # the worker is gone
                     _handle(between, self)
 
-        with served(Handler) as self.url:
+        with served(Handler, self.port) as self.url:
             try:
                 yield self
             finally:
@@ -115,7 +130,9 @@ class Between:
 
 def _kind(method: str, path: str) -> str:
     if path.startswith(_MODELS):
-        return "model"
+        if path.endswith("/chat/completions"):
+            return "model"
+        return "look" if method == "GET" else "batch"
     if method == "GET":
         query = urlsplit(path).query
         if "list-type" in query:
@@ -161,7 +178,7 @@ def _handle(between: Between, handler: Quiet) -> None:
 
 
 def _serve(between: Between, handler: Quiet, operation: Operation, body: bytes) -> tuple[int, dict[str, str], bytes]:
-    model = operation.kind == "model"
+    model = handler.path.startswith(_MODELS)
     netloc = urlsplit(between.models if model else between.store).netloc
     upstream = http.client.HTTPConnection(netloc, timeout=_UPSTREAM_SECONDS)
     try:
@@ -172,8 +189,10 @@ def _serve(between: Between, handler: Quiet, operation: Operation, body: bytes) 
     finally:
         upstream.close()
     operation.served += 1
-    if model and reply.status == 200:
+    if operation.kind == "model" and reply.status == 200:
         operation.reply = json.loads(data)["id"]
+    if operation.kind == "batch" and reply.status == 200:
+        between.batched(handler.command, handler.path, operation, body, data)
     skipped = {"connection", "date", "server", "content-length"}
     headers = {name: value for name, value in reply.getheaders() if name.lower() not in skipped}
     return reply.status, headers, data

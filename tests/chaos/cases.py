@@ -17,6 +17,7 @@ from functools import cached_property
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import yaml
 
@@ -72,7 +73,11 @@ class Universe:
             "match": {"k": 2},
             "teacher": one("sim-teacher"),
             "judges": [one(f"sim-judge-{letter}") for letter in "abc"],
-            "run": {"lease_seconds": 6, "units_a_request": 2},
+            "run": {
+                "lease_seconds": 6,
+                "units_a_request": 2,
+                "batch": {"poll_seconds": 0.2, "lookup_seconds": 0, "max_requests": 2},
+            },
         }
         return parse_settings(raw)
 
@@ -144,7 +149,9 @@ class Case:
     @contextmanager
     def worker(self, fault: Fault | None = None, *, latency: float = 0, **orders: Any) -> Iterator[Worker]:
         """A worker, at work; it is dead when the block ends. ``latency``: seconds that each model's reply takes."""
-        between = Between(self.universe.server.url, self.universe.models, fault, latency)
+        # A batch is looked for where it was submitted.
+        port = urlsplit(self.workers[0].between.url).port if self.workers and self.model.get("mode") == "batch" else 0
+        between = Between(self.universe.server.url, self.universe.models, fault, latency, port or 0)
         with between.open():
             folder = self.folder / f"worker {len(self.workers)}"
             (folder / "tmp").mkdir(parents=True)
@@ -198,9 +205,12 @@ class Case:
         return Counter({unit: times - 1 for unit, times in asked.items() if times > 1})
 
     def allow(self, worker: Worker, kept: set[str]) -> None:
-        """What a worker had asked may be asked again where its reply is not among the ``kept``, or was spoiled."""
+        """What a worker had asked may be asked again where its reply is not among the ``kept``, or was spoiled.
+
+        Of what went by batch nothing may.
+        """
         for operation in worker.between.paid():
-            if operation.reply not in kept or operation.spoiled:
+            if operation.kind == "model" and (operation.reply not in kept or operation.spoiled):
                 self.allowed.update(operation.units)
 
     def finish(self, expected: Published) -> None:

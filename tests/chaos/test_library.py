@@ -20,6 +20,7 @@ AT_ONCE = 12  # cases: most of their time is waiting for a dead worker's lease
 STORE = frozenset({"list", "page", "get", "put", "delete", "head", "bucket"})
 LISTS = frozenset({"list", "page"})
 MODEL = frozenset({"model"})
+WRITES = frozenset({"put", "delete", "batch"})
 GROUP = "library"
 
 # Faults that pass, by the table's words, and what more their workers are told.
@@ -186,6 +187,19 @@ def test_a_kill_costs_what_was_in_flight_or_just_replied(undisturbed: Case, swee
     chosen = range(1, count(undisturbed, MODEL) + 1)
     slow = [(n, spoil(n)) for n in chosen]
     assert sweep("worker: kill -9, slow models", slow, model={"concurrency": 1}) >= len(chosen) / 2
+
+
+def test_a_kill_at_any_write_of_a_run_by_batch(universe: Universe, sweep: Sweep, whole: bool) -> None:
+    """The store's, and the provider's: uploads, batches made, files deleted. No unit is submitted twice."""
+    model = {"mode": "batch"}
+    undisturbed = Case(universe, "undisturbed, by batch", model=model)
+    with undisturbed.worker() as worker:
+        assert worker.wait() == 0, worker.said
+    writes = [operation for operation in worker.between.operations if operation.kind in WRITES]
+    asking = [n for n, operation in enumerate(writes, 1) if operation.stage in {"filter", "write", "vote"}]
+    killed, chosen = Fault("kill", 0, WRITES), asking if whole else random.Random("batch").sample(asking, 3)
+    struck = sweep("worker: kill -9, by batch", [(n, spoiled(at(killed, n), {-9})) for n in chosen], model=model)
+    assert struck >= len(chosen) / 2  # runs differ by some operations
 
 
 @ON_REQUEST

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -226,7 +227,7 @@ def test_batches_come_to_what_chats_come_to(tmp_path: Path) -> None:
 
 def test_another_mode_asks_nothing(world: World) -> None:
     for modes in (("chat", "batch"), ("batch", "chat"), ("batch", "batch"), ("chat", "chat")):
-        assert not asked(world, lambda modes=modes: world.ask_by(*modes))
+        assert not asked(world, partial(world.ask_by, *modes))
 
 
 @pytest.mark.parametrize("fate", ["partial", "expired"])

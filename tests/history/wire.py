@@ -79,12 +79,6 @@ class Wire(httpx2.AsyncBaseTransport):
         refused = any(batch.fate == "failed" and not batch.cleared for batch in self.batches)
         return self.held or self.lags or self.fate != "whole" or refused
 
-    @property
-    def endless(self) -> bool:
-        """Whether a run that waits may wait for good."""
-        away = any(not batch.cleared and _model(batch.lines) in self._models.away for batch in self.batches)
-        return self.held or self.lags or self._models.left is not None or away
-
     def _under_way(self) -> Iterator[_Line]:
         return (line for batch in self.batches if batch.under_way for line in batch.lines)
 

@@ -350,7 +350,7 @@ class World:
         galaxy, models, wire = self.open(), self.models, self.wire
         stood, delivered, called = set(models.standing), models.delivered.copy(), models.received + wire.requests
         under_way = wire.units
-        how = {**options, "wait": False} if wire.endless else options
+        how = {**options, "wait": False} if wire.held or wire.lags else options  # else it may wait for good
         # Of chats, a killed worker's in flight are lost and paid for; of batches nothing may be.
         dies = self.deaths is not None and self._asks_by_batch_alone and not self._models_are_away
         with self._watched():
@@ -406,15 +406,11 @@ class World:
         """
         books = Books()
         books.add(log.Log(galaxy.store, keys.BUDGET_LOG).read())
-        journals = [Journal(galaxy.store, home.home) for home in galaxy.registry.homes()]
-        submitted = [
-            told
-            for journal in journals
-            for intent in journal.batches.open.values()
-            for told in intent["requests"].items()
-        ]
-        # Of what was read by who did not live to tell, the next one tells.
-        untold = [self.wire.came_to.get(name, (0, 0)) for name, told in submitted if told["block"] in books.open]
+        untold = []  # what was read by who did not live to tell: the next one tells
+        for home in galaxy.registry.homes():
+            for intent in Journal(galaxy.store, home.home).batches.open.values():
+                for name, told in intent["requests"].items():
+                    untold += [self.wire.came_to.get(name, (0, 0))] if told["block"] in books.open else []
         settled = books.spent()
         for body in books.open.values():
             settled -= highest(body)

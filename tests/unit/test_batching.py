@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
+import traceback
 import urllib.request
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import openai
 import pytest
 from fakes import KilledError, MemoryStore
 from PIL import Image
@@ -24,8 +27,10 @@ from taskgalaxy_ops.models.simulated.config import Batches, Faults, SimulatorCon
 from taskgalaxy_ops.models.simulated.serve import running
 from taskgalaxy_ops.pipeline import RunResult
 from taskgalaxy_ops.settings import Settings, parse_settings
+from taskgalaxy_ops.storage import keys
 from taskgalaxy_ops.storage.budget import Caps, Ledger
 from taskgalaxy_ops.storage.journal import Answer, Journal
+from taskgalaxy_ops.storage.log import Log
 from taskgalaxy_ops.takedown import left, take_down
 
 TYPES = tuple(
@@ -37,6 +42,7 @@ TYPES = tuple(
         "colour properties~greyscale or colour",
     )
 )
+CANARY, WRONG = "sk-canary-4c1d77", "sk-canary-of-nobody"
 PRICE = {"input": 1.0, "output": 2.0}
 QUICK = {"poll_seconds": 0.02, "lookup_seconds": 0}
 
@@ -44,12 +50,14 @@ QUICK = {"poll_seconds": 0.02, "lookup_seconds": 0}
 class Provider:
     """The simulated models, and their counts."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, key: str = "any") -> None:
         self.url = url
+        self.key = key
         self.before: Mapping[str, int] = {}
 
     def _ask(self, path: str, method: str = "GET", data: bytes | None = None) -> dict[str, Any]:
-        request = urllib.request.Request(self.url.removesuffix("/v1") + path, data, method=method)
+        headers = {"Authorization": f"Bearer {self.key}"}
+        request = urllib.request.Request(self.url.removesuffix("/v1") + path, data, headers, method=method)
         with urllib.request.urlopen(request, timeout=60) as reply:
             told: dict[str, Any] = json.load(reply)
         return told
@@ -101,7 +109,7 @@ class Place:
     def settings(self, mode: str, run: Mapping[str, Any] | None = None, **changes: Any) -> Settings:
         def model(name: str) -> dict[str, Any]:
             told = {"name": name, "base_url": self.url, "model": name, "simulated": True, "price": PRICE}
-            return {**told, "mode": mode, "image_side": 64, "retries": 1, "repairs": 4}
+            return {**told, "mode": mode, "image_side": 64, "retries": 1, "repairs": 4, "api_key_env": "CANARY_KEY"}
 
         return tiny_settings(
             self.folder,
@@ -215,6 +223,24 @@ def test_a_run_that_does_not_wait_says_what_is_under_way_and_the_next_collects(
     assert place.run().pending == 0
     assert provider.stats()["asked_again"] == []
     assert place.spent()[::2] == place.billed()
+
+
+def test_a_provider_that_is_away_is_not_awaited_for_good(
+    place: Place, provider: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def away(*_: Any) -> Any:
+        raise batches.NoReplyError("nobody is there", heard=True)
+
+    provider.control(batches={"seconds": 3600})
+    assert place.run(wait_seconds=0).pending
+    with monkeypatch.context() as patched:
+        patched.setattr(batches, "_once", away)
+        result = place.run()
+    assert result.pending and "nobody is there" in result.reasons
+    assert any("under way: run again" in reason for reason in result.reasons)
+    provider.control(batches={"seconds": 0})
+    assert place.run().pending == 0
+    assert provider.stats()["asked_again"] == []
 
 
 def test_a_batch_whose_making_was_not_heard_of_is_found_though_the_list_lags(place: Place, provider: Provider) -> None:
@@ -339,6 +365,20 @@ def test_a_budget_for_one_request_gets_one(place: Place, provider: Provider) -> 
     assert place.spent()[1] == 1
 
 
+def test_an_expansion_says_what_it_waits_for_and_goes_on(place: Place, provider: Provider, tmp_path: Path) -> None:
+    provider.control(batches={"seconds": 3600})
+    for _ in range(2):
+        with pytest.raises(PendingError, match=r"sim-teacher: .* units in batch batch_.*, under way"):
+            expand(place.open(wait_seconds=0), rounds=2)
+        assert provider.batches[0] == 1
+    provider.control(batches={"seconds": 0})
+    grown = expand(place.open(), rounds=2)
+    assert grown.added
+    assert provider.stats()["asked_again"] == []
+    other = Place(tmp_path / "chat", provider.url)
+    assert expand(other.open("chat"), rounds=2).added == grown.added
+
+
 def test_a_provider_without_batches_is_left_alone(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     async def none(*_: Any) -> str:
         raise batches.GoneError("Not Found")
@@ -347,6 +387,50 @@ def test_a_provider_without_batches_is_left_alone(place: Place, monkeypatch: pyt
     result = place.run()
     assert result.pending and result.reasons == ["Not Found"]
     assert place.spent() == (0, 0, 0)
+
+
+def test_the_key_is_nowhere_in_what_a_run_by_batch_leaves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def leftovers() -> Iterator[bytes]:
+        """What lies in the store and at the provider, what was logged and what was said."""
+        yield from place.store.objects.values()
+        for home in place.open().journals():  # long entries are packed
+            yield from (json.dumps(entry.body).encode() for entry in Log(place.store, keys.journal(home)).read())
+        client = openai.OpenAI(base_url=url, api_key=CANARY)
+        for file in client.files.list():
+            yield file.to_json().encode() + client.files.content(file.id).content
+        for batch in client.batches.list():
+            yield batch.to_json().encode()
+        yield caplog.text.encode()
+        yield from (repr(told).encode() for told in said)
+
+    def clean() -> None:
+        found = list(leftovers())
+        assert not any(CANARY.encode() in raw or WRONG.encode() in raw for raw in found)
+        assert any(b'"batch_made"' in raw for raw in found)
+
+    said: list[Any] = []
+    caplog.set_level(logging.DEBUG)
+    with running(SimulatorConfig(api_key=CANARY)) as url:  # which it takes, and no other
+        provider = Provider(url, CANARY)
+        place = Place(tmp_path / "batch", url)
+        monkeypatch.setenv("CANARY_KEY", CANARY)
+        provider.control(batches={"seconds": 3600})
+        said.append(place.run(wait_seconds=0))
+        clean()
+        monkeypatch.setenv("CANARY_KEY", WRONG)
+        said.append(place.run())
+        assert any("401" in reason for reason in said[-1].reasons)
+        with pytest.raises(PendingError) as refused:
+            expand(place.open())
+        said += ["".join(traceback.format_exception(refused.value)), place.open().settings]
+        clean()
+        monkeypatch.setenv("CANARY_KEY", CANARY)
+        provider.control(batches={"seconds": 0})
+        said.append(place.run())
+        assert said[-1].pending == 0
+        clean()
 
 
 class Killer:
