@@ -189,6 +189,7 @@ class Gateway:
                 arguments, body = lesser, wire(model, lesser)
                 continue
             if sent.came in {"served", "declined"}:
+                await asyncio.sleep(0)  # who was let in sends first: the model need not wait until this one is read
                 note = {"lost": lost} if lost else {}
                 taken = time.monotonic() - started
                 return Received(

@@ -29,7 +29,7 @@ SETTINGS = BatchSettings(poll_seconds=0.01, lookup_seconds=600)
 
 
 def asked_of(name: str, url: str) -> Model:
-    return Model.model_validate({"name": name, "model": "m", "base_url": url, "api_key_env": "OF_TESTS", "retries": 0})
+    return Model.model_validate({"name": name, "model": "m", "base_url": url, "api_key_env": "OF_TESTS", "retries": 1})
 
 
 class Provider:

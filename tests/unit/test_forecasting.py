@@ -234,6 +234,7 @@ def test_a_model_without_a_price_is_not_asked_while_money_is_counted(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     raw = galaxy.settings.model_dump(mode="json")
+    monkeypatch.setenv(raw["teacher"]["api_key_env"], "a key")
     paid = raw["teacher"] | {"base_url": "https://models.example/v1", "simulated": False, "price": None}
     capped = settings_of(folder, teacher=paid, budget={"max_cost": 5})
     result = pipeline.generate(tiny_galaxy(capped, galaxy.store))
