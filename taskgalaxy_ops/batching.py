@@ -236,7 +236,7 @@ class HomeBatches:
         model = requests[0][0].model
         if model.name in self._gateway.usage.unavailable:
             return
-        await self._gateway.sender.ready(model)
+        await self._gateway.ready(model)
         price = pricing.priced(model, money=self._desk.purse.counts_money)
         lines: list[_Line] = []
         size = 0

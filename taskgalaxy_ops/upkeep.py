@@ -44,6 +44,7 @@ def collect(
     progress = progress or Silent()
     found = Collected()
     candidates = [*unreferenced(galaxy), *_homeless(galaxy), *unfinished(galaxy), *galaxy.store.list(keys.WORKERS)]
+    candidates += galaxy.store.list(keys.FORMS)
     progress.stage("collect", len(candidates), "objects")
     for listed in candidates:
         progress.advance("collect")

@@ -79,11 +79,14 @@ class Gateway:
         self._given_up: dict[str, int] = {}  # requests in a row, by model
         self._dearer: dict[str, tuple[float, float]] = {}  # how many times what was reckoned a model's calls came to
         self._modes: dict[tuple[str, ...], str] = {}  # of structured output, where it is not the settings'
+        self._recalling: dict[tuple[str, ...], asyncio.Task[None]] = {}
+        self._telling: set[asyncio.Task[None]] = set()
         self.batches = Batches(self.sender)
 
     async def aclose(self) -> None:
         """Close all connections, free what models in process hold, and leave all limits to others."""
         await self.sender.aclose()
+        await asyncio.gather(*self._telling)
         if self._shares:
             await self._shares.aclose()
 
@@ -122,6 +125,19 @@ class Gateway:
                 if self._given_up[model.name] >= _GIVEN_UP_TO_OPEN:
                     self.leave(model, str(error))
 
+    async def ready(self, model: Model) -> None:
+        """See to it that a model can be asked, in the form that it takes as far as is known. Raises ModelError."""
+        await self.sender.ready(model)
+        if self._shares and model.weights is None:
+            one = _one(model)
+            if one not in self._recalling:
+                self._recalling[one] = asyncio.create_task(self._recall(one, self._shares))
+            await self._recalling[one]
+
+    async def _recall(self, one: tuple[str, ...], shares: Shares) -> None:
+        if (form := await shares.form(_group(one))) in _MODES:
+            self._modes.setdefault(one, form)
+
     def leave(self, model: Model, why: str) -> None:
         """Ask this model nothing more in this run."""
         self.usage.unavailable.setdefault(model.name, why)
@@ -143,7 +159,7 @@ class Gateway:
     async def _request(self, question: Question, units: Sequence[Unit], desk: Desk, after: Next) -> Received:
         """Send until something comes back. Raises _GaveUpError, Unavailable and ModelError."""
         model, limit, number = question.model, self.limit(question.model), next(self._numbers)
-        await self.sender.ready(model)
+        await self.ready(model)
         if self._shares and model.weights is None:  # weights in this process serve nobody else
             await self._shares.join(_group(_one(model)), lambda share: limit.share(*share))
         price = pricing.priced(model, money=desk.purse.counts_money)
@@ -229,7 +245,7 @@ class Gateway:
 
     def mode(self, model: Model) -> str:
         """The form of structured output that a model takes, as far as is known."""
-        return self._modes.get(_one(model), model.structured)
+        return max(self._modes.get(_one(model), model.structured), model.structured, key=_MODES.index)
 
     def _lesser(self, model: Model, arguments: Body) -> Body | None:
         """The request for a model that does not take its form of structured output; None if it takes none as it is."""
@@ -242,6 +258,8 @@ class Gateway:
     def plainer(self, model: Model, mode: str) -> str:
         """The form of structured output to ask for, from now on, of a model that does not know this one."""
         self._modes[_one(model)] = plainer = _MODES[_MODES.index(mode) + 1]
+        if self._shares:
+            self._telling.add(asyncio.create_task(self._shares.tell_form(_group(_one(model)), plainer)))
         return plainer
 
     def reckoned(self, model: Model, held: pricing.Amount) -> pricing.Amount:

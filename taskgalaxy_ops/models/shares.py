@@ -3,6 +3,8 @@
 A worker that asks writes one object a limit, and writes it again every 15 seconds; one that has not for 45, by the
 store's own clock, is dead. Nobody divides: each counts who is there, so that shares follow as workers come and go.
 A store that fails changes no share and ends no run.
+
+They also tell each other which form of structured output a model was found to take, so that it is found out once.
 """
 
 from __future__ import annotations
@@ -15,12 +17,13 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from taskgalaxy_ops.errors import StoreError
+from taskgalaxy_ops.errors import NotFoundError, StoreError
 from taskgalaxy_ops.storage import keys
 from taskgalaxy_ops.storage.base import Store
 
 RENEW_SECONDS = 15.0
 DEAD_SECONDS = 3 * RENEW_SECONDS
+_FORM_SECONDS = 86_400.0  # that a model's form is believed: its server may be another by then
 _SOON = (1.0, 2.0, 4.0, 8.0)  # seconds between the first looks: workers that start together find each other at once
 
 
@@ -88,6 +91,7 @@ class Shares:
         soon: Sequence[float] = _SOON,
         later: float = RENEW_SECONDS,
     ) -> None:
+        self._store = store
         self._presence = Presence(store)
         self._note = note
         self._soon, self._later = soon, later
@@ -103,6 +107,23 @@ class Shares:
             self._woken.set()
             self._keeping = self._keeping or asyncio.create_task(self._keep())
         await self._groups[group].looked.wait()
+
+    async def form(self, group: str) -> str:
+        """The form of structured output that some worker found this model to take within a day; "" if none did."""
+
+        def read() -> str:
+            try:
+                young = self._store.age(keys.form(group)) < _FORM_SECONDS
+                return self._store.get(keys.form(group)).decode("ascii", "replace") if young else ""
+            except (NotFoundError, StoreError):
+                return ""
+
+        return await asyncio.to_thread(read)
+
+    async def tell_form(self, group: str, form: str) -> None:
+        """Tell the others what this model was found to take; one that does not hear finds out by itself."""
+        with contextlib.suppress(StoreError):
+            await asyncio.to_thread(self._store.replace, keys.form(group), form.encode())
 
     async def aclose(self) -> None:
         """Leave all limits to the others."""

@@ -11,6 +11,7 @@ LAYOUT = "taskgalaxy.json"
 LATEST = "releases/latest.json"
 PROBE = "probes/conditional"
 WORKERS = "workers/"  # prefix of all signs of life
+FORMS = "forms/"  # prefix of all that was found out of models' forms
 RENDERED = "rendered/"  # prefix of all images as models were sent them by URL
 
 SETTINGS_LOG = "settings"
@@ -75,6 +76,11 @@ def lease(home: str) -> str:
 def worker(group: str, worker: str) -> str:
     """A worker's sign of life, for one limit: ``group`` is the hash of what makes it one."""
     return f"{WORKERS}{group}/{worker}"
+
+
+def form(group: str) -> str:
+    """The form of structured output that a model was found to take; ``group`` as of a worker's sign of life."""
+    return f"{FORMS}{group}"
 
 
 def encoder(settings_hash: str) -> str:

@@ -23,6 +23,7 @@ from taskgalaxy_ops.models.shares import Presence, Shares
 from taskgalaxy_ops.qa import filter_question
 from taskgalaxy_ops.records import Match, Reason
 from taskgalaxy_ops.settings import Model, Price
+from taskgalaxy_ops.storage import keys
 from taskgalaxy_ops.storage.budget import NANO, Caps, Ledger
 from taskgalaxy_ops.storage.folder import FolderStore
 from taskgalaxy_ops.storage.journal import Journal
@@ -287,6 +288,30 @@ def test_models_that_take_no_temperature_and_name_their_room_otherwise(home, ser
     home.ask(home.units(1))
     assert not {"temperature", "max_tokens"} & set(server.requests[0])
     assert server.requests[0]["max_completion_tokens"] == 77
+
+
+def test_the_form_that_a_model_takes_is_found_out_once_for_all_workers_and_a_day(home, server):
+    server.script = lambda number, body: (
+        failure(400, "response_format json_schema is not supported")
+        if body.get("response_format", {}).get("type") == "json_schema"
+        else reply(body)
+    )
+
+    def forms():
+        home.gateway = Gateway(Shares(home.store))
+        units = home.units(len(server.requests) + 1)[-1:]  # another one each time
+        before = len(server.requests)
+        assert units[0].key in home.ask(units)
+        return [body.get("response_format", {}).get("type") for body in server.requests[before:]]
+
+    assert forms() == ["json_schema", "json_object"]
+    assert forms() == ["json_object"]
+    home.question = filter_question("Decide.", home.model.model_copy(update={"structured": "text"}))
+    assert forms() == [None], "what the settings say is not overruled"
+    home.question = filter_question("Decide.", home.model)
+    (key,) = (each.key for each in home.store.list(keys.FORMS))
+    home.store.replace(key, b"../../etc")
+    assert forms() == ["json_schema", "json_object"]
 
 
 @pytest.mark.parametrize(("structured", "expected"), [("json_object", {"type": "json_object"}), ("text", None)])

@@ -81,6 +81,7 @@ def test_the_layout_is_as_written_down() -> None:
             "lease": "homes/home/lease",
             "marker": "homes/home/markers/stage.key.output.json",
             "markers": "homes/home/markers/",
+            "form": "forms/group",
             "release": "releases/v000007/",
             "rendering": "rendered/ab/abc/how.jpg",
             "renderings": "rendered/ab/abc/",
