@@ -125,7 +125,7 @@ class Model(Strict):
     tokens_a_minute: float | None = Field(None, gt=0, description="null: what the provider lets through")
     timeout_seconds: float = Field(120.0, gt=0, description="for a reply of max_tokens; longer for one with more room")
     retries: int = Field(6, ge=0, description="further tries after 429, 5xx and time-outs")
-    repairs: int = Field(2, ge=0, description="further tries after a malformed reply")
+    repairs: int = Field(3, ge=0, description="further tries after a malformed reply")
     structured: Literal["json_schema", "json_object", "text"] = "json_schema"
     mode: Literal["chat", "batch"] = Field(
         "chat", description="batch: through the provider's Batch API, within a day and for less"
