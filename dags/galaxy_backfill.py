@@ -48,7 +48,8 @@ from galaxy_defaults import COMMON, ENCODERS, SOURCES, TEACHER, Receipt, announc
             type="boolean",
             title="Forecast",
             description="What it would cost, with an interval. Where too few images of a source are answered, a few "
-            "are asked about first, at most one in twenty, in a dry run too; no run asks about them again.",
+            "are asked about first, at most one in twenty of a source but one at least, in a dry run too; no run asks "
+            "about them again.",
         ),
         "taxonomy_version": Param(
             None,

@@ -192,7 +192,7 @@ def defer(those: Sequence[awaiting.Waiting], settings: Settings, since: datetime
     poll = max(batch.poll_seconds, _LEAST_POLL_SECONDS)
     longest = math.inf if batch.wait_seconds is None else batch.wait_seconds
     until = since.timestamp() + min(longest, settings.airflow.lane_hours * 3600)
-    if those and time.time() + poll <= until:
+    if those and time.time() + 2 * poll <= until:  # time for a look, whenever the triggerer takes it up
         log.info("deferred until one of %s batches has ended", f"{len(those):,}")
         trigger = BatchEnd(awaiting.plain(those), {**batch.model_dump(), "poll_seconds": poll}, until)
         raise TaskDeferred(trigger=trigger, method_name=WaitingOperator.call_again.__name__)

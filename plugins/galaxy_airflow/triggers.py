@@ -66,7 +66,7 @@ async def _keys(those: Sequence[Waiting]) -> dict[str, str]:
     from taskgalaxy_ops.provisioning import model_connection
 
     found = {}
-    for model in {each.model.name: each.model for each in those}.values():
+    for model in {(each.model.name, each.model.api_key_env): each.model for each in those}.values():
         try:
             there = await Connection.async_get(model_connection(model))
         except (AirflowNotFoundException, AirflowRuntimeError):

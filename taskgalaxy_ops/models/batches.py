@@ -17,7 +17,7 @@ from pydantic_core import to_json
 
 from taskgalaxy_ops.errors import ModelError
 from taskgalaxy_ops.models.limits import backoff
-from taskgalaxy_ops.models.sending import Sender, Sent, read, refused
+from taskgalaxy_ops.models.sending import Sender, Sent, read, refused, unsigned
 from taskgalaxy_ops.settings import Model
 
 if TYPE_CHECKING:
@@ -170,7 +170,9 @@ async def _once(model: Model, ask: Callable[[], Awaitable[T]]) -> T:
     try:
         return await ask()
     except openai.NotFoundError as error:
-        raise GoneError(f"{where}: {error.message} Set mode: chat where it has no Batch API.") from error
+        raise GoneError(
+            f"{where}: {unsigned(error.message)[:200]} Set mode: chat where it has no Batch API."
+        ) from error
     except openai.APIStatusError as error:
         sent = refused(error.status_code, error.body or error.message, error.response.headers)
         if sent.came in {"fatal", "declined"}:
@@ -185,7 +187,7 @@ async def _once(model: Model, ask: Callable[[], Awaitable[T]]) -> T:
 def _standing(batch: Batch) -> Standing:
     files = tuple(file for file in (batch.output_file_id, batch.error_file_id) if file)
     errors = (batch.errors.data if batch.errors else None) or []
-    why = "; ".join(str(error.message) for error in errors[:3])
+    why = "; ".join(unsigned(str(error.message))[:200] for error in errors[:3])
     ended = batch.completed_at or batch.expired_at or batch.cancelled_at or batch.failed_at or batch.created_at
     return Standing(batch.id, batch.status, files, why, float(ended - batch.created_at))
 

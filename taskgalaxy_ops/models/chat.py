@@ -9,6 +9,7 @@ was paid for goes to the journal, raw. How many requests are in flight is decide
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import time
 import uuid
@@ -132,7 +133,7 @@ class Gateway:
             one = _one(model)
             if one not in self._recalling:
                 self._recalling[one] = asyncio.create_task(self._recall(one, self._shares))
-            await self._recalling[one]
+            await asyncio.shield(self._recalling[one])
 
     async def _recall(self, one: tuple[str, ...], shares: Shares) -> None:
         if (form := await shares.form(_group(one))) in _MODES:
@@ -150,6 +151,8 @@ class Gateway:
             self.keep(desk, reply, came.answers)
             if came.gone:
                 self.keep(desk, reply, came.gone, again=True)
+            if (task := asyncio.current_task()) and task.cancelling():
+                raise asyncio.CancelledError
             units, after = came.rest, came.after
             if after.alone and len(units) > 1:
                 for unit in units:
@@ -205,7 +208,8 @@ class Gateway:
                 arguments, body = lesser, wire(model, lesser)
                 continue
             if sent.came in {"served", "declined"}:
-                await asyncio.sleep(0)  # who was let in sends first: the model need not wait until this one is read
+                with contextlib.suppress(asyncio.CancelledError):  # it was paid for: first to the journal
+                    await asyncio.sleep(0)  # who was let in sends first: the model need not wait until this one is read
                 note = {"lost": lost} if lost else {}
                 taken = time.monotonic() - started
                 return Received(
@@ -257,8 +261,9 @@ class Gateway:
 
     def plainer(self, model: Model, mode: str) -> str:
         """The form of structured output to ask for, from now on, of a model that does not know this one."""
-        self._modes[_one(model)] = plainer = _MODES[_MODES.index(mode) + 1]
-        if self._shares:
+        before = self.mode(model)  # perhaps plainer already: replies come in any order
+        self._modes[_one(model)] = plainer = max(_MODES[_MODES.index(mode) + 1], before, key=_MODES.index)
+        if self._shares and plainer != before:
             self._telling.add(asyncio.create_task(self._shares.tell_form(_group(_one(model)), plainer)))
         return plainer
 

@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import urlsplit
 
 from taskgalaxy_ops.errors import ModelError
 from taskgalaxy_ops.models.in_process import InProcessModels
@@ -86,18 +87,23 @@ class Sender:
         if model.weights is not None:
             await self._in_process.of(model).ready()
         else:
-            self.client(model)
+            self._session(model)
 
     def client(self, model: Model) -> openai.AsyncOpenAI:
         """The model's client. Raises ModelError where its key is missing."""
         import openai
 
         if _place(model) not in self._clients:
-            key = self._keys.get(model.api_key_env, "")
+            key = self._keys.get(model.api_key_env, "").strip()
             if not key and not model.simulated:
                 raise ModelError(
                     f"model {model.name!r}: the environment variable {model.api_key_env} holds no key. "
                     "Set it, or name another by `api_key_env`."
+                )
+            if not key.isprintable() or urlsplit(model.base_url).username is not None:
+                raise ModelError(
+                    f"model {model.name!r}: the key in {model.api_key_env} holds a control character, or base_url a "
+                    "user. The key alone says who asks: set it in one line, and base_url without a user."
                 )
             self._clients[_place(model)] = openai.AsyncOpenAI(
                 base_url=model.base_url,
@@ -108,19 +114,18 @@ class Sender:
         return self._clients[_place(model)]
 
     def _session(self, model: Model) -> aiohttp.ClientSession:
-        """Connections to where the model's client would send requests, as it would send them."""
+        """Connections to where the model's client would send requests, as it would send them. Raises ModelError."""
         import aiohttp
 
         if _place(model) not in self._sessions:
-            client = self.client(model)
+            proxy, client = _proxy(model), self.client(model)
             headers = {**client.default_headers, **client.auth_headers, "Content-Type": "application/json"}
             # The pool's own bound would be a second one beside limits.py: none. Certificates as the client's.
             pool = aiohttp.TCPConnector(limit=0, keepalive_timeout=_IDLE_SECONDS, ssl=_certificates())
             self._sessions[_place(model)] = aiohttp.ClientSession(
                 connector=pool,
                 headers={name: value for name, value in headers.items() if isinstance(value, str)},
-                # It looks for a proxy at each request, which takes longer than the rest.
-                trust_env=bool(urllib.request.getproxies()),
+                **proxy,
             )
         return self._sessions[_place(model)]
 
@@ -154,6 +159,26 @@ class Sender:
             return reply.status, reply.headers, await reply.read()
 
 
+def _proxy(model: Model) -> dict[str, Any]:
+    """The proxy that the environment names for a model, as a session takes it. Raises ModelError if it is of no use."""
+    import aiohttp
+    from yarl import URL
+
+    # Looked up once: a session of aiohttp does it for each request, which takes longer than all the rest.
+    parts, proxies = urlsplit(model.base_url), urllib.request.getproxies()
+    named = proxies.get(parts.scheme) or proxies.get("all")
+    if not named or urllib.request.proxy_bypass(parts.netloc):
+        return {}
+    proxy = URL(named if "://" in named else f"http://{named}")
+    if proxy.scheme != "http":
+        raise ModelError(
+            f"model {model.name!r}: its proxy, by the environment, is of {proxy.scheme}. Name one of http://host:port "
+            "in HTTPS_PROXY, or except the model's host in NO_PROXY."
+        )
+    auth = aiohttp.BasicAuth(proxy.user, proxy.password or "") if proxy.user else None
+    return {"proxy": proxy.with_user(None), "proxy_auth": auth}
+
+
 @cache
 def _certificates() -> ssl.SSLContext:
     """Whom the official client trusts, read once: it takes as long as fifty calls."""
@@ -177,7 +202,7 @@ def read(data: Any, headers: Mapping[str, str] | None) -> Sent:
     if not isinstance(data, dict):
         raise ValueError(f"the body is a {type(data).__name__}, no object")
     if data.get("error") and not data.get("choices"):  # some gateways pass an error on with a 200
-        raise ValueError(f"an error in place of a reply: {_unsigned(str(data['error']))[:200]}")
+        raise ValueError(f"an error in place of a reply: {unsigned(str(data['error']))[:200]}")
     return Sent("served", data, headers=headers)
 
 
@@ -195,7 +220,8 @@ def refused(status: int, data: Any, headers: Mapping[str, str], *, by_url: bool 
     """A reply of another status, with its body; ``by_url``: the image was to be fetched."""
     error = data.get("error") or data if isinstance(data, dict) else data
     told = error.get("message") or error.get("detail") if isinstance(error, dict) else None
-    said, message = str(error).lower(), _unsigned(str(told or error))[:200]
+    named = [error.get(each) for each in ("code", "type", "param")] if isinstance(error, dict) else []
+    said, message = f"{named} {_message(told or error)}".lower(), unsigned(str(told or error))[:200]
     data = {"error": {"status": status, "message": message}}
     why, wait = f"{status}, {message}", retry_after(headers)
     if status in _FATAL or any(word in said for word in _SPENT):
@@ -212,5 +238,15 @@ def refused(status: int, data: Any, headers: Mapping[str, str], *, by_url: bool 
     return Sent("declined", data, why, filtered=filtered, form=not filtered and any(word in said for word in _FORM))
 
 
-def _unsigned(text: str) -> str:
+def _message(told: Any) -> str:
+    """What an error says, without the request that some servers repeat in it (FastAPI's list of details)."""
+    if isinstance(told, list):
+        return " ".join(
+            str({name: each.get(name) for name in ("msg", "loc")}) for each in told if isinstance(each, dict)
+        )
+    return str(told)
+
+
+def unsigned(text: str) -> str:
+    """A text without what signs a URL in it."""
     return _SIGNED.sub("?…", text)

@@ -517,7 +517,7 @@ def test_cut_to_the_last_is_terminal(home, server):
     (answer,) = home.ask(home.units(1)).values()
     assert answer.terminal == Reason.MALFORMED
     assert "not JSON" in answer.detail
-    assert [body["max_tokens"] for body in server.requests] == [2000, 4000, 4000]
+    assert [body["max_tokens"] for body in server.requests] == [2000, 4000, 4000, 4000]
 
 
 def test_of_a_cut_reply_what_is_whole_is_kept(home, server):

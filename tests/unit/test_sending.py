@@ -10,7 +10,8 @@ import threading
 
 import pytest
 
-from taskgalaxy_ops.models.sending import Sender, wire
+from taskgalaxy_ops.errors import ModelError
+from taskgalaxy_ops.models.sending import Sender, refused, wire
 from taskgalaxy_ops.settings import Model
 
 KEY = "sk-canary-7261"
@@ -81,6 +82,35 @@ def test_a_proxy_is_honoured(monkeypatch):
         monkeypatch.delenv("NO_PROXY", raising=False)
         assert sent(monkeypatch, "http://models.test/v1").came == "served"
     assert b"models.test" in seen[0]
+
+
+def test_a_proxy_with_a_password_is_told_it_and_no_model_is(monkeypatch):
+    with serving(OK) as (port, seen):
+        monkeypatch.setenv("HTTP_PROXY", f"http://me:word@127.0.0.1:{port}")
+        monkeypatch.delenv("NO_PROXY", raising=False)
+        assert sent(monkeypatch, "http://models.test/v1").came == "served"
+    assert b"Proxy-Authorization: Basic bWU6d29yZA==" in seen[0]
+    assert b"me:word" not in seen[0]
+
+
+def test_what_cannot_be_sent_is_named_before_anything_is(monkeypatch):
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.setenv("HTTP_PROXY", "socks5://127.0.0.1:1080")
+    with pytest.raises(ModelError, match="of socks5"):
+        sent(monkeypatch, "http://models.test/v1")
+    monkeypatch.delenv("HTTP_PROXY")
+    with pytest.raises(ModelError, match="base_url a user"):
+        sent(monkeypatch, "http://me:word@models.test/v1")
+
+
+def test_a_request_that_an_error_repeats_says_nothing():
+    asked = {"response_format": {"type": "json_schema"}, "messages": "content_filter"}
+    told = {"detail": [{"type": "missing", "loc": ["body", "model"], "msg": "Field required", "input": asked}]}
+    got = refused(422, told, {})
+    assert (got.came, got.form, got.filtered) == ("declined", False, False)
+    assert refused(400, {"error": {"message": "no", "param": "response_format"}}, {}).form
+    for odd in ([], None, "text", 3, {"error": "text"}, {"error": ["a"]}, {"message": {"a": 1}}):
+        assert refused(500, odd, {}).came == "failed"
 
 
 def test_a_certificate_that_nobody_vouches_for_is_refused(monkeypatch, tmp_path):
