@@ -58,7 +58,7 @@ def forecast_notes(found: Forecast) -> list[str]:
     if not found.unknown and not any(each.images for each in found.sources):
         return ["forecast  nothing is left to ask"]
     return [
-        f"forecast  {shown(source)}: too little is answered yet. `taskgalaxy plan --probe` asks a few first."
+        f"forecast  {shown(source)}: too little is answered yet. `taskgalaxy plan --probe` asks a little first."
         for source in found.unknown
     ]
 
