@@ -14,7 +14,7 @@ from pydantic import TypeAdapter
 
 from taskgalaxy_ops.errors import ModelError
 from taskgalaxy_ops.models.batches import NoReplyError
-from taskgalaxy_ops.models.chat import Gateway
+from taskgalaxy_ops.models.chat import Gateway, Usage
 from taskgalaxy_ops.settings import BatchSettings, Model
 
 
@@ -62,6 +62,11 @@ def deadline(settings: BatchSettings) -> float:
     return time.monotonic() + (math.inf if settings.wait_seconds is None else settings.wait_seconds)
 
 
+def watched(those: Sequence[Waiting], usage: Usage) -> list[Waiting]:
+    """Those of models that are not left alone in this run: another look at them may tell something."""
+    return [each for each in those if each.model.name not in usage.unavailable]
+
+
 async def until_one_ends(gateway: Gateway, those: Sequence[Waiting], settings: BatchSettings, by: float) -> bool:
     """Wait until there is something to collect or to decide about one of these; False: not by then, or never.
 
@@ -70,7 +75,7 @@ async def until_one_ends(gateway: Gateway, those: Sequence[Waiting], settings: B
     """
     silent: Counter[str] = Counter()  # looks in a row, by model
     while True:
-        left = [each for each in those if each.model.name not in gateway.usage.unavailable]
+        left = watched(those, gateway.usage)
         if not left or time.monotonic() + settings.poll_seconds > by:
             return False
         await asyncio.sleep(settings.poll_seconds)

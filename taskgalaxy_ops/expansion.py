@@ -181,7 +181,7 @@ async def _answers(
     finally:
         await gateway.aclose()
     if pending := sum(unit.key not in asker.answers for unit in units):
-        waiting = [each for each in asker.waiting if each.model.name not in usage.unavailable]
+        waiting = awaiting.watched(asker.waiting, usage)
         why = [asker.stopped, *usage.unavailable.values(), *awaiting.told(waiting), *usage.gave_up.values()]
         raise PendingError(
             f"taxonomy: {pending} of {len(units)} nodes have no proposals yet "

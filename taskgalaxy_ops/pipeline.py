@@ -251,8 +251,7 @@ class RunResult:
     def waiting(self) -> list[Waiting]:
         """Batches that another run, once one has ended, would collect and go on from."""
         homes = [home for home in self.homes if home.pending and not home.held]
-        found = [batch for home in homes for batch in home.waiting]
-        return [batch for batch in found if batch.model.name not in self.usage.unavailable]
+        return awaiting.watched([batch for home in homes for batch in home.waiting], self.usage)
 
     @property
     def reasons(self) -> list[str]:

@@ -37,14 +37,15 @@ def collect(
 ) -> Collected:
     """Find what no marker, log or manifest names, older than ``grace_seconds`` by the store's clock; ``delete`` it.
 
-    Tables, images of no home, files of releases that were given up, and dead workers' signs of life. Never a log, and
-    so never the journal. Safe beside running pipelines, as long as none takes longer than the grace period from a table
-    to the marker that names it (of ingest: from its first file to its last).
+    Tables, images of no home, files of releases that were given up, dead workers' signs of life, and forms of models
+    that are not believed any more. Never a log, and so never the journal. Safe beside running pipelines, as long as
+    none takes longer than the grace period from a table to the marker that names it (of ingest: from its first file to
+    its last).
     """
     progress = progress or Silent()
     found = Collected()
-    candidates = [*unreferenced(galaxy), *_homeless(galaxy), *unfinished(galaxy), *galaxy.store.list(keys.WORKERS)]
-    candidates += galaxy.store.list(keys.FORMS)
+    candidates = [*unreferenced(galaxy), *_homeless(galaxy), *unfinished(galaxy)]
+    candidates += [*galaxy.store.list(keys.WORKERS), *galaxy.store.list(keys.FORMS)]
     progress.stage("collect", len(candidates), "objects")
     for listed in candidates:
         progress.advance("collect")

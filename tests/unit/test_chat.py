@@ -314,6 +314,26 @@ def test_the_form_that_a_model_takes_is_found_out_once_for_all_workers_and_a_day
     assert forms() == ["json_schema", "json_object"]
 
 
+def test_a_plainer_form_never_goes_back(home):
+    assert home.gateway.plainer(home.model, "json_object") == "text"
+    assert home.gateway.plainer(home.model, "json_schema") == "text", "an older request's reply, come late"
+    assert home.gateway.mode(home.model) == "text"
+
+
+def test_a_reply_that_was_paid_for_is_kept_though_its_task_is_cancelled(home, server, monkeypatch):
+    async def sleep(self, seconds):
+        if not seconds:
+            asyncio.current_task().cancel()
+        await asyncio.sleep(0)
+
+    monkeypatch.setattr(Clock, "sleep", sleep)
+    server.script = in_turn(completion("no answer"))  # so that the conversation would go on
+    with pytest.raises(asyncio.CancelledError):
+        home.ask(home.units(1))
+    assert len(server.requests) == 1
+    assert [kept["cost"] for kept in home.replies] == [home.ledger.spent().cost]
+
+
 @pytest.mark.parametrize(("structured", "expected"), [("json_object", {"type": "json_object"}), ("text", None)])
 def test_the_mode_of_structured_output_is_a_setting(home, server, structured, expected):
     home.question = filter_question("Decide.", home.model.model_copy(update={"structured": structured}))
