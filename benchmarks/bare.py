@@ -18,10 +18,11 @@ from typing import Any
 
 import openai
 
+from taskgalaxy_ops.generation.stages.filter import filter_question
+from taskgalaxy_ops.generation.stages.vote import vote_question
+from taskgalaxy_ops.generation.stages.write import write_question
 from taskgalaxy_ops.prompts import load_prompts
-from taskgalaxy_ops.qa import filter_question, write_question
 from taskgalaxy_ops.settings import Model, load_settings
-from taskgalaxy_ops.voting import vote_question
 
 Entry = dict[str, Any]
 

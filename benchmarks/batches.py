@@ -28,17 +28,17 @@ from typing import Any
 from PIL import Image
 
 from benchmarks.figures import Book, Figure
-from taskgalaxy_ops.asking import Asker
-from taskgalaxy_ops.awaiting import until_one_ends
-from taskgalaxy_ops.canonical import sha256_hex
-from taskgalaxy_ops.galaxy import Galaxy
-from taskgalaxy_ops.models.chat import Gateway
-from taskgalaxy_ops.models.questions import Question, Unit
-from taskgalaxy_ops.models.simulated.config import Batches, SimulatorConfig
-from taskgalaxy_ops.models.simulated.serve import running
-from taskgalaxy_ops.qa import filter_question
+from taskgalaxy_ops.generation.stages.filter import filter_question
+from taskgalaxy_ops.hashing import sha256_hex
+from taskgalaxy_ops.inference.batch_wait import until_one_ends
+from taskgalaxy_ops.inference.gateway import Gateway
+from taskgalaxy_ops.inference.session import Asker
+from taskgalaxy_ops.models.request import Question, Unit
 from taskgalaxy_ops.settings import Settings, parse_settings
+from taskgalaxy_ops.simulator.config import Batches, SimulatorConfig
+from taskgalaxy_ops.simulator.serve import running
 from taskgalaxy_ops.storage import keys
+from taskgalaxy_ops.workspace import Galaxy
 
 IMAGES = 12  # of a home
 _AT_ONCE = 5  # workers
@@ -120,7 +120,7 @@ async def _ask(galaxy: Galaxy, home: str, question: Question, units: Sequence[Un
     gateway, till = Gateway(), galaxy.till()
     left = True
     while left:
-        async with Asker(galaxy, gateway, till, home) as asker:
+        async with Asker(galaxy.store, galaxy.settings.run, gateway, till, home) as asker:
             left = bool(
                 await asker.ask(lambda answers: [(question, [unit for unit in units if unit.key not in answers])])
             )

@@ -20,7 +20,7 @@ import urllib.request
 from pathlib import Path
 
 from benchmarks.figures import Book, Figure
-from taskgalaxy_ops.services import Simulator
+from taskgalaxy_ops.demo.services import Simulator
 
 CALLS = 20_000
 CONNECTIONS = 64

@@ -21,9 +21,10 @@ from typing import Any
 from benchmarks import material, running
 from benchmarks.figures import Book, Figure
 from benchmarks.running import Result
-from taskgalaxy_ops.services import SeaweedFS, Simulator
+from taskgalaxy_ops.demo.services import SeaweedFS, Simulator
+from taskgalaxy_ops.records import Answer, Reply
 from taskgalaxy_ops.storage import Store, keys, open_store
-from taskgalaxy_ops.storage.journal import PART_REPLIES, Answer, Journal, Reply
+from taskgalaxy_ops.storage.journal import PART_REPLIES, Journal
 
 IMAGES = 20_000
 SHARD = 512  # images a shard, as by default

@@ -22,7 +22,7 @@ from benchmarks import material, running
 from benchmarks.figures import Book, Figure
 from benchmarks.peers.run import peer
 from benchmarks.running import Result
-from taskgalaxy_ops.services import Simulator
+from taskgalaxy_ops.demo.services import Simulator
 
 LATENCY = 0.2  # seconds
 IN_FLIGHT = 64

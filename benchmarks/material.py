@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from taskgalaxy_ops.galaxy import Galaxy
-from taskgalaxy_ops.models.encoders import Encoder, Vectors, normalise
+from taskgalaxy_ops.models.encoders.base import Encoder, Vectors, normalise
 from taskgalaxy_ops.settings import Settings, parse_settings
 from taskgalaxy_ops.storage import Listed, Store
 from taskgalaxy_ops.storage.base import Content
+from taskgalaxy_ops.workspace import Galaxy
 
 SIDE = 16  # pixels
 PHOTOGRAPH = 400  # pixels a side

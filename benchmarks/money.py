@@ -29,17 +29,19 @@ from typing import Any
 from PIL import Image
 
 from benchmarks.figures import Book, Figure
-from taskgalaxy_ops import forecasting, pipeline
-from taskgalaxy_ops.canonical import draw
+from taskgalaxy_ops import pipeline
+from taskgalaxy_ops.demo.services import Simulator
 from taskgalaxy_ops.errors import BudgetError
-from taskgalaxy_ops.galaxy import Galaxy
-from taskgalaxy_ops.models.purse import Purse, Till
-from taskgalaxy_ops.services import Simulator
+from taskgalaxy_ops.hashing import draw
+from taskgalaxy_ops.inference.spending import Purse, Till
+from taskgalaxy_ops.operations import forecast as forecasting
 from taskgalaxy_ops.settings import Settings, parse_settings
-from taskgalaxy_ops.sources import builtin, photos
-from taskgalaxy_ops.storage.budget import NANO, Caps, Ledger, Shown
+from taskgalaxy_ops.sources import builtin
+from taskgalaxy_ops.sources.builtin import photos
 from taskgalaxy_ops.storage.folder import FolderStore
 from taskgalaxy_ops.storage.leases import Lease
+from taskgalaxy_ops.storage.ledger import NANO, Caps, Ledger, Shown
+from taskgalaxy_ops.workspace import Galaxy
 
 SOURCES = ("documents", "shapes", "photos")
 TYPICAL = 1_000_000  # nano-dollars

@@ -18,11 +18,11 @@ import numpy as np
 from benchmarks import engine, material
 from benchmarks.figures import BUILD, Book, machine
 from benchmarks.writers import LATENCY, Outcome, Plan, simulate
-from taskgalaxy_ops.matching import EmbeddingMatrix, match
-from taskgalaxy_ops.models.encoders import normalise
-from taskgalaxy_ops.models.simulated.wire import CHARACTERS_A_TOKEN, image_tokens
+from taskgalaxy_ops.demo.services import Simulator
+from taskgalaxy_ops.generation.stages.match import match
+from taskgalaxy_ops.models.encoders.base import EmbeddingMatrix, normalise
 from taskgalaxy_ops.prompts import load_prompts
-from taskgalaxy_ops.services import Simulator
+from taskgalaxy_ops.simulator.wire import CHARACTERS_A_TOKEN, image_tokens
 
 DOCUMENT = Path("docs/scale.md")
 BEGIN, END = "<!-- measured: make bench-scale -->", "<!-- /measured -->"

@@ -18,7 +18,7 @@ from collections.abc import Awaitable, Callable
 import httpx2
 import openai
 
-from taskgalaxy_ops.models.sending import Sender, wire
+from taskgalaxy_ops.models.http import Sender, wire
 from taskgalaxy_ops.settings import Model
 
 IN_FLIGHT = 16

@@ -20,18 +20,19 @@ import openai  # noqa: F401
 import pyarrow.dataset  # noqa: F401
 
 from benchmarks.material import BenchGalaxy, CountingStore, task_types
-from taskgalaxy_ops import pipeline, publishing
-from taskgalaxy_ops.catalogue import Catalogue
-from taskgalaxy_ops.generation import HomeRun, Run
-from taskgalaxy_ops.models.chat import Desk, Gateway
-from taskgalaxy_ops.models.purse import Till
-from taskgalaxy_ops.models.questions import Question, Unit
-from taskgalaxy_ops.models.simulated import canned_answers
-from taskgalaxy_ops.records import Match, Reason
+from taskgalaxy_ops import pipeline
+from taskgalaxy_ops.generation import lanes
+from taskgalaxy_ops.generation.shard_run import HomeRun, Run
+from taskgalaxy_ops.generation.stage_keys import StageKeys
+from taskgalaxy_ops.inference.gateway import Desk, Gateway
+from taskgalaxy_ops.inference.spending import Till
+from taskgalaxy_ops.models.request import Question, Unit
+from taskgalaxy_ops.records import Match, Reason, Reply
+from taskgalaxy_ops.release import publish
 from taskgalaxy_ops.settings import load_settings
-from taskgalaxy_ops.stage_keys import StageKeys
-from taskgalaxy_ops.storage.journal import Reply
+from taskgalaxy_ops.simulator import canned_answers
 from taskgalaxy_ops.taxonomy import add_types
+from taskgalaxy_ops.taxonomy.store import Catalogue
 
 Result = dict[str, Any]
 
@@ -57,7 +58,7 @@ def ingest(galaxy: BenchGalaxy) -> Result:
 
 def embed(galaxy: BenchGalaxy) -> Result:
     """Encode what has no embedding."""
-    homes = pipeline.homes_of(galaxy, None)
+    homes = lanes.homes_of(galaxy, None)
     committed = {home.home: galaxy.shards.committed(home.home) for home in homes}
     return {"shards": len(pipeline.embed(galaxy, homes, committed))}
 
@@ -103,7 +104,7 @@ def _matches(galaxy: BenchGalaxy) -> list[Match]:
 
 def release(galaxy: BenchGalaxy) -> Result:
     """Publish a release."""
-    receipt = publishing.publish(galaxy)
+    receipt = publish.publish(galaxy)
     return {"samples": receipt.release.samples, "made": receipt.made}
 
 

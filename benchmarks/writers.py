@@ -22,11 +22,12 @@ from typing import Any
 from unittest import mock
 
 from taskgalaxy_ops.errors import LeaseLostError, NotFoundError, StoreError
+from taskgalaxy_ops.records import Answer, Reply
 from taskgalaxy_ops.storage import Listed, leases, log
 from taskgalaxy_ops.storage.base import Content
-from taskgalaxy_ops.storage.budget import Caps, Ledger, Shown
-from taskgalaxy_ops.storage.journal import Answer, Journal, Reply
+from taskgalaxy_ops.storage.journal import Journal
 from taskgalaxy_ops.storage.leases import Lease
+from taskgalaxy_ops.storage.ledger import Caps, Ledger, Shown
 
 # Seconds that S3 takes for a small object, near the median that its users report; each is drawn from half to one and a
 # half times as much.

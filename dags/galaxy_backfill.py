@@ -81,21 +81,21 @@ from galaxy_defaults import COMMON, ENCODERS, SOURCES, TEACHER, Receipt, announc
 def galaxy_backfill() -> None:
     @task(pool=ENCODERS, queue="encoders")
     def plan(params: dict[str, Any]) -> Receipt:
-        from galaxy_airflow import steps
+        from galaxy_airflow.tasks import backfill
 
-        return steps.plan(params)
+        return backfill.plan(params)
 
     @task(pool=TEACHER, queue="models")
     def forecast(planned: dict[str, Any], params: dict[str, Any]) -> Receipt:
-        from galaxy_airflow import steps
+        from galaxy_airflow.tasks import backfill
 
-        return steps.forecast_backfill(planned, params["forecast"])
+        return backfill.forecast_backfill(planned, params["forecast"])
 
     @task(outlets=[SOURCES], trigger_rule=TriggerRule.NONE_FAILED)
     def announce(planned: dict[str, Any], params: dict[str, Any], outlet_events: Any) -> Receipt:
-        from galaxy_airflow import steps
+        from galaxy_airflow.tasks import backfill
 
-        return steps.announce_backfill(outlet_events[SOURCES], planned, params["dry_run"])
+        return backfill.announce_backfill(outlet_events[SOURCES], planned, params["dry_run"])
 
     planned = linked(plan(), "Plan")
     linked(forecast(planned), "Forecast") >> announce(planned)

@@ -46,9 +46,9 @@ def galaxy_doctor() -> None:
 
 
 def examine(part: str) -> Receipt:
-    from galaxy_airflow import steps
+    from galaxy_airflow.tasks import upkeep
 
-    return steps.examine(part)
+    return upkeep.examine(part)
 
 
 galaxy_doctor()

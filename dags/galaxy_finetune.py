@@ -77,9 +77,9 @@ _JOB = finetune_settings()
 def galaxy_finetune() -> None:
     @task
     def check(dag_run: Any, params: dict[str, Any]) -> Receipt:
-        from galaxy_airflow import steps
+        from galaxy_airflow.tasks import finetune
 
-        return steps.check_tuning(params, partition=dag_run.partition_key)
+        return finetune.check_tuning(params, partition=dag_run.partition_key)
 
     @task.sensor(
         mode="reschedule",
@@ -88,15 +88,15 @@ def galaxy_finetune() -> None:
         timeout=timedelta(hours=3 * _JOB.hours + 1).total_seconds(),  # each of three jobs has its own limit
     )
     def train(checked: dict[str, Any], run_id: str, ti: Any) -> bool:
-        from galaxy_airflow import steps
+        from galaxy_airflow.tasks import finetune
 
-        return steps.train(checked, run=f"{run_id}/{ti.try_number}")
+        return finetune.train(checked, run=f"{run_id}/{ti.try_number}")
 
     @task(pool=ENCODERS, queue="encoders")
     def evaluate(checked: dict[str, Any], params: dict[str, Any]) -> Receipt:
-        from galaxy_airflow import steps
+        from galaxy_airflow.tasks import finetune
 
-        return steps.evaluate(checked, params["benchmarks"])
+        return finetune.evaluate(checked, params["benchmarks"])
 
     checked = check()
     scored = linked(evaluate(checked), "Result card")

@@ -28,9 +28,9 @@ def source_of(dag_run: Any, params: dict[str, Any]) -> str:
 
 
 def run_stage(name: str, lane: dict[str, Any], ti: Any) -> Receipt:
-    from galaxy_airflow import steps
+    from galaxy_airflow.tasks import generate
 
-    return steps.stage(name, lane, last_try=ti.try_number > ti.max_tries, since=ti.start_date)
+    return generate.stage(name, lane, last_try=ti.try_number > ti.max_tries, since=ti.start_date)
 
 
 LANE: dict[str, Any] = {"execution_timeout": LANE_TIMEOUT, "map_index_template": "lane {{ ti.map_index + 1 }}"}
@@ -81,22 +81,22 @@ def lane_of_shards(lane: dict[str, Any]) -> Any:
 def galaxy_generate() -> None:
     @task(pool=ENCODERS, queue="encoders")
     def lanes(dag_run: Any, params: dict[str, Any]) -> list[dict[str, Any]]:
-        from galaxy_airflow import steps
+        from galaxy_airflow.tasks import generate
 
-        return steps.lanes(source_of(dag_run, params))
+        return generate.lanes(source_of(dag_run, params))
 
     @task(outlets=[SAMPLES], trigger_rule=TriggerRule.ALL_DONE)
     def announce(lanes: Any, votes: Any, dag_run: Any, params: dict[str, Any], outlet_events: Any) -> None:
-        from galaxy_airflow import steps
+        from galaxy_airflow.tasks import common, generate
 
         source = source_of(dag_run, params)
-        steps.announce_samples(outlet_events[SAMPLES], source, list(lanes or []), steps.several(votes))
+        generate.announce_samples(outlet_events[SAMPLES], source, list(lanes or []), common.several(votes))
 
     @task(trigger_rule=TriggerRule.ALL_DONE, retries=0)
     def complete(lanes: Any, votes: Any, dag_run: Any, params: dict[str, Any]) -> Receipt:
-        from galaxy_airflow import steps
+        from galaxy_airflow.tasks import common, generate
 
-        return steps.complete(source_of(dag_run, params), lanes, steps.several(votes))
+        return generate.complete(source_of(dag_run, params), lanes, common.several(votes))
 
     dealt = lanes()
     votes = lane_of_shards.expand(lane=dealt)

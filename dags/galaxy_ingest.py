@@ -71,15 +71,15 @@ from galaxy_defaults import COMMON, SOURCES, Receipt, announce_at_once, announci
 def galaxy_ingest() -> None:
     @task
     def register(params: dict[str, Any]) -> Receipt:
-        from galaxy_airflow import steps
+        from galaxy_airflow.tasks import sources
 
-        return steps.register(params["name"], params)
+        return sources.register(params["name"], params)
 
     @task(outlets=[SOURCES])
     def announce(registered: dict[str, Any], params: dict[str, Any], outlet_events: Any) -> Receipt:
-        from galaxy_airflow import steps
+        from galaxy_airflow.tasks import sources
 
-        return steps.announce_registered(outlet_events[SOURCES], [registered], "ingest", params["announce"])
+        return sources.announce_registered(outlet_events[SOURCES], [registered], "ingest", params["announce"])
 
     announce(register())
 

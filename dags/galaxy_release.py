@@ -75,21 +75,21 @@ _SHARE = {"type": ["null", "number"], "minimum": 0, "exclusiveMaximum": 1}
 def galaxy_release() -> None:
     @task
     def ready(dag_run: Any) -> None:
-        from galaxy_airflow import steps
+        from galaxy_airflow.tasks import release
 
-        steps.ready(announced=not by_hand(dag_run))
+        release.ready(announced=not by_hand(dag_run))
 
     @task
     def release(dag_run: Any, params: dict[str, Any]) -> Receipt:
-        from galaxy_airflow import steps
+        from galaxy_airflow.tasks import release
 
-        return steps.release(params, announced=not by_hand(dag_run))
+        return release.release(params, announced=not by_hand(dag_run))
 
     @task(outlets=[RELEASES])
     def announce(made: dict[str, Any], outlet_events: Any) -> None:
-        from galaxy_airflow import steps
+        from galaxy_airflow.tasks import release
 
-        steps.announce_release(outlet_events[RELEASES], made)
+        release.announce_release(outlet_events[RELEASES], made)
 
     made = linked(release(), "Contact sheet")
     ready() >> made

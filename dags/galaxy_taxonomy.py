@@ -68,28 +68,28 @@ from galaxy_defaults import COMMON, SETTINGS, SOURCES, TEACHER, Receipt, announc
 def galaxy_taxonomy() -> None:
     @waiting_task(pool=TEACHER, queue="models")
     def propose(dag_run: Any, params: dict[str, Any], ti: Any) -> Receipt:
-        from galaxy_airflow import steps
+        from galaxy_airflow.tasks import taxonomy
 
         scheduled = not by_hand(dag_run)
-        return steps.propose(params, scheduled, run=f"{ti.dag_id} {ti.run_id}", since=ti.start_date)
+        return taxonomy.propose(params, scheduled, run=f"{ti.dag_id} {ti.run_id}", since=ti.start_date)
 
     @task.branch
     def decide(proposed: dict[str, Any]) -> str:
-        from galaxy_airflow import steps
+        from galaxy_airflow.tasks import taxonomy
 
-        return "approve" if steps.needs_person(proposed) else "publish"
+        return "approve" if taxonomy.needs_person(proposed) else "publish"
 
     @task(trigger_rule=TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS)
     def publish(proposed: dict[str, Any]) -> Receipt:
-        from galaxy_airflow import steps
+        from galaxy_airflow.tasks import taxonomy
 
-        return steps.publish_proposal(proposed)
+        return taxonomy.publish_proposal(proposed)
 
     @task(outlets=[SOURCES])
     def announce(outlet_events: Any) -> Receipt:
-        from galaxy_airflow import steps
+        from galaxy_airflow.tasks import sources
 
-        return steps.announce(outlet_events[SOURCES], None, "taxonomy")
+        return sources.announce(outlet_events[SOURCES], None, "taxonomy")
 
     proposed = linked(propose(), "Proposal")
     approve = TaxonomyApproval(task_id="approve", proposed=proposed, execution_timeout=None)

@@ -46,27 +46,27 @@ from galaxy_defaults import COMMON, SETTINGS, Receipt
 def galaxy_upkeep() -> None:
     @task
     def verify() -> Receipt:
-        from galaxy_airflow import steps
+        from galaxy_airflow.tasks import upkeep
 
-        return steps.check_store()
+        return upkeep.check_store()
 
     @task
     def unreferenced(params: dict[str, Any] | None = None) -> Receipt:
-        from galaxy_airflow import steps
+        from galaxy_airflow.tasks import upkeep
 
-        return steps.garbage(params or {})
+        return upkeep.garbage(params or {})
 
     @task
     def takedowns() -> Receipt:
-        from galaxy_airflow import steps
+        from galaxy_airflow.tasks import upkeep
 
-        return steps.finish_takedowns()
+        return upkeep.finish_takedowns()
 
     @task
     def compact() -> Receipt:
-        from galaxy_airflow import steps
+        from galaxy_airflow.tasks import upkeep
 
-        return steps.compact()
+        return upkeep.compact()
 
     verify() >> compact()
     takedowns() >> unreferenced()

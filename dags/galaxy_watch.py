@@ -33,28 +33,28 @@ from galaxy_defaults import COMMON, SETTINGS, SOURCES, Receipt, announce_at_once
 def galaxy_watch() -> None:
     @task
     def look(ti: Any) -> list[str]:
-        from galaxy_airflow import steps
+        from galaxy_airflow.tasks import sources
 
-        return steps.look(ti)
+        return sources.look(ti)
 
     @task(map_index_template="{{ task.op_kwargs['source'] }}")
     def register(source: str) -> Receipt:
-        from galaxy_airflow import steps
+        from galaxy_airflow.tasks import sources
 
-        return steps.register_watched(source)
+        return sources.register_watched(source)
 
     @task(outlets=[SOURCES], trigger_rule=TriggerRule.ALL_DONE)
     def announce(registered: Any, params: dict[str, Any], outlet_events: Any) -> Receipt:
-        from galaxy_airflow import steps
+        from galaxy_airflow.tasks import common, sources
 
-        found = steps.several(registered)
-        return steps.announce_registered(outlet_events[SOURCES], found, "watch", params["announce"])
+        found = common.several(registered)
+        return sources.announce_registered(outlet_events[SOURCES], found, "watch", params["announce"])
 
     @task(trigger_rule=TriggerRule.ALL_DONE)
     def complete(changed: Any, registered: Any, ti: Any) -> None:
-        from galaxy_airflow import steps
+        from galaxy_airflow.tasks import common, sources
 
-        steps.still_failing(steps.several(registered), changed, ti.xcom_pull(task_ids="look", key="failed"))
+        sources.still_failing(common.several(registered), changed, ti.xcom_pull(task_ids="look", key="failed"))
 
     changed = look()
     registered = register.expand(source=changed)

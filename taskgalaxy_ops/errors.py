@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from taskgalaxy_ops.awaiting import Waiting
+from typing import Any
 
 
 class TaskGalaxyError(Exception):
@@ -56,10 +53,10 @@ class UnansweredError(TaskGalaxyError):
 class PendingError(TaskGalaxyError):
     """Something is still without an answer, so that what was asked for would not be whole.
 
-    ``waiting``: batches that are under way for it.
+    ``waiting``: the batches (``inference.batch_wait.PendingBatch``) that are under way for it.
     """
 
-    def __init__(self, message: str, waiting: Sequence[Waiting] = ()) -> None:
+    def __init__(self, message: str, waiting: Sequence[Any] = ()) -> None:
         super().__init__(message)
         self.waiting = waiting
 

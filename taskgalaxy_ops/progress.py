@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from taskgalaxy_ops.models.chat import Usage
+from taskgalaxy_ops.usage import Usage
 
 
 class Progress(Protocol):

@@ -6,10 +6,12 @@ sample that it may become) is the fingerprint of image, task type, variant, ques
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
-from taskgalaxy_ops.canonical import fingerprint
+from taskgalaxy_ops.hashing import fingerprint
 
 ImageId = str
 TaskTypePath = str
@@ -194,3 +196,38 @@ def pair_id(
             "reasoning": reasoning,
         },
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What was accepted for one unit: ``value`` as the stage's parser gave it, or a terminal reason."""
+
+    value: Mapping[str, Any] | None = None
+    terminal: str | None = None  # a Reason: the model replied, and it is no answer
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """One model reply, as it was paid for."""
+
+    reply: str  # nonce: identity of this reply
+    stage: str
+    model: str  # name in the settings
+    units: tuple[str, ...]  # units asked in this request
+    answers: Mapping[str, Answer]  # units answered by it
+    raw: Mapping[str, Any]  # the body as it came
+    usage: Mapping[str, int]  # prompt_tokens, completion_tokens; and of them, cached_tokens, reasoning_tokens
+    cost: int  # nano-dollars (1e-9 USD) that this call cost
+    list_cost: int  # nano-dollars at list prices: what a simulated call would have cost
+    ceiling: int  # nano-dollars that the budget held for it
+    block: str  # the budget's block that it drew from
+    attempts: int  # requests sent, this one included
+    seen: int  # number of the log that the asker had read
+    at: float  # seconds since the epoch
+    seconds: float  # from the first request to this reply
+    image: str | None = None  # that it is about; None: about none, or of a store that did not record it
+    simulated: bool = False
+    note: Mapping[str, Any] = field(default_factory=dict)
+    run: str = ""  # that it was asked in; "": of a store that did not record it, as below
+    types: tuple[str, ...] = ()  # task type of each unit; (): of a question about none

@@ -17,7 +17,7 @@ from e2e.galaxies import Models
 from hypothesis import HealthCheck, settings
 from racing import Racers, racers
 
-from taskgalaxy_ops.services import SeaweedFS
+from taskgalaxy_ops.demo.services import SeaweedFS
 from taskgalaxy_ops.sources.builtin import build
 from taskgalaxy_ops.storage import Store, connect, open_store
 

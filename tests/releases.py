@@ -9,13 +9,13 @@ from pathlib import Path
 from PIL import Image as Pillow
 
 from taskgalaxy_ops import release
-from taskgalaxy_ops.canonical import sha256_hex
-from taskgalaxy_ops.galaxy import Galaxy
+from taskgalaxy_ops.hashing import sha256_hex
 from taskgalaxy_ops.records import Claim, Image, Pair, Verdict, Vote, pair_id
 from taskgalaxy_ops.settings import Model, ReleaseSettings, parse_settings
 from taskgalaxy_ops.storage import keys
 from taskgalaxy_ops.storage.log import Log
-from taskgalaxy_ops.storage.rows import to_table
+from taskgalaxy_ops.storage.parquet import to_table
+from taskgalaxy_ops.workspace import Galaxy
 
 COLOURS = {"red": (200, 30, 30), "green": (30, 160, 60), "blue": (40, 60, 200), "yellow": (230, 210, 40)}
 COLOUR, TONE = "colour~main colours~colour naming", "light~brightness~tone naming"

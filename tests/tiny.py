@@ -17,11 +17,11 @@ import pytest
 from fakes import MemoryStore
 from PIL import Image as Pillow
 
-from taskgalaxy_ops.canonical import draw, sha256_hex
-from taskgalaxy_ops.galaxy import Galaxy
-from taskgalaxy_ops.models.encoders import Vectors, normalise
-from taskgalaxy_ops.models.sending import Sender
+from taskgalaxy_ops.hashing import draw, sha256_hex
+from taskgalaxy_ops.models.encoders.base import Vectors, normalise
+from taskgalaxy_ops.models.http import Sender
 from taskgalaxy_ops.settings import Model, Settings, parse_settings
+from taskgalaxy_ops.workspace import Galaxy
 
 TYPES = tuple(f"{one}~{one} {two}" for one in ("ocr", "colour", "counting") for two in ("a", "b", "c"))
 

@@ -20,10 +20,10 @@ class TaxonomyApproval(ApprovalOperator):
         self.proposed = proposed
 
     def execute(self, context: Any) -> Any:
-        from galaxy_airflow import steps
+        from galaxy_airflow.tasks import taxonomy
 
         self.subject = f"Publish {self.proposed['added']:,} new nodes of the taxonomy?"
-        self.body = steps.proposal_text(self.proposed["proposal"])
+        self.body = taxonomy.proposal_text(self.proposed["proposal"])
         return super().execute(context)
 
 

@@ -31,10 +31,10 @@ _HEADERS = {
 @app.get("/", dependencies=_MAY_READ)
 def overview() -> HTMLResponse:
     """Sources, stages, spending and releases."""
-    from taskgalaxy_ops import reporting
+    from taskgalaxy_ops.reports.pages import status as status_pages
 
     with _galaxy() as galaxy:
-        return HTMLResponse(reporting.status_page(galaxy), headers=_HEADERS)
+        return HTMLResponse(status_pages.status_page(galaxy), headers=_HEADERS)
 
 
 @app.get("/reports/{name}", dependencies=_MAY_READ)
@@ -60,9 +60,9 @@ def health() -> PlainTextResponse:
 def _galaxy() -> Iterator[Any]:
     """The store, for reading. What is wrong with settings or store is told to the reader."""
     from taskgalaxy_ops.errors import TaskGalaxyError
-    from taskgalaxy_ops.galaxy import Galaxy
-    from taskgalaxy_ops.provisioning import environment_of
+    from taskgalaxy_ops.operations.airflow.provision import environment_of
     from taskgalaxy_ops.settings import load_settings, settings_path
+    from taskgalaxy_ops.workspace import Galaxy
 
     try:
         settings = load_settings(settings_path())
@@ -78,7 +78,7 @@ def _connections() -> dict[str, Any]:
     from airflow.models.connection import Connection
 
     from galaxy_airflow.runtime import spec_of
-    from taskgalaxy_ops.provisioning import STORE_CONNECTION
+    from taskgalaxy_ops.operations.airflow.provision import STORE_CONNECTION
 
     try:
         there = Connection.get_connection_from_secrets(STORE_CONNECTION)

@@ -9,11 +9,16 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from taskgalaxy_ops.console import Lines
-from taskgalaxy_ops.galaxy import Galaxy
+from taskgalaxy_ops.operations.airflow.provision import (
+    STORE_CONNECTION,
+    ConnectionSpec,
+    environment_of,
+    model_connection,
+)
 from taskgalaxy_ops.progress import Progress
-from taskgalaxy_ops.provisioning import STORE_CONNECTION, ConnectionSpec, environment_of, model_connection
+from taskgalaxy_ops.reports.console import Lines
 from taskgalaxy_ops.settings import Settings, load_settings, settings_path
+from taskgalaxy_ops.workspace import Galaxy
 
 log = logging.getLogger("taskgalaxy")
 

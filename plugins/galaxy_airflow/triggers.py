@@ -15,15 +15,21 @@ from typing import TYPE_CHECKING, Any
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 if TYPE_CHECKING:
-    from taskgalaxy_ops.awaiting import Waiting
+    from taskgalaxy_ops.inference.batch_wait import Waiting
 
-_LOADED = ("taskgalaxy_ops.awaiting", "taskgalaxy_ops.provisioning", "openai", "aiohttp", "httpx2")
+_LOADED = (
+    "taskgalaxy_ops.inference.batch_wait",
+    "taskgalaxy_ops.operations.airflow.provision",
+    "openai",
+    "aiohttp",
+    "httpx2",
+)
 
 
 class BatchEnd(BaseTrigger):
     """Fires once there is something to collect or to decide about one of these batches, or waiting is over.
 
-    batches: as ``awaiting.plain`` gives them, without a key; settings: ``run.batch``, as JSON; until: Unix seconds.
+    batches: as ``batch_wait.plain`` gives them, without a key; settings: ``run.batch``, as JSON; until: Unix seconds.
     Whatever it fires for is looked at anew by the task: the journal says what is to be done.
     """
 
@@ -42,15 +48,15 @@ class BatchEnd(BaseTrigger):
         """Look at the batches every ``poll_seconds``; one event, whether there is something to do about them."""
         for name in _LOADED:
             await asyncio.to_thread(import_module, name)  # other triggers go on meanwhile
-        from taskgalaxy_ops import awaiting
-        from taskgalaxy_ops.models.chat import Gateway
+        from taskgalaxy_ops.inference import batch_wait
+        from taskgalaxy_ops.inference.gateway import Gateway
         from taskgalaxy_ops.settings import BatchSettings
 
-        those = awaiting.read(self.batches)
+        those = batch_wait.read(self.batches)
         gateway = Gateway(keys={**os.environ, **await _keys(those)})
         by = time.monotonic() + self.until - time.time()
         try:
-            ended = await awaiting.until_one_ends(gateway, those, BatchSettings.model_validate(self.settings), by)
+            ended = await batch_wait.until_one_ends(gateway, those, BatchSettings.model_validate(self.settings), by)
         finally:
             await gateway.aclose()
         for why in gateway.usage.unavailable.values():
@@ -63,7 +69,7 @@ async def _keys(those: Sequence[Waiting]) -> dict[str, str]:
     from airflow.sdk import Connection
     from airflow.sdk.exceptions import AirflowNotFoundException, AirflowRuntimeError
 
-    from taskgalaxy_ops.provisioning import model_connection
+    from taskgalaxy_ops.operations.airflow.provision import model_connection
 
     found = {}
     for model in {(each.model.name, each.model.api_key_env): each.model for each in those}.values():

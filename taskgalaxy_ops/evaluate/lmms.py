@@ -134,7 +134,7 @@ def write_easy_vqa(folder: Path, count: int, excluded: frozenset[str] = frozense
 
     excluded: images (sha256) that a source claims.
     """
-    from taskgalaxy_ops.easy_vqa import questions
+    from taskgalaxy_ops.sources.builtin.easy_vqa import questions
 
     folder.mkdir(parents=True, exist_ok=True)
     data = (folder / "questions.jsonl").resolve()

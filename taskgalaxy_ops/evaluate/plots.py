@@ -6,7 +6,7 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from taskgalaxy_ops.evaluate.comparing import AFTER, AFTER_SWAPPED, BEFORE, BLIND, MAJORITY, Comparison, Interval
+from taskgalaxy_ops.evaluate.compare import AFTER, AFTER_SWAPPED, BEFORE, BLIND, MAJORITY, Comparison, Interval
 
 _COLOURS = {BEFORE: "#8a8f98", AFTER: "#1f6f8b", AFTER_SWAPPED: "#d1793b", BLIND: "#b5a642", MAJORITY: "#444444"}
 _MARKS = {BEFORE: "s", AFTER: "o", AFTER_SWAPPED: "X", BLIND: "D", MAJORITY: "|"}

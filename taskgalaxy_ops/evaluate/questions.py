@@ -6,9 +6,9 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from taskgalaxy_ops import easy_vqa
-from taskgalaxy_ops.canonical import draw
-from taskgalaxy_ops.release_copy import ReleaseCopy
+from taskgalaxy_ops.hashing import draw
+from taskgalaxy_ops.release.local_copy import ReleaseCopy
+from taskgalaxy_ops.sources.builtin import easy_vqa
 
 HELD_OUT = "held-out"
 EASY_VQA = "easy-vqa"

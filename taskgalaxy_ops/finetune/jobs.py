@@ -17,12 +17,12 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Protocol
 
-from taskgalaxy_ops.canonical import fingerprint
 from taskgalaxy_ops.errors import JobError, SettingsError
 from taskgalaxy_ops.finetune import tiny
 from taskgalaxy_ops.finetune.mixture import Part, base_part, release_part
 from taskgalaxy_ops.finetune.recipes import Recipe, Trainer
-from taskgalaxy_ops.release_copy import ReleaseCopy
+from taskgalaxy_ops.hashing import fingerprint
+from taskgalaxy_ops.release.local_copy import ReleaseCopy
 
 RENDER_VERSION = 1  # one more whenever the same order gives another job
 LOG = "log.txt"

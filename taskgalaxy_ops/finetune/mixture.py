@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from taskgalaxy_ops import easy_vqa
-from taskgalaxy_ops.canonical import fingerprint, sha256_hex
 from taskgalaxy_ops.errors import SettingsError, SourceError
 from taskgalaxy_ops.finetune.recipes import BaseData, Recipe
-from taskgalaxy_ops.release_copy import ReleaseCopy, plain
+from taskgalaxy_ops.hashing import fingerprint, sha256_hex
+from taskgalaxy_ops.release.local_copy import ReleaseCopy, plain
+from taskgalaxy_ops.sources.builtin import easy_vqa
 
 IMAGE = "<image>"
 BUILTIN = "builtin:easy-vqa"

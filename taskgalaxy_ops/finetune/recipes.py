@@ -11,8 +11,8 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from taskgalaxy_ops.canonical import fingerprint
 from taskgalaxy_ops.errors import SettingsError
+from taskgalaxy_ops.hashing import fingerprint
 from taskgalaxy_ops.settings import Strict, Variant, read_yaml, validated
 
 _SHIPPED = Path(__file__).with_name("recipes")

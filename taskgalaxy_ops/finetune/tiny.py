@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from taskgalaxy_ops.canonical import fingerprint
+from taskgalaxy_ops.hashing import fingerprint
 
 TINY = "tiny"
 IMAGE = "<image>"
@@ -140,6 +140,6 @@ def _corpus() -> list[str]:
             for each in value:
                 collect(each)
 
-    for file in ("models/simulated/templates.yaml", "models/simulated/vocabulary.yaml", "taxonomy/seeds.yaml"):
+    for file in ("simulator/templates.yaml", "simulator/vocabulary.yaml", "taxonomy/seeds.yaml"):
         collect(yaml.safe_load((package / file).read_text(encoding="utf-8")))
     return found

@@ -4,11 +4,11 @@
 images: rows lie in a temporary file (``staging``).
 """
 
-from taskgalaxy_ops.release.building import FORMAT_VERSION, HISTORY, MANIFEST, Stored, build, entry
-from taskgalaxy_ops.release.material import HomeRows, Material, TaxonomySummary
-from taskgalaxy_ops.release.planning import RELEASE_VERSION, Plan, plan
-from taskgalaxy_ops.release.redaction import WITHDRAWN, withdraw
-from taskgalaxy_ops.release.staging import SPLITS
+from taskgalaxy_ops.release.build import FORMAT_VERSION, HISTORY, MANIFEST, Stored, build, entry
+from taskgalaxy_ops.release.inputs import HomeRows, Material, TaxonomySummary
+from taskgalaxy_ops.release.redact import WITHDRAWN, withdraw
+from taskgalaxy_ops.release.select import RELEASE_VERSION, Plan, plan
+from taskgalaxy_ops.release.sqlite_staging import SPLITS
 
 __all__ = [
     "FORMAT_VERSION",

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-from taskgalaxy_ops.canonical import draw
+from taskgalaxy_ops.hashing import draw
 from taskgalaxy_ops.records import PairId
 
 

@@ -13,7 +13,7 @@ from taskgalaxy_ops.release.agreement import agreement
 from taskgalaxy_ops.release.images import thumbnail_path
 from taskgalaxy_ops.release.licences import identifier
 from taskgalaxy_ops.release.markdown import table, text
-from taskgalaxy_ops.release.planning import Plan, Sample
+from taskgalaxy_ops.release.select import Plan, Sample
 
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 _CELL = 300  # characters of model text in a cell

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 
 from PIL import Image as Pillow
 
-from taskgalaxy_ops.canonical import sha256_hex
 from taskgalaxy_ops.errors import DamageError
+from taskgalaxy_ops.hashing import sha256_hex
 from taskgalaxy_ops.models.rendering import upright
 from taskgalaxy_ops.records import ImageId, PairId
-from taskgalaxy_ops.release.planning import Plan
+from taskgalaxy_ops.release.select import Plan
 
 _SIDE = 256  # pixels
 

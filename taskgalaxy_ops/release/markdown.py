@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from taskgalaxy_ops.models.questions import clean
+from taskgalaxy_ops.text import clean
 
 _ZERO_WIDTH_SPACE = "\u200b"
 _ADDRESS = re.compile(r"(?<=:)(?=//)|(?<=\bwww)(?=\.)|(?<=[@#])", re.IGNORECASE)

@@ -1,125 +1,123 @@
-"""Ingest: every file is decoded to its last pixel, so that what passes here will not fail later.
-
-What does not pass is a reject with a reason; a broken file never stops the others.
-"""
+"""Ingest: scan a source's files, keep its images, and register them in image shards."""
 
 from __future__ import annotations
 
-import io
-import warnings
-from collections.abc import Callable, Container, Iterable
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
-from PIL import Image as Pillow
-from PIL import UnidentifiedImageError
+from taskgalaxy_ops.errors import SourceError
+from taskgalaxy_ops.progress import Progress, Silent
+from taskgalaxy_ops.records import FileReject, Reason
+from taskgalaxy_ops.settings import SourceSettings, valid_name
+from taskgalaxy_ops.sources.checking import scan
+from taskgalaxy_ops.sources.listing import Listing, source_files
+from taskgalaxy_ops.storage import keys
+from taskgalaxy_ops.storage.parquet import rows_hash
+from taskgalaxy_ops.storage.scan_staging import Scanned
+from taskgalaxy_ops.workspace import Galaxy
 
-from taskgalaxy_ops.canonical import sha256_hex
-from taskgalaxy_ops.errors import NotFoundError
-from taskgalaxy_ops.models.rendering import DECODE_ERRORS, flat
-from taskgalaxy_ops.records import Claim, FileReject, Image, ImageId, Reason
-from taskgalaxy_ops.settings import IngestSettings
-from taskgalaxy_ops.sources.files import SourceFile
-from taskgalaxy_ops.storage.scanned import Scanned
+
+@dataclass(frozen=True, slots=True)
+class IngestReceipt:
+    """What a scan of a source came to: files = images + rejects."""
+
+    source: str
+    files: int
+    images: int
+    new_images: int
+    new_shards: int
+    rejects: Sequence[FileReject]
 
 
-def scan(
-    files: Iterable[SourceFile],
-    found: Scanned,
-    known: Container[ImageId],
-    denied: Container[ImageId],
-    settings: IngestSettings,
-    keep: Callable[[ImageId, bytes], None],
-    progress: Callable[[bool], None] = lambda rejected: None,
-) -> None:
-    """Read and check a source's files; what they hold goes to ``found``: files = claims + rejects.
+def ingest(
+    galaxy: Galaxy,
+    source: str,
+    *,
+    chosen: SourceSettings | None = None,
+    pick: Callable[[str], bool] | None = None,
+    progress: Progress | None = None,
+) -> IngestReceipt:
+    """Scan one source and register what it holds; ``pick`` chooses among its files, by name.
 
-    ``known``: images that have a home. ``keep`` stores the bytes of others. ``denied``: images that were taken down: a
-    claim of one is not stored, and registration makes it a reject. A file that ``found`` remembers from the last scan,
-    and whose version is the same, is not read again if its image is known. ``progress`` is told of each file.
+    Where it lies: as ``chosen`` says, else the settings, else its last scan. A file that is, by its listing, what the
+    last scan found is not read again. Raises SourceError if the source is unknown, cannot be read, or, scanned whole,
+    holds no usable image.
     """
-    for file in files:
-        image = _look(file, found, known, denied, settings, keep)
-        if isinstance(image, Image):
-            found.claim(_claim(found.source, file, image.image), image)
-        elif isinstance(image, str):
-            found.claim(_claim(found.source, file, image))
-        else:
-            found.reject(FileReject(found.source, file.name, *image))
-        progress(isinstance(image, tuple) or image in denied)
+    progress = progress or Silent()
+    if not valid_name(source):
+        raise SourceError(f"source {source!r}: no name for a source. Use 1 to 100 characters, none of them a slash.")
+    chosen = chosen or source_settings(galaxy, source)
+    registry, settings = galaxy.registry, galaxy.settings.ingest
+    with source_files(source, chosen, galaxy.s3_options) as files, Scanned(source) as found:
+        if pick:
+            files.keep(pick)
+        progress.stage(f"ingest {source}", len(files), "files")
+        if pick is None and (before := _as_before(galaxy, source, chosen, files)):
+            progress.advance(f"ingest {source}", len(files), rejects=len(before.rejects))
+            return before
+        found.remember(*registry.last_scan(source))
+        scan(
+            files,
+            found,
+            registry.known(),
+            registry.denied(),
+            settings,
+            lambda image, raw: _keep_blob(galaxy, image, raw),
+            lambda rejected: progress.advance(f"ingest {source}", rejects=int(rejected)),
+        )
+        if not found.claims and pick is None:  # of a few picked ones all may be broken
+            reasons = Counter(reject.reason for reject in found.file_rejects())
+            named = ", ".join(f"{n} {reason}" for reason, n in reasons.items())
+            raise SourceError(f"source {source!r}: none of its {len(files)} files is a usable image ({named}).")
+        homes = registry.register(
+            chosen.location,
+            found,
+            settings.shard_images,
+            _looked_for(chosen),
+            files.versions(),
+        )
+        denied = registry.denied()
+        taken = found.among(denied)
+        for _, image in taken:
+            galaxy.store.delete(keys.blob(image))  # taken down while it was scanned, or left by a scan that was killed
+        rejects = list(found.file_rejects(denied))
+        return IngestReceipt(source, len(files), found.claims - len(taken), found.images, len(homes), rejects)
 
 
-def _look(
-    file: SourceFile,
-    found: Scanned,
-    known: Container[ImageId],
-    denied: Container[ImageId],
-    settings: IngestSettings,
-    keep: Callable[[ImageId, bytes], None],
-) -> Image | ImageId | tuple[Reason, str]:
-    """What a file holds: a new image, one that needs no look since it has a home or was taken down, or none of ours."""
-    same = found.unchanged(file.name, file.version)
-    if same is not None and same in known and found.file_of(same) is None:
-        return same
-    try:
-        raw = file.read()
-    except (OSError, NotFoundError) as error:  # not to be read, or gone since it was listed
-        return Reason.UNREADABLE, str(error)[:200]
-    sha = sha256_hex(raw)
-    if (first := found.file_of(sha)) is not None:
-        return Reason.DUPLICATE_FILE, f"of {first}"
-    if sha in denied or sha in known:
-        return sha
-    image = inspect(raw, settings)
-    if isinstance(image, Image):
-        keep(sha, raw)
-    return image
+_BY_SETTINGS = {Reason.TOO_MANY_PIXELS, Reason.TOO_SMALL, Reason.UNREADABLE}  # rejects that another look may let pass
 
 
-def _claim(source: str, file: SourceFile, image: ImageId) -> Claim:
-    return Claim(source, image, file.name, file.origin, file.licence, file.attribution)
+def _as_before(galaxy: Galaxy, source: str, chosen: SourceSettings, files: Listing) -> IngestReceipt | None:
+    """The receipt of a scan that would find what the last one did, by the listing alone; None where it may not."""
+    registry = galaxy.registry
+    scan = registry.scans().get(source)
+    if scan is None or scan.files is None or (scan.location, scan.settings) != (chosen.location, _looked_for(chosen)):
+        return None
+    if rows_hash(files.versions()) != scan.files.rows_hash or not all(each.version for each in files.versions()):
+        return None
+    rejects = list(registry.rejects(source))
+    if not _BY_SETTINGS.isdisjoint(reject.reason for reject in rejects):
+        return None
+    return IngestReceipt(source, len(files), len(files) - len(rejects), 0, 0, rejects)
 
 
-def inspect(raw: bytes, settings: IngestSettings) -> Image | tuple[Reason, str]:
-    """What an image file holds, or why it is no image of ours."""
-    if not raw:
-        return Reason.NOT_AN_IMAGE, "the file is empty"
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow's own bomb warning: we have a bound of our own
-            with Pillow.open(io.BytesIO(raw)) as opened:
-                width, height = opened.size
-                if width * height > settings.max_pixels:
-                    return Reason.TOO_MANY_PIXELS, f"{width} x {height}, ingest.max_pixels is {settings.max_pixels}"
-                if opened.format == "EPS":
-                    return Reason.UNREADABLE, "EPS is a program, which Ghostscript would run: convert it to PNG"
-                opened.load()
-                upright = flat(opened)  # what models will see, so that nothing fails or differs later
-    except Pillow.DecompressionBombError as error:
-        return Reason.TOO_MANY_PIXELS, str(error)[:200]
-    except UnidentifiedImageError:
-        return Reason.NOT_AN_IMAGE, "no known image format"
-    except DECODE_ERRORS as error:
-        text = str(error)
-        cut = "truncated" in text.lower() or "unexpected end" in text.lower() or isinstance(error, EOFError)
-        # WebP's decoder does not say why it stopped; its header says how long the file should be (RIFF).
-        cut = cut or (raw[:4] == b"RIFF" and int.from_bytes(raw[4:8], "little") + 8 > len(raw))
-        return (Reason.TRUNCATED_FILE if cut else Reason.UNREADABLE), f"{type(error).__name__}: {text}"[:200]
-    if min(upright.size) < settings.min_side:
-        return Reason.TOO_SMALL, f"{upright.width} x {upright.height}, ingest.min_side is {settings.min_side}"
-    kind = (opened.format or "unknown").lower()
-    return Image(sha256_hex(raw), upright.width, upright.height, kind, len(raw), perceptual_hash(upright))
+def _looked_for(chosen: SourceSettings) -> dict[str, Any]:
+    """How a source is looked for, as a scan keeps it."""
+    return chosen.model_dump(mode="json", exclude={"location"}, exclude_defaults=True)
 
 
-def perceptual_hash(image: Pillow.Image) -> str:
-    """160 bits that near-duplicates share, as 40 hex digits.
+def source_settings(galaxy: Galaxy, source: str) -> SourceSettings:
+    """Where a source lies: as the settings say, else as its last scan did. Raises SourceError if neither knows it."""
+    if source in galaxy.settings.sources:
+        return galaxy.settings.sources[source]
+    scans = galaxy.registry.scans()
+    if source in scans:
+        return SourceSettings(location=scans[source].location, **scans[source].settings)
+    names = ", ".join(sorted({*galaxy.settings.sources, *scans})) or "none"
+    raise SourceError(f"source {source!r}: not in the settings (there: {names}). Add it under `sources`.")
 
-    64 bits: whether brightness rises from one cell to the next on an 8 by 8 grid (difference hash). 96 bits: the
-    colours on a 4 by 4 grid, two bits a channel in Gray code, so that neighbours differ by one bit; without them, two
-    shapes that differ in colour alone would look the same.
-    """
-    grey = image.convert("L").resize((9, 8), Pillow.Resampling.BOX).tobytes()
-    bits = [int(grey[9 * y + x] < grey[9 * y + x + 1]) for y in range(8) for x in range(8)]
-    for value in image.resize((4, 4), Pillow.Resampling.BOX).tobytes():
-        step = value >> 6
-        gray = step ^ (step >> 1)
-        bits += [gray >> 1, gray & 1]
-    return f"{int(''.join(map(str, bits)), 2):040x}"
+
+def _keep_blob(galaxy: Galaxy, image: str, raw: bytes) -> None:
+    galaxy.store.replace(keys.blob(image), raw)  # also where it lies already: young again, it is no garbage

@@ -15,51 +15,17 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import fields
 from typing import Any
 
-from taskgalaxy_ops.storage import keys, submissions
+from taskgalaxy_ops.records import Answer, Reply
+from taskgalaxy_ops.storage import journal_batches, keys
 from taskgalaxy_ops.storage.base import Store
+from taskgalaxy_ops.storage.journal_batches import Submissions
 from taskgalaxy_ops.storage.log import Log, LogEntry
-from taskgalaxy_ops.storage.submissions import Submissions
 
 PART_REPLIES = 64
 PART_SECONDS = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What was accepted for one unit: ``value`` as the stage's parser gave it, or a terminal reason."""
-
-    value: Mapping[str, Any] | None = None
-    terminal: str | None = None  # a Reason: the model replied, and it is no answer
-    detail: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """One model reply, as it was paid for."""
-
-    reply: str  # nonce: identity of this reply
-    stage: str
-    model: str  # name in the settings
-    units: tuple[str, ...]  # units asked in this request
-    answers: Mapping[str, Answer]  # units answered by it
-    raw: Mapping[str, Any]  # the body as it came
-    usage: Mapping[str, int]  # prompt_tokens, completion_tokens; and of them, cached_tokens, reasoning_tokens
-    cost: int  # nano-dollars (1e-9 USD) that this call cost
-    list_cost: int  # nano-dollars at list prices: what a simulated call would have cost
-    ceiling: int  # nano-dollars that the budget held for it
-    block: str  # the budget's block that it drew from
-    attempts: int  # requests sent, this one included
-    seen: int  # number of the log that the asker had read
-    at: float  # seconds since the epoch
-    seconds: float  # from the first request to this reply
-    image: str | None = None  # that it is about; None: about none, or of a store that did not record it
-    simulated: bool = False
-    note: Mapping[str, Any] = field(default_factory=dict)
-    run: str = ""  # that it was asked in; "": of a store that did not record it, as below
-    types: tuple[str, ...] = ()  # task type of each unit; (): of a question about none
 
 
 _FIELDS = tuple(each.name for each in fields(Reply))
@@ -121,7 +87,7 @@ class Journal:
             for unit in [unit for unit in self.answers if self._images[unit] in {None, *self._erased}]:
                 del self.answers[unit], self.sources[unit]
             self.batches.erase(self._erased)
-        elif body["kind"] in submissions.KINDS:
+        elif body["kind"] in journal_batches.KINDS:
             self.batches.fold(body, self._erased)
         elif body["kind"] == "replies":
             for name, image, seen, answers, outline in map(_told, own) if own else map(_read, body["replies"]):
@@ -231,7 +197,7 @@ class Journal:
         if not (erased := _erased(entry.body for entry in self._log.known())):
             return False
         bodies = (entry.body for entry in self._log.known())
-        return any(_about(body, erased) or submissions.tells_of(body, erased) for body in bodies)
+        return any(_about(body, erased) or journal_batches.tells_of(body, erased) for body in bodies)
 
     def forgotten(self, unit: str) -> int:
         """Number of the entry that forgot a unit: what was asked for before it does not count; 0 if none did."""
@@ -311,7 +277,7 @@ def _without_erased(entries: list[LogEntry]) -> Iterator[LogEntry]:
         body = entry.body
         if body["kind"] in {"batch", "batch_made"}:
             if body["batch"] not in ended:
-                yield LogEntry(entry.number, submissions.without(body, erased))
+                yield LogEntry(entry.number, journal_batches.without(body, erased))
         elif gone := [reply["reply"] for reply in _about(body, erased)]:
             replies = [_cost_of(reply) if reply["reply"] in gone else reply for reply in body["replies"]]
             yield LogEntry(entry.number, {**body, "replies": replies})

@@ -15,9 +15,9 @@ from typing import Any, TypeVar
 
 import pyarrow as pa
 
-from taskgalaxy_ops.canonical import fingerprint, sha256_hex
 from taskgalaxy_ops.errors import DamageError, NotFoundError
-from taskgalaxy_ops.storage import keys, rows
+from taskgalaxy_ops.hashing import fingerprint, sha256_hex
+from taskgalaxy_ops.storage import keys, parquet
 from taskgalaxy_ops.storage.base import Store
 
 Record = TypeVar("Record")
@@ -83,14 +83,14 @@ class Table:
 
 def table(records: Iterable[Any], record: type[Any]) -> Table:
     """A table of records, which may be a stream."""
-    counted = rows.Counted(records)
-    raw = rows.to_parquet(counted, record)
+    counted = parquet.Counted(records)
+    raw = parquet.to_parquet(counted, record)
     return Table(raw, counted.count, counted.rows_hash)
 
 
-def embedding_table(ids: Sequence[str], vectors: rows.Vectors) -> Table:
+def embedding_table(ids: Sequence[str], vectors: parquet.Vectors) -> Table:
     """A table of embeddings."""
-    return Table(rows.embeddings_to_parquet(ids, vectors), len(ids), rows.embeddings_hash(ids, vectors))
+    return Table(parquet.embeddings_to_parquet(ids, vectors), len(ids), parquet.embeddings_hash(ids, vectors))
 
 
 def shard_key(stage: str, code_version: int, settings: Mapping[str, Any], inputs: Mapping[str, Any]) -> str:
@@ -216,7 +216,7 @@ class Shards:
     def stream(self, ref: TableRef, record: type[Record]) -> Iterator[Record]:
         """The same, a batch in memory at a time."""
         count = 0
-        for row in rows.stream_parquet(self._raw(ref), record):
+        for row in parquet.stream_parquet(self._raw(ref), record):
             count += 1
             yield row
         if count != ref.rows:
@@ -224,25 +224,25 @@ class Shards:
 
     def column(self, ref: TableRef, name: str) -> list[Any]:
         """One column of a table; the others are not decoded. Raises DamageError."""
-        found = rows.column_from_parquet(self._raw(ref), name)
+        found = parquet.column_from_parquet(self._raw(ref), name)
         if len(found) != ref.rows:
             raise DamageError(f"{ref.key} holds {len(found)} rows, its marker says {ref.rows}.")
         return found
 
     def columns(self, ref: TableRef, record: type[Any]) -> pa.Table:
         """A table of records as columns. Raises DamageError."""
-        found = rows.columns_from_parquet(self._raw(ref), record)
+        found = parquet.columns_from_parquet(self._raw(ref), record)
         if len(found) != ref.rows:
             raise DamageError(f"{ref.key} holds {len(found)} rows, its marker says {ref.rows}.")
         return found
 
-    def load_embeddings(self, shard: Shard) -> tuple[list[str], rows.Vectors]:
+    def load_embeddings(self, shard: Shard) -> tuple[list[str], parquet.Vectors]:
         """Ids and vectors ``(n, d)`` float32 of an embedding shard."""
-        return rows.embeddings_from_parquet(self._raw(self.refs(shard)["embeddings"]))
+        return parquet.embeddings_from_parquet(self._raw(self.refs(shard)["embeddings"]))
 
-    def read_embeddings(self, ref: TableRef) -> tuple[list[str], rows.Vectors]:
+    def read_embeddings(self, ref: TableRef) -> tuple[list[str], parquet.Vectors]:
         """Ids and vectors of an embedding table."""
-        return rows.embeddings_from_parquet(self._raw(ref))
+        return parquet.embeddings_from_parquet(self._raw(ref))
 
     def _raw(self, ref: TableRef) -> bytes:
         try:

@@ -1,6 +1,6 @@
 """The taxonomy: seeds, what may be a label, how a version grows and what tells two versions apart. All pure."""
 
-from taskgalaxy_ops.taxonomy.expand import Expansion, admit, children, expansions
+from taskgalaxy_ops.taxonomy.growth import Expansion, admit, children, expansions
 from taskgalaxy_ops.taxonomy.labels import ancestors, check, check_path, label_text, normalise, normalise_path
 from taskgalaxy_ops.taxonomy.seeds import SEEDS_FILE, add_types, load_seeds
 from taskgalaxy_ops.taxonomy.version import Diff, TaxonomyVersion, diff, live_leaves, tree

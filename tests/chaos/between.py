@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from serving import Quiet, served
 
-from taskgalaxy_ops.models.simulated import wire
+from taskgalaxy_ops.simulator import wire
 
 How = Literal[
     *("429", "500", "503", "reset", "hang"),  # not served

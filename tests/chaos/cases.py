@@ -23,13 +23,13 @@ import yaml
 
 from chaos.between import Between, Fault, Operation
 from chaos.worker import Orders, work
-from taskgalaxy_ops.galaxy import Galaxy
-from taskgalaxy_ops.publishing import Published, published
-from taskgalaxy_ops.services import SeaweedFS
+from taskgalaxy_ops.demo.services import SeaweedFS
+from taskgalaxy_ops.operations.verify import verify
+from taskgalaxy_ops.release.publish import Published, published
 from taskgalaxy_ops.settings import Settings, parse_settings
 from taskgalaxy_ops.storage import connect, keys
 from taskgalaxy_ops.storage.journal import Journal
-from taskgalaxy_ops.verify import verify
+from taskgalaxy_ops.workspace import Galaxy
 
 # The longest that a worker may take, whatever is done to it: what takes longer hangs.
 BOUND_SECONDS = 600.0

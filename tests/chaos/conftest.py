@@ -13,10 +13,10 @@ from PIL import Image
 from chaos.cases import Case, Universe
 from chaos.table import Table
 from chaos.worker import record
-from taskgalaxy_ops.models.encoders import open_encoder
+from taskgalaxy_ops.demo.services import SeaweedFS
+from taskgalaxy_ops.models.encoders.base import open_encoder
 from taskgalaxy_ops.models.rendering import upright
-from taskgalaxy_ops.publishing import Published, published
-from taskgalaxy_ops.services import SeaweedFS
+from taskgalaxy_ops.release.publish import Published, published
 from taskgalaxy_ops.sources.builtin import build
 from taskgalaxy_ops.taxonomy import label_text, load_seeds
 

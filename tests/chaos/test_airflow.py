@@ -19,19 +19,20 @@ import yaml
 from e2e.galaxies import Models
 
 from chaos.table import Outcome, Table
-from taskgalaxy_ops import pipeline, provisioning
-from taskgalaxy_ops.airflow_client import AirflowClient
-from taskgalaxy_ops.airflow_stack import AirflowStack, dag_ids
-from taskgalaxy_ops.conducting import Conductor
-from taskgalaxy_ops.galaxy import Galaxy
-from taskgalaxy_ops.harvest import Harvest
-from taskgalaxy_ops.publishing import publish, published
-from taskgalaxy_ops.services import SeaweedFS
+from taskgalaxy_ops import pipeline
+from taskgalaxy_ops.demo.airflow_stack import AirflowStack, dag_ids
+from taskgalaxy_ops.demo.conductor import Conductor
+from taskgalaxy_ops.demo.services import SeaweedFS
+from taskgalaxy_ops.generation.results import Harvest
+from taskgalaxy_ops.operations.airflow import provision
+from taskgalaxy_ops.operations.airflow.client import AirflowClient
+from taskgalaxy_ops.operations.verify import verify
+from taskgalaxy_ops.release.publish import publish, published
 from taskgalaxy_ops.settings import load_settings, parse_settings
 from taskgalaxy_ops.sources.builtin import build
 from taskgalaxy_ops.storage import keys
 from taskgalaxy_ops.storage.journal import Journal
-from taskgalaxy_ops.verify import verify
+from taskgalaxy_ops.workspace import Galaxy
 
 pytestmark = pytest.mark.chaos
 
@@ -122,7 +123,7 @@ def ground(tmp_path_factory: pytest.TempPathFactory, served: Models) -> Iterator
         stop.callback(stack.stop, grace=3)
         stack.start()
         client = stack.client()
-        provisioning.apply(client, load_settings(file), server.environment)
+        provision.apply(client, load_settings(file), server.environment)
         stack.wait_for_dags(dag_ids())
         with pytest.MonkeyPatch.context() as patch:
             for name, value in server.environment.items():

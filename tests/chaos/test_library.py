@@ -14,7 +14,7 @@ import pytest
 from chaos.between import Fault
 from chaos.cases import Case, Universe, Worker, advises
 from chaos.table import Outcome, Table
-from taskgalaxy_ops.publishing import Published
+from taskgalaxy_ops.release.publish import Published
 
 AT_ONCE = 12  # cases: most of their time is waiting for a dead worker's lease
 STORE = frozenset({"list", "page", "get", "put", "delete", "head", "bucket"})

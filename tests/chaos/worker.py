@@ -26,8 +26,8 @@ import botocore.auth
 import numpy as np
 from PIL import Image
 
-from taskgalaxy_ops import cli, galaxy
-from taskgalaxy_ops.models.encoders import Encoder, Vectors
+from taskgalaxy_ops import cli, workspace
+from taskgalaxy_ops.models.encoders.base import Encoder, Vectors
 from taskgalaxy_ops.storage.s3 import S3Store
 
 # Made before the fork: reading S3's description takes longer than a stage. A client made once warms the session.
@@ -69,7 +69,7 @@ def work(orders: Orders) -> None:
     os.environ.update(orders.environment, TMPDIR=str(orders.temporary))
     tempfile.tempdir = None
     boto3.session.Session = lambda **_: _SESSION  # type: ignore[assignment, misc]
-    galaxy.open_encoder = lambda *names: Recorded(orders.encoder)  # type: ignore[assignment]
+    workspace.open_encoder = lambda *names: Recorded(orders.encoder)  # type: ignore[assignment]
     if orders.clock:
         _shift(orders.clock)
     if orders.room is not None:

@@ -24,7 +24,7 @@ from typing import Any
 
 import yaml
 
-from taskgalaxy_ops.services import LOOPBACK, Service, ServiceError
+from taskgalaxy_ops.demo.services import LOOPBACK, Service, ServiceError
 
 ROOT = Path(__file__).resolve().parents[2]
 COMPOSE, DOCKERFILE = ROOT / "docker-compose.yaml", ROOT / "Dockerfile"

@@ -22,13 +22,14 @@ import pytest
 import yaml
 
 from cluster.composed import Cluster
-from taskgalaxy_ops import pipeline, publishing
-from taskgalaxy_ops.airflow_client import AirflowClient
-from taskgalaxy_ops.galaxy import Galaxy
-from taskgalaxy_ops.harvest import Harvest
+from taskgalaxy_ops import pipeline
+from taskgalaxy_ops.generation.results import Harvest
+from taskgalaxy_ops.operations.airflow.client import AirflowClient
+from taskgalaxy_ops.operations.verify import verify
+from taskgalaxy_ops.release import publish
 from taskgalaxy_ops.settings import Settings, parse_settings
 from taskgalaxy_ops.storage.journal import Journal
-from taskgalaxy_ops.verify import verify
+from taskgalaxy_ops.workspace import Galaxy
 
 pytestmark = pytest.mark.cluster
 
@@ -235,13 +236,13 @@ def test_a_killed_worker_loses_nothing(stack: Stack) -> None:
     settings = stack.settings
     assert len(again) <= len(retried) * 2 * settings.teacher.concurrency * settings.run.units_a_request
 
-    release = publishing.published(galaxy)[-1]
+    release = publish.published(galaxy)[-1]
     assert not release.partial and release.samples > 0
     calm = stack.settings.model_copy(update={"store": f"{stack.settings.store}-undisturbed"})
     undisturbed = Galaxy.open(calm)
     pipeline.ingest(undisturbed, "shapes")
     assert not pipeline.generate(undisturbed).pending
-    assert publishing.publish(undisturbed).release.content == release.content
+    assert publish.publish(undisturbed).release.content == release.content
 
     print(
         f"cluster: {LANES} lanes on {len(workers)} Celery workers, one killed -9: {taken:.0f} s "

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-from taskgalaxy_ops.airflow_stack import ROOT
+from taskgalaxy_ops.demo.airflow_stack import ROOT
 
 
 def fresh() -> Any:

@@ -14,7 +14,7 @@ import pytest
 import yaml
 from e2e.galaxies import Models
 
-from taskgalaxy_ops.airflow_stack import ROOT
+from taskgalaxy_ops.demo.airflow_stack import ROOT
 from taskgalaxy_ops.settings import Settings, load_settings
 
 _HOME = Path(tempfile.mkdtemp(prefix="taskgalaxy-airflow-"))

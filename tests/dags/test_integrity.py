@@ -14,8 +14,8 @@ import pytest
 
 from dags.bag import bag, table
 from dags.conftest import SETTINGS_FILE, write_settings
-from taskgalaxy_ops import provisioning
-from taskgalaxy_ops.airflow_stack import ROOT, dag_ids
+from taskgalaxy_ops.demo.airflow_stack import ROOT, dag_ids
+from taskgalaxy_ops.operations.airflow import provision
 from taskgalaxy_ops.settings import load_settings
 
 EDGES = {
@@ -105,7 +105,7 @@ def test_every_task_has_an_owner_retries_by_kind_and_an_end() -> None:
 
 def test_every_pool_and_connection_is_provisioned() -> None:
     """A missing pool would leave a task queued for ever, and dag.test() would not tell."""
-    there = {pool.name for pool in provisioning.pools(load_settings(SETTINGS_FILE))}
+    there = {pool.name for pool in provision.pools(load_settings(SETTINGS_FILE))}
     assert {task.pool for task in tasks()} == there
     named = {
         node.value
@@ -113,7 +113,7 @@ def test_every_pool_and_connection_is_provisioned() -> None:
         for node in ast.walk(ast.parse(path.read_text("utf-8")))
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.startswith("galaxy_store")
     }
-    assert named == {"galaxy_store"} <= there | {provisioning.STORE_CONNECTION}
+    assert named == {"galaxy_store"} <= there | {provision.STORE_CONNECTION}
     source = "".join(path.read_text("utf-8") for path in (ROOT / "plugins").rglob("*.py"))
     assert "Variable" not in source, "provisioning brings no Airflow variables"
 

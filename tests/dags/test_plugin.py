@@ -14,10 +14,10 @@ import pytest
 
 from dags.bag import bag
 from dags.test_runs import run
-from taskgalaxy_ops import reporting
-from taskgalaxy_ops.catalogue import Proposal
 from taskgalaxy_ops.records import LabelReject, Node
+from taskgalaxy_ops.reports.pages import proposal as proposal_pages
 from taskgalaxy_ops.settings import Settings, parse_settings
+from taskgalaxy_ops.taxonomy.store import Proposal
 
 
 def test_samples_or_a_cron_start_a_release() -> None:
@@ -134,11 +134,11 @@ def test_a_proposals_labels_are_text() -> None:
     node = Node(HOSTILE, 3, "expand", "live")
     twin = LabelReject(HOSTILE, "near-duplicate label", "ocr~<script>", 0.97)
     proposal = Proposal(1, 0, (node,), (node,), (twin,))
-    shown = reporting.proposal_markdown(proposal)
+    shown = proposal_pages.proposal_markdown(proposal)
     assert "<img" not in shown
     assert "](http" not in shown
     assert "| `x`" not in shown
-    page = reporting.proposal_page(proposal, simulated=True)
+    page = proposal_pages.proposal_page(proposal, simulated=True)
     assert "<img src=x" not in page
     assert "<script>" not in page
     assert "SIMULATED" in page

@@ -15,18 +15,20 @@ from releases import released
 
 from dags.bag import bag, fresh
 from dags.conftest import model
-from taskgalaxy_ops import announcements, finetuning, takedown
-from taskgalaxy_ops.catalogue import Catalogue
+from taskgalaxy_ops.finetune import run as finetune_run
 from taskgalaxy_ops.finetune.backends.local import LocalBackend
 from taskgalaxy_ops.finetune.jobs import State
 from taskgalaxy_ops.finetune.recipes import load_recipe
-from taskgalaxy_ops.forecasting import checked
-from taskgalaxy_ops.galaxy import Galaxy
-from taskgalaxy_ops.harvest import Harvest
-from taskgalaxy_ops.publishing import published
+from taskgalaxy_ops.generation.results import Harvest
+from taskgalaxy_ops.operations import takedown
+from taskgalaxy_ops.operations.airflow import announcements
+from taskgalaxy_ops.operations.forecast import checked
+from taskgalaxy_ops.release.publish import published
 from taskgalaxy_ops.settings import Settings
 from taskgalaxy_ops.storage import keys
 from taskgalaxy_ops.storage.log import Log
+from taskgalaxy_ops.taxonomy.store import Catalogue
+from taskgalaxy_ops.workspace import Galaxy
 
 pytestmark = pytest.mark.usefixtures("database")
 
@@ -210,9 +212,9 @@ def batched(
 ) -> Callable[..., Settings]:
     """Writes settings for a new store whose models are all asked by batch; they are looked at every moment."""
     bag()  # puts the plugins on the path
-    from galaxy_airflow import steps
+    from galaxy_airflow.tasks import common
 
-    monkeypatch.setattr(steps, "_LEAST_POLL_SECONDS", 0)  # nothing but this process runs the tasks
+    monkeypatch.setattr(common, "_LEAST_POLL_SECONDS", 0)  # nothing but this process runs the tasks
 
     def of(name: str) -> dict[str, Any]:
         return {**model(name, models.base_url), "mode": "batch"}
@@ -472,8 +474,8 @@ def test_finetune(
 
     # The form cancels what a run of it has started.
     long = quick(epochs=900)
-    one = next(iter(finetuning.tuning(store, recipe=long).jobs.values()))
-    assert finetuning.Trainings(store, "another").step(one) is State.RUNNING
+    one = next(iter(finetune_run.tuning(store, recipe=long).jobs.values()))
+    assert finetune_run.Trainings(store, "another").step(one) is State.RUNNING
     states = run("galaxy_finetune", recipe=long, cancel=True)
     assert (states["check"], states["train"]) == ("skipped", "skipped")
     assert LocalBackend().state(one, None) is State.CANCELLED

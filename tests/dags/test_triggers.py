@@ -19,9 +19,9 @@ import pytest
 
 from dags.bag import bag
 from dags.conftest import write_settings
-from taskgalaxy_ops import awaiting
-from taskgalaxy_ops.airflow_stack import ROOT
-from taskgalaxy_ops.awaiting import Waiting
+from taskgalaxy_ops.demo.airflow_stack import ROOT
+from taskgalaxy_ops.inference import batch_wait
+from taskgalaxy_ops.inference.batch_wait import Waiting
 from taskgalaxy_ops.settings import BatchSettings, Model
 
 KEY = "sk-of-a-connection"
@@ -95,9 +95,9 @@ def fired(provider: Provider, monkeypatch: pytest.MonkeyPatch) -> Callable[..., 
 
     def run(seconds: float = 60, name: str = "teacher", id: str | None = "batch_1", age: float = 0) -> Any:
         those = [Waiting("nonce", id, asked_of(name, provider.url), 3, time.time() - age)]
-        assert awaiting.read(awaiting.plain(those)) == those
+        assert batch_wait.read(batch_wait.plain(those)) == those
         path, kwargs = BatchEnd(
-            awaiting.plain(those), SETTINGS.model_dump(mode="json"), time.time() + seconds
+            batch_wait.plain(those), SETTINGS.model_dump(mode="json"), time.time() + seconds
         ).serialize()
         written = json.dumps(serialize(kwargs))
         assert KEY not in written

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from e2e.galaxies import Commands, Models
-from taskgalaxy_ops.galaxy import Galaxy
-from taskgalaxy_ops.services import SeaweedFS
+from taskgalaxy_ops.demo.services import SeaweedFS
 from taskgalaxy_ops.settings import Settings, parse_settings
+from taskgalaxy_ops.workspace import Galaxy
 
 JUDGES = ("a", "b", "c")
 

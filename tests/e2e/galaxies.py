@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from taskgalaxy_ops.services import Simulator
+from taskgalaxy_ops.demo.services import Simulator
 from taskgalaxy_ops.settings import Settings
 
 

@@ -23,19 +23,19 @@ import yaml
 
 from e2e.browsing import browser
 from e2e.galaxies import Models
-from taskgalaxy_ops import announcements, provisioning
-from taskgalaxy_ops.airflow_client import AirflowClient
-from taskgalaxy_ops.airflow_stack import USER, AirflowStack, dag_ids
-from taskgalaxy_ops.catalogue import Catalogue
-from taskgalaxy_ops.conducting import Conductor
-from taskgalaxy_ops.galaxy import Galaxy
-from taskgalaxy_ops.harvest import Harvest
-from taskgalaxy_ops.pipeline import homes_of
-from taskgalaxy_ops.publishing import published
-from taskgalaxy_ops.services import SeaweedFS
+from taskgalaxy_ops.demo.airflow_stack import USER, AirflowStack, dag_ids
+from taskgalaxy_ops.demo.conductor import Conductor
+from taskgalaxy_ops.demo.services import SeaweedFS
+from taskgalaxy_ops.generation.lanes import homes_of
+from taskgalaxy_ops.generation.results import Harvest
+from taskgalaxy_ops.operations.airflow import announcements, provision
+from taskgalaxy_ops.operations.airflow.client import AirflowClient
+from taskgalaxy_ops.release.publish import published
 from taskgalaxy_ops.settings import load_settings
 from taskgalaxy_ops.storage import keys
 from taskgalaxy_ops.storage.journal import Journal
+from taskgalaxy_ops.taxonomy.store import Catalogue
+from taskgalaxy_ops.workspace import Galaxy
 
 K = 12
 CANARY = "sk-canary-7f3a9c51d2"  # the models' key: to be found nowhere but in Airflow's connections
@@ -115,7 +115,7 @@ def days(
         stack.start()
         os.environ.update(environment)
         client = stack.client()
-        provisioning.apply(client, load_settings(file), environment)
+        provision.apply(client, load_settings(file), environment)
         stack.wait_for_dags(dag_ids())
         yield Days(stack, client, Galaxy.open(load_settings(file)), served, sources, file)
     finally:

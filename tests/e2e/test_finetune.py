@@ -15,7 +15,7 @@ import pytest
 import yaml
 from releases import COLOURS, galaxy, released
 
-from taskgalaxy_ops import finetuning
+from taskgalaxy_ops.finetune import run as finetune_run
 from taskgalaxy_ops.finetune.backends.local import LocalBackend
 from taskgalaxy_ops.finetune.jobs import State
 from taskgalaxy_ops.finetune.recipes import load_recipe
@@ -38,7 +38,7 @@ def test_a_fine_tune_from_the_command_line(tmp_path: Path) -> None:
 
     # Killed with all of its group while the first job runs: as a worker that dies.
     with subprocess.Popen(command, start_new_session=True, stderr=subprocess.DEVNULL) as first:
-        tuning = finetuning.tuning(store, recipe=str(recipe))
+        tuning = finetune_run.tuning(store, recipe=str(recipe))
         give_up = time.monotonic() + 60
         while LocalBackend().state(tuning.jobs["before"], None) is not State.RUNNING:
             assert first.poll() is None
@@ -72,10 +72,10 @@ def test_a_fine_tune_from_the_command_line(tmp_path: Path) -> None:
     assert page.count("data:image/svg+xml") == 2
 
     # The checkpoint is one that transformers loads, and it speaks.
-    from taskgalaxy_ops.evaluate.ranking import Ranker
+    from taskgalaxy_ops.evaluate.rank import Ranker
 
-    results = finetuning.results(store, tuning.jobs)
-    copy = finetuning.release_copy(store, None)
+    results = finetune_run.results(store, tuning.jobs)
+    copy = finetune_run.release_copy(store, None)
     row = next(row for row in copy.rows("train") if row["task_type"].startswith("colour"))
     assert Ranker(results["after"]["checkpoint"]).generate(copy.image(row), "What colour is it?") in COLOURS
 

@@ -14,15 +14,17 @@ import pyarrow.parquet as pq
 import pytest
 
 from e2e.galaxies import Commands, Models
-from taskgalaxy_ops import asking, pipeline, publishing
-from taskgalaxy_ops.galaxy import Galaxy
-from taskgalaxy_ops.models.simulated.config import parse_config
-from taskgalaxy_ops.models.simulated.serve import running
-from taskgalaxy_ops.pipeline import RunResult
-from taskgalaxy_ops.services import SeaweedFS
+from taskgalaxy_ops import pipeline
+from taskgalaxy_ops.demo.services import SeaweedFS
+from taskgalaxy_ops.generation.run import RunResult
+from taskgalaxy_ops.inference import session
+from taskgalaxy_ops.release import publish
 from taskgalaxy_ops.settings import Settings
+from taskgalaxy_ops.simulator.config import parse_config
+from taskgalaxy_ops.simulator.serve import running
 from taskgalaxy_ops.storage import Store, link
 from taskgalaxy_ops.storage.log import zstd
+from taskgalaxy_ops.workspace import Galaxy
 
 BATCH = {"mode": "batch"}
 WAITING = {"batch": {"poll_seconds": 0.2, "wait_seconds": 60}, "lease_seconds": 3}
@@ -80,7 +82,7 @@ def released(settings: Settings) -> str:
     """The release's hash, of a run in which everything is answered."""
     result = generated(settings)
     assert result.pending == 0, result.reasons
-    return publishing.publish(Galaxy.open(settings)).release.manifest_sha256
+    return publish.publish(Galaxy.open(settings)).release.manifest_sha256
 
 
 @pytest.fixture
@@ -122,7 +124,7 @@ def test_a_url_that_has_run_out_is_said_and_loses_no_unit(
         return url
 
     with monkeypatch.context() as patched:
-        patched.setattr(asking, "link", over)
+        patched.setattr(session, "link", over)
         found = generated(chosen)
     assert hours == {48 if mode else 24}, "a batch may take a day"
     assert found.pending == 24, "the matches of this image"

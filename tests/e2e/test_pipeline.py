@@ -12,30 +12,34 @@ from pathlib import Path
 import pytest
 
 from e2e.galaxies import Commands, Models
-from taskgalaxy_ops import pipeline, publishing, reporting
-from taskgalaxy_ops.canonical import sha256_hex
-from taskgalaxy_ops.catalogue import Catalogue
-from taskgalaxy_ops.expansion import expand
-from taskgalaxy_ops.explaining import explain
-from taskgalaxy_ops.galaxy import Galaxy
-from taskgalaxy_ops.harvest import Harvest, bill
+from taskgalaxy_ops import pipeline
+from taskgalaxy_ops.generation.bill import bill
+from taskgalaxy_ops.generation.results import Harvest
+from taskgalaxy_ops.hashing import sha256_hex
 from taskgalaxy_ops.models.rendering import render
-from taskgalaxy_ops.planning import plan
+from taskgalaxy_ops.operations.explain import explain
+from taskgalaxy_ops.operations.plan import plan
+from taskgalaxy_ops.operations.status import status
+from taskgalaxy_ops.operations.verify import verify
+from taskgalaxy_ops.release import publish
+from taskgalaxy_ops.reports.pages import contact_sheet
 from taskgalaxy_ops.settings import Settings, SourceSettings
-from taskgalaxy_ops.status import status
+from taskgalaxy_ops.sources import ingest
 from taskgalaxy_ops.storage import keys
 from taskgalaxy_ops.storage.journal import Journal
 from taskgalaxy_ops.taxonomy import add_types
-from taskgalaxy_ops.verify import verify
+from taskgalaxy_ops.taxonomy.expand import expand
+from taskgalaxy_ops.taxonomy.store import Catalogue
+from taskgalaxy_ops.workspace import Galaxy
 
 
-def whole(galaxy: Galaxy) -> publishing.ReleaseReceipt:
+def whole(galaxy: Galaxy) -> publish.ReleaseReceipt:
     """Ingest, generate and release everything."""
     for source in galaxy.settings.sources:
         pipeline.ingest(galaxy, source)
     result = pipeline.generate(galaxy)
     assert result.pending == 0, result.reasons
-    return publishing.publish(galaxy)
+    return publish.publish(galaxy)
 
 
 def test_two_runs_make_one_release(settings: Callable[..., Settings], models: Models, tmp_path: Path) -> None:
@@ -61,10 +65,10 @@ def test_two_runs_make_one_release(settings: Callable[..., Settings], models: Mo
     assert found.damage == []
     assert found.checked["image"] == 12
     assert found.checked["release"] == 1
-    local = publishing.fetch(again, second.release, tmp_path / "copy")
+    local = publish.fetch(again, second.release, tmp_path / "copy")
     assert "simulated" in (local / "README.md").read_text("utf-8").lower()
     page = tmp_path / "page.html"
-    reporting.write(page, reporting.report_data(Harvest(again)))
+    contact_sheet.write(page, contact_sheet.report_data(Harvest(again)))
     assert "simulated" in page.read_text("utf-8").lower()
 
 
@@ -140,9 +144,9 @@ def test_new_task_types_ask_only_for_pairs_that_enter_the_top_k(galaxy: Galaxy, 
     assert after["asked_again"] == []
 
 
-def _matches(galaxy: Galaxy) -> list[pipeline.Match]:
+def _matches(galaxy: Galaxy) -> list[ingest.Match]:
     shards = pipeline.generate(galaxy, last_stage="match").matches
-    return [match for shard in shards.values() for match in galaxy.shards.load(shard, "matches", pipeline.Match)]
+    return [match for shard in shards.values() for match in galaxy.shards.load(shard, "matches", ingest.Match)]
 
 
 @pytest.mark.parametrize("moment", [3, 16])

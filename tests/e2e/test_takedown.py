@@ -11,22 +11,25 @@ from datasets import load_dataset
 
 from e2e.galaxies import Commands, Models
 from e2e.test_pipeline import whole
-from taskgalaxy_ops import answers, pipeline, publishing, takedown, upkeep
-from taskgalaxy_ops.canonical import sha256_hex
+from taskgalaxy_ops import pipeline
 from taskgalaxy_ops.errors import SettingsError, SourceError
-from taskgalaxy_ops.forgetting import forget
-from taskgalaxy_ops.galaxy import Galaxy
-from taskgalaxy_ops.harvest import Harvest, bill
+from taskgalaxy_ops.generation.bill import bill
+from taskgalaxy_ops.generation.results import Harvest
+from taskgalaxy_ops.hashing import sha256_hex
+from taskgalaxy_ops.operations import answers, gc, takedown
+from taskgalaxy_ops.operations.forget import forget
+from taskgalaxy_ops.operations.verify import verify
 from taskgalaxy_ops.records import Reason
-from taskgalaxy_ops.release import MANIFEST
+from taskgalaxy_ops.release import MANIFEST, publish
 from taskgalaxy_ops.settings import Settings
+from taskgalaxy_ops.sources import ingest
 from taskgalaxy_ops.storage import keys
 from taskgalaxy_ops.storage.keys import LAYOUT_VERSION
 from taskgalaxy_ops.storage.log import Log
-from taskgalaxy_ops.verify import verify
+from taskgalaxy_ops.workspace import Galaxy
 
 
-def _content(galaxy: Galaxy, one: publishing.Published) -> dict[str, str]:
+def _content(galaxy: Galaxy, one: publish.Published) -> dict[str, str]:
     manifest = json.loads(galaxy.store.get(keys.release(one.version) + MANIFEST))
     return {path: entry["sha256"] for path, entry in manifest["files"].items()}
 
@@ -47,9 +50,9 @@ def test_an_image_that_is_taken_down_is_nowhere(
     assert (found.releases, sum(map(len, found.homes.values()))) == ({first.name: gone}, 1)
     assert found.shards == 4  # match, filter, write, vote of its home
     assert all(image.encode() not in _raw(galaxy, listed.key) for listed in _but_its_denial(galaxy, first))
-    (withdrawn,) = publishing.published(galaxy)
+    (withdrawn,) = publish.published(galaxy)
     assert withdrawn.withdrawn == gone
-    local = publishing.fetch(galaxy, withdrawn, tmp_path / "copy")
+    local = publish.fetch(galaxy, withdrawn, tmp_path / "copy")
     loaded = load_dataset(str(local), cache_dir=str(tmp_path / "cache"))
     assert {row for split in loaded.values() for row in split["id"]} == others
     assert verify(galaxy).damage == []
@@ -69,14 +72,14 @@ def test_an_image_that_is_taken_down_is_nowhere(
     assert verify(again).damage == []
     assert list(takedown.left(again)) == []
     assert takedown.finish(again).releases == {}
-    assert publishing.published(again)[-1] == second.release
+    assert publish.published(again)[-1] == second.release
 
 
 def _raw(galaxy: Galaxy, key: str) -> bytes:
     return galaxy.store.get(key)
 
 
-def _but_its_denial(galaxy: Galaxy, one: publishing.Published) -> list[publishing.Listed]:
+def _but_its_denial(galaxy: Galaxy, one: publish.Published) -> list[publish.Listed]:
     may = (keys.REGISTRY_LOG, keys.release(one.version) + "withdrawn.json")
     journals = ("/journal/",)  # they name it as erased
     return [
@@ -104,15 +107,15 @@ def test_a_take_down_while_a_run_works_erases_what_that_run_writes(
     galaxy = Galaxy.open(settings())
     pipeline.ingest(galaxy, "mixed")
     image = next(galaxy.registry.claims()).image
-    real, done = pipeline.HomeRun.__call__, []
+    real, done = ingest.HomeRun.__call__, []
 
-    async def late(self: pipeline.HomeRun) -> pipeline.HomeResult:
+    async def late(self: ingest.HomeRun) -> ingest.HomeResult:
         outcome = await real(self)
         if not done:  # its shards are written, the run is about to look at the denylist
             done.append(takedown.take_down(Galaxy.open(settings()), [image]))
         return outcome
 
-    monkeypatch.setattr(pipeline.HomeRun, "__call__", late)
+    monkeypatch.setattr(ingest.HomeRun, "__call__", late)
     pipeline.generate(galaxy)
     assert done[0].homes
     assert list(takedown.left(galaxy)) == []
@@ -139,7 +142,7 @@ def test_forgotten_answers_are_asked_once_more(galaxy: Galaxy, models: Models) -
     after = models.stats()
     assert [each["asked"] for each in after["asked_again"]] == [2] * done.units["vote"]
     assert after["units"]["by_stage"] == before["units"]["by_stage"], "and no other unit"
-    assert publishing.publish(galaxy).release == first, "the simulated judge says the same again"
+    assert publish.publish(galaxy).release == first, "the simulated judge says the same again"
     assert forget(galaxy, since=2e9).units == {}
 
 
@@ -165,18 +168,18 @@ def test_answers_of_another_store_are_not_paid_for_again(
 
 def test_only_what_nothing_names_and_is_old_is_collected(galaxy: Galaxy, models: Models) -> None:
     whole(galaxy)
-    upkeep.collect(galaxy, grace_seconds=-1, delete=True)
+    gc.collect(galaxy, grace_seconds=-1, delete=True)
     before = {listed.key for listed in galaxy.store.list("")}
-    assert upkeep.collect(galaxy, grace_seconds=0, delete=True).objects == 0
+    assert gc.collect(galaxy, grace_seconds=0, delete=True).objects == 0
     home = galaxy.registry.homes()[0].home
     shard = next(shard for shard in galaxy.shards.all(home) if shard.stage == "write")
     galaxy.store.delete(shard.marker)  # as verify tells to, of one that is damaged
     galaxy.store.put_if_absent(keys.blob("0" * 64), b"of a scan that was killed")
-    young = upkeep.collect(galaxy, delete=True)
+    young = gc.collect(galaxy, delete=True)
     assert (young.objects, young.young) == (0, 3)
-    told = upkeep.collect(galaxy, grace_seconds=-1)
+    told = gc.collect(galaxy, grace_seconds=-1)
     assert (told.objects, told.young) == (3, 0)
-    assert upkeep.collect(galaxy, grace_seconds=-1, delete=True).objects == 3
+    assert gc.collect(galaxy, grace_seconds=-1, delete=True).objects == 3
     assert whole(galaxy).made is False
     assert before - {listed.key for listed in galaxy.store.list("")} <= {
         shard.marker,

@@ -14,12 +14,13 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from taskgalaxy_ops import pipeline, publishing
-from taskgalaxy_ops.galaxy import Galaxy
-from taskgalaxy_ops.models.simulated.config import SimulatorConfig
-from taskgalaxy_ops.models.simulated.serve import running
+from taskgalaxy_ops import pipeline
+from taskgalaxy_ops.release import publish
 from taskgalaxy_ops.settings import Settings, parse_settings
+from taskgalaxy_ops.simulator.config import SimulatorConfig
+from taskgalaxy_ops.simulator.serve import running
 from taskgalaxy_ops.sources.builtin import build
+from taskgalaxy_ops.workspace import Galaxy
 
 HERE = Path(__file__).parent
 FILE = HERE / "store-2.json"
@@ -68,7 +69,7 @@ def main() -> None:
         galaxy = Galaxy.open(golden_settings((folder / "store").as_uri(), str(images), base_url))
         pipeline.ingest(galaxy, "shapes")
         assert pipeline.generate(galaxy).pending == 0
-        publishing.publish(galaxy)
+        publish.publish(galaxy)
         objects = {
             listed.key: base64.b64encode(galaxy.store.get(listed.key)).decode() for listed in galaxy.store.list("")
         }

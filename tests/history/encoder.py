@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from taskgalaxy_ops.models.encoders import Vectors
+from taskgalaxy_ops.models.encoders.base import Vectors
 
 from .models import drawn
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from taskgalaxy_ops.canonical import draw
+from taskgalaxy_ops.hashing import draw
 from taskgalaxy_ops.records import pair_id
 from taskgalaxy_ops.settings import Model, Settings
 

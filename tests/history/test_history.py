@@ -15,7 +15,7 @@ from hypothesis import assume, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from taskgalaxy_ops.canonical import sha256_hex
+from taskgalaxy_ops.hashing import sha256_hex
 
 from .models import chat_model
 from .wire import Fate

@@ -26,25 +26,33 @@ import yaml
 from fakes import KilledError, MemoryStore
 from PIL import Image
 
-from taskgalaxy_ops import answers, pipeline, publishing, qa, stage_keys, upkeep, voting
-from taskgalaxy_ops import galaxy as opened
-from taskgalaxy_ops.canonical import sha256_hex
-from taskgalaxy_ops.catalogue import Catalogue
+from taskgalaxy_ops import pipeline
+from taskgalaxy_ops import workspace as opened
 from taskgalaxy_ops.errors import PendingError, SourceError
-from taskgalaxy_ops.forgetting import forget
-from taskgalaxy_ops.galaxy import Galaxy
-from taskgalaxy_ops.harvest import Harvest
+from taskgalaxy_ops.generation import lanes, stage_keys
+from taskgalaxy_ops.generation.lanes import Lane
+from taskgalaxy_ops.generation.results import Harvest
+from taskgalaxy_ops.generation.run import RunResult
+from taskgalaxy_ops.generation.stages import filter as filter_stage
+from taskgalaxy_ops.generation.stages import vote as vote_stage
+from taskgalaxy_ops.generation.stages import write as write_stage
+from taskgalaxy_ops.hashing import sha256_hex
+from taskgalaxy_ops.models.http import Sender
 from taskgalaxy_ops.models.rendering import render
-from taskgalaxy_ops.models.sending import Sender
-from taskgalaxy_ops.pipeline import Lane, RunResult
+from taskgalaxy_ops.operations import answers, gc
+from taskgalaxy_ops.operations.forget import forget
+from taskgalaxy_ops.operations.takedown import left, take_down
+from taskgalaxy_ops.operations.verify import verify
+from taskgalaxy_ops.records import Answer
+from taskgalaxy_ops.release import publish
 from taskgalaxy_ops.settings import Model, Settings, SourceSettings, parse_settings
-from taskgalaxy_ops.storage import Listed, keys, log, rows
+from taskgalaxy_ops.storage import Listed, keys, log, parquet
 from taskgalaxy_ops.storage.base import Content
-from taskgalaxy_ops.storage.books import Books, highest
-from taskgalaxy_ops.storage.journal import Answer, Journal
-from taskgalaxy_ops.takedown import left, take_down
+from taskgalaxy_ops.storage.journal import Journal
+from taskgalaxy_ops.storage.ledger_totals import Books, highest
 from taskgalaxy_ops.taxonomy import add_types
-from taskgalaxy_ops.verify import verify
+from taskgalaxy_ops.taxonomy.store import Catalogue
+from taskgalaxy_ops.workspace import Galaxy
 
 from .encoder import CircleEncoder
 from .models import Models, Unit, chat_model, drawn
@@ -57,7 +65,12 @@ SEEDS = {"colour": {"hue": None, "tone": None}, "shape": {"round": {"ring": None
 TYPES = ("colour~hue", "colour~tone", "colour~tint", "shape~round~ring", "shape~round~disc", "shape~square", "text")
 _NOBODY = aiohttp.client_reqrep.ConnectionKey("models", 80, False, True, None, None, None)
 _OPERATIONS = 80  # requests and writes, among which a worker is killed
-_MODULES = {"match": (stage_keys, "MATCH"), "filter": (qa, "FILTER"), "write": (qa, "WRITE"), "vote": (voting, "VOTE")}
+_MODULES = {
+    "match": (stage_keys, "MATCH"),
+    "filter": (filter_stage, "FILTER"),
+    "write": (write_stage, "WRITE"),
+    "vote": (vote_stage, "VOTE"),
+}
 
 
 def _picture(number: int) -> bytes:
@@ -172,8 +185,8 @@ class World:
             stack.enter_context(patch.object(asyncio, "to_thread", at_once))
             stack.enter_context(patch.object(log, "ThreadPoolExecutor", _AtOnce))
             for name, quick in _QUICK_ROWS.items():
-                stack.enter_context(patch.object(rows, name, quick))
-            stack.enter_context(patch.object(upkeep, "_PARTS_WORTH_FOLDING", 1))
+                stack.enter_context(patch.object(parquet, name, quick))
+            stack.enter_context(patch.object(gc, "_PARTS_WORTH_FOLDING", 1))
             yield self
 
     def _written(self, name: str, text: str) -> Path:
@@ -270,7 +283,7 @@ class World:
             read = _READ_FILTER(item, entry).value or {}
             return Answer({**read, "reason": read["reason"].upper()})
 
-        self._stack.enter_context(patch.object(qa, "_read_filter", _READ_FILTER if parser == 1 else second))
+        self._stack.enter_context(patch.object(filter_stage, "_read_filter", _READ_FILTER if parser == 1 else second))
         self.models.parser = parser
 
     def read_again(self) -> None:
@@ -316,13 +329,13 @@ class World:
 
     def collect(self) -> None:
         """Delete what nothing refers to."""
-        self.store.clock += 2 * upkeep.GRACE_SECONDS
-        upkeep.collect(self.open(), delete=True)
-        assert upkeep.collect(self.open()) == upkeep.Collected()
+        self.store.clock += 2 * gc.GRACE_SECONDS
+        gc.collect(self.open(), delete=True)
+        assert gc.collect(self.open()) == gc.Collected()
 
     def compact(self) -> None:
         """Fold every journal and the ledger."""
-        upkeep.compact(self.open())
+        gc.compact(self.open())
 
     # What must hold
 
@@ -429,7 +442,7 @@ class World:
             self._check_idle()
         else:
             try:
-                publishing.publish(self.open())
+                publish.publish(self.open())
             except PendingError:
                 pass
             else:
@@ -489,7 +502,7 @@ class World:
         source, last = options.get("sources"), options.get("last_stage", "vote")
         wanted = self.live if source is None else {image for name in source for image in _ids(self.sources[name])}
         if lane := options.get("lane"):
-            homes = pipeline.homes_of_lane(galaxy, lane)
+            homes = lanes.homes_of_lane(galaxy, lane)
             wanted &= {image.image for home in homes for image in galaxy.registry.images(home)}
         near = matches({image: PICTURES[image] for image in self.live}, leaves(self.nodes), settings.match.k)
         variants = sorted(settings.write.variants)
@@ -547,7 +560,7 @@ class World:
 
 
 # Parquet is most of the time that a history takes: the same bytes are the same rows, and the other way round.
-_stream_parquet, _column_from_parquet = rows.stream_parquet, rows.column_from_parquet
+_stream_parquet, _column_from_parquet = parquet.stream_parquet, parquet.column_from_parquet
 
 
 @lru_cache(5000)
@@ -560,14 +573,14 @@ def _column(raw: bytes, name: str) -> tuple[Any, ...]:
     return tuple(_column_from_parquet(raw, name))
 
 
-_written = lru_cache(5000)(rows.to_parquet)
+_written = lru_cache(5000)(parquet.to_parquet)
 _QUICK_ROWS: Mapping[str, Callable[..., Any]] = {
-    "schema": lru_cache(rows.schema),
+    "schema": lru_cache(parquet.schema),
     "to_parquet": lambda records, record: _written(tuple(records), record),
     "stream_parquet": lambda raw, record: iter(_read(raw, record)),
     "column_from_parquet": lambda raw, name: list(_column(raw, name)),
-    "columns_from_parquet": lru_cache(5000)(rows.columns_from_parquet),
-    "embeddings_from_parquet": lru_cache(5000)(rows.embeddings_from_parquet),
+    "columns_from_parquet": lru_cache(5000)(parquet.columns_from_parquet),
+    "embeddings_from_parquet": lru_cache(5000)(parquet.embeddings_from_parquet),
 }
 
 
@@ -586,7 +599,7 @@ class _AtOnce(Executor):
         return done
 
 
-_READ_FILTER = qa._read_filter
+_READ_FILTER = filter_stage._read_filter
 
 
 def _stage(marker: str) -> str:
@@ -610,7 +623,7 @@ def _released(galaxy: Galaxy, result: RunResult) -> dict[str, bytes]:
     """The data of the release of a state; nothing where it has no sample."""
     harvest = Harvest(galaxy, result)
     try:
-        receipt = publishing.publish(galaxy, partial=True, harvest=harvest)
+        receipt = publish.publish(galaxy, partial=True, harvest=harvest)
     except SourceError:
         return {}
     assert receipt.funnel.units_in == harvest.funnel[-1].units_out

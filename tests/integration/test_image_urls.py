@@ -14,17 +14,18 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from taskgalaxy_ops import pipeline, takedown, upkeep
-from taskgalaxy_ops.asking import Asker
+from taskgalaxy_ops import pipeline
+from taskgalaxy_ops.demo.services import SeaweedFS
 from taskgalaxy_ops.errors import StoreError
-from taskgalaxy_ops.galaxy import Galaxy
-from taskgalaxy_ops.models.chat import Desk, Gateway
-from taskgalaxy_ops.models.questions import Question, Unit
-from taskgalaxy_ops.qa import filter_question
-from taskgalaxy_ops.services import SeaweedFS
+from taskgalaxy_ops.generation.stages.filter import filter_question
+from taskgalaxy_ops.inference.gateway import Desk, Gateway
+from taskgalaxy_ops.inference.session import Asker
+from taskgalaxy_ops.models.request import Question, Unit
+from taskgalaxy_ops.operations import gc, takedown
 from taskgalaxy_ops.settings import parse_settings
 from taskgalaxy_ops.storage import keys, link
 from taskgalaxy_ops.storage.s3 import S3Store
+from taskgalaxy_ops.workspace import Galaxy
 
 
 class _Looking(Gateway):
@@ -73,7 +74,7 @@ def urls(galaxy: Galaxy, images: Sequence[str]) -> list[str]:
 
     async def ask() -> None:
         (home,) = galaxy.registry.homes()
-        async with Asker(galaxy, gateway, galaxy.till(), home.home) as asker:
+        async with Asker(galaxy.store, galaxy.settings.run, gateway, galaxy.till(), home.home) as asker:
             await asker.ask(lambda _: [(question, [question.unit(image, {"task_type": "a~b"}) for image in images])])
 
     asyncio.run(ask())
@@ -130,7 +131,7 @@ def test_renderings_of_images_that_no_home_has_are_garbage(galaxy: Galaxy) -> No
     urls(galaxy, ids(galaxy))
     lost = keys.rendering("ab" * 32, "cd" * 16)
     galaxy.store.replace(lost, b"x")
-    assert upkeep.collect(galaxy, grace_seconds=-1, delete=True).first == (lost,)
+    assert gc.collect(galaxy, grace_seconds=-1, delete=True).first == (lost,)
     assert len(list(galaxy.store.list(keys.RENDERED))) == 2
 
 

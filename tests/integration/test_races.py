@@ -14,12 +14,12 @@ from racing import PROCESSES, Racers, together
 from taskgalaxy_ops.errors import BudgetError, LeaseLostError
 from taskgalaxy_ops.records import Claim, Image
 from taskgalaxy_ops.storage import Store
-from taskgalaxy_ops.storage.budget import Caps, Ledger
 from taskgalaxy_ops.storage.journal import Journal
 from taskgalaxy_ops.storage.leases import Lease
+from taskgalaxy_ops.storage.ledger import Caps, Ledger
 from taskgalaxy_ops.storage.log import Log
 from taskgalaxy_ops.storage.registry import Registry
-from taskgalaxy_ops.storage.scanned import Scanned
+from taskgalaxy_ops.storage.scan_staging import Scanned
 
 APPENDS = 8
 

@@ -12,11 +12,11 @@ import botocore.auth
 import pytest
 from serving import Quiet, served
 
+from taskgalaxy_ops.demo.services import SeaweedFS, free_ports
 from taskgalaxy_ops.errors import NotFoundError, StoreError
-from taskgalaxy_ops.services import SeaweedFS, free_ports
 from taskgalaxy_ops.storage import Store, connect, open_store
-from taskgalaxy_ops.storage.budget import Caps, Ledger, Spent
 from taskgalaxy_ops.storage.leases import Lease
+from taskgalaxy_ops.storage.ledger import Caps, Ledger, Spent
 from taskgalaxy_ops.storage.log import Log
 
 Fault = str | None  # "drop": done, no reply; "cut": half the body; or a status, before it is done

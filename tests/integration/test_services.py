@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from taskgalaxy_ops.services import LOOPBACK, SeaweedFS, Service, ServiceError, free_ports, stop_left_over
+from taskgalaxy_ops.demo.services import LOOPBACK, SeaweedFS, Service, ServiceError, free_ports, stop_left_over
 from taskgalaxy_ops.storage import open_store
 
 _SERVER = """

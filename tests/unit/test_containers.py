@@ -33,7 +33,8 @@ from cluster.composed import (
     seconds,
 )
 
-from taskgalaxy_ops import cli, services
+from taskgalaxy_ops import cli
+from taskgalaxy_ops.demo import services
 from taskgalaxy_ops.settings import EXAMPLE, AirflowSettings, PoolSlots
 
 EXAMPLE_VARIABLES = ROOT / ".env.example"

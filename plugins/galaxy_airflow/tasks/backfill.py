@@ -1,0 +1,94 @@
+"""Tasks of galaxy_backfill: plan, forecast, announce sources again."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from airflow.sdk.exceptions import AirflowSkipException
+
+from galaxy_airflow.runtime import log, opened, progress, receipt
+from galaxy_airflow.tasks.sources import announce
+from taskgalaxy_ops.errors import SourceError
+from taskgalaxy_ops.operations.forecast import forecast, probe, record
+from taskgalaxy_ops.operations.plan import plan as plan_run
+from taskgalaxy_ops.reports.pages import forecast as forecast_pages
+from taskgalaxy_ops.reports.pages import plan as plan_pages
+from taskgalaxy_ops.reports.text import costs as costs_text
+from taskgalaxy_ops.reports.text import plan as plan_text
+from taskgalaxy_ops.storage import keys
+from taskgalaxy_ops.storage.ledger import NANO
+from taskgalaxy_ops.taxonomy.store import Catalogue
+
+
+def plan(form: Mapping[str, Any]) -> dict[str, Any]:
+    """What a backfill would ask; an older taxonomy version becomes the newest unless it is a dry run."""
+    began = time.monotonic()
+    galaxy = opened(form.get("settings_version"))
+    sources = list(form["sources"] or sorted(galaxy.registry.scans()))
+    if not sources:
+        raise SourceError("backfill: no source is registered. Run galaxy_ingest or galaxy_watch first.")
+    catalogue = Catalogue(galaxy)
+    newest = catalogue.version().number
+    version = newest if form.get("taxonomy_version") is None else form["taxonomy_version"]
+    found = plan_run(galaxy, sources, taxonomy=version)
+    for line in plan_text.plan(found):
+        log.info(line)
+    if version != newest and not form["dry_run"]:
+        newest = catalogue.publish(newest, catalogue.version(version).nodes, [], f"backfill of version {version}")
+    page = plan_pages.plan_page(found, sources, version)
+    name = f"plan-{plan_pages.page_name(page)}"
+    galaxy.store.replace(keys.report(name), page.encode())
+    max_cost = None if form.get("budget") is None else galaxy.ledger().spent().cost / NANO + form["budget"]
+    return receipt(
+        "planned",
+        began,
+        sources=sources,
+        taxonomy_version=version,
+        shards=found.homes,
+        units={each.stage: round(each.units.expected) for each in found.stages},
+        cost=None if (cost := found.total("cost")) is None else cost.expected,
+        orders={"settings_version": form.get("settings_version"), "max_cost": max_cost},
+        page=name,
+    )
+
+
+def forecast_backfill(planned: Mapping[str, Any], wanted: bool) -> dict[str, Any]:
+    """What the planned would cost, with an interval; asks about a few images first where too little is known.
+
+    What they lack afterwards (a model out of reach, a batch under way) leaves its source without a forecast.
+    """
+    if not wanted:
+        raise AirflowSkipException("no forecast was asked for")
+    began, galaxy = time.monotonic(), opened(**planned["orders"])
+    sources, version = planned["sources"], planned["taxonomy_version"]
+    with progress() as shown:
+        asked = probe(galaxy, None, sources, version, shown, wait=False)
+    found = forecast(galaxy, sources, version)
+    record(galaxy, found)
+    for line in (*costs_text.forecast(found), *asked.reasons):
+        log.info(line)
+    page = forecast_pages.forecast_page(found, sources, asked.reasons)
+    name = f"forecast-{plan_pages.page_name(page)}"
+    galaxy.store.replace(keys.report(name), page.encode())
+    return receipt(
+        "forecast",
+        began,
+        calls=asked.usage.calls,
+        encoded=galaxy.encoder.passes if "encoder" in galaxy.__dict__ else 0,
+        cost=asdict(found.cost),
+        list_cost=asdict(found.list_cost),
+        tokens=asdict(found.tokens),
+        unknown=list(found.unknown),
+        page=name,
+    )
+
+
+def announce_backfill(outlet: Any, planned: Mapping[str, Any], dry_run: bool) -> dict[str, Any]:
+    """Announce the chosen sources again; skipped in a dry run."""
+    if dry_run:
+        raise AirflowSkipException("a dry run: nothing is announced")
+    orders = {name: value for name, value in planned["orders"].items() if value is not None}
+    return announce(outlet, planned["sources"], "backfill", **orders)

@@ -1,0 +1,109 @@
+"""Tasks of galaxy_generate: the lanes, a stage of a lane, and whether the run is whole."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from galaxy_airflow.runtime import log, opened, progress, receipt
+from galaxy_airflow.tasks.common import defer
+from taskgalaxy_ops import pipeline
+from taskgalaxy_ops.errors import LeaseLostError, PendingError, UnansweredError
+from taskgalaxy_ops.operations.airflow import announcements
+from taskgalaxy_ops.operations.forecast import forecast
+from taskgalaxy_ops.reports.text import costs as costs_text
+from taskgalaxy_ops.storage.ledger import NANO
+from taskgalaxy_ops.taxonomy.store import Catalogue
+
+
+def lanes(source: str) -> list[dict[str, Any]]:
+    """The lanes of a run; each carries what its tasks need: numbers and names."""
+    began, galaxy = time.monotonic(), opened()
+    upto = announcements.seen(galaxy)
+    orders = announcements.orders(galaxy, source)
+    galaxy = opened(**orders)
+    Catalogue(galaxy).embeddings()  # once, before lanes that would each encode what is new
+    found = pipeline.lanes(galaxy, [source], galaxy.settings.airflow.lanes)
+    receipt(f"generate {source}", began, lanes=len(found), announcement=upto, orders=orders)
+    return [{**lane.plain(), "orders": orders, "upto": upto, "run": galaxy.run} for lane in found]
+
+
+def stage(name: str, lane: Mapping[str, Any], last_try: bool, since: datetime) -> dict[str, Any]:
+    """One stage of a lane, as far as models and budget allow. What has no answer is pending, and counted.
+
+    since: when this try began, before it was deferred. Raises LeaseLostError while another run asks for one of its
+    homes, and UnansweredError where a model gave no reply for now and there is a try left: trying later may help both.
+    Raises TaskDeferred while batches are under way.
+    """
+    began = time.monotonic()
+    galaxy = opened(**lane["orders"], run=lane.get("run"))
+    own = {field: lane[field] for field in ("number", "of", "registry", "sources")}
+    with progress() as shown:
+        result = pipeline.generate(galaxy, lane=pipeline.Lane(**own), last_stage=name, progress=shown, wait=False)
+    counts = [home.stages[name].counts for home in result.homes if name in home.stages]
+    asked = [each for each in counts if each is not None]
+    found = receipt(
+        f"{name}, lane {lane['number'] + 1} of {lane['of']}",
+        began,
+        shards=len(result.matches),
+        unchanged=len(counts) - len(asked) if counts else 0,
+        units_in=sum(each.units_in for each in asked),
+        units_out=sum(each.units_out for each in asked),
+        rejects=sum(sum(each.rejects.values()) for each in asked),
+        pending=result.pending,
+        calls=result.usage.calls,
+        cost=result.usage.cost / NANO,
+        encoded=galaxy.encoder.passes if "encoder" in galaxy.__dict__ else 0,
+        reasons=result.reasons,
+        unaffordable=result.unaffordable,
+    )
+    if result.held and not last_try:
+        raise LeaseLostError(result.held)
+    # Homes that wait for a batch anyway ask the others again then, and need no try for it.
+    stuck = any(home.pending and not home.waiting for home in result.homes)
+    if stuck and result.usage.gave_up and not last_try:
+        raise UnansweredError(f"{result.pending} units have no answer yet: {'; '.join(result.reasons)}")
+    defer(result.waiting, galaxy.settings, since)
+    return found
+
+
+def announce_samples(outlet: Any, source: str, lane_plans: Sequence[Mapping[str, Any]], votes: Sequence[Any]) -> None:
+    """A run of a source has ended, whole or not: a release may be waiting for it. ``lane_plans`` empty: of none."""
+    galaxy = opened()
+    upto = lane_plans[0]["upto"] if lane_plans else announcements.seen(galaxy)
+    pending = sum(each["pending"] for each in votes)
+    announcements.ended(galaxy, source, upto, pending)
+    outlet.add_partitions(source)
+    log.info("%s has ended, %s units pending", source, f"{pending:,}")
+
+
+def complete(
+    source: str, lane_plans: Sequence[Mapping[str, Any]] | None, votes: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """Green if every lane is whole; else red, and names what is missing and why. ``lane_plans`` None: none was made."""
+    began = time.monotonic()
+    if lane_plans is None:
+        raise PendingError(f"{source}: the task `lanes` failed, and its log says why. Mend it, then clear it.")
+    pending = sum(each["pending"] for each in votes)
+    reasons = list(dict.fromkeys(reason for each in votes for reason in each["reasons"]))
+    if len(votes) < len(lane_plans):
+        raise PendingError(
+            f"{source}: {len(lane_plans) - len(votes)} of {len(lane_plans)} lanes failed; their tasks say why. "
+            "What was answered is kept: clear them to go on."
+        )
+    if pending:
+        if any(each.get("unaffordable") for each in votes):
+            reasons += costs_text.rest(forecast(opened(), [source]))
+        raise PendingError(
+            f"{source}: {pending:,} units have no answer yet ({'; '.join(reasons)}). What was answered is kept: "
+            "mend it, then trigger galaxy_generate or galaxy_backfill for this source."
+        )
+    return receipt(
+        f"generate {source}",
+        began,
+        lanes=len(votes),
+        units_in=sum(each["units_in"] for each in votes),
+        samples=sum(each["units_out"] for each in votes),
+    )

@@ -1,0 +1,76 @@
+"""Tasks of galaxy_release: whether to wait, publish, announce."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from airflow.sdk.exceptions import AirflowSkipException
+
+from galaxy_airflow.runtime import log, opened, progress, receipt
+from taskgalaxy_ops.errors import SourceError
+from taskgalaxy_ops.generation.results import Harvest
+from taskgalaxy_ops.operations.airflow import announcements
+from taskgalaxy_ops.release import publish
+from taskgalaxy_ops.reports.html import render
+from taskgalaxy_ops.reports.pages import contact_sheet
+from taskgalaxy_ops.reports.text import release as release_text
+from taskgalaxy_ops.settings import ReleaseSettings
+from taskgalaxy_ops.storage import keys
+from taskgalaxy_ops.workspace import Galaxy
+
+
+def ready(announced: bool) -> None:
+    """Whether a release has to wait: for sources that were announced together, or for answers. By hand: never."""
+    galaxy = opened()
+    if not announced:
+        return
+    if waiting := announcements.awaited(galaxy):
+        raise AirflowSkipException(
+            f"waiting for {', '.join(waiting)}, announced together: the last one starts a release"
+        )
+    if pending := Harvest(galaxy).pending:
+        raise AirflowSkipException(f"{pending:,} units have no answer yet; the next run that ends starts a release")
+
+
+def release(form: Mapping[str, Any], announced: bool) -> dict[str, Any]:
+    """Publish a release if it differs from the latest, and its contact sheet."""
+    began = time.monotonic()
+    galaxy = opened(form.get("settings_version"))
+    named = {name: form[name] for name in ReleaseSettings.model_fields if form.get(name) is not None}
+    if named:
+        rules = ReleaseSettings(**{**galaxy.settings.release.model_dump(), **named})
+        galaxy = Galaxy(galaxy.settings.model_copy(update={"release": rules}), galaxy.store)
+    harvest = Harvest(galaxy)
+    try:
+        with progress() as shown:
+            made = publish.publish(galaxy, partial=bool(form.get("partial")), harvest=harvest, progress=shown)
+    except SourceError as error:
+        if announced:  # nothing has been accepted yet: no error of anybody's who triggered it
+            raise AirflowSkipException(str(error)) from error
+        raise
+    page = f"release-{made.release.name}"
+    if made.made:
+        data = contact_sheet.report_data(harvest, title=f"TaskGalaxy {made.release.name}", release_counts=made.funnel)
+        galaxy.store.replace(keys.report(page), render(data).encode())
+    for line in release_text.released(made, None):
+        log.info(line)
+    return receipt(
+        f"release {made.release.name}",
+        began,
+        version=made.release.name,
+        made=made.made,
+        samples=made.release.samples,
+        task_types=made.release.task_types,
+        images=made.release.images,
+        partial=made.release.partial,
+        page=page,
+    )
+
+
+def announce_release(outlet: Any, made: Mapping[str, Any]) -> None:
+    """Tell what waits for new releases; skipped where the latest stands."""
+    if not made["made"]:
+        raise AirflowSkipException(f"equal to {made['version']}, which stands")
+    outlet.add_partitions(made["version"])

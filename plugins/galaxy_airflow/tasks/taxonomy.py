@@ -1,0 +1,91 @@
+"""Tasks of galaxy_taxonomy: propose new task types, let a person decide, publish."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from airflow.sdk.exceptions import AirflowSkipException
+
+from galaxy_airflow.runtime import opened, progress, ready_settings, receipt
+from galaxy_airflow.tasks.common import defer
+from taskgalaxy_ops.errors import PendingError
+from taskgalaxy_ops.generation.coverage import crowded
+from taskgalaxy_ops.reports.pages import proposal as proposal_pages
+from taskgalaxy_ops.storage import keys
+from taskgalaxy_ops.storage.ledger import NANO
+from taskgalaxy_ops.taxonomy.expand import expand
+from taskgalaxy_ops.taxonomy.store import Catalogue
+
+
+def propose(form: Mapping[str, Any], scheduled: bool, run: str, since: datetime) -> dict[str, Any]:
+    """Grow the newest version into a proposal. Skipped where nothing new came, or nowhere images crowd.
+
+    run: what its calls are made for; since: when this try began. Raises TaskDeferred while batches are under way.
+    """
+    began, galaxy = time.monotonic(), opened(run=run)
+    rules, below, most = galaxy.settings.taxonomy, None, form["max_new"]
+    if scheduled:
+        most = rules.scheduled_new
+    if scheduled or form["where_images_crowd"]:
+        below = crowded(galaxy, rules.scheduled_images_a_type)
+        if not below:
+            raise AirflowSkipException(
+                f"no node has {rules.scheduled_images_a_type:g} fitting images a task type: the taxonomy is wide enough"
+            )
+    try:
+        with progress() as shown:
+            result = expand(
+                galaxy,
+                rounds=form["rounds"],
+                max_new=most,
+                up_to=form.get("up_to"),
+                below=below,
+                publish=False,
+                progress=shown,
+                wait=False,
+            )
+    except PendingError as error:
+        defer(error.waiting, galaxy.settings, since)
+        raise
+    if result.proposal is None:
+        raise AirflowSkipException(f"nothing new was proposed ({len(result.rejects)} proposals rejected)")
+    found = Catalogue(galaxy).proposal(result.proposal)
+    page = f"proposal-{result.proposal}"
+    galaxy.store.replace(keys.report(page), proposal_pages.proposal_page(found, galaxy.settings.simulated).encode())
+    return receipt(
+        "proposed",
+        began,
+        proposal=result.proposal,
+        base=found.base,
+        added=len(found.added),
+        rejects=len(found.rejects),
+        calls=result.usage.calls,
+        cost=result.usage.cost / NANO,
+        page=page,
+    )
+
+
+def needs_person(proposed: Mapping[str, Any]) -> bool:
+    """Whether the settings ask for a person's approval of this proposal."""
+    rules = ready_settings().taxonomy
+    if rules.approval == "by_rule":
+        return bool(proposed["added"] > rules.approve_up_to)
+    return rules.approval == "required"
+
+
+def proposal_text(number: int) -> str:
+    """What a person decides upon, as Markdown: branches, counts, rejected neighbours."""
+    return proposal_pages.proposal_markdown(Catalogue(opened()).proposal(number))
+
+
+def publish_proposal(proposed: Mapping[str, Any]) -> dict[str, Any]:
+    """Make a proposal the newest version."""
+    began, galaxy = time.monotonic(), opened()
+    catalogue = Catalogue(galaxy)
+    found = catalogue.proposal(proposed["proposal"])
+    version = catalogue.publish(found.base, found.nodes, found.rejects, "expand")
+    leaves = len(catalogue.version(version).leaves())
+    return receipt("published", began, version=version, added=len(found.added), task_types=leaves)

@@ -1,0 +1,81 @@
+"""The command line: any step of the pipeline, without Airflow. Output on standard output, progress on standard error.
+
+Exit codes: 0 done, 1 an error that the message explains, 2 wrong usage, 3 something is pending (budget, a model out of
+reach), 130 interrupted. Whatever was answered is kept in all of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sqlite3
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from taskgalaxy_ops.cli import airflow, finetune, local, look, maintain, release, run, taxonomy
+from taskgalaxy_ops.cli.common import PENDING, Command
+from taskgalaxy_ops.errors import PendingError, TaskGalaxyError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; gives the exit code."""
+    parser = _parser()
+    chosen = parser.parse_args(arguments)
+    command: Command = chosen.command
+    try:
+        return command(chosen)
+    except TaskGalaxyError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return PENDING if isinstance(error, PendingError) else 1
+    except KeyboardInterrupt:
+        print("Interrupted. What was answered is kept: run the same command again to go on.", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # `taskgalaxy taxonomy tree | head`
+        sys.stderr.close()
+        return 0
+    except sqlite3.OperationalError as error:  # a temporary database that had no room to grow
+        print(f"{error}. Free space where temporary files lie, or name a folder with room by TMPDIR.", file=sys.stderr)
+        return 1
+    except OSError as error:
+        if error.filename is None:
+            raise
+        print(f"{error.filename}: {error.strerror}. Name another place.", file=sys.stderr)
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--settings", type=Path, default=Path("taskgalaxy.yaml"), help="default: %(default)s")
+    common.add_argument("--store", help="instead of the settings' store: s3://bucket/prefix or file:///folder")
+    common.add_argument("--json", action="store_true", help="one JSON object on standard output")
+    common.add_argument("--quiet", action="store_true", help="no progress")
+    parser = argparse.ArgumentParser(
+        prog="taskgalaxy",
+        description="Turns images into vision-language instruction data with tens of thousands of task types.",
+        epilog="Start with `taskgalaxy settings > taskgalaxy.yaml`, then `taskgalaxy pilot --limit 50`.",
+    )
+    parser.add_argument("--version", action="version", version=version("taskgalaxy-ops"))
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def add(name: str, command: Command, about: str, group: Any = None, shared: bool = True) -> argparse.ArgumentParser:
+        parents = [common] if shared else []
+        sub: argparse.ArgumentParser = (group or commands).add_parser(
+            name, help=about, description=about, parents=parents
+        )
+        sub.set_defaults(command=command)
+        return sub
+
+    run.add_sources(add)
+    taxonomy.add(add, commands)
+    run.add_stages(add)
+    release.add(add)
+    finetune.add(add)
+    run.add_pilot(add)
+    look.add(add)
+    maintain.add(add, commands)
+    run.add_doctor(add)
+    airflow.add(add, commands)
+    local.add(add)
+    return parser

@@ -1,0 +1,121 @@
+"""Commands that only look: report, status, costs, plan, explain, verify."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import asdict
+from pathlib import Path
+
+from taskgalaxy_ops.cli.common import AddCommand, galaxy_of, say
+from taskgalaxy_ops.generation.results import Harvest
+from taskgalaxy_ops.models import pricing
+from taskgalaxy_ops.operations.costs import costs
+from taskgalaxy_ops.operations.explain import explain
+from taskgalaxy_ops.operations.forecast import checked, forecast, probe, record
+from taskgalaxy_ops.operations.plan import plan
+from taskgalaxy_ops.operations.status import status
+from taskgalaxy_ops.operations.takedown import left
+from taskgalaxy_ops.operations.verify import glance, verify
+from taskgalaxy_ops.reports.console import show_progress
+from taskgalaxy_ops.reports.pages import contact_sheet
+from taskgalaxy_ops.reports.text import costs as costs_text
+from taskgalaxy_ops.reports.text import explain as explain_text
+from taskgalaxy_ops.reports.text import plan as plan_text
+from taskgalaxy_ops.reports.text import run as run_text
+from taskgalaxy_ops.reports.text import status as status_text
+from taskgalaxy_ops.settings import Settings
+
+
+def add(add_command: AddCommand) -> None:
+    """Add these commands' parsers."""
+    sub = add_command("report", _report, "write the contact sheet: one HTML page with the funnel and a gallery")
+    sub.add_argument("--out", type=Path, default=Path("contact-sheet.html"), help="default: %(default)s")
+    add_command("status", _status, "where the store stands: each source, each stage, spending, releases")
+    sub = add_command(
+        "costs", _costs, "what was paid, and for what: role, stage, model, source, run, task type; asks nothing"
+    )
+    sub.add_argument("--task-types", action="store_true", help="by task type too: reads every journal")
+    sub = add_command("plan", _plan, "what a run would make and ask, why, and what it would take; asks nothing")
+    sub.add_argument("--source", action="append", metavar="SOURCE", help="only this source's shards; repeatable")
+    sub.add_argument("--taxonomy", type=int, metavar="VERSION", help="task types of this version; default: the newest")
+    sub.add_argument("--cost", action="store_true", help="and forecast what it would cost, from what is answered")
+    sub.add_argument(
+        "--probe",
+        type=int,
+        nargs="?",
+        const=0,
+        metavar="N",
+        help="first ask about N images (default: 100 of each source, at most 5 %%), where too few are answered; kept",
+    )
+    sub = add_command(
+        "explain", _explain, "the whole story of an image, a sample or a task type: why is it here, or not?"
+    )
+    sub.add_argument(
+        "what",
+        metavar="SAMPLE | IMAGE | TASK_TYPE",
+        help="the beginning of an id, a task type's path or its last levels, or a file's path within its source",
+    )
+    sub = add_command("verify", _verify, "check every image, shard, journal and release against its hashes and counts")
+    sub.add_argument("--quick", action="store_true", help="only that all is there, by logs, markers and listings")
+    sub.add_argument("--takedown", action="store_true", help="and look for what is left of images that were taken down")
+
+
+def _report(chosen: argparse.Namespace) -> int:
+    contact_sheet.write(chosen.out, contact_sheet.report_data(Harvest(galaxy_of(chosen))))
+    say(chosen, {"page": str(chosen.out.resolve())}, [f"contact sheet: {chosen.out.resolve()}"])
+    return 0
+
+
+def _status(chosen: argparse.Namespace) -> int:
+    galaxy = galaxy_of(chosen)
+    found, told = status(galaxy), checked(galaxy)
+    value = {**asdict(found), "forecast": None if told is None else asdict(told)}
+    say(chosen, value, [*status_text.status(found), *costs_text.checked(told)])
+    return 0
+
+
+def _costs(chosen: argparse.Namespace) -> int:
+    found = costs(galaxy_of(chosen), task_types=chosen.task_types)
+    say(chosen, asdict(found), costs_text.costs(found))
+    return 0
+
+
+def _plan(chosen: argparse.Namespace) -> int:
+    galaxy = galaxy_of(chosen)
+    if chosen.probe is not None:
+        with show_progress(chosen.quiet or chosen.json) as progress:
+            probe(galaxy, chosen.probe or None, chosen.source, chosen.taxonomy, progress)
+    found = plan(galaxy, chosen.source, chosen.taxonomy)
+    value, lines = asdict(found), plan_text.plan(found)
+    if chosen.cost or chosen.probe is not None:
+        made = forecast(galaxy, chosen.source, chosen.taxonomy)
+        record(galaxy, made)
+        value, lines = (
+            {**value, "forecast": asdict(made)},
+            [*lines, *costs_text.forecast(made), *_unpriced(galaxy.settings)],
+        )
+    say(chosen, value, lines)
+    return 0
+
+
+def _unpriced(settings: Settings) -> list[str]:
+    """Models that a forecast counts as free, since nobody knows what they cost."""
+    models = dict.fromkeys((settings.teacher, *settings.judges))
+    return [f"unknown   {pricing.unpriced(each)}" for each in models if pricing.price_of(each) is None]
+
+
+def _explain(chosen: argparse.Namespace) -> int:
+    found = explain(galaxy_of(chosen), chosen.what)
+    say(chosen, found, explain_text.explained(found))
+    return 0
+
+
+def _verify(chosen: argparse.Namespace) -> int:
+    with show_progress(chosen.quiet or chosen.json) as progress:
+        galaxy = galaxy_of(chosen)
+        found = glance(galaxy) if chosen.quick else verify(galaxy, progress)
+        if chosen.takedown:
+            found.checked["take-down"] = len(galaxy.registry.denied())
+            found.damage += [f"take-down: {line}. Run `taskgalaxy takedown --finish`." for line in left(galaxy)]
+    say(chosen, asdict(found), run_text.verified(found))
+    return 1 if found.damage else 0

@@ -1,0 +1,127 @@
+"""Commands that run the pipeline (settings, ingest, each stage, pilot) and `doctor`, which says if a run would work."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import asdict
+from pathlib import Path
+
+from taskgalaxy_ops import pipeline
+from taskgalaxy_ops.cli.common import PENDING, AddCommand, galaxy_of, loaded, positive, say
+from taskgalaxy_ops.errors import SourceError
+from taskgalaxy_ops.generation.results import Harvest
+from taskgalaxy_ops.operations import doctor, pilot
+from taskgalaxy_ops.operations.forecast import checked, forecast
+from taskgalaxy_ops.reports.console import show_progress
+from taskgalaxy_ops.reports.pages import contact_sheet
+from taskgalaxy_ops.reports.text import costs as costs_text
+from taskgalaxy_ops.reports.text import release as release_text
+from taskgalaxy_ops.reports.text import run as run_text
+from taskgalaxy_ops.settings import EXAMPLE
+
+_STAGES = {
+    "match": "the nearest task types of each image (encodes what has no embedding yet)",
+    "filter": "match, then the teacher keeps the task types that fit",
+    "write": "match and filter, then the teacher writes question-answer pairs",
+    "vote": "match, filter and write, then the judges vote",
+    "generate": "the whole chain: match, filter, write, vote",
+}
+
+
+def add_sources(add: AddCommand) -> None:
+    """Add `settings` and `ingest`."""
+    add("settings", _settings, "print a settings file to start from", shared=False)
+    sub = add("ingest", _ingest, "register sources of the settings: read, check and keep their images")
+    sub.add_argument("sources", nargs="*", metavar="SOURCE", help="default: all of the settings")
+    sub.add_argument("--remove", action="store_true", help="take these sources' images out of what is made from now on")
+
+
+def add_stages(add: AddCommand) -> None:
+    """Add a command for each stage, which runs the chain up to it."""
+    for name, about in _STAGES.items():
+        sub = add(name, _generate, about)
+        sub.add_argument("--source", action="append", metavar="SOURCE", help="only this source's shards; repeatable")
+        sub.set_defaults(last_stage="vote" if name == "generate" else name)
+
+
+def add_pilot(add: AddCommand) -> None:
+    """Add `pilot`."""
+    sub = add("pilot", _pilot, "run a few images to a contact sheet with a forecast of the full bill")
+    sub.add_argument("--limit", type=positive, default=50, help="images; default: %(default)s")
+    sub.add_argument("--out", type=Path, default=Path("pilot.html"), help="default: %(default)s")
+
+
+def add_doctor(add: AddCommand) -> None:
+    """Add `doctor`."""
+    add("doctor", _doctor, "is all there that a run needs? store, models (one tiny call each), encoder, this machine")
+
+
+def _settings(_: argparse.Namespace) -> int:
+    print(EXAMPLE.read_text(encoding="utf-8"), end="")
+    return 0
+
+
+def _ingest(chosen: argparse.Namespace) -> int:
+    galaxy = galaxy_of(chosen)
+    if chosen.remove and not chosen.sources:
+        raise SourceError("ingest --remove: name the sources to remove.")
+    names = chosen.sources or list(galaxy.settings.sources)
+    if not names:
+        raise SourceError("ingest: the settings name no source. Add one under `sources`: name, then `location`.")
+    if chosen.remove:
+        gone = [name for name in chosen.sources if galaxy.registry.remove(name)]
+        say(chosen, {"removed": gone}, [f"removed: {', '.join(gone) or 'none'}"])
+        return 0
+    with show_progress(chosen.quiet or chosen.json) as progress:
+        receipts = [pipeline.ingest(galaxy, name, progress=progress) for name in names]
+    say(chosen, {"sources": [asdict(receipt) for receipt in receipts]}, run_text.ingested(receipts))
+    return 0
+
+
+def _generate(chosen: argparse.Namespace) -> int:
+    galaxy = galaxy_of(chosen)
+    with show_progress(chosen.quiet or chosen.json) as progress:
+        result = pipeline.generate(galaxy, sources=chosen.source, last_stage=chosen.last_stage, progress=progress)
+    if chosen.last_stage == "match":
+        say(chosen, {"homes": len(result.matches)}, [f"{len(result.matches)} shards matched"])
+        return 0
+    funnel = Harvest(galaxy, result).funnel
+    value = {
+        "funnel": [asdict(counts) for counts in funnel],
+        "usage": asdict(result.usage),
+        "pending": result.pending,
+        "reasons": result.reasons,
+    }
+    lines = [*run_text.funnel(funnel), *run_text.ended(result)]
+    if result.unaffordable:
+        rest = forecast(galaxy, chosen.source)
+        value, lines = (
+            {**value, "rest": asdict(rest)},
+            [*lines, *(f"          {line}" for line in costs_text.rest(rest))],
+        )
+    say(chosen, value, [*lines, *costs_text.checked(checked(galaxy))])
+    return PENDING if result.pending else 0
+
+
+def _pilot(chosen: argparse.Namespace) -> int:
+    galaxy = galaxy_of(chosen)
+    with show_progress(chosen.quiet or chosen.json) as progress:
+        found = pilot.pilot(galaxy, chosen.limit, progress)
+    contact_sheet.write(
+        chosen.out, contact_sheet.report_data(found.harvest, title="TaskGalaxy pilot", forecast=found.forecast)
+    )
+    value = {"forecast": found.forecast, "page": str(chosen.out.resolve()), "pending": found.harvest.pending}
+    lines = [
+        *run_text.funnel(found.harvest.funnel),
+        *run_text.ended(found.harvest.result),
+        *release_text.forecast(found.forecast),
+    ]
+    say(chosen, value, [*lines, f"contact sheet: {chosen.out.resolve()}"])
+    return PENDING if found.harvest.pending else 0
+
+
+def _doctor(chosen: argparse.Namespace) -> int:
+    found = doctor.examine(loaded(chosen))
+    lines = [f"{'ok ' if each.fine else 'NO '} {each.what}: {each.detail}" for each in found]
+    say(chosen, {"findings": [asdict(each) for each in found]}, lines)
+    return 0 if all(each.fine for each in found) else 1

@@ -1,0 +1,277 @@
+"""Airflow on loopback for the demo, ``make up`` and the tests: API server, scheduler, DAG processor and triggerer.
+
+All on SQLite. The same four commands run in the containers. They are one service each, in a session of its own, so that
+each is stopped with all that it started. Heartbeats are short, so that tasks which a kill left "running" are noticed,
+and tried again, within half a minute.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import secrets
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from taskgalaxy_ops.demo.services import LOOPBACK, Service, ServiceError
+from taskgalaxy_ops.operations.airflow.client import AirflowClient, AirflowError
+
+USER = "admin"
+ROOT = Path(__file__).resolve().parents[2]  # of the repository: dags/ and plugins/ lie in it
+# Airflow imports this at the start of each of its processes. LocalExecutor's tasks are forks of the scheduler.
+_LOCAL_SETTINGS = """# Made by TaskGalaxy: what each task needs is imported once, in the scheduler that they fork from.
+import sys
+
+if "scheduler" in sys.argv:
+    import boto3, openai, pyarrow.parquet, taskgalaxy_ops.cli
+"""
+# Airflow 3.3.2's scheduler ends where a task's death is reported to it and to the API server at one instant (both
+# write the same row of history). Deployments start it again; so does this, a few times in a row.
+_AGAIN = """
+trap 'stopped=1' TERM  # looked at once the scheduler has ended
+tries=0
+until [ "$stopped" ] || { began=$(date +%s); "$@"; } || [ "$stopped" ]; do
+  [ $(($(date +%s) - began)) -lt 60 ] || tries=0  # it had worked
+  tries=$((tries + 1)); [ $tries -lt 5 ] || exit 1
+  echo "The scheduler ended, and is started again ($tries)."; sleep 1
+done
+"""
+_HEARTBEAT_LOST = 20  # seconds after which a task whose process is gone counts as such
+
+
+class _Part(Service):
+    start_seconds = 180.0  # imports take a while on a busy machine
+    stop_seconds = 10.0
+    port_names: tuple[str, ...] = ()
+
+    def __init__(self, stack: AirflowStack, command: Sequence[str]) -> None:
+        super().__init__(stack.folder)
+        self._stack, self._command = stack, command
+        self._since = datetime.now(UTC)
+
+    def command(self) -> Sequence[str]:
+        self._since = datetime.now(UTC)
+        return [sys.executable, "-m", "airflow", *self._command]
+
+    def child_environment(self) -> dict[str, str]:
+        return self._stack.environment()
+
+    def healthy(self) -> bool:
+        try:
+            found = self._stack.client().health()
+        except (AirflowError, KeyError):
+            return False
+        beat = found[self.health_name].get(f"latest_{self.health_name}_heartbeat")
+        return beat is not None and datetime.fromisoformat(beat) >= self._since
+
+    @property
+    def health_name(self) -> str:
+        return self.name.removeprefix("airflow-").replace("-", "_")
+
+
+class _Scheduler(_Part):
+    name = "airflow-scheduler"
+
+    def command(self) -> Sequence[str]:
+        return ["/bin/sh", "-c", _AGAIN, "sh", *super().command()]
+
+
+class _DagProcessor(_Part):
+    name = "airflow-dag-processor"
+
+
+class _Triggerer(_Part):
+    name = "airflow-triggerer"
+
+
+class _ApiServer(_Part):
+    name = "airflow-api-server"
+    port_names = ("http",)
+
+    def new_keys(self) -> dict[str, str]:
+        return {
+            "password": secrets.token_urlsafe(12),
+            "fernet": base64.urlsafe_b64encode(secrets.token_bytes(32)).decode(),
+            "jwt": secrets.token_hex(32),
+            "session": secrets.token_hex(32),
+        }
+
+    def command(self) -> Sequence[str]:
+        return [*super().command(), "--host", LOOPBACK, "--port", str(self.ports["http"]), "--workers", "1"]
+
+    def healthy(self) -> bool:
+        try:
+            return bool(self._stack.client().health())
+        except AirflowError:
+            return False
+
+
+class AirflowStack:
+    """One Airflow in ``<folder>``. ``with`` starts and stops it; ``start`` alone leaves it running.
+
+    settings: the file that its tasks read. parallelism: tasks at once. parse_seconds: how often each DAG file is parsed
+    anew, which costs a second of CPU; it is what a changed schedule waits for.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        settings: Path,
+        *,
+        parallelism: int = 4,
+        parse_seconds: int = 600,
+        more: Mapping[str, str] | None = None,
+    ) -> None:
+        self.folder = folder.resolve()
+        self._settings = settings.resolve()
+        self._parallelism, self._parse_seconds = parallelism, parse_seconds
+        self._more = dict(more or {})  # environment variables
+        self.api = _ApiServer(self, ["api-server"])
+        self.parts: list[_Part] = [
+            self.api,
+            _Scheduler(self, ["scheduler", "--skip-serve-logs"]),
+            _DagProcessor(self, ["dag-processor"]),
+            _Triggerer(self, ["triggerer", "--skip-serve-logs"]),
+        ]
+
+    @property
+    def url(self) -> str:
+        return f"http://{LOOPBACK}:{self.api.ports['http']}"
+
+    @property
+    def password(self) -> str:
+        return self.api.keys["password"]
+
+    @property
+    def home(self) -> Path:
+        return self.folder / "airflow"
+
+    def client(self) -> AirflowClient:
+        """As the one user that there is."""
+        return AirflowClient(self.url, USER, self.password)
+
+    def environment(self) -> dict[str, str]:
+        """Of every process of this Airflow. Keys of store and models are not in it: they are connections."""
+        keys = self.api.keys
+        options = {
+            "CORE__DAGS_FOLDER": str(ROOT / "dags"),
+            "CORE__PLUGINS_FOLDER": str(ROOT / "plugins"),
+            "CORE__LOAD_EXAMPLES": "False",
+            "CORE__EXECUTOR": "LocalExecutor",
+            "CORE__PARALLELISM": str(self._parallelism),
+            "CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
+            "CORE__FERNET_KEY": keys["fernet"],
+            "CORE__EXECUTION_API_SERVER_URL": f"{self.url}/execution/",
+            "CORE__SIMPLE_AUTH_MANAGER_USERS": f"{USER}:admin",
+            "CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(self.home / "passwords.json"),
+            "DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{self.home / 'airflow.db'}",
+            "API__BASE_URL": self.url,
+            "API__SECRET_KEY": keys["session"],
+            "API_AUTH__JWT_SECRET": keys["jwt"],
+            "SCHEDULER__TASK_INSTANCE_HEARTBEAT_SEC": "3",
+            "SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": str(_HEARTBEAT_LOST),
+            "SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "5",
+            "SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.5",
+            "SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "10",
+            "DAG_PROCESSOR__PARSING_PROCESSES": "1",
+            "DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": str(self._parse_seconds),
+            "LOGGING__LOGGING_LEVEL": "INFO",
+            "USAGE_DATA_COLLECTION__ENABLED": "False",
+        }
+        bin_folder = str(Path(sys.executable).parent)
+        return {
+            **{f"AIRFLOW__{name}": value for name, value in options.items()},
+            "AIRFLOW_HOME": str(self.home),
+            "PATH": os.pathsep.join([bin_folder, os.environ.get("PATH", os.defpath)]),
+            "TASKGALAXY_SETTINGS": str(self._settings),
+            "PYTHONPATH": str(ROOT),
+            "no_proxy": f"{LOOPBACK},localhost",
+            "NO_PROXY": f"{LOOPBACK},localhost",
+            **self._more,
+        }
+
+    def start(self, say: Callable[[str], None] = lambda text: None) -> Self:
+        """Start all of it and wait until it schedules. Raises ServiceError, and leaves nothing running."""
+        _check()
+        self.home.mkdir(parents=True, exist_ok=True)
+        say("starting Airflow (API server, scheduler, DAG processor, triggerer)")
+        with ExitStack() as undo, ThreadPoolExecutor(len(self.parts)) as pool:
+            undo.callback(self.stop)
+            self.api.prepare()
+            self._prepare_home()
+            futures = [pool.submit(part.start) for part in self.parts]
+            for future in futures:
+                future.result()
+            undo.pop_all()
+        return self
+
+    def _prepare_home(self) -> None:
+        passwords = self.home / "passwords.json"
+        opened = os.open(passwords, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(opened, "w") as file:
+            file.write(f'{{"{USER}": "{self.password}"}}')
+        local_settings = self.home / "config" / "airflow_local_settings.py"
+        local_settings.parent.mkdir(exist_ok=True)
+        local_settings.write_text(_LOCAL_SETTINGS, encoding="utf-8")
+        environment = {**os.environ, **self.environment()}
+        done = subprocess.run(
+            [sys.executable, "-m", "airflow", "db", "migrate"], env=environment, capture_output=True, text=True
+        )
+        if done.returncode:
+            raise ServiceError(f"airflow db migrate failed:\n{(done.stdout + done.stderr)[-2000:]}")
+
+    def stop(self, *, grace: float | None = None) -> None:
+        """Stop all of it, side by side."""
+        threads = [threading.Thread(target=part.stop, kwargs={"grace": grace}) for part in self.parts]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    def wait_for_dags(self, expected: Sequence[str], seconds: float = 120.0) -> None:
+        """Until the DAGs are parsed. Raises ServiceError, with what is wrong with their files."""
+        client, give_up = self.client(), time.monotonic() + seconds
+        while missing := sorted(set(expected) - set(client.dags())):
+            if time.monotonic() > give_up:
+                errors = client.call("GET", "importErrors")["import_errors"]
+                said = "\n".join(f"{each['filename']}: {each['stack_trace'][-500:]}" for each in errors)
+                raise ServiceError(f"airflow: DAGs {', '.join(missing)} were not parsed in {seconds:.0f} s.\n{said}")
+            time.sleep(0.5)
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+
+def dag_ids() -> list[str]:
+    """The DAGs that the repository brings: one a file."""
+    return sorted(path.stem for path in (ROOT / "dags").glob("galaxy_*.py") if path.stem != "galaxy_defaults")
+
+
+def _check() -> None:
+    from importlib.util import find_spec
+
+    if find_spec("airflow") is None:
+        raise ServiceError("Airflow is not installed: pip install 'taskgalaxy-ops[airflow]', or --without-airflow.")
+    if not (ROOT / "dags").is_dir():
+        raise ServiceError(f"{ROOT} has no dags/: run this from a clone of the repository, or --without-airflow.")
+
+
+def failure(client: AirflowClient, task: Mapping[str, Any]) -> str:
+    """Why a task instance failed: the last error of its log."""
+    lines = client.log(task)
+    errors = [line for line in lines if "Error" in line or "rror:" in line]
+    return (errors or lines or ["its log is empty"])[-1][:2000]

@@ -1,0 +1,202 @@
+"""The demo through Airflow: triggers the DAGs as the web UI does, over REST, and shows their runs while they work."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from taskgalaxy_ops.demo.airflow_stack import failure
+from taskgalaxy_ops.errors import TaskGalaxyError
+from taskgalaxy_ops.operations.airflow import announcements
+from taskgalaxy_ops.operations.airflow.client import AirflowClient
+from taskgalaxy_ops.taxonomy.store import Catalogue
+from taskgalaxy_ops.workspace import Galaxy
+
+_POLL_SECONDS = 1.0
+_SETTLED_SECONDS = 2.5  # without a run at work: what one announces has its run by then
+_AWAITED_SECONDS = 60.0  # how long an announced source may have no run
+_ENDED = {"success", "failed", "skipped", "upstream_failed", "removed"}
+
+
+@dataclass(slots=True)
+class Conducted:
+    """What the runs came to."""
+
+    failures: list[str] = field(default_factory=list)  # a failed task and why, each
+    ingested: dict[str, dict[str, Any]] = field(default_factory=dict)  # by source: the receipt of its task
+    encoded: int = 0  # encoder passes of the tasks that embed images
+    seconds_in_tasks: float = 0.0  # of all task instances together
+    tasks: int = 0
+
+
+class Conductor:
+    """Drives one Airflow for one store."""
+
+    def __init__(self, client: AirflowClient, galaxy: Galaxy) -> None:
+        self._client, self._galaxy = client, galaxy
+        self._watched: set[tuple[str, str]] = set()
+        self._settled: dict[tuple[str, str], list[dict[str, Any]]] = {}
+
+    def ingest(self, max_new: int) -> None:
+        """Grow the taxonomy if only the seeds are there, register what changed, and forecast what a run would cost.
+
+        Goes on with runs that a kill left behind.
+        """
+        self._watched = {(run["dag_id"], run["dag_run_id"]) for run in self._client.runs() if _over(run)}
+        self.settle()  # of an earlier demo
+        if len(Catalogue(self._galaxy).versions()) == 1:
+            self._client.trigger("galaxy_taxonomy", {"max_new": max_new})
+            self.settle()
+        self._client.trigger("galaxy_watch", {"announce": False})
+        self.settle()
+        if self._galaxy.registry.scans():
+            self._client.trigger("galaxy_backfill", {"forecast": True})
+            self.settle()
+
+    def generate(self) -> None:
+        """Run every source, and release; what is there already asks nothing."""
+        self._client.trigger("galaxy_backfill", {"dry_run": False})
+        self.settle()
+
+    def release_partial(self) -> None:
+        """Release what is there, although something is pending."""
+        self._client.trigger("galaxy_release", {"partial": True})
+        self.settle()
+
+    def finetune(self) -> None:
+        """Train on the latest release, and score it."""
+        self._client.trigger("galaxy_finetune", {})
+        self.settle()
+
+    def settle(self, seconds: float | None = None) -> None:
+        """Show the runs until nothing is at work, and nothing that was announced waits for its run.
+
+        Raises TaskGalaxyError where that takes longer than ``seconds``.
+        """
+        with _board() as board:
+            self._follow(board, None if seconds is None else time.monotonic() + seconds)
+
+    def _follow(self, board: _Board, give_up: float | None) -> None:
+        quiet_since = time.monotonic()
+        while True:
+            if give_up is not None and time.monotonic() > give_up:
+                raise TaskGalaxyError("airflow: runs are still at work. See its web UI.")
+            at_work = self._look(board)
+            now = time.monotonic()
+            if at_work or (announcements.awaited(self._galaxy) and now - quiet_since < _AWAITED_SECONDS):
+                quiet_since = now if at_work else quiet_since
+            elif now - quiet_since >= (_SETTLED_SECONDS if self._settled else 0):
+                return
+            time.sleep(_POLL_SECONDS)
+
+    def _look(self, board: _Board) -> bool:
+        """Look at all runs of ours; whether one is at work."""
+        at_work = False
+        rows = []
+        for run in self._client.runs():
+            key = (run["dag_id"], run["dag_run_id"])
+            if key in self._watched:
+                continue
+            tasks = self._settled.get(key)
+            if tasks is None:
+                tasks = self._client.tasks(*key)
+                if _over(run):
+                    self._settled[key] = tasks
+                else:
+                    at_work = True
+            rows.append((run, tasks))
+        spent = self._galaxy.ledger().spent()
+        board.show(rows, f"{spent.calls:,} calls taken from the budget, ${spent.cost / 1e9:.4f}")
+        return at_work
+
+    def conducted(self) -> Conducted:
+        """What came of the runs so far."""
+        found = Conducted()
+        for tasks in self._settled.values():
+            for task in tasks:
+                found.tasks += 1
+                found.seconds_in_tasks += task["duration"] or 0.0
+                if task["state"] == "failed":
+                    found.failures.append(f"{task['dag_id']}.{task['task_id']}: {failure(self._client, task)}")
+                if task["state"] != "success":
+                    continue
+                if task["task_id"].endswith(".embed_match") or task["task_id"] == "forecast":
+                    found.encoded += (self._client.xcom(task) or {}).get("encoded", 0)
+                elif task["task_id"] == "register":
+                    receipt = self._client.xcom(task)
+                    found.ingested[receipt["source"]] = receipt
+        return found
+
+
+def _over(run: Mapping[str, Any]) -> bool:
+    return run["state"] in {"success", "failed"}
+
+
+class _Board(Protocol):
+    def show(self, rows: list[tuple[dict[str, Any], list[dict[str, Any]]]], footer: str) -> None:
+        """Show runs with their tasks."""
+
+
+class _LiveBoard:
+    def __init__(self, live: Live) -> None:
+        self._live = live
+
+    def show(self, rows: list[tuple[dict[str, Any], list[dict[str, Any]]]], footer: str) -> None:
+        table = Table("DAG", "source", "tasks", "now", caption=footer, expand=False, show_edge=False)
+        for run, tasks in rows:
+            done, now = _stand(run, tasks)
+            table.add_row(run["dag_id"], run.get("partition_key") or "", done, now)
+        self._live.update(table)
+
+
+class _LineBoard:
+    """A line for each run whenever it has come on."""
+
+    def __init__(self) -> None:
+        self._said: dict[str, str] = {}
+
+    def show(self, rows: list[tuple[dict[str, Any], list[dict[str, Any]]]], footer: str) -> None:
+        for run, tasks in rows:
+            done, now = _stand(run, tasks)
+            line = f"{run['dag_id']} {run.get('partition_key') or ''}: {now}"
+            if self._said.get(run["dag_run_id"]) != line:
+                self._said[run["dag_run_id"]] = line
+                print(f"{line} ({done} tasks; {footer})", file=sys.stderr, flush=True)
+
+
+def _stand(run: Mapping[str, Any], tasks: list[dict[str, Any]]) -> tuple[str, str]:
+    """How many tasks have ended, and what is at work (or how it ended)."""
+    ended = sum(task["state"] in _ENDED for task in tasks)
+    running = Counter(task["task_id"].rpartition(".")[2] for task in tasks if task["state"] == "running")
+    retried = sum(task["state"] in {"up_for_retry", "restarting"} for task in tasks)
+    now = ", ".join(f"{name} ×{number}" if number > 1 else name for name, number in sorted(running.items()))
+    waiting = next((task for task in tasks if task["state"] == "awaiting_input"), None)
+    if waiting:
+        now = f"{waiting['task_id']}: waits for a person (Browse, Required Actions)"
+    if not now and any(task["state"] == "up_for_reschedule" for task in tasks):
+        now = "training goes on outside Airflow"
+    if retried:
+        now += f"{', ' if now else ''}{retried} to be tried again"
+    state = str(run["state"])
+    if _over(run):
+        skipped = tasks and all(task["state"] == "skipped" for task in tasks)
+        now = "nothing to do" if skipped else {"success": "done", "failed": "FAILED"}[state]
+    return f"{ended} of {len(tasks)}", now or state
+
+
+@contextmanager
+def _board() -> Iterator[_Board]:
+    if sys.stderr.isatty():
+        with Live(console=Console(stderr=True), refresh_per_second=4) as live:
+            yield _LiveBoard(live)
+    else:
+        yield _LineBoard()

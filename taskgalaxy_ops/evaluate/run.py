@@ -1,0 +1,244 @@
+"""Scores of a fine-tune: before and after, with the controls, kept in the store as Parquet and as a result card."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from taskgalaxy_ops.errors import EvaluationError, NotFoundError
+from taskgalaxy_ops.evaluate import compare, lmms
+from taskgalaxy_ops.evaluate.compare import Comparison, Interval
+from taskgalaxy_ops.evaluate.questions import EASY_VQA, HELD_OUT, Asked, easy_questions, held_out
+from taskgalaxy_ops.evaluate.scores import Score
+from taskgalaxy_ops.finetune import run as finetune_run
+from taskgalaxy_ops.finetune.run import AFTER, BEFORE, BLIND, Tuning, root
+from taskgalaxy_ops.finetune.tiny import TINY
+from taskgalaxy_ops.hashing import fingerprint
+from taskgalaxy_ops.progress import Progress, Silent
+from taskgalaxy_ops.release.local_copy import ReleaseCopy
+from taskgalaxy_ops.storage import keys
+from taskgalaxy_ops.storage.log import Log
+from taskgalaxy_ops.workspace import Galaxy
+
+OWN = (HELD_OUT, EASY_VQA)
+SCORE_VERSION = 1  # one more whenever the same checkpoints and questions give other scores
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What scoring came to."""
+
+    identity: str
+    comparisons: Sequence[Comparison]
+    scores: Sequence[Score]
+    unrankable: int  # held-out questions with a long answer, or the only one of their task type
+    page: str = ""  # the result card's name
+
+    def as_json(self) -> bytes:
+        return json.dumps(asdict(self), indent=1, sort_keys=True).encode()
+
+    @classmethod
+    def of_json(cls, raw: bytes) -> Scored:
+        found = json.loads(raw)
+        found["scores"] = [Score(**each) for each in found["scores"]]
+        found["comparisons"] = [
+            Comparison(
+                **{
+                    **each,
+                    "scores": {name: Interval(**value) for name, value in each["scores"].items()},
+                    "gain": Interval(**each["gain"]),
+                    "seeing": Interval(**each["seeing"]),
+                }
+            )
+            for each in found["comparisons"]
+        ]
+        return cls(**found)
+
+
+def score_tuning(
+    galaxy: Galaxy, tuning: Tuning, benchmarks: Sequence[str] = OWN, progress: Progress | None = None
+) -> Scored:
+    """Score the checkpoints of a fine-tune that is done; what was scored before is read.
+
+    Raises what ``score_checkpoints`` raises, and JobError while a job has not succeeded.
+    """
+    results = finetune_run.results(galaxy, tuning.jobs)
+    drawn = questions(galaxy, tuning.copy, benchmarks)
+    what = {
+        "version": SCORE_VERSION,
+        "release": tuning.copy.identity,
+        "jobs": {role: [job.key, results[role].get("weights_sha256")] for role, job in tuning.jobs.items()},
+        "published": tuning.published,
+        "benchmarks": list(benchmarks),
+        "questions": [each.id for each in drawn[0]],
+    }
+    if set(benchmarks) - set(OWN) and (chosen := galaxy.settings.finetune.lmms):
+        what["lmms"] = chosen.model_dump(mode="json", exclude={"python", "judge_key_env"})
+    identity = fingerprint("scores", what)
+    with contextlib.suppress(NotFoundError):
+        return Scored.of_json(galaxy.store.get(keys.comparisons(identity)))
+    checkpoints = {role: str(result["checkpoint"]) for role, result in results.items()}
+    if tuning.published:
+        checkpoints = {BEFORE: tuning.published, **checkpoints}
+    found = score_checkpoints(
+        galaxy,
+        tuning.copy,
+        checkpoints,
+        benchmarks,
+        model=f"{tuning.recipe.name}, {tuning.release.name}",
+        identity=identity,
+        drawn=drawn,
+        progress=progress,
+    )
+    galaxy.store.put_if_absent(keys.comparisons(identity), found.as_json())
+    return found
+
+
+def score_checkpoints(
+    galaxy: Galaxy,
+    copy: ReleaseCopy,
+    checkpoints: Mapping[str, str],
+    benchmarks: Sequence[str],
+    *,
+    model: str,
+    identity: str | None = None,
+    drawn: tuple[list[Asked], int] | None = None,
+    progress: Progress | None = None,
+) -> Scored:
+    """Score checkpoints by role (before, after, and blind where there is one), and keep the scores.
+
+    benchmarks: ``held-out`` and ``easy-vqa`` are ranked here; others are lmms-eval's, named as in docs/benchmarks.md.
+    identity: under which the scores are kept; by default the fingerprint of the scores. drawn: what ``questions``
+    gave, if it was called already.
+    Raises SourceError where a checkpoint cannot be loaded, EvaluationError.
+    """
+    asked, unrankable = drawn or questions(galaxy, copy, benchmarks)
+    comparisons = []
+    if asked:
+        comparisons = compare.compare(asked, right_answers(asked, checkpoints, progress or Silent()))
+    scores = compare.as_scores(comparisons, model)
+    if others := [name for name in benchmarks if name not in OWN]:
+        for role, method in ((BEFORE, compare.BEFORE), (AFTER, compare.AFTER)):
+            scores += _by_lmms(galaxy, checkpoints[role], others, model, method)
+    identity = identity or fingerprint("scores", [copy.identity, scores])
+    galaxy.store.put_if_absent(keys.scores(identity), parquet(scores))
+    Log(galaxy.store, keys.FINETUNE_LOG).append({"kind": "scored", "identity": identity, "model": model})
+    return Scored(identity, comparisons, scores, unrankable, f"finetune-{identity[:16]}")
+
+
+def kept(galaxy: Galaxy) -> list[Score]:
+    """The scores of each model, as it was scored last."""
+    latest = {}
+    for entry in Log(galaxy.store, keys.FINETUNE_LOG).read():
+        if entry.body["kind"] == "scored":
+            latest[entry.body["model"]] = entry.body["identity"]
+    tables = [pq.read_table(io.BytesIO(galaxy.store.get(keys.scores(each)))) for each in latest.values()]
+    return [Score(**row) for table in tables for row in table.to_pylist()]
+
+
+def _by_lmms(galaxy: Galaxy, checkpoint: str, benchmarks: Sequence[str], model: str, method: str) -> list[Score]:
+    chosen = galaxy.settings.finetune.lmms
+    if chosen is None:
+        raise EvaluationError(
+            f"{', '.join(benchmarks)}: run by lmms-eval, and finetune.lmms does not say where it is. See "
+            "docs/benchmarks.md."
+        )
+    judge = None
+    if chosen.judge_key_env:
+        judge = lmms.JudgeSettings(os.environ.get(chosen.judge_key_env, ""), chosen.judge_url, chosen.judge_model)
+    folder = root(galaxy) / "lmms" / fingerprint("lmms", [checkpoint, list(benchmarks)])[:32]
+    return lmms.run(
+        Path(checkpoint) if Path(checkpoint).is_dir() else checkpoint,
+        benchmarks,
+        model=model,
+        method=method,
+        folder=folder,
+        python=Path(chosen.python).expanduser(),
+        limit=chosen.limit,
+        judge=judge,
+        adapter=chosen.adapter,
+        arguments=lmms.CPU if chosen.cpu else None,
+    )
+
+
+def questions(galaxy: Galaxy, copy: ReleaseCopy, benchmarks: Sequence[str]) -> tuple[list[Asked], int]:
+    """The questions of the benchmarks that are ranked here, and how many of the release's cannot be."""
+    most = galaxy.settings.finetune.questions
+    asked, unrankable = held_out(copy, most) if HELD_OUT in benchmarks else ([], 0)
+    if EASY_VQA in benchmarks:
+        asked += easy_questions(most, finetune_run.known_images(galaxy, copy))
+    return asked, unrankable
+
+
+def right_answers(
+    asked: Sequence[Asked], checkpoints: Mapping[str, str], progress: Progress
+) -> dict[str, np.ndarray[Any, Any]]:
+    """By method, which questions are answered rightly: (n,) of 0 and 1. Loads one checkpoint at a time."""
+    from taskgalaxy_ops.evaluate.rank import Ranker
+
+    methods = {
+        BEFORE: {compare.BEFORE: {}, compare.BEFORE_SWAPPED: {"swap": True}},
+        AFTER: {compare.AFTER: {}, compare.AFTER_SWAPPED: {"swap": True}},
+        BLIND: {compare.BLIND: {"blind": True}},
+    }
+    found = {}
+    answers = sum(len(each.candidates) for each in asked)
+    progress.stage("score", answers * sum(len(methods[role]) for role in checkpoints), "answers")
+    for role, checkpoint in checkpoints.items():
+        ranker = Ranker(checkpoint)
+        for method, options in methods[role].items():
+
+            def rank(asked: Sequence[Asked], images: Sequence[str | None], ranker: Ranker = ranker) -> list[int]:
+                return ranker.rank(asked, images, lambda done: progress.advance("score", done))
+
+            found[method] = compare.answers(asked, rank, **options)
+    return found
+
+
+def parquet(scores: Sequence[Score]) -> bytes:
+    """Scores as Parquet, without dates."""
+    out = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist([asdict(each) for each in scores]), out, compression="zstd")
+    return out.getvalue()
+
+
+def summary(tuning: Tuning, results: Mapping[str, Mapping[str, Any]], scored: Scored) -> dict[str, Any]:
+    """What ``summary.json`` says of it."""
+    return {
+        "model": tuning.recipe.name,
+        "release": tuning.release.name,
+        "loss": {
+            role: {"first": result.get("loss_first"), "last": result.get("loss_last"), "steps": result.get("steps")}
+            for role, result in results.items()
+        },
+        "benchmarks": [
+            {
+                "benchmark": each.benchmark,
+                "family": each.family or "all",
+                "questions": each.questions,
+                "scores": {method: asdict(found) for method, found in each.scores.items()},
+                "gain": asdict(each.gain),
+                "seeing": asdict(each.seeing),
+                "verdict": each.verdict,
+            }
+            for each in scored.comparisons
+        ],
+        "unrankable": scored.unrankable,
+        "note": NOTE if tuning.recipe.base.model == TINY else None,
+    }
+
+
+NOTE = (
+    "This shows plumbing and direction, not quality: a model of a million parameters, trained from nothing for a "
+    "minute on what simulated models wrote."
+)

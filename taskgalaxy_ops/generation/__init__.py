@@ -1,0 +1,1 @@
+"""From images to samples: embed, match, filter, write, vote; how a run drives them, and what it came to."""

@@ -1,0 +1,87 @@
+"""The bill: what a store has paid for, added up from its journals by stage, model, run and source."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from taskgalaxy_ops.errors import NotFoundError
+from taskgalaxy_ops.storage import keys
+from taskgalaxy_ops.storage.journal import Journal
+from taskgalaxy_ops.storage.log import Log
+from taskgalaxy_ops.usage import Tally
+from taskgalaxy_ops.workspace import Galaxy
+
+
+@dataclass(slots=True)
+class Bill:
+    """What a store has paid for over its lifetime."""
+
+    all: Tally = field(default_factory=Tally)
+    by_stage: dict[str, Tally] = field(default_factory=dict)
+    by_model: dict[str, Tally] = field(default_factory=dict)
+    simulated: set[str] = field(default_factory=set)  # models whose replies said so themselves
+    by_run: dict[str, Tally] = field(default_factory=dict)  # "": of a version that did not record it
+    by_source: dict[str, Tally] = field(default_factory=dict)  # whose scan cut the home; "": the taxonomy's own
+    times: dict[str, tuple[float, float]] = field(default_factory=dict)  # by run: its first reply and its last
+
+
+_TALLY_VERSION = 2  # of what is kept of a home: another one is made anew
+
+
+def bill(galaxy: Galaxy) -> Bill:
+    """Adds up every journal of the store. Of those that nothing was appended to, it reads the tallies that it left."""
+    found = Bill()
+    origins = galaxy.registry.origins()
+    for home in galaxy.journals():
+        tally = _tally(galaxy, home)
+        found.simulated.update(tally["simulated"])
+        for run, (first, last) in tally["times"].items():
+            earliest, latest = found.times.get(run, (first, last))
+            found.times[run] = min(first, earliest), max(last, latest)
+        for stage, model, run, numbers in tally["calls"]:
+            parts = (
+                (found.by_stage, stage),
+                (found.by_model, model),
+                (found.by_run, run),
+                (found.by_source, origins.get(home, "")),
+            )
+            for each in (found.all, *(tallies.setdefault(name, Tally()) for tallies, name in parts)):
+                each += Tally(**numbers)
+    return found
+
+
+def _tally(galaxy: Galaxy, home: str) -> Mapping[str, Any]:
+    """What a home's journal adds up to, as it stands."""
+    none: dict[str, Any] = {"v": _TALLY_VERSION, "seen": 0, "simulated": [], "times": {}, "calls": []}
+    known = none
+    with contextlib.suppress(NotFoundError):
+        known = json.loads(galaxy.store.get(keys.tally(home)))
+    if known.get("v") != _TALLY_VERSION:
+        known = none
+    if Log(galaxy.store, keys.journal(home)).newest(known["seen"]) == known["seen"]:
+        return known
+    # All of it, so that a reply that was written twice counts once: the home was run, so that it was read then too.
+    journal = Journal(galaxy.store, home)
+    calls: dict[tuple[str, str, str], Tally] = {}
+    times: dict[str, tuple[float, float]] = {}
+    simulated = set()
+    for reply in journal.outlines():
+        if reply["simulated"]:
+            simulated.add(reply["model"])
+        run, at = reply.get("run", ""), reply["at"]
+        calls.setdefault((reply["stage"], reply["model"], run), Tally()).add(reply)
+        first, last = times.get(run, (at, at))
+        times[run] = min(at, first), max(at, last)
+    made = {
+        "v": _TALLY_VERSION,
+        "times": times,
+        "seen": journal.seen,
+        "simulated": sorted(simulated),
+        "calls": [[*names, calls[names].plain()] for names in sorted(calls)],
+    }
+    galaxy.store.replace(keys.tally(home), json.dumps(made).encode())
+    return made

@@ -1,0 +1,157 @@
+"""What each stage's shards hang on: the one place where a stage declares the settings and inputs that it reads.
+
+Nothing else changes its keys: no price, pool, time-out, URL or parallelism. Beside each key stands what it is made of,
+by name, which goes into the shard's marker, so that a plan can say what changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from taskgalaxy_ops.generation.stages import INPUTS
+from taskgalaxy_ops.generation.stages import filter as filter_stage
+from taskgalaxy_ops.generation.stages import vote as vote_stage
+from taskgalaxy_ops.generation.stages import write as write_stage
+from taskgalaxy_ops.hashing import fingerprint
+from taskgalaxy_ops.models.request import RENDER_VERSION, Question
+from taskgalaxy_ops.settings import Model
+from taskgalaxy_ops.storage.registry.state import Home
+from taskgalaxy_ops.storage.shards import Key, shard_key, short
+from taskgalaxy_ops.workspace import Galaxy
+
+EMBED_VERSION = 1
+MATCH_VERSION = 1
+
+
+class StageKeys:
+    """Makes the keys of a galaxy's shards, and the questions that its asking stages ask."""
+
+    def __init__(self, galaxy: Galaxy) -> None:
+        settings, prompts = galaxy.settings, galaxy.prompts
+        self._galaxy = galaxy
+        self.filter_question = filter_stage.filter_question(prompts["filter"], settings.teacher)
+        self.write_questions: dict[str, Question] = {
+            variant: write_stage.write_question(prompts[f"write_{variant}"], settings.teacher, variant)
+            for variant in sorted(settings.write.variants)
+        }
+        self.vote_questions = [
+            vote_stage.vote_question(prompts["vote"], judge, settings.vote.show_answer) for judge in settings.judges
+        ]
+        teacher = {"teacher": settings.teacher.name, **_model("teacher", settings.teacher)}
+        self._made_of: dict[str, dict[str, Any]] = {
+            "filter": {**teacher, **_prompts(prompts, "filter")},
+            "write": {**teacher, **_prompts(prompts, *(f"write_{variant}" for variant in self.write_questions))},
+            "vote": {
+                "judges": ", ".join(judge.name for judge in settings.judges),
+                **{
+                    name: value
+                    for judge in settings.judges
+                    for name, value in _model(f"judge {judge.name}", judge).items()
+                },
+                **_prompts(prompts, "vote"),
+            },
+        }
+
+    def embed(self, home: Home) -> Key:
+        """Images, and the encoder's identity."""
+        encoder = self._galaxy.encoder_id
+        key = shard_key("embed", EMBED_VERSION, {"encoder": encoder}, {"images": home.output})
+        return Key(key, {"code": EMBED_VERSION, "encoder": short(encoder), "images": short(home.output)})
+
+    def match(self, embedded: str | None, types: str | None, gone: str | None) -> Key:
+        """The outputs of ``embed``, the hash of the task types' embeddings, that of the images that no source claims
+        (None where there is none), and k."""
+        k = self._galaxy.settings.match.k
+        key = None
+        if embedded is not None and types is not None:
+            key = shard_key("match", MATCH_VERSION, {"k": k}, {"images": embedded, "types": types, "dead": gone})
+        made_of = {
+            "code": MATCH_VERSION,
+            "k": k,
+            INPUTS["match"]: embedded and short(embedded),
+            "task types": types and short(types),
+            "images no source claims": short(gone) if gone else "none",
+        }
+        return Key(key, made_of)
+
+    def filter(self, match: str | None, edits: int) -> Key:
+        """Matches, the teacher's identity, the prompt, and the home's edits."""
+        return self._asking("filter", filter_stage.FILTER_VERSION, [self.filter_question], {}, ("match", match), edits)
+
+    def write(self, filtered: str | None, edits: int) -> Key:
+        """Relevant matches, the teacher's identity, the variants with their prompts, and the home's edits."""
+        questions, rules = list(self.write_questions.values()), {"variants": list(self.write_questions)}
+        return self._asking("write", write_stage.WRITE_VERSION, questions, rules, ("filter", filtered), edits)
+
+    def vote(self, written: str | None, edits: int) -> Key:
+        """Pairs, the judges' identities in order, the prompt, the rules of the vote, and the home's edits."""
+        vote = self._galaxy.settings.vote
+        rules = {"quorum": vote.quorum, "audit_share": vote.audit_share, "show_answer": vote.show_answer}
+        return self._asking("vote", vote_stage.VOTE_VERSION, self.vote_questions, rules, ("write", written), edits)
+
+    def _asking(
+        self,
+        stage: str,
+        version: int,
+        questions: Sequence[Question],
+        rules: Mapping[str, Any],
+        entry: tuple[str, str | None],
+        edits: int,
+    ) -> Key:
+        before, output = entry
+        asked = [
+            {**_identity(question.model), "prompt": question.prompt, "head": question.head} for question in questions
+        ]
+        inputs = {before: output, "edits": edits}
+        key = None if output is None else shard_key(stage, version, {**rules, "asked": asked}, inputs)
+        plain = {name: ", ".join(value) if isinstance(value, list) else value for name, value in rules.items()}
+        made_of = {"code": version, INPUTS[stage]: output and short(output), "forgets and take-downs": edits, **plain}
+        return Key(key, {**made_of, **self._made_of[stage]})
+
+
+def _identity(model: Model) -> dict[str, Any]:
+    """What of a model its answers depend on, and the name that the data call it by."""
+    return {
+        "name": model.name,
+        "model": model.model,
+        "revision": model.revision,
+        "temperature": model.temperature,
+        "render": [RENDER_VERSION, model.image_side, model.image_quality],
+    }
+
+
+def _model(role: str, model: Model) -> dict[str, Any]:
+    """The same by name, for people."""
+    return {
+        f"{role}: model": model.model,
+        f"{role}: revision": model.revision,
+        f"{role}: temperature": model.temperature,
+        f"{role}: images": f"{model.image_side} px, quality {model.image_quality}, rendering {RENDER_VERSION}",
+    }
+
+
+def _prompts(prompts: Mapping[str, str], *names: str) -> dict[str, str]:
+    return {f"prompt {name}": short(fingerprint("prompt", prompts[name])) for name in names}
+
+
+def differences(wanted: Mapping[str, Any], there: Mapping[str, Any]) -> list[str]:
+    """What sets a shard that is wanted apart from one that is there, by name; [] where that is not recorded.
+
+    What is not known yet (None) of the input from the stage before is left out.
+    """
+    if not there:
+        return []
+    found = []
+    for name in sorted({*wanted, *there}):
+        one, other = there.get(name), wanted.get(name)
+        if one == other or (name in INPUTS.values() and other is None):
+            continue
+        if name.startswith("judge ") and (name in wanted) != (name in there):
+            continue  # "judges" says so
+        told = [str(value) for value in (one, other) if value is not None]
+        if any(value.startswith("sha256:") for value in told):
+            found.append(name)
+        else:
+            found.append(f"{name} {'unset' if one is None else one} -> {'unset' if other is None else other}")
+    return found

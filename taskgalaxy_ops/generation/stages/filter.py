@@ -1,0 +1,69 @@
+"""Filter: the teacher keeps the task types that fit an image (paper, section 3.2).
+
+Pure functions: which units are needed, and the relevant matches from what was answered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from taskgalaxy_ops.models.request import Question, Unit, entry_schema, field, ordered, terminal
+from taskgalaxy_ops.records import Answer, Match, Reason, Reject, Relevant
+from taskgalaxy_ops.settings import Model
+from taskgalaxy_ops.text import clean
+
+FILTER_VERSION = 1
+
+
+def filter_question(prompt: str, teacher: Model) -> Question:
+    """Asks which task types fit an image."""
+    return Question(
+        stage="filter",
+        prompt=prompt,
+        model=teacher,
+        head={"request": "filter"},
+        items="task_types",
+        replies="verdicts",
+        schema=entry_schema(fits="boolean", reason="string"),
+        read=_read_filter,
+    )
+
+
+def _read_filter(_: Mapping[str, Any], entry: Any) -> Answer:
+    return Answer({"fits": field(entry, "fits", bool), "reason": clean(field(entry, "reason", str))})
+
+
+def filter_units(question: Question, matches: Iterable[Match]) -> list[Unit]:
+    """A unit for each match."""
+    return [question.unit(match.image, {"task_type": match.task_type}) for match in matches]
+
+
+@dataclass(frozen=True, slots=True)
+class Filtered:
+    """What the filter made of its matches: in = relevant + rejects + pending."""
+
+    relevant: list[Relevant]
+    rejects: list[Reject]
+    pending: int
+
+
+def filtered(units: Sequence[Unit], answers: Mapping[str, Answer]) -> Filtered:
+    """Relevant matches and rejects, ordered by image and task type."""
+    relevant: list[Relevant] = []
+    rejects: list[Reject] = []
+    pending = 0
+    for unit in ordered(units):
+        image, task_type = unit.image or "", unit.item["task_type"]
+        answer = answers.get(unit.key)
+        if answer is None:
+            pending += 1
+        elif (reason := terminal(answer)) is not None:
+            rejects.append(Reject("filter", image, task_type, *reason))
+        elif answer.value is not None and answer.value["fits"]:
+            relevant.append(Relevant(image, task_type, answer.value["reason"]))
+        else:
+            detail = answer.value["reason"] if answer.value else ""
+            rejects.append(Reject("filter", image, task_type, Reason.NOT_FITTING, detail))
+    return Filtered(relevant, rejects, pending)

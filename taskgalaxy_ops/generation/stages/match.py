@@ -1,0 +1,109 @@
+"""Match: the k nearest task types of each image, exactly (paper, section 3.2). Pure; no approximate index.
+
+A matrix product in float32 is fast, but its last digits depend on how a library cuts it into blocks, and so
+on which other rows lie beside. Here it only picks candidates, with room for its worst error. What counts is
+each candidate's product in float64, added up in an order that depends on the vectors' length alone: the same
+pair has the same similarity in any shard, order, block or process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from taskgalaxy_ops.errors import EncoderError
+from taskgalaxy_ops.models.encoders.base import LENGTH_TOLERANCE, EmbeddingMatrix
+from taskgalaxy_ops.records import Match
+
+# Similarities are kept to six decimals: float32 vectors carry no more, and what an encoder's rounding alone
+# sets apart is a tie. Ties go by task type, so that a rank never hangs on noise.
+DECIMALS = 6
+
+_BLOCK_BYTES = 16 << 20  # of float32 similarities at a time
+_PAIR_BYTES = 32 << 20  # of float64 products at a time
+
+
+def match(images: EmbeddingMatrix, types: EmbeddingMatrix, *, k: int) -> Iterator[Match]:
+    """The k nearest task types of each image, exactly.
+
+    images: (n, d) and types: (m, d), both L2-normalised float32. Yields n * min(k, m) matches ordered by
+    image id, then rank; similarities are cosines rounded to six decimals, and equal ones are ordered by task
+    type. The order of rows changes nothing. Work is done in blocks of images, so that memory stays bounded.
+
+    Raises (at the call) EncoderError if the lengths of vectors differ, or if a row is not of length 1 (NaN,
+    zero), naming its id; ValueError if k < 1.
+    """
+    if k < 1:
+        raise ValueError(f"k is {k}; it must be 1 or more")
+    if images.ids and types.ids and images.vectors.shape[1] != types.vectors.shape[1]:
+        raise EncoderError(
+            f"image embeddings have {images.vectors.shape[1]} numbers, "
+            f"task types' {types.vectors.shape[1]}.\n"
+            "  Embed both with the same encoder."
+        )
+    return _matches(_by_id(images, "image"), _by_id(types, "task type"), k)
+
+
+def _by_id(matrix: EmbeddingMatrix, what: str) -> EmbeddingMatrix:
+    """The rows in the order of their ids, checked to be unit vectors."""
+    exact = matrix.vectors.astype(np.float64)
+    off = np.abs(np.sqrt((exact * exact).sum(axis=1)) - 1)
+    if (bad := np.flatnonzero(~(off <= LENGTH_TOLERANCE))).size:  # NaN is not <= anything
+        raise EncoderError(
+            f"embedding of {what} '{matrix.ids[bad[0]]}' is no unit vector (NaN, zero or not normalised).\n"
+            "  Embed it anew; if that does not help, check the encoder's weights."
+        )
+    order = sorted(range(len(matrix.ids)), key=matrix.ids.__getitem__)
+    return EmbeddingMatrix(tuple(matrix.ids[i] for i in order), np.ascontiguousarray(matrix.vectors[order]))
+
+
+def _matches(images: EmbeddingMatrix, types: EmbeddingMatrix, k: int) -> Iterator[Match]:
+    if not images.ids or not types.ids:
+        return
+    k = min(k, len(types.ids))
+    transposed = types.vectors.T
+    rows = max(1, _BLOCK_BYTES // (4 * len(types.ids)))
+    for start in range(0, len(images.ids), rows):
+        block = images.vectors[start : start + rows]
+        nearest, similarities = _nearest(block, types.vectors, block @ transposed, k)
+        for image, columns, values in zip(
+            images.ids[start : start + rows], nearest.tolist(), similarities.tolist(), strict=True
+        ):
+            for rank, (column, value) in enumerate(zip(columns, values, strict=True), 1):
+                yield Match(image, types.ids[column], value, rank)
+
+
+def _nearest(
+    images: NDArray[np.float32], types: NDArray[np.float32], rough: NDArray[np.float32], k: int
+) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+    """Columns and similarities, both (n, k), of each row's k nearest; equal ones in the order of columns.
+
+    rough: (n, m), the product as float32 gave it.
+    """
+    least = np.partition(rough, rough.shape[1] - k, axis=1)[:, -k]
+    row, column = np.nonzero(rough >= (least - _margin(images.shape[1]))[:, None])
+    exact = np.empty(len(row), np.float64)
+    step = max(1, _PAIR_BYTES // (8 * images.shape[1]))
+    for start in range(0, len(row), step):
+        part = slice(start, start + step)
+        # Products of two float32 are exact in float64, and NumPy adds up each row by itself.
+        products = images[row[part]].astype(np.float64) * types[column[part]]
+        exact[part] = products.sum(axis=1)
+    similarity = np.clip(exact.round(DECIMALS), -1.0, 1.0) + 0.0  # + 0.0 makes -0.0 plain zero
+    order = np.lexsort((column, -similarity, row))
+    counts = np.bincount(row, minlength=len(images))  # k or more in each row
+    first = np.concatenate(([0], counts.cumsum()[:-1]))
+    chosen = order[first[:, None] + np.arange(k)]
+    return column[chosen], similarity[chosen]
+
+
+def _margin(dim: int) -> np.float32:
+    """How far below the rough kth similarity a pair may lie and still be among the k nearest.
+
+    Twice the worst error of a float32 dot product of unit vectors (Higham's bound d * u, with room for
+    vectors that are only nearly of length 1), and one step of the rounding, within which the task type
+    decides.
+    """
+    return np.float32(2 * 1.01 * (dim + 2) * 2.0**-24 + 1.01 * 10.0**-DECIMALS)

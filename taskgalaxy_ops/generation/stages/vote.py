@@ -1,0 +1,158 @@
+"""Vote: judges look for themselves; a pair with a quorum of approvals becomes a sample.
+
+Paper, section 3.4. Judges are asked in the settings' order while the verdict is open. A fixed share of pairs, chosen
+by the pair's hash, is shown to every judge for statistics; such an audit never changes a verdict.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from taskgalaxy_ops.hashing import draw
+from taskgalaxy_ops.models.request import MalformedReplyError, Question, Unit, entry_schema, field
+from taskgalaxy_ops.records import Answer, Pair, Reason, Reject, Verdict, Vote
+from taskgalaxy_ops.settings import Model, VoteSettings
+from taskgalaxy_ops.text import clean
+
+VOTE_VERSION = 1
+
+
+def vote_question(prompt: str, judge: Model, show_answer: bool) -> Question:
+    """Asks one judge to score pairs."""
+    return Question(
+        stage="vote",
+        prompt=prompt,
+        model=judge,
+        head={"request": "vote", "show_answer": show_answer},
+        items="pairs",
+        replies="votes",
+        schema=entry_schema(vote="integer", reason="string"),
+        read=_read_vote,
+    )
+
+
+def _read_vote(_: Mapping[str, Any], entry: Any) -> Answer:
+    vote = field(entry, "vote", int)
+    if vote not in {0, 1}:
+        raise MalformedReplyError("`vote` must be 0 or 1")
+    return Answer({"vote": vote, "reason": clean(field(entry, "reason", str))})
+
+
+def vote_unit(question: Question, pair: Pair) -> Unit:
+    """The unit that asks a judge about a pair; answer and reasoning count only where they are shown."""
+    item: dict[str, Any] = {"task_type": pair.task_type, "question": pair.question}
+    if question.head["show_answer"]:
+        item["answer"] = pair.answer
+        if pair.reasoning:
+            item["reasoning"] = pair.reasoning
+    return question.unit(pair.image, item)
+
+
+@dataclass(frozen=True, slots=True)
+class _Ballot:
+    """Where a pair stands: its votes so far, in the judges' order, and what is needed next."""
+
+    votes: list[Vote]
+    needed: list[tuple[int, Unit]]  # index of judge, unit
+    accepted: bool | None  # None: open
+
+
+def _ballot(
+    pair: Pair, questions: Sequence[Question], settings: VoteSettings, answers: Mapping[str, Answer]
+) -> _Ballot:
+    audited = draw("audit", pair.pair) < settings.audit_share
+    votes: list[Vote] = []
+    needed: list[tuple[int, Unit]] = []
+    approvals = 0
+    for index, question in enumerate(questions):
+        left = len(questions) - index
+        missing = len(needed)
+        decided = missing == 0 and (approvals >= settings.quorum or approvals + left < settings.quorum)
+        # Needed for certain: however those still missing vote, the verdict is open when this judge's turn comes.
+        certain = approvals + missing < settings.quorum <= approvals + left
+        if not audited and not certain:
+            break
+        unit = vote_unit(question, pair)
+        answer = answers.get(unit.key)
+        if answer is None:
+            needed.append((index, unit))
+            continue
+        value = None if answer.value is None else int(answer.value["vote"])
+        reason = answer.value["reason"] if answer.value else f"{answer.terminal}: {answer.detail}".rstrip(": ")
+        votes.append(Vote(pair.pair, question.model.name, value, reason, decided))
+        if not decided:
+            approvals += value or 0
+    if needed:
+        return _Ballot(votes, needed, None)
+    return _Ballot(votes, [], approvals >= settings.quorum)
+
+
+def votes_needed(
+    pairs: Iterable[Pair], questions: Sequence[Question], settings: VoteSettings, answers: Mapping[str, Answer]
+) -> list[list[Unit]]:
+    """For each judge, the units that are needed now and have no answer. Empty for all: every verdict is reached.
+
+    A judge whose vote could not change a verdict that the ones before may still reach is not asked yet.
+    """
+    needed: list[list[Unit]] = [[] for _ in questions]
+    for pair in pairs:
+        for index, unit in _ballot(pair, questions, settings, answers).needed:
+            needed[index].append(unit)
+    return needed
+
+
+def votes_at_most(
+    pairs: Iterable[Pair], questions: Sequence[Question], settings: VoteSettings, answers: Mapping[str, Answer]
+) -> set[str]:
+    """The units that open verdicts and audits may come to need: every judge's that has no answer yet."""
+    return {
+        unit.key
+        for pair in pairs
+        if _ballot(pair, questions, settings, answers).needed
+        for unit in (vote_unit(question, pair) for question in questions)
+        if unit.key not in answers
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Voted:
+    """What the judges made of their pairs: in = samples + rejects + pending."""
+
+    votes: list[Vote]
+    verdicts: list[Verdict]
+    samples: list[Pair]
+    rejects: list[Reject]
+    pending: int
+
+
+def voted(
+    pairs: Iterable[Pair], questions: Sequence[Question], settings: VoteSettings, answers: Mapping[str, Answer]
+) -> Voted:
+    """Votes, verdicts, samples and rejects, ordered by pair. Holds exactly the votes that the settings need."""
+    result = Voted([], [], [], [], 0)
+    pending = 0
+    for pair in sorted(pairs, key=lambda p: p.pair):
+        ballot = _ballot(pair, questions, settings, answers)
+        if ballot.accepted is None:
+            pending += 1
+            continue
+        counted = [vote for vote in ballot.votes if not vote.audit]
+        approvals = sum(vote.vote or 0 for vote in counted)
+        result.votes.extend(ballot.votes)
+        result.verdicts.append(Verdict(pair.pair, ballot.accepted, approvals, len(counted)))
+        if ballot.accepted:
+            result.samples.append(pair)
+        else:
+            result.rejects.append(_reject(pair, ballot, counted, settings.quorum))
+    return Voted(result.votes, result.verdicts, result.samples, result.rejects, pending)
+
+
+def _reject(pair: Pair, ballot: _Ballot, counted: Sequence[Vote], quorum: int) -> Reject:
+    abstained = sum(vote.vote is None for vote in counted)
+    approvals = sum(vote.vote or 0 for vote in counted)
+    # Had the abstentions been approvals, the quorum would have been reached: silence decided, not a No.
+    reason = Reason.ABSTAINED if abstained and approvals + abstained >= quorum else Reason.BELOW_QUORUM
+    detail = "; ".join(f"{v.judge} {'abstained' if v.vote is None else v.vote}: {v.reason}" for v in ballot.votes)
+    return Reject("vote", pair.image, pair.task_type, reason, detail, pair.variant, pair.pair)

@@ -1,0 +1,1 @@
+"""Paid calls for one image shard: gateway, lease, journal, budget, and batches that end later."""

@@ -1,0 +1,357 @@
+"""The one door to chat models: any OpenAI-compatible URL or a model in this process, asked asynchronously.
+
+Retries by kind: 429 (Retry-After honoured; it does not count while others are served), 5xx, time-outs and lost
+connections with jittered back-off; a malformed reply is asked again with what was wrong, and only for the units that
+lack an answer; a refusal or a 400 is an answer with a reason, once it is known which unit it concerns. Every reply that
+was paid for goes to the journal, raw. How many requests are in flight is decided in limits.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from itertools import count
+from typing import Any
+
+from taskgalaxy_ops.errors import ModelError, TaskGalaxyError
+from taskgalaxy_ops.hashing import fingerprint
+from taskgalaxy_ops.inference.spending import Drawn, Purse
+from taskgalaxy_ops.inference.worker_shares import Shares
+from taskgalaxy_ops.models import pricing
+from taskgalaxy_ops.models.batch_api import Batches
+from taskgalaxy_ops.models.http import Body, Sender, Sent, wire
+from taskgalaxy_ops.models.rate_limit import Limit, Unavailable, backoff
+from taskgalaxy_ops.models.reply import FIRST, Next, Received, turn
+from taskgalaxy_ops.models.request import Question, Unit
+from taskgalaxy_ops.records import Answer, Reply
+from taskgalaxy_ops.settings import Model
+from taskgalaxy_ops.storage.journal import Journal
+from taskgalaxy_ops.usage import Usage
+
+_GIVEN_UP_TO_OPEN = 3  # requests in a row that gave up, after which a model is left alone for this run
+_MODES = ("json_schema", "json_object", "text")  # of structured output, each for models that do not know the former
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """What a home gives to its calls: its journal, its share of the budget, its images, and its right to send."""
+
+    journal: Journal
+    purse: Purse
+    image_url: Callable[[str], str]  # image id -> URL of it, scaled for the model
+    check: Callable[[], None]  # raises LeaseLostError past the lease's deadline
+
+
+class _GaveUpError(Exception):
+    """A request that got no reply: its units stay pending."""
+
+
+class Gateway:
+    """Asks models. One a process and event loop. ``shares``: how its limits are shared with others; None: with nobody.
+
+    They are left when it is closed. ``keys``: by their variables.
+    """
+
+    def __init__(self, shares: Shares | None = None, keys: Mapping[str, str] = os.environ) -> None:
+        self.sender = Sender(keys)
+        self._shares = shares
+        self.usage = Usage()
+        self._limits: dict[tuple[str, ...], Limit] = {}
+        self._places: dict[str, asyncio.Semaphore] = {}  # requests that are in memory, by model
+        self._numbers = count(1)
+        self._given_up: dict[str, int] = {}  # requests in a row, by model
+        self._dearer: dict[str, tuple[float, float]] = {}  # how many times what was reckoned a model's calls came to
+        self._modes: dict[tuple[str, ...], str] = {}  # of structured output, where it is not the settings'
+        self._recalling: dict[tuple[str, ...], asyncio.Task[None]] = {}
+        self._telling: set[asyncio.Task[None]] = set()
+        self.batches = Batches(self.sender)
+
+    async def aclose(self) -> None:
+        """Close all connections, free what models in process hold, and leave all limits to others."""
+        await self.sender.aclose()
+        await asyncio.gather(*self._telling)
+        if self._shares:
+            await self._shares.aclose()
+
+    def limit(self, model: Model) -> Limit:
+        """The limit of all models that are one to their provider, whatever their roles."""
+        if _one(model) not in self._limits:
+            self._limits[_one(model)] = Limit(
+                model.concurrency,
+                requests_a_minute=model.requests_a_minute,
+                tokens_a_minute=model.tokens_a_minute,
+                patience=model.retries,
+            )
+        return self._limits[_one(model)]
+
+    async def ask(self, question: Question, units: Sequence[Unit], desk: Desk) -> None:
+        """Ask units of one image in one request; answers go to the journal. What gets no reply stays pending.
+
+        A model that refuses us for good, or gives no reply to several requests in a row, is left alone for this run;
+        ``usage.unavailable`` says why. Raises BudgetError and LeaseLostError.
+        """
+        model = question.model
+        if model.name not in self._places:
+            # While some are in flight, as many more are made ready, or wait to be sent again.
+            self._places[model.name] = asyncio.Semaphore(2 * model.concurrency)
+        async with self._places[model.name]:
+            if model.name in self.usage.unavailable:
+                return
+            try:
+                await self._converse(question, list(units), desk)
+                self._given_up[model.name] = 0
+            except (ModelError, Unavailable) as error:
+                self.leave(model, str(error))
+            except _GaveUpError as error:
+                self.usage.gave_up[model.name] = str(error)
+                self._given_up[model.name] = self._given_up.get(model.name, 0) + 1
+                if self._given_up[model.name] >= _GIVEN_UP_TO_OPEN:
+                    self.leave(model, str(error))
+
+    async def ready(self, model: Model) -> None:
+        """See to it that a model can be asked, in the form that it takes as far as is known. Raises ModelError."""
+        await self.sender.ready(model)
+        if self._shares and model.weights is None:
+            one = _one(model)
+            if one not in self._recalling:
+                self._recalling[one] = asyncio.create_task(self._recall(one, self._shares))
+            await asyncio.shield(self._recalling[one])
+
+    async def _recall(self, one: tuple[str, ...], shares: Shares) -> None:
+        if (form := await shares.form(_group(one))) in _MODES:
+            self._modes.setdefault(one, form)
+
+    def leave(self, model: Model, why: str) -> None:
+        """Ask this model nothing more in this run."""
+        self.usage.unavailable.setdefault(model.name, why)
+        self.limit(model).give_up(why)
+
+    async def _converse(self, question: Question, units: Sequence[Unit], desk: Desk, after: Next = FIRST) -> None:
+        while units:
+            reply = await self._request(question, units, desk, after)
+            came = turn(reply, after)
+            self.keep(desk, reply, came.answers)
+            if came.gone:
+                self.keep(desk, reply, came.gone, again=True)
+            if (task := asyncio.current_task()) and task.cancelling():
+                raise asyncio.CancelledError
+            units, after = came.rest, came.after
+            if after.alone and len(units) > 1:
+                for unit in units:
+                    await self._converse(question, [unit], desk, after)
+                return
+
+    async def _request(self, question: Question, units: Sequence[Unit], desk: Desk, after: Next) -> Received:
+        """Send until something comes back. Raises _GaveUpError, Unavailable and ModelError."""
+        model, limit, number = question.model, self.limit(question.model), next(self._numbers)
+        await self.ready(model)
+        if self._shares and model.weights is None:  # weights in this process serve nobody else
+            await self._shares.join(_group(_one(model)), lambda share: limit.share(*share))
+        price = pricing.priced(model, money=desk.purse.counts_money)
+        desk.check()  # before an image is rendered for nothing
+        room = after.room(model.max_tokens)
+        arguments, body = await asyncio.to_thread(_made, question, units, desk, after.fault, room, self.mode(model))
+        reckoned = pricing.at_most(arguments, model, room, price)
+        # A reply with more room may take longer by as much.
+        seconds = model.timeout_seconds * max(1.0, room / model.max_tokens)
+        started = time.monotonic()
+        attempts = tries = lost = 0
+        served = limit.served  # by the last attempt
+        while True:
+            attempts += 1
+            await limit.enter(number if attempts > 1 else 0)
+            try:
+                most = self.reckoned(model, reckoned)
+                drawn, seen, sent = await self._send(model, body, seconds, desk, most)
+                tries = 1 if sent.came == "busy" and limit.served > served else tries + 1
+                served = limit.served
+                wait = max(backoff(tries), sent.wait)
+                lesser = self._lesser(model, arguments) if sent.form else None
+                fatal = sent.came == "fatal" or (self.minds_all(model, sent) and not lesser)
+                match sent.came:
+                    case "served":
+                        amount = pricing.charged(pricing.usage_of(sent.data), price, most)
+                        self.came_to(model, reckoned, amount)
+                        limit.worked(amount.tokens, sent.headers)
+                    case "busy":
+                        limit.refused(wait)
+                    case "slow" | "failed":
+                        limit.failed(f"{model.name} at {model.base_url}: {sent.why}", slow=sent.came == "slow")
+                if sent.came != "served":
+                    amount = most if sent.billed else pricing.Amount(0, 0)
+                await desk.purse.back(drawn, *amount, sent=sent.left)
+                if fatal:
+                    self.leave(model, blame(model, sent))
+            finally:
+                limit.back()
+            if fatal:
+                raise ModelError(blame(model, sent))
+            if lesser:
+                arguments, body = lesser, wire(model, lesser)
+                continue
+            if sent.came in {"served", "declined"}:
+                with contextlib.suppress(asyncio.CancelledError):  # it was paid for: first to the journal
+                    await asyncio.sleep(0)  # who was let in sends first: the model need not wait until this one is read
+                note = {"lost": lost} if lost else {}
+                taken = time.monotonic() - started
+                return Received(
+                    sent.data, units, question, drawn.block, most.cost, amount.cost, attempts, seen, taken, note
+                )
+            lost += amount.cost
+            if tries > model.retries:
+                raise _GaveUpError(f"{model.name} at {model.base_url} gave no reply in {tries} tries ({sent.why})")
+            if not limit.closed:
+                await asyncio.sleep(wait)
+
+    async def _send(
+        self, model: Model, body: bytes | Body, seconds: float, desk: Desk, most: pricing.Amount
+    ) -> tuple[Drawn, int, Sent]:
+        """One attempt: what it drew from the budget, what of the journal had been read, and what came of it."""
+        desk.check()
+        drawn = await desk.purse.draw(*most)
+        try:
+            desk.check()  # the draw may have waited
+        except TaskGalaxyError:
+            await desk.purse.back(drawn, 0, sent=False)
+            raise
+        self.usage.requests += 1
+        seen = desk.journal.seen
+        try:
+            return drawn, seen, await self.sender.send(model, body, seconds)
+        except BaseException:
+            await desk.purse.back(drawn, *most)
+            raise
+
+    def minds_all(self, model: Model, sent: Sent, served: bool = False) -> bool:
+        """Whether it is more likely our form that a model declines than this one request, since it has never replied.
+
+        served: it has, and that was not sent one by one.
+        """
+        return sent.came == "declined" and not (served or sent.filtered or self.limit(model).served)
+
+    def mode(self, model: Model) -> str:
+        """The form of structured output that a model takes, as far as is known."""
+        return max(self._modes.get(_one(model), model.structured), model.structured, key=_MODES.index)
+
+    def _lesser(self, model: Model, arguments: Body) -> Body | None:
+        """The request for a model that does not take its form of structured output; None if it takes none as it is."""
+        if "response_format" not in arguments:
+            return None
+        mode = self.plainer(model, arguments["response_format"]["type"])
+        plain = {name: value for name, value in arguments.items() if name != "response_format"}
+        return plain if mode == "text" else {**plain, "response_format": {"type": mode}}
+
+    def plainer(self, model: Model, mode: str) -> str:
+        """The form of structured output to ask for, from now on, of a model that does not know this one."""
+        before = self.mode(model)  # perhaps plainer already: replies come in any order
+        self._modes[_one(model)] = plainer = max(_MODES[_MODES.index(mode) + 1], before, key=_MODES.index)
+        if self._shares and plainer != before:
+            self._telling.add(asyncio.create_task(self._shares.tell_form(_group(_one(model)), plainer)))
+        return plainer
+
+    def reckoned(self, model: Model, held: pricing.Amount) -> pricing.Amount:
+        """What a request may come to at most, if this is what it was reckoned at."""
+        return held.times(self._dearer.get(model.name, (1, 1)))
+
+    def came_to(self, model: Model, held: pricing.Amount, amount: pricing.Amount) -> None:
+        """Each model counts an image's tokens in its own way: of one that took more, more is held from now on."""
+        self._dearer[model.name] = held.factors(amount, self._dearer.get(model.name, (1, 1)))
+
+    def keep(self, desk: Desk, received: Received, answers: Mapping[str, Answer], *, again: bool = False) -> None:
+        """To the journal; ``again``: the reply is there already, this entry only adds terminal answers."""
+        model = received.question.model
+        usage = {} if again else pricing.usage_of(received.data)
+        list_cost = pricing.cost(
+            usage, model.list_price or pricing.price_of(model) or pricing.FREE, batch=bool(received.batch)
+        )
+        if not again:
+            self.usage.calls += 1
+            self.usage.prompt_tokens += usage.get("prompt_tokens", 0)
+            self.usage.completion_tokens += usage.get("completion_tokens", 0)
+            self.usage.cost += received.cost
+            self.usage.list_cost += list_cost
+        desk.journal.add(
+            Reply(
+                reply=received.name or uuid.uuid4().hex,
+                stage=received.question.stage,
+                model=model.name,
+                units=tuple(unit.key for unit in received.units),
+                answers=answers,
+                raw={} if again else received.data,
+                usage=usage,
+                cost=0 if again else received.cost,
+                list_cost=list_cost,
+                ceiling=0 if again else received.ceiling,
+                block=received.block,
+                attempts=received.attempts,
+                seen=received.seen,
+                at=round(time.time(), 3),
+                seconds=round(received.seconds, 3),
+                image=received.units[0].image if received.units else None,
+                simulated=model.simulated or bool(received.data.get("simulated")),
+                run=received.run or desk.purse.run,
+                types=tuple(unit.item["task_type"] for unit in received.units if "task_type" in unit.item),
+                note={} if again else received.note,
+            )
+        )
+
+
+def _one(model: Model) -> tuple[str, ...]:
+    """What makes models one to their provider."""
+    return model.base_url, model.model, model.api_key_env
+
+
+@cache
+def _group(one: tuple[str, ...]) -> str:
+    """The same as a name that tells nobody anything."""
+    return fingerprint("limit", list(one))[:32]
+
+
+def blame(model: Model, sent: Sent) -> str:
+    """Why a model that was refused for good is left alone, and what to look at."""
+    where = f"model {model.name!r} at {model.base_url}: {sent.why}. "
+    if sent.came == "fatal":
+        return where + f"Check base_url, model ({model.model!r}), the key in {model.api_key_env} and its credit."
+    return where + f"Check what it takes: structured ({model.structured!r}), temperature, room_field."
+
+
+def _made(
+    question: Question, units: Sequence[Unit], desk: Desk, fault: str, room: int, mode: str
+) -> tuple[Body, bytes | Body]:
+    """A request's arguments, and its body as it is sent."""
+    arguments = arguments_of(question, units, desk, fault, room, mode)
+    return arguments, wire(question.model, arguments)
+
+
+def arguments_of(
+    question: Question, units: Sequence[Unit], desk: Desk, fault: str, room: int, mode: str
+) -> dict[str, Any]:
+    """The body of a request. ``fault``: what was wrong with the former reply; ``room``: tokens; ``mode``: its form."""
+    model = question.model
+    content: list[dict[str, Any]] = [{"type": "text", "text": question.text(units)}]
+    if (image := units[0].image) is not None:
+        content.append({"type": "image_url", "image_url": {"url": desk.image_url(image)}})
+    messages = []
+    if fault:
+        # Before the request, which stays last: the former reply was not usable for these units.
+        messages.append({"role": "system", "content": f"Your former reply could not be used: {fault[:500]}"})
+    messages.append({"role": "user", "content": content})  # type: ignore[dict-item]
+    arguments: dict[str, Any] = {
+        "model": model.model,
+        "messages": messages,
+        model.room_field: room,
+    }
+    if model.temperature is not None:
+        arguments["temperature"] = model.temperature
+    if mode == "json_schema":
+        schema = {"name": question.stage, "strict": True, "schema": question.json_schema()}
+        arguments["response_format"] = {"type": "json_schema", "json_schema": schema}
+    elif mode == "json_object":
+        arguments["response_format"] = {"type": "json_object"}
+    return arguments

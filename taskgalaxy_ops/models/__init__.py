@@ -1,0 +1,1 @@
+"""Clients of chat models and encoders. They know no store."""

@@ -1,0 +1,1 @@
+"""Encoders: images and texts as points of one space."""

@@ -1,0 +1,129 @@
+"""What an encoder is, and the one way to open one: images and texts as points of the same space.
+
+Two kinds: ``conse`` (weights from packages, ONNX Runtime, no torch) is the default that works out of the box;
+``open_clip`` takes any CLIP model by name and pretrained tag, checkpoint file or hub. Stages see only the
+protocol.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from taskgalaxy_ops.errors import EncoderError
+
+Vectors = NDArray[np.float32]
+
+ENCODERS = ("conse", "open_clip")
+
+
+class Encoder(Protocol):
+    """Turns images and texts into unit vectors of one space, so that their dot product is their cosine."""
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What decides the numbers, JSON-like: ``name``, ``weights`` (SHA-256), ``backend``,
+        ``backend_version``, ``dtype``, ``batch_shape``, ``dim`` and what else the encoder is told. Equal
+        identities share embeddings.
+        """
+        ...
+
+    @property
+    def dim(self) -> int:
+        """Length of a vector."""
+        ...
+
+    @property
+    def passes(self) -> int:
+        """How many images and texts were encoded so far: stays as it was where a run encodes nothing."""
+        ...
+
+    def encode_images(self, images: Sequence[Image.Image]) -> Vectors:
+        """(n, dim) float32, L2-normalised, in the order given; (0, dim) for none."""
+        ...
+
+    def encode_texts(self, texts: Sequence[str]) -> Vectors:
+        """(m, dim) float32, L2-normalised, in the order given; (0, dim) for none."""
+        ...
+
+
+def open_encoder(
+    name: str,
+    model: str | None = None,
+    pretrained: str | None = None,
+    *,
+    device: str | None = None,
+    batch: int = 32,
+    threads: int | None = None,
+) -> Encoder:
+    """The encoder of this name, with its weights loaded.
+
+    name: ``conse`` or ``open_clip``. model, pretrained, device and batch are open_clip's (see
+    ``models/open_clip_encoder.py``); threads is conse's: how many images or texts are computed at a time
+    (default: one a core). Neither device nor threads changes what the encoder is.
+
+    Raises EncoderError for an unknown name, a package or weights that are not there, or settings that do not
+    fit.
+    """
+    if name == "conse":
+        if model or pretrained:
+            raise EncoderError(
+                "encoder 'conse' has weights of its own: 'model' and 'pretrained' mean nothing to it.\n"
+                "  Remove them, or set the encoder's name to 'open_clip'."
+            )
+        from taskgalaxy_ops.models.encoders.conse import ConseEncoder
+
+        return ConseEncoder(threads=threads)
+    if name == "open_clip":
+        from taskgalaxy_ops.models.encoders.open_clip import OpenClipEncoder
+
+        return OpenClipEncoder(model, pretrained, device=device, batch=batch)
+    raise EncoderError(f"encoder '{name}' is unknown.\n  Known encoders: {', '.join(ENCODERS)}.")
+
+
+def normalise(rows: NDArray[Any]) -> Vectors:
+    """Rows (n, d) at length 1, as float32; lengths are taken in float64, so that it is rounded only once.
+
+    Raises EncoderError for a row that has no direction (zero, NaN or infinite), naming its place.
+    """
+    exact = np.asarray(rows, np.float64)
+    lengths = np.sqrt((exact * exact).sum(axis=1, keepdims=True))
+    if (bad := np.flatnonzero(~(np.isfinite(lengths[:, 0]) & (lengths[:, 0] > 0)))).size:
+        raise EncoderError(
+            f"the encoder gave no embedding for item {bad[0]} of {len(exact)}: "
+            "its vector is zero or not finite.\n"
+            "  Check the encoder's weights; a checkpoint of another model gives such numbers."
+        )
+    unit: Vectors = (exact / lengths).astype(np.float32)
+    return unit
+
+
+LENGTH_TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddingMatrix:
+    """Embeddings with their ids. Raises EncoderError if the shapes do not fit or an id occurs twice."""
+
+    ids: tuple[str, ...]  # image ids or task-type paths, each once, in any order
+    vectors: NDArray[np.float32]  # (n, d), each row of length 1
+
+    def __post_init__(self) -> None:
+        if self.vectors.ndim != 2 or self.vectors.dtype != np.float32:
+            raise EncoderError(
+                f"embeddings are {self.vectors.dtype} of shape {self.vectors.shape}.\n"
+                "  They must be float32 of shape (n, d)."
+            )
+        if len(self.ids) != len(self.vectors):
+            raise EncoderError(
+                f"{len(self.ids)} ids for {len(self.vectors)} embeddings.\n  Each embedding needs one id."
+            )
+        if len(set(self.ids)) != len(self.ids):
+            twice = Counter(self.ids).most_common(1)[0][0]
+            raise EncoderError(f"embedding '{twice}' occurs twice.\n  Drop one of its rows.")

@@ -1,0 +1,228 @@
+"""ConSE, the encoder that works out of the box: an image classifier and a sentence encoder make one space.
+
+Norouzi et al., "Zero-Shot Learning by Convex Combination of Semantic Embeddings" (2013): an image's embedding
+is the average of the text embeddings of its likeliest class names, weighted by their probabilities. The
+classifier is EfficientNet-Lite0 (ImageNet's 1,000 classes), the sentence encoder all-MiniLM-L6-v2; a text's
+embedding is the sentence encoder's. It knows only ImageNet's objects: a chart or a page of text lands
+wherever its likeliest objects lie. Use ``open_clip`` for data that matter.
+
+Each image and each text is computed alone and unpadded, in one thread: its numbers depend on nothing but
+itself, whatever else is encoded with it and however many threads share the work.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from taskgalaxy_ops.errors import EncoderError
+from taskgalaxy_ops.models.encoders import onnx_graphs, weights
+from taskgalaxy_ops.models.encoders.base import Vectors, normalise
+
+TOP_CLASSES = 10  # T of the paper, which finds 10 best
+MAX_TOKENS = 256  # what all-MiniLM-L6-v2 was trained to take; the rest of a longer text is not seen
+DIM = 384
+REVISION = 1  # raised when preprocessing, averaging or graphs change what comes out
+
+_CROP = 224 / (224 + 32)  # share of the shorter side that the evaluation crop keeps
+_LOCK = threading.Lock()
+
+_In = TypeVar("_In")
+_Out = TypeVar("_Out")
+
+
+class ImageClassifier:
+    """EfficientNet-Lite0 on ImageNet's 1,000 classes. Safe to call from several threads at once."""
+
+    def __init__(self) -> None:
+        _require_packages()
+        arrays = weights.read_state_dict(weights.efficientnet_file())
+        self._session = onnx_graphs.open_session(onnx_graphs.efficientnet_lite0(arrays))
+        self.names: list[str] = list(weights.imagenet_names())
+
+    def probabilities(self, image: Image.Image) -> NDArray[np.float32]:
+        """(1000,) float32, adding up to 1: how likely each class of ``names`` is."""
+        return self._run(image, "probabilities")
+
+    def logits(self, image: Image.Image) -> NDArray[np.float32]:
+        """(1000,) float32: the scores before the softmax."""
+        return self._run(image, "logits")
+
+    def _run(self, image: Image.Image, output: str) -> NDArray[np.float32]:
+        result: NDArray[np.float32] = self._session.run([output], {"image": preprocess(image)})[0][0]
+        return result
+
+
+class SentenceEncoder:
+    """all-MiniLM-L6-v2: a text's mean token embedding at length 1. Safe to call from several threads."""
+
+    def __init__(self) -> None:
+        _require_packages()
+        from tokenizers import Tokenizer
+
+        graph = onnx_graphs.bert_mean_pooled(weights.minilm_arrays())
+        self._session = onnx_graphs.open_session(graph)
+        self._tokenizer = Tokenizer.from_file(str(weights.minilm_file("tokenizer.json")))
+        self._tokenizer.no_padding()
+        self._tokenizer.enable_truncation(MAX_TOKENS)
+
+    def encode(self, text: str) -> Vectors:
+        """(384,) float32 at length 1."""
+        ids = np.asarray([self._tokenizer.encode(text).ids], np.int64)
+        vector: Vectors = normalise(self._session.run(["mean"], {"ids": ids})[0])[0]
+        return vector
+
+
+class ConseEncoder:
+    """The encoder ``conse``; see the module. The networks are shared by all encoders of the process.
+
+    Safe to use from several threads at once, and after a fork.
+    """
+
+    dim: int = DIM
+
+    def __init__(self, *, threads: int | None = None) -> None:
+        """threads: how many images or texts are computed at a time; None for one a core.
+
+        Raises EncoderError if a package or its weights are not there.
+        """
+        self._threads = threads or _cores()
+        self._classifier = classifier()
+        self._sentences = sentence_encoder()
+        self._class_vectors: dict[int, Vectors] = {}  # filled as images call for them
+        self._passes = 0
+        self._count = threading.Lock()
+
+    @property
+    def passes(self) -> int:
+        """Images and texts encoded for callers; class names, which belong to the model, are not counted."""
+        return self._passes
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """See ``Encoder.identity``. A text's shape depends on its own length alone, hence ``tokens``."""
+        import onnxruntime
+
+        return {
+            "name": "conse",
+            "revision": REVISION,
+            "weights": weights.conse_sha256(),
+            "backend": "onnxruntime",
+            "backend_version": onnxruntime.__version__,
+            "dtype": "float32",
+            "batch_shape": {
+                "images": [1, 3, onnx_graphs.IMAGE_SIDE, onnx_graphs.IMAGE_SIDE],
+                "texts": [1, "tokens"],
+            },
+            "dim": DIM,
+            "top_classes": TOP_CLASSES,
+            "max_tokens": MAX_TOKENS,
+        }
+
+    def encode_images(self, images: Sequence[Image.Image]) -> Vectors:
+        """(n, 384) float32, L2-normalised: the likeliest classes' name embeddings, weighted and averaged."""
+        likely = self._each(lambda image: likeliest(self._classifier.probabilities(image)), images)
+        wanted = {int(c) for classes, _ in likely for c in classes}
+        missing = [c for c in sorted(wanted) if c not in self._class_vectors]
+        names = self._classifier.names
+        self._class_vectors.update(
+            zip(missing, self._each(lambda c: self._sentences.encode(names[c]), missing), strict=True)
+        )
+        self._add_passes(len(images))
+        mixed = [self._mix(classes, shares) for classes, shares in likely]
+        return normalise(np.stack(mixed)) if mixed else np.zeros((0, DIM), np.float32)
+
+    def encode_texts(self, texts: Sequence[str]) -> Vectors:
+        """(m, 384) float32, L2-normalised. Of a text longer than 256 tokens, the first 256 count."""
+        vectors = self._each(self._sentences.encode, texts)
+        self._add_passes(len(texts))
+        return np.stack(vectors) if vectors else np.zeros((0, DIM), np.float32)
+
+    def _mix(self, classes: NDArray[np.intp], shares: NDArray[np.float32]) -> NDArray[np.float64]:
+        """(384,) float64: added up one class after the other, so that the sum's order is always the same."""
+        total = np.zeros(DIM, np.float64)
+        for index, share in zip(classes.tolist(), shares.tolist(), strict=True):
+            total += share * self._class_vectors[index].astype(np.float64)
+        return total
+
+    def _each(self, function: Callable[[_In], _Out], items: Iterable[_In]) -> list[_Out]:
+        """``function`` of each item, in order. ONNX Runtime and Pillow let go of the interpreter's lock."""
+        work = list(items)
+        if min(self._threads, len(work)) < 2:
+            return [function(item) for item in work]
+        with ThreadPoolExecutor(min(self._threads, len(work)), "conse") as pool:
+            return list(pool.map(function, work))
+
+    def _add_passes(self, count: int) -> None:
+        with self._count:
+            self._passes += count
+
+
+def preprocess(image: Image.Image) -> NDArray[np.float32]:
+    """(1, 3, 224, 224) float32, ``(x - 127) / 128``: the middle square, 7/8 of the shorter side, as RGB.
+
+    What EfficientNet-Lite is evaluated with (bicubic). Transparent pixels show the colour that lies beneath
+    them.
+    """
+    rgb = image if image.mode == "RGB" else image.convert("RGB")
+    side = max(1, int(_CROP * min(rgb.size)))
+    left, top = (rgb.width - side + 1) // 2, (rgb.height - side + 1) // 2
+    square = rgb.crop((left, top, left + side, top + side))
+    small = square.resize((onnx_graphs.IMAGE_SIDE, onnx_graphs.IMAGE_SIDE), Image.Resampling.BICUBIC)
+    pixels = (np.asarray(small, np.float32) - 127) / 128
+    return np.ascontiguousarray(pixels.transpose(2, 0, 1)[None])
+
+
+def likeliest(
+    probabilities: NDArray[np.float32], top: int = TOP_CLASSES
+) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
+    """The ``top`` likeliest classes and their probabilities, likeliest first; of equals, the lower class."""
+    classes = np.argsort(-probabilities, kind="stable")[:top]
+    return classes, probabilities[classes]
+
+
+_classifier: ImageClassifier | None = None
+_sentence_encoder: SentenceEncoder | None = None
+
+
+def classifier() -> ImageClassifier:
+    """The process's one classifier, opened at the first call. Raises EncoderError if packages are missing."""
+    global _classifier
+    with _LOCK:
+        _classifier = _classifier or ImageClassifier()
+        return _classifier
+
+
+def sentence_encoder() -> SentenceEncoder:
+    """The process's one sentence encoder, opened at the first call. Raises EncoderError as ``classifier``."""
+    global _sentence_encoder
+    with _LOCK:
+        _sentence_encoder = _sentence_encoder or SentenceEncoder()
+        return _sentence_encoder
+
+
+def _cores() -> int:
+    """Cores that this process may use, which in a container are fewer than the machine's."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _require_packages() -> None:
+    try:
+        for package in ("onnx", "onnxruntime", "tokenizers"):
+            importlib.import_module(package)
+    except ImportError as error:
+        raise EncoderError(
+            f"encoder 'conse' needs {error.name}, which is not installed.\n"
+            "  pip install 'taskgalaxy-ops[simulate]' brings it."
+        ) from error

@@ -1,0 +1,237 @@
+"""A chat model without a server: takes the body of a chat-completions request, gives that protocol's reply.
+
+So the gateway, its journal, parsing, repairs and refusals are the same for a model behind a URL and for one in this
+process. Requests that wait are answered together, in one thread; the weights are loaded with the first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import io
+import json
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from PIL import Image
+
+from taskgalaxy_ops.errors import ModelError
+from taskgalaxy_ops.models.local.transformers import Chat, Generator, TooLongError, Written
+from taskgalaxy_ops.settings import InProcessSettings, Model
+
+Body = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Request:
+    """A request that waits; only those that agree in ``kind`` can share a batch."""
+
+    model: str
+    text: str
+    pictures: tuple[str, ...]  # data URLs
+    room: int
+    temperature: float
+    reply: asyncio.Future[Body]
+
+    @property
+    def kind(self) -> tuple[bool, int, float]:
+        return bool(self.pictures), self.room, self.temperature
+
+
+class InProcessModel:
+    """One model's weights, and the requests that wait for them. For one event loop."""
+
+    def __init__(self, model: Model, load: Callable[[Model], Generator] = Generator) -> None:
+        self._model = model
+        self._load = load
+        self._longest_wait = (model.in_process or InProcessSettings()).wait_seconds
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="taskgalaxy-model")
+        self._loading: asyncio.Future[Generator] | None = None
+        self._waiting: list[_Request] = []
+        self._arrived = asyncio.Event()
+        self._worker: asyncio.Task[None] | None = None
+        self._served = False
+
+    async def ready(self) -> None:
+        """Load the weights, if they are not. Raises ModelError, each time the same."""
+        await self._loaded()
+
+    async def complete(self, arguments: Body) -> Body:
+        """The reply to a body of ``/chat/completions``: its messages, temperature and room for tokens count.
+
+        A schema goes into the prompt; nothing forces the model to keep it. Raises ModelError where the model cannot be
+        loaded, or cannot answer.
+        """
+        await self._loaded()
+        text, pictures = _shown(arguments)
+        request = _Request(
+            str(arguments.get("model", "")),
+            text,
+            pictures,
+            int(arguments.get("max_completion_tokens") or arguments.get("max_tokens") or self._model.max_tokens),
+            float(arguments.get("temperature") or 0.0),
+            asyncio.get_running_loop().create_future(),
+        )
+        self._waiting.append(request)
+        self._arrived.set()
+        if self._worker is None or self._worker.done():
+            self._worker = asyncio.create_task(self._work())
+        return await request.reply
+
+    async def close(self) -> None:
+        """End what is being generated, at its next token, and give the memory back."""
+        loading, self._loading = self._loading, None
+        generator = None
+        if loading is not None:
+            await asyncio.wait([loading])  # a load cannot be broken off
+            generator = None if loading.exception() else loading.result()
+        if generator:
+            generator.stop()
+        if self._worker:
+            self._worker.cancel()
+            await asyncio.wait([self._worker])
+        if generator:
+            await asyncio.get_running_loop().run_in_executor(self._thread, generator.close)
+        self._thread.shutdown()
+
+    async def _loaded(self) -> Generator:
+        if self._loading is None:
+            self._loading = asyncio.get_running_loop().run_in_executor(self._thread, self._load, self._model)
+        return await asyncio.shield(self._loading)
+
+    async def _work(self) -> None:
+        generator = await self._loaded()
+        part: list[_Request] = []
+        try:
+            while self._waiting:
+                part = await self._batch(generator.most)
+                run = asyncio.get_running_loop().run_in_executor
+                for request, reply in zip(part, await run(self._thread, self._answers, generator, part), strict=True):
+                    if request.reply.done():  # whoever asked has gone
+                        continue
+                    if isinstance(reply, ModelError):
+                        request.reply.set_exception(reply)
+                    else:
+                        request.reply.set_result(reply)
+        finally:
+            for request in (*part, *self._waiting):
+                request.reply.cancel()  # of no effect on those that are answered
+
+    async def _batch(self, most: int) -> list[_Request]:
+        """Up to ``most`` requests of the kind of the oldest, once there are as many or the wait is over."""
+        deadline = time.monotonic() + self._longest_wait
+        while True:
+            self._waiting = [request for request in self._waiting if not request.reply.done()]
+            part = [request for request in self._waiting if request.kind == self._waiting[0].kind][:most]
+            left = deadline - time.monotonic()
+            if not part or len(part) == most or left <= 0:
+                self._waiting = [request for request in self._waiting if request not in part]
+                return part
+            self._arrived.clear()
+            try:
+                await asyncio.wait_for(self._arrived.wait(), left)
+            except TimeoutError:
+                continue
+
+    def _answers(self, generator: Generator, part: Sequence[_Request]) -> list[Body | ModelError]:
+        """A reply for each request, or why there is none; in the model's thread."""
+        if not part:
+            return []
+        first = part[0]
+        try:
+            chats = [Chat(request.text, tuple(map(_picture, request.pictures))) for request in part]
+            found = generator.generate(chats, room=first.room, temperature=first.temperature)
+        except MemoryError as error:
+            return [self._fault(f"memory has no room for a single request ({error})")] * len(part)
+        except Exception as error:  # noqa: BLE001 - the model's code is anyone's
+            if len(part) > 1:  # which of them was it?
+                return [reply for request in part for reply in self._answers(generator, [request])]
+            return [self._fault(f"failed ({type(error).__name__}: {str(error)[:300]})")]
+        self._served = self._served or any(isinstance(each, Written) for each in found)
+        return [self._reply(request, each) for request, each in zip(part, found, strict=True)]
+
+    def _reply(self, request: _Request, found: Written | TooLongError) -> Body | ModelError:
+        if isinstance(found, Written):
+            return _completion(
+                request.model,
+                "length" if found.cut else "stop",
+                {"content": found.text},
+                (found.prompt_tokens, found.completion_tokens),
+            )
+        if not self._served:  # more likely no request would fit than that this one is too long
+            return self._fault(f"a request does not fit: {found}")
+        return _completion(request.model, "stop", {"content": None, "refusal": f"Too long: {found}"}, (0, 0))
+
+    def _fault(self, what: str) -> ModelError:
+        return ModelError(
+            f"model {self._model.name!r} ({self._model.base_url}): {what}. Lower image_side, max_tokens or "
+            "run.units_a_request, take a smaller model, or serve it by vLLM; see docs/models.md."
+        )
+
+
+class InProcessModels:
+    """The models of a process, by their weights: two that load the same share them."""
+
+    def __init__(self) -> None:
+        self._models: dict[tuple[object, ...], InProcessModel] = {}
+
+    def of(self, model: Model) -> InProcessModel:
+        """The one that answers for ``model``; it is loaded once it is asked, or told to be ready."""
+        key = (model.weights, model.revision, model.in_process)
+        if key not in self._models:
+            self._models[key] = InProcessModel(model)
+        return self._models[key]
+
+    async def close(self) -> None:
+        """Close all."""
+        for each in self._models.values():
+            await each.close()
+        self._models.clear()
+
+
+def _shown(arguments: Body) -> tuple[str, tuple[str, ...]]:
+    """The text and the pictures of a request's messages, as one turn.
+
+    What the system says goes in front: not every chat template has a place for it.
+    """
+    texts: list[str] = []
+    pictures: list[str] = []
+    for message in arguments["messages"]:
+        content = message["content"]
+        parts: list[dict[str, Any]] = [{"type": "text", "text": content}] if isinstance(content, str) else content
+        for part in parts:
+            if part["type"] == "text":
+                texts.append(part["text"])
+            else:
+                pictures.append(part["image_url"]["url"])
+    form = arguments.get("response_format") or {}
+    if form.get("type") == "json_schema":
+        schema = json.dumps(form["json_schema"]["schema"], ensure_ascii=False)
+        texts.append(f"Reply with JSON alone, of this JSON schema: {schema}")
+    elif form.get("type") == "json_object":
+        texts.append("Reply with one JSON object alone.")
+    return "\n\n".join(texts), tuple(pictures)
+
+
+def _picture(url: str) -> Image.Image:
+    head, _, data = url.partition(",")
+    if not head.startswith("data:"):
+        raise ValueError(f"a picture by URL ({url[:60]}…): a model in process takes data URLs alone")
+    with Image.open(io.BytesIO(base64.b64decode(data))) as opened:
+        return opened.convert("RGB")
+
+
+def _completion(model: str, finish: str, message: Body, tokens: tuple[int, int]) -> Body:
+    usage = {"prompt_tokens": tokens[0], "completion_tokens": tokens[1], "total_tokens": sum(tokens)}
+    return {
+        "id": f"in-process-{uuid.uuid4().hex}",
+        "object": "chat.completion",
+        "created": int(time.time()),
+        "model": model,
+        "choices": [{"index": 0, "finish_reason": finish, "message": {"role": "assistant", **message}}],
+        "usage": usage,
+    }

@@ -1,0 +1,230 @@
+"""Answers that were paid for before: out of one store, into another; and read again from what a model once replied.
+
+A file of answers is JSON Lines (gzip'd where its name ends in .gz), a reply a line as the journal keeps it
+(docs/store-format.md). A unit's key says all that the model was shown, and nothing of the store: an answer fits
+wherever the same is asked.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import IO, Any
+
+from taskgalaxy_ops.errors import DamageError
+from taskgalaxy_ops.generation.stages import filter as filter_stage
+from taskgalaxy_ops.generation.stages import vote as vote_stage
+from taskgalaxy_ops.generation.stages import write as write_stage
+from taskgalaxy_ops.models.reply import reply_text
+from taskgalaxy_ops.models.request import MalformedReplyError, Question, Unit
+from taskgalaxy_ops.progress import Progress, Silent
+from taskgalaxy_ops.records import Answer, Reason, Reply
+from taskgalaxy_ops.storage import keys
+from taskgalaxy_ops.storage.journal import Journal
+from taskgalaxy_ops.taxonomy.expand import expand_question
+from taskgalaxy_ops.workspace import Galaxy
+
+_ID = re.compile("[0-9a-f]{64}")
+_NEW = Reply("", "", "", (), {}, {}, {}, cost=0, list_cost=0, ceiling=0, block="", attempts=0, seen=0, at=0, seconds=0)
+
+
+@dataclass(slots=True)
+class Imported:
+    """What an import came to, in replies and units."""
+
+    read: int = 0  # replies in the file
+    units: int = 0  # answers that are new here
+    known: int = 0  # replies that answer nothing that is not answered already
+    elsewhere: int = 0  # replies about images that this store does not have
+    by_stage: dict[str, int] = field(default_factory=dict)  # new answers
+
+
+def export(galaxy: Galaxy, out: Path, progress: Progress | None = None) -> int:
+    """Write every reply that an answer stands on; how many. The file appears whole or not at all."""
+    progress = progress or Silent()
+    homes = galaxy.journals()
+    progress.stage("export", len(homes), "journals")
+    part = out.with_name(f"{out.name}.part")
+    written = 0
+    with _open(part, out.suffix == ".gz", "w") as file:
+        for home in homes:
+            standing = Journal(galaxy.store, home).standing()
+            for reply in {reply["reply"]: reply for reply in standing.values()}.values():
+                file.write(json.dumps(reply, sort_keys=True) + "\n")
+                written += 1
+            progress.advance("export")
+    part.replace(out)
+    return written
+
+
+def load(galaxy: Galaxy, path: Path, progress: Progress | None = None) -> Imported:
+    """Take the answers of a file over: each that answers a unit which has no answer here, or an abstention.
+
+    They cost nothing here, and are marked as imported. Importing twice changes nothing. Raises DamageError, naming the
+    line, before anything of the file is taken over.
+    """
+    progress = progress or Silent()
+    readers = _readers(galaxy)
+    lines = sum(1 for _ in _lines(path, readers))  # every line is looked at first
+    found = Imported(lines)
+    progress.stage("import", lines, "replies")
+    housed = galaxy.registry.known()
+    by_home: dict[str, list[Reply]] = {}
+    for reply in _lines(path, readers):
+        home = keys.TAXONOMY_HOME if reply.stage == "expand" else housed.get(reply.image or "")
+        if home is None:
+            found.elsewhere += 1
+        else:
+            by_home.setdefault(home, []).append(reply)
+        progress.advance("import")
+    for home, replies in by_home.items():
+        _take_over(galaxy, home, replies, found)
+    return found
+
+
+def _take_over(galaxy: Galaxy, home: str, replies: list[Reply], found: Imported) -> None:
+    journal = Journal(galaxy.store, home)
+    replaced: set[str] = set()
+    before = dict(journal.answers)
+    for reply in replies:
+        new = [unit for unit, answer in reply.answers.items() if _better(answer, before.get(unit))]
+        if not new:
+            found.known += 1
+            continue
+        replaced |= {reply.stage} if any(unit in before for unit in new) else set()
+        before.update((unit, reply.answers[unit]) for unit in new)
+        found.units += len(new)
+        found.by_stage[reply.stage] = found.by_stage.get(reply.stage, 0) + len(new)
+        journal.add(replace(reply, seen=journal.seen))
+    _write(galaxy, home, journal, replaced)
+
+
+def _better(answer: Answer, known: Answer | None) -> bool:
+    return known is None or bool(known.terminal and not answer.terminal)
+
+
+def _write(galaxy: Galaxy, home: str, journal: Journal, replaced: set[str]) -> None:
+    """Shards that were made of the abstentions are not looked at again: before, lest a kill in between hides it."""
+    galaxy.edits().replaced(home, replaced)
+    journal.flush()
+    galaxy.edits().replaced(home, replaced)  # and of what a run computed between the two
+
+
+def read_again(galaxy: Galaxy, progress: Progress | None = None) -> dict[str, int]:
+    """Read the raw replies again, by today's parser, where a unit has no answer or its reply could not be read.
+
+    Gives the new answers by stage. Asks nothing, and changes no answer that stands.
+    """
+    progress = progress or Silent()
+    readers = _readers(galaxy)
+    homes = galaxy.journals()
+    progress.stage("read again", len(homes), "journals")
+    found: dict[str, int] = {}
+    for home in homes:
+        journal = Journal(galaxy.store, home)
+        given = dict(journal.answers)
+        replaced: set[str] = set()
+        for raw in list(journal.replies()):
+            for unit, answer in _read_again(raw, readers).items():
+                known = given.get(unit)
+                if raw["seen"] < journal.forgotten(unit):
+                    continue
+                if known is None or known.terminal == Reason.MALFORMED:
+                    replaced |= {raw["stage"]} if known else set()
+                    found[raw["stage"]] = found.get(raw["stage"], 0) + 1
+                    given[unit] = answer
+                    journal.add(_again(raw, unit, answer))
+        _write(galaxy, home, journal, replaced)
+        progress.advance("read again")
+    return found
+
+
+def _read_again(raw: Mapping[str, Any], readers: Mapping[str, Question]) -> dict[str, Answer]:
+    if raw["stage"] not in readers or not raw["units"] or not (text := reply_text(raw["raw"])):
+        return {}
+    units = [Unit(key, raw.get("image"), {}) for key in raw["units"]]
+    return readers[raw["stage"]].parse(units, text)[0]
+
+
+def _again(raw: Mapping[str, Any], unit: str, answer: Answer) -> Reply:
+    """An answer read from an earlier reply, which stays where it is: this one is no call. As old as that one was."""
+    names = {"stage", "model", "block", "seen", "at", "image", "simulated"}
+    about = {name: raw[name] for name in names if name in raw}
+    note = {"read_again": raw["reply"]}
+    return replace(_NEW, reply=uuid.uuid4().hex, units=(unit,), answers={unit: answer}, note=note, **about)
+
+
+def _readers(galaxy: Galaxy) -> dict[str, Question]:
+    """How each stage reads an entry of a reply; prompt and model are of no account for that."""
+    model = galaxy.settings.teacher
+    return {
+        "expand": expand_question("", model),
+        "filter": filter_stage.filter_question("", model),
+        "write": write_stage.write_question("", model, "plain"),
+        "vote": vote_stage.vote_question("", model, True),
+    }
+
+
+def _open(path: Path, zipped: bool, mode: str) -> IO[str]:
+    opener: Callable[..., Any] = gzip.open if zipped else open
+    return opener(path, f"{mode}t", encoding="utf-8")  # type: ignore[no-any-return]
+
+
+def _lines(path: Path, readers: Mapping[str, Question]) -> Iterator[Reply]:
+    with _open(path, path.suffix == ".gz", "r") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                yield _imported(json.loads(line), readers)
+            except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+                raise DamageError(
+                    f"{path}, line {number}: no reply as `taskgalaxy answers export` writes it ({error!r}). "
+                    "Nothing was taken over."
+                ) from error
+
+
+def _imported(raw: Mapping[str, Any], readers: Mapping[str, Question]) -> Reply:
+    """A line as a reply of ours. What a model or a person wrote there is looked at as a model's reply is."""
+    reader = readers[raw["stage"]]
+    units = tuple(raw["units"])
+    answers: dict[str, Answer] = {}
+    for unit, given in raw["answers"].items():
+        if unit not in units or not all(map(_ID.fullmatch, units)):
+            raise ValueError("an answer to no unit of the reply")
+        if given.get("terminal"):
+            answers[unit] = Answer(terminal=Reason(given["terminal"]), detail=str(given.get("detail", ""))[:300])
+        else:
+            value = given["value"]
+            try:
+                answers[unit] = reader.read({}, value["children"] if raw["stage"] == "expand" else value)
+            except MalformedReplyError as error:
+                raise ValueError(f"an answer of {raw['stage']}: {error}") from error
+    if raw.get("image") is not None and not _ID.fullmatch(raw["image"]):
+        raise ValueError("`image` must be an id")
+    if not isinstance(raw["raw"], dict) or not isinstance(raw["reply"], str):
+        raise TypeError("`raw` must be an object, `reply` a text")
+    note = {"imported": True, "cost": int(raw["cost"]), "usage": dict(raw["usage"])}
+    return Reply(
+        reply=raw["reply"],
+        stage=raw["stage"],
+        model=str(raw["model"]),
+        units=units,
+        answers=answers,
+        raw=raw["raw"],
+        usage={},
+        cost=0,
+        list_cost=0,
+        ceiling=0,
+        block="",
+        attempts=0,
+        seen=0,
+        at=float(raw["at"]),
+        seconds=float(raw["seconds"]),
+        image=raw.get("image"),
+        simulated=bool(raw.get("simulated")),
+        note=note,
+    )

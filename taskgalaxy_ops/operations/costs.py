@@ -1,0 +1,106 @@
+"""Costs: what a store has paid for, and for what: by role, stage, model, source, run and task type.
+
+Each breakdown adds up to the total. A home's calls count for the source whose scan cut it, whoever claims its images
+later. A request that carried several units is divided among them in whole nano-dollars and tokens, the first ones
+taking what is left over. Read from the journals, one home at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from taskgalaxy_ops.generation.bill import bill
+from taskgalaxy_ops.models import pricing
+from taskgalaxy_ops.storage import keys
+from taskgalaxy_ops.storage.journal import Journal
+from taskgalaxy_ops.storage.ledger_totals import NOTHING, Spent
+from taskgalaxy_ops.usage import Tally
+from taskgalaxy_ops.workspace import Galaxy
+
+TAXONOMY = "(the taxonomy itself)"
+TAKEN_DOWN = "(taken down)"
+NOT_RECORDED = "(not recorded: asked by an older version)"
+
+
+@dataclass(slots=True)
+class Share:
+    """A task type's part of what was paid."""
+
+    units: int = 0  # asked, again where a reply could not be used
+    tokens: int = 0
+    cost: int = 0  # nano-dollars
+    list_cost: int = 0  # nano-dollars
+
+    def add(self, units: int, tokens: int, cost: int, list_cost: int) -> None:
+        """Add a unit's part."""
+        self.units, self.tokens = self.units + units, self.tokens + tokens
+        self.cost, self.list_cost = self.cost + cost, self.list_cost + list_cost
+
+
+@dataclass(frozen=True, slots=True)
+class Costs:
+    """What was paid for, by what; each breakdown adds up to ``total``."""
+
+    total: Tally
+    role: Mapping[str, Tally]  # teacher, judge
+    stage: Mapping[str, Tally]
+    model: Mapping[str, Tally]
+    source: Mapping[str, Tally]
+    run: Mapping[str, Tally]  # the latest first
+    times: Mapping[str, tuple[float, float]]  # by run: its first reply and its last
+    task_type: Mapping[str, Share] = field(default_factory=dict)  # {}: not asked for
+    spent: Spent = NOTHING  # what the budget's ledger counts: also what is held, and what brought no reply
+
+
+def costs(galaxy: Galaxy, *, task_types: bool = False) -> Costs:
+    """Add up. ``task_types``: by these too, for which every journal is read; else only those that grew."""
+    paid = bill(galaxy)
+    role: dict[str, Tally] = {}
+    for stage, tally in paid.by_stage.items():
+        each = role.setdefault("judge" if stage == "vote" else "teacher", Tally())
+        each += tally
+    runs = sorted(paid.by_run, key=lambda run: -paid.times[run][1])
+    return Costs(
+        paid.all,
+        role,
+        paid.by_stage,
+        paid.by_model,
+        {name or TAXONOMY: tally for name, tally in _dearest(paid.by_source)},
+        {run or NOT_RECORDED: paid.by_run[run] for run in runs},
+        {run or NOT_RECORDED: paid.times[run] for run in runs},
+        _task_types(galaxy) if task_types else {},
+        galaxy.ledger().spent(),
+    )
+
+
+def _dearest(tallies: Mapping[str, Tally]) -> list[tuple[str, Tally]]:
+    return sorted(tallies.items(), key=lambda each: (-each[1].cost, -each[1].tokens, each[0]))
+
+
+def _task_types(galaxy: Galaxy) -> dict[str, Share]:
+    found: dict[str, Share] = {}
+    for home in galaxy.journals():
+        for reply in Journal(galaxy.store, home).replies():
+            for name, *part in shares(reply, TAXONOMY if home == keys.TAXONOMY_HOME else NOT_RECORDED):
+                found.setdefault(name, Share()).add(*part)
+    return dict(sorted(found.items(), key=lambda each: (-each[1].cost, -each[1].tokens, each[0])))
+
+
+def shares(reply: Mapping[str, Any], otherwise: str) -> Iterator[tuple[str, int, int, int, int]]:
+    """Each unit's part of a reply: its task type (``otherwise``: it names none), 1, tokens, cost, list cost.
+
+    A reply that only added terminal answers was no call. One about an image that was taken down has no units any more.
+    """
+    if not reply["raw"]:
+        return
+    units = len(reply["units"])
+    amounts = (pricing.tokens(reply["usage"]), reply["cost"], reply["list_cost"])
+    if not units:
+        yield TAKEN_DOWN, 0, *amounts
+        return
+    types = reply.get("types") or [otherwise] * units
+    for number, name in enumerate(types):
+        tokens, cost, list_cost = (amount // units + (number < amount % units) for amount in amounts)
+        yield name, 1, tokens, cost, list_cost

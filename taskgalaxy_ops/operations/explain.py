@@ -1,0 +1,329 @@
+"""Explain: the whole story of an image, a pair or a sample, or a task type; or where and why it fell out.
+
+It goes to the one home that holds what is asked about: ids are found in lookups, which are made when they are first
+needed, and kept. Asks and encodes nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from taskgalaxy_ops import release
+from taskgalaxy_ops.errors import NotFoundError, TaskGalaxyError
+from taskgalaxy_ops.generation import run as generation_run
+from taskgalaxy_ops.generation.results import Harvest
+from taskgalaxy_ops.generation.shard_run import HomeResult
+from taskgalaxy_ops.generation.stage_keys import StageKeys, differences
+from taskgalaxy_ops.generation.stages import STAGES, TABLES
+from taskgalaxy_ops.generation.stages.vote import vote_unit
+from taskgalaxy_ops.hashing import fingerprint, sha256_hex
+from taskgalaxy_ops.models.request import Question, Unit
+from taskgalaxy_ops.operations.explain_task_type import explain_task_type, node_tables
+from taskgalaxy_ops.operations.shard_state import Standing, matched, stand
+from taskgalaxy_ops.records import Claim, FileReject, Match, Pair, Reject, Relevant
+from taskgalaxy_ops.release import publish
+from taskgalaxy_ops.release.publish import published
+from taskgalaxy_ops.release.published_rows import ReleaseRows, keep_left_out, left_out
+from taskgalaxy_ops.storage.id_index import lookup
+from taskgalaxy_ops.storage.journal import Journal
+from taskgalaxy_ops.storage.ledger import NANO
+from taskgalaxy_ops.storage.marker_index import digests
+from taskgalaxy_ops.storage.parquet import columns
+from taskgalaxy_ops.storage.registry.state import Home
+from taskgalaxy_ops.storage.shards import Shard
+from taskgalaxy_ops.workspace import Galaxy
+
+_ID = re.compile(r"[0-9a-f]{4,64}")
+_KEY_DIGITS = 16  # of an id, in a lookup
+_IDS = pa.schema([("id", pa.uint64())])
+_SHOWN = 8
+
+
+def explain(galaxy: Galaxy, what: str) -> dict[str, Any]:
+    """All that is known of what goes by this name: the beginning of an image's or a pair's id (a sample's id is its
+    pair's), a task type (its path, or the last levels of it), or a file's path within its source.
+
+    Gives ``{"image", "claims", "matches"}``, ``{"task_type", …}`` or ``{"rejected"}``. Raises TaskGalaxyError if
+    nothing, or more than one thing, goes by that name.
+    """
+    look = galaxy.snapshot()
+    homes = {home.home: home for home in look.registry.homes()}
+    found: list[tuple[str, str, Callable[[], dict[str, Any]]]] = []  # kind, name, its story
+    for path in _task_types(look, what):
+        found.append(("task type", path, lambda path=path: explain_task_type(look, path, list(homes.values()))))  # type: ignore[misc]
+    if _ID.fullmatch(what):
+        for image, home in _images(look, homes.values(), what):
+            found.append(("image", image, lambda home=home, image=image: _image(look, home, image)))  # type: ignore[misc]
+        for pair, home in _pairs(look, homes, what):
+            found.append(("pair", pair.pair, lambda home=home, pair=pair: _image(look, home, pair.image, pair)))  # type: ignore[misc]
+    if not found:
+        found = _files(look, homes.values(), what)
+    if len(found) != 1:
+        names = "; ".join(f"{kind} {name}" for kind, name, _ in found[:_SHOWN])
+        raise TaskGalaxyError(
+            f"explain {what!r}: {len(found)} things go by that name{': ' + names if names else ''}. Give the beginning "
+            "of an image's or a pair's id (the page shows them), a task type, or a file's path within its source. "
+            "What was written in a shard that is not finished is found by its image."
+        )
+    return found[0][2]()
+
+
+# --- what goes by a name
+
+
+def _span(what: str) -> tuple[int, int]:
+    """The first and the last key in a lookup of the ids that begin so."""
+    start = what[:_KEY_DIGITS]
+    return int(start.ljust(_KEY_DIGITS, "0"), 16), int(start.ljust(_KEY_DIGITS, "f"), 16)
+
+
+def _keys_of(raw: bytes, column: str) -> pa.Table:
+    ids = columns(raw, [column])[column].to_pylist()
+    return pa.table({"id": pa.array([int(each[:_KEY_DIGITS], 16) for each in ids], pa.uint64())})
+
+
+def _name(file: str) -> str:
+    """What a file's name is looked up by."""
+    return sha256_hex(file.encode())
+
+
+def _names_of(raw: bytes) -> pa.Table:
+    names = columns(raw, ["file"])["file"].to_pylist()
+    return pa.table({"id": pa.array([int(_name(each)[:_KEY_DIGITS], 16) for each in names], pa.uint64())})
+
+
+def _shards_with(table: pa.Table, what: str) -> list[str]:
+    low, high = (pa.scalar(bound, pa.uint64()) for bound in _span(what))
+    hit = pc.and_(pc.greater_equal(table["id"], low), pc.less_equal(table["id"], high))
+    return sorted(set(table.filter(hit)["shard"].to_pylist()))
+
+
+def _images(look: Galaxy, homes: Iterable[Home], what: str) -> list[tuple[str, Home]]:
+    by_shard = {home.images.key: home for home in homes}
+    readers = {
+        key: lambda home=home: _keys_of(look.store.get(home.images.key), "image") for key, home in by_shard.items()
+    }
+    hits = [by_shard[shard] for shard in _shards_with(lookup(look.store, "images", _IDS, readers), what)]
+    return [(each.image, home) for home in hits for each in look.registry.images(home) if each.image.startswith(what)]
+
+
+def _pairs(look: Galaxy, homes: Mapping[str, Home], what: str) -> list[tuple[Pair, Home]]:
+    """Pairs of committed write shards, of former settings too, each once."""
+    shards = {
+        shard.marker: shard
+        for home in homes
+        for (stage, _), shard in look.shards.committed(home).items()
+        if stage == "write"
+    }
+    readers = {name: lambda shard=shard: _keys_of(_raw(look, shard, "pairs"), "pair") for name, shard in shards.items()}
+    hits = [shards[name] for name in _shards_with(lookup(look.store, "pairs", _IDS, readers), what)]
+    found = {
+        pair.pair: (pair, homes[shard.home])
+        for shard in hits
+        for pair in look.shards.load(shard, "pairs", Pair)
+        if pair.pair.startswith(what)
+    }
+    return list(found.values())
+
+
+def _raw(look: Galaxy, shard: Shard, name: str) -> bytes:
+    return look.store.get(look.shards.refs(shard)[name].key)
+
+
+def _files(look: Galaxy, homes: Iterable[Home], what: str) -> list[tuple[str, str, Callable[[], dict[str, Any]]]]:
+    """The images that a live source holds under this file name, or else its rejects."""
+    parts = {part.key: part.table for part in look.registry.claim_parts()}
+    readers = {key: lambda key=key: _names_of(look.store.get(key)) for key in parts}
+    hits = _shards_with(lookup(look.store, "files", _IDS, readers), _name(what))
+    claims = [claim for key in hits for claim in look.shards.read(parts[key], Claim)]
+    denied = look.registry.denied()
+    named = {claim.image for claim in claims if claim.file == what and claim.image not in denied}
+    rejected: list[FileReject] = []
+    if not named:
+        rejected = [reject for reject in look.registry.rejects() if reject.file == what]
+        return [("file", what, lambda: {"rejected": [asdict(each) for each in rejected]})] if rejected else []
+    return [
+        ("image", image, lambda home=home, image=image: _image(look, home, image))  # type: ignore[misc]
+        for name in sorted(named)
+        for image, home in _images(look, homes, name)
+    ]
+
+
+def _task_types(look: Galaxy, what: str) -> list[str]:
+    """Paths of the newest version that are this, or end so; else of earlier ones."""
+    for nodes in reversed(node_tables(look, ["path"])):
+        ends = pc.or_(pc.equal(nodes["path"], what), pc.ends_with(nodes["path"], f"~{what}"))
+        if found := nodes.filter(ends)["path"].to_pylist():
+            return [what] if what in found else sorted(found)
+    return []
+
+
+# --- an image, or one pair of it
+
+
+def _image(look: Galaxy, home: Home, image: str, only: Pair | None = None) -> dict[str, Any]:
+    there = stand(look, [home], unclaimed=True)
+    (one,) = there.homes
+    matches, computed = matched(look, there, there.homes)
+    if home.home not in matches:
+        raise NotFoundError(f"image {image}: it has no embedding yet, so no matches. Run `taskgalaxy generate`.")
+    (result,) = generation_run.look_through(look, matches, there.by_home, computed).homes
+    if (rows := computed.get(home.home)) is None:
+        rows = look.shards.load(matches[home.home], "matches", Match)
+    story = _Story(look, one, result, image, [match for match in rows if match.image == image])
+    (seen,) = [each for each in look.registry.images(home) if each.image == image]
+    found: dict[str, Any] = {
+        "image": asdict(seen),
+        "claims": [asdict(claim) for claim in look.registry.claims_of(home.home) if claim.image == image],
+        "matches": story.matches(only),
+    }
+    if only is not None and not any(pair["pair"] == only.pair for each in found["matches"] for pair in each["pairs"]):
+        found["former"] = {**asdict(only), "changed": story.changed()}
+    return found
+
+
+class _Story:
+    """What the stages of a home made of one image, and which replies said so."""
+
+    def __init__(self, look: Galaxy, one: Standing, result: HomeResult, image: str, matches: Sequence[Match]) -> None:
+        self._look, self._one, self._result, self._matches = look, one, result, matches
+        self._keys = StageKeys(look)
+        self._journal = Journal(look.store, one.home.home)
+        self._replies = {reply["reply"]: reply for reply in self._journal.replies()}
+        self._released = {each.name: ReleaseRows(look.store, each.version) for each in published(look)}
+        self._rows = {
+            (stage, name): self._of(stage, name, image) for stage, tables in TABLES.items() for name in tables
+        }
+
+    def _of(self, stage: str, name: str, image: str) -> list[Any]:
+        made = self._result.stages[stage]
+        record = TABLES[stage][name]
+        rows = self._look.shards.load(made.shard, name, record) if made.shard else made.rows[name]
+        return [row for row in rows if getattr(row, "image", image) == image]  # votes and verdicts name no image
+
+    def matches(self, only: Pair | None) -> list[dict[str, Any]]:
+        """Each match in order of rank: how far it came, or why it fell out."""
+        chosen = [match for match in self._matches if only is None or match.task_type == only.task_type]
+        return [self._match(match, only) for match in sorted(chosen, key=lambda match: match.rank)]
+
+    def _match(self, match: Match, only: Pair | None) -> dict[str, Any]:
+        keys = self._keys
+        fits = [row for row in self._rows["filter", "relevant"] if row.task_type == match.task_type]
+        asked = keys.filter_question.unit(match.image, {"task_type": match.task_type})
+        rejects = [
+            row
+            for stage in TABLES
+            for row in self._rows[stage, "rejects"]
+            if row.task_type == match.task_type and row.pair is None
+        ]
+        pairs = [pair for pair in self._rows["write", "pairs"] if pair.task_type == match.task_type]
+        written = {
+            variant: question.unit(match.image, asked.item) for variant, question in keys.write_questions.items()
+        }
+        return {
+            "task_type": match.task_type,
+            "rank": match.rank,
+            "similarity": match.similarity,
+            "fits": fits[0].reason if fits else None,
+            "filtered_by": self._by(keys.filter_question, asked),
+            "rejected": [
+                {
+                    **asdict(row),
+                    "by": self._by(keys.write_questions[row.variant], written[row.variant])
+                    if row.stage == "write" and row.variant in written
+                    else None,
+                }
+                for row in rejects
+            ],
+            "waits_for": self._waits(fits, rejects, written),
+            "pairs": [
+                self._pair(pair, written[pair.variant]) for pair in pairs if only is None or pair.pair == only.pair
+            ],
+        }
+
+    def _waits(self, fits: Sequence[Relevant], rejects: Sequence[Any], written: Mapping[str, Unit]) -> list[str]:
+        """The stages whose answer on this match is not there yet."""
+        if not fits:
+            return [] if rejects else ["filter"]
+        answers = self._journal.answers
+        return [f"write ({variant})" for variant, unit in written.items() if unit.key not in answers]
+
+    def _pair(self, pair: Pair, unit: Unit) -> dict[str, Any]:
+        verdict = next((each for each in self._rows["vote", "verdicts"] if each.pair == pair.pair), None)
+        votes = {vote.judge: vote for vote in self._rows["vote", "votes"] if vote.pair == pair.pair}
+        reason = next((row.reason for row in self._rows["vote", "rejects"] if row.pair == pair.pair), None)
+        told: dict[str, Any] = {
+            **asdict(pair),
+            "accepted": verdict.accepted if verdict else None,  # None: votes are pending
+            "reason": reason,
+            "written_by": self._by(self._keys.write_questions[pair.variant], unit),
+            "votes": [
+                {**asdict(votes[question.model.name]), "by": self._by(question, vote_unit(question, pair))}
+                for question in self._keys.vote_questions
+                if question.model.name in votes
+            ],
+        }
+        if verdict and verdict.accepted:
+            told["releases"] = [name for name, rows in self._released.items() if rows.holds(pair.pair)]
+            told["not_released"] = self._not_released(pair, told["releases"])
+        return told
+
+    def _not_released(self, pair: Pair, released: Sequence[str]) -> str | None:
+        """Why the latest release lacks a sample; None if it does not, or there is none."""
+        if not self._released or (latest := list(self._released)[-1]) in released:
+            return None
+        for reject in _left_out(self._look):
+            if reject.pair == pair.pair:
+                return f"{reject.reason} ({reject.detail})"
+        return f"accepted since {latest}: the next release takes it in"
+
+    def _by(self, question: Question, unit: Unit) -> dict[str, Any] | None:
+        """Who gave the answer that stands, asked what, when, and what it took; None: no answer stands."""
+        reply = self._replies.get(self._journal.sources.get(unit.key, ""))
+        if reply is None:
+            return None
+        variant = question.head.get("variant")
+        return {
+            "model": question.model.name,
+            "revision": question.model.revision,
+            "served_by": reply["raw"].get("model"),
+            "prompt": f"{question.stage}_{variant}" if variant else question.stage,
+            "prompt_hash": fingerprint("prompt", question.prompt),
+            "request": reply["raw"].get("id"),  # the provider's own
+            "reply": reply["reply"],
+            "at": datetime.fromtimestamp(reply["at"], UTC).isoformat(timespec="seconds"),
+            "seconds": reply["seconds"],
+            "attempts": reply["attempts"],
+            "units": len(reply["units"]),  # that shared the request
+            "tokens": sum(reply["usage"].values()),
+            "cost": reply["cost"] / NANO,
+            "simulated": reply["simulated"],
+        }
+
+    def changed(self) -> list[str]:
+        """What sets the write shards of former settings apart from the one that is wanted now."""
+        told = digests(self._look.store, (shard for shard in self._one.committed.values() if shard.stage in STAGES))
+        wanted = self._result.stages["write"].key
+        former = (
+            differences(wanted.made_of, told[shard].made_of)
+            for shard in self._one.former("write")
+            if shard in told and shard.key != wanted.key
+        )
+        return min((found for found in former if found), key=len, default=[])
+
+
+def _left_out(look: Galaxy) -> Sequence[Reject]:
+    """What the latest release left out. Where that was not kept, its plan is worked out again, from all samples."""
+    version = published(look)[-1].version
+    if (known := left_out(look.store, version)) is None:
+        with release.plan(publish.material(Harvest(look)), look.settings.release) as plan:
+            known = list(plan.rejects())
+        keep_left_out(look.store, version, known)
+    return known

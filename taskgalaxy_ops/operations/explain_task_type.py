@@ -1,0 +1,96 @@
+"""The story of a task type: when it came, what it was matched to, what came of that, and why the rest did not."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from taskgalaxy_ops.operations.shard_state import stand
+from taskgalaxy_ops.records import Node
+from taskgalaxy_ops.release.publish import published
+from taskgalaxy_ops.release.published_rows import ReleaseRows
+from taskgalaxy_ops.storage.id_index import lookup
+from taskgalaxy_ops.storage.parquet import columns
+from taskgalaxy_ops.storage.registry.state import Home
+from taskgalaxy_ops.storage.shards import Shard, TableRef
+from taskgalaxy_ops.taxonomy.store import Catalogue
+from taskgalaxy_ops.workspace import Galaxy
+
+# --- a task type
+
+FATES = pa.schema([("task_type", pa.string()), ("fate", pa.string()), ("images", pa.int64())])
+
+
+def explain_task_type(look: Galaxy, path: str, homes: Sequence[Home]) -> dict[str, Any]:
+    there = stand(look, homes).homes
+    unfinished = sum(not one.settled for one in there)
+    shards = {shard.marker: shard for one in there for stage, shard in one.shards.items() if stage != "embed"}
+    readers = {name: lambda shard=shard: _fates(look, shard) for name, shard in shards.items()}
+    table = lookup(look.store, "types", FATES, readers)
+    mine = table.filter(pc.equal(table["task_type"], path))
+    fates: Counter[str] = Counter()
+    for fate, images in zip(mine["fate"].to_pylist(), mine["images"].to_pylist(), strict=True):
+        fates[fate] += images
+    return {
+        "task_type": path,
+        "history": _history(look, path),
+        "matched": fates.pop("matched", 0),
+        "fitting": fates.pop("fitting", 0),
+        "written": fates.pop("written", 0),
+        "accepted": fates.pop("accepted", 0),
+        "rejected": dict(sorted(fates.items())),
+        "unfinished_shards": unfinished,
+        "releases": {
+            one.name: count
+            for one in published(look)
+            if (count := ReleaseRows(look.store, one.version).samples_of(path))
+        },
+    }
+
+
+_COUNTED = {
+    "match": {"matches": "matched"},
+    "filter": {"relevant": "fitting"},
+    "write": {"pairs": "written"},
+    "vote": {"samples": "accepted"},
+}
+
+
+def _fates(look: Galaxy, shard: Shard) -> pa.Table:
+    """What a shard made of each task type, in numbers: what came out, and rejects by reason."""
+    refs: Mapping[str, TableRef] = look.shards.refs(shard)
+    found: Counter[tuple[str, str]] = Counter()
+    for name, fate in _COUNTED[shard.stage].items():
+        for path in columns(look.store.get(refs[name].key), ["task_type"])["task_type"].to_pylist():
+            found[path, fate] += 1
+    if "rejects" in refs:
+        rejects = columns(look.store.get(refs["rejects"].key), ["task_type", "reason"])
+        for path, reason in zip(rejects["task_type"].to_pylist(), rejects["reason"].to_pylist(), strict=True):
+            found[path, f"{shard.stage}: {reason}"] += 1
+    rows = [{"task_type": path, "fate": fate, "images": count} for (path, fate), count in sorted(found.items())]
+    return pa.Table.from_pylist(rows, schema=FATES)
+
+
+def _history(look: Galaxy, path: str) -> list[dict[str, Any]]:
+    """The versions in which the node came, changed or went, with how each came to be."""
+    found: list[dict[str, Any]] = []
+    before: dict[str, Any] | None = None
+    versions = Catalogue(look).versions()
+    for version, table in zip(versions, node_tables(look, list(Node.__slots__)), strict=True):
+        rows = table.filter(pc.equal(table["path"], path)).to_pylist()
+        now = rows[0] if rows else None
+        if now != before:
+            what = "added" if before is None else "removed" if now is None else now["status"]
+            told = {name: now[name] for name in ("origin", "status", "about")} if now else {}
+            found.append({"version": version["version"], "by": version["origin"], "what": what, **told})
+        before = now
+    return found
+
+
+def node_tables(look: Galaxy, names: Sequence[str]) -> list[pa.Table]:
+    """Columns of each taxonomy version's nodes, oldest first."""
+    return [columns(look.store.get(each["nodes"]["key"]), names) for each in Catalogue(look).versions()]

@@ -1,0 +1,107 @@
+"""Forget: answers that are to be asked again, since a model answered garbage on Tuesday.
+
+The old replies stay in the journals, superseded. What is no longer needed is not asked again.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from taskgalaxy_ops.errors import SettingsError
+from taskgalaxy_ops.models import pricing
+from taskgalaxy_ops.progress import Progress, Silent
+from taskgalaxy_ops.storage.journal import Journal
+from taskgalaxy_ops.workspace import Galaxy
+
+_WHERE = ("stage", "image", "source", "terminal")
+
+
+@dataclass(slots=True)
+class Forgotten:
+    """What is to be forgotten, or was. Asking for it again costs at most what its answers cost: their share of it."""
+
+    homes: dict[str, dict[str, list[str]]] = field(default_factory=dict)  # units by home and stage
+    units: dict[str, int] = field(default_factory=dict)  # by stage
+    calls: int = 0  # replies concerned
+    tokens: float = 0.0
+    cost: float = 0.0  # nano-dollars
+    list_cost: float = 0.0  # nano-dollars
+
+
+def forget(
+    galaxy: Galaxy,
+    *,
+    model: str | None = None,
+    since: float | None = None,
+    until: float | None = None,
+    where: Mapping[str, str] | None = None,
+    dry_run: bool = True,
+    progress: Progress | None = None,
+) -> Forgotten:
+    """Forget the answers that came from these replies, so that they are asked again; ``dry_run``: only tell which.
+
+    model: its name in the settings. since, until: seconds since the epoch. where: ``stage``, ``image`` (the beginning
+    of an id), ``source``, ``terminal`` (a reason, or "any"), or ``answer.FIELD``, what the answer says there, with
+    ``~`` in front for a part of it. Raises SettingsError where nothing is chosen by anything.
+    """
+    where = dict(where or {})
+    if not where and model is None and since is None and until is None:
+        raise SettingsError("forget: say what: --model, --since, --until or --where. Everything is too much.")
+    if unknown := [name for name in where if name not in _WHERE and not name.startswith("answer.")]:
+        raise SettingsError(f"forget --where {unknown[0]}: choose by {', '.join(_WHERE)} or answer.FIELD.")
+    progress = progress or Silent()
+    source = where.pop("source", None)
+    images = None if source is None else {c.image for c in galaxy.registry.claims() if c.source == source}
+    found = Forgotten()
+    homes = galaxy.journals()
+    progress.stage("forget", len(homes), "journals")
+    for home in homes:
+        concerned: set[str] = set()
+        for unit, reply in Journal(galaxy.store, home).standing().items():
+            if (
+                (model is None or reply["model"] == model)
+                and (since or 0) <= reply["at"] <= (until or math.inf)
+                and (images is None or reply.get("image") in images)
+                and all(_fits(name, wanted, unit, reply) for name, wanted in where.items())
+            ):
+                found.homes.setdefault(home, {}).setdefault(reply["stage"], []).append(unit)
+                concerned.add(reply["reply"])
+                _count(found, reply)
+        found.calls += len(concerned)
+        progress.advance("forget")
+    if not dry_run:
+        carry_out(galaxy, found)
+    return found
+
+
+def carry_out(galaxy: Galaxy, chosen: Forgotten) -> None:
+    """Forget what a dry run has shown: this, and nothing that has come since."""
+    edits = galaxy.edits()
+    for home, units in chosen.homes.items():
+        edits.forget(home, units)
+
+
+def _fits(name: str, wanted: str, unit: str, reply: Mapping[str, Any]) -> bool:
+    if name == "stage":
+        return bool(reply["stage"] == wanted)
+    if name == "image":
+        return (reply.get("image") or "").startswith(wanted)
+    answer = reply["answers"][unit]
+    if name == "terminal":
+        return answer.get("terminal") is not None and wanted in {"any", answer["terminal"]}
+    value = (answer.get("value") or {}).get(name.removeprefix("answer."))
+    said = str(value).lower() if isinstance(value, bool) else str(value)
+    if wanted.startswith("~"):
+        return value is not None and wanted[1:].casefold() in said.casefold()
+    return value is not None and said == wanted
+
+
+def _count(found: Forgotten, reply: Mapping[str, Any]) -> None:
+    found.units[reply["stage"]] = found.units.get(reply["stage"], 0) + 1
+    share = 1 / max(1, len(reply["answers"]))
+    found.tokens += share * pricing.tokens(reply["usage"])
+    found.cost += share * reply["cost"]
+    found.list_cost += share * reply["list_cost"]

@@ -1,0 +1,107 @@
+"""Upkeep: what lies about in a store that nothing refers to, and logs made short. Nothing here loses an answer."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from taskgalaxy_ops.errors import NotFoundError
+from taskgalaxy_ops.hashing import canonical_json
+from taskgalaxy_ops.progress import Progress, Silent
+from taskgalaxy_ops.release.publish import unfinished
+from taskgalaxy_ops.storage import Listed, keys
+from taskgalaxy_ops.storage.journal import Journal
+from taskgalaxy_ops.storage.log import Log
+from taskgalaxy_ops.taxonomy.store import type_logs
+from taskgalaxy_ops.workspace import Galaxy
+
+GRACE_SECONDS = 7 * 24 * 3600.0  # more than a scan, or a stage of a shard, takes between its first write and its last
+
+_DATA_KEY = re.compile(rb"data/[0-9a-f]{2}/[0-9a-f]+-[0-9a-f]+\.parquet")
+_PARTS_WORTH_FOLDING = 64  # entries of a journal
+
+
+@dataclass(slots=True)
+class Collected:
+    """What nothing refers to and is older than the grace period: deleted, or only counted."""
+
+    objects: int = 0
+    size: int = 0  # bytes
+    young: int = 0  # that nothing refers to yet: they are left
+    first: tuple[str, ...] = ()  # a few of their keys
+
+
+def collect(
+    galaxy: Galaxy, *, grace_seconds: float = GRACE_SECONDS, delete: bool = False, progress: Progress | None = None
+) -> Collected:
+    """Find what no marker, log or manifest names, older than ``grace_seconds`` by the store's clock; ``delete`` it.
+
+    Tables, images of no home, files of releases that were given up, dead workers' signs of life, and forms of models
+    that are not believed any more. Never a log, and so never the journal. Safe beside running pipelines, as long as
+    none takes longer than the grace period from a table to the marker that names it (of ingest: from its first file to
+    its last).
+    """
+    progress = progress or Silent()
+    found = Collected()
+    candidates = [*unreferenced(galaxy), *_homeless(galaxy), *unfinished(galaxy)]
+    candidates += [*galaxy.store.list(keys.WORKERS), *galaxy.store.list(keys.FORMS)]
+    progress.stage("collect", len(candidates), "objects")
+    for listed in candidates:
+        progress.advance("collect")
+        try:
+            if galaxy.store.age(listed.key) <= grace_seconds:
+                found.young += 1
+                continue
+        except NotFoundError:  # another collected it
+            continue
+        found.objects, found.size = found.objects + 1, found.size + listed.size
+        found.first = (*found.first, listed.key)[:5]
+        if delete:
+            galaxy.store.delete(listed.key)
+    return found
+
+
+def unreferenced(galaxy: Galaxy) -> Iterator[Listed]:
+    """The tables that nothing names, in order of key."""
+    written = list(galaxy.store.list("data/"))  # first: what comes later is in use
+    used = named_by_logs(galaxy)
+    for home in galaxy.registry.homes():
+        for shard in galaxy.shards.all(home.home):
+            used.update(ref.key for ref in galaxy.shards.refs(shard).values())
+    return (listed for listed in written if listed.key not in used)
+
+
+def named_by_logs(galaxy: Galaxy) -> set[str]:
+    """The tables that logs name, those of the registry among them."""
+    found = galaxy.registry.named()
+    for log in [keys.VERSIONS_LOG, keys.PROPOSALS_LOG, *type_logs(galaxy)]:
+        for entry in Log(galaxy.store, log).read():
+            found.update(key.decode() for key in _DATA_KEY.findall(canonical_json(entry.body)))
+    return found
+
+
+def _homeless(galaxy: Galaxy) -> Iterator[Listed]:
+    """Images of scans that were killed before they were registered, and renderings of such as are gone."""
+    written = [*galaxy.store.list("blobs/"), *galaxy.store.list(keys.RENDERED)]
+    housed = galaxy.registry.known()
+    return (listed for listed in written if listed.key.split("/")[2] not in housed)
+
+
+def compact(galaxy: Galaxy, progress: Progress | None = None) -> int:
+    """Fold long journals and the budget's settled blocks into bases; how many logs were folded.
+
+    Safe beside runs: a base is written put-if-absent, and an append that it overtook is written again.
+    """
+    progress = progress or Silent()
+    homes = galaxy.journals()
+    progress.stage("compact", len(homes), "journals")
+    folded = 0
+    for home in homes:
+        parts = sum(1 for _ in galaxy.store.list(f"{keys.journal(home)}/e/"))
+        if parts >= _PARTS_WORTH_FOLDING:
+            Journal(galaxy.store, home).compact()
+            folded += 1
+        progress.advance("compact")
+    galaxy.ledger().compact()
+    return folded

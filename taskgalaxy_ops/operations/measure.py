@@ -1,0 +1,171 @@
+"""What a home's images came to, image by image, and what they lack: what forecasts are made of.
+
+Only what the settings ask for today is looked at: a unit of a former prompt or judge tells nothing of the next ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from taskgalaxy_ops.generation.stage_keys import StageKeys
+from taskgalaxy_ops.generation.stages import filter as filter_stage
+from taskgalaxy_ops.generation.stages import vote as vote_stage
+from taskgalaxy_ops.generation.stages import write as write_stage
+from taskgalaxy_ops.models import pricing
+from taskgalaxy_ops.models.request import Unit
+from taskgalaxy_ops.operations.shard_state import Stand, Standing, matched
+from taskgalaxy_ops.records import Answer, ImageId, Match, Pair
+from taskgalaxy_ops.settings import Model
+from taskgalaxy_ops.storage.journal import Journal
+from taskgalaxy_ops.storage.ledger import NANO
+from taskgalaxy_ops.workspace import Galaxy
+
+AMOUNTS = ("tokens", "cost", "list_cost")  # the latter two in USD
+
+
+@dataclass(slots=True)
+class Lacking:
+    """What has no answer yet. Slots are filter, write, and each judge."""
+
+    judges: int
+    images: int = 0
+    filter: int = 0
+    write: int = 0
+    votes: list[int] = field(default_factory=list)  # needed for certain, by judge
+    open_pairs: int = 0  # whose verdict is open
+    open_votes: list[int] = field(default_factory=list)  # that these have, by judge
+
+    def __post_init__(self) -> None:
+        self.votes, self.open_votes = [0] * self.judges, [0] * self.judges
+
+
+@dataclass(slots=True)
+class Measure:
+    """What one image came to: units, and what they took, by slot."""
+
+    image: ImageId
+    slots: int
+    needed: list[int] = field(default_factory=list)
+    units: list[int] = field(default_factory=list)  # of the needed ones, those that are answered
+    pairs: int = 0
+    open_pairs: int = 0
+    amounts: dict[str, list[float]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.needed, self.units = [0] * self.slots, [0] * self.slots
+        self.amounts = {name: [0.0] * self.slots for name in AMOUNTS}
+
+    def _done(self, slot: int) -> bool:
+        return self.units[slot] == self.needed[slot]
+
+    @property
+    def whole(self) -> bool:
+        """Whether all that it needs is answered."""
+        return self._done(0) and self._done(1) and not self.open_pairs
+
+    def row(self) -> list[float]:
+        """What tells of the steps between stages, each only where the former is answered for the whole image; units by
+        slot; each amount by slot.
+
+        Matches and the writing that they brought; questions written and the pairs that they brought; pairs and, by
+        judge, the votes on them.
+        """
+        filtered, written = self._done(0), self._done(0) and self._done(1)
+        steps = [
+            self.units[0] * filtered,
+            self.needed[1] * filtered,
+            self.units[1] * written,
+            self.pairs * written,
+            self.pairs * self.whole,
+            *(votes * self.whole for votes in self.units[2:]),
+        ]
+        return [*steps, *self.units, *(one for name in AMOUNTS for one in self.amounts[name])]
+
+
+def measure(look: Galaxy, there: Stand, one: Standing, lacking: Lacking) -> list[Measure]:
+    """The images of a home of which anything is answered; what is not is added to ``lacking``."""
+    shards, computed = matched(look, there, [one])
+    home = one.home.home
+    if home not in shards:  # not embedded: how many matches there will be is certain, not which
+        lacking.images += one.live
+        lacking.filter += one.live * min(look.settings.match.k, len(there.types.ids))
+        return []
+    matches = computed[home] if home in computed else look.shards.load(shards[home], "matches", Match)
+    return _Home(look, matches, Journal(look.store, home)).measured(lacking)
+
+
+class _Home:
+    def __init__(self, look: Galaxy, matches: Sequence[Match], journal: Journal) -> None:
+        self._look = look
+        self._keys = StageKeys(look)
+        self._journal = journal
+        self._models: list[Model] = [look.settings.teacher] * 2 + list(look.settings.judges)
+        self._found = {match.image: Measure(match.image, len(self._models)) for match in matches}
+        self._slots: dict[str, tuple[Measure, int]] = {}  # by unit that is answered
+        self._matches = matches
+
+    def measured(self, lacking: Lacking) -> list[Measure]:
+        answers = self._journal.answers
+        units = filter_stage.filter_units(self._keys.filter_question, self._matches)
+        lacking.filter += self._seen(units, 0, answers)
+        relevant = filter_stage.filtered(units, answers).relevant
+        pairs: list[Pair] = []
+        for variant, question in self._keys.write_questions.items():
+            units = write_stage.write_units(question, relevant)
+            lacking.write += self._seen(units, 1, answers)
+            pairs += write_stage.written(variant, units, answers).pairs
+        for pair in pairs:
+            self._voted(pair, answers, lacking)
+        lacking.images += sum(not each.whole for each in self._found.values())
+        self._add_amounts()
+        return [each for each in self._found.values() if any(each.units)]
+
+    def _seen(self, units: Iterable[Unit], slot: int, answers: Mapping[str, Answer]) -> int:
+        """Note units of a slot; how many of them lack an answer."""
+        missing = 0
+        for unit in units:
+            if unit.image is None:
+                raise AssertionError("a unit of a home is about an image")
+            found, there = self._found[unit.image], unit.key in answers
+            found.needed[slot] += 1
+            found.units[slot] += there
+            missing += not there
+            if there:
+                self._slots[unit.key] = (found, slot)
+        return missing
+
+    def _voted(self, pair: Pair, answers: Mapping[str, Answer], lacking: Lacking) -> None:
+        questions, settings = self._keys.vote_questions, self._look.settings.vote
+        needed = vote_stage.votes_needed([pair], questions, settings, answers)
+        is_open = any(needed)
+        self._found[pair.image].pairs += 1
+        lacking.open_pairs += is_open
+        for judge, question in enumerate(questions):
+            unit = vote_stage.vote_unit(question, pair)
+            if unit.key in answers:
+                self._seen([unit], 2 + judge, answers)
+                lacking.open_votes[judge] += is_open
+            lacking.votes[judge] += len(needed[judge])
+        self._found[pair.image].open_pairs += is_open
+
+    def _add_amounts(self) -> None:
+        """What replies took, divided among their units; also those that had to be asked again."""
+        for reply in self._journal.replies():
+            mine = [self._slots[unit] for unit in reply["units"] if unit in self._slots]
+            if not mine or not reply["raw"]:
+                continue
+            for name, amount in self._amounts(reply, self._models[mine[0][1]]).items():
+                for found, slot in mine:
+                    found.amounts[name][slot] += amount / len(reply["units"])
+
+    def _amounts(self, reply: Mapping[str, Any], model: Model) -> dict[str, float]:
+        """At today's prices, where a reply tells its tokens."""
+        usage, price = reply["usage"], pricing.price_of(model) or pricing.FREE
+        told = pricing.is_told(usage)
+        batch = model.mode == "batch"
+        cost = pricing.cost(usage, price, batch=batch) if told else reply["cost"]
+        listed = pricing.cost(usage, model.list_price or price, batch=batch) if told else reply["list_cost"]
+        tokens = pricing.tokens(usage) if told else 0
+        return {"tokens": tokens, "cost": cost / NANO, "list_cost": listed / NANO}

@@ -1,0 +1,273 @@
+"""Plan: what a run would make and ask, why, and what it would take, before anything is spent.
+
+The keys, the questions and the code that finds what lacks an answer are the run's own. Exact for the first stage that
+lacks answers; of those behind it, whose units depend on them, it gives bounds: none of what is asked passes, all of it
+does. So for the vote, too: whether a further judge is needed depends on the ones before.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from taskgalaxy_ops.generation import lanes
+from taskgalaxy_ops.generation import run as generation_run
+from taskgalaxy_ops.generation.shard_run import HomeResult
+from taskgalaxy_ops.generation.stage_keys import differences
+from taskgalaxy_ops.generation.stages import ASKING_STAGES, STAGES
+from taskgalaxy_ops.models.encoders.base import EmbeddingMatrix
+from taskgalaxy_ops.operations.shard_state import Stand, Standing, matched, stand
+from taskgalaxy_ops.settings import Settings
+from taskgalaxy_ops.storage.journal import Journal
+from taskgalaxy_ops.storage.ledger import NANO
+from taskgalaxy_ops.storage.marker_index import Digest, digests
+from taskgalaxy_ops.storage.shards import Shard
+from taskgalaxy_ops.usage import Tally
+from taskgalaxy_ops.workspace import Galaxy
+
+NO_SHARD = "no shard yet"
+NOT_RECORDED = "not recorded: made by an older version"
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """A number that is known (``low`` = ``high``), or lies between two; ``expected``: as shares were so far."""
+
+    low: float = 0
+    expected: float = 0
+    high: float = 0
+
+    @property
+    def exact(self) -> bool:
+        return self.low == self.high
+
+    def __add__(self, other: Bounds) -> Bounds:
+        return Bounds(self.low + other.low, self.expected + other.expected, self.high + other.high)
+
+    def times(self, factor: float) -> Bounds:
+        return Bounds(self.low * factor, self.expected * factor, self.high * factor)
+
+
+@dataclass(frozen=True, slots=True)
+class StagePlan:
+    """A stage over all homes of a plan. None: nothing was measured yet that would tell."""
+
+    stage: str
+    shards: int
+    shards_there: int
+    units_there: int  # images, matches, questions to write, votes that need nothing more
+    units: Bounds  # those that a run would encode, match or ask
+    why: Mapping[str, int] = field(default_factory=dict)  # shards that are not there, by what changed
+    requests: Bounds | None = None
+    tokens: Bounds | None = None
+    cost: Bounds | None = None  # USD
+    list_cost: Bounds | None = None  # USD
+    seconds: Bounds | None = None  # in one process
+
+
+@dataclass(frozen=True, slots=True)
+class RunPlan:
+    """What a run would come to."""
+
+    homes: int
+    task_types: int
+    stages: Sequence[StagePlan]
+
+    def total(self, name: str) -> Bounds | None:
+        """``requests``, ``tokens``, ``cost``, ``list_cost`` or ``seconds`` of all stages; None if one is not known."""
+        parts = [getattr(each, name) for each in self.stages]
+        if name != "seconds":
+            parts = [getattr(each, name) for each in self.stages if each.stage in ASKING_STAGES]
+        return None if None in parts else sum(parts, Bounds())
+
+
+def plan(galaxy: Galaxy, sources: Sequence[str] | None = None, taxonomy: int | None = None) -> RunPlan:
+    """What a run of these sources would do now; asks nothing, encodes no image and commits no shard.
+
+    Reads nothing but listings and logs where all is there; of a home whose shards are not, its matches and journal.
+    Task types without an embedding are encoded: without it nobody knows what they match. Raises TaskGalaxyError.
+    """
+    look = galaxy.snapshot()
+    there = stand(look, lanes.homes_of(look, sources), taxonomy)
+    matches, computed = matched(look, there, [one for one in there.homes if not one.settled])
+    results = {each.home: each for each in generation_run.look_through(look, matches, there.by_home, computed).homes}
+    told = digests(galaxy.store, there.committed)
+    measured = {stage: _measured(stage, there.homes, told, results) for stage in STAGES}
+    lacking = _lacking(look, there, results, measured)
+    stages = [
+        _estimated(
+            StagePlan(
+                stage,
+                len(there.homes),
+                sum(_shard(stage, one, results) is not None for one in there.homes),
+                sum(_units_there(stage, one, told, results) for one in there.homes),
+                lacking[stage],
+                _why(stage, there.homes, told, results),
+            ),
+            measured[stage],
+            galaxy.settings,
+        )
+        for stage in STAGES
+    ]
+    return RunPlan(len(there.homes), len(there.types.ids), stages)
+
+
+@dataclass(frozen=True, slots=True)
+class _Measured:
+    """What a stage came to so far."""
+
+    tally: Tally
+    passing: float  # share of what went in that came out; 1 where nothing is known
+    votes: float  # votes a pair
+    seconds: float | None  # a unit, of stages that ask nobody
+
+
+def _measured(
+    stage: str, homes: Iterable[Standing], told: Mapping[Shard, Digest], results: Mapping[str, HomeResult]
+) -> _Measured:
+    tally = Tally()
+    units_in = units_out = votes = 0
+    seconds = 0.0
+    for one in homes:
+        found = [told[shard] for shard in one.former(stage) if shard in told]
+        result = results.get(one.home.home)
+        if result is not None and result.asked is not None:
+            tally += result.asked.get(stage, Tally())
+        elif found:  # each marker holds what its home's journal held by then
+            tally += max((Tally(**each.stats.get("asked", {})) for each in found), key=lambda each: each.calls)
+        for each in found:
+            units_in, units_out = units_in + each.stats["units_in"], units_out + each.stats["units_out"]
+            votes, seconds = votes + each.rows.get("votes", 0), seconds + each.stats["seconds"]
+        if result is not None and stage in result.stages and (counts := result.stages[stage].counts):
+            units_in, units_out = units_in + counts.units_in - counts.pending, units_out + counts.units_out
+            votes += len(result.stages[stage].rows.get("votes", ()))
+    return _Measured(
+        tally,
+        units_out / units_in if units_in else 1.0,
+        votes / units_in if units_in else 0.0,
+        seconds / units_in if units_in else None,
+    )
+
+
+def _lacking(
+    look: Galaxy, there: Stand, results: Mapping[str, HomeResult], measured: Mapping[str, _Measured]
+) -> dict[str, Bounds]:
+    """Units that a run would encode, match or ask, by stage."""
+    found = dict.fromkeys(STAGES, Bounds())
+    for one in there.homes:
+        images, live = one.home.images.rows, one.live
+        if "embed" not in one.shards:
+            found["embed"] += Bounds(images, images, images)
+        if "match" not in one.shards:
+            found["match"] += Bounds(live, live, live)
+        asked = _asked(look, one, results.get(one.home.home), there.types, measured)
+        for stage, bounds in zip(ASKING_STAGES, asked, strict=True):
+            found[stage] += bounds
+    return found
+
+
+def _asked(
+    look: Galaxy,
+    one: Standing,
+    result: HomeResult | None,
+    types: EmbeddingMatrix,
+    measured: Mapping[str, _Measured],
+) -> tuple[Bounds, Bounds, Bounds]:
+    """What a run would ask of a home in filter, write and vote."""
+    settings = look.settings
+    variants, judges = len(settings.write.variants), len(settings.judges)
+    quorum = settings.vote.quorum
+    a_pair = measured["vote"].votes or quorum
+    # Of what the first judges' votes may make needed, the share that they did so far.
+    further = min(1.0, max(0.0, (a_pair - quorum) / (judges - quorum))) if judges > quorum else 0.0
+    known = written = voted = most = 0
+    if one.settled:
+        return Bounds(), Bounds(), Bounds()
+    if result is None:  # no embedding yet: how many matches there will be is certain, not which
+        matches = one.live * min(settings.match.k, len(types.ids))
+        answered = bool(Journal(look.store, one.home.home).answers)  # under another encoder: some of them may do
+        filtered = Bounds(0 if answered else matches, matches, matches)
+    else:
+        stages = result.stages
+        known, written = stages["filter"].missing, stages["write"].missing
+        voted, most = stages["vote"].missing, stages["vote"].most
+        filtered = Bounds(known, known, known)
+    passing = filtered.expected * measured["filter"].passing * variants
+    writing = Bounds(written, written + passing, written + filtered.high * variants)
+    voting = Bounds(
+        voted,
+        voted + (most - voted) * further + writing.expected * measured["write"].passing * a_pair,
+        most + writing.high * judges,
+    )
+    return filtered, writing, voting
+
+
+def _shard(stage: str, one: Standing, results: Mapping[str, HomeResult]) -> Shard | None:
+    """A stage's shard, also behind a stage that is not there, but comes out as it was."""
+    result = results.get(one.home.home)
+    made = result.stages.get(stage) if result else None
+    return made.shard if made else one.shards.get(stage)
+
+
+def _units_there(stage: str, one: Standing, told: Mapping[Shard, Digest], results: Mapping[str, HomeResult]) -> int:
+    if (shard := _shard(stage, one, results)) is not None:
+        digest = told.get(shard)
+        return 0 if digest is None else digest.rows["votes"] if stage == "vote" else int(digest.stats["units_in"])
+    result = results.get(one.home.home)
+    made = result.stages.get(stage) if result else None
+    if made is None or made.counts is None:
+        return 0
+    return len(made.rows["votes"]) if stage == "vote" else made.counts.units_in - made.counts.pending
+
+
+def _why(
+    stage: str, homes: Iterable[Standing], told: Mapping[Shard, Digest], results: Mapping[str, HomeResult]
+) -> dict[str, int]:
+    """Shards that are not there, by what sets them apart from the nearest that is."""
+    found: Counter[str] = Counter()
+    for one in homes:
+        if _shard(stage, one, results) is not None:
+            continue
+        result = results.get(one.home.home)
+        key = result.stages[stage].key if result and stage in result.stages else one.keys[stage]
+        former = [told[shard].made_of for shard in one.former(stage) if shard in told]
+        if not former:
+            found[NO_SHARD] += 1
+            continue
+        changed = min((differences(key.made_of, each) for each in former if each), key=len, default=[])
+        if key.key is None:
+            changed = [*changed, f"waits for {STAGES[STAGES.index(stage) - 1]}"]
+        found["; ".join(changed) or NOT_RECORDED] += 1
+    return dict(found.most_common())
+
+
+def _estimated(stage: StagePlan, measured: _Measured, settings: Settings) -> StagePlan:
+    """With requests, tokens, money and time, as far as something was measured."""
+    tally, units = measured.tally, stage.units
+    if stage.stage not in ASKING_STAGES:
+        seconds = None if measured.seconds is None and units.high else units.times(measured.seconds or 0)
+        return replace(stage, seconds=seconds)
+    if not units.high:
+        none = Bounds()
+        return replace(stage, requests=none, tokens=none, cost=none, list_cost=none, seconds=none)
+    if not tally.calls or not tally.units:
+        return stage
+    requests = Bounds(
+        *(math.ceil(each * tally.calls / tally.units) for each in (units.low, units.expected, units.high))
+    )
+    models = settings.judges if stage.stage == "vote" else [settings.teacher]
+    slots = sum(model.concurrency for model in models)
+    a_call = tally.seconds / tally.calls
+    seconds = Bounds(
+        *(each * a_call / max(1, min(slots, each)) for each in (requests.low, requests.expected, requests.high))
+    )
+    return replace(
+        stage,
+        requests=requests,
+        tokens=units.times(tally.tokens / tally.units),
+        cost=units.times(tally.cost / tally.units / NANO),
+        list_cost=units.times(tally.list_cost / tally.units / NANO),
+        seconds=seconds,
+    )

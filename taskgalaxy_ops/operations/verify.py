@@ -1,0 +1,223 @@
+"""Verify: does the store hold what its markers, logs and manifests say? Reads everything, changes nothing.
+
+A glance looks only whether all is there, by logs, markers, manifests and listings.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import Any
+
+from taskgalaxy_ops.errors import DamageError, NotFoundError
+from taskgalaxy_ops.generation.stages import STAGES, TABLES
+from taskgalaxy_ops.hashing import fingerprint, sha256_hex
+from taskgalaxy_ops.operations.gc import named_by_logs
+from taskgalaxy_ops.progress import Progress, Silent
+from taskgalaxy_ops.records import Image, LabelReject, Match, Node
+from taskgalaxy_ops.release import MANIFEST
+from taskgalaxy_ops.release.publish import Published, published
+from taskgalaxy_ops.storage import keys, parquet
+from taskgalaxy_ops.storage.journal import Journal
+from taskgalaxy_ops.storage.log import Log
+from taskgalaxy_ops.storage.marker_index import digests
+from taskgalaxy_ops.storage.registry.state import Home
+from taskgalaxy_ops.storage.shards import RECORD_STAGES, Shard, TableRef
+from taskgalaxy_ops.storage.snapshot import listed
+from taskgalaxy_ops.taxonomy.store import type_logs
+from taskgalaxy_ops.workspace import Galaxy
+
+_RECORDS: Mapping[tuple[str, str], type[Any]] = {
+    ("ingest", "images"): Image,
+    ("match", "matches"): Match,
+    **{(stage, name): record for stage, tables in TABLES.items() for name, record in tables.items()},
+}
+
+
+@dataclass(slots=True)
+class Findings:
+    """What was looked at, by kind, and what is wrong with it: a line each."""
+
+    checked: dict[str, int] = field(default_factory=dict)
+    damage: list[str] = field(default_factory=list)
+
+
+def verify(galaxy: Galaxy, progress: Progress | None = None) -> Findings:
+    """Check images, shards, journals, logs and releases against their hashes and counts."""
+    progress = progress or Silent()
+    found = Findings()
+    homes = galaxy.registry.homes()
+    progress.stage("verify", len(homes) + 1, "homes")
+    for check in (_logs(galaxy), _registry(galaxy), _taxonomy(galaxy), _releases(galaxy, _release)):
+        _run(check, found)
+    progress.advance("verify")
+    for home in homes:
+        _run(_home(galaxy, home), found)
+        progress.advance("verify")
+    return found
+
+
+def glance(galaxy: Galaxy) -> Findings:
+    """Check that logs can be read, and that what they, markers and manifests name is there. Reads no table or image."""
+    found = Findings()
+    look = galaxy.snapshot()
+    data = {each.key for each in listed(galaxy.store, "data/")}
+    for check in (_logs(look), _named(look, data), _marked(look, data), _releases(look, _release_is_there)):
+        _run(check, found)
+    return found
+
+
+_Checks = Iterator[tuple[str, Callable[[], None]]]
+
+
+def _run(checks: _Checks, found: Findings) -> None:
+    try:
+        for kind, check in checks:
+            found.checked[kind] = found.checked.get(kind, 0) + 1
+            try:
+                check()
+            except (DamageError, NotFoundError) as error:
+                found.damage.append(f"{kind}: {error}")
+    except (DamageError, NotFoundError) as error:  # what names the things to check is damaged itself
+        found.damage.append(str(error))
+
+
+def _logs(galaxy: Galaxy) -> _Checks:
+    for prefix in (
+        keys.SETTINGS_LOG,
+        keys.REGISTRY_LOG,
+        keys.BUDGET_LOG,
+        keys.VERSIONS_LOG,
+        keys.RELEASES_LOG,
+        keys.EDITS_LOG,
+        keys.PROPOSALS_LOG,
+        keys.ANNOUNCEMENTS_LOG,
+        keys.journal(keys.TAXONOMY_HOME),
+    ):
+        yield "log", lambda prefix=prefix: _read_log(galaxy, prefix)  # type: ignore[misc]
+
+
+def _read_log(galaxy: Galaxy, prefix: str) -> None:
+    Log(galaxy.store, prefix).read()
+
+
+def _named(galaxy: Galaxy, data: Collection[str]) -> _Checks:
+    """The tables that logs name."""
+    for key in sorted(named_by_logs(galaxy)):
+        yield "table", lambda key=key: _is_there(key, data, "a log")  # type: ignore[misc]
+
+
+def _marked(galaxy: Galaxy, data: Collection[str]) -> _Checks:
+    """The tables that markers name; those of images, whose markers are records, the registry names too."""
+    homes = galaxy.registry.homes()
+    for home in homes:
+        yield "table", lambda home=home: _is_there(home.images.key, data, home.shard().marker)  # type: ignore[misc]
+    found = (shard for home in homes for shard in galaxy.shards.committed(home.home).values())
+    shards = [shard for shard in found if shard.stage in STAGES]
+    for shard, digest in digests(galaxy.store, shards).items():
+        for key in digest.data:
+            yield "table", lambda key=key, shard=shard: _is_there(key, data, shard.marker)  # type: ignore[misc]
+
+
+def _is_there(key: str, data: Collection[str], named_by: str) -> None:
+    if key not in data:
+        raise DamageError(f"{key} is gone, but {named_by} names it.")
+
+
+def _registry(galaxy: Galaxy) -> _Checks:
+    for ref, record in galaxy.registry.tables():
+        yield "table", lambda ref=ref, record=record: _table(galaxy, ref, record)  # type: ignore[misc]
+
+
+def _taxonomy(galaxy: Galaxy) -> _Checks:
+    # The logs as they lie: a catalogue would publish the seeds where there is none, and load the encoder.
+    logs = (Log(galaxy.store, prefix).read() for prefix in (keys.VERSIONS_LOG, keys.PROPOSALS_LOG))
+    for version in chain.from_iterable(logs):
+        for name, record in (("nodes", Node), ("rejects", LabelReject)):
+            ref = TableRef(**version.body[name])
+            yield "table", lambda ref=ref, record=record: _table(galaxy, ref, record)  # type: ignore[misc]
+    for prefix in type_logs(galaxy):
+        for entry in Log(galaxy.store, prefix).read():
+            ref = TableRef(**entry.body["table"])
+            yield "table", lambda ref=ref: _table(galaxy, ref, None)  # type: ignore[misc]
+
+
+def _home(galaxy: Galaxy, home: Home) -> _Checks:
+    yield "journal", lambda: _read_journal(galaxy, home)
+    for shard in galaxy.shards.committed(home.home).values():
+        yield "shard", lambda shard=shard: _shard(galaxy, shard)  # type: ignore[misc]
+    for image in galaxy.registry.images(home):
+        yield "image", lambda image=image: _blob(galaxy, image)  # type: ignore[misc]
+
+
+def _read_journal(galaxy: Galaxy, home: Home) -> None:
+    Journal(galaxy.store, home.home)
+
+
+def _blob(galaxy: Galaxy, image: Image) -> None:
+    raw = galaxy.store.get(keys.blob(image.image))
+    if sha256_hex(raw) != image.image or len(raw) != image.size:
+        raise DamageError(f"{keys.blob(image.image)} is not the image that was ingested. Ingest its source again.")
+
+
+def _shard(galaxy: Galaxy, shard: Shard) -> None:
+    marker = galaxy.shards.marker(shard)
+    stats = marker["stats"]
+    refs = galaxy.shards.refs(shard)
+    try:
+        counted = {name: _table(galaxy, ref, _RECORDS.get((shard.stage, name))) for name, ref in refs.items()}
+    except DamageError as error:
+        raise DamageError(f"{shard.marker}: {error}") from error
+    output = fingerprint("output", {name: ref.rows_hash for name, ref in refs.items()})
+    adds_up = "rejects" not in counted or (
+        stats["units_in"] == stats["units_out"] + counted["rejects"]
+        and counted["rejects"] == sum(stats["rejects"].values())
+    )
+    redacted = shard.stage in RECORD_STAGES and marker.get("redacted")  # its name tells of rows that are gone
+    if not (redacted or output.startswith(shard.output)) or not adds_up:
+        fix = "Restore it." if shard.stage in RECORD_STAGES else "Delete it: the shard is computed again."
+        raise DamageError(f"{shard.marker}: its tables or counts do not add up. {fix}")
+
+
+def _table(galaxy: Galaxy, ref: TableRef, record: type[Any] | None) -> int:
+    """Rows of a table, whose bytes, number of rows and rows' hash are those that its reference says."""
+    if record is None:
+        ids, vectors = galaxy.shards.read_embeddings(ref)
+        count, digest = len(ids), parquet.embeddings_hash(ids, vectors)
+    else:
+        found = galaxy.shards.read(ref, record)
+        count, digest = len(found), parquet.rows_hash(found)
+    if (count, digest) != (ref.rows, ref.rows_hash):
+        raise DamageError(f"{ref.key} does not hold the rows that were written.")
+    return count
+
+
+def _releases(galaxy: Galaxy, check: Callable[[Galaxy, Published, Mapping[str, Any]], None]) -> _Checks:
+    for one in published(galaxy):
+        yield "release", lambda one=one: check(galaxy, one, _manifest(galaxy, one))  # type: ignore[misc]
+
+
+def _manifest(galaxy: Galaxy, one: Published) -> Mapping[str, Any]:
+    """The files of a release, by path."""
+    raw = galaxy.store.get(keys.release(one.version) + MANIFEST)
+    if sha256_hex(raw) != one.manifest_sha256:
+        raise DamageError(f"{keys.release(one.version)}{MANIFEST} is not the one that was published.")
+    files: Mapping[str, Any] = json.loads(raw)["files"]
+    return files
+
+
+def _release_is_there(galaxy: Galaxy, one: Published, files: Mapping[str, Any]) -> None:
+    prefix = keys.release(one.version)
+    there = {each.key.removeprefix(prefix): each.size for each in galaxy.store.list(prefix)}
+    for path, entry in files.items():
+        if there.get(path) != entry["size"]:
+            raise DamageError(f"{prefix}{path} is gone, or not as long as the manifest says.")
+
+
+def _release(galaxy: Galaxy, one: Published, files: Mapping[str, Any]) -> None:
+    prefix = keys.release(one.version)
+    for path, entry in files.items():
+        if sha256_hex(galaxy.store.get(prefix + path)) != entry["sha256"]:
+            raise DamageError(f"{prefix}{path} is not what the manifest says.")

@@ -1,0 +1,106 @@
+"""From a plan to files, one at a time: the formats, the images, the card, the history, and the manifest last."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from io import SEEK_END
+from itertools import chain
+from typing import Any, BinaryIO
+
+from taskgalaxy_ops.hashing import fingerprint, sha256_hex
+from taskgalaxy_ops.records import ImageId
+from taskgalaxy_ops.release.card import card
+from taskgalaxy_ops.release.formats.llava import llava_files
+from taskgalaxy_ops.release.formats.parquet import parquet_files
+from taskgalaxy_ops.release.images import thumbnail_files
+from taskgalaxy_ops.release.select import RELEASE_VERSION, Plan
+from taskgalaxy_ops.release.spooled import spooled
+from taskgalaxy_ops.storage.base import Content
+
+FORMAT_VERSION = 1
+MANIFEST = "manifest.json"
+README = "README.md"
+HISTORY = "history.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """The file of an image, as the store holds it already. Its bytes were checked as the Parquet files were made."""
+
+    image: ImageId
+
+
+def build(plan: Plan, *, version: int, history: Mapping[str, Any]) -> Iterator[tuple[str, Content | Stored]]:
+    """A release's files: relative path and content, each made when it is asked for; ``manifest.json`` is the last.
+
+    Large ones are temporary files, open until the next is asked for. version, history: what is no content, such as
+    times and numbers of versions. It goes to ``history.json``, the one file that the same plan may give other bytes
+    for, and so not in the manifest. Raises DamageError where an image's bytes are not those of its id.
+    """
+    plan.rows.execute("DELETE FROM files")
+    for path, file in chain(llava_files(plan), parquet_files(plan)):
+        _list(plan, path, entry(file))
+        yield path, file
+    for image, path, size in plan.copied():
+        _list(plan, path, {"size": size, "sha256": image})
+        yield path, Stored(image)
+    for path, raw in chain(thumbnail_files(plan), [(README, card(plan))]):
+        _list(plan, path, entry(raw))
+        yield path, raw
+    yield HISTORY, as_json({**_history(plan), **history, "version": version})
+    with spooled() as file:
+        _write_manifest(plan, file)
+        yield MANIFEST, file
+
+
+def _list(plan: Plan, path: str, found: Mapping[str, Any]) -> None:
+    plan.rows.execute("INSERT INTO files VALUES (?, ?, ?)", (path, found["size"], found["sha256"]))
+
+
+def _history(plan: Plan) -> dict[str, Any]:
+    material = plan.material
+    return {
+        "taxonomy_version": material.taxonomy.version,
+        "settings_hash": material.settings_hash,
+        "usage": dict(material.usage),
+    }
+
+
+def _write_manifest(plan: Plan, file: BinaryIO) -> None:
+    """All of it as ``as_json`` gives it; the files, which may be many, one by one."""
+    manifest = {
+        "format": FORMAT_VERSION,
+        "code": RELEASE_VERSION,
+        "content_hash": plan.content_hash,
+        "simulated": plan.material.simulated,
+        "partial": plan.material.partial,
+        "pending": plan.material.pending,
+        "counts": plan.counts,
+        "made_with": {**plan.made_with, "fingerprint": fingerprint("release.made_with", plan.made_with)},
+        "files": {},
+    }
+    head, tail = as_json(manifest).split(b'"files": {}')
+    file.write(head + b'"files": {')
+    before = b""
+    for path, size, sha256 in plan.rows.execute("SELECT path, size, sha256 FROM files ORDER BY path"):
+        listed = as_json({"size": size, "sha256": sha256}).rstrip().replace(b"\n", b"\n  ")
+        file.write(before + b"\n  " + json.dumps(path, ensure_ascii=False).encode() + b": " + listed)
+        before = b","
+    file.write(b"\n }" + tail)
+
+
+def entry(content: Content) -> dict[str, Any]:
+    """What the manifest says of a file."""
+    if isinstance(content, bytes):
+        return {"size": len(content), "sha256": sha256_hex(content)}
+    size = content.seek(0, SEEK_END)
+    content.seek(0)
+    return {"size": size, "sha256": hashlib.file_digest(content, "sha256").hexdigest()}  # type: ignore[arg-type]
+
+
+def as_json(value: Mapping[str, Any]) -> bytes:
+    """A JSON file of a release, a value a line."""
+    return (json.dumps(value, sort_keys=True, indent=1, ensure_ascii=False) + "\n").encode()

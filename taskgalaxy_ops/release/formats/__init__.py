@@ -1,0 +1,1 @@
+"""The formats that a release comes in: one short file each."""

@@ -1,0 +1,113 @@
+"""The rows of a release in the formats that trainers read: LLaVA's JSON, and Parquet for ``datasets.load_dataset``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import accumulate, islice
+from typing import Any, BinaryIO
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from taskgalaxy_ops.release.images import copied_image
+from taskgalaxy_ops.release.select import Part, Plan, Sample
+from taskgalaxy_ops.release.spooled import spooled
+
+_GROUP_BYTES = 32 << 20  # of images in a row group, about: a reader takes one at a time
+_GROUP_ROWS = 1000
+
+WRITING: Mapping[str, Any] = {"compression": "zstd", "write_statistics": False}
+
+_TEXT = {"dtype": "string", "_type": "Value"}
+_FLAG = {"dtype": "bool", "_type": "Value"}
+_VOTE = pa.struct([("judge", pa.string()), ("vote", pa.int8()), ("reason", pa.string()), ("audit", pa.bool_())])
+
+# Each column: its Arrow type, and its Hugging Face feature. Lists are written ``[feature]``, which `datasets` reads in
+# every version; `List` is known to the newer ones alone.
+_COLUMNS: dict[str, tuple[pa.DataType, Any]] = {
+    "id": (pa.string(), _TEXT),
+    "image": (pa.struct([("bytes", pa.binary()), ("path", pa.string())]), {"_type": "Image"}),
+    "image_id": (pa.string(), _TEXT),
+    "task_type": (pa.string(), _TEXT),
+    "variant": (pa.string(), _TEXT),
+    "question": (pa.string(), _TEXT),
+    "answer": (pa.string(), _TEXT),
+    "reasoning": (pa.string(), _TEXT),
+    "votes": (
+        pa.list_(_VOTE),
+        [{"judge": _TEXT, "vote": {"dtype": "int8", "_type": "Value"}, "reason": _TEXT, "audit": _FLAG}],
+    ),
+    # One entry a live source of the image, in order of name.
+    "sources": (pa.list_(pa.string()), [_TEXT]),
+    "origins": (pa.list_(pa.string()), [_TEXT]),
+    "licences": (pa.list_(pa.string()), [_TEXT]),
+    "attributions": (pa.list_(pa.string()), [_TEXT]),
+    "simulated": (pa.bool_(), _FLAG),
+}
+_FEATURES = {"info": {"features": {name: feature for name, (_, feature) in _COLUMNS.items()}}}
+SCHEMA = pa.schema(
+    [(name, kind) for name, (kind, _) in _COLUMNS.items()], metadata={"huggingface": json.dumps(_FEATURES)}
+)
+
+
+def parquet_files(plan: Plan) -> Iterator[tuple[str, BinaryIO]]:
+    """``data/<split>-00000-of-0000N.parquet``, rows in order of id; none for an empty split: no reader takes it."""
+    for split, parts in plan.parts.items():
+        for number, part in enumerate(parts):
+            with spooled() as file:
+                _write(plan, part, file)
+                yield f"data/{split}-{number:05d}-of-{len(parts):05d}.parquet", file
+
+
+def _write(plan: Plan, part: Part, file: BinaryIO) -> None:
+    """Write the rows of a part, a row group in memory at a time."""
+    rows = max(1, min(_GROUP_ROWS, _GROUP_BYTES // max(part.largest, 1)))
+    samples = plan.samples(part.first, part.last)
+    with pq.ParquetWriter(file, SCHEMA, **WRITING) as writer:
+        while group := list(islice(samples, rows)):
+            writer.write_table(_table(plan, group))
+
+
+def _table(plan: Plan, samples: Sequence[Sample]) -> pa.Table:
+    claims = {sample.picture: json.loads(sample.claims) for sample in samples}
+    images = {s.picture: copied_image(plan, s.picture, s.image) if s.size else None for s in samples}
+    said = [claims[sample.picture] for sample in samples]
+    columns = {
+        "id": [sample.pair for sample in samples],
+        "image": {
+            "bytes": [images[sample.picture] for sample in samples],
+            "path": [sample.location for sample in samples],
+        },
+        "image_id": [sample.image for sample in samples],
+        "task_type": [sample.task_type for sample in samples],
+        "variant": [sample.variant for sample in samples],
+        "question": [sample.question for sample in samples],
+        "answer": [sample.answer for sample in samples],
+        "reasoning": [sample.reasoning for sample in samples],
+        "votes": [json.loads(sample.votes) if sample.votes else [] for sample in samples],
+        "sources": _of_each(said, "source"),
+        "origins": _of_each(said, "origin"),
+        "licences": _of_each(said, "licence"),
+        "attributions": _of_each(said, "attribution"),
+        "simulated": [plan.material.simulated] * len(samples),
+    }
+    return pa.Table.from_arrays([_array(columns[field.name], field.type) for field in SCHEMA], schema=SCHEMA)
+
+
+def _of_each(said: Sequence[Sequence[Mapping[str, str]]], name: str) -> list[list[str | None]]:
+    return [[claim.get(name) for claim in claims] for claims in said]
+
+
+def _array(values: Any, kind: pa.DataType) -> pa.Array:
+    """An array out of a list; a struct's out of a list for each field. Lists are made flat: Arrow would take longer."""
+    if pa.types.is_struct(kind):
+        parts = [_array(values[field.name], field.type) for field in kind]
+        return pa.StructArray.from_arrays(parts, fields=list(kind))
+    if pa.types.is_list(kind):
+        flat: Any = [value for each in values for value in each]
+        if pa.types.is_struct(kind.value_type):
+            flat = {field.name: [value.get(field.name) for value in flat] for field in kind.value_type}
+        ends = [0, *accumulate(map(len, values))]
+        return pa.ListArray.from_arrays(pa.array(ends, pa.int32()), _array(flat, kind.value_type), type=kind)
+    return pa.array(values, kind)

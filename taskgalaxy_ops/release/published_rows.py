@@ -1,0 +1,104 @@
+"""What a published release holds, read where it lies by ranges of its Parquet files; and what it left out, and why."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from taskgalaxy_ops.errors import DamageError, NotFoundError
+from taskgalaxy_ops.records import Reject
+from taskgalaxy_ops.storage import keys
+from taskgalaxy_ops.storage.base import Listed, Store
+from taskgalaxy_ops.storage.marker_index import keep
+from taskgalaxy_ops.storage.parquet import from_parquet, to_parquet
+
+
+class _Remote(io.RawIOBase):
+    """An object of a store as a file that is read by ranges."""
+
+    def __init__(self, store: Store, key: str, size: int) -> None:
+        self._store, self._key, self._size, self._at = store, key, size, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        content = self._store.get(self._key, start=self._at, length=min(len(buffer), self._size - self._at))
+        buffer[: len(content)] = content
+        self._at += len(content)
+        return len(content)
+
+
+class ReleaseRows:
+    """A release's Parquet files, opened once. Raises DamageError."""
+
+    def __init__(self, store: Store, version: int) -> None:
+        self._files = [_opened(store, listed) for listed in store.list(f"{keys.release(version)}data/")]
+        self._ids: dict[tuple[int, int], list[str]] = {}  # by file and row group
+
+    def holds(self, pair: str) -> bool:
+        """Whether it holds a sample. Its rows lie in order of id in each file, so that few of them are read."""
+        return any(self._holds(number, file.num_row_groups, pair) for number, file in enumerate(self._files))
+
+    def _holds(self, number: int, groups: int, pair: str) -> bool:
+        low, high = 0, groups
+        while low < high:
+            middle = (low + high) // 2
+            ids = self._ids_of(number, middle)
+            if ids[0] <= pair <= ids[-1]:
+                return pair in ids
+            low, high = (low, middle) if pair < ids[0] else (middle + 1, high)
+        return False
+
+    def _ids_of(self, number: int, group: int) -> list[str]:
+        if (number, group) not in self._ids:
+            table = self._files[number].read_row_group(group, columns=["id"], use_threads=False)
+            self._ids[number, group] = table["id"].to_pylist()
+        return self._ids[number, group]
+
+    def samples_of(self, task_type: str) -> int:
+        """How many samples of a task type it holds: reads one column."""
+        return sum(
+            pc.sum(pc.equal(batch.column(0), task_type)).as_py() or 0
+            for file in self._files
+            for batch in file.iter_batches(columns=["task_type"], use_threads=False)
+        )
+
+
+def _opened(store: Store, listed: Listed) -> pq.ParquetFile:
+    try:
+        return pq.ParquetFile(pa.PythonFile(_Remote(store, listed.key, listed.size), mode="r"), pre_buffer=False)
+    except (pa.ArrowException, OSError) as error:
+        raise DamageError(f"{listed.key} cannot be read ({error}). Run `taskgalaxy verify`.") from error
+
+
+def keep_left_out(store: Store, version: int, rejects: Iterable[Reject]) -> None:
+    """Keep which accepted pairs a release left out and why: a cache, beside the release and no part of it."""
+    keep(store, _left_out(version), to_parquet(rejects, Reject))
+
+
+def left_out(store: Store, version: int) -> list[Reject] | None:
+    """What a release left out; None if that was not kept, or was deleted."""
+    try:
+        return from_parquet(store.get(_left_out(version)), Reject)
+    except (NotFoundError, DamageError):
+        return None
+
+
+def _left_out(version: int) -> str:
+    return keys.cache(f"left-out-{version:06d}.parquet")

@@ -1,0 +1,165 @@
+"""Taking images out of a release that was made: its files without their rows and pictures, as loadable as before.
+
+``withdrawn.json`` names what is gone, ``README.md`` says so at its top, ``manifest.json`` has the files as they are.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping
+from pathlib import PurePosixPath
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import yaml
+
+from taskgalaxy_ops.errors import NotFoundError
+from taskgalaxy_ops.records import ImageId, PairId
+from taskgalaxy_ops.release.build import MANIFEST, README, as_json, entry
+from taskgalaxy_ops.release.card import header_lines
+from taskgalaxy_ops.release.formats.parquet import WRITING
+from taskgalaxy_ops.release.images import thumbnail_path
+
+WITHDRAWN = "withdrawn.json"
+
+_NOTICE = re.compile(r"> \[!WARNING\]\n> \*\*Withdrawn in part\*\*[^\n]*\n\n")
+_ID = re.compile(r"[0-9a-f]{64}")
+
+
+def withdraw(
+    manifest: bytes, read: Callable[[str], bytes], images: Collection[ImageId]
+) -> Iterator[tuple[str, bytes | None]]:
+    """What to write over a release's files, so that nothing of these images is in it; None: to be deleted.
+
+    manifest: as it lies there. read: a file by its path in the release; raises NotFoundError. Nothing is given where
+    the release holds none of the images; images that were withdrawn earlier stay named. To be carried out in this
+    order: ``withdrawn.json`` comes first and the manifest last, so that the same call goes on with one that was
+    interrupted. Holds one file at a time.
+    """
+    listed = json.loads(manifest)
+    entries: dict[str, Mapping[str, Any]] = listed["files"]
+    known = _read(read, WITHDRAWN)
+    before = json.loads(known) if known else {"images": [], "samples": []}
+    named, samples = set(before["images"]), set(before["samples"])
+    out = {*images, *named}
+    held: set[ImageId] = set()
+    kept: set[str] = set()  # splits with rows that stay
+    tables = [path for path in entries if path.endswith(".parquet")]
+    for path in tables:
+        if raw := _read(read, path):
+            ids = pq.read_table(io.BytesIO(raw), columns=["id", "image_id"], use_threads=False)
+            gone = ids.filter(_one_of(ids["image_id"], out))
+            samples.update(gone["id"].to_pylist())
+            held.update(gone["image_id"].to_pylist())
+            if len(gone) < len(ids):
+                kept.add(_split(path))
+    if not held and entries.get(WITHDRAWN) == (entry(known) if known else None):
+        return
+    named |= held
+    withdrawn = as_json({"images": sorted(named), "samples": sorted(samples)})
+    yield WITHDRAWN, withdrawn
+    files = {**entries, WITHDRAWN: entry(withdrawn)}
+    empty = {_split(path) for path in tables} - kept
+    for path in sorted(entries.keys() - {WITHDRAWN}):
+        raw = b"" if _is_picture(path) else _read(read, path)
+        new = None if raw is None else redacted(path, raw, frozenset(named), frozenset(samples), empty)
+        if new is None:
+            del files[path]
+            yield path, None
+        elif not _is_picture(path):
+            files[path] = entry(new)  # also where an interrupted call wrote it
+            if new != raw:
+                yield path, new
+    listed["files"] = files
+    listed["withdrawn"] = {"images": len(named), "samples": len(samples)}
+    yield MANIFEST, as_json(listed)
+
+
+def redacted(
+    path: str,
+    raw: bytes,
+    images: frozenset[ImageId],
+    samples: frozenset[PairId],
+    empty_splits: Collection[str] = (),
+) -> bytes | None:
+    """A file of a release without what is of these images; None where nothing is left to load, or it is a picture.
+
+    images, samples: all that was withdrawn from this release so far, the samples being those of the images; the card
+    says how many. empty_splits: those of which no row is left, which the card must not name to readers.
+    """
+    if _is_picture(path):
+        gone = {thumbnail_path(sample) for sample in samples}
+        return None if path in gone or PurePosixPath(path).stem in images else raw
+    if path.endswith(".parquet"):
+        return _table(raw, images, samples)
+    if path.startswith("llava/"):
+        return _llava(raw, images, samples)
+    return _card(raw.decode(), len(images), samples, empty_splits).encode() if path == README else raw
+
+
+def _read(read: Callable[[str], bytes], path: str) -> bytes | None:
+    try:
+        return read(path)
+    except NotFoundError:
+        return None
+
+
+def _split(path: str) -> str:
+    """Of ``data/<split>-00000-of-00001.parquet``."""
+    return PurePosixPath(path).name.rsplit("-", 3)[0]
+
+
+def _is_picture(path: str) -> bool:
+    return path.startswith(("images/", "samples/"))
+
+
+def _table(raw: bytes, images: frozenset[ImageId], samples: frozenset[PairId]) -> bytes | None:
+    file = pq.ParquetFile(io.BytesIO(raw))
+    out = io.BytesIO()
+    left = 0
+    with pq.ParquetWriter(out, file.schema_arrow, **WRITING) as writer:
+        for number in range(file.num_row_groups):
+            rows = file.read_row_group(number, use_threads=False)
+            rows = rows.filter(pc.invert(pc.or_(_one_of(rows["image_id"], images), _one_of(rows["id"], samples))))
+            left += len(rows)
+            if len(rows):  # readers take the first group's rows for the size of a batch
+                writer.write_table(rows)
+    if left == file.metadata.num_rows:
+        return raw
+    return out.getvalue() if left else None
+
+
+def _one_of(column: pa.ChunkedArray, ids: Collection[str]) -> pa.ChunkedArray:
+    return pc.is_in(column, pa.array(list(ids), pa.string()))
+
+
+def _llava(raw: bytes, images: frozenset[ImageId], samples: frozenset[PairId]) -> bytes:
+    """Rows lie one a line, and those that stay are kept as they are."""
+    lines = [line.removesuffix(",") for line in raw.decode().split("\n")[1:-2]]
+    kept = [line for line in lines if not _is_gone(json.loads(line), images, samples)]
+    return raw if len(kept) == len(lines) else ("[\n" + ",\n".join(kept) + "\n]\n" if kept else "[]\n").encode()
+
+
+def _is_gone(row: Mapping[str, Any], images: frozenset[ImageId], samples: frozenset[PairId]) -> bool:
+    # Copied or referred to, an image's location ends in its id.
+    found = _ID.match(PurePosixPath(row["image"]).name)
+    return row["id"] in samples or (found is not None and found[0] in images)
+
+
+def _card(text: str, images: int, samples: frozenset[PairId], empty_splits: Collection[str]) -> str:
+    _, head, body = text.split("---\n", 2)
+    header = yaml.safe_load(head)
+    for config in header["configs"]:
+        config["data_files"] = [files for files in config["data_files"] if files["split"] not in empty_splits]
+    pictures = tuple(f"]({thumbnail_path(sample)})" for sample in samples)
+    lines = [line for line in _NOTICE.sub("", body).split("\n") if not any(picture in line for picture in pictures)]
+    notice = (
+        "> [!WARNING]\n"
+        f"> **Withdrawn in part** after it was made (images: {images:,}, samples: {len(samples):,}): `{WITHDRAWN}` has "
+        "their ids. The figures below are those from before.\n\n"
+    )
+    return "\n".join(header_lines(header)) + "\n" + notice + "\n".join(lines).removeprefix("\n")

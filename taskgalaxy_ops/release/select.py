@@ -1,0 +1,418 @@
+"""Which samples a release holds, in which split, and why the others are left out. Reads no image."""
+
+from __future__ import annotations
+
+import json
+import re
+import sqlite3
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from json.encoder import encode_basestring as quoted
+from typing import Any, NamedTuple
+from urllib.parse import unquote, urlsplit
+
+import numpy as np
+
+from taskgalaxy_ops.funnel import StageCounts
+from taskgalaxy_ops.hashing import fingerprint
+from taskgalaxy_ops.records import ImageId, PairId, Reason, Reject
+from taskgalaxy_ops.release.agreement import Ballots
+from taskgalaxy_ops.release.inputs import Material
+from taskgalaxy_ops.release.near_duplicates import near_duplicates
+from taskgalaxy_ops.release.sqlite_staging import SPLITS, canonical, database, lines_hash, load
+from taskgalaxy_ops.settings import Model, ReleaseSettings
+
+RELEASE_VERSION = 1  # code version: one more whenever the same material gives other files
+
+_PART_BYTES = 128 << 20  # of images in a Parquet file, counted as often as rows show them
+_PART_ROWS = 50_000
+_SHOWN = 6  # samples on the card
+_UNSTATED = "not stated"
+_SINGLE_FILES = 3 + 3  # LLaVA's; card, history, manifest
+
+_EXTENSIONS = {"jpeg": "jpg", "mpo": "jpg", "tiff": "tif"}
+
+
+class Sample(NamedTuple):
+    """A sample of a release with what is said of its image."""
+
+    pair: PairId
+    image: ImageId
+    task_type: str
+    variant: str
+    question: str
+    answer: str
+    reasoning: str | None
+    votes: str | None  # JSON, in the settings' order of judges
+    claims: str  # JSON: what the live sources say of the image, in order of name
+    location: str  # of the image: a path within the release, or the URI of its bytes in the store
+    size: int  # bytes of the image in a row: 0 where it is referred to
+    picture: int  # number of the image, in order of id
+
+
+class Picture(NamedTuple):
+    """An image of a release."""
+
+    image: ImageId
+    width: int
+    height: int
+    format: str
+    size: int
+    phash: str
+    claims: str
+    location: str
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """The samples of one Parquet file: numbers ``first`` to ``last``, the largest image with ``largest`` bytes."""
+
+    first: int
+    last: int
+    largest: int
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """How many images are claimed by each source, under each licence, and by both with an attribution."""
+
+    sources: Counter[str] = field(default_factory=Counter)
+    licences: set[str | None] = field(default_factory=set)  # as they are stated
+    shown_licences: Counter[str] = field(default_factory=Counter)
+    credits: Counter[tuple[str, str, str]] = field(default_factory=Counter)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A release before its files are made: in = samples + rejects. Its rows lie in a temporary file until ``close``."""
+
+    material: Material
+    settings: ReleaseSettings
+    rows: sqlite3.Connection
+    ballots: Ballots
+
+    def __enter__(self) -> Plan:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.rows.close()
+
+    def samples(self, first: int = 1, last: int | None = None) -> Iterator[Sample]:
+        """The samples by number, in order of split, then id."""
+        return map(
+            Sample._make,
+            self.rows.execute(
+                "SELECT pair, p.image, task_type, variant, question, answer, reasoning, votes, claims, location, "
+                "p.size * p.copied, c.picture FROM chosen c JOIN pictures p ON p.rowid = c.picture "
+                "WHERE c.rowid BETWEEN ? AND ? ORDER BY c.rowid",
+                (first, self._ends["test"] if last is None else last),
+            ),
+        )
+
+    def split(self, name: str) -> Iterator[Sample]:
+        """The samples of a split, in order of id."""
+        before = {"train": 0, "validation": self._ends["train"], "test": self._ends["validation"]}
+        return self.samples(before[name] + 1, self._ends[name])
+
+    @cached_property
+    def _ends(self) -> dict[str, int]:
+        """Number of the last sample of each split."""
+        found: dict[str, int] = {}
+        for number, name in enumerate(SPLITS):
+            (found[name],) = self.rows.execute("SELECT count(*) FROM chosen WHERE split <= ?", (number,)).fetchone()
+        return found
+
+    def rejects(self) -> Iterator[Reject]:
+        """Why the others were left out, in order of pair."""
+        found = self.rows.execute(
+            "SELECT image, task_type, reason, detail, variant, pair FROM pairs WHERE reason IS NOT NULL ORDER BY pair"
+        )
+        return (Reject("release", *row) for row in found)
+
+    def pictures(self) -> Iterator[Picture]:
+        """The images of its samples, in order of id."""
+        return map(
+            Picture._make,
+            self.rows.execute(
+                "SELECT image, width, height, format, size, lower(hex(phash)), claims, location FROM pictures "
+                "ORDER BY rowid"
+            ),
+        )
+
+    def copied(self) -> Iterator[tuple[ImageId, str, int]]:
+        """Id, path and bytes of the images that the release carries, in order of id; the others are referred to."""
+        yield from self.rows.execute("SELECT image, location, size FROM pictures WHERE copied ORDER BY rowid")
+
+    @cached_property
+    def counts(self) -> dict[str, int]:
+        """What is in it, in numbers."""
+        ends = self._ends
+        images, copied = self.rows.execute("SELECT count(*), total(copied) FROM pictures").fetchone()
+        return {
+            "samples": ends["test"],
+            "train": ends["train"],
+            "validation": ends["validation"] - ends["train"],
+            "test": ends["test"] - ends["validation"],
+            "images": images,
+            "images_copied": int(copied),
+            "task_types": len(self.task_types),
+        }
+
+    @cached_property
+    def images(self) -> dict[str, int]:
+        """How many images each split has."""
+        found = dict(self.rows.execute("SELECT split, count(*) FROM pictures GROUP BY split"))
+        return {name: found.get(number, 0) for number, name in enumerate(SPLITS)}
+
+    @cached_property
+    def task_types(self) -> dict[str, int]:
+        """How many samples each task type has, of those that have any."""
+        return dict(self.rows.execute("SELECT task_type, count(*) FROM chosen GROUP BY task_type"))
+
+    @cached_property
+    def claimed(self) -> Claimed:
+        """What the sources say of its images. Grows with what they say, as the card does, and not with the images."""
+        found = Claimed()
+        for (text,) in self.rows.execute("SELECT claims FROM pictures"):
+            claims = json.loads(text)
+            found.sources.update({claim["source"] for claim in claims})
+            found.licences.update(claim.get("licence") for claim in claims)
+            said = {
+                (claim["source"], claim.get("licence") or _UNSTATED, claim.get("attribution") or _UNSTATED)
+                for claim in claims
+            }
+            found.shown_licences.update({licence for _, licence, _ in said})
+            found.credits.update(said)
+        return found
+
+    @cached_property
+    def parts(self) -> dict[str, list[Part]]:
+        """The Parquet files, by split; splits without samples left out."""
+        found: dict[str, list[Part]] = {}
+        room = 0
+        sizes = self.rows.execute(
+            "SELECT c.rowid, c.split, p.size * p.copied FROM chosen c JOIN pictures p ON p.rowid = c.picture "
+            "ORDER BY c.rowid"
+        )
+        for number, split, size in sizes:
+            parts = found.setdefault(SPLITS[split], [])
+            if not parts or size > room or number - parts[-1].first == _PART_ROWS:
+                parts.append(Part(number, number, size))
+                room = _PART_BYTES
+            else:
+                parts[-1] = Part(parts[-1].first, number, max(parts[-1].largest, size))
+            room -= size
+        return found
+
+    @cached_property
+    def shown(self) -> list[Sample]:
+        """A few samples for the card, drawn by hash, each of another image and task type."""
+        shown: list[int] = []
+        images, types = set(), set()
+        drawn = self.rows.execute("SELECT rowid, picture, task_type FROM chosen ORDER BY draw('card', pair), pair")
+        for number, image, task_type in drawn:
+            if image not in images and task_type not in types:
+                shown.append(number)
+                images.add(image)
+                types.add(task_type)
+            if len(shown) == _SHOWN or len(types) == len(self.task_types):
+                break
+        drawn.close()
+        return [next(self.samples(number, number)) for number in shown]
+
+    @property
+    def files(self) -> int:
+        """How many files ``build`` gives."""
+        return _SINGLE_FILES + sum(map(len, self.parts.values())) + self.counts["images_copied"] + len(self.shown)
+
+    @cached_property
+    def funnel(self) -> list[StageCounts]:
+        """The stages' counts, the release's own last."""
+        found = self.rows.execute("SELECT reason, count(*) FROM pairs WHERE reason IS NOT NULL GROUP BY reason")
+        reasons = Counter(dict(found))
+        total = self.counts["samples"]
+        return [*self.material.stage_counts, StageCounts("release", total + reasons.total(), total, reasons)]
+
+    @cached_property
+    def verdicts(self) -> tuple[int, int]:
+        """How many pairs have a verdict, and how many of them were accepted."""
+        voted, accepted = self.rows.execute("SELECT count(accepted), total(accepted) FROM pairs").fetchone()
+        return voted, int(accepted)
+
+    @cached_property
+    def made_with(self) -> dict[str, Any]:
+        """The settings that were read, in the form in which the data depend on them: no addresses, no prices."""
+        return {
+            "teacher": identity(self.material.teacher),
+            "judges": [identity(judge) for judge in self.material.judges],
+            "encoder": dict(self.material.encoder),
+            "prompts": dict(self.material.prompts),
+            "rules": {**self.material.rules, "vote.audit_share": self.material.audit_share},
+            "release": self._rules(),
+        }
+
+    def _rules(self) -> dict[str, Any]:
+        # Unset fields are left out, so that a later one changes no file of what was released before it.
+        unset = {"variants"} if self.settings.variants is None else set()
+        return self.settings.model_dump(mode="json", exclude=unset)
+
+    @cached_property
+    def content_hash(self) -> str:
+        """Fingerprint of all that decides the files' bytes but history's: times, costs and version numbers are not."""
+        material = self.material
+        content = {
+            "code": RELEASE_VERSION,
+            "samples": lines_hash(self._sample_lines()),
+            "images": lines_hash(map(_image_line, self.pictures())),
+            "votes": lines_hash(self._vote_lines()),
+            "verdicts": lines_hash(self._verdict_lines()),
+            "funnel": self.funnel,
+            "leaves": sorted(material.taxonomy.leaves),
+            "levels": material.taxonomy.levels,
+            "made_with": self.made_with,
+            "simulated": material.simulated,
+            "partial": material.partial,
+            "pending": material.pending,
+        }
+        return fingerprint("release", content)
+
+    def _sample_lines(self) -> Iterator[bytes]:
+        """``{"pair": records.Pair, "split"}`` of each."""
+        for split in SPLITS:
+            for s in self.split(split):
+                reasoning = "" if s.reasoning is None else f'"reasoning":{quoted(s.reasoning)},'
+                yield canonical(
+                    f'{{"pair":{{"answer":{quoted(s.answer)},"image":"{s.image}","pair":"{s.pair}",'
+                    f'"question":{quoted(s.question)},{reasoning}"task_type":{quoted(s.task_type)},'
+                    f'"variant":{quoted(s.variant)}}},"split":"{split}"}}'
+                )
+
+    def _vote_lines(self) -> Iterator[bytes]:
+        """``{"pair", "votes": [records.Vote]}`` of every pair that was voted on."""
+        found = self.rows.execute("SELECT pair, votes FROM pairs WHERE votes IS NOT NULL ORDER BY pair")
+        return (canonical(f'{{"pair":{quoted(pair)},"votes":{votes}}}') for pair, votes in found)
+
+    def _verdict_lines(self) -> Iterator[bytes]:
+        """``records.Verdict`` of every pair that has one."""
+        found = self.rows.execute(
+            "SELECT accepted, approvals, pair, counted FROM pairs WHERE accepted IS NOT NULL ORDER BY pair"
+        )
+        for accepted, approvals, pair, counted in found:
+            truth = "true" if accepted else "false"
+            yield canonical(f'{{"accepted":{truth},"approvals":{approvals},"pair":{quoted(pair)},"votes":{counted}}}')
+
+
+def _image_line(p: Picture) -> bytes:
+    """``{"image": records.Image, "location", "claims": [records.Claim]}``."""
+    return canonical(
+        f'{{"claims":{p.claims},"image":{{"format":{quoted(p.format)},"height":{p.height},"image":"{p.image}",'
+        f'"phash":"{p.phash}","size":{p.size},"width":{p.width}}},"location":{quoted(p.location)}}}'
+    )
+
+
+def identity(model: Model) -> dict[str, Any]:
+    """What of a model its answers depend on, and the name that the data call it by."""
+    return model.model_dump(
+        mode="json",
+        include={"name", "model", "revision", "temperature", "image_side", "image_quality", "simulated"},
+    )
+
+
+def plan(material: Material, settings: ReleaseSettings) -> Plan:
+    """Select the rows of a release and split them by image. Every sample that is left out is a reject.
+
+    In this order: variants that are not wanted, near-duplicate images (of those that have samples), questions asked
+    twice of one image, the cap. Rows are in memory a home at a time; to be closed, as it keeps a temporary file.
+    Raises DamageError where a sample's image is unknown or no live source claims it.
+    """
+    rows = database()
+    try:
+        judges = {judge.name: number for number, judge in enumerate(material.judges)}
+        ballots = Ballots(material.audit_share)
+        for home in material.homes:
+            load(rows, home, settings, judges, ballots)
+        _leave_out_near_duplicates(rows, settings.near_duplicate_bits)
+        if settings.cap is not None:
+            _leave_out_over_cap(rows, settings.cap)
+        _choose(rows, material, settings.copy_images_up_to)
+    except BaseException:
+        rows.close()
+        raise
+    return Plan(material, settings, rows, ballots)
+
+
+def _leave_out_near_duplicates(rows: sqlite3.Connection, bits: int) -> None:
+    if bits < 0:
+        return
+    rows.execute("CREATE TABLE alike (image TEXT PRIMARY KEY, standing TEXT) WITHOUT ROWID")
+    if bits == 0:
+        rows.execute(
+            "INSERT INTO alike SELECT image, standing FROM (SELECT image, min(image) OVER (PARTITION BY phash) AS "
+            "standing FROM images WHERE wanted) WHERE image <> standing"
+        )
+    else:
+        rows.execute("CREATE TABLE ranked AS SELECT image, phash FROM images WHERE wanted ORDER BY image")
+        found = near_duplicates(_hashes(rows), bits)
+        out = np.flatnonzero(found >= 0)
+        rows.executemany(
+            "INSERT INTO alike SELECT a.image, b.image FROM ranked a, ranked b WHERE a.rowid = ? AND b.rowid = ?",
+            ((int(row) + 1, int(found[row]) + 1) for row in out),
+        )
+    rows.execute(
+        "UPDATE pairs SET reason = ?, detail = 'of ' || standing FROM alike WHERE alike.image = pairs.image "
+        "AND pairs.reason IS NOT ?",
+        (Reason.NEAR_DUPLICATE_IMAGE, Reason.OTHER_VARIANT),
+    )
+
+
+def _hashes(rows: sqlite3.Connection) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """The perceptual hashes ``(images, bytes)``, in order of image."""
+    (number, width) = rows.execute("SELECT count(*), coalesce(max(length(phash)), 0) FROM ranked").fetchone()
+    found = np.empty((number, width), np.uint8)
+    for row, (phash,) in enumerate(rows.execute("SELECT phash FROM ranked ORDER BY rowid")):
+        found[row] = np.frombuffer(phash, np.uint8)
+    return found
+
+
+def _leave_out_over_cap(rows: sqlite3.Connection, cap: int) -> None:
+    """Each task type takes one sample of every image, in order of hash, before it takes a second of any."""
+    rows.execute(
+        "UPDATE pairs SET reason = ?, detail = ? WHERE rowid IN (SELECT id FROM (SELECT id, row_number() OVER "
+        "(PARTITION BY task_type ORDER BY taken, drawn, pair) AS place FROM (SELECT *, row_number() OVER "
+        "(PARTITION BY task_type, image ORDER BY drawn, pair) AS taken FROM (SELECT rowid AS id, task_type, image, "
+        "pair, draw('cap', pair) AS drawn FROM pairs WHERE image IS NOT NULL AND reason IS NULL))) WHERE place > ?)",
+        (Reason.OVER_CAP, f"release.cap is {cap}", cap),
+    )
+
+
+def _choose(rows: sqlite3.Connection, material: Material, copy_up_to: int) -> None:
+    """Make the tables ``pictures``, in order of image, and ``chosen``, in order of split and pair.
+
+    Images are copied in order of id while they fit; from the first that does not, all are referred to.
+    """
+    rows.create_function("location", 3, partial(_location, material), deterministic=True)
+    rows.execute(
+        "CREATE TABLE pictures AS SELECT *, location(image, format, copied) AS location FROM (SELECT *, sum(size) OVER "
+        "(ORDER BY image) <= ? AS copied FROM images WHERE image IN (SELECT image FROM pairs WHERE image IS NOT NULL "
+        "AND reason IS NULL)) ORDER BY image",
+        (copy_up_to,),
+    )
+    rows.execute("CREATE UNIQUE INDEX picture_of ON pictures (image)")
+    rows.execute(
+        "CREATE TABLE chosen AS SELECT pair, p.rowid AS picture, task_type, variant, question, answer, reasoning, "
+        "votes, split FROM pairs JOIN pictures p USING (image) WHERE reason IS NULL ORDER BY split, pair"
+    )
+
+
+def _location(material: Material, image: ImageId, kind: str, copied: bool) -> str:
+    """Where an image is found: a path within the release, or the URI of its bytes in the store.
+
+    Of a ``file://`` URI the plain path is left: trainers and `datasets` open that, and not the URI.
+    """
+    if not copied:
+        uri = material.image_uri(image)
+        return unquote(urlsplit(uri).path) if uri.startswith("file://") else uri
+    extension = _EXTENSIONS.get(kind, kind if re.fullmatch("[a-z0-9]{1,9}", kind) else "bin")
+    return f"images/{image[:2]}/{image}.{extension}"

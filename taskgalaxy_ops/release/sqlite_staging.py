@@ -1,0 +1,192 @@
+"""The rows of a release out of memory: a temporary SQLite file, in which they are chosen, sorted and counted.
+
+Votes and claims lie in it as JSON that is canonical but for Unicode's normal form: keys sorted, no blanks, no nulls.
+What a hash is taken of is then joined from strings, and ``canonical`` sees to the normal form.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import sqlite3
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from json.encoder import encode_basestring as quoted
+from typing import Any
+
+import pyarrow as pa
+
+from taskgalaxy_ops.errors import DamageError
+from taskgalaxy_ops.hashing import canonical_json, draw
+from taskgalaxy_ops.records import Claim, ImageId, PairId, Reason
+from taskgalaxy_ops.release.agreement import Ballots
+from taskgalaxy_ops.release.inputs import HomeRows
+from taskgalaxy_ops.settings import ReleaseSettings
+
+SPLITS = ("train", "validation", "test")
+
+_CACHE_KIB = 4 << 10  # of the file's pages; sorting takes as much again
+_ID = re.compile(r"[0-9a-f]{64}")
+_END = re.compile(r"[\s?.!。]+$")
+
+# pairs: every pair that was voted on; ``image`` and what follows are null where it is no sample. ``reason`` is null
+# where the release holds it. images: those of samples. blobs: images' files, read once.
+_SCHEMA = """
+CREATE TABLE pairs (pair TEXT, votes TEXT, accepted INTEGER, approvals INTEGER, counted INTEGER, image TEXT,
+    task_type TEXT, variant TEXT, question TEXT, answer TEXT, reasoning TEXT, reason TEXT, detail TEXT);
+CREATE TABLE images (image TEXT, width INTEGER, height INTEGER, format TEXT, size INTEGER, phash BLOB, claims TEXT,
+    split INTEGER, wanted INTEGER);
+CREATE TABLE blobs (picture INTEGER PRIMARY KEY, raw BLOB);
+CREATE TABLE files (path TEXT, size INTEGER, sha256 TEXT);
+"""
+
+_NO_VERDICT = (None,) * 3
+_NO_SAMPLE = (None,) * 8
+
+
+def database() -> sqlite3.Connection:
+    """An empty database with the tables of a release, in a file that is gone once it is closed."""
+    # SQLite makes a temporary file of its own for "", below TMPDIR, and unlinks it at once.
+    found = sqlite3.connect("", isolation_level=None)
+    found.executescript(
+        f"PRAGMA page_size = 16384; PRAGMA cache_size = -{_CACHE_KIB}; PRAGMA temp_store = FILE; "
+        "PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF;" + _SCHEMA
+    )
+    found.create_function("draw", 2, draw, deterministic=True)
+    found.execute("BEGIN")  # and no end: nothing has to outlive this, and pages are written where there is no room
+    return found
+
+
+def canonical(text: str) -> bytes:
+    """The canonical form of JSON that has its keys sorted, no blanks and no nulls."""
+    # Where a part is not in normal form, the whole is not.
+    return text.encode() if unicodedata.is_normalized("NFC", text) else canonical_json(json.loads(text))
+
+
+def lines_hash(lines: Iterable[bytes]) -> str:
+    """SHA-256 of rows that are canonical JSON, as ``storage.rows.rows_hash`` takes it of records."""
+    digest = hashlib.sha256()
+    for line in lines:
+        digest.update(line + b"\n")
+    return digest.hexdigest()
+
+
+def load(
+    found: sqlite3.Connection, home: HomeRows, settings: ReleaseSettings, judges: Mapping[str, int], ballots: Ballots
+) -> None:
+    """Put the rows of a home into the database, and its votes into ``ballots``.
+
+    judges: their places by name. Samples of other variants, and questions asked twice of one image, become rejects.
+    Raises DamageError where a sample's image is unknown or no live source claims it.
+    """
+    votes = _votes(home.votes, judges)
+    for pair, cast in votes.items():
+        ballots.add(pair, [(judge, vote) for _, judge, vote, _ in cast])
+    verdicts = {pair: rest for pair, *rest in _rows(home.verdicts)}
+    samples = _samples(home, settings)
+    found.executemany(
+        f"INSERT INTO pairs VALUES ({_places(13)})",
+        (
+            (
+                pair,
+                f"[{','.join(vote for *_, vote in votes[pair])}]" if pair in votes else None,
+                *verdicts.get(pair, _NO_VERDICT),
+                *samples.get(pair, _NO_SAMPLE),
+            )
+            for pair in {**samples, **verdicts, **votes}
+        ),
+    )
+    found.executemany(f"INSERT INTO images VALUES ({_places(9)})", _images(home, samples, settings))
+
+
+def _places(count: int) -> str:
+    return ", ".join("?" * count)
+
+
+def _rows(table: pa.Table) -> Iterator[tuple[Any, ...]]:
+    return zip(*(column.to_pylist() for column in table.columns), strict=True)
+
+
+def _votes(table: pa.Table, judges: Mapping[str, int]) -> dict[PairId, list[tuple[int, str, int | None, str]]]:
+    """Each pair's votes in the judges' order: place, judge, vote and the vote as JSON."""
+    found: dict[PairId, list[tuple[int, str, int | None, str]]] = {}
+    for pair, judge, vote, reason, audit in _rows(table):
+        said = "" if vote is None else f',"vote":{vote}'
+        text = (
+            f'{{"audit":{"true" if audit else "false"},"judge":{quoted(judge)},"pair":{quoted(pair)},'
+            f'"reason":{quoted(reason)}{said}}}'
+        )
+        found.setdefault(pair, []).append((judges.get(judge, len(judges)), judge, vote, text))
+    for cast in found.values():
+        cast.sort(key=lambda vote: vote[:2])
+    return found
+
+
+def _samples(home: HomeRows, settings: ReleaseSettings) -> dict[PairId, tuple[Any, ...]]:
+    """What a sample's row holds behind its verdict, by pair, in order of id."""
+    known = {*home.images["image"].to_pylist()}
+    claimed = {claim.image for claim in home.claims}
+    variants = None if settings.variants is None else f"release.variants: {', '.join(settings.variants)}"
+    first: dict[tuple[ImageId, str, str], PairId] = {}
+    found: dict[PairId, tuple[Any, ...]] = {}
+    for pair, image, task_type, variant, question, answer, reasoning in sorted(_rows(home.samples)):
+        _check(pair, image, known, claimed)
+        reason = detail = None
+        # Of the same question the smallest id stands.
+        standing = first.setdefault((image, variant, normal_question(question)), pair)
+        if settings.variants is not None and variant not in settings.variants:
+            reason, detail = Reason.OTHER_VARIANT, variants
+        elif standing != pair:
+            reason, detail = Reason.DUPLICATE_PAIR, f"of {standing}"
+        found[pair] = (image, task_type, variant, question, answer, reasoning, reason, detail)
+    return found
+
+
+def _check(pair: PairId, image: ImageId, known: set[ImageId], claimed: set[ImageId]) -> None:
+    if not _ID.fullmatch(pair) or not _ID.fullmatch(image):
+        raise DamageError(f"sample {pair!r} of image {image!r}: ids are 64 hex digits. Run `verify`.")
+    if image not in known:
+        raise DamageError(f"sample {pair}: its image {image} is not registered. Run `verify`.")
+    if image not in claimed:
+        raise DamageError(f"sample {pair}: no live source claims its image {image}. Generate again.")
+
+
+def normal_question(question: str) -> str:
+    """What two questions share that ask the same: compatibility forms, case, blanks and the end's marks aside."""
+    return _END.sub("", " ".join(unicodedata.normalize("NFKC", question).casefold().split()))
+
+
+def _images(
+    home: HomeRows, samples: Mapping[PairId, Sequence[Any]], settings: ReleaseSettings
+) -> Iterator[tuple[Any, ...]]:
+    claims: dict[ImageId, list[Claim]] = {}
+    for claim in sorted(home.claims, key=lambda claim: (claim.source, claim.file)):
+        claims.setdefault(claim.image, []).append(claim)
+    shown = {image for image, *_ in samples.values()}
+    wanted = {image for image, *_, reason, _ in samples.values() if reason != Reason.OTHER_VARIANT}
+    for image, width, height, kind, size, phash in _rows(home.images):
+        if image in shown:
+            said = f"[{','.join(map(_claim, claims[image]))}]"
+            split = SPLITS.index(split_of(image, settings))
+            yield image, width, height, kind, size, bytes.fromhex(phash), said, split, image in wanted
+
+
+def _claim(claim: Claim) -> str:
+    values = (
+        ("attribution", claim.attribution),
+        ("file", claim.file),
+        ("image", claim.image),
+        ("licence", claim.licence),
+        ("origin", claim.origin),
+        ("source", claim.source),
+    )
+    return "{" + ",".join(f'"{name}":{quoted(value)}' for name, value in values if value is not None) + "}"
+
+
+def split_of(image: ImageId, settings: ReleaseSettings) -> str:
+    """An image's split: drawn by its hash, so that it is in one only, and stays there as others come and go."""
+    drawn = draw("split", image)
+    if drawn < settings.test:
+        return "test"
+    return "validation" if drawn < settings.test + settings.validation else "train"

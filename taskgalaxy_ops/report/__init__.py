@@ -1,6 +1,0 @@
-"""The contact sheet: one self-contained HTML page by which a data engineer judges a data set."""
-
-from taskgalaxy_ops.report.data import Item, ReportData, thumbnail
-from taskgalaxy_ops.report.page import render, table_page
-
-__all__ = ["Item", "ReportData", "render", "table_page", "thumbnail"]

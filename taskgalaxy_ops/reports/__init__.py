@@ -1,0 +1,1 @@
+"""What people read: lines in a terminal, and HTML pages."""

@@ -1,0 +1,135 @@
+"""What the contact sheet shows, which items are picked where there are too many, and how a thumbnail is made."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+
+from PIL import Image, ImageDraw
+
+from taskgalaxy_ops.funnel import StageCounts
+from taskgalaxy_ops.hashing import draw
+from taskgalaxy_ops.models.rendering import DECODE_ERRORS, upright
+from taskgalaxy_ops.records import ImageId, PairId, TaskTypePath, Vote
+
+_AT_ONCE = 4096  # items in memory, beside those picked
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """A sample, or what was rejected on the way to one. ``stage`` is empty for a sample."""
+
+    image: ImageId | None  # None: a file that is no image
+    task_type: TaskTypePath = ""  # empty: rejected before it was matched
+    stage: str = ""  # that rejected it
+    reason: str = ""  # a records.Reason
+    detail: str = ""
+    variant: str | None = None
+    pair: PairId | None = None
+    question: str = ""
+    answer: str = ""
+    reasoning: str | None = None
+    votes: Sequence[Vote] = ()
+    sources: Sequence[str] = ()
+    licence: str | None = None
+    attribution: str | None = None
+
+    @property
+    def outcome(self) -> str:
+        """``sample`` or ``reject``."""
+        return "reject" if self.stage else "sample"
+
+
+@dataclass(frozen=True, slots=True)
+class ReportData:
+    """Everything on the page. ``thumbnails`` gives JPEG bytes (see ``thumbnail``) or raises NotFoundError."""
+
+    title: str
+    simulated: bool
+    stage_counts: Sequence[StageCounts]  # in the order in which they run
+    items: Iterable[Item]  # gone through once, a part in memory at a time
+    thumbnails: Callable[[ImageId], bytes]
+    facts: Sequence[tuple[str, str]] = ()  # label, value
+    forecast: Sequence[tuple[str, str]] = ()  # label, value: a pilot's forecast of the full bill
+    notes: Sequence[str] = field(default=())
+
+
+@dataclass(slots=True)
+class Picked:
+    """The first items in the order of ``mixed``, and how many there are in all, by task type."""
+
+    items: list[Item] = field(default_factory=list)
+    total: int = 0
+    samples: Counter[TaskTypePath] = field(default_factory=Counter)
+    rejects: Counter[TaskTypePath] = field(default_factory=Counter)
+
+
+def pick(items: Iterable[Item], most: int) -> Picked:
+    """The first ``most`` items in the order of ``mixed``.
+
+    Items come in parts, and of each part and those picked before the first ones stay: an item that is not among the
+    first of some is not among the first of more, since whatever is added takes a place before it or none.
+    """
+    found, left = Picked(), iter(items)
+    while part := list(islice(left, _AT_ONCE)):
+        found.total += len(part)
+        found.samples.update(item.task_type for item in part if item.outcome == "sample" and item.task_type)
+        found.rejects.update(item.task_type for item in part if item.outcome == "reject" and item.task_type)
+        found.items = mixed([*found.items, *part])[:most]
+    return found
+
+
+def mixed(items: Iterable[Item]) -> list[Item]:
+    """The items in an order whose every beginning is a fair look at all of them.
+
+    Samples and rejects take turns, among the rejects the stages and reasons do, among those the task types, and within
+    a task type the items come by hash. The order depends on the items alone.
+    """
+    return _take_turns(
+        items, [lambda item: item.outcome, lambda item: f"{item.stage}~{item.reason}", lambda item: item.task_type]
+    )
+
+
+def _take_turns(items: Iterable[Item], by: Sequence[Callable[[Item], str]]) -> list[Item]:
+    if not by:
+        return sorted(items, key=_hashed)
+    groups: dict[str, list[Item]] = {}
+    for item in items:
+        groups.setdefault(by[0](item), []).append(item)
+    lanes = [_take_turns(groups[name], by[1:]) for name in sorted(groups, key=_drawn)]
+    turns = [(turn, lane) for lane, queue in enumerate(lanes) for turn in range(len(queue))]
+    return [lanes[lane][turn] for turn, lane in sorted(turns)]
+
+
+def _hashed(item: Item) -> tuple[float, str]:
+    return _drawn(f"{item.image}\x1f{item.variant}\x1f{item.question}\x1f{item.answer}\x1f{item.detail}")
+
+
+def _drawn(text: str) -> tuple[float, str]:
+    # A lone surrogate has no UTF-8 form to be hashed.
+    return draw("contact sheet", text.encode("utf-8", "replace").decode()), text
+
+
+def thumbnail(raw: bytes, side: int = 320) -> bytes:
+    """A JPEG of an image file, upright, RGB, at most ``side`` pixels long, without metadata.
+
+    Never fails: for what cannot be decoded it is a crossed-out grey square.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow's bomb warning: ingest has a bound of its own
+            image = upright(raw)
+    except (*DECODE_ERRORS, Image.DecompressionBombError):
+        image = Image.new("RGB", (side, side), "#d4d4d4")
+        pen = ImageDraw.Draw(image)
+        pen.line((0, 0, side, side), "#a0a0a0", 3)
+        pen.line((0, side, side, 0), "#a0a0a0", 3)
+    image.thumbnail((side, side), Image.Resampling.LANCZOS)
+    image.info.clear()  # a comment in the file would be written on
+    out = io.BytesIO()
+    image.save(out, "JPEG", quality=82, optimize=True)
+    return out.getvalue()

@@ -1,0 +1,218 @@
+"""The contact sheet's HTML: one file that asks for nothing from outside, and treats every text as hostile.
+
+Items travel as JSON in a data block and become text nodes; what is written as HTML or SVG is escaped; a strict content
+security policy allows the page's own script and style by hash, pictures as data URLs, and nothing else.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from importlib import resources
+from string import Template
+from typing import Any
+
+from taskgalaxy_ops.errors import NotFoundError
+from taskgalaxy_ops.funnel import StageCounts
+from taskgalaxy_ops.records import ImageId
+from taskgalaxy_ops.reports.html.data import Item, ReportData, pick
+from taskgalaxy_ops.reports.html.funnel import funnel_svg, units
+from taskgalaxy_ops.reports.html.svg import count, esc
+from taskgalaxy_ops.reports.html.treemap import treemap_svg
+
+_BANNER = (
+    '<p class="banner" role="note"><strong>Simulated</strong> <span>Simulated models wrote the questions, answers and '
+    "votes on this page. They show that the pipeline works; they say nothing about a real teacher or real judges."
+    "</span></p>"
+)
+# Within JSON's strings: what could be markup, line ends to older scripts, turners of the reading direction; and lone
+# surrogates, which have no UTF-8 form.
+_ESCAPES = {
+    code: f"\\u{code:04x}"
+    for code in (*map(ord, "<>&"), 0x2028, 0x2029, *range(0x202A, 0x202F), *range(0x2066, 0x206A))
+} | dict.fromkeys(range(0xD800, 0xE000), "\ufffd")
+
+_TABLE_CSS = """
+.tables main { max-width: 72rem; margin: 0 auto; padding: 2rem; }
+.tables h2 { margin: 2rem 0 0.5rem; }
+.tables th, .tables td, .tables td:not(:first-child), .tables th:not(:first-child) {
+  padding: 0.35rem 1.25rem 0.35rem 0; text-align: left; overflow-wrap: anywhere;
+}
+.tables img.plot { max-width: 100%; background: #fff; padding: 0.5rem; border-radius: 6px; }
+.tables td.number, .tables td.number:not(:first-child) {
+  text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap;
+}
+"""
+
+
+def render(data: ReportData, max_items: int = 600) -> str:
+    """The whole page, to be written as UTF-8. At most ``max_items`` items are in it, evenly picked; it says so."""
+    picked = pick(data.items, max_items)
+    chosen = picked.items
+    css, js = _file("page.css"), _file("page.js")
+    unit, types = ("samples", picked.samples) if picked.samples else ("rejects", picked.rejects)
+    filters = {(item.stage, item.reason) for item in chosen if item.stage}
+    return Template(_file("page.html")).substitute(
+        policy=_policy(css, js),
+        tab_title=esc(f"Simulated: {data.title}" if data.simulated else data.title),
+        title=esc(data.title),
+        css=css,
+        js=js,
+        banner=_BANNER if data.simulated else "",
+        tag='<strong class="tag">Simulated</strong>' if data.simulated else "",
+        facts=_rows(data.facts),
+        notes=_notes(data.notes),
+        forecast=_forecast(data.forecast),
+        funnel=funnel_svg(data.stage_counts, filters),
+        funnel_table=_funnel_table(data.stage_counts),
+        types_lead=_types_lead(types, unit),
+        treemap=treemap_svg(types, unit),
+        gallery_lead=_gallery_lead(len(chosen), picked.total),
+        items=_json([_shown(item) for item in chosen]),
+        images=_json(_thumbnails(data, chosen)),
+    )
+
+
+def table_page(
+    title: str,
+    lead: Sequence[str],
+    tables: Iterable[tuple[str, Sequence[str], Sequence[Sequence[str]]]],
+    pictures: Iterable[tuple[str, bytes]] = (),
+) -> str:
+    """A page of plain tables, each with caption, header and rows, in the contact sheet's style.
+
+    pictures: captions and SVG, shown between the lead and the tables, as images: no script in them runs.
+    """
+    css = _file("page.css") + _TABLE_CSS
+    parts = [f"<h1>{esc(title)}</h1>", *(f"<p>{esc(line)}</p>" for line in lead)]
+    for caption, svg in pictures:
+        source = f"data:image/svg+xml;base64,{base64.b64encode(svg).decode()}"
+        parts.append(f'<h2>{esc(caption)}</h2><img class="plot" src="{source}" alt="{esc(caption)}">')
+    for caption, header, rows in tables:
+        parts.append(f"<h2>{esc(caption)} ({count(len(rows))})</h2>")
+        if rows:
+            head = "".join(f"<th>{esc(cell)}</th>" for cell in header)
+            body = "".join("<tr>" + "".join(map(_cell, row)) + "</tr>" for row in rows)
+            parts.append(f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>")
+        else:
+            parts.append("<p>none</p>")
+    return (
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{esc(title)}</title>'
+        f'<meta http-equiv="Content-Security-Policy" content="{_policy(css, "")}"><style>{css}</style></head>'
+        f'<body class="tables"><main>{"".join(parts)}</main></body></html>'
+    )
+
+
+def _cell(text: str) -> str:
+    number = text.lstrip("$").replace(",", "").replace(".", "", 1).isdecimal()
+    return f'<td class="number">{esc(text)}</td>' if number else f"<td>{esc(text)}</td>"
+
+
+def _file(name: str) -> str:
+    return resources.files(__package__).joinpath(name).read_text("utf-8")
+
+
+def _policy(css: str, js: str) -> str:
+    style, script = (
+        "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in (css, js)
+    )
+    return (
+        f"default-src 'none'; img-src data:; style-src '{style}'; script-src '{script}'; base-uri 'none'; "
+        "form-action 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
+    )
+
+
+def _json(value: Any) -> str:
+    """JSON that cannot end or open an element wherever it is embedded."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).translate(_ESCAPES)
+
+
+def _shown(item: Item) -> dict[str, Any]:
+    return {
+        "image": item.image,
+        "type": item.task_type,
+        "outcome": item.outcome,
+        "stage": item.stage,
+        "reason": item.reason,
+        "detail": item.detail,
+        "variant": item.variant or "",
+        "pair": item.pair or "",
+        "question": item.question,
+        "answer": item.answer,
+        "reasoning": item.reasoning or "",
+        "votes": [[vote.judge, vote.vote, vote.reason, vote.audit] for vote in item.votes],
+        "sources": list(item.sources),
+        "licence": item.licence or "",
+        "attribution": item.attribution or "",
+    }
+
+
+def _thumbnails(data: ReportData, items: Iterable[Item]) -> dict[ImageId, str]:
+    """Base64 of each image's JPEG, once; an image that is gone meanwhile (taken down) is left out."""
+    found: dict[ImageId, str] = {}
+    for image in dict.fromkeys(item.image for item in items):
+        if image is None:
+            continue
+        try:
+            found[image] = base64.b64encode(data.thumbnails(image)).decode("ascii")
+        except NotFoundError:
+            continue
+    return found
+
+
+def _rows(rows: Iterable[tuple[str, str]]) -> str:
+    return "".join(f"<div><dt>{esc(label)}</dt><dd><bdi>{esc(value)}</bdi></dd></div>" for label, value in rows)
+
+
+def _notes(notes: Sequence[str]) -> str:
+    if not notes:
+        return ""
+    return f'<ul class="notes">{"".join(f"<li><bdi>{esc(note)}</bdi></li>" for note in notes)}</ul>'
+
+
+def _forecast(rows: Sequence[tuple[str, str]]) -> str:
+    if not rows:
+        return ""
+    return (
+        '<section class="forecast" aria-labelledby="forecast-title"><h2 id="forecast-title">Forecast'
+        f'</h2><dl class="facts">{_rows(rows)}</dl></section>'
+    )
+
+
+def _funnel_table(stages: Iterable[StageCounts]) -> str:
+    rows = []
+    for stage in stages:
+        came, left = units(stage.stage)
+        rejects = sorted(stage.rejects.items(), key=lambda reject: (-reject[1], reject[0]))
+        reasons = "; ".join(f"{count(number)} {reason}" for reason, number in rejects if number)
+        rows.append(
+            f'<tr><th scope="row">{esc(stage.stage)}</th><td>{count(stage.units_in)} {esc(came)}</td>'
+            f"<td>{count(stage.units_out)} {esc(left)}</td><td>{count(sum(stage.rejects.values()))}</td>"
+            f'<td>{count(stage.pending)}</td><td class="reasons">{esc(reasons)}</td></tr>'
+        )
+    return (
+        "<table><thead><tr><th>Stage</th><th>In</th><th>Out</th><th>Rejected</th><th>Pending</th>"
+        f'<th class="reasons">Why rejected</th></tr></thead><tbody>{"".join(rows)}</tbody></table>'
+    )
+
+
+def _types_lead(types: Counter[str], unit: str) -> str:
+    if not types:
+        return "Nothing has reached a task type yet."
+    roots = len({path.split("~")[0] for path in types})
+    return (
+        f"{count(types.total())} {unit} of {count(len(types))} task types under {count(roots)} first-level nodes; "
+        f"area is the number of {unit}."
+    )
+
+
+def _gallery_lead(chosen: int, total: int) -> str:
+    if chosen == total:
+        return f"All {count(total)} items, samples and rejects, in an order mixed by hash."
+    return (
+        f"<strong>{count(chosen)} of {count(total)} shown</strong>: picked by hash, evenly over samples and rejects, "
+        "reasons and task types. The shares here are not those of the data set; the funnel's are."
+    )

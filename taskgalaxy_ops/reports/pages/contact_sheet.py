@@ -1,0 +1,148 @@
+"""The contact sheet: one page by which a data engineer judges a data set."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from taskgalaxy_ops.funnel import StageCounts
+from taskgalaxy_ops.generation.results import Harvest
+from taskgalaxy_ops.generation.stages import ASKING_STAGES
+from taskgalaxy_ops.operations.forecast import Checked, checked
+from taskgalaxy_ops.records import Claim, FileReject, Pair, Reject, Vote
+from taskgalaxy_ops.reports.html import Item, ReportData, render, thumbnail
+from taskgalaxy_ops.reports.text import costs as costs_text
+from taskgalaxy_ops.storage import keys
+from taskgalaxy_ops.storage.ledger import NANO
+from taskgalaxy_ops.taxonomy.store import Catalogue
+
+
+def write(out: Path, data: ReportData) -> None:
+    """Write the page whole: a reader never sees half of it."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    part = out.with_name(out.name + ".part")
+    part.write_text(render(data), encoding="utf-8")
+    part.replace(out)
+
+
+def report_data(
+    harvest: Harvest,
+    *,
+    title: str = "TaskGalaxy",
+    release_counts: StageCounts | None = None,
+    forecast: Mapping[str, Any] | None = None,
+) -> ReportData:
+    """What the page shows of a harvest. Reads images and all rows, those of a home at a time."""
+    galaxy = harvest.galaxy
+    notes = []
+    if harvest.pending:
+        notes.append(f"{harvest.pending:,} units have no answer yet: the numbers are those of an unfinished run.")
+    return ReportData(
+        title=title,
+        simulated=harvest.simulated,
+        stage_counts=[*harvest.funnel, *([release_counts] if release_counts else [])],
+        items=_items(harvest),
+        thumbnails=lambda image: thumbnail(galaxy.store.get(keys.blob(image))),
+        facts=_facts(harvest),
+        forecast=_forecast_rows(forecast) if forecast else _checked_rows(checked(galaxy)),
+        notes=notes,
+    )
+
+
+def _facts(harvest: Harvest) -> list[tuple[str, str]]:
+    galaxy = harvest.galaxy
+    settings = galaxy.settings
+    taxonomy = Catalogue(galaxy).version()
+    paid = harvest.paid.all
+    return [
+        ("samples", f"{harvest.count('vote', 'samples'):,}"),
+        ("task types covered", f"{harvest.task_types:,} of {len(taxonomy.leaves()):,}"),
+        ("images", f"{harvest.live_images:,}"),
+        ("sources", ", ".join(harvest.sources)),
+        ("teacher", settings.teacher.name),
+        ("judges", ", ".join(judge.name for judge in settings.judges)),
+        ("encoder", str(galaxy.encoder_identity["name"])),
+        ("model calls", f"{paid.calls:,}"),
+        ("tokens", f"{paid.tokens:,}"),
+        ("cost", f"${paid.cost / NANO:.4f}"),
+        ("at list prices", f"${paid.list_cost / NANO:.4f}"),
+    ]
+
+
+def _forecast_rows(forecast: Mapping[str, Any]) -> list[tuple[str, str]]:
+    def interval(values: Mapping[str, float], form: str) -> str:
+        low, expected, high = (format(values[name], form) for name in ("low", "expected", "high"))
+        return f"{expected} ({low} to {high})"
+
+    return [
+        ("files", f"{forecast['files']:,}"),
+        ("images expected", f"{forecast['images']:,}"),
+        ("samples expected", f"{forecast['samples']:,}"),
+        ("calls (95 %)", interval(forecast["calls"], ",.0f")),
+        ("cost in USD (95 %)", interval(forecast["cost"], ",.4f")),
+        ("at list prices in USD (95 %)", interval(forecast["list_cost"], ",.4f")),
+    ]
+
+
+def _checked_rows(found: Checked | None) -> list[tuple[str, str]]:
+    """The latest forecast, and what was spent since."""
+    if found is None:
+        return []
+    rows = [("made", costs_text.made(found))]
+    for unit, said, spent in costs_text.amounts(found):
+        name = unit.strip() or "cost"
+        rows += [(f"{name} (95 %)", said), (f"{name}, spent since", spent)]
+    return rows
+
+
+def _items(harvest: Harvest) -> Iterator[Item]:
+    for found, home in harvest.homes():
+        claims: dict[str, list[Claim]] = {}
+        for claim in harvest.galaxy.registry.claims_of(home.home):
+            claims.setdefault(claim.image, []).append(claim)
+        votes: dict[str, list[Vote]] = {}
+        for vote in harvest.rows(found, "vote", "votes"):
+            votes.setdefault(vote.pair, []).append(vote)
+        pairs: dict[str | None, Pair] = {pair.pair: pair for pair in harvest.rows(found, "write", "pairs")}
+        for pair in harvest.rows(found, "vote", "samples"):
+            yield _item(pair, pair, None, claims, votes)
+        for stage in ASKING_STAGES:
+            for reject in harvest.rows(found, stage, "rejects"):
+                yield _item(reject, pairs.get(reject.pair), reject, claims, votes)
+    yield from map(_file_item, harvest.file_rejects)
+
+
+def _item(
+    of: Pair | Reject,
+    pair: Pair | None,
+    reject: Reject | None,
+    known: Mapping[str, Sequence[Claim]],
+    votes: Mapping[str, Sequence[Vote]],
+) -> Item:
+    claims = known.get(of.image, [])
+    return Item(
+        image=of.image,
+        task_type=of.task_type,
+        stage=reject.stage if reject else "",
+        reason=reject.reason if reject else "",
+        detail=reject.detail if reject else "",
+        variant=pair.variant if pair else reject.variant if reject else None,
+        pair=pair.pair if pair else None,
+        question=pair.question if pair else "",
+        answer=pair.answer if pair else "",
+        reasoning=pair.reasoning if pair else None,
+        votes=votes.get(pair.pair, []) if pair else [],
+        sources=sorted({claim.source for claim in claims}),
+        licence=_all(claim.licence for claim in claims),
+        attribution=_all(claim.attribution for claim in claims),
+    )
+
+
+def _file_item(reject: FileReject) -> Item:
+    detail = f"{reject.file}: {reject.detail}"
+    return Item(image=None, stage="ingest", reason=reject.reason, detail=detail, sources=[reject.source])
+
+
+def _all(values: Iterable[str | None]) -> str | None:
+    return "; ".join(sorted({value for value in values if value})) or None

@@ -1,0 +1,20 @@
+"""The page of a forecast: what a run would cost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from taskgalaxy_ops.operations.forecast import Forecast
+from taskgalaxy_ops.reports.html import table_page
+from taskgalaxy_ops.reports.text import costs as costs_text
+
+
+def forecast_page(found: Forecast, sources: Sequence[str], reasons: Sequence[str]) -> str:
+    """What a run of these sources would cost, with intervals; ``reasons``: why a probe's questions have no answer."""
+    header = ("source", "images left", "tokens", "cost", "at list prices", "reckoned")
+    lead = f"{', '.join(sources)}. In parentheses is what it lies between in 95 of 100 cases."
+    return table_page(
+        "What a run would cost",
+        [lead, *costs_text.forecast_notes(found), *reasons],
+        [("By source", header, costs_text.forecast_rows(found))],
+    )

@@ -1,0 +1,1 @@
+"""What commands and tasks print for people, subject by subject."""

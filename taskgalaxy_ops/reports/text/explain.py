@@ -1,0 +1,101 @@
+"""What `explain` prints, without control characters of models' and sources' text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from taskgalaxy_ops.text import shown
+
+# --- explain
+
+
+def explained(found: Mapping[str, Any]) -> list[str]:
+    """A story from its beginning to its end."""
+    if "rejected" in found and "task_type" not in found:
+        return [
+            f"{shown(r['source'])}: {r['file']!r} was rejected: {r['reason']} ({shown(r['detail'])})"
+            for r in found["rejected"]
+        ]
+    if "task_type" in found:
+        return _task_type(found)
+    image = found["image"]
+    lines = [f"image {image['image']}: {image['width']} x {image['height']} {image['format']}, {image['size']:,} bytes"]
+    for claim in found["claims"]:
+        told = [f"{name} {shown(claim[name])}" for name in ("origin", "licence", "attribution") if claim[name]]
+        lines.append(f"  in {shown(claim['source'])}: {claim['file']!r}" + (f" ({', '.join(told)})" if told else ""))
+    if not found["claims"]:
+        lines.append("  no source claims it any more: it is part of nothing that is made from now on")
+    if former := found.get("former"):
+        why = "; ".join(former["changed"]) or "not recorded"
+        lines += [
+            f"  pair {former['pair'][:12]} ({former['task_type']}, {former['variant']}) is of a former shard:",
+            f"    changed since: {shown(why)}",
+            f"    Q {shown(former['question'])}",
+            f"    A {shown(former['answer'])}",
+        ]
+    for each in found["matches"]:
+        lines += _match(each)
+    return lines
+
+
+def _match(each: Mapping[str, Any]) -> list[str]:
+    lines = [f"{each['rank']:>4}. {each['task_type']} (similarity {each['similarity']:.3f})"]
+    if each["fits"] is not None:
+        lines += [f"      fits: {shown(each['fits'])}", *_by(each["filtered_by"], 8)]
+    for reject in each["rejected"]:
+        variant = f" ({reject['variant']})" if reject["variant"] else ""
+        lines.append(f"      OUT at {reject['stage']}{variant}: {reject['reason']} ({shown(reject['detail'])})")
+        lines += _by(reject["by"] or (each["filtered_by"] if reject["stage"] == "filter" else None), 8)
+    lines += [f"      PENDING: {stage} has not been answered" for stage in each["waits_for"]]
+    for pair in each["pairs"]:
+        lines += _pair(pair)
+    return lines
+
+
+def _pair(pair: Mapping[str, Any]) -> list[str]:
+    fate = {True: "SAMPLE", False: f"OUT at vote ({pair['reason']}):", None: "PENDING, votes are missing:"}[
+        pair["accepted"]
+    ]
+    lines = [f"      {fate} pair {pair['pair'][:12]} ({pair['variant']})", f"        Q {shown(pair['question'])}"]
+    if pair["reasoning"]:
+        lines.append(f"        R {shown(pair['reasoning'])}")
+    lines += [f"        A {shown(pair['answer'])}", *_by(pair["written_by"], 10)]
+    for vote in pair["votes"]:
+        value = "abstains" if vote["vote"] is None else vote["vote"]
+        audit = " (audit: counts for statistics alone)" if vote["audit"] else ""
+        lines += [f"        {shown(vote['judge'])}: {value}, {shown(vote['reason'])}{audit}", *_by(vote["by"], 10)]
+    if pair["accepted"]:
+        lines.append(f"        released in {', '.join(pair['releases']) or 'no release'}")
+        if pair["not_released"]:
+            lines.append(f"        not in the latest: {shown(pair['not_released'])}")
+    return lines
+
+
+def _by(by: Mapping[str, Any] | None, indent: int) -> list[str]:
+    if by is None:
+        return []
+    model = shown(by["model"]) + (f" revision {shown(by['revision'])}" if by["revision"] else "")
+    shared = f" for {by['units']} units" if by["units"] > 1 else ""
+    tries = f", {by['attempts']} attempts" if by["attempts"] > 1 else ""
+    prompt, request = f"prompt {by['prompt']} {by['prompt_hash'][:8]}", f"request {shown(by['request'] or '-')}"
+    taken = f"{by['at']}, {by['seconds']:.1f} s{tries}, {by['tokens']:,} tokens, ${by['cost']:.4f}{shared}"
+    return [f"{'':{indent}}by {model}, {prompt}, {request}, {taken}"]
+
+
+def _task_type(found: Mapping[str, Any]) -> list[str]:
+    lines = [f"task type {found['task_type']}"]
+    for each in found["history"]:
+        origin = f", origin {each['origin']}" if "origin" in each else ""
+        lines.append(f"  version {each['version']} ({shown(each['by'])}): {each['what']}{origin}")
+    if (about := found["history"][-1].get("about")) is not None:
+        lines.append(f"  {shown(about)}")
+    lines.append(
+        f"  matched to {found['matched']:,} images, fits {found['fitting']:,}; {found['written']:,} pairs, "
+        f"{found['accepted']:,} accepted"
+    )
+    lines += [f"  {count:>9,} out at {reason}" for reason, count in found["rejected"].items()]
+    if found["unfinished_shards"]:
+        lines.append(f"  {found['unfinished_shards']:,} shards are not finished: what is missing there is not counted")
+    lines += [f"  {name}: {count:,} samples" for name, count in found["releases"].items()] or ["  in no release"]
+    return lines

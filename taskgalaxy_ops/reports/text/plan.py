@@ -1,0 +1,91 @@
+"""What `plan` prints."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+
+from taskgalaxy_ops.operations.plan import Bounds, RunPlan, StagePlan
+from taskgalaxy_ops.text import shown
+
+UNITS = {
+    "embed": "images",
+    "match": "images",
+    "filter": "matches",
+    "write": "questions to write",
+    "vote": "votes",
+}
+
+
+# --- plan
+
+
+def plan(found: RunPlan) -> list[str]:
+    """The plan as a table, with what changed below each stage."""
+    lines = [f"{found.homes:,} shards, {found.task_types:,} task types. Nothing was asked. A run would do:"]
+    header = ("", "shards there", "units there", "units to do", "requests", "tokens", "cost", "time")
+    rows = [header, *(plan_row(each) for each in found.stages)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
+    for row, stage in zip(rows, [None, *found.stages], strict=True):
+        lines.append("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        if stage:
+            lines += [f"{'':8}{shards:,} shards: {shown(why)}" for why, shards in stage.why.items()]
+    return [*lines, *plan_notes(found)]
+
+
+def plan_row(each: StagePlan) -> tuple[str, ...]:
+    """A stage's cells: name, shards, units there, units to do, requests, tokens, cost, time."""
+    asks = each.stage not in {"embed", "match"}
+    return (
+        each.stage,
+        f"{each.shards_there:,} of {each.shards:,}",
+        f"{each.units_there:,}",
+        f"{_bounds(each.units)} {UNITS[each.stage]}",
+        _known(each.requests) if asks else "",
+        _known(each.tokens) if asks else "",
+        _known(each.cost, _money) if asks else "",
+        _known(each.seconds, _time),
+    )
+
+
+def plan_notes(found: RunPlan) -> list[str]:
+    """The total, and how the numbers are to be read."""
+    cost, listed, seconds = (found.total(name) for name in ("cost", "list_cost", "seconds"))
+    notes = []
+    if not any(each.units.high for each in found.stages):
+        return ["nothing to do"]
+    if cost is None:
+        notes.append(
+            "Some cost is not known: nothing of that stage has been asked yet. `taskgalaxy pilot` measures it."
+        )
+    else:
+        notes.append(f"together {_bounds(cost, _money)}" + (f", {_bounds(seconds, _time)}" if seconds else ""))
+    if cost is not None and listed is not None and listed.high > cost.high:
+        notes.append(f"at list prices {_bounds(listed, _money)}")
+    if any(not each.units.exact for each in found.stages):
+        notes.append("a to b: none of what is asked before passes, all of it does; about: as it went so far")
+    if any(each.requests and each.requests.high for each in found.stages):
+        notes.append("requests, tokens, cost and time: at what a unit of the stage took so far")
+    return notes
+
+
+def _known(bounds: Bounds | None, form: Callable[[float], str] | None = None) -> str:
+    return "not known" if bounds is None else _bounds(bounds, form or _number)
+
+
+def _bounds(bounds: Bounds, form: Callable[[float], str] | None = None) -> str:
+    form = form or _number
+    low, expected, high = form(bounds.low), form(bounds.expected), form(bounds.high)
+    return low if low == high else f"{low} to {high}, about {expected}"
+
+
+def _number(value: float) -> str:
+    return f"{round(value):,}"
+
+
+def _money(value: float) -> str:
+    return f"${value:,.4f}" if value < 1 else f"${value:,.2f}"
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 100 else str(timedelta(seconds=round(seconds)))

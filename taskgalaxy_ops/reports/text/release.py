@@ -1,0 +1,33 @@
+"""What `release` and `pilot` print."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from taskgalaxy_ops.release.publish import ReleaseReceipt
+
+
+def released(receipt: ReleaseReceipt, local: Path | None) -> list[str]:
+    one = receipt.release
+    made = "made" if receipt.made else "equal to the latest, which stands"
+    lines = [
+        f"release {one.name} ({made}{', PARTIAL' if one.partial else ''}): {one.samples:,} samples of "
+        f"{one.task_types:,} task types from {one.images:,} images",
+        f"  {receipt.path}",
+    ]
+    return [*lines, f"  copied to {local}"] if local else lines
+
+
+def forecast(found: Mapping[str, Any]) -> list[str]:
+    def interval(name: str, form: str) -> str:
+        low, expected, high = (format(found[name][each], form) for each in ("low", "expected", "high"))
+        return f"{expected} (95 %: {low} to {high})"
+
+    return [
+        f"forecast for all {found['files']:,} files: {found['images']:,} images, about {found['samples']:,} samples",
+        f"  calls {interval('calls', ',.0f')}",
+        f"  cost  ${interval('cost', ',.4f')}",
+        f"  at list prices ${interval('list_cost', ',.4f')}",
+    ]

@@ -1,0 +1,97 @@
+"""What ingest, a run, an expansion, versions of task types and `verify` print."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from taskgalaxy_ops.funnel import StageCounts
+from taskgalaxy_ops.generation.run import RunResult
+from taskgalaxy_ops.operations.verify import Findings
+from taskgalaxy_ops.records import Reason
+from taskgalaxy_ops.reports.console import usage_line
+from taskgalaxy_ops.sources.ingest import IngestReceipt
+from taskgalaxy_ops.taxonomy import Diff
+from taskgalaxy_ops.taxonomy.expand import ExpandResult
+
+_UNITS = {
+    "ingest": ("files", "images"),
+    "filter": ("matches", "fitting"),
+    "write": ("questions to write", "pairs"),
+    "vote": ("pairs", "accepted"),
+    "release": ("accepted", "samples"),
+}
+_SHOWN = 20
+
+
+def ingested(receipts: Sequence[IngestReceipt]) -> list[str]:
+    lines = []
+    for receipt in receipts:
+        lines.append(
+            f"{receipt.source}: {receipt.files:,} files, {receipt.images:,} images ({receipt.new_images:,} new, in "
+            f"{receipt.new_shards} new shards), {len(receipt.rejects):,} rejects"
+        )
+        lines += [f"  {reject.file!r}: {reject.reason} ({reject.detail})" for reject in receipt.rejects[:_SHOWN]]
+        lines += _more(len(receipt.rejects) - _SHOWN)
+    return lines
+
+
+def _more(count: int) -> list[str]:
+    return [f"  … and {count:,} more: --json names them all"] if count > 0 else []
+
+
+def funnel(stages: Sequence[StageCounts]) -> list[str]:
+    """In and out of each stage, and every reason why something did not go on."""
+    lines = []
+    for counts in stages:
+        unit_in, unit_out = _UNITS[counts.stage]
+        lines.append(f"{counts.stage:<8} {counts.units_in:>9,} {unit_in:<18} -> {counts.units_out:>9,} {unit_out}")
+        lines += [f"{'':8} {number:>9,} {reason}" for reason, number in counts.rejects.items()]
+        if counts.pending:
+            lines.append(f"{'':8} {counts.pending:>9,} pending")
+    return lines
+
+
+def ended(result: RunResult) -> list[str]:
+    """What a run asked, and what is left of it."""
+    lines = [f"this run  {usage_line(result.usage)}"]
+    if result.pending:
+        lines.append(f"pending   {result.pending:,} units; run again to go on")
+        lines += [f"          {reason}" for reason in result.reasons]
+    return lines
+
+
+def expanded(result: ExpandResult) -> list[str]:
+    lines = [
+        f"taxonomy version {result.version}: {len(result.added)} nodes added, {len(result.rejects)} proposals rejected"
+    ]
+    lines += [f"  + {node.path}" for node in result.added[:_SHOWN]]
+    lines += _more(len(result.added) - _SHOWN)
+    told = [reject for reject in result.rejects if reject.reason != Reason.OVER_CAP]
+    lines += [f"  - {reject.path!r}: {reject.reason} ({reject.detail})" for reject in told[:_SHOWN]]
+    lines += _more(len(told) - _SHOWN)
+    if over := len(result.rejects) - len(told):
+        lines.append(f"  {over:,} new ones are over the cap: raise --max-new or expand again")
+    return [*lines, f"this run  {usage_line(result.usage)}"]
+
+
+def versions(shown: Sequence[Mapping[str, Any]]) -> list[str]:
+    return [
+        f"version {each['version']}: {each['leaves']:,} task types, by {each['origin']}"
+        + (f", from version {each['base']}" if each.get("base") is not None else "")
+        for each in shown
+    ]
+
+
+def changes(found: Diff) -> list[str]:
+    lines = [f"+ {node.path}" for node in found.added] + [f"- {node.path}" for node in found.removed]
+    lines += [f"- {node.path} (retired)" for node in found.retired]
+    lines += [f"~ {new.path}" for _, new in found.changed]
+    return lines or ["no difference"]
+
+
+def verified(found: Findings) -> list[str]:
+    counted = ", ".join(f"{number:,} {kind}s" for kind, number in sorted(found.checked.items()))
+    if not found.damage:
+        return [f"all is well: {counted}"]
+    return [f"{len(found.damage)} damaged of {counted}", *found.damage]

@@ -1,0 +1,60 @@
+"""What `status` prints."""
+
+from __future__ import annotations
+
+from taskgalaxy_ops.operations.status import StageStatus, Status
+from taskgalaxy_ops.text import shown
+
+_IN_OUT = {
+    "ingest": ("files", "images"),
+    "embed": ("images", "embedded"),
+    "match": ("images", "matches"),
+    "filter": ("matches", "fitting"),
+    "write": ("questions to write", "pairs"),
+    "vote": ("pairs", "accepted"),
+}
+
+
+# --- status
+
+
+def status(found: Status) -> list[str]:
+    """Sources, stages, spending, releases."""
+    spent = found.spent
+    cap_calls = "no cap" if spent["max_calls"] is None else f"of {spent['max_calls']:,}"
+    cap_cost = "no cap" if spent["max_cost"] is None else f"of ${spent['max_cost']:.2f}"
+    lines = [
+        f"store     {found.store}" + ("  (SIMULATED models)" if found.simulated else ""),
+        f"taxonomy  version {found.taxonomy['version']}, {found.taxonomy['task_types']:,} task types",
+        f"spent     {spent['calls']:,} calls {cap_calls}, ${spent['cost']:.4f} {cap_cost}",
+    ]
+    if spent["max_tokens"] is not None:
+        lines.append(f"          {spent['tokens']:,} tokens of {spent['max_tokens']:,}")
+    lines += [f"          {shown(line)}" for line in spent["caps"]]
+    for each in found.sources:
+        left = "" if each.shards == each.shards_done else f", {each.shards - each.shards_done:,} of them to do"
+        lines.append(
+            f"source    {shown(each.source)}: {each.images:,} images, {each.rejects:,} rejects, {each.shards:,} shards"
+            f"{left} ({shown(each.location)})"
+        )
+    if not found.sources:
+        lines.append("source    none yet: run `taskgalaxy ingest`")
+    for stage in found.stages:
+        lines += _stage(stage)
+    if found.pending is None:
+        lines.append("pending   yes: `taskgalaxy plan` says how much")
+    lines += [
+        f"release   v{each['version']:06d}: {each['samples']:,} samples{' (partial)' if each['partial'] else ''}"
+        for each in found.releases
+    ]
+    return lines + [f"training  job {key[:16]} has not ended" for key in found.finetunes]
+
+
+def _stage(each: StageStatus) -> list[str]:
+    unit_in, unit_out = _IN_OUT[each.stage]
+    shards = f"{each.shards_there:,} of {each.shards:,} shards"
+    asked = f"   {each.calls:,} calls, {each.tokens:,} tokens, ${each.cost:.4f}" if each.calls else ""
+    line = (
+        f"{each.stage:<9} {shards:<22} {each.units_in:>9,} {unit_in:<18} -> {each.units_out:>9,} {unit_out:<9}{asked}"
+    )
+    return [line.rstrip(), *(f"{'':33}{number:>9,} {reason}" for reason, number in each.rejects.items())]

@@ -1,0 +1,75 @@
+"""Everything configurable, validated once, at the edge, with messages that name the field, the value and the fix.
+
+A settings file is YAML; what it leaves out takes the defaults here. Keys (secrets) are never settings: a model names
+the environment variable that holds its key.
+"""
+
+from taskgalaxy_ops.settings.airflow import AirflowSettings, NotifySettings, PoolSlots, Schedules
+from taskgalaxy_ops.settings.base import Cron, Name, Strict, Validated, Variant, valid_name, validated
+from taskgalaxy_ops.settings.budget import BudgetSettings, CapSettings
+from taskgalaxy_ops.settings.finetune import CommandSettings, FinetuneSettings, KubernetesSettings, LmmsSettings
+from taskgalaxy_ops.settings.load import (
+    EXAMPLE,
+    Settings,
+    airflow_settings,
+    finetune_settings,
+    load_settings,
+    parse_settings,
+    read_yaml,
+    settings_path,
+)
+from taskgalaxy_ops.settings.models import IN_PROCESS, InProcessSettings, Model, Price
+from taskgalaxy_ops.settings.pipeline import (
+    BatchSettings,
+    EncoderSettings,
+    MatchSettings,
+    ReleaseSettings,
+    RunSettings,
+    TaxonomySettings,
+    VoteSettings,
+    WriteSettings,
+)
+from taskgalaxy_ops.settings.sources import IngestSettings, S3Settings, SourceSettings
+
+__all__ = [
+    "EXAMPLE",
+    "IN_PROCESS",
+    "AirflowSettings",
+    "BatchSettings",
+    "BudgetSettings",
+    "CapSettings",
+    "CommandSettings",
+    "Cron",
+    "EncoderSettings",
+    "FinetuneSettings",
+    "InProcessSettings",
+    "IngestSettings",
+    "KubernetesSettings",
+    "LmmsSettings",
+    "MatchSettings",
+    "Model",
+    "Name",
+    "NotifySettings",
+    "PoolSlots",
+    "Price",
+    "ReleaseSettings",
+    "RunSettings",
+    "S3Settings",
+    "Schedules",
+    "Settings",
+    "SourceSettings",
+    "Strict",
+    "TaxonomySettings",
+    "Validated",
+    "Variant",
+    "VoteSettings",
+    "WriteSettings",
+    "airflow_settings",
+    "finetune_settings",
+    "load_settings",
+    "parse_settings",
+    "read_yaml",
+    "settings_path",
+    "valid_name",
+    "validated",
+]

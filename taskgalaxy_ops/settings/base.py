@@ -1,0 +1,63 @@
+"""What all settings have in common: names, strictness, and messages that name the field, the value and the fix."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from taskgalaxy_ops.errors import SettingsError
+
+Name = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f/\\]+$")]
+Variant = Literal["plain", "chain_of_thought"]
+Cron = Annotated[str, Field(pattern=r"^(@(hourly|daily|weekly|monthly)|\S+ \S+ \S+ \S+ \S+)$")]
+
+
+class Strict(BaseModel):
+    """Base of all that a user writes in YAML: unknown fields are mistakes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+def valid_name(name: str) -> bool:
+    """Whether a source may be called so: 1 to 100 characters, no slash, backslash or control character."""
+    try:
+        TypeAdapter(Name).validate_python(name)
+    except ValidationError:
+        return False
+    return bool(name.strip())
+
+
+_OWN_WORDS = {"missing": "is missing: add it", "extra_forbidden": "no such field: remove it or mend its name"}
+
+
+Validated = TypeVar("Validated", bound=BaseModel)
+
+
+def validated(kind: type[Validated], raw: Mapping[str, Any], where: str) -> Validated:
+    """A record of ``kind`` from plain values. Raises SettingsError that names each wrong field, value and fix."""
+    try:
+        return kind.model_validate(raw)
+    except ValidationError as error:
+        # A list whose items are wrong counts as too short as well: that would only confuse.
+        places = [item["loc"] for item in error.errors()]
+        errors = [
+            item
+            for item in error.errors()
+            if item["type"] != "too_short" or sum(place[: len(item["loc"])] == item["loc"] for place in places) == 1
+        ]
+        lines = [f"{where}: {len(errors)} mistake(s)."]
+        for item in errors:
+            field = ".".join(str(part) for part in item["loc"]) or "(whole file)"
+            # A message of our own names its values; an unknown field may hold a secret, and so may one about keys.
+            silent = item["type"] in {"missing", "extra_forbidden", "value_error"} or "key" in field
+            value = "" if silent else f" is {_shown(item['input'])}"
+            message = _OWN_WORDS.get(item["type"], item["msg"].removeprefix("Value error, "))
+            lines.append(f"  {field}{value}: {message}")
+        raise SettingsError("\n".join(lines)) from error
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "…"

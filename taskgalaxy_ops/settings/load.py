@@ -1,0 +1,157 @@
+"""All settings of a store, and how a YAML file becomes them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import Field, field_validator, model_validator
+
+from taskgalaxy_ops.errors import SettingsError
+from taskgalaxy_ops.settings.airflow import AirflowSettings
+from taskgalaxy_ops.settings.base import Name, Strict, validated
+from taskgalaxy_ops.settings.budget import BudgetSettings
+from taskgalaxy_ops.settings.finetune import FinetuneSettings
+from taskgalaxy_ops.settings.models import Model
+from taskgalaxy_ops.settings.pipeline import (
+    EncoderSettings,
+    MatchSettings,
+    ReleaseSettings,
+    RunSettings,
+    TaxonomySettings,
+    VoteSettings,
+    WriteSettings,
+)
+from taskgalaxy_ops.settings.sources import IngestSettings, S3Settings, SourceSettings
+
+EXAMPLE = Path(__file__).with_name("example.yaml")  # what `taskgalaxy settings` prints
+
+
+class Settings(Strict):
+    """All settings of a store."""
+
+    store: str = "file://./galaxy"
+    s3: S3Settings = S3Settings()
+    sources: dict[Name, SourceSettings] = Field({})
+    ingest: IngestSettings = IngestSettings()
+    taxonomy: TaxonomySettings = TaxonomySettings()
+    encoder: EncoderSettings = EncoderSettings()
+    match: MatchSettings = MatchSettings()
+    teacher: Model
+    judges: tuple[Model, ...] = Field(min_length=1)
+    prompts: dict[Literal["filter", "write_plain", "write_chain_of_thought", "vote", "expand"], str] = Field(
+        default={}, description="files of your own, by prompt"
+    )
+    write: WriteSettings = WriteSettings()
+    vote: VoteSettings = VoteSettings()
+    budget: BudgetSettings = BudgetSettings()
+    release: ReleaseSettings = ReleaseSettings()
+    run: RunSettings = RunSettings()
+    finetune: FinetuneSettings = FinetuneSettings()
+    airflow: AirflowSettings = AirflowSettings()
+
+    @field_validator("judges")
+    @classmethod
+    def _distinct(cls, judges: tuple[Model, ...]) -> tuple[Model, ...]:
+        names = [judge.name for judge in judges]
+        if len(set(names)) != len(names):
+            raise ValueError(f"judges need different names, not {names}")
+        seen: dict[tuple[object, ...], str] = {}
+        for judge in judges:
+            asked = (judge.model, judge.revision, judge.temperature, judge.image_side, judge.image_quality)
+            if (other := seen.setdefault(asked, judge.name)) != judge.name:
+                raise ValueError(
+                    f"{other!r} and {judge.name!r} are one judge, since they ask {judge.model!r} the same: its one "
+                    "reply would count twice. Give one of them another model, revision or temperature"
+                )
+        return judges
+
+    @model_validator(mode="after")
+    def _fits(self) -> Settings:
+        for role, model in [("teacher", self.teacher), *((f"judges.{n}", each) for n, each in enumerate(self.judges))]:
+            if model.images == "url" and not self.store.startswith("s3://"):
+                raise ValueError(
+                    f"{role}.images is 'url', but the store {self.store!r} is a folder, which has no URLs that a model "
+                    "could read: set it to data, or store to s3://bucket/prefix"
+                )
+        if self.vote.quorum > len(self.judges):
+            raise ValueError(f"vote.quorum is {self.vote.quorum}, but there are {len(self.judges)} judges: lower it")
+        if any(judge.name == self.teacher.name and judge != self.teacher for judge in self.judges):
+            raise ValueError(f"teacher and a judge are both named {self.teacher.name!r}, but differ: rename one")
+        if self.release.validation + self.release.test >= 1:
+            raise ValueError("release.validation and release.test leave nothing to train on: lower them")
+        return self
+
+    @property
+    def simulated(self) -> bool:
+        """Whether any model is a simulated one: then everything made says so."""
+        return self.teacher.simulated or any(judge.simulated for judge in self.judges)
+
+
+def settings_path() -> Path:
+    """Where Airflow's workers find the settings: ``TASKGALAXY_SETTINGS``, else taskgalaxy.yaml in AIRFLOW_HOME."""
+    home = Path(os.environ.get("AIRFLOW_HOME") or Path.home() / "airflow")
+    return Path(os.environ.get("TASKGALAXY_SETTINGS") or home / "taskgalaxy.yaml")
+
+
+def airflow_settings() -> AirflowSettings:
+    """What DAGs need to know when they are parsed. Where the settings cannot be read, or have mistakes, the defaults.
+
+    A task that runs reads the same file, and says what is wrong with it: a DAG that vanished from the UI could not.
+    """
+    mounted = _mounted()
+    return mounted.airflow if mounted else AirflowSettings()
+
+
+def finetune_settings() -> FinetuneSettings:
+    """The same of what a DAG needs to know about fine-tunes."""
+    mounted = _mounted()
+    return mounted.finetune if mounted else FinetuneSettings()
+
+
+def _mounted() -> Settings | None:
+    try:
+        return load_settings(settings_path())
+    except SettingsError:
+        return None
+
+
+class _Loader(yaml.SafeLoader):
+    """Plain YAML, in which a field that is there twice is a mistake, and not the first one's silent end."""
+
+    def compose_mapping_node(self, anchor: dict[Any, yaml.Node]) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in seen:
+                    problem = f"{key.value!r} is there twice: remove one"
+                    raise yaml.composer.ComposerError(problem=problem, problem_mark=key.start_mark)
+                seen.add(key.value)
+        return node
+
+
+def load_settings(path: Path, overrides: Mapping[str, Any] | None = None) -> Settings:
+    """Settings from a YAML file, with ``overrides`` of whole top-level fields. Raises SettingsError."""
+    return parse_settings({**read_yaml(path, "settings"), **(overrides or {})}, str(path))
+
+
+def read_yaml(path: Path, what: str) -> dict[str, Any]:
+    """The fields of a YAML file. Raises SettingsError."""
+    try:
+        raw = yaml.load(path.read_text(encoding="utf-8"), _Loader) or {}
+    except FileNotFoundError as error:
+        raise SettingsError(f"{what} {path}: no such file. `taskgalaxy settings` prints one to start from.") from error
+    except (OSError, ValueError, yaml.YAMLError) as error:  # ValueError: not UTF-8, or no such date
+        raise SettingsError(f"{what} {path}: cannot be read as YAML ({error}).") from error
+    if not isinstance(raw, dict):
+        raise SettingsError(f"{what} {path}: must be `field: value` lines, not a {type(raw).__name__}.")
+    return raw
+
+
+def parse_settings(raw: Mapping[str, Any], where: str = "settings") -> Settings:
+    """Settings from plain values. Raises SettingsError that names each wrong field, its value and the fix."""
+    return validated(Settings, raw, f"settings {where}")

@@ -1,0 +1,94 @@
+"""Settings of the stages and of a run: encoder, match, taxonomy, write, vote, release, batches."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from taskgalaxy_ops.settings.base import Strict, Variant
+
+
+class EncoderSettings(Strict):
+    """What places images and task types in one space."""
+
+    name: Literal["conse", "open_clip"] = "conse"
+    model: str | None = Field(None, description="open_clip model, e.g. ViT-L-14, or hf-hub:…")
+    pretrained: str | None = Field(None, description="open_clip tag, e.g. openai, or a checkpoint file")
+
+
+class MatchSettings(Strict):
+    """How many task types an image is matched with."""
+
+    k: int = Field(10, ge=1, le=1000)
+
+
+class TaxonomySettings(Strict):
+    """Seeds and how they grow."""
+
+    seeds: str | None = Field(None, description="a YAML file of your own; default: the package's")
+    near_duplicate: float = Field(0.93, gt=0, le=1, description="cosine from which a new label is another's twin")
+    children: int = Field(12, ge=1, le=200, description="labels asked for in one request")
+    approval: Literal["required", "by_rule", "off"] = Field(
+        "required", description="who lets a proposed version be published: a person; the rule below, else a person; all"
+    )
+    approve_up_to: int = Field(20, ge=0, description="by_rule: a proposal of at most this many nodes needs no person")
+    scheduled_new: int = Field(40, ge=1, description="nodes that a scheduled growth adds at most")
+    scheduled_images_a_type: float = Field(
+        5.0, ge=0, description="a scheduled growth looks only below nodes with this many fitting images a task type"
+    )
+
+
+class WriteSettings(Strict):
+    """What the teacher writes for each fitting pair."""
+
+    variants: tuple[Variant, ...] = Field(("plain",), min_length=1)
+
+
+class VoteSettings(Strict):
+    """When a pair becomes a sample."""
+
+    quorum: int = Field(2, ge=1)
+    show_answer: bool = True
+    audit_share: float = Field(0.1, ge=0, le=1, description="share of pairs, by hash, that every judge sees")
+
+
+class ReleaseSettings(Strict):
+    """What a release holds."""
+
+    cap: int | None = Field(None, ge=1, description="samples a task type")
+    validation: float = Field(0.05, ge=0, lt=1, description="share of images")
+    test: float = Field(0.05, ge=0, lt=1, description="share of images")
+    copy_images_up_to: int = Field(2_000_000_000, ge=0, description="bytes; beyond it images are referred to")
+    near_duplicate_bits: int = Field(0, ge=-1, le=32, description="perceptual-hash distance; -1: keep all")
+    variants: tuple[Variant, ...] | None = Field(None, min_length=1, description="only these; null: all")
+
+
+class BatchSettings(Strict):
+    """How models of ``mode: batch`` are asked."""
+
+    wait_seconds: float | None = Field(
+        None,
+        ge=0,
+        description="how long a run waits for batches, which the next one collects; null: until they end "
+        "(in Airflow, airflow.lane_hours at most)",
+    )
+    poll_seconds: float = Field(30.0, gt=0, description="between two looks at a batch; in Airflow, 10 at least")
+    lookup_seconds: float = Field(
+        600.0,
+        ge=0,
+        description="how long a batch that was about to be made when its worker died is looked for in the provider's "
+        "list, before it is made anew; longer than a list lags",
+    )
+    max_requests: int = Field(5000, ge=1, le=50_000, description="of one batch")
+    max_bytes: int = Field(64_000_000, ge=1000, le=200_000_000, description="of one batch; it is built in memory")
+
+
+class RunSettings(Strict):
+    """How a run works; changes no data."""
+
+    units_a_request: int = Field(16, ge=1, le=200)
+    lease_seconds: float = Field(60.0, ge=3)
+    homes_at_once: int = Field(4, ge=1, le=64)
+    block_calls: int = Field(32, ge=1, description="calls taken from the budget at once")
+    batch: BatchSettings = BatchSettings()

@@ -1,0 +1,32 @@
+"""Settings of sources and of ingest: where images lie, and what an image must be."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from taskgalaxy_ops.settings.base import Strict
+
+
+class S3Settings(Strict):
+    """Where S3 is; keys come from AWS's own environment variables or files."""
+
+    endpoint_url: str | None = Field(None, description="another service than AWS, e.g. http://127.0.0.1:8333")
+    region: str | None = None
+
+
+class SourceSettings(Strict):
+    """A named collection of images."""
+
+    location: str = Field(description="a folder, s3://bucket/prefix, or builtin:photos|documents|shapes|openclipart")
+    suffixes: tuple[str, ...] = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")
+    limit: int | None = Field(None, ge=1, description="at most this many files, in order of name")
+    licence: str | None = None
+    attribution: str | None = None
+
+
+class IngestSettings(Strict):
+    """What an image must be, and how many make a shard."""
+
+    max_pixels: int = Field(50_000_000, ge=1, description="pixels, width times height")
+    min_side: int = Field(32, ge=1, description="pixels, the shorter side")
+    shard_images: int = Field(512, ge=1, le=100_000, description="images a shard; fixed once it is cut")

@@ -1,0 +1,189 @@
+"""What the simulated models answer: the teacher's and the judges' findings, with planted wrong answers and errors.
+
+Every answer is drawn from (seed, unit): it does not depend on what else a request carries, nor on when it is asked.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from PIL import Image
+
+from taskgalaxy_ops.hashing import draw, fingerprint
+from taskgalaxy_ops.simulator import expansion
+from taskgalaxy_ops.simulator.config import JUDGES, SimulatorConfig
+from taskgalaxy_ops.simulator.wire import Asked, Unit, WrongRequestError
+
+# Reasons for votes that are errors: they agree with the vote and name no truth.
+_ACCEPT = (
+    "The answer agrees with what the image shows.",
+    "Question and answer both fit the image.",
+    "Checked against the image: nothing contradicts the answer.",
+    "What is asked about is there, and the answer describes it.",
+)
+_REJECT = (
+    "The answer does not agree with what the image shows.",
+    "A detail of the answer cannot be confirmed in the image.",
+    "Looked for it in the image; the answer seems to be wrong.",
+    "The answer is not what can be seen where the question points.",
+)
+_NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """What a request is answered, and what only the statistics may know of it."""
+
+    entries: list[Any]  # of the reply's list; one a unit, or for expand the labels
+    pairs: list[dict[str, Any]] = field(default_factory=list)  # pairs written, and whether their answer is planted
+    votes: list[dict[str, Any]] = field(default_factory=list)
+    labels: list[dict[str, Any]] = field(default_factory=list)  # proposed labels and what they are
+
+
+def open_image(asked: Asked) -> Image.Image | None:
+    """The request's image, decoded and RGB; None if it has none. Raises WrongRequestError."""
+    if asked.image is None:
+        return None
+    try:
+        with Image.open(io.BytesIO(asked.image)) as opened:
+            return opened.convert("RGB")
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise WrongRequestError(400, f"image_url.url: is no image that can be read ({error}).") from error
+
+
+def answer(config: SimulatorConfig, asked: Asked, image: Image.Image | None) -> Answers:
+    """Answer a request; to be called in a thread, for it computes from the image."""
+    if image is None:
+        return _expand(config, asked)
+    one: Callable[[SimulatorConfig, Asked, Image.Image, Unit, Answers], Mapping[str, Any]]
+    one = {"filter": _filter, "write": _write, "vote": _vote}[asked.stage]
+    answers = Answers([])
+    for unit in asked.units:
+        answers.entries.append({"index": unit.index, **one(config, asked, image, unit, answers)})
+    return answers
+
+
+def _expand(config: SimulatorConfig, asked: Asked) -> Answers:
+    labels = expansion.label_kinds(
+        config.seed,
+        asked.head,
+        duplicates=config.expand_duplicates,
+        near_duplicates=config.expand_near_duplicates,
+        junk=config.expand_junk,
+    )
+    return Answers([each.label for each in labels], labels=[each._asdict() for each in labels])
+
+
+def _filter(_: SimulatorConfig, __: Asked, image: Image.Image, unit: Unit, ___: Answers) -> Mapping[str, Any]:
+    from taskgalaxy_ops.simulator import teacher
+
+    fits, reason = teacher.fits(image, unit.item["task_type"])
+    return {"fits": bool(fits), "reason": reason}
+
+
+def _write(
+    config: SimulatorConfig, asked: Asked, image: Image.Image, unit: Unit, answers: Answers
+) -> Mapping[str, Any]:
+    from taskgalaxy_ops.simulator import teacher
+
+    path, variant = unit.item["task_type"], asked.head["variant"]
+    identity = fingerprint("simulated.written", {"image": asked.image_id, "task_type": path, "variant": variant})
+    written = teacher.write(image, path, (config.seed, identity))
+    if written is None:
+        return {"question": "", "answer": "", "reasoning": ""}
+    planted = draw(config.seed, "planted", identity) < config.wrong_share and written.wrong != written.answer
+    said = written.wrong if planted else written.answer
+    reasoning = written.reasoning if variant == "chain_of_thought" else ""
+    if planted and reasoning:
+        reasoning = reworded(reasoning, written.answer, said)
+    pair = {"unit": unit.key, "pair": pair_key(asked.image_id, path, written.question, said), "planted": planted}
+    if planted:
+        pair |= {"image": asked.image_id, "task_type": path, "variant": variant}
+        pair |= {"question": written.question, "answer": said, "right": written.answer}
+    answers.pairs.append(pair)
+    return {"question": written.question, "answer": said, "reasoning": reasoning}
+
+
+def pair_key(image_id: str, task_type: str, question: str, answer: str) -> str:
+    """By which a judge's vote finds what the teacher wrote: the same image bytes, task type, question and answer."""
+    told = {"image": image_id, "task_type": task_type, "question": question.strip(), "answer": answer.strip()}
+    return fingerprint("simulated.pair", told)
+
+
+def reworded(reasoning: str, right: str, wrong: str) -> str:
+    """Reasoning that leads, on the face of it, to the wrong answer.
+
+    The right answer is replaced wherever it stands as a word (a small number in words too); where it stands nowhere,
+    or is a yes or no, the last sentence is replaced by one that concludes the wrong one.
+    """
+    text = reasoning if right.casefold() in {"yes", "no"} else _replaced(reasoning, right, wrong)
+    if right.isdecimal() and wrong.isdecimal() and int(right) < len(_NUMBERS):
+        word = _NUMBERS[int(wrong)] if int(wrong) < len(_NUMBERS) else wrong
+        text = _replaced(text, _NUMBERS[int(right)], word)
+    if text != reasoning:
+        return text
+    sentences = re.split(r"(?<=[.!?])\s+", reasoning.strip())
+    return " ".join([*sentences[:-1], f"So the answer is {wrong.rstrip('.')}."])
+
+
+def _replaced(text: str, old: str, new: str) -> str:
+    return re.sub(rf"(?<!\w){re.escape(old.strip())}(?!\w)", lambda _: new.strip(), text, flags=re.IGNORECASE)
+
+
+def _vote(config: SimulatorConfig, asked: Asked, image: Image.Image, unit: Unit, answers: Answers) -> Mapping[str, Any]:
+    from taskgalaxy_ops.simulator import judges
+
+    judge, item = JUDGES[asked.model], unit.item
+    shown, reasoning = item.get("answer"), item.get("reasoning")
+    found = judges.check(judge, image, item["task_type"], item["question"], shown, reasoning)
+    pair = fingerprint("simulated.voted", {"image": asked.image_id, "item": item})
+    vote, reason, erred = voted(config, judge, pair, found.right, found.reason)
+    answers.votes.append(
+        {
+            "unit": unit.key,
+            "pair": pair_key(asked.image_id, item["task_type"], item["question"], shown) if shown else None,
+            "found": found.right,
+            "vote": vote,
+            "erred": erred,
+        }
+    )
+    return {"vote": vote, "reason": reason}
+
+
+def voted(config: SimulatorConfig, judge: str, pair: str, found: bool | None, reason: str) -> tuple[int, str, bool]:
+    """A judge's vote, its reason, and whether it is a seeded error, from what the judge found.
+
+    What a judge cannot tell (``found`` None) it does not approve, as the prompt asks of it, but for the share
+    ``guess_accept``. The reason of an error agrees with the vote and names no truth.
+    """
+    if found is None:
+        accept = draw(config.seed, "guess", judge, pair) < config.guess_accept
+        return int(accept), _pick(_ACCEPT, config.seed, judge, pair) if accept else reason, False
+    if not errs(config, judge, pair, found):
+        return int(found), reason, False
+    return int(not found), _pick(_REJECT if found else _ACCEPT, config.seed, judge, pair), True
+
+
+def errs(config: SimulatorConfig, judge: str, pair: str, right: bool) -> bool:
+    """Whether a judge errs on a pair that it found right or wrong: drawn from (seed, judge, pair).
+
+    Over all pairs the share of errors is the configured rate: hard pairs have ``hard_factor`` times it, easy ones as
+    much less. A share ``correlated`` of pairs is drawn from (seed, pair) alone: there the judges err together.
+    """
+    errors = config.judges[judge]
+    rate = errors.false_reject if right else errors.false_accept
+    hard_rate = min(1.0, rate * config.hard_factor)
+    if draw(config.seed, "hard", pair) < config.hard_share:
+        rate = hard_rate
+    elif config.hard_share < 1:
+        rate = (rate - config.hard_share * hard_rate) / (1 - config.hard_share)
+    together = draw(config.seed, "correlated", pair) < config.correlated
+    return draw(config.seed, "error", "" if together else judge, pair) < rate
+
+
+def _pick(choices: tuple[str, ...], *place: object) -> str:
+    return choices[int(draw(*place, "reason") * len(choices))]

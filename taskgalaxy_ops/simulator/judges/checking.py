@@ -1,0 +1,116 @@
+"""One pair before one judge: does the question belong to its task type, has the answer its form, is it right?"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from importlib import import_module
+
+from PIL import Image
+
+from taskgalaxy_ops.simulator import templates
+from taskgalaxy_ops.simulator.judges import palettes, words
+from taskgalaxy_ops.simulator.judges.finding import REGIONS, Finding, Found, SenselessError, UnsureError, short
+from taskgalaxy_ops.simulator.judges.views import View, view
+
+_FAMILIES = (
+    "colours",
+    "light",
+    "shapes",
+    "things",
+    "texts",
+    "numbers",
+    "documents",
+    "pages",
+    "tables",
+    "charts",
+    "places",
+)
+_MOST_WORDS = 20
+
+Rule = Callable[[View, Mapping[str, str]], Found]
+
+
+@lru_cache(maxsize=1)
+def rules() -> dict[str, Rule]:
+    """The rule of each task type, by the leaf's name: how its question is answered anew."""
+    found: dict[str, Rule] = {}
+    for family in _FAMILIES:
+        found |= import_module(f"{__package__}.rules_{family}").RULES
+    return found
+
+
+def check(
+    judge: str, image: Image.Image, path: str, question: str, answer: str | None, reasoning: str | None
+) -> Finding:
+    """What a judge ("a", "b" or "c") finds of a question of the task type ``path``, and of its answer where shown.
+
+    Without an answer only the question is judged. Raises ValueError for another judge.
+    """
+    seen = view(judge, image)
+    template = templates.load().get(path)
+    rule = rules().get(path.rsplit("~", 1)[-1])
+    if template is None or rule is None:
+        return Finding(False, f"I know no question of the task type '{short(path.rsplit('~', 1)[-1])}'")
+    params = template.params(question)
+    if params is None:
+        return Finding(False, "the question is not of this task type")
+    if answer is not None and (fault := _form(template, answer)):
+        return Finding(False, fault)
+    try:
+        found = rule(seen, params)
+    except SenselessError as error:
+        return Finding(False, _cut(f"the question does not fit: {error}"))
+    except UnsureError as error:
+        return Finding(None, _cut(str(error)))
+    if answer is None:
+        return Finding(True, _cut(f"the question makes sense: {found.said}"))
+    right = found.agrees(answer)
+    if right is None:
+        return Finding(None, _cut(f"I cannot tell; {found.said}"))
+    if not right:
+        return Finding(False, _cut(f"{found.said}; the answer says {short(answer, 32)}"))
+    if reasoning and not _follows(template, answer, reasoning):
+        return Finding(False, _cut(f"{found.said}, but the reasoning does not lead to the answer"))
+    return Finding(True, _cut(f"{found.said}, as answered"))
+
+
+def _cut(reason: str) -> str:
+    parts = reason.split()
+    return " ".join(parts) if len(parts) <= _MOST_WORDS else " ".join(parts[:_MOST_WORDS]) + "…"
+
+
+def _form(template: templates.Template, answer: str) -> str:
+    """What is wrong with the form of an answer; "" if nothing."""
+    said = answer.strip()
+    plain = said.lower()
+    fits = {
+        "number": bool(re.fullmatch(r"[-+−]?[\d.,' ]*\d", said)),
+        "amount": bool(re.search(r"\d", said)),
+        "percent": "%" in said and words.number(said) is not None,
+        "choice": plain in {c.lower() for c in template.choices},
+        "yes/no": plain in {"yes", "no"},
+        "colour": plain in {*palettes.NAMES, "gray"},
+        "region": any(plain in row for row in REGIONS),
+        "pair": " to " in plain,
+    }.get(template.kind, True)
+    if not said:
+        return "the answer is empty"
+    return "" if fits else f"the answer '{short(said, 32)}' is no {template.kind}"
+
+
+def _follows(template: templates.Template, answer: str, reasoning: str) -> bool:
+    """Whether a reasoning names a short answer, its words or its numbers; of a long one it may tell anything."""
+    small, large = words.squash(answer), words.squash(reasoning)
+    if small in large or small in {"yes", "no", "true", "false"}:
+        return True
+    if template.kind == "choice":  # it may say the same in other words, but must not end at another choice
+        return not any(words.squash(choice) in large for choice in template.choices)
+    parts = [words.squash(part) for part in re.findall(r"\w{3,}", answer)]
+    if len(parts) > 3 or ";" in answer:
+        return True
+    figures, given = words.numbers(answer), words.numbers(reasoning)
+    if figures and not (figures[0] <= 20 and small.isdigit()):  # a count may be told otherwise
+        return sum(any(words.close(f, g) for g in given) for f in figures) >= 0.5 * len(figures)
+    return sum(part in large for part in parts) >= 0.5 * len(parts)

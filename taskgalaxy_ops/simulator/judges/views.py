@@ -1,0 +1,90 @@
+"""What a judge sees of an image: computed when a check first needs it, kept for the checks that follow."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from taskgalaxy_ops.simulator.judges import palettes, readers
+from taskgalaxy_ops.simulator.judges.readers import Piece
+
+JUDGES = ("a", "b", "c")
+_KEPT = 64  # views that are remembered, those of all judges together; about 5 MB each
+
+_SMALL = 256  # pixels: larger copies are made anew each time, for they would fill the memory
+
+_T = TypeVar("_T")
+
+
+class View:
+    """One judge's view of one image. Safe to use from several threads at once."""
+
+    def __init__(self, judge: str, image: Image.Image) -> None:
+        self.judge = judge
+        self.image = image if image.mode == "RGB" else image.convert("RGB")
+        self.width, self.height = self.image.size
+        self._lock = threading.RLock()
+        self._parts: dict[str, Any] = {}
+
+    def part(self, name: str, make: Callable[[], _T]) -> _T:
+        """What is kept under a name, made at the first call."""
+        with self._lock:
+            if name not in self._parts:
+                self._parts[name] = make()
+            found: _T = self._parts[name]
+            return found
+
+    @property
+    def pieces(self) -> list[Piece]:
+        """All pieces of text, from the top."""
+        return self.part("pieces", lambda: readers.read(self.judge, self.image))
+
+    @property
+    def rows(self) -> list[list[Piece]]:
+        """Pieces side by side, row by row from the top."""
+        return self.part("rows", lambda: readers.rows(self.judge, self.pieces))
+
+    @property
+    def lines(self) -> list[Piece]:
+        """The rows, each as one piece."""
+        return self.part("lines", lambda: [readers.join(row) for row in self.rows])
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """Share of the image that each colour covers, greatest first."""
+        return self.part("shares", lambda: palettes.shares(self.judge, self.image))
+
+    def pixels(self, side: int = 256) -> NDArray[np.uint8]:
+        """(h, w, 3) uint8: the image, at most ``side`` pixels long (never scaled up)."""
+
+        def make() -> NDArray[np.uint8]:
+            small = self.image.copy()
+            small.thumbnail((side, side), Image.Resampling.BOX)
+            return np.asarray(small)
+
+        return self.part(f"pixels {side}", make) if side <= _SMALL else make()
+
+
+_views: OrderedDict[tuple[str, str], View] = OrderedDict()
+_lock = threading.Lock()
+
+
+def view(judge: str, image: Image.Image) -> View:
+    """A judge's view of an image, the same one for equal pixels while it is remembered."""
+    if judge not in JUDGES:
+        raise ValueError(f"judge {judge!r} is none of {', '.join(JUDGES)}")
+    rgb = image if image.mode == "RGB" else image.convert("RGB")
+    digest = hashlib.sha256(repr(rgb.size).encode() + rgb.tobytes()).hexdigest()
+    with _lock:
+        found = _views.setdefault((judge, digest), View(judge, rgb))
+        _views.move_to_end((judge, digest))
+        while len(_views) > _KEPT:
+            _views.popitem(last=False)
+    return found

@@ -1,0 +1,98 @@
+"""Running the simulated models: in this process until it is stopped, or beside a test in a thread of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from taskgalaxy_ops.errors import ModelError
+from taskgalaxy_ops.simulator.config import SimulatorConfig
+
+if TYPE_CHECKING:
+    import uvicorn
+
+_KEEP_ALIVE_SECONDS = 75  # longer than clients keep idle connections: theirs to close, never lost in a race
+_GRACE_SECONDS = 2  # for replies in the making when it is told to stop
+_BACKLOG = 2048
+
+
+def serve(
+    config: SimulatorConfig,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    stats_path: Path | None = None,
+    announce: Callable[[str], None] | None = None,
+    canned: bool = False,
+) -> None:
+    """Serve until a signal stops it (SIGINT, SIGTERM).
+
+    port: 0 takes a free one. announce: is given the base URL (``http://127.0.0.1:4321/v1``) once connections are
+    taken. canned: replies that cost next to nothing (canned.py), without ``stats_path``. Raises
+    ModelError for an address that is not free, SettingsError and DamageError for ``stats_path``.
+    """
+    import uvicorn
+
+    with _bound(host, port) as bound:
+        settings = _settings(config, stats_path, canned)
+        if announce:
+            announce(_url(bound))
+        uvicorn.Server(settings).run(sockets=[bound])
+
+
+@contextlib.contextmanager
+def running(
+    config: SimulatorConfig, stats_path: Path | None = None, port: int = 0, canned: bool = False
+) -> Iterator[str]:
+    """Serve from a thread on the loopback for as long as the context lasts; gives the base URL."""
+    import uvicorn
+
+    with _bound("127.0.0.1", port) as bound:
+        server = uvicorn.Server(_settings(config, stats_path, canned))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]}, name="simulated models", daemon=True)
+        thread.start()
+        try:
+            yield _url(bound)
+        finally:
+            server.should_exit = True
+            thread.join()
+
+
+def _settings(config: SimulatorConfig, stats_path: Path | None, canned: bool = False) -> uvicorn.Config:
+    import uvicorn
+
+    from taskgalaxy_ops.simulator.app import create_app
+    from taskgalaxy_ops.simulator.breaking import Protocol
+    from taskgalaxy_ops.simulator.canned import Canned
+
+    return uvicorn.Config(
+        Canned(config) if canned else create_app(config, stats_path),
+        http=Protocol,
+        lifespan="off" if canned else "on",
+        log_level="warning",
+        access_log=False,
+        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=_GRACE_SECONDS,
+    )
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    bound = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        bound.bind((host, port))
+        bound.listen(_BACKLOG)
+    except OSError as error:
+        bound.close()
+        raise ModelError(
+            f"simulated models: {host}:{port} cannot be listened on ({error}). Name another port, or 0 for a free one."
+        ) from error
+    return bound
+
+
+def _url(bound: socket.socket) -> str:
+    host, port = bound.getsockname()[:2]
+    return f"http://[{host}]:{port}/v1" if ":" in host else f"http://{host}:{port}/v1"

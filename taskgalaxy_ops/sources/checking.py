@@ -1,0 +1,125 @@
+"""Ingest: every file is decoded to its last pixel, so that what passes here will not fail later.
+
+What does not pass is a reject with a reason; a broken file never stops the others.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Callable, Container, Iterable
+
+from PIL import Image as Pillow
+from PIL import UnidentifiedImageError
+
+from taskgalaxy_ops.errors import NotFoundError
+from taskgalaxy_ops.hashing import sha256_hex
+from taskgalaxy_ops.models.rendering import DECODE_ERRORS, flat
+from taskgalaxy_ops.records import Claim, FileReject, Image, ImageId, Reason
+from taskgalaxy_ops.settings import IngestSettings
+from taskgalaxy_ops.sources.listing import SourceFile
+from taskgalaxy_ops.storage.scan_staging import Scanned
+
+
+def scan(
+    files: Iterable[SourceFile],
+    found: Scanned,
+    known: Container[ImageId],
+    denied: Container[ImageId],
+    settings: IngestSettings,
+    keep: Callable[[ImageId, bytes], None],
+    progress: Callable[[bool], None] = lambda rejected: None,
+) -> None:
+    """Read and check a source's files; what they hold goes to ``found``: files = claims + rejects.
+
+    ``known``: images that have a home. ``keep`` stores the bytes of others. ``denied``: images that were taken down: a
+    claim of one is not stored, and registration makes it a reject. A file that ``found`` remembers from the last scan,
+    and whose version is the same, is not read again if its image is known. ``progress`` is told of each file.
+    """
+    for file in files:
+        image = _look(file, found, known, denied, settings, keep)
+        if isinstance(image, Image):
+            found.claim(_claim(found.source, file, image.image), image)
+        elif isinstance(image, str):
+            found.claim(_claim(found.source, file, image))
+        else:
+            found.reject(FileReject(found.source, file.name, *image))
+        progress(isinstance(image, tuple) or image in denied)
+
+
+def _look(
+    file: SourceFile,
+    found: Scanned,
+    known: Container[ImageId],
+    denied: Container[ImageId],
+    settings: IngestSettings,
+    keep: Callable[[ImageId, bytes], None],
+) -> Image | ImageId | tuple[Reason, str]:
+    """What a file holds: a new image, one that needs no look since it has a home or was taken down, or none of ours."""
+    same = found.unchanged(file.name, file.version)
+    if same is not None and same in known and found.file_of(same) is None:
+        return same
+    try:
+        raw = file.read()
+    except (OSError, NotFoundError) as error:  # not to be read, or gone since it was listed
+        return Reason.UNREADABLE, str(error)[:200]
+    sha = sha256_hex(raw)
+    if (first := found.file_of(sha)) is not None:
+        return Reason.DUPLICATE_FILE, f"of {first}"
+    if sha in denied or sha in known:
+        return sha
+    image = inspect(raw, settings)
+    if isinstance(image, Image):
+        keep(sha, raw)
+    return image
+
+
+def _claim(source: str, file: SourceFile, image: ImageId) -> Claim:
+    return Claim(source, image, file.name, file.origin, file.licence, file.attribution)
+
+
+def inspect(raw: bytes, settings: IngestSettings) -> Image | tuple[Reason, str]:
+    """What an image file holds, or why it is no image of ours."""
+    if not raw:
+        return Reason.NOT_AN_IMAGE, "the file is empty"
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow's own bomb warning: we have a bound of our own
+            with Pillow.open(io.BytesIO(raw)) as opened:
+                width, height = opened.size
+                if width * height > settings.max_pixels:
+                    return Reason.TOO_MANY_PIXELS, f"{width} x {height}, ingest.max_pixels is {settings.max_pixels}"
+                if opened.format == "EPS":
+                    return Reason.UNREADABLE, "EPS is a program, which Ghostscript would run: convert it to PNG"
+                opened.load()
+                upright = flat(opened)  # what models will see, so that nothing fails or differs later
+    except Pillow.DecompressionBombError as error:
+        return Reason.TOO_MANY_PIXELS, str(error)[:200]
+    except UnidentifiedImageError:
+        return Reason.NOT_AN_IMAGE, "no known image format"
+    except DECODE_ERRORS as error:
+        text = str(error)
+        cut = "truncated" in text.lower() or "unexpected end" in text.lower() or isinstance(error, EOFError)
+        # WebP's decoder does not say why it stopped; its header says how long the file should be (RIFF).
+        cut = cut or (raw[:4] == b"RIFF" and int.from_bytes(raw[4:8], "little") + 8 > len(raw))
+        return (Reason.TRUNCATED_FILE if cut else Reason.UNREADABLE), f"{type(error).__name__}: {text}"[:200]
+    if min(upright.size) < settings.min_side:
+        return Reason.TOO_SMALL, f"{upright.width} x {upright.height}, ingest.min_side is {settings.min_side}"
+    kind = (opened.format or "unknown").lower()
+    return Image(sha256_hex(raw), upright.width, upright.height, kind, len(raw), perceptual_hash(upright))
+
+
+def perceptual_hash(image: Pillow.Image) -> str:
+    """160 bits that near-duplicates share, as 40 hex digits.
+
+    64 bits: whether brightness rises from one cell to the next on an 8 by 8 grid (difference hash). 96 bits: the
+    colours on a 4 by 4 grid, two bits a channel in Gray code, so that neighbours differ by one bit; without them, two
+    shapes that differ in colour alone would look the same.
+    """
+    grey = image.convert("L").resize((9, 8), Pillow.Resampling.BOX).tobytes()
+    bits = [int(grey[9 * y + x] < grey[9 * y + x + 1]) for y in range(8) for x in range(8)]
+    for value in image.resize((4, 4), Pillow.Resampling.BOX).tobytes():
+        step = value >> 6
+        gray = step ^ (step >> 1)
+        bits += [gray >> 1, gray & 1]
+    return f"{int(''.join(map(str, bits)), 2):040x}"

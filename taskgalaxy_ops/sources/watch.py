@@ -1,0 +1,74 @@
+"""Watch: which sources have changed since their last scan, and which are new. It lists, and reads no file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from taskgalaxy_ops.errors import SourceError
+from taskgalaxy_ops.settings import SourceSettings, valid_name
+from taskgalaxy_ops.sources import ingest
+from taskgalaxy_ops.sources.listing import source_files
+from taskgalaxy_ops.storage import connect
+from taskgalaxy_ops.storage.parquet import rows_hash
+from taskgalaxy_ops.workspace import Galaxy
+
+
+@dataclass(slots=True)
+class Watched:
+    """What a look at all sources found."""
+
+    changed: dict[str, SourceSettings] = field(default_factory=dict)  # new ones included
+    same: list[str] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)  # source or parent: why it cannot be looked at
+
+
+def watch(galaxy: Galaxy) -> Watched:
+    """Look at the settings' sources, the registered ones, and the folders below ``airflow.watch_parents``."""
+    scans = galaxy.registry.scans()
+    sources, failed = located(galaxy)
+    found = Watched(failed=failed)
+    for name, chosen in sorted(sources.items()):
+        try:
+            with source_files(name, chosen, galaxy.s3_options) as files:
+                now = rows_hash(files.versions())
+        except SourceError as error:
+            found.failed[name] = str(error)
+            continue
+        scan = scans.get(name)
+        if scan is None or scan.files is None or scan.files.rows_hash != now or scan.location != chosen.location:
+            found.changed[name] = chosen
+        else:
+            found.same.append(name)
+    return found
+
+
+def located(galaxy: Galaxy) -> tuple[dict[str, SourceSettings], dict[str, str]]:
+    """Where each source lies, by name, without looking into it; and which places cannot be sources, and why."""
+    known = {**galaxy.registry.scans(), **galaxy.settings.sources}
+    sources = {name: ingest.source_settings(galaxy, name) for name in known}
+    failed: dict[str, str] = {}
+    for parent in galaxy.settings.airflow.watch_parents:
+        try:
+            for name, location in _below(galaxy, parent).items():
+                if not valid_name(name):
+                    failed[location] = "the folder's name is no name for a source: rename it"
+                    continue
+                if name in sources and sources[name].location != location:
+                    failed[location] = f"a source {name!r} lies at {sources[name].location} already: rename the folder"
+                sources.setdefault(name, SourceSettings(location=location))
+        except SourceError as error:
+            failed[parent] = str(error)
+    return sources, failed
+
+
+def _below(galaxy: Galaxy, parent: str) -> dict[str, str]:
+    """The direct subfolders of a parent that hold files, by name."""
+    if parent.startswith("s3://"):
+        store = connect(parent, **galaxy.s3_options)
+        names = sorted({listed.key.split("/")[0] for listed in store.list("") if "/" in listed.key})
+        return {name: f"{parent.rstrip('/')}/{name}" for name in names}
+    folder = Path(parent.removeprefix("file://"))
+    if not folder.is_dir():
+        raise SourceError(f"airflow.watch_parents: {folder} is no folder. Name one whose subfolders are sources.")
+    return {path.name: str(path) for path in sorted(folder.iterdir()) if path.is_dir()}

@@ -1,0 +1,170 @@
+"""Records as Parquet and back. The schema follows from the record's fields; there is no second list of columns.
+
+A table's identity is the SHA-256 of its canonical rows, not of Parquet's bytes: another version of pyarrow may write
+other bytes for the same rows.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import io
+import types
+import typing
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from taskgalaxy_ops.errors import DamageError
+from taskgalaxy_ops.hashing import canonical_json, sha256_hex
+
+Record = TypeVar("Record")
+Vectors = npt.NDArray[np.float32]
+
+_BATCH = 1024  # rows that are Python objects at a time
+_COLUMN = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
+
+
+def schema(record: type[Any]) -> pa.Schema:
+    """The Arrow schema of a record: str, int, float, bool and tuples of them; ``| None`` makes a column nullable."""
+    hints = typing.get_type_hints(record)
+    return pa.schema([_column(field.name, hints[field.name]) for field in dataclasses.fields(record)])
+
+
+def _column(name: str, hint: Any) -> pa.Field:
+    nullable = False
+    if isinstance(hint, types.UnionType):
+        (hint,) = (part for part in typing.get_args(hint) if part is not types.NoneType)
+        nullable = True
+    if typing.get_origin(hint) is tuple:
+        return pa.field(name, pa.list_(_COLUMN[typing.get_args(hint)[0]]), nullable)
+    return pa.field(name, _COLUMN[hint], nullable)
+
+
+def to_parquet(rows: Iterable[Any], record: type[Any]) -> bytes:
+    """Rows of one record type, which may be a stream, as a Parquet file (zstd, no dates)."""
+    shape, out, left = schema(record), io.BytesIO(), iter(rows)
+    with pq.ParquetWriter(out, shape, compression="zstd", store_schema=False, write_statistics=False) as writer:
+        while batch := list(islice(left, _BATCH)):
+            plain = [{name: getattr(row, name) for name in shape.names} for row in batch]
+            writer.write_table(pa.Table.from_pylist(plain, schema=shape))
+    return out.getvalue()
+
+
+def from_parquet(raw: bytes, record: type[Record]) -> list[Record]:
+    """The rows of a Parquet file. Raises DamageError if it is none, or its columns are not the record's."""
+    return list(stream_parquet(raw, record))
+
+
+# Read in one thread: tables are small, and the threads that Arrow starts have been seen to abort a process at its end.
+def stream_parquet(raw: bytes, record: type[Record]) -> Iterator[Record]:
+    """The same, a batch in memory at a time."""
+    try:
+        with pq.ParquetFile(io.BytesIO(raw), pre_buffer=False) as file:
+            names = file.schema_arrow.names
+            if names != schema(record).names:
+                raise DamageError(f"a shard has columns {names}, not those of {record.__name__}.")
+            tuples = [field.name for field in file.schema_arrow if pa.types.is_list(field.type)]
+            for batch in file.iter_batches(_BATCH, use_threads=False):
+                for row in batch.to_pylist():
+                    row.update({name: tuple(row[name]) for name in tuples})
+                    yield record(**row)
+    except (pa.ArrowException, OSError) as error:
+        raise DamageError(f"a shard of {record.__name__} cannot be read ({error}).") from error
+
+
+def column_from_parquet(raw: bytes, name: str) -> list[Any]:
+    """One column of a Parquet file; the others are not decoded. Raises DamageError."""
+    found: list[Any] = columns(raw, [name])[name].to_pylist()
+    return found
+
+
+class Counted:
+    """Rows that pass through, counted and hashed as they go."""
+
+    def __init__(self, rows: Iterable[Any]) -> None:
+        self._rows = rows
+        self._digest = hashlib.sha256()
+        self.count = 0
+
+    def __iter__(self) -> Iterator[Any]:
+        for row in self._rows:
+            self._digest.update(canonical_json(row) + b"\n")
+            self.count += 1
+            yield row
+
+    @property
+    def rows_hash(self) -> str:
+        """SHA-256 of the canonical JSON of the rows so far, one a line."""
+        return self._digest.hexdigest()
+
+
+def to_table(rows: Iterable[Any], record: type[Any]) -> pa.Table:
+    """Rows of one record type as columns."""
+    shape = schema(record)
+    return pa.Table.from_pylist([{name: getattr(row, name) for name in shape.names} for row in rows], schema=shape)
+
+
+def columns_from_parquet(raw: bytes, record: type[Any]) -> pa.Table:
+    """The same as columns, which are quicker where no record is needed."""
+    try:
+        table = pq.read_table(io.BytesIO(raw), use_threads=False, pre_buffer=False)
+    except (pa.ArrowException, OSError) as error:
+        raise DamageError(f"a shard of {record.__name__} cannot be read ({error}).") from error
+    if table.schema.names != schema(record).names:
+        raise DamageError(f"a shard has columns {table.schema.names}, not those of {record.__name__}.")
+    return table
+
+
+def columns(raw: bytes, names: Sequence[str]) -> pa.Table:
+    """Some columns of a Parquet file, as Arrow has them. Raises DamageError."""
+    try:
+        return pq.read_table(io.BytesIO(raw), columns=list(names), use_threads=False, pre_buffer=False)
+    except (pa.ArrowException, OSError) as error:
+        raise DamageError(f"a table cannot be read ({error}).") from error
+
+
+def rows_hash(rows: Iterable[Any]) -> str:
+    """SHA-256 of the rows' canonical JSON, one a line."""
+    counted = Counted(rows)
+    for _ in counted:
+        pass
+    return counted.rows_hash
+
+
+def embeddings_to_parquet(ids: Sequence[str], vectors: Vectors) -> bytes:
+    """Embeddings ``(n, d)`` float32 as Parquet: ``id`` and a fixed-size list ``vector``."""
+    n, d = vectors.shape
+    if n != len(ids):
+        raise ValueError(f"{len(ids)} ids for {n} vectors")
+    column = pa.FixedSizeListArray.from_arrays(pa.array(vectors.astype("<f4", copy=False).reshape(-1)), d)
+    # Arrow's own schema is kept: without it a fixed-size list comes back as a list, and of no rows no width is known.
+    return _file(pa.table({"id": pa.array(ids, pa.string()), "vector": column}), store_schema=True)
+
+
+def embeddings_from_parquet(raw: bytes) -> tuple[list[str], Vectors]:
+    """Ids and vectors ``(n, d)`` float32. Raises DamageError."""
+    try:
+        table = pq.read_table(io.BytesIO(raw), use_threads=False, pre_buffer=False)
+        column = table["vector"].combine_chunks()
+        width = table.schema.field("vector").type.list_size
+        flat = column.flatten().to_numpy(zero_copy_only=False)
+        return table["id"].to_pylist(), np.ascontiguousarray(flat, dtype=np.float32).reshape(-1, width)
+    except (pa.ArrowException, OSError, KeyError, AttributeError, ValueError) as error:
+        raise DamageError(f"an embedding shard cannot be read ({error}).") from error
+
+
+def embeddings_hash(ids: Sequence[str], vectors: Vectors) -> str:
+    """SHA-256 of the ids' canonical JSON and the vectors' little-endian float32 bytes."""
+    return sha256_hex(canonical_json(list(ids)) + b"\n" + vectors.astype("<f4", copy=False).tobytes())
+
+
+def _file(table: pa.Table, *, store_schema: bool = False) -> bytes:
+    out = io.BytesIO()
+    pq.write_table(table, out, compression="zstd", store_schema=store_schema, write_statistics=False)
+    return out.getvalue()

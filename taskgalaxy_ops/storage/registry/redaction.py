@@ -1,0 +1,72 @@
+"""The registry's tables written again without what was taken down."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+
+from taskgalaxy_ops.records import Claim, FileReject, Image
+from taskgalaxy_ops.storage.base import Store
+from taskgalaxy_ops.storage.log import LogEntry
+from taskgalaxy_ops.storage.registry.state import (
+    ClaimPart,
+    Home,
+    RegistryState,
+    merged_by_file,
+    read_home,
+    read_scan,
+    taken_down_reject,
+)
+from taskgalaxy_ops.storage.registry.tables import TableDraft
+from taskgalaxy_ops.storage.shards import Shards, table
+
+
+class Redaction:
+    """Entries with tables that hold nothing that was taken down."""
+
+    def __init__(self, store: Store, standing: RegistryState) -> None:
+        self._shards = Shards(store)
+        self._draft = TableDraft(store)
+        self._standing = standing
+        self._clean: dict[str, tuple[ClaimPart, list[FileReject]]] = {}  # scans share parts
+        self.replaced: set[str] = set()  # keys
+
+    def entry(self, entry: LogEntry) -> LogEntry:
+        if entry.body["kind"] != "scan":
+            return entry
+        scan, rejected = read_scan(entry.body), list[FileReject]()
+        parts = []
+        for part in self._shards.read(scan.claims.parts, ClaimPart):
+            clean, taken = self._part(part)
+            parts.append(clean)
+            rejected += taken
+        body = dict(entry.body)
+        if rejected:
+            self.replaced |= {scan.claims.parts.key, scan.rejects.key}
+            body["claims"] = asdict(self._draft.claims(parts))
+            rejects = merged_by_file(self._shards.stream(scan.rejects, FileReject), rejected)
+            body["rejects"] = asdict(self._draft.put("rejects", table(rejects, FileReject)))
+        body["homes"] = [asdict(self._home(read_home(raw))) for raw in body["homes"]]
+        return LogEntry(entry.number, body)
+
+    def _part(self, part: ClaimPart) -> tuple[ClaimPart, list[FileReject]]:
+        """A part that loses all its rows stays, so that lanes are dealt the same homes as before."""
+        if part.home not in self._standing.taken_down:
+            return part, []
+        if part.key not in self._clean:
+            claims = self._shards.read(part.table, Claim)
+            kept = [claim for claim in claims if claim.image not in self._standing.denied]
+            taken = [taken_down_reject(claim) for claim in claims if claim.image in self._standing.denied]
+            clean = part
+            if taken:
+                self.replaced.add(part.key)
+                clean = ClaimPart(part.home, **asdict(self._draft.put("claims", table(kept, Claim))))
+            self._clean[part.key] = (clean, taken)
+        return self._clean[part.key]
+
+    def _home(self, home: Home) -> Home:
+        gone = self._standing.taken_down.get(home.home, [])
+        if not gone or set(gone).isdisjoint(self._shards.column(home.images, "image")):
+            return home
+        self.replaced.add(home.images.key)
+        kept = (image for image in self._shards.stream(home.images, Image) if image.image not in gone)
+        return replace(home, images=self._draft.put("images", table(kept, Image)))

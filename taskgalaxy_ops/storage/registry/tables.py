@@ -1,0 +1,50 @@
+"""The tables that a scan or a take-down writes before its entry of the registry names them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import asdict
+
+from taskgalaxy_ops.records import Claim, ImageId
+from taskgalaxy_ops.storage.base import Store
+from taskgalaxy_ops.storage.registry.state import ClaimPart, Claims
+from taskgalaxy_ops.storage.scan_staging import Scanned
+from taskgalaxy_ops.storage.shards import Shards, Table, TableRef, table
+
+
+class TableDraft:
+    """The tables of an entry that is being decided; what is there already is referred to, not written again."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._shards = Shards(store)
+        self._written: dict[tuple[str, str], TableRef] = {}  # by kind and hash of rows
+
+    def put(self, kind: str, content: Table, there: TableRef | None = None) -> TableRef:
+        """``there``: a table of the kind, which is taken if it has the same rows."""
+        if there is not None and there.rows_hash == content.rows_hash:
+            return there
+        if (kind, content.rows_hash) not in self._written:
+            self._written[kind, content.rows_hash] = self._shards.write(content)
+        return self._written[kind, content.rows_hash]
+
+    def parts(
+        self, found: Scanned, home_of: Callable[[ImageId], str | None], there: Iterable[ClaimPart] = ()
+    ) -> list[ClaimPart]:
+        """The claims of images that have a home, cut by home."""
+        last = {part.home: part.table for part in there}
+        return [
+            ClaimPart(home, **asdict(self.put("claims", table(claims, Claim), last.get(home))))
+            for home, claims in found.claims_by_home(home_of)
+        ]
+
+    def claims(self, parts: Sequence[ClaimPart], there: Claims | None = None) -> Claims:
+        """A scan's claims of these parts."""
+        ref = self.put("parts", table(parts, ClaimPart), there.parts if there else None)
+        return Claims(sum(part.rows for part in parts), ref)
+
+    def drop_all_but(self, named: Collection[str]) -> None:
+        """Delete what was written for entries that were not appended: nobody else knows of it."""
+        for ref in self._written.values():
+            if ref.key not in named:
+                self._store.delete(ref.key)

@@ -1,0 +1,153 @@
+"""Taxonomy versions in the store, and the embeddings of their leaves.
+
+Versions are a log: entry n is version n - 1; seeds are version 0. Each is immutable. Embeddings of task types are
+first-write-wins for each encoder, in a log of tables, so that another machine's rounding changes no rank.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from taskgalaxy_ops.errors import TaxonomyError
+from taskgalaxy_ops.models.encoders.base import EmbeddingMatrix
+from taskgalaxy_ops.records import LabelReject, Node
+from taskgalaxy_ops.storage import keys
+from taskgalaxy_ops.storage.log import Log, LogEntry
+from taskgalaxy_ops.storage.shards import TableRef, embedding_table, table
+from taskgalaxy_ops.taxonomy import TaxonomyVersion, label_text, load_seeds
+from taskgalaxy_ops.workspace import Galaxy
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """A version that waits for somebody to let it be published."""
+
+    number: int
+    base: int  # the version that it grows
+    nodes: tuple[Node, ...]  # all of them, the base's included
+    added: tuple[Node, ...]
+    rejects: tuple[LabelReject, ...]
+
+
+class Catalogue:
+    """The taxonomy of a store."""
+
+    def __init__(self, galaxy: Galaxy) -> None:
+        self._galaxy = galaxy
+        self._log = Log(galaxy.store, keys.VERSIONS_LOG)
+
+    def versions(self) -> list[Mapping[str, Any]]:
+        """What the log says of each version: base, how it came to be, numbers of nodes; oldest first."""
+        return [{"version": entry.number - 1, **entry.body} for entry in self._entries()]
+
+    def version(self, number: int | None = None) -> TaxonomyVersion:
+        """A version, by default the newest; publishes the seeds as version 0 if there is none. Raises TaxonomyError."""
+        entries = self._entries()
+        number = len(entries) - 1 if number is None else number
+        if not 0 <= number < len(entries):
+            raise TaxonomyError(f"taxonomy version {number}: there are 0 to {len(entries) - 1}.")
+        body = entries[number].body
+        nodes = self._galaxy.shards.read(TableRef(**body["nodes"]), Node)
+        return TaxonomyVersion(number, body.get("base"), tuple(nodes))
+
+    def _entries(self) -> list[LogEntry]:
+        entries = self._log.read()
+        if not entries:
+            own = self._galaxy.settings.taxonomy.seeds
+            seeds = load_seeds(Path(own) if own else None)
+            self.publish(None, seeds, [], "seeds")
+            entries = self._log.read()
+        return entries
+
+    def propose(self, base: int, nodes: Sequence[Node], rejects: Sequence[LabelReject]) -> int:
+        """Keep what would follow version ``base``; the proposal's number. The same again is the same proposal."""
+        node_ref = self._galaxy.shards.write(table(sorted(nodes, key=lambda node: node.path), Node))
+        reject_ref = self._galaxy.shards.write(table(rejects, LabelReject))
+        body = {"base": base, "nodes": asdict(node_ref), "rejects": asdict(reject_ref)}
+        log = self._proposals()
+
+        def decide(entries: list[LogEntry]) -> Mapping[str, Any] | None:
+            same = entries and (entries[-1].body["base"], entries[-1].body["nodes"]["rows_hash"]) == (
+                base,
+                node_ref.rows_hash,
+            )
+            return None if same else body
+
+        log.append_if(decide)
+        return log.last
+
+    def proposal(self, number: int) -> Proposal:
+        """A proposal by its number. Raises TaxonomyError."""
+        for entry in self._proposals().read():
+            if entry.number == number:
+                nodes = tuple(self._galaxy.shards.read(TableRef(**entry.body["nodes"]), Node))
+                rejects = tuple(self._galaxy.shards.read(TableRef(**entry.body["rejects"]), LabelReject))
+                old = {node.path for node in self.version(entry.body["base"]).nodes}
+                added = tuple(node for node in nodes if node.path not in old)
+                return Proposal(number, entry.body["base"], nodes, added, rejects)
+        raise TaxonomyError(f"taxonomy: there is no proposal {number}. Expand again.")
+
+    def _proposals(self) -> Log:
+        return Log(self._galaxy.store, keys.PROPOSALS_LOG)
+
+    def publish(self, base: int | None, nodes: Sequence[Node], rejects: Sequence[LabelReject], origin: str) -> int:
+        """Append the version that follows ``base``; its number. Publishing what is there already changes nothing.
+
+        Raises TaxonomyError if another version was published meanwhile.
+        """
+        number = 0 if base is None else base + 1
+        node_ref = self._galaxy.shards.write(table(sorted(nodes, key=lambda node: node.path), Node))
+        reject_ref = self._galaxy.shards.write(table(rejects, LabelReject))
+        leaves = len(TaxonomyVersion(number, base, tuple(nodes)).leaves())
+        lost = False
+
+        def decide(entries: list[LogEntry]) -> Mapping[str, Any] | None:
+            nonlocal lost
+            same = entries and entries[-1].body["nodes"]["rows_hash"] == node_ref.rows_hash
+            lost = not same and len(entries) != number
+            if same or lost:
+                return None
+            refs = {"nodes": asdict(node_ref), "rejects": asdict(reject_ref)}
+            return {"base": base, "origin": origin, "leaves": leaves, "rejected": len(rejects), **refs}
+
+        self._log.append_if(decide)
+        if lost:
+            raise TaxonomyError(f"taxonomy: a version beside {number} was published meanwhile. Run again on top of it.")
+        return len(self._log.known()) - 1
+
+    def embeddings(self, version: int | None = None) -> EmbeddingMatrix:
+        """A version's live leaves ``(m, d)``, in order of path; encodes those that have no embedding yet."""
+        return self.embed_labels([node.path for node in self.version(version).leaves()])
+
+    def embed_labels(self, paths: Sequence[str]) -> EmbeddingMatrix:
+        """Embeddings of task types ``(m, d)``, in order of path; the first that was ever written counts."""
+        log = Log(self._galaxy.store, keys.type_embeddings(self._galaxy.encoder_id))
+        wanted = sorted(set(paths))
+        found = self._read(log.read())
+        if missing := [path for path in wanted if path not in found]:
+            vectors = self._galaxy.checked_encoder().encode_texts([label_text(path) for path in missing])
+            ref = self._galaxy.shards.write(embedding_table(missing, vectors))
+            log.append({"table": asdict(ref)})
+            found = self._read(log.read())  # another worker's may have come first: then those count
+        if not wanted:  # every task type is retired
+            return EmbeddingMatrix((), np.empty((0, 0), np.float32))
+        return EmbeddingMatrix(tuple(wanted), np.stack([found[path] for path in wanted]).astype(np.float32))
+
+    def _read(self, entries: Sequence[LogEntry]) -> dict[str, np.ndarray[Any, np.dtype[np.float32]]]:
+        found: dict[str, np.ndarray[Any, np.dtype[np.float32]]] = {}
+        for entry in entries:
+            ids, vectors = self._galaxy.shards.read_embeddings(TableRef(**entry.body["table"]))
+            for path, vector in zip(ids, vectors, strict=True):
+                found.setdefault(path, vector)
+        return found
+
+
+def type_logs(galaxy: Galaxy) -> list[str]:
+    """The logs of the task types' embeddings, of every encoder that the store has used; loads none."""
+    listed = (each.key.split("/") for each in galaxy.store.list("embeddings/"))
+    return [keys.type_embeddings(name) for name in sorted({parts[1] for parts in listed if parts[2:3] == ["types"]})]

@@ -1,0 +1,165 @@
+"""What every step of a run shares: the store, the settings as published, prompts, logs and the encoder's identity."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+from taskgalaxy_ops.errors import EncoderError, NotFoundError, SettingsError
+from taskgalaxy_ops.hashing import fingerprint
+from taskgalaxy_ops.inference.spending import Till
+from taskgalaxy_ops.models.encoders.base import Encoder, open_encoder
+from taskgalaxy_ops.prompts import load_prompts
+from taskgalaxy_ops.settings import CapSettings, Settings, parse_settings
+from taskgalaxy_ops.storage import Store, keys, open_store, s3_options_from_environment
+from taskgalaxy_ops.storage.edits import Edits
+from taskgalaxy_ops.storage.ledger import NANO, Caps, Ledger, Scopes
+from taskgalaxy_ops.storage.log import Log
+from taskgalaxy_ops.storage.registry import Registry
+from taskgalaxy_ops.storage.shards import Shards
+from taskgalaxy_ops.storage.snapshot import Snapshot
+
+_M_ARENA_MAX = -8  # malloc.h
+
+
+@dataclass(frozen=True)
+class Galaxy:
+    """An opened store with the settings that rule it."""
+
+    settings: Settings
+    store: Store
+    run: str = field(default_factory=lambda: uuid.uuid4().hex)  # what its calls are made for: processes may share one
+
+    @classmethod
+    def open(cls, settings: Settings, run: str | None = None) -> Galaxy:
+        """Open the settings' store; ``run``: one that this process has a part in. Raises StoreError."""
+        _share_one_arena()
+        options = s3_options_from_environment(settings.s3.endpoint_url, settings.s3.region)
+        store = open_store(settings.store, **options)
+        return cls(settings, store, run) if run else cls(settings, store)
+
+    def snapshot(self) -> Galaxy:
+        """The same galaxy for looking at: what is committed below all homes is listed once."""
+        found = replace(self, store=Snapshot(self.store))
+        if "encoder" in self.__dict__:  # loaded already
+            found.__dict__["encoder"] = self.encoder
+        return found
+
+    @cached_property
+    def s3_options(self) -> dict[str, Any]:
+        """boto3 arguments for sources that lie in S3."""
+        return s3_options_from_environment(self.settings.s3.endpoint_url, self.settings.s3.region)
+
+    @cached_property
+    def shards(self) -> Shards:
+        """The store's shards."""
+        return Shards(self.store)
+
+    @cached_property
+    def registry(self) -> Registry:
+        """Sources, images and their homes."""
+        return Registry(self.store)
+
+    @cached_property
+    def prompts(self) -> dict[str, str]:
+        """Prompt texts by name."""
+        return load_prompts({str(name): path for name, path in self.settings.prompts.items()})
+
+    @cached_property
+    def encoder(self) -> Encoder:
+        """The encoder itself; loading it takes seconds, so only what encodes asks for it."""
+        chosen = self.settings.encoder
+        return open_encoder(chosen.name, chosen.model, chosen.pretrained)
+
+    @cached_property
+    def encoder_id(self) -> str:
+        """The encoder's identity in this store, hashed: part of the embeddings' keys."""
+        return fingerprint("encoder", self.encoder_identity)[:16]
+
+    @cached_property
+    def encoder_identity(self) -> dict[str, Any]:
+        """What the encoder setting resolved to when the store first used it."""
+        key = keys.encoder(fingerprint("encoder.settings", self.settings.encoder.model_dump())[:32])
+        try:
+            raw = self.store.get(key)
+        except NotFoundError:
+            self.store.put_if_absent(key, json.dumps(dict(self.encoder.identity), sort_keys=True, indent=1).encode())
+            raw = self.store.get(key)
+        found: dict[str, Any] = json.loads(raw)
+        return found
+
+    def checked_encoder(self) -> Encoder:
+        """The encoder, known to be the one that the store recorded. Raises EncoderError."""
+        recorded = self.encoder_identity
+        mine = dict(self.encoder.identity)
+        for name in ("name", "weights", "revision"):
+            if recorded.get(name) != mine.get(name):
+                raise EncoderError(
+                    f"encoder {self.settings.encoder.name!r}: this machine has {name} {mine.get(name)}, the store was "
+                    f"made with {recorded.get(name)}. Install the same weights, or use another store prefix."
+                )
+        return self.encoder
+
+    def ledger(self) -> Ledger:
+        """The store's budget under the settings' caps."""
+        budget = self.settings.budget
+        sources = {name: _caps(caps) for name, caps in budget.sources.items()}
+        return Ledger(self.store, _caps(budget), Scopes(self.run, _caps(budget.run), _caps(budget.day), sources))
+
+    def till(self) -> Till:
+        """The same for asking: it knows which source each home's calls count for."""
+        return Till(self.ledger(), self.registry.origins())
+
+    def publish_settings(self) -> tuple[int, str]:
+        """Make these settings the newest version if they are not; gives version and hash.
+
+        The version number is history; data carry the hash, so settings that are rolled back give the same bytes.
+        """
+        body = self.settings.model_dump(mode="json")
+        digest = fingerprint("settings", body)
+        log = Log(self.store, keys.SETTINGS_LOG)
+
+        def decide(entries: list[Any]) -> Mapping[str, Any] | None:
+            if entries and entries[-1].body["hash"] == digest:
+                return None
+            return {"hash": digest, "settings": body}
+
+        log.append_if(decide)
+        return log.last, digest
+
+    def settings_version(self, number: int) -> Settings:
+        """The settings that were published under this number. Raises SettingsError."""
+        entries = Log(self.store, keys.SETTINGS_LOG).read()
+        for entry in entries:
+            if entry.number == number:
+                return parse_settings(entry.body["settings"], f"version {number} of {self.settings.store}")
+        raise SettingsError(f"settings version {number}: there are 1 to {len(entries)} (0: none was published yet).")
+
+    def journals(self) -> list[str]:
+        """The homes that have a journal: the taxonomy's, and every shard of images."""
+        return [keys.TAXONOMY_HOME, *(home.home for home in self.registry.homes())]
+
+    def edits(self) -> Edits:
+        """What people changed of what was answered."""
+        return Edits(self.store)
+
+
+def _caps(budget: CapSettings) -> Caps:
+    cost = None if budget.max_cost is None else round(budget.max_cost * NANO)
+    return Caps(cost, budget.max_calls, budget.max_tokens)
+
+
+def _share_one_arena() -> None:
+    """Let all threads take memory from one place, where the C library is glibc.
+
+    Else each thread has an arena of its own, and keeps what it once took: the peak of a long run is an eighth higher
+    than that of a short one. Python's threads take turns anyway.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)

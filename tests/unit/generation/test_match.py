@@ -1,0 +1,135 @@
+"""Exact top-k: the same as the plain definition, in whatever order rows come."""
+
+import math
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from taskgalaxy_ops.errors import EncoderError
+from taskgalaxy_ops.generation.stages import match as match_stage
+from taskgalaxy_ops.generation.stages.match import match
+from taskgalaxy_ops.models.encoders.base import EmbeddingMatrix
+from taskgalaxy_ops.records import Match
+
+
+def unit_rows(seed: int, n: int, dim: int, *, coarse: bool = False) -> np.ndarray:
+    """Random unit vectors; coarse ones have few distinct directions, so that many similarities are equal."""
+    rng = np.random.default_rng(seed)
+    rows = rng.integers(-1, 2, (n, dim)).astype(float) if coarse else rng.normal(size=(n, dim))
+    rows[:, 0] += ~rows.any(axis=1)
+    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+
+def matrix(prefix: str, vectors: np.ndarray) -> EmbeddingMatrix:
+    return EmbeddingMatrix(tuple(f"{prefix}{i:04d}" for i in range(len(vectors))), vectors)
+
+
+def permuted(m: EmbeddingMatrix, seed: int) -> EmbeddingMatrix:
+    order = np.random.default_rng(seed).permutation(len(m.ids))
+    return EmbeddingMatrix(tuple(m.ids[i] for i in order), m.vectors[order])
+
+
+def naive(images: EmbeddingMatrix, types: EmbeddingMatrix, k: int) -> list[Match]:
+    """The definition, pair by pair, with exactly added products."""
+    result = []
+    for image, a in sorted(zip(images.ids, images.vectors.tolist(), strict=True)):
+        pairs = []
+        for name, b in zip(types.ids, types.vectors.tolist(), strict=True):
+            cosine = math.fsum(x * y for x, y in zip(a, b, strict=True))
+            pairs.append((-max(-1.0, min(1.0, float(np.round(cosine, 6)))), name))
+        for rank, (negative, name) in enumerate(sorted(pairs)[:k], 1):
+            result.append(Match(image, name, -negative + 0.0, rank))
+    return result
+
+
+cases = st.tuples(st.integers(0, 2**32), st.integers(1, 9), st.integers(1, 40), st.integers(1, 33), st.booleans())
+
+
+@settings(deadline=None, max_examples=60)
+@given(cases, st.integers(1, 50))
+def test_the_k_nearest_are_those_of_the_definition(case, k):
+    seed, n, m, dim, coarse = case
+    images = matrix("i", unit_rows(seed, n, dim, coarse=coarse))
+    types = matrix("t", unit_rows(seed + 1, m, dim, coarse=coarse))
+    assert list(match(images, types, k=k)) == naive(images, types, k)
+
+
+@settings(deadline=None, max_examples=60)
+@given(cases, st.integers(1, 50), st.integers(0, 2**32), st.integers(1, 2000))
+def test_neither_the_order_of_rows_nor_of_blocks_changes_anything(case, k, shuffle, block_bytes):
+    seed, n, m, dim, coarse = case
+    images = matrix("i", unit_rows(seed, n, dim, coarse=coarse))
+    types = matrix("t", unit_rows(seed + 1, m, dim, coarse=coarse))
+    whole = list(match(images, types, k=k))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(match_stage, "_BLOCK_BYTES", block_bytes)
+        patch.setattr(match_stage, "_PAIR_BYTES", block_bytes)
+        assert list(match(permuted(images, shuffle), permuted(types, shuffle + 1), k=k)) == whole
+
+
+def test_an_image_has_the_same_matches_alone_and_among_others():
+    images, types = matrix("i", unit_rows(1, 50, 384)), matrix("t", unit_rows(2, 3000, 384))
+    together = list(match(images, types, k=10))
+    alone = [
+        found
+        for i, name in enumerate(images.ids)
+        for found in match(EmbeddingMatrix((name,), images.vectors[i : i + 1]), types, k=10)
+    ]
+    assert alone == together
+
+
+def test_equal_similarities_are_ordered_by_task_type():
+    same = np.tile(unit_rows(3, 1, 8), (5, 1))
+    types = EmbeddingMatrix(("e", "b", "d", "a", "c"), same)
+    found = list(match(EmbeddingMatrix(("x",), same[:1]), types, k=3))
+    assert [(f.task_type, f.similarity, f.rank) for f in found] == [
+        ("a", 1.0, 1),
+        ("b", 1.0, 2),
+        ("c", 1.0, 3),
+    ]
+
+
+def test_k_above_the_number_of_task_types_gives_them_all():
+    images, types = matrix("i", unit_rows(4, 2, 5)), matrix("t", unit_rows(5, 3, 5))
+    assert [f.rank for f in match(images, types, k=10)] == [1, 2, 3, 1, 2, 3]
+
+
+def test_nothing_matches_nothing():
+    none, some = EmbeddingMatrix((), np.zeros((0, 4), np.float32)), matrix("t", unit_rows(6, 3, 4))
+    assert list(match(none, some, k=2)) == list(match(some, none, k=2)) == []
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, 0.0, 2.0])
+def test_a_row_that_is_no_unit_vector_is_named(value):
+    broken = unit_rows(7, 3, 4)
+    broken[1] = value
+    types = matrix("t", unit_rows(8, 3, 4))
+    with pytest.raises(EncoderError, match="image 'i0001'"):
+        match(matrix("i", broken), types, k=1)
+    with pytest.raises(EncoderError, match="task type 'i0001'"):
+        match(types, matrix("i", broken), k=1)
+
+
+def test_wrong_shapes_are_refused():
+    good = unit_rows(9, 2, 4)
+    with pytest.raises(EncoderError, match="4 numbers, task types' 5"):
+        match(matrix("i", good), matrix("t", unit_rows(9, 2, 5)), k=1)
+    with pytest.raises(EncoderError, match="1 ids for 2"):
+        EmbeddingMatrix(("a",), good)
+    with pytest.raises(EncoderError, match="'a' occurs twice"):
+        EmbeddingMatrix(("a", "a"), good)
+    with pytest.raises(EncoderError, match="float64"):
+        EmbeddingMatrix(("a", "b"), good.astype(np.float64))
+    with pytest.raises(ValueError, match="k is 0"):
+        match(matrix("i", good), matrix("t", good), k=0)
+
+
+def test_a_large_taxonomy_takes_milliseconds_an_image():
+    """The goal is below 1 ms an image; five times that leaves room for a busy machine."""
+    images, types = matrix("i", unit_rows(10, 200, 384)), matrix("t", unit_rows(11, 19_227, 384))
+    start = time.perf_counter()
+    assert sum(1 for _ in match(images, types, k=10)) == 2000
+    assert (time.perf_counter() - start) / 200 < 5e-3

