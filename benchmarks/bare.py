@@ -18,9 +18,9 @@ from typing import Any
 
 import openai
 
-from taskgalaxy_ops.generation.stages.filter import filter_question
-from taskgalaxy_ops.generation.stages.vote import vote_question
-from taskgalaxy_ops.generation.stages.write import write_question
+from taskgalaxy_ops.generation.stages.filter import filter_template
+from taskgalaxy_ops.generation.stages.vote import vote_template
+from taskgalaxy_ops.generation.stages.write import write_template
 from taskgalaxy_ops.prompts import load_prompts
 from taskgalaxy_ops.settings import Model, load_settings
 
@@ -46,9 +46,9 @@ class Loop:
         prompts = load_prompts({})
         teacher, *judges = self._models
         forms = {
-            "filter": filter_question(prompts["filter"], teacher),
-            "write": write_question(prompts["write_plain"], teacher, "plain"),
-            "vote": vote_question(prompts["vote"], judges[0], True),
+            "filter": filter_template(prompts["filter"], teacher),
+            "write": write_template(prompts["write_plain"], teacher, "plain"),
+            "vote": vote_template(prompts["vote"], judges[0], True),
         }
         self._prompts = {stage: form.prompt for stage, form in forms.items()}
         self._schemas = {stage: form.json_schema() for stage, form in forms.items()}

@@ -2,10 +2,10 @@
 
     python -m benchmarks.batches [kills]
 
-Each worker asks about a home of its own by batches, and is killed at an instant drawn from the time that a whole one
-takes: while it uploads, submits, waits or collects. Then another goes on. Of the batches one in five is made without
-its maker hearing of it, and the list shows none before a second has passed. What was submitted is what the simulated
-models say that they were asked.
+Each worker asks about an image shard of its own by batches, and is killed at an instant drawn from the time that a
+whole one takes: while it uploads, submits, waits or collects. Then another goes on. Of the batches one in five is made
+without its maker hearing of it, and the list shows none before a second has passed. What was submitted is what the
+simulated models say that they were asked.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ from typing import Any
 from PIL import Image
 
 from benchmarks.figures import Book, Figure
-from taskgalaxy_ops.generation.stages.filter import filter_question
+from taskgalaxy_ops.generation.stages.filter import filter_template
 from taskgalaxy_ops.hashing import sha256_hex
 from taskgalaxy_ops.inference.batch_wait import until_one_ends
 from taskgalaxy_ops.inference.gateway import Gateway
-from taskgalaxy_ops.inference.session import Asker
-from taskgalaxy_ops.models.request import Question, Unit
+from taskgalaxy_ops.inference.session import InferenceSession
+from taskgalaxy_ops.models.request import RequestItem, RequestTemplate
 from taskgalaxy_ops.settings import Settings, parse_settings
 from taskgalaxy_ops.simulator.config import Batches, SimulatorConfig
 from taskgalaxy_ops.simulator.serve import running
 from taskgalaxy_ops.storage import keys
-from taskgalaxy_ops.workspace import Galaxy
+from taskgalaxy_ops.workspace import Workspace
 
-IMAGES = 12  # of a home
+IMAGES = 12  # of an image shard
 _AT_ONCE = 5  # workers
 _LONGEST = 120.0  # seconds that a worker may take: what takes longer hangs
 _CONTEXT = multiprocessing.get_context("forkserver")
@@ -57,43 +57,43 @@ def duplicates(folder: Path, *, kills: int = 30) -> tuple[int, dict[str, Any]]:
     began = time.monotonic()
     with running(SimulatorConfig(batches=_PROVIDER)) as url:
 
-        def start(home: str) -> tuple[multiprocessing.process.BaseProcess, float]:
+        def start(shard: str) -> tuple[multiprocessing.process.BaseProcess, float]:
             ready = _CONTEXT.Event()
-            worker = _CONTEXT.Process(target=_work, args=(folder, url, home, ready), daemon=True)
+            worker = _CONTEXT.Process(target=_work, args=(folder, url, shard, ready), daemon=True)
             worker.start()
             if not ready.wait(_LONGEST):
-                raise RuntimeError(f"{home}: its worker did not begin")
+                raise RuntimeError(f"{shard}: its worker did not begin")
             return worker, time.monotonic()
 
-        def whole(home: str) -> float:
-            worker, at = start(home)
+        def whole(shard: str) -> float:
+            worker, at = start(shard)
             worker.join(_LONGEST)
             if worker.exitcode != 0:
-                raise RuntimeError(f"{home} could not be asked to the end in {_LONGEST:.0f} s")
+                raise RuntimeError(f"{shard} could not be asked to the end in {_LONGEST:.0f} s")
             return time.monotonic() - at
 
         whole("to warm the server")
         takes = whole("whole")
 
         def mortal(name: str) -> int:
-            """How many homes it takes until a worker is killed before it has ended."""
-            died, homes = False, 0
+            """How many image shards it takes until a worker is killed before it has ended."""
+            died, shards = False, 0
             while not died:
-                homes += 1
-                worker, _ = start(f"{name}-{homes}")
+                shards += 1
+                worker, _ = start(f"{name}-{shards}")
                 worker.join(random.uniform(0, takes))
                 died = worker.is_alive()
                 worker.kill()
                 worker.join()
-                whole(f"{name}-{homes}")
-            return homes
+                whole(f"{name}-{shards}")
+            return shards
 
         names = [f"home-{number}" for number in range(kills)]
         with ThreadPoolExecutor(_AT_ONCE) as pool:
-            homes = 2 + sum(pool.map(mortal, names))
+            shards = 2 + sum(pool.map(mortal, names))
         with urllib.request.urlopen(url.removesuffix("/v1") + "/stats", timeout=60) as reply:
             stats = json.load(reply)
-    expected = homes * IMAGES * len(_TYPES)
+    expected = shards * IMAGES * len(_TYPES)
     if stats["units"]["distinct"] != expected:
         raise RuntimeError(f"{stats['units']['distinct']} units were asked, not {expected}")
     twice = sum(unit["asked"] - 1 for unit in stats["asked_again"])
@@ -101,34 +101,34 @@ def duplicates(folder: Path, *, kills: int = 30) -> tuple[int, dict[str, Any]]:
     return twice, {**detail, "seconds_whole": round(takes, 2), "seconds": round(time.monotonic() - began)}
 
 
-def _work(folder: Path, url: str, home: str, ready: Any) -> None:
-    galaxy = Galaxy.open(_settings(folder, url))
-    question = filter_question("Say which of these task types fit the image.", galaxy.settings.teacher)
+def _work(folder: Path, url: str, shard: str, ready: Any) -> None:
+    workspace = Workspace.open(_settings(folder, url))
+    question = filter_template("Say which of these task types fit the image.", workspace.settings.teacher)
     units = []
     for number in range(IMAGES):
         raw = io.BytesIO()
-        colour = random.Random(f"{home} {number}").randbytes(3)
+        colour = random.Random(f"{shard} {number}").randbytes(3)
         Image.new("RGB", (64, 64), tuple(colour)).save(raw, "PNG")
         image = sha256_hex(raw.getvalue())
-        galaxy.store.put_if_absent(keys.blob(image), raw.getvalue())
+        workspace.store.put_if_absent(keys.blob(image), raw.getvalue())
         units += [question.unit(image, {"task_type": f"colour~main colours~{name}"}) for name in _TYPES]
     ready.set()
-    asyncio.run(_ask(galaxy, home, question, units))
+    asyncio.run(_ask(workspace, shard, question, units))
 
 
-async def _ask(galaxy: Galaxy, home: str, question: Question, units: Sequence[Unit]) -> None:
-    gateway, till = Gateway(), galaxy.till()
+async def _ask(workspace: Workspace, shard: str, question: RequestTemplate, units: Sequence[RequestItem]) -> None:
+    gateway, run_budget = Gateway(), workspace.run_budget()
     left = True
     while left:
-        async with Asker(galaxy.store, galaxy.settings.run, gateway, till, home) as asker:
+        async with InferenceSession(workspace.store, workspace.settings.run, gateway, run_budget, shard) as session:
             left = bool(
-                await asker.ask(lambda answers: [(question, [unit for unit in units if unit.key not in answers])])
+                await session.ask(lambda answers: [(question, [unit for unit in units if unit.key not in answers])])
             )
-            waiting = asker.waiting
+            waiting = session.waiting
         if gateway.usage.unavailable:
-            raise RuntimeError(f"{home}: {gateway.usage.unavailable}")
+            raise RuntimeError(f"{shard}: {gateway.usage.unavailable}")
         if waiting:
-            await until_one_ends(gateway, waiting, galaxy.settings.run.batch, math.inf)
+            await until_one_ends(gateway, waiting, workspace.settings.run.batch, math.inf)
     await gateway.aclose()
 
 

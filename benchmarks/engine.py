@@ -32,7 +32,7 @@ SMALL = 10  # times smaller is the store that memory is compared with
 TYPES = 2_000
 WIDE_IMAGES, WIDE_SHARDS = 100_000, 200
 CPU_IMAGES = 1_500
-JOURNAL_PARTS, JOURNAL_ROUNDS = 32, 8  # parts as a home of 512 images has them
+JOURNAL_PARTS, JOURNAL_ROUNDS = 32, 8  # parts as an image shard of 512 images has them
 
 FIRST = (("ingest",), ("embed",), *(("generate", stage) for stage in ("match", "filter", "write", "vote")))
 RELEASE = ("release",)
@@ -90,7 +90,7 @@ class Bench:
     def first(self, name: str, count: int) -> tuple[Path, Mapping[str, Result]]:
         """A source of so many images, and the first full run over it: its settings, and what each step took."""
         source = self.folder / f"{name} images"
-        # As many shards at any scale: 4 and 40, so that small and large have as many homes under way at once.
+        # As many shards at any scale: 4 and 40, so that small and large have as many image shards under way at once.
         ingest = {"min_side": material.SIDE, "shard_images": max(8, round(SHARD * self.scale))}
         settings = self.settings(name, source, ingest=ingest)
         if name not in self._made:
@@ -241,22 +241,22 @@ def _journal_rate(store: Store, rounds: int) -> tuple[float, float, float, int]:
     """Ratio, replies a second of the journal and of bare puts (medians over rounds), bytes a part."""
     ours, bare, size = [], [], 0
     for _ in range(rounds):
-        home = uuid.uuid4().hex
+        shard = uuid.uuid4().hex
         replies = [_reply(number) for number in range(JOURNAL_PARTS * PART_REPLIES)]
         gc.collect()
         gc.freeze()  # what the benchmark itself holds is no burden of the journal's
         began = time.monotonic()
-        book = Journal(store, home)
+        book = Journal(store, shard)
         for reply in replies:
             book.add(reply)
         book.flush()
         ours.append(len(replies) / (time.monotonic() - began))
         gc.unfreeze()
-        objects = [store.get(listed.key) for listed in store.list(f"{keys.journal(home)}/")]
+        objects = [store.get(listed.key) for listed in store.list(f"{keys.journal(shard)}/")]
         size = sum(map(len, objects)) // len(objects)
         began = time.monotonic()
         for number, raw in enumerate(objects):
-            store.put_if_absent(f"bare/{home}/{number:010d}", raw)
+            store.put_if_absent(f"bare/{shard}/{number:010d}", raw)
         bare.append(len(replies) / (time.monotonic() - began))
     return median(mine / theirs for mine, theirs in zip(ours, bare, strict=True)), median(ours), median(bare), size
 

@@ -16,7 +16,7 @@ from taskgalaxy_ops.models.encoders.base import Encoder, Vectors, normalise
 from taskgalaxy_ops.settings import Settings, parse_settings
 from taskgalaxy_ops.storage import Listed, Store
 from taskgalaxy_ops.storage.base import Content
-from taskgalaxy_ops.workspace import Galaxy
+from taskgalaxy_ops.workspace import Workspace
 
 SIDE = 16  # pixels
 PHOTOGRAPH = 400  # pixels a side
@@ -88,7 +88,7 @@ class HashEncoder:
         return normalise(np.stack([np.random.default_rng(zlib.crc32(t.encode())).standard_normal(_DIM) for t in texts]))
 
 
-class BenchGalaxy(Galaxy):
+class BenchWorkspace(Workspace):
     """A galaxy with that encoder."""
 
     @cached_property

@@ -33,7 +33,7 @@ from taskgalaxy_ops import pipeline
 from taskgalaxy_ops.demo.services import Simulator
 from taskgalaxy_ops.errors import BudgetError
 from taskgalaxy_ops.hashing import draw
-from taskgalaxy_ops.inference.spending import Purse, Till
+from taskgalaxy_ops.inference.spending import RunBudget, ShardBudget
 from taskgalaxy_ops.operations import forecast as forecasting
 from taskgalaxy_ops.settings import Settings, parse_settings
 from taskgalaxy_ops.sources import builtin
@@ -41,7 +41,7 @@ from taskgalaxy_ops.sources.builtin import photos
 from taskgalaxy_ops.storage.folder import FolderStore
 from taskgalaxy_ops.storage.leases import Lease
 from taskgalaxy_ops.storage.ledger import NANO, Caps, Ledger, Shown
-from taskgalaxy_ops.workspace import Galaxy
+from taskgalaxy_ops.workspace import Workspace
 
 SOURCES = ("documents", "shapes", "photos")
 TYPICAL = 1_000_000  # nano-dollars
@@ -54,51 +54,51 @@ def budget_used(
     """Share of the budget that was put to use, what was overspent (nano-dollars), and wall seconds."""
     cap = calls * TYPICAL
     context = multiprocessing.get_context("spawn")
-    came_to = context.Queue()
+    record_actual = context.Queue()
     workers = [
-        context.Process(target=_worker, args=(folder, number, cap, in_flight, seconds, came_to))
+        context.Process(target=_worker, args=(folder, number, cap, in_flight, seconds, record_actual))
         for number in range(processes)
     ]
     began = time.monotonic()
     for worker in workers:
         worker.start()
-    spent = sum(came_to.get() for _ in workers)
+    spent = sum(record_actual.get() for _ in workers)
     for worker in workers:
         worker.join()
     return spent / cap, max(0, spent - cap), time.monotonic() - began
 
 
 def _worker(
-    folder: Path, number: int, cap: int, in_flight: int, seconds: float, came_to: multiprocessing.Queue[int]
+    folder: Path, number: int, cap: int, in_flight: int, seconds: float, record_actual: multiprocessing.Queue[int]
 ) -> None:
-    came_to.put(asyncio.run(_spend(folder, number, cap, in_flight, seconds)))
+    record_actual.put(asyncio.run(_spend(folder, number, cap, in_flight, seconds)))
 
 
 async def _spend(folder: Path, number: int, cap: int, in_flight: int, seconds: float) -> int:
     store = FolderStore(folder)
-    till = Till(Ledger(store, Caps(max_cost=cap)))
+    run_budget = RunBudget(Ledger(store, Caps(max_cost=cap)))
     random.seed(number)
     spent = 0
 
-    async def ask(purse: Purse) -> None:
+    async def ask(shard_budget: ShardBudget) -> None:
         nonlocal spent
         while True:
             try:
-                block = await purse.draw(TIMES * TYPICAL)
+                block = await shard_budget.draw(TIMES * TYPICAL)
             except BudgetError:
                 return
             await asyncio.sleep(seconds * random.uniform(0.5, 2))
             cost = round(TYPICAL * random.uniform(0.5, 1.5))
             spent += cost
-            await purse.back(block, cost)
+            await shard_budget.back(block, cost)
 
-    async def home(name: str) -> None:
+    async def shard(name: str) -> None:
         with await asyncio.to_thread(Lease, store, name):
-            purse = Purse(till, name, 32)
-            await asyncio.gather(*(ask(purse) for _ in range(in_flight // 2)))
-            await purse.close()
+            shard_budget = ShardBudget(run_budget, name, 32)
+            await asyncio.gather(*(ask(shard_budget) for _ in range(in_flight // 2)))
+            await shard_budget.close()
 
-    await asyncio.gather(*(home(f"home-{number}-{each}") for each in range(2)))
+    await asyncio.gather(*(shard(f"home-{number}-{each}") for each in range(2)))
     return spent
 
 
@@ -108,7 +108,7 @@ def overspend(
     """Nano-dollars over the budget, share of it that the ledger counts as spent, and kills.
 
     What the provider bills is written down as a call arrives, so that what a killed worker never heard of counts too;
-    one call in five is a 429. Who is killed is followed by another worker on the same home.
+    one call in five is a 429. Who is killed is followed by another worker on the same image shard.
     """
     cap = calls * TYPICAL
     context = multiprocessing.get_context("spawn")
@@ -137,11 +137,11 @@ def _mortal(folder: Path, number: int, cap: int, lease: float, seed: float) -> N
 
 
 async def _spend_and_die(folder: Path, number: int, cap: int, lease: float, seed: float) -> None:
-    store, home, chance = FolderStore(folder / "store"), f"home-{number}", random.Random(seed)
-    till = Till(Ledger(store, Caps(max_cost=cap)))
+    store, shard, chance = FolderStore(folder / "store"), f"home-{number}", random.Random(seed)
+    run_budget = RunBudget(Ledger(store, Caps(max_cost=cap)))
     kept = folder / f"journal-{number}"
     with (
-        await asyncio.to_thread(Lease, store, home, seconds=lease, wait=60),
+        await asyncio.to_thread(Lease, store, shard, seconds=lease, wait=60),
         (folder / f"billed-{number}").open("a", buffering=1) as bill,
         kept.open("a+", buffering=1) as journal,
     ):
@@ -150,23 +150,23 @@ async def _spend_and_die(folder: Path, number: int, cap: int, lease: float, seed
         for block, cost in (line.split() for line in journal if line.endswith("\n")):
             one = shown.get(block, Shown())
             shown[block] = Shown(one.cost + int(cost), calls=one.calls + 1)
-        till.ledger.settle_orphans(home, shown)
-        purse = Purse(till, home, 32)
+        run_budget.ledger.settle_orphans(shard, shown)
+        shard_budget = ShardBudget(run_budget, shard, 32)
 
         async def ask() -> None:
             with contextlib.suppress(BudgetError):
                 while True:
-                    drawn = await purse.draw(TIMES * TYPICAL)
+                    drawn = await shard_budget.draw(TIMES * TYPICAL)
                     refused = chance.random() < 0.2
                     cost = 0 if refused else round(TYPICAL * chance.uniform(0.5, TIMES))
                     bill.write(f"{cost}\n")
                     await asyncio.sleep(chance.uniform(0, 0.05))
                     if not refused:
                         journal.write(f"{drawn.block} {cost}\n")
-                    await purse.back(drawn, cost)
+                    await shard_budget.back(drawn, cost)
 
         await asyncio.gather(*(ask() for _ in range(8)))
-        await purse.close()
+        await shard_budget.close()
 
 
 def forecast(folder: Path, base_url: str, *, images: int = 400) -> tuple[float, Mapping[str, Any]]:
@@ -174,17 +174,17 @@ def forecast(folder: Path, base_url: str, *, images: int = 400) -> tuple[float, 
 
     base_url: of `taskgalaxy simulate`.
     """
-    galaxy = Galaxy.open(_settings(folder, base_url, images))
+    workspace = Workspace.open(_settings(folder, base_url, images))
     for source in SOURCES:
-        pipeline.ingest(galaxy, source)
-    forecasting.probe(galaxy)
+        pipeline.ingest(workspace, source)
+    forecasting.probe(workspace)
     told: dict[str, Any] = {}
-    for made in forecasting.forecast(galaxy).sources:
-        before = galaxy.ledger().spent(("source", made.source)).cost
-        result = pipeline.generate(galaxy, sources=[made.source])
+    for made in forecasting.forecast(workspace).sources:
+        before = workspace.ledger().spent(("source", made.source)).cost
+        result = pipeline.generate(workspace, sources=[made.source])
         if result.pending:
             raise RuntimeError(f"{made.source}: {result.pending} pending, {result.reasons}")
-        cost = (galaxy.ledger().spent(("source", made.source)).cost - before) / NANO
+        cost = (workspace.ledger().spent(("source", made.source)).cost - before) / NANO
         told[made.source] = {
             "probed": made.measured,
             "left": made.images,

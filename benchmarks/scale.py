@@ -42,8 +42,8 @@ ASKED_TOKENS = {"filter": 15, "write": 15, "vote": 90}  # that name a unit of th
 SIMULATED = (
     Plan(writers=16, killed=1, frozen=1),
     Plan(writers=64, killed=4, frozen=4),
-    Plan(writers=64, killed=4, frozen=4, block_calls=1024, calls_a_home=1024),
-    Plan(writers=256, block_calls=1024, calls_a_home=1024),
+    Plan(writers=64, killed=4, frozen=4, block_calls=1024, calls_a_shard=1024),
+    Plan(writers=256, block_calls=1024, calls_a_shard=1024),
 )
 
 

@@ -19,104 +19,104 @@ from typing import Any
 import openai  # noqa: F401
 import pyarrow.dataset  # noqa: F401
 
-from benchmarks.material import BenchGalaxy, CountingStore, task_types
+from benchmarks.material import BenchWorkspace, CountingStore, task_types
 from taskgalaxy_ops import pipeline
 from taskgalaxy_ops.generation import lanes
-from taskgalaxy_ops.generation.shard_run import HomeRun, Run
+from taskgalaxy_ops.generation.shard_run import Run, ShardRun
 from taskgalaxy_ops.generation.stage_keys import StageKeys
-from taskgalaxy_ops.inference.gateway import Desk, Gateway
-from taskgalaxy_ops.inference.spending import Till
-from taskgalaxy_ops.models.request import Question, Unit
+from taskgalaxy_ops.inference.gateway import CallContext, Gateway
+from taskgalaxy_ops.inference.spending import RunBudget
+from taskgalaxy_ops.models.request import RequestItem, RequestTemplate
 from taskgalaxy_ops.records import Match, Reason, Reply
 from taskgalaxy_ops.release import publish
 from taskgalaxy_ops.settings import load_settings
 from taskgalaxy_ops.simulator import canned_answers
 from taskgalaxy_ops.taxonomy import add_types
-from taskgalaxy_ops.taxonomy.store import Catalogue
+from taskgalaxy_ops.taxonomy.store import TaxonomyStore
 
 Result = dict[str, Any]
 
 
-def start(_: BenchGalaxy) -> Result:
+def start(_: BenchWorkspace) -> Result:
     """Nothing: what start-up alone takes."""
     return {}
 
 
-def types(galaxy: BenchGalaxy, first: str, end: str) -> Result:
+def types(workspace: BenchWorkspace, first: str, end: str) -> Result:
     """Publish a taxonomy with task types of these numbers more; ``first`` 0 begins it."""
-    catalogue, new = Catalogue(galaxy), task_types(int(first), int(end))
-    base = catalogue.version() if int(first) else None
+    taxonomy_store, new = TaxonomyStore(workspace), task_types(int(first), int(end))
+    base = taxonomy_store.version() if int(first) else None
     nodes = add_types(base.nodes if base else (), new)
-    return {"version": catalogue.publish(base.number if base else None, nodes, [], "hand")}
+    return {"version": taxonomy_store.publish(base.number if base else None, nodes, [], "hand")}
 
 
-def ingest(galaxy: BenchGalaxy) -> Result:
+def ingest(workspace: BenchWorkspace) -> Result:
     """Scan the source."""
-    receipt = pipeline.ingest(galaxy, "images")
+    receipt = pipeline.ingest(workspace, "images")
     return {"images": receipt.images, "new_images": receipt.new_images, "new_shards": receipt.new_shards}
 
 
-def embed(galaxy: BenchGalaxy) -> Result:
+def embed(workspace: BenchWorkspace) -> Result:
     """Encode what has no embedding."""
-    homes = lanes.homes_of(galaxy, None)
-    committed = {home.home: galaxy.shards.committed(home.home) for home in homes}
-    return {"shards": len(pipeline.embed(galaxy, homes, committed))}
+    shards = lanes.shards_of(workspace, None)
+    committed = {shard.id: workspace.stage_outputs.committed(shard.id) for shard in shards}
+    return {"shards": len(pipeline.embed(workspace, shards, committed))}
 
 
-def generate(galaxy: BenchGalaxy, last_stage: str) -> Result:
+def generate(workspace: BenchWorkspace, last_stage: str) -> Result:
     """The chain up to a stage. Fails if anything stays pending."""
-    result = pipeline.generate(galaxy, last_stage=last_stage)
+    result = pipeline.generate(workspace, last_stage=last_stage)
     if result.pending:
         raise RuntimeError(f"{result.pending} pending: {result.reasons}")
     malformed = sum(
         stage.counts.rejects.get(Reason.MALFORMED, 0)
-        for home in result.homes
-        for stage in home.stages.values()
+        for shard in result.shards
+        for stage in shard.stages.values()
         if stage.counts
     )
     return {"shards": len(result.matches), "requests": result.usage.requests, "malformed": malformed}
 
 
-def matches(galaxy: BenchGalaxy, file: str) -> Result:
+def matches(workspace: BenchWorkspace, file: str) -> Result:
     """Write each image's file and task types to a file, for the bare loop."""
-    files = {claim.image: claim.file for claim in galaxy.registry.claims()}
-    root = Path(galaxy.settings.sources["images"].location)
+    files = {claim.image: claim.file for claim in workspace.registry.claims()}
+    root = Path(workspace.settings.sources["images"].location)
     found: dict[str, list[str]] = {}
-    for match in _matches(galaxy):
+    for match in _matches(workspace):
         found.setdefault(str(root / files[match.image]), []).append(match.task_type)
     Path(file).write_text(json.dumps(found), encoding="utf-8")
     return {"images": len(found)}
 
 
-def pairs(galaxy: BenchGalaxy, file: str) -> Result:
+def pairs(workspace: BenchWorkspace, file: str) -> Result:
     """Write all matched pairs to a file; if it holds others, tell how many are new."""
-    now = {f"{match.image} {match.task_type}" for match in _matches(galaxy)}
+    now = {f"{match.image} {match.task_type}" for match in _matches(workspace)}
     path = Path(file)
     before = set(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else now
     path.write_text(json.dumps(sorted(now)), encoding="utf-8")
     return {"pairs": len(now), "entered": len(now - before)}
 
 
-def _matches(galaxy: BenchGalaxy) -> list[Match]:
-    shards = pipeline.generate(galaxy, last_stage="match").matches.values()
-    return [match for shard in shards for match in galaxy.shards.load(shard, "matches", Match)]
+def _matches(workspace: BenchWorkspace) -> list[Match]:
+    shards = pipeline.generate(workspace, last_stage="match").matches.values()
+    return [match for stage_output in shards for match in workspace.stage_outputs.load(stage_output, "matches", Match)]
 
 
-def release(galaxy: BenchGalaxy) -> Result:
+def release(workspace: BenchWorkspace) -> Result:
     """Publish a release."""
-    receipt = publish.publish(galaxy)
+    receipt = publish.publish(workspace)
     return {"samples": receipt.release.samples, "made": receipt.made}
 
 
-def fill(galaxy: BenchGalaxy) -> Result:
+def fill(workspace: BenchWorkspace) -> Result:
     """Filter, write and vote with canned answers that no server is asked for: makes a large store quickly."""
-    galaxy.publish_settings()
-    shards = pipeline.generate(galaxy, last_stage="match").matches
-    run = Run(galaxy, StageKeys(galaxy), _Filling(), Till(galaxy.ledger()), galaxy.edits().counts())
+    workspace.publish_settings()
+    shards = pipeline.generate(workspace, last_stage="match").matches
+    run = Run(workspace, StageKeys(workspace), _Filling(), RunBudget(workspace.ledger()), workspace.edits().counts())
 
     async def every() -> None:
-        for home, shard in shards.items():
-            await HomeRun(run, home, shard, galaxy.shards.committed(home))()
+        for shard, stage_output in shards.items():
+            await ShardRun(run, shard, stage_output, workspace.stage_outputs.committed(shard))()
 
     asyncio.run(every())
     return {"shards": len(shards)}
@@ -125,13 +125,13 @@ def fill(galaxy: BenchGalaxy) -> Result:
 class _Filling(Gateway):
     """Answers at once, from what the canned server would say."""
 
-    async def ask(self, question: Question, units: Sequence[Unit], desk: Desk) -> None:
+    async def ask(self, question: RequestTemplate, units: Sequence[RequestItem], context: CallContext) -> None:
         items = [{"index": n, **unit.item} for n, unit in enumerate(units, 1)]
         block = {**question.head, str(question.items): items}
         name, entries = canned_answers.entries(block, question.model.model)
         raw = json.dumps({name: entries})
         answers, _ = question.parse(units, raw)
-        desk.journal.add(
+        context.journal.add(
             Reply(
                 reply=uuid.uuid4().hex,
                 stage=question.stage,
@@ -145,7 +145,7 @@ class _Filling(Gateway):
                 ceiling=0,
                 block="",
                 attempts=1,
-                seen=desk.journal.seen,
+                seen=context.journal.seen,
                 at=round(time.time(), 3),
                 seconds=0.0,
                 simulated=True,
@@ -167,16 +167,16 @@ def peak_memory() -> int:
 
 def main(settings: str, step: str, *arguments: str) -> None:
     """Run one step."""
-    galaxy = BenchGalaxy.open(load_settings(Path(settings)))
-    store = CountingStore(galaxy.store)
-    galaxy = BenchGalaxy(galaxy.settings, store)
+    workspace = BenchWorkspace.open(load_settings(Path(settings)))
+    store = CountingStore(workspace.store)
+    workspace = BenchWorkspace(workspace.settings, store)
     cpu, clock = time.process_time(), time.monotonic()
-    result = STEPS[step](galaxy, *arguments)
+    result = STEPS[step](workspace, *arguments)
     told = {
         "cpu": time.process_time() - cpu,
         "seconds": time.monotonic() - clock,
         "peak": peak_memory(),
-        "passes": galaxy.passes,
+        "passes": workspace.passes,
         "requests": dict(store.requests),
         "bytes": dict(store.bytes),
         "result": result,

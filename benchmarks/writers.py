@@ -2,7 +2,7 @@
 
 A discrete-event simulation: each writer is a thread, one of which runs at a time; an operation on the store takes as
 long as S3's do, by the virtual clock, and takes effect half-way. Some writers are killed, and others go on with their
-homes. What must hold whatever happens is checked at the end, and raises AssertionError where it does not.
+image shards. What must hold whatever happens is checked at the end, and raises AssertionError where it does not.
 """
 
 from __future__ import annotations
@@ -268,9 +268,9 @@ class Plan:
     """What is simulated."""
 
     writers: int = 256
-    seconds: float = 120.0  # after which no new home is begun
+    seconds: float = 120.0  # after which no new image shard is begun
     calls_a_second: int = 8  # of one writer: what its models give
-    calls_a_home: int = 160
+    calls_a_shard: int = 160
     block_calls: int = 32
     killed: int = 16  # writers that die somewhere on the way
     frozen: int = 16  # writers that sleep for three lease times, and wake as zombies
@@ -285,7 +285,7 @@ class Outcome:
 
     calls: int = 0  # model calls that came back
     in_time: int = 0  # of these, before ``Plan.seconds``
-    homes: int = 0  # finished
+    shards: int = 0  # finished
     seconds: float = 0.0
     ledger_seconds: float = 0.0  # that writers spent in the ledger, summed
     ledger_longest: float = 0.0
@@ -308,11 +308,11 @@ class _Simulation:
         self.store = VirtualStore(self.world)
         self.outcome = Outcome()
         self._caps = Caps(None, plan.writers * plan.calls_a_second * int(plan.seconds) * 4)
-        self._left: list[str] = []  # homes that somebody began and did not end
-        self._at: dict[int, str] = {}  # writer: the home that it is at
+        self._left: list[str] = []  # image shards that somebody began and did not end
+        self._at: dict[int, str] = {}  # writer: the image shard that it is at
         self._numbers = itertools.count()
-        self._sent: dict[str, list[tuple[float, int]]] = {}  # home: when, and which writer
-        self._kept: dict[str, set[str]] = {}  # home: replies whose flush returned
+        self._sent: dict[str, list[tuple[float, int]]] = {}  # image shard: when, and which writer
+        self._kept: dict[str, set[str]] = {}  # image shard: replies whose flush returned
 
     def run(self) -> Outcome:
         plan, world = self.plan, self.world
@@ -340,8 +340,8 @@ class _Simulation:
         self._leave(victim)
 
     def _leave(self, victim: int) -> None:
-        if (home := self._at.get(victim)) is not None:
-            self._left.append(home)  # as the next run would find it
+        if (shard := self._at.get(victim)) is not None:
+            self._left.append(shard)  # as the next run would find it
 
     def _compact(self) -> None:
         while self.world.now < self.plan.seconds:
@@ -352,43 +352,43 @@ class _Simulation:
         ledger = Ledger(self.store, self._caps)
         held = False
         while self.world.now < self.plan.seconds:
-            fresh = held or not self._left  # who found a home held goes on with another
-            self._at[writer] = home = f"{next(self._numbers):06d}" if fresh else self._left.pop(0)
+            fresh = held or not self._left  # who found an image shard held goes on with another
+            self._at[writer] = shard = f"{next(self._numbers):06d}" if fresh else self._left.pop(0)
             held = False
             try:
-                self._home(writer, home, ledger)
+                self._shard(writer, shard, ledger)
             except LeaseLostError:
-                self._left.append(home)  # its dead holder's lease runs on for a while
+                self._left.append(shard)  # its dead holder's lease runs on for a while
                 held = True
             except StoreError:
-                self._left.append(home)
+                self._left.append(shard)
                 self.outcome.given_up += 1
             del self._at[writer]
 
-    def _home(self, writer: int, home: str, ledger: Ledger) -> None:
+    def _shard(self, writer: int, shard: str, ledger: Ledger) -> None:
         plan = self.plan
-        lease = Lease(self.store, home, seconds=plan.lease_seconds)
+        lease = Lease(self.store, shard, seconds=plan.lease_seconds)
         try:
-            journal = Journal(self.store, home)
-            if len(journal.answers) < plan.calls_a_home:
+            journal = Journal(self.store, shard)
+            if len(journal.answers) < plan.calls_a_shard:
                 shown: Counter[str] = Counter(reply["block"] for reply in journal.replies())
-                self._ledger(ledger.settle_orphans, home, {block: Shown(n, calls=n) for block, n in shown.items()})
-                self._calls(writer, home, lease, journal, ledger)
+                self._ledger(ledger.settle_orphans, shard, {block: Shown(n, calls=n) for block, n in shown.items()})
+                self._calls(writer, shard, lease, journal, ledger)
         finally:
             if writer not in self.world.dead:  # a dead process releases nothing
                 lease.__exit__(None, None, None)
 
-    def _calls(self, writer: int, home: str, lease: Lease, journal: Journal, ledger: Ledger) -> None:
+    def _calls(self, writer: int, shard: str, lease: Lease, journal: Journal, ledger: Ledger) -> None:
         plan = self.plan
-        needed = [unit for n in range(plan.calls_a_home) if (unit := f"{home} {n}") not in journal.answers]
+        needed = [unit for n in range(plan.calls_a_shard) if (unit := f"{shard} {n}") not in journal.answers]
         while needed:
-            block = self._ledger(ledger.take, home, calls=min(plan.block_calls, len(needed)), ceiling=1)
+            block = self._ledger(ledger.take, shard, calls=min(plan.block_calls, len(needed)), ceiling=1)
             left, due = block.calls, self.world.now
             while left:
                 lease.check()
                 now, needed = needed[: min(left, plan.calls_a_second)], needed[min(left, plan.calls_a_second) :]
                 left -= len(now)
-                self._sent.setdefault(home, []).append((self.world.now, writer))
+                self._sent.setdefault(shard, []).append((self.world.now, writer))
                 due += len(now) / plan.calls_a_second  # asking goes on while a part is written
                 self.world.park(max(0.0, due - self.world.now))
                 self.outcome.calls += len(now)
@@ -397,9 +397,9 @@ class _Simulation:
                 for reply in replies:
                     journal.add(reply)
                 journal.flush()
-                self._kept.setdefault(home, set()).update(reply.reply for reply in replies)
+                self._kept.setdefault(shard, set()).update(reply.reply for reply in replies)
             self._ledger(ledger.settle, block, calls=block.calls, cost=block.calls)
-        self.outcome.homes += 1
+        self.outcome.shards += 1
 
     def _ledger(self, work: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
         began = self.world.now
@@ -412,13 +412,16 @@ class _Simulation:
             self.outcome.ledger_longest = max(self.outcome.ledger_longest, took)
 
     def check(self) -> None:
-        """No reply that was kept is lost; one writer at a time sends for a home; the budget is not overspent."""
-        for home, kept in self._kept.items():
-            there = {reply["reply"] for reply in Journal(self.store, home).replies()}
-            assert kept <= there, f"home {home} lost {len(kept - there)} replies"
-        for home, sent in self._sent.items():
+        """No reply that was kept is lost.
+
+        One writer at a time sends for an image shard; the budget is not overspent.
+        """
+        for shard, kept in self._kept.items():
+            there = {reply["reply"] for reply in Journal(self.store, shard).replies()}
+            assert kept <= there, f"home {shard} lost {len(kept - there)} replies"
+        for shard, sent in self._sent.items():
             owners = [writer for writer, _ in itertools.groupby(writer for _, writer in sent)]
-            assert len(owners) == len(set(owners)), f"home {home}: writers took turns {owners}"
+            assert len(owners) == len(set(owners)), f"home {shard}: writers took turns {owners}"
         spent = Ledger(self.store, self._caps).spent()
         assert self.outcome.calls <= spent.calls <= (self._caps.max_calls or 0), f"{self.outcome.calls} sent, {spent}"
 

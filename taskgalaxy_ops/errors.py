@@ -23,7 +23,7 @@ class NotFoundError(StoreError):
 
 
 class LeaseLostError(StoreError):
-    """Another worker took this home, or our own deadline passed: nothing more may be sent for it."""
+    """Another worker took this image shard, or our own deadline passed: nothing more may be sent for it."""
 
 
 class SourceError(TaskGalaxyError):

@@ -39,7 +39,7 @@ class Tally:
         self.seconds += reply["seconds"] if reply["raw"] else 0.0
         self.simulated += bool(reply["simulated"])
 
-    def plain(self) -> dict[str, int | float]:
+    def to_json(self) -> dict[str, int | float]:
         """By name, as JSON; empty where nothing was asked."""
         found = {name: getattr(self, name) for name in self.__slots__}
         return {**found, "seconds": round(self.seconds, 3)} if any(found.values()) else {}

@@ -13,7 +13,7 @@ from typing import Any
 
 from taskgalaxy_ops.errors import EncoderError, NotFoundError, SettingsError
 from taskgalaxy_ops.hashing import fingerprint
-from taskgalaxy_ops.inference.spending import Till
+from taskgalaxy_ops.inference.spending import RunBudget
 from taskgalaxy_ops.models.encoders.base import Encoder, open_encoder
 from taskgalaxy_ops.prompts import load_prompts
 from taskgalaxy_ops.settings import CapSettings, Settings, parse_settings
@@ -22,14 +22,14 @@ from taskgalaxy_ops.storage.edits import Edits
 from taskgalaxy_ops.storage.ledger import NANO, Caps, Ledger, Scopes
 from taskgalaxy_ops.storage.log import Log
 from taskgalaxy_ops.storage.registry import Registry
-from taskgalaxy_ops.storage.shards import Shards
+from taskgalaxy_ops.storage.shards import StageOutputs
 from taskgalaxy_ops.storage.snapshot import Snapshot
 
 _M_ARENA_MAX = -8  # malloc.h
 
 
 @dataclass(frozen=True)
-class Galaxy:
+class Workspace:
     """An opened store with the settings that rule it."""
 
     settings: Settings
@@ -37,15 +37,15 @@ class Galaxy:
     run: str = field(default_factory=lambda: uuid.uuid4().hex)  # what its calls are made for: processes may share one
 
     @classmethod
-    def open(cls, settings: Settings, run: str | None = None) -> Galaxy:
+    def open(cls, settings: Settings, run: str | None = None) -> Workspace:
         """Open the settings' store; ``run``: one that this process has a part in. Raises StoreError."""
         _share_one_arena()
         options = s3_options_from_environment(settings.s3.endpoint_url, settings.s3.region)
         store = open_store(settings.store, **options)
         return cls(settings, store, run) if run else cls(settings, store)
 
-    def snapshot(self) -> Galaxy:
-        """The same galaxy for looking at: what is committed below all homes is listed once."""
+    def snapshot(self) -> Workspace:
+        """The same galaxy for looking at: what is committed below all image shards is listed once."""
         found = replace(self, store=Snapshot(self.store))
         if "encoder" in self.__dict__:  # loaded already
             found.__dict__["encoder"] = self.encoder
@@ -57,13 +57,13 @@ class Galaxy:
         return s3_options_from_environment(self.settings.s3.endpoint_url, self.settings.s3.region)
 
     @cached_property
-    def shards(self) -> Shards:
+    def stage_outputs(self) -> StageOutputs:
         """The store's shards."""
-        return Shards(self.store)
+        return StageOutputs(self.store)
 
     @cached_property
     def registry(self) -> Registry:
-        """Sources, images and their homes."""
+        """Sources, images and their image shards."""
         return Registry(self.store)
 
     @cached_property
@@ -112,9 +112,9 @@ class Galaxy:
         sources = {name: _caps(caps) for name, caps in budget.sources.items()}
         return Ledger(self.store, _caps(budget), Scopes(self.run, _caps(budget.run), _caps(budget.day), sources))
 
-    def till(self) -> Till:
-        """The same for asking: it knows which source each home's calls count for."""
-        return Till(self.ledger(), self.registry.origins())
+    def run_budget(self) -> RunBudget:
+        """The same for asking: it knows which source each image shard's calls count for."""
+        return RunBudget(self.ledger(), self.registry.origins())
 
     def publish_settings(self) -> tuple[int, str]:
         """Make these settings the newest version if they are not; gives version and hash.
@@ -142,8 +142,8 @@ class Galaxy:
         raise SettingsError(f"settings version {number}: there are 1 to {len(entries)} (0: none was published yet).")
 
     def journals(self) -> list[str]:
-        """The homes that have a journal: the taxonomy's, and every shard of images."""
-        return [keys.TAXONOMY_HOME, *(home.home for home in self.registry.homes())]
+        """The image shards that have a journal: the taxonomy's, and every shard of images."""
+        return [keys.TAXONOMY_SHARD, *(shard.id for shard in self.registry.shards())]
 
     def edits(self) -> Edits:
         """What people changed of what was answered."""

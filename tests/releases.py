@@ -15,13 +15,13 @@ from taskgalaxy_ops.settings import Model, ReleaseSettings, parse_settings
 from taskgalaxy_ops.storage import keys
 from taskgalaxy_ops.storage.log import Log
 from taskgalaxy_ops.storage.parquet import to_table
-from taskgalaxy_ops.workspace import Galaxy
+from taskgalaxy_ops.workspace import Workspace
 
 COLOURS = {"red": (200, 30, 30), "green": (30, 160, 60), "blue": (40, 60, 200), "yellow": (230, 210, 40)}
 COLOUR, TONE = "colour~main colours~colour naming", "light~brightness~tone naming"
 
 
-def galaxy(folder: Path, **finetune: object) -> Galaxy:
+def workspace(folder: Path, **finetune: object) -> Workspace:
     """A store in a folder; its fine-tunes lie beside it."""
     model = {"base_url": "http://127.0.0.1:9/v1", "simulated": True}
     raw = {
@@ -30,10 +30,10 @@ def galaxy(folder: Path, **finetune: object) -> Galaxy:
         "judges": [{"name": name, "model": name, **model} for name in "abc"],
         "finetune": {"folder": str(folder / "fine tune"), "poll_seconds": 0.2, "questions": 30, **finetune},
     }
-    return Galaxy.open(parse_settings(raw))
+    return Workspace.open(parse_settings(raw))
 
 
-def released(store: Galaxy, images: int = 60, licence: str | None = "CC0-1.0", test: float = 0.4) -> None:
+def released(store: Workspace, images: int = 60, licence: str | None = "CC0-1.0", test: float = 0.4) -> None:
     """Publish pictures of four colours with two questions each."""
     raws, held, samples = {}, {}, []
     for number in range(images):
@@ -49,15 +49,15 @@ def released(store: Galaxy, images: int = 60, licence: str | None = "CC0-1.0", t
             pair = pair_id(one.image, task_type, "plain", question, answer, None)
             samples.append(Pair(pair, one.image, task_type, "plain", question, answer))
     judges = tuple(store.settings.judges)
-    rows = release.HomeRows(
+    rows = release.ShardRows(
         samples=to_table(samples, Pair),
         votes=to_table([], Vote),
         verdicts=to_table([Verdict(pair.pair, True, 2, 2) for pair in samples], Verdict),
         images=to_table(held.values(), Image),
         claims=[Claim("flat", image, f"{image[:8]}.png", None, licence) for image in held],
     )
-    material = release.Material(
-        homes=[rows],
+    material = release.ReleaseInputs(
+        shards=[rows],
         read_image=raws.__getitem__,
         image_uri=lambda image: f"s3://bucket/{image}",
         stage_counts=[],
@@ -70,7 +70,7 @@ def released(store: Galaxy, images: int = 60, licence: str | None = "CC0-1.0", t
     )
     rules = ReleaseSettings(test=test, validation=0, near_duplicate_bits=-1)
     version = len(Log(store.store, keys.RELEASES_LOG).read()) + 1
-    with release.plan(material, rules) as plan:
+    with release.select(material, rules) as plan:
         for path, content in release.build(plan, version=version, history={}):
             raw = raws[content.image] if isinstance(content, release.Stored) else content
             assert store.store.put_if_absent(keys.release(version) + path, raw)

@@ -21,7 +21,7 @@ from taskgalaxy_ops.hashing import draw, sha256_hex
 from taskgalaxy_ops.models.encoders.base import Vectors, normalise
 from taskgalaxy_ops.models.http import Sender
 from taskgalaxy_ops.settings import Model, Settings, parse_settings
-from taskgalaxy_ops.workspace import Galaxy
+from taskgalaxy_ops.workspace import Workspace
 
 TYPES = tuple(f"{one}~{one} {two}" for one in ("ocr", "colour", "counting") for two in ("a", "b", "c"))
 
@@ -139,11 +139,11 @@ def tiny_settings(location: Path | str, **changes: Any) -> Settings:
     return parse_settings({**raw, **changes})
 
 
-def tiny_galaxy(settings: Settings, store: MemoryStore | None = None) -> Galaxy:
+def tiny_workspace(settings: Settings, store: MemoryStore | None = None) -> Workspace:
     """An opened galaxy; nothing but the store is kept from an earlier one."""
-    galaxy = Galaxy(settings, store or MemoryStore())
-    galaxy.__dict__["encoder"] = TinyEncoder()
-    return galaxy
+    workspace = Workspace(settings, store or MemoryStore())
+    workspace.__dict__["encoder"] = TinyEncoder()
+    return workspace
 
 
 def tiny_images(folder: Path, count: int, first: int = 0) -> Path:

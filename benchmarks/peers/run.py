@@ -60,13 +60,13 @@ def peer(
         raise PeerError(f"peer {name!r} is not installed: there is no {python}. Run `make bench-peers`.")
     arguments = [base_url, str(folder.resolve()), str(count), str(in_flight)]
     command = [str(python), "-m", f"benchmarks.peers.{SCRIPTS[name]}", *arguments]
-    # A home of its own: caches start empty, and nothing is left behind.
-    with tempfile.TemporaryDirectory() as home, (Path(home) / "errors").open("w+", encoding="utf-8") as errors:
+    # An image shard of its own: caches start empty, and nothing is left behind.
+    with tempfile.TemporaryDirectory() as shard, (Path(shard) / "errors").open("w+", encoding="utf-8") as errors:
         kept = {key: value for key, value in os.environ.items() if key in ("PATH", "LANG", "TMPDIR")}
         process = subprocess.Popen(
             command,
-            cwd=home,
-            env={**kept, **QUIET, "HOME": home, "PYTHONPATH": str(ROOT)},
+            cwd=shard,
+            env={**kept, **QUIET, "HOME": shard, "PYTHONPATH": str(ROOT)},
             stdout=subprocess.PIPE,
             stderr=errors,
             text=True,

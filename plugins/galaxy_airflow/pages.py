@@ -33,8 +33,8 @@ def overview() -> HTMLResponse:
     """Sources, stages, spending and releases."""
     from taskgalaxy_ops.reports.pages import status as status_pages
 
-    with _galaxy() as galaxy:
-        return HTMLResponse(status_pages.status_page(galaxy), headers=_HEADERS)
+    with _workspace() as workspace:
+        return HTMLResponse(status_pages.status_page(workspace), headers=_HEADERS)
 
 
 @app.get("/reports/{name}", dependencies=_MAY_READ)
@@ -43,9 +43,9 @@ def report(name: Annotated[str, Path(pattern=f"^{PAGE_NAME.pattern}$")]) -> HTML
     from taskgalaxy_ops.errors import NotFoundError
     from taskgalaxy_ops.storage import keys
 
-    with _galaxy() as galaxy:
+    with _workspace() as workspace:
         try:
-            return HTMLResponse(galaxy.store.get(keys.report(name)), headers=_HEADERS)
+            return HTMLResponse(workspace.store.get(keys.report(name)), headers=_HEADERS)
         except NotFoundError as error:
             raise HTTPException(404, f"There is no page {name}.") from error
 
@@ -57,17 +57,17 @@ def health() -> PlainTextResponse:
 
 
 @contextmanager
-def _galaxy() -> Iterator[Any]:
+def _workspace() -> Iterator[Any]:
     """The store, for reading. What is wrong with settings or store is told to the reader."""
     from taskgalaxy_ops.errors import TaskGalaxyError
     from taskgalaxy_ops.operations.airflow.provision import environment_of
     from taskgalaxy_ops.settings import load_settings, settings_path
-    from taskgalaxy_ops.workspace import Galaxy
+    from taskgalaxy_ops.workspace import Workspace
 
     try:
         settings = load_settings(settings_path())
         os.environ.update(environment_of(settings, _connections()))
-        yield Galaxy.open(settings)
+        yield Workspace.open(settings)
     except TaskGalaxyError as error:
         raise HTTPException(503, str(error)) from error
 

@@ -18,12 +18,12 @@ from taskgalaxy_ops.operations.airflow.provision import (
 from taskgalaxy_ops.progress import Progress
 from taskgalaxy_ops.reports.console import Lines
 from taskgalaxy_ops.settings import Settings, load_settings, settings_path
-from taskgalaxy_ops.workspace import Galaxy
+from taskgalaxy_ops.workspace import Workspace
 
 log = logging.getLogger("taskgalaxy")
 
 
-def opened(settings_version: int | None = None, max_cost: float | None = None, run: str | None = None) -> Galaxy:
+def opened(settings_version: int | None = None, max_cost: float | None = None, run: str | None = None) -> Workspace:
     """The store of the mounted settings, with the keys that Airflow's connections hold.
 
     settings_version: of the versions that the store has published; None: the mounted file as it is. max_cost: USD; the
@@ -32,15 +32,15 @@ def opened(settings_version: int | None = None, max_cost: float | None = None, r
     """
     settings = ready_settings()
     if settings_version is None and max_cost is None:
-        return Galaxy.open(settings, run)
+        return Workspace.open(settings, run)
     if settings_version is not None:
-        settings = Galaxy.open(settings).settings_version(settings_version)
+        settings = Workspace.open(settings).settings_version(settings_version)
         os.environ.update(environment_of(settings, _connections(settings)))
     if max_cost is not None:
         cap = settings.budget.max_cost
         lower = settings.budget.model_copy(update={"max_cost": max_cost if cap is None else min(cap, max_cost)})
         settings = settings.model_copy(update={"budget": lower})
-    return Galaxy.open(settings, run)
+    return Workspace.open(settings, run)
 
 
 def ready_settings() -> Settings:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 if TYPE_CHECKING:
-    from taskgalaxy_ops.inference.batch_wait import Waiting
+    from taskgalaxy_ops.inference.batch_wait import PendingBatch
 
 _LOADED = (
     "taskgalaxy_ops.inference.batch_wait",
@@ -64,7 +64,7 @@ class BatchEnd(BaseTrigger):
         yield TriggerEvent(ended)
 
 
-async def _keys(those: Sequence[Waiting]) -> dict[str, str]:
+async def _keys(those: Sequence[PendingBatch]) -> dict[str, str]:
     """The models' keys that Airflow's connections hold, by the variables in which the library looks for them."""
     from airflow.sdk import Connection
     from airflow.sdk.exceptions import AirflowNotFoundException, AirflowRuntimeError

@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from typing import Any, Protocol
 
 from taskgalaxy_ops.settings import Settings, load_settings
-from taskgalaxy_ops.workspace import Galaxy
+from taskgalaxy_ops.workspace import Workspace
 
 PENDING = 3  # exit code: something has no answer yet
 
@@ -28,9 +29,14 @@ def loaded(chosen: argparse.Namespace) -> Settings:
     return load_settings(chosen.settings, {"store": chosen.store} if chosen.store else None)
 
 
-def galaxy_of(chosen: argparse.Namespace) -> Galaxy:
+def workspace_of(chosen: argparse.Namespace) -> Workspace:
     """The galaxy of these settings. Raises SettingsError, StoreError."""
-    return Galaxy.open(loaded(chosen))
+    return Workspace.open(loaded(chosen))
+
+
+def to_json(record: Any, **keys: str) -> dict[str, Any]:
+    """A record as JSON; ``keys``: by field, the name that its JSON has had since the first version."""
+    return {keys.get(name, name): value for name, value in asdict(record).items()}
 
 
 def say(chosen: argparse.Namespace, value: dict[str, Any], lines: Sequence[str]) -> None:

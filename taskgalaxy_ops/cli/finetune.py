@@ -9,7 +9,7 @@ import uuid
 from dataclasses import asdict
 from pathlib import Path
 
-from taskgalaxy_ops.cli.common import AddCommand, galaxy_of, positive, say
+from taskgalaxy_ops.cli.common import AddCommand, positive, say, workspace_of
 from taskgalaxy_ops.errors import SourceError
 from taskgalaxy_ops.evaluate import run as evaluate_run
 from taskgalaxy_ops.finetune import run as finetune_run
@@ -62,24 +62,24 @@ def _finetune(chosen: argparse.Namespace) -> int:
         found = [load_recipe(name) for name in shipped()]
         say(chosen, {"recipes": [recipe.model_dump(mode="json") for recipe in found]}, finetune_text.recipes(found))
         return 0
-    galaxy = finetune_run.on_backend(galaxy_of(chosen), chosen.backend)
-    tuning = finetune_run.tuning(galaxy, release=chosen.release, recipe=chosen.recipe, trainer=chosen.trainer)
+    workspace = finetune_run.on_backend(workspace_of(chosen), chosen.backend)
+    tuning = finetune_run.tuning(workspace, release=chosen.release, recipe=chosen.recipe, trainer=chosen.trainer)
     run = f"cli/{uuid.uuid4().hex}"
     if chosen.render or chosen.submit or chosen.cancel:
-        jobs = finetune_run.Trainings(galaxy, run).handle(tuning.jobs, submit=chosen.submit, cancel=chosen.cancel)
+        jobs = finetune_run.Trainings(workspace, run).handle(tuning.jobs, submit=chosen.submit, cancel=chosen.cancel)
         lines = [f"{role:<8} {each['name']}  {each['state']:<10} {each['folder']}" for role, each in jobs.items()]
         say(chosen, {"jobs": jobs}, lines)
         return 0
     try:
         with show_progress(chosen.quiet or chosen.json) as progress:
-            results = finetune_run.train(galaxy, tuning.jobs, run, progress)
-            scored = evaluate_run.score_tuning(galaxy, tuning, chosen.evaluate or evaluate_run.OWN, progress)
-            write_card(galaxy, tuning, scored)
+            results = finetune_run.train(workspace, tuning.jobs, run, progress)
+            scored = evaluate_run.score_tuning(workspace, tuning, chosen.evaluate or evaluate_run.OWN, progress)
+            write_card(workspace, tuning, scored)
     except KeyboardInterrupt:
         print("Training goes on: the same command finds it again, with --cancel it stops it.", file=sys.stderr)
         return 130
     value = evaluate_run.summary(tuning, results, scored)
-    say(chosen, value, [*finetune_text.scored(scored), *finetune_text.tuned(results, galaxy.store.url, scored)])
+    say(chosen, value, [*finetune_text.scored(scored), *finetune_text.tuned(results, workspace.store.url, scored)])
     return 0
 
 
@@ -87,7 +87,7 @@ def _scores(chosen: argparse.Namespace) -> int:
     from taskgalaxy_ops.evaluate.published import published
     from taskgalaxy_ops.evaluate.table import poster
 
-    found = [score for score in evaluate_run.kept(galaxy_of(chosen)) if not score.family]
+    found = [score for score in evaluate_run.kept(workspace_of(chosen)) if not score.family]
     if not found and not chosen.published:
         raise SourceError("scores: nothing has been scored yet. Run `taskgalaxy finetune`.")
     found += published() if chosen.published else []
@@ -100,9 +100,9 @@ def _study(chosen: argparse.Namespace) -> int:
     from taskgalaxy_ops.evaluate import study
 
     with show_progress(chosen.quiet or chosen.json) as progress:
-        galaxy = study_data(chosen.built_in.resolve(), progress) if chosen.built_in else galaxy_of(chosen)
+        workspace = study_data(chosen.built_in.resolve(), progress) if chosen.built_in else workspace_of(chosen)
         found = study.run(
-            galaxy,
+            workspace,
             design=chosen.design,
             release=chosen.release,
             recipe=chosen.recipe,
@@ -121,11 +121,11 @@ def _study(chosen: argparse.Namespace) -> int:
 
 
 def _evaluate(chosen: argparse.Namespace) -> int:
-    galaxy = galaxy_of(chosen)
+    workspace = workspace_of(chosen)
     with show_progress(chosen.quiet or chosen.json) as progress:
         found = evaluate_run.score_checkpoints(
-            galaxy,
-            finetune_run.release_copy(galaxy, chosen.release),
+            workspace,
+            finetune_run.release_copy(workspace, chosen.release),
             {finetune_run.BEFORE: chosen.before, finetune_run.AFTER: chosen.checkpoint},
             chosen.benchmark or evaluate_run.OWN,
             model=chosen.checkpoint,

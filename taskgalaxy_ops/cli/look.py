@@ -6,8 +6,8 @@ import argparse
 from dataclasses import asdict
 from pathlib import Path
 
-from taskgalaxy_ops.cli.common import AddCommand, galaxy_of, say
-from taskgalaxy_ops.generation.results import Harvest
+from taskgalaxy_ops.cli.common import AddCommand, say, to_json, workspace_of
+from taskgalaxy_ops.generation.results import RunResults
 from taskgalaxy_ops.models import pricing
 from taskgalaxy_ops.operations.costs import costs
 from taskgalaxy_ops.operations.explain import explain
@@ -61,38 +61,38 @@ def add(add_command: AddCommand) -> None:
 
 
 def _report(chosen: argparse.Namespace) -> int:
-    contact_sheet.write(chosen.out, contact_sheet.report_data(Harvest(galaxy_of(chosen))))
+    contact_sheet.write(chosen.out, contact_sheet.report_data(RunResults(workspace_of(chosen))))
     say(chosen, {"page": str(chosen.out.resolve())}, [f"contact sheet: {chosen.out.resolve()}"])
     return 0
 
 
 def _status(chosen: argparse.Namespace) -> int:
-    galaxy = galaxy_of(chosen)
-    found, told = status(galaxy), checked(galaxy)
+    workspace = workspace_of(chosen)
+    found, told = status(workspace), checked(workspace)
     value = {**asdict(found), "forecast": None if told is None else asdict(told)}
     say(chosen, value, [*status_text.status(found), *costs_text.checked(told)])
     return 0
 
 
 def _costs(chosen: argparse.Namespace) -> int:
-    found = costs(galaxy_of(chosen), task_types=chosen.task_types)
+    found = costs(workspace_of(chosen), task_types=chosen.task_types)
     say(chosen, asdict(found), costs_text.costs(found))
     return 0
 
 
 def _plan(chosen: argparse.Namespace) -> int:
-    galaxy = galaxy_of(chosen)
+    workspace = workspace_of(chosen)
     if chosen.probe is not None:
         with show_progress(chosen.quiet or chosen.json) as progress:
-            probe(galaxy, chosen.probe or None, chosen.source, chosen.taxonomy, progress)
-    found = plan(galaxy, chosen.source, chosen.taxonomy)
-    value, lines = asdict(found), plan_text.plan(found)
+            probe(workspace, chosen.probe or None, chosen.source, chosen.taxonomy, progress)
+    found = plan(workspace, chosen.source, chosen.taxonomy)
+    value, lines = to_json(found, shards="homes"), plan_text.plan(found)
     if chosen.cost or chosen.probe is not None:
-        made = forecast(galaxy, chosen.source, chosen.taxonomy)
-        record(galaxy, made)
+        made = forecast(workspace, chosen.source, chosen.taxonomy)
+        record(workspace, made)
         value, lines = (
             {**value, "forecast": asdict(made)},
-            [*lines, *costs_text.forecast(made), *_unpriced(galaxy.settings)],
+            [*lines, *costs_text.forecast(made), *_unpriced(workspace.settings)],
         )
     say(chosen, value, lines)
     return 0
@@ -105,17 +105,17 @@ def _unpriced(settings: Settings) -> list[str]:
 
 
 def _explain(chosen: argparse.Namespace) -> int:
-    found = explain(galaxy_of(chosen), chosen.what)
+    found = explain(workspace_of(chosen), chosen.what)
     say(chosen, found, explain_text.explained(found))
     return 0
 
 
 def _verify(chosen: argparse.Namespace) -> int:
     with show_progress(chosen.quiet or chosen.json) as progress:
-        galaxy = galaxy_of(chosen)
-        found = glance(galaxy) if chosen.quick else verify(galaxy, progress)
+        workspace = workspace_of(chosen)
+        found = glance(workspace) if chosen.quick else verify(workspace, progress)
         if chosen.takedown:
-            found.checked["take-down"] = len(galaxy.registry.denied())
-            found.damage += [f"take-down: {line}. Run `taskgalaxy takedown --finish`." for line in left(galaxy)]
+            found.checked["take-down"] = len(workspace.registry.denied())
+            found.damage += [f"take-down: {line}. Run `taskgalaxy takedown --finish`." for line in left(workspace)]
     say(chosen, asdict(found), run_text.verified(found))
     return 1 if found.damage else 0

@@ -12,13 +12,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from taskgalaxy_ops.cli.common import AddCommand, galaxy_of, loaded, say
+from taskgalaxy_ops.cli.common import AddCommand, loaded, say, to_json, workspace_of
 from taskgalaxy_ops.errors import SourceError
 from taskgalaxy_ops.hashing import sha256_hex
 from taskgalaxy_ops.operations import answers, forget, gc, takedown, upgrade
 from taskgalaxy_ops.reports.console import show_progress
 from taskgalaxy_ops.storage.ledger import NANO
-from taskgalaxy_ops.workspace import Galaxy
+from taskgalaxy_ops.workspace import Workspace
 
 _ID = re.compile("[0-9a-f]{64}")
 _PREFIX = re.compile("[0-9a-f]{8,63}")
@@ -100,20 +100,20 @@ def _sure(chosen: argparse.Namespace, question: str) -> bool:
 
 
 def _takedown(chosen: argparse.Namespace) -> int:
-    galaxy = galaxy_of(chosen)
+    workspace = workspace_of(chosen)
     named = [*chosen.images, *(_listed(chosen.list) if chosen.list else [])]
     if not named and not chosen.finish:
         raise SourceError("takedown: name images, by id or file, or say --finish.")
-    images = sorted({_image(galaxy, name) for name in named})
+    images = sorted({_image(workspace, name) for name in named})
     if images and not _sure(chosen, f"Erase {len(images):,} images for good, in all releases too?"):
         return 1
     with show_progress(chosen.quiet or chosen.json) as progress:
-        found = takedown.take_down(galaxy, images, chosen.reason, progress) if images else None
-        late = takedown.finish(galaxy, progress) if chosen.finish else None
-        left = list(takedown.left(galaxy))
+        found = takedown.take_down(workspace, images, chosen.reason, progress) if images else None
+        late = takedown.finish(workspace, progress) if chosen.finish else None
+        left = list(takedown.left(workspace))
     lines = []
     for each in filter(None, (found, late)):
-        held = sum(map(len, each.homes.values()))
+        held = sum(map(len, each.by_shard.values()))
         lines.append(
             f"{len(each.images):,} images taken down, {held:,} of them were here; {each.shards:,} shards are "
             "computed again when they are needed, from the journal"
@@ -121,7 +121,11 @@ def _takedown(chosen: argparse.Namespace) -> int:
         lines += [f"release {name}: {samples:,} samples withdrawn so far" for name, samples in each.releases.items()]
     lines += [f"STILL THERE: {line}" for line in left] or ["nothing of what was taken down is left in the store"]
     lines.append("Copies outside the store (fetched releases, checkpoints trained on them) are not reached.")
-    value = {"taken_down": asdict(found) if found else None, "finished": asdict(late) if late else None, "left": left}
+    value = {
+        "taken_down": to_json(found, by_shard="homes") if found else None,
+        "finished": to_json(late, by_shard="homes") if late else None,
+        "left": left,
+    }
     say(chosen, value, lines)
     return 1 if left else 0
 
@@ -130,7 +134,7 @@ def _listed(path: Path) -> list[str]:
     return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
 
 
-def _image(galaxy: Galaxy, name: str) -> str:
+def _image(workspace: Workspace, name: str) -> str:
     """An image by its id, the beginning of one that the store has, or a local file that holds it."""
     if _ID.fullmatch(name):
         return name
@@ -139,8 +143,8 @@ def _image(galaxy: Galaxy, name: str) -> str:
     if _PREFIX.fullmatch(name):
         found = {
             image
-            for home in galaxy.registry.homes()
-            for image in galaxy.registry.image_ids(home)
+            for shard in workspace.registry.shards()
+            for image in workspace.registry.image_ids(shard)
             if image.startswith(name)
         }
         if len(found) == 1:
@@ -150,7 +154,7 @@ def _image(galaxy: Galaxy, name: str) -> str:
 
 
 def _forget(chosen: argparse.Namespace) -> int:
-    galaxy = galaxy_of(chosen)
+    workspace = workspace_of(chosen)
     choice: Mapping[str, Any] = {
         "model": chosen.model,
         "since": chosen.since,
@@ -158,7 +162,7 @@ def _forget(chosen: argparse.Namespace) -> int:
         "where": dict(chosen.where),
     }
     with show_progress(chosen.quiet or chosen.json) as progress:
-        found = forget.forget(galaxy, **choice, progress=progress)
+        found = forget.forget(workspace, **choice, progress=progress)
     told = [f"{units:,} answers of {stage}" for stage, units in sorted(found.units.items())] or [
         "no answer is concerned"
     ]
@@ -166,7 +170,7 @@ def _forget(chosen: argparse.Namespace) -> int:
         f"from {found.calls:,} replies; asking them again, as far as they are still needed, costs up to about "
         f"{found.tokens:,.0f} tokens, ${found.cost / NANO:.4f} (at list prices ${found.list_cost / NANO:.4f})"
     )
-    value = {**asdict(found), "homes": len(found.homes), "forgotten": False}
+    value = {**to_json(found, by_shard="homes"), "homes": len(found.by_shard), "forgotten": False}
     if chosen.dry_run or not found.units:
         say(chosen, value, told)
         return 0
@@ -174,23 +178,23 @@ def _forget(chosen: argparse.Namespace) -> int:
         print("\n".join(told))
     if not _sure(chosen, "Forget them?"):
         return 1
-    forget.carry_out(galaxy, found)
+    forget.carry_out(workspace, found)
     say(chosen, {**value, "forgotten": True}, ["forgotten: `taskgalaxy plan` shows what is asked again"])
     return 0
 
 
 def _export(chosen: argparse.Namespace) -> int:
-    galaxy = galaxy_of(chosen)
+    workspace = workspace_of(chosen)
     with show_progress(chosen.quiet or chosen.json) as progress:
-        written = answers.export(galaxy, chosen.file, progress)
+        written = answers.export(workspace, chosen.file, progress)
     say(chosen, {"replies": written, "file": str(chosen.file)}, [f"{written:,} replies written to {chosen.file}"])
     return 0
 
 
 def _import(chosen: argparse.Namespace) -> int:
-    galaxy = galaxy_of(chosen)
+    workspace = workspace_of(chosen)
     with show_progress(chosen.quiet or chosen.json) as progress:
-        found = answers.load(galaxy, chosen.file, progress)
+        found = answers.load(workspace, chosen.file, progress)
     stages = ", ".join(f"{number:,} of {stage}" for stage, number in sorted(found.by_stage.items())) or "none"
     lines = [
         f"{found.read:,} replies read; new answers: {stages}",
@@ -201,19 +205,19 @@ def _import(chosen: argparse.Namespace) -> int:
 
 
 def _read_again(chosen: argparse.Namespace) -> int:
-    galaxy = galaxy_of(chosen)
+    workspace = workspace_of(chosen)
     with show_progress(chosen.quiet or chosen.json) as progress:
-        found = answers.read_again(galaxy, progress)
+        found = answers.read_again(workspace, progress)
     lines = [f"{number:,} answers of {stage} read from kept replies" for stage, number in sorted(found.items())]
     say(chosen, {"answers": found}, lines or ["no reply says more than it did"])
     return 0
 
 
 def _gc(chosen: argparse.Namespace) -> int:
-    galaxy = galaxy_of(chosen)
+    workspace = workspace_of(chosen)
     with show_progress(chosen.quiet or chosen.json) as progress:
         grace = chosen.grace_days * 86400
-        found = gc.collect(galaxy, grace_seconds=grace, delete=chosen.delete, progress=progress)
+        found = gc.collect(workspace, grace_seconds=grace, delete=chosen.delete, progress=progress)
     done = "deleted" if chosen.delete else "would be deleted (--delete)"
     lines = [
         f"{found.objects:,} objects, {found.size / 1e6:,.1f} MB: {done}",
@@ -225,9 +229,9 @@ def _gc(chosen: argparse.Namespace) -> int:
 
 
 def _compact(chosen: argparse.Namespace) -> int:
-    galaxy = galaxy_of(chosen)
+    workspace = workspace_of(chosen)
     with show_progress(chosen.quiet or chosen.json) as progress:
-        folded = gc.compact(galaxy, progress)
+        folded = gc.compact(workspace, progress)
     say(chosen, {"journals": folded}, [f"{folded:,} journals folded, and the budget's ledger"])
     return 0
 

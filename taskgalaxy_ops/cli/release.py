@@ -6,7 +6,7 @@ import argparse
 from dataclasses import asdict
 from pathlib import Path
 
-from taskgalaxy_ops.cli.common import AddCommand, galaxy_of, say
+from taskgalaxy_ops.cli.common import AddCommand, say, workspace_of
 from taskgalaxy_ops.release import publish
 from taskgalaxy_ops.reports.console import show_progress
 from taskgalaxy_ops.reports.text import release as release_text
@@ -22,10 +22,10 @@ def add(add_command: AddCommand) -> None:
 
 
 def _release(chosen: argparse.Namespace) -> int:
-    galaxy = galaxy_of(chosen)
+    workspace = workspace_of(chosen)
     with show_progress(chosen.quiet or chosen.json) as progress:
-        receipt = publish.publish(galaxy, partial=chosen.partial, progress=progress)
-    local = publish.fetch(galaxy, receipt.release, chosen.to) if chosen.to else None
+        receipt = publish.publish(workspace, partial=chosen.partial, progress=progress)
+    local = publish.fetch(workspace, receipt.release, chosen.to) if chosen.to else None
     value = {**asdict(receipt), "local": str(local) if local else None}
     say(chosen, value, release_text.released(receipt, local))
     return 0

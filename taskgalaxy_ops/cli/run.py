@@ -7,9 +7,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 from taskgalaxy_ops import pipeline
-from taskgalaxy_ops.cli.common import PENDING, AddCommand, galaxy_of, loaded, positive, say
+from taskgalaxy_ops.cli.common import PENDING, AddCommand, loaded, positive, say, workspace_of
 from taskgalaxy_ops.errors import SourceError
-from taskgalaxy_ops.generation.results import Harvest
+from taskgalaxy_ops.generation.results import RunResults
 from taskgalaxy_ops.operations import doctor, pilot
 from taskgalaxy_ops.operations.forecast import checked, forecast
 from taskgalaxy_ops.reports.console import show_progress
@@ -62,30 +62,30 @@ def _settings(_: argparse.Namespace) -> int:
 
 
 def _ingest(chosen: argparse.Namespace) -> int:
-    galaxy = galaxy_of(chosen)
+    workspace = workspace_of(chosen)
     if chosen.remove and not chosen.sources:
         raise SourceError("ingest --remove: name the sources to remove.")
-    names = chosen.sources or list(galaxy.settings.sources)
+    names = chosen.sources or list(workspace.settings.sources)
     if not names:
         raise SourceError("ingest: the settings name no source. Add one under `sources`: name, then `location`.")
     if chosen.remove:
-        gone = [name for name in chosen.sources if galaxy.registry.remove(name)]
+        gone = [name for name in chosen.sources if workspace.registry.remove(name)]
         say(chosen, {"removed": gone}, [f"removed: {', '.join(gone) or 'none'}"])
         return 0
     with show_progress(chosen.quiet or chosen.json) as progress:
-        receipts = [pipeline.ingest(galaxy, name, progress=progress) for name in names]
+        receipts = [pipeline.ingest(workspace, name, progress=progress) for name in names]
     say(chosen, {"sources": [asdict(receipt) for receipt in receipts]}, run_text.ingested(receipts))
     return 0
 
 
 def _generate(chosen: argparse.Namespace) -> int:
-    galaxy = galaxy_of(chosen)
+    workspace = workspace_of(chosen)
     with show_progress(chosen.quiet or chosen.json) as progress:
-        result = pipeline.generate(galaxy, sources=chosen.source, last_stage=chosen.last_stage, progress=progress)
+        result = pipeline.generate(workspace, sources=chosen.source, last_stage=chosen.last_stage, progress=progress)
     if chosen.last_stage == "match":
         say(chosen, {"homes": len(result.matches)}, [f"{len(result.matches)} shards matched"])
         return 0
-    funnel = Harvest(galaxy, result).funnel
+    funnel = RunResults(workspace, result).funnel
     value = {
         "funnel": [asdict(counts) for counts in funnel],
         "usage": asdict(result.usage),
@@ -94,30 +94,30 @@ def _generate(chosen: argparse.Namespace) -> int:
     }
     lines = [*run_text.funnel(funnel), *run_text.ended(result)]
     if result.unaffordable:
-        rest = forecast(galaxy, chosen.source)
+        rest = forecast(workspace, chosen.source)
         value, lines = (
             {**value, "rest": asdict(rest)},
             [*lines, *(f"          {line}" for line in costs_text.rest(rest))],
         )
-    say(chosen, value, [*lines, *costs_text.checked(checked(galaxy))])
+    say(chosen, value, [*lines, *costs_text.checked(checked(workspace))])
     return PENDING if result.pending else 0
 
 
 def _pilot(chosen: argparse.Namespace) -> int:
-    galaxy = galaxy_of(chosen)
+    workspace = workspace_of(chosen)
     with show_progress(chosen.quiet or chosen.json) as progress:
-        found = pilot.pilot(galaxy, chosen.limit, progress)
+        found = pilot.pilot(workspace, chosen.limit, progress)
     contact_sheet.write(
-        chosen.out, contact_sheet.report_data(found.harvest, title="TaskGalaxy pilot", forecast=found.forecast)
+        chosen.out, contact_sheet.report_data(found.results, title="TaskGalaxy pilot", forecast=found.forecast)
     )
-    value = {"forecast": found.forecast, "page": str(chosen.out.resolve()), "pending": found.harvest.pending}
+    value = {"forecast": found.forecast, "page": str(chosen.out.resolve()), "pending": found.results.pending}
     lines = [
-        *run_text.funnel(found.harvest.funnel),
-        *run_text.ended(found.harvest.result),
+        *run_text.funnel(found.results.funnel),
+        *run_text.ended(found.results.result),
         *release_text.forecast(found.forecast),
     ]
     say(chosen, value, [*lines, f"contact sheet: {chosen.out.resolve()}"])
-    return PENDING if found.harvest.pending else 0
+    return PENDING if found.results.pending else 0
 
 
 def _doctor(chosen: argparse.Namespace) -> int:

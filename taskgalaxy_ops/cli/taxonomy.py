@@ -7,12 +7,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from taskgalaxy_ops.cli.common import AddCommand, galaxy_of, positive, say
+from taskgalaxy_ops.cli.common import AddCommand, positive, say, workspace_of
 from taskgalaxy_ops.reports.console import show_progress
 from taskgalaxy_ops.reports.text import run as run_text
 from taskgalaxy_ops.taxonomy import add_types, diff, normalise_path, tree
 from taskgalaxy_ops.taxonomy.expand import expand
-from taskgalaxy_ops.taxonomy.store import Catalogue
+from taskgalaxy_ops.taxonomy.store import TaxonomyStore
 
 
 def add(add_command: AddCommand, commands: Any) -> None:
@@ -41,20 +41,20 @@ def add(add_command: AddCommand, commands: Any) -> None:
 
 
 def _expand(chosen: argparse.Namespace) -> int:
-    galaxy = galaxy_of(chosen)
+    workspace = workspace_of(chosen)
     with show_progress(chosen.quiet or chosen.json) as progress:
-        result = expand(galaxy, rounds=chosen.rounds, max_new=chosen.max_new, up_to=chosen.up_to, progress=progress)
+        result = expand(workspace, rounds=chosen.rounds, max_new=chosen.max_new, up_to=chosen.up_to, progress=progress)
     say(chosen, asdict(result), run_text.expanded(result))
     return 0
 
 
 def _add(chosen: argparse.Namespace) -> int:
-    catalogue = Catalogue(galaxy_of(chosen))
-    base = catalogue.version()
+    taxonomy_store = TaxonomyStore(workspace_of(chosen))
+    base = taxonomy_store.version()
     nodes = add_types(base.nodes, chosen.types)
     nodes = add_types(nodes, chosen.file) if chosen.file else nodes
-    number = catalogue.publish(base.number, nodes, [], "hand")
-    found = diff(base, catalogue.version(number))
+    number = taxonomy_store.publish(base.number, nodes, [], "hand")
+    found = diff(base, taxonomy_store.version(number))
     added, again = [node.path for node in found.added], [node.path for _, node in found.changed]
     told = f"version {number}: {len(added)} nodes added" + (f", {len(again)} live again" if again else "")
     say(chosen, {"version": number, "added": added, "again": again}, [told, *added, *again])
@@ -62,17 +62,17 @@ def _add(chosen: argparse.Namespace) -> int:
 
 
 def _retire(chosen: argparse.Namespace) -> int:
-    catalogue = Catalogue(galaxy_of(chosen))
-    base = catalogue.version()
+    taxonomy_store = TaxonomyStore(workspace_of(chosen))
+    base = taxonomy_store.version()
     following = base.retire(*map(normalise_path, chosen.types))
-    number = catalogue.publish(base.number, following.nodes, [], "hand")
+    number = taxonomy_store.publish(base.number, following.nodes, [], "hand")
     retired = [node.path for node in diff(base, following).retired]
     say(chosen, {"version": number, "retired": retired}, [f"version {number}: {len(retired)} nodes retired", *retired])
     return 0
 
 
 def _versions(chosen: argparse.Namespace) -> int:
-    versions = Catalogue(galaxy_of(chosen)).versions()
+    versions = TaxonomyStore(workspace_of(chosen)).versions()
     shown = [
         {name: each[name] for name in ("version", "base", "origin", "leaves", "rejected") if name in each}
         for each in versions
@@ -82,14 +82,14 @@ def _versions(chosen: argparse.Namespace) -> int:
 
 
 def _tree(chosen: argparse.Namespace) -> int:
-    shown = Catalogue(galaxy_of(chosen)).version(chosen.version)
+    shown = TaxonomyStore(workspace_of(chosen)).version(chosen.version)
     leaves = [node.path for node in shown.leaves()]
     say(chosen, {"version": shown.number, "leaves": leaves}, tree(shown, chosen.depth))
     return 0
 
 
 def _diff(chosen: argparse.Namespace) -> int:
-    catalogue = Catalogue(galaxy_of(chosen))
-    found = diff(catalogue.version(chosen.old), catalogue.version(chosen.new))
+    taxonomy_store = TaxonomyStore(workspace_of(chosen))
+    found = diff(taxonomy_store.version(chosen.old), taxonomy_store.version(chosen.new))
     say(chosen, asdict(found), run_text.changes(found))
     return 0

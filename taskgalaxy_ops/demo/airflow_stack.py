@@ -152,7 +152,7 @@ class AirflowStack:
         return self.api.keys["password"]
 
     @property
-    def home(self) -> Path:
+    def shard(self) -> Path:
         return self.folder / "airflow"
 
     def client(self) -> AirflowClient:
@@ -172,8 +172,8 @@ class AirflowStack:
             "CORE__FERNET_KEY": keys["fernet"],
             "CORE__EXECUTION_API_SERVER_URL": f"{self.url}/execution/",
             "CORE__SIMPLE_AUTH_MANAGER_USERS": f"{USER}:admin",
-            "CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(self.home / "passwords.json"),
-            "DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{self.home / 'airflow.db'}",
+            "CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(self.shard / "passwords.json"),
+            "DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{self.shard / 'airflow.db'}",
             "API__BASE_URL": self.url,
             "API__SECRET_KEY": keys["session"],
             "API_AUTH__JWT_SECRET": keys["jwt"],
@@ -190,7 +190,7 @@ class AirflowStack:
         bin_folder = str(Path(sys.executable).parent)
         return {
             **{f"AIRFLOW__{name}": value for name, value in options.items()},
-            "AIRFLOW_HOME": str(self.home),
+            "AIRFLOW_HOME": str(self.shard),
             "PATH": os.pathsep.join([bin_folder, os.environ.get("PATH", os.defpath)]),
             "TASKGALAXY_SETTINGS": str(self._settings),
             "PYTHONPATH": str(ROOT),
@@ -202,7 +202,7 @@ class AirflowStack:
     def start(self, say: Callable[[str], None] = lambda text: None) -> Self:
         """Start all of it and wait until it schedules. Raises ServiceError, and leaves nothing running."""
         _check()
-        self.home.mkdir(parents=True, exist_ok=True)
+        self.shard.mkdir(parents=True, exist_ok=True)
         say("starting Airflow (API server, scheduler, DAG processor, triggerer)")
         with ExitStack() as undo, ThreadPoolExecutor(len(self.parts)) as pool:
             undo.callback(self.stop)
@@ -215,11 +215,11 @@ class AirflowStack:
         return self
 
     def _prepare_home(self) -> None:
-        passwords = self.home / "passwords.json"
+        passwords = self.shard / "passwords.json"
         opened = os.open(passwords, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(opened, "w") as file:
             file.write(f'{{"{USER}": "{self.password}"}}')
-        local_settings = self.home / "config" / "airflow_local_settings.py"
+        local_settings = self.shard / "config" / "airflow_local_settings.py"
         local_settings.parent.mkdir(exist_ok=True)
         local_settings.write_text(_LOCAL_SETTINGS, encoding="utf-8")
         environment = {**os.environ, **self.environment()}

@@ -18,8 +18,8 @@ from taskgalaxy_ops.demo.airflow_stack import failure
 from taskgalaxy_ops.errors import TaskGalaxyError
 from taskgalaxy_ops.operations.airflow import announcements
 from taskgalaxy_ops.operations.airflow.client import AirflowClient
-from taskgalaxy_ops.taxonomy.store import Catalogue
-from taskgalaxy_ops.workspace import Galaxy
+from taskgalaxy_ops.taxonomy.store import TaxonomyStore
+from taskgalaxy_ops.workspace import Workspace
 
 _POLL_SECONDS = 1.0
 _SETTLED_SECONDS = 2.5  # without a run at work: what one announces has its run by then
@@ -41,8 +41,8 @@ class Conducted:
 class Conductor:
     """Drives one Airflow for one store."""
 
-    def __init__(self, client: AirflowClient, galaxy: Galaxy) -> None:
-        self._client, self._galaxy = client, galaxy
+    def __init__(self, client: AirflowClient, workspace: Workspace) -> None:
+        self._client, self._workspace = client, workspace
         self._watched: set[tuple[str, str]] = set()
         self._settled: dict[tuple[str, str], list[dict[str, Any]]] = {}
 
@@ -53,12 +53,12 @@ class Conductor:
         """
         self._watched = {(run["dag_id"], run["dag_run_id"]) for run in self._client.runs() if _over(run)}
         self.settle()  # of an earlier demo
-        if len(Catalogue(self._galaxy).versions()) == 1:
+        if len(TaxonomyStore(self._workspace).versions()) == 1:
             self._client.trigger("galaxy_taxonomy", {"max_new": max_new})
             self.settle()
         self._client.trigger("galaxy_watch", {"announce": False})
         self.settle()
-        if self._galaxy.registry.scans():
+        if self._workspace.registry.scans():
             self._client.trigger("galaxy_backfill", {"forecast": True})
             self.settle()
 
@@ -92,7 +92,7 @@ class Conductor:
                 raise TaskGalaxyError("airflow: runs are still at work. See its web UI.")
             at_work = self._look(board)
             now = time.monotonic()
-            if at_work or (announcements.awaited(self._galaxy) and now - quiet_since < _AWAITED_SECONDS):
+            if at_work or (announcements.awaited(self._workspace) and now - quiet_since < _AWAITED_SECONDS):
                 quiet_since = now if at_work else quiet_since
             elif now - quiet_since >= (_SETTLED_SECONDS if self._settled else 0):
                 return
@@ -114,7 +114,7 @@ class Conductor:
                 else:
                     at_work = True
             rows.append((run, tasks))
-        spent = self._galaxy.ledger().spent()
+        spent = self._workspace.ledger().spent()
         board.show(rows, f"{spent.calls:,} calls taken from the budget, ${spent.cost / 1e9:.4f}")
         return at_work
 

@@ -27,7 +27,7 @@ from taskgalaxy_ops.errors import PendingError, SettingsError, SourceError, Task
 from taskgalaxy_ops.evaluate import run as evaluate_run
 from taskgalaxy_ops.finetune import run as finetune_run
 from taskgalaxy_ops.generation.bill import bill
-from taskgalaxy_ops.generation.results import Harvest
+from taskgalaxy_ops.generation.results import RunResults
 from taskgalaxy_ops.hashing import fingerprint, sha256_hex
 from taskgalaxy_ops.operations import forecast
 from taskgalaxy_ops.progress import Progress, Silent
@@ -40,9 +40,9 @@ from taskgalaxy_ops.reports.text import costs as costs_text
 from taskgalaxy_ops.settings import parse_settings
 from taskgalaxy_ops.sources.ingest import IngestReceipt
 from taskgalaxy_ops.taxonomy.expand import ExpandResult, expand
-from taskgalaxy_ops.taxonomy.store import Catalogue
+from taskgalaxy_ops.taxonomy.store import TaxonomyStore
 from taskgalaxy_ops.usage import Usage
-from taskgalaxy_ops.workspace import Galaxy
+from taskgalaxy_ops.workspace import Workspace
 
 _COUNTED = ("calls", "prompt_tokens", "completion_tokens", "cost", "list_cost")  # of a usage and of a bill
 _NEW_TYPES = 40  # nodes that the demo's expansion adds
@@ -67,25 +67,25 @@ def demo(chosen: argparse.Namespace) -> int:
             "folder": str(folder / "finetune"),
             **own.get("finetune", {}),
         }
-        galaxy = Galaxy.open(parse_settings(raw, chosen.settings or "of the demo"))
+        workspace = Workspace.open(parse_settings(raw, chosen.settings or "of the demo"))
         tune = not chosen.without_finetune and _can_tune()
         if chosen.without_airflow:
             with show_progress() as progress:
-                run = _run(galaxy, progress, tune)
+                run = _run(workspace, progress, tune)
         else:
-            run = _conduct(galaxy, raw, folder, stack, tune)
+            run = _conduct(workspace, raw, folder, stack, tune)
         _report(folder, run)
         if run.release:
-            _copy(galaxy, run.release.release, folder / "release")
+            _copy(workspace, run.release.release, folder / "release")
         summary = summary_of(run, folder, time.monotonic() - started)
     (folder / "summary.json").write_text(json.dumps(summary, indent=1, ensure_ascii=False), encoding="utf-8")
     print("\n".join(summary_lines(run, summary, folder)))
-    if run.harvest.pending:
+    if run.results.pending:
         return 3
     return 1 if run.failures else 0
 
 
-def study_data(folder: Path, progress: Progress) -> Galaxy:
+def study_data(folder: Path, progress: Progress) -> Workspace:
     """A release for the study, of images that ship, by simulated models; made once, and gone on with after a kill."""
     folder.mkdir(parents=True, exist_ok=True)
     os.environ.setdefault("TASKGALAXY_CACHE", str(folder / "sources"))
@@ -96,12 +96,12 @@ def study_data(folder: Path, progress: Progress) -> Galaxy:
             "store": (folder / "store").as_uri(),
             "finetune": {**raw["finetune"], "folder": str(folder / "finetune")},
         }
-        galaxy = Galaxy.open(parse_settings(raw, "of the study"))
-        for name in galaxy.settings.sources:
-            pipeline.ingest(galaxy, name, progress=progress)
-        harvest = Harvest(galaxy, pipeline.generate(galaxy, progress=progress))
-        publish.publish(galaxy, harvest=harvest, progress=progress)
-    return galaxy
+        workspace = Workspace.open(parse_settings(raw, "of the study"))
+        for name in workspace.settings.sources:
+            pipeline.ingest(workspace, name, progress=progress)
+        results = RunResults(workspace, pipeline.generate(workspace, progress=progress))
+        publish.publish(workspace, results=results, progress=progress)
+    return workspace
 
 
 def _own(chosen: argparse.Namespace) -> dict[str, Any]:
@@ -139,69 +139,69 @@ def _can_tune() -> bool:
     return not missing
 
 
-def _tune(galaxy: Galaxy, progress: Progress) -> dict[str, Any] | None:
+def _tune(workspace: Workspace, progress: Progress) -> dict[str, Any] | None:
     """Fine-tune on the latest release and score it; None, with the reason said, where it cannot be trained on."""
     try:
-        tuning = finetune_run.tuning(galaxy)
-        results = finetune_run.train(galaxy, tuning.jobs, f"demo/{uuid.uuid4().hex}", progress)
-        scored = evaluate_run.score_tuning(galaxy, tuning, progress=progress)
-        write_card(galaxy, tuning, scored)
+        tuning = finetune_run.tuning(workspace)
+        results = finetune_run.train(workspace, tuning.jobs, f"demo/{uuid.uuid4().hex}", progress)
+        scored = evaluate_run.score_tuning(workspace, tuning, progress=progress)
+        write_card(workspace, tuning, scored)
         return evaluate_run.summary(tuning, results, scored)
     except TaskGalaxyError as error:
         progress.note(f"no fine-tune: {error}")
         return None
 
 
-def _run(galaxy: Galaxy, progress: Progress, tuned: bool) -> DemoRun:
-    receipts = [pipeline.ingest(galaxy, name, progress=progress) for name in galaxy.settings.sources]
-    grown = _grow(galaxy, progress)
-    probed = forecast.probe(galaxy, progress=progress)
-    made = forecast.forecast(galaxy)
-    forecast.record(galaxy, made)
+def _run(workspace: Workspace, progress: Progress, tuned: bool) -> DemoRun:
+    receipts = [pipeline.ingest(workspace, name, progress=progress) for name in workspace.settings.sources]
+    grown = _grow(workspace, progress)
+    probed = forecast.probe(workspace, progress=progress)
+    made = forecast.forecast(workspace)
+    forecast.record(workspace, made)
     for line in costs_text.forecast(made):
         progress.note(line)
-    harvest = Harvest(galaxy, pipeline.generate(galaxy, progress=progress))
+    results = RunResults(workspace, pipeline.generate(workspace, progress=progress))
     release = None
-    if harvest.pending and not harvest.count("vote", "samples"):
+    if results.pending and not results.count("vote", "samples"):
         progress.note("Nothing has been accepted yet, so there is no release.")
     else:
-        release = publish.publish(galaxy, partial=bool(harvest.pending), harvest=harvest, progress=progress)
-    usage = harvest.result.usage
+        release = publish.publish(workspace, partial=bool(results.pending), results=results, progress=progress)
+    usage = results.result.usage
     for other in (probed.usage, *([grown.usage] if grown else [])):
         for name in _COUNTED:
             setattr(usage, name, getattr(usage, name) + getattr(other, name))
-    scores = _tune(galaxy, progress) if tuned and release else None
-    passes = galaxy.encoder.passes if "encoder" in galaxy.__dict__ else 0
-    return DemoRun(receipts, grown, harvest, release, passes, forecast.checked(galaxy), scores=scores)
+    scores = _tune(workspace, progress) if tuned and release else None
+    passes = workspace.encoder.passes if "encoder" in workspace.__dict__ else 0
+    return DemoRun(receipts, grown, results, release, passes, forecast.checked(workspace), scores=scores)
 
 
-def _conduct(galaxy: Galaxy, raw: dict[str, Any], folder: Path, servers: ExitStack, tuned: bool) -> DemoRun:
+def _conduct(workspace: Workspace, raw: dict[str, Any], folder: Path, servers: ExitStack, tuned: bool) -> DemoRun:
     """The same through Airflow. Raises TaskGalaxyError where not even a source could be ingested."""
     file = folder / "taskgalaxy.yaml"
     file.write_text(yaml.safe_dump(settings_for_airflow(raw), sort_keys=False, allow_unicode=True), encoding="utf-8")
     cache = {"TASKGALAXY_CACHE": os.environ["TASKGALAXY_CACHE"]}
     stack = AirflowStack(folder, file, more=cache)
     servers.callback(stack.stop)
-    start_airflow(stack, galaxy.settings)
-    paid, released = bill(galaxy).all, publish.published(galaxy)
-    conductor = Conductor(stack.client(), galaxy)
+    start_airflow(stack, workspace.settings)
+    paid, released = bill(workspace).all, publish.published(workspace)
+    conductor = Conductor(stack.client(), workspace)
     conductor.ingest(_NEW_TYPES)
-    if not galaxy.registry.scans():
+    if not workspace.registry.scans():
         raise TaskGalaxyError("\n".join(conductor.conducted().failures) or "no source was ingested")
-    print("\n".join(costs_text.forecast(forecast.forecast(galaxy))), flush=True)
+    print("\n".join(costs_text.forecast(forecast.forecast(workspace))), flush=True)
     conductor.generate()
-    harvest = Harvest(galaxy)
-    if harvest.pending and harvest.count("vote", "samples"):
+    results = RunResults(workspace)
+    if results.pending and results.count("vote", "samples"):
         conductor.release_partial()
-        harvest = Harvest(galaxy)
+        results = RunResults(workspace)
     scores = None
-    if tuned and publish.published(galaxy) and not conductor.conducted().failures:
+    if tuned and publish.published(workspace) and not conductor.conducted().failures:
         conductor.finetune()
         if not conductor.conducted().failures:
             # What the DAG trained and scored is found by its keys: nothing is done again.
-            scores = _tune(galaxy, Silent())
-    now = harvest.paid.all
-    harvest.result.usage = Usage(**{name: getattr(now, name) - getattr(paid, name) for name in _COUNTED})
+            scores = _tune(workspace, Silent())
+    now = results.paid.all
+    results.result.usage = Usage(**{name: getattr(now, name) - getattr(paid, name) for name in _COUNTED})
     done = conductor.conducted()
     receipts = [
         IngestReceipt(
@@ -210,20 +210,20 @@ def _conduct(galaxy: Galaxy, raw: dict[str, Any], folder: Path, servers: ExitSta
             scan.claims.rows,
             done.ingested.get(scan.source, {}).get("new_images", 0),
             done.ingested.get(scan.source, {}).get("new_shards", 0),
-            [reject for reject in harvest.file_rejects if reject.source == scan.source],
+            [reject for reject in results.file_rejects if reject.source == scan.source],
         )
-        for scan in galaxy.registry.scans().values()
+        for scan in workspace.registry.scans().values()
     ]
-    release = publish.standing(galaxy, released)
-    return DemoRun(receipts, None, harvest, release, done.encoded, forecast.checked(galaxy), done, scores)
+    release = publish.latest_release(workspace, released)
+    return DemoRun(receipts, None, results, release, done.encoded, forecast.checked(workspace), done, scores)
 
 
-def _grow(galaxy: Galaxy, progress: Progress) -> ExpandResult | None:
+def _grow(workspace: Workspace, progress: Progress) -> ExpandResult | None:
     """One small round of expansion, if the seeds are all there is. A round cut short is left for the next run."""
-    if len(Catalogue(galaxy).versions()) > 1:
+    if len(TaxonomyStore(workspace).versions()) > 1:
         return None
     try:
-        return expand(galaxy, max_new=_NEW_TYPES, progress=progress)
+        return expand(workspace, max_new=_NEW_TYPES, progress=progress)
     except PendingError as error:
         progress.note(str(error))
         return None
@@ -231,12 +231,12 @@ def _grow(galaxy: Galaxy, progress: Progress) -> ExpandResult | None:
 
 def _report(folder: Path, run: DemoRun) -> None:
     counts = run.release.funnel if run.release else None
-    contact_sheet.write(folder / "contact-sheet.html", contact_sheet.report_data(run.harvest, release_counts=counts))
+    contact_sheet.write(folder / "contact-sheet.html", contact_sheet.report_data(run.results, release_counts=counts))
 
 
-def _copy(galaxy: Galaxy, one: Published, folder: Path) -> None:
+def _copy(workspace: Workspace, one: Published, folder: Path) -> None:
     """Copy a release; what a demo on other images left there under the same number makes way, whole."""
     manifest = folder / one.name / MANIFEST
     if not manifest.is_file() or sha256_hex(manifest.read_bytes()) != one.manifest_sha256:
         shutil.rmtree(folder / one.name, ignore_errors=True)
-    publish.fetch(galaxy, one, folder)
+    publish.fetch(workspace, one, folder)

@@ -11,7 +11,7 @@ from taskgalaxy_ops.demo.conductor import Conducted
 from taskgalaxy_ops.evaluate.compare import AFTER, AFTER_SWAPPED, BEFORE, BLIND, MAJORITY
 from taskgalaxy_ops.evaluate.questions import EASY_VQA
 from taskgalaxy_ops.generation.bill import Bill
-from taskgalaxy_ops.generation.results import Harvest
+from taskgalaxy_ops.generation.results import RunResults
 from taskgalaxy_ops.operations import forecast
 from taskgalaxy_ops.release.publish import ReleaseReceipt
 from taskgalaxy_ops.reports.text import costs as costs_text
@@ -28,7 +28,7 @@ class DemoRun:
 
     receipts: list[IngestReceipt]
     grown: ExpandResult | None
-    harvest: Harvest  # its usage is this run's, expansion and probe included
+    results: RunResults  # its usage is this run's, expansion and probe included
     release: ReleaseReceipt | None
     encoder_passes: int
     forecast: forecast.Checked | None  # the latest, and what was spent since
@@ -41,20 +41,20 @@ class DemoRun:
 
 
 def summary_of(run: DemoRun, folder: Path, seconds: float) -> dict[str, Any]:
-    harvest, paid = run.harvest, run.harvest.paid
-    rejects = {counts.stage: dict(counts.rejects) for counts in harvest.funnel}
+    results, paid = run.results, run.results.paid
+    rejects = {counts.stage: dict(counts.rejects) for counts in results.funnel}
     released = run.release
     if released:
         rejects["release"] = dict(released.funnel.rejects)
     if run.grown:
         rejects["expand"] = dict(Counter(str(reject.reason) for reject in run.grown.rejects))
-    usage = harvest.result.usage
+    usage = results.result.usage
     return {
-        "simulated": harvest.simulated,
+        "simulated": results.simulated,
         "samples": released.release.samples if released else 0,
         "task_types": released.release.task_types if released else 0,
-        "images": harvest.live_images,
-        "sources": harvest.sources,
+        "images": results.live_images,
+        "sources": results.sources,
         "model_calls": usage.calls,
         "encoder_passes": run.encoder_passes,
         "release": {
@@ -70,7 +70,7 @@ def summary_of(run: DemoRun, folder: Path, seconds: float) -> dict[str, Any]:
         "list_cost": usage.list_cost / NANO,
         "lifetime": _lifetime(paid),
         "forecast": asdict(run.forecast) if run.forecast else None,
-        "pending": harvest.pending,
+        "pending": results.pending,
         "contact_sheet": str((folder / "contact-sheet.html").resolve()),
         "seconds": round(seconds, 1),
         "scores": run.scores,
@@ -114,12 +114,12 @@ def _lifetime(paid: Bill) -> dict[str, Any]:
 def summary_lines(run: DemoRun, summary: dict[str, Any], folder: Path) -> list[str]:
     lines = ["", *run_text.ingested(run.receipts), ""]
     counts = [run.release.funnel] if run.release else []
-    lines += [*run_text.funnel([*run.harvest.funnel, *counts]), ""]
+    lines += [*run_text.funnel([*run.results.funnel, *counts]), ""]
     lifetime = summary["lifetime"]
     lines += [
         f"{summary['samples']:,} samples of {summary['task_types']:,} task types from {summary['images']:,} images"
         + ("  (SIMULATED models: for trying the machinery, not for training)" if summary["simulated"] else ""),
-        *run_text.ended(run.harvest.result),
+        *run_text.ended(run.results.result),
         *(f"FAILED    {each}" for each in run.failures),
         f"in all    {lifetime['calls']:,} calls, {lifetime['tokens']:,} tokens, ${lifetime['cost']:.4f}; "
         f"at list prices ${lifetime['list_cost']:.4f}",

@@ -28,7 +28,7 @@ from taskgalaxy_ops.progress import Progress, Silent
 from taskgalaxy_ops.release.local_copy import ReleaseCopy
 from taskgalaxy_ops.storage import keys
 from taskgalaxy_ops.storage.log import Log
-from taskgalaxy_ops.workspace import Galaxy
+from taskgalaxy_ops.workspace import Workspace
 
 OWN = (HELD_OUT, EASY_VQA)
 SCORE_VERSION = 1  # one more whenever the same checkpoints and questions give other scores
@@ -66,14 +66,14 @@ class Scored:
 
 
 def score_tuning(
-    galaxy: Galaxy, tuning: Tuning, benchmarks: Sequence[str] = OWN, progress: Progress | None = None
+    workspace: Workspace, tuning: Tuning, benchmarks: Sequence[str] = OWN, progress: Progress | None = None
 ) -> Scored:
     """Score the checkpoints of a fine-tune that is done; what was scored before is read.
 
     Raises what ``score_checkpoints`` raises, and JobError while a job has not succeeded.
     """
-    results = finetune_run.results(galaxy, tuning.jobs)
-    drawn = questions(galaxy, tuning.copy, benchmarks)
+    results = finetune_run.results(workspace, tuning.jobs)
+    drawn = questions(workspace, tuning.copy, benchmarks)
     what = {
         "version": SCORE_VERSION,
         "release": tuning.copy.identity,
@@ -82,16 +82,16 @@ def score_tuning(
         "benchmarks": list(benchmarks),
         "questions": [each.id for each in drawn[0]],
     }
-    if set(benchmarks) - set(OWN) and (chosen := galaxy.settings.finetune.lmms):
+    if set(benchmarks) - set(OWN) and (chosen := workspace.settings.finetune.lmms):
         what["lmms"] = chosen.model_dump(mode="json", exclude={"python", "judge_key_env"})
     identity = fingerprint("scores", what)
     with contextlib.suppress(NotFoundError):
-        return Scored.of_json(galaxy.store.get(keys.comparisons(identity)))
+        return Scored.of_json(workspace.store.get(keys.comparisons(identity)))
     checkpoints = {role: str(result["checkpoint"]) for role, result in results.items()}
     if tuning.published:
         checkpoints = {BEFORE: tuning.published, **checkpoints}
     found = score_checkpoints(
-        galaxy,
+        workspace,
         tuning.copy,
         checkpoints,
         benchmarks,
@@ -100,12 +100,12 @@ def score_tuning(
         drawn=drawn,
         progress=progress,
     )
-    galaxy.store.put_if_absent(keys.comparisons(identity), found.as_json())
+    workspace.store.put_if_absent(keys.comparisons(identity), found.as_json())
     return found
 
 
 def score_checkpoints(
-    galaxy: Galaxy,
+    workspace: Workspace,
     copy: ReleaseCopy,
     checkpoints: Mapping[str, str],
     benchmarks: Sequence[str],
@@ -122,32 +122,32 @@ def score_checkpoints(
     gave, if it was called already.
     Raises SourceError where a checkpoint cannot be loaded, EvaluationError.
     """
-    asked, unrankable = drawn or questions(galaxy, copy, benchmarks)
+    asked, unrankable = drawn or questions(workspace, copy, benchmarks)
     comparisons = []
     if asked:
         comparisons = compare.compare(asked, right_answers(asked, checkpoints, progress or Silent()))
     scores = compare.as_scores(comparisons, model)
     if others := [name for name in benchmarks if name not in OWN]:
         for role, method in ((BEFORE, compare.BEFORE), (AFTER, compare.AFTER)):
-            scores += _by_lmms(galaxy, checkpoints[role], others, model, method)
+            scores += _by_lmms(workspace, checkpoints[role], others, model, method)
     identity = identity or fingerprint("scores", [copy.identity, scores])
-    galaxy.store.put_if_absent(keys.scores(identity), parquet(scores))
-    Log(galaxy.store, keys.FINETUNE_LOG).append({"kind": "scored", "identity": identity, "model": model})
+    workspace.store.put_if_absent(keys.scores(identity), parquet(scores))
+    Log(workspace.store, keys.FINETUNE_LOG).append({"kind": "scored", "identity": identity, "model": model})
     return Scored(identity, comparisons, scores, unrankable, f"finetune-{identity[:16]}")
 
 
-def kept(galaxy: Galaxy) -> list[Score]:
+def kept(workspace: Workspace) -> list[Score]:
     """The scores of each model, as it was scored last."""
     latest = {}
-    for entry in Log(galaxy.store, keys.FINETUNE_LOG).read():
+    for entry in Log(workspace.store, keys.FINETUNE_LOG).read():
         if entry.body["kind"] == "scored":
             latest[entry.body["model"]] = entry.body["identity"]
-    tables = [pq.read_table(io.BytesIO(galaxy.store.get(keys.scores(each)))) for each in latest.values()]
+    tables = [pq.read_table(io.BytesIO(workspace.store.get(keys.scores(each)))) for each in latest.values()]
     return [Score(**row) for table in tables for row in table.to_pylist()]
 
 
-def _by_lmms(galaxy: Galaxy, checkpoint: str, benchmarks: Sequence[str], model: str, method: str) -> list[Score]:
-    chosen = galaxy.settings.finetune.lmms
+def _by_lmms(workspace: Workspace, checkpoint: str, benchmarks: Sequence[str], model: str, method: str) -> list[Score]:
+    chosen = workspace.settings.finetune.lmms
     if chosen is None:
         raise EvaluationError(
             f"{', '.join(benchmarks)}: run by lmms-eval, and finetune.lmms does not say where it is. See "
@@ -156,7 +156,7 @@ def _by_lmms(galaxy: Galaxy, checkpoint: str, benchmarks: Sequence[str], model: 
     judge = None
     if chosen.judge_key_env:
         judge = lmms.JudgeSettings(os.environ.get(chosen.judge_key_env, ""), chosen.judge_url, chosen.judge_model)
-    folder = root(galaxy) / "lmms" / fingerprint("lmms", [checkpoint, list(benchmarks)])[:32]
+    folder = root(workspace) / "lmms" / fingerprint("lmms", [checkpoint, list(benchmarks)])[:32]
     return lmms.run(
         Path(checkpoint) if Path(checkpoint).is_dir() else checkpoint,
         benchmarks,
@@ -171,12 +171,12 @@ def _by_lmms(galaxy: Galaxy, checkpoint: str, benchmarks: Sequence[str], model: 
     )
 
 
-def questions(galaxy: Galaxy, copy: ReleaseCopy, benchmarks: Sequence[str]) -> tuple[list[Asked], int]:
+def questions(workspace: Workspace, copy: ReleaseCopy, benchmarks: Sequence[str]) -> tuple[list[Asked], int]:
     """The questions of the benchmarks that are ranked here, and how many of the release's cannot be."""
-    most = galaxy.settings.finetune.questions
+    most = workspace.settings.finetune.questions
     asked, unrankable = held_out(copy, most) if HELD_OUT in benchmarks else ([], 0)
     if EASY_VQA in benchmarks:
-        asked += easy_questions(most, finetune_run.known_images(galaxy, copy))
+        asked += easy_questions(most, finetune_run.known_images(workspace, copy))
     return asked, unrankable
 
 

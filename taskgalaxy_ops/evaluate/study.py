@@ -31,7 +31,7 @@ from taskgalaxy_ops.finetune.recipes import load_recipe
 from taskgalaxy_ops.hashing import draw, fingerprint
 from taskgalaxy_ops.progress import Progress, Silent
 from taskgalaxy_ops.release.local_copy import ReleaseCopy
-from taskgalaxy_ops.workspace import Galaxy
+from taskgalaxy_ops.workspace import Workspace
 
 Design = Literal["types", "variants"]
 FRACTIONS = (1 / 8, 1 / 4, 1 / 2, 1.0)
@@ -90,7 +90,7 @@ class Study:
 
 
 def run(
-    galaxy: Galaxy,
+    workspace: Workspace,
     *,
     design: Design = "types",
     release: str | None = None,
@@ -104,8 +104,8 @@ def run(
     Raises SourceError where the release is too small for the design.
     """
     progress = progress or Silent()
-    copy = finetune_run.release_copy(galaxy, release)
-    chosen = load_recipe(recipe or galaxy.settings.finetune.recipe)
+    copy = finetune_run.release_copy(workspace, release)
+    chosen = load_recipe(recipe or workspace.settings.finetune.recipe)
     if seeds < 2:
         raise SourceError("study: one seed says nothing of how far seeds differ. Take at least two.")
     rows = copy.table(["train"], ["id", "image_id", "task_type", "variant", "answer"])
@@ -124,9 +124,9 @@ def run(
                 f"study: {size} samples an arm cannot show {most} task types. Take more (--samples {most}, or more), "
                 "or release more of each."
             )
-    excluded = finetune_run.known_images(galaxy, copy)
+    excluded = finetune_run.known_images(workspace, copy)
     formats = format_part(rows, copy)
-    folder = finetune_run.root(galaxy) / "study"
+    folder = finetune_run.root(workspace) / "study"
     folder.mkdir(parents=True, exist_ok=True)
     progress.stage("study", len(planned), "models")
     scores = []
@@ -135,8 +135,8 @@ def run(
         # The recipe's variants say what an ordinary fine-tune takes; here the arm does.
         free = chosen.model_copy(update={"variants": None})
         order = Order(free, copy, only=taken, seed=arm.seed, excluded=excluded, extra=(formats,))
-        job = prepare(order, finetune_run.root(galaxy))
-        scores.append(_score(galaxy, job, arm, len(taken), asked, folder))
+        job = prepare(order, finetune_run.root(workspace))
+        scores.append(_score(workspace, job, arm, len(taken), asked, folder))
         progress.advance("study")
     return Study(design, chosen.name, copy.name, bool(copy.manifest()["simulated"]), size or 0, scores)
 
@@ -235,7 +235,7 @@ def format_part(rows: Sequence[Mapping[str, Any]], copy: ReleaseCopy) -> Part:
     return Part("answer-formats", "base", fingerprint("study.formats", examples), len(examples), 1.0, examples)
 
 
-def _score(galaxy: Galaxy, job: Job, arm: Arm, samples: int, asked: Sequence[Asked], folder: Path) -> ArmScore:
+def _score(workspace: Workspace, job: Job, arm: Arm, samples: int, asked: Sequence[Asked], folder: Path) -> ArmScore:
     """Train one arm and rank its questions; kept beside the jobs, under the job's key."""
     questions = [each for each in asked if each.group in arm.held_out]
     kept = folder / f"{job.key[:32]}-{fingerprint('study.questions', [each.id for each in questions])[:16]}.json"
@@ -245,7 +245,7 @@ def _score(galaxy: Galaxy, job: Job, arm: Arm, samples: int, asked: Sequence[Ask
         return replace(found, seed=arm.seed, name=arm.name, task_types=arm.task_types)
     from taskgalaxy_ops.evaluate.rank import Ranker
 
-    result = finetune_run.train(galaxy, {f"{arm.name}, seed {arm.seed}": job}, f"study/{uuid.uuid4().hex}")
+    result = finetune_run.train(workspace, {f"{arm.name}, seed {arm.seed}": job}, f"study/{uuid.uuid4().hex}")
     (trained,) = result.values()
     ranker = Ranker(trained["checkpoint"])
     right = compare.answers(questions, ranker.rank)

@@ -27,7 +27,7 @@ from taskgalaxy_ops.release.publish import Published
 from taskgalaxy_ops.settings import FinetuneSettings, validated
 from taskgalaxy_ops.storage import keys
 from taskgalaxy_ops.storage.log import Log, LogEntry
-from taskgalaxy_ops.workspace import Galaxy
+from taskgalaxy_ops.workspace import Workspace
 
 BEFORE, AFTER, BLIND = "before", "after", "blind"
 _INTENT_SECONDS = 30.0  # how long another's intent is waited for before it counts as a dead one's
@@ -54,9 +54,9 @@ class Tuning:
         return None if BEFORE in self.jobs else self.recipe.base.published
 
 
-def chosen_release(galaxy: Galaxy, name: str | None) -> Published:
+def chosen_release(workspace: Workspace, name: str | None) -> Published:
     """The release of this name (v000001), or the latest. Raises SourceError."""
-    there = publish.published(galaxy)
+    there = publish.published(workspace)
     if not there:
         raise SourceError("fine-tune: nothing has been released. Run `taskgalaxy release` (or galaxy_release) first.")
     for one in there:
@@ -67,45 +67,45 @@ def chosen_release(galaxy: Galaxy, name: str | None) -> Published:
     return there[-1]
 
 
-def root(galaxy: Galaxy) -> Path:
+def root(workspace: Workspace) -> Path:
     """``finetune.folder``, absolute."""
-    return Path(galaxy.settings.finetune.folder).expanduser().resolve()
+    return Path(workspace.settings.finetune.folder).expanduser().resolve()
 
 
-def on_backend(galaxy: Galaxy, backend: str | None) -> Galaxy:
+def on_backend(workspace: Workspace, backend: str | None) -> Workspace:
     """The store with this backend instead of the settings' (None: theirs). Raises SettingsError."""
     if backend is None:
-        return galaxy
-    wanted = {**galaxy.settings.finetune.model_dump(mode="json"), "backend": backend}
+        return workspace
+    wanted = {**workspace.settings.finetune.model_dump(mode="json"), "backend": backend}
     chosen = validated(FinetuneSettings, wanted, f"backend {backend}")
-    return Galaxy(galaxy.settings.model_copy(update={"finetune": chosen}), galaxy.store)
+    return Workspace(workspace.settings.model_copy(update={"finetune": chosen}), workspace.store)
 
 
-def release_copy(galaxy: Galaxy, name: str | None) -> ReleaseCopy:
+def release_copy(workspace: Workspace, name: str | None) -> ReleaseCopy:
     """A local copy of a release (None: of the latest), whole. Raises SourceError, DamageError."""
-    copy = ReleaseCopy(publish.fetch(galaxy, chosen_release(galaxy, name), root(galaxy) / "releases"))
+    copy = ReleaseCopy(publish.fetch(workspace, chosen_release(workspace, name), root(workspace) / "releases"))
     copy.check()
     return copy
 
 
 def tuning(
-    galaxy: Galaxy, *, release: str | None = None, recipe: str | None = None, trainer: Trainer | None = None
+    workspace: Workspace, *, release: str | None = None, recipe: str | None = None, trainer: Trainer | None = None
 ) -> Tuning:
     """Check a release and render its jobs. Submits nothing.
 
     Raises SettingsError, SourceError (a licence that may not be trained on), DamageError (a release that is not whole).
     """
-    settings = galaxy.settings.finetune
+    settings = workspace.settings.finetune
     chosen = load_recipe(recipe or settings.recipe)
-    one = chosen_release(galaxy, release)
-    copy = release_copy(galaxy, one.name)
+    one = chosen_release(workspace, release)
+    copy = release_copy(workspace, one.name)
     check_licences(copy, settings.licences)
     container = settings.kubernetes.image if settings.backend == "kubernetes" and settings.kubernetes else None
-    excluded = known_images(galaxy, copy)
+    excluded = known_images(workspace, copy)
 
     def job(release: ReleaseCopy | None, blind: bool = False) -> Job:
         order = Order(chosen, release, trainer=trainer, blind=blind, excluded=excluded, container=container)
-        return prepare(order, root(galaxy))
+        return prepare(order, root(workspace))
 
     jobs = {}
     # LLaVA's trainer starts where the published checkpoint did; others go on from it, and must see the base data again.
@@ -117,27 +117,27 @@ def tuning(
     return Tuning(chosen, one, copy, jobs)
 
 
-def known_images(galaxy: Galaxy, copy: ReleaseCopy) -> frozenset[str]:
+def known_images(workspace: Workspace, copy: ReleaseCopy) -> frozenset[str]:
     """Images (sha256) that a source claims or the release holds: neither base data nor a benchmark may show them."""
     held = {row["image_id"] for row in copy.table(["train", "validation", "test"], ["image_id"])}
-    return frozenset(held | {claim.image for claim in galaxy.registry.claims()})
+    return frozenset(held | {claim.image for claim in workspace.registry.claims()})
 
 
-def written(galaxy: Galaxy, release: str, keys_: Mapping[str, str]) -> Tuning:
+def written(workspace: Workspace, release: str, keys_: Mapping[str, str]) -> Tuning:
     """A tuning whose jobs were rendered and written before; ``keys_``: their keys by role. Raises JobError."""
-    one = chosen_release(galaxy, release)
-    jobs = {role: load(root(galaxy), key) for role, key in keys_.items()}
-    return Tuning(jobs[AFTER].recipe, one, ReleaseCopy(root(galaxy) / "releases" / one.name), jobs)
+    one = chosen_release(workspace, release)
+    jobs = {role: load(root(workspace), key) for role, key in keys_.items()}
+    return Tuning(jobs[AFTER].recipe, one, ReleaseCopy(root(workspace) / "releases" / one.name), jobs)
 
 
 class Trainings:
     """Drives jobs of a store on one backend. ``run`` names this attempt: a job that failed in it is not tried again."""
 
-    def __init__(self, galaxy: Galaxy, run: str, backend: TrainBackend | None = None) -> None:
-        self._hours = galaxy.settings.finetune.hours
-        self._log = Log(galaxy.store, keys.FINETUNE_LOG)
+    def __init__(self, workspace: Workspace, run: str, backend: TrainBackend | None = None) -> None:
+        self._hours = workspace.settings.finetune.hours
+        self._log = Log(workspace.store, keys.FINETUNE_LOG)
         self._run = run
-        self.backend = backend or open_backend(galaxy.settings.finetune)
+        self.backend = backend or open_backend(workspace.settings.finetune)
 
     def step(self, job: Job) -> State:
         """Bring a job one step further: submit it unless it runs or has succeeded; note what became of it.
@@ -256,9 +256,9 @@ class Trainings:
         self._log.append({"kind": kind, "key": job.key, **more})
 
 
-def results(galaxy: Galaxy, jobs: Mapping[str, Job]) -> dict[str, dict[str, Any]]:
+def results(workspace: Workspace, jobs: Mapping[str, Job]) -> dict[str, dict[str, Any]]:
     """What jobs that have succeeded left behind, by role. Raises JobError where one has not."""
-    entries = Log(galaxy.store, keys.FINETUNE_LOG).read()
+    entries = Log(workspace.store, keys.FINETUNE_LOG).read()
     found = {}
     for role, job in jobs.items():
         result = _of(entries, job.key).result
@@ -315,14 +315,14 @@ def _failure(job: Job, state: State) -> str:
 
 
 def train(
-    galaxy: Galaxy, jobs: Mapping[str, Job], run: str, progress: Progress | None = None
+    workspace: Workspace, jobs: Mapping[str, Job], run: str, progress: Progress | None = None
 ) -> dict[str, dict[str, Any]]:
     """Train all jobs to their end, and wait; gives their results. Ctrl-C leaves a job running: it is found again.
 
     Raises JobError.
     """
     progress = progress or Silent()
-    settings, trainings = galaxy.settings.finetune, Trainings(galaxy, run)
+    settings, trainings = workspace.settings.finetune, Trainings(workspace, run)
     shown: dict[str, int] = {}
     poll = min(settings.poll_seconds, 1.0) if trainings.backend.name == "local" else settings.poll_seconds
     silent = 0  # looks in a row that the scheduler did not answer
@@ -338,7 +338,7 @@ def train(
         for role, job in jobs.items():
             _show(progress, f"train {role}", job, shown)
         if done:
-            return results(galaxy, jobs)
+            return results(workspace, jobs)
         time.sleep(poll)
 
 

@@ -13,7 +13,7 @@ from taskgalaxy_ops.storage import keys
 from taskgalaxy_ops.storage.journal import Journal
 from taskgalaxy_ops.storage.log import Log
 from taskgalaxy_ops.usage import Tally
-from taskgalaxy_ops.workspace import Galaxy
+from taskgalaxy_ops.workspace import Workspace
 
 
 @dataclass(slots=True)
@@ -25,19 +25,19 @@ class Bill:
     by_model: dict[str, Tally] = field(default_factory=dict)
     simulated: set[str] = field(default_factory=set)  # models whose replies said so themselves
     by_run: dict[str, Tally] = field(default_factory=dict)  # "": of a version that did not record it
-    by_source: dict[str, Tally] = field(default_factory=dict)  # whose scan cut the home; "": the taxonomy's own
+    by_source: dict[str, Tally] = field(default_factory=dict)  # whose scan cut the image shard; "": the taxonomy's own
     times: dict[str, tuple[float, float]] = field(default_factory=dict)  # by run: its first reply and its last
 
 
-_TALLY_VERSION = 2  # of what is kept of a home: another one is made anew
+_TALLY_VERSION = 2  # of what is kept of an image shard: another one is made anew
 
 
-def bill(galaxy: Galaxy) -> Bill:
+def bill(workspace: Workspace) -> Bill:
     """Adds up every journal of the store. Of those that nothing was appended to, it reads the tallies that it left."""
     found = Bill()
-    origins = galaxy.registry.origins()
-    for home in galaxy.journals():
-        tally = _tally(galaxy, home)
+    origins = workspace.registry.origins()
+    for shard in workspace.journals():
+        tally = _tally(workspace, shard)
         found.simulated.update(tally["simulated"])
         for run, (first, last) in tally["times"].items():
             earliest, latest = found.times.get(run, (first, last))
@@ -47,25 +47,26 @@ def bill(galaxy: Galaxy) -> Bill:
                 (found.by_stage, stage),
                 (found.by_model, model),
                 (found.by_run, run),
-                (found.by_source, origins.get(home, "")),
+                (found.by_source, origins.get(shard, "")),
             )
             for each in (found.all, *(tallies.setdefault(name, Tally()) for tallies, name in parts)):
                 each += Tally(**numbers)
     return found
 
 
-def _tally(galaxy: Galaxy, home: str) -> Mapping[str, Any]:
-    """What a home's journal adds up to, as it stands."""
+def _tally(workspace: Workspace, shard: str) -> Mapping[str, Any]:
+    """What an image shard's journal adds up to, as it stands."""
     none: dict[str, Any] = {"v": _TALLY_VERSION, "seen": 0, "simulated": [], "times": {}, "calls": []}
     known = none
     with contextlib.suppress(NotFoundError):
-        known = json.loads(galaxy.store.get(keys.tally(home)))
+        known = json.loads(workspace.store.get(keys.tally(shard)))
     if known.get("v") != _TALLY_VERSION:
         known = none
-    if Log(galaxy.store, keys.journal(home)).newest(known["seen"]) == known["seen"]:
+    if Log(workspace.store, keys.journal(shard)).newest(known["seen"]) == known["seen"]:
         return known
-    # All of it, so that a reply that was written twice counts once: the home was run, so that it was read then too.
-    journal = Journal(galaxy.store, home)
+    # All of it, so that a reply that was written twice counts once: the image shard was run, so that it was read then
+    # too.
+    journal = Journal(workspace.store, shard)
     calls: dict[tuple[str, str, str], Tally] = {}
     times: dict[str, tuple[float, float]] = {}
     simulated = set()
@@ -81,7 +82,7 @@ def _tally(galaxy: Galaxy, home: str) -> Mapping[str, Any]:
         "times": times,
         "seen": journal.seen,
         "simulated": sorted(simulated),
-        "calls": [[*names, calls[names].plain()] for names in sorted(calls)],
+        "calls": [[*names, calls[names].to_json()] for names in sorted(calls)],
     }
-    galaxy.store.replace(keys.tally(home), json.dumps(made).encode())
+    workspace.store.replace(keys.tally(shard), json.dumps(made).encode())
     return made

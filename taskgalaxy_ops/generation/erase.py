@@ -1,4 +1,4 @@
-"""Erasing images from what a home holds: for a take-down, and for a run that wrote while one happened."""
+"""Erasing images from what an image shard holds: for a take-down, and for a run that wrote while one happened."""
 
 from __future__ import annotations
 
@@ -10,36 +10,36 @@ import pyarrow.parquet as pq
 from taskgalaxy_ops.records import ImageId
 from taskgalaxy_ops.storage import keys
 from taskgalaxy_ops.storage.journal import Journal
-from taskgalaxy_ops.storage.shards import RECORD_STAGES, Shard
-from taskgalaxy_ops.workspace import Galaxy
+from taskgalaxy_ops.storage.shards import RECORD_STAGES, StageOutput
+from taskgalaxy_ops.workspace import Workspace
 
 _COLUMNS = ("image", "id")  # where tables name an image
 
 
-def erase_from_home(galaxy: Galaxy, home: str, gone: Collection[ImageId]) -> int:
-    """Erase images from a home's journal, shards and embeddings, and as they were sent by URL.
+def erase_from_shard(workspace: Workspace, shard: str, gone: Collection[ImageId]) -> int:
+    """Erase images from an image shard's journal, shards and embeddings, and as they were sent by URL.
 
     Gives how many shards are to be computed again.
     """
-    Journal(galaxy.store, home).erase(gone)
+    Journal(workspace.store, shard).erase(gone)
     for image in gone:
-        for listed in galaxy.store.list(keys.renderings(image)):
-            galaxy.store.delete(listed.key)
+        for listed in workspace.store.list(keys.renderings(image)):
+            workspace.store.delete(listed.key)
     dropped = 0
-    for shard in galaxy.shards.all(home):
-        if shard.stage == "embed":
-            galaxy.shards.redact_embeddings(shard, gone)
-        elif shard.stage not in RECORD_STAGES and not held_by(galaxy, shard).isdisjoint(gone):
-            galaxy.shards.drop(shard)
+    for stage_output in workspace.stage_outputs.all(shard):
+        if stage_output.stage == "embed":
+            workspace.stage_outputs.redact_embeddings(stage_output, gone)
+        elif stage_output.stage not in RECORD_STAGES and not held_by(workspace, stage_output).isdisjoint(gone):
+            workspace.stage_outputs.drop(stage_output)
             dropped += 1
     return dropped
 
 
-def held_by(galaxy: Galaxy, shard: Shard) -> set[ImageId]:
+def held_by(workspace: Workspace, stage_output: StageOutput) -> set[ImageId]:
     """The images that a shard's tables name."""
     found: set[ImageId] = set()
-    for ref in galaxy.shards.refs(shard).values():
-        found |= ids_in(galaxy.store.get(ref.key))
+    for ref in workspace.stage_outputs.refs(stage_output).values():
+        found |= ids_in(workspace.store.get(ref.key))
     return found
 
 

@@ -12,50 +12,52 @@ from taskgalaxy_ops.models.encoders.base import EmbeddingMatrix
 from taskgalaxy_ops.progress import Progress, Silent
 from taskgalaxy_ops.records import ImageId, Match
 from taskgalaxy_ops.storage.parquet import embeddings_hash
-from taskgalaxy_ops.storage.registry.state import Home
-from taskgalaxy_ops.storage.shards import Shard, Stats, table
-from taskgalaxy_ops.taxonomy.store import Catalogue
-from taskgalaxy_ops.workspace import Galaxy
+from taskgalaxy_ops.storage.registry.state import ImageShard
+from taskgalaxy_ops.storage.shards import StageOutput, Stats, table
+from taskgalaxy_ops.taxonomy.store import TaxonomyStore
+from taskgalaxy_ops.workspace import Workspace
 
 
-def match_homes(
-    galaxy: Galaxy,
-    homes: Sequence[Home],
+def match_shards(
+    workspace: Workspace,
+    shards: Sequence[ImageShard],
     committed: Mapping[str, Committed],
     progress: Progress | None = None,
     taxonomy: int | None = None,
-) -> dict[str, Shard]:
-    """Match shards of these homes against the leaves of a taxonomy version, by default the newest, by home.
+) -> dict[str, StageOutput]:
+    """Matches of these image shards with the leaves of a taxonomy version, by default the newest; by image shard.
 
-    committed: the shards that each home has.
+    committed: the shards that each image shard has.
     """
     progress = progress or Silent()
-    embedded = embed(galaxy, homes, committed, progress)
-    types = Catalogue(galaxy).embeddings(taxonomy)
+    embedded = embed(workspace, shards, committed, progress)
+    types = TaxonomyStore(workspace).embeddings(taxonomy)
     types_hash = embeddings_hash(types.ids, types.vectors)
-    dead = galaxy.registry.dead_hashes()
-    stage_keys = StageKeys(galaxy)
-    progress.stage("match", len(homes), "shards")
-    found: dict[str, Shard] = {}
-    for home in homes:
+    dead = workspace.registry.dead_hashes()
+    stage_keys = StageKeys(workspace)
+    progress.stage("match", len(shards), "shards")
+    found: dict[str, StageOutput] = {}
+    for shard in shards:
         began = time.monotonic()
-        key = stage_keys.match(embedded[home.home].output, types_hash, dead.get(home.home))
-        shard = committed[home.home].get(("match", str(key.key)))
-        if shard is None:
-            gone = galaxy.registry.dead(home) if home.home in dead else []
-            rows = match_home(galaxy, embedded[home.home], types, gone)
-            stats = Stats(home.images.rows, len(rows), seconds=round(time.monotonic() - began, 3))
+        key = stage_keys.match(embedded[shard.id].output, types_hash, dead.get(shard.id))
+        stage_output = committed[shard.id].get(("match", str(key.key)))
+        if stage_output is None:
+            gone = workspace.registry.dead(shard) if shard.id in dead else []
+            rows = match_shard(workspace, embedded[shard.id], types, gone)
+            stats = Stats(shard.images.rows, len(rows), seconds=round(time.monotonic() - began, 3))
             tables = {"matches": table(rows, Match)}
-            shard = galaxy.shards.commit(home.home, "match", str(key.key), tables, stats, key.made_of)
-        found[home.home] = shard
+            stage_output = workspace.stage_outputs.commit(shard.id, "match", str(key.key), tables, stats, key.made_of)
+        found[shard.id] = stage_output
         progress.advance("match")
     return found
 
 
-def match_home(galaxy: Galaxy, embedded: Shard, types: EmbeddingMatrix, dead: Collection[ImageId]) -> list[Match]:
-    """The matches of a home's images, but for the ``dead`` ones."""
-    ids, vectors = galaxy.shards.load_embeddings(embedded)
+def match_shard(
+    workspace: Workspace, embedded: StageOutput, types: EmbeddingMatrix, dead: Collection[ImageId]
+) -> list[Match]:
+    """The matches of an image shard's images, but for the ``dead`` ones."""
+    ids, vectors = workspace.stage_outputs.load_embeddings(embedded)
     gone = set(dead)
     keep = [row for row, image in enumerate(ids) if image not in gone]
     images = EmbeddingMatrix(tuple(ids[row] for row in keep), vectors[keep])
-    return list(match(images, types, k=galaxy.settings.match.k))
+    return list(match(images, types, k=workspace.settings.match.k))

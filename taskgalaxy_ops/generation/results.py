@@ -15,22 +15,22 @@ import pyarrow as pa
 from taskgalaxy_ops.funnel import StageCounts, total
 from taskgalaxy_ops.generation.bill import Bill, bill
 from taskgalaxy_ops.generation.run import RunResult, generate
-from taskgalaxy_ops.generation.shard_run import HomeResult, StageResult
+from taskgalaxy_ops.generation.shard_run import ShardResult, StageResult
 from taskgalaxy_ops.generation.stages import ASKING_STAGES, TABLES
 from taskgalaxy_ops.records import Claim, FileReject, Image, ImageId, Pair, Reject, Relevant, Verdict, Vote
 from taskgalaxy_ops.storage.parquet import to_table
-from taskgalaxy_ops.storage.registry.state import Home
-from taskgalaxy_ops.workspace import Galaxy
+from taskgalaxy_ops.storage.registry.state import ImageShard
+from taskgalaxy_ops.workspace import Workspace
 
 
-class Harvest:
-    """The rows of a run, whole or provisional, over all its homes."""
+class RunResults:
+    """The rows of a run, whole or provisional, over all its image shards."""
 
-    def __init__(self, galaxy: Galaxy, result: RunResult | None = None) -> None:
+    def __init__(self, workspace: Workspace, result: RunResult | None = None) -> None:
         """``result``: of a run just made; None: what the journals hold, without asking."""
-        self.galaxy = galaxy
-        self.denied = galaxy.registry.denied()  # as it stood: what is made of the rows is held against it once more
-        self.result = result or generate(galaxy, ask=False, commit=False)
+        self.workspace = workspace
+        self.denied = workspace.registry.denied()  # as it stood: what is made of the rows is held against it once more
+        self.result = result or generate(workspace, ask=False, commit=False)
 
     @property
     def pending(self) -> int:
@@ -40,80 +40,83 @@ class Harvest:
     @cached_property
     def paid(self) -> Bill:
         """What the store has paid for."""
-        return bill(self.galaxy)
+        return bill(self.workspace)
 
     @property
     def simulated(self) -> bool:
         """Whether a model of the settings is simulated: by the settings, or by what it replied."""
-        settings = self.galaxy.settings
+        settings = self.workspace.settings
         names = {model.name for model in (settings.teacher, *settings.judges)}
         return settings.simulated or not names.isdisjoint(self.paid.simulated)
 
-    # Home by home: what a release, a page and the summaries are made of, whatever the number of images.
+    # Home by image shard: what a release, a page and the summaries are made of, whatever the number of images.
 
-    def homes(self) -> Iterator[tuple[HomeResult, Home]]:
-        """What each home came to, and its images."""
-        homes = {home.home: home for home in self.galaxy.registry.homes()}
-        return ((found, homes[found.home]) for found in self.result.homes)
+    def shards(self) -> Iterator[tuple[ShardResult, ImageShard]]:
+        """What each image shard came to, and its images."""
+        shards = {shard.id: shard for shard in self.workspace.registry.shards()}
+        return ((found, shards[found.id]) for found in self.result.shards)
 
-    def columns(self, home: HomeResult, stage: str, name: str) -> pa.Table:
-        """One table of a home."""
-        part, record = home.stages.get(stage), TABLES[stage][name]
-        if part is None or part.shard is None:
+    def columns(self, shard: ShardResult, stage: str, name: str) -> pa.Table:
+        """One table of an image shard."""
+        part, record = shard.stages.get(stage), TABLES[stage][name]
+        if part is None or part.stage_output is None:
             return to_table(part.rows[name] if part else [], record)
-        return self.galaxy.shards.columns(self.galaxy.shards.refs(part.shard)[name], record)
+        return self.workspace.stage_outputs.columns(self.workspace.stage_outputs.refs(part.stage_output)[name], record)
 
-    def rows(self, home: HomeResult, stage: str, name: str) -> list[Any]:
+    def rows(self, shard: ShardResult, stage: str, name: str) -> list[Any]:
         """The same as records."""
-        part = home.stages.get(stage)
-        if part is None or part.shard is None:
+        part = shard.stages.get(stage)
+        if part is None or part.stage_output is None:
             return part.rows[name] if part else []
-        return self.galaxy.shards.load(part.shard, name, TABLES[stage][name])
+        return self.workspace.stage_outputs.load(part.stage_output, name, TABLES[stage][name])
 
     def count(self, stage: str, name: str) -> int:
-        """Rows of a table over all homes; reads none of a committed shard."""
-        parts = [home.stages[stage] for home in self.result.homes if stage in home.stages]
+        """Rows of a table over all image shards; reads none of a committed shard."""
+        parts = [shard.stages[stage] for shard in self.result.shards if stage in shard.stages]
         return sum(
-            self.galaxy.shards.refs(part.shard)[name].rows if part.shard else len(part.rows[name]) for part in parts
+            self.workspace.stage_outputs.refs(part.stage_output)[name].rows
+            if part.stage_output
+            else len(part.rows[name])
+            for part in parts
         )
 
     @cached_property
     def live_images(self) -> int:
         """How many images there are that a live source claims."""
         return sum(
-            len({claim.image for claim in self.galaxy.registry.claims_of(home.home)}) for _, home in self.homes()
+            len({claim.image for claim in self.workspace.registry.claims_of(shard.id)}) for _, shard in self.shards()
         )
 
     @cached_property
     def sources(self) -> list[str]:
         """The sources that claim an image, in order of name."""
-        return [name for name, scan in self.galaxy.registry.scans().items() if scan.claims.rows]
+        return [name for name, scan in self.workspace.registry.scans().items() if scan.claims.rows]
 
     @cached_property
     def task_types(self) -> int:
         """How many task types have samples."""
         found: set[str] = set()
-        for home in self.result.homes:
-            found.update(self.columns(home, "vote", "samples")["task_type"].unique().to_pylist())
+        for shard in self.result.shards:
+            found.update(self.columns(shard, "vote", "samples")["task_type"].unique().to_pylist())
         return len(found)
 
     @cached_property
     def funnel(self) -> list[StageCounts]:
         """Ingest (files), filter (matches), write (questions to write) and vote (pairs)."""
-        scans = self.galaxy.registry.scans().values()
+        scans = self.workspace.registry.scans().values()
         kept = sum(scan.claims.rows for scan in scans)
         refused = Counter(reject.reason for reject in self.file_rejects)
         stages = [StageCounts("ingest", kept + refused.total(), kept, dict(sorted(refused.items())))]
         for stage in ASKING_STAGES:
-            parts = [home.stages[stage] for home in self.result.homes if stage in home.stages]
+            parts = [shard.stages[stage] for shard in self.result.shards if stage in shard.stages]
             stages.append(total(stage, (self._counts(part) for part in parts)))
         return stages
 
     def _counts(self, part: StageResult) -> StageCounts:
-        if part.counts is not None or part.shard is None:
+        if part.counts is not None or part.stage_output is None:
             return part.counts or StageCounts("", 0, 0)
-        stats: Mapping[str, Any] = self.galaxy.shards.marker(part.shard)["stats"]
-        return StageCounts(part.shard.stage, stats["units_in"], stats["units_out"], stats["rejects"])
+        stats: Mapping[str, Any] = self.workspace.stage_outputs.marker(part.stage_output)["stats"]
+        return StageCounts(part.stage_output.stage, stats["units_in"], stats["units_out"], stats["rejects"])
 
     # All of them, in memory: for a pilot's few images, and to look one thing up.
 
@@ -121,18 +124,18 @@ class Harvest:
     def claims(self) -> dict[ImageId, list[Claim]]:
         """The live sources' claims by image, each in order of source."""
         found: dict[ImageId, list[Claim]] = {}
-        for claim in self.galaxy.registry.claims():
+        for claim in self.workspace.registry.claims():
             found.setdefault(claim.image, []).append(claim)
         return found
 
     @cached_property
     def file_rejects(self) -> list[FileReject]:
-        return list(self.galaxy.registry.rejects())
+        return list(self.workspace.registry.rejects())
 
     @cached_property
     def images(self) -> dict[ImageId, Image]:
         """The live images."""
-        return {image: seen for image, seen in self.galaxy.registry.housed().items() if image in self.claims}
+        return {image: seen for image, seen in self.workspace.registry.image_index().items() if image in self.claims}
 
     @cached_property
     def relevant(self) -> list[Relevant]:
@@ -164,4 +167,4 @@ class Harvest:
         return [reject for stage in ASKING_STAGES for reject in self._all(stage, "rejects")]
 
     def _all(self, stage: str, name: str) -> Iterable[Any]:
-        return (row for home in self.result.homes for row in self.rows(home, stage, name))
+        return (row for shard in self.result.shards for row in self.rows(shard, stage, name))

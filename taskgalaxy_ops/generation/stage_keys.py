@@ -14,34 +14,34 @@ from taskgalaxy_ops.generation.stages import filter as filter_stage
 from taskgalaxy_ops.generation.stages import vote as vote_stage
 from taskgalaxy_ops.generation.stages import write as write_stage
 from taskgalaxy_ops.hashing import fingerprint
-from taskgalaxy_ops.models.request import RENDER_VERSION, Question
+from taskgalaxy_ops.models.request import RENDER_VERSION, RequestTemplate
 from taskgalaxy_ops.settings import Model
-from taskgalaxy_ops.storage.registry.state import Home
-from taskgalaxy_ops.storage.shards import Key, shard_key, short
-from taskgalaxy_ops.workspace import Galaxy
+from taskgalaxy_ops.storage.registry.state import ImageShard
+from taskgalaxy_ops.storage.shards import Key, short, stage_output_key
+from taskgalaxy_ops.workspace import Workspace
 
 EMBED_VERSION = 1
 MATCH_VERSION = 1
 
 
 class StageKeys:
-    """Makes the keys of a galaxy's shards, and the questions that its asking stages ask."""
+    """Makes the keys of a workspace's shards, and the questions that its asking stages ask."""
 
-    def __init__(self, galaxy: Galaxy) -> None:
-        settings, prompts = galaxy.settings, galaxy.prompts
-        self._galaxy = galaxy
-        self.filter_question = filter_stage.filter_question(prompts["filter"], settings.teacher)
-        self.write_questions: dict[str, Question] = {
-            variant: write_stage.write_question(prompts[f"write_{variant}"], settings.teacher, variant)
+    def __init__(self, workspace: Workspace) -> None:
+        settings, prompts = workspace.settings, workspace.prompts
+        self._workspace = workspace
+        self.filter_template = filter_stage.filter_template(prompts["filter"], settings.teacher)
+        self.write_templates: dict[str, RequestTemplate] = {
+            variant: write_stage.write_template(prompts[f"write_{variant}"], settings.teacher, variant)
             for variant in sorted(settings.write.variants)
         }
-        self.vote_questions = [
-            vote_stage.vote_question(prompts["vote"], judge, settings.vote.show_answer) for judge in settings.judges
+        self.vote_templates = [
+            vote_stage.vote_template(prompts["vote"], judge, settings.vote.show_answer) for judge in settings.judges
         ]
         teacher = {"teacher": settings.teacher.name, **_model("teacher", settings.teacher)}
         self._made_of: dict[str, dict[str, Any]] = {
             "filter": {**teacher, **_prompts(prompts, "filter")},
-            "write": {**teacher, **_prompts(prompts, *(f"write_{variant}" for variant in self.write_questions))},
+            "write": {**teacher, **_prompts(prompts, *(f"write_{variant}" for variant in self.write_templates))},
             "vote": {
                 "judges": ", ".join(judge.name for judge in settings.judges),
                 **{
@@ -53,19 +53,19 @@ class StageKeys:
             },
         }
 
-    def embed(self, home: Home) -> Key:
+    def embed(self, shard: ImageShard) -> Key:
         """Images, and the encoder's identity."""
-        encoder = self._galaxy.encoder_id
-        key = shard_key("embed", EMBED_VERSION, {"encoder": encoder}, {"images": home.output})
-        return Key(key, {"code": EMBED_VERSION, "encoder": short(encoder), "images": short(home.output)})
+        encoder = self._workspace.encoder_id
+        key = stage_output_key("embed", EMBED_VERSION, {"encoder": encoder}, {"images": shard.output})
+        return Key(key, {"code": EMBED_VERSION, "encoder": short(encoder), "images": short(shard.output)})
 
     def match(self, embedded: str | None, types: str | None, gone: str | None) -> Key:
         """The outputs of ``embed``, the hash of the task types' embeddings, that of the images that no source claims
         (None where there is none), and k."""
-        k = self._galaxy.settings.match.k
+        k = self._workspace.settings.match.k
         key = None
         if embedded is not None and types is not None:
-            key = shard_key("match", MATCH_VERSION, {"k": k}, {"images": embedded, "types": types, "dead": gone})
+            key = stage_output_key("match", MATCH_VERSION, {"k": k}, {"images": embedded, "types": types, "dead": gone})
         made_of = {
             "code": MATCH_VERSION,
             "k": k,
@@ -76,35 +76,35 @@ class StageKeys:
         return Key(key, made_of)
 
     def filter(self, match: str | None, edits: int) -> Key:
-        """Matches, the teacher's identity, the prompt, and the home's edits."""
-        return self._asking("filter", filter_stage.FILTER_VERSION, [self.filter_question], {}, ("match", match), edits)
+        """Matches, the teacher's identity, the prompt, and the image shard's edits."""
+        return self._asking("filter", filter_stage.FILTER_VERSION, [self.filter_template], {}, ("match", match), edits)
 
     def write(self, filtered: str | None, edits: int) -> Key:
-        """Relevant matches, the teacher's identity, the variants with their prompts, and the home's edits."""
-        questions, rules = list(self.write_questions.values()), {"variants": list(self.write_questions)}
-        return self._asking("write", write_stage.WRITE_VERSION, questions, rules, ("filter", filtered), edits)
+        """Relevant matches, the teacher's identity, the variants with their prompts, and the image shard's edits."""
+        templates, rules = list(self.write_templates.values()), {"variants": list(self.write_templates)}
+        return self._asking("write", write_stage.WRITE_VERSION, templates, rules, ("filter", filtered), edits)
 
     def vote(self, written: str | None, edits: int) -> Key:
-        """Pairs, the judges' identities in order, the prompt, the rules of the vote, and the home's edits."""
-        vote = self._galaxy.settings.vote
+        """Pairs, the judges' identities in order, the prompt, the rules of the vote, and the image shard's edits."""
+        vote = self._workspace.settings.vote
         rules = {"quorum": vote.quorum, "audit_share": vote.audit_share, "show_answer": vote.show_answer}
-        return self._asking("vote", vote_stage.VOTE_VERSION, self.vote_questions, rules, ("write", written), edits)
+        return self._asking("vote", vote_stage.VOTE_VERSION, self.vote_templates, rules, ("write", written), edits)
 
     def _asking(
         self,
         stage: str,
         version: int,
-        questions: Sequence[Question],
+        templates: Sequence[RequestTemplate],
         rules: Mapping[str, Any],
         entry: tuple[str, str | None],
         edits: int,
     ) -> Key:
         before, output = entry
         asked = [
-            {**_identity(question.model), "prompt": question.prompt, "head": question.head} for question in questions
+            {**_identity(template.model), "prompt": template.prompt, "head": template.head} for template in templates
         ]
         inputs = {before: output, "edits": edits}
-        key = None if output is None else shard_key(stage, version, {**rules, "asked": asked}, inputs)
+        key = None if output is None else stage_output_key(stage, version, {**rules, "asked": asked}, inputs)
         plain = {name: ", ".join(value) if isinstance(value, list) else value for name, value in rules.items()}
         made_of = {"code": version, INPUTS[stage]: output and short(output), "forgets and take-downs": edits, **plain}
         return Key(key, {**made_of, **self._made_of[stage]})

@@ -1,9 +1,9 @@
-"""Asking for one home by batches: submit what is needed, collect what has ended, and say how the rest is asked again.
+"""Asking for one image shard by batches: submit what is needed, collect what has ended, plan how the rest is asked.
 
-A submission is an entry of the home's journal before the provider hears of it, with the budget's blocks that it holds;
-whoever comes next finds the batch by its nonce. All of this is done under the home's lease, which nobody holds while a
-batch is awaited. What a chat would do next is in the journal too: a batch's end says of each unit without an answer how
-it is to be asked then.
+A submission is an entry of the image shard's journal before the provider hears of it, with the budget's blocks that it
+holds; whoever comes next finds the batch by its nonce. All of this is done under the image shard's lease, which nobody
+holds while a batch is awaited. What a chat would do next is in the journal too: a batch's end says of each unit without
+an answer how it is to be asked then.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from typing import Any
 
 from taskgalaxy_ops.errors import BudgetError, ModelError
 from taskgalaxy_ops.hashing import sha256_hex
-from taskgalaxy_ops.inference.gateway import Desk, Gateway, arguments_of, blame
-from taskgalaxy_ops.inference.spending import Till
+from taskgalaxy_ops.inference.gateway import CallContext, Gateway, arguments_of, blame
+from taskgalaxy_ops.inference.spending import RunBudget
 from taskgalaxy_ops.models import pricing
-from taskgalaxy_ops.models.batch_api import GoneError, NoReplyError, Standing, line
-from taskgalaxy_ops.models.http import Sent
-from taskgalaxy_ops.models.reply import Next, Received, turn
-from taskgalaxy_ops.models.request import Question, Unit
+from taskgalaxy_ops.models.batch_api import BatchStatus, GoneError, NoReplyError, line
+from taskgalaxy_ops.models.http import Outcome
+from taskgalaxy_ops.models.reply import ModelReply, RetryPlan, interpret
+from taskgalaxy_ops.models.request import RequestItem, RequestTemplate
 from taskgalaxy_ops.records import Answer
 from taskgalaxy_ops.settings import BatchSettings, Model
 from taskgalaxy_ops.storage.ledger_totals import NOTHING, Spent
@@ -42,11 +42,11 @@ class _Line:
 
     name: str
     raw: bytes
-    question: Question
-    units: Sequence[Unit]
-    next: Next
+    template: RequestTemplate
+    units: Sequence[RequestItem]
+    next: RetryPlan
     mode: str
-    reckoned: pricing.Amount  # the most that it comes to
+    estimated: pricing.Amount  # the most that it comes to
     most: pricing.Amount  # the same, where this model has come to more
 
     @property
@@ -59,59 +59,59 @@ class _Line:
             "types": [unit.item["task_type"] for unit in self.units if "task_type" in unit.item],
             "image": self.units[0].image,
             "block": block,
-            "reckoned": list(self.reckoned),
+            "reckoned": list(self.estimated),
             "held": list(self.most),
-            "next": self.next.plain(),
+            "next": self.next.to_json(),
             "mode": self.mode,
         }
 
 
-class HomeBatches:
-    """The batches of one home, for one stage after another."""
+class ShardBatches:
+    """The batches of one image shard, for one stage after another."""
 
     def __init__(
         self,
         settings: BatchSettings,
         gateway: Gateway,
-        till: Till,
-        home: str,
-        desk: Desk,
+        run_budget: RunBudget,
+        shard: str,
+        context: CallContext,
         image_url: Callable[[str, Model], str],
         answered: Callable[[str, int], None],
     ) -> None:
         """``desk``: for what needs no image; ``image_url``: an image as a model is shown it."""
         self._settings = settings
         self._gateway = gateway
-        self._till = till
-        self._home = home
-        self._desk = desk
-        self._journal = desk.journal
+        self._run_budget = run_budget
+        self._shard = shard
+        self._context = context
+        self._journal = context.journal
         self._image_url = image_url
         self._answered = answered
 
     # Collecting
 
-    async def collect(self, questions: Mapping[str, Question], units: Mapping[str, Unit]) -> None:
+    async def collect(self, templates: Mapping[str, RequestTemplate], units: Mapping[str, RequestItem]) -> None:
         """Collect the batches of these stages that have ended.
 
         questions: by stage, to read replies by; units: by key, as they are asked now.
         """
         for nonce, intent in list(self._journal.batches.open.items()):
-            if (question := questions.get(intent["stage"])) is None:
+            if (template := templates.get(intent["stage"])) is None:
                 continue
             model = Model.model_validate(intent["model"])
             try:
-                self._desk.check()
+                self._context.check()
                 standing = await self._standing(nonce, intent, model)
                 if standing is not None and standing.ended:
                     results = await self._gateway.batches.results(model, standing)
-                    await self._close(nonce, intent, replace(question, model=model), units, standing, results)
+                    await self._close(nonce, intent, replace(template, model=model), units, standing, results)
             except ModelError as error:
-                self._gateway.leave(model, str(error))
+                self._gateway.disable(model, str(error))
             except NoReplyError as error:
                 self._gateway.usage.gave_up[model.name] = str(error)
 
-    async def _standing(self, nonce: str, intent: Mapping[str, Any], model: Model) -> Standing | None:
+    async def _standing(self, nonce: str, intent: Mapping[str, Any], model: Model) -> BatchStatus | None:
         """How a batch stands; None where it was not found, or was not made."""
         batches, age = self._gateway.batches, time.time() - intent["at"]
         if id := self._journal.batches.ids.get(nonce):
@@ -120,7 +120,7 @@ class HomeBatches:
             except GoneError:
                 if age < _LOST_AFTER:
                     raise
-                return Standing(id, "completed", (), "", 0.0)
+                return BatchStatus(id, "completed", (), "", 0.0)
         standing = await batches.find(model, nonce, intent["at"])
         if standing is not None:
             await self._record("batch_made", nonce, id=standing.id)
@@ -132,19 +132,19 @@ class HomeBatches:
         self,
         nonce: str,
         intent: Mapping[str, Any],
-        question: Question,
-        units: Mapping[str, Unit],
-        standing: Standing,
-        results: Mapping[str, Sent],
+        template: RequestTemplate,
+        units: Mapping[str, RequestItem],
+        standing: BatchStatus,
+        results: Mapping[str, Outcome],
     ) -> None:
         """All that came of a batch: replies, then what its blocks came to, then its end."""
-        model, price = question.model, pricing.priced(question.model, money=False)
+        model, price = template.model, pricing.priced(template.model, money=False)
         unheard = standing.status == "completed"  # of what is in no file then, nobody knows
-        missing = Sent("failed", {}, "no result", left=unheard, billed=unheard)
+        missing = Outcome("failed", {}, "no result", left=unheard, billed=unheard)
         if standing.status == "failed":
-            self._gateway.leave(model, f"model {model.name!r}: batch {standing.id} was refused: {standing.why}")
+            self._gateway.disable(model, f"model {model.name!r}: batch {standing.id} was refused: {standing.why}")
         served = any(sent.came == "served" for sent in results.values())
-        came_to: dict[str, Spent] = dict.fromkeys(intent["blocks"], NOTHING)
+        record_actual: dict[str, Spent] = dict.fromkeys(intent["blocks"], NOTHING)
         again: dict[str, Any] = {}
         count = 0
         for name, told in intent["requests"].items():
@@ -152,15 +152,15 @@ class HomeBatches:
             amount = most if sent.billed else pricing.Amount(0, 0)
             if sent.came == "served":
                 amount = pricing.charged(pricing.usage_of(sent.data), price, most, batch=True)
-                self._gateway.came_to(model, pricing.Amount(*told["reckoned"]), amount)
-            came_to[told["block"]] += Spent(amount.cost, int(sent.left), amount.tokens)
+                self._gateway.record_actual(model, pricing.Amount(*told["reckoned"]), amount)
+            record_actual[told["block"]] += Spent(amount.cost, int(sent.left), amount.tokens)
             asked = [units.get(unit.key, unit) for unit in _units(told)]
             count += len(asked)
-            before = Next(**told["next"])
-            received = Received(
+            before = RetryPlan(**told["next"])
+            received = ModelReply(
                 sent.data,
                 asked,
-                question,
+                template,
                 told["block"],
                 most.cost,
                 amount.cost,
@@ -175,29 +175,33 @@ class HomeBatches:
             later = self._read(received, sent, before, told["mode"], served)
             # What was forgotten meanwhile is asked from the beginning.
             fresh = {unit: after for unit, after in later.items() if self._journal.forgotten(unit) <= intent["seen"]}
-            again |= {unit: after.plain() for unit, after in fresh.items()}
+            again |= {unit: after.to_json() for unit, after in fresh.items()}
         await asyncio.to_thread(self._journal.flush)
-        self._desk.check()
-        amounts = {block: list(amount.plain()) for block, amount in came_to.items()}
-        await self._settle(came_to)  # first: once its end is recorded, perhaps nobody asks about this home again
+        self._context.check()
+        amounts = {block: list(amount.to_json()) for block, amount in record_actual.items()}
+        await self._settle(
+            record_actual
+        )  # first: once its end is recorded, perhaps nobody asks about this image shard again
         await self._record("batch_ended", nonce, status=standing.status, blocks=amounts, again=again)
         await self._gateway.batches.clear(model, (intent["file"], *standing.files))
         self._answered(intent["stage"], count)
 
-    def _read(self, received: Received, sent: Sent, before: Next, mode: str, served: bool) -> dict[str, Next]:
+    def _read(
+        self, received: ModelReply, sent: Outcome, before: RetryPlan, mode: str, served: bool
+    ) -> dict[str, RetryPlan]:
         """Keep what came of a request, and tell how its units are to be asked next that have no answer."""
-        gateway, model, units = self._gateway, received.question.model, received.units
+        gateway, model, units = self._gateway, received.template.model, received.units
         if sent.came == "declined" and not units:
             return {}
         if sent.came == "declined" and sent.form and mode != "text":
-            plainer = gateway.plainer(model, mode)
-            return {unit.key: replace(before, mode=plainer) for unit in units}
-        ours = gateway.minds_all(model, sent, served)
+            downgrade = gateway.downgrade(model, mode)
+            return {unit.key: replace(before, mode=downgrade) for unit in units}
+        ours = gateway.rejects_our_format(model, sent, served)
         if sent.came not in {"served", "declined"} or ours:
             if sent.came == "fatal" or ours:
-                gateway.leave(model, blame(model, sent))
+                gateway.disable(model, blame(model, sent))
             lost, run = received.attempts, received.run
-            if run == self._desk.purse.run and lost > model.retries:
+            if run == self._context.shard_budget.run and lost > model.retries:
                 gateway.usage.gave_up[model.name] = (
                     f"{model.name} at {model.base_url} served no batch of it ({sent.why})"
                 )
@@ -206,43 +210,43 @@ class HomeBatches:
             data = {"erased": True, "usage": sent.data.get("usage"), "simulated": sent.data.get("simulated", False)}
             self._keep(replace(received, units=(), data=data), {})
             return {}
-        came = turn(received, before)
+        came = interpret(received, before)
         self._keep(received, came.answers)
         if came.gone:
             gone = [unit for unit in units if unit.key in came.gone]
             self._keep(replace(received, units=gone, name=f"{received.name}-rest"), came.gone, again=True)
         return {unit.key: came.after for unit in came.rest}
 
-    def _keep(self, received: Received, answers: Mapping[str, Answer], *, again: bool = False) -> None:
+    def _keep(self, received: ModelReply, answers: Mapping[str, Answer], *, again: bool = False) -> None:
         if not self._journal.holds(received.name):  # else whoever died here has kept it
-            self._gateway.keep(self._desk, received, answers, again=again)
+            self._gateway.keep(self._context, received, answers, again=again)
 
     # Submitting
 
-    async def submit(self, requests: Sequence[tuple[Question, Sequence[Unit]]]) -> None:
+    async def submit(self, requests: Sequence[tuple[RequestTemplate, Sequence[RequestItem]]]) -> None:
         """Submit requests, in as many batches as the limits need. Raises BudgetError once what fits is submitted."""
-        by_model: dict[str, list[tuple[Question, Sequence[Unit]]]] = {}
-        for question, units in requests:
-            by_model.setdefault(question.model.name, []).append((question, units))
+        by_model: dict[str, list[tuple[RequestTemplate, Sequence[RequestItem]]]] = {}
+        for template, units in requests:
+            by_model.setdefault(template.model.name, []).append((template, units))
         for mine in by_model.values():
             try:
                 await self._submit(mine)
             except ModelError as error:
-                self._gateway.leave(mine[0][0].model, str(error))
+                self._gateway.disable(mine[0][0].model, str(error))
             except NoReplyError as error:
                 self._gateway.usage.gave_up[mine[0][0].model.name] = str(error)
 
-    async def _submit(self, requests: Sequence[tuple[Question, Sequence[Unit]]]) -> None:
+    async def _submit(self, requests: Sequence[tuple[RequestTemplate, Sequence[RequestItem]]]) -> None:
         model = requests[0][0].model
         if model.name in self._gateway.usage.unavailable:
             return
         await self._gateway.ready(model)
-        price = pricing.priced(model, money=self._desk.purse.counts_money)
+        price = pricing.priced(model, money=self._context.shard_budget.counts_money)
         lines: list[_Line] = []
         size = 0
-        for question, units, after in self._parted(requests):
-            self._desk.check()  # before an image is rendered for nothing
-            made = await asyncio.to_thread(self._line, question, units, after, price)
+        for template, units, after in self._parted(requests):
+            self._context.check()  # before an image is rendered for nothing
+            made = await asyncio.to_thread(self._line, template, units, after, price)
             if lines and (len(lines) >= self._settings.max_requests or size + len(made.raw) > self._settings.max_bytes):
                 await self._make(model, lines)
                 lines, size = [], 0
@@ -252,27 +256,27 @@ class HomeBatches:
             await self._make(model, lines)
 
     def _parted(
-        self, requests: Sequence[tuple[Question, Sequence[Unit]]]
-    ) -> Iterator[tuple[Question, Sequence[Unit], Next]]:
+        self, requests: Sequence[tuple[RequestTemplate, Sequence[RequestItem]]]
+    ) -> Iterator[tuple[RequestTemplate, Sequence[RequestItem], RetryPlan]]:
         """The requests' units, those together that are to be asked in the same way."""
-        for question, units in requests:
-            parts: dict[tuple[Next, str], list[Unit]] = {}
+        for template, units in requests:
+            parts: dict[tuple[RetryPlan, str], list[RequestItem]] = {}
             for unit in units:
-                after = Next(**self._journal.batches.again.get(unit.key, {}))
-                if after.run == self._desk.purse.run and after.lost > question.model.retries:
+                after = RetryPlan(**self._journal.batches.again.get(unit.key, {}))
+                if after.run == self._context.shard_budget.run and after.lost > template.model.retries:
                     continue  # the next run may fare better
                 parts.setdefault((after, unit.key if after.alone else ""), []).append(unit)
             for (after, _), part in parts.items():
-                yield question, part, after
+                yield template, part, after
 
-    def _line(self, question: Question, units: Sequence[Unit], after: Next, price: Any) -> _Line:
-        model, mode = question.model, after.mode or self._gateway.mode(question.model)
+    def _line(self, template: RequestTemplate, units: Sequence[RequestItem], after: RetryPlan, price: Any) -> _Line:
+        model, mode = template.model, after.mode or self._gateway.mode(template.model)
         room = after.room(model.max_tokens)
-        desk = replace(self._desk, image_url=lambda image: self._image_url(image, model))
-        body = arguments_of(question, units, desk, after.fault, room, mode)
-        reckoned, name = pricing.at_most(body, model, room, price, batch=True), uuid.uuid4().hex
-        most = self._gateway.reckoned(model, reckoned)
-        return _Line(name, line(name, body), question, units, after, mode, reckoned, most)
+        context = replace(self._context, image_url=lambda image: self._image_url(image, model))
+        body = arguments_of(template, units, context, after.fault, room, mode)
+        estimated, name = pricing.at_most(body, model, room, price, batch=True), uuid.uuid4().hex
+        most = self._gateway.estimated(model, estimated)
+        return _Line(name, line(name, body), template, units, after, mode, estimated, most)
 
     async def _make(self, model: Model, lines: Sequence[_Line]) -> None:
         """Submit one batch of as many of these requests as the budget lets through."""
@@ -283,24 +287,24 @@ class HomeBatches:
             chosen = [each for each in lines if each.name in funded]
             try:
                 file = await batches.upload(model, nonce, b"".join(each.raw for each in chosen))
-                self._desk.check()
+                self._context.check()
             except BaseException:
                 await self._settle(dict.fromkeys(blocks, NOTHING))  # nothing was recorded, and nothing made
                 raise
             await self._record(
                 "batch",
                 nonce,
-                stage=chosen[0].question.stage,
+                stage=chosen[0].template.stage,
                 model=_plain(model),
                 file=file,
                 requests={each.name: each.told(funded[each.name]) for each in chosen},
                 blocks=blocks,
                 seen=self._journal.seen,
                 at=round(time.time(), 3),
-                run=self._desk.purse.run,
+                run=self._context.shard_budget.run,
             )
             try:
-                self._desk.check()
+                self._context.check()
                 id = await batches.make(model, nonce, file)
             except NoReplyError as lost:
                 if not lost.heard:
@@ -318,17 +322,17 @@ class HomeBatches:
         """The block of each request that there is room for, by name, and why there is none for the others."""
         funded: dict[str, str] = {}
         waiting = list(lines)
-        async with self._till.turn:
+        async with self._run_budget.turn:
             while waiting:
                 ceiling, tokens = (max(each.most[part] for each in waiting) for part in (0, 1))
                 try:
-                    block = await self._till.take(self._home, len(waiting), ceiling, tokens, nonce)
+                    block = await self._run_budget.take(self._shard, len(waiting), ceiling, tokens, nonce)
                 except BudgetError as error:
                     return funded, error
                 if block is None:
                     continue
                 left = Spent(block.ceiling, block.calls, block.tokens)
-                while waiting and min((rest := left - waiting[0].held).plain()) >= 0:
+                while waiting and min((rest := left - waiting[0].held).to_json()) >= 0:
                     left = rest
                     funded[waiting.pop(0).name] = block.block
         return funded, None
@@ -342,15 +346,15 @@ class HomeBatches:
     async def _record(self, kind: str, nonce: str, **fields: Any) -> None:
         await asyncio.to_thread(self._journal.record, {"kind": kind, "batch": nonce, **fields})
 
-    async def _settle(self, came_to: Mapping[str, Spent]) -> None:
-        async with self._till.turn:
-            await asyncio.to_thread(self._till.ledger.settle_batch, came_to)
+    async def _settle(self, record_actual: Mapping[str, Spent]) -> None:
+        async with self._run_budget.turn:
+            await asyncio.to_thread(self._run_budget.ledger.settle_batch, record_actual)
 
 
-def _units(told: Mapping[str, Any]) -> list[Unit]:
+def _units(told: Mapping[str, Any]) -> list[RequestItem]:
     """A request's units, as far as the journal tells of them."""
     items = [{"task_type": type_} for type_ in told["types"]] or [{} for _ in told["units"]]
-    return [Unit(key, told["image"], item) for key, item in zip(told["units"], items, strict=True)]
+    return [RequestItem(key, told["image"], item) for key, item in zip(told["units"], items, strict=True)]
 
 
 def _plain(model: Model) -> dict[str, Any]:

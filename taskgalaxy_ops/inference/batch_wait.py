@@ -1,4 +1,7 @@
-"""Waiting for a home's batches, under nobody's lease: which have not ended, until one has, and how that is told."""
+"""Waiting for an image shard's batches, under nobody's lease.
+
+Which have not ended, until one has, and how that is told.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ from taskgalaxy_ops.usage import Usage
 
 
 @dataclass(frozen=True, slots=True)
-class Waiting:
+class PendingBatch:
     """A batch that has not ended."""
 
     nonce: str
@@ -30,28 +33,28 @@ class Waiting:
     at: float
 
 
-_SEVERAL = TypeAdapter(list[Waiting])
+_SEVERAL = TypeAdapter(list[PendingBatch])
 
 
-def plain(those: Sequence[Waiting]) -> list[dict[str, Any]]:
+def to_json(those: Sequence[PendingBatch]) -> list[dict[str, Any]]:
     """As JSON, for who waits elsewhere; it holds no key."""
     found: list[dict[str, Any]] = _SEVERAL.dump_python(list(those), mode="json", exclude_defaults=True)
     return found
 
 
-def read(those: Sequence[Mapping[str, Any]]) -> list[Waiting]:
+def read(those: Sequence[Mapping[str, Any]]) -> list[PendingBatch]:
     """What ``plain`` gave."""
     return _SEVERAL.validate_python(those)
 
 
-def awaited(open_: Mapping[str, Mapping[str, Any]], ids: Mapping[str, str]) -> list[Waiting]:
-    """The batches of a home that have not ended."""
+def awaited(open_: Mapping[str, Mapping[str, Any]], ids: Mapping[str, str]) -> list[PendingBatch]:
+    """The batches of an image shard that have not ended."""
     return [
-        Waiting(
+        PendingBatch(
             nonce,
             ids.get(nonce),
             Model.model_validate(intent["model"]),
-            sum(len(told["units"]) for told in intent["requests"].values()),
+            sum(len(describe["units"]) for describe in intent["requests"].values()),
             intent["at"],
         )
         for nonce, intent in open_.items()
@@ -63,12 +66,12 @@ def deadline(settings: BatchSettings) -> float:
     return time.monotonic() + (math.inf if settings.wait_seconds is None else settings.wait_seconds)
 
 
-def watched(those: Sequence[Waiting], usage: Usage) -> list[Waiting]:
+def watched(those: Sequence[PendingBatch], usage: Usage) -> list[PendingBatch]:
     """Those of models that are not left alone in this run: another look at them may tell something."""
     return [each for each in those if each.model.name not in usage.unavailable]
 
 
-async def until_one_ends(gateway: Gateway, those: Sequence[Waiting], settings: BatchSettings, by: float) -> bool:
+async def until_one_ends(gateway: Gateway, those: Sequence[PendingBatch], settings: BatchSettings, by: float) -> bool:
     """Wait until there is something to collect or to decide about one of these; False: not by then, or never.
 
     by: on the monotonic clock. A provider that gives no reply to ``retries`` looks and one more in a row is left alone
@@ -90,14 +93,14 @@ async def until_one_ends(gateway: Gateway, those: Sequence[Waiting], settings: B
                     return True
                 silent[each.model.name] = 0
             except ModelError as error:
-                gateway.leave(each.model, str(error))
+                gateway.disable(each.model, str(error))
             except NoReplyError as error:
                 silent[each.model.name] += 1
                 if silent[each.model.name] > each.model.retries:
-                    gateway.leave(each.model, str(error))
+                    gateway.disable(each.model, str(error))
 
 
-def told(those: Sequence[Waiting]) -> list[str]:
+def describe(those: Sequence[PendingBatch]) -> list[str]:
     """What is awaited, a line a model."""
     lines = []
     for name in sorted({each.model.name for each in those}):

@@ -21,14 +21,14 @@ from typing import Any
 
 from taskgalaxy_ops.errors import ModelError, TaskGalaxyError
 from taskgalaxy_ops.hashing import fingerprint
-from taskgalaxy_ops.inference.spending import Drawn, Purse
+from taskgalaxy_ops.inference.spending import Drawn, ShardBudget
 from taskgalaxy_ops.inference.worker_shares import Shares
 from taskgalaxy_ops.models import pricing
 from taskgalaxy_ops.models.batch_api import Batches
-from taskgalaxy_ops.models.http import Body, Sender, Sent, wire
+from taskgalaxy_ops.models.http import Body, Outcome, Sender, wire
 from taskgalaxy_ops.models.rate_limit import Limit, Unavailable, backoff
-from taskgalaxy_ops.models.reply import FIRST, Next, Received, turn
-from taskgalaxy_ops.models.request import Question, Unit
+from taskgalaxy_ops.models.reply import FIRST, ModelReply, RetryPlan, interpret
+from taskgalaxy_ops.models.request import RequestItem, RequestTemplate
 from taskgalaxy_ops.records import Answer, Reply
 from taskgalaxy_ops.settings import Model
 from taskgalaxy_ops.storage.journal import Journal
@@ -39,11 +39,14 @@ _MODES = ("json_schema", "json_object", "text")  # of structured output, each fo
 
 
 @dataclass(frozen=True, slots=True)
-class Desk:
-    """What a home gives to its calls: its journal, its share of the budget, its images, and its right to send."""
+class CallContext:
+    """What an image shard gives to its calls.
+
+    Its journal, its share of the budget, its images, and its right to send.
+    """
 
     journal: Journal
-    purse: Purse
+    shard_budget: ShardBudget
     image_url: Callable[[str], str]  # image id -> URL of it, scaled for the model
     check: Callable[[], None]  # raises LeaseLostError past the lease's deadline
 
@@ -66,7 +69,7 @@ class Gateway:
         self._places: dict[str, asyncio.Semaphore] = {}  # requests that are in memory, by model
         self._numbers = count(1)
         self._given_up: dict[str, int] = {}  # requests in a row, by model
-        self._dearer: dict[str, tuple[float, float]] = {}  # how many times what was reckoned a model's calls came to
+        self._overrun: dict[str, tuple[float, float]] = {}  # how many times what was reckoned a model's calls came to
         self._modes: dict[tuple[str, ...], str] = {}  # of structured output, where it is not the settings'
         self._recalling: dict[tuple[str, ...], asyncio.Task[None]] = {}
         self._telling: set[asyncio.Task[None]] = set()
@@ -90,13 +93,13 @@ class Gateway:
             )
         return self._limits[_one(model)]
 
-    async def ask(self, question: Question, units: Sequence[Unit], desk: Desk) -> None:
+    async def ask(self, template: RequestTemplate, units: Sequence[RequestItem], context: CallContext) -> None:
         """Ask units of one image in one request; answers go to the journal. What gets no reply stays pending.
 
         A model that refuses us for good, or gives no reply to several requests in a row, is left alone for this run;
         ``usage.unavailable`` says why. Raises BudgetError and LeaseLostError.
         """
-        model = question.model
+        model = template.model
         if model.name not in self._places:
             # While some are in flight, as many more are made ready, or wait to be sent again.
             self._places[model.name] = asyncio.Semaphore(2 * model.concurrency)
@@ -104,15 +107,15 @@ class Gateway:
             if model.name in self.usage.unavailable:
                 return
             try:
-                await self._converse(question, list(units), desk)
+                await self._converse(template, list(units), context)
                 self._given_up[model.name] = 0
             except (ModelError, Unavailable) as error:
-                self.leave(model, str(error))
+                self.disable(model, str(error))
             except _GaveUpError as error:
                 self.usage.gave_up[model.name] = str(error)
                 self._given_up[model.name] = self._given_up.get(model.name, 0) + 1
                 if self._given_up[model.name] >= _GIVEN_UP_TO_OPEN:
-                    self.leave(model, str(error))
+                    self.disable(model, str(error))
 
     async def ready(self, model: Model) -> None:
         """See to it that a model can be asked, in the form that it takes as far as is known. Raises ModelError."""
@@ -127,37 +130,41 @@ class Gateway:
         if (form := await shares.form(_group(one))) in _MODES:
             self._modes.setdefault(one, form)
 
-    def leave(self, model: Model, why: str) -> None:
+    def disable(self, model: Model, why: str) -> None:
         """Ask this model nothing more in this run."""
         self.usage.unavailable.setdefault(model.name, why)
         self.limit(model).give_up(why)
 
-    async def _converse(self, question: Question, units: Sequence[Unit], desk: Desk, after: Next = FIRST) -> None:
+    async def _converse(
+        self, template: RequestTemplate, units: Sequence[RequestItem], context: CallContext, after: RetryPlan = FIRST
+    ) -> None:
         while units:
-            reply = await self._request(question, units, desk, after)
-            came = turn(reply, after)
-            self.keep(desk, reply, came.answers)
+            reply = await self._request(template, units, context, after)
+            came = interpret(reply, after)
+            self.keep(context, reply, came.answers)
             if came.gone:
-                self.keep(desk, reply, came.gone, again=True)
+                self.keep(context, reply, came.gone, again=True)
             if (task := asyncio.current_task()) and task.cancelling():
                 raise asyncio.CancelledError
             units, after = came.rest, came.after
             if after.alone and len(units) > 1:
                 for unit in units:
-                    await self._converse(question, [unit], desk, after)
+                    await self._converse(template, [unit], context, after)
                 return
 
-    async def _request(self, question: Question, units: Sequence[Unit], desk: Desk, after: Next) -> Received:
+    async def _request(
+        self, template: RequestTemplate, units: Sequence[RequestItem], context: CallContext, after: RetryPlan
+    ) -> ModelReply:
         """Send until something comes back. Raises _GaveUpError, Unavailable and ModelError."""
-        model, limit, number = question.model, self.limit(question.model), next(self._numbers)
+        model, limit, number = template.model, self.limit(template.model), next(self._numbers)
         await self.ready(model)
         if self._shares and model.weights is None:  # weights in this process serve nobody else
             await self._shares.join(_group(_one(model)), lambda share: limit.share(*share))
-        price = pricing.priced(model, money=desk.purse.counts_money)
-        desk.check()  # before an image is rendered for nothing
+        price = pricing.priced(model, money=context.shard_budget.counts_money)
+        context.check()  # before an image is rendered for nothing
         room = after.room(model.max_tokens)
-        arguments, body = await asyncio.to_thread(_made, question, units, desk, after.fault, room, self.mode(model))
-        reckoned = pricing.at_most(arguments, model, room, price)
+        arguments, body = await asyncio.to_thread(_made, template, units, context, after.fault, room, self.mode(model))
+        estimated = pricing.at_most(arguments, model, room, price)
         # A reply with more room may take longer by as much.
         seconds = model.timeout_seconds * max(1.0, room / model.max_tokens)
         started = time.monotonic()
@@ -167,17 +174,17 @@ class Gateway:
             attempts += 1
             await limit.enter(number if attempts > 1 else 0)
             try:
-                most = self.reckoned(model, reckoned)
-                drawn, seen, sent = await self._send(model, body, seconds, desk, most)
+                most = self.estimated(model, estimated)
+                drawn, seen, sent = await self._send(model, body, seconds, context, most)
                 tries = 1 if sent.came == "busy" and limit.served > served else tries + 1
                 served = limit.served
                 wait = max(backoff(tries), sent.wait)
-                lesser = self._lesser(model, arguments) if sent.form else None
-                fatal = sent.came == "fatal" or (self.minds_all(model, sent) and not lesser)
+                downgraded = self._downgraded(model, arguments) if sent.form else None
+                fatal = sent.came == "fatal" or (self.rejects_our_format(model, sent) and not downgraded)
                 match sent.came:
                     case "served":
                         amount = pricing.charged(pricing.usage_of(sent.data), price, most)
-                        self.came_to(model, reckoned, amount)
+                        self.record_actual(model, estimated, amount)
                         limit.worked(amount.tokens, sent.headers)
                     case "busy":
                         limit.refused(wait)
@@ -185,23 +192,23 @@ class Gateway:
                         limit.failed(f"{model.name} at {model.base_url}: {sent.why}", slow=sent.came == "slow")
                 if sent.came != "served":
                     amount = most if sent.billed else pricing.Amount(0, 0)
-                await desk.purse.back(drawn, *amount, sent=sent.left)
+                await context.shard_budget.back(drawn, *amount, sent=sent.left)
                 if fatal:
-                    self.leave(model, blame(model, sent))
+                    self.disable(model, blame(model, sent))
             finally:
                 limit.back()
             if fatal:
                 raise ModelError(blame(model, sent))
-            if lesser:
-                arguments, body = lesser, wire(model, lesser)
+            if downgraded:
+                arguments, body = downgraded, wire(model, downgraded)
                 continue
             if sent.came in {"served", "declined"}:
                 with contextlib.suppress(asyncio.CancelledError):  # it was paid for: first to the journal
                     await asyncio.sleep(0)  # who was let in sends first: the model need not wait until this one is read
                 note = {"lost": lost} if lost else {}
                 taken = time.monotonic() - started
-                return Received(
-                    sent.data, units, question, drawn.block, most.cost, amount.cost, attempts, seen, taken, note
+                return ModelReply(
+                    sent.data, units, template, drawn.block, most.cost, amount.cost, attempts, seen, taken, note
                 )
             lost += amount.cost
             if tries > model.retries:
@@ -210,25 +217,25 @@ class Gateway:
                 await asyncio.sleep(wait)
 
     async def _send(
-        self, model: Model, body: bytes | Body, seconds: float, desk: Desk, most: pricing.Amount
-    ) -> tuple[Drawn, int, Sent]:
+        self, model: Model, body: bytes | Body, seconds: float, context: CallContext, most: pricing.Amount
+    ) -> tuple[Drawn, int, Outcome]:
         """One attempt: what it drew from the budget, what of the journal had been read, and what came of it."""
-        desk.check()
-        drawn = await desk.purse.draw(*most)
+        context.check()
+        drawn = await context.shard_budget.draw(*most)
         try:
-            desk.check()  # the draw may have waited
+            context.check()  # the draw may have waited
         except TaskGalaxyError:
-            await desk.purse.back(drawn, 0, sent=False)
+            await context.shard_budget.back(drawn, 0, sent=False)
             raise
         self.usage.requests += 1
-        seen = desk.journal.seen
+        seen = context.journal.seen
         try:
             return drawn, seen, await self.sender.send(model, body, seconds)
         except BaseException:
-            await desk.purse.back(drawn, *most)
+            await context.shard_budget.back(drawn, *most)
             raise
 
-    def minds_all(self, model: Model, sent: Sent, served: bool = False) -> bool:
+    def rejects_our_format(self, model: Model, sent: Outcome, served: bool = False) -> bool:
         """Whether it is more likely our form that a model declines than this one request, since it has never replied.
 
         served: it has, and that was not sent one by one.
@@ -239,33 +246,35 @@ class Gateway:
         """The form of structured output that a model takes, as far as is known."""
         return max(self._modes.get(_one(model), model.structured), model.structured, key=_MODES.index)
 
-    def _lesser(self, model: Model, arguments: Body) -> Body | None:
+    def _downgraded(self, model: Model, arguments: Body) -> Body | None:
         """The request for a model that does not take its form of structured output; None if it takes none as it is."""
         if "response_format" not in arguments:
             return None
-        mode = self.plainer(model, arguments["response_format"]["type"])
+        mode = self.downgrade(model, arguments["response_format"]["type"])
         plain = {name: value for name, value in arguments.items() if name != "response_format"}
         return plain if mode == "text" else {**plain, "response_format": {"type": mode}}
 
-    def plainer(self, model: Model, mode: str) -> str:
+    def downgrade(self, model: Model, mode: str) -> str:
         """The form of structured output to ask for, from now on, of a model that does not know this one."""
         before = self.mode(model)  # perhaps plainer already: replies come in any order
-        self._modes[_one(model)] = plainer = max(_MODES[_MODES.index(mode) + 1], before, key=_MODES.index)
-        if self._shares and plainer != before:
-            self._telling.add(asyncio.create_task(self._shares.tell_form(_group(_one(model)), plainer)))
-        return plainer
+        self._modes[_one(model)] = downgrade = max(_MODES[_MODES.index(mode) + 1], before, key=_MODES.index)
+        if self._shares and downgrade != before:
+            self._telling.add(asyncio.create_task(self._shares.tell_form(_group(_one(model)), downgrade)))
+        return downgrade
 
-    def reckoned(self, model: Model, held: pricing.Amount) -> pricing.Amount:
+    def estimated(self, model: Model, held: pricing.Amount) -> pricing.Amount:
         """What a request may come to at most, if this is what it was reckoned at."""
-        return held.times(self._dearer.get(model.name, (1, 1)))
+        return held.times(self._overrun.get(model.name, (1, 1)))
 
-    def came_to(self, model: Model, held: pricing.Amount, amount: pricing.Amount) -> None:
+    def record_actual(self, model: Model, held: pricing.Amount, amount: pricing.Amount) -> None:
         """Each model counts an image's tokens in its own way: of one that took more, more is held from now on."""
-        self._dearer[model.name] = held.factors(amount, self._dearer.get(model.name, (1, 1)))
+        self._overrun[model.name] = held.factors(amount, self._overrun.get(model.name, (1, 1)))
 
-    def keep(self, desk: Desk, received: Received, answers: Mapping[str, Answer], *, again: bool = False) -> None:
+    def keep(
+        self, context: CallContext, received: ModelReply, answers: Mapping[str, Answer], *, again: bool = False
+    ) -> None:
         """To the journal; ``again``: the reply is there already, this entry only adds terminal answers."""
-        model = received.question.model
+        model = received.template.model
         usage = {} if again else pricing.usage_of(received.data)
         list_cost = pricing.cost(
             usage, model.list_price or pricing.price_of(model) or pricing.FREE, batch=bool(received.batch)
@@ -276,10 +285,10 @@ class Gateway:
             self.usage.completion_tokens += usage.get("completion_tokens", 0)
             self.usage.cost += received.cost
             self.usage.list_cost += list_cost
-        desk.journal.add(
+        context.journal.add(
             Reply(
                 reply=received.name or uuid.uuid4().hex,
-                stage=received.question.stage,
+                stage=received.template.stage,
                 model=model.name,
                 units=tuple(unit.key for unit in received.units),
                 answers=answers,
@@ -295,7 +304,7 @@ class Gateway:
                 seconds=round(received.seconds, 3),
                 image=received.units[0].image if received.units else None,
                 simulated=model.simulated or bool(received.data.get("simulated")),
-                run=received.run or desk.purse.run,
+                run=received.run or context.shard_budget.run,
                 types=tuple(unit.item["task_type"] for unit in received.units if "task_type" in unit.item),
                 note={} if again else received.note,
             )
@@ -313,7 +322,7 @@ def _group(one: tuple[str, ...]) -> str:
     return fingerprint("limit", list(one))[:32]
 
 
-def blame(model: Model, sent: Sent) -> str:
+def blame(model: Model, sent: Outcome) -> str:
     """Why a model that was refused for good is left alone, and what to look at."""
     where = f"model {model.name!r} at {model.base_url}: {sent.why}. "
     if sent.came == "fatal":
@@ -322,21 +331,21 @@ def blame(model: Model, sent: Sent) -> str:
 
 
 def _made(
-    question: Question, units: Sequence[Unit], desk: Desk, fault: str, room: int, mode: str
+    template: RequestTemplate, units: Sequence[RequestItem], context: CallContext, fault: str, room: int, mode: str
 ) -> tuple[Body, bytes | Body]:
     """A request's arguments, and its body as it is sent."""
-    arguments = arguments_of(question, units, desk, fault, room, mode)
-    return arguments, wire(question.model, arguments)
+    arguments = arguments_of(template, units, context, fault, room, mode)
+    return arguments, wire(template.model, arguments)
 
 
 def arguments_of(
-    question: Question, units: Sequence[Unit], desk: Desk, fault: str, room: int, mode: str
+    template: RequestTemplate, units: Sequence[RequestItem], context: CallContext, fault: str, room: int, mode: str
 ) -> dict[str, Any]:
     """The body of a request. ``fault``: what was wrong with the former reply; ``room``: tokens; ``mode``: its form."""
-    model = question.model
-    content: list[dict[str, Any]] = [{"type": "text", "text": question.text(units)}]
+    model = template.model
+    content: list[dict[str, Any]] = [{"type": "text", "text": template.text(units)}]
     if (image := units[0].image) is not None:
-        content.append({"type": "image_url", "image_url": {"url": desk.image_url(image)}})
+        content.append({"type": "image_url", "image_url": {"url": context.image_url(image)}})
     messages = []
     if fault:
         # Before the request, which stays last: the former reply was not usable for these units.
@@ -350,7 +359,7 @@ def arguments_of(
     if model.temperature is not None:
         arguments["temperature"] = model.temperature
     if mode == "json_schema":
-        schema = {"name": question.stage, "strict": True, "schema": question.json_schema()}
+        schema = {"name": template.stage, "strict": True, "schema": template.json_schema()}
         arguments["response_format"] = {"type": "json_schema", "json_schema": schema}
     elif mode == "json_object":
         arguments["response_format"] = {"type": "json_object"}

@@ -1,4 +1,4 @@
-"""Asking for one home: its lease, its share of the budget, its journal; rounds of requests until nothing is lacking.
+"""Asking for one image shard: its lease, its budget, its journal; rounds of requests until no unit lacks an answer.
 
 What expand, filter, write and vote have in common. The lease is taken only when something must be asked.
 """
@@ -15,11 +15,11 @@ from typing import Any
 from taskgalaxy_ops.errors import BudgetError, LeaseLostError, NotFoundError, TaskGalaxyError
 from taskgalaxy_ops.hashing import fingerprint
 from taskgalaxy_ops.inference import batch_session, batch_wait
-from taskgalaxy_ops.inference.gateway import Desk, Gateway
-from taskgalaxy_ops.inference.spending import Purse, Till
+from taskgalaxy_ops.inference.gateway import CallContext, Gateway
+from taskgalaxy_ops.inference.spending import RunBudget, ShardBudget
 from taskgalaxy_ops.models import pricing
 from taskgalaxy_ops.models.rendering import render, rendered
-from taskgalaxy_ops.models.request import Question, Unit, rendering
+from taskgalaxy_ops.models.request import RequestItem, RequestTemplate, rendering
 from taskgalaxy_ops.records import Answer
 from taskgalaxy_ops.settings import Model, RunSettings
 from taskgalaxy_ops.storage import Store, keys, link
@@ -28,7 +28,7 @@ from taskgalaxy_ops.storage.leases import Lease
 from taskgalaxy_ops.storage.ledger import Shown
 
 Answers = Mapping[str, Answer]
-Needed = Callable[[Answers], list[tuple[Question, list[Unit]]]]
+Needed = Callable[[Answers], list[tuple[RequestTemplate, list[RequestItem]]]]
 
 _IMAGES_KEPT = 64  # rendered images in memory: requests of one image come one after another
 _BATCH_HOURS = 24  # that a provider may take for a batch
@@ -36,28 +36,28 @@ _MOST_LINK_HOURS = 168  # S3 signs no URL for longer
 _TICK_SECONDS = 0.2  # how often a part that is due is looked for
 
 
-class Asker:
-    """Asks for one home. An asynchronous context: on leaving, the budget is settled and the lease released."""
+class InferenceSession:
+    """Asks for one image shard. An asynchronous context: on leaving, the budget is settled and the lease released."""
 
     def __init__(
         self,
         store: Store,
         settings: RunSettings,
         gateway: Gateway | None,
-        till: Till,
-        home: str,
+        run_budget: RunBudget,
+        shard: str,
         answered: Callable[[str, int], None] = lambda stage, units: None,
     ) -> None:
         self._store = store
         self._settings = settings
         self._gateway = gateway
-        self._till = till
-        self._home = home
+        self._run_budget = run_budget
+        self._shard = shard
         self._answered = answered
         self._journal: Journal | None = None
         self._lease: Lease | None = None
-        self._purse: Purse | None = None
-        self._batches: batch_session.HomeBatches | None = None
+        self._shard_budget: ShardBudget | None = None
+        self._batches: batch_session.ShardBatches | None = None
         self._stages: set[str] = set()  # whose batches were looked at
         self._ended: TaskGalaxyError | None = None
         self._images: dict[tuple[str, int, int, str], Future[str]] = {}
@@ -75,7 +75,7 @@ class Asker:
 
     @property
     def held(self) -> bool:
-        """Whether asking ended because another worker holds the home, or took it."""
+        """Whether asking ended because another worker holds the image shard, or took it."""
         return isinstance(self._ended, LeaseLostError)
 
     @property
@@ -85,34 +85,37 @@ class Asker:
 
     @property
     def answers(self) -> Answers:
-        """Every unit's answer in the home's journal."""
+        """Every unit's answer in the image shard's journal."""
         if self._journal is None:
-            self._journal = Journal(self._store, self._home)
+            self._journal = Journal(self._store, self._shard)
         return self._journal.answers
 
     @property
     def replies(self) -> Iterable[Mapping[str, Any]] | None:
-        """What every reply in the home's journal came to; None if it was not read."""
+        """What every reply in the image shard's journal came to; None if it was not read."""
         return None if self._journal is None else self._journal.outlines()
 
     @property
-    def waiting(self) -> list[batch_wait.Waiting]:
-        """The home's batches that have not ended, of the stages that were asked: asking again would collect these."""
+    def waiting(self) -> list[batch_wait.PendingBatch]:
+        """The image shard's batches that have not ended, of the stages that were asked.
+
+        Asking again would collect these.
+        """
         if self._journal is None:
             return []
         batches = self._journal.batches
         mine = {nonce: intent for nonce, intent in batches.open.items() if intent["stage"] in self._stages}
         return batch_wait.awaited(mine, batches.ids)
 
-    async def __aenter__(self) -> Asker:
+    async def __aenter__(self) -> InferenceSession:
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            if self._purse:
-                await self._purse.close()
+            if self._shard_budget:
+                await self._shard_budget.close()
         finally:
             if self._lease:
                 await asyncio.to_thread(self._lease.__exit__, None, None, None)
@@ -129,17 +132,17 @@ class Asker:
         first = len({unit.key for _, units in lacking for unit in units})
         # Who died between a batch's replies and its end has left nothing to ask, and a block of the budget.
         left = {intent["stage"] for intent in self._opened().batches.open.values()}
-        if not (first or left.intersection(question.stage for question, _ in lacking)):
+        if not (first or left.intersection(template.stage for template, _ in lacking)):
             return first
         if self._gateway is None or self._ended:
             return first
         try:
             batches = await self._prepare(self._gateway)
-            self._stages.update(question.stage for question, _ in lacking)
+            self._stages.update(template.stage for template, _ in lacking)
             if self._opened().batches.open:
                 found = needed(answers)
                 await batches.collect(
-                    {question.stage: question for question, _ in found},
+                    {template.stage: template for template, _ in found},
                     {unit.key: unit for _, units in found for unit in units},
                 )
             asked: set[str] = set()
@@ -153,36 +156,36 @@ class Asker:
         return first
 
     def _requests(
-        self, needed: Iterable[tuple[Question, list[Unit]]], asked: set[str]
-    ) -> list[tuple[Question, list[Unit]]]:
+        self, needed: Iterable[tuple[RequestTemplate, list[RequestItem]]], asked: set[str]
+    ) -> list[tuple[RequestTemplate, list[RequestItem]]]:
         size = self._settings.units_a_request
         taken = asked | self._opened().batches.under_way
-        requests: list[tuple[Question, list[Unit]]] = []
-        for question, units in needed:
-            by_image: dict[str, list[Unit]] = {}
+        requests: list[tuple[RequestTemplate, list[RequestItem]]] = []
+        for template, units in needed:
+            by_image: dict[str, list[RequestItem]] = {}
             for unit in {unit.key: unit for unit in units if unit.key not in taken}.values():
                 # A question without a list of items is one unit a request.
                 by_image.setdefault(unit.image or unit.key, []).append(unit)
             requests += [
-                (question, part[at : at + size]) for part in by_image.values() for at in range(0, len(part), size)
+                (template, part[at : at + size]) for part in by_image.values() for at in range(0, len(part), size)
             ]
         # An image's requests to several models one after another: it is read and rendered once for them.
         return sorted(requests, key=lambda request: request[1][0].image or "")
 
-    async def _prepare(self, gateway: Gateway) -> batch_session.HomeBatches:
+    async def _prepare(self, gateway: Gateway) -> batch_session.ShardBatches:
         if self._batches is not None:
             return self._batches
         run, journal = self._settings, self._opened()
         self._lease = await asyncio.to_thread(
-            Lease, self._store, self._home, seconds=run.lease_seconds, wait=run.lease_seconds + 10
+            Lease, self._store, self._shard, seconds=run.lease_seconds, wait=run.lease_seconds + 10
         )
         await asyncio.to_thread(journal.refresh)  # the former holder may have answered meanwhile
-        async with self._till.turn:
+        async with self._run_budget.turn:
             await asyncio.to_thread(self._settle_orphans, journal)
-        self._purse = Purse(self._till, self._home, run.block_calls)
-        desk = Desk(journal, self._purse, str, self._check)
-        self._batches = batch_session.HomeBatches(
-            run.batch, gateway, self._till, self._home, desk, self._image_url, self._answered
+        self._shard_budget = ShardBudget(self._run_budget, self._shard, run.block_calls)
+        context = CallContext(journal, self._shard_budget, str, self._check)
+        self._batches = batch_session.ShardBatches(
+            run.batch, gateway, self._run_budget, self._shard, context, self._image_url, self._answered
         )
         return self._batches
 
@@ -202,29 +205,31 @@ class Asker:
                     one.calls + 1,
                     one.tokens + pricing.tokens(reply["usage"]),
                 )
-        self._till.ledger.settle_orphans(self._home, shown, journal.batches.of)
+        self._run_budget.ledger.settle_orphans(self._shard, shown, journal.batches.of)
 
     def _check(self) -> None:
-        """Raises what ends this home's sending: a lost lease, or a budget that another call found spent."""
+        """Raises what ends this image shard's sending: a lost lease, or a budget that another call found spent."""
         if self._ended is not None:
             raise self._ended
         if self._lease:
             self._lease.check()
 
-    async def _send(self, requests: Sequence[tuple[Question, list[Unit]]], gateway: Gateway) -> None:
-        journal, purse = self._opened(), self._purse
-        if purse is None:
+    async def _send(self, requests: Sequence[tuple[RequestTemplate, list[RequestItem]]], gateway: Gateway) -> None:
+        journal, shard_budget = self._opened(), self._shard_budget
+        if shard_budget is None:
             raise AssertionError("sending without a purse")
 
-        async def one(question: Question, units: list[Unit]) -> None:
-            desk = Desk(journal, purse, lambda image: self._image_url(image, question.model), self._check)
+        async def one(template: RequestTemplate, units: list[RequestItem]) -> None:
+            context = CallContext(
+                journal, shard_budget, lambda image: self._image_url(image, template.model), self._check
+            )
             try:
-                await gateway.ask(question, units, desk)
-                self._answered(question.stage, len(units))
+                await gateway.ask(template, units, context)
+                self._answered(template.stage, len(units))
             except TaskGalaxyError as error:
                 self._ended = self._ended or error  # what is in flight is paid for and awaited; nothing more is sent
 
-        waiting = {asyncio.create_task(one(question, units)) for question, units in requests}
+        waiting = {asyncio.create_task(one(template, units)) for template, units in requests}
         try:
             while waiting:
                 done, waiting = await asyncio.wait(waiting, timeout=_TICK_SECONDS, return_when=asyncio.FIRST_EXCEPTION)

@@ -35,11 +35,11 @@ class _Refused:
     until: float  # on the monotonic clock: then others may have given back
 
 
-class Till:
-    """The ledger of a run, which its homes use one at a time (``turn``), and the blocks that they hold."""
+class RunBudget:
+    """The ledger of a run, which its image shards use one at a time (``turn``), and the blocks that they hold."""
 
     def __init__(self, ledger: Ledger, origins: Mapping[str, str] | None = None) -> None:
-        """``origins``: the source that each home's calls count for."""
+        """``origins``: the source that each image shard's calls count for."""
         self.ledger = ledger
         self.turn = asyncio.Condition()
         self.open: dict[str, _Open] = {}
@@ -47,14 +47,14 @@ class Till:
         self._refused: dict[str, _Refused] = {}  # by source
         self._waiting = 0  # calls that found no room
 
-    async def take(self, home: str, calls: int, ceiling: int, tokens: int, batch: str = "") -> Block | None:
+    async def take(self, shard: str, calls: int, ceiling: int, tokens: int, batch: str = "") -> Block | None:
         """Open a block, or wait for what other blocks give back (None); the caller has its turn, and looks again.
 
         A block is held at its highest cost, which is many times what it will come to: while this run, or another
         living worker, holds any that stands in the way, the budget is not spent. Raises BudgetError when it is.
         ``batch``: whose requests the block is for: no call draws from it, and the batch's end settles it.
         """
-        source = self._origins.get(home, "")
+        source = self._origins.get(shard, "")
         refused = self._refused.get(source)
         if refused and ceiling >= refused.ceiling and tokens >= refused.tokens:
             if (left := refused.until - time.monotonic()) > 0:
@@ -63,11 +63,11 @@ class Till:
             del self._refused[source]
         try:
             taken = await asyncio.to_thread(
-                self.ledger.take, home, calls=calls, ceiling=ceiling, tokens=tokens, source=source, batch=batch
+                self.ledger.take, shard, calls=calls, ceiling=ceiling, tokens=tokens, source=source, batch=batch
             )
         except BudgetError:
             returning = await asyncio.to_thread(
-                self.ledger.returning, home, ceiling=ceiling, tokens=tokens, source=source, mine=self.open.keys()
+                self.ledger.returning, shard, ceiling=ceiling, tokens=tokens, source=source, mine=self.open.keys()
             )
             if not returning:
                 raise
@@ -92,7 +92,7 @@ class Till:
         """A call of this block is back."""
         if held.out == 0 and held.calls_left == 0:
             # A reply that was paid for is not lost over this: an unsettled block counts at its highest, and is
-            # settled from the journal by the home's next holder.
+            # settled from the journal by the image shard's next holder.
             with contextlib.suppress(StoreError):
                 async with self.turn:
                     await self.settle([held])
@@ -125,26 +125,26 @@ class Drawn:
     tokens: int
 
 
-class Purse:
-    """Draws for one home. For one event loop; the ledger's store calls run in a thread, one at a time."""
+class ShardBudget:
+    """Draws for one image shard. For one event loop; the ledger's store calls run in a thread, one at a time."""
 
-    def __init__(self, till: Till, home: str, block_calls: int) -> None:
-        self._till = till
-        self._home = home
+    def __init__(self, run_budget: RunBudget, shard: str, block_calls: int) -> None:
+        self._run_budget = run_budget
+        self._shard = shard
         self._block_calls = block_calls
-        self.run = till.ledger.run
-        self.counts_money = till.ledger.counts_money
+        self.run = run_budget.ledger.run
+        self.counts_money = run_budget.ledger.counts_money
 
     def _mine(self) -> list[_Open]:
-        return [held for held in self._till.open.values() if held.block.home == self._home]
+        return [held for held in self._run_budget.open.values() if held.block.shard == self._shard]
 
     async def draw(self, ceiling: int, tokens: int = 0) -> Drawn:
         """Hold so many nano-dollars and tokens for one call, until it is ``back``. Raises BudgetError when spent."""
         if (held := self._fitting(ceiling, tokens)) is None:
-            async with self._till.turn:
+            async with self._run_budget.turn:
                 while (held := self._fitting(ceiling, tokens)) is None:  # another call may have opened one meanwhile
-                    await self._till.settle(self._mine())
-                    await self._till.take(self._home, self._block_calls, ceiling, tokens)
+                    await self._run_budget.settle(self._mine())
+                    await self._run_budget.take(self._shard, self._block_calls, ceiling, tokens)
         held.calls_left -= 1
         held.amount_left -= ceiling
         held.tokens_left -= tokens
@@ -165,16 +165,16 @@ class Purse:
 
         What it held and did not come to is there for the block's next call.
         """
-        held = self._till.open[drawn.block]
+        held = self._run_budget.open[drawn.block]
         held.out -= 1
         held.amount_left += drawn.ceiling - cost
         held.tokens_left += drawn.tokens - tokens
         held.calls += 1 if sent else 0
         held.cost += cost
         held.tokens += tokens
-        await self._till.back(held)
+        await self._run_budget.back(held)
 
     async def close(self) -> None:
         """Settle everything: no call may be out."""
-        async with self._till.turn:
-            await self._till.settle(self._mine())
+        async with self._run_budget.turn:
+            await self._run_budget.settle(self._mine())

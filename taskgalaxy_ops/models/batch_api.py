@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from pydantic_core import to_json
 
 from taskgalaxy_ops.errors import ModelError
-from taskgalaxy_ops.models.http import Sender, Sent, read, refused, unsigned
+from taskgalaxy_ops.models.http import Outcome, Sender, read, refused, unsigned
 from taskgalaxy_ops.models.rate_limit import backoff
 from taskgalaxy_ops.settings import Model
 
@@ -48,7 +48,7 @@ class GoneError(ModelError):
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class BatchStatus:
     """A batch as the provider tells of it."""
 
     id: str
@@ -98,11 +98,11 @@ class Batches:
         )
         return made.id
 
-    async def find(self, model: Model, nonce: str, since: float) -> Standing | None:
+    async def find(self, model: Model, nonce: str, since: float) -> BatchStatus | None:
         """The batch of a nonce, if the list shows it; ``since``: when it was made at the earliest, as Unix seconds."""
         api = self._api(model)
 
-        async def look() -> Standing | None:
+        async def look() -> BatchStatus | None:
             async for batch in api.batches.list(limit=100, timeout=_SECONDS):  # the newest first
                 if (batch.metadata or {}).get(NONCE) == nonce:
                     return _standing(batch)
@@ -112,14 +112,14 @@ class Batches:
 
         return await self._again(model, look)
 
-    async def look(self, model: Model, id: str) -> Standing:
+    async def look(self, model: Model, id: str) -> BatchStatus:
         """How a batch stands. Raises GoneError too."""
         api = self._api(model)
         return _standing(await self._again(model, lambda: api.batches.retrieve(id, timeout=_SECONDS)))
 
-    async def results(self, model: Model, standing: Standing) -> dict[str, Sent]:
+    async def results(self, model: Model, standing: BatchStatus) -> dict[str, Outcome]:
         """What came of each request that the results tell of, by its name."""
-        found: dict[str, Sent] = {}
+        found: dict[str, Outcome] = {}
         async for raw in self._lines(model, standing):
             try:
                 told = json.loads(raw)
@@ -130,7 +130,7 @@ class Batches:
                 found.setdefault(name, sent)
         return found
 
-    async def _lines(self, model: Model, standing: Standing) -> AsyncIterator[bytes]:
+    async def _lines(self, model: Model, standing: BatchStatus) -> AsyncIterator[bytes]:
         api = self._api(model)
         for file in standing.files:
             try:
@@ -184,23 +184,23 @@ async def _once(model: Model, ask: Callable[[], Awaitable[T]]) -> T:
         raise NoReplyError(f"{where}: {type(error).__name__}: {error}", heard=True) from error
 
 
-def _standing(batch: Batch) -> Standing:
+def _standing(batch: Batch) -> BatchStatus:
     files = tuple(file for file in (batch.output_file_id, batch.error_file_id) if file)
     errors = (batch.errors.data if batch.errors else None) or []
     why = "; ".join(unsigned(str(error.message))[:200] for error in errors[:3])
     ended = batch.completed_at or batch.expired_at or batch.cancelled_at or batch.failed_at or batch.created_at
-    return Standing(batch.id, batch.status, files, why, float(ended - batch.created_at))
+    return BatchStatus(batch.id, batch.status, files, why, float(ended - batch.created_at))
 
 
-def _sent(told: Mapping[str, Any], *, by_url: bool) -> Sent:
+def _sent(told: Mapping[str, Any], *, by_url: bool) -> Outcome:
     """A line of the results. Raises for what is none."""
     response = told.get("response")
     if not response:
-        return Sent("failed", {}, str((told.get("error") or {}).get("code")), left=False)
+        return Outcome("failed", {}, str((told.get("error") or {}).get("code")), left=False)
     body = response["body"]
     if response["status_code"] == 200:
         try:
             return read(body, None)
         except ValueError as error:
-            return Sent("failed", {}, str(error), billed=True)
+            return Outcome("failed", {}, str(error), billed=True)
     return refused(response["status_code"], body, {}, by_url=by_url)

@@ -46,7 +46,7 @@ _IDLE_SECONDS = 60.0  # that a connection is kept for another request
 
 
 @dataclass(frozen=True, slots=True)
-class Sent:
+class Outcome:
     """What came of a request.
 
     served: ``data`` is the reply. busy: too many at once, ``wait`` seconds are asked for. slow: a time-out, or an
@@ -129,7 +129,7 @@ class Sender:
             )
         return self._sessions[_place(model)]
 
-    async def send(self, model: Model, body: bytes | Body, seconds: float) -> Sent:
+    async def send(self, model: Model, body: bytes | Body, seconds: float) -> Outcome:
         """Send the body of a chat-completions request (``wire``), and wait at most ``seconds`` for the reply."""
         import aiohttp
 
@@ -197,26 +197,26 @@ def wire(model: Model, arguments: Body) -> bytes | Body:
     return arguments if model.weights is not None else json.dumps(arguments).encode()
 
 
-def read(data: Any, headers: Mapping[str, str] | None) -> Sent:
+def read(data: Any, headers: Mapping[str, str] | None) -> Outcome:
     """A reply of status 200. Raises ValueError for what is none."""
     if not isinstance(data, dict):
         raise ValueError(f"the body is a {type(data).__name__}, no object")
     if data.get("error") and not data.get("choices"):  # some gateways pass an error on with a 200
         raise ValueError(f"an error in place of a reply: {unsigned(str(data['error']))[:200]}")
-    return Sent("served", data, headers=headers)
+    return Outcome("served", data, headers=headers)
 
 
-def _lost(error: BaseException, seconds: float) -> Sent:
+def _lost(error: BaseException, seconds: float) -> Outcome:
     """A request that came to nothing: too slow or broken, and whether it may have reached somebody."""
     import aiohttp
 
     never = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.ClientHttpProxyError)
     left, slow = not isinstance(error, never), isinstance(error, TimeoutError)
     why = f"no reply in {seconds:g} s" if slow else f"{type(error).__name__}: {error}"
-    return Sent("slow" if slow else "failed", {}, why, left=left, billed=left)
+    return Outcome("slow" if slow else "failed", {}, why, left=left, billed=left)
 
 
-def refused(status: int, data: Any, headers: Mapping[str, str], *, by_url: bool = False) -> Sent:
+def refused(status: int, data: Any, headers: Mapping[str, str], *, by_url: bool = False) -> Outcome:
     """A reply of another status, with its body; ``by_url``: the image was to be fetched."""
     error = data.get("error") or data if isinstance(data, dict) else data
     told = error.get("message") or error.get("detail") if isinstance(error, dict) else None
@@ -225,17 +225,17 @@ def refused(status: int, data: Any, headers: Mapping[str, str], *, by_url: bool 
     data = {"error": {"status": status, "message": message}}
     why, wait = f"{status}, {message}", retry_after(headers)
     if status in _FATAL or any(word in said for word in _SPENT):
-        return Sent("fatal", data, why)
+        return Outcome("fatal", data, why)
     if status == 429:
-        return Sent("busy", data, why, wait, headers)
+        return Outcome("busy", data, why, wait, headers)
     if status in _SLOW:
-        return Sent("slow", data, why, wait, billed=status in _MAYBE_SERVED)
+        return Outcome("slow", data, why, wait, billed=status in _MAYBE_SERVED)
     if status >= 500 or status == 409:
-        return Sent("failed", data, why, wait)
+        return Outcome("failed", data, why, wait)
     if by_url and any(word in said for word in _UNREAD):  # says nothing about the image
-        return Sent("failed", data, why, wait)
+        return Outcome("failed", data, why, wait)
     filtered = any(word in said for word in _FILTER)
-    return Sent("declined", data, why, filtered=filtered, form=not filtered and any(word in said for word in _FORM))
+    return Outcome("declined", data, why, filtered=filtered, form=not filtered and any(word in said for word in _FORM))
 
 
 def _message(told: Any) -> str:

@@ -29,10 +29,10 @@ class Amount(NamedTuple):
     cost: int  # nano-dollars
     tokens: int
 
-    def factors(self, came_to: Amount, least: tuple[float, float]) -> tuple[float, float]:
+    def factors(self, record_actual: Amount, least: tuple[float, float]) -> tuple[float, float]:
         """How many times this much a call came to, by cost and tokens; not less than ``least``."""
         cost, tokens = (
-            max(each, got / held if held else 1.0) for got, held, each in zip(came_to, self, least, strict=True)
+            max(each, got / held if held else 1.0) for got, held, each in zip(record_actual, self, least, strict=True)
         )
         return cost, tokens
 

@@ -9,13 +9,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from taskgalaxy_ops.models.request import Question, Unit
+from taskgalaxy_ops.models.request import RequestItem, RequestTemplate
 from taskgalaxy_ops.records import Answer, Reason
 from taskgalaxy_ops.text import clean
 
 
 @dataclass(frozen=True, slots=True)
-class Next:
+class RetryPlan:
     """How a unit is to be asked next, by what came of it until now."""
 
     round: int = 0  # replies that could not be used
@@ -26,7 +26,7 @@ class Next:
     lost: int = 0  # requests in a row that were not served,
     run: str = ""  # of this run
 
-    def plain(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """As the journal has it: what is as it was at first is left out."""
         return {name: value for name, value in asdict(self).items() if value}
 
@@ -35,16 +35,16 @@ class Next:
         return tokens * (1 + self.cut)
 
 
-FIRST = Next()
+FIRST = RetryPlan()
 
 
 @dataclass(frozen=True, slots=True)
-class Received:
+class ModelReply:
     """What a request brought, and what it took."""
 
     data: Mapping[str, Any]
-    units: Sequence[Unit]
-    question: Question
+    units: Sequence[RequestItem]
+    template: RequestTemplate
     block: str
     ceiling: int  # nano-dollars that the budget held for it
     cost: int  # nano-dollars
@@ -79,30 +79,32 @@ class Received:
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
+class Interpretation:
     """What comes of a reply."""
 
     answers: Mapping[str, Answer]
     gone: Mapping[str, Answer] = field(default_factory=dict)  # given up: no more is asked of these
-    rest: Sequence[Unit] = ()  # to be asked again,
-    after: Next = FIRST  # in this way
+    rest: Sequence[RequestItem] = ()  # to be asked again,
+    after: RetryPlan = FIRST  # in this way
 
 
-def turn(received: Received, before: Next) -> Turn:
+def interpret(received: ModelReply, before: RetryPlan) -> Interpretation:
     """What comes of a reply to units that were asked as ``before`` says."""
-    units, model = received.units, received.question.model
+    units, model = received.units, received.template.model
     if received.refusal:
         if len(units) > 1:  # which of them was it?
-            return Turn({}, rest=units, after=Next(alone=True, mode=before.mode))
-        return Turn({units[0].key: Answer(terminal=Reason.REFUSED, detail=received.refusal)})
-    answers, fault = received.question.parse(units, received.text)
+            return Interpretation({}, rest=units, after=RetryPlan(alone=True, mode=before.mode))
+        return Interpretation({units[0].key: Answer(terminal=Reason.REFUSED, detail=received.refusal)})
+    answers, fault = received.template.parse(units, received.text)
     rest = [unit for unit in units if unit.key not in answers]
     if before.round >= model.repairs:
-        return Turn(answers, {unit.key: Answer(terminal=Reason.MALFORMED, detail=fault[:300]) for unit in rest})
+        return Interpretation(
+            answers, {unit.key: Answer(terminal=Reason.MALFORMED, detail=fault[:300]) for unit in rest}
+        )
     told = "" if received.cut else fault  # it was not wrong, it was too long
     cut = before.cut or received.cut
     after = replace(before, round=before.round + 1, fault=told, cut=cut, lost=0, run="")
-    return Turn(answers, rest=rest, after=after)
+    return Interpretation(answers, rest=rest, after=after)
 
 
 def _choice(data: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -27,7 +27,7 @@ class MalformedReplyError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class RequestTemplate:
     """One form of request: instruction, reply schema, and how one item of the reply becomes an answer."""
 
     stage: str
@@ -39,7 +39,7 @@ class Question:
     schema: Mapping[str, Any]  # JSON schema of one entry of the reply's list
     read: Callable[[Mapping[str, Any], Any], Answer]  # (item asked, entry of the reply) -> answer
 
-    def unit(self, image: ImageId | None, item: Mapping[str, Any]) -> Unit:
+    def unit(self, image: ImageId | None, item: Mapping[str, Any]) -> RequestItem:
         """The unit that asks ``item`` about an image (or about none)."""
         told = {
             "prompt": _prompt_fingerprint(self.prompt),
@@ -51,9 +51,9 @@ class Question:
             "revision": self.model.revision,
             "temperature": self.model.temperature,
         }
-        return Unit(fingerprint(f"unit.{self.stage}", told), image, item)
+        return RequestItem(fingerprint(f"unit.{self.stage}", told), image, item)
 
-    def text(self, units: Sequence[Unit]) -> str:
+    def text(self, units: Sequence[RequestItem]) -> str:
         """The user message's text: the instruction, then the request as data in a fenced JSON block."""
         if self.items is None:
             block: dict[str, Any] = {**self.head, **units[0].item}
@@ -75,7 +75,7 @@ class Question:
             "additionalProperties": False,
         }
 
-    def parse(self, units: Sequence[Unit], text: str) -> tuple[dict[str, Answer], str]:
+    def parse(self, units: Sequence[RequestItem], text: str) -> tuple[dict[str, Answer], str]:
         """The answers in a reply, by unit, and what is wrong with the rest ("" if nothing).
 
         What is valid is kept; an index that was not asked, or is given twice, is no answer to anything.
@@ -91,7 +91,7 @@ class Question:
                 return {}, str(error)
         return self._parse_entries(units, entries)
 
-    def _parse_entries(self, units: Sequence[Unit], entries: Sequence[Any]) -> tuple[dict[str, Answer], str]:
+    def _parse_entries(self, units: Sequence[RequestItem], entries: Sequence[Any]) -> tuple[dict[str, Answer], str]:
         seen: dict[int, list[Any]] = {}
         for entry in entries:
             index = entry.get("index") if isinstance(entry, dict) else None
@@ -122,7 +122,7 @@ def _prompt_fingerprint(prompt: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Unit:
+class RequestItem:
     """The smallest thing asked: its key, the image that it is about, and the item as shown to the model."""
 
     key: str
@@ -156,5 +156,5 @@ def terminal(answer: Answer) -> tuple[Reason, str] | None:
     return (Reason(answer.terminal), answer.detail) if answer.terminal else None
 
 
-def ordered(units: Sequence[Unit]) -> list[Unit]:
+def ordered(units: Sequence[RequestItem]) -> list[RequestItem]:
     return sorted(units, key=lambda unit: (unit.image or "", unit.item["task_type"]))

@@ -21,13 +21,13 @@ from taskgalaxy_ops.generation.stages import filter as filter_stage
 from taskgalaxy_ops.generation.stages import vote as vote_stage
 from taskgalaxy_ops.generation.stages import write as write_stage
 from taskgalaxy_ops.models.reply import reply_text
-from taskgalaxy_ops.models.request import MalformedReplyError, Question, Unit
+from taskgalaxy_ops.models.request import MalformedReplyError, RequestItem, RequestTemplate
 from taskgalaxy_ops.progress import Progress, Silent
 from taskgalaxy_ops.records import Answer, Reason, Reply
 from taskgalaxy_ops.storage import keys
 from taskgalaxy_ops.storage.journal import Journal
-from taskgalaxy_ops.taxonomy.expand import expand_question
-from taskgalaxy_ops.workspace import Galaxy
+from taskgalaxy_ops.taxonomy.expand import expand_template
+from taskgalaxy_ops.workspace import Workspace
 
 _ID = re.compile("[0-9a-f]{64}")
 _NEW = Reply("", "", "", (), {}, {}, {}, cost=0, list_cost=0, ceiling=0, block="", attempts=0, seen=0, at=0, seconds=0)
@@ -44,16 +44,16 @@ class Imported:
     by_stage: dict[str, int] = field(default_factory=dict)  # new answers
 
 
-def export(galaxy: Galaxy, out: Path, progress: Progress | None = None) -> int:
+def export(workspace: Workspace, out: Path, progress: Progress | None = None) -> int:
     """Write every reply that an answer stands on; how many. The file appears whole or not at all."""
     progress = progress or Silent()
-    homes = galaxy.journals()
-    progress.stage("export", len(homes), "journals")
+    shards = workspace.journals()
+    progress.stage("export", len(shards), "journals")
     part = out.with_name(f"{out.name}.part")
     written = 0
     with _open(part, out.suffix == ".gz", "w") as file:
-        for home in homes:
-            standing = Journal(galaxy.store, home).standing()
+        for shard in shards:
+            standing = Journal(workspace.store, shard).standing()
             for reply in {reply["reply"]: reply for reply in standing.values()}.values():
                 file.write(json.dumps(reply, sort_keys=True) + "\n")
                 written += 1
@@ -62,33 +62,33 @@ def export(galaxy: Galaxy, out: Path, progress: Progress | None = None) -> int:
     return written
 
 
-def load(galaxy: Galaxy, path: Path, progress: Progress | None = None) -> Imported:
+def load(workspace: Workspace, path: Path, progress: Progress | None = None) -> Imported:
     """Take the answers of a file over: each that answers a unit which has no answer here, or an abstention.
 
     They cost nothing here, and are marked as imported. Importing twice changes nothing. Raises DamageError, naming the
     line, before anything of the file is taken over.
     """
     progress = progress or Silent()
-    readers = _readers(galaxy)
+    readers = _readers(workspace)
     lines = sum(1 for _ in _lines(path, readers))  # every line is looked at first
     found = Imported(lines)
     progress.stage("import", lines, "replies")
-    housed = galaxy.registry.known()
-    by_home: dict[str, list[Reply]] = {}
+    image_index = workspace.registry.known()
+    by_shard: dict[str, list[Reply]] = {}
     for reply in _lines(path, readers):
-        home = keys.TAXONOMY_HOME if reply.stage == "expand" else housed.get(reply.image or "")
-        if home is None:
+        shard = keys.TAXONOMY_SHARD if reply.stage == "expand" else image_index.get(reply.image or "")
+        if shard is None:
             found.elsewhere += 1
         else:
-            by_home.setdefault(home, []).append(reply)
+            by_shard.setdefault(shard, []).append(reply)
         progress.advance("import")
-    for home, replies in by_home.items():
-        _take_over(galaxy, home, replies, found)
+    for shard, replies in by_shard.items():
+        _take_over(workspace, shard, replies, found)
     return found
 
 
-def _take_over(galaxy: Galaxy, home: str, replies: list[Reply], found: Imported) -> None:
-    journal = Journal(galaxy.store, home)
+def _take_over(workspace: Workspace, shard: str, replies: list[Reply], found: Imported) -> None:
+    journal = Journal(workspace.store, shard)
     replaced: set[str] = set()
     before = dict(journal.answers)
     for reply in replies:
@@ -101,32 +101,32 @@ def _take_over(galaxy: Galaxy, home: str, replies: list[Reply], found: Imported)
         found.units += len(new)
         found.by_stage[reply.stage] = found.by_stage.get(reply.stage, 0) + len(new)
         journal.add(replace(reply, seen=journal.seen))
-    _write(galaxy, home, journal, replaced)
+    _write(workspace, shard, journal, replaced)
 
 
 def _better(answer: Answer, known: Answer | None) -> bool:
     return known is None or bool(known.terminal and not answer.terminal)
 
 
-def _write(galaxy: Galaxy, home: str, journal: Journal, replaced: set[str]) -> None:
+def _write(workspace: Workspace, shard: str, journal: Journal, replaced: set[str]) -> None:
     """Shards that were made of the abstentions are not looked at again: before, lest a kill in between hides it."""
-    galaxy.edits().replaced(home, replaced)
+    workspace.edits().replaced(shard, replaced)
     journal.flush()
-    galaxy.edits().replaced(home, replaced)  # and of what a run computed between the two
+    workspace.edits().replaced(shard, replaced)  # and of what a run computed between the two
 
 
-def read_again(galaxy: Galaxy, progress: Progress | None = None) -> dict[str, int]:
+def read_again(workspace: Workspace, progress: Progress | None = None) -> dict[str, int]:
     """Read the raw replies again, by today's parser, where a unit has no answer or its reply could not be read.
 
     Gives the new answers by stage. Asks nothing, and changes no answer that stands.
     """
     progress = progress or Silent()
-    readers = _readers(galaxy)
-    homes = galaxy.journals()
-    progress.stage("read again", len(homes), "journals")
+    readers = _readers(workspace)
+    shards = workspace.journals()
+    progress.stage("read again", len(shards), "journals")
     found: dict[str, int] = {}
-    for home in homes:
-        journal = Journal(galaxy.store, home)
+    for shard in shards:
+        journal = Journal(workspace.store, shard)
         given = dict(journal.answers)
         replaced: set[str] = set()
         for raw in list(journal.replies()):
@@ -139,15 +139,15 @@ def read_again(galaxy: Galaxy, progress: Progress | None = None) -> dict[str, in
                     found[raw["stage"]] = found.get(raw["stage"], 0) + 1
                     given[unit] = answer
                     journal.add(_again(raw, unit, answer))
-        _write(galaxy, home, journal, replaced)
+        _write(workspace, shard, journal, replaced)
         progress.advance("read again")
     return found
 
 
-def _read_again(raw: Mapping[str, Any], readers: Mapping[str, Question]) -> dict[str, Answer]:
+def _read_again(raw: Mapping[str, Any], readers: Mapping[str, RequestTemplate]) -> dict[str, Answer]:
     if raw["stage"] not in readers or not raw["units"] or not (text := reply_text(raw["raw"])):
         return {}
-    units = [Unit(key, raw.get("image"), {}) for key in raw["units"]]
+    units = [RequestItem(key, raw.get("image"), {}) for key in raw["units"]]
     return readers[raw["stage"]].parse(units, text)[0]
 
 
@@ -159,14 +159,14 @@ def _again(raw: Mapping[str, Any], unit: str, answer: Answer) -> Reply:
     return replace(_NEW, reply=uuid.uuid4().hex, units=(unit,), answers={unit: answer}, note=note, **about)
 
 
-def _readers(galaxy: Galaxy) -> dict[str, Question]:
+def _readers(workspace: Workspace) -> dict[str, RequestTemplate]:
     """How each stage reads an entry of a reply; prompt and model are of no account for that."""
-    model = galaxy.settings.teacher
+    model = workspace.settings.teacher
     return {
-        "expand": expand_question("", model),
-        "filter": filter_stage.filter_question("", model),
-        "write": write_stage.write_question("", model, "plain"),
-        "vote": vote_stage.vote_question("", model, True),
+        "expand": expand_template("", model),
+        "filter": filter_stage.filter_template("", model),
+        "write": write_stage.write_template("", model, "plain"),
+        "vote": vote_stage.vote_template("", model, True),
     }
 
 
@@ -175,7 +175,7 @@ def _open(path: Path, zipped: bool, mode: str) -> IO[str]:
     return opener(path, f"{mode}t", encoding="utf-8")  # type: ignore[no-any-return]
 
 
-def _lines(path: Path, readers: Mapping[str, Question]) -> Iterator[Reply]:
+def _lines(path: Path, readers: Mapping[str, RequestTemplate]) -> Iterator[Reply]:
     with _open(path, path.suffix == ".gz", "r") as file:
         for number, line in enumerate(file, 1):
             try:
@@ -187,7 +187,7 @@ def _lines(path: Path, readers: Mapping[str, Question]) -> Iterator[Reply]:
                 ) from error
 
 
-def _imported(raw: Mapping[str, Any], readers: Mapping[str, Question]) -> Reply:
+def _imported(raw: Mapping[str, Any], readers: Mapping[str, RequestTemplate]) -> Reply:
     """A line as a reply of ours. What a model or a person wrote there is looked at as a model's reply is."""
     reader = readers[raw["stage"]]
     units = tuple(raw["units"])

@@ -1,8 +1,8 @@
 """Costs: what a store has paid for, and for what: by role, stage, model, source, run and task type.
 
-Each breakdown adds up to the total. A home's calls count for the source whose scan cut it, whoever claims its images
-later. A request that carried several units is divided among them in whole nano-dollars and tokens, the first ones
-taking what is left over. Read from the journals, one home at a time.
+Each breakdown adds up to the total. An image shard's calls count for the source whose scan cut it, whoever claims its
+images later. A request that carried several units is divided among them in whole nano-dollars and tokens, the first
+ones taking what is left over. Read from the journals, one image shard at a time.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from taskgalaxy_ops.storage import keys
 from taskgalaxy_ops.storage.journal import Journal
 from taskgalaxy_ops.storage.ledger_totals import NOTHING, Spent
 from taskgalaxy_ops.usage import Tally
-from taskgalaxy_ops.workspace import Galaxy
+from taskgalaxy_ops.workspace import Workspace
 
 TAXONOMY = "(the taxonomy itself)"
 TAKEN_DOWN = "(taken down)"
@@ -54,9 +54,9 @@ class Costs:
     spent: Spent = NOTHING  # what the budget's ledger counts: also what is held, and what brought no reply
 
 
-def costs(galaxy: Galaxy, *, task_types: bool = False) -> Costs:
+def costs(workspace: Workspace, *, task_types: bool = False) -> Costs:
     """Add up. ``task_types``: by these too, for which every journal is read; else only those that grew."""
-    paid = bill(galaxy)
+    paid = bill(workspace)
     role: dict[str, Tally] = {}
     for stage, tally in paid.by_stage.items():
         each = role.setdefault("judge" if stage == "vote" else "teacher", Tally())
@@ -70,8 +70,8 @@ def costs(galaxy: Galaxy, *, task_types: bool = False) -> Costs:
         {name or TAXONOMY: tally for name, tally in _dearest(paid.by_source)},
         {run or NOT_RECORDED: paid.by_run[run] for run in runs},
         {run or NOT_RECORDED: paid.times[run] for run in runs},
-        _task_types(galaxy) if task_types else {},
-        galaxy.ledger().spent(),
+        _task_types(workspace) if task_types else {},
+        workspace.ledger().spent(),
     )
 
 
@@ -79,11 +79,11 @@ def _dearest(tallies: Mapping[str, Tally]) -> list[tuple[str, Tally]]:
     return sorted(tallies.items(), key=lambda each: (-each[1].cost, -each[1].tokens, each[0]))
 
 
-def _task_types(galaxy: Galaxy) -> dict[str, Share]:
+def _task_types(workspace: Workspace) -> dict[str, Share]:
     found: dict[str, Share] = {}
-    for home in galaxy.journals():
-        for reply in Journal(galaxy.store, home).replies():
-            for name, *part in shares(reply, TAXONOMY if home == keys.TAXONOMY_HOME else NOT_RECORDED):
+    for shard in workspace.journals():
+        for reply in Journal(workspace.store, shard).replies():
+            for name, *part in shares(reply, TAXONOMY if shard == keys.TAXONOMY_SHARD else NOT_RECORDED):
                 found.setdefault(name, Share()).add(*part)
     return dict(sorted(found.items(), key=lambda each: (-each[1].cost, -each[1].tokens, each[0])))
 

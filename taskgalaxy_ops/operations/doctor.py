@@ -15,7 +15,7 @@ from taskgalaxy_ops.models import pricing
 from taskgalaxy_ops.models.local.transformers import Chat, Generator, Written
 from taskgalaxy_ops.models.request import GREETING
 from taskgalaxy_ops.settings import BudgetSettings, Model, Settings
-from taskgalaxy_ops.workspace import Galaxy
+from taskgalaxy_ops.workspace import Workspace
 
 _FREE_BYTES = 1_000_000_000
 _SHOWN_VERSIONS = (
@@ -46,8 +46,8 @@ def examine(settings: Settings) -> list[Finding]:
 
 def store(settings: Settings) -> Iterator[Finding]:
     """The store: reached, its keys taken, conditional writes kept, layout known; and the budget left."""
-    yield _tried("store", lambda: f"{Galaxy.open(settings).store.url}: reached, and conditional writes hold")
-    yield _tried("budget", lambda: _budget(Galaxy.open(settings)))
+    yield _tried("store", lambda: f"{Workspace.open(settings).store.url}: reached, and conditional writes hold")
+    yield _tried("budget", lambda: _budget(Workspace.open(settings)))
 
 
 def models(settings: Settings) -> Iterator[Finding]:
@@ -60,8 +60,8 @@ def encoder(settings: Settings) -> Iterator[Finding]:
     """The encoder: its weights are here, are the store's, and place a text."""
 
     def place() -> str:
-        galaxy = Galaxy.open(settings)
-        vectors = galaxy.checked_encoder().encode_texts(["a photo of a cat"])
+        workspace = Workspace.open(settings)
+        vectors = workspace.checked_encoder().encode_texts(["a photo of a cat"])
         return f"{settings.encoder.name}: loaded, {vectors.shape[1]} dimensions, the store's own"
 
     yield _tried("encoder", place)
@@ -93,8 +93,8 @@ def _tried(what: str, check: Callable[[], str]) -> Finding:
         return Finding(what, False, f"{type(error).__name__}: {str(error)[:300]}")
 
 
-def _budget(galaxy: Galaxy) -> str:
-    spent, budget = galaxy.ledger().spent(), galaxy.settings.budget
+def _budget(workspace: Workspace) -> str:
+    spent, budget = workspace.ledger().spent(), workspace.settings.budget
     cost = "no cap" if budget.max_cost is None else f"of ${budget.max_cost:.2f}"
     calls = "no cap" if budget.max_calls is None else f"of {budget.max_calls:,}"
     tokens = f", {spent.tokens:,} tokens of {budget.max_tokens:,}" if budget.max_tokens is not None else ""

@@ -1,7 +1,7 @@
 """Explain: the whole story of an image, a pair or a sample, or a task type; or where and why it fell out.
 
-It goes to the one home that holds what is asked about: ids are found in lookups, which are made when they are first
-needed, and kept. Asks and encodes nothing.
+It goes to the one image shard that holds what is asked about: ids are found in lookups, which are made when they are
+first needed, and kept. Asks and encodes nothing.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ import pyarrow.compute as pc
 from taskgalaxy_ops import release
 from taskgalaxy_ops.errors import NotFoundError, TaskGalaxyError
 from taskgalaxy_ops.generation import run as generation_run
-from taskgalaxy_ops.generation.results import Harvest
-from taskgalaxy_ops.generation.shard_run import HomeResult
+from taskgalaxy_ops.generation.results import RunResults
+from taskgalaxy_ops.generation.shard_run import ShardResult
 from taskgalaxy_ops.generation.stage_keys import StageKeys, differences
 from taskgalaxy_ops.generation.stages import STAGES, TABLES
 from taskgalaxy_ops.generation.stages.vote import vote_unit
 from taskgalaxy_ops.hashing import fingerprint, sha256_hex
-from taskgalaxy_ops.models.request import Question, Unit
+from taskgalaxy_ops.models.request import RequestItem, RequestTemplate
 from taskgalaxy_ops.operations.explain_task_type import explain_task_type, node_tables
-from taskgalaxy_ops.operations.shard_state import Standing, matched, stand
+from taskgalaxy_ops.operations.shard_state import ShardState, matched, store_state
 from taskgalaxy_ops.records import Claim, FileReject, Match, Pair, Reject, Relevant
 from taskgalaxy_ops.release import publish
 from taskgalaxy_ops.release.publish import published
@@ -34,11 +34,11 @@ from taskgalaxy_ops.release.published_rows import ReleaseRows, keep_left_out, le
 from taskgalaxy_ops.storage.id_index import lookup
 from taskgalaxy_ops.storage.journal import Journal
 from taskgalaxy_ops.storage.ledger import NANO
-from taskgalaxy_ops.storage.marker_index import digests
+from taskgalaxy_ops.storage.marker_index import marker_summaries
 from taskgalaxy_ops.storage.parquet import columns
-from taskgalaxy_ops.storage.registry.state import Home
-from taskgalaxy_ops.storage.shards import Shard
-from taskgalaxy_ops.workspace import Galaxy
+from taskgalaxy_ops.storage.registry.state import ImageShard
+from taskgalaxy_ops.storage.shards import StageOutput
+from taskgalaxy_ops.workspace import Workspace
 
 _ID = re.compile(r"[0-9a-f]{4,64}")
 _KEY_DIGITS = 16  # of an id, in a lookup
@@ -46,25 +46,25 @@ _IDS = pa.schema([("id", pa.uint64())])
 _SHOWN = 8
 
 
-def explain(galaxy: Galaxy, what: str) -> dict[str, Any]:
+def explain(workspace: Workspace, what: str) -> dict[str, Any]:
     """All that is known of what goes by this name: the beginning of an image's or a pair's id (a sample's id is its
     pair's), a task type (its path, or the last levels of it), or a file's path within its source.
 
     Gives ``{"image", "claims", "matches"}``, ``{"task_type", …}`` or ``{"rejected"}``. Raises TaskGalaxyError if
     nothing, or more than one thing, goes by that name.
     """
-    look = galaxy.snapshot()
-    homes = {home.home: home for home in look.registry.homes()}
+    look = workspace.snapshot()
+    shards = {shard.id: shard for shard in look.registry.shards()}
     found: list[tuple[str, str, Callable[[], dict[str, Any]]]] = []  # kind, name, its story
     for path in _task_types(look, what):
-        found.append(("task type", path, lambda path=path: explain_task_type(look, path, list(homes.values()))))  # type: ignore[misc]
+        found.append(("task type", path, lambda path=path: explain_task_type(look, path, list(shards.values()))))  # type: ignore[misc]
     if _ID.fullmatch(what):
-        for image, home in _images(look, homes.values(), what):
-            found.append(("image", image, lambda home=home, image=image: _image(look, home, image)))  # type: ignore[misc]
-        for pair, home in _pairs(look, homes, what):
-            found.append(("pair", pair.pair, lambda home=home, pair=pair: _image(look, home, pair.image, pair)))  # type: ignore[misc]
+        for image, shard in _images(look, shards.values(), what):
+            found.append(("image", image, lambda shard=shard, image=image: _image(look, shard, image)))  # type: ignore[misc]
+        for pair, shard in _pairs(look, shards, what):
+            found.append(("pair", pair.pair, lambda shard=shard, pair=pair: _image(look, shard, pair.image, pair)))  # type: ignore[misc]
     if not found:
-        found = _files(look, homes.values(), what)
+        found = _files(look, shards.values(), what)
     if len(found) != 1:
         names = "; ".join(f"{kind} {name}" for kind, name, _ in found[:_SHOWN])
         raise TaskGalaxyError(
@@ -99,50 +99,60 @@ def _names_of(raw: bytes) -> pa.Table:
     return pa.table({"id": pa.array([int(_name(each)[:_KEY_DIGITS], 16) for each in names], pa.uint64())})
 
 
-def _shards_with(table: pa.Table, what: str) -> list[str]:
+def _stage_outputs_with(table: pa.Table, what: str) -> list[str]:
     low, high = (pa.scalar(bound, pa.uint64()) for bound in _span(what))
     hit = pc.and_(pc.greater_equal(table["id"], low), pc.less_equal(table["id"], high))
     return sorted(set(table.filter(hit)["shard"].to_pylist()))
 
 
-def _images(look: Galaxy, homes: Iterable[Home], what: str) -> list[tuple[str, Home]]:
-    by_shard = {home.images.key: home for home in homes}
+def _images(look: Workspace, shards: Iterable[ImageShard], what: str) -> list[tuple[str, ImageShard]]:
+    by_shard = {shard.images.key: shard for shard in shards}
     readers = {
-        key: lambda home=home: _keys_of(look.store.get(home.images.key), "image") for key, home in by_shard.items()
+        key: lambda shard=shard: _keys_of(look.store.get(shard.images.key), "image") for key, shard in by_shard.items()
     }
-    hits = [by_shard[shard] for shard in _shards_with(lookup(look.store, "images", _IDS, readers), what)]
-    return [(each.image, home) for home in hits for each in look.registry.images(home) if each.image.startswith(what)]
+    hits = [
+        by_shard[stage_output]
+        for stage_output in _stage_outputs_with(lookup(look.store, "images", _IDS, readers), what)
+    ]
+    return [
+        (each.image, shard) for shard in hits for each in look.registry.images(shard) if each.image.startswith(what)
+    ]
 
 
-def _pairs(look: Galaxy, homes: Mapping[str, Home], what: str) -> list[tuple[Pair, Home]]:
+def _pairs(look: Workspace, shards: Mapping[str, ImageShard], what: str) -> list[tuple[Pair, ImageShard]]:
     """Pairs of committed write shards, of former settings too, each once."""
-    shards = {
-        shard.marker: shard
-        for home in homes
-        for (stage, _), shard in look.shards.committed(home).items()
+    stage_outputs = {
+        stage_output.marker: stage_output
+        for shard in shards
+        for (stage, _), stage_output in look.stage_outputs.committed(shard).items()
         if stage == "write"
     }
-    readers = {name: lambda shard=shard: _keys_of(_raw(look, shard, "pairs"), "pair") for name, shard in shards.items()}
-    hits = [shards[name] for name in _shards_with(lookup(look.store, "pairs", _IDS, readers), what)]
+    readers = {
+        name: lambda stage_output=stage_output: _keys_of(_raw(look, stage_output, "pairs"), "pair")
+        for name, stage_output in stage_outputs.items()
+    }
+    hits = [stage_outputs[name] for name in _stage_outputs_with(lookup(look.store, "pairs", _IDS, readers), what)]
     found = {
-        pair.pair: (pair, homes[shard.home])
-        for shard in hits
-        for pair in look.shards.load(shard, "pairs", Pair)
+        pair.pair: (pair, shards[stage_output.shard])
+        for stage_output in hits
+        for pair in look.stage_outputs.load(stage_output, "pairs", Pair)
         if pair.pair.startswith(what)
     }
     return list(found.values())
 
 
-def _raw(look: Galaxy, shard: Shard, name: str) -> bytes:
-    return look.store.get(look.shards.refs(shard)[name].key)
+def _raw(look: Workspace, stage_output: StageOutput, name: str) -> bytes:
+    return look.store.get(look.stage_outputs.refs(stage_output)[name].key)
 
 
-def _files(look: Galaxy, homes: Iterable[Home], what: str) -> list[tuple[str, str, Callable[[], dict[str, Any]]]]:
+def _files(
+    look: Workspace, shards: Iterable[ImageShard], what: str
+) -> list[tuple[str, str, Callable[[], dict[str, Any]]]]:
     """The images that a live source holds under this file name, or else its rejects."""
     parts = {part.key: part.table for part in look.registry.claim_parts()}
     readers = {key: lambda key=key: _names_of(look.store.get(key)) for key in parts}
-    hits = _shards_with(lookup(look.store, "files", _IDS, readers), _name(what))
-    claims = [claim for key in hits for claim in look.shards.read(parts[key], Claim)]
+    hits = _stage_outputs_with(lookup(look.store, "files", _IDS, readers), _name(what))
+    claims = [claim for key in hits for claim in look.stage_outputs.read(parts[key], Claim)]
     denied = look.registry.denied()
     named = {claim.image for claim in claims if claim.file == what and claim.image not in denied}
     rejected: list[FileReject] = []
@@ -150,13 +160,13 @@ def _files(look: Galaxy, homes: Iterable[Home], what: str) -> list[tuple[str, st
         rejected = [reject for reject in look.registry.rejects() if reject.file == what]
         return [("file", what, lambda: {"rejected": [asdict(each) for each in rejected]})] if rejected else []
     return [
-        ("image", image, lambda home=home, image=image: _image(look, home, image))  # type: ignore[misc]
+        ("image", image, lambda shard=shard, image=image: _image(look, shard, image))  # type: ignore[misc]
         for name in sorted(named)
-        for image, home in _images(look, homes, name)
+        for image, shard in _images(look, shards, name)
     ]
 
 
-def _task_types(look: Galaxy, what: str) -> list[str]:
+def _task_types(look: Workspace, what: str) -> list[str]:
     """Paths of the newest version that are this, or end so; else of earlier ones."""
     for nodes in reversed(node_tables(look, ["path"])):
         ends = pc.or_(pc.equal(nodes["path"], what), pc.ends_with(nodes["path"], f"~{what}"))
@@ -168,20 +178,20 @@ def _task_types(look: Galaxy, what: str) -> list[str]:
 # --- an image, or one pair of it
 
 
-def _image(look: Galaxy, home: Home, image: str, only: Pair | None = None) -> dict[str, Any]:
-    there = stand(look, [home], unclaimed=True)
-    (one,) = there.homes
-    matches, computed = matched(look, there, there.homes)
-    if home.home not in matches:
+def _image(look: Workspace, shard: ImageShard, image: str, only: Pair | None = None) -> dict[str, Any]:
+    there = store_state(look, [shard], unclaimed=True)
+    (one,) = there.shards
+    matches, computed = matched(look, there, there.shards)
+    if shard.id not in matches:
         raise NotFoundError(f"image {image}: it has no embedding yet, so no matches. Run `taskgalaxy generate`.")
-    (result,) = generation_run.look_through(look, matches, there.by_home, computed).homes
-    if (rows := computed.get(home.home)) is None:
-        rows = look.shards.load(matches[home.home], "matches", Match)
+    (result,) = generation_run.look_through(look, matches, there.by_shard, computed).shards
+    if (rows := computed.get(shard.id)) is None:
+        rows = look.stage_outputs.load(matches[shard.id], "matches", Match)
     story = _Story(look, one, result, image, [match for match in rows if match.image == image])
-    (seen,) = [each for each in look.registry.images(home) if each.image == image]
+    (seen,) = [each for each in look.registry.images(shard) if each.image == image]
     found: dict[str, Any] = {
         "image": asdict(seen),
-        "claims": [asdict(claim) for claim in look.registry.claims_of(home.home) if claim.image == image],
+        "claims": [asdict(claim) for claim in look.registry.claims_of(shard.id) if claim.image == image],
         "matches": story.matches(only),
     }
     if only is not None and not any(pair["pair"] == only.pair for each in found["matches"] for pair in each["pairs"]):
@@ -190,12 +200,14 @@ def _image(look: Galaxy, home: Home, image: str, only: Pair | None = None) -> di
 
 
 class _Story:
-    """What the stages of a home made of one image, and which replies said so."""
+    """What the stages of an image shard made of one image, and which replies said so."""
 
-    def __init__(self, look: Galaxy, one: Standing, result: HomeResult, image: str, matches: Sequence[Match]) -> None:
+    def __init__(
+        self, look: Workspace, one: ShardState, result: ShardResult, image: str, matches: Sequence[Match]
+    ) -> None:
         self._look, self._one, self._result, self._matches = look, one, result, matches
         self._keys = StageKeys(look)
-        self._journal = Journal(look.store, one.home.home)
+        self._journal = Journal(look.store, one.shard.id)
         self._replies = {reply["reply"]: reply for reply in self._journal.replies()}
         self._released = {each.name: ReleaseRows(look.store, each.version) for each in published(look)}
         self._rows = {
@@ -205,7 +217,7 @@ class _Story:
     def _of(self, stage: str, name: str, image: str) -> list[Any]:
         made = self._result.stages[stage]
         record = TABLES[stage][name]
-        rows = self._look.shards.load(made.shard, name, record) if made.shard else made.rows[name]
+        rows = self._look.stage_outputs.load(made.stage_output, name, record) if made.stage_output else made.rows[name]
         return [row for row in rows if getattr(row, "image", image) == image]  # votes and verdicts name no image
 
     def matches(self, only: Pair | None) -> list[dict[str, Any]]:
@@ -216,7 +228,7 @@ class _Story:
     def _match(self, match: Match, only: Pair | None) -> dict[str, Any]:
         keys = self._keys
         fits = [row for row in self._rows["filter", "relevant"] if row.task_type == match.task_type]
-        asked = keys.filter_question.unit(match.image, {"task_type": match.task_type})
+        asked = keys.filter_template.unit(match.image, {"task_type": match.task_type})
         rejects = [
             row
             for stage in TABLES
@@ -225,18 +237,18 @@ class _Story:
         ]
         pairs = [pair for pair in self._rows["write", "pairs"] if pair.task_type == match.task_type]
         written = {
-            variant: question.unit(match.image, asked.item) for variant, question in keys.write_questions.items()
+            variant: question.unit(match.image, asked.item) for variant, question in keys.write_templates.items()
         }
         return {
             "task_type": match.task_type,
             "rank": match.rank,
             "similarity": match.similarity,
             "fits": fits[0].reason if fits else None,
-            "filtered_by": self._by(keys.filter_question, asked),
+            "filtered_by": self._by(keys.filter_template, asked),
             "rejected": [
                 {
                     **asdict(row),
-                    "by": self._by(keys.write_questions[row.variant], written[row.variant])
+                    "by": self._by(keys.write_templates[row.variant], written[row.variant])
                     if row.stage == "write" and row.variant in written
                     else None,
                 }
@@ -248,14 +260,14 @@ class _Story:
             ],
         }
 
-    def _waits(self, fits: Sequence[Relevant], rejects: Sequence[Any], written: Mapping[str, Unit]) -> list[str]:
+    def _waits(self, fits: Sequence[Relevant], rejects: Sequence[Any], written: Mapping[str, RequestItem]) -> list[str]:
         """The stages whose answer on this match is not there yet."""
         if not fits:
             return [] if rejects else ["filter"]
         answers = self._journal.answers
         return [f"write ({variant})" for variant, unit in written.items() if unit.key not in answers]
 
-    def _pair(self, pair: Pair, unit: Unit) -> dict[str, Any]:
+    def _pair(self, pair: Pair, unit: RequestItem) -> dict[str, Any]:
         verdict = next((each for each in self._rows["vote", "verdicts"] if each.pair == pair.pair), None)
         votes = {vote.judge: vote for vote in self._rows["vote", "votes"] if vote.pair == pair.pair}
         reason = next((row.reason for row in self._rows["vote", "rejects"] if row.pair == pair.pair), None)
@@ -263,10 +275,10 @@ class _Story:
             **asdict(pair),
             "accepted": verdict.accepted if verdict else None,  # None: votes are pending
             "reason": reason,
-            "written_by": self._by(self._keys.write_questions[pair.variant], unit),
+            "written_by": self._by(self._keys.write_templates[pair.variant], unit),
             "votes": [
                 {**asdict(votes[question.model.name]), "by": self._by(question, vote_unit(question, pair))}
-                for question in self._keys.vote_questions
+                for question in self._keys.vote_templates
                 if question.model.name in votes
             ],
         }
@@ -284,7 +296,7 @@ class _Story:
                 return f"{reject.reason} ({reject.detail})"
         return f"accepted since {latest}: the next release takes it in"
 
-    def _by(self, question: Question, unit: Unit) -> dict[str, Any] | None:
+    def _by(self, question: RequestTemplate, unit: RequestItem) -> dict[str, Any] | None:
         """Who gave the answer that stands, asked what, when, and what it took; None: no answer stands."""
         reply = self._replies.get(self._journal.sources.get(unit.key, ""))
         if reply is None:
@@ -309,21 +321,24 @@ class _Story:
 
     def changed(self) -> list[str]:
         """What sets the write shards of former settings apart from the one that is wanted now."""
-        told = digests(self._look.store, (shard for shard in self._one.committed.values() if shard.stage in STAGES))
+        told = marker_summaries(
+            self._look.store,
+            (stage_output for stage_output in self._one.committed.values() if stage_output.stage in STAGES),
+        )
         wanted = self._result.stages["write"].key
         former = (
-            differences(wanted.made_of, told[shard].made_of)
-            for shard in self._one.former("write")
-            if shard in told and shard.key != wanted.key
+            differences(wanted.made_of, told[stage_output].made_of)
+            for stage_output in self._one.former("write")
+            if stage_output in told and stage_output.key != wanted.key
         )
         return min((found for found in former if found), key=len, default=[])
 
 
-def _left_out(look: Galaxy) -> Sequence[Reject]:
+def _left_out(look: Workspace) -> Sequence[Reject]:
     """What the latest release left out. Where that was not kept, its plan is worked out again, from all samples."""
     version = published(look)[-1].version
     if (known := left_out(look.store, version)) is None:
-        with release.plan(publish.material(Harvest(look)), look.settings.release) as plan:
+        with release.select(publish.release_inputs(RunResults(look)), look.settings.release) as plan:
             known = list(plan.rejects())
         keep_left_out(look.store, version, known)
     return known

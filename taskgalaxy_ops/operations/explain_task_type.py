@@ -9,27 +9,35 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from taskgalaxy_ops.operations.shard_state import stand
+from taskgalaxy_ops.operations.shard_state import store_state
 from taskgalaxy_ops.records import Node
 from taskgalaxy_ops.release.publish import published
 from taskgalaxy_ops.release.published_rows import ReleaseRows
 from taskgalaxy_ops.storage.id_index import lookup
 from taskgalaxy_ops.storage.parquet import columns
-from taskgalaxy_ops.storage.registry.state import Home
-from taskgalaxy_ops.storage.shards import Shard, TableRef
-from taskgalaxy_ops.taxonomy.store import Catalogue
-from taskgalaxy_ops.workspace import Galaxy
+from taskgalaxy_ops.storage.registry.state import ImageShard
+from taskgalaxy_ops.storage.shards import StageOutput, TableRef
+from taskgalaxy_ops.taxonomy.store import TaxonomyStore
+from taskgalaxy_ops.workspace import Workspace
 
 # --- a task type
 
 FATES = pa.schema([("task_type", pa.string()), ("fate", pa.string()), ("images", pa.int64())])
 
 
-def explain_task_type(look: Galaxy, path: str, homes: Sequence[Home]) -> dict[str, Any]:
-    there = stand(look, homes).homes
+def explain_task_type(look: Workspace, path: str, shards: Sequence[ImageShard]) -> dict[str, Any]:
+    there = store_state(look, shards).shards
     unfinished = sum(not one.settled for one in there)
-    shards = {shard.marker: shard for one in there for stage, shard in one.shards.items() if stage != "embed"}
-    readers = {name: lambda shard=shard: _fates(look, shard) for name, shard in shards.items()}
+    stage_outputs = {
+        stage_output.marker: stage_output
+        for one in there
+        for stage, stage_output in one.stage_outputs.items()
+        if stage != "embed"
+    }
+    readers = {
+        name: lambda stage_output=stage_output: _fates(look, stage_output)
+        for name, stage_output in stage_outputs.items()
+    }
     table = lookup(look.store, "types", FATES, readers)
     mine = table.filter(pc.equal(table["task_type"], path))
     fates: Counter[str] = Counter()
@@ -60,26 +68,26 @@ _COUNTED = {
 }
 
 
-def _fates(look: Galaxy, shard: Shard) -> pa.Table:
+def _fates(look: Workspace, stage_output: StageOutput) -> pa.Table:
     """What a shard made of each task type, in numbers: what came out, and rejects by reason."""
-    refs: Mapping[str, TableRef] = look.shards.refs(shard)
+    refs: Mapping[str, TableRef] = look.stage_outputs.refs(stage_output)
     found: Counter[tuple[str, str]] = Counter()
-    for name, fate in _COUNTED[shard.stage].items():
+    for name, fate in _COUNTED[stage_output.stage].items():
         for path in columns(look.store.get(refs[name].key), ["task_type"])["task_type"].to_pylist():
             found[path, fate] += 1
     if "rejects" in refs:
         rejects = columns(look.store.get(refs["rejects"].key), ["task_type", "reason"])
         for path, reason in zip(rejects["task_type"].to_pylist(), rejects["reason"].to_pylist(), strict=True):
-            found[path, f"{shard.stage}: {reason}"] += 1
+            found[path, f"{stage_output.stage}: {reason}"] += 1
     rows = [{"task_type": path, "fate": fate, "images": count} for (path, fate), count in sorted(found.items())]
     return pa.Table.from_pylist(rows, schema=FATES)
 
 
-def _history(look: Galaxy, path: str) -> list[dict[str, Any]]:
+def _history(look: Workspace, path: str) -> list[dict[str, Any]]:
     """The versions in which the node came, changed or went, with how each came to be."""
     found: list[dict[str, Any]] = []
     before: dict[str, Any] | None = None
-    versions = Catalogue(look).versions()
+    versions = TaxonomyStore(look).versions()
     for version, table in zip(versions, node_tables(look, list(Node.__slots__)), strict=True):
         rows = table.filter(pc.equal(table["path"], path)).to_pylist()
         now = rows[0] if rows else None
@@ -91,6 +99,6 @@ def _history(look: Galaxy, path: str) -> list[dict[str, Any]]:
     return found
 
 
-def node_tables(look: Galaxy, names: Sequence[str]) -> list[pa.Table]:
+def node_tables(look: Workspace, names: Sequence[str]) -> list[pa.Table]:
     """Columns of each taxonomy version's nodes, oldest first."""
-    return [columns(look.store.get(each["nodes"]["key"]), names) for each in Catalogue(look).versions()]
+    return [columns(look.store.get(each["nodes"]["key"]), names) for each in TaxonomyStore(look).versions()]

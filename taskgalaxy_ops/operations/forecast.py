@@ -6,8 +6,8 @@ answer is counted exactly for the stage that is at hand, and carried on by these
 95 % one of a prediction: images drawn again with replacement (the bootstrap, Efron 1979), widened by the scatter of the
 images that are still to come.
 
-Where too few images of a source are answered, a probe asks about some, drawn by hash from all of its homes. It runs
-them like any other image: their answers are kept, and no run asks them again.
+Where too few images of a source are answered, a probe asks about some, drawn by hash from all of its image shards. It
+runs them like any other image: their answers are kept, and no run asks them again.
 """
 
 from __future__ import annotations
@@ -27,19 +27,21 @@ from taskgalaxy_ops.generation import lanes
 from taskgalaxy_ops.generation.bill import bill
 from taskgalaxy_ops.hashing import draw
 from taskgalaxy_ops.operations.measure import AMOUNTS, Lacking, Measure, measure
-from taskgalaxy_ops.operations.shard_state import stand
+from taskgalaxy_ops.operations.shard_state import store_state
 from taskgalaxy_ops.progress import Progress
 from taskgalaxy_ops.records import ImageId
 from taskgalaxy_ops.storage import keys
 from taskgalaxy_ops.storage.ledger import NANO
 from taskgalaxy_ops.storage.log import Log
 from taskgalaxy_ops.usage import Tally
-from taskgalaxy_ops.workspace import Galaxy
+from taskgalaxy_ops.workspace import Workspace
 
 PROBE_SHARE = 0.05  # of a source's images, at most
 PROBE_IMAGES = 100  # of a source, unless another number is asked for: where costs vary by half, a tenth off
 _ENOUGH = 3  # images, from which on there is a scatter to speak of
-_MEASURED_HOMES = 32  # settled homes of a source that are read, and _MEASURED_IMAGES: what is read does not grow
+_MEASURED_SHARDS = (
+    32  # settled image shards of a source that are read, and _MEASURED_IMAGES: what is read does not grow
+)
 _MEASURED_IMAGES = 2000
 _RESAMPLES = 400
 _Z = 1.96  # 95 %
@@ -82,9 +84,9 @@ class Forecast:
     list_cost: Estimate  # USD
 
 
-def forecast(galaxy: Galaxy, sources: Sequence[str] | None = None, taxonomy: int | None = None) -> Forecast:
-    """What a run of these sources' homes would cost now; asks nothing, and encodes no image."""
-    look = galaxy.snapshot()
+def forecast(workspace: Workspace, sources: Sequence[str] | None = None, taxonomy: int | None = None) -> Forecast:
+    """What a run of these sources' image shards would cost now; asks nothing, and encodes no image."""
+    look = workspace.snapshot()
     lacking, measures = _state(look, sources, taxonomy)
     everything = [each for some in measures.values() for each in some]
     made, unknown = [], []
@@ -120,20 +122,20 @@ def _enough(measures: Sequence[Measure]) -> bool:
 
 
 def _state(
-    look: Galaxy, sources: Sequence[str] | None, taxonomy: int | None
+    look: Workspace, sources: Sequence[str] | None, taxonomy: int | None
 ) -> tuple[dict[str, Lacking], dict[str, list[Measure]]]:
-    """What lacks answers and what is answered, by source. Goes home by home."""
-    there = stand(look, lanes.homes_of(look, sources), taxonomy)
+    """What lacks answers and what is answered, by source. Goes image shard by image shard."""
+    there = store_state(look, lanes.shards_of(look, sources), taxonomy)
     origins = look.registry.origins()
     lacking: dict[str, Lacking] = {}
     measures: dict[str, list[Measure]] = {}
     settled: dict[str, int] = {}
-    for one in sorted(there.homes, key=lambda one: draw("forecast", one.home.home)):
-        source = origins[one.home.home]
+    for one in sorted(there.shards, key=lambda one: draw("forecast", one.shard.id)):
+        source = origins[one.shard.id]
         left = lacking.setdefault(source, Lacking(len(look.settings.judges)))
         if one.settled:
             settled[source] = settled.get(source, 0) + 1
-            if settled[source] > _MEASURED_HOMES:
+            if settled[source] > _MEASURED_SHARDS:
                 continue
         found = measure(look, there, one, left)
         kept = measures.setdefault(source, [])
@@ -141,7 +143,7 @@ def _state(
     return lacking, measures
 
 
-def _forecast(look: Galaxy, source: str, there: Lacking, used: Sequence[Measure], elsewhere: bool) -> SourceForecast:
+def _forecast(look: Workspace, source: str, there: Lacking, used: Sequence[Measure], elsewhere: bool) -> SourceForecast:
     names = ["filter", "write", *(f"vote, {judge.name}" for judge in look.settings.judges)]
     if not there.images:
         return SourceForecast(source, 0, _whole(used), elsewhere, {}, Estimate(), Estimate(), Estimate())
@@ -204,7 +206,7 @@ def _interval(expected: float, variance: float, measured: int) -> Estimate:
 
 
 def probe(
-    galaxy: Galaxy,
+    workspace: Workspace,
     images: int | None = None,
     sources: Sequence[str] | None = None,
     taxonomy: int | None = None,
@@ -216,31 +218,31 @@ def probe(
     images: in all, the same number of each source; None: 100 of each. ``wait``: for batches, as long as
     the settings say.
     """
-    look = galaxy.snapshot()
+    look = workspace.snapshot()
     lacking, measures = _state(look, sources, taxonomy)
     open_sources = [source for source, there in sorted(lacking.items()) if there.images]
     each = PROBE_IMAGES if images is None else math.ceil(images / max(1, len(open_sources)))
     origins = look.registry.origins()
-    homes = lanes.homes_of(look, sources)
+    shards = lanes.shards_of(look, sources)
     chosen: dict[str, set[ImageId]] = {}
     for source in open_sources:
-        mine = [home for home in homes if origins[home.home] == source]
-        live = sum(home.images.rows for home in mine)
+        mine = [shard for shard in shards if origins[shard.id] == source]
+        live = sum(shard.images.rows for shard in mine)
         count = min(each, max(1, int(PROBE_SHARE * live))) - _whole(measures.get(source, ()))
-        for home, image in nsmallest(max(0, count), _open_images(look, mine, measures.get(source, ())), key=_drawn):
-            chosen.setdefault(home, set()).add(image)
-    return pipeline.generate(galaxy, sources=sources, only=chosen, taxonomy=taxonomy, progress=progress, wait=wait)
+        for shard, image in nsmallest(max(0, count), _open_images(look, mine, measures.get(source, ())), key=_drawn):
+            chosen.setdefault(shard, set()).add(image)
+    return pipeline.generate(workspace, sources=sources, only=chosen, taxonomy=taxonomy, progress=progress, wait=wait)
 
 
 def _drawn(image: tuple[str, ImageId]) -> float:
     return draw("probe", image[1])
 
 
-def _open_images(look: Galaxy, homes: Sequence[Any], measured: Sequence[Measure]) -> Iterator[tuple[str, ImageId]]:
+def _open_images(look: Workspace, shards: Sequence[Any], measured: Sequence[Measure]) -> Iterator[tuple[str, ImageId]]:
     done = {each.image for each in measured if each.whole}
-    for home in homes:
-        dead = set(look.registry.dead(home))
-        yield from ((home.home, image) for image in look.registry.image_ids(home) if image not in dead | done)
+    for shard in shards:
+        dead = set(look.registry.dead(shard))
+        yield from ((shard.id, image) for image in look.registry.image_ids(shard) if image not in dead | done)
 
 
 # --- what became of it
@@ -260,17 +262,17 @@ class Checked:
     spent_list: float  # USD, at list prices
 
 
-def record(galaxy: Galaxy, made: Forecast) -> None:
+def record(workspace: Workspace, made: Forecast) -> None:
     """Keep a forecast, with what was counted so far, so that it can be checked afterwards.
 
     One of nothing (all is answered, or too little is known) is not kept: the one before stands.
     """
     if not any(each.images for each in made.sources):
         return
-    Log(galaxy.store, keys.FORECASTS_LOG).append(
+    Log(workspace.store, keys.FORECASTS_LOG).append(
         {
             "at": round(time.time(), 3),
-            "sources": _counted(galaxy, [each.source for each in made.sources], listed=made.list_cost != made.cost),
+            "sources": _counted(workspace, [each.source for each in made.sources], listed=made.list_cost != made.cost),
             "cost": asdict(made.cost),
             "list_cost": asdict(made.list_cost),
             "tokens": asdict(made.tokens),
@@ -279,14 +281,14 @@ def record(galaxy: Galaxy, made: Forecast) -> None:
     )
 
 
-def checked(galaxy: Galaxy) -> Checked | None:
+def checked(workspace: Workspace) -> Checked | None:
     """The latest forecast against what was spent; None where none was made."""
-    if not (entries := Log(galaxy.store, keys.FORECASTS_LOG).read()):
+    if not (entries := Log(workspace.store, keys.FORECASTS_LOG).read()):
         return None
     body = entries[-1].body
     then = body["sources"]
     listed = any("list_cost" in each for each in then.values())
-    now = _counted(galaxy, list(then), listed=listed)
+    now = _counted(workspace, list(then), listed=listed)
     spent = {
         name: sum(now[source].get(name, 0) - then[source].get(name, 0) for source in then)
         for name in ("cost", "list_cost", "tokens")
@@ -303,9 +305,9 @@ def checked(galaxy: Galaxy) -> Checked | None:
     )
 
 
-def _counted(galaxy: Galaxy, sources: Sequence[str], *, listed: bool) -> dict[str, dict[str, int]]:
+def _counted(workspace: Workspace, sources: Sequence[str], *, listed: bool) -> dict[str, dict[str, int]]:
     """What the ledger has counted for each source, and, if ``listed``, the journals at list prices; nano-dollars."""
-    ledger, paid = galaxy.ledger(), bill(galaxy).by_source if listed else {}
+    ledger, paid = workspace.ledger(), bill(workspace).by_source if listed else {}
     found = {}
     for source in sources:
         spent = ledger.spent(("source", source))

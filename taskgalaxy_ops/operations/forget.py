@@ -14,7 +14,7 @@ from taskgalaxy_ops.errors import SettingsError
 from taskgalaxy_ops.models import pricing
 from taskgalaxy_ops.progress import Progress, Silent
 from taskgalaxy_ops.storage.journal import Journal
-from taskgalaxy_ops.workspace import Galaxy
+from taskgalaxy_ops.workspace import Workspace
 
 _WHERE = ("stage", "image", "source", "terminal")
 
@@ -23,7 +23,7 @@ _WHERE = ("stage", "image", "source", "terminal")
 class Forgotten:
     """What is to be forgotten, or was. Asking for it again costs at most what its answers cost: their share of it."""
 
-    homes: dict[str, dict[str, list[str]]] = field(default_factory=dict)  # units by home and stage
+    by_shard: dict[str, dict[str, list[str]]] = field(default_factory=dict)  # units by image shard and stage
     units: dict[str, int] = field(default_factory=dict)  # by stage
     calls: int = 0  # replies concerned
     tokens: float = 0.0
@@ -32,7 +32,7 @@ class Forgotten:
 
 
 def forget(
-    galaxy: Galaxy,
+    workspace: Workspace,
     *,
     model: str | None = None,
     since: float | None = None,
@@ -54,34 +54,34 @@ def forget(
         raise SettingsError(f"forget --where {unknown[0]}: choose by {', '.join(_WHERE)} or answer.FIELD.")
     progress = progress or Silent()
     source = where.pop("source", None)
-    images = None if source is None else {c.image for c in galaxy.registry.claims() if c.source == source}
+    images = None if source is None else {c.image for c in workspace.registry.claims() if c.source == source}
     found = Forgotten()
-    homes = galaxy.journals()
-    progress.stage("forget", len(homes), "journals")
-    for home in homes:
+    shards = workspace.journals()
+    progress.stage("forget", len(shards), "journals")
+    for shard in shards:
         concerned: set[str] = set()
-        for unit, reply in Journal(galaxy.store, home).standing().items():
+        for unit, reply in Journal(workspace.store, shard).standing().items():
             if (
                 (model is None or reply["model"] == model)
                 and (since or 0) <= reply["at"] <= (until or math.inf)
                 and (images is None or reply.get("image") in images)
                 and all(_fits(name, wanted, unit, reply) for name, wanted in where.items())
             ):
-                found.homes.setdefault(home, {}).setdefault(reply["stage"], []).append(unit)
+                found.by_shard.setdefault(shard, {}).setdefault(reply["stage"], []).append(unit)
                 concerned.add(reply["reply"])
                 _count(found, reply)
         found.calls += len(concerned)
         progress.advance("forget")
     if not dry_run:
-        carry_out(galaxy, found)
+        carry_out(workspace, found)
     return found
 
 
-def carry_out(galaxy: Galaxy, chosen: Forgotten) -> None:
+def carry_out(workspace: Workspace, chosen: Forgotten) -> None:
     """Forget what a dry run has shown: this, and nothing that has come since."""
-    edits = galaxy.edits()
-    for home, units in chosen.homes.items():
-        edits.forget(home, units)
+    edits = workspace.edits()
+    for shard, units in chosen.by_shard.items():
+        edits.forget(shard, units)
 
 
 def _fits(name: str, wanted: str, unit: str, reply: Mapping[str, Any]) -> bool:

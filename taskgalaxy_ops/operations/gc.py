@@ -14,7 +14,7 @@ from taskgalaxy_ops.storage import Listed, keys
 from taskgalaxy_ops.storage.journal import Journal
 from taskgalaxy_ops.storage.log import Log
 from taskgalaxy_ops.taxonomy.store import type_logs
-from taskgalaxy_ops.workspace import Galaxy
+from taskgalaxy_ops.workspace import Workspace
 
 GRACE_SECONDS = 7 * 24 * 3600.0  # more than a scan, or a stage of a shard, takes between its first write and its last
 
@@ -33,24 +33,28 @@ class Collected:
 
 
 def collect(
-    galaxy: Galaxy, *, grace_seconds: float = GRACE_SECONDS, delete: bool = False, progress: Progress | None = None
+    workspace: Workspace,
+    *,
+    grace_seconds: float = GRACE_SECONDS,
+    delete: bool = False,
+    progress: Progress | None = None,
 ) -> Collected:
     """Find what no marker, log or manifest names, older than ``grace_seconds`` by the store's clock; ``delete`` it.
 
-    Tables, images of no home, files of releases that were given up, dead workers' signs of life, and forms of models
-    that are not believed any more. Never a log, and so never the journal. Safe beside running pipelines, as long as
-    none takes longer than the grace period from a table to the marker that names it (of ingest: from its first file to
-    its last).
+    Tables, images of no image shard, files of releases that were given up, dead workers' signs of life, and forms of
+    models that are not believed any more. Never a log, and so never the journal. Safe beside running pipelines, as long
+    as none takes longer than the grace period from a table to the marker that names it (of ingest: from its first file
+    to its last).
     """
     progress = progress or Silent()
     found = Collected()
-    candidates = [*unreferenced(galaxy), *_homeless(galaxy), *unfinished(galaxy)]
-    candidates += [*galaxy.store.list(keys.WORKERS), *galaxy.store.list(keys.FORMS)]
+    candidates = [*unreferenced(workspace), *_orphaned(workspace), *unfinished(workspace)]
+    candidates += [*workspace.store.list(keys.WORKERS), *workspace.store.list(keys.FORMS)]
     progress.stage("collect", len(candidates), "objects")
     for listed in candidates:
         progress.advance("collect")
         try:
-            if galaxy.store.age(listed.key) <= grace_seconds:
+            if workspace.store.age(listed.key) <= grace_seconds:
                 found.young += 1
                 continue
         except NotFoundError:  # another collected it
@@ -58,50 +62,50 @@ def collect(
         found.objects, found.size = found.objects + 1, found.size + listed.size
         found.first = (*found.first, listed.key)[:5]
         if delete:
-            galaxy.store.delete(listed.key)
+            workspace.store.delete(listed.key)
     return found
 
 
-def unreferenced(galaxy: Galaxy) -> Iterator[Listed]:
+def unreferenced(workspace: Workspace) -> Iterator[Listed]:
     """The tables that nothing names, in order of key."""
-    written = list(galaxy.store.list("data/"))  # first: what comes later is in use
-    used = named_by_logs(galaxy)
-    for home in galaxy.registry.homes():
-        for shard in galaxy.shards.all(home.home):
-            used.update(ref.key for ref in galaxy.shards.refs(shard).values())
+    written = list(workspace.store.list("data/"))  # first: what comes later is in use
+    used = named_by_logs(workspace)
+    for shard in workspace.registry.shards():
+        for stage_output in workspace.stage_outputs.all(shard.id):
+            used.update(ref.key for ref in workspace.stage_outputs.refs(stage_output).values())
     return (listed for listed in written if listed.key not in used)
 
 
-def named_by_logs(galaxy: Galaxy) -> set[str]:
+def named_by_logs(workspace: Workspace) -> set[str]:
     """The tables that logs name, those of the registry among them."""
-    found = galaxy.registry.named()
-    for log in [keys.VERSIONS_LOG, keys.PROPOSALS_LOG, *type_logs(galaxy)]:
-        for entry in Log(galaxy.store, log).read():
+    found = workspace.registry.named()
+    for log in [keys.VERSIONS_LOG, keys.PROPOSALS_LOG, *type_logs(workspace)]:
+        for entry in Log(workspace.store, log).read():
             found.update(key.decode() for key in _DATA_KEY.findall(canonical_json(entry.body)))
     return found
 
 
-def _homeless(galaxy: Galaxy) -> Iterator[Listed]:
+def _orphaned(workspace: Workspace) -> Iterator[Listed]:
     """Images of scans that were killed before they were registered, and renderings of such as are gone."""
-    written = [*galaxy.store.list("blobs/"), *galaxy.store.list(keys.RENDERED)]
-    housed = galaxy.registry.known()
-    return (listed for listed in written if listed.key.split("/")[2] not in housed)
+    written = [*workspace.store.list("blobs/"), *workspace.store.list(keys.RENDERED)]
+    image_index = workspace.registry.known()
+    return (listed for listed in written if listed.key.split("/")[2] not in image_index)
 
 
-def compact(galaxy: Galaxy, progress: Progress | None = None) -> int:
+def compact(workspace: Workspace, progress: Progress | None = None) -> int:
     """Fold long journals and the budget's settled blocks into bases; how many logs were folded.
 
     Safe beside runs: a base is written put-if-absent, and an append that it overtook is written again.
     """
     progress = progress or Silent()
-    homes = galaxy.journals()
-    progress.stage("compact", len(homes), "journals")
+    shards = workspace.journals()
+    progress.stage("compact", len(shards), "journals")
     folded = 0
-    for home in homes:
-        parts = sum(1 for _ in galaxy.store.list(f"{keys.journal(home)}/e/"))
+    for shard in shards:
+        parts = sum(1 for _ in workspace.store.list(f"{keys.journal(shard)}/e/"))
         if parts >= _PARTS_WORTH_FOLDING:
-            Journal(galaxy.store, home).compact()
+            Journal(workspace.store, shard).compact()
             folded += 1
         progress.advance("compact")
-    galaxy.ledger().compact()
+    workspace.ledger().compact()
     return folded

@@ -1,4 +1,4 @@
-"""What a home's images came to, image by image, and what they lack: what forecasts are made of.
+"""What an image shard's images came to, image by image, and what they lack: what forecasts are made of.
 
 Only what the settings ask for today is looked at: a unit of a former prompt or judge tells nothing of the next ones.
 """
@@ -14,13 +14,13 @@ from taskgalaxy_ops.generation.stages import filter as filter_stage
 from taskgalaxy_ops.generation.stages import vote as vote_stage
 from taskgalaxy_ops.generation.stages import write as write_stage
 from taskgalaxy_ops.models import pricing
-from taskgalaxy_ops.models.request import Unit
-from taskgalaxy_ops.operations.shard_state import Stand, Standing, matched
+from taskgalaxy_ops.models.request import RequestItem
+from taskgalaxy_ops.operations.shard_state import ShardState, StoreState, matched
 from taskgalaxy_ops.records import Answer, ImageId, Match, Pair
 from taskgalaxy_ops.settings import Model
 from taskgalaxy_ops.storage.journal import Journal
 from taskgalaxy_ops.storage.ledger import NANO
-from taskgalaxy_ops.workspace import Galaxy
+from taskgalaxy_ops.workspace import Workspace
 
 AMOUNTS = ("tokens", "cost", "list_cost")  # the latter two in USD
 
@@ -84,20 +84,20 @@ class Measure:
         return [*steps, *self.units, *(one for name in AMOUNTS for one in self.amounts[name])]
 
 
-def measure(look: Galaxy, there: Stand, one: Standing, lacking: Lacking) -> list[Measure]:
-    """The images of a home of which anything is answered; what is not is added to ``lacking``."""
+def measure(look: Workspace, there: StoreState, one: ShardState, lacking: Lacking) -> list[Measure]:
+    """The images of an image shard of which anything is answered; what is not is added to ``lacking``."""
     shards, computed = matched(look, there, [one])
-    home = one.home.home
-    if home not in shards:  # not embedded: how many matches there will be is certain, not which
+    shard = one.shard.id
+    if shard not in shards:  # not embedded: how many matches there will be is certain, not which
         lacking.images += one.live
         lacking.filter += one.live * min(look.settings.match.k, len(there.types.ids))
         return []
-    matches = computed[home] if home in computed else look.shards.load(shards[home], "matches", Match)
-    return _Home(look, matches, Journal(look.store, home)).measured(lacking)
+    matches = computed[shard] if shard in computed else look.stage_outputs.load(shards[shard], "matches", Match)
+    return _MeasuredShard(look, matches, Journal(look.store, shard)).measured(lacking)
 
 
-class _Home:
-    def __init__(self, look: Galaxy, matches: Sequence[Match], journal: Journal) -> None:
+class _MeasuredShard:
+    def __init__(self, look: Workspace, matches: Sequence[Match], journal: Journal) -> None:
         self._look = look
         self._keys = StageKeys(look)
         self._journal = journal
@@ -108,11 +108,11 @@ class _Home:
 
     def measured(self, lacking: Lacking) -> list[Measure]:
         answers = self._journal.answers
-        units = filter_stage.filter_units(self._keys.filter_question, self._matches)
+        units = filter_stage.filter_units(self._keys.filter_template, self._matches)
         lacking.filter += self._seen(units, 0, answers)
         relevant = filter_stage.filtered(units, answers).relevant
         pairs: list[Pair] = []
-        for variant, question in self._keys.write_questions.items():
+        for variant, question in self._keys.write_templates.items():
             units = write_stage.write_units(question, relevant)
             lacking.write += self._seen(units, 1, answers)
             pairs += write_stage.written(variant, units, answers).pairs
@@ -122,12 +122,12 @@ class _Home:
         self._add_amounts()
         return [each for each in self._found.values() if any(each.units)]
 
-    def _seen(self, units: Iterable[Unit], slot: int, answers: Mapping[str, Answer]) -> int:
+    def _seen(self, units: Iterable[RequestItem], slot: int, answers: Mapping[str, Answer]) -> int:
         """Note units of a slot; how many of them lack an answer."""
         missing = 0
         for unit in units:
             if unit.image is None:
-                raise AssertionError("a unit of a home is about an image")
+                raise AssertionError("a unit of an image shard is about an image")
             found, there = self._found[unit.image], unit.key in answers
             found.needed[slot] += 1
             found.units[slot] += there
@@ -137,7 +137,7 @@ class _Home:
         return missing
 
     def _voted(self, pair: Pair, answers: Mapping[str, Answer], lacking: Lacking) -> None:
-        questions, settings = self._keys.vote_questions, self._look.settings.vote
+        questions, settings = self._keys.vote_templates, self._look.settings.vote
         needed = vote_stage.votes_needed([pair], questions, settings, answers)
         is_open = any(needed)
         self._found[pair.image].pairs += 1

@@ -13,39 +13,39 @@ from typing import Any
 
 from taskgalaxy_ops import pipeline
 from taskgalaxy_ops.errors import SourceError
-from taskgalaxy_ops.generation.results import Harvest
+from taskgalaxy_ops.generation.results import RunResults
 from taskgalaxy_ops.generation.stages import ASKING_STAGES
 from taskgalaxy_ops.hashing import draw
 from taskgalaxy_ops.progress import Progress
 from taskgalaxy_ops.sources.listing import source_files
 from taskgalaxy_ops.storage.ledger import NANO
 from taskgalaxy_ops.usage import Tally
-from taskgalaxy_ops.workspace import Galaxy
+from taskgalaxy_ops.workspace import Workspace
 
 
 @dataclass(frozen=True, slots=True)
 class PilotResult:
     """The rows of the pilot's images, and what all files would come to."""
 
-    harvest: Harvest
+    results: RunResults
     forecast: dict[str, Any]
 
 
-def pilot(galaxy: Galaxy, limit: int, progress: Progress) -> PilotResult:
+def pilot(workspace: Workspace, limit: int, progress: Progress) -> PilotResult:
     """Ingest ``limit`` files, drawn by hash from all sources of the settings alike, and run them.
 
     A pilot that ended early is gone on with. Raises SourceError if a source has been ingested whole already: then
     `taskgalaxy plan` tells what is left to pay.
     """
-    sources = galaxy.settings.sources
+    sources = workspace.settings.sources
     if not sources:
         raise SourceError("pilot: the settings name no source. Add one under `sources`: name, then `location`.")
     files = {
-        name: [f"{name}/{file.name}" for file in source_files(name, source, galaxy.s3_options)]
+        name: [f"{name}/{file.name}" for file in source_files(name, source, workspace.s3_options)]
         for name, source in sources.items()
     }
     chosen = sample_names([file for names in files.values() for file in names], limit)
-    scans = galaxy.registry.scans()
+    scans = workspace.registry.scans()
     for name, scan in scans.items():
         if name in files and scan.claims.rows + scan.rejects.rows > len(chosen.intersection(files[name])):
             raise SourceError(
@@ -55,31 +55,31 @@ def pilot(galaxy: Galaxy, limit: int, progress: Progress) -> PilotResult:
 
     for name, names in files.items():
         if chosen.intersection(names):
-            pipeline.ingest(galaxy, name, pick=lambda file, name=name: f"{name}/{file}" in chosen, progress=progress)  # type: ignore[misc]
-    harvest = Harvest(galaxy, pipeline.generate(galaxy, progress=progress))
-    return PilotResult(harvest, forecast(harvest, sum(map(len, files.values()))))
+            pipeline.ingest(workspace, name, pick=lambda file, name=name: f"{name}/{file}" in chosen, progress=progress)  # type: ignore[misc]
+    results = RunResults(workspace, pipeline.generate(workspace, progress=progress))
+    return PilotResult(results, forecast(results, sum(map(len, files.values()))))
 
 
-def forecast(harvest: Harvest, files: int) -> dict[str, Any]:
+def forecast(results: RunResults, files: int) -> dict[str, Any]:
     """The full bill of ``files`` files of which the harvest is a random part, with a 95 % interval over images.
 
     Each image's share of a stage's cost follows its units; the interval is the normal one of a mean
     (1.96 standard errors), so with few images it is wide, and honest about that.
     """
-    paid = harvest.paid
-    images = sorted(harvest.images)
+    paid = results.paid
+    images = sorted(results.images)
     if not images:
         raise SourceError("pilot: no image passed, so there is nothing to forecast from.")
     units: dict[str, Counter[str]] = {stage: Counter() for stage in ASKING_STAGES}
-    for row in harvest.relevant:
+    for row in results.relevant:
         units["filter"][row.image] += 1
-    for reject in harvest.rejects:
+    for reject in results.rejects:
         if reject.stage != "vote":
             units[reject.stage][reject.image] += 1
-    for pair in harvest.pairs.values():
+    for pair in results.pairs.values():
         units["write"][pair.image] += 1
-        units["vote"][pair.image] += len(harvest.votes.get(pair.pair, ()))
-    kept = next(counts for counts in harvest.funnel if counts.stage == "ingest")
+        units["vote"][pair.image] += len(results.votes.get(pair.pair, ()))
+    kept = next(counts for counts in results.funnel if counts.stage == "ingest")
     expected_images = files * kept.units_out / kept.units_in
 
     def full(amount: Mapping[str, float]) -> dict[str, float]:
@@ -92,7 +92,7 @@ def forecast(harvest: Harvest, files: int) -> dict[str, Any]:
         return {name: value * expected_images for name, value in (("low", low), ("expected", mean), ("high", high))}
 
     tallies = {stage: paid.by_stage.get(stage, Tally()) for stage in ASKING_STAGES}
-    samples = Counter(pair.image for pair in harvest.samples)
+    samples = Counter(pair.image for pair in results.samples)
     return {
         "files": files,
         "images": round(expected_images),

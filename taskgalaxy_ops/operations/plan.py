@@ -14,18 +14,18 @@ from dataclasses import dataclass, field, replace
 
 from taskgalaxy_ops.generation import lanes
 from taskgalaxy_ops.generation import run as generation_run
-from taskgalaxy_ops.generation.shard_run import HomeResult
+from taskgalaxy_ops.generation.shard_run import ShardResult
 from taskgalaxy_ops.generation.stage_keys import differences
 from taskgalaxy_ops.generation.stages import ASKING_STAGES, STAGES
 from taskgalaxy_ops.models.encoders.base import EmbeddingMatrix
-from taskgalaxy_ops.operations.shard_state import Stand, Standing, matched, stand
+from taskgalaxy_ops.operations.shard_state import ShardState, StoreState, matched, store_state
 from taskgalaxy_ops.settings import Settings
 from taskgalaxy_ops.storage.journal import Journal
 from taskgalaxy_ops.storage.ledger import NANO
-from taskgalaxy_ops.storage.marker_index import Digest, digests
-from taskgalaxy_ops.storage.shards import Shard
+from taskgalaxy_ops.storage.marker_index import MarkerSummary, marker_summaries
+from taskgalaxy_ops.storage.shards import StageOutput
 from taskgalaxy_ops.usage import Tally
-from taskgalaxy_ops.workspace import Galaxy
+from taskgalaxy_ops.workspace import Workspace
 
 NO_SHARD = "no shard yet"
 NOT_RECORDED = "not recorded: made by an older version"
@@ -52,7 +52,7 @@ class Bounds:
 
 @dataclass(frozen=True, slots=True)
 class StagePlan:
-    """A stage over all homes of a plan. None: nothing was measured yet that would tell."""
+    """A stage over all image shards of a plan. None: nothing was measured yet that would tell."""
 
     stage: str
     shards: int
@@ -71,7 +71,7 @@ class StagePlan:
 class RunPlan:
     """What a run would come to."""
 
-    homes: int
+    shards: int
     task_types: int
     stages: Sequence[StagePlan]
 
@@ -83,35 +83,36 @@ class RunPlan:
         return None if None in parts else sum(parts, Bounds())
 
 
-def plan(galaxy: Galaxy, sources: Sequence[str] | None = None, taxonomy: int | None = None) -> RunPlan:
+def plan(workspace: Workspace, sources: Sequence[str] | None = None, taxonomy: int | None = None) -> RunPlan:
     """What a run of these sources would do now; asks nothing, encodes no image and commits no shard.
 
-    Reads nothing but listings and logs where all is there; of a home whose shards are not, its matches and journal.
-    Task types without an embedding are encoded: without it nobody knows what they match. Raises TaskGalaxyError.
+    Reads nothing but listings and logs where all is there; of an image shard whose shards are not, its matches and
+    journal. Task types without an embedding are encoded: without it nobody knows what they match. Raises
+    TaskGalaxyError.
     """
-    look = galaxy.snapshot()
-    there = stand(look, lanes.homes_of(look, sources), taxonomy)
-    matches, computed = matched(look, there, [one for one in there.homes if not one.settled])
-    results = {each.home: each for each in generation_run.look_through(look, matches, there.by_home, computed).homes}
-    told = digests(galaxy.store, there.committed)
-    measured = {stage: _measured(stage, there.homes, told, results) for stage in STAGES}
+    look = workspace.snapshot()
+    there = store_state(look, lanes.shards_of(look, sources), taxonomy)
+    matches, computed = matched(look, there, [one for one in there.shards if not one.settled])
+    results = {each.id: each for each in generation_run.look_through(look, matches, there.by_shard, computed).shards}
+    told = marker_summaries(workspace.store, there.committed)
+    measured = {stage: _measured(stage, there.shards, told, results) for stage in STAGES}
     lacking = _lacking(look, there, results, measured)
     stages = [
         _estimated(
             StagePlan(
                 stage,
-                len(there.homes),
-                sum(_shard(stage, one, results) is not None for one in there.homes),
-                sum(_units_there(stage, one, told, results) for one in there.homes),
+                len(there.shards),
+                sum(_stage_output(stage, one, results) is not None for one in there.shards),
+                sum(_units_there(stage, one, told, results) for one in there.shards),
                 lacking[stage],
-                _why(stage, there.homes, told, results),
+                _why(stage, there.shards, told, results),
             ),
             measured[stage],
-            galaxy.settings,
+            workspace.settings,
         )
         for stage in STAGES
     ]
-    return RunPlan(len(there.homes), len(there.types.ids), stages)
+    return RunPlan(len(there.shards), len(there.types.ids), stages)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,17 +126,20 @@ class _Measured:
 
 
 def _measured(
-    stage: str, homes: Iterable[Standing], told: Mapping[Shard, Digest], results: Mapping[str, HomeResult]
+    stage: str,
+    shards: Iterable[ShardState],
+    told: Mapping[StageOutput, MarkerSummary],
+    results: Mapping[str, ShardResult],
 ) -> _Measured:
     tally = Tally()
     units_in = units_out = votes = 0
     seconds = 0.0
-    for one in homes:
-        found = [told[shard] for shard in one.former(stage) if shard in told]
-        result = results.get(one.home.home)
+    for one in shards:
+        found = [told[stage_output] for stage_output in one.former(stage) if stage_output in told]
+        result = results.get(one.shard.id)
         if result is not None and result.asked is not None:
             tally += result.asked.get(stage, Tally())
-        elif found:  # each marker holds what its home's journal held by then
+        elif found:  # each marker holds what its image shard's journal held by then
             tally += max((Tally(**each.stats.get("asked", {})) for each in found), key=lambda each: each.calls)
         for each in found:
             units_in, units_out = units_in + each.stats["units_in"], units_out + each.stats["units_out"]
@@ -152,34 +156,34 @@ def _measured(
 
 
 def _lacking(
-    look: Galaxy, there: Stand, results: Mapping[str, HomeResult], measured: Mapping[str, _Measured]
+    look: Workspace, there: StoreState, results: Mapping[str, ShardResult], measured: Mapping[str, _Measured]
 ) -> dict[str, Bounds]:
     """Units that a run would encode, match or ask, by stage."""
     found = dict.fromkeys(STAGES, Bounds())
-    for one in there.homes:
-        images, live = one.home.images.rows, one.live
-        if "embed" not in one.shards:
+    for one in there.shards:
+        images, live = one.shard.images.rows, one.live
+        if "embed" not in one.stage_outputs:
             found["embed"] += Bounds(images, images, images)
-        if "match" not in one.shards:
+        if "match" not in one.stage_outputs:
             found["match"] += Bounds(live, live, live)
-        asked = _asked(look, one, results.get(one.home.home), there.types, measured)
+        asked = _asked(look, one, results.get(one.shard.id), there.types, measured)
         for stage, bounds in zip(ASKING_STAGES, asked, strict=True):
             found[stage] += bounds
     return found
 
 
 def _asked(
-    look: Galaxy,
-    one: Standing,
-    result: HomeResult | None,
+    look: Workspace,
+    one: ShardState,
+    result: ShardResult | None,
     types: EmbeddingMatrix,
     measured: Mapping[str, _Measured],
 ) -> tuple[Bounds, Bounds, Bounds]:
-    """What a run would ask of a home in filter, write and vote."""
+    """What a run would ask of an image shard in filter, write and vote."""
     settings = look.settings
     variants, judges = len(settings.write.variants), len(settings.judges)
     quorum = settings.vote.quorum
-    a_pair = measured["vote"].votes or quorum
+    a_pair = min(measured["vote"].votes or quorum, judges)  # fewer judges than before give fewer votes
     # Of what the first judges' votes may make needed, the share that they did so far.
     further = min(1.0, max(0.0, (a_pair - quorum) / (judges - quorum))) if judges > quorum else 0.0
     known = written = voted = most = 0
@@ -187,7 +191,7 @@ def _asked(
         return Bounds(), Bounds(), Bounds()
     if result is None:  # no embedding yet: how many matches there will be is certain, not which
         matches = one.live * min(settings.match.k, len(types.ids))
-        answered = bool(Journal(look.store, one.home.home).answers)  # under another encoder: some of them may do
+        answered = bool(Journal(look.store, one.shard.id).answers)  # under another encoder: some of them may do
         filtered = Bounds(0 if answered else matches, matches, matches)
     else:
         stages = result.stages
@@ -204,18 +208,20 @@ def _asked(
     return filtered, writing, voting
 
 
-def _shard(stage: str, one: Standing, results: Mapping[str, HomeResult]) -> Shard | None:
+def _stage_output(stage: str, one: ShardState, results: Mapping[str, ShardResult]) -> StageOutput | None:
     """A stage's shard, also behind a stage that is not there, but comes out as it was."""
-    result = results.get(one.home.home)
+    result = results.get(one.shard.id)
     made = result.stages.get(stage) if result else None
-    return made.shard if made else one.shards.get(stage)
+    return made.stage_output if made else one.stage_outputs.get(stage)
 
 
-def _units_there(stage: str, one: Standing, told: Mapping[Shard, Digest], results: Mapping[str, HomeResult]) -> int:
-    if (shard := _shard(stage, one, results)) is not None:
-        digest = told.get(shard)
+def _units_there(
+    stage: str, one: ShardState, told: Mapping[StageOutput, MarkerSummary], results: Mapping[str, ShardResult]
+) -> int:
+    if (stage_output := _stage_output(stage, one, results)) is not None:
+        digest = told.get(stage_output)
         return 0 if digest is None else digest.rows["votes"] if stage == "vote" else int(digest.stats["units_in"])
-    result = results.get(one.home.home)
+    result = results.get(one.shard.id)
     made = result.stages.get(stage) if result else None
     if made is None or made.counts is None:
         return 0
@@ -223,16 +229,19 @@ def _units_there(stage: str, one: Standing, told: Mapping[Shard, Digest], result
 
 
 def _why(
-    stage: str, homes: Iterable[Standing], told: Mapping[Shard, Digest], results: Mapping[str, HomeResult]
+    stage: str,
+    shards: Iterable[ShardState],
+    told: Mapping[StageOutput, MarkerSummary],
+    results: Mapping[str, ShardResult],
 ) -> dict[str, int]:
     """Shards that are not there, by what sets them apart from the nearest that is."""
     found: Counter[str] = Counter()
-    for one in homes:
-        if _shard(stage, one, results) is not None:
+    for one in shards:
+        if _stage_output(stage, one, results) is not None:
             continue
-        result = results.get(one.home.home)
+        result = results.get(one.shard.id)
         key = result.stages[stage].key if result and stage in result.stages else one.keys[stage]
-        former = [told[shard].made_of for shard in one.former(stage) if shard in told]
+        former = [told[stage_output].made_of for stage_output in one.former(stage) if stage_output in told]
         if not former:
             found[NO_SHARD] += 1
             continue

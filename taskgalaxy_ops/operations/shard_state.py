@@ -1,4 +1,7 @@
-"""How far each home is: which shards a run would find, by keys and listings alone. What plan and status start from."""
+"""How far each image shard is.
+
+Which shards a run would find, by keys and listings alone. What plan and status start from.
+"""
 
 from __future__ import annotations
 
@@ -11,97 +14,114 @@ from taskgalaxy_ops.generation.stages import STAGES
 from taskgalaxy_ops.models.encoders.base import EmbeddingMatrix
 from taskgalaxy_ops.records import ImageId, Match
 from taskgalaxy_ops.storage.parquet import embeddings_hash
-from taskgalaxy_ops.storage.registry.state import Home
-from taskgalaxy_ops.storage.shards import Key, Shard, output_of, table
-from taskgalaxy_ops.taxonomy.store import Catalogue
-from taskgalaxy_ops.workspace import Galaxy
+from taskgalaxy_ops.storage.registry.state import ImageShard
+from taskgalaxy_ops.storage.shards import Key, StageOutput, output_of, table
+from taskgalaxy_ops.taxonomy.store import TaxonomyStore
+from taskgalaxy_ops.workspace import Workspace
 
 
 @dataclass(slots=True)
-class Standing:
-    """One home: the shards that stand, and the keys that are wanted, by stage; None where neither is known yet."""
+class ShardState:
+    """One image shard.
 
-    home: Home
-    committed: Mapping[tuple[str, str], Shard]  # all of it, of former settings too
+    The shards that stand, and the keys that are wanted, by stage; None where neither is known yet.
+    """
+
+    shard: ImageShard
+    committed: Mapping[tuple[str, str], StageOutput]  # all of it, of former settings too
     dead: Sequence[ImageId]  # images that no source claims, those that were taken down included
     keys: dict[str, Key] = field(default_factory=dict)
-    shards: dict[str, Shard] = field(default_factory=dict)
+    stage_outputs: dict[str, StageOutput] = field(default_factory=dict)
 
     @property
     def live(self) -> int:
         """Images that count."""
-        return self.home.cut - len(self.dead)
+        return self.shard.cut - len(self.dead)
 
     def place(self, stage: str, key: Key) -> str | None:
         """Note the key that is wanted of a stage; the output of its shard if that stands."""
         self.keys[stage] = key
-        shard = self.committed.get((stage, key.key)) if key.key else None
-        if shard is None:
+        stage_output = self.committed.get((stage, key.key)) if key.key else None
+        if stage_output is None:
             return None
-        self.shards[stage] = shard
-        return shard.output
+        self.stage_outputs[stage] = stage_output
+        return stage_output.output
 
     @property
     def settled(self) -> bool:
         """Whether nothing is left to do."""
-        return STAGES[-1] in self.shards
+        return STAGES[-1] in self.stage_outputs
 
-    def former(self, stage: str) -> list[Shard]:
+    def former(self, stage: str) -> list[StageOutput]:
         """Committed shards of a stage, whatever they were made of."""
-        return [shard for (each, _), shard in self.committed.items() if each == stage]
+        return [stage_output for (each, _), stage_output in self.committed.items() if each == stage]
 
 
 @dataclass(frozen=True, slots=True)
-class Stand:
-    """Some homes of a galaxy, with the task types that they are matched with."""
+class StoreState:
+    """Some image shards of a workspace, with the task types that they are matched with."""
 
-    homes: Sequence[Standing]
+    shards: Sequence[ShardState]
     types: EmbeddingMatrix
 
     @property
-    def by_home(self) -> Mapping[str, Mapping[tuple[str, str], Shard]]:
-        """Each home's committed shards, as a run takes them."""
-        return {one.home.home: one.committed for one in self.homes}
+    def by_shard(self) -> Mapping[str, Mapping[tuple[str, str], StageOutput]]:
+        """Each image shard's committed shards, as a run takes them."""
+        return {one.shard.id: one.committed for one in self.shards}
 
     @property
-    def committed(self) -> list[Shard]:
-        """Every shard of these homes' stages, of former settings too."""
-        return [shard for one in self.homes for shard in one.committed.values() if shard.stage in STAGES]
+    def committed(self) -> list[StageOutput]:
+        """Every shard of these image shards' stages, of former settings too."""
+        return [
+            stage_output
+            for one in self.shards
+            for stage_output in one.committed.values()
+            if stage_output.stage in STAGES
+        ]
 
 
-def stand(galaxy: Galaxy, homes: Sequence[Home], taxonomy: int | None = None, *, unclaimed: bool = False) -> Stand:
-    """Follow each home's stages as far as shards stand. Encodes task types that have no embedding yet, no image.
+def store_state(
+    workspace: Workspace, shards: Sequence[ImageShard], taxonomy: int | None = None, *, unclaimed: bool = False
+) -> StoreState:
+    """Follow each image shard's stages as far as shards stand. Encodes task types that have no embedding yet, no image.
 
-    unclaimed: also of homes that no live source claims an image of, which a run would not look at. galaxy: a snapshot,
-    so that homes are listed together. Raises EncoderError, TaxonomyError.
+    unclaimed: also of image shards that no live source claims an image of, which a run would not look at. workspace: a
+    snapshot, so that image shards are listed together. Raises EncoderError, TaxonomyError.
     """
-    keys = StageKeys(galaxy)
-    types = Catalogue(galaxy).embeddings(taxonomy)
+    keys = StageKeys(workspace)
+    types = TaxonomyStore(workspace).embeddings(taxonomy)
     types_hash = embeddings_hash(types.ids, types.vectors)
-    dead = galaxy.registry.dead_hashes()
-    edits = galaxy.edits().counts()
+    dead = workspace.registry.dead_hashes()
+    edits = workspace.edits().counts()
     found = []
-    for home in homes if unclaimed else galaxy.registry.with_claims(homes):
-        gone = galaxy.registry.dead(home) if home.home in dead else []
-        one = Standing(home, galaxy.shards.committed(home.home), gone)
-        output = one.place("embed", keys.embed(home))
-        output = one.place("match", keys.match(output, types_hash, dead.get(home.home)))
-        output = one.place("filter", keys.filter(output, edits.get((home.home, "filter"), 0)))
-        output = one.place("write", keys.write(output, edits.get((home.home, "write"), 0)))
-        one.place("vote", keys.vote(output, edits.get((home.home, "vote"), 0)))
+    for shard in shards if unclaimed else workspace.registry.with_claims(shards):
+        gone = workspace.registry.dead(shard) if shard.id in dead else []
+        one = ShardState(shard, workspace.stage_outputs.committed(shard.id), gone)
+        output = one.place("embed", keys.embed(shard))
+        output = one.place("match", keys.match(output, types_hash, dead.get(shard.id)))
+        output = one.place("filter", keys.filter(output, edits.get((shard.id, "filter"), 0)))
+        output = one.place("write", keys.write(output, edits.get((shard.id, "write"), 0)))
+        one.place("vote", keys.vote(output, edits.get((shard.id, "vote"), 0)))
         found.append(one)
-    return Stand(found, types)
+    return StoreState(found, types)
 
 
-def matched(galaxy: Galaxy, there: Stand, homes: Sequence[Standing]) -> tuple[dict[str, Shard], dict[str, list[Match]]]:
-    """The match shards of these homes, as far as they are embedded, by home; and the rows of those not committed."""
-    shards: dict[str, Shard] = {}
+def matched(
+    workspace: Workspace, there: StoreState, shards: Sequence[ShardState]
+) -> tuple[dict[str, StageOutput], dict[str, list[Match]]]:
+    """The match shards of these image shards, as far as they are embedded, by image shard.
+
+    And the rows of those not committed.
+    """
+    stage_outputs: dict[str, StageOutput] = {}
     computed: dict[str, list[Match]] = {}
-    for one in homes:
-        home, key = one.home.home, one.keys["match"].key
-        if "match" in one.shards:
-            shards[home] = one.shards["match"]
+    for one in shards:
+        shard, key = one.shard.id, one.keys["match"].key
+        if "match" in one.stage_outputs:
+            stage_outputs[shard] = one.stage_outputs["match"]
         elif key is not None:
-            computed[home] = match_run.match_home(galaxy, one.shards["embed"], there.types, one.dead)
-            shards[home] = Shard(home, "match", key, output_of({"matches": table(computed[home], Match)}))
-    return shards, computed
+            computed[shard] = match_run.match_shard(workspace, one.stage_outputs["embed"], there.types, one.dead)
+            stage_outputs[shard] = StageOutput(
+                shard, "match", key, output_of({"matches": table(computed[shard], Match)})
+            )
+    return stage_outputs, computed

@@ -9,16 +9,16 @@ from typing import Any
 
 from taskgalaxy_ops.generation import lanes
 from taskgalaxy_ops.generation.stages import STAGES
-from taskgalaxy_ops.operations.shard_state import Standing, stand
+from taskgalaxy_ops.operations.shard_state import ShardState, store_state
 from taskgalaxy_ops.release.publish import published
 from taskgalaxy_ops.storage import keys
 from taskgalaxy_ops.storage.ledger import NANO
 from taskgalaxy_ops.storage.log import Log
-from taskgalaxy_ops.storage.marker_index import Digest, digests
-from taskgalaxy_ops.storage.shards import Shard
-from taskgalaxy_ops.taxonomy.store import Catalogue
+from taskgalaxy_ops.storage.marker_index import MarkerSummary, marker_summaries
+from taskgalaxy_ops.storage.shards import StageOutput
+from taskgalaxy_ops.taxonomy.store import TaxonomyStore
 from taskgalaxy_ops.usage import Tally
-from taskgalaxy_ops.workspace import Galaxy
+from taskgalaxy_ops.workspace import Workspace
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class StageStatus:
     units_out: int
     rejects: Mapping[str, int]
     pending: int | None
-    calls: int = 0  # over the lifetime of these shards' homes
+    calls: int = 0  # over the lifetime of these shards' image shards
     tokens: int = 0
     cost: float = 0.0  # USD
 
@@ -68,21 +68,21 @@ class Status:
     finetunes: Sequence[str] = field(default=())  # keys of jobs that have not ended
 
 
-def status(galaxy: Galaxy) -> Status:
+def status(workspace: Workspace) -> Status:
     """Sources, stages, spending, releases and open fine-tunes. Encodes task types that have no embedding yet."""
-    look = galaxy.snapshot()
-    versions = Catalogue(look).versions()
+    look = workspace.snapshot()
+    versions = TaxonomyStore(look).versions()
     scans = look.registry.scans()
-    there = stand(look, lanes.homes_of(look, None)) if scans else None
-    homes = there.homes if there else []
-    told = digests(galaxy.store, there.committed if there else [])
+    there = store_state(look, lanes.shards_of(look, None)) if scans else None
+    shards = there.shards if there else []
+    told = marker_summaries(workspace.store, there.committed if there else [])
     sources = []
     for scan in scans.values():
-        mine = {home.home for home in lanes.homes_of(look, [scan.source])} if len(scans) > 1 else None
-        held = [one for one in homes if mine is None or one.home.home in mine]
+        mine = {shard.id for shard in lanes.shards_of(look, [scan.source])} if len(scans) > 1 else None
+        held = [one for one in shards if mine is None or one.shard.id in mine]
         done = sum(one.settled for one in held)
         sources.append(SourceStatus(scan.source, scan.location, scan.claims.rows, scan.rejects.rows, len(held), done))
-    stages = [_ingest(look, sources), *(_stage(stage, homes, told) for stage in STAGES)] if scans else []
+    stages = [_ingest(look, sources), *(_stage(stage, shards, told) for stage in STAGES)] if scans else []
     ledger, budget = look.ledger(), look.settings.budget
     spent = ledger.spent()
     return Status(
@@ -90,10 +90,10 @@ def status(galaxy: Galaxy) -> Status:
         simulated=look.settings.simulated
         or any(each.stats.get("asked", {}).get("simulated") for each in told.values()),
         sources=sources,
-        images=sum(one.live for one in homes),
+        images=sum(one.live for one in shards),
         taxonomy={"version": len(versions) - 1, "task_types": versions[-1]["leaves"]},
         stages=stages,
-        pending=0 if all(one.settled for one in homes) else None,
+        pending=0 if all(one.settled for one in shards) else None,
         spent={
             "calls": spent.calls,
             "max_calls": budget.max_calls,
@@ -110,14 +110,14 @@ def status(galaxy: Galaxy) -> Status:
     )
 
 
-def _ingest(look: Galaxy, sources: Sequence[SourceStatus]) -> StageStatus:
+def _ingest(look: Workspace, sources: Sequence[SourceStatus]) -> StageStatus:
     kept, refused = sum(each.images for each in sources), Counter(r.reason for r in look.registry.rejects())
     shards = sum(each.shards for each in sources)
     return StageStatus("ingest", shards, shards, kept + refused.total(), kept, dict(sorted(refused.items())), 0)
 
 
-def _stage(stage: str, homes: Sequence[Standing], told: Mapping[Shard, Digest]) -> StageStatus:
-    there = [one.shards[stage] for one in homes if stage in one.shards]
+def _stage(stage: str, shards: Sequence[ShardState], told: Mapping[StageOutput, MarkerSummary]) -> StageStatus:
+    there = [one.stage_outputs[stage] for one in shards if stage in one.stage_outputs]
     found = [told[shard] for shard in there if shard in told]
     rejects: Counter[str] = Counter()
     asked = Tally()
@@ -126,19 +126,19 @@ def _stage(stage: str, homes: Sequence[Standing], told: Mapping[Shard, Digest]) 
         asked += Tally(**each.stats.get("asked", {}))
     return StageStatus(
         stage,
-        len(homes),
+        len(shards),
         len(there),
         sum(each.stats["units_in"] for each in found),
         sum(each.stats["units_out"] for each in found),
         dict(sorted(rejects.items())),
-        0 if len(there) == len(homes) else None,
+        0 if len(there) == len(shards) else None,
         asked.calls,
         asked.tokens,
         asked.cost / NANO,
     )
 
 
-def _open_jobs(look: Galaxy) -> list[str]:
+def _open_jobs(look: Workspace) -> list[str]:
     state: dict[str, str] = {}
     for entry in Log(look.store, keys.FINETUNE_LOG).read():
         if "key" in entry.body:

@@ -14,14 +14,14 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 
 from taskgalaxy_ops.errors import NotFoundError, SourceError
-from taskgalaxy_ops.generation.erase import erase_from_home, held_by, ids_in
+from taskgalaxy_ops.generation.erase import erase_from_shard, held_by, ids_in
 from taskgalaxy_ops.operations import gc
 from taskgalaxy_ops.progress import Progress, Silent
 from taskgalaxy_ops.records import ImageId
 from taskgalaxy_ops.release import WITHDRAWN, publish
 from taskgalaxy_ops.storage import keys
 from taskgalaxy_ops.storage.journal import Journal
-from taskgalaxy_ops.workspace import Galaxy
+from taskgalaxy_ops.workspace import Workspace
 
 _ID = re.compile("[0-9a-f]{64}")
 
@@ -31,13 +31,13 @@ class TakenDown:
     """What a take-down came to."""
 
     images: list[ImageId]  # all that were named, also those that the store never had
-    homes: dict[str, list[ImageId]] = field(default_factory=dict)  # those that lived in a home
+    by_shard: dict[str, list[ImageId]] = field(default_factory=dict)  # those that were here
     shards: int = 0  # markers of shards that held them: these are computed again
     releases: dict[str, int] = field(default_factory=dict)  # withdrawn in part: samples that are gone, all told
 
 
 def take_down(
-    galaxy: Galaxy, images: Collection[ImageId], reason: str = "", progress: Progress | None = None
+    workspace: Workspace, images: Collection[ImageId], reason: str = "", progress: Progress | None = None
 ) -> TakenDown:
     """Take these images down, for good. Taking down again what is down goes on where the last time ended.
 
@@ -51,97 +51,97 @@ def take_down(
                 f"takedown: {image!r} is no image id. Give 64 hex digits, or a file that holds the image."
             )
     found = TakenDown(sorted(set(images)))
-    found.homes = dict(galaxy.registry.deny(found.images, reason))
-    progress.stage("take down", len(found.homes), "homes")
-    for home, gone in found.homes.items():
-        found.shards += erase_from_home(galaxy, home, gone)
+    found.by_shard = dict(workspace.registry.deny(found.images, reason))
+    progress.stage("take down", len(found.by_shard), "shards")
+    for shard, gone in found.by_shard.items():
+        found.shards += erase_from_shard(workspace, shard, gone)
         progress.advance("take down")
-    replaced = galaxy.registry.redact()
-    for each in galaxy.registry.homes():
-        if each.home in found.homes:
-            galaxy.shards.point(each.shard(), "images", each.images)
+    replaced = workspace.registry.redact()
+    for each in workspace.registry.shards():
+        if each.id in found.by_shard:
+            workspace.stage_outputs.point(each.stage_output(), "images", each.images)
     for key in replaced:
-        galaxy.store.delete(key)
+        workspace.store.delete(key)
     for image in found.images:
-        galaxy.store.delete(keys.blob(image))
-    for version in _versions(galaxy):
-        found.releases |= publish.withdraw(galaxy, version, found.images)
-    for key in [*_pages(galaxy, found.images), *(each.key for each in galaxy.store.list(keys.cache("")))]:
-        galaxy.store.delete(key)  # made again when somebody asks for it
-    for key, held in _unreferenced(galaxy):
+        workspace.store.delete(keys.blob(image))
+    for version in _versions(workspace):
+        found.releases |= publish.withdraw(workspace, version, found.images)
+    for key in [*_pages(workspace, found.images), *(each.key for each in workspace.store.list(keys.cache("")))]:
+        workspace.store.delete(key)  # made again when somebody asks for it
+    for key, held in _unreferenced(workspace):
         if not held.isdisjoint(found.images):
-            galaxy.store.delete(key)
+            workspace.store.delete(key)
     return found
 
 
-def finish(galaxy: Galaxy, progress: Progress | None = None) -> TakenDown:
+def finish(workspace: Workspace, progress: Progress | None = None) -> TakenDown:
     """Go on with every take-down that there was: what was killed half-way, and what came late."""
-    denied = galaxy.registry.denied()
-    return take_down(galaxy, denied, "", progress) if denied else TakenDown([])
+    denied = workspace.registry.denied()
+    return take_down(workspace, denied, "", progress) if denied else TakenDown([])
 
 
-def left(galaxy: Galaxy) -> Iterator[str]:
+def left(workspace: Workspace) -> Iterator[str]:
     """What is still there of images that were taken down: a line each; none is the proof. Reads nearly everything."""
-    denied = galaxy.registry.denied()
+    denied = workspace.registry.denied()
     if not denied:
         return
     for image in sorted(denied):
-        if any(listed.key == keys.blob(image) for listed in galaxy.store.list(keys.blob(image))):
+        if any(listed.key == keys.blob(image) for listed in workspace.store.list(keys.blob(image))):
             yield f"{keys.blob(image)}: the image itself"
-        for listed in galaxy.store.list(keys.renderings(image)):
+        for listed in workspace.store.list(keys.renderings(image)):
             yield f"{listed.key}: the image as it was sent by URL"
-    for home, gone in galaxy.registry.taken_down().items():
-        for reply in Journal(galaxy.store, home).replies():
+    for shard, gone in workspace.registry.taken_down().items():
+        for reply in Journal(workspace.store, shard).replies():
             if reply["units"] and reply.get("image") in {None, *gone}:
-                yield f"journal of home {home}: reply {reply['reply']}"
-        for shard in galaxy.shards.all(home):
-            if not held_by(galaxy, shard).isdisjoint(denied):
-                yield shard.marker
-    for key in sorted(gc.named_by_logs(galaxy)):
-        if not ids_in(galaxy.store.get(key)).isdisjoint(denied):
+                yield f"journal of image shard {shard}: reply {reply['reply']}"
+        for stage_output in workspace.stage_outputs.all(shard):
+            if not held_by(workspace, stage_output).isdisjoint(denied):
+                yield stage_output.marker
+    for key in sorted(gc.named_by_logs(workspace)):
+        if not ids_in(workspace.store.get(key)).isdisjoint(denied):
             yield f"{key}: a table that a log names"
-    for version in _versions(galaxy):
-        yield from _left_in_release(galaxy, version, denied)
-    yield from _pages(galaxy, denied)
-    for key, held in _unreferenced(galaxy):
+    for version in _versions(workspace):
+        yield from _left_in_release(workspace, version, denied)
+    yield from _pages(workspace, denied)
+    for key, held in _unreferenced(workspace):
         if not held.isdisjoint(denied):
             yield f"{key}: a table that nothing names"
 
 
-def _left_in_release(galaxy: Galaxy, version: int, denied: Collection[ImageId]) -> Iterator[str]:
+def _left_in_release(workspace: Workspace, version: int, denied: Collection[ImageId]) -> Iterator[str]:
     names = {image.encode() for image in denied}
-    for listed in galaxy.store.list(keys.release(version)):
+    for listed in workspace.store.list(keys.release(version)):
         path = listed.key.removeprefix(keys.release(version))
         if path == WITHDRAWN:  # it is there to name them
             continue
         held = any(image in path for image in denied)
         if path.endswith(".parquet"):
-            held |= not ids_in(galaxy.store.get(listed.key), ("image_id",)).isdisjoint(denied)
+            held |= not ids_in(workspace.store.get(listed.key), ("image_id",)).isdisjoint(denied)
         elif not path.startswith("images/"):
-            raw = galaxy.store.get(listed.key)
+            raw = workspace.store.get(listed.key)
             held |= any(name in raw for name in names)
         if held:
             yield listed.key
 
 
-def _pages(galaxy: Galaxy, images: Collection[ImageId]) -> Iterator[str]:
+def _pages(workspace: Workspace, images: Collection[ImageId]) -> Iterator[str]:
     """The pages for people that show any of these images: they name what they show."""
-    for listed in galaxy.store.list("reports/"):
-        text = galaxy.store.get(listed.key).decode("utf-8", "replace")
+    for listed in workspace.store.list("reports/"):
+        text = workspace.store.get(listed.key).decode("utf-8", "replace")
         if any(image in text for image in images):
             yield listed.key
 
 
-def _versions(galaxy: Galaxy) -> list[int]:
+def _versions(workspace: Workspace) -> list[int]:
     """Of every release that has a file, finished or not."""
-    found = {listed.key.split("/")[1] for listed in galaxy.store.list("releases/v")}
+    found = {listed.key.split("/")[1] for listed in workspace.store.list("releases/v")}
     return sorted(int(name.removeprefix("v")) for name in found)
 
 
-def _unreferenced(galaxy: Galaxy) -> Iterator[tuple[str, set[ImageId]]]:
+def _unreferenced(workspace: Workspace) -> Iterator[tuple[str, set[ImageId]]]:
     """Tables of runs that were killed, and the images that they name."""
-    for listed in gc.unreferenced(galaxy):
+    for listed in gc.unreferenced(workspace):
         try:
-            yield listed.key, ids_in(galaxy.store.get(listed.key))
+            yield listed.key, ids_in(workspace.store.get(listed.key))
         except NotFoundError:  # collected meanwhile
             continue

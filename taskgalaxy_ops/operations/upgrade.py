@@ -19,63 +19,63 @@ from taskgalaxy_ops.settings import Settings
 from taskgalaxy_ops.storage import connect, keys, layout_of, s3_options_from_environment
 from taskgalaxy_ops.storage.journal import Journal
 from taskgalaxy_ops.storage.log import Log
-from taskgalaxy_ops.workspace import Galaxy
+from taskgalaxy_ops.workspace import Workspace
 
 
 def upgrade(settings: Settings, progress: Progress | None = None) -> tuple[int, int]:
     """Bring the settings' store to today's layout; the layout before and after. Raises StoreError."""
     options = s3_options_from_environment(settings.s3.endpoint_url, settings.s3.region)
-    galaxy = Galaxy(settings, connect(settings.store, **options))
-    before = layout = layout_of(galaxy.store)
+    workspace = Workspace(settings, connect(settings.store, **options))
+    before = layout = layout_of(workspace.store)
     while layout in _STEPS:
-        _STEPS[layout](galaxy, progress or Silent())
+        _STEPS[layout](workspace, progress or Silent())
         layout += 1
-        galaxy.store.replace(keys.LAYOUT, json.dumps({"layout": layout}).encode())
+        workspace.store.replace(keys.LAYOUT, json.dumps({"layout": layout}).encode())
     return before, layout
 
 
-def _from_1(galaxy: Galaxy, progress: Progress) -> None:
-    """Claims lie by home, and a reply tells which image it is about."""
-    galaxy.registry.upgrade()
-    known = list(_settings(galaxy))
-    homes = galaxy.registry.homes()
-    progress.stage("upgrade", len(homes), "journals")
-    for home in homes:
-        Journal(galaxy.store, home.home).attribute(dict(_units(galaxy, home.home, known)))
+def _from_1(workspace: Workspace, progress: Progress) -> None:
+    """Claims lie by image shard, and a reply tells which image it is about."""
+    workspace.registry.upgrade()
+    known = list(_settings(workspace))
+    shards = workspace.registry.shards()
+    progress.stage("upgrade", len(shards), "journals")
+    for shard in shards:
+        Journal(workspace.store, shard.id).attribute(dict(_units(workspace, shard.id, known)))
         progress.advance("upgrade")
 
 
-def _settings(galaxy: Galaxy) -> Iterator[Settings]:
+def _settings(workspace: Workspace) -> Iterator[Settings]:
     """The settings at hand, and every earlier version that can still be read."""
-    yield galaxy.settings
-    for entry in Log(galaxy.store, keys.SETTINGS_LOG).read():
+    yield workspace.settings
+    for entry in Log(workspace.store, keys.SETTINGS_LOG).read():
         try:
-            yield galaxy.settings_version(entry.number)
+            yield workspace.settings_version(entry.number)
         except SettingsError:
             continue
 
 
-def _units(galaxy: Galaxy, home: str, known: list[Settings]) -> Iterator[tuple[str, ImageId]]:
+def _units(workspace: Workspace, shard: str, known: list[Settings]) -> Iterator[tuple[str, ImageId]]:
     """The units that these settings led to, and their images, from the shards that are there.
 
-    Prompts are those at hand: what was asked with others stays unknown, and a take-down in its home erases it.
+    Prompts are those at hand: what was asked with others stays unknown, and a take-down in its image shard erases it.
     """
-    shards = galaxy.shards.all(home)
-    matches = [row for s in shards if s.stage == "match" for row in galaxy.shards.load(s, "matches", Match)]
-    pairs = [row for s in shards if s.stage == "write" for row in galaxy.shards.load(s, "pairs", Pair)]
+    shards = workspace.stage_outputs.all(shard)
+    matches = [row for s in shards if s.stage == "match" for row in workspace.stage_outputs.load(s, "matches", Match)]
+    pairs = [row for s in shards if s.stage == "write" for row in workspace.stage_outputs.load(s, "pairs", Pair)]
     for settings in known:
         prompts = load_prompts({str(name): path for name, path in settings.prompts.items()})
-        asked = [filter_stage.filter_question(prompts["filter"], settings.teacher)]
+        asked = [filter_stage.filter_template(prompts["filter"], settings.teacher)]
         asked += [
-            write_stage.write_question(prompts[f"write_{v}"], settings.teacher, v) for v in settings.write.variants
+            write_stage.write_template(prompts[f"write_{v}"], settings.teacher, v) for v in settings.write.variants
         ]
         for question in asked:
             for row in matches:
                 yield question.unit(row.image, {"task_type": row.task_type}).key, row.image
         for judge in settings.judges:
-            question = vote_stage.vote_question(prompts["vote"], judge, settings.vote.show_answer)
+            question = vote_stage.vote_template(prompts["vote"], judge, settings.vote.show_answer)
             for pair in pairs:
                 yield vote_stage.vote_unit(question, pair).key, pair.image
 
 
-_STEPS: Mapping[int, Callable[[Galaxy, Progress], None]] = {1: _from_1}
+_STEPS: Mapping[int, Callable[[Workspace, Progress], None]] = {1: _from_1}

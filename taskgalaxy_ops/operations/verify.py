@@ -22,12 +22,12 @@ from taskgalaxy_ops.release.publish import Published, published
 from taskgalaxy_ops.storage import keys, parquet
 from taskgalaxy_ops.storage.journal import Journal
 from taskgalaxy_ops.storage.log import Log
-from taskgalaxy_ops.storage.marker_index import digests
-from taskgalaxy_ops.storage.registry.state import Home
-from taskgalaxy_ops.storage.shards import RECORD_STAGES, Shard, TableRef
+from taskgalaxy_ops.storage.marker_index import marker_summaries
+from taskgalaxy_ops.storage.registry.state import ImageShard
+from taskgalaxy_ops.storage.shards import RECORD_STAGES, StageOutput, TableRef
 from taskgalaxy_ops.storage.snapshot import listed
 from taskgalaxy_ops.taxonomy.store import type_logs
-from taskgalaxy_ops.workspace import Galaxy
+from taskgalaxy_ops.workspace import Workspace
 
 _RECORDS: Mapping[tuple[str, str], type[Any]] = {
     ("ingest", "images"): Image,
@@ -44,26 +44,26 @@ class Findings:
     damage: list[str] = field(default_factory=list)
 
 
-def verify(galaxy: Galaxy, progress: Progress | None = None) -> Findings:
+def verify(workspace: Workspace, progress: Progress | None = None) -> Findings:
     """Check images, shards, journals, logs and releases against their hashes and counts."""
     progress = progress or Silent()
     found = Findings()
-    homes = galaxy.registry.homes()
-    progress.stage("verify", len(homes) + 1, "homes")
-    for check in (_logs(galaxy), _registry(galaxy), _taxonomy(galaxy), _releases(galaxy, _release)):
+    shards = workspace.registry.shards()
+    progress.stage("verify", len(shards) + 1, "homes")
+    for check in (_logs(workspace), _registry(workspace), _taxonomy(workspace), _releases(workspace, _release)):
         _run(check, found)
     progress.advance("verify")
-    for home in homes:
-        _run(_home(galaxy, home), found)
+    for shard in shards:
+        _run(_shard(workspace, shard), found)
         progress.advance("verify")
     return found
 
 
-def glance(galaxy: Galaxy) -> Findings:
+def glance(workspace: Workspace) -> Findings:
     """Check that logs can be read, and that what they, markers and manifests name is there. Reads no table or image."""
     found = Findings()
-    look = galaxy.snapshot()
-    data = {each.key for each in listed(galaxy.store, "data/")}
+    look = workspace.snapshot()
+    data = {each.key for each in listed(workspace.store, "data/")}
     for check in (_logs(look), _named(look, data), _marked(look, data), _releases(look, _release_is_there)):
         _run(check, found)
     return found
@@ -84,7 +84,7 @@ def _run(checks: _Checks, found: Findings) -> None:
         found.damage.append(str(error))
 
 
-def _logs(galaxy: Galaxy) -> _Checks:
+def _logs(workspace: Workspace) -> _Checks:
     for prefix in (
         keys.SETTINGS_LOG,
         keys.REGISTRY_LOG,
@@ -94,31 +94,31 @@ def _logs(galaxy: Galaxy) -> _Checks:
         keys.EDITS_LOG,
         keys.PROPOSALS_LOG,
         keys.ANNOUNCEMENTS_LOG,
-        keys.journal(keys.TAXONOMY_HOME),
+        keys.journal(keys.TAXONOMY_SHARD),
     ):
-        yield "log", lambda prefix=prefix: _read_log(galaxy, prefix)  # type: ignore[misc]
+        yield "log", lambda prefix=prefix: _read_log(workspace, prefix)  # type: ignore[misc]
 
 
-def _read_log(galaxy: Galaxy, prefix: str) -> None:
-    Log(galaxy.store, prefix).read()
+def _read_log(workspace: Workspace, prefix: str) -> None:
+    Log(workspace.store, prefix).read()
 
 
-def _named(galaxy: Galaxy, data: Collection[str]) -> _Checks:
+def _named(workspace: Workspace, data: Collection[str]) -> _Checks:
     """The tables that logs name."""
-    for key in sorted(named_by_logs(galaxy)):
+    for key in sorted(named_by_logs(workspace)):
         yield "table", lambda key=key: _is_there(key, data, "a log")  # type: ignore[misc]
 
 
-def _marked(galaxy: Galaxy, data: Collection[str]) -> _Checks:
+def _marked(workspace: Workspace, data: Collection[str]) -> _Checks:
     """The tables that markers name; those of images, whose markers are records, the registry names too."""
-    homes = galaxy.registry.homes()
-    for home in homes:
-        yield "table", lambda home=home: _is_there(home.images.key, data, home.shard().marker)  # type: ignore[misc]
-    found = (shard for home in homes for shard in galaxy.shards.committed(home.home).values())
-    shards = [shard for shard in found if shard.stage in STAGES]
-    for shard, digest in digests(galaxy.store, shards).items():
+    shards = workspace.registry.shards()
+    for shard in shards:
+        yield "table", lambda shard=shard: _is_there(shard.images.key, data, shard.stage_output().marker)  # type: ignore[misc]
+    found = (stage_output for shard in shards for stage_output in workspace.stage_outputs.committed(shard.id).values())
+    stage_outputs = [stage_output for stage_output in found if stage_output.stage in STAGES]
+    for stage_output, digest in marker_summaries(workspace.store, stage_outputs).items():
         for key in digest.data:
-            yield "table", lambda key=key, shard=shard: _is_there(key, data, shard.marker)  # type: ignore[misc]
+            yield "table", lambda key=key, stage_output=stage_output: _is_there(key, data, stage_output.marker)  # type: ignore[misc]
 
 
 def _is_there(key: str, data: Collection[str], named_by: str) -> None:
@@ -126,98 +126,98 @@ def _is_there(key: str, data: Collection[str], named_by: str) -> None:
         raise DamageError(f"{key} is gone, but {named_by} names it.")
 
 
-def _registry(galaxy: Galaxy) -> _Checks:
-    for ref, record in galaxy.registry.tables():
-        yield "table", lambda ref=ref, record=record: _table(galaxy, ref, record)  # type: ignore[misc]
+def _registry(workspace: Workspace) -> _Checks:
+    for ref, record in workspace.registry.tables():
+        yield "table", lambda ref=ref, record=record: _table(workspace, ref, record)  # type: ignore[misc]
 
 
-def _taxonomy(galaxy: Galaxy) -> _Checks:
+def _taxonomy(workspace: Workspace) -> _Checks:
     # The logs as they lie: a catalogue would publish the seeds where there is none, and load the encoder.
-    logs = (Log(galaxy.store, prefix).read() for prefix in (keys.VERSIONS_LOG, keys.PROPOSALS_LOG))
+    logs = (Log(workspace.store, prefix).read() for prefix in (keys.VERSIONS_LOG, keys.PROPOSALS_LOG))
     for version in chain.from_iterable(logs):
         for name, record in (("nodes", Node), ("rejects", LabelReject)):
             ref = TableRef(**version.body[name])
-            yield "table", lambda ref=ref, record=record: _table(galaxy, ref, record)  # type: ignore[misc]
-    for prefix in type_logs(galaxy):
-        for entry in Log(galaxy.store, prefix).read():
+            yield "table", lambda ref=ref, record=record: _table(workspace, ref, record)  # type: ignore[misc]
+    for prefix in type_logs(workspace):
+        for entry in Log(workspace.store, prefix).read():
             ref = TableRef(**entry.body["table"])
-            yield "table", lambda ref=ref: _table(galaxy, ref, None)  # type: ignore[misc]
+            yield "table", lambda ref=ref: _table(workspace, ref, None)  # type: ignore[misc]
 
 
-def _home(galaxy: Galaxy, home: Home) -> _Checks:
-    yield "journal", lambda: _read_journal(galaxy, home)
-    for shard in galaxy.shards.committed(home.home).values():
-        yield "shard", lambda shard=shard: _shard(galaxy, shard)  # type: ignore[misc]
-    for image in galaxy.registry.images(home):
-        yield "image", lambda image=image: _blob(galaxy, image)  # type: ignore[misc]
+def _shard(workspace: Workspace, shard: ImageShard) -> _Checks:
+    yield "journal", lambda: _read_journal(workspace, shard)
+    for stage_output in workspace.stage_outputs.committed(shard.id).values():
+        yield "shard", lambda stage_output=stage_output: _stage_output(workspace, stage_output)  # type: ignore[misc]
+    for image in workspace.registry.images(shard):
+        yield "image", lambda image=image: _blob(workspace, image)  # type: ignore[misc]
 
 
-def _read_journal(galaxy: Galaxy, home: Home) -> None:
-    Journal(galaxy.store, home.home)
+def _read_journal(workspace: Workspace, shard: ImageShard) -> None:
+    Journal(workspace.store, shard.id)
 
 
-def _blob(galaxy: Galaxy, image: Image) -> None:
-    raw = galaxy.store.get(keys.blob(image.image))
+def _blob(workspace: Workspace, image: Image) -> None:
+    raw = workspace.store.get(keys.blob(image.image))
     if sha256_hex(raw) != image.image or len(raw) != image.size:
         raise DamageError(f"{keys.blob(image.image)} is not the image that was ingested. Ingest its source again.")
 
 
-def _shard(galaxy: Galaxy, shard: Shard) -> None:
-    marker = galaxy.shards.marker(shard)
+def _stage_output(workspace: Workspace, stage_output: StageOutput) -> None:
+    marker = workspace.stage_outputs.marker(stage_output)
     stats = marker["stats"]
-    refs = galaxy.shards.refs(shard)
+    refs = workspace.stage_outputs.refs(stage_output)
     try:
-        counted = {name: _table(galaxy, ref, _RECORDS.get((shard.stage, name))) for name, ref in refs.items()}
+        counted = {name: _table(workspace, ref, _RECORDS.get((stage_output.stage, name))) for name, ref in refs.items()}
     except DamageError as error:
-        raise DamageError(f"{shard.marker}: {error}") from error
+        raise DamageError(f"{stage_output.marker}: {error}") from error
     output = fingerprint("output", {name: ref.rows_hash for name, ref in refs.items()})
     adds_up = "rejects" not in counted or (
         stats["units_in"] == stats["units_out"] + counted["rejects"]
         and counted["rejects"] == sum(stats["rejects"].values())
     )
-    redacted = shard.stage in RECORD_STAGES and marker.get("redacted")  # its name tells of rows that are gone
-    if not (redacted or output.startswith(shard.output)) or not adds_up:
-        fix = "Restore it." if shard.stage in RECORD_STAGES else "Delete it: the shard is computed again."
-        raise DamageError(f"{shard.marker}: its tables or counts do not add up. {fix}")
+    redacted = stage_output.stage in RECORD_STAGES and marker.get("redacted")  # its name tells of rows that are gone
+    if not (redacted or output.startswith(stage_output.output)) or not adds_up:
+        fix = "Restore it." if stage_output.stage in RECORD_STAGES else "Delete it: the shard is computed again."
+        raise DamageError(f"{stage_output.marker}: its tables or counts do not add up. {fix}")
 
 
-def _table(galaxy: Galaxy, ref: TableRef, record: type[Any] | None) -> int:
+def _table(workspace: Workspace, ref: TableRef, record: type[Any] | None) -> int:
     """Rows of a table, whose bytes, number of rows and rows' hash are those that its reference says."""
     if record is None:
-        ids, vectors = galaxy.shards.read_embeddings(ref)
+        ids, vectors = workspace.stage_outputs.read_embeddings(ref)
         count, digest = len(ids), parquet.embeddings_hash(ids, vectors)
     else:
-        found = galaxy.shards.read(ref, record)
+        found = workspace.stage_outputs.read(ref, record)
         count, digest = len(found), parquet.rows_hash(found)
     if (count, digest) != (ref.rows, ref.rows_hash):
         raise DamageError(f"{ref.key} does not hold the rows that were written.")
     return count
 
 
-def _releases(galaxy: Galaxy, check: Callable[[Galaxy, Published, Mapping[str, Any]], None]) -> _Checks:
-    for one in published(galaxy):
-        yield "release", lambda one=one: check(galaxy, one, _manifest(galaxy, one))  # type: ignore[misc]
+def _releases(workspace: Workspace, check: Callable[[Workspace, Published, Mapping[str, Any]], None]) -> _Checks:
+    for one in published(workspace):
+        yield "release", lambda one=one: check(workspace, one, _manifest(workspace, one))  # type: ignore[misc]
 
 
-def _manifest(galaxy: Galaxy, one: Published) -> Mapping[str, Any]:
+def _manifest(workspace: Workspace, one: Published) -> Mapping[str, Any]:
     """The files of a release, by path."""
-    raw = galaxy.store.get(keys.release(one.version) + MANIFEST)
+    raw = workspace.store.get(keys.release(one.version) + MANIFEST)
     if sha256_hex(raw) != one.manifest_sha256:
         raise DamageError(f"{keys.release(one.version)}{MANIFEST} is not the one that was published.")
     files: Mapping[str, Any] = json.loads(raw)["files"]
     return files
 
 
-def _release_is_there(galaxy: Galaxy, one: Published, files: Mapping[str, Any]) -> None:
+def _release_is_there(workspace: Workspace, one: Published, files: Mapping[str, Any]) -> None:
     prefix = keys.release(one.version)
-    there = {each.key.removeprefix(prefix): each.size for each in galaxy.store.list(prefix)}
+    there = {each.key.removeprefix(prefix): each.size for each in workspace.store.list(prefix)}
     for path, entry in files.items():
         if there.get(path) != entry["size"]:
             raise DamageError(f"{prefix}{path} is gone, or not as long as the manifest says.")
 
 
-def _release(galaxy: Galaxy, one: Published, files: Mapping[str, Any]) -> None:
+def _release(workspace: Workspace, one: Published, files: Mapping[str, Any]) -> None:
     prefix = keys.release(one.version)
     for path, entry in files.items():
-        if sha256_hex(galaxy.store.get(prefix + path)) != entry["sha256"]:
+        if sha256_hex(workspace.store.get(prefix + path)) != entry["sha256"]:
             raise DamageError(f"{prefix}{path} is not what the manifest says.")

@@ -5,9 +5,9 @@ images: rows lie in a temporary file (``staging``).
 """
 
 from taskgalaxy_ops.release.build import FORMAT_VERSION, HISTORY, MANIFEST, Stored, build, entry
-from taskgalaxy_ops.release.inputs import HomeRows, Material, TaxonomySummary
+from taskgalaxy_ops.release.inputs import ReleaseInputs, ShardRows, TaxonomySummary
 from taskgalaxy_ops.release.redact import WITHDRAWN, withdraw
-from taskgalaxy_ops.release.select import RELEASE_VERSION, Plan, plan
+from taskgalaxy_ops.release.select import RELEASE_VERSION, Selection, select
 from taskgalaxy_ops.release.sqlite_staging import SPLITS
 
 __all__ = [
@@ -17,13 +17,13 @@ __all__ = [
     "RELEASE_VERSION",
     "SPLITS",
     "WITHDRAWN",
-    "HomeRows",
-    "Material",
-    "Plan",
+    "ReleaseInputs",
+    "Selection",
+    "ShardRows",
     "Stored",
     "TaxonomySummary",
     "build",
     "entry",
-    "plan",
+    "select",
     "withdraw",
 ]

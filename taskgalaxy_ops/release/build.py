@@ -16,7 +16,7 @@ from taskgalaxy_ops.release.card import card
 from taskgalaxy_ops.release.formats.llava import llava_files
 from taskgalaxy_ops.release.formats.parquet import parquet_files
 from taskgalaxy_ops.release.images import thumbnail_files
-from taskgalaxy_ops.release.select import RELEASE_VERSION, Plan
+from taskgalaxy_ops.release.select import RELEASE_VERSION, Selection
 from taskgalaxy_ops.release.spooled import spooled
 from taskgalaxy_ops.storage.base import Content
 
@@ -33,7 +33,7 @@ class Stored:
     image: ImageId
 
 
-def build(plan: Plan, *, version: int, history: Mapping[str, Any]) -> Iterator[tuple[str, Content | Stored]]:
+def build(plan: Selection, *, version: int, history: Mapping[str, Any]) -> Iterator[tuple[str, Content | Stored]]:
     """A release's files: relative path and content, each made when it is asked for; ``manifest.json`` is the last.
 
     Large ones are temporary files, open until the next is asked for. version, history: what is no content, such as
@@ -56,28 +56,28 @@ def build(plan: Plan, *, version: int, history: Mapping[str, Any]) -> Iterator[t
         yield MANIFEST, file
 
 
-def _list(plan: Plan, path: str, found: Mapping[str, Any]) -> None:
+def _list(plan: Selection, path: str, found: Mapping[str, Any]) -> None:
     plan.rows.execute("INSERT INTO files VALUES (?, ?, ?)", (path, found["size"], found["sha256"]))
 
 
-def _history(plan: Plan) -> dict[str, Any]:
-    material = plan.material
+def _history(plan: Selection) -> dict[str, Any]:
+    inputs = plan.inputs
     return {
-        "taxonomy_version": material.taxonomy.version,
-        "settings_hash": material.settings_hash,
-        "usage": dict(material.usage),
+        "taxonomy_version": inputs.taxonomy.version,
+        "settings_hash": inputs.settings_hash,
+        "usage": dict(inputs.usage),
     }
 
 
-def _write_manifest(plan: Plan, file: BinaryIO) -> None:
+def _write_manifest(plan: Selection, file: BinaryIO) -> None:
     """All of it as ``as_json`` gives it; the files, which may be many, one by one."""
     manifest = {
         "format": FORMAT_VERSION,
         "code": RELEASE_VERSION,
         "content_hash": plan.content_hash,
-        "simulated": plan.material.simulated,
-        "partial": plan.material.partial,
-        "pending": plan.material.pending,
+        "simulated": plan.inputs.simulated,
+        "partial": plan.inputs.partial,
+        "pending": plan.inputs.pending,
         "counts": plan.counts,
         "made_with": {**plan.made_with, "fingerprint": fingerprint("release.made_with", plan.made_with)},
         "files": {},

@@ -13,13 +13,13 @@ from taskgalaxy_ops.release.agreement import agreement
 from taskgalaxy_ops.release.images import thumbnail_path
 from taskgalaxy_ops.release.licences import identifier
 from taskgalaxy_ops.release.markdown import table, text
-from taskgalaxy_ops.release.select import Plan, Sample
+from taskgalaxy_ops.release.select import Sample, Selection
 
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 _CELL = 300  # characters of model text in a cell
 
 
-def card(plan: Plan) -> bytes:
+def card(plan: Selection) -> bytes:
     """README.md, UTF-8."""
     parts = (
         header_lines(_header(plan)),
@@ -42,17 +42,17 @@ def header_lines(header: Mapping[str, Any]) -> list[str]:
     return ["---", yaml.safe_dump(dict(header), sort_keys=False, allow_unicode=True).rstrip(), "---", ""]
 
 
-def _header(plan: Plan) -> dict[str, Any]:
-    material = plan.material
+def _header(plan: Selection) -> dict[str, Any]:
+    inputs = plan.inputs
     tags = ["taskgalaxy", "instruction-tuning", "vision-language", "image-text-to-text"]
     licences = set(map(identifier, plan.claimed.licences))
     number = plan.counts["samples"]
     return {
-        "pretty_name": "TaskGalaxy release" + (" (simulated)" if material.simulated else ""),
+        "pretty_name": "TaskGalaxy release" + (" (simulated)" if inputs.simulated else ""),
         "license": sorted(licences) or ["unknown"],
         "task_categories": ["visual-question-answering"],
         "size_categories": [next((name for bound, name in _SIZES if number < bound), "n>1M")],
-        "tags": tags + ["simulated"] * material.simulated + ["partial"] * material.partial,
+        "tags": tags + ["simulated"] * inputs.simulated + ["partial"] * inputs.partial,
         "configs": [
             {
                 "config_name": "default",
@@ -62,9 +62,9 @@ def _header(plan: Plan) -> dict[str, Any]:
     }
 
 
-def _warnings(plan: Plan) -> list[str]:
+def _warnings(plan: Selection) -> list[str]:
     lines = []
-    if plan.material.simulated:
+    if plan.inputs.simulated:
         lines += [
             "> [!WARNING]",
             "> # SIMULATED",
@@ -72,19 +72,19 @@ def _warnings(plan: Plan) -> list[str]:
             "teacher and judges to try the pipeline. Do not train on them, and do not take them for a model's work.",
             "",
         ]
-    if plan.material.partial:
+    if plan.inputs.partial:
         lines += [
             "> [!WARNING]",
-            f"> **Partial:** {plan.material.pending:,} units had no answer yet when this was made.",
+            f"> **Partial:** {plan.inputs.pending:,} units had no answer yet when this was made.",
             "",
         ]
     return lines
 
 
-def _intro(plan: Plan) -> list[str]:
+def _intro(plan: Selection) -> list[str]:
     counts = plan.counts
     return [
-        "# TaskGalaxy release" + (" (simulated)" if plan.material.simulated else ""),
+        "# TaskGalaxy release" + (" (simulated)" if plan.inputs.simulated else ""),
         "",
         f"{counts['samples']:,} questions and answers about {counts['images']:,} images, of {counts['task_types']:,} "
         "task types: instruction data for vision-language models.",
@@ -97,7 +97,7 @@ def _intro(plan: Plan) -> list[str]:
     ]
 
 
-def _loading(plan: Plan) -> list[str]:
+def _loading(plan: Selection) -> list[str]:
     referred = plan.counts["images"] - plan.counts["images_copied"]
     lines = [
         "## How to load",
@@ -121,7 +121,7 @@ def _loading(plan: Plan) -> list[str]:
     return lines
 
 
-def _pictures(plan: Plan) -> list[str]:
+def _pictures(plan: Selection) -> list[str]:
     rows = [_picture(sample) for sample in plan.shown]
     return ["## A few samples", "", *table(("image", "task type", "question", "answer", "votes"), rows)] if rows else []
 
@@ -136,7 +136,7 @@ def _picture(sample: Sample) -> tuple[str, ...]:
     return picture, text(sample.task_type), text(sample.question, _CELL), answer, votes
 
 
-def _funnel(plan: Plan) -> list[str]:
+def _funnel(plan: Selection) -> list[str]:
     rows = []
     for stage in plan.funnel:
         rejects = "<br>".join(
@@ -152,18 +152,18 @@ def _funnel(plan: Plan) -> list[str]:
     ]
 
 
-def _taxonomy(plan: Plan) -> list[str]:
+def _taxonomy(plan: Selection) -> list[str]:
     leaves: dict[str, set[str]] = defaultdict(set)
     covered: dict[str, set[str]] = defaultdict(set)
     samples: Counter[str] = Counter()
-    for leaf in plan.material.taxonomy.leaves:
+    for leaf in plan.inputs.taxonomy.leaves:
         leaves[_first(leaf)].add(leaf)
     for task_type, number in plan.task_types.items():
         first = _first(task_type)
         leaves[first].add(task_type)
         covered[first].add(task_type)
         samples[first] += number
-    levels = ", ".join(f"{n:,} on level {level}" for level, n in sorted(plan.material.taxonomy.levels.items()))
+    levels = ", ".join(f"{n:,} on level {level}" for level, n in sorted(plan.inputs.taxonomy.levels.items()))
     total = sum(map(len, leaves.values()))
     return [
         "## Task types",
@@ -181,8 +181,8 @@ def _first(path: str) -> str:
     return path.partition("~")[0]
 
 
-def _judges(plan: Plan) -> list[str]:
-    figures = agreement(plan.ballots, [judge.name for judge in plan.material.judges])
+def _judges(plan: Selection) -> list[str]:
+    figures = agreement(plan.ballots, [judge.name for judge in plan.inputs.judges])
     over = (
         f"the {figures.pairs:,} audited pairs, drawn by hash and shown to every judge"
         if figures.audited
@@ -230,7 +230,7 @@ def _figure(value: float | None) -> str:
     return "not defined" if value is None else f"{value:.3f}"
 
 
-def _making(plan: Plan) -> list[str]:
+def _making(plan: Selection) -> list[str]:
     made = plan.made_with
     models = [
         (role, text(model["name"]), text(model["model"]), text(model["revision"] or "–"), _yes(model["simulated"]))
@@ -261,7 +261,7 @@ def _yes(value: bool) -> str:
     return "**yes**" if value else "no"
 
 
-def _licences(plan: Plan) -> list[str]:
+def _licences(plan: Selection) -> list[str]:
     return [
         "## Licences and attributions",
         "",
@@ -277,7 +277,7 @@ def _counted(found: Mapping[Any, int]) -> Iterable[tuple[str, ...]]:
     return [(*map(text, names), f"{found[names]:,}") for names in sorted(found)]
 
 
-def _limits(plan: Plan) -> list[str]:
+def _limits(plan: Selection) -> list[str]:
     bits = plan.settings.near_duplicate_bits
     if bits < 0:
         alike = "Images that look alike were kept, and may lie in different splits."

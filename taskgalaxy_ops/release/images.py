@@ -11,20 +11,20 @@ from taskgalaxy_ops.errors import DamageError
 from taskgalaxy_ops.hashing import sha256_hex
 from taskgalaxy_ops.models.rendering import upright
 from taskgalaxy_ops.records import ImageId, PairId
-from taskgalaxy_ops.release.select import Plan
+from taskgalaxy_ops.release.select import Selection
 
 _SIDE = 256  # pixels
 
 
-def read_image(plan: Plan, image: ImageId) -> bytes:
+def read_image(plan: Selection, image: ImageId) -> bytes:
     """An image's file. Raises DamageError if its bytes are not those that its id names."""
-    raw = plan.material.read_image(image)
+    raw = plan.inputs.read_image(image)
     if sha256_hex(raw) != image:
         raise DamageError(f"image {image}: its bytes in the store are others (checksum). Run `taskgalaxy verify`.")
     return raw
 
 
-def copied_image(plan: Plan, picture: int, image: ImageId) -> bytes:
+def copied_image(plan: Selection, picture: int, image: ImageId) -> bytes:
     """The file of an image that the release carries: read from the store once, then kept beside the plan's rows."""
     kept = plan.rows.execute("SELECT raw FROM blobs WHERE picture = ?", (picture,)).fetchone()
     if kept:
@@ -40,7 +40,7 @@ def thumbnail_path(pair: PairId) -> str:
     return f"samples/{pair[:16]}.jpg"
 
 
-def thumbnail_files(plan: Plan) -> Iterator[tuple[str, bytes]]:
+def thumbnail_files(plan: Selection) -> Iterator[tuple[str, bytes]]:
     """Small JPEGs of the card's samples, upright and without EXIF."""
     for pair in plan.shown:
         small = upright(read_image(plan, pair.image))

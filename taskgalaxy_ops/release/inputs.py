@@ -1,4 +1,7 @@
-"""What a release is made of: the rows of the live images, by home, and what its card says of how they came about."""
+"""What a release is made of.
+
+The rows of the live images, by image shard, and what its card says of how they came about.
+"""
 
 from __future__ import annotations
 
@@ -23,8 +26,8 @@ class TaxonomySummary:
 
 
 @dataclass(frozen=True, slots=True)
-class HomeRows:
-    """The rows of one home. All that is known of an image and its pairs is in one of them."""
+class ShardRows:
+    """The rows of one image shard. All that is known of an image and its pairs is in one of them."""
 
     samples: pa.Table  # of records.Pair
     votes: pa.Table  # of Vote, of rejected pairs too: the judges' agreement is over all of them
@@ -34,13 +37,13 @@ class HomeRows:
 
 
 @dataclass(frozen=True)
-class Material:
+class ReleaseInputs:
     """Everything that goes into a release. Its bytes hang on no order but that of ``stage_counts`` and ``judges``.
 
     Raises ValueError where a model is simulated and ``simulated`` is false.
     """
 
-    homes: Iterable[HomeRows]  # read once, one in memory at a time
+    shards: Iterable[ShardRows]  # read once, one in memory at a time
     read_image: Callable[[ImageId], bytes]  # the file's bytes
     image_uri: Callable[[ImageId], str]  # where those bytes lie, for images that are referred to
     stage_counts: Sequence[StageCounts]  # up to the vote; the release adds its own

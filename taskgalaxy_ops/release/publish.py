@@ -20,7 +20,7 @@ from typing import Any
 from taskgalaxy_ops import release
 from taskgalaxy_ops.errors import DamageError, NotFoundError, PendingError, SourceError
 from taskgalaxy_ops.funnel import StageCounts
-from taskgalaxy_ops.generation.results import Harvest
+from taskgalaxy_ops.generation.results import RunResults
 from taskgalaxy_ops.hashing import fingerprint, sha256_hex
 from taskgalaxy_ops.progress import Progress, Silent
 from taskgalaxy_ops.records import Image, ImageId
@@ -29,8 +29,8 @@ from taskgalaxy_ops.storage import Listed, keys
 from taskgalaxy_ops.storage.base import Content, in_parts
 from taskgalaxy_ops.storage.ledger import NANO
 from taskgalaxy_ops.storage.log import Log, LogEntry
-from taskgalaxy_ops.taxonomy.store import Catalogue
-from taskgalaxy_ops.workspace import Galaxy
+from taskgalaxy_ops.taxonomy.store import TaxonomyStore
+from taskgalaxy_ops.workspace import Workspace
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +59,9 @@ class Published:
         return f"v{self.version:06d}"
 
 
-def published(galaxy: Galaxy) -> list[Published]:
+def published(workspace: Workspace) -> list[Published]:
     """Every complete release, oldest first."""
-    return _done(Log(galaxy.store, keys.RELEASES_LOG).read())
+    return _done(Log(workspace.store, keys.RELEASES_LOG).read())
 
 
 def _done(entries: list[LogEntry]) -> list[Published]:
@@ -86,31 +86,31 @@ class ReleaseReceipt:
 
 
 def publish(
-    galaxy: Galaxy, *, partial: bool = False, harvest: Harvest | None = None, progress: Progress | None = None
+    workspace: Workspace, *, partial: bool = False, results: RunResults | None = None, progress: Progress | None = None
 ) -> ReleaseReceipt:
     """Release all accepted pairs of live images.
 
     Raises PendingError while anything is pending, unless ``partial``; SourceError where there is nothing to release.
     """
     progress = progress or Silent()
-    harvest = harvest or Harvest(galaxy)
-    if harvest.pending and not partial:
+    results = results or RunResults(workspace)
+    if results.pending and not partial:
         raise PendingError(
-            f"release: {harvest.pending} units have no answer yet. Run `taskgalaxy generate` to the end, or release "
+            f"release: {results.pending} units have no answer yet. Run `taskgalaxy generate` to the end, or release "
             "what is there with --partial: the release then says so."
         )
-    inputs = _inputs(harvest)
-    latest = next(reversed(published(galaxy)), None)
+    inputs = _inputs(results)
+    latest = next(reversed(published(workspace)), None)
     if latest and inputs and latest.inputs == inputs:
-        return ReleaseReceipt(latest, url(galaxy, latest), False, latest.funnel)
-    with release.plan(material(harvest), galaxy.settings.release) as plan:
+        return ReleaseReceipt(latest, url(workspace, latest), False, latest.funnel)
+    with release.select(release_inputs(results), workspace.settings.release) as plan:
         if not plan.counts["samples"]:
             raise SourceError(
                 "release: no pair has been accepted, so there is nothing to release. See `taskgalaxy status`."
             )
-        made = _make(galaxy, plan, progress)
+        made = _make(workspace, plan, progress)
         if isinstance(made, Published):
-            return ReleaseReceipt(made, url(galaxy, made), False, plan.funnel[-1])
+            return ReleaseReceipt(made, url(workspace, made), False, plan.funnel[-1])
         version, manifest = made
         done = Published(
             version,
@@ -119,81 +119,83 @@ def publish(
             plan.counts["samples"],
             plan.counts["task_types"],
             plan.counts["images"],
-            bool(harvest.pending),
+            bool(results.pending),
             inputs,
             dict(plan.funnel[-1].rejects),
         )
-        published_rows.keep_left_out(galaxy.store, version, plan.rejects())
-    _finish(galaxy, done)
-    if late := galaxy.registry.denied() - harvest.denied:  # taken down while it was made
-        withdraw(galaxy, version, late)
-        done = next(one for one in published(galaxy) if one.version == version)
-    return ReleaseReceipt(done, url(galaxy, done), True, done.funnel)
+        published_rows.keep_left_out(workspace.store, version, plan.rejects())
+    _finish(workspace, done)
+    if late := workspace.registry.denied() - results.denied:  # taken down while it was made
+        withdraw(workspace, version, late)
+        done = next(one for one in published(workspace) if one.version == version)
+    return ReleaseReceipt(done, url(workspace, done), True, done.funnel)
 
 
-def _inputs(harvest: Harvest) -> str:
+def _inputs(results: RunResults) -> str:
     """Fingerprint of all that a release's content follows from, for which no row is read; "" if a part is provisional.
 
     What is equal by it has equal content; the reverse need not be.
     """
-    parts = [(home.home, stage, part.shard) for home in harvest.result.homes for stage, part in home.stages.items()]
-    shards = [[home, stage, shard.output] for home, stage, shard in parts if shard]
-    if harvest.pending or len(shards) < len(parts):
+    parts = [
+        (shard.id, stage, part.stage_output) for shard in results.result.shards for stage, part in shard.stages.items()
+    ]
+    outputs = [[shard, stage, made.output] for shard, stage, made in parts if made]
+    if results.pending or len(outputs) < len(parts):
         return ""
-    galaxy = harvest.galaxy
+    workspace = results.workspace
     read = {"teacher", "judges", "match", "write", "vote", "release"}
     return fingerprint(
         "release.inputs",
         {
             "code": release.RELEASE_VERSION,
-            "shards": sorted(shards),
-            "registry": galaxy.registry.last(),
-            "taxonomy": Catalogue(galaxy).version().number,
-            "settings": galaxy.settings.model_dump(mode="json", include=read),
-            "encoder": galaxy.encoder_identity,
-            "prompts": dict(galaxy.prompts),
-            "simulated": harvest.simulated,
-            "store": galaxy.store.url,
+            "shards": sorted(outputs),
+            "registry": workspace.registry.last(),
+            "taxonomy": TaxonomyStore(workspace).version().number,
+            "settings": workspace.settings.model_dump(mode="json", include=read),
+            "encoder": workspace.encoder_identity,
+            "prompts": dict(workspace.prompts),
+            "simulated": results.simulated,
+            "store": workspace.store.url,
         },
     )
 
 
-def _make(galaxy: Galaxy, plan: release.Plan, progress: Progress) -> tuple[int, str] | Published:
+def _make(workspace: Workspace, plan: release.Selection, progress: Progress) -> tuple[int, str] | Published:
     """Write a plan's files as a new version, or go on with one that was begun; version and SHA-256 of its manifest.
 
     The latest release, where that is equal.
     """
     for _ in range(2):
-        version = _begin(galaxy, plan.content_hash)
+        version = _begin(workspace, plan.content_hash)
         if isinstance(version, Published):
             return version
         history = {
             "at": datetime.now(UTC).isoformat(timespec="seconds"),
-            "settings_version": galaxy.publish_settings()[0],
+            "settings_version": workspace.publish_settings()[0],
         }
         progress.stage("release", plan.files, "files")
         files = release.build(plan, version=version, history=history)
-        if manifest := _write(galaxy, version, files, progress):
+        if manifest := _write(workspace, version, files, progress):
             return version, manifest
         # Another version of a library writes other bytes for the same rows: what it began is left, a new one begun.
-        Log(galaxy.store, keys.RELEASES_LOG).append({"kind": "abandon", "version": version})
+        Log(workspace.store, keys.RELEASES_LOG).append({"kind": "abandon", "version": version})
     raise DamageError(f"release {version}: its files keep changing while they are written. Run `taskgalaxy verify`.")
 
 
-def standing(galaxy: Galaxy, before: Sequence[Published]) -> ReleaseReceipt | None:
+def latest_release(workspace: Workspace, before: Sequence[Published]) -> ReleaseReceipt | None:
     """The latest release, as a receipt; ``made`` if it is none of those that were there ``before``."""
-    there = published(galaxy)
+    there = published(workspace)
     if not there:
         return None
-    return ReleaseReceipt(there[-1], url(galaxy, there[-1]), there[-1] not in before, there[-1].funnel)
+    return ReleaseReceipt(there[-1], url(workspace, there[-1]), there[-1] not in before, there[-1].funnel)
 
 
-def url(galaxy: Galaxy, one: Published) -> str:
+def url(workspace: Workspace, one: Published) -> str:
     """Where a release lies."""
-    return f"{galaxy.store.url.rstrip('/')}/{keys.release(one.version)}"
+    return f"{workspace.store.url.rstrip('/')}/{keys.release(one.version)}"
 
 
-def _begin(galaxy: Galaxy, content: str) -> int | Published:
+def _begin(workspace: Workspace, content: str) -> int | Published:
     """The version under which this content is published: one that was begun with it and not finished, or the next.
 
     The latest release, where it is equal: another may have published it a moment ago.
@@ -217,20 +219,20 @@ def _begin(galaxy: Galaxy, content: str) -> int | Published:
         version = len(begun) + 1
         return {"kind": "begin", "version": version, "content": content}
 
-    Log(galaxy.store, keys.RELEASES_LOG).append_if(decide)
+    Log(workspace.store, keys.RELEASES_LOG).append_if(decide)
     return version
 
 
 def _write(
-    galaxy: Galaxy, version: int, files: Iterator[tuple[str, Content | release.Stored]], progress: Progress
+    workspace: Workspace, version: int, files: Iterator[tuple[str, Content | release.Stored]], progress: Progress
 ) -> str:
     """Write the files of a version; the manifest's SHA-256, or "" if other bytes lie there already."""
     manifest = ""
     for path, content in files:
         key = keys.release(version) + path
         if isinstance(content, release.Stored):
-            galaxy.store.copy(keys.blob(content.image), key)
-        elif not galaxy.store.put_if_absent(key, content) and path != release.HISTORY:
+            workspace.store.copy(keys.blob(content.image), key)
+        elif not workspace.store.put_if_absent(key, content) and path != release.HISTORY:
             return ""
         elif path == release.MANIFEST:
             manifest = release.entry(content)["sha256"]
@@ -238,88 +240,88 @@ def _write(
     return manifest
 
 
-def _finish(galaxy: Galaxy, done: Published) -> None:
+def _finish(workspace: Workspace, done: Published) -> None:
     body = {"kind": "done", **{name: getattr(done, name) for name in done.__slots__}}
-    log = Log(galaxy.store, keys.RELEASES_LOG)
+    log = Log(workspace.store, keys.RELEASES_LOG)
     log.append_if(lambda entries: None if done.version in {each.version for each in _done(entries)} else body)
-    _point_to_latest(galaxy, log)
+    _point_to_latest(workspace, log)
 
 
-def _point_to_latest(galaxy: Galaxy, log: Log) -> None:
+def _point_to_latest(workspace: Workspace, log: Log) -> None:
     newest = _done(log.known())[-1]
     pointer = {"version": newest.name, "path": keys.release(newest.version), "manifest_sha256": newest.manifest_sha256}
-    galaxy.store.replace(keys.LATEST, json.dumps(pointer, indent=1).encode())
+    workspace.store.replace(keys.LATEST, json.dumps(pointer, indent=1).encode())
 
 
-def withdraw(galaxy: Galaxy, version: int, gone: Collection[ImageId]) -> dict[str, int]:
+def withdraw(workspace: Workspace, version: int, gone: Collection[ImageId]) -> dict[str, int]:
     """Take images out of a release's files; its name and how many samples are out of it, or nothing: it has none."""
     prefix = keys.release(version)
     try:
-        manifest = galaxy.store.get(prefix + release.MANIFEST)
+        manifest = workspace.store.get(prefix + release.MANIFEST)
     except NotFoundError:  # it was never finished
-        for listed in list(galaxy.store.list(prefix)):
-            galaxy.store.delete(listed.key)
+        for listed in list(workspace.store.list(prefix)):
+            workspace.store.delete(listed.key)
         return {}
-    for path, content in release.withdraw(manifest, lambda path: galaxy.store.get(prefix + path), gone):
+    for path, content in release.withdraw(manifest, lambda path: workspace.store.get(prefix + path), gone):
         if content is None:
-            galaxy.store.delete(prefix + path)
+            workspace.store.delete(prefix + path)
         else:
-            galaxy.store.replace(prefix + path, content)
+            workspace.store.replace(prefix + path, content)
             manifest = content if path == release.MANIFEST else manifest
-    log = Log(galaxy.store, keys.RELEASES_LOG)
+    log = Log(workspace.store, keys.RELEASES_LOG)
     known = {each.version: each.manifest_sha256 for each in _done(log.read())}
     sha256 = sha256_hex(manifest)
     if known.get(version, sha256) == sha256:  # where a kill came before this entry, it is not
         return {}
     samples = json.loads(manifest)["withdrawn"]["samples"]
     log.append({"kind": "withdraw", "version": version, "withdrawn": samples, "manifest_sha256": sha256})
-    _point_to_latest(galaxy, log)
+    _point_to_latest(workspace, log)
     return {f"v{version:06d}": samples}
 
 
-def unfinished(galaxy: Galaxy) -> list[Listed]:
+def unfinished(workspace: Workspace) -> list[Listed]:
     """The files of releases that were given up, or were begun and then overtaken by a later one."""
-    entries = Log(galaxy.store, keys.RELEASES_LOG).read()
+    entries = Log(workspace.store, keys.RELEASES_LOG).read()
     done = {each.version for each in _done(entries)}
     given_up = {entry.body["version"] for entry in entries if entry.body["kind"] == "abandon"}
     begun = {entry.body["version"] for entry in entries if entry.body["kind"] == "begin"}
     dead = given_up | {version for version in begun if version < max(done, default=0)} - done
-    return [listed for version in sorted(dead) for listed in galaxy.store.list(keys.release(version))]
+    return [listed for version in sorted(dead) for listed in workspace.store.list(keys.release(version))]
 
 
-def _rows(harvest: Harvest) -> Iterator[release.HomeRows]:
-    """What each home gives to a release."""
-    galaxy = harvest.galaxy
-    for found, home in harvest.homes():
-        yield release.HomeRows(
-            samples=harvest.columns(found, "vote", "samples"),
-            votes=harvest.columns(found, "vote", "votes"),
-            verdicts=harvest.columns(found, "vote", "verdicts"),
-            images=galaxy.shards.columns(home.images, Image),
-            claims=galaxy.registry.claims_of(home.home),
+def _rows(results: RunResults) -> Iterator[release.ShardRows]:
+    """What each image shard gives to a release."""
+    workspace = results.workspace
+    for found, shard in results.shards():
+        yield release.ShardRows(
+            samples=results.columns(found, "vote", "samples"),
+            votes=results.columns(found, "vote", "votes"),
+            verdicts=results.columns(found, "vote", "verdicts"),
+            images=workspace.stage_outputs.columns(shard.images, Image),
+            claims=workspace.registry.claims_of(shard.id),
         )
 
 
-def material(harvest: Harvest) -> release.Material:
+def release_inputs(results: RunResults) -> release.ReleaseInputs:
     """What a release is made of, from what the store holds."""
-    galaxy = harvest.galaxy
-    settings = galaxy.settings
-    taxonomy = Catalogue(galaxy).version()
-    paid = harvest.paid.all
+    workspace = results.workspace
+    settings = workspace.settings
+    taxonomy = TaxonomyStore(workspace).version()
+    paid = results.paid.all
     levels = Counter(node.level for node in taxonomy.nodes if node.status == "live")
-    return release.Material(
-        homes=_rows(harvest),
-        read_image=lambda image: galaxy.store.get(keys.blob(image)),
-        image_uri=lambda image: f"{galaxy.store.url.rstrip('/')}/{keys.blob(image)}",
-        stage_counts=harvest.funnel,
+    return release.ReleaseInputs(
+        shards=_rows(results),
+        read_image=lambda image: workspace.store.get(keys.blob(image)),
+        image_uri=lambda image: f"{workspace.store.url.rstrip('/')}/{keys.blob(image)}",
+        stage_counts=results.funnel,
         taxonomy=release.TaxonomySummary(taxonomy.number, [node.path for node in taxonomy.leaves()], levels),
         teacher=settings.teacher,
         judges=settings.judges,
-        encoder=galaxy.encoder_identity,
-        prompts={name: fingerprint("prompt", text) for name, text in galaxy.prompts.items()},
-        simulated=harvest.simulated,
-        partial=bool(harvest.pending),
-        pending=harvest.pending,
+        encoder=workspace.encoder_identity,
+        prompts={name: fingerprint("prompt", text) for name, text in workspace.prompts.items()},
+        simulated=results.simulated,
+        partial=bool(results.pending),
+        pending=results.pending,
         rules={
             "match.k": settings.match.k,
             "write.variants": list(settings.write.variants),
@@ -337,14 +339,14 @@ def material(harvest: Harvest) -> release.Material:
     )
 
 
-def fetch(galaxy: Galaxy, one: Published, folder: Path) -> Path:
+def fetch(workspace: Workspace, one: Published, folder: Path) -> Path:
     """Copy a release to a local folder (below it, by version name), each file checked against the manifest.
 
     Files that are there already and right are left. Raises DamageError for a file that is not what the manifest says,
     and where another release lies there: its files would be loaded along.
     """
     prefix = keys.release(one.version)
-    raw = galaxy.store.get(prefix + release.MANIFEST)
+    raw = workspace.store.get(prefix + release.MANIFEST)
     if sha256_hex(raw) != one.manifest_sha256:
         raise DamageError(f"release {one.name}: its manifest was changed. Run `taskgalaxy verify`.")
     target = folder / one.name
@@ -359,13 +361,13 @@ def fetch(galaxy: Galaxy, one: Published, folder: Path) -> Path:
             continue
         local.parent.mkdir(parents=True, exist_ok=True)
         with local.open("wb") as file:
-            for part in in_parts(galaxy.store, prefix + path):
+            for part in in_parts(workspace.store, prefix + path):
                 file.write(part)
         if _sha256(local) != entry["sha256"]:
             local.unlink()
             raise DamageError(f"release {one.name}: {path} is not what the manifest says. Run `taskgalaxy verify`.")
     (target / release.HISTORY).write_bytes(
-        galaxy.store.get(prefix + release.HISTORY)
+        workspace.store.get(prefix + release.HISTORY)
     )  # no content: not in the manifest
     return target
 

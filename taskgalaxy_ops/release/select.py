@@ -19,12 +19,12 @@ from taskgalaxy_ops.funnel import StageCounts
 from taskgalaxy_ops.hashing import fingerprint
 from taskgalaxy_ops.records import ImageId, PairId, Reason, Reject
 from taskgalaxy_ops.release.agreement import Ballots
-from taskgalaxy_ops.release.inputs import Material
+from taskgalaxy_ops.release.inputs import ReleaseInputs
 from taskgalaxy_ops.release.near_duplicates import near_duplicates
 from taskgalaxy_ops.release.sqlite_staging import SPLITS, canonical, database, lines_hash, load
 from taskgalaxy_ops.settings import Model, ReleaseSettings
 
-RELEASE_VERSION = 1  # code version: one more whenever the same material gives other files
+RELEASE_VERSION = 1  # code version: one more whenever the same inputs gives other files
 
 _PART_BYTES = 128 << 20  # of images in a Parquet file, counted as often as rows show them
 _PART_ROWS = 50_000
@@ -85,15 +85,15 @@ class Claimed:
 
 
 @dataclass(frozen=True)
-class Plan:
+class Selection:
     """A release before its files are made: in = samples + rejects. Its rows lie in a temporary file until ``close``."""
 
-    material: Material
+    inputs: ReleaseInputs
     settings: ReleaseSettings
     rows: sqlite3.Connection
     ballots: Ballots
 
-    def __enter__(self) -> Plan:
+    def __enter__(self) -> Selection:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -233,7 +233,7 @@ class Plan:
         found = self.rows.execute("SELECT reason, count(*) FROM pairs WHERE reason IS NOT NULL GROUP BY reason")
         reasons = Counter(dict(found))
         total = self.counts["samples"]
-        return [*self.material.stage_counts, StageCounts("release", total + reasons.total(), total, reasons)]
+        return [*self.inputs.stage_counts, StageCounts("release", total + reasons.total(), total, reasons)]
 
     @cached_property
     def verdicts(self) -> tuple[int, int]:
@@ -245,11 +245,11 @@ class Plan:
     def made_with(self) -> dict[str, Any]:
         """The settings that were read, in the form in which the data depend on them: no addresses, no prices."""
         return {
-            "teacher": identity(self.material.teacher),
-            "judges": [identity(judge) for judge in self.material.judges],
-            "encoder": dict(self.material.encoder),
-            "prompts": dict(self.material.prompts),
-            "rules": {**self.material.rules, "vote.audit_share": self.material.audit_share},
+            "teacher": identity(self.inputs.teacher),
+            "judges": [identity(judge) for judge in self.inputs.judges],
+            "encoder": dict(self.inputs.encoder),
+            "prompts": dict(self.inputs.prompts),
+            "rules": {**self.inputs.rules, "vote.audit_share": self.inputs.audit_share},
             "release": self._rules(),
         }
 
@@ -261,7 +261,7 @@ class Plan:
     @cached_property
     def content_hash(self) -> str:
         """Fingerprint of all that decides the files' bytes but history's: times, costs and version numbers are not."""
-        material = self.material
+        inputs = self.inputs
         content = {
             "code": RELEASE_VERSION,
             "samples": lines_hash(self._sample_lines()),
@@ -269,12 +269,12 @@ class Plan:
             "votes": lines_hash(self._vote_lines()),
             "verdicts": lines_hash(self._verdict_lines()),
             "funnel": self.funnel,
-            "leaves": sorted(material.taxonomy.leaves),
-            "levels": material.taxonomy.levels,
+            "leaves": sorted(inputs.taxonomy.leaves),
+            "levels": inputs.taxonomy.levels,
             "made_with": self.made_with,
-            "simulated": material.simulated,
-            "partial": material.partial,
-            "pending": material.pending,
+            "simulated": inputs.simulated,
+            "partial": inputs.partial,
+            "pending": inputs.pending,
         }
         return fingerprint("release", content)
 
@@ -320,27 +320,27 @@ def identity(model: Model) -> dict[str, Any]:
     )
 
 
-def plan(material: Material, settings: ReleaseSettings) -> Plan:
+def select(inputs: ReleaseInputs, settings: ReleaseSettings) -> Selection:
     """Select the rows of a release and split them by image. Every sample that is left out is a reject.
 
     In this order: variants that are not wanted, near-duplicate images (of those that have samples), questions asked
-    twice of one image, the cap. Rows are in memory a home at a time; to be closed, as it keeps a temporary file.
-    Raises DamageError where a sample's image is unknown or no live source claims it.
+    twice of one image, the cap. Rows are in memory an image shard at a time; to be closed, as it keeps a temporary
+    file. Raises DamageError where a sample's image is unknown or no live source claims it.
     """
     rows = database()
     try:
-        judges = {judge.name: number for number, judge in enumerate(material.judges)}
-        ballots = Ballots(material.audit_share)
-        for home in material.homes:
-            load(rows, home, settings, judges, ballots)
+        judges = {judge.name: number for number, judge in enumerate(inputs.judges)}
+        ballots = Ballots(inputs.audit_share)
+        for shard in inputs.shards:
+            load(rows, shard, settings, judges, ballots)
         _leave_out_near_duplicates(rows, settings.near_duplicate_bits)
         if settings.cap is not None:
             _leave_out_over_cap(rows, settings.cap)
-        _choose(rows, material, settings.copy_images_up_to)
+        _choose(rows, inputs, settings.copy_images_up_to)
     except BaseException:
         rows.close()
         raise
-    return Plan(material, settings, rows, ballots)
+    return Selection(inputs, settings, rows, ballots)
 
 
 def _leave_out_near_duplicates(rows: sqlite3.Connection, bits: int) -> None:
@@ -387,12 +387,12 @@ def _leave_out_over_cap(rows: sqlite3.Connection, cap: int) -> None:
     )
 
 
-def _choose(rows: sqlite3.Connection, material: Material, copy_up_to: int) -> None:
+def _choose(rows: sqlite3.Connection, inputs: ReleaseInputs, copy_up_to: int) -> None:
     """Make the tables ``pictures``, in order of image, and ``chosen``, in order of split and pair.
 
     Images are copied in order of id while they fit; from the first that does not, all are referred to.
     """
-    rows.create_function("location", 3, partial(_location, material), deterministic=True)
+    rows.create_function("location", 3, partial(_location, inputs), deterministic=True)
     rows.execute(
         "CREATE TABLE pictures AS SELECT *, location(image, format, copied) AS location FROM (SELECT *, sum(size) OVER "
         "(ORDER BY image) <= ? AS copied FROM images WHERE image IN (SELECT image FROM pairs WHERE image IS NOT NULL "
@@ -406,13 +406,13 @@ def _choose(rows: sqlite3.Connection, material: Material, copy_up_to: int) -> No
     )
 
 
-def _location(material: Material, image: ImageId, kind: str, copied: bool) -> str:
+def _location(inputs: ReleaseInputs, image: ImageId, kind: str, copied: bool) -> str:
     """Where an image is found: a path within the release, or the URI of its bytes in the store.
 
     Of a ``file://`` URI the plain path is left: trainers and `datasets` open that, and not the URI.
     """
     if not copied:
-        uri = material.image_uri(image)
+        uri = inputs.image_uri(image)
         return unquote(urlsplit(uri).path) if uri.startswith("file://") else uri
     extension = _EXTENSIONS.get(kind, kind if re.fullmatch("[a-z0-9]{1,9}", kind) else "bin")
     return f"images/{image[:2]}/{image}.{extension}"

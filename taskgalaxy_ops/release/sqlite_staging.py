@@ -21,7 +21,7 @@ from taskgalaxy_ops.errors import DamageError
 from taskgalaxy_ops.hashing import canonical_json, draw
 from taskgalaxy_ops.records import Claim, ImageId, PairId, Reason
 from taskgalaxy_ops.release.agreement import Ballots
-from taskgalaxy_ops.release.inputs import HomeRows
+from taskgalaxy_ops.release.inputs import ShardRows
 from taskgalaxy_ops.settings import ReleaseSettings
 
 SPLITS = ("train", "validation", "test")
@@ -73,18 +73,18 @@ def lines_hash(lines: Iterable[bytes]) -> str:
 
 
 def load(
-    found: sqlite3.Connection, home: HomeRows, settings: ReleaseSettings, judges: Mapping[str, int], ballots: Ballots
+    found: sqlite3.Connection, shard: ShardRows, settings: ReleaseSettings, judges: Mapping[str, int], ballots: Ballots
 ) -> None:
-    """Put the rows of a home into the database, and its votes into ``ballots``.
+    """Put the rows of an image shard into the database, and its votes into ``ballots``.
 
     judges: their places by name. Samples of other variants, and questions asked twice of one image, become rejects.
     Raises DamageError where a sample's image is unknown or no live source claims it.
     """
-    votes = _votes(home.votes, judges)
+    votes = _votes(shard.votes, judges)
     for pair, cast in votes.items():
         ballots.add(pair, [(judge, vote) for _, judge, vote, _ in cast])
-    verdicts = {pair: rest for pair, *rest in _rows(home.verdicts)}
-    samples = _samples(home, settings)
+    verdicts = {pair: rest for pair, *rest in _rows(shard.verdicts)}
+    samples = _samples(shard, settings)
     found.executemany(
         f"INSERT INTO pairs VALUES ({_places(13)})",
         (
@@ -97,7 +97,7 @@ def load(
             for pair in {**samples, **verdicts, **votes}
         ),
     )
-    found.executemany(f"INSERT INTO images VALUES ({_places(9)})", _images(home, samples, settings))
+    found.executemany(f"INSERT INTO images VALUES ({_places(9)})", _images(shard, samples, settings))
 
 
 def _places(count: int) -> str:
@@ -123,14 +123,14 @@ def _votes(table: pa.Table, judges: Mapping[str, int]) -> dict[PairId, list[tupl
     return found
 
 
-def _samples(home: HomeRows, settings: ReleaseSettings) -> dict[PairId, tuple[Any, ...]]:
+def _samples(shard: ShardRows, settings: ReleaseSettings) -> dict[PairId, tuple[Any, ...]]:
     """What a sample's row holds behind its verdict, by pair, in order of id."""
-    known = {*home.images["image"].to_pylist()}
-    claimed = {claim.image for claim in home.claims}
+    known = {*shard.images["image"].to_pylist()}
+    claimed = {claim.image for claim in shard.claims}
     variants = None if settings.variants is None else f"release.variants: {', '.join(settings.variants)}"
     first: dict[tuple[ImageId, str, str], PairId] = {}
     found: dict[PairId, tuple[Any, ...]] = {}
-    for pair, image, task_type, variant, question, answer, reasoning in sorted(_rows(home.samples)):
+    for pair, image, task_type, variant, question, answer, reasoning in sorted(_rows(shard.samples)):
         _check(pair, image, known, claimed)
         reason = detail = None
         # Of the same question the smallest id stands.
@@ -158,14 +158,14 @@ def normal_question(question: str) -> str:
 
 
 def _images(
-    home: HomeRows, samples: Mapping[PairId, Sequence[Any]], settings: ReleaseSettings
+    shard: ShardRows, samples: Mapping[PairId, Sequence[Any]], settings: ReleaseSettings
 ) -> Iterator[tuple[Any, ...]]:
     claims: dict[ImageId, list[Claim]] = {}
-    for claim in sorted(home.claims, key=lambda claim: (claim.source, claim.file)):
+    for claim in sorted(shard.claims, key=lambda claim: (claim.source, claim.file)):
         claims.setdefault(claim.image, []).append(claim)
     shown = {image for image, *_ in samples.values()}
     wanted = {image for image, *_, reason, _ in samples.values() if reason != Reason.OTHER_VARIANT}
-    for image, width, height, kind, size, phash in _rows(home.images):
+    for image, width, height, kind, size, phash in _rows(shard.images):
         if image in shown:
             said = f"[{','.join(map(_claim, claims[image]))}]"
             split = SPLITS.index(split_of(image, settings))

@@ -93,8 +93,8 @@ class Settings(Strict):
 
 def settings_path() -> Path:
     """Where Airflow's workers find the settings: ``TASKGALAXY_SETTINGS``, else taskgalaxy.yaml in AIRFLOW_HOME."""
-    home = Path(os.environ.get("AIRFLOW_HOME") or Path.home() / "airflow")
-    return Path(os.environ.get("TASKGALAXY_SETTINGS") or home / "taskgalaxy.yaml")
+    shard = Path(os.environ.get("AIRFLOW_HOME") or Path.home() / "airflow")
+    return Path(os.environ.get("TASKGALAXY_SETTINGS") or shard / "taskgalaxy.yaml")
 
 
 def airflow_settings() -> AirflowSettings:

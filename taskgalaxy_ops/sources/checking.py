@@ -18,12 +18,12 @@ from taskgalaxy_ops.models.rendering import DECODE_ERRORS, flat
 from taskgalaxy_ops.records import Claim, FileReject, Image, ImageId, Reason
 from taskgalaxy_ops.settings import IngestSettings
 from taskgalaxy_ops.sources.listing import SourceFile
-from taskgalaxy_ops.storage.scan_staging import Scanned
+from taskgalaxy_ops.storage.scan_staging import ScanStaging
 
 
 def scan(
     files: Iterable[SourceFile],
-    found: Scanned,
+    found: ScanStaging,
     known: Container[ImageId],
     denied: Container[ImageId],
     settings: IngestSettings,
@@ -32,9 +32,10 @@ def scan(
 ) -> None:
     """Read and check a source's files; what they hold goes to ``found``: files = claims + rejects.
 
-    ``known``: images that have a home. ``keep`` stores the bytes of others. ``denied``: images that were taken down: a
-    claim of one is not stored, and registration makes it a reject. A file that ``found`` remembers from the last scan,
-    and whose version is the same, is not read again if its image is known. ``progress`` is told of each file.
+    ``known``: images that have an image shard. ``keep`` stores the bytes of others. ``denied``: images that were taken
+    down: a claim of one is not stored, and registration makes it a reject. A file that ``found`` remembers from the
+    last scan, and whose version is the same, is not read again if its image is known. ``progress`` is told of each
+    file.
     """
     for file in files:
         image = _look(file, found, known, denied, settings, keep)
@@ -49,13 +50,16 @@ def scan(
 
 def _look(
     file: SourceFile,
-    found: Scanned,
+    found: ScanStaging,
     known: Container[ImageId],
     denied: Container[ImageId],
     settings: IngestSettings,
     keep: Callable[[ImageId, bytes], None],
 ) -> Image | ImageId | tuple[Reason, str]:
-    """What a file holds: a new image, one that needs no look since it has a home or was taken down, or none of ours."""
+    """What a file holds.
+
+    A new image, one that needs no look since it has an image shard or was taken down, or none of ours.
+    """
     same = found.unchanged(file.name, file.version)
     if same is not None and same in known and found.file_of(same) is None:
         return same

@@ -15,8 +15,8 @@ from taskgalaxy_ops.sources.checking import scan
 from taskgalaxy_ops.sources.listing import Listing, source_files
 from taskgalaxy_ops.storage import keys
 from taskgalaxy_ops.storage.parquet import rows_hash
-from taskgalaxy_ops.storage.scan_staging import Scanned
-from taskgalaxy_ops.workspace import Galaxy
+from taskgalaxy_ops.storage.scan_staging import ScanStaging
+from taskgalaxy_ops.workspace import Workspace
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class IngestReceipt:
 
 
 def ingest(
-    galaxy: Galaxy,
+    workspace: Workspace,
     source: str,
     *,
     chosen: SourceSettings | None = None,
@@ -48,13 +48,13 @@ def ingest(
     progress = progress or Silent()
     if not valid_name(source):
         raise SourceError(f"source {source!r}: no name for a source. Use 1 to 100 characters, none of them a slash.")
-    chosen = chosen or source_settings(galaxy, source)
-    registry, settings = galaxy.registry, galaxy.settings.ingest
-    with source_files(source, chosen, galaxy.s3_options) as files, Scanned(source) as found:
+    chosen = chosen or source_settings(workspace, source)
+    registry, settings = workspace.registry, workspace.settings.ingest
+    with source_files(source, chosen, workspace.s3_options) as files, ScanStaging(source) as found:
         if pick:
             files.keep(pick)
         progress.stage(f"ingest {source}", len(files), "files")
-        if pick is None and (before := _as_before(galaxy, source, chosen, files)):
+        if pick is None and (before := _as_before(workspace, source, chosen, files)):
             progress.advance(f"ingest {source}", len(files), rejects=len(before.rejects))
             return before
         found.remember(*registry.last_scan(source))
@@ -64,14 +64,14 @@ def ingest(
             registry.known(),
             registry.denied(),
             settings,
-            lambda image, raw: _keep_blob(galaxy, image, raw),
+            lambda image, raw: _keep_blob(workspace, image, raw),
             lambda rejected: progress.advance(f"ingest {source}", rejects=int(rejected)),
         )
         if not found.claims and pick is None:  # of a few picked ones all may be broken
             reasons = Counter(reject.reason for reject in found.file_rejects())
             named = ", ".join(f"{n} {reason}" for reason, n in reasons.items())
             raise SourceError(f"source {source!r}: none of its {len(files)} files is a usable image ({named}).")
-        homes = registry.register(
+        shards = registry.register(
             chosen.location,
             found,
             settings.shard_images,
@@ -81,17 +81,19 @@ def ingest(
         denied = registry.denied()
         taken = found.among(denied)
         for _, image in taken:
-            galaxy.store.delete(keys.blob(image))  # taken down while it was scanned, or left by a scan that was killed
+            workspace.store.delete(
+                keys.blob(image)
+            )  # taken down while it was scanned, or left by a scan that was killed
         rejects = list(found.file_rejects(denied))
-        return IngestReceipt(source, len(files), found.claims - len(taken), found.images, len(homes), rejects)
+        return IngestReceipt(source, len(files), found.claims - len(taken), found.images, len(shards), rejects)
 
 
 _BY_SETTINGS = {Reason.TOO_MANY_PIXELS, Reason.TOO_SMALL, Reason.UNREADABLE}  # rejects that another look may let pass
 
 
-def _as_before(galaxy: Galaxy, source: str, chosen: SourceSettings, files: Listing) -> IngestReceipt | None:
+def _as_before(workspace: Workspace, source: str, chosen: SourceSettings, files: Listing) -> IngestReceipt | None:
     """The receipt of a scan that would find what the last one did, by the listing alone; None where it may not."""
-    registry = galaxy.registry
+    registry = workspace.registry
     scan = registry.scans().get(source)
     if scan is None or scan.files is None or (scan.location, scan.settings) != (chosen.location, _looked_for(chosen)):
         return None
@@ -108,16 +110,16 @@ def _looked_for(chosen: SourceSettings) -> dict[str, Any]:
     return chosen.model_dump(mode="json", exclude={"location"}, exclude_defaults=True)
 
 
-def source_settings(galaxy: Galaxy, source: str) -> SourceSettings:
+def source_settings(workspace: Workspace, source: str) -> SourceSettings:
     """Where a source lies: as the settings say, else as its last scan did. Raises SourceError if neither knows it."""
-    if source in galaxy.settings.sources:
-        return galaxy.settings.sources[source]
-    scans = galaxy.registry.scans()
+    if source in workspace.settings.sources:
+        return workspace.settings.sources[source]
+    scans = workspace.registry.scans()
     if source in scans:
         return SourceSettings(location=scans[source].location, **scans[source].settings)
-    names = ", ".join(sorted({*galaxy.settings.sources, *scans})) or "none"
+    names = ", ".join(sorted({*workspace.settings.sources, *scans})) or "none"
     raise SourceError(f"source {source!r}: not in the settings (there: {names}). Add it under `sources`.")
 
 
-def _keep_blob(galaxy: Galaxy, image: str, raw: bytes) -> None:
-    galaxy.store.replace(keys.blob(image), raw)  # also where it lies already: young again, it is no garbage
+def _keep_blob(workspace: Workspace, image: str, raw: bytes) -> None:
+    workspace.store.replace(keys.blob(image), raw)  # also where it lies already: young again, it is no garbage

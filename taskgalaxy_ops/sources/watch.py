@@ -11,7 +11,7 @@ from taskgalaxy_ops.sources import ingest
 from taskgalaxy_ops.sources.listing import source_files
 from taskgalaxy_ops.storage import connect
 from taskgalaxy_ops.storage.parquet import rows_hash
-from taskgalaxy_ops.workspace import Galaxy
+from taskgalaxy_ops.workspace import Workspace
 
 
 @dataclass(slots=True)
@@ -23,14 +23,14 @@ class Watched:
     failed: dict[str, str] = field(default_factory=dict)  # source or parent: why it cannot be looked at
 
 
-def watch(galaxy: Galaxy) -> Watched:
+def watch(workspace: Workspace) -> Watched:
     """Look at the settings' sources, the registered ones, and the folders below ``airflow.watch_parents``."""
-    scans = galaxy.registry.scans()
-    sources, failed = located(galaxy)
+    scans = workspace.registry.scans()
+    sources, failed = located(workspace)
     found = Watched(failed=failed)
     for name, chosen in sorted(sources.items()):
         try:
-            with source_files(name, chosen, galaxy.s3_options) as files:
+            with source_files(name, chosen, workspace.s3_options) as files:
                 now = rows_hash(files.versions())
         except SourceError as error:
             found.failed[name] = str(error)
@@ -43,14 +43,14 @@ def watch(galaxy: Galaxy) -> Watched:
     return found
 
 
-def located(galaxy: Galaxy) -> tuple[dict[str, SourceSettings], dict[str, str]]:
+def located(workspace: Workspace) -> tuple[dict[str, SourceSettings], dict[str, str]]:
     """Where each source lies, by name, without looking into it; and which places cannot be sources, and why."""
-    known = {**galaxy.registry.scans(), **galaxy.settings.sources}
-    sources = {name: ingest.source_settings(galaxy, name) for name in known}
+    known = {**workspace.registry.scans(), **workspace.settings.sources}
+    sources = {name: ingest.source_settings(workspace, name) for name in known}
     failed: dict[str, str] = {}
-    for parent in galaxy.settings.airflow.watch_parents:
+    for parent in workspace.settings.airflow.watch_parents:
         try:
-            for name, location in _below(galaxy, parent).items():
+            for name, location in _below(workspace, parent).items():
                 if not valid_name(name):
                     failed[location] = "the folder's name is no name for a source: rename it"
                     continue
@@ -62,10 +62,10 @@ def located(galaxy: Galaxy) -> tuple[dict[str, SourceSettings], dict[str, str]]:
     return sources, failed
 
 
-def _below(galaxy: Galaxy, parent: str) -> dict[str, str]:
+def _below(workspace: Workspace, parent: str) -> dict[str, str]:
     """The direct subfolders of a parent that hold files, by name."""
     if parent.startswith("s3://"):
-        store = connect(parent, **galaxy.s3_options)
+        store = connect(parent, **workspace.s3_options)
         names = sorted({listed.key.split("/")[0] for listed in store.list("") if "/" in listed.key})
         return {name: f"{parent.rstrip('/')}/{name}" for name in names}
     folder = Path(parent.removeprefix("file://"))

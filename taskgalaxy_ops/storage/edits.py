@@ -1,9 +1,9 @@
 """Edits: what a person changed of what was answered. How often is part of the keys of the shards concerned.
 
-A log. ``{"kind": "forget", "edit", "home", "units": {stage: [...]}}`` comes first, then the home's journal is told,
-then ``{"kind": "done", "edit"}`` follows; who finds one that is not done does it, before it counts. So a forget that
-was killed half-way is never half there. ``{"kind": "replaced", "home", "stages": [...]}`` says that answers took the
-place of abstentions there.
+A log. ``{"kind": "forget", "edit", "home", "units": {stage: [...]}}`` comes first, then the image shard's journal is
+told, then ``{"kind": "done", "edit"}`` follows; who finds one that is not done does it, before it counts. So a forget
+that was killed half-way is never half there. ``{"kind": "replaced", "home", "stages": [...]}`` says that answers took
+the place of abstentions there.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Edits:
         self._log = Log(store, keys.EDITS_LOG)
 
     def counts(self) -> Counts:
-        """How often each home's stage was edited. Finishes what was begun and not done."""
+        """How often each image shard's stage was edited. Finishes what was begun and not done."""
         entries = self._log.read()
         done = {entry.body["edit"] for entry in entries if entry.body["kind"] == "done"}
         for entry in entries:
@@ -41,11 +41,11 @@ class Edits:
                 found[at] = found.get(at, 0) + 1
         return found
 
-    def forget(self, home: str, units: Mapping[str, Collection[str]]) -> None:
-        """Let these units of a home, by stage, be asked again."""
+    def forget(self, shard: str, units: Mapping[str, Collection[str]]) -> None:
+        """Let these units of an image shard, by stage, be asked again."""
         listed = {stage: sorted(chosen) for stage, chosen in units.items() if chosen}
         if listed:
-            body = {"kind": "forget", "edit": uuid.uuid4().hex, "home": home, "units": listed}
+            body = {"kind": "forget", "edit": uuid.uuid4().hex, "home": shard, "units": listed}
             self._log.append(body)
             self._apply(body)
 
@@ -54,10 +54,10 @@ class Edits:
         Journal(self._store, body["home"]).forget(units, body["edit"])
         self._log.append({"kind": "done", "edit": body["edit"]})
 
-    def replaced(self, home: str, stages: Iterable[str]) -> None:
-        """Answers took the place of abstentions in these stages of a home."""
+    def replaced(self, shard: str, stages: Iterable[str]) -> None:
+        """Answers took the place of abstentions in these stages of an image shard."""
         if listed := sorted(set(stages)):
-            self._log.append({"kind": "replaced", "home": home, "stages": listed})
+            self._log.append({"kind": "replaced", "home": shard, "stages": listed})
 
 
 def _stages(entry: LogEntry) -> Iterable[str]:

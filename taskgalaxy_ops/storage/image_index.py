@@ -1,4 +1,4 @@
-"""Which home each image lives in, for a whole store: 20 bytes an image."""
+"""Which image shard each image lives in, for a whole store: 20 bytes an image."""
 
 from __future__ import annotations
 
@@ -12,32 +12,32 @@ _DIGEST = "S16"  # the last 128 bits of an image's id: enough that no two share 
 _HEX = 32  # digits of them
 
 
-class Housed:
-    """Image ids by their last 16 bytes, sorted, each with the number of its home."""
+class ImageIndex:
+    """Image ids by their last 16 bytes, sorted, each with the number of its image shard."""
 
     def __init__(self) -> None:
         self._digests = np.empty(0, _DIGEST)
         self._numbers = np.empty(0, np.uint32)
-        self.homes: list[str] = []
+        self.shards: list[str] = []
 
-    def extend(self, homes: Iterable[tuple[str, Sequence[ImageId]]]) -> None:
-        """Add homes and the ids of their images, which no home has so far."""
+    def extend(self, shards: Iterable[tuple[str, Sequence[ImageId]]]) -> None:
+        """Add image shards and the ids of their images, which no image shard has so far."""
         digests, numbers = [self._digests], [self._numbers]
-        for home, images in homes:
+        for shard, images in shards:
             digests.append(_digests(images))
-            numbers.append(np.full(len(images), len(self.homes), np.uint32))
-            self.homes.append(home)
+            numbers.append(np.full(len(images), len(self.shards), np.uint32))
+            self.shards.append(shard)
         if len(digests) > 1:
             joined = np.concatenate(digests)
             order = np.argsort(joined, kind="stable")
             self._digests, self._numbers = joined[order], np.concatenate(numbers)[order]
 
     def get(self, image: ImageId) -> str | None:
-        """The home that an image lives in; None where it has none."""
+        """The image shard that an image lives in; None where it has none."""
         digest = bytes.fromhex(image[-_HEX:]).rstrip(b"\0")  # as NumPy gives and compares them
         at = int(np.searchsorted(self._digests, digest))
         if at < len(self._digests) and self._digests[at] == digest:
-            return self.homes[int(self._numbers[at])]
+            return self.shards[int(self._numbers[at])]
         return None
 
     def __contains__(self, image: object) -> bool:

@@ -1,11 +1,11 @@
 """The journal: what was paid for. Each model reply once, raw, with usage, cost and attempts, beside the unit answers
 that were accepted from it.
 
-A home's journal is a log; an entry is a **part** (``{"kind": "replies", "replies": [...]}``, up to 64 replies or a
-second's worth), or a person's edit: ``{"kind": "forget", "edit", "units": [...]}`` or ``{"kind": "erase", "images":
-[...]}``; or it is about a batch (submissions.py). The first accepted answer of a unit stands, until it is forgotten: an
-answer asked for before a forget (``seen`` is the log number that the asker had read) does not count after it. A
-terminal reply that is no answer (refusal, malformed to the last repair) is kept as an answer with ``terminal``, a
+An image shard's journal is a log; an entry is a **part** (``{"kind": "replies", "replies": [...]}``, up to 64 replies
+or a second's worth), or a person's edit: ``{"kind": "forget", "edit", "units": [...]}`` or ``{"kind": "erase",
+"images": [...]}``; or it is about a batch (submissions.py). The first accepted answer of a unit stands, until it is
+forgotten: an answer asked for before a forget (``seen`` is the log number that the asker had read) does not count after
+it. A terminal reply that is no answer (refusal, malformed to the last repair) is kept as an answer with ``terminal``, a
 reason; a later entry with a real answer replaces it (a better parser), never the reverse. Of a reply about an erased
 image, whenever it came, only what it cost is kept.
 """
@@ -21,7 +21,7 @@ from typing import Any
 from taskgalaxy_ops.records import Answer, Reply
 from taskgalaxy_ops.storage import journal_batches, keys
 from taskgalaxy_ops.storage.base import Store
-from taskgalaxy_ops.storage.journal_batches import Submissions
+from taskgalaxy_ops.storage.journal_batches import JournalBatches
 from taskgalaxy_ops.storage.log import Log, LogEntry
 
 PART_REPLIES = 64
@@ -33,10 +33,13 @@ _OUTLINED = ("stage", "model", "usage", "cost", "list_cost", "ceiling", "block",
 
 
 class Journal:
-    """The journal of one home: read at opening, appended to in parts. Its methods may be called from any thread."""
+    """The journal of one image shard.
 
-    def __init__(self, store: Store, home: str) -> None:
-        self._log = Log(store, keys.journal(home))
+    Read at opening, appended to in parts. Its methods may be called from any thread.
+    """
+
+    def __init__(self, store: Store, shard: str) -> None:
+        self._log = Log(store, keys.journal(shard))
         self._writing = threading.Lock()  # the log is in use; taken before the other
         self._lock = threading.Lock()  # held for moments, so that who adds does not wait for the store
         self._buffer: list[Reply] = []
@@ -45,7 +48,7 @@ class Journal:
         self.sources: dict[str, str] = {}  # unit: the reply that its answer stands in
         self._images: dict[str, str | None] = {}  # unit: what its answer is about
         self._outlines: dict[str, Mapping[str, Any]] = {}  # by reply
-        self.batches = Submissions()
+        self.batches = JournalBatches()
         self.forgets = 0
         self._forgotten: dict[str, int] = {}  # unit: number of the entry that forgot it
         self._edits: set[str] = set()  # of the forgets: one that was written twice counts once
@@ -69,7 +72,7 @@ class Journal:
         for entry in self._log.known():
             if entry.number > self._folded:
                 self._fold_entry(entry, (own or {}).get(entry.number))
-                entry.pack()  # raw replies are most of a home's memory
+                entry.pack()  # raw replies are most of an image shard's memory
                 self._folded = entry.number
 
     def _fold_entry(self, entry: LogEntry, own: Sequence[Reply] | None = None) -> None:

@@ -1,4 +1,4 @@
-"""What a home's journal knows of batches: those that were submitted, or may have been, and what came of them.
+"""What an image shard's journal knows of batches: those that were submitted, or may have been, and what came of them.
 
 Three kinds of entries, by the batch's nonce. ``{"kind": "batch", "batch", "stage", "model", "mode", "file", "requests",
 "blocks", "seen", "at", "run"}`` is the intent, written before the provider is told; ``{"kind": "batch_made", "batch",
@@ -19,12 +19,12 @@ KINDS = ("batch", "batch_made", "batch_ended")
 
 
 @dataclass(slots=True)
-class Submissions:
-    """The batches of a home."""
+class JournalBatches:
+    """The batches of an image shard."""
 
     open: dict[str, Mapping[str, Any]] = field(default_factory=dict)  # by nonce: the intent
     ids: dict[str, str] = field(default_factory=dict)  # of open ones, where it is known
-    came_to: dict[str, Mapping[str, Spent]] = field(default_factory=dict)  # of those that ended, by block
+    record_actual: dict[str, Mapping[str, Spent]] = field(default_factory=dict)  # of those that ended, by block
     again: dict[str, Mapping[str, Any]] = field(default_factory=dict)  # by unit: how it is to be asked next
     _units: dict[str, frozenset[str]] = field(default_factory=dict)  # of open ones
 
@@ -35,18 +35,18 @@ class Submissions:
 
     def of(self, nonce: str) -> Mapping[str, Spent] | None:
         """What the blocks of a batch came to: nothing, where it was not even recorded; None: it is under way."""
-        return None if nonce in self.open else self.came_to.get(nonce, {})
+        return None if nonce in self.open else self.record_actual.get(nonce, {})
 
     def fold(self, body: Mapping[str, Any], erased: Collection[str]) -> None:
         """Add an entry of one of these kinds."""
         nonce = body["batch"]
-        if body["kind"] == "batch" and nonce not in self.came_to:
+        if body["kind"] == "batch" and nonce not in self.record_actual:
             self.open[nonce] = body = without(body, erased)
             self._units[nonce] = frozenset(unit for told in body["requests"].values() for unit in told["units"])
         elif body["kind"] == "batch_made":
             self.ids.setdefault(nonce, body["id"])
-        elif body["kind"] == "batch_ended" and nonce not in self.came_to:
-            self.came_to[nonce] = {block: Spent(*amount) for block, amount in body["blocks"].items()}
+        elif body["kind"] == "batch_ended" and nonce not in self.record_actual:
+            self.record_actual[nonce] = {block: Spent(*amount) for block, amount in body["blocks"].items()}
             self.again |= body["again"]
             self.ids.pop(nonce, None)
             self._units.pop(nonce, None)

@@ -25,7 +25,7 @@ PROPOSALS_LOG = "taxonomy/proposals"
 ANNOUNCEMENTS_LOG = "announcements"
 FINETUNE_LOG = "finetune/log"
 
-TAXONOMY_HOME = "taxonomy"
+TAXONOMY_SHARD = "taxonomy"
 
 
 def blob(image: str) -> str:
@@ -48,29 +48,29 @@ def data(rows_hash: str, nonce: str) -> str:
     return f"data/{rows_hash[:2]}/{rows_hash}-{nonce}.parquet"
 
 
-def marker(home: str, stage: str, key: str, output: str) -> str:
+def marker(shard: str, stage: str, key: str, output: str) -> str:
     """A shard's marker; its name alone tells a later run what came out."""
-    return f"{markers(home)}{stage}.{key}.{output}.json"
+    return f"{markers(shard)}{stage}.{key}.{output}.json"
 
 
-def markers(home: str) -> str:
-    """Prefix of all markers of a home."""
-    return f"homes/{home}/markers/"
+def markers(shard: str) -> str:
+    """Prefix of all markers of an image shard."""
+    return f"homes/{shard}/markers/"
 
 
-def journal(home: str) -> str:
+def journal(shard: str) -> str:
     """Log of the replies that were paid for."""
-    return f"homes/{home}/journal"
+    return f"homes/{shard}/journal"
 
 
-def tally(home: str) -> str:
-    """What a home's journal adds up to; made from it, and replaced at will."""
-    return f"homes/{home}/tally.json"
+def tally(shard: str) -> str:
+    """What an image shard's journal adds up to; made from it, and replaced at will."""
+    return f"homes/{shard}/tally.json"
 
 
-def lease(home: str) -> str:
-    """Log of the leases on a home."""
-    return f"homes/{home}/lease"
+def lease(shard: str) -> str:
+    """Log of the leases on an image shard."""
+    return f"homes/{shard}/lease"
 
 
 def worker(group: str, worker: str) -> str:

@@ -1,8 +1,8 @@
-"""A lease: one writer a home. The newest epoch of a home's lease log says who holds it.
+"""A lease: one writer an image shard. The newest epoch of an image shard's lease log says who holds it.
 
 A holder renews by appending the next epoch, and sends nothing past a local deadline, counted from before its last
-renewal was sent, on a clock that runs on while the machine sleeps. Another may take the home once the newest epoch is
-older than its time to live by the *store's* clock, so workers' clocks need not agree.
+renewal was sent, on a clock that runs on while the machine sleeps. Another may take the image shard once the newest
+epoch is older than its time to live by the *store's* clock, so workers' clocks need not agree.
 """
 
 from __future__ import annotations
@@ -27,23 +27,23 @@ def _now() -> float:
 
 
 class Lease:
-    """Holds a home while in its ``with`` block; renews itself in a thread.
+    """Holds an image shard while in its ``with`` block; renews itself in a thread.
 
     Raises LeaseLostError from ``check`` once it may no longer be relied on, and from the constructor after ``wait``
-    seconds if another holds the home.
+    seconds if another holds the image shard.
     """
 
-    def __init__(self, store: Store, home: str, *, seconds: float = 60.0, wait: float = 0.0) -> None:
+    def __init__(self, store: Store, shard: str, *, seconds: float = 60.0, wait: float = 0.0) -> None:
         self._store = store
-        self._home = home
-        self._prefix = keys.lease(home)
+        self._shard = shard
+        self._prefix = keys.lease(shard)
         self._seconds = seconds
         self._nonce = uuid.uuid4().hex
         self._stop = threading.Event()
         self._epoch = 0
         self._deadline = 0.0
         self._take(wait)
-        self._thread = threading.Thread(target=self._renew, name=f"lease-{home[:8]}", daemon=True)
+        self._thread = threading.Thread(target=self._renew, name=f"lease-{shard[:8]}", daemon=True)
         self._thread.start()
 
     def _key(self, epoch: int) -> str:
@@ -74,7 +74,7 @@ class Lease:
                     return
             if _now() >= give_up:
                 raise LeaseLostError(
-                    f"home {self._home}: another worker holds it. "
+                    f"image shard {self._shard}: another worker holds it. "
                     f"Wait for that run to end, or {self._seconds:.0f} s after its death."
                 )
             time.sleep(min(1.0, self._seconds / 4))
@@ -106,7 +106,7 @@ class Lease:
     def check(self) -> None:
         """Raises LeaseLostError past the local deadline; asks the store nothing."""
         if _now() >= self._deadline:
-            raise LeaseLostError(f"home {self._home}: the lease ran out. Run again: what was answered is kept.")
+            raise LeaseLostError(f"image shard {self._shard}: the lease ran out. Run again: what was answered is kept.")
 
     def __enter__(self) -> Lease:
         return self
@@ -120,9 +120,9 @@ class Lease:
             self._put(self._epoch + 1, released=True)
 
 
-def held(store: Store, home: str) -> bool:
-    """Whether somebody holds a home: its newest epoch is not released, and not older than its time to live."""
-    epochs = [listed.key for listed in store.list(f"{keys.lease(home)}/")]
+def held(store: Store, shard: str) -> bool:
+    """Whether somebody holds an image shard: its newest epoch is not released, and not older than its time to live."""
+    epochs = [listed.key for listed in store.list(f"{keys.lease(shard)}/")]
     try:
         return bool(epochs) and not _over(store, max(epochs))
     except NotFoundError:  # swept by a newer holder

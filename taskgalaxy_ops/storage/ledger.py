@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from taskgalaxy_ops.errors import BudgetError
 from taskgalaxy_ops.storage import keys, leases
 from taskgalaxy_ops.storage.base import Store
-from taskgalaxy_ops.storage.ledger_totals import LIFETIME, NOTHING, Books, Scope, Spent, folded, highest
+from taskgalaxy_ops.storage.ledger_totals import LIFETIME, NOTHING, LedgerTotals, Scope, Spent, folded, highest
 from taskgalaxy_ops.storage.log import Log, LogEntry
 
 __all__ = ["LIFETIME", "NANO", "Block", "Caps", "Ledger", "Scopes", "Shown", "Spent", "today"]
@@ -47,7 +47,7 @@ class Caps:
 
     def fit(self, spent: Spent, each: Spent) -> Fit:
         """How many times ``each`` is left."""
-        caps = zip((self.max_cost, self.max_calls, self.max_tokens), spent.plain(), each.plain(), strict=True)
+        caps = zip((self.max_cost, self.max_calls, self.max_tokens), spent.to_json(), each.to_json(), strict=True)
         return Fit(*(math.inf if cap is None or one == 0 else (cap - there) // one for cap, there, one in caps))
 
     def told(self, name: str, spent: Spent) -> list[str]:
@@ -74,10 +74,10 @@ class Scopes:
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """A part of the budget that one worker may use for one home, within one day."""
+    """A part of the budget that one worker may use for one image shard, within one day."""
 
     block: str
-    home: str
+    shard: str
     calls: int
     ceiling: int  # nano-dollars
     tokens: int = 0
@@ -107,7 +107,7 @@ class Ledger:
         self._log = Log(store, keys.BUDGET_LOG)
         self._caps = caps
         self._also = also or Scopes()
-        self._books = Books()
+        self._books = LedgerTotals()
         self._count = 0  # entries in the books
         self._first: LogEntry | None = None  # of them
         self._last: LogEntry | None = None
@@ -127,11 +127,11 @@ class Ledger:
         """What is spent or held as of now."""
         return self._read(self._log.read()).spent(scope)
 
-    def _read(self, entries: list[LogEntry]) -> Books:
+    def _read(self, entries: list[LogEntry]) -> LedgerTotals:
         """The books of these entries: the ones that were booked already are not added again."""
         there = 0 < self._count <= len(entries)
         if not there or entries[0] is not self._first or entries[self._count - 1] is not self._last:
-            self._books, self._count = Books(), 0  # nothing was booked, or the log was folded since
+            self._books, self._count = LedgerTotals(), 0  # nothing was booked, or the log was folded since
         self._books.add(entries[self._count :])
         if entries:
             self._first, self._last, self._count = entries[0], entries[-1], len(entries)
@@ -144,13 +144,15 @@ class Ledger:
         yield "budget.day", ("day", day), self._also.of_day
         yield f"budget.sources.{source}", ("source", source), self._also.of_source.get(source, Caps())
 
-    def take(self, home: str, *, calls: int, ceiling: int, tokens: int = 0, source: str = "", batch: str = "") -> Block:
+    def take(
+        self, shard: str, *, calls: int, ceiling: int, tokens: int = 0, source: str = "", batch: str = ""
+    ) -> Block:
         """A block of up to ``calls`` calls of at most ``ceiling`` nano-dollars and ``tokens`` each; less near the end.
 
-        source: whose images the home's are. batch: whose requests it is for, and no others. Raises BudgetError where
-        not one call fits; the message says what is left and how to raise the cap.
+        source: whose images the image shard's are. batch: whose requests it is for, and no others. Raises BudgetError
+        where not one call fits; the message says what is left and how to raise the cap.
         """
-        block, each, day = Block("", home, 0, 0), Spent(ceiling, 1, tokens), today()
+        block, each, day = Block("", shard, 0, 0), Spent(ceiling, 1, tokens), today()
 
         def decide(entries: list[LogEntry]) -> Mapping[str, Any] | None:
             nonlocal block
@@ -161,11 +163,11 @@ class Ledger:
                 return None
             cost, count, long = (int(min(calls, max(1, fit / _SHARE))) for fit in most)
             cost, long = min(cost, count), min(long, count)
-            block = Block(uuid.uuid4().hex, home, count, cost * ceiling, long * tokens, each, day)
+            block = Block(uuid.uuid4().hex, shard, count, cost * ceiling, long * tokens, each, day)
             body = {
                 "kind": "take",
                 "block": block.block,
-                "home": home,
+                "home": shard,
                 "calls": count,
                 "ceiling": block.ceiling,
                 "tokens": block.tokens,
@@ -203,12 +205,12 @@ class Ledger:
         )
 
     def returning(
-        self, home: str, *, ceiling: int, tokens: int = 0, source: str = "", mine: Collection[str] = ()
+        self, shard: str, *, ceiling: int, tokens: int = 0, source: str = "", mine: Collection[str] = ()
     ) -> set[str]:
         """Open blocks that may give back enough for a call that found no room; empty where they cannot.
 
-        ``mine``: those of the caller's. Others count where the lease on their home stands: a dead worker gives nothing
-        back. As the ledger was last read.
+        ``mine``: those of the caller's. Others count where the lease on their image shard stands: a dead worker gives
+        nothing back. As the ledger was last read.
         """
         books = self._read(self._log.known())
         found: set[str] = set()
@@ -223,7 +225,7 @@ class Ledger:
                     continue
                 other = body["home"]
                 if block not in mine and other not in alive:
-                    alive[other] = other != home and leases.held(self._store, other)
+                    alive[other] = other != shard and leases.held(self._store, other)
                 if block in mine or alive[other]:
                     here.add(block)
                     left -= highest(body)
@@ -244,27 +246,27 @@ class Ledger:
 
         self._log.append_if(decide)
 
-    def settle_batch(self, came_to: Mapping[str, Spent]) -> None:
+    def settle_batch(self, record_actual: Mapping[str, Spent]) -> None:
         """Settle the blocks of a batch that has ended."""
-        for block, amount in came_to.items():
+        for block, amount in record_actual.items():
             self._settle(block, amount.calls, amount.cost, amount.tokens)
 
     def settle_orphans(
         self,
-        home: str,
+        shard: str,
         journalled: Mapping[str, Shown],
         batch: Callable[[str], Mapping[str, Spent] | None] = lambda nonce: {},
     ) -> None:
-        """Settle the blocks that a dead worker left on a home; to be called under the home's lease.
+        """Settle the blocks that a dead worker left on an image shard; to be called under the image shard's lease.
 
         ``journalled``: what the journal shows of each block. What it does not show may have been sent: it stays spent,
         at its highest. ``batch``: what the blocks of a batch came to; None: it is under way, and they stay open.
         """
         for block, body in list(self._read(self._log.read()).open.items()):
-            if body["home"] == home and "batch" in body:
-                if (came_to := batch(body["batch"])) is not None:  # what was not recorded was not submitted
-                    self.settle_batch({block: came_to.get(block, NOTHING)})
-            elif body["home"] == home:
+            if body["home"] == shard and "batch" in body:
+                if (record_actual := batch(body["batch"])) is not None:  # what was not recorded was not submitted
+                    self.settle_batch({block: record_actual.get(block, NOTHING)})
+            elif body["home"] == shard:
                 shown, held = journalled.get(block, Shown()), highest(body)
                 if "each" not in body:  # of an older version: a call held its part of the block to the end
                     self._settle(block, held.calls, shown.cost + max(0, held.cost - shown.ceiling), 0)

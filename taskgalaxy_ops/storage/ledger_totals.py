@@ -29,7 +29,7 @@ class Spent:
     calls: int = 0
     tokens: int = 0
 
-    def plain(self) -> tuple[int, int, int]:
+    def to_json(self) -> tuple[int, int, int]:
         """As entries list it."""
         return self.cost, self.calls, self.tokens
 
@@ -44,7 +44,7 @@ NOTHING = Spent()
 
 
 @dataclass(slots=True)
-class Books:
+class LedgerTotals:
     """The sums as of the entries that were added."""
 
     open: dict[str, Mapping[str, Any]] = field(default_factory=dict)  # by block: its take
@@ -97,17 +97,17 @@ class Books:
             "runs": sorted(name for kind, name in done if kind == "run" and name in runs),
             "sources": sorted(name for kind, name in done if kind == "source"),
         }
-        cost, calls, tokens = done.get(LIFETIME, NOTHING).plain()
+        cost, calls, tokens = done.get(LIFETIME, NOTHING).to_json()
         found: dict[str, Any] = {"kind": "total", "cost": cost, "calls": calls, "tokens": tokens}
         for kind, kinds in _KINDS.items():
             if kept[kinds]:
-                found[kinds] = {name: list(done[kind, name].plain()) for name in kept[kinds]}
+                found[kinds] = {name: list(done[kind, name].to_json()) for name in kept[kinds]}
         return {**found, "last_days": {run: runs[run] for run in kept["runs"]}} if kept["runs"] else found
 
 
 def folded(entries: Sequence[LogEntry]) -> list[LogEntry]:
     """The same ledger in as few entries as can be: the blocks that are open, and a total of the others."""
-    books = Books()
+    books = LedgerTotals()
     books.add(entries)
     still = [e for e in entries if e.body["kind"] == "take" and books.open.get(e.body["block"]) is e.body]
     last = max((e.number for e in entries if e not in still), default=0)

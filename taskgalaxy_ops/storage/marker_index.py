@@ -16,7 +16,7 @@ from typing import Any
 from taskgalaxy_ops.errors import NotFoundError, StoreError
 from taskgalaxy_ops.storage import keys
 from taskgalaxy_ops.storage.base import Store
-from taskgalaxy_ops.storage.shards import Shard, Shards
+from taskgalaxy_ops.storage.shards import StageOutput, StageOutputs
 
 READERS = 16  # objects fetched at once
 _KEY = keys.cache("markers.json")
@@ -24,7 +24,7 @@ _VERSION = 1  # of what is kept: another one is made anew
 
 
 @dataclass(frozen=True, slots=True)
-class Digest:
+class MarkerSummary:
     """A marker without its hashes."""
 
     stats: Mapping[str, Any]
@@ -33,38 +33,45 @@ class Digest:
     made_of: Mapping[str, Any] = field(default_factory=dict)  # {}: not recorded
 
 
-def digests(store: Store, shards: Iterable[Shard]) -> dict[Shard, Digest]:
+def marker_summaries(store: Store, stage_outputs: Iterable[StageOutput]) -> dict[StageOutput, MarkerSummary]:
     """Of these shards; markers that are not in the cache are read and kept there, those that are gone are left out.
 
-    ``shards``: all of their homes' stages: what else the cache holds of these homes is dropped from it. Raises
-    DamageError.
+    ``shards``: all of their image shards' stages: what else the cache holds of these image shards is dropped from it.
+    Raises DamageError.
     """
-    wanted = list(shards)
+    wanted = list(stage_outputs)
     known = _cached(store)
-    missing = [shard for shard in wanted if shard.marker not in known]
+    missing = [stage_output for stage_output in wanted if stage_output.marker not in known]
     if missing:
-        reader = Shards(store)
+        reader = StageOutputs(store)
 
-        def one(shard: Shard) -> tuple[str, dict[str, Any] | None]:
+        def one(stage_output: StageOutput) -> tuple[str, dict[str, Any] | None]:
             try:
-                body = reader.marker(shard)
+                body = reader.marker(stage_output)
             except NotFoundError:  # deleted since it was listed
-                return shard.marker, None
-            return shard.marker, _plain(body)
+                return stage_output.marker, None
+            return stage_output.marker, _to_json(body)
 
         with ThreadPoolExecutor(READERS) as pool:
             known.update((name, body) for name, body in pool.map(one, missing) if body is not None)
-        names, homes = {shard.marker for shard in wanted}, {keys.markers(shard.home) for shard in wanted}
-        _keep(store, {n: d for n, d in known.items() if n in names or f"{n.rpartition('/')[0]}/" not in homes})
-    return {shard: Digest(**known[shard.marker]) for shard in wanted if shard.marker in known}
+        names, shards = (
+            {stage_output.marker for stage_output in wanted},
+            {keys.markers(stage_output.shard) for stage_output in wanted},
+        )
+        _keep(store, {n: d for n, d in known.items() if n in names or f"{n.rpartition('/')[0]}/" not in shards})
+    return {
+        stage_output: MarkerSummary(**known[stage_output.marker])
+        for stage_output in wanted
+        if stage_output.marker in known
+    }
 
 
 def add(store: Store, markers: Mapping[str, Mapping[str, Any]]) -> None:
     """Put markers that were just written into the cache: nobody has to read them. Of racing writers one wins."""
-    _keep(store, {**_cached(store), **{name: _plain(body) for name, body in markers.items()}})
+    _keep(store, {**_cached(store), **{name: _to_json(body) for name, body in markers.items()}})
 
 
-def _plain(body: Mapping[str, Any]) -> dict[str, Any]:
+def _to_json(body: Mapping[str, Any]) -> dict[str, Any]:
     tables = body["tables"]
     return {
         "stats": body["stats"],

@@ -23,20 +23,20 @@ CREATE TABLE before (file TEXT PRIMARY KEY, version TEXT, image TEXT) WITHOUT RO
 _IMAGE = ", ".join(field.name for field in fields(Image))
 
 
-class Scanned:
+class ScanStaging:
     """A scan's claims, new images and rejects. A context: what it holds is gone with it, and lies in no named file."""
 
     def __init__(self, source: str) -> None:
         self.source = source
         self.claims = 0  # files that hold an image, taken down or not
-        self.images = 0  # of these, those that were decoded since no home has them
+        self.images = 0  # of these, those that were decoded since no image shard has them
         self.rejects = 0
         self._db = sqlite3.connect(
             ""
         )  # a temporary file of SQLite's own, which spills there what its cache cannot hold
         self._db.executescript(_TABLES)
 
-    def __enter__(self) -> Scanned:
+    def __enter__(self) -> ScanStaging:
         return self
 
     def __exit__(
@@ -88,15 +88,16 @@ class Scanned:
         rows = self._db.execute(f"SELECT {_IMAGE} FROM images ORDER BY image")
         return (Image(*row) for row in rows)
 
-    def claims_by_home(self, home_of: Callable[[ImageId], str | None]) -> Iterator[tuple[str, Iterator[Claim]]]:
-        """The claims of images that have a home, home by home in order of id, each in order of image."""
-        self._db.create_function("home_of", 1, home_of, deterministic=True)
+    def claims_by_shard(self, shard_of: Callable[[ImageId], str | None]) -> Iterator[tuple[str, Iterator[Claim]]]:
+        """The claims of images that have an image shard, by shard in order of id; of each, in order of image."""
+        self._db.create_function("shard_of", 1, shard_of, deterministic=True)
         asked = (
-            "SELECT home_of(image) AS home, image, file, origin, licence, attribution FROM claims ORDER BY home, image"
+            "SELECT shard_of(image) AS shard, image, file, origin, licence, attribution FROM claims "
+            "ORDER BY shard, image"
         )
-        for home, group in groupby(self._db.execute(asked), key=lambda row: row[0]):
-            if home is not None:
-                yield home, (Claim(self.source, *row[1:]) for row in group)
+        for shard, group in groupby(self._db.execute(asked), key=lambda row: row[0]):
+            if shard is not None:
+                yield shard, (Claim(self.source, *row[1:]) for row in group)
 
     def file_rejects(self, denied: Collection[ImageId] = ()) -> Iterator[FileReject]:
         """The rejects in order of file; files whose image is denied are among them."""

@@ -1,8 +1,8 @@
 """Shards: immutable Parquet tables, and the marker that makes them visible, written last.
 
-A marker's name holds the stage, the shard's key (fingerprint of what went in) and the fingerprint of what came out,
-so that a run with nothing to do lists one prefix a home and reads nothing. Two workers that computed one shard leave
-two markers at most; the smallest name stands.
+A marker's name holds the stage, the shard's key (fingerprint of what went in) and the fingerprint of what came out, so
+that a run with nothing to do lists one prefix an image shard and reads nothing. Two workers that computed one shard
+leave two markers at most; the smallest name stands.
 """
 
 from __future__ import annotations
@@ -44,21 +44,23 @@ class Stats:
     units_out: int = 0
     rejects: Mapping[str, int] = field(default_factory=dict)  # by reason
     seconds: float = 0.0
-    asked: Mapping[str, int | float] = field(default_factory=dict)  # all that its home's journal holds for the stage
+    asked: Mapping[str, int | float] = field(
+        default_factory=dict
+    )  # all that its image shard's journal holds for the stage
 
 
 @dataclass(frozen=True, slots=True)
-class Shard:
+class StageOutput:
     """A committed shard as a listing shows it."""
 
-    home: str
+    shard: str
     stage: str
     key: str
     output: str
 
     @property
     def marker(self) -> str:
-        return keys.marker(self.home, self.stage, self.key, self.output)
+        return keys.marker(self.shard, self.stage, self.key, self.output)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +95,7 @@ def embedding_table(ids: Sequence[str], vectors: parquet.Vectors) -> Table:
     return Table(parquet.embeddings_to_parquet(ids, vectors), len(ids), parquet.embeddings_hash(ids, vectors))
 
 
-def shard_key(stage: str, code_version: int, settings: Mapping[str, Any], inputs: Mapping[str, Any]) -> str:
+def stage_output_key(stage: str, code_version: int, settings: Mapping[str, Any], inputs: Mapping[str, Any]) -> str:
     """Key of a shard: stage, its code version, the settings that it declares to read, and its inputs' contents."""
     return fingerprint("shard", {"stage": stage, "code": code_version, "settings": settings, "inputs": inputs})[
         :_NAME_HEX
@@ -110,25 +112,25 @@ def output_of(tables: Mapping[str, Table]) -> str:
     return fingerprint("output", {name: content.rows_hash for name, content in tables.items()})[:_NAME_HEX]
 
 
-class Shards:
+class StageOutputs:
     """Reads and writes the shards of a store."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self.written: dict[str, dict[str, Any]] = {}  # markers of shards that were committed here
 
-    def committed(self, home: str) -> dict[tuple[str, str], Shard]:
-        """Every committed shard of a home, by stage and key: one listing, no reads."""
-        found: dict[tuple[str, str], Shard] = {}
-        for shard in self.all(home):
-            found.setdefault((shard.stage, shard.key), shard)  # in order: the smallest stands
+    def committed(self, shard: str) -> dict[tuple[str, str], StageOutput]:
+        """Every committed shard of an image shard, by stage and key: one listing, no reads."""
+        found: dict[tuple[str, str], StageOutput] = {}
+        for stage_output in self.all(shard):
+            found.setdefault((stage_output.stage, stage_output.key), stage_output)  # in order: the smallest stands
         return found
 
-    def all(self, home: str) -> list[Shard]:
-        """Every marker of a home, in order of name: those too that stand behind another for the same key."""
-        prefix = keys.markers(home)
+    def all(self, shard: str) -> list[StageOutput]:
+        """Every marker of an image shard, in order of name: those too that stand behind another for the same key."""
+        prefix = keys.markers(shard)
         names = [listed.key[len(prefix) :].split(".") for listed in self._store.list(prefix)]
-        return [Shard(home, stage, key, output) for stage, key, output, _ in names]
+        return [StageOutput(shard, stage, key, output) for stage, key, output, _ in names]
 
     def write(self, content: Table) -> TableRef:
         """Write one table under its content's name and a nonce."""
@@ -138,76 +140,78 @@ class Shards:
 
     def commit(
         self,
-        home: str,
+        shard: str,
         stage: str,
         key: str,
         tables: Mapping[str, Table],
         stats: Stats,
         made_of: Mapping[str, Any] | None = None,
-    ) -> Shard:
+    ) -> StageOutput:
         """Write the tables, then the marker. Committing again what is there changes nothing.
 
         ``made_of``: what the key is made of, by name (``Key``).
         """
-        shard = Shard(home, stage, key, output_of(tables))
+        stage_output = StageOutput(shard, stage, key, output_of(tables))
         refs = {name: asdict(self.write(content)) for name, content in tables.items()}
         body = {
             "stage": stage,
-            "home": home,
+            "home": shard,
             "key": key,
-            "output": shard.output,
+            "output": stage_output.output,
             "tables": refs,
             "stats": asdict(stats),
             "made_of": dict(made_of or {}),
         }
-        if self._store.put_if_absent(shard.marker, json.dumps(body, sort_keys=True, indent=1).encode()):
-            self.written[shard.marker] = body
-        return shard
+        if self._store.put_if_absent(stage_output.marker, json.dumps(body, sort_keys=True, indent=1).encode()):
+            self.written[stage_output.marker] = body
+        return stage_output
 
-    def marker(self, shard: Shard) -> dict[str, Any]:
+    def marker(self, stage_output: StageOutput) -> dict[str, Any]:
         """A marker's content: tables and stats. Raises NotFoundError, DamageError."""
         try:
-            body = json.loads(self._store.get(shard.marker))
+            body = json.loads(self._store.get(stage_output.marker))
         except ValueError as error:
-            raise DamageError(f"marker {shard.marker} is damaged. Delete it: the shard is computed again.") from error
+            raise DamageError(
+                f"marker {stage_output.marker} is damaged. Delete it: the shard is computed again."
+            ) from error
         if not isinstance(body, dict):
-            raise DamageError(f"marker {shard.marker} is no object. Delete it: the shard is computed again.")
+            raise DamageError(f"marker {stage_output.marker} is no object. Delete it: the shard is computed again.")
         return body
 
-    def refs(self, shard: Shard) -> dict[str, TableRef]:
+    def refs(self, stage_output: StageOutput) -> dict[str, TableRef]:
         """The tables of a shard by name."""
-        return {name: TableRef(**ref) for name, ref in self.marker(shard)["tables"].items()}
+        return {name: TableRef(**ref) for name, ref in self.marker(stage_output)["tables"].items()}
 
-    def drop(self, shard: Shard) -> None:
+    def drop(self, stage_output: StageOutput) -> None:
         """Delete a shard: its marker, then its tables. It is computed again when it is needed."""
-        refs = self.refs(shard)
-        self._store.delete(shard.marker)
+        refs = self.refs(stage_output)
+        self._store.delete(stage_output.marker)
         for ref in refs.values():
             self._store.delete(ref.key)
 
-    def redact_embeddings(self, shard: Shard, gone: Collection[str]) -> None:
+    def redact_embeddings(self, stage_output: StageOutput, gone: Collection[str]) -> None:
         """Write an embedding shard again without these ids, under its name: nothing is encoded again."""
-        ids, vectors = self.load_embeddings(shard)
+        ids, vectors = self.load_embeddings(stage_output)
         keep = [row for row, name in enumerate(ids) if name not in gone]
         if len(keep) < len(ids):
             content = embedding_table([ids[row] for row in keep], vectors[keep])
-            self.point(shard, "embeddings", self.write(content))
+            self.point(stage_output, "embeddings", self.write(content))
 
-    def point(self, shard: Shard, name: str, ref: TableRef) -> None:
+    def point(self, stage_output: StageOutput, name: str, ref: TableRef) -> None:
         """Make a record's marker name a table from which rows were erased, and delete the one that held them.
 
         Its name, and so every key made of it, stays; ``redacted`` says that the name does not tell the content.
         """
-        body = self.marker(shard)
+        body = self.marker(stage_output)
         before = body["tables"][name]["key"]
         if before != ref.key:
             body["tables"][name], body["redacted"] = asdict(ref), True
-            self._store.replace(shard.marker, json.dumps(body, sort_keys=True, indent=1).encode())
+            self._store.replace(stage_output.marker, json.dumps(body, sort_keys=True, indent=1).encode())
             self._store.delete(before)
 
-    def load(self, shard: Shard, name: str, record: type[Record]) -> list[Record]:
+    def load(self, stage_output: StageOutput, name: str, record: type[Record]) -> list[Record]:
         """One table of a committed shard, as records."""
-        return self.read(self.refs(shard)[name], record)
+        return self.read(self.refs(stage_output)[name], record)
 
     def read(self, ref: TableRef, record: type[Record]) -> list[Record]:
         """A table's records. Raises DamageError if the object is gone or is not what the marker says."""
@@ -236,9 +240,9 @@ class Shards:
             raise DamageError(f"{ref.key} holds {len(found)} rows, its marker says {ref.rows}.")
         return found
 
-    def load_embeddings(self, shard: Shard) -> tuple[list[str], parquet.Vectors]:
+    def load_embeddings(self, stage_output: StageOutput) -> tuple[list[str], parquet.Vectors]:
         """Ids and vectors ``(n, d)`` float32 of an embedding shard."""
-        return parquet.embeddings_from_parquet(self._raw(self.refs(shard)["embeddings"]))
+        return parquet.embeddings_from_parquet(self._raw(self.refs(stage_output)["embeddings"]))
 
     def read_embeddings(self, ref: TableRef) -> tuple[list[str], parquet.Vectors]:
         """Ids and vectors of an embedding table."""

@@ -1,4 +1,4 @@
-"""A store as it stood at one moment, for those who only look: one listing in place of one a home."""
+"""A store as it stood at one moment, for those who only look: one listing in place of one an image shard."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Snapshot:
         return self._store.url
 
     @cached_property
-    def _homes(self) -> tuple[list[bytes], list[Listed]]:
+    def _shards(self) -> tuple[list[bytes], list[Listed]]:
         """Keys as they sort, and their objects."""
         found = listed(self._store, _PREFIX, "taxonomy")
         return [each.key.encode() for each in found], found
@@ -44,7 +44,7 @@ class Snapshot:
         if not prefix.startswith(_PREFIX):
             yield from self._store.list(prefix, after=after, ordered=ordered)
             return
-        names, found = self._homes
+        names, found = self._shards
         for each in found[bisect_left(names, prefix.encode()) :]:
             if not each.key.startswith(prefix):
                 return

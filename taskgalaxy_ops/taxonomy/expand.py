@@ -15,17 +15,17 @@ from typing import Any
 from taskgalaxy_ops.errors import PendingError
 from taskgalaxy_ops.inference import batch_wait
 from taskgalaxy_ops.inference.gateway import Gateway
-from taskgalaxy_ops.inference.session import Asker
+from taskgalaxy_ops.inference.session import InferenceSession
 from taskgalaxy_ops.inference.worker_shares import Shares
-from taskgalaxy_ops.models.request import MalformedReplyError, Question, Unit
+from taskgalaxy_ops.models.request import MalformedReplyError, RequestItem, RequestTemplate
 from taskgalaxy_ops.progress import Progress, Silent
 from taskgalaxy_ops.records import Answer, LabelReject, Node, TaskTypePath
 from taskgalaxy_ops.settings import Model
 from taskgalaxy_ops.storage import keys
 from taskgalaxy_ops.taxonomy import Expansion, admit, children, expansions, label_text, live_leaves
-from taskgalaxy_ops.taxonomy.store import Catalogue
+from taskgalaxy_ops.taxonomy.store import TaxonomyStore
 from taskgalaxy_ops.usage import Usage
-from taskgalaxy_ops.workspace import Galaxy
+from taskgalaxy_ops.workspace import Workspace
 
 _LONGEST_LIST = 1000
 
@@ -41,9 +41,9 @@ class ExpandResult:
     usage: Usage = field(default_factory=Usage)
 
 
-def expand_question(prompt: str, teacher: Model) -> Question:
+def expand_template(prompt: str, teacher: Model) -> RequestTemplate:
     """Asks for new children of one node."""
-    return Question(
+    return RequestTemplate(
         stage="expand",
         prompt=prompt,
         model=teacher,
@@ -62,7 +62,7 @@ def _read_children(_: Mapping[str, Any], entries: Any) -> Answer:
 
 
 def expand(
-    galaxy: Galaxy,
+    workspace: Workspace,
     *,
     rounds: int = 1,
     max_new: int | None = None,
@@ -81,22 +81,22 @@ def expand(
     Raises PendingError if a round could not be answered whole; what was answered is kept, and not asked again.
     """
     progress = progress or Silent()
-    galaxy.publish_settings()
-    catalogue = Catalogue(galaxy)
-    base = catalogue.version()
-    question = expand_question(galaxy.prompts["expand"], galaxy.settings.teacher)
+    workspace.publish_settings()
+    taxonomy_store = TaxonomyStore(workspace)
+    base = taxonomy_store.version()
+    question = expand_template(workspace.prompts["expand"], workspace.settings.teacher)
     nodes = list(base.nodes)
     result = ExpandResult(base.number)
-    by = batch_wait.deadline(galaxy.settings.run.batch) if wait else 0.0
+    by = batch_wait.deadline(workspace.settings.run.batch) if wait else 0.0
     for number in range(1, rounds + 1):
         left = None if max_new is None else max_new - len(result.added)
         if (left is not None and left <= 0) or (up_to is not None and len(live_leaves(nodes)) >= up_to):
             break
         wanted = expansions(nodes, number)
         if below is not None:
-            wanted = _first(wanted, below, galaxy.settings.taxonomy.children, left)
-        units = [question.unit(None, _item(one, galaxy.settings.taxonomy.children)) for one in wanted]
-        answers = asyncio.run(_answers(galaxy, question, units, progress, result.usage, by))
+            wanted = _first(wanted, below, workspace.settings.taxonomy.children, left)
+        units = [question.unit(None, _item(one, workspace.settings.taxonomy.children)) for one in wanted]
+        answers = asyncio.run(_answers(workspace, question, units, progress, result.usage, by))
         proposals = [
             (one, label)
             for one, unit in zip(wanted, units, strict=True)
@@ -105,8 +105,8 @@ def expand(
         added, rejects = admit(
             proposals,
             nodes,
-            lambda paths: galaxy.checked_encoder().encode_texts([label_text(path) for path in paths]),
-            galaxy.settings.taxonomy.near_duplicate,
+            lambda paths: workspace.checked_encoder().encode_texts([label_text(path) for path in paths]),
+            workspace.settings.taxonomy.near_duplicate,
             left,
         )
         result.added += added
@@ -115,9 +115,9 @@ def expand(
         if not added:
             break
     if result.added and publish:
-        result.version = catalogue.publish(base.number, nodes, result.rejects, "expand")
+        result.version = taxonomy_store.publish(base.number, nodes, result.rejects, "expand")
     elif result.added:
-        result.proposal = catalogue.propose(base.number, nodes, result.rejects)
+        result.proposal = taxonomy_store.propose(base.number, nodes, result.rejects)
     return result
 
 
@@ -140,39 +140,44 @@ def _item(expansion: Expansion, count: int) -> dict[str, Any]:
 
 
 async def _answers(
-    galaxy: Galaxy, question: Question, units: Sequence[Unit], progress: Progress, usage: Usage, by: float
+    workspace: Workspace,
+    question: RequestTemplate,
+    units: Sequence[RequestItem],
+    progress: Progress,
+    usage: Usage,
+    by: float,
 ) -> Mapping[str, Answer]:
     """Answers to all of these units, waiting for batches until ``by``, on the monotonic clock. Raises PendingError."""
-    gateway, batch = Gateway(Shares(galaxy.store, progress.note)), galaxy.settings.run.batch
+    gateway, batch = Gateway(Shares(workspace.store, progress.note)), workspace.settings.run.batch
     gateway.usage = usage
     progress.stage("expand", len(units), "nodes")
 
-    async def once(*, first: bool = False) -> Asker:
-        async with Asker(
-            galaxy.store,
-            galaxy.settings.run,
+    async def once(*, first: bool = False) -> InferenceSession:
+        async with InferenceSession(
+            workspace.store,
+            workspace.settings.run,
             gateway,
-            galaxy.till(),
-            keys.TAXONOMY_HOME,
+            workspace.run_budget(),
+            keys.TAXONOMY_SHARD,
             lambda _, n: progress.advance("expand", n),
-        ) as asker:
+        ) as session:
             if first:
-                progress.advance("expand", sum(unit.key in asker.answers for unit in units))
-            await asker.ask(lambda answers: [(question, [unit for unit in units if unit.key not in answers])])
-        return asker
+                progress.advance("expand", sum(unit.key in session.answers for unit in units))
+            await session.ask(lambda answers: [(question, [unit for unit in units if unit.key not in answers])])
+        return session
 
     try:
-        asker = await once(first=True)
-        while not asker.held and await batch_wait.until_one_ends(gateway, asker.waiting, batch, by):
-            asker = await once()
+        session = await once(first=True)
+        while not session.held and await batch_wait.until_one_ends(gateway, session.waiting, batch, by):
+            session = await once()
     finally:
         await gateway.aclose()
-    if pending := sum(unit.key not in asker.answers for unit in units):
-        waiting = batch_wait.watched(asker.waiting, usage)
-        why = [asker.stopped, *usage.unavailable.values(), *batch_wait.told(waiting), *usage.gave_up.values()]
+    if pending := sum(unit.key not in session.answers for unit in units):
+        waiting = batch_wait.watched(session.waiting, usage)
+        why = [session.stopped, *usage.unavailable.values(), *batch_wait.describe(waiting), *usage.gave_up.values()]
         raise PendingError(
             f"taxonomy: {pending} of {len(units)} nodes have no proposals yet "
             f"({next(filter(None, why), 'the teacher gave no reply')}). What was answered is kept: run again to go on.",
             waiting,
         )
-    return asker.answers
+    return session.answers

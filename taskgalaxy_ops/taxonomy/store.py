@@ -20,7 +20,7 @@ from taskgalaxy_ops.storage import keys
 from taskgalaxy_ops.storage.log import Log, LogEntry
 from taskgalaxy_ops.storage.shards import TableRef, embedding_table, table
 from taskgalaxy_ops.taxonomy import TaxonomyVersion, label_text, load_seeds
-from taskgalaxy_ops.workspace import Galaxy
+from taskgalaxy_ops.workspace import Workspace
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +34,12 @@ class Proposal:
     rejects: tuple[LabelReject, ...]
 
 
-class Catalogue:
+class TaxonomyStore:
     """The taxonomy of a store."""
 
-    def __init__(self, galaxy: Galaxy) -> None:
-        self._galaxy = galaxy
-        self._log = Log(galaxy.store, keys.VERSIONS_LOG)
+    def __init__(self, workspace: Workspace) -> None:
+        self._workspace = workspace
+        self._log = Log(workspace.store, keys.VERSIONS_LOG)
 
     def versions(self) -> list[Mapping[str, Any]]:
         """What the log says of each version: base, how it came to be, numbers of nodes; oldest first."""
@@ -52,13 +52,13 @@ class Catalogue:
         if not 0 <= number < len(entries):
             raise TaxonomyError(f"taxonomy version {number}: there are 0 to {len(entries) - 1}.")
         body = entries[number].body
-        nodes = self._galaxy.shards.read(TableRef(**body["nodes"]), Node)
+        nodes = self._workspace.stage_outputs.read(TableRef(**body["nodes"]), Node)
         return TaxonomyVersion(number, body.get("base"), tuple(nodes))
 
     def _entries(self) -> list[LogEntry]:
         entries = self._log.read()
         if not entries:
-            own = self._galaxy.settings.taxonomy.seeds
+            own = self._workspace.settings.taxonomy.seeds
             seeds = load_seeds(Path(own) if own else None)
             self.publish(None, seeds, [], "seeds")
             entries = self._log.read()
@@ -66,8 +66,8 @@ class Catalogue:
 
     def propose(self, base: int, nodes: Sequence[Node], rejects: Sequence[LabelReject]) -> int:
         """Keep what would follow version ``base``; the proposal's number. The same again is the same proposal."""
-        node_ref = self._galaxy.shards.write(table(sorted(nodes, key=lambda node: node.path), Node))
-        reject_ref = self._galaxy.shards.write(table(rejects, LabelReject))
+        node_ref = self._workspace.stage_outputs.write(table(sorted(nodes, key=lambda node: node.path), Node))
+        reject_ref = self._workspace.stage_outputs.write(table(rejects, LabelReject))
         body = {"base": base, "nodes": asdict(node_ref), "rejects": asdict(reject_ref)}
         log = self._proposals()
 
@@ -85,15 +85,15 @@ class Catalogue:
         """A proposal by its number. Raises TaxonomyError."""
         for entry in self._proposals().read():
             if entry.number == number:
-                nodes = tuple(self._galaxy.shards.read(TableRef(**entry.body["nodes"]), Node))
-                rejects = tuple(self._galaxy.shards.read(TableRef(**entry.body["rejects"]), LabelReject))
+                nodes = tuple(self._workspace.stage_outputs.read(TableRef(**entry.body["nodes"]), Node))
+                rejects = tuple(self._workspace.stage_outputs.read(TableRef(**entry.body["rejects"]), LabelReject))
                 old = {node.path for node in self.version(entry.body["base"]).nodes}
                 added = tuple(node for node in nodes if node.path not in old)
                 return Proposal(number, entry.body["base"], nodes, added, rejects)
         raise TaxonomyError(f"taxonomy: there is no proposal {number}. Expand again.")
 
     def _proposals(self) -> Log:
-        return Log(self._galaxy.store, keys.PROPOSALS_LOG)
+        return Log(self._workspace.store, keys.PROPOSALS_LOG)
 
     def publish(self, base: int | None, nodes: Sequence[Node], rejects: Sequence[LabelReject], origin: str) -> int:
         """Append the version that follows ``base``; its number. Publishing what is there already changes nothing.
@@ -101,8 +101,8 @@ class Catalogue:
         Raises TaxonomyError if another version was published meanwhile.
         """
         number = 0 if base is None else base + 1
-        node_ref = self._galaxy.shards.write(table(sorted(nodes, key=lambda node: node.path), Node))
-        reject_ref = self._galaxy.shards.write(table(rejects, LabelReject))
+        node_ref = self._workspace.stage_outputs.write(table(sorted(nodes, key=lambda node: node.path), Node))
+        reject_ref = self._workspace.stage_outputs.write(table(rejects, LabelReject))
         leaves = len(TaxonomyVersion(number, base, tuple(nodes)).leaves())
         lost = False
 
@@ -126,12 +126,12 @@ class Catalogue:
 
     def embed_labels(self, paths: Sequence[str]) -> EmbeddingMatrix:
         """Embeddings of task types ``(m, d)``, in order of path; the first that was ever written counts."""
-        log = Log(self._galaxy.store, keys.type_embeddings(self._galaxy.encoder_id))
+        log = Log(self._workspace.store, keys.type_embeddings(self._workspace.encoder_id))
         wanted = sorted(set(paths))
         found = self._read(log.read())
         if missing := [path for path in wanted if path not in found]:
-            vectors = self._galaxy.checked_encoder().encode_texts([label_text(path) for path in missing])
-            ref = self._galaxy.shards.write(embedding_table(missing, vectors))
+            vectors = self._workspace.checked_encoder().encode_texts([label_text(path) for path in missing])
+            ref = self._workspace.stage_outputs.write(embedding_table(missing, vectors))
             log.append({"table": asdict(ref)})
             found = self._read(log.read())  # another worker's may have come first: then those count
         if not wanted:  # every task type is retired
@@ -141,13 +141,13 @@ class Catalogue:
     def _read(self, entries: Sequence[LogEntry]) -> dict[str, np.ndarray[Any, np.dtype[np.float32]]]:
         found: dict[str, np.ndarray[Any, np.dtype[np.float32]]] = {}
         for entry in entries:
-            ids, vectors = self._galaxy.shards.read_embeddings(TableRef(**entry.body["table"]))
+            ids, vectors = self._workspace.stage_outputs.read_embeddings(TableRef(**entry.body["table"]))
             for path, vector in zip(ids, vectors, strict=True):
                 found.setdefault(path, vector)
         return found
 
 
-def type_logs(galaxy: Galaxy) -> list[str]:
+def type_logs(workspace: Workspace) -> list[str]:
     """The logs of the task types' embeddings, of every encoder that the store has used; loads none."""
-    listed = (each.key.split("/") for each in galaxy.store.list("embeddings/"))
+    listed = (each.key.split("/") for each in workspace.store.list("embeddings/"))
     return [keys.type_embeddings(name) for name in sorted({parts[1] for parts in listed if parts[2:3] == ["types"]})]

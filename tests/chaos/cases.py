@@ -29,7 +29,7 @@ from taskgalaxy_ops.release.publish import Published, published
 from taskgalaxy_ops.settings import Settings, parse_settings
 from taskgalaxy_ops.storage import connect, keys
 from taskgalaxy_ops.storage.journal import Journal
-from taskgalaxy_ops.workspace import Galaxy
+from taskgalaxy_ops.workspace import Workspace
 
 # The longest that a worker may take, whatever is done to it: what takes longer hangs.
 BOUND_SECONDS = 600.0
@@ -81,11 +81,11 @@ class Universe:
         }
         return parse_settings(raw)
 
-    def galaxy(self, name: str, store: str = "") -> Galaxy:
+    def workspace(self, name: str, store: str = "") -> Workspace:
         """The case's store, with nothing in between."""
         direct = Between(self.server.url, self.models, url=self.server.url)
         settings = self.settings(name, direct, store)
-        return Galaxy(settings, connect(settings.store, **({} if store else self.server.s3_options)))
+        return Workspace(settings, connect(settings.store, **({} if store else self.server.s3_options)))
 
 
 @dataclass(slots=True)
@@ -173,23 +173,23 @@ class Case:
                 process.join()
 
     @cached_property
-    def galaxy(self) -> Galaxy:
+    def workspace(self) -> Workspace:
         """The store, with nothing in between."""
-        return self.universe.galaxy(self.name, self.store)
+        return self.universe.workspace(self.name, self.store)
 
     def kept(self) -> set[str]:
         """The ids of the replies in the journals."""
-        galaxy = self.galaxy
+        workspace = self.workspace
         return {
             reply["raw"]["id"]
-            for home in galaxy.registry.homes()
-            for reply in Journal(galaxy.store, home.home).replies()
+            for shard in workspace.registry.shards()
+            for reply in Journal(workspace.store, shard.id).replies()
             if reply["raw"]
         }
 
     def sound(self) -> None:
         """No marker, log or release names what is not there, or is not what it should be."""
-        found = verify(self.galaxy)
+        found = verify(self.workspace)
         assert not found.damage, found.damage
 
     def requests(self) -> list[Operation]:
@@ -223,15 +223,15 @@ class Case:
         self.sound()
         twice = set(self.paid_twice())
         assert twice <= self.allowed, f"{len(twice - self.allowed)} units were paid for twice that were kept"
-        galaxy = self.galaxy
-        found, *more = published(galaxy)
+        workspace = self.workspace
+        found, *more = published(workspace)
         assert not more, f"released more than once: {more}"
         same = (found.content, found.manifest_sha256) == (expected.content, expected.manifest_sha256)
         assert same, f"{found} is not the undisturbed {expected}"
         left = [path for worker in self.workers for path in worker.orders.temporary.iterdir()]
         left += (Path(self.store) / ".tmp").iterdir() if self.in_folder else ()
         assert not left, f"temporary files are left: {left}"
-        probes = [listed.key for listed in galaxy.store.list("probes/")]
+        probes = [listed.key for listed in workspace.store.list("probes/")]
         assert probes == [keys.PROBE], f"probes are left: {probes}"
 
 

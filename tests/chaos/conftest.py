@@ -70,7 +70,7 @@ def undisturbed(universe: Universe) -> Case:
 @pytest.fixture(scope="session")
 def expected(undisturbed: Case) -> Published:
     """Its release."""
-    (found,) = published(undisturbed.galaxy)
+    (found,) = published(undisturbed.workspace)
     assert found.samples >= 3
     return found
 

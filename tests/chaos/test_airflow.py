@@ -23,7 +23,7 @@ from taskgalaxy_ops import pipeline
 from taskgalaxy_ops.demo.airflow_stack import AirflowStack, dag_ids
 from taskgalaxy_ops.demo.conductor import Conductor
 from taskgalaxy_ops.demo.services import SeaweedFS
-from taskgalaxy_ops.generation.results import Harvest
+from taskgalaxy_ops.generation.results import RunResults
 from taskgalaxy_ops.operations.airflow import provision
 from taskgalaxy_ops.operations.airflow.client import AirflowClient
 from taskgalaxy_ops.operations.verify import verify
@@ -32,7 +32,7 @@ from taskgalaxy_ops.settings import load_settings, parse_settings
 from taskgalaxy_ops.sources.builtin import build
 from taskgalaxy_ops.storage import keys
 from taskgalaxy_ops.storage.journal import Journal
-from taskgalaxy_ops.workspace import Galaxy
+from taskgalaxy_ops.workspace import Workspace
 
 pytestmark = pytest.mark.chaos
 
@@ -58,8 +58,8 @@ class Ground:
 
     stack: AirflowStack
     client: AirflowClient
-    galaxy: Galaxy
-    alone: Galaxy  # another store, which nothing happens to
+    workspace: Workspace
+    alone: Workspace  # another store, which nothing happens to
     server: SeaweedFS
     models: Models
     sources: Path
@@ -77,8 +77,8 @@ class Ground:
         """The ids of all replies in the journals."""
         return {
             reply["raw"]["id"]
-            for home in self.galaxy.registry.homes()
-            for reply in Journal(self.galaxy.store, home.home).replies()
+            for shard in self.workspace.registry.shards()
+            for reply in Journal(self.workspace.store, shard.id).replies()
             if reply["raw"]
         }
 
@@ -135,8 +135,8 @@ def ground(tmp_path_factory: pytest.TempPathFactory, served: Models) -> Iterator
             yield Ground(
                 stack,
                 client,
-                Galaxy.open(load_settings(file)),
-                Galaxy.open(parse_settings(alone)),
+                Workspace.open(load_settings(file)),
+                Workspace.open(parse_settings(alone)),
                 server,
                 models,
                 folder / "sources",
@@ -200,21 +200,21 @@ def test_a_run_with_three_deaths(death: str, ground: Ground, table: Table) -> No
         DEATHS[death](ground, victim)
         waits[stage] = (struck, len(twice(ground, before)))
     ground.models.control(latency=0)
-    Conductor(ground.client, ground.galaxy).settle(SECONDS)
+    Conductor(ground.client, ground.workspace).settle(SECONDS)
     ended = time.monotonic()
 
-    assert Harvest(ground.galaxy).pending == 0
+    assert RunResults(ground.workspace).pending == 0
     assert ground.client.runs("galaxy_generate")[-1]["state"] == "success"
-    assert verify(ground.galaxy).damage == []
-    assert [each.key for each in ground.galaxy.store.list("probes/")] == [keys.PROBE]
+    assert verify(ground.workspace).damage == []
+    assert [each.key for each in ground.workspace.store.list("probes/")] == [keys.PROBE]
     again = twice(ground, before)
     # In flight at an instant: the teacher's requests, or each judge's; and what replied within the last second.
-    unflushed = 2 * AT_ONCE * UNITS * len(ground.galaxy.settings.judges)
+    unflushed = 2 * AT_ONCE * UNITS * len(ground.workspace.settings.judges)
     assert len(again) <= len(STAGES) * unflushed
     assert all(times <= 1 + len(STAGES) for times in again.values())
     pipeline.ingest(ground.alone, death)
     assert pipeline.generate(ground.alone).pending == 0
-    undisturbed, found = publish(ground.alone).release, published(ground.galaxy)[-1]
+    undisturbed, found = publish(ground.alone).release, published(ground.workspace)[-1]
     lost = undisturbed.samples - found.samples
     for number, stage in enumerate(STAGES):
         until = waits[STAGES[number + 1]][0] if number + 1 < len(STAGES) else ended

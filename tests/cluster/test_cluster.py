@@ -23,13 +23,13 @@ import yaml
 
 from cluster.composed import Cluster
 from taskgalaxy_ops import pipeline
-from taskgalaxy_ops.generation.results import Harvest
+from taskgalaxy_ops.generation.results import RunResults
 from taskgalaxy_ops.operations.airflow.client import AirflowClient
 from taskgalaxy_ops.operations.verify import verify
 from taskgalaxy_ops.release import publish
 from taskgalaxy_ops.settings import Settings, parse_settings
 from taskgalaxy_ops.storage.journal import Journal
-from taskgalaxy_ops.workspace import Galaxy
+from taskgalaxy_ops.workspace import Workspace
 
 pytestmark = pytest.mark.cluster
 
@@ -217,13 +217,13 @@ def test_a_killed_worker_loses_nothing(stack: Stack) -> None:
     assert all(task["queue"] == "models" for task in retried), "the other worker's tasks were not to be disturbed"
 
     stats = stack.simulator("stats")
-    galaxy = Galaxy.open(stack.settings)
-    harvest = Harvest(galaxy)
-    assert harvest.pending == 0
-    for counts in harvest.funnel:
+    workspace = Workspace.open(stack.settings)
+    results = RunResults(workspace)
+    assert results.pending == 0
+    for counts in results.funnel:
         assert counts.units_in == counts.units_out + sum(counts.rejects.values()) + counts.pending
-    assert not verify(galaxy).damage
-    replies = [reply for home in galaxy.registry.homes() for reply in Journal(galaxy.store, home.home).replies()]
+    assert not verify(workspace).damage
+    replies = [reply for shard in workspace.registry.shards() for reply in Journal(workspace.store, shard.id).replies()]
     units = [unit for reply in replies for unit in reply["units"]]
     asked = len(units)
     assert asked == len(set(units)), "the journals hold a unit twice"
@@ -236,10 +236,10 @@ def test_a_killed_worker_loses_nothing(stack: Stack) -> None:
     settings = stack.settings
     assert len(again) <= len(retried) * 2 * settings.teacher.concurrency * settings.run.units_a_request
 
-    release = publish.published(galaxy)[-1]
+    release = publish.published(workspace)[-1]
     assert not release.partial and release.samples > 0
     calm = stack.settings.model_copy(update={"store": f"{stack.settings.store}-undisturbed"})
-    undisturbed = Galaxy.open(calm)
+    undisturbed = Workspace.open(calm)
     pipeline.ingest(undisturbed, "shapes")
     assert not pipeline.generate(undisturbed).pending
     assert publish.publish(undisturbed).release.content == release.content

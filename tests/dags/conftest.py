@@ -1,4 +1,7 @@
-"""An Airflow of the tests' own: a home, a database, and settings that the DAGs read when they are parsed and run."""
+"""An Airflow of the tests' own.
+
+An image shard, a database, and settings that the DAGs read when they are parsed and run.
+"""
 
 from __future__ import annotations
 
@@ -17,17 +20,17 @@ from e2e.galaxies import Models
 from taskgalaxy_ops.demo.airflow_stack import ROOT
 from taskgalaxy_ops.settings import Settings, load_settings
 
-_HOME = Path(tempfile.mkdtemp(prefix="taskgalaxy-airflow-"))
-SETTINGS_FILE = _HOME / "taskgalaxy.yaml"
+_SHARD_ID = Path(tempfile.mkdtemp(prefix="taskgalaxy-airflow-"))
+SETTINGS_FILE = _SHARD_ID / "taskgalaxy.yaml"
 
 # Before Airflow is imported: it reads its configuration once.
 os.environ.update(
-    AIRFLOW_HOME=str(_HOME),
+    AIRFLOW_HOME=str(_SHARD_ID),
     AIRFLOW__CORE__DAGS_FOLDER=str(ROOT / "dags"),
     AIRFLOW__CORE__PLUGINS_FOLDER=str(ROOT / "plugins"),
     AIRFLOW__CORE__LOAD_EXAMPLES="False",
     AIRFLOW__CORE__HOSTNAME_CALLABLE="socket.gethostname",  # no look-up of names
-    AIRFLOW__DATABASE__SQL_ALCHEMY_CONN=f"sqlite:///{_HOME / 'airflow.db'}",
+    AIRFLOW__DATABASE__SQL_ALCHEMY_CONN=f"sqlite:///{_SHARD_ID / 'airflow.db'}",
     AIRFLOW__USAGE_DATA_COLLECTION__ENABLED="False",
     AIRFLOW__LOGGING__LOGGING_LEVEL="WARNING",
     TASKGALAXY_SETTINGS=str(SETTINGS_FILE),
@@ -41,7 +44,7 @@ def model(name: str, base_url: str) -> dict[str, Any]:
 def write_settings(base_url: str = "http://127.0.0.1:9/v1", **changes: Any) -> Settings:
     """Settings where the DAGs look for them."""
     raw: dict[str, Any] = {
-        "store": (_HOME / "store").as_uri(),
+        "store": (_SHARD_ID / "store").as_uri(),
         "ingest": {"shard_images": 2},
         "match": {"k": 12},
         "teacher": model("sim-teacher", base_url),
@@ -63,7 +66,7 @@ def database() -> Iterator[Path]:
     """Airflow's database, with the pools that the settings name."""
     done = subprocess.run([sys.executable, "-m", "airflow", "db", "migrate"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    yield _HOME
+    yield _SHARD_ID
 
 
 @pytest.fixture

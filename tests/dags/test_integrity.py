@@ -209,17 +209,6 @@ def test_library_and_airflow_are_apart() -> None:
         assert not loops, f"{path.name} holds logic"
 
 
-def test_steps_do_not_import_each_other() -> None:
-    steps = ["taxonomy", "sources", "matching", "qa", "voting", "release", "finetune", "evaluate"]
-    for step in steps:
-        place = ROOT / "taskgalaxy_ops" / step
-        for path in place.rglob("*.py") if place.is_dir() else [place.with_suffix(".py")]:
-            for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-                if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("taskgalaxy_ops."):
-                    other = (node.module or "").split(".")[1]
-                    assert other not in set(steps) - {step}, f"{path} imports {other}"
-
-
 def test_the_docs_table_is_the_bags() -> None:
     text = DOCS.read_text("utf-8")
     before, _, rest = text.partition(BEGIN)

@@ -19,7 +19,7 @@ from taskgalaxy_ops.finetune import run as finetune_run
 from taskgalaxy_ops.finetune.backends.local import LocalBackend
 from taskgalaxy_ops.finetune.jobs import State
 from taskgalaxy_ops.finetune.recipes import load_recipe
-from taskgalaxy_ops.generation.results import Harvest
+from taskgalaxy_ops.generation.results import RunResults
 from taskgalaxy_ops.operations import takedown
 from taskgalaxy_ops.operations.airflow import announcements
 from taskgalaxy_ops.operations.forecast import checked
@@ -27,8 +27,8 @@ from taskgalaxy_ops.release.publish import published
 from taskgalaxy_ops.settings import Settings
 from taskgalaxy_ops.storage import keys
 from taskgalaxy_ops.storage.log import Log
-from taskgalaxy_ops.taxonomy.store import Catalogue
-from taskgalaxy_ops.workspace import Galaxy
+from taskgalaxy_ops.taxonomy.store import TaxonomyStore
+from taskgalaxy_ops.workspace import Workspace
 
 pytestmark = pytest.mark.usefixtures("database")
 
@@ -55,16 +55,16 @@ def shapes(pictures: Path, tmp_path: Path) -> Path:
 
 def test_ingest(settings_of: Callable[..., Settings], shapes: Path) -> None:
     (shapes / "broken.png").write_bytes(b"\x89PNG and no more")
-    galaxy = Galaxy.open(settings_of())
+    workspace = Workspace.open(settings_of())
     states = run("galaxy_ingest", name="mine", location=str(shapes), licence="CC0-1.0", suffixes=[".png"], limit=5)
     assert states == {"register": "success", "announce": "success", "": "success"}
-    assert {claim.licence for claim in galaxy.registry.claims()} == {"CC0-1.0"}
-    assert [reject.file for reject in galaxy.registry.rejects()] == ["broken.png"]
-    assert galaxy.registry.scans()["mine"].settings == {"licence": "CC0-1.0", "suffixes": [".png"], "limit": 5}
-    assert announcements.awaited(galaxy) == ["mine"]
-    before = galaxy.registry.last()
+    assert {claim.licence for claim in workspace.registry.claims()} == {"CC0-1.0"}
+    assert [reject.file for reject in workspace.registry.rejects()] == ["broken.png"]
+    assert workspace.registry.scans()["mine"].settings == {"licence": "CC0-1.0", "suffixes": [".png"], "limit": 5}
+    assert announcements.awaited(workspace) == ["mine"]
+    before = workspace.registry.last()
     assert run("galaxy_ingest", name="mine")[""] == "success"  # again: it knows where
-    assert galaxy.registry.last() == before
+    assert workspace.registry.last() == before
 
 
 @pytest.mark.parametrize(
@@ -82,13 +82,13 @@ def test_ingest_of_what_is_not_there(
     named: str,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    galaxy = Galaxy.open(settings_of())
+    workspace = Workspace.open(settings_of())
     (tmp_path / "empty folder").mkdir()
     if form.get("location") == "EMPTY":
         form = {**form, "location": str(tmp_path / "empty folder")}
     states = run("galaxy_ingest", **form)
     assert (states["register"], states[""]) == ("failed", "failed")
-    assert galaxy.registry.scans() == {}
+    assert workspace.registry.scans() == {}
     assert named in caplog.text
 
 
@@ -107,67 +107,67 @@ def test_watch(settings_of: Callable[..., Settings], pictures: Path, shapes: Pat
     settings = settings_of(
         sources={"shapes": {"location": str(shapes)}}, airflow={"retries": 0, "watch_parents": [str(parent)]}
     )
-    galaxy = Galaxy.open(settings)
+    workspace = Workspace.open(settings)
     states = run("galaxy_watch")
     assert states["announce"] == "success"
-    assert announcements.announced(galaxy)[-1].sources == ["shapes"]
+    assert announcements.announced(workspace)[-1].sources == ["shapes"]
 
     states = run("galaxy_watch")  # nothing new
     nothing = {"look": "success", "register": "skipped", "announce": "skipped", "complete": "success", "": "success"}
     assert states == nothing
-    assert len(announcements.announced(galaxy)) == 1
+    assert len(announcements.announced(workspace)) == 1
 
     shutil.copytree(pictures / "photos", parent / "photos")
     (shapes / "one more.png").write_bytes(sorted((pictures / "documents").glob("*.png"))[0].read_bytes())
     states = run("galaxy_watch")
     assert (states["register[0]"], states["register[1]"], states["announce"]) == ("success", "success", "success")
-    assert announcements.announced(galaxy)[-1].sources == ["photos", "shapes"]
-    assert sorted(galaxy.registry.scans()) == ["photos", "shapes"]
-    assert len(list(galaxy.registry.claims())) == 3 + 5
+    assert announcements.announced(workspace)[-1].sources == ["photos", "shapes"]
+    assert sorted(workspace.registry.scans()) == ["photos", "shapes"]
+    assert len(list(workspace.registry.claims())) == 3 + 5
 
     shutil.rmtree(shapes)  # one fails: the others go on, and the last task is red
     (parent / "photos" / "again.png").write_bytes(sorted((pictures / "documents").glob("*.png"))[1].read_bytes())
     states = run("galaxy_watch")
     assert (states["announce"], states["complete"], states[""]) == ("success", "failed", "failed")
-    assert announcements.announced(galaxy)[-1].sources == ["photos"]
+    assert announcements.announced(workspace)[-1].sources == ["photos"]
 
 
 def test_generate_and_release(settings_of: Callable[..., Settings], models: Models, shapes: Path) -> None:
-    galaxy = Galaxy.open(settings_of())
+    workspace = Workspace.open(settings_of())
     ingested("mine", shapes)
     states = run("galaxy_generate", source="mine")
     assert states[""] == "success"
     lanes = [f"lane_of_shards.{task}[{lane}]" for task in ("embed_match", "filter", "write", "vote") for lane in (0, 1)]
     assert {name: states[name] for name in lanes} == dict.fromkeys(lanes, "success")
-    harvest = Harvest(galaxy)
-    assert harvest.pending == 0
-    assert len(harvest.samples) > 2
-    assert announcements.awaited(galaxy) == []
+    results = RunResults(workspace)
+    assert results.pending == 0
+    assert len(results.samples) > 2
+    assert announcements.awaited(workspace) == []
 
     assert run("galaxy_release")[""] == "success"
-    assert [one.samples for one in published(galaxy)] == [len(harvest.samples)]
-    page = galaxy.store.get(keys.report("release-v000001")).decode()
+    assert [one.samples for one in published(workspace)] == [len(results.samples)]
+    page = workspace.store.get(keys.report("release-v000001")).decode()
     assert "Simulated" in page
 
     before = models.stats()["requests"]
     assert run("galaxy_generate", source="mine")[""] == "success"  # again: asks nothing
     assert run("galaxy_release") == {"ready": "success", "release": "success", "announce": "skipped", "": "success"}
-    assert len(published(galaxy)) == 1
+    assert len(published(workspace)) == 1
     assert models.stats()["requests"] == before
 
     states = run("galaxy_release", cap=1, variants=["plain"], validation=0.0, test=0.0)  # the form's own rules
     assert states["announce"] == "success"
-    manifest = json.loads(galaxy.store.get(keys.release(2) + "manifest.json"))
+    manifest = json.loads(workspace.store.get(keys.release(2) + "manifest.json"))
     assert manifest["made_with"]["release"]["cap"] == 1
     assert manifest["counts"]["samples"] == manifest["counts"]["train"] == manifest["counts"]["task_types"]
 
 
 def test_generate_in_one_lane(settings_of: Callable[..., Settings], shapes: Path) -> None:
     """Airflow hands on what one mapped task gave in another form than what several gave."""
-    galaxy = Galaxy.open(settings_of(airflow={"retries": 0, "lanes": 1}))
+    workspace = Workspace.open(settings_of(airflow={"retries": 0, "lanes": 1}))
     ingested("mine", shapes)
     assert run("galaxy_generate", source="mine")[""] == "success"
-    assert announcements.awaited(galaxy) == []
+    assert announcements.awaited(workspace) == []
 
 
 def test_generate_without_a_source(settings_of: Callable[..., Settings], caplog: pytest.LogCaptureFixture) -> None:
@@ -180,14 +180,14 @@ def test_generate_without_a_source(settings_of: Callable[..., Settings], caplog:
 def test_generate_short_of_budget_then_again(
     settings_of: Callable[..., Settings], models: Models, shapes: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    galaxy = Galaxy.open(settings_of(budget={"max_calls": 6}))
+    workspace = Workspace.open(settings_of(budget={"max_calls": 6}))
     ingested("mine", shapes)
     states = run("galaxy_generate", source="mine")
     assert {state for name, state in states.items() if name.startswith("lane_of")} == {"success"}
     assert (states["complete"], states[""]) == ("failed", "failed")
     assert "units have no answer yet" in caplog.text
     assert "raise the cap" in caplog.text
-    assert announcements.awaited(galaxy) == []  # it has ended, pending: nobody waits for it
+    assert announcements.awaited(workspace) == []  # it has ended, pending: nobody waits for it
     states = run("galaxy_release")
     assert (states["release"], states[""]) == ("failed", "failed")  # by hand: refused, and said
     settings_of()
@@ -196,14 +196,14 @@ def test_generate_short_of_budget_then_again(
 
 
 def test_generate_while_a_model_is_away(settings_of: Callable[..., Settings], models: Models, shapes: Path) -> None:
-    galaxy = Galaxy.open(settings_of())
+    workspace = Workspace.open(settings_of())
     ingested("mine", shapes)
     models.control(faults={"server_error": 1.0})
     states = run("galaxy_generate", source="mine")
     assert states["complete"] == "failed"
     models.control(faults={"server_error": 0.0})
     assert run("galaxy_generate", source="mine")[""] == "success"
-    assert Harvest(galaxy).pending == 0
+    assert RunResults(workspace).pending == 0
 
 
 @pytest.fixture
@@ -232,13 +232,13 @@ def batched(
 def test_generate_by_batches_that_are_waited_for(
     batched: Callable[..., Settings], models: Models, shapes: Path
 ) -> None:
-    galaxy = Galaxy.open(batched())
+    workspace = Workspace.open(batched())
     ingested("mine", shapes)
     before = models.stats()["batches"]["created"]
     models.control(batches={"seconds": 1})
     assert run("galaxy_generate", source="mine")[""] == "success"
-    assert Harvest(galaxy).pending == 0
-    # A batch a home and stage, of the votes a second one where the first two judges disagree.
+    assert RunResults(workspace).pending == 0
+    # A batch an image shard and stage, of the votes a second one where the first two judges disagree.
     assert models.stats()["batches"]["created"] - before >= 2 * 3
     assert models.stats()["asked_again"] == []
 
@@ -246,14 +246,14 @@ def test_generate_by_batches_that_are_waited_for(
 def test_generate_by_batches_for_which_there_is_no_time(
     batched: Callable[..., Settings], models: Models, shapes: Path, said: Callable[[], str]
 ) -> None:
-    galaxy = Galaxy.open(batched(wait_seconds=0))
+    workspace = Workspace.open(batched(wait_seconds=0))
     ingested("mine", shapes)
     models.control(batches={"seconds": 3600})
     states = run("galaxy_generate", source="mine")
     assert {state for name, state in states.items() if name.startswith("lane_of")} == {"success"}
     assert states["complete"] == "failed"
     assert "sim-teacher: 24 units in batch batch_" in said()
-    assert Harvest(galaxy).pending == 4 * 12
+    assert RunResults(workspace).pending == 4 * 12
     batched()
     models.control(batches={"seconds": 0})
     assert run("galaxy_generate", source="mine")[""] == "success"
@@ -268,45 +268,45 @@ def test_release_of_nothing(settings_of: Callable[..., Settings], caplog: pytest
 
 
 def test_taxonomy(settings_of: Callable[..., Settings], models: Models, shapes: Path) -> None:
-    galaxy = Galaxy.open(settings_of())
+    workspace = Workspace.open(settings_of())
     states = run("galaxy_taxonomy", max_new=5)
     assert states == {
         **{"propose": "success", "decide": "success", "approve": "skipped", "publish": "success"},
         **{"announce": "skipped", "": "success"},  # no source is registered yet
     }
-    versions = Catalogue(galaxy).versions()
+    versions = TaxonomyStore(workspace).versions()
     assert [each["origin"] for each in versions] == ["seeds", "expand"]
-    assert len(Catalogue(galaxy).version(1).nodes) == len(Catalogue(galaxy).version(0).nodes) + 5
+    assert len(TaxonomyStore(workspace).version(1).nodes) == len(TaxonomyStore(workspace).version(0).nodes) + 5
     ingested("mine", shapes)
     assert run("galaxy_taxonomy", max_new=3)["announce"] == "success"
-    last = announcements.announced(galaxy)[-1]
+    last = announcements.announced(workspace)[-1]
     assert (last.reason, last.sources) == ("taxonomy", ["mine"])
 
 
 def test_taxonomy_by_batches(batched: Callable[..., Settings], models: Models) -> None:
-    galaxy = Galaxy.open(batched())
+    workspace = Workspace.open(batched())
     models.control(batches={"seconds": 1})
     assert run("galaxy_taxonomy", max_new=5, rounds=2)[""] == "success"
-    assert [each["origin"] for each in Catalogue(galaxy).versions()] == ["seeds", "expand"]
+    assert [each["origin"] for each in TaxonomyStore(workspace).versions()] == ["seeds", "expand"]
 
 
 def test_taxonomy_with_nothing_new(settings_of: Callable[..., Settings]) -> None:
-    galaxy = Galaxy.open(settings_of())
-    types = len(Catalogue(galaxy).version().leaves())
+    workspace = Workspace.open(settings_of())
+    types = len(TaxonomyStore(workspace).version().leaves())
     states = run("galaxy_taxonomy", up_to=types)
     assert (states["propose"], states["publish"], states[""]) == ("skipped", "skipped", "success")
     assert run("galaxy_taxonomy", where_images_crowd=True)["propose"] == "skipped"  # there are no images at all
 
 
 def test_taxonomy_grows_where_images_crowd(settings_of: Callable[..., Settings], shapes: Path) -> None:
-    galaxy = Galaxy.open(settings_of())
+    workspace = Workspace.open(settings_of())
     ingested("mine", shapes)
     assert run("galaxy_generate", source="mine")[""] == "success"
     settings_of(taxonomy={"approval": "off", "scheduled_images_a_type": 0.5})
     assert run("galaxy_taxonomy", where_images_crowd=True, max_new=4)["publish"] == "success"
-    old, new = Catalogue(galaxy).version(0), Catalogue(galaxy).version(1)
+    old, new = TaxonomyStore(workspace).version(0), TaxonomyStore(workspace).version(1)
     added = {node.path for node in new.nodes} - {node.path for node in old.nodes}
-    fitting = {row.task_type.split("~")[0] for row in Harvest(galaxy).relevant}
+    fitting = {row.task_type.split("~")[0] for row in RunResults(workspace).relevant}
     assert added
     assert {path.split("~")[0] for path in added} <= fitting
 
@@ -314,42 +314,42 @@ def test_taxonomy_grows_where_images_crowd(settings_of: Callable[..., Settings],
 def test_taxonomy_while_the_teacher_is_away(
     settings_of: Callable[..., Settings], models: Models, caplog: pytest.LogCaptureFixture
 ) -> None:
-    galaxy = Galaxy.open(settings_of())
+    workspace = Workspace.open(settings_of())
     models.control(faults={"server_error": 1.0})
     states = run("galaxy_taxonomy")
     assert (states["propose"], states[""]) == ("failed", "failed")
     assert "have no proposals yet" in caplog.text
-    assert len(Catalogue(galaxy).versions()) == 1
+    assert len(TaxonomyStore(workspace).versions()) == 1
 
 
 def test_backfill(settings_of: Callable[..., Settings], models: Models, shapes: Path, pictures: Path) -> None:
-    galaxy = Galaxy.open(settings_of())
+    workspace = Workspace.open(settings_of())
     ingested("mine", shapes)
     ingested("photos", pictures / "photos")
-    announced = len(announcements.announced(galaxy))
+    announced = len(announcements.announced(workspace))
     states = run("galaxy_backfill", sources=["mine"])  # a dry run, as the form has it
     assert states == {"plan": "success", "forecast": "skipped", "announce": "skipped", "": "success"}
-    assert len(announcements.announced(galaxy)) == announced
+    assert len(announcements.announced(workspace)) == announced
     assert models.stats()["requests"] == 0
-    (page,) = [listed.key for listed in galaxy.store.list("reports/plan-")]
-    assert b"mine" in galaxy.store.get(page)
+    (page,) = [listed.key for listed in workspace.store.list("reports/plan-")]
+    assert b"mine" in workspace.store.get(page)
 
     states = run("galaxy_backfill", sources=["mine"], dry_run=False, budget=0.5, settings_version=None)
     assert states["announce"] == "success"
-    last = announcements.announced(galaxy)[-1]
+    last = announcements.announced(workspace)[-1]
     assert (last.reason, last.sources, last.orders) == ("backfill", ["mine"], {"max_cost": 0.5})
     assert run("galaxy_backfill", dry_run=False)["announce"] == "success"  # all of them
-    assert announcements.announced(galaxy)[-1].sources == ["mine", "photos"]
+    assert announcements.announced(workspace)[-1].sources == ["mine", "photos"]
 
 
 def test_what_is_only_registered_waits_and_a_backfill_forecasts_it(
     settings_of: Callable[..., Settings], models: Models, shapes: Path, pictures: Path, tmp_path: Path
 ) -> None:
-    galaxy = Galaxy.open(settings_of())
+    workspace = Workspace.open(settings_of())
     ingested("known", shapes)
     assert run("galaxy_generate", source="known")[""] == "success"
     photos = shutil.copytree(pictures / "photos", tmp_path / "photos")
-    seen, asked = announcements.seen(galaxy), models.stats()["requests"]
+    seen, asked = announcements.seen(workspace), models.stats()["requests"]
     states = run("galaxy_ingest", name="new", location=str(photos), announce=False)
     assert states == {"register": "success", "announce": "skipped", "": "success"}
     (photos / "one more.png").write_bytes(min((pictures / "documents").glob("*.png")).read_bytes())
@@ -358,17 +358,17 @@ def test_what_is_only_registered_waits_and_a_backfill_forecasts_it(
 
     states = run("galaxy_backfill", forecast=True)
     assert states == {"plan": "success", "forecast": "success", "announce": "skipped", "": "success"}
-    assert announcements.seen(galaxy) == seen
+    assert announcements.seen(workspace) == seen
     assert models.stats()["requests"] > asked, "one of the images was asked about"
-    (page,) = [listed.key for listed in galaxy.store.list("reports/forecast-")]
-    assert b"images of all sources" in galaxy.store.get(page)
-    made = checked(galaxy)
+    (page,) = [listed.key for listed in workspace.store.list("reports/forecast-")]
+    assert b"images of all sources" in workspace.store.get(page)
+    made = checked(workspace)
     assert made is not None and made.tokens.low < made.tokens.high
     states = run("galaxy_backfill", forecast=True, dry_run=False)
     assert (states["forecast"], states["announce"]) == ("success", "success")
     assert run("galaxy_generate", source="new")[""] == "success"
     assert models.stats()["asked_again"] == []
-    after = checked(galaxy)
+    after = checked(workspace)
     assert after is not None and after.spent_tokens > made.spent_tokens
 
 
@@ -384,25 +384,25 @@ def test_backfill_of_nothing_and_of_nobody(settings_of: Callable[..., Settings],
 def test_a_backfill_with_an_older_taxonomy_makes_it_the_newest(
     settings_of: Callable[..., Settings], shapes: Path
 ) -> None:
-    galaxy = Galaxy.open(settings_of())
+    workspace = Workspace.open(settings_of())
     ingested("mine", shapes)
     assert run("galaxy_taxonomy", max_new=3)["publish"] == "success"
     assert run("galaxy_backfill", taxonomy_version=0)[""] == "success"
-    assert len(Catalogue(galaxy).versions()) == 2
+    assert len(TaxonomyStore(workspace).versions()) == 2
     assert run("galaxy_backfill", taxonomy_version=0, dry_run=False)[""] == "success"
-    assert Catalogue(galaxy).version(2).nodes == Catalogue(galaxy).version(0).nodes
+    assert TaxonomyStore(workspace).version(2).nodes == TaxonomyStore(workspace).version(0).nodes
 
 
 def test_upkeep(settings_of: Callable[..., Settings], shapes: Path, caplog: pytest.LogCaptureFixture) -> None:
-    galaxy = Galaxy.open(settings_of())
+    workspace = Workspace.open(settings_of())
     assert run("galaxy_upkeep")[""] == "success"  # of an empty store
     ingested("mine", shapes)
-    takedown.take_down(galaxy, [next(galaxy.registry.claims()).image])
-    galaxy.store.put_if_absent(keys.blob("0" * 64), b"of a scan that was killed")
+    takedown.take_down(workspace, [next(workspace.registry.claims()).image])
+    workspace.store.put_if_absent(keys.blob("0" * 64), b"of a scan that was killed")
     assert run("galaxy_upkeep", delete=True, grace_days=1)[""] == "success"
-    assert galaxy.store.get(keys.blob("0" * 64)), "it is young"
-    image = next(galaxy.registry.claims()).image
-    galaxy.store.replace(keys.blob(image), b"damaged")
+    assert workspace.store.get(keys.blob("0" * 64)), "it is young"
+    image = next(workspace.registry.claims()).image
+    workspace.store.replace(keys.blob(image), b"damaged")
     states = run("galaxy_upkeep")
     assert (states["verify"], states["unreferenced"], states[""]) == ("failed", "success", "failed")
     assert image in caplog.text
@@ -448,7 +448,7 @@ def test_finetune(
 ) -> None:
     pytest.importorskip("trl", reason="the extra `train` is not installed")
     tuning = {"folder": str(tmp_path / "fine tune"), "poll_seconds": 0.5, "questions": 30}
-    store = Galaxy.open(settings_of(finetune=tuning))
+    store = Workspace.open(settings_of(finetune=tuning))
     states = run("galaxy_finetune", recipe=quick())
     assert (states["check"], states["train"], states[""]) == ("failed", "upstream_failed", "failed")
     assert "nothing has been released" in said()
@@ -484,7 +484,7 @@ def test_finetune(
 def test_finetune_refuses_a_licence(
     settings_of: Callable[..., Settings], tmp_path: Path, said: Callable[[], str]
 ) -> None:
-    store = Galaxy.open(settings_of(finetune={"folder": str(tmp_path / "tune"), "licences": ["MIT"]}))
+    store = Workspace.open(settings_of(finetune={"folder": str(tmp_path / "tune"), "licences": ["MIT"]}))
     released(store, images=8)
     assert run("galaxy_finetune")["check"] == "failed"
     assert "finetune.licences allows MIT" in said()

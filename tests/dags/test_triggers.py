@@ -21,7 +21,7 @@ from dags.bag import bag
 from dags.conftest import write_settings
 from taskgalaxy_ops.demo.airflow_stack import ROOT
 from taskgalaxy_ops.inference import batch_wait
-from taskgalaxy_ops.inference.batch_wait import Waiting
+from taskgalaxy_ops.inference.batch_wait import PendingBatch
 from taskgalaxy_ops.settings import BatchSettings, Model
 
 KEY = "sk-of-a-connection"
@@ -94,10 +94,10 @@ def fired(provider: Provider, monkeypatch: pytest.MonkeyPatch) -> Callable[..., 
     monkeypatch.delenv("OF_TESTS", raising=False)
 
     def run(seconds: float = 60, name: str = "teacher", id: str | None = "batch_1", age: float = 0) -> Any:
-        those = [Waiting("nonce", id, asked_of(name, provider.url), 3, time.time() - age)]
-        assert batch_wait.read(batch_wait.plain(those)) == those
+        those = [PendingBatch("nonce", id, asked_of(name, provider.url), 3, time.time() - age)]
+        assert batch_wait.read(batch_wait.to_json(those)) == those
         path, kwargs = BatchEnd(
-            batch_wait.plain(those), SETTINGS.model_dump(mode="json"), time.time() + seconds
+            batch_wait.to_json(those), SETTINGS.model_dump(mode="json"), time.time() + seconds
         ).serialize()
         written = json.dumps(serialize(kwargs))
         assert KEY not in written
@@ -167,11 +167,11 @@ def test_a_task_waits_as_long_as_the_settings_say(
     from airflow.sdk.exceptions import TaskDeferred
 
     bag()  # puts the plugins on the path
-    from galaxy_airflow.steps import defer
+    from galaxy_airflow.tasks.common import defer
 
     settings = write_settings(airflow={"lane_hours": hours}, run={"batch": {"wait_seconds": wait_seconds}})
     now = datetime.now(UTC)
-    those = [Waiting("nonce", "batch_1", asked_of("teacher", "http://127.0.0.1:9/v1"), 3, 0.0)]
+    those = [PendingBatch("nonce", "batch_1", asked_of("teacher", "http://127.0.0.1:9/v1"), 3, 0.0)]
     defer([], settings, now)
     if left is None:
         defer(those, settings, now - began)

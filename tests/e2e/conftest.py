@@ -12,7 +12,7 @@ import pytest
 from e2e.galaxies import Commands, Models
 from taskgalaxy_ops.demo.services import SeaweedFS
 from taskgalaxy_ops.settings import Settings, parse_settings
-from taskgalaxy_ops.workspace import Galaxy
+from taskgalaxy_ops.workspace import Workspace
 
 JUDGES = ("a", "b", "c")
 
@@ -51,8 +51,8 @@ def settings(
 
 
 @pytest.fixture
-def galaxy(settings: Callable[..., Settings]) -> Galaxy:
-    return Galaxy.open(settings())
+def workspace(settings: Callable[..., Settings]) -> Workspace:
+    return Workspace.open(settings())
 
 
 @pytest.fixture

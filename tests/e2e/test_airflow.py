@@ -26,16 +26,16 @@ from e2e.galaxies import Models
 from taskgalaxy_ops.demo.airflow_stack import USER, AirflowStack, dag_ids
 from taskgalaxy_ops.demo.conductor import Conductor
 from taskgalaxy_ops.demo.services import SeaweedFS
-from taskgalaxy_ops.generation.lanes import homes_of
-from taskgalaxy_ops.generation.results import Harvest
+from taskgalaxy_ops.generation.lanes import shards_of
+from taskgalaxy_ops.generation.results import RunResults
 from taskgalaxy_ops.operations.airflow import announcements, provision
 from taskgalaxy_ops.operations.airflow.client import AirflowClient
 from taskgalaxy_ops.release.publish import published
 from taskgalaxy_ops.settings import load_settings
 from taskgalaxy_ops.storage import keys
 from taskgalaxy_ops.storage.journal import Journal
-from taskgalaxy_ops.taxonomy.store import Catalogue
-from taskgalaxy_ops.workspace import Galaxy
+from taskgalaxy_ops.taxonomy.store import TaxonomyStore
+from taskgalaxy_ops.workspace import Workspace
 
 K = 12
 CANARY = "sk-canary-7f3a9c51d2"  # the models' key: to be found nowhere but in Airflow's connections
@@ -47,14 +47,14 @@ class Days:
 
     stack: AirflowStack
     client: AirflowClient
-    galaxy: Galaxy
+    workspace: Workspace
     models: Models
     folder: Path  # of the sources
     settings: Path
 
     def settled(self) -> None:
         """Wait until nothing runs and nothing that was announced waits."""
-        Conductor(self.client, self.galaxy).settle(240)
+        Conductor(self.client, self.workspace).settle(240)
 
     def runs(self, dag: str) -> list[dict[str, Any]]:
         return self.client.runs(dag)
@@ -64,11 +64,11 @@ class Days:
 
     def samples(self, version: int | None = None) -> list[dict[str, Any]]:
         """The rows of a release's LLaVA files, by default of the latest."""
-        number = published(self.galaxy)[-1].version if version is None else version
-        listed = [each.key for each in self.galaxy.store.list(keys.release(number))]
+        number = published(self.workspace)[-1].version if version is None else version
+        listed = [each.key for each in self.workspace.store.list(keys.release(number))]
         files = [key for key in listed if key.endswith(".json") and "llava" in key]
         assert files, listed
-        return [row for key in files for row in json.loads(self.galaxy.store.get(key))]
+        return [row for key in files for row in json.loads(self.workspace.store.get(key))]
 
     def asked(self) -> dict[str, int]:
         found: dict[str, int] = self.models.stats()["units"]["by_stage"]
@@ -117,7 +117,7 @@ def days(
         client = stack.client()
         provision.apply(client, load_settings(file), environment)
         stack.wait_for_dags(dag_ids())
-        yield Days(stack, client, Galaxy.open(load_settings(file)), served, sources, file)
+        yield Days(stack, client, Workspace.open(load_settings(file)), served, sources, file)
     finally:
         stack.stop(grace=3)
         for name, value in former.items():
@@ -144,15 +144,15 @@ def test_a_source_by_the_form_in_a_browser(days: Days, tmp_path: Path) -> None:
         page.wait_for_url("**/runs/**")
     days.settled()
     assert [run["partition_key"] for run in days.runs("galaxy_generate")] == ["shapes"]
-    assert [one.version for one in published(days.galaxy)] == [1]
-    harvest = Harvest(days.galaxy)
-    assert harvest.pending == 0
+    assert [one.version for one in published(days.workspace)] == [1]
+    results = RunResults(days.workspace)
+    assert results.pending == 0
     rows = days.samples()
-    assert {row["id"] for row in rows} == {pair.pair for pair in harvest.samples} != set()
+    assert {row["id"] for row in rows} == {pair.pair for pair in results.samples} != set()
     assert {row["conversations"][1]["from"] for row in rows} == {"gpt"}
-    claims = {claim.image: claim for claim in days.galaxy.registry.claims()}
+    claims = {claim.image: claim for claim in days.workspace.registry.claims()}
     assert {claim.source for claim in claims.values()} == {"shapes"}
-    assert {pair.image for pair in harvest.samples} <= set(claims)
+    assert {pair.image for pair in results.samples} <= set(claims)
 
 
 def test_a_second_source_later_asks_only_its_units(days: Days) -> None:
@@ -162,11 +162,11 @@ def test_a_second_source_later_asks_only_its_units(days: Days) -> None:
     days.settled()
     assert days.asked()["filter"] - before["filter"] == 3 * K
     assert days.models.stats()["asked_again"] == []
-    assert [one.version for one in published(days.galaxy)] == [1, 2]
+    assert [one.version for one in published(days.workspace)] == [1, 2]
     second = {row["id"] for row in days.samples(2)}
     assert first < second
-    sources = {claim.image: claim.source for claim in days.galaxy.registry.claims()}
-    assert {sources[pair.image] for pair in Harvest(days.galaxy).samples} == {"shapes", "photos"}
+    sources = {claim.image: claim.source for claim in days.workspace.registry.claims()}
+    assert {sources[pair.image] for pair in RunResults(days.workspace).samples} == {"shapes", "photos"}
 
 
 def test_a_taxonomy_that_a_person_approved_is_announced_to_all_sources(days: Days) -> None:
@@ -174,22 +174,22 @@ def test_a_taxonomy_that_a_person_approved_is_announced_to_all_sources(days: Day
     path = f"dags/galaxy_taxonomy/dagRuns/{quote(run, safe='')}/taskInstances/approve/-1/hitlDetails"
     _asks(days, run)
     asked = days.client.call("GET", path)
-    proposal = Catalogue(days.galaxy).proposal(1)
+    proposal = TaxonomyStore(days.workspace).proposal(1)
     assert len(proposal.added) == 6
     assert f"**{len(proposal.added)} new nodes**" in asked["body"]
-    assert len(Catalogue(days.galaxy).versions()) == 1  # nothing is published before somebody decides
+    assert len(TaxonomyStore(days.workspace).versions()) == 1  # nothing is published before somebody decides
     days.client.call("PATCH", path, {"chosen_options": ["Approve"], "params_input": {}})
     days.settled()
     assert days.client.run("galaxy_taxonomy", run)["state"] == "success"
-    assert Catalogue(days.galaxy).version().nodes == proposal.nodes
-    last = announcements.announced(days.galaxy)[-1]
+    assert TaxonomyStore(days.workspace).version().nodes == proposal.nodes
+    last = announcements.announced(days.workspace)[-1]
     assert (last.reason, last.sources, last.open) == ("taxonomy", ["photos", "shapes"], [])
     assert sorted(each["partition_key"] for each in days.runs("galaxy_generate")[-2:]) == ["photos", "shapes"]
     assert days.models.stats()["asked_again"] == []
 
 
 def test_a_rejected_taxonomy_is_not_published(days: Days) -> None:
-    versions = len(Catalogue(days.galaxy).versions())
+    versions = len(TaxonomyStore(days.workspace).versions())
     run = days.client.trigger("galaxy_taxonomy", {"max_new": 2})
     path = f"dags/galaxy_taxonomy/dagRuns/{quote(run, safe='')}/taskInstances/approve/-1/hitlDetails"
     _asks(days, run)
@@ -197,18 +197,18 @@ def test_a_rejected_taxonomy_is_not_published(days: Days) -> None:
     days.settled()
     states = {task["task_id"]: task["state"] for task in days.client.tasks("galaxy_taxonomy", run)}
     assert (states["publish"], states["announce"]) == ("skipped", "skipped")
-    assert len(Catalogue(days.galaxy).versions()) == versions
+    assert len(TaxonomyStore(days.workspace).versions()) == versions
 
 
 def test_a_backfill_of_one_of_two_sources(days: Days) -> None:
     before, generated = days.asked(), len(days.runs("galaxy_generate"))
-    releases = len(published(days.galaxy))
+    releases = len(published(days.workspace))
     days.client.trigger("galaxy_backfill", {"sources": ["photos"], "dry_run": False})
     days.settled()
     assert [run["partition_key"] for run in days.runs("galaxy_generate")[generated:]] == ["photos"]
     assert days.last("galaxy_generate")["state"] == "success"
     assert days.asked() == before  # all of it was answered
-    assert len(published(days.galaxy)) == releases  # nothing changed: no release
+    assert len(published(days.workspace)) == releases  # nothing changed: no release
     run = days.client.trigger("galaxy_backfill", {"sources": ["shapes"], "forecast": True})  # a dry run
     days.settled()
     assert len(days.runs("galaxy_generate")) == generated + 1
@@ -246,7 +246,7 @@ def test_a_killed_lane_cleared_in_the_ui_costs_what_was_in_flight(days: Days) ->
         wait(lambda: days.models.stats()["requests"] >= before["requests"] + 8, 60)
         _kill(victim["pid"])
         sent = days.asked()["filter"] - before["units"]["by_stage"]["filter"]
-        kept = _journalled(days.galaxy, "documents")
+        kept = _journalled(days.workspace, "documents")
     finally:
         days.models.control(latency=0)
     run = victim["dag_run_id"]
@@ -261,22 +261,22 @@ def test_a_killed_lane_cleared_in_the_ui_costs_what_was_in_flight(days: Days) ->
     days.settled()
     assert days.client.run("galaxy_generate", run)["state"] == "success"
     stats = days.models.stats()
-    assert Harvest(days.galaxy).pending == 0
+    assert RunResults(days.workspace).pending == 0
     twice = [each for each in stats["asked_again"] if each not in before["asked_again"]]
     assert all(each["asked"] == 2 for each in twice)
     assert kept, "the kill came too early to show anything"
     # What was replied and not yet written; and two requests of four units in flight, which the server counts later.
     assert len(twice) <= sent - len(kept) + 2 * 4
-    everything = _journalled(days.galaxy, "documents")
+    everything = _journalled(days.workspace, "documents")
     assert len(set(everything)) == len(everything)
-    assert {claim.source for claim in days.galaxy.registry.claims()} == {"documents", "photos", "shapes"}
-    assert {row["id"] for row in days.samples()} == {pair.pair for pair in Harvest(days.galaxy).samples}
+    assert {claim.source for claim in days.workspace.registry.claims()} == {"documents", "photos", "shapes"}
+    assert {row["id"] for row in days.samples()} == {pair.pair for pair in RunResults(days.workspace).samples}
 
 
 def test_a_scheduled_watch_finds_nothing_and_then_a_file(days: Days) -> None:
     seen = len(days.runs("galaxy_watch"))
     generated = len(days.runs("galaxy_generate"))
-    announced = announcements.seen(days.galaxy)
+    announced = announcements.seen(days.workspace)
     raw = yaml.safe_load(days.settings.read_text("utf-8"))
     raw["airflow"]["schedules"]["watch"] = "* * * * *"
     days.settings.write_text(yaml.safe_dump(raw), "utf-8")
@@ -285,19 +285,19 @@ def test_a_scheduled_watch_finds_nothing_and_then_a_file(days: Days) -> None:
     wait(lambda: sum(run["state"] == "success" for run in days.runs("galaxy_watch")) > seen, 150)
     first = days.last("galaxy_watch")
     assert first["run_type"] == "scheduled"
-    assert announcements.seen(days.galaxy) == announced
+    assert announcements.seen(days.workspace) == announced
     assert len(days.runs("galaxy_generate")) == generated  # nothing new: nothing runs downstream
     raw["teacher"]["mode"] = "batch"  # of the run that follows, for the next test
     raw["run"]["batch"] = {"poll_seconds": 1}
     days.settings.write_text(yaml.safe_dump(raw), "utf-8")
     days.models.control(batches={"seconds": 3600})
     (days.folder / "shapes" / "a new one.png").write_bytes(_another(days.folder))
-    wait(lambda: announcements.seen(days.galaxy) > announced, 150)
+    wait(lambda: announcements.seen(days.workspace) > announced, 150)
     wait(lambda: days.last("galaxy_watch")["state"] == "success", 60)
     days.client.call("PATCH", "dags/galaxy_watch", {"is_paused": True})
     wait(lambda: len(days.runs("galaxy_generate")) > generated, 60)
     assert [run["partition_key"] for run in days.runs("galaxy_generate")[generated:]] == ["shapes"]
-    files = {claim.file for claim in days.galaxy.registry.claims() if claim.source == "shapes"}
+    files = {claim.file for claim in days.workspace.registry.claims() if claim.source == "shapes"}
     assert "a new one.png" in files
 
 
@@ -309,14 +309,14 @@ def test_a_lane_that_waits_for_a_batch_holds_no_slot(days: Days) -> None:
         task = wait(lambda: _task(days, "shapes", "filter", "deferred"), 120)
         pool = days.client.call("GET", f"pools/{task['pool']}")
         assert (pool["deferred_slots"], pool["occupied_slots"], pool["open_slots"]) == (1, 0, pool["slots"])
-        assert Harvest(days.galaxy).pending == K  # of the one new image
+        assert RunResults(days.workspace).pending == K  # of the one new image
     finally:
         days.models.control(batches={"seconds": 0})
     days.settled()
     assert days.last("galaxy_generate")["dag_run_id"] == generate
     assert days.client.run("galaxy_generate", generate)["state"] == "success"
     assert {task["try_number"] for task in days.client.tasks("galaxy_generate", generate)} == {1}
-    assert Harvest(days.galaxy).pending == 0
+    assert RunResults(days.workspace).pending == 0
     assert days.models.stats()["asked_again"] == before
 
 
@@ -333,8 +333,8 @@ def test_keys_are_in_connections_alone(days: Days) -> None:
             for key in (CANARY, secret):
                 assert key.encode() not in raw, f"{path} holds a key"
     assert searched > 20
-    for listed in days.galaxy.store.list(""):
-        raw = days.galaxy.store.get(listed.key)
+    for listed in days.workspace.store.list(""):
+        raw = days.workspace.store.get(listed.key)
         assert CANARY.encode() not in raw
         assert secret.encode() not in raw
 
@@ -350,11 +350,11 @@ def _asks(days: Days, run: str) -> None:
     time.sleep(1)
 
 
-def _journalled(galaxy: Galaxy, source: str) -> list[str]:
-    """The units of every reply in the journals of a source's homes."""
+def _journalled(workspace: Workspace, source: str) -> list[str]:
+    """The units of every reply in the journals of a source's image shards."""
     found: list[str] = []
-    for home in homes_of(galaxy, [source]):
-        found += [unit for reply in Journal(galaxy.store, home.home).replies() for unit in reply["units"]]
+    for shard in shards_of(workspace, [source]):
+        found += [unit for reply in Journal(workspace.store, shard.id).replies() for unit in reply["units"]]
     return found
 
 

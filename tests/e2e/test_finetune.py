@@ -13,7 +13,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from releases import COLOURS, galaxy, released
+from releases import COLOURS, released, workspace
 
 from taskgalaxy_ops.finetune import run as finetune_run
 from taskgalaxy_ops.finetune.backends.local import LocalBackend
@@ -26,7 +26,7 @@ pytest.importorskip("trl", reason="the extra `train` is not installed")
 
 
 def test_a_fine_tune_from_the_command_line(tmp_path: Path) -> None:
-    store = galaxy(tmp_path)
+    store = workspace(tmp_path)
     released(store)
     recipe = tmp_path / "quick.yaml"
     raw = {**load_recipe("tiny").model_dump(mode="json"), "name": "quick", "epochs": 12}

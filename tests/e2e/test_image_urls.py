@@ -24,7 +24,7 @@ from taskgalaxy_ops.simulator.config import parse_config
 from taskgalaxy_ops.simulator.serve import running
 from taskgalaxy_ops.storage import Store, link
 from taskgalaxy_ops.storage.log import zstd
-from taskgalaxy_ops.workspace import Galaxy
+from taskgalaxy_ops.workspace import Workspace
 
 BATCH = {"mode": "batch"}
 WAITING = {"batch": {"poll_seconds": 0.2, "wait_seconds": 60}, "lease_seconds": 3}
@@ -68,21 +68,21 @@ def by(settings: Callable[..., Settings], pictures: Path, fetching: Models) -> C
     return make
 
 
-def ingested(settings: Settings) -> Galaxy:
-    galaxy = Galaxy.open(settings)
-    pipeline.ingest(galaxy, "documents")
-    return galaxy
+def ingested(settings: Settings) -> Workspace:
+    workspace = Workspace.open(settings)
+    pipeline.ingest(workspace, "documents")
+    return workspace
 
 
 def generated(settings: Settings) -> RunResult:
-    return pipeline.generate(Galaxy.open(settings))
+    return pipeline.generate(Workspace.open(settings))
 
 
 def released(settings: Settings) -> str:
     """The release's hash, of a run in which everything is answered."""
     result = generated(settings)
     assert result.pending == 0, result.reasons
-    return publish.publish(Galaxy.open(settings)).release.manifest_sha256
+    return publish.publish(Workspace.open(settings)).release.manifest_sha256
 
 
 @pytest.fixture
@@ -102,7 +102,7 @@ def test_a_run_by_url_makes_the_same_release_and_switching_asks_nothing(
     chosen = by("url", "u", **mode)
     assert len(list(ingested(chosen).store.list("rendered/"))) == 0
     assert released(chosen) == release
-    assert len(list(Galaxy.open(chosen).store.list("rendered/"))) == 3
+    assert len(list(Workspace.open(chosen).store.list("rendered/"))) == 3
     assert fetching.stats()["requests"] - before == before, "as many requests as by data URLs"
     assert generated(by("data", "u")).usage.requests == 0
 
@@ -112,8 +112,8 @@ def test_a_url_that_has_run_out_is_said_and_loses_no_unit(
     by: Callable[..., Settings], release: str, monkeypatch: pytest.MonkeyPatch, mode: dict[str, str]
 ) -> None:
     chosen = by("url", "u", **mode)
-    galaxy = ingested(chosen)
-    late = max(image for home in galaxy.registry.homes() for image in galaxy.registry.image_ids(home))
+    workspace = ingested(chosen)
+    late = max(image for shard in workspace.registry.shards() for image in workspace.registry.image_ids(shard))
 
     hours = set()
 
@@ -145,12 +145,12 @@ def test_what_cannot_be_fetched_is_said_without_the_signature_and_loses_no_unit(
     assert "rendered/" in said and ".jpg?…" in said
     assert_unsigned(said.encode())
     assert released(by("url", "u", **BATCH)) == release
-    galaxy = Galaxy.open(chosen)
-    objects = [listed.key for listed in galaxy.store.list("")]
+    workspace = Workspace.open(chosen)
+    objects = [listed.key for listed in workspace.store.list("")]
     assert any(key.startswith("rendered/") for key in objects)
     assert any(key.endswith(".parquet") for key in objects)
     for key in objects:
-        assert_unsigned(unpacked(galaxy.store.get(key)))
+        assert_unsigned(unpacked(workspace.store.get(key)))
 
 
 def unpacked(raw: bytes) -> bytes:

@@ -20,7 +20,7 @@ from taskgalaxy_ops.settings import Settings, parse_settings
 from taskgalaxy_ops.simulator.config import SimulatorConfig
 from taskgalaxy_ops.simulator.serve import running
 from taskgalaxy_ops.sources.builtin import build
-from taskgalaxy_ops.workspace import Galaxy
+from taskgalaxy_ops.workspace import Workspace
 
 HERE = Path(__file__).parent
 FILE = HERE / "store-2.json"
@@ -57,21 +57,22 @@ def unpack(folder: Path, file: Path) -> Settings:
     return golden_settings(folder.as_uri(), "gone")
 
 
-def golden_galaxy(folder: Path) -> Galaxy:
+def golden_workspace(folder: Path) -> Workspace:
     """The golden store, unpacked into a folder and opened by the code of today."""
-    return Galaxy.open(unpack(folder, FILE))
+    return Workspace.open(unpack(folder, FILE))
 
 
 def main() -> None:
     with tempfile.TemporaryDirectory() as name, running(SimulatorConfig(wrong_share=0.3)) as base_url:
         folder = Path(name)
         images = build("shapes", folder / "images", 3)
-        galaxy = Galaxy.open(golden_settings((folder / "store").as_uri(), str(images), base_url))
-        pipeline.ingest(galaxy, "shapes")
-        assert pipeline.generate(galaxy).pending == 0
-        publish.publish(galaxy)
+        workspace = Workspace.open(golden_settings((folder / "store").as_uri(), str(images), base_url))
+        pipeline.ingest(workspace, "shapes")
+        assert pipeline.generate(workspace).pending == 0
+        publish.publish(workspace)
         objects = {
-            listed.key: base64.b64encode(galaxy.store.get(listed.key)).decode() for listed in galaxy.store.list("")
+            listed.key: base64.b64encode(workspace.store.get(listed.key)).decode()
+            for listed in workspace.store.list("")
         }
     FILE.write_text(json.dumps(objects, indent=0, sort_keys=True) + "\n", encoding="utf-8")
 

@@ -17,14 +17,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fakes import KilledError, MemoryStore
-from golden.golden_store import golden_galaxy, unpack
+from golden.golden_store import golden_workspace, unpack
 from PIL import Image as Pillow
 
 from taskgalaxy_ops import pipeline
 from taskgalaxy_ops.errors import StoreError
 from taskgalaxy_ops.generation import stage_keys
 from taskgalaxy_ops.generation.bill import bill
-from taskgalaxy_ops.generation.results import Harvest
+from taskgalaxy_ops.generation.results import RunResults
 from taskgalaxy_ops.generation.stages import filter as filter_stage
 from taskgalaxy_ops.generation.stages import vote as vote_stage
 from taskgalaxy_ops.generation.stages import write as write_stage
@@ -42,87 +42,87 @@ from taskgalaxy_ops.storage.journal import Journal
 from taskgalaxy_ops.storage.log import Log
 from taskgalaxy_ops.storage.parquet import rows_hash
 from taskgalaxy_ops.storage.registry import Registry
-from taskgalaxy_ops.taxonomy.store import Catalogue
-from taskgalaxy_ops.workspace import Galaxy
+from taskgalaxy_ops.taxonomy.store import TaxonomyStore
+from taskgalaxy_ops.workspace import Workspace
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 
 
 @pytest.fixture
-def galaxy(tmp_path: Path) -> Galaxy:
-    return golden_galaxy(tmp_path / "store")
+def workspace(tmp_path: Path) -> Workspace:
+    return golden_workspace(tmp_path / "store")
 
 
-def test_every_object_of_the_golden_store_is_still_read(galaxy: Galaxy) -> None:
-    assert verify(galaxy).damage == []
-    assert list(galaxy.registry.scans()) == ["shapes"]
-    assert [claim.licence for claim in galaxy.registry.claims()] == ["MIT"] * 3
-    assert len(galaxy.registry.homes()) == 2
-    assert len(Catalogue(galaxy).version(0).leaves()) == 5
-    paid = bill(galaxy)
-    assert paid.all.calls == galaxy.ledger().spent().calls > 0
+def test_every_object_of_the_golden_store_is_still_read(workspace: Workspace) -> None:
+    assert verify(workspace).damage == []
+    assert list(workspace.registry.scans()) == ["shapes"]
+    assert [claim.licence for claim in workspace.registry.claims()] == ["MIT"] * 3
+    assert len(workspace.registry.shards()) == 2
+    assert len(TaxonomyStore(workspace).version(0).leaves()) == 5
+    paid = bill(workspace)
+    assert paid.all.calls == workspace.ledger().spent().calls > 0
     assert set(paid.by_stage) == {"filter", "write", "vote"}
 
 
-def test_nothing_of_the_golden_store_is_computed_or_asked_again(galaxy: Galaxy) -> None:
-    before = {listed.key for listed in galaxy.store.list("")}
-    (latest,) = publish.published(galaxy)
-    result = pipeline.generate(galaxy)
+def test_nothing_of_the_golden_store_is_computed_or_asked_again(workspace: Workspace) -> None:
+    before = {listed.key for listed in workspace.store.list("")}
+    (latest,) = publish.published(workspace)
+    result = pipeline.generate(workspace)
     assert (result.pending, result.usage.requests) == (0, 0)
-    assert all(stage.counts is None for home in result.homes for stage in home.stages.values())
-    assert "encoder" not in galaxy.__dict__
-    assert publish.publish(galaxy).release == latest
-    assert {listed.key for listed in galaxy.store.list("")} - before <= {
+    assert all(stage.counts is None for shard in result.shards for stage in shard.stages.values())
+    assert "encoder" not in workspace.__dict__
+    assert publish.publish(workspace).release == latest
+    assert {listed.key for listed in workspace.store.list("")} - before <= {
         f"{keys.SETTINGS_LOG}/e/0000000002",  # the addresses differ
-        *(keys.tally(home.home) for home in galaxy.registry.homes()),
+        *(keys.tally(shard.id) for shard in workspace.registry.shards()),
     }
 
 
-def test_markers_are_cache_shards_come_back_from_the_journal(galaxy: Galaxy) -> None:
-    samples = Harvest(galaxy).samples
+def test_markers_are_cache_shards_come_back_from_the_journal(workspace: Workspace) -> None:
+    samples = RunResults(workspace).samples
     assert samples
-    for home in galaxy.registry.homes():
-        for listed in list(galaxy.store.list(keys.markers(home.home))):
+    for shard in workspace.registry.shards():
+        for listed in list(workspace.store.list(keys.markers(shard.id))):
             if listed.key.rpartition("/")[2].split(".")[0] in {"match", "filter", "write", "vote"}:
-                galaxy.store.delete(listed.key)
-    result = pipeline.generate(galaxy)
+                workspace.store.delete(listed.key)
+    result = pipeline.generate(workspace)
     assert (result.pending, result.usage.requests) == (0, 0)
-    assert Harvest(galaxy, result).samples == samples
+    assert RunResults(workspace, result).samples == samples
 
 
 def test_a_store_of_layout_1_is_upgraded_and_nothing_of_it_is_computed_or_asked_again(tmp_path: Path) -> None:
     settings = unpack(tmp_path / "store", GOLDEN / "store.json")
     with pytest.raises(StoreError, match=r"layout 1, this version reads layout 2\. Run `taskgalaxy upgrade`"):
-        Galaxy.open(settings)
+        Workspace.open(settings)
     store = connect(settings.store)
     scan = next(entry.body for entry in Log(store, keys.REGISTRY_LOG).read())
     assert Registry(store).upgrade()
     assert not Registry(store).upgrade()
     store.replace(keys.LAYOUT, json.dumps({"layout": keys.LAYOUT_VERSION}).encode())
-    galaxy = Galaxy.open(settings)
-    assert verify(galaxy).damage == []
+    workspace = Workspace.open(settings)
+    assert verify(workspace).damage == []
     assert not list(store.list(scan["claims"]["key"])), "a take-down would not find it"
-    assert [(home.home, home.output) for home in galaxy.registry.homes()] == sorted(
-        (home["home"], home["output"]) for home in scan["homes"]
+    assert [(shard.id, shard.output) for shard in workspace.registry.shards()] == sorted(
+        (shard["home"], shard["output"]) for shard in scan["homes"]
     )
-    assert [claim.licence for claim in galaxy.registry.claims()] == ["MIT"] * 3
-    test_nothing_of_the_golden_store_is_computed_or_asked_again(galaxy)
+    assert [claim.licence for claim in workspace.registry.claims()] == ["MIT"] * 3
+    test_nothing_of_the_golden_store_is_computed_or_asked_again(workspace)
 
 
 def test_after_an_upgrade_an_image_can_be_taken_down_and_nothing_is_asked_for_the_others(tmp_path: Path) -> None:
     settings = unpack(tmp_path / "store", GOLDEN / "store.json")
     assert upgrade(settings) == (1, 2)
     assert upgrade(settings) == (2, 2)
-    galaxy = Galaxy.open(settings)
-    replies = [reply for home in galaxy.registry.homes() for reply in Journal(galaxy.store, home.home).replies()]
+    workspace = Workspace.open(settings)
+    replies = [reply for shard in workspace.registry.shards() for reply in Journal(workspace.store, shard.id).replies()]
     assert replies
     assert all(reply["image"] for reply in replies), "each could be told from the shards"
-    image = sorted(claim.image for claim in galaxy.registry.claims())[0]
-    takedown.take_down(galaxy, [image])
-    assert list(takedown.left(galaxy)) == []
-    result = pipeline.generate(galaxy)
+    image = sorted(claim.image for claim in workspace.registry.claims())[0]
+    takedown.take_down(workspace, [image])
+    assert list(takedown.left(workspace)) == []
+    result = pipeline.generate(workspace)
     assert (result.pending, result.usage.requests) == (0, 0)
-    assert image not in {pair.image for pair in Harvest(galaxy, result).samples}
+    assert image not in {pair.image for pair in RunResults(workspace, result).samples}
 
 
 def test_an_upgrade_that_was_killed_is_gone_on_with(tmp_path: Path) -> None:
@@ -180,7 +180,7 @@ def matched() -> str:
 
 
 def filtered() -> str:
-    question = filter_stage.filter_question("golden", MODEL)
+    question = filter_stage.filter_template("golden", MODEL)
     units = filter_stage.filter_units(question, [Match(i, t, 0.5, 1) for i in (OTHER, IMAGE) for t in TYPES])
     answers = {
         units[0].key: Answer({"fits": True, "reason": "yes"}),
@@ -192,7 +192,7 @@ def filtered() -> str:
 
 
 def written() -> str:
-    question = write_stage.write_question("golden", MODEL, "chain_of_thought")
+    question = write_stage.write_template("golden", MODEL, "chain_of_thought")
     units = write_stage.write_units(question, [Relevant(i, t, "r") for i in (OTHER, IMAGE) for t in TYPES])
     texts = [("Q?", "A", "R"), ("", "", ""), ("Q?", "<image>", "R"), ("Q?", "A", "")]
     answers = {
@@ -209,7 +209,7 @@ def voted() -> str:
         for n in range(8)
     ]
     judges = [Model(name=name, base_url="http://127.0.0.1:9/v1", model=name, simulated=True) for name in "abc"]
-    questions = [vote_stage.vote_question("golden", judge, True) for judge in judges]
+    questions = [vote_stage.vote_template("golden", judge, True) for judge in judges]
     settings = VoteSettings()
     answers: dict[str, Answer] = {}
     while any(needed := vote_stage.votes_needed(pairs, questions, settings, answers)):

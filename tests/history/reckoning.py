@@ -44,7 +44,7 @@ class Pair:
 
 @dataclass
 class Reckoned:
-    """What is needed, and what comes out of each stage. Rows are by image, so that any home's can be told."""
+    """What is needed, and what comes out of each stage. Rows are by image, so that any image shard's can be told."""
 
     needed: set[Unit] = field(default_factory=set)
     rows: dict[str, dict[str, list[Any]]] = field(default_factory=dict)  # stage, image: what its shard would tell

@@ -42,11 +42,11 @@ def stages(units: set[Unit]) -> set[str]:
 
 
 def pairs(world: World) -> set[str]:
-    return set(world.reckoned(world.open()).pairs)
+    return set(world.estimated(world.open()).pairs)
 
 
 def test_the_world_is_worth_a_test(world: World) -> None:
-    assert len(world.reckoned(world.open()).samples) >= 8
+    assert len(world.estimated(world.open()).samples) >= 8
     assert stages(set(world.models.delivered)) == {"filter", "write", "vote"}
     assert {given.terminal for given in world.models.standing.values()} == {"", "refused", "malformed reply"}
 
@@ -120,7 +120,7 @@ def test_another_writers_prompt_asks_the_writer_and_the_judges_for_what_really_c
     now = pairs(world)
     assert stages(more) == {"write", "vote"}
     assert was & now, "nothing stayed the same: the test shows nothing"
-    fresh = {world.reckoned(world.open()).pairs[pair] for pair in now - was}
+    fresh = {world.estimated(world.open()).pairs[pair] for pair in now - was}
     told = {(pair.image, pair.task_type, pair.question) for pair in fresh}
     votes = [unit for unit in more if unit.stage == "vote"]
     assert votes

@@ -59,7 +59,7 @@ class Wire(httpx2.AsyncBaseTransport):
         self.held = False  # no batch ends
         self.lags = False  # the list shows no batch
         self.deaf = False  # who makes a batch does not hear of it
-        self.came_to: dict[str, tuple[int, int]] = {}  # by request of a batch that was read: calls, nano-dollars
+        self.record_actual: dict[str, tuple[int, int]] = {}  # by request of a batch that was read: calls, nano-dollars
         self.twice: set[Unit] = set()  # asked while they were under way
         self.before: Callable[[], None] = lambda: None  # called before each request
 
@@ -170,7 +170,7 @@ class Wire(httpx2.AsyncBaseTransport):
     def _result(self, request: httpx2.Request, batch: Batch, line: _Line) -> dict[str, Any]:
         models, spoiled = self._models, drawn(batch.id, line.units) % 2 == 0
         if batch.fate == "expired" and spoiled:
-            self.came_to[line.name] = (0, 0)
+            self.record_actual[line.name] = (0, 0)
             return {"custom_id": line.name, "response": None, "error": {"code": "batch_expired"}}
         before = models.cost
         models.received += 1
@@ -185,7 +185,7 @@ class Wire(httpx2.AsyncBaseTransport):
             reply = models.reply(request, line.body, line.units)
             models.late = set()
         models.cost -= (models.cost - before) // 2  # half the price
-        self.came_to[line.name] = (1, models.cost - before)
+        self.record_actual[line.name] = (1, models.cost - before)
         response = {"status_code": reply.status_code, "request_id": "x", "body": json.loads(reply.content)}
         return {"custom_id": line.name, "response": response, "error": None}
 

@@ -31,7 +31,7 @@ from taskgalaxy_ops import workspace as opened
 from taskgalaxy_ops.errors import PendingError, SourceError
 from taskgalaxy_ops.generation import lanes, stage_keys
 from taskgalaxy_ops.generation.lanes import Lane
-from taskgalaxy_ops.generation.results import Harvest
+from taskgalaxy_ops.generation.results import RunResults
 from taskgalaxy_ops.generation.run import RunResult
 from taskgalaxy_ops.generation.stages import filter as filter_stage
 from taskgalaxy_ops.generation.stages import vote as vote_stage
@@ -49,10 +49,10 @@ from taskgalaxy_ops.settings import Model, Settings, SourceSettings, parse_setti
 from taskgalaxy_ops.storage import Listed, keys, log, parquet
 from taskgalaxy_ops.storage.base import Content
 from taskgalaxy_ops.storage.journal import Journal
-from taskgalaxy_ops.storage.ledger_totals import Books, highest
+from taskgalaxy_ops.storage.ledger_totals import LedgerTotals, highest
 from taskgalaxy_ops.taxonomy import add_types
-from taskgalaxy_ops.taxonomy.store import Catalogue
-from taskgalaxy_ops.workspace import Galaxy
+from taskgalaxy_ops.taxonomy.store import TaxonomyStore
+from taskgalaxy_ops.workspace import Workspace
 
 from .encoder import CircleEncoder
 from .models import Models, Unit, chat_model, drawn
@@ -136,7 +136,7 @@ class World:
         self.nodes: dict[str, str] = {}  # path: status
         self.denied: set[str] = set()  # images that were taken down
         self.made: dict[object, set[str]] = {}  # keys of the shards that are there, and the images that each holds
-        self.edits: Counter[tuple[str, str]] = Counter()  # of answers, by home and stage
+        self.edits: Counter[tuple[str, str]] = Counter()  # of answers, by image shard and stage
         self.versions = dict.fromkeys(STAGES, 1)
         self.writes: list[str] = []
         self.moments = [0.0]  # seconds since the epoch, between the steps of the history
@@ -194,12 +194,12 @@ class World:
         path.write_text(text, "utf-8")
         return path
 
-    def open(self, store: SortedStore | None = None) -> Galaxy:
+    def open(self, store: SortedStore | None = None) -> Workspace:
         """The store under the settings as chosen, with nothing kept in memory."""
         settings = self.settings
         for model in (settings.teacher, *settings.judges):
             self.models.weights[model.model] = model.revision or ""
-        return Galaxy(settings, store or self.store)
+        return Workspace(settings, store or self.store)
 
     @property
     def settings(self) -> Settings:
@@ -227,9 +227,9 @@ class World:
         del self.sources[source]
 
     def add(self, paths: Sequence[str]) -> None:
-        catalogue = Catalogue(self.open())
-        base = catalogue.version()
-        catalogue.publish(base.number, add_types(base.nodes, paths), [], "hand")
+        taxonomy_store = TaxonomyStore(self.open())
+        base = taxonomy_store.version()
+        taxonomy_store.publish(base.number, add_types(base.nodes, paths), [], "hand")
         self._live(paths)
 
     def _live(self, paths: Sequence[str]) -> None:
@@ -238,9 +238,9 @@ class World:
             self.nodes |= {"~".join(parts[:depth]): "live" for depth in range(1, len(parts) + 1)}
 
     def retire(self, path: str) -> None:
-        catalogue = Catalogue(self.open())
-        base = catalogue.version()
-        catalogue.publish(base.number, base.retire(path).nodes, [], "hand")
+        taxonomy_store = TaxonomyStore(self.open())
+        base = taxonomy_store.version()
+        taxonomy_store.publish(base.number, base.retire(path).nodes, [], "hand")
         self.nodes |= {node: "retired" for node in self.nodes if f"{node}~".startswith(f"{path}~")}
 
     def change(self, section: str, **fields: Any) -> None:
@@ -308,16 +308,16 @@ class World:
         self.models.step += 1
 
     def deal(self, source: str, count: int) -> None:
-        """Deal a source's homes into lanes, of which each may be run at any time from now on."""
+        """Deal a source's image shards into lanes, of which each may be run at any time from now on."""
         self.dealt = pipeline.lanes(self.open(), [source], count)
 
     def _edit(self, units: set[Unit]) -> None:
-        home_of = self._homes()
-        self.edits.update({(home_of[unit.image_id], unit.stage) for unit in units})
+        shard_of = self._shards()
+        self.edits.update({(shard_of[unit.image_id], unit.stage) for unit in units})
 
-    def _homes(self) -> dict[str, str]:
+    def _shards(self) -> dict[str, str]:
         registry = self.open().registry
-        return {image.image: home.home for home in registry.homes() for image in registry.images(home)}
+        return {image.image: shard.id for shard in registry.shards() for image in registry.images(shard)}
 
     def take_down(self, images: set[str]) -> None:
         """Images are gone for good, and so is what was made of them."""
@@ -353,14 +353,14 @@ class World:
         """Whether something may keep a run from its end."""
         return self._models_are_away or self.wire.obstructed or self.chosen["budget"]["max_calls"] is not None
 
-    def reckoned(self, galaxy: Galaxy) -> Reckoned:
+    def estimated(self, workspace: Workspace) -> Reckoned:
         """What the state as it is needs and comes to."""
         images = {image: PICTURES[image] for image in sorted(self.live)}
-        return reckon(State(images, leaves(self.nodes), galaxy.settings, galaxy.prompts), self.models.standing)
+        return reckon(State(images, leaves(self.nodes), workspace.settings, workspace.prompts), self.models.standing)
 
-    def run(self, **options: Any) -> tuple[Galaxy, RunResult, Reckoned]:
+    def run(self, **options: Any) -> tuple[Workspace, RunResult, Reckoned]:
         """Generate, and check what was asked and which shards were made; ``options`` as of ``pipeline.generate``."""
-        galaxy, models, wire = self.open(), self.models, self.wire
+        workspace, models, wire = self.open(), self.models, self.wire
         stood, delivered, called = set(models.standing), models.delivered.copy(), models.received + wire.requests
         under_way = wire.units
         how = {**options, "wait": False} if wire.held or wire.lags else options  # else it may wait for good
@@ -369,23 +369,23 @@ class World:
         with self._watched():
             if dies:
                 self._run_and_die(drawn(self.deaths, models.step) % _OPERATIONS, how)
-            result = pipeline.generate(galaxy, **how)
-        reckoned = self.reckoned(galaxy)
+            result = pipeline.generate(workspace, **how)
+        estimated = self.estimated(workspace)
         asked = models.delivered - delivered
         assert asked.total() == len(asked), "a unit was answered twice in one run"
         assert not stood & asked.keys(), "what had an answer was asked again"
         assert not wire.twice, "what was under way was asked again"
-        assert (asked.keys() | wire.units) - under_way <= reckoned.needed, "what nothing needs was asked"
-        self._check_ledger(galaxy, called)
+        assert (asked.keys() | wire.units) - under_way <= estimated.needed, "what nothing needs was asked"
+        self._check_ledger(workspace, called)
         made: Counter[object] = Counter((_stage(key), key.split("/")[1]) for key in self._markers())
         if dies:  # one that was about to be written is written by the next
             made = Counter(dict.fromkeys(made, 1))
-        due = self._due(galaxy, reckoned, options)
+        due = self._due(workspace, estimated, options)
         assert made == due, f"not due, and made: {made - due}; due, and not made: {due - made}"
         if not self.obstructed and not options:
             assert result.pending == 0, result.reasons
-            assert asked.keys() >= reckoned.needed - stood, "not all that is needed was asked"
-        return galaxy, result, reckoned
+            assert asked.keys() >= estimated.needed - stood, "not all that is needed was asked"
+        return workspace, result, estimated
 
     def _run_and_die(self, operations: int, options: Mapping[str, Any]) -> None:
         """A worker that is killed after so many requests and writes; its lease has run out when this returns."""
@@ -412,32 +412,32 @@ class World:
             self.store.before, self.wire.before = note, lambda: None
         self.store.clock += 1000
 
-    def _check_ledger(self, galaxy: Galaxy, called: int) -> None:
+    def _check_ledger(self, workspace: Workspace, called: int) -> None:
         """What is settled is what it cost; what is under way is held; no cap is overspent.
 
         called: requests that had been sent before, those under way included.
         """
-        books = Books()
-        books.add(log.Log(galaxy.store, keys.BUDGET_LOG).read())
+        books = LedgerTotals()
+        books.add(log.Log(workspace.store, keys.BUDGET_LOG).read())
         untold = []  # what was read by who did not live to tell: the next one tells
-        for home in galaxy.registry.homes():
-            for intent in Journal(galaxy.store, home.home).batches.open.values():
+        for shard in workspace.registry.shards():
+            for intent in Journal(workspace.store, shard.id).batches.open.values():
                 for name, told in intent["requests"].items():
-                    untold += [self.wire.came_to.get(name, (0, 0))] if told["block"] in books.open else []
+                    untold += [self.wire.record_actual.get(name, (0, 0))] if told["block"] in books.open else []
         settled = books.spent()
         for body in books.open.values():
             settled -= highest(body)
         calls, cost = (sum(each[part] for each in untold) for part in (0, 1))
         real = self.models.received - calls, self.models.cost - cost
         assert (settled.calls, settled.cost) == real, "the ledger has other calls"
-        now, cap = self.models.received + self.wire.requests, galaxy.settings.budget.max_calls
+        now, cap = self.models.received + self.wire.requests, workspace.settings.budget.max_calls
         assert books.spent().calls >= now, "what is under way is not held"
         assert cap is None or now <= max(cap, called), "the budget was overspent"
 
     def check(self) -> None:
         """Run as far as it goes, release, and compare with one run over the state as it is now."""
-        galaxy, result, reckoned = self.run()
-        self._check_funnel(galaxy, result, reckoned)
+        workspace, result, estimated = self.run()
+        self._check_funnel(workspace, result, estimated)
         if result.pending == 0:
             self._check_idle()
         else:
@@ -447,7 +447,7 @@ class World:
                 pass
             else:
                 raise AssertionError("a release was made although something is pending")
-        mine = _released(galaxy, result)
+        mine = _released(workspace, result)
         received, passes = self.models.received, self.encoder.passes
         again = self.open(self._copy())
         collected = all(batch.cleared for batch in self.wire.batches)  # else it may find some that nothing needs
@@ -458,34 +458,34 @@ class World:
 
     def check_end(self) -> None:
         """The same from a store that has seen nothing but the final sources, taxonomy and answers; and no damage."""
-        galaxy = self.open()
-        result = pipeline.generate(galaxy, ask=False)
-        mine, received = _released(galaxy, result), self.models.received
+        workspace = self.open()
+        result = pipeline.generate(workspace, ask=False)
+        mine, received = _released(workspace, result), self.models.received
         anew = self.open(SortedStore())
         for source in sorted(self.sources, reverse=True):
             pipeline.ingest(anew, source, chosen=SourceSettings(location=str(self.folder / source)))
         take_down(anew, self.denied)
-        final = Catalogue(galaxy).version()
-        Catalogue(anew).publish(Catalogue(anew).version().number, final.nodes, [], "hand")
-        answers.export(galaxy, self.folder / "answers.jsonl")
+        final = TaxonomyStore(workspace).version()
+        TaxonomyStore(anew).publish(TaxonomyStore(anew).version().number, final.nodes, [], "hand")
+        answers.export(workspace, self.folder / "answers.jsonl")
         answers.load(anew, self.folder / "answers.jsonl")
         theirs = _released(anew, pipeline.generate(anew, ask=result.pending == 0))
         assert self.models.received == received, "a new store with the history's answers asked"
         assert _differing(mine, theirs) == [], "a new store with the same state gives other data"
         assert verify(self.open()).damage == []
 
-    def _check_funnel(self, galaxy: Galaxy, result: RunResult, reckoned: Reckoned) -> None:
-        harvest = Harvest(galaxy, result)
-        funnel = {counts.stage: counts for counts in harvest.funnel}  # each adds up, or could not be made
+    def _check_funnel(self, workspace: Workspace, result: RunResult, estimated: Reckoned) -> None:
+        results = RunResults(workspace, result)
+        funnel = {counts.stage: counts for counts in results.funnel}  # each adds up, or could not be made
         assert funnel["ingest"].units_in == sum(map(len, self.sources.values()))
         for stage in STAGES[1:]:
-            assert funnel[stage].units_in == reckoned.units_in[stage], stage
-            assert funnel[stage].pending == reckoned.pending[stage], stage
-        variants = len(galaxy.settings.write.variants)
+            assert funnel[stage].units_in == estimated.units_in[stage], stage
+            assert funnel[stage].pending == estimated.pending[stage], stage
+        variants = len(workspace.settings.write.variants)
         assert funnel["write"].units_in == funnel["filter"].units_out * variants
         assert funnel["vote"].units_in == funnel["write"].units_out
-        assert {pair.pair for pair in harvest.samples} == reckoned.samples
-        assert funnel["vote"].units_out == len(reckoned.samples)
+        assert {pair.pair for pair in results.samples} == estimated.samples
+        assert funnel["vote"].units_out == len(estimated.samples)
 
     def _check_idle(self) -> None:
         """A second run does nothing at all."""
@@ -495,15 +495,15 @@ class World:
         assert self.writes == [], "a second run wrote"
         assert (self.models.received, self.encoder.passes) == (received, passes), "a second run asked or encoded"
 
-    def _due(self, galaxy: Galaxy, reckoned: Reckoned, options: Mapping[str, Any]) -> Counter[object]:
+    def _due(self, workspace: Workspace, estimated: Reckoned, options: Mapping[str, Any]) -> Counter[object]:
         """The shards whose declared inputs were never there before, now remembered."""
         due: Counter[object] = Counter()
-        settings, prompts = galaxy.settings, galaxy.prompts
+        settings, prompts = workspace.settings, workspace.prompts
         source, last = options.get("sources"), options.get("last_stage", "vote")
         wanted = self.live if source is None else {image for name in source for image in _ids(self.sources[name])}
         if lane := options.get("lane"):
-            homes = lanes.homes_of_lane(galaxy, lane)
-            wanted &= {image.image for home in homes for image in galaxy.registry.images(home)}
+            shards = lanes.shards_of_lane(workspace, lane)
+            wanted &= {image.image for shard in shards for image in workspace.registry.images(shard)}
         near = matches({image: PICTURES[image] for image in self.live}, leaves(self.nodes), settings.match.k)
         variants = sorted(settings.write.variants)
         asks = {
@@ -512,22 +512,22 @@ class World:
             "write": (_asked([settings.teacher]), *((variant, prompts[f"write_{variant}"]) for variant in variants)),
             "vote": (_asked(settings.judges), prompts["vote"], settings.vote),
         }
-        for home in galaxy.registry.homes():
-            housed = [image.image for image in galaxy.registry.images(home)]
-            if wanted.isdisjoint(housed):
+        for shard in workspace.registry.shards():
+            image_index = [image.image for image in workspace.registry.images(shard)]
+            if wanted.isdisjoint(image_index):
                 continue
-            there = [image for image in housed if image in self.live]
+            there = [image for image in image_index if image in self.live]
             content: object = tuple(there)
             for stage in STAGES[: STAGES.index(last) + 1]:
-                edits = self.edits[home.home, stage]
-                key = (home.home, stage, self.versions[stage], content, asks[stage], edits)
-                if stage != "match" and reckoned.lacking(stage, there):
+                edits = self.edits[shard.id, stage]
+                key = (shard.id, stage, self.versions[stage], content, asks[stage], edits)
+                if stage != "match" and estimated.lacking(stage, there):
                     break
-                rows = near if stage == "match" else reckoned.rows[stage]
+                rows = near if stage == "match" else estimated.rows[stage]
                 content = tuple((image, *sorted(rows[image])) for image in there if rows.get(image))
                 if key not in self.made:
                     self.made[key] = {image for image in there if rows.get(image)}
-                    due[stage, home.home] += 1
+                    due[stage, shard.id] += 1
         return due
 
     def _copy(self) -> SortedStore:
@@ -619,14 +619,14 @@ def _differing(mine: Mapping[str, bytes], theirs: Mapping[str, bytes]) -> list[s
     return [path for path in sorted({*mine, *theirs}) if mine.get(path) != theirs.get(path)]
 
 
-def _released(galaxy: Galaxy, result: RunResult) -> dict[str, bytes]:
+def _released(workspace: Workspace, result: RunResult) -> dict[str, bytes]:
     """The data of the release of a state; nothing where it has no sample."""
-    harvest = Harvest(galaxy, result)
+    results = RunResults(workspace, result)
     try:
-        receipt = publish.publish(galaxy, partial=True, harvest=harvest)
+        receipt = publish.publish(workspace, partial=True, results=results)
     except SourceError:
         return {}
-    assert receipt.funnel.units_in == harvest.funnel[-1].units_out
+    assert receipt.funnel.units_in == results.funnel[-1].units_out
     prefix = keys.release(receipt.release.version)
-    names = [listed.key.removeprefix(prefix) for listed in galaxy.store.list(prefix)]
-    return {name: galaxy.store.get(prefix + name) for name in names if name != "history.json"}
+    names = [listed.key.removeprefix(prefix) for listed in workspace.store.list(prefix)]
+    return {name: workspace.store.get(prefix + name) for name in names if name != "history.json"}

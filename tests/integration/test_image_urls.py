@@ -17,15 +17,15 @@ from PIL import Image
 from taskgalaxy_ops import pipeline
 from taskgalaxy_ops.demo.services import SeaweedFS
 from taskgalaxy_ops.errors import StoreError
-from taskgalaxy_ops.generation.stages.filter import filter_question
-from taskgalaxy_ops.inference.gateway import Desk, Gateway
-from taskgalaxy_ops.inference.session import Asker
-from taskgalaxy_ops.models.request import Question, Unit
+from taskgalaxy_ops.generation.stages.filter import filter_template
+from taskgalaxy_ops.inference.gateway import CallContext, Gateway
+from taskgalaxy_ops.inference.session import InferenceSession
+from taskgalaxy_ops.models.request import RequestItem, RequestTemplate
 from taskgalaxy_ops.operations import gc, takedown
 from taskgalaxy_ops.settings import parse_settings
 from taskgalaxy_ops.storage import keys, link
 from taskgalaxy_ops.storage.s3 import S3Store
-from taskgalaxy_ops.workspace import Galaxy
+from taskgalaxy_ops.workspace import Workspace
 
 
 class _Looking(Gateway):
@@ -35,12 +35,12 @@ class _Looking(Gateway):
         super().__init__()
         self.urls: list[str] = []
 
-    async def ask(self, question: Question, units: Sequence[Unit], desk: Desk) -> None:
-        self.urls.append(await asyncio.to_thread(desk.image_url, str(units[0].image)))
+    async def ask(self, question: RequestTemplate, units: Sequence[RequestItem], context: CallContext) -> None:
+        self.urls.append(await asyncio.to_thread(context.image_url, str(units[0].image)))
 
 
 @pytest.fixture
-def galaxy(seaweedfs: SeaweedFS, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Galaxy:
+def workspace(seaweedfs: SeaweedFS, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
     """Two photographs of 1,200 by 900 pixels, with EXIF, and a teacher that gets images by URL, 600 pixels long."""
     for name, value in seaweedfs.environment.items():
         monkeypatch.setenv(name, value)
@@ -58,31 +58,33 @@ def galaxy(seaweedfs: SeaweedFS, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         "judges": [model],
         "vote": {"quorum": 1},
     }
-    found = Galaxy.open(parse_settings(raw))
+    found = Workspace.open(parse_settings(raw))
     pipeline.ingest(found, "photos")
     return found
 
 
-def ids(galaxy: Galaxy) -> list[str]:
-    (home,) = galaxy.registry.homes()
-    return list(galaxy.registry.image_ids(home))
+def ids(workspace: Workspace) -> list[str]:
+    (shard,) = workspace.registry.shards()
+    return list(workspace.registry.image_ids(shard))
 
 
-def urls(galaxy: Galaxy, images: Sequence[str]) -> list[str]:
+def urls(workspace: Workspace, images: Sequence[str]) -> list[str]:
     """What a run that asks the teacher about these images sends."""
-    question, gateway = filter_question("Decide.", galaxy.settings.teacher), _Looking()
+    question, gateway = filter_template("Decide.", workspace.settings.teacher), _Looking()
 
     async def ask() -> None:
-        (home,) = galaxy.registry.homes()
-        async with Asker(galaxy.store, galaxy.settings.run, gateway, galaxy.till(), home.home) as asker:
-            await asker.ask(lambda _: [(question, [question.unit(image, {"task_type": "a~b"}) for image in images])])
+        (shard,) = workspace.registry.shards()
+        async with InferenceSession(
+            workspace.store, workspace.settings.run, gateway, workspace.run_budget(), shard.id
+        ) as session:
+            await session.ask(lambda _: [(question, [question.unit(image, {"task_type": "a~b"}) for image in images])])
 
     asyncio.run(ask())
     return gateway.urls
 
 
-def test_who_has_the_url_gets_the_image_as_it_would_be_sent(galaxy: Galaxy) -> None:
-    (url,) = urls(galaxy, ids(galaxy)[:1])
+def test_who_has_the_url_gets_the_image_as_it_would_be_sent(workspace: Workspace) -> None:
+    (url,) = urls(workspace, ids(workspace)[:1])
     with urllib.request.urlopen(url, timeout=20) as reply:
         raw = reply.read()
         assert reply.headers["Content-Type"] == "image/jpeg"
@@ -92,12 +94,12 @@ def test_who_has_the_url_gets_the_image_as_it_would_be_sent(galaxy: Galaxy) -> N
     assert "X-Amz-Expires=86400" in url
     with pytest.raises(urllib.error.HTTPError, match="403"):
         urllib.request.urlopen(url.partition("?")[0], timeout=20)
-    other = url.replace(ids(galaxy)[0], ids(galaxy)[1])
+    other = url.replace(ids(workspace)[0], ids(workspace)[1])
     with pytest.raises(urllib.error.HTTPError, match="403"):
         urllib.request.urlopen(other, timeout=20)
 
 
-def test_an_image_is_rendered_once_for_all_runs(galaxy: Galaxy, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_image_is_rendered_once_for_all_runs(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     read, real = Counter[str](), S3Store.get
 
     def get(self: S3Store, key: str, *, start: int = 0, length: int | None = None) -> bytes:
@@ -105,34 +107,34 @@ def test_an_image_is_rendered_once_for_all_runs(galaxy: Galaxy, monkeypatch: pyt
         return real(self, key, start=start, length=length)
 
     monkeypatch.setattr(S3Store, "get", get)
-    first, second = urls(galaxy, ids(galaxy)), urls(galaxy, ids(galaxy))
+    first, second = urls(workspace, ids(workspace)), urls(workspace, ids(workspace))
     assert read["blobs"] == 2
     assert {url.partition("?")[0] for url in first} == {url.partition("?")[0] for url in second}
-    assert len(list(galaxy.store.list(keys.RENDERED))) == 2
+    assert len(list(workspace.store.list(keys.RENDERED))) == 2
 
 
-def test_a_take_down_erases_what_was_sent(galaxy: Galaxy) -> None:
-    gone, stays = ids(galaxy)
-    (url,) = urls(galaxy, [gone])
-    urls(galaxy, [stays])
-    (before,) = galaxy.store.list(keys.renderings(gone))
-    takedown.take_down(galaxy, [gone])
-    assert list(takedown.left(galaxy)) == []
+def test_a_take_down_erases_what_was_sent(workspace: Workspace) -> None:
+    gone, stays = ids(workspace)
+    (url,) = urls(workspace, [gone])
+    urls(workspace, [stays])
+    (before,) = workspace.store.list(keys.renderings(gone))
+    takedown.take_down(workspace, [gone])
+    assert list(takedown.left(workspace)) == []
     with pytest.raises(urllib.error.HTTPError, match="404"):
         urllib.request.urlopen(url, timeout=20)
-    assert len(list(galaxy.store.list(keys.RENDERED))) == 1
-    galaxy.store.replace(before.key, b"by a worker that was at work on it")
-    assert list(takedown.left(galaxy)) == [f"{before.key}: the image as it was sent by URL"]
-    takedown.finish(galaxy)
-    assert list(takedown.left(galaxy)) == []
+    assert len(list(workspace.store.list(keys.RENDERED))) == 1
+    workspace.store.replace(before.key, b"by a worker that was at work on it")
+    assert list(takedown.left(workspace)) == [f"{before.key}: the image as it was sent by URL"]
+    takedown.finish(workspace)
+    assert list(takedown.left(workspace)) == []
 
 
-def test_renderings_of_images_that_no_home_has_are_garbage(galaxy: Galaxy) -> None:
-    urls(galaxy, ids(galaxy))
+def test_renderings_of_images_that_no_image_shard_has_are_garbage(workspace: Workspace) -> None:
+    urls(workspace, ids(workspace))
     lost = keys.rendering("ab" * 32, "cd" * 16)
-    galaxy.store.replace(lost, b"x")
-    assert gc.collect(galaxy, grace_seconds=-1, delete=True).first == (lost,)
-    assert len(list(galaxy.store.list(keys.RENDERED))) == 2
+    workspace.store.replace(lost, b"x")
+    assert gc.collect(workspace, grace_seconds=-1, delete=True).first == (lost,)
+    assert len(list(workspace.store.list(keys.RENDERED))) == 2
 
 
 def test_a_folder_has_no_urls(folder_store: S3Store) -> None:

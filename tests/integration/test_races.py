@@ -19,7 +19,7 @@ from taskgalaxy_ops.storage.leases import Lease
 from taskgalaxy_ops.storage.ledger import Caps, Ledger
 from taskgalaxy_ops.storage.log import Log
 from taskgalaxy_ops.storage.registry import Registry
-from taskgalaxy_ops.storage.scan_staging import Scanned
+from taskgalaxy_ops.storage.scan_staging import ScanStaging
 
 APPENDS = 8
 
@@ -49,11 +49,11 @@ def test_racing_appenders_lose_nothing_and_double_nothing(
         assert [entry.body["n"] for entry in entries if entry.body["racer"] == racer] == list(range(APPENDS))
 
 
-def _take_home(racer: int, place: Place, home: str) -> bool:
+def _take_shard(racer: int, place: Place, shard: str) -> bool:
     store = place.connect()
     together()
     try:
-        with Lease(store, home) as lease:
+        with Lease(store, shard) as lease:
             together()
             lease.check()
             return True
@@ -62,9 +62,9 @@ def _take_home(racer: int, place: Place, home: str) -> bool:
         return False
 
 
-def test_of_racing_workers_one_holds_a_home(racers: Racers, place: Place, store: Store) -> None:
+def test_of_racing_workers_one_holds_a_image_shard(racers: Racers, place: Place, store: Store) -> None:
     for turn in range(5):
-        assert sum(racers.race(_take_home, place, f"home{turn}")) == 1
+        assert sum(racers.race(_take_shard, place, f"home{turn}")) == 1
 
 
 def _spend(racer: int, place: Place, caps: Caps) -> tuple[int, int]:
@@ -98,17 +98,17 @@ def _image(number: int) -> Image:
 def _register(racer: int, place: Place) -> None:
     registry, source = Registry(place.connect()), f"source{racer}"
     together()
-    with Scanned(source) as found:
+    with ScanStaging(source) as found:
         for image in (_image(number) for number in range(racer * 5, racer * 5 + 15)):
             found.claim(Claim(source, image.image, f"{image.image[-3:]}.png"), image)
         registry.register("somewhere", found, 4)
 
 
-def test_racing_registrations_give_each_image_one_home(racers: Racers, place: Place, store: Store) -> None:
+def test_racing_registrations_give_each_image_one_image_shard(racers: Racers, place: Place, store: Store) -> None:
     racers.race(_register, place)
     registry = Registry(store)
-    housed = [image.image for home in registry.homes() for image in registry.images(home)]
-    assert sorted(housed) == [_image(n).image for n in range((PROCESSES - 1) * 5 + 15)]
+    image_index = [image.image for shard in registry.shards() for image in registry.images(shard)]
+    assert sorted(image_index) == [_image(n).image for n in range((PROCESSES - 1) * 5 + 15)]
     assert list(registry.scans()) == [f"source{racer}" for racer in range(PROCESSES)]
     assert len(list(registry.claims())) == PROCESSES * 15
 
@@ -147,7 +147,7 @@ def test_a_worker_that_slept_past_its_lease_finds_out_before_it_sends(folder_sto
     worker.join(60)
 
 
-def test_a_killed_workers_home_is_taken_over(folder_store: Store) -> None:
+def test_a_killed_workers_image_shard_is_taken_over(folder_store: Store) -> None:
     place = Place(folder_store.url)
     mine, theirs = multiprocessing.Pipe()
     worker = multiprocessing.get_context("spawn").Process(target=_hold, args=(place, 0.5, theirs), daemon=True)

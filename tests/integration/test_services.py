@@ -172,7 +172,7 @@ def test_a_pid_that_was_used_again_is_left_alone(folder: Path) -> None:
 def test_a_starter_killed_before_it_wrote_the_state_leaves_no_server(folder: Path) -> None:
     dies = """
 import json
-import taskgalaxy_ops.services as services
+import taskgalaxy_ops.demo.services as services
 def die(file, text):
     print(json.loads(text)["pid"], flush=True)
     os._exit(9)

@@ -9,13 +9,13 @@ import pytest
 from benchmarks.writers import Plan, simulate
 from taskgalaxy_ops.storage.leases import Lease
 
-SMALL = Plan(writers=6, seconds=40.0, calls_a_home=80, killed=1, frozen=2, lease_seconds=4.0)
+SMALL = Plan(writers=6, seconds=40.0, calls_a_shard=80, killed=1, frozen=2, lease_seconds=4.0)
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_writers_that_die_or_sleep_lose_and_overspend_nothing(seed: int) -> None:
     outcome = simulate(replace(SMALL, seed=seed))
-    assert outcome.homes > SMALL.writers
+    assert outcome.shards > SMALL.writers
     assert outcome.given_up == 0
 
 

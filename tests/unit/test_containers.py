@@ -201,13 +201,16 @@ def test_airflows_commands_are_understood(tmp_path: Path) -> None:
     assert "unrecognized" in airflow_understands([["airflow", "triggerer", "--no-logs-at-all"]], tmp_path)
 
 
-def airflow_understands(commands: list[list[str]], home: Path) -> str:
-    """What Airflow's own parser says against commands; in a process of its own, since it makes itself a home."""
+def airflow_understands(commands: list[list[str]], shard: Path) -> str:
+    """What Airflow's own parser says against commands.
+
+    In a process of its own, since it makes itself an image shard.
+    """
     script = (
         "import json, sys\nfrom airflow.cli.cli_parser import get_parser\n"
         "for command in json.load(sys.stdin): get_parser().parse_args(command[1:])"
     )
-    own = {"AIRFLOW_HOME": str(home), "AIRFLOW__CORE__EXECUTOR": "CeleryExecutor"}
+    own = {"AIRFLOW_HOME": str(shard), "AIRFLOW__CORE__EXECUTOR": "CeleryExecutor"}
     done = subprocess.run(
         [sys.executable, "-c", script],
         input=json.dumps(commands),

@@ -20,34 +20,36 @@ from taskgalaxy_ops.reports.text import costs as costs_text
 from taskgalaxy_ops.reports.text import plan as plan_text
 from taskgalaxy_ops.storage import keys
 from taskgalaxy_ops.storage.ledger import NANO
-from taskgalaxy_ops.taxonomy.store import Catalogue
+from taskgalaxy_ops.taxonomy.store import TaxonomyStore
 
 
 def plan(form: Mapping[str, Any]) -> dict[str, Any]:
     """What a backfill would ask; an older taxonomy version becomes the newest unless it is a dry run."""
     began = time.monotonic()
-    galaxy = opened(form.get("settings_version"))
-    sources = list(form["sources"] or sorted(galaxy.registry.scans()))
+    workspace = opened(form.get("settings_version"))
+    sources = list(form["sources"] or sorted(workspace.registry.scans()))
     if not sources:
         raise SourceError("backfill: no source is registered. Run galaxy_ingest or galaxy_watch first.")
-    catalogue = Catalogue(galaxy)
-    newest = catalogue.version().number
+    taxonomy_store = TaxonomyStore(workspace)
+    newest = taxonomy_store.version().number
     version = newest if form.get("taxonomy_version") is None else form["taxonomy_version"]
-    found = plan_run(galaxy, sources, taxonomy=version)
+    found = plan_run(workspace, sources, taxonomy=version)
     for line in plan_text.plan(found):
         log.info(line)
     if version != newest and not form["dry_run"]:
-        newest = catalogue.publish(newest, catalogue.version(version).nodes, [], f"backfill of version {version}")
+        newest = taxonomy_store.publish(
+            newest, taxonomy_store.version(version).nodes, [], f"backfill of version {version}"
+        )
     page = plan_pages.plan_page(found, sources, version)
     name = f"plan-{plan_pages.page_name(page)}"
-    galaxy.store.replace(keys.report(name), page.encode())
-    max_cost = None if form.get("budget") is None else galaxy.ledger().spent().cost / NANO + form["budget"]
+    workspace.store.replace(keys.report(name), page.encode())
+    max_cost = None if form.get("budget") is None else workspace.ledger().spent().cost / NANO + form["budget"]
     return receipt(
         "planned",
         began,
         sources=sources,
         taxonomy_version=version,
-        shards=found.homes,
+        shards=found.shards,
         units={each.stage: round(each.units.expected) for each in found.stages},
         cost=None if (cost := found.total("cost")) is None else cost.expected,
         orders={"settings_version": form.get("settings_version"), "max_cost": max_cost},
@@ -62,22 +64,22 @@ def forecast_backfill(planned: Mapping[str, Any], wanted: bool) -> dict[str, Any
     """
     if not wanted:
         raise AirflowSkipException("no forecast was asked for")
-    began, galaxy = time.monotonic(), opened(**planned["orders"])
+    began, workspace = time.monotonic(), opened(**planned["orders"])
     sources, version = planned["sources"], planned["taxonomy_version"]
     with progress() as shown:
-        asked = probe(galaxy, None, sources, version, shown, wait=False)
-    found = forecast(galaxy, sources, version)
-    record(galaxy, found)
+        asked = probe(workspace, None, sources, version, shown, wait=False)
+    found = forecast(workspace, sources, version)
+    record(workspace, found)
     for line in (*costs_text.forecast(found), *asked.reasons):
         log.info(line)
     page = forecast_pages.forecast_page(found, sources, asked.reasons)
     name = f"forecast-{plan_pages.page_name(page)}"
-    galaxy.store.replace(keys.report(name), page.encode())
+    workspace.store.replace(keys.report(name), page.encode())
     return receipt(
         "forecast",
         began,
         calls=asked.usage.calls,
-        encoded=galaxy.encoder.passes if "encoder" in galaxy.__dict__ else 0,
+        encoded=workspace.encoder.passes if "encoder" in workspace.__dict__ else 0,
         cost=asdict(found.cost),
         list_cost=asdict(found.list_cost),
         tokens=asdict(found.tokens),

@@ -28,7 +28,7 @@ def several(results: Any) -> list[Mapping[str, Any]]:
     return [results] if isinstance(results, Mapping) else [each for each in results if each is not None]
 
 
-def defer(those: Sequence[batch_wait.Waiting], settings: Settings, since: datetime) -> None:
+def defer(those: Sequence[batch_wait.PendingBatch], settings: Settings, since: datetime) -> None:
     """Give the slot back until one of these batches has ended; does nothing where there is none, or no time left."""
     batch = settings.run.batch
     poll = max(batch.poll_seconds, _LEAST_POLL_SECONDS)
@@ -36,5 +36,5 @@ def defer(those: Sequence[batch_wait.Waiting], settings: Settings, since: dateti
     until = since.timestamp() + min(longest, settings.airflow.lane_hours * 3600)
     if those and time.time() + 2 * poll <= until:  # time for a look, whenever the triggerer takes it up
         log.info("deferred until one of %s batches has ended", f"{len(those):,}")
-        trigger = BatchEnd(batch_wait.plain(those), {**batch.model_dump(), "poll_seconds": poll}, until)
+        trigger = BatchEnd(batch_wait.to_json(those), {**batch.model_dump(), "poll_seconds": poll}, until)
         raise TaskDeferred(trigger=trigger, method_name=WaitingOperator.call_again.__name__)

@@ -15,15 +15,15 @@ from taskgalaxy_ops.finetune.backends import open_backend
 from taskgalaxy_ops.finetune.jobs import TrainBackend
 from taskgalaxy_ops.reports.pages.finetune import write_card
 from taskgalaxy_ops.reports.text import finetune as finetune_text
-from taskgalaxy_ops.workspace import Galaxy
+from taskgalaxy_ops.workspace import Workspace
 
 
 def check_tuning(form: Mapping[str, Any], partition: str | None) -> dict[str, Any]:
     """A release that is whole and may be trained on, and its jobs rendered; stops them if the form asks for that."""
-    began, galaxy = time.monotonic(), finetune_run.on_backend(opened(), form["backend"])
-    found = finetune_run.tuning(galaxy, release=form["release"] or partition, recipe=form["recipe"])
+    began, workspace = time.monotonic(), finetune_run.on_backend(opened(), form["backend"])
+    found = finetune_run.tuning(workspace, release=form["release"] or partition, recipe=form["recipe"])
     if form["cancel"]:
-        trainings = finetune_run.Trainings(galaxy, "cancel", _backend(galaxy))
+        trainings = finetune_run.Trainings(workspace, "cancel", _backend(workspace))
         stopped = [job.name for job in found.jobs.values() if trainings.cancel(job)]
         raise AirflowSkipException(f"cancelled: {', '.join(stopped) or 'none of these jobs was running'}")
     for job in found.jobs.values():
@@ -32,15 +32,15 @@ def check_tuning(form: Mapping[str, Any], partition: str | None) -> dict[str, An
         "to be trained",
         began,
         release=found.release.name,
-        recipe=form["recipe"] or galaxy.settings.finetune.recipe,
-        backend=galaxy.settings.finetune.backend,
+        recipe=form["recipe"] or workspace.settings.finetune.recipe,
+        backend=workspace.settings.finetune.backend,
         jobs={role: job.key for role, job in found.jobs.items()},
     )
 
 
-def _backend(galaxy: Galaxy) -> TrainBackend:
+def _backend(workspace: Workspace) -> TrainBackend:
     """The settings' backend; Kubernetes' with the credentials of Airflow's connection."""
-    chosen = galaxy.settings.finetune
+    chosen = workspace.settings.finetune
     if chosen.backend == "kubernetes" and chosen.kubernetes:
         from galaxy_airflow.kubernetes import batch_api
         from taskgalaxy_ops.finetune.backends.kubernetes import KubernetesBackend
@@ -51,9 +51,9 @@ def _backend(galaxy: Galaxy) -> TrainBackend:
 
 def train(checked: Mapping[str, Any], run: str) -> bool:
     """One look at the jobs: submits what is next, shows how far they are; whether all have succeeded."""
-    galaxy = finetune_run.on_backend(opened(), checked["backend"])
-    found = finetune_run.written(galaxy, checked["release"], checked["jobs"])
-    done = finetune_run.Trainings(galaxy, run, _backend(galaxy)).done(found.jobs)
+    workspace = finetune_run.on_backend(opened(), checked["backend"])
+    found = finetune_run.written(workspace, checked["release"], checked["jobs"])
+    done = finetune_run.Trainings(workspace, run, _backend(workspace)).done(found.jobs)
     for role, text in finetune_run.progress_lines(found.jobs).items():
         log.info("%s: %s", role, text)
     return done
@@ -61,11 +61,11 @@ def train(checked: Mapping[str, Any], run: str) -> bool:
 
 def evaluate(checked: Mapping[str, Any], benchmarks: Sequence[str]) -> dict[str, Any]:
     """Scores of the checkpoints, and the result card."""
-    began, galaxy = time.monotonic(), finetune_run.on_backend(opened(), checked["backend"])
-    found = finetune_run.written(galaxy, checked["release"], checked["jobs"])
+    began, workspace = time.monotonic(), finetune_run.on_backend(opened(), checked["backend"])
+    found = finetune_run.written(workspace, checked["release"], checked["jobs"])
     with progress() as shown:
-        scored = evaluate_run.score_tuning(galaxy, found, benchmarks, shown)
-    write_card(galaxy, found, scored)
+        scored = evaluate_run.score_tuning(workspace, found, benchmarks, shown)
+    write_card(workspace, found, scored)
     for line in finetune_text.scored(scored):
         log.info(line)
     return receipt(

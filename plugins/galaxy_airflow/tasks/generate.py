@@ -15,34 +15,34 @@ from taskgalaxy_ops.operations.airflow import announcements
 from taskgalaxy_ops.operations.forecast import forecast
 from taskgalaxy_ops.reports.text import costs as costs_text
 from taskgalaxy_ops.storage.ledger import NANO
-from taskgalaxy_ops.taxonomy.store import Catalogue
+from taskgalaxy_ops.taxonomy.store import TaxonomyStore
 
 
 def lanes(source: str) -> list[dict[str, Any]]:
     """The lanes of a run; each carries what its tasks need: numbers and names."""
-    began, galaxy = time.monotonic(), opened()
-    upto = announcements.seen(galaxy)
-    orders = announcements.orders(galaxy, source)
-    galaxy = opened(**orders)
-    Catalogue(galaxy).embeddings()  # once, before lanes that would each encode what is new
-    found = pipeline.lanes(galaxy, [source], galaxy.settings.airflow.lanes)
+    began, workspace = time.monotonic(), opened()
+    upto = announcements.seen(workspace)
+    orders = announcements.orders(workspace, source)
+    workspace = opened(**orders)
+    TaxonomyStore(workspace).embeddings()  # once, before lanes that would each encode what is new
+    found = pipeline.lanes(workspace, [source], workspace.settings.airflow.lanes)
     receipt(f"generate {source}", began, lanes=len(found), announcement=upto, orders=orders)
-    return [{**lane.plain(), "orders": orders, "upto": upto, "run": galaxy.run} for lane in found]
+    return [{**lane.to_json(), "orders": orders, "upto": upto, "run": workspace.run} for lane in found]
 
 
 def stage(name: str, lane: Mapping[str, Any], last_try: bool, since: datetime) -> dict[str, Any]:
     """One stage of a lane, as far as models and budget allow. What has no answer is pending, and counted.
 
     since: when this try began, before it was deferred. Raises LeaseLostError while another run asks for one of its
-    homes, and UnansweredError where a model gave no reply for now and there is a try left: trying later may help both.
-    Raises TaskDeferred while batches are under way.
+    image shards, and UnansweredError where a model gave no reply for now and there is a try left: trying later may help
+    both. Raises TaskDeferred while batches are under way.
     """
     began = time.monotonic()
-    galaxy = opened(**lane["orders"], run=lane.get("run"))
+    workspace = opened(**lane["orders"], run=lane.get("run"))
     own = {field: lane[field] for field in ("number", "of", "registry", "sources")}
     with progress() as shown:
-        result = pipeline.generate(galaxy, lane=pipeline.Lane(**own), last_stage=name, progress=shown, wait=False)
-    counts = [home.stages[name].counts for home in result.homes if name in home.stages]
+        result = pipeline.generate(workspace, lane=pipeline.Lane(**own), last_stage=name, progress=shown, wait=False)
+    counts = [shard.stages[name].counts for shard in result.shards if name in shard.stages]
     asked = [each for each in counts if each is not None]
     found = receipt(
         f"{name}, lane {lane['number'] + 1} of {lane['of']}",
@@ -55,26 +55,26 @@ def stage(name: str, lane: Mapping[str, Any], last_try: bool, since: datetime) -
         pending=result.pending,
         calls=result.usage.calls,
         cost=result.usage.cost / NANO,
-        encoded=galaxy.encoder.passes if "encoder" in galaxy.__dict__ else 0,
+        encoded=workspace.encoder.passes if "encoder" in workspace.__dict__ else 0,
         reasons=result.reasons,
         unaffordable=result.unaffordable,
     )
     if result.held and not last_try:
         raise LeaseLostError(result.held)
-    # Homes that wait for a batch anyway ask the others again then, and need no try for it.
-    stuck = any(home.pending and not home.waiting for home in result.homes)
+    # Image shards that wait for a batch anyway ask the others again then, and need no try for it.
+    stuck = any(shard.pending and not shard.waiting for shard in result.shards)
     if stuck and result.usage.gave_up and not last_try:
         raise UnansweredError(f"{result.pending} units have no answer yet: {'; '.join(result.reasons)}")
-    defer(result.waiting, galaxy.settings, since)
+    defer(result.waiting, workspace.settings, since)
     return found
 
 
 def announce_samples(outlet: Any, source: str, lane_plans: Sequence[Mapping[str, Any]], votes: Sequence[Any]) -> None:
     """A run of a source has ended, whole or not: a release may be waiting for it. ``lane_plans`` empty: of none."""
-    galaxy = opened()
-    upto = lane_plans[0]["upto"] if lane_plans else announcements.seen(galaxy)
+    workspace = opened()
+    upto = lane_plans[0]["upto"] if lane_plans else announcements.seen(workspace)
     pending = sum(each["pending"] for each in votes)
-    announcements.ended(galaxy, source, upto, pending)
+    announcements.ended(workspace, source, upto, pending)
     outlet.add_partitions(source)
     log.info("%s has ended, %s units pending", source, f"{pending:,}")
 

@@ -10,7 +10,7 @@ from airflow.sdk.exceptions import AirflowSkipException
 
 from galaxy_airflow.runtime import log, opened, progress, receipt
 from taskgalaxy_ops.errors import SourceError
-from taskgalaxy_ops.generation.results import Harvest
+from taskgalaxy_ops.generation.results import RunResults
 from taskgalaxy_ops.operations.airflow import announcements
 from taskgalaxy_ops.release import publish
 from taskgalaxy_ops.reports.html import render
@@ -18,42 +18,42 @@ from taskgalaxy_ops.reports.pages import contact_sheet
 from taskgalaxy_ops.reports.text import release as release_text
 from taskgalaxy_ops.settings import ReleaseSettings
 from taskgalaxy_ops.storage import keys
-from taskgalaxy_ops.workspace import Galaxy
+from taskgalaxy_ops.workspace import Workspace
 
 
 def ready(announced: bool) -> None:
     """Whether a release has to wait: for sources that were announced together, or for answers. By hand: never."""
-    galaxy = opened()
+    workspace = opened()
     if not announced:
         return
-    if waiting := announcements.awaited(galaxy):
+    if waiting := announcements.awaited(workspace):
         raise AirflowSkipException(
             f"waiting for {', '.join(waiting)}, announced together: the last one starts a release"
         )
-    if pending := Harvest(galaxy).pending:
+    if pending := RunResults(workspace).pending:
         raise AirflowSkipException(f"{pending:,} units have no answer yet; the next run that ends starts a release")
 
 
 def release(form: Mapping[str, Any], announced: bool) -> dict[str, Any]:
     """Publish a release if it differs from the latest, and its contact sheet."""
     began = time.monotonic()
-    galaxy = opened(form.get("settings_version"))
+    workspace = opened(form.get("settings_version"))
     named = {name: form[name] for name in ReleaseSettings.model_fields if form.get(name) is not None}
     if named:
-        rules = ReleaseSettings(**{**galaxy.settings.release.model_dump(), **named})
-        galaxy = Galaxy(galaxy.settings.model_copy(update={"release": rules}), galaxy.store)
-    harvest = Harvest(galaxy)
+        rules = ReleaseSettings(**{**workspace.settings.release.model_dump(), **named})
+        workspace = Workspace(workspace.settings.model_copy(update={"release": rules}), workspace.store)
+    results = RunResults(workspace)
     try:
         with progress() as shown:
-            made = publish.publish(galaxy, partial=bool(form.get("partial")), harvest=harvest, progress=shown)
+            made = publish.publish(workspace, partial=bool(form.get("partial")), results=results, progress=shown)
     except SourceError as error:
         if announced:  # nothing has been accepted yet: no error of anybody's who triggered it
             raise AirflowSkipException(str(error)) from error
         raise
     page = f"release-{made.release.name}"
     if made.made:
-        data = contact_sheet.report_data(harvest, title=f"TaskGalaxy {made.release.name}", release_counts=made.funnel)
-        galaxy.store.replace(keys.report(page), render(data).encode())
+        data = contact_sheet.report_data(results, title=f"TaskGalaxy {made.release.name}", release_counts=made.funnel)
+        workspace.store.replace(keys.report(page), render(data).encode())
     for line in release_text.released(made, None):
         log.info(line)
     return receipt(

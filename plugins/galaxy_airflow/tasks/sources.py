@@ -18,13 +18,13 @@ from taskgalaxy_ops.sources import watch
 
 def register(source: str, form: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Register a source's images; ``form``: where it lies, if the trigger form says so."""
-    began, galaxy = time.monotonic(), opened()
+    began, workspace = time.monotonic(), opened()
     chosen = None
     if form and form.get("location"):
         given = {name: form[name] for name in SourceSettings.model_fields if form.get(name)}
         chosen = SourceSettings(**given)
     with progress() as shown:
-        found = pipeline.ingest(galaxy, source, chosen=chosen, progress=shown)
+        found = pipeline.ingest(workspace, source, chosen=chosen, progress=shown)
     for line in run_text.ingested([found]):
         log.info(line)
     return receipt(
@@ -41,8 +41,8 @@ def register(source: str, form: Mapping[str, Any] | None = None) -> dict[str, An
 
 def look(ti: Any) -> list[str]:
     """The sources that are new or have changed; leaves why others cannot be looked at under the XCom key ``failed``."""
-    began, galaxy = time.monotonic(), opened()
-    found = watch.watch(galaxy)
+    began, workspace = time.monotonic(), opened()
+    found = watch.watch(workspace)
     for name, why in found.failed.items():
         log.error("%s cannot be looked at: %s", name, why)
     receipt("watch", began, changed=sorted(found.changed), same=len(found.same), failed=sorted(found.failed))
@@ -78,9 +78,9 @@ def announce_registered(
 
 def announce(outlet: Any, sources: Sequence[str] | None, reason: str, **orders: Any) -> dict[str, Any]:
     """Announce sources together (None: all registered ones), to the store and to Airflow. Skipped if there is none."""
-    began, galaxy = time.monotonic(), opened()
-    names = sorted(galaxy.registry.scans()) if sources is None else sorted(set(sources))
-    number = announcements.announce(galaxy, names, reason, **orders)
+    began, workspace = time.monotonic(), opened()
+    names = sorted(workspace.registry.scans()) if sources is None else sorted(set(sources))
+    number = announcements.announce(workspace, names, reason, **orders)
     if number is None:
         raise AirflowSkipException("nothing to announce: nothing runs downstream")
     outlet.add_partitions(names)

@@ -17,7 +17,7 @@ from taskgalaxy_ops.reports.pages import proposal as proposal_pages
 from taskgalaxy_ops.storage import keys
 from taskgalaxy_ops.storage.ledger import NANO
 from taskgalaxy_ops.taxonomy.expand import expand
-from taskgalaxy_ops.taxonomy.store import Catalogue
+from taskgalaxy_ops.taxonomy.store import TaxonomyStore
 
 
 def propose(form: Mapping[str, Any], scheduled: bool, run: str, since: datetime) -> dict[str, Any]:
@@ -25,12 +25,12 @@ def propose(form: Mapping[str, Any], scheduled: bool, run: str, since: datetime)
 
     run: what its calls are made for; since: when this try began. Raises TaskDeferred while batches are under way.
     """
-    began, galaxy = time.monotonic(), opened(run=run)
-    rules, below, most = galaxy.settings.taxonomy, None, form["max_new"]
+    began, workspace = time.monotonic(), opened(run=run)
+    rules, below, most = workspace.settings.taxonomy, None, form["max_new"]
     if scheduled:
         most = rules.scheduled_new
     if scheduled or form["where_images_crowd"]:
-        below = crowded(galaxy, rules.scheduled_images_a_type)
+        below = crowded(workspace, rules.scheduled_images_a_type)
         if not below:
             raise AirflowSkipException(
                 f"no node has {rules.scheduled_images_a_type:g} fitting images a task type: the taxonomy is wide enough"
@@ -38,7 +38,7 @@ def propose(form: Mapping[str, Any], scheduled: bool, run: str, since: datetime)
     try:
         with progress() as shown:
             result = expand(
-                galaxy,
+                workspace,
                 rounds=form["rounds"],
                 max_new=most,
                 up_to=form.get("up_to"),
@@ -48,13 +48,15 @@ def propose(form: Mapping[str, Any], scheduled: bool, run: str, since: datetime)
                 wait=False,
             )
     except PendingError as error:
-        defer(error.waiting, galaxy.settings, since)
+        defer(error.waiting, workspace.settings, since)
         raise
     if result.proposal is None:
         raise AirflowSkipException(f"nothing new was proposed ({len(result.rejects)} proposals rejected)")
-    found = Catalogue(galaxy).proposal(result.proposal)
+    found = TaxonomyStore(workspace).proposal(result.proposal)
     page = f"proposal-{result.proposal}"
-    galaxy.store.replace(keys.report(page), proposal_pages.proposal_page(found, galaxy.settings.simulated).encode())
+    workspace.store.replace(
+        keys.report(page), proposal_pages.proposal_page(found, workspace.settings.simulated).encode()
+    )
     return receipt(
         "proposed",
         began,
@@ -78,14 +80,14 @@ def needs_person(proposed: Mapping[str, Any]) -> bool:
 
 def proposal_text(number: int) -> str:
     """What a person decides upon, as Markdown: branches, counts, rejected neighbours."""
-    return proposal_pages.proposal_markdown(Catalogue(opened()).proposal(number))
+    return proposal_pages.proposal_markdown(TaxonomyStore(opened()).proposal(number))
 
 
 def publish_proposal(proposed: Mapping[str, Any]) -> dict[str, Any]:
     """Make a proposal the newest version."""
-    began, galaxy = time.monotonic(), opened()
-    catalogue = Catalogue(galaxy)
-    found = catalogue.proposal(proposed["proposal"])
-    version = catalogue.publish(found.base, found.nodes, found.rejects, "expand")
-    leaves = len(catalogue.version(version).leaves())
+    began, workspace = time.monotonic(), opened()
+    taxonomy_store = TaxonomyStore(workspace)
+    found = taxonomy_store.proposal(proposed["proposal"])
+    version = taxonomy_store.publish(found.base, found.nodes, found.rejects, "expand")
+    leaves = len(taxonomy_store.version(version).leaves())
     return receipt("published", began, version=version, added=len(found.added), task_types=leaves)

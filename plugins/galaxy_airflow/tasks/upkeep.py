@@ -19,9 +19,9 @@ _SHOWN = 20
 
 def check_store() -> dict[str, Any]:
     """Verify everything; red where something is damaged."""
-    began, galaxy = time.monotonic(), opened()
+    began, workspace = time.monotonic(), opened()
     with progress() as shown:
-        found = verify(galaxy, shown)
+        found = verify(workspace, shown)
     for line in run_text.verified(found):
         log.info(line)
     if found.damage:
@@ -31,29 +31,29 @@ def check_store() -> dict[str, Any]:
 
 def garbage(form: Mapping[str, Any]) -> dict[str, Any]:
     """What nothing refers to and is older than the form's grace period: counted, or deleted."""
-    began, galaxy = time.monotonic(), opened()
+    began, workspace = time.monotonic(), opened()
     delete, grace = bool(form.get("delete")), float(form.get("grace_days", 7)) * 86400
     with progress() as shown:
-        found = gc.collect(galaxy, grace_seconds=grace, delete=delete, progress=shown)
+        found = gc.collect(workspace, grace_seconds=grace, delete=delete, progress=shown)
     done = "unreferenced, deleted" if delete else "unreferenced (dry run)"
     return receipt(done, began, objects=found.objects, bytes=found.size, young=found.young, first=list(found.first))
 
 
 def finish_takedowns() -> dict[str, Any]:
     """Go on with every take-down; red where something is left."""
-    began, galaxy = time.monotonic(), opened()
+    began, workspace = time.monotonic(), opened()
     with progress() as shown:
-        found = takedown.finish(galaxy, shown)
-    if left := list(takedown.left(galaxy)):
+        found = takedown.finish(workspace, shown)
+    if left := list(takedown.left(workspace)):
         raise AirflowFailException(f"take-downs: {len(left)} things are left: {'; '.join(left[:_SHOWN])}")
     return receipt("take-downs finished", began, images=len(found.images), shards=found.shards)
 
 
 def compact() -> dict[str, Any]:
     """Fold long journals and the budget's ledger."""
-    began, galaxy = time.monotonic(), opened()
+    began, workspace = time.monotonic(), opened()
     with progress() as shown:
-        folded = gc.compact(galaxy, shown)
+        folded = gc.compact(workspace, shown)
     return receipt("compacted", began, logs=folded)
 
 

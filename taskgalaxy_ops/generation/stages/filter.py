@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from taskgalaxy_ops.models.request import Question, Unit, entry_schema, field, ordered, terminal
+from taskgalaxy_ops.models.request import RequestItem, RequestTemplate, entry_schema, field, ordered, terminal
 from taskgalaxy_ops.records import Answer, Match, Reason, Reject, Relevant
 from taskgalaxy_ops.settings import Model
 from taskgalaxy_ops.text import clean
@@ -17,9 +17,9 @@ from taskgalaxy_ops.text import clean
 FILTER_VERSION = 1
 
 
-def filter_question(prompt: str, teacher: Model) -> Question:
+def filter_template(prompt: str, teacher: Model) -> RequestTemplate:
     """Asks which task types fit an image."""
-    return Question(
+    return RequestTemplate(
         stage="filter",
         prompt=prompt,
         model=teacher,
@@ -35,7 +35,7 @@ def _read_filter(_: Mapping[str, Any], entry: Any) -> Answer:
     return Answer({"fits": field(entry, "fits", bool), "reason": clean(field(entry, "reason", str))})
 
 
-def filter_units(question: Question, matches: Iterable[Match]) -> list[Unit]:
+def filter_units(question: RequestTemplate, matches: Iterable[Match]) -> list[RequestItem]:
     """A unit for each match."""
     return [question.unit(match.image, {"task_type": match.task_type}) for match in matches]
 
@@ -49,7 +49,7 @@ class Filtered:
     pending: int
 
 
-def filtered(units: Sequence[Unit], answers: Mapping[str, Answer]) -> Filtered:
+def filtered(units: Sequence[RequestItem], answers: Mapping[str, Answer]) -> Filtered:
     """Relevant matches and rejects, ordered by image and task type."""
     relevant: list[Relevant] = []
     rejects: list[Reject] = []

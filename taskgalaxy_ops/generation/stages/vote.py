@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from taskgalaxy_ops.hashing import draw
-from taskgalaxy_ops.models.request import MalformedReplyError, Question, Unit, entry_schema, field
+from taskgalaxy_ops.models.request import MalformedReplyError, RequestItem, RequestTemplate, entry_schema, field
 from taskgalaxy_ops.records import Answer, Pair, Reason, Reject, Verdict, Vote
 from taskgalaxy_ops.settings import Model, VoteSettings
 from taskgalaxy_ops.text import clean
@@ -19,9 +19,9 @@ from taskgalaxy_ops.text import clean
 VOTE_VERSION = 1
 
 
-def vote_question(prompt: str, judge: Model, show_answer: bool) -> Question:
+def vote_template(prompt: str, judge: Model, show_answer: bool) -> RequestTemplate:
     """Asks one judge to score pairs."""
-    return Question(
+    return RequestTemplate(
         stage="vote",
         prompt=prompt,
         model=judge,
@@ -40,7 +40,7 @@ def _read_vote(_: Mapping[str, Any], entry: Any) -> Answer:
     return Answer({"vote": vote, "reason": clean(field(entry, "reason", str))})
 
 
-def vote_unit(question: Question, pair: Pair) -> Unit:
+def vote_unit(question: RequestTemplate, pair: Pair) -> RequestItem:
     """The unit that asks a judge about a pair; answer and reasoning count only where they are shown."""
     item: dict[str, Any] = {"task_type": pair.task_type, "question": pair.question}
     if question.head["show_answer"]:
@@ -55,16 +55,16 @@ class _Ballot:
     """Where a pair stands: its votes so far, in the judges' order, and what is needed next."""
 
     votes: list[Vote]
-    needed: list[tuple[int, Unit]]  # index of judge, unit
+    needed: list[tuple[int, RequestItem]]  # index of judge, unit
     accepted: bool | None  # None: open
 
 
 def _ballot(
-    pair: Pair, questions: Sequence[Question], settings: VoteSettings, answers: Mapping[str, Answer]
+    pair: Pair, questions: Sequence[RequestTemplate], settings: VoteSettings, answers: Mapping[str, Answer]
 ) -> _Ballot:
     audited = draw("audit", pair.pair) < settings.audit_share
     votes: list[Vote] = []
-    needed: list[tuple[int, Unit]] = []
+    needed: list[tuple[int, RequestItem]] = []
     approvals = 0
     for index, question in enumerate(questions):
         left = len(questions) - index
@@ -90,13 +90,13 @@ def _ballot(
 
 
 def votes_needed(
-    pairs: Iterable[Pair], questions: Sequence[Question], settings: VoteSettings, answers: Mapping[str, Answer]
-) -> list[list[Unit]]:
+    pairs: Iterable[Pair], questions: Sequence[RequestTemplate], settings: VoteSettings, answers: Mapping[str, Answer]
+) -> list[list[RequestItem]]:
     """For each judge, the units that are needed now and have no answer. Empty for all: every verdict is reached.
 
     A judge whose vote could not change a verdict that the ones before may still reach is not asked yet.
     """
-    needed: list[list[Unit]] = [[] for _ in questions]
+    needed: list[list[RequestItem]] = [[] for _ in questions]
     for pair in pairs:
         for index, unit in _ballot(pair, questions, settings, answers).needed:
             needed[index].append(unit)
@@ -104,7 +104,7 @@ def votes_needed(
 
 
 def votes_at_most(
-    pairs: Iterable[Pair], questions: Sequence[Question], settings: VoteSettings, answers: Mapping[str, Answer]
+    pairs: Iterable[Pair], questions: Sequence[RequestTemplate], settings: VoteSettings, answers: Mapping[str, Answer]
 ) -> set[str]:
     """The units that open verdicts and audits may come to need: every judge's that has no answer yet."""
     return {
@@ -128,7 +128,7 @@ class Voted:
 
 
 def voted(
-    pairs: Iterable[Pair], questions: Sequence[Question], settings: VoteSettings, answers: Mapping[str, Answer]
+    pairs: Iterable[Pair], questions: Sequence[RequestTemplate], settings: VoteSettings, answers: Mapping[str, Answer]
 ) -> Voted:
     """Votes, verdicts, samples and rejects, ordered by pair. Holds exactly the votes that the settings need."""
     result = Voted([], [], [], [], 0)

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from taskgalaxy_ops.models.request import Question, Unit, entry_schema, field, ordered, terminal
+from taskgalaxy_ops.models.request import RequestItem, RequestTemplate, entry_schema, field, ordered, terminal
 from taskgalaxy_ops.records import Answer, Pair, Reason, Reject, Relevant, pair_id
 from taskgalaxy_ops.settings import Model
 from taskgalaxy_ops.text import clean
@@ -21,9 +21,9 @@ WRITE_VERSION = 1
 _SPECIAL = re.compile(r"<\s*image\s*>|<\|[^|]{0,40}\|>|</?s>|\[/?INST\]", re.IGNORECASE)
 
 
-def write_question(prompt: str, teacher: Model, variant: str) -> Question:
+def write_template(prompt: str, teacher: Model, variant: str) -> RequestTemplate:
     """Asks for a question and its answer, for one variant."""
-    return Question(
+    return RequestTemplate(
         stage="write",
         prompt=prompt,
         model=teacher,
@@ -39,7 +39,7 @@ def _read_pair(_: Mapping[str, Any], entry: Any) -> Answer:
     return Answer({name: clean(field(entry, name, str)) for name in ("question", "answer", "reasoning")})
 
 
-def write_units(question: Question, relevant: Iterable[Relevant]) -> list[Unit]:
+def write_units(question: RequestTemplate, relevant: Iterable[Relevant]) -> list[RequestItem]:
     """A unit for each relevant match, for the question's variant."""
     return [question.unit(row.image, {"task_type": row.task_type}) for row in relevant]
 
@@ -53,7 +53,7 @@ class Written:
     pending: int
 
 
-def written(variant: str, units: Sequence[Unit], answers: Mapping[str, Answer]) -> Written:
+def written(variant: str, units: Sequence[RequestItem], answers: Mapping[str, Answer]) -> Written:
     """Pairs and rejects of one variant, ordered by image and task type."""
     result = Written([], [], sum(unit.key not in answers for unit in units))
     for unit in ordered(units):
@@ -67,7 +67,7 @@ def written(variant: str, units: Sequence[Unit], answers: Mapping[str, Answer]) 
     return result
 
 
-def _pair(variant: str, unit: Unit, answer: Answer) -> Pair | Reject:
+def _pair(variant: str, unit: RequestItem, answer: Answer) -> Pair | Reject:
     image, task_type = unit.image or "", unit.item["task_type"]
 
     def reject(reason: Reason, detail: str) -> Reject:

@@ -14,7 +14,7 @@ from typing import Any
 
 from taskgalaxy_ops.storage import keys
 from taskgalaxy_ops.storage.log import Log
-from taskgalaxy_ops.workspace import Galaxy
+from taskgalaxy_ops.workspace import Workspace
 
 _FORGET_ABOVE = 1000  # entries: then those of finished announcements are dropped
 
@@ -31,33 +31,33 @@ class Announcement:
     orders: Mapping[str, Any]  # what its runs are to do otherwise: settings_version, max_cost (USD, of the lifetime)
 
 
-def announce(galaxy: Galaxy, sources: Sequence[str], reason: str, **orders: Any) -> int | None:
+def announce(workspace: Workspace, sources: Sequence[str], reason: str, **orders: Any) -> int | None:
     """Announce these sources together; the announcement's number, None where there is no source."""
     if not sources:
         return None
     body = {"kind": "announce", "sources": sorted(sources), "reason": reason, "at": time.time(), "orders": orders}
-    return _log(galaxy).append(body).number
+    return _log(workspace).append(body).number
 
 
-def seen(galaxy: Galaxy) -> int:
+def seen(workspace: Workspace) -> int:
     """The number up to which announcements have been made: what a run that begins now will have ended."""
-    log = _log(galaxy)
+    log = _log(workspace)
     log.read()
     return log.last
 
 
-def ended(galaxy: Galaxy, source: str, upto: int, pending: int) -> None:
+def ended(workspace: Workspace, source: str, upto: int, pending: int) -> None:
     """A run of ``source`` that began at number ``upto`` has ended; ``pending`` units have no answer."""
-    log = _log(galaxy)
+    log = _log(workspace)
     log.append({"kind": "ended", "source": source, "seen": upto, "pending": pending})
     if len(log.known()) > _FORGET_ABOVE:
-        still = {each.number for each in announced(galaxy) if each.open}
+        still = {each.number for each in announced(workspace) if each.open}
         log.compact(lambda entries: [e for e in entries if e.number >= min(still, default=log.last)])
 
 
-def announced(galaxy: Galaxy) -> list[Announcement]:
+def announced(workspace: Workspace) -> list[Announcement]:
     """Every announcement that the log still holds, oldest first."""
-    entries = _log(galaxy).read()
+    entries = _log(workspace).read()
     ends = [entry.body for entry in entries if entry.body["kind"] == "ended"]
     found = []
     for entry in entries:
@@ -70,17 +70,17 @@ def announced(galaxy: Galaxy) -> list[Announcement]:
     return found
 
 
-def orders(galaxy: Galaxy, source: str) -> dict[str, Any]:
+def orders(workspace: Workspace, source: str) -> dict[str, Any]:
     """What the newest announcement that still waits for a source orders; empty: nothing in particular."""
-    return next((dict(each.orders) for each in reversed(announced(galaxy)) if source in each.open), {})
+    return next((dict(each.orders) for each in reversed(announced(workspace)) if source in each.open), {})
 
 
-def awaited(galaxy: Galaxy) -> list[str]:
+def awaited(workspace: Workspace) -> list[str]:
     """Live sources that were announced, and have not ended, within the last ``airflow.wait_hours``."""
-    since = time.time() - 3600 * galaxy.settings.airflow.wait_hours
-    live = galaxy.registry.scans()
-    return sorted({s for each in announced(galaxy) if each.at >= since for s in each.open if s in live})
+    since = time.time() - 3600 * workspace.settings.airflow.wait_hours
+    live = workspace.registry.scans()
+    return sorted({s for each in announced(workspace) if each.at >= since for s in each.open if s in live})
 
 
-def _log(galaxy: Galaxy) -> Log:
-    return Log(galaxy.store, keys.ANNOUNCEMENTS_LOG)
+def _log(workspace: Workspace) -> Log:
+    return Log(workspace.store, keys.ANNOUNCEMENTS_LOG)

@@ -6,12 +6,12 @@ import json
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
-from taskgalaxy_ops.release.select import Plan, Sample
+from taskgalaxy_ops.release.select import Sample, Selection
 from taskgalaxy_ops.release.spooled import spooled
 from taskgalaxy_ops.release.sqlite_staging import SPLITS
 
 
-def llava_files(plan: Plan) -> Iterator[tuple[str, BinaryIO]]:
+def llava_files(plan: Selection) -> Iterator[tuple[str, BinaryIO]]:
     """One JSON array a split, a sample a line: id, image, task type and conversation (paper, section 3.5)."""
     for split in SPLITS:
         with spooled() as file:
@@ -23,7 +23,7 @@ def llava_files(plan: Plan) -> Iterator[tuple[str, BinaryIO]]:
             yield f"llava/{split}.json", file
 
 
-def _llava(plan: Plan, sample: Sample) -> dict[str, Any]:
+def _llava(plan: Selection, sample: Sample) -> dict[str, Any]:
     answer = f"{sample.reasoning}\n\n{sample.answer}" if sample.reasoning else sample.answer
     row: dict[str, Any] = {
         "id": sample.pair,
@@ -34,4 +34,4 @@ def _llava(plan: Plan, sample: Sample) -> dict[str, Any]:
             {"from": "gpt", "value": answer},
         ],
     }
-    return {**row, "simulated": True} if plan.material.simulated else row
+    return {**row, "simulated": True} if plan.inputs.simulated else row

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from taskgalaxy_ops.release.images import copied_image
-from taskgalaxy_ops.release.select import Part, Plan, Sample
+from taskgalaxy_ops.release.select import Part, Sample, Selection
 from taskgalaxy_ops.release.spooled import spooled
 
 _GROUP_BYTES = 32 << 20  # of images in a row group, about: a reader takes one at a time
@@ -51,7 +51,7 @@ SCHEMA = pa.schema(
 )
 
 
-def parquet_files(plan: Plan) -> Iterator[tuple[str, BinaryIO]]:
+def parquet_files(plan: Selection) -> Iterator[tuple[str, BinaryIO]]:
     """``data/<split>-00000-of-0000N.parquet``, rows in order of id; none for an empty split: no reader takes it."""
     for split, parts in plan.parts.items():
         for number, part in enumerate(parts):
@@ -60,7 +60,7 @@ def parquet_files(plan: Plan) -> Iterator[tuple[str, BinaryIO]]:
                 yield f"data/{split}-{number:05d}-of-{len(parts):05d}.parquet", file
 
 
-def _write(plan: Plan, part: Part, file: BinaryIO) -> None:
+def _write(plan: Selection, part: Part, file: BinaryIO) -> None:
     """Write the rows of a part, a row group in memory at a time."""
     rows = max(1, min(_GROUP_ROWS, _GROUP_BYTES // max(part.largest, 1)))
     samples = plan.samples(part.first, part.last)
@@ -69,7 +69,7 @@ def _write(plan: Plan, part: Part, file: BinaryIO) -> None:
             writer.write_table(_table(plan, group))
 
 
-def _table(plan: Plan, samples: Sequence[Sample]) -> pa.Table:
+def _table(plan: Selection, samples: Sequence[Sample]) -> pa.Table:
     claims = {sample.picture: json.loads(sample.claims) for sample in samples}
     images = {s.picture: copied_image(plan, s.picture, s.image) if s.size else None for s in samples}
     said = [claims[sample.picture] for sample in samples]
@@ -90,7 +90,7 @@ def _table(plan: Plan, samples: Sequence[Sample]) -> pa.Table:
         "origins": _of_each(said, "origin"),
         "licences": _of_each(said, "licence"),
         "attributions": _of_each(said, "attribution"),
-        "simulated": [plan.material.simulated] * len(samples),
+        "simulated": [plan.inputs.simulated] * len(samples),
     }
     return pa.Table.from_arrays([_array(columns[field.name], field.type) for field in SCHEMA], schema=SCHEMA)
 

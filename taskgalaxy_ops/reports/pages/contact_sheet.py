@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from taskgalaxy_ops.funnel import StageCounts
-from taskgalaxy_ops.generation.results import Harvest
+from taskgalaxy_ops.generation.results import RunResults
 from taskgalaxy_ops.generation.stages import ASKING_STAGES
 from taskgalaxy_ops.operations.forecast import Checked, checked
 from taskgalaxy_ops.records import Claim, FileReject, Pair, Reject, Vote
@@ -15,7 +15,7 @@ from taskgalaxy_ops.reports.html import Item, ReportData, render, thumbnail
 from taskgalaxy_ops.reports.text import costs as costs_text
 from taskgalaxy_ops.storage import keys
 from taskgalaxy_ops.storage.ledger import NANO
-from taskgalaxy_ops.taxonomy.store import Catalogue
+from taskgalaxy_ops.taxonomy.store import TaxonomyStore
 
 
 def write(out: Path, data: ReportData) -> None:
@@ -27,42 +27,42 @@ def write(out: Path, data: ReportData) -> None:
 
 
 def report_data(
-    harvest: Harvest,
+    results: RunResults,
     *,
     title: str = "TaskGalaxy",
     release_counts: StageCounts | None = None,
     forecast: Mapping[str, Any] | None = None,
 ) -> ReportData:
-    """What the page shows of a harvest. Reads images and all rows, those of a home at a time."""
-    galaxy = harvest.galaxy
+    """What the page shows of a harvest. Reads images and all rows, those of an image shard at a time."""
+    workspace = results.workspace
     notes = []
-    if harvest.pending:
-        notes.append(f"{harvest.pending:,} units have no answer yet: the numbers are those of an unfinished run.")
+    if results.pending:
+        notes.append(f"{results.pending:,} units have no answer yet: the numbers are those of an unfinished run.")
     return ReportData(
         title=title,
-        simulated=harvest.simulated,
-        stage_counts=[*harvest.funnel, *([release_counts] if release_counts else [])],
-        items=_items(harvest),
-        thumbnails=lambda image: thumbnail(galaxy.store.get(keys.blob(image))),
-        facts=_facts(harvest),
-        forecast=_forecast_rows(forecast) if forecast else _checked_rows(checked(galaxy)),
+        simulated=results.simulated,
+        stage_counts=[*results.funnel, *([release_counts] if release_counts else [])],
+        items=_items(results),
+        thumbnails=lambda image: thumbnail(workspace.store.get(keys.blob(image))),
+        facts=_facts(results),
+        forecast=_forecast_rows(forecast) if forecast else _checked_rows(checked(workspace)),
         notes=notes,
     )
 
 
-def _facts(harvest: Harvest) -> list[tuple[str, str]]:
-    galaxy = harvest.galaxy
-    settings = galaxy.settings
-    taxonomy = Catalogue(galaxy).version()
-    paid = harvest.paid.all
+def _facts(results: RunResults) -> list[tuple[str, str]]:
+    workspace = results.workspace
+    settings = workspace.settings
+    taxonomy = TaxonomyStore(workspace).version()
+    paid = results.paid.all
     return [
-        ("samples", f"{harvest.count('vote', 'samples'):,}"),
-        ("task types covered", f"{harvest.task_types:,} of {len(taxonomy.leaves()):,}"),
-        ("images", f"{harvest.live_images:,}"),
-        ("sources", ", ".join(harvest.sources)),
+        ("samples", f"{results.count('vote', 'samples'):,}"),
+        ("task types covered", f"{results.task_types:,} of {len(taxonomy.leaves()):,}"),
+        ("images", f"{results.live_images:,}"),
+        ("sources", ", ".join(results.sources)),
         ("teacher", settings.teacher.name),
         ("judges", ", ".join(judge.name for judge in settings.judges)),
-        ("encoder", str(galaxy.encoder_identity["name"])),
+        ("encoder", str(workspace.encoder_identity["name"])),
         ("model calls", f"{paid.calls:,}"),
         ("tokens", f"{paid.tokens:,}"),
         ("cost", f"${paid.cost / NANO:.4f}"),
@@ -96,21 +96,21 @@ def _checked_rows(found: Checked | None) -> list[tuple[str, str]]:
     return rows
 
 
-def _items(harvest: Harvest) -> Iterator[Item]:
-    for found, home in harvest.homes():
+def _items(results: RunResults) -> Iterator[Item]:
+    for found, shard in results.shards():
         claims: dict[str, list[Claim]] = {}
-        for claim in harvest.galaxy.registry.claims_of(home.home):
+        for claim in results.workspace.registry.claims_of(shard.id):
             claims.setdefault(claim.image, []).append(claim)
         votes: dict[str, list[Vote]] = {}
-        for vote in harvest.rows(found, "vote", "votes"):
+        for vote in results.rows(found, "vote", "votes"):
             votes.setdefault(vote.pair, []).append(vote)
-        pairs: dict[str | None, Pair] = {pair.pair: pair for pair in harvest.rows(found, "write", "pairs")}
-        for pair in harvest.rows(found, "vote", "samples"):
+        pairs: dict[str | None, Pair] = {pair.pair: pair for pair in results.rows(found, "write", "pairs")}
+        for pair in results.rows(found, "vote", "samples"):
             yield _item(pair, pair, None, claims, votes)
         for stage in ASKING_STAGES:
-            for reject in harvest.rows(found, stage, "rejects"):
+            for reject in results.rows(found, stage, "rejects"):
                 yield _item(reject, pairs.get(reject.pair), reject, claims, votes)
-    yield from map(_file_item, harvest.file_rejects)
+    yield from map(_file_item, results.file_rejects)
 
 
 def _item(

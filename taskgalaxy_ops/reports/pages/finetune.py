@@ -16,18 +16,18 @@ from taskgalaxy_ops.finetune.run import Tuning
 from taskgalaxy_ops.finetune.tiny import TINY
 from taskgalaxy_ops.reports.html import table_page
 from taskgalaxy_ops.storage import keys
-from taskgalaxy_ops.workspace import Galaxy
+from taskgalaxy_ops.workspace import Workspace
 
 
-def write_card(galaxy: Galaxy, tuning: Tuning, scored: Scored) -> None:
+def write_card(workspace: Workspace, tuning: Tuning, scored: Scored) -> None:
     """Write the card of a fine-tune that was scored to the store, unless it lies there."""
     key = keys.report(scored.page)
     with contextlib.suppress(NotFoundError):
-        galaxy.store.age(key)
+        workspace.store.age(key)
         return
-    results = finetune_run.results(galaxy, tuning.jobs)
+    results = finetune_run.results(workspace, tuning.jobs)
     page = tuning_page(tuning, results, scored, simulated=tuning.copy.manifest()["simulated"])
-    galaxy.store.replace(key, page.encode())
+    workspace.store.replace(key, page.encode())
 
 
 def tuning_page(tuning: Tuning, results: Mapping[str, Mapping[str, Any]], scored: Scored, simulated: bool) -> str:

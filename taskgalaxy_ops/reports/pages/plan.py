@@ -17,7 +17,7 @@ def page_name(text: str) -> str:
 
 def plan_page(found: RunPlan, sources: Sequence[str], taxonomy: int) -> str:
     """What a backfill would make and ask, why, and what it would take."""
-    lead = [f"{', '.join(sources)}: {found.homes:,} shards, with task types of version {taxonomy}. Nothing was asked."]
+    lead = [f"{', '.join(sources)}: {found.shards:,} shards, with task types of version {taxonomy}. Nothing was asked."]
     header = ("stage", "shards there", "units there", "units to do", "requests", "tokens", "cost", "time")
     why = [(each.stage, f"{shards:,}", reason) for each in found.stages for reason, shards in each.why.items()]
     return table_page(

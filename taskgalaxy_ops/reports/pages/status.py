@@ -6,28 +6,28 @@ from taskgalaxy_ops.operations.airflow.announcements import announced
 from taskgalaxy_ops.release.publish import published
 from taskgalaxy_ops.reports.html import table_page
 from taskgalaxy_ops.storage.ledger import NANO
-from taskgalaxy_ops.taxonomy.store import Catalogue
-from taskgalaxy_ops.workspace import Galaxy
+from taskgalaxy_ops.taxonomy.store import TaxonomyStore
+from taskgalaxy_ops.workspace import Workspace
 
 
-def status_page(galaxy: Galaxy) -> str:
+def status_page(workspace: Workspace) -> str:
     """Where a store stands, from its logs alone: it encodes nothing, and reads no shard."""
-    versions = Catalogue(galaxy).versions()
-    spent, budget = galaxy.ledger().spent(), galaxy.settings.budget
+    versions = TaxonomyStore(workspace).versions()
+    spent, budget = workspace.ledger().spent(), workspace.settings.budget
     lead = [
-        f"{galaxy.settings.store}" + (": SIMULATED models" if galaxy.settings.simulated else ""),
+        f"{workspace.settings.store}" + (": SIMULATED models" if workspace.settings.simulated else ""),
         f"Taxonomy version {len(versions) - 1}, {versions[-1]['leaves']:,} task types.",
         f"Spent ${spent.cost / NANO:.4f} of {'no cap' if budget.max_cost is None else f'${budget.max_cost:.2f}'}, "
         f"{spent.calls:,} calls of {'no cap' if budget.max_calls is None else f'{budget.max_calls:,}'}.",
     ]
     sources = [
         (scan.source, scan.location, f"{scan.claims.rows:,}", f"{scan.rejects.rows:,}")
-        for scan in galaxy.registry.scans().values()
+        for scan in workspace.registry.scans().values()
     ]
-    waiting = [(str(each.number), each.reason, ", ".join(each.open)) for each in announced(galaxy) if each.open]
+    waiting = [(str(each.number), each.reason, ", ".join(each.open)) for each in announced(workspace) if each.open]
     releases = [
         (one.name, f"{one.samples:,}", f"{one.task_types:,}", f"{one.images:,}", "partial" if one.partial else "")
-        for one in reversed(published(galaxy))
+        for one in reversed(published(workspace))
     ]
     return table_page(
         "TaskGalaxy",

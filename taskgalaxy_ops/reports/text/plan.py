@@ -22,7 +22,7 @@ UNITS = {
 
 def plan(found: RunPlan) -> list[str]:
     """The plan as a table, with what changed below each stage."""
-    lines = [f"{found.homes:,} shards, {found.task_types:,} task types. Nothing was asked. A run would do:"]
+    lines = [f"{found.shards:,} shards, {found.task_types:,} task types. Nothing was asked. A run would do:"]
     header = ("", "shards there", "units there", "units to do", "requests", "tokens", "cost", "time")
     rows = [header, *(plan_row(each) for each in found.stages)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(header))]

@@ -49,7 +49,7 @@ _KINDS = {
     "elephant": _set("101 385-386"),
     "horse": _set("339"),
 }
-_HOME = _DOGS | _CATS | _set("7-8 332-333 338-339 341 348 355")
+_SHARD_ID = _DOGS | _CATS | _set("7-8 332-333 338-339 341 348 355")
 _WILD = _set("9 21-24 49-50 84 96 100 130 145-149 269-280 286-297 340 342-344 347 349-353 361 365-388")
 _LAND = _set(
     "407 436 444 466 468 511 547 555 561 565 569 573 575 595 609 612 627 654 656 661 665 670 671 675 "
@@ -183,9 +183,9 @@ def cat_or_dog(scene: Scene) -> Found:
 @skill("object recognition~animals~wild or domestic animal")
 def wild_or_domestic(scene: Scene) -> Found:
     kind = _kind(scene)
-    home, wild = _share(scene, _HOME), _share(scene, _WILD)
-    need(max(home, wild) > _ALL, "the animal may live in either way")
-    answer = "with people" if home > wild else "in the wild"
+    shard, wild = _share(scene, _SHARD_ID), _share(scene, _WILD)
+    need(max(shard, wild) > _ALL, "the animal may live in either way")
+    answer = "with people" if shard > wild else "in the wild"
     why = f"The photograph shows {_a(kind)}. Animals of that kind usually live {answer}."
     return one(f"a photograph of {_a(kind)}", answer, ("in the wild", "with people"), why)
 

@@ -9,22 +9,22 @@ from taskgalaxy_ops.storage.base import Store
 from taskgalaxy_ops.storage.log import LogEntry
 from taskgalaxy_ops.storage.registry.state import (
     ClaimPart,
-    Home,
+    ImageShard,
     RegistryState,
     merged_by_file,
-    read_home,
+    read_image_shard,
     read_scan,
     taken_down_reject,
 )
 from taskgalaxy_ops.storage.registry.tables import TableDraft
-from taskgalaxy_ops.storage.shards import Shards, table
+from taskgalaxy_ops.storage.shards import StageOutputs, table
 
 
 class Redaction:
     """Entries with tables that hold nothing that was taken down."""
 
     def __init__(self, store: Store, standing: RegistryState) -> None:
-        self._shards = Shards(store)
+        self._stage_outputs = StageOutputs(store)
         self._draft = TableDraft(store)
         self._standing = standing
         self._clean: dict[str, tuple[ClaimPart, list[FileReject]]] = {}  # scans share parts
@@ -35,7 +35,7 @@ class Redaction:
             return entry
         scan, rejected = read_scan(entry.body), list[FileReject]()
         parts = []
-        for part in self._shards.read(scan.claims.parts, ClaimPart):
+        for part in self._stage_outputs.read(scan.claims.parts, ClaimPart):
             clean, taken = self._part(part)
             parts.append(clean)
             rejected += taken
@@ -43,17 +43,17 @@ class Redaction:
         if rejected:
             self.replaced |= {scan.claims.parts.key, scan.rejects.key}
             body["claims"] = asdict(self._draft.claims(parts))
-            rejects = merged_by_file(self._shards.stream(scan.rejects, FileReject), rejected)
+            rejects = merged_by_file(self._stage_outputs.stream(scan.rejects, FileReject), rejected)
             body["rejects"] = asdict(self._draft.put("rejects", table(rejects, FileReject)))
-        body["homes"] = [asdict(self._home(read_home(raw))) for raw in body["homes"]]
+        body["homes"] = [self._shard(read_image_shard(raw)).to_json() for raw in body["homes"]]
         return LogEntry(entry.number, body)
 
     def _part(self, part: ClaimPart) -> tuple[ClaimPart, list[FileReject]]:
-        """A part that loses all its rows stays, so that lanes are dealt the same homes as before."""
+        """A part that loses all its rows stays, so that lanes are dealt the same image shards as before."""
         if part.home not in self._standing.taken_down:
             return part, []
         if part.key not in self._clean:
-            claims = self._shards.read(part.table, Claim)
+            claims = self._stage_outputs.read(part.table, Claim)
             kept = [claim for claim in claims if claim.image not in self._standing.denied]
             taken = [taken_down_reject(claim) for claim in claims if claim.image in self._standing.denied]
             clean = part
@@ -63,10 +63,10 @@ class Redaction:
             self._clean[part.key] = (clean, taken)
         return self._clean[part.key]
 
-    def _home(self, home: Home) -> Home:
-        gone = self._standing.taken_down.get(home.home, [])
-        if not gone or set(gone).isdisjoint(self._shards.column(home.images, "image")):
-            return home
-        self.replaced.add(home.images.key)
-        kept = (image for image in self._shards.stream(home.images, Image) if image.image not in gone)
-        return replace(home, images=self._draft.put("images", table(kept, Image)))
+    def _shard(self, shard: ImageShard) -> ImageShard:
+        gone = self._standing.taken_down.get(shard.id, [])
+        if not gone or set(gone).isdisjoint(self._stage_outputs.column(shard.images, "image")):
+            return shard
+        self.replaced.add(shard.images.key)
+        kept = (image for image in self._stage_outputs.stream(shard.images, Image) if image.image not in gone)
+        return replace(shard, images=self._draft.put("images", table(kept, Image)))

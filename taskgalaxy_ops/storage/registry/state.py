@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from heapq import merge
 from typing import Any
 
 from taskgalaxy_ops.records import Claim, FileReject, ImageId, Reason
 from taskgalaxy_ops.storage.log import LogEntry
-from taskgalaxy_ops.storage.shards import Shard, Shards, TableRef
+from taskgalaxy_ops.storage.shards import StageOutput, StageOutputs, TableRef
 
 INGEST = "ingest"
 
 
 @dataclass(frozen=True, slots=True)
 class ClaimPart:
-    """A table of a source's claims of the images of one home, in order of image."""
+    """A table of a source's claims of the images of one image shard, in order of image."""
 
-    home: str
+    home: str  # the image shard's id, by the name that the table's column has
     key: str
     rows: int
     rows_hash: str
@@ -51,23 +51,28 @@ class Scan:
 
 
 @dataclass(frozen=True, slots=True)
-class Home:
+class ImageShard:
     """A shard of images, and the place of their journal."""
 
-    home: str
+    id: str
     images: TableRef
     output: str  # of the ingest marker
     cut: int  # images that it was cut with: ``images`` has fewer once some were taken down
 
-    def shard(self) -> Shard:
-        return Shard(self.home, INGEST, self.home, self.output)
+    def stage_output(self) -> StageOutput:
+        """What ingest left: its marker is the shard's registration."""
+        return StageOutput(self.id, INGEST, self.id, self.output)
+
+    def to_json(self) -> dict[str, Any]:
+        """As the registry's log holds it, where an image shard is called an image shard."""
+        return {"home": self.id, "images": asdict(self.images), "output": self.output, "cut": self.cut}
 
 
 class RegistryState:
     """The registry at one number: what its entries come to. Tables of parts are read when they are first asked for."""
 
-    def __init__(self, shards: Shards, number: int, entries: list[LogEntry]) -> None:
-        self._shards = shards
+    def __init__(self, stage_outputs: StageOutputs, number: int, entries: list[LogEntry]) -> None:
+        self._stage_outputs = stage_outputs
         self._entries = entries
         self.number = number
 
@@ -79,16 +84,19 @@ class RegistryState:
         return read_scans(self._entries)
 
     @cached_property
-    def homes(self) -> list[Home]:
+    def shards(self) -> list[ImageShard]:
         found = [
-            read_home(raw) for entry in self._entries if entry.body["kind"] == "scan" for raw in entry.body["homes"]
+            read_image_shard(raw)
+            for entry in self._entries
+            if entry.body["kind"] == "scan"
+            for raw in entry.body["homes"]
         ]
-        return sorted(found, key=lambda home: home.home)
+        return sorted(found, key=lambda shard: shard.id)
 
     @cached_property
     def origins(self) -> dict[str, str]:
         cut = [(entry.body["source"], entry.body["homes"]) for entry in self._entries if entry.body["kind"] == "scan"]
-        return {raw["home"]: source for source, homes in cut for raw in homes}
+        return {raw["home"]: source for source, shards in cut for raw in shards}
 
     @cached_property
     def denied(self) -> frozenset[ImageId]:
@@ -99,32 +107,35 @@ class RegistryState:
         found: dict[str, list[ImageId]] = {}
         for entry in self._entries:
             if entry.body["kind"] == "takedown":
-                for home, ids in entry.body["homes"].items():
-                    found[home] = sorted([*found.get(home, []), *ids])
+                for shard, ids in entry.body["homes"].items():
+                    found[shard] = sorted([*found.get(shard, []), *ids])
         return found
 
     @cached_property
     def parts(self) -> dict[str, list[ClaimPart]]:
-        """By live source, in order of home."""
-        return {name: self._shards.read(scan.claims.parts, ClaimPart) for name, scan in self.scans.items()}
+        """By live source, in order of image shard."""
+        return {name: self._stage_outputs.read(scan.claims.parts, ClaimPart) for name, scan in self.scans.items()}
 
     @cached_property
-    def _by_home(self) -> dict[str, list[ClaimPart]]:
+    def _by_shard(self) -> dict[str, list[ClaimPart]]:
         found: dict[str, list[ClaimPart]] = {}
         for parts in self.parts.values():
             for part in parts:
                 found.setdefault(part.home, []).append(part)
         return found
 
-    def parts_of(self, home: str) -> list[ClaimPart]:
+    def parts_of(self, shard: str) -> list[ClaimPart]:
         """Of all live sources, in order of source."""
-        return self._by_home.get(home, [])
+        return self._by_shard.get(shard, [])
 
-    def wholly_claimed(self, home: Home) -> bool:
-        """Whether it is known, without reading, that all images of a home are claimed; or no source refers to it."""
-        parts = self.parts_of(home.home)
-        whole = any(part.rows == home.images.rows for part in parts)
-        return not parts or (whole and home.home not in self.taken_down)
+    def wholly_claimed(self, shard: ImageShard) -> bool:
+        """Whether it is known, without reading, that all images of an image shard are claimed.
+
+        Or no source refers to it.
+        """
+        parts = self.parts_of(shard.id)
+        whole = any(part.rows == shard.images.rows for part in parts)
+        return not parts or (whole and shard.id not in self.taken_down)
 
 
 def read_scans(entries: Iterable[LogEntry]) -> dict[str, Scan]:
@@ -143,8 +154,8 @@ def read_scan(body: Mapping[str, Any]) -> Scan:
     return Scan(body["source"], body["location"], claims, TableRef(**body["rejects"]), body.get("settings", {}), files)
 
 
-def read_home(raw: Mapping[str, Any]) -> Home:
-    return Home(raw["home"], TableRef(**raw["images"]), raw["output"], raw["cut"])
+def read_image_shard(raw: Mapping[str, Any]) -> ImageShard:
+    return ImageShard(raw["home"], TableRef(**raw["images"]), raw["output"], raw["cut"])
 
 
 def taken_down_reject(claim: Claim) -> FileReject:

@@ -8,8 +8,8 @@ from dataclasses import asdict
 from taskgalaxy_ops.records import Claim, ImageId
 from taskgalaxy_ops.storage.base import Store
 from taskgalaxy_ops.storage.registry.state import ClaimPart, Claims
-from taskgalaxy_ops.storage.scan_staging import Scanned
-from taskgalaxy_ops.storage.shards import Shards, Table, TableRef, table
+from taskgalaxy_ops.storage.scan_staging import ScanStaging
+from taskgalaxy_ops.storage.shards import StageOutputs, Table, TableRef, table
 
 
 class TableDraft:
@@ -17,7 +17,7 @@ class TableDraft:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._shards = Shards(store)
+        self._stage_outputs = StageOutputs(store)
         self._written: dict[tuple[str, str], TableRef] = {}  # by kind and hash of rows
 
     def put(self, kind: str, content: Table, there: TableRef | None = None) -> TableRef:
@@ -25,17 +25,17 @@ class TableDraft:
         if there is not None and there.rows_hash == content.rows_hash:
             return there
         if (kind, content.rows_hash) not in self._written:
-            self._written[kind, content.rows_hash] = self._shards.write(content)
+            self._written[kind, content.rows_hash] = self._stage_outputs.write(content)
         return self._written[kind, content.rows_hash]
 
     def parts(
-        self, found: Scanned, home_of: Callable[[ImageId], str | None], there: Iterable[ClaimPart] = ()
+        self, found: ScanStaging, shard_of: Callable[[ImageId], str | None], there: Iterable[ClaimPart] = ()
     ) -> list[ClaimPart]:
-        """The claims of images that have a home, cut by home."""
+        """The claims of images that have an image shard, cut by image shard."""
         last = {part.home: part.table for part in there}
         return [
-            ClaimPart(home, **asdict(self.put("claims", table(claims, Claim), last.get(home))))
-            for home, claims in found.claims_by_home(home_of)
+            ClaimPart(shard, **asdict(self.put("claims", table(claims, Claim), last.get(shard))))
+            for shard, claims in found.claims_by_shard(shard_of)
         ]
 
     def claims(self, parts: Sequence[ClaimPart], there: Claims | None = None) -> Claims:

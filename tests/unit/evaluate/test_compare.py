@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from releases import COLOUR, galaxy, released
+from releases import COLOUR, released, workspace
 
 from taskgalaxy_ops.errors import EvaluationError
 from taskgalaxy_ops.evaluate import compare
@@ -37,7 +37,7 @@ def column(*hits: float) -> np.ndarray:
 
 
 def test_held_out_questions_are_ranked_among_other_answers_of_their_task_type(tmp_path: Path) -> None:
-    store = galaxy(tmp_path)
+    store = workspace(tmp_path)
     released(store)
     copy = finetune_run.release_copy(store, None)
     found, unrankable = held_out(copy, 1000)
@@ -53,7 +53,7 @@ def test_held_out_questions_are_ranked_among_other_answers_of_their_task_type(tm
 
 
 def test_what_has_one_answer_only_is_counted_and_left_out(tmp_path: Path) -> None:
-    store = galaxy(tmp_path)
+    store = workspace(tmp_path)
     released(store, images=3)  # too few for a second tone
     _, unrankable = held_out(finetune_run.release_copy(store, None), 1000, splits=("train", "test"))
     assert unrankable == 3
@@ -80,7 +80,7 @@ def test_no_image_stays_when_images_are_swapped(images: int, count: int) -> None
 
 
 def test_the_guess_is_the_most_frequent_answer_of_training(tmp_path: Path) -> None:
-    store = galaxy(tmp_path)
+    store = workspace(tmp_path)
     released(store)
     copy = finetune_run.release_copy(store, None)
     trained = Counter(
@@ -154,7 +154,7 @@ def test_pictures_are_equal_when_made_again_and_hold_no_date() -> None:
 
 
 def test_a_public_benchmark_without_lmms_eval_says_what_to_set(tmp_path: Path) -> None:
-    store = galaxy(tmp_path)
+    store = workspace(tmp_path)
     released(store, images=8)
     copy = finetune_run.release_copy(store, None)
     with pytest.raises(EvaluationError, match=r"POPE: run by lmms-eval, and finetune\.lmms"):

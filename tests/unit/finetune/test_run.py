@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from releases import galaxy, released
+from releases import released, workspace
 
 from taskgalaxy_ops.errors import DamageError, JobError, SchedulerError, SettingsError, SourceError
 from taskgalaxy_ops.finetune import run as finetune_run
@@ -30,22 +30,22 @@ from taskgalaxy_ops.progress import Silent
 from taskgalaxy_ops.release.local_copy import ReleaseCopy
 from taskgalaxy_ops.storage import keys
 from taskgalaxy_ops.storage.log import Log
-from taskgalaxy_ops.workspace import Galaxy
+from taskgalaxy_ops.workspace import Workspace
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Galaxy:
-    found = galaxy(tmp_path)
+def store(tmp_path: Path) -> Workspace:
+    found = workspace(tmp_path)
     released(found, images=12)
     return found
 
 
 @pytest.fixture
-def copy(store: Galaxy) -> ReleaseCopy:
+def copy(store: Workspace) -> ReleaseCopy:
     return finetune_run.release_copy(store, None)
 
 
-def job(store: Galaxy, script: str, key: str = "k" * 64) -> Job:
+def job(store: Workspace, script: str, key: str = "k" * 64) -> Job:
     """A job that runs a script in the place of a trainer."""
     folder = finetune_run.root(store) / "jobs" / key[:32]
     return Job(key, load_recipe("tiny"), "trl", "v000001", folder, ("sh", "-c", script), {})
@@ -154,7 +154,7 @@ def test_a_licence_that_may_not_be_trained_on_is_named(copy: ReleaseCopy) -> Non
 
 
 def test_an_image_without_a_licence_is_unknown(tmp_path: Path) -> None:
-    store = galaxy(tmp_path)
+    store = workspace(tmp_path)
     released(store, images=8, licence=None)
     copy = finetune_run.release_copy(store, None)
     check_licences(copy, ["unknown"])
@@ -172,7 +172,7 @@ def test_a_damaged_copy_is_refused(copy: ReleaseCopy) -> None:
 # --- keys
 
 
-def test_whatever_decides_the_outcome_is_in_the_key(copy: ReleaseCopy, tmp_path: Path, store: Galaxy) -> None:
+def test_whatever_decides_the_outcome_is_in_the_key(copy: ReleaseCopy, tmp_path: Path, store: Workspace) -> None:
     tiny = load_recipe("tiny")
     first = Order(tiny, copy)
     samples = frozenset(row["id"] for row in copy.rows("train"))
@@ -256,7 +256,7 @@ def test_no_progress_yet(tmp_path: Path) -> None:
 # --- jobs as processes
 
 
-def test_a_job_runs_and_leaves_its_result(store: Galaxy) -> None:
+def test_a_job_runs_and_leaves_its_result(store: Workspace) -> None:
     one, backend = job(store, 'echo hello; echo \'{"checkpoint": "there"}\' > result.json'), LocalBackend()
     assert backend.state(one, None) is State.UNKNOWN
     one.write()
@@ -265,7 +265,7 @@ def test_a_job_runs_and_leaves_its_result(store: Galaxy) -> None:
     assert log_tail(one.folder) == ["hello"]
 
 
-def test_a_job_outlives_its_submitter(store: Galaxy) -> None:
+def test_a_job_outlives_its_submitter(store: Workspace) -> None:
     """The submitter's whole process group is killed, as a worker that dies; the job ends as if nothing had been."""
     one = job(store, "sleep 1.5; echo done")
     one.write()
@@ -289,7 +289,7 @@ def test_a_job_outlives_its_submitter(store: Galaxy) -> None:
     assert log_tail(one.folder) == ["done"]
 
 
-def test_many_submitters_start_one(store: Galaxy) -> None:
+def test_many_submitters_start_one(store: Workspace) -> None:
     one = job(store, "echo started >> starts; sleep 1")
     one.write()
     threads = [threading.Thread(target=LocalBackend().submit, args=(one,)) for _ in range(6)]
@@ -301,7 +301,7 @@ def test_many_submitters_start_one(store: Galaxy) -> None:
     assert (one.folder / "starts").read_text() == "started\n"
 
 
-def test_a_cancelled_job_stops_with_all_that_it_started(store: Galaxy) -> None:
+def test_a_cancelled_job_stops_with_all_that_it_started(store: Workspace) -> None:
     one, backend = job(store, "sleep 60 & echo $! > child; wait"), LocalBackend()
     one.write()
     backend.submit(one)
@@ -317,24 +317,24 @@ def test_a_cancelled_job_stops_with_all_that_it_started(store: Galaxy) -> None:
 # --- what the log makes of them
 
 
-def steps(store: Galaxy, one: Job, run: str = "run") -> Iterator[State]:
+def steps(store: Workspace, one: Job, run: str = "run") -> Iterator[State]:
     trainings = Trainings(store, run)
     while True:
         yield trainings.step(one)
 
 
-def until(store: Galaxy, one: Job, state: State, run: str = "run") -> None:
+def until(store: Workspace, one: Job, state: State, run: str = "run") -> None:
     for found in steps(store, one, run):
         if found is state:
             return
         time.sleep(0.05)
 
 
-def intents(store: Galaxy) -> int:
+def intents(store: Workspace) -> int:
     return sum(entry.body["kind"] == "intent" for entry in Log(store.store, keys.FINETUNE_LOG).read())
 
 
-def test_a_job_is_trained_once(store: Galaxy) -> None:
+def test_a_job_is_trained_once(store: Workspace) -> None:
     one = job(store, "mkdir -p output; echo x >> starts")
     until(store, one, State.SUCCEEDED)
     assert Trainings(store, "another").step(one) is State.SUCCEEDED
@@ -343,7 +343,7 @@ def test_a_job_is_trained_once(store: Galaxy) -> None:
     assert finetune_run.results(store, {"one": one})["one"]["checkpoint"] == str(one.folder / "output")
 
 
-def test_the_intent_is_written_before_the_job_is_submitted(store: Galaxy) -> None:
+def test_the_intent_is_written_before_the_job_is_submitted(store: Workspace) -> None:
     class Dies(LocalBackend):
         def submit(self, job: Job) -> str:
             raise KeyboardInterrupt
@@ -355,7 +355,7 @@ def test_the_intent_is_written_before_the_job_is_submitted(store: Galaxy) -> Non
     until(store, one, State.SUCCEEDED, "another")  # nothing ran: the next one submits it
 
 
-def test_a_running_job_whose_handle_was_lost_is_found(store: Galaxy) -> None:
+def test_a_running_job_whose_handle_was_lost_is_found(store: Workspace) -> None:
     class Forgets(LocalBackend):
         def submit(self, job: Job) -> str:
             super().submit(job)
@@ -369,7 +369,7 @@ def test_a_running_job_whose_handle_was_lost_is_found(store: Galaxy) -> None:
     assert intents(store) == 1
 
 
-def test_a_crashed_trainer_ends_in_an_error_with_its_last_lines(store: Galaxy) -> None:
+def test_a_crashed_trainer_ends_in_an_error_with_its_last_lines(store: Workspace) -> None:
     one = job(store, "seq 50; echo 'CUDA out of memory' >&2; exit 7")
     with pytest.raises(JobError, match=r"(?s)failed.*log.txt.*49.*50.*CUDA out of memory"):
         until(store, one, State.SUCCEEDED)
@@ -379,7 +379,7 @@ def test_a_crashed_trainer_ends_in_an_error_with_its_last_lines(store: Galaxy) -
     assert intents(store) == 2  # … but when somebody asks for it
 
 
-def test_a_job_that_vanishes_is_started_again_and_not_for_ever(store: Galaxy) -> None:
+def test_a_job_that_vanishes_is_started_again_and_not_for_ever(store: Workspace) -> None:
     one = job(store, "echo x >> starts; kill -9 $PPID; kill -9 $$")
     with pytest.raises(JobError, match="vanished 3 times"):
         until(store, one, State.SUCCEEDED)
@@ -387,14 +387,14 @@ def test_a_job_that_vanishes_is_started_again_and_not_for_ever(store: Galaxy) ->
 
 
 def test_a_job_that_takes_too_long_is_cancelled(tmp_path: Path) -> None:
-    store = galaxy(tmp_path, hours=1e-9)
+    store = workspace(tmp_path, hours=1e-9)
     one = job(store, "sleep 60")
     with pytest.raises(JobError, match=r"longer than finetune\.hours"):
         until(store, one, State.SUCCEEDED)
     assert LocalBackend().state(one, None) is State.CANCELLED
 
 
-def test_a_cancelled_job_is_an_error_to_who_waits_for_it(store: Galaxy) -> None:
+def test_a_cancelled_job_is_an_error_to_who_waits_for_it(store: Workspace) -> None:
     one = job(store, "sleep 60")
     Trainings(store, "run").step(one)
     assert Trainings(store, "somebody").cancel(one)
@@ -403,7 +403,7 @@ def test_a_cancelled_job_is_an_error_to_who_waits_for_it(store: Galaxy) -> None:
     assert not Trainings(store, "somebody").cancel(one)
 
 
-def test_who_waits_for_anothers_job_is_told_of_its_end(store: Galaxy) -> None:
+def test_who_waits_for_anothers_job_is_told_of_its_end(store: Workspace) -> None:
     one = job(store, "sleep 60")
     Trainings(store, "submits").step(one)
     assert Trainings(store, "waits").step(one) is State.RUNNING
@@ -413,7 +413,7 @@ def test_who_waits_for_anothers_job_is_told_of_its_end(store: Galaxy) -> None:
     assert intents(store) == 1  # and does not start it again
 
 
-def test_a_scheduler_that_does_not_answer_now_and_then_is_asked_again(store: Galaxy) -> None:
+def test_a_scheduler_that_does_not_answer_now_and_then_is_asked_again(store: Workspace) -> None:
     one = job(store, "mkdir -p output")
     asked = []
 
@@ -438,7 +438,7 @@ def test_a_scheduler_that_does_not_answer_now_and_then_is_asked_again(store: Gal
     assert "busy" in said
 
 
-def test_a_checkpoint_that_is_gone_is_trained_anew(store: Galaxy) -> None:
+def test_a_checkpoint_that_is_gone_is_trained_anew(store: Workspace) -> None:
     one = job(store, "mkdir -p output; echo x >> starts")
     until(store, one, State.SUCCEEDED)
     (one.folder / "output").rmdir()
@@ -446,12 +446,12 @@ def test_a_checkpoint_that_is_gone_is_trained_anew(store: Galaxy) -> None:
     assert (one.folder / "starts").read_text() == "x\nx\n"
 
 
-def test_a_job_that_leaves_no_checkpoint_is_an_error(store: Galaxy) -> None:
+def test_a_job_that_leaves_no_checkpoint_is_an_error(store: Workspace) -> None:
     with pytest.raises(JobError, match=r"no checkpoint at .*output"):
         until(store, job(store, "true"), State.SUCCEEDED)
 
 
-def test_on_one_machine_jobs_run_one_after_another(store: Galaxy) -> None:
+def test_on_one_machine_jobs_run_one_after_another(store: Workspace) -> None:
     one, two = job(store, "sleep 0.5; mkdir -p output"), job(store, "mkdir -p output", "l" * 64)
     trainings = Trainings(store, "run")
     assert trainings.advance({"one": one, "two": two}) == {"one": State.RUNNING}
@@ -459,7 +459,7 @@ def test_on_one_machine_jobs_run_one_after_another(store: Galaxy) -> None:
 
 
 def test_nothing_is_trained_without_a_release(tmp_path: Path) -> None:
-    store = galaxy(tmp_path)
+    store = workspace(tmp_path)
     with pytest.raises(SourceError, match="nothing has been released"):
         finetune_run.tuning(store)
     released(store, images=8)
@@ -467,7 +467,7 @@ def test_nothing_is_trained_without_a_release(tmp_path: Path) -> None:
         finetune_run.tuning(store, release="v000009")
 
 
-def test_the_tuning_of_a_release(store: Galaxy) -> None:
+def test_the_tuning_of_a_release(store: Workspace) -> None:
     found = finetune_run.tuning(store)
     assert list(found.jobs) == ["before", "after", "blind"]
     assert len({one.key for one in found.jobs.values()}) == 3
@@ -477,7 +477,7 @@ def test_the_tuning_of_a_release(store: Galaxy) -> None:
     assert [one.script() for one in again.jobs.values()] == [one.script() for one in found.jobs.values()]
 
 
-def test_a_recipe_whose_makers_published_the_baseline_trains_none(store: Galaxy, tmp_path: Path) -> None:
+def test_a_recipe_whose_makers_published_the_baseline_trains_none(store: Workspace, tmp_path: Path) -> None:
     own = {
         "base_data": (),
         "trainers": ("llava",),

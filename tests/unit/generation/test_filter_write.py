@@ -6,15 +6,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from taskgalaxy_ops.generation.stages.filter import filter_question, filter_units, filtered
-from taskgalaxy_ops.generation.stages.write import write_question, write_units, written
+from taskgalaxy_ops.generation.stages.filter import filter_template, filter_units, filtered
+from taskgalaxy_ops.generation.stages.write import write_template, write_units, written
 from taskgalaxy_ops.records import Answer, Match, Pair, Reason, Reject, Relevant, pair_id
 from taskgalaxy_ops.settings import Model
 from taskgalaxy_ops.text import clean
 
 MODEL = Model(name="t", base_url="http://x/v1", model="m")
-FILTER = filter_question("Decide.", MODEL)
-WRITE = {variant: write_question("Write.", MODEL, variant) for variant in ("plain", "chain_of_thought")}
+FILTER = filter_template("Decide.", MODEL)
+WRITE = {variant: write_template("Write.", MODEL, variant) for variant in ("plain", "chain_of_thought")}
 
 
 def answer_to(asked, unit, /, **fields):

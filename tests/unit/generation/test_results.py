@@ -1,4 +1,4 @@
-"""What a harvest reads, and what it need not read: bills by home, releases that have nothing to do."""
+"""What a harvest reads, and what it need not read: bills by image shard, releases that have nothing to do."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from golden.golden_store import golden_galaxy
+from golden.golden_store import golden_workspace
 
 from taskgalaxy_ops.generation.bill import Bill, bill
-from taskgalaxy_ops.generation.results import Harvest
+from taskgalaxy_ops.generation.results import RunResults
 from taskgalaxy_ops.records import Reply
 from taskgalaxy_ops.release import publish
 from taskgalaxy_ops.settings import ReleaseSettings
@@ -18,7 +18,7 @@ from taskgalaxy_ops.storage import Store, keys
 from taskgalaxy_ops.storage.journal import Journal
 from taskgalaxy_ops.storage.log import Log, LogEntry
 from taskgalaxy_ops.usage import Tally
-from taskgalaxy_ops.workspace import Galaxy
+from taskgalaxy_ops.workspace import Workspace
 
 
 class Watched:
@@ -37,28 +37,28 @@ class Watched:
 
 
 @pytest.fixture
-def galaxy(tmp_path: Path) -> Galaxy:
-    return golden_galaxy(tmp_path / "store")
+def workspace(tmp_path: Path) -> Workspace:
+    return golden_workspace(tmp_path / "store")
 
 
-def watched(galaxy: Galaxy, **release: object) -> tuple[Galaxy, Watched]:
-    store = Watched(galaxy.store)
-    settings = galaxy.settings.model_copy(update={"release": ReleaseSettings(**release)})  # type: ignore[arg-type]
-    return Galaxy(settings, store), store  # type: ignore[arg-type]
+def watched(workspace: Workspace, **release: object) -> tuple[Workspace, Watched]:
+    store = Watched(workspace.store)
+    settings = workspace.settings.model_copy(update={"release": ReleaseSettings(**release)})  # type: ignore[arg-type]
+    return Workspace(settings, store), store  # type: ignore[arg-type]
 
 
 def plain(found: Bill) -> object:
     """As JSON: seconds, which are added up in any order, to three digits."""
     parts = {"all": {"": found.all}, "by_stage": found.by_stage, "by_model": found.by_model}
-    told = {part: {name: tally.plain() for name, tally in by.items()} for part, by in parts.items()}
+    told = {part: {name: tally.to_json() for name, tally in by.items()} for part, by in parts.items()}
     return told, found.simulated
 
 
-def added_up(galaxy: Galaxy) -> Bill:
+def added_up(workspace: Workspace) -> Bill:
     """A bill by its definition."""
     found = Bill()
-    for home in [keys.TAXONOMY_HOME, *(home.home for home in galaxy.registry.homes())]:
-        for reply in Journal(galaxy.store, home).replies():
+    for shard in [keys.TAXONOMY_SHARD, *(shard.id for shard in workspace.registry.shards())]:
+        for reply in Journal(workspace.store, shard).replies():
             by = found.by_stage.setdefault(reply["stage"], Tally()), found.by_model.setdefault(reply["model"], Tally())
             found.simulated.update([reply["model"]] if reply["simulated"] else [])
             for tally in (found.all, *by):
@@ -78,77 +78,77 @@ def reply(number: int) -> Reply:
     return Reply(f"r{number}", "expand", "new", (), {}, {"id": number}, usage, 7, 8, 9, "b", 1, 0, 1.0, 0.5)
 
 
-def test_a_bill_is_the_sum_of_all_replies_and_reads_what_was_appended(galaxy: Galaxy) -> None:
-    assert plain(bill(galaxy)) == plain(added_up(galaxy)) and bill(galaxy).all.calls > 0
-    again, store = watched(galaxy)
-    assert plain(bill(again)) == plain(added_up(galaxy))
+def test_a_bill_is_the_sum_of_all_replies_and_reads_what_was_appended(workspace: Workspace) -> None:
+    assert plain(bill(workspace)) == plain(added_up(workspace)) and bill(workspace).all.calls > 0
+    again, store = watched(workspace)
+    assert plain(bill(again)) == plain(added_up(workspace))
     assert not [key for key in store.read if "/journal/" in key]
-    home = galaxy.registry.homes()[0].home
+    shard = workspace.registry.shards()[0].shard
     for made, change in (
-        (home, lambda journal: [journal.add(reply(1)), journal.add(reply(2)), journal.flush()]),
-        (keys.TAXONOMY_HOME, lambda journal: [journal.add(reply(3)), journal.flush()]),
-        (home, lambda journal: journal.forget(["unit"], "f")),
+        (shard, lambda journal: [journal.add(reply(1)), journal.add(reply(2)), journal.flush()]),
+        (keys.TAXONOMY_SHARD, lambda journal: [journal.add(reply(3)), journal.flush()]),
+        (shard, lambda journal: journal.forget(["unit"], "f")),
     ):
-        change(Journal(galaxy.store, made))
-        again, store = watched(galaxy)
-        assert plain(bill(again)) == plain(added_up(galaxy))
+        change(Journal(workspace.store, made))
+        again, store = watched(workspace)
+        assert plain(bill(again)) == plain(added_up(workspace))
         assert {key.split("/")[1] for key in store.read if "/journal/" in key} == {made}
-    new = bill(galaxy).by_model["new"]
+    new = bill(workspace).by_model["new"]
     assert (new.calls, new.prompt_tokens, new.completion_tokens, new.cost, new.list_cost) == (3, 15, 6, 21, 24)
 
 
-def test_a_bill_stands_whatever_becomes_of_the_journals_and_its_tallies(galaxy: Galaxy) -> None:
-    home = galaxy.registry.homes()[0].home
-    log = Log(galaxy.store, keys.journal(home))
+def test_a_bill_stands_whatever_becomes_of_the_journals_and_its_tallies(workspace: Workspace) -> None:
+    shard = workspace.registry.shards()[0].shard
+    log = Log(workspace.store, keys.journal(shard))
     log.append(log.read()[0].body)  # a part that was written again counts once
-    expected = plain(bill(galaxy))
-    assert expected == plain(added_up(galaxy))
+    expected = plain(bill(workspace))
+    assert expected == plain(added_up(workspace))
     log.compact()
-    assert plain(bill(galaxy)) == expected
-    galaxy.store.delete(keys.tally(home))
-    assert plain(bill(galaxy)) == expected
+    assert plain(bill(workspace)) == expected
+    workspace.store.delete(keys.tally(shard))
+    assert plain(bill(workspace)) == expected
 
 
-def test_a_release_that_has_nothing_to_do_reads_no_rows(galaxy: Galaxy) -> None:
-    made = publish.publish(watched(galaxy, cap=1)[0])
+def test_a_release_that_has_nothing_to_do_reads_no_rows(workspace: Workspace) -> None:
+    made = publish.publish(watched(workspace, cap=1)[0])
     assert made.made and made.funnel.rejects
-    again, store = watched(galaxy, cap=1)
-    harvest = Harvest(again)
+    again, store = watched(workspace, cap=1)
+    results = RunResults(again)
     store.read.clear()
-    second = publish.publish(again, harvest=harvest)
+    second = publish.publish(again, results=results)
     assert (second.release, second.made, second.funnel) == (made.release, False, made.funnel)
-    shards = [s for home in galaxy.registry.homes() for s in galaxy.shards.committed(home.home).values()]
-    tables = {ref.key for shard in shards for ref in galaxy.shards.refs(shard).values()}
+    shards = [s for shard in workspace.registry.shards() for s in workspace.stage_outputs.committed(shard.id).values()]
+    tables = {ref.key for stage_output in shards for ref in workspace.stage_outputs.refs(stage_output).values()}
     assert not tables.intersection(store.read)
 
 
 @pytest.mark.parametrize("change", [{"cap": 2}, {"cap": 1, "copy_images_up_to": 0}])
-def test_other_rules_are_another_release(galaxy: Galaxy, change: dict[str, int]) -> None:
-    first = publish.publish(watched(galaxy, cap=1)[0])
-    second = publish.publish(watched(galaxy, **change)[0])
+def test_other_rules_are_another_release(workspace: Workspace, change: dict[str, int]) -> None:
+    first = publish.publish(watched(workspace, cap=1)[0])
+    second = publish.publish(watched(workspace, **change)[0])
     assert second.made and second.release.content != first.release.content
     assert second.release.inputs != first.release.inputs
 
 
-def test_a_release_of_before_that_tells_no_inputs_is_compared_by_its_content(galaxy: Galaxy) -> None:
+def test_a_release_of_before_that_tells_no_inputs_is_compared_by_its_content(workspace: Workspace) -> None:
     def older(entries: list[LogEntry]) -> list[LogEntry]:
         return [
             LogEntry(e.number, {name: v for name, v in e.body.items() if name not in {"inputs", "rejects"}})
             for e in entries
         ]
 
-    Log(galaxy.store, keys.RELEASES_LOG).compact(older)
-    (latest,) = publish.published(galaxy)
+    Log(workspace.store, keys.RELEASES_LOG).compact(older)
+    (latest,) = publish.published(workspace)
     assert latest.inputs == ""
-    receipt = publish.publish(galaxy)
+    receipt = publish.publish(workspace)
     assert not receipt.made and receipt.release == latest
     assert receipt.funnel == replace(latest, rejects=receipt.funnel.rejects).funnel
 
 
-def test_a_release_is_fetched_as_it_was_written(galaxy: Galaxy, tmp_path: Path) -> None:
-    made = publish.publish(watched(galaxy, cap=1)[0]).release
-    folder = publish.fetch(galaxy, made, tmp_path / "copy")
+def test_a_release_is_fetched_as_it_was_written(workspace: Workspace, tmp_path: Path) -> None:
+    made = publish.publish(watched(workspace, cap=1)[0]).release
+    folder = publish.fetch(workspace, made, tmp_path / "copy")
     prefix = keys.release(made.version)
-    there = {listed.key.removeprefix(prefix) for listed in galaxy.store.list(prefix)}
+    there = {listed.key.removeprefix(prefix) for listed in workspace.store.list(prefix)}
     assert {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()} == there
-    assert all((folder / path).read_bytes() == galaxy.store.get(prefix + path) for path in there)
+    assert all((folder / path).read_bytes() == workspace.store.get(prefix + path) for path in there)

@@ -13,7 +13,7 @@ from fakes import MemoryStore
 from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
-from tiny import TinyModels, tiny_galaxy, tiny_images, tiny_models, tiny_seeds, tiny_settings
+from tiny import TinyModels, tiny_images, tiny_models, tiny_seeds, tiny_settings, tiny_workspace
 
 from taskgalaxy_ops import pipeline
 from taskgalaxy_ops.generation.stage_keys import StageKeys, differences
@@ -21,18 +21,18 @@ from taskgalaxy_ops.generation.stages import STAGES
 from taskgalaxy_ops.hashing import sha256_hex
 from taskgalaxy_ops.release import publish
 from taskgalaxy_ops.settings import Settings, parse_settings
-from taskgalaxy_ops.storage.registry.state import Home
+from taskgalaxy_ops.storage.registry.state import ImageShard
 from taskgalaxy_ops.storage.shards import Key, TableRef
 
 __all__ = ["tiny_models"]
 
-HOME = Home("ab" * 16, TableRef("data/x", 2, "cd" * 32, "ef" * 32), "01" * 16, 2)
+HOME = ImageShard("ab" * 16, TableRef("data/x", 2, "cd" * 32, "ef" * 32), "01" * 16, 2)
 
 
 def made(settings: Settings, *, types: str = "t" * 64, dead: Iterable[str] = (), edits: int = 0) -> dict[str, Key]:
     """Every stage's key, each as if its input's content were what it is under any settings."""
-    galaxy = tiny_galaxy(settings)
-    one = StageKeys(galaxy)
+    workspace = tiny_workspace(settings)
+    one = StageKeys(workspace)
     return {
         "embed": one.embed(HOME),
         "match": one.match("e" * 32, types, list(dead)),
@@ -168,12 +168,12 @@ def test_a_variants_prompt_counts_only_where_it_is_written(tmp_path: Path) -> No
 
 def run(folder: Path, tmp_path: Path, store: MemoryStore | None = None, **changes: Any) -> MemoryStore:
     store = store or MemoryStore()
-    galaxy = tiny_galaxy(settings(tmp_path, **{"sources": {"mine": {"location": str(folder)}}, **changes}), store)
-    for source in galaxy.settings.sources:
-        pipeline.ingest(galaxy, source)
-    result = pipeline.generate(galaxy)
+    workspace = tiny_workspace(settings(tmp_path, **{"sources": {"mine": {"location": str(folder)}}, **changes}), store)
+    for source in workspace.settings.sources:
+        pipeline.ingest(workspace, source)
+    result = pipeline.generate(workspace)
     assert result.pending == 0, result.reasons
-    publish.publish(galaxy)
+    publish.publish(workspace)
     return store
 
 
@@ -194,13 +194,13 @@ def content(store: MemoryStore) -> dict[str, Any]:
 
 @given(
     order=st.permutations(range(5)),
-    homes=st.integers(1, 5),
+    shards=st.integers(1, 5),
     units=st.integers(1, 9),
     slots=st.integers(1, 9),
 )
 @examples(max_examples=12)
 def test_the_way_to_the_same_images_changes_no_byte(
-    tmp_path: Path, tiny_models: TinyModels, order: list[int], homes: int, units: int, slots: int
+    tmp_path: Path, tiny_models: TinyModels, order: list[int], shards: int, units: int, slots: int
 ) -> None:
     """Another folder, file times and creation order, another parallelism, another machine's store."""
     tiny_models.start(None)
@@ -215,7 +215,7 @@ def test_the_way_to_the_same_images_changes_no_byte(
     expected = content(run(first, tmp_path))
     assert expected["released"]
     teacher = {**settings(tmp_path).teacher.model_dump(mode="json"), "concurrency": slots}
-    store = run(other, tmp_path, run={"homes_at_once": homes, "units_a_request": units}, teacher=teacher)
+    store = run(other, tmp_path, run={"homes_at_once": shards, "units_a_request": units}, teacher=teacher)
     assert content(store) == expected
     assert content(run(other, tmp_path, store=store)) == expected  # listed again
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from taskgalaxy_ops.generation.stages.vote import vote_question, vote_unit, voted, votes_needed
+from taskgalaxy_ops.generation.stages.vote import vote_template, vote_unit, voted, votes_needed
 from taskgalaxy_ops.hashing import draw
 from taskgalaxy_ops.records import Answer, Pair, Reason, Verdict, Vote, pair_id
 from taskgalaxy_ops.settings import Model, VoteSettings
@@ -17,7 +17,7 @@ YES, NO, NONE = 1, 0, None  # NONE: an abstention
 
 def judges(n, show_answer=True):
     models = [Model(name=f"j{i}", base_url="http://x/v1", model=f"m{i}") for i in range(n)]
-    return [vote_question("Vote.", model, show_answer) for model in models]
+    return [vote_template("Vote.", model, show_answer) for model in models]
 
 
 def make_pair(number, variant="plain", reasoning=None):

@@ -15,7 +15,7 @@ import openai
 import pytest
 from fakes import KilledError, MemoryStore
 from PIL import Image
-from tiny import tiny_galaxy, tiny_seeds, tiny_settings
+from tiny import tiny_seeds, tiny_settings, tiny_workspace
 
 from taskgalaxy_ops import pipeline
 from taskgalaxy_ops.errors import PendingError
@@ -32,7 +32,7 @@ from taskgalaxy_ops.storage.journal import Journal
 from taskgalaxy_ops.storage.ledger import Caps, Ledger
 from taskgalaxy_ops.storage.log import Log
 from taskgalaxy_ops.taxonomy.expand import expand
-from taskgalaxy_ops.workspace import Galaxy
+from taskgalaxy_ops.workspace import Workspace
 
 TYPES = tuple(
     f"colour~{path}"
@@ -104,8 +104,8 @@ class Place:
             Image.new("RGB", (64, 64), colour).save(self.folder / f"{number}.png")
         self.url = url
         self.store = MemoryStore()
-        galaxy = self.open("chat")
-        pipeline.ingest(galaxy, "mine")
+        workspace = self.open("chat")
+        pipeline.ingest(workspace, "mine")
 
     def settings(self, mode: str, run: Mapping[str, Any] | None = None, **changes: Any) -> Settings:
         def model(name: str) -> dict[str, Any]:
@@ -122,24 +122,26 @@ class Place:
             **changes,
         )
 
-    def open(self, mode: str = "batch", **run: Any) -> Galaxy:
-        return tiny_galaxy(self.settings(mode, run), self.store)
+    def open(self, mode: str = "batch", **run: Any) -> Workspace:
+        return tiny_workspace(self.settings(mode, run), self.store)
 
     def run(self, mode: str = "batch", last_stage: str = "vote", **run: Any) -> RunResult:
         return pipeline.generate(self.open(mode, **run), last_stage=last_stage)
 
     def answers(self) -> dict[str, Answer]:
-        galaxy = self.open()
+        workspace = self.open()
         return {
-            unit: answer for home in galaxy.journals() for unit, answer in Journal(self.store, home).answers.items()
+            unit: answer
+            for shard in workspace.journals()
+            for unit, answer in Journal(self.store, shard).answers.items()
         }
 
     def spent(self) -> tuple[int, int, int]:
-        return Ledger(self.store, Caps()).spent().plain()
+        return Ledger(self.store, Caps()).spent().to_json()
 
     def billed(self) -> tuple[int, int]:
         """What the journals say that replies cost, and how many tokens they took."""
-        found = [reply for home in self.open().journals() for reply in Journal(self.store, home).replies()]
+        found = [reply for shard in self.open().journals() for reply in Journal(self.store, shard).replies()]
         return sum(r["cost"] for r in found), sum(
             r["usage"].get("prompt_tokens", 0) + r["usage"].get("completion_tokens", 0) for r in found
         )
@@ -286,10 +288,10 @@ def test_what_was_forgotten_meanwhile_is_asked_again_after_the_batch(place: Plac
     provider.anew()
     provider.control(batches={"seconds": 3600})
     place.run(last_stage="filter", wait_seconds=0)
-    galaxy = place.open()
-    (home,) = [home.home for home in galaxy.registry.homes()]
-    units = next(iter(Journal(place.store, home).batches.under_way))
-    galaxy.edits().forget(home, {"filter": [units]})
+    workspace = place.open()
+    (shard,) = [shard.id for shard in workspace.registry.shards()]
+    units = next(iter(Journal(place.store, shard).batches.under_way))
+    workspace.edits().forget(shard, {"filter": [units]})
     provider.control(batches={"seconds": 0})
     assert place.run(last_stage="filter").pending == 0
     assert [(each["asked"], each["stage"]) for each in provider.stats()["asked_again"]] == [(2, "filter")]
@@ -298,14 +300,14 @@ def test_what_was_forgotten_meanwhile_is_asked_again_after_the_batch(place: Plac
 def test_what_was_forgotten_meanwhile_is_asked_from_the_beginning(place: Place, provider: Provider) -> None:
     provider.control(batches={"seconds": 3600}, faults={"malformed": 1.0})
     place.run(last_stage="filter", wait_seconds=0)
-    galaxy = place.open()
-    (home,) = [home.home for home in galaxy.registry.homes()]
-    units = Journal(place.store, home).batches.under_way
+    workspace = place.open()
+    (shard,) = [shard.id for shard in workspace.registry.shards()]
+    units = Journal(place.store, shard).batches.under_way
     forgotten = min(units)
-    galaxy.edits().forget(home, {"filter": [forgotten]})
+    workspace.edits().forget(shard, {"filter": [forgotten]})
     provider.control(batches={"seconds": 0})
     place.run(last_stage="filter", wait_seconds=0)
-    again = Journal(place.store, home).batches.again
+    again = Journal(place.store, shard).batches.again
     assert again.keys() == units - {forgotten}
     assert {told["round"] for told in again.values()} == {1}
 
@@ -313,17 +315,17 @@ def test_what_was_forgotten_meanwhile_is_asked_from_the_beginning(place: Place, 
 def test_nothing_is_kept_of_an_image_that_was_taken_down_meanwhile(place: Place, provider: Provider) -> None:
     provider.control(batches={"seconds": 3600})
     place.run(last_stage="filter", wait_seconds=0)
-    galaxy = place.open()
-    (home,) = galaxy.registry.homes()
-    gone = galaxy.registry.image_ids(home)[0]
-    take_down(galaxy, [gone])
-    journal = Journal(place.store, home.home)
+    workspace = place.open()
+    (shard,) = workspace.registry.shards()
+    gone = workspace.registry.image_ids(shard)[0]
+    take_down(workspace, [gone])
+    journal = Journal(place.store, shard.id)
     assert gone not in json.dumps(list(journal.batches.open.values()))
     provider.control(batches={"seconds": 0})
     assert place.run(last_stage="filter").pending == 0
     assert list(left(place.open())) == []
-    Journal(place.store, home.home).compact()
-    assert gone not in json.dumps([dict(reply) for reply in Journal(place.store, home.home).replies()])
+    Journal(place.store, shard.id).compact()
+    assert gone not in json.dumps([dict(reply) for reply in Journal(place.store, shard.id).replies()])
     assert place.spent()[::2] == place.billed()
     assert provider.stats()["asked_again"] == []
 
@@ -347,7 +349,7 @@ def test_a_batch_that_a_run_would_not_collect_is_not_waited_for(place: Place, pr
     forget(place.open(), model="sim-teacher", dry_run=False)
     settings = place.settings("chat")
     spent = settings.model_copy(update={"budget": settings.budget.model_copy(update={"max_calls": 1})})
-    result = pipeline.generate(tiny_galaxy(spent, place.store))
+    result = pipeline.generate(tiny_workspace(spent, place.store))
     assert result.unaffordable and result.pending
     assert result.waiting == []
 
@@ -360,7 +362,7 @@ def test_a_budget_for_one_request_gets_one(place: Place, provider: Provider) -> 
             ).budget
         }
     )
-    result = pipeline.generate(tiny_galaxy(settings, place.store), last_stage="filter")
+    result = pipeline.generate(tiny_workspace(settings, place.store), last_stage="filter")
     assert result.pending and result.unaffordable
     assert provider.batches == (1, 1)
     assert place.spent()[1] == 1
@@ -396,8 +398,8 @@ def test_the_key_is_nowhere_in_what_a_run_by_batch_leaves(
     def leftovers() -> Iterator[bytes]:
         """What lies in the store and at the provider, what was logged and what was said."""
         yield from place.store.objects.values()
-        for home in place.open().journals():  # long entries are packed
-            yield from (json.dumps(entry.body).encode() for entry in Log(place.store, keys.journal(home)).read())
+        for shard in place.open().journals():  # long entries are packed
+            yield from (json.dumps(entry.body).encode() for entry in Log(place.store, keys.journal(shard)).read())
         client = openai.OpenAI(base_url=url, api_key=CANARY)
         for file in client.files.list():
             yield file.to_json().encode() + client.files.content(file.id).content

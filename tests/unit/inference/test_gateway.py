@@ -14,11 +14,11 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from taskgalaxy_ops.errors import BudgetError, LeaseLostError
-from taskgalaxy_ops.generation.stages.filter import filter_question
+from taskgalaxy_ops.generation.stages.filter import filter_template
 from taskgalaxy_ops.hashing import fingerprint
 from taskgalaxy_ops.inference import gateway
-from taskgalaxy_ops.inference.gateway import Desk, Gateway
-from taskgalaxy_ops.inference.spending import Purse, Till
+from taskgalaxy_ops.inference.gateway import CallContext, Gateway
+from taskgalaxy_ops.inference.spending import RunBudget, ShardBudget
 from taskgalaxy_ops.inference.worker_shares import Presence, Shares
 from taskgalaxy_ops.models.rate_limit import Limit
 from taskgalaxy_ops.records import Match, Reason
@@ -170,14 +170,14 @@ def slept(monkeypatch, paused):
     return clock.slept
 
 
-class Home:
-    """A home with its journal, its budget, and a gateway: what a run gives to its calls."""
+class ImageShard:
+    """An image shard with its journal, its budget, and a gateway: what a run gives to its calls."""
 
     def __init__(self, folder, url, cost=100.0, calls=10_000, **model):
         self.store = FolderStore(folder)
         self.ledger = Ledger(self.store, Caps(round(cost * NANO), calls))
         self.model = Model(**{"name": "t", "base_url": url, "model": "m", "simulated": True, "price": PRICE} | model)
-        self.question = filter_question("Decide.", self.model)
+        self.question = filter_template("Decide.", self.model)
         self.journal = Journal(self.store, "h")
         self.gateway = Gateway()
         self.check = lambda: None
@@ -189,13 +189,13 @@ class Home:
         """Each request's units at once; gives the journal's answers."""
 
         async def run():
-            purse = Purse(Till(self.ledger), "h", 8)
-            desk = Desk(self.journal, purse, lambda image: f"data:,{image}", self.check)
+            shard_budget = ShardBudget(RunBudget(self.ledger), "h", 8)
+            context = CallContext(self.journal, shard_budget, lambda image: f"data:,{image}", self.check)
             try:
-                await asyncio.gather(*(self.gateway.ask(self.question, units, desk) for units in requests))
+                await asyncio.gather(*(self.gateway.ask(self.question, units, context) for units in requests))
             finally:
                 await self.gateway.aclose()
-                await purse.close()
+                await shard_budget.close()
                 self.journal.flush()
 
         asyncio.run(run())
@@ -207,90 +207,90 @@ class Home:
 
 
 @pytest.fixture
-def home(tmp_path, server, slept):
-    return Home(tmp_path, server.url)
+def shard(tmp_path, server, slept):
+    return ImageShard(tmp_path, server.url)
 
 
-def ceiling(home, n, **fields):
+def ceiling(shard, n, **fields):
     """What a request may cost at most, in nano-dollars."""
-    question = home.question
-    tokens = len(question.text(home.units(n)).encode()) + 2 * (85 + 170 * 4)
+    question = shard.question
+    tokens = len(question.text(shard.units(n)).encode()) + 2 * (85 + 170 * 4)
     return round(tokens * 2500 + fields.get("room", question.model.max_tokens) * 10_000)
 
 
-def test_a_good_reply_answers_its_units_and_is_kept_as_it_came(home, server):
-    units = home.units(3)
-    answers = home.ask(units)
+def test_a_good_reply_answers_its_units_and_is_kept_as_it_came(shard, server):
+    units = shard.units(3)
+    answers = shard.ask(units)
     assert [answers[unit.key].value for unit in units] == [{"fits": True, "reason": f"number {i}"} for i in (1, 2, 3)]
-    (kept,) = home.replies
+    (kept,) = shard.replies
     assert kept["raw"]["choices"][0]["message"]["content"] == verdicts((1, 2, 3))
     assert list(kept["units"]) == [unit.key for unit in units]
     assert (kept["stage"], kept["model"], kept["attempts"], kept["simulated"]) == ("filter", "t", 1, True)
     assert kept["usage"] == {"prompt_tokens": 100, "completion_tokens": 20}
-    usage = home.gateway.usage
+    usage = shard.gateway.usage
     assert (usage.calls, usage.requests, usage.prompt_tokens, usage.completion_tokens) == (1, 1, 100, 20)
 
 
 @pytest.mark.parametrize("message", ["Error while downloading {}.", "Failed to fetch image from URL: {}"])
-def test_an_image_that_could_not_be_fetched_is_no_verdict_on_it(home, server, message):
+def test_an_image_that_could_not_be_fetched_is_no_verdict_on_it(shard, server, message):
     url = "https://b.s3.amazonaws.com/rendered/x.jpg?X-Amz-Expires=60&X-Amz-Signature=secret"
-    home.model = home.model.model_copy(update={"images": "url", "retries": 1})
-    home.question = filter_question("Decide.", home.model)
+    shard.model = shard.model.model_copy(update={"images": "url", "retries": 1})
+    shard.question = filter_template("Decide.", shard.model)
     server.script = in_turn(reply, *3 * [failure(400, message.format(url), code="invalid_image_url")])
-    first, second = home.units(1), home.units(2)[1:]
-    assert home.ask(first)[first[0].key].value
-    home.gateway = Gateway()
-    answers = home.ask(second)
+    first, second = shard.units(1), shard.units(2)[1:]
+    assert shard.ask(first)[first[0].key].value
+    shard.gateway = Gateway()
+    answers = shard.ask(second)
     assert second[0].key not in answers
     assert len(server.requests) == 3
-    (why,) = home.gateway.usage.gave_up.values()
+    (why,) = shard.gateway.usage.gave_up.values()
     assert "rendered/x.jpg?…" in why and "secret" not in why
 
 
-def test_workers_of_one_store_share_the_models_limit_while_they_ask(home, server):
-    home.gateway = Gateway(Shares(home.store))
-    limit = home.gateway.limit(home.model)
-    group = fingerprint("limit", [home.model.base_url, "m", "OPENAI_API_KEY"])[:32]
-    another = Presence(home.store)
+def test_workers_of_one_store_share_the_models_limit_while_they_ask(shard, server):
+    shard.gateway = Gateway(Shares(shard.store))
+    limit = shard.gateway.limit(shard.model)
+    group = fingerprint("limit", [shard.model.base_url, "m", "OPENAI_API_KEY"])[:32]
+    another = Presence(shard.store)
     another.look([group])
     seen = []
 
     def script(number, body):
-        seen.append((len(list(home.store.list(f"workers/{group}/"))), limit.width.most))
+        seen.append((len(list(shard.store.list(f"workers/{group}/"))), limit.width.most))
         return reply(body)
 
     server.script = script
-    home.ask(home.units(1), home.units(2))
-    assert seen == 2 * [(2, home.model.concurrency // 2)]
+    shard.ask(shard.units(1), shard.units(2))
+    assert seen == 2 * [(2, shard.model.concurrency // 2)]
     another.leave([group])
-    assert not list(home.store.list("workers/"))
+    assert not list(shard.store.list("workers/"))
 
 
-def test_the_request_is_the_protocols(home, server, monkeypatch):
+def test_the_request_is_the_protocols(shard, server, monkeypatch):
     monkeypatch.setenv("MY_KEY", "sk-1")
-    home.model = home.model.model_copy(update={"api_key_env": "MY_KEY", "temperature": 0.25, "max_tokens": 77})
-    home.question = filter_question("Decide.", home.model)
-    home.ask(home.units(2))
+    shard.model = shard.model.model_copy(update={"api_key_env": "MY_KEY", "temperature": 0.25, "max_tokens": 77})
+    shard.question = filter_template("Decide.", shard.model)
+    shard.ask(shard.units(2))
     (body,) = server.requests
     assert (body["model"], body["temperature"], body["max_tokens"]) == ("m", 0.25, 77)
     assert server.headers[0]["authorization"] == "Bearer sk-1"
     (message,) = body["messages"]
     text, image = message["content"]
-    assert text == {"type": "text", "text": home.question.text(home.units(2))}
+    assert text == {"type": "text", "text": shard.question.text(shard.units(2))}
     assert image == {"type": "image_url", "image_url": {"url": f"data:,{IMAGE}"}}
     schema = body["response_format"]["json_schema"]
-    assert schema == {"name": "filter", "strict": True, "schema": home.question.json_schema()}
+    assert schema == {"name": "filter", "strict": True, "schema": shard.question.json_schema()}
 
 
-def test_models_that_take_no_temperature_and_name_their_room_otherwise(home, server):
+def test_models_that_take_no_temperature_and_name_their_room_otherwise(shard, server):
     changes = {"temperature": None, "room_field": "max_completion_tokens", "max_tokens": 77}
-    home.question = filter_question("Decide.", home.model.model_copy(update=changes))
-    home.ask(home.units(1))
+    shard.question = filter_template("Decide.", shard.model.model_copy(update=changes))
+    shard.ask(shard.units(1))
     assert not {"temperature", "max_tokens"} & set(server.requests[0])
     assert server.requests[0]["max_completion_tokens"] == 77
 
 
-def test_the_form_that_a_model_takes_is_found_out_once_for_all_workers_and_a_day(home, server):
+def test_the_form_that_a_model_takes_is_found_out_once_for_all_workers_and_a_day(shard, server):
     server.script = lambda number, body: (
         failure(400, "response_format json_schema is not supported")
         if body.get("response_format", {}).get("type") == "json_schema"
@@ -298,29 +298,29 @@ def test_the_form_that_a_model_takes_is_found_out_once_for_all_workers_and_a_day
     )
 
     def forms():
-        home.gateway = Gateway(Shares(home.store))
-        units = home.units(len(server.requests) + 1)[-1:]  # another one each time
+        shard.gateway = Gateway(Shares(shard.store))
+        units = shard.units(len(server.requests) + 1)[-1:]  # another one each time
         before = len(server.requests)
-        assert units[0].key in home.ask(units)
+        assert units[0].key in shard.ask(units)
         return [body.get("response_format", {}).get("type") for body in server.requests[before:]]
 
     assert forms() == ["json_schema", "json_object"]
     assert forms() == ["json_object"]
-    home.question = filter_question("Decide.", home.model.model_copy(update={"structured": "text"}))
+    shard.question = filter_template("Decide.", shard.model.model_copy(update={"structured": "text"}))
     assert forms() == [None], "what the settings say is not overruled"
-    home.question = filter_question("Decide.", home.model)
-    (key,) = (each.key for each in home.store.list(keys.FORMS))
-    home.store.replace(key, b"../../etc")
+    shard.question = filter_template("Decide.", shard.model)
+    (key,) = (each.key for each in shard.store.list(keys.FORMS))
+    shard.store.replace(key, b"../../etc")
     assert forms() == ["json_schema", "json_object"]
 
 
-def test_a_plainer_form_never_goes_back(home):
-    assert home.gateway.plainer(home.model, "json_object") == "text"
-    assert home.gateway.plainer(home.model, "json_schema") == "text", "an older request's reply, come late"
-    assert home.gateway.mode(home.model) == "text"
+def test_a_plainer_form_never_goes_back(shard):
+    assert shard.gateway.downgrade(shard.model, "json_object") == "text"
+    assert shard.gateway.downgrade(shard.model, "json_schema") == "text", "an older request's reply, come late"
+    assert shard.gateway.mode(shard.model) == "text"
 
 
-def test_a_reply_that_was_paid_for_is_kept_though_its_task_is_cancelled(home, server, monkeypatch):
+def test_a_reply_that_was_paid_for_is_kept_though_its_task_is_cancelled(shard, server, monkeypatch):
     async def sleep(self, seconds):
         if not seconds:
             asyncio.current_task().cancel()
@@ -329,68 +329,68 @@ def test_a_reply_that_was_paid_for_is_kept_though_its_task_is_cancelled(home, se
     monkeypatch.setattr(Clock, "sleep", sleep)
     server.script = in_turn(completion("no answer"))  # so that the conversation would go on
     with pytest.raises(asyncio.CancelledError):
-        home.ask(home.units(1))
+        shard.ask(shard.units(1))
     assert len(server.requests) == 1
-    assert [kept["cost"] for kept in home.replies] == [home.ledger.spent().cost]
+    assert [kept["cost"] for kept in shard.replies] == [shard.ledger.spent().cost]
 
 
 @pytest.mark.parametrize(("structured", "expected"), [("json_object", {"type": "json_object"}), ("text", None)])
-def test_the_mode_of_structured_output_is_a_setting(home, server, structured, expected):
-    home.question = filter_question("Decide.", home.model.model_copy(update={"structured": structured}))
-    home.ask(home.units(1))
+def test_the_mode_of_structured_output_is_a_setting(shard, server, structured, expected):
+    shard.question = filter_template("Decide.", shard.model.model_copy(update={"structured": structured}))
+    shard.ask(shard.units(1))
     assert server.requests[0].get("response_format") == expected
 
 
-def test_a_unit_without_an_image_sends_none(home, server):
-    home.ask(home.units(1, image=None))
+def test_a_unit_without_an_image_sends_none(shard, server):
+    shard.ask(shard.units(1, image=None))
     assert [part["type"] for part in server.requests[0]["messages"][0]["content"]] == ["text"]
 
 
 # Retries
 
 
-def test_retry_after_is_honoured(home, server, slept):
+def test_retry_after_is_honoured(shard, server, slept):
     server.script = in_turn(*(failure(429, headers={"Retry-After": text}) for text in ("7", "2.5", "0", "100000")))
-    answers = home.ask(home.units(1))
+    answers = shard.ask(shard.units(1))
     assert len(answers) == 1
     assert slept[:2] == [7, 2.5]
     assert 0 < slept[2] <= 2, "the server's 0 is no reason to hammer it"
     assert slept[3] == 300
-    assert home.replies[0]["attempts"] == 5
-    assert home.gateway.usage.requests == 5
+    assert shard.replies[0]["attempts"] == 5
+    assert shard.gateway.usage.requests == 5
 
 
-def test_retry_after_may_be_a_date(home, server, slept, monkeypatch):
+def test_retry_after_may_be_a_date(shard, server, slept, monkeypatch):
     at = 1_800_000_000
     monkeypatch.setattr(time, "time", lambda: at + 0.5)
     dates = (formatdate(at + 20, usegmt=True), formatdate(at - 1000, usegmt=True))
     server.script = in_turn(*(failure(503, headers={"Retry-After": date}) for date in dates))
-    assert home.ask(home.units(1))
+    assert shard.ask(shard.units(1))
     assert slept[0] == pytest.approx(19.5)
     assert 0 < slept[1] <= 1
 
 
 @pytest.mark.parametrize("text", ["nan", "-5", "soon", "", "-inf", "Wed, 99 Foo 2026"])
-def test_a_retry_after_that_says_nothing_is_a_common_back_off(home, server, slept, text):
+def test_a_retry_after_that_says_nothing_is_a_common_back_off(shard, server, slept, text):
     server.script = in_turn(failure(429, headers={"Retry-After": text}))
-    assert home.ask(home.units(1))
+    assert shard.ask(shard.units(1))
     assert len(slept) == 1
     assert 0.25 <= slept[0] <= 0.5
 
 
 @pytest.mark.parametrize("status", [408, 409, 429, 500, 502, 503, 504, 529])
-def test_a_passing_failure_is_tried_again(home, server, slept, status):
+def test_a_passing_failure_is_tried_again(shard, server, slept, status):
     server.script = in_turn(failure(status), failure(status))
-    answers = home.ask(home.units(1))
+    answers = shard.ask(shard.units(1))
     assert [answer.terminal for answer in answers.values()] == [None]
     assert len(server.requests) == 3
     assert 0.25 <= slept[0] <= 0.5 <= slept[1] <= 1.0
 
 
-def test_waits_grow_and_are_bounded(home, server, slept, paused):
-    home.question = filter_question("Decide.", home.model.model_copy(update={"retries": 12}))
+def test_waits_grow_and_are_bounded(shard, server, slept, paused):
+    shard.question = filter_template("Decide.", shard.model.model_copy(update={"retries": 12}))
     server.script = lambda number, body: failure(500)
-    home.ask(home.units(1))
+    shard.ask(shard.units(1))
     assert len(server.requests) == 13
     # Once nothing but failures came back, it is all requests that wait, and one of them that looks.
     assert (len(slept), len(paused)) == (4, 9)
@@ -399,49 +399,49 @@ def test_waits_grow_and_are_bounded(home, server, slept, paused):
             assert min(30, 0.5 * 2**attempt) / 2 <= seconds <= min(30, 0.5 * 2**attempt)
 
 
-def test_without_a_reply_a_unit_stays_pending_and_costs_what_could_be_billed(home, server):
+def test_without_a_reply_a_unit_stays_pending_and_costs_what_could_be_billed(shard, server):
     server.script = lambda number, body: failure(500)
-    assert home.ask(home.units(2)) == {}
-    assert home.replies == []
-    assert home.ledger.spent().cost == 0, "an error is not billed"
-    assert home.ledger.spent().calls == home.model.retries + 1
-    assert home.gateway.usage.unavailable == {}, "one request that gave up says nothing of the model"
-    assert "500" in home.gateway.usage.gave_up["t"]
+    assert shard.ask(shard.units(2)) == {}
+    assert shard.replies == []
+    assert shard.ledger.spent().cost == 0, "an error is not billed"
+    assert shard.ledger.spent().calls == shard.model.retries + 1
+    assert shard.gateway.usage.unavailable == {}, "one request that gave up says nothing of the model"
+    assert "500" in shard.gateway.usage.gave_up["t"]
 
 
-def test_a_model_that_keeps_failing_is_left_alone(home, server):
-    home.question = filter_question("Decide.", home.model.model_copy(update={"retries": 1, "concurrency": 1}))
+def test_a_model_that_keeps_failing_is_left_alone(shard, server):
+    shard.question = filter_template("Decide.", shard.model.model_copy(update={"retries": 1, "concurrency": 1}))
     server.script = lambda number, body: failure(500, "overloaded")
-    home.ask(*([unit] for unit in home.units(8)))
+    shard.ask(*([unit] for unit in shard.units(8)))
     assert len(server.requests) == 6, "five failures in a row, and one look more"
-    why = home.gateway.usage.unavailable["t"]
+    why = shard.gateway.usage.unavailable["t"]
     assert server.url in why and "500" in why and "overloaded" in why
 
 
-def test_a_success_between_failures_keeps_a_model_in_use(home, server):
-    home.question = filter_question("Decide.", home.model.model_copy(update={"retries": 0, "concurrency": 1}))
+def test_a_success_between_failures_keeps_a_model_in_use(shard, server):
+    shard.question = filter_template("Decide.", shard.model.model_copy(update={"retries": 0, "concurrency": 1}))
     server.script = lambda number, body: reply(body) if number % 3 == 0 else failure(500)
-    assert len(home.ask(*([unit] for unit in home.units(9)))) == 3
+    assert len(shard.ask(*([unit] for unit in shard.units(9)))) == 3
     assert len(server.requests) == 9
-    assert home.gateway.usage.unavailable == {}
+    assert shard.gateway.usage.unavailable == {}
 
 
-def test_a_time_out_is_tried_again_and_counted_at_its_highest(home, server):
-    home.question = filter_question("Decide.", home.model.model_copy(update={"timeout_seconds": 0.3}))
+def test_a_time_out_is_tried_again_and_counted_at_its_highest(shard, server):
+    shard.question = filter_template("Decide.", shard.model.model_copy(update={"timeout_seconds": 0.3}))
     server.script = lambda number, body: HANG if number == 1 else reply(body)
-    assert len(home.ask(home.units(1))) == 1
-    assert home.replies[0]["attempts"] == 2
-    assert home.ledger.spent().cost == ceiling(home, 1) + 100 * 2500 + 20 * 10_000
-    assert home.ledger.spent().calls == 2
+    assert len(shard.ask(shard.units(1))) == 1
+    assert shard.replies[0]["attempts"] == 2
+    assert shard.ledger.spent().cost == ceiling(shard, 1) + 100 * 2500 + 20 * 10_000
+    assert shard.ledger.spent().calls == 2
 
 
 @pytest.mark.parametrize(
     "body", [b"<html>gateway</html>", b"", b"[]", b'"ok"', b"null", b"17", b'{"choices": [', b"\xff\xfe"]
 )
-def test_a_body_that_is_no_json_object_is_tried_again(home, server, body):
+def test_a_body_that_is_no_json_object_is_tried_again(shard, server, body):
     server.script = in_turn(Response(body, 200, media_type="application/json"))
-    assert [answer.terminal for answer in home.ask(home.units(1)).values()] == [None]
-    assert home.ledger.spent().cost == ceiling(home, 1) + 100 * 2500 + 20 * 10_000
+    assert [answer.terminal for answer in shard.ask(shard.units(1)).values()] == [None]
+    assert shard.ledger.spent().cost == ceiling(shard, 1) + 100 * 2500 + 20 * 10_000
 
 
 def test_nobody_at_the_address_costs_nothing(tmp_path, slept):
@@ -449,48 +449,48 @@ def test_nobody_at_the_address_costs_nothing(tmp_path, slept):
 
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # bound and not listening: whoever connects is refused
-        home = Home(tmp_path, f"http://127.0.0.1:{taken.getsockname()[1]}/v1", concurrency=1)
-        assert home.ask(*([unit] for unit in home.units(5))) == {}
-    assert (home.ledger.spent().cost, home.ledger.spent().calls) == (0, 0)
-    assert home.model.base_url in home.gateway.usage.unavailable["t"]
-    assert home.gateway.usage.requests == 11, "five failures in a row, and six looks more"
+        shard = ImageShard(tmp_path, f"http://127.0.0.1:{taken.getsockname()[1]}/v1", concurrency=1)
+        assert shard.ask(*([unit] for unit in shard.units(5))) == {}
+    assert (shard.ledger.spent().cost, shard.ledger.spent().calls) == (0, 0)
+    assert shard.model.base_url in shard.gateway.usage.unavailable["t"]
+    assert shard.gateway.usage.requests == 11, "five failures in a row, and six looks more"
 
 
 # Replies that are no answer
 
 
-def test_a_malformed_reply_is_asked_again_with_what_was_wrong(home, server):
+def test_a_malformed_reply_is_asked_again_with_what_was_wrong(shard, server):
     server.script = in_turn(completion("Sure! Both of them fit."))
-    units = home.units(2)
-    assert len(home.ask(units)) == 2
+    units = shard.units(2)
+    assert len(shard.ask(units)) == 2
     again = server.requests[1]["messages"]
     assert [message["role"] for message in again] == ["system", "user"]
     assert "not JSON" in again[0]["content"]
     assert again[1] == server.requests[0]["messages"][0]
-    assert [len(kept["answers"]) for kept in home.replies] == [0, 2], "what was paid for is kept, useful or not"
+    assert [len(kept["answers"]) for kept in shard.replies] == [0, 2], "what was paid for is kept, useful or not"
 
 
-def test_only_what_lacks_an_answer_is_asked_again(home, server):
+def test_only_what_lacks_an_answer_is_asked_again(shard, server):
     server.script = in_turn(completion(verdicts((1, 3))))
-    units = home.units(3)
-    answers = home.ask(units)
+    units = shard.units(3)
+    answers = shard.ask(units)
     assert len(answers) == 3
     assert [asked(body) for body in server.requests] == [["a~0", "a~1", "a~2"], ["a~1"]]
     assert "index 2: missing" in server.requests[1]["messages"][0]["content"]
-    first, second = home.replies
+    first, second = shard.replies
     assert list(first["answers"]) == [units[0].key, units[2].key]
     assert list(second["answers"]) == [units[1].key]
 
 
-def test_malformed_to_the_last_repair_is_a_terminal_answer(home, server):
+def test_malformed_to_the_last_repair_is_a_terminal_answer(shard, server):
     server.script = lambda number, body: completion(verdicts((1,), fits="yes"))
-    (unit,) = home.units(1)
-    answer = home.ask([unit])[unit.key]
+    (unit,) = shard.units(1)
+    answer = shard.ask([unit])[unit.key]
     assert (answer.value, answer.terminal) == (None, Reason.MALFORMED)
     assert answer.detail == "index 1: `fits` must be bool"
-    assert len(server.requests) == home.model.repairs + 1
-    assert home.gateway.usage.calls == home.model.repairs + 1
-    assert sum(kept["cost"] for kept in home.replies) == home.gateway.usage.cost == home.ledger.spent().cost
+    assert len(server.requests) == shard.model.repairs + 1
+    assert shard.gateway.usage.calls == shard.model.repairs + 1
+    assert sum(kept["cost"] for kept in shard.replies) == shard.gateway.usage.cost == shard.ledger.spent().cost
 
 
 @pytest.mark.parametrize(
@@ -508,42 +508,42 @@ def test_malformed_to_the_last_repair_is_a_terminal_answer(home, server):
         {"usage": "much", "choices": [{"finish_reason": 7}]},
     ],
 )
-def test_a_body_of_another_shape_is_malformed_and_nothing_worse(home, server, body):
+def test_a_body_of_another_shape_is_malformed_and_nothing_worse(shard, server, body):
     server.script = lambda number, _: JSONResponse(body)
-    (answer,) = home.ask(home.units(1)).values()
+    (answer,) = shard.ask(shard.units(1)).values()
     assert answer.terminal == Reason.MALFORMED
 
 
-def test_a_null_error_beside_the_choices_is_none(home, server):
+def test_a_null_error_beside_the_choices_is_none(shard, server):
     def script(number, body):
         plain = json.loads(reply(body).body)
         return JSONResponse({"error": None, **plain})
 
     server.script = script
-    assert [answer.terminal for answer in home.ask(home.units(2)).values()] == [None, None]
+    assert [answer.terminal for answer in shard.ask(shard.units(2)).values()] == [None, None]
 
 
-def test_a_cut_reply_gets_more_room(home, server):
+def test_a_cut_reply_gets_more_room(shard, server):
     cut = completion(verdicts((1, 2))[:40], finish="length", usage=(100, 2000))
     server.script = in_turn(cut)
-    assert len(home.ask(home.units(2))) == 2
+    assert len(shard.ask(shard.units(2))) == 2
     assert [body["max_tokens"] for body in server.requests] == [2000, 4000]
     assert all(len(body["messages"]) == 1 for body in server.requests), "it was not wrong, it was too long"
-    assert [kept["ceiling"] for kept in home.replies] == [ceiling(home, 2, room=room) for room in (2000, 4000)]
+    assert [kept["ceiling"] for kept in shard.replies] == [ceiling(shard, 2, room=room) for room in (2000, 4000)]
 
 
-def test_cut_to_the_last_is_terminal(home, server):
+def test_cut_to_the_last_is_terminal(shard, server):
     server.script = lambda number, body: completion('{"verdicts": [', finish="length")
-    (answer,) = home.ask(home.units(1)).values()
+    (answer,) = shard.ask(shard.units(1)).values()
     assert answer.terminal == Reason.MALFORMED
     assert "not JSON" in answer.detail
     assert [body["max_tokens"] for body in server.requests] == [2000, 4000, 4000, 4000]
 
 
-def test_of_a_cut_reply_what_is_whole_is_kept(home, server):
+def test_of_a_cut_reply_what_is_whole_is_kept(shard, server):
     whole = verdicts((1, 2, 3))
     server.script = in_turn(completion(whole[: whole.rindex("number 3")], finish="length"))
-    answers = home.ask(home.units(3))
+    answers = shard.ask(shard.units(3))
     assert [answer.value["reason"] for answer in answers.values()] == ["number 1", "number 2", "number 1"]
     assert [asked(body) for body in server.requests] == [["a~0", "a~1", "a~2"], ["a~2"]]
 
@@ -556,38 +556,38 @@ REFUSALS = {
 
 
 @pytest.mark.parametrize("kind", REFUSALS)
-def test_a_refusal_of_one_unit_is_its_answer(home, server, kind):
+def test_a_refusal_of_one_unit_is_its_answer(shard, server, kind):
     server.script = lambda number, body: REFUSALS[kind]()
-    (answer,) = home.ask(home.units(1)).values()
+    (answer,) = shard.ask(shard.units(1)).values()
     assert (answer.value, answer.terminal) == (None, Reason.REFUSED)
     assert answer.detail
     assert len(server.requests) == 1, "asking again would not help"
 
 
 @pytest.mark.parametrize("kind", REFUSALS)
-def test_of_a_request_that_is_refused_each_unit_is_asked_by_itself(home, server, kind):
+def test_of_a_request_that_is_refused_each_unit_is_asked_by_itself(shard, server, kind):
     server.script = lambda number, body: REFUSALS[kind]() if "a~1" in asked(body) else reply(body)
-    units = home.units(3)
-    answers = home.ask(units)
+    units = shard.units(3)
+    answers = shard.ask(units)
     assert [answers[unit.key].terminal for unit in units] == [None, Reason.REFUSED, None]
     assert [asked(body) for body in server.requests] == [["a~0", "a~1", "a~2"], ["a~0"], ["a~1"], ["a~2"]]
 
 
-def test_a_refusals_text_is_fit_for_a_table(home, server):
+def test_a_refusals_text_is_fit_for_a_table(shard, server):
     refused = '{"choices": [{"message": {"refusal": "no\\ud800\\u202e\\u0000 way"}}]}'
     server.script = lambda number, body: Response(refused, media_type="application/json")
-    (answer,) = home.ask(home.units(1)).values()
+    (answer,) = shard.ask(shard.units(1)).values()
     assert answer.detail == "no way"
 
 
-def test_a_400_of_a_model_that_works_is_the_units_answer(home, server):
+def test_a_400_of_a_model_that_works_is_the_units_answer(shard, server):
     server.script = lambda number, body: failure(400, "bad image") if "a~1" in asked(body) else reply(body)
-    units = home.units(2)
-    home.question = filter_question("Decide.", home.model.model_copy(update={"concurrency": 1}))
-    answers = home.ask([units[0]], [units[1]])
+    units = shard.units(2)
+    shard.question = filter_template("Decide.", shard.model.model_copy(update={"concurrency": 1}))
+    answers = shard.ask([units[0]], [units[1]])
     assert answers[units[1].key].terminal == Reason.REFUSED
     assert "bad image" in answers[units[1].key].detail
-    assert home.ledger.spent().cost == 100 * 2500 + 20 * 10_000, "an error is not billed"
+    assert shard.ledger.spent().cost == 100 * 2500 + 20 * 10_000, "an error is not billed"
 
 
 # What no other request would mend
@@ -595,35 +595,35 @@ def test_a_400_of_a_model_that_works_is_the_units_answer(home, server):
 
 @pytest.mark.parametrize("status", [401, 402, 403, 404, 405])
 @pytest.mark.parametrize("served", [0, 1])
-def test_a_fatal_answer_stops_the_model_at_once(home, server, slept, status, served):
+def test_a_fatal_answer_stops_the_model_at_once(shard, server, slept, status, served):
     server.script = in_turn(*[reply] * served, *[failure(status, "go away")] * 9)
-    home.question = filter_question("Decide.", home.model.model_copy(update={"concurrency": 1}))
-    assert len(home.ask(*([unit] for unit in home.units(6)))) == served
+    shard.question = filter_template("Decide.", shard.model.model_copy(update={"concurrency": 1}))
+    assert len(shard.ask(*([unit] for unit in shard.units(6)))) == served
     assert len(server.requests) == served + 1
     assert slept == []
-    why = home.gateway.usage.unavailable["t"]
+    why = shard.gateway.usage.unavailable["t"]
     for part in (server.url, str(status), "go away", "'m'", "OPENAI_API_KEY"):
         assert part in why
-    assert home.ledger.spent().cost == served * (100 * 2500 + 20 * 10_000)
+    assert shard.ledger.spent().cost == served * (100 * 2500 + 20 * 10_000)
 
 
-def test_a_model_without_schemas_is_asked_without(home, server):
+def test_a_model_without_schemas_is_asked_without(shard, server):
     server.script = lambda number, body: (
         failure(400, "response_format json_schema is not supported")
         if body.get("response_format", {}).get("type") == "json_schema"
         else reply(body)
     )
-    home.question = filter_question("Decide.", home.model.model_copy(update={"concurrency": 1}))
-    assert len(home.ask(*([unit] for unit in home.units(5)))) == 5
+    shard.question = filter_template("Decide.", shard.model.model_copy(update={"concurrency": 1}))
+    assert len(shard.ask(*([unit] for unit in shard.units(5)))) == 5
     asked_for = [body["response_format"]["type"] for body in server.requests]
     assert asked_for.count("json_object") == 5 and asked_for[-3:] == ["json_object"] * 3, "found out once"
 
 
-def test_a_model_without_any_structure_is_asked_for_text(home, server):
+def test_a_model_without_any_structure_is_asked_for_text(shard, server):
     server.script = lambda number, body: (
         failure(400, "unknown field: response_format") if "response_format" in body else reply(body)
     )
-    assert len(home.ask(home.units(1))) == 1
+    assert len(shard.ask(shard.units(1))) == 1
     assert [body.get("response_format", {}).get("type") for body in server.requests] == [
         "json_schema",
         "json_object",
@@ -631,64 +631,64 @@ def test_a_model_without_any_structure_is_asked_for_text(home, server):
     ]
 
 
-def test_a_400_from_the_first_on_is_taken_for_our_own_mistake(home, server):
+def test_a_400_from_the_first_on_is_taken_for_our_own_mistake(shard, server):
     server.script = lambda number, body: failure(400, "temperature is not supported")
-    home.question = filter_question("Decide.", home.model.model_copy(update={"concurrency": 1}))
-    assert home.ask(*([unit] for unit in home.units(3))) == {}, "no unit is refused for good by it"
+    shard.question = filter_template("Decide.", shard.model.model_copy(update={"concurrency": 1}))
+    assert shard.ask(*([unit] for unit in shard.units(3))) == {}, "no unit is refused for good by it"
     assert len(server.requests) == 1
-    assert "structured ('json_schema')" in home.gateway.usage.unavailable["t"]
+    assert "structured ('json_schema')" in shard.gateway.usage.unavailable["t"]
 
 
-def test_a_missing_key_is_named_before_anything_is_sent(home, server, monkeypatch):
+def test_a_missing_key_is_named_before_anything_is_sent(shard, server, monkeypatch):
     monkeypatch.delenv("NO_SUCH_KEY", raising=False)
-    real = home.model.model_copy(update={"simulated": False, "api_key_env": "NO_SUCH_KEY"})
-    home.question = filter_question("Decide.", real)
-    assert home.ask(home.units(1)) == {}
+    real = shard.model.model_copy(update={"simulated": False, "api_key_env": "NO_SUCH_KEY"})
+    shard.question = filter_template("Decide.", real)
+    assert shard.ask(shard.units(1)) == {}
     assert server.requests == []
-    assert "NO_SUCH_KEY holds no key" in home.gateway.usage.unavailable["t"]
+    assert "NO_SUCH_KEY holds no key" in shard.gateway.usage.unavailable["t"]
 
 
-def test_a_lost_lease_sends_nothing(home, server):
+def test_a_lost_lease_sends_nothing(shard, server):
     def lost():
         raise LeaseLostError("gone")
 
-    home.check = lost
+    shard.check = lost
     with pytest.raises(LeaseLostError):
-        home.ask(home.units(1))
+        shard.ask(shard.units(1))
     assert server.requests == []
-    assert home.ledger.spent().calls == 0
+    assert shard.ledger.spent().calls == 0
 
 
 def test_a_spent_budget_sends_nothing_more(tmp_path, server, slept):
-    home = Home(tmp_path, server.url, calls=2, concurrency=1)
+    shard = ImageShard(tmp_path, server.url, calls=2, concurrency=1)
     with pytest.raises(BudgetError, match=r"2 calls of 2 \(budget\.max_calls\)"):
-        home.ask(*([unit] for unit in home.units(3)))
+        shard.ask(*([unit] for unit in shard.units(3)))
     assert len(server.requests) == 2
-    assert len(home.journal.answers) == 2
+    assert len(shard.journal.answers) == 2
 
 
 # Costs
 
 
-def test_costs_are_tokens_at_the_price(home, server):
+def test_costs_are_tokens_at_the_price(shard, server):
     usages = [(0, 0), (1, 0), (0, 1), (123_456, 789)]
     costs = [0, 2500, 10_000, 123_456 * 2500 + 789 * 10_000]
     server.script = in_turn(*(completion(verdicts((1,)), usage=usage) for usage in usages))
-    home.question = filter_question("Decide.", home.model.model_copy(update={"concurrency": 1}))
-    home.ask(*([unit] for unit in home.units(4)))
-    assert [kept["cost"] for kept in home.replies] == costs
-    assert home.gateway.usage.cost == home.ledger.spent().cost == sum(costs)
-    assert home.ledger.spent().calls == 4
+    shard.question = filter_template("Decide.", shard.model.model_copy(update={"concurrency": 1}))
+    shard.ask(*([unit] for unit in shard.units(4)))
+    assert [kept["cost"] for kept in shard.replies] == costs
+    assert shard.gateway.usage.cost == shard.ledger.spent().cost == sum(costs)
+    assert shard.ledger.spent().calls == 4
 
 
-def test_list_prices_are_for_comparison_alone(home, server):
-    free = home.model.model_copy(update={"price": Price(), "list_price": Price(input=1, output=2)})
-    home.question = filter_question("Decide.", free)
-    home.ask(home.units(1))
-    (kept,) = home.replies
+def test_list_prices_are_for_comparison_alone(shard, server):
+    free = shard.model.model_copy(update={"price": Price(), "list_price": Price(input=1, output=2)})
+    shard.question = filter_template("Decide.", free)
+    shard.ask(shard.units(1))
+    (kept,) = shard.replies
     assert (kept["cost"], kept["list_cost"], kept["ceiling"]) == (0, 100 * 1000 + 20 * 2000, 0)
-    assert home.ledger.spent().cost == home.gateway.usage.cost == 0
-    assert home.gateway.usage.list_cost == 140_000
+    assert shard.ledger.spent().cost == shard.gateway.usage.cost == 0
+    assert shard.gateway.usage.list_cost == 140_000
 
 
 @pytest.mark.parametrize(
@@ -696,38 +696,38 @@ def test_list_prices_are_for_comparison_alone(home, server):
     [None, {}, {"prompt_tokens": 5}, {"prompt_tokens": 5, "completion_tokens": None}, [1, 2],
      {"prompt_tokens": -1, "completion_tokens": 2}, {"prompt_tokens": "5", "completion_tokens": "6"}],
 )  # fmt: skip
-def test_without_its_usage_a_reply_counts_at_its_highest(home, server, usage):
+def test_without_its_usage_a_reply_counts_at_its_highest(shard, server, usage):
     def script(number, body):
         plain = json.loads(reply(body).body)
         return JSONResponse({**plain, "usage": usage})
 
     server.script = script
-    home.ask(home.units(1))
-    (kept,) = home.replies
-    assert kept["cost"] == kept["ceiling"] == ceiling(home, 1)
-    assert home.ledger.spent().cost == home.gateway.usage.cost == kept["cost"]
+    shard.ask(shard.units(1))
+    (kept,) = shard.replies
+    assert kept["cost"] == kept["ceiling"] == ceiling(shard, 1)
+    assert shard.ledger.spent().cost == shard.gateway.usage.cost == kept["cost"]
 
 
-def test_the_ceiling_counts_the_repair_and_every_byte(home, server):
+def test_the_ceiling_counts_the_repair_and_every_byte(shard, server):
     server.script = in_turn(completion("no"))
-    home.question = filter_question("Entscheide: paßt es? 漢字", home.model)
-    home.ask(home.units(1))
-    first, second = home.replies
+    shard.question = filter_template("Entscheide: paßt es? 漢字", shard.model)
+    shard.ask(shard.units(1))
+    first, second = shard.replies
     extra = len(server.requests[1]["messages"][0]["content"].encode())
-    assert first["ceiling"] == ceiling(home, 1)
+    assert first["ceiling"] == ceiling(shard, 1)
     assert second["ceiling"] == first["ceiling"] + extra * 2500
 
 
-def test_a_model_that_costs_more_than_reckoned_is_reckoned_with(home, server):
-    home.question = filter_question("Decide.", home.model.model_copy(update={"concurrency": 1}))
+def test_a_model_that_costs_more_than_reckoned_is_reckoned_with(shard, server):
+    shard.question = filter_template("Decide.", shard.model.model_copy(update={"concurrency": 1}))
     server.script = lambda number, body: completion(verdicts((1,)), usage=(40_000, 0))
-    home.ask(*([unit] for unit in home.units(3)))
-    assert [kept["ceiling"] for kept in home.replies] == [ceiling(home, 1), *[40_000 * 2500] * 2]
+    shard.ask(*([unit] for unit in shard.units(3)))
+    assert [kept["ceiling"] for kept in shard.replies] == [ceiling(shard, 1), *[40_000 * 2500] * 2]
 
 
-def test_a_reply_keeps_what_was_cached_and_reasoned_its_run_and_its_task_types(home, server):
+def test_a_reply_keeps_what_was_cached_and_reasoned_its_run_and_its_task_types(shard, server):
     price = Price(input=2.5, output=10.0, cached=1.25)
-    home.question = filter_question("Decide.", home.model.model_copy(update={"price": price}))
+    shard.question = filter_template("Decide.", shard.model.model_copy(update={"price": price}))
     details = {"prompt_tokens_details": {"cached_tokens": 60}, "completion_tokens_details": {"reasoning_tokens": 15}}
 
     def script(number, body):
@@ -735,24 +735,24 @@ def test_a_reply_keeps_what_was_cached_and_reasoned_its_run_and_its_task_types(h
         return JSONResponse({**plain, "usage": {**plain["usage"], **details}})
 
     server.script = script
-    units = home.units(2)
-    home.ask(units)
-    (kept,) = home.replies
+    units = shard.units(2)
+    shard.ask(units)
+    (kept,) = shard.replies
     assert kept["usage"] == {
         "prompt_tokens": 100,
         "completion_tokens": 20,
         "cached_tokens": 60,
         "reasoning_tokens": 15,
     }
-    assert kept["cost"] == home.ledger.spent().cost == 40 * 2500 + 60 * 1250 + 20 * 10_000
-    assert home.ledger.spent().tokens == 120
-    assert (kept["run"], kept["types"]) == (home.ledger.run, [unit.item["task_type"] for unit in units])
+    assert kept["cost"] == shard.ledger.spent().cost == 40 * 2500 + 60 * 1250 + 20 * 10_000
+    assert shard.ledger.spent().tokens == 120
+    assert (kept["run"], kept["types"]) == (shard.ledger.run, [unit.item["task_type"] for unit in units])
 
 
 # Concurrency
 
 
-def test_requests_in_flight_are_bounded_and_used(home, server):
+def test_requests_in_flight_are_bounded_and_used(shard, server):
     gate = []
 
     async def script(number, body):
@@ -763,13 +763,13 @@ def test_requests_in_flight_are_bounded_and_used(home, server):
         return reply(body)
 
     server.script = script
-    home.question = filter_question("Decide.", home.model.model_copy(update={"concurrency": 3}))
-    assert len(home.ask(*([unit] for unit in home.units(20)))) == 20
+    shard.question = filter_template("Decide.", shard.model.model_copy(update={"concurrency": 3}))
+    assert len(shard.ask(*([unit] for unit in shard.units(20)))) == 20
     assert server.most == 3
-    assert home.ledger.spent().calls == 20
+    assert shard.ledger.spent().calls == 20
 
 
-def test_a_refused_request_costs_no_try_while_others_are_served(home, server, monkeypatch):
+def test_a_refused_request_costs_no_try_while_others_are_served(shard, server, monkeypatch):
     def sent(first):
         return sum((asked(body) == ["a~0"]) is first for body in server.requests)
 
@@ -780,14 +780,14 @@ def test_a_refused_request_costs_no_try_while_others_are_served(home, server, mo
 
     monkeypatch.setattr(Clock, "sleep", sleep)
     server.script = lambda number, body: failure(429) if asked(body) == ["a~0"] and sent(True) <= 9 else reply(body)
-    home.question = filter_question("Decide.", home.model.model_copy(update={"concurrency": 1, "retries": 5}))
-    assert len(home.ask(*([unit] for unit in home.units(40)))) == 40
+    shard.question = filter_template("Decide.", shard.model.model_copy(update={"concurrency": 1, "retries": 5}))
+    assert len(shard.ask(*([unit] for unit in shard.units(40)))) == 40
     assert sent(first=True) == 10 and server.most == 1, "it has six tries"
 
 
-def test_a_match_becomes_a_unit_that_the_gateway_can_ask(home):
+def test_a_match_becomes_a_unit_that_the_gateway_can_ask(shard):
     from taskgalaxy_ops.generation.stages.filter import filter_units, filtered
 
-    units = filter_units(home.question, [Match(IMAGE, f"a~{i}", 0.5, i + 1) for i in range(3)])
-    made = filtered(units, home.ask(units))
+    units = filter_units(shard.question, [Match(IMAGE, f"a~{i}", 0.5, i + 1) for i in range(3)])
+    made = filtered(units, shard.ask(units))
     assert (len(made.relevant), made.rejects, made.pending) == (3, [], 0)

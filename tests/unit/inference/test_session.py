@@ -1,4 +1,4 @@
-"""Asking for a home: an image is read and rendered once for all the models of a round."""
+"""Asking for an image shard: an image is read and rendered once for all the models of a round."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from collections.abc import Sequence
 from fakes import MemoryStore
 from PIL import Image
 
-from taskgalaxy_ops.generation.stages.vote import vote_question
+from taskgalaxy_ops.generation.stages.vote import vote_template
 from taskgalaxy_ops.hashing import sha256_hex
-from taskgalaxy_ops.inference.gateway import Desk, Gateway
-from taskgalaxy_ops.inference.session import Asker
-from taskgalaxy_ops.inference.spending import Till
-from taskgalaxy_ops.models.request import Question, Unit
+from taskgalaxy_ops.inference.gateway import CallContext, Gateway
+from taskgalaxy_ops.inference.session import InferenceSession
+from taskgalaxy_ops.inference.spending import RunBudget
+from taskgalaxy_ops.models.request import RequestItem, RequestTemplate
 from taskgalaxy_ops.settings import parse_settings
 from taskgalaxy_ops.storage import keys
-from taskgalaxy_ops.workspace import Galaxy
+from taskgalaxy_ops.workspace import Workspace
 
 _JUDGES = [{"name": f"j{n}", "model": f"j{n}", "base_url": "http://127.0.0.1:1", "simulated": True} for n in range(3)]
 SETTINGS = parse_settings({"teacher": {**_JUDGES[0], "name": "t"}, "judges": _JUDGES})
@@ -33,10 +33,10 @@ class _Looking(Gateway):
         self.asked: list[str] = []
         self.urls: dict[str, set[str]] = {}
 
-    async def ask(self, question: Question, units: Sequence[Unit], desk: Desk) -> None:
+    async def ask(self, question: RequestTemplate, units: Sequence[RequestItem], context: CallContext) -> None:
         image = str(units[0].image)
         self.asked.append(image)
-        self.urls.setdefault(image, set()).add(await asyncio.to_thread(desk.image_url, image))
+        self.urls.setdefault(image, set()).add(await asyncio.to_thread(context.image_url, image))
 
 
 def _picture(number: int) -> bytes:
@@ -52,13 +52,15 @@ def test_an_image_is_rendered_once_for_three_judges() -> None:
         store.put_if_absent(keys.blob(image), raw)
     read: Counter[str] = Counter()
     store.before = lambda operation, key: read.update([key] if operation == "get" and key.startswith("blobs/") else [])
-    galaxy, gateway = Galaxy(SETTINGS, store), _Looking()
-    questions = [vote_question("Vote.", judge, True) for judge in SETTINGS.judges]
+    workspace, gateway = Workspace(SETTINGS, store), _Looking()
+    questions = [vote_template("Vote.", judge, True) for judge in SETTINGS.judges]
     item = {"task_type": "a~b", "question": "?", "answer": "!"}
 
     async def ask() -> int:
-        async with Asker(galaxy.store, galaxy.settings.run, gateway, Till(galaxy.ledger()), "h") as asker:
-            return await asker.ask(lambda _: [(q, [q.unit(image, item) for image in images]) for q in questions])
+        async with InferenceSession(
+            workspace.store, workspace.settings.run, gateway, RunBudget(workspace.ledger()), "h"
+        ) as session:
+            return await session.ask(lambda _: [(q, [q.unit(image, item) for image in images]) for q in questions])
 
     assert asyncio.run(ask()) == 3 * IMAGES
     assert gateway.asked == sorted(3 * list(images))

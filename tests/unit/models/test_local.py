@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 
 from taskgalaxy_ops.errors import ModelError
-from taskgalaxy_ops.generation.stages.filter import filter_question
-from taskgalaxy_ops.inference.gateway import Desk, Gateway
-from taskgalaxy_ops.inference.spending import Purse, Till
+from taskgalaxy_ops.generation.stages.filter import filter_template
+from taskgalaxy_ops.inference.gateway import CallContext, Gateway
+from taskgalaxy_ops.inference.spending import RunBudget, ShardBudget
 from taskgalaxy_ops.models.local import server
 from taskgalaxy_ops.models.local.server import InProcessModel, InProcessModels
 from taskgalaxy_ops.models.local.transformers import Chat, Generator, TooLongError, Written
@@ -95,7 +95,7 @@ def data_url(image):
 
 def asked(model, types=("a~0",)):
     """A question with its units."""
-    question = filter_question("Decide.", model)
+    question = filter_template("Decide.", model)
     return question, [question.unit(IMAGE, {"task_type": each}) for each in types]
 
 
@@ -421,13 +421,13 @@ def ask(folder, model, types):
     question, units = asked(model, types)
 
     async def run():
-        purse = Purse(Till(ledger), "h", 8)
-        desk = Desk(journal, purse, lambda image: data_url(square()), lambda: None)
+        shard_budget = ShardBudget(RunBudget(ledger), "h", 8)
+        context = CallContext(journal, shard_budget, lambda image: data_url(square()), lambda: None)
         try:
-            await gateway.ask(question, units, desk)
+            await gateway.ask(question, units, context)
         finally:
             await gateway.aclose()
-            await purse.close()
+            await shard_budget.close()
             journal.flush()
 
     asyncio.run(run())

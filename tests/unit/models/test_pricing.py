@@ -129,9 +129,9 @@ def test_families_that_count_more_for_an_image_are_held_at_their_own_rules() -> 
 @given(
     st.tuples(st.integers(0, 10**9), st.integers(0, 10**6)), st.tuples(st.integers(0, 10**10), st.integers(0, 10**7))
 )
-def test_what_came_to_more_is_held_so_from_then_on(reckoned: tuple[int, int], came_to: tuple[int, int]) -> None:
-    held = Amount(*reckoned)
-    more = held.times(held.factors(Amount(*came_to), (1, 1)))
-    for before, after, got in zip(held, more, came_to, strict=True):
+def test_what_came_to_more_is_held_so_from_then_on(estimated: tuple[int, int], record_actual: tuple[int, int]) -> None:
+    held = Amount(*estimated)
+    more = held.times(held.factors(Amount(*record_actual), (1, 1)))
+    for before, after, got in zip(held, more, record_actual, strict=True):
         assert after >= before
         assert after >= got * (1 - 1e-9) or before == 0

@@ -9,21 +9,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from taskgalaxy_ops.errors import SettingsError
-from taskgalaxy_ops.generation.stages.filter import filter_question
-from taskgalaxy_ops.generation.stages.vote import vote_question
-from taskgalaxy_ops.generation.stages.write import write_question
-from taskgalaxy_ops.models.request import MalformedReplyError, Question, entry_schema, field, terminal
+from taskgalaxy_ops.generation.stages.filter import filter_template
+from taskgalaxy_ops.generation.stages.vote import vote_template
+from taskgalaxy_ops.generation.stages.write import write_template
+from taskgalaxy_ops.models.request import MalformedReplyError, RequestTemplate, entry_schema, field, terminal
 from taskgalaxy_ops.prompts import NAMES, load_prompts
 from taskgalaxy_ops.records import Answer, Reason
 from taskgalaxy_ops.settings import InProcessSettings, Model, Price
-from taskgalaxy_ops.taxonomy.expand import expand_question
+from taskgalaxy_ops.taxonomy.expand import expand_template
 from taskgalaxy_ops.text import clean
 
 MODEL = Model(name="t", base_url="http://x/v1", model="gpt-x")
 IMAGE = "ab" * 32
 ITEM = {"task_type": "ocr~sign reading"}
-FILTER = filter_question("Decide.", MODEL)
-EXPAND = expand_question("Grow.", MODEL)
+FILTER = filter_template("Decide.", MODEL)
+EXPAND = expand_template("Grow.", MODEL)
 EXPAND_ITEM = {"kind": "level1", "path": "", "existing": ["ocr"], "count": 12, "round": 1}
 
 
@@ -53,9 +53,9 @@ def test_keys_are_those_of_every_earlier_version():
     shown = {**ITEM, "question": "What?", "answer": "STOP"}
     assert [
         FILTER.unit(IMAGE, ITEM).key,
-        write_question("Write.", MODEL, "plain").unit(IMAGE, ITEM).key,
-        write_question("Write.", MODEL, "chain_of_thought").unit(IMAGE, ITEM).key,
-        vote_question("Vote.", MODEL, True).unit(IMAGE, shown).key,
+        write_template("Write.", MODEL, "plain").unit(IMAGE, ITEM).key,
+        write_template("Write.", MODEL, "chain_of_thought").unit(IMAGE, ITEM).key,
+        vote_template("Vote.", MODEL, True).unit(IMAGE, shown).key,
         EXPAND.unit(None, EXPAND_ITEM).key,
     ] == [
         "8e5952e01a08ad4583664ee9687e598ad24a4c47ab7e34b726d8b541c507fe5c",
@@ -92,12 +92,12 @@ OTHER_KEY = {"model": "gpt-y", "revision": "2", "temperature": 0.1, "image_side"
 
 @pytest.mark.parametrize("name", SAME_KEY)
 def test_what_the_model_is_not_told_changes_no_key(name):
-    assert filter_question("Decide.", changed(**{name: SAME_KEY[name]})).unit(IMAGE, ITEM).key == units_key()
+    assert filter_template("Decide.", changed(**{name: SAME_KEY[name]})).unit(IMAGE, ITEM).key == units_key()
 
 
 @pytest.mark.parametrize("name", OTHER_KEY)
 def test_what_the_model_is_or_is_told_changes_the_key(name):
-    assert filter_question("Decide.", changed(**{name: OTHER_KEY[name]})).unit(IMAGE, ITEM).key != units_key()
+    assert filter_template("Decide.", changed(**{name: OTHER_KEY[name]})).unit(IMAGE, ITEM).key != units_key()
 
 
 def test_every_setting_of_a_model_is_known_to_change_keys_or_not_to():
@@ -109,25 +109,25 @@ def units_key():
 
 
 def test_prompt_image_item_stage_and_variant_change_the_key():
-    plain = write_question("Decide.", MODEL, "plain")
-    judged = vote_question("Decide.", MODEL, True)
+    plain = write_template("Decide.", MODEL, "plain")
+    judged = vote_template("Decide.", MODEL, True)
     keys = [
         units_key(),
-        filter_question("Decide!", MODEL).unit(IMAGE, ITEM).key,
+        filter_template("Decide!", MODEL).unit(IMAGE, ITEM).key,
         FILTER.unit("cd" * 32, ITEM).key,
         FILTER.unit(None, ITEM).key,
         FILTER.unit(IMAGE, {"task_type": "ocr"}).key,
         plain.unit(IMAGE, ITEM).key,
-        write_question("Decide.", MODEL, "chain_of_thought").unit(IMAGE, ITEM).key,
+        write_template("Decide.", MODEL, "chain_of_thought").unit(IMAGE, ITEM).key,
         judged.unit(IMAGE, ITEM).key,
-        vote_question("Decide.", MODEL, False).unit(IMAGE, ITEM).key,
+        vote_template("Decide.", MODEL, False).unit(IMAGE, ITEM).key,
         judged.unit(IMAGE, {**ITEM, "answer": "a"}).key,
     ]
     assert len(set(keys)) == len(keys)
 
 
 def test_without_an_image_its_rendering_is_not_told():
-    small = expand_question("Grow.", changed(image_side=64, image_quality=1))
+    small = expand_template("Grow.", changed(image_side=64, image_quality=1))
     assert small.unit(None, EXPAND_ITEM).key == EXPAND.unit(None, EXPAND_ITEM).key
 
 
@@ -174,7 +174,7 @@ def test_the_request_is_the_prompt_and_a_block_of_data():
 
 @pytest.mark.parametrize("text", HOSTILE)
 def test_no_text_closes_the_fence_or_opens_a_tag(text):
-    question = vote_question("Vote.", MODEL, True)
+    question = vote_template("Vote.", MODEL, True)
     item = {"task_type": text, "question": text, "answer": text}
     sent = question.text([question.unit(IMAGE, item) if "\ud800" not in text else _unkeyed(question, item)])
     assert sent.count("```") == 2
@@ -184,11 +184,11 @@ def test_no_text_closes_the_fence_or_opens_a_tag(text):
 
 def _unkeyed(question, item):
     """A unit whose text has no key, since it has no UTF-8: nothing that is read from a reply holds such text."""
-    from taskgalaxy_ops.models.request import Unit
+    from taskgalaxy_ops.models.request import RequestItem
 
     with pytest.raises(UnicodeEncodeError):
         question.unit(IMAGE, item)
-    return Unit("k", IMAGE, item)
+    return RequestItem("k", IMAGE, item)
 
 
 @given(st.text())
@@ -201,8 +201,8 @@ def test_any_text_comes_through_as_it_is(text):
 def test_the_schema_is_strict_and_names_every_field():
     for question, entry in (
         (FILTER, ["index", "fits", "reason"]),
-        (write_question("", MODEL, "plain"), ["index", "question", "answer", "reasoning"]),
-        (vote_question("", MODEL, True), ["index", "vote", "reason"]),
+        (write_template("", MODEL, "plain"), ["index", "question", "answer", "reasoning"]),
+        (vote_template("", MODEL, True), ["index", "vote", "reason"]),
     ):
         schema = question.json_schema()
         assert schema["required"] == list(schema["properties"]) == [question.replies]
@@ -347,7 +347,7 @@ def test_what_is_valid_is_kept_and_the_rest_named(kind):
 
 @pytest.mark.parametrize("vote", [True, False, 2, -1, 0.5, 1.0, "1", None, [1], 10**30])
 def test_a_vote_is_0_or_1(vote):
-    question = vote_question("Vote.", MODEL, True)
+    question = vote_template("Vote.", MODEL, True)
     unit = question.unit(IMAGE, ITEM)
     answers, fault = question.parse([unit], json.dumps({"votes": [{"index": 1, "vote": vote, "reason": ""}]}))
     assert answers == {}
@@ -397,7 +397,7 @@ ENTRIES = st.lists(
         {}, optional={name: JSONISH | st.integers(0, 4) for name in ("index", "vote", "fits", "reason", "question")}
     )
 )
-QUESTIONS = [FILTER, write_question("W.", MODEL, "plain"), vote_question("V.", MODEL, True), EXPAND]
+QUESTIONS = [FILTER, write_template("W.", MODEL, "plain"), vote_template("V.", MODEL, True), EXPAND]
 
 
 def parse_any(question, text):
@@ -474,5 +474,5 @@ def test_a_prompt_that_cannot_be_used_is_named(tmp_path):
 
 
 def test_a_question_is_a_value():
-    assert isinstance(FILTER, Question)
-    assert filter_question("Decide.", MODEL).unit(IMAGE, ITEM) == FILTER.unit(IMAGE, ITEM)
+    assert isinstance(FILTER, RequestTemplate)
+    assert filter_template("Decide.", MODEL).unit(IMAGE, ITEM) == FILTER.unit(IMAGE, ITEM)

@@ -9,7 +9,7 @@ import pytest
 from fakes import MemoryStore
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny import TYPES, TinyModels, tiny_galaxy, tiny_images, tiny_models, tiny_seeds, tiny_settings
+from tiny import TYPES, TinyModels, tiny_images, tiny_models, tiny_seeds, tiny_settings, tiny_workspace
 
 from taskgalaxy_ops import cli, pipeline
 from taskgalaxy_ops.operations.costs import NOT_RECORDED, TAKEN_DOWN, Costs, costs, shares
@@ -18,7 +18,7 @@ from taskgalaxy_ops.reports.text import costs as costs_text
 from taskgalaxy_ops.settings import Settings
 from taskgalaxy_ops.storage import keys
 from taskgalaxy_ops.storage.log import Log, LogEntry
-from taskgalaxy_ops.workspace import Galaxy
+from taskgalaxy_ops.workspace import Workspace
 
 __all__ = ["tiny_models"]
 
@@ -37,14 +37,14 @@ def settings_of(folder: Path, **changes: Any) -> Settings:
 
 
 @pytest.fixture
-def galaxy(tmp_path: Path, tiny_models: TinyModels) -> Galaxy:
+def workspace(tmp_path: Path, tiny_models: TinyModels) -> Workspace:
     """A store that two runs have paid for, the first of them about one source alone."""
     store, settings = MemoryStore(), settings_of(tmp_path)
     for name in ("one", "two"):
-        made = tiny_galaxy(settings, store)
+        made = tiny_workspace(settings, store)
         pipeline.ingest(made, name)
         assert pipeline.generate(made).pending == 0
-    return tiny_galaxy(settings, store)
+    return tiny_workspace(settings, store)
 
 
 def adds_up(found: Costs) -> bool:
@@ -56,34 +56,36 @@ def adds_up(found: Costs) -> bool:
     )
 
 
-def test_every_breakdown_adds_up_and_to_what_the_ledger_spent(galaxy: Galaxy) -> None:
-    found = costs(galaxy, task_types=True)
+def test_every_breakdown_adds_up_and_to_what_the_ledger_spent(workspace: Workspace) -> None:
+    found = costs(workspace, task_types=True)
     assert adds_up(found)
-    assert found.total.cost == galaxy.ledger().spent().cost > 0
-    assert found.total.tokens == galaxy.ledger().spent().tokens
+    assert found.total.cost == workspace.ledger().spent().cost > 0
+    assert found.total.tokens == workspace.ledger().spent().tokens
     assert set(found.role) == {"teacher", "judge"} and set(found.model) == {"teacher", "a", "b", "c"}
     assert set(found.task_type) <= set(TYPES)
     assert len(found.run) == 2
-    assert galaxy.ledger().spent(("source", "one")).cost == found.source["one"].cost
+    assert workspace.ledger().spent(("source", "one")).cost == found.source["one"].cost
     for run, tally in found.run.items():
-        assert galaxy.ledger().spent(("run", run)).cost == tally.cost
+        assert workspace.ledger().spent(("run", run)).cost == tally.cost
 
 
-def test_what_two_sources_claim_counts_for_the_one_that_brought_it(galaxy: Galaxy) -> None:
+def test_what_two_sources_claim_counts_for_the_one_that_brought_it(workspace: Workspace) -> None:
     """Image 4 is in both: it was asked about once, when the first was run."""
-    found = costs(galaxy)
+    found = costs(workspace)
     assert found.source["one"].cost > found.source["two"].cost > 0
     assert sum(tally.units for tally in found.source.values()) == found.total.units
-    assert sorted(galaxy.registry.origins().values()) == ["one", "one", "one", "two"], "homes of two images, and of one"
-    galaxy.registry.remove("one")
-    assert costs(galaxy).source == found.source, "history, whatever becomes of the source"
+    assert sorted(workspace.registry.origins().values()) == ["one", "one", "one", "two"], (
+        "homes of two images, and of one"
+    )
+    workspace.registry.remove("one")
+    assert costs(workspace).source == found.source, "history, whatever becomes of the source"
 
 
-def test_a_take_down_leaves_the_sums(galaxy: Galaxy) -> None:
-    before = costs(galaxy, task_types=True)
-    image = galaxy.registry.image_ids(galaxy.registry.homes()[0])[0]
-    take_down(galaxy, [image], "asked to")
-    after = costs(tiny_galaxy(galaxy.settings, galaxy.store), task_types=True)
+def test_a_take_down_leaves_the_sums(workspace: Workspace) -> None:
+    before = costs(workspace, task_types=True)
+    image = workspace.registry.image_ids(workspace.registry.shards()[0])[0]
+    take_down(workspace, [image], "asked to")
+    after = costs(tiny_workspace(workspace.settings, workspace.store), task_types=True)
     assert adds_up(after)
     assert (after.total.cost, after.source) == (
         before.total.cost,
@@ -92,9 +94,9 @@ def test_a_take_down_leaves_the_sums(galaxy: Galaxy) -> None:
     assert after.task_type[TAKEN_DOWN].cost > 0
 
 
-def test_journals_of_an_older_version_are_read(galaxy: Galaxy) -> None:
+def test_journals_of_an_older_version_are_read(workspace: Workspace) -> None:
     """Without run and task types in their replies."""
-    before = costs(galaxy)
+    before = costs(workspace)
 
     def older(entries: list[LogEntry]) -> list[LogEntry]:
         def plain(reply: dict[str, Any]) -> dict[str, Any]:
@@ -107,10 +109,10 @@ def test_journals_of_an_older_version_are_read(galaxy: Galaxy) -> None:
             for e in entries
         ]
 
-    for home in galaxy.journals():
-        Log(galaxy.store, keys.journal(home)).compact(older)
-        galaxy.store.delete(keys.tally(home))
-    found = costs(tiny_galaxy(galaxy.settings, galaxy.store), task_types=True)
+    for shard in workspace.journals():
+        Log(workspace.store, keys.journal(shard)).compact(older)
+        workspace.store.delete(keys.tally(shard))
+    found = costs(tiny_workspace(workspace.settings, workspace.store), task_types=True)
     assert adds_up(found)
     assert found.total == before.total
     assert set(found.run) == set(found.task_type) == {NOT_RECORDED}
@@ -138,12 +140,14 @@ def test_a_shared_request_is_divided_without_a_rest(amounts: tuple[int, int, int
     assert list(shares({**reply, "raw": {}}, "-")) == []
 
 
-def test_people_read_it(galaxy: Galaxy, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    lines = costs_text.costs(costs(galaxy, task_types=True))
+def test_people_read_it(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = costs_text.costs(costs(workspace, task_types=True))
     text = "\n".join(lines)
     assert lines[0].startswith("paid      $0.0")
     for word in ("by role", "by model", "by source", "by run", "by task type", "judge", "two", "UTC", "tokens"):
         assert word in text
-    monkeypatch.setattr("taskgalaxy_ops.cli.look.galaxy_of", lambda chosen: galaxy)
+    monkeypatch.setattr("taskgalaxy_ops.cli.look.galaxy_of", lambda chosen: workspace)
     assert cli.main(["costs", "--json"]) == 0
     assert '"cost"' in capsys.readouterr().out

@@ -9,14 +9,14 @@ import pytest
 from fakes import MemoryStore
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny import TinyModels, tiny_galaxy, tiny_images, tiny_models, tiny_seeds, tiny_settings
+from tiny import TinyModels, tiny_images, tiny_models, tiny_seeds, tiny_settings, tiny_workspace
 
 from taskgalaxy_ops import pipeline
 from taskgalaxy_ops.generation.stages import ASKING_STAGES
 from taskgalaxy_ops.operations.plan import RunPlan, StagePlan, plan
 from taskgalaxy_ops.settings import Settings
 from taskgalaxy_ops.taxonomy import add_types
-from taskgalaxy_ops.taxonomy.store import Catalogue
+from taskgalaxy_ops.taxonomy.store import TaxonomyStore
 
 __all__ = ["tiny_models"]
 
@@ -39,10 +39,10 @@ def chosen(folders: dict[str, Path], *, sources: int = 2, **changes: Any) -> Set
 
 
 def whole(store: MemoryStore, settings: Settings) -> pipeline.RunResult:
-    galaxy = tiny_galaxy(settings, store)
+    workspace = tiny_workspace(settings, store)
     for source in settings.sources:
-        pipeline.ingest(galaxy, source)
-    return pipeline.generate(galaxy)
+        pipeline.ingest(workspace, source)
+    return pipeline.generate(workspace)
 
 
 def stages(found: RunPlan) -> dict[str, StagePlan]:
@@ -89,29 +89,29 @@ def test_plan_and_run_agree(
     tiny_models.start(replies)
     if first:
         whole(store, chosen(folders, sources=first))
-    galaxy = tiny_galaxy(chosen(folders, **changes), store)
+    workspace = tiny_workspace(chosen(folders, **changes), store)
     if added:
-        catalogue = Catalogue(galaxy)
-        catalogue.publish(
-            0, add_types(catalogue.version().nodes, [f"ocr~ocr new {n}" for n in range(added)]), [], "hand"
+        taxonomy_store = TaxonomyStore(workspace)
+        taxonomy_store.publish(
+            0, add_types(taxonomy_store.version().nodes, [f"ocr~ocr new {n}" for n in range(added)]), [], "hand"
         )
     for key in [key for key in store.objects if "/markers/" in key and key.rpartition("/")[2].split(".")[0] in dropped]:
         store.delete(key)
-    for source in galaxy.settings.sources:
-        pipeline.ingest(galaxy, source)
+    for source in workspace.settings.sources:
+        pipeline.ingest(workspace, source)
     before = set(store.objects)
     tiny_models.start(None)
 
-    planned = stages(plan(galaxy))
+    planned = stages(plan(workspace))
     assert tiny_models.requests == 0
     made = {key.split("/")[0] for key in set(store.objects) - before}
     assert made <= {"cache", "taxonomy", "embeddings", "data"}, "a plan only keeps what it read, and new task types"
-    assert galaxy.encoder.passes == 0 or added or not first
+    assert workspace.encoder.passes == 0 or added or not first
 
-    passes = galaxy.encoder.passes
-    result = pipeline.generate(galaxy)
+    passes = workspace.encoder.passes
+    result = pipeline.generate(workspace)
     assert result.pending == 0, result.reasons
-    assert galaxy.encoder.passes - passes >= planned["embed"].units.low
+    assert workspace.encoder.passes - passes >= planned["embed"].units.low
     exact = True
     for stage in ASKING_STAGES:
         units, asked = planned[stage].units, tiny_models.distinct(stage)
@@ -120,7 +120,7 @@ def test_plan_and_run_agree(
         if exact and stage != "vote":
             assert units.exact
         exact = exact and not asked
-    again = plan(tiny_galaxy(galaxy.settings, store))
+    again = plan(tiny_workspace(workspace.settings, store))
     assert all(each.units.high == 0 and each.shards_there == each.shards and not each.why for each in again.stages)
 
 
@@ -129,7 +129,7 @@ def test_a_plan_names_what_changed(folders: dict[str, Path], tiny_models: TinyMo
     whole(store, chosen(folders, sources=1))
 
     def why(**changes: Any) -> dict[str, dict[str, int]]:
-        found = plan(tiny_galaxy(chosen(folders, sources=1, **changes), store))
+        found = plan(tiny_workspace(chosen(folders, sources=1, **changes), store))
         return {each.stage: dict(each.why) for each in found.stages if each.why}
 
     assert why() == {}
@@ -146,6 +146,6 @@ def test_a_plan_names_what_changed(folders: dict[str, Path], tiny_models: TinyMo
         "write": {"relevant matches": 3},
         "vote": {"pairs": 3},
     }
-    catalogue = Catalogue(tiny_galaxy(chosen(folders), store))
-    catalogue.publish(0, add_types(catalogue.version().nodes, ["ocr~ocr new"]), [], "hand")
+    taxonomy_store = TaxonomyStore(tiny_workspace(chosen(folders), store))
+    taxonomy_store.publish(0, add_types(taxonomy_store.version().nodes, ["ocr~ocr new"]), [], "hand")
     assert why()["match"] == {"task types": 3}

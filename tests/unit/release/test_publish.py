@@ -30,7 +30,7 @@ from taskgalaxy_ops.errors import DamageError
 from taskgalaxy_ops.funnel import StageCounts
 from taskgalaxy_ops.hashing import canonical_json, draw, fingerprint, sha256_hex
 from taskgalaxy_ops.records import Claim, Image, Pair, Reason, Verdict, Vote, pair_id
-from taskgalaxy_ops.release import SPLITS, HomeRows, Material, Plan, Stored, TaxonomySummary, build, select
+from taskgalaxy_ops.release import SPLITS, ReleaseInputs, Selection, ShardRows, Stored, TaxonomySummary, build, select
 from taskgalaxy_ops.release.agreement import Ballots, agreement, cohen_kappa, krippendorff_alpha
 from taskgalaxy_ops.release.card import card
 from taskgalaxy_ops.release.formats import parquet
@@ -91,7 +91,10 @@ JUDGES = tuple(model(name) for name in ("one", "two", "three"))
 
 @dataclasses.dataclass(frozen=True)
 class Held:
-    """What a release is made of, in memory. An image and all that is known of it is in one of ``homes`` homes."""
+    """What a release is made of, in memory.
+
+    An image and all that is known of it is in one of ``homes`` image shards.
+    """
 
     samples: list[Pair]
     votes: dict[str, list[Vote]]
@@ -99,23 +102,23 @@ class Held:
     images: dict[str, Image]
     claims: dict[str, list[Claim]]
     more: dict[str, Any]
-    homes: int = 1
+    shards: int = 1
 
-    def material(self) -> Material:
+    def release_inputs(self) -> ReleaseInputs:
         images = {pair.pair: pair.image for pair in self.samples}
         rows = []
-        for home in range(self.homes):
+        for shard in range(self.shards):
 
-            def lives_here(image: str, home: int = home) -> bool:
-                return int(fingerprint("home", image), 16) % self.homes == home
+            def lives_here(image: str, shard: int = shard) -> bool:
+                return int(fingerprint("home", image), 16) % self.shards == shard
 
-            def is_here(pair: str, home: int = home) -> bool:
-                return lives_here(images.get(pair, ""), home)
+            def is_here(pair: str, shard: int = shard) -> bool:
+                return lives_here(images.get(pair, ""), shard)
 
             votes = [vote for pair, cast in self.votes.items() if is_here(pair) for vote in cast]
             verdicts = [verdict for pair, verdict in self.verdicts.items() if is_here(pair)]
             rows.append(
-                HomeRows(
+                ShardRows(
                     to_table([pair for pair in self.samples if lives_here(pair.image)], Pair),
                     to_table(votes, Vote),
                     to_table(verdicts, Verdict),
@@ -123,7 +126,7 @@ class Held:
                     [claim for image, found in self.claims.items() if lives_here(image) for claim in found],
                 )
             )
-        return Material(homes=rows, **self.more)
+        return ReleaseInputs(shards=rows, **self.more)
 
     def but(self, **changed) -> "Held":
         own = {name: value for name, value in changed.items() if name in {f.name for f in dataclasses.fields(self)}}
@@ -131,11 +134,11 @@ class Held:
         return dataclasses.replace(self, **own, more=more)
 
 
-def plan_of(held: Held, settings: ReleaseSettings) -> Plan:
-    return release.plan(held.material(), settings)
+def plan_of(held: Held, settings: ReleaseSettings) -> Selection:
+    return release.select(held.material(), settings)
 
 
-def material(samples: list[Pair], images: list[Image], **more) -> Held:
+def release_inputs(samples: list[Pair], images: list[Image], **more) -> Held:
     votes = {p.pair: [Vote(p.pair, "one", 1, "sees it", False), Vote(p.pair, "two", 1, "", False)] for p in samples}
     fields = {
         "read_image": RAWS.__getitem__,
@@ -167,10 +170,10 @@ def some_material(count: int = 30, each: int = 3, **more) -> Held:
         for image in held
         for number in range(each)
     ]
-    return material(samples, held, **more)
+    return release_inputs(samples, held, **more)
 
 
-def files_of(plan: Plan, **history) -> dict[str, bytes]:
+def files_of(plan: Selection, **history) -> dict[str, bytes]:
     return {path: whole(content) for path, content in build(plan, version=1, history=history)}
 
 
@@ -252,7 +255,7 @@ def test_a_chain_of_small_steps_drops_only_what_is_near_to_what_stands():
 
 def test_samples_of_a_near_duplicate_image_are_rejects_that_name_its_stand_in():
     first, second = sorted((image_of(1, "0" * 40), image_of(2, "0" * 39 + "1")), key=lambda i: i.image)
-    held = material([pair_of(first), pair_of(second)], [first, second])
+    held = release_inputs([pair_of(first), pair_of(second)], [first, second])
     assert len([*plan_of(held, ReleaseSettings()).samples()]) == 2
     made = plan_of(held, ReleaseSettings(near_duplicate_bits=1))
     assert [pair.image for pair in made.samples()] == [first.image]
@@ -264,14 +267,14 @@ def test_samples_of_a_near_duplicate_image_are_rejects_that_name_its_stand_in():
 def test_an_image_without_samples_stands_for_none():
     images = [image_of(number, "0" * 40) for number in range(4)]
     largest = max(images, key=lambda image: image.image)
-    assert len(list(plan_of(material([pair_of(largest)], images), ReleaseSettings()).samples())) == 1
+    assert len(list(plan_of(release_inputs([pair_of(largest)], images), ReleaseSettings()).samples())) == 1
 
 
 def test_the_same_question_about_an_image_is_asked_once():
     image, other = image_of(1), image_of(2)
     same = [pair_of(image, question=q) for q in ("How many  cats?", "how many cats", "HOW MANY CATS ?")]
     others = [pair_of(image, question="How many cats sit?"), pair_of(other, question="How many cats?")]
-    made = plan_of(material([*same, *others], [image, other]), ReleaseSettings())
+    made = plan_of(release_inputs([*same, *others], [image, other]), ReleaseSettings())
     keep = min(pair.pair for pair in same)
     assert {pair.pair for pair in made.samples()} == {keep, *(pair.pair for pair in others)}
     assert {(r.reason, r.detail) for r in made.rejects()} == {(Reason.DUPLICATE_PAIR, f"of {keep}")}
@@ -302,7 +305,7 @@ def test_the_cap_is_that_of_the_definition_and_every_drop_is_counted(rows, cap, 
     images = [image_of(number) for number in range(8)]
     pairs = [pair_of(images[i], f"type {t}", f"Question {t} {n}") for i, t, n in rows]
     shuffled = shuffle.sample(pairs, len(pairs))
-    made = plan_of(material(shuffled, images), ReleaseSettings(cap=cap))
+    made = plan_of(release_inputs(shuffled, images), ReleaseSettings(cap=cap))
     assert {pair.pair for pair in made.samples()} == capped_by_definition(pairs, cap)
     assert all(r.reason == Reason.OVER_CAP and r.stage == "release" for r in made.rejects())
     assert {r.pair for r in made.rejects()} == {p.pair for p in pairs} - {p.pair for p in made.samples()}
@@ -385,7 +388,7 @@ def shuffled_material(held: Held, seed: int) -> Held:
 
     names = ("samples", "votes", "verdicts", "images", "claims")
     rows = {name: mixed(getattr(held, name)) for name in names}
-    return held.but(**rows, **{name: mixed(held.more[name]) for name in ("rules", "prompts")}, homes=seed + 1)
+    return held.but(**rows, **{name: mixed(held.more[name]) for name in ("rules", "prompts")}, shards=seed + 1)
 
 
 def rich_material(**more) -> Held:
@@ -413,7 +416,7 @@ def test_other_files_need_another_code_version():
     """Golden: where this fails, add one to RELEASE_VERSION, and write the new hashes down."""
     images = [Image(sha256_hex(bytes([n])), 64, 48, "png", 100 + n, f"{n:040x}") for n in range(9)]
     samples = [pair_of(i, f"ocr~{n % 3}", f"Question {n}?", "So." if n % 2 else None) for n, i in enumerate(images)]
-    plan = plan_of(material(samples, images, simulated=True), ReleaseSettings(cap=2, copy_images_up_to=0))
+    plan = plan_of(release_inputs(samples, images, simulated=True), ReleaseSettings(cap=2, copy_images_up_to=0))
     rows = {p: pq.read_table(raw).to_pylist() for p, raw in parquet_files(plan)}
     golden = {
         "content": plan.content_hash[:16],
@@ -466,7 +469,7 @@ def varied_material() -> Held:
             samples.append(dataclasses.replace(pair_of(image, kinds[number % 3], question, reasoning), answer=words()))
     ids = [pair.pair for pair in samples] + [sha256_hex(bytes([n, 1])) for n in range(20)]
     names = ("one", "two", "three", "\u00e9")
-    return material(
+    return release_inputs(
         samples,
         held,
         votes={
@@ -693,7 +696,7 @@ def test_images_are_read_as_their_files_are_asked_for():
 
 
 def test_no_samples_give_an_empty_release():
-    files = files_of(plan_of(material([], []), ReleaseSettings(cap=1)))
+    files = files_of(plan_of(release_inputs([], []), ReleaseSettings(cap=1)))
     assert json.loads(files["llava/train.json"]) == []
     assert yaml.safe_load(files["README.md"].decode().split("---")[1])["license"] == ["unknown"]
 
@@ -753,7 +756,7 @@ def test_text_of_models_and_sources_shows_as_itself():
     hostile = dataclasses.replace(pair_of(image, "a" + NASTY, NASTY, NASTY), answer=NASTY)
     votes = {hostile.pair: [Vote(hostile.pair, NASTY[:90], 1, NASTY, False)]}
     claims = {image.image: [Claim(NASTY, image.image, NASTY, NASTY, NASTY, NASTY)]}
-    held = material(
+    held = release_inputs(
         [hostile],
         [image],
         votes=votes,

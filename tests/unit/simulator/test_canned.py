@@ -15,10 +15,10 @@ import openai
 import pytest
 from PIL import Image
 
-from taskgalaxy_ops.generation.stages.filter import filter_question
-from taskgalaxy_ops.generation.stages.vote import vote_question
-from taskgalaxy_ops.generation.stages.write import write_question
-from taskgalaxy_ops.models.request import GREETING, Question, Unit
+from taskgalaxy_ops.generation.stages.filter import filter_template
+from taskgalaxy_ops.generation.stages.vote import vote_template
+from taskgalaxy_ops.generation.stages.write import write_template
+from taskgalaxy_ops.models.request import GREETING, RequestItem, RequestTemplate
 from taskgalaxy_ops.prompts import load_prompts
 from taskgalaxy_ops.records import Answer
 from taskgalaxy_ops.settings import Model
@@ -30,9 +30,9 @@ from taskgalaxy_ops.simulator.serve import running
 
 MODEL = Model(name="m", base_url="http://127.0.0.1:1/v1", model="m", simulated=True)
 PROMPTS = load_prompts({})
-FILTER = filter_question(PROMPTS["filter"], MODEL)
-WRITE = write_question(PROMPTS["write_chain_of_thought"], MODEL, "chain_of_thought")
-VOTE = vote_question(PROMPTS["vote"], MODEL, True)
+FILTER = filter_template(PROMPTS["filter"], MODEL)
+WRITE = write_template(PROMPTS["write_chain_of_thought"], MODEL, "chain_of_thought")
+VOTE = vote_template(PROMPTS["vote"], MODEL, True)
 
 
 def _send(app: Canned, path: str, body: bytes = b"", method: str = "POST") -> tuple[int, dict[str, Any]]:
@@ -55,7 +55,7 @@ def _chat(app: Canned, text: str) -> tuple[int, dict[str, Any]]:
     return _send(app, "/v1/chat/completions", json.dumps(body).encode())
 
 
-def _ask(app: Canned, question: Question, units: Sequence[Unit]) -> dict[str, Answer]:
+def _ask(app: Canned, question: RequestTemplate, units: Sequence[RequestItem]) -> dict[str, Answer]:
     status, body = _chat(app, question.text(units))
     assert status == 200
     assert body["simulated"] is True
@@ -64,7 +64,7 @@ def _ask(app: Canned, question: Question, units: Sequence[Unit]) -> dict[str, An
     return answers
 
 
-def _units(question: Question, count: int) -> list[Unit]:
+def _units(question: RequestTemplate, count: int) -> list[RequestItem]:
     items = [{"task_type": f"ocr~type `{n}`"} for n in range(count)]
     if question is VOTE:
         items = [{**item, "question": "Which?", "answer": "That."} for item in items]
@@ -72,7 +72,7 @@ def _units(question: Question, count: int) -> list[Unit]:
 
 
 @pytest.mark.parametrize("question", [FILTER, WRITE, VOTE])
-def test_each_unit_gets_a_valid_answer_and_the_same_again_in_another_request(question: Question) -> None:
+def test_each_unit_gets_a_valid_answer_and_the_same_again_in_another_request(question: RequestTemplate) -> None:
     units = _units(question, 20)
     together = _ask(Canned(), question, units)
     assert set(together) == {unit.key for unit in units}

@@ -18,11 +18,11 @@ from PIL import Image, ImageDraw, ImageFont
 
 from taskgalaxy_ops import simulator
 from taskgalaxy_ops.errors import DamageError, ModelError, SettingsError
-from taskgalaxy_ops.generation.stages.filter import filter_question
-from taskgalaxy_ops.generation.stages.vote import vote_question
-from taskgalaxy_ops.generation.stages.write import write_question
-from taskgalaxy_ops.inference.gateway import Desk, Gateway
-from taskgalaxy_ops.inference.spending import Purse, Till
+from taskgalaxy_ops.generation.stages.filter import filter_template
+from taskgalaxy_ops.generation.stages.vote import vote_template
+from taskgalaxy_ops.generation.stages.write import write_template
+from taskgalaxy_ops.inference.gateway import CallContext, Gateway
+from taskgalaxy_ops.inference.spending import RunBudget, ShardBudget
 from taskgalaxy_ops.models.rendering import render
 from taskgalaxy_ops.prompts import load_prompts
 from taskgalaxy_ops.records import pair_id
@@ -35,7 +35,7 @@ from taskgalaxy_ops.storage.folder import FolderStore
 from taskgalaxy_ops.storage.journal import Journal
 from taskgalaxy_ops.storage.ledger import Caps, Ledger
 from taskgalaxy_ops.taxonomy import load_seeds
-from taskgalaxy_ops.taxonomy.expand import expand_question
+from taskgalaxy_ops.taxonomy.expand import expand_template
 from taskgalaxy_ops.taxonomy.version import live_leaves
 
 PROMPTS = load_prompts({})
@@ -534,7 +534,7 @@ def asked_of(url, types_):
 
 
 def test_a_spoiled_reply_leaves_exactly_the_units_it_says():
-    question = filter_question(PROMPTS["filter"], model("http://x"))
+    question = filter_template(PROMPTS["filter"], model("http://x"))
     asked = asked_of("", TYPES[:4])
     units = [question.unit("image", {"task_type": path}) for path in TYPES[:4]]
     mine = dict(zip((unit.key for unit in asked.units), (unit.key for unit in units), strict=True))
@@ -572,15 +572,15 @@ class Client:
         return [self.journal.answers.get(unit.key) for unit in units]
 
     async def _ask(self, question, units, size):
-        purse = Purse(Till(Ledger(self.store, Caps(None, None))), "home", 32)
+        shard_budget = ShardBudget(RunBudget(Ledger(self.store, Caps(None, None))), "home", 32)
         url = render(self.raw, question.model.image_side, question.model.image_quality)
-        desk = Desk(self.journal, purse, lambda _: url, lambda: None)
+        context = CallContext(self.journal, shard_budget, lambda _: url, lambda: None)
         self.gateway = Gateway()
         await asyncio.gather(
-            *(self.gateway.ask(question, units[at : at + size], desk) for at in range(0, len(units), size))
+            *(self.gateway.ask(question, units[at : at + size], context) for at in range(0, len(units), size))
         )
         await self.gateway.aclose()
-        await purse.close()
+        await shard_budget.close()
         self.journal.flush()
 
     @property
@@ -601,7 +601,7 @@ def test_the_client_gets_through_429_500_malformed_and_truncated_replies(truth, 
     rates = Faults(rate_limit=0.2, server_error=0.2, malformed=0.15, truncated=0.15, retry_after=0.01)
     with running(SimulatorConfig(wrong_share=0, faults=rates)) as url:
         teacher = model(url, retries=30, repairs=30)
-        given = client.ask(write_question(PROMPTS["write_plain"], teacher, "plain"), ITEMS)
+        given = client.ask(write_template(PROMPTS["write_plain"], teacher, "plain"), ITEMS)
         told = stats(url)
     assert [answer.value["answer"] for answer in given] == ["3"] * 40
     assert all(reply["simulated"] for reply in client.replies)
@@ -616,7 +616,7 @@ def test_the_client_gets_through_429_500_malformed_and_truncated_replies(truth, 
 @pytest.mark.parametrize("fault", ["malformed", "truncated"])
 def test_a_reply_that_stays_unusable_is_an_answer_with_a_reason(truth, client, fault):
     with running(SimulatorConfig(faults=Faults(**{fault: 1}))) as url:
-        given = client.ask(expand_question(PROMPTS["expand"], model(url, repairs=2)), [block()])
+        given = client.ask(expand_template(PROMPTS["expand"], model(url, repairs=2)), [block()])
         assert [answer.terminal for answer in given] == ["malformed reply"]
         assert stats(url)["units"] == {"distinct": 1, "by_stage": {"expand": 1}, "asked": 3, "answered": 0}
 
@@ -630,22 +630,22 @@ def test_what_gets_no_reply_stays_pending_and_the_model_is_left_alone(client, fa
     with running(SimulatorConfig(faults=Faults(retry_after=0, **{fault: 1}))) as url:
         impatient = model(url, retries=1, concurrency=1, timeout_seconds=0.3 if fault == "hang" else 60)
         blocks = [block(number) for number in range(5)]
-        given = client.ask(expand_question(PROMPTS["expand"], impatient), blocks, size=1)
+        given = client.ask(expand_template(PROMPTS["expand"], impatient), blocks, size=1)
         assert given == [None] * 5
         assert "gave no reply" in client.gateway.usage.unavailable["sim-teacher"]
         assert client.gateway.usage.requests in {6, 7}  # three requests, twice each: then it is left alone
         control(url, {"faults": {fault: 0}})
-        given = client.ask(expand_question(PROMPTS["expand"], model(url, timeout_seconds=60)), blocks, size=1)
+        given = client.ask(expand_template(PROMPTS["expand"], model(url, timeout_seconds=60)), blocks, size=1)
         assert all(answer.value["children"] for answer in given)
 
 
 def test_a_refusal_concerns_one_unit_alone(truth, client):
     config = SimulatorConfig(wrong_share=0, faults=Faults(refusal=0.2))
     with running(config) as url:
-        given = client.ask(filter_question(PROMPTS["filter"], model(url)), ITEMS)
+        given = client.ask(filter_template(PROMPTS["filter"], model(url)), ITEMS)
         told = stats(url)
         others = Client(client.store._root / "other")
-        assert others.ask(filter_question(PROMPTS["filter"], model(url)), ITEMS, size=7) == given
+        assert others.ask(filter_template(PROMPTS["filter"], model(url)), ITEMS, size=7) == given
     refused = [answer for answer in given if answer.terminal]
     assert 1 <= len(refused) <= 20 and {answer.terminal for answer in refused} == {"refused"}
     assert any("content filter" in answer.detail for answer in refused)
@@ -657,7 +657,7 @@ def test_a_refusal_concerns_one_unit_alone(truth, client):
 def test_a_wrong_key_and_an_unknown_model_end_asking(client, monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "wrong")
     with running(SimulatorConfig(api_key="secret")) as url:
-        question = expand_question(PROMPTS["expand"], model(url))
+        question = expand_template(PROMPTS["expand"], model(url))
         assert client.ask(question, [block()]) == [None]
         assert "401" in client.gateway.usage.unavailable["sim-teacher"]
         monkeypatch.setenv("OPENAI_API_KEY", "secret")
@@ -669,14 +669,14 @@ def test_a_wrong_key_and_an_unknown_model_end_asking(client, monkeypatch):
 def test_votes_come_back_through_the_client(truth, client):
     exact = {letter: JudgeErrors(false_accept=0, false_reject=0) for letter in "abc"}
     with running(SimulatorConfig(wrong_share=0.5, judges=exact)) as url:
-        written = client.ask(write_question(PROMPTS["write_chain_of_thought"], model(url), "chain_of_thought"), ITEMS)
+        written = client.ask(write_template(PROMPTS["write_chain_of_thought"], model(url), "chain_of_thought"), ITEMS)
         pairs = [
             item | {name: answer.value[name] for name in ("question", "answer", "reasoning")}
             for item, answer in zip(ITEMS, written, strict=True)
         ]
         for letter in "abc":
             judge = model(url, f"sim-judge-{letter}")
-            given = client.ask(vote_question(PROMPTS["vote"], judge, True), pairs)
+            given = client.ask(vote_template(PROMPTS["vote"], judge, True), pairs)
             assert [answer.value["vote"] for answer in given] == [int(pair["answer"] == "3") for pair in pairs]
             told = stats(url)["votes"][f"sim-judge-{letter}"]
             assert told["true_accept"] + told["true_reject"] == 40
@@ -717,16 +717,16 @@ def whole_run(tmp_path_factory):
             return [answer.value for answer in answers]
 
         patient = {"timeout_seconds": 600, "retries": 0}
-        verdicts = ask(filter_question(PROMPTS["filter"], model(url, **patient)), paths)
+        verdicts = ask(filter_template(PROMPTS["filter"], model(url, **patient)), paths)
         fitting = [item for item, verdict in zip(paths, verdicts, strict=True) if verdict["fits"]]
-        written = ask(write_question(PROMPTS["write_plain"], model(url, **patient), "plain"), fitting)
+        written = ask(write_template(PROMPTS["write_plain"], model(url, **patient), "plain"), fitting)
         pairs = [
             item | {name: value[name] for name in ("question", "answer")}
             for item, value in zip(fitting, written, strict=True)
         ]
         judges = [model(url, f"sim-judge-{letter}", **patient) for letter in "abc"]
         given = [
-            [value["vote"] for value in ask(vote_question(PROMPTS["vote"], judge, True), pairs)] for judge in judges
+            [value["vote"] for value in ask(vote_template(PROMPTS["vote"], judge, True), pairs)] for judge in judges
         ]
         return paths, pairs, list(zip(*given, strict=True)), stats(url)
 

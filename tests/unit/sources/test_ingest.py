@@ -23,7 +23,7 @@ from taskgalaxy_ops.sources import listing
 from taskgalaxy_ops.sources.checking import inspect, perceptual_hash, scan
 from taskgalaxy_ops.sources.listing import SourceFile, source_files
 from taskgalaxy_ops.storage.parquet import from_parquet, to_parquet
-from taskgalaxy_ops.storage.scan_staging import Scanned
+from taskgalaxy_ops.storage.scan_staging import ScanStaging
 
 SETTINGS = IngestSettings()
 
@@ -301,10 +301,10 @@ class Result:
 
     def __init__(self, files, known=(), denied=(), progress=lambda rejected: None):
         self.kept = {}
-        with Scanned("mine") as found:
+        with ScanStaging("mine") as found:
             scan(files, found, known, denied, SETTINGS, lambda sha, raw: self.kept.update({sha: raw}), progress)
-            by_home = found.claims_by_home(lambda image: "home")
-            self.claims = sorted((claim for _, claims in by_home for claim in claims), key=lambda claim: claim.file)
+            by_shard = found.claims_by_shard(lambda image: "home")
+            self.claims = sorted((claim for _, claims in by_shard for claim in claims), key=lambda claim: claim.file)
             self.images = {image.image: image for image in found.new_images()}
             self.rejects = list(found.file_rejects())
 

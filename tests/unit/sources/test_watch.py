@@ -17,7 +17,7 @@ from taskgalaxy_ops.sources import ingest
 from taskgalaxy_ops.sources.watch import watch
 from taskgalaxy_ops.storage import connect
 from taskgalaxy_ops.storage.folder import FolderStore
-from taskgalaxy_ops.workspace import Galaxy
+from taskgalaxy_ops.workspace import Workspace
 
 
 def model(name: str) -> dict[str, Any]:
@@ -30,40 +30,40 @@ def picture(path: Path, shade: int) -> None:
 
 
 @pytest.fixture
-def galaxy_of(tmp_path: Path) -> Callable[..., Galaxy]:
-    def make(**changes: Any) -> Galaxy:
+def workspace_of(tmp_path: Path) -> Callable[..., Workspace]:
+    def make(**changes: Any) -> Workspace:
         raw = {"store": (tmp_path / "store").as_uri(), "teacher": model("t"), "judges": [model("a"), model("b")]}
         settings: Settings = parse_settings({**raw, **changes})
-        return Galaxy.open(settings)
+        return Workspace.open(settings)
 
     return make
 
 
-def test_new_changed_and_removed_files_are_found(galaxy_of: Callable[..., Galaxy], tmp_path: Path) -> None:
+def test_new_changed_and_removed_files_are_found(workspace_of: Callable[..., Workspace], tmp_path: Path) -> None:
     for number in range(3):
         picture(tmp_path / "mine" / f"{number}.png", 10 * number)
-    galaxy = galaxy_of(sources={"mine": {"location": str(tmp_path / "mine")}})
-    assert list(watch(galaxy).changed) == ["mine"]
-    pipeline.ingest(galaxy, "mine")
-    assert (watch(galaxy).changed, watch(galaxy).same) == ({}, ["mine"])
+    workspace = workspace_of(sources={"mine": {"location": str(tmp_path / "mine")}})
+    assert list(watch(workspace).changed) == ["mine"]
+    pipeline.ingest(workspace, "mine")
+    assert (watch(workspace).changed, watch(workspace).same) == ({}, ["mine"])
     picture(tmp_path / "mine" / "new.png", 200)
-    assert list(watch(galaxy).changed) == ["mine"]
-    pipeline.ingest(galaxy, "mine")
+    assert list(watch(workspace).changed) == ["mine"]
+    pipeline.ingest(workspace, "mine")
     (tmp_path / "mine" / "0.png").unlink()
-    assert list(watch(galaxy).changed) == ["mine"]
-    pipeline.ingest(galaxy, "mine")
+    assert list(watch(workspace).changed) == ["mine"]
+    pipeline.ingest(workspace, "mine")
     picture(tmp_path / "mine" / "1.png", 77)  # other bytes under a known name
-    assert list(watch(galaxy).changed) == ["mine"]
+    assert list(watch(workspace).changed) == ["mine"]
 
 
 def test_files_that_did_not_change_are_not_read_again(
-    galaxy_of: Callable[..., Galaxy], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    workspace_of: Callable[..., Workspace], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for number in range(3):
         picture(tmp_path / "mine" / f"{number}.png", 10 * number)
     (tmp_path / "mine" / "twin.png").write_bytes((tmp_path / "mine" / "2.png").read_bytes())
-    galaxy = galaxy_of(sources={"mine": {"location": str(tmp_path / "mine")}})
-    first = pipeline.ingest(galaxy, "mine")
+    workspace = workspace_of(sources={"mine": {"location": str(tmp_path / "mine")}})
+    first = pipeline.ingest(workspace, "mine")
     picture(tmp_path / "mine" / "9.png", 90)
     read: list[str] = []
     whole = Path.read_bytes
@@ -73,54 +73,56 @@ def test_files_that_did_not_change_are_not_read_again(
         return whole(path)
 
     monkeypatch.setattr(Path, "read_bytes", reading)
-    second = pipeline.ingest(galaxy, "mine")
+    second = pipeline.ingest(workspace, "mine")
     assert sorted(name for name in read if name.endswith(".png")) == [
         "9.png",
         "twin.png",
     ]  # rejects are looked at again
     assert (second.images, second.new_images) == (first.images + 1, 1)
     assert [reject.file for reject in second.rejects] == [reject.file for reject in first.rejects] == ["twin.png"]
-    before = galaxy.registry.last()
-    pipeline.ingest(galaxy, "mine")
-    assert galaxy.registry.last() == before
+    before = workspace.registry.last()
+    pipeline.ingest(workspace, "mine")
+    assert workspace.registry.last() == before
 
 
-def test_touched_files_change_no_data(galaxy_of: Callable[..., Galaxy], tmp_path: Path) -> None:
+def test_touched_files_change_no_data(workspace_of: Callable[..., Workspace], tmp_path: Path) -> None:
     picture(tmp_path / "mine" / "0.png", 1)
-    galaxy = galaxy_of(sources={"mine": {"location": str(tmp_path / "mine")}})
-    pipeline.ingest(galaxy, "mine")
-    claims = list(galaxy.registry.claims())
+    workspace = workspace_of(sources={"mine": {"location": str(tmp_path / "mine")}})
+    pipeline.ingest(workspace, "mine")
+    claims = list(workspace.registry.claims())
     os.utime(tmp_path / "mine" / "0.png", (1, 1))
-    assert list(watch(galaxy).changed) == ["mine"]
-    assert pipeline.ingest(galaxy, "mine").new_images == 0
-    assert list(galaxy.registry.claims()) == claims
-    assert watch(galaxy).same == ["mine"]
+    assert list(watch(workspace).changed) == ["mine"]
+    assert pipeline.ingest(workspace, "mine").new_images == 0
+    assert list(workspace.registry.claims()) == claims
+    assert watch(workspace).same == ["mine"]
 
 
-def test_subfolders_of_a_parent_are_sources(galaxy_of: Callable[..., Galaxy], tmp_path: Path) -> None:
+def test_subfolders_of_a_parent_are_sources(workspace_of: Callable[..., Workspace], tmp_path: Path) -> None:
     parent = tmp_path / "incoming"
     for name in ("first", "second"):
         picture(parent / name / "0.png", 5)
     (parent / "empty").mkdir()
     (parent / "not\na name").mkdir()
-    galaxy = galaxy_of(airflow={"watch_parents": [str(parent), str(tmp_path / "nowhere")]})
-    found = watch(galaxy)
+    workspace = workspace_of(airflow={"watch_parents": [str(parent), str(tmp_path / "nowhere")]})
+    found = watch(workspace)
     assert found.changed == {name: SourceSettings(location=str(parent / name)) for name in ("first", "second")}
     assert "lists no image" in found.failed["empty"]
     assert "rename it" in found.failed[str(parent / "not\na name")]
     assert "is no folder" in found.failed[str(tmp_path / "nowhere")]
-    taken = galaxy_of(sources={"first": {"location": str(parent / "second")}}, airflow={"watch_parents": [str(parent)]})
+    taken = workspace_of(
+        sources={"first": {"location": str(parent / "second")}}, airflow={"watch_parents": [str(parent)]}
+    )
     assert "lies at" in watch(taken).failed[str(parent / "first")]
 
 
-def test_a_registered_source_is_watched_where_it_was(galaxy_of: Callable[..., Galaxy], tmp_path: Path) -> None:
+def test_a_registered_source_is_watched_where_it_was(workspace_of: Callable[..., Workspace], tmp_path: Path) -> None:
     picture(tmp_path / "mine" / "0.png", 5)
     picture(tmp_path / "mine" / "1.bmp", 6)
-    galaxy = galaxy_of()
+    workspace = workspace_of()
     chosen = SourceSettings(location=str(tmp_path / "mine"), suffixes=(".png",), licence="CC0-1.0")
-    pipeline.ingest(galaxy, "mine", chosen=chosen)
-    assert ingest.source_settings(galaxy, "mine") == chosen
-    assert watch(galaxy).same == ["mine"]
+    pipeline.ingest(workspace, "mine", chosen=chosen)
+    assert ingest.source_settings(workspace, "mine") == chosen
+    assert watch(workspace).same == ["mine"]
 
 
 def test_a_listing_tells_another_version_of_an_object(place: Place) -> None:

@@ -6,7 +6,7 @@ import contextlib
 
 import pytest
 from fakes import KilledError, MemoryStore
-from tiny import tiny_galaxy, tiny_settings
+from tiny import tiny_settings, tiny_workspace
 
 from taskgalaxy_ops.operations.forget import forget
 from taskgalaxy_ops.records import Answer, Reply
@@ -40,13 +40,13 @@ def test_a_forget_counts_for_its_stages_alone() -> None:
 
 
 def test_what_a_forget_shows_counts_no_token_twice() -> None:
-    galaxy = tiny_galaxy(tiny_settings("x"), MemoryStore())
+    workspace = tiny_workspace(tiny_settings("x"), MemoryStore())
     usage = {"prompt_tokens": 100, "completion_tokens": 20, "cached_tokens": 60, "reasoning_tokens": 15}
     names = ("r", "expand", "m", ("u",), {"u": YES}, {"id": "x"}, usage)
-    journal = Journal(galaxy.store, keys.TAXONOMY_HOME)
+    journal = Journal(workspace.store, keys.TAXONOMY_SHARD)
     journal.add(Reply(*names, cost=1, list_cost=1, ceiling=1, block="b", attempts=1, seen=0, at=0.0, seconds=0.0))
     journal.flush()
-    assert forget(galaxy, model="m").tokens == 120
+    assert forget(workspace, model="m").tokens == 120
 
 
 @pytest.mark.parametrize("n", range(12))

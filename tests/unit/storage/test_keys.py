@@ -30,7 +30,7 @@ _KEYS = st.one_of(
     st.builds(_entry, st.builds(keys.type_embeddings, _HEX), _NUMBER),
     st.builds(keys.blob, _HEX),
     st.builds(keys.data, _HEX, _HEX),
-    st.builds(keys.marker, _HEX | st.just(keys.TAXONOMY_HOME), _STAGE, _HEX, _HEX),
+    st.builds(keys.marker, _HEX | st.just(keys.TAXONOMY_SHARD), _STAGE, _HEX, _HEX),
     st.builds(keys.encoder, _HEX),
     st.builds(keys.rendering, _HEX, _HEX),
     st.builds(keys.worker, _HEX, _HEX),
@@ -54,11 +54,11 @@ def test_log_numbers_sort_as_they_count(one: int, two: int) -> None:
     assert (_entry("l", one) < _entry("l", two)) == (one < two)
 
 
-@given(home=_HEX, stage=_STAGE, key=_HEX, output=_HEX)
-def test_a_markers_name_tells_its_parts(home: str, stage: str, key: str, output: str) -> None:
-    name = keys.marker(home, stage, key, output)
-    assert name.startswith(keys.markers(home))
-    assert name.removeprefix(keys.markers(home)).split(".") == [stage, key, output, "json"]
+@given(shard=_HEX, stage=_STAGE, key=_HEX, output=_HEX)
+def test_a_markers_name_tells_its_parts(shard: str, stage: str, key: str, output: str) -> None:
+    name = keys.marker(shard, stage, key, output)
+    assert name.startswith(keys.markers(shard))
+    assert name.removeprefix(keys.markers(shard)).split(".") == [stage, key, output, "json"]
 
 
 def test_the_layout_is_as_written_down() -> None:

@@ -1,4 +1,4 @@
-"""Leases: one holder a home; who was late finds out before it sends anything."""
+"""Leases: one holder an image shard; who was late finds out before it sends anything."""
 
 from __future__ import annotations
 
@@ -65,27 +65,27 @@ def _renew(lease: Lease) -> None:
 
 
 def _renew_and_end(lease: Lease) -> None:
-    """One renewal after which it gives up, since the home is lost."""
+    """One renewal after which it gives up, since the image shard is lost."""
     lease._stop.renew()
     lease._thread.join(30)
     assert not lease._thread.is_alive()
 
 
-def test_a_held_home_is_refused(world: _World) -> None:
+def test_a_held_image_shard_is_refused(world: _World) -> None:
     with world.lease() as lease:
         lease.check()
         with pytest.raises(LeaseLostError, match="another worker holds it"):
             world.lease()
 
 
-def test_a_released_home_is_free_at_once(world: _World) -> None:
+def test_a_released_image_shard_is_free_at_once(world: _World) -> None:
     for _ in range(3):
         with world.lease() as lease:
             lease.check()
     assert len(world.store.objects) <= 2
 
 
-def test_a_dead_holders_home_is_free_once_its_time_is_over(world: _World) -> None:
+def test_a_dead_holders_image_shard_is_free_once_its_time_is_over(world: _World) -> None:
     dead = world.lease()
     world.pass_seconds(61)
     with pytest.raises(LeaseLostError, match="ran out"):
@@ -110,7 +110,7 @@ def test_a_renewed_lease_is_held_on(world: _World) -> None:
         assert len(world.store.objects) == 1
 
 
-def test_a_zombie_finds_its_home_taken(world: _World) -> None:
+def test_a_zombie_finds_its_image_shard_taken(world: _World) -> None:
     zombie = world.lease()
     world.pass_seconds(100)
     with world.lease() as lease:
@@ -168,7 +168,7 @@ def test_a_renewal_whose_reply_was_lost_counts_from_its_first_sending(world: _Wo
     world.pass_seconds(30)
     _renew(lease)  # told at 50 of what was written at 20
     world.pass_seconds(31)
-    with pytest.raises(LeaseLostError):  # 81: another may take the home from 82 on
+    with pytest.raises(LeaseLostError):  # 81: another may take the image shard from 82 on
         lease.check()
     world.pass_seconds(2)
     with world.lease() as taken:
@@ -192,7 +192,7 @@ def test_an_outage_shorter_than_the_lease_is_ridden_out(world: _World) -> None:
         lease.check()
 
 
-def test_homes_do_not_meet(world: _World) -> None:
+def test_image_shards_do_not_meet(world: _World) -> None:
     with Lease(world.store, "one") as one, Lease(world.store, "two") as two:
         one.check()
         two.check()

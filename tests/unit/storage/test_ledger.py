@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from taskgalaxy_ops.errors import BudgetError
-from taskgalaxy_ops.inference.spending import Purse, Till
+from taskgalaxy_ops.inference.spending import RunBudget, ShardBudget
 from taskgalaxy_ops.storage import Store, keys
 from taskgalaxy_ops.storage import ledger as budget_module
 from taskgalaxy_ops.storage.leases import Lease
@@ -98,15 +98,15 @@ def test_the_budget_is_never_overspent(order: random.Random, cap: int, max_calls
     sent_cost = sent_calls = 0
     journals: list[dict[str, Shown]] = [{}, {}]
 
-    def worker(home: int) -> Callable[[], None]:
+    def worker(shard: int) -> Callable[[], None]:
         def work() -> None:
             nonlocal sent_cost, sent_calls
             ledger = Ledger(store, caps)
-            ledger.settle_orphans(str(home), journals[home])
+            ledger.settle_orphans(str(shard), journals[shard])
             while True:
                 ceiling = order.randrange(1, 20)
                 try:
-                    block = ledger.take(str(home), calls=order.randrange(1, 5), ceiling=ceiling)
+                    block = ledger.take(str(shard), calls=order.randrange(1, 5), ceiling=ceiling)
                 except BudgetError:
                     return
                 cost = calls = 0
@@ -118,8 +118,8 @@ def test_the_budget_is_never_overspent(order: random.Random, cap: int, max_calls
                     assert sent_cost <= cap
                     assert sent_calls <= max_calls
                     schedule.pause()
-                    known = journals[home].get(block.block, Shown())
-                    journals[home][block.block] = Shown(known.cost + price, calls=known.calls + 1)
+                    known = journals[shard].get(block.block, Shown())
+                    journals[shard][block.block] = Shown(known.cost + price, calls=known.calls + 1)
                     schedule.pause()
                 ledger.settle(block, calls=calls, cost=cost)
                 if order.random() < 0.3:
@@ -127,7 +127,7 @@ def test_the_budget_is_never_overspent(order: random.Random, cap: int, max_calls
 
         return work
 
-    for _ in range(3):  # lives of each home's worker
+    for _ in range(3):  # lives of each image shard's worker
         schedule.run([worker(0), worker(1)], kill=lambda actor: order.random() < 0.03)
         spent = Ledger(store, caps).spent()
         assert sent_cost <= spent.cost <= cap
@@ -289,21 +289,21 @@ def test_workers_of_several_processes_put_a_budget_to_use(folder_store: Store) -
     typical, cap = 100, 60
 
     async def work(number: int) -> int:
-        till = Till(Ledger(folder_store, Caps(max_cost=cap * typical)))
-        purse, sent = Purse(till, f"home {number}", 8), 0
+        run_budget = RunBudget(Ledger(folder_store, Caps(max_cost=cap * typical)))
+        shard_budget, sent = ShardBudget(run_budget, f"home {number}", 8), 0
 
         async def ask() -> None:
             nonlocal sent
             with contextlib.suppress(BudgetError):
                 while True:
-                    drawn = await purse.draw(5 * typical)
+                    drawn = await shard_budget.draw(5 * typical)
                     sent += 1
                     await asyncio.sleep(0.01)
-                    await purse.back(drawn, typical)
+                    await shard_budget.back(drawn, typical)
 
         with await asyncio.to_thread(Lease, folder_store, f"home {number}"):
             await asyncio.gather(*(ask() for _ in range(4)))
-            await purse.close()
+            await shard_budget.close()
         return sent
 
     with ThreadPoolExecutor(3) as pool:

@@ -1,4 +1,4 @@
-"""Shards and registry: what a marker names is whole, what is gone or changed is named, homes stay."""
+"""Shards and registry: what a marker names is whole, what is gone or changed is named, image shards stay."""
 
 from __future__ import annotations
 
@@ -16,100 +16,104 @@ from taskgalaxy_ops.records import Claim, FileReject, Image, Match, Reason
 from taskgalaxy_ops.storage import Store, keys, open_store
 from taskgalaxy_ops.storage.log import Log
 from taskgalaxy_ops.storage.registry import Registry
-from taskgalaxy_ops.storage.scan_staging import Scanned
-from taskgalaxy_ops.storage.shards import Shard, Shards, Stats, embedding_table, shard_key, table
+from taskgalaxy_ops.storage.scan_staging import ScanStaging
+from taskgalaxy_ops.storage.shards import StageOutput, StageOutputs, Stats, embedding_table, stage_output_key, table
 
 MATCHES = [Match("i", "ocr~titles", 0.5, 1), Match("i", "counting~people", 0.25, 2)]
 
 
-def _commit(store: Store, matches: list[Match], key: str = "k") -> Shard:
-    return Shards(store).commit("home", "match", key, {"matches": table(matches, Match)}, Stats(1, len(matches)))
+def _commit(store: Store, matches: list[Match], key: str = "k") -> StageOutput:
+    return StageOutputs(store).commit("home", "match", key, {"matches": table(matches, Match)}, Stats(1, len(matches)))
 
 
 def test_a_committed_shard_is_found_by_a_listing_and_loaded(folder_store: Store) -> None:
-    shards = Shards(folder_store)
-    assert shards.committed("home") == {}
-    shard = _commit(folder_store, MATCHES)
-    assert shards.committed("home") == {("match", "k"): shard}
-    assert shards.committed("hom") == {}
-    assert shards.load(shard, "matches", Match) == MATCHES
-    body = shards.marker(shard)
+    stage_outputs = StageOutputs(folder_store)
+    assert stage_outputs.committed("home") == {}
+    stage_output = _commit(folder_store, MATCHES)
+    assert stage_outputs.committed("home") == {("match", "k"): stage_output}
+    assert stage_outputs.committed("hom") == {}
+    assert stage_outputs.load(stage_output, "matches", Match) == MATCHES
+    body = stage_outputs.marker(stage_output)
     assert body["stats"] == {"units_in": 1, "units_out": 2, "rejects": {}, "seconds": 0.0, "asked": {}}
 
 
 def test_embeddings_are_loaded_with_their_width(folder_store: Store) -> None:
-    shards = Shards(folder_store)
+    stage_outputs = StageOutputs(folder_store)
     vectors = np.eye(3, 5, dtype=np.float32)
-    shard = shards.commit("home", "embed", "k", {"embeddings": embedding_table(list("abc"), vectors)}, Stats())
-    ids, found = shards.load_embeddings(shard)
+    stage_output = stage_outputs.commit(
+        "home", "embed", "k", {"embeddings": embedding_table(list("abc"), vectors)}, Stats()
+    )
+    ids, found = stage_outputs.load_embeddings(stage_output)
     assert ids == ["a", "b", "c"]
     assert np.array_equal(found, vectors)
-    assert shards.read_embeddings(shards.refs(shard)["embeddings"])[1].shape == (3, 5)
+    assert stage_outputs.read_embeddings(stage_outputs.refs(stage_output)["embeddings"])[1].shape == (3, 5)
 
 
 def test_committing_the_same_again_changes_nothing(folder_store: Store) -> None:
-    shard = _commit(folder_store, MATCHES)
-    before = folder_store.get(shard.marker)
-    assert _commit(folder_store, MATCHES) == shard
-    assert folder_store.get(shard.marker) == before
+    stage_output = _commit(folder_store, MATCHES)
+    before = folder_store.get(stage_output.marker)
+    assert _commit(folder_store, MATCHES) == stage_output
+    assert folder_store.get(stage_output.marker) == before
 
 
 def test_of_two_outputs_of_one_key_the_smallest_stands(folder_store: Store) -> None:
     two = [_commit(folder_store, MATCHES), _commit(folder_store, MATCHES[:1])]
-    assert Shards(folder_store).committed("home") == {("match", "k"): min(two, key=lambda shard: shard.output)}
+    assert StageOutputs(folder_store).committed("home") == {
+        ("match", "k"): min(two, key=lambda stage_output: stage_output.output)
+    }
 
 
 def test_the_marker_is_written_last(folder_store: Store) -> None:
-    shard = _commit(folder_store, MATCHES)
+    stage_output = _commit(folder_store, MATCHES)
     for listed in list(folder_store.list("homes/")):
         folder_store.delete(listed.key)
-    assert Shards(folder_store).committed("home") == {}
+    assert StageOutputs(folder_store).committed("home") == {}
     assert len(list(folder_store.list("data/"))) == 1
-    assert _commit(folder_store, MATCHES) == shard  # a marker may be deleted: it is computed again
+    assert _commit(folder_store, MATCHES) == stage_output  # a marker may be deleted: it is computed again
 
 
 def test_a_lost_or_changed_object_is_named(folder_store: Store) -> None:
-    shards = Shards(folder_store)
-    shard = _commit(folder_store, MATCHES)
-    key = shards.refs(shard)["matches"].key
+    stage_outputs = StageOutputs(folder_store)
+    stage_output = _commit(folder_store, MATCHES)
+    key = stage_outputs.refs(stage_output)["matches"].key
     folder_store.replace(key, folder_store.get(key)[:-1])
     with pytest.raises(DamageError, match=rf"{key} is not the object that was written"):
-        shards.load(shard, "matches", Match)
+        stage_outputs.load(stage_output, "matches", Match)
     folder_store.delete(key)
     with pytest.raises(DamageError, match=rf"{key} is named by a marker but is gone"):
-        shards.load(shard, "matches", Match)
+        stage_outputs.load(stage_output, "matches", Match)
 
 
 @pytest.mark.parametrize("spoilt", [b"{", b"[]", b"\xff"])
 def test_a_damaged_marker_is_named(folder_store: Store, spoilt: bytes) -> None:
-    shard = _commit(folder_store, MATCHES)
-    folder_store.replace(shard.marker, spoilt)
+    stage_output = _commit(folder_store, MATCHES)
+    folder_store.replace(stage_output.marker, spoilt)
     with pytest.raises(DamageError, match="Delete it: the shard is computed again"):
-        Shards(folder_store).refs(shard)
-    folder_store.delete(shard.marker)
+        StageOutputs(folder_store).refs(stage_output)
+    folder_store.delete(stage_output.marker)
     with pytest.raises(NotFoundError):
-        Shards(folder_store).refs(shard)
+        StageOutputs(folder_store).refs(stage_output)
 
 
 def test_a_marker_with_the_wrong_count_is_named(folder_store: Store) -> None:
-    shards = Shards(folder_store)
-    shard = _commit(folder_store, MATCHES)
-    body = shards.marker(shard)
+    stage_outputs = StageOutputs(folder_store)
+    stage_output = _commit(folder_store, MATCHES)
+    body = stage_outputs.marker(stage_output)
     body["tables"]["matches"]["rows"] = 3
-    folder_store.replace(shard.marker, json.dumps(body).encode())
+    folder_store.replace(stage_output.marker, json.dumps(body).encode())
     with pytest.raises(DamageError, match="holds 2 rows, its marker says 3"):
-        shards.load(shard, "matches", Match)
+        stage_outputs.load(stage_output, "matches", Match)
 
 
 def test_a_shards_key_follows_from_what_went_in() -> None:
-    key = shard_key("match", 1, {"k": 10}, {"images": "abc"})
+    key = stage_output_key("match", 1, {"k": 10}, {"images": "abc"})
     assert len(key) == 32
-    assert key == shard_key("match", 1, {"k": 10, "later": None}, {"images": "abc"})
+    assert key == stage_output_key("match", 1, {"k": 10, "later": None}, {"images": "abc"})
     others = [
-        shard_key("vote", 1, {"k": 10}, {"images": "abc"}),
-        shard_key("match", 2, {"k": 10}, {"images": "abc"}),
-        shard_key("match", 1, {"k": 11}, {"images": "abc"}),
-        shard_key("match", 1, {"k": 10}, {"images": "abd"}),
+        stage_output_key("vote", 1, {"k": 10}, {"images": "abc"}),
+        stage_output_key("match", 2, {"k": 10}, {"images": "abc"}),
+        stage_output_key("match", 1, {"k": 11}, {"images": "abc"}),
+        stage_output_key("match", 1, {"k": 10}, {"images": "abd"}),
     ]
     assert len({key, *others}) == 5
 
@@ -119,7 +123,7 @@ def _images(*numbers: int) -> dict[str, Image]:
 
 
 def _scan(registry: Registry, source: str, *numbers: int, rejects: int = 0) -> int:
-    with Scanned(source) as found:
+    with ScanStaging(source) as found:
         for image in _images(*numbers).values():
             found.claim(Claim(source, image.image, f"größe {image.image[-2:]}.png"), image)
         for number in range(rejects):
@@ -127,21 +131,21 @@ def _scan(registry: Registry, source: str, *numbers: int, rejects: int = 0) -> i
         return len(registry.register(f"/{source}", found, shard_images=2))
 
 
-def test_new_images_are_cut_into_homes_once(folder_store: Store) -> None:
+def test_new_images_are_cut_into_image_shards_once(folder_store: Store) -> None:
     registry = Registry(folder_store)
     assert _scan(registry, "a", 1, 2, 3, 4, 5, rejects=2) == 3
-    homes = registry.homes()
+    shards = registry.shards()
     assert _scan(registry, "a", 1, 2, 3, 4, 5, rejects=2) == 0
     assert len(list(folder_store.list(keys.REGISTRY_LOG))) == 1  # the same scan again appends nothing
     assert _scan(registry, "a", 1, 2, 3, 4, 5, 6) == 1
-    assert set(homes) < set(registry.homes())
-    assert sorted(registry.housed()) == sorted(_images(1, 2, 3, 4, 5, 6))
+    assert set(shards) < set(registry.shards())
+    assert sorted(registry.image_index()) == sorted(_images(1, 2, 3, 4, 5, 6))
     assert list(registry.rejects()) == []
-    for home in homes:
-        assert Shards(folder_store).committed(home.home) == {("ingest", home.home): home.shard()}
+    for shard in shards:
+        assert StageOutputs(folder_store).committed(shard.id) == {("ingest", shard.id): shard.stage_output()}
 
 
-def test_an_image_of_two_sources_has_one_home_and_two_claims(folder_store: Store) -> None:
+def test_an_image_of_two_sources_has_one_image_shard_and_two_claims(folder_store: Store) -> None:
     registry = Registry(folder_store)
     _scan(registry, "b", 1, 2)
     assert _scan(registry, "a", 2, 3) == 1
@@ -151,7 +155,7 @@ def test_an_image_of_two_sources_has_one_home_and_two_claims(folder_store: Store
         ("b", 1),
         ("b", 2),
     ]
-    assert [len(registry.images(home)) for home in registry.homes()] in ([1, 2], [2, 1])
+    assert [len(registry.images(shard)) for shard in registry.shards()] in ([1, 2], [2, 1])
 
 
 def test_a_scan_replaces_its_sources_claims_and_a_removal_takes_them_away(folder_store: Store) -> None:
@@ -165,15 +169,15 @@ def test_a_scan_replaces_its_sources_claims_and_a_removal_takes_them_away(folder
     assert not registry.remove("a")
     assert list(registry.scans()) == ["b"]
     assert list(registry.rejects()) == []
-    assert sorted(registry.housed()) == sorted(_images(1, 2))
-    assert _scan(registry, "a", 1, 2) == 0  # it comes back to the homes it had
+    assert sorted(registry.image_index()) == sorted(_images(1, 2))
+    assert _scan(registry, "a", 1, 2) == 0  # it comes back to the image shards it had
     assert list(registry.scans()) == ["a", "b"]
 
 
-def test_homes_depend_on_the_images_alone(folder_store: Store) -> None:
+def test_image_shards_depend_on_the_images_alone(folder_store: Store) -> None:
     registry = Registry(folder_store)
     _scan(registry, "a", 3, 1, 2)
-    assert [sorted(int(i.image, 16) for i in registry.images(home)) for home in registry.homes()] in (
+    assert [sorted(int(i.image, 16) for i in registry.images(shard)) for shard in registry.shards()] in (
         [[1, 2], [3]],
         [[3], [1, 2]],
     )
@@ -206,15 +210,15 @@ def test_what_is_taken_down_is_claimed_by_nobody_whichever_came_first(folder_sto
             ("a", "größe 02.png", Reason.TAKEN_DOWN),
             ("b", "größe 02.png", Reason.TAKEN_DOWN),
         ]
-    assert sorted(later.housed()) == [_id(1), _id(3)]
+    assert sorted(later.image_index()) == [_id(1), _id(3)]
     assert first.denied(until=2) == frozenset()
 
 
-def test_a_take_down_gives_its_homes_again_to_who_goes_on_with_it(folder_store: Store) -> None:
+def test_a_take_down_gives_its_image_shards_again_to_who_goes_on_with_it(folder_store: Store) -> None:
     registry = Registry(folder_store)
     _scan(registry, "a", 1, 2, 3)
-    where = {home.home: [image.image for image in registry.images(home)] for home in registry.homes()}
-    whole, part = sorted(where, key=lambda home: -len(where[home]))
+    where = {shard.id: [image.image for image in registry.images(shard)] for shard in registry.shards()}
+    whole, part = sorted(where, key=lambda shard: -len(where[shard]))
     assert registry.deny([_id(3)], "first") == {part: [_id(3)]}
     number = registry.last()
     assert registry.deny([_id(3)], "again") == {part: [_id(3)]}
@@ -228,7 +232,7 @@ def test_a_redacted_registry_names_no_table_that_holds_what_was_taken_down(folde
     _scan(registry, "a", 1, 2, 3, rejects=1)
     _scan(registry, "b", 2)
     _scan(registry, "a", 1, 2, 3)  # the scan before it is superseded, and still read by lanes that began with it
-    homes = registry.homes()
+    shards = registry.shards()
     assert registry.redact() == []
     registry.deny([_id(2)], "asked for")
     claims, rejects = list(registry.claims()), list(registry.rejects())
@@ -239,8 +243,8 @@ def test_a_redacted_registry_names_no_table_that_holds_what_was_taken_down(folde
     for again in (registry, Registry(folder_store)):
         assert again.redact() == gone  # who goes on with a killed take-down is told again
         assert (list(again.claims()), list(again.rejects())) == (claims, rejects)
-        assert [(home.home, home.output) for home in again.homes()] == [(home.home, home.output) for home in homes]
-        assert sorted(again.housed()) == [_id(1), _id(3)]
+        assert [(shard.id, shard.output) for shard in again.shards()] == [(shard.id, shard.output) for shard in shards]
+        assert sorted(again.image_index()) == [_id(1), _id(3)]
         assert sorted(claim.image for claim in again.claims(until=1)) == [_id(1), _id(3)]
     left = [folder_store.get(listed.key) for listed in folder_store.list("data/")]
     assert not any(_id(2) in str(pq.read_table(io.BytesIO(raw)).to_pydict()) for raw in left)
@@ -273,7 +277,7 @@ def test_a_take_down_beside_a_scan_holds_and_leaves_no_trace_of_the_image() -> N
     assert _scan(registry, "b", 2, 3) == 1
     assert _seen(registry) == [("a", 1), ("b", 3)]
     assert [(r.source, r.reason) for r in registry.rejects()] == [("b", Reason.TAKEN_DOWN)]
-    assert sorted(registry.housed()) == [_id(1), _id(3)]
+    assert sorted(registry.image_index()) == [_id(1), _id(3)]
     tables = [pq.read_table(io.BytesIO(raw)).to_pydict() for key, raw in store.objects.items() if "parquet" in key]
     assert tables
     assert not any(_id(2) in str(table) for table in tables)
@@ -296,4 +300,4 @@ def test_a_lost_race_of_compactions_is_run_again() -> None:
     named = str([entry.body for entry in Log(store, keys.REGISTRY_LOG).read() if entry.body["kind"] == "scan"])
     assert gone
     assert not any(key in named for key in gone)
-    assert sorted(registry.housed()) == [_id(2)]
+    assert sorted(registry.image_index()) == [_id(2)]
