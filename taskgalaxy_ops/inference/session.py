@@ -25,7 +25,7 @@ from taskgalaxy_ops.settings import Model, RunSettings
 from taskgalaxy_ops.storage import Store, keys, link
 from taskgalaxy_ops.storage.journal import Journal
 from taskgalaxy_ops.storage.leases import Lease
-from taskgalaxy_ops.storage.ledger import Shown
+from taskgalaxy_ops.storage.ledger import JournaledCalls
 
 Answers = Mapping[str, Answer]
 Needed = Callable[[Answers], list[tuple[RequestTemplate, list[RequestItem]]]]
@@ -195,11 +195,11 @@ class InferenceSession:
         return self._journal
 
     def _settle_orphans(self, journal: Journal) -> None:
-        shown: dict[str, Shown] = {}
+        shown: dict[str, JournaledCalls] = {}
         for reply in journal.outlines():
             if pricing.is_told(reply["usage"]):  # else it counts as what is not shown
-                one = shown.get(reply["block"], Shown())
-                shown[reply["block"]] = Shown(
+                one = shown.get(reply["block"], JournaledCalls())
+                shown[reply["block"]] = JournaledCalls(
                     one.cost + reply["cost"],
                     one.ceiling + reply["ceiling"],
                     one.calls + 1,

@@ -101,7 +101,7 @@ def test_another_records_columns_are_damage() -> None:
 
 @pytest.mark.parametrize("spoil", [lambda raw: b"", lambda raw: b"PAR1", lambda raw: raw[:-20], lambda raw: raw[40:]])
 def test_a_torn_file_is_damage(spoil: Callable[[bytes], bytes]) -> None:
-    with pytest.raises(DamageError, match="a shard of Claim cannot be read"):
+    with pytest.raises(DamageError, match="a table of Claim cannot be read"):
         parquet.from_parquet(spoil(parquet.to_parquet([Claim("s", "i", "f")] * 50, Claim)), Claim)
     with pytest.raises(DamageError, match="embedding shard"):
         parquet.embeddings_from_parquet(spoil(parquet.embeddings_to_parquet(["a"] * 9, np.ones((9, 3), np.float32))))
