@@ -193,11 +193,11 @@ def _status_of(batch: Batch) -> BatchStatus:
     return BatchStatus(batch.id, batch.status, files, why, float(ended - batch.created_at))
 
 
-def _outcome_of(entry: Mapping[str, Any], *, by_url: bool) -> Outcome:
+def _outcome_of(told: Mapping[str, Any], *, by_url: bool) -> Outcome:
     """The outcome in one line of a result file. Raises ValueError, KeyError, TypeError or AttributeError."""
-    response = entry.get("response")
+    response = told.get("response")
     if not response:
-        return Outcome("failed", {}, str((entry.get("error") or {}).get("code")), left=False)
+        return Outcome("failed", {}, str((told.get("error") or {}).get("code")), left=False)
     body = response["body"]
     if response["status_code"] == 200:
         try:

@@ -232,10 +232,10 @@ def refused(status: int, data: Any, headers: Mapping[str, str], *, by_url: bool 
     error = data.get("error") or data if isinstance(data, dict) else data
     detail = error.get("message") or error.get("detail") if isinstance(error, dict) else None
     codes = [error.get(name) for name in ("code", "type", "param")] if isinstance(error, dict) else []
-    words, message = f"{codes} {_message(detail or error)}".lower(), unsigned(str(detail or error))[:200]
+    said, message = f"{codes} {_message(detail or error)}".lower(), unsigned(str(detail or error))[:200]
     data = {"error": {"status": status, "message": message}}
     why, wait = f"{status}, {message}", retry_after(headers)
-    if status in _FATAL or any(word in words for word in _SPENT):
+    if status in _FATAL or any(word in said for word in _SPENT):
         return Outcome("fatal", data, why)
     if status == 429:
         return Outcome("busy", data, why, wait, headers)
@@ -243,10 +243,10 @@ def refused(status: int, data: Any, headers: Mapping[str, str], *, by_url: bool 
         return Outcome("slow", data, why, wait, billed=status in _MAYBE_SERVED)
     if status >= 500 or status == 409:
         return Outcome("failed", data, why, wait)
-    if by_url and any(word in words for word in _UNREAD):  # the image may be fine: try again
+    if by_url and any(word in said for word in _UNREAD):  # the image may be fine: try again
         return Outcome("failed", data, why, wait)
-    filtered = any(word in words for word in _FILTER)
-    return Outcome("declined", data, why, filtered=filtered, form=not filtered and any(word in words for word in _FORM))
+    filtered = any(word in said for word in _FILTER)
+    return Outcome("declined", data, why, filtered=filtered, form=not filtered and any(word in said for word in _FORM))
 
 
 def _message(detail: Any) -> str:

@@ -1,10 +1,9 @@
-"""The log of edits: what people changed of the models' answers. Their number is part of the stage outputs' keys.
+"""Edits: what a person changed of what was answered. How often is part of the keys of the shards concerned.
 
-A forget is done in three steps: ``{"kind": "forget", "edit", "home", "units": {stage: [...]}}`` is appended here, then
-the image shard's journal gets its own entry, then ``{"kind": "done", "edit"}`` is appended here. A reader that finds a
-forget without its ``done`` finishes it before it counts edits, so that a forget that was killed half-way is never half
-in effect. ``{"kind": "replaced", "home", "stages": [...]}`` says that answers replaced abstentions in these stages of
-an image shard.
+A log. ``{"kind": "forget", "edit", "home", "units": {stage: [...]}}`` comes first, then the image shard's journal is
+told, then ``{"kind": "done", "edit"}`` follows; who finds one that is not done does it, before it counts. So a forget
+that was killed half-way is never half there. ``{"kind": "replaced", "home", "stages": [...]}`` says that answers took
+the place of abstentions there.
 """
 
 from __future__ import annotations
@@ -29,21 +28,21 @@ class Edits:
         self._log = Log(store, keys.EDITS_LOG)
 
     def counts(self) -> Counts:
-        """How often each image shard's stage was edited, by (shard, stage). Finishes forgets that are not done."""
+        """How often each image shard's stage was edited. Finishes what was begun and not done."""
         entries = self._log.read()
         done = {entry.body["edit"] for entry in entries if entry.body["kind"] == "done"}
         for entry in entries:
             if entry.body["kind"] == "forget" and entry.body["edit"] not in done:
                 self._apply(entry.body)
-        edits: dict[tuple[str, str], int] = {}
+        found: dict[tuple[str, str], int] = {}
         for entry in entries:
             for stage in _stages(entry):
                 at = (entry.body["home"], stage)
-                edits[at] = edits.get(at, 0) + 1
-        return edits
+                found[at] = found.get(at, 0) + 1
+        return found
 
     def forget(self, shard: str, units: Mapping[str, Collection[str]]) -> None:
-        """Drop the answers of these units of an image shard, by stage, so that the next run asks for them again."""
+        """Let these units of an image shard, by stage, be asked again."""
         listed = {stage: sorted(chosen) for stage, chosen in units.items() if chosen}
         if listed:
             body = {"kind": "forget", "edit": uuid.uuid4().hex, "home": shard, "units": listed}
@@ -56,7 +55,7 @@ class Edits:
         self._log.append({"kind": "done", "edit": body["edit"]})
 
     def replaced(self, shard: str, stages: Iterable[str]) -> None:
-        """Record that answers replaced abstentions in these stages of an image shard."""
+        """Answers took the place of abstentions in these stages of an image shard."""
         if listed := sorted(set(stages)):
             self._log.append({"kind": "replaced", "home": shard, "stages": listed})
 

@@ -53,7 +53,7 @@ class Journal:
         self._forgotten: dict[str, int] = {}  # unit: number of the entry that forgot it
         self._edits: set[str] = set()  # ids of the forgets: one that was written twice counts once
         self._erased: set[str] = set()  # images
-        self._folded = 0  # number of the last entry that was taken in
+        self._folded = 0
         self.refresh()
 
     @property

@@ -11,9 +11,9 @@ LAYOUT_VERSION = 2
 LAYOUT = "taskgalaxy.json"
 LATEST = "releases/latest.json"
 PROBE = "probes/conditional"
-WORKERS = "workers/"  # prefix of all workers' signs of life
-FORMS = "forms/"  # prefix of the forms of structured output that models were found to take
-RENDERED = "rendered/"  # prefix of all images in the form in which models read them by URL
+WORKERS = "workers/"  # prefix of all signs of life
+FORMS = "forms/"  # prefix of all that was found out of models' forms
+RENDERED = "rendered/"  # prefix of all images as models were sent them by URL
 
 SETTINGS_LOG = "settings"
 REGISTRY_LOG = "registry"

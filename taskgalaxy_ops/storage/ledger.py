@@ -163,9 +163,9 @@ class Ledger:
             most = Fit(*map(min, zip(*fits, strict=True)))
             if min(most) < 1:
                 return None
-            by_cost, count, by_tokens = (int(min(calls, max(1, fit / _SHARE))) for fit in most)
-            by_cost, by_tokens = min(by_cost, count), min(by_tokens, count)
-            block = Block(uuid.uuid4().hex, shard, count, by_cost * ceiling, by_tokens * tokens, each, day)
+            cost, count, long = (int(min(calls, max(1, fit / _SHARE))) for fit in most)
+            cost, long = min(cost, count), min(long, count)
+            block = Block(uuid.uuid4().hex, shard, count, cost * ceiling, long * tokens, each, day)
             body = {
                 "kind": "take",
                 "block": block.block,

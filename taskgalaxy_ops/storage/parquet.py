@@ -122,7 +122,7 @@ def columns_from_parquet(raw: bytes, record: type[Any]) -> pa.Table:
 
 
 def columns(raw: bytes, names: Sequence[str]) -> pa.Table:
-    """Some columns of a Parquet file, as an Arrow table. Raises DamageError."""
+    """Some columns of a Parquet file, as Arrow has them. Raises DamageError."""
     try:
         return pq.read_table(io.BytesIO(raw), columns=list(names), use_threads=False, pre_buffer=False)
     except (pa.ArrowException, OSError) as error:

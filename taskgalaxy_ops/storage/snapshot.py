@@ -1,4 +1,4 @@
-"""A store whose listings are those of one moment, for readers: one listing instead of one for each image shard."""
+"""A store as it stood at one moment, for those who only look: one listing in place of one an image shard."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ _PREFIX = "homes/"
 
 
 def listed(store: Store, prefix: str, *others: str) -> list[Listed]:
-    """All objects below a prefix whose names begin with a hex digit, or with one of the ``others``; in order of key.
+    """All objects below a prefix whose names begin with a hash, or with one of the ``others``; in order of key.
 
-    Each beginning is listed in a thread of its own, since the pages of one listing come one after another.
+    The parts are listed in parallel: a listing is a chain of pages.
     """
     beginnings = (*_HEX, *others)
     with ThreadPoolExecutor(len(beginnings)) as pool:
         parts = pool.map(lambda beginning: list(store.list(prefix + beginning)), beginnings)
-        return sorted((item for part in parts for item in part), key=lambda item: item.key.encode())
+        return sorted((each for part in parts for each in part), key=lambda each: each.key.encode())
 
 
 class Snapshot:
-    """A store whose listings below ``homes/`` all come from one, made in parallel when the first is needed."""
+    """A store whose listings below ``homes/`` all come from one, made in parallel when the first is asked for."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -36,20 +36,20 @@ class Snapshot:
 
     @cached_property
     def _shards(self) -> tuple[list[bytes], list[Listed]]:
-        """The keys below ``homes/`` as bytes, in order, and the objects in the same order."""
-        objects = listed(self._store, _PREFIX, "taxonomy")
-        return [item.key.encode() for item in objects], objects
+        """Keys as they sort, and their objects."""
+        found = listed(self._store, _PREFIX, "taxonomy")
+        return [each.key.encode() for each in found], found
 
     def list(self, prefix: str, *, after: str = "", ordered: bool = True) -> Iterator[Listed]:
         if not prefix.startswith(_PREFIX):
             yield from self._store.list(prefix, after=after, ordered=ordered)
             return
-        names, objects = self._shards
-        for item in objects[bisect_left(names, prefix.encode()) :]:
-            if not item.key.startswith(prefix):
+        names, found = self._shards
+        for each in found[bisect_left(names, prefix.encode()) :]:
+            if not each.key.startswith(prefix):
                 return
-            if item.key.encode() > after.encode():
-                yield item
+            if each.key.encode() > after.encode():
+                yield each
 
     def put_if_absent(self, key: str, data: Content) -> bool:
         return self._store.put_if_absent(key, data)

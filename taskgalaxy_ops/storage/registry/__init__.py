@@ -243,23 +243,23 @@ class Registry:
 
         def decide(entries: list[LogEntry]) -> Mapping[str, Any] | None:
             nonlocal cut
-            state = RegistryState(self._stage_outputs, 0, entries)
+            standing = RegistryState(self._stage_outputs, 0, entries)
             abandoned.update({shard.id: shard for shard in cut})
-            image_index, fresh = self._known(state.shards), ImageIndex()
+            image_index, fresh = self._known(standing.shards), ImageIndex()
             cut = []
-            fresh.extend(self._cut(found, image_index, state.denied, shard_images, cut))
-            last = state.scans.get(found.source)
+            fresh.extend(self._cut(found, image_index, standing.denied, shard_images, cut))
+            last = standing.scans.get(found.source)
             parts = draft.parts(
                 found,
-                lambda image: None if image in state.denied else image_index.get(image) or fresh.get(image),
-                state.parts[found.source] if last else (),
+                lambda image: None if image in standing.denied else image_index.get(image) or fresh.get(image),
+                standing.parts[found.source] if last else (),
             )
             scan = Scan(
                 found.source,
                 location,
                 draft.claims(parts, last.claims if last else None),
                 draft.put(
-                    "rejects", table(found.file_rejects(state.denied), FileReject), last.rejects if last else None
+                    "rejects", table(found.file_rejects(standing.denied), FileReject), last.rejects if last else None
                 ),
                 dict(settings or {}),
                 draft.put("files", listing, last.files if last else None),
