@@ -338,7 +338,7 @@ def _left_out(look: Workspace) -> Sequence[Reject]:
     """What the latest release left out. Where that was not kept, its plan is worked out again, from all samples."""
     version = published(look)[-1].version
     if (known := left_out(look.store, version)) is None:
-        with release.select(publish.release_inputs(RunResults(look)), look.settings.release) as plan:
+        with release.select_samples(publish.release_inputs(RunResults(look)), look.settings.release) as plan:
             known = list(plan.rejects())
         keep_left_out(look.store, version, known)
     return known

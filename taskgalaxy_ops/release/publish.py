@@ -103,7 +103,7 @@ def publish(
     latest = next(reversed(published(workspace)), None)
     if latest and inputs and latest.inputs == inputs:
         return ReleaseReceipt(latest, url(workspace, latest), False, latest.funnel)
-    with release.select(release_inputs(results), workspace.settings.release) as plan:
+    with release.select_samples(release_inputs(results), workspace.settings.release) as plan:
         if not plan.counts["samples"]:
             raise SourceError(
                 "release: no pair has been accepted, so there is nothing to release. See `taskgalaxy status`."

@@ -320,7 +320,7 @@ def identity(model: Model) -> dict[str, Any]:
     )
 
 
-def select(inputs: ReleaseInputs, settings: ReleaseSettings) -> Selection:
+def select_samples(inputs: ReleaseInputs, settings: ReleaseSettings) -> Selection:
     """Select the rows of a release and split them by image. Every sample that is left out is a reject.
 
     In this order: variants that are not wanted, near-duplicate images (of those that have samples), questions asked

@@ -83,7 +83,7 @@ def test_a_bill_is_the_sum_of_all_replies_and_reads_what_was_appended(workspace:
     again, store = watched(workspace)
     assert plain(bill(again)) == plain(added_up(workspace))
     assert not [key for key in store.read if "/journal/" in key]
-    shard = workspace.registry.shards()[0].shard
+    shard = workspace.registry.shards()[0].id
     for made, change in (
         (shard, lambda journal: [journal.add(reply(1)), journal.add(reply(2)), journal.flush()]),
         (keys.TAXONOMY_SHARD, lambda journal: [journal.add(reply(3)), journal.flush()]),
@@ -98,7 +98,7 @@ def test_a_bill_is_the_sum_of_all_replies_and_reads_what_was_appended(workspace:
 
 
 def test_a_bill_stands_whatever_becomes_of_the_journals_and_its_tallies(workspace: Workspace) -> None:
-    shard = workspace.registry.shards()[0].shard
+    shard = workspace.registry.shards()[0].id
     log = Log(workspace.store, keys.journal(shard))
     log.append(log.read()[0].body)  # a part that was written again counts once
     expected = plain(bill(workspace))

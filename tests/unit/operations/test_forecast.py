@@ -182,7 +182,7 @@ def test_a_model_that_goes_by_batch_is_forecast_at_its_discount(workspace: Works
 
 def command(workspace: Workspace, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
     for module in ("run", "look"):
-        monkeypatch.setattr(f"taskgalaxy_ops.cli.{module}.galaxy_of", lambda chosen: again(workspace))
+        monkeypatch.setattr(f"taskgalaxy_ops.cli.{module}.workspace_of", lambda chosen: again(workspace))
     return cli.main([*arguments, "--quiet"])
 
 
