@@ -21,7 +21,9 @@ def add(add_command: AddCommand, commands: Any) -> None:
         "The plugin needs no copy where taskgalaxy-ops is installed: Airflow finds it by its entry point. After an "
         "upgrade run this again: copies that nobody changed are replaced."
     )
-    sub.add_argument("folder", type=Path, metavar="DIR", help="the DAGs folder, or one in it; made if it is missing")
+    sub.add_argument(
+        "folder", type=Path, metavar="DIR", help="the DAGs folder (the root of a DAG bundle); made if it is missing"
+    )
     sub.add_argument("--link", action="store_true", help="symbolic links to the installed files instead of copies")
     sub.add_argument("--force", action="store_true", help="overwrite files that differ and are no unchanged copies")
     sub.add_argument("--json", action="store_true", help="one JSON object on standard output")
