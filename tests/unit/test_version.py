@@ -25,7 +25,16 @@ def tree(tmp_path: Path) -> Path:
 
 
 def git(tree: Path, *command: str) -> str:
-    me = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
+    me = [
+        "-c",
+        "user.name=a",
+        "-c",
+        "user.email=a@example.org",
+        "-c",
+        "tag.gpgsign=false",
+        "-c",
+        "commit.gpgsign=false",
+    ]
     done = subprocess.run(["git", *me, *command], cwd=tree, capture_output=True, text=True, check=True)
     return done.stdout.strip()
 
