@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+import taskgalaxy_ops
 from taskgalaxy_ops.errors import TaskGalaxyError
 from taskgalaxy_ops.models import pricing
 from taskgalaxy_ops.models.local.transformers import Chat, Generator, Written
@@ -19,7 +20,6 @@ from taskgalaxy_ops.workspace import Workspace
 
 _FREE_BYTES = 1_000_000_000
 _SHOWN_VERSIONS = (
-    "taskgalaxy-ops",
     "openai",
     "boto3",
     "pyarrow",
@@ -73,7 +73,8 @@ def machine(_: Settings) -> Iterator[Finding]:
     free = shutil.disk_usage(folder).free
     fix = "" if free >= _FREE_BYTES else f": less than {_FREE_BYTES / 1e9:.0f} GB. Free some, or set TMPDIR"
     yield Finding("disk", free >= _FREE_BYTES, f"{free / 1e9:.1f} GB free in {folder}{fix}")
-    yield Finding("versions", True, ", ".join(filter(None, map(_version, _SHOWN_VERSIONS))))
+    own = f"taskgalaxy-ops {taskgalaxy_ops.__version__}"
+    yield Finding("versions", True, ", ".join([own, *filter(None, map(_version, _SHOWN_VERSIONS))]))
 
 
 CHECKS: dict[str, Callable[[Settings], Iterator[Finding]]] = {
