@@ -217,7 +217,7 @@ class InferenceSession:
     async def _send(self, requests: Sequence[tuple[RequestTemplate, list[RequestItem]]], gateway: Gateway) -> None:
         journal, shard_budget = self._opened(), self._shard_budget
         if shard_budget is None:
-            raise AssertionError("sending without a purse")
+            raise AssertionError("sending without a shard budget")
 
         async def one(template: RequestTemplate, units: list[RequestItem]) -> None:
             context = CallContext(

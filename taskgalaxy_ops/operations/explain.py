@@ -70,7 +70,7 @@ def explain(workspace: Workspace, what: str) -> dict[str, Any]:
         raise TaskGalaxyError(
             f"explain {what!r}: {len(found)} things go by that name{': ' + names if names else ''}. Give the beginning "
             "of an image's or a pair's id (the page shows them), a task type, or a file's path within its source. "
-            "What was written in a shard that is not finished is found by its image."
+            "A pair of a stage that is not finished is found by its image."
         )
     return found[0][2]()
 

@@ -177,7 +177,7 @@ def _stage_output(workspace: Workspace, stage_output: StageOutput) -> None:
     )
     redacted = stage_output.stage in RECORD_STAGES and marker.get("redacted")  # its name tells of rows that are gone
     if not (redacted or output.startswith(stage_output.output)) or not adds_up:
-        fix = "Restore it." if stage_output.stage in RECORD_STAGES else "Delete it: the shard is computed again."
+        fix = "Restore it." if stage_output.stage in RECORD_STAGES else "Delete it: the stage output is computed again."
         raise DamageError(f"{stage_output.marker}: its tables or counts do not add up. {fix}")
 
 

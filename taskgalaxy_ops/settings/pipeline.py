@@ -27,10 +27,13 @@ class TaxonomySettings(Strict):
     """Seeds and how they grow."""
 
     seeds: str | None = Field(None, description="a YAML file of your own; default: the package's")
-    near_duplicate: float = Field(0.93, gt=0, le=1, description="cosine from which a new label is another's twin")
+    near_duplicate: float = Field(
+        0.93, gt=0, le=1, description="cosine from which a new label counts as a near-duplicate of another"
+    )
     children: int = Field(12, ge=1, le=200, description="labels asked for in one request")
     approval: Literal["required", "by_rule", "off"] = Field(
-        "required", description="who lets a proposed version be published: a person; the rule below, else a person; all"
+        "required",
+        description="who approves a proposed version: a person; the rule below, else a person (by_rule); nobody (off)",
     )
     approve_up_to: int = Field(20, ge=0, description="by_rule: a proposal of at most this many nodes needs no person")
     scheduled_new: int = Field(40, ge=1, description="nodes that a scheduled growth adds at most")
@@ -70,15 +73,15 @@ class BatchSettings(Strict):
     wait_seconds: float | None = Field(
         None,
         ge=0,
-        description="how long a run waits for batches, which the next one collects; null: until they end "
+        description="how long a run waits for batches; the next run collects those that are left; null: until they end "
         "(in Airflow, airflow.lane_hours at most)",
     )
     poll_seconds: float = Field(30.0, gt=0, description="between two looks at a batch; in Airflow, 10 at least")
     lookup_seconds: float = Field(
         600.0,
         ge=0,
-        description="how long a batch that was about to be made when its worker died is looked for in the provider's "
-        "list, before it is made anew; longer than a list lags",
+        description="how long workers look in the provider's list for a batch that a worker was making when it died, "
+        "before they make it anew; set it longer than the list lags",
     )
     max_requests: int = Field(5000, ge=1, le=50_000, description="of one batch")
     max_bytes: int = Field(64_000_000, ge=1000, le=200_000_000, description="of one batch; it is built in memory")

@@ -29,4 +29,4 @@ class IngestSettings(Strict):
 
     max_pixels: int = Field(50_000_000, ge=1, description="pixels, width times height")
     min_side: int = Field(32, ge=1, description="pixels, the shorter side")
-    shard_images: int = Field(512, ge=1, le=100_000, description="images a shard; fixed once it is cut")
+    shard_images: int = Field(512, ge=1, le=100_000, description="images in an image shard; fixed once it is formed")

@@ -72,5 +72,5 @@ def release(form: Mapping[str, Any], announced: bool) -> dict[str, Any]:
 def announce_release(outlet: Any, made: Mapping[str, Any]) -> None:
     """Tell what waits for new releases; skipped where the latest stands."""
     if not made["made"]:
-        raise AirflowSkipException(f"equal to {made['version']}, which stands")
+        raise AirflowSkipException(f"equal to {made['version']}, so no release was made")
     outlet.add_partitions(made["version"])

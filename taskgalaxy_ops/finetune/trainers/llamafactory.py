@@ -73,7 +73,10 @@ def _entries(part: Part, entry: dict[str, Any]) -> dict[str, Any]:
     found = dict.fromkeys(names, entry)
     if rest:
         if not part.rows:
-            raise SettingsError(f"base data {part.name}: to repeat it {part.repeat:g} times, its rows must be told.")
+            raise SettingsError(
+                f"base data {part.name}: to repeat it {part.repeat:g} times, its trainer must know how many rows it"
+                " has. Set `rows`."
+            )
         # At least one: 0 would be taken for all of it.
         found[f"{stem(part)}-share"] = {**entry, "num_samples": max(round(part.rows * rest), 1)}
     return found

@@ -51,7 +51,10 @@ def render(recipe: Recipe, parts: list[Part], folder: Path, *, blind: bool) -> R
 def _taken(part: Part) -> int:
     """Whole repeats are whole, and the rest is drawn without replacement: the trainer's ``#count``."""
     if not part.rows:
-        raise SettingsError(f"base data {part.name}: to repeat it {part.repeat:g} times, its rows must be told.")
+        raise SettingsError(
+            f"base data {part.name}: to repeat it {part.repeat:g} times, the trainer must know how many rows it has. "
+            "Set `rows`."
+        )
     return max(round(part.rows * part.repeat), 1)
 
 

@@ -63,9 +63,9 @@ def plan_notes(found: RunPlan) -> list[str]:
     if cost is not None and listed is not None and listed.high > cost.high:
         notes.append(f"at list prices {_bounds(listed, _money)}")
     if any(not each.units.exact for each in found.stages):
-        notes.append("a to b: none of what is asked before passes, all of it does; about: as it went so far")
+        notes.append("a to b: if nothing, or all, of what is asked before passes; about: by the shares so far")
     if any(each.requests and each.requests.high for each in found.stages):
-        notes.append("requests, tokens, cost and time: at what a unit of the stage took so far")
+        notes.append("requests, tokens, cost and time: by what a unit of the stage took so far")
     return notes
 
 

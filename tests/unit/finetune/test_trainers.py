@@ -360,7 +360,7 @@ def test_base_data_that_the_trainer_reads(trainer: str, recipe: str, tmp_path: P
     other = replace(unread_part(tmp_path / "other"), name="other")
     with pytest.raises(SettingsError, match="one folder"):
         render(recipe, trainer, [own, other], tmp_path)
-    with pytest.raises(SettingsError, match="rows must be told"):
+    with pytest.raises(SettingsError, match="how many rows"):
         render(recipe, trainer, [replace(own, rows=0, repeat=1.5)], tmp_path)
 
 

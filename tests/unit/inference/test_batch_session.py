@@ -214,7 +214,7 @@ def test_a_run_that_does_not_wait_says_what_is_under_way_and_the_next_collects(
     provider.control(batches={"seconds": 3600})
     first = place.run(wait_seconds=0)
     assert first.pending
-    assert any("units in batch batch_" in reason and "run again" in reason for reason in first.reasons)
+    assert any("request items in batch batch_" in reason and "run again" in reason for reason in first.reasons)
     held = place.spent()
     assert held[1] == first.usage.requests > 0 == place.billed()[0]
     made = provider.batches
@@ -332,7 +332,7 @@ def test_nothing_is_kept_of_an_image_that_was_taken_down_meanwhile(place: Place,
 
 def test_an_expansion_waits_for_its_batches(place: Place, provider: Provider) -> None:
     provider.control(batches={"seconds": 3600})
-    with pytest.raises(PendingError, match="units in batch batch_") as raised:
+    with pytest.raises(PendingError, match="request items in batch batch_") as raised:
         expand(place.open(), max_new=3, wait=False)
     assert [batch.model.name for batch in raised.value.waiting] == ["sim-teacher"]
     provider.control(batches={"seconds": 0})
@@ -371,7 +371,7 @@ def test_a_budget_for_one_request_gets_one(place: Place, provider: Provider) -> 
 def test_an_expansion_says_what_it_waits_for_and_goes_on(place: Place, provider: Provider, tmp_path: Path) -> None:
     provider.control(batches={"seconds": 3600})
     for _ in range(2):
-        with pytest.raises(PendingError, match=r"sim-teacher: .* units in batch batch_.*, under way"):
+        with pytest.raises(PendingError, match=r"sim-teacher: .* request items in batch batch_.*, under way"):
             expand(place.open(wait_seconds=0), rounds=2)
         assert provider.batches[0] == 1
     provider.control(batches={"seconds": 0})
