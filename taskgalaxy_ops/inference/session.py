@@ -48,7 +48,10 @@ class InferenceSession:
         run_budget: RunBudget,
         shard: str,
         answered: Callable[[str, int], None] = lambda stage, units: None,
+        begun: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
+        """``begun``: edits of the image shard that are not done, for a session that asks nothing (``Edits.begun``)."""
+        self._begun = begun
         self._store = store
         self._settings = settings
         self._gateway = gateway
@@ -88,7 +91,7 @@ class InferenceSession:
     def answers(self) -> Answers:
         """Every unit's answer in the image shard's journal."""
         if self._journal is None:
-            self._journal = Journal(self._store, self._shard)
+            self._journal = Journal(self._store, self._shard, self._begun)
         return self._journal.answers
 
     @property
