@@ -63,7 +63,7 @@ def add(add_command: AddCommand) -> None:
 
 
 def _report(chosen: argparse.Namespace) -> int:
-    contact_sheet.write(chosen.out, contact_sheet.report_data(RunResults(workspace_of(chosen))))
+    contact_sheet.write(chosen.out, contact_sheet.report_data(RunResults(workspace_of(chosen).snapshot())))
     say(chosen, {"page": str(chosen.out.resolve())}, [f"contact sheet: {chosen.out.resolve()}"])
     return 0
 

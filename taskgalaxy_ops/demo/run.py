@@ -171,7 +171,7 @@ def _run(workspace: Workspace, progress: Progress, tuned: bool) -> DemoRun:
         for name in _COUNTED:
             setattr(usage, name, getattr(usage, name) + getattr(other, name))
     scores = _tune(workspace, progress) if tuned and release else None
-    passes = workspace.encoder.passes if "encoder" in workspace.__dict__ else 0
+    passes = workspace.encoder_passes
     return DemoRun(receipts, grown, results, release, passes, forecast.checked(workspace), scores=scores)
 
 

@@ -78,7 +78,7 @@ def on_backend(workspace: Workspace, backend: str | None) -> Workspace:
         return workspace
     wanted = {**workspace.settings.finetune.model_dump(mode="json"), "backend": backend}
     chosen = validated(FinetuneSettings, wanted, f"backend {backend}")
-    return Workspace(workspace.settings.model_copy(update={"finetune": chosen}), workspace.store)
+    return workspace.with_settings(finetune=chosen)
 
 
 def release_copy(workspace: Workspace, name: str | None) -> ReleaseCopy:

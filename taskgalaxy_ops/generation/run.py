@@ -13,7 +13,7 @@ from taskgalaxy_ops.errors import TaskGalaxyError
 from taskgalaxy_ops.generation.embed import Committed
 from taskgalaxy_ops.generation.erase import erase_from_shard
 from taskgalaxy_ops.generation.lanes import Lane, shards_of, shards_of_lane
-from taskgalaxy_ops.generation.match_run import match_shards
+from taskgalaxy_ops.generation.match_run import computed_matches, match_shards
 from taskgalaxy_ops.generation.shard_run import Run, ShardResult, ShardRun
 from taskgalaxy_ops.generation.stage_keys import StageKeys
 from taskgalaxy_ops.inference import batch_wait
@@ -24,6 +24,7 @@ from taskgalaxy_ops.progress import Progress, Silent
 from taskgalaxy_ops.records import ImageId, Match
 from taskgalaxy_ops.storage import marker_index
 from taskgalaxy_ops.storage.shards import StageOutput
+from taskgalaxy_ops.taxonomy.store import TaxonomyStore
 from taskgalaxy_ops.usage import Usage
 from taskgalaxy_ops.workspace import Workspace
 
@@ -80,32 +81,42 @@ def generate(
 ) -> RunResult:
     """Match, filter, write and vote, for all sources, some, or a lane. Answers that exist are used, others asked for.
 
-    ``ask`` False: only the journal is read. ``commit`` False: filter, write and vote leave no shard. What could not be
+    ``ask`` False: only the journal is read. ``commit`` False: filter, write and vote leave no shard. Both: nothing is
+    written at all; embeddings and matches that are not there are computed, and not kept. What could not be
     answered is pending: ``reasons`` says why. ``taxonomy``: a version, by default the newest. ``only``: by image shard,
     the images that are asked about. ``wait``: for batches, as long as the settings say. Raises TaskGalaxyError for the
     first image shard that failed, once the image shards that were under way have ended: what they have sent is paid
     for.
     """
     progress = progress or Silent()
-    if ask:
-        workspace.publish_settings()
+    if not (ask or commit):
+        workspace = workspace.snapshot()
+    else:
+        if ask:
+            workspace.publish_settings()
+        TaxonomyStore(workspace).ensure_seeds()
     denied = workspace.registry.denied()
     shards = shards_of_lane(workspace, lane) if lane else shards_of(workspace, sources)
     shards = [shard for shard in workspace.registry.with_claims(shards) if only is None or shard.id in only]
     committed = {
         shard.id: workspace.stage_outputs.committed(shard.id) for shard in shards
     }  # a run lists each image shard once
-    matches = match_shards(workspace, shards, committed, progress, taxonomy)
+    computed: Mapping[str, Sequence[Match]] | None = None
+    if ask or commit:
+        matches = match_shards(workspace, shards, committed, progress, taxonomy)
+    else:
+        matches, computed = computed_matches(workspace, shards, committed, progress, taxonomy)
     result = RunResult()
     try:
         if last_stage != "match":
             result = asyncio.run(
                 _run_shards(
-                    workspace, matches, committed, last_stage, ask, commit, denied, progress, only=only, wait=wait
+                    workspace, matches, committed, last_stage, ask, commit, denied, progress, computed, only, wait
                 )
             )
     finally:
-        _erase_late(workspace, denied, matches)
+        if ask or commit:
+            _erase_late(workspace, denied, matches)
         if workspace.stage_outputs.written:
             marker_index.add(workspace.store, workspace.stage_outputs.written)
     result.matches = matches
@@ -155,16 +166,18 @@ async def _run_shards(
         progress.advance("generate", 0, **{f"{stage} units": units})
         progress.usage("generate", gateway.usage)
 
+    edits, writes = workspace.edits(), ask or commit
     run = Run(
         workspace,
         StageKeys(workspace),
         gateway if ask else None,
         workspace.run_budget(),
-        workspace.edits().counts(),
+        edits.finish() if writes else edits.counts(),
         commit,
         last_stage,
         told,
         only,
+        {} if writes else edits.begun(),
     )
     progress.stage("generate", len(matches), "shards")
     slots = asyncio.Semaphore(workspace.settings.run.homes_at_once)

@@ -26,7 +26,7 @@ from taskgalaxy_ops.inference.session import InferenceSession, Needed
 from taskgalaxy_ops.inference.spending import RunBudget
 from taskgalaxy_ops.models.request import RequestItem, RequestTemplate
 from taskgalaxy_ops.records import Answer, ImageId, Match, Pair, Relevant
-from taskgalaxy_ops.storage.edits import Counts
+from taskgalaxy_ops.storage.edits import Begun, Counts
 from taskgalaxy_ops.storage.shards import Key, StageOutput, Stats, output_of, table
 from taskgalaxy_ops.usage import Tally, tally
 from taskgalaxy_ops.workspace import Workspace
@@ -84,6 +84,7 @@ class Run:
     last_stage: str = "vote"
     progress: Callable[[str, int], None] = lambda stage, units: None
     only: Mapping[str, Collection[ImageId]] | None = None  # by image shard: ask about these images alone
+    begun: Begun = field(default_factory=dict)  # edits that are not done; none where the run has finished them
 
 
 class ShardRun:
@@ -106,7 +107,13 @@ class ShardRun:
         self._matches = matches
         self._committed = committed
         self._session = InferenceSession(
-            run.workspace.store, run.workspace.settings.run, run.gateway, run.run_budget, shard, run.progress
+            run.workspace.store,
+            run.workspace.settings.run,
+            run.gateway,
+            run.run_budget,
+            shard,
+            run.progress,
+            run.begun.get(shard),
         )
         self.result = ShardResult(shard)
         self._began = 0.0  # when the stage at hand began

@@ -21,6 +21,7 @@ from typing import Any
 
 from taskgalaxy_ops.errors import ModelError, TaskGalaxyError
 from taskgalaxy_ops.hashing import fingerprint
+from taskgalaxy_ops.inference.cancellation import completed
 from taskgalaxy_ops.inference.spending import Drawn, ShardBudget
 from taskgalaxy_ops.inference.worker_shares import Shares
 from taskgalaxy_ops.models import pricing
@@ -192,7 +193,11 @@ class Gateway:
                         limit.failed(f"{model.name} at {model.base_url}: {sent.why}", slow=sent.came == "slow")
                 if sent.came != "served":
                     amount = most if sent.billed else pricing.Amount(0, 0)
-                await context.shard_budget.back(drawn, *amount, sent=sent.left)
+                try:
+                    await completed(context.shard_budget.back(drawn, *amount, sent=sent.left))
+                except asyncio.CancelledError:  # a reply that was paid for first goes to the journal: see _converse
+                    if fatal or downgraded or sent.came not in {"served", "declined"}:
+                        raise
                 if fatal:
                     self.disable(model, blame(model, sent))
             finally:
@@ -225,14 +230,14 @@ class Gateway:
         try:
             context.check()  # the draw may have waited
         except TaskGalaxyError:
-            await context.shard_budget.back(drawn, 0, sent=False)
+            await completed(context.shard_budget.back(drawn, 0, sent=False))
             raise
         self.usage.requests += 1
         seen = context.journal.seen
         try:
             return drawn, seen, await self.sender.send(model, body, seconds)
         except BaseException:
-            await context.shard_budget.back(drawn, *most)
+            await completed(context.shard_budget.back(drawn, *most))
             raise
 
     def rejects_our_format(self, model: Model, sent: Outcome, served: bool = False) -> bool:

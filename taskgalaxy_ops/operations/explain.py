@@ -24,6 +24,7 @@ from taskgalaxy_ops.generation.stage_keys import StageKeys, differences
 from taskgalaxy_ops.generation.stages import STAGES, TABLES
 from taskgalaxy_ops.generation.stages.vote import vote_unit
 from taskgalaxy_ops.hashing import fingerprint, sha256_hex
+from taskgalaxy_ops.models import pricing
 from taskgalaxy_ops.models.request import RequestItem, RequestTemplate
 from taskgalaxy_ops.operations.explain_task_type import explain_task_type, node_tables
 from taskgalaxy_ops.operations.shard_state import ShardState, matched, store_state
@@ -187,7 +188,8 @@ def _image(look: Workspace, shard: ImageShard, image: str, only: Pair | None = N
     (result,) = generation_run.look_through(look, matches, there.by_shard, computed).shards
     if (rows := computed.get(shard.id)) is None:
         rows = look.stage_outputs.load(matches[shard.id], "matches", Match)
-    story = _Story(look, one, result, image, [match for match in rows if match.image == image])
+    begun = there.begun.get(shard.id)
+    story = _Story(look, one, result, image, [match for match in rows if match.image == image], begun)
     (seen,) = [each for each in look.registry.images(shard) if each.image == image]
     found: dict[str, Any] = {
         "image": asdict(seen),
@@ -203,11 +205,17 @@ class _Story:
     """What the stages of an image shard made of one image, and which replies said so."""
 
     def __init__(
-        self, look: Workspace, one: ShardState, result: ShardResult, image: str, matches: Sequence[Match]
+        self,
+        look: Workspace,
+        one: ShardState,
+        result: ShardResult,
+        image: str,
+        matches: Sequence[Match],
+        begun: Mapping[str, Sequence[str]] | None,
     ) -> None:
         self._look, self._one, self._result, self._matches = look, one, result, matches
         self._keys = StageKeys(look)
-        self._journal = Journal(look.store, one.shard.id)
+        self._journal = Journal(look.store, one.shard.id, begun)
         self._replies = {reply["reply"]: reply for reply in self._journal.replies()}
         self._released = {each.name: ReleaseRows(look.store, each.version) for each in published(look)}
         self._rows = {
@@ -314,7 +322,7 @@ class _Story:
             "seconds": reply["seconds"],
             "attempts": reply["attempts"],
             "units": len(reply["units"]),  # that shared the request
-            "tokens": sum(reply["usage"].values()),
+            "tokens": pricing.tokens(reply["usage"]),
             "cost": reply["cost"] / NANO,
             "simulated": reply["simulated"],
         }

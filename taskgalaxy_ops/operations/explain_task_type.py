@@ -101,4 +101,4 @@ def _history(look: Workspace, path: str) -> list[dict[str, Any]]:
 
 def node_tables(look: Workspace, names: Sequence[str]) -> list[pa.Table]:
     """Columns of each taxonomy version's nodes, oldest first."""
-    return [columns(look.store.get(each["nodes"]["key"]), names) for each in TaxonomyStore(look).versions()]
+    return TaxonomyStore(look).node_columns(names)

@@ -93,7 +93,7 @@ def measure(look: Workspace, there: StoreState, one: ShardState, lacking: Lackin
         lacking.filter += one.live * min(look.settings.match.k, len(there.types.ids))
         return []
     matches = computed[shard] if shard in computed else look.stage_outputs.load(shards[shard], "matches", Match)
-    return _MeasuredShard(look, matches, Journal(look.store, shard)).measured(lacking)
+    return _MeasuredShard(look, matches, Journal(look.store, shard, there.begun.get(shard))).measured(lacking)
 
 
 class _MeasuredShard:

@@ -13,6 +13,7 @@ from taskgalaxy_ops.generation.stage_keys import StageKeys
 from taskgalaxy_ops.generation.stages import STAGES
 from taskgalaxy_ops.models.encoders.base import EmbeddingMatrix
 from taskgalaxy_ops.records import ImageId, Match
+from taskgalaxy_ops.storage.edits import Begun
 from taskgalaxy_ops.storage.parquet import embeddings_hash
 from taskgalaxy_ops.storage.registry.state import ImageShard
 from taskgalaxy_ops.storage.shards import Key, StageOutput, output_of, table
@@ -63,6 +64,7 @@ class StoreState:
 
     shards: Sequence[ShardState]
     types: EmbeddingMatrix
+    begun: Begun = field(default_factory=dict)  # edits that are not done
 
     @property
     def by_shard(self) -> Mapping[str, Mapping[tuple[str, str], StageOutput]]:
@@ -89,10 +91,11 @@ def store_state(
     snapshot, so that image shards are listed together. Raises EncoderError, TaxonomyError.
     """
     keys = StageKeys(workspace)
-    types = TaxonomyStore(workspace).embeddings(taxonomy)
+    types = TaxonomyStore(workspace).embeddings(taxonomy, keep=False)
     types_hash = embeddings_hash(types.ids, types.vectors)
     dead = workspace.registry.dead_hashes()
-    edits = workspace.edits().counts()
+    log = workspace.edits()
+    edits = log.counts()
     found = []
     for shard in shards if unclaimed else workspace.registry.with_claims(shards):
         gone = workspace.registry.dead(shard) if shard.id in dead else []
@@ -103,7 +106,7 @@ def store_state(
         output = one.place("write", keys.write(output, edits.get((shard.id, "write"), 0)))
         one.place("vote", keys.vote(output, edits.get((shard.id, "vote"), 0)))
         found.append(one)
-    return StoreState(found, types)
+    return StoreState(found, types, log.begun())
 
 
 def matched(

@@ -66,7 +66,7 @@ def take_down(
         workspace.store.delete(keys.blob(image))
     for version in _versions(workspace):
         found.releases |= publish.withdraw(workspace, version, found.images)
-    for key in [*_pages(workspace, found.images), *(each.key for each in workspace.store.list(keys.cache("")))]:
+    for key in [*_pages(workspace, found.images), *(each.key for each in workspace.store.list(keys.CACHES))]:
         workspace.store.delete(key)  # made again when somebody asks for it
     for key, held in _unreferenced(workspace):
         if not held.isdisjoint(found.images):
@@ -126,7 +126,7 @@ def _left_in_release(workspace: Workspace, version: int, denied: Collection[Imag
 
 def _pages(workspace: Workspace, images: Collection[ImageId]) -> Iterator[str]:
     """The pages for people that show any of these images: they name what they show."""
-    for listed in workspace.store.list("reports/"):
+    for listed in workspace.store.list(keys.REPORTS):
         text = workspace.store.get(listed.key).decode("utf-8", "replace")
         if any(image in text for image in images):
             yield listed.key
@@ -134,7 +134,7 @@ def _pages(workspace: Workspace, images: Collection[ImageId]) -> Iterator[str]:
 
 def _versions(workspace: Workspace) -> list[int]:
     """Of every release that has a file, finished or not."""
-    found = {listed.key.split("/")[1] for listed in workspace.store.list("releases/v")}
+    found = {listed.key.split("/")[1] for listed in workspace.store.list(keys.NUMBERED_RELEASES)}
     return sorted(int(name.removeprefix("v")) for name in found)
 
 

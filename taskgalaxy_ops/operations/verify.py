@@ -63,7 +63,7 @@ def glance(workspace: Workspace) -> Findings:
     """Check that logs can be read, and that what they, markers and manifests name is there. Reads no table or image."""
     found = Findings()
     look = workspace.snapshot()
-    data = {each.key for each in listed(workspace.store, "data/")}
+    data = {each.key for each in listed(workspace.store, keys.DATA)}
     for check in (_logs(look), _named(look, data), _marked(look, data), _releases(look, _release_is_there)):
         _run(check, found)
     return found
@@ -94,6 +94,8 @@ def _logs(workspace: Workspace) -> _Checks:
         keys.EDITS_LOG,
         keys.PROPOSALS_LOG,
         keys.ANNOUNCEMENTS_LOG,
+        keys.FORECASTS_LOG,
+        keys.FINETUNE_LOG,
         keys.journal(keys.TAXONOMY_SHARD),
     ):
         yield "log", lambda prefix=prefix: _read_log(workspace, prefix)  # type: ignore[misc]
@@ -132,7 +134,7 @@ def _registry(workspace: Workspace) -> _Checks:
 
 
 def _taxonomy(workspace: Workspace) -> _Checks:
-    # The logs as they lie: a catalogue would publish the seeds where there is none, and load the encoder.
+    # The logs as they lie, also where a version in them cannot be read.
     logs = (Log(workspace.store, prefix).read() for prefix in (keys.VERSIONS_LOG, keys.PROPOSALS_LOG))
     for version in chain.from_iterable(logs):
         for name, record in (("nodes", Node), ("rejects", LabelReject)):

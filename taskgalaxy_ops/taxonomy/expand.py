@@ -83,6 +83,7 @@ def expand(
     progress = progress or Silent()
     workspace.publish_settings()
     taxonomy_store = TaxonomyStore(workspace)
+    taxonomy_store.ensure_seeds()
     base = taxonomy_store.version()
     question = expand_template(workspace.prompts["expand"], workspace.settings.teacher)
     nodes = list(base.nodes)

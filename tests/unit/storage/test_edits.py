@@ -69,9 +69,14 @@ def test_a_forget_that_was_killed_is_whole_or_not_there(n: int, served: bool) ->
     with contextlib.suppress(KilledError):
         Edits(store).forget("h", {"filter": ["u"]})
     store.before = store.after = lambda operation, key: None
-    counts = Edits(store).counts()  # what a run reads before it looks for shards
+    objects = dict(store.objects)
+    read = Edits(store).counts(), Journal(store, "h", Edits(store).begun().get("h")).answers  # as one who only looks
+    assert store.objects == objects
+    counts = Edits(store).finish()  # what a run reads before it looks for shards
     journal = Journal(store, "h")
     assert (counts, journal.answers) in [({}, {"u": YES, "v": YES}), ({("h", "filter"): 1}, {"v": YES})]
+    assert (counts, journal.answers) == read
+    assert Edits(store).begun() == {}
     _journal(store, {"u": YES}, seen=journal.seen)
     assert Edits(store).counts() == counts
     assert Journal(store, "h").answers == {"u": YES, "v": YES}, "asked again once, and it stands"
