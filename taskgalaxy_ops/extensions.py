@@ -79,7 +79,7 @@ class Registry(Generic[Extension]):
         if declared is None or not str(declared):
             raise self.error(
                 f"{self.what} {name!r} declares no version.\n"
-                f"  Give {self._packages()[name][0].entry.value} a `version`: one more whenever it gives something else."
+                f"  Give {self._packages()[name][0].entry.value} a `version`: another whenever it gives something else."
             )
         return str(declared)
 
@@ -115,7 +115,7 @@ class Registry(Generic[Extension]):
             )
         try:
             loaded: Extension = brought[0].entry.load()
-        except Exception as error:  # noqa: BLE001 - whatever another's code raises as it is imported
+        except Exception as error:
             raise self.error(
                 f"{self.what} {name!r} of {brought[0].package} cannot be loaded ({error!r}).\n"
                 f"  Mend or uninstall that package; its entry point names {brought[0].entry.value}."
@@ -148,9 +148,9 @@ SOURCES: Registry[Any] = Registry(
     "taskgalaxy.sources",
     "kind of source",
     {
-        "file": f"{_HERE}.sources.kinds.folder:FOLDER",
-        "s3": f"{_HERE}.sources.kinds.bucket:BUCKET",
-        "builtin": f"{_HERE}.sources.kinds.shipped:SHIPPED",
+        "file": f"{_HERE}.sources.kinds.folder:opened",
+        "s3": f"{_HERE}.sources.kinds.bucket:BucketSource",
+        "builtin": f"{_HERE}.sources.kinds.shipped:opened",
     },
     SourceError,
 )

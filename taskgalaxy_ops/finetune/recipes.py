@@ -56,7 +56,9 @@ class Recipe(Strict):
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9.-]{0,60}$")
     about: str = ""
-    trainers: tuple[TrainerName, ...] = Field(min_length=1, description="that it can be rendered for; the first by default")
+    trainers: tuple[TrainerName, ...] = Field(
+        min_length=1, description="that it can be rendered for; the first by default"
+    )
     base: BaseModel
     base_data: tuple[BaseData, ...] = ()
     release_repeat: float = Field(1.0, gt=0, le=100, description="how often the release is seen in an epoch")

@@ -23,7 +23,9 @@ def load_prompts(own: Mapping[str, str], forms: Iterable[str] = ()) -> dict[str,
     ``write_`` and its name. Raises SettingsError.
     """
     texts = {name: files(__name__).joinpath(f"{name}.md").read_text(encoding="utf-8").strip() for name in NAMES}
-    texts |= {f"write_{form}": QUESTION_FORMS.get(form).prompt.strip() for form in forms if f"write_{form}" not in NAMES}
+    texts |= {
+        f"write_{form}": QUESTION_FORMS.get(form).prompt.strip() for form in forms if f"write_{form}" not in NAMES
+    }
     for name, path in own.items():
         try:
             texts[name] = Path(path).read_text(encoding="utf-8").strip()

@@ -13,6 +13,7 @@ from taskgalaxy_ops.extensions import QUESTION_FORMS, Registry
 
 Name = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f/\\]+$")]
 
+
 def known(registry: Registry[Any]) -> AfterValidator:
     """Validates a name that a registry has; its message says which there are, and what brings them."""
 

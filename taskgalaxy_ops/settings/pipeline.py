@@ -14,7 +14,9 @@ class EncoderSettings(Strict):
     """What places images and task types in one space."""
 
     name: Annotated[str, known(ENCODERS)] = Field(
-        "conse", description="conse, open_clip, or one that an installed package brings", examples=list(ENCODERS.shipped)
+        "conse",
+        description="conse, open_clip, or one that an installed package brings",
+        examples=list(ENCODERS.shipped),
     )
     model: str | None = Field(None, description="open_clip model, e.g. ViT-L-14, or hf-hub:…")
     pretrained: str | None = Field(None, description="open_clip tag, e.g. openai, or a checkpoint file")

@@ -21,6 +21,7 @@ from taskgalaxy_ops.extensions import ENCODERS
 
 Vectors = NDArray[np.float32]
 
+
 class Encoder(Protocol):
     """Turns images and texts into unit vectors of one space, so that their dot product is their cosine."""
 
@@ -90,9 +91,7 @@ def open_encoder(
     fit.
     """
     opener: EncoderOpener = ENCODERS.get(name)
-    return opener(
-        EncoderOptions(model=model, pretrained=pretrained, device=device, batch=batch, threads=threads)
-    )
+    return opener(EncoderOptions(model=model, pretrained=pretrained, device=device, batch=batch, threads=threads))
 
 
 def normalise(rows: NDArray[Any]) -> Vectors:
