@@ -4,7 +4,7 @@
 images: rows lie in a temporary file (``staging``).
 """
 
-from taskgalaxy_ops.release.build import FORMAT_VERSION, HISTORY, MANIFEST, Stored, build, entry
+from taskgalaxy_ops.release.build import FORMAT_VERSION, HISTORY, MANIFEST, Stored, build, entry, file_count
 from taskgalaxy_ops.release.inputs import ReleaseInputs, ShardRows, TaxonomySummary
 from taskgalaxy_ops.release.redact import WITHDRAWN, withdraw
 from taskgalaxy_ops.release.select import RELEASE_VERSION, Selection, select
@@ -24,6 +24,7 @@ __all__ = [
     "TaxonomySummary",
     "build",
     "entry",
+    "file_count",
     "select",
     "withdraw",
 ]
