@@ -82,7 +82,7 @@ class Workspace:
     @cached_property
     def prompts(self) -> dict[str, str]:
         """Prompt texts by name."""
-        return load_prompts({str(name): path for name, path in self.settings.prompts.items()})
+        return load_prompts(self.settings.prompts, self.settings.write.variants)
 
     @cached_property
     def encoder(self) -> Encoder:

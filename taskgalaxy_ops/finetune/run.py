@@ -19,7 +19,7 @@ from taskgalaxy_ops.finetune.backends import open_backend
 from taskgalaxy_ops.finetune.jobs import EXIT, Job, Order, State, TrainBackend, load, log_tail, prepare, result_of
 from taskgalaxy_ops.finetune.mixture import check_licences
 from taskgalaxy_ops.finetune.progress import line, points
-from taskgalaxy_ops.finetune.recipes import Recipe, Trainer, load_recipe
+from taskgalaxy_ops.finetune.recipes import Recipe, load_recipe
 from taskgalaxy_ops.progress import Progress, Silent
 from taskgalaxy_ops.release import publish
 from taskgalaxy_ops.release.local_copy import ReleaseCopy
@@ -89,7 +89,7 @@ def release_copy(workspace: Workspace, name: str | None) -> ReleaseCopy:
 
 
 def tuning(
-    workspace: Workspace, *, release: str | None = None, recipe: str | None = None, trainer: Trainer | None = None
+    workspace: Workspace, *, release: str | None = None, recipe: str | None = None, trainer: str | None = None
 ) -> Tuning:
     """Check a release and render its jobs. Submits nothing.
 

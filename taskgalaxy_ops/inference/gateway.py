@@ -311,9 +311,15 @@ class Gateway:
                 simulated=model.simulated or bool(received.data.get("simulated")),
                 run=received.run or context.shard_budget.run,
                 types=tuple(unit.item["task_type"] for unit in received.units if "task_type" in unit.item),
-                note={} if again else received.note,
+                note={} if again else _note(received),
             )
         )
+
+
+def _note(received: ModelReply) -> Mapping[str, Any]:
+    """What a reply's record says beside; by the question form, where a package brings it, the reply is read again."""
+    form = received.template.form
+    return {**received.note, "form": form["name"]} if form else received.note
 
 
 def _one(model: Model) -> tuple[str, ...]:

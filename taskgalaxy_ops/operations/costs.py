@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from taskgalaxy_ops.generation.bill import bill
+from taskgalaxy_ops.generation.stages import STAGE
 from taskgalaxy_ops.models import pricing
 from taskgalaxy_ops.storage import keys
 from taskgalaxy_ops.storage.journal import Journal
@@ -59,7 +60,8 @@ def costs(workspace: Workspace, *, task_types: bool = False) -> Costs:
     paid = bill(workspace)
     role: dict[str, Tally] = {}
     for stage, tally in paid.by_stage.items():
-        each = role.setdefault("judge" if stage == "vote" else "teacher", Tally())
+        judges = stage in STAGE and STAGE[stage].role == "judges"
+        each = role.setdefault("judge" if judges else "teacher", Tally())
         each += tally
     runs = sorted(paid.by_run, key=lambda run: -paid.times[run][1])
     return Costs(

@@ -21,7 +21,8 @@ from taskgalaxy_ops.generation import run as generation_run
 from taskgalaxy_ops.generation.results import RunResults
 from taskgalaxy_ops.generation.shard_run import ShardResult
 from taskgalaxy_ops.generation.stage_keys import StageKeys, differences
-from taskgalaxy_ops.generation.stages import STAGES, TABLES
+from taskgalaxy_ops.generation.stages import ASKING, NAMES, STAGE
+from taskgalaxy_ops.generation.stages.asking import prompt_name
 from taskgalaxy_ops.generation.stages.vote import vote_unit
 from taskgalaxy_ops.hashing import fingerprint, sha256_hex
 from taskgalaxy_ops.models import pricing
@@ -218,13 +219,11 @@ class _Story:
         self._journal = Journal(look.store, one.shard.id, begun)
         self._replies = {reply["reply"]: reply for reply in self._journal.replies()}
         self._released = {each.name: ReleaseRows(look.store, each.version) for each in published(look)}
-        self._rows = {
-            (stage, name): self._of(stage, name, image) for stage, tables in TABLES.items() for name in tables
-        }
+        self._rows = {(stage, name): self._of(stage, name, image) for stage in ASKING for name in STAGE[stage].tables}
 
     def _of(self, stage: str, name: str, image: str) -> list[Any]:
         made = self._result.stages[stage]
-        record = TABLES[stage][name]
+        record = STAGE[stage].tables[name]
         rows = self._look.stage_outputs.load(made.stage_output, name, record) if made.stage_output else made.rows[name]
         return [row for row in rows if getattr(row, "image", image) == image]  # votes and verdicts name no image
 
@@ -239,7 +238,7 @@ class _Story:
         asked = keys.filter_template.unit(match.image, {"task_type": match.task_type})
         rejects = [
             row
-            for stage in TABLES
+            for stage in ASKING
             for row in self._rows[stage, "rejects"]
             if row.task_type == match.task_type and row.pair is None
         ]
@@ -309,12 +308,11 @@ class _Story:
         reply = self._replies.get(self._journal.sources.get(unit.key, ""))
         if reply is None:
             return None
-        variant = question.head.get("variant")
         return {
             "model": question.model.name,
             "revision": question.model.revision,
             "served_by": reply["raw"].get("model"),
-            "prompt": f"{question.stage}_{variant}" if variant else question.stage,
+            "prompt": prompt_name(question),
             "prompt_hash": fingerprint("prompt", question.prompt),
             "request": reply["raw"].get("id"),  # the provider's own
             "reply": reply["reply"],
@@ -331,7 +329,7 @@ class _Story:
         """What sets the write shards of former settings apart from the one that is wanted now."""
         told = marker_summaries(
             self._look.store,
-            (stage_output for stage_output in self._one.committed.values() if stage_output.stage in STAGES),
+            (stage_output for stage_output in self._one.committed.values() if stage_output.stage in NAMES),
         )
         wanted = self._result.stages["write"].key
         former = (

@@ -14,7 +14,7 @@ from typing import Any
 from taskgalaxy_ops import pipeline
 from taskgalaxy_ops.errors import SourceError
 from taskgalaxy_ops.generation.results import RunResults
-from taskgalaxy_ops.generation.stages import ASKING_STAGES
+from taskgalaxy_ops.generation.stages import ASKING
 from taskgalaxy_ops.hashing import draw
 from taskgalaxy_ops.progress import Progress
 from taskgalaxy_ops.sources.listing import source_files
@@ -70,7 +70,7 @@ def forecast(results: RunResults, files: int) -> dict[str, Any]:
     images = sorted(results.images)
     if not images:
         raise SourceError("pilot: no image passed, so there is nothing to forecast from.")
-    units: dict[str, Counter[str]] = {stage: Counter() for stage in ASKING_STAGES}
+    units: dict[str, Counter[str]] = {stage: Counter() for stage in ASKING}
     for row in results.relevant:
         units["filter"][row.image] += 1
     for reject in results.rejects:
@@ -83,15 +83,13 @@ def forecast(results: RunResults, files: int) -> dict[str, Any]:
     expected_images = files * kept.units_out / kept.units_in
 
     def full(amount: Mapping[str, float]) -> dict[str, float]:
-        costs = [
-            sum(amount.get(s, 0.0) * units[s][i] / max(1, units[s].total()) for s in ASKING_STAGES) for i in images
-        ]
+        costs = [sum(amount.get(s, 0.0) * units[s][i] / max(1, units[s].total()) for s in ASKING) for i in images]
         mean = sum(costs) / len(costs)
         spread = math.sqrt(sum((c - mean) ** 2 for c in costs) / max(1, len(costs) - 1) / len(costs))
         low, high = max(0.0, mean - 1.96 * spread), mean + 1.96 * spread
         return {name: value * expected_images for name, value in (("low", low), ("expected", mean), ("high", high))}
 
-    tallies = {stage: paid.by_stage.get(stage, Tally()) for stage in ASKING_STAGES}
+    tallies = {stage: paid.by_stage.get(stage, Tally()) for stage in ASKING}
     samples = Counter(pair.image for pair in results.samples)
     return {
         "files": files,

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from taskgalaxy_ops.generation import match_run
 from taskgalaxy_ops.generation.stage_keys import StageKeys
-from taskgalaxy_ops.generation.stages import STAGES
+from taskgalaxy_ops.generation.stages import ASKING, NAMES
 from taskgalaxy_ops.models.encoders.base import EmbeddingMatrix
 from taskgalaxy_ops.records import ImageId, Match
 from taskgalaxy_ops.storage.edits import Begun
@@ -51,7 +51,7 @@ class ShardState:
     @property
     def settled(self) -> bool:
         """Whether nothing is left to do."""
-        return STAGES[-1] in self.stage_outputs
+        return NAMES[-1] in self.stage_outputs
 
     def former(self, stage: str) -> list[StageOutput]:
         """Committed shards of a stage, whatever they were made of."""
@@ -78,7 +78,7 @@ class StoreState:
             stage_output
             for one in self.shards
             for stage_output in one.committed.values()
-            if stage_output.stage in STAGES
+            if stage_output.stage in NAMES
         ]
 
 
@@ -102,9 +102,8 @@ def store_state(
         one = ShardState(shard, workspace.stage_outputs.committed(shard.id), gone)
         output = one.place("embed", keys.embed(shard))
         output = one.place("match", keys.match(output, types_hash, dead.get(shard.id)))
-        output = one.place("filter", keys.filter(output, edits.get((shard.id, "filter"), 0)))
-        output = one.place("write", keys.write(output, edits.get((shard.id, "write"), 0)))
-        one.place("vote", keys.vote(output, edits.get((shard.id, "vote"), 0)))
+        for name in ASKING:
+            output = one.place(name, keys.asking(name, output, edits.get((shard.id, name), 0)))
         found.append(one)
     return StoreState(found, types, log.begun())
 

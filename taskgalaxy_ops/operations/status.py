@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from taskgalaxy_ops.generation import lanes
-from taskgalaxy_ops.generation.stages import STAGES
+from taskgalaxy_ops.generation.stages import NAMES
 from taskgalaxy_ops.operations.shard_state import ShardState, store_state
 from taskgalaxy_ops.release.publish import published
 from taskgalaxy_ops.storage import keys
@@ -82,7 +82,7 @@ def status(workspace: Workspace) -> Status:
         held = [one for one in shards if mine is None or one.shard.id in mine]
         done = sum(one.settled for one in held)
         sources.append(SourceStatus(scan.source, scan.location, scan.claims.rows, scan.rejects.rows, len(held), done))
-    stages = [_ingest(look, sources), *(_stage(stage, shards, told) for stage in STAGES)] if scans else []
+    stages = [_ingest(look, sources), *(_stage(stage, shards, told) for stage in NAMES)] if scans else []
     ledger, budget = look.ledger(), look.settings.budget
     spent = ledger.spent()
     return Status(

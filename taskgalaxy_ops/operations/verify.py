@@ -12,11 +12,11 @@ from itertools import chain
 from typing import Any
 
 from taskgalaxy_ops.errors import DamageError, NotFoundError
-from taskgalaxy_ops.generation.stages import STAGES, TABLES
+from taskgalaxy_ops.generation.stages import NAMES, STAGES
 from taskgalaxy_ops.hashing import fingerprint, sha256_hex
 from taskgalaxy_ops.operations.gc import named_by_logs
 from taskgalaxy_ops.progress import Progress, Silent
-from taskgalaxy_ops.records import Image, LabelReject, Match, Node
+from taskgalaxy_ops.records import Image, LabelReject, Node
 from taskgalaxy_ops.release import MANIFEST
 from taskgalaxy_ops.release.publish import Published, published
 from taskgalaxy_ops.storage import keys, parquet
@@ -31,8 +31,7 @@ from taskgalaxy_ops.workspace import Workspace
 
 _RECORDS: Mapping[tuple[str, str], type[Any]] = {
     ("ingest", "images"): Image,
-    ("match", "matches"): Match,
-    **{(stage, name): record for stage, tables in TABLES.items() for name, record in tables.items()},
+    **{(stage.name, name): record for stage in STAGES for name, record in stage.tables.items()},
 }
 
 
@@ -117,7 +116,7 @@ def _marked(workspace: Workspace, data: Collection[str]) -> _Checks:
     for shard in shards:
         yield "table", lambda shard=shard: _is_there(shard.images.key, data, shard.stage_output().marker)  # type: ignore[misc]
     found = (stage_output for shard in shards for stage_output in workspace.stage_outputs.committed(shard.id).values())
-    stage_outputs = [stage_output for stage_output in found if stage_output.stage in STAGES]
+    stage_outputs = [stage_output for stage_output in found if stage_output.stage in NAMES]
     for stage_output, digest in marker_summaries(workspace.store, stage_outputs).items():
         for key in digest.data:
             yield "table", lambda key=key, stage_output=stage_output: _is_there(key, data, stage_output.marker)  # type: ignore[misc]

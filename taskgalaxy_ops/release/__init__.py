@@ -4,7 +4,7 @@
 and of images: rows lie in a temporary file (``sqlite_staging``).
 """
 
-from taskgalaxy_ops.release.build import FORMAT_VERSION, HISTORY, MANIFEST, Stored, build, entry
+from taskgalaxy_ops.release.build import FORMAT_VERSION, HISTORY, MANIFEST, Stored, build, entry, file_count
 from taskgalaxy_ops.release.inputs import ReleaseInputs, ShardRows, TaxonomySummary
 from taskgalaxy_ops.release.redact import WITHDRAWN, withdraw
 from taskgalaxy_ops.release.select import RELEASE_VERSION, Selection, select_samples
@@ -24,6 +24,7 @@ __all__ = [
     "TaxonomySummary",
     "build",
     "entry",
+    "file_count",
     "select_samples",
     "withdraw",
 ]

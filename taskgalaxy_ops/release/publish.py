@@ -19,6 +19,7 @@ from typing import Any
 
 from taskgalaxy_ops import release
 from taskgalaxy_ops.errors import DamageError, NotFoundError, PendingError, SourceError
+from taskgalaxy_ops.extensions import QUESTION_FORMS, RELEASE_FORMATS
 from taskgalaxy_ops.funnel import StageCounts
 from taskgalaxy_ops.generation.results import RunResults
 from taskgalaxy_ops.hashing import fingerprint, sha256_hex
@@ -155,6 +156,8 @@ def _inputs(results: RunResults) -> str:
             "encoder": workspace.encoder_identity,
             "prompts": dict(workspace.prompts),
             "simulated": results.simulated,
+            "release_formats": RELEASE_FORMATS.versions(workspace.settings.release.formats),
+            "question_forms": QUESTION_FORMS.versions(workspace.settings.write.variants),
             "store": workspace.store.url,
         },
     )
@@ -173,7 +176,7 @@ def _make(workspace: Workspace, plan: release.Selection, progress: Progress) -> 
             "at": datetime.now(UTC).isoformat(timespec="seconds"),
             "settings_version": workspace.publish_settings()[0],
         }
-        progress.stage("release", plan.files, "files")
+        progress.stage("release", release.file_count(plan), "files")
         files = release.build(plan, version=version, history=history)
         if manifest := _write(workspace, version, files, progress):
             return version, manifest

@@ -5,7 +5,7 @@ the environment variable that holds its key.
 """
 
 from taskgalaxy_ops.settings.airflow import AirflowSettings, NotifySettings, PoolSlots, Schedules
-from taskgalaxy_ops.settings.base import Cron, Name, Strict, Validated, Variant, valid_name, validated
+from taskgalaxy_ops.settings.base import Cron, Name, Strict, Validated, Variant, known, valid_name, validated
 from taskgalaxy_ops.settings.budget import BudgetSettings, CapSettings
 from taskgalaxy_ops.settings.finetune import CommandSettings, FinetuneSettings, KubernetesSettings, LmmsSettings
 from taskgalaxy_ops.settings.load import (
@@ -66,6 +66,7 @@ __all__ = [
     "WriteSettings",
     "airflow_settings",
     "finetune_settings",
+    "known",
     "load_settings",
     "parse_settings",
     "read_yaml",

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
-from taskgalaxy_ops.settings.base import Strict, Variant
+from taskgalaxy_ops.extensions import ENCODERS, RELEASE_FORMATS
+from taskgalaxy_ops.settings.base import Strict, Variant, known
 
 
 class EncoderSettings(Strict):
     """What places images and task types in one space."""
 
-    name: Literal["conse", "open_clip"] = "conse"
+    name: Annotated[str, known(ENCODERS)] = Field(
+        "conse",
+        description="conse, open_clip, or one that an installed package brings",
+        examples=list(ENCODERS.shipped),
+    )
     model: str | None = Field(None, description="open_clip model, e.g. ViT-L-14, or hf-hub:…")
     pretrained: str | None = Field(None, description="open_clip tag, e.g. openai, or a checkpoint file")
 
@@ -65,6 +70,23 @@ class ReleaseSettings(Strict):
     copy_images_up_to: int = Field(2_000_000_000, ge=0, description="bytes; beyond it images are referred to")
     near_duplicate_bits: int = Field(0, ge=-1, le=32, description="perceptual-hash distance; -1: keep all")
     variants: tuple[Variant, ...] | None = Field(None, min_length=1, description="only these; null: all")
+    # Left out of what is kept and hashed where it is the default: it came later, and changes nothing made before it.
+    formats: tuple[Annotated[str, known(RELEASE_FORMATS)], ...] = Field(
+        tuple(RELEASE_FORMATS.shipped),
+        description="llava and parquet always, and those that installed packages bring",
+        exclude_if=lambda formats: set(formats) == set(RELEASE_FORMATS.shipped),
+    )
+
+    @field_validator("formats")
+    @classmethod
+    def _readable(cls, formats: tuple[str, ...]) -> tuple[str, ...]:
+        if missing := RELEASE_FORMATS.shipped.keys() - set(formats):
+            raise ValueError(
+                f"{', '.join(sorted(missing))} is missing: training, take-downs and `explain` read what ships. Add it"
+            )
+        if len(set(formats)) < len(formats):
+            raise ValueError(f"a format is there twice: {', '.join(formats)}")
+        return formats
 
 
 class BatchSettings(Strict):

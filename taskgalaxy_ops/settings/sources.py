@@ -17,7 +17,10 @@ class S3Settings(Strict):
 class SourceSettings(Strict):
     """A named collection of images."""
 
-    location: str = Field(description="a folder, s3://bucket/prefix, or builtin:photos|documents|shapes|openclipart")
+    location: str = Field(
+        description="a folder, s3://bucket/prefix, builtin:photos|documents|shapes|openclipart, or a kind of source "
+        "that an installed package brings, a colon, and what it wants to know"
+    )
     suffixes: tuple[str, ...] = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")
     limit: int | None = Field(None, ge=1, description="at most this many files, in order of name")
     licence: str | None = None

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from functools import lru_cache
 from itertools import islice, takewhile
 from pathlib import Path
@@ -29,13 +30,12 @@ from PIL import Image
 from taskgalaxy_ops import pipeline
 from taskgalaxy_ops import workspace as opened
 from taskgalaxy_ops.errors import PendingError, SourceError
-from taskgalaxy_ops.generation import lanes, stage_keys
+from taskgalaxy_ops.generation import lanes
 from taskgalaxy_ops.generation.lanes import Lane
 from taskgalaxy_ops.generation.results import RunResults
 from taskgalaxy_ops.generation.run import RunResult
+from taskgalaxy_ops.generation.stages import STAGE
 from taskgalaxy_ops.generation.stages import filter as filter_stage
-from taskgalaxy_ops.generation.stages import vote as vote_stage
-from taskgalaxy_ops.generation.stages import write as write_stage
 from taskgalaxy_ops.hashing import sha256_hex
 from taskgalaxy_ops.models.http import Sender
 from taskgalaxy_ops.models.rendering import render
@@ -65,12 +65,6 @@ SEEDS = {"colour": {"hue": None, "tone": None}, "shape": {"round": {"ring": None
 TYPES = ("colour~hue", "colour~tone", "colour~tint", "shape~round~ring", "shape~round~disc", "shape~square", "text")
 _NOBODY = aiohttp.client_reqrep.ConnectionKey("models", 80, False, True, None, None, None)
 _OPERATIONS = 80  # requests and writes, among which a worker is killed
-_MODULES = {
-    "match": (stage_keys, "MATCH"),
-    "filter": (filter_stage, "FILTER"),
-    "write": (write_stage, "WRITE"),
-    "vote": (vote_stage, "VOTE"),
-}
 
 
 def _picture(number: int) -> bytes:
@@ -270,8 +264,7 @@ class World:
 
     def upgrade(self, stage: str, version: int) -> None:
         """Another version of a stage's code, or back."""
-        module, name = _MODULES[stage]
-        self._stack.enter_context(patch.object(module, f"{name}_VERSION", version))
+        self._stack.enter_context(patch.dict(STAGE, {stage: replace(STAGE[stage], version=version)}))
         self.versions[stage] = version
 
     def read_by(self, parser: int) -> None:

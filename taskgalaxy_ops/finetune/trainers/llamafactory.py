@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from taskgalaxy_ops.errors import SettingsError
-from taskgalaxy_ops.finetune.jobs import OUTPUT, Rendered
+from taskgalaxy_ops.finetune.jobs import OUTPUT, Rendered, Trainer
 from taskgalaxy_ops.finetune.mixture import Part
 from taskgalaxy_ops.finetune.recipes import Recipe
 from taskgalaxy_ops.finetune.trainers.shared import ZERO, check_parts, examples, expanded, jsonl, stem, zero
@@ -123,3 +123,6 @@ def _configuration(recipe: Recipe, datasets: list[str], images: str | None) -> d
         configuration |= {"lora_rank": lora.r, "lora_alpha": lora.alpha, "lora_dropout": lora.dropout}
         configuration |= {"lora_target": "all", "additional_target": "multi_modal_projector"}
     return {name: value for name, value in configuration.items() if value is not None}
+
+
+LLAMAFACTORY = Trainer(render, one_file=False)

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from taskgalaxy_ops.errors import SettingsError
-from taskgalaxy_ops.finetune.jobs import PYTHON, Rendered
+from taskgalaxy_ops.finetune.jobs import PYTHON, Rendered, Trainer
 from taskgalaxy_ops.finetune.mixture import Part
 from taskgalaxy_ops.finetune.recipes import Recipe
 from taskgalaxy_ops.finetune.tiny import TINY
@@ -39,3 +39,6 @@ def render(recipe: Recipe, parts: list[Part], folder: Path, *, blind: bool) -> R
         # cores took eight times as long as one.
         environment |= {"HF_HUB_OFFLINE": "1", "GOMP_SPINCOUNT": "1000"}
     return Rendered(tuple(python), files, environment)
+
+
+TRL = Trainer(render)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from taskgalaxy_ops.errors import SourceError
-from taskgalaxy_ops.sources.listing import NOTES_FILE
+from taskgalaxy_ops.sources.kinds import NOTES_FILE
 
 BUILTIN: Mapping[str, str] = {
     "photos": "photographs and pictures of known licence that scientific Python packages bring",

@@ -19,8 +19,8 @@ from taskgalaxy_ops.errors import SourceError, StoreError
 from taskgalaxy_ops.models.rendering import render, upright
 from taskgalaxy_ops.records import FileReject, Image, Reason
 from taskgalaxy_ops.settings import IngestSettings, SourceSettings
-from taskgalaxy_ops.sources import listing
 from taskgalaxy_ops.sources.checking import inspect, perceptual_hash, scan
+from taskgalaxy_ops.sources.kinds import bucket
 from taskgalaxy_ops.sources.listing import SourceFile, source_files
 from taskgalaxy_ops.storage.parquet import from_parquet, to_parquet
 from taskgalaxy_ops.storage.scan_staging import ScanStaging
@@ -396,7 +396,7 @@ def test_a_bucket_is_read_like_a_folder(monkeypatch):
         ("source.json", b'{"licence": "CC0", "files": {"b.png": {"licence": "MIT"}}}'),
     ):
         store.put_if_absent(key, raw)
-    monkeypatch.setattr(listing, "connect", lambda url, **options: store)
+    monkeypatch.setattr(bucket, "connect", lambda url, **options: store)
     listed = list(source_files("mine", SourceSettings(location="s3://bucket/photos"), {}))
     store.delete("gone.png")
     found = Result(listed)
