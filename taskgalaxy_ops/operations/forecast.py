@@ -231,7 +231,9 @@ def probe(
         count = min(each, max(1, int(PROBE_SHARE * live))) - _whole(measures.get(source, ()))
         for shard, image in nsmallest(max(0, count), _open_images(look, mine, measures.get(source, ())), key=_drawn):
             chosen.setdefault(shard, set()).add(image)
-    return pipeline.generate(workspace, sources=sources, only=chosen, taxonomy=taxonomy, progress=progress, wait=wait)
+    return pipeline.generate(
+        workspace, pipeline.RunOptions(sources=sources, only=chosen, taxonomy=taxonomy, wait=wait), progress=progress
+    )
 
 
 def _drawn(image: tuple[str, ImageId]) -> float:

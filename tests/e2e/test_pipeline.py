@@ -116,7 +116,10 @@ def test_a_new_source_asks_only_for_its_new_images(
     both = {**old, "more": {"location": str(pictures)}}  # holds the old ones too
     workspace = Workspace.open(settings(sources=both))
     pipeline.ingest(workspace, "more")
-    needed = sum(h.stages["filter"].missing for h in pipeline.generate(workspace, ask=False, commit=False).shards)
+    needed = sum(
+        h.stages["filter"].missing
+        for h in pipeline.generate(workspace, pipeline.RunOptions(ask=False, commit=False)).shards
+    )
     assert needed == 9 * 24
     whole(workspace)
     after = models.stats()
@@ -145,7 +148,7 @@ def test_new_task_types_ask_only_for_pairs_that_enter_the_top_k(workspace: Works
 
 
 def _matches(workspace: Workspace) -> list[Match]:
-    shards = pipeline.generate(workspace, last_stage="match").matches
+    shards = pipeline.generate(workspace, pipeline.RunOptions(last_stage="match")).matches
     return [
         match
         for stage_output in shards.values()

@@ -126,7 +126,7 @@ class Place:
         return tiny_workspace(self.settings(mode, run), self.store)
 
     def run(self, mode: str = "batch", last_stage: str = "vote", **run: Any) -> RunResult:
-        return pipeline.generate(self.open(mode, **run), last_stage=last_stage)
+        return pipeline.generate(self.open(mode, **run), pipeline.RunOptions(last_stage=last_stage))
 
     def answers(self) -> dict[str, Answer]:
         workspace = self.open()
@@ -362,7 +362,7 @@ def test_a_budget_for_one_request_gets_one(place: Place, provider: Provider) -> 
             ).budget
         }
     )
-    result = pipeline.generate(tiny_workspace(settings, place.store), last_stage="filter")
+    result = pipeline.generate(tiny_workspace(settings, place.store), pipeline.RunOptions(last_stage="filter"))
     assert result.pending and result.unaffordable
     assert provider.batches == (1, 1)
     assert place.spent()[1] == 1
