@@ -39,7 +39,7 @@ from taskgalaxy_ops.reports.pages.finetune import write_card
 from taskgalaxy_ops.reports.text import costs as costs_text
 from taskgalaxy_ops.settings import parse_settings
 from taskgalaxy_ops.sources.ingest import IngestReceipt
-from taskgalaxy_ops.taxonomy.expand import ExpandResult, expand
+from taskgalaxy_ops.taxonomy.expand import ExpandResult, Growth, expand
 from taskgalaxy_ops.taxonomy.store import TaxonomyStore
 from taskgalaxy_ops.usage import Usage
 from taskgalaxy_ops.workspace import Workspace
@@ -223,7 +223,7 @@ def _grow(workspace: Workspace, progress: Progress) -> ExpandResult | None:
     if len(TaxonomyStore(workspace).versions()) > 1:
         return None
     try:
-        return expand(workspace, max_new=_NEW_TYPES, progress=progress)
+        return expand(workspace, Growth(max_new=_NEW_TYPES), progress=progress)
     except PendingError as error:
         progress.note(str(error))
         return None

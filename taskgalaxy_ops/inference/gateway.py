@@ -181,17 +181,12 @@ class Gateway:
                 wait = max(backoff(tries), sent.wait)
                 downgraded = self._downgraded(model, arguments) if sent.form else None
                 fatal = sent.came == "fatal" or (self.rejects_our_format(model, sent) and not downgraded)
-                match sent.came:
-                    case "served":
-                        amount = pricing.charged(pricing.usage_of(sent.data), price, most)
-                        self.record_actual(model, estimated, amount)
-                        limit.worked(amount.tokens, sent.headers)
-                    case "busy":
-                        limit.refused(wait)
-                    case "slow" | "failed":
-                        limit.failed(f"{model.name} at {model.base_url}: {sent.why}", slow=sent.came == "slow")
-                if sent.came != "served":
+                if sent.came == "served":
+                    amount = pricing.charged(pricing.usage_of(sent.data), price, most)
+                    self.record_actual(model, estimated, amount)
+                else:
                     amount = most if sent.billed else pricing.Amount(0, 0)
+                _adapt(limit, model, sent, amount.tokens, wait)
                 await context.shard_budget.back(drawn, *amount, sent=sent.left)
                 if fatal:
                     self.disable(model, blame(model, sent))
@@ -328,6 +323,17 @@ def blame(model: Model, sent: Outcome) -> str:
     if sent.came == "fatal":
         return where + f"Check base_url, model ({model.model!r}), the key in {model.api_key_env} and its credit."
     return where + f"Check what it takes: structured ({model.structured!r}), temperature, room_field."
+
+
+def _adapt(limit: Limit, model: Model, sent: Outcome, tokens: int, wait: float) -> None:
+    """Tell a model's limit what came of an attempt. wait: seconds to the next one, after a refusal."""
+    match sent.came:
+        case "served":
+            limit.worked(tokens, sent.headers)
+        case "busy":
+            limit.refused(wait)
+        case "slow" | "failed":
+            limit.failed(f"{model.name} at {model.base_url}: {sent.why}", slow=sent.came == "slow")
 
 
 def _made(

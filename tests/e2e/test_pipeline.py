@@ -28,7 +28,7 @@ from taskgalaxy_ops.settings import Settings, SourceSettings
 from taskgalaxy_ops.storage import keys
 from taskgalaxy_ops.storage.journal import Journal
 from taskgalaxy_ops.taxonomy import add_types
-from taskgalaxy_ops.taxonomy.expand import expand
+from taskgalaxy_ops.taxonomy.expand import Growth, expand
 from taskgalaxy_ops.taxonomy.store import TaxonomyStore
 from taskgalaxy_ops.workspace import Workspace
 
@@ -45,7 +45,7 @@ def whole(workspace: Workspace) -> publish.ReleaseReceipt:
 def test_two_runs_make_one_release(settings: Callable[..., Settings], models: Models, tmp_path: Path) -> None:
     workspace = Workspace.open(settings())
     pipeline.ingest(workspace, "mixed")
-    expand(workspace, max_new=5)
+    expand(workspace, Growth(max_new=5))
     first = whole(workspace)
     assert first.made
     assert first.release.samples > 10

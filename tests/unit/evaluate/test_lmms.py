@@ -65,7 +65,8 @@ def stand_in(folder: Path, *, missing: int = 0, log: str = "", results: int = 1,
 
 
 def run(tmp_path: Path, benchmarks: list[str], python: Path, **more: Any) -> list[Score]:
-    return lmms.run("a/hub-name", benchmarks, model="m", method="x", folder=tmp_path / "out", python=python, **more)
+    harness = lmms.Harness(python=python, **more)
+    return lmms.run("a/hub-name", benchmarks, harness, model="m", method="x", folder=tmp_path / "out")
 
 
 def calls(tmp_path: Path) -> list[Any]:
@@ -167,10 +168,11 @@ def test_a_second_run_reads_its_own_results(tmp_path: Path) -> None:
 def test_paths_that_lmms_eval_would_cut(tmp_path: Path) -> None:
     folder = tmp_path / "a,b"
     folder.mkdir()
+    harness = lmms.Harness(python=stand_in(tmp_path))
     with pytest.raises(EvaluationError, match=r"a,b: lmms-eval takes no comma"):
-        lmms.run(folder, ["POPE"], model="m", method="x", folder=tmp_path / "out", python=stand_in(tmp_path))
+        lmms.run(folder, ["POPE"], harness, model="m", method="x", folder=tmp_path / "out")
     with pytest.raises(EvaluationError, match="no such folder"):
-        lmms.run(tmp_path / "c", ["POPE"], model="m", method="x", folder=tmp_path / "out", python=stand_in(tmp_path))
+        lmms.run(tmp_path / "c", ["POPE"], harness, model="m", method="x", folder=tmp_path / "out")
 
 
 def test_the_task_of_easy_vqa(tmp_path: Path) -> None:
