@@ -205,12 +205,12 @@ def _conduct(workspace: Workspace, raw: dict[str, Any], folder: Path, servers: E
     done = conductor.conducted()
     receipts = [
         IngestReceipt(
-            scan.source,
-            scan.claims.rows + scan.rejects.rows,
-            scan.claims.rows,
-            done.ingested.get(scan.source, {}).get("new_images", 0),
-            done.ingested.get(scan.source, {}).get("new_shards", 0),
-            [reject for reject in results.file_rejects if reject.source == scan.source],
+            source=scan.source,
+            files=scan.claims.rows + scan.rejects.rows,
+            images=scan.claims.rows,
+            new_images=done.ingested.get(scan.source, {}).get("new_images", 0),
+            new_shards=done.ingested.get(scan.source, {}).get("new_shards", 0),
+            rejects=[reject for reject in results.file_rejects if reject.source == scan.source],
         )
         for scan in workspace.registry.scans().values()
     ]

@@ -30,7 +30,23 @@ from taskgalaxy_ops.taxonomy.expand import expand_template
 from taskgalaxy_ops.workspace import Workspace
 
 _ID = re.compile("[0-9a-f]{64}")
-_NEW = Reply("", "", "", (), {}, {}, {}, cost=0, list_cost=0, ceiling=0, block="", attempts=0, seen=0, at=0, seconds=0)
+_NEW = Reply(
+    reply="",
+    stage="",
+    model="",
+    units=(),
+    answers={},
+    raw={},
+    usage={},
+    cost=0,
+    list_cost=0,
+    ceiling=0,
+    block="",
+    attempts=0,
+    seen=0,
+    at=0,
+    seconds=0,
+)
 
 
 @dataclass(slots=True)

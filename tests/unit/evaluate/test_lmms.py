@@ -77,7 +77,9 @@ def test_results_become_scores_in_the_tables_scale() -> None:
     pope, mme, ai2d, mmvet = lmms.scores_of(RECORDED, ["POPE", "MME", "AI2D", "MM-Vet"], model="m", method="x")
     assert (pope.value, pope.questions, pope.metric) == (75.0, 8, "pope_f1_score")
     assert (mme.value, ai2d.value, mmvet.value) == (1234.5, 50.0, 31.25)
-    assert pope == Score("m", "x", "POPE", "", "pope_f1_score", 75.0, questions=8)
+    assert pope == Score(
+        model="m", method="x", benchmark="POPE", family="", metric="pope_f1_score", value=75.0, questions=8
+    )
 
 
 @pytest.mark.parametrize("benchmark", ["MathVista", "ChartQA"])
