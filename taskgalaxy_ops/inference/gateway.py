@@ -214,7 +214,7 @@ class Gateway:
                 await asyncio.sleep(wait)
 
     async def _join(self, model: Model, limit: Limit) -> None:
-        """Share the model's limit with the other workers that ask it. Raises Unavailable."""
+        """Share the model's limit with the other workers that ask it. Raises ModelError."""
         await self.ready(model)
         if self._shares and model.weights is None:  # weights in this process serve nobody else
             await self._shares.join(_group(_one(model)), lambda share: limit.share(*share))
