@@ -207,7 +207,7 @@ class Answer:
     detail: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
     """One model reply, as it was paid for."""
 

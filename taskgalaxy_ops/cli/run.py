@@ -80,7 +80,9 @@ def _ingest(chosen: argparse.Namespace) -> int:
 def _generate(chosen: argparse.Namespace) -> int:
     workspace = workspace_of(chosen)
     with show_progress(chosen.quiet or chosen.json) as progress:
-        result = pipeline.generate(workspace, sources=chosen.source, last_stage=chosen.last_stage, progress=progress)
+        result = pipeline.generate(
+            workspace, pipeline.RunOptions(sources=chosen.source, last_stage=chosen.last_stage), progress=progress
+        )
     if chosen.last_stage == "match":
         say(chosen, {"homes": len(result.matches)}, [f"{len(result.matches)} shards matched"])
         return 0

@@ -155,7 +155,7 @@ class AirflowStack:
         return self.api.keys["password"]
 
     @property
-    def shard(self) -> Path:
+    def home(self) -> Path:
         return self.folder / "airflow"
 
     def client(self) -> AirflowClient:
@@ -168,7 +168,7 @@ class AirflowStack:
         options = {
             "CORE__DAGS_FOLDER": str(dags_folder()),
             # Installed, the plugin comes by its entry point, and this folder stays empty.
-            "CORE__PLUGINS_FOLDER": str(plugins_folder() or self.airflow_home / "plugins"),
+            "CORE__PLUGINS_FOLDER": str(plugins_folder() or self.home / "plugins"),
             "CORE__LOAD_EXAMPLES": "False",
             "CORE__EXECUTOR": "LocalExecutor",
             "CORE__PARALLELISM": str(self._parallelism),
@@ -176,8 +176,8 @@ class AirflowStack:
             "CORE__FERNET_KEY": keys["fernet"],
             "CORE__EXECUTION_API_SERVER_URL": f"{self.url}/execution/",
             "CORE__SIMPLE_AUTH_MANAGER_USERS": f"{USER}:admin",
-            "CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(self.airflow_home / "passwords.json"),
-            "DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{self.airflow_home / 'airflow.db'}",
+            "CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(self.home / "passwords.json"),
+            "DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{self.home / 'airflow.db'}",
             "API__BASE_URL": self.url,
             "API__SECRET_KEY": keys["session"],
             "API_AUTH__JWT_SECRET": keys["jwt"],
@@ -194,7 +194,7 @@ class AirflowStack:
         bin_folder = str(Path(sys.executable).parent)
         return {
             **{f"AIRFLOW__{name}": value for name, value in options.items()},
-            "AIRFLOW_HOME": str(self.airflow_home),
+            "AIRFLOW_HOME": str(self.home),
             "PATH": os.pathsep.join([bin_folder, os.environ.get("PATH", os.defpath)]),
             "TASKGALAXY_SETTINGS": str(self._settings),
             **({"PYTHONPATH": str(root)} if (root := checkout()) else {}),
@@ -209,7 +209,7 @@ class AirflowStack:
         Raises ServiceError, or DagFilesError where no DAG files are installed; then nothing is left running.
         """
         _check()
-        self.airflow_home.mkdir(parents=True, exist_ok=True)
+        self.home.mkdir(parents=True, exist_ok=True)
         say("starting Airflow (API server, scheduler, DAG processor, triggerer)")
         with ExitStack() as undo, ThreadPoolExecutor(len(self.parts)) as pool:
             undo.callback(self.stop)
@@ -222,11 +222,11 @@ class AirflowStack:
         return self
 
     def _prepare_home(self) -> None:
-        passwords = self.airflow_home / "passwords.json"
+        passwords = self.home / "passwords.json"
         opened = os.open(passwords, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(opened, "w") as file:
             file.write(f'{{"{USER}": "{self.password}"}}')
-        local_settings = self.airflow_home / "config" / "airflow_local_settings.py"
+        local_settings = self.home / "config" / "airflow_local_settings.py"
         local_settings.parent.mkdir(exist_ok=True)
         local_settings.write_text(_LOCAL_SETTINGS, encoding="utf-8")
         environment = {**os.environ, **self.environment()}

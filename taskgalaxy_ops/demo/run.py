@@ -39,7 +39,7 @@ from taskgalaxy_ops.reports.pages.finetune import write_card
 from taskgalaxy_ops.reports.text import costs as costs_text
 from taskgalaxy_ops.settings import parse_settings
 from taskgalaxy_ops.sources.ingest import IngestReceipt
-from taskgalaxy_ops.taxonomy.expand import ExpandResult, expand
+from taskgalaxy_ops.taxonomy.expand import ExpandResult, Growth, expand
 from taskgalaxy_ops.taxonomy.store import TaxonomyStore
 from taskgalaxy_ops.usage import Usage
 from taskgalaxy_ops.workspace import Workspace
@@ -205,12 +205,12 @@ def _conduct(workspace: Workspace, raw: dict[str, Any], folder: Path, servers: E
     done = conductor.conducted()
     receipts = [
         IngestReceipt(
-            scan.source,
-            scan.claims.rows + scan.rejects.rows,
-            scan.claims.rows,
-            done.ingested.get(scan.source, {}).get("new_images", 0),
-            done.ingested.get(scan.source, {}).get("new_shards", 0),
-            [reject for reject in results.file_rejects if reject.source == scan.source],
+            source=scan.source,
+            files=scan.claims.rows + scan.rejects.rows,
+            images=scan.claims.rows,
+            new_images=done.ingested.get(scan.source, {}).get("new_images", 0),
+            new_shards=done.ingested.get(scan.source, {}).get("new_shards", 0),
+            rejects=[reject for reject in results.file_rejects if reject.source == scan.source],
         )
         for scan in workspace.registry.scans().values()
     ]
@@ -223,7 +223,7 @@ def _grow(workspace: Workspace, progress: Progress) -> ExpandResult | None:
     if len(TaxonomyStore(workspace).versions()) > 1:
         return None
     try:
-        return expand(workspace, max_new=_NEW_TYPES, progress=progress)
+        return expand(workspace, Growth(max_new=_NEW_TYPES), progress=progress)
     except PendingError as error:
         progress.note(str(error))
         return None

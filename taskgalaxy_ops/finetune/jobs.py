@@ -39,7 +39,7 @@ PYTHON = "TASKGALAXY_PYTHON"  # environment variable: the interpreter that has t
 _FORBIDDEN = re.compile(r"[\x00\n\r]")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Order:
     """What somebody wants to be trained.
 
@@ -60,7 +60,7 @@ class Order:
     container: str | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Job:
     """A complete job: files, and the command that trains with them, run in the job's folder."""
 
@@ -192,7 +192,16 @@ def prepare(order: Order, root: Path) -> Job:
     files = {**rendered.files, MANIFEST: json.dumps(manifest, indent=1, sort_keys=True, ensure_ascii=False).encode()}
     if order.blind:
         files[BLANK] = _blank()
-    return Job(key, recipe, trainer, release, folder, rendered.command, files, rendered.environment)
+    return Job(
+        key=key,
+        recipe=recipe,
+        trainer=trainer,
+        release=release,
+        folder=folder,
+        command=rendered.command,
+        files=files,
+        environment=rendered.environment,
+    )
 
 
 def load(root: Path, key: str) -> Job:
@@ -202,7 +211,16 @@ def load(root: Path, key: str) -> Job:
         found = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         recipe = Recipe.model_validate(found["recipe"])
         command, environment = tuple(found["command"]), found["environment"]
-        return Job(found["key"], recipe, found["trainer"], found["release"], folder, command, {}, environment)
+        return Job(
+            key=found["key"],
+            recipe=recipe,
+            trainer=found["trainer"],
+            release=found["release"],
+            folder=folder,
+            command=command,
+            files={},
+            environment=environment,
+        )
     except (OSError, ValueError, KeyError) as error:
         raise JobError(
             f"job {key[:16]}: {folder / MANIFEST} cannot be read ({error}). Every worker must see finetune.folder."

@@ -104,7 +104,9 @@ def tuning(
     excluded = known_images(workspace, copy)
 
     def job(release: ReleaseCopy | None, blind: bool = False) -> Job:
-        order = Order(chosen, release, trainer=trainer, blind=blind, excluded=excluded, container=container)
+        order = Order(
+            recipe=chosen, release=release, trainer=trainer, blind=blind, excluded=excluded, container=container
+        )
         return prepare(order, root(workspace))
 
     jobs = {}
@@ -268,7 +270,7 @@ def results(workspace: Workspace, jobs: Mapping[str, Job]) -> dict[str, dict[str
     return found
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class _Known:
     """What the log says of a key."""
 

@@ -17,7 +17,7 @@ from taskgalaxy_ops.usage import Tally
 from taskgalaxy_ops.workspace import Workspace
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class Bill:
     """What a store has paid for over its lifetime."""
 

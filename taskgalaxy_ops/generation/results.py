@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from taskgalaxy_ops.funnel import StageCounts, total
 from taskgalaxy_ops.generation.bill import Bill, bill
-from taskgalaxy_ops.generation.run import RunResult, generate
+from taskgalaxy_ops.generation.run import RunOptions, RunResult, generate
 from taskgalaxy_ops.generation.shard_run import ShardResult, StageResult
 from taskgalaxy_ops.generation.stages import ASKING, STAGE
 from taskgalaxy_ops.records import Claim, FileReject, Image, ImageId, Pair, Reject, Relevant, Verdict, Vote
@@ -30,7 +30,7 @@ class RunResults:
         """``result``: of a run just made; None: what the journals hold, without asking."""
         self.workspace = workspace
         self.denied = workspace.registry.denied()  # as it stood: what is made of the rows is held against it once more
-        self.result = result or generate(workspace, ask=False, commit=False)
+        self.result = result or generate(workspace, RunOptions(ask=False, commit=False))
 
     @property
     def pending(self) -> int:

@@ -31,7 +31,7 @@ from taskgalaxy_ops.models.rate_limit import Limit, Unavailable, backoff
 from taskgalaxy_ops.models.reply import FIRST, ModelReply, RetryPlan, interpret
 from taskgalaxy_ops.models.request import RequestItem, RequestTemplate
 from taskgalaxy_ops.records import Answer, Reply
-from taskgalaxy_ops.settings import Model
+from taskgalaxy_ops.settings import Model, Price
 from taskgalaxy_ops.storage.journal import Journal
 from taskgalaxy_ops.usage import Usage
 
@@ -158,9 +158,7 @@ class Gateway:
     ) -> ModelReply:
         """Send until something comes back. Raises _GaveUpError, Unavailable and ModelError."""
         model, limit, number = template.model, self.limit(template.model), next(self._numbers)
-        await self.ready(model)
-        if self._shares and model.weights is None:  # weights in this process serve nobody else
-            await self._shares.join(_group(_one(model)), lambda share: limit.share(*share))
+        await self._join(model, limit)
         price = pricing.priced(model, money=context.shard_budget.counts_money)
         context.check()  # before an image is rendered for nothing
         room = after.room(model.max_tokens)
@@ -182,17 +180,10 @@ class Gateway:
                 wait = max(backoff(tries), sent.wait)
                 downgraded = self._downgraded(model, arguments) if sent.form else None
                 fatal = sent.came == "fatal" or (self.rejects_our_format(model, sent) and not downgraded)
-                match sent.came:
-                    case "served":
-                        amount = pricing.charged(pricing.usage_of(sent.data), price, most)
-                        self.record_actual(model, estimated, amount)
-                        limit.worked(amount.tokens, sent.headers)
-                    case "busy":
-                        limit.refused(wait)
-                    case "slow" | "failed":
-                        limit.failed(f"{model.name} at {model.base_url}: {sent.why}", slow=sent.came == "slow")
-                if sent.came != "served":
-                    amount = most if sent.billed else pricing.Amount(0, 0)
+                amount = _amount(sent, price, most)
+                if sent.came == "served":
+                    self.record_actual(model, estimated, amount)
+                _adapt(limit, model, sent, amount.tokens, wait)
                 try:
                     await completed(context.shard_budget.back(drawn, *amount, sent=sent.left))
                 except asyncio.CancelledError:  # a reply that was paid for first goes to the journal: see _converse
@@ -200,26 +191,38 @@ class Gateway:
                         raise
                 if fatal:
                     self.disable(model, blame(model, sent))
+                    raise ModelError(blame(model, sent))
             finally:
                 limit.back()
-            if fatal:
-                raise ModelError(blame(model, sent))
             if downgraded:
                 arguments, body = downgraded, wire(model, downgraded)
                 continue
             if sent.came in {"served", "declined"}:
                 with contextlib.suppress(asyncio.CancelledError):  # it was paid for: first to the journal
                     await asyncio.sleep(0)  # who was let in sends first: the model need not wait until this one is read
-                note = {"lost": lost} if lost else {}
-                taken = time.monotonic() - started
                 return ModelReply(
-                    sent.data, units, template, drawn.block, most.cost, amount.cost, attempts, seen, taken, note
+                    data=sent.data,
+                    units=units,
+                    template=template,
+                    block=drawn.block,
+                    ceiling=most.cost,
+                    cost=amount.cost,
+                    attempts=attempts,
+                    seen=seen,
+                    seconds=time.monotonic() - started,
+                    note={"lost": lost} if lost else {},
                 )
             lost += amount.cost
             if tries > model.retries:
                 raise _GaveUpError(f"{model.name} at {model.base_url} gave no reply in {tries} tries ({sent.why})")
             if not limit.closed:
                 await asyncio.sleep(wait)
+
+    async def _join(self, model: Model, limit: Limit) -> None:
+        """Share the model's limit with the other workers that ask it. Raises ModelError."""
+        await self.ready(model)
+        if self._shares and model.weights is None:  # weights in this process serve nobody else
+            await self._shares.join(_group(_one(model)), lambda share: limit.share(*share))
 
     async def _send(
         self, model: Model, body: bytes | Body, seconds: float, context: CallContext, most: pricing.Amount
@@ -339,6 +342,24 @@ def blame(model: Model, sent: Outcome) -> str:
     if sent.came == "fatal":
         return where + f"Check base_url, model ({model.model!r}), the key in {model.api_key_env} and its credit."
     return where + f"Check what it takes: structured ({model.structured!r}), temperature, room_field."
+
+
+def _amount(sent: Outcome, price: Price, most: pricing.Amount) -> pricing.Amount:
+    """What an attempt took: as its reply says; without a reply, all that it could take, or nothing."""
+    if sent.came == "served":
+        return pricing.charged(pricing.usage_of(sent.data), price, most)
+    return most if sent.billed else pricing.Amount(0, 0)
+
+
+def _adapt(limit: Limit, model: Model, sent: Outcome, tokens: int, wait: float) -> None:
+    """Tell a model's limit what came of an attempt. wait: seconds to the next one, after a refusal."""
+    match sent.came:
+        case "served":
+            limit.worked(tokens, sent.headers)
+        case "busy":
+            limit.refused(wait)
+        case "slow" | "failed":
+            limit.failed(f"{model.name} at {model.base_url}: {sent.why}", slow=sent.came == "slow")
 
 
 def _made(

@@ -26,7 +26,7 @@ class MalformedReplyError(ValueError):
     """A reply, or a part of it, is not what was asked for; the message goes back to the model."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RequestTemplate:
     """One form of request: instruction, reply schema, and how one item of the reply becomes an answer."""
 

@@ -31,7 +31,23 @@ from taskgalaxy_ops.workspace import Workspace
 
 _ID = re.compile("[0-9a-f]{64}")
 _Reader = Callable[[str | None], RequestTemplate]
-_NEW = Reply("", "", "", (), {}, {}, {}, cost=0, list_cost=0, ceiling=0, block="", attempts=0, seen=0, at=0, seconds=0)
+_NEW = Reply(
+    reply="",
+    stage="",
+    model="",
+    units=(),
+    answers={},
+    raw={},
+    usage={},
+    cost=0,
+    list_cost=0,
+    ceiling=0,
+    block="",
+    attempts=0,
+    seen=0,
+    at=0,
+    seconds=0,
+)
 
 
 @dataclass(slots=True)

@@ -40,7 +40,7 @@ class Share:
         self.cost, self.list_cost = self.cost + cost, self.list_cost + list_cost
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Costs:
     """What was paid for, by what; each breakdown adds up to ``total``."""
 
@@ -65,15 +65,15 @@ def costs(workspace: Workspace, *, task_types: bool = False) -> Costs:
         each += tally
     runs = sorted(paid.by_run, key=lambda run: -paid.times[run][1])
     return Costs(
-        paid.all,
-        role,
-        paid.by_stage,
-        paid.by_model,
-        {name or TAXONOMY: tally for name, tally in _dearest(paid.by_source)},
-        {run or NOT_RECORDED: paid.by_run[run] for run in runs},
-        {run or NOT_RECORDED: paid.times[run] for run in runs},
-        _task_types(workspace) if task_types else {},
-        workspace.ledger().spent(),
+        total=paid.all,
+        role=role,
+        stage=paid.by_stage,
+        model=paid.by_model,
+        source={name or TAXONOMY: tally for name, tally in _dearest(paid.by_source)},
+        run={run or NOT_RECORDED: paid.by_run[run] for run in runs},
+        times={run or NOT_RECORDED: paid.times[run] for run in runs},
+        task_type=_task_types(workspace) if task_types else {},
+        spent=workspace.ledger().spent(),
     )
 
 

@@ -50,7 +50,7 @@ class Bounds:
         return Bounds(self.low * factor, self.expected * factor, self.high * factor)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StagePlan:
     """A stage over all image shards of a plan. None: nothing was measured yet that would tell."""
 
@@ -100,12 +100,12 @@ def plan(workspace: Workspace, sources: Sequence[str] | None = None, taxonomy: i
     stages = [
         _estimated(
             StagePlan(
-                stage,
-                len(there.shards),
-                sum(_stage_output(stage, one, results) is not None for one in there.shards),
-                sum(_units_there(stage, one, told, results) for one in there.shards),
-                lacking[stage],
-                _why(stage, there.shards, told, results),
+                stage=stage,
+                shards=len(there.shards),
+                shards_there=sum(_stage_output(stage, one, results) is not None for one in there.shards),
+                units_there=sum(_units_there(stage, one, told, results) for one in there.shards),
+                units=lacking[stage],
+                why=_why(stage, there.shards, told, results),
             ),
             measured[stage],
             workspace.settings,

@@ -34,7 +34,7 @@ from taskgalaxy_ops.taxonomy.store import TaxonomyStore
 from taskgalaxy_ops.workspace import Workspace
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Published:
     """A release as its log entry tells it."""
 
@@ -114,15 +114,15 @@ def publish(
             return ReleaseReceipt(made, url(workspace, made), False, plan.funnel[-1])
         version, manifest = made
         done = Published(
-            version,
-            plan.content_hash,
-            manifest,
-            plan.counts["samples"],
-            plan.counts["task_types"],
-            plan.counts["images"],
-            bool(results.pending),
-            inputs,
-            dict(plan.funnel[-1].rejects),
+            version=version,
+            content=plan.content_hash,
+            manifest_sha256=manifest,
+            samples=plan.counts["samples"],
+            task_types=plan.counts["task_types"],
+            images=plan.counts["images"],
+            partial=bool(results.pending),
+            inputs=inputs,
+            rejects=dict(plan.funnel[-1].rejects),
         )
         published_rows.keep_left_out(workspace.store, version, plan.rejects())
     _finish(workspace, done)

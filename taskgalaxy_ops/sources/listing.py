@@ -25,7 +25,7 @@ CREATE TABLE files (name TEXT, version TEXT, place BLOB);
 """
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SourceFile:
     """A file of a source, not yet read."""
 
@@ -93,12 +93,12 @@ def source_files(name: str, settings: SourceSettings, s3_options: Mapping[str, A
         key, version, place = found
         own = notes.get("files", {}).get(key, {})
         return SourceFile(
-            key,
-            partial(source.open, place),
-            version,
-            own.get("origin"),
-            own.get("licence") or settings.licence or notes.get("licence"),
-            own.get("attribution") or settings.attribution or notes.get("attribution"),
+            name=key,
+            read=partial(source.open, place),
+            version=version,
+            origin=own.get("origin"),
+            licence=own.get("licence") or settings.licence or notes.get("licence"),
+            attribution=own.get("attribution") or settings.attribution or notes.get("attribution"),
         )
 
     wanted = (each for each in source.list() if each[0].lower().endswith(suffixes))

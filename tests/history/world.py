@@ -362,7 +362,7 @@ class World:
         with self._watched():
             if dies:
                 self._run_and_die(drawn(self.deaths, models.step) % _OPERATIONS, how)
-            result = pipeline.generate(workspace, **how)
+            result = pipeline.generate(workspace, pipeline.RunOptions(**how))
         estimated = self.estimated(workspace)
         asked = models.delivered - delivered
         assert asked.total() == len(asked), "a unit was answered twice in one run"
@@ -398,7 +398,7 @@ class World:
         note = self.store.before
         self.store.before, self.wire.before = operation, hit
         try:
-            pipeline.generate(self.open(), **options)
+            pipeline.generate(self.open(), pipeline.RunOptions(**options))
         except (KilledError, BaseExceptionGroup):
             assert left < 0
         finally:
@@ -444,7 +444,7 @@ class World:
         received, passes = self.models.received, self.encoder.passes
         again = self.open(self._copy())
         collected = all(batch.cleared for batch in self.wire.batches)  # else it may find some that nothing needs
-        theirs = _released(again, pipeline.generate(again, ask=result.pending == 0 and collected))
+        theirs = _released(again, pipeline.generate(again, pipeline.RunOptions(ask=result.pending == 0 and collected)))
         assert (self.models.received, self.encoder.passes) == (received, passes), "one run over the final state asked"
         assert _differing(mine, theirs) == [], "one run over the final state gives other data"
         assert list(left(self.open())) == [], "something is left of what was taken down"
@@ -452,7 +452,7 @@ class World:
     def check_end(self) -> None:
         """The same from a store that has seen nothing but the final sources, taxonomy and answers; and no damage."""
         workspace = self.open()
-        result = pipeline.generate(workspace, ask=False)
+        result = pipeline.generate(workspace, pipeline.RunOptions(ask=False))
         mine, received = _released(workspace, result), self.models.received
         anew = self.open(SortedStore())
         for source in sorted(self.sources, reverse=True):
@@ -462,7 +462,7 @@ class World:
         TaxonomyStore(anew).publish(TaxonomyStore(anew).version().number, final.nodes, [], "hand")
         answers.export(workspace, self.folder / "answers.jsonl")
         answers.load(anew, self.folder / "answers.jsonl")
-        theirs = _released(anew, pipeline.generate(anew, ask=result.pending == 0))
+        theirs = _released(anew, pipeline.generate(anew, pipeline.RunOptions(ask=result.pending == 0)))
         assert self.models.received == received, "a new store with the history's answers asked"
         assert _differing(mine, theirs) == [], "a new store with the same state gives other data"
         assert verify(self.open()).damage == []

@@ -37,7 +37,16 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def job_of(recipe: Recipe, trainer: Any, parts: list[Part], root: Path) -> Job:
     folder = folder_of(root, "f" * 64)
     rendered = TRAINERS.get(trainer).render(recipe, parts, folder, blind=False)
-    job = Job("f" * 64, recipe, trainer, "v1", folder, rendered.command, rendered.files, rendered.environment)
+    job = Job(
+        key="f" * 64,
+        recipe=recipe,
+        trainer=trainer,
+        release="v1",
+        folder=folder,
+        command=rendered.command,
+        files=rendered.files,
+        environment=rendered.environment,
+    )
     job.write()
     return job
 

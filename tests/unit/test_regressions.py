@@ -73,7 +73,23 @@ class Teacher:
         said = {unit.key: Answer({"fits": True, "reason": ""}) for unit in units}
         names = tuple(unit.key for unit in units)
         context.journal.add(
-            Reply("r", "filter", "t", names, said, {"a": 1}, {}, 0, 0, 0, "", 1, context.journal.seen, 0, 0)
+            Reply(
+                reply="r",
+                stage="filter",
+                model="t",
+                units=names,
+                answers=said,
+                raw={"a": 1},
+                usage={},
+                cost=0,
+                list_cost=0,
+                ceiling=0,
+                block="",
+                attempts=1,
+                seen=context.journal.seen,
+                at=0,
+                seconds=0,
+            )
         )
 
 

@@ -43,7 +43,9 @@ def stage(name: str, lane: Mapping[str, Any], last_try: bool, since: datetime) -
     workspace = opened(**lane["orders"], run=lane.get("run"))
     own = {field: lane[field] for field in ("number", "of", "registry", "sources")}
     with progress() as shown:
-        result = pipeline.generate(workspace, lane=pipeline.Lane(**own), last_stage=name, progress=shown, wait=False)
+        result = pipeline.generate(
+            workspace, pipeline.RunOptions(lane=pipeline.Lane(**own), last_stage=name, wait=False), progress=shown
+        )
     counts = [shard.stages[name].counts for shard in result.shards if name in shard.stages]
     asked = [each for each in counts if each is not None]
     found = receipt(

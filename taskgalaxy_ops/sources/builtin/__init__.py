@@ -30,7 +30,7 @@ _LEFT_SECONDS = 3600
 _VERSION = 1  # raise it when the same parameters give other images
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Made:
     """One image of a source that ships."""
 

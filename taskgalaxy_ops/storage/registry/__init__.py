@@ -260,14 +260,14 @@ class Registry:
                 standing.parts[found.source] if last else (),
             )
             scan = Scan(
-                found.source,
-                location,
-                draft.claims(parts, last.claims if last else None),
-                draft.put(
+                source=found.source,
+                location=location,
+                claims=draft.claims(parts, last.claims if last else None),
+                rejects=draft.put(
                     "rejects", table(found.file_rejects(standing.denied), FileReject), last.rejects if last else None
                 ),
-                dict(settings or {}),
-                draft.put("files", listing, last.files if last else None),
+                settings=dict(settings or {}),
+                files=draft.put("files", listing, last.files if last else None),
             )
             if scan == last and not cut:
                 return None

@@ -75,7 +75,23 @@ def added_up(workspace: Workspace) -> Bill:
 
 def reply(number: int) -> Reply:
     usage = {"prompt_tokens": 5, "completion_tokens": 2}
-    return Reply(f"r{number}", "expand", "new", (), {}, {"id": number}, usage, 7, 8, 9, "b", 1, 0, 1.0, 0.5)
+    return Reply(
+        reply=f"r{number}",
+        stage="expand",
+        model="new",
+        units=(),
+        answers={},
+        raw={"id": number},
+        usage=usage,
+        cost=7,
+        list_cost=8,
+        ceiling=9,
+        block="b",
+        attempts=1,
+        seen=0,
+        at=1.0,
+        seconds=0.5,
+    )
 
 
 def test_a_bill_is_the_sum_of_all_replies_and_reads_what_was_appended(workspace: Workspace) -> None:

@@ -378,7 +378,7 @@ def test_a_file_that_cannot_be_read_is_a_reject(tmp_path):
     def gone():
         raise PermissionError(13, "Permission denied", "x.jpg")
 
-    files = [SourceFile("x.jpg", gone), SourceFile("y.png", lambda: encoded(picture(), "PNG"))]
+    files = [SourceFile(name="x.jpg", read=gone), SourceFile(name="y.png", read=lambda: encoded(picture(), "PNG"))]
     found = Result(files)
     assert [(r.file, r.reason) for r in found.rejects] == [("x.jpg", Reason.UNREADABLE)]
     assert "Permission denied" in found.rejects[0].detail
