@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import yaml
 
 from taskgalaxy_ops.errors import NotFoundError
-from taskgalaxy_ops.records import ImageId, PairId
+from taskgalaxy_ops.records import ImageId, PairId, leading_id
 from taskgalaxy_ops.release.build import MANIFEST, README, as_json, entry
 from taskgalaxy_ops.release.card import header_lines
 from taskgalaxy_ops.release.formats.parquet import WRITING
@@ -27,7 +27,6 @@ from taskgalaxy_ops.release.images import thumbnail_path
 WITHDRAWN = "withdrawn.json"
 
 _NOTICE = re.compile(r"> \[!WARNING\]\n> \*\*Withdrawn in part\*\*[^\n]*\n\n")
-_ID = re.compile(r"[0-9a-f]{64}")
 
 
 def withdraw(
@@ -146,8 +145,7 @@ def _llava(raw: bytes, images: frozenset[ImageId], samples: frozenset[PairId]) -
 
 def _is_gone(row: Mapping[str, Any], images: frozenset[ImageId], samples: frozenset[PairId]) -> bool:
     # Copied or referred to, an image's location ends in its id.
-    found = _ID.match(PurePosixPath(row["image"]).name)
-    return row["id"] in samples or (found is not None and found[0] in images)
+    return row["id"] in samples or leading_id(PurePosixPath(row["image"]).name) in images
 
 
 def _card(text: str, images: int, samples: frozenset[PairId], empty_splits: Collection[str]) -> str:
