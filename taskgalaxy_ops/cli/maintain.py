@@ -16,12 +16,12 @@ from taskgalaxy_ops.cli.common import AddCommand, loaded, say, to_json, workspac
 from taskgalaxy_ops.errors import SourceError
 from taskgalaxy_ops.hashing import sha256_hex
 from taskgalaxy_ops.operations import answers, forget, gc, takedown, upgrade
+from taskgalaxy_ops.records import begins_id, is_id
 from taskgalaxy_ops.reports.console import show_progress
 from taskgalaxy_ops.storage.ledger import NANO
 from taskgalaxy_ops.workspace import Workspace
 
-_ID = re.compile("[0-9a-f]{64}")
-_PREFIX = re.compile("[0-9a-f]{8,63}")
+_DIGITS = 8  # of an image's id, at least, by which it is named
 _SPAN = re.compile(r"(\d+)([mhd])")
 _SECONDS = {"m": 60, "h": 3600, "d": 86400}
 
@@ -136,11 +136,11 @@ def _listed(path: Path) -> list[str]:
 
 def _image(workspace: Workspace, name: str) -> str:
     """An image by its id, the beginning of one that the store has, or a local file that holds it."""
-    if _ID.fullmatch(name):
+    if is_id(name):
         return name
     if (path := Path(name)).is_file():
         return sha256_hex(path.read_bytes())
-    if _PREFIX.fullmatch(name):
+    if begins_id(name, _DIGITS):
         found = {
             image
             for shard in workspace.registry.shards()

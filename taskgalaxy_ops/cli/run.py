@@ -109,13 +109,13 @@ def _pilot(chosen: argparse.Namespace) -> int:
     with show_progress(chosen.quiet or chosen.json) as progress:
         found = pilot.pilot(workspace, chosen.limit, progress)
     contact_sheet.write(
-        chosen.out, contact_sheet.report_data(found.results, title="TaskGalaxy pilot", forecast=found.forecast)
+        chosen.out, contact_sheet.report_data(found.results, title="TaskGalaxy pilot", forecast=found.full_bill)
     )
-    value = {"forecast": found.forecast, "page": str(chosen.out.resolve()), "pending": found.results.pending}
+    value = {"forecast": found.full_bill, "page": str(chosen.out.resolve()), "pending": found.results.pending}
     lines = [
         *run_text.funnel(found.results.funnel),
         *run_text.ended(found.results.result),
-        *release_text.forecast(found.forecast),
+        *release_text.forecast(found.full_bill),
     ]
     say(chosen, value, [*lines, f"contact sheet: {chosen.out.resolve()}"])
     return PENDING if found.results.pending else 0

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import re
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -23,13 +22,12 @@ from taskgalaxy_ops.generation.stages.asking import pure
 from taskgalaxy_ops.models.reply import reply_text
 from taskgalaxy_ops.models.request import MalformedReplyError, RequestItem, RequestTemplate
 from taskgalaxy_ops.progress import Progress, Silent
-from taskgalaxy_ops.records import Answer, Reason, Reply
+from taskgalaxy_ops.records import Answer, Reason, Reply, is_id
 from taskgalaxy_ops.storage import keys
 from taskgalaxy_ops.storage.journal import Journal
 from taskgalaxy_ops.taxonomy.expand import expand_template
 from taskgalaxy_ops.workspace import Workspace
 
-_ID = re.compile("[0-9a-f]{64}")
 _Reader = Callable[[str | None], RequestTemplate]
 _NEW = Reply(
     reply="",
@@ -214,7 +212,7 @@ def _imported(raw: Mapping[str, Any], readers: Mapping[str, _Reader]) -> Reply:
     units = tuple(raw["units"])
     answers: dict[str, Answer] = {}
     for unit, given in raw["answers"].items():
-        if unit not in units or not all(map(_ID.fullmatch, units)):
+        if unit not in units or not all(map(is_id, units)):
             raise ValueError("an answer to no unit of the reply")
         if given.get("terminal"):
             answers[unit] = Answer(terminal=Reason(given["terminal"]), detail=str(given.get("detail", ""))[:300])
@@ -224,7 +222,7 @@ def _imported(raw: Mapping[str, Any], readers: Mapping[str, _Reader]) -> Reply:
                 answers[unit] = reader.read({}, value["children"] if raw["stage"] == "expand" else value)
             except MalformedReplyError as error:
                 raise ValueError(f"an answer of {raw['stage']}: {error}") from error
-    if raw.get("image") is not None and not _ID.fullmatch(raw["image"]):
+    if raw.get("image") is not None and not is_id(raw["image"]):
         raise ValueError("`image` must be an id")
     if not isinstance(raw["raw"], dict) or not isinstance(raw["reply"], str):
         raise TypeError("`raw` must be an object, `reply` a text")

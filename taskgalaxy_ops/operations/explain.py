@@ -6,7 +6,6 @@ first needed, and kept. Asks and encodes nothing.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -29,7 +28,7 @@ from taskgalaxy_ops.models import pricing
 from taskgalaxy_ops.models.request import RequestItem, RequestTemplate
 from taskgalaxy_ops.operations.explain_task_type import explain_task_type, node_tables
 from taskgalaxy_ops.operations.shard_state import ShardState, matched, store_state
-from taskgalaxy_ops.records import Claim, FileReject, Match, Pair, Reject, Relevant
+from taskgalaxy_ops.records import Claim, FileReject, Match, Pair, Reject, Relevant, begins_id
 from taskgalaxy_ops.release import publish
 from taskgalaxy_ops.release.publish import published
 from taskgalaxy_ops.release.published_rows import ReleaseRows, keep_left_out, left_out
@@ -42,7 +41,7 @@ from taskgalaxy_ops.storage.registry.state import ImageShard
 from taskgalaxy_ops.storage.shards import StageOutput
 from taskgalaxy_ops.workspace import Workspace
 
-_ID = re.compile(r"[0-9a-f]{4,64}")
+_LEAST_DIGITS = 4  # of an id, for what is asked about
 _KEY_DIGITS = 16  # of an id, in a lookup
 _IDS = pa.schema([("id", pa.uint64())])
 _SHOWN = 8
@@ -60,7 +59,7 @@ def explain(workspace: Workspace, what: str) -> dict[str, Any]:
     found: list[tuple[str, str, Callable[[], dict[str, Any]]]] = []  # kind, name, its story
     for path in _task_types(look, what):
         found.append(("task type", path, lambda path=path: explain_task_type(look, path, list(shards.values()))))  # type: ignore[misc]
-    if _ID.fullmatch(what):
+    if begins_id(what, _LEAST_DIGITS):
         for image, shard in _images(look, shards.values(), what):
             found.append(("image", image, lambda shard=shard, image=image: _image(look, shard, image)))  # type: ignore[misc]
         for pair, shard in _pairs(look, shards, what):

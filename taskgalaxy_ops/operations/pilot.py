@@ -1,6 +1,6 @@
 """Pilot: a few images through the whole chain, in the store itself, so that nothing of it is paid for twice.
 
-What they came to forecasts the bill of all files.
+What they came to tells the bill of all files. Of images that are registered, forecast.py tells what is left.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class PilotResult:
     """The rows of the pilot's images, and what all files would come to."""
 
     results: RunResults
-    forecast: dict[str, Any]
+    full_bill: dict[str, Any]
 
 
 def pilot(workspace: Workspace, limit: int, progress: Progress) -> PilotResult:
@@ -57,11 +57,11 @@ def pilot(workspace: Workspace, limit: int, progress: Progress) -> PilotResult:
         if chosen.intersection(names):
             pipeline.ingest(workspace, name, pick=lambda file, name=name: f"{name}/{file}" in chosen, progress=progress)  # type: ignore[misc]
     results = RunResults(workspace, pipeline.generate(workspace, progress=progress))
-    return PilotResult(results, forecast(results, sum(map(len, files.values()))))
+    return PilotResult(results, extrapolated(results, sum(map(len, files.values()))))
 
 
-def forecast(results: RunResults, files: int) -> dict[str, Any]:
-    """The full bill of ``files`` files of which the harvest is a random part, with a 95 % interval over images.
+def extrapolated(results: RunResults, files: int) -> dict[str, Any]:
+    """The full bill of ``files`` files of which the pilot's are a random part, with a 95 % interval over images.
 
     Each image's share of a stage's cost follows its units; the interval is the normal one of a mean
     (1.96 standard errors), so with few images it is wide, and honest about that.

@@ -9,7 +9,6 @@ write, and erases what it wrote.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 
@@ -17,13 +16,11 @@ from taskgalaxy_ops.errors import NotFoundError, SourceError
 from taskgalaxy_ops.generation.erase import erase_from_shard, held_by, ids_in
 from taskgalaxy_ops.operations import gc
 from taskgalaxy_ops.progress import Progress, Silent
-from taskgalaxy_ops.records import ImageId
+from taskgalaxy_ops.records import ImageId, is_id
 from taskgalaxy_ops.release import WITHDRAWN, publish
 from taskgalaxy_ops.storage import keys
 from taskgalaxy_ops.storage.journal import Journal
 from taskgalaxy_ops.workspace import Workspace
-
-_ID = re.compile("[0-9a-f]{64}")
 
 
 @dataclass(slots=True)
@@ -46,7 +43,7 @@ def take_down(
     """
     progress = progress or Silent()
     for image in images:
-        if not _ID.fullmatch(image):
+        if not is_id(image):
             raise SourceError(
                 f"takedown: {image!r} is no image id. Give 64 hex digits, or a file that holds the image."
             )

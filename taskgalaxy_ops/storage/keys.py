@@ -37,7 +37,6 @@ ANNOUNCEMENTS_LOG = "announcements"
 FINETUNE_LOG = "finetune/log"
 
 TAXONOMY_SHARD = "taxonomy"
-_TALLY = "tally.json"
 
 
 def blob(image: str) -> str:
@@ -77,12 +76,7 @@ def journal(shard: str) -> str:
 
 def tally(shard: str) -> str:
     """What an image shard's journal adds up to; made from it, and replaced at will."""
-    return f"{IMAGE_SHARDS}{shard}/{_TALLY}"
-
-
-def is_cache(key: str) -> bool:
-    """Whether an object is made from others alone, so that whoever looks may write it, and anybody delete it."""
-    return key.startswith(CACHES) or (key.startswith(IMAGE_SHARDS) and key.endswith(_TALLY))
+    return f"{IMAGE_SHARDS}{shard}/tally.json"
 
 
 def lease(shard: str) -> str:

@@ -28,10 +28,16 @@ def listed(store: Store, prefix: str, *others: str) -> list[Listed]:
         return sorted((each for part in parts for each in part), key=lambda each: each.key.encode())
 
 
+def is_cache(key: str) -> bool:
+    """Whether an object is made from others alone, so that whoever looks may write it, and anybody delete it."""
+    shard = key.removeprefix(keys.IMAGE_SHARDS).partition("/")[0]
+    return key.startswith(keys.CACHES) or key == keys.tally(shard)
+
+
 class Snapshot:
     """A store whose listings below ``homes/`` all come from one, made in parallel when the first is asked for.
 
-    Its writing methods raise ReadOnlyError for all but caches (``keys.is_cache``).
+    Its writing methods raise ReadOnlyError for all but caches (``is_cache``).
     """
 
     def __init__(self, store: Store) -> None:
@@ -81,7 +87,7 @@ class Snapshot:
         return self._store.age(key)
 
     def _only_cache(self, key: str) -> None:
-        if not keys.is_cache(key):
+        if not is_cache(key):
             raise ReadOnlyError(
                 f"store {self.url}: {key} was to be written by what only looks. Run a command that writes."
             )

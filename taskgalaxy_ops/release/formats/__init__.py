@@ -12,11 +12,9 @@ from pathlib import PurePosixPath
 
 from taskgalaxy_ops import extensions
 from taskgalaxy_ops.extensions import Registry
-from taskgalaxy_ops.records import ImageId, PairId
+from taskgalaxy_ops.records import ImageId, PairId, leading_id
 from taskgalaxy_ops.release.select import Selection
 from taskgalaxy_ops.storage.base import Content
-
-_ID = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +26,7 @@ class Gone:
 
     def holds(self, sample: PairId, location: str) -> bool:
         """Whether a sample is gone, or its image: copied or referred to, an image's location ends in its id."""
-        found = _ID.match(PurePosixPath(location).name)
-        return sample in self.samples or (found is not None and found[0] in self.images)
+        return sample in self.samples or leading_id(PurePosixPath(location).name) in self.images
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from taskgalaxy_ops.storage import keys
 from taskgalaxy_ops.storage.log import Log
+from taskgalaxy_ops.storage.snapshot import is_cache
 
 _HEX = st.text("0123456789abcdef", min_size=32, max_size=64)
 _NUMBER = st.integers(1, 10**10 - 1)
@@ -126,5 +127,5 @@ def test_no_other_module_spells_out_a_key() -> None:
 
 
 def test_only_what_is_made_from_other_objects_is_a_cache() -> None:
-    assert all(map(keys.is_cache, [keys.cache("markers.json"), keys.tally("a")]))
-    assert not any(map(keys.is_cache, [keys.journal("a"), keys.marker("a", "match", "b", "c"), keys.data("ab", "c")]))
+    assert all(map(is_cache, [keys.cache("markers.json"), keys.tally("a")]))
+    assert not any(map(is_cache, [keys.journal("a"), keys.marker("a", "match", "b", "c"), keys.data("ab", "c")]))
