@@ -5,7 +5,6 @@ A package adds one by an entry point (docs/extending.md); it is written where ``
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import PurePosixPath
