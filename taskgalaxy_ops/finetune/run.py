@@ -20,6 +20,7 @@ from taskgalaxy_ops.finetune.jobs import EXIT, Job, Order, State, TrainBackend, 
 from taskgalaxy_ops.finetune.mixture import check_licences
 from taskgalaxy_ops.finetune.progress import line, points
 from taskgalaxy_ops.finetune.recipes import Recipe, load_recipe
+from taskgalaxy_ops.finetune.tiny import TINY
 from taskgalaxy_ops.progress import Progress, Silent
 from taskgalaxy_ops.release import publish
 from taskgalaxy_ops.release.local_copy import ReleaseCopy
@@ -238,11 +239,16 @@ class Trainings:
         return self.backend.state(job, known.handle) if known.intents else State.UNKNOWN
 
     def advance(self, jobs: Mapping[str, Job]) -> dict[str, State]:
-        """One step of each job; on this machine one at a time, on a scheduler side by side. Raises JobError."""
+        """One step of each job; raises JobError.
+
+        On a scheduler all run side by side. This machine takes one model at a time, which may need all of its device;
+        tiny ones run side by side, for each keeps one core busy.
+        """
         states: dict[str, State] = {}
         for role, job in jobs.items():
             states[role] = self.step(job)
-            if states[role] is State.RUNNING and self.backend.name == "local":
+            alone = self.backend.name == "local" and job.recipe.base.model != TINY
+            if alone and states[role] is State.RUNNING:
                 break
         return states
 

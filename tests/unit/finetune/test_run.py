@@ -467,11 +467,15 @@ def test_a_job_that_leaves_no_checkpoint_is_an_error(store: Workspace) -> None:
         until(store, job(store, "true"), State.SUCCEEDED)
 
 
-def test_on_one_machine_jobs_run_one_after_another(store: Workspace) -> None:
-    one, two = job(store, "sleep 0.5; mkdir -p output"), job(store, "mkdir -p output", "l" * 64)
+def test_on_one_machine_models_are_trained_one_after_another_and_tiny_ones_side_by_side(store: Workspace) -> None:
+    tiny = load_recipe("tiny")
+    big = tiny.model_copy(update={"base": tiny.base.model_copy(update={"model": "x/y"})})
+    both = {"one": job(store, "sleep 0.5; mkdir -p output"), "two": job(store, "mkdir -p output", "l" * 64)}
     trainings = Trainings(store, "run")
-    assert trainings.advance({"one": one, "two": two}) == {"one": State.RUNNING}
-    wait(lambda: trainings.done({"one": one, "two": two}))
+    one_by_one = {role: dataclasses.replace(each, recipe=big) for role, each in both.items()}
+    assert trainings.advance(one_by_one) == {"one": State.RUNNING}
+    assert trainings.advance(both) == {"one": State.RUNNING, "two": State.RUNNING}
+    wait(lambda: trainings.done(both))
 
 
 def test_nothing_is_trained_without_a_release(tmp_path: Path) -> None:
