@@ -46,6 +46,8 @@ class Workspace:
 
     def snapshot(self) -> Workspace:
         """The same galaxy for looking at: what is committed below all image shards is listed once."""
+        if isinstance(self.store, Snapshot):
+            return self
         found = replace(self, store=Snapshot(self.store))
         if self._encoder_is_loaded:
             found.__dict__["encoder"] = self.encoder
