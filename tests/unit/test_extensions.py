@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tiny import TinyModels, tiny_images, tiny_models, tiny_seeds, tiny_settings, tiny_workspace
 
+from taskgalaxy_ops import pipeline
 from taskgalaxy_ops.errors import SettingsError
 from taskgalaxy_ops.extensions import REGISTRIES, Registry
 from taskgalaxy_ops.generation.stages import STAGES
 from taskgalaxy_ops.hashing import fingerprint
 from taskgalaxy_ops.models.request import MalformedReplyError
+from taskgalaxy_ops.operations import answers
 from taskgalaxy_ops.prompts import NAMES
 from taskgalaxy_ops.settings import QUESTION_FORMS, ReleaseSettings, parse_settings
 from taskgalaxy_ops.settings.base import PROMPTS
+from taskgalaxy_ops.storage.journal import Journal
+
+__all__ = ["tiny_models"]
 
 Install = Callable[..., None]
 
@@ -139,6 +147,13 @@ def test_the_prompts_are_the_stages_and_those_of_growth() -> None:
     assert sorted(NAMES) == sorted(PROMPTS) == sorted([*(name for stage in STAGES for name in stage.prompts), "expand"])
 
 
+def test_the_table_of_stages_is_light() -> None:
+    """Airflow's DAGs may read it as they are parsed."""
+    code = "import sys; import taskgalaxy_ops.generation.stages; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert {"torch", "numpy", "pyarrow", "boto3", "openai", "pydantic", "PIL"}.isdisjoint(loaded)
+
+
 # A setting that came later changes nothing that was hashed before it: this was the hash when there were no formats.
 _AS_BEFORE = "0bff7ac04812d1f8844b4b03a030cced62212caeb0753e0cc57424998169d678"
 
@@ -225,4 +240,35 @@ HINT = QuestionForm(
     reasons=True,
     version="1",
 )
+"""
+
+
+def test_a_reply_says_by_which_packages_form_it_is_read_again(
+    install: Install, tiny_models: TinyModels, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install("former", _NOTED, question_forms={"noted": "former:NOTED"})
+    monkeypatch.setattr(QUESTION_FORMS, "_brought", None)
+    monkeypatch.setattr(QUESTION_FORMS, "_loaded", {})
+    seeds = {"seeds": str(tiny_seeds(tmp_path / "seeds.yaml"))}
+    chosen = tiny_settings(tiny_images(tmp_path / "images", 2), taxonomy=seeds, write={"variants": ["plain", "noted"]})
+    workspace = tiny_workspace(chosen)
+    pipeline.ingest(workspace, "mine")
+    assert pipeline.generate(workspace, last_stage="write").pending == 0
+    (shard,) = workspace.registry.shards()
+    forms = [(reply["stage"], reply["note"].get("form")) for reply in Journal(workspace.store, shard.id).replies()]
+    assert set(forms) == {("filter", None), ("write", None), ("write", "noted")}
+
+    out, other = tmp_path / "answers.jsonl", tiny_workspace(chosen)
+    answers.export(workspace, out)
+    pipeline.ingest(other, "mine")
+    assert answers.load(other, out).units == sum(len(json.loads(line)["answers"]) for line in out.open())
+    assert pipeline.generate(other, last_stage="write").usage.calls == 0
+    copied = [reply["note"].get("form") for reply in Journal(other.store, shard.id).replies()]
+    assert "noted" in copied and None in copied
+
+
+_NOTED = """
+from taskgalaxy_ops.generation.forms import QuestionForm
+
+NOTED = QuestionForm(prompt="Write.", version="1")
 """
