@@ -21,7 +21,6 @@ from airflow.sdk import Param, PartitionedAssetTimetable, TriggerRule, dag, task
 
 from galaxy_airflow.operators import waiting_task
 from galaxy_defaults import COMMON, ENCODERS, JUDGES, LANE_TIMEOUT, SAMPLES, SOURCES, TEACHER, Receipt
-from taskgalaxy_ops.generation.stages import STAGES
 
 
 def source_of(dag_run: Any, params: dict[str, Any]) -> str:
@@ -35,7 +34,6 @@ def run_stage(name: str, lane: dict[str, Any], ti: Any) -> Receipt:
     return generate.stage(name, lane, last_try=ti.try_number > ti.max_tries, since=ti.start_date)
 
 
-POOLS = {"teacher": TEACHER, "judges": JUDGES}
 LANE: dict[str, Any] = {"execution_timeout": LANE_TIMEOUT, "map_index_template": "lane {{ ti.map_index + 1 }}"}
 
 
@@ -47,18 +45,21 @@ def lane_of_shards(lane: dict[str, Any]) -> Any:
     def embed_match(lane: dict[str, Any], ti: Any) -> Receipt:
         return run_stage("match", lane, ti)
 
-    made = embed_match(lane)
-    for stage in STAGES:
-        if stage.asks:
+    @waiting_task(pool=TEACHER, queue="models", **LANE)
+    def filter(lane: dict[str, Any], ti: Any) -> Receipt:
+        return run_stage("filter", lane, ti)
 
-            @waiting_task(task_id=stage.name, pool=POOLS[stage.role], queue="models", **LANE)
-            def ask(name: str, lane: dict[str, Any], ti: Any) -> Receipt:
-                return run_stage(name, lane, ti)
+    @waiting_task(pool=TEACHER, queue="models", **LANE)
+    def write(lane: dict[str, Any], ti: Any) -> Receipt:
+        return run_stage("write", lane, ti)
 
-            asked = ask(stage.name, lane)
-            made >> asked
-            made = asked
-    return made
+    @waiting_task(pool=JUDGES, queue="models", **LANE)
+    def vote(lane: dict[str, Any], ti: Any) -> Receipt:
+        return run_stage("vote", lane, ti)
+
+    voted = vote(lane)
+    embed_match(lane) >> filter(lane) >> write(lane) >> voted
+    return voted
 
 
 @dag(

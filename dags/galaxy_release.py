@@ -20,7 +20,7 @@ from airflow.sdk import FixedKeyMapper, Param, PartitionedAssetTimetable, dag, t
 from galaxy_airflow.links import linked
 from galaxy_airflow.timetables import PartitionsOrCron
 from galaxy_defaults import COMMON, RELEASES, SAMPLES, SETTINGS, Receipt, by_hand
-from taskgalaxy_ops.extensions import QUESTION_FORMS
+from taskgalaxy_ops.settings import QUESTION_FORMS
 
 _SCHEDULE: Any = (
     PartitionsOrCron(assets=SAMPLES, cron=SETTINGS.schedules.release)

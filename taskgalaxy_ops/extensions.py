@@ -43,6 +43,7 @@ class Registry(Generic[Extension]):
     what: str  # one of them, in words
     shipped: Mapping[str, str]  # where each lies: "module:attribute"
     error: type[TaskGalaxyError]
+    versioned: bool = True  # whether a package's must declare a version
     _loaded: dict[str, Extension] = field(default_factory=dict)
     _brought: dict[str, list[Brought]] | None = None
 
@@ -88,17 +89,24 @@ class Registry(Generic[Extension]):
         return {name: version for name in sorted(names) if (version := self.version(name)) is not None} or None
 
     def problems(self) -> list[str]:
-        """What is wrong with what packages bring: names that are taken, and what cannot be loaded. Loads all."""
+        """What is wrong with what packages bring: wrong names, and what cannot be loaded. Loads all."""
         found = []
-        for name, brought in sorted(self._packages().items()):
-            if name in self.shipped:
-                found += [f"{self.what} {name!r} of {each.package} is ignored: it ships" for each in brought]
-                continue
+        for entry in entry_points(group=self.group):
+            if not _NAME.fullmatch(entry.name):
+                found.append(f"{self.what} {entry.name!r} of {_package(entry)} is ignored: {_NAME.pattern} is a name.")
+            elif entry.name in self.shipped:
+                found.append(f"{self.what} {entry.name!r} of {_package(entry)} is ignored: this name is what ships.")
+        for name in sorted(self._packages().keys() - self.shipped.keys()):
             try:
-                self.get(name)
+                self.version(name) if self.versioned else self.get(name)
             except self.error as error:
                 found.append(str(error).replace("\n ", ""))
         return found
+
+    def brought(self) -> list[str]:
+        """What packages bring, each with its package. Loads nothing."""
+        packages = self._packages()
+        return [str(each) for name in sorted(packages.keys() - self.shipped.keys()) for each in packages[name]]
 
     def _load(self, name: str) -> Extension:
         if name in self.shipped:
@@ -126,33 +134,35 @@ class Registry(Generic[Extension]):
         if self._brought is None:
             self._brought = {}
             for entry in sorted(entry_points(group=self.group), key=lambda each: (each.name, each.value)):
-                package = f"{entry.dist.name} {entry.dist.version}" if entry.dist else "an unknown package"
-                each = Brought(entry, package)
-                known = self._brought.setdefault(entry.name, [])
-                if _NAME.fullmatch(entry.name) and each not in known:  # a package may be found twice on the path
-                    known.append(each)
-        return {name: brought for name, brought in self._brought.items() if brought}
+                if _NAME.fullmatch(entry.name):
+                    self._brought.setdefault(entry.name, []).append(Brought(entry, _package(entry)))
+        return self._brought
 
     def _unknown(self, name: str) -> str:
         return f"{self.what} {name!r} is unknown.\n  Known {self.what}s: {', '.join(self.names())}{self._packaged()}."
 
     def _packaged(self) -> str:
         """Which package brings what does not ship; "" where all of it ships."""
-        others = [str(each) for name, all_ in self._packages().items() if name not in self.shipped for each in all_]
-        return f" (installed packages bring {', '.join(others)})" if others else ""
+        brought = self.brought()
+        return f" (installed packages bring {', '.join(brought)})" if brought else ""
+
+
+def _package(entry: EntryPoint) -> str:
+    return f"{entry.dist.name} {entry.dist.version}" if entry.dist else "an unknown package"
 
 
 _HERE = "taskgalaxy_ops"
 
 SOURCES: Registry[Any] = Registry(
     "taskgalaxy.sources",
-    "kind of source",
+    "source kind",
     {
         "file": f"{_HERE}.sources.kinds.folder:opened",
         "s3": f"{_HERE}.sources.kinds.bucket:BucketSource",
         "builtin": f"{_HERE}.sources.kinds.shipped:opened",
     },
     SourceError,
+    versioned=False,  # it decides nothing: an image is its bytes
 )
 ENCODERS: Registry[Any] = Registry(
     "taskgalaxy.encoders",
@@ -162,6 +172,7 @@ ENCODERS: Registry[Any] = Registry(
         "open_clip": f"{_HERE}.models.encoders.open_clip:opened",
     },
     EncoderError,
+    versioned=False,  # its identity says what it is
 )
 QUESTION_FORMS: Registry[Any] = Registry(
     "taskgalaxy.question_forms",

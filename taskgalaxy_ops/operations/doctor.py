@@ -13,6 +13,7 @@ from typing import Any
 
 import taskgalaxy_ops
 from taskgalaxy_ops.errors import ModelError, TaskGalaxyError
+from taskgalaxy_ops.extensions import REGISTRIES
 from taskgalaxy_ops.inference.gateway import CallContext, Gateway
 from taskgalaxy_ops.inference.spending import RunBudget, ShardBudget
 from taskgalaxy_ops.models import pricing
@@ -78,13 +79,17 @@ def encoder(settings: Settings) -> Iterator[Finding]:
 
 
 def machine(_: Settings) -> Iterator[Finding]:
-    """Room for temporary files, and the versions of what is installed."""
+    """Room for temporary files, the versions of what is installed, and what installed packages add."""
     folder = Path(tempfile.gettempdir())
     free = shutil.disk_usage(folder).free
     fix = "" if free >= _FREE_BYTES else f": less than {_FREE_BYTES / 1e9:.0f} GB. Free some, or set TMPDIR"
     yield Finding("disk", free >= _FREE_BYTES, f"{free / 1e9:.1f} GB free in {folder}{fix}")
     own = f"taskgalaxy-ops {taskgalaxy_ops.__version__}"
     yield Finding("versions", True, ", ".join([own, *filter(None, map(_version, _SHOWN_VERSIONS))]))
+    for registry in REGISTRIES:
+        problems, brought = registry.problems(), registry.brought()
+        if problems or brought:
+            yield Finding(f"{registry.what}s", not problems, "; ".join(problems or brought))
 
 
 CHECKS: dict[str, Callable[[Settings], Iterator[Finding]]] = {

@@ -1,4 +1,4 @@
-"""The forms that a question is written in, a file each: what is asked for, how it is read, and what a model is to say.
+"""The forms that a question is written in, a file each: what is asked, how it is read, the conversation it becomes.
 
 A package adds one by an entry point (docs/extending.md).
 """
@@ -25,8 +25,8 @@ def _texts(reply: Mapping[str, Any]) -> Texts:
     return Texts(reply["question"], reply["answer"])
 
 
-def _answer(texts: Texts) -> str:
-    return f"{texts.reasoning}\n\n{texts.answer}" if texts.reasoning else texts.answer
+def _turns(texts: Texts) -> tuple[str, str]:
+    return texts.question, f"{texts.reasoning}\n\n{texts.answer}" if texts.reasoning else texts.answer
 
 
 def _anything(_: Mapping[str, Any]) -> None:
@@ -40,15 +40,15 @@ class QuestionForm:
     prompt: the instruction; "" for a form that ships, whose prompt lies in ``prompts/``. reply: the fields of an entry
     of the teacher's reply, texts (str), whole numbers (int) or flags (bool). check: raises MalformedReplyError for a
     reply that is not as it should be, whose message the teacher is told; it sees no reply that declines. texts: the
-    pair in a reply. said: what a model that is trained on the pair is to say. version: another one whenever any of
-    these gives something else.
+    pair in a reply. turns: what a model that is trained on the pair is asked, and what it is to say. version: another
+    one whenever any of these gives something else.
     """
 
     prompt: str = ""
     reply: Mapping[str, type] = field(default_factory=lambda: {"question": str, "answer": str, "reasoning": str})
     check: Callable[[Mapping[str, Any]], None] = _anything
     texts: Callable[[Mapping[str, Any]], Texts] = _texts
-    said: Callable[[Texts], str] = _answer
+    turns: Callable[[Texts], tuple[str, str]] = _turns
     reasons: bool = False  # a pair without reasoning is rejected
     version: str | None = None  # None: it ships
 

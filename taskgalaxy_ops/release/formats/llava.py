@@ -26,13 +26,13 @@ def llava_files(plan: Selection) -> Iterator[tuple[str, BinaryIO]]:
 
 
 def _llava(plan: Selection, sample: Sample) -> dict[str, Any]:
-    said = FORMS.get(sample.variant).said(Texts(sample.question, sample.answer, sample.reasoning))
+    asked, said = FORMS.get(sample.variant).turns(Texts(sample.question, sample.answer, sample.reasoning))
     row: dict[str, Any] = {
         "id": sample.pair,
         "image": sample.location,
         "task_type": sample.task_type,
         "conversations": [
-            {"from": "human", "value": f"<image>\n{sample.question}"},
+            {"from": "human", "value": f"<image>\n{asked}"},
             {"from": "gpt", "value": said},
         ],
     }
