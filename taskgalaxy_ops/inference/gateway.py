@@ -180,10 +180,7 @@ class Gateway:
                 wait = max(backoff(tries), sent.wait)
                 downgraded = self._downgraded(model, arguments) if sent.form else None
                 fatal = sent.came == "fatal" or (self.rejects_our_format(model, sent) and not downgraded)
-                amount = _amount(sent, price, most)
-                if sent.came == "served":
-                    self.record_actual(model, estimated, amount)
-                _adapt(limit, model, sent, amount.tokens, wait)
+                amount = self._learn(model, sent, price, estimated, most, wait)
                 try:
                     await completed(context.shard_budget.back(drawn, *amount, sent=sent.left))
                 except asyncio.CancelledError:  # a reply that was paid for first goes to the journal: see _converse
@@ -242,6 +239,26 @@ class Gateway:
         except BaseException:
             await completed(context.shard_budget.back(drawn, *most))
             raise
+
+    def _learn(
+        self, model: Model, sent: Outcome, price: Price, estimated: pricing.Amount, most: pricing.Amount, wait: float
+    ) -> pricing.Amount:
+        """Tell the model's limit and estimates what came of an attempt; returns what it took from the budget.
+
+        wait: seconds until the next attempt.
+        """
+        limit = self.limit(model)
+        match sent.came:
+            case "served":
+                amount = pricing.charged(pricing.usage_of(sent.data), price, most)
+                self.record_actual(model, estimated, amount)
+                limit.worked(amount.tokens, sent.headers)
+                return amount
+            case "busy":
+                limit.refused(wait)
+            case "slow" | "failed":
+                limit.failed(f"{model.name} at {model.base_url}: {sent.why}", slow=sent.came == "slow")
+        return most if sent.billed else pricing.Amount(0, 0)
 
     def rejects_our_format(self, model: Model, sent: Outcome, served: bool = False) -> bool:
         """Whether it is more likely our form that a model declines than this one request, since it has never replied.
@@ -342,24 +359,6 @@ def blame(model: Model, sent: Outcome) -> str:
     if sent.came == "fatal":
         return where + f"Check base_url, model ({model.model!r}), the key in {model.api_key_env} and its credit."
     return where + f"Check what it takes: structured ({model.structured!r}), temperature, room_field."
-
-
-def _amount(sent: Outcome, price: Price, most: pricing.Amount) -> pricing.Amount:
-    """What an attempt took: as its reply says; without a reply, all that it could take, or nothing."""
-    if sent.came == "served":
-        return pricing.charged(pricing.usage_of(sent.data), price, most)
-    return most if sent.billed else pricing.Amount(0, 0)
-
-
-def _adapt(limit: Limit, model: Model, sent: Outcome, tokens: int, wait: float) -> None:
-    """Tell a model's limit what came of an attempt. wait: seconds to the next one, after a refusal."""
-    match sent.came:
-        case "served":
-            limit.worked(tokens, sent.headers)
-        case "busy":
-            limit.refused(wait)
-        case "slow" | "failed":
-            limit.failed(f"{model.name} at {model.base_url}: {sent.why}", slow=sent.came == "slow")
 
 
 def _made(
