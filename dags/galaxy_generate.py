@@ -1,15 +1,16 @@
 """
 # Generate samples of a source
 
-Embed and match, filter, write, vote: for one source (the run's partition), over lanes of its shards. Started when a
-source is announced; or by hand, for a source that is registered. A lane whose models are asked by batch is deferred
-until one has ended, and holds no slot meanwhile.
+Embed and match, filter, write, vote: for one source (the run's partition), over lanes of its image shards. Started
+when a source is announced; or by hand, for a source that is registered. A lane whose models are asked by batch is
+deferred until a batch has ended, and holds no slot meanwhile.
 
 **Reads** image shards, the newest taxonomy, the journals.
 **Writes** embeddings, matches, replies, pairs, votes, samples, rejects; then announces the source's samples.
 
-**A re-run** asks only what has no answer yet: a cleared lane goes on behind its last committed shard. Short of budget
-or of a model, what is done stays; lanes end green, and the task `complete` is red and names what is pending and why.
+**A re-run** asks only what has no answer yet: a cleared lane goes on after its last committed stage output.
+Where the budget or a model ends early, what is done is kept; lanes end green, and the task `complete` is red and names
+what is pending and why.
 """
 
 from __future__ import annotations

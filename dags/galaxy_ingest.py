@@ -1,13 +1,13 @@
 """
 # Ingest a source
 
-Registers the images of one source as shards, and announces it, so that `galaxy_generate` runs it.
+Registers the images of one source in image shards, and announces it, so that `galaxy_generate` runs it.
 
 **Reads** the source's files (a folder that the workers see, an `s3://` prefix, or one that ships).
 **Writes** images, image shards, rejects with their reasons, and the source's entry in the registry.
 
-**A re-run** reads only files that were added or changed, cuts shards of new images alone, and registers nothing if
-nothing changed. Broken files stop nothing: the log names them. A file that was removed leaves with the next scan.
+**A re-run** reads only files that were added or changed, forms image shards of new images alone, and registers nothing
+if nothing changed. Broken files stop nothing: the log names them. A file that was removed leaves with the next scan.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from galaxy_defaults import COMMON, SOURCES, Receipt, announce_at_once, announci
             type=["null", "string"],
             title="Location",
             description="A folder as the workers see it, s3://bucket/prefix, or one that ships: builtin:photos, "
-            "builtin:documents, builtin:shapes. Empty: as in the settings, or where it was last.",
+            "builtin:documents, builtin:shapes, builtin:openclipart. Empty: as in the settings, or where it was last.",
         ),
         "licence": Param(
             None,

@@ -4,7 +4,7 @@
 Asks the teacher for new task types, lets a person decide, publishes the new version and announces every registered
 source, so that the pairs that newly enter an image's top-k are asked.
 
-**Reads** the newest taxonomy version, the taxonomy's journal; where only crowded branches grow, the filter's shards.
+**Reads** the newest taxonomy version, the taxonomy's journal; where only crowded branches grow, the filter's outputs.
 **Writes** a proposal (the button *Proposal* of the task `propose`), then a taxonomy version.
 
 **A re-run** asks nothing that was answered. By the settings' schedule it adds at most `taxonomy.scheduled_new` nodes,

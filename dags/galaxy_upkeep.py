@@ -1,8 +1,9 @@
 """
 # Upkeep
 
-Checks every image, shard, journal and release against hashes and counts; counts what nothing refers to, and deletes it
-if told to; folds long journals; goes on with take-downs that were cut short, and with what came late of them.
+Checks every image, stage output, journal and release against hashes and counts; counts what nothing refers to, and
+deletes it if *Delete* is chosen; compacts long journals; goes on with take-downs that were cut short, and erases what
+was written late of images that were taken down.
 
 **Reads** everything. **Writes** bases of logs; deletes the entries that they replace, what take-downs left, and, where
 *Delete* is chosen, what nothing has referred to for the grace period.

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class Tally:
     """The sums over a set of calls."""
 
@@ -58,7 +58,7 @@ def tally(replies: Iterable[Mapping[str, Any]]) -> dict[str, Tally]:
     return by_stage
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class Usage:
     """The sums of a run's calls so far, for the progress line and the summary."""
 

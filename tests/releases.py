@@ -70,7 +70,7 @@ def released(store: Workspace, images: int = 60, licence: str | None = "CC0-1.0"
     )
     rules = ReleaseSettings(test=test, validation=0, near_duplicate_bits=-1)
     version = len(Log(store.store, keys.RELEASES_LOG).read()) + 1
-    with release.select(inputs, rules) as selection:
+    with release.select_samples(inputs, rules) as selection:
         for path, content in release.build(selection, version=version, history={}):
             raw = files[content.image] if isinstance(content, release.Stored) else content
             assert store.store.put_if_absent(keys.release(version) + path, raw)

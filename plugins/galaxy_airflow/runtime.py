@@ -68,7 +68,14 @@ def _connections(settings: Settings) -> dict[str, ConnectionSpec]:
 
 def spec_of(name: str, there: Any) -> ConnectionSpec:
     """An Airflow connection, of a task's kind or the API server's, as the library knows it."""
-    return ConnectionSpec(name, "", there.host or "", there.login or "", there.password or "", there.extra_dejson)
+    return ConnectionSpec(
+        connection_id=name,
+        description="",
+        host=there.host or "",
+        login=there.login or "",
+        password=there.password or "",
+        extra=there.extra_dejson,
+    )
 
 
 @contextlib.contextmanager

@@ -37,7 +37,7 @@ class Interval:
     high: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
     """One benchmark, or one family of it."""
 
@@ -95,7 +95,16 @@ def _comparison(
         if shown >= _FEWEST
         else f"too few images for a verdict ({shown})"
     )
-    return Comparison(benchmark, family, len(images), shown, scores, gain, seeing, said)
+    return Comparison(
+        benchmark=benchmark,
+        family=family,
+        questions=len(images),
+        images=shown,
+        scores=scores,
+        gain=gain,
+        seeing=seeing,
+        verdict=said,
+    )
 
 
 def verdict(gain: Interval, seeing: Interval, swapped_gain: Interval) -> str:
@@ -136,7 +145,15 @@ def as_scores(comparisons: Sequence[Comparison], model: str) -> list[Score]:
     """The rows of Parquet and tables."""
     return [
         Score(
-            model, method, each.benchmark, each.family, "accuracy", found.value, found.low, found.high, each.questions
+            model=model,
+            method=method,
+            benchmark=each.benchmark,
+            family=each.family,
+            metric="accuracy",
+            value=found.value,
+            low=found.low,
+            high=found.high,
+            questions=each.questions,
         )
         for each in comparisons
         for method, found in each.scores.items()

@@ -36,7 +36,7 @@ _OF_MODEL = {
 _LOST_AFTER = 2 * 86_400.0  # seconds after which a batch that its provider does not have any more counts as ended
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Line:
     """A request that is about to be submitted in a batch."""
 
@@ -143,7 +143,7 @@ class ShardBatches:
         """Record the results of an ended batch: its replies first, then what its blocks cost, then its end."""
         model, price = template.model, pricing.priced(template.model, money=False)
         unheard = standing.status == "completed"  # a completed batch may have served requests that its files lack
-        missing = Outcome("failed", {}, "no result", left=unheard, billed=unheard)
+        missing = Outcome(came="failed", data={}, why="no result", left=unheard, billed=unheard)
         if standing.status == "failed":
             self._gateway.disable(model, f"model {model.name!r}: batch {standing.id} was refused: {standing.why}")
         served = any(sent.came == "served" for sent in results.values())
@@ -161,16 +161,16 @@ class ShardBatches:
             count += len(asked)
             before = RetryPlan(**told["next"])
             received = ModelReply(
-                sent.data,
-                asked,
-                template,
-                told["block"],
-                most.cost,
-                amount.cost,
-                before.lost + 1 if before.run == intent["run"] else 1,
-                intent["seen"],
-                standing.seconds,
-                {"batch": nonce},
+                data=sent.data,
+                units=asked,
+                template=template,
+                block=told["block"],
+                ceiling=most.cost,
+                cost=amount.cost,
+                attempts=before.lost + 1 if before.run == intent["run"] else 1,
+                seen=intent["seen"],
+                seconds=standing.seconds,
+                note={"batch": nonce},
                 batch=nonce,
                 run=intent["run"],
                 name=sha256_hex(f"{nonce} {name}".encode())[:32],
@@ -286,7 +286,16 @@ class ShardBatches:
         body = arguments_of(template, units, context, after.fault, room, mode)
         estimated, name = pricing.at_most(body, model, room, price, batch=True), uuid.uuid4().hex
         most = self._gateway.estimated(model, estimated)
-        return _Line(name, line(name, body), template, units, after, mode, estimated, most)
+        return _Line(
+            name=name,
+            raw=line(name, body),
+            template=template,
+            units=units,
+            next=after,
+            mode=mode,
+            estimated=estimated,
+            most=most,
+        )
 
     async def _make(self, model: Model, lines: Sequence[_Line]) -> None:
         """Submit one batch of as many of these requests as fit into the budget. Raises BudgetError for the others."""

@@ -111,5 +111,5 @@ def describe(batches: Sequence[PendingBatch]) -> list[str]:
         units = sum(batch.units for batch in of_model)
         named = ", ".join(batch.id or "one that may not have been made" for batch in of_model[:3])
         more = f" and {len(of_model) - 3} more" if len(of_model) > 3 else ""
-        lines.append(f"{name}: {units:,} units in batch {named}{more}, under way: run again to collect them")
+        lines.append(f"{name}: {units:,} request items in batch {named}{more}, under way: run again to collect them")
     return lines

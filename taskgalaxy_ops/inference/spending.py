@@ -14,7 +14,7 @@ from taskgalaxy_ops.storage.ledger import Block, Ledger, today
 _LOOK_SECONDS = 0.5  # between two looks whether other workers gave something back
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class _OpenBlock:
     """A block and how much of it is drawn and used."""
 
@@ -79,7 +79,9 @@ class RunBudget:
                 await self._wait(_LOOK_SECONDS)
             return None
         if not batch:
-            self.open[taken.block] = _OpenBlock(taken, taken.calls, taken.ceiling, taken.tokens)
+            self.open[taken.block] = _OpenBlock(
+                block=taken, calls_left=taken.calls, amount_left=taken.ceiling, tokens_left=taken.tokens
+            )
         return taken
 
     async def _wait(self, seconds: float) -> None:

@@ -156,7 +156,7 @@ class Shares:
             for group, share in shares.items():
                 groups[group].on_share(share)
         except StoreError as error:
-            self._note(f"limits are shared as before, since it cannot be seen which workers ask: {error}")
+            self._note(f"limits are shared as before, since this worker cannot see which others ask models: {error}")
             self._note = lambda text: None
         finally:
             for joined in groups.values():

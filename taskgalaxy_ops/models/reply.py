@@ -14,7 +14,7 @@ from taskgalaxy_ops.records import Answer, Reason
 from taskgalaxy_ops.text import clean
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RetryPlan:
     """How to ask next for a unit, in view of its earlier replies."""
 
@@ -41,7 +41,7 @@ class RetryPlan:
 FIRST = RetryPlan()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ModelReply:
     """A reply, the request that it answers, and what the call cost."""
 

@@ -19,7 +19,7 @@ from taskgalaxy_ops.workspace import Workspace
 _WHERE = ("stage", "image", "source", "terminal")
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class Forgotten:
     """What is to be forgotten, or was. Asking for it again costs at most what its answers cost: their share of it."""
 

@@ -16,7 +16,7 @@ from taskgalaxy_ops.generation import lanes
 from taskgalaxy_ops.generation import run as generation_run
 from taskgalaxy_ops.generation.shard_run import ShardResult
 from taskgalaxy_ops.generation.stage_keys import differences
-from taskgalaxy_ops.generation.stages import ASKING_STAGES, STAGES
+from taskgalaxy_ops.generation.stages import ASKING, NAMES, STAGE, before
 from taskgalaxy_ops.models.encoders.base import EmbeddingMatrix
 from taskgalaxy_ops.operations.shard_state import ShardState, StoreState, matched, store_state
 from taskgalaxy_ops.settings import Settings
@@ -50,7 +50,7 @@ class Bounds:
         return Bounds(self.low * factor, self.expected * factor, self.high * factor)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StagePlan:
     """A stage over all image shards of a plan. None: nothing was measured yet that would tell."""
 
@@ -79,7 +79,7 @@ class RunPlan:
         """``requests``, ``tokens``, ``cost``, ``list_cost`` or ``seconds`` of all stages; None if one is not known."""
         parts = [getattr(each, name) for each in self.stages]
         if name != "seconds":
-            parts = [getattr(each, name) for each in self.stages if each.stage in ASKING_STAGES]
+            parts = [getattr(each, name) for each in self.stages if each.stage in ASKING]
         return None if None in parts else sum(parts, Bounds())
 
 
@@ -95,22 +95,22 @@ def plan(workspace: Workspace, sources: Sequence[str] | None = None, taxonomy: i
     matches, computed = matched(look, there, [one for one in there.shards if not one.settled])
     results = {each.id: each for each in generation_run.look_through(look, matches, there.by_shard, computed).shards}
     told = marker_summaries(workspace.store, there.committed)
-    measured = {stage: _measured(stage, there.shards, told, results) for stage in STAGES}
+    measured = {stage: _measured(stage, there.shards, told, results) for stage in NAMES}
     lacking = _lacking(look, there, results, measured)
     stages = [
         _estimated(
             StagePlan(
-                stage,
-                len(there.shards),
-                sum(_stage_output(stage, one, results) is not None for one in there.shards),
-                sum(_units_there(stage, one, told, results) for one in there.shards),
-                lacking[stage],
-                _why(stage, there.shards, told, results),
+                stage=stage,
+                shards=len(there.shards),
+                shards_there=sum(_stage_output(stage, one, results) is not None for one in there.shards),
+                units_there=sum(_units_there(stage, one, told, results) for one in there.shards),
+                units=lacking[stage],
+                why=_why(stage, there.shards, told, results),
             ),
             measured[stage],
             workspace.settings,
         )
-        for stage in STAGES
+        for stage in NAMES
     ]
     return RunPlan(len(there.shards), len(there.types.ids), stages)
 
@@ -159,7 +159,7 @@ def _lacking(
     look: Workspace, there: StoreState, results: Mapping[str, ShardResult], measured: Mapping[str, _Measured]
 ) -> dict[str, Bounds]:
     """Units that a run would encode, match or ask, by stage."""
-    found = dict.fromkeys(STAGES, Bounds())
+    found = dict.fromkeys(NAMES, Bounds())
     for one in there.shards:
         images, live = one.shard.images.rows, one.live
         if "embed" not in one.stage_outputs:
@@ -167,7 +167,7 @@ def _lacking(
         if "match" not in one.stage_outputs:
             found["match"] += Bounds(live, live, live)
         asked = _asked(look, one, results.get(one.shard.id), there.types, measured)
-        for stage, bounds in zip(ASKING_STAGES, asked, strict=True):
+        for stage, bounds in zip(ASKING, asked, strict=True):
             found[stage] += bounds
     return found
 
@@ -247,7 +247,7 @@ def _why(
             continue
         changed = min((differences(key.made_of, each) for each in former if each), key=len, default=[])
         if key.key is None:
-            changed = [*changed, f"waits for {STAGES[STAGES.index(stage) - 1]}"]
+            changed = [*changed, f"waits for {before(stage)}"]
         found["; ".join(changed) or NOT_RECORDED] += 1
     return dict(found.most_common())
 
@@ -255,7 +255,7 @@ def _why(
 def _estimated(stage: StagePlan, measured: _Measured, settings: Settings) -> StagePlan:
     """With requests, tokens, money and time, as far as something was measured."""
     tally, units = measured.tally, stage.units
-    if stage.stage not in ASKING_STAGES:
+    if stage.stage not in ASKING:
         seconds = None if measured.seconds is None and units.high else units.times(measured.seconds or 0)
         return replace(stage, seconds=seconds)
     if not units.high:
@@ -266,7 +266,7 @@ def _estimated(stage: StagePlan, measured: _Measured, settings: Settings) -> Sta
     requests = Bounds(
         *(math.ceil(each * tally.calls / tally.units) for each in (units.low, units.expected, units.high))
     )
-    models = settings.judges if stage.stage == "vote" else [settings.teacher]
+    models = settings.judges if STAGE[stage.stage].role == "judges" else [settings.teacher]
     slots = sum(model.concurrency for model in models)
     a_call = tally.seconds / tally.calls
     seconds = Bounds(

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from taskgalaxy_ops.generation import lanes
-from taskgalaxy_ops.generation.stages import STAGES
+from taskgalaxy_ops.generation.stages import NAMES
 from taskgalaxy_ops.operations.shard_state import ShardState, store_state
 from taskgalaxy_ops.release.publish import published
 from taskgalaxy_ops.storage import keys
@@ -21,7 +21,7 @@ from taskgalaxy_ops.usage import Tally
 from taskgalaxy_ops.workspace import Workspace
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SourceStatus:
     """A live source, and how far its shards are."""
 
@@ -33,7 +33,7 @@ class SourceStatus:
     shards_done: int  # all stages stand
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StageStatus:
     """A stage under today's settings, over the shards that stand: in = out + rejects.
 
@@ -52,7 +52,7 @@ class StageStatus:
     cost: float = 0.0  # USD
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
     """A whole store."""
 
@@ -81,8 +81,17 @@ def status(workspace: Workspace) -> Status:
         mine = {shard.id for shard in lanes.shards_of(look, [scan.source])} if len(scans) > 1 else None
         held = [one for one in shards if mine is None or one.shard.id in mine]
         done = sum(one.settled for one in held)
-        sources.append(SourceStatus(scan.source, scan.location, scan.claims.rows, scan.rejects.rows, len(held), done))
-    stages = [_ingest(look, sources), *(_stage(stage, shards, told) for stage in STAGES)] if scans else []
+        sources.append(
+            SourceStatus(
+                source=scan.source,
+                location=scan.location,
+                images=scan.claims.rows,
+                rejects=scan.rejects.rows,
+                shards=len(held),
+                shards_done=done,
+            )
+        )
+    stages = [_ingest(look, sources), *(_stage(stage, shards, told) for stage in NAMES)] if scans else []
     ledger, budget = look.ledger(), look.settings.budget
     spent = ledger.spent()
     return Status(
@@ -113,7 +122,15 @@ def status(workspace: Workspace) -> Status:
 def _ingest(look: Workspace, sources: Sequence[SourceStatus]) -> StageStatus:
     kept, refused = sum(each.images for each in sources), Counter(r.reason for r in look.registry.rejects())
     shards = sum(each.shards for each in sources)
-    return StageStatus("ingest", shards, shards, kept + refused.total(), kept, dict(sorted(refused.items())), 0)
+    return StageStatus(
+        stage="ingest",
+        shards=shards,
+        shards_there=shards,
+        units_in=kept + refused.total(),
+        units_out=kept,
+        rejects=dict(sorted(refused.items())),
+        pending=0,
+    )
 
 
 def _stage(stage: str, shards: Sequence[ShardState], told: Mapping[StageOutput, MarkerSummary]) -> StageStatus:
@@ -125,16 +142,16 @@ def _stage(stage: str, shards: Sequence[ShardState], told: Mapping[StageOutput, 
         rejects.update(each.stats["rejects"])
         asked += Tally(**each.stats.get("asked", {}))
     return StageStatus(
-        stage,
-        len(shards),
-        len(there),
-        sum(each.stats["units_in"] for each in found),
-        sum(each.stats["units_out"] for each in found),
-        dict(sorted(rejects.items())),
-        0 if len(there) == len(shards) else None,
-        asked.calls,
-        asked.tokens,
-        asked.cost / NANO,
+        stage=stage,
+        shards=len(shards),
+        shards_there=len(there),
+        units_in=sum(each.stats["units_in"] for each in found),
+        units_out=sum(each.stats["units_out"] for each in found),
+        rejects=dict(sorted(rejects.items())),
+        pending=0 if len(there) == len(shards) else None,
+        calls=asked.calls,
+        tokens=asked.tokens,
+        cost=asked.cost / NANO,
     )
 
 

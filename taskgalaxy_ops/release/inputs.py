@@ -36,7 +36,7 @@ class ShardRows:
     claims: Sequence[Claim]  # live ones
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ReleaseInputs:
     """Everything that goes into a release. Its bytes hang on no order but that of ``stage_counts`` and ``judges``.
 

@@ -15,6 +15,7 @@ from urllib.parse import unquote, urlsplit
 
 import numpy as np
 
+from taskgalaxy_ops.extensions import QUESTION_FORMS, RELEASE_FORMATS
 from taskgalaxy_ops.funnel import StageCounts
 from taskgalaxy_ops.hashing import fingerprint
 from taskgalaxy_ops.records import ImageId, PairId, Reason, Reject
@@ -30,7 +31,6 @@ _PART_BYTES = 128 << 20  # of images in a Parquet file, counted as often as rows
 _PART_ROWS = 50_000
 _SHOWN = 6  # samples on the card
 _UNSTATED = "not stated"
-_SINGLE_FILES = 3 + 3  # LLaVA's; card, history, manifest
 
 _EXTENSIONS = {"jpeg": "jpg", "mpo": "jpg", "tiff": "tif"}
 
@@ -222,11 +222,6 @@ class Selection:
         drawn.close()
         return [next(self.samples(number, number)) for number in shown]
 
-    @property
-    def files(self) -> int:
-        """How many files ``build`` gives."""
-        return _SINGLE_FILES + sum(map(len, self.parts.values())) + self.counts["images_copied"] + len(self.shown)
-
     @cached_property
     def funnel(self) -> list[StageCounts]:
         """The stages' counts, the release's own last."""
@@ -251,7 +246,16 @@ class Selection:
             "prompts": dict(self.inputs.prompts),
             "rules": {**self.inputs.rules, "vote.audit_share": self.inputs.audit_share},
             "release": self._rules(),
+            **self._brought(),
         }
+
+    def _brought(self) -> dict[str, Any]:
+        """Versions of the formats and the question forms that installed packages bring; nothing where all ship."""
+        brought = {
+            "release_formats": RELEASE_FORMATS.versions(self.settings.formats),
+            "question_forms": QUESTION_FORMS.versions(self.inputs.rules.get("write.variants", ())),
+        }
+        return {what: versions for what, versions in brought.items() if versions}
 
     def _rules(self) -> dict[str, Any]:
         # Unset fields are left out, so that a later one changes no file of what was released before it.
@@ -320,7 +324,7 @@ def identity(model: Model) -> dict[str, Any]:
     )
 
 
-def select(inputs: ReleaseInputs, settings: ReleaseSettings) -> Selection:
+def select_samples(inputs: ReleaseInputs, settings: ReleaseSettings) -> Selection:
     """Select the rows of a release and split them by image. Every sample that is left out is a reject.
 
     In this order: variants that are not wanted, near-duplicate images (of those that have samples), questions asked

@@ -19,7 +19,7 @@ from taskgalaxy_ops.storage.scan_staging import ScanStaging
 from taskgalaxy_ops.workspace import Workspace
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class IngestReceipt:
     """What a scan of a source came to: files = images + rejects."""
 
@@ -85,7 +85,14 @@ def ingest(
                 keys.blob(image)
             )  # taken down while it was scanned, or left by a scan that was killed
         rejects = list(found.file_rejects(denied))
-        return IngestReceipt(source, len(files), found.claims - len(taken), found.images, len(shards), rejects)
+        return IngestReceipt(
+            source=source,
+            files=len(files),
+            images=found.claims - len(taken),
+            new_images=found.images,
+            new_shards=len(shards),
+            rejects=rejects,
+        )
 
 
 _BY_SETTINGS = {Reason.TOO_MANY_PIXELS, Reason.TOO_SMALL, Reason.UNREADABLE}  # rejects that another look may let pass
@@ -102,7 +109,9 @@ def _as_before(workspace: Workspace, source: str, chosen: SourceSettings, files:
     rejects = list(registry.rejects(source))
     if not _BY_SETTINGS.isdisjoint(reject.reason for reject in rejects):
         return None
-    return IngestReceipt(source, len(files), len(files) - len(rejects), 0, 0, rejects)
+    return IngestReceipt(
+        source=source, files=len(files), images=len(files) - len(rejects), new_images=0, new_shards=0, rejects=rejects
+    )
 
 
 def _looked_for(chosen: SourceSettings) -> dict[str, Any]:

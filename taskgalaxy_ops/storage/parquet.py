@@ -11,7 +11,7 @@ import hashlib
 import io
 import types
 import typing
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -121,9 +121,15 @@ def columns_from_parquet(raw: bytes, record: type[Any]) -> pa.Table:
     return table
 
 
-def columns(raw: bytes, names: Sequence[str]) -> pa.Table:
-    """Some columns of a Parquet file, as Arrow has them. Raises DamageError."""
+def columns(raw: bytes, names: Collection[str], *, missing_too: bool = False) -> pa.Table:
+    """Some columns of a Parquet file, as Arrow has them; ``missing_too``: those of them that it has.
+
+    Raises DamageError.
+    """
     try:
+        if missing_too:
+            there = pq.read_schema(io.BytesIO(raw)).names
+            names = [name for name in names if name in there]
         return pq.read_table(io.BytesIO(raw), columns=list(names), use_threads=False, pre_buffer=False)
     except (pa.ArrowException, OSError) as error:
         raise DamageError(f"a table cannot be read ({error}).") from error

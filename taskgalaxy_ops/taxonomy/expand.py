@@ -61,40 +61,49 @@ def _read_children(_: Mapping[str, Any], entries: Any) -> Answer:
     return Answer({"children": [entry for entry in entries if isinstance(entry, str)]})
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Growth:
+    """How far, and where, an expansion may grow the taxonomy."""
+
+    rounds: int = 1  # at most; growing ends, too, when nothing new comes
+    max_new: int | None = None  # nodes to add at most
+    up_to: int | None = None  # task types at which growing ends; a taxonomy that has them asks nothing
+    # Only these nodes are asked about, the highest number first, as many as it takes for ``max_new``.
+    below: Mapping[TaskTypePath, float] | None = None
+
+
+_ONE_ROUND = Growth()
+
+
 def expand(
     workspace: Workspace,
+    growth: Growth = _ONE_ROUND,
     *,
-    rounds: int = 1,
-    max_new: int | None = None,
-    up_to: int | None = None,
-    below: Mapping[TaskTypePath, float] | None = None,
     publish: bool = True,
     progress: Progress | None = None,
     wait: bool = True,
 ) -> ExpandResult:
-    """Grow the newest version in up to ``rounds`` rounds, until nothing new comes.
-
-    max_new: nodes to add at most. up_to: task types at which growing ends; a taxonomy that has them asks nothing.
-    below: only these nodes are asked about, the highest number first, as many as it takes for ``max_new``. publish
-    False: it becomes a proposal. wait: for batches, as long as the settings say.
+    """Grow the newest version. publish False: it becomes a proposal. wait: for batches, as long as the settings say.
 
     Raises PendingError if a round could not be answered whole; what was answered is kept, and not asked again.
     """
     progress = progress or Silent()
     workspace.publish_settings()
     taxonomy_store = TaxonomyStore(workspace)
+    taxonomy_store.ensure_seeds()
     base = taxonomy_store.version()
     question = expand_template(workspace.prompts["expand"], workspace.settings.teacher)
     nodes = list(base.nodes)
     result = ExpandResult(base.number)
     by = batch_wait.deadline(workspace.settings.run.batch) if wait else 0.0
-    for number in range(1, rounds + 1):
-        left = None if max_new is None else max_new - len(result.added)
-        if (left is not None and left <= 0) or (up_to is not None and len(live_leaves(nodes)) >= up_to):
+    for number in range(1, growth.rounds + 1):
+        left = None if growth.max_new is None else growth.max_new - len(result.added)
+        wide_enough = growth.up_to is not None and len(live_leaves(nodes)) >= growth.up_to
+        if (left is not None and left <= 0) or wide_enough:
             break
         wanted = expansions(nodes, number)
-        if below is not None:
-            wanted = _first(wanted, below, workspace.settings.taxonomy.children, left)
+        if growth.below is not None:
+            wanted = _first(wanted, growth.below, workspace.settings.taxonomy.children, left)
         units = [question.unit(None, _item(one, workspace.settings.taxonomy.children)) for one in wanted]
         answers = asyncio.run(_answers(workspace, question, units, progress, result.usage, by))
         proposals = [

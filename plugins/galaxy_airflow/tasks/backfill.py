@@ -79,7 +79,7 @@ def forecast_backfill(planned: Mapping[str, Any], wanted: bool) -> dict[str, Any
         "forecast",
         began,
         calls=asked.usage.calls,
-        encoded=workspace.encoder.passes if "encoder" in workspace.__dict__ else 0,
+        encoded=workspace.encoder_passes,
         cost=asdict(found.cost),
         list_cost=asdict(found.list_cost),
         tokens=asdict(found.tokens),

@@ -19,7 +19,7 @@ from taskgalaxy_ops.workspace import Workspace
 _FORGET_ABOVE = 1000  # entries: then those of finished announcements are dropped
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Announcement:
     """Sources that were announced together, and those of them that have not ended."""
 
@@ -66,7 +66,16 @@ def announced(workspace: Workspace) -> list[Announcement]:
             sources = entry.body["sources"]
             waiting = [source for source in sources if source not in done]
             body = entry.body
-            found.append(Announcement(entry.number, sources, waiting, body["reason"], body["at"], body["orders"]))
+            found.append(
+                Announcement(
+                    number=entry.number,
+                    sources=sources,
+                    open=waiting,
+                    reason=body["reason"],
+                    at=body["at"],
+                    orders=body["orders"],
+                )
+            )
     return found
 
 

@@ -19,7 +19,7 @@ from taskgalaxy_ops.records import ImageId, PairId, TaskTypePath, Vote
 _AT_ONCE = 4096  # items in memory, beside those picked
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Item:
     """A sample, or what was rejected on the way to one. ``stage`` is empty for a sample."""
 
@@ -44,7 +44,7 @@ class Item:
         return "reject" if self.stage else "sample"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ReportData:
     """Everything on the page. ``thumbnails`` gives JPEG bytes (see ``thumbnail``) or raises NotFoundError."""
 

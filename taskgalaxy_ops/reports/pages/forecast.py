@@ -11,8 +11,8 @@ from taskgalaxy_ops.reports.text import costs as costs_text
 
 def forecast_page(found: Forecast, sources: Sequence[str], reasons: Sequence[str]) -> str:
     """What a run of these sources would cost, with intervals; ``reasons``: why a probe's questions have no answer."""
-    header = ("source", "images left", "tokens", "cost", "at list prices", "reckoned")
-    lead = f"{', '.join(sources)}. In parentheses is what it lies between in 95 of 100 cases."
+    header = ("source", "images left", "tokens", "cost", "at list prices", "estimated")
+    lead = f"{', '.join(sources)}. In parentheses: the interval that holds in 95 of 100 cases."
     return table_page(
         "What a run would cost",
         [lead, *costs_text.forecast_notes(found), *reasons],
