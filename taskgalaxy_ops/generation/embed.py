@@ -60,8 +60,8 @@ def encoded(workspace: Workspace, shard: ImageShard) -> tuple[list[ImageId], Vec
     encoder = workspace.checked_encoder()
     denied = workspace.registry.denied()  # their files are gone, perhaps before the table of images is written again
     ids = [image for image in workspace.registry.image_ids(shard) if image not in denied]
-    parts = [np.empty((0, encoder.dim), np.float32)]
+    parts = []
     for at in range(0, len(ids), _ENCODE_BATCH):
         batch = ids[at : at + _ENCODE_BATCH]
         parts.append(encoder.encode_images([upright(workspace.store.get(keys.blob(image))) for image in batch]))
-    return ids, np.concatenate(parts)
+    return ids, np.concatenate(parts) if parts else np.empty((0, encoder.dim), np.float32)

@@ -19,6 +19,7 @@ from taskgalaxy_ops.demo.airflow_stack import ROOT, dag_ids
 from taskgalaxy_ops.generation.stages import STAGES
 from taskgalaxy_ops.operations.airflow import provision
 from taskgalaxy_ops.settings import load_settings
+from taskgalaxy_ops.sources.builtin import BUILTIN
 
 EDGES = {
     "galaxy_backfill": {"plan": ["announce", "forecast"], "forecast": ["announce"], "announce": []},
@@ -240,3 +241,8 @@ def test_ruffs_airflow_rules_are_clean() -> None:
     command = [sys.executable, "-m", "ruff", "check", "--isolated", "--select", "AIR", "--preview", "dags", "plugins"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
+
+
+def test_the_form_of_ingest_names_every_source_that_ships() -> None:
+    described = bag().dags["galaxy_ingest"].params.get_param("location").description
+    assert {name for name in BUILTIN if f"builtin:{name}" not in described} == set()
