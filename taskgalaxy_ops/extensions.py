@@ -32,7 +32,7 @@ class Brought:
         return f"{self.entry.name} ({self.package})"
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Registry(Generic[Extension]):
     """All extensions of one kind, by name: those that ship, and those that installed packages bring.
 
@@ -44,8 +44,8 @@ class Registry(Generic[Extension]):
     shipped: Mapping[str, str]  # where each lies: "module:attribute"
     error: type[TaskGalaxyError]
     versioned: bool = True  # whether a package's must declare a version
-    _loaded: dict[str, Extension] = field(default_factory=dict)
-    _brought: dict[str, list[Brought]] | None = None
+    _loaded: dict[str, Extension] = field(default_factory=dict, init=False)
+    _brought: dict[str, list[Brought]] | None = field(default=None, init=False)
 
     def names(self) -> list[str]:
         """Every name, what ships first. Loads nothing."""
@@ -154,54 +154,54 @@ def _package(entry: EntryPoint) -> str:
 _HERE = "taskgalaxy_ops"
 
 SOURCES: Registry[Any] = Registry(
-    "taskgalaxy.sources",
-    "source kind",
-    {
+    group="taskgalaxy.sources",
+    what="source kind",
+    shipped={
         "file": f"{_HERE}.sources.kinds.folder:opened",
         "s3": f"{_HERE}.sources.kinds.bucket:BucketSource",
         "builtin": f"{_HERE}.sources.kinds.shipped:opened",
     },
-    SourceError,
+    error=SourceError,
     versioned=False,  # it decides nothing: an image is its bytes
 )
 ENCODERS: Registry[Any] = Registry(
-    "taskgalaxy.encoders",
-    "encoder",
-    {
+    group="taskgalaxy.encoders",
+    what="encoder",
+    shipped={
         "conse": f"{_HERE}.models.encoders.conse:opened",
         "open_clip": f"{_HERE}.models.encoders.open_clip:opened",
     },
-    EncoderError,
+    error=EncoderError,
     versioned=False,  # its identity says what it is
 )
 QUESTION_FORMS: Registry[Any] = Registry(
-    "taskgalaxy.question_forms",
-    "question form",
-    {
+    group="taskgalaxy.question_forms",
+    what="question form",
+    shipped={
         "plain": f"{_HERE}.generation.forms.plain:PLAIN",
         "chain_of_thought": f"{_HERE}.generation.forms.chain_of_thought:CHAIN_OF_THOUGHT",
     },
-    SettingsError,
+    error=SettingsError,
 )
 RELEASE_FORMATS: Registry[Any] = Registry(
-    "taskgalaxy.release_formats",
-    "release format",
-    {
+    group="taskgalaxy.release_formats",
+    what="release format",
+    shipped={
         "llava": f"{_HERE}.release.formats.llava:LLAVA",
         "parquet": f"{_HERE}.release.formats.parquet:PARQUET",
     },
-    SettingsError,
+    error=SettingsError,
 )
 TRAINERS: Registry[Any] = Registry(
-    "taskgalaxy.trainers",
-    "trainer",
-    {
+    group="taskgalaxy.trainers",
+    what="trainer",
+    shipped={
         "trl": f"{_HERE}.finetune.trainers.trl:TRL",
         "llava": f"{_HERE}.finetune.trainers.llava:LLAVA",
         "internvl": f"{_HERE}.finetune.trainers.internvl:INTERNVL",
         "llamafactory": f"{_HERE}.finetune.trainers.llamafactory:LLAMAFACTORY",
         "ms-swift": f"{_HERE}.finetune.trainers.swift:SWIFT",
     },
-    SettingsError,
+    error=SettingsError,
 )
 REGISTRIES = (SOURCES, ENCODERS, QUESTION_FORMS, RELEASE_FORMATS, TRAINERS)

@@ -18,7 +18,7 @@ from taskgalaxy_ops.extensions import REGISTRIES, Registry
 from taskgalaxy_ops.generation.stages import STAGES
 from taskgalaxy_ops.hashing import fingerprint
 from taskgalaxy_ops.models.request import MalformedReplyError
-from taskgalaxy_ops.operations import answers
+from taskgalaxy_ops.operations import answers, doctor
 from taskgalaxy_ops.prompts import NAMES
 from taskgalaxy_ops.settings import QUESTION_FORMS, ReleaseSettings, parse_settings
 from taskgalaxy_ops.settings.base import PROMPTS
@@ -52,9 +52,8 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
 
 
 def registry(**more: Any) -> Registry[Any]:
-    return Registry(
-        "taskgalaxy.question_forms", "form", {"plain": "json:dumps", "other": "json:loads"}, SettingsError, **more
-    )
+    shipped = {"plain": "json:dumps", "other": "json:loads"}
+    return Registry(group="taskgalaxy.question_forms", what="form", shipped=shipped, error=SettingsError, **more)
 
 
 def test_everything_that_ships_is_where_its_registry_says() -> None:
@@ -141,6 +140,20 @@ def test_one_that_declares_no_version_is_named(install: Install) -> None:
         registry().version("own")
     assert len(registry().problems()) == 1
     assert registry(versioned=False).problems() == []
+
+
+def test_doctor_tells_what_is_added_and_what_is_wrong_with_it(
+    install: Install, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = parse_settings(plain())
+    assert [each.what for each in doctor.machine(settings)] == ["disk", "versions"]
+    install("sound", "class Form:\n    version = '1'", question_forms={"good": "sound:Form"})
+    install("broken", "1 / 0", trainers={"bad": "broken:Form"})
+    for each in REGISTRIES:
+        monkeypatch.setattr(each, "_brought", None)
+    found = {each.what: each for each in doctor.machine(settings)}
+    assert found["question forms"].fine and found["question forms"].detail == "good (sound 1.0)"
+    assert not found["trainers"].fine and "broken 1.0" in found["trainers"].detail
 
 
 def test_the_prompts_are_the_stages_and_those_of_growth() -> None:

@@ -52,5 +52,9 @@ class QuestionForm:
     reasons: bool = False  # a pair without reasoning is rejected
     version: str | None = None  # None: it ships
 
+    def __post_init__(self) -> None:
+        if wrong := [name for name, kind in self.reply.items() if kind not in {str, int, bool}]:
+            raise TypeError(f"reply: {', '.join(wrong)} must be str, int or bool")
+
 
 FORMS: Registry[QuestionForm] = extensions.QUESTION_FORMS
