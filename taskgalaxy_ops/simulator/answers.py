@@ -16,6 +16,7 @@ from PIL import Image
 from taskgalaxy_ops.hashing import draw, fingerprint
 from taskgalaxy_ops.simulator import expansion
 from taskgalaxy_ops.simulator.config import JUDGES, SimulatorConfig
+from taskgalaxy_ops.simulator.memory import Memory
 from taskgalaxy_ops.simulator.wire import Asked, Unit, WrongRequestError
 
 # Reasons for votes that are errors: they agree with the vote and name no truth.
@@ -31,7 +32,11 @@ _REJECT = (
     "Looked for it in the image; the answer seems to be wrong.",
     "The answer is not what can be seen where the question points.",
 )
+_KEPT_IMAGES = 24  # decoded, some MB each: an image is asked about in several requests, one after another
 _NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
+
+
+_images: Memory[str, Image.Image] = Memory(_KEPT_IMAGES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +51,13 @@ class Answers:
 
 def open_image(asked: Asked) -> Image.Image | None:
     """The request's image, decoded and RGB; None if it has none. Raises WrongRequestError."""
-    if asked.image is None:
-        return None
+    raw = asked.image
+    return None if raw is None else _images.get(asked.image_id, lambda: _decoded(raw))
+
+
+def _decoded(raw: bytes) -> Image.Image:
     try:
-        with Image.open(io.BytesIO(asked.image)) as opened:
+        with Image.open(io.BytesIO(raw)) as opened:
             return opened.convert("RGB")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise WrongRequestError(400, f"image_url.url: is no image that can be read ({error}).") from error
@@ -78,10 +86,10 @@ def _expand(config: SimulatorConfig, asked: Asked) -> Answers:
     return Answers([each.label for each in labels], labels=[each._asdict() for each in labels])
 
 
-def _filter(_: SimulatorConfig, __: Asked, image: Image.Image, unit: Unit, ___: Answers) -> Mapping[str, Any]:
+def _filter(_: SimulatorConfig, asked: Asked, image: Image.Image, unit: Unit, ___: Answers) -> Mapping[str, Any]:
     from taskgalaxy_ops.simulator import teacher
 
-    fits, reason = teacher.fits(image, unit.item["task_type"])
+    fits, reason = teacher.fits(image, unit.item["task_type"], asked.image_id)
     return {"fits": bool(fits), "reason": reason}
 
 
@@ -92,7 +100,7 @@ def _write(
 
     path, variant = unit.item["task_type"], asked.head["variant"]
     identity = fingerprint("simulated.written", {"image": asked.image_id, "task_type": path, "variant": variant})
-    written = teacher.write(image, path, (config.seed, identity))
+    written = teacher.write(image, path, (config.seed, identity), asked.image_id)
     if written is None:
         return {"question": "", "answer": "", "reasoning": ""}
     planted = draw(config.seed, "planted", identity) < config.wrong_share and written.wrong != written.answer
@@ -139,7 +147,7 @@ def _vote(config: SimulatorConfig, asked: Asked, image: Image.Image, unit: Unit,
 
     judge, item = JUDGES[asked.model], unit.item
     shown, reasoning = item.get("answer"), item.get("reasoning")
-    found = judges.check(judge, image, item["task_type"], item["question"], shown, reasoning)
+    found = judges.check(judge, image, item["task_type"], item["question"], shown, reasoning, asked.image_id)
     pair = fingerprint("simulated.voted", {"image": asked.image_id, "item": item})
     vote, reason, erred = voted(config, judge, pair, found.right, found.reason)
     answers.votes.append(

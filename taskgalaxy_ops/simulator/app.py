@@ -37,6 +37,8 @@ from taskgalaxy_ops.simulator.stats import Stats
 from taskgalaxy_ops.simulator.traffic import Traffic
 from taskgalaxy_ops.simulator.wire import Asked, WrongRequestError
 
+_WAITING = 2  # threads more than cores: of two that need one text engine, one waits
+
 
 def create_app(config: SimulatorConfig, stats_path: Path | None = None) -> Starlette:
     """The server as an ASGI application. ``stats_path``: where its statistics outlive it; None: they do not.
@@ -71,7 +73,7 @@ class _Simulator:
         self._traffic = Traffic()
         self._gate = Gate(config.limits)
         self._start = failing.Start()
-        self._pool = ThreadPoolExecutor(config.threads or cores(), thread_name_prefix="simulated")
+        self._pool = ThreadPoolExecutor(config.threads or cores() + _WAITING, thread_name_prefix="simulated")
         files = Files(lambda: self._config.batches.max_bytes)
         self._batches = Batches(files, lambda: self._config, self._batched)
         self.routes = [self._guarded(route) for route in (*files.routes, *self._batches.routes)]

@@ -120,7 +120,9 @@ class SimulatorConfig(_Strict):
         pattern=r"^https?://[^/?#@\s]+$",
         description="where images may be fetched from by URL, e.g. http://127.0.0.1:8333; None: nowhere",
     )
-    threads: int | None = Field(None, ge=1, le=256, description="that compute; None: one a core")
+    threads: int | None = Field(
+        None, ge=1, le=256, description="that compute; None: two more than there are cores, for some wait"
+    )
 
     @model_validator(mode="after")
     def _fits(self) -> SimulatorConfig:

@@ -1,14 +1,13 @@
 """What the simulated teacher sees: one Scene an image, each thing computed once, when a question first needs it.
 
-Scenes of the last images are kept, by the hash of their pixels, so that many task types can be asked of one image at
-the cost of one reading.
+Scenes of the last images are kept, by the hash of the file or its pixels, so that many task types can be asked of one
+image at the cost of one reading. What was read is kept for longer: it is small, and costs the most.
 """
 
 from __future__ import annotations
 
 import hashlib
 import threading
-from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from taskgalaxy_ops.simulator import reading
+from taskgalaxy_ops.simulator.memory import Memory
 from taskgalaxy_ops.simulator.reading import Segment
 
 SURE = 0.66  # of Segment.sure: what is read less surely is not asked about
@@ -24,6 +24,7 @@ COLOURS = ("black", "white", "grey", "red", "orange", "yellow", "green", "teal",
 UNCLEAR = -1  # in maps of colours: between two names
 
 _KEPT = 48  # scenes
+_KEPT_READINGS = 2048  # a few KB each
 _SMALL = 256  # pixels: longer side of the copy that colours and brightness are measured on
 _LEAST_READ = 100  # pixels: a smaller image is not read
 
@@ -65,8 +66,9 @@ class Row:
 class Scene:
     """An image and what has been found in it."""
 
-    def __init__(self, image: Image.Image) -> None:
+    def __init__(self, image: Image.Image, key: str = "") -> None:
         self.lock = threading.RLock()
+        self.key = key
         self.image = image if image.mode == "RGB" else image.convert("RGB")
         self.width, self.height = image.size
 
@@ -105,7 +107,11 @@ class Scene:
 
     @lazy
     def _read(self) -> tuple[list[Segment], int]:
-        return reading.read(self.rgb) if min(self.image.size) >= _LEAST_READ else ([], 0)
+        if min(self.image.size) < _LEAST_READ:
+            return [], 0
+        if not self.key:
+            return reading.read(self.rgb)
+        return _readings.get(self.key, lambda: reading.read(self.rgb))
 
     @property
     def segments(self) -> list[Segment]:
@@ -248,16 +254,19 @@ def colour_name(rgb: tuple[int, int, int] | NDArray[Any]) -> str | None:
     return COLOURS[index] if index != UNCLEAR else None
 
 
-_scenes: OrderedDict[str, Scene] = OrderedDict()
-_scenes_lock = threading.Lock()
+_scenes: Memory[str, Scene] = Memory(_KEPT)
+_readings: Memory[str, tuple[list[Segment], int]] = Memory(_KEPT_READINGS)
 
 
-def scene(image: Image.Image) -> Scene:
-    """The image's scene, shared by all who ask for the same pixels. Safe to call from several threads at once."""
-    key = hashlib.sha256(repr((image.size, image.mode)).encode() + image.tobytes()).hexdigest()
-    with _scenes_lock:
-        found = _scenes.pop(key, None) or Scene(image)
-        _scenes[key] = found
-        while len(_scenes) > _KEPT:
-            _scenes.popitem(last=False)
-        return found
+def scene(image: Image.Image, key: str = "") -> Scene:
+    """The image's scene, shared by all who ask for the same image. Safe to call from several threads at once.
+
+    key: what names the image where that is known, such as its file's hash; else its pixels are hashed.
+    """
+    key = key or pixels_key(image)
+    return _scenes.get(key, lambda: Scene(image, key))
+
+
+def pixels_key(image: Image.Image) -> str:
+    """A hash of size, mode and pixels."""
+    return hashlib.sha256(repr((image.size, image.mode)).encode() + image.tobytes()).hexdigest()

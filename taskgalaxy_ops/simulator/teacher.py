@@ -14,7 +14,10 @@ from PIL import Image
 
 from taskgalaxy_ops.hashing import draw
 from taskgalaxy_ops.simulator import perception, templates
+from taskgalaxy_ops.simulator.memory import Memory
 from taskgalaxy_ops.simulator.skills import SKILLS, Found, NoFit
+
+_KEPT = 20_000  # findings, of 130 images and all task types: a few KB each at most
 
 _T = TypeVar("_T")
 
@@ -29,15 +32,18 @@ class Written:
     reasoning: str
 
 
-def fits(image: Image.Image, path: str) -> tuple[bool, str]:
-    """Whether the task type can be asked of the image, and why in at most 15 words. Safe in several threads."""
-    found = _look(image, path)
+def fits(image: Image.Image, path: str, key: str = "") -> tuple[bool, str]:
+    """Whether the task type can be asked of the image, and why in at most 15 words. Safe in several threads.
+
+    key: what names the image, where that is known; else its pixels are hashed.
+    """
+    found = _look(image, path, key)
     return (True, found.seen) if isinstance(found, Found) else (False, found)
 
 
-def write(image: Image.Image, path: str, seed_parts: tuple[object, ...]) -> Written | None:
+def write(image: Image.Image, path: str, seed_parts: tuple[object, ...], key: str = "") -> Written | None:
     """A question for the image; None where nothing can be asked. The same parts give the same question."""
-    found = _look(image, path)
+    found = _look(image, path, key)
     if not isinstance(found, Found):
         return None
     asked = _pick(found.asked, seed_parts, "question")
@@ -48,19 +54,25 @@ def write(image: Image.Image, path: str, seed_parts: tuple[object, ...]) -> Writ
     )
 
 
-def _look(image: Image.Image, path: str) -> Found | str:
+_looked: Memory[tuple[str, str], Found | str] = Memory(_KEPT)
+
+
+def _look(image: Image.Image, path: str, key: str) -> Found | str:
+    """What the skill of a task type finds in an image, or why it does not fit; kept for who asks again."""
     skill = SKILLS.get(path)
     if skill is None:
         return "this kind of task cannot be answered from the image with certainty"
-    scene = perception.scene(image)
-    with scene.lock:  # what was found for one path is kept with the scene
-        known: dict[str, Found | str] = scene.__dict__.setdefault("found", {})
-        if path not in known:
+    key = key or perception.pixels_key(image)
+
+    def look() -> Found | str:
+        scene = perception.scene(image, key)
+        with scene.lock:
             try:
-                known[path] = skill(scene)
+                return skill(scene)
             except NoFit as reason:
-                known[path] = str(reason)
-        return known[path]
+                return str(reason)
+
+    return _looked.get((key, path), look)
 
 
 def _pick(of: Sequence[_T], seed_parts: tuple[object, ...], what: str) -> _T:

@@ -95,6 +95,8 @@ def test_the_demo_runs_twice_and_goes_on_after_a_kill(images: Path, tmp_path: Pa
     assert "forecast  my own images: too little is answered yet" in out  # one in twenty is one
     assert first["forecast"] is None
     assert Path(first["contact_sheet"]).is_file()
+    assert f"release:       {folder / 'release' / first['release']['version']}" in out
+    assert "the fine-tune follows" not in out
     (manifest,) = (folder / "release").glob("v*/manifest.json")
     assert json.loads(manifest.read_text("utf-8"))["simulated"] is True
     assert running(folder) == []
@@ -125,6 +127,10 @@ def test_the_demo_through_airflow_goes_on_after_a_kill_of_everything(images: Pat
     assert running(folder) == []
     # It ends with a fine-tune on what there is: few images, so no verdict, and a loss that has fallen.
     if find_spec("trl"):
+        # Where release and contact sheet are is said before that, not at the end.
+        said = [out.index(text) for text in ("release:       ", "contact sheet: ", "the fine-tune follows")]
+        assert sorted(said) == said
+        assert said[-1] < out.index("galaxy_finetune")
         assert found["scores"]["loss"]["after"]["last"] < found["scores"]["loss"]["after"]["first"] / 2
         assert {each["benchmark"] for each in found["scores"]["benchmarks"]} >= {"easy-vqa"}
     twice = asked_twice(folder)

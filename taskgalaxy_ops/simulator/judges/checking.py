@@ -42,13 +42,14 @@ def rules() -> dict[str, Rule]:
 
 
 def check(
-    judge: str, image: Image.Image, path: str, question: str, answer: str | None, reasoning: str | None
+    judge: str, image: Image.Image, path: str, question: str, answer: str | None, reasoning: str | None, key: str = ""
 ) -> Finding:
     """What a judge ("a", "b" or "c") finds of a question of the task type ``path``, and of its answer where shown.
 
-    Without an answer only the question is judged. Raises ValueError for another judge.
+    Without an answer only the question is judged. key: what names the image, where that is known. Raises ValueError
+    for another judge.
     """
-    seen = view(judge, image)
+    seen = view(judge, image, key)
     template = templates.load().get(path)
     rule = rules().get(path.rsplit("~", 1)[-1])
     if template is None or rule is None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -14,9 +13,11 @@ from PIL import Image
 
 from taskgalaxy_ops.simulator.judges import palettes, readers
 from taskgalaxy_ops.simulator.judges.readers import Piece
+from taskgalaxy_ops.simulator.memory import Memory
 
 JUDGES = ("a", "b", "c")
 _KEPT = 64  # views that are remembered, those of all judges together; about 5 MB each
+_KEPT_READINGS = 8192  # what each judge read of an image, a few KB each
 
 _SMALL = 256  # pixels: larger copies are made anew each time, for they would fill the memory
 
@@ -26,8 +27,9 @@ _T = TypeVar("_T")
 class View:
     """One judge's view of one image. Safe to use from several threads at once."""
 
-    def __init__(self, judge: str, image: Image.Image) -> None:
+    def __init__(self, judge: str, image: Image.Image, key: str = "") -> None:
         self.judge = judge
+        self._key = key
         self.image = image if image.mode == "RGB" else image.convert("RGB")
         self.width, self.height = self.image.size
         self._lock = threading.RLock()
@@ -44,7 +46,12 @@ class View:
     @property
     def pieces(self) -> list[Piece]:
         """All pieces of text, from the top."""
-        return self.part("pieces", lambda: readers.read(self.judge, self.image))
+        return self.part("pieces", self._read)
+
+    def _read(self) -> list[Piece]:
+        if not self._key:
+            return readers.read(self.judge, self.image)
+        return _readings.get((self.judge, self._key), lambda: readers.read(self.judge, self.image))
 
     @property
     def rows(self) -> list[list[Piece]]:
@@ -72,19 +79,18 @@ class View:
         return self.part(f"pixels {side}", make) if side <= _SMALL else make()
 
 
-_views: OrderedDict[tuple[str, str], View] = OrderedDict()
-_lock = threading.Lock()
+_views: Memory[tuple[str, str], View] = Memory(_KEPT)
+_readings: Memory[tuple[str, str], list[Piece]] = Memory(_KEPT_READINGS)  # each judge's own
 
 
-def view(judge: str, image: Image.Image) -> View:
-    """A judge's view of an image, the same one for equal pixels while it is remembered."""
+def view(judge: str, image: Image.Image, key: str = "") -> View:
+    """A judge's view of an image, the same one for the same image while it is remembered.
+
+    key: what names the image where that is known, such as its file's hash; else its pixels are hashed.
+    """
     if judge not in JUDGES:
         raise ValueError(f"judge {judge!r} is none of {', '.join(JUDGES)}")
-    rgb = image if image.mode == "RGB" else image.convert("RGB")
-    digest = hashlib.sha256(repr(rgb.size).encode() + rgb.tobytes()).hexdigest()
-    with _lock:
-        found = _views.setdefault((judge, digest), View(judge, rgb))
-        _views.move_to_end((judge, digest))
-        while len(_views) > _KEPT:
-            _views.popitem(last=False)
-    return found
+    if not key:
+        rgb = image if image.mode == "RGB" else image.convert("RGB")
+        key = hashlib.sha256(repr(rgb.size).encode() + rgb.tobytes()).hexdigest()
+    return _views.get((judge, key), lambda: View(judge, image, key))

@@ -21,6 +21,7 @@ from taskgalaxy_ops.simulator.judges import (
     words,
 )
 from taskgalaxy_ops.simulator.judges.finding import SenselessError
+from taskgalaxy_ops.simulator.memory import Memory
 
 JUDGES = judges.JUDGES
 
@@ -179,10 +180,29 @@ def test_an_image_is_looked_at_once(judge: str, receipt: Image.Image) -> None:
 
 
 def test_no_more_views_are_kept_than_memory_allows(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(views, "_KEPT", 3)
+    monkeypatch.setattr(views, "_views", Memory(3))
     for shade in range(6):
         views.view("a", Image.new("L", (8, 8), shade))
     assert len(views._views) == 3
+
+
+def test_an_image_is_read_once_by_each_judge_in_its_own_way(
+    monkeypatch: pytest.MonkeyPatch, receipt: Image.Image
+) -> None:
+    monkeypatch.setattr(views, "_views", Memory(1))  # a view is forgotten as soon as another is asked for
+    monkeypatch.setattr(views, "_readings", Memory(10))
+    read: list[str] = []
+    reader = readers.read
+
+    def counting(judge: str, image: Image.Image) -> list[readers.Piece]:
+        read.append(judge)
+        return reader(judge, image)
+
+    monkeypatch.setattr(readers, "read", counting)
+    found = [[views.view(judge, receipt, "its file's hash").pieces for judge in JUDGES] for _ in range(2)]
+    assert found[0] == found[1]
+    assert read == list(JUDGES)
+    assert len({tuple(pieces) for pieces in found[0]}) == len(JUDGES)
 
 
 def test_threads_see_the_same(receipt: Image.Image) -> None:

@@ -47,10 +47,10 @@ def truth(monkeypatch):
     """A teacher and judges whose truth is known: one can say of each reply what it should be."""
     written = types.SimpleNamespace
 
-    def fits(image, path):
+    def fits(image, path, key):
         return (not path.endswith("misfit"), f"an image {image.width} pixels wide")
 
-    def write(image, path, seed_parts):
+    def write(image, path, seed_parts, key):
         if path.endswith("nothing"):
             return None
         return written(
@@ -60,7 +60,7 @@ def truth(monkeypatch):
             reasoning="A row of dots is there. There are three dots. So 3.",
         )
 
-    def check(judge, image, path, question, answer, reasoning):
+    def check(judge, image, path, question, answer, reasoning, key):
         if path.endswith("unclear"):
             return written(right=None, reason="cannot make it out")
         return written(right=answer in (None, "3"), reason=f"counted, and found {answer}")
@@ -256,7 +256,7 @@ def test_a_body_that_is_no_json_and_a_path_that_is_not_there(plain_server):
 
 
 def test_an_error_of_the_server_s_own_is_told(truth, monkeypatch):
-    def broken(image, path):
+    def broken(image, path, key):
         raise ModuleNotFoundError("No module named 'reader'")
 
     monkeypatch.setattr(simulator.teacher, "fits", broken)
