@@ -106,12 +106,12 @@ EASY_VQA = Benchmark("easy-vqa, generated", "colours and shapes", "taskgalaxy_ea
 def find(names: Iterable[str]) -> list[Benchmark]:
     """The benchmarks of these names, in the order given. Raises EvaluationError at an unknown one."""
     known = {each.name: each for each in (*BENCHMARKS, EASY_VQA)}
-    found = []
+    benchmarks = []
     for name in names:
         if name not in known:
             raise EvaluationError(f"benchmark {name!r} is unknown. Known: {', '.join(known)}.")
-        found.append(known[name])
-    return found
+        benchmarks.append(known[name])
+    return benchmarks
 
 
 def average(figures: Mapping[str, float]) -> float | None:

@@ -1,4 +1,4 @@
-"""Each trainer's own files and command, from one recipe."""
+"""The trainers: each renders its own files and command from a recipe and a mixture of data."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ from taskgalaxy_ops.finetune.trainers import internvl, llamafactory, llava, swif
 
 class Renderer(Protocol):
     def __call__(self, recipe: Recipe, parts: list[Part], folder: Path, *, blind: bool) -> Rendered:
-        """``folder``: the job's, an absolute path, in which the command runs."""
+        """Render a job. folder: the job's folder, an absolute path, in which the command runs.
+
+        Raises SettingsError where the trainer cannot do what the recipe says.
+        """
 
 
 RENDERERS: Mapping[str, Renderer] = {
