@@ -1,4 +1,4 @@
-"""A run: match, then filter, write and vote, image shard by image shard, some of them at once.
+"""A run: match all image shards, then filter, write and vote for each of them, several at once.
 
 A second run on unchanged inputs asks no model and encodes nothing.
 """
@@ -30,7 +30,7 @@ from taskgalaxy_ops.workspace import Workspace
 
 @dataclass(slots=True)
 class RunResult:
-    """What filter, write and vote came to over all image shards of a run."""
+    """The outcome of a run: the results of its image shards, usage, and matches by image shard."""
 
     shards: list[ShardResult] = field(default_factory=list)
     usage: Usage = field(default_factory=Usage)
@@ -38,7 +38,7 @@ class RunResult:
 
     @property
     def held(self) -> str:
-        """Why an image shard could not be asked about for now, since another run asks for it; "" if none was."""
+        """A message about an image shard that another run is working on; "" if there is none."""
         return next((shard.stopped for shard in self.shards if shard.held), "")
 
     @property
@@ -52,7 +52,7 @@ class RunResult:
 
     @property
     def waiting(self) -> list[PendingBatch]:
-        """Batches that another run, once one has ended, would collect and go on from."""
+        """Batches under way; a later run can collect one that has ended, and continue from its answers."""
         shards = [shard for shard in self.shards if shard.pending and not shard.held]
         return batch_wait.watched([batch for shard in shards for batch in shard.waiting], self.usage)
 
@@ -78,13 +78,14 @@ def generate(
     progress: Progress | None = None,
     wait: bool = True,
 ) -> RunResult:
-    """Match, filter, write and vote, for all sources, some, or a lane. Answers that exist are used, others asked for.
+    """Match, filter, write and vote, for all sources, some, or a lane; only units without an answer are asked about.
 
-    ``ask`` False: only the journal is read. ``commit`` False: filter, write and vote leave no shard. What could not be
-    answered is pending: ``reasons`` says why. ``taxonomy``: a version, by default the newest. ``only``: by image shard,
-    the images that are asked about. ``wait``: for batches, as long as the settings say. Raises TaskGalaxyError for the
-    first image shard that failed, once the image shards that were under way have ended: what they have sent is paid
-    for.
+    last_stage: the last stage to run. ask: if False, no model is asked, and the answers of the journals are used.
+    commit: if False, filter, write and vote write no stage output. taxonomy: a version; None: the newest. only: by
+    image shard, the images that are asked about; None: all. wait: wait for batches, as long as the settings say.
+
+    Units that could not be answered are pending; ``reasons`` says why. Raises TaskGalaxyError for the first image shard
+    that failed, after the image shards under way have ended, because their requests are paid for.
     """
     progress = progress or Silent()
     if ask:
@@ -113,7 +114,7 @@ def generate(
 
 
 def _erase_late(workspace: Workspace, denied: Collection[ImageId], shards: Iterable[str]) -> None:
-    """Erase what was written of images that were taken down while these image shards were at work."""
+    """Erase what this run wrote about images that were taken down while it worked on these image shards."""
     if late := workspace.registry.denied().difference(denied):
         taken_down = workspace.registry.taken_down()
         for shard in shards:
@@ -127,10 +128,10 @@ def look_through(
     committed: Mapping[str, Committed],
     computed: Mapping[str, Sequence[Match]],
 ) -> RunResult:
-    """What filter, write and vote of these image shards come to with the answers that exist; asks and writes nothing.
+    """The results of filter, write and vote for these image shards with the answers that exist; writes nothing.
 
-    ``matches``: match shards by image shard; ``computed``: the rows of those that are not committed. ``committed``: the
-    shards that each image shard has.
+    matches: the match outputs by image shard. computed: the rows of those that are not committed. committed: each image
+    shard's stage outputs.
     """
     return asyncio.run(_run_shards(workspace, matches, committed, "vote", False, False, (), Silent(), computed))
 

@@ -1,7 +1,7 @@
-"""What each stage's shards hang on: the one place where a stage declares the settings and inputs that it reads.
+"""The keys of stage outputs: the one place where a stage declares the settings and inputs that its output depends on.
 
-Nothing else changes its keys: no price, pool, time-out, URL or parallelism. Beside each key stands what it is made of,
-by name, which goes into the shard's marker, so that a plan can say what changed.
+Nothing else changes its keys: no price, pool, time-out, URL or parallelism. Each key comes with a record, by name, of
+what it is made of, which goes into the output's marker, so that a plan can say what changed.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ MATCH_VERSION = 1
 
 
 class StageKeys:
-    """Makes the keys of a workspace's shards, and the questions that its asking stages ask."""
+    """Makes the keys of a workspace's stage outputs, and the request templates of the stages that ask models."""
 
     def __init__(self, workspace: Workspace) -> None:
         settings, prompts = workspace.settings, workspace.prompts
@@ -54,14 +54,14 @@ class StageKeys:
         }
 
     def embed(self, shard: ImageShard) -> Key:
-        """Images, and the encoder's identity."""
+        """The key of embed: images, and the encoder's identity."""
         encoder = self._workspace.encoder_id
         key = stage_output_key("embed", EMBED_VERSION, {"encoder": encoder}, {"images": shard.output})
         return Key(key, {"code": EMBED_VERSION, "encoder": short(encoder), "images": short(shard.output)})
 
     def match(self, embedded: str | None, types: str | None, gone: str | None) -> Key:
-        """The outputs of ``embed``, the hash of the task types' embeddings, that of the images that no source claims
-        (None where there is none), and k."""
+        """The key of match: the output of ``embed``, the hash of the task types' embeddings, that of the images that no
+        source claims (None: there are none), and k. It is None while an input is not known."""
         k = self._workspace.settings.match.k
         key = None
         if embedded is not None and types is not None:
@@ -76,16 +76,18 @@ class StageKeys:
         return Key(key, made_of)
 
     def filter(self, match: str | None, edits: int) -> Key:
-        """Matches, the teacher's identity, the prompt, and the image shard's edits."""
+        """The key of filter: matches, the teacher's identity, the prompt, and the number of the image shard's edits."""
         return self._asking("filter", filter_stage.FILTER_VERSION, [self.filter_template], {}, ("match", match), edits)
 
     def write(self, filtered: str | None, edits: int) -> Key:
-        """Relevant matches, the teacher's identity, the variants with their prompts, and the image shard's edits."""
+        """The key of write: relevant matches, the teacher's identity, the variants with their prompts, and the number
+        of the image shard's edits."""
         templates, rules = list(self.write_templates.values()), {"variants": list(self.write_templates)}
         return self._asking("write", write_stage.WRITE_VERSION, templates, rules, ("filter", filtered), edits)
 
     def vote(self, written: str | None, edits: int) -> Key:
-        """Pairs, the judges' identities in order, the prompt, the rules of the vote, and the image shard's edits."""
+        """The key of vote: pairs, the judges' identities in order, the prompt, the rules of the vote, and the number of
+        the image shard's edits."""
         vote = self._workspace.settings.vote
         rules = {"quorum": vote.quorum, "audit_share": vote.audit_share, "show_answer": vote.show_answer}
         return self._asking("vote", vote_stage.VOTE_VERSION, self.vote_templates, rules, ("write", written), edits)
@@ -111,7 +113,7 @@ class StageKeys:
 
 
 def _identity(model: Model) -> dict[str, Any]:
-    """What of a model its answers depend on, and the name that the data call it by."""
+    """The settings of a model that its answers depend on, and the name that it has in the data."""
     return {
         "name": model.name,
         "model": model.model,
@@ -122,7 +124,7 @@ def _identity(model: Model) -> dict[str, Any]:
 
 
 def _model(role: str, model: Model) -> dict[str, Any]:
-    """The same by name, for people."""
+    """The same settings by name, as a plan shows them to people."""
     return {
         f"{role}: model": model.model,
         f"{role}: revision": model.revision,
@@ -136,9 +138,9 @@ def _prompts(prompts: Mapping[str, str], *names: str) -> dict[str, str]:
 
 
 def differences(wanted: Mapping[str, Any], there: Mapping[str, Any]) -> list[str]:
-    """What sets a shard that is wanted apart from one that is there, by name; [] where that is not recorded.
+    """The names of what differs between a wanted stage output and one that is there; [] if that is not recorded.
 
-    What is not known yet (None) of the input from the stage before is left out.
+    wanted, there: `Key.made_of` of each. An input from the stage before that is not known yet (None) is left out.
     """
     if not there:
         return []

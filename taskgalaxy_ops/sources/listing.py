@@ -1,4 +1,4 @@
-"""The files of a source, wherever they lie: a folder, an S3 prefix, or one that ships (``builtin:photos``)."""
+"""The files of a source: of a folder, an S3 prefix, or a source that ships (``builtin:photos``)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from taskgalaxy_ops.records import FileVersion
 from taskgalaxy_ops.settings import SourceSettings
 from taskgalaxy_ops.storage import connect
 
-# A source may say whose images they are: licence, attribution, and per file also origin.
+# A source may have this file, with licence and attribution of its images, and for single files also their origin.
 NOTES_FILE = "source.json"
 _NOTED = ("origin", "licence", "attribution")
 
@@ -39,27 +39,28 @@ class SourceFile:
 
     name: str  # path within the source, "/"-separated
     read: Callable[[], bytes]
-    version: str = ""  # as listed: another one when the content may be another; "" is not known
+    version: str = ""  # from the listing; it changes when the content may have changed; "": not known
     origin: str | None = None
     licence: str | None = None
     attribution: str | None = None
 
 
-_Found = tuple[str, str, bytes]  # name, version, place
-_Place = tuple[Iterable[_Found], Callable[[bytes], bytes], Mapping[str, Any]]  # what is listed, how to read it, notes
+_Listed = tuple[str, str, bytes]  # name, version, place
+_Place = tuple[Iterable[_Listed], Callable[[bytes], bytes], Mapping[str, Any]]  # files, how to read one, notes
 
 
 class Listing:
     """A source's files of the wanted suffixes, in order of name, up to its limit.
 
-    Sorted and kept in SQLite on disk, so that memory does not grow with the source: a temporary file of SQLite's own,
-    gone when the listing is closed or collected.
+    SQLite sorts and keeps them on disk, so that memory does not grow with the source, in a temporary file that is
+    deleted when the listing is closed or collected.
     """
 
     def __init__(
-        self, wanted: Iterable[_Found], limit: int | None, made: Callable[[_Found], SourceFile], notes: str = ""
+        self, wanted: Iterable[_Listed], limit: int | None, made: Callable[[_Listed], SourceFile], notes: str = ""
     ) -> None:
-        """``notes``: version of what the source says of its files; "" where it says nothing."""
+        """wanted: the files, in any order. made: makes a record of a row. notes: the notes' sha256; "": there are none.
+        """
         self._made, self._notes = made, notes
         self._db = sqlite3.connect("")
         self._db.executescript(_TABLES)
@@ -83,19 +84,22 @@ class Listing:
         return map(self._made, self._db.execute("SELECT name, version, place FROM files ORDER BY rowid"))
 
     def versions(self) -> Iterator[FileVersion]:
-        """What the next scan compares its own listing with; the notes, on which claims hang too, come last."""
+        """Name and version of each file, with which the next scan compares its own listing.
+
+        The notes come last, because claims depend on them too.
+        """
         listed = self._db.execute("SELECT name, version FROM files ORDER BY rowid")
         notes = [FileVersion(NOTES_FILE, self._notes)] if self._notes else []
         return chain((FileVersion(name, version) for name, version in listed), notes)
 
     def keep(self, picked: Callable[[str], bool]) -> None:
-        """Leave out the files whose name is not ``picked``."""
+        """Drop the files for whose name ``picked`` is false."""
         self._db.create_function("picked", 1, picked)
         self._db.execute("DELETE FROM files WHERE NOT picked(name)")
 
 
 def source_files(name: str, settings: SourceSettings, s3_options: Mapping[str, Any]) -> Listing:
-    """The source's files. Raises SourceError if the location cannot be read, or lists no image."""
+    """List a source's files. Raises SourceError if its location cannot be read, or lists no image."""
     location = settings.location
     if location.startswith("builtin:"):
         listed, read, notes = _folder(name, built(location.removeprefix("builtin:"), settings.limit))
@@ -105,8 +109,8 @@ def source_files(name: str, settings: SourceSettings, s3_options: Mapping[str, A
         listed, read, notes = _folder(name, Path(location.removeprefix("file://")))
     suffixes = tuple(suffix.lower() for suffix in settings.suffixes)
 
-    def made(found: _Found) -> SourceFile:
-        key, version, place = found
+    def made(row: _Listed) -> SourceFile:
+        key, version, place = row
         own = notes.get("files", {}).get(key, {})
         return SourceFile(
             key,
@@ -128,7 +132,7 @@ def source_files(name: str, settings: SourceSettings, s3_options: Mapping[str, A
 
 
 def built(name: str, limit: int | None) -> Path:
-    """The folder of a source that ships, made on first use below ``TASKGALAXY_CACHE`` (``~/.cache/taskgalaxy``).
+    """The folder of a source that ships; it is made on first use, below ``TASKGALAXY_CACHE`` (``~/.cache/taskgalaxy``).
 
     Raises SourceError for an unknown name or a missing package.
     """
@@ -145,7 +149,7 @@ def _folder(name: str, folder: Path) -> _Place:
     return _walk(folder), _read, _notes(name, notes.read_bytes()) if notes.is_file() else {}
 
 
-def _walk(folder: Path) -> Iterator[_Found]:
+def _walk(folder: Path) -> Iterator[_Listed]:
     """The files below a folder, in any order; links to folders are not followed."""
     root = os.path.join(os.fsencode(folder), b"")  # noqa: PTH118 - bytes: names need not be UTF-8
     folders = [root]
@@ -172,13 +176,13 @@ def _read(place: bytes) -> bytes:
 def _version(entry: os.DirEntry[bytes]) -> str:
     try:
         stat = entry.stat()
-    except OSError:  # gone since it was listed: reading it says so
+    except OSError:  # removed since it was listed; reading it will fail with a reason
         return ""
     return f"{stat.st_size}-{stat.st_mtime_ns}"
 
 
 def _name(path: bytes) -> str:
-    """A path within the source; bytes that are no UTF-8 are escaped, since no table could hold them."""
+    """A path within the source. Bytes that are no UTF-8 are escaped, because tables cannot store them."""
     return path.decode("utf-8", "backslashreplace")
 
 

@@ -1,7 +1,7 @@
 """Expand: the teacher proposes new children at each level of the taxonomy (paper, section 3.1).
 
-Proposals are untrusted text. A round is admitted once all of it is answered, in the order of paths, never as replies
-arrive; so the version that comes out is a function of the base version and the answers.
+Proposals are untrusted text. The proposals of a round are admitted when all its requests are answered, in the order of
+paths and not of replies; the new version is therefore a function of the base version and the answers.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ _LONGEST_LIST = 1000
 
 @dataclass(slots=True)
 class ExpandResult:
-    """What an expansion came to. ``version`` is the newest version afterwards."""
+    """The outcome of an expansion."""
 
-    version: int
-    proposal: int | None = None  # its number, where it is not published yet
+    version: int  # the newest version afterwards
+    proposal: int | None = None  # the proposal's number, if the new nodes are not published
     added: list[Node] = field(default_factory=list)
     rejects: list[LabelReject] = field(default_factory=list)
     usage: Usage = field(default_factory=Usage)
 
 
 def expand_template(prompt: str, teacher: Model) -> RequestTemplate:
-    """Asks for new children of one node."""
+    """The request for new children of one node."""
     return RequestTemplate(
         stage="expand",
         prompt=prompt,
@@ -74,20 +74,20 @@ def expand(
 ) -> ExpandResult:
     """Grow the newest version in up to ``rounds`` rounds, until nothing new comes.
 
-    max_new: nodes to add at most. up_to: task types at which growing ends; a taxonomy that has them asks nothing.
-    below: only these nodes are asked about, the highest number first, as many as it takes for ``max_new``. publish
-    False: it becomes a proposal. wait: for batches, as long as the settings say.
+    max_new: the most nodes to add. up_to: the number of task types at which growing ends; a taxonomy that has them asks
+    nothing. below: ask only about these nodes, those with the highest number first, and no more than ``max_new`` needs.
+    publish: if False, the new nodes become a proposal. wait: wait for batches, as long as the settings say.
 
-    Raises PendingError if a round could not be answered whole; what was answered is kept, and not asked again.
+    Raises PendingError if requests of a round have no answer; the answers that came are kept, and not asked for again.
     """
     progress = progress or Silent()
     workspace.publish_settings()
     taxonomy_store = TaxonomyStore(workspace)
     base = taxonomy_store.version()
-    question = expand_template(workspace.prompts["expand"], workspace.settings.teacher)
+    template = expand_template(workspace.prompts["expand"], workspace.settings.teacher)
     nodes = list(base.nodes)
     result = ExpandResult(base.number)
-    by = batch_wait.deadline(workspace.settings.run.batch) if wait else 0.0
+    deadline = batch_wait.deadline(workspace.settings.run.batch) if wait else 0.0
     for number in range(1, rounds + 1):
         left = None if max_new is None else max_new - len(result.added)
         if (left is not None and left <= 0) or (up_to is not None and len(live_leaves(nodes)) >= up_to):
@@ -95,8 +95,8 @@ def expand(
         wanted = expansions(nodes, number)
         if below is not None:
             wanted = _first(wanted, below, workspace.settings.taxonomy.children, left)
-        units = [question.unit(None, _item(one, workspace.settings.taxonomy.children)) for one in wanted]
-        answers = asyncio.run(_answers(workspace, question, units, progress, result.usage, by))
+        units = [template.unit(None, _item(one, workspace.settings.taxonomy.children)) for one in wanted]
+        answers = asyncio.run(_answers(workspace, template, units, progress, result.usage, deadline))
         proposals = [
             (one, label)
             for one, unit in zip(wanted, units, strict=True)
@@ -124,7 +124,8 @@ def expand(
 def _first(
     wanted: Sequence[Expansion], below: Mapping[TaskTypePath, float], children_each: int, max_new: int | None
 ) -> list[Expansion]:
-    """The requests for the most crowded nodes, twice as many as ``max_new`` needs if each brings all its children."""
+    """The requests for the most crowded nodes: twice as many as ``max_new`` needs if each reply has all its children.
+    """
     ranked = sorted((one for one in wanted if one.path in below), key=lambda one: (-below[one.path], one.path))
     return ranked if max_new is None else ranked[: 2 * math.ceil(max_new / children_each)]
 
@@ -147,7 +148,7 @@ async def _answers(
     usage: Usage,
     by: float,
 ) -> Mapping[str, Answer]:
-    """Answers to all of these units, waiting for batches until ``by``, on the monotonic clock. Raises PendingError."""
+    """The answers to all units, by key; waits for batches until ``by`` on the monotonic clock. Raises PendingError."""
     gateway, batch = Gateway(Shares(workspace.store, progress.note)), workspace.settings.run.batch
     gateway.usage = usage
     progress.stage("expand", len(units), "nodes")

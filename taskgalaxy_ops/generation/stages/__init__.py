@@ -1,4 +1,4 @@
-"""The stages, and what each reads, writes and asks: the one table that planning, explaining and costs read."""
+"""The stages, with the tables that each writes and its input: planning, explaining and costs read it here."""
 
 from __future__ import annotations
 
