@@ -1,1 +1,1 @@
-"""The formats that a release comes in: one short file each."""
+"""The formats of a release, a module each."""
