@@ -1,5 +1,4 @@
-"""The button on a task that opens the page which the task wrote: contact sheet, plan, forecast, proposal, result card.
-"""
+"""The button on a task that opens the page which the task wrote: contact sheet, plan, forecast, proposal, result card."""
 
 from __future__ import annotations
 
