@@ -262,7 +262,7 @@ def _journal_rate(store: Store, rounds: int) -> tuple[float, float, float, int]:
 
 
 def _reply(number: int) -> Reply:
-    """A reply as large as a filter's about ten task types, with random ids and texts, so that it compresses like one."""
+    """A reply as large as a filter's about ten task types; random ids and texts, so that it compresses like one."""
     units = tuple(uuid.uuid4().hex * 2 for _ in range(10))
     texts = [f"It shows {uuid.uuid4().hex[:12]}, which {'fits' if n % 3 else 'does not fit'}." for n in range(10)]
     answers = {unit: Answer({"fits": bool(n % 3), "reason": texts[n]}) for n, unit in enumerate(units)}

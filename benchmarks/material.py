@@ -51,7 +51,7 @@ def task_types(start: int, stop: int) -> list[str]:
 
 
 def settings(store: str, folder: Path, base_url: str, **changes: Any) -> Settings:
-    """The default settings with one source, all models at the canned server at ``base_url``, and no cap on the budget."""
+    """The default settings with one source, all models at the canned server ``base_url``, and no budget cap."""
     model = {"base_url": base_url, "simulated": True}
     judges = [{**model, "name": f"judge {letter}", "model": f"judge-{letter}"} for letter in "abc"]
     return parse_settings(

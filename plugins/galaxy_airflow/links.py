@@ -1,4 +1,4 @@
-"""The button on a task that opens the page which the task wrote: contact sheet, plan, forecast, proposal, result card."""
+"""A task's button that opens the page which the task wrote: contact sheet, plan, forecast, proposal, result card."""
 
 from __future__ import annotations
 

@@ -67,7 +67,7 @@ class BatchEnd(BaseTrigger):
 
 
 async def _keys(pending: Sequence[PendingBatch]) -> dict[str, str]:
-    """The keys of the batches' models in Airflow's connections, by the variables in which the library looks for them."""
+    """The keys of the batches' models in Airflow's connections, by the library's environment variables."""
     from airflow.sdk import Connection
     from airflow.sdk.exceptions import AirflowNotFoundException, AirflowRuntimeError
 

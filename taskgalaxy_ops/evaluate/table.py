@@ -70,7 +70,7 @@ def poster(scores: Sequence[Score], benchmarks: Sequence[str] | None = None) -> 
 
 
 def frame(scores: Sequence[Score], benchmarks: Sequence[str] | None = None) -> pd.DataFrame:
-    """The table as a data frame: model, method, measured, source, and a column of floats a benchmark (NaN: no figure)."""
+    """The table as a data frame: model, method, measured, source, and a float column a benchmark (NaN: no figure)."""
     import pandas as pd
 
     rows = _rows(scores)

@@ -112,7 +112,7 @@ def shipped() -> list[str]:
 
 
 def load_recipe(name: str) -> Recipe:
-    """A shipped recipe by name, or one of the user's by path. Raises SettingsError if there is none, or it is invalid."""
+    """A shipped recipe by name, or one of the user's by path. Raises SettingsError if it is missing or invalid."""
     file = _SHIPPED / f"{name}.yaml" if name in shipped() else Path(name).expanduser()
     if not file.is_file():
         raise SettingsError(f"recipe {name!r}: no such file, and none that ships: {', '.join(shipped())}.")

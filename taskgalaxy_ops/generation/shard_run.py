@@ -181,7 +181,7 @@ class ShardRun:
         return self._made("vote", key, rows, (len(pairs), len(made.samples), made.pending), missing, most)
 
     async def _ask(self, needed: Needed) -> int:
-        """Ask what is needed, of a probe only about its images; returns the number of units without an answer before."""
+        """Ask what is needed (a probe: only about its images); returns the number of units that had no answer."""
         only = (self._run.only or {}).get(self.result.id)
         if only is None:
             return await self._session.ask(needed)

@@ -1,1 +1,1 @@
-"""Operations on a store beside runs: status, plan, forecast, explain, verify, take-down and more (docs/operations.md)."""
+"""Operations on a store beside runs: status, plan, forecast, explain, verify, take-down, … (docs/operations.md)."""

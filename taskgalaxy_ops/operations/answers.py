@@ -159,7 +159,7 @@ def _read_again(raw: Mapping[str, Any], readers: Mapping[str, RequestTemplate]) 
 
 
 def _again(raw: Mapping[str, Any], unit: str, answer: Answer) -> Reply:
-    """A new journal entry with an answer that was read from an earlier reply. It is no call, and as old as that reply."""
+    """A journal entry for an answer read from an earlier reply: no call, and with the time of that reply."""
     names = {"stage", "model", "block", "seen", "at", "image", "simulated"}
     about = {name: raw[name] for name in names if name in raw}
     note = {"read_again": raw["reply"]}

@@ -45,7 +45,7 @@ def examine(settings: Settings) -> list[Finding]:
 
 
 def store(settings: Settings) -> Iterator[Finding]:
-    """Check that the store is reached, accepts its keys, keeps conditional writes and has a known layout; and budget."""
+    """Check that the store is reached, keeps conditional writes and has a known layout, and that budget is left."""
     yield _tried("store", lambda: f"{Workspace.open(settings).store.url}: reached, and conditional writes hold")
     yield _tried("budget", lambda: _budget(Workspace.open(settings)))
 

@@ -335,7 +335,7 @@ class _Story:
 
 
 def _left_out(look: Workspace) -> Sequence[Reject]:
-    """The pairs that the latest release left out; if they were not kept, its samples are selected again to find them."""
+    """The pairs that the latest release left out; if they were not kept, they are found by selecting again."""
     version = published(look)[-1].version
     if (known := left_out(look.store, version)) is None:
         with release.select(publish.release_inputs(RunResults(look)), look.settings.release) as plan:

@@ -187,7 +187,7 @@ def _stage_output(workspace: Workspace, stage_output: StageOutput) -> None:
 
 
 def _table(workspace: Workspace, ref: TableRef, record: type[Any] | None) -> int:
-    """The number of rows of a table. Raises DamageError unless bytes, rows and rows' hash are those of its reference."""
+    """The number of rows of a table. Raises DamageError unless its bytes and rows match its reference."""
     if record is None:
         ids, vectors = workspace.stage_outputs.read_embeddings(ref)
         count, digest = len(ids), parquet.embeddings_hash(ids, vectors)

@@ -43,7 +43,7 @@ class TwoJudges:
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """The judges' agreement. ``audited``: False if no pair was audited: it is then measured on all pairs, and biased."""
+    """The judges' agreement. ``audited``: False if no pair was audited; it is then over all pairs, and biased."""
 
     judges: list[JudgeFigures]
     two: list[TwoJudges]

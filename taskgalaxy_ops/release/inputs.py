@@ -1,4 +1,4 @@
-"""The inputs of a release: the rows of the live images, by image shard, and facts for its card on how they were made."""
+"""The inputs of a release: the rows of the live images, by image shard, and facts for its card about their making."""
 
 from __future__ import annotations
 

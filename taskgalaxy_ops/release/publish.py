@@ -185,7 +185,7 @@ def _make(workspace: Workspace, plan: release.Selection, progress: Progress) -> 
 
 
 def latest_release(workspace: Workspace, before: Sequence[Published]) -> ReleaseReceipt | None:
-    """The latest release as a receipt, with ``made`` if it is not among the releases ``before``; None: there is none."""
+    """The latest release as a receipt, with ``made`` if it is not among those ``before``; None: there is none."""
     releases = published(workspace)
     if not releases:
         return None

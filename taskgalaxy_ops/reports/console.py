@@ -67,7 +67,7 @@ class _Live:
 
 
 class Lines:
-    """Progress as plain lines, at most one a stage in five seconds. say: writes a line; by default to standard error."""
+    """Progress as plain lines, at most one a stage in five seconds. say: writes a line, by default to stderr."""
 
     def __init__(self, say: Callable[[str], None] | None = None) -> None:
         self._say = say or (lambda text: print(text, file=sys.stderr, flush=True))

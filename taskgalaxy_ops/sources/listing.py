@@ -59,7 +59,7 @@ class Listing:
     def __init__(
         self, wanted: Iterable[_Listed], limit: int | None, made: Callable[[_Listed], SourceFile], notes: str = ""
     ) -> None:
-        """wanted: the files, in any order. made: makes a record of a row. notes: the notes' sha256; "": there are none."""
+        """wanted: the files, in any order. made: makes a record of a row. notes: the notes' sha256, or ""."""
         self._made, self._notes = made, notes
         self._db = sqlite3.connect("")
         self._db.executescript(_TABLES)

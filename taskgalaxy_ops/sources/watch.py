@@ -44,7 +44,7 @@ def watch(workspace: Workspace) -> Watched:
 
 
 def located(workspace: Workspace) -> tuple[dict[str, SourceSettings], dict[str, str]]:
-    """The settings of each source by name, without listing it; and the places that cannot be sources, with the reason."""
+    """The settings of each source by name, without listing it; and why other places cannot be sources."""
     known = {**workspace.registry.scans(), **workspace.settings.sources}
     sources = {name: ingest.source_settings(workspace, name) for name in known}
     failed: dict[str, str] = {}

@@ -124,7 +124,7 @@ def expand(
 def _first(
     wanted: Sequence[Expansion], below: Mapping[TaskTypePath, float], children_each: int, max_new: int | None
 ) -> list[Expansion]:
-    """The requests for the most crowded nodes: twice as many as ``max_new`` needs if each reply has all its children."""
+    """The requests for the most crowded nodes: twice as many as ``max_new`` needs if every reply is full."""
     ranked = sorted((one for one in wanted if one.path in below), key=lambda one: (-below[one.path], one.path))
     return ranked if max_new is None else ranked[: 2 * math.ceil(max_new / children_each)]
 

@@ -40,7 +40,7 @@ def register(source: str, form: Mapping[str, Any] | None = None) -> dict[str, An
 
 
 def look(ti: Any) -> list[str]:
-    """The sources that are new or have changed. The XCom key ``failed`` gets the sources that cannot be read, and why."""
+    """The sources that are new or have changed. The XCom key ``failed`` gets those that cannot be listed, and why."""
     began, workspace = time.monotonic(), opened()
     seen = watch.watch(workspace)
     for name, why in seen.failed.items():

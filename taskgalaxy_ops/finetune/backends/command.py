@@ -74,7 +74,7 @@ class CommandBackend:
         return handle
 
     def find(self, job: Job) -> str | None:
-        """The handle that the scheduler reports, if the setting ``find`` is given; else the one that ``submit`` wrote."""
+        """The handle that the scheduler reports, if the setting ``find`` is given; else that which ``submit`` wrote."""
         if self._settings.find and (handle := self._handle(self._run("find", job))):
             return handle
         with contextlib.suppress(OSError):

@@ -52,7 +52,7 @@ SCHEMA = pa.schema(
 
 
 def parquet_files(plan: Selection) -> Iterator[tuple[str, BinaryIO]]:
-    """``data/<split>-00000-of-0000N.parquet``, rows in order of id; no file for an empty split, which readers reject."""
+    """``data/<split>-00000-of-0000N.parquet``, rows in order of id; no file for an empty split: readers reject it."""
     for split, parts in plan.parts.items():
         for number, part in enumerate(parts):
             with spooled() as file:
