@@ -223,11 +223,11 @@ def _parts(folder: Path, count: int) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     whole = [Image.open(io.BytesIO(made.raw)).convert("RGB") for made in photos.images(None, 0)]
     for number in range(count):
-        one = whole[number % len(whole)]
-        wide, high = (round(side * (0.3 + 0.6 * draw("part", number, side))) for side in one.size)
-        left = round(draw("x", number) * (one.width - wide))
-        top = round(draw("y", number) * (one.height - high))
-        one.crop((left, top, left + wide, top + high)).save(folder / f"{number:05d}.png")
+        photograph = whole[number % len(whole)]
+        wide, high = (round(side * (0.3 + 0.6 * draw("part", number, side))) for side in photograph.size)
+        left = round(draw("x", number) * (photograph.width - wide))
+        top = round(draw("y", number) * (photograph.height - high))
+        photograph.crop((left, top, left + wide, top + high)).save(folder / f"{number:05d}.png")
 
 
 def main() -> None:

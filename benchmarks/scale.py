@@ -147,9 +147,9 @@ def money_table(cost: Cost) -> list[str]:
         price = JUDGE if stage == "vote" else TEACHER
         units = cost.units[stage] / calls
         asked = len(prompts[texts[stage]]) / CHARACTERS_A_TOKEN + image_tokens(SIDE, SIDE) + units * ASKED_TOKENS[stage]
-        told = units * UNIT_TOKENS[stage]
-        dollars = shards * calls * (asked * price[0] + told * price[1]) / 1e6
-        tokens = f"{asked:,.0f} tokens in, {told:,.0f} out, at {price[0]:.2f} and {price[1]:.2f} a million"
+        answered = units * UNIT_TOKENS[stage]
+        dollars = shards * calls * (asked * price[0] + answered * price[1]) / 1e6
+        tokens = f"{asked:,.0f} tokens in, {answered:,.0f} out, at {price[0]:.2f} and {price[1]:.2f} a million"
         lines.append(f"| {stage} | {calls * shards / 1e6:,.0f} million calls of {tokens} | {dollars:,.0f} |")
     return lines
 

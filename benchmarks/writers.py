@@ -231,23 +231,23 @@ class VirtualStore:
 
     def get(self, key: str, *, start: int = 0, length: int | None = None) -> bytes:
         with self._takes("get"):
-            found = self._objects.get(key)
-        if found is None:
+            entry = self._objects.get(key)
+        if entry is None:
             raise NotFoundError(f"no object {key}")
-        return found[0][start : None if length is None else start + length]
+        return entry[0][start : None if length is None else start + length]
 
     def list(self, prefix: str, *, after: str = "", ordered: bool = True) -> Iterator[Listed]:  # noqa: ARG002
-        found: list[str] = []
+        names: list[str] = []
         with self._takes("list"):
             place = max(bisect.bisect_left(self._names, prefix), bisect.bisect_right(self._names, after))
             for name in self._names[place:]:
                 if not name.startswith(prefix):
                     break
-                found.append(name)
-        for _ in range(_PAGE, len(found), _PAGE):
+                names.append(name)
+        for _ in range(_PAGE, len(names), _PAGE):
             with self._takes("list"):
                 pass
-        return iter([Listed(name, 0) for name in found])
+        return iter([Listed(name, 0) for name in names])
 
     def delete(self, key: str) -> None:
         with self._takes("delete"):
@@ -256,8 +256,8 @@ class VirtualStore:
 
     def age(self, key: str) -> float:
         with self._takes("head"):
-            found = self._objects.get(key)
-            age = self._world.now - found[1] if found else None
+            entry = self._objects.get(key)
+            age = self._world.now - entry[1] if entry else None
         if age is None:
             raise NotFoundError(f"no object {key}")
         return age
@@ -418,8 +418,8 @@ class _Simulation:
         overspent.
         """
         for shard, kept in self._kept.items():
-            there = {reply["reply"] for reply in Journal(self.store, shard).replies()}
-            assert kept <= there, f"home {shard} lost {len(kept - there)} replies"
+            stored = {reply["reply"] for reply in Journal(self.store, shard).replies()}
+            assert kept <= stored, f"home {shard} lost {len(kept - stored)} replies"
         for shard, sent in self._sent.items():
             owners = [writer for writer, _ in itertools.groupby(writer for _, writer in sent)]
             assert len(owners) == len(set(owners)), f"home {shard}: writers took turns {owners}"

@@ -1,4 +1,7 @@
-"""Commands that only read the store: report, status, costs, plan, explain, verify (`plan --probe` asks models)."""
+"""Commands that show what a store holds: report, status, costs, plan, explain, verify.
+
+They change nothing, except that `plan --cost` stores its forecast, and `plan --probe` asks models about a few images.
+"""
 
 from __future__ import annotations
 

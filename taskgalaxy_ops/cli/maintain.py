@@ -144,15 +144,15 @@ def _image(workspace: Workspace, name: str) -> str:
     if (path := Path(name)).is_file():
         return sha256_hex(path.read_bytes())
     if _PREFIX.fullmatch(name):
-        found = {
+        matching = {
             image
             for shard in workspace.registry.shards()
             for image in workspace.registry.image_ids(shard)
             if image.startswith(name)
         }
-        if len(found) == 1:
-            return found.pop()
-        raise SourceError(f"takedown: {len(found)} images of the store begin with {name}. Give the whole id.")
+        if len(matching) == 1:
+            return matching.pop()
+        raise SourceError(f"takedown: {len(matching)} images of the store begin with {name}. Give the whole id.")
     raise SourceError(f"takedown: {name!r} is no image id (8 to 64 hex digits), and no file of this machine.")
 
 

@@ -99,7 +99,7 @@ def run(
     samples: int | None = None,
     progress: Progress | None = None,
 ) -> Study:
-    """Train and score every arm; an arm that an earlier run trained or scored is read from the store.
+    """Train and score every arm; arms that an earlier run trained or scored are read from its files.
 
     design: see the module. release, recipe: names; by default the latest release and the settings' recipe. samples: the
     most samples an arm; by default 400.

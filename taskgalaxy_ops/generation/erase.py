@@ -46,6 +46,6 @@ def held_by(workspace: Workspace, stage_output: StageOutput) -> set[ImageId]:
 def ids_in(raw: bytes, columns: Collection[str] = _COLUMNS) -> set[ImageId]:
     """The images that a Parquet file names in these columns; columns that it lacks are ignored."""
     file = pq.ParquetFile(io.BytesIO(raw), pre_buffer=False)
-    there = [name for name in columns if name in file.schema_arrow.names]
-    read = file.read(there, use_threads=False).to_pydict() if there else {}
+    present = [name for name in columns if name in file.schema_arrow.names]
+    read = file.read(present, use_threads=False).to_pydict() if present else {}
     return {image for column in read.values() for image in column}

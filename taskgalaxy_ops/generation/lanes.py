@@ -47,6 +47,6 @@ def shards_of(workspace: Workspace, sources: Sequence[str] | None, until: int | 
     scans = workspace.registry.scans(until)
     for name in sources or ():
         if name not in scans:
-            there = ", ".join(scans) or "none"
-            raise SourceError(f"source {name!r}: not ingested (there: {there}). Run `taskgalaxy ingest` first.")
+            known = ", ".join(scans) or "none"
+            raise SourceError(f"source {name!r}: not ingested (there: {known}). Run `taskgalaxy ingest` first.")
     return workspace.registry.shards_of(sources, until)

@@ -145,7 +145,7 @@ def read_again(workspace: Workspace, progress: Progress | None = None) -> dict[s
                     replaced |= {raw["stage"]} if known else set()
                     by_stage[raw["stage"]] = by_stage.get(raw["stage"], 0) + 1
                     given[unit] = answer
-                    journal.add(_again(raw, unit, answer))
+                    journal.add(_reread_entry(raw, unit, answer))
         _write(workspace, shard, journal, replaced)
         progress.advance("read again")
     return by_stage
@@ -158,7 +158,7 @@ def _read_again(raw: Mapping[str, Any], readers: Mapping[str, RequestTemplate]) 
     return readers[raw["stage"]].parse(units, text)[0]
 
 
-def _again(raw: Mapping[str, Any], unit: str, answer: Answer) -> Reply:
+def _reread_entry(raw: Mapping[str, Any], unit: str, answer: Answer) -> Reply:
     """A journal entry for an answer read from an earlier reply: no call, and with the time of that reply."""
     names = {"stage", "model", "block", "seen", "at", "image", "simulated"}
     about = {name: raw[name] for name in names if name in raw}

@@ -28,11 +28,11 @@ def explain_task_type(look: Workspace, path: str, shards: Sequence[ImageShard]) 
 
     look: a snapshot of the workspace. shards: all image shards; those that are not finished are only counted.
     """
-    states = store_state(look, shards).shards
-    unfinished = sum(not one.settled for one in states)
+    shard_states = store_state(look, shards).shards
+    unfinished = sum(not one.settled for one in shard_states)
     stage_outputs = {
         stage_output.marker: stage_output
-        for one in states
+        for one in shard_states
         for stage, stage_output in one.stage_outputs.items()
         if stage != "embed"
     }

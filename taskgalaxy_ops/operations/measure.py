@@ -166,9 +166,9 @@ class _MeasuredShard:
     def _amounts(self, reply: Mapping[str, Any], model: Model) -> dict[str, float]:
         """A reply's tokens, and its cost at today's prices if it states its tokens, else as it was paid."""
         usage, price = reply["usage"], pricing.price_of(model) or pricing.FREE
-        told = pricing.is_told(usage)
+        states_tokens = pricing.is_told(usage)
         batch = model.mode == "batch"
-        cost = pricing.cost(usage, price, batch=batch) if told else reply["cost"]
-        listed = pricing.cost(usage, model.list_price or price, batch=batch) if told else reply["list_cost"]
-        tokens = pricing.tokens(usage) if told else 0
+        cost = pricing.cost(usage, price, batch=batch) if states_tokens else reply["cost"]
+        listed = pricing.cost(usage, model.list_price or price, batch=batch) if states_tokens else reply["list_cost"]
+        tokens = pricing.tokens(usage) if states_tokens else 0
         return {"tokens": tokens, "cost": cost / NANO, "list_cost": listed / NANO}

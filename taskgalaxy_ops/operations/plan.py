@@ -93,7 +93,7 @@ def plan(workspace: Workspace, sources: Sequence[str] | None = None, taxonomy: i
     """
     view = workspace.snapshot()
     state = store_state(view, lanes.shards_of(view, sources), taxonomy)
-    matches, computed = matched(view, state, [one for one in state.shards if not one.settled])
+    matches, computed = matched(view, state, [shard_state for shard_state in state.shards if not shard_state.settled])
     results = {each.id: each for each in generation_run.look_through(view, matches, state.by_shard, computed).shards}
     summaries = marker_summaries(workspace.store, state.committed)
     measured = {stage: _measured(stage, state.shards, summaries, results) for stage in STAGES}
@@ -103,8 +103,8 @@ def plan(workspace: Workspace, sources: Sequence[str] | None = None, taxonomy: i
             StagePlan(
                 stage,
                 len(state.shards),
-                sum(_stage_output(stage, one, results) is not None for one in state.shards),
-                sum(_units_there(stage, one, summaries, results) for one in state.shards),
+                sum(_stage_output(stage, shard_state, results) is not None for shard_state in state.shards),
+                sum(_units_there(stage, shard_state, summaries, results) for shard_state in state.shards),
                 lacking[stage],
                 _why(stage, state.shards, summaries, results),
             ),
@@ -135,9 +135,9 @@ def _measured(
     tally = Tally()
     units_in = units_out = votes = 0
     seconds = 0.0
-    for one in shards:
-        former = [summaries[stage_output] for stage_output in one.former(stage) if stage_output in summaries]
-        result = results.get(one.shard.id)
+    for shard_state in shards:
+        former = [summaries[stage_output] for stage_output in shard_state.former(stage) if stage_output in summaries]
+        result = results.get(shard_state.shard.id)
         if result is not None and result.asked is not None:
             tally += result.asked.get(stage, Tally())
         elif former:  # each marker has the tally of the image shard's journal when it was written: take the largest
@@ -161,13 +161,13 @@ def _lacking(
 ) -> dict[str, Bounds]:
     """Units that a run would encode, match or ask, by stage."""
     units = dict.fromkeys(STAGES, Bounds())
-    for one in state.shards:
-        images, live = one.shard.images.rows, one.live
-        if "embed" not in one.stage_outputs:
+    for shard_state in state.shards:
+        images, live = shard_state.shard.images.rows, shard_state.live
+        if "embed" not in shard_state.stage_outputs:
             units["embed"] += Bounds(images, images, images)
-        if "match" not in one.stage_outputs:
+        if "match" not in shard_state.stage_outputs:
             units["match"] += Bounds(live, live, live)
-        asked = _asked(view, one, results.get(one.shard.id), state.types, measured)
+        asked = _asked(view, shard_state, results.get(shard_state.shard.id), state.types, measured)
         for stage, bounds in zip(ASKING_STAGES, asked, strict=True):
             units[stage] += bounds
     return units
@@ -175,7 +175,7 @@ def _lacking(
 
 def _asked(
     view: Workspace,
-    one: ShardState,
+    shard_state: ShardState,
     result: ShardResult | None,
     types: EmbeddingMatrix,
     measured: Mapping[str, _Measured],
@@ -188,12 +188,12 @@ def _asked(
     # The share of the further judges' votes that were needed so far.
     further = min(1.0, max(0.0, (a_pair - quorum) / (judges - quorum))) if judges > quorum else 0.0
     known = written = voted = most = 0
-    if one.settled:
+    if shard_state.settled:
         return Bounds(), Bounds(), Bounds()
     if result is None:  # no embedding yet: the number of its matches is certain, but not which they are
-        matches = one.live * min(settings.match.k, len(types.ids))
+        matches = shard_state.live * min(settings.match.k, len(types.ids))
         # Answers that were given under another encoder may fit some of the matches.
-        answered = bool(Journal(view.store, one.shard.id).answers)
+        answered = bool(Journal(view.store, shard_state.shard.id).answers)
         filtered = Bounds(0 if answered else matches, matches, matches)
     else:
         stages = result.stages
@@ -210,20 +210,23 @@ def _asked(
     return filtered, writing, voting
 
 
-def _stage_output(stage: str, one: ShardState, results: Mapping[str, ShardResult]) -> StageOutput | None:
+def _stage_output(stage: str, shard_state: ShardState, results: Mapping[str, ShardResult]) -> StageOutput | None:
     """A stage's committed output; also if the stage before is not committed, but gives the same result as before."""
-    result = results.get(one.shard.id)
+    result = results.get(shard_state.shard.id)
     made = result.stages.get(stage) if result else None
-    return made.stage_output if made else one.stage_outputs.get(stage)
+    return made.stage_output if made else shard_state.stage_outputs.get(stage)
 
 
 def _units_there(
-    stage: str, one: ShardState, summaries: Mapping[StageOutput, MarkerSummary], results: Mapping[str, ShardResult]
+    stage: str,
+    shard_state: ShardState,
+    summaries: Mapping[StageOutput, MarkerSummary],
+    results: Mapping[str, ShardResult],
 ) -> int:
-    if (stage_output := _stage_output(stage, one, results)) is not None:
-        digest = summaries.get(stage_output)
-        return 0 if digest is None else digest.rows["votes"] if stage == "vote" else int(digest.stats["units_in"])
-    result = results.get(one.shard.id)
+    if (stage_output := _stage_output(stage, shard_state, results)) is not None:
+        summary = summaries.get(stage_output)
+        return 0 if summary is None else summary.rows["votes"] if stage == "vote" else int(summary.stats["units_in"])
+    result = results.get(shard_state.shard.id)
     made = result.stages.get(stage) if result else None
     if made is None or made.counts is None:
         return 0
@@ -238,12 +241,14 @@ def _why(
 ) -> dict[str, int]:
     """The numbers of image shards without the stage's output, by what changed since the nearest one that is there."""
     reasons: Counter[str] = Counter()
-    for one in shards:
-        if _stage_output(stage, one, results) is not None:
+    for shard_state in shards:
+        if _stage_output(stage, shard_state, results) is not None:
             continue
-        result = results.get(one.shard.id)
-        key = result.stages[stage].key if result and stage in result.stages else one.keys[stage]
-        former = [summaries[stage_output].made_of for stage_output in one.former(stage) if stage_output in summaries]
+        result = results.get(shard_state.shard.id)
+        key = result.stages[stage].key if result and stage in result.stages else shard_state.keys[stage]
+        former = [
+            summaries[stage_output].made_of for stage_output in shard_state.former(stage) if stage_output in summaries
+        ]
         if not former:
             reasons[NO_SHARD] += 1
             continue

@@ -64,15 +64,15 @@ class StoreState:
     @property
     def by_shard(self) -> Mapping[str, Mapping[tuple[str, str], StageOutput]]:
         """By image shard's id, its committed stage outputs, in the form that a run takes."""
-        return {one.shard.id: one.committed for one in self.shards}
+        return {state.shard.id: state.committed for state in self.shards}
 
     @property
     def committed(self) -> list[StageOutput]:
         """Every committed stage output of these image shards, also of former settings."""
         return [
             stage_output
-            for one in self.shards
-            for stage_output in one.committed.values()
+            for state in self.shards
+            for stage_output in state.committed.values()
             if stage_output.stage in STAGES
         ]
 

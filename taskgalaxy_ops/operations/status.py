@@ -82,8 +82,8 @@ def status(workspace: Workspace) -> Status:
     sources = []
     for scan in scans.values():
         own_ids = {shard.id for shard in lanes.shards_of(view, [scan.source])} if len(scans) > 1 else None
-        held = [one for one in shards if own_ids is None or one.shard.id in own_ids]
-        done = sum(one.settled for one in held)
+        held = [shard_state for shard_state in shards if own_ids is None or shard_state.shard.id in own_ids]
+        done = sum(shard_state.settled for shard_state in held)
         sources.append(SourceStatus(scan.source, scan.location, scan.claims.rows, scan.rejects.rows, len(held), done))
     stages = [_ingest(view, sources), *(_stage(stage, shards, summaries) for stage in STAGES)] if scans else []
     ledger, budget = view.ledger(), view.settings.budget
@@ -93,10 +93,10 @@ def status(workspace: Workspace) -> Status:
         simulated=view.settings.simulated
         or any(each.stats.get("asked", {}).get("simulated") for each in summaries.values()),
         sources=sources,
-        images=sum(one.live for one in shards),
+        images=sum(shard_state.live for shard_state in shards),
         taxonomy={"version": len(versions) - 1, "task_types": versions[-1]["leaves"]},
         stages=stages,
-        pending=0 if all(one.settled for one in shards) else None,
+        pending=0 if all(shard_state.settled for shard_state in shards) else None,
         spent={
             "calls": spent.calls,
             "max_calls": budget.max_calls,
@@ -120,7 +120,7 @@ def _ingest(view: Workspace, sources: Sequence[SourceStatus]) -> StageStatus:
 
 
 def _stage(stage: str, shards: Sequence[ShardState], summaries: Mapping[StageOutput, MarkerSummary]) -> StageStatus:
-    outputs = [one.stage_outputs[stage] for one in shards if stage in one.stage_outputs]
+    outputs = [shard_state.stage_outputs[stage] for shard_state in shards if stage in shard_state.stage_outputs]
     marked = [summaries[shard] for shard in outputs if shard in summaries]
     rejects: Counter[str] = Counter()
     asked = Tally()

@@ -52,8 +52,8 @@ class Agreement:
     audited: bool
 
 
-# A pair's votes in the settings' order of judges: (judge, vote), None for an abstention. There are few different ones:
-# at most three to the power of the number of judges, for each set of judges that were asked.
+# A pair's votes in the settings' order of judges: (judge, vote), None for an abstention. n judges give at most 4 ** n
+# different ballots: each judge was not asked, abstained, or voted 0 or 1.
 Ballot = tuple[tuple[str, int | None], ...]
 
 

@@ -75,7 +75,7 @@ def render(data: ReportData, max_items: int = 600) -> str:
         types_lead=_types_lead(types, unit),
         treemap=treemap_svg(types, unit),
         gallery_lead=_gallery_lead(len(shown_items), picked.total),
-        items=_json([_shown(item) for item in shown_items]),
+        items=_json([_item_fields(item) for item in shown_items]),
         images=_json(_thumbnails(data, shown_items)),
     )
 
@@ -134,7 +134,7 @@ def _json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":")).translate(_ESCAPES)
 
 
-def _shown(item: Item) -> dict[str, Any]:
+def _item_fields(item: Item) -> dict[str, Any]:
     return {
         "image": item.image,
         "type": item.task_type,
