@@ -389,7 +389,7 @@ class _Simulation:
                 now, needed = needed[: min(left, plan.calls_a_second)], needed[min(left, plan.calls_a_second) :]
                 left -= len(now)
                 self._sent.setdefault(shard, []).append((self.world.now, writer))
-                due += len(now) / plan.calls_a_second  # asking goes on while a part is written
+                due += len(now) / plan.calls_a_second  # the models are asked further while a part is written
                 self.world.park(max(0.0, due - self.world.now))
                 self.outcome.calls += len(now)
                 self.outcome.in_time += len(now) if self.world.now <= plan.seconds else 0

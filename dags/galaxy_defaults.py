@@ -80,5 +80,5 @@ def announcing(cron: str | None) -> Any:
 
 
 def by_hand(dag_run: Any) -> bool:
-    """Whether a person started this run by the form, or somebody by the REST API."""
+    """Whether this run was started by hand: with the form, or by the REST API."""
     return str(dag_run.run_type.value if hasattr(dag_run.run_type, "value") else dag_run.run_type) == "manual"

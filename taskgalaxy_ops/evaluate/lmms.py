@@ -167,7 +167,7 @@ def _check(wanted: Sequence[Benchmark], judge: JudgeSettings | None, task_folder
 
 def _check_installed(python: Path) -> None:
     try:
-        # -P: what lies in the current folder is not an installed package.
+        # -P: do not find packages in the current folder, because they are not installed.
         subprocess.run(
             [python, "-P", "-c", "from importlib.metadata import version; version('lmms-eval')"],
             check=True,

@@ -1,4 +1,4 @@
-"""Run jobs as processes of this machine, which go on when the process that started them ends.
+"""Run jobs as processes of this machine, which continue when the process that started them ends.
 
 A job runs in a session of its own, so that neither the end of an Airflow task nor Ctrl-C stops it. Its processes hold a
 lock on ``<folder>/lock`` as long as one of them lives. This lock, and not a pid, tells that the job runs, and prevents
