@@ -1,4 +1,4 @@
-"""The paper's 16 benchmarks in the poster's order: the task of lmms-eval 0.7.3 for each, and the metric that is its score.
+"""The paper's 16 benchmarks in the poster's order: lmms-eval 0.7.3's task for each, and the metric that is its score.
 
 Scores of these sixteen, measured or published, are in the table's scale: 0..100, MME in points. Task names and metrics
 are those of lmms-eval's registry; a test compares them with the installed one.
