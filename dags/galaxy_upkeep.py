@@ -1,9 +1,9 @@
 """
 # Upkeep
 
-Checks every image, stage output, journal and release against hashes and counts; counts objects that nothing refers to,
-and deletes them if *Delete* is chosen; folds long journals; finishes take-downs that were interrupted, and erases what
-appeared of their images later.
+Checks every image, stage output, journal and release against hashes and counts; counts objects that nothing refers
+to, and deletes them if *Delete* is chosen; compacts long journals; finishes take-downs that were interrupted, and
+erases what was written of their images later.
 
 **Reads** everything. **Writes** bases of logs; deletes the log entries that they replace, what take-downs left, and, if
 *Delete* is chosen, objects that nothing has referred to for the grace period.

@@ -18,6 +18,10 @@ class StoreError(TaskGalaxyError):
     """The object store cannot do what was asked: unreachable, wrong keys, no conditional writes, wrong layout."""
 
 
+class ReadOnlyError(StoreError):
+    """Something was to be written through a store that was opened to look at."""
+
+
 class NotFoundError(StoreError):
     """No object lies under this key."""
 

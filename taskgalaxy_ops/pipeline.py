@@ -18,7 +18,7 @@ encodes nothing. Airflow's tasks and the command line call what is named here.
 from taskgalaxy_ops.generation.embed import embed
 from taskgalaxy_ops.generation.lanes import Lane, lanes
 from taskgalaxy_ops.generation.match_run import match_shards
-from taskgalaxy_ops.generation.run import RunResult, generate
+from taskgalaxy_ops.generation.run import RunOptions, RunResult, generate
 from taskgalaxy_ops.sources.ingest import IngestReceipt, ingest
 
-__all__ = ["IngestReceipt", "Lane", "RunResult", "embed", "generate", "ingest", "lanes", "match_shards"]
+__all__ = ["IngestReceipt", "Lane", "RunOptions", "RunResult", "embed", "generate", "ingest", "lanes", "match_shards"]

@@ -6,6 +6,7 @@ sample that it may become) is the fingerprint of image, task type, variant, ques
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -16,6 +17,24 @@ from taskgalaxy_ops.hashing import fingerprint
 ImageId = str
 TaskTypePath = str
 PairId = str
+
+_ID_DIGITS = 64  # of an image's or a pair's id: a SHA-256 in hex
+_HEX = re.compile("[0-9a-f]*")
+
+
+def is_id(text: str) -> bool:
+    """Whether a text has the form of an image's or a pair's id."""
+    return begins_id(text, _ID_DIGITS)
+
+
+def begins_id(text: str, digits: int) -> bool:
+    """Whether an id may begin so; ``digits``: of how many digits it must be at least."""
+    return digits <= len(text) <= _ID_DIGITS and _HEX.fullmatch(text) is not None
+
+
+def leading_id(text: str) -> str | None:
+    """The id that a text begins with, as a file's name does that is called after its image; None: there is none."""
+    return text[:_ID_DIGITS] if is_id(text[:_ID_DIGITS]) else None
 
 
 class Reason(StrEnum):
@@ -207,7 +226,7 @@ class Answer:
     detail: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
     """One model reply, as it was paid for."""
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class Tally:
     """What calls came to."""
 
@@ -58,7 +58,7 @@ def tally(replies: Iterable[Mapping[str, Any]]) -> dict[str, Tally]:
     return found
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class Usage:
     """What a run's calls came to, for the progress line and the summary."""
 

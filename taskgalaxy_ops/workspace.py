@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
-from taskgalaxy_ops.errors import EncoderError, NotFoundError, SettingsError
+from taskgalaxy_ops.errors import EncoderError, NotFoundError, ReadOnlyError, SettingsError
 from taskgalaxy_ops.hashing import fingerprint
 from taskgalaxy_ops.inference.spending import RunBudget
 from taskgalaxy_ops.models.encoders.base import Encoder, open_encoder
@@ -46,10 +46,25 @@ class Workspace:
 
     def snapshot(self) -> Workspace:
         """The same galaxy for looking at: what is committed below all image shards is listed once."""
+        if isinstance(self.store, Snapshot):
+            return self
         found = replace(self, store=Snapshot(self.store))
-        if "encoder" in self.__dict__:  # loaded already
+        if self._encoder_is_loaded:
             found.__dict__["encoder"] = self.encoder
         return found
+
+    def with_settings(self, **update: Any) -> Workspace:
+        """The same store and run under other settings; ``update``: whole fields by name."""
+        return replace(self, settings=self.settings.model_copy(update=update))
+
+    @property
+    def _encoder_is_loaded(self) -> bool:
+        return "encoder" in self.__dict__
+
+    @property
+    def encoder_passes(self) -> int:
+        """How many images and texts were encoded here; does not load the encoder."""
+        return self.encoder.passes if self._encoder_is_loaded else 0
 
     @cached_property
     def s3_options(self) -> dict[str, Any]:
@@ -69,7 +84,7 @@ class Workspace:
     @cached_property
     def prompts(self) -> dict[str, str]:
         """Prompt texts by name."""
-        return load_prompts({str(name): path for name, path in self.settings.prompts.items()})
+        return load_prompts(self.settings.prompts, self.settings.write.variants)
 
     @cached_property
     def encoder(self) -> Encoder:
@@ -84,13 +99,15 @@ class Workspace:
 
     @cached_property
     def encoder_identity(self) -> dict[str, Any]:
-        """What the encoder setting resolved to when the store first used it."""
+        """What the encoder setting resolved to when the store first used it; one who only looks does not record it."""
         key = keys.encoder(fingerprint("encoder.settings", self.settings.encoder.model_dump())[:32])
         try:
             raw = self.store.get(key)
         except NotFoundError:
-            self.store.put_if_absent(key, json.dumps(dict(self.encoder.identity), sort_keys=True, indent=1).encode())
-            raw = self.store.get(key)
+            raw = json.dumps(dict(self.encoder.identity), sort_keys=True, indent=1).encode()
+            with contextlib.suppress(ReadOnlyError):
+                self.store.put_if_absent(key, raw)
+                raw = self.store.get(key)
         found: dict[str, Any] = json.loads(raw)
         return found
 

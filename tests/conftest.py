@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from durations import SECONDS
 from e2e.galaxies import Models
 from hypothesis import HealthCheck, settings
 from racing import Racers, racers
@@ -72,6 +73,8 @@ def _forbid_network() -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Before any test module is imported, and for the processes that tests start."""
+    if hasattr(config.option, "loadscopereorder"):  # xdist begins with the files of the most tests
+        config.option.loadscopereorder = False
     _forbid_network()
     for name in list(os.environ):
         if name.startswith(("AWS_", "OPENAI_", "TASKGALAXY_")) or name.lower() in {
@@ -81,6 +84,11 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ["AWS_EC2_METADATA_DISABLED"] = "true"
     os.environ["AWS_CONFIG_FILE"] = os.environ["AWS_SHARED_CREDENTIALS_FILE"] = os.devnull
     os.environ["HF_HUB_OFFLINE"] = "1"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The files that take longest come first; within a file, the tests' own order stands."""
+    items.sort(key=lambda item: -SECONDS.get(item.nodeid.partition("::")[0], 0))
 
 
 @dataclass(frozen=True)

@@ -70,7 +70,7 @@ def released(store: Workspace, images: int = 60, licence: str | None = "CC0-1.0"
     )
     rules = ReleaseSettings(test=test, validation=0, near_duplicate_bits=-1)
     version = len(Log(store.store, keys.RELEASES_LOG).read()) + 1
-    with release.select(material, rules) as plan:
+    with release.select_samples(material, rules) as plan:
         for path, content in release.build(plan, version=version, history={}):
             raw = raws[content.image] if isinstance(content, release.Stored) else content
             assert store.store.put_if_absent(keys.release(version) + path, raw)

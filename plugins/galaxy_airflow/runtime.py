@@ -69,7 +69,14 @@ def _connections(settings: Settings) -> dict[str, ConnectionSpec]:
 
 def spec_of(name: str, there: Any) -> ConnectionSpec:
     """The library's record of an Airflow connection. there: the SDK's ``Connection`` (tasks) or the API server's."""
-    return ConnectionSpec(name, "", there.host or "", there.login or "", there.password or "", there.extra_dejson)
+    return ConnectionSpec(
+        connection_id=name,
+        description="",
+        host=there.host or "",
+        login=there.login or "",
+        password=there.password or "",
+        extra=there.extra_dejson,
+    )
 
 
 @contextlib.contextmanager

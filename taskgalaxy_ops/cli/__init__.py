@@ -10,10 +10,10 @@ import argparse
 import sqlite3
 import sys
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import taskgalaxy_ops
 from taskgalaxy_ops.cli import airflow, finetune, local, look, maintain, release, run, taxonomy
 from taskgalaxy_ops.cli.common import PENDING, Command
 from taskgalaxy_ops.errors import PendingError, TaskGalaxyError
@@ -45,6 +45,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
 
 
+class _Version(argparse.Action):
+    """Prints the version and ends; only then it is asked for, since in a checkout that takes a process."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        print(taskgalaxy_ops.__version__)
+        parser.exit()
+
+
 def _parser() -> argparse.ArgumentParser:
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--settings", type=Path, default=Path("taskgalaxy.yaml"), help="default: %(default)s")
@@ -56,7 +64,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Turns images into vision-language instruction data with tens of thousands of task types.",
         epilog="Start with `taskgalaxy settings > taskgalaxy.yaml`, then `taskgalaxy pilot --limit 50`.",
     )
-    parser.add_argument("--version", action="version", version=version("taskgalaxy-ops"))
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version; in a checkout with its commit")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     def add(name: str, command: Command, about: str, group: Any = None, shared: bool = True) -> argparse.ArgumentParser:

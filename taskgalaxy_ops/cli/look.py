@@ -33,7 +33,7 @@ def add(add_command: AddCommand) -> None:
     """Add the parsers of report, status, costs, plan, explain and verify."""
     sub = add_command("report", _report, "write the contact sheet: one HTML page with the funnel and a gallery")
     sub.add_argument("--out", type=Path, default=Path("contact-sheet.html"), help="default: %(default)s")
-    add_command("status", _status, "where the store stands: each source, each stage, spending, releases")
+    add_command("status", _status, "how far the store is: each source, each stage, spending, releases")
     sub = add_command(
         "costs", _costs, "what was paid, and for what: role, stage, model, source, run, task type; asks nothing"
     )
@@ -51,20 +51,22 @@ def add(add_command: AddCommand) -> None:
         help="first ask about N images (default: 100 of each source, at most 5 %%), where too few are answered; kept",
     )
     sub = add_command(
-        "explain", _explain, "the whole story of an image, a sample or a task type: why is it here, or not?"
+        "explain", _explain, "the whole story of an image, a sample or a task type: what was made of it, and why"
     )
     sub.add_argument(
         "what",
         metavar="SAMPLE | IMAGE | TASK_TYPE",
         help="the beginning of an id, a task type's path or its last levels, or a file's path within its source",
     )
-    sub = add_command("verify", _verify, "check every image, shard, journal and release against its hashes and counts")
+    sub = add_command(
+        "verify", _verify, "check every image, stage output, journal and release against its hashes and counts"
+    )
     sub.add_argument("--quick", action="store_true", help="only that all is there, by logs, markers and listings")
     sub.add_argument("--takedown", action="store_true", help="and look for what is left of images that were taken down")
 
 
 def _report(chosen: argparse.Namespace) -> int:
-    contact_sheet.write(chosen.out, contact_sheet.report_data(RunResults(workspace_of(chosen))))
+    contact_sheet.write(chosen.out, contact_sheet.report_data(RunResults(workspace_of(chosen).snapshot())))
     say(chosen, {"page": str(chosen.out.resolve())}, [f"contact sheet: {chosen.out.resolve()}"])
     return 0
 

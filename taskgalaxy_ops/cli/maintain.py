@@ -16,12 +16,12 @@ from taskgalaxy_ops.cli.common import AddCommand, loaded, say, to_json, workspac
 from taskgalaxy_ops.errors import SourceError
 from taskgalaxy_ops.hashing import sha256_hex
 from taskgalaxy_ops.operations import answers, forget, gc, takedown, upgrade
+from taskgalaxy_ops.records import begins_id, is_id
 from taskgalaxy_ops.reports.console import show_progress
 from taskgalaxy_ops.storage.ledger import NANO
 from taskgalaxy_ops.workspace import Workspace
 
-_ID = re.compile("[0-9a-f]{64}")
-_PREFIX = re.compile("[0-9a-f]{8,63}")
+_DIGITS = 8  # of an image's id, at least, by which it is named
 _SPAN = re.compile(r"(\d+)([mhd])")
 _SECONDS = {"m": 60, "h": 3600, "d": 86400}
 
@@ -51,7 +51,7 @@ def add(add_command: AddCommand, commands: Any) -> None:
     sub.add_argument("--yes", action="store_true", help="do not ask")
     group = commands.add_parser("answers", help="replies that were paid for: export, import, read again")
     actions = group.add_subparsers(required=True, metavar="ACTION")
-    sub = add_command("export", _export, "write every reply that an answer stands on (JSON Lines)", actions)
+    sub = add_command("export", _export, "write every reply from which an answer was taken (JSON Lines)", actions)
     sub.add_argument("file", type=Path, help="gzip'd if its name ends in .gz")
     sub = add_command(
         "import",
@@ -64,7 +64,7 @@ def add(add_command: AddCommand, commands: Any) -> None:
     sub = add_command("gc", _gc, "count what nothing refers to any more; --delete deletes it")
     sub.add_argument("--grace-days", type=float, default=gc.GRACE_SECONDS / 86400, help="default: %(default)g")
     sub.add_argument("--delete", action="store_true")
-    add_command("compact", _compact, "fold long journals and the budget's ledger; safe beside runs")
+    add_command("compact", _compact, "compact long journals and the budget's ledger; safe beside runs")
     add_command(
         "upgrade",
         _upgrade,
@@ -115,8 +115,8 @@ def _takedown(chosen: argparse.Namespace) -> int:
     for each in filter(None, (found, late)):
         held = sum(map(len, each.by_shard.values()))
         lines.append(
-            f"{len(each.images):,} images taken down, {held:,} of them were here; {each.shards:,} shards are "
-            "computed again when they are needed, from the journal"
+            f"{len(each.images):,} images taken down, {held:,} of them were here; {each.shards:,} stage outputs "
+            "are computed again when they are needed, from the journal"
         )
         lines += [f"release {name}: {samples:,} samples withdrawn so far" for name, samples in each.releases.items()]
     lines += [f"STILL THERE: {line}" for line in left] or ["nothing of what was taken down is left in the store"]
@@ -139,11 +139,11 @@ def _image(workspace: Workspace, name: str) -> str:
 
     Raises SourceError where the name fits no image, or several.
     """
-    if _ID.fullmatch(name):
+    if is_id(name):
         return name
     if (path := Path(name)).is_file():
         return sha256_hex(path.read_bytes())
-    if _PREFIX.fullmatch(name):
+    if begins_id(name, _DIGITS):
         matching = {
             image
             for shard in workspace.registry.shards()
@@ -167,7 +167,7 @@ def _forget(chosen: argparse.Namespace) -> int:
     with show_progress(chosen.quiet or chosen.json) as progress:
         found = forget.forget(workspace, **choice, progress=progress)
     told = [f"{units:,} answers of {stage}" for stage, units in sorted(found.units.items())] or [
-        "no answer is concerned"
+        "no answer fits these choices"
     ]
     told.append(
         f"from {found.calls:,} replies; asking them again, as far as they are still needed, costs up to about "
@@ -212,7 +212,7 @@ def _read_again(chosen: argparse.Namespace) -> int:
     with show_progress(chosen.quiet or chosen.json) as progress:
         found = answers.read_again(workspace, progress)
     lines = [f"{number:,} answers of {stage} read from kept replies" for stage, number in sorted(found.items())]
-    say(chosen, {"answers": found}, lines or ["no reply says more than it did"])
+    say(chosen, {"answers": found}, lines or ["today's parser finds no new answer in any kept reply"])
     return 0
 
 
@@ -235,7 +235,7 @@ def _compact(chosen: argparse.Namespace) -> int:
     workspace = workspace_of(chosen)
     with show_progress(chosen.quiet or chosen.json) as progress:
         folded = gc.compact(workspace, progress)
-    say(chosen, {"journals": folded}, [f"{folded:,} journals folded, and the budget's ledger"])
+    say(chosen, {"journals": folded}, [f"{folded:,} journals compacted, and the budget's ledger"])
     return 0
 
 

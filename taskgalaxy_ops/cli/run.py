@@ -10,6 +10,7 @@ from taskgalaxy_ops import pipeline
 from taskgalaxy_ops.cli.common import PENDING, AddCommand, loaded, positive, say, workspace_of
 from taskgalaxy_ops.errors import SourceError
 from taskgalaxy_ops.generation.results import RunResults
+from taskgalaxy_ops.generation.stages import NAMES, STAGES
 from taskgalaxy_ops.operations import doctor, pilot
 from taskgalaxy_ops.operations.forecast import checked, forecast
 from taskgalaxy_ops.reports.console import show_progress
@@ -19,12 +20,10 @@ from taskgalaxy_ops.reports.text import release as release_text
 from taskgalaxy_ops.reports.text import run as run_text
 from taskgalaxy_ops.settings import EXAMPLE
 
+_CHAIN = [stage for stage in STAGES if stage.about]
 _STAGES = {
-    "match": "the nearest task types of each image (encodes what has no embedding yet)",
-    "filter": "match, then the teacher keeps the task types that fit",
-    "write": "match and filter, then the teacher writes question-answer pairs",
-    "vote": "match, filter and write, then the judges vote",
-    "generate": "the whole chain: match, filter, write, vote",
+    **{stage.name: stage.about for stage in _CHAIN},
+    "generate": f"the whole chain: {', '.join(stage.name for stage in _CHAIN)}",
 }
 
 
@@ -41,7 +40,7 @@ def add_stages(add: AddCommand) -> None:
     for name, about in _STAGES.items():
         sub = add(name, _generate, about)
         sub.add_argument("--source", action="append", metavar="SOURCE", help="only this source's shards; repeatable")
-        sub.set_defaults(last_stage="vote" if name == "generate" else name)
+        sub.set_defaults(last_stage=NAMES[-1] if name == "generate" else name)
 
 
 def add_pilot(add: AddCommand) -> None:
@@ -81,7 +80,9 @@ def _ingest(chosen: argparse.Namespace) -> int:
 def _generate(chosen: argparse.Namespace) -> int:
     workspace = workspace_of(chosen)
     with show_progress(chosen.quiet or chosen.json) as progress:
-        result = pipeline.generate(workspace, sources=chosen.source, last_stage=chosen.last_stage, progress=progress)
+        result = pipeline.generate(
+            workspace, pipeline.RunOptions(sources=chosen.source, last_stage=chosen.last_stage), progress=progress
+        )
     if chosen.last_stage == "match":
         say(chosen, {"homes": len(result.matches)}, [f"{len(result.matches)} shards matched"])
         return 0
@@ -108,13 +109,13 @@ def _pilot(chosen: argparse.Namespace) -> int:
     with show_progress(chosen.quiet or chosen.json) as progress:
         piloted = pilot.pilot(workspace, chosen.limit, progress)
     contact_sheet.write(
-        chosen.out, contact_sheet.report_data(piloted.results, title="TaskGalaxy pilot", forecast=piloted.forecast)
+        chosen.out, contact_sheet.report_data(piloted.results, title="TaskGalaxy pilot", forecast=piloted.full_bill)
     )
-    value = {"forecast": piloted.forecast, "page": str(chosen.out.resolve()), "pending": piloted.results.pending}
+    value = {"forecast": piloted.full_bill, "page": str(chosen.out.resolve()), "pending": piloted.results.pending}
     lines = [
         *run_text.funnel(piloted.results.funnel),
         *run_text.ended(piloted.results.result),
-        *release_text.forecast(piloted.forecast),
+        *release_text.forecast(piloted.full_bill),
     ]
     say(chosen, value, [*lines, f"contact sheet: {chosen.out.resolve()}"])
     return PENDING if piloted.results.pending else 0

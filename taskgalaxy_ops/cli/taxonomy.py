@@ -11,7 +11,7 @@ from taskgalaxy_ops.cli.common import AddCommand, positive, say, workspace_of
 from taskgalaxy_ops.reports.console import show_progress
 from taskgalaxy_ops.reports.text import run as run_text
 from taskgalaxy_ops.taxonomy import add_types, diff, normalise_path, tree
-from taskgalaxy_ops.taxonomy.expand import expand
+from taskgalaxy_ops.taxonomy.expand import Growth, expand
 from taskgalaxy_ops.taxonomy.store import TaxonomyStore
 
 
@@ -43,7 +43,8 @@ def add(add_command: AddCommand, commands: Any) -> None:
 def _expand(chosen: argparse.Namespace) -> int:
     workspace = workspace_of(chosen)
     with show_progress(chosen.quiet or chosen.json) as progress:
-        result = expand(workspace, rounds=chosen.rounds, max_new=chosen.max_new, up_to=chosen.up_to, progress=progress)
+        growth = Growth(rounds=chosen.rounds, max_new=chosen.max_new, up_to=chosen.up_to)
+        result = expand(workspace, growth, progress=progress)
     say(chosen, asdict(result), run_text.expanded(result))
     return 0
 

@@ -39,13 +39,15 @@ def up(chosen: argparse.Namespace) -> int:
         undo.callback(stack.stop)
         start_airflow(stack, load_settings(settings))
         undo.pop_all()
-    command = shlex.join([str(Path(sys.executable).parent / "taskgalaxy"), "status", "--settings", str(settings)])
+    program = str(Path(sys.executable).parent / "taskgalaxy")
+    status, stop = ([program, "status", "--settings", str(settings)], [program, "down", "--folder", str(folder)])
     print(
         f"\nAirflow   {stack.url}\nuser      {USER}\npassword  {stack.password}\n"
         f"settings  {settings}  (yours to change)\nmodels    {simulator.base_url}  (simulated, any key)\n\n"
         "`galaxy_watch` looks at the settings' sources every five minutes; trigger it to begin now, or ingest\n"
         "your own with the form of `galaxy_ingest`. A grown taxonomy waits for your approval.\n"
-        "`make down` stops everything. From a shell:\n\n" + "\n".join([*variables, command])
+        "`make down` stops what `make up` started. From a shell:\n\n"
+        + "\n".join([*variables, shlex.join(status), f"{shlex.join(stop)}   # stops everything"])
     )
     return 0
 

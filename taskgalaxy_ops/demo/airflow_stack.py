@@ -24,9 +24,12 @@ from typing import Any, Self
 
 from taskgalaxy_ops.demo.services import LOOPBACK, Service, ServiceError
 from taskgalaxy_ops.operations.airflow.client import AirflowClient, AirflowError
+from taskgalaxy_ops.operations.airflow.dag_files import checkout, dag_ids, dags_folder, plugins_folder
+
+__all__ = ["ROOT", "USER", "AirflowStack", "dag_ids", "failure"]
 
 USER = "admin"
-ROOT = Path(__file__).resolve().parents[2]  # of the repository: dags/ and plugins/ lie in it
+ROOT = Path(__file__).resolve().parents[2]  # of the repository, in a checkout
 # Airflow imports this at the start of each of its processes. LocalExecutor's tasks are forks of the scheduler.
 _LOCAL_SETTINGS = """# Made by TaskGalaxy: what each task needs is imported once, in the scheduler that they fork from.
 import sys
@@ -152,7 +155,7 @@ class AirflowStack:
         return self.api.keys["password"]
 
     @property
-    def shard(self) -> Path:
+    def home(self) -> Path:
         return self.folder / "airflow"
 
     def client(self) -> AirflowClient:
@@ -163,8 +166,9 @@ class AirflowStack:
         """Of every process of this Airflow. Keys of store and models are not in it: they are connections."""
         keys = self.api.keys
         options = {
-            "CORE__DAGS_FOLDER": str(ROOT / "dags"),
-            "CORE__PLUGINS_FOLDER": str(ROOT / "plugins"),
+            "CORE__DAGS_FOLDER": str(dags_folder()),
+            # Installed, the plugin comes by its entry point, and this folder stays empty.
+            "CORE__PLUGINS_FOLDER": str(plugins_folder() or self.home / "plugins"),
             "CORE__LOAD_EXAMPLES": "False",
             "CORE__EXECUTOR": "LocalExecutor",
             "CORE__PARALLELISM": str(self._parallelism),
@@ -172,8 +176,8 @@ class AirflowStack:
             "CORE__FERNET_KEY": keys["fernet"],
             "CORE__EXECUTION_API_SERVER_URL": f"{self.url}/execution/",
             "CORE__SIMPLE_AUTH_MANAGER_USERS": f"{USER}:admin",
-            "CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(self.shard / "passwords.json"),
-            "DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{self.shard / 'airflow.db'}",
+            "CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(self.home / "passwords.json"),
+            "DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{self.home / 'airflow.db'}",
             "API__BASE_URL": self.url,
             "API__SECRET_KEY": keys["session"],
             "API_AUTH__JWT_SECRET": keys["jwt"],
@@ -190,19 +194,22 @@ class AirflowStack:
         bin_folder = str(Path(sys.executable).parent)
         return {
             **{f"AIRFLOW__{name}": value for name, value in options.items()},
-            "AIRFLOW_HOME": str(self.shard),
+            "AIRFLOW_HOME": str(self.home),
             "PATH": os.pathsep.join([bin_folder, os.environ.get("PATH", os.defpath)]),
             "TASKGALAXY_SETTINGS": str(self._settings),
-            "PYTHONPATH": str(ROOT),
+            **({"PYTHONPATH": str(root)} if (root := checkout()) else {}),
             "no_proxy": f"{LOOPBACK},localhost",
             "NO_PROXY": f"{LOOPBACK},localhost",
             **self._more,
         }
 
     def start(self, say: Callable[[str], None] = lambda text: None) -> Self:
-        """Start all of it and wait until it schedules. Raises ServiceError, and leaves nothing running."""
+        """Start all of it and wait until it schedules.
+
+        Raises ServiceError, or DagFilesError where no DAG files are installed; then nothing is left running.
+        """
         _check()
-        self.shard.mkdir(parents=True, exist_ok=True)
+        self.home.mkdir(parents=True, exist_ok=True)
         say("starting Airflow (API server, scheduler, DAG processor, triggerer)")
         with ExitStack() as undo, ThreadPoolExecutor(len(self.parts)) as pool:
             undo.callback(self.stop)
@@ -215,11 +222,11 @@ class AirflowStack:
         return self
 
     def _prepare_home(self) -> None:
-        passwords = self.shard / "passwords.json"
+        passwords = self.home / "passwords.json"
         opened = os.open(passwords, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(opened, "w") as file:
             file.write(f'{{"{USER}": "{self.password}"}}')
-        local_settings = self.shard / "config" / "airflow_local_settings.py"
+        local_settings = self.home / "config" / "airflow_local_settings.py"
         local_settings.parent.mkdir(exist_ok=True)
         local_settings.write_text(_LOCAL_SETTINGS, encoding="utf-8")
         environment = {**os.environ, **self.environment()}
@@ -256,18 +263,12 @@ class AirflowStack:
         self.stop()
 
 
-def dag_ids() -> list[str]:
-    """The DAGs that the repository brings: one a file."""
-    return sorted(path.stem for path in (ROOT / "dags").glob("galaxy_*.py") if path.stem != "galaxy_defaults")
-
-
 def _check() -> None:
     from importlib.util import find_spec
 
     if find_spec("airflow") is None:
         raise ServiceError("Airflow is not installed: pip install 'taskgalaxy-ops[airflow]', or --without-airflow.")
-    if not (ROOT / "dags").is_dir():
-        raise ServiceError(f"{ROOT} has no dags/: run this from a clone of the repository, or --without-airflow.")
+    dags_folder()  # raises where there is none
 
 
 def failure(client: AirflowClient, task: Mapping[str, Any]) -> str:

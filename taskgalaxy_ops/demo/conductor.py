@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -21,7 +21,8 @@ from taskgalaxy_ops.operations.airflow.client import AirflowClient
 from taskgalaxy_ops.taxonomy.store import TaxonomyStore
 from taskgalaxy_ops.workspace import Workspace
 
-_POLL_SECONDS = 1.0
+_POLL_SECONDS = 2.0  # between two looks while something is at work: who only watches leaves the cores to it
+_QUIET_SECONDS = 0.5  # and while nothing is
 _SETTLED_SECONDS = 2.5  # without a run at work: what one announces has its run by then
 _AWAITED_SECONDS = 60.0  # how long an announced source may have no run
 _ENDED = {"success", "failed", "skipped", "upstream_failed", "removed"}
@@ -43,8 +44,10 @@ class Conductor:
 
     def __init__(self, client: AirflowClient, workspace: Workspace) -> None:
         self._client, self._workspace = client, workspace
+        self._ledger = workspace.ledger()  # one for all looks: it reads only what is new
         self._watched: set[tuple[str, str]] = set()
         self._settled: dict[tuple[str, str], list[dict[str, Any]]] = {}
+        self._said: dict[str, str] = {}
 
     def ingest(self, max_new: int) -> None:
         """Grow the taxonomy if only the seeds are there, register what changed, and forecast what a run would cost.
@@ -57,10 +60,10 @@ class Conductor:
             self._client.trigger("galaxy_taxonomy", {"max_new": max_new})
             self.settle()
         self._client.trigger("galaxy_watch", {"announce": False})
-        self.settle()
+        self.settle(announces=False)
         if self._workspace.registry.scans():
             self._client.trigger("galaxy_backfill", {"forecast": True})
-            self.settle()
+            self.settle(announces=False)
 
     def generate(self) -> None:
         """Run every source, and release; what is there already asks nothing."""
@@ -75,17 +78,19 @@ class Conductor:
     def finetune(self) -> None:
         """Train on the latest release, and score it."""
         self._client.trigger("galaxy_finetune", {})
-        self.settle()
+        self.settle(announces=False)
 
-    def settle(self, seconds: float | None = None) -> None:
+    def settle(self, seconds: float | None = None, *, announces: bool = True) -> None:
         """Show the runs until nothing is at work, and nothing that was announced waits for its run.
 
+        announces: whether a run may start others by what it announces; these have no run yet when it ends.
         Raises TaskGalaxyError where that takes longer than ``seconds``.
         """
-        with _board() as board:
-            self._follow(board, None if seconds is None else time.monotonic() + seconds)
+        with _board(self._said) as board:
+            settled = _SETTLED_SECONDS if announces else 0.0
+            self._follow(board, settled, None if seconds is None else time.monotonic() + seconds)
 
-    def _follow(self, board: _Board, give_up: float | None) -> None:
+    def _follow(self, board: _Board, settled: float, give_up: float | None) -> None:
         quiet_since = time.monotonic()
         while True:
             if give_up is not None and time.monotonic() > give_up:
@@ -94,9 +99,9 @@ class Conductor:
             now = time.monotonic()
             if at_work or (announcements.awaited(self._workspace) and now - quiet_since < _AWAITED_SECONDS):
                 quiet_since = now if at_work else quiet_since
-            elif now - quiet_since >= (_SETTLED_SECONDS if self._settled else 0):
+            elif now - quiet_since >= (settled if self._settled else 0):
                 return
-            time.sleep(_POLL_SECONDS)
+            time.sleep(_POLL_SECONDS if at_work else _QUIET_SECONDS)
 
     def _look(self, board: _Board) -> bool:
         """Look at all runs of ours; whether one is at work."""
@@ -114,9 +119,12 @@ class Conductor:
                 else:
                     at_work = True
             rows.append((run, tasks))
-        spent = self._workspace.ledger().spent()
-        board.show(rows, f"{spent.calls:,} calls taken from the budget, ${spent.cost / 1e9:.4f}")
+        board.show(rows, self._spent)
         return at_work
+
+    def _spent(self) -> str:
+        spent = self._ledger.spent()
+        return f"{spent.calls:,} calls taken from the budget, ${spent.cost / 1e9:.4f}"
 
     def conducted(self) -> Conducted:
         """What came of the runs so far."""
@@ -142,35 +150,43 @@ def _over(run: Mapping[str, Any]) -> bool:
 
 
 class _Board(Protocol):
-    def show(self, rows: list[tuple[dict[str, Any], list[dict[str, Any]]]], footer: str) -> None:
-        """Show runs with their tasks."""
+    def show(self, rows: list[tuple[dict[str, Any], list[dict[str, Any]]]], footer: Callable[[], str]) -> None:
+        """Show runs with their tasks. ``footer`` asks the store: only for what is new to say."""
 
 
 class _LiveBoard:
+    """A table that is drawn anew when a run has come on."""
+
     def __init__(self, live: Live) -> None:
         self._live = live
+        self._shown: list[tuple[str, ...]] = []
 
-    def show(self, rows: list[tuple[dict[str, Any], list[dict[str, Any]]]], footer: str) -> None:
-        table = Table("DAG", "source", "tasks", "now", caption=footer, expand=False, show_edge=False)
-        for run, tasks in rows:
-            done, now = _stand(run, tasks)
-            table.add_row(run["dag_id"], run.get("partition_key") or "", done, now)
-        self._live.update(table)
+    def show(self, rows: list[tuple[dict[str, Any], list[dict[str, Any]]]], footer: Callable[[], str]) -> None:
+        lines = [(run["dag_id"], run.get("partition_key") or "", *_stand(run, tasks)) for run, tasks in rows]
+        if lines == self._shown:
+            return
+        self._shown = lines
+        table = Table("DAG", "source", "tasks", "now", caption=footer(), expand=False, show_edge=False)
+        for line in lines:
+            table.add_row(*line)
+        self._live.update(table, refresh=True)
 
 
 class _LineBoard:
     """A line for each run whenever it has come on."""
 
-    def __init__(self) -> None:
-        self._said: dict[str, str] = {}
+    def __init__(self, said: dict[str, str]) -> None:
+        self._said = said  # by run: its last line
 
-    def show(self, rows: list[tuple[dict[str, Any], list[dict[str, Any]]]], footer: str) -> None:
+    def show(self, rows: list[tuple[dict[str, Any], list[dict[str, Any]]]], footer: Callable[[], str]) -> None:
+        said = ""
         for run, tasks in rows:
             done, now = _stand(run, tasks)
             line = f"{run['dag_id']} {run.get('partition_key') or ''}: {now}"
             if self._said.get(run["dag_run_id"]) != line:
                 self._said[run["dag_run_id"]] = line
-                print(f"{line} ({done} tasks; {footer})", file=sys.stderr, flush=True)
+                said = said or footer()
+                print(f"{line} ({done} tasks; {said})", file=sys.stderr, flush=True)
 
 
 def _stand(run: Mapping[str, Any], tasks: list[dict[str, Any]]) -> tuple[str, str]:
@@ -194,9 +210,9 @@ def _stand(run: Mapping[str, Any], tasks: list[dict[str, Any]]) -> tuple[str, st
 
 
 @contextmanager
-def _board() -> Iterator[_Board]:
+def _board(said: dict[str, str]) -> Iterator[_Board]:
     if sys.stderr.isatty():
-        with Live(console=Console(stderr=True), refresh_per_second=4) as live:
+        with Live(console=Console(stderr=True), auto_refresh=False) as live:
             yield _LiveBoard(live)
     else:
-        yield _LineBoard()
+        yield _LineBoard(said)

@@ -9,6 +9,7 @@ import shutil
 import sys
 import time
 import uuid
+from collections.abc import Callable
 from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
@@ -32,14 +33,14 @@ from taskgalaxy_ops.hashing import fingerprint, sha256_hex
 from taskgalaxy_ops.operations import forecast
 from taskgalaxy_ops.progress import Progress, Silent
 from taskgalaxy_ops.release import MANIFEST, publish
-from taskgalaxy_ops.release.publish import Published
+from taskgalaxy_ops.release.publish import Published, ReleaseReceipt
 from taskgalaxy_ops.reports.console import show_progress
 from taskgalaxy_ops.reports.pages import contact_sheet
 from taskgalaxy_ops.reports.pages.finetune import write_card
 from taskgalaxy_ops.reports.text import costs as costs_text
 from taskgalaxy_ops.settings import parse_settings
 from taskgalaxy_ops.sources.ingest import IngestReceipt
-from taskgalaxy_ops.taxonomy.expand import ExpandResult, expand
+from taskgalaxy_ops.taxonomy.expand import ExpandResult, Growth, expand
 from taskgalaxy_ops.taxonomy.store import TaxonomyStore
 from taskgalaxy_ops.usage import Usage
 from taskgalaxy_ops.workspace import Workspace
@@ -71,12 +72,9 @@ def demo(chosen: argparse.Namespace) -> int:
         tune = not chosen.without_finetune and _can_tune()
         if chosen.without_airflow:
             with show_progress() as progress:
-                run = _run(workspace, progress, tune)
+                run = _run(workspace, folder, progress, tune)
         else:
             run = _conduct(workspace, raw, folder, stack, tune)
-        _report(folder, run)
-        if run.release:
-            _copy(workspace, run.release.release, folder / "release")
         summary = summary_of(run, folder, time.monotonic() - started)
     (folder / "summary.json").write_text(json.dumps(summary, indent=1, ensure_ascii=False), encoding="utf-8")
     print("\n".join(summary_lines(run, summary, folder)))
@@ -152,7 +150,7 @@ def _tune(workspace: Workspace, progress: Progress) -> dict[str, Any] | None:
         return None
 
 
-def _run(workspace: Workspace, progress: Progress, tuned: bool) -> DemoRun:
+def _run(workspace: Workspace, folder: Path, progress: Progress, tuned: bool) -> DemoRun:
     receipts = [pipeline.ingest(workspace, name, progress=progress) for name in workspace.settings.sources]
     grown = _grow(workspace, progress)
     probed = forecast.probe(workspace, progress=progress)
@@ -170,8 +168,10 @@ def _run(workspace: Workspace, progress: Progress, tuned: bool) -> DemoRun:
     for other in (probed.usage, *([grown.usage] if grown else [])):
         for name in _COUNTED:
             setattr(usage, name, getattr(usage, name) + getattr(other, name))
-    scores = _tune(workspace, progress) if tuned and release else None
-    passes = workspace.encoder.passes if "encoder" in workspace.__dict__ else 0
+    tuned = tuned and release is not None
+    _hand_over(workspace, folder, results, release, tuned, progress.note)
+    scores = _tune(workspace, progress) if tuned else None
+    passes = workspace.encoder_passes
     return DemoRun(receipts, grown, results, release, passes, forecast.checked(workspace), scores=scores)
 
 
@@ -194,8 +194,11 @@ def _conduct(workspace: Workspace, raw: dict[str, Any], folder: Path, servers: E
     if results.pending and results.count("vote", "samples"):
         conductor.release_partial()
         results = RunResults(workspace)
+    release = publish.latest_release(workspace, released)
+    tuned = tuned and bool(publish.published(workspace)) and not conductor.conducted().failures
+    _hand_over(workspace, folder, results, release, tuned, lambda text: print(text, flush=True))
     scores = None
-    if tuned and publish.published(workspace) and not conductor.conducted().failures:
+    if tuned:
         conductor.finetune()
         if not conductor.conducted().failures:
             # What the DAG trained and scored is found by its keys: nothing is done again.
@@ -205,16 +208,15 @@ def _conduct(workspace: Workspace, raw: dict[str, Any], folder: Path, servers: E
     done = conductor.conducted()
     receipts = [
         IngestReceipt(
-            scan.source,
-            scan.claims.rows + scan.rejects.rows,
-            scan.claims.rows,
-            done.ingested.get(scan.source, {}).get("new_images", 0),
-            done.ingested.get(scan.source, {}).get("new_shards", 0),
-            [reject for reject in results.file_rejects if reject.source == scan.source],
+            source=scan.source,
+            files=scan.claims.rows + scan.rejects.rows,
+            images=scan.claims.rows,
+            new_images=done.ingested.get(scan.source, {}).get("new_images", 0),
+            new_shards=done.ingested.get(scan.source, {}).get("new_shards", 0),
+            rejects=[reject for reject in results.file_rejects if reject.source == scan.source],
         )
         for scan in workspace.registry.scans().values()
     ]
-    release = publish.latest_release(workspace, released)
     return DemoRun(receipts, None, results, release, done.encoded, forecast.checked(workspace), done, scores)
 
 
@@ -223,15 +225,32 @@ def _grow(workspace: Workspace, progress: Progress) -> ExpandResult | None:
     if len(TaxonomyStore(workspace).versions()) > 1:
         return None
     try:
-        return expand(workspace, max_new=_NEW_TYPES, progress=progress)
+        return expand(workspace, Growth(max_new=_NEW_TYPES), progress=progress)
     except PendingError as error:
         progress.note(str(error))
         return None
 
 
-def _report(folder: Path, run: DemoRun) -> None:
-    counts = run.release.funnel if run.release else None
-    contact_sheet.write(folder / "contact-sheet.html", contact_sheet.report_data(run.results, release_counts=counts))
+def _hand_over(
+    workspace: Workspace,
+    folder: Path,
+    results: RunResults,
+    release: ReleaseReceipt | None,
+    tuned: bool,
+    say: Callable[[str], None],
+) -> None:
+    """Copy the release into the folder, write its contact sheet, and say where both are: before the fine-tune."""
+    page = folder / "contact-sheet.html"
+    counts = release.funnel if release else None
+    contact_sheet.write(page, contact_sheet.report_data(results, release_counts=counts))
+    if release:
+        _copy(workspace, release.release, folder / "release")
+        one = release.release
+        where = folder / "release" / one.name
+        say(f"release:       {where} ({one.samples:,} samples of {one.task_types:,} task types)")
+    say(f"contact sheet: {page}")
+    if tuned:
+        say("the fine-tune follows: a tiny model is trained on the release, and scored")
 
 
 def _copy(workspace: Workspace, one: Published, folder: Path) -> None:

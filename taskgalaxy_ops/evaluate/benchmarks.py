@@ -16,7 +16,7 @@ from taskgalaxy_ops.errors import EvaluationError
 LMMS_EVAL = "0.7.3"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Benchmark:
     """One benchmark, and where lmms-eval has it."""
 
@@ -38,70 +38,122 @@ class Benchmark:
 MME = "MME"
 BENCHMARKS = (
     Benchmark(
-        *(MME, "perception, yes or no", "mme", "mme_perception_score"),
+        name=MME,
+        asks="perception, yes or no",
+        task="mme",
+        metric="mme_perception_score",
         scale=1,
         maximum=2000,
         note="Points for perception; cognition (0..800) is beside it in lmms-eval's results. Not in the average.",
     ),
     Benchmark(
-        *("MMBench", "multiple choice, 20 abilities", "mmbench_en_dev", "gpt_eval_score"),
+        name="MMBench",
+        asks="multiple choice, 20 abilities",
+        task="mmbench_en_dev",
+        metric="gpt_eval_score",
         scale=1,
         judge="endpoint",
         submission="mmbench_en_test",
         note="Development split. The judge is asked only where a reply names no option.",
     ),
     Benchmark(
-        *("MMBench-CN", "MMBench in Chinese", "mmbench_cn_dev", "gpt_eval_score"),
+        name="MMBench-CN",
+        asks="MMBench in Chinese",
+        task="mmbench_cn_dev",
+        metric="gpt_eval_score",
         scale=1,
         judge="endpoint",
         submission="mmbench_cn_test",
         note="Development split. The judge is asked only where a reply names no option.",
     ),
-    Benchmark("POPE", "objects that are not there", "pope", "pope_f1_score", note="F1, not accuracy."),
     Benchmark(
-        *("LLaVA-in-the-Wild", "free answers", "llava_in_the_wild", "gpt_eval_llava_all"),
+        name="POPE", asks="objects that are not there", task="pope", metric="pope_f1_score", note="F1, not accuracy."
+    ),
+    Benchmark(
+        name="LLaVA-in-the-Wild",
+        asks="free answers",
+        task="llava_in_the_wild",
+        metric="gpt_eval_llava_all",
         scale=1,
         maximum=math.inf,
         judge="base",
         note="Relative to GPT-4's answers that come with it; may exceed 100.",
     ),
-    Benchmark("MM-Vet", "free answers, combined abilities", "mmvet", "gpt_eval_score", scale=1, judge="base"),
     Benchmark(
-        *("TextVQA", "reading in photographs", "textvqa_val", "exact_match"),
+        name="MM-Vet",
+        asks="free answers, combined abilities",
+        task="mmvet",
+        metric="gpt_eval_score",
+        scale=1,
+        judge="base",
+    ),
+    Benchmark(
+        name="TextVQA",
+        asks="reading in photographs",
+        task="textvqa_val",
+        metric="exact_match",
         submission="textvqa_test",
         note="Without OCR tokens in the prompt: LLaVA's own figures had them, and do not compare.",
     ),
     Benchmark(
-        *("ScienceQA", "school science", "scienceqa_img", "exact_match"), note="The questions that have an image."
+        name="ScienceQA",
+        asks="school science",
+        task="scienceqa_img",
+        metric="exact_match",
+        note="The questions that have an image.",
     ),
     Benchmark(
-        *("MathVista", "mathematics in figures", "mathvista_testmini_format", "llm_as_judge_eval"),
+        name="MathVista",
+        asks="mathematics in figures",
+        task="mathvista_testmini_format",
+        metric="llm_as_judge_eval",
         scale=1,
         judge="base",
         submission="mathvista_test",
         note="testmini. The judge extracts the answer.",
     ),
-    Benchmark("ChartQA", "charts", "chartqa", "relaxed_overall", note="Right within 5 %."),
-    Benchmark("AI2D", "diagrams", "ai2d", "exact_match", filter="flexible-extract"),
-    Benchmark("Q-Bench", "image quality", "qbench_dev", "qbench_acc", note="Development split."),
+    Benchmark(name="ChartQA", asks="charts", task="chartqa", metric="relaxed_overall", note="Right within 5 %."),
+    Benchmark(name="AI2D", asks="diagrams", task="ai2d", metric="exact_match", filter="flexible-extract"),
+    Benchmark(name="Q-Bench", asks="image quality", task="qbench_dev", metric="qbench_acc", note="Development split."),
     Benchmark(
-        *("Q-Bench-CN", "Q-Bench in Chinese", None, "qbench_acc"),
+        name="Q-Bench-CN",
+        asks="Q-Bench in Chinese",
+        task=None,
+        metric="qbench_acc",
         note="lmms-eval has no such task: its score must come from another tool, and until then there is no average.",
     ),
     Benchmark(
-        *("HallusionBench", "illusions and hallucinations", "hallusion_bench_image", "aAcc"),
+        name="HallusionBench",
+        asks="illusions and hallucinations",
+        task="hallusion_bench_image",
+        metric="aAcc",
         scale=1,
         judge="endpoint",
         note="Accuracy over all questions. The task asks for the model `gpt-4`, whatever is set.",
     ),
-    Benchmark("SEED", "multiple choice, images and video frames", "seedbench", "seed_all", note="Images and video."),
-    Benchmark("MMMU", "college subjects", "mmmu_val", "mmmu_acc", submission="mmmu_test", note="Validation split."),
+    Benchmark(
+        name="SEED",
+        asks="multiple choice, images and video frames",
+        task="seedbench",
+        metric="seed_all",
+        note="Images and video.",
+    ),
+    Benchmark(
+        name="MMMU",
+        asks="college subjects",
+        task="mmmu_val",
+        metric="mmmu_acc",
+        submission="mmmu_test",
+        note="Validation split.",
+    ),
 )
 NAMES = tuple(each.name for each in BENCHMARKS)
 AVERAGED = tuple(name for name in NAMES if name != MME)  # MME's points would drown the rest
 
 # Our own, asked in words; "easy-vqa" without an addition is the same questions ranked by likelihood.
-EASY_VQA = Benchmark("easy-vqa, generated", "colours and shapes", "taskgalaxy_easy_vqa", "accuracy")
+EASY_VQA = Benchmark(
+    name="easy-vqa, generated", asks="colours and shapes", task="taskgalaxy_easy_vqa", metric="accuracy"
+)
 
 
 def find(names: Iterable[str]) -> list[Benchmark]:

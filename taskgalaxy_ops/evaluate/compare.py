@@ -37,7 +37,7 @@ class Interval:
     high: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
     """One benchmark, or one family of it."""
 
@@ -99,7 +99,16 @@ def _comparison(
         if shown >= _FEWEST
         else f"too few images for a verdict ({shown})"
     )
-    return Comparison(benchmark, family, len(images), shown, scores, gain, seeing, conclusion)
+    return Comparison(
+        benchmark=benchmark,
+        family=family,
+        questions=len(images),
+        images=shown,
+        scores=scores,
+        gain=gain,
+        seeing=seeing,
+        verdict=conclusion,
+    )
 
 
 def verdict(gain: Interval, seeing: Interval, swapped_gain: Interval) -> str:
@@ -144,7 +153,15 @@ def as_scores(comparisons: Sequence[Comparison], model: str) -> list[Score]:
     """The rows of Parquet and tables."""
     return [
         Score(
-            model, method, each.benchmark, each.family, "accuracy", score.value, score.low, score.high, each.questions
+            model=model,
+            method=method,
+            benchmark=each.benchmark,
+            family=each.family,
+            metric="accuracy",
+            value=score.value,
+            low=score.low,
+            high=score.high,
+            questions=each.questions,
         )
         for each in comparisons
         for method, score in each.scores.items()

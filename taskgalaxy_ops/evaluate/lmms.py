@@ -42,59 +42,58 @@ class JudgeSettings:
     model: str | None = None  # None: what lmms-eval takes
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Harness:
+    """How lmms-eval is run."""
+
+    python: Path | None = None  # one that has lmms-eval; None: this one
+    task_folder: Path | None = None  # tasks of one's own (`write_easy_vqa`)
+    limit: int | None = None  # questions a benchmark, for a trial; the scores say so
+    judge: JudgeSettings | None = None
+    adapter: str = "llava_hf"  # lmms-eval's `--model`
+    arguments: Mapping[str, str] = field(default_factory=dict)  # further ones of lmms-eval's `--model_args`
+    timeout: float | None = None  # seconds a run
+
+
 def run(
-    checkpoint: Path | str,
-    benchmarks: Sequence[str],
-    *,
-    model: str,
-    method: str,
-    folder: Path,
-    python: Path | None = None,
-    task_folder: Path | None = None,
-    limit: int | None = None,
-    judge: JudgeSettings | None = None,
-    adapter: str = "llava_hf",
-    arguments: Mapping[str, str] | None = None,
-    timeout: float | None = None,
+    checkpoint: Path | str, benchmarks: Sequence[str], harness: Harness, *, model: str, method: str, folder: Path
 ) -> list[Score]:
     """Scores of a checkpoint in the table's scale, one a benchmark, in their order.
 
     checkpoint: a folder, or a hub's name. model, method: what the scores are labelled with. folder: gets lmms-eval's
-    log, results and every reply. python: one that has lmms-eval, else this one. task_folder: tasks of one's own
-    (`write_easy_vqa`). limit: questions a benchmark, for a trial; the scores say so. adapter, arguments: lmms-eval's
-    `--model` and `--model_args`. timeout: seconds a run.
+    log, results and every reply.
     Raises EvaluationError where lmms-eval or a task is missing, a judge is needed and none is set, or a run fails.
     """
     wanted = find(benchmarks)
-    _check(wanted, judge, task_folder)
+    _check(wanted, harness.judge, harness.task_folder)
     # lmms-eval runs in ``folder``, where paths relative to our folder would be wrong. Symlinks are not resolved,
     # because a venv's Python is one.
     local = Path(checkpoint).absolute()
     if isinstance(checkpoint, Path) and not local.is_dir():
         raise EvaluationError(f"checkpoint {checkpoint}: no such folder. A hub's name is given as text, not as a path.")
-    options = {"pretrained": str(local if local.is_dir() else checkpoint), **(arguments or {})}
+    options = {"pretrained": str(local if local.is_dir() else checkpoint), **harness.arguments}
     for name, value in options.items():
         if re.search(r"[,'\"{}\[\]]", value):  # lmms-eval would cut it there
             raise EvaluationError(
                 f"{name}={value}: lmms-eval takes no comma, quote or bracket here. Rename the folder."
             )
-    interpreter = (python or Path(sys.executable)).absolute()
+    interpreter = (harness.python or Path(sys.executable)).absolute()
     _check_installed(interpreter)
     folder.mkdir(parents=True, exist_ok=True)
     results: dict[str, Any] = {"results": {}, "n-samples": {}}
     for kind, group in _groups(wanted).items():
-        command = [str(interpreter), "-m", "lmms_eval", "--model", adapter]
+        command = [str(interpreter), "-m", "lmms_eval", "--model", harness.adapter]
         command += ["--model_args", ",".join(f"{name}={value}" for name, value in options.items())]
         command += ["--tasks", ",".join(str(each.task) for each in group)]
         command += ["--batch_size", "1", "--output_path", str(folder.resolve()), "--log_samples", "--timezone", "UTC"]
-        if task_folder is not None:
-            command += ["--include_path", str(task_folder.resolve())]
-        if limit is not None:
-            command += ["--limit", str(limit)]
-        report = _run(command, folder, _environment(judge, kind), timeout)
+        if harness.task_folder is not None:
+            command += ["--include_path", str(harness.task_folder.resolve())]
+        if harness.limit is not None:
+            command += ["--limit", str(harness.limit)]
+        report = _run(command, folder, _environment(harness.judge, kind), harness.timeout)
         for part, values in results.items():
             values.update(report.get(part, {}))
-    return scores_of(results, benchmarks, model=model, method=method, limit=limit)
+    return scores_of(results, benchmarks, model=model, method=method, limit=harness.limit)
 
 
 def scores_of(

@@ -16,7 +16,7 @@ _CANDIDATES = 8
 _LONGEST = 120  # characters: among longer answers the model mostly finds the shortest likeliest, whatever the image
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
     """One question to be ranked."""
 
@@ -59,7 +59,17 @@ def held_out(copy: ReleaseCopy, count: int, *, splits: Sequence[str] = ("test",)
         family = task_type.split("~", 1)[0]
         guess = min(candidates, key=lambda each: (-trained[task_type][each], each))
         questions.append(
-            Asked(row["id"], HELD_OUT, family, task_type, image, row["question"], answer, candidates, guess)
+            Asked(
+                id=row["id"],
+                benchmark=HELD_OUT,
+                family=family,
+                group=task_type,
+                image=image,
+                question=row["question"],
+                answer=answer,
+                candidates=candidates,
+                guess=guess,
+            )
         )
     questions.sort(key=lambda each: draw("held-out", each.id))
     return questions[:count], unrankable
@@ -69,7 +79,17 @@ def easy_questions(count: int, excluded: frozenset[str]) -> list[Asked]:
     """easy-vqa's own test questions, a third of each kind, on images (sha256) that no source claims."""
     guesses = easy_vqa.most_frequent()
     return [
-        Asked(q.id, EASY_VQA, q.kind, q.kind, str(q.file), q.question, q.answer, q.candidates, guesses[q.kind])
+        Asked(
+            id=q.id,
+            benchmark=EASY_VQA,
+            family=q.kind,
+            group=q.kind,
+            image=str(q.file),
+            question=q.question,
+            answer=q.answer,
+            candidates=q.candidates,
+            guess=guesses[q.kind],
+        )
         for q in easy_vqa.questions("test", count, excluded)
     ]
 

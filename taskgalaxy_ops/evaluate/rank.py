@@ -63,9 +63,12 @@ class Ranker:
         # Answers of one length share a batch: little is padded.
         order = sorted(range(len(flat)), key=lambda k: (len(flat[k][2]) + len(flat[k][3]), k))
         scores = [0.0] * len(flat)
+        begins = self._prompt_lengths([(image, each.question) for each, image in zip(asked, images, strict=True)])
         for start in range(0, len(order), _BATCH):
             part = order[start : start + _BATCH]
-            for k, score in zip(part, self._score([flat[k][1:] for k in part]), strict=True):
+            for k, score in zip(
+                part, self._score([flat[k][1:] for k in part], [begins[flat[k][1:3]] for k in part]), strict=True
+            ):
                 scores[k] = score
             advance(len(part))
         best, at = [], 0
@@ -92,20 +95,31 @@ class Ranker:
         prompt = template([asked], tokenize=False, add_generation_prompt=True)
         return prompt, template([asked, said], tokenize=False)
 
-    def _score(self, rows: Sequence[tuple[str | None, str, str]]) -> list[float]:
+    def _prompt_lengths(self, asked: Sequence[tuple[str | None, str]]) -> dict[tuple[str | None, str], int]:
+        """Tokens before the answer, by image and question: the same for all candidates of a question."""
+        found: dict[tuple[str | None, str], int] = {}
+        distinct = list(dict.fromkeys(asked))
+        for start in range(0, len(distinct), _BATCH):
+            part = distinct[start : start + _BATCH]
+            images = {image: _opened(image) for image, _ in part}
+            prompts = [self._texts(question, "")[0] for _, question in part]
+            mask = self._encode([images[image] for image, _ in part], prompts)["attention_mask"]
+            found |= zip(part, mask.sum(1).tolist(), strict=True)
+        return found
+
+    def _score(self, rows: Sequence[tuple[str | None, str, str]], begins: Sequence[int]) -> list[float]:
+        """Log-likelihood of each row's answer; rows: image, question, answer. begins: tokens before the answer."""
         import torch
 
         images = {image: _opened(image) for image in {row[0] for row in rows}}
         shown = [images[image] for image, _, _ in rows]
-        texts = [self._texts(question, answer) for _, question, answer in rows]
-        prompts = self._encode(shown, [prompt for prompt, _ in texts])
-        full = self._encode(shown, [whole for _, whole in texts]).to(self._device)
-        begin = prompts["attention_mask"].sum(1)
+        texts = [self._texts(question, answer)[1] for _, question, answer in rows]
+        full = self._encode(shown, texts).to(self._device)
         with torch.no_grad():
             logits = self._model(**full).logits[:, :-1].float()
         ids, mask = full["input_ids"][:, 1:], full["attention_mask"][:, 1:].bool()
         place = torch.arange(1, ids.shape[1] + 1)[None]
-        answer = mask.cpu() & (place >= begin[:, None])
+        answer = mask.cpu() & (place >= torch.tensor(begins)[:, None])
         likelihoods = logits.log_softmax(-1).gather(-1, ids.unsqueeze(-1)).squeeze(-1).cpu()
         return [float(value) for value in (likelihoods * answer).sum(1)]
 

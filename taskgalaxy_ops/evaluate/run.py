@@ -7,7 +7,7 @@ import io
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -73,14 +73,15 @@ def score_tuning(
     Raises what ``score_checkpoints`` raises, and JobError while a job has not succeeded.
     """
     results = finetune_run.results(workspace, tuning.jobs)
-    drawn = questions(workspace, tuning.copy, benchmarks)
+    asked, unrankable = questions(workspace, tuning.copy, benchmarks)
+    model = f"{tuning.recipe.name}, {tuning.release.name}"
     basis = {
         "version": SCORE_VERSION,
         "release": tuning.copy.identity,
         "jobs": {role: [job.key, results[role].get("weights_sha256")] for role, job in tuning.jobs.items()},
         "published": tuning.published,
         "benchmarks": list(benchmarks),
-        "questions": [each.id for each in drawn[0]],
+        "questions": [each.id for each in asked],
     }
     if set(benchmarks) - set(OWN) and (chosen := workspace.settings.finetune.lmms):
         basis["lmms"] = chosen.model_dump(mode="json", exclude={"python", "judge_key_env"})
@@ -90,16 +91,8 @@ def score_tuning(
     checkpoints = {role: str(result["checkpoint"]) for role, result in results.items()}
     if tuning.published:
         checkpoints = {BEFORE: tuning.published, **checkpoints}
-    scored = score_checkpoints(
-        workspace,
-        tuning.copy,
-        checkpoints,
-        benchmarks,
-        model=f"{tuning.recipe.name}, {tuning.release.name}",
-        identity=identity,
-        drawn=drawn,
-        progress=progress,
-    )
+    comparisons, scores = _scores(workspace, checkpoints, benchmarks, asked, model, progress)
+    scored = _keep(workspace, Scored(identity, comparisons, scores, unrankable), model)
     workspace.store.put_if_absent(keys.comparisons(identity), scored.as_json())
     return scored
 
@@ -111,18 +104,29 @@ def score_checkpoints(
     benchmarks: Sequence[str],
     *,
     model: str,
-    identity: str | None = None,
-    drawn: tuple[list[Asked], int] | None = None,
     progress: Progress | None = None,
 ) -> Scored:
     """Score checkpoints by role (before, after, and blind where there is one), and keep the scores.
 
     benchmarks: ``held-out`` and ``easy-vqa`` are ranked here; others are lmms-eval's, named as in docs/benchmarks.md.
-    identity: the name under which the scores are stored; by default their fingerprint. drawn: what ``questions``
-    returned, if the caller has it already.
+    The scores are stored under their fingerprint.
     Raises SourceError where a checkpoint cannot be loaded, EvaluationError where lmms-eval is not configured or fails.
     """
-    asked, unrankable = drawn or questions(workspace, copy, benchmarks)
+    asked, unrankable = questions(workspace, copy, benchmarks)
+    comparisons, scores = _scores(workspace, checkpoints, benchmarks, asked, model, progress)
+    identity = fingerprint("scores", [copy.identity, scores])
+    return _keep(workspace, Scored(identity, comparisons, scores, unrankable), model)
+
+
+def _scores(
+    workspace: Workspace,
+    checkpoints: Mapping[str, str],
+    benchmarks: Sequence[str],
+    asked: Sequence[Asked],
+    model: str,
+    progress: Progress | None,
+) -> tuple[list[Comparison], list[Score]]:
+    """Comparisons over the questions ``asked`` here, and the scores of all benchmarks under the name ``model``."""
     comparisons = []
     if asked:
         comparisons = compare.compare(asked, right_answers(asked, checkpoints, progress or Silent()))
@@ -130,10 +134,14 @@ def score_checkpoints(
     if others := [name for name in benchmarks if name not in OWN]:
         for role, method in ((BEFORE, compare.BEFORE), (AFTER, compare.AFTER)):
             scores += _by_lmms(workspace, checkpoints[role], others, model, method)
-    identity = identity or fingerprint("scores", [copy.identity, scores])
-    workspace.store.put_if_absent(keys.scores(identity), parquet(scores))
-    Log(workspace.store, keys.FINETUNE_LOG).append({"kind": "scored", "identity": identity, "model": model})
-    return Scored(identity, comparisons, scores, unrankable, f"finetune-{identity[:16]}")
+    return comparisons, scores
+
+
+def _keep(workspace: Workspace, scored: Scored, model: str) -> Scored:
+    """Write the scores, and log them as the latest of ``model``; the result names its card."""
+    workspace.store.put_if_absent(keys.scores(scored.identity), parquet(scored.scores))
+    Log(workspace.store, keys.FINETUNE_LOG).append({"kind": "scored", "identity": scored.identity, "model": model})
+    return replace(scored, page=f"finetune-{scored.identity[:16]}")
 
 
 def kept(workspace: Workspace) -> list[Score]:
@@ -157,18 +165,15 @@ def _by_lmms(workspace: Workspace, checkpoint: str, benchmarks: Sequence[str], m
     if chosen.judge_key_env:
         judge = lmms.JudgeSettings(os.environ.get(chosen.judge_key_env, ""), chosen.judge_url, chosen.judge_model)
     folder = root(workspace) / "lmms" / fingerprint("lmms", [checkpoint, list(benchmarks)])[:32]
-    return lmms.run(
-        Path(checkpoint) if Path(checkpoint).is_dir() else checkpoint,
-        benchmarks,
-        model=model,
-        method=method,
-        folder=folder,
+    harness = lmms.Harness(
         python=Path(chosen.python).expanduser(),
         limit=chosen.limit,
         judge=judge,
         adapter=chosen.adapter,
-        arguments=lmms.CPU if chosen.cpu else None,
+        arguments=lmms.CPU if chosen.cpu else {},
     )
+    given = Path(checkpoint) if Path(checkpoint).is_dir() else checkpoint
+    return lmms.run(given, benchmarks, harness, model=model, method=method, folder=folder)
 
 
 def questions(workspace: Workspace, copy: ReleaseCopy, benchmarks: Sequence[str]) -> tuple[list[Asked], int]:

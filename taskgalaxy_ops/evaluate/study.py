@@ -53,7 +53,7 @@ class Arm:
     held_out: frozenset[str]  # task types
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ArmScore:
     """The scores of an arm."""
 
@@ -67,7 +67,7 @@ class ArmScore:
     loss: float | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Study:
     """All arms, and how they were made."""
 
@@ -136,11 +136,18 @@ def run(
         taken = spread(rows, arm, size)
         # The recipe's variants say what an ordinary fine-tune takes; here the arm does.
         free = chosen.model_copy(update={"variants": None})
-        order = Order(free, copy, only=taken, seed=arm.seed, excluded=excluded, extra=(formats,))
+        order = Order(recipe=free, release=copy, only=taken, seed=arm.seed, excluded=excluded, extra=(formats,))
         job = prepare(order, finetune_run.root(workspace))
         scores.append(_score(workspace, job, arm, len(taken), asked, folder))
         progress.advance("study")
-    return Study(design, chosen.name, copy.name, bool(copy.manifest()["simulated"]), size or 0, scores)
+    return Study(
+        design=design,
+        recipe=chosen.name,
+        release=copy.name,
+        simulated=bool(copy.manifest()["simulated"]),
+        samples=size or 0,
+        arms=scores,
+    )
 
 
 def arms(rows: Sequence[Mapping[str, Any]], asked: Sequence[Asked], design: Design, seed: int) -> list[Arm]:
@@ -234,7 +241,14 @@ def format_part(rows: Sequence[Mapping[str, Any]], copy: ReleaseCopy) -> Part:
         if len(answers[task_type]) <= _ANSWERS[1]
         for n, answer in enumerate(sorted(answers[task_type]))
     )
-    return Part("answer-formats", "base", fingerprint("study.formats", examples), len(examples), 1.0, examples)
+    return Part(
+        name="answer-formats",
+        kind="base",
+        identity=fingerprint("study.formats", examples),
+        rows=len(examples),
+        repeat=1.0,
+        examples=examples,
+    )
 
 
 def _score(workspace: Workspace, job: Job, arm: Arm, samples: int, asked: Sequence[Asked], folder: Path) -> ArmScore:
@@ -253,14 +267,14 @@ def _score(workspace: Workspace, job: Job, arm: Arm, samples: int, asked: Sequen
     right = compare.answers(questions, ranker.rank)
     swapped = compare.answers(questions, ranker.rank, swap=True)
     scored = ArmScore(
-        arm.seed,
-        arm.name,
-        arm.task_types,
-        samples,
-        len(questions),
-        above_chance(questions, right),
-        above_chance(questions, swapped),
-        trained.get("loss_last"),
+        seed=arm.seed,
+        name=arm.name,
+        task_types=arm.task_types,
+        samples=samples,
+        questions=len(questions),
+        above_chance=above_chance(questions, right),
+        swapped=above_chance(questions, swapped),
+        loss=trained.get("loss_last"),
     )
     part = kept.with_suffix(".part")
     part.write_text(json.dumps(asdict(scored), indent=1), encoding="utf-8")

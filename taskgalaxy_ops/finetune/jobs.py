@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from taskgalaxy_ops.errors import JobError, SettingsError
+from taskgalaxy_ops.extensions import TRAINERS
 from taskgalaxy_ops.finetune import tiny
 from taskgalaxy_ops.finetune.mixture import Part, base_part, release_part
-from taskgalaxy_ops.finetune.recipes import Recipe, Trainer
+from taskgalaxy_ops.finetune.recipes import Recipe
 from taskgalaxy_ops.hashing import fingerprint
 from taskgalaxy_ops.release.local_copy import ReleaseCopy
 
@@ -38,7 +39,7 @@ PYTHON = "TASKGALAXY_PYTHON"  # environment variable: the interpreter that has t
 _FORBIDDEN = re.compile(r"[\x00\n\r]")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Order:
     """The description of a training from which `prepare` renders a job.
 
@@ -50,7 +51,7 @@ class Order:
 
     recipe: Recipe
     release: ReleaseCopy | None
-    trainer: Trainer | None = None  # None: the recipe's first
+    trainer: str | None = None  # None: the recipe's first
     blind: bool = False
     only: frozenset[str] | None = None
     seed: int | None = None  # None: the recipe's
@@ -59,13 +60,13 @@ class Order:
     container: str | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Job:
     """A complete job: its files, and the command that trains with them and runs in the job's folder."""
 
     key: str
     recipe: Recipe
-    trainer: Trainer
+    trainer: str
     release: str | None  # its version's name
     folder: Path
     command: tuple[str, ...]
@@ -150,8 +151,6 @@ def prepare(order: Order, root: Path) -> Job:
     Raises SettingsError (the recipe, trainer and data do not fit together), SourceError (the release has nothing to
     train on), DamageError (a file of the release is damaged).
     """
-    from taskgalaxy_ops.finetune.trainers import RENDERERS
-
     recipe = order.recipe
     if order.seed is not None:
         recipe = recipe.model_copy(update={"seed": order.seed})
@@ -160,6 +159,7 @@ def prepare(order: Order, root: Path) -> Job:
         raise SettingsError(
             f"recipe {recipe.name}: not for {trainer}. It is rendered for {', '.join(recipe.trainers)}."
         )
+    renderer: Trainer = TRAINERS.get(trainer)
     parts = mixture(order, trainer)
     key = fingerprint(
         "finetune.job",
@@ -167,6 +167,7 @@ def prepare(order: Order, root: Path) -> Job:
             "version": RENDER_VERSION,
             "recipe": recipe.identity(trainer),
             "trainer": trainer,
+            "trainer_version": TRAINERS.version(trainer),
             "base": base_revision(recipe),
             "data": [(part.name, part.identity, part.repeat) for part in parts],
             "blind": order.blind,
@@ -176,7 +177,7 @@ def prepare(order: Order, root: Path) -> Job:
     folder = folder_of(root.expanduser().resolve(), key)
     if _FORBIDDEN.search(str(folder)):
         raise SettingsError(f"finetune.folder {str(root)!r}: a path with line breaks cannot be used. Rename it.")
-    rendered = RENDERERS[trainer](recipe, parts, folder, blind=order.blind)
+    rendered = renderer.render(recipe, parts, folder, blind=order.blind)
     release = order.release.name if order.release else None
     manifest = {
         "key": key,
@@ -195,7 +196,16 @@ def prepare(order: Order, root: Path) -> Job:
     files = {**rendered.files, MANIFEST: json.dumps(manifest, indent=1, sort_keys=True, ensure_ascii=False).encode()}
     if order.blind:
         files[BLANK] = _blank()
-    return Job(key, recipe, trainer, release, folder, rendered.command, files, rendered.environment)
+    return Job(
+        key=key,
+        recipe=recipe,
+        trainer=trainer,
+        release=release,
+        folder=folder,
+        command=rendered.command,
+        files=files,
+        environment=rendered.environment,
+    )
 
 
 def load(root: Path, key: str) -> Job:
@@ -205,18 +215,27 @@ def load(root: Path, key: str) -> Job:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         recipe = Recipe.model_validate(manifest["recipe"])
         command, environment = tuple(manifest["command"]), manifest["environment"]
-        return Job(manifest["key"], recipe, manifest["trainer"], manifest["release"], folder, command, {}, environment)
+        return Job(
+            key=manifest["key"],
+            recipe=recipe,
+            trainer=manifest["trainer"],
+            release=manifest["release"],
+            folder=folder,
+            command=command,
+            files={},
+            environment=environment,
+        )
     except (OSError, ValueError, KeyError) as error:
         raise JobError(
             f"job {key[:16]}: {folder / MANIFEST} cannot be read ({error}). Every worker must see finetune.folder."
         ) from error
 
 
-def mixture(order: Order, trainer: Trainer) -> list[Part]:
+def mixture(order: Order, trainer: str) -> list[Part]:
     """The parts of an order's mixture, the release first."""
     parts = [release_part(order.release, order.recipe, order.only)] if order.release else []
-    read = trainer in {"trl", "llava"}  # these read one file, into which the parts are merged; others read several
-    parts += [base_part(data, order.excluded, read=read) for data in order.recipe.base_data]
+    chosen: Trainer = TRAINERS.get(trainer)
+    parts += [base_part(data, order.excluded, read=chosen.one_file) for data in order.recipe.base_data]
     parts += order.extra
     if not parts:
         raise SettingsError(
@@ -239,6 +258,23 @@ class Rendered:
     command: tuple[str, ...]
     files: Mapping[str, bytes]
     environment: Mapping[str, str] = field(default_factory=dict)
+
+
+class Renderer(Protocol):
+    """How a trainer's files and command follow from a recipe."""
+
+    def __call__(self, recipe: Recipe, parts: list[Part], folder: Path, *, blind: bool) -> Rendered:
+        """``folder``: the job's, an absolute path, in which the command runs. Raises SettingsError for a recipe that
+        the trainer cannot follow."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trainer:
+    """What the registry of trainers holds under a name."""
+
+    render: Renderer
+    one_file: bool = True  # it takes one data file, so that all of base_data is read here; False: it reads them itself
+    version: str | None = None  # of a package's trainer: part of a job's key
 
 
 def exit_state(folder: Path) -> State | None:

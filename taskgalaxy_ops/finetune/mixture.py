@@ -34,7 +34,7 @@ class Example:
     task_type: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
     """One source of examples in a mixture."""
 
@@ -90,7 +90,14 @@ def release_part(copy: ReleaseCopy, recipe: Recipe, only: frozenset[str] | None 
             "test share, or other variants."
         )
     identity = copy.identity if only is None else fingerprint("release.part", [copy.identity, sorted(only)])
-    return Part(f"taskgalaxy-{copy.name}", "release", identity, len(examples), recipe.release_repeat, examples)
+    return Part(
+        name=f"taskgalaxy-{copy.name}",
+        kind="release",
+        identity=identity,
+        rows=len(examples),
+        repeat=recipe.release_repeat,
+        examples=examples,
+    )
 
 
 def base_part(data: BaseData, excluded: frozenset[str], *, read: bool) -> Part:
@@ -104,10 +111,21 @@ def base_part(data: BaseData, excluded: frozenset[str], *, read: bool) -> Part:
         asked = easy_vqa.questions("train", data.rows or 120, excluded)
         examples = tuple(Example(q.id, str(q.file), (("human", q.question), ("gpt", q.answer))) for q in asked)
         identity = fingerprint("base", [data.name, [(q.image, q.question, q.answer) for q in asked]])
-        return Part(data.name, "base", identity, len(examples), data.repeat, examples)
+        return Part(
+            name=data.name, kind="base", identity=identity, rows=len(examples), repeat=data.repeat, examples=examples
+        )
     identity = fingerprint("base", [data.name, data.annotations, data.revision, data.rows])
     if not read:
-        return Part(data.name, "base", identity, data.rows or 0, data.repeat, None, data.annotations, data.images)
+        return Part(
+            name=data.name,
+            kind="base",
+            identity=identity,
+            rows=data.rows or 0,
+            repeat=data.repeat,
+            examples=None,
+            annotations=data.annotations,
+            images=data.images,
+        )
     file = Path(data.annotations).expanduser()
     try:
         text = file.read_text(encoding="utf-8")
@@ -119,12 +137,12 @@ def base_part(data: BaseData, excluded: frozenset[str], *, read: bool) -> Part:
             "recipe of your own, or leave it out there."
         ) from error
     return Part(
-        data.name,
-        "base",
-        fingerprint("base", [identity, sha256_hex(text.encode())]),
-        len(examples),
-        data.repeat,
-        examples,
+        name=data.name,
+        kind="base",
+        identity=fingerprint("base", [identity, sha256_hex(text.encode())]),
+        rows=len(examples),
+        repeat=data.repeat,
+        examples=examples,
     )
 
 

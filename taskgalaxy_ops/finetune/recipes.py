@@ -7,17 +7,18 @@ own is given by its path.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from taskgalaxy_ops.errors import SettingsError
+from taskgalaxy_ops.extensions import TRAINERS
 from taskgalaxy_ops.hashing import fingerprint
-from taskgalaxy_ops.settings import Strict, Variant, read_yaml, validated
+from taskgalaxy_ops.settings import Strict, Variant, known, read_yaml, validated
 
 _SHIPPED = Path(__file__).with_name("recipes")
 
-Trainer = Literal["trl", "llava", "internvl", "llamafactory", "ms-swift"]
+TrainerName = Annotated[str, known(TRAINERS), Field(examples=list(TRAINERS.shipped))]
 
 
 class BaseModel(Strict):
@@ -55,7 +56,9 @@ class Recipe(Strict):
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9.-]{0,60}$")
     about: str = ""
-    trainers: tuple[Trainer, ...] = Field(min_length=1, description="that it can be rendered for; the first by default")
+    trainers: tuple[TrainerName, ...] = Field(
+        min_length=1, description="that it can be rendered for; the first by default"
+    )
     base: BaseModel
     base_data: tuple[BaseData, ...] = ()
     release_repeat: float = Field(1.0, gt=0, le=100, description="how often the release is seen in an epoch")
@@ -99,7 +102,7 @@ class Recipe(Strict):
         """Backward passes in one optimizer step."""
         return self.global_batch // (self.device_batch * self.devices)
 
-    def identity(self, trainer: Trainer) -> str:
+    def identity(self, trainer: str) -> str:
         """Fingerprint of all fields that decide what this trainer trains."""
         fields = self.model_dump(mode="json", exclude={"about", "blind_control", "trainers", "template", "base"})
         base = self.base.model_dump(mode="json", exclude={"published"})

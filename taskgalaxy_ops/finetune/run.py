@@ -19,7 +19,8 @@ from taskgalaxy_ops.finetune.backends import open_backend
 from taskgalaxy_ops.finetune.jobs import EXIT, Job, Order, State, TrainBackend, load, log_tail, prepare, result_of
 from taskgalaxy_ops.finetune.mixture import check_licences
 from taskgalaxy_ops.finetune.progress import line, points
-from taskgalaxy_ops.finetune.recipes import Recipe, Trainer, load_recipe
+from taskgalaxy_ops.finetune.recipes import Recipe, load_recipe
+from taskgalaxy_ops.finetune.tiny import TINY
 from taskgalaxy_ops.progress import Progress, Silent
 from taskgalaxy_ops.release import publish
 from taskgalaxy_ops.release.local_copy import ReleaseCopy
@@ -80,7 +81,7 @@ def on_backend(workspace: Workspace, backend: str | None) -> Workspace:
         return workspace
     wanted = {**workspace.settings.finetune.model_dump(mode="json"), "backend": backend}
     chosen = validated(FinetuneSettings, wanted, f"backend {backend}")
-    return Workspace(workspace.settings.model_copy(update={"finetune": chosen}), workspace.store)
+    return workspace.with_settings(finetune=chosen)
 
 
 def release_copy(workspace: Workspace, name: str | None) -> ReleaseCopy:
@@ -91,7 +92,7 @@ def release_copy(workspace: Workspace, name: str | None) -> ReleaseCopy:
 
 
 def tuning(
-    workspace: Workspace, *, release: str | None = None, recipe: str | None = None, trainer: Trainer | None = None
+    workspace: Workspace, *, release: str | None = None, recipe: str | None = None, trainer: str | None = None
 ) -> Tuning:
     """Check a release and render its jobs. Submits nothing.
 
@@ -106,7 +107,9 @@ def tuning(
     excluded = known_images(workspace, copy)
 
     def job(release: ReleaseCopy | None, blind: bool = False) -> Job:
-        order = Order(chosen, release, trainer=trainer, blind=blind, excluded=excluded, container=container)
+        order = Order(
+            recipe=chosen, release=release, trainer=trainer, blind=blind, excluded=excluded, container=container
+        )
         return prepare(order, root(workspace))
 
     jobs = {}
@@ -253,12 +256,14 @@ class Trainings:
     def advance(self, jobs: Mapping[str, Job]) -> dict[str, State]:
         """Call `step` for each job, and return the states by role. Raises JobError.
 
-        On this machine a job is started only when the one before it has succeeded; a scheduler gets all at once.
+        A scheduler gets all at once. On this machine a job is started only when the one before it has succeeded,
+        because it may need the whole device; tiny ones run side by side, because each uses one core only.
         """
         states: dict[str, State] = {}
         for role, job in jobs.items():
             states[role] = self.step(job)
-            if states[role] is State.RUNNING and self.backend.name == "local":
+            alone = self.backend.name == "local" and job.recipe.base.model != TINY
+            if alone and states[role] is State.RUNNING:
                 break
         return states
 
@@ -286,7 +291,7 @@ def results(workspace: Workspace, jobs: Mapping[str, Job]) -> dict[str, dict[str
     return by_role
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class _Known:
     """What the log records of a job's key."""
 

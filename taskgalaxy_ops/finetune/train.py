@@ -25,13 +25,52 @@ _KEPT_SIDE = 2048  # pixels: the longest side of images for other models than `t
 
 def main(folder: Path) -> None:
     """Train as ``train.json`` says; writes the checkpoint to ``output/final`` and its figures to ``result.json``."""
-    import torch
-    from transformers import AutoModelForImageTextToText, AutoProcessor
-    from trl import SFTConfig, SFTTrainer
+    from trl import SFTTrainer
 
     began = time.monotonic()
     configuration = json.loads((folder / "train.json").read_text(encoding="utf-8"))
     recipe = Recipe.model_validate(configuration["recipe"])
+    model, processor = _base(folder, recipe)
+    data, left_out = _dataset(folder / configuration["data"], processor, recipe)
+    trainer = SFTTrainer(
+        model=model,
+        args=_arguments(folder, recipe),
+        train_dataset=data,
+        processing_class=processor,
+        callbacks=[_progress_callback(folder / PROGRESS)],
+        peft_config=_lora(recipe),
+    )
+    trainer.train(resume_from_checkpoint=_last_checkpoint(folder / OUTPUT))
+    final = folder / OUTPUT / "final"
+    if recipe.lora:
+        trainer.model = trainer.model.merge_and_unload()
+    trainer.save_model(str(final))
+    processor.save_pretrained(final)
+    if not trainer.is_world_process_zero():
+        return
+    logged = points(folder)  # of a run that was gone on with, from its beginning
+    result = {
+        "checkpoint": str(final),
+        "weights_sha256": _weights_sha256(final),
+        "examples": len(data),
+        "left_out": left_out,
+        "steps": trainer.state.global_step,
+        "loss_first": logged[0].loss if logged else None,
+        "loss_last": logged[-1].loss if logged else None,
+        "parameters": sum(weight.numel() for weight in trainer.model.parameters()),
+        "seconds": round(time.monotonic() - began, 1),
+    }
+    part = folder / f"{RESULT}.part"
+    part.write_text(json.dumps(result, indent=1), encoding="utf-8")
+    part.replace(folder / RESULT)
+    print(f"trained {result['steps']} steps on {result['examples']} examples in {result['seconds']} s", flush=True)
+
+
+def _base(folder: Path, recipe: Recipe) -> tuple[Any, Any]:
+    """The model to train, what the recipe freezes frozen, and its processor."""
+    import torch
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+
     source = recipe.base.model
     if source == TINY:
         source = str(folder / "untrained")
@@ -43,8 +82,15 @@ def main(folder: Path) -> None:
         for name, weight in model.named_parameters():
             if "vision_tower" in name or "vision_model" in name:
                 weight.requires_grad = False
-    data, left_out = _dataset(folder / configuration["data"], processor, recipe)
-    arguments = SFTConfig(
+    return model, processor
+
+
+def _arguments(folder: Path, recipe: Recipe) -> Any:
+    """The recipe as TRL's SFTConfig."""
+    import torch
+    from trl import SFTConfig
+
+    return SFTConfig(
         output_dir=str(folder / OUTPUT),
         num_train_epochs=recipe.epochs,
         per_device_train_batch_size=recipe.device_batch,
@@ -68,41 +114,14 @@ def main(folder: Path) -> None:
         dataloader_pin_memory=False,
         remove_unused_columns=False,
     )
-    trainer = SFTTrainer(
-        model=model,
-        args=arguments,
-        train_dataset=data,
-        processing_class=processor,
-        callbacks=[_progress_callback(folder / PROGRESS)],
-        peft_config=_lora(recipe),
-    )
-    trainer.train(resume_from_checkpoint=_last_checkpoint(folder / OUTPUT))
-    final = folder / OUTPUT / "final"
-    if recipe.lora:
-        trainer.model = trainer.model.merge_and_unload()
-    trainer.save_model(str(final))
-    processor.save_pretrained(final)
+
+
+def _weights_sha256(folder: Path) -> str:
+    """The SHA-256 of a checkpoint's weights: of its files' bytes, in order of name."""
     digest = hashlib.sha256()
-    for file in sorted(final.glob("*.safetensors")):
+    for file in sorted(folder.glob("*.safetensors")):
         digest.update(file.read_bytes())
-    if not trainer.is_world_process_zero():
-        return
-    logged = points(folder)  # from the first step, also if this process resumed the job
-    result = {
-        "checkpoint": str(final),
-        "weights_sha256": digest.hexdigest(),
-        "examples": len(data),
-        "left_out": left_out,
-        "steps": trainer.state.global_step,
-        "loss_first": logged[0].loss if logged else None,
-        "loss_last": logged[-1].loss if logged else None,
-        "parameters": sum(weight.numel() for weight in trainer.model.parameters()),
-        "seconds": round(time.monotonic() - began, 1),
-    }
-    part = folder / f"{RESULT}.part"
-    part.write_text(json.dumps(result, indent=1), encoding="utf-8")
-    part.replace(folder / RESULT)
-    print(f"trained {result['steps']} steps on {result['examples']} examples in {result['seconds']} s", flush=True)
+    return digest.hexdigest()
 
 
 def _dataset(file: Path, processor: Any, recipe: Recipe) -> tuple[Any, int]:

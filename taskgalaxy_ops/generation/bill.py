@@ -12,11 +12,12 @@ from taskgalaxy_ops.errors import NotFoundError
 from taskgalaxy_ops.storage import keys
 from taskgalaxy_ops.storage.journal import Journal
 from taskgalaxy_ops.storage.log import Log
+from taskgalaxy_ops.storage.marker_index import keep
 from taskgalaxy_ops.usage import Tally
 from taskgalaxy_ops.workspace import Workspace
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class Bill:
     """What a store has paid for over its lifetime."""
 
@@ -86,5 +87,5 @@ def _tally(workspace: Workspace, shard: str) -> Mapping[str, Any]:
         "simulated": sorted(simulated),
         "calls": [[*names, calls[names].to_json()] for names in sorted(calls)],
     }
-    workspace.store.replace(keys.tally(shard), json.dumps(made).encode())
+    keep(workspace.store, keys.tally(shard), json.dumps(made).encode())
     return made

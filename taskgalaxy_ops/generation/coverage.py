@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from taskgalaxy_ops.generation.run import generate
+from taskgalaxy_ops.generation.run import RunOptions, generate
 from taskgalaxy_ops.records import Relevant, TaskTypePath
 from taskgalaxy_ops.taxonomy import ancestors
 from taskgalaxy_ops.taxonomy.store import TaxonomyStore
@@ -20,7 +20,7 @@ def crowded(workspace: Workspace, at_least: float) -> dict[TaskTypePath, float]:
     leaves = Counter(above for leaf in TaxonomyStore(workspace).version().leaves() for above in ancestors(leaf.path))
     fitting: Counter[TaskTypePath] = Counter()
     if workspace.registry.shards():
-        for shard in generate(workspace, last_stage="filter", ask=False, commit=False).shards:
+        for shard in generate(workspace, RunOptions(last_stage="filter", ask=False, commit=False)).shards:
             part = shard.stages["filter"]
             rows = (
                 workspace.stage_outputs.load(part.stage_output, "relevant", Relevant)

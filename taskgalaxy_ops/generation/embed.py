@@ -8,8 +8,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from taskgalaxy_ops.generation.stage_keys import StageKeys
+from taskgalaxy_ops.models.encoders.base import Vectors
 from taskgalaxy_ops.models.rendering import upright
 from taskgalaxy_ops.progress import Progress, Silent
+from taskgalaxy_ops.records import ImageId
 from taskgalaxy_ops.storage import keys
 from taskgalaxy_ops.storage.registry.state import ImageShard
 from taskgalaxy_ops.storage.shards import Key, StageOutput, Stats, embedding_table
@@ -46,14 +48,21 @@ def embed(
 
 
 def _embed_shard(workspace: Workspace, shard: ImageShard, key: Key) -> StageOutput:
-    encoder, began = workspace.checked_encoder(), time.monotonic()
+    began = time.monotonic()
+    ids, vectors = encoded(workspace, shard)
+    content = embedding_table(ids, vectors)
+    stats = Stats(len(ids), len(ids), seconds=round(time.monotonic() - began, 3))
+    return workspace.stage_outputs.commit(shard.id, "embed", str(key.key), {"embeddings": content}, stats, key.made_of)
+
+
+def encoded(workspace: Workspace, shard: ImageShard) -> tuple[list[ImageId], Vectors]:
+    """Ids and vectors ``(n, d)`` of an image shard's images; none where all were taken down. Raises EncoderError."""
+    encoder = workspace.checked_encoder()
     # Images that were taken down: their files may be deleted before the shard's table of images is rewritten.
     denied = workspace.registry.denied()
     ids = [image for image in workspace.registry.image_ids(shard) if image not in denied]
-    parts = []
+    parts = [np.empty((0, encoder.dim), np.float32)]
     for at in range(0, len(ids), _ENCODE_BATCH):
         batch = ids[at : at + _ENCODE_BATCH]
         parts.append(encoder.encode_images([upright(workspace.store.get(keys.blob(image))) for image in batch]))
-    content = embedding_table(ids, np.concatenate(parts))
-    stats = Stats(len(ids), len(ids), seconds=round(time.monotonic() - began, 3))
-    return workspace.stage_outputs.commit(shard.id, "embed", str(key.key), {"embeddings": content}, stats, key.made_of)
+    return ids, np.concatenate(parts)

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Collection
 
-import pyarrow.parquet as pq
-
 from taskgalaxy_ops.records import ImageId
-from taskgalaxy_ops.storage import keys
+from taskgalaxy_ops.storage import keys, parquet
 from taskgalaxy_ops.storage.journal import Journal
 from taskgalaxy_ops.storage.shards import RECORD_STAGES, StageOutput
 from taskgalaxy_ops.workspace import Workspace
@@ -44,8 +41,6 @@ def held_by(workspace: Workspace, stage_output: StageOutput) -> set[ImageId]:
 
 
 def ids_in(raw: bytes, columns: Collection[str] = _COLUMNS) -> set[ImageId]:
-    """The images that a Parquet file names in these columns; columns that it lacks are ignored."""
-    file = pq.ParquetFile(io.BytesIO(raw), pre_buffer=False)
-    present = [name for name in columns if name in file.schema_arrow.names]
-    read = file.read(present, use_threads=False).to_pydict() if present else {}
-    return {image for column in read.values() for image in column}
+    """The images that a Parquet file names in these columns; columns that it lacks are ignored. Raises DamageError."""
+    found = parquet.columns(raw, columns, missing_too=True)
+    return {image for column in found.columns for image in column.to_pylist()}

@@ -5,15 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Mapping, Sequence
 
-from taskgalaxy_ops.generation.embed import Committed, embed
+from taskgalaxy_ops.generation.embed import Committed, embed, encoded
 from taskgalaxy_ops.generation.stage_keys import StageKeys
 from taskgalaxy_ops.generation.stages.match import match
-from taskgalaxy_ops.models.encoders.base import EmbeddingMatrix
+from taskgalaxy_ops.models.encoders.base import EmbeddingMatrix, Vectors
 from taskgalaxy_ops.progress import Progress, Silent
 from taskgalaxy_ops.records import ImageId, Match
 from taskgalaxy_ops.storage.parquet import embeddings_hash
 from taskgalaxy_ops.storage.registry.state import ImageShard
-from taskgalaxy_ops.storage.shards import StageOutput, Stats, table
+from taskgalaxy_ops.storage.shards import StageOutput, Stats, embedding_table, output_of, table
 from taskgalaxy_ops.taxonomy.store import TaxonomyStore
 from taskgalaxy_ops.workspace import Workspace
 
@@ -52,11 +52,55 @@ def match_shards(
     return outputs
 
 
+def computed_matches(
+    look: Workspace,
+    shards: Sequence[ImageShard],
+    committed: Mapping[str, Committed],
+    progress: Progress,
+    taxonomy: int | None,
+) -> tuple[dict[str, StageOutput], dict[str, list[Match]]]:
+    """The match shards that a run would leave, by image shard, and the rows of those that are not committed.
+
+    Writes nothing: what has no embedding yet is encoded for this alone.
+    """
+    types = TaxonomyStore(look).embeddings(taxonomy, keep=False)
+    types_hash = embeddings_hash(types.ids, types.vectors)
+    dead = look.registry.dead_hashes()
+    stage_keys = StageKeys(look)
+    progress.stage("match", len(shards), "shards")
+    found: dict[str, StageOutput] = {}
+    computed: dict[str, list[Match]] = {}
+    for shard in shards:
+        embedded = committed[shard.id].get(("embed", str(stage_keys.embed(shard).key)))
+        if embedded is None:
+            images = encoded(look, shard)
+            output = output_of({"embeddings": embedding_table(*images)})
+        else:
+            output = embedded.output
+        key = str(stage_keys.match(output, types_hash, dead.get(shard.id)).key)
+        stage_output = committed[shard.id].get(("match", key))
+        if stage_output is None:
+            if embedded is not None:
+                images = look.stage_outputs.load_embeddings(embedded)
+            gone = look.registry.dead(shard) if shard.id in dead else []
+            computed[shard.id] = _nearest(look, *images, types, gone)
+            tables = {"matches": table(computed[shard.id], Match)}
+            stage_output = StageOutput(shard.id, "match", key, output_of(tables))
+        found[shard.id] = stage_output
+        progress.advance("match")
+    return found, computed
+
+
 def match_shard(
     workspace: Workspace, embedded: StageOutput, types: EmbeddingMatrix, dead: Collection[ImageId]
 ) -> list[Match]:
     """The matches of an image shard's images. embedded: its embeddings. dead: images that are left out."""
-    ids, vectors = workspace.stage_outputs.load_embeddings(embedded)
+    return _nearest(workspace, *workspace.stage_outputs.load_embeddings(embedded), types, dead)
+
+
+def _nearest(
+    workspace: Workspace, ids: Sequence[ImageId], vectors: Vectors, types: EmbeddingMatrix, dead: Collection[ImageId]
+) -> list[Match]:
     gone = set(dead)
     keep = [row for row, image in enumerate(ids) if image not in gone]
     images = EmbeddingMatrix(tuple(ids[row] for row in keep), vectors[keep])

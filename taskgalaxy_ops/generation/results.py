@@ -14,9 +14,9 @@ import pyarrow as pa
 
 from taskgalaxy_ops.funnel import StageCounts, total
 from taskgalaxy_ops.generation.bill import Bill, bill
-from taskgalaxy_ops.generation.run import RunResult, generate
+from taskgalaxy_ops.generation.run import RunOptions, RunResult, generate
 from taskgalaxy_ops.generation.shard_run import ShardResult, StageResult
-from taskgalaxy_ops.generation.stages import ASKING_STAGES, TABLES
+from taskgalaxy_ops.generation.stages import ASKING, STAGE
 from taskgalaxy_ops.records import Claim, FileReject, Image, ImageId, Pair, Reject, Relevant, Verdict, Vote
 from taskgalaxy_ops.storage.parquet import to_table
 from taskgalaxy_ops.storage.registry.state import ImageShard
@@ -31,7 +31,7 @@ class RunResults:
         self.workspace = workspace
         # The state before the rows are read: a release made of them compares it with the state afterwards.
         self.denied = workspace.registry.denied()
-        self.result = result or generate(workspace, ask=False, commit=False)
+        self.result = result or generate(workspace, RunOptions(ask=False, commit=False))
 
     @property
     def pending(self) -> int:
@@ -59,7 +59,7 @@ class RunResults:
 
     def columns(self, shard: ShardResult, stage: str, name: str) -> pa.Table:
         """One table of an image shard's stage, as Arrow."""
-        part, record = shard.stages.get(stage), TABLES[stage][name]
+        part, record = shard.stages.get(stage), STAGE[stage].tables[name]
         if part is None or part.stage_output is None:
             return to_table(part.rows[name] if part else [], record)
         return self.workspace.stage_outputs.columns(self.workspace.stage_outputs.refs(part.stage_output)[name], record)
@@ -69,7 +69,7 @@ class RunResults:
         part = shard.stages.get(stage)
         if part is None or part.stage_output is None:
             return part.rows[name] if part else []
-        return self.workspace.stage_outputs.load(part.stage_output, name, TABLES[stage][name])
+        return self.workspace.stage_outputs.load(part.stage_output, name, STAGE[stage].tables[name])
 
     def count(self, stage: str, name: str) -> int:
         """The number of rows of a table over all image shards; reads no rows of a committed stage output."""
@@ -108,7 +108,7 @@ class RunResults:
         kept = sum(scan.claims.rows for scan in scans)
         refused = Counter(reject.reason for reject in self.file_rejects)
         stages = [StageCounts("ingest", kept + refused.total(), kept, dict(sorted(refused.items())))]
-        for stage in ASKING_STAGES:
+        for stage in ASKING:
             parts = [shard.stages[stage] for shard in self.result.shards if stage in shard.stages]
             stages.append(total(stage, (self._counts(part) for part in parts)))
         return stages
@@ -165,7 +165,7 @@ class RunResults:
     @cached_property
     def rejects(self) -> list[Reject]:
         """The rejects of filter, write and vote."""
-        return [reject for stage in ASKING_STAGES for reject in self._all(stage, "rejects")]
+        return [reject for stage in ASKING for reject in self._all(stage, "rejects")]
 
     def _all(self, stage: str, name: str) -> Iterable[Any]:
         return (row for shard in self.result.shards for row in self.rows(shard, stage, name))

@@ -13,7 +13,7 @@ from taskgalaxy_ops.errors import TaskGalaxyError
 from taskgalaxy_ops.generation.embed import Committed
 from taskgalaxy_ops.generation.erase import erase_from_shard
 from taskgalaxy_ops.generation.lanes import Lane, shards_of, shards_of_lane
-from taskgalaxy_ops.generation.match_run import match_shards
+from taskgalaxy_ops.generation.match_run import computed_matches, match_shards
 from taskgalaxy_ops.generation.shard_run import Run, ShardResult, ShardRun
 from taskgalaxy_ops.generation.stage_keys import StageKeys
 from taskgalaxy_ops.inference import batch_wait
@@ -23,7 +23,9 @@ from taskgalaxy_ops.inference.worker_shares import Shares
 from taskgalaxy_ops.progress import Progress, Silent
 from taskgalaxy_ops.records import ImageId, Match
 from taskgalaxy_ops.storage import marker_index
+from taskgalaxy_ops.storage.registry.state import ImageShard
 from taskgalaxy_ops.storage.shards import StageOutput
+from taskgalaxy_ops.taxonomy.store import TaxonomyStore
 from taskgalaxy_ops.usage import Usage
 from taskgalaxy_ops.workspace import Workspace
 
@@ -65,61 +67,63 @@ class RunResult:
         return list(dict.fromkeys(found))
 
 
-def generate(
-    workspace: Workspace,
-    *,
-    sources: Sequence[str] | None = None,
-    lane: Lane | None = None,
-    last_stage: str = "vote",
-    ask: bool = True,
-    commit: bool = True,
-    taxonomy: int | None = None,
-    only: Mapping[str, Collection[ImageId]] | None = None,
-    progress: Progress | None = None,
-    wait: bool = True,
-) -> RunResult:
-    """Match, filter, write and vote, for all sources, some, or a lane; only units without an answer are asked about.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunOptions:
+    """Which image shards and stages a run takes, and whether it asks and writes."""
 
-    last_stage: the last stage to run. ask: if False, no model is asked, and the answers of the journals are used.
-    commit: if False, filter, write and vote write no stage output. taxonomy: a version; None: the newest. only: by
-    image shard, the images that are asked about; None: all. wait: wait for batches, as long as the settings say.
+    sources: Sequence[str] | None = None  # None: all live ones
+    lane: Lane | None = None  # these image shards, in place of all of the sources'
+    only: Mapping[str, Collection[ImageId]] | None = None  # by image shard: the images that models are asked about
+    taxonomy: int | None = None  # the version to match with; None: the newest
+    last_stage: str = "vote"
+    ask: bool = True  # False: no model is asked, and the answers of the journals are used
+    commit: bool = True  # False: filter, write and vote write no stage output
+    wait: bool = True  # for batches, as long as the settings say
+
+    @property
+    def writes(self) -> bool:
+        """Whether the run may write anything at all; one that only reads does not even store what it computed."""
+        return self.ask or self.commit
+
+
+_WHOLE_RUN = RunOptions()
+
+
+def generate(workspace: Workspace, options: RunOptions = _WHOLE_RUN, *, progress: Progress | None = None) -> RunResult:
+    """Match, filter, write and vote; only units without an answer are asked about.
 
     Units that could not be answered are pending; ``reasons`` says why. Raises TaskGalaxyError for the first image shard
     that failed, after the image shards under way have ended, because their requests are paid for.
     """
     progress = progress or Silent()
-    if ask:
-        workspace.publish_settings()
+    if not options.writes:
+        workspace = workspace.snapshot()
+    else:
+        if options.ask:
+            workspace.publish_settings()
+        TaxonomyStore(workspace).ensure_seeds()
     denied = workspace.registry.denied()
-    shards = shards_of_lane(workspace, lane) if lane else shards_of(workspace, sources)
-    shards = [shard for shard in workspace.registry.with_claims(shards) if only is None or shard.id in only]
-    committed = {
+    shards = _chosen_shards(workspace, options)
+    committed = {  # a run lists each image shard once
         shard.id: workspace.stage_outputs.committed(shard.id) for shard in shards
-    }  # a run lists each image shard once
-    matches = match_shards(workspace, shards, committed, progress, taxonomy)
+    }
+    computed: Mapping[str, Sequence[Match]] | None = None
+    if options.writes:
+        matches = match_shards(workspace, shards, committed, progress, options.taxonomy)
+    else:
+        matches, computed = computed_matches(workspace, shards, committed, progress, options.taxonomy)
     result = RunResult()
     try:
-        if last_stage != "match":
-            result = asyncio.run(
-                _run_shards(
-                    workspace, matches, committed, last_stage, ask, commit, denied, progress, only=only, wait=wait
-                )
-            )
+        if options.last_stage != "match":
+            shard_runs = _ShardRuns(workspace, options, denied, progress)
+            result = asyncio.run(shard_runs.run(MatchedShards(matches, committed, computed or {})))
     finally:
-        _erase_late(workspace, denied, matches)
+        if options.writes:
+            _erase_late(workspace, denied, matches)
         if workspace.stage_outputs.written:
             marker_index.add(workspace.store, workspace.stage_outputs.written)
     result.matches = matches
     return result
-
-
-def _erase_late(workspace: Workspace, denied: Collection[ImageId], shards: Iterable[str]) -> None:
-    """Erase what this run wrote about images that were taken down while it worked on these image shards."""
-    if late := workspace.registry.denied().difference(denied):
-        taken_down = workspace.registry.taken_down()
-        for shard in shards:
-            if gone := late.intersection(taken_down.get(shard, ())):
-                erase_from_shard(workspace, shard, gone)
 
 
 def look_through(
@@ -130,87 +134,117 @@ def look_through(
 ) -> RunResult:
     """The results of filter, write and vote for these image shards with the answers that exist; writes nothing.
 
-    matches: the match outputs by image shard. computed: the rows of those that are not committed. committed: each image
-    shard's stage outputs.
+    All by image shard, as in ``MatchedShards``.
     """
-    return asyncio.run(_run_shards(workspace, matches, committed, "vote", False, False, (), Silent(), computed))
+    options = RunOptions(ask=False, commit=False, wait=False)
+    shard_runs = _ShardRuns(workspace, options, (), Silent())
+    return asyncio.run(shard_runs.run(MatchedShards(matches, committed, computed)))
 
 
-async def _run_shards(
-    workspace: Workspace,
-    matches: Mapping[str, StageOutput],
-    committed: Mapping[str, Committed],
-    last_stage: str,
-    ask: bool,
-    commit: bool,
-    denied: Collection[ImageId],
-    progress: Progress,
-    computed: Mapping[str, Sequence[Match]] | None = None,
-    only: Mapping[str, Collection[ImageId]] | None = None,
-    wait: bool = False,
-) -> RunResult:
-    gateway = Gateway(Shares(workspace.store, progress.note))
-    result = RunResult(usage=gateway.usage)
+@dataclass(frozen=True, slots=True)
+class MatchedShards:
+    """What filter, write and vote begin with, each by image shard."""
 
-    def told(stage: str, units: int) -> None:
-        progress.advance("generate", 0, **{f"{stage} units": units})
-        progress.usage("generate", gateway.usage)
+    outputs: Mapping[str, StageOutput]  # of the match stage
+    committed: Mapping[str, Committed]  # the stage outputs that the store has
+    computed: Mapping[str, Sequence[Match]] = field(default_factory=dict)  # the rows of match outputs not committed
 
-    run = Run(
-        workspace,
-        StageKeys(workspace),
-        gateway if ask else None,
-        workspace.run_budget(),
-        workspace.edits().counts(),
-        commit,
-        last_stage,
-        told,
-        only,
-    )
-    progress.stage("generate", len(matches), "shards")
-    slots = asyncio.Semaphore(workspace.settings.run.homes_at_once)
-    failed: list[TaskGalaxyError] = []
-    looking = asyncio.Lock()
-    batch = workspace.settings.run.batch
-    by = batch_wait.deadline(batch) if wait and ask else 0.0
 
-    async def once(shard: str, stage_output: StageOutput, there: Committed) -> ShardResult | None:
-        async with slots:
-            if failed:
+class _ShardRuns:
+    """Runs filter, write and vote for image shards, ``homes_at_once`` of them at a time, over one gateway.
+
+    denied: the images that were taken down before the run. What the run writes of images that are taken down meanwhile
+    is erased.
+    """
+
+    def __init__(
+        self, workspace: Workspace, options: RunOptions, denied: Collection[ImageId], progress: Progress
+    ) -> None:
+        self._workspace, self._denied, self._progress = workspace, denied, progress
+        self._gateway = Gateway(Shares(workspace.store, progress.note))
+        edits = workspace.edits()
+        self._run = Run(
+            workspace=workspace,
+            keys=StageKeys(workspace),
+            gateway=self._gateway if options.ask else None,
+            run_budget=workspace.run_budget(),
+            edits=edits.finish() if options.writes else edits.counts(),
+            commit=options.commit,
+            last_stage=options.last_stage,
+            progress=self._show,
+            only=options.only,
+            begun={} if options.writes else edits.begun(),
+        )
+        self._wait_until = batch_wait.deadline(workspace.settings.run.batch) if options.wait and options.ask else 0.0
+        self._slots = asyncio.Semaphore(workspace.settings.run.homes_at_once)
+        self._erasing = asyncio.Lock()
+        self._failed: list[TaskGalaxyError] = []
+
+    async def run(self, matched: MatchedShards) -> RunResult:
+        """Raises TaskGalaxyError for the first image shard that failed, once the others under way have ended."""
+        self._progress.stage("generate", len(matched.outputs), "shards")
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(self._finish_shard(shard, matched)) for shard in matched.outputs]
+        finally:
+            await self._gateway.aclose()
+        if self._failed:
+            raise self._failed[0]
+        if self._gateway.usage.requests:
+            self._run.run_budget.ledger.fold()
+        shards = sorted(filter(None, (task.result() for task in tasks)), key=lambda shard: shard.id)
+        return RunResult(shards, self._gateway.usage)
+
+    async def _finish_shard(self, shard: str, matched: MatchedShards) -> ShardResult | None:
+        """Run an image shard, again after each batch that ends meanwhile; None: it failed, or another did before."""
+        committed = matched.committed[shard]
+        outcome = await self._run_shard(shard, matched, committed)
+        while outcome and outcome.pending and not outcome.held and not self._failed:
+            batch = self._workspace.settings.run.batch
+            if not await batch_wait.until_one_ends(self._gateway, outcome.waiting, batch, self._wait_until):
+                break
+            committed = await asyncio.to_thread(self._workspace.stage_outputs.committed, shard)
+            outcome = await self._run_shard(shard, matched, committed)
+        if outcome:
+            counted = [stage.counts for stage in outcome.stages.values() if stage.counts]
+            rejects = sum(sum(counts.rejects.values()) for counts in counted)
+            self._progress.advance("generate", rejects=rejects, pending=outcome.pending)
+        return outcome
+
+    async def _run_shard(self, shard: str, matched: MatchedShards, committed: Committed) -> ShardResult | None:
+        async with self._slots:
+            if self._failed:
                 return None
             try:
-                outcome = await ShardRun(run, shard, stage_output, there, (computed or {}).get(shard))()
+                outcome = await ShardRun(
+                    self._run, shard, matched.outputs[shard], committed, matched.computed.get(shard)
+                )()
             except TaskGalaxyError as error:
-                progress.note(f"{error} The shards under way are ended first.")
-                failed.append(error)
+                self._progress.note(f"{error} The shards under way are ended first.")
+                self._failed.append(error)
                 return None
             if outcome.wrote:
-                async with looking:
-                    await asyncio.to_thread(_erase_late, workspace, denied, [shard])
+                async with self._erasing:
+                    await asyncio.to_thread(_erase_late, self._workspace, self._denied, [shard])
             return outcome
 
-    async def one(shard: str, stage_output: StageOutput) -> None:
-        outcome = await once(shard, stage_output, committed[shard])
-        while outcome and outcome.pending and not outcome.held and not failed:
-            if not await batch_wait.until_one_ends(gateway, outcome.waiting, batch, by):
-                break
-            outcome = await once(shard, stage_output, await asyncio.to_thread(workspace.stage_outputs.committed, shard))
-        if outcome is None:
-            return
-        result.shards.append(outcome)
-        counted = [stage.counts for stage in outcome.stages.values() if stage.counts]
-        rejects = sum(sum(counts.rejects.values()) for counts in counted)
-        progress.advance("generate", rejects=rejects, pending=outcome.pending)
+    def _show(self, stage: str, units: int) -> None:
+        self._progress.advance("generate", 0, **{f"{stage} units": units})
+        self._progress.usage("generate", self._gateway.usage)
 
-    try:
-        async with asyncio.TaskGroup() as group:
-            for shard, stage_output in matches.items():
-                group.create_task(one(shard, stage_output))
-    finally:
-        await gateway.aclose()
-    if failed:
-        raise failed[0]
-    if gateway.usage.requests:
-        run.run_budget.ledger.fold()
-    result.shards.sort(key=lambda shard: shard.id)
-    return result
+
+def _chosen_shards(workspace: Workspace, options: RunOptions) -> list[ImageShard]:
+    """The image shards that the options name, those that have live images. Raises SourceError."""
+    shards = shards_of_lane(workspace, options.lane) if options.lane else shards_of(workspace, options.sources)
+    return [
+        shard for shard in workspace.registry.with_claims(shards) if options.only is None or shard.id in options.only
+    ]
+
+
+def _erase_late(workspace: Workspace, denied: Collection[ImageId], shards: Iterable[str]) -> None:
+    """Erase what was written of images that were taken down while these image shards were at work."""
+    if late := workspace.registry.denied().difference(denied):
+        taken_down = workspace.registry.taken_down()
+        for shard in shards:
+            if gone := late.intersection(taken_down.get(shard, ())):
+                erase_from_shard(workspace, shard, gone)

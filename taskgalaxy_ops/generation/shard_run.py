@@ -1,4 +1,4 @@
-"""Filter, write and vote for one image shard.
+"""The asking stages (filter, write, vote) for one image shard.
 
 Each stage lists the units that it needs (pure), asks those that the journal lacks, and makes its output from the
 journal (pure).
@@ -12,23 +12,21 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from taskgalaxy_ops.funnel import StageCounts
+from taskgalaxy_ops.generation import stages
 from taskgalaxy_ops.generation.stage_keys import StageKeys
-from taskgalaxy_ops.generation.stages import TABLES
-from taskgalaxy_ops.generation.stages import filter as filter_stage
-from taskgalaxy_ops.generation.stages import vote as vote_stage
-from taskgalaxy_ops.generation.stages import write as write_stage
+from taskgalaxy_ops.generation.stages import ASKING, STAGE, Stage
+from taskgalaxy_ops.generation.stages.asking import Output, pure
 from taskgalaxy_ops.inference.batch_wait import PendingBatch
 from taskgalaxy_ops.inference.gateway import Gateway
 from taskgalaxy_ops.inference.session import InferenceSession, Needed
 from taskgalaxy_ops.inference.spending import RunBudget
-from taskgalaxy_ops.models.request import RequestItem, RequestTemplate
-from taskgalaxy_ops.records import Answer, ImageId, Match, Pair, Relevant
-from taskgalaxy_ops.storage.edits import Counts
+from taskgalaxy_ops.records import ImageId, Match
+from taskgalaxy_ops.storage.edits import Begun, Counts
 from taskgalaxy_ops.storage.shards import Key, StageOutput, Stats, output_of, table
 from taskgalaxy_ops.usage import Tally, tally
 from taskgalaxy_ops.workspace import Workspace
@@ -86,6 +84,7 @@ class Run:
     last_stage: str = "vote"
     progress: Callable[[str, int], None] = lambda stage, units: None
     only: Mapping[str, Collection[ImageId]] | None = None  # by image shard: ask only about these images
+    begun: Begun = field(default_factory=dict)  # edits that are not finished; none if the run has finished them
 
 
 class ShardRun:
@@ -108,13 +107,19 @@ class ShardRun:
         self._matches = matches
         self._committed = committed
         self._session = InferenceSession(
-            run.workspace.store, run.workspace.settings.run, run.gateway, run.run_budget, shard, run.progress
+            run.workspace.store,
+            run.workspace.settings.run,
+            run.gateway,
+            run.run_budget,
+            shard,
+            run.progress,
+            run.begun.get(shard),
         )
         self.result = ShardResult(shard)
         self._began = 0.0  # when the stage at hand began
 
     async def __call__(self) -> ShardResult:
-        """Run filter, write and vote, as far as models and budget allow."""
+        """Run the asking stages, as far as models and budget allow."""
         async with self._session:
             await self._stages()
         self.result.wrote |= self._session.asked
@@ -128,57 +133,25 @@ class ShardRun:
         return None if (replies := self._session.replies) is None else tally(replies)
 
     async def _stages(self) -> None:
-        filtered = await self._filter()
-        if self._run.last_stage == "filter":
-            return
-        written = await self._write(filtered)
-        if self._run.last_stage == "write":
-            return
-        await self._vote(written)
+        matches = {} if self._matches is None else {"matches": list(self._matches)}
+        committed = self._match if self._matches is None else None
+        made = StageResult(committed, matches, None, Key(self._match.key, {}), self._match.output)
+        for name in ASKING:
+            made = await self._stage(STAGE[name], made)
+            if name == self._run.last_stage:
+                return
 
-    async def _filter(self) -> StageResult:
-        template, key = self._run.keys.filter_template, self._run.keys.filter(self._match.output, self._edits("filter"))
-        if there := self._there("filter", key):
+    async def _stage(self, stage: Stage, before: StageResult) -> StageResult:
+        """List what is needed, ask what has no answer, and make the output; nothing of it where the shard is there."""
+        keys = self._run.keys
+        key = keys.asking(stage.name, before.output, self._run.edits.get((self.result.id, stage.name), 0))
+        if there := self._there(stage.name, key):
             return there
-        matches = self._matches
-        if matches is None:
-            matches = self._workspace.stage_outputs.load(self._match, "matches", Match)
-        units = filter_stage.filter_units(template, matches)
-        missing = await self._ask(lambda answers: [(template, _lacking(units, answers))])
-        made = filter_stage.filtered(units, self._session.answers)
-        rows: Rows = {"relevant": made.relevant, "rejects": made.rejects}
-        return self._made("filter", key, rows, (len(units), len(made.relevant), made.pending), missing)
-
-    async def _write(self, filtered: StageResult) -> StageResult:
-        templates, key = self._run.keys.write_templates, self._run.keys.write(filtered.output, self._edits("write"))
-        if there := self._there("write", key):
-            return there
-        relevant = self._rows(filtered, "relevant", Relevant)
-        units = {variant: write_stage.write_units(template, relevant) for variant, template in templates.items()}
-        missing = await self._ask(
-            lambda answers: [(templates[variant], _lacking(units[variant], answers)) for variant in units]
-        )
-        made = [write_stage.written(variant, units[variant], self._session.answers) for variant in units]
-        pairs = sorted((pair for part in made for pair in part.pairs), key=lambda pair: pair.pair)
-        rows: Rows = {"pairs": pairs, "rejects": [reject for part in made for reject in part.rejects]}
-        pending = sum(part.pending for part in made)
-        return self._made("write", key, rows, (sum(map(len, units.values())), len(pairs), pending), missing)
-
-    async def _vote(self, written: StageResult) -> StageResult:
-        settings = self._workspace.settings.vote
-        templates, key = self._run.keys.vote_templates, self._run.keys.vote(written.output, self._edits("vote"))
-        if there := self._there("vote", key):
-            return there
-        pairs = self._rows(written, "pairs", Pair)
-        most = len(vote_stage.votes_at_most(pairs, templates, settings, self._session.answers))
-
-        def needed(answers: Mapping[str, Answer]) -> list[tuple[RequestTemplate, list[RequestItem]]]:
-            return list(zip(templates, vote_stage.votes_needed(pairs, templates, settings, answers), strict=True))
-
-        missing = await self._ask(needed)
-        made = vote_stage.voted(pairs, templates, settings, self._session.answers)
-        rows: Rows = {"votes": made.votes, "verdicts": made.verdicts, "samples": made.samples, "rejects": made.rejects}
-        return self._made("vote", key, rows, (len(pairs), len(made.samples), made.pending), missing, most)
+        rows = self._rows(before, stage.reads, STAGE[stages.before(stage.name)].tables[stage.reads])
+        work = pure(stage.name).work(keys.templates[stage.name], rows, self._workspace.settings)
+        most = work.most(self._session.answers) if work.most else None
+        missing = await self._ask(work.needed)
+        return self._made(stage, key, work.output(self._session.answers), missing, most)
 
     async def _ask(self, needed: Needed) -> int:
         """Ask what is needed (a probe: only about its images); returns the number of units that had no answer."""
@@ -188,9 +161,6 @@ class ShardRun:
         return await self._session.ask(
             lambda answers: [(template, [u for u in units if u.image in only]) for template, units in needed(answers)]
         )
-
-    def _edits(self, stage: str) -> int:
-        return self._run.edits.get((self.result.id, stage), 0)
 
     def _there(self, stage: str, key: Key) -> StageResult | None:
         self._began = time.monotonic()
@@ -207,33 +177,27 @@ class ShardRun:
             else result.rows[name]
         )
 
-    def _made(
-        self, stage: str, key: Key, rows: Rows, numbers: tuple[int, int, int], missing: int, most: int | None = None
-    ) -> StageResult:
+    def _made(self, stage: Stage, key: Key, made: Output, missing: int, most: int | None) -> StageResult:
         """Commit a stage's rows if nothing is pending in it or its inputs; else keep them in memory as provisional.
 
-        numbers: units in, out and pending. missing, most: see `StageResult`.
+        missing, most: see `StageResult`.
         """
-        units_in, units_out, pending = numbers
+        units_in, units_out, rows = made.units_in, made.units_out, made.rows
         rejects = dict(sorted(Counter(reject.reason for reject in rows["rejects"]).items()))
-        counts = StageCounts(stage, units_in, units_out, rejects, pending)
+        counts = StageCounts(stage.name, units_in, units_out, rejects, made.pending)
         stage_output, output = None, None
-        if key.key and not pending:
-            tables = {name: table(rows[name], record) for name, record in TABLES[stage].items()}
+        if key.key and not made.pending:
+            tables = {name: table(rows[name], record) for name, record in stage.tables.items()}
             output = output_of(tables)
             if self._run.commit:
-                asked = (self._asked() or {}).get(stage, Tally())
+                asked = (self._asked() or {}).get(stage.name, Tally())
                 stats = Stats(units_in, units_out, rejects, round(time.monotonic() - self._began, 3), asked.to_json())
                 stage_output = self._workspace.stage_outputs.commit(
-                    self.result.id, stage, key.key, tables, stats, key.made_of
+                    self.result.id, stage.name, key.key, tables, stats, key.made_of
                 )
                 self.result.wrote = True
         most = missing if most is None else most
-        self.result.stages[stage] = StageResult(
+        self.result.stages[stage.name] = StageResult(
             stage_output, {} if stage_output else rows, counts, key, output, missing, most
         )
-        return self.result.stages[stage]
-
-
-def _lacking(units: Iterable[RequestItem], answers: Mapping[str, Answer]) -> list[RequestItem]:
-    return [unit for unit in units if unit.key not in answers]
+        return self.result.stages[stage.name]

@@ -6,58 +6,48 @@ what it is made of, which goes into the output's marker, so that a plan can say 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from taskgalaxy_ops.generation.stages import INPUTS
-from taskgalaxy_ops.generation.stages import filter as filter_stage
-from taskgalaxy_ops.generation.stages import vote as vote_stage
-from taskgalaxy_ops.generation.stages import write as write_stage
+from taskgalaxy_ops.generation.stages import ASKING, INPUTS, STAGE, Role, before
+from taskgalaxy_ops.generation.stages.asking import Templates, prompt_name, pure
 from taskgalaxy_ops.hashing import fingerprint
 from taskgalaxy_ops.models.request import RENDER_VERSION, RequestTemplate
-from taskgalaxy_ops.settings import Model
+from taskgalaxy_ops.settings import Model, Settings
 from taskgalaxy_ops.storage.registry.state import ImageShard
 from taskgalaxy_ops.storage.shards import Key, short, stage_output_key
 from taskgalaxy_ops.workspace import Workspace
-
-EMBED_VERSION = 1
-MATCH_VERSION = 1
 
 
 class StageKeys:
     """Makes the keys of a workspace's stage outputs, and the request templates of the stages that ask models."""
 
     def __init__(self, workspace: Workspace) -> None:
-        settings, prompts = workspace.settings, workspace.prompts
+        settings = workspace.settings
         self._workspace = workspace
-        self.filter_template = filter_stage.filter_template(prompts["filter"], settings.teacher)
-        self.write_templates: dict[str, RequestTemplate] = {
-            variant: write_stage.write_template(prompts[f"write_{variant}"], settings.teacher, variant)
-            for variant in sorted(settings.write.variants)
-        }
-        self.vote_templates = [
-            vote_stage.vote_template(prompts["vote"], judge, settings.vote.show_answer) for judge in settings.judges
-        ]
-        teacher = {"teacher": settings.teacher.name, **_model("teacher", settings.teacher)}
-        self._made_of: dict[str, dict[str, Any]] = {
-            "filter": {**teacher, **_prompts(prompts, "filter")},
-            "write": {**teacher, **_prompts(prompts, *(f"write_{variant}" for variant in self.write_templates))},
-            "vote": {
-                "judges": ", ".join(judge.name for judge in settings.judges),
-                **{
-                    name: value
-                    for judge in settings.judges
-                    for name, value in _model(f"judge {judge.name}", judge).items()
-                },
-                **_prompts(prompts, "vote"),
-            },
-        }
+        self.templates = {name: pure(name).templates(workspace.prompts, settings) for name in ASKING}
+        self._rules = {name: pure(name).rules(settings) for name in ASKING}
+        self._made_of = {name: _named(STAGE[name].role, settings, self.templates[name]) for name in ASKING}
+
+    @property
+    def filter_template(self) -> RequestTemplate:
+        return self.templates["filter"]["filter"]
+
+    @property
+    def write_templates(self) -> Templates:
+        """By question form."""
+        return self.templates["write"]
+
+    @property
+    def vote_templates(self) -> list[RequestTemplate]:
+        """In the judges' order."""
+        return list(self.templates["vote"].values())
 
     def embed(self, shard: ImageShard) -> Key:
         """The key of embed: images, and the encoder's identity."""
         encoder = self._workspace.encoder_id
-        key = stage_output_key("embed", EMBED_VERSION, {"encoder": encoder}, {"images": shard.output})
-        return Key(key, {"code": EMBED_VERSION, "encoder": short(encoder), "images": short(shard.output)})
+        key = stage_output_key("embed", STAGE["embed"].version, {"encoder": encoder}, {"images": shard.output})
+        return Key(key, {"code": STAGE["embed"].version, "encoder": short(encoder), "images": short(shard.output)})
 
     def match(self, embedded: str | None, types: str | None, gone: str | None) -> Key:
         """The key of match: the output of ``embed``, the hash of the task types' embeddings, that of the images that no
@@ -65,51 +55,51 @@ class StageKeys:
         k = self._workspace.settings.match.k
         key = None
         if embedded is not None and types is not None:
-            key = stage_output_key("match", MATCH_VERSION, {"k": k}, {"images": embedded, "types": types, "dead": gone})
+            inputs = {"images": embedded, "types": types, "dead": gone}
+            key = stage_output_key("match", STAGE["match"].version, {"k": k}, inputs)
         made_of = {
-            "code": MATCH_VERSION,
+            "code": STAGE["match"].version,
             "k": k,
-            INPUTS["match"]: embedded and short(embedded),
+            STAGE["match"].input: embedded and short(embedded),
             "task types": types and short(types),
             "images no source claims": short(gone) if gone else "none",
         }
         return Key(key, made_of)
 
-    def filter(self, match: str | None, edits: int) -> Key:
-        """The key of filter: matches, the teacher's identity, the prompt, and the number of the image shard's edits."""
-        return self._asking("filter", filter_stage.FILTER_VERSION, [self.filter_template], {}, ("match", match), edits)
-
-    def write(self, filtered: str | None, edits: int) -> Key:
-        """The key of write: relevant matches, the teacher's identity, the variants with their prompts, and the number
-        of the image shard's edits."""
-        templates, rules = list(self.write_templates.values()), {"variants": list(self.write_templates)}
-        return self._asking("write", write_stage.WRITE_VERSION, templates, rules, ("filter", filtered), edits)
-
-    def vote(self, written: str | None, edits: int) -> Key:
-        """The key of vote: pairs, the judges' identities in order, the prompt, the rules of the vote, and the number of
-        the image shard's edits."""
-        vote = self._workspace.settings.vote
-        rules = {"quorum": vote.quorum, "audit_share": vote.audit_share, "show_answer": vote.show_answer}
-        return self._asking("vote", vote_stage.VOTE_VERSION, self.vote_templates, rules, ("write", written), edits)
-
-    def _asking(
-        self,
-        stage: str,
-        version: int,
-        templates: Sequence[RequestTemplate],
-        rules: Mapping[str, Any],
-        entry: tuple[str, str | None],
-        edits: int,
-    ) -> Key:
-        before, output = entry
+    def asking(self, name: str, before_: str | None, edits: int) -> Key:
+        """The key of a stage that asks models: the output of the stage before, the models' identities, the prompts,
+        the stage's rules, and the number of the image shard's edits."""
+        version, rules = STAGE[name].version, self._rules[name]
         asked = [
-            {**_identity(template.model), "prompt": template.prompt, "head": template.head} for template in templates
+            {**_identity(each.model), "prompt": each.prompt, "head": each.head, "form": each.form}
+            for each in self.templates[name].values()
         ]
-        inputs = {before: output, "edits": edits}
-        key = None if output is None else stage_output_key(stage, version, {**rules, "asked": asked}, inputs)
-        plain = {name: ", ".join(value) if isinstance(value, list) else value for name, value in rules.items()}
-        made_of = {"code": version, INPUTS[stage]: output and short(output), "forgets and take-downs": edits, **plain}
-        return Key(key, {**made_of, **self._made_of[stage]})
+        inputs = {before(name): before_, "edits": edits}
+        key = None if before_ is None else stage_output_key(name, version, {**rules, "asked": asked}, inputs)
+        plain = {rule: ", ".join(value) if isinstance(value, list) else value for rule, value in rules.items()}
+        made_of = {
+            "code": version,
+            STAGE[name].input: before_ and short(before_),
+            "forgets and take-downs": edits,
+            **plain,
+        }
+        return Key(key, {**made_of, **self._made_of[name]})
+
+
+def _named(role: Role, settings: Settings, templates: Templates) -> dict[str, Any]:
+    """Whom an asking stage asks and how, by name, for people."""
+    found: dict[str, Any]
+    if role == "teacher":
+        found = {"teacher": settings.teacher.name, **_model("teacher", settings.teacher)}
+    else:
+        found = {"judges": ", ".join(judge.name for judge in settings.judges)}
+        for judge in settings.judges:
+            found |= _model(f"judge {judge.name}", judge)
+    for template in templates.values():
+        found[f"prompt {prompt_name(template)}"] = short(fingerprint("prompt", template.prompt))
+        if template.form:
+            found[f"question form {template.form['name']}"] = f"version {template.form['version']}"
+    return found
 
 
 def _identity(model: Model) -> dict[str, Any]:
@@ -133,10 +123,6 @@ def _model(role: str, model: Model) -> dict[str, Any]:
     }
 
 
-def _prompts(prompts: Mapping[str, str], *names: str) -> dict[str, str]:
-    return {f"prompt {name}": short(fingerprint("prompt", prompts[name])) for name in names}
-
-
 def differences(wanted: Mapping[str, Any], there: Mapping[str, Any]) -> list[str]:
     """The names of what differs between a wanted stage output and one that is there; [] if that is not recorded.
 
@@ -147,7 +133,7 @@ def differences(wanted: Mapping[str, Any], there: Mapping[str, Any]) -> list[str
     found = []
     for name in sorted({*wanted, *there}):
         one, other = there.get(name), wanted.get(name)
-        if one == other or (name in INPUTS.values() and other is None):
+        if one == other or (name in INPUTS and other is None):
             continue
         if name.startswith("judge ") and (name in wanted) != (name in there):
             continue  # "judges" says so

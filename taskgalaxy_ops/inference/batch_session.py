@@ -36,7 +36,7 @@ _OF_MODEL = {
 _LOST_AFTER = 2 * 86_400.0  # seconds: a batch that its provider does not have any more is not waited for
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Line:
     """A request that is about to be submitted."""
 
@@ -140,7 +140,7 @@ class ShardBatches:
         """All that came of a batch: replies, then what its blocks came to, then its end."""
         model, price = template.model, pricing.priced(template.model, money=False)
         unheard = standing.status == "completed"  # of what is in no file then, nobody knows
-        missing = Outcome("failed", {}, "no result", left=unheard, billed=unheard)
+        missing = Outcome(came="failed", data={}, why="no result", left=unheard, billed=unheard)
         if standing.status == "failed":
             self._gateway.disable(model, f"model {model.name!r}: batch {standing.id} was refused: {standing.why}")
         served = any(sent.came == "served" for sent in results.values())
@@ -158,16 +158,16 @@ class ShardBatches:
             count += len(asked)
             before = RetryPlan(**told["next"])
             received = ModelReply(
-                sent.data,
-                asked,
-                template,
-                told["block"],
-                most.cost,
-                amount.cost,
-                before.lost + 1 if before.run == intent["run"] else 1,
-                intent["seen"],
-                standing.seconds,
-                {"batch": nonce},
+                data=sent.data,
+                units=asked,
+                template=template,
+                block=told["block"],
+                ceiling=most.cost,
+                cost=amount.cost,
+                attempts=before.lost + 1 if before.run == intent["run"] else 1,
+                seen=intent["seen"],
+                seconds=standing.seconds,
+                note={"batch": nonce},
                 batch=nonce,
                 run=intent["run"],
                 name=sha256_hex(f"{nonce} {name}".encode())[:32],
@@ -276,7 +276,16 @@ class ShardBatches:
         body = arguments_of(template, units, context, after.fault, room, mode)
         estimated, name = pricing.at_most(body, model, room, price, batch=True), uuid.uuid4().hex
         most = self._gateway.estimated(model, estimated)
-        return _Line(name, line(name, body), template, units, after, mode, estimated, most)
+        return _Line(
+            name=name,
+            raw=line(name, body),
+            template=template,
+            units=units,
+            next=after,
+            mode=mode,
+            estimated=estimated,
+            most=most,
+        )
 
     async def _make(self, model: Model, lines: Sequence[_Line]) -> None:
         """Submit one batch of as many of these requests as the budget lets through."""

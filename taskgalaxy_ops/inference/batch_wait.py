@@ -108,5 +108,5 @@ def describe(those: Sequence[PendingBatch]) -> list[str]:
         units = sum(each.units for each in mine)
         named = ", ".join(each.id or "one that may not have been made" for each in mine[:3])
         more = f" and {len(mine) - 3} more" if len(mine) > 3 else ""
-        lines.append(f"{name}: {units:,} units in batch {named}{more}, under way: run again to collect them")
+        lines.append(f"{name}: {units:,} request items in batch {named}{more}, under way: run again to collect them")
     return lines

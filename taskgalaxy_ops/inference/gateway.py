@@ -21,6 +21,7 @@ from typing import Any
 
 from taskgalaxy_ops.errors import ModelError, TaskGalaxyError
 from taskgalaxy_ops.hashing import fingerprint
+from taskgalaxy_ops.inference.cancellation import completed
 from taskgalaxy_ops.inference.spending import Drawn, ShardBudget
 from taskgalaxy_ops.inference.worker_shares import Shares
 from taskgalaxy_ops.models import pricing
@@ -30,7 +31,7 @@ from taskgalaxy_ops.models.rate_limit import Limit, Unavailable, backoff
 from taskgalaxy_ops.models.reply import FIRST, ModelReply, RetryPlan, interpret
 from taskgalaxy_ops.models.request import RequestItem, RequestTemplate
 from taskgalaxy_ops.records import Answer, Reply
-from taskgalaxy_ops.settings import Model
+from taskgalaxy_ops.settings import Model, Price
 from taskgalaxy_ops.storage.journal import Journal
 from taskgalaxy_ops.usage import Usage
 
@@ -157,9 +158,7 @@ class Gateway:
     ) -> ModelReply:
         """Send until something comes back. Raises _GaveUpError, Unavailable and ModelError."""
         model, limit, number = template.model, self.limit(template.model), next(self._numbers)
-        await self.ready(model)
-        if self._shares and model.weights is None:  # weights in this process serve nobody else
-            await self._shares.join(_group(_one(model)), lambda share: limit.share(*share))
+        await self._join(model, limit)
         price = pricing.priced(model, money=context.shard_budget.counts_money)
         context.check()  # before an image is rendered for nothing
         room = after.room(model.max_tokens)
@@ -181,40 +180,46 @@ class Gateway:
                 wait = max(backoff(tries), sent.wait)
                 downgraded = self._downgraded(model, arguments) if sent.form else None
                 fatal = sent.came == "fatal" or (self.rejects_our_format(model, sent) and not downgraded)
-                match sent.came:
-                    case "served":
-                        amount = pricing.charged(pricing.usage_of(sent.data), price, most)
-                        self.record_actual(model, estimated, amount)
-                        limit.worked(amount.tokens, sent.headers)
-                    case "busy":
-                        limit.refused(wait)
-                    case "slow" | "failed":
-                        limit.failed(f"{model.name} at {model.base_url}: {sent.why}", slow=sent.came == "slow")
-                if sent.came != "served":
-                    amount = most if sent.billed else pricing.Amount(0, 0)
-                await context.shard_budget.back(drawn, *amount, sent=sent.left)
+                amount = self._learn(model, sent, price, estimated, most, wait)
+                try:
+                    await completed(context.shard_budget.back(drawn, *amount, sent=sent.left))
+                except asyncio.CancelledError:  # a reply that was paid for first goes to the journal: see _converse
+                    if fatal or downgraded or sent.came not in {"served", "declined"}:
+                        raise
                 if fatal:
                     self.disable(model, blame(model, sent))
+                    raise ModelError(blame(model, sent))
             finally:
                 limit.back()
-            if fatal:
-                raise ModelError(blame(model, sent))
             if downgraded:
                 arguments, body = downgraded, wire(model, downgraded)
                 continue
             if sent.came in {"served", "declined"}:
                 with contextlib.suppress(asyncio.CancelledError):  # it was paid for: first to the journal
                     await asyncio.sleep(0)  # who was let in sends first: the model need not wait until this one is read
-                note = {"lost": lost} if lost else {}
-                taken = time.monotonic() - started
                 return ModelReply(
-                    sent.data, units, template, drawn.block, most.cost, amount.cost, attempts, seen, taken, note
+                    data=sent.data,
+                    units=units,
+                    template=template,
+                    block=drawn.block,
+                    ceiling=most.cost,
+                    cost=amount.cost,
+                    attempts=attempts,
+                    seen=seen,
+                    seconds=time.monotonic() - started,
+                    note={"lost": lost} if lost else {},
                 )
             lost += amount.cost
             if tries > model.retries:
                 raise _GaveUpError(f"{model.name} at {model.base_url} gave no reply in {tries} tries ({sent.why})")
             if not limit.closed:
                 await asyncio.sleep(wait)
+
+    async def _join(self, model: Model, limit: Limit) -> None:
+        """Share the model's limit with the other workers that ask it. Raises ModelError."""
+        await self.ready(model)
+        if self._shares and model.weights is None:  # weights in this process serve nobody else
+            await self._shares.join(_group(_one(model)), lambda share: limit.share(*share))
 
     async def _send(
         self, model: Model, body: bytes | Body, seconds: float, context: CallContext, most: pricing.Amount
@@ -225,15 +230,35 @@ class Gateway:
         try:
             context.check()  # the draw may have waited
         except TaskGalaxyError:
-            await context.shard_budget.back(drawn, 0, sent=False)
+            await completed(context.shard_budget.back(drawn, 0, sent=False))
             raise
         self.usage.requests += 1
         seen = context.journal.seen
         try:
             return drawn, seen, await self.sender.send(model, body, seconds)
         except BaseException:
-            await context.shard_budget.back(drawn, *most)
+            await completed(context.shard_budget.back(drawn, *most))
             raise
+
+    def _learn(
+        self, model: Model, sent: Outcome, price: Price, estimated: pricing.Amount, most: pricing.Amount, wait: float
+    ) -> pricing.Amount:
+        """Tell the model's limit and estimates what came of an attempt; returns what it took from the budget.
+
+        wait: seconds until the next attempt.
+        """
+        limit = self.limit(model)
+        match sent.came:
+            case "served":
+                amount = pricing.charged(pricing.usage_of(sent.data), price, most)
+                self.record_actual(model, estimated, amount)
+                limit.worked(amount.tokens, sent.headers)
+                return amount
+            case "busy":
+                limit.refused(wait)
+            case "slow" | "failed":
+                limit.failed(f"{model.name} at {model.base_url}: {sent.why}", slow=sent.came == "slow")
+        return most if sent.billed else pricing.Amount(0, 0)
 
     def rejects_our_format(self, model: Model, sent: Outcome, served: bool = False) -> bool:
         """Whether it is more likely our form that a model declines than this one request, since it has never replied.
@@ -306,9 +331,15 @@ class Gateway:
                 simulated=model.simulated or bool(received.data.get("simulated")),
                 run=received.run or context.shard_budget.run,
                 types=tuple(unit.item["task_type"] for unit in received.units if "task_type" in unit.item),
-                note={} if again else received.note,
+                note={} if again else _note(received),
             )
         )
+
+
+def _note(received: ModelReply) -> Mapping[str, Any]:
+    """What a reply's record says beside; by the question form, where a package brings it, the reply is read again."""
+    form = received.template.form
+    return {**received.note, "form": form["name"]} if form else received.note
 
 
 def _one(model: Model) -> tuple[str, ...]:

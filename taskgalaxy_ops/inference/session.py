@@ -15,6 +15,7 @@ from typing import Any
 from taskgalaxy_ops.errors import BudgetError, LeaseLostError, NotFoundError, TaskGalaxyError
 from taskgalaxy_ops.hashing import fingerprint
 from taskgalaxy_ops.inference import batch_session, batch_wait
+from taskgalaxy_ops.inference.cancellation import completed
 from taskgalaxy_ops.inference.gateway import CallContext, Gateway
 from taskgalaxy_ops.inference.spending import RunBudget, ShardBudget
 from taskgalaxy_ops.models import pricing
@@ -47,7 +48,10 @@ class InferenceSession:
         run_budget: RunBudget,
         shard: str,
         answered: Callable[[str, int], None] = lambda stage, units: None,
+        begun: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
+        """``begun``: edits of the image shard that are not done, for a session that asks nothing (``Edits.begun``)."""
+        self._begun = begun
         self._store = store
         self._settings = settings
         self._gateway = gateway
@@ -87,7 +91,7 @@ class InferenceSession:
     def answers(self) -> Answers:
         """Every unit's answer in the image shard's journal."""
         if self._journal is None:
-            self._journal = Journal(self._store, self._shard)
+            self._journal = Journal(self._store, self._shard, self._begun)
         return self._journal.answers
 
     @property
@@ -118,7 +122,7 @@ class InferenceSession:
                 await self._shard_budget.close()
         finally:
             if self._lease:
-                await asyncio.to_thread(self._lease.__exit__, None, None, None)
+                await completed(asyncio.to_thread(self._lease.__exit__, None, None, None))
 
     async def ask(self, needed: Needed) -> int:
         """Ask what ``needed`` says, in rounds until nothing new is; gives how many units lacked an answer at first.
@@ -176,9 +180,7 @@ class InferenceSession:
         if self._batches is not None:
             return self._batches
         run, journal = self._settings, self._opened()
-        self._lease = await asyncio.to_thread(
-            Lease, self._store, self._shard, seconds=run.lease_seconds, wait=run.lease_seconds + 10
-        )
+        await self._take_lease()
         await asyncio.to_thread(journal.refresh)  # the former holder may have answered meanwhile
         async with self._run_budget.turn:
             await asyncio.to_thread(self._settle_orphans, journal)
@@ -188,6 +190,23 @@ class InferenceSession:
             run.batch, gateway, self._run_budget, self._shard, context, self._image_url, self._answered
         )
         return self._batches
+
+    async def _take_lease(self) -> None:
+        """Take the lease in a thread. Where this is cancelled meanwhile, a lease that was taken is there to release."""
+        seconds, given_up = self._settings.lease_seconds, threading.Event()
+
+        async def take() -> None:
+            self._lease = await asyncio.to_thread(
+                Lease, self._store, self._shard, seconds=seconds, wait=seconds + 10, given_up=given_up.is_set
+            )
+
+        taking = asyncio.ensure_future(take())
+        try:
+            await asyncio.shield(taking)
+        except asyncio.CancelledError:
+            given_up.set()  # where another worker holds the lease, the thread waits for it no longer
+            await completed(_settled(taking))
+            raise
 
     def _opened(self) -> Journal:
         if self._journal is None:
@@ -217,7 +236,7 @@ class InferenceSession:
     async def _send(self, requests: Sequence[tuple[RequestTemplate, list[RequestItem]]], gateway: Gateway) -> None:
         journal, shard_budget = self._opened(), self._shard_budget
         if shard_budget is None:
-            raise AssertionError("sending without a purse")
+            raise AssertionError("sending without a shard budget")
 
         async def one(template: RequestTemplate, units: list[RequestItem]) -> None:
             context = CallContext(
@@ -240,7 +259,8 @@ class InferenceSession:
         finally:
             for task in waiting:
                 task.cancel()
-            await asyncio.to_thread(journal.flush)
+            # A task whose request was served keeps its reply before it ends, so that all end before the last flush.
+            await completed(_end_and_flush(waiting, journal))
         if self._ended is not None:
             raise self._ended
 
@@ -278,3 +298,16 @@ class InferenceSession:
             raw = self._store.get(keys.blob(image))
             self._store.replace(key, rendered(raw, model.image_side, model.image_quality))
         return key
+
+
+async def _settled(task: asyncio.Future[None]) -> None:
+    """Wait until a task has ended, however it did."""
+    await asyncio.wait([task])
+    if not task.cancelled():
+        task.exception()  # looked at: nobody waits for it any more
+
+
+async def _end_and_flush(tasks: Iterable[asyncio.Task[None]], journal: Journal) -> None:
+    """Wait until cancelled tasks have ended, then write what they kept."""
+    await asyncio.gather(*tasks, return_exceptions=True)
+    await asyncio.to_thread(journal.flush)

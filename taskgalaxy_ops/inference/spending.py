@@ -14,7 +14,7 @@ from taskgalaxy_ops.storage.ledger import Block, Ledger, today
 _LOOK_SECONDS = 0.5  # between two looks at what other workers gave back
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class _Open:
     block: Block
     calls_left: int
@@ -76,7 +76,9 @@ class RunBudget:
                 await self._wait(_LOOK_SECONDS)
             return None
         if not batch:
-            self.open[taken.block] = _Open(taken, taken.calls, taken.ceiling, taken.tokens)
+            self.open[taken.block] = _Open(
+                block=taken, calls_left=taken.calls, amount_left=taken.ceiling, tokens_left=taken.tokens
+            )
         return taken
 
     async def _wait(self, seconds: float) -> None:

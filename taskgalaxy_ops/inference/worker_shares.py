@@ -152,7 +152,7 @@ class Shares:
             for group, share in shares.items():
                 groups[group].told(share)
         except StoreError as error:
-            self._note(f"limits are shared as before, since it cannot be seen which workers ask: {error}")
+            self._note(f"limits are shared as before, since this worker cannot see which others ask models: {error}")
             self._note = lambda text: None
         finally:
             for each in groups.values():

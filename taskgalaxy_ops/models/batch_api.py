@@ -196,11 +196,11 @@ def _sent(told: Mapping[str, Any], *, by_url: bool) -> Outcome:
     """A line of the results. Raises for what is none."""
     response = told.get("response")
     if not response:
-        return Outcome("failed", {}, str((told.get("error") or {}).get("code")), left=False)
+        return Outcome(came="failed", data={}, why=str((told.get("error") or {}).get("code")), left=False)
     body = response["body"]
     if response["status_code"] == 200:
         try:
             return read(body, None)
         except ValueError as error:
-            return Outcome("failed", {}, str(error), billed=True)
+            return Outcome(came="failed", data={}, why=str(error), billed=True)
     return refused(response["status_code"], body, {}, by_url=by_url)

@@ -45,7 +45,7 @@ _CONNECT_SECONDS = 15.0
 _IDLE_SECONDS = 60.0  # that a connection is kept for another request
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
     """What came of a request.
 
@@ -203,7 +203,7 @@ def read(data: Any, headers: Mapping[str, str] | None) -> Outcome:
         raise ValueError(f"the body is a {type(data).__name__}, no object")
     if data.get("error") and not data.get("choices"):  # some gateways pass an error on with a 200
         raise ValueError(f"an error in place of a reply: {unsigned(str(data['error']))[:200]}")
-    return Outcome("served", data, headers=headers)
+    return Outcome(came="served", data=data, headers=headers)
 
 
 def _lost(error: BaseException, seconds: float) -> Outcome:
@@ -213,7 +213,7 @@ def _lost(error: BaseException, seconds: float) -> Outcome:
     never = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.ClientHttpProxyError)
     left, slow = not isinstance(error, never), isinstance(error, TimeoutError)
     why = f"no reply in {seconds:g} s" if slow else f"{type(error).__name__}: {error}"
-    return Outcome("slow" if slow else "failed", {}, why, left=left, billed=left)
+    return Outcome(came="slow" if slow else "failed", data={}, why=why, left=left, billed=left)
 
 
 def refused(status: int, data: Any, headers: Mapping[str, str], *, by_url: bool = False) -> Outcome:
@@ -225,17 +225,23 @@ def refused(status: int, data: Any, headers: Mapping[str, str], *, by_url: bool 
     data = {"error": {"status": status, "message": message}}
     why, wait = f"{status}, {message}", retry_after(headers)
     if status in _FATAL or any(word in said for word in _SPENT):
-        return Outcome("fatal", data, why)
+        return Outcome(came="fatal", data=data, why=why)
     if status == 429:
-        return Outcome("busy", data, why, wait, headers)
+        return Outcome(came="busy", data=data, why=why, wait=wait, headers=headers)
     if status in _SLOW:
-        return Outcome("slow", data, why, wait, billed=status in _MAYBE_SERVED)
+        return Outcome(came="slow", data=data, why=why, wait=wait, billed=status in _MAYBE_SERVED)
     if status >= 500 or status == 409:
-        return Outcome("failed", data, why, wait)
+        return Outcome(came="failed", data=data, why=why, wait=wait)
     if by_url and any(word in said for word in _UNREAD):  # says nothing about the image
-        return Outcome("failed", data, why, wait)
+        return Outcome(came="failed", data=data, why=why, wait=wait)
     filtered = any(word in said for word in _FILTER)
-    return Outcome("declined", data, why, filtered=filtered, form=not filtered and any(word in said for word in _FORM))
+    return Outcome(
+        came="declined",
+        data=data,
+        why=why,
+        filtered=filtered,
+        form=not filtered and any(word in said for word in _FORM),
+    )
 
 
 def _message(told: Any) -> str:

@@ -14,7 +14,7 @@ from taskgalaxy_ops.records import Answer, Reason
 from taskgalaxy_ops.text import clean
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RetryPlan:
     """How a unit is to be asked next, by what came of it until now."""
 
@@ -38,7 +38,7 @@ class RetryPlan:
 FIRST = RetryPlan()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ModelReply:
     """What a request brought, and what it took."""
 

@@ -26,7 +26,7 @@ class MalformedReplyError(ValueError):
     """A reply, or a part of it, is not what was asked for; the message goes back to the model."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RequestTemplate:
     """One form of request: instruction, reply schema, and how one item of the reply becomes an answer."""
 
@@ -38,6 +38,7 @@ class RequestTemplate:
     replies: str  # name of the reply's list
     schema: Mapping[str, Any]  # JSON schema of one entry of the reply's list
     read: Callable[[Mapping[str, Any], Any], Answer]  # (item asked, entry of the reply) -> answer
+    form: Mapping[str, str] | None = None  # name and version of the question form, where a package brings it
 
     def unit(self, image: ImageId | None, item: Mapping[str, Any]) -> RequestItem:
         """The unit that asks ``item`` about an image (or about none)."""
@@ -50,6 +51,7 @@ class RequestTemplate:
             "model": self.model.model,
             "revision": self.model.revision,
             "temperature": self.model.temperature,
+            "form": self.form,  # None is left out of a fingerprint
         }
         return RequestItem(fingerprint(f"unit.{self.stage}", told), image, item)
 

@@ -9,28 +9,43 @@ from __future__ import annotations
 
 import gzip
 import json
-import re
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
 from taskgalaxy_ops.errors import DamageError
-from taskgalaxy_ops.generation.stages import filter as filter_stage
-from taskgalaxy_ops.generation.stages import vote as vote_stage
-from taskgalaxy_ops.generation.stages import write as write_stage
+from taskgalaxy_ops.generation.stages import ASKING
+from taskgalaxy_ops.generation.stages.asking import pure
 from taskgalaxy_ops.models.reply import reply_text
 from taskgalaxy_ops.models.request import MalformedReplyError, RequestItem, RequestTemplate
 from taskgalaxy_ops.progress import Progress, Silent
-from taskgalaxy_ops.records import Answer, Reason, Reply
+from taskgalaxy_ops.records import Answer, Reason, Reply, is_id
 from taskgalaxy_ops.storage import keys
 from taskgalaxy_ops.storage.journal import Journal
 from taskgalaxy_ops.taxonomy.expand import expand_template
 from taskgalaxy_ops.workspace import Workspace
 
-_ID = re.compile("[0-9a-f]{64}")
-_NEW = Reply("", "", "", (), {}, {}, {}, cost=0, list_cost=0, ceiling=0, block="", attempts=0, seen=0, at=0, seconds=0)
+_Reader = Callable[[str | None], RequestTemplate]
+_NEW = Reply(
+    reply="",
+    stage="",
+    model="",
+    units=(),
+    answers={},
+    raw={},
+    usage={},
+    cost=0,
+    list_cost=0,
+    ceiling=0,
+    block="",
+    attempts=0,
+    seen=0,
+    at=0,
+    seconds=0,
+)
 
 
 @dataclass(slots=True)
@@ -151,30 +166,33 @@ def read_again(workspace: Workspace, progress: Progress | None = None) -> dict[s
     return by_stage
 
 
-def _read_again(raw: Mapping[str, Any], readers: Mapping[str, RequestTemplate]) -> dict[str, Answer]:
+def _read_again(raw: Mapping[str, Any], readers: Mapping[str, _Reader]) -> dict[str, Answer]:
     if raw["stage"] not in readers or not raw["units"] or not (text := reply_text(raw["raw"])):
         return {}
     units = [RequestItem(key, raw.get("image"), {}) for key in raw["units"]]
-    return readers[raw["stage"]].parse(units, text)[0]
+    return readers[raw["stage"]](_form(raw)).parse(units, text)[0]
 
 
 def _reread_entry(raw: Mapping[str, Any], unit: str, answer: Answer) -> Reply:
     """A journal entry for an answer read from an earlier reply: no call, and with the time of that reply."""
     names = {"stage", "model", "block", "seen", "at", "image", "simulated"}
     about = {name: raw[name] for name in names if name in raw}
-    note = {"read_again": raw["reply"]}
+    note = {"read_again": raw["reply"], **({"form": form} if (form := _form(raw)) else {})}
     return replace(_NEW, reply=uuid.uuid4().hex, units=(unit,), answers={unit: answer}, note=note, **about)
 
 
-def _readers(workspace: Workspace) -> dict[str, RequestTemplate]:
-    """By stage, a template that reads an entry of a reply; prompt and model make no difference for reading."""
+def _readers(workspace: Workspace) -> Mapping[str, _Reader]:
+    """By stage, what makes a template that reads an entry of a reply, given the question form if a package brings it;
+    prompt and model make no difference for reading."""
     model = workspace.settings.teacher
-    return {
-        "expand": expand_template("", model),
-        "filter": filter_stage.filter_template("", model),
-        "write": write_stage.write_template("", model, "plain"),
-        "vote": vote_stage.vote_template("", model, True),
-    }
+    stages: dict[str, _Reader] = {name: partial(pure(name).reader, model) for name in ASKING}
+    return {"expand": lambda _: expand_template("", model), **stages}
+
+
+def _form(raw: Mapping[str, Any]) -> str | None:
+    """The question form of an installed package that a reply was asked for in."""
+    form = (raw.get("note") or {}).get("form")
+    return None if form is None else str(form)
 
 
 def _open(path: Path, zipped: bool, mode: str) -> IO[str]:
@@ -182,7 +200,7 @@ def _open(path: Path, zipped: bool, mode: str) -> IO[str]:
     return opener(path, f"{mode}t", encoding="utf-8")  # type: ignore[no-any-return]
 
 
-def _lines(path: Path, readers: Mapping[str, RequestTemplate]) -> Iterator[Reply]:
+def _lines(path: Path, readers: Mapping[str, _Reader]) -> Iterator[Reply]:
     with _open(path, path.suffix == ".gz", "r") as file:
         for number, line in enumerate(file, 1):
             try:
@@ -194,16 +212,17 @@ def _lines(path: Path, readers: Mapping[str, RequestTemplate]) -> Iterator[Reply
                 ) from error
 
 
-def _imported(raw: Mapping[str, Any], readers: Mapping[str, RequestTemplate]) -> Reply:
+def _imported(raw: Mapping[str, Any], readers: Mapping[str, _Reader]) -> Reply:
     """A line of a file as a journal entry. Its answers are untrusted, and checked as a model's reply is.
 
     Raises ValueError, TypeError or KeyError for anything that `export` would not write.
     """
-    reader = readers[raw["stage"]]
+    form = _form(raw)
+    reader = readers[raw["stage"]](form)
     units = tuple(raw["units"])
     answers: dict[str, Answer] = {}
     for unit, given in raw["answers"].items():
-        if unit not in units or not all(map(_ID.fullmatch, units)):
+        if unit not in units or not all(map(is_id, units)):
             raise ValueError("an answer to no unit of the reply")
         if given.get("terminal"):
             answers[unit] = Answer(terminal=Reason(given["terminal"]), detail=str(given.get("detail", ""))[:300])
@@ -213,11 +232,12 @@ def _imported(raw: Mapping[str, Any], readers: Mapping[str, RequestTemplate]) ->
                 answers[unit] = reader.read({}, value["children"] if raw["stage"] == "expand" else value)
             except MalformedReplyError as error:
                 raise ValueError(f"an answer of {raw['stage']}: {error}") from error
-    if raw.get("image") is not None and not _ID.fullmatch(raw["image"]):
+    if raw.get("image") is not None and not is_id(raw["image"]):
         raise ValueError("`image` must be an id")
     if not isinstance(raw["raw"], dict) or not isinstance(raw["reply"], str):
         raise TypeError("`raw` must be an object, `reply` a text")
     note = {"imported": True, "cost": int(raw["cost"]), "usage": dict(raw["usage"])}
+    note |= {"form": form} if form else {}
     return Reply(
         reply=raw["reply"],
         stage=raw["stage"],

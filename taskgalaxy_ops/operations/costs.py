@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from taskgalaxy_ops.generation.bill import bill
+from taskgalaxy_ops.generation.stages import STAGE
 from taskgalaxy_ops.models import pricing
 from taskgalaxy_ops.storage import keys
 from taskgalaxy_ops.storage.journal import Journal
@@ -39,7 +40,7 @@ class Share:
         self.cost, self.list_cost = self.cost + cost, self.list_cost + list_cost
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Costs:
     """What was paid for, in several breakdowns; each adds up to ``total``."""
 
@@ -62,19 +63,20 @@ def costs(workspace: Workspace, *, task_types: bool = False) -> Costs:
     paid = bill(workspace)
     role: dict[str, Tally] = {}
     for stage, tally in paid.by_stage.items():
-        each = role.setdefault("judge" if stage == "vote" else "teacher", Tally())
+        judges = stage in STAGE and STAGE[stage].role == "judges"
+        each = role.setdefault("judge" if judges else "teacher", Tally())
         each += tally
     runs = sorted(paid.by_run, key=lambda run: -paid.times[run][1])
     return Costs(
-        paid.all,
-        role,
-        paid.by_stage,
-        paid.by_model,
-        {name or TAXONOMY: tally for name, tally in _dearest(paid.by_source)},
-        {run or NOT_RECORDED: paid.by_run[run] for run in runs},
-        {run or NOT_RECORDED: paid.times[run] for run in runs},
-        _task_types(workspace) if task_types else {},
-        workspace.ledger().spent(),
+        total=paid.all,
+        role=role,
+        stage=paid.by_stage,
+        model=paid.by_model,
+        source={name or TAXONOMY: tally for name, tally in _dearest(paid.by_source)},
+        run={run or NOT_RECORDED: paid.by_run[run] for run in runs},
+        times={run or NOT_RECORDED: paid.times[run] for run in runs},
+        task_type=_task_types(workspace) if task_types else {},
+        spent=workspace.ledger().spent(),
     )
 
 

@@ -2,24 +2,35 @@
 
 from __future__ import annotations
 
-import os
+import asyncio
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
-from taskgalaxy_ops.errors import TaskGalaxyError
+import taskgalaxy_ops
+from taskgalaxy_ops.errors import ModelError, TaskGalaxyError
+from taskgalaxy_ops.extensions import REGISTRIES
+from taskgalaxy_ops.inference.gateway import CallContext, Gateway
+from taskgalaxy_ops.inference.spending import RunBudget, ShardBudget
 from taskgalaxy_ops.models import pricing
 from taskgalaxy_ops.models.local.transformers import Chat, Generator, Written
-from taskgalaxy_ops.models.request import GREETING
+from taskgalaxy_ops.models.request import GREETING, RequestItem, RequestTemplate
+from taskgalaxy_ops.records import Answer
 from taskgalaxy_ops.settings import BudgetSettings, Model, Settings
+from taskgalaxy_ops.storage import Store
+from taskgalaxy_ops.storage.folder import FolderStore
+from taskgalaxy_ops.storage.journal import Journal
+from taskgalaxy_ops.storage.ledger import Caps, Ledger
 from taskgalaxy_ops.workspace import Workspace
 
 _FREE_BYTES = 1_000_000_000
+_ROOM = 16  # tokens for a reply to the greeting
+_PATIENCE_SECONDS = 30
 _SHOWN_VERSIONS = (
-    "taskgalaxy-ops",
     "openai",
     "boto3",
     "pyarrow",
@@ -68,12 +79,17 @@ def encoder(settings: Settings) -> Iterator[Finding]:
 
 
 def machine(_: Settings) -> Iterator[Finding]:
-    """Room for temporary files, and the versions of what is installed."""
+    """Room for temporary files, the versions of what is installed, and what installed packages add."""
     folder = Path(tempfile.gettempdir())
     free = shutil.disk_usage(folder).free
     fix = "" if free >= _FREE_BYTES else f": less than {_FREE_BYTES / 1e9:.0f} GB. Free some, or set TMPDIR"
     yield Finding("disk", free >= _FREE_BYTES, f"{free / 1e9:.1f} GB free in {folder}{fix}")
-    yield Finding("versions", True, ", ".join(filter(None, map(_version, _SHOWN_VERSIONS))))
+    own = f"taskgalaxy-ops {taskgalaxy_ops.__version__}"
+    yield Finding("versions", True, ", ".join([own, *filter(None, map(_version, _SHOWN_VERSIONS))]))
+    for registry in REGISTRIES:
+        problems, brought = registry.problems(), registry.brought()
+        if problems or brought:
+            yield Finding(f"{registry.what}s", not problems, "; ".join(problems or brought))
 
 
 CHECKS: dict[str, Callable[[Settings], Iterator[Finding]]] = {
@@ -123,28 +139,46 @@ def _greet_here(model: Model) -> str:
     return f"{model.base_url} loads and answers, {found.prompt_tokens + found.completion_tokens} tokens"
 
 
-def _greet_there(model: Model, budget: BudgetSettings) -> str:
-    import openai
+class _Greeting(RequestTemplate):
+    """A request in the form of a run's, whose text asks for no work."""
 
+    def text(self, units: Sequence[RequestItem]) -> str:  # noqa: ARG002 - the greeting asks about none
+        return GREETING
+
+
+def _greet_there(model: Model, budget: BudgetSettings) -> str:
+    """Ask through a run's own gateway: client, headers, proxy, and the form of structured output are those of a run."""
     price = pricing.priced(model, money=budget.counts_money)
-    key = os.environ.get(model.api_key_env, "")
-    if not key and not model.simulated:
-        return _raise(f"the environment variable {model.api_key_env} holds no key. Set it, or the model's connection.")
-    client = openai.OpenAI(base_url=model.base_url, api_key=key or "none", max_retries=1, timeout=30)
-    try:
-        reply = client.chat.completions.create(
-            model=model.model,
-            messages=[{"role": "user", "content": GREETING}],
-            extra_body={model.room_field: 16},
-        )
-    except openai.OpenAIError as error:
-        said = getattr(error, "message", str(error))
-        return _raise(f"{model.base_url}: {said[:300]}. Check base_url, model ({model.model!r}) and the key.")
-    finally:
-        client.close()
-    used = f", {reply.usage.total_tokens} tokens" if reply.usage else ""
+    with tempfile.TemporaryDirectory() as folder:
+        reply = asyncio.run(_reply(model, FolderStore(Path(folder))))
+    usage = reply["raw"].get("usage") or {}
+    used = f", {usage['total_tokens']} tokens" if "total_tokens" in usage else ""
     rates = f"${price.input:g} and ${price.output:g} a million tokens of input and output"
-    return f"{model.base_url} answers as {reply.model}{used}; {rates}"
+    return f"{model.base_url} answers as {reply['raw'].get('model')}{used}; {rates}"
+
+
+async def _reply(model: Model, store: Store) -> Mapping[str, Any]:
+    """The model's reply, as a journal keeps it; budget and journal lie in a store of their own.
+
+    Raises ModelError with what a run would say: no key, a refusal, no reply.
+    """
+    brief = {"max_tokens": _ROOM, "timeout_seconds": _PATIENCE_SECONDS, "retries": 1, "repairs": 0}
+    short = model.model_copy(update=brief)
+    schema = {"type": "object", "properties": {"word": {"type": "string"}}}
+    template = _Greeting("doctor", GREETING, short, {}, None, "words", schema, lambda item, entry: Answer(dict(entry)))
+    gateway, journal = Gateway(), Journal(store, "doctor")
+    shard_budget = ShardBudget(RunBudget(Ledger(store, Caps(None, None, None))), "doctor", 1)
+    context = CallContext(journal, shard_budget, str, lambda: None)
+    try:
+        await gateway.ask(template, [template.unit(None, {})], context)
+    finally:
+        await gateway.aclose()
+    journal.flush()
+    usage = gateway.usage
+    if why := [*usage.unavailable.values(), *usage.gave_up.values()]:
+        raise ModelError(why[0])
+    (first, *_) = journal.replies()
+    return first
 
 
 def _raise(text: str) -> str:

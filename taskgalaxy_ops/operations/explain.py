@@ -6,7 +6,6 @@ kept. Asks no model, and encodes nothing.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -21,13 +20,15 @@ from taskgalaxy_ops.generation import run as generation_run
 from taskgalaxy_ops.generation.results import RunResults
 from taskgalaxy_ops.generation.shard_run import ShardResult
 from taskgalaxy_ops.generation.stage_keys import StageKeys, differences
-from taskgalaxy_ops.generation.stages import STAGES, TABLES
+from taskgalaxy_ops.generation.stages import ASKING, NAMES, STAGE
+from taskgalaxy_ops.generation.stages.asking import prompt_name
 from taskgalaxy_ops.generation.stages.vote import vote_unit
 from taskgalaxy_ops.hashing import fingerprint, sha256_hex
+from taskgalaxy_ops.models import pricing
 from taskgalaxy_ops.models.request import RequestItem, RequestTemplate
 from taskgalaxy_ops.operations.explain_task_type import explain_task_type, node_tables
 from taskgalaxy_ops.operations.shard_state import ShardState, matched, store_state
-from taskgalaxy_ops.records import Claim, FileReject, Match, Pair, Reject, Relevant
+from taskgalaxy_ops.records import Claim, FileReject, Match, Pair, Reject, Relevant, begins_id
 from taskgalaxy_ops.release import publish
 from taskgalaxy_ops.release.publish import published
 from taskgalaxy_ops.release.published_rows import ReleaseRows, keep_left_out, left_out
@@ -40,7 +41,7 @@ from taskgalaxy_ops.storage.registry.state import ImageShard
 from taskgalaxy_ops.storage.shards import StageOutput
 from taskgalaxy_ops.workspace import Workspace
 
-_ID = re.compile(r"[0-9a-f]{4,64}")
+_LEAST_DIGITS = 4  # of an id that is asked about
 _KEY_DIGITS = 16  # of an id, in an index
 _IDS = pa.schema([("id", pa.uint64())])
 _SHOWN = 8
@@ -58,7 +59,7 @@ def explain(workspace: Workspace, what: str) -> dict[str, Any]:
     found: list[tuple[str, str, Callable[[], dict[str, Any]]]] = []  # kind, name, its story
     for path in _task_types(look, what):
         found.append(("task type", path, lambda path=path: explain_task_type(look, path, list(shards.values()))))  # type: ignore[misc]
-    if _ID.fullmatch(what):
+    if begins_id(what, _LEAST_DIGITS):
         for image, shard in _images(look, shards.values(), what):
             found.append(("image", image, lambda shard=shard, image=image: _image(look, shard, image)))  # type: ignore[misc]
         for pair, shard in _pairs(look, shards, what):
@@ -70,7 +71,7 @@ def explain(workspace: Workspace, what: str) -> dict[str, Any]:
         raise TaskGalaxyError(
             f"explain {what!r}: {len(found)} things go by that name{': ' + names if names else ''}. Give the beginning "
             "of an image's or a pair's id (the page shows them), a task type, or a file's path within its source. "
-            "What was written in a shard that is not finished is found by its image."
+            "A pair of a stage that is not finished is found by its image."
         )
     return found[0][2]()
 
@@ -187,7 +188,8 @@ def _image(look: Workspace, shard: ImageShard, image: str, only: Pair | None = N
     (result,) = generation_run.look_through(look, matches, there.by_shard, computed).shards
     if (rows := computed.get(shard.id)) is None:
         rows = look.stage_outputs.load(matches[shard.id], "matches", Match)
-    story = _Story(look, one, result, image, [match for match in rows if match.image == image])
+    begun = there.begun.get(shard.id)
+    story = _Story(look, one, result, image, [match for match in rows if match.image == image], begun)
     (seen,) = [each for each in look.registry.images(shard) if each.image == image]
     found: dict[str, Any] = {
         "image": asdict(seen),
@@ -203,20 +205,24 @@ class _Story:
     """What the stages made of one image, and the replies that decided it."""
 
     def __init__(
-        self, look: Workspace, one: ShardState, result: ShardResult, image: str, matches: Sequence[Match]
+        self,
+        look: Workspace,
+        one: ShardState,
+        result: ShardResult,
+        image: str,
+        matches: Sequence[Match],
+        begun: Mapping[str, Sequence[str]] | None,
     ) -> None:
         self._look, self._one, self._result, self._matches = look, one, result, matches
         self._keys = StageKeys(look)
-        self._journal = Journal(look.store, one.shard.id)
+        self._journal = Journal(look.store, one.shard.id, begun)
         self._replies = {reply["reply"]: reply for reply in self._journal.replies()}
         self._released = {each.name: ReleaseRows(look.store, each.version) for each in published(look)}
-        self._rows = {
-            (stage, name): self._of(stage, name, image) for stage, tables in TABLES.items() for name in tables
-        }
+        self._rows = {(stage, name): self._of(stage, name, image) for stage in ASKING for name in STAGE[stage].tables}
 
     def _of(self, stage: str, name: str, image: str) -> list[Any]:
         made = self._result.stages[stage]
-        record = TABLES[stage][name]
+        record = STAGE[stage].tables[name]
         rows = self._look.stage_outputs.load(made.stage_output, name, record) if made.stage_output else made.rows[name]
         return [row for row in rows if getattr(row, "image", image) == image]  # votes and verdicts name no image
 
@@ -231,7 +237,7 @@ class _Story:
         asked = keys.filter_template.unit(match.image, {"task_type": match.task_type})
         rejects = [
             row
-            for stage in TABLES
+            for stage in ASKING
             for row in self._rows[stage, "rejects"]
             if row.task_type == match.task_type and row.pair is None
         ]
@@ -301,12 +307,11 @@ class _Story:
         reply = self._replies.get(self._journal.sources.get(unit.key, ""))
         if reply is None:
             return None
-        variant = question.head.get("variant")
         return {
             "model": question.model.name,
             "revision": question.model.revision,
             "served_by": reply["raw"].get("model"),
-            "prompt": f"{question.stage}_{variant}" if variant else question.stage,
+            "prompt": prompt_name(question),
             "prompt_hash": fingerprint("prompt", question.prompt),
             "request": reply["raw"].get("id"),  # the provider's own
             "reply": reply["reply"],
@@ -314,7 +319,7 @@ class _Story:
             "seconds": reply["seconds"],
             "attempts": reply["attempts"],
             "units": len(reply["units"]),  # that shared the request
-            "tokens": sum(reply["usage"].values()),
+            "tokens": pricing.tokens(reply["usage"]),
             "cost": reply["cost"] / NANO,
             "simulated": reply["simulated"],
         }
@@ -323,7 +328,7 @@ class _Story:
         """What differs between the wanted output of write and the nearest one under former settings."""
         told = marker_summaries(
             self._look.store,
-            (stage_output for stage_output in self._one.committed.values() if stage_output.stage in STAGES),
+            (stage_output for stage_output in self._one.committed.values() if stage_output.stage in NAMES),
         )
         wanted = self._result.stages["write"].key
         former = (
@@ -338,7 +343,7 @@ def _left_out(look: Workspace) -> Sequence[Reject]:
     """The pairs that the latest release left out; if they were not kept, they are found by selecting again."""
     version = published(look)[-1].version
     if (known := left_out(look.store, version)) is None:
-        with release.select(publish.release_inputs(RunResults(look)), look.settings.release) as plan:
+        with release.select_samples(publish.release_inputs(RunResults(look)), look.settings.release) as plan:
             known = list(plan.rejects())
         keep_left_out(look.store, version, known)
     return known

@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from taskgalaxy_ops.generation.stages import STAGE, STAGES
 from taskgalaxy_ops.operations.shard_state import store_state
 from taskgalaxy_ops.records import Node
 from taskgalaxy_ops.release.publish import published
@@ -34,7 +35,7 @@ def explain_task_type(look: Workspace, path: str, shards: Sequence[ImageShard]) 
         stage_output.marker: stage_output
         for one in shard_states
         for stage, stage_output in one.stage_outputs.items()
-        if stage != "embed"
+        if STAGE[stage].counts
     }
     readers = {
         name: lambda stage_output=stage_output: _fates(look, stage_output)
@@ -48,10 +49,7 @@ def explain_task_type(look: Workspace, path: str, shards: Sequence[ImageShard]) 
     return {
         "task_type": path,
         "history": _history(look, path),
-        "matched": fates.pop("matched", 0),
-        "fitting": fates.pop("fitting", 0),
-        "written": fates.pop("written", 0),
-        "accepted": fates.pop("accepted", 0),
+        **{fate: fates.pop(fate, 0) for stage in STAGES for fate in stage.counts.values()},
         "rejected": dict(sorted(fates.items())),
         "unfinished_shards": unfinished,
         "releases": {
@@ -62,19 +60,11 @@ def explain_task_type(look: Workspace, path: str, shards: Sequence[ImageShard]) 
     }
 
 
-_COUNTED = {
-    "match": {"matches": "matched"},
-    "filter": {"relevant": "fitting"},
-    "write": {"pairs": "written"},
-    "vote": {"samples": "accepted"},
-}
-
-
 def _fates(look: Workspace, stage_output: StageOutput) -> pa.Table:
     """By task type, the numbers of rows that a stage output has: its results, and its rejects by reason."""
     refs: Mapping[str, TableRef] = look.stage_outputs.refs(stage_output)
     numbers: Counter[tuple[str, str]] = Counter()
-    for name, fate in _COUNTED[stage_output.stage].items():
+    for name, fate in STAGE[stage_output.stage].counts.items():
         for path in columns(look.store.get(refs[name].key), ["task_type"])["task_type"].to_pylist():
             numbers[path, fate] += 1
     if "rejects" in refs:
@@ -103,4 +93,4 @@ def _history(look: Workspace, path: str) -> list[dict[str, Any]]:
 
 def node_tables(look: Workspace, names: Sequence[str]) -> list[pa.Table]:
     """Columns of each taxonomy version's nodes, oldest first."""
-    return [columns(look.store.get(each["nodes"]["key"]), names) for each in TaxonomyStore(look).versions()]
+    return TaxonomyStore(look).node_columns(names)

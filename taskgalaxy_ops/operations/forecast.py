@@ -58,7 +58,7 @@ class Estimate:
     high: float = 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SourceForecast:
     """What is left to ask about the images of the image shards that a source's scans made."""
 
@@ -135,7 +135,7 @@ def _state(
     settled: dict[str, int] = {}
     for one in sorted(there.shards, key=lambda one: draw("forecast", one.shard.id)):
         source = origins[one.shard.id]
-        left = lacking.setdefault(source, Lacking(len(look.settings.judges)))
+        left = lacking.setdefault(source, Lacking(judges=len(look.settings.judges)))
         if one.settled:
             settled[source] = settled.get(source, 0) + 1
             if settled[source] > _MEASURED_SHARDS:
@@ -149,7 +149,16 @@ def _state(
 def _forecast(look: Workspace, source: str, there: Lacking, used: Sequence[Measure], elsewhere: bool) -> SourceForecast:
     names = ["filter", "write", *(f"vote, {judge.name}" for judge in look.settings.judges)]
     if not there.images:
-        return SourceForecast(source, 0, _whole(used), elsewhere, {}, Estimate(), Estimate(), Estimate())
+        return SourceForecast(
+            source=source,
+            images=0,
+            measured=_whole(used),
+            elsewhere=elsewhere,
+            units={},
+            tokens=Estimate(),
+            cost=Estimate(),
+            list_cost=Estimate(),
+        )
     rows = np.array([each.row() for each in used])
     units, amounts = _carried(there, rows.sum(axis=0, keepdims=True), len(names))
     weights = np.random.default_rng(0).multinomial(len(rows), np.full(len(rows), 1 / len(rows)), size=_RESAMPLES)
@@ -158,11 +167,11 @@ def _forecast(look: Workspace, source: str, there: Lacking, used: Sequence[Measu
     variance = {name: float(drawn[name].var() * widened) for name in AMOUNTS}
     estimates = {name: _interval(float(amounts[name][0]), variance[name], _whole(used)) for name in AMOUNTS}
     return SourceForecast(
-        source,
-        there.images,
-        _whole(used),
-        elsewhere,
-        dict(zip(names, (float(each) for each in units[0]), strict=True)),
+        source=source,
+        images=there.images,
+        measured=_whole(used),
+        elsewhere=elsewhere,
+        units=dict(zip(names, (float(each) for each in units[0]), strict=True)),
         **estimates,
         variance=variance,
     )
@@ -234,7 +243,9 @@ def probe(
         count = min(each, max(1, int(PROBE_SHARE * live))) - _whole(measures.get(source, ()))
         for shard, image in nsmallest(max(0, count), _open_images(look, mine, measures.get(source, ())), key=_drawn):
             chosen.setdefault(shard, set()).add(image)
-    return pipeline.generate(workspace, sources=sources, only=chosen, taxonomy=taxonomy, progress=progress, wait=wait)
+    return pipeline.generate(
+        workspace, pipeline.RunOptions(sources=sources, only=chosen, taxonomy=taxonomy, wait=wait), progress=progress
+    )
 
 
 def _drawn(image: tuple[str, ImageId]) -> float:
@@ -251,7 +262,7 @@ def _open_images(look: Workspace, shards: Sequence[Any], measured: Sequence[Meas
 # --- what was spent since
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Checked:
     """The latest forecast, and what was spent since on the same sources."""
 
@@ -297,14 +308,14 @@ def checked(workspace: Workspace) -> Checked | None:
         for name in ("cost", "list_cost", "tokens")
     }
     return Checked(
-        body["at"],
-        list(then),
-        Estimate(**body["tokens"]),
-        Estimate(**body["cost"]),
-        Estimate(**body["list_cost" if listed else "cost"]),
-        spent["tokens"],
-        spent["cost"] / NANO,
-        spent["list_cost" if listed else "cost"] / NANO,
+        at=body["at"],
+        sources=list(then),
+        tokens=Estimate(**body["tokens"]),
+        cost=Estimate(**body["cost"]),
+        list_cost=Estimate(**body["list_cost" if listed else "cost"]),
+        spent_tokens=spent["tokens"],
+        spent=spent["cost"] / NANO,
+        spent_list=spent["list_cost" if listed else "cost"] / NANO,
     )
 
 

@@ -19,7 +19,7 @@ from taskgalaxy_ops.workspace import Workspace
 _WHERE = ("stage", "image", "source", "terminal")
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class Forgotten:
     """The answers that are to be forgotten, or were, and their share of what their replies cost.
 

@@ -18,7 +18,7 @@ from taskgalaxy_ops.workspace import Workspace
 
 GRACE_SECONDS = 7 * 24 * 3600.0  # longer than any scan, or stage of an image shard, from its first write to its last
 
-_DATA_KEY = re.compile(rb"data/[0-9a-f]{2}/[0-9a-f]+-[0-9a-f]+\.parquet")
+_DATA_KEY = re.compile(re.escape(keys.DATA.encode()) + rb"[0-9a-f]{2}/[0-9a-f]+-[0-9a-f]+\.parquet")
 _PARTS_WORTH_FOLDING = 64  # entries of a journal
 
 
@@ -68,7 +68,8 @@ def collect(
 
 def unreferenced(workspace: Workspace) -> Iterator[Listed]:
     """The tables that nothing names, in order of key."""
-    written = list(workspace.store.list("data/"))  # listed first, so that tables which are written later are not in it
+    # Listed first, so that tables which are written later are not in it.
+    written = list(workspace.store.list(keys.DATA))
     used = named_by_logs(workspace)
     for shard in workspace.registry.shards():
         for stage_output in workspace.stage_outputs.all(shard.id):
@@ -87,7 +88,7 @@ def named_by_logs(workspace: Workspace) -> set[str]:
 
 def _orphaned(workspace: Workspace) -> Iterator[Listed]:
     """Images of scans that were killed before they registered them, and renderings of images that no longer exist."""
-    written = [*workspace.store.list("blobs/"), *workspace.store.list(keys.RENDERED)]
+    written = [*workspace.store.list(keys.BLOBS), *workspace.store.list(keys.RENDERED)]
     image_index = workspace.registry.known()
     return (listed for listed in written if listed.key.split("/")[2] not in image_index)
 

@@ -25,7 +25,7 @@ from taskgalaxy_ops.workspace import Workspace
 AMOUNTS = ("tokens", "cost", "list_cost")  # the latter two in USD
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class Lacking:
     """The numbers of images and units that have no answer yet."""
 
@@ -41,7 +41,7 @@ class Lacking:
         self.votes, self.open_votes = [0] * self.judges, [0] * self.judges
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class Measure:
     """One image's units and amounts (tokens, cost, list cost), by slot. Slots are filter, write, and each judge."""
 
@@ -96,7 +96,7 @@ def measure(look: Workspace, there: StoreState, one: ShardState, lacking: Lackin
         lacking.filter += one.live * min(look.settings.match.k, len(there.types.ids))
         return []
     matches = computed[shard] if shard in computed else look.stage_outputs.load(shards[shard], "matches", Match)
-    return _MeasuredShard(look, matches, Journal(look.store, shard)).measured(lacking)
+    return _MeasuredShard(look, matches, Journal(look.store, shard, there.begun.get(shard))).measured(lacking)
 
 
 class _MeasuredShard:
@@ -105,7 +105,7 @@ class _MeasuredShard:
         self._keys = StageKeys(look)
         self._journal = journal
         self._models: list[Model] = [look.settings.teacher] * 2 + list(look.settings.judges)
-        self._measures = {match.image: Measure(match.image, len(self._models)) for match in matches}
+        self._measures = {match.image: Measure(image=match.image, slots=len(self._models)) for match in matches}
         self._slots: dict[str, tuple[Measure, int]] = {}  # by unit that is answered
         self._matches = matches
 

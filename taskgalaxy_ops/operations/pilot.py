@@ -1,6 +1,6 @@
 """Pilot: run a few images through all stages, in the store itself, so that nothing is paid for twice.
 
-Their costs give a forecast of the cost of all files.
+Their costs give an estimate of the cost of all files. For registered images, forecast.py estimates what is left.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 from taskgalaxy_ops import pipeline
 from taskgalaxy_ops.errors import SourceError
 from taskgalaxy_ops.generation.results import RunResults
-from taskgalaxy_ops.generation.stages import ASKING_STAGES
+from taskgalaxy_ops.generation.stages import ASKING
 from taskgalaxy_ops.hashing import draw
 from taskgalaxy_ops.progress import Progress
 from taskgalaxy_ops.sources.listing import source_files
@@ -28,7 +28,7 @@ class PilotResult:
     """The results of the pilot's images, and the forecast for all files."""
 
     results: RunResults
-    forecast: dict[str, Any]
+    full_bill: dict[str, Any]
 
 
 def pilot(workspace: Workspace, limit: int, progress: Progress) -> PilotResult:
@@ -57,10 +57,10 @@ def pilot(workspace: Workspace, limit: int, progress: Progress) -> PilotResult:
         if chosen.intersection(names):
             pipeline.ingest(workspace, name, pick=lambda file, name=name: f"{name}/{file}" in chosen, progress=progress)  # type: ignore[misc]
     results = RunResults(workspace, pipeline.generate(workspace, progress=progress))
-    return PilotResult(results, forecast(results, sum(map(len, files.values()))))
+    return PilotResult(results, extrapolated(results, sum(map(len, files.values()))))
 
 
-def forecast(results: RunResults, files: int) -> dict[str, Any]:
+def extrapolated(results: RunResults, files: int) -> dict[str, Any]:
     """The cost of ``files`` files, of which the run's images are a random sample, with a 95 % interval over images.
 
     Each image's share of a stage's cost is in proportion to its units. The interval is the normal one of a mean
@@ -70,7 +70,7 @@ def forecast(results: RunResults, files: int) -> dict[str, Any]:
     images = sorted(results.images)
     if not images:
         raise SourceError("pilot: no image passed, so there is nothing to forecast from.")
-    units: dict[str, Counter[str]] = {stage: Counter() for stage in ASKING_STAGES}
+    units: dict[str, Counter[str]] = {stage: Counter() for stage in ASKING}
     for row in results.relevant:
         units["filter"][row.image] += 1
     for reject in results.rejects:
@@ -83,15 +83,13 @@ def forecast(results: RunResults, files: int) -> dict[str, Any]:
     expected_images = files * kept.units_out / kept.units_in
 
     def full(amount: Mapping[str, float]) -> dict[str, float]:
-        costs = [
-            sum(amount.get(s, 0.0) * units[s][i] / max(1, units[s].total()) for s in ASKING_STAGES) for i in images
-        ]
+        costs = [sum(amount.get(s, 0.0) * units[s][i] / max(1, units[s].total()) for s in ASKING) for i in images]
         mean = sum(costs) / len(costs)
         spread = math.sqrt(sum((c - mean) ** 2 for c in costs) / max(1, len(costs) - 1) / len(costs))
         low, high = max(0.0, mean - 1.96 * spread), mean + 1.96 * spread
         return {name: value * expected_images for name, value in (("low", low), ("expected", mean), ("high", high))}
 
-    tallies = {stage: paid.by_stage.get(stage, Tally()) for stage in ASKING_STAGES}
+    tallies = {stage: paid.by_stage.get(stage, Tally()) for stage in ASKING}
     samples = Counter(pair.image for pair in results.samples)
     return {
         "files": files,

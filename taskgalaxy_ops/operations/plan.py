@@ -17,7 +17,7 @@ from taskgalaxy_ops.generation import lanes
 from taskgalaxy_ops.generation import run as generation_run
 from taskgalaxy_ops.generation.shard_run import ShardResult
 from taskgalaxy_ops.generation.stage_keys import differences
-from taskgalaxy_ops.generation.stages import ASKING_STAGES, STAGES
+from taskgalaxy_ops.generation.stages import ASKING, NAMES, STAGE, before
 from taskgalaxy_ops.models.encoders.base import EmbeddingMatrix
 from taskgalaxy_ops.operations.shard_state import ShardState, StoreState, matched, store_state
 from taskgalaxy_ops.settings import Settings
@@ -51,7 +51,7 @@ class Bounds:
         return Bounds(self.low * factor, self.expected * factor, self.high * factor)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StagePlan:
     """A stage over all image shards of a plan. An amount is None if nothing was measured yet to estimate it from."""
 
@@ -80,7 +80,7 @@ class RunPlan:
         """``requests``, ``tokens``, ``cost``, ``list_cost`` or ``seconds`` of all stages; None if one is not known."""
         parts = [getattr(each, name) for each in self.stages]
         if name != "seconds":
-            parts = [getattr(each, name) for each in self.stages if each.stage in ASKING_STAGES]
+            parts = [getattr(each, name) for each in self.stages if each.stage in ASKING]
         return None if None in parts else sum(parts, Bounds())
 
 
@@ -96,22 +96,22 @@ def plan(workspace: Workspace, sources: Sequence[str] | None = None, taxonomy: i
     matches, computed = matched(view, state, [shard_state for shard_state in state.shards if not shard_state.settled])
     results = {each.id: each for each in generation_run.look_through(view, matches, state.by_shard, computed).shards}
     summaries = marker_summaries(workspace.store, state.committed)
-    measured = {stage: _measured(stage, state.shards, summaries, results) for stage in STAGES}
+    measured = {stage: _measured(stage, state.shards, summaries, results) for stage in NAMES}
     lacking = _lacking(view, state, results, measured)
     stages = [
         _estimated(
             StagePlan(
-                stage,
-                len(state.shards),
-                sum(_stage_output(stage, shard_state, results) is not None for shard_state in state.shards),
-                sum(_units_there(stage, shard_state, summaries, results) for shard_state in state.shards),
-                lacking[stage],
-                _why(stage, state.shards, summaries, results),
+                stage=stage,
+                shards=len(state.shards),
+                shards_there=sum(_stage_output(stage, each, results) is not None for each in state.shards),
+                units_there=sum(_units_there(stage, each, summaries, results) for each in state.shards),
+                units=lacking[stage],
+                why=_why(stage, state.shards, summaries, results),
             ),
             measured[stage],
             workspace.settings,
         )
-        for stage in STAGES
+        for stage in NAMES
     ]
     return RunPlan(len(state.shards), len(state.types.ids), stages)
 
@@ -160,7 +160,7 @@ def _lacking(
     view: Workspace, state: StoreState, results: Mapping[str, ShardResult], measured: Mapping[str, _Measured]
 ) -> dict[str, Bounds]:
     """Units that a run would encode, match or ask, by stage."""
-    units = dict.fromkeys(STAGES, Bounds())
+    units = dict.fromkeys(NAMES, Bounds())
     for shard_state in state.shards:
         images, live = shard_state.shard.images.rows, shard_state.live
         if "embed" not in shard_state.stage_outputs:
@@ -168,7 +168,7 @@ def _lacking(
         if "match" not in shard_state.stage_outputs:
             units["match"] += Bounds(live, live, live)
         asked = _asked(view, shard_state, results.get(shard_state.shard.id), state.types, measured)
-        for stage, bounds in zip(ASKING_STAGES, asked, strict=True):
+        for stage, bounds in zip(ASKING, asked, strict=True):
             units[stage] += bounds
     return units
 
@@ -254,7 +254,7 @@ def _why(
             continue
         changed = min((differences(key.made_of, each) for each in former if each), key=len, default=[])
         if key.key is None:
-            changed = [*changed, f"waits for {STAGES[STAGES.index(stage) - 1]}"]
+            changed = [*changed, f"waits for {before(stage)}"]
         reasons["; ".join(changed) or NOT_RECORDED] += 1
     return dict(reasons.most_common())
 
@@ -262,7 +262,7 @@ def _why(
 def _estimated(stage: StagePlan, measured: _Measured, settings: Settings) -> StagePlan:
     """The stage with requests, tokens, money and time, as far as something was measured."""
     tally, units = measured.tally, stage.units
-    if stage.stage not in ASKING_STAGES:
+    if stage.stage not in ASKING:
         seconds = None if measured.seconds is None and units.high else units.times(measured.seconds or 0)
         return replace(stage, seconds=seconds)
     if not units.high:
@@ -273,7 +273,7 @@ def _estimated(stage: StagePlan, measured: _Measured, settings: Settings) -> Sta
     requests = Bounds(
         *(math.ceil(each * tally.calls / tally.units) for each in (units.low, units.expected, units.high))
     )
-    models = settings.judges if stage.stage == "vote" else [settings.teacher]
+    models = settings.judges if STAGE[stage.stage].role == "judges" else [settings.teacher]
     slots = sum(model.concurrency for model in models)
     a_call = tally.seconds / tally.calls
     seconds = Bounds(

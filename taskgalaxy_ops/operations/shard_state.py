@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 
 from taskgalaxy_ops.generation import match_run
 from taskgalaxy_ops.generation.stage_keys import StageKeys
-from taskgalaxy_ops.generation.stages import STAGES
+from taskgalaxy_ops.generation.stages import ASKING, NAMES
 from taskgalaxy_ops.models.encoders.base import EmbeddingMatrix
 from taskgalaxy_ops.records import ImageId, Match
+from taskgalaxy_ops.storage.edits import Begun
 from taskgalaxy_ops.storage.parquet import embeddings_hash
 from taskgalaxy_ops.storage.registry.state import ImageShard
 from taskgalaxy_ops.storage.shards import Key, StageOutput, output_of, table
@@ -47,7 +48,7 @@ class ShardState:
     @property
     def settled(self) -> bool:
         """Whether all stages are committed, so that nothing is left to do."""
-        return STAGES[-1] in self.stage_outputs
+        return NAMES[-1] in self.stage_outputs
 
     def former(self, stage: str) -> list[StageOutput]:
         """All committed outputs of a stage, also of former settings."""
@@ -60,6 +61,7 @@ class StoreState:
 
     shards: Sequence[ShardState]
     types: EmbeddingMatrix
+    begun: Begun = field(default_factory=dict)  # edits that are not done
 
     @property
     def by_shard(self) -> Mapping[str, Mapping[tuple[str, str], StageOutput]]:
@@ -73,7 +75,7 @@ class StoreState:
             stage_output
             for state in self.shards
             for stage_output in state.committed.values()
-            if stage_output.stage in STAGES
+            if stage_output.stage in NAMES
         ]
 
 
@@ -87,21 +89,21 @@ def store_state(
     and no image. Raises EncoderError, TaxonomyError.
     """
     keys = StageKeys(workspace)
-    types = TaxonomyStore(workspace).embeddings(taxonomy)
+    types = TaxonomyStore(workspace).embeddings(taxonomy, keep=False)
     types_hash = embeddings_hash(types.ids, types.vectors)
     dead = workspace.registry.dead_hashes()
-    edits = workspace.edits().counts()
+    log = workspace.edits()
+    edits = log.counts()
     states = []
     for shard in shards if unclaimed else workspace.registry.with_claims(shards):
         gone = workspace.registry.dead(shard) if shard.id in dead else []
         state = ShardState(shard, workspace.stage_outputs.committed(shard.id), gone)
         output = state.place("embed", keys.embed(shard))
         output = state.place("match", keys.match(output, types_hash, dead.get(shard.id)))
-        output = state.place("filter", keys.filter(output, edits.get((shard.id, "filter"), 0)))
-        output = state.place("write", keys.write(output, edits.get((shard.id, "write"), 0)))
-        state.place("vote", keys.vote(output, edits.get((shard.id, "vote"), 0)))
+        for name in ASKING:
+            output = state.place(name, keys.asking(name, output, edits.get((shard.id, name), 0)))
         states.append(state)
-    return StoreState(states, types)
+    return StoreState(states, types, log.begun())
 
 
 def matched(

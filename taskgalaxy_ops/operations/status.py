@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from taskgalaxy_ops.generation import lanes
-from taskgalaxy_ops.generation.stages import STAGES
+from taskgalaxy_ops.generation.stages import NAMES
 from taskgalaxy_ops.operations.shard_state import ShardState, store_state
 from taskgalaxy_ops.release.publish import published
 from taskgalaxy_ops.storage import keys
@@ -21,7 +21,7 @@ from taskgalaxy_ops.usage import Tally
 from taskgalaxy_ops.workspace import Workspace
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SourceStatus:
     """A live source, and the progress of its image shards."""
 
@@ -33,7 +33,7 @@ class SourceStatus:
     shards_done: int  # image shards whose stages are all committed
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StageStatus:
     """A stage under today's settings, over its committed outputs: in = out + rejects.
 
@@ -52,7 +52,7 @@ class StageStatus:
     cost: float = 0.0  # USD
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
     """The state of a store."""
 
@@ -84,8 +84,17 @@ def status(workspace: Workspace) -> Status:
         own_ids = {shard.id for shard in lanes.shards_of(view, [scan.source])} if len(scans) > 1 else None
         held = [shard_state for shard_state in shards if own_ids is None or shard_state.shard.id in own_ids]
         done = sum(shard_state.settled for shard_state in held)
-        sources.append(SourceStatus(scan.source, scan.location, scan.claims.rows, scan.rejects.rows, len(held), done))
-    stages = [_ingest(view, sources), *(_stage(stage, shards, summaries) for stage in STAGES)] if scans else []
+        sources.append(
+            SourceStatus(
+                source=scan.source,
+                location=scan.location,
+                images=scan.claims.rows,
+                rejects=scan.rejects.rows,
+                shards=len(held),
+                shards_done=done,
+            )
+        )
+    stages = [_ingest(view, sources), *(_stage(stage, shards, summaries) for stage in NAMES)] if scans else []
     ledger, budget = view.ledger(), view.settings.budget
     spent = ledger.spent()
     return Status(
@@ -116,7 +125,15 @@ def status(workspace: Workspace) -> Status:
 def _ingest(view: Workspace, sources: Sequence[SourceStatus]) -> StageStatus:
     kept, refused = sum(each.images for each in sources), Counter(r.reason for r in view.registry.rejects())
     shards = sum(each.shards for each in sources)
-    return StageStatus("ingest", shards, shards, kept + refused.total(), kept, dict(sorted(refused.items())), 0)
+    return StageStatus(
+        stage="ingest",
+        shards=shards,
+        shards_there=shards,
+        units_in=kept + refused.total(),
+        units_out=kept,
+        rejects=dict(sorted(refused.items())),
+        pending=0,
+    )
 
 
 def _stage(stage: str, shards: Sequence[ShardState], summaries: Mapping[StageOutput, MarkerSummary]) -> StageStatus:
@@ -128,16 +145,16 @@ def _stage(stage: str, shards: Sequence[ShardState], summaries: Mapping[StageOut
         rejects.update(each.stats["rejects"])
         asked += Tally(**each.stats.get("asked", {}))
     return StageStatus(
-        stage,
-        len(shards),
-        len(outputs),
-        sum(each.stats["units_in"] for each in marked),
-        sum(each.stats["units_out"] for each in marked),
-        dict(sorted(rejects.items())),
-        0 if len(outputs) == len(shards) else None,
-        asked.calls,
-        asked.tokens,
-        asked.cost / NANO,
+        stage=stage,
+        shards=len(shards),
+        shards_there=len(outputs),
+        units_in=sum(each.stats["units_in"] for each in marked),
+        units_out=sum(each.stats["units_out"] for each in marked),
+        rejects=dict(sorted(rejects.items())),
+        pending=0 if len(outputs) == len(shards) else None,
+        calls=asked.calls,
+        tokens=asked.tokens,
+        cost=asked.cost / NANO,
     )
 
 

@@ -9,7 +9,6 @@ it. A run that was working on the image reads the denylist after its last write,
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 
@@ -17,13 +16,11 @@ from taskgalaxy_ops.errors import NotFoundError, SourceError
 from taskgalaxy_ops.generation.erase import erase_from_shard, held_by, ids_in
 from taskgalaxy_ops.operations import gc
 from taskgalaxy_ops.progress import Progress, Silent
-from taskgalaxy_ops.records import ImageId
+from taskgalaxy_ops.records import ImageId, is_id
 from taskgalaxy_ops.release import WITHDRAWN, publish
 from taskgalaxy_ops.storage import keys
 from taskgalaxy_ops.storage.journal import Journal
 from taskgalaxy_ops.workspace import Workspace
-
-_ID = re.compile("[0-9a-f]{64}")
 
 
 @dataclass(slots=True)
@@ -46,7 +43,7 @@ def take_down(
     """
     progress = progress or Silent()
     for image in images:
-        if not _ID.fullmatch(image):
+        if not is_id(image):
             raise SourceError(
                 f"takedown: {image!r} is no image id. Give 64 hex digits, or a file that holds the image."
             )
@@ -66,7 +63,7 @@ def take_down(
         workspace.store.delete(keys.blob(image))
     for version in _versions(workspace):
         found.releases |= publish.withdraw(workspace, version, found.images)
-    for key in [*_pages(workspace, found.images), *(each.key for each in workspace.store.list(keys.cache("")))]:
+    for key in [*_pages(workspace, found.images), *(each.key for each in workspace.store.list(keys.CACHES))]:
         workspace.store.delete(key)  # made again when somebody asks for it
     for key, held in _unreferenced(workspace):
         if not held.isdisjoint(found.images):
@@ -129,7 +126,7 @@ def _left_in_release(workspace: Workspace, version: int, denied: Collection[Imag
 
 def _pages(workspace: Workspace, images: Collection[ImageId]) -> Iterator[str]:
     """The report pages that contain the id of any of these images."""
-    for listed in workspace.store.list("reports/"):
+    for listed in workspace.store.list(keys.REPORTS):
         text = workspace.store.get(listed.key).decode("utf-8", "replace")
         if any(image in text for image in images):
             yield listed.key
@@ -137,7 +134,7 @@ def _pages(workspace: Workspace, images: Collection[ImageId]) -> Iterator[str]:
 
 def _versions(workspace: Workspace) -> list[int]:
     """The versions of all releases that have a file, finished or not."""
-    found = {listed.key.split("/")[1] for listed in workspace.store.list("releases/v")}
+    found = {listed.key.split("/")[1] for listed in workspace.store.list(keys.NUMBERED_RELEASES)}
     return sorted(int(name.removeprefix("v")) for name in found)
 
 

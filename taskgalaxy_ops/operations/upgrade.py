@@ -65,7 +65,7 @@ def _units(workspace: Workspace, shard: str, known: list[Settings]) -> Iterator[
     matches = [row for s in shards if s.stage == "match" for row in workspace.stage_outputs.load(s, "matches", Match)]
     pairs = [row for s in shards if s.stage == "write" for row in workspace.stage_outputs.load(s, "pairs", Pair)]
     for settings in known:
-        prompts = load_prompts({str(name): path for name, path in settings.prompts.items()})
+        prompts = load_prompts(settings.prompts, settings.write.variants)
         asked = [filter_stage.filter_template(prompts["filter"], settings.teacher)]
         asked += [
             write_stage.write_template(prompts[f"write_{v}"], settings.teacher, v) for v in settings.write.variants

@@ -12,11 +12,11 @@ from itertools import chain
 from typing import Any
 
 from taskgalaxy_ops.errors import DamageError, NotFoundError
-from taskgalaxy_ops.generation.stages import STAGES, TABLES
+from taskgalaxy_ops.generation.stages import NAMES, STAGES
 from taskgalaxy_ops.hashing import fingerprint, sha256_hex
 from taskgalaxy_ops.operations.gc import named_by_logs
 from taskgalaxy_ops.progress import Progress, Silent
-from taskgalaxy_ops.records import Image, LabelReject, Match, Node
+from taskgalaxy_ops.records import Image, LabelReject, Node
 from taskgalaxy_ops.release import MANIFEST
 from taskgalaxy_ops.release.publish import Published, published
 from taskgalaxy_ops.storage import keys, parquet
@@ -31,8 +31,7 @@ from taskgalaxy_ops.workspace import Workspace
 
 _RECORDS: Mapping[tuple[str, str], type[Any]] = {
     ("ingest", "images"): Image,
-    ("match", "matches"): Match,
-    **{(stage, name): record for stage, tables in TABLES.items() for name, record in tables.items()},
+    **{(stage.name, name): record for stage in STAGES for name, record in stage.tables.items()},
 }
 
 
@@ -66,7 +65,7 @@ def glance(workspace: Workspace) -> Findings:
     """
     found = Findings()
     look = workspace.snapshot()
-    data = {each.key for each in listed(workspace.store, "data/")}
+    data = {each.key for each in listed(workspace.store, keys.DATA)}
     for check in (_logs(look), _named(look, data), _marked(look, data), _releases(look, _release_is_there)):
         _run(check, found)
     return found
@@ -97,6 +96,8 @@ def _logs(workspace: Workspace) -> _Checks:
         keys.EDITS_LOG,
         keys.PROPOSALS_LOG,
         keys.ANNOUNCEMENTS_LOG,
+        keys.FORECASTS_LOG,
+        keys.FINETUNE_LOG,
         keys.journal(keys.TAXONOMY_SHARD),
     ):
         yield "log", lambda prefix=prefix: _read_log(workspace, prefix)  # type: ignore[misc]
@@ -118,7 +119,7 @@ def _marked(workspace: Workspace, data: Collection[str]) -> _Checks:
     for shard in shards:
         yield "table", lambda shard=shard: _is_there(shard.images.key, data, shard.stage_output().marker)  # type: ignore[misc]
     found = (stage_output for shard in shards for stage_output in workspace.stage_outputs.committed(shard.id).values())
-    stage_outputs = [stage_output for stage_output in found if stage_output.stage in STAGES]
+    stage_outputs = [stage_output for stage_output in found if stage_output.stage in NAMES]
     for stage_output, digest in marker_summaries(workspace.store, stage_outputs).items():
         for key in digest.data:
             yield "table", lambda key=key, stage_output=stage_output: _is_there(key, data, stage_output.marker)  # type: ignore[misc]
@@ -135,7 +136,7 @@ def _registry(workspace: Workspace) -> _Checks:
 
 
 def _taxonomy(workspace: Workspace) -> _Checks:
-    # Reads the logs directly: TaxonomyStore would publish the seeds if there is no version, and load the encoder.
+    # Reads the logs directly, also if a version in them cannot be read.
     logs = (Log(workspace.store, prefix).read() for prefix in (keys.VERSIONS_LOG, keys.PROPOSALS_LOG))
     for version in chain.from_iterable(logs):
         for name, record in (("nodes", Node), ("rejects", LabelReject)):
@@ -182,7 +183,7 @@ def _stage_output(workspace: Workspace, stage_output: StageOutput) -> None:
         "redacted"
     )  # its key was made of rows that are erased
     if not (redacted or output.startswith(stage_output.output)) or not adds_up:
-        fix = "Restore it." if stage_output.stage in RECORD_STAGES else "Delete it: the shard is computed again."
+        fix = "Restore it." if stage_output.stage in RECORD_STAGES else "Delete it: the stage output is computed again."
         raise DamageError(f"{stage_output.marker}: its tables or counts do not add up. {fix}")
 
 

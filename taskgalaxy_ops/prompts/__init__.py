@@ -6,18 +6,26 @@ questions and answers are data in that block, never part of the instruction.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib.resources import files
 from pathlib import Path
 
 from taskgalaxy_ops.errors import SettingsError
+from taskgalaxy_ops.extensions import QUESTION_FORMS
 
-NAMES = ("filter", "write_plain", "write_chain_of_thought", "vote", "expand")
+NAMES = ("filter", *(f"write_{form}" for form in QUESTION_FORMS.shipped), "vote", "expand")
 
 
-def load_prompts(own: Mapping[str, str]) -> dict[str, str]:
-    """Every prompt's text by name; ``own`` names the files that replace the package's. Raises SettingsError."""
+def load_prompts(own: Mapping[str, str], forms: Iterable[str] = ()) -> dict[str, str]:
+    """Every prompt's text by name; ``own`` names the files that replace the package's.
+
+    forms: question forms that are written. One that another package brings has its prompt with it, here under
+    ``write_`` and its name. Raises SettingsError.
+    """
     texts = {name: files(__name__).joinpath(f"{name}.md").read_text(encoding="utf-8").strip() for name in NAMES}
+    texts |= {
+        f"write_{form}": QUESTION_FORMS.get(form).prompt.strip() for form in forms if f"write_{form}" not in NAMES
+    }
     for name, path in own.items():
         try:
             texts[name] = Path(path).read_text(encoding="utf-8").strip()

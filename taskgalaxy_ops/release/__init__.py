@@ -1,13 +1,13 @@
 """Release: from rows to the files of a data set. Only ``publish`` and ``published_rows`` use a store.
 
-``select`` chooses and splits the samples, ``build`` makes the files one at a time. Memory does not grow with the number
-of samples and images, because the rows lie in a temporary file (``sqlite_staging``).
+``select_samples`` chooses and splits the samples, ``build`` makes the files one at a time. Memory does not grow with the
+number of samples and images, because the rows lie in a temporary file (``sqlite_staging``).
 """
 
-from taskgalaxy_ops.release.build import FORMAT_VERSION, HISTORY, MANIFEST, Stored, build, entry
+from taskgalaxy_ops.release.build import FORMAT_VERSION, HISTORY, MANIFEST, Stored, build, entry, file_count
 from taskgalaxy_ops.release.inputs import ReleaseInputs, ShardRows, TaxonomySummary
 from taskgalaxy_ops.release.redact import WITHDRAWN, withdraw
-from taskgalaxy_ops.release.select import RELEASE_VERSION, Selection, select
+from taskgalaxy_ops.release.select import RELEASE_VERSION, Selection, select_samples
 from taskgalaxy_ops.release.sqlite_staging import SPLITS
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "TaxonomySummary",
     "build",
     "entry",
-    "select",
+    "file_count",
+    "select_samples",
     "withdraw",
 ]

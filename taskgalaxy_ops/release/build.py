@@ -10,11 +10,11 @@ from io import SEEK_END
 from itertools import chain
 from typing import Any, BinaryIO
 
+from taskgalaxy_ops.errors import SettingsError
 from taskgalaxy_ops.hashing import fingerprint, sha256_hex
 from taskgalaxy_ops.records import ImageId
 from taskgalaxy_ops.release.card import card
-from taskgalaxy_ops.release.formats.llava import llava_files
-from taskgalaxy_ops.release.formats.parquet import parquet_files
+from taskgalaxy_ops.release.formats import FORMATS, PICTURES, folder_of
 from taskgalaxy_ops.release.images import thumbnail_files
 from taskgalaxy_ops.release.select import RELEASE_VERSION, Selection
 from taskgalaxy_ops.release.spooled import spooled
@@ -42,7 +42,7 @@ def build(plan: Selection, *, version: int, history: Mapping[str, Any]) -> Itera
     its id.
     """
     plan.rows.execute("DELETE FROM files")
-    for path, file in chain(llava_files(plan), parquet_files(plan)):
+    for path, file in chain.from_iterable(_files(plan, name) for name in plan.settings.formats):
         _list(plan, path, entry(file))
         yield path, file
     for image, path, size in plan.copied():
@@ -55,6 +55,22 @@ def build(plan: Selection, *, version: int, history: Mapping[str, Any]) -> Itera
     with spooled() as file:
         _write_manifest(plan, file)
         yield MANIFEST, file
+
+
+def file_count(plan: Selection) -> int:
+    """How many files ``build`` gives."""
+    formats = sum(FORMATS.get(name).count(plan) for name in plan.settings.formats)
+    return formats + plan.counts["images_copied"] + len(plan.shown) + len((README, HISTORY, MANIFEST))
+
+
+def _files(plan: Selection, name: str) -> Iterator[tuple[str, Content]]:
+    """The files of a format. Raises SettingsError for one outside its folder: nobody could take anything out of it."""
+    others = {*PICTURES, *(folder_of(each) for each in FORMATS.shipped if each != name)}
+    for path, content in FORMATS.get(name).files(plan):
+        folder = path.partition("/")[0]
+        if folder != folder_of(name) or folder in others:
+            raise SettingsError(f"release format {name!r}: {path} lies in no folder of its own name. Mend it.")
+        yield path, content
 
 
 def _list(plan: Selection, path: str, found: Mapping[str, Any]) -> None:

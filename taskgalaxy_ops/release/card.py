@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from taskgalaxy_ops.release.agreement import agreement
+from taskgalaxy_ops.release.formats import FORMATS
 from taskgalaxy_ops.release.images import thumbnail_path
 from taskgalaxy_ops.release.licences import identifier
 from taskgalaxy_ops.release.markdown import table, text
@@ -112,6 +113,8 @@ def _loading(plan: Selection) -> list[str]:
         "comes before its answer. Parquet also has the votes and what each source says of the image.",
         "",
     ]
+    for name in sorted(set(plan.settings.formats) - FORMATS.shipped.keys()):
+        lines += [f"`{name}/`: {text(FORMATS.get(name).about or 'a format of an installed package')}.", ""]
     if referred:
         lines += [
             f"{plan.counts['images_copied']:,} images are in this folder. {referred:,} are referred to where they lie: "

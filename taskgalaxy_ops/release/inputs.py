@@ -33,7 +33,7 @@ class ShardRows:
     claims: Sequence[Claim]  # those of live sources
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ReleaseInputs:
     """Everything that goes into a release. Its bytes depend on no order but that of ``stage_counts`` and ``judges``.
 

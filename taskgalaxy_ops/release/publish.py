@@ -19,6 +19,7 @@ from typing import Any
 
 from taskgalaxy_ops import release
 from taskgalaxy_ops.errors import DamageError, NotFoundError, PendingError, SourceError
+from taskgalaxy_ops.extensions import QUESTION_FORMS, RELEASE_FORMATS
 from taskgalaxy_ops.funnel import StageCounts
 from taskgalaxy_ops.generation.results import RunResults
 from taskgalaxy_ops.hashing import fingerprint, sha256_hex
@@ -33,7 +34,7 @@ from taskgalaxy_ops.taxonomy.store import TaxonomyStore
 from taskgalaxy_ops.workspace import Workspace
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Published:
     """A complete release, as its entries in the log describe it."""
 
@@ -104,7 +105,7 @@ def publish(
     latest = next(reversed(published(workspace)), None)
     if latest and inputs and latest.inputs == inputs:
         return ReleaseReceipt(latest, url(workspace, latest), False, latest.funnel)
-    with release.select(release_inputs(results), workspace.settings.release) as plan:
+    with release.select_samples(release_inputs(results), workspace.settings.release) as plan:
         if not plan.counts["samples"]:
             raise SourceError(
                 "release: no pair has been accepted, so there is nothing to release. See `taskgalaxy status`."
@@ -114,15 +115,15 @@ def publish(
             return ReleaseReceipt(made, url(workspace, made), False, plan.funnel[-1])
         version, manifest = made
         done = Published(
-            version,
-            plan.content_hash,
-            manifest,
-            plan.counts["samples"],
-            plan.counts["task_types"],
-            plan.counts["images"],
-            bool(results.pending),
-            inputs,
-            dict(plan.funnel[-1].rejects),
+            version=version,
+            content=plan.content_hash,
+            manifest_sha256=manifest,
+            samples=plan.counts["samples"],
+            task_types=plan.counts["task_types"],
+            images=plan.counts["images"],
+            partial=bool(results.pending),
+            inputs=inputs,
+            rejects=dict(plan.funnel[-1].rejects),
         )
         published_rows.keep_left_out(workspace.store, version, plan.rejects())
     _finish(workspace, done)
@@ -156,6 +157,8 @@ def _inputs(results: RunResults) -> str:
             "encoder": workspace.encoder_identity,
             "prompts": dict(workspace.prompts),
             "simulated": results.simulated,
+            "release_formats": RELEASE_FORMATS.versions(workspace.settings.release.formats),
+            "question_forms": QUESTION_FORMS.versions(workspace.settings.write.variants),
             "store": workspace.store.url,
         },
     )
@@ -174,7 +177,7 @@ def _make(workspace: Workspace, plan: release.Selection, progress: Progress) -> 
             "at": datetime.now(UTC).isoformat(timespec="seconds"),
             "settings_version": workspace.publish_settings()[0],
         }
-        progress.stage("release", plan.files, "files")
+        progress.stage("release", release.file_count(plan), "files")
         files = release.build(plan, version=version, history=history)
         if manifest := _write(workspace, version, files, progress):
             return version, manifest

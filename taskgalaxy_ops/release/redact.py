@@ -8,26 +8,24 @@ from __future__ import annotations
 import io
 import json
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import yaml
 
-from taskgalaxy_ops.errors import NotFoundError
+from taskgalaxy_ops.errors import NotFoundError, SettingsError
 from taskgalaxy_ops.records import ImageId, PairId
 from taskgalaxy_ops.release.build import MANIFEST, README, as_json, entry
 from taskgalaxy_ops.release.card import header_lines
-from taskgalaxy_ops.release.formats.parquet import WRITING
+from taskgalaxy_ops.release.formats import PICTURES, Gone, folder_of, format_of
+from taskgalaxy_ops.release.formats.parquet import one_of
 from taskgalaxy_ops.release.images import thumbnail_path
 
 WITHDRAWN = "withdrawn.json"
 
 _NOTICE = re.compile(r"> \[!WARNING\]\n> \*\*Withdrawn in part\*\*[^\n]*\n\n")
-_ID = re.compile(r"[0-9a-f]{64}")
 
 
 def withdraw(
@@ -38,7 +36,8 @@ def withdraw(
     manifest: the current one. read: returns a file by its path in the release, or raises NotFoundError. Yields nothing
     if the release holds none of the images; images that were withdrawn earlier stay listed. The files must be written
     in this order: ``withdrawn.json`` comes first and the manifest last, so that the same call can continue an
-    interrupted one. Holds one file in memory at a time.
+    interrupted one. Holds one file in memory at a time. Raises SettingsError for a file of a format that no installed
+    package brings.
     """
     listed = json.loads(manifest)
     entries: dict[str, Mapping[str, Any]] = listed["files"]
@@ -48,17 +47,18 @@ def withdraw(
     out = {*images, *named}
     held: set[ImageId] = set()
     kept: set[str] = set()  # splits with rows that stay
-    tables = [path for path in entries if path.endswith(".parquet")]
+    tables = [path for path in entries if path.startswith(f"{folder_of('parquet')}/")]
     for path in tables:
         if raw := _read(read, path):
             ids = pq.read_table(io.BytesIO(raw), columns=["id", "image_id"], use_threads=False)
-            gone = ids.filter(_one_of(ids["image_id"], out))
+            gone = ids.filter(one_of(ids["image_id"], out))
             samples.update(gone["id"].to_pylist())
             held.update(gone["image_id"].to_pylist())
             if len(gone) < len(ids):
                 kept.add(_split(path))
     if not held and entries.get(WITHDRAWN) == (entry(known) if known else None):
         return
+    _check_formats(entries, read)
     named |= held
     withdrawn = as_json({"images": sorted(named), "samples": sorted(samples)})
     yield WITHDRAWN, withdrawn
@@ -94,11 +94,22 @@ def redacted(
     if _is_picture(path):
         gone = {thumbnail_path(sample) for sample in samples}
         return None if path in gone or PurePosixPath(path).stem in images else raw
-    if path.endswith(".parquet"):
-        return _table(raw, images, samples)
-    if path.startswith("llava/"):
-        return _llava(raw, images, samples)
+    if found := format_of(path):
+        return found.redact(path, raw, Gone(images, samples))
     return _card(raw.decode(), len(images), samples, empty_splits).encode() if path == README else raw
+
+
+def _check_formats(paths: Iterable[str], read: Callable[[str], bytes]) -> None:
+    """Whether something can be taken out of every file that is there. Raises SettingsError, before any is changed."""
+    for path in sorted(paths):
+        try:
+            format_of(path)
+        except SettingsError as error:
+            if _read(read, path) is not None:
+                raise SettingsError(
+                    f"release: nothing can be taken out of {path} here: {error}\n"
+                    "  Install the package that brings its format, or delete the file; then do this again."
+                ) from error
 
 
 def _read(read: Callable[[str], bytes], path: str) -> bytes | None:
@@ -114,40 +125,7 @@ def _split(path: str) -> str:
 
 
 def _is_picture(path: str) -> bool:
-    return path.startswith(("images/", "samples/"))
-
-
-def _table(raw: bytes, images: frozenset[ImageId], samples: frozenset[PairId]) -> bytes | None:
-    file = pq.ParquetFile(io.BytesIO(raw))
-    out = io.BytesIO()
-    left = 0
-    with pq.ParquetWriter(out, file.schema_arrow, **WRITING) as writer:
-        for number in range(file.num_row_groups):
-            rows = file.read_row_group(number, use_threads=False)
-            rows = rows.filter(pc.invert(pc.or_(_one_of(rows["image_id"], images), _one_of(rows["id"], samples))))
-            left += len(rows)
-            if len(rows):  # no empty group: readers take the first group's number of rows as the size of a batch
-                writer.write_table(rows)
-    if left == file.metadata.num_rows:
-        return raw
-    return out.getvalue() if left else None
-
-
-def _one_of(column: pa.ChunkedArray, ids: Collection[str]) -> pa.ChunkedArray:
-    return pc.is_in(column, pa.array(list(ids), pa.string()))
-
-
-def _llava(raw: bytes, images: frozenset[ImageId], samples: frozenset[PairId]) -> bytes:
-    """LLaVA's JSON, which has a row a line: drop the lines of withdrawn rows, and leave the others byte for byte."""
-    lines = [line.removesuffix(",") for line in raw.decode().split("\n")[1:-2]]
-    kept = [line for line in lines if not _is_gone(json.loads(line), images, samples)]
-    return raw if len(kept) == len(lines) else ("[\n" + ",\n".join(kept) + "\n]\n" if kept else "[]\n").encode()
-
-
-def _is_gone(row: Mapping[str, Any], images: frozenset[ImageId], samples: frozenset[PairId]) -> bool:
-    # An image's location ends in its id, whether it is copied or referred to.
-    found = _ID.match(PurePosixPath(row["image"]).name)
-    return row["id"] in samples or (found is not None and found[0] in images)
+    return path.partition("/")[0] in PICTURES
 
 
 def _card(text: str, images: int, samples: frozenset[PairId], empty_splits: Collection[str]) -> str:

@@ -15,6 +15,7 @@ from urllib.parse import unquote, urlsplit
 
 import numpy as np
 
+from taskgalaxy_ops.extensions import QUESTION_FORMS, RELEASE_FORMATS
 from taskgalaxy_ops.funnel import StageCounts
 from taskgalaxy_ops.hashing import fingerprint
 from taskgalaxy_ops.records import ImageId, PairId, Reason, Reject
@@ -30,7 +31,6 @@ _PART_BYTES = 128 << 20  # of images in a Parquet file; an image counts once for
 _PART_ROWS = 50_000
 _SHOWN = 6  # samples on the card
 _UNSTATED = "not stated"
-_SINGLE_FILES = 3 + 3  # LLaVA's three splits; card, history, manifest
 
 _EXTENSIONS = {"jpeg": "jpg", "mpo": "jpg", "tiff": "tif"}
 
@@ -225,11 +225,6 @@ class Selection:
         drawn.close()
         return [next(self.samples(number, number)) for number in shown]
 
-    @property
-    def files(self) -> int:
-        """The number of files that ``build`` yields."""
-        return _SINGLE_FILES + sum(map(len, self.parts.values())) + self.counts["images_copied"] + len(self.shown)
-
     @cached_property
     def funnel(self) -> list[StageCounts]:
         """The counts of all stages; the last one is the release's own."""
@@ -254,7 +249,16 @@ class Selection:
             "prompts": dict(self.inputs.prompts),
             "rules": {**self.inputs.rules, "vote.audit_share": self.inputs.audit_share},
             "release": self._rules(),
+            **self._brought(),
         }
+
+    def _brought(self) -> dict[str, Any]:
+        """Versions of the formats and the question forms that installed packages bring; nothing where all ship."""
+        brought = {
+            "release_formats": RELEASE_FORMATS.versions(self.settings.formats),
+            "question_forms": QUESTION_FORMS.versions(self.inputs.rules.get("write.variants", ())),
+        }
+        return {what: versions for what, versions in brought.items() if versions}
 
     def _rules(self) -> dict[str, Any]:
         # Unset fields are left out, so that a field which a later version adds changes no file of older releases.
@@ -323,7 +327,7 @@ def identity(model: Model) -> dict[str, Any]:
     )
 
 
-def select(inputs: ReleaseInputs, settings: ReleaseSettings) -> Selection:
+def select_samples(inputs: ReleaseInputs, settings: ReleaseSettings) -> Selection:
     """Select the rows of a release and split them by image. Every accepted pair that is left out is a reject.
 
     Left out are, in this order: variants that are not wanted, near-duplicate images (of those that have samples),

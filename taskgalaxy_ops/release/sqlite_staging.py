@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from taskgalaxy_ops.errors import DamageError
 from taskgalaxy_ops.hashing import canonical_json, draw
-from taskgalaxy_ops.records import Claim, ImageId, PairId, Reason
+from taskgalaxy_ops.records import Claim, ImageId, PairId, Reason, is_id
 from taskgalaxy_ops.release.agreement import Ballots
 from taskgalaxy_ops.release.inputs import ShardRows
 from taskgalaxy_ops.settings import ReleaseSettings
@@ -27,7 +27,6 @@ from taskgalaxy_ops.settings import ReleaseSettings
 SPLITS = ("train", "validation", "test")
 
 _CACHE_KIB = 4 << 10  # of the file's pages; sorting needs the same again
-_ID = re.compile(r"[0-9a-f]{64}")
 _END = re.compile(r"[\s?.!。]+$")
 
 # pairs: every pair with a vote; ``image`` and the columns after it are null if it is no sample; ``reason`` is null if
@@ -145,7 +144,7 @@ def _samples(shard: ShardRows, settings: ReleaseSettings) -> dict[PairId, tuple[
 
 
 def _check(pair: PairId, image: ImageId, known: set[ImageId], claimed: set[ImageId]) -> None:
-    if not _ID.fullmatch(pair) or not _ID.fullmatch(image):
+    if not is_id(pair) or not is_id(image):
         raise DamageError(f"sample {pair!r} of image {image!r}: ids are 64 hex digits. Run `verify`.")
     if image not in known:
         raise DamageError(f"sample {pair}: its image {image} is not registered. Run `verify`.")

@@ -4,8 +4,9 @@ A settings file is YAML; what it leaves out takes the defaults here. Keys (secre
 the environment variable that holds its key.
 """
 
+from taskgalaxy_ops.extensions import QUESTION_FORMS
 from taskgalaxy_ops.settings.airflow import AirflowSettings, NotifySettings, PoolSlots, Schedules
-from taskgalaxy_ops.settings.base import Cron, Name, Strict, Validated, Variant, valid_name, validated
+from taskgalaxy_ops.settings.base import Cron, Name, Strict, Validated, Variant, known, valid_name, validated
 from taskgalaxy_ops.settings.budget import BudgetSettings, CapSettings
 from taskgalaxy_ops.settings.finetune import CommandSettings, FinetuneSettings, KubernetesSettings, LmmsSettings
 from taskgalaxy_ops.settings.load import (
@@ -34,6 +35,7 @@ from taskgalaxy_ops.settings.sources import IngestSettings, S3Settings, SourceSe
 __all__ = [
     "EXAMPLE",
     "IN_PROCESS",
+    "QUESTION_FORMS",
     "AirflowSettings",
     "BatchSettings",
     "BudgetSettings",
@@ -66,6 +68,7 @@ __all__ = [
     "WriteSettings",
     "airflow_settings",
     "finetune_settings",
+    "known",
     "load_settings",
     "parse_settings",
     "read_yaml",

@@ -44,7 +44,7 @@ class NotifySettings(Strict):
 class AirflowSettings(Strict):
     """How Airflow runs the pipeline; changes no data."""
 
-    lanes: int = Field(16, ge=1, le=1024, description="groups of shards that a generate run works on side by side")
+    lanes: int = Field(16, ge=1, le=1024, description="groups of image shards that a run works on side by side")
     schedules: Schedules = Schedules()
     watch_parents: tuple[str, ...] = Field(
         (), description="folders or s3://bucket/prefix whose direct subfolders each are a source of that name"

@@ -3,14 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic_core import PydanticCustomError
 
 from taskgalaxy_ops.errors import SettingsError
+from taskgalaxy_ops.extensions import QUESTION_FORMS, Registry
 
 Name = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f/\\]+$")]
-Variant = Literal["plain", "chain_of_thought"]
+
+
+def known(registry: Registry[Any]) -> AfterValidator:
+    """Validates a name that a registry has; its message says which there are, and what brings them."""
+
+    def check(name: str) -> str:
+        if registry.knows(name):
+            return name
+        raise PydanticCustomError("unknown_name", "Input should be {told}", {"told": registry.told()})
+
+    return AfterValidator(check)
+
+
+# The name of a question form: one that ships, or one that an installed package brings.
+Variant = Annotated[str, known(QUESTION_FORMS), Field(examples=list(QUESTION_FORMS.shipped))]
+# The prompts that ship; a question form's is called write_ and its name.
+PROMPTS = ("filter", *(f"write_{form}" for form in QUESTION_FORMS.shipped), "vote", "expand")
 Cron = Annotated[str, Field(pattern=r"^(@(hourly|daily|weekly|monthly)|\S+ \S+ \S+ \S+ \S+)$")]
 
 
@@ -18,6 +36,15 @@ class Strict(BaseModel):
     """Base of all that a user writes in YAML: unknown fields are mistakes."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+def known_prompt(name: str) -> str:
+    """The name of a prompt. Raises ValueError for one that no stage and no question form has."""
+    if name in PROMPTS or (name.startswith("write_") and QUESTION_FORMS.knows(name.removeprefix("write_"))):
+        return name
+    forms = [f"write_{form}" for form in QUESTION_FORMS.names()]
+    known = ", ".join(repr(each) for each in dict.fromkeys([*PROMPTS, *forms]))
+    raise ValueError(f"no prompt is called {name!r}: it should be one of {known}")
 
 
 def valid_name(name: str) -> bool:

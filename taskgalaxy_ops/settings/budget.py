@@ -22,7 +22,7 @@ class BudgetSettings(CapSettings):
     max_calls: int | None = Field(5000, ge=0)
     run: CapSettings = Field(CapSettings(), description="one command, or one run of a DAG with all its lanes")
     day: CapSettings = Field(CapSettings(), description="any day, in UTC")
-    sources: dict[Name, CapSettings] = Field({}, description="what is asked about images that it brought first")
+    sources: dict[Name, CapSettings] = Field({}, description="calls about images that this source brought first")
 
     @property
     def counts_money(self) -> bool:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any
 
 import yaml
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from taskgalaxy_ops.errors import SettingsError
 from taskgalaxy_ops.settings.airflow import AirflowSettings
-from taskgalaxy_ops.settings.base import Name, Strict, validated
+from taskgalaxy_ops.settings.base import PROMPTS, Name, Strict, known_prompt, validated
 from taskgalaxy_ops.settings.budget import BudgetSettings
 from taskgalaxy_ops.settings.finetune import FinetuneSettings
 from taskgalaxy_ops.settings.models import Model
@@ -42,8 +42,8 @@ class Settings(Strict):
     match: MatchSettings = MatchSettings()
     teacher: Model
     judges: tuple[Model, ...] = Field(min_length=1)
-    prompts: dict[Literal["filter", "write_plain", "write_chain_of_thought", "vote", "expand"], str] = Field(
-        default={}, description="files of your own, by prompt"
+    prompts: dict[Annotated[str, AfterValidator(known_prompt)], str] = Field(
+        default={}, description=f"files of your own, by prompt: {', '.join(PROMPTS)}, or write_ and a question form"
     )
     write: WriteSettings = WriteSettings()
     vote: VoteSettings = VoteSettings()

@@ -39,7 +39,7 @@ IN_PROCESS = "transformers:"
 class Model(Strict):
     """A chat model behind an OpenAI-compatible URL, or in this process."""
 
-    name: Name = Field(description="how the data call it")
+    name: Name = Field(description="the model's name in the data")
     base_url: str = Field(
         pattern=rf"^(https?://|{IN_PROCESS})", description="e.g. https://api.openai.com/v1, or transformers:hub/id"
     )
@@ -53,7 +53,9 @@ class Model(Strict):
     price: Price | None = Field(
         None, description="null: as the provider lists it; nothing where the model is simulated or of your own network"
     )
-    list_price: Price | None = Field(None, description="what the same tokens cost elsewhere; for comparison only")
+    list_price: Price | None = Field(
+        None, description="what the same tokens cost at another provider; for comparison only"
+    )
     temperature: float | None = Field(0.0, ge=0, le=2, description="null: not sent; some models take none")
     max_tokens: int = Field(2000, ge=16)
     room_field: Literal["max_tokens", "max_completion_tokens"] = Field(

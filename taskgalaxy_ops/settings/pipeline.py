@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
-from taskgalaxy_ops.settings.base import Strict, Variant
+from taskgalaxy_ops.extensions import ENCODERS, RELEASE_FORMATS
+from taskgalaxy_ops.settings.base import Strict, Variant, known
 
 
 class EncoderSettings(Strict):
     """What places images and task types in one space."""
 
-    name: Literal["conse", "open_clip"] = "conse"
+    name: Annotated[str, known(ENCODERS)] = Field(
+        "conse",
+        description="conse, open_clip, or one that an installed package brings",
+        examples=list(ENCODERS.shipped),
+    )
     model: str | None = Field(None, description="open_clip model, e.g. ViT-L-14, or hf-hub:…")
     pretrained: str | None = Field(None, description="open_clip tag, e.g. openai, or a checkpoint file")
 
@@ -27,10 +32,13 @@ class TaxonomySettings(Strict):
     """Seeds and how they grow."""
 
     seeds: str | None = Field(None, description="a YAML file of your own; default: the package's")
-    near_duplicate: float = Field(0.93, gt=0, le=1, description="cosine from which a new label is another's twin")
+    near_duplicate: float = Field(
+        0.93, gt=0, le=1, description="cosine from which a new label counts as a near-duplicate of another"
+    )
     children: int = Field(12, ge=1, le=200, description="labels asked for in one request")
     approval: Literal["required", "by_rule", "off"] = Field(
-        "required", description="who lets a proposed version be published: a person; the rule below, else a person; all"
+        "required",
+        description="who approves a proposed version: a person; the rule below, else a person (by_rule); nobody (off)",
     )
     approve_up_to: int = Field(20, ge=0, description="by_rule: a proposal of at most this many nodes needs no person")
     scheduled_new: int = Field(40, ge=1, description="nodes that a scheduled growth adds at most")
@@ -62,6 +70,23 @@ class ReleaseSettings(Strict):
     copy_images_up_to: int = Field(2_000_000_000, ge=0, description="bytes; beyond it images are referred to")
     near_duplicate_bits: int = Field(0, ge=-1, le=32, description="perceptual-hash distance; -1: keep all")
     variants: tuple[Variant, ...] | None = Field(None, min_length=1, description="only these; null: all")
+    # Left out of what is kept and hashed where it is the default: it came later, and changes nothing made before it.
+    formats: tuple[Annotated[str, known(RELEASE_FORMATS)], ...] = Field(
+        tuple(RELEASE_FORMATS.shipped),
+        description="llava and parquet always, and those that installed packages bring",
+        exclude_if=lambda formats: set(formats) == set(RELEASE_FORMATS.shipped),
+    )
+
+    @field_validator("formats")
+    @classmethod
+    def _readable(cls, formats: tuple[str, ...]) -> tuple[str, ...]:
+        if missing := RELEASE_FORMATS.shipped.keys() - set(formats):
+            raise ValueError(
+                f"{', '.join(sorted(missing))} is missing: training, take-downs and `explain` read what ships. Add it"
+            )
+        if len(set(formats)) < len(formats):
+            raise ValueError(f"a format is there twice: {', '.join(formats)}")
+        return formats
 
 
 class BatchSettings(Strict):
@@ -70,15 +95,15 @@ class BatchSettings(Strict):
     wait_seconds: float | None = Field(
         None,
         ge=0,
-        description="how long a run waits for batches, which the next one collects; null: until they end "
+        description="how long a run waits for batches; the next run collects those that are left; null: until they end "
         "(in Airflow, airflow.lane_hours at most)",
     )
     poll_seconds: float = Field(30.0, gt=0, description="between two looks at a batch; in Airflow, 10 at least")
     lookup_seconds: float = Field(
         600.0,
         ge=0,
-        description="how long a batch that was about to be made when its worker died is looked for in the provider's "
-        "list, before it is made anew; longer than a list lags",
+        description="how long workers look in the provider's list for a batch that a worker was making when it died, "
+        "before they make it anew; set it longer than the list lags",
     )
     max_requests: int = Field(5000, ge=1, le=50_000, description="of one batch")
     max_bytes: int = Field(64_000_000, ge=1000, le=200_000_000, description="of one batch; it is built in memory")

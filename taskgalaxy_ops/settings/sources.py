@@ -17,7 +17,10 @@ class S3Settings(Strict):
 class SourceSettings(Strict):
     """A named collection of images."""
 
-    location: str = Field(description="a folder, s3://bucket/prefix, or builtin:photos|documents|shapes|openclipart")
+    location: str = Field(
+        description="a folder, s3://bucket/prefix, builtin:photos|documents|shapes|openclipart, or a kind of source "
+        "that an installed package brings, a colon, and what it wants to know"
+    )
     suffixes: tuple[str, ...] = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")
     limit: int | None = Field(None, ge=1, description="at most this many files, in order of name")
     licence: str | None = None
@@ -29,4 +32,4 @@ class IngestSettings(Strict):
 
     max_pixels: int = Field(50_000_000, ge=1, description="pixels, width times height")
     min_side: int = Field(32, ge=1, description="pixels, the shorter side")
-    shard_images: int = Field(512, ge=1, le=100_000, description="images a shard; fixed once it is cut")
+    shard_images: int = Field(512, ge=1, le=100_000, description="images in an image shard; fixed once it is formed")

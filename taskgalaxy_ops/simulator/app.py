@@ -157,7 +157,7 @@ class _Simulator:
                 reply = await self._computed(config, asked, attempt, spoiled)
         except WrongRequestError as error:
             self._stats.wrong(error.status)
-            return Reply(error.status, _told(error))
+            return Reply(status=error.status, body=_told(error))
         self._stats.add(reply.record(asked))
         return reply
 

@@ -45,7 +45,7 @@ class _Create(BaseModel):
     metadata: Annotated[dict[_Key, _Value], Field(max_length=16)] | None = None
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class _Batch:
     asked: _Create
     created_at: float
@@ -136,7 +136,7 @@ class Batches:
         content = file.sha256 if file else ""
         self._submitted[content] += 1
         place = (config.seed, "batch", content, self._submitted[content])
-        batch = _Batch(asked, self._clock(), lambda *parts: draw(*place, *parts))
+        batch = _Batch(asked=asked, created_at=self._clock(), drawn=lambda *parts: draw(*place, *parts))
         self._batches[batch.id] = batch
         if file is None or file.purpose != "batch":
             message = f"The input file {asked.input_file_id[:64]!r} is not there, or is not for batches."

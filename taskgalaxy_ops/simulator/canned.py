@@ -28,7 +28,7 @@ from taskgalaxy_ops.simulator.traffic import Traffic
 from taskgalaxy_ops.simulator.wire import CHARACTERS_A_TOKEN, WrongRequestError, error_body
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Asked:
     """A chat request, as far as it is looked at."""
 
@@ -155,7 +155,17 @@ class Canned:
                 stage, (replies, entries) = block["request"], canned_answers.entries(block, body["model"])
             hashed = zlib.crc32(raw) if self._faulty or not stage else 0
             model = str(body["model"])
-            return _Asked(model, tokens, int(most), stage, replies, entries, text == GREETING, tool, hashed)
+            return _Asked(
+                model=model,
+                prompt_tokens=tokens,
+                most_tokens=int(most),
+                stage=stage,
+                replies=replies,
+                entries=entries,
+                greets=text == GREETING,
+                tool=tool,
+                hashed=hashed,
+            )
         except (ValueError, LookupError, TypeError, AttributeError, StopIteration) as error:
             raise WrongRequestError(400, f"{error!r}") from error
 

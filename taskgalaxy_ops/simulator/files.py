@@ -28,7 +28,7 @@ class _Identified(Protocol):
 T = TypeVar("T", bound=_Identified)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class File:
     """A file and OpenAI's description of it."""
 
@@ -76,7 +76,14 @@ class Files:
     async def add(self, name: str, purpose: str, data: bytes) -> File:
         """Keep a file."""
         sha256 = await asyncio.to_thread(sha256_hex, data)
-        file = File(f"file-{uuid.uuid4().hex}", name, purpose, self._clock(), data, sha256)
+        file = File(
+            id=f"file-{uuid.uuid4().hex}",
+            name=name,
+            purpose=purpose,
+            created_at=self._clock(),
+            data=data,
+            sha256=sha256,
+        )
         self._files[file.id] = file
         return file
 

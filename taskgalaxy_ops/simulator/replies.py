@@ -18,7 +18,7 @@ Uncomputed = Literal["rate_limit", "server_error", "hang", "reset"]
 UNCOMPUTED: tuple[Uncomputed, ...] = get_args(Uncomputed)  # faults for which nothing is computed
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class Reply:
     """What is sent, and what the statistics keep of it."""
 
@@ -59,13 +59,15 @@ def uncomputed(config: SimulatorConfig, fault: Uncomputed) -> Reply:
         error = wire.error_body(
             "Rate limit reached (simulated). Try again later.", "rate_limit_error", "rate_limit_exceeded"
         )
-        return Reply(429, error, {"Retry-After": f"{config.faults.retry_after:g}"}, fault=fault)
-    return Reply(500, wire.error_body("The server had an error (simulated).", "server_error"), fault=fault)
+        return Reply(status=429, body=error, headers={"Retry-After": f"{config.faults.retry_after:g}"}, fault=fault)
+    return Reply(status=500, body=wire.error_body("The server had an error (simulated).", "server_error"), fault=fault)
 
 
 def starting() -> Reply:
     """The reply of a server that is not ready yet."""
-    return Reply(503, wire.error_body("The model is being loaded (simulated).", "server_error", "unavailable"))
+    return Reply(
+        status=503, body=wire.error_body("The model is being loaded (simulated).", "server_error", "unavailable")
+    )
 
 
 def over_limit(model: str, refused: Refused) -> Reply:
@@ -73,7 +75,7 @@ def over_limit(model: str, refused: Refused) -> Reply:
     message = (
         f"Rate limit reached for {model} (simulated): {refused.message}. Please try again in {refused.seconds:.3f}s."
     )
-    return Reply(429, wire.error_body(message, refused.kind, "rate_limit_exceeded"))
+    return Reply(status=429, body=wire.error_body(message, refused.kind, "rate_limit_exceeded"))
 
 
 def computed(config: SimulatorConfig, asked: Asked, attempt: int, fault: Fault | None) -> Reply:
@@ -99,7 +101,7 @@ def computed(config: SimulatorConfig, asked: Asked, attempt: int, fault: Fault |
         text, finish = text[: asked.max_tokens * wire.CHARACTERS_A_TOKEN], "length"
         answered &= failing.whole_in(text, asked, answers.entries)
     body = wire.completion(asked, attempt, text=text, finish=finish, prompt_tokens=tokens)
-    return Reply(200, body, answered=answered, fault=fault, answers=answers)
+    return Reply(status=200, body=body, answered=answered, fault=fault, answers=answers)
 
 
 def _refusal(asked: Asked, attempt: int, tokens: int, form: failing.RefusalForm) -> Reply:
@@ -108,10 +110,10 @@ def _refusal(asked: Asked, attempt: int, tokens: int, form: failing.RefusalForm)
     if form == "error":
         message = "Your request was rejected by the safety system (simulated)."
         body: Mapping[str, Any] = wire.error_body(message, "invalid_request_error", "content_policy_violation")
-        return Reply(400, body, answered=answered, fault="refusal")
+        return Reply(status=400, body=body, answered=answered, fault="refusal")
     if form == "content_filter":
         body = wire.completion(asked, attempt, text=None, finish="content_filter", prompt_tokens=tokens)
     else:
         sorry = "I'm sorry, I can't help with that (simulated)."
         body = wire.completion(asked, attempt, text=None, finish="stop", prompt_tokens=tokens, refusal=sorry)
-    return Reply(200, body, answered=answered, fault="refusal")
+    return Reply(status=200, body=body, answered=answered, fault="refusal")

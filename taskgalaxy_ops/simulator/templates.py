@@ -19,7 +19,7 @@ LIST_JOINT = "; "  # between the items of an answer of kind "list"
 _FIELD = re.compile(r"\{(\w+)\}")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Template:
     """The questions that a task type may be asked with."""
 
@@ -63,4 +63,11 @@ def load() -> dict[str, Template]:
 def _template(path: str, entry: dict[str, Any]) -> Template:
     answer = entry["answer"]
     choices = {"yes/no": ("Yes", "No")}.get(answer["kind"], tuple(answer.get("choices", ())))
-    return Template(path, tuple(entry["templates"]), answer["kind"], answer["form"], choices, entry.get("params", {}))
+    return Template(
+        path=path,
+        texts=tuple(entry["templates"]),
+        kind=answer["kind"],
+        form=answer["form"],
+        choices=choices,
+        meanings=entry.get("params", {}),
+    )

@@ -140,7 +140,7 @@ class Unit:
     item: Mapping[str, Any]  # as sent, without its index
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
     """A valid request."""
 
@@ -164,7 +164,18 @@ def greeted(raw: bytes) -> dict[str, Any] | None:
         return None
     if body.model not in MODELS or body.messages[-1].text != GREETING:
         return None
-    asked = Asked("greeting", body.model, "greeting", {}, (), None, "", "auto", text_tokens(GREETING), None)
+    asked = Asked(
+        key="greeting",
+        model=body.model,
+        stage="greeting",
+        head={},
+        units=(),
+        image=None,
+        image_id="",
+        detail="auto",
+        text_tokens=text_tokens(GREETING),
+        max_tokens=None,
+    )
     return completion(asked, 1, text="ready", finish="stop", prompt_tokens=asked.text_tokens)
 
 

@@ -19,7 +19,7 @@ from taskgalaxy_ops.storage.scan_staging import ScanStaging
 from taskgalaxy_ops.workspace import Workspace
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class IngestReceipt:
     """The outcome of a scan of a source: files = images + rejects."""
 
@@ -85,7 +85,14 @@ def ingest(
                 keys.blob(image)
             )  # taken down while it was scanned, or left by a scan that was killed
         rejects = list(staging.file_rejects(denied))
-        return IngestReceipt(source, len(files), staging.claims - len(taken), staging.images, len(shards), rejects)
+        return IngestReceipt(
+            source=source,
+            files=len(files),
+            images=staging.claims - len(taken),
+            new_images=staging.images,
+            new_shards=len(shards),
+            rejects=rejects,
+        )
 
 
 _BY_SETTINGS = {Reason.TOO_MANY_PIXELS, Reason.TOO_SMALL, Reason.UNREADABLE}  # such a file may pass when read again
@@ -108,7 +115,9 @@ def _unchanged_receipt(
     rejects = list(registry.rejects(source))
     if not _BY_SETTINGS.isdisjoint(reject.reason for reject in rejects):
         return None
-    return IngestReceipt(source, len(files), len(files) - len(rejects), 0, 0, rejects)
+    return IngestReceipt(
+        source=source, files=len(files), images=len(files) - len(rejects), new_images=0, new_shards=0, rejects=rejects
+    )
 
 
 def _listing_settings(chosen: SourceSettings) -> dict[str, Any]:

@@ -1,15 +1,15 @@
 """Edits: what a person changed of what was answered. How often is part of the keys of the shards concerned.
 
 A log. ``{"kind": "forget", "edit", "home", "units": {stage: [...]}}`` comes first, then the image shard's journal is
-told, then ``{"kind": "done", "edit"}`` follows; who finds one that is not done does it, before it counts. So a forget
-that was killed half-way is never half there. ``{"kind": "replaced", "home", "stages": [...]}`` says that answers took
-the place of abstentions there.
+told, then ``{"kind": "done", "edit"}`` follows. A forget that was killed half-way counts from its first entry on: a run
+finishes it before it counts, and who only looks takes its units as forgotten (``begun``). So it is never half there.
+``{"kind": "replaced", "home", "stages": [...]}`` says that answers took the place of abstentions there.
 """
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from taskgalaxy_ops.storage import keys
@@ -17,7 +17,8 @@ from taskgalaxy_ops.storage.base import Store
 from taskgalaxy_ops.storage.journal import Journal
 from taskgalaxy_ops.storage.log import Log, LogEntry
 
-Counts = Mapping[tuple[str, str], int]
+Counts = Mapping[tuple[str, str], int]  # by image shard and stage
+Begun = Mapping[str, Mapping[str, Sequence[str]]]  # by image shard: the units of each edit
 
 
 class Edits:
@@ -27,18 +28,22 @@ class Edits:
         self._store = store
         self._log = Log(store, keys.EDITS_LOG)
 
-    def counts(self) -> Counts:
-        """How often each image shard's stage was edited. Finishes what was begun and not done."""
+    def finish(self) -> Counts:
+        """Do what was begun and not done; how often each image shard's stage was edited, now that all of it is done."""
         entries = self._log.read()
-        done = {entry.body["edit"] for entry in entries if entry.body["kind"] == "done"}
-        for entry in entries:
-            if entry.body["kind"] == "forget" and entry.body["edit"] not in done:
-                self._apply(entry.body)
-        found: dict[tuple[str, str], int] = {}
-        for entry in entries:
-            for stage in _stages(entry):
-                at = (entry.body["home"], stage)
-                found[at] = found.get(at, 0) + 1
+        for entry in _begun(entries):
+            self._apply(entry.body)
+        return _counted(entries)
+
+    def counts(self) -> Counts:
+        """How often each image shard's stage was edited, by what was begun and is not done, too. Writes nothing."""
+        return _counted(self._log.read())
+
+    def begun(self) -> Begun:
+        """What was begun and is not done, so that an image shard's journal may not know of it yet. Writes nothing."""
+        found: dict[str, dict[str, list[str]]] = {}
+        for entry in _begun(self._log.read()):
+            found.setdefault(entry.body["home"], {})[entry.body["edit"]] = _units(entry.body)
         return found
 
     def forget(self, shard: str, units: Mapping[str, Collection[str]]) -> None:
@@ -50,14 +55,32 @@ class Edits:
             self._apply(body)
 
     def _apply(self, body: Mapping[str, Any]) -> None:
-        units = [unit for chosen in body["units"].values() for unit in chosen]
-        Journal(self._store, body["home"]).forget(units, body["edit"])
+        Journal(self._store, body["home"]).forget(_units(body), body["edit"])
         self._log.append({"kind": "done", "edit": body["edit"]})
 
     def replaced(self, shard: str, stages: Iterable[str]) -> None:
         """Answers took the place of abstentions in these stages of an image shard."""
         if listed := sorted(set(stages)):
             self._log.append({"kind": "replaced", "home": shard, "stages": listed})
+
+
+def _begun(entries: Sequence[LogEntry]) -> list[LogEntry]:
+    """The forgets that are not done."""
+    done = {entry.body["edit"] for entry in entries if entry.body["kind"] == "done"}
+    return [entry for entry in entries if entry.body["kind"] == "forget" and entry.body["edit"] not in done]
+
+
+def _counted(entries: Iterable[LogEntry]) -> Counts:
+    found: dict[tuple[str, str], int] = {}
+    for entry in entries:
+        for stage in _stages(entry):
+            at = (entry.body["home"], stage)
+            found[at] = found.get(at, 0) + 1
+    return found
+
+
+def _units(body: Mapping[str, Any]) -> list[str]:
+    return [unit for chosen in body["units"].values() for unit in chosen]
 
 
 def _stages(entry: LogEntry) -> Iterable[str]:

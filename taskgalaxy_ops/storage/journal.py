@@ -38,7 +38,11 @@ class Journal:
     Read at opening, appended to in parts. Its methods may be called from any thread.
     """
 
-    def __init__(self, store: Store, shard: str) -> None:
+    def __init__(self, store: Store, shard: str, begun: Mapping[str, Sequence[str]] | None = None) -> None:
+        """``begun``: units by edit that count as forgotten although the log may not say so yet (``Edits.begun``).
+
+        It is for those who only read: what is asked for later counts as an answer.
+        """
         self._log = Log(store, keys.journal(shard))
         self._writing = threading.Lock()  # the log is in use; taken before the other
         self._lock = threading.Lock()  # held for moments, so that who adds does not wait for the store
@@ -55,6 +59,9 @@ class Journal:
         self._erased: set[str] = set()  # images
         self._folded = 0
         self.refresh()
+        for edit, units in (begun or {}).items():
+            if edit not in self._edits:
+                self._drop(units, self._log.last)
 
     @property
     def seen(self) -> int:
@@ -80,11 +87,7 @@ class Journal:
         if body["kind"] == "forget" and body.get("edit") not in self._edits:
             self.forgets += 1
             self._edits |= {body["edit"]} if "edit" in body else set()
-            for unit in body["units"]:
-                self.answers.pop(unit, None)
-                self.sources.pop(unit, None)
-                self._forgotten[unit] = entry.number
-            self.batches.forget(body["units"])
+            self._drop(body["units"], entry.number)
         elif body["kind"] == "erase":
             self._erased.update(body["images"])
             for unit in [unit for unit in self.answers if self._images[unit] in {None, *self._erased}]:
@@ -106,6 +109,14 @@ class Journal:
                     known = self.answers.get(unit)
                     if known is None or (known.terminal and not answer.terminal):
                         self.answers[unit], self.sources[unit], self._images[unit] = answer, name, image
+
+    def _drop(self, units: Sequence[str], number: int) -> None:
+        """Forget the answers of these units; ``number``: of the entry that says so."""
+        for unit in units:
+            self.answers.pop(unit, None)
+            self.sources.pop(unit, None)
+            self._forgotten[unit] = number
+        self.batches.forget(units)
 
     def add(self, reply: Reply) -> None:
         """Keep a reply; written with its part, at the latest by ``flush``. Not an answer before it is written."""

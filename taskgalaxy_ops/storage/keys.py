@@ -8,18 +8,29 @@ from __future__ import annotations
 LAYOUT_VERSION = 2
 
 LAYOUT = "taskgalaxy.json"
-LATEST = "releases/latest.json"
 PROBE = "probes/conditional"
-WORKERS = "workers/"  # prefix of all signs of life
-FORMS = "forms/"  # prefix of all that was found out of models' forms
-RENDERED = "rendered/"  # prefix of all images as models were sent them by URL
+
+# Prefixes of all that is of one kind.
+BLOBS = "blobs/"  # images' bytes
+DATA = "data/"  # Parquet objects
+IMAGE_SHARDS = "homes/"  # what belongs to one image shard, by its id: markers, journal, lease
+EMBEDDINGS = "embeddings/"  # encoders' identities, and task types' embeddings
+RELEASES = "releases/"
+NUMBERED_RELEASES = f"{RELEASES}v"  # releases' files, by version
+REPORTS = "reports/"  # pages for people
+CACHES = "cache/"  # what was put together from other objects
+WORKERS = "workers/"  # signs of life
+FORMS = "forms/"  # what was found out of models' forms
+RENDERED = "rendered/"  # images as models were sent them by URL
+
+LATEST = f"{RELEASES}latest.json"
 
 SETTINGS_LOG = "settings"
 REGISTRY_LOG = "registry"
 BUDGET_LOG = "budget"
 FORECASTS_LOG = "forecasts"
 VERSIONS_LOG = "taxonomy/versions"
-RELEASES_LOG = "releases/log"
+RELEASES_LOG = f"{RELEASES}log"
 EDITS_LOG = "edits"
 PROPOSALS_LOG = "taxonomy/proposals"
 ANNOUNCEMENTS_LOG = "announcements"
@@ -30,7 +41,7 @@ TAXONOMY_SHARD = "taxonomy"
 
 def blob(image: str) -> str:
     """An image's bytes, as its file held them."""
-    return f"blobs/{image[:2]}/{image}"
+    return f"{BLOBS}{image[:2]}/{image}"
 
 
 def renderings(image: str) -> str:
@@ -45,7 +56,7 @@ def rendering(image: str, how: str) -> str:
 
 def data(rows_hash: str, nonce: str) -> str:
     """A Parquet object: the hash of its canonical rows, and its writer's nonce."""
-    return f"data/{rows_hash[:2]}/{rows_hash}-{nonce}.parquet"
+    return f"{DATA}{rows_hash[:2]}/{rows_hash}-{nonce}.parquet"
 
 
 def marker(shard: str, stage: str, key: str, output: str) -> str:
@@ -55,22 +66,22 @@ def marker(shard: str, stage: str, key: str, output: str) -> str:
 
 def markers(shard: str) -> str:
     """Prefix of all markers of an image shard."""
-    return f"homes/{shard}/markers/"
+    return f"{IMAGE_SHARDS}{shard}/markers/"
 
 
 def journal(shard: str) -> str:
     """Log of the replies that were paid for."""
-    return f"homes/{shard}/journal"
+    return f"{IMAGE_SHARDS}{shard}/journal"
 
 
 def tally(shard: str) -> str:
     """What an image shard's journal adds up to; made from it, and replaced at will."""
-    return f"homes/{shard}/tally.json"
+    return f"{IMAGE_SHARDS}{shard}/tally.json"
 
 
 def lease(shard: str) -> str:
     """Log of the leases on an image shard."""
-    return f"homes/{shard}/lease"
+    return f"{IMAGE_SHARDS}{shard}/lease"
 
 
 def worker(group: str, worker: str) -> str:
@@ -85,27 +96,27 @@ def form(group: str) -> str:
 
 def encoder(settings_hash: str) -> str:
     """What an encoder setting resolved to when the store first used it."""
-    return f"embeddings/{settings_hash}.json"
+    return f"{EMBEDDINGS}{settings_hash}.json"
 
 
 def type_embeddings(encoder: str) -> str:
     """Log of the task types' embeddings under one encoder."""
-    return f"embeddings/{encoder}/types"
+    return f"{EMBEDDINGS}{encoder}/types"
 
 
 def report(name: str) -> str:
     """A page for people, made from what the store holds; nothing is computed from it. ``name`` is ours, or a hash."""
-    return f"reports/{name}.html"
+    return f"{REPORTS}{name}.html"
 
 
 def cache(name: str) -> str:
     """What was read out of many objects, put together; may be deleted: whoever needs it reads them again."""
-    return f"cache/{name}"
+    return f"{CACHES}{name}"
 
 
 def release(version: int) -> str:
     """Prefix of a release's files."""
-    return f"releases/v{version:06d}/"
+    return f"{NUMBERED_RELEASES}{version:06d}/"
 
 
 def scores(identity: str) -> str:

@@ -11,6 +11,7 @@ import json
 import threading
 import time
 import uuid
+from collections.abc import Callable
 from types import TracebackType
 
 from taskgalaxy_ops.errors import LeaseLostError, NotFoundError, StoreError
@@ -30,10 +31,18 @@ class Lease:
     """Holds an image shard while in its ``with`` block; renews itself in a thread.
 
     Raises LeaseLostError from ``check`` once it may no longer be relied on, and from the constructor after ``wait``
-    seconds if another holds the image shard.
+    seconds, or once ``given_up`` says so, if another holds the image shard.
     """
 
-    def __init__(self, store: Store, shard: str, *, seconds: float = 60.0, wait: float = 0.0) -> None:
+    def __init__(
+        self,
+        store: Store,
+        shard: str,
+        *,
+        seconds: float = 60.0,
+        wait: float = 0.0,
+        given_up: Callable[[], bool] = lambda: False,
+    ) -> None:
         self._store = store
         self._shard = shard
         self._prefix = keys.lease(shard)
@@ -42,7 +51,7 @@ class Lease:
         self._stop = threading.Event()
         self._epoch = 0
         self._deadline = 0.0
-        self._take(wait)
+        self._take(wait, given_up)
         self._thread = threading.Thread(target=self._renew, name=f"lease-{shard[:8]}", daemon=True)
         self._thread.start()
 
@@ -62,8 +71,8 @@ class Lease:
     def _newest(self) -> int:
         return max((int(e.key.rpartition("/")[2]) for e in self._store.list(f"{self._prefix}/")), default=0)
 
-    def _take(self, wait: float) -> None:
-        give_up = _now() + wait
+    def _take(self, wait: float, given_up: Callable[[], bool]) -> None:
+        last_try = _now() + wait
         while True:
             newest = self._newest()
             if newest == 0 or self._free(newest):
@@ -72,7 +81,7 @@ class Lease:
                     self._epoch, self._deadline = newest + 1, sent + self._seconds
                     self._sweep(newest + 1)
                     return
-            if _now() >= give_up:
+            if given_up() or _now() >= last_try:
                 raise LeaseLostError(
                     f"image shard {self._shard}: another worker holds it. "
                     f"Wait for that run to end, or {self._seconds:.0f} s after its death."

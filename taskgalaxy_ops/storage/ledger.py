@@ -72,7 +72,7 @@ class Scopes:
     of_source: Mapping[str, Caps] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Block:
     """A part of the budget that one worker may use for one image shard, within one day."""
 
@@ -152,7 +152,7 @@ class Ledger:
         source: whose images the image shard's are. batch: whose requests it is for, and no others. Raises BudgetError
         where not one call fits; the message says what is left and how to raise the cap.
         """
-        block, each, day = Block("", shard, 0, 0), Spent(ceiling, 1, tokens), today()
+        block, each, day = Block(block="", shard=shard, calls=0, ceiling=0), Spent(ceiling, 1, tokens), today()
 
         def decide(entries: list[LogEntry]) -> Mapping[str, Any] | None:
             nonlocal block
@@ -163,7 +163,15 @@ class Ledger:
                 return None
             cost, count, long = (int(min(calls, max(1, fit / _SHARE))) for fit in most)
             cost, long = min(cost, count), min(long, count)
-            block = Block(uuid.uuid4().hex, shard, count, cost * ceiling, long * tokens, each, day)
+            block = Block(
+                block=uuid.uuid4().hex,
+                shard=shard,
+                calls=count,
+                ceiling=cost * ceiling,
+                tokens=long * tokens,
+                each=each,
+                day=day,
+            )
             body = {
                 "kind": "take",
                 "block": block.block,

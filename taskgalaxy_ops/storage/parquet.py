@@ -11,7 +11,7 @@ import hashlib
 import io
 import types
 import typing
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -68,14 +68,14 @@ def stream_parquet(raw: bytes, record: type[Record]) -> Iterator[Record]:
         with pq.ParquetFile(io.BytesIO(raw), pre_buffer=False) as file:
             names = file.schema_arrow.names
             if names != schema(record).names:
-                raise DamageError(f"a shard has columns {names}, not those of {record.__name__}.")
+                raise DamageError(f"a table has columns {names}, not those of {record.__name__}.")
             tuples = [field.name for field in file.schema_arrow if pa.types.is_list(field.type)]
             for batch in file.iter_batches(_BATCH, use_threads=False):
                 for row in batch.to_pylist():
                     row.update({name: tuple(row[name]) for name in tuples})
                     yield record(**row)
     except (pa.ArrowException, OSError) as error:
-        raise DamageError(f"a shard of {record.__name__} cannot be read ({error}).") from error
+        raise DamageError(f"a table of {record.__name__} cannot be read ({error}).") from error
 
 
 def column_from_parquet(raw: bytes, name: str) -> list[Any]:
@@ -115,15 +115,21 @@ def columns_from_parquet(raw: bytes, record: type[Any]) -> pa.Table:
     try:
         table = pq.read_table(io.BytesIO(raw), use_threads=False, pre_buffer=False)
     except (pa.ArrowException, OSError) as error:
-        raise DamageError(f"a shard of {record.__name__} cannot be read ({error}).") from error
+        raise DamageError(f"a table of {record.__name__} cannot be read ({error}).") from error
     if table.schema.names != schema(record).names:
-        raise DamageError(f"a shard has columns {table.schema.names}, not those of {record.__name__}.")
+        raise DamageError(f"a table has columns {table.schema.names}, not those of {record.__name__}.")
     return table
 
 
-def columns(raw: bytes, names: Sequence[str]) -> pa.Table:
-    """Some columns of a Parquet file, as Arrow has them. Raises DamageError."""
+def columns(raw: bytes, names: Collection[str], *, missing_too: bool = False) -> pa.Table:
+    """Some columns of a Parquet file, as Arrow has them; ``missing_too``: those of them that it has.
+
+    Raises DamageError.
+    """
     try:
+        if missing_too:
+            there = pq.read_schema(io.BytesIO(raw)).names
+            names = [name for name in names if name in there]
         return pq.read_table(io.BytesIO(raw), columns=list(names), use_threads=False, pre_buffer=False)
     except (pa.ArrowException, OSError) as error:
         raise DamageError(f"a table cannot be read ({error}).") from error
@@ -156,7 +162,7 @@ def embeddings_from_parquet(raw: bytes) -> tuple[list[str], Vectors]:
         flat = column.flatten().to_numpy(zero_copy_only=False)
         return table["id"].to_pylist(), np.ascontiguousarray(flat, dtype=np.float32).reshape(-1, width)
     except (pa.ArrowException, OSError, KeyError, AttributeError, ValueError) as error:
-        raise DamageError(f"an embedding shard cannot be read ({error}).") from error
+        raise DamageError(f"a table of embeddings cannot be read ({error}).") from error
 
 
 def embeddings_hash(ids: Sequence[str], vectors: Vectors) -> str:

@@ -172,10 +172,12 @@ class StageOutputs:
             body = json.loads(self._store.get(stage_output.marker))
         except ValueError as error:
             raise DamageError(
-                f"marker {stage_output.marker} is damaged. Delete it: the shard is computed again."
+                f"marker {stage_output.marker} is damaged. Delete it: the stage output is computed again."
             ) from error
         if not isinstance(body, dict):
-            raise DamageError(f"marker {stage_output.marker} is no object. Delete it: the shard is computed again.")
+            raise DamageError(
+                f"marker {stage_output.marker} is no object. Delete it: the stage output is computed again."
+            )
         return body
 
     def refs(self, stage_output: StageOutput) -> dict[str, TableRef]:

@@ -61,21 +61,30 @@ def _read_children(_: Mapping[str, Any], entries: Any) -> Answer:
     return Answer({"children": [entry for entry in entries if isinstance(entry, str)]})
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Growth:
+    """How far, and where, an expansion may grow the taxonomy."""
+
+    rounds: int = 1  # at most; growing also ends when nothing new comes
+    max_new: int | None = None  # the most nodes to add
+    up_to: int | None = None  # the number of task types at which growing ends; a taxonomy that has them asks nothing
+    # Ask only about these nodes, those with the highest number first, and no more than ``max_new`` needs.
+    below: Mapping[TaskTypePath, float] | None = None
+
+
+_ONE_ROUND = Growth()
+
+
 def expand(
     workspace: Workspace,
+    growth: Growth = _ONE_ROUND,
     *,
-    rounds: int = 1,
-    max_new: int | None = None,
-    up_to: int | None = None,
-    below: Mapping[TaskTypePath, float] | None = None,
     publish: bool = True,
     progress: Progress | None = None,
     wait: bool = True,
 ) -> ExpandResult:
-    """Grow the newest version in up to ``rounds`` rounds, until nothing new comes.
+    """Grow the newest version.
 
-    max_new: the most nodes to add. up_to: the number of task types at which growing ends; a taxonomy that has them asks
-    nothing. below: ask only about these nodes, those with the highest number first, and no more than ``max_new`` needs.
     publish: if False, the new nodes become a proposal. wait: wait for batches, as long as the settings say.
 
     Raises PendingError if requests of a round have no answer; the answers that came are kept, and not asked for again.
@@ -83,18 +92,20 @@ def expand(
     progress = progress or Silent()
     workspace.publish_settings()
     taxonomy_store = TaxonomyStore(workspace)
+    taxonomy_store.ensure_seeds()
     base = taxonomy_store.version()
     template = expand_template(workspace.prompts["expand"], workspace.settings.teacher)
     nodes = list(base.nodes)
     result = ExpandResult(base.number)
     deadline = batch_wait.deadline(workspace.settings.run.batch) if wait else 0.0
-    for number in range(1, rounds + 1):
-        left = None if max_new is None else max_new - len(result.added)
-        if (left is not None and left <= 0) or (up_to is not None and len(live_leaves(nodes)) >= up_to):
+    for number in range(1, growth.rounds + 1):
+        left = None if growth.max_new is None else growth.max_new - len(result.added)
+        wide_enough = growth.up_to is not None and len(live_leaves(nodes)) >= growth.up_to
+        if (left is not None and left <= 0) or wide_enough:
             break
         wanted = expansions(nodes, number)
-        if below is not None:
-            wanted = _first(wanted, below, workspace.settings.taxonomy.children, left)
+        if growth.below is not None:
+            wanted = _first(wanted, growth.below, workspace.settings.taxonomy.children, left)
         units = [template.unit(None, _item(one, workspace.settings.taxonomy.children)) for one in wanted]
         answers = asyncio.run(_answers(workspace, template, units, progress, result.usage, deadline))
         proposals = [

@@ -9,19 +9,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from taskgalaxy_ops.errors import TaxonomyError
 from taskgalaxy_ops.models.encoders.base import EmbeddingMatrix
 from taskgalaxy_ops.records import LabelReject, Node
 from taskgalaxy_ops.storage import keys
 from taskgalaxy_ops.storage.log import Log, LogEntry
+from taskgalaxy_ops.storage.parquet import columns, to_table
 from taskgalaxy_ops.storage.shards import TableRef, embedding_table, table
 from taskgalaxy_ops.taxonomy import TaxonomyVersion, label_text, load_seeds
 from taskgalaxy_ops.workspace import Workspace
+
+_SEEDS = "seeds"  # origin of version 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,26 +49,44 @@ class TaxonomyStore:
 
     def versions(self) -> list[Mapping[str, Any]]:
         """The log's entry of each version, oldest first: base, origin, numbers of leaves and rejects."""
-        return [{"version": entry.number - 1, **entry.body} for entry in self._entries()]
+        if entries := self._log.read():
+            return [{"version": entry.number - 1, **entry.body} for entry in entries]
+        leaves = len(self._seeds.leaves())
+        return [{"version": 0, "base": None, "origin": _SEEDS, "leaves": leaves, "rejected": 0}]
+
+    def node_columns(self, names: Sequence[str]) -> list[pa.Table]:
+        """Columns of each version's nodes, oldest first."""
+        if entries := self._log.read():
+            return [columns(self._workspace.store.get(entry.body["nodes"]["key"]), names) for entry in entries]
+        return [to_table(self._seeds.nodes, Node).select(list(names))]
 
     def version(self, number: int | None = None) -> TaxonomyVersion:
-        """A version, by default the newest; publishes the seeds as version 0 if there is none. Raises TaxonomyError."""
-        entries = self._entries()
-        number = len(entries) - 1 if number is None else number
-        if not 0 <= number < len(entries):
-            raise TaxonomyError(f"taxonomy version {number}: there are 0 to {len(entries) - 1}.")
+        """A version, by default the newest; version 0 is the seeds, also before a run has published them.
+
+        Raises TaxonomyError.
+        """
+        entries = self._log.read()
+        newest = max(0, len(entries) - 1)
+        number = newest if number is None else number
+        if not 0 <= number <= newest:
+            raise TaxonomyError(f"taxonomy version {number}: there are 0 to {newest}.")
+        if not entries:
+            return self._seeds
         body = entries[number].body
         nodes = self._workspace.stage_outputs.read(TableRef(**body["nodes"]), Node)
         return TaxonomyVersion(number, body.get("base"), tuple(nodes))
 
-    def _entries(self) -> list[LogEntry]:
-        entries = self._log.read()
-        if not entries:
-            own = self._workspace.settings.taxonomy.seeds
-            seeds = load_seeds(Path(own) if own else None)
-            self.publish(None, seeds, [], "seeds")
-            entries = self._log.read()
-        return entries
+    @cached_property
+    def _seeds(self) -> TaxonomyVersion:
+        """The seeds of the settings, as version 0."""
+        own = self._workspace.settings.taxonomy.seeds
+        seeds = load_seeds(Path(own) if own else None)
+        return TaxonomyVersion(0, None, tuple(sorted(seeds, key=lambda node: node.path)))
+
+    def ensure_seeds(self) -> None:
+        """Publish the seeds as version 0 if there is no version. Whoever runs, or adds task types, begins with it."""
+        if not self._log.read():
+            self.publish(None, self._seeds.nodes, [], _SEEDS)
 
     def propose(self, base: int, nodes: Sequence[Node], rejects: Sequence[LabelReject]) -> int:
         """Store a proposal to follow version ``base``, and return its number; an equal one again adds nothing."""
@@ -101,6 +124,8 @@ class TaxonomyStore:
 
         Raises TaxonomyError if another version was published meanwhile.
         """
+        if base is not None:
+            self.ensure_seeds()
         number = 0 if base is None else base + 1
         node_ref = self._workspace.stage_outputs.write(table(sorted(nodes, key=lambda node: node.path), Node))
         reject_ref = self._workspace.stage_outputs.write(table(rejects, LabelReject))
@@ -121,20 +146,29 @@ class TaxonomyStore:
             raise TaxonomyError(f"taxonomy: a version beside {number} was published meanwhile. Run again on top of it.")
         return len(self._log.known()) - 1
 
-    def embeddings(self, version: int | None = None) -> EmbeddingMatrix:
-        """The embeddings of a version's live leaves ``(m, d)``, in order of path; encodes those that have none yet."""
-        return self.embed_labels([node.path for node in self.version(version).leaves()])
+    def embeddings(self, version: int | None = None, *, keep: bool = True) -> EmbeddingMatrix:
+        """The embeddings of a version's live leaves ``(m, d)``, in order of path; encodes those that have none yet.
 
-    def embed_labels(self, paths: Sequence[str]) -> EmbeddingMatrix:
-        """Embeddings of task types ``(m, d)``, in order of path; encodes and stores those that have none yet."""
+        keep: if False, the new embeddings are not stored, for a caller that only reads.
+        """
+        return self.embed_labels([node.path for node in self.version(version).leaves()], keep=keep)
+
+    def embed_labels(self, paths: Sequence[str], *, keep: bool = True) -> EmbeddingMatrix:
+        """Embeddings of task types ``(m, d)``, in order of path; encodes those that have none yet.
+
+        keep: if False, the new embeddings are not stored.
+        """
         log = Log(self._workspace.store, keys.type_embeddings(self._workspace.encoder_id))
         wanted = sorted(set(paths))
         found = self._read(log.read())
         if missing := [path for path in wanted if path not in found]:
             vectors = self._workspace.checked_encoder().encode_texts([label_text(path) for path in missing])
-            ref = self._workspace.stage_outputs.write(embedding_table(missing, vectors))
-            log.append({"table": asdict(ref)})
-            found = self._read(log.read())  # if another worker wrote the same types first, its embeddings count
+            if keep:
+                ref = self._workspace.stage_outputs.write(embedding_table(missing, vectors))
+                log.append({"table": asdict(ref)})
+                found = self._read(log.read())  # if another worker wrote the same types first, its embeddings count
+            else:
+                found.update(zip(missing, vectors, strict=True))
         if not wanted:  # every task type is retired
             return EmbeddingMatrix((), np.empty((0, 0), np.float32))
         return EmbeddingMatrix(tuple(wanted), np.stack([found[path] for path in wanted]).astype(np.float32))
@@ -150,5 +184,5 @@ class TaxonomyStore:
 
 def type_logs(workspace: Workspace) -> list[str]:
     """The keys of the logs of task types' embeddings, one for every encoder that the store has used."""
-    listed = (each.key.split("/") for each in workspace.store.list("embeddings/"))
+    listed = (each.key.split("/") for each in workspace.store.list(keys.EMBEDDINGS))
     return [keys.type_embeddings(name) for name in sorted({parts[1] for parts in listed if parts[2:3] == ["types"]})]

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import pytest
 from dags.bag import bag, table
 from dags.conftest import SETTINGS_FILE, write_settings
 from taskgalaxy_ops.demo.airflow_stack import ROOT, dag_ids
+from taskgalaxy_ops.generation.stages import STAGES
 from taskgalaxy_ops.operations.airflow import provision
 from taskgalaxy_ops.settings import load_settings
 
@@ -66,6 +68,20 @@ def tasks() -> list[Any]:
 def test_the_bag_holds_what_the_repository_brings() -> None:
     assert bag().import_errors == {}
     assert sorted(bag().dags) == dag_ids() == sorted(EDGES)
+
+
+def test_a_lane_runs_the_stages_of_the_table_each_in_the_pool_of_whom_it_asks() -> None:
+    """The DAG file spells them out, since it holds wiring alone; the table is what they must be."""
+    lane = {
+        task.task_id.removeprefix("lane_of_shards."): task
+        for task in bag().dags["galaxy_generate"].tasks
+        if task.task_id.startswith("lane_of_shards.")
+    }
+    pools = {"teacher": "galaxy_teacher", "judges": "galaxy_judges"}
+    asked = {stage.name: pools[stage.role] for stage in STAGES if stage.asks}
+    assert {name: task.pool for name, task in lane.items()} == {"embed_match": "galaxy_encoders", **asked}
+    for name, after in pairwise(["embed_match", *asked]):
+        assert lane[name].downstream_task_ids == {f"lane_of_shards.{after}"}
 
 
 @pytest.mark.parametrize("name", sorted(EDGES))

@@ -252,7 +252,7 @@ def test_generate_by_batches_for_which_there_is_no_time(
     states = run("galaxy_generate", source="mine")
     assert {state for name, state in states.items() if name.startswith("lane_of")} == {"success"}
     assert states["complete"] == "failed"
-    assert "sim-teacher: 24 units in batch batch_" in said()
+    assert "sim-teacher: 24 request items in batch batch_" in said()
     assert RunResults(workspace).pending == 4 * 12
     batched()
     models.control(batches={"seconds": 0})

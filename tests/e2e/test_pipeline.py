@@ -28,7 +28,7 @@ from taskgalaxy_ops.settings import Settings, SourceSettings
 from taskgalaxy_ops.storage import keys
 from taskgalaxy_ops.storage.journal import Journal
 from taskgalaxy_ops.taxonomy import add_types
-from taskgalaxy_ops.taxonomy.expand import expand
+from taskgalaxy_ops.taxonomy.expand import Growth, expand
 from taskgalaxy_ops.taxonomy.store import TaxonomyStore
 from taskgalaxy_ops.workspace import Workspace
 
@@ -45,7 +45,7 @@ def whole(workspace: Workspace) -> publish.ReleaseReceipt:
 def test_two_runs_make_one_release(settings: Callable[..., Settings], models: Models, tmp_path: Path) -> None:
     workspace = Workspace.open(settings())
     pipeline.ingest(workspace, "mixed")
-    expand(workspace, max_new=5)
+    expand(workspace, Growth(max_new=5))
     first = whole(workspace)
     assert first.made
     assert first.release.samples > 10
@@ -116,7 +116,10 @@ def test_a_new_source_asks_only_for_its_new_images(
     both = {**old, "more": {"location": str(pictures)}}  # holds the old ones too
     workspace = Workspace.open(settings(sources=both))
     pipeline.ingest(workspace, "more")
-    needed = sum(h.stages["filter"].missing for h in pipeline.generate(workspace, ask=False, commit=False).shards)
+    needed = sum(
+        h.stages["filter"].missing
+        for h in pipeline.generate(workspace, pipeline.RunOptions(ask=False, commit=False)).shards
+    )
     assert needed == 9 * 24
     whole(workspace)
     after = models.stats()
@@ -145,7 +148,7 @@ def test_new_task_types_ask_only_for_pairs_that_enter_the_top_k(workspace: Works
 
 
 def _matches(workspace: Workspace) -> list[Match]:
-    shards = pipeline.generate(workspace, last_stage="match").matches
+    shards = pipeline.generate(workspace, pipeline.RunOptions(last_stage="match")).matches
     return [
         match
         for stage_output in shards.values()

@@ -171,7 +171,7 @@ def test_only_what_nothing_names_and_is_old_is_collected(workspace: Workspace, m
     gc.collect(workspace, grace_seconds=-1, delete=True)
     before = {listed.key for listed in workspace.store.list("")}
     assert gc.collect(workspace, grace_seconds=0, delete=True).objects == 0
-    shard = workspace.registry.shards()[0].shard
+    shard = workspace.registry.shards()[0].id
     stage_output = next(
         stage_output for stage_output in workspace.stage_outputs.all(shard) if stage_output.stage == "write"
     )

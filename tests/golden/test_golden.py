@@ -22,9 +22,9 @@ from PIL import Image as Pillow
 
 from taskgalaxy_ops import pipeline
 from taskgalaxy_ops.errors import StoreError
-from taskgalaxy_ops.generation import stage_keys
 from taskgalaxy_ops.generation.bill import bill
 from taskgalaxy_ops.generation.results import RunResults
+from taskgalaxy_ops.generation.stages import STAGE
 from taskgalaxy_ops.generation.stages import filter as filter_stage
 from taskgalaxy_ops.generation.stages import vote as vote_stage
 from taskgalaxy_ops.generation.stages import write as write_stage
@@ -223,10 +223,10 @@ def voted() -> str:
 
 STAGES = {
     "ingest": (ingested, 1),
-    "match": (matched, stage_keys.MATCH_VERSION),
-    "filter": (filtered, filter_stage.FILTER_VERSION),
-    "write": (written, write_stage.WRITE_VERSION),
-    "vote": (voted, vote_stage.VOTE_VERSION),
+    "match": (matched, STAGE["match"].version),
+    "filter": (filtered, STAGE["filter"].version),
+    "write": (written, STAGE["write"].version),
+    "vote": (voted, STAGE["vote"].version),
 }
 
 

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from functools import lru_cache
 from itertools import islice, takewhile
 from pathlib import Path
@@ -29,13 +30,12 @@ from PIL import Image
 from taskgalaxy_ops import pipeline
 from taskgalaxy_ops import workspace as opened
 from taskgalaxy_ops.errors import PendingError, SourceError
-from taskgalaxy_ops.generation import lanes, stage_keys
+from taskgalaxy_ops.generation import lanes
 from taskgalaxy_ops.generation.lanes import Lane
 from taskgalaxy_ops.generation.results import RunResults
 from taskgalaxy_ops.generation.run import RunResult
+from taskgalaxy_ops.generation.stages import STAGE
 from taskgalaxy_ops.generation.stages import filter as filter_stage
-from taskgalaxy_ops.generation.stages import vote as vote_stage
-from taskgalaxy_ops.generation.stages import write as write_stage
 from taskgalaxy_ops.hashing import sha256_hex
 from taskgalaxy_ops.models.http import Sender
 from taskgalaxy_ops.models.rendering import render
@@ -65,12 +65,6 @@ SEEDS = {"colour": {"hue": None, "tone": None}, "shape": {"round": {"ring": None
 TYPES = ("colour~hue", "colour~tone", "colour~tint", "shape~round~ring", "shape~round~disc", "shape~square", "text")
 _NOBODY = aiohttp.client_reqrep.ConnectionKey("models", 80, False, True, None, None, None)
 _OPERATIONS = 80  # requests and writes, among which a worker is killed
-_MODULES = {
-    "match": (stage_keys, "MATCH"),
-    "filter": (filter_stage, "FILTER"),
-    "write": (write_stage, "WRITE"),
-    "vote": (vote_stage, "VOTE"),
-}
 
 
 def _picture(number: int) -> bytes:
@@ -270,8 +264,7 @@ class World:
 
     def upgrade(self, stage: str, version: int) -> None:
         """Another version of a stage's code, or back."""
-        module, name = _MODULES[stage]
-        self._stack.enter_context(patch.object(module, f"{name}_VERSION", version))
+        self._stack.enter_context(patch.dict(STAGE, {stage: replace(STAGE[stage], version=version)}))
         self.versions[stage] = version
 
     def read_by(self, parser: int) -> None:
@@ -369,7 +362,7 @@ class World:
         with self._watched():
             if dies:
                 self._run_and_die(drawn(self.deaths, models.step) % _OPERATIONS, how)
-            result = pipeline.generate(workspace, **how)
+            result = pipeline.generate(workspace, pipeline.RunOptions(**how))
         estimated = self.estimated(workspace)
         asked = models.delivered - delivered
         assert asked.total() == len(asked), "a unit was answered twice in one run"
@@ -405,7 +398,7 @@ class World:
         note = self.store.before
         self.store.before, self.wire.before = operation, hit
         try:
-            pipeline.generate(self.open(), **options)
+            pipeline.generate(self.open(), pipeline.RunOptions(**options))
         except (KilledError, BaseExceptionGroup):
             assert left < 0
         finally:
@@ -451,7 +444,7 @@ class World:
         received, passes = self.models.received, self.encoder.passes
         again = self.open(self._copy())
         collected = all(batch.cleared for batch in self.wire.batches)  # else it may find some that nothing needs
-        theirs = _released(again, pipeline.generate(again, ask=result.pending == 0 and collected))
+        theirs = _released(again, pipeline.generate(again, pipeline.RunOptions(ask=result.pending == 0 and collected)))
         assert (self.models.received, self.encoder.passes) == (received, passes), "one run over the final state asked"
         assert _differing(mine, theirs) == [], "one run over the final state gives other data"
         assert list(left(self.open())) == [], "something is left of what was taken down"
@@ -459,7 +452,7 @@ class World:
     def check_end(self) -> None:
         """The same from a store that has seen nothing but the final sources, taxonomy and answers; and no damage."""
         workspace = self.open()
-        result = pipeline.generate(workspace, ask=False)
+        result = pipeline.generate(workspace, pipeline.RunOptions(ask=False))
         mine, received = _released(workspace, result), self.models.received
         anew = self.open(SortedStore())
         for source in sorted(self.sources, reverse=True):
@@ -469,7 +462,7 @@ class World:
         TaxonomyStore(anew).publish(TaxonomyStore(anew).version().number, final.nodes, [], "hand")
         answers.export(workspace, self.folder / "answers.jsonl")
         answers.load(anew, self.folder / "answers.jsonl")
-        theirs = _released(anew, pipeline.generate(anew, ask=result.pending == 0))
+        theirs = _released(anew, pipeline.generate(anew, pipeline.RunOptions(ask=result.pending == 0)))
         assert self.models.received == received, "a new store with the history's answers asked"
         assert _differing(mine, theirs) == [], "a new store with the same state gives other data"
         assert verify(self.open()).damage == []

@@ -24,7 +24,9 @@ def release_part(folder: Path, repeat: float = 1.0, name: str = "taskgalaxy-v1")
         if number == 1:
             turns += [("human", "And else?"), ("gpt", "Nothing.")]
         examples.append(Example(f"sample-{number}", None if number == 3 else str(image), tuple(turns), "a~b"))
-    return Part(name, "release", "identity", len(examples), repeat, tuple(examples))
+    return Part(
+        name=name, kind="release", identity="identity", rows=len(examples), repeat=repeat, examples=tuple(examples)
+    )
 
 
 def unread_part(folder: Path, repeat: float = 1.0, name: str = "own-data", suffix: str = "json") -> Part:
@@ -45,4 +47,13 @@ def unread_part(folder: Path, repeat: float = 1.0, name: str = "own-data", suffi
     file = folder / f"own data.{suffix}"
     text = "\n".join(map(json.dumps, rows)) + "\n" if suffix == "jsonl" else json.dumps(rows)
     file.write_text(text, encoding="utf-8")
-    return Part(name, "base", "identity", len(rows), repeat, None, str(file), str(images))
+    return Part(
+        name=name,
+        kind="base",
+        identity="identity",
+        rows=len(rows),
+        repeat=repeat,
+        examples=None,
+        annotations=str(file),
+        images=str(images),
+    )

@@ -49,13 +49,10 @@ def test_a_checkpoint_is_scored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     [score] = lmms.run(
         tmp_path / "tiny",
         [EASY_VQA.name],
+        lmms.Harness(python=Path(PYTHON), task_folder=tasks, arguments=lmms.CPU, timeout=300),
         model="tiny",
         method="Baseline",
         folder=tmp_path / "out",
-        python=Path(PYTHON),
-        task_folder=tasks,
-        arguments=lmms.CPU,
-        timeout=300,
     )
     assert 0 < answers.count("no") < len(answers)
     assert score.value == pytest.approx(answers.count("no") / len(answers))

@@ -18,7 +18,7 @@ from taskgalaxy_ops.finetune.jobs import OUTPUT, Job, folder_of, result_of
 from taskgalaxy_ops.finetune.mixture import Part
 from taskgalaxy_ops.finetune.recipes import Recipe, load_recipe, shipped
 from taskgalaxy_ops.finetune.tiny import save_tiny
-from taskgalaxy_ops.finetune.trainers import RENDERERS
+from taskgalaxy_ops.finetune.trainers import TRAINERS
 from trainers.mixtures import ANSWERS, release_part, unread_part
 
 CHECK = Path(__file__).with_name("check.py")
@@ -36,8 +36,17 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def job_of(recipe: Recipe, trainer: Any, parts: list[Part], root: Path) -> Job:
     folder = folder_of(root, "f" * 64)
-    rendered = RENDERERS[trainer](recipe, parts, folder, blind=False)
-    job = Job("f" * 64, recipe, trainer, "v1", folder, rendered.command, rendered.files, rendered.environment)
+    rendered = TRAINERS.get(trainer).render(recipe, parts, folder, blind=False)
+    job = Job(
+        key="f" * 64,
+        recipe=recipe,
+        trainer=trainer,
+        release="v1",
+        folder=folder,
+        command=rendered.command,
+        files=rendered.files,
+        environment=rendered.environment,
+    )
     job.write()
     return job
 

@@ -46,7 +46,7 @@ def changed(workspace: Workspace, **of_each_model: Any) -> Workspace:
 
 def test_a_image_shard_that_fails_is_one_plain_error_and_the_others_go_on(workspace: Workspace) -> None:
     other, broken = workspace.registry.shards()  # begun in this order
-    made = workspace.stage_outputs.committed(broken.shard)
+    made = workspace.stage_outputs.committed(broken.id)
     (matched,) = (stage_output for (stage, _), stage_output in made.items() if stage == "match")
     workspace.store.delete(workspace.stage_outputs.refs(matched)["matches"].key)
     for shard in (broken, other):
@@ -55,7 +55,7 @@ def test_a_image_shard_that_fails_is_one_plain_error_and_the_others_go_on(worksp
                 workspace.store.delete(stage_output.marker)
     with pytest.raises(DamageError, match="is gone"):
         pipeline.generate(workspace)
-    assert {stage for stage, _ in workspace.stage_outputs.committed(other.shard)} >= {"filter", "write", "vote"}
+    assert {stage for stage, _ in workspace.stage_outputs.committed(other.id)} >= {"filter", "write", "vote"}
 
 
 class Teacher:
@@ -73,14 +73,30 @@ class Teacher:
         said = {unit.key: Answer({"fits": True, "reason": ""}) for unit in units}
         names = tuple(unit.key for unit in units)
         context.journal.add(
-            Reply("r", "filter", "t", names, said, {"a": 1}, {}, 0, 0, 0, "", 1, context.journal.seen, 0, 0)
+            Reply(
+                reply="r",
+                stage="filter",
+                model="t",
+                units=names,
+                answers=said,
+                raw={"a": 1},
+                usage={},
+                cost=0,
+                list_cost=0,
+                ceiling=0,
+                block="",
+                attempts=1,
+                seen=context.journal.seen,
+                at=0,
+                seconds=0,
+            )
         )
 
 
 def test_what_is_in_flight_when_an_image_is_gone_is_kept(workspace: Workspace) -> None:
     question = filter_stage.filter_template("?", workspace.settings.teacher)
     units = [question.unit(image, {"task_type": "a"}) for image in ("there", "gone")]
-    shard = workspace.registry.shards()[0].shard
+    shard = workspace.registry.shards()[0].id
 
     async def run() -> None:
         async with InferenceSession(
@@ -154,7 +170,7 @@ def test_replies_that_say_simulated_are_so_whatever_the_settings_say(workspace: 
     real = changed(workspace, simulated=False)
     assert not real.settings.simulated
     assert RunResults(real).simulated
-    assert publish.material(RunResults(real)).simulated
+    assert publish.release_inputs(RunResults(real)).simulated
 
 
 def test_a_pair_whose_votes_are_pending_is_explained(workspace: Workspace) -> None:

@@ -83,7 +83,7 @@ def forecast_backfill(planned: Mapping[str, Any], wanted: bool) -> dict[str, Any
         "forecast",
         began,
         calls=asked.usage.calls,
-        encoded=workspace.encoder.passes if "encoder" in workspace.__dict__ else 0,
+        encoded=workspace.encoder_passes,
         cost=asdict(made.cost),
         list_cost=asdict(made.list_cost),
         tokens=asdict(made.tokens),

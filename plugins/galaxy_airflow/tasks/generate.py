@@ -24,7 +24,9 @@ def lanes(source: str) -> list[dict[str, Any]]:
     upto = announcements.seen(workspace)
     orders = announcements.orders(workspace, source)
     workspace = opened(**orders)
-    TaxonomyStore(workspace).embeddings()  # once here; otherwise every lane would encode the new task types
+    taxonomy_store = TaxonomyStore(workspace)
+    taxonomy_store.ensure_seeds()
+    taxonomy_store.embeddings()  # once here; otherwise every lane would encode the new task types
     dealt = pipeline.lanes(workspace, [source], workspace.settings.airflow.lanes)
     receipt(f"generate {source}", began, lanes=len(dealt), announcement=upto, orders=orders)
     return [{**lane.to_json(), "orders": orders, "upto": upto, "run": workspace.run} for lane in dealt]
@@ -41,7 +43,9 @@ def stage(name: str, lane: Mapping[str, Any], last_try: bool, since: datetime) -
     workspace = opened(**lane["orders"], run=lane.get("run"))
     own = {field: lane[field] for field in ("number", "of", "registry", "sources")}
     with progress() as shown:
-        result = pipeline.generate(workspace, lane=pipeline.Lane(**own), last_stage=name, progress=shown, wait=False)
+        result = pipeline.generate(
+            workspace, pipeline.RunOptions(lane=pipeline.Lane(**own), last_stage=name, wait=False), progress=shown
+        )
     counts = [shard.stages[name].counts for shard in result.shards if name in shard.stages]
     asked = [each for each in counts if each is not None]
     summary = receipt(
@@ -55,7 +59,7 @@ def stage(name: str, lane: Mapping[str, Any], last_try: bool, since: datetime) -
         pending=result.pending,
         calls=result.usage.calls,
         cost=result.usage.cost / NANO,
-        encoded=workspace.encoder.passes if "encoder" in workspace.__dict__ else 0,
+        encoded=workspace.encoder_passes,
         reasons=result.reasons,
         unaffordable=result.unaffordable,
     )

@@ -18,7 +18,6 @@ from taskgalaxy_ops.reports.pages import contact_sheet
 from taskgalaxy_ops.reports.text import release as release_text
 from taskgalaxy_ops.settings import ReleaseSettings
 from taskgalaxy_ops.storage import keys
-from taskgalaxy_ops.workspace import Workspace
 
 
 def ready(announced: bool) -> None:
@@ -44,7 +43,7 @@ def release(form: Mapping[str, Any], announced: bool) -> dict[str, Any]:
     named = {name: form[name] for name in ReleaseSettings.model_fields if form.get(name) is not None}
     if named:
         rules = ReleaseSettings(**{**workspace.settings.release.model_dump(), **named})
-        workspace = Workspace(workspace.settings.model_copy(update={"release": rules}), workspace.store)
+        workspace = workspace.with_settings(release=rules)
     results = RunResults(workspace)
     try:
         with progress() as shown:
@@ -75,5 +74,5 @@ def release(form: Mapping[str, Any], announced: bool) -> dict[str, Any]:
 def announce_release(outlet: Any, made: Mapping[str, Any]) -> None:
     """Announce a new release to the DAGs that wait for one; skipped where the latest release was left as it is."""
     if not made["made"]:
-        raise AirflowSkipException(f"equal to {made['version']}, which stands")
+        raise AirflowSkipException(f"equal to {made['version']}, so no release was made")
     outlet.add_partitions(made["version"])

@@ -16,7 +16,7 @@ from taskgalaxy_ops.generation.coverage import crowded
 from taskgalaxy_ops.reports.pages import proposal as proposal_pages
 from taskgalaxy_ops.storage import keys
 from taskgalaxy_ops.storage.ledger import NANO
-from taskgalaxy_ops.taxonomy.expand import expand
+from taskgalaxy_ops.taxonomy.expand import Growth, expand
 from taskgalaxy_ops.taxonomy.store import TaxonomyStore
 
 
@@ -38,16 +38,8 @@ def propose(form: Mapping[str, Any], scheduled: bool, run: str, since: datetime)
             )
     try:
         with progress() as shown:
-            result = expand(
-                workspace,
-                rounds=form["rounds"],
-                max_new=most,
-                up_to=form.get("up_to"),
-                below=below,
-                publish=False,
-                progress=shown,
-                wait=False,
-            )
+            growth = Growth(rounds=form["rounds"], max_new=most, up_to=form.get("up_to"), below=below)
+            result = expand(workspace, growth, publish=False, progress=shown, wait=False)
     except PendingError as error:
         defer(error.waiting, workspace.settings, since)
         raise

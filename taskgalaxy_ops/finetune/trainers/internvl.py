@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from taskgalaxy_ops.errors import SettingsError
-from taskgalaxy_ops.finetune.jobs import OUTPUT, Rendered
+from taskgalaxy_ops.finetune.jobs import OUTPUT, Rendered, Trainer
 from taskgalaxy_ops.finetune.mixture import Part
 from taskgalaxy_ops.finetune.recipes import Recipe
 from taskgalaxy_ops.finetune.trainers.shared import (
@@ -115,3 +115,6 @@ def _repeat(part: Part) -> float | None:
             f"base data {part.name}: InternVL's trainer repeats by whole numbers, not {part.repeat:g}. Change that."
         )
     return None
+
+
+INTERNVL = Trainer(render, one_file=False)

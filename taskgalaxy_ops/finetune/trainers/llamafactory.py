@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from taskgalaxy_ops.errors import SettingsError
-from taskgalaxy_ops.finetune.jobs import OUTPUT, Rendered
+from taskgalaxy_ops.finetune.jobs import OUTPUT, Rendered, Trainer
 from taskgalaxy_ops.finetune.mixture import Part
 from taskgalaxy_ops.finetune.recipes import Recipe
 from taskgalaxy_ops.finetune.trainers.shared import ZERO, check_parts, examples, expanded, jsonl, stem, zero
@@ -76,7 +76,10 @@ def _entries(part: Part, entry: dict[str, Any]) -> dict[str, Any]:
     entries = dict.fromkeys(names, entry)
     if rest:
         if not part.rows:
-            raise SettingsError(f"base data {part.name}: to repeat it {part.repeat:g} times, its rows must be told.")
+            raise SettingsError(
+                f"base data {part.name}: to repeat it {part.repeat:g} times, its trainer must know how many rows it"
+                " has. Set `rows`."
+            )
         # At least one: the trainer reads 0 as all samples.
         entries[f"{stem(part)}-share"] = {**entry, "num_samples": max(round(part.rows * rest), 1)}
     return entries
@@ -123,3 +126,6 @@ def _configuration(recipe: Recipe, datasets: list[str], images: str | None) -> d
         configuration |= {"lora_rank": lora.r, "lora_alpha": lora.alpha, "lora_dropout": lora.dropout}
         configuration |= {"lora_target": "all", "additional_target": "multi_modal_projector"}
     return {name: value for name, value in configuration.items() if value is not None}
+
+
+LLAMAFACTORY = Trainer(render, one_file=False)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from taskgalaxy_ops.errors import SettingsError
-from taskgalaxy_ops.finetune.jobs import OUTPUT, Rendered
+from taskgalaxy_ops.finetune.jobs import OUTPUT, Rendered, Trainer
 from taskgalaxy_ops.finetune.mixture import Part
 from taskgalaxy_ops.finetune.recipes import Recipe
 from taskgalaxy_ops.finetune.trainers.shared import ZERO, arguments, data_file, training_flags, zero
@@ -58,3 +58,6 @@ def render(recipe: Recipe, parts: list[Part], folder: Path, *, blind: bool) -> R
     wrapped = ("sh", "-c", 'cd "${LLAVA_HOME:?set it to a clone of LLaVA}" && exec "$@"', "sh", *command)
     files = {DATA: data_file(parts, folder, blind=blind), ZERO: json.dumps(zero(recipe), indent=1).encode()}
     return Rendered(wrapped, files)
+
+
+LLAVA = Trainer(render)

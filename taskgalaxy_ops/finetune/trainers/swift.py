@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from taskgalaxy_ops.errors import SettingsError
-from taskgalaxy_ops.finetune.jobs import OUTPUT, Rendered
+from taskgalaxy_ops.finetune.jobs import OUTPUT, Rendered, Trainer
 from taskgalaxy_ops.finetune.mixture import Part
 from taskgalaxy_ops.finetune.recipes import Recipe
 from taskgalaxy_ops.finetune.trainers.llamafactory import images_of
@@ -54,7 +54,10 @@ def _taken(part: Part) -> int:
     Raises SettingsError where the part's number of rows is not known.
     """
     if not part.rows:
-        raise SettingsError(f"base data {part.name}: to repeat it {part.repeat:g} times, its rows must be told.")
+        raise SettingsError(
+            f"base data {part.name}: to repeat it {part.repeat:g} times, the trainer must know how many rows it has. "
+            "Set `rows`."
+        )
     return max(round(part.rows * part.repeat), 1)
 
 
@@ -108,3 +111,6 @@ def _flags(recipe: Recipe) -> dict[str, Any]:
         flags |= {"target_modules": "all-linear", "modules_to_save": projector}
         flags |= {"lora_rank": lora.r, "lora_alpha": lora.alpha, "lora_dropout": lora.dropout}
     return flags
+
+
+SWIFT = Trainer(render, one_file=False)

@@ -9,12 +9,39 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from taskgalaxy_ops.generation.stages.asking import Answers, Output, Tables, Templates, Work, lacking
 from taskgalaxy_ops.models.request import RequestItem, RequestTemplate, entry_schema, field, ordered, terminal
 from taskgalaxy_ops.records import Answer, Match, Reason, Reject, Relevant
-from taskgalaxy_ops.settings import Model
+from taskgalaxy_ops.settings import Model, Settings
 from taskgalaxy_ops.text import clean
 
-FILTER_VERSION = 1
+
+def templates(prompts: Mapping[str, str], settings: Settings) -> Templates:
+    """One: the teacher's."""
+    return {"filter": filter_template(prompts["filter"], settings.teacher)}
+
+
+def rules(_: Settings) -> dict[str, Any]:
+    """None beside the template."""
+    return {}
+
+
+def work(templates: Templates, rows: Sequence[Match], _: Settings) -> Work:
+    """A unit a match; out come the relevant ones."""
+    template = templates["filter"]
+    units = filter_units(template, rows)
+
+    def output(answers: Answers) -> Output:
+        made = filtered(units, answers)
+        tables: Tables = {"relevant": made.relevant, "rejects": made.rejects}
+        return Output(tables, len(units), len(made.relevant), made.pending)
+
+    return Work(lambda answers: [(template, lacking(units, answers))], output)
+
+
+def reader(model: Model, _: str | None) -> RequestTemplate:
+    """Reads verdicts."""
+    return filter_template("", model)
 
 
 def filter_template(prompt: str, teacher: Model) -> RequestTemplate:

@@ -10,13 +10,49 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from taskgalaxy_ops.generation.stages.asking import Answers, Output, Tables, Templates, Work
 from taskgalaxy_ops.hashing import draw
 from taskgalaxy_ops.models.request import MalformedReplyError, RequestItem, RequestTemplate, entry_schema, field
 from taskgalaxy_ops.records import Answer, Pair, Reason, Reject, Verdict, Vote
-from taskgalaxy_ops.settings import Model, VoteSettings
+from taskgalaxy_ops.settings import Model, Settings, VoteSettings
 from taskgalaxy_ops.text import clean
 
-VOTE_VERSION = 1
+
+def templates(prompts: Mapping[str, str], settings: Settings) -> Templates:
+    """One a judge, in the settings' order."""
+    return {judge.name: vote_template(prompts["vote"], judge, settings.vote.show_answer) for judge in settings.judges}
+
+
+def rules(settings: Settings) -> dict[str, Any]:
+    """When a pair becomes a sample."""
+    vote = settings.vote
+    return {"quorum": vote.quorum, "audit_share": vote.audit_share, "show_answer": vote.show_answer}
+
+
+def work(templates: Templates, rows: Sequence[Pair], settings: Settings) -> Work:
+    """Units as the verdicts come to need them; out come samples."""
+    judges = list(templates.values())
+
+    def output(answers: Answers) -> Output:
+        made = voted(rows, judges, settings.vote, answers)
+        tables: Tables = {
+            "votes": made.votes,
+            "verdicts": made.verdicts,
+            "samples": made.samples,
+            "rejects": made.rejects,
+        }
+        return Output(tables, len(rows), len(made.samples), made.pending)
+
+    return Work(
+        lambda answers: list(zip(judges, votes_needed(rows, judges, settings.vote, answers), strict=True)),
+        output,
+        lambda answers: len(votes_at_most(rows, judges, settings.vote, answers)),
+    )
+
+
+def reader(model: Model, _: str | None) -> RequestTemplate:
+    """Reads votes."""
+    return vote_template("", model, True)
 
 
 def vote_template(prompt: str, judge: Model, show_answer: bool) -> RequestTemplate:

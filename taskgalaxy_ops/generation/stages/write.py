@@ -8,21 +8,55 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+from taskgalaxy_ops.generation.forms import FORMS, QuestionForm
+from taskgalaxy_ops.generation.stages.asking import Answers, Output, Tables, Templates, Work, lacking
 from taskgalaxy_ops.models.request import RequestItem, RequestTemplate, entry_schema, field, ordered, terminal
 from taskgalaxy_ops.records import Answer, Pair, Reason, Reject, Relevant, pair_id
-from taskgalaxy_ops.settings import Model
+from taskgalaxy_ops.settings import Model, Settings
 from taskgalaxy_ops.text import clean
 
-WRITE_VERSION = 1
+_JSON = {str: "string", int: "integer", bool: "boolean"}
 
 # Texts that a trainer's tokenizer reads as special tokens.
 _SPECIAL = re.compile(r"<\s*image\s*>|<\|[^|]{0,40}\|>|</?s>|\[/?INST\]", re.IGNORECASE)
 
 
+def templates(prompts: Mapping[str, str], settings: Settings) -> Templates:
+    """One a question form of the settings."""
+    forms = sorted(settings.write.variants)
+    return {form: write_template(prompts[f"write_{form}"], settings.teacher, form) for form in forms}
+
+
+def rules(settings: Settings) -> dict[str, Any]:
+    """The question forms."""
+    return {"variants": sorted(set(settings.write.variants))}
+
+
+def work(templates: Templates, rows: Sequence[Relevant], _: Settings) -> Work:
+    """A unit a relevant match and question form; out come pairs."""
+    units = {form: write_units(template, rows) for form, template in templates.items()}
+
+    def output(answers: Answers) -> Output:
+        made = [written(form, units[form], answers) for form in units]
+        pairs = sorted((pair for part in made for pair in part.pairs), key=lambda pair: pair.pair)
+        tables: Tables = {"pairs": pairs, "rejects": [reject for part in made for reject in part.rejects]}
+        return Output(tables, sum(map(len, units.values())), len(pairs), sum(part.pending for part in made))
+
+    return Work(lambda answers: [(templates[form], lacking(units[form], answers)) for form in units], output)
+
+
+def reader(model: Model, form: str | None) -> RequestTemplate:
+    """Reads pairs; those of the forms that ship all alike."""
+    return write_template("", model, form or "plain")
+
+
 def write_template(prompt: str, teacher: Model, variant: str) -> RequestTemplate:
-    """The request for a question and its answer, for one variant."""
+    """The request for a question and its answer, for one variant. Raises SettingsError for an unknown variant."""
+    form = FORMS.get(variant)
+    version = FORMS.version(variant)
     return RequestTemplate(
         stage="write",
         prompt=prompt,
@@ -30,13 +64,19 @@ def write_template(prompt: str, teacher: Model, variant: str) -> RequestTemplate
         head={"request": "write", "variant": variant},
         items="task_types",
         replies="pairs",
-        schema=entry_schema(question="string", answer="string", reasoning="string"),
-        read=_read_pair,
+        schema=entry_schema(**{name: _JSON[kind] for name, kind in form.reply.items()}),
+        read=partial(_read_pair, form),
+        form=None if version is None else {"name": variant, "version": version},
     )
 
 
-def _read_pair(_: Mapping[str, Any], entry: Any) -> Answer:
-    return Answer({name: clean(field(entry, name, str)) for name in ("question", "answer", "reasoning")})
+def _read_pair(form: QuestionForm, _: Mapping[str, Any], entry: Any) -> Answer:
+    told = {name: field(entry, name, kind) for name, kind in form.reply.items()}
+    reply = {name: clean(value) if isinstance(value, str) else value for name, value in told.items()}
+    texts = form.texts(reply)
+    if texts.question or texts.answer:
+        form.check(reply)
+    return Answer(reply)
 
 
 def write_units(question: RequestTemplate, relevant: Iterable[Relevant]) -> list[RequestItem]:
@@ -75,11 +115,11 @@ def _pair(variant: str, unit: RequestItem, answer: Answer) -> Pair | Reject:
 
     if (reason := terminal(answer)) is not None or answer.value is None:
         return reject(*(reason or (Reason.MALFORMED, "")))
-    question, text, thought = (answer.value[name] for name in ("question", "answer", "reasoning"))
-    reasoning = (thought or None) if variant == "chain_of_thought" else None
+    form = FORMS.get(variant)
+    question, text, reasoning = form.texts(answer.value)
     if not question and not text:
         return reject(Reason.DECLINED, "the teacher found nothing to ask")
-    if not question or not text or (variant == "chain_of_thought" and not reasoning):
+    if not question or not text or (form.reasons and not reasoning):
         empty = "question" if not question else "answer" if not text else "reasoning"
         return reject(Reason.EMPTY, f"no {empty}")
     if found := _SPECIAL.search(f"{question}\n{text}\n{reasoning or ''}"):

@@ -1,8 +1,8 @@
 """What an encoder is, and the one way to open one: images and texts as points of the same space.
 
-Two kinds: ``conse`` (weights from packages, ONNX Runtime, no torch) is the default that works out of the box;
-``open_clip`` takes any CLIP model by name and pretrained tag, checkpoint file or hub. Stages see only the
-protocol.
+Two ship: ``conse`` (weights from packages, ONNX Runtime, no torch) is the default that works out of the box;
+``open_clip`` takes any CLIP model by name and pretrained tag, checkpoint file or hub. Installed packages bring others.
+Stages see only the protocol.
 """
 
 from __future__ import annotations
@@ -17,10 +17,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from taskgalaxy_ops.errors import EncoderError
+from taskgalaxy_ops.extensions import ENCODERS
 
 Vectors = NDArray[np.float32]
-
-ENCODERS = ("conse", "open_clip")
 
 
 class Encoder(Protocol):
@@ -53,6 +52,28 @@ class Encoder(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EncoderOptions:
+    """What an encoder is told as it is opened.
+
+    model, pretrained: which weights, as the settings name them. device, batch (images or texts at a time) and threads
+    (None: one a core) say how it computes, and do not change what it is.
+    """
+
+    model: str | None = None
+    pretrained: str | None = None
+    device: str | None = None
+    batch: int = 32
+    threads: int | None = None
+
+
+class EncoderOpener(Protocol):
+    """What the registry of encoders holds under a name."""
+
+    def __call__(self, options: EncoderOptions) -> Encoder:
+        """The encoder with its weights loaded. Raises EncoderError."""
+
+
 def open_encoder(
     name: str,
     model: str | None = None,
@@ -64,27 +85,13 @@ def open_encoder(
 ) -> Encoder:
     """The encoder of this name, with its weights loaded.
 
-    name: ``conse`` or ``open_clip``. model, pretrained, device and batch are open_clip's (see
-    ``models/open_clip_encoder.py``); threads is conse's: how many images or texts are computed at a time
-    (default: one a core). Neither device nor threads changes what the encoder is.
+    name: ``conse``, ``open_clip``, or one that an installed package brings; the rest is as in EncoderOptions.
 
     Raises EncoderError for an unknown name, a package or weights that are not there, or settings that do not
     fit.
     """
-    if name == "conse":
-        if model or pretrained:
-            raise EncoderError(
-                "encoder 'conse' has weights of its own: 'model' and 'pretrained' mean nothing to it.\n"
-                "  Remove them, or set the encoder's name to 'open_clip'."
-            )
-        from taskgalaxy_ops.models.encoders.conse import ConseEncoder
-
-        return ConseEncoder(threads=threads)
-    if name == "open_clip":
-        from taskgalaxy_ops.models.encoders.open_clip import OpenClipEncoder
-
-        return OpenClipEncoder(model, pretrained, device=device, batch=batch)
-    raise EncoderError(f"encoder '{name}' is unknown.\n  Known encoders: {', '.join(ENCODERS)}.")
+    opener: EncoderOpener = ENCODERS.get(name)
+    return opener(EncoderOptions(model=model, pretrained=pretrained, device=device, batch=batch, threads=threads))
 
 
 def normalise(rows: NDArray[Any]) -> Vectors:

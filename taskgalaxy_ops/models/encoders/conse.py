@@ -26,7 +26,7 @@ from PIL import Image
 
 from taskgalaxy_ops.errors import EncoderError
 from taskgalaxy_ops.models.encoders import onnx_graphs, weights
-from taskgalaxy_ops.models.encoders.base import Vectors, normalise
+from taskgalaxy_ops.models.encoders.base import EncoderOptions, Vectors, normalise
 
 TOP_CLASSES = 10  # T of the paper, which finds 10 best
 MAX_TOKENS = 256  # what all-MiniLM-L6-v2 was trained to take; the rest of a longer text is not seen
@@ -165,6 +165,16 @@ class ConseEncoder:
     def _add_passes(self, count: int) -> None:
         with self._count:
             self._passes += count
+
+
+def opened(options: EncoderOptions) -> ConseEncoder:
+    """The encoder for the registry. Raises EncoderError where other weights are asked for."""
+    if options.model or options.pretrained:
+        raise EncoderError(
+            "encoder 'conse' has weights of its own: 'model' and 'pretrained' mean nothing to it.\n"
+            "  Remove them, or set the encoder's name to 'open_clip'."
+        )
+    return ConseEncoder(threads=options.threads)
 
 
 def preprocess(image: Image.Image) -> NDArray[np.float32]:

@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image
 
 from taskgalaxy_ops.errors import EncoderError
-from taskgalaxy_ops.models.encoders.base import Vectors, normalise
+from taskgalaxy_ops.models.encoders.base import EncoderOptions, Vectors, normalise
 
 _SELF_CONTAINED = ("hf-hub:", "local-dir:")  # these names bring weights
 
@@ -113,6 +113,11 @@ class OpenClipEncoder:
         with self._torch.inference_mode(), exact:
             result: Vectors = network(batch.to(self._device)).float().cpu().numpy()
         return result
+
+
+def opened(options: EncoderOptions) -> OpenClipEncoder:
+    """The encoder for the registry."""
+    return OpenClipEncoder(options.model, options.pretrained, device=options.device, batch=options.batch)
 
 
 def state_dict_sha256(state: Mapping[str, Any]) -> str:

@@ -26,7 +26,7 @@ from taskgalaxy_ops.settings import InProcessSettings, Model
 Body = Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class _Request:
     """A request that waits; only those that agree in ``kind`` can share a batch."""
 
@@ -69,12 +69,12 @@ class InProcessModel:
         await self._loaded()
         text, pictures = _shown(arguments)
         request = _Request(
-            str(arguments.get("model", "")),
-            text,
-            pictures,
-            int(arguments.get("max_completion_tokens") or arguments.get("max_tokens") or self._model.max_tokens),
-            float(arguments.get("temperature") or 0.0),
-            asyncio.get_running_loop().create_future(),
+            model=str(arguments.get("model", "")),
+            text=text,
+            pictures=pictures,
+            room=int(arguments.get("max_completion_tokens") or arguments.get("max_tokens") or self._model.max_tokens),
+            temperature=float(arguments.get("temperature") or 0.0),
+            reply=asyncio.get_running_loop().create_future(),
         )
         self._waiting.append(request)
         self._arrived.set()

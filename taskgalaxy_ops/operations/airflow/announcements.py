@@ -19,7 +19,7 @@ from taskgalaxy_ops.workspace import Workspace
 _FORGET_ABOVE = 1000  # entries in the log: above, those of finished announcements are dropped
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Announcement:
     """Sources that were announced together. open: those whose run has not ended."""
 
@@ -67,7 +67,14 @@ def announced(workspace: Workspace) -> list[Announcement]:
             waiting = [source for source in sources if source not in done]
             body = entry.body
             announcements.append(
-                Announcement(entry.number, sources, waiting, body["reason"], body["at"], body["orders"])
+                Announcement(
+                    number=entry.number,
+                    sources=sources,
+                    open=waiting,
+                    reason=body["reason"],
+                    at=body["at"],
+                    orders=body["orders"],
+                )
             )
     return announcements
 

@@ -28,7 +28,7 @@ POOLS: Mapping[str, str] = {
 _NO_CONNECTION_CHARACTER = re.compile(r"[^A-Za-z0-9_.-]")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ConnectionSpec:
     """An Airflow connection; ``password`` is left out of its ``repr``."""
 
@@ -65,12 +65,12 @@ def connections(settings: Settings, environment: Mapping[str, str] = os.environ)
         extra = {"endpoint_url": endpoint, "region_name": region}
         specs.append(
             ConnectionSpec(
-                STORE_CONNECTION,
-                "S3 keys of the store and of sources in S3",
-                endpoint,
-                environment.get("AWS_ACCESS_KEY_ID", ""),
-                environment.get("AWS_SECRET_ACCESS_KEY", ""),
-                {name: value for name, value in extra.items() if value},
+                connection_id=STORE_CONNECTION,
+                description="S3 keys of the store and of sources in S3",
+                host=endpoint,
+                login=environment.get("AWS_ACCESS_KEY_ID", ""),
+                password=environment.get("AWS_SECRET_ACCESS_KEY", ""),
+                extra={name: value for name, value in extra.items() if value},
             )
         )
     for model in {model.name: model for model in (settings.teacher, *settings.judges)}.values():
@@ -78,7 +78,9 @@ def connections(settings: Settings, environment: Mapping[str, str] = os.environ)
             continue  # a model in this process needs no key
         key = environment.get(model.api_key_env, "")
         about = f"key of model {model.name} (in place of the variable {model.api_key_env})"
-        specs.append(ConnectionSpec(model_connection(model), about, model.base_url, password=key))
+        specs.append(
+            ConnectionSpec(connection_id=model_connection(model), description=about, host=model.base_url, password=key)
+        )
     return specs
 
 

@@ -6,6 +6,8 @@ import json
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
+from taskgalaxy_ops.generation.forms import FORMS, Texts
+from taskgalaxy_ops.release.formats import Gone, ReleaseFormat
 from taskgalaxy_ops.release.select import Sample, Selection
 from taskgalaxy_ops.release.spooled import spooled
 from taskgalaxy_ops.release.sqlite_staging import SPLITS
@@ -24,14 +26,25 @@ def llava_files(plan: Selection) -> Iterator[tuple[str, BinaryIO]]:
 
 
 def _llava(plan: Selection, sample: Sample) -> dict[str, Any]:
-    answer = f"{sample.reasoning}\n\n{sample.answer}" if sample.reasoning else sample.answer
+    asked, said = FORMS.get(sample.variant).turns(Texts(sample.question, sample.answer, sample.reasoning))
     row: dict[str, Any] = {
         "id": sample.pair,
         "image": sample.location,
         "task_type": sample.task_type,
         "conversations": [
-            {"from": "human", "value": f"<image>\n{sample.question}"},
-            {"from": "gpt", "value": answer},
+            {"from": "human", "value": f"<image>\n{asked}"},
+            {"from": "gpt", "value": said},
         ],
     }
     return {**row, "simulated": True} if plan.inputs.simulated else row
+
+
+def _redacted(_: str, raw: bytes, gone: Gone) -> bytes:
+    """Rows lie one a line, and those that stay are kept as they are."""
+    lines = [line.removesuffix(",") for line in raw.decode().split("\n")[1:-2]]
+    rows = [json.loads(line) for line in lines]
+    kept = [line for line, row in zip(lines, rows, strict=True) if not gone.holds(row["id"], row["image"])]
+    return raw if len(kept) == len(lines) else ("[\n" + ",\n".join(kept) + "\n]\n" if kept else "[]\n").encode()
+
+
+LLAVA = ReleaseFormat(files=llava_files, redact=_redacted, count=lambda _: len(SPLITS))

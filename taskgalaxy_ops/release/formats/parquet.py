@@ -1,15 +1,18 @@
-"""The rows of a release as Parquet for ``datasets.load_dataset``, with their images and votes."""
+"""Parquet for ``datasets.load_dataset``: every row with its image and its votes."""
 
 from __future__ import annotations
 
+import io
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import accumulate, islice
 from typing import Any, BinaryIO
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from taskgalaxy_ops.release.formats import Gone, ReleaseFormat
 from taskgalaxy_ops.release.images import copied_image
 from taskgalaxy_ops.release.select import Part, Sample, Selection
 from taskgalaxy_ops.release.spooled import spooled
@@ -114,3 +117,31 @@ def _array(values: Any, kind: pa.DataType) -> pa.Array:
         ends = [0, *accumulate(map(len, values))]
         return pa.ListArray.from_arrays(pa.array(ends, pa.int32()), _array(flat, kind.value_type), type=kind)
     return pa.array(values, kind)
+
+
+def _redacted(_: str, raw: bytes, gone: Gone) -> bytes | None:
+    file = pq.ParquetFile(io.BytesIO(raw))
+    out = io.BytesIO()
+    left = 0
+    with pq.ParquetWriter(out, file.schema_arrow, **WRITING) as writer:
+        for number in range(file.num_row_groups):
+            rows = file.read_row_group(number, use_threads=False)
+            rows = rows.filter(
+                pc.invert(pc.or_(one_of(rows["image_id"], gone.images), one_of(rows["id"], gone.samples)))
+            )
+            left += len(rows)
+            if len(rows):  # readers take the first group's rows for the size of a batch
+                writer.write_table(rows)
+    if left == file.metadata.num_rows:
+        return raw
+    return out.getvalue() if left else None
+
+
+def one_of(column: pa.ChunkedArray, ids: Collection[str]) -> pa.ChunkedArray:
+    """Which values of a column are among these."""
+    return pc.is_in(column, pa.array(list(ids), pa.string()))
+
+
+PARQUET = ReleaseFormat(
+    files=parquet_files, redact=_redacted, count=lambda plan: sum(map(len, plan.parts.values())), folder="data"
+)

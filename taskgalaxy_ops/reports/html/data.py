@@ -19,7 +19,7 @@ from taskgalaxy_ops.records import ImageId, PairId, TaskTypePath, Vote
 _AT_ONCE = 4096  # items in memory at once, beside those picked
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Item:
     """A sample, or a file, match or pair that a stage rejected."""
 
@@ -44,7 +44,7 @@ class Item:
         return "reject" if self.stage else "sample"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ReportData:
     """Everything that the page shows. thumbnails: returns JPEG bytes (see ``thumbnail``) or raises NotFoundError."""
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from taskgalaxy_ops.funnel import StageCounts
 from taskgalaxy_ops.generation.results import RunResults
-from taskgalaxy_ops.generation.stages import ASKING_STAGES
+from taskgalaxy_ops.generation.stages import ASKING
 from taskgalaxy_ops.operations.forecast import Checked, checked
 from taskgalaxy_ops.records import Claim, FileReject, Pair, Reject, Vote
 from taskgalaxy_ops.reports.html import Item, ReportData, render, thumbnail
@@ -110,7 +110,7 @@ def _items(results: RunResults) -> Iterator[Item]:
         pairs: dict[str | None, Pair] = {pair.pair: pair for pair in results.rows(outputs, "write", "pairs")}
         for pair in results.rows(outputs, "vote", "samples"):
             yield _item(pair, pair, None, claims, votes)
-        for stage in ASKING_STAGES:
+        for stage in ASKING:
             for reject in results.rows(outputs, stage, "rejects"):
                 yield _item(reject, pairs.get(reject.pair), reject, claims, votes)
     yield from map(_file_item, results.file_rejects)

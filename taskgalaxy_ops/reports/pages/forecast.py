@@ -14,8 +14,8 @@ def forecast_page(found: Forecast, sources: Sequence[str], reasons: Sequence[str
 
     reasons: why some of a probe's requests have no answer; shown as notes.
     """
-    header = ("source", "images left", "tokens", "cost", "at list prices", "reckoned")
-    lead = f"{', '.join(sources)}. In parentheses is what it lies between in 95 of 100 cases."
+    header = ("source", "images left", "tokens", "cost", "at list prices", "estimated")
+    lead = f"{', '.join(sources)}. In parentheses: the interval that holds in 95 of 100 cases."
     return table_page(
         "What a run would cost",
         [lead, *costs_text.forecast_notes(found), *reasons],

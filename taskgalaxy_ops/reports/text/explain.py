@@ -27,7 +27,7 @@ def explained(found: Mapping[str, Any]) -> list[str]:
     if former := found.get("former"):
         why = "; ".join(former["changed"]) or "not recorded"
         lines += [
-            f"  pair {former['pair'][:12]} ({former['task_type']}, {former['variant']}) is of a former shard:",
+            f"  pair {former['pair'][:12]} ({former['task_type']}, {former['variant']}) is of a former stage output:",
             f"    changed since: {shown(why)}",
             f"    Q {shown(former['question'])}",
             f"    A {shown(former['answer'])}",

@@ -5,16 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import timedelta
 
+from taskgalaxy_ops.generation.stages import STAGE
 from taskgalaxy_ops.operations.plan import Bounds, RunPlan, StagePlan
 from taskgalaxy_ops.text import shown
 
-UNITS = {
-    "embed": "images",
-    "match": "images",
-    "filter": "matches",
-    "write": "questions to write",
-    "vote": "votes",
-}
+# --- plan
 
 
 def plan(found: RunPlan) -> list[str]:
@@ -32,12 +27,13 @@ def plan(found: RunPlan) -> list[str]:
 
 def plan_row(each: StagePlan) -> tuple[str, ...]:
     """A stage's cells: name, shards done, units done, units to do, requests, tokens, cost, time."""
-    asks = each.stage not in {"embed", "match"}
+    stage = STAGE[each.stage]
+    asks = stage.asks
     return (
         each.stage,
         f"{each.shards_there:,} of {each.shards:,}",
         f"{each.units_there:,}",
-        f"{_bounds(each.units)} {UNITS[each.stage]}",
+        f"{_bounds(each.units)} {stage.planned}",
         _known(each.requests) if asks else "",
         _known(each.tokens) if asks else "",
         _known(each.cost, _money) if asks else "",
@@ -60,9 +56,9 @@ def plan_notes(found: RunPlan) -> list[str]:
     if cost is not None and listed is not None and listed.high > cost.high:
         notes.append(f"at list prices {_bounds(listed, _money)}")
     if any(not each.units.exact for each in found.stages):
-        notes.append("a to b: none of what is asked before passes, all of it does; about: as it went so far")
+        notes.append("a to b: if nothing, or all, of what is asked before passes; about: by the shares so far")
     if any(each.requests and each.requests.high for each in found.stages):
-        notes.append("requests, tokens, cost and time: at what a unit of the stage took so far")
+        notes.append("requests, tokens, cost and time: by what a unit of the stage took so far")
     return notes
 
 

@@ -11,7 +11,7 @@ from taskgalaxy_ops.release.publish import ReleaseReceipt
 
 def released(receipt: ReleaseReceipt, local: Path | None) -> list[str]:
     one = receipt.release
-    made = "made" if receipt.made else "equal to the latest, which stands"
+    made = "made" if receipt.made else "not made again: equal to the latest"
     lines = [
         f"release {one.name} ({made}{', PARTIAL' if one.partial else ''}): {one.samples:,} samples of "
         f"{one.task_types:,} task types from {one.images:,} images",

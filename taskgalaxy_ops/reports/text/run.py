@@ -10,17 +10,11 @@ from taskgalaxy_ops.generation.run import RunResult
 from taskgalaxy_ops.operations.verify import Findings
 from taskgalaxy_ops.records import Reason
 from taskgalaxy_ops.reports.console import usage_line
+from taskgalaxy_ops.reports.text.units import UNITS
 from taskgalaxy_ops.sources.ingest import IngestReceipt
 from taskgalaxy_ops.taxonomy import Diff
 from taskgalaxy_ops.taxonomy.expand import ExpandResult
 
-_UNITS = {
-    "ingest": ("files", "images"),
-    "filter": ("matches", "fitting"),
-    "write": ("questions to write", "pairs"),
-    "vote": ("pairs", "accepted"),
-    "release": ("accepted", "samples"),
-}
 _SHOWN = 20
 
 
@@ -44,7 +38,7 @@ def funnel(stages: Sequence[StageCounts]) -> list[str]:
     """Units in and out of each stage, and the number of rejects by reason."""
     lines = []
     for counts in stages:
-        unit_in, unit_out = _UNITS[counts.stage]
+        unit_in, unit_out = UNITS[counts.stage]
         lines.append(f"{counts.stage:<8} {counts.units_in:>9,} {unit_in:<18} -> {counts.units_out:>9,} {unit_out}")
         lines += [f"{'':8} {number:>9,} {reason}" for reason, number in counts.rejects.items()]
         if counts.pending:

@@ -3,16 +3,10 @@
 from __future__ import annotations
 
 from taskgalaxy_ops.operations.status import StageStatus, Status
+from taskgalaxy_ops.reports.text.units import UNITS
 from taskgalaxy_ops.text import shown
 
-_IN_OUT = {
-    "ingest": ("files", "images"),
-    "embed": ("images", "embedded"),
-    "match": ("images", "matches"),
-    "filter": ("matches", "fitting"),
-    "write": ("questions to write", "pairs"),
-    "vote": ("pairs", "accepted"),
-}
+# --- status
 
 
 def status(found: Status) -> list[str]:
@@ -48,7 +42,7 @@ def status(found: Status) -> list[str]:
 
 
 def _stage(each: StageStatus) -> list[str]:
-    unit_in, unit_out = _IN_OUT[each.stage]
+    unit_in, unit_out = UNITS[each.stage]
     shards = f"{each.shards_there:,} of {each.shards:,} shards"
     asked = f"   {each.calls:,} calls, {each.tokens:,} tokens, ${each.cost:.4f}" if each.calls else ""
     line = (

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from taskgalaxy_ops.errors import SourceError
-from taskgalaxy_ops.sources.listing import NOTES_FILE
+from taskgalaxy_ops.sources.kinds import NOTES_FILE
 
 BUILTIN: Mapping[str, str] = {
     "photos": "photographs and pictures of known licence that scientific Python packages bring",
@@ -31,7 +31,7 @@ _LEFT_SECONDS = 3600
 _VERSION = 1  # raise it when the same parameters give different images
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Made:
     """One image of a source that ships."""
 

@@ -25,7 +25,7 @@ _ANSWERS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EasyQuestion:
     """One of the package's own questions."""
 
@@ -85,4 +85,11 @@ def _all(part: str, excluded: frozenset[str]) -> Iterator[EasyQuestion]:
             kind = next(kind for kind, answers in _ANSWERS.items() if answer in answers)
             if kind not in kinds:
                 kinds.add(kind)
-                yield EasyQuestion(f"easy-vqa/{part}/{number}/{kind}", file, image, question, answer, kind)
+                yield EasyQuestion(
+                    id=f"easy-vqa/{part}/{number}/{kind}",
+                    file=file,
+                    image=image,
+                    question=question,
+                    answer=answer,
+                    kind=kind,
+                )

@@ -30,9 +30,14 @@ def images(limit: int | None, seed: int, folder: Path = FOLDER) -> Iterator[Made
         truth.setdefault("title", path.stem.replace("_", " "))
         author = truth.get("author") or "Open Clip Art Library"
         yield Made(
-            "-".join(name.parts), path.read_bytes(), "clip art", truth, "CC0-1.0", str(author),
-            "https://openclipart.org/",
-        )  # fmt: skip
+            file="-".join(name.parts),
+            raw=path.read_bytes(),
+            kind="clip art",
+            truth=truth,
+            licence="CC0-1.0",
+            attribution=str(author),
+            origin="https://openclipart.org/",
+        )
 
 
 def _metadata_of(drawing: Path) -> dict[str, str | list[str]]:

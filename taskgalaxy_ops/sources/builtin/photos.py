@@ -103,5 +103,11 @@ def images(limit: int | None, seed: int) -> Iterator[Made]:
             raise SourceError(f"builtin:photos: {path} is missing. Run `pip install --force-reinstall {install}`.")
         truth = {**picture.truth, "package": _INSTALL[picture.package]}
         yield Made(
-            picture.file, path.read_bytes(), picture.kind, truth, picture.licence, picture.attribution, picture.origin
+            file=picture.file,
+            raw=path.read_bytes(),
+            kind=picture.kind,
+            truth=truth,
+            licence=picture.licence,
+            attribution=picture.attribution,
+            origin=picture.origin,
         )

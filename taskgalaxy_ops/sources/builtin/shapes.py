@@ -49,6 +49,11 @@ def images(limit: int | None, seed: int) -> Iterator[Made]:
         truth: dict[str, Any] = {key: value for key, value in named.items() if value}
         truth["questions"] = [{"question": question, "answer": answer} for question, answer in pairs]
         yield Made(
-            f"{part}-{number:04d}.png", raw, "shape", truth, "MIT", "Victor Zhou, easy-VQA",
-            "https://github.com/vzhou842/easy-VQA",
-        )  # fmt: skip
+            file=f"{part}-{number:04d}.png",
+            raw=raw,
+            kind="shape",
+            truth=truth,
+            licence="MIT",
+            attribution="Victor Zhou, easy-VQA",
+            origin="https://github.com/vzhou842/easy-VQA",
+        )

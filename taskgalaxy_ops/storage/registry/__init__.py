@@ -28,6 +28,7 @@ from taskgalaxy_ops.storage import keys
 from taskgalaxy_ops.storage.base import Store
 from taskgalaxy_ops.storage.image_index import ImageIndex
 from taskgalaxy_ops.storage.log import Log, LogEntry
+from taskgalaxy_ops.storage.marker_index import keep
 from taskgalaxy_ops.storage.registry.redaction import Redaction
 from taskgalaxy_ops.storage.registry.state import (
     INGEST,
@@ -221,7 +222,7 @@ class Registry:
         except (NotFoundError, ValueError):
             dead = ((shard.id, self.dead(shard)) for shard in doubtful)
             found = {shard: sha256_hex(canonical_json(ids)) for shard, ids in dead if ids}
-            self._store.put_if_absent(key, canonical_json(found))
+            keep(self._store, key, canonical_json(found))
         return found
 
     # Scans and removals
@@ -259,14 +260,14 @@ class Registry:
                 standing.parts[found.source] if last else (),
             )
             scan = Scan(
-                found.source,
-                location,
-                draft.claims(parts, last.claims if last else None),
-                draft.put(
+                source=found.source,
+                location=location,
+                claims=draft.claims(parts, last.claims if last else None),
+                rejects=draft.put(
                     "rejects", table(found.file_rejects(standing.denied), FileReject), last.rejects if last else None
                 ),
-                dict(settings or {}),
-                draft.put("files", listing, last.files if last else None),
+                settings=dict(settings or {}),
+                files=draft.put("files", listing, last.files if last else None),
             )
             if scan == last and not cut:
                 return None

@@ -38,7 +38,7 @@ class Claims:
     parts: TableRef
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Scan:
     """A source as its last scan found it."""
 
@@ -151,7 +151,14 @@ def read_scans(entries: Iterable[LogEntry]) -> dict[str, Scan]:
 def read_scan(body: Mapping[str, Any]) -> Scan:
     claims = Claims(body["claims"]["rows"], TableRef(**body["claims"]["parts"]))
     files = TableRef(**body["files"]) if body.get("files") else None
-    return Scan(body["source"], body["location"], claims, TableRef(**body["rejects"]), body.get("settings", {}), files)
+    return Scan(
+        source=body["source"],
+        location=body["location"],
+        claims=claims,
+        rejects=TableRef(**body["rejects"]),
+        settings=body.get("settings", {}),
+        files=files,
+    )
 
 
 def read_image_shard(raw: Mapping[str, Any]) -> ImageShard:

@@ -22,7 +22,9 @@ POSTER = (
 
 
 def score(benchmark: str = "POPE", value: float = 80.0, method: str = "TaskGalaxy", **more: object) -> Score:
-    return replace(Score("tiny", method, benchmark, "", "exact_match", value), **more)  # type: ignore[arg-type]
+    return replace(
+        Score(model="tiny", method=method, benchmark=benchmark, family="", metric="exact_match", value=value), **more
+    )  # type: ignore[arg-type]
 
 
 def row(table: str, method: str) -> list[str]:

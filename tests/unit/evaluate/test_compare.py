@@ -27,7 +27,17 @@ def asked(count: int, images: int, benchmark: str = "b") -> list[Asked]:
     answers = [("no", "yes")[n % 3 == 0] for n in range(count)]
     shown = [f"/{benchmark}/{n % images}.png" for n in range(count)]
     return [
-        Asked(f"{benchmark}{n}", benchmark, "f", "g", shown[n], "Q?", answers[n], ("no", "yes"), "no")
+        Asked(
+            id=f"{benchmark}{n}",
+            benchmark=benchmark,
+            family="f",
+            group="g",
+            image=shown[n],
+            question="Q?",
+            answer=answers[n],
+            candidates=("no", "yes"),
+            guess="no",
+        )
         for n in range(count)
     ]
 
@@ -182,7 +192,17 @@ def rows_of(types: int, each: int) -> list[dict[str, str]]:
 def questions_of(types: int) -> list[Asked]:
     numbers = ("0", "1", "2", "3")
     return [
-        Asked(f"{t}/{n}", "held-out", "f", f"t{t}", f"/{n}", "Q?", numbers[n % 4], numbers, "0")
+        Asked(
+            id=f"{t}/{n}",
+            benchmark="held-out",
+            family="f",
+            group=f"t{t}",
+            image=f"/{n}",
+            question="Q?",
+            answer=numbers[n % 4],
+            candidates=numbers,
+            guess="0",
+        )
         for t in range(types)
         for n in range(8)
     ]

@@ -65,7 +65,8 @@ def stand_in(folder: Path, *, missing: int = 0, log: str = "", results: int = 1,
 
 
 def run(tmp_path: Path, benchmarks: list[str], python: Path, **more: Any) -> list[Score]:
-    return lmms.run("a/hub-name", benchmarks, model="m", method="x", folder=tmp_path / "out", python=python, **more)
+    harness = lmms.Harness(python=python, **more)
+    return lmms.run("a/hub-name", benchmarks, harness, model="m", method="x", folder=tmp_path / "out")
 
 
 def calls(tmp_path: Path) -> list[Any]:
@@ -76,7 +77,9 @@ def test_results_become_scores_in_the_tables_scale() -> None:
     pope, mme, ai2d, mmvet = lmms.scores_of(RECORDED, ["POPE", "MME", "AI2D", "MM-Vet"], model="m", method="x")
     assert (pope.value, pope.questions, pope.metric) == (75.0, 8, "pope_f1_score")
     assert (mme.value, ai2d.value, mmvet.value) == (1234.5, 50.0, 31.25)
-    assert pope == Score("m", "x", "POPE", "", "pope_f1_score", 75.0, questions=8)
+    assert pope == Score(
+        model="m", method="x", benchmark="POPE", family="", metric="pope_f1_score", value=75.0, questions=8
+    )
 
 
 @pytest.mark.parametrize("benchmark", ["MathVista", "ChartQA"])
@@ -167,10 +170,11 @@ def test_a_second_run_reads_its_own_results(tmp_path: Path) -> None:
 def test_paths_that_lmms_eval_would_cut(tmp_path: Path) -> None:
     folder = tmp_path / "a,b"
     folder.mkdir()
+    harness = lmms.Harness(python=stand_in(tmp_path))
     with pytest.raises(EvaluationError, match=r"a,b: lmms-eval takes no comma"):
-        lmms.run(folder, ["POPE"], model="m", method="x", folder=tmp_path / "out", python=stand_in(tmp_path))
+        lmms.run(folder, ["POPE"], harness, model="m", method="x", folder=tmp_path / "out")
     with pytest.raises(EvaluationError, match="no such folder"):
-        lmms.run(tmp_path / "c", ["POPE"], model="m", method="x", folder=tmp_path / "out", python=stand_in(tmp_path))
+        lmms.run(tmp_path / "c", ["POPE"], harness, model="m", method="x", folder=tmp_path / "out")
 
 
 def test_the_task_of_easy_vqa(tmp_path: Path) -> None:

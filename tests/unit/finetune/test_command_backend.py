@@ -49,7 +49,15 @@ def backend(queue: Path, *, finds: bool = True, seconds: float = 20.0, **changes
 
 
 def job(tmp_path: Path, command: tuple[str, ...] = OK, folder: str = "job") -> Job:
-    made = Job(KEY, load_recipe("tiny"), "trl", "v1", tmp_path / folder, command, {})
+    made = Job(
+        key=KEY,
+        recipe=load_recipe("tiny"),
+        trainer="trl",
+        release="v1",
+        folder=tmp_path / folder,
+        command=command,
+        files={},
+    )
     made.write()
     return made
 

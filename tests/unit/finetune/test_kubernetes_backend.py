@@ -36,7 +36,15 @@ def settings(**changes: Any) -> KubernetesSettings:
 
 
 def job(root: Path, recipe: str = "tiny", release: str | None = "v1 – “straße”") -> Job:
-    return Job(KEY, load_recipe(recipe), "trl", release, folder_of(root, KEY), ("true",), {})
+    return Job(
+        key=KEY,
+        recipe=load_recipe(recipe),
+        trainer="trl",
+        release=release,
+        folder=folder_of(root, KEY),
+        command=("true",),
+        files={},
+    )
 
 
 @pytest.fixture

@@ -48,7 +48,15 @@ def copy(store: Workspace) -> ReleaseCopy:
 def job(store: Workspace, script: str, key: str = "k" * 64) -> Job:
     """A job that runs a script in the place of a trainer."""
     folder = finetune_run.root(store) / "jobs" / key[:32]
-    return Job(key, load_recipe("tiny"), "trl", "v000001", folder, ("sh", "-c", script), {})
+    return Job(
+        key=key,
+        recipe=load_recipe("tiny"),
+        trainer="trl",
+        release="v000001",
+        folder=folder,
+        command=("sh", "-c", script),
+        files={},
+    )
 
 
 def wait(until: Callable[[], bool], seconds: float = 20.0) -> None:
@@ -174,13 +182,13 @@ def test_a_damaged_copy_is_refused(copy: ReleaseCopy) -> None:
 
 def test_whatever_decides_the_outcome_is_in_the_key(copy: ReleaseCopy, tmp_path: Path, store: Workspace) -> None:
     tiny = load_recipe("tiny")
-    first = Order(tiny, copy)
+    first = Order(recipe=tiny, release=copy)
     samples = frozenset(row["id"] for row in copy.rows("train"))
     released(store, images=13)
     others = [
-        Order(tiny.model_copy(update={"learning_rate": 0.1}), copy),
-        Order(tiny, None),
-        Order(tiny, finetune_run.release_copy(store, "v000002")),
+        Order(recipe=tiny.model_copy(update={"learning_rate": 0.1}), release=copy),
+        Order(recipe=tiny, release=None),
+        Order(recipe=tiny, release=finetune_run.release_copy(store, "v000002")),
         dataclasses.replace(first, blind=True),
         dataclasses.replace(first, only=frozenset(sorted(samples)[:3])),
         dataclasses.replace(first, seed=7),
@@ -192,15 +200,18 @@ def test_whatever_decides_the_outcome_is_in_the_key(copy: ReleaseCopy, tmp_path:
 
 def test_what_decides_nothing_is_not_in_the_key(copy: ReleaseCopy, tmp_path: Path) -> None:
     tiny = load_recipe("tiny")
-    key = prepare(Order(tiny, copy), tmp_path).key
+    key = prepare(Order(recipe=tiny, release=copy), tmp_path).key
     assert (
-        prepare(Order(tiny.model_copy(update={"about": "else", "blind_control": False}), copy), tmp_path / "x").key
+        prepare(
+            Order(recipe=tiny.model_copy(update={"about": "else", "blind_control": False}), release=copy),
+            tmp_path / "x",
+        ).key
         == key
     )
 
 
 def test_a_blind_job_shows_grey_alone(copy: ReleaseCopy, tmp_path: Path) -> None:
-    made = prepare(Order(load_recipe("tiny"), copy, blind=True), tmp_path)
+    made = prepare(Order(recipe=load_recipe("tiny"), release=copy, blind=True), tmp_path)
     made.write()
     shown = {row["image"] for row in json.loads(made.files["data/train.json"]) if "image" in row}
     assert shown == {str(made.folder / "data/blank.png")}
@@ -208,7 +219,7 @@ def test_a_blind_job_shows_grey_alone(copy: ReleaseCopy, tmp_path: Path) -> None
 
 
 def test_a_written_job_is_loaded_as_it_was(copy: ReleaseCopy, tmp_path: Path) -> None:
-    made = prepare(Order(load_recipe("tiny"), copy), tmp_path)
+    made = prepare(Order(recipe=load_recipe("tiny"), release=copy), tmp_path)
     made.write()
     found = load(tmp_path, made.key)
     assert (found.script(), found.folder, found.recipe) == (made.script(), made.folder, made.recipe)
@@ -218,7 +229,7 @@ def test_a_written_job_is_loaded_as_it_was(copy: ReleaseCopy, tmp_path: Path) ->
 
 def test_a_recipe_is_not_rendered_for_another_trainer(copy: ReleaseCopy, tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="not for llava"):
-        prepare(Order(load_recipe("tiny"), copy, trainer="llava"), tmp_path)
+        prepare(Order(recipe=load_recipe("tiny"), release=copy, trainer="llava"), tmp_path)
 
 
 # --- progress
@@ -276,7 +287,12 @@ def test_a_job_outlives_its_submitter(store: Workspace) -> None:
         from taskgalaxy_ops.finetune.jobs import Job
         from taskgalaxy_ops.finetune.recipes import load_recipe
         folder = Path({str(one.folder)!r})
-        LocalBackend().submit(Job({one.key!r}, load_recipe("tiny"), "trl", None, folder, ("true",), {{}}))
+        LocalBackend().submit(
+            Job(
+                key={one.key!r}, recipe=load_recipe("tiny"), trainer="trl", release=None, folder=folder,
+                command=("true",), files={{}},
+            )
+        )
         print("submitted", flush=True)
         time.sleep(60)
     """)
@@ -451,11 +467,15 @@ def test_a_job_that_leaves_no_checkpoint_is_an_error(store: Workspace) -> None:
         until(store, job(store, "true"), State.SUCCEEDED)
 
 
-def test_on_one_machine_jobs_run_one_after_another(store: Workspace) -> None:
-    one, two = job(store, "sleep 0.5; mkdir -p output"), job(store, "mkdir -p output", "l" * 64)
+def test_on_one_machine_models_are_trained_one_after_another_and_tiny_ones_side_by_side(store: Workspace) -> None:
+    tiny = load_recipe("tiny")
+    big = tiny.model_copy(update={"base": tiny.base.model_copy(update={"model": "x/y"})})
+    both = {"one": job(store, "sleep 0.5; mkdir -p output"), "two": job(store, "mkdir -p output", "l" * 64)}
     trainings = Trainings(store, "run")
-    assert trainings.advance({"one": one, "two": two}) == {"one": State.RUNNING}
-    wait(lambda: trainings.done({"one": one, "two": two}))
+    one_by_one = {role: dataclasses.replace(each, recipe=big) for role, each in both.items()}
+    assert trainings.advance(one_by_one) == {"one": State.RUNNING}
+    assert trainings.advance(both) == {"one": State.RUNNING, "two": State.RUNNING}
+    wait(lambda: trainings.done(both))
 
 
 def test_nothing_is_trained_without_a_release(tmp_path: Path) -> None:

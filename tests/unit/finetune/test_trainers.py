@@ -18,7 +18,7 @@ from taskgalaxy_ops.errors import SettingsError
 from taskgalaxy_ops.finetune.jobs import BLANK, Rendered
 from taskgalaxy_ops.finetune.mixture import Part
 from taskgalaxy_ops.finetune.recipes import BaseData, Lora, Recipe, load_recipe, shipped
-from taskgalaxy_ops.finetune.trainers import RENDERERS
+from taskgalaxy_ops.finetune.trainers import TRAINERS
 
 # Liu et al., 2023 (scripts/v1_5/finetune.sh, finetune_lora.sh); InternVL-Chat as in the paper of TaskGalaxy: global
 # batch, learning rate, weight decay, warm-up, epochs, LoRA's r and alpha.
@@ -141,7 +141,7 @@ class InternvlArguments(HuggingFaceArguments):
 
 def render(recipe: Recipe | str, trainer: str, parts: list[Part], folder: Path, blind: bool = False) -> Rendered:
     found = load_recipe(recipe) if isinstance(recipe, str) else recipe
-    return RENDERERS[trainer](found, parts, folder, blind=blind)
+    return TRAINERS.get(trainer).render(found, parts, folder, blind=blind)
 
 
 def parsed(rendered: Rendered, kind: type[Any]) -> Any:
@@ -360,7 +360,7 @@ def test_base_data_that_the_trainer_reads(trainer: str, recipe: str, tmp_path: P
     other = replace(unread_part(tmp_path / "other"), name="other")
     with pytest.raises(SettingsError, match="one folder"):
         render(recipe, trainer, [own, other], tmp_path)
-    with pytest.raises(SettingsError, match="rows must be told"):
+    with pytest.raises(SettingsError, match="how many rows"):
         render(recipe, trainer, [replace(own, rows=0, repeat=1.5)], tmp_path)
 
 

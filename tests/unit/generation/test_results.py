@@ -75,7 +75,23 @@ def added_up(workspace: Workspace) -> Bill:
 
 def reply(number: int) -> Reply:
     usage = {"prompt_tokens": 5, "completion_tokens": 2}
-    return Reply(f"r{number}", "expand", "new", (), {}, {"id": number}, usage, 7, 8, 9, "b", 1, 0, 1.0, 0.5)
+    return Reply(
+        reply=f"r{number}",
+        stage="expand",
+        model="new",
+        units=(),
+        answers={},
+        raw={"id": number},
+        usage=usage,
+        cost=7,
+        list_cost=8,
+        ceiling=9,
+        block="b",
+        attempts=1,
+        seen=0,
+        at=1.0,
+        seconds=0.5,
+    )
 
 
 def test_a_bill_is_the_sum_of_all_replies_and_reads_what_was_appended(workspace: Workspace) -> None:
@@ -83,7 +99,7 @@ def test_a_bill_is_the_sum_of_all_replies_and_reads_what_was_appended(workspace:
     again, store = watched(workspace)
     assert plain(bill(again)) == plain(added_up(workspace))
     assert not [key for key in store.read if "/journal/" in key]
-    shard = workspace.registry.shards()[0].shard
+    shard = workspace.registry.shards()[0].id
     for made, change in (
         (shard, lambda journal: [journal.add(reply(1)), journal.add(reply(2)), journal.flush()]),
         (keys.TAXONOMY_SHARD, lambda journal: [journal.add(reply(3)), journal.flush()]),
@@ -98,7 +114,7 @@ def test_a_bill_is_the_sum_of_all_replies_and_reads_what_was_appended(workspace:
 
 
 def test_a_bill_stands_whatever_becomes_of_the_journals_and_its_tallies(workspace: Workspace) -> None:
-    shard = workspace.registry.shards()[0].shard
+    shard = workspace.registry.shards()[0].id
     log = Log(workspace.store, keys.journal(shard))
     log.append(log.read()[0].body)  # a part that was written again counts once
     expected = plain(bill(workspace))

@@ -17,7 +17,7 @@ from tiny import TinyModels, tiny_images, tiny_models, tiny_seeds, tiny_settings
 
 from taskgalaxy_ops import pipeline
 from taskgalaxy_ops.generation.stage_keys import StageKeys, differences
-from taskgalaxy_ops.generation.stages import STAGES
+from taskgalaxy_ops.generation.stages import ASKING, NAMES
 from taskgalaxy_ops.hashing import sha256_hex
 from taskgalaxy_ops.release import publish
 from taskgalaxy_ops.settings import Settings, parse_settings
@@ -36,16 +36,14 @@ def made(settings: Settings, *, types: str = "t" * 64, dead: Iterable[str] = (),
     return {
         "embed": one.embed(HOME),
         "match": one.match("e" * 32, types, list(dead)),
-        "filter": one.filter("m" * 32, edits),
-        "write": one.write("f" * 32, edits),
-        "vote": one.vote("w" * 32, edits),
+        **{name: one.asking(name, name[0] * 32, edits) for name in ASKING},
     }
 
 
 def changed(base: Mapping[str, Key], other: Mapping[str, Key]) -> set[str]:
     """The stages whose keys differ; what they are made of differs for the same ones, by name."""
-    found = {stage for stage in STAGES if base[stage].key != other[stage].key}
-    assert found == {stage for stage in STAGES if differences(other[stage].made_of, base[stage].made_of)}
+    found = {stage for stage in NAMES if base[stage].key != other[stage].key}
+    assert found == {stage for stage in NAMES if differences(other[stage].made_of, base[stage].made_of)}
     return found
 
 

@@ -97,7 +97,7 @@ def counted(store: MemoryStore) -> Counter[tuple[str, str]]:
 
 
 def matched(workspace: Workspace) -> dict[str, list[Match]]:
-    shards = pipeline.generate(workspace, last_stage="match").matches
+    shards = pipeline.generate(workspace, pipeline.RunOptions(last_stage="match")).matches
     return {
         shard: workspace.stage_outputs.load(stage_output, "matches", Match) for shard, stage_output in shards.items()
     }
@@ -129,9 +129,9 @@ def test_a_run_with_nothing_to_do_asks_one_thing_a_image_shard(
     workspace: Workspace, store: MemoryStore, tmp_path: Path
 ) -> None:
     def requests() -> int:
-        pipeline.generate(workspace, last_stage="match")
+        pipeline.generate(workspace, pipeline.RunOptions(last_stage="match"))
         found = counted(store)
-        pipeline.generate(again(workspace), last_stage="match")
+        pipeline.generate(again(workspace), pipeline.RunOptions(last_stage="match"))
         return found.total()
 
     first = requests()
@@ -265,9 +265,9 @@ def test_nothing_is_done_about_a_image_shard_that_no_source_claims_an_image_of(
     pipeline.ingest(workspace, "a")
     workspace.registry.deny([claim.image for claim in others], "asked for")
     workspace.registry.redact()
-    assert shard.id not in pipeline.generate(again(workspace), last_stage="match").matches
+    assert shard.id not in pipeline.generate(again(workspace), pipeline.RunOptions(last_stage="match")).matches
     workspace.registry.remove("a")
-    assert pipeline.generate(again(workspace), lane=dealt, last_stage="match").matches == {}
+    assert pipeline.generate(again(workspace), pipeline.RunOptions(lane=dealt, last_stage="match")).matches == {}
 
 
 def test_what_was_taken_down_before_it_was_embedded_never_is(workspace: Workspace, store: MemoryStore) -> None:

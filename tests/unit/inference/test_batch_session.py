@@ -31,7 +31,7 @@ from taskgalaxy_ops.storage import keys
 from taskgalaxy_ops.storage.journal import Journal
 from taskgalaxy_ops.storage.ledger import Caps, Ledger
 from taskgalaxy_ops.storage.log import Log
-from taskgalaxy_ops.taxonomy.expand import expand
+from taskgalaxy_ops.taxonomy.expand import Growth, expand
 from taskgalaxy_ops.workspace import Workspace
 
 TYPES = tuple(
@@ -126,7 +126,7 @@ class Place:
         return tiny_workspace(self.settings(mode, run), self.store)
 
     def run(self, mode: str = "batch", last_stage: str = "vote", **run: Any) -> RunResult:
-        return pipeline.generate(self.open(mode, **run), last_stage=last_stage)
+        return pipeline.generate(self.open(mode, **run), pipeline.RunOptions(last_stage=last_stage))
 
     def answers(self) -> dict[str, Answer]:
         workspace = self.open()
@@ -214,7 +214,7 @@ def test_a_run_that_does_not_wait_says_what_is_under_way_and_the_next_collects(
     provider.control(batches={"seconds": 3600})
     first = place.run(wait_seconds=0)
     assert first.pending
-    assert any("units in batch batch_" in reason and "run again" in reason for reason in first.reasons)
+    assert any("request items in batch batch_" in reason and "run again" in reason for reason in first.reasons)
     held = place.spent()
     assert held[1] == first.usage.requests > 0 == place.billed()[0]
     made = provider.batches
@@ -332,11 +332,11 @@ def test_nothing_is_kept_of_an_image_that_was_taken_down_meanwhile(place: Place,
 
 def test_an_expansion_waits_for_its_batches(place: Place, provider: Provider) -> None:
     provider.control(batches={"seconds": 3600})
-    with pytest.raises(PendingError, match="units in batch batch_") as raised:
-        expand(place.open(), max_new=3, wait=False)
+    with pytest.raises(PendingError, match="request items in batch batch_") as raised:
+        expand(place.open(), Growth(max_new=3), wait=False)
     assert [batch.model.name for batch in raised.value.waiting] == ["sim-teacher"]
     provider.control(batches={"seconds": 0})
-    assert len(expand(place.open(), max_new=3).added) == 3
+    assert len(expand(place.open(), Growth(max_new=3)).added) == 3
     assert provider.stats()["asked_again"] == []
 
 
@@ -362,7 +362,7 @@ def test_a_budget_for_one_request_gets_one(place: Place, provider: Provider) -> 
             ).budget
         }
     )
-    result = pipeline.generate(tiny_workspace(settings, place.store), last_stage="filter")
+    result = pipeline.generate(tiny_workspace(settings, place.store), pipeline.RunOptions(last_stage="filter"))
     assert result.pending and result.unaffordable
     assert provider.batches == (1, 1)
     assert place.spent()[1] == 1
@@ -371,15 +371,15 @@ def test_a_budget_for_one_request_gets_one(place: Place, provider: Provider) -> 
 def test_an_expansion_says_what_it_waits_for_and_goes_on(place: Place, provider: Provider, tmp_path: Path) -> None:
     provider.control(batches={"seconds": 3600})
     for _ in range(2):
-        with pytest.raises(PendingError, match=r"sim-teacher: .* units in batch batch_.*, under way"):
-            expand(place.open(wait_seconds=0), rounds=2)
+        with pytest.raises(PendingError, match=r"sim-teacher: .* request items in batch batch_.*, under way"):
+            expand(place.open(wait_seconds=0), Growth(rounds=2))
         assert provider.batches[0] == 1
     provider.control(batches={"seconds": 0})
-    grown = expand(place.open(), rounds=2)
+    grown = expand(place.open(), Growth(rounds=2))
     assert grown.added
     assert provider.stats()["asked_again"] == []
     other = Place(tmp_path / "chat", provider.url)
-    assert expand(other.open("chat"), rounds=2).added == grown.added
+    assert expand(other.open("chat"), Growth(rounds=2)).added == grown.added
 
 
 def test_a_provider_without_batches_is_left_alone(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -148,6 +148,6 @@ def test_people_read_it(
     assert lines[0].startswith("paid      $0.0")
     for word in ("by role", "by model", "by source", "by run", "by task type", "judge", "two", "UTC", "tokens"):
         assert word in text
-    monkeypatch.setattr("taskgalaxy_ops.cli.look.galaxy_of", lambda chosen: workspace)
+    monkeypatch.setattr("taskgalaxy_ops.cli.look.workspace_of", lambda chosen: workspace)
     assert cli.main(["costs", "--json"]) == 0
     assert '"cost"' in capsys.readouterr().out

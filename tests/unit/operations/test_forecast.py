@@ -134,7 +134,7 @@ def test_a_forecast_at_list_prices_is_checked_at_list_prices(workspace: Workspac
 def test_images_that_fell_out_at_once_do_not_tell_what_the_others_come_to(
     workspace: Workspace, tiny_models: TinyModels
 ) -> None:
-    pipeline.generate(workspace, last_stage="filter")
+    pipeline.generate(workspace, pipeline.RunOptions(last_stage="filter"))
     assert forecast(again(workspace)).unknown == ["one", "two"], "nothing was written yet, and much fits"
 
 
@@ -156,7 +156,7 @@ def test_a_run_that_was_broken_off_tells_of_the_rest(
 
 
 def test_a_source_of_which_too_little_is_known_is_reckoned_from_the_others(workspace: Workspace) -> None:
-    pipeline.generate(workspace, sources=["one"])
+    pipeline.generate(workspace, pipeline.RunOptions(sources=["one"]))
     made = {each.source: each for each in forecast(again(workspace)).sources}
     assert made["two"].elsewhere and made["two"].cost.expected > 0
     assert made["one"].images == 0
@@ -182,7 +182,7 @@ def test_a_model_that_goes_by_batch_is_forecast_at_its_discount(workspace: Works
 
 def command(workspace: Workspace, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
     for module in ("run", "look"):
-        monkeypatch.setattr(f"taskgalaxy_ops.cli.{module}.galaxy_of", lambda chosen: again(workspace))
+        monkeypatch.setattr(f"taskgalaxy_ops.cli.{module}.workspace_of", lambda chosen: again(workspace))
     return cli.main([*arguments, "--quiet"])
 
 

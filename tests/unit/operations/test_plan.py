@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tiny import TinyModels, tiny_images, tiny_models, tiny_seeds, tiny_settings, tiny_workspace
 
 from taskgalaxy_ops import pipeline
-from taskgalaxy_ops.generation.stages import ASKING_STAGES
+from taskgalaxy_ops.generation.stages import ASKING
 from taskgalaxy_ops.operations.plan import RunPlan, StagePlan, plan
 from taskgalaxy_ops.settings import Settings
 from taskgalaxy_ops.taxonomy import add_types
@@ -113,7 +113,7 @@ def test_plan_and_run_agree(
     assert result.pending == 0, result.reasons
     assert workspace.encoder.passes - passes >= planned["embed"].units.low
     exact = True
-    for stage in ASKING_STAGES:
+    for stage in ASKING:
         units, asked = planned[stage].units, tiny_models.distinct(stage)
         assert units.low <= asked <= units.high, (stage, units, asked)
         assert units.low <= units.expected <= units.high

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -74,7 +75,7 @@ def test_what_goes_in_comes_out_as_the_environment_of_a_task() -> None:
 def test_two_keys_under_one_name_are_refused() -> None:
     found = {spec.connection_id: spec for spec in connections(settings(), KEYS)}
     name = model_connection(settings().judges[0])
-    changed = {**found, name: found[name].__class__(name, "", password="another")}
+    changed = {**found, name: replace(found[name], description="", host="", extra={}, password="another")}
     with pytest.raises(SettingsError, match="an api_key_env of its own"):
         environment_of(settings(), changed)
 

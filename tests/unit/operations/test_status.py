@@ -258,7 +258,7 @@ def test_an_image_that_nobody_claims_and_a_pair_of_former_settings(workspace: Wo
     ]
     assert [match["waits_for"] for match in found["matches"]] == [["write (chain_of_thought)"]]
     text = "\n".join(explain_text.explained(found))
-    assert "is of a former shard" in text
+    assert "is of a former stage output" in text
     assert "PENDING: write (chain_of_thought) has not been answered" in text
     workspace.registry.remove("mine")
     assert "no source claims it any more" in "\n".join(explain_text.explained(explain(workspace, sample.image)))

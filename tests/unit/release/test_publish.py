@@ -135,7 +135,7 @@ class Held:
 
 
 def plan_of(held: Held, settings: ReleaseSettings) -> Selection:
-    return release.select(held.material(), settings)
+    return release.select_samples(held.release_inputs(), settings)
 
 
 def release_inputs(samples: list[Pair], images: list[Image], **more) -> Held:
@@ -372,7 +372,7 @@ def test_an_id_that_is_no_fingerprint_never_becomes_a_path():
 
 def test_what_a_simulated_model_made_cannot_go_unmarked():
     with pytest.raises(ValueError, match="teacher: simulated"):
-        some_material(1, teacher=model("teacher", simulated=True)).material()
+        some_material(1, teacher=model("teacher", simulated=True)).release_inputs()
 
 
 # --- content hash and bytes --------------------------------------------------------------------------------------
@@ -600,7 +600,7 @@ def test_the_manifest_is_last_and_names_every_file_but_history():
     plan = plan_of(some_material(), ReleaseSettings())
     order = [path for path, _ in build(plan, version=4, history={"made": "now"})]
     files = files_of(plan)
-    assert order == list(files) and order[-1] == "manifest.json" and len(files) == plan.files
+    assert order == list(files) and order[-1] == "manifest.json" and len(files) == release.file_count(plan)
     manifest = json.loads(files["manifest.json"])
     assert set(manifest["files"]) == set(files) - {"manifest.json", "history.json"}
     for path, entry in manifest["files"].items():

@@ -45,7 +45,7 @@ def votes(*values: int | None) -> list[Vote]:
 
 def sample(number: int = 0, task_type: str = "ocr~printed text ocr~title reading", **more: object) -> Item:
     known = {"question": f"Question {number}?", "answer": "Yes", "votes": votes(1, 1), "sources": ("photos",)}
-    return Item(f"{number % 7:064x}", task_type, **{**known, **more})
+    return Item(image=f"{number % 7:064x}", task_type=task_type, **{**known, **more})
 
 
 def reject(number: int = 0, stage: str = "filter", reason: str = "not fitting", **more: object) -> Item:
@@ -88,7 +88,9 @@ def test_an_image_that_is_gone_and_a_file_that_is_none_leave_their_items() -> No
     def gone(image: str) -> bytes:
         raise NotFoundError(image)
 
-    page = render(data([sample(), Item(None, stage="ingest", reason="truncated", detail="a.jpg")], thumbnails=gone))
+    page = render(
+        data([sample(), Item(image=None, stage="ingest", reason="truncated", detail="a.jpg")], thumbnails=gone)
+    )
     assert len(block(page, "items-data")) == 2
     assert block(page, "images-data") == {}
 
@@ -167,7 +169,9 @@ def hostile_data() -> ReportData:
         more = {"stage": text, "detail": text} if place % 2 else {}
         more |= dict.fromkeys(["reason", "variant", "pair", "answer", "reasoning", "licence", "attribution"], text)
         ballots = spoken if place % 3 else ()
-        items.append(Item(text, f"{text}~{text}", question=text, votes=ballots, sources=(text,), **more))
+        items.append(
+            Item(image=text, task_type=f"{text}~{text}", question=text, votes=ballots, sources=(text,), **more)
+        )
     rows = [(text, text) for text in HOSTILE]
     stages = [StageCounts(text, 2, 1, {text: 1}) for text in HOSTILE]
     return data(items, title=HOSTILE[0] + HOSTILE[1], stage_counts=stages, facts=rows, forecast=rows, notes=HOSTILE)

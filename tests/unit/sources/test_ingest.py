@@ -19,8 +19,8 @@ from taskgalaxy_ops.errors import SourceError, StoreError
 from taskgalaxy_ops.models.rendering import render, upright
 from taskgalaxy_ops.records import FileReject, Image, Reason
 from taskgalaxy_ops.settings import IngestSettings, SourceSettings
-from taskgalaxy_ops.sources import listing
 from taskgalaxy_ops.sources.checking import inspect, perceptual_hash, scan
+from taskgalaxy_ops.sources.kinds import bucket
 from taskgalaxy_ops.sources.listing import SourceFile, source_files
 from taskgalaxy_ops.storage.parquet import from_parquet, to_parquet
 from taskgalaxy_ops.storage.scan_staging import ScanStaging
@@ -378,7 +378,7 @@ def test_a_file_that_cannot_be_read_is_a_reject(tmp_path):
     def gone():
         raise PermissionError(13, "Permission denied", "x.jpg")
 
-    files = [SourceFile("x.jpg", gone), SourceFile("y.png", lambda: encoded(picture(), "PNG"))]
+    files = [SourceFile(name="x.jpg", read=gone), SourceFile(name="y.png", read=lambda: encoded(picture(), "PNG"))]
     found = Result(files)
     assert [(r.file, r.reason) for r in found.rejects] == [("x.jpg", Reason.UNREADABLE)]
     assert "Permission denied" in found.rejects[0].detail
@@ -396,7 +396,7 @@ def test_a_bucket_is_read_like_a_folder(monkeypatch):
         ("source.json", b'{"licence": "CC0", "files": {"b.png": {"licence": "MIT"}}}'),
     ):
         store.put_if_absent(key, raw)
-    monkeypatch.setattr(listing, "connect", lambda url, **options: store)
+    monkeypatch.setattr(bucket, "connect", lambda url, **options: store)
     listed = list(source_files("mine", SourceSettings(location="s3://bucket/photos"), {}))
     store.delete("gone.png")
     found = Result(listed)

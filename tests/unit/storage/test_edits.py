@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Mapping
 
 import pytest
 from fakes import KilledError, MemoryStore
@@ -17,10 +18,32 @@ from taskgalaxy_ops.storage.journal import Journal
 YES = Answer({"fits": True})
 
 
+def _reply(
+    name: str, stage: str, answers: dict[str, Answer], *, seen: int = 0, usage: Mapping[str, int] | None = None
+) -> Reply:
+    """A reply of the model ``m`` with these answers, at a cost of one nano-dollar."""
+    return Reply(
+        reply=name,
+        stage=stage,
+        model="m",
+        units=tuple(answers),
+        answers=answers,
+        raw={"id": "x"},
+        usage=usage or {},
+        cost=1,
+        list_cost=1,
+        ceiling=1,
+        block="b",
+        attempts=1,
+        seen=seen,
+        at=0.0,
+        seconds=0.0,
+    )
+
+
 def _journal(store: MemoryStore, answers: dict[str, Answer], seen: int = 0) -> Journal:
     journal = Journal(store, "h")
-    names = (f"r{journal.seen}", "filter", "m", tuple(answers), answers, {"id": "x"}, {})
-    journal.add(Reply(*names, cost=1, list_cost=1, ceiling=1, block="b", attempts=1, seen=seen, at=0.0, seconds=0.0))
+    journal.add(_reply(f"r{journal.seen}", "filter", answers, seen=seen))
     journal.flush()
     return journal
 
@@ -42,9 +65,8 @@ def test_a_forget_counts_for_its_stages_alone() -> None:
 def test_what_a_forget_shows_counts_no_token_twice() -> None:
     workspace = tiny_workspace(tiny_settings("x"), MemoryStore())
     usage = {"prompt_tokens": 100, "completion_tokens": 20, "cached_tokens": 60, "reasoning_tokens": 15}
-    names = ("r", "expand", "m", ("u",), {"u": YES}, {"id": "x"}, usage)
     journal = Journal(workspace.store, keys.TAXONOMY_SHARD)
-    journal.add(Reply(*names, cost=1, list_cost=1, ceiling=1, block="b", attempts=1, seen=0, at=0.0, seconds=0.0))
+    journal.add(_reply("r", "expand", {"u": YES}, usage=usage))
     journal.flush()
     assert forget(workspace, model="m").tokens == 120
 
@@ -69,9 +91,14 @@ def test_a_forget_that_was_killed_is_whole_or_not_there(n: int, served: bool) ->
     with contextlib.suppress(KilledError):
         Edits(store).forget("h", {"filter": ["u"]})
     store.before = store.after = lambda operation, key: None
-    counts = Edits(store).counts()  # what a run reads before it looks for shards
+    objects = dict(store.objects)
+    read = Edits(store).counts(), Journal(store, "h", Edits(store).begun().get("h")).answers  # as one who only looks
+    assert store.objects == objects
+    counts = Edits(store).finish()  # what a run reads before it looks for shards
     journal = Journal(store, "h")
     assert (counts, journal.answers) in [({}, {"u": YES, "v": YES}), ({("h", "filter"): 1}, {"v": YES})]
+    assert (counts, journal.answers) == read
+    assert Edits(store).begun() == {}
     _journal(store, {"u": YES}, seen=journal.seen)
     assert Edits(store).counts() == counts
     assert Journal(store, "h").answers == {"u": YES, "v": YES}, "asked again once, and it stands"

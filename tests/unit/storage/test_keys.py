@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from taskgalaxy_ops.storage import keys
 from taskgalaxy_ops.storage.log import Log
+from taskgalaxy_ops.storage.snapshot import is_cache
 
 _HEX = st.text("0123456789abcdef", min_size=32, max_size=64)
 _NUMBER = st.integers(1, 10**10 - 1)
@@ -77,18 +80,52 @@ def test_the_layout_is_as_written_down() -> None:
             "comparisons": "finetune/scores/identity.json",
             "data": "data/de/def-nonce.parquet",
             "encoder": "embeddings/settings_hash.json",
-            "journal": "homes/home/journal",
-            "lease": "homes/home/lease",
-            "marker": "homes/home/markers/stage.key.output.json",
-            "markers": "homes/home/markers/",
+            "journal": "homes/shard/journal",
+            "lease": "homes/shard/lease",
+            "marker": "homes/shard/markers/stage.key.output.json",
+            "markers": "homes/shard/markers/",
             "form": "forms/group",
             "release": "releases/v000007/",
             "rendering": "rendered/ab/abc/how.jpg",
             "renderings": "rendered/ab/abc/",
             "report": "reports/name.html",
             "scores": "finetune/scores/identity.parquet",
-            "tally": "homes/home/tally.json",
+            "tally": "homes/shard/tally.json",
             "type_embeddings": "embeddings/encoder/types",
             "worker": "workers/group/worker",
         },
     )
+
+
+_PREFIXES = {
+    value: name for name, value in vars(keys).items() if name.isupper() and isinstance(value, str) and value[-1:] == "/"
+}
+_ROOT = Path(keys.__file__).parents[2]
+_OTHERS_FOLDERS = {"release", "formats", "finetune", "trainers"}  # they name folders "data" in files for other programs
+
+
+def _spelled_out(file: Path) -> Iterator[str]:
+    """Where a module spells out a prefix of the store's keys, docstrings aside."""
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    bodies = [node.body for node in ast.walk(tree) if isinstance(node, documented)]
+    texts = {id(body[0].value) for body in bodies if body and isinstance(body[0], ast.Expr)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str | bytes) and id(node) not in texts:
+            said = node.value if isinstance(node.value, str) else node.value.decode("latin-1")
+            for prefix, name in _PREFIXES.items():
+                if said.startswith(prefix) and not (prefix == keys.DATA and file.parts[-2] in _OTHERS_FOLDERS):
+                    yield f"{file.relative_to(_ROOT)}:{node.lineno}: {said!r} is keys.{name}"
+
+
+def test_no_other_module_spells_out_a_key() -> None:
+    assert {"blobs/", "data/", "homes/", "reports/", "releases/", "embeddings/", "cache/"} <= _PREFIXES.keys()
+    files = [file for folder in ("taskgalaxy_ops", "plugins", "dags") for file in (_ROOT / folder).rglob("*.py")]
+    assert len(files) > 200
+    found = [line for file in files if file != Path(keys.__file__) for line in _spelled_out(file)]
+    assert found == []
+
+
+def test_only_what_is_made_from_other_objects_is_a_cache() -> None:
+    assert all(map(is_cache, [keys.cache("markers.json"), keys.tally("a")]))
+    assert not any(map(is_cache, [keys.journal("a"), keys.marker("a", "match", "b", "c"), keys.data("ab", "c")]))

@@ -93,17 +93,17 @@ def test_ids_and_vectors_must_go_together() -> None:
 def test_another_records_columns_are_damage() -> None:
     with pytest.raises(DamageError, match="not those of Image"):
         parquet.from_parquet(parquet.to_parquet([], Claim), Image)
-    with pytest.raises(DamageError, match="embedding shard"):
+    with pytest.raises(DamageError, match="table of embeddings"):
         parquet.embeddings_from_parquet(parquet.to_parquet([], Claim))
-    with pytest.raises(DamageError, match="embedding shard"):
+    with pytest.raises(DamageError, match="table of embeddings"):
         parquet.embeddings_from_parquet(parquet.to_parquet([Embedding("a", (1.0,))], Embedding))
 
 
 @pytest.mark.parametrize("spoil", [lambda raw: b"", lambda raw: b"PAR1", lambda raw: raw[:-20], lambda raw: raw[40:]])
 def test_a_torn_file_is_damage(spoil: Callable[[bytes], bytes]) -> None:
-    with pytest.raises(DamageError, match="a shard of Claim cannot be read"):
+    with pytest.raises(DamageError, match="a table of Claim cannot be read"):
         parquet.from_parquet(spoil(parquet.to_parquet([Claim("s", "i", "f")] * 50, Claim)), Claim)
-    with pytest.raises(DamageError, match="embedding shard"):
+    with pytest.raises(DamageError, match="table of embeddings"):
         parquet.embeddings_from_parquet(spoil(parquet.embeddings_to_parquet(["a"] * 9, np.ones((9, 3), np.float32))))
 
 

@@ -88,7 +88,7 @@ def test_a_lost_or_changed_object_is_named(folder_store: Store) -> None:
 def test_a_damaged_marker_is_named(folder_store: Store, spoilt: bytes) -> None:
     stage_output = _commit(folder_store, MATCHES)
     folder_store.replace(stage_output.marker, spoilt)
-    with pytest.raises(DamageError, match="Delete it: the shard is computed again"):
+    with pytest.raises(DamageError, match="Delete it: the stage output is computed again"):
         StageOutputs(folder_store).refs(stage_output)
     folder_store.delete(stage_output.marker)
     with pytest.raises(NotFoundError):

@@ -104,6 +104,10 @@ def images(limit: int | None, seed: int) -> Iterator[Made]:
         drawn.image.save(raw, "PNG", compress_level=4)
         truth = {**drawn.truth, "texts": [{"text": text, "box": box} for text, box in drawn.texts]}
         yield Made(
-            f"{index:05d}-{layout.replace('_', '-')}.png", raw.getvalue(), layout, truth, "CC0-1.0",
-            "TaskGalaxy document generator",
-        )  # fmt: skip
+            file=f"{index:05d}-{layout.replace('_', '-')}.png",
+            raw=raw.getvalue(),
+            kind=layout,
+            truth=truth,
+            licence="CC0-1.0",
+            attribution="TaskGalaxy document generator",
+        )

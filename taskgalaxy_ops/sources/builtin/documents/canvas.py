@@ -49,7 +49,7 @@ class Drawn:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Look:
     """The fonts and colours of one document."""
 
@@ -65,12 +65,12 @@ class Look:
         """A random look, with dark ink on light paper."""
         hue = r.randrange(360)
         return cls(
-            r.choice(families),
-            r.choice(("#ffffff", "#ffffff", "#fbfaf5", hsl(hue, 30, 97), hsl(r.randrange(360), 25, 95))),
-            r.choice(("#1a1a1a", "#222831", "#2b2b2b", hsl(hue, 40, 15))),
-            hsl(hue, r.randint(35, 70), r.randint(86, 92)),
-            hsl(hue, r.randint(50, 80), r.randint(28, 40)),
-            hsl(hue + r.choice((120, 150, 180, 210, 240)), 65, r.randint(30, 40)),
+            family=r.choice(families),
+            paper=r.choice(("#ffffff", "#ffffff", "#fbfaf5", hsl(hue, 30, 97), hsl(r.randrange(360), 25, 95))),
+            ink=r.choice(("#1a1a1a", "#222831", "#2b2b2b", hsl(hue, 40, 15))),
+            soft=hsl(hue, r.randint(35, 70), r.randint(86, 92)),
+            accent=hsl(hue, r.randint(50, 80), r.randint(28, 40)),
+            second=hsl(hue + r.choice((120, 150, 180, 210, 240)), 65, r.randint(30, 40)),
         )
 
 

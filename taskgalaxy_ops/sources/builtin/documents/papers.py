@@ -7,7 +7,7 @@ from random import Random
 
 from taskgalaxy_ops.sources.builtin.documents import words
 from taskgalaxy_ops.sources.builtin.documents.canvas import Drawn, Look, Sheet
-from taskgalaxy_ops.sources.builtin.documents.tables import grid
+from taskgalaxy_ops.sources.builtin.documents.tables import Ruling, grid
 
 
 def _cents(r: Random, low: float, high: float) -> int:
@@ -103,7 +103,7 @@ def invoice(r: Random) -> Drawn:
     widths = [width - 100 - 80 - 130 - 140, 80, 130, 140]
     rows = [["Description", "Qty", "Price", "Amount"]]
     rows += [[str(item[key]) for key in ("name", "count", "price", "amount")] for item in items]
-    y = grid(sheet, r, 50, 300, widths, rows, size=size, height=40) + 35
+    y = grid(sheet, r, 50, 300, rows, Ruling(widths, 40, size)) + 35
     for name, amount in (("Subtotal", net), (f"Tax {rate}%", tax), ("Total due", net + tax)):
         last = name == "Total due"
         sheet.text(width - 330, y, name, size + 3 * last, bold=last, anchor="lm")

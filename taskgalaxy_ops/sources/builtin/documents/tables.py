@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import calendar as days
 from collections.abc import Sequence
+from dataclasses import dataclass
 from random import Random
 
 from taskgalaxy_ops.sources.builtin.documents import words
 from taskgalaxy_ops.sources.builtin.documents.canvas import Drawn, Look, Sheet, hsl
 
 
-def grid(
-    sheet: Sheet, r: Random, x: float, y: float, widths: Sequence[float], rows: Sequence[Sequence[str]], *,
-    size: int, height: float, numbers_from: int = 1,
-) -> float:  # fmt: skip
-    """Draw a table whose first row is its head, columns from ``numbers_from`` on set to the right; returns its foot."""
+@dataclass(frozen=True, slots=True)
+class Ruling:
+    """The measures of a table, in pixels."""
+
+    widths: Sequence[float]  # by column
+    height: float  # of a row
+    size: int  # of its letters
+    numbers_from: int = 1  # columns from this one on are set to the right
+
+
+def grid(sheet: Sheet, r: Random, x: float, y: float, rows: Sequence[Sequence[str]], ruling: Ruling) -> float:
+    """Draw a table whose first row is its head, with its left upper corner at (x, y); returns the y of its foot."""
+    widths, height, size = ruling.widths, ruling.height, ruling.size
     look, right = sheet.look, x + sum(widths)
     style = r.choice(("zebra", "lines", "boxes"))
     dark_head = r.random() < 0.6
@@ -29,7 +38,7 @@ def grid(
             sheet.line([(x, top + height), (right, top + height)], "#b0b0b0", 1)
         left = x
         for column, (text, width) in enumerate(zip(row, widths, strict=True)):
-            numeric = column >= numbers_from
+            numeric = column >= ruling.numbers_from
             place, anchor = (left + width - 12, "rm") if numeric else (left + 12, "lm")
             fill = "#ffffff" if head and dark_head else None
             if text:
@@ -65,7 +74,7 @@ def data_table(r: Random) -> Drawn:
     height = size * r.uniform(2.0, 2.5)
     sheet = Sheet(round(sum(widths)) + 80, round(110 + height * len(rows)) + 40, look)
     sheet.text(40, 58, title, size + r.choice((6, 8, 10)), bold=True, anchor="lm", width=sheet.width - 80)
-    grid(sheet, r, 40, 95, widths, rows, size=size, height=height)
+    grid(sheet, r, 40, 95, rows, Ruling(widths, height, size))
     return sheet.done(
         title=title, columns=rows[0], rows=values, number_of_rows=len(chosen),
         totals={column: sum(cells[column] for cells in values.values()) for column, _, _ in columns},
@@ -92,7 +101,7 @@ def league_table(r: Random) -> Drawn:
     title = f"{r.choice(('Football', 'Hockey', 'Handball', 'Rugby', 'Water Polo'))} League {r.randint(2018, 2026)}"
     sheet.box(0, 0, sheet.width, 82, look.accent)
     sheet.text(sheet.width / 2, 41, title, size + 12, bold=True, fill="#ffffff", anchor="mm")
-    grid(sheet, r, 40, 105, widths, rows, size=size, height=height, numbers_from=2)
+    grid(sheet, r, 40, 105, rows, Ruling(widths, height, size, numbers_from=2))
     return sheet.done(title=title, order=order, rows=table, first=order[0], last=order[-1], teams=len(order))
 
 

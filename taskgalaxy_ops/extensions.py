@@ -1,0 +1,207 @@
+"""What can be added by name: sources, encoders, question forms, release formats, trainers.
+
+Each kind has a registry: what ships is named here by place, ``module:attribute``, and is imported once it is used.
+Another installed package adds to it by an entry point of the registry's group (docs/extending.md). Packages are looked
+at only where a name is none of ours, or where all names are asked for: reading what is installed takes a while.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, Generic, TypeVar
+
+from taskgalaxy_ops.errors import EncoderError, SettingsError, SourceError, TaskGalaxyError
+
+Extension = TypeVar("Extension")
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,60}")  # it becomes part of keys, of paths and of a source's location
+
+
+@dataclass(frozen=True, slots=True)
+class Brought:
+    """A name that an installed package brings."""
+
+    entry: EntryPoint
+    package: str  # its name and version
+
+    def __str__(self) -> str:
+        return f"{self.entry.name} ({self.package})"
+
+
+@dataclass
+class Registry(Generic[Extension]):
+    """All extensions of one kind, by name: those that ship, and those that installed packages bring.
+
+    A name that ships always means what ships: a package that claims it too is ignored, and named by ``problems``.
+    """
+
+    group: str  # of the entry points
+    what: str  # one of them, in words
+    shipped: Mapping[str, str]  # where each lies: "module:attribute"
+    error: type[TaskGalaxyError]
+    versioned: bool = True  # whether a package's must declare a version
+    _loaded: dict[str, Extension] = field(default_factory=dict)
+    _brought: dict[str, list[Brought]] | None = None
+
+    def names(self) -> list[str]:
+        """Every name, what ships first. Loads nothing."""
+        return [*self.shipped, *sorted(self._packages().keys() - self.shipped.keys())]
+
+    def knows(self, name: str) -> bool:
+        """Whether there is one of this name. Loads nothing."""
+        return name in self.shipped or name in self._packages()
+
+    def told(self) -> str:
+        """What a name should be, and which package brings what does not ship. Loads nothing."""
+        *others, last = map(repr, self.names())
+        return f"{', '.join(others)}{' or ' if others else ''}{last}{self._packaged()}"
+
+    def get(self, name: str) -> Extension:
+        """The extension of this name, imported.
+
+        Raises ``error`` where the name is unknown, where two packages bring it, or where it cannot be loaded.
+        """
+        if name not in self._loaded:
+            self._loaded[name] = self._load(name)
+        return self._loaded[name]
+
+    def version(self, name: str) -> str | None:
+        """The version that a package's extension declares, which goes into the keys of what it decides.
+
+        None for what ships: its version is the code's. Raises ``error`` where a package's declares none.
+        """
+        if name in self.shipped:
+            return None
+        declared = getattr(self.get(name), "version", None)
+        if declared is None or not str(declared):
+            raise self.error(
+                f"{self.what} {name!r} declares no version.\n"
+                f"  Give {self._packages()[name][0].entry.value} a `version`: another whenever it gives something else."
+            )
+        return str(declared)
+
+    def versions(self, names: Iterable[str]) -> dict[str, str] | None:
+        """The declared versions, by name, of those that packages bring; None where all ship."""
+        return {name: version for name in sorted(names) if (version := self.version(name)) is not None} or None
+
+    def problems(self) -> list[str]:
+        """What is wrong with what packages bring: wrong names, and what cannot be loaded. Loads all."""
+        found = []
+        for entry in entry_points(group=self.group):
+            if not _NAME.fullmatch(entry.name):
+                found.append(f"{self.what} {entry.name!r} of {_package(entry)} is ignored: {_NAME.pattern} is a name.")
+            elif entry.name in self.shipped:
+                found.append(f"{self.what} {entry.name!r} of {_package(entry)} is ignored: this name is what ships.")
+        for name in sorted(self._packages().keys() - self.shipped.keys()):
+            try:
+                self.version(name) if self.versioned else self.get(name)
+            except self.error as error:
+                found.append(str(error).replace("\n ", ""))
+        return found
+
+    def brought(self) -> list[str]:
+        """What packages bring, each with its package. Loads nothing."""
+        packages = self._packages()
+        return [str(each) for name in sorted(packages.keys() - self.shipped.keys()) for each in packages[name]]
+
+    def _load(self, name: str) -> Extension:
+        if name in self.shipped:
+            module, _, attribute = self.shipped[name].partition(":")
+            shipped: Extension = getattr(import_module(module), attribute)
+            return shipped
+        brought = self._packages().get(name)
+        if not brought:
+            raise self.error(self._unknown(name))
+        if len(brought) > 1:
+            raise self.error(
+                f"{self.what} {name!r} is brought by more than one installed package: "
+                f"{', '.join(each.package for each in brought)}.\n  Uninstall all but one of them."
+            )
+        try:
+            loaded: Extension = brought[0].entry.load()
+        except Exception as error:
+            raise self.error(
+                f"{self.what} {name!r} of {brought[0].package} cannot be loaded ({error!r}).\n"
+                f"  Mend or uninstall that package; its entry point names {brought[0].entry.value}."
+            ) from error
+        return loaded
+
+    def _packages(self) -> dict[str, list[Brought]]:
+        if self._brought is None:
+            self._brought = {}
+            for entry in sorted(entry_points(group=self.group), key=lambda each: (each.name, each.value)):
+                if _NAME.fullmatch(entry.name):
+                    self._brought.setdefault(entry.name, []).append(Brought(entry, _package(entry)))
+        return self._brought
+
+    def _unknown(self, name: str) -> str:
+        return f"{self.what} {name!r} is unknown.\n  Known {self.what}s: {', '.join(self.names())}{self._packaged()}."
+
+    def _packaged(self) -> str:
+        """Which package brings what does not ship; "" where all of it ships."""
+        brought = self.brought()
+        return f" (installed packages bring {', '.join(brought)})" if brought else ""
+
+
+def _package(entry: EntryPoint) -> str:
+    return f"{entry.dist.name} {entry.dist.version}" if entry.dist else "an unknown package"
+
+
+_HERE = "taskgalaxy_ops"
+
+SOURCES: Registry[Any] = Registry(
+    "taskgalaxy.sources",
+    "source kind",
+    {
+        "file": f"{_HERE}.sources.kinds.folder:opened",
+        "s3": f"{_HERE}.sources.kinds.bucket:BucketSource",
+        "builtin": f"{_HERE}.sources.kinds.shipped:opened",
+    },
+    SourceError,
+    versioned=False,  # it decides nothing: an image is its bytes
+)
+ENCODERS: Registry[Any] = Registry(
+    "taskgalaxy.encoders",
+    "encoder",
+    {
+        "conse": f"{_HERE}.models.encoders.conse:opened",
+        "open_clip": f"{_HERE}.models.encoders.open_clip:opened",
+    },
+    EncoderError,
+    versioned=False,  # its identity says what it is
+)
+QUESTION_FORMS: Registry[Any] = Registry(
+    "taskgalaxy.question_forms",
+    "question form",
+    {
+        "plain": f"{_HERE}.generation.forms.plain:PLAIN",
+        "chain_of_thought": f"{_HERE}.generation.forms.chain_of_thought:CHAIN_OF_THOUGHT",
+    },
+    SettingsError,
+)
+RELEASE_FORMATS: Registry[Any] = Registry(
+    "taskgalaxy.release_formats",
+    "release format",
+    {
+        "llava": f"{_HERE}.release.formats.llava:LLAVA",
+        "parquet": f"{_HERE}.release.formats.parquet:PARQUET",
+    },
+    SettingsError,
+)
+TRAINERS: Registry[Any] = Registry(
+    "taskgalaxy.trainers",
+    "trainer",
+    {
+        "trl": f"{_HERE}.finetune.trainers.trl:TRL",
+        "llava": f"{_HERE}.finetune.trainers.llava:LLAVA",
+        "internvl": f"{_HERE}.finetune.trainers.internvl:INTERNVL",
+        "llamafactory": f"{_HERE}.finetune.trainers.llamafactory:LLAMAFACTORY",
+        "ms-swift": f"{_HERE}.finetune.trainers.swift:SWIFT",
+    },
+    SettingsError,
+)
+REGISTRIES = (SOURCES, ENCODERS, QUESTION_FORMS, RELEASE_FORMATS, TRAINERS)

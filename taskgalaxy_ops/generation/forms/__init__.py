@@ -1,0 +1,56 @@
+"""The forms that a question is written in, a file each: what is asked, how it is read, the conversation it becomes.
+
+A package adds one by an entry point (docs/extending.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from taskgalaxy_ops import extensions
+from taskgalaxy_ops.extensions import Registry
+
+
+class Texts(NamedTuple):
+    """What a pair holds; both the question and the answer empty: the teacher declined."""
+
+    question: str
+    answer: str
+    reasoning: str | None = None
+
+
+def _texts(reply: Mapping[str, Any]) -> Texts:
+    return Texts(reply["question"], reply["answer"])
+
+
+def _turns(texts: Texts) -> tuple[str, str]:
+    return texts.question, f"{texts.reasoning}\n\n{texts.answer}" if texts.reasoning else texts.answer
+
+
+def _anything(_: Mapping[str, Any]) -> None:
+    return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuestionForm:
+    """A form of question.
+
+    prompt: the instruction; "" for a form that ships, whose prompt lies in ``prompts/``. reply: the fields of an entry
+    of the teacher's reply, texts (str), whole numbers (int) or flags (bool). check: raises MalformedReplyError for a
+    reply that is not as it should be, whose message the teacher is told; it sees no reply that declines. texts: the
+    pair in a reply. turns: what a model that is trained on the pair is asked, and what it is to say. version: another
+    one whenever any of these gives something else.
+    """
+
+    prompt: str = ""
+    reply: Mapping[str, type] = field(default_factory=lambda: {"question": str, "answer": str, "reasoning": str})
+    check: Callable[[Mapping[str, Any]], None] = _anything
+    texts: Callable[[Mapping[str, Any]], Texts] = _texts
+    turns: Callable[[Texts], tuple[str, str]] = _turns
+    reasons: bool = False  # a pair without reasoning is rejected
+    version: str | None = None  # None: it ships
+
+
+FORMS: Registry[QuestionForm] = extensions.QUESTION_FORMS

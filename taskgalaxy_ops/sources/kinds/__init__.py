@@ -1,0 +1,97 @@
+"""The kinds of sources, a file each: what the part of a location before its colon names.
+
+``builtin:photos``, ``s3://bucket/prefix``, ``file:///folder``; a location without such a part is a folder.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from taskgalaxy_ops import extensions
+from taskgalaxy_ops.errors import SourceError
+from taskgalaxy_ops.extensions import Registry
+
+# A source may say whose images they are: licence, attribution, and per file also origin.
+NOTES_FILE = "source.json"
+_NOTED = ("origin", "licence", "attribution")
+
+_KIND = re.compile(r"([a-z][a-z0-9_.-]*):(//)?")
+_WITH_SLASHES = {"file", "s3"}
+
+# A file as it is listed. Name: its path within the source, "/"-separated. Version: another text when the content may be
+# another, "" where that is not known. Place: what ``open`` finds it by.
+Found = tuple[str, str, bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a source lies, as its kind is told."""
+
+    source: str  # the source's name, for messages
+    location: str  # as the settings have it
+    rest: str  # the location without its kind
+    limit: int | None  # at most this many files will be read; None: all
+    s3_options: Mapping[str, Any]  # boto3 arguments
+
+
+class Source(Protocol):
+    """A source that was found: lists its files, opens one, and describes whose they are."""
+
+    def list(self) -> Iterable[Found]:
+        """Every file, in any order, whatever its suffix."""
+        ...
+
+    def open(self, place: bytes) -> bytes:
+        """The content of a file that was listed. Raises OSError, NotFoundError, SourceError."""
+        ...
+
+    def describe(self) -> Mapping[str, Any]:
+        """``licence`` and ``attribution`` of all its images; ``files``: by name, what differs, and ``origin``."""
+        ...
+
+
+class SourceKind(Protocol):
+    """What the registry of sources holds under a name."""
+
+    def __call__(self, place: Place) -> Source:
+        """The source that lies there. Raises SourceError."""
+        ...
+
+
+SOURCES: Registry[SourceKind] = extensions.SOURCES
+
+
+def found_source(name: str, location: str, limit: int | None, s3_options: Mapping[str, Any]) -> Source:
+    """The source at a location. Raises SourceError where its kind is unknown, or it cannot be read.
+
+    A colon may be part of a folder's name: only where ``//`` follows must the kind be known.
+    """
+    matched = _KIND.match(location)
+    if matched and (matched[2] or (matched[1] not in _WITH_SLASHES and SOURCES.knows(matched[1]))):
+        kind, rest = matched[1], location[matched.end() :]
+    else:
+        kind, rest = "file", location
+    try:
+        opener = SOURCES.get(kind)
+    except SourceError as error:
+        raise SourceError(f"source {name!r}: {location}: {error}") from error
+    return opener(Place(name, location, rest, limit, s3_options))
+
+
+def parsed_notes(name: str, raw: bytes) -> Mapping[str, Any]:
+    """What ``source.json`` says. Raises SourceError."""
+    try:
+        notes = json.loads(raw)
+        if not isinstance(notes, dict) or not isinstance(notes.get("files", {}), dict):
+            raise ValueError("it must be an object with `licence`, `attribution` and `files`")
+        for place, entry in {"": notes, **notes.get("files", {})}.items():
+            texts = [entry.get(key) for key in _NOTED] if isinstance(entry, dict) else [0]
+            if not all(text is None or isinstance(text, str) for text in texts):
+                raise ValueError(f"{place or 'the whole'} must be an object, {', '.join(_NOTED)} in it texts")
+        return notes
+    except ValueError as error:
+        raise SourceError(f"source {name!r}: {NOTES_FILE} cannot be read ({error}). Mend it or remove it.") from error

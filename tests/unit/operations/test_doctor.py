@@ -1,0 +1,67 @@
+"""The doctor asks a model as a run does: through the same gateway, in the same form."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from serving import Quiet, served
+
+from taskgalaxy_ops.inference.gateway import Gateway
+from taskgalaxy_ops.operations import doctor
+from taskgalaxy_ops.settings import Settings, parse_settings
+
+USAGE = {"prompt_tokens": 9, "completion_tokens": 1, "total_tokens": 10}
+REPLY = {"model": "m-1", "choices": [{"index": 0, "message": {"content": "ready"}}], "usage": USAGE}
+
+
+class _Model(Quiet):
+    """A model that takes no response_format, as many servers do not."""
+
+    asked: list[dict[str, Any]]
+    knows_form = True
+
+    def handle_it(self) -> None:
+        body = json.loads(self.body())
+        self.asked.append(body)
+        if "response_format" in body and not self.knows_form:
+            self.answer(400, json.dumps({"error": {"message": "response_format is not supported"}}).encode())
+        elif body["model"] == "none":
+            self.answer(404, json.dumps({"error": {"message": "no such model"}}).encode())
+        else:
+            self.answer(200, json.dumps(REPLY).encode())
+
+
+def _settings(url: str, **model: Any) -> Settings:
+    one = {"name": "t", "model": "m", "base_url": url, "simulated": True, "temperature": 0.5, **model}
+    return parse_settings({"teacher": one, "judges": [one], "vote": {"quorum": 1}})
+
+
+@pytest.mark.parametrize("knows_form", [True, False])
+def test_the_doctor_asks_in_the_form_of_a_run(knows_form: bool) -> None:
+    handler = type("Handler", (_Model,), {"asked": [], "knows_form": knows_form})
+    with served(handler) as url:
+        (found, *_) = doctor.models(_settings(url, room_field="max_completion_tokens"))
+    assert found.fine, found.detail
+    assert found.detail.startswith(f"{url} answers as m-1, 10 tokens; $")
+    forms = [body.get("response_format", {}).get("type") for body in handler.asked]
+    assert forms == (["json_schema"] if knows_form else ["json_schema", "json_object", None])
+    for body in handler.asked:
+        assert body["messages"][-1]["content"][0]["text"] == doctor.GREETING
+        assert (body["temperature"], body["max_completion_tokens"]) == (0.5, 16)
+
+
+def test_the_doctor_says_what_a_run_would_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    handler = type("Handler", (_Model,), {"asked": []})
+    with served(handler) as url:
+        (found, *_) = doctor.models(_settings(url, model="none"))
+        assert not found.fine
+        assert "404, no such model. Check base_url, model ('none')" in found.detail
+        monkeypatch.delenv("OF_TESTS", raising=False)
+        priced = {"input": 1, "output": 2}
+        (found, *_) = doctor.models(_settings(url, simulated=False, api_key_env="OF_TESTS", price=priced))
+        assert not found.fine
+        assert "OF_TESTS holds no key" in found.detail
+    assert len(handler.asked) == 1
+    assert doctor.Gateway is Gateway
