@@ -1,7 +1,7 @@
 """Release: from rows to the files of a data set. Only ``publish`` and ``published_rows`` use a store.
 
-``select_samples`` chooses and splits the samples, ``build`` makes the files one at a time. Memory does not grow with the
-number of samples and images, because the rows lie in a temporary file (``sqlite_staging``).
+``select_samples`` chooses and splits the samples, ``build`` makes the files one at a time. Memory does not grow with
+the number of samples and images, because the rows lie in a temporary file (``sqlite_staging``).
 """
 
 from taskgalaxy_ops.release.build import FORMAT_VERSION, HISTORY, MANIFEST, Stored, build, entry, file_count
