@@ -40,7 +40,7 @@ from taskgalaxy_ops.sources import builtin
 from taskgalaxy_ops.sources.builtin import photos
 from taskgalaxy_ops.storage.folder import FolderStore
 from taskgalaxy_ops.storage.leases import Lease
-from taskgalaxy_ops.storage.ledger import NANO, Caps, Ledger, Shown
+from taskgalaxy_ops.storage.ledger import NANO, Caps, JournaledCalls, Ledger
 from taskgalaxy_ops.workspace import Workspace
 
 SOURCES = ("documents", "shapes", "photos")
@@ -146,10 +146,10 @@ async def _spend_and_die(folder: Path, number: int, cap: int, lease: float, seed
         kept.open("a+", buffering=1) as journal,
     ):
         journal.seek(0)
-        shown: dict[str, Shown] = {}
+        shown: dict[str, JournaledCalls] = {}
         for block, cost in (line.split() for line in journal if line.endswith("\n")):
-            before = shown.get(block, Shown())
-            shown[block] = Shown(before.cost + int(cost), calls=before.calls + 1)
+            before = shown.get(block, JournaledCalls())
+            shown[block] = JournaledCalls(before.cost + int(cost), calls=before.calls + 1)
         run_budget.ledger.settle_orphans(shard, shown)
         shard_budget = ShardBudget(run_budget, shard, 32)
 

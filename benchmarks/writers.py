@@ -27,7 +27,7 @@ from taskgalaxy_ops.storage import Listed, leases, log
 from taskgalaxy_ops.storage.base import Content
 from taskgalaxy_ops.storage.journal import Journal
 from taskgalaxy_ops.storage.leases import Lease
-from taskgalaxy_ops.storage.ledger import Caps, Ledger, Shown
+from taskgalaxy_ops.storage.ledger import Caps, JournaledCalls, Ledger
 
 # Seconds that S3 takes for a small object, near the median that its users report. Each operation's is drawn from 0.5 to
 # 1.5 times this.
@@ -372,7 +372,9 @@ class _Simulation:
             journal = Journal(self.store, shard)
             if len(journal.answers) < plan.calls_a_shard:
                 shown: Counter[str] = Counter(reply["block"] for reply in journal.replies())
-                self._ledger(ledger.settle_orphans, shard, {block: Shown(n, calls=n) for block, n in shown.items()})
+                self._ledger(
+                    ledger.settle_orphans, shard, {block: JournaledCalls(n, calls=n) for block, n in shown.items()}
+                )
                 self._calls(writer, shard, lease, journal, ledger)
         finally:
             if writer not in self.world.dead:  # a dead process releases nothing

@@ -27,7 +27,7 @@ class NotFoundError(StoreError):
 
 
 class LeaseLostError(StoreError):
-    """Another worker took this image shard, or our own deadline passed: nothing more may be sent for it."""
+    """Another worker holds this image shard, or the lease's deadline passed. Nothing more may be sent for the shard."""
 
 
 class SourceError(TaskGalaxyError):
@@ -39,25 +39,25 @@ class TaxonomyError(TaskGalaxyError):
 
 
 class EncoderError(TaskGalaxyError):
-    """An encoder cannot be loaded, or gave something that is no embedding."""
+    """An encoder cannot be loaded, or its output is no embedding."""
 
 
 class ModelError(TaskGalaxyError):
-    """A model cannot be reached or refuses us for good (wrong key, unknown model, not an OpenAI endpoint)."""
+    """A model refuses every request for good (wrong key, unknown model, not an OpenAI endpoint)."""
 
 
 class BudgetError(TaskGalaxyError):
-    """The budget is spent; what is left stays pending and is asked once it is raised."""
+    """The budget is spent. Items without an answer stay pending; a run with a raised budget asks for them."""
 
 
 class UnansweredError(TaskGalaxyError):
-    """A model gave no reply for now (rate limit, 5xx, time-out): later it may."""
+    """A model gave no reply (rate limit, 5xx, time-out). A later request may succeed."""
 
 
 class PendingError(TaskGalaxyError):
-    """Something is still without an answer, so that what was asked for would not be whole.
+    """Items still lack an answer, so the result would be incomplete.
 
-    ``waiting``: the batches (``inference.batch_wait.PendingBatch``) that are under way for it.
+    ``waiting``: the batches (``inference.batch_wait.PendingBatch``) that have not ended and may bring the answers.
     """
 
     def __init__(self, message: str, waiting: Sequence[Any] = ()) -> None:
@@ -74,8 +74,8 @@ class JobError(TaskGalaxyError):
 
 
 class SchedulerError(JobError):
-    """What runs the jobs cannot be asked for now: later it may."""
+    """The scheduler that runs the jobs does not reply. A later request may succeed."""
 
 
 class EvaluationError(TaskGalaxyError):
-    """A benchmark cannot be run, or what it came to is no score."""
+    """A benchmark cannot be run, or its result is no score."""

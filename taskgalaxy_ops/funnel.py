@@ -1,6 +1,6 @@
-"""The funnel: what went into each stage, what came out, and why the rest did not. It adds up at every stage.
+"""The funnel: how many items entered each stage, how many came out, and why the others did not.
 
-Beside it, what a stage's calls came to.
+At every stage the numbers add up.
 """
 
 from __future__ import annotations
@@ -12,7 +12,10 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class StageCounts:
-    """A stage, in its own unit: units_in = units_out + rejects + pending."""
+    """A stage's counts, in the stage's own unit: units_in = units_out + rejects + pending.
+
+    Raises AssertionError if they do not add up.
+    """
 
     stage: str
     units_in: int
@@ -26,7 +29,7 @@ class StageCounts:
 
 
 def total(stage: str, parts: Iterable[StageCounts]) -> StageCounts:
-    """One stage's counts over many shards."""
+    """One stage's counts, summed over many image shards."""
     units_in = units_out = pending = 0
     rejects: Counter[str] = Counter()
     for part in parts:

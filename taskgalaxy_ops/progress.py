@@ -1,4 +1,4 @@
-"""How a long run tells where it is: one small interface, shown as live lines on a terminal or plain lines elsewhere."""
+"""How a long run reports its progress: one interface, shown as live lines on a terminal, else as plain lines."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from taskgalaxy_ops.usage import Usage
 
 
 class Progress(Protocol):
-    """What the pipeline reports while it works."""
+    """What the pipeline reports to while it works."""
 
     def stage(self, name: str, total: int, unit: str) -> None:
-        """A stage begins; ``total`` of ``unit`` ("images", "shards") are to be done."""
+        """A stage begins and has ``total`` items to do; ``unit`` names them ("images", "shards")."""
 
     def advance(self, name: str, done: int = 1, **counts: int) -> None:
-        """``done`` more; ``counts`` are added to the stage's running numbers (rejects, calls …)."""
+        """The stage did ``done`` more items; ``counts`` are added to its running sums (rejects, calls …)."""
 
     def usage(self, name: str, usage: Usage) -> None:
-        """Calls, tokens and money of a stage so far."""
+        """The calls, tokens and money of a stage so far."""
 
     def note(self, text: str) -> None:
-        """A line worth reading."""
+        """Show a line of text to the person who watches."""
 
 
 class Silent:
-    """Reports nothing."""
+    """Shows nothing."""
 
     def stage(self, name: str, total: int, unit: str) -> None:
         pass

@@ -1,4 +1,5 @@
-"""One frozen record a stage boundary: the data contract. Parquet columns follow from the fields (storage/rows.py).
+"""The data contract: one frozen record for each stage boundary. ``storage/parquet.py`` derives Parquet columns from
+the fields.
 
 Identities: an image is the SHA-256 of its file's bytes; a task type is its path joined by ``~``; a pair (and the
 sample that it may become) is the fingerprint of image, task type, variant, question, answer and reasoning.
@@ -38,7 +39,7 @@ def leading_id(text: str) -> str | None:
 
 
 class Reason(StrEnum):
-    """Why something did not go on: the closed list, by stage."""
+    """Why a stage rejected an item. The list is closed; it is ordered by stage."""
 
     # ingest
     NOT_AN_IMAGE = "not an image"
@@ -58,7 +59,7 @@ class Reason(StrEnum):
     DECLINED = "declined"
     EMPTY = "empty"
     UNSAFE_TEXT = "unsafe text"
-    # any stage that asks: a model's terminal reply that is no answer
+    # any stage that asks a model: a terminal reply that is no answer
     REFUSED = "refused"
     MALFORMED = "malformed reply"
     # vote
@@ -73,7 +74,7 @@ class Reason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """What is known of an image's content; origin and licence are claims of the sources."""
+    """What an image's file says of its content. Origin and licence are claims that the sources make (``Claim``)."""
 
     image: ImageId  # sha256 of the file's bytes, hex
     width: int  # pixels, upright (EXIF orientation applied)
@@ -85,7 +86,7 @@ class Image:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A source says that it holds an image, and what it knows of it."""
+    """A source's statement that it holds an image, with what it states about the image."""
 
     source: str
     image: ImageId
@@ -97,7 +98,7 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class FileReject:
-    """A file of a source that is no image of ours."""
+    """A file of a source that ingest did not take as an image, and why."""
 
     source: str
     file: str
@@ -107,7 +108,7 @@ class FileReject:
 
 @dataclass(frozen=True, slots=True)
 class FileVersion:
-    """A file of a source as its last scan listed it: what tells a later one whether anything changed."""
+    """A file of a source as a scan listed it. The next scan compares versions to tell which files changed."""
 
     file: str
     version: str  # an ETag, or size and time of the last write
@@ -121,7 +122,7 @@ class Node:
     level: int  # 1 = first level
     origin: str  # "seed", "hand", "expand"
     status: str  # "live" or "retired"
-    about: str | None = None  # what one asks, for people
+    about: str | None = None  # what a task of this type asks; people read it, no model does
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +147,7 @@ class Match:
 
 @dataclass(frozen=True, slots=True)
 class Relevant:
-    """A match that the teacher found fitting."""
+    """A match whose task type the teacher judged to fit the image."""
 
     image: ImageId
     task_type: TaskTypePath
@@ -155,7 +156,7 @@ class Relevant:
 
 @dataclass(frozen=True, slots=True)
 class Reject:
-    """A unit of a stage that did not go on, and why."""
+    """An item that a stage rejected, and why."""
 
     stage: str
     image: ImageId
@@ -181,18 +182,18 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class Vote:
-    """One judge's 0 or 1 and its reason; None is an abstention."""
+    """One judge's vote on a pair, 0 or 1, and its reason. The vote None is an abstention."""
 
     pair: PairId
     judge: str
     vote: int | None
     reason: str
-    audit: bool  # asked for statistics alone: the verdict stood already
+    audit: bool  # cast for statistics alone, after the verdict was reached
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What the judges' votes came to: accepted is a sample."""
+    """The result of the judges' votes on a pair. An accepted pair is a sample."""
 
     pair: PairId
     accepted: bool
@@ -203,7 +204,7 @@ class Verdict:
 def pair_id(
     image: ImageId, task_type: TaskTypePath, variant: str, question: str, answer: str, reasoning: str | None
 ) -> PairId:
-    """Identity of a question-answer pair and of the sample it may become."""
+    """The identity of a question-answer pair, and of the sample that it may become: 64 hex digits."""
     return fingerprint(
         "sample",
         {
@@ -219,7 +220,7 @@ def pair_id(
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What was accepted for one unit: ``value`` as the stage's parser gave it, or a terminal reason."""
+    """What was accepted for one request item: ``value`` as the stage's parser gave it, or a terminal reason."""
 
     value: Mapping[str, Any] | None = None
     terminal: str | None = None  # a Reason: the model replied, and it is no answer
@@ -228,25 +229,25 @@ class Answer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
-    """One model reply, as it was paid for."""
+    """One model reply that was paid for, as the journal keeps it. A unit is a request item's key."""
 
     reply: str  # nonce: identity of this reply
     stage: str
     model: str  # name in the settings
-    units: tuple[str, ...]  # units asked in this request
-    answers: Mapping[str, Answer]  # units answered by it
-    raw: Mapping[str, Any]  # the body as it came
+    units: tuple[str, ...]  # units that the request asked about
+    answers: Mapping[str, Answer]  # by unit: the answers that were accepted from it
+    raw: Mapping[str, Any]  # the body as received
     usage: Mapping[str, int]  # prompt_tokens, completion_tokens; and of them, cached_tokens, reasoning_tokens
     cost: int  # nano-dollars (1e-9 USD) that this call cost
     list_cost: int  # nano-dollars at list prices: what a simulated call would have cost
-    ceiling: int  # nano-dollars that the budget held for it
-    block: str  # the budget's block that it drew from
+    ceiling: int  # nano-dollars that the budget held for the call: the most that it could cost
+    block: str  # the budget block that the call drew from
     attempts: int  # requests sent, this one included
-    seen: int  # number of the log that the asker had read
+    seen: int  # number of the last journal entry that the sender had read
     at: float  # seconds since the epoch
     seconds: float  # from the first request to this reply
-    image: str | None = None  # that it is about; None: about none, or of a store that did not record it
+    image: str | None = None  # that the request is about; None: about none, or an older version did not record it
     simulated: bool = False
     note: Mapping[str, Any] = field(default_factory=dict)
-    run: str = ""  # that it was asked in; "": of a store that did not record it, as below
-    types: tuple[str, ...] = ()  # task type of each unit; (): of a question about none
+    run: str = ""  # that sent the request; "": an older version did not record it
+    types: tuple[str, ...] = ()  # task type of each unit; (): the request is about none, or it was not recorded

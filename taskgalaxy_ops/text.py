@@ -1,4 +1,4 @@
-"""Untrusted text, made fit to be kept (``clean``) or to be printed on one line (``shown``)."""
+"""Makes untrusted text fit to be stored (``clean``) or to be printed on one line (``shown``)."""
 
 from __future__ import annotations
 
@@ -6,11 +6,14 @@ import unicodedata
 
 
 def clean(text: str) -> str:
-    """Model text without control, bidirectional-override and other invisible characters, NFC, ends stripped."""
-    seen = "".join(c for c in text if c in "\n\t" or unicodedata.category(c) not in {"Cc", "Cf", "Cs", "Co"})
-    return unicodedata.normalize("NFC", seen).strip()
+    """The text without control, bidirectional-override and other invisible characters, in NFC, its ends stripped.
+
+    Newlines and tabs are kept.
+    """
+    visible = "".join(c for c in text if c in "\n\t" or unicodedata.category(c) not in {"Cc", "Cf", "Cs", "Co"})
+    return unicodedata.normalize("NFC", visible).strip()
 
 
 def shown(text: object) -> str:
-    """Untrusted text on one line, without what a terminal would act upon."""
+    """The text on one line, without characters that a terminal would obey."""
     return " ".join(clean(str(text)).split())

@@ -1,4 +1,4 @@
-"""What model calls took: calls, tokens, money and time, of a run while it works and of a journal afterwards."""
+"""What model calls used: calls, tokens, money and time. ``Usage`` counts a run at work, ``Tally`` a journal."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import Any
 
 @dataclass(slots=True, kw_only=True)
 class Tally:
-    """What calls came to."""
+    """The sums over a set of calls."""
 
     calls: int = 0
-    units: int = 0  # answers that they brought
+    units: int = 0  # answers accepted from them
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cost: int = 0  # nano-dollars
     list_cost: int = 0  # nano-dollars: at list prices, where the settings give them
     seconds: float = 0.0  # from request to reply, added up
-    simulated: int = 0  # replies that said so themselves
+    simulated: int = 0  # replies of a simulated model
     cached_tokens: int = 0  # of prompt_tokens
     reasoning_tokens: int = 0  # of completion_tokens
 
@@ -27,8 +27,8 @@ class Tally:
         return self.prompt_tokens + self.completion_tokens
 
     def add(self, reply: Mapping[str, Any]) -> None:
-        """Add a reply as the journal holds it."""
-        self.calls += bool(reply["raw"])  # a reply that only adds terminal answers was no call
+        """Add one reply, in the form that the journal holds."""
+        self.calls += bool(reply["raw"])  # an entry that only adds terminal answers to an earlier reply was no call
         self.units += len(reply["answers"])
         self.prompt_tokens += reply["usage"].get("prompt_tokens", 0)
         self.completion_tokens += reply["usage"].get("completion_tokens", 0)
@@ -40,9 +40,9 @@ class Tally:
         self.simulated += bool(reply["simulated"])
 
     def to_json(self) -> dict[str, int | float]:
-        """By name, as JSON; empty where nothing was asked."""
-        found = {name: getattr(self, name) for name in self.__slots__}
-        return {**found, "seconds": round(self.seconds, 3)} if any(found.values()) else {}
+        """The sums by name, as JSON; empty if there were no calls."""
+        sums = {name: getattr(self, name) for name in self.__slots__}
+        return {**sums, "seconds": round(self.seconds, 3)} if any(sums.values()) else {}
 
     def __iadd__(self, other: Tally) -> Tally:
         for name in self.__slots__:
@@ -51,16 +51,16 @@ class Tally:
 
 
 def tally(replies: Iterable[Mapping[str, Any]]) -> dict[str, Tally]:
-    """What replies of a journal came to, by stage."""
-    found: dict[str, Tally] = {}
+    """The sums of a journal's replies, by stage."""
+    by_stage: dict[str, Tally] = {}
     for reply in replies:
-        found.setdefault(reply["stage"], Tally()).add(reply)
-    return found
+        by_stage.setdefault(reply["stage"], Tally()).add(reply)
+    return by_stage
 
 
 @dataclass(slots=True, kw_only=True)
 class Usage:
-    """What a run's calls came to, for the progress line and the summary."""
+    """The sums of a run's calls so far, for the progress line and the summary."""
 
     calls: int = 0  # replies received
     requests: int = 0  # HTTP requests sent, retries included
@@ -68,5 +68,5 @@ class Usage:
     completion_tokens: int = 0
     cost: int = 0  # nano-dollars
     list_cost: int = 0  # nano-dollars
-    unavailable: dict[str, str] = field(default_factory=dict)  # model: why it is left alone
-    gave_up: dict[str, str] = field(default_factory=dict)  # model: why a request got no reply, the last one's
+    unavailable: dict[str, str] = field(default_factory=dict)  # by model: why this run sends it nothing more
+    gave_up: dict[str, str] = field(default_factory=dict)  # by model: why its last unanswered request got no reply

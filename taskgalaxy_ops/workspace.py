@@ -1,4 +1,4 @@
-"""What every step of a run shares: the store, the settings as published, prompts, logs and the encoder's identity."""
+"""What every step of a run shares: the store, the settings, the prompts, the logs and the encoder's identity."""
 
 from __future__ import annotations
 
@@ -34,24 +34,27 @@ class Workspace:
 
     settings: Settings
     store: Store
-    run: str = field(default_factory=lambda: uuid.uuid4().hex)  # what its calls are made for: processes may share one
+    run: str = field(default_factory=lambda: uuid.uuid4().hex)  # whose budget its calls use; processes may share it
 
     @classmethod
     def open(cls, settings: Settings, run: str | None = None) -> Workspace:
-        """Open the settings' store; ``run``: one that this process has a part in. Raises StoreError."""
+        """Open the store that the settings name. ``run``: the run that this process works for; None: a new one.
+
+        Raises StoreError.
+        """
         _share_one_arena()
         options = s3_options_from_environment(settings.s3.endpoint_url, settings.s3.region)
         store = open_store(settings.store, **options)
         return cls(settings, store, run) if run else cls(settings, store)
 
     def snapshot(self) -> Workspace:
-        """The same galaxy for looking at: what is committed below all image shards is listed once."""
+        """The same workspace for readers: the objects of all image shards are listed once and remembered."""
         if isinstance(self.store, Snapshot):
             return self
-        found = replace(self, store=Snapshot(self.store))
-        if self._encoder_is_loaded:
-            found.__dict__["encoder"] = self.encoder
-        return found
+        frozen = replace(self, store=Snapshot(self.store))
+        if self._encoder_is_loaded:  # the copy need not load it again
+            frozen.__dict__["encoder"] = self.encoder
+        return frozen
 
     def with_settings(self, **update: Any) -> Workspace:
         """The same store and run under other settings; ``update``: whole fields by name."""
@@ -73,33 +76,39 @@ class Workspace:
 
     @cached_property
     def stage_outputs(self) -> StageOutputs:
-        """The store's shards."""
+        """The store's stage outputs."""
         return StageOutputs(self.store)
 
     @cached_property
     def registry(self) -> Registry:
-        """Sources, images and their image shards."""
+        """The registry of sources, images and image shards."""
         return Registry(self.store)
 
     @cached_property
     def prompts(self) -> dict[str, str]:
-        """Prompt texts by name."""
+        """The prompts' texts by name."""
         return load_prompts(self.settings.prompts, self.settings.write.variants)
 
     @cached_property
     def encoder(self) -> Encoder:
-        """The encoder itself; loading it takes seconds, so only what encodes asks for it."""
+        """The encoder, with its weights loaded. Loading takes seconds, so only code that encodes reads this.
+
+        Raises EncoderError.
+        """
         chosen = self.settings.encoder
         return open_encoder(chosen.name, chosen.model, chosen.pretrained)
 
     @cached_property
     def encoder_id(self) -> str:
-        """The encoder's identity in this store, hashed: part of the embeddings' keys."""
+        """The hash of the encoder's identity in this store (16 hex digits): a part of the embeddings' keys."""
         return fingerprint("encoder", self.encoder_identity)[:16]
 
     @cached_property
     def encoder_identity(self) -> dict[str, Any]:
-        """What the encoder setting resolved to when the store first used it; one who only looks does not record it."""
+        """The identity of the encoder that the settings named when this store first used them.
+
+        A workspace that only reads does not record it.
+        """
         key = keys.encoder(fingerprint("encoder.settings", self.settings.encoder.model_dump())[:32])
         try:
             raw = self.store.get(key)
@@ -108,35 +117,35 @@ class Workspace:
             with contextlib.suppress(ReadOnlyError):
                 self.store.put_if_absent(key, raw)
                 raw = self.store.get(key)
-        found: dict[str, Any] = json.loads(raw)
-        return found
+        identity: dict[str, Any] = json.loads(raw)
+        return identity
 
     def checked_encoder(self) -> Encoder:
-        """The encoder, known to be the one that the store recorded. Raises EncoderError."""
+        """The encoder, checked against the identity that the store recorded. Raises EncoderError if they differ."""
         recorded = self.encoder_identity
-        mine = dict(self.encoder.identity)
+        local = dict(self.encoder.identity)
         for name in ("name", "weights", "revision"):
-            if recorded.get(name) != mine.get(name):
+            if recorded.get(name) != local.get(name):
                 raise EncoderError(
-                    f"encoder {self.settings.encoder.name!r}: this machine has {name} {mine.get(name)}, the store was "
+                    f"encoder {self.settings.encoder.name!r}: this machine has {name} {local.get(name)}, the store was "
                     f"made with {recorded.get(name)}. Install the same weights, or use another store prefix."
                 )
         return self.encoder
 
     def ledger(self) -> Ledger:
-        """The store's budget under the settings' caps."""
+        """The store's ledger under the caps of the settings."""
         budget = self.settings.budget
         sources = {name: _caps(caps) for name, caps in budget.sources.items()}
         return Ledger(self.store, _caps(budget), Scopes(self.run, _caps(budget.run), _caps(budget.day), sources))
 
     def run_budget(self) -> RunBudget:
-        """The same for asking: it knows which source each image shard's calls count for."""
+        """The budget of this run's calls. It knows the source that each image shard's calls count for."""
         return RunBudget(self.ledger(), self.registry.origins())
 
     def publish_settings(self) -> tuple[int, str]:
-        """Make these settings the newest version if they are not; gives version and hash.
+        """Append these settings as the newest version, unless they are; returns the version's number and hash.
 
-        The version number is history; data carry the hash, so settings that are rolled back give the same bytes.
+        Data carry the hash and not the number, so that settings that are rolled back give the same bytes.
         """
         body = self.settings.model_dump(mode="json")
         digest = fingerprint("settings", body)
@@ -151,7 +160,7 @@ class Workspace:
         return log.last, digest
 
     def settings_version(self, number: int) -> Settings:
-        """The settings that were published under this number. Raises SettingsError."""
+        """The settings that were published under this number. Raises SettingsError if there are none."""
         entries = Log(self.store, keys.SETTINGS_LOG).read()
         for entry in entries:
             if entry.number == number:
@@ -159,11 +168,11 @@ class Workspace:
         raise SettingsError(f"settings version {number}: there are 1 to {len(entries)} (0: none was published yet).")
 
     def journals(self) -> list[str]:
-        """The image shards that have a journal: the taxonomy's, and every shard of images."""
+        """The ids of all shards that have a journal: the taxonomy's, and every image shard."""
         return [keys.TAXONOMY_SHARD, *(shard.id for shard in self.registry.shards())]
 
     def edits(self) -> Edits:
-        """What people changed of what was answered."""
+        """The log of what people changed of the models' answers."""
         return Edits(self.store)
 
 
@@ -173,10 +182,10 @@ def _caps(budget: CapSettings) -> Caps:
 
 
 def _share_one_arena() -> None:
-    """Let all threads take memory from one place, where the C library is glibc.
+    """Make all threads allocate from one arena, where the C library is glibc.
 
-    Else each thread has an arena of its own, and keeps what it once took: the peak of a long run is an eighth higher
-    than that of a short one. Python's threads take turns anyway.
+    By default each thread has an arena of its own and never returns its memory, so that a long run's peak is an eighth
+    higher than a short one's. Python's threads take turns anyway and gain nothing from separate arenas.
     """
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)

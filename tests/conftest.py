@@ -1,4 +1,4 @@
-"""What every test stands on: no network beyond loopback, nobody's AWS account, and the stores under test."""
+"""Fixtures for all tests: no network beyond loopback, no AWS account, and the stores under test."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from taskgalaxy_ops.demo.services import SeaweedFS
 from taskgalaxy_ops.sources.builtin import build
 from taskgalaxy_ops.storage import Store, connect, open_store
 
-# HYPOTHESIS_PROFILE=wide looks further, and elsewhere each time.
+# HYPOTHESIS_PROFILE=wide tries more examples, other ones each time.
 _QUIET = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
 settings.register_profile(
     "suite", deadline=None, max_examples=40, derandomize=True, database=None, suppress_health_check=_QUIET
@@ -32,7 +32,7 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "suite"))
 
 
 class NetworkForbiddenError(RuntimeError):
-    """A test reached for the network. Not an OSError: no client may take it for an outage and try again."""
+    """A test tried to use the network. Not an OSError, which a client would take for an outage and try again."""
 
 
 def _check_loopback(host: object) -> None:
@@ -72,8 +72,8 @@ def _forbid_network() -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Before any test module is imported, and for the processes that tests start."""
-    if hasattr(config.option, "loadscopereorder"):  # xdist begins with the files of the most tests
+    """Forbid the network and remove credentials before any test module is imported; child processes inherit it."""
+    if hasattr(config.option, "loadscopereorder"):  # xdist would begin with the files that hold the most tests
         config.option.loadscopereorder = False
     _forbid_network()
     for name in list(os.environ):
@@ -93,19 +93,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a store lies; goes to other processes, which open it themselves."""
+    """Where a store lies. It can be sent to another process, which opens the store itself."""
 
     url: str
     options: dict[str, Any] = field(default_factory=dict)
 
     def connect(self) -> Store:
-        """The store, unchecked."""
+        """The store, without the checks of ``open_store``."""
         return connect(self.url, **self.options)
 
 
 @pytest.fixture(scope="session")
 def seaweedfs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SeaweedFS]:
-    """One S3 server for the session; tests keep apart by prefix."""
+    """One S3 server for the session; each test uses a prefix of its own."""
     server = SeaweedFS(tmp_path_factory.mktemp("seaweedfs server"))
     try:
         yield server.start()
@@ -121,7 +121,7 @@ def _racers() -> Iterator[Racers]:
 
 @pytest.fixture(params=["folder", "seaweedfs"])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
-    """An empty place for a store, of each kind; its name has a space and an umlaut."""
+    """An empty place for a store of each kind. Its name has a space and an umlaut."""
     if request.param == "folder":
         return Place((tmp_path / "störe one").as_uri())
     server: SeaweedFS = request.getfixturevalue("seaweedfs")
@@ -136,13 +136,13 @@ def store(place: Place) -> Store:
 
 @pytest.fixture
 def folder_store(tmp_path: Path) -> Store:
-    """An empty store in a folder, for tests of what stands on the store."""
+    """An empty store in a folder, for tests of code that uses a store."""
     return open_store(str(tmp_path / "store"))
 
 
 @pytest.fixture(scope="session")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Twelve images of three kinds."""
+    """A folder with twelve images of three kinds."""
     folder = tmp_path_factory.mktemp("pictures")
     for name, limit in (("photos", 3), ("documents", 5), ("shapes", 4)):
         made = build(name, folder / f"{name} built", limit)
@@ -152,7 +152,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Models]:
-    """One server for the session: it remembers what it saw in an image."""
+    """One server of simulated models for the session, since it remembers what it read in an image."""
     server = Models(tmp_path_factory.mktemp("models"))
     try:
         yield server.start()
@@ -162,5 +162,6 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Models]:
 
 @pytest.fixture
 def models(served: Models) -> Models:
+    """The session's simulated models, with their counts at 0."""
     served.count_anew()
     return served

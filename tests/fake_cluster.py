@@ -1,4 +1,4 @@
-"""A cluster's batch API, as far as training jobs need it, on 127.0.0.1: what it is sent must be valid Kubernetes."""
+"""A cluster's batch API on 127.0.0.1, as far as training jobs need it. It rejects Jobs that Kubernetes would."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ TOKEN = "a-token"
 
 
 class FakeCluster:
-    """Jobs by name; a test sets how they stand."""
+    """Keeps Jobs by name; a test sets their status."""
 
     def __init__(self) -> None:
         self.jobs: dict[str, dict[str, Any]] = {}
         self.requests: list[tuple[str, str, Any]] = []
-        self.refuses: tuple[int, str] | None = None  # status and message, to everything
-        self.slow_deletion = False  # a Job is there until `end_deletions`, as while its pods end
+        self.refuses: tuple[int, str] | None = None  # status and message of the reply to every request
+        self.slow_deletion = False  # a deleted Job stays until `end_deletions`, as it does while its pods end
         self.lock = threading.Lock()
         cluster = self
 
@@ -45,7 +45,7 @@ class FakeCluster:
         }
 
     def set(self, name: str, condition: str | None = None) -> None:
-        """Its status: a condition that is true, or active."""
+        """Set a Job's status to a condition that is true; None: active."""
         conditions = [{"type": condition, "status": "True"}] if condition else []
         self.jobs[name]["status"] = {"conditions": conditions} if condition else {"active": 1}
 
@@ -89,7 +89,7 @@ class _Handler(BaseHTTPRequestHandler):
         )
 
     def _begin(self) -> tuple[Any, str] | None:
-        """The body and the name; None: it has been answered."""
+        """The request's body and the Job's name; None: the request was refused, and has its reply."""
         length = int(self.headers.get("Content-Length") or 0)
         body = json.loads(self.rfile.read(length)) if length else None
         self.fake.requests.append((self.command, self.path, body))
@@ -108,9 +108,9 @@ class _Handler(BaseHTTPRequestHandler):
         return body, path.removeprefix(prefix).strip("/")
 
     def do_POST(self) -> None:
-        if (begun := self._begin()) is None:
+        if (request := self._begin()) is None:
             return
-        body, _ = begun
+        body, _ = request
         try:
             kubernetes_validate.validate(body, "1.37", strict=True)
         except kubernetes_validate.ValidationError as error:
@@ -126,17 +126,17 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(201, self.fake.jobs[name])
 
     def do_GET(self) -> None:
-        if (begun := self._begin()) is None:
+        if (request := self._begin()) is None:
             return
-        if (job := self.fake.jobs.get(begun[1])) is None:
-            self._refuse(404, "NotFound", f'jobs.batch "{begun[1]}" not found')
+        if (job := self.fake.jobs.get(request[1])) is None:
+            self._refuse(404, "NotFound", f'jobs.batch "{request[1]}" not found')
             return
         self._answer(200, job)
 
     def do_DELETE(self) -> None:
-        if (begun := self._begin()) is None:
+        if (request := self._begin()) is None:
             return
-        options, name = begun
+        options, name = request
         with self.fake.lock:
             if (job := self.fake.jobs.get(name)) is None:
                 self._refuse(404, "NotFound", f'jobs.batch "{name}" not found')

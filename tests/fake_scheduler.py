@@ -1,7 +1,7 @@
-"""A scheduler like Slurm as far as commands go: keeps a queue folder, runs scripts detached, forgets jobs that ended.
+"""A scheduler with commands like Slurm's: keeps a queue folder, runs scripts detached, forgets jobs that ended.
 
-``fake_scheduler.py <queue> submit <name> <script> | find <name> | status <handle> | cancel <handle>``. It is down while
-``<queue>/down`` exists, and stuck while ``<queue>/stuck`` does.
+``fake_scheduler.py <queue> submit <name> <script> | find <name> | status <handle> | cancel <handle>``. It fails while
+``<queue>/down`` exists, and hangs while ``<queue>/stuck`` exists.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ import time
 from pathlib import Path
 
 
-def main(queue: Path, what: str, *told: str) -> int:
+def main(queue: Path, command: str, *arguments: str) -> int:
     with (queue / "asked.jsonl").open("a", encoding="utf-8") as file:
-        file.write(json.dumps([what, *told]) + "\n")
+        file.write(json.dumps([command, *arguments]) + "\n")
     if (queue / "stuck").exists():
         print("waiting for the controller", flush=True)
         time.sleep(60)
     if (queue / "down").exists():
         print("Unable to contact slurm controller (connect failure)", file=sys.stderr)
         return 1
-    if what == "submit":
-        name, script = told
+    if command == "submit":
+        name, script = arguments
         handle = 1 + len(list(queue.glob("*.job")))
         lock = os.open(queue / f"{handle}.lock", os.O_RDWR | os.O_CREAT)
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -42,18 +42,18 @@ def main(queue: Path, what: str, *told: str) -> int:
         (queue / f"{handle}.job").write_text(json.dumps({"name": name, "pid": process.pid}), encoding="utf-8")
         print(f"Submitted batch job {handle}")
         return 0
-    if what == "find":
+    if command == "find":
         for file in sorted(queue.glob("*.job")):
-            if running(queue, file.stem) and json.loads(file.read_text())["name"] == told[0]:
+            if running(queue, file.stem) and json.loads(file.read_text())["name"] == arguments[0]:
                 print(file.stem)
         return 0
-    if not running(queue, told[0]):
+    if not running(queue, arguments[0]):
         print("slurm_load_jobs error: Invalid job id specified", file=sys.stderr)
         return 1
-    if what == "status":
+    if command == "status":
         print("RUNNING")
     else:
-        os.killpg(json.loads((queue / f"{told[0]}.job").read_text())["pid"], signal.SIGTERM)
+        os.killpg(json.loads((queue / f"{arguments[0]}.job").read_text())["pid"], signal.SIGTERM)
     return 0
 
 

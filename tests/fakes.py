@@ -1,6 +1,6 @@
-"""A store in memory whose every operation can be watched, failed or interleaved; and a scheduler that does so.
+"""A store in memory, and a scheduler that interleaves actors on it, one store operation at a time.
 
-For tests that look for the one bad order of events. What the promises are is tested on the real stores.
+For tests that search for a bad order of events. The promises of a store are tested on the real stores.
 """
 
 from __future__ import annotations
@@ -14,11 +14,15 @@ from taskgalaxy_ops.storage.base import Content
 
 
 class KilledError(BaseException):
-    """The worker is dead: nothing of its own runs any more."""
+    """Ends an actor like a killed worker. It is no Exception, so that the code under test cannot catch it."""
 
 
 class MemoryStore:
-    """The store's promises on a dict. ``before`` and ``after`` are called around each operation, with its name."""
+    """A dict that keeps the promises of a store.
+
+    ``before`` and ``after`` are called around each operation, with its name and key; a test may raise there.
+    ``clock``: the store's time in seconds, which a test sets.
+    """
 
     url = "memory://"
 
@@ -60,13 +64,13 @@ class MemoryStore:
 
     def list(self, prefix: str, *, after: str = "", ordered: bool = True) -> Iterator[Listed]:
         self.before("list", prefix)
-        found = [
+        objects = [
             Listed(key, len(self.objects[key]), written=self.written.get(key, 0.0))
             for key in sorted(self.objects)
             if key.startswith(prefix)
         ]
         self.after("list", prefix)
-        return iter([listed for listed in found if listed.key > after])
+        return iter([listed for listed in objects if listed.key > after])
 
     def delete(self, key: str) -> None:
         self.before("delete", key)
@@ -105,7 +109,7 @@ class _Actor(threading.Thread):
             self._work()
         except KilledError:
             pass
-        except BaseException as error:  # noqa: BLE001 - given to the test's own thread
+        except BaseException as error:  # noqa: BLE001 - raised again in the test's own thread
             self.error = error
         finally:
             self.ended = True
@@ -120,13 +124,16 @@ class Schedule:
         store.before = store.after = lambda operation, key: self.pause()
 
     def pause(self) -> None:
-        """Let others go on, if the caller is an actor."""
+        """Let the scheduler choose the next actor, if the caller is one."""
         actor = threading.current_thread()
         if isinstance(actor, _Actor):
             actor.park()
 
     def run(self, works: Sequence[Callable[[], None]], kill: Callable[[int], bool] = lambda actor: False) -> set[int]:
-        """Until all have ended; ``kill(actor)`` is asked before each step. The actors that were killed."""
+        """Run all actors to their end; returns the numbers of the actors that were killed.
+
+        ``kill(actor)`` is asked before each step of an actor whether to kill it. Raises the first actor's error.
+        """
         actors = [_Actor(work) for work in works]
         killed = set()
         for actor in actors:
@@ -138,7 +145,7 @@ class Schedule:
                     actors[number].doomed = True
                     killed.add(number)
                 actors[number].step()
-        finally:  # where the test was broken off: leave no thread behind
+        finally:  # if the test was interrupted: end all threads
             for actor in actors:
                 actor.doomed = True
                 while not actor.ended:

@@ -1,4 +1,4 @@
-"""Real processes that do one thing at the same moment, for the tests of what several workers agree on."""
+"""Runs real processes that start something at the same moment, for tests of several workers on one store."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from multiprocessing.synchronize import Barrier
 from typing import Any
 
 PROCESSES = 4
-_PATIENCE = 120.0  # seconds for the slowest process to come up on a busy machine
+_PATIENCE = 120.0  # seconds that the slowest process may need to start on a busy machine
 
 _barrier: Barrier | None = None
 
@@ -21,7 +21,7 @@ def _remember(barrier: Barrier) -> None:
 
 
 def together() -> None:
-    """Wait until every racer is here."""
+    """Wait until every racer has called this."""
     assert _barrier is not None
     _barrier.wait(_PATIENCE)
 
@@ -33,15 +33,18 @@ class Racers:
         self._pool = pool
 
     def race(self, work: Callable[..., Any], *arguments: Any) -> Sequence[Any]:
-        """``work(racer, *arguments)`` in every process; it calls ``together`` before it starts. Results by racer."""
+        """Run ``work(racer, *arguments)`` in every process; returns the results in order of racer.
+
+        ``work`` calls ``together`` where the race begins.
+        """
         futures = [self._pool.submit(work, racer, *arguments) for racer in range(PROCESSES)]
         return [future.result(timeout=_PATIENCE) for future in futures]
 
 
 @contextmanager
 def racers() -> Iterator[Racers]:
-    """The processes, for as long as the block lasts."""
-    context = multiprocessing.get_context("spawn")  # no fork of a process that has threads
+    """The processes; they end with the ``with`` block."""
+    context = multiprocessing.get_context("spawn")  # a process with threads must not be forked
     barrier = context.Barrier(PROCESSES)
     with ProcessPoolExecutor(PROCESSES, mp_context=context, initializer=_remember, initargs=(barrier,)) as pool:
         yield Racers(pool)

@@ -1,4 +1,4 @@
-"""A release of flat coloured pictures, made by the release's own code: what fine-tuning and scoring stand on."""
+"""Makes a release of plain coloured pictures with the package's own code, for tests of fine-tuning and scoring."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ COLOUR, TONE = "colour~main colours~colour naming", "light~brightness~tone namin
 
 
 def workspace(folder: Path, **finetune: object) -> Workspace:
-    """A store in a folder; its fine-tunes lie beside it."""
+    """A workspace whose store and fine-tunes lie in a folder. ``finetune``: settings of fine-tuning."""
     model = {"base_url": "http://127.0.0.1:9/v1", "simulated": True}
     raw = {
         "store": (folder / "store").as_uri(),
@@ -34,31 +34,31 @@ def workspace(folder: Path, **finetune: object) -> Workspace:
 
 
 def released(store: Workspace, images: int = 60, licence: str | None = "CC0-1.0", test: float = 0.4) -> None:
-    """Publish pictures of four colours with two questions each."""
-    raws, held, samples = {}, {}, []
+    """Publish a release of ``images`` pictures in four colours, two questions each; ``test``: the test share."""
+    files, records, samples = {}, {}, []
     for number in range(images):
         name = list(COLOURS)[number % len(COLOURS)]
         raw = _picture(COLOURS[name], number)
-        one = Image(sha256_hex(raw), 40, 40, "png", len(raw), f"{random.Random(number).getrandbits(160):040x}")
-        raws[one.image], held[one.image] = raw, one
+        image = Image(sha256_hex(raw), 40, 40, "png", len(raw), f"{random.Random(number).getrandbits(160):040x}")
+        files[image.image], records[image.image] = raw, image
         tone = "light" if name == "yellow" else "dark"
         for task_type, question, answer in (
             (COLOUR, "What colour is it?", name),
             (TONE, "Is it light or dark?", tone),
         ):
-            pair = pair_id(one.image, task_type, "plain", question, answer, None)
-            samples.append(Pair(pair, one.image, task_type, "plain", question, answer))
+            pair = pair_id(image.image, task_type, "plain", question, answer, None)
+            samples.append(Pair(pair, image.image, task_type, "plain", question, answer))
     judges = tuple(store.settings.judges)
     rows = release.ShardRows(
         samples=to_table(samples, Pair),
         votes=to_table([], Vote),
         verdicts=to_table([Verdict(pair.pair, True, 2, 2) for pair in samples], Verdict),
-        images=to_table(held.values(), Image),
-        claims=[Claim("flat", image, f"{image[:8]}.png", None, licence) for image in held],
+        images=to_table(records.values(), Image),
+        claims=[Claim("flat", image, f"{image[:8]}.png", None, licence) for image in records],
     )
-    material = release.ReleaseInputs(
+    inputs = release.ReleaseInputs(
         shards=[rows],
-        read_image=raws.__getitem__,
+        read_image=files.__getitem__,
         image_uri=lambda image: f"s3://bucket/{image}",
         stage_counts=[],
         taxonomy=release.TaxonomySummary(0, [COLOUR, TONE], {1: 2}),
@@ -70,13 +70,13 @@ def released(store: Workspace, images: int = 60, licence: str | None = "CC0-1.0"
     )
     rules = ReleaseSettings(test=test, validation=0, near_duplicate_bits=-1)
     version = len(Log(store.store, keys.RELEASES_LOG).read()) + 1
-    with release.select_samples(material, rules) as plan:
-        for path, content in release.build(plan, version=version, history={}):
-            raw = raws[content.image] if isinstance(content, release.Stored) else content
+    with release.select_samples(inputs, rules) as selection:
+        for path, content in release.build(selection, version=version, history={}):
+            raw = files[content.image] if isinstance(content, release.Stored) else content
             assert store.store.put_if_absent(keys.release(version) + path, raw)
             manifest = release.entry(raw)["sha256"]  # of the last
-        body = {"version": version, "content": plan.content_hash, "manifest_sha256": manifest}
-        body |= {"partial": False, "samples": plan.counts["samples"], "task_types": 2, "images": len(held)}
+        body = {"version": version, "content": selection.content_hash, "manifest_sha256": manifest}
+        body |= {"partial": False, "samples": selection.counts["samples"], "task_types": 2, "images": len(records)}
     Log(store.store, keys.RELEASES_LOG).append({"kind": "done", **body})
 
 

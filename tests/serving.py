@@ -1,4 +1,4 @@
-"""HTTP servers of a test's own, in threads: what stands before a real server, or in place of one, and misbehaves."""
+"""HTTP servers that a test starts in a thread: a faulty proxy before a real server, or a replacement of one."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from typing import Any
 
 
 class Quiet(BaseHTTPRequestHandler):
-    """Gives every request to ``handle_it``."""
+    """Passes every request to ``handle_it``, and logs nothing."""
 
     protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True  # headers and body are two writes: the second would wait for the first's receipt
+    disable_nagle_algorithm = True  # else the body, a second write, would wait for the receipt of the headers
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
     def body(self) -> bytes:
         if self.headers.get("Expect", "").lower() == "100-continue":
@@ -46,13 +46,13 @@ class _Server(ThreadingHTTPServer):
     request_queue_size = 128
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        if not isinstance(sys.exc_info()[1], OSError):  # a client that is gone is none of ours
+        if not isinstance(sys.exc_info()[1], OSError):  # a client that has gone is no error
             super().handle_error(request, client_address)
 
 
 @contextmanager
 def served(handler: type[BaseHTTPRequestHandler], port: int = 0) -> Iterator[str]:
-    """The URL of a server of these, on loopback, for as long as the block lasts. ``port`` 0: any that is free."""
+    """The URL of a server on loopback that runs until the ``with`` block ends. ``port`` 0: any free port."""
     server = _Server(("127.0.0.1", port), handler)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()

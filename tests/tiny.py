@@ -1,5 +1,7 @@
-"""A whole galaxy in one process, for tests that run hundreds of them: a store in memory, an encoder that hashes, and
-models behind the real client, whose answers are drawn from what they are shown.
+"""A whole workspace in one process, for tests that run hundreds of them.
+
+It has a store in memory, an encoder that hashes, and models behind the real client, whose answers are drawn from the
+hash of what they are shown.
 """
 
 from __future__ import annotations
@@ -23,11 +25,11 @@ from taskgalaxy_ops.models.http import Sender
 from taskgalaxy_ops.settings import Model, Settings, parse_settings
 from taskgalaxy_ops.workspace import Workspace
 
-TYPES = tuple(f"{one}~{one} {two}" for one in ("ocr", "colour", "counting") for two in ("a", "b", "c"))
+TYPES = tuple(f"{top}~{top} {letter}" for top in ("ocr", "colour", "counting") for letter in ("a", "b", "c"))
 
 
 class TinyEncoder:
-    """Points drawn from the hash of what is encoded."""
+    """Encodes each image and text as a point that is drawn from its hash."""
 
     dim = 8
     identity = {"name": "tiny", "weights": "none", "revision": "1"}  # noqa: RUF012 - never changed
@@ -48,25 +50,24 @@ class TinyEncoder:
 
 
 class TinyModels:
-    """Teacher and judges behind the openai client, without a socket."""
+    """The teacher and the judges behind the real client, without a socket."""
 
     def __init__(self) -> None:
         self.start(None)
 
     def start(self, replies: int | None) -> None:
-        """Count anew; ``replies``: how many are given before the models die."""
-        self.seen: Counter[tuple[str, ...]] = (
-            Counter()
-        )  # what was asked of each unit: model, stage, prompt, item, image
+        """Set all counts to 0. ``replies``: the number of replies before the models fail; None: they never fail."""
+        # How often each unit was asked for, by model, stage, prompt, item and image.
+        self.seen: Counter[tuple[str, ...]] = Counter()
         self.requests = 0
         self.replies = replies
 
     def distinct(self, stage: str) -> int:
-        """Units of a stage that were asked."""
+        """The number of different units of a stage that were asked for."""
         return sum(unit[1] == stage for unit in self.seen)
 
     async def post(self, model: Model, raw: bytes) -> tuple[int, Mapping[str, str], bytes]:
-        """In place of ``Sender.post``."""
+        """Replaces ``Sender.post``: returns the reply's status, headers and body."""
         reply = await self._answer(httpx.Request("POST", f"{model.base_url}/chat/completions", content=raw))
         return reply.status_code, reply.headers, reply.content
 
@@ -77,16 +78,18 @@ class TinyModels:
             return httpx.Response(503, json={"error": {"message": "no"}})
         body = json.loads(request.content)
         text, image = (part for part in body["messages"][-1]["content"])
-        asked = json.loads(text["text"].split("```json\n")[1].split("\n```")[0])
-        stage, items = asked["request"], asked.get("task_types") or asked["pairs"]
+        block = json.loads(text["text"].split("```json\n")[1].split("\n```")[0])
+        stage, items = block["request"], block.get("task_types") or block["pairs"]
         replies = []
         for item in items:
             index = item.pop("index")
-            shown = json.dumps({**item, "variant": asked.get("variant")}, sort_keys=True)
+            shown = json.dumps({**item, "variant": block.get("variant")}, sort_keys=True)
             unit = (body["model"], stage, text["text"].split("```json")[0], shown, image["image_url"]["url"])
             self.seen[unit] += 1
-            told = (*unit[:2], *unit[3:])  # whatever the prompt's words
-            replies.append({"index": index, **_reply(stage, draw(*told), sha256_hex(repr(told).encode())[:6])})
+            drawn_from = (*unit[:2], *unit[3:])  # the prompt's words do not change the reply
+            replies.append(
+                {"index": index, **_reply(stage, draw(*drawn_from), sha256_hex(repr(drawn_from).encode())[:6])}
+            )
         name = {"filter": "verdicts", "write": "pairs", "vote": "votes"}[stage]
         completion = {
             "id": f"tiny-{self.requests}",
@@ -106,7 +109,7 @@ class TinyModels:
 def _reply(stage: str, drawn: float, token: str) -> dict[str, Any]:
     if stage == "filter":
         return {"fits": drawn < 0.6, "reason": f"reason {token}"}
-    if stage == "write":  # few different questions, so that judges are asked the same of two pairs now and then
+    if stage == "write":  # few different questions, so that two pairs sometimes ask judges the same
         if drawn < 0.15:
             return {"question": "", "answer": "", "reasoning": ""}
         return {"question": f"Question {int(drawn * 4)}?", "answer": f"{int(drawn * 2)}", "reasoning": f"since {token}"}
@@ -114,7 +117,7 @@ def _reply(stage: str, drawn: float, token: str) -> dict[str, Any]:
 
 
 def tiny_settings(location: Path | str, **changes: Any) -> Settings:
-    """Settings for a tiny galaxy; what is named replaces whole fields."""
+    """Settings of a tiny workspace; ``changes`` replaces whole top-level fields."""
 
     def model(name: str) -> dict[str, Any]:
         return {
@@ -140,14 +143,14 @@ def tiny_settings(location: Path | str, **changes: Any) -> Settings:
 
 
 def tiny_workspace(settings: Settings, store: MemoryStore | None = None) -> Workspace:
-    """An opened galaxy; nothing but the store is kept from an earlier one."""
+    """A new workspace with a ``TinyEncoder``, on ``store`` or on an empty one."""
     workspace = Workspace(settings, store or MemoryStore())
     workspace.__dict__["encoder"] = TinyEncoder()
     return workspace
 
 
 def tiny_images(folder: Path, count: int, first: int = 0) -> Path:
-    """A folder of small pictures, no two alike."""
+    """Add ``count`` small pictures to a folder, no two alike, numbered from ``first``."""
     folder.mkdir(parents=True, exist_ok=True)
     for number in range(first, first + count):
         pixels = np.random.default_rng(number).integers(0, 255, (8, 8, 3), np.uint8)
@@ -156,14 +159,14 @@ def tiny_images(folder: Path, count: int, first: int = 0) -> Path:
 
 
 def tiny_seeds(file: Path, types: Sequence[str] = TYPES) -> Path:
-    """A seed file of these task types."""
-    file.write_text(json.dumps(list(types)), encoding="utf-8")  # YAML too
+    """Write a seed file of these task types."""
+    file.write_text(json.dumps(list(types)), encoding="utf-8")  # JSON is YAML, too
     return file
 
 
 @pytest.fixture
 def tiny_models(monkeypatch: pytest.MonkeyPatch) -> TinyModels:
-    """Models for every gateway of the test."""
+    """The models that answer every gateway of the test."""
     models = TinyModels()
     monkeypatch.setattr(Sender, "post", lambda _, model, raw, seconds: models.post(model, raw))
     return models

@@ -162,7 +162,9 @@ class _LiveBoard:
         self._shown: list[tuple[str, ...]] = []
 
     def show(self, rows: list[tuple[dict[str, Any], list[dict[str, Any]]]], footer: Callable[[], str]) -> None:
-        lines = [(run["dag_id"], run.get("partition_key") or "", *_stand(run, tasks)) for run, tasks in rows]
+        lines: list[tuple[str, ...]] = [
+            (run["dag_id"], run.get("partition_key") or "", *_stand(run, tasks)) for run, tasks in rows
+        ]
         if lines == self._shown:
             return
         self._shown = lines

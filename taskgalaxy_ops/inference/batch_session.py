@@ -1,9 +1,9 @@
-"""Asking for one image shard by batches: submit what is needed, collect what has ended, plan how the rest is asked.
+"""Asks models about one image shard by batches: submits requests, collects ended batches, and plans the next requests.
 
-A submission is an entry of the image shard's journal before the provider hears of it, with the budget's blocks that it
-holds; whoever comes next finds the batch by its nonce. All of this is done under the image shard's lease, which nobody
-holds while a batch is awaited. What a chat would do next is in the journal too: a batch's end says of each unit without
-an answer how it is to be asked then.
+Before a batch is created at the provider, the image shard's journal gets an entry with its nonce and the budget blocks
+that it holds, so that the shard's next worker can find it. A worker holds the shard's lease while it submits or
+collects, and nobody holds it while a batch is awaited. The entry for a batch's end says how to ask next for each unit
+without an answer, as a chat session would.
 """
 
 from __future__ import annotations
@@ -28,32 +28,34 @@ from taskgalaxy_ops.records import Answer
 from taskgalaxy_ops.settings import BatchSettings, Model
 from taskgalaxy_ops.storage.ledger_totals import NOTHING, Spent
 
-# What the provider's side needs to know of a model when the batch is collected, whatever the settings say by then.
+# The settings of a model that collecting its batch needs. The journal keeps them, since the settings may change.
 _OF_MODEL = {
     *("name", "base_url", "model", "api_key_env", "list_price", "simulated"),
     *("retries", "repairs", "concurrency", "images"),
 }
-_LOST_AFTER = 2 * 86_400.0  # seconds: a batch that its provider does not have any more is not waited for
+_LOST_AFTER = 2 * 86_400.0  # seconds after which a batch that its provider does not have any more counts as ended
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Line:
-    """A request that is about to be submitted."""
+    """A request that is about to be submitted in a batch."""
 
-    name: str
-    raw: bytes
+    name: str  # its id in the batch
+    raw: bytes  # its line in the batch's file
     template: RequestTemplate
     units: Sequence[RequestItem]
     next: RetryPlan
     mode: str
-    estimated: pricing.Amount  # the most that it comes to
-    most: pricing.Amount  # the same, where this model has come to more
+    estimated: pricing.Amount  # the most that it can use, by the model's rules
+    most: pricing.Amount  # the same, raised if this model exceeded its estimates before
 
     @property
     def held(self) -> Spent:
+        """What it holds of the budget."""
         return Spent(self.most.cost, 1, self.most.tokens)
 
-    def told(self, block: str) -> dict[str, Any]:
+    def to_json(self, block: str) -> dict[str, Any]:
+        """The request as the journal's intent holds it; ``block``: the budget block that it holds."""
         return {
             "units": [unit.key for unit in self.units],
             "types": [unit.item["task_type"] for unit in self.units if "task_type" in unit.item],
@@ -79,7 +81,7 @@ class ShardBatches:
         image_url: Callable[[str, Model], str],
         answered: Callable[[str, int], None],
     ) -> None:
-        """``desk``: for what needs no image; ``image_url``: an image as a model is shown it."""
+        """``context``: the calls' context, without images; ``image_url``: the URL of an image, rendered for a model."""
         self._settings = settings
         self._gateway = gateway
         self._run_budget = run_budget
@@ -92,9 +94,10 @@ class ShardBatches:
     # Collecting
 
     async def collect(self, templates: Mapping[str, RequestTemplate], units: Mapping[str, RequestItem]) -> None:
-        """Collect the batches of these stages that have ended.
+        """Collect the ended batches of these stages.
 
-        questions: by stage, to read replies by; units: by key, as they are asked now.
+        templates: by stage; they read the replies. units: the request items that are needed now, by key. A model that
+        refuses, or does not reply, is noted in the gateway's usage. Raises LeaseLostError and StoreError.
         """
         for nonce, intent in list(self._journal.batches.open.items()):
             if (template := templates.get(intent["stage"])) is None:
@@ -102,17 +105,17 @@ class ShardBatches:
             model = Model.model_validate(intent["model"])
             try:
                 self._context.check()
-                standing = await self._standing(nonce, intent, model)
-                if standing is not None and standing.ended:
-                    results = await self._gateway.batches.results(model, standing)
-                    await self._close(nonce, intent, replace(template, model=model), units, standing, results)
+                status = await self._status(nonce, intent, model)
+                if status is not None and status.ended:
+                    results = await self._gateway.batches.results(model, status)
+                    await self._close(nonce, intent, replace(template, model=model), units, status, results)
             except ModelError as error:
                 self._gateway.disable(model, str(error))
             except NoReplyError as error:
                 self._gateway.usage.gave_up[model.name] = str(error)
 
-    async def _standing(self, nonce: str, intent: Mapping[str, Any], model: Model) -> BatchStatus | None:
-        """How a batch stands; None where it was not found, or was not made."""
+    async def _status(self, nonce: str, intent: Mapping[str, Any], model: Model) -> BatchStatus | None:
+        """The state of a batch; None if it was not found yet, or is given up as never created."""
         batches, age = self._gateway.batches, time.time() - intent["at"]
         if id := self._journal.batches.ids.get(nonce):
             try:
@@ -121,12 +124,12 @@ class ShardBatches:
                 if age < _LOST_AFTER:
                     raise
                 return BatchStatus(id, "completed", (), "", 0.0)
-        standing = await batches.find(model, nonce, intent["at"])
-        if standing is not None:
-            await self._record("batch_made", nonce, id=standing.id)
+        status = await batches.find(model, nonce, intent["at"])
+        if status is not None:
+            await self._record("batch_made", nonce, id=status.id)
         elif age >= self._settings.lookup_seconds:
             await self._void(nonce)
-        return standing
+        return status
 
     async def _close(
         self,
@@ -137,14 +140,14 @@ class ShardBatches:
         standing: BatchStatus,
         results: Mapping[str, Outcome],
     ) -> None:
-        """All that came of a batch: replies, then what its blocks came to, then its end."""
+        """Record the results of an ended batch: its replies first, then what its blocks cost, then its end."""
         model, price = template.model, pricing.priced(template.model, money=False)
-        unheard = standing.status == "completed"  # of what is in no file then, nobody knows
+        unheard = standing.status == "completed"  # a completed batch may have served requests that its files lack
         missing = Outcome(came="failed", data={}, why="no result", left=unheard, billed=unheard)
         if standing.status == "failed":
             self._gateway.disable(model, f"model {model.name!r}: batch {standing.id} was refused: {standing.why}")
         served = any(sent.came == "served" for sent in results.values())
-        record_actual: dict[str, Spent] = dict.fromkeys(intent["blocks"], NOTHING)
+        settled: dict[str, Spent] = dict.fromkeys(intent["blocks"], NOTHING)
         again: dict[str, Any] = {}
         count = 0
         for name, told in intent["requests"].items():
@@ -153,7 +156,7 @@ class ShardBatches:
             if sent.came == "served":
                 amount = pricing.charged(pricing.usage_of(sent.data), price, most, batch=True)
                 self._gateway.record_actual(model, pricing.Amount(*told["reckoned"]), amount)
-            record_actual[told["block"]] += Spent(amount.cost, int(sent.left), amount.tokens)
+            settled[told["block"]] += Spent(amount.cost, int(sent.left), amount.tokens)
             asked = [units.get(unit.key, unit) for unit in _units(told)]
             count += len(asked)
             before = RetryPlan(**told["next"])
@@ -173,15 +176,14 @@ class ShardBatches:
                 name=sha256_hex(f"{nonce} {name}".encode())[:32],
             )
             later = self._read(received, sent, before, told["mode"], served)
-            # What was forgotten meanwhile is asked from the beginning.
+            # A unit that was forgotten meanwhile is asked for as if for the first time.
             fresh = {unit: after for unit, after in later.items() if self._journal.forgotten(unit) <= intent["seen"]}
             again |= {unit: after.to_json() for unit, after in fresh.items()}
         await asyncio.to_thread(self._journal.flush)
         self._context.check()
-        amounts = {block: list(amount.to_json()) for block, amount in record_actual.items()}
-        await self._settle(
-            record_actual
-        )  # first: once its end is recorded, perhaps nobody asks about this image shard again
+        amounts = {block: list(amount.to_json()) for block, amount in settled.items()}
+        # Settle before recording the end: afterwards nobody may ask about this image shard again.
+        await self._settle(settled)
         await self._record("batch_ended", nonce, status=standing.status, blocks=amounts, again=again)
         await self._gateway.batches.clear(model, (intent["file"], *standing.files))
         self._answered(intent["stage"], count)
@@ -189,16 +191,19 @@ class ShardBatches:
     def _read(
         self, received: ModelReply, sent: Outcome, before: RetryPlan, mode: str, served: bool
     ) -> dict[str, RetryPlan]:
-        """Keep what came of a request, and tell how its units are to be asked next that have no answer."""
+        """Add a request's reply to the journal; returns how to ask next for each of its units without an answer.
+
+        ``served``: the batch has served a request. ``mode``: the form of structured output that was asked for.
+        """
         gateway, model, units = self._gateway, received.template.model, received.units
         if sent.came == "declined" and not units:
             return {}
         if sent.came == "declined" and sent.form and mode != "text":
             downgrade = gateway.downgrade(model, mode)
             return {unit.key: replace(before, mode=downgrade) for unit in units}
-        ours = gateway.rejects_our_format(model, sent, served)
-        if sent.came not in {"served", "declined"} or ours:
-            if sent.came == "fatal" or ours:
+        format_rejected = gateway.rejects_our_format(model, sent, served)
+        if sent.came not in {"served", "declined"} or format_rejected:
+            if sent.came == "fatal" or format_rejected:
                 gateway.disable(model, blame(model, sent))
             lost, run = received.attempts, received.run
             if run == self._context.shard_budget.run and lost > model.retries:
@@ -210,31 +215,34 @@ class ShardBatches:
             data = {"erased": True, "usage": sent.data.get("usage"), "simulated": sent.data.get("simulated", False)}
             self._keep(replace(received, units=(), data=data), {})
             return {}
-        came = interpret(received, before)
-        self._keep(received, came.answers)
-        if came.gone:
-            gone = [unit for unit in units if unit.key in came.gone]
-            self._keep(replace(received, units=gone, name=f"{received.name}-rest"), came.gone, again=True)
-        return {unit.key: came.after for unit in came.rest}
+        interpreted = interpret(received, before)
+        self._keep(received, interpreted.answers)
+        if interpreted.gone:
+            gone = [unit for unit in units if unit.key in interpreted.gone]
+            self._keep(replace(received, units=gone, name=f"{received.name}-rest"), interpreted.gone, again=True)
+        return {unit.key: interpreted.after for unit in interpreted.rest}
 
     def _keep(self, received: ModelReply, answers: Mapping[str, Answer], *, again: bool = False) -> None:
-        if not self._journal.holds(received.name):  # else whoever died here has kept it
+        if not self._journal.holds(received.name):  # a worker that was killed here may have kept it
             self._gateway.keep(self._context, received, answers, again=again)
 
     # Submitting
 
     async def submit(self, requests: Sequence[tuple[RequestTemplate, Sequence[RequestItem]]]) -> None:
-        """Submit requests, in as many batches as the limits need. Raises BudgetError once what fits is submitted."""
+        """Submit requests, in as many batches as the limits require.
+
+        Raises BudgetError after the requests that fit into the budget were submitted.
+        """
         by_model: dict[str, list[tuple[RequestTemplate, Sequence[RequestItem]]]] = {}
         for template, units in requests:
             by_model.setdefault(template.model.name, []).append((template, units))
-        for mine in by_model.values():
+        for of_model in by_model.values():
             try:
-                await self._submit(mine)
+                await self._submit(of_model)
             except ModelError as error:
-                self._gateway.disable(mine[0][0].model, str(error))
+                self._gateway.disable(of_model[0][0].model, str(error))
             except NoReplyError as error:
-                self._gateway.usage.gave_up[mine[0][0].model.name] = str(error)
+                self._gateway.usage.gave_up[of_model[0][0].model.name] = str(error)
 
     async def _submit(self, requests: Sequence[tuple[RequestTemplate, Sequence[RequestItem]]]) -> None:
         model = requests[0][0].model
@@ -245,26 +253,28 @@ class ShardBatches:
         lines: list[_Line] = []
         size = 0
         for template, units, after in self._parted(requests):
-            self._context.check()  # before an image is rendered for nothing
-            made = await asyncio.to_thread(self._line, template, units, after, price)
-            if lines and (len(lines) >= self._settings.max_requests or size + len(made.raw) > self._settings.max_bytes):
+            self._context.check()  # before an image is rendered in vain
+            entry = await asyncio.to_thread(self._line, template, units, after, price)
+            if lines and (
+                len(lines) >= self._settings.max_requests or size + len(entry.raw) > self._settings.max_bytes
+            ):
                 await self._make(model, lines)
                 lines, size = [], 0
-            lines.append(made)
-            size += len(made.raw)
+            lines.append(entry)
+            size += len(entry.raw)
         if lines:
             await self._make(model, lines)
 
     def _parted(
         self, requests: Sequence[tuple[RequestTemplate, Sequence[RequestItem]]]
     ) -> Iterator[tuple[RequestTemplate, Sequence[RequestItem], RetryPlan]]:
-        """The requests' units, those together that are to be asked in the same way."""
+        """The requests, split so that the units of one request are asked in the same way."""
         for template, units in requests:
             parts: dict[tuple[RetryPlan, str], list[RequestItem]] = {}
             for unit in units:
                 after = RetryPlan(**self._journal.batches.again.get(unit.key, {}))
                 if after.run == self._context.shard_budget.run and after.lost > template.model.retries:
-                    continue  # the next run may fare better
+                    continue  # the next run tries again
                 parts.setdefault((after, unit.key if after.alone else ""), []).append(unit)
             for (after, _), part in parts.items():
                 yield template, part, after
@@ -288,25 +298,25 @@ class ShardBatches:
         )
 
     async def _make(self, model: Model, lines: Sequence[_Line]) -> None:
-        """Submit one batch of as many of these requests as the budget lets through."""
+        """Submit one batch of as many of these requests as fit into the budget. Raises BudgetError for the others."""
         nonce, batches = uuid.uuid4().hex, self._gateway.batches
         funded, error = await self._fund(nonce, lines)
         if funded:
             blocks = list(dict.fromkeys(funded.values()))
-            chosen = [each for each in lines if each.name in funded]
+            chosen = [request for request in lines if request.name in funded]
             try:
-                file = await batches.upload(model, nonce, b"".join(each.raw for each in chosen))
+                file = await batches.upload(model, nonce, b"".join(request.raw for request in chosen))
                 self._context.check()
             except BaseException:
-                await self._settle(dict.fromkeys(blocks, NOTHING))  # nothing was recorded, and nothing made
+                await self._settle(dict.fromkeys(blocks, NOTHING))  # the batch was neither recorded nor created
                 raise
             await self._record(
                 "batch",
                 nonce,
                 stage=chosen[0].template.stage,
-                model=_plain(model),
+                model=_model_to_json(model),
                 file=file,
-                requests={each.name: each.told(funded[each.name]) for each in chosen},
+                requests={request.name: request.to_json(funded[request.name]) for request in chosen},
                 blocks=blocks,
                 seen=self._journal.seen,
                 at=round(time.time(), 3),
@@ -328,12 +338,15 @@ class ShardBatches:
             raise error
 
     async def _fund(self, nonce: str, lines: Sequence[_Line]) -> tuple[dict[str, str], BudgetError | None]:
-        """The block of each request that there is room for, by name, and why there is none for the others."""
+        """Take budget blocks for these requests.
+
+        Returns the block of each request that fits, by the request's name, and the error if others do not fit.
+        """
         funded: dict[str, str] = {}
         waiting = list(lines)
         async with self._run_budget.turn:
             while waiting:
-                ceiling, tokens = (max(each.most[part] for each in waiting) for part in (0, 1))
+                ceiling, tokens = (max(request.most[part] for request in waiting) for part in (0, 1))
                 try:
                     block = await self._run_budget.take(self._shard, len(waiting), ceiling, tokens, nonce)
                 except BudgetError as error:
@@ -347,7 +360,7 @@ class ShardBatches:
         return funded, None
 
     async def _void(self, nonce: str) -> None:
-        """A batch was never made."""
+        """Record that a batch was never created, and settle its blocks."""
         blocks = self._journal.batches.open[nonce]["blocks"]
         await self._record("batch_ended", nonce, status="void", blocks={block: [0, 0, 0] for block in blocks}, again={})
         await self._settle(dict.fromkeys(blocks, NOTHING))
@@ -355,17 +368,17 @@ class ShardBatches:
     async def _record(self, kind: str, nonce: str, **fields: Any) -> None:
         await asyncio.to_thread(self._journal.record, {"kind": kind, "batch": nonce, **fields})
 
-    async def _settle(self, record_actual: Mapping[str, Spent]) -> None:
+    async def _settle(self, blocks: Mapping[str, Spent]) -> None:
         async with self._run_budget.turn:
-            await asyncio.to_thread(self._run_budget.ledger.settle_batch, record_actual)
+            await asyncio.to_thread(self._run_budget.ledger.settle_batch, blocks)
 
 
-def _units(told: Mapping[str, Any]) -> list[RequestItem]:
-    """A request's units, as far as the journal tells of them."""
-    items = [{"task_type": type_} for type_ in told["types"]] or [{} for _ in told["units"]]
-    return [RequestItem(key, told["image"], item) for key, item in zip(told["units"], items, strict=True)]
+def _units(request: Mapping[str, Any]) -> list[RequestItem]:
+    """A request's items, as far as the journal's intent holds them."""
+    items = [{"task_type": type_} for type_ in request["types"]] or [{} for _ in request["units"]]
+    return [RequestItem(key, request["image"], item) for key, item in zip(request["units"], items, strict=True)]
 
 
-def _plain(model: Model) -> dict[str, Any]:
+def _model_to_json(model: Model) -> dict[str, Any]:
     price = pricing.price_of(model) or pricing.FREE
     return {**model.model_dump(mode="json", include=_OF_MODEL), "price": price.model_dump(mode="json")}

@@ -1,6 +1,6 @@
-"""Waiting for an image shard's batches, under nobody's lease.
+"""Waits for an image shard's batches. The waiter needs no lease: it only looks at the provider's side.
 
-Which have not ended, until one has, and how that is told.
+It lists the batches that have not ended, waits until one ends, and describes what is awaited.
 """
 
 from __future__ import annotations
@@ -30,31 +30,34 @@ class PendingBatch:
     id: str | None  # None: it is not known whether it was made
     model: Model
     units: int
-    at: float
+    at: float  # when it was submitted, seconds since the epoch
 
 
-_SEVERAL = TypeAdapter(list[PendingBatch])
+_LIST = TypeAdapter(list[PendingBatch])
 
 
-def to_json(those: Sequence[PendingBatch]) -> list[dict[str, Any]]:
-    """As JSON, for who waits elsewhere; it holds no key."""
-    found: list[dict[str, Any]] = _SEVERAL.dump_python(list(those), mode="json", exclude_defaults=True)
-    return found
+def to_json(batches: Sequence[PendingBatch]) -> list[dict[str, Any]]:
+    """The batches as JSON, for a process that waits elsewhere. It holds no API key."""
+    items: list[dict[str, Any]] = _LIST.dump_python(list(batches), mode="json", exclude_defaults=True)
+    return items
 
 
-def read(those: Sequence[Mapping[str, Any]]) -> list[PendingBatch]:
-    """What ``plain`` gave."""
-    return _SEVERAL.validate_python(those)
+def read(items: Sequence[Mapping[str, Any]]) -> list[PendingBatch]:
+    """The batches from what ``to_json`` returned."""
+    return _LIST.validate_python(items)
 
 
 def awaited(open_: Mapping[str, Mapping[str, Any]], ids: Mapping[str, str]) -> list[PendingBatch]:
-    """The batches of an image shard that have not ended."""
+    """The batches of an image shard that have not ended.
+
+    ``open_``: their intents by nonce; ``ids``: the provider's ids that are known, by nonce (see journal_batches.py).
+    """
     return [
         PendingBatch(
             nonce,
             ids.get(nonce),
             Model.model_validate(intent["model"]),
-            sum(len(describe["units"]) for describe in intent["requests"].values()),
+            sum(len(request["units"]) for request in intent["requests"].values()),
             intent["at"],
         )
         for nonce, intent in open_.items()
@@ -62,51 +65,51 @@ def awaited(open_: Mapping[str, Mapping[str, Any]], ids: Mapping[str, str]) -> l
 
 
 def deadline(settings: BatchSettings) -> float:
-    """Until when a run that begins now waits, on the monotonic clock."""
+    """When a run that begins now stops waiting, on the monotonic clock."""
     return time.monotonic() + (math.inf if settings.wait_seconds is None else settings.wait_seconds)
 
 
-def watched(those: Sequence[PendingBatch], usage: Usage) -> list[PendingBatch]:
-    """Those of models that are not left alone in this run: another look at them may tell something."""
-    return [each for each in those if each.model.name not in usage.unavailable]
+def watched(batches: Sequence[PendingBatch], usage: Usage) -> list[PendingBatch]:
+    """The batches of models that are not disabled in this run, so that looking at them again is of use."""
+    return [batch for batch in batches if batch.model.name not in usage.unavailable]
 
 
-async def until_one_ends(gateway: Gateway, those: Sequence[PendingBatch], settings: BatchSettings, by: float) -> bool:
-    """Wait until there is something to collect or to decide about one of these; False: not by then, or never.
+async def until_one_ends(gateway: Gateway, batches: Sequence[PendingBatch], settings: BatchSettings, by: float) -> bool:
+    """Wait until one of these batches has ended, or was found, or must be given up as never created.
 
-    by: on the monotonic clock. A provider that gives no reply to ``retries`` looks and one more in a row is left alone
-    for this run.
+    Returns False if that does not happen before ``by`` (on the monotonic clock), or if all models are disabled. A model
+    whose provider does not reply to more than ``retries`` looks in a row is disabled for this run.
     """
-    silent: Counter[str] = Counter()  # looks in a row, by model
+    silent: Counter[str] = Counter()  # failed looks in a row, by model
     while True:
-        left = watched(those, gateway.usage)
+        left = watched(batches, gateway.usage)
         if not left or time.monotonic() + settings.poll_seconds > by:
             return False
         await asyncio.sleep(settings.poll_seconds)
-        for each in left:
+        for batch in left:
             try:
-                if each.id is None:
-                    found = await gateway.batches.find(each.model, each.nonce, each.at)
-                    if found is not None or time.time() - each.at >= settings.lookup_seconds:
+                if batch.id is None:
+                    status = await gateway.batches.find(batch.model, batch.nonce, batch.at)
+                    if status is not None or time.time() - batch.at >= settings.lookup_seconds:
                         return True
-                elif (await gateway.batches.look(each.model, each.id)).ended:
+                elif (await gateway.batches.look(batch.model, batch.id)).ended:
                     return True
-                silent[each.model.name] = 0
+                silent[batch.model.name] = 0
             except ModelError as error:
-                gateway.disable(each.model, str(error))
+                gateway.disable(batch.model, str(error))
             except NoReplyError as error:
-                silent[each.model.name] += 1
-                if silent[each.model.name] > each.model.retries:
-                    gateway.disable(each.model, str(error))
+                silent[batch.model.name] += 1
+                if silent[batch.model.name] > batch.model.retries:
+                    gateway.disable(batch.model, str(error))
 
 
-def describe(those: Sequence[PendingBatch]) -> list[str]:
-    """What is awaited, a line a model."""
+def describe(batches: Sequence[PendingBatch]) -> list[str]:
+    """A line for batch model that says what is awaited from it."""
     lines = []
-    for name in sorted({each.model.name for each in those}):
-        mine = [each for each in those if each.model.name == name]
-        units = sum(each.units for each in mine)
-        named = ", ".join(each.id or "one that may not have been made" for each in mine[:3])
-        more = f" and {len(mine) - 3} more" if len(mine) > 3 else ""
+    for name in sorted({batch.model.name for batch in batches}):
+        of_model = [batch for batch in batches if batch.model.name == name]
+        units = sum(batch.units for batch in of_model)
+        named = ", ".join(batch.id or "one that may not have been made" for batch in of_model[:3])
+        more = f" and {len(of_model) - 3} more" if len(of_model) > 3 else ""
         lines.append(f"{name}: {units:,} request items in batch {named}{more}, under way: run again to collect them")
     return lines

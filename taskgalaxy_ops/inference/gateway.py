@@ -1,9 +1,10 @@
-"""The one door to chat models: any OpenAI-compatible URL or a model in this process, asked asynchronously.
+"""The gateway sends all requests to chat models: to any OpenAI-compatible URL, or to a model in this process.
 
-Retries by kind: 429 (Retry-After honoured; it does not count while others are served), 5xx, time-outs and lost
-connections with jittered back-off; a malformed reply is asked again with what was wrong, and only for the units that
-lack an answer; a refusal or a 400 is an answer with a reason, once it is known which unit it concerns. Every reply that
-was paid for goes to the journal, raw. How many requests are in flight is decided in limits.py.
+How a request is tried again depends on what happened. After a 429 the gateway waits as Retry-After says; the try does
+not count while other requests are served. After 5xx, time-outs and lost connections it waits with jittered back-off. A
+malformed reply is asked for again, with what was wrong, and only for the units that lack an answer. A refusal or a 400
+becomes an answer with a reason, once it is known which unit it concerns. Every reply that was paid for goes to the
+journal, raw. models/rate_limit.py decides how many requests are in flight.
 """
 
 from __future__ import annotations
@@ -35,31 +36,33 @@ from taskgalaxy_ops.settings import Model, Price
 from taskgalaxy_ops.storage.journal import Journal
 from taskgalaxy_ops.usage import Usage
 
-_GIVEN_UP_TO_OPEN = 3  # requests in a row that gave up, after which a model is left alone for this run
-_MODES = ("json_schema", "json_object", "text")  # of structured output, each for models that do not know the former
+_GIVEN_UP_TO_OPEN = 3  # requests in a row without a reply, after which a model is disabled for this run
+_MODES = (
+    "json_schema",
+    "json_object",
+    "text",
+)  # forms of structured output; each is for models that do not know the one before
 
 
 @dataclass(frozen=True, slots=True)
 class CallContext:
-    """What an image shard gives to its calls.
-
-    Its journal, its share of the budget, its images, and its right to send.
-    """
+    """What the calls about one image shard need: its journal, budget and images, and a check that they may be sent."""
 
     journal: Journal
     shard_budget: ShardBudget
-    image_url: Callable[[str], str]  # image id -> URL of it, scaled for the model
-    check: Callable[[], None]  # raises LeaseLostError past the lease's deadline
+    image_url: Callable[[str], str]  # image id -> URL of the image, rendered for the model
+    check: Callable[[], None]  # raises LeaseLostError or BudgetError if nothing more may be sent
 
 
 class _GaveUpError(Exception):
-    """A request that got no reply: its units stay pending."""
+    """A request got no reply in all its tries. Its units stay pending."""
 
 
 class Gateway:
-    """Asks models. One a process and event loop. ``shares``: how its limits are shared with others; None: with nobody.
+    """Sends requests to models. There is one gateway for each process and event loop.
 
-    They are left when it is closed. ``keys``: by their variables.
+    ``shares``: shares its limits with other workers, and is closed with it; None: the limits are not shared. ``keys``:
+    the API keys, by environment variable.
     """
 
     def __init__(self, shares: Shares | None = None, keys: Mapping[str, str] = os.environ) -> None:
@@ -67,24 +70,26 @@ class Gateway:
         self._shares = shares
         self.usage = Usage()
         self._limits: dict[tuple[str, ...], Limit] = {}
-        self._places: dict[str, asyncio.Semaphore] = {}  # requests that are in memory, by model
+        self._places: dict[str, asyncio.Semaphore] = {}  # bounds the requests in memory, by model
         self._numbers = count(1)
-        self._given_up: dict[str, int] = {}  # requests in a row, by model
-        self._overrun: dict[str, tuple[float, float]] = {}  # how many times what was reckoned a model's calls came to
-        self._modes: dict[tuple[str, ...], str] = {}  # of structured output, where it is not the settings'
+        self._given_up: dict[str, int] = {}  # requests in a row that got no reply, by model
+        self._overrun: dict[
+            str, tuple[float, float]
+        ] = {}  # by model: factors by which its calls exceeded their estimate
+        self._modes: dict[tuple[str, ...], str] = {}  # form of structured output, if it is not the settings'
         self._recalling: dict[tuple[str, ...], asyncio.Task[None]] = {}
         self._telling: set[asyncio.Task[None]] = set()
         self.batches = Batches(self.sender)
 
     async def aclose(self) -> None:
-        """Close all connections, free what models in process hold, and leave all limits to others."""
+        """Close all connections, free the memory of models in this process, and stop sharing limits."""
         await self.sender.aclose()
         await asyncio.gather(*self._telling)
         if self._shares:
             await self._shares.aclose()
 
     def limit(self, model: Model) -> Limit:
-        """The limit of all models that are one to their provider, whatever their roles."""
+        """The rate limit of a model. Models with one URL, name and key share one limit, whatever their roles."""
         if _one(model) not in self._limits:
             self._limits[_one(model)] = Limit(
                 model.concurrency,
@@ -95,14 +100,14 @@ class Gateway:
         return self._limits[_one(model)]
 
     async def ask(self, template: RequestTemplate, units: Sequence[RequestItem], context: CallContext) -> None:
-        """Ask units of one image in one request; answers go to the journal. What gets no reply stays pending.
+        """Ask for items of one image in one request; answers go to the journal. Items without a reply stay pending.
 
-        A model that refuses us for good, or gives no reply to several requests in a row, is left alone for this run;
+        A model that refuses every request, or does not reply to several requests in a row, is disabled for this run;
         ``usage.unavailable`` says why. Raises BudgetError and LeaseLostError.
         """
         model = template.model
         if model.name not in self._places:
-            # While some are in flight, as many more are made ready, or wait to be sent again.
+            # While some requests are in flight, as many more are prepared, or wait to be sent again.
             self._places[model.name] = asyncio.Semaphore(2 * model.concurrency)
         async with self._places[model.name]:
             if model.name in self.usage.unavailable:
@@ -119,20 +124,20 @@ class Gateway:
                     self.disable(model, str(error))
 
     async def ready(self, model: Model) -> None:
-        """See to it that a model can be asked, in the form that it takes as far as is known. Raises ModelError."""
+        """Prepare a model for requests, and recall the form that other workers found. Raises ModelError."""
         await self.sender.ready(model)
         if self._shares and model.weights is None:
-            one = _one(model)
-            if one not in self._recalling:
-                self._recalling[one] = asyncio.create_task(self._recall(one, self._shares))
-            await asyncio.shield(self._recalling[one])
+            identity = _one(model)
+            if identity not in self._recalling:
+                self._recalling[identity] = asyncio.create_task(self._recall(identity, self._shares))
+            await asyncio.shield(self._recalling[identity])
 
-    async def _recall(self, one: tuple[str, ...], shares: Shares) -> None:
-        if (form := await shares.form(_group(one))) in _MODES:
-            self._modes.setdefault(one, form)
+    async def _recall(self, identity: tuple[str, ...], shares: Shares) -> None:
+        if (form := await shares.form(_group(identity))) in _MODES:
+            self._modes.setdefault(identity, form)
 
     def disable(self, model: Model, why: str) -> None:
-        """Ask this model nothing more in this run."""
+        """Send this model nothing more in this run."""
         self.usage.unavailable.setdefault(model.name, why)
         self.limit(model).give_up(why)
 
@@ -141,13 +146,13 @@ class Gateway:
     ) -> None:
         while units:
             reply = await self._request(template, units, context, after)
-            came = interpret(reply, after)
-            self.keep(context, reply, came.answers)
-            if came.gone:
-                self.keep(context, reply, came.gone, again=True)
+            interpreted = interpret(reply, after)
+            self.keep(context, reply, interpreted.answers)
+            if interpreted.gone:
+                self.keep(context, reply, interpreted.gone, again=True)
             if (task := asyncio.current_task()) and task.cancelling():
                 raise asyncio.CancelledError
-            units, after = came.rest, came.after
+            units, after = interpreted.rest, interpreted.after
             if after.alone and len(units) > 1:
                 for unit in units:
                     await self._converse(template, [unit], context, after)
@@ -156,19 +161,19 @@ class Gateway:
     async def _request(
         self, template: RequestTemplate, units: Sequence[RequestItem], context: CallContext, after: RetryPlan
     ) -> ModelReply:
-        """Send until something comes back. Raises _GaveUpError, Unavailable and ModelError."""
+        """Send the request until a reply or a refusal comes back. Raises _GaveUpError, Unavailable and ModelError."""
         model, limit, number = template.model, self.limit(template.model), next(self._numbers)
         await self._join(model, limit)
         price = pricing.priced(model, money=context.shard_budget.counts_money)
-        context.check()  # before an image is rendered for nothing
+        context.check()  # before an image is rendered in vain
         room = after.room(model.max_tokens)
         arguments, body = await asyncio.to_thread(_made, template, units, context, after.fault, room, self.mode(model))
         estimated = pricing.at_most(arguments, model, room, price)
-        # A reply with more room may take longer by as much.
+        # A reply with more room may take longer in proportion.
         seconds = model.timeout_seconds * max(1.0, room / model.max_tokens)
         started = time.monotonic()
         attempts = tries = lost = 0
-        served = limit.served  # by the last attempt
+        served = limit.served  # requests served when the last attempt ended
         while True:
             attempts += 1
             await limit.enter(number if attempts > 1 else 0)
@@ -224,7 +229,7 @@ class Gateway:
     async def _send(
         self, model: Model, body: bytes | Body, seconds: float, context: CallContext, most: pricing.Amount
     ) -> tuple[Drawn, int, Outcome]:
-        """One attempt: what it drew from the budget, what of the journal had been read, and what came of it."""
+        """One attempt: what it drew from the budget, the last journal entry read before it, and its outcome."""
         context.check()
         drawn = await context.shard_budget.draw(*most)
         try:
@@ -261,44 +266,50 @@ class Gateway:
         return most if sent.billed else pricing.Amount(0, 0)
 
     def rejects_our_format(self, model: Model, sent: Outcome, served: bool = False) -> bool:
-        """Whether it is more likely our form that a model declines than this one request, since it has never replied.
+        """True if the model has never accepted a request of this form, so that the form is at fault and not this image.
 
-        served: it has, and that was not sent one by one.
+        served: the model has served another request of the same batch.
         """
         return sent.came == "declined" and not (served or sent.filtered or self.limit(model).served)
 
     def mode(self, model: Model) -> str:
-        """The form of structured output that a model takes, as far as is known."""
+        """The form of structured output that a model accepts, as far as is known."""
         return max(self._modes.get(_one(model), model.structured), model.structured, key=_MODES.index)
 
     def _downgraded(self, model: Model, arguments: Body) -> Body | None:
-        """The request for a model that does not take its form of structured output; None if it takes none as it is."""
+        """The request in the next simpler form of structured output; None if it is in the simplest form already."""
         if "response_format" not in arguments:
             return None
         mode = self.downgrade(model, arguments["response_format"]["type"])
-        plain = {name: value for name, value in arguments.items() if name != "response_format"}
-        return plain if mode == "text" else {**plain, "response_format": {"type": mode}}
+        bare = {name: value for name, value in arguments.items() if name != "response_format"}
+        return bare if mode == "text" else {**bare, "response_format": {"type": mode}}
 
     def downgrade(self, model: Model, mode: str) -> str:
-        """The form of structured output to ask for, from now on, of a model that does not know this one."""
-        before = self.mode(model)  # perhaps plainer already: replies come in any order
+        """Use a simpler form than ``mode`` for this model from now on; returns that form."""
+        before = self.mode(model)  # perhaps simpler already, since replies arrive in any order
         self._modes[_one(model)] = downgrade = max(_MODES[_MODES.index(mode) + 1], before, key=_MODES.index)
         if self._shares and downgrade != before:
             self._telling.add(asyncio.create_task(self._shares.tell_form(_group(_one(model)), downgrade)))
         return downgrade
 
     def estimated(self, model: Model, held: pricing.Amount) -> pricing.Amount:
-        """What a request may come to at most, if this is what it was reckoned at."""
+        """The most that a request can use, from its estimate ``held`` and from how earlier calls exceeded theirs."""
         return held.times(self._overrun.get(model.name, (1, 1)))
 
     def record_actual(self, model: Model, held: pricing.Amount, amount: pricing.Amount) -> None:
-        """Each model counts an image's tokens in its own way: of one that took more, more is held from now on."""
+        """Learn from a call's actual ``amount``: if it exceeds the estimate ``held``, later calls hold more.
+
+        Models count an image's tokens in ways of their own.
+        """
         self._overrun[model.name] = held.factors(amount, self._overrun.get(model.name, (1, 1)))
 
     def keep(
         self, context: CallContext, received: ModelReply, answers: Mapping[str, Answer], *, again: bool = False
     ) -> None:
-        """To the journal; ``again``: the reply is there already, this entry only adds terminal answers."""
+        """Add a reply and its answers to the journal.
+
+        ``again``: the journal has the reply already, and this entry only adds terminal answers.
+        """
         model = received.template.model
         usage = {} if again else pricing.usage_of(received.data)
         list_cost = pricing.cost(
@@ -343,18 +354,18 @@ def _note(received: ModelReply) -> Mapping[str, Any]:
 
 
 def _one(model: Model) -> tuple[str, ...]:
-    """What makes models one to their provider."""
+    """What a provider knows a model by: models that agree in it share one rate limit."""
     return model.base_url, model.model, model.api_key_env
 
 
 @cache
-def _group(one: tuple[str, ...]) -> str:
-    """The same as a name that tells nobody anything."""
-    return fingerprint("limit", list(one))[:32]
+def _group(identity: tuple[str, ...]) -> str:
+    """The hash of a model's identity (32 hex digits): the group under which workers share its limit."""
+    return fingerprint("limit", list(identity))[:32]
 
 
 def blame(model: Model, sent: Outcome) -> str:
-    """Why a model that was refused for good is left alone, and what to look at."""
+    """A message that says why a model is disabled after a refusal, and what to check."""
     where = f"model {model.name!r} at {model.base_url}: {sent.why}. "
     if sent.came == "fatal":
         return where + f"Check base_url, model ({model.model!r}), the key in {model.api_key_env} and its credit."
@@ -364,7 +375,7 @@ def blame(model: Model, sent: Outcome) -> str:
 def _made(
     template: RequestTemplate, units: Sequence[RequestItem], context: CallContext, fault: str, room: int, mode: str
 ) -> tuple[Body, bytes | Body]:
-    """A request's arguments, and its body as it is sent."""
+    """A request's arguments, and its encoded body."""
     arguments = arguments_of(template, units, context, fault, room, mode)
     return arguments, wire(template.model, arguments)
 
@@ -372,14 +383,18 @@ def _made(
 def arguments_of(
     template: RequestTemplate, units: Sequence[RequestItem], context: CallContext, fault: str, room: int, mode: str
 ) -> dict[str, Any]:
-    """The body of a request. ``fault``: what was wrong with the former reply; ``room``: tokens; ``mode``: its form."""
+    """The body of a chat-completions request.
+
+    ``fault``: what was wrong with the former reply, "" if nothing; ``room``: the most tokens of the reply; ``mode``:
+    the form of structured output.
+    """
     model = template.model
     content: list[dict[str, Any]] = [{"type": "text", "text": template.text(units)}]
     if (image := units[0].image) is not None:
         content.append({"type": "image_url", "image_url": {"url": context.image_url(image)}})
     messages = []
     if fault:
-        # Before the request, which stays last: the former reply was not usable for these units.
+        # A message before the request, which stays last.
         messages.append({"role": "system", "content": f"Your former reply could not be used: {fault[:500]}"})
     messages.append({"role": "user", "content": content})  # type: ignore[dict-item]
     arguments: dict[str, Any] = {

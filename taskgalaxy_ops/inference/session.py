@@ -1,6 +1,7 @@
-"""Asking for one image shard: its lease, its budget, its journal; rounds of requests until no unit lacks an answer.
+"""An inference session asks models about one image shard, in rounds, until every unit has an answer or is given up.
 
-What expand, filter, write and vote have in common. The lease is taken only when something must be asked.
+Expand, filter, write and vote all use it. The session takes the shard's lease, draws on the budget and reads and writes
+the shard's journal. It takes the lease only if there is something to ask. A unit is the key of a request item.
 """
 
 from __future__ import annotations
@@ -26,19 +27,22 @@ from taskgalaxy_ops.settings import Model, RunSettings
 from taskgalaxy_ops.storage import Store, keys, link
 from taskgalaxy_ops.storage.journal import Journal
 from taskgalaxy_ops.storage.leases import Lease
-from taskgalaxy_ops.storage.ledger import Shown
+from taskgalaxy_ops.storage.ledger import JournaledCalls
 
 Answers = Mapping[str, Answer]
 Needed = Callable[[Answers], list[tuple[RequestTemplate, list[RequestItem]]]]
 
-_IMAGES_KEPT = 64  # rendered images in memory: requests of one image come one after another
-_BATCH_HOURS = 24  # that a provider may take for a batch
-_MOST_LINK_HOURS = 168  # S3 signs no URL for longer
-_TICK_SECONDS = 0.2  # how often a part that is due is looked for
+_IMAGES_KEPT = 64  # rendered images in memory; an image's requests are sent one after another
+_BATCH_HOURS = 24  # the longest that a provider takes for a batch
+_MOST_LINK_HOURS = 168  # the longest that S3 signs a URL for
+_TICK_SECONDS = 0.2  # between two looks whether the journal must be flushed
 
 
 class InferenceSession:
-    """Asks for one image shard. An asynchronous context: on leaving, the budget is settled and the lease released."""
+    """Asks models about one image shard. On leaving its ``async with`` block it settles the budget and frees the lease.
+
+    ``answered``: called with the stage and the number of units after each request.
+    """
 
     def __init__(
         self,
@@ -62,54 +66,51 @@ class InferenceSession:
         self._lease: Lease | None = None
         self._shard_budget: ShardBudget | None = None
         self._batches: batch_session.ShardBatches | None = None
-        self._stages: set[str] = set()  # whose batches were looked at
-        self._ended: TaskGalaxyError | None = None
+        self._stages: set[str] = set()  # stages whose batches were looked at
+        self._ended: TaskGalaxyError | None = None  # why nothing more may be sent
         self._images: dict[tuple[str, int, int, str], Future[str]] = {}
         self._rendering = threading.Lock()
 
     @property
     def stopped(self) -> str:
-        """Why asking ended early; "" if it did not."""
+        """Why the session stopped sending early; "" if it did not."""
         return str(self._ended or "")
 
     @property
     def asked(self) -> bool:
-        """Whether anything was to be sent."""
+        """Whether there was anything to send, so that the lease was taken."""
         return self._lease is not None
 
     @property
     def held(self) -> bool:
-        """Whether asking ended because another worker holds the image shard, or took it."""
+        """Whether the session stopped because another worker holds the image shard, or took it."""
         return isinstance(self._ended, LeaseLostError)
 
     @property
     def spent(self) -> bool:
-        """Whether asking ended because a cap of the budget was reached."""
+        """Whether the session stopped because a cap of the budget was reached."""
         return isinstance(self._ended, BudgetError)
 
     @property
     def answers(self) -> Answers:
-        """Every unit's answer in the image shard's journal."""
+        """The answers in the image shard's journal, by unit."""
         if self._journal is None:
             self._journal = Journal(self._store, self._shard, self._begun)
         return self._journal.answers
 
     @property
     def replies(self) -> Iterable[Mapping[str, Any]] | None:
-        """What every reply in the image shard's journal came to; None if it was not read."""
+        """The outline of every reply in the image shard's journal; None if the journal was not read."""
         return None if self._journal is None else self._journal.outlines()
 
     @property
     def waiting(self) -> list[batch_wait.PendingBatch]:
-        """The image shard's batches that have not ended, of the stages that were asked.
-
-        Asking again would collect these.
-        """
+        """The image shard's batches of the asked stages that have not ended. A later run collects them."""
         if self._journal is None:
             return []
         batches = self._journal.batches
-        mine = {nonce: intent for nonce, intent in batches.open.items() if intent["stage"] in self._stages}
-        return batch_wait.awaited(mine, batches.ids)
+        asked_for = {nonce: intent for nonce, intent in batches.open.items() if intent["stage"] in self._stages}
+        return batch_wait.awaited(asked_for, batches.ids)
 
     async def __aenter__(self) -> InferenceSession:
         return self
@@ -125,18 +126,19 @@ class InferenceSession:
                 await completed(asyncio.to_thread(self._lease.__exit__, None, None, None))
 
     async def ask(self, needed: Needed) -> int:
-        """Ask what ``needed`` says, in rounds until nothing new is; gives how many units lacked an answer at first.
+        """Ask for the items that ``needed`` returns, in rounds until it returns no new ones.
 
-        A unit that gets no reply stays pending: the next run asks for it; so does one that goes by batch, until that is
-        collected. Without a gateway nothing is asked.
-        Raises TaskGalaxyError (an image is gone, the store fails) once what is in flight is kept.
+        ``needed`` maps the answers so far to the templates and items that still need one. Returns how many units lacked
+        an answer at first. A unit without a reply stays pending, and the next run asks for it; so does a unit whose
+        batch has not ended. Without a gateway nothing is asked. Raises TaskGalaxyError (an image is gone, the store
+        fails) after the replies to requests in flight were kept.
         """
         answers = await asyncio.to_thread(lambda: self.answers)
         lacking = needed(answers)
         first = len({unit.key for _, units in lacking for unit in units})
-        # Who died between a batch's replies and its end has left nothing to ask, and a block of the budget.
-        left = {intent["stage"] for intent in self._opened().batches.open.values()}
-        if not (first or left.intersection(template.stage for template, _ in lacking)):
+        # A worker that was killed after reading a batch's replies left its budget block open, with nothing to ask.
+        open_stages = {intent["stage"] for intent in self._opened().batches.open.values()}
+        if not (first or open_stages.intersection(template.stage for template, _ in lacking)):
             return first
         if self._gateway is None or self._ended:
             return first
@@ -144,10 +146,10 @@ class InferenceSession:
             batches = await self._prepare(self._gateway)
             self._stages.update(template.stage for template, _ in lacking)
             if self._opened().batches.open:
-                found = needed(answers)
+                wanted = needed(answers)
                 await batches.collect(
-                    {template.stage: template for template, _ in found},
-                    {unit.key: unit for _, units in found for unit in units},
+                    {template.stage: template for template, _ in wanted},
+                    {unit.key: unit for _, units in wanted for unit in units},
                 )
             asked: set[str] = set()
             while requests := self._requests(needed(answers), asked):
@@ -168,12 +170,12 @@ class InferenceSession:
         for template, units in needed:
             by_image: dict[str, list[RequestItem]] = {}
             for unit in {unit.key: unit for unit in units if unit.key not in taken}.values():
-                # A question without a list of items is one unit a request.
+                # A template without a list of items asks one unit a request.
                 by_image.setdefault(unit.image or unit.key, []).append(unit)
             requests += [
                 (template, part[at : at + size]) for part in by_image.values() for at in range(0, len(part), size)
             ]
-        # An image's requests to several models one after another: it is read and rendered once for them.
+        # An image's requests to several models go one after another, so that it is read and rendered once.
         return sorted(requests, key=lambda request: request[1][0].image or "")
 
     async def _prepare(self, gateway: Gateway) -> batch_session.ShardBatches:
@@ -181,7 +183,7 @@ class InferenceSession:
             return self._batches
         run, journal = self._settings, self._opened()
         await self._take_lease()
-        await asyncio.to_thread(journal.refresh)  # the former holder may have answered meanwhile
+        await asyncio.to_thread(journal.refresh)  # the lease's former holder may have added answers
         async with self._run_budget.turn:
             await asyncio.to_thread(self._settle_orphans, journal)
         self._shard_budget = ShardBudget(self._run_budget, self._shard, run.block_calls)
@@ -214,20 +216,20 @@ class InferenceSession:
         return self._journal
 
     def _settle_orphans(self, journal: Journal) -> None:
-        shown: dict[str, Shown] = {}
+        shown: dict[str, JournaledCalls] = {}
         for reply in journal.outlines():
-            if pricing.is_told(reply["usage"]):  # else it counts as what is not shown
-                one = shown.get(reply["block"], Shown())
-                shown[reply["block"]] = Shown(
-                    one.cost + reply["cost"],
-                    one.ceiling + reply["ceiling"],
-                    one.calls + 1,
-                    one.tokens + pricing.tokens(reply["usage"]),
+            if pricing.is_told(reply["usage"]):  # a call without complete usage counts as not shown
+                calls = shown.get(reply["block"], JournaledCalls())
+                shown[reply["block"]] = JournaledCalls(
+                    calls.cost + reply["cost"],
+                    calls.ceiling + reply["ceiling"],
+                    calls.calls + 1,
+                    calls.tokens + pricing.tokens(reply["usage"]),
                 )
         self._run_budget.ledger.settle_orphans(self._shard, shown, journal.batches.of)
 
     def _check(self) -> None:
-        """Raises what ends this image shard's sending: a lost lease, or a budget that another call found spent."""
+        """Raises the error that ends this session: a lost lease, or a budget that another call found spent."""
         if self._ended is not None:
             raise self._ended
         if self._lease:
@@ -246,7 +248,9 @@ class InferenceSession:
                 await gateway.ask(template, units, context)
                 self._answered(template.stage, len(units))
             except TaskGalaxyError as error:
-                self._ended = self._ended or error  # what is in flight is paid for and awaited; nothing more is sent
+                self._ended = (
+                    self._ended or error
+                )  # requests in flight are paid for, so they are awaited; no more are sent
 
         waiting = {asyncio.create_task(one(template, units)) for template, units in requests}
         try:
@@ -265,32 +269,32 @@ class InferenceSession:
             raise self._ended
 
     def _image_url(self, image: str, model: Model) -> str:
-        at = (image, model.image_side, model.image_quality, model.images)
-        mine: Future[str] = Future()
+        key = (image, model.image_side, model.image_quality, model.images)
+        future: Future[str] = Future()
         with self._rendering:
-            found = self._images.setdefault(at, mine)
+            shared = self._images.setdefault(key, future)
             if len(self._images) > _IMAGES_KEPT:
-                del self._images[next(iter(self._images))]  # the oldest
-        if found is mine:
+                del self._images[next(iter(self._images))]  # the oldest one
+        if shared is future:
             try:
-                mine.set_result(self._stored(image, model) if model.images == "url" else self._inline(image, model))
+                future.set_result(self._stored(image, model) if model.images == "url" else self._inline(image, model))
             except BaseException as error:
-                self._images.pop(at, None)
-                mine.set_exception(error)
+                self._images.pop(key, None)
+                future.set_exception(error)
                 raise
         if model.images == "data":
-            return found.result()
-        # Signed for each request: what was signed for an earlier one may have run out.
+            return shared.result()
+        # A URL is signed for each request, since an earlier one may have expired.
         hours = model.image_url_hours + (_BATCH_HOURS if model.mode == "batch" else 0)
         seconds = 3600 * min(hours, _MOST_LINK_HOURS)
-        return link(self._store, found.result(), seconds=seconds, content_type="image/jpeg")
+        return link(self._store, shared.result(), seconds=seconds, content_type="image/jpeg")
 
     def _inline(self, image: str, model: Model) -> str:
         """The image as a data URL."""
         return render(self._store.get(keys.blob(image)), model.image_side, model.image_quality)
 
     def _stored(self, image: str, model: Model) -> str:
-        """The key of the image as the model is sent it; it is rendered if that was never done."""
+        """The store key of the image's rendering for the model. Renders the image if the store has none."""
         key = keys.rendering(image, fingerprint("rendering", rendering(model))[:32])
         try:
             self._store.age(key)

@@ -1,4 +1,4 @@
-"""The budget at hand: draws single calls from blocks of the ledger, and settles each block when its calls are back."""
+"""Draws single calls from the ledger's blocks, and settles a block when all of its calls are back."""
 
 from __future__ import annotations
 
@@ -11,48 +11,51 @@ from dataclasses import dataclass
 from taskgalaxy_ops.errors import BudgetError, StoreError
 from taskgalaxy_ops.storage.ledger import Block, Ledger, today
 
-_LOOK_SECONDS = 0.5  # between two looks at what other workers gave back
+_LOOK_SECONDS = 0.5  # between two looks whether other workers gave something back
 
 
 @dataclass(slots=True, kw_only=True)
-class _Open:
+class _OpenBlock:
+    """A block and how much of it is drawn and used."""
+
     block: Block
     calls_left: int
     amount_left: int  # nano-dollars
     tokens_left: int
-    out: int = 0  # calls sent and not back
-    calls: int = 0
-    cost: int = 0
-    tokens: int = 0
+    out: int = 0  # calls drawn and not back
+    calls: int = 0  # back and counted
+    cost: int = 0  # of the calls that are back, nano-dollars
+    tokens: int = 0  # of the calls that are back
 
 
 @dataclass(frozen=True, slots=True)
 class _Refused:
-    """What the ledger had no room for: until something comes back, it has none for what is as much."""
+    """A call that the ledger refused. Until a block gives something back, it would refuse calls of that size, too."""
 
     ceiling: int
     tokens: int
-    until: float  # on the monotonic clock: then others may have given back
+    until: float  # on the monotonic clock; after that, other workers may have given something back
 
 
 class RunBudget:
-    """The ledger of a run, which its image shards use one at a time (``turn``), and the blocks that they hold."""
+    """The ledger of a run and the run's open blocks. Image shards use the ledger one at a time, under ``turn``."""
 
     def __init__(self, ledger: Ledger, origins: Mapping[str, str] | None = None) -> None:
         """``origins``: the source that each image shard's calls count for."""
         self.ledger = ledger
         self.turn = asyncio.Condition()
-        self.open: dict[str, _Open] = {}
+        self.open: dict[str, _OpenBlock] = {}
         self._origins = origins or {}
-        self._refused: dict[str, _Refused] = {}  # by source
-        self._waiting = 0  # calls that found no room
+        self._refused: dict[str, _Refused] = {}  # by source: the last call that the ledger refused
+        self._waiting = 0  # calls that wait for room
 
     async def take(self, shard: str, calls: int, ceiling: int, tokens: int, batch: str = "") -> Block | None:
-        """Open a block, or wait for what other blocks give back (None); the caller has its turn, and looks again.
+        """Open a block; or wait until other blocks may have given something back, and return None.
 
-        A block is held at its highest cost, which is many times what it will come to: while this run, or another
-        living worker, holds any that stands in the way, the budget is not spent. Raises BudgetError when it is.
-        ``batch``: whose requests the block is for: no call draws from it, and the batch's end settles it.
+        The caller holds ``turn``, and tries again after None. An open block holds the most that its calls can cost,
+        many times what they will cost. While blocks of this run or of another living worker stand in the way, the
+        budget is therefore not spent. Raises BudgetError when it is. ``batch``: the nonce of the batch whose requests
+        the block is for. No call draws from such a block, and the batch's end settles it.
         """
         source = self._origins.get(shard, "")
         refused = self._refused.get(source)
@@ -76,13 +79,13 @@ class RunBudget:
                 await self._wait(_LOOK_SECONDS)
             return None
         if not batch:
-            self.open[taken.block] = _Open(
+            self.open[taken.block] = _OpenBlock(
                 block=taken, calls_left=taken.calls, amount_left=taken.ceiling, tokens_left=taken.tokens
             )
         return taken
 
     async def _wait(self, seconds: float) -> None:
-        """Until a call of this run is back, or so long."""
+        """Wait until a block of this run gives something back, at most ``seconds``."""
         self._waiting += 1
         try:
             with contextlib.suppress(TimeoutError):
@@ -90,21 +93,21 @@ class RunBudget:
         finally:
             self._waiting -= 1
 
-    async def back(self, held: _Open) -> None:
-        """A call of this block is back."""
+    async def back(self, held: _OpenBlock) -> None:
+        """Settle the block if this call was its last; else let waiting calls try again."""
         if held.out == 0 and held.calls_left == 0:
-            # A reply that was paid for is not lost over this: an unsettled block counts at its highest, and is
-            # settled from the journal by the image shard's next holder.
+            # A store error must not lose the reply that was paid for. The block then counts with all that it reserves,
+            # and the image shard's next holder settles it from the journal.
             with contextlib.suppress(StoreError):
                 async with self.turn:
                     await self.settle([held])
-        elif self._waiting:  # what it did not come to may do for another
+        elif self._waiting:  # what the call did not use may be enough for another
             async with self.turn:
                 self.turn.notify_all()
 
-    async def settle(self, blocks: Iterable[_Open]) -> bool:
-        """Settle those of these blocks whose calls are all back; whether there were any."""
-        # All are taken away before the first is settled: a call may draw meanwhile.
+    async def settle(self, blocks: Iterable[_OpenBlock]) -> bool:
+        """Settle the blocks among these whose calls are all back; True if there were any."""
+        # Remove all of them before settling the first, since a call may draw from a block meanwhile.
         done = [held for held in list(blocks) if held.out == 0 and held.block.block in self.open]
         for held in done:
             del self.open[held.block.block]
@@ -120,7 +123,7 @@ class RunBudget:
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
-    """What one call holds."""
+    """What one call holds of a block."""
 
     block: str
     ceiling: int  # nano-dollars
@@ -128,7 +131,7 @@ class Drawn:
 
 
 class ShardBudget:
-    """Draws for one image shard. For one event loop; the ledger's store calls run in a thread, one at a time."""
+    """Draws calls for one image shard. For one event loop; the ledger works in a thread, one call at a time."""
 
     def __init__(self, run_budget: RunBudget, shard: str, block_calls: int) -> None:
         self._run_budget = run_budget
@@ -137,15 +140,17 @@ class ShardBudget:
         self.run = run_budget.ledger.run
         self.counts_money = run_budget.ledger.counts_money
 
-    def _mine(self) -> list[_Open]:
+    def _own_blocks(self) -> list[_OpenBlock]:
         return [held for held in self._run_budget.open.values() if held.block.shard == self._shard]
 
     async def draw(self, ceiling: int, tokens: int = 0) -> Drawn:
-        """Hold so many nano-dollars and tokens for one call, until it is ``back``. Raises BudgetError when spent."""
+        """Hold ``ceiling`` nano-dollars and ``tokens`` for one call until ``back``. Raises BudgetError."""
         if (held := self._fitting(ceiling, tokens)) is None:
             async with self._run_budget.turn:
-                while (held := self._fitting(ceiling, tokens)) is None:  # another call may have opened one meanwhile
-                    await self._run_budget.settle(self._mine())
+                while (
+                    held := self._fitting(ceiling, tokens)
+                ) is None:  # another call may have opened a block meanwhile
+                    await self._run_budget.settle(self._own_blocks())
                     await self._run_budget.take(self._shard, self._block_calls, ceiling, tokens)
         held.calls_left -= 1
         held.amount_left -= ceiling
@@ -153,19 +158,19 @@ class ShardBudget:
         held.out += 1
         return Drawn(held.block.block, ceiling, tokens)
 
-    def _fitting(self, ceiling: int, tokens: int) -> _Open | None:
+    def _fitting(self, ceiling: int, tokens: int) -> _OpenBlock | None:
         day = today()
-        for held in self._mine():
-            each = held.block.each
-            fits = min(each.cost, held.amount_left) >= ceiling and min(each.tokens, held.tokens_left) >= tokens
-            if held.calls_left > 0 and fits and held.block.day == day:  # a call counts for the day that it is sent on
+        for held in self._own_blocks():
+            most = held.block.each
+            fits = min(most.cost, held.amount_left) >= ceiling and min(most.tokens, held.tokens_left) >= tokens
+            if held.calls_left > 0 and fits and held.block.day == day:  # a call counts for the day on which it is sent
                 return held
         return None
 
     async def back(self, drawn: Drawn, cost: int, tokens: int = 0, *, sent: bool = True) -> None:
-        """A call is back, at this cost (nano-dollars) and tokens; ``sent`` False: it never left, and is not counted.
+        """Return a call's hold, with its cost (nano-dollars) and tokens. ``sent`` False: it was not sent, nor counts.
 
-        What it held and did not come to is there for the block's next call.
+        The block's next call may use what this one held and did not use.
         """
         held = self._run_budget.open[drawn.block]
         held.out -= 1
@@ -177,6 +182,6 @@ class ShardBudget:
         await self._run_budget.back(held)
 
     async def close(self) -> None:
-        """Settle everything: no call may be out."""
+        """Settle the shard's blocks. All of its calls must be back."""
         async with self._run_budget.turn:
-            await self._run_budget.settle(self._mine())
+            await self._run_budget.settle(self._own_blocks())

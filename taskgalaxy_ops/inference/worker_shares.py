@@ -1,10 +1,10 @@
-"""How worker processes share a model's limit: each leaves a sign of life in the store, and takes its part.
+"""Worker processes share a model's rate limit: each writes a sign of life to the store, and uses its share.
 
-A worker that asks writes one object a limit, and writes it again every 15 seconds; one that has not for 45, by the
-store's own clock, is dead. Nobody divides: each counts who is there, so that shares follow as workers come and go.
-A store that fails changes no share and ends no run.
+A worker that sends requests writes one object for each limit, again every 15 seconds. A worker whose object is 45
+seconds old, by the store's own clock, counts as dead. No process assigns shares: each worker counts the living ones, so
+that shares change as workers come and go. If the store fails, shares stay as they are and the run goes on.
 
-They also tell each other which form of structured output a model was found to take, so that it is found out once.
+Workers also share which form of structured output a model accepts, so that only one of them has to find out.
 """
 
 from __future__ import annotations
@@ -23,41 +23,42 @@ from taskgalaxy_ops.storage.base import Store
 
 RENEW_SECONDS = 15.0
 DEAD_SECONDS = 3 * RENEW_SECONDS
-_FORM_SECONDS = 86_400.0  # that a model's form is believed: its server may be another by then
-_SOON = (1.0, 2.0, 4.0, 8.0)  # seconds between the first looks: workers that start together find each other at once
+_FORM_SECONDS = 86_400.0  # after which a model's form is not trusted, since its server may have changed
+_SOON = (1.0, 2.0, 4.0, 8.0)  # seconds between the first looks, so that workers that start together soon see each other
 
 
 class Share(NamedTuple):
-    """One of ``of`` workers, in an order that all of them see; ``place`` from 0."""
+    """A worker's share: it is number ``place`` (from 0) of ``of`` workers, in an order that all of them see."""
 
     place: int
     of: int
 
 
 class Presence:
-    """This worker's signs of life, and what it sees of others'. ``group``: the hash of what makes a limit one."""
+    """This worker's signs of life, and the others'. A group is the hash of what models under one limit share."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._worker = uuid.uuid4().hex
 
     def look(self, groups: Collection[str]) -> dict[str, Share]:
-        """Be there for these limits, and see who else is; those of the dead are swept. Raises StoreError.
+        """Write signs of life for these groups; returns this worker's share of item. Deletes dead workers' objects.
 
-        A put each and one listing. All times are the store's: the youngest of our own objects tells how late it is.
+        Takes one put for item group and one listing. All times are the store's: the youngest of our own objects tells
+        the current time. Raises StoreError.
         """
         for group in groups:
             self._store.replace(keys.worker(group, self._worker), b"here")
         seen: dict[str, list[str]] = defaultdict(list)
         listed = list(self._store.list(keys.WORKERS))
-        now = max((each.written for each in listed if each.key.endswith(self._worker)), default=0.0)
-        for each in listed:
-            if now - each.written > DEAD_SECONDS:
-                self._store.delete(each.key)  # one that only slept writes it again
+        now = max((item.written for item in listed if item.key.endswith(self._worker)), default=0.0)
+        for item in listed:
+            if now - item.written > DEAD_SECONDS:
+                self._store.delete(item.key)  # a worker that only slept writes it again
             else:
-                _, group, worker = each.key.split("/")
+                _, group, worker = item.key.split("/")
                 seen[group].append(worker)
-        # Where another swept ours meanwhile, the next look will do.
+        # If another worker deleted our object meanwhile, the next look gives the share.
         return {
             group: Share(seen[group].index(self._worker), len(seen[group]))
             for group in groups
@@ -65,21 +66,21 @@ class Presence:
         }
 
     def leave(self, groups: Collection[str]) -> None:
-        """Be gone. Raises StoreError."""
+        """Delete this worker's signs of life for these groups. Raises StoreError."""
         for group in groups:
             self._store.delete(keys.worker(group, self._worker))
 
 
 @dataclass(slots=True)
 class _Group:
-    told: Callable[[Share], None]
+    on_share: Callable[[Share], None]
     looked: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class Shares:
-    """Keeps this worker present in the background, and tells each of its limits its share. For one event loop.
+    """Keeps this worker's signs of life fresh in the background, and reports its shares. For one event loop.
 
-    ``note`` hears, once, of a store that fails. ``soon`` and ``later``: seconds between the first looks, and between
+    ``note`` is called once if the store fails. ``soon`` and ``later``: seconds between the first looks, and between
     all others.
     """
 
@@ -101,7 +102,10 @@ class Shares:
         self._over = False
 
     async def join(self, group: str, told: Callable[[Share], None]) -> None:
-        """Share this limit from now on; comes back once ``told`` has heard how many are there, or the store failed."""
+        """Share a group's limit from now on; ``told`` is called with each share.
+
+        Returns after the first call of ``told``, or after the store failed.
+        """
         if group not in self._groups:
             self._groups[group] = _Group(told)
             self._woken.set()
@@ -109,7 +113,7 @@ class Shares:
         await self._groups[group].looked.wait()
 
     async def form(self, group: str) -> str:
-        """The form of structured output that some worker found this model to take within a day; "" if none did."""
+        """The form of structured output that a worker found the model to accept in the last day; "" if none did."""
 
         def read() -> str:
             try:
@@ -121,24 +125,24 @@ class Shares:
         return await asyncio.to_thread(read)
 
     async def tell_form(self, group: str, form: str) -> None:
-        """Tell the others what this model was found to take; one that does not hear finds out by itself."""
+        """Share the form that the model accepts. If the store fails, the other workers find it out themselves."""
         with contextlib.suppress(StoreError):
             await asyncio.to_thread(self._store.replace, keys.form(group), form.encode())
 
     async def aclose(self) -> None:
-        """Leave all limits to the others."""
+        """Stop sharing: the other workers use this worker's shares."""
         if self._keeping is None:
             return
         self._over = True
         self._woken.set()
         await self._keeping
-        with contextlib.suppress(StoreError):  # who is not renewed is soon taken for dead
+        with contextlib.suppress(StoreError):  # without renewal this worker soon counts as dead
             await asyncio.to_thread(self._presence.leave, list(self._groups))
 
     async def _keep(self) -> None:
         looks = 0
         while not self._over:
-            if self._woken.is_set():  # somebody joined
+            if self._woken.is_set():  # a group was added
                 looks = 0
                 self._woken.clear()
             await self._look(dict(self._groups))
@@ -150,10 +154,10 @@ class Shares:
         try:
             shares = await asyncio.to_thread(self._presence.look, list(groups))
             for group, share in shares.items():
-                groups[group].told(share)
+                groups[group].on_share(share)
         except StoreError as error:
             self._note(f"limits are shared as before, since this worker cannot see which others ask models: {error}")
             self._note = lambda text: None
         finally:
-            for each in groups.values():
-                each.looked.set()
+            for joined in groups.values():
+                joined.looked.set()

@@ -1,1 +1,1 @@
-"""Clients of chat models and encoders. They know no store."""
+"""Clients of chat models, and encoders. Nothing here knows a store."""

@@ -1,7 +1,8 @@
-"""The provider's side of a batch: OpenAI's files and batches, by the official client.
+"""Client of the provider's Batch API: OpenAI's files and batches, through the official library.
 
-A batch carries its submission's nonce in its metadata, so that one whose making was not heard of can be found. Reading
-is tried again, and so is uploading, which costs nothing; making a batch never is, once it may have been heard.
+A batch carries its nonce in its metadata, so that it can be found if the reply to its creation was lost. Failed reads
+are tried again, and so are uploads, which cost nothing. Creating a batch is not tried again here, since the provider
+may have created it before the failure.
 """
 
 from __future__ import annotations
@@ -25,18 +26,18 @@ if TYPE_CHECKING:
     from openai.types import Batch
 
 ENDPOINT: Literal["/v1/chat/completions"] = "/v1/chat/completions"
-NONCE = "taskgalaxy"  # in a batch's metadata
+NONCE = "taskgalaxy"  # the field of a batch's metadata that holds its nonce
 
 _ENDED = {"completed", "failed", "expired", "cancelled"}
-_CLOCKS_DIFFER = 86_400.0  # seconds at most, ours and the provider's
-_SECONDS = 60.0  # for a reply
+_CLOCKS_DIFFER = 86_400.0  # seconds by which the provider's clock and ours may differ
+_SECONDS = 60.0  # to wait for a reply
 _UPLOAD_SECONDS = 600.0
 
 T = TypeVar("T")
 
 
 class NoReplyError(Exception):
-    """The provider gave no reply. ``heard``: it may have done what it was asked."""
+    """The provider gave no usable reply. ``heard``: it may have received the request and acted on it."""
 
     def __init__(self, why: str, heard: bool) -> None:
         super().__init__(why)
@@ -44,38 +45,38 @@ class NoReplyError(Exception):
 
 
 class GoneError(ModelError):
-    """The provider does not have it, or not any more."""
+    """The provider does not have the object, or does not have it any more."""
 
 
 @dataclass(frozen=True, slots=True)
 class BatchStatus:
-    """A batch as the provider tells of it."""
+    """The state of a batch, as the provider reports it."""
 
     id: str
     status: str
-    files: tuple[str, ...]  # of results
-    why: str  # it failed as a whole
-    seconds: float  # that it took
+    files: tuple[str, ...]  # ids of its result files
+    why: str  # the reason if the whole batch failed
+    seconds: float  # from its creation to its end
 
     @property
     def ended(self) -> bool:
-        """Whether no more comes."""
+        """Whether the provider has finished the batch, in whatever way."""
         return self.status in _ENDED
 
 
 def line(name: str, body: Mapping[str, Any]) -> bytes:
-    """A request as a line of a batch's file."""
+    """One line of a batch's input file: the request ``body`` under the name ``name``."""
     return bytes(to_json({"custom_id": name, "method": "POST", "url": ENDPOINT, "body": body})) + b"\n"
 
 
 class Batches:
-    """Makes batches and reads what came of them. All raise ModelError (refused for good) and NoReplyError."""
+    """Creates batches and reads their results. All methods raise ModelError (refused for good) and NoReplyError."""
 
     def __init__(self, sender: Sender) -> None:
         self._sender = sender
 
     async def upload(self, model: Model, name: str, lines: bytes) -> str:
-        """The id of a new file that holds these lines."""
+        """Upload these lines as a new file; returns its id."""
         api = self._api(model)
         file = await self._again(
             model,
@@ -84,7 +85,7 @@ class Batches:
         return file.id
 
     async def make(self, model: Model, nonce: str, file: str) -> str:
-        """Make a batch of a file; its id."""
+        """Create a batch of an uploaded file; returns the batch's id."""
         api = self._api(model)
         made = await _once(
             model,
@@ -99,13 +100,13 @@ class Batches:
         return made.id
 
     async def find(self, model: Model, nonce: str, since: float) -> BatchStatus | None:
-        """The batch of a nonce, if the list shows it; ``since``: when it was made at the earliest, as Unix seconds."""
+        """The batch with this nonce; None if the list lacks it. ``since``: its earliest creation, Unix seconds."""
         api = self._api(model)
 
         async def look() -> BatchStatus | None:
-            async for batch in api.batches.list(limit=100, timeout=_SECONDS):  # the newest first
+            async for batch in api.batches.list(limit=100, timeout=_SECONDS):  # newest first
                 if (batch.metadata or {}).get(NONCE) == nonce:
-                    return _standing(batch)
+                    return _status_of(batch)
                 if batch.created_at < since - _CLOCKS_DIFFER:
                     break
             return None
@@ -113,35 +114,35 @@ class Batches:
         return await self._again(model, look)
 
     async def look(self, model: Model, id: str) -> BatchStatus:
-        """How a batch stands. Raises GoneError too."""
+        """The state of a batch. Raises GoneError, too."""
         api = self._api(model)
-        return _standing(await self._again(model, lambda: api.batches.retrieve(id, timeout=_SECONDS)))
+        return _status_of(await self._again(model, lambda: api.batches.retrieve(id, timeout=_SECONDS)))
 
-    async def results(self, model: Model, standing: BatchStatus) -> dict[str, Outcome]:
-        """What came of each request that the results tell of, by its name."""
-        found: dict[str, Outcome] = {}
-        async for raw in self._lines(model, standing):
+    async def results(self, model: Model, batch: BatchStatus) -> dict[str, Outcome]:
+        """The outcome of each request in the batch's result files, by the request's name. Damaged lines are skipped."""
+        outcomes: dict[str, Outcome] = {}
+        async for raw in self._lines(model, batch):
             try:
-                told = json.loads(raw)
-                name, sent = told["custom_id"], _sent(told, by_url=model.images == "url")
+                entry = json.loads(raw)
+                name, outcome = entry["custom_id"], _outcome_of(entry, by_url=model.images == "url")
             except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
                 continue
             if isinstance(name, str):
-                found.setdefault(name, sent)
-        return found
+                outcomes.setdefault(name, outcome)
+        return outcomes
 
-    async def _lines(self, model: Model, standing: BatchStatus) -> AsyncIterator[bytes]:
+    async def _lines(self, model: Model, batch: BatchStatus) -> AsyncIterator[bytes]:
         api = self._api(model)
-        for file in standing.files:
+        for file in batch.files:
             try:
                 content = await self._again(model, partial(api.files.content, file, timeout=_UPLOAD_SECONDS))
-            except GoneError:  # kept for a month, say
+            except GoneError:  # providers delete results, some after a month
                 continue
             for raw in content.content.splitlines():
                 yield raw
 
     async def clear(self, model: Model, files: tuple[str, ...]) -> None:
-        """Delete files that are of no more use, as far as the provider lets us."""
+        """Delete files that are not needed any more; stops silently at the first that cannot be deleted."""
         import openai
 
         for file in files:
@@ -174,17 +175,17 @@ async def _once(model: Model, ask: Callable[[], Awaitable[T]]) -> T:
             f"{where}: {unsigned(error.message)[:200]} Set mode: chat where it has no Batch API."
         ) from error
     except openai.APIStatusError as error:
-        sent = refused(error.status_code, error.body or error.message, error.response.headers)
-        if sent.came in {"fatal", "declined"}:
+        outcome = refused(error.status_code, error.body or error.message, error.response.headers)
+        if outcome.came in {"fatal", "declined"}:
             raise ModelError(
-                f"{where}: {sent.why}. Check base_url, model, key and credit, or set mode: chat."
+                f"{where}: {outcome.why}. Check base_url, model, key and credit, or set mode: chat."
             ) from error
-        raise NoReplyError(f"{where}: {sent.why}", heard=sent.came != "busy") from error
+        raise NoReplyError(f"{where}: {outcome.why}", heard=outcome.came != "busy") from error
     except (openai.APIError, aiohttp.ClientError, TimeoutError, ValueError) as error:
         raise NoReplyError(f"{where}: {type(error).__name__}: {error}", heard=True) from error
 
 
-def _standing(batch: Batch) -> BatchStatus:
+def _status_of(batch: Batch) -> BatchStatus:
     files = tuple(file for file in (batch.output_file_id, batch.error_file_id) if file)
     errors = (batch.errors.data if batch.errors else None) or []
     why = "; ".join(unsigned(str(error.message))[:200] for error in errors[:3])
@@ -192,8 +193,8 @@ def _standing(batch: Batch) -> BatchStatus:
     return BatchStatus(batch.id, batch.status, files, why, float(ended - batch.created_at))
 
 
-def _sent(told: Mapping[str, Any], *, by_url: bool) -> Outcome:
-    """A line of the results. Raises for what is none."""
+def _outcome_of(told: Mapping[str, Any], *, by_url: bool) -> Outcome:
+    """The outcome in one line of a result file. Raises ValueError, KeyError, TypeError or AttributeError."""
     response = told.get("response")
     if not response:
         return Outcome(came="failed", data={}, why=str((told.get("error") or {}).get("code")), left=False)

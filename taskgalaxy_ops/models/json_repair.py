@@ -1,8 +1,8 @@
-"""The list in a reply that was to be one JSON object: models put prose, fences and thoughts around it, and write JSON
-as people do, with trailing commas, single quotes or comments, or as Python prints it.
+"""Reads the list in a reply that should be one JSON object.
 
-What is not there is never made up: of a list that breaks off, the entries that are whole are read, and no string is
-closed for the model.
+Models put prose, fences and thoughts around the object, and write it as people write JSON (trailing commas, single
+quotes, comments) or as Python prints it. Nothing is invented: of a list that breaks off, only complete entries are
+read, and no string is closed for the model.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-LONGEST = 400_000  # characters of a reply; a longer one is no answer to a question of ours
+LONGEST = 400_000  # characters; a longer reply is no answer to any of our requests
 _DEEPEST = 64
 _THOUGHTS = re.compile(r"\A.*?</think(?:ing)?>", re.DOTALL)
 _FENCE = re.compile(r"```[a-zA-Z0-9]*[ \t]*\n(.*?)(?:\n[ \t]*```|\Z)", re.DOTALL)
@@ -22,9 +22,10 @@ _STRICT = json.JSONDecoder()
 
 
 def entries(text: str, name: str, *, part: bool) -> list[Any]:
-    """The list ``name`` of the object in a reply. Raises ValueError, with what is wrong for the model to read.
+    """The list ``name`` of the object in a reply.
 
-    part: a list that breaks off is of use, since each entry answers for itself.
+    part: accept the complete entries of a list that breaks off, since each is an answer of its own. Raises ValueError
+    with a message that tells the model what is wrong.
     """
     if len(text) > LONGEST:
         raise ValueError(f"the reply is not JSON of at most {LONGEST} characters")
@@ -50,7 +51,7 @@ def entries(text: str, name: str, *, part: bool) -> list[Any]:
 
 
 def _candidates(body: str) -> Iterator[str]:
-    """Where the object may be: all of it, the one fence's content, from the first brace to the last."""
+    """The texts that may be the object: the whole body, the content of its only fence, from first to last brace."""
     yield body
     fences = _FENCE.findall(body)
     if len(fences) == 1:
@@ -61,7 +62,7 @@ def _candidates(body: str) -> Iterator[str]:
 
 
 def _value(text: str) -> Any:
-    """A JSON value, strictly; else as JSON5, whose grammar has what people write, or Python. Raises ValueError."""
+    """The text as strict JSON; else as JSON5, which allows what people write; else as Python. Raises ValueError."""
     try:
         return json.loads(text)
     except RecursionError as error:
@@ -83,9 +84,9 @@ def _json5(text: str) -> Any:
 
 
 def _whole(body: str, name: str) -> Iterator[Any]:
-    """The entries of a list that breaks off, as far as each is an object that was closed."""
-    begun = re.search(rf'"{re.escape(name)}"\s*:\s*\[', body)
-    at = begun.end() if begun else len(body)
+    """The complete entries of a list that breaks off, up to the first that is no closed object."""
+    start = re.search(rf'"{re.escape(name)}"\s*:\s*\[', body)
+    at = start.end() if start else len(body)
     while at < len(body):
         try:
             value, at = _STRICT.raw_decode(body, at)

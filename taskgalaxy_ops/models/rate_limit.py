@@ -1,9 +1,9 @@
-"""How many requests a model is sent at once: as many as it takes, found out by trying, and none while it is away.
+"""Limits how many requests are in flight to a model. The limit adapts to what the model accepts.
 
-Additive increase, multiplicative decrease (Chiu and Jain, 1989), with what is known here besides: a 429 tells that one
-request too many was in flight, so that many are taken off at once; and the width that was refused last is tried again
-the later, the more often it was refused. A model that fails again and again is left alone for longer and longer, then
-asked one request; what its own rate-limit headers say of what is left is believed.
+The method is additive increase, multiplicative decrease (Chiu and Jain, 1989), with two changes. A 429 means that one
+request too many was in flight, so each 429 takes one off. The width that was refused last is tried again after more
+successes, the more often it was refused. A model that fails repeatedly is sent nothing for a growing time, then a
+single request. The model's own rate-limit headers are obeyed.
 """
 
 from __future__ import annotations
@@ -16,24 +16,24 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from email.utils import parsedate_to_datetime
 
-FIRST_WIDTH = 16  # requests in flight before anything is known
-OPENING_SECONDS = 0.002  # until one more is tried, while none was refused: a 429 comes back sooner than a reply
-PROBE_AFTER = 48  # successes at a width before one more is tried
+FIRST_WIDTH = 16  # requests in flight at the start
+OPENING_SECONDS = 0.002  # wait before one more request at the start: a 429 arrives sooner than a reply
+PROBE_AFTER = 48  # successes at a width before a wider one is tried
 PROBE_LONGEST = 4096
-SLOWED = 0.7  # of the width that is left after a time-out or an overload
-FAILURES_TO_OPEN = 5  # attempts in a row that failed, after which a model is left alone for a while
-BACKOFF_SECONDS = 0.5  # doubled each time
+SLOWED = 0.7  # factor on the width after a time-out or an overload
+FAILURES_TO_OPEN = 5  # attempts that failed in a row, after which the model gets a pause
+BACKOFF_SECONDS = 0.5  # the first pause; doubled each time
 BACKOFF_LONGEST = 30.0
-RETRY_AFTER_LONGEST = 300.0  # a longer one is the provider's way to say: not today
+RETRY_AFTER_LONGEST = 300.0  # the longest wait that a server's headers can cause
 
 
 def backoff(attempt: int) -> float:
-    """Seconds to wait before the next try, with jitter; ``attempt`` from 1."""
+    """Seconds to wait before the next try, with jitter; ``attempt`` counts from 1."""
     return min(BACKOFF_LONGEST, BACKOFF_SECONDS * 2.0 ** (attempt - 1)) * random.uniform(0.5, 1.0)
 
 
 def retry_after(headers: Mapping[str, str]) -> float:
-    """Seconds that the server asks to wait; 0 where it says nothing.
+    """Seconds that the server asks to wait, at most 300; 0 if it does not say.
 
     ``retry-after-ms``, or Retry-After, which is a number or a date (RFC 9110, 10.2.3).
     """
@@ -52,7 +52,7 @@ def retry_after(headers: Mapping[str, str]) -> float:
 
 
 def until_there_is_room(headers: Mapping[str, str]) -> float:
-    """Seconds until a provider that says it has no request, or no token, left will have one (OpenAI's headers)."""
+    """Seconds until a request fits again, if OpenAI's headers say that no request or no token is left; else 0."""
     longest = 0.0
     for what in ("requests", "tokens"):
         try:
@@ -61,14 +61,14 @@ def until_there_is_room(headers: Mapping[str, str]) -> float:
         except (KeyError, ValueError):
             continue
         if left <= 0 < limit:
-            # All of the limit is back at the reset: of requests one is enough, of tokens a hundredth.
+            # At the reset the whole limit is free again. One request is enough, or a hundredth of the tokens.
             share = 1 / limit if what == "requests" else 0.01
             longest = max(longest, share * _span(headers.get(f"x-ratelimit-reset-{what}", "")))
     return min(longest, RETRY_AFTER_LONGEST)
 
 
 def _span(text: str) -> float:
-    """Seconds of a span such as ``6m0s``, ``1.5s``, ``120ms`` or a bare number; 0 of anything else."""
+    """The seconds in a span such as ``6m0s``, ``1.5s``, ``120ms`` or a bare number; 0 for any other text."""
     seconds, number = 0.0, ""
     units = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
     at = 0
@@ -89,7 +89,7 @@ def _span(text: str) -> float:
 
 
 class Rate:
-    """So many of something a minute, evenly: a bucket that holds a second's worth (Turner's token bucket)."""
+    """Lets ``a_minute`` of something through a minute, evenly: Turner's token bucket, which holds a second's worth."""
 
     def __init__(self, a_minute: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._a_second = a_minute / 60
@@ -99,33 +99,33 @@ class Rate:
         self._at = clock()
 
     def wait(self) -> float:
-        """Seconds until something may be taken; 0 if it may be now."""
+        """Seconds until something may be taken; 0 if it may be taken now."""
         now = self._clock()
         self._left = min(self._holds, self._left + (now - self._at) * self._a_second)
         self._at = now
         return 0.0 if self._left > 0 else (1e-3 - self._left) / self._a_second
 
     def take(self, amount: float = 1.0) -> None:
-        """Take some; what is more than there is has to be waited for by who comes next."""
+        """Take an amount. If it is more than the bucket holds, the next caller waits for the rest."""
         self._left -= amount
 
     def share(self, a_minute: float) -> None:
-        """Another rate from now on."""
-        self.wait()  # until now it was the former one
+        """Change the rate from now on."""
+        self.wait()  # fill the bucket at the former rate up to now
         self._a_second, self._holds = a_minute / 60, max(1.0, a_minute / 60)
 
 
 class Width:
-    """How many requests may be in flight, of at most ``most``: it learns from each one that comes back.
+    """How many requests may be in flight, at most ``most``. It adapts to the outcome of each request.
 
-    ``most`` may be changed; what was learnt above it is there again when it is lifted.
+    ``most`` may be changed; a larger width that was reached before applies again when ``most`` is raised.
     """
 
     def __init__(self, most: int) -> None:
         self.most = most
         self.now = float(min(most, FIRST_WIDTH))
-        self._refused_at: float | None = None  # the width that was too much
-        self._patience = PROBE_AFTER
+        self._refused_at: float | None = None  # the width at which a request was refused last
+        self._patience = PROBE_AFTER  # successes before a wider one is tried
         self._since = 0  # successes at this width
 
     def __int__(self) -> int:
@@ -133,28 +133,28 @@ class Width:
 
     @property
     def opening(self) -> bool:
-        """Whether nothing was ever too much, and there is more to try."""
+        """Whether no request was refused yet, and the width is still below ``most``."""
         return self._refused_at is None and self.now < self.most
 
     def widen(self) -> None:
-        """One more."""
+        """Allow one more request."""
         self.now += 1
 
     def served(self) -> None:
-        """A request was served."""
+        """Count a request that was served."""
         if self.now >= self.most:
             return
-        if self._refused_at is None:  # one more with each, which doubles it a round
+        if self._refused_at is None:  # one more with each request, which doubles the width a round
             self.widen()
             return
         self._since += 1
         if self._since >= self._patience:
             self.now, self._since = self.now + 1, 0
-            if self.now > self._refused_at:  # what was too much is not any more
+            if self.now > self._refused_at:  # the width that was refused before works now
                 self._patience = max(PROBE_AFTER, self._patience // 2)
 
     def refused(self) -> None:
-        """A request was one too many."""
+        """Count a request that was refused because too many were in flight."""
         if self._refused_at is not None and self.now >= self._refused_at:
             self._patience = min(PROBE_LONGEST, self._patience * 2)
         self.now = min(self.now, self.most)
@@ -162,21 +162,21 @@ class Width:
         self.now = max(1.0, self.now - 1)
 
     def slowed(self) -> None:
-        """The model is overloaded, or took too long."""
+        """Count a request that was slow: a time-out, or an overloaded model."""
         self.now = min(self.now, self.most)
         self._refused_at, self._since = self._refused_at or self.now, 0
         self.now = max(1.0, self.now * SLOWED)
 
 
 class Unavailable(Exception):
-    """The model is left alone for the rest of this run."""
+    """The model is sent nothing more in this run."""
 
 
 class Limit:
-    """Who may send a model a request now. For one event loop.
+    """Decides which request may be sent to a model now. For one event loop.
 
-    Retries go first, in the order of the requests. ``patience``: how often a model that has failed altogether is
-    looked at again before it is given up.
+    Retries go before new requests, in the order of the requests. ``most``: requests in flight. ``patience``: pauses of
+    a model that fails every request, before it is given up.
     """
 
     def __init__(
@@ -193,33 +193,33 @@ class Limit:
         self._most = most
         self._a_minute = (requests_a_minute, tokens_a_minute)
         self.in_flight = 0
-        self.why = ""  # it was given up
+        self.why = ""  # why the model was given up; "": it was not
         self._patience = patience
         self._again: list[tuple[int, int, asyncio.Future[None]]] = []
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._number = 0
-        self._until = 0.0  # nothing is sent before
-        self._failures = 0  # attempts in a row that came to nothing
-        self._opened = 0  # times in a row that it was left alone
+        self._until = 0.0  # nothing is sent before this time, on the monotonic clock
+        self._failures = 0  # attempts that failed in a row
+        self._opened = 0  # pauses in a row
         self._alarm: asyncio.TimerHandle | None = None
         self._opening: asyncio.TimerHandle | None = None
-        self.served = 0
+        self.served = 0  # requests
 
     def share(self, place: int, of: int) -> None:
-        """Take one worker's part of all this, the one at ``place`` (from 0) of so many; in flight at least one."""
+        """Use only a worker's share of all limits: worker ``place`` (from 0) of ``of``. At least one request fits."""
         self.width.most = max(1, self._most // of + (place < self._most % of))
         for rate, a_minute in zip((self.requests, self.tokens), self._a_minute, strict=True):
             if rate and a_minute:
                 rate.share(a_minute / of)
-        if self._alarm:  # it was set for the former rate
+        if self._alarm:  # its time followed from the former rate
             self._alarm.cancel()
             self._alarm = None
         self._admit()
 
     async def enter(self, again: int = 0) -> None:
-        """Wait for a turn; ``again``: the number of a request that was refused, which goes before new ones.
+        """Wait until a request may be sent. ``again``: the number of a request that is sent again; 0: a new one.
 
-        Raises Unavailable.
+        Requests that are sent again go before new ones. Raises Unavailable if the model is given up.
         """
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         if again:
@@ -236,7 +236,7 @@ class Limit:
             raise
 
     def _admit(self) -> None:
-        """Let in who may be now, and see to it that this is looked at again when more may be."""
+        """Let waiting requests go as far as the limits allow, and set a timer for when the next may go."""
         while self._again or self._waiting:
             if self.why:
                 self._next().set_exception(Unavailable(self.why))
@@ -255,7 +255,7 @@ class Limit:
             self._next().set_result(None)
 
     def _widen(self) -> None:
-        """Nothing was refused for a moment: try one more, while requests are waiting."""
+        """Widen by one, since no request was refused for ``OPENING_SECONDS`` and more requests are waiting."""
         self._opening = None
         if self.width.opening and not self._failures:
             self.width.widen()
@@ -273,12 +273,12 @@ class Limit:
         self._admit()
 
     def back(self) -> None:
-        """A request that had its turn is back, or was not sent."""
+        """Free the place of a request that is back, or was not sent."""
         self.in_flight -= 1
         self._admit()
 
     def worked(self, tokens: int = 0, headers: Mapping[str, str] | None = None) -> None:
-        """It was served: ``tokens`` in all."""
+        """Count a request that was served; ``tokens``: what it used in all."""
         self.served += 1
         self._failures = self._opened = 0
         self.width.served()
@@ -288,18 +288,18 @@ class Limit:
             self._pause(wait)
 
     def refused(self, wait: float) -> None:
-        """429: one too many. Where nothing but these comes back, all wait as long as was asked for."""
+        """Count a 429. If only 429s come back, all requests wait ``wait`` seconds, as the server asked."""
         self._failures += 1
         self.width.refused()
         if self._failures > max(FAILURES_TO_OPEN, self.in_flight):
             self._pause(wait)
 
     def failed(self, why: str, *, slow: bool = False) -> None:
-        """No reply, or one of a server that is broken (``slow``: a time-out, or an overload)."""
+        """Count a request without a reply or with a server error; ``slow``: a time-out, or an overload."""
         self._failures += 1
         if slow:
             self.width.slowed()
-        # What was in flight when it was left alone comes back as failures, too: they say nothing new.
+        # Requests that were in flight when a pause began fail, too; they do not count as new failures.
         if (self._opened or self._failures >= FAILURES_TO_OPEN) and time.monotonic() >= self._until:
             self._opened += 1
             if self._opened > self._patience:
@@ -308,11 +308,11 @@ class Limit:
 
     @property
     def closed(self) -> bool:
-        """Whether all wait, since nothing but failures came back: who failed need not wait by itself."""
+        """Whether a pause holds back all requests, so that a failed request need not wait by itself."""
         return bool(self._opened)
 
     def give_up(self, why: str) -> None:
-        """Let nobody in any more: all who wait, and who come, get Unavailable."""
+        """Send nothing more: all waiting and later requests get Unavailable."""
         self.why = self.why or why
         self._admit()
 

@@ -1,6 +1,6 @@
-"""A reply as it was received, and what comes of it: answers, and how the units without one are to be asked next.
+"""Interprets a reply: which answers it holds, and how to ask next for the units without one.
 
-The same whether it came by itself or in a batch.
+Replies to chat requests and replies of batches are interpreted alike.
 """
 
 from __future__ import annotations
@@ -16,22 +16,25 @@ from taskgalaxy_ops.text import clean
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetryPlan:
-    """How a unit is to be asked next, by what came of it until now."""
+    """How to ask next for a unit, in view of its earlier replies."""
 
-    round: int = 0  # replies that could not be used
-    fault: str = ""  # of the last one
-    cut: bool = False  # it ran out of room
-    alone: bool = False  # one that it was asked with may have been refused
-    mode: str = ""  # form of structured output; "": as any
-    lost: int = 0  # requests in a row that were not served,
-    run: str = ""  # of this run
+    round: int = 0  # number of unusable replies so far
+    fault: str = ""  # what was wrong with the last of them
+    cut: bool = False  # a reply was cut off, so the next one gets more room
+    alone: bool = False  # ask in a request of its own: a refusal may concern another unit of its request
+    mode: str = ""  # form of structured output; "": the model's current one
+    lost: int = 0  # number of requests in a row that were not served …
+    run: str = ""  # … in this run
 
     def to_json(self) -> dict[str, Any]:
-        """As the journal has it: what is as it was at first is left out."""
+        """The form that the journal holds: fields with their default are left out."""
         return {name: value for name, value in asdict(self).items() if value}
 
     def room(self, tokens: int) -> int:
-        """The room for a reply; ``tokens``: at first. Not more than twice that: it would never end."""
+        """The room for the reply in tokens: ``tokens``, or twice as many after a reply that was cut off.
+
+        It is doubled only once, since a longer reply would probably never end.
+        """
         return tokens * (1 + self.cut)
 
 
@@ -40,35 +43,35 @@ FIRST = RetryPlan()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelReply:
-    """What a request brought, and what it took."""
+    """A reply, the request that it answers, and what the call cost."""
 
     data: Mapping[str, Any]
     units: Sequence[RequestItem]
     template: RequestTemplate
-    block: str
-    ceiling: int  # nano-dollars that the budget held for it
+    block: str  # of the budget
+    ceiling: int  # nano-dollars that the budget held for the call
     cost: int  # nano-dollars
-    attempts: int
-    seen: int
-    seconds: float
+    attempts: int  # requests sent, this one included
+    seen: int  # number of the last journal entry that the sender had read
+    seconds: float  # from the first request to the reply
     note: Mapping[str, Any]
-    batch: str = ""  # in which it came; "": by itself
-    run: str = ""  # that asked, where it is not the one that received it
-    name: str = ""  # of the reply, where it is the same each time that it is received
+    batch: str = ""  # nonce of the batch that brought it; "": a chat request did
+    run: str = ""  # the run that sent the request, if it is not the run that received the reply
+    name: str = ""  # the reply's id, if a reply that is received twice must have the same
 
     @property
     def text(self) -> str:
-        """What the model said."""
+        """The text that the model wrote."""
         return reply_text(self.data)
 
     @property
     def cut(self) -> bool:
-        """Whether it ran out of room."""
+        """Whether the reply was cut off because its room was used up."""
         return _choice(self.data).get("finish_reason") == "length"
 
     @property
     def refusal(self) -> str:
-        """Why this is no answer for good; "" if it is one."""
+        """Why the model refused for good; "" if it did not."""
         if self.data.get("error"):
             return clean(f"{self.data['error']}")[:300]
         message = _choice(self.data).get("message")
@@ -80,19 +83,19 @@ class ModelReply:
 
 @dataclass(frozen=True, slots=True)
 class Interpretation:
-    """What comes of a reply."""
+    """The interpretation of a reply."""
 
     answers: Mapping[str, Answer]
-    gone: Mapping[str, Answer] = field(default_factory=dict)  # given up: no more is asked of these
-    rest: Sequence[RequestItem] = ()  # to be asked again,
-    after: RetryPlan = FIRST  # in this way
+    gone: Mapping[str, Answer] = field(default_factory=dict)  # terminal answers of the units that are given up
+    rest: Sequence[RequestItem] = ()  # to be asked again …
+    after: RetryPlan = FIRST  # … in this way
 
 
 def interpret(received: ModelReply, before: RetryPlan) -> Interpretation:
-    """What comes of a reply to units that were asked as ``before`` says."""
+    """Interpret a reply to units that were asked according to ``before``."""
     units, model = received.units, received.template.model
     if received.refusal:
-        if len(units) > 1:  # which of them was it?
+        if len(units) > 1:  # it is not known which of them was refused: ask for each alone
             return Interpretation({}, rest=units, after=RetryPlan(alone=True, mode=before.mode))
         return Interpretation({units[0].key: Answer(terminal=Reason.REFUSED, detail=received.refusal)})
     answers, fault = received.template.parse(units, received.text)
@@ -101,9 +104,9 @@ def interpret(received: ModelReply, before: RetryPlan) -> Interpretation:
         return Interpretation(
             answers, {unit.key: Answer(terminal=Reason.MALFORMED, detail=fault[:300]) for unit in rest}
         )
-    told = "" if received.cut else fault  # it was not wrong, it was too long
+    reported = "" if received.cut else fault  # a reply that was cut off was not wrong, only too long
     cut = before.cut or received.cut
-    after = replace(before, round=before.round + 1, fault=told, cut=cut, lost=0, run="")
+    after = replace(before, round=before.round + 1, fault=reported, cut=cut, lost=0, run="")
     return Interpretation(answers, rest=rest, after=after)
 
 

@@ -1,7 +1,7 @@
-"""What is asked: a unit is the smallest thing asked, a question the form of a request that may carry several.
+"""What models are asked: a request item is the smallest question, a template makes a request of one or several items.
 
-A unit's key is the hash of all that the model is shown or told about it, and of nothing else: how units are batched,
-the URL, retries and schema mode change no key.
+An item's key is its **unit**: the hash of everything that the model is shown or told about the item, and of nothing
+else. How items are grouped into requests, the URL, retries and the form of structured output change no key.
 """
 
 from __future__ import annotations
@@ -17,32 +17,32 @@ from taskgalaxy_ops.models import json_repair
 from taskgalaxy_ops.records import Answer, ImageId, Reason
 from taskgalaxy_ops.settings import Model
 
-GREETING = "Reply with the single word: ready"  # asks for no work: whether a model is there
+GREETING = "Reply with the single word: ready"  # a request without work, to check that a model replies
 
 RENDER_VERSION = 1  # how images are scaled and encoded for a model (models/rendering.py)
 
 
 class MalformedReplyError(ValueError):
-    """A reply, or a part of it, is not what was asked for; the message goes back to the model."""
+    """A reply, or an entry of it, does not have the form that was asked for. The message is sent to the model."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestTemplate:
-    """One form of request: instruction, reply schema, and how one item of the reply becomes an answer."""
+    """One kind of request: the instruction, the reply's schema, and how an entry of the reply becomes an answer."""
 
     stage: str
     prompt: str  # the instruction's text
     model: Model
-    head: Mapping[str, Any]  # what all items share: {"request": "write", "variant": "plain"}
-    items: str | None  # name of the request's list; None: the request is one unit, its item the whole block
-    replies: str  # name of the reply's list
+    head: Mapping[str, Any]  # the fields that all items share: {"request": "write", "variant": "plain"}
+    items: str | None  # name of the request's list of items; None: a request has one item, which is the whole block
+    replies: str  # name of the reply's list of entries
     schema: Mapping[str, Any]  # JSON schema of one entry of the reply's list
     read: Callable[[Mapping[str, Any], Any], Answer]  # (item asked, entry of the reply) -> answer
     form: Mapping[str, str] | None = None  # name and version of the question form, where a package brings it
 
     def unit(self, image: ImageId | None, item: Mapping[str, Any]) -> RequestItem:
-        """The unit that asks ``item`` about an image (or about none)."""
-        told = {
+        """The request item that asks ``item`` about an image, or about none."""
+        shown = {
             "prompt": _prompt_fingerprint(self.prompt),
             "head": self.head,
             "item": item,
@@ -53,7 +53,7 @@ class RequestTemplate:
             "temperature": self.model.temperature,
             "form": self.form,  # None is left out of a fingerprint
         }
-        return RequestItem(fingerprint(f"unit.{self.stage}", told), image, item)
+        return RequestItem(fingerprint(f"unit.{self.stage}", shown), image, item)
 
     def text(self, units: Sequence[RequestItem]) -> str:
         """The user message's text: the instruction, then the request as data in a fenced JSON block."""
@@ -64,12 +64,12 @@ class RequestTemplate:
                 **self.head,
                 self.items: [{"index": i, **unit.item} for i, unit in enumerate(units, 1)],
             }
-        # "<" and "`" are escaped: no label can close the fence or open a tag
+        # "<" and "`" are escaped, so that no label can close the fence or open a tag.
         body = json.dumps(block, ensure_ascii=False, indent=1).replace("`", "\\u0060").replace("<", "\\u003c")
         return f"{self.prompt}\n\n```json\n{body}\n```"
 
     def json_schema(self) -> dict[str, Any]:
-        """The reply's JSON schema, strict in OpenAI's sense: every field required, no others."""
+        """The reply's JSON schema, strict in OpenAI's sense: every field is required, no other is allowed."""
         return {
             "type": "object",
             "properties": {self.replies: {"type": "array", "items": dict(self.schema)}},
@@ -78,9 +78,9 @@ class RequestTemplate:
         }
 
     def parse(self, units: Sequence[RequestItem], text: str) -> tuple[dict[str, Answer], str]:
-        """The answers in a reply, by unit, and what is wrong with the rest ("" if nothing).
+        """The answers in a reply's text, by unit, and what is wrong with the other entries ("" if nothing).
 
-        What is valid is kept; an index that was not asked, or is given twice, is no answer to anything.
+        Valid entries count even if others are wrong. An index that was not asked, or occurs twice, answers nothing.
         """
         try:
             entries = json_repair.entries(text, self.replies, part=self.items is not None)
@@ -94,27 +94,27 @@ class RequestTemplate:
         return self._parse_entries(units, entries)
 
     def _parse_entries(self, units: Sequence[RequestItem], entries: Sequence[Any]) -> tuple[dict[str, Answer], str]:
-        seen: dict[int, list[Any]] = {}
+        by_index: dict[int, list[Any]] = {}
         for entry in entries:
             index = entry.get("index") if isinstance(entry, dict) else None
             if isinstance(index, int) and not isinstance(index, bool):
-                seen.setdefault(index, []).append(entry)
+                by_index.setdefault(index, []).append(entry)
         answers: dict[str, Answer] = {}
         faults: list[str] = []
         for number, unit in enumerate(units, 1):
-            found = seen.get(number, [])
-            if len(found) != 1:
-                faults.append(f"index {number}: {'missing' if not found else 'given more than once'}")
+            given = by_index.get(number, [])
+            if len(given) != 1:
+                faults.append(f"index {number}: {'missing' if not given else 'given more than once'}")
                 continue
             try:
-                answers[unit.key] = self.read(unit.item, found[0])
+                answers[unit.key] = self.read(unit.item, given[0])
             except MalformedReplyError as error:
                 faults.append(f"index {number}: {error}")
         return answers, "; ".join(faults)
 
 
 def rendering(model: Model) -> dict[str, int]:
-    """All that decides how a model is shown an image."""
+    """The parameters that decide how an image is rendered for a model."""
     return {"v": RENDER_VERSION, "side": model.image_side, "quality": model.image_quality}
 
 
@@ -125,7 +125,7 @@ def _prompt_fingerprint(prompt: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class RequestItem:
-    """The smallest thing asked: its key, the image that it is about, and the item as shown to the model."""
+    """The smallest question: its key (the unit), the image that it is about, and the item as the model is shown it."""
 
     key: str
     image: ImageId | None
@@ -133,7 +133,7 @@ class RequestItem:
 
 
 def field(entry: Any, name: str, kind: type, *, longest: int = 4000) -> Any:
-    """A field of a reply's entry, of the right type and of bounded length. Raises MalformedReplyError."""
+    """A field of a reply's entry, checked for its type and length. Raises MalformedReplyError."""
     value = entry.get(name) if isinstance(entry, dict) else None
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
         raise MalformedReplyError(f"`{name}` must be {kind.__name__}")
@@ -143,7 +143,7 @@ def field(entry: Any, name: str, kind: type, *, longest: int = 4000) -> Any:
 
 
 def entry_schema(**fields: str) -> dict[str, Any]:
-    """Schema of one reply entry: ``index`` and fields of simple types."""
+    """The JSON schema of a reply's entry: ``index``, and ``fields`` (name=JSON type)."""
     properties = {"index": {"type": "integer"}, **{name: {"type": kind} for name, kind in fields.items()}}
     return {
         "type": "object",
@@ -154,9 +154,10 @@ def entry_schema(**fields: str) -> dict[str, Any]:
 
 
 def terminal(answer: Answer) -> tuple[Reason, str] | None:
-    """The reason and detail of a terminal answer; None for a real one."""
+    """The reason and detail of a terminal answer; None for a real answer."""
     return (Reason(answer.terminal), answer.detail) if answer.terminal else None
 
 
 def ordered(units: Sequence[RequestItem]) -> list[RequestItem]:
+    """The request items in order of image, then task type."""
     return sorted(units, key=lambda unit: (unit.image or "", unit.item["task_type"]))

@@ -71,7 +71,7 @@ def export(workspace: Workspace, out: Path, progress: Progress | None = None) ->
     written = 0
     with _open(part, out.suffix == ".gz", "w") as file:
         for shard in shards:
-            standing = Journal(workspace.store, shard).standing()
+            standing = Journal(workspace.store, shard).accepted_replies()
             for reply in {reply["reply"]: reply for reply in standing.values()}.values():
                 file.write(json.dumps(reply, sort_keys=True) + "\n")
                 written += 1

@@ -165,7 +165,16 @@ async def _reply(model: Model, store: Store) -> Mapping[str, Any]:
     brief = {"max_tokens": _ROOM, "timeout_seconds": _PATIENCE_SECONDS, "retries": 1, "repairs": 0}
     short = model.model_copy(update=brief)
     schema = {"type": "object", "properties": {"word": {"type": "string"}}}
-    template = _Greeting("doctor", GREETING, short, {}, None, "words", schema, lambda item, entry: Answer(dict(entry)))
+    template = _Greeting(
+        stage="doctor",
+        prompt=GREETING,
+        model=short,
+        head={},
+        items=None,
+        replies="words",
+        schema=schema,
+        read=lambda item, entry: Answer(dict(entry)),
+    )
     gateway, journal = Gateway(), Journal(store, "doctor")
     shard_budget = ShardBudget(RunBudget(Ledger(store, Caps(None, None, None))), "doctor", 1)
     context = CallContext(journal, shard_budget, str, lambda: None)

@@ -64,7 +64,7 @@ def forget(
     progress.stage("forget", len(shards), "journals")
     for shard in shards:
         concerned: set[str] = set()
-        for unit, reply in Journal(workspace.store, shard).standing().items():
+        for unit, reply in Journal(workspace.store, shard).accepted_replies().items():
             if (
                 (model is None or reply["model"] == model)
                 and (since or 0) <= reply["at"] <= (until or math.inf)

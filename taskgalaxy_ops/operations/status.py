@@ -113,7 +113,7 @@ def status(workspace: Workspace) -> Status:
             "max_cost": budget.max_cost,
             "tokens": spent.tokens,
             "max_tokens": budget.max_tokens,
-            "caps": ledger.told(),
+            "caps": ledger.describe(),
         },
         releases=[
             {"version": each.version, "samples": each.samples, "partial": each.partial} for each in published(view)

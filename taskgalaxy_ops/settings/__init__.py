@@ -1,7 +1,7 @@
-"""Everything configurable, validated once, at the edge, with messages that name the field, the value and the fix.
+"""Everything that can be configured. Settings are validated once, when they are read.
 
-A settings file is YAML; what it leaves out takes the defaults here. Keys (secrets) are never settings: a model names
-the environment variable that holds its key.
+A settings file is YAML; a field that it leaves out has the default that is written here. Keys (secrets) are never
+settings: a model names the environment variable that holds its key.
 """
 
 from taskgalaxy_ops.extensions import QUESTION_FORMS

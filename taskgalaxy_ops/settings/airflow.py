@@ -10,7 +10,7 @@ from taskgalaxy_ops.settings.base import Cron, Strict
 
 
 class Schedules(Strict):
-    """When DAGs start by themselves (cron, UTC; null: only by hand or when something is announced)."""
+    """When DAGs start by themselves (cron, UTC; null: only by hand, or when a source is announced)."""
 
     watch: Cron | None = "*/30 * * * *"
     taxonomy: Cron | None = None
@@ -19,7 +19,7 @@ class Schedules(Strict):
 
 
 class PoolSlots(Strict):
-    """How many Airflow tasks of a kind run at once, over all DAGs and workers; a task asks with many requests."""
+    """How many Airflow tasks of a kind run at once, over all DAGs and workers; a task sends many requests at once."""
 
     encoders: int = Field(2, ge=1, description="tasks that embed: as many as GPUs, say")
     teacher: int = Field(16, ge=1, description="tasks that ask the teacher")
@@ -28,7 +28,7 @@ class PoolSlots(Strict):
 
 
 class NotifySettings(Strict):
-    """Who hears of a failed task."""
+    """Who is told of a failed task, and how."""
 
     by: Literal["log", "webhook", "email", "slack"] = "log"
     connection: str = Field("galaxy_alerts", min_length=1, description="Airflow connection of webhook, SMTP or Slack")
@@ -42,7 +42,7 @@ class NotifySettings(Strict):
 
 
 class AirflowSettings(Strict):
-    """How Airflow runs the pipeline; changes no data."""
+    """How Airflow runs the pipeline. These settings change no data."""
 
     lanes: int = Field(16, ge=1, le=1024, description="groups of image shards that a run works on side by side")
     schedules: Schedules = Schedules()

@@ -1,4 +1,4 @@
-"""What all settings have in common: names, strictness, and messages that name the field, the value and the fix."""
+"""What all settings share: names, strict checks, and messages that name the field, the value and the fix."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Cron = Annotated[str, Field(pattern=r"^(@(hourly|daily|weekly|monthly)|\S+ \S+ \
 
 
 class Strict(BaseModel):
-    """Base of all that a user writes in YAML: unknown fields are mistakes."""
+    """Base of everything that a user writes in YAML: an unknown field is a mistake."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -48,7 +48,7 @@ def known_prompt(name: str) -> str:
 
 
 def valid_name(name: str) -> bool:
-    """Whether a source may be called so: 1 to 100 characters, no slash, backslash or control character."""
+    """Whether a source may have this name: 1 to 100 characters, no slash, backslash or control character."""
     try:
         TypeAdapter(Name).validate_python(name)
     except ValidationError:
@@ -63,11 +63,14 @@ Validated = TypeVar("Validated", bound=BaseModel)
 
 
 def validated(kind: type[Validated], raw: Mapping[str, Any], where: str) -> Validated:
-    """A record of ``kind`` from plain values. Raises SettingsError that names each wrong field, value and fix."""
+    """Settings of the class ``kind`` from JSON-like values; ``where`` begins the message of an error.
+
+    Raises SettingsError, which names each wrong field, its value and the fix.
+    """
     try:
         return kind.model_validate(raw)
     except ValidationError as error:
-        # A list whose items are wrong counts as too short as well: that would only confuse.
+        # pydantic also calls a list with wrong items too short; that second message would only confuse.
         places = [item["loc"] for item in error.errors()]
         errors = [
             item
@@ -77,7 +80,7 @@ def validated(kind: type[Validated], raw: Mapping[str, Any], where: str) -> Vali
         lines = [f"{where}: {len(errors)} mistake(s)."]
         for item in errors:
             field = ".".join(str(part) for part in item["loc"]) or "(whole file)"
-            # A message of our own names its values; an unknown field may hold a secret, and so may one about keys.
+            # Our own messages name their values. An unknown field may hold a secret, and so may a field about keys.
             silent = item["type"] in {"missing", "extra_forbidden", "value_error"} or "key" in field
             value = "" if silent else f" is {_shown(item['input'])}"
             message = _OWN_WORDS.get(item["type"], item["msg"].removeprefix("Value error, "))

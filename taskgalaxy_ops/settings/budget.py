@@ -16,7 +16,7 @@ class CapSettings(Strict):
 
 
 class BudgetSettings(CapSettings):
-    """The most that a store may spend, over its lifetime; and what a part of it may."""
+    """The most that a store may spend: over its lifetime, and in a run, on a day and on a source."""
 
     max_cost: float | None = Field(5.0, ge=0, description="USD")
     max_calls: int | None = Field(5000, ge=0)
@@ -26,5 +26,5 @@ class BudgetSettings(CapSettings):
 
     @property
     def counts_money(self) -> bool:
-        """Whether any of its caps is on money."""
+        """Whether any of the caps limits money."""
         return any(caps.max_cost is not None for caps in (self, self.run, self.day, *self.sources.values()))

@@ -10,7 +10,7 @@ from taskgalaxy_ops.settings.base import Strict
 
 
 class CommandSettings(Strict):
-    """A scheduler of the user's own. Each is an argument list, never a shell's line.
+    """Commands of a scheduler of the user's own. Each is a list of arguments, never a line for a shell.
 
     Placeholders: {script} and {folder} (the job's run.sh and folder), {name} (taskgalaxy- and 16 hex digits), {key},
     {devices}, and, once it is submitted, {handle}.
@@ -40,7 +40,7 @@ class KubernetesSettings(Strict):
 
 
 class LmmsSettings(Strict):
-    """lmms-eval, the harness of the public benchmarks; it has a Python of its own. docs/benchmarks.md."""
+    """lmms-eval, the harness of the public benchmarks, which has a Python of its own. See docs/benchmarks.md."""
 
     python: str = Field(min_length=1, description="the interpreter that has lmms-eval")
     adapter: str = Field("llava_hf", pattern="^[a-z0-9_]+$", description="lmms-eval's name of the model's kind")
@@ -54,7 +54,7 @@ class LmmsSettings(Strict):
 
 
 class FinetuneSettings(Strict):
-    """How a release goes to a trainer, and what its checkpoint is scored on."""
+    """How a release is given to a trainer, and what its checkpoint is scored on."""
 
     recipe: str = Field("tiny", min_length=1, description="one that ships, or a YAML file of your own")
     backend: Literal["local", "command", "kubernetes"] = "local"

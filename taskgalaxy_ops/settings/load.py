@@ -1,4 +1,4 @@
-"""All settings of a store, and how a YAML file becomes them."""
+"""All settings of a store, and how they are read from a YAML file."""
 
 from __future__ import annotations
 
@@ -59,10 +59,10 @@ class Settings(Strict):
         names = [judge.name for judge in judges]
         if len(set(names)) != len(names):
             raise ValueError(f"judges need different names, not {names}")
-        seen: dict[tuple[object, ...], str] = {}
+        by_request: dict[tuple[object, ...], str] = {}
         for judge in judges:
-            asked = (judge.model, judge.revision, judge.temperature, judge.image_side, judge.image_quality)
-            if (other := seen.setdefault(asked, judge.name)) != judge.name:
+            request = (judge.model, judge.revision, judge.temperature, judge.image_side, judge.image_quality)
+            if (other := by_request.setdefault(request, judge.name)) != judge.name:
                 raise ValueError(
                     f"{other!r} and {judge.name!r} are one judge, since they ask {judge.model!r} the same: its one "
                     "reply would count twice. Give one of them another model, revision or temperature"
@@ -71,7 +71,10 @@ class Settings(Strict):
 
     @model_validator(mode="after")
     def _fits(self) -> Settings:
-        for role, model in [("teacher", self.teacher), *((f"judges.{n}", each) for n, each in enumerate(self.judges))]:
+        for role, model in [
+            ("teacher", self.teacher),
+            *((f"judges.{n}", judge) for n, judge in enumerate(self.judges)),
+        ]:
             if model.images == "url" and not self.store.startswith("s3://"):
                 raise ValueError(
                     f"{role}.images is 'url', but the store {self.store!r} is a folder, which has no URLs that a model "
@@ -87,32 +90,32 @@ class Settings(Strict):
 
     @property
     def simulated(self) -> bool:
-        """Whether any model is a simulated one: then everything made says so."""
+        """Whether any model is simulated. Everything that is made then says so."""
         return self.teacher.simulated or any(judge.simulated for judge in self.judges)
 
 
 def settings_path() -> Path:
     """Where Airflow's workers find the settings: ``TASKGALAXY_SETTINGS``, else taskgalaxy.yaml in AIRFLOW_HOME."""
-    shard = Path(os.environ.get("AIRFLOW_HOME") or Path.home() / "airflow")
-    return Path(os.environ.get("TASKGALAXY_SETTINGS") or shard / "taskgalaxy.yaml")
+    airflow_home = Path(os.environ.get("AIRFLOW_HOME") or Path.home() / "airflow")
+    return Path(os.environ.get("TASKGALAXY_SETTINGS") or airflow_home / "taskgalaxy.yaml")
 
 
 def airflow_settings() -> AirflowSettings:
-    """What DAGs need to know when they are parsed. Where the settings cannot be read, or have mistakes, the defaults.
+    """The Airflow settings that DAGs need when they are parsed; the defaults if the file is missing or wrong.
 
-    A task that runs reads the same file, and says what is wrong with it: a DAG that vanished from the UI could not.
+    The DAG then still appears in Airflow, and its task, which reads the same file, reports what is wrong with it.
     """
-    mounted = _mounted()
-    return mounted.airflow if mounted else AirflowSettings()
+    settings = _settings_or_none()
+    return settings.airflow if settings else AirflowSettings()
 
 
 def finetune_settings() -> FinetuneSettings:
-    """The same of what a DAG needs to know about fine-tunes."""
-    mounted = _mounted()
-    return mounted.finetune if mounted else FinetuneSettings()
+    """The fine-tuning settings that DAGs need when they are parsed; the defaults if the file is missing or wrong."""
+    settings = _settings_or_none()
+    return settings.finetune if settings else FinetuneSettings()
 
 
-def _mounted() -> Settings | None:
+def _settings_or_none() -> Settings | None:
     try:
         return load_settings(settings_path())
     except SettingsError:
@@ -120,7 +123,7 @@ def _mounted() -> Settings | None:
 
 
 class _Loader(yaml.SafeLoader):
-    """Plain YAML, in which a field that is there twice is a mistake, and not the first one's silent end."""
+    """Safe YAML in which a field that occurs twice is an error; YAML itself would silently use the second."""
 
     def compose_mapping_node(self, anchor: dict[Any, yaml.Node]) -> yaml.MappingNode:
         node = super().compose_mapping_node(anchor)
@@ -135,12 +138,12 @@ class _Loader(yaml.SafeLoader):
 
 
 def load_settings(path: Path, overrides: Mapping[str, Any] | None = None) -> Settings:
-    """Settings from a YAML file, with ``overrides`` of whole top-level fields. Raises SettingsError."""
+    """Settings from a YAML file; ``overrides`` replaces whole top-level fields. Raises SettingsError."""
     return parse_settings({**read_yaml(path, "settings"), **(overrides or {})}, str(path))
 
 
 def read_yaml(path: Path, what: str) -> dict[str, Any]:
-    """The fields of a YAML file. Raises SettingsError."""
+    """The fields of a YAML file; ``what`` names the kind of file in messages. Raises SettingsError."""
     try:
         raw = yaml.load(path.read_text(encoding="utf-8"), _Loader) or {}
     except FileNotFoundError as error:
@@ -153,5 +156,5 @@ def read_yaml(path: Path, what: str) -> dict[str, Any]:
 
 
 def parse_settings(raw: Mapping[str, Any], where: str = "settings") -> Settings:
-    """Settings from plain values. Raises SettingsError that names each wrong field, its value and the fix."""
+    """Settings from JSON-like values. Raises SettingsError, which names each wrong field, its value and the fix."""
     return validated(Settings, raw, f"settings {where}")

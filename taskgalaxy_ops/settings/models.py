@@ -1,4 +1,4 @@
-"""Settings of a model: where it is, what it takes, what it costs."""
+"""Settings of a model: where it is, which requests it accepts, and what it costs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from taskgalaxy_ops.settings.base import Name, Strict
 
 
 class Price(Strict):
-    """USD a million tokens."""
+    """A model's price, in USD a million tokens."""
 
     input: float = Field(0.0, ge=0, description="images' tokens included")
     output: float = Field(0.0, ge=0, description="reasoning included")
@@ -20,7 +20,7 @@ class Price(Strict):
 
 
 class InProcessSettings(Strict):
-    """How a model without a server is loaded and asked; changes no data."""
+    """How a model that runs in this process is loaded and used. These settings change no data."""
 
     device: str = Field(
         "auto",

@@ -11,7 +11,7 @@ from taskgalaxy_ops.settings.base import Strict, Variant, known
 
 
 class EncoderSettings(Strict):
-    """What places images and task types in one space."""
+    """The encoder, which places images and task types in one space."""
 
     name: Annotated[str, known(ENCODERS)] = Field(
         "conse",
@@ -29,7 +29,7 @@ class MatchSettings(Strict):
 
 
 class TaxonomySettings(Strict):
-    """Seeds and how they grow."""
+    """The taxonomy's seeds, and how the taxonomy grows."""
 
     seeds: str | None = Field(None, description="a YAML file of your own; default: the package's")
     near_duplicate: float = Field(
@@ -90,7 +90,7 @@ class ReleaseSettings(Strict):
 
 
 class BatchSettings(Strict):
-    """How models of ``mode: batch`` are asked."""
+    """How requests are sent to models of ``mode: batch``."""
 
     wait_seconds: float | None = Field(
         None,
@@ -110,7 +110,7 @@ class BatchSettings(Strict):
 
 
 class RunSettings(Strict):
-    """How a run works; changes no data."""
+    """How a run works. These settings change no data."""
 
     units_a_request: int = Field(16, ge=1, le=200)
     lease_seconds: float = Field(60.0, ge=3)

@@ -1,4 +1,4 @@
-"""Settings of sources and of ingest: where images lie, and what an image must be."""
+"""Settings of sources and of ingest: where images lie, and which files count as images."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from taskgalaxy_ops.settings.base import Strict
 
 
 class S3Settings(Strict):
-    """Where S3 is; keys come from AWS's own environment variables or files."""
+    """Where S3 is. Its keys come from AWS's own environment variables or files."""
 
     endpoint_url: str | None = Field(None, description="another service than AWS, e.g. http://127.0.0.1:8333")
     region: str | None = None
@@ -28,7 +28,7 @@ class SourceSettings(Strict):
 
 
 class IngestSettings(Strict):
-    """What an image must be, and how many make a shard."""
+    """Which files count as images, and how many images make an image shard."""
 
     max_pixels: int = Field(50_000_000, ge=1, description="pixels, width times height")
     min_side: int = Field(32, ge=1, description="pixels, the shorter side")

@@ -1,4 +1,4 @@
-"""The one door to the object store. ``open_store`` gives a store that is known to keep its promises."""
+"""Opens object stores. ``open_store`` returns one that was checked to keep the promises of ``base.Store``."""
 
 from __future__ import annotations
 
@@ -18,12 +18,15 @@ __all__ = ["Listed", "Store", "connect", "layout_of", "link", "open_store", "s3_
 
 
 def connect(url: str, **s3_options: Any) -> Store:
-    """A store by URL, ``s3://bucket/prefix``, ``file:///path`` or a plain path, without looking at what it holds."""
+    """The store at a URL: ``s3://bucket/prefix``, ``file:///path`` or a plain path; its content is not read.
+
+    ``s3_options``: boto3's client arguments. Raises StoreError for a URL of another form.
+    """
     parts = urlsplit(url)
     if parts.scheme == "s3":
         if not parts.netloc:
             raise StoreError(f"store {url!r}: no bucket. Write s3://bucket/prefix.")
-        # The prefix is taken as written: urlsplit would cut it at '#' or '?'.
+        # The prefix is taken as it is written: urlsplit would cut it at '#' or '?'.
         return S3Store(parts.netloc, url.split(parts.netloc, 1)[1], **s3_options)
     if parts.scheme == "file":
         # file://./galaxy and file://galaxy are relative, as people mean them; urlsplit takes their start for a host.
@@ -34,9 +37,9 @@ def connect(url: str, **s3_options: Any) -> Store:
 
 
 def open_store(url: str, **s3_options: Any) -> Store:
-    """Connect, check that conditional writes hold, and check or write the layout version.
+    """Connect, check that conditional writes work, and check or write the layout version.
 
-    Raises StoreError if a second conditional write is let through, or the layout is not this version's.
+    Raises StoreError if the store accepts a second conditional write, or its layout is not this version's.
     """
     store = connect(url, **s3_options)
     if isinstance(store, S3Store):
@@ -47,7 +50,7 @@ def open_store(url: str, **s3_options: Any) -> Store:
 
 
 def _check_conditional_writes(store: Store) -> None:
-    # One object for all who ever open the store, and always the same: who dies meanwhile leaves nothing behind.
+    # Every process writes the same object with the same content, so a killed process leaves nothing to clean up.
     store.replace(keys.PROBE, b"first")
     if store.put_if_absent(keys.PROBE, b"second") or store.get(keys.PROBE) != b"first":
         raise StoreError(
@@ -62,25 +65,25 @@ def _check_layout(store: Store) -> None:
     except NotFoundError:
         store.put_if_absent(keys.LAYOUT, json.dumps({"layout": keys.LAYOUT_VERSION}).encode())
         raw = store.get(keys.LAYOUT)
-    found = _layout(store, raw)
-    if found != keys.LAYOUT_VERSION:
-        older = 0 < found < keys.LAYOUT_VERSION
+    layout = _layout(store, raw)
+    if layout != keys.LAYOUT_VERSION:
+        older = 0 < layout < keys.LAYOUT_VERSION
         fix = "Run `taskgalaxy upgrade` while no run is at work" if older else "Use the version that wrote it"
         raise StoreError(
-            f"store {store.url}: layout {found}, this version reads layout {keys.LAYOUT_VERSION}. "
+            f"store {store.url}: layout {layout}, this version reads layout {keys.LAYOUT_VERSION}. "
             f"{fix}, or use another prefix."
         )
 
 
 def link(store: Store, key: str, *, seconds: float, content_type: str) -> str:
-    """A URL by which anybody can get the object for so long. Raises StoreError where the store has none."""
+    """A URL from which anybody can read the object for ``seconds``. Raises StoreError if the store has no URLs."""
     if not isinstance(store, S3Store):
         raise StoreError(f"store {store.url}: has no URLs that others could read. Use s3://bucket/prefix.")
     return store.link(key, seconds, content_type)
 
 
 def layout_of(store: Store) -> int:
-    """The layout of a store that is there. Raises StoreError."""
+    """The layout version of an existing store. Raises StoreError if there is no store."""
     try:
         return _layout(store, store.get(keys.LAYOUT))
     except NotFoundError as error:

@@ -1,4 +1,4 @@
-"""The object store in a folder: temporary file, fsync, hard link. The same promises as S3, on one machine's disk."""
+"""The object store in a folder, with the same promises as S3: temporary file, fsync, hard link."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ _STALE_SECONDS = 3600.0  # a temporary file this old belongs to a writer that di
 
 
 class FolderStore:
-    """A store under one folder; safe between processes of one machine, or over a network disk with hard links."""
+    """A store under one folder. Safe for several processes of one machine, or on a network disk with hard links."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
         try:
             (root / _TEMPORARY).mkdir(parents=True, exist_ok=True)
-            if there := list((root / _TEMPORARY).iterdir()):
+            if leftovers := list((root / _TEMPORARY).iterdir()):
                 now = self._now()
-                for left in there:
+                for file in leftovers:
                     with contextlib.suppress(FileNotFoundError):
-                        if now - left.stat().st_mtime > _STALE_SECONDS:
-                            left.unlink()
+                        if now - file.stat().st_mtime > _STALE_SECONDS:
+                            file.unlink()
         except OSError as error:
             raise StoreError(
                 f"store {root}: cannot be written ({error}). Name a folder that you may write to."
@@ -76,7 +76,7 @@ class FolderStore:
     def put_if_absent(self, key: str, data: Content) -> bool:
         try:
             return self._place(key, data, over=False) or holds(self, key, data)
-        except NotFoundError:  # deleted between the two: whoever deleted it saw it first
+        except NotFoundError:  # deleted between the two steps: whoever deleted it was not us
             return False
 
     def replace(self, key: str, data: bytes) -> None:
@@ -89,7 +89,7 @@ class FolderStore:
                 raise NotFoundError(f"store {self._root}: no object {key}.")
             _make_folder(target.parent)
             with contextlib.suppress(FileExistsError):
-                target.hardlink_to(source)  # objects are replaced whole, so that neither changes with the other
+                target.hardlink_to(source)  # replace() writes a new file, so that neither changes with the other
             _sync_folder(target.parent)
         except FileNotFoundError as error:
             raise NotFoundError(f"store {self._root}: no object {key}.") from error
@@ -107,20 +107,20 @@ class FolderStore:
             raise StoreError(f"store {self._root}: reading {key} failed ({error}).") from error
 
     def list(self, prefix: str, *, after: str = "", ordered: bool = True) -> Iterator[Listed]:
-        found = self._listed(prefix, after)
-        yield from sorted(found, key=lambda listed: listed.key.encode()) if ordered else found
+        objects = self._listed(prefix, after)
+        yield from sorted(objects, key=lambda listed: listed.key.encode()) if ordered else objects
 
     def _listed(self, prefix: str, after: str) -> Iterator[Listed]:
         above, _, beginning = prefix.rpartition("/")
         start = self._root / above
 
         def unreadable(error: OSError) -> None:
-            # What vanished meanwhile is no error; what may not be read must not look empty.
+            # A folder that vanished meanwhile is no error, but one that may not be read must not look empty.
             if not isinstance(error, FileNotFoundError | NotADirectoryError):
                 raise StoreError(f"store {self._root}: listing {prefix} failed ({error}).") from error
 
         for folder, folders, files in os.walk(start, onerror=unreadable):
-            if folder == str(start):  # below others there is nothing of this prefix
+            if folder == str(start):  # no other folder at this level can hold keys with the prefix
                 folders[:] = [name for name in folders if name.startswith(beginning)]
             if Path(folder) == self._root and _TEMPORARY in folders:
                 folders.remove(_TEMPORARY)
@@ -153,7 +153,7 @@ class FolderStore:
             raise StoreError(f"store {self._root}: the age of {key} cannot be told ({error}).") from error
 
     def _now(self) -> float:
-        """The disk's own time: a network disk's, and other workers', may be apart from ours."""
+        """The disk's own time: the clocks of a network disk and of other workers may differ from ours."""
         probe = self._root / _TEMPORARY / uuid.uuid4().hex
         try:
             probe.touch()
@@ -163,9 +163,9 @@ class FolderStore:
 
 
 def _nameless(folder: Path) -> IO[bytes] | None:
-    """A file that has no name until it gets one, so that who dies while writing leaves nothing behind.
+    """An open file without a name, which vanishes if the process dies before ``_name`` gives it one.
 
-    None where the system or the disk has no such files (macOS, NFS).
+    None if the system or the disk has no such files (macOS, NFS).
     """
     try:
         return os.fdopen(os.open(folder, os.O_TMPFILE | os.O_WRONLY, 0o666), "wb")
@@ -174,9 +174,9 @@ def _nameless(folder: Path) -> IO[bytes] | None:
 
 
 def _name(file: IO[bytes], path: Path) -> None:
-    """Give an open file this name, too; nothing where it is its own. Raises FileExistsError."""
+    """Link an open file under this path; does nothing if it is its own. Raises FileExistsError."""
     if isinstance(file.name, int):
-        # With a folder, which an absolute path ignores, Python calls linkat(2): link(2) would not follow /proc's link.
+        # src_dir_fd, unused for an absolute path, makes Python call linkat(2): link(2) would not follow /proc's link.
         os.link(f"/proc/self/fd/{file.name}", path, src_dir_fd=file.fileno(), follow_symlinks=True)
     elif Path(file.name) != path:
         path.hardlink_to(file.name)
@@ -190,7 +190,7 @@ def _make_folder(folder: Path) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make the names in it outlive a power cut."""
+    """Write the folder's entries to disk, so that new names survive a power cut."""
     opened = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(opened)

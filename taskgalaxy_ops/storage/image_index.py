@@ -1,4 +1,4 @@
-"""Which image shard each image lives in, for a whole store: 20 bytes an image."""
+"""The image shard of every image of a store, in 20 bytes an image."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import numpy as np
 from taskgalaxy_ops.records import ImageId
 
 _DIGEST = "S16"  # the last 128 bits of an image's id: enough that no two share them
-_HEX = 32  # digits of them
+_HEX = 32  # hex digits of these bits
 
 
 class ImageIndex:
-    """Image ids by their last 16 bytes, sorted, each with the number of its image shard."""
+    """Maps image ids to image shards: the ids' last 16 bytes, sorted, each with its shard's number."""
 
     def __init__(self) -> None:
         self._digests = np.empty(0, _DIGEST)
@@ -21,7 +21,7 @@ class ImageIndex:
         self.shards: list[str] = []
 
     def extend(self, shards: Iterable[tuple[str, Sequence[ImageId]]]) -> None:
-        """Add image shards and the ids of their images, which no image shard has so far."""
+        """Add image shards with the ids of their images. None of these images may be in the index yet."""
         digests, numbers = [self._digests], [self._numbers]
         for shard, images in shards:
             digests.append(_digests(images))
@@ -33,8 +33,8 @@ class ImageIndex:
             self._digests, self._numbers = joined[order], np.concatenate(numbers)[order]
 
     def get(self, image: ImageId) -> str | None:
-        """The image shard that an image lives in; None where it has none."""
-        digest = bytes.fromhex(image[-_HEX:]).rstrip(b"\0")  # as NumPy gives and compares them
+        """The id of the image's shard; None if it has none."""
+        digest = bytes.fromhex(image[-_HEX:]).rstrip(b"\0")  # NumPy drops trailing zero bytes of such a value, too
         at = int(np.searchsorted(self._digests, digest))
         if at < len(self._digests) and self._digests[at] == digest:
             return self.shards[int(self._numbers[at])]

@@ -1,13 +1,13 @@
-"""The journal: what was paid for. Each model reply once, raw, with usage, cost and attempts, beside the unit answers
-that were accepted from it.
+"""The journal: every model reply that was paid for, once and raw, with usage, cost and attempts, and the answers that
+were accepted from it. A unit is the key of a request item.
 
-An image shard's journal is a log; an entry is a **part** (``{"kind": "replies", "replies": [...]}``, up to 64 replies
-or a second's worth), or a person's edit: ``{"kind": "forget", "edit", "units": [...]}`` or ``{"kind": "erase",
-"images": [...]}``; or it is about a batch (submissions.py). The first accepted answer of a unit stands, until it is
-forgotten: an answer asked for before a forget (``seen`` is the log number that the asker had read) does not count after
-it. A terminal reply that is no answer (refusal, malformed to the last repair) is kept as an answer with ``terminal``, a
-reason; a later entry with a real answer replaces it (a better parser), never the reverse. Of a reply about an erased
-image, whenever it came, only what it cost is kept.
+An image shard's journal is a log. An entry is a **part** (``{"kind": "replies", "replies": [...]}``, up to 64 replies
+or a second's worth), a person's edit (``{"kind": "forget", "edit", "units": [...]}`` or ``{"kind": "erase", "images":
+[...]}``), or about a batch (journal_batches.py). The first accepted answer of a unit counts, until the unit is
+forgotten. A reply states in ``seen`` which entry its sender had read last; a reply that was asked for before a forget
+does not count after it. A terminal reply (a refusal, or malformed after the last repair) is kept as an answer with a
+reason, ``terminal``; a later real answer, of a better parser, replaces it, never the reverse. Of a reply about an
+erased image, whenever it arrived, only the cost is kept.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ PART_REPLIES = 64
 PART_SECONDS = 1.0
 
 
-_FIELDS = tuple(each.name for each in fields(Reply))
+_FIELDS = tuple(field.name for field in fields(Reply))
 _OUTLINED = ("stage", "model", "usage", "cost", "list_cost", "ceiling", "block", "seconds", "simulated", "at", "run")
 
 
@@ -44,18 +44,18 @@ class Journal:
         It is for those who only read: what is asked for later counts as an answer.
         """
         self._log = Log(store, keys.journal(shard))
-        self._writing = threading.Lock()  # the log is in use; taken before the other
-        self._lock = threading.Lock()  # held for moments, so that who adds does not wait for the store
+        self._writing = threading.Lock()  # held while the log is in use; always taken before _lock
+        self._lock = threading.Lock()  # held for moments only, so that add() does not wait for the store
         self._buffer: list[Reply] = []
-        self._since = 0.0
+        self._since = 0.0  # when the buffer's first reply was added, on the monotonic clock
         self.answers: dict[str, Answer] = {}
-        self.sources: dict[str, str] = {}  # unit: the reply that its answer stands in
-        self._images: dict[str, str | None] = {}  # unit: what its answer is about
-        self._outlines: dict[str, Mapping[str, Any]] = {}  # by reply
+        self.sources: dict[str, str] = {}  # unit: the reply that its answer came from
+        self._images: dict[str, str | None] = {}  # unit: the image that its answer is about
+        self._outlines: dict[str, Mapping[str, Any]] = {}  # by reply: see outlines()
         self.batches = JournalBatches()
-        self.forgets = 0
+        self.forgets = 0  # edits that forgot units
         self._forgotten: dict[str, int] = {}  # unit: number of the entry that forgot it
-        self._edits: set[str] = set()  # of the forgets: one that was written twice counts once
+        self._edits: set[str] = set()  # ids of the forgets: one that was written twice counts once
         self._erased: set[str] = set()  # images
         self._folded = 0
         self.refresh()
@@ -65,21 +65,21 @@ class Journal:
 
     @property
     def seen(self) -> int:
-        """The log number read so far; a reply states it."""
+        """The number of the last entry read; a reply states it."""
         return self._log.last
 
     def refresh(self) -> None:
-        """Read what others appended."""
+        """Read the entries that others appended."""
         with self._writing, self._lock:
             self._log.read()
             self._fold()
 
     def _fold(self, own: Mapping[int, Sequence[Reply]] | None = None) -> None:
-        """``own``: replies of entries that were just written, by number: their answers need not be read again."""
+        """Take in new entries. ``own``: the replies of entries that we just wrote, by number; they need no decoding."""
         for entry in self._log.known():
             if entry.number > self._folded:
                 self._fold_entry(entry, (own or {}).get(entry.number))
-                entry.pack()  # raw replies are most of an image shard's memory
+                entry.pack()  # a journal's memory is mostly raw replies
                 self._folded = entry.number
 
     def _fold_entry(self, entry: LogEntry, own: Sequence[Reply] | None = None) -> None:
@@ -96,7 +96,7 @@ class Journal:
         elif body["kind"] in journal_batches.KINDS:
             self.batches.fold(body, self._erased)
         elif body["kind"] == "replies":
-            for name, image, seen, answers, outline in map(_told, own) if own else map(_read, body["replies"]):
+            for name, image, seen, answers, outline in map(_parts_of, own) if own else map(_parse, body["replies"]):
                 self._outlines.setdefault(name, outline)
                 if not (self._erased or self._forgotten) and self.answers.keys().isdisjoint(answers):  # nearly always
                     self.answers.update(answers)
@@ -119,7 +119,7 @@ class Journal:
         self.batches.forget(units)
 
     def add(self, reply: Reply) -> None:
-        """Keep a reply; written with its part, at the latest by ``flush``. Not an answer before it is written."""
+        """Keep a reply until the next ``flush`` writes it. Its answers count only once it is written."""
         with self._lock:
             if not self._buffer:
                 self._since = time.monotonic()
@@ -132,22 +132,22 @@ class Journal:
             self._fold()
 
     def holds(self, reply: str) -> bool:
-        """Whether a reply is there already."""
+        """Whether the journal has this reply already."""
         return reply in self._outlines
 
     def is_erased(self, image: str | None) -> bool:
-        """Whether nothing may be kept of what is said about an image."""
+        """Whether the image was erased, so that nothing said about it may be kept."""
         return image in self._erased
 
     def due(self) -> bool:
-        """Whether a part is full, or a second old."""
+        """Whether the replies to be written fill a part, or the first of them is a second old."""
         with self._lock:
             return len(self._buffer) >= PART_REPLIES or (
                 bool(self._buffer) and time.monotonic() - self._since >= PART_SECONDS
             )
 
     def flush(self) -> None:
-        """Write what was added, in parts. Raises StoreError; what could not be written stays for the next flush."""
+        """Write the replies that were added, in parts. Raises StoreError; the next flush writes them again then."""
         with self._writing:
             with self._lock:
                 taken = list(self._buffer)
@@ -155,7 +155,7 @@ class Journal:
                 return
             parts = [taken[at : at + PART_REPLIES] for at in range(0, len(taken), PART_REPLIES)]
             entries = self._log.append_all(
-                {"kind": "replies", "replies": [_plain(reply) for reply in part]} for part in parts
+                {"kind": "replies", "replies": [_to_json(reply) for reply in part]} for part in parts
             )
             with self._lock:
                 del self._buffer[: len(taken)]
@@ -163,14 +163,17 @@ class Journal:
                 self._fold({entry.number: part for entry, part in zip(entries, parts, strict=True)})
 
     def forget(self, units: Iterable[str], edit: str) -> None:
-        """Let these units be asked again; the old replies stay in the log, superseded. ``edit`` names this forget."""
+        """Drop the answers of these units, so that they are asked for again; their replies stay in the log.
+
+        ``edit``: the id of this forget; a second one with the same id changes nothing.
+        """
         with self._writing, self._lock:
             if edit not in self._edits:
                 self._log.append({"kind": "forget", "edit": edit, "units": sorted(units)})
                 self._fold()
 
     def erase(self, images: Iterable[str]) -> None:
-        """Leave of all replies about these images only what they cost: in the log, too."""
+        """Remove all replies about these images from the log, except what they cost."""
         with self._writing, self._lock:
             self._log.read()
             self._fold()
@@ -180,9 +183,9 @@ class Journal:
             self._fold()
 
     def attribute(self, images: Mapping[str, str]) -> None:
-        """Say of replies that were written without it which image they are about; ``images``: by unit."""
+        """Add the image to replies that older versions wrote without one. ``images``: the image of each unit."""
 
-        def told(entries: list[LogEntry]) -> Iterator[LogEntry]:
+        def attributed(entries: list[LogEntry]) -> Iterator[LogEntry]:
             for entry in entries:
                 body = entry.body
                 if body["kind"] == "replies":
@@ -192,42 +195,45 @@ class Journal:
                     yield entry
 
         with self._writing, self._lock:
-            if any("image" not in reply for e in self._log.read() for reply in e.body.get("replies", ())):
-                self._log.append({"kind": "note"})  # so that a base can be written, whatever was folded before
-                self._log.compact(told)
+            entries = self._log.read()
+            if any("image" not in reply for entry in entries for reply in entry.body.get("replies", ())):
+                self._log.append({"kind": "note"})  # compact() does nothing without an entry behind the last base
+                self._log.compact(attributed)
 
     def compact(self) -> None:
-        """Fold the log into a base, without what was erased meanwhile."""
+        """Compact the log into a base, without what says anything about erased images."""
         with self._writing, self._lock:
             self._compact()
 
     def _compact(self) -> None:
         self._log.compact(_without_erased)
-        while self._tells_of_erased():
-            self._log.append({"kind": "note"})  # another's base came first, or a late reply: once more, behind it
+        while self._mentions_erased():
+            self._log.append(
+                {"kind": "note"}
+            )  # another writer's base or a late reply came first: compact again after it
             self._log.compact(_without_erased)
 
-    def _tells_of_erased(self) -> bool:
+    def _mentions_erased(self) -> bool:
         if not (erased := _erased(entry.body for entry in self._log.known())):
             return False
         bodies = (entry.body for entry in self._log.known())
         return any(_about(body, erased) or journal_batches.tells_of(body, erased) for body in bodies)
 
     def forgotten(self, unit: str) -> int:
-        """Number of the entry that forgot a unit: what was asked for before it does not count; 0 if none did."""
+        """The number of the entry that last forgot the unit; 0 if none did. Older replies do not count."""
         return self._forgotten.get(unit, 0)
 
-    def standing(self) -> dict[str, Mapping[str, Any]]:
-        """The reply that each unit's answer came from, as it was written."""
+    def accepted_replies(self) -> dict[str, Mapping[str, Any]]:
+        """By unit: the reply that its answer came from, in the form that the log holds."""
         by_name = {reply["reply"]: reply for reply in self.replies()}
         return {unit: by_name[self.sources[unit]] for unit in self.answers}
 
     def outlines(self) -> Iterable[Mapping[str, Any]]:
-        """What each reply came to, without what it says: ``raw`` is whether it was a call, ``answers`` their units."""
+        """Each reply's cost and origin without its content: ``raw`` is True for a call, ``answers`` lists units."""
         return self._outlines.values()
 
     def replies(self) -> Iterable[Mapping[str, Any]]:
-        """Every reply in the log, as it was written, in order; once, also where a part was written again."""
+        """Every reply in the log, in the form that the log holds, in order; once if it was written twice."""
         seen: set[str] = set()
         for entry in self._log.known():
             for reply in entry.body.get("replies", ()):
@@ -236,35 +242,35 @@ class Journal:
                     yield reply
 
 
-# Of a reply: its name, image, what it had seen, answers, outline.
-_Told = tuple[str, str | None, int, Mapping[str, Answer], Mapping[str, Any]]
+# Of a reply: its name, image, number of the last entry seen, answers, outline.
+_ReplyParts = tuple[str, str | None, int, Mapping[str, Answer], Mapping[str, Any]]
 
 
-def _told(reply: Reply) -> _Told:
+def _parts_of(reply: Reply) -> _ReplyParts:
     outline = {name: getattr(reply, name) for name in _OUTLINED}
     outline |= {"raw": bool(reply.raw), "answers": tuple(reply.answers)}
     return reply.reply, reply.image, reply.seen, reply.answers, outline
 
 
-def _read(reply: Mapping[str, Any]) -> _Told:
+def _parse(reply: Mapping[str, Any]) -> _ReplyParts:
     answers = {unit: Answer(**raw) for unit, raw in reply["answers"].items()}
     outline = {name: reply.get(name, "") for name in _OUTLINED}
     outline |= {"raw": bool(reply["raw"]), "answers": tuple(answers)}
     return reply["reply"], reply.get("image"), reply["seen"], answers, outline
 
 
-def _plain(reply: Reply) -> dict[str, Any]:
-    # Not asdict, which copies each raw reply to its last leaf.
-    plain = {name: getattr(reply, name) for name in _FIELDS}
-    plain["answers"] = {unit: _plain_answer(answer) for unit, answer in reply.answers.items()}
-    return plain
+def _to_json(reply: Reply) -> dict[str, Any]:
+    # Not asdict, which would copy each raw reply in depth.
+    body = {name: getattr(reply, name) for name in _FIELDS}
+    body["answers"] = {unit: _answer_to_json(answer) for unit, answer in reply.answers.items()}
+    return body
 
 
-def _plain_answer(answer: Answer) -> dict[str, Any]:
-    if not answer.terminal and not answer.detail:  # as nearly all
+def _answer_to_json(answer: Answer) -> dict[str, Any]:
+    if not answer.terminal and not answer.detail:  # nearly all answers
         return {} if answer.value is None else {"value": answer.value}
-    plain = {"value": answer.value, "terminal": answer.terminal, "detail": answer.detail}
-    return {name: value for name, value in plain.items() if value not in (None, "")}
+    body = {"value": answer.value, "terminal": answer.terminal, "detail": answer.detail}
+    return {name: value for name, value in body.items() if value not in (None, "")}
 
 
 def _erased(bodies: Iterable[Mapping[str, Any]]) -> set[str]:
@@ -272,7 +278,7 @@ def _erased(bodies: Iterable[Mapping[str, Any]]) -> set[str]:
 
 
 def _about(body: Mapping[str, Any], images: set[str]) -> list[Mapping[str, Any]]:
-    """The replies of an entry that say anything of these images; those that do not tell their image may do so."""
+    """The replies of an entry that may be about these images; one without an image may be about any."""
     if not images:
         return []
     return [
@@ -283,17 +289,17 @@ def _about(body: Mapping[str, Any], images: set[str]) -> list[Mapping[str, Any]]
 
 
 def _without_erased(entries: list[LogEntry]) -> Iterator[LogEntry]:
-    # One pass for what is about others: each look at a packed entry unpacks it.
-    about = [body for body in (entry.body for entry in entries) if body["kind"] in {"erase", "batch_ended"}]
-    erased = _erased(about)
-    ended = {body["batch"] for body in about if body["kind"] == "batch_ended"}
+    # One pass collects the entries notices other entries, since each access to a packed entry decodes it.
+    notices = [body for body in (entry.body for entry in entries) if body["kind"] in {"erase", "batch_ended"}]
+    erased = _erased(notices)
+    ended = {body["batch"] for body in notices if body["kind"] == "batch_ended"}
     for entry in entries:
         body = entry.body
         if body["kind"] in {"batch", "batch_made"}:
             if body["batch"] not in ended:
                 yield LogEntry(entry.number, journal_batches.without(body, erased))
-        elif gone := [reply["reply"] for reply in _about(body, erased)]:
-            replies = [_cost_of(reply) if reply["reply"] in gone else reply for reply in body["replies"]]
+        elif affected := [reply["reply"] for reply in _about(body, erased)]:
+            replies = [_cost_of(reply) if reply["reply"] in affected else reply for reply in body["replies"]]
             yield LogEntry(entry.number, {**body, "replies": replies})
         elif body["kind"] != "note":
             yield entry
@@ -304,6 +310,6 @@ def _attributed(reply: Mapping[str, Any], images: Mapping[str, str]) -> Mapping[
 
 
 def _cost_of(reply: Mapping[str, Any]) -> dict[str, Any]:
-    """A reply without its content: ``raw`` still tells that it was a call."""
+    """The reply without its content. ``raw`` still tells whether it was a call."""
     raw = {"erased": True} if reply["raw"] else {}
     return {**reply, "units": [], "types": [], "answers": {}, "raw": raw, "image": None, "note": {}}

@@ -1,10 +1,10 @@
-"""What an image shard's journal knows of batches: those that were submitted, or may have been, and what came of them.
+"""The batches in an image shard's journal: those that were submitted, or may have been, and their results.
 
-Three kinds of entries, by the batch's nonce. ``{"kind": "batch", "batch", "stage", "model", "mode", "file", "requests",
-"blocks", "seen", "at", "run"}`` is the intent, written before the provider is told; ``{"kind": "batch_made", "batch",
-"id"}`` names what the provider made of it; ``{"kind": "batch_ended", "batch", "status", "blocks": {block: [cost, calls,
-tokens]}, "again": {unit: how it is to be asked next}}`` comes after its replies. Of one whose status is ``void`` the
-provider never heard. Units of a batch that has not ended may not be asked.
+A batch has up to three entries, which name it by its nonce. ``{"kind": "batch", "batch", "stage", "model", "mode",
+"file", "requests", "blocks", "seen", "at", "run"}`` is the intent, written before the batch is created at the provider.
+``{"kind": "batch_made", "batch", "id"}`` records the provider's id. ``{"kind": "batch_ended", "batch", "status",
+"blocks": {block: [cost, calls, tokens]}, "again": {unit: how to ask for it next}}`` follows the batch's replies; with
+the status ``void`` it says that the provider never got the batch. No unit of an open batch may be asked for.
 """
 
 from __future__ import annotations
@@ -20,60 +20,60 @@ KINDS = ("batch", "batch_made", "batch_ended")
 
 @dataclass(slots=True)
 class JournalBatches:
-    """The batches of an image shard."""
+    """The batches of one image shard, as the entries that were folded so far tell them."""
 
     open: dict[str, Mapping[str, Any]] = field(default_factory=dict)  # by nonce: the intent
-    ids: dict[str, str] = field(default_factory=dict)  # of open ones, where it is known
-    record_actual: dict[str, Mapping[str, Spent]] = field(default_factory=dict)  # of those that ended, by block
-    again: dict[str, Mapping[str, Any]] = field(default_factory=dict)  # by unit: how it is to be asked next
-    _units: dict[str, frozenset[str]] = field(default_factory=dict)  # of open ones
+    ids: dict[str, str] = field(default_factory=dict)  # by nonce: the provider's id of an open batch, if it is known
+    settled_blocks: dict[str, Mapping[str, Spent]] = field(default_factory=dict)  # by nonce of an ended one
+    again: dict[str, Mapping[str, Any]] = field(default_factory=dict)  # by unit: how to ask for it next (a RetryPlan)
+    _units: dict[str, frozenset[str]] = field(default_factory=dict)  # by nonce of an open batch
 
     @property
     def under_way(self) -> frozenset[str]:
-        """Units that may not be asked."""
+        """The units of open batches, which may not be asked for."""
         return frozenset().union(*self._units.values())
 
     def of(self, nonce: str) -> Mapping[str, Spent] | None:
-        """What the blocks of a batch came to: nothing, where it was not even recorded; None: it is under way."""
-        return None if nonce in self.open else self.record_actual.get(nonce, {})
+        """What the calls of a batch's blocks cost, by block; {} if the batch has no entry, None if it has not ended."""
+        return None if nonce in self.open else self.settled_blocks.get(nonce, {})
 
     def fold(self, body: Mapping[str, Any], erased: Collection[str]) -> None:
-        """Add an entry of one of these kinds."""
+        """Take in an entry of one of ``KINDS``. ``erased``: images that nothing may be kept about."""
         nonce = body["batch"]
-        if body["kind"] == "batch" and nonce not in self.record_actual:
+        if body["kind"] == "batch" and nonce not in self.settled_blocks:
             self.open[nonce] = body = without(body, erased)
-            self._units[nonce] = frozenset(unit for told in body["requests"].values() for unit in told["units"])
+            self._units[nonce] = frozenset(unit for request in body["requests"].values() for unit in request["units"])
         elif body["kind"] == "batch_made":
             self.ids.setdefault(nonce, body["id"])
-        elif body["kind"] == "batch_ended" and nonce not in self.record_actual:
-            self.record_actual[nonce] = {block: Spent(*amount) for block, amount in body["blocks"].items()}
+        elif body["kind"] == "batch_ended" and nonce not in self.settled_blocks:
+            self.settled_blocks[nonce] = {block: Spent(*amount) for block, amount in body["blocks"].items()}
             self.again |= body["again"]
             self.ids.pop(nonce, None)
             self._units.pop(nonce, None)
             self.open.pop(nonce, None)
 
     def forget(self, units: Iterable[str]) -> None:
-        """Whatever came of these units, they are asked from the beginning."""
+        """Drop what earlier batches said about these units: they are asked for as if for the first time."""
         for unit in units:
             self.again.pop(unit, None)
 
     def erase(self, images: Collection[str]) -> None:
-        """What is open does not tell of these images any more."""
+        """Remove these images from the intents of open batches."""
         for nonce in list(self.open):
             self.fold(self.open[nonce], images)
 
 
 def without(body: Mapping[str, Any], images: Collection[str]) -> Mapping[str, Any]:
-    """An intent that does not tell what it asked about these images; only what it holds for that."""
+    """The intent without what it asks about these images; the budget that those requests hold stays in it."""
     if not tells_of(body, images):
         return body
     requests = {
-        name: {**told, "units": [], "types": [], "image": None} if told["image"] in images else told
-        for name, told in body["requests"].items()
+        name: {**request, "units": [], "types": [], "image": None} if request["image"] in images else request
+        for name, request in body["requests"].items()
     }
     return {**body, "requests": requests}
 
 
 def tells_of(body: Mapping[str, Any], images: Collection[str]) -> bool:
     """Whether an entry is the intent of a batch that asks about any of these images."""
-    return body["kind"] == "batch" and any(told["image"] in images for told in body["requests"].values())
+    return body["kind"] == "batch" and any(request["image"] in images for request in body["requests"].values())

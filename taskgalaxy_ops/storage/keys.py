@@ -1,6 +1,7 @@
 """Every key of the store, in one place. docs/store-format.md is the written form of this module.
 
-No name that a user or a model chose is ever part of a key: sources, files and labels live inside the objects.
+In keys, ``homes/`` holds image shards; stores of every version spell it so. No name that a user or a model chose is
+ever part of a key: the names of sources, files and labels lie inside the objects.
 """
 
 from __future__ import annotations
@@ -40,27 +41,27 @@ TAXONOMY_SHARD = "taxonomy"
 
 
 def blob(image: str) -> str:
-    """An image's bytes, as its file held them."""
+    """An image's bytes, as the source's file held them."""
     return f"{BLOBS}{image[:2]}/{image}"
 
 
 def renderings(image: str) -> str:
-    """Prefix of an image as models were sent it by URL."""
+    """Prefix of an image's renderings, which models read by URL."""
     return f"{RENDERED}{image[:2]}/{image}/"
 
 
 def rendering(image: str, how: str) -> str:
-    """One of them, JPEG; ``how`` is the hash of the rendering's parameters. Made from the blob, and may be deleted."""
+    """One rendering of an image, a JPEG; ``how`` is the hash of its parameters. It may be deleted and made again."""
     return f"{renderings(image)}{how}.jpg"
 
 
 def data(rows_hash: str, nonce: str) -> str:
-    """A Parquet object: the hash of its canonical rows, and its writer's nonce."""
+    """A Parquet object, named by the hash of its canonical rows and its writer's nonce."""
     return f"{DATA}{rows_hash[:2]}/{rows_hash}-{nonce}.parquet"
 
 
 def marker(shard: str, stage: str, key: str, output: str) -> str:
-    """A shard's marker; its name alone tells a later run what came out."""
+    """The marker of a stage output. Its name alone tells a later run the fingerprint of what came out (``output``)."""
     return f"{markers(shard)}{stage}.{key}.{output}.json"
 
 
@@ -70,12 +71,12 @@ def markers(shard: str) -> str:
 
 
 def journal(shard: str) -> str:
-    """Log of the replies that were paid for."""
+    """Log of the replies that were paid for, about one image shard."""
     return f"{IMAGE_SHARDS}{shard}/journal"
 
 
 def tally(shard: str) -> str:
-    """What an image shard's journal adds up to; made from it, and replaced at will."""
+    """The sums of an image shard's journal. Made from the journal, and replaced at any time."""
     return f"{IMAGE_SHARDS}{shard}/tally.json"
 
 
@@ -85,17 +86,17 @@ def lease(shard: str) -> str:
 
 
 def worker(group: str, worker: str) -> str:
-    """A worker's sign of life, for one limit: ``group`` is the hash of what makes it one."""
+    """A worker's sign of life for one rate limit. ``group``: the hash of what models under that limit share."""
     return f"{WORKERS}{group}/{worker}"
 
 
 def form(group: str) -> str:
-    """The form of structured output that a model was found to take; ``group`` as of a worker's sign of life."""
+    """The form of structured output that a model was found to take; ``group`` as in ``worker``."""
     return f"{FORMS}{group}"
 
 
 def encoder(settings_hash: str) -> str:
-    """What an encoder setting resolved to when the store first used it."""
+    """The identity of the encoder that a setting named when the store first used it."""
     return f"{EMBEDDINGS}{settings_hash}.json"
 
 
@@ -105,12 +106,12 @@ def type_embeddings(encoder: str) -> str:
 
 
 def report(name: str) -> str:
-    """A page for people, made from what the store holds; nothing is computed from it. ``name`` is ours, or a hash."""
+    """A page for people; nothing is computed from it. ``name``: a fixed word of this package, or a hash."""
     return f"{REPORTS}{name}.html"
 
 
 def cache(name: str) -> str:
-    """What was read out of many objects, put together; may be deleted: whoever needs it reads them again."""
+    """A cache of what was read from many objects. It may be deleted: the next reader reads the objects again."""
     return f"{CACHES}{name}"
 
 
@@ -120,10 +121,10 @@ def release(version: int) -> str:
 
 
 def scores(identity: str) -> str:
-    """Scores of checkpoints, as Parquet; ``identity`` is a fingerprint of what was scored."""
+    """Scores of checkpoints, as Parquet; ``identity``: a fingerprint of what was scored."""
     return f"finetune/scores/{identity}.parquet"
 
 
 def comparisons(identity: str) -> str:
-    """The same with gains and verdicts, as JSON; written last."""
+    """The same scores with gains and verdicts, as JSON; written last."""
     return f"finetune/scores/{identity}.json"

@@ -1,8 +1,8 @@
-"""A lease: one writer an image shard. The newest epoch of an image shard's lease log says who holds it.
+"""A lease gives an image shard one writer at a time. The newest epoch of the shard's lease log names the holder.
 
-A holder renews by appending the next epoch, and sends nothing past a local deadline, counted from before its last
-renewal was sent, on a clock that runs on while the machine sleeps. Another may take the image shard once the newest
-epoch is older than its time to live by the *store's* clock, so workers' clocks need not agree.
+The holder renews its lease by appending the next epoch. It sends nothing after a local deadline, which counts from
+before the last renewal was sent, on a clock that runs on while the machine sleeps. Another worker may take the shard
+once the newest epoch is older than its time to live by the *store's* clock, so workers' clocks need not agree.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from taskgalaxy_ops.errors import LeaseLostError, NotFoundError, StoreError
 from taskgalaxy_ops.storage import keys
 from taskgalaxy_ops.storage.base import Store
 
-_RENEWALS = 3  # renewals a time to live
-_CLOCK_MARGIN = 2.0  # seconds: S3's times are whole seconds
+_RENEWALS = 3  # renewals within one time to live
+_CLOCK_MARGIN = 2.0  # seconds; S3 tells times in whole seconds
 
 
 def _now() -> float:
-    # CLOCK_MONOTONIC stands still in Linux's sleep, not in macOS's, which has no CLOCK_BOOTTIME.
+    # While the machine sleeps, CLOCK_MONOTONIC stops on Linux but not on macOS, which has no CLOCK_BOOTTIME.
     return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
 class Lease:
-    """Holds an image shard while in its ``with`` block; renews itself in a thread.
+    """Holds an image shard until its ``with`` block ends; a thread renews it.
 
-    Raises LeaseLostError from ``check`` once it may no longer be relied on, and from the constructor after ``wait``
-    seconds, or once ``given_up`` says so, if another holds the image shard.
+    The constructor raises LeaseLostError if another worker still holds the shard after ``wait`` seconds, or once
+    ``given_up`` says so; ``check`` raises it once the lease may have expired. ``seconds``: the time to live.
     """
 
     def __init__(
@@ -59,7 +59,10 @@ class Lease:
         return f"{self._prefix}/{epoch:010d}"
 
     def _put(self, epoch: int, *, released: bool = False) -> bool:
-        """Whether this epoch is ours, and the newest: a number that others took and swept is free to be written."""
+        """Write this epoch; True if it is ours and the newest.
+
+        The second check is needed because a number that others used and deleted can be written again.
+        """
         body = {"nonce": self._nonce, "epoch": epoch, "seconds": self._seconds, "released": released}
         if not self._store.put_if_absent(self._key(epoch), json.dumps(body, sort_keys=True).encode()):
             return False
@@ -91,7 +94,7 @@ class Lease:
     def _free(self, epoch: int) -> bool:
         try:
             return _over(self._store, self._key(epoch))
-        except NotFoundError:  # swept by a newer holder
+        except NotFoundError:  # a newer holder deleted it
             return False
 
     def _sweep(self, below: int) -> None:
@@ -100,20 +103,20 @@ class Lease:
                 self._store.delete(listed.key)
 
     def _renew(self) -> None:
-        sent: float | None = None  # of the first try: it may have been written although we were told of a failure
+        sent: float | None = None  # time of the first try: its write may have succeeded although it reported a failure
         while not self._stop.wait(self._seconds / _RENEWALS):
             sent = _now() if sent is None else sent
             try:
                 if not self._put(self._epoch + 1):
-                    return  # taken by another: the deadline passes, and check() says so
+                    return  # another worker took the shard: our deadline passes, and check() raises
                 self._epoch, self._deadline = self._epoch + 1, sent + self._seconds
                 sent = None
                 self._store.delete(self._key(self._epoch - 1))
-            except StoreError:  # what lasts shows as a deadline that passes
+            except StoreError:  # if the failure lasts, the deadline passes
                 continue
 
     def check(self) -> None:
-        """Raises LeaseLostError past the local deadline; asks the store nothing."""
+        """Raises LeaseLostError after the local deadline. Does not access the store."""
         if _now() >= self._deadline:
             raise LeaseLostError(f"image shard {self._shard}: the lease ran out. Run again: what was answered is kept.")
 
@@ -130,11 +133,11 @@ class Lease:
 
 
 def held(store: Store, shard: str) -> bool:
-    """Whether somebody holds an image shard: its newest epoch is not released, and not older than its time to live."""
+    """Whether a worker holds an image shard: the newest epoch is not released, and not older than its time to live."""
     epochs = [listed.key for listed in store.list(f"{keys.lease(shard)}/")]
     try:
         return bool(epochs) and not _over(store, max(epochs))
-    except NotFoundError:  # swept by a newer holder
+    except NotFoundError:  # a newer holder deleted it
         return True
 
 

@@ -1,8 +1,8 @@
-"""What a ledger's entries come to: in all, and by day, run and source. Kept up as entries come, and folded.
+"""The sums of a ledger's entries: in all, and by day, run and source.
 
-A ``take`` counts at its highest until the first ``settle`` of its block; one of a block that is settled or folded
-already counts for nothing. Entries of older versions name no day, run or source, and no tokens: they count for the
-store's lifetime alone, at no token.
+A ``take`` counts with all that it reserves until the first ``settle`` of its block. A ``settle`` of a block that is
+settled or part of a total counts for nothing. Entries of older versions name no day, run or source, and no tokens: they
+count for the store's lifetime alone, with no tokens.
 """
 
 from __future__ import annotations
@@ -13,24 +13,24 @@ from typing import Any
 
 from taskgalaxy_ops.storage.log import LogEntry
 
-Scope = tuple[str, str]  # what is capped, and which one of them
+Scope = tuple[str, str]  # what is capped (lifetime, day, run, source), and which one of its kind
 LIFETIME: Scope = ("lifetime", "")
 _KINDS = {"day": "days", "run": "runs", "source": "sources"}  # field of a take: field of a total
 
-_DAYS_KEPT = 7  # in a total: only today's is asked for, by clocks that may differ
-_RUNS_KEPT = 1000  # the latest: a run that goes on is among them
+_DAYS_KEPT = 7  # in a total; only today is looked up, by machines whose clocks may differ
+_RUNS_KEPT = 1000  # in a total; the latest ones, among which are those still at work
 
 
 @dataclass(frozen=True, slots=True)
 class Spent:
-    """What is settled, at its cost, and what is held, at its highest."""
+    """An amount: settled blocks count at their cost, open blocks with all that they reserve."""
 
     cost: int = 0  # nano-dollars
     calls: int = 0
     tokens: int = 0
 
     def to_json(self) -> tuple[int, int, int]:
-        """As entries list it."""
+        """The amount in the form that entries hold: cost, calls, tokens."""
         return self.cost, self.calls, self.tokens
 
     def __add__(self, other: Spent) -> Spent:
@@ -45,22 +45,22 @@ NOTHING = Spent()
 
 @dataclass(slots=True)
 class LedgerTotals:
-    """The sums as of the entries that were added."""
+    """The sums of the entries that were added so far."""
 
     open: dict[str, Mapping[str, Any]] = field(default_factory=dict)  # by block: its take
     _sums: dict[Scope, Spent] = field(default_factory=dict)
     _last_day: dict[str, str] = field(default_factory=dict)  # by run
 
     def spent(self, scope: Scope = LIFETIME) -> Spent:
-        """Of a scope: open blocks at their highest."""
+        """What is spent in a scope; open blocks count with all that they reserve."""
         return self._sums.get(scope, NOTHING)
 
     def held(self, scope: Scope) -> dict[str, Mapping[str, Any]]:
-        """The open blocks of a scope."""
+        """The takes of a scope's open blocks, by block."""
         return {block: body for block, body in self.open.items() if scope in scopes(body)}
 
     def add(self, entries: Iterable[LogEntry]) -> None:
-        """Add what follows, in order."""
+        """Add the entries that follow the ones added so far, in order."""
         for body in (entry.body for entry in entries):
             if body["kind"] == "take":
                 self.open[body["block"]] = body
@@ -72,8 +72,8 @@ class LedgerTotals:
             elif taken := self.open.pop(body["block"], None):
                 self._count(scopes(taken), Spent(body["cost"], body["calls"], body.get("tokens", 0)) - highest(taken))
 
-    def _count(self, where: Iterable[Scope], amount: Spent) -> None:
-        for scope in where:
+    def _count(self, counted_in: Iterable[Scope], amount: Spent) -> None:
+        for scope in counted_in:
             self._sums[scope] = self._sums.get(scope, NOTHING) + amount
 
     def _add_total(self, body: Mapping[str, Any]) -> None:
@@ -85,42 +85,42 @@ class LedgerTotals:
             self._last_day[run] = max(day, self._last_day.get(run, ""))
 
     def total(self) -> dict[str, Any]:
-        """The body of an entry that stands for all that is settled."""
+        """The body of an entry that holds the sums of all settled blocks."""
         for body in self.open.values():
             self._count(scopes(body), NOTHING - highest(body))
-        done = {scope: amount for scope, amount in self._sums.items() if amount != NOTHING}
+        settled = {scope: amount for scope, amount in self._sums.items() if amount != NOTHING}
         for body in self.open.values():
             self._count(scopes(body), highest(body))
-        runs = dict(sorted(self._last_day.items(), key=lambda each: each[1])[-_RUNS_KEPT:])
+        runs = dict(sorted(self._last_day.items(), key=lambda item: item[1])[-_RUNS_KEPT:])
         kept = {
-            "days": sorted(name for kind, name in done if kind == "day")[-_DAYS_KEPT:],
-            "runs": sorted(name for kind, name in done if kind == "run" and name in runs),
-            "sources": sorted(name for kind, name in done if kind == "source"),
+            "days": sorted(name for kind, name in settled if kind == "day")[-_DAYS_KEPT:],
+            "runs": sorted(name for kind, name in settled if kind == "run" and name in runs),
+            "sources": sorted(name for kind, name in settled if kind == "source"),
         }
-        cost, calls, tokens = done.get(LIFETIME, NOTHING).to_json()
-        found: dict[str, Any] = {"kind": "total", "cost": cost, "calls": calls, "tokens": tokens}
+        cost, calls, tokens = settled.get(LIFETIME, NOTHING).to_json()
+        entry: dict[str, Any] = {"kind": "total", "cost": cost, "calls": calls, "tokens": tokens}
         for kind, kinds in _KINDS.items():
             if kept[kinds]:
-                found[kinds] = {name: list(done[kind, name].to_json()) for name in kept[kinds]}
-        return {**found, "last_days": {run: runs[run] for run in kept["runs"]}} if kept["runs"] else found
+                entry[kinds] = {name: list(settled[kind, name].to_json()) for name in kept[kinds]}
+        return {**entry, "last_days": {run: runs[run] for run in kept["runs"]}} if kept["runs"] else entry
 
 
 def folded(entries: Sequence[LogEntry]) -> list[LogEntry]:
-    """The same ledger in as few entries as can be: the blocks that are open, and a total of the others."""
-    books = LedgerTotals()
-    books.add(entries)
-    still = [e for e in entries if e.body["kind"] == "take" and books.open.get(e.body["block"]) is e.body]
-    last = max((e.number for e in entries if e not in still), default=0)
+    """The same ledger in few entries: the takes of open blocks, and a total of all other entries."""
+    totals = LedgerTotals()
+    totals.add(entries)
+    open_takes = [e for e in entries if e.body["kind"] == "take" and totals.open.get(e.body["block"]) is e.body]
+    last = max((entry.number for entry in entries if entry not in open_takes), default=0)
     if not last:
-        return still
-    return sorted([*still, LogEntry(last, books.total())], key=lambda entry: entry.number)
+        return open_takes
+    return sorted([*open_takes, LogEntry(last, totals.total())], key=lambda entry: entry.number)
 
 
 def scopes(take: Mapping[str, Any]) -> list[Scope]:
-    """What a block counts for."""
+    """The scopes that a block counts in."""
     return [LIFETIME, *((kind, take[kind]) for kind in _KINDS if kind in take)]
 
 
 def highest(take: Mapping[str, Any]) -> Spent:
-    """What a block counts while it is open."""
+    """All that a block reserves: what it counts while it is open."""
     return Spent(take["ceiling"], take["calls"], take.get("tokens", 0))

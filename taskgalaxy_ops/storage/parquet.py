@@ -1,7 +1,7 @@
-"""Records as Parquet and back. The schema follows from the record's fields; there is no second list of columns.
+"""Writes records as Parquet and reads them. The schema follows from the record's fields: no second list of columns.
 
-A table's identity is the SHA-256 of its canonical rows, not of Parquet's bytes: another version of pyarrow may write
-other bytes for the same rows.
+A table's identity is the SHA-256 of its canonical rows and not of its Parquet bytes, since another version of pyarrow
+may write other bytes for the same rows.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from taskgalaxy_ops.hashing import canonical_json, sha256_hex
 Record = TypeVar("Record")
 Vectors = npt.NDArray[np.float32]
 
-_BATCH = 1024  # rows that are Python objects at a time
+_BATCH = 1024  # rows that are Python objects at the same time
 _COLUMN = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
 
 
@@ -47,23 +47,23 @@ def _column(name: str, hint: Any) -> pa.Field:
 
 
 def to_parquet(rows: Iterable[Any], record: type[Any]) -> bytes:
-    """Rows of one record type, which may be a stream, as a Parquet file (zstd, no dates)."""
-    shape, out, left = schema(record), io.BytesIO(), iter(rows)
+    """Rows of one record type, which may be a stream, as a Parquet file (zstd; no time stamps, no statistics)."""
+    shape, out, rest = schema(record), io.BytesIO(), iter(rows)
     with pq.ParquetWriter(out, shape, compression="zstd", store_schema=False, write_statistics=False) as writer:
-        while batch := list(islice(left, _BATCH)):
-            plain = [{name: getattr(row, name) for name in shape.names} for row in batch]
-            writer.write_table(pa.Table.from_pylist(plain, schema=shape))
+        while batch := list(islice(rest, _BATCH)):
+            dicts = [{name: getattr(row, name) for name in shape.names} for row in batch]
+            writer.write_table(pa.Table.from_pylist(dicts, schema=shape))
     return out.getvalue()
 
 
 def from_parquet(raw: bytes, record: type[Record]) -> list[Record]:
-    """The rows of a Parquet file. Raises DamageError if it is none, or its columns are not the record's."""
+    """The rows of a Parquet file. Raises DamageError if it is damaged, or its columns are not the record's."""
     return list(stream_parquet(raw, record))
 
 
 # Read in one thread: tables are small, and the threads that Arrow starts have been seen to abort a process at its end.
 def stream_parquet(raw: bytes, record: type[Record]) -> Iterator[Record]:
-    """The same, a batch in memory at a time."""
+    """The rows of a Parquet file, decoded 1,024 at a time. Raises DamageError as ``from_parquet``."""
     try:
         with pq.ParquetFile(io.BytesIO(raw), pre_buffer=False) as file:
             names = file.schema_arrow.names
@@ -79,13 +79,13 @@ def stream_parquet(raw: bytes, record: type[Record]) -> Iterator[Record]:
 
 
 def column_from_parquet(raw: bytes, name: str) -> list[Any]:
-    """One column of a Parquet file; the others are not decoded. Raises DamageError."""
-    found: list[Any] = columns(raw, [name])[name].to_pylist()
-    return found
+    """One column of a Parquet file, without decoding the others. Raises DamageError."""
+    values: list[Any] = columns(raw, [name])[name].to_pylist()
+    return values
 
 
 class Counted:
-    """Rows that pass through, counted and hashed as they go."""
+    """Passes rows through, and counts and hashes them."""
 
     def __init__(self, rows: Iterable[Any]) -> None:
         self._rows = rows
@@ -100,18 +100,18 @@ class Counted:
 
     @property
     def rows_hash(self) -> str:
-        """SHA-256 of the canonical JSON of the rows so far, one a line."""
+        """SHA-256 (hex) of the canonical JSON of the rows so far, one a line."""
         return self._digest.hexdigest()
 
 
 def to_table(rows: Iterable[Any], record: type[Any]) -> pa.Table:
-    """Rows of one record type as columns."""
+    """Rows of one record type as an Arrow table."""
     shape = schema(record)
     return pa.Table.from_pylist([{name: getattr(row, name) for name in shape.names} for row in rows], schema=shape)
 
 
 def columns_from_parquet(raw: bytes, record: type[Any]) -> pa.Table:
-    """The same as columns, which are quicker where no record is needed."""
+    """A Parquet file of records as an Arrow table, which is quicker than records. Raises DamageError."""
     try:
         table = pq.read_table(io.BytesIO(raw), use_threads=False, pre_buffer=False)
     except (pa.ArrowException, OSError) as error:
@@ -136,7 +136,7 @@ def columns(raw: bytes, names: Collection[str], *, missing_too: bool = False) ->
 
 
 def rows_hash(rows: Iterable[Any]) -> str:
-    """SHA-256 of the rows' canonical JSON, one a line."""
+    """SHA-256 (hex) of the rows' canonical JSON, one a line."""
     counted = Counted(rows)
     for _ in counted:
         pass
@@ -144,17 +144,20 @@ def rows_hash(rows: Iterable[Any]) -> str:
 
 
 def embeddings_to_parquet(ids: Sequence[str], vectors: Vectors) -> bytes:
-    """Embeddings ``(n, d)`` float32 as Parquet: ``id`` and a fixed-size list ``vector``."""
+    """Embeddings ``(n, d)`` float32 as Parquet: a column ``id`` and a fixed-size list ``vector``.
+
+    Raises ValueError if there are not n ids.
+    """
     n, d = vectors.shape
     if n != len(ids):
         raise ValueError(f"{len(ids)} ids for {n} vectors")
     column = pa.FixedSizeListArray.from_arrays(pa.array(vectors.astype("<f4", copy=False).reshape(-1)), d)
-    # Arrow's own schema is kept: without it a fixed-size list comes back as a list, and of no rows no width is known.
+    # Arrow's schema is stored: without it a fixed-size list is read as a list, and a table without rows has no width.
     return _file(pa.table({"id": pa.array(ids, pa.string()), "vector": column}), store_schema=True)
 
 
 def embeddings_from_parquet(raw: bytes) -> tuple[list[str], Vectors]:
-    """Ids and vectors ``(n, d)`` float32. Raises DamageError."""
+    """The ids and vectors ``(n, d)`` float32 of a Parquet file. Raises DamageError."""
     try:
         table = pq.read_table(io.BytesIO(raw), use_threads=False, pre_buffer=False)
         column = table["vector"].combine_chunks()
@@ -166,7 +169,7 @@ def embeddings_from_parquet(raw: bytes) -> tuple[list[str], Vectors]:
 
 
 def embeddings_hash(ids: Sequence[str], vectors: Vectors) -> str:
-    """SHA-256 of the ids' canonical JSON and the vectors' little-endian float32 bytes."""
+    """SHA-256 (hex) of the ids' canonical JSON, a newline, and the vectors' little-endian float32 bytes."""
     return sha256_hex(canonical_json(list(ids)) + b"\n" + vectors.astype("<f4", copy=False).tobytes())
 
 

@@ -1,7 +1,7 @@
 """The object store in an S3 bucket, or any service that honours ``If-None-Match`` on PUT.
 
-boto3's ``put_object`` is called directly: s3transfer does not pass ``IfNoneMatch`` on. Short outages (a server that
-restarts answers 500 for some seconds) are ridden out by retries; what lasts ends in a StoreError.
+boto3's ``put_object`` is called directly, since s3transfer does not pass ``IfNoneMatch`` on. Retries bridge short
+outages (a restarting server answers 500 for some seconds); a longer outage raises StoreError.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from typing import Any
 from taskgalaxy_ops.errors import NotFoundError, StoreError
 from taskgalaxy_ops.storage.base import Content, Listed, holds
 
-_CONFLICT_TRIES = 8  # 409: another conditional write is under way
-_TRIES = 10  # with botocore's own back-off, these reach past the seconds that a restarting server needs
-_REPLY_SECONDS = 20  # without a byte, after which a request is tried again
+_CONFLICT_TRIES = 8  # tries after 409: another conditional write is in progress
+_TRIES = 10  # with botocore's back-off they last longer than a server's restart
+_REPLY_SECONDS = 20  # a request that gets no byte for so long is tried again
 _AGAIN = "Is the S3 server up? Run again to go on."
 
 
@@ -31,7 +31,7 @@ class S3Store:
         self._options = {"region_name": "us-east-1", **options}
         self._where = f"bucket {bucket!r} at {options.get('endpoint_url') or 'AWS'}"
         self._patient = self._client(_TRIES)
-        self._gone = False  # the last request got no reply, or an error of the server's, to its last try
+        self._gone = False  # the last request failed at its last try: no reply, or a server error
 
     def _client(self, tries: int, **more: Any) -> Any:
         import boto3
@@ -48,22 +48,22 @@ class S3Store:
             **more,
         )
         session = botocore.session.get_session()
-        # By default each date goes through dateutil, which takes longer than all the rest of a listing.
+        # By default dateutil parses each date, which takes longer than all the rest of a listing.
         session.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=_date)
         return boto3.session.Session(botocore_session=session).client("s3", config=config, **self._options)
 
     @cached_property
     def _brief(self) -> Any:
-        """Asks once: what a run still has to do after an outage that lasts must not be waited for again and again."""
+        """A client without retries, for a long outage: a run that is ending must not wait at each request."""
         return self._client(1)
 
     @cached_property
     def _signing(self) -> Any:
-        """Signs URLs as every region takes them: by default boto3 would sign some in the older way."""
+        """A client that signs URLs with version 4, which every region accepts; boto3's default is older for some."""
         return self._client(1, signature_version="s3v4")
 
     def link(self, key: str, seconds: float, content_type: str) -> str:
-        """A URL that gives the object to whoever has it, for so long (at most a week). Asks nobody."""
+        """A URL from which anybody can read the object for ``seconds`` (at most a week). Sends no request."""
         from botocore.exceptions import BotoCoreError
 
         what = {"Bucket": self._bucket, "Key": self._prefix + key, "ResponseContentType": content_type}
@@ -73,7 +73,7 @@ class S3Store:
             raise StoreError(f"store {self.url}: no URL of {key} can be signed ({_short(error)}).") from error
 
     def check_bucket(self) -> None:
-        """Raises StoreError if the bucket cannot be reached, or keeps versions (nothing could be erased)."""
+        """Raises StoreError if the bucket cannot be reached, or keeps versions (then nothing could be erased)."""
         try:
             status = self._patient.get_bucket_versioning(Bucket=self._bucket).get("Status")
         except Exception as error:
@@ -105,7 +105,7 @@ class S3Store:
             if code == 404 and error.response["Error"].get("Code") != "NoSuchBucket":
                 raise NotFoundError(f"store {self.url}: no object {what}.") from error
             if code == 416 or (code in {409, 412} and "IfNoneMatch" in arguments):
-                raise  # the caller knows what it means
+                raise  # the caller handles these
             fix = _clock(error) or (_AGAIN if self._gone else "Check endpoint_url, the keys, and what they may do.")
             raise StoreError(f"store {self.url}: {name} {what} failed ({_short(error)}). {fix}") from error
         except BotoCoreError as error:
@@ -125,7 +125,7 @@ class S3Store:
                 return True
             except ClientError as error:
                 if error.response["ResponseMetadata"].get("HTTPStatusCode") == 412:
-                    try:  # a lost reply's own write looks like another's: the bytes tell
+                    try:  # our own write, whose reply was lost, looks like another's: compare the bytes
                         return holds(self, key, data)
                     except NotFoundError:
                         return False
@@ -153,7 +153,11 @@ class S3Store:
                 return b""
             try:
                 return bytes(reply["Body"].read())
-            except (BotoCoreError, ClientError, OSError) as error:  # the body was cut: botocore retries headers only
+            except (
+                BotoCoreError,
+                ClientError,
+                OSError,
+            ) as error:  # the body was cut off; botocore retries only up to the headers
                 if attempt == 3:
                     raise StoreError(
                         f"store {self.url}: {key} cannot be read whole ({_short(error)}). {_AGAIN}"
@@ -162,13 +166,13 @@ class S3Store:
         raise AssertionError("unreachable")
 
     def list(self, prefix: str, *, after: str = "", ordered: bool = True) -> Iterator[Listed]:
-        found = (each for each in self._listed(prefix, after) if each.key.encode() > after.encode())
-        yield from sorted(found, key=lambda listed: listed.key.encode()) if ordered else found
+        objects = (item for item in self._listed(prefix, after) if item.key.encode() > after.encode())
+        yield from sorted(objects, key=lambda listed: listed.key.encode()) if ordered else objects
 
     def _listed(self, prefix: str, after: str) -> Iterator[Listed]:
         arguments: dict[str, Any] = {"Prefix": self._prefix + prefix}
-        # SeaweedFS goes folder by folder, "a/b" before "a-b". So what comes is sorted, and StartAfter is sent only
-        # where its order and ours agree on what lies behind.
+        # SeaweedFS lists folder by folder, "a/b" before "a-b". So ``list`` sorts the objects, and StartAfter is sent
+        # only where SeaweedFS's order and ours agree on what lies behind ``after``.
         if after and min(after.removeprefix(prefix), default="/") >= "/":
             arguments["StartAfter"] = self._prefix + after
         while True:
@@ -190,13 +194,13 @@ class S3Store:
 
 
 def _clock(error: BaseException) -> str:
-    """What to do where it was this machine's clock; "" where it was not."""
+    """The fix, if this machine's clock caused the error; else ""."""
     skewed = "RequestTimeTooSkewed" in str(error)
     return "S3 takes nothing that is signed 15 minutes too early or late: set this machine's clock." if skewed else ""
 
 
 def _date(text: str) -> datetime:
-    """A date as S3 writes it: ISO 8601 in bodies, RFC 9110 in headers."""
+    """A date in either form that S3 writes: ISO 8601 in bodies, RFC 9110 in headers."""
     try:
         return datetime.fromisoformat(text)
     except ValueError:

@@ -1,4 +1,4 @@
-"""What a scan of a source finds, file by file: kept in SQLite on disk, so that memory does not grow with the source."""
+"""The results of a source's scan, file by file, in SQLite on disk, so that memory does not grow with the source."""
 
 from __future__ import annotations
 
@@ -24,16 +24,14 @@ _IMAGE = ", ".join(field.name for field in fields(Image))
 
 
 class ScanStaging:
-    """A scan's claims, new images and rejects. A context: what it holds is gone with it, and lies in no named file."""
+    """A scan's claims, new images and rejects. A context manager: on leaving, its unnamed file is gone."""
 
     def __init__(self, source: str) -> None:
         self.source = source
-        self.claims = 0  # files that hold an image, taken down or not
-        self.images = 0  # of these, those that were decoded since no image shard has them
+        self.claims = 0  # files that hold an image, also one that was taken down
+        self.images = 0  # of these, the images that were decoded because no image shard has them
         self.rejects = 0
-        self._db = sqlite3.connect(
-            ""
-        )  # a temporary file of SQLite's own, which spills there what its cache cannot hold
+        self._db = sqlite3.connect("")  # a temporary file of SQLite's own, written once its cache is full
         self._db.executescript(_TABLES)
 
     def __enter__(self) -> ScanStaging:
@@ -45,20 +43,20 @@ class ScanStaging:
         self._db.close()
 
     def remember(self, files: Iterable[FileVersion], claims: Iterable[Claim]) -> None:
-        """Note what the source's last scan listed and claimed, for ``unchanged``."""
+        """Store what the source's last scan listed and claimed, so that ``unchanged`` can compare."""
         listed = ((row.file, row.version) for row in files if row.version)
         self._db.executemany("INSERT OR REPLACE INTO before (file, version) VALUES (?, ?)", listed)
         claimed = ((claim.image, claim.file) for claim in claims)
         self._db.executemany("UPDATE before SET image = ? WHERE file = ?", claimed)
 
     def unchanged(self, file: str, version: str) -> ImageId | None:
-        """The image that a file held at the last scan, if by its version it is what it was."""
-        asked = "SELECT image FROM before WHERE file = ? AND version = ?"
-        found = self._db.execute(asked, (file, version)).fetchone()
-        return found[0] if found else None
+        """The image that the file held at the last scan, if its version is still the same; else None."""
+        query = "SELECT image FROM before WHERE file = ? AND version = ?"
+        row = self._db.execute(query, (file, version)).fetchone()
+        return row[0] if row else None
 
     def claim(self, claim: Claim, image: Image | None = None) -> None:
-        """The file holds an image that no other file of this scan holds. ``image``: what is known of a new one."""
+        """Add a file with an image that no other file of this scan holds. ``image``: its record, if it is new."""
         self._db.execute(
             "INSERT INTO claims VALUES (?, ?, ?, ?, ?)",
             (claim.image, claim.file, claim.origin, claim.licence, claim.attribution),
@@ -69,38 +67,41 @@ class ScanStaging:
             self.images += 1
 
     def reject(self, reject: FileReject) -> None:
-        """The file is no image of ours."""
+        """Add a file that is not taken as an image."""
         row = (reject.file, str(reject.reason), reject.detail)
         self._db.execute("INSERT INTO rejects VALUES (?, ?, ?)", row)
         self.rejects += 1
 
     def file_of(self, image: ImageId) -> str | None:
-        """The file that was found to hold an image."""
-        found = self._db.execute("SELECT file FROM claims WHERE image = ?", (image,)).fetchone()
-        return found[0] if found else None
+        """The file of this scan that holds the image; None if there is none."""
+        row = self._db.execute("SELECT file FROM claims WHERE image = ?", (image,)).fetchone()
+        return row[0] if row else None
 
     def among(self, images: Collection[ImageId]) -> list[tuple[str, ImageId]]:
-        """Files that hold one of these images, and which, in order of file."""
+        """The files that hold one of these images, each with its image, in order of file."""
         return sorted((file, image) for image in images if (file := self.file_of(image)) is not None)
 
     def new_images(self) -> Iterator[Image]:
-        """The decoded images, in order of id."""
+        """The images that were decoded, in order of id."""
         rows = self._db.execute(f"SELECT {_IMAGE} FROM images ORDER BY image")
         return (Image(*row) for row in rows)
 
     def claims_by_shard(self, shard_of: Callable[[ImageId], str | None]) -> Iterator[tuple[str, Iterator[Claim]]]:
-        """The claims of images that have an image shard, by shard in order of id; of each, in order of image."""
+        """The claims by image shard, in order of shard id; each shard's claims in order of image.
+
+        ``shard_of``: the id of an image's shard. Claims of images without one (None) are left out.
+        """
         self._db.create_function("shard_of", 1, shard_of, deterministic=True)
-        asked = (
+        query = (
             "SELECT shard_of(image) AS shard, image, file, origin, licence, attribution FROM claims "
             "ORDER BY shard, image"
         )
-        for shard, group in groupby(self._db.execute(asked), key=lambda row: row[0]):
+        for shard, group in groupby(self._db.execute(query), key=lambda row: row[0]):
             if shard is not None:
                 yield shard, (Claim(self.source, *row[1:]) for row in group)
 
     def file_rejects(self, denied: Collection[ImageId] = ()) -> Iterator[FileReject]:
-        """The rejects in order of file; files whose image is denied are among them."""
+        """The rejects in order of file, together with the files whose image is in ``denied``."""
         rows = self._db.execute("SELECT file, reason, detail FROM rejects ORDER BY file, rowid")
         rejected = (FileReject(self.source, *row) for row in rows)
         taken = (FileReject(self.source, file, Reason.TAKEN_DOWN, "") for file, _ in self.among(denied))

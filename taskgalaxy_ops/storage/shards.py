@@ -1,8 +1,8 @@
-"""Shards: immutable Parquet tables, and the marker that makes them visible, written last.
+"""Stage outputs: immutable Parquet tables, and the marker that makes them visible, written last.
 
-A marker's name holds the stage, the shard's key (fingerprint of what went in) and the fingerprint of what came out, so
-that a run with nothing to do lists one prefix an image shard and reads nothing. Two workers that computed one shard
-leave two markers at most; the smallest name stands.
+A marker's name holds the stage, the output's key (the fingerprint of what went in) and the fingerprint of what came
+out. A run with nothing to do therefore lists one prefix for each image shard and reads nothing. If two workers compute
+the same stage output, at most two markers stay; the one with the smallest name counts.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from taskgalaxy_ops.storage import keys, parquet
 from taskgalaxy_ops.storage.base import Store
 
 Record = TypeVar("Record")
-RECORD_STAGES = frozenset({"ingest", "embed"})  # their markers are records, not cache: they are not to be deleted
+RECORD_STAGES = frozenset({"ingest", "embed"})  # their markers cannot be computed again, so they may not be deleted
 _NAME_HEX = 32  # hex digits of a fingerprint in a name: 128 bits
-_SHORT_HEX = 12  # of one that only people compare
+_SHORT_HEX = 12  # hex digits of a fingerprint that only people compare
 
 
 @dataclass(frozen=True, slots=True)
 class TableRef:
-    """Where a table of a shard lies, and what it must hold."""
+    """Where a table of a stage output lies, and what it must hold."""
 
     key: str
     rows: int
@@ -38,36 +38,36 @@ class TableRef:
 
 @dataclass(frozen=True, slots=True)
 class Stats:
-    """What a shard's making took and gave; for the funnel, the plan and the bill. Part of no key."""
+    """The counts and costs of computing a stage output, for the funnel, the plan and the bill. Part of no key."""
 
     units_in: int = 0
     units_out: int = 0
     rejects: Mapping[str, int] = field(default_factory=dict)  # by reason
     seconds: float = 0.0
-    asked: Mapping[str, int | float] = field(
-        default_factory=dict
-    )  # all that its image shard's journal holds for the stage
+    asked: Mapping[str, int | float] = field(default_factory=dict)  # the journal's sums for the stage (usage.Tally)
 
 
 @dataclass(frozen=True, slots=True)
 class StageOutput:
-    """A committed shard as a listing shows it."""
+    """A committed output of one stage for one image shard, as a marker's name shows it."""
 
-    shard: str
+    shard: str  # id of the image shard
     stage: str
-    key: str
-    output: str
+    key: str  # fingerprint of what went in
+    output: str  # fingerprint of what came out
 
     @property
     def marker(self) -> str:
+        """The key of its marker in the store."""
         return keys.marker(self.shard, self.stage, self.key, self.output)
 
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """A shard's key, and what it is made of, by name: what a marker keeps so that a person can be told what changed.
+    """A stage output's key and what it is made of, by name. A marker keeps the parts to explain later what changed.
 
-    Values are plain, or ``sha256:`` and the first digits of a fingerprint; None: not known yet, and so is the key.
+    A part's value is JSON-like, or ``sha256:`` and the first digits of a fingerprint, or None if it is not known yet;
+    then the key is None, too.
     """
 
     key: str | None
@@ -76,7 +76,7 @@ class Key:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table not yet written: its Parquet bytes, number of rows and the hash of its canonical rows."""
+    """A table that is not written yet: its Parquet bytes, its number of rows and the hash of its canonical rows."""
 
     raw: bytes
     rows: int
@@ -91,49 +91,55 @@ def table(records: Iterable[Any], record: type[Any]) -> Table:
 
 
 def embedding_table(ids: Sequence[str], vectors: parquet.Vectors) -> Table:
-    """A table of embeddings."""
+    """A table of embeddings: n ids and vectors (n, d) float32."""
     return Table(parquet.embeddings_to_parquet(ids, vectors), len(ids), parquet.embeddings_hash(ids, vectors))
 
 
 def stage_output_key(stage: str, code_version: int, settings: Mapping[str, Any], inputs: Mapping[str, Any]) -> str:
-    """Key of a shard: stage, its code version, the settings that it declares to read, and its inputs' contents."""
+    """The key of a stage output (32 hex digits).
+
+    It is the fingerprint of the stage, its code version, the settings that the stage declares to read, and the
+    fingerprints of its inputs.
+    """
     return fingerprint("shard", {"stage": stage, "code": code_version, "settings": settings, "inputs": inputs})[
         :_NAME_HEX
     ]
 
 
 def short(digest: str) -> str:
-    """A fingerprint as ``made_of`` shows it."""
+    """A fingerprint in the short form that ``Key.made_of`` shows."""
     return f"sha256:{digest[:_SHORT_HEX]}"
 
 
 def output_of(tables: Mapping[str, Table]) -> str:
-    """Fingerprint of what came out: it follows from the tables' rows, whatever their Parquet bytes."""
+    """The fingerprint of a stage output's tables (32 hex digits). It depends on their rows, not on Parquet's bytes."""
     return fingerprint("output", {name: content.rows_hash for name, content in tables.items()})[:_NAME_HEX]
 
 
 class StageOutputs:
-    """Reads and writes the shards of a store."""
+    """Reads and writes the stage outputs of a store."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self.written: dict[str, dict[str, Any]] = {}  # markers of shards that were committed here
+        self.written: dict[str, dict[str, Any]] = {}  # by key: the markers that this object committed
 
     def committed(self, shard: str) -> dict[tuple[str, str], StageOutput]:
-        """Every committed shard of an image shard, by stage and key: one listing, no reads."""
-        found: dict[tuple[str, str], StageOutput] = {}
+        """The stage outputs of an image shard by (stage, key): one listing, no reads."""
+        outputs: dict[tuple[str, str], StageOutput] = {}
         for stage_output in self.all(shard):
-            found.setdefault((stage_output.stage, stage_output.key), stage_output)  # in order: the smallest stands
-        return found
+            outputs.setdefault(
+                (stage_output.stage, stage_output.key), stage_output
+            )  # in order of name: the smallest counts
+        return outputs
 
     def all(self, shard: str) -> list[StageOutput]:
-        """Every marker of an image shard, in order of name: those too that stand behind another for the same key."""
+        """Every marker of an image shard, in order of name, also those that do not count beside a smaller one."""
         prefix = keys.markers(shard)
         names = [listed.key[len(prefix) :].split(".") for listed in self._store.list(prefix)]
         return [StageOutput(shard, stage, key, output) for stage, key, output, _ in names]
 
     def write(self, content: Table) -> TableRef:
-        """Write one table under its content's name and a nonce."""
+        """Write one table under a name made of its rows' hash and a nonce."""
         key = keys.data(content.rows_hash[:_NAME_HEX], uuid.uuid4().hex[:12])
         self._store.put_if_absent(key, content.raw)
         return TableRef(key, content.rows, content.rows_hash, sha256_hex(content.raw))
@@ -147,9 +153,9 @@ class StageOutputs:
         stats: Stats,
         made_of: Mapping[str, Any] | None = None,
     ) -> StageOutput:
-        """Write the tables, then the marker. Committing again what is there changes nothing.
+        """Write the tables, then the marker. A marker that is there already stays as it is.
 
-        ``made_of``: what the key is made of, by name (``Key``).
+        ``shard``: the image shard's id. ``made_of``: what the key is made of, by name (``Key``).
         """
         stage_output = StageOutput(shard, stage, key, output_of(tables))
         refs = {name: asdict(self.write(content)) for name, content in tables.items()}
@@ -167,7 +173,7 @@ class StageOutputs:
         return stage_output
 
     def marker(self, stage_output: StageOutput) -> dict[str, Any]:
-        """A marker's content: tables and stats. Raises NotFoundError, DamageError."""
+        """A marker's content. Raises NotFoundError if it was deleted, DamageError if it is damaged."""
         try:
             body = json.loads(self._store.get(stage_output.marker))
         except ValueError as error:
@@ -181,18 +187,18 @@ class StageOutputs:
         return body
 
     def refs(self, stage_output: StageOutput) -> dict[str, TableRef]:
-        """The tables of a shard by name."""
+        """The tables of a stage output, by name. Raises as ``marker``."""
         return {name: TableRef(**ref) for name, ref in self.marker(stage_output)["tables"].items()}
 
     def drop(self, stage_output: StageOutput) -> None:
-        """Delete a shard: its marker, then its tables. It is computed again when it is needed."""
+        """Delete a stage output: its marker, then its tables. The next run that needs it computes it again."""
         refs = self.refs(stage_output)
         self._store.delete(stage_output.marker)
         for ref in refs.values():
             self._store.delete(ref.key)
 
     def redact_embeddings(self, stage_output: StageOutput, gone: Collection[str]) -> None:
-        """Write an embedding shard again without these ids, under its name: nothing is encoded again."""
+        """Rewrite a table of embeddings without these ids. Its marker keeps its name: nothing is encoded again."""
         ids, vectors = self.load_embeddings(stage_output)
         keep = [row for row, name in enumerate(ids) if name not in gone]
         if len(keep) < len(ids):
@@ -200,9 +206,10 @@ class StageOutputs:
             self.point(stage_output, "embeddings", self.write(content))
 
     def point(self, stage_output: StageOutput, name: str, ref: TableRef) -> None:
-        """Make a record's marker name a table from which rows were erased, and delete the one that held them.
+        """Make a marker refer to a table from which rows were erased, and delete the table that it referred to before.
 
-        Its name, and so every key made of it, stays; ``redacted`` says that the name does not tell the content.
+        The marker's name stays, and so does every key made of it; the field ``redacted`` says that the name is not the
+        content's fingerprint any more.
         """
         body = self.marker(stage_output)
         before = body["tables"][name]["key"]
@@ -212,15 +219,15 @@ class StageOutputs:
             self._store.delete(before)
 
     def load(self, stage_output: StageOutput, name: str, record: type[Record]) -> list[Record]:
-        """One table of a committed shard, as records."""
+        """One table of a stage output, as records. Raises as ``marker`` and ``read``."""
         return self.read(self.refs(stage_output)[name], record)
 
     def read(self, ref: TableRef, record: type[Record]) -> list[Record]:
-        """A table's records. Raises DamageError if the object is gone or is not what the marker says."""
+        """A table's records. Raises DamageError if the object is gone, or differs from what the marker says."""
         return list(self.stream(ref, record))
 
     def stream(self, ref: TableRef, record: type[Record]) -> Iterator[Record]:
-        """The same, a batch in memory at a time."""
+        """A table's records, decoded 1,024 at a time. Raises DamageError as ``read``, perhaps after the last record."""
         count = 0
         for row in parquet.stream_parquet(self._raw(ref), record):
             count += 1
@@ -229,25 +236,25 @@ class StageOutputs:
             raise DamageError(f"{ref.key} holds {count} rows, its marker says {ref.rows}.")
 
     def column(self, ref: TableRef, name: str) -> list[Any]:
-        """One column of a table; the others are not decoded. Raises DamageError."""
-        found = parquet.column_from_parquet(self._raw(ref), name)
-        if len(found) != ref.rows:
-            raise DamageError(f"{ref.key} holds {len(found)} rows, its marker says {ref.rows}.")
-        return found
+        """One column of a table, without decoding the others. Raises DamageError."""
+        values = parquet.column_from_parquet(self._raw(ref), name)
+        if len(values) != ref.rows:
+            raise DamageError(f"{ref.key} holds {len(values)} rows, its marker says {ref.rows}.")
+        return values
 
     def columns(self, ref: TableRef, record: type[Any]) -> pa.Table:
-        """A table of records as columns. Raises DamageError."""
-        found = parquet.columns_from_parquet(self._raw(ref), record)
-        if len(found) != ref.rows:
-            raise DamageError(f"{ref.key} holds {len(found)} rows, its marker says {ref.rows}.")
-        return found
+        """A table of records as an Arrow table. Raises DamageError."""
+        rows = parquet.columns_from_parquet(self._raw(ref), record)
+        if len(rows) != ref.rows:
+            raise DamageError(f"{ref.key} holds {len(rows)} rows, its marker says {ref.rows}.")
+        return rows
 
     def load_embeddings(self, stage_output: StageOutput) -> tuple[list[str], parquet.Vectors]:
-        """Ids and vectors ``(n, d)`` float32 of an embedding shard."""
+        """The ids and vectors ``(n, d)`` float32 of an embedding stage's output. Raises DamageError."""
         return parquet.embeddings_from_parquet(self._raw(self.refs(stage_output)["embeddings"]))
 
     def read_embeddings(self, ref: TableRef) -> tuple[list[str], parquet.Vectors]:
-        """Ids and vectors of an embedding table."""
+        """The ids and vectors ``(n, d)`` float32 of a table of embeddings. Raises DamageError."""
         return parquet.embeddings_from_parquet(self._raw(ref))
 
     def _raw(self, ref: TableRef) -> bytes:

@@ -1,8 +1,8 @@
-"""What an encoder is, and the one way to open one: images and texts as points of the same space.
+"""Encoders place images and texts in one vector space. ``open_encoder`` opens one by name.
 
-Two ship: ``conse`` (weights from packages, ONNX Runtime, no torch) is the default that works out of the box;
-``open_clip`` takes any CLIP model by name and pretrained tag, checkpoint file or hub. Installed packages bring others.
-Stages see only the protocol.
+Two ship. ``conse`` (weights from packages, ONNX Runtime, no torch) is the default and works out of the box;
+``open_clip`` loads any CLIP model by name and pretrained tag, checkpoint file or hub. Installed packages bring others.
+Stages know only the protocol ``Encoder``.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ Vectors = NDArray[np.float32]
 
 
 class Encoder(Protocol):
-    """Turns images and texts into unit vectors of one space, so that their dot product is their cosine."""
+    """Turns images and texts into unit vectors of one space, so that a dot product is a cosine."""
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What decides the numbers, JSON-like: ``name``, ``weights`` (SHA-256), ``backend``,
-        ``backend_version``, ``dtype``, ``batch_shape``, ``dim`` and what else the encoder is told. Equal
-        identities share embeddings.
+        """What decides the vectors, JSON-like: ``name``, ``weights`` (SHA-256), ``backend``, ``backend_version``,
+        ``dtype``, ``batch_shape``, ``dim`` and other options of the encoder. Encoders of equal identity share stored
+        embeddings.
         """
         ...
 
@@ -40,7 +40,7 @@ class Encoder(Protocol):
 
     @property
     def passes(self) -> int:
-        """How many images and texts were encoded so far: stays as it was where a run encodes nothing."""
+        """How many images and texts were encoded so far. It does not change if a run encodes nothing."""
         ...
 
     def encode_images(self, images: Sequence[Image.Image]) -> Vectors:
@@ -87,17 +87,16 @@ def open_encoder(
 
     name: ``conse``, ``open_clip``, or one that an installed package brings; the rest is as in EncoderOptions.
 
-    Raises EncoderError for an unknown name, a package or weights that are not there, or settings that do not
-    fit.
+    Raises EncoderError for an unknown name, a package or weights that are missing, or options that do not fit.
     """
     opener: EncoderOpener = ENCODERS.get(name)
     return opener(EncoderOptions(model=model, pretrained=pretrained, device=device, batch=batch, threads=threads))
 
 
 def normalise(rows: NDArray[Any]) -> Vectors:
-    """Rows (n, d) at length 1, as float32; lengths are taken in float64, so that it is rounded only once.
+    """The rows (n, d) scaled to length 1, as float32. Computed in float64, so that each value is rounded only once.
 
-    Raises EncoderError for a row that has no direction (zero, NaN or infinite), naming its place.
+    Raises EncoderError, which names the row, for a row without a direction (zero, NaN or infinite).
     """
     exact = np.asarray(rows, np.float64)
     lengths = np.sqrt((exact * exact).sum(axis=1, keepdims=True))
@@ -111,7 +110,7 @@ def normalise(rows: NDArray[Any]) -> Vectors:
     return unit
 
 
-LENGTH_TOLERANCE = 1e-3
+LENGTH_TOLERANCE = 1e-3  # by which a row's length may differ from 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,13 +1,13 @@
 """ConSE, the encoder that works out of the box: an image classifier and a sentence encoder make one space.
 
-Norouzi et al., "Zero-Shot Learning by Convex Combination of Semantic Embeddings" (2013): an image's embedding
-is the average of the text embeddings of its likeliest class names, weighted by their probabilities. The
-classifier is EfficientNet-Lite0 (ImageNet's 1,000 classes), the sentence encoder all-MiniLM-L6-v2; a text's
-embedding is the sentence encoder's. It knows only ImageNet's objects: a chart or a page of text lands
-wherever its likeliest objects lie. Use ``open_clip`` for data that matter.
+Norouzi et al., "Zero-Shot Learning by Convex Combination of Semantic Embeddings" (2013): an image's embedding is the
+average of the text embeddings of its likeliest class names, weighted by their probabilities. The classifier is
+EfficientNet-Lite0 (ImageNet's 1,000 classes), the sentence encoder is all-MiniLM-L6-v2, which also embeds texts. ConSE
+knows only ImageNet's objects: the embedding of a chart or a page of text is that of the objects that it resembles. Use
+``open_clip`` for data that matter.
 
-Each image and each text is computed alone and unpadded, in one thread: its numbers depend on nothing but
-itself, whatever else is encoded with it and however many threads share the work.
+Each image and each text is computed alone and unpadded, in one thread, so that its embedding depends on nothing but
+itself.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from taskgalaxy_ops.errors import EncoderError
 from taskgalaxy_ops.models.encoders import onnx_graphs, weights
 from taskgalaxy_ops.models.encoders.base import EncoderOptions, Vectors, normalise
 
-TOP_CLASSES = 10  # T of the paper, which finds 10 best
-MAX_TOKENS = 256  # what all-MiniLM-L6-v2 was trained to take; the rest of a longer text is not seen
+TOP_CLASSES = 10  # T in the paper, whose best value is 10
+MAX_TOKENS = 256  # all-MiniLM-L6-v2's training length; the rest of a longer text is ignored
 DIM = 384
-REVISION = 1  # raised when preprocessing, averaging or graphs change what comes out
+REVISION = 1  # raise it when preprocessing, averaging or graphs change the vectors
 
 _CROP = 224 / (224 + 32)  # share of the shorter side that the evaluation crop keeps
 _LOCK = threading.Lock()
@@ -50,7 +50,7 @@ class ImageClassifier:
         self.names: list[str] = list(weights.imagenet_names())
 
     def probabilities(self, image: Image.Image) -> NDArray[np.float32]:
-        """(1000,) float32, adding up to 1: how likely each class of ``names`` is."""
+        """(1000,) float32, with sum 1: the probability of each class of ``names``."""
         return self._run(image, "probabilities")
 
     def logits(self, image: Image.Image) -> NDArray[np.float32]:
@@ -98,7 +98,7 @@ class ConseEncoder:
         self._threads = threads or _cores()
         self._classifier = classifier()
         self._sentences = sentence_encoder()
-        self._class_vectors: dict[int, Vectors] = {}  # filled as images call for them
+        self._class_vectors: dict[int, Vectors] = {}  # by class index; filled when an image needs one
         self._passes = 0
         self._count = threading.Lock()
 
@@ -155,7 +155,7 @@ class ConseEncoder:
         return total
 
     def _each(self, function: Callable[[_In], _Out], items: Iterable[_In]) -> list[_Out]:
-        """``function`` of each item, in order. ONNX Runtime and Pillow let go of the interpreter's lock."""
+        """``function`` of each item, in order, in threads: ONNX Runtime and Pillow release the interpreter's lock."""
         work = list(items)
         if min(self._threads, len(work)) < 2:
             return [function(item) for item in work]
@@ -180,8 +180,7 @@ def opened(options: EncoderOptions) -> ConseEncoder:
 def preprocess(image: Image.Image) -> NDArray[np.float32]:
     """(1, 3, 224, 224) float32, ``(x - 127) / 128``: the middle square, 7/8 of the shorter side, as RGB.
 
-    What EfficientNet-Lite is evaluated with (bicubic). Transparent pixels show the colour that lies beneath
-    them.
+    EfficientNet-Lite is evaluated with this preprocessing (bicubic). Transparent pixels show the colour beneath them.
     """
     rgb = image if image.mode == "RGB" else image.convert("RGB")
     side = max(1, int(_CROP * min(rgb.size)))
@@ -221,7 +220,7 @@ def sentence_encoder() -> SentenceEncoder:
 
 
 def _cores() -> int:
-    """Cores that this process may use, which in a container are fewer than the machine's."""
+    """The number of cores that this process may use; in a container fewer than the machine has."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

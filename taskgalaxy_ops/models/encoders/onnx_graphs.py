@@ -1,8 +1,8 @@
 """Builds the default encoder's two networks as ONNX graphs from plain arrays, and opens them in ONNX Runtime.
 
-The packages bring weights, not graphs. Each network is written down once here, with ONNX's own operators: one
-EfficientNet-Lite0 (Tan & Le 2019; the Lite variant drops squeeze-and-excitation and takes ReLU6) and one BERT
-encoder (MiniLM: Wang et al. 2020). Nothing is written to disk.
+The packages hold weights, not graphs. This module defines each network once, with ONNX's own operators: EfficientNet-
+Lite0 (Tan & Le 2019; the Lite variant has no squeeze-and-excitation and uses ReLU6) and a BERT encoder (MiniLM: Wang et
+al. 2020). Nothing is written to disk.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ IMAGE_SIDE = 224  # pixels; the size that EfficientNet-Lite0 was trained for
 BERT_HEADS = 12
 
 _OPSET = 20  # the first with Gelu
-_IR_VERSION = 10  # what opset 20 came out with, so that no newer runtime is asked for than needed
+_IR_VERSION = 10  # the version that introduced opset 20, so that older runtimes can load it, too
 _BATCH_NORM_EPSILON = 1e-3
 # repeats, kernel, stride of the first, expansion, output channels (the lite builder of the TPU models)
 _STAGES = (
@@ -163,7 +163,7 @@ def bert_mean_pooled(arrays: Arrays, *, heads: int = BERT_HEADS, epsilon: float 
         weight = np.concatenate([_get(arrays, f"{name}.weight") for name in names])
         return graph.linear(value, weight, np.concatenate([_get(arrays, f"{name}.bias") for name in names]))
 
-    # Every text is one segment, so that segment 0's embedding is added to the positions once and for all.
+    # Every text is one segment, so segment 0's embedding can be added to the positions in advance.
     place = _get(arrays, "embeddings.position_embeddings.weight")
     place = place + _get(arrays, "embeddings.token_type_embeddings.weight")[0]
     tokens = graph.op("Shape", "ids", start=1, end=2)
@@ -203,9 +203,8 @@ def bert_mean_pooled(arrays: Arrays, *, heads: int = BERT_HEADS, epsilon: float 
 def open_session(model: bytes) -> Any:
     """An ONNX Runtime session on the CPU that computes in the calling thread alone.
 
-    One thread a run, so that no partition of a sum depends on the machine's cores; callers that want all
-    cores call ``run`` from several threads, which ONNX Runtime allows. It also leaves no threads behind that
-    a fork would lose.
+    One thread a run, so that the order of a sum does not depend on the machine's cores. Callers that want all cores
+    call ``run`` from several threads, which ONNX Runtime allows. A session without threads also survives a fork.
     """
     import onnxruntime
 

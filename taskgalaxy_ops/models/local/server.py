@@ -1,7 +1,7 @@
-"""A chat model without a server: takes the body of a chat-completions request, gives that protocol's reply.
+"""Runs a chat model in this process: takes the body of a chat-completions request and returns that protocol's reply.
 
-So the gateway, its journal, parsing, repairs and refusals are the same for a model behind a URL and for one in this
-process. Requests that wait are answered together, in one thread; the weights are loaded with the first.
+The gateway, the journal, parsing, repairs and refusals therefore work alike for a model behind a URL and for one in
+this process. Waiting requests are answered together, in one thread; the first request loads the weights.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ Body = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class _Request:
-    """A request that waits; only those that agree in ``kind`` can share a batch."""
+    """A waiting request. Only requests with the same ``kind`` can share a batch."""
 
     model: str
     text: str
     pictures: tuple[str, ...]  # data URLs
-    room: int
+    room: int  # tokens
     temperature: float
     reply: asyncio.Future[Body]
 
@@ -43,7 +43,7 @@ class _Request:
 
 
 class InProcessModel:
-    """One model's weights, and the requests that wait for them. For one event loop."""
+    """One model's weights, and the requests that wait for it. For one event loop."""
 
     def __init__(self, model: Model, load: Callable[[Model], Generator] = Generator) -> None:
         self._model = model
@@ -57,13 +57,13 @@ class InProcessModel:
         self._served = False
 
     async def ready(self) -> None:
-        """Load the weights, if they are not. Raises ModelError, each time the same."""
+        """Load the weights, unless they are loaded. Raises ModelError; if loading failed once, the same each time."""
         await self._loaded()
 
     async def complete(self, arguments: Body) -> Body:
-        """The reply to a body of ``/chat/completions``: its messages, temperature and room for tokens count.
+        """The reply to a body of ``/chat/completions``. Its messages, temperature and room for tokens are used.
 
-        A schema goes into the prompt; nothing forces the model to keep it. Raises ModelError where the model cannot be
+        A schema is put into the prompt; nothing forces the model to follow it. Raises ModelError if the model cannot be
         loaded, or cannot answer.
         """
         await self._loaded()
@@ -83,11 +83,11 @@ class InProcessModel:
         return await request.reply
 
     async def close(self) -> None:
-        """End what is being generated, at its next token, and give the memory back."""
+        """Stop generating at the next token, and free the memory."""
         loading, self._loading = self._loading, None
         generator = None
         if loading is not None:
-            await asyncio.wait([loading])  # a load cannot be broken off
+            await asyncio.wait([loading])  # loading cannot be interrupted
             generator = None if loading.exception() else loading.result()
         if generator:
             generator.stop()
@@ -111,7 +111,7 @@ class InProcessModel:
                 part = await self._batch(generator.most)
                 run = asyncio.get_running_loop().run_in_executor
                 for request, reply in zip(part, await run(self._thread, self._answers, generator, part), strict=True):
-                    if request.reply.done():  # whoever asked has gone
+                    if request.reply.done():  # the sender was cancelled
                         continue
                     if isinstance(reply, ModelError):
                         request.reply.set_exception(reply)
@@ -119,10 +119,10 @@ class InProcessModel:
                         request.reply.set_result(reply)
         finally:
             for request in (*part, *self._waiting):
-                request.reply.cancel()  # of no effect on those that are answered
+                request.reply.cancel()  # no effect on requests that were answered
 
     async def _batch(self, most: int) -> list[_Request]:
-        """Up to ``most`` requests of the kind of the oldest, once there are as many or the wait is over."""
+        """Up to ``most`` requests of the oldest one's kind, once there are so many or the longest wait is over."""
         deadline = time.monotonic() + self._longest_wait
         while True:
             self._waiting = [request for request in self._waiting if not request.reply.done()]
@@ -138,33 +138,33 @@ class InProcessModel:
                 continue
 
     def _answers(self, generator: Generator, part: Sequence[_Request]) -> list[Body | ModelError]:
-        """A reply for each request, or why there is none; in the model's thread."""
+        """A reply for result request, or the error why there is none. Runs in the model's thread."""
         if not part:
             return []
         first = part[0]
         try:
             chats = [Chat(request.text, tuple(map(_picture, request.pictures))) for request in part]
-            found = generator.generate(chats, room=first.room, temperature=first.temperature)
+            results = generator.generate(chats, room=first.room, temperature=first.temperature)
         except MemoryError as error:
             return [self._fault(f"memory has no room for a single request ({error})")] * len(part)
-        except Exception as error:  # noqa: BLE001 - the model's code is anyone's
-            if len(part) > 1:  # which of them was it?
+        except Exception as error:  # noqa: BLE001 - the model's code may raise anything
+            if len(part) > 1:  # try each alone, to find the one that fails
                 return [reply for request in part for reply in self._answers(generator, [request])]
             return [self._fault(f"failed ({type(error).__name__}: {str(error)[:300]})")]
-        self._served = self._served or any(isinstance(each, Written) for each in found)
-        return [self._reply(request, each) for request, each in zip(part, found, strict=True)]
+        self._served = self._served or any(isinstance(result, Written) for result in results)
+        return [self._reply(request, result) for request, result in zip(part, results, strict=True)]
 
-    def _reply(self, request: _Request, found: Written | TooLongError) -> Body | ModelError:
-        if isinstance(found, Written):
+    def _reply(self, request: _Request, result: Written | TooLongError) -> Body | ModelError:
+        if isinstance(result, Written):
             return _completion(
                 request.model,
-                "length" if found.cut else "stop",
-                {"content": found.text},
-                (found.prompt_tokens, found.completion_tokens),
+                "length" if result.cut else "stop",
+                {"content": result.text},
+                (result.prompt_tokens, result.completion_tokens),
             )
-        if not self._served:  # more likely no request would fit than that this one is too long
-            return self._fault(f"a request does not fit: {found}")
-        return _completion(request.model, "stop", {"content": None, "refusal": f"Too long: {found}"}, (0, 0))
+        if not self._served:  # no request ever fitted, so that the settings are wrong and not this request
+            return self._fault(f"a request does not fit: {result}")
+        return _completion(request.model, "stop", {"content": None, "refusal": f"Too long: {result}"}, (0, 0))
 
     def _fault(self, what: str) -> ModelError:
         return ModelError(
@@ -174,29 +174,29 @@ class InProcessModel:
 
 
 class InProcessModels:
-    """The models of a process, by their weights: two that load the same share them."""
+    """The models that run in this process. Models with the same weights share them."""
 
     def __init__(self) -> None:
         self._models: dict[tuple[object, ...], InProcessModel] = {}
 
     def of(self, model: Model) -> InProcessModel:
-        """The one that answers for ``model``; it is loaded once it is asked, or told to be ready."""
+        """The weights that answer for ``model``; its first request, or ``ready``, loads them."""
         key = (model.weights, model.revision, model.in_process)
         if key not in self._models:
             self._models[key] = InProcessModel(model)
         return self._models[key]
 
     async def close(self) -> None:
-        """Close all."""
+        """Close all models."""
         for each in self._models.values():
             await each.close()
         self._models.clear()
 
 
 def _shown(arguments: Body) -> tuple[str, tuple[str, ...]]:
-    """The text and the pictures of a request's messages, as one turn.
+    """The texts and the pictures (data URLs) of a request's messages, joined into one turn.
 
-    What the system says goes in front: not every chat template has a place for it.
+    A system message becomes the beginning of the text, since not every chat template has a place for one.
     """
     texts: list[str] = []
     pictures: list[str] = []

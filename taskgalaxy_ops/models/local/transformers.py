@@ -1,8 +1,8 @@
-"""A vision-language model of transformers, loaded here: chats in, texts out, many at once.
+"""Runs a vision-language model of transformers in this process: takes chats and returns texts, many at once.
 
-What is particular to batches: prompts are padded on the left, so that each answer follows its own prompt; tokens are
-counted without padding; and a batch that memory has no room for is answered in halves. Greedy where the temperature is
-0: the same chat gives the same tokens, up to rounding, which on a GPU may depend on what shares the batch.
+In a batch, prompts are padded on the left, so that each answer follows its own prompt; tokens are counted without
+padding; and a batch that does not fit into memory is answered in halves. At temperature 0 decoding is greedy: the same
+chat gives the same tokens, up to rounding, which on a GPU may depend on the other chats of the batch.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 _INSTALL = "pip install 'taskgalaxy-ops[train]'"
-_NO_ROOM = ("out of memory", "can't allocate memory")  # what CUDA, MPS and the CPU's allocator say
+_NO_ROOM = ("out of memory", "can't allocate memory")  # in the messages of CUDA, MPS and the CPU's allocator
 
 
 class TooLongError(ValueError):
@@ -31,7 +31,7 @@ class TooLongError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Chat:
-    """What a model is shown in one turn: pictures first, as the families of models were trained, then the text."""
+    """One turn for the model: the pictures first, as model families are trained, then the text."""
 
     text: str
     images: tuple[Image.Image, ...] = ()
@@ -39,7 +39,7 @@ class Chat:
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What a model wrote, with its tokens. ``cut``: the room was used up before it ended."""
+    """The text that a model wrote, and its tokens. ``cut``: the room was used up before the text ended."""
 
     text: str
     prompt_tokens: int
@@ -48,27 +48,32 @@ class Written:
 
 
 class Generator:
-    """A model and its processor, on one device. Not for several threads at once."""
+    """A model and its processor, on one device. For one thread at a time.
+
+    ``most``: chats that are answered together at most.
+    """
 
     def __init__(self, model: Model) -> None:
-        """Loads the weights. Raises ModelError that says what is missing."""
+        """Load the weights. Raises ModelError, which says what is missing."""
         self._name = f"model {model.name!r} ({model.base_url})"
         chosen = model.in_process or InProcessSettings()
         self.most = chosen.batch
         self._stopped = False
-        os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # read when torch is loaded: threads that spin starve others
+        os.environ.setdefault(
+            "GOMP_SPINCOUNT", "1000"
+        )  # torch reads it when it loads: spinning threads slow down other processes
         try:
             import torch
             from transformers import AutoModelForImageTextToText, AutoProcessor
         except ImportError as error:
             raise ModelError(f"{self._name}: runs in process, which needs {error.name}. Run {_INSTALL}.") from error
         self._torch = torch
-        self._device = self._found(chosen.device)
+        self._device = self._device_of(chosen.device)
         place = Path(model.weights or "").expanduser()
         source = str(place) if place.is_dir() else str(model.weights)
         if (model.weights or "").startswith(("/", "~", ".")) and not place.is_dir():
             raise ModelError(f"{self._name}: there is no folder {place} on this worker. Mount it, or mend base_url.")
-        # A folder has no revisions: there, `revision` only tells the weights' generations apart in the data.
+        # A folder has no revisions: there, `revision` only tells generations of the weights apart in the data.
         where = {
             "revision": None if place.is_dir() else model.revision,
             "trust_remote_code": chosen.trust_remote_code,
@@ -89,10 +94,11 @@ class Generator:
         self._prepare_tokens()
 
     def generate(self, chats: Sequence[Chat], *, room: int, temperature: float) -> list[Written | TooLongError]:
-        """What is written for each chat, in order, in at most ``room`` tokens; or that it does not fit the context.
+        """The model's text for each chat, in order, of at most ``room`` tokens; or that the chat is too long.
 
-        All or none of the chats show pictures. Where memory runs out, ``most`` is halved, for good, and what is left is
-        answered in such parts. Raises MemoryError where not even one chat finds room, and what the model's code raises.
+        Either all of the chats show pictures or none does. If memory runs out, ``most`` is halved for good, and the
+        other chats are answered in such parts. Raises MemoryError if not even one chat fits into memory, and what the
+        model's code raises.
         """
         answers: list[Written | TooLongError] = []
         while len(answers) < len(chats):
@@ -104,18 +110,18 @@ class Generator:
                 if not isinstance(error, MemoryError) and not any(words in str(error) for words in _NO_ROOM):
                     raise
                 reason = _short(error)
-            self._free()  # out of the handler: the error's frames hold what took the room
+            self._free()  # outside of the handler, since the error's frames hold the memory
             if len(part) == 1:
                 raise MemoryError(reason)
             self.most = len(part) // 2
         return answers
 
     def stop(self) -> None:
-        """End what is being generated, from another thread, at its next token."""
+        """Stop generating at the next token. May be called from another thread."""
         self._stopped = True
 
     def close(self) -> None:
-        """Give the memory back."""
+        """Free the memory."""
         del self._model, self._processor
         self._free()
 
@@ -123,12 +129,12 @@ class Generator:
         inputs = self._inputs(chats)
         lengths = [int(length) for length in inputs["attention_mask"].sum(1)]
         rooms = [min(room, (self._context or math.inf) - length) for length in lengths]
-        if len(set(rooms)) > 1:  # what a chat has room for does not depend on its neighbours
+        if len(set(rooms)) > 1:  # a chat's room must not depend on the other chats of its batch
             answers: dict[int, Written | TooLongError] = {}
-            for own in set(rooms):
-                places = [at for at, each in enumerate(rooms) if each == own]
-                found = self._generate([chats[at] for at in places], room, temperature)
-                answers.update(zip(places, found, strict=True))
+            for size in set(rooms):
+                places = [at for at, room_left in enumerate(rooms) if room_left == size]
+                written = self._generate([chats[at] for at in places], room, temperature)
+                answers.update(zip(places, written, strict=True))
             return [answers[at] for at in range(len(chats))]
         if rooms[0] < 1:
             return [
@@ -154,7 +160,7 @@ class Generator:
 
     def _written(self, tokens: list[int], prompt_tokens: int) -> Written:
         end = next((at for at, token in enumerate(tokens) if token in self._ends), None)
-        own = tokens if end is None else tokens[: end + 1]  # behind the end there is padding
+        own = tokens if end is None else tokens[: end + 1]  # padding follows the end
         text = str(self._tokenizer.decode(own, skip_special_tokens=True)).strip()
         return Written(text, prompt_tokens, len(own), cut=end is None)
 
@@ -188,25 +194,25 @@ class Generator:
                 "follow instructions, or serve it by vLLM; see docs/models.md."
             )
         self._tokenizer.padding_side = "left"
-        found = self._model.generation_config.eos_token_id
-        ends = found if isinstance(found, list) else [found]
+        eos = self._model.generation_config.eos_token_id
+        ends = eos if isinstance(eos, list) else [eos]
         self._ends = {end for end in (*ends, self._tokenizer.eos_token_id) if end is not None}
         if self._tokenizer.pad_token_id is None:
             self._tokenizer.pad_token = self._tokenizer.eos_token
         text = self._model.config.get_text_config()
         self._context: int | None = getattr(text, "max_position_embeddings", None)
 
-    def _found(self, device: str) -> str:
+    def _device_of(self, device: str) -> str:
         torch = self._torch
         if device in {"auto", "spread"}:
             return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-        there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-        if not there[device.partition(":")[0]]:
+        available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+        if not available[device.partition(":")[0]]:
             raise ModelError(f"{self._name}: this worker has no {device}. Set in_process.device, e.g. to auto.")
         return device
 
     def _map(self, device: str) -> str | None:
-        """Where accelerate is to put the weights as they are read; None: torch moves them afterwards, if at all."""
+        """The device on which accelerate puts the weights as it reads them; None: torch moves them later, if at all."""
         if not self._device.startswith("cuda"):
             return None
         return "auto" if device == "spread" else self._device

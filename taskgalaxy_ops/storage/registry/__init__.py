@@ -1,15 +1,15 @@
-"""The registry: a log of scans and removals of sources. It decides which image shard an image has.
+"""The registry: a log of scans and removals of sources. It decides which image shard an image belongs to.
 
 An entry is ``{"kind": "scan", "source", "location", "settings", "files", "claims", "rejects", "homes"}``, whose tables
-are content-named Parquet, or ``{"kind": "remove", "source"}``. A scan replaces its source's claims. ``homes`` are the
-image shards that this scan cut: an image lives in the image shard where it was first registered, for good. ``claims``
-names a table of parts: the source's claims of one image shard's images each, so that what is known of an image shard is
-read without others, and a scan writes only the parts that changed.
+are content-named Parquet, or ``{"kind": "remove", "source"}``. A scan replaces its source's claims. ``homes`` lists the
+image shards that this scan cut; an image belongs for good to the shard in which it was first registered. ``claims``
+names a table of parts. Each part is a table of the source's claims of one shard's images, so that a reader of one shard
+reads no other shard's claims, and a scan writes only the parts that changed.
 
 ``{"kind": "takedown", "images", "homes", "reason", "at"}`` denies images: from then on nobody claims them, and files
-that hold them are rejects. ``homes`` are those that held them, with their ids: an image shard remembers what was taken
-down in it, also once its tables hold it no more. ``{"kind": "rewrite", "keys"}`` names tables that others were written
-for.
+that hold them are rejects. ``homes`` maps the image shards that held them to their ids, so that the registry knows what
+was taken down in a shard after its tables were rewritten. ``{"kind": "rewrite", "keys"}`` names tables that were
+replaced by others.
 """
 
 from __future__ import annotations
@@ -55,119 +55,114 @@ class Registry:
         self._log = Log(store, keys.REGISTRY_LOG)
         self._stage_outputs = StageOutputs(store)
         self._image_index = ImageIndex()
-        self._seen: RegistryState | None = None
+        self._seen: RegistryState | None = None  # the last state, with the tables that it has read
 
     def last(self) -> int:
-        """Number of the newest entry: what names the registry as it stands."""
+        """The number of the newest entry now. It names the registry's current state."""
         self._log.read()
         return self._log.last
 
-    def _standing(self, until: int | None = None) -> RegistryState:
-        """The registry as of now, or as it stood at a number."""
+    def _state(self, until: int | None = None) -> RegistryState:
+        """The registry's state now, or after the entry ``until``."""
         entries = [entry for entry in self._log.read() if until is None or entry.number <= until]
         number = self._log.last if until is None else min(until, self._log.last)
         return self._remembered(RegistryState(self._stage_outputs, number, entries))
 
-    def _as_read(self) -> RegistryState:
-        """The registry as it was last read; asks the store only if it never was."""
+    def _last_state(self) -> RegistryState:
+        """The registry's state as of the last read. Reads the log only if it was never read."""
         if self._log.last == 0:
-            return self._standing()
+            return self._state()
         return self._remembered(RegistryState(self._stage_outputs, self._log.last, self._log.known()))
 
-    def _remembered(self, found: RegistryState) -> RegistryState:
-        """The same with what has been read of it before."""
-        if self._seen is None or self._seen != found:
-            self._seen = found
+    def _remembered(self, state: RegistryState) -> RegistryState:
+        """The same state, as the object that has read its tables before, if there is one."""
+        if self._seen is None or self._seen != state:
+            self._seen = state
         return self._seen
 
     def scans(self, until: int | None = None) -> dict[str, Scan]:
-        """The live sources by name; ``until``: as the registry stood at that number."""
-        return self._standing(until).scans
+        """The last scan of each live source, by source; ``until``: the state after that entry."""
+        return self._state(until).scans
 
     def shards(self, until: int | None = None) -> list[ImageShard]:
-        """Every image shard, in order of id; ``until``: as the registry stood at that number."""
-        return self._standing(until).shards
+        """Every image shard, in order of id; ``until``: the state after that entry."""
+        return self._state(until).shards
 
     def origins(self) -> dict[str, str]:
-        """By image shard.
-
-        The source whose scan cut it, live or not. What is asked about its images counts for that source.
-        """
-        return self._standing().origins
+        """By image shard: the source whose scan cut it, live or not. Calls about its images count for that source."""
+        return self._state().origins
 
     def shards_of(self, sources: Collection[str] | None = None, until: int | None = None) -> list[ImageShard]:
-        """The image shards that these live sources' images live in, by default all sources'; in order of id."""
-        standing = self._standing(until)
+        """The image shards that hold images of these live sources, in order of id; None: of all live sources."""
+        state = self._state(until)
         wanted = {
-            part.home
-            for source, parts in standing.parts.items()
-            if sources is None or source in sources
-            for part in parts
+            part.home for source, parts in state.parts.items() if sources is None or source in sources for part in parts
         }
-        return [shard for shard in standing.shards if shard.id in wanted]
+        return [shard for shard in state.shards if shard.id in wanted]
 
     def with_claims(self, shards: Iterable[ImageShard]) -> list[ImageShard]:
-        """Those of which a live source still claims an image, and not everything was taken down, as last read.
+        """These image shards without those that have nothing to do, as of the last read of the registry.
 
-        Others are dealt, too, so that lanes stay what they were, and there is nothing to do about them.
+        A shard is left out if no live source claims an image of it, or if all of its images were taken down. Lanes
+        still count such shards, so that every shard keeps its lane.
         """
-        standing = self._as_read()
+        state = self._last_state()
         return [
             shard
             for shard in shards
-            if any(part.rows for part in standing.parts_of(shard.id))
-            and shard.cut > len(standing.taken_down.get(shard.id, ()))
+            if any(part.rows for part in state.parts_of(shard.id))
+            and shard.cut > len(state.taken_down.get(shard.id, ()))
         ]
 
     def claims(self, until: int | None = None) -> Iterator[Claim]:
-        """The claims of all live sources, ordered by source, image shard and image; ``until``: as of that number.
+        """The claims of all live sources, ordered by source, image shard and image; ``until``: after that entry.
 
-        What has been taken down is claimed by nobody, whenever that was.
+        Claims of images that were taken down are left out, also those that were taken down after ``until``.
         """
-        standing, denied = self._standing(until), self.denied()
-        for parts in standing.parts.values():
+        state, denied = self._state(until), self.denied()
+        for parts in state.parts.values():
             for part in parts:
                 yield from self._claims(part, denied)
 
     def claims_of(self, shard: str) -> list[Claim]:
-        """The claims of an image shard's images, ordered by image and source, as the registry was last read.
+        """The claims of an image shard's images, ordered by image and source, as of the last read of the registry.
 
-        Reads one table a source, and asks the registry's log nothing: callers go image shard by image shard.
+        Reads one table a source and not the log, since callers call it for one shard after another.
         """
-        standing = self._as_read()
-        found = [claim for part in standing.parts_of(shard) for claim in self._claims(part, standing.denied)]
-        return sorted(found, key=lambda claim: (claim.image, claim.source, claim.file))
+        state = self._last_state()
+        claims = [claim for part in state.parts_of(shard) for claim in self._claims(part, state.denied)]
+        return sorted(claims, key=lambda claim: (claim.image, claim.source, claim.file))
 
     def _claims(self, part: ClaimPart, denied: Collection[ImageId]) -> Iterator[Claim]:
         return (claim for claim in self._stage_outputs.stream(part.table, Claim) if claim.image not in denied)
 
     def claim_parts(self) -> list[ClaimPart]:
-        """The parts of all live sources' claims: those of what was taken down since may be among them."""
-        return [part for parts in self._standing().parts.values() for part in parts]
+        """The parts of all live sources' claims. They may still hold claims of images that were taken down since."""
+        return [part for parts in self._state().parts.values() for part in parts]
 
     def last_scan(self, source: str) -> tuple[Iterable[FileVersion], Iterable[Claim]]:
-        """What a source's last scan listed and claimed; nothing where there is none."""
-        standing = self._standing()
-        scan = standing.scans.get(source)
+        """The files and the claims of a source's last scan; both empty if the scan kept no listing or there is none."""
+        state = self._state()
+        scan = state.scans.get(source)
         if scan is None or scan.files is None:
             return (), ()
-        claims = (claim for part in standing.parts[source] for claim in self._claims(part, standing.denied))
+        claims = (claim for part in state.parts[source] for claim in self._claims(part, state.denied))
         return self._stage_outputs.stream(scan.files, FileVersion), claims
 
     def rejects(self, source: str | None = None) -> Iterator[FileReject]:
-        """The files that live sources' last scans rejected, and those taken down since, ordered by source and file.
+        """The files that live sources' last scans rejected, and files taken down since, ordered by source and file.
 
-        ``source``: those of this one alone.
+        ``source``: of this source alone; None: of all.
         """
-        standing = self._standing()
-        for name, scan in standing.scans.items():
+        state = self._state()
+        for name, scan in state.scans.items():
             if source is None or name == source:
                 taken = [
                     taken_down_reject(claim)
-                    for part in standing.parts[name]
-                    if part.home in standing.taken_down
+                    for part in state.parts[name]
+                    if part.home in state.taken_down
                     for claim in self._stage_outputs.stream(part.table, Claim)
-                    if claim.image in standing.denied
+                    if claim.image in state.denied
                 ]
                 yield from merged_by_file(self._stage_outputs.stream(scan.rejects, FileReject), taken)
 
@@ -176,54 +171,54 @@ class Registry:
         return self._stage_outputs.read(shard.images, Image)
 
     def image_ids(self, shard: ImageShard) -> list[ImageId]:
-        """The ids of an image shard's images, in order; the rest of the table is not decoded."""
+        """The ids of an image shard's images, in order. Decodes no other column of the table."""
         return self._stage_outputs.column(shard.images, "image")
 
     def image_index(self) -> dict[ImageId, Image]:
-        """Every image that has an image shard. Reads one table an image shard, and keeps all of them."""
+        """Every image that has an image shard, by id. Reads one table a shard and holds all rows in memory."""
         return {image.image: image for shard in self.shards() for image in self.images(shard)}
 
     def known(self) -> ImageIndex:
-        """Which images have an image shard: 20 bytes an image. Reads one column an image shard, once."""
+        """The image shard of every image, in 20 bytes an image. Reads one column of each shard, once."""
         return self._known(self.shards())
 
     def _known(self, shards: Iterable[ImageShard]) -> ImageIndex:
-        there = set(self._image_index.shards)
-        self._image_index.extend((shard.id, self.image_ids(shard)) for shard in shards if shard.id not in there)
+        indexed = set(self._image_index.shards)
+        self._image_index.extend((shard.id, self.image_ids(shard)) for shard in shards if shard.id not in indexed)
         return self._image_index
 
-    # What is claimed by nobody
+    # Dead images: claimed by nobody, or taken down
 
     def dead(self, shard: ImageShard) -> list[ImageId]:
-        """An image shard's images that no live source claims, and what was taken down in it, in order of id.
+        """An image shard's dead images, in order of id: those that no live source claims, or that were taken down.
 
-        As the registry was last read.
+        As of the last read of the registry.
         """
-        standing = self._as_read()
-        held = {*self.image_ids(shard), *standing.taken_down.get(shard.id, ())}
-        for part in standing.parts_of(shard.id):
-            held.difference_update(set(self._stage_outputs.column(part.table, "image")) - standing.denied)
-        return sorted(held)
+        state = self._last_state()
+        dead = {*self.image_ids(shard), *state.taken_down.get(shard.id, ())}
+        for part in state.parts_of(shard.id):
+            dead.difference_update(set(self._stage_outputs.column(part.table, "image")) - state.denied)
+        return sorted(dead)
 
     def dead_hashes(self) -> dict[str, str]:
-        """By image shard that a live source refers to: the hash of its dead images, where there are any.
+        """By image shard that a live source refers to: the SHA-256 of its dead images' ids, if it has any.
 
-        Where nothing was taken down and a source claims as many images as the image shard has, there is none, and
-        nothing is read: within a source an image is claimed once. What had to be read is kept for the next run, by the
-        registry's number.
+        A shard in which nothing was taken down, and of which one source claims as many images as it has, is known to
+        have none without reading a table, because a source claims an image only once. The result of reading the other
+        shards' tables is cached under the registry's number for the next run.
         """
-        standing = self._standing()
-        doubtful = [shard for shard in standing.shards if not standing.wholly_claimed(shard)]
+        state = self._state()
+        doubtful = [shard for shard in state.shards if not state.wholly_claimed(shard)]
         if not doubtful:
             return {}
-        key = keys.cache(f"registry-{standing.number}")
+        key = keys.cache(f"registry-{state.number}")
         try:
-            found: dict[str, str] = json.loads(self._store.get(key))
+            hashes: dict[str, str] = json.loads(self._store.get(key))
         except (NotFoundError, ValueError):
             dead = ((shard.id, self.dead(shard)) for shard in doubtful)
-            found = {shard: sha256_hex(canonical_json(ids)) for shard, ids in dead if ids}
-            keep(self._store, key, canonical_json(found))
-        return found
+            hashes = {shard: sha256_hex(canonical_json(ids)) for shard, ids in dead if ids}
+            keep(self._store, key, canonical_json(hashes))
+        return hashes
 
     # Scans and removals
 
@@ -235,21 +230,22 @@ class Registry:
         settings: Mapping[str, Any] | None = None,
         files: Iterable[FileVersion] = (),
     ) -> list[ImageShard]:
-        """Make a scan's claims its source's; cut the images that have no image shard yet into new ones, and give these.
+        """Replace the source's claims by this scan's, cut its new images into image shards, and return these shards.
 
-        Nothing is appended if the scan found what the last one did. ``found`` has every claimed image that is new.
-        ``settings`` and ``files``: how the source was looked for and what was listed, for the next scan. What was
-        taken down, before or during the scan, is rejected here and gets no image shard.
+        Appends nothing if the scan found what the last one did. ``found``: the scan's results, with a record of every
+        claimed image that has no shard yet. ``shard_images``: images a shard. ``settings`` and ``files``: how the
+        source was listed and what was listed, which the next scan compares. Images that were taken down, before or
+        during the scan, become rejects and get no shard.
         """
         draft = TableDraft(self._store)
         listing = table(files, FileVersion)
         cut: list[ImageShard] = []
-        lost: dict[str, ImageShard] = {}
+        abandoned: dict[str, ImageShard] = {}
 
         def decide(entries: list[LogEntry]) -> Mapping[str, Any] | None:
             nonlocal cut
             standing = RegistryState(self._stage_outputs, 0, entries)
-            lost.update({shard.id: shard for shard in cut})
+            abandoned.update({shard.id: shard for shard in cut})
             image_index, fresh = self._known(standing.shards), ImageIndex()
             cut = []
             fresh.extend(self._cut(found, image_index, standing.denied, shard_images, cut))
@@ -275,7 +271,7 @@ class Registry:
 
         entry = self._log.append_if(decide)
         draft.drop_all_but(self._named(entry.body) if entry else set())
-        self._forget(lost.values())
+        self._forget(abandoned.values())
         return cut
 
     def _cut(
@@ -286,9 +282,9 @@ class Registry:
         shard_images: int,
         cut: list[ImageShard],
     ) -> Iterator[tuple[str, list[ImageId]]]:
-        """Cut the new images into image shards, in order of image.
+        """Cut the new images into image shards, in order of image; commit each shard and append it to ``cut``.
 
-        Gives these with their ids, and adds them to ``cut``.
+        Yields each shard's id with its images' ids.
         """
         images = (image for image in found.new_images() if image.image not in denied and image.image not in image_index)
         while part := list(islice(images, shard_images)):
@@ -303,20 +299,20 @@ class Registry:
             )
             yield shard, ids
 
-    def _forget(self, lost: Iterable[ImageShard]) -> None:
-        """Erase image shards that were cut and not registered since an image of theirs was taken down meanwhile.
+    def _forget(self, abandoned: Iterable[ImageShard]) -> None:
+        """Delete shards that were cut but not registered, because an image of theirs was taken down meanwhile.
 
-        Others are left: a racing writer may be about to register the same cut.
+        Other unregistered shards stay: a racing writer may be about to register the same shard.
         """
-        standing = self._as_read()
-        shards = {shard.id for shard in standing.shards}
-        for shard in lost:
-            if shard.id not in shards and not standing.denied.isdisjoint(self.image_ids(shard)):
+        state = self._last_state()
+        shards = {shard.id for shard in state.shards}
+        for shard in abandoned:
+            if shard.id not in shards and not state.denied.isdisjoint(self.image_ids(shard)):
                 self._store.delete(shard.stage_output().marker)
                 self._store.delete(shard.images.key)
 
     def remove(self, source: str) -> bool:
-        """Take a source's claims away; its images leave what is made from then on, unless another claims them."""
+        """Remove a source's claims; False if it has none. Its images then need another source's claims."""
         entry = self._log.append_if(
             lambda entries: {"kind": "remove", "source": source} if source in read_scans(entries) else None
         )
@@ -325,55 +321,55 @@ class Registry:
     # Take-downs
 
     def denied(self, until: int | None = None) -> frozenset[ImageId]:
-        """The images that were taken down; ``until``: as of that number."""
-        return self._standing(until).denied
+        """The images that were taken down; ``until``: the state after that entry."""
+        return self._state(until).denied
 
     def taken_down(self) -> dict[str, list[ImageId]]:
-        """What was taken down, by image shard, in order of id, whether its tables still hold it or not."""
-        return self._standing().taken_down
+        """The ids that were taken down, by image shard, in order, whether its tables still hold them or not."""
+        return self._state().taken_down
 
     def deny(self, images: Collection[ImageId], reason: str) -> Mapping[str, list[ImageId]]:
-        """Take images down; gives the image shards that hold them, with their ids, also of those taken down before.
+        """Take images down; returns by image shard the ids that it holds, also of images taken down before.
 
-        ``images`` may be any: one that nobody has registered will not be.
+        ``images`` may hold any ids: an image that is not registered yet never will be.
         """
 
         def decide(entries: list[LogEntry]) -> Mapping[str, Any] | None:
-            standing = RegistryState(self._stage_outputs, 0, entries)
-            fresh = sorted(set(images) - standing.denied)
+            state = RegistryState(self._stage_outputs, 0, entries)
+            fresh = sorted(set(images) - state.denied)
             if not fresh:
                 return None
-            image_index, shards = self._known(standing.shards), dict[str, list[ImageId]]()
+            image_index, shards = self._known(state.shards), dict[str, list[ImageId]]()
             for image in fresh:
                 if (shard := image_index.get(image)) is not None:
                     shards.setdefault(shard, []).append(image)
             return {"kind": "takedown", "images": fresh, "homes": shards, "reason": reason, "at": time.time()}
 
         self._log.append_if(decide)
-        asked = set(images)
-        concerned = {shard: sorted(asked & set(ids)) for shard, ids in self._as_read().taken_down.items()}
+        wanted = set(images)
+        concerned = {shard: sorted(wanted & set(ids)) for shard, ids in self._last_state().taken_down.items()}
         return {shard: ids for shard, ids in concerned.items() if ids}
 
     def redact(self) -> list[str]:
-        """Make the registry name no table that holds an image that was taken down; the keys of those that it named.
+        """Rewrite the tables that hold images that were taken down; returns the keys of the replaced tables.
 
-        Claims of it become rejects of their scans, and image shards' images are written again without: an image shard
-        keeps its name and the fingerprint of what came out when it was cut, so no key changes. The tables themselves
-        are the caller's to delete: their keys are kept in the log, so that one who goes on with a take-down is given
+        Claims of such images become rejects of their scans, and shards' tables of images are written again without
+        them. A shard keeps its id and the fingerprint of what ingest put out when it was cut, so no key changes. The
+        caller deletes the replaced tables. Their keys stay in the log, so that a take-down that was interrupted gets
         them again.
         """
         while True:
-            standing = self._standing()
-            if not standing.denied:
+            state = self._state()
+            if not state.denied:
                 return []
-            rewriting = Redaction(self._store, standing)
-            if not self._rewrite([rewriting.entry(entry) for entry in self._log.known()], rewriting.replaced):
+            redaction = Redaction(self._store, state)
+            if not self._rewrite([redaction.entry(entry) for entry in self._log.known()], redaction.replaced):
                 return self._replaced()
 
     def upgrade(self) -> bool:
-        """Bring a registry of layout 1, whose scans have one table of claims each, to this layout; whether it was one.
+        """Bring a registry of layout 1, whose scans have one table of claims each, to this layout; False if it is not.
 
-        Image shards and what came out of them stay what they are, so that nothing is computed or asked again.
+        Image shards and their fingerprints stay the same, so that no stage runs again.
         """
         changed = False
         while True:
@@ -382,14 +378,14 @@ class Registry:
             if not self._rewrite([upgrading.entry(entry) for entry in self._log.known()], upgrading.replaced):
                 break
             changed = True
-        for key in self._replaced():  # nothing refers to them, and a take-down would not find them
+        for key in self._replaced():  # no entry names them, so that a take-down would not find them
             self._store.delete(key)
         return changed
 
     def _rewrite(self, entries: Iterable[LogEntry], replaced: Collection[str]) -> bool:
-        """Compact the log to these entries, if tables were replaced in them; False: there is nothing to do.
+        """Compact the log to these entries, if they name new tables; False if nothing was replaced.
 
-        Another compaction may come first, or write back what it read before: the caller looks again.
+        Another writer's compaction may come first, or restore entries that it read before: the caller checks again.
         """
         changed = {entry.number: entry for entry in entries}
         if not replaced:
@@ -400,25 +396,26 @@ class Registry:
         return True
 
     def _replaced(self) -> list[str]:
-        """What was replaced and nothing names any more: scans share tables, of which another may still need one."""
-        replaced = {key for e in self._log.known() if e.body["kind"] == "rewrite" for key in e.body["keys"]}
+        """The keys of replaced tables that no entry names any more; another scan may still name a replaced one."""
+        rewrites = (entry.body for entry in self._log.known() if entry.body["kind"] == "rewrite")
+        replaced = {key for body in rewrites for key in body["keys"]}
         return sorted(replaced - self.named())
 
-    # What its entries name
+    # The tables that entries name
 
     def tables(self) -> Iterator[tuple[TableRef, type[Any]]]:
-        """The tables that the live sources' scans name, and of what."""
-        standing = self._standing()
-        for name, scan in standing.scans.items():
+        """The tables that live sources' scans name, each with the record of its rows."""
+        state = self._state()
+        for name, scan in state.scans.items():
             yield scan.claims.parts, ClaimPart
-            for part in standing.parts[name]:
+            for part in state.parts[name]:
                 yield part.table, Claim
             yield scan.rejects, FileReject
             if scan.files is not None:
                 yield scan.files, FileVersion
 
     def named(self) -> set[str]:
-        """The keys of all tables that an entry names, those of superseded scans included: lanes may still read them."""
+        """The keys of all tables that an entry names, also of superseded scans, whose tables lanes may still read."""
         entries = self._log.read()
         return {key for entry in entries if entry.body["kind"] == "scan" for key in self._named(entry.body)}
 

@@ -1,4 +1,4 @@
-"""The registry's tables written again without what was taken down."""
+"""Rewrites the registry's tables without the images that were taken down."""
 
 from __future__ import annotations
 
@@ -21,16 +21,20 @@ from taskgalaxy_ops.storage.shards import StageOutputs, table
 
 
 class Redaction:
-    """Entries with tables that hold nothing that was taken down."""
+    """Rewrites scans so that their tables hold no image that was taken down.
 
-    def __init__(self, store: Store, standing: RegistryState) -> None:
+    ``replaced``: the keys of the tables that the new entries do not name any more.
+    """
+
+    def __init__(self, store: Store, state: RegistryState) -> None:
         self._stage_outputs = StageOutputs(store)
         self._draft = TableDraft(store)
-        self._standing = standing
-        self._clean: dict[str, tuple[ClaimPart, list[FileReject]]] = {}  # scans share parts
-        self.replaced: set[str] = set()  # keys
+        self._state = state
+        self._clean: dict[str, tuple[ClaimPart, list[FileReject]]] = {}  # by key of a part: scans share parts
+        self.replaced: set[str] = set()
 
     def entry(self, entry: LogEntry) -> LogEntry:
+        """The entry with rewritten tables; the entry itself if it is no scan."""
         if entry.body["kind"] != "scan":
             return entry
         scan, rejected = read_scan(entry.body), list[FileReject]()
@@ -49,13 +53,16 @@ class Redaction:
         return LogEntry(entry.number, body)
 
     def _part(self, part: ClaimPart) -> tuple[ClaimPart, list[FileReject]]:
-        """A part that loses all its rows stays, so that lanes are dealt the same image shards as before."""
-        if part.home not in self._standing.taken_down:
+        """The part without claims of denied images, and rejects in their place.
+
+        A part that loses all its rows stays, so that lanes have the same image shards as before.
+        """
+        if part.home not in self._state.taken_down:
             return part, []
         if part.key not in self._clean:
             claims = self._stage_outputs.read(part.table, Claim)
-            kept = [claim for claim in claims if claim.image not in self._standing.denied]
-            taken = [taken_down_reject(claim) for claim in claims if claim.image in self._standing.denied]
+            kept = [claim for claim in claims if claim.image not in self._state.denied]
+            taken = [taken_down_reject(claim) for claim in claims if claim.image in self._state.denied]
             clean = part
             if taken:
                 self.replaced.add(part.key)
@@ -64,7 +71,7 @@ class Redaction:
         return self._clean[part.key]
 
     def _shard(self, shard: ImageShard) -> ImageShard:
-        gone = self._standing.taken_down.get(shard.id, [])
+        gone = self._state.taken_down.get(shard.id, [])
         if not gone or set(gone).isdisjoint(self._stage_outputs.column(shard.images, "image")):
             return shard
         self.replaced.add(shard.images.key)

@@ -1,4 +1,4 @@
-"""The registry as its log's entries up to a number make it: sources, claims, image shards, what was taken down."""
+"""The registry's state after an entry of its log: sources, claims, image shards, and the images taken down."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ INGEST = "ingest"
 
 @dataclass(frozen=True, slots=True)
 class ClaimPart:
-    """A table of a source's claims of the images of one image shard, in order of image."""
+    """The table of one source's claims of one image shard's images, in order of image."""
 
-    home: str  # the image shard's id, by the name that the table's column has
+    home: str  # the image shard's id; stores of every version call the column so
     key: str
     rows: int
     rows_hash: str
@@ -32,7 +32,7 @@ class ClaimPart:
 
 @dataclass(frozen=True, slots=True)
 class Claims:
-    """A scan's claims: how many, and the table of their parts."""
+    """A scan's claims: their number, and the table of their parts."""
 
     rows: int
     parts: TableRef
@@ -40,36 +40,36 @@ class Claims:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scan:
-    """A source as its last scan found it."""
+    """The result of a source's last scan."""
 
     source: str
     location: str
     claims: Claims
     rejects: TableRef
-    settings: Mapping[str, Any] = field(default_factory=dict)  # how it was looked for: suffixes, limit, licence …
-    files: TableRef | None = None  # the listing, with versions; None: of a scan that kept none
+    settings: Mapping[str, Any] = field(default_factory=dict)  # how it was listed: suffixes, limit, licence …
+    files: TableRef | None = None  # the listing, with versions; None: an older version kept none
 
 
 @dataclass(frozen=True, slots=True)
 class ImageShard:
-    """A shard of images, and the place of their journal."""
+    """A fixed set of images that stages work on together, with one journal and one lease."""
 
     id: str
     images: TableRef
-    output: str  # of the ingest marker
-    cut: int  # images that it was cut with: ``images`` has fewer once some were taken down
+    output: str  # the fingerprint in the ingest marker's name
+    cut: int  # number of images at first; ``images`` has fewer once some were taken down
 
     def stage_output(self) -> StageOutput:
-        """What ingest left: its marker is the shard's registration."""
+        """Ingest's output for this shard."""
         return StageOutput(self.id, INGEST, self.id, self.output)
 
     def to_json(self) -> dict[str, Any]:
-        """As the registry's log holds it, where an image shard is called an image shard."""
+        """The form that the registry's log holds, in which an image shard is called a home."""
         return {"home": self.id, "images": asdict(self.images), "output": self.output, "cut": self.cut}
 
 
 class RegistryState:
-    """The registry at one number: what its entries come to. Tables of parts are read when they are first asked for."""
+    """The registry's state after the entry ``number``. The tables of parts are read when they are first needed."""
 
     def __init__(self, stage_outputs: StageOutputs, number: int, entries: list[LogEntry]) -> None:
         self._stage_outputs = stage_outputs
@@ -85,13 +85,13 @@ class RegistryState:
 
     @cached_property
     def shards(self) -> list[ImageShard]:
-        found = [
+        shards = [
             read_image_shard(raw)
             for entry in self._entries
             if entry.body["kind"] == "scan"
             for raw in entry.body["homes"]
         ]
-        return sorted(found, key=lambda shard: shard.id)
+        return sorted(shards, key=lambda shard: shard.id)
 
     @cached_property
     def origins(self) -> dict[str, str]:
@@ -104,51 +104,50 @@ class RegistryState:
 
     @cached_property
     def taken_down(self) -> dict[str, list[ImageId]]:
-        found: dict[str, list[ImageId]] = {}
+        by_shard: dict[str, list[ImageId]] = {}
         for entry in self._entries:
             if entry.body["kind"] == "takedown":
                 for shard, ids in entry.body["homes"].items():
-                    found[shard] = sorted([*found.get(shard, []), *ids])
-        return found
+                    by_shard[shard] = sorted([*by_shard.get(shard, []), *ids])
+        return by_shard
 
     @cached_property
     def parts(self) -> dict[str, list[ClaimPart]]:
-        """By live source, in order of image shard."""
+        """The parts of each live source's claims, in order of image shard."""
         return {name: self._stage_outputs.read(scan.claims.parts, ClaimPart) for name, scan in self.scans.items()}
 
     @cached_property
     def _by_shard(self) -> dict[str, list[ClaimPart]]:
-        found: dict[str, list[ClaimPart]] = {}
+        by_shard: dict[str, list[ClaimPart]] = {}
         for parts in self.parts.values():
             for part in parts:
-                found.setdefault(part.home, []).append(part)
-        return found
+                by_shard.setdefault(part.home, []).append(part)
+        return by_shard
 
     def parts_of(self, shard: str) -> list[ClaimPart]:
-        """Of all live sources, in order of source."""
+        """The parts of all live sources for one image shard, in order of source."""
         return self._by_shard.get(shard, [])
 
     def wholly_claimed(self, shard: ImageShard) -> bool:
-        """Whether it is known, without reading, that all images of an image shard are claimed.
-
-        Or no source refers to it.
-        """
+        """Whether all images of a shard are known to be claimed without reading tables, or no source refers to it."""
         parts = self.parts_of(shard.id)
         whole = any(part.rows == shard.images.rows for part in parts)
         return not parts or (whole and shard.id not in self.taken_down)
 
 
 def read_scans(entries: Iterable[LogEntry]) -> dict[str, Scan]:
-    found: dict[str, Scan] = {}
+    """The last scan of each source that was not removed since, in order of source."""
+    scans: dict[str, Scan] = {}
     for entry in entries:
         if entry.body["kind"] == "remove":
-            found.pop(entry.body["source"], None)
+            scans.pop(entry.body["source"], None)
         elif entry.body["kind"] == "scan":
-            found[entry.body["source"]] = read_scan(entry.body)
-    return dict(sorted(found.items()))
+            scans[entry.body["source"]] = read_scan(entry.body)
+    return dict(sorted(scans.items()))
 
 
 def read_scan(body: Mapping[str, Any]) -> Scan:
+    """A scan from the body of its entry."""
     claims = Claims(body["claims"]["rows"], TableRef(**body["claims"]["parts"]))
     files = TableRef(**body["files"]) if body.get("files") else None
     return Scan(
@@ -162,16 +161,17 @@ def read_scan(body: Mapping[str, Any]) -> Scan:
 
 
 def read_image_shard(raw: Mapping[str, Any]) -> ImageShard:
+    """An image shard from the form that ``ImageShard.to_json`` returns."""
     return ImageShard(raw["home"], TableRef(**raw["images"]), raw["output"], raw["cut"])
 
 
 def taken_down_reject(claim: Claim) -> FileReject:
-    """What is left of a claim once its image was taken down."""
+    """The reject that replaces a claim once its image was taken down."""
     return FileReject(claim.source, claim.file, Reason.TAKEN_DOWN, "")
 
 
 def merged_by_file(rejects: Iterable[FileReject], more: Iterable[FileReject]) -> Iterator[FileReject]:
-    """Rejects in order of file, and others in any, as one stream in order of file."""
+    """``rejects``, which are in order of file, and ``more``, in any order, as one stream in order of file."""
     return merge(rejects, sorted(more, key=_file), key=_file)
 
 

@@ -1,4 +1,4 @@
-"""The tables that a scan or a take-down writes before its entry of the registry names them."""
+"""The tables that a scan or a take-down writes before the registry's entry names them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from taskgalaxy_ops.storage.shards import StageOutputs, Table, TableRef, table
 
 
 class TableDraft:
-    """The tables of an entry that is being decided; what is there already is referred to, not written again."""
+    """The tables of an entry that is not appended yet. A table that exists already is not written again."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -21,7 +21,7 @@ class TableDraft:
         self._written: dict[tuple[str, str], TableRef] = {}  # by kind and hash of rows
 
     def put(self, kind: str, content: Table, there: TableRef | None = None) -> TableRef:
-        """``there``: a table of the kind, which is taken if it has the same rows."""
+        """Write a table. ``there``: an existing one of the kind, which is used instead if its rows are equal."""
         if there is not None and there.rows_hash == content.rows_hash:
             return there
         if (kind, content.rows_hash) not in self._written:
@@ -31,7 +31,7 @@ class TableDraft:
     def parts(
         self, found: ScanStaging, shard_of: Callable[[ImageId], str | None], there: Iterable[ClaimPart] = ()
     ) -> list[ClaimPart]:
-        """The claims of images that have an image shard, cut by image shard."""
+        """A table of claims for each image shard. ``there``: the last scan's parts, reused if their rows are equal."""
         last = {part.home: part.table for part in there}
         return [
             ClaimPart(shard, **asdict(self.put("claims", table(claims, Claim), last.get(shard))))
@@ -39,12 +39,12 @@ class TableDraft:
         ]
 
     def claims(self, parts: Sequence[ClaimPart], there: Claims | None = None) -> Claims:
-        """A scan's claims of these parts."""
+        """The table of these parts, and the number of claims in them."""
         ref = self.put("parts", table(parts, ClaimPart), there.parts if there else None)
         return Claims(sum(part.rows for part in parts), ref)
 
     def drop_all_but(self, named: Collection[str]) -> None:
-        """Delete what was written for entries that were not appended: nobody else knows of it."""
+        """Delete the tables that were written for entries that were not appended; no entry names them."""
         for ref in self._written.values():
             if ref.key not in named:
                 self._store.delete(ref.key)

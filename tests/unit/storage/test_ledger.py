@@ -18,7 +18,7 @@ from taskgalaxy_ops.inference.spending import RunBudget, ShardBudget
 from taskgalaxy_ops.storage import Store, keys
 from taskgalaxy_ops.storage import ledger as budget_module
 from taskgalaxy_ops.storage.leases import Lease
-from taskgalaxy_ops.storage.ledger import NANO, Caps, Ledger, Scopes, Shown, Spent
+from taskgalaxy_ops.storage.ledger import NANO, Caps, JournaledCalls, Ledger, Scopes, Spent
 from taskgalaxy_ops.storage.log import Log
 
 
@@ -67,7 +67,7 @@ def test_a_dead_workers_block_counts_what_the_journal_shows_and_the_rest_at_its_
     ledger = Ledger(folder_store, Caps(None, None))
     block = ledger.take("h", calls=4, ceiling=50)
     other = ledger.take("other home", calls=1, ceiling=50)
-    ledger.settle_orphans("h", {block.block: Shown(cost=30, calls=2)})
+    ledger.settle_orphans("h", {block.block: JournaledCalls(cost=30, calls=2)})
     assert ledger.spent() == Spent(30 + 100 + other.ceiling, 4 + 1)
     ledger.settle(block, calls=2, cost=30)  # a zombie's settlement comes too late
     assert ledger.spent() == Spent(180, 5)
@@ -96,7 +96,7 @@ def test_the_budget_is_never_overspent(order: random.Random, cap: int, max_calls
     schedule = Schedule(store, order.randrange)
     caps = Caps(cap, max_calls)
     sent_cost = sent_calls = 0
-    journals: list[dict[str, Shown]] = [{}, {}]
+    journals: list[dict[str, JournaledCalls]] = [{}, {}]
 
     def worker(shard: int) -> Callable[[], None]:
         def work() -> None:
@@ -118,8 +118,8 @@ def test_the_budget_is_never_overspent(order: random.Random, cap: int, max_calls
                     assert sent_cost <= cap
                     assert sent_calls <= max_calls
                     schedule.pause()
-                    known = journals[shard].get(block.block, Shown())
-                    journals[shard][block.block] = Shown(known.cost + price, calls=known.calls + 1)
+                    known = journals[shard].get(block.block, JournaledCalls())
+                    journals[shard][block.block] = JournaledCalls(known.cost + price, calls=known.calls + 1)
                     schedule.pause()
                 ledger.settle(block, calls=calls, cost=cost)
                 if order.random() < 0.3:
@@ -245,7 +245,7 @@ def test_a_ledger_of_an_older_version_is_read(folder_store: Store) -> None:
     log.append({"kind": "settle", "block": "b2", "calls": 1, "cost": 20})
     ledger = Ledger(folder_store, Caps(max_calls=20), Scopes("r", of_run=Caps(max_calls=2)))
     assert ledger.spent() == Spent(500 + 200 + 20, 10 + 4 + 1)
-    ledger.settle_orphans("h", {"b1": Shown(cost=30, ceiling=100, calls=2)})
+    ledger.settle_orphans("h", {"b1": JournaledCalls(cost=30, ceiling=100, calls=2)})
     assert ledger.spent() == Spent(500 + 130 + 20, 10 + 4 + 1)
     assert left(ledger) == 2
 
@@ -257,7 +257,7 @@ def test_an_orphans_block_counts_what_one_call_may_hold_for_each_that_the_journa
     ledger = Ledger(folder_store, Caps(max_cost=1000))
     block = ledger.take("h", calls=8, ceiling=100, tokens=10)
     assert (block.calls, block.ceiling, block.tokens) == (8, 100, 80)
-    ledger.settle_orphans("h", {block.block: Shown(cost=60, calls=7, tokens=30)})
+    ledger.settle_orphans("h", {block.block: JournaledCalls(cost=60, calls=7, tokens=30)})
     assert ledger.spent() == Spent(100, 8, 40)
 
 
@@ -316,7 +316,7 @@ def test_what_is_spent_of_each_cap_is_told(folder_store: Store, day: list[str]) 
     scopes = Scopes("r", Caps(max_calls=9), Caps(max_cost=NANO), {"scans": Caps(max_calls=5, max_tokens=900)})
     ledger = Ledger(folder_store, Caps(), scopes)
     ledger.settle(ledger.take("h", calls=1, ceiling=NANO // 2, source="scans"), calls=1, cost=NANO // 4, tokens=7)
-    assert ledger.told() == [
+    assert ledger.describe() == [
         "$0.2500 of $1.00 (budget.day.max_cost)",
         "1 calls of 5 (budget.sources.scans.max_calls)",
         "7 tokens of 900 (budget.sources.scans.max_tokens)",
