@@ -48,7 +48,7 @@ def main(folder: Path) -> None:
     processor.save_pretrained(final)
     if not trainer.is_world_process_zero():
         return
-    logged = points(folder)  # of a run that was gone on with, from its beginning
+    logged = points(folder)  # from the first step, also if this process resumed the job
     result = {
         "checkpoint": str(final),
         "weights_sha256": _weights_sha256(final),

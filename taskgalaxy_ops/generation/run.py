@@ -242,7 +242,7 @@ def _chosen_shards(workspace: Workspace, options: RunOptions) -> list[ImageShard
 
 
 def _erase_late(workspace: Workspace, denied: Collection[ImageId], shards: Iterable[str]) -> None:
-    """Erase what was written of images that were taken down while these image shards were at work."""
+    """Erase what this run wrote about images that were taken down while it worked on these image shards."""
     if late := workspace.registry.denied().difference(denied):
         taken_down = workspace.registry.taken_down()
         for shard in shards:

@@ -58,7 +58,7 @@ def build(plan: Selection, *, version: int, history: Mapping[str, Any]) -> Itera
 
 
 def file_count(plan: Selection) -> int:
-    """How many files ``build`` gives."""
+    """The number of files that ``build`` yields."""
     formats = sum(FORMATS.get(name).count(plan) for name in plan.settings.formats)
     return formats + plan.counts["images_copied"] + len(plan.shown) + len((README, HISTORY, MANIFEST))
 

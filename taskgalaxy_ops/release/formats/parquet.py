@@ -130,7 +130,7 @@ def _redacted(_: str, raw: bytes, gone: Gone) -> bytes | None:
                 pc.invert(pc.or_(one_of(rows["image_id"], gone.images), one_of(rows["id"], gone.samples)))
             )
             left += len(rows)
-            if len(rows):  # readers take the first group's rows for the size of a batch
+            if len(rows):  # no empty group: readers take the first group's number of rows as the size of a batch
                 writer.write_table(rows)
     if left == file.metadata.num_rows:
         return raw
