@@ -1,9 +1,9 @@
-"""A bare loop over the same client: what one would write without an engine. No journal, no budget, no retries.
+"""A bare loop over the same client, as one would write it without an engine: no journal, no budget, no retries.
 
-``python -m benchmarks.bare <settings.json> <matches.json> <default or aiohttp>``, the client's transport: for each
-image, which of its task types fit, a question and answer for each that does, two judges' votes, and a third's where
-they differ. It reads the image's file, encodes it as base64 and sends it as it is; it parses replies as JSON and keeps
-what it needs. The requests are the engine's own.
+``python -m benchmarks.bare <settings.json> <matches.json> <default or aiohttp>``; the last is the client's transport.
+For each image it asks which of its task types fit, for a question and answer for each of these, for two judges' votes,
+and for a third one's where they differ. It sends the image's unchanged file as base64, parses replies as JSON and keeps
+only what it needs. The requests are the engine's own.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Entry = dict[str, Any]
 
 
 class Loop:
-    """The clients, the prompts and what came out."""
+    """The clients and prompts, and the samples and counts so far."""
 
     def __init__(self, settings: Path, transport: str) -> None:
         chosen = load_settings(settings)
@@ -39,7 +39,7 @@ class Loop:
                 api_key="none",
                 max_retries=0,
                 timeout=120,
-                http_client=None if transport == "default" else openai.DefaultAioHttpClient(),  # the quickest it takes
+                http_client=None if transport == "default" else openai.DefaultAioHttpClient(),  # its fastest transport
             )
             for model in self._models
         }
@@ -77,7 +77,7 @@ class Loop:
         return entries
 
     async def image(self, file: str, types: list[str]) -> None:
-        """Everything about one image."""
+        """Run all stages for one image. types: its task types."""
         url = "data:image/png;base64," + base64.b64encode(Path(file).read_bytes()).decode("ascii")
         teacher, first, second, third = self._models
         asked: list[Entry] = [{"task_type": task_type} for task_type in types]
@@ -99,7 +99,7 @@ class Loop:
         self.samples += [pair for pair, votes in zip(pairs, sums, strict=True) if votes >= 2]
 
     async def all(self, matches: dict[str, list[str]]) -> None:
-        """Every image, as many at once as the engine has requests in flight."""
+        """Run every image, as many at once as the engine has requests in flight."""
         slots = asyncio.Semaphore(max(model.concurrency for model in self._models))
 
         async def one(file: str, types: list[str]) -> None:
@@ -114,19 +114,19 @@ class Loop:
 
 
 def main(settings: str, matches: str, transport: str) -> None:
-    """Run it, and print what it took."""
+    """Run the loop, and print its seconds and counts as JSON."""
     listed = json.loads(Path(matches).read_text(encoding="utf-8"))
     cpu, clock = time.process_time(), time.monotonic()
     loop = Loop(Path(settings), transport)
     asyncio.run(loop.all(listed))
-    told = {
+    report = {
         "cpu": time.process_time() - cpu,
         "seconds": time.monotonic() - clock,
         "requests": loop.requests,
         "units": loop.units,
         "samples": len(loop.samples),
     }
-    print(json.dumps(told))
+    print(json.dumps(report))
 
 
 if __name__ == "__main__":

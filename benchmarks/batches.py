@@ -2,10 +2,10 @@
 
     python -m benchmarks.batches [kills]
 
-Each worker asks about an image shard of its own by batches, and is killed at an instant drawn from the time that a
-whole one takes: while it uploads, submits, waits or collects. Then another goes on. Of the batches one in five is made
-without its maker hearing of it, and the list shows none before a second has passed. What was submitted is what the
-simulated models say that they were asked.
+Each worker asks about its own image shard by batches, and is killed at a random instant of the time that a whole image
+shard takes: while it uploads, submits, waits or collects. Then another worker continues the image shard. For one batch
+in five the reply to its creation is lost, and a batch is listed only a second after its creation. The submitted units
+are counted by the simulated models.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ from taskgalaxy_ops.simulator.serve import running
 from taskgalaxy_ops.storage import keys
 from taskgalaxy_ops.workspace import Workspace
 
-IMAGES = 12  # of an image shard
+IMAGES = 12  # an image shard
 _AT_ONCE = 5  # workers
-_LONGEST = 120.0  # seconds that a worker may take: what takes longer hangs
+_LONGEST = 120.0  # seconds: a worker that takes longer counts as hanging
 _CONTEXT = multiprocessing.get_context("forkserver")
-# All that a worker imports, once: it is a fork then, and costs no seconds of imports.
+# The fork server imports these once, so that a worker, which is its fork, does not spend seconds on it.
 _CONTEXT.set_forkserver_preload(
     ["__main__", "aiohttp", "openai.resources.batches", "openai.resources.chat.completions", "PIL.PngImagePlugin"]
 )
@@ -53,7 +53,7 @@ _TYPES = ("dominant colour identification", "background colour identification", 
 
 
 def duplicates(folder: Path, *, kills: int = 30) -> tuple[int, dict[str, Any]]:
-    """Units submitted twice, and what there was besides."""
+    """The number of units that were submitted twice, and details of the runs."""
     began = time.monotonic()
     with running(SimulatorConfig(batches=_PROVIDER)) as url:
 
@@ -76,7 +76,7 @@ def duplicates(folder: Path, *, kills: int = 30) -> tuple[int, dict[str, Any]]:
         takes = whole("whole")
 
         def mortal(name: str) -> int:
-            """How many image shards it takes until a worker is killed before it has ended."""
+            """Run image shards until a worker was killed before its end; returns their number."""
             died, shards = False, 0
             while not died:
                 shards += 1
@@ -103,7 +103,7 @@ def duplicates(folder: Path, *, kills: int = 30) -> tuple[int, dict[str, Any]]:
 
 def _work(folder: Path, url: str, shard: str, ready: Any) -> None:
     workspace = Workspace.open(_settings(folder, url))
-    question = filter_template("Say which of these task types fit the image.", workspace.settings.teacher)
+    template = filter_template("Say which of these task types fit the image.", workspace.settings.teacher)
     units = []
     for number in range(IMAGES):
         raw = io.BytesIO()
@@ -111,18 +111,18 @@ def _work(folder: Path, url: str, shard: str, ready: Any) -> None:
         Image.new("RGB", (64, 64), tuple(colour)).save(raw, "PNG")
         image = sha256_hex(raw.getvalue())
         workspace.store.put_if_absent(keys.blob(image), raw.getvalue())
-        units += [question.unit(image, {"task_type": f"colour~main colours~{name}"}) for name in _TYPES]
+        units += [template.unit(image, {"task_type": f"colour~main colours~{name}"}) for name in _TYPES]
     ready.set()
-    asyncio.run(_ask(workspace, shard, question, units))
+    asyncio.run(_ask(workspace, shard, template, units))
 
 
-async def _ask(workspace: Workspace, shard: str, question: RequestTemplate, units: Sequence[RequestItem]) -> None:
+async def _ask(workspace: Workspace, shard: str, template: RequestTemplate, units: Sequence[RequestItem]) -> None:
     gateway, run_budget = Gateway(), workspace.run_budget()
     left = True
     while left:
         async with InferenceSession(workspace.store, workspace.settings.run, gateway, run_budget, shard) as session:
             left = bool(
-                await session.ask(lambda answers: [(question, [unit for unit in units if unit.key not in answers])])
+                await session.ask(lambda answers: [(template, [unit for unit in units if unit.key not in answers])])
             )
             waiting = session.waiting
         if gateway.usage.unavailable:
@@ -152,7 +152,7 @@ def _settings(folder: Path, url: str) -> Settings:
 
 
 def main() -> None:
-    """The figure."""
+    """Measure and report the figure."""
     kills = int(sys.argv[1]) if len(sys.argv) > 1 else 30
     with tempfile.TemporaryDirectory() as folder:
         twice, detail = duplicates(Path(folder), kills=kills)

@@ -1,9 +1,10 @@
 """The canned server's capacity: calls a second that it answers on one core. ``python -m benchmarks.canned [CALLS]``.
 
-A benchmark of a client means something only while the server it asks is far from this. 64 connections send a vote on
-an image of 30 kB, each the next as soon as it has its reply, through asyncio alone; once plain, once with limits and
-faults drawn. The server is a process of its own and has a core where the machine has two. Calls a second are reckoned
-from its processor seconds (Linux), as they are what one core has; from the clock as well, for information.
+A benchmark of a client is valid only while its server works far below this capacity. 64 connections, made with asyncio
+alone, send votes on an image of 30 kB, each the next one when it has its reply; once without, and once with limits and
+random faults. The server is a separate process, with a core of its own if the machine has two. Calls a second are
+computed from the server's processor seconds (Linux), as one core provides them, and also from the clock for
+information.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ FAULTY = ("faults.malformed=0.05", "faults.truncated=0.02", "faults.server_error
 
 
 class _Connection(asyncio.Protocol):
-    """Sends the same request again and again, as often as ``turns`` allows."""
+    """Sends the same request repeatedly, while ``turns``, which all connections share, has entries."""
 
     def __init__(self, request: bytes, turns: list[int], gone: asyncio.Queue[None]) -> None:
         self._request = request
@@ -79,7 +80,7 @@ def _request() -> bytes:
 
 
 async def _ask(port: int, calls: int) -> float:
-    """Make so many calls; seconds that they took."""
+    """Make ``calls`` calls; returns the seconds that they took."""
     turns, gone, request = [0] * calls, asyncio.Queue[None](), _request()
     loop, started = asyncio.get_running_loop(), time.perf_counter()
     for _ in range(CONNECTIONS):
@@ -100,7 +101,7 @@ def _answered(url: str) -> int:
 
 
 def measure(name: str, settings: tuple[str, ...], calls: int) -> Figure:
-    """The capacity with these settings."""
+    """Measure the capacity with these settings of the simulator."""
     arguments = ("--canned", *(word for setting in settings for word in ("--set", setting)))
     with tempfile.TemporaryDirectory() as folder, Simulator(Path(folder), arguments=arguments) as server:
         assert server.pid is not None

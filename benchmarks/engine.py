@@ -1,8 +1,8 @@
-"""The engine's own cost: what a second run, one per cent more, a reply and a shard take. ``make bench-engine``.
+"""The engine's own cost: of a second run, of 1 % more images or types, a reply, a shard. ``make bench-engine``.
 
-Stages run in processes of their own (step.py), on a store in a folder, asking the canned server (``taskgalaxy simulate
---canned``), which is a process too. ``SCALE=0.1`` takes a tenth of the images; ``BENCH_FOLDER`` names another place for
-the stores; arguments choose figures: images, memory, types, cpu, journal, shards.
+Stages run in separate processes (step.py), on a store in a folder, and ask the canned server (``taskgalaxy simulate
+--canned``), another process. ``SCALE=0.1`` takes a tenth of the images; ``BENCH_FOLDER`` names another place for the
+stores; arguments choose figures: images, memory, types, cpu, journal, shards.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from taskgalaxy_ops.storage.journal import PART_REPLIES, Journal
 
 IMAGES = 20_000
 SHARD = 512  # images a shard, as by default
-SMALL = 10  # times smaller is the store that memory is compared with
+SMALL = 10  # the store with which memory is compared has this many times fewer images
 TYPES = 2_000
 WIDE_IMAGES, WIDE_SHARDS = 100_000, 200
 CPU_IMAGES = 1_500
-JOURNAL_PARTS, JOURNAL_ROUNDS = 32, 8  # parts as an image shard of 512 images has them
+JOURNAL_PARTS, JOURNAL_ROUNDS = 32, 8  # parts: as many as the journal of an image shard of 512 images has
 
 FIRST = (("ingest",), ("embed",), *(("generate", stage) for stage in ("match", "filter", "write", "vote")))
 RELEASE = ("release",)
@@ -40,7 +40,7 @@ ENCODER = "fixed projection of the pixels (no model)"
 
 
 class Bench:
-    """One run of the benchmarks: its folder, its server, its book."""
+    """One run of the benchmarks: its folder, its server, and the book that it reports to."""
 
     def __init__(self, folder: Path, server: Simulator, book: Book, scale: float) -> None:
         self.folder = folder
@@ -50,7 +50,7 @@ class Bench:
         self._made: dict[str, Mapping[str, Result]] = {}
 
     def count(self, full: int) -> int:
-        """A number of images at this run's scale."""
+        """A number of images at this run's scale, at least 20."""
         return max(20, round(full * self.scale))
 
     def add(self, figure: str, value: float, goal: float | None, better: Any = "lower", **detail: Any) -> None:
@@ -58,16 +58,16 @@ class Bench:
         self.book.add(Figure(f"engine.{figure}", round(value, 5), goal, better, detail))
 
     def asked(self) -> Result:
-        """The server's counts."""
+        """The server's counts so far."""
         return running.stats(self.server.url)
 
     def server_cpu(self) -> float:
-        """Processor seconds of the server so far (Linux): what its capacity is reckoned from."""
+        """Processor seconds of the server so far (Linux), from which its capacity is computed."""
         fields = Path(f"/proc/{self.server.pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def settings(self, name: str, source: Path, store: str = "", **changes: Any) -> Path:
-        """A settings file for the store of this name."""
+        """Write a settings file for the store of this name, and return its path."""
         file = self.folder / f"{name}.json"
         url = store or (self.folder / "stores" / name).as_uri()
         chosen = material.settings(url, source, self.server.base_url, **changes)
@@ -75,7 +75,7 @@ class Bench:
         return file
 
     def step(self, settings: Path, *arguments: str) -> Result:
-        """One step in a process of its own; what it took, and what it asked the server."""
+        """Run one step in a separate process; returns what it took, and what it asked the server."""
         before = self.asked()
         took = running.process("benchmarks.step", str(settings), *arguments)
         after = self.asked()
@@ -84,13 +84,13 @@ class Bench:
         return took
 
     def run(self, settings: Path, steps: Iterable[tuple[str, ...]]) -> dict[str, Result]:
-        """Steps in order; by their last words."""
+        """Run steps in order; returns what each took, by its last word."""
         return {step[-1]: self.step(settings, *step) for step in steps}
 
     def first(self, name: str, count: int) -> tuple[Path, Mapping[str, Result]]:
-        """A source of so many images, and the first full run over it: its settings, and what each step took."""
+        """Make a source of ``count`` images and run it once, if not done; returns settings, and what each step took."""
         source = self.folder / f"{name} images"
-        # As many shards at any scale: 4 and 40, so that small and large have as many image shards under way at once.
+        # 4 and 40 image shards at any scale, so that small and large runs have equally many under way at once.
         ingest = {"min_side": material.SIDE, "shard_images": max(8, round(SHARD * self.scale))}
         settings = self.settings(name, source, ingest=ingest)
         if name not in self._made:
@@ -119,7 +119,7 @@ def _cpu(steps: Mapping[str, Result]) -> Result:
 
 
 def images(bench: Bench) -> None:
-    """A second run, then one with one per cent more images."""
+    """Measure a second run, then one with one per cent more images."""
     settings, first = bench.large()
     count = bench.count(IMAGES)
     again = bench.run(settings, [*FIRST, RELEASE])
@@ -128,12 +128,12 @@ def images(bench: Bench) -> None:
     more = max(1, count // 100)
     material.images(bench.folder / "large images", count, count + more)
     then = bench.run(settings, [*FIRST, RELEASE])
-    told = {"images": count, "more": more}
+    counts = {"images": count, "more": more}
     bench.add(
         "images_1pct_calls",
         _units(then) / _units(first),
         0.0105,
-        **told,
+        **counts,
         first_units=_units(first),
         then_units=_units(then),
     )
@@ -142,7 +142,7 @@ def images(bench: Bench) -> None:
         "images_1pct_cpu",
         _sum(then, "cpu") / _sum(first, "cpu"),
         0.02,
-        **told,
+        **counts,
         first_seconds=round(_sum(first, "cpu"), 2),
         then_seconds=round(_sum(then, "cpu"), 2),
         with_release=round(whole, 4),
@@ -154,7 +154,7 @@ def images(bench: Bench) -> None:
 
 
 def memory(bench: Bench) -> None:
-    """Peak memory of each stage's process at n and 10 n images."""
+    """Compare the peak memory of each stage's process at n and 10 n images."""
     small, large = bench.small()[1], bench.large()[1]
     growth = {name: round(large[name]["peak"] / small[name]["peak"], 3) for name in large}
     worst = max(growth, key=lambda name: growth[name])
@@ -171,7 +171,7 @@ def memory(bench: Bench) -> None:
 
 
 def types(bench: Bench) -> None:
-    """One per cent more task types."""
+    """Measure the calls of a run with one per cent more task types."""
     settings, _ = bench.small()
     file = str(bench.folder / "pairs.json")
     bench.step(settings, "pairs", file)
@@ -183,7 +183,7 @@ def types(bench: Bench) -> None:
 
 
 def cpu(bench: Bench) -> None:
-    """The engine against a bare loop that sends the same requests."""
+    """Compare the engine with a bare loop that sends the same requests."""
     count = bench.count(CPU_IMAGES)
     source = bench.folder / "cpu images"
     material.images(source, 0, count)
@@ -193,7 +193,7 @@ def cpu(bench: Bench) -> None:
     listed = str(bench.folder / "matches.json")
     bench.step(settings, "matches", listed)
     bare = running.process("benchmarks.bare", str(settings), listed, "aiohttp")
-    plain = running.process("benchmarks.bare", str(settings), listed, "default")
+    bare_default_transport = running.process("benchmarks.bare", str(settings), listed, "default")
     before = bench.server_cpu()
     engine = bench.step(settings, "generate", "vote")
     served = engine["asked"]["requests"] / max(0.01, bench.server_cpu() - before)
@@ -209,20 +209,20 @@ def cpu(bench: Bench) -> None:
         requests=bare["requests"],
         engine_ms_a_unit=round(engine["cpu"] / thousand, 3),
         bare_ms_a_unit=round(bare["cpu"] / thousand, 3),
-        of_the_clients_default_transport=round(engine["cpu"] / plain["cpu"], 3),
+        of_the_clients_default_transport=round(engine["cpu"] / bare_default_transport["cpu"], 3),
         server_requests_a_cpu_second=round(served),
         bare_loop="sends the image's file as it is; the engine renders it, once a stage",
     )
 
 
 def journal(bench: Bench) -> None:
-    """Replies that reach the store a second, against bare puts of as many objects of the same sizes."""
+    """Compare the journal's replies a second with bare puts of equally many objects of the same sizes."""
     with SeaweedFS(bench.folder / "s3") as server:
         s3 = open_store(f"s3://{server.bucket}/journal", **server.s3_options)
         folder = open_store(str(bench.folder / "stores" / "journal"))
         rounds = max(2, round(JOURNAL_ROUNDS * min(1.0, bench.scale)))
-        found = {name: _journal_rate(store, rounds) for name, store in {"s3": s3, "folder": folder}.items()}
-    ratio, rate, bare, size = found["s3"]
+        rates = {name: _journal_rate(store, rounds) for name, store in {"s3": s3, "folder": folder}.items()}
+    ratio, rate, bare, size = rates["s3"]
     bench.add(
         "journal_rate",
         ratio,
@@ -232,24 +232,24 @@ def journal(bench: Bench) -> None:
         bare_replies_a_second=round(bare),
         part_bytes=size,
         store="SeaweedFS",
-        folder_ratio=round(found["folder"][0], 3),
-        folder_replies_a_second=round(found["folder"][1]),
+        folder_ratio=round(rates["folder"][0], 3),
+        folder_replies_a_second=round(rates["folder"][1]),
     )
 
 
 def _journal_rate(store: Store, rounds: int) -> tuple[float, float, float, int]:
-    """Ratio, replies a second of the journal and of bare puts (medians over rounds), bytes a part."""
+    """Ratio, replies a second of the journal and of bare puts (medians over rounds), and bytes a part."""
     ours, bare, size = [], [], 0
     for _ in range(rounds):
         shard = uuid.uuid4().hex
         replies = [_reply(number) for number in range(JOURNAL_PARTS * PART_REPLIES)]
         gc.collect()
-        gc.freeze()  # what the benchmark itself holds is no burden of the journal's
+        gc.freeze()  # the benchmark's own objects must not slow down garbage collection in the journal's time
         began = time.monotonic()
-        book = Journal(store, shard)
+        shard_journal = Journal(store, shard)
         for reply in replies:
-            book.add(reply)
-        book.flush()
+            shard_journal.add(reply)
+        shard_journal.flush()
         ours.append(len(replies) / (time.monotonic() - began))
         gc.unfreeze()
         objects = [store.get(listed.key) for listed in store.list(f"{keys.journal(shard)}/")]
@@ -258,11 +258,11 @@ def _journal_rate(store: Store, rounds: int) -> tuple[float, float, float, int]:
         for number, raw in enumerate(objects):
             store.put_if_absent(f"bare/{shard}/{number:010d}", raw)
         bare.append(len(replies) / (time.monotonic() - began))
-    return median(mine / theirs for mine, theirs in zip(ours, bare, strict=True)), median(ours), median(bare), size
+    return median(a / b for a, b in zip(ours, bare, strict=True)), median(ours), median(bare), size
 
 
 def _reply(number: int) -> Reply:
-    """As large as a filter's reply about ten task types; ids and texts differ, so that it compresses as one would."""
+    """A reply as large as a filter's about ten task types; random ids and texts, so that it compresses like one."""
     units = tuple(uuid.uuid4().hex * 2 for _ in range(10))
     texts = [f"It shows {uuid.uuid4().hex[:12]}, which {'fits' if n % 3 else 'does not fit'}." for n in range(10)]
     answers = {unit: Answer({"fits": bool(n % 3), "reason": texts[n]}) for n, unit in enumerate(units)}
@@ -291,7 +291,7 @@ def _reply(number: int) -> Reply:
 
 
 def shards(bench: Bench) -> None:
-    """A run with nothing to do, over many shards."""
+    """Measure a run with nothing to do, over many image shards."""
     count = bench.count(WIDE_IMAGES)
     source = bench.folder / "wide images"
     material.images(source, 0, count)

@@ -15,7 +15,7 @@ BUILD = Path("build/bench")
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One number and what it should be; ``detail`` holds what it is made of."""
+    """One number, its goal, and in ``detail`` the numbers that it was computed from."""
 
     figure: str
     value: float
@@ -32,14 +32,14 @@ class Figure:
 
 
 class Book:
-    """Where the figures of one run go."""
+    """Prints the figures of one run, and appends them to a file."""
 
     def __init__(self, name: str, folder: Path = BUILD) -> None:
         self.file = folder / f"{name}.jsonl"
         folder.mkdir(parents=True, exist_ok=True)
 
     def add(self, figure: Figure) -> None:
-        """Print it, and append it to the file."""
+        """Print a figure, and append it to the file."""
         goal = "-" if figure.goal is None else f"{figure.goal:g}{'' if figure.met else '  (missed)'}"
         parts = [f"{name} {_short(value)}" for name, value in figure.detail.items() if not isinstance(value, dict)]
         print(f"{figure.figure:34} {figure.value:8.4g}   goal {goal}   {', '.join(parts)}", flush=True)
@@ -61,7 +61,7 @@ def _short(value: object) -> str:
 
 @cache
 def machine() -> dict[str, Any]:
-    """What the figures were measured on."""
+    """The machine that the figures are measured on."""
     info = Path("/proc/cpuinfo")
     names = [line for line in info.read_text().splitlines() if line.startswith("model name")] if info.exists() else []
     return {

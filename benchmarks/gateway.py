@@ -1,10 +1,10 @@
-"""The gateway: how near to what the server allows, at what processor time, losing nothing. ``make bench-gateway``.
+"""The gateway: its rate as a share of what the server allows, its processor time, lost calls. ``make bench-gateway``.
 
-The work is a request an image of about 30 kB, for a structured answer, 64 in flight, on the canned server at a fixed
-latency: this project's filter with one task type an image, from a store in a folder, journal and budget included; the
-peers' question and answer (peers/work.py). Calls a second are reckoned from the server's first arrival to its last
-reply. ``SCALE=0.1`` takes a tenth of the calls; arguments choose figures: speed, sending, limits, malformed, memory,
-peers.
+The work is one request for each image of about 30 kB, with a structured answer, 64 in flight, to the canned server at a
+fixed latency. This project runs its filter with one task type an image, from a store in a folder, with journal and
+budget; peers ask for a question and answer (peers/work.py). Calls a second are computed from the server's first arrival
+to its last reply. ``SCALE=0.1`` takes a tenth of the calls; arguments choose figures: speed, sending, limits,
+malformed, memory, peers.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ IN_FLIGHT = 64
 IDEAL = IN_FLIGHT / LATENCY
 CALLS = 2_000
 MANY = 10_000
-ROUNDS = 3  # of what two sides are compared in, one after the other
+ROUNDS = 3  # in each of which the compared sides run one after the other
 TYPES = 200
 
 
 class Bench:
-    """One run of the benchmarks: its folder, its book, and a store of each size that has nothing left but to ask."""
+    """One run of the benchmarks: its folder, its book, and for each size a store in which all but asking is done."""
 
     def __init__(self, folder: Path, book: Book, scale: float) -> None:
         self.folder = folder
@@ -49,26 +49,26 @@ class Bench:
         self.book.add(Figure(f"gateway.{figure}", round(value, 4), goal, better, detail))
 
     def server(self, *options: str, latency: float = LATENCY) -> Simulator:
-        """A canned server, to be entered."""
+        """A canned server, as a context manager. options: such as "limits.concurrency=16"."""
         sets = [word for option in (f"latency={latency}", *options) for word in ("--set", option)]
         return Simulator(Path(tempfile.mkdtemp(dir=self.folder)), arguments=("--canned", *sets))
 
     def run(self, server: Simulator, calls: int, **model: Any) -> Result:
-        """The filter over so many images, in a process of its own; what it took, ``wall`` with its start."""
+        """Run the filter over ``calls`` images in a separate process; ``wall``: seconds, including its start."""
         settings = self._prepared(server, calls, model)
         running.stats(server.url, "DELETE")
         began = time.monotonic()
-        told = running.process("benchmarks.step", str(settings), "generate", "filter")
-        told["wall"] = time.monotonic() - began
-        return {**told, **_rate(server)}
+        result = running.process("benchmarks.step", str(settings), "generate", "filter")
+        result["wall"] = time.monotonic() - began
+        return {**result, **_rate(server)}
 
     def peer(self, name: str, server: Simulator, calls: int) -> Result:
-        """The same of a peer."""
+        """Run a peer over ``calls`` images; returns the same as `run`."""
         running.stats(server.url, "DELETE")
         return {**peer(name, server.base_url, self.images, calls, IN_FLIGHT), **_rate(server)}
 
     def _prepared(self, server: Simulator, calls: int, model: Mapping[str, Any]) -> Path:
-        """Settings of a store whose images are matched with one task type each, and not asked about."""
+        """The settings of a store whose images are matched with one task type each, before anything is asked."""
         ready = self.folder / "ready" / str(calls)
         chosen = self.folder / f"{calls}.json"
         source = self.folder / f"first {calls}"
@@ -96,7 +96,7 @@ class Bench:
 
 
 def _rate(server: Simulator) -> Result:
-    """What the server saw: calls a second that were of use, the share that was answered 429, most in flight."""
+    """The server's view: useful calls a second, the share answered with 429, replies by status, most in flight."""
     traffic = running.stats(server.url)["traffic"]
     replies: dict[str, int] = traffic["statuses"]
     seconds = traffic["last_reply"] - traffic["first_arrival"]
@@ -109,31 +109,31 @@ def _rate(server: Simulator) -> Result:
 
 
 def _middle(results: Sequence[Result]) -> Result:
-    """The one in the middle, by rate."""
+    """The result with the median rate."""
     return sorted(results, key=lambda result: float(result["rate"]))[len(results) // 2]
 
 
 def speed(bench: Bench) -> None:
-    """Against a bare aiohttp loop and a plain loop over the official client."""
+    """Compare with a bare aiohttp loop, and with a simple loop over the official client."""
     with bench.server() as server:
-        ours, bare, plain = [], [], []
+        ours, aiohttp_loop, openai_loop = [], [], []
         for _ in range(ROUNDS):
             ours.append(bench.run(server, bench.calls))
-            bare.append(bench.peer("aiohttp", server, bench.calls))
-            plain.append(bench.peer("openai", server, bench.calls))
-        mine, theirs, official = _middle(ours), _middle(bare), _middle(plain)
-        results = {"ours": mine, "aiohttp": theirs, "openai": official}
+            aiohttp_loop.append(bench.peer("aiohttp", server, bench.calls))
+            openai_loop.append(bench.peer("openai", server, bench.calls))
+        ours_median, aiohttp_median, openai_median = _middle(ours), _middle(aiohttp_loop), _middle(openai_loop)
+        results = {"ours": ours_median, "aiohttp": aiohttp_median, "openai": openai_median}
         cpu = {name: round(1000 * result["cpu"] / bench.calls, 3) for name, result in results.items()}
         bench.add(
             "of_ideal",
-            mine["rate"] / IDEAL,
+            ours_median["rate"] / IDEAL,
             0.93,
             calls=bench.calls,
-            aiohttp=round(theirs["rate"] / IDEAL, 4),
-            of_aiohttp=round(mine["rate"] / theirs["rate"], 4),
+            aiohttp=round(aiohttp_median["rate"] / IDEAL, 4),
+            of_aiohttp=round(ours_median["rate"] / aiohttp_median["rate"], 4),
             of_aiohttp_goal=0.98,
             rounds=[round(result["rate"] / IDEAL, 4) for result in ours],
-            most_in_flight=mine["in_flight"],
+            most_in_flight=ours_median["in_flight"],
         )
         bench.add("cpu", cpu["ours"] / cpu["openai"], 1.0, "lower", cpu_s_per_1000=cpu)
         whole = bench.run(server, bench.many)
@@ -148,29 +148,29 @@ def speed(bench: Bench) -> None:
 
 
 def sending(bench: Bench) -> None:
-    """What sending a request costs, without the rest of the gateway, against the official client's own way."""
+    """Compare the cost of sending a request, without the rest of the gateway, with the official client's."""
     with bench.server(latency=0) as server:
-        found = running.process("benchmarks.sending", server.base_url, str(bench.calls))
-        bench.add("sending", found["ours"] / found["openai over aiohttp"], 1.0, "lower", cpu_us_a_call=found)
+        cpu_us = running.process("benchmarks.sending", server.base_url, str(bench.calls))
+        bench.add("sending", cpu_us["ours"] / cpu_us["openai over aiohttp"], 1.0, "lower", cpu_us_a_call=cpu_us)
 
 
 def peers(bench: Bench) -> None:
-    """Against other tools on the same work."""
+    """Compare with other tools on the same work."""
     for name in ("distilabel", "curator", "datadesigner"):
         with bench.server() as server:
             ours, theirs = [], []
             for _ in range(ROUNDS):
                 ours.append(bench.run(server, bench.calls))
                 theirs.append(bench.peer(name, server, bench.calls))
-            mine, its = _middle(ours), _middle(theirs)
+            ours_median, their_median = _middle(ours), _middle(theirs)
             bench.add(
                 f"vs_{name}",
-                mine["rate"] / its["rate"],
+                ours_median["rate"] / their_median["rate"],
                 1.0,
                 calls=bench.calls,
-                calls_a_second=[round(mine["rate"], 1), round(its["rate"], 1)],
-                cpu_s_per_1000=[round(1000 * each["cpu"] / bench.calls, 2) for each in (mine, its)],
-                lost=its["lost"],
+                calls_a_second=[round(ours_median["rate"], 1), round(their_median["rate"], 1)],
+                cpu_s_per_1000=[round(1000 * each["cpu"] / bench.calls, 2) for each in (ours_median, their_median)],
+                lost=their_median["lost"],
             )
 
 
@@ -181,24 +181,26 @@ LIMITS = {
 
 
 def limits(bench: Bench) -> None:
-    """Against limits that the server alone knows."""
-    found = {}
+    """Measure the rate under limits that only the server knows."""
+    by_limit = {}
     for name, (most, option) in LIMITS.items():
         with bench.server(option, "limits.headers=false") as server:
             result = bench.run(server, bench.calls)
-            found[name] = {
+            by_limit[name] = {
                 "of_limit": round(result["rate"] / most, 4),
                 "busy": round(result["busy"], 4),
                 "lost": bench.calls - result["replies"].get("200", 0),
                 "cpu_s_per_1000": round(1000 * result["cpu"] / bench.calls, 2),
             }
-    bench.add("ratelimited", min(each["of_limit"] for each in found.values()), 0.95, calls=bench.calls, each=found)
-    bench.add("ratelimited_lost", max(each["lost"] for each in found.values()), 0, "lower")
-    bench.add("ratelimited_429", max(each["busy"] for each in found.values()), 0.03, "lower")
+    bench.add(
+        "ratelimited", min(each["of_limit"] for each in by_limit.values()), 0.95, calls=bench.calls, each=by_limit
+    )
+    bench.add("ratelimited_lost", max(each["lost"] for each in by_limit.values()), 0, "lower")
+    bench.add("ratelimited_429", max(each["busy"] for each in by_limit.values()), 0.03, "lower")
 
 
 def malformed(bench: Bench) -> None:
-    """Replies that are malformed, cut off or no replies."""
+    """Measure calls and losses when replies are malformed, cut off or errors."""
     faults = ("faults.malformed=0.05", "faults.truncated=0.02", "faults.server_error=0.02")
     with bench.server(*faults) as server:
         result = bench.run(server, bench.calls)
@@ -212,7 +214,7 @@ def malformed(bench: Bench) -> None:
 
 
 def memory(bench: Bench) -> None:
-    """Peak memory at ten times the calls."""
+    """Compare peak memory at ten times the calls."""
     with bench.server() as server:
         few, many = (bench.run(server, calls)["peak"] for calls in (bench.many // 10, bench.many))
         bench.add(

@@ -1,4 +1,4 @@
-"""What the benchmarks run on: tiny images, task types, settings, an encoder that costs nothing, a store that counts."""
+"""Material of the benchmarks: tiny images, task types, settings, an encoder of almost no cost, a store that counts."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def task_types(start: int, stop: int) -> list[str]:
 
 
 def settings(store: str, folder: Path, base_url: str, **changes: Any) -> Settings:
-    """The defaults, with one source, and models that are all the canned server at ``base_url``; no budget's cap."""
+    """The default settings with one source, all models at the canned server ``base_url``, and no budget cap."""
     model = {"base_url": base_url, "simulated": True}
     judges = [{**model, "name": f"judge {letter}", "model": f"judge-{letter}"} for letter in "abc"]
     return parse_settings(
@@ -68,8 +68,8 @@ def settings(store: str, folder: Path, base_url: str, **changes: Any) -> Setting
 
 
 class HashEncoder:
-    """Unit vectors from a fixed projection of the pixels, and from the hash of a text. No model: costs next to nothing,
-    so that what is measured is the engine."""
+    """Unit vectors from a fixed projection of the pixels, and from the hash of a text. It costs almost nothing, so that
+    the engine is measured and not a model."""
 
     dim = _DIM
     identity: dict[str, Any] = {"name": "benchmark", "weights": "none", "backend": "numpy", "dim": _DIM}  # noqa: RUF012
@@ -89,7 +89,7 @@ class HashEncoder:
 
 
 class BenchWorkspace(Workspace):
-    """A galaxy with that encoder."""
+    """A workspace with `HashEncoder`."""
 
     @cached_property
     def encoder(self) -> Encoder:
@@ -102,7 +102,7 @@ class BenchWorkspace(Workspace):
 
 
 class CountingStore:
-    """A store that counts the requests which S3 would be sent: a listing is one a page."""
+    """A store that counts the requests that S3 would get; a listing is one request a page."""
 
     def __init__(self, store: Store) -> None:
         self._store = store

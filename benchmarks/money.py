@@ -1,15 +1,15 @@
-"""The budget's figures: how much of it is put to use, and how far a forecast is from the cost.
+"""The budget's figures: the share of it that is used, overspending, and the error of a forecast.
 
-`gateway.budget_used`: eight processes share a budget of 2,000 typical calls, each of which is held at five times what
-it comes to until it is back. Work is plenty; the share of the budget that was put to use when all have stopped.
+`gateway.budget_used`: eight processes share a budget of 2,000 typical calls, for each of which five times its cost is
+reserved until its reply comes. There is more work than budget; the share of the budget that was spent when all stopped.
 
     python -m benchmarks.money [images of each source; default: 1000, some 15 minutes on two cores]
 
-`gateway.overspend`: eight processes that are killed 200 times and told 429 in between: what was billed over the budget.
+`gateway.overspend`: eight processes are killed 200 times, and get 429 in between: the amount billed over the budget.
 
-`gateway.forecast`: three unlike sources (pages, drawn shapes, parts of photographs), the simulated models and their
-prices. Of each, one image in twenty is asked about by a probe; then the rest of each is run, and its cost divides what
-was forecast. The largest distance from 1.
+`gateway.forecast`: three different sources (pages, drawn shapes, parts of photographs), with the simulated models and
+their prices. A probe asks about one image in twenty of each; then the rest of each is run. The figure is the largest
+distance of (forecast / cost) from 1.
 """
 
 from __future__ import annotations
@@ -45,33 +45,33 @@ from taskgalaxy_ops.workspace import Workspace
 
 SOURCES = ("documents", "shapes", "photos")
 TYPICAL = 1_000_000  # nano-dollars
-TIMES = 5  # a call is held at
+TIMES = 5  # a reservation is this many times a call's typical cost
 
 
 def budget_used(
     folder: Path, *, processes: int = 8, in_flight: int = 16, calls: int = 2000, seconds: float = 0.1
 ) -> tuple[float, float, float]:
-    """Share of the budget that was put to use, what was overspent (nano-dollars), and wall seconds."""
+    """The share of the budget that was spent, the amount overspent (nano-dollars), and wall seconds."""
     cap = calls * TYPICAL
     context = multiprocessing.get_context("spawn")
-    record_actual = context.Queue()
+    spent_queue = context.Queue()
     workers = [
-        context.Process(target=_worker, args=(folder, number, cap, in_flight, seconds, record_actual))
+        context.Process(target=_worker, args=(folder, number, cap, in_flight, seconds, spent_queue))
         for number in range(processes)
     ]
     began = time.monotonic()
     for worker in workers:
         worker.start()
-    spent = sum(record_actual.get() for _ in workers)
+    spent = sum(spent_queue.get() for _ in workers)
     for worker in workers:
         worker.join()
     return spent / cap, max(0, spent - cap), time.monotonic() - began
 
 
 def _worker(
-    folder: Path, number: int, cap: int, in_flight: int, seconds: float, record_actual: multiprocessing.Queue[int]
+    folder: Path, number: int, cap: int, in_flight: int, seconds: float, spent_queue: multiprocessing.Queue[int]
 ) -> None:
-    record_actual.put(asyncio.run(_spend(folder, number, cap, in_flight, seconds)))
+    spent_queue.put(asyncio.run(_spend(folder, number, cap, in_flight, seconds)))
 
 
 async def _spend(folder: Path, number: int, cap: int, in_flight: int, seconds: float) -> int:
@@ -105,10 +105,10 @@ async def _spend(folder: Path, number: int, cap: int, in_flight: int, seconds: f
 def overspend(
     folder: Path, *, processes: int = 8, kills: int = 200, calls: int = 100_000, lease: float = 0.5
 ) -> tuple[float, float, int]:
-    """Nano-dollars over the budget, share of it that the ledger counts as spent, and kills.
+    """Nano-dollars over the budget, the share of it that the ledger counts as spent, and the number of kills.
 
-    What the provider bills is written down as a call arrives, so that what a killed worker never heard of counts too;
-    one call in five is a 429. Who is killed is followed by another worker on the same image shard.
+    The provider's bill is written when a call arrives, so that it includes calls whose reply a killed worker never got;
+    one call in five gets 429. After a kill another worker continues the same image shard.
     """
     cap = calls * TYPICAL
     context = multiprocessing.get_context("spawn")
@@ -148,8 +148,8 @@ async def _spend_and_die(folder: Path, number: int, cap: int, lease: float, seed
         journal.seek(0)
         shown: dict[str, JournaledCalls] = {}
         for block, cost in (line.split() for line in journal if line.endswith("\n")):
-            one = shown.get(block, JournaledCalls())
-            shown[block] = JournaledCalls(one.cost + int(cost), calls=one.calls + 1)
+            before = shown.get(block, JournaledCalls())
+            shown[block] = JournaledCalls(before.cost + int(cost), calls=before.calls + 1)
         run_budget.ledger.settle_orphans(shard, shown)
         shard_budget = ShardBudget(run_budget, shard, 32)
 
@@ -170,22 +170,22 @@ async def _spend_and_die(folder: Path, number: int, cap: int, lease: float, seed
 
 
 def forecast(folder: Path, base_url: str, *, images: int = 400) -> tuple[float, Mapping[str, Any]]:
-    """Largest distance of forecast ÷ cost from 1 over the sources, and what it is made of by source.
+    """The largest distance of forecast / cost from 1 over the sources, and the numbers of each source.
 
-    base_url: of `taskgalaxy simulate`.
+    base_url: of `taskgalaxy simulate`. images: of each source.
     """
     workspace = Workspace.open(_settings(folder, base_url, images))
     for source in SOURCES:
         pipeline.ingest(workspace, source)
     forecasting.probe(workspace)
-    told: dict[str, Any] = {}
+    by_source: dict[str, Any] = {}
     for made in forecasting.forecast(workspace).sources:
         before = workspace.ledger().spent(("source", made.source)).cost
         result = pipeline.generate(workspace, pipeline.RunOptions(sources=[made.source]))
         if result.pending:
             raise RuntimeError(f"{made.source}: {result.pending} pending, {result.reasons}")
         cost = (workspace.ledger().spent(("source", made.source)).cost - before) / NANO
-        told[made.source] = {
+        by_source[made.source] = {
             "probed": made.measured,
             "left": made.images,
             "forecast": made.cost.expected,
@@ -194,7 +194,7 @@ def forecast(folder: Path, base_url: str, *, images: int = 400) -> tuple[float, 
             "cost": cost,
             "ratio": made.cost.expected / cost,
         }
-    return max(abs(each["ratio"] - 1) for each in told.values()), told
+    return max(abs(each["ratio"] - 1) for each in by_source.values()), by_source
 
 
 def _settings(folder: Path, base_url: str, images: int) -> Settings:
@@ -223,15 +223,15 @@ def _parts(folder: Path, count: int) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     whole = [Image.open(io.BytesIO(made.raw)).convert("RGB") for made in photos.images(None, 0)]
     for number in range(count):
-        one = whole[number % len(whole)]
-        wide, high = (round(side * (0.3 + 0.6 * draw("part", number, side))) for side in one.size)
-        left = round(draw("x", number) * (one.width - wide))
-        top = round(draw("y", number) * (one.height - high))
-        one.crop((left, top, left + wide, top + high)).save(folder / f"{number:05d}.png")
+        photograph = whole[number % len(whole)]
+        wide, high = (round(side * (0.3 + 0.6 * draw("part", number, side))) for side in photograph.size)
+        left = round(draw("x", number) * (photograph.width - wide))
+        top = round(draw("y", number) * (photograph.height - high))
+        photograph.crop((left, top, left + wide, top + high)).save(folder / f"{number:05d}.png")
 
 
 def main() -> None:
-    """Both figures."""
+    """Measure and report the three figures."""
     book = Book("gateway")
     with tempfile.TemporaryDirectory() as folder:
         used, over, seconds = budget_used(Path(folder))
@@ -242,8 +242,8 @@ def main() -> None:
     book.add(Figure("gateway.overspend", over / NANO, 0, "lower", {"kills": killed, "counted": counted}))
     with tempfile.TemporaryDirectory() as folder, Simulator(Path(folder) / "simulator") as simulator:
         images = int(sys.argv[1]) if len(sys.argv) > 1 else 1000
-        distance, told = forecast(Path(folder), simulator.base_url, images=images)
-    book.add(Figure("gateway.forecast", distance, 0.1, "lower", {"images": images, **told}))
+        distance, by_source = forecast(Path(folder), simulator.base_url, images=images)
+    book.add(Figure("gateway.forecast", distance, 0.1, "lower", {"images": images, **by_source}))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What benchmarks have in common: the figures that were chosen, a folder for them, a module in a process of its own."""
+"""Shared by the benchmarks: the chosen figures, a folder for them, running a module in a separate process."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Result = dict[str, Any]
 
 
 def scale() -> float:
-    """The share of the images, or calls, that ``SCALE`` asks for."""
+    """The share of the images or calls to use, from the environment variable ``SCALE``; by default 1."""
     return float(os.environ.get("SCALE", "1"))
 
 
@@ -32,7 +32,7 @@ def measure(figures: Mapping[str, Callable[[Bench], None]], chosen: Sequence[str
 
 @contextmanager
 def folder(name: str, figures: Mapping[str, Any], chosen: Sequence[str]) -> Iterator[Path]:
-    """A folder for as long as it takes, below ``BENCH_FOLDER``. SystemExit for a figure that there is not."""
+    """Yield a temporary folder below ``BENCH_FOLDER``. Raises SystemExit for an unknown figure."""
     if unknown := set(chosen) - set(figures):
         raise SystemExit(f"no such figure: {', '.join(sorted(unknown))}; there are {', '.join(figures)}.")
     place = Path(os.environ.get("BENCH_FOLDER", BUILD))
@@ -42,16 +42,16 @@ def folder(name: str, figures: Mapping[str, Any], chosen: Sequence[str]) -> Iter
 
 
 def process(module: str, *arguments: str) -> Result:
-    """Run a module in a process of its own; the JSON that it prints. SystemExit if it fails."""
+    """Run a module in a separate process, and return the JSON that it prints. Raises SystemExit if it fails."""
     done = subprocess.run([sys.executable, "-m", module, *arguments], stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"{module} {' '.join(arguments)} failed.")
-    found: Result = json.loads(done.stdout)
-    return found
+    report: Result = json.loads(done.stdout)
+    return report
 
 
 def stats(url: str, method: str = "GET") -> Result:
-    """What the simulated models' server has counted; DELETE: it counts from nothing again."""
+    """The counts of the simulated models' server. method: "DELETE" sets them to zero."""
     with urllib.request.urlopen(urllib.request.Request(f"{url}/stats", method=method), timeout=10) as reply:
-        found: Result = json.load(reply)
-    return found
+        counts: Result = json.load(reply)
+    return counts

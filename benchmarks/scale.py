@@ -1,7 +1,7 @@
-"""What 100 million images and 100,000 task types take, reckoned from what a shard took; ``make bench-scale``.
+"""What 100 million images and 100,000 task types would take, estimated from a few image shards; ``make bench-scale``.
 
-Runs a few shards through the engine and counts; simulates writers on one store (writers.py); multiplies; and writes the
-tables into docs/scale.md, between its two marks.
+Runs a few image shards through the engine and counts; simulates writers on one store (writers.py); multiplies; and
+writes the tables into docs/scale.md, between its two marks.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ BEGIN, END = "<!-- measured: make bench-scale -->", "<!-- /measured -->"
 
 IMAGES, TYPES = 100_000_000, 100_000
 SHARD = engine.SHARD
-SHARDS = 4  # that are measured
+SHARDS = 4  # image shards that are measured
 DIM = 768  # of CLIP ViT-L/14
 
 # US dollars. AWS S3 standard, us-east-1; models as in the example settings.
 PUT_OR_LIST, GET, GIGABYTE_MONTH = 0.005 / 1000, 0.0004 / 1000, 0.023
 TEACHER, JUDGE = (2.50, 10.00), (0.15, 0.60)  # a million tokens: input, output
 SIDE = 1024  # pixels of an image as sent
-UNIT_TOKENS = {"filter": 25, "write": 90, "vote": 20}  # written for a unit of the stage
-ASKED_TOKENS = {"filter": 15, "write": 15, "vote": 90}  # that name a unit of the stage in the request
+UNIT_TOKENS = {"filter": 25, "write": 90, "vote": 20}  # tokens of the reply for a unit of the stage
+ASKED_TOKENS = {"filter": 15, "write": 15, "vote": 90}  # tokens of the request for a unit of the stage
 
 SIMULATED = (
     Plan(writers=16, killed=1, frozen=1),
@@ -49,7 +49,7 @@ SIMULATED = (
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What one shard took."""
+    """What one image shard took."""
 
     images: int
     objects: dict[str, float]  # by kind
@@ -61,7 +61,7 @@ class Cost:
 
 
 def measured() -> Cost:
-    """A few shards through the chain, per shard."""
+    """Run a few image shards through all stages; returns the mean of an image shard."""
     place = Path(os.environ.get("BENCH_FOLDER", BUILD))
     place.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="scale-", dir=place) as name:
@@ -103,19 +103,19 @@ def _each(counts: Counter[str]) -> dict[str, float]:
 
 
 def match_seconds() -> float:
-    """CPU seconds to match one shard with all task types."""
+    """CPU seconds to match one image shard with all task types."""
     rng = np.random.default_rng(0)
     images = EmbeddingMatrix(tuple(f"{n:064x}" for n in range(SHARD)), normalise(rng.standard_normal((SHARD, DIM))))
     names = tuple(f"group~kind~type {n:06d}" for n in range(TYPES))
     types = EmbeddingMatrix(names, normalise(rng.standard_normal((TYPES, DIM))))
     began = time.process_time()
-    found = sum(1 for _ in match(images, types, k=10))
-    assert found == 10 * SHARD
+    matches = sum(1 for _ in match(images, types, k=10))
+    assert matches == 10 * SHARD
     return time.process_time() - began
 
 
 def shard_table(cost: Cost, matching: float) -> list[str]:
-    """What a shard took, and the same for all of them."""
+    """Lines of the table of what an image shard took, and all of them would take."""
     shards = IMAGES / SHARD
     rows: list[tuple[str, float, str]] = []
     rows += [(f"objects: {kind}", number, "{:,.1f} million") for kind, number in cost.objects.items()]
@@ -132,7 +132,7 @@ def shard_table(cost: Cost, matching: float) -> list[str]:
 
 
 def money_table(cost: Cost) -> list[str]:
-    """What the store and the models charge."""
+    """Lines of the table of what the store and the models would cost."""
     shards = IMAGES / SHARD
     asks = cost.requests
     requests = shards * ((asks.get("put", 0) + asks.get("list", 0)) * PUT_OR_LIST + asks.get("get", 0) * GET)
@@ -147,15 +147,15 @@ def money_table(cost: Cost) -> list[str]:
         price = JUDGE if stage == "vote" else TEACHER
         units = cost.units[stage] / calls
         asked = len(prompts[texts[stage]]) / CHARACTERS_A_TOKEN + image_tokens(SIDE, SIDE) + units * ASKED_TOKENS[stage]
-        told = units * UNIT_TOKENS[stage]
-        dollars = shards * calls * (asked * price[0] + told * price[1]) / 1e6
-        tokens = f"{asked:,.0f} tokens in, {told:,.0f} out, at {price[0]:.2f} and {price[1]:.2f} a million"
+        answered = units * UNIT_TOKENS[stage]
+        dollars = shards * calls * (asked * price[0] + answered * price[1]) / 1e6
+        tokens = f"{asked:,.0f} tokens in, {answered:,.0f} out, at {price[0]:.2f} and {price[1]:.2f} a million"
         lines.append(f"| {stage} | {calls * shards / 1e6:,.0f} million calls of {tokens} | {dollars:,.0f} |")
     return lines
 
 
 def hours_table(cost: Cost, matching: float) -> list[str]:
-    """How long it takes, by workers and by what the models give."""
+    """Lines of the table of hours, by the number of workers and by the models' rate."""
     shards = IMAGES / SHARD
     calls = shards * sum(cost.calls.values())
     cpu = shards * (sum(seconds for stage, seconds in cost.cpu.items() if stage != "release") + matching)
@@ -172,7 +172,7 @@ def hours_table(cost: Cost, matching: float) -> list[str]:
 
 
 def simulation_table() -> list[str]:
-    """What writers on one store come to; what must hold is checked in each run."""
+    """Lines of the table of simulated writers on one store; each simulation checks its invariants."""
     lines = [
         "| writers | `block_calls` | calls, of what the models would give | ledger: seconds a use | longest "
         "| writers that gave up | store requests a call |",

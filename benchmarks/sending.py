@@ -1,7 +1,7 @@
-"""What sending alone costs: one request again and again, by the official client and by the gateway's sender.
+"""The cost of sending alone: the same request many times, by the official client and by the gateway's sender.
 
 ``python -m benchmarks.sending <base_url> <calls>`` prints the processor microseconds a call of each, as JSON. They take
-turns at one server, in one process, and read the reply as plain JSON.
+turns with one server, in one process, and only parse the reply's JSON.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ async def _cpu(call: Callable[[], Awaitable[object]], calls: int) -> float:
 
 
 async def measure(base_url: str, calls: int) -> dict[str, float]:
-    """The median of each, in turns."""
+    """Processor microseconds a call of each way of sending: the median over rounds in which they take turns."""
     model = Model(name="teacher", model="teacher", base_url=base_url, simulated=True)
     image = base64.b64encode(random.Random(0).randbytes(IMAGE)).decode()
     parts = [
@@ -67,14 +67,14 @@ async def measure(base_url: str, calls: int) -> dict[str, float]:
             assert sent.came == "served", sent
 
         ways = {"openai": posted(plain), "openai over aiohttp": posted(quick), "ours": ours}
-        found: dict[str, list[float]] = {name: [] for name in ways}
+        cpu_us: dict[str, list[float]] = {name: [] for name in ways}
         for way in ways.values():
-            await way()  # connected, imported
+            await way()  # a first call connects and imports
         for _ in range(TURNS):
             for name, way in ways.items():
-                found[name].append(await _cpu(way, calls))
+                cpu_us[name].append(await _cpu(way, calls))
     await sender.aclose()
-    return {name: round(statistics.median(each), 1) for name, each in found.items()}
+    return {name: round(statistics.median(each), 1) for name, each in cpu_us.items()}
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""One step of the pipeline in a process of its own, so that its processor time and peak memory are its alone.
+"""Run one step of the pipeline in a separate process, to measure its processor time and peak memory alone.
 
-``python -m benchmarks.step <settings.json> <step> [argument …]`` prints what it came to, as JSON. The clock starts once
-everything is imported and the store is open: start-up is apart.
+``python -m benchmarks.step <settings.json> <step> [argument …]`` prints the result and what it took, as JSON. The clock
+starts when everything is imported and the store is open, so that start-up does not count.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-# Part of the start-up: both are imported by others where they are first needed.
+# Imported here to be part of the start-up; otherwise the library imports both where they are first needed.
 import openai  # noqa: F401
 import pyarrow.dataset  # noqa: F401
 
@@ -38,12 +38,12 @@ Result = dict[str, Any]
 
 
 def start(_: BenchWorkspace) -> Result:
-    """Nothing: what start-up alone takes."""
+    """Do nothing, to measure start-up alone."""
     return {}
 
 
 def types(workspace: BenchWorkspace, first: str, end: str) -> Result:
-    """Publish a taxonomy with task types of these numbers more; ``first`` 0 begins it."""
+    """Add the task types with these numbers to the taxonomy; ``first`` 0 makes a new one."""
     taxonomy_store, new = TaxonomyStore(workspace), task_types(int(first), int(end))
     base = taxonomy_store.version() if int(first) else None
     nodes = add_types(base.nodes if base else (), new)
@@ -57,14 +57,14 @@ def ingest(workspace: BenchWorkspace) -> Result:
 
 
 def embed(workspace: BenchWorkspace) -> Result:
-    """Encode what has no embedding."""
+    """Encode the image shards that have no embeddings."""
     shards = lanes.shards_of(workspace, None)
     committed = {shard.id: workspace.stage_outputs.committed(shard.id) for shard in shards}
     return {"shards": len(pipeline.embed(workspace, shards, committed))}
 
 
 def generate(workspace: BenchWorkspace, last_stage: str) -> Result:
-    """The chain up to a stage. Fails if anything stays pending."""
+    """Run the stages up to a last one. Raises RuntimeError if anything stays pending."""
     result = pipeline.generate(workspace, pipeline.RunOptions(last_stage=last_stage))
     if result.pending:
         raise RuntimeError(f"{result.pending} pending: {result.reasons}")
@@ -81,15 +81,15 @@ def matches(workspace: BenchWorkspace, file: str) -> Result:
     """Write each image's file and task types to a file, for the bare loop."""
     files = {claim.image: claim.file for claim in workspace.registry.claims()}
     root = Path(workspace.settings.sources["images"].location)
-    found: dict[str, list[str]] = {}
+    by_file: dict[str, list[str]] = {}
     for match in _matches(workspace):
-        found.setdefault(str(root / files[match.image]), []).append(match.task_type)
-    Path(file).write_text(json.dumps(found), encoding="utf-8")
-    return {"images": len(found)}
+        by_file.setdefault(str(root / files[match.image]), []).append(match.task_type)
+    Path(file).write_text(json.dumps(by_file), encoding="utf-8")
+    return {"images": len(by_file)}
 
 
 def pairs(workspace: BenchWorkspace, file: str) -> Result:
-    """Write all matched pairs to a file; if it holds others, tell how many are new."""
+    """Write all matches to a file; if the file exists, ``entered`` is the number of those that are not in it."""
     now = {f"{match.image} {match.task_type}" for match in _matches(workspace)}
     path = Path(file)
     before = set(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else now
@@ -109,7 +109,7 @@ def release(workspace: BenchWorkspace) -> Result:
 
 
 def fill(workspace: BenchWorkspace) -> Result:
-    """Filter, write and vote with canned answers that no server is asked for: makes a large store quickly."""
+    """Filter, write and vote with canned answers, without a server, to make a large store quickly."""
     workspace.publish_settings()
     shards = pipeline.generate(workspace, pipeline.RunOptions(last_stage="match")).matches
     run = Run(workspace, StageKeys(workspace), _Filling(), RunBudget(workspace.ledger()), workspace.edits().counts())
@@ -123,7 +123,7 @@ def fill(workspace: BenchWorkspace) -> Result:
 
 
 class _Filling(Gateway):
-    """Answers at once, from what the canned server would say."""
+    """A gateway that answers at once, as the canned server would."""
 
     async def ask(self, question: RequestTemplate, units: Sequence[RequestItem], context: CallContext) -> None:
         items = [{"index": n, **unit.item} for n, unit in enumerate(units, 1)]
@@ -159,8 +159,8 @@ STEPS: dict[str, Callable[..., Result]] = {
 
 
 def peak_memory() -> int:
-    """The most memory that this process held so far, in bytes (Linux)."""
-    # Not getrusage's maximum: that one is inherited from the process that started this one.
+    """The peak memory of this process so far, in bytes (Linux)."""
+    # Not getrusage's maximum, which is inherited from the process that started this one.
     status = Path("/proc/self/status").read_text(encoding="ascii")
     return 1024 * next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM"))
 
@@ -172,7 +172,7 @@ def main(settings: str, step: str, *arguments: str) -> None:
     workspace = BenchWorkspace(workspace.settings, store)
     cpu, clock = time.process_time(), time.monotonic()
     result = STEPS[step](workspace, *arguments)
-    told = {
+    report = {
         "cpu": time.process_time() - cpu,
         "seconds": time.monotonic() - clock,
         "peak": peak_memory(),
@@ -181,7 +181,7 @@ def main(settings: str, step: str, *arguments: str) -> None:
         "bytes": dict(store.bytes),
         "result": result,
     }
-    print(json.dumps(told))
+    print(json.dumps(report))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""Hundreds of writers on one store, simulated: the real Log, Lease, Ledger and Journal, on a store and a clock of ours.
+"""Simulate hundreds of writers on one store: the real Log, Lease, Ledger and Journal, on a virtual store and clock.
 
 A discrete-event simulation: each writer is a thread, one of which runs at a time; an operation on the store takes as
-long as S3's do, by the virtual clock, and takes effect half-way. Some writers are killed, and others go on with their
-image shards. What must hold whatever happens is checked at the end, and raises AssertionError where it does not.
+long as S3's do, by the virtual clock, and takes effect half-way. Some writers are killed, and others continue their
+image shards. The invariants are checked at the end: AssertionError where one does not hold.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from taskgalaxy_ops.storage.journal import Journal
 from taskgalaxy_ops.storage.leases import Lease
 from taskgalaxy_ops.storage.ledger import Caps, JournaledCalls, Ledger
 
-# Seconds that S3 takes for a small object, near the median that its users report; each is drawn from half to one and a
-# half times as much.
+# Seconds that S3 takes for a small object, near the median that its users report. Each operation's is drawn from 0.5 to
+# 1.5 times this.
 LATENCY = {"put": 0.030, "get": 0.015, "list": 0.030, "delete": 0.020, "head": 0.015}
 _PAGE = 1000
 
 
 class KilledError(BaseException):
-    """The writer's process is dead: nothing of its own runs any more."""
+    """Raised in the threads of a writer whose process is dead, so that they end."""
 
 
 class _Actor(threading.Thread):
@@ -44,7 +44,7 @@ class _Actor(threading.Thread):
         super().__init__(daemon=True)
         self.world, self.work, self.process = world, work, process
         self.go = threading.Semaphore(0)
-        self.turn = 0  # of its wake-ups, only the one of this number counts
+        self.turn = 0  # number of its latest wake-up; earlier ones are ignored
         self.error: BaseException | None = None
         self.ended = False
         self.joining: list[_Actor] = []
@@ -56,7 +56,7 @@ class _Actor(threading.Thread):
                 self.work()
         except KilledError:
             pass
-        except BaseException as error:  # noqa: BLE001 - given to whoever runs the world
+        except BaseException as error:  # noqa: BLE001 - World.run raises it
             self.error = error
         self.ended = True
         for other in self.joining:
@@ -65,20 +65,20 @@ class _Actor(threading.Thread):
 
 
 class World:
-    """The clock, and who acts next."""
+    """The virtual clock, and the queue of actors."""
 
     def __init__(self, seed: int) -> None:
         self.now = 0.0
         self.random = random.Random(seed)
         self.dead: set[int] = set()  # processes
-        self.frozen: dict[int, float] = {}  # process: until when, as a machine that sleeps
+        self.frozen: dict[int, float] = {}  # by process that sleeps, like a suspended machine: the time of its waking
         self.parked = threading.Semaphore(0)
         self._events: list[tuple[float, int, _Actor, int]] = []
         self._order = itertools.count()
         self._actors: list[_Actor] = []
 
     def spawn(self, work: Callable[[], None], process: int, after: float = 0.0) -> _Actor:
-        """Let a process do something, beginning some seconds from now."""
+        """Start ``work`` in a process, ``after`` seconds from now."""
         actor = _Actor(self, work, process)
         self._actors.append(actor)
         actor.start()
@@ -86,18 +86,18 @@ class World:
         return actor
 
     def wake(self, actor: _Actor, after: float) -> None:
-        """Let an actor go on some seconds from now, whatever it was told before."""
+        """Let an actor continue ``after`` seconds from now; this replaces an earlier wake-up."""
         actor.turn += 1
         heapq.heappush(self._events, (self.now + after, next(self._order), actor, actor.turn))
 
     def actor(self) -> _Actor:
-        """Who is calling."""
+        """The actor whose thread is calling."""
         current = threading.current_thread()
         assert isinstance(current, _Actor)
         return current
 
     def park(self, seconds: float | None) -> None:
-        """Let others act for some seconds; None: until somebody wakes the caller."""
+        """Suspend the calling actor for some seconds; None: until another actor wakes it."""
         actor = self.actor()
         if seconds is not None:
             self.wake(actor, seconds)
@@ -107,7 +107,7 @@ class World:
             raise KilledError
 
     def run(self) -> None:
-        """Until nobody has anything left to do. Raises what an actor raised."""
+        """Run until no actor has anything left to do. Raises what an actor raised."""
         while self._events:
             at, _, actor, turn = heapq.heappop(self._events)
             if actor.ended or turn != actor.turn:
@@ -123,7 +123,7 @@ class World:
 
     @contextlib.contextmanager
     def ruling(self) -> Iterator[None]:
-        """The library's modules on this clock."""
+        """Let the library's modules use this clock while the block runs."""
         now = SimpleNamespace(sleep=self.park)
         threads = SimpleNamespace(Event=lambda: _Event(self), Thread=lambda **about: _Thread(self, **about))
         with (
@@ -170,7 +170,7 @@ class _Thread:
 
 
 class _Pool:
-    """Threads that fetch side by side take a share of the time each; what they compute takes none."""
+    """A thread pool: requests of its threads take a share of the time each; computing takes none."""
 
     def __init__(self, world: World, workers: int) -> None:
         self._world, self._workers = world, workers
@@ -195,7 +195,7 @@ class _Pool:
 
 
 class VirtualStore:
-    """A store in memory whose operations take their time by the world's clock, and are counted."""
+    """A store in memory, whose operations take time by the world's clock and are counted."""
 
     url = "virtual://"
 
@@ -216,7 +216,7 @@ class VirtualStore:
         self._world.park(seconds / 2)
 
     def put_if_absent(self, key: str, data: Content) -> bool:
-        assert isinstance(data, bytes)  # logs are written so
+        assert isinstance(data, bytes)  # logs write bytes only
         with self._takes("put"):
             if free := key not in self._objects:
                 bisect.insort(self._names, key)
@@ -231,23 +231,23 @@ class VirtualStore:
 
     def get(self, key: str, *, start: int = 0, length: int | None = None) -> bytes:
         with self._takes("get"):
-            found = self._objects.get(key)
-        if found is None:
+            entry = self._objects.get(key)
+        if entry is None:
             raise NotFoundError(f"no object {key}")
-        return found[0][start : None if length is None else start + length]
+        return entry[0][start : None if length is None else start + length]
 
     def list(self, prefix: str, *, after: str = "", ordered: bool = True) -> Iterator[Listed]:  # noqa: ARG002
-        found: list[str] = []
+        names: list[str] = []
         with self._takes("list"):
             place = max(bisect.bisect_left(self._names, prefix), bisect.bisect_right(self._names, after))
             for name in self._names[place:]:
                 if not name.startswith(prefix):
                     break
-                found.append(name)
-        for _ in range(_PAGE, len(found), _PAGE):
+                names.append(name)
+        for _ in range(_PAGE, len(names), _PAGE):
             with self._takes("list"):
                 pass
-        return iter([Listed(name, 0) for name in found])
+        return iter([Listed(name, 0) for name in names])
 
     def delete(self, key: str) -> None:
         with self._takes("delete"):
@@ -256,8 +256,8 @@ class VirtualStore:
 
     def age(self, key: str) -> float:
         with self._takes("head"):
-            found = self._objects.get(key)
-            age = self._world.now - found[1] if found else None
+            entry = self._objects.get(key)
+            age = self._world.now - entry[1] if entry else None
         if age is None:
             raise NotFoundError(f"no object {key}")
         return age
@@ -265,37 +265,37 @@ class VirtualStore:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is simulated."""
+    """The parameters of a simulation."""
 
     writers: int = 256
     seconds: float = 120.0  # after which no new image shard is begun
     calls_a_second: int = 8  # of one writer: what its models give
     calls_a_shard: int = 160
     block_calls: int = 32
-    killed: int = 16  # writers that die somewhere on the way
+    killed: int = 16  # writers that are killed at a random time
     frozen: int = 16  # writers that sleep for three lease times, and wake as zombies
     lease_seconds: float = 15.0
-    compact_seconds: float | None = None  # how often one of them compacts the ledger
+    compact_seconds: float | None = None  # seconds between compactions of the ledger; None: it is not compacted
     seed: int = 0
 
 
 @dataclass(slots=True)
 class Outcome:
-    """What it came to."""
+    """The outcome of a simulation."""
 
-    calls: int = 0  # model calls that came back
+    calls: int = 0  # model calls with a reply
     in_time: int = 0  # of these, before ``Plan.seconds``
     shards: int = 0  # finished
     seconds: float = 0.0
     ledger_seconds: float = 0.0  # that writers spent in the ledger, summed
     ledger_longest: float = 0.0
     ledger_uses: int = 0
-    given_up: int = 0  # times that a writer was told to run again, since it lost too many numbers
+    given_up: int = 0  # times that a writer gave up, because others took too many numbers of a log before it
     requests: dict[str, int] = field(default_factory=dict)
 
 
 def simulate(plan: Plan) -> Outcome:
-    """Run it and check what must hold: see ``_Simulation.check``."""
+    """Run a simulation and check its invariants: see ``_Simulation.check``."""
     simulation = _Simulation(plan)
     with simulation.world.ruling():
         return simulation.run()
@@ -308,8 +308,8 @@ class _Simulation:
         self.store = VirtualStore(self.world)
         self.outcome = Outcome()
         self._caps = Caps(None, plan.writers * plan.calls_a_second * int(plan.seconds) * 4)
-        self._left: list[str] = []  # image shards that somebody began and did not end
-        self._at: dict[int, str] = {}  # writer: the image shard that it is at
+        self._left: list[str] = []  # image shards that a writer began and did not finish
+        self._at: dict[int, str] = {}  # writer: the image shard that it works on
         self._numbers = itertools.count()
         self._sent: dict[str, list[tuple[float, int]]] = {}  # image shard: when, and which writer
         self._kept: dict[str, set[str]] = {}  # image shard: replies whose flush returned
@@ -341,7 +341,7 @@ class _Simulation:
 
     def _leave(self, victim: int) -> None:
         if (shard := self._at.get(victim)) is not None:
-            self._left.append(shard)  # as the next run would find it
+            self._left.append(shard)  # another writer will take it
 
     def _compact(self) -> None:
         while self.world.now < self.plan.seconds:
@@ -352,7 +352,7 @@ class _Simulation:
         ledger = Ledger(self.store, self._caps)
         held = False
         while self.world.now < self.plan.seconds:
-            fresh = held or not self._left  # who found an image shard held goes on with another
+            fresh = held or not self._left  # after an image shard that another writer held, begin a new one
             self._at[writer] = shard = f"{next(self._numbers):06d}" if fresh else self._left.pop(0)
             held = False
             try:
@@ -391,7 +391,7 @@ class _Simulation:
                 now, needed = needed[: min(left, plan.calls_a_second)], needed[min(left, plan.calls_a_second) :]
                 left -= len(now)
                 self._sent.setdefault(shard, []).append((self.world.now, writer))
-                due += len(now) / plan.calls_a_second  # asking goes on while a part is written
+                due += len(now) / plan.calls_a_second  # the models are asked further while a part is written
                 self.world.park(max(0.0, due - self.world.now))
                 self.outcome.calls += len(now)
                 self.outcome.in_time += len(now) if self.world.now <= plan.seconds else 0
@@ -414,13 +414,14 @@ class _Simulation:
             self.outcome.ledger_longest = max(self.outcome.ledger_longest, took)
 
     def check(self) -> None:
-        """No reply that was kept is lost.
+        """Check the invariants.
 
-        One writer at a time sends for an image shard; the budget is not overspent.
+        No reply whose flush returned is lost; one writer at a time sends for an image shard; the budget is not
+        overspent.
         """
         for shard, kept in self._kept.items():
-            there = {reply["reply"] for reply in Journal(self.store, shard).replies()}
-            assert kept <= there, f"home {shard} lost {len(kept - there)} replies"
+            stored = {reply["reply"] for reply in Journal(self.store, shard).replies()}
+            assert kept <= stored, f"home {shard} lost {len(kept - stored)} replies"
         for shard, sent in self._sent.items():
             owners = [writer for writer, _ in itertools.groupby(writer for _, writer in sent)]
             assert len(owners) == len(set(owners)), f"home {shard}: writers took turns {owners}"

@@ -2,14 +2,14 @@
 # Backfill sources
 
 Announces registered sources again, so that `galaxy_generate` runs them: after the taxonomy has grown, a prompt or a
-judge has changed, or a run was short of budget. Only what has no answer yet is asked.
+judge has changed, or a run was short of budget. Only requests without an answer are asked.
 
 **Reads** the registry, the journals (for the plan).
 **Writes** an announcement; the plan as a page (the button *Plan* of the task `plan`), and the forecast (*Forecast* of
-`forecast`), where one is chosen.
+`forecast`), if it is asked for.
 
 **A dry run** shows these and announces nothing. **A re-run** announces again, which costs what is still unanswered.
-Airflow's own `backfill` command goes by dates, and these DAGs have none: this form is its place.
+Airflow's own `backfill` command selects runs by date, and these DAGs have no dates: use this form instead.
 """
 
 from __future__ import annotations

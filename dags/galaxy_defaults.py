@@ -1,6 +1,6 @@
-"""What the DAGs share: defaults of tasks, retries by kind of error, pools, assets, schedules, lanes' stages.
+"""Shared by the DAGs: defaults of tasks, retries by kind of error, pools, assets, schedules.
 
-Imports nothing heavy, since every parse of every DAG goes through here. Tasks import the library when they run.
+Imports nothing heavy, because every parse of every DAG imports this module. Tasks import the library when they run.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ RELEASES = Asset(name="galaxy_releases", uri="galaxy://releases", extra={"partit
 
 ENCODERS, TEACHER, JUDGES, STORE = "galaxy_encoders", "galaxy_teacher", "galaxy_judges", "galaxy_store"
 
-# What a task returns: numbers and names. It is a dict; declared as one, each field would become an XCom of its own.
+# What a task returns: a dict of numbers and names. Declared as a dict, each field would become an XCom of its own.
 Receipt = Any
 
 _ERRORS = "taskgalaxy_ops.errors"
@@ -65,7 +65,7 @@ COMMON: dict[str, Any] = {"catchup": False, "default_args": DEFAULTS, "render_te
 
 
 def announce_at_once() -> Param:
-    """The form's choice of those that register sources."""
+    """The choice *Announce* in the forms of DAGs that register sources."""
     return Param(
         True,
         type="boolean",
@@ -75,10 +75,10 @@ def announce_at_once() -> Param:
 
 
 def announcing(cron: str | None) -> Any:
-    """The schedule of a DAG whose tasks find out which sources they announce."""
+    """The schedule of a DAG whose tasks name the sources that they announce. cron: None for a DAG run only by hand."""
     return CronWithRuntimePartitions(cron, timezone="UTC") if cron else ByHand()
 
 
 def by_hand(dag_run: Any) -> bool:
-    """Whether a person (or the REST API) started this run, with the form."""
+    """Whether this run was started by hand: with the form, or by the REST API."""
     return str(dag_run.run_type.value if hasattr(dag_run.run_type, "value") else dag_run.run_type) == "manual"

@@ -1,12 +1,12 @@
 """
 # Doctor
 
-Is everything there that a run needs? The store with its conditional writes, each model (with one tiny call), the
-encoder, this machine. Green, or red with the fix in the task's log.
+Checks everything that a run needs: the store with its conditional writes, each model (with one tiny call), the
+encoder, this machine. Each task is green, or red with the fix in its log.
 
 **Reads** the settings, the connections. **Writes** a probe into the store, and deletes it.
 
-**A re-run** looks again.
+**A re-run** checks again.
 """
 
 from __future__ import annotations

@@ -1,15 +1,16 @@
 """
 # Fine-tune on a release
 
-A release, mixed with the model's own data, goes to a trainer; the checkpoint that comes back is scored against the one
-before, with its images swapped, and against training without images. The result card tells what changed.
+Trains a model on a release, mixed with the model's own data, and scores its checkpoint against the one before, with
+its images swapped, and against training without images. The result card tells what changed.
 
 **Reads** a release, the recipe, the model's own data.
 **Writes** checkpoints into `finetune.folder`, scores, and the result card (the button *Result card* of `evaluate`).
 
 **Started** by the form, or by each new release (`airflow.finetune_on_release`, off by default). Training runs outside
-Airflow and holds no slot: `train` looks at it now and then, and shows step, loss and time left. A job outlives its task
-and its worker. **A re-run** finds jobs that run or have ended by their key, and trains only what was changed or failed.
+Airflow and holds no slot: `train` checks the job regularly, and shows step, loss and time left. A job goes on when its
+task or worker ends. **A re-run** finds jobs that run or have ended by their key, and trains only what changed or
+failed.
 """
 
 from __future__ import annotations
@@ -83,7 +84,7 @@ def galaxy_finetune() -> None:
 
     @task.sensor(
         mode="reschedule",
-        # Not sooner: Airflow takes a task that is queued again before its executor's report came for a killed one.
+        # Not less: if a task is queued again before its executor's report arrives, Airflow takes it for killed.
         poke_interval=max(10.0, _JOB.poll_seconds),
         timeout=timedelta(hours=3 * _JOB.hours + 1).total_seconds(),  # each of three jobs has its own limit
     )

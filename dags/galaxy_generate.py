@@ -1,16 +1,16 @@
 """
 # Generate samples of a source
 
-Embed and match, filter, write, vote: for one source (the run's partition), over lanes of its image shards. Started
-when a source is announced; or by hand, for a source that is registered. A lane whose models are asked by batch is
-deferred until a batch has ended, and holds no slot meanwhile.
+Runs the stages embed and match, filter, write, vote for one source (the run's partition), in lanes of its image
+shards. Started when a source is announced, or by hand for a registered source. A lane whose models are asked by batch
+is deferred until a batch has ended, and holds no slot meanwhile.
 
 **Reads** image shards, the newest taxonomy, the journals.
 **Writes** embeddings, matches, replies, pairs, votes, samples, rejects; then announces the source's samples.
 
-**A re-run** asks only what has no answer yet: a cleared lane goes on after its last committed stage output.
-Where the budget or a model ends early, what is done is kept; lanes end green, and the task `complete` is red and names
-what is pending and why.
+**A re-run** asks only what has no answer yet: a cleared lane continues after its last committed stage output. If the
+budget is spent or a model does not reply, finished work is kept; the lanes end green, and the task `complete` is red
+and names what is pending and why.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from galaxy_defaults import COMMON, ENCODERS, JUDGES, LANE_TIMEOUT, SAMPLES, SOU
 
 
 def source_of(dag_run: Any, params: dict[str, Any]) -> str:
-    """The run's source: its partition; of the form, where it has none."""
+    """The run's source: its partition key, or the form's source if it has none."""
     return str(dag_run.partition_key or params["source"] or "")
 
 
@@ -39,7 +39,7 @@ LANE: dict[str, Any] = {"execution_timeout": LANE_TIMEOUT, "map_index_template":
 
 @task_group
 def lane_of_shards(lane: dict[str, Any]) -> Any:
-    """One lane: its shards go through the stages, each stage as far as models and budget allow."""
+    """One lane: its image shards pass through the stages, each stage as far as models and budget allow."""
 
     @task(pool=ENCODERS, queue="encoders", **LANE)
     def embed_match(lane: dict[str, Any], ti: Any) -> Receipt:

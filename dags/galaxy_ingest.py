@@ -1,13 +1,13 @@
 """
 # Ingest a source
 
-Registers the images of one source in image shards, and announces it, so that `galaxy_generate` runs it.
+Registers the images of one source as image shards, and announces the source, so that `galaxy_generate` runs it.
 
 **Reads** the source's files (a folder that the workers see, an `s3://` prefix, or one that ships).
 **Writes** images, image shards, rejects with their reasons, and the source's entry in the registry.
 
-**A re-run** reads only files that were added or changed, forms image shards of new images alone, and registers nothing
-if nothing changed. Broken files stop nothing: the log names them. A file that was removed leaves with the next scan.
+**A re-run** reads only files that were added or changed, makes image shards of new images only, and registers nothing
+if nothing changed. Broken files stop nothing: the log names them. The next scan drops a file that was removed.
 """
 
 from __future__ import annotations

@@ -6,9 +6,9 @@ All accepted pairs of the live images, as an immutable version: LLaVA JSON, Parq
 **Reads** samples, votes and rejects of all sources.
 **Writes** a release and its contact sheet (the button *Contact sheet* of the task `release`).
 
-**Started** when samples are announced, by the settings' schedule, or by hand. After announcements it waits for all
-sources that were announced together: the run of each but the last is skipped. **A re-run** makes a release only if it
-would differ from the latest. While anything is pending, a run by hand is refused unless it is asked for as partial.
+**Started** when samples are announced, by the settings' schedule, or by hand. Of sources that were announced together
+only the last one's run makes a release; the runs before are skipped. **A re-run** makes a release only if it would
+differ from the latest. While anything is pending, a run by hand is refused unless *Partial* is chosen.
 """
 
 from __future__ import annotations

@@ -2,12 +2,12 @@
 # Grow the taxonomy
 
 Asks the teacher for new task types, lets a person decide, publishes the new version and announces every registered
-source, so that the pairs that newly enter an image's top-k are asked.
+source, so that the models are asked about task types that newly enter an image's top-k.
 
 **Reads** the newest taxonomy version, the taxonomy's journal; where only crowded branches grow, the filter's outputs.
 **Writes** a proposal (the button *Proposal* of the task `propose`), then a taxonomy version.
 
-**A re-run** asks nothing that was answered. By the settings' schedule it adds at most `taxonomy.scheduled_new` nodes,
+**A re-run** asks nothing that was answered. A scheduled run adds at most `taxonomy.scheduled_new` nodes,
 only below nodes with many fitting images a task type. `taxonomy.approval` says whether a person decides: *required*,
 *by_rule*, *off*.
 A rejected proposal is not published; nothing runs downstream.

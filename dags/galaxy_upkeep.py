@@ -1,14 +1,14 @@
 """
 # Upkeep
 
-Checks every image, stage output, journal and release against hashes and counts; counts what nothing refers to, and
-deletes it if *Delete* is chosen; compacts long journals; goes on with take-downs that were cut short, and erases what
-was written late of images that were taken down.
+Checks every image, stage output, journal and release against hashes and counts; counts objects that nothing refers
+to, and deletes them if *Delete* is chosen; compacts long journals; finishes take-downs that were interrupted, and
+erases what was written of their images later.
 
-**Reads** everything. **Writes** bases of logs; deletes the entries that they replace, what take-downs left, and, where
-*Delete* is chosen, what nothing has referred to for the grace period.
+**Reads** everything. **Writes** bases of logs; deletes the log entries that they replace, what take-downs left, and, if
+*Delete* is chosen, objects that nothing has referred to for the grace period.
 
-**A re-run** does it again. Safe beside running pipelines.
+**A re-run** does it again. It is safe while pipelines run.
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
 """
 # Watch the sources
 
-Looks at every registered source, every source of the settings, and the folders below the settings'
-`airflow.watch_parents`. What is new or changed is ingested and announced, all of it together.
+Lists every registered source, every source of the settings, and the folders below the settings'
+`airflow.watch_parents`. New and changed sources are ingested, and announced together.
 
 **Reads** listings; of changed sources, the files that are new.
 **Writes** what `galaxy_ingest` writes.
 
-**A re-run** finds what changed since. Nothing new: nothing runs downstream. A source that cannot be looked at
+**A re-run** finds what changed since then. If nothing is new, nothing runs downstream. A source that cannot be listed
 does not stop the others; the last task is red and names it.
 """
 

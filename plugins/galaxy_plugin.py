@@ -1,4 +1,4 @@
-"""What Airflow learns from TaskGalaxy: schedules, pages, and the link to them in the navigation."""
+"""The plugin that Airflow loads: TaskGalaxy's schedules, its pages, and the link to them in the navigation."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from galaxy_airflow.timetables import ByHand, CronWithRuntimePartitions, Partiti
 
 
 def _pages() -> list[dict[str, Any]]:
-    """The pages, where there is an API server to serve them: elsewhere its packages would only cost time."""
+    """The pages, if this process is the API server; other processes would import their packages in vain."""
     import sys
 
     if not any("api-server" in argument or "api_server" in argument for argument in sys.argv):

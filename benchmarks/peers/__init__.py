@@ -1,2 +1,3 @@
-"""The gateway's work as others do it: each in a script and a venv of its own (``make bench-peers``), all started by
-run.py. Of this project, the scripts may import work.py alone: theirs has nothing else installed."""
+"""The gateway's work done by other tools, each in its own script and venv (``make bench-peers``), started by run.py.
+
+The scripts import only work.py of this project, because their venvs lack its dependencies."""

@@ -1,4 +1,4 @@
-"""The work in a bare aiohttp loop: as little as one can do. No journal, no retries; it runs in the project's venv."""
+"""The work in a bare aiohttp loop, the least that is possible: no journal, no retries. Runs in the project's venv."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from benchmarks.peers.work import MAX_TOKENS, MODEL, RESPONSE_FORMAT, Work, cont
 
 
 async def _worker(session: aiohttp.ClientSession, url: str, images: Iterator[Path]) -> int:
-    """Take images while there are any; the number of records obtained."""
+    """Ask about images until none is left; returns the number of records obtained."""
     records = 0
     for image in images:
         body = {
@@ -35,7 +35,7 @@ async def _worker(session: aiohttp.ClientSession, url: str, images: Iterator[Pat
 
 async def _all(work: Work) -> int:
     images = iter(work.images())
-    # The connections are as many as the workers: the pool is no limit of its own.
+    # As many connections as workers, so that the pool limits nothing.
     connector = aiohttp.TCPConnector(limit=work.in_flight)
     headers = {"Authorization": "Bearer none"}
     async with aiohttp.ClientSession(connector=connector, headers=headers) as session, asyncio.TaskGroup() as group:
@@ -45,7 +45,7 @@ async def _all(work: Work) -> int:
 
 
 def run(work: Work) -> int:
-    """The number of records obtained."""
+    """Do the work; returns the number of records obtained."""
     return asyncio.run(_all(work))
 
 

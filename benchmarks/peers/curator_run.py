@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from typing import Any
 
-# Imported for its effect: tiktoken reads the tokenizer's file that litellm brings along, instead of fetching it.
+# Imported for its effect: tiktoken then reads the tokenizer's file that comes with litellm, instead of fetching it.
 import litellm.litellm_core_utils.default_encoding  # noqa: F401
 from bespokelabs import curator
 from bespokelabs.curator.request_processor.online.openai_online_request_processor import OpenAIOnlineRequestProcessor
@@ -14,23 +14,23 @@ from pydantic import BaseModel
 
 from benchmarks.peers.work import INSTRUCTION, MAX_TOKENS, MODEL, Work, is_record, main
 
-# Its own limits are out of the way: by default it sends 200 requests a minute.
+# Curator's own limits must not matter: by default it sends 200 requests a minute.
 NO_LIMIT = 10**9
 
-# What it would ask the server beforehand it is told, so that the clock starts with the work: no limits in the headers,
-# and structured output is served.
+# Curator would ask the server two things beforehand. It gets the answers here, so that the clock measures the work
+# only: no limits in the headers, and structured output is supported.
 OpenAIOnlineRequestProcessor.get_header_based_rate_limits = lambda processor: (0, 0)
 OpenAIOnlineRequestProcessor.check_structured_output_support = lambda processor: True
 
 
-# Curator takes the schema as a class, and would send a docstring along.
+# Curator takes the schema from a class. It has no docstring, because curator would send it.
 class Pair(BaseModel):
     question: str
     answer: str
 
 
 class Ask(curator.LLM):
-    """A request an image, which is given by its path: curator reads the file when it sends."""
+    """One request for each image, given by its path: curator reads the file when it sends the request."""
 
     response_format = Pair
 
@@ -39,10 +39,10 @@ class Ask(curator.LLM):
 
 
 def run(work: Work) -> int:
-    """The number of records obtained."""
+    """Do the work; returns the number of records obtained."""
     ask = Ask(
         model_name=MODEL,
-        backend="openai",  # of its backends, the quickest: aiohttp, without litellm
+        backend="openai",  # its fastest backend: aiohttp, without litellm
         generation_params={"max_tokens": MAX_TOKENS, "temperature": 0},
         backend_params={
             "base_url": work.base_url,
@@ -50,7 +50,7 @@ def run(work: Work) -> int:
             "max_concurrent_requests": work.in_flight,
             "max_requests_per_minute": NO_LIMIT,
             "max_tokens_per_minute": NO_LIMIT,
-            "require_all_responses": False,  # else one that is lost for good ends the run without the others
+            "require_all_responses": False,  # else a single lost response would end the run without the others
         },
     )
     with tempfile.TemporaryDirectory() as cache:

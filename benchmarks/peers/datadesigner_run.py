@@ -12,7 +12,7 @@ from data_designer.interface import DataDesigner
 
 from benchmarks.peers.work import INSTRUCTION, MAX_TOKENS, MODEL, RESPONSE_FORMAT, SCHEMA, Work, is_record, main
 
-# Its statistics at the end count tokens, by a tokenizer that would be fetched from the network. This one is not: a
+# Its final statistics count tokens, with a tokenizer that it would fetch from the network. This one replaces it: a
 # token is a byte.
 tiktoken.registry.ENCODINGS["cl100k_base"] = tiktoken.Encoding(
     "bytes", pat_str=r"[\s\S]", mergeable_ranks={bytes([n]): n for n in range(256)}, special_tokens={}
@@ -20,7 +20,7 @@ tiktoken.registry.ENCODINGS["cl100k_base"] = tiktoken.Encoding(
 
 
 def run(work: Work) -> int:
-    """The number of records obtained."""
+    """Do the work; returns the number of records obtained."""
     provider = dd.ModelProvider(name="server", endpoint=work.base_url, api_key="none")
     model = dd.ModelConfig(
         alias=MODEL,
@@ -31,12 +31,12 @@ def run(work: Work) -> int:
             max_parallel_requests=work.in_flight,
             max_tokens=MAX_TOKENS,
             temperature=0,
-            # By itself it only writes the schema into the prompt.
+            # Without this it only writes the schema into the prompt.
             extra_body={"response_format": RESPONSE_FORMAT},
         ),
     )
     builder = dd.DataDesignerConfigBuilder(model_configs=[model])
-    # Files are given by path: it reads them when it sends.
+    # Files are given by path: it reads them when it sends the request.
     seed = pd.DataFrame({"image": [str(image) for image in work.images()]})
     builder.with_seed_dataset(dd.DataFrameSeedSource(df=seed))
     builder.add_column(

@@ -11,26 +11,26 @@ from distilabel.steps.tasks import TextGenerationWithImage
 
 from benchmarks.peers.work import INSTRUCTION, MAX_TOKENS, MODEL, RESPONSE_FORMAT, Work, encoded, is_reply, main
 
-# A step sends a batch and waits for the slowest of it before it takes the next. Several replicas with a part of the
-# requests each keep more in flight, and use more than one core; eight are hardly quicker, and take as much again.
+# A step sends a batch, and waits for its slowest request before it takes the next. Several replicas with a part of the
+# requests each keep more in flight, and use more than one core. Eight are hardly faster, and take twice the resources.
 REPLICAS = 4
 
 
 class Ask(TextGenerationWithImage):
-    """Its image's column holds the file's path: what is passed between processes stays small."""
+    """The image column holds the file's path, so that little data is passed between processes."""
 
     def _transform_image(self, image: str) -> str:
         return f"data:image/jpeg;base64,{encoded(image)}"
 
 
 def run(work: Work) -> int:
-    """The number of records obtained."""
+    """Do the work; returns the number of records obtained."""
     with tempfile.TemporaryDirectory() as cache, Pipeline("work", cache_dir=cache, enable_metadata=False) as pipeline:
         llm = OpenAILLM(
             model=MODEL,
             base_url=work.base_url,
             api_key="none",
-            # As the request's own field: its structured_output would go through instructor, in tool mode.
+            # In the request's own field, because distilabel's structured_output would use instructor in tool mode.
             generation_kwargs={
                 "max_new_tokens": MAX_TOKENS,
                 "temperature": 0,

@@ -1,5 +1,5 @@
-"""The work with the plain ``AsyncOpenAI`` client and a semaphore: what one would write in an afternoon. No journal; the
-client's own two retries; it runs in the project's venv."""
+"""The work with the ``AsyncOpenAI`` client and a semaphore, as one would write it in an afternoon: no journal, and the
+client's own two retries. Runs in the project's venv."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ async def _all(work: Work) -> int:
 
 
 def run(work: Work) -> int:
-    """The number of records obtained."""
+    """Do the work; returns the number of records obtained."""
     return asyncio.run(_all(work))
 
 

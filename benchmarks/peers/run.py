@@ -1,7 +1,7 @@
-"""Runs a peer's script in its venv, as a process of its own, and gives what it took.
+"""Run a peer's script in its venv as a separate process, and return what it took.
 
-``python -m benchmarks.peers.run <peer> <base_url> <folder> <count> <in_flight>`` prints the same, for one by hand.
-Venvs of those that are not this project's own come from ``make bench-peers``.
+``python -m benchmarks.peers.run <peer> <base_url> <folder> <count> <in_flight>`` runs one by hand and prints this.
+The venvs of peers that do not run in this project's own come from ``make bench-peers``.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ SCRIPTS = {
     "distilabel": "distilabel_run",
 }
 OWN = ("aiohttp", "openai")  # run in the project's venv
-TIMEOUT = 1800.0  # seconds: some hang when they are given 429
-# Nothing but the server is talked to, no line is logged for each request, and no proxy stands in between.
+TIMEOUT = 1800.0  # seconds: some hang when they get 429
+# Peers connect to the server only, without a proxy, and log no line for each request.
 QUIET = {
     "CURATOR_DISABLE_CACHE": "1",
     "DISTILABEL_LOG_LEVEL": "WARNING",
@@ -39,7 +39,7 @@ QUIET = {
     "NO_PROXY": "*",
     "TELEMETRY_ENABLED": "false",  # curator's
 }
-_SAMPLE = 0.2  # seconds between looks at a family's memory
+_SAMPLE = 0.2  # seconds between measurements of the memory of the processes
 
 
 class PeerError(Exception):
@@ -49,24 +49,27 @@ class PeerError(Exception):
 def peer(
     name: str, base_url: str, folder: Path, count: int, in_flight: int, timeout: float = TIMEOUT
 ) -> dict[str, Any]:
-    """Run a peer over the first ``count`` images of a folder; what work.py's ``main`` tells.
+    """Run a peer over the first ``count`` images of a folder; returns what work.py's ``main`` prints, and:
 
-    ``peak``, in bytes, is that of the whole family of processes; ``whole_cpu`` their processor seconds from start to
-    exit (no other child of this process may end meanwhile). Raises PeerError for a peer without a venv, one that
-    fails and one that is not done after ``timeout`` seconds.
+    ``peak``, bytes, of the process and its descendants together; ``whole_cpu``, their processor seconds from start to
+    exit (no other child of this process may end meanwhile). Raises PeerError for a peer without a venv, one that fails,
+    and one that is not done after ``timeout`` seconds.
     """
     python = Path(sys.executable) if name in OWN else VENVS / name / "bin" / "python"
     if not python.exists():
         raise PeerError(f"peer {name!r} is not installed: there is no {python}. Run `make bench-peers`.")
     arguments = [base_url, str(folder.resolve()), str(count), str(in_flight)]
     command = [str(python), "-m", f"benchmarks.peers.{SCRIPTS[name]}", *arguments]
-    # An image shard of its own: caches start empty, and nothing is left behind.
-    with tempfile.TemporaryDirectory() as shard, (Path(shard) / "errors").open("w+", encoding="utf-8") as errors:
+    # A home folder of its own, so that caches start empty, and nothing is left behind.
+    with (
+        tempfile.TemporaryDirectory() as home_folder,
+        (Path(home_folder) / "errors").open("w+", encoding="utf-8") as errors,
+    ):
         kept = {key: value for key, value in os.environ.items() if key in ("PATH", "LANG", "TMPDIR")}
         process = subprocess.Popen(
             command,
-            cwd=shard,
-            env={**kept, **QUIET, "HOME": shard, "PYTHONPATH": str(ROOT)},
+            cwd=home_folder,
+            env={**kept, **QUIET, "HOME": home_folder, "PYTHONPATH": str(ROOT)},
             stdout=subprocess.PIPE,
             stderr=errors,
             text=True,
@@ -84,24 +87,25 @@ def peer(
                     if left < 0:
                         raise PeerError(f"peer {name!r} is not done after {timeout:g} s.") from None
         finally:
-            with contextlib.suppress(ProcessLookupError):  # its children too, if it left any
+            with contextlib.suppress(ProcessLookupError):  # also children that it left
                 os.killpg(process.pid, signal.SIGKILL)
         if process.returncode:
             errors.seek(0)
             raise PeerError(f"peer {name!r} failed with status {process.returncode}:\n{errors.read().strip()[-4000:]}")
-    told: dict[str, Any] = json.loads(printed.strip().rpartition("\n")[2])
-    return {**told, "peak": max(peak, told["peak"]), "whole_cpu": whole_cpu}
+    report: dict[str, Any] = json.loads(printed.strip().rpartition("\n")[2])
+    return {**report, "peak": max(peak, report["peak"]), "whole_cpu": whole_cpu}
 
 
 def _ended_cpu() -> float:
-    """Processor seconds of the children that have ended, and theirs."""
+    """Processor seconds of the children that have ended, and of their children."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 
 
 def _family_memory(pid: int) -> int:
-    """What a process and its descendants hold together, in bytes, shared pages counted once (Linux). 0 for one that is
-    alone: what it tells itself is exact."""
+    """The memory of a process and its descendants in bytes, with shared pages counted once (Linux).
+
+    0 for a process without children: the peak that it reports itself is exact."""
     family = list(_family(pid))
     return sum(map(_memory, family)) if len(family) > 1 else 0
 
@@ -122,7 +126,7 @@ def _memory(pid: int) -> int:
 
 
 def main(name: str, base_url: str, folder: str, count: str, in_flight: str) -> None:
-    """Run one, and print what it took."""
+    """Run one peer, and print what it took."""
     print(json.dumps(peer(name, base_url, Path(folder), int(count), int(in_flight))))
 
 

@@ -1,8 +1,8 @@
-"""The work that every peer does, and how it tells what it took. Standard library only: peers' venvs import it.
+"""The work that every peer does, and the report of what it took. Standard library only, because peers' venvs import it.
 
-A request an image of a folder: the file's bytes as they are, an instruction, and a question with its answer as
-structured reply. A script's arguments are ``base_url folder count in_flight``; it prints one JSON object, on its last
-line.
+One request for each image of a folder, with the unchanged bytes of the file and an instruction; the structured reply is
+a question with its answer. A script's arguments are ``base_url folder count in_flight``; its last line is a JSON
+object.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ RESPONSE_FORMAT: dict[str, Any] = {
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What a script was told to do."""
+    """A script's arguments."""
 
     base_url: str
     folder: Path
@@ -47,10 +47,10 @@ class Work:
 
     def images(self) -> list[Path]:
         """One file a request. Raises ValueError for a folder that has fewer."""
-        found = sorted(self.folder.rglob("*.jpg"))
-        if len(found) < self.count:
-            raise ValueError(f"{self.folder} holds {len(found)} .jpg files: {self.count} requests want one each.")
-        return found[: self.count]
+        files = sorted(self.folder.rglob("*.jpg"))
+        if len(files) < self.count:
+            raise ValueError(f"{self.folder} holds {len(files)} .jpg files: {self.count} requests want one each.")
+        return files[: self.count]
 
 
 def encoded(image: Path | str) -> str:
@@ -59,18 +59,18 @@ def encoded(image: Path | str) -> str:
 
 
 def content(image: Path) -> list[dict[str, Any]]:
-    """The message's content."""
+    """The content of the request's message."""
     url = f"data:image/jpeg;base64,{encoded(image)}"
     return [{"type": "text", "text": INSTRUCTION}, {"type": "image_url", "image_url": {"url": url}}]
 
 
 def is_record(found: object) -> bool:
-    """Whether it is what the schema asks for."""
+    """Whether a parsed reply fulfils the schema."""
     return isinstance(found, dict) and all(isinstance(found.get(field), str) for field in FIELDS)
 
 
 def is_reply(text: str | None) -> bool:
-    """Whether a reply's text is JSON that is a record."""
+    """Whether a reply's text is JSON that fulfils the schema."""
     try:
         return is_record(json.loads(text or ""))
     except ValueError:
@@ -84,20 +84,21 @@ def _cpu() -> float:
 
 
 def peak_memory() -> int:
-    """The most memory that this process held so far, in bytes (Linux)."""
-    # Not getrusage's maximum: that one is inherited from the process that started this one.
+    """The peak memory of this process so far, in bytes (Linux)."""
+    # Not getrusage's maximum, which is inherited from the process that started this one.
     status = Path("/proc/self/status").read_text(encoding="ascii")
     return 1024 * next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM"))
 
 
 def main(run: Callable[[Work], int]) -> None:
-    """Do the work, which gives the number of records obtained, and print what it took: processor seconds of this
-    process and its children and wall seconds, those of start-up (all that was imported until now) apart."""
+    """Do the work, and print what it took: processor seconds of this process and its children, and wall seconds.
+
+    run: does the work, and returns the number of records obtained. ``start_cpu`` is the start-up: all imports."""
     base_url, folder, count, in_flight = sys.argv[1:]
     work = Work(base_url, Path(folder), int(count), int(in_flight))
     start, clock = _cpu(), time.monotonic()
     records = run(work)
-    told = {
+    report = {
         "records": records,
         "lost": work.count - records,
         "start_cpu": start,
@@ -105,4 +106,4 @@ def main(run: Callable[[Work], int]) -> None:
         "seconds": time.monotonic() - clock,
         "peak": peak_memory(),
     }
-    print(json.dumps(told), flush=True)
+    print(json.dumps(report), flush=True)

@@ -1,1 +1,4 @@
-"""Between Airflow and the library: what tasks call, and what the UI gains. The library knows nothing of it."""
+"""The connection of Airflow and the library: the tasks' functions, pages and links in the UI, schedules, triggers.
+
+The library imports nothing from here.
+"""

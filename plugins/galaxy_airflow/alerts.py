@@ -1,4 +1,4 @@
-"""Who hears of a failed task: the log, a webhook, an e-mail or a Slack channel, as the settings say."""
+"""Alerts of failed tasks: to the log and, as the settings say, to a webhook, an e-mail address or a Slack channel."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ log = logging.getLogger("taskgalaxy")
 
 
 def failed(context: Any) -> None:
-    """Failure callback of every task. An alert that cannot be sent is logged; it hides no failure of the task's own."""
+    """Failure callback of every task. An alert that cannot be sent is logged, and raises nothing."""
     from taskgalaxy_ops.errors import SettingsError
     from taskgalaxy_ops.settings import NotifySettings, load_settings, settings_path
 
     try:
         chosen = load_settings(settings_path()).airflow.notify
-    except SettingsError:  # what failed is most likely this
+    except SettingsError:  # most likely the task failed for the same reason: send the alert to the log only
         chosen = NotifySettings()
     text = message(context)
     log.error(text)
@@ -27,7 +27,7 @@ def failed(context: Any) -> None:
 
 
 def message(context: Any) -> str:
-    """One line: what failed, where, and why."""
+    """The alert in one line: DAG, task, partition, run, and the error."""
     ti = context["ti"]
     where = f"{ti.dag_id}.{ti.task_id}" + (f"[{ti.map_index}]" if ti.map_index >= 0 else "")
     key = getattr(context.get("dag_run"), "partition_key", None)
@@ -37,7 +37,7 @@ def message(context: Any) -> str:
 
 
 def _send(chosen: Any, text: str, context: Any) -> None:
-    # ``notify``, and not the call: that would take what is in the text, a model's words maybe, for a template.
+    # ``notify``, because calling the notifier renders the text as a template, and it may contain a model's words.
     if chosen.by == "webhook":
         from airflow.providers.http.notifications.http import HttpNotifier
 

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 def batch_api(connection: str) -> BatchV1Api:
-    """The batch API of a connection of type ``kubernetes``: kubeconfig, token or the pod's own account, as it says."""
+    """The batch API of an Airflow connection of type ``kubernetes``, with the credentials that it names."""
     from airflow.providers.cncf.kubernetes.hooks.kubernetes import KubernetesHook
     from kubernetes.client import BatchV1Api
 

@@ -1,4 +1,4 @@
-"""The button on a task that leads to the page it wrote: contact sheet, plan, proposal."""
+"""A task's button that opens the page which the task wrote: contact sheet, plan, forecast, proposal, result card."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PREFIX = "/galaxy"
 
 
 class PageLink(BaseOperatorLink):
-    """Leads to the page that the task's receipt names under ``page``."""
+    """A link to the page that the task's receipt names under ``page``."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -39,6 +39,6 @@ class PageLink(BaseOperatorLink):
 
 
 def linked(task: XComArg, name: str) -> XComArg:
-    """The task with a button of this name to the page that it writes."""
+    """Give the task a button of this name that opens the page which the task writes; returns the task."""
     task.operator.operator_extra_links = (PageLink(name),)  # type: ignore[attr-defined]
     return task

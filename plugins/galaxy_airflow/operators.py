@@ -1,4 +1,4 @@
-"""Operators of ours: a person decides upon a proposed taxonomy version; a task gives its slot back while it waits."""
+"""Two operators: one asks a person to approve a proposed taxonomy version, one gives its slot back while it waits."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from airflow.sdk.bases.decorator import DecoratedOperator, task_decorator_factor
 
 
 class TaxonomyApproval(ApprovalOperator):
-    """Approve or Reject, with the proposal in the form. ``proposed``: the receipt of the task that proposed it."""
+    """Asks a person to approve or reject a proposal, which the form shows. proposed: the receipt of ``propose``."""
 
-    # Not the body: it is the model's text, which must never be taken for a template.
+    # The body is not in here: it contains a model's text, which must never be rendered as a template.
     template_fields = ("proposed",)
 
     def __init__(self, *, proposed: Any, **more: Any) -> None:
@@ -28,7 +28,7 @@ class TaxonomyApproval(ApprovalOperator):
 
 
 class WaitingOperator(DecoratedOperator, PythonOperator):
-    """A ``@task`` that may defer: its function is called again, from the beginning, once the trigger has fired."""
+    """A ``@task`` that may defer itself; when the trigger fires, its function is called again from the beginning."""
 
     custom_operator_name = "@waiting_task"
     template_fields = ("templates_dict", "op_args", "op_kwargs")
@@ -37,8 +37,8 @@ class WaitingOperator(DecoratedOperator, PythonOperator):
         own = {name: options[name] for name in ("python_callable", "op_args", "op_kwargs")}
         super().__init__(kwargs_to_upstream=own, **options)
 
-    def call_again(self, context: Any, event: Any) -> Any:  # noqa: ARG002 - the journal says what there is to do
-        """What a deferred task goes on with."""
+    def call_again(self, context: Any, event: Any) -> Any:  # noqa: ARG002 - the journal says what is to be done
+        """Run the function again after the task was deferred."""
         return self.execute(context)
 
 

@@ -1,7 +1,7 @@
-"""The pages that the UI gains, for whoever may read DAGs: what the store holds, and what tasks wrote.
+"""Pages in Airflow's UI for users who may read DAGs: the store's state, and the pages that tasks wrote.
 
-The API server reads the store with the keys of the connection, as tasks do. Pages hold models' text: each is served in
-a sandbox, so that even a script that got into one could not use the reader's Airflow session.
+The API server reads the store with the keys of the Airflow connection, as tasks do. The pages contain models' text:
+each is served in a sandbox, so that a script which got into one could not use the reader's Airflow session.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _HEADERS = {
 
 @app.get("/", dependencies=_MAY_READ)
 def overview() -> HTMLResponse:
-    """Sources, stages, spending and releases."""
+    """The store's state: sources, spending, announcements and releases."""
     from taskgalaxy_ops.reports.pages import status as status_pages
 
     with _workspace() as workspace:
@@ -39,7 +39,7 @@ def overview() -> HTMLResponse:
 
 @app.get("/reports/{name}", dependencies=_MAY_READ)
 def report(name: Annotated[str, Path(pattern=f"^{PAGE_NAME.pattern}$")]) -> HTMLResponse:
-    """A page that a task wrote."""
+    """A page that a task wrote; 404 where there is none of this name."""
     from taskgalaxy_ops.errors import NotFoundError
     from taskgalaxy_ops.storage import keys
 
@@ -52,13 +52,13 @@ def report(name: Annotated[str, Path(pattern=f"^{PAGE_NAME.pattern}$")]) -> HTML
 
 @app.get("/healthz")
 def health() -> PlainTextResponse:
-    """Whether the plugin was loaded; says nothing else."""
+    """Answers "ok": the plugin is loaded."""
     return PlainTextResponse("ok")
 
 
 @contextmanager
 def _workspace() -> Iterator[Any]:
-    """The store, for reading. What is wrong with settings or store is told to the reader."""
+    """Open the workspace for reading. An error of the settings or the store becomes HTTP 503 with its message."""
     from taskgalaxy_ops.errors import TaskGalaxyError
     from taskgalaxy_ops.operations.airflow.provision import environment_of
     from taskgalaxy_ops.settings import load_settings, settings_path
@@ -73,7 +73,7 @@ def _workspace() -> Iterator[Any]:
 
 
 def _connections() -> dict[str, Any]:
-    """The store's connection; models' keys have no business in the API server."""
+    """The store's connection only: the API server needs no model's key."""
     from airflow.exceptions import AirflowNotFoundException
     from airflow.models.connection import Connection
 
@@ -81,7 +81,7 @@ def _connections() -> dict[str, Any]:
     from taskgalaxy_ops.operations.airflow.provision import STORE_CONNECTION
 
     try:
-        there = Connection.get_connection_from_secrets(STORE_CONNECTION)
+        connection = Connection.get_connection_from_secrets(STORE_CONNECTION)
     except AirflowNotFoundException:
         return {}
-    return {STORE_CONNECTION: spec_of(STORE_CONNECTION, there)}
+    return {STORE_CONNECTION: spec_of(STORE_CONNECTION, connection)}

@@ -1,4 +1,4 @@
-"""What every task does first and last: settings and keys in, progress into the log, a one-line receipt out."""
+"""What every task does: load settings and keys, log its progress, and return a receipt that it logs in one line."""
 
 from __future__ import annotations
 
@@ -24,10 +24,11 @@ log = logging.getLogger("taskgalaxy")
 
 
 def opened(settings_version: int | None = None, max_cost: float | None = None, run: str | None = None) -> Workspace:
-    """The store of the mounted settings, with the keys that Airflow's connections hold.
+    """Open the workspace of the mounted settings, with the keys of Airflow's connections in the environment.
 
-    settings_version: of the versions that the store has published; None: the mounted file as it is. max_cost: USD; the
-    store's budget ends there if it does not end before. run: what its calls are made for; None: for this task alone.
+    settings_version: one of the versions that the store has published; None: the mounted file. max_cost: USD; lowers
+    the settings' cap on the store's spending to this. run: the name under which its calls are booked; None: a new one
+    for this task.
     Raises SettingsError, StoreError.
     """
     settings = ready_settings()
@@ -44,30 +45,30 @@ def opened(settings_version: int | None = None, max_cost: float | None = None, r
 
 
 def ready_settings() -> Settings:
-    """The mounted settings; the keys of their connections are in the environment afterwards. Raises SettingsError."""
+    """Load the mounted settings, and put the keys of their connections into the environment. Raises SettingsError."""
     settings = load_settings(settings_path())
     os.environ.update(environment_of(settings, _connections(settings)))
     return settings
 
 
 def _connections(settings: Settings) -> dict[str, ConnectionSpec]:
-    """Those of the settings' connections that Airflow has; for another, the worker's own environment counts."""
+    """The settings' connections that Airflow has, by id; for others the worker's own environment has the keys."""
     from airflow.sdk import Connection
     from airflow.sdk.exceptions import AirflowNotFoundException, AirflowRuntimeError
 
     wanted = {STORE_CONNECTION, *(model_connection(model) for model in (settings.teacher, *settings.judges))}
-    found = {}
+    specs = {}
     for name in sorted(wanted):
         try:
-            there = Connection.get(name)
+            connection = Connection.get(name)
         except (AirflowNotFoundException, AirflowRuntimeError):
             continue
-        found[name] = spec_of(name, there)
-    return found
+        specs[name] = spec_of(name, connection)
+    return specs
 
 
 def spec_of(name: str, there: Any) -> ConnectionSpec:
-    """An Airflow connection, of a task's kind or the API server's, as the library knows it."""
+    """The library's record of an Airflow connection. there: the SDK's ``Connection`` (tasks) or the API server's."""
     return ConnectionSpec(
         connection_id=name,
         description="",
@@ -80,15 +81,18 @@ def spec_of(name: str, there: Any) -> ConnectionSpec:
 
 @contextlib.contextmanager
 def progress() -> Iterator[Progress]:
-    """The library's progress, as lines of the task's log."""
+    """Yield a progress display that writes lines into the task's log."""
     yield Lines(log.info)
 
 
 def receipt(what: str, began: float, **counts: Any) -> dict[str, Any]:
-    """The task's last line; gives the counts, with seconds, for XCom: numbers and names alone."""
-    found = {**counts, "seconds": round(time.monotonic() - began, 1)}
-    log.info("%s: %s", what, ", ".join(f"{name} {_shown(value)}" for name, value in found.items()))
-    return found
+    """Log the task's last line, and return its counts with the seconds since ``began`` for XCom.
+
+    counts: numbers and names only, since XCom stores them as JSON.
+    """
+    result = {**counts, "seconds": round(time.monotonic() - began, 1)}
+    log.info("%s: %s", what, ", ".join(f"{name} {_shown(value)}" for name, value in result.items()))
+    return result
 
 
 def _shown(value: Any) -> str:

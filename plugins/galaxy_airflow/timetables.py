@@ -1,4 +1,4 @@
-"""Schedules that Airflow does not bring: a cron whose tasks name the partitions, and samples or a cron."""
+"""Schedules that Airflow lacks: by hand or by cron with partitions named by tasks, and by announcements or cron."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from airflow.timetables.trigger import CronTriggerTimetable
 
 
 class ByHand(PartitionedAtRuntime):
-    """By the form or the REST API alone; which partitions (sources) a run announces, its tasks find out."""
+    """Started only by the form or the REST API; the run's tasks name the partitions (sources) that it announces."""
 
     description = "By hand"
 
@@ -21,15 +21,15 @@ class ByHand(PartitionedAtRuntime):
 
 
 class CronWithRuntimePartitions(CronTriggerTimetable):
-    """By cron; which partitions (sources) a run announces, its tasks find out."""
+    """Started by cron; the run's tasks name the partitions (sources) that it announces."""
 
     partitioned_at_runtime = True
 
 
 class PartitionsOrCron(PartitionedAssetTimetable):
-    """When any partition of an asset is announced, and by cron: one run for all partitions announced meanwhile.
+    """Started by cron, and when a partition of an asset is announced: one run for all partitions announced meanwhile.
 
-    A run has the fixed partition key ``all``. Airflow's own ``AssetOrTimeSchedule`` knows no partitions.
+    A run has the fixed partition key ``all``. Airflow's own ``AssetOrTimeSchedule`` does not support partitions.
     """
 
     KEY = "all"
@@ -49,13 +49,16 @@ class PartitionsOrCron(PartitionedAssetTimetable):
     def next_dagrun_info(
         self, *, last_automated_data_interval: DataInterval | None, restriction: TimeRestriction
     ) -> DagRunInfo | None:
-        found = self._cron.next_dagrun_info(
+        cron_run = self._cron.next_dagrun_info(
             last_automated_data_interval=last_automated_data_interval, restriction=restriction
         )
-        if found is None:
+        if cron_run is None:
             return None
         return DagRunInfo(
-            run_after=found.run_after, data_interval=found.data_interval, partition_date=None, partition_key=self.KEY
+            run_after=cron_run.run_after,
+            data_interval=cron_run.data_interval,
+            partition_date=None,
+            partition_key=self.KEY,
         )
 
     def serialize(self) -> dict[str, Any]:

@@ -1,6 +1,6 @@
-"""What waits in Airflow's triggerer, which is one process for all: for providers' batches.
+"""The trigger that waits for providers' batches, in Airflow's triggerer (one process for all deferred tasks).
 
-It looks at nothing but the providers: no store, no settings file. Keys come from the connections, as for tasks.
+It asks the providers only, and reads no store and no settings file. Keys come from Airflow's connections, as in tasks.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ _LOADED = (
 
 
 class BatchEnd(BaseTrigger):
-    """Fires once there is something to collect or to decide about one of these batches, or waiting is over.
+    """Fires when one of these batches has ended or needs a decision, or the time is over.
 
-    batches: as ``batch_wait.plain`` gives them, without a key; settings: ``run.batch``, as JSON; until: Unix seconds.
-    Whatever it fires for is looked at anew by the task: the journal says what is to be done.
+    batches: from ``batch_wait.to_json``, without keys. settings: ``run.batch`` as JSON. until: Unix seconds.
+    The event carries no result: the task reads the journal and the batches again, and decides what to do.
     """
 
     def __init__(self, batches: Sequence[Mapping[str, Any]], settings: Mapping[str, Any], until: float) -> None:
@@ -40,23 +40,25 @@ class BatchEnd(BaseTrigger):
         self.until = until
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        """The class, and what makes another one like this."""
+        """The path of the class, and the arguments that recreate this trigger."""
         kwargs = {"batches": self.batches, "settings": self.settings, "until": self.until}
         return f"{BatchEnd.__module__}.{BatchEnd.__qualname__}", kwargs
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Look at the batches every ``poll_seconds``; one event, whether there is something to do about them."""
+        """Ask about the batches every ``poll_seconds``; yields one event: whether one has ended or needs a decision."""
         for name in _LOADED:
-            await asyncio.to_thread(import_module, name)  # other triggers go on meanwhile
+            await asyncio.to_thread(import_module, name)  # in a thread, so that other triggers are not blocked
         from taskgalaxy_ops.inference import batch_wait
         from taskgalaxy_ops.inference.gateway import Gateway
         from taskgalaxy_ops.settings import BatchSettings
 
-        those = batch_wait.read(self.batches)
-        gateway = Gateway(keys={**os.environ, **await _keys(those)})
-        by = time.monotonic() + self.until - time.time()
+        pending = batch_wait.read(self.batches)
+        gateway = Gateway(keys={**os.environ, **await _keys(pending)})
+        deadline = time.monotonic() + self.until - time.time()
         try:
-            ended = await batch_wait.until_one_ends(gateway, those, BatchSettings.model_validate(self.settings), by)
+            ended = await batch_wait.until_one_ends(
+                gateway, pending, BatchSettings.model_validate(self.settings), deadline
+            )
         finally:
             await gateway.aclose()
         for why in gateway.usage.unavailable.values():
@@ -64,19 +66,19 @@ class BatchEnd(BaseTrigger):
         yield TriggerEvent(ended)
 
 
-async def _keys(those: Sequence[PendingBatch]) -> dict[str, str]:
-    """The models' keys that Airflow's connections hold, by the variables in which the library looks for them."""
+async def _keys(pending: Sequence[PendingBatch]) -> dict[str, str]:
+    """The keys of the batches' models in Airflow's connections, by the library's environment variables."""
     from airflow.sdk import Connection
     from airflow.sdk.exceptions import AirflowNotFoundException, AirflowRuntimeError
 
     from taskgalaxy_ops.operations.airflow.provision import model_connection
 
-    found = {}
-    for model in {(each.model.name, each.model.api_key_env): each.model for each in those}.values():
+    keys = {}
+    for model in {(each.model.name, each.model.api_key_env): each.model for each in pending}.values():
         try:
-            there = await Connection.async_get(model_connection(model))
+            connection = await Connection.async_get(model_connection(model))
         except (AirflowNotFoundException, AirflowRuntimeError):
             continue
-        if there.password:
-            found[model.api_key_env] = there.password
-    return found
+        if connection.password:
+            keys[model.api_key_env] = connection.password
+    return keys

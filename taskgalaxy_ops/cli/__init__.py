@@ -1,7 +1,7 @@
-"""The command line: any step of the pipeline, without Airflow. Output on standard output, progress on standard error.
+"""The command line: every step of the pipeline, without Airflow. Results go to standard output, progress to stderr.
 
-Exit codes: 0 done, 1 an error that the message explains, 2 wrong usage, 3 something is pending (budget, a model out of
-reach), 130 interrupted. Whatever was answered is kept in all of them.
+Exit codes: 0 done, 1 an error that the message explains, 2 wrong usage, 3 something is pending (the budget is spent, a
+model is out of reach), 130 interrupted. In all cases the answers that were received are kept.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from taskgalaxy_ops.errors import PendingError, TaskGalaxyError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; gives the exit code."""
+    """Run one command and return its exit code. arguments: without the program's name; None: ``sys.argv``."""
     parser = _parser()
     chosen = parser.parse_args(arguments)
     command: Command = chosen.command
@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("Interrupted. What was answered is kept: run the same command again to go on.", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # `taskgalaxy taxonomy tree | head`
+    except BrokenPipeError:  # such as `taskgalaxy taxonomy tree | head`
         sys.stderr.close()
         return 0
     except sqlite3.OperationalError as error:  # a temporary database that had no room to grow

@@ -1,4 +1,4 @@
-"""What the commands share: how they open the store, how they print, and how one is added."""
+"""Shared by the commands: how they are added, open the store, and print."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ class AddCommand(Protocol):
 
 
 def loaded(chosen: argparse.Namespace) -> Settings:
-    """The settings file that the command names, with the store that it names. Raises SettingsError."""
+    """The settings of the file ``--settings``, with the store of ``--store`` if given. Raises SettingsError."""
     return load_settings(chosen.settings, {"store": chosen.store} if chosen.store else None)
 
 
 def workspace_of(chosen: argparse.Namespace) -> Workspace:
-    """The galaxy of these settings. Raises SettingsError, StoreError."""
+    """Open the workspace of the command's settings. Raises SettingsError, StoreError."""
     return Workspace.open(loaded(chosen))
 
 
 def to_json(record: Any, **keys: str) -> dict[str, Any]:
-    """A record as JSON; ``keys``: by field, the name that its JSON has had since the first version."""
+    """A dataclass as a dict for JSON. keys: by field, another name in the JSON, kept from its first version."""
     return {keys.get(name, name): value for name, value in asdict(record).items()}
 
 
 def say(chosen: argparse.Namespace, value: dict[str, Any], lines: Sequence[str]) -> None:
-    """One JSON object if that was asked for, else lines for people."""
+    """Print ``value`` as a JSON object if ``--json`` is given, else ``lines``."""
     print(json.dumps(value, ensure_ascii=False, indent=1, default=str) if chosen.json else "\n".join(lines))
 
 

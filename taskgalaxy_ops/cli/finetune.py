@@ -1,4 +1,4 @@
-"""Commands that train on a release and score what it changed: finetune, scores, study, evaluate."""
+"""Commands that train on a release and score the checkpoints: finetune, scores, study, evaluate."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from taskgalaxy_ops.reports.text import finetune as finetune_text
 
 
 def add(add_command: AddCommand) -> None:
-    """Add these commands' parsers."""
+    """Add the parsers of finetune, scores, study and evaluate."""
     sub = add_command(
         "finetune", _finetune, "train a model on a release, and score what it changed; finds a job that runs"
     )
@@ -59,8 +59,8 @@ def add(add_command: AddCommand) -> None:
 
 def _finetune(chosen: argparse.Namespace) -> int:
     if chosen.list:
-        found = [load_recipe(name) for name in shipped()]
-        say(chosen, {"recipes": [recipe.model_dump(mode="json") for recipe in found]}, finetune_text.recipes(found))
+        recipes = [load_recipe(name) for name in shipped()]
+        say(chosen, {"recipes": [recipe.model_dump(mode="json") for recipe in recipes]}, finetune_text.recipes(recipes))
         return 0
     workspace = finetune_run.on_backend(workspace_of(chosen), chosen.backend)
     tuning = finetune_run.tuning(workspace, release=chosen.release, recipe=chosen.recipe, trainer=chosen.trainer)
@@ -87,11 +87,11 @@ def _scores(chosen: argparse.Namespace) -> int:
     from taskgalaxy_ops.evaluate.published import published
     from taskgalaxy_ops.evaluate.table import poster
 
-    found = [score for score in evaluate_run.kept(workspace_of(chosen)) if not score.family]
-    if not found and not chosen.published:
+    scores = [score for score in evaluate_run.kept(workspace_of(chosen)) if not score.family]
+    if not scores and not chosen.published:
         raise SourceError("scores: nothing has been scored yet. Run `taskgalaxy finetune`.")
-    found += published() if chosen.published else []
-    say(chosen, {"scores": [asdict(score) for score in found]}, [poster(found)])
+    scores += published() if chosen.published else []
+    say(chosen, {"scores": [asdict(score) for score in scores]}, [poster(scores)])
     return 0
 
 
@@ -101,7 +101,7 @@ def _study(chosen: argparse.Namespace) -> int:
 
     with show_progress(chosen.quiet or chosen.json) as progress:
         workspace = study_data(chosen.built_in.resolve(), progress) if chosen.built_in else workspace_of(chosen)
-        found = study.run(
+        result = study.run(
             workspace,
             design=chosen.design,
             release=chosen.release,
@@ -111,19 +111,19 @@ def _study(chosen: argparse.Namespace) -> int:
             progress=progress,
         )
     chosen.out.mkdir(parents=True, exist_ok=True)
-    value = asdict(found)
+    value = asdict(result)
     (chosen.out / "study.json").write_text(json.dumps(value, indent=1), encoding="utf-8")
-    (chosen.out / "study.md").write_text(study.page(found), encoding="utf-8")
+    (chosen.out / "study.md").write_text(study.page(result), encoding="utf-8")
     if chosen.design == "types":
-        (chosen.out / "study.svg").write_bytes(study.picture(found))
-    say(chosen, value, [study.page(found), f"written to {chosen.out.resolve()}"])
+        (chosen.out / "study.svg").write_bytes(study.picture(result))
+    say(chosen, value, [study.page(result), f"written to {chosen.out.resolve()}"])
     return 0
 
 
 def _evaluate(chosen: argparse.Namespace) -> int:
     workspace = workspace_of(chosen)
     with show_progress(chosen.quiet or chosen.json) as progress:
-        found = evaluate_run.score_checkpoints(
+        scored = evaluate_run.score_checkpoints(
             workspace,
             finetune_run.release_copy(workspace, chosen.release),
             {finetune_run.BEFORE: chosen.before, finetune_run.AFTER: chosen.checkpoint},
@@ -132,6 +132,8 @@ def _evaluate(chosen: argparse.Namespace) -> int:
             progress=progress,
         )
     say(
-        chosen, {"scores": [asdict(score) for score in found.scores], "id": found.identity}, finetune_text.scored(found)
+        chosen,
+        {"scores": [asdict(score) for score in scored.scores], "id": scored.identity},
+        finetune_text.scored(scored),
     )
     return 0

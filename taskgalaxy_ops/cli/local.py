@@ -9,7 +9,7 @@ from taskgalaxy_ops.cli.common import AddCommand, Command
 
 
 def add(add_command: AddCommand) -> None:
-    """Add commands that run something on this machine; their modules load what the core does without."""
+    """Add the parsers of simulate, demo, up and down. A command imports its module when it runs, not before."""
 
     sub = add_command("simulate", _simulate, "serve the simulated models, OpenAI-compatible, on loopback", shared=False)
     sub.add_argument("--host", default="127.0.0.1", help="default: %(default)s")

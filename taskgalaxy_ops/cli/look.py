@@ -1,4 +1,7 @@
-"""Commands that only look: report, status, costs, plan, explain, verify."""
+"""Commands that show what a store holds: report, status, costs, plan, explain, verify.
+
+They change nothing, except that `plan --cost` stores its forecast, and `plan --probe` asks models about a few images.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,7 @@ from taskgalaxy_ops.settings import Settings
 
 
 def add(add_command: AddCommand) -> None:
-    """Add these commands' parsers."""
+    """Add the parsers of report, status, costs, plan, explain and verify."""
     sub = add_command("report", _report, "write the contact sheet: one HTML page with the funnel and a gallery")
     sub.add_argument("--out", type=Path, default=Path("contact-sheet.html"), help="default: %(default)s")
     add_command("status", _status, "how far the store is: each source, each stage, spending, releases")
@@ -70,15 +73,15 @@ def _report(chosen: argparse.Namespace) -> int:
 
 def _status(chosen: argparse.Namespace) -> int:
     workspace = workspace_of(chosen)
-    found, told = status(workspace), checked(workspace)
-    value = {**asdict(found), "forecast": None if told is None else asdict(told)}
-    say(chosen, value, [*status_text.status(found), *costs_text.checked(told)])
+    state, latest_forecast = status(workspace), checked(workspace)
+    value = {**asdict(state), "forecast": None if latest_forecast is None else asdict(latest_forecast)}
+    say(chosen, value, [*status_text.status(state), *costs_text.checked(latest_forecast)])
     return 0
 
 
 def _costs(chosen: argparse.Namespace) -> int:
-    found = costs(workspace_of(chosen), task_types=chosen.task_types)
-    say(chosen, asdict(found), costs_text.costs(found))
+    breakdown = costs(workspace_of(chosen), task_types=chosen.task_types)
+    say(chosen, asdict(breakdown), costs_text.costs(breakdown))
     return 0
 
 
@@ -87,8 +90,8 @@ def _plan(chosen: argparse.Namespace) -> int:
     if chosen.probe is not None:
         with show_progress(chosen.quiet or chosen.json) as progress:
             probe(workspace, chosen.probe or None, chosen.source, chosen.taxonomy, progress)
-    found = plan(workspace, chosen.source, chosen.taxonomy)
-    value, lines = to_json(found, shards="homes"), plan_text.plan(found)
+    run_plan = plan(workspace, chosen.source, chosen.taxonomy)
+    value, lines = to_json(run_plan, shards="homes"), plan_text.plan(run_plan)
     if chosen.cost or chosen.probe is not None:
         made = forecast(workspace, chosen.source, chosen.taxonomy)
         record(workspace, made)
@@ -101,23 +104,23 @@ def _plan(chosen: argparse.Namespace) -> int:
 
 
 def _unpriced(settings: Settings) -> list[str]:
-    """Models that a forecast counts as free, since nobody knows what they cost."""
+    """A line for each model without a known price, which a forecast counts as free."""
     models = dict.fromkeys((settings.teacher, *settings.judges))
     return [f"unknown   {pricing.unpriced(each)}" for each in models if pricing.price_of(each) is None]
 
 
 def _explain(chosen: argparse.Namespace) -> int:
-    found = explain(workspace_of(chosen), chosen.what)
-    say(chosen, found, explain_text.explained(found))
+    story = explain(workspace_of(chosen), chosen.what)
+    say(chosen, story, explain_text.explained(story))
     return 0
 
 
 def _verify(chosen: argparse.Namespace) -> int:
     with show_progress(chosen.quiet or chosen.json) as progress:
         workspace = workspace_of(chosen)
-        found = glance(workspace) if chosen.quick else verify(workspace, progress)
+        findings = glance(workspace) if chosen.quick else verify(workspace, progress)
         if chosen.takedown:
-            found.checked["take-down"] = len(workspace.registry.denied())
-            found.damage += [f"take-down: {line}. Run `taskgalaxy takedown --finish`." for line in left(workspace)]
-    say(chosen, asdict(found), run_text.verified(found))
-    return 1 if found.damage else 0
+            findings.checked["take-down"] = len(workspace.registry.denied())
+            findings.damage += [f"take-down: {line}. Run `taskgalaxy takedown --finish`." for line in left(workspace)]
+    say(chosen, asdict(findings), run_text.verified(findings))
+    return 1 if findings.damage else 0

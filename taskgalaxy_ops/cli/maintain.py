@@ -1,4 +1,4 @@
-"""Commands that change what a store holds after the fact: takedown, forget, answers, gc, compact, upgrade."""
+"""Commands that maintain a store: takedown, forget, answers, gc, compact, upgrade."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _SECONDS = {"m": 60, "h": 3600, "d": 86400}
 
 
 def add(add_command: AddCommand, commands: Any) -> None:
-    """Add these commands' parsers."""
+    """Add the parsers of takedown, forget, answers, gc, compact and upgrade."""
 
     sub = add_command("takedown", _takedown, "erase images from all that was made, and let none bring them back")
     sub.add_argument("images", nargs="*", metavar="IMAGE", help="an id, the beginning of one, or the image's file")
@@ -76,10 +76,10 @@ def _moment(text: str) -> float:
     if span := _SPAN.fullmatch(text):
         return time.time() - int(span[1]) * _SECONDS[span[2]]
     try:
-        found = datetime.fromisoformat(text)
+        moment = datetime.fromisoformat(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"{text!r} is no time: write 2026-11-24T09:30, or 2d, 6h, 30m") from error
-    return (found if found.tzinfo else found.astimezone()).timestamp()
+    return (moment if moment.tzinfo else moment.astimezone()).timestamp()
 
 
 def _condition(text: str) -> tuple[str, str]:
@@ -89,7 +89,7 @@ def _condition(text: str) -> tuple[str, str]:
     return name, value
 
 
-def _sure(chosen: argparse.Namespace, question: str) -> bool:
+def _confirmed(chosen: argparse.Namespace, question: str) -> bool:
     if chosen.yes:
         return True
     if not sys.stdin.isatty():
@@ -101,11 +101,11 @@ def _sure(chosen: argparse.Namespace, question: str) -> bool:
 
 def _takedown(chosen: argparse.Namespace) -> int:
     workspace = workspace_of(chosen)
-    named = [*chosen.images, *(_listed(chosen.list) if chosen.list else [])]
+    named = [*chosen.images, *(_lines_of(chosen.list) if chosen.list else [])]
     if not named and not chosen.finish:
         raise SourceError("takedown: name images, by id or file, or say --finish.")
     images = sorted({_image(workspace, name) for name in named})
-    if images and not _sure(chosen, f"Erase {len(images):,} images for good, in all releases too?"):
+    if images and not _confirmed(chosen, f"Erase {len(images):,} images for good, in all releases too?"):
         return 1
     with show_progress(chosen.quiet or chosen.json) as progress:
         found = takedown.take_down(workspace, images, chosen.reason, progress) if images else None
@@ -130,26 +130,29 @@ def _takedown(chosen: argparse.Namespace) -> int:
     return 1 if left else 0
 
 
-def _listed(path: Path) -> list[str]:
+def _lines_of(path: Path) -> list[str]:
     return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
 
 
 def _image(workspace: Workspace, name: str) -> str:
-    """An image by its id, the beginning of one that the store has, or a local file that holds it."""
+    """The id of an image that is named by its id, by the beginning of an id in the store, or by a local file.
+
+    Raises SourceError where the name fits no image, or several.
+    """
     if is_id(name):
         return name
     if (path := Path(name)).is_file():
         return sha256_hex(path.read_bytes())
     if begins_id(name, _DIGITS):
-        found = {
+        matching = {
             image
             for shard in workspace.registry.shards()
             for image in workspace.registry.image_ids(shard)
             if image.startswith(name)
         }
-        if len(found) == 1:
-            return found.pop()
-        raise SourceError(f"takedown: {len(found)} images of the store begin with {name}. Give the whole id.")
+        if len(matching) == 1:
+            return matching.pop()
+        raise SourceError(f"takedown: {len(matching)} images of the store begin with {name}. Give the whole id.")
     raise SourceError(f"takedown: {name!r} is no image id (8 to 64 hex digits), and no file of this machine.")
 
 
@@ -176,7 +179,7 @@ def _forget(chosen: argparse.Namespace) -> int:
         return 0
     if not chosen.json:
         print("\n".join(told))
-    if not _sure(chosen, "Forget them?"):
+    if not _confirmed(chosen, "Forget them?"):
         return 1
     forget.carry_out(workspace, found)
     say(chosen, {**value, "forgotten": True}, ["forgotten: `taskgalaxy plan` shows what is asked again"])

@@ -107,22 +107,22 @@ def _generate(chosen: argparse.Namespace) -> int:
 def _pilot(chosen: argparse.Namespace) -> int:
     workspace = workspace_of(chosen)
     with show_progress(chosen.quiet or chosen.json) as progress:
-        found = pilot.pilot(workspace, chosen.limit, progress)
+        piloted = pilot.pilot(workspace, chosen.limit, progress)
     contact_sheet.write(
-        chosen.out, contact_sheet.report_data(found.results, title="TaskGalaxy pilot", forecast=found.full_bill)
+        chosen.out, contact_sheet.report_data(piloted.results, title="TaskGalaxy pilot", forecast=piloted.full_bill)
     )
-    value = {"forecast": found.full_bill, "page": str(chosen.out.resolve()), "pending": found.results.pending}
+    value = {"forecast": piloted.full_bill, "page": str(chosen.out.resolve()), "pending": piloted.results.pending}
     lines = [
-        *run_text.funnel(found.results.funnel),
-        *run_text.ended(found.results.result),
-        *release_text.forecast(found.full_bill),
+        *run_text.funnel(piloted.results.funnel),
+        *run_text.ended(piloted.results.result),
+        *release_text.forecast(piloted.full_bill),
     ]
     say(chosen, value, [*lines, f"contact sheet: {chosen.out.resolve()}"])
-    return PENDING if found.results.pending else 0
+    return PENDING if piloted.results.pending else 0
 
 
 def _doctor(chosen: argparse.Namespace) -> int:
-    found = doctor.examine(loaded(chosen))
-    lines = [f"{'ok ' if each.fine else 'NO '} {each.what}: {each.detail}" for each in found]
-    say(chosen, {"findings": [asdict(each) for each in found]}, lines)
-    return 0 if all(each.fine for each in found) else 1
+    findings = doctor.examine(loaded(chosen))
+    lines = [f"{'ok ' if each.fine else 'NO '} {each.what}: {each.detail}" for each in findings]
+    say(chosen, {"findings": [asdict(each) for each in findings]}, lines)
+    return 0 if all(each.fine for each in findings) else 1

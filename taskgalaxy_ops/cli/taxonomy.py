@@ -1,4 +1,4 @@
-"""Commands on versions of the task types: expand, add, retire, list, tree, diff."""
+"""Commands for versions of the task types: expand, add, retire, list, tree, diff."""
 
 from __future__ import annotations
 
@@ -55,10 +55,10 @@ def _add(chosen: argparse.Namespace) -> int:
     nodes = add_types(base.nodes, chosen.types)
     nodes = add_types(nodes, chosen.file) if chosen.file else nodes
     number = taxonomy_store.publish(base.number, nodes, [], "hand")
-    found = diff(base, taxonomy_store.version(number))
-    added, again = [node.path for node in found.added], [node.path for _, node in found.changed]
-    told = f"version {number}: {len(added)} nodes added" + (f", {len(again)} live again" if again else "")
-    say(chosen, {"version": number, "added": added, "again": again}, [told, *added, *again])
+    changes = diff(base, taxonomy_store.version(number))
+    added, again = [node.path for node in changes.added], [node.path for _, node in changes.changed]
+    summary = f"version {number}: {len(added)} nodes added" + (f", {len(again)} live again" if again else "")
+    say(chosen, {"version": number, "added": added, "again": again}, [summary, *added, *again])
     return 0
 
 
@@ -83,14 +83,14 @@ def _versions(chosen: argparse.Namespace) -> int:
 
 
 def _tree(chosen: argparse.Namespace) -> int:
-    shown = TaxonomyStore(workspace_of(chosen)).version(chosen.version)
-    leaves = [node.path for node in shown.leaves()]
-    say(chosen, {"version": shown.number, "leaves": leaves}, tree(shown, chosen.depth))
+    version = TaxonomyStore(workspace_of(chosen)).version(chosen.version)
+    leaves = [node.path for node in version.leaves()]
+    say(chosen, {"version": version.number, "leaves": leaves}, tree(version, chosen.depth))
     return 0
 
 
 def _diff(chosen: argparse.Namespace) -> int:
     taxonomy_store = TaxonomyStore(workspace_of(chosen))
-    found = diff(taxonomy_store.version(chosen.old), taxonomy_store.version(chosen.new))
-    say(chosen, asdict(found), run_text.changes(found))
+    changes = diff(taxonomy_store.version(chosen.old), taxonomy_store.version(chosen.new))
+    say(chosen, asdict(changes), run_text.changes(changes))
     return 0

@@ -1,7 +1,7 @@
-"""The paper's 16 benchmarks in the poster's order: how lmms-eval 0.7.3 runs each, and which number is the score.
+"""The paper's 16 benchmarks in the poster's order: lmms-eval 0.7.3's task for each, and the metric that is its score.
 
 Scores of these sixteen, measured or published, are in the table's scale: 0..100, MME in points. Task names and metrics
-are those of lmms-eval's own registry; a test compares them with the one that is installed.
+are those of lmms-eval's registry; a test compares them with the installed one.
 """
 
 from __future__ import annotations
@@ -27,8 +27,9 @@ class Benchmark:
     filter: str = "none"  # lmms-eval's name of how replies were read; part of the key
     scale: float = 100  # what the metric is multiplied by to give the table's figure
     maximum: float = 100
-    # A model that grades. "base": asked at <url>/chat/completions. "endpoint": the task wants that whole address in
-    # the same variable in which the others want <url>, so that the two kinds cannot share a run.
+    # The kind of judge, a model that grades the answers; None: there is none. "base" tasks read <url> from a variable
+    # and ask <url>/chat/completions. "endpoint" tasks expect that whole address in the same variable, so that the two
+    # kinds cannot share a run.
     judge: Literal["base", "endpoint"] | None = None
     submission: str | None = None  # lmms-eval's task for the split whose answers only a server can grade
     note: str = ""
@@ -158,12 +159,12 @@ EASY_VQA = Benchmark(
 def find(names: Iterable[str]) -> list[Benchmark]:
     """The benchmarks of these names, in the order given. Raises EvaluationError at an unknown one."""
     known = {each.name: each for each in (*BENCHMARKS, EASY_VQA)}
-    found = []
+    benchmarks = []
     for name in names:
         if name not in known:
             raise EvaluationError(f"benchmark {name!r} is unknown. Known: {', '.join(known)}.")
-        found.append(known[name])
-    return found
+        benchmarks.append(known[name])
+    return benchmarks
 
 
 def average(figures: Mapping[str, float]) -> float | None:

@@ -1,8 +1,8 @@
-"""Before and after, against what needs no seeing: scores with intervals, and a verdict that swapped images overturn.
+"""Compare a model before and after, beside controls that see nothing: scores with intervals, and a verdict on the gain.
 
-Intervals are percentile bootstraps over images (questions of one image stand or fall together), 95 %. A gain is called
-one in seeing only if it vanishes with the images swapped: ``(after - after swapped) - (before - before swapped)`` must
-lie above zero, interval and all.
+Intervals are 95 % percentile bootstraps that resample images, because the questions of one image are not independent.
+The verdict says "a gain in seeing" only if the gain vanishes when the images are swapped: the whole interval of
+``(after - after swapped) - (before - before swapped)`` must lie above zero.
 """
 
 from __future__ import annotations
@@ -52,7 +52,11 @@ class Comparison:
 
 
 def answers(asked: Sequence[Asked], rank: Rank, *, swap: bool = False, blind: bool = False) -> np.ndarray[Any, Any]:
-    """Which questions are answered rightly: (n,) of 0 and 1."""
+    """Which questions a model answers rightly: (n,), 1.0 where it does, else 0.0.
+
+    rank: gets the questions and the path of an image for each (None: no image), and returns the index of the candidate
+    that the model finds likeliest. swap: show each question another's image (`swapped`). blind: show no image.
+    """
     images: list[str | None] = (
         [None] * len(asked) if blind else list(swapped(asked) if swap else [a.image for a in asked])
     )
@@ -63,35 +67,35 @@ def answers(asked: Sequence[Asked], rank: Rank, *, swap: bool = False, blind: bo
 def compare(asked: Sequence[Asked], right: Mapping[str, np.ndarray[Any, Any]]) -> list[Comparison]:
     """Comparisons of all questions and of each family, benchmark by benchmark.
 
-    right: by method (all of METHODS but the majority), (n,) of 0 and 1.
+    right: for each method of METHODS but the majority, (n,): 1.0 where it answers that question rightly, else 0.0.
     """
     guessed = np.array([each.answer == each.guess for each in asked], float)
     columns = {**right, MAJORITY: guessed}
-    found = []
+    comparisons = []
     for benchmark in sorted({each.benchmark for each in asked}):
         families = sorted({each.family for each in asked if each.benchmark == benchmark})
         for family in ["", *families]:
             chosen = [n for n, a in enumerate(asked) if a.benchmark == benchmark and family in {"", a.family}]
             images = [asked[n].image for n in chosen]
-            found.append(
+            comparisons.append(
                 _comparison(benchmark, family, images, {name: column[chosen] for name, column in columns.items()})
             )
-    return found
+    return comparisons
 
 
 def _comparison(
     benchmark: str, family: str, images: Sequence[str], columns: Mapping[str, np.ndarray[Any, Any]]
 ) -> Comparison:
-    def about(values: np.ndarray[Any, Any]) -> Interval:
+    def over_images(values: np.ndarray[Any, Any]) -> Interval:
         return interval(values, images)
 
     before, after = columns[BEFORE], columns[AFTER]
-    gain = about(after - before)
-    seeing = about((after - columns[AFTER_SWAPPED]) - (before - columns[BEFORE_SWAPPED]))
-    scores = {name: about(columns[name]) for name in METHODS if name in columns}
+    gain = over_images(after - before)
+    seeing = over_images((after - columns[AFTER_SWAPPED]) - (before - columns[BEFORE_SWAPPED]))
+    scores = {name: over_images(columns[name]) for name in METHODS if name in columns}
     shown = len(set(images))
-    said = (
-        verdict(gain, seeing, about(columns[AFTER_SWAPPED] - columns[BEFORE_SWAPPED]))
+    conclusion = (
+        verdict(gain, seeing, over_images(columns[AFTER_SWAPPED] - columns[BEFORE_SWAPPED]))
         if shown >= _FEWEST
         else f"too few images for a verdict ({shown})"
     )
@@ -103,12 +107,16 @@ def _comparison(
         scores=scores,
         gain=gain,
         seeing=seeing,
-        verdict=said,
+        verdict=conclusion,
     )
 
 
 def verdict(gain: Interval, seeing: Interval, swapped_gain: Interval) -> str:
-    """What may be said of a gain; ``swapped_gain``: the same with images swapped in both."""
+    """What a gain allows to be claimed.
+
+    gain: after less before. seeing: the part of it that is lost when the images are swapped. swapped_gain: after less
+    before, both with swapped images.
+    """
     if gain.high < 0:
         return "a loss"
     if gain.low <= 0:
@@ -129,7 +137,7 @@ def interval(values: np.ndarray[Any, Any], clusters: Sequence[str]) -> Interval:
     mean = float(values.mean())
     if len(names) < 2 or np.ptp(sums / sizes) == 0:
         return Interval(mean, mean, mean)
-    found = bootstrap(
+    bounds = bootstrap(
         (sums, sizes),
         lambda total, number, axis: total.sum(axis) / number.sum(axis),
         paired=True,
@@ -138,7 +146,7 @@ def interval(values: np.ndarray[Any, Any], clusters: Sequence[str]) -> Interval:
         method="percentile",
         rng=np.random.default_rng(_SEED),
     ).confidence_interval
-    return Interval(mean, float(found.low), float(found.high))
+    return Interval(mean, float(bounds.low), float(bounds.high))
 
 
 def as_scores(comparisons: Sequence[Comparison], model: str) -> list[Score]:
@@ -150,11 +158,11 @@ def as_scores(comparisons: Sequence[Comparison], model: str) -> list[Score]:
             benchmark=each.benchmark,
             family=each.family,
             metric="accuracy",
-            value=found.value,
-            low=found.low,
-            high=found.high,
+            value=score.value,
+            low=score.low,
+            high=score.high,
             questions=each.questions,
         )
         for each in comparisons
-        for method, found in each.scores.items()
+        for method, score in each.scores.items()
     ]

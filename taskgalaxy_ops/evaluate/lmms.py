@@ -1,7 +1,8 @@
-"""lmms-eval as the harness of the public benchmarks: a subprocess in, scores out.
+"""Score checkpoints on the public benchmarks with lmms-eval, which runs as a subprocess.
 
-It has some hundred dependencies, torch among them, and so a Python of its own. It ends with 0 when it fails, and counts
-as wrong what its judge or the model gave no answer to: here both are errors.
+lmms-eval has some hundred dependencies, torch among them, and is therefore installed in a Python of its own. It exits
+with 0 when it fails, and it counts a question as wrong when the model gave no answer or the judge gave no grade: here
+all of these raise EvaluationError.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ CPU = {"device": "cpu", "device_map": "cpu", "dtype": "float32"}  # arguments of
 _TEMPLATES = Path(__file__).with_name("lmms_tasks")
 _LAST_LINES = 15
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
-# What lmms-eval logs before it counts a question as wrong that nobody answered or graded.
+# lmms-eval logs these lines when a question was not answered or not graded; it then counts the question as wrong.
 _UNANSWERED = re.compile(r"Error .* in generating")
 _UNGRADED = re.compile(
     r"failed to get a score|All \d+ attempts failed|judge failed|GPT API failed to answer|Error for Question ID"
@@ -65,7 +66,8 @@ def run(
     """
     wanted = find(benchmarks)
     _check(wanted, harness.judge, harness.task_folder)
-    # lmms-eval runs in ``folder``: what is relative to ours would be lost. Symlinks stay: a venv's Python is one.
+    # lmms-eval runs in ``folder``, where paths relative to our folder would be wrong. Symlinks are not resolved,
+    # because a venv's Python is one.
     local = Path(checkpoint).absolute()
     if isinstance(checkpoint, Path) and not local.is_dir():
         raise EvaluationError(f"checkpoint {checkpoint}: no such folder. A hub's name is given as text, not as a path.")
@@ -88,16 +90,16 @@ def run(
             command += ["--include_path", str(harness.task_folder.resolve())]
         if harness.limit is not None:
             command += ["--limit", str(harness.limit)]
-        found = _run(command, folder, _environment(harness.judge, kind), harness.timeout)
+        report = _run(command, folder, _environment(harness.judge, kind), harness.timeout)
         for part, values in results.items():
-            values.update(found.get(part, {}))
+            values.update(report.get(part, {}))
     return scores_of(results, benchmarks, model=model, method=method, limit=harness.limit)
 
 
 def scores_of(
     results: Mapping[str, Any], benchmarks: Sequence[str], *, model: str, method: str, limit: int | None = None
 ) -> list[Score]:
-    """What a results file of lmms-eval says of these benchmarks. Raises EvaluationError where one has no number."""
+    """The scores of these benchmarks in a results file of lmms-eval. Raises EvaluationError where one has no number."""
     scores = []
     for benchmark in find(benchmarks):
         key = f"{benchmark.metric},{benchmark.filter}"
@@ -164,7 +166,7 @@ def _check(wanted: Sequence[Benchmark], judge: JudgeSettings | None, task_folder
 
 def _check_installed(python: Path) -> None:
     try:
-        # -P: what lies in the current folder is not an installed package.
+        # -P: do not find packages in the current folder, because they are not installed.
         subprocess.run(
             [python, "-P", "-c", "from importlib.metadata import version; version('lmms-eval')"],
             check=True,
@@ -187,7 +189,10 @@ def _groups(wanted: Sequence[Benchmark]) -> dict[str | None, list[Benchmark]]:
 
 
 def _environment(judge: JudgeSettings | None, kind: str | None) -> dict[str, str]:
-    """Ours, with the judge that was given and no other: a key that lies about is not spent."""
+    """Our environment with the given judge only, so that lmms-eval does not spend a key that is set for something else.
+
+    kind: how the run's tasks address the judge (`Benchmark.judge`); None: they have no judge.
+    """
     environment = {
         name: value
         for name, value in os.environ.items()
@@ -203,7 +208,10 @@ def _environment(judge: JudgeSettings | None, kind: str | None) -> dict[str, str
 
 
 def _run(command: Sequence[str], folder: Path, environment: dict[str, str], timeout: float | None) -> dict[str, Any]:
-    """The results file that a run wrote."""
+    """Run lmms-eval and return the results file that it wrote.
+
+    Raises EvaluationError if it fails, writes no results, runs into the timeout, or logs an answer or grade as lost.
+    """
     before = set(folder.rglob("*_results.json"))
     log = folder / f"lmms-eval-{len(list(folder.glob('lmms-eval-*.log'))) + 1}.log"
     with log.open("wb") as out:
@@ -225,5 +233,5 @@ def _run(command: Sequence[str], folder: Path, environment: dict[str, str], time
                 f"{what}, and lmms-eval counted that as wrong ({len(lost)} lines of {log}), first:\n  {lost[0]}\n"
                 "  Mend it and run again."
             )
-    found: dict[str, Any] = json.loads(written.pop().read_text(encoding="utf-8"))
-    return found
+    results: dict[str, Any] = json.loads(written.pop().read_text(encoding="utf-8"))
+    return results

@@ -1,4 +1,6 @@
-"""Pictures of a fine-tune: loss curves, and scores with their intervals. SVG without dates: a repeat is equal."""
+"""Pictures of a fine-tune: loss curves, and scores with their intervals. SVG without dates: equal input gives equal
+bytes.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,7 @@ _STYLE = {"svg.hashsalt": "taskgalaxy", "font.size": 10, "axes.spines.top": Fals
 
 
 def loss_plot(curves: Mapping[str, Sequence[tuple[int, float]]]) -> bytes:
-    """Loss by step, a line a job: ``curves`` are (step, loss) by name."""
+    """Loss over steps, a line a job (SVG). curves: by the job's name, points of (step, loss in nats a token)."""
     with _figure(6.4, 3.2) as (figure, axes):
         for name, points in curves.items():
             if points:
@@ -26,17 +28,17 @@ def loss_plot(curves: Mapping[str, Sequence[tuple[int, float]]]) -> bytes:
 
 
 def score_plot(comparisons: Sequence[Comparison]) -> bytes:
-    """Accuracy with 95 % intervals: each benchmark and family a row, each method a mark."""
+    """Accuracy with 95 % intervals (SVG): a row for each benchmark and family, a mark for each method."""
     rows = [each for each in comparisons if not each.family] + [each for each in comparisons if each.family]
     rows.sort(key=lambda each: (each.benchmark, each.family))
     with _figure(8.0, 1.2 + 0.55 * len(rows)) as (figure, axes):
         for number, each in enumerate(reversed(rows)):
             for place, method in enumerate(_COLOURS):
-                if (found := each.scores.get(method)) is None:
+                if (score := each.scores.get(method)) is None:
                     continue
-                spread = [[max(found.value - found.low, 0)], [max(found.high - found.value, 0)]]
+                spread = [[max(score.value - score.low, 0)], [max(score.high - score.value, 0)]]
                 axes.errorbar(
-                    found.value,
+                    score.value,
                     number + 0.3 - 0.15 * place,
                     xerr=None if method == MAJORITY else spread,
                     fmt=_MARKS[method],
@@ -58,13 +60,17 @@ def score_plot(comparisons: Sequence[Comparison]) -> bytes:
 def study_plot(
     rows: Sequence[tuple[str, float, Interval, float]], seeds: Mapping[str, Sequence[float]], title: str
 ) -> bytes:
-    """Score above chance by number of task types. rows: arm, task types, score, its swapped one; seeds: each's."""
+    """Accuracy above chance by number of task types (SVG).
+
+    rows: name of the arm, number of task types, accuracy above chance, the same with swapped images. seeds: by name of
+    the arm, the accuracy above chance of each seed.
+    """
     with _figure(6.8, 4.0) as (figure, axes):
         types = [row[1] for row in rows]
-        found = [row[2] for row in rows]
-        low, high = [each.low for each in found], [each.high for each in found]
+        intervals = [row[2] for row in rows]
+        low, high = [each.low for each in intervals], [each.high for each in intervals]
         axes.fill_between(types, low, high, color="#1f6f8b", alpha=0.15, linewidth=0, label="95 % interval over seeds")
-        axes.plot(types, [each.value for each in found], "-o", color="#1f6f8b", label="mean of the seeds")
+        axes.plot(types, [each.value for each in intervals], "-o", color="#1f6f8b", label="mean of the seeds")
         axes.plot(types, [row[3] for row in rows], "--X", color="#d1793b", label="with images swapped")
         for number, (name, count, *_) in enumerate(rows):
             values = seeds[name]

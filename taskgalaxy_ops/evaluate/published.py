@@ -15,7 +15,10 @@ FILE = Path(__file__).with_name("published.yaml")
 
 
 def published(file: Path = FILE) -> list[Score]:
-    """All of them, in the table's scale. Raises EvaluationError where a row names no source or is out of bounds."""
+    """All published figures, in the table's scale.
+
+    Raises EvaluationError where a row names no source, or a figure is out of bounds.
+    """
     content: dict[str, Any] = yaml.safe_load(file.read_text(encoding="utf-8"))
     scores = []
     for row in content["rows"]:

@@ -13,7 +13,7 @@ from taskgalaxy_ops.sources.builtin import easy_vqa
 HELD_OUT = "held-out"
 EASY_VQA = "easy-vqa"
 _CANDIDATES = 8
-_LONGEST = 120  # characters: of two long answers the likelier is the shorter
+_LONGEST = 120  # characters: among longer answers the model mostly finds the shortest likeliest, whatever the image
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,10 +32,11 @@ class Asked:
 
 
 def held_out(copy: ReleaseCopy, count: int, *, splits: Sequence[str] = ("test",)) -> tuple[list[Asked], int]:
-    """Questions of a release's held-out split, and how many cannot be ranked: too long, or the only answer there is.
+    """Questions of a release's held-out split, and how many of that split cannot be ranked.
 
-    Candidates are what else the release answers to the same task type, eight in all, drawn by hash. The
-    images of the split are in no other, so that nothing of them was trained on.
+    A question cannot be ranked if its answer is too long, or the only one of its task type. The candidates are the
+    right answer and others that the release gives for the same task type, at most eight in all, drawn by hash. No image
+    of this split is in another one, so that no model was trained on it. count: the most questions that are returned.
     """
     answers: dict[str, set[str]] = defaultdict(set)
     trained: dict[str, Counter[str]] = defaultdict(Counter)
@@ -44,7 +45,7 @@ def held_out(copy: ReleaseCopy, count: int, *, splits: Sequence[str] = ("test",)
             if row["variant"] == "plain" and len(row["answer"]) <= _LONGEST:
                 answers[row["task_type"]].add(row["answer"])
                 trained[row["task_type"]][row["answer"]] += split == "train"
-    found, unrankable = [], 0
+    questions, unrankable = [], 0
     for row in copy.table(splits, ["id", "image", "task_type", "variant", "question", "answer"]):
         if row["variant"] != "plain":
             continue
@@ -57,7 +58,7 @@ def held_out(copy: ReleaseCopy, count: int, *, splits: Sequence[str] = ("test",)
         image = copy.image({"image": row["image"]["path"]})
         family = task_type.split("~", 1)[0]
         guess = min(candidates, key=lambda each: (-trained[task_type][each], each))
-        found.append(
+        questions.append(
             Asked(
                 id=row["id"],
                 benchmark=HELD_OUT,
@@ -70,8 +71,8 @@ def held_out(copy: ReleaseCopy, count: int, *, splits: Sequence[str] = ("test",)
                 guess=guess,
             )
         )
-    found.sort(key=lambda each: draw("held-out", each.id))
-    return found[:count], unrankable
+    questions.sort(key=lambda each: draw("held-out", each.id))
+    return questions[:count], unrankable
 
 
 def easy_questions(count: int, excluded: frozenset[str]) -> list[Asked]:
@@ -94,12 +95,15 @@ def easy_questions(count: int, excluded: frozenset[str]) -> list[Asked]:
 
 
 def swapped(asked: Sequence[Asked], seed: int = 0) -> list[str]:
-    """For each question the image of another of its benchmark: a random permutation, no image at its place."""
+    """For each question the image of another question of its benchmark.
+
+    A permutation of the benchmark's images, drawn by hash, that leaves no image in its place (if there are two).
+    """
     images: dict[str, set[str]] = defaultdict(set)
     for each in asked:
         images[each.benchmark].add(each.image)
-    after = {}
-    for benchmark, found in images.items():
-        order = sorted(found, key=lambda image: draw("swap", seed, image.rpartition("/")[2]))
-        after.update({(benchmark, image): order[(n + 1) % len(order)] for n, image in enumerate(order)})
-    return [after[each.benchmark, each.image] for each in asked]
+    replacement = {}
+    for benchmark, own in images.items():
+        order = sorted(own, key=lambda image: draw("swap", seed, image.rpartition("/")[2]))
+        replacement.update({(benchmark, image): order[(n + 1) % len(order)] for n, image in enumerate(order)})
+    return [replacement[each.benchmark, each.image] for each in asked]

@@ -1,7 +1,8 @@
 """Log-likelihood ranking: which of the candidates does a model find likeliest?
 
-The likelihood is that of the whole answer with the end of its turn, summed over tokens: a probability, so that nothing
-need be made up for lengths. Works for every vision-language model of transformers that has a chat template.
+The log-likelihood of the whole answer and its end-of-turn token, summed over tokens. This is the log of a probability,
+so that it needs no correction for the answer's length. Works for every vision-language model of transformers that has a
+chat template.
 """
 
 from __future__ import annotations
@@ -49,7 +50,11 @@ class Ranker:
         images: Sequence[str | None],
         advance: Callable[[int], None] = lambda done: None,
     ) -> list[int]:
-        """For each question the index of its likeliest candidate. images: what is shown with it; None: a grey one."""
+        """For each question the index of its likeliest candidate; of equally likely ones the first.
+
+        images: the file that is shown with each question; None: a grey image. advance: is called with the number of
+        answers of each forward pass.
+        """
         flat = [
             (number, image, each.question, candidate)
             for number, (each, image) in enumerate(zip(asked, images, strict=True))
@@ -66,15 +71,15 @@ class Ranker:
             ):
                 scores[k] = score
             advance(len(part))
-        found, at = [], 0
+        best, at = [], 0
         for each in asked:
             own = scores[at : at + len(each.candidates)]
-            found.append(max(range(len(own)), key=lambda k: (own[k], -k)))
+            best.append(max(range(len(own)), key=lambda k: (own[k], -k)))
             at += len(own)
-        return found
+        return best
 
     def generate(self, image: str | None, question: str, tokens: int = 64) -> str:
-        """The model's own words, greedily."""
+        """The model's reply to a question, decoded greedily; at most ``tokens`` tokens."""
         import torch
 
         prompt, _ = self._texts(question, "")
@@ -115,8 +120,8 @@ class Ranker:
         ids, mask = full["input_ids"][:, 1:], full["attention_mask"][:, 1:].bool()
         place = torch.arange(1, ids.shape[1] + 1)[None]
         answer = mask.cpu() & (place >= torch.tensor(begins)[:, None])
-        found = logits.log_softmax(-1).gather(-1, ids.unsqueeze(-1)).squeeze(-1).cpu()
-        return [float(value) for value in (found * answer).sum(1)]
+        likelihoods = logits.log_softmax(-1).gather(-1, ids.unsqueeze(-1)).squeeze(-1).cpu()
+        return [float(value) for value in (likelihoods * answer).sum(1)]
 
     def _encode(self, images: list[Any], texts: list[str]) -> Any:
         return self._processor(images=images, text=texts, padding=True, return_tensors="pt")

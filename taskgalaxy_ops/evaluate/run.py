@@ -36,12 +36,12 @@ SCORE_VERSION = 1  # one more whenever the same checkpoints and questions give o
 
 @dataclass(frozen=True)
 class Scored:
-    """What scoring came to."""
+    """The outcome of scoring a fine-tune's checkpoints."""
 
     identity: str
     comparisons: Sequence[Comparison]
     scores: Sequence[Score]
-    unrankable: int  # held-out questions with a long answer, or the only one of their task type
+    unrankable: int  # held-out questions whose answer is too long, or the only one of their task type
     page: str = ""  # the result card's name
 
     def as_json(self) -> bytes:
@@ -49,9 +49,9 @@ class Scored:
 
     @classmethod
     def of_json(cls, raw: bytes) -> Scored:
-        found = json.loads(raw)
-        found["scores"] = [Score(**each) for each in found["scores"]]
-        found["comparisons"] = [
+        fields = json.loads(raw)
+        fields["scores"] = [Score(**each) for each in fields["scores"]]
+        fields["comparisons"] = [
             Comparison(
                 **{
                     **each,
@@ -60,22 +60,22 @@ class Scored:
                     "seeing": Interval(**each["seeing"]),
                 }
             )
-            for each in found["comparisons"]
+            for each in fields["comparisons"]
         ]
-        return cls(**found)
+        return cls(**fields)
 
 
 def score_tuning(
     workspace: Workspace, tuning: Tuning, benchmarks: Sequence[str] = OWN, progress: Progress | None = None
 ) -> Scored:
-    """Score the checkpoints of a fine-tune that is done; what was scored before is read.
+    """Score the checkpoints of a fine-tune whose jobs have succeeded; scores that are in the store are read from there.
 
     Raises what ``score_checkpoints`` raises, and JobError while a job has not succeeded.
     """
     results = finetune_run.results(workspace, tuning.jobs)
     asked, unrankable = questions(workspace, tuning.copy, benchmarks)
     model = f"{tuning.recipe.name}, {tuning.release.name}"
-    what = {
+    basis = {
         "version": SCORE_VERSION,
         "release": tuning.copy.identity,
         "jobs": {role: [job.key, results[role].get("weights_sha256")] for role, job in tuning.jobs.items()},
@@ -84,17 +84,17 @@ def score_tuning(
         "questions": [each.id for each in asked],
     }
     if set(benchmarks) - set(OWN) and (chosen := workspace.settings.finetune.lmms):
-        what["lmms"] = chosen.model_dump(mode="json", exclude={"python", "judge_key_env"})
-    identity = fingerprint("scores", what)
+        basis["lmms"] = chosen.model_dump(mode="json", exclude={"python", "judge_key_env"})
+    identity = fingerprint("scores", basis)
     with contextlib.suppress(NotFoundError):
         return Scored.of_json(workspace.store.get(keys.comparisons(identity)))
     checkpoints = {role: str(result["checkpoint"]) for role, result in results.items()}
     if tuning.published:
         checkpoints = {BEFORE: tuning.published, **checkpoints}
     comparisons, scores = _scores(workspace, checkpoints, benchmarks, asked, model, progress)
-    found = _keep(workspace, Scored(identity, comparisons, scores, unrankable), model)
-    workspace.store.put_if_absent(keys.comparisons(identity), found.as_json())
-    return found
+    scored = _keep(workspace, Scored(identity, comparisons, scores, unrankable), model)
+    workspace.store.put_if_absent(keys.comparisons(identity), scored.as_json())
+    return scored
 
 
 def score_checkpoints(
@@ -109,8 +109,8 @@ def score_checkpoints(
     """Score checkpoints by role (before, after, and blind where there is one), and keep the scores.
 
     benchmarks: ``held-out`` and ``easy-vqa`` are ranked here; others are lmms-eval's, named as in docs/benchmarks.md.
-    They are kept under their fingerprint.
-    Raises SourceError where a checkpoint cannot be loaded, EvaluationError.
+    The scores are stored under their fingerprint.
+    Raises SourceError where a checkpoint cannot be loaded, EvaluationError where lmms-eval is not configured or fails.
     """
     asked, unrankable = questions(workspace, copy, benchmarks)
     comparisons, scores = _scores(workspace, checkpoints, benchmarks, asked, model, progress)
@@ -145,7 +145,7 @@ def _keep(workspace: Workspace, scored: Scored, model: str) -> Scored:
 
 
 def kept(workspace: Workspace) -> list[Score]:
-    """The scores of each model, as it was scored last."""
+    """The latest scores of each model in the store."""
     latest = {}
     for entry in Log(workspace.store, keys.FINETUNE_LOG).read():
         if entry.body["kind"] == "scored":
@@ -188,7 +188,7 @@ def questions(workspace: Workspace, copy: ReleaseCopy, benchmarks: Sequence[str]
 def right_answers(
     asked: Sequence[Asked], checkpoints: Mapping[str, str], progress: Progress
 ) -> dict[str, np.ndarray[Any, Any]]:
-    """By method, which questions are answered rightly: (n,) of 0 and 1. Loads one checkpoint at a time."""
+    """For each method (n,): 1.0 where it answers the question rightly, else 0.0. Loads one checkpoint at a time."""
     from taskgalaxy_ops.evaluate.rank import Ranker
 
     methods = {
@@ -196,7 +196,7 @@ def right_answers(
         AFTER: {compare.AFTER: {}, compare.AFTER_SWAPPED: {"swap": True}},
         BLIND: {compare.BLIND: {"blind": True}},
     }
-    found = {}
+    right = {}
     answers = sum(len(each.candidates) for each in asked)
     progress.stage("score", answers * sum(len(methods[role]) for role in checkpoints), "answers")
     for role, checkpoint in checkpoints.items():
@@ -206,19 +206,19 @@ def right_answers(
             def rank(asked: Sequence[Asked], images: Sequence[str | None], ranker: Ranker = ranker) -> list[int]:
                 return ranker.rank(asked, images, lambda done: progress.advance("score", done))
 
-            found[method] = compare.answers(asked, rank, **options)
-    return found
+            right[method] = compare.answers(asked, rank, **options)
+    return right
 
 
 def parquet(scores: Sequence[Score]) -> bytes:
-    """Scores as Parquet, without dates."""
+    """Scores as a Parquet file, a row each, without dates: equal scores give equal bytes."""
     out = io.BytesIO()
     pq.write_table(pa.Table.from_pylist([asdict(each) for each in scores]), out, compression="zstd")
     return out.getvalue()
 
 
 def summary(tuning: Tuning, results: Mapping[str, Mapping[str, Any]], scored: Scored) -> dict[str, Any]:
-    """What ``summary.json`` says of it."""
+    """The fine-tune's part of ``summary.json``: losses by job, and scores and verdicts by benchmark and family."""
     return {
         "model": tuning.recipe.name,
         "release": tuning.release.name,

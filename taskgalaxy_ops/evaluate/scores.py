@@ -1,4 +1,4 @@
-"""Scores: one row a model, method and benchmark, or family of task types in it. What Parquet and tables hold."""
+"""The record of a score: one row for each model, method, benchmark and family, as Parquet and tables hold it."""
 
 from __future__ import annotations
 
@@ -19,4 +19,4 @@ class Score:
     high: float | None = None
     questions: int | None = None
     measured: bool = True  # False: published by somebody else
-    source: str | None = None  # where a published one stands
+    source: str | None = None  # where a published number is printed; of a measured one: what limits it

@@ -1,10 +1,10 @@
-"""The paper's claim, tried: is a release of more task types better than one of fewer, at the same number of samples?
+"""A test of the paper's claim: does a release of more task types train better, at the same number of samples?
 
 Each seed holds out a third of the task types whose answers can be ranked, and orders the others by hash. From these it
 takes nested subsets (an eighth, a quarter, a half, all), and of each the same number of samples, spread over its task
 types. Every arm is mixed with the same base data and the same **format data**: for every task type, the held-out ones
-included, its question without an image beside each of its answers once, which tells what answers look like and
-nothing of any image. Then each model answers the held-out task types' questions on images that nobody trained on.
+included, its question without an image, once with each of its answers. This shows the model what answers look like, and
+nothing of any image. Then each model answers the held-out task types' questions on images that no arm was trained on.
 
 ``types`` is that design; ``variants`` is the paper's second table: all samples, at most five a task type, and the same
 five with chain of thought.
@@ -44,7 +44,7 @@ _CAP = 5
 
 @dataclass(frozen=True, slots=True)
 class Arm:
-    """One model to be trained: which samples, and what it is asked."""
+    """One model to be trained: its samples, and the task types on which it is tested."""
 
     seed: int
     name: str
@@ -55,7 +55,7 @@ class Arm:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArmScore:
-    """What an arm came to."""
+    """The scores of an arm."""
 
     seed: int
     name: str
@@ -80,13 +80,13 @@ class Study:
 
     def by_arm(self) -> list[tuple[str, float, compare.Interval, float]]:
         """Name, mean number of task types, score over seeds with its interval, mean with images swapped."""
-        found = []
+        rows = []
         for name in dict.fromkeys(arm.name for arm in self.arms):
             own = [arm for arm in self.arms if arm.name == name]
             types = sum(arm.task_types for arm in own) / len(own)
             swapped = sum(arm.swapped for arm in own) / len(own)
-            found.append((name, types, t_interval([arm.above_chance for arm in own]), swapped))
-        return found
+            rows.append((name, types, t_interval([arm.above_chance for arm in own]), swapped))
+        return rows
 
 
 def run(
@@ -99,9 +99,11 @@ def run(
     samples: int | None = None,
     progress: Progress | None = None,
 ) -> Study:
-    """Train and score every arm; what an earlier run trained or scored is found again.
+    """Train and score every arm; arms that an earlier run trained or scored are read from its files.
 
-    Raises SourceError where the release is too small for the design.
+    design: see the module. release, recipe: names; by default the latest release and the settings' recipe. samples: the
+    most samples an arm; by default 400.
+    Raises SourceError where the release is too small for the design, or ``seeds`` is less than two.
     """
     progress = progress or Silent()
     copy = finetune_run.release_copy(workspace, release)
@@ -149,12 +151,12 @@ def run(
 
 
 def arms(rows: Sequence[Mapping[str, Any]], asked: Sequence[Asked], design: Design, seed: int) -> list[Arm]:
-    """The models of one seed. rows: of the training split. Raises SourceError where nothing can be held out."""
+    """The arms of one seed. rows: the training split. Raises SourceError where too few task types can be held out."""
     plain = [row for row in rows if row["variant"] == "plain"]
     if design == "variants":
         every = frozenset(each.group for each in asked)
         capped = _capped(rows, seed)
-        found = []
+        planned = []
         for name, variants in (
             ("all", ("plain",)),
             ("max-5", ("plain",)),
@@ -164,24 +166,24 @@ def arms(rows: Sequence[Mapping[str, Any]], asked: Sequence[Asked], design: Desi
                 row["id"] for row in rows if row["variant"] in variants and (name == "all" or row["id"] in capped)
             )
             if ids:
-                found.append(Arm(seed, name, len({row["task_type"] for row in rows if row["id"] in ids}), ids, every))
-        return found
+                planned.append(Arm(seed, name, len({row["task_type"] for row in rows if row["id"] in ids}), ids, every))
+        return planned
     able = sorted(_able(plain, asked), key=lambda task_type: draw("study.held-out", seed, task_type))
     if len(able) < 3:
         raise SourceError(f"study: only {len(able)} task types have answers that can be ranked. Release more images.")
     out = frozenset(able[: len(able) // 3])
     others = sorted({row["task_type"] for row in plain} - out, key=lambda task_type: draw("study", seed, task_type))
-    found = []
+    planned = []
     for fraction in FRACTIONS:
         chosen = set(others[: max(1, round(len(others) * fraction))])
         ids = frozenset(row["id"] for row in plain if row["task_type"] in chosen)
         name = "all" if fraction == 1 else f"1/{round(1 / fraction)}"
-        found.append(Arm(seed, name, len(chosen), ids, out))
-    return found
+        planned.append(Arm(seed, name, len(chosen), ids, out))
+    return planned
 
 
 def _able(plain: Sequence[Mapping[str, Any]], asked: Sequence[Asked]) -> list[str]:
-    """Task types of which something can be said: few answers, none of them too frequent, enough questions."""
+    """Task types that can be held out: they have few answers, none of them too frequent, and enough questions."""
     answers: dict[str, list[str]] = defaultdict(list)
     for row in plain:
         answers[row["task_type"]].append(row["answer"])
@@ -199,7 +201,7 @@ def _able(plain: Sequence[Mapping[str, Any]], asked: Sequence[Asked]) -> list[st
 
 
 def _capped(rows: Sequence[Mapping[str, Any]], seed: int) -> frozenset[str]:
-    """Of each task type the samples of five images at most, by hash: the same images in every variant."""
+    """Samples of at most five images a task type, drawn by hash: the same images in every variant."""
     images: dict[str, set[str]] = defaultdict(set)
     for row in rows:
         images[row["task_type"]].add(row["image_id"])
@@ -211,7 +213,7 @@ def _capped(rows: Sequence[Mapping[str, Any]], seed: int) -> frozenset[str]:
 
 
 def spread(rows: Sequence[Mapping[str, Any]], arm: Arm, size: int | None) -> frozenset[str]:
-    """``size`` samples of an arm, a first of each task type before a second of any; None: all of them."""
+    """``size`` samples of an arm (None: all), taking one of every task type before a second of any."""
     if size is None:
         return arm.samples
     types: dict[str, list[str]] = defaultdict(list)
@@ -225,7 +227,7 @@ def spread(rows: Sequence[Mapping[str, Any]], arm: Arm, size: int | None) -> fro
 
 
 def format_part(rows: Sequence[Mapping[str, Any]], copy: ReleaseCopy) -> Part:
-    """The question of every task type with at most twelve answers, without an image, beside each of them once."""
+    """The format data: the question of every task type with at most twelve answers, once with each, and no image."""
     answers: dict[str, set[str]] = defaultdict(set)
     for row in rows:
         if row["variant"] == "plain":
@@ -250,13 +252,13 @@ def format_part(rows: Sequence[Mapping[str, Any]], copy: ReleaseCopy) -> Part:
 
 
 def _score(workspace: Workspace, job: Job, arm: Arm, samples: int, asked: Sequence[Asked], folder: Path) -> ArmScore:
-    """Train one arm and rank its questions; kept beside the jobs, under the job's key."""
+    """Train one arm and rank its questions; the scores are kept in ``folder`` under the job's key."""
     questions = [each for each in asked if each.group in arm.held_out]
     kept = folder / f"{job.key[:32]}-{fingerprint('study.questions', [each.id for each in questions])[:16]}.json"
     if kept.is_file():
         # Two arms of the same samples are one model.
-        found = ArmScore(**json.loads(kept.read_text(encoding="utf-8")))
-        return replace(found, seed=arm.seed, name=arm.name, task_types=arm.task_types)
+        scored = ArmScore(**json.loads(kept.read_text(encoding="utf-8")))
+        return replace(scored, seed=arm.seed, name=arm.name, task_types=arm.task_types)
     from taskgalaxy_ops.evaluate.rank import Ranker
 
     result = finetune_run.train(workspace, {f"{arm.name}, seed {arm.seed}": job}, f"study/{uuid.uuid4().hex}")
@@ -264,7 +266,7 @@ def _score(workspace: Workspace, job: Job, arm: Arm, samples: int, asked: Sequen
     ranker = Ranker(trained["checkpoint"])
     right = compare.answers(questions, ranker.rank)
     swapped = compare.answers(questions, ranker.rank, swap=True)
-    found = ArmScore(
+    scored = ArmScore(
         seed=arm.seed,
         name=arm.name,
         task_types=arm.task_types,
@@ -275,13 +277,16 @@ def _score(workspace: Workspace, job: Job, arm: Arm, samples: int, asked: Sequen
         loss=trained.get("loss_last"),
     )
     part = kept.with_suffix(".part")
-    part.write_text(json.dumps(asdict(found), indent=1), encoding="utf-8")
+    part.write_text(json.dumps(asdict(scored), indent=1), encoding="utf-8")
     part.replace(kept)
-    return found
+    return scored
 
 
 def above_chance(asked: Sequence[Asked], right: Any) -> float:
-    """Accuracy less that of a guess among the candidates: mean of the task types, each counting alike. right: (n,)."""
+    """Accuracy less that of a guess among the candidates: the mean over task types, each with the same weight.
+
+    right: (n,), 1.0 where the question is answered rightly, else 0.0.
+    """
     types: dict[str, list[float]] = defaultdict(list)
     for each, hit in zip(asked, right, strict=True):
         types[each.group].append(float(hit) - 1 / len(each.candidates))
@@ -300,7 +305,7 @@ def t_interval(values: Sequence[float]) -> compare.Interval:
 
 
 def page(study: Study) -> str:
-    """The study as Markdown: a table, and a paragraph that says what it shows and what not."""
+    """The study as Markdown: a table, and a paragraph that says what it shows and what it does not."""
     rows = study.by_arm()
     lines = [
         f"| {'task types' if study.design == 'types' else 'samples'} | of them | above chance, 95 % over seeds "
@@ -308,14 +313,14 @@ def page(study: Study) -> str:
         "|---|--:|--:|--:|",
     ]
     lines += [
-        f"| {name} | {types:g} | {found.value:+.3f} [{found.low:+.3f}, {found.high:+.3f}] | {swapped:+.3f} |"
-        for name, types, found, swapped in rows
+        f"| {name} | {types:g} | {score.value:+.3f} [{score.low:+.3f}, {score.high:+.3f}] | {swapped:+.3f} |"
+        for name, types, score, swapped in rows
     ]
     return "\n".join([*lines, "", conclusion(study)]) + "\n"
 
 
 def conclusion(study: Study) -> str:
-    """What may be said of it: whether the last arm is better than the first in every seed, and by how much."""
+    """What the study shows: in how many seeds the last arm is better than the first, and by how much."""
     seeds = sorted({arm.seed for arm in study.arms})
     names = list(dict.fromkeys(arm.name for arm in study.arms))
     score = {(arm.seed, arm.name): arm.above_chance for arm in study.arms}

@@ -1,7 +1,7 @@
 """The poster's table: model, method, the 16 benchmarks in its order, and their average without MME.
 
-A row is one model and method from one place: what was measured here, or what one source published. The two never share
-a row, so that no average and no best value is made of both.
+A row is one model and method from one place: either measured here or published by one source. A row never holds both,
+so that no average and no best value mixes them.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class _Row:
 
     @property
     def whole(self) -> bool:
-        """Measured on all questions: what may be called the best."""
+        """Whether it was measured here on all questions: only such a row can hold the best value."""
         return self.measured and self.source is None
 
 
@@ -70,7 +70,7 @@ def poster(scores: Sequence[Score], benchmarks: Sequence[str] | None = None) -> 
 
 
 def frame(scores: Sequence[Score], benchmarks: Sequence[str] | None = None) -> pd.DataFrame:
-    """The same as rows: model, method, measured, source, and a column of floats each; NaN where there is no figure."""
+    """The table as a data frame: model, method, measured, source, and a float column a benchmark (NaN: no figure)."""
     import pandas as pd
 
     rows = _rows(scores)
@@ -85,7 +85,7 @@ def frame(scores: Sequence[Score], benchmarks: Sequence[str] | None = None) -> p
 
 
 def _rows(scores: Sequence[Score]) -> list[_Row]:
-    """One row a model, method and place, models together, otherwise in the order in which they come."""
+    """One row for each model, method and place; a model's rows stand together, otherwise in the order of ``scores``."""
     rows: dict[tuple[str, str, bool, str | None], _Row] = {}
     for score in scores:
         if score.family:
@@ -114,9 +114,11 @@ def _figure(row: _Row, column: str) -> float | None:
 
 
 def _best(rows: Sequence[_Row], model: str, column: str) -> float | None:
-    """The best of at least two: one row alone is no comparison."""
-    found = [value for row in rows if row.whole and row.model == model and (value := _figure(row, column)) is not None]
-    return max(found) if len(found) > 1 else None
+    """The best value of at least two rows; None for one row, which would be compared with nothing."""
+    figures = [
+        value for row in rows if row.whole and row.model == model and (value := _figure(row, column)) is not None
+    ]
+    return max(figures) if len(figures) > 1 else None
 
 
 def _cell(row: _Row, column: str, best: float | None) -> str:
@@ -128,6 +130,6 @@ def _cell(row: _Row, column: str, best: float | None) -> str:
 
 
 def _text(value: str) -> str:
-    """Text of the user's that shows as itself: no markup, link or broken table."""
+    """The user's text escaped, so that it cannot become markup or a link, or break the table."""
     line = " ".join(value.split())
     return _ACTIVE.sub(lambda match: f"&#{ord(match.group())};", _ADDRESS.sub("\u200b", line))

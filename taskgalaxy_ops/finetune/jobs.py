@@ -1,8 +1,8 @@
-"""A training job: rendered whole before it is submitted, and known by a key of everything that decides its outcome.
+"""A training job: all its files are rendered before it is submitted, and its key names all that decides its outcome.
 
 The key is the fingerprint of the release's manifest, the recipe, the base model's revision, the trainer, the container
-image's digest, and what of the data is taken. So a retry finds the running job, or its result; whatever is changed is
-another job.
+image's digest, and the selection of the data. A retry therefore finds the running job or its result, and any change
+makes another job.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ RESULT = "result.json"
 OUTPUT = "output"  # the trainer's checkpoints; the last one is the job's
 SCRIPT = "run.sh"
 MANIFEST = "job.json"
-CANCELLED = "cancelled"  # a mark that somebody stopped it
+CANCELLED = "cancelled"  # an empty file that marks a job as cancelled
 BLANK = "data/blank.png"
 PYTHON = "TASKGALAXY_PYTHON"  # environment variable: the interpreter that has this package where the job runs
 
@@ -41,12 +41,12 @@ _FORBIDDEN = re.compile(r"[\x00\n\r]")
 
 @dataclass(frozen=True, kw_only=True)
 class Order:
-    """What somebody wants to be trained.
+    """The description of a training from which `prepare` renders a job.
 
     release: None trains on the base data alone, which gives the baseline. blind: every image is replaced by one grey
-    picture. only: samples (ids) of the release; None: all of its training split. excluded: images (sha256) that
-    built-in base data may not hold. extra: more to mix in, such as a study's. container: the
-    image's digest, where a container runs the job.
+    picture. only: samples (ids) of the release; None: its whole training split. excluded: images (sha256) that
+    built-in base data may not hold. extra: further parts of the mixture, such as a study's format data. container: the
+    digest of the image, if a container runs the job.
     """
 
     recipe: Recipe
@@ -62,7 +62,7 @@ class Order:
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """A complete job: files, and the command that trains with them, run in the job's folder."""
+    """A complete job: its files, and the command that trains with them and runs in the job's folder."""
 
     key: str
     recipe: Recipe
@@ -75,11 +75,11 @@ class Job:
 
     @property
     def name(self) -> str:
-        """A name that every scheduler takes; carries the key."""
+        """A name that every scheduler accepts; it contains the first 16 digits of the key."""
         return f"taskgalaxy-{self.key[:16]}"
 
     def write(self) -> None:
-        """Put its files into its folder; the script that runs it last."""
+        """Write the job's files into its folder, the script last; an equal file is left alone."""
         for path, raw in {**self.files, SCRIPT: self.script().encode()}.items():
             file = self.folder / path
             if file.is_file() and file.read_bytes() == raw:
@@ -90,7 +90,7 @@ class Job:
             part.replace(file)
 
     def script(self) -> str:
-        """A shell script: the command, with its output in ``log.txt``, and how it ended in ``exit.json``."""
+        """A shell script that runs the command, with its output in ``log.txt`` and its exit code in ``exit.json``."""
         variables = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in sorted(self.environment.items()))
         return (
             "#!/bin/sh\n"
@@ -107,7 +107,7 @@ class Job:
 
 
 class State(StrEnum):
-    """Where a job stands."""
+    """The state of a job."""
 
     UNKNOWN = "unknown"  # the backend has no such job: it was never submitted, or vanished without a result
     RUNNING = "running"  # or queued
@@ -117,24 +117,27 @@ class State(StrEnum):
 
 
 class TrainBackend(Protocol):
-    """Where jobs run. Every method may be called by any process, at any time, about any job."""
+    """A place where jobs run. Any process may call any method at any time, for any job."""
 
     name: str
 
     def render(self, job: Job) -> Job:
-        """The job with what this backend adds to it, such as a manifest; it decides nothing that the key leaves out."""
+        """The job with the backend's own files, such as a manifest; they may not change what is trained.
+
+        The key does not cover these files.
+        """
 
     def submit(self, job: Job) -> str:
-        """Start it unless it is there already; gives its handle. Raises JobError."""
+        """Start the job unless it runs or has succeeded, and return its handle. Raises JobError."""
 
     def find(self, job: Job) -> str | None:
-        """The handle of a job that was submitted under this key, though nobody noted it; None: there is none."""
+        """The handle of a job that was submitted under this key, even if the log has no entry of it; None: none was."""
 
     def state(self, job: Job, handle: str | None) -> State:
-        """Where it stands. Raises JobError where the backend cannot be asked."""
+        """The job's state. Raises JobError where the backend cannot be asked."""
 
     def cancel(self, job: Job, handle: str | None) -> None:
-        """Stop it, with all that it started; not an error where it has ended."""
+        """Stop the job and all processes that it started; does nothing if it has ended."""
 
 
 def folder_of(root: Path, key: str) -> Path:
@@ -143,9 +146,10 @@ def folder_of(root: Path, key: str) -> Path:
 
 
 def prepare(order: Order, root: Path) -> Job:
-    """Render an order whole: data files, configuration, command. ``root``: ``finetune.folder``.
+    """Render an order: data files, configuration, command. Writes nothing. root: the setting ``finetune.folder``.
 
-    Raises SettingsError, SourceError, DamageError.
+    Raises SettingsError (the recipe, trainer and data do not fit together), SourceError (the release has nothing to
+    train on), DamageError (a file of the release is damaged).
     """
     recipe = order.recipe
     if order.seed is not None:
@@ -205,17 +209,17 @@ def prepare(order: Order, root: Path) -> Job:
 
 
 def load(root: Path, key: str) -> Job:
-    """A job that was written before, without reading its data again. Raises JobError."""
+    """A job that was written earlier, without its files. Raises JobError where its manifest cannot be read."""
     folder = folder_of(root.expanduser().resolve(), key)
     try:
-        found = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        recipe = Recipe.model_validate(found["recipe"])
-        command, environment = tuple(found["command"]), found["environment"]
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        recipe = Recipe.model_validate(manifest["recipe"])
+        command, environment = tuple(manifest["command"]), manifest["environment"]
         return Job(
-            key=found["key"],
+            key=manifest["key"],
             recipe=recipe,
-            trainer=found["trainer"],
-            release=found["release"],
+            trainer=manifest["trainer"],
+            release=manifest["release"],
             folder=folder,
             command=command,
             files={},
@@ -241,7 +245,7 @@ def mixture(order: Order, trainer: str) -> list[Part]:
 
 
 def base_revision(recipe: Recipe) -> str:
-    """What names the weights that training starts from."""
+    """An identity of the weights that training starts from."""
     if recipe.base.model == tiny.TINY:
         return tiny.revision(recipe.seed)
     return fingerprint("finetune.base", recipe.base.model_dump(mode="json", exclude={"published"}))
@@ -249,7 +253,7 @@ def base_revision(recipe: Recipe) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """A trainer's own files and command."""
+    """The files, command and environment that a trainer renders for a job."""
 
     command: tuple[str, ...]
     files: Mapping[str, bytes]
@@ -274,7 +278,7 @@ class Trainer:
 
 
 def exit_state(folder: Path) -> State | None:
-    """How the job's script ended; None: it has not."""
+    """SUCCEEDED or FAILED, by the exit code of the job's script; None: it has not ended."""
     try:
         code = json.loads((folder / EXIT).read_text(encoding="utf-8"))["code"]
     except (OSError, ValueError, KeyError, TypeError):
@@ -283,11 +287,11 @@ def exit_state(folder: Path) -> State | None:
 
 
 def result_of(folder: Path) -> dict[str, Any]:
-    """What a job that succeeded left behind: ``checkpoint`` and, where the trainer says so, losses, steps, seconds."""
-    found: Any = {}
+    """The result of a job that succeeded: ``checkpoint`` and, if the trainer wrote them, losses, steps, seconds."""
+    written: Any = {}
     with contextlib.suppress(OSError, ValueError):
-        found = json.loads((folder / RESULT).read_text(encoding="utf-8"))
-    return {"checkpoint": str(folder / OUTPUT), **(found if isinstance(found, dict) else {})}
+        written = json.loads((folder / RESULT).read_text(encoding="utf-8"))
+    return {"checkpoint": str(folder / OUTPUT), **(written if isinstance(written, dict) else {})}
 
 
 def log_tail(folder: Path, lines: int = 20) -> list[str]:
@@ -298,7 +302,7 @@ def log_tail(folder: Path, lines: int = 20) -> list[str]:
             text = file.read().decode("utf-8", "replace")
     except OSError:
         return []
-    # Progress bars overwrite their line.
+    # A progress bar rewrites its line after a carriage return: only the last text was visible.
     return [line.rpartition("\r")[2] for line in text.splitlines() if line.strip()][-lines:]
 
 

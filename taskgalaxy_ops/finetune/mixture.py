@@ -1,7 +1,8 @@
-"""What is trained on: the training split of a release, mixed with the model's own data; read from files, not a store.
+"""The training data: the training split of a release mixed with the model's own data, read from local files.
 
-An example is LLaVA's: an image or none, and a conversation whose first turn opens with ``<image>``. No other text may
-hold what a tokenizer would take for a token of its own: it would ask for an image that is not there, or end the answer.
+An example has LLaVA's form: an image or none, and a conversation whose first turn begins with ``<image>``. No other
+text may contain what a tokenizer reads as a special token: it would stand for an image that is not there, or end the
+answer.
 """
 
 from __future__ import annotations
@@ -39,16 +40,19 @@ class Part:
 
     name: str
     kind: Literal["release", "base"]
-    identity: str  # names its content
+    identity: str  # fingerprint of its content
     rows: int
     repeat: float  # how often it is seen in an epoch
-    examples: tuple[Example, ...] | None  # None: too many to read here, the trainer reads ``annotations``
+    examples: tuple[Example, ...] | None  # None: not read here, because the trainer reads ``annotations`` itself
     annotations: str | None = None
     images: str | None = None
 
 
 def check_licences(copy: ReleaseCopy, allowed: Sequence[str] | None) -> None:
-    """Every image of the training split has a licence that may be trained on. Raises SourceError that names others."""
+    """Check the licences of the training split's images. allowed: None allows all.
+
+    Raises SourceError, which names the licences that are not allowed.
+    """
     if allowed is None:
         return
     others: dict[str, int] = {}
@@ -65,7 +69,10 @@ def check_licences(copy: ReleaseCopy, allowed: Sequence[str] | None) -> None:
 
 
 def release_part(copy: ReleaseCopy, recipe: Recipe, only: frozenset[str] | None = None) -> Part:
-    """The training split of a release, of the recipe's variants; ``only``: the samples of these ids."""
+    """The training split of a release, in the recipe's variants. only: ids of the samples to take; None: all.
+
+    Raises SourceError where no sample is left.
+    """
     wanted = None
     if recipe.variants is not None:
         rows = copy.table(["train"], ["id", "variant"])
@@ -94,9 +101,11 @@ def release_part(copy: ReleaseCopy, recipe: Recipe, only: frozenset[str] | None 
 
 
 def base_part(data: BaseData, excluded: frozenset[str], *, read: bool) -> Part:
-    """The model's own data. ``excluded``: images (sha256) that may not be in it; ``read``: although it is big.
+    """The model's own fine-tuning data.
 
-    Raises SettingsError where it cannot be read and must be.
+    excluded: images (sha256) that built-in data may not hold. read: read the examples of a file here; if False, the
+    trainer reads it.
+    Raises SettingsError where the file must be read and cannot be.
     """
     if data.annotations == BUILTIN:
         asked = easy_vqa.questions("train", data.rows or 120, excluded)
@@ -121,7 +130,7 @@ def base_part(data: BaseData, excluded: frozenset[str], *, read: bool) -> Part:
     try:
         text = file.read_text(encoding="utf-8")
         rows = [json.loads(line) for line in text.split("\n") if line] if file.suffix == ".jsonl" else json.loads(text)
-        examples = tuple(_own(row, number, data.images) for number, row in enumerate(rows))
+        examples = tuple(_base_example(row, number, data.images) for number, row in enumerate(rows))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise SettingsError(
             f"base data {data.name}: {file} cannot be read as LLaVA's JSON ({error}). Name it under `base_data` of a "
@@ -137,7 +146,7 @@ def base_part(data: BaseData, excluded: frozenset[str], *, read: bool) -> Part:
     )
 
 
-def _own(row: dict[str, Any], number: int, images: str) -> Example:
+def _base_example(row: dict[str, Any], number: int, images: str) -> Example:
     image = row.get("image")
     path = str((Path(images).expanduser() / image).resolve()) if image else None
     return Example(str(row.get("id", number)), path, _turns(row["conversations"]))

@@ -1,4 +1,4 @@
-"""How far a job is: step, loss, learning rate, time left. Read from what trainers leave behind, in their own forms."""
+"""The progress of a job (step, loss, learning rate, time left), read from the files and logs that trainers write."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 from taskgalaxy_ops.finetune.jobs import LOG, OUTPUT
 
-PROGRESS = "progress.jsonl"  # ours; LLaMA-Factory and ms-swift write files of their own
+PROGRESS = "progress.jsonl"  # written by train.py; LLaMA-Factory and ms-swift write the other two files
 _FILES = (PROGRESS, f"{OUTPUT}/trainer_log.jsonl", f"{OUTPUT}/logging.jsonl")
 # What transformers' Trainer prints: {'loss': 1.2, 'learning_rate': 2e-05, 'epoch': 0.5}; its bar: 12/100 [00:10<01:30
 _PRINTED = re.compile(r"\{'loss': [^{}]*\}")
@@ -24,7 +24,7 @@ class Point:
     """One logged step."""
 
     step: int
-    steps: int | None  # of the whole job
+    steps: int | None  # in the whole job
     loss: float
     learning_rate: float | None
     seconds_left: float | None
@@ -34,8 +34,8 @@ def points(folder: Path) -> list[Point]:
     """Every step that the job has logged, in order."""
     for name in _FILES:
         file = folder / name
-        if file.is_file() and (found := list(_lines(file))):
-            return found
+        if file.is_file() and (logged := list(_lines(file))):
+            return logged
     return list(_printed(folder / LOG))
 
 
@@ -53,11 +53,11 @@ def _lines(file: Path) -> Iterator[Point]:
         )
         if step is None and isinstance(both := row.get("global_step/max_steps"), str) and "/" in both:  # ms-swift
             step, steps = (_number(part) for part in both.split("/", 1))
-        left = row.get("seconds_left")
-        if left is None and isinstance(row.get("remaining_time"), str):
-            left = _seconds(row["remaining_time"])
+        seconds_left = row.get("seconds_left")
+        if seconds_left is None and isinstance(row.get("remaining_time"), str):
+            seconds_left = _seconds(row["remaining_time"])
         rate = row.get("learning_rate", row.get("lr"))
-        yield Point(step or 0, steps, float(row["loss"]), _float(rate), _float(left))
+        yield Point(step or 0, steps, float(row["loss"]), _float(rate), _float(seconds_left))
 
 
 def _printed(file: Path) -> Iterator[Point]:
@@ -65,14 +65,14 @@ def _printed(file: Path) -> Iterator[Point]:
         text = file.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return
-    step, steps, left = 0, None, None
-    for found in re.finditer(f"{_PRINTED.pattern}|{_BAR.pattern}", text):
-        if found[1]:
-            step, steps, left = int(found[1]), int(found[2]), _seconds(found[4])
+    step, steps, seconds_left = 0, None, None
+    for match in re.finditer(f"{_PRINTED.pattern}|{_BAR.pattern}", text):
+        if match[1]:
+            step, steps, seconds_left = int(match[1]), int(match[2]), _seconds(match[4])
             continue
         try:
-            row: dict[str, Any] = ast.literal_eval(found[0])
-            yield Point(step, steps, float(row["loss"]), _float(row.get("learning_rate")), left)
+            row: dict[str, Any] = ast.literal_eval(match[0])
+            yield Point(step, steps, float(row["loss"]), _float(row.get("learning_rate")), seconds_left)
         except (ValueError, SyntaxError, KeyError, TypeError):
             continue
 

@@ -1,7 +1,7 @@
 """Recipes: how a model is trained, in YAML, with the hyper-parameters that its makers published.
 
-A recipe says nothing of one trainer's flags: ``trainers/`` writes those. What ships lies in ``recipes/``; a path names
-one of the user's own.
+A recipe names no trainer's flags: ``trainers/`` renders those from it. Recipes that ship lie in ``recipes/``; a user's
+own is given by its path.
 """
 
 from __future__ import annotations
@@ -99,14 +99,14 @@ class Recipe(Strict):
 
     @property
     def accumulation(self) -> int:
-        """Backward passes a step."""
+        """Backward passes in one optimizer step."""
         return self.global_batch // (self.device_batch * self.devices)
 
     def identity(self, trainer: str) -> str:
-        """Fingerprint of all that decides what comes out of this trainer."""
-        found = self.model_dump(mode="json", exclude={"about", "blind_control", "trainers", "template", "base"})
+        """Fingerprint of all fields that decide what this trainer trains."""
+        fields = self.model_dump(mode="json", exclude={"about", "blind_control", "trainers", "template", "base"})
         base = self.base.model_dump(mode="json", exclude={"published"})
-        return fingerprint("recipe", {**found, "base": base, "template": self.template.get(trainer)})
+        return fingerprint("recipe", {**fields, "base": base, "template": self.template.get(trainer)})
 
 
 def shipped() -> list[str]:
@@ -115,7 +115,7 @@ def shipped() -> list[str]:
 
 
 def load_recipe(name: str) -> Recipe:
-    """A shipped recipe by name, or one of the user's by path. Raises SettingsError."""
+    """A shipped recipe by name, or one of the user's by path. Raises SettingsError if it is missing or invalid."""
     file = _SHIPPED / f"{name}.yaml" if name in shipped() else Path(name).expanduser()
     if not file.is_file():
         raise SettingsError(f"recipe {name!r}: no such file, and none that ships: {', '.join(shipped())}.")

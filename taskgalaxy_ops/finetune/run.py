@@ -1,8 +1,8 @@
-"""Fine-tunes of a store: what is to be trained, one step further at each look, and what is known of each job.
+"""Fine-tunes of a store: render their jobs, submit and follow them, and record what becomes of each.
 
-The store's log ``finetune/log`` holds ``{"kind": "intent", "key", "run", …}`` before a job is submitted, ``submitted``
-with its handle after, and ``ended`` with its result. Whoever comes later, in another process or on another day, finds
-the job by its key and starts none that runs or has succeeded.
+The store's log ``finetune/log`` gets ``{"kind": "intent", "key", "run", …}`` before a job is submitted, ``submitted``
+with its handle afterwards, and ``ended`` with its result. A later process, also on another day, finds the job by its
+key, and does not start a job that runs or has succeeded.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ from taskgalaxy_ops.storage.log import Log, LogEntry
 from taskgalaxy_ops.workspace import Workspace
 
 BEFORE, AFTER, BLIND = "before", "after", "blind"
-_INTENT_SECONDS = 30.0  # how long another's intent is waited for before it counts as a dead one's
-_SILENT_LOOKS = 20
-_VANISHED = 3  # how often a job may vanish without an end before that is an error
+_INTENT_SECONDS = 30.0  # after this time without a submission, the process that wrote an intent counts as dead
+_MAX_SILENT_POLLS = 20
+_VANISHED = 3  # how often a job may vanish without an end before this is an error
 
 
 @dataclass(frozen=True)
 class Tuning:
-    """What one order comes to: the release's copy, and the job of each role.
+    """A fine-tune: the local copy of a release, and the job of each role.
 
-    ``before`` is missing where the recipe's makers published that checkpoint; ``blind`` where the recipe has no such
+    The job ``before`` is missing if the recipe's makers published that checkpoint; ``blind`` if the recipe has no blind
     control.
     """
 
@@ -51,21 +51,23 @@ class Tuning:
 
     @property
     def published(self) -> str | None:
-        """The checkpoint that stands for ``before`` where no job does."""
+        """The published checkpoint that is scored as ``before`` if no job trains one."""
         return None if BEFORE in self.jobs else self.recipe.base.published
 
 
 def chosen_release(workspace: Workspace, name: str | None) -> Published:
-    """The release of this name (v000001), or the latest. Raises SourceError."""
-    there = publish.published(workspace)
-    if not there:
+    """The release of this name (v000001), or the latest. Raises SourceError if there is none."""
+    releases = publish.published(workspace)
+    if not releases:
         raise SourceError("fine-tune: nothing has been released. Run `taskgalaxy release` (or galaxy_release) first.")
-    for one in there:
-        if one.name == name:
-            return one
+    for candidate in releases:
+        if candidate.name == name:
+            return candidate
     if name:
-        raise SourceError(f"fine-tune: there is no release {name!r}. There are {', '.join(one.name for one in there)}.")
-    return there[-1]
+        raise SourceError(
+            f"fine-tune: there is no release {name!r}. There are {', '.join(candidate.name for candidate in releases)}."
+        )
+    return releases[-1]
 
 
 def root(workspace: Workspace) -> Path:
@@ -74,7 +76,7 @@ def root(workspace: Workspace) -> Path:
 
 
 def on_backend(workspace: Workspace, backend: str | None) -> Workspace:
-    """The store with this backend instead of the settings' (None: theirs). Raises SettingsError."""
+    """The workspace with this backend instead of the settings' own (None: unchanged). Raises SettingsError."""
     if backend is None:
         return workspace
     wanted = {**workspace.settings.finetune.model_dump(mode="json"), "backend": backend}
@@ -83,7 +85,7 @@ def on_backend(workspace: Workspace, backend: str | None) -> Workspace:
 
 
 def release_copy(workspace: Workspace, name: str | None) -> ReleaseCopy:
-    """A local copy of a release (None: of the latest), whole. Raises SourceError, DamageError."""
+    """Fetch a release (None: the latest) and check the copy. Raises SourceError (no such release), DamageError."""
     copy = ReleaseCopy(publish.fetch(workspace, chosen_release(workspace, name), root(workspace) / "releases"))
     copy.check()
     return copy
@@ -98,8 +100,8 @@ def tuning(
     """
     settings = workspace.settings.finetune
     chosen = load_recipe(recipe or settings.recipe)
-    one = chosen_release(workspace, release)
-    copy = release_copy(workspace, one.name)
+    chosen_version = chosen_release(workspace, release)
+    copy = release_copy(workspace, chosen_version.name)
     check_licences(copy, settings.licences)
     container = settings.kubernetes.image if settings.backend == "kubernetes" and settings.kubernetes else None
     excluded = known_images(workspace, copy)
@@ -111,30 +113,39 @@ def tuning(
         return prepare(order, root(workspace))
 
     jobs = {}
-    # LLaVA's trainer starts where the published checkpoint did; others go on from it, and must see the base data again.
+    # LLaVA's trainer starts from the same weights as the published checkpoint, which is therefore the baseline. Other
+    # trainers continue from that checkpoint: their baseline must be trained on the base data once more.
     if not chosen.base.published or (trainer or chosen.trainers[0]) != "llava":
         jobs[BEFORE] = job(None)
     jobs[AFTER] = job(copy)
     if chosen.blind_control:
         jobs[BLIND] = job(copy, blind=True)
-    return Tuning(chosen, one, copy, jobs)
+    return Tuning(chosen, chosen_version, copy, jobs)
 
 
 def known_images(workspace: Workspace, copy: ReleaseCopy) -> frozenset[str]:
-    """Images (sha256) that a source claims or the release holds: neither base data nor a benchmark may show them."""
+    """Images (sha256) that a source claims or the release holds; neither base data nor a benchmark may contain them."""
     held = {row["image_id"] for row in copy.table(["train", "validation", "test"], ["image_id"])}
     return frozenset(held | {claim.image for claim in workspace.registry.claims()})
 
 
 def written(workspace: Workspace, release: str, keys_: Mapping[str, str]) -> Tuning:
-    """A tuning whose jobs were rendered and written before; ``keys_``: their keys by role. Raises JobError."""
-    one = chosen_release(workspace, release)
+    """A fine-tune whose jobs were written earlier. keys_: the jobs' keys by role.
+
+    Raises JobError where a job cannot be read, SourceError where there is no such release.
+    """
+    chosen_version = chosen_release(workspace, release)
     jobs = {role: load(root(workspace), key) for role, key in keys_.items()}
-    return Tuning(jobs[AFTER].recipe, one, ReleaseCopy(root(workspace) / "releases" / one.name), jobs)
+    return Tuning(
+        jobs[AFTER].recipe, chosen_version, ReleaseCopy(root(workspace) / "releases" / chosen_version.name), jobs
+    )
 
 
 class Trainings:
-    """Drives jobs of a store on one backend. ``run`` names this attempt: a job that failed in it is not tried again."""
+    """Submits and follows the jobs of a store on one backend.
+
+    run: a name of this attempt; a job that failed in it is not submitted again in it.
+    """
 
     def __init__(self, workspace: Workspace, run: str, backend: TrainBackend | None = None) -> None:
         self._hours = workspace.settings.finetune.hours
@@ -143,13 +154,14 @@ class Trainings:
         self.backend = backend or open_backend(workspace.settings.finetune)
 
     def step(self, job: Job) -> State:
-        """Bring a job one step further: submit it unless it runs or has succeeded; note what became of it.
+        """Submit a job unless it runs or has succeeded, record in the log what became of it, and return its state.
 
-        Raises JobError, with the last lines of its log, where it failed or was cancelled in this run.
+        Raises JobError, with the last lines of the job's log, if it failed or was cancelled in this run, took longer
+        than ``finetune.hours``, or vanished repeatedly.
         """
         job = self.backend.render(job)
         known = self._known(job.key)
-        if known.result is not None and _there(known.result):
+        if known.result is not None and _checkpoint_exists(known.result):
             return State.SUCCEEDED
         handle = known.handle or (self.backend.find(job) if known.intents else None)
         state = self.backend.state(job, handle) if known.intents else State.UNKNOWN
@@ -165,22 +177,22 @@ class Trainings:
                     f"{_failure(job, State.CANCELLED)}\nIt took longer than finetune.hours = {self._hours:g}."
                 )
             return state
-        mine = self._run in known.runs
-        if state is State.SUCCEEDED and _there(found := result_of(job.folder)):
-            self._append("ended", job, state=str(state), result=found)
+        of_this_run = self._run in known.runs
+        if state is State.SUCCEEDED and _checkpoint_exists(result := result_of(job.folder)):
+            self._append("ended", job, state=str(state), result=result)
             return state
-        if mine and state is State.SUCCEEDED:
+        if of_this_run and state is State.SUCCEEDED:
             self._append("ended", job, state=str(State.FAILED))
             raise JobError(
-                f"job {job.name}: it ended well, but there is no checkpoint at {found['checkpoint']}. Run it again; if "
-                "the scheduler still has the job, delete it there first."
+                f"job {job.name}: it ended well, but there is no checkpoint at {result['checkpoint']}. Run it again; "
+                "if the scheduler still has the job, delete it there first."
             )
-        if mine and state in {State.FAILED, State.CANCELLED}:
+        if of_this_run and state in {State.FAILED, State.CANCELLED}:
             self._append("ended", job, state=str(state))
             raise JobError(_failure(job, state))
         if known.vanished >= _VANISHED:
             raise JobError(f"{_failure(job, State.UNKNOWN)}\nIt vanished {known.vanished} times without an end.")
-        if state is State.SUCCEEDED:  # its checkpoint is gone: forget how it ended
+        if state is State.SUCCEEDED:  # but its checkpoint is gone: it is trained again
             (job.folder / EXIT).unlink(missing_ok=True)
         self._submit(job, known.intents)
         return State.RUNNING
@@ -195,7 +207,7 @@ class Trainings:
 
         give_up = time.monotonic() + _INTENT_SECONDS
         while self._log.append_if(decide) is None:
-            # Another was first, and will submit it; if it died in between, this one does.
+            # Another process wrote its intent first, and will submit the job; if it died before that, we submit it.
             if self._known(job.key).handle or self.backend.find(job):
                 return
             if time.monotonic() > give_up:
@@ -207,7 +219,7 @@ class Trainings:
         self._append("submitted", job, handle=handle)
 
     def cancel(self, job: Job) -> bool:
-        """Stop a job; False if it does not run."""
+        """Stop a job and record that; False if it was not running."""
         job = self.backend.render(job)
         known = self._known(job.key)
         handle = known.handle or self.backend.find(job)
@@ -220,8 +232,11 @@ class Trainings:
     def handle(
         self, jobs: Mapping[str, Job], *, submit: bool = False, cancel: bool = False
     ) -> dict[str, dict[str, str]]:
-        """Write the jobs' files, submit or cancel them where that is asked, and say where each stands."""
-        found = {}
+        """Write the jobs' files, submit or cancel the jobs if asked to, and return each one's state.
+
+        Returns by role: name, key, folder and state of the job. Raises JobError.
+        """
+        summaries = {}
         states = self.advance(jobs) if submit else {}
         for role, job in jobs.items():
             if cancel:
@@ -231,18 +246,18 @@ class Trainings:
             else:
                 self.backend.render(job).write()
                 state = self._state(job)
-            found[role] = {"name": job.name, "key": job.key, "folder": str(job.folder), "state": str(state)}
-        return found
+            summaries[role] = {"name": job.name, "key": job.key, "folder": str(job.folder), "state": str(state)}
+        return summaries
 
     def _state(self, job: Job) -> State:
         known = self._known(job.key)
         return self.backend.state(job, known.handle) if known.intents else State.UNKNOWN
 
     def advance(self, jobs: Mapping[str, Job]) -> dict[str, State]:
-        """One step of each job; raises JobError.
+        """Call `step` for each job, and return the states by role. Raises JobError.
 
-        On a scheduler all run side by side. This machine takes one model at a time, which may need all of its device;
-        tiny ones run side by side, for each keeps one core busy.
+        A scheduler gets all at once. On this machine a job is started only when the one before it has succeeded,
+        because it may need the whole device; tiny ones run side by side, because each uses one core only.
         """
         states: dict[str, State] = {}
         for role, job in jobs.items():
@@ -253,7 +268,7 @@ class Trainings:
         return states
 
     def done(self, jobs: Mapping[str, Job]) -> bool:
-        """One step of each, and whether all have succeeded. Raises JobError."""
+        """Call `step` for each job, and return whether all have succeeded. Raises JobError."""
         states = self.advance(jobs)
         return len(states) == len(jobs) and all(state is State.SUCCEEDED for state in states.values())
 
@@ -265,27 +280,27 @@ class Trainings:
 
 
 def results(workspace: Workspace, jobs: Mapping[str, Job]) -> dict[str, dict[str, Any]]:
-    """What jobs that have succeeded left behind, by role. Raises JobError where one has not."""
+    """The results of jobs that have succeeded, by role. Raises JobError if one has not succeeded."""
     entries = Log(workspace.store, keys.FINETUNE_LOG).read()
-    found = {}
+    by_role = {}
     for role, job in jobs.items():
         result = _of(entries, job.key).result
         if result is None:
             raise JobError(f"job {job.name}: it has not succeeded yet. Run the fine-tune to its end.")
-        found[role] = result
-    return found
+        by_role[role] = result
+    return by_role
 
 
 @dataclass(slots=True, kw_only=True)
 class _Known:
-    """What the log says of a key."""
+    """What the log records of a job's key."""
 
     intents: int = 0
-    runs: frozenset[str] = frozenset()  # that wrote the last intent, or found its job at work: they are told of its end
-    at: str | None = None  # when it was written
+    runs: frozenset[str] = frozenset()  # runs that wrote the last intent, or saw its job running: its failure is theirs
+    at: str | None = None  # when the last intent was written
     handle: str | None = None  # of the last intent's submission
     result: dict[str, Any] | None = None
-    vanished: int = 0  # intents of the same run before the last, without an end
+    vanished: int = 0  # earlier intents of the same run that have no end
 
 
 def _of(entries: Sequence[LogEntry], key: str) -> _Known:
@@ -310,8 +325,8 @@ def _of(entries: Sequence[LogEntry], key: str) -> _Known:
     return known
 
 
-def _there(result: Mapping[str, Any]) -> bool:
-    """Whether the checkpoint is still where the job left it; one behind a URL is taken at its word."""
+def _checkpoint_exists(result: Mapping[str, Any]) -> bool:
+    """Whether the checkpoint is still where the job left it; of one behind a URL this is assumed."""
     checkpoint = str(result["checkpoint"])
     return "://" in checkpoint or Path(checkpoint).exists()
 
@@ -325,21 +340,21 @@ def _failure(job: Job, state: State) -> str:
 def train(
     workspace: Workspace, jobs: Mapping[str, Job], run: str, progress: Progress | None = None
 ) -> dict[str, dict[str, Any]]:
-    """Train all jobs to their end, and wait; gives their results. Ctrl-C leaves a job running: it is found again.
+    """Train all jobs, wait for their end, and return their results by role.
 
-    Raises JobError.
+    Ctrl-C leaves a job running; the next call finds it. Raises JobError where a job fails.
     """
     progress = progress or Silent()
     settings, trainings = workspace.settings.finetune, Trainings(workspace, run)
     shown: dict[str, int] = {}
     poll = min(settings.poll_seconds, 1.0) if trainings.backend.name == "local" else settings.poll_seconds
-    silent = 0  # looks in a row that the scheduler did not answer
+    silent = 0  # polls in a row that the scheduler did not answer
     while True:
         try:
             done, silent = trainings.done(jobs), 0
         except SchedulerError as error:
             silent += 1
-            if silent > _SILENT_LOOKS:
+            if silent > _MAX_SILENT_POLLS:
                 raise
             progress.note(str(error))
             done = False
@@ -351,9 +366,9 @@ def train(
 
 
 def _show(progress: Progress, name: str, job: Job, shown: dict[str, int]) -> None:
-    if not (found := points(job.folder)):
+    if not (logged := points(job.folder)):
         return
-    last = found[-1]
+    last = logged[-1]
     if name not in shown:
         shown[name] = 0
         progress.stage(name, last.steps or 0, "steps")
@@ -363,5 +378,5 @@ def _show(progress: Progress, name: str, job: Job, shown: dict[str, int]) -> Non
 
 
 def progress_lines(jobs: Mapping[str, Job]) -> dict[str, str]:
-    """Where each job is, in a line: step, loss, learning rate, time left."""
-    return {role: line(found[-1]) for role, job in jobs.items() if (found := points(job.folder))}
+    """A line for each job that has logged a step: step, loss, learning rate, time left."""
+    return {role: line(logged[-1]) for role, job in jobs.items() if (logged := points(job.folder))}

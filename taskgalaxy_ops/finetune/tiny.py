@@ -1,8 +1,9 @@
-"""A LLaVA-shaped model of under two million parameters, made from a configuration: what two cores can train.
+"""A LLaVA-shaped model of under two million parameters, made from a configuration, that two cores can train.
 
 Vision tower (CLIP's), two-layer projector and language model (Llama's) are joined as in LLaVA-v1.5: features of the
-tower's layer before the last, without its class token, through the projector into the text. It knows nothing at first
-but its tokens, which a byte-level BPE learns from the package's own texts, so that the same code gives the same model.
+tower's layer before the last, without its class token, pass through the projector into the text. Its weights are
+random; its tokens are learnt from the package's own texts by a byte-level BPE, so that the same code gives the same
+model.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ _SPECIAL = ("<pad>", "<s>", "</s>", IMAGE)
 _VOCABULARY = 1024
 _SIDE = 64  # pixels
 _PATCH = 16
-_INIT = 0.06  # the usual 0.02 suits widths of thousands: at 128 it leaves the picture unheard for hundreds of steps
+_INIT = 0.06  # the usual 0.02 suits widths of thousands: at 128, training ignores the image for hundreds of steps
 _VERSION = 1  # one more whenever the same seed gives another model
 _SHAPE = {
     "vision": {"hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 3, "num_attention_heads": 4},
@@ -39,7 +40,7 @@ _TEMPLATE = (
 
 
 def revision(seed: int) -> str:
-    """Identity of the untrained model: its shape, its tokens' corpus, and the seed of its weights."""
+    """Identity of the untrained model: its shape, the corpus of its tokens, and the seed of its weights."""
     return fingerprint("tiny", {"version": _VERSION, "shape": _SHAPE, "side": _SIDE, "seed": seed, "corpus": _corpus()})
 
 
@@ -117,7 +118,7 @@ def _tokenizer() -> Any:
         pad_token=pad,
         bos_token=begin,
         eos_token=end,
-        # A single special token: ordinary ones would be cut into pieces that no image is put in place of.
+        # A special token, because an ordinary word would be cut into pieces, which the image's features cannot replace.
         extra_special_tokens={"image_token": IMAGE},
         padding_side="right",
         clean_up_tokenization_spaces=False,
@@ -125,16 +126,16 @@ def _tokenizer() -> Any:
 
 
 def _corpus() -> list[str]:
-    """Texts of the kind that it will read: questions and answers' words, the labels of task types, the alphabet."""
+    """Texts like those that the model will read: questions, words of answers, labels of task types, the alphabet."""
     package = Path(__file__).resolve().parents[1]
-    found: list[str] = [string.printable]
+    texts: list[str] = [string.printable]
 
     def collect(value: Any) -> None:
         if isinstance(value, str):
-            found.append(" " + value)
+            texts.append(" " + value)
         elif isinstance(value, dict):
             for key, each in value.items():
-                found.append(" " + str(key).replace("~", " "))
+                texts.append(" " + str(key).replace("~", " "))
                 collect(each)
         elif isinstance(value, list):
             for each in value:
@@ -142,4 +143,4 @@ def _corpus() -> list[str]:
 
     for file in ("simulator/templates.yaml", "simulator/vocabulary.yaml", "taxonomy/seeds.yaml"):
         collect(yaml.safe_load((package / file).read_text(encoding="utf-8")))
-    return found
+    return texts

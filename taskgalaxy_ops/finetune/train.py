@@ -1,8 +1,8 @@
-"""The process of a ``trl`` job: ``python -m taskgalaxy_ops.finetune.train FOLDER``. Goes on from its last checkpoint.
+"""The process of a ``trl`` job: ``python -m taskgalaxy_ops.finetune.train FOLDER``. Resumes from its last checkpoint.
 
-TRL's SFTTrainer on prompt and completion, so that the loss is of the answer alone. Images are decoded once, and made
-as small as the model sees them. Nothing is cut off (``max_length=None``): a cut could fall among an image's tokens; an
-example that is too long is left out and counted.
+TRL's SFTTrainer gets prompt and completion, so that the loss covers the answer only. Images are decoded once, and
+reduced to the size that the model sees. No example is truncated (``max_length=None``), because that could cut through
+an image's tokens; an example that is too long is left out and counted.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from taskgalaxy_ops.finetune.recipes import Recipe
 from taskgalaxy_ops.finetune.tiny import TINY, save_tiny
 
 _LOG_STEPS = 10
-_KEPT_SIDE = 2048  # pixels: of images for big models
+_KEPT_SIDE = 2048  # pixels: the longest side of images for other models than `tiny`
 
 
 def main(folder: Path) -> None:
-    """Train what ``train.json`` says; leaves the checkpoint in ``output/final`` and its story in ``result.json``."""
+    """Train as ``train.json`` says; writes the checkpoint to ``output/final`` and its figures to ``result.json``."""
     from trl import SFTTrainer
 
     began = time.monotonic()
@@ -37,7 +37,7 @@ def main(folder: Path) -> None:
         args=_arguments(folder, recipe),
         train_dataset=data,
         processing_class=processor,
-        callbacks=[_story(folder / PROGRESS)],
+        callbacks=[_progress_callback(folder / PROGRESS)],
         peft_config=_lora(recipe),
     )
     trainer.train(resume_from_checkpoint=_last_checkpoint(folder / OUTPUT))
@@ -48,7 +48,7 @@ def main(folder: Path) -> None:
     processor.save_pretrained(final)
     if not trainer.is_world_process_zero():
         return
-    logged = points(folder)  # of a run that was gone on with, from its beginning
+    logged = points(folder)  # from the first step, also if this process resumed the job
     result = {
         "checkpoint": str(final),
         "weights_sha256": _weights_sha256(final),
@@ -117,7 +117,7 @@ def _arguments(folder: Path, recipe: Recipe) -> Any:
 
 
 def _weights_sha256(folder: Path) -> str:
-    """Of the bytes of a checkpoint's weights, file after file by name."""
+    """The SHA-256 of a checkpoint's weights: of its files' bytes, in order of name."""
     digest = hashlib.sha256()
     for file in sorted(folder.glob("*.safetensors")):
         digest.update(file.read_bytes())
@@ -125,7 +125,7 @@ def _weights_sha256(folder: Path) -> str:
 
 
 def _dataset(file: Path, processor: Any, recipe: Recipe) -> tuple[Any, int]:
-    """Prompt, completion and images, and how many examples were too long."""
+    """The dataset (a row a question: prompt, completion, images), and how many questions were too long."""
     from datasets import Dataset, Features, Image, List, Value
 
     side = _side(processor, recipe)
@@ -157,9 +157,9 @@ def _dataset(file: Path, processor: Any, recipe: Recipe) -> tuple[Any, int]:
 
 
 def _last_checkpoint(output: Path) -> str | None:
-    """The newest checkpoint that was written whole: its state is the last file."""
-    found = [path.parent for path in output.glob("checkpoint-*/trainer_state.json")]
-    return str(max(found, key=lambda path: int(path.name.rpartition("-")[2]))) if found else None
+    """The newest complete checkpoint: the trainer writes ``trainer_state.json`` last."""
+    complete = [path.parent for path in output.glob("checkpoint-*/trainer_state.json")]
+    return str(max(complete, key=lambda path: int(path.name.rpartition("-")[2]))) if complete else None
 
 
 def _side(processor: Any, recipe: Recipe) -> int:
@@ -168,7 +168,7 @@ def _side(processor: Any, recipe: Recipe) -> int:
 
 
 def _small(file: Path, side: int) -> Any:
-    """The image as training decodes it again and again: upright, RGB, small, PNG bytes. Raises OSError."""
+    """The image as PNG bytes: upright, RGB, and small, because training decodes it many times. Raises OSError."""
     import io
 
     from PIL import Image, ImageOps
@@ -197,8 +197,8 @@ def _lora(recipe: Recipe) -> Any:
     )
 
 
-def _story(file: Path) -> Any:
-    """What the trainer logs, as lines that others read while it works."""
+def _progress_callback(file: Path) -> Any:
+    """A callback that appends what the trainer logs to ``file``, a JSON line a step, for `points` to read."""
     from transformers import TrainerCallback
 
     class Story(TrainerCallback):  # type: ignore[misc]

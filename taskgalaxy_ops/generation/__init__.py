@@ -1,1 +1,1 @@
-"""From images to samples: embed, match, filter, write, vote; how a run drives them, and what it came to."""
+"""From images to samples: the stages embed, match, filter, write and vote, the run that drives them, its results."""

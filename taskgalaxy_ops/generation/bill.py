@@ -1,4 +1,4 @@
-"""The bill: what a store has paid for, added up from its journals by stage, model, run and source."""
+"""What a store has paid for, added up from its journals by stage, model, run and source."""
 
 from __future__ import annotations
 
@@ -24,39 +24,41 @@ class Bill:
     all: Tally = field(default_factory=Tally)
     by_stage: dict[str, Tally] = field(default_factory=dict)
     by_model: dict[str, Tally] = field(default_factory=dict)
-    simulated: set[str] = field(default_factory=set)  # models whose replies said so themselves
-    by_run: dict[str, Tally] = field(default_factory=dict)  # "": of a version that did not record it
-    by_source: dict[str, Tally] = field(default_factory=dict)  # whose scan cut the image shard; "": the taxonomy's own
+    simulated: set[str] = field(default_factory=set)  # models whose replies say that they are simulated
+    by_run: dict[str, Tally] = field(default_factory=dict)  # "": written by a version that did not record the run
+    by_source: dict[str, Tally] = field(
+        default_factory=dict
+    )  # source whose scan made the image shard; "": the taxonomy
     times: dict[str, tuple[float, float]] = field(default_factory=dict)  # by run: its first reply and its last
 
 
-_TALLY_VERSION = 2  # of what is kept of an image shard: another one is made anew
+_TALLY_VERSION = 2  # of the tally that is kept of an image shard's journal; one of another version is made again
 
 
 def bill(workspace: Workspace) -> Bill:
-    """Adds up every journal of the store. Of those that nothing was appended to, it reads the tallies that it left."""
-    found = Bill()
+    """Add up every journal of the store. For a journal that did not grow since, reads the tally that it stored."""
+    result = Bill()
     origins = workspace.registry.origins()
     for shard in workspace.journals():
         tally = _tally(workspace, shard)
-        found.simulated.update(tally["simulated"])
+        result.simulated.update(tally["simulated"])
         for run, (first, last) in tally["times"].items():
-            earliest, latest = found.times.get(run, (first, last))
-            found.times[run] = min(first, earliest), max(last, latest)
+            earliest, latest = result.times.get(run, (first, last))
+            result.times[run] = min(first, earliest), max(last, latest)
         for stage, model, run, numbers in tally["calls"]:
             parts = (
-                (found.by_stage, stage),
-                (found.by_model, model),
-                (found.by_run, run),
-                (found.by_source, origins.get(shard, "")),
+                (result.by_stage, stage),
+                (result.by_model, model),
+                (result.by_run, run),
+                (result.by_source, origins.get(shard, "")),
             )
-            for each in (found.all, *(tallies.setdefault(name, Tally()) for tallies, name in parts)):
+            for each in (result.all, *(tallies.setdefault(name, Tally()) for tallies, name in parts)):
                 each += Tally(**numbers)
-    return found
+    return result
 
 
 def _tally(workspace: Workspace, shard: str) -> Mapping[str, Any]:
-    """What an image shard's journal adds up to, as it stands."""
+    """The tally of an image shard's journal: the stored one if the journal did not grow since, else a new one."""
     none: dict[str, Any] = {"v": _TALLY_VERSION, "seen": 0, "simulated": [], "times": {}, "calls": []}
     known = none
     with contextlib.suppress(NotFoundError):
@@ -65,8 +67,8 @@ def _tally(workspace: Workspace, shard: str) -> Mapping[str, Any]:
         known = none
     if Log(workspace.store, keys.journal(shard)).newest(known["seen"]) == known["seen"]:
         return known
-    # All of it, so that a reply that was written twice counts once: the image shard was run, so that it was read then
-    # too.
+    # Read the whole journal, so that a reply that was written twice counts once. This is no great cost, because the run
+    # that appended to it read it, too.
     journal = Journal(workspace.store, shard)
     calls: dict[tuple[str, str, str], Tally] = {}
     times: dict[str, tuple[float, float]] = {}

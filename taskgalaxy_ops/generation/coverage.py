@@ -1,4 +1,4 @@
-"""Coverage: below which nodes of the taxonomy there are many fitting images and few task types."""
+"""Coverage: find the nodes of the taxonomy that have many fitting images and few task types."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from taskgalaxy_ops.workspace import Workspace
 
 
 def crowded(workspace: Workspace, at_least: float) -> dict[TaskTypePath, float]:
-    """Nodes below which there are many images and few task types: fitting images a live leaf, from ``at_least`` on.
+    """By node, the fitting images a live leaf below it; only nodes with at least ``at_least``.
 
-    Counted from the committed filter shards that the settings and the newest version lead to; asks and encodes nothing
-    that has not been.
+    Counted from the filter's outputs under the settings and the newest taxonomy version, as far as there are answers;
+    asks no model.
     """
     leaves = Counter(above for leaf in TaxonomyStore(workspace).version().leaves() for above in ancestors(leaf.path))
     fitting: Counter[TaskTypePath] = Counter()
@@ -28,5 +28,5 @@ def crowded(workspace: Workspace, at_least: float) -> dict[TaskTypePath, float]:
                 else part.rows["relevant"]
             )
             fitting.update(above for row in rows for above in ancestors(row.task_type))
-    found = {path: fitting[path] / number for path, number in leaves.items()}
-    return {path: share for path, share in found.items() if share >= at_least}
+    images_a_leaf = {path: fitting[path] / number for path, number in leaves.items()}
+    return {path: share for path, share in images_a_leaf.items() if share >= at_least}

@@ -1,4 +1,4 @@
-"""The embed stage of a run: encodes the image shards that have no embeddings yet."""
+"""The embed stage of a run: encode the images of image shards that have no embeddings yet."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from taskgalaxy_ops.workspace import Workspace
 _ENCODE_BATCH = 64  # decoded images in memory at a time
 
 
-Committed = Mapping[tuple[str, str], StageOutput]  # by stage and key, as Shards.committed lists them
+Committed = Mapping[tuple[str, str], StageOutput]  # by stage and key, as StageOutputs.committed lists them
 
 
 def embed(
@@ -29,22 +29,22 @@ def embed(
     committed: Mapping[str, Committed],
     progress: Progress | None = None,
 ) -> dict[str, StageOutput]:
-    """Embedding shards of these image shards, by image shard; encodes what has none. Raises EncoderError.
+    """The embeddings of these image shards, by image shard's id; encodes those that have none. Raises EncoderError.
 
-    committed: the shards that each image shard has.
+    committed: each image shard's stage outputs.
     """
     progress = progress or Silent()
     progress.stage("embed", len(shards), "shards")
-    found: dict[str, StageOutput] = {}
+    outputs: dict[str, StageOutput] = {}
     stage_keys = StageKeys(workspace)
     for shard in shards:
         key = stage_keys.embed(shard)
         stage_output = committed[shard.id].get(("embed", str(key.key)))
         if stage_output is None:
             stage_output = _embed_shard(workspace, shard, key)
-        found[shard.id] = stage_output
+        outputs[shard.id] = stage_output
         progress.advance("embed")
-    return found
+    return outputs
 
 
 def _embed_shard(workspace: Workspace, shard: ImageShard, key: Key) -> StageOutput:
@@ -58,7 +58,8 @@ def _embed_shard(workspace: Workspace, shard: ImageShard, key: Key) -> StageOutp
 def encoded(workspace: Workspace, shard: ImageShard) -> tuple[list[ImageId], Vectors]:
     """Ids and vectors ``(n, d)`` of an image shard's images; none where all were taken down. Raises EncoderError."""
     encoder = workspace.checked_encoder()
-    denied = workspace.registry.denied()  # their files are gone, perhaps before the table of images is written again
+    # Images that were taken down: their files may be deleted before the shard's table of images is rewritten.
+    denied = workspace.registry.denied()
     ids = [image for image in workspace.registry.image_ids(shard) if image not in denied]
     parts = []
     for at in range(0, len(ids), _ENCODE_BATCH):

@@ -1,4 +1,4 @@
-"""Erasing images from what an image shard holds: for a take-down, and for a run that wrote while one happened."""
+"""Erase images from an image shard's data: for a take-down, and for a run that wrote while one happened."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _COLUMNS = ("image", "id")  # where tables name an image
 
 
 def erase_from_shard(workspace: Workspace, shard: str, gone: Collection[ImageId]) -> int:
-    """Erase images from an image shard's journal, shards and embeddings, and as they were sent by URL.
+    """Erase images from an image shard's journal, stage outputs and embeddings, and delete renderings sent by URL.
 
-    Gives how many shards are to be computed again.
+    Returns the number of stage outputs that are dropped, and computed again when they are needed.
     """
     Journal(workspace.store, shard).erase(gone)
     for image in gone:
@@ -33,14 +33,14 @@ def erase_from_shard(workspace: Workspace, shard: str, gone: Collection[ImageId]
 
 
 def held_by(workspace: Workspace, stage_output: StageOutput) -> set[ImageId]:
-    """The images that a shard's tables name."""
-    found: set[ImageId] = set()
+    """The images that a stage output's tables name."""
+    images: set[ImageId] = set()
     for ref in workspace.stage_outputs.refs(stage_output).values():
-        found |= ids_in(workspace.store.get(ref.key))
-    return found
+        images |= ids_in(workspace.store.get(ref.key))
+    return images
 
 
 def ids_in(raw: bytes, columns: Collection[str] = _COLUMNS) -> set[ImageId]:
-    """The images that a Parquet file names in these columns, as far as it has them. Raises DamageError."""
+    """The images that a Parquet file names in these columns; columns that it lacks are ignored. Raises DamageError."""
     found = parquet.columns(raw, columns, missing_too=True)
     return {image for column in found.columns for image in column.to_pylist()}

@@ -1,4 +1,4 @@
-"""Lanes: a source's image shards dealt into a modest number of groups, which workers take side by side."""
+"""Lanes: a source's image shards, divided into a few groups that workers process in parallel."""
 
 from __future__ import annotations
 
@@ -13,39 +13,40 @@ from taskgalaxy_ops.workspace import Workspace
 
 @dataclass(frozen=True, slots=True)
 class Lane:
-    """One of ``of`` groups of about equally many images. The registry's number makes it the same group each time."""
+    """One of ``of`` groups of image shards with about equally many images; the same group each time it is made."""
 
     number: int  # from 0
     of: int
-    registry: int  # number of the registry's entry up to which image shards are dealt
+    registry: int  # number of the registry's entry up to which image shards are divided: later ones change nothing
     sources: Sequence[str]
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON: numbers and names, whatever the number of images."""
+        """As JSON: numbers and names only, so that its size does not grow with the number of images."""
         return {**asdict(self), "sources": list(self.sources)}
 
 
 def lanes(workspace: Workspace, sources: Sequence[str], count: int) -> list[Lane]:
-    """At most ``count`` lanes for these sources, none of them empty. Raises SourceError."""
+    """At most ``count`` lanes for these sources, none of them empty. Raises SourceError if one is not ingested."""
     registry = workspace.registry.last()
     shards = len(shards_of(workspace, sources, registry))
     return [Lane(number, min(count, shards), registry, tuple(sources)) for number in range(min(count, shards))]
 
 
 def shards_of_lane(workspace: Workspace, lane: Lane) -> list[ImageShard]:
-    """A lane's image shards: dealt by size, so that lanes take about equally long; in order of id."""
+    """A lane's image shards in order of id. They are dealt out by size, so that lanes take about equally long."""
     shards = sorted(shards_of(workspace, lane.sources, lane.registry), key=lambda shard: (-shard.cut, shard.id))
     return sorted(shards[lane.number :: lane.of], key=lambda shard: shard.id)
 
 
 def shards_of(workspace: Workspace, sources: Sequence[str] | None, until: int | None = None) -> list[ImageShard]:
-    """The whole image shards that these sources' images live in; None: those of all live sources. Raises SourceError.
+    """The image shards that contain images of these sources (None: of all live sources).
 
-    until: as the registry stood at that number.
+    until: the number of the registry's entry up to which it is read. Raises SourceError for a source that is not
+    ingested.
     """
     scans = workspace.registry.scans(until)
     for name in sources or ():
         if name not in scans:
-            there = ", ".join(scans) or "none"
-            raise SourceError(f"source {name!r}: not ingested (there: {there}). Run `taskgalaxy ingest` first.")
+            known = ", ".join(scans) or "none"
+            raise SourceError(f"source {name!r}: not ingested (there: {known}). Run `taskgalaxy ingest` first.")
     return workspace.registry.shards_of(sources, until)

@@ -1,4 +1,4 @@
-"""The match stage of a run: computes the match shards whose keys do not exist yet (the rule: stages/match.py)."""
+"""The match stage of a run: compute the match outputs that are not committed yet (the rule: stages/match.py)."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ def match_shards(
     progress: Progress | None = None,
     taxonomy: int | None = None,
 ) -> dict[str, StageOutput]:
-    """Matches of these image shards with the leaves of a taxonomy version, by default the newest; by image shard.
+    """By image shard's id, the matches with the leaves of a taxonomy version (None: the newest).
 
-    committed: the shards that each image shard has.
+    committed: each image shard's stage outputs.
     """
     progress = progress or Silent()
     embedded = embed(workspace, shards, committed, progress)
@@ -36,7 +36,7 @@ def match_shards(
     dead = workspace.registry.dead_hashes()
     stage_keys = StageKeys(workspace)
     progress.stage("match", len(shards), "shards")
-    found: dict[str, StageOutput] = {}
+    outputs: dict[str, StageOutput] = {}
     for shard in shards:
         began = time.monotonic()
         key = stage_keys.match(embedded[shard.id].output, types_hash, dead.get(shard.id))
@@ -47,9 +47,9 @@ def match_shards(
             stats = Stats(shard.images.rows, len(rows), seconds=round(time.monotonic() - began, 3))
             tables = {"matches": table(rows, Match)}
             stage_output = workspace.stage_outputs.commit(shard.id, "match", str(key.key), tables, stats, key.made_of)
-        found[shard.id] = stage_output
+        outputs[shard.id] = stage_output
         progress.advance("match")
-    return found
+    return outputs
 
 
 def computed_matches(
@@ -94,7 +94,7 @@ def computed_matches(
 def match_shard(
     workspace: Workspace, embedded: StageOutput, types: EmbeddingMatrix, dead: Collection[ImageId]
 ) -> list[Match]:
-    """The matches of an image shard's images, but for the ``dead`` ones."""
+    """The matches of an image shard's images. embedded: its embeddings. dead: images that are left out."""
     return _nearest(workspace, *workspace.stage_outputs.load_embeddings(embedded), types, dead)
 
 

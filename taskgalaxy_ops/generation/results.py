@@ -1,6 +1,6 @@
-"""What a run came to over all its image shards: rows and funnel. What release, reports and the summary read.
+"""The results of a run over all its image shards: rows and funnel, for release, reports and the summary.
 
-Nothing is asked here: what has no answer yet is pending.
+No model is asked here: a unit without an answer is pending.
 """
 
 from __future__ import annotations
@@ -24,12 +24,13 @@ from taskgalaxy_ops.workspace import Workspace
 
 
 class RunResults:
-    """The rows of a run, whole or provisional, over all its image shards."""
+    """The rows of a run over all its image shards, complete or provisional (while something is pending)."""
 
     def __init__(self, workspace: Workspace, result: RunResult | None = None) -> None:
-        """``result``: of a run just made; None: what the journals hold, without asking."""
+        """result: of a run that was just made; None: of the answers that the journals hold."""
         self.workspace = workspace
-        self.denied = workspace.registry.denied()  # as it stood: what is made of the rows is held against it once more
+        # The state before the rows are read: a release made of them compares it with the state afterwards.
+        self.denied = workspace.registry.denied()
         self.result = result or generate(workspace, RunOptions(ask=False, commit=False))
 
     @property
@@ -49,29 +50,29 @@ class RunResults:
         names = {model.name for model in (settings.teacher, *settings.judges)}
         return settings.simulated or not names.isdisjoint(self.paid.simulated)
 
-    # Home by image shard: what a release, a page and the summaries are made of, whatever the number of images.
+    # One image shard at a time, so that memory does not grow with the number of images: for releases and pages.
 
     def shards(self) -> Iterator[tuple[ShardResult, ImageShard]]:
-        """What each image shard came to, and its images."""
+        """The result of each image shard, with the image shard."""
         shards = {shard.id: shard for shard in self.workspace.registry.shards()}
-        return ((found, shards[found.id]) for found in self.result.shards)
+        return ((result, shards[result.id]) for result in self.result.shards)
 
     def columns(self, shard: ShardResult, stage: str, name: str) -> pa.Table:
-        """One table of an image shard."""
+        """One table of an image shard's stage, as Arrow."""
         part, record = shard.stages.get(stage), STAGE[stage].tables[name]
         if part is None or part.stage_output is None:
             return to_table(part.rows[name] if part else [], record)
         return self.workspace.stage_outputs.columns(self.workspace.stage_outputs.refs(part.stage_output)[name], record)
 
     def rows(self, shard: ShardResult, stage: str, name: str) -> list[Any]:
-        """The same as records."""
+        """One table of an image shard's stage, as records."""
         part = shard.stages.get(stage)
         if part is None or part.stage_output is None:
             return part.rows[name] if part else []
         return self.workspace.stage_outputs.load(part.stage_output, name, STAGE[stage].tables[name])
 
     def count(self, stage: str, name: str) -> int:
-        """Rows of a table over all image shards; reads none of a committed shard."""
+        """The number of rows of a table over all image shards; reads no rows of a committed stage output."""
         parts = [shard.stages[stage] for shard in self.result.shards if stage in shard.stages]
         return sum(
             self.workspace.stage_outputs.refs(part.stage_output)[name].rows
@@ -82,7 +83,7 @@ class RunResults:
 
     @cached_property
     def live_images(self) -> int:
-        """How many images there are that a live source claims."""
+        """The number of images that a live source claims."""
         return sum(
             len({claim.image for claim in self.workspace.registry.claims_of(shard.id)}) for _, shard in self.shards()
         )
@@ -94,15 +95,15 @@ class RunResults:
 
     @cached_property
     def task_types(self) -> int:
-        """How many task types have samples."""
-        found: set[str] = set()
+        """The number of task types that have samples."""
+        covered: set[str] = set()
         for shard in self.result.shards:
-            found.update(self.columns(shard, "vote", "samples")["task_type"].unique().to_pylist())
-        return len(found)
+            covered.update(self.columns(shard, "vote", "samples")["task_type"].unique().to_pylist())
+        return len(covered)
 
     @cached_property
     def funnel(self) -> list[StageCounts]:
-        """Ingest (files), filter (matches), write (questions to write) and vote (pairs)."""
+        """The counts of ingest (files), filter (matches), write (questions to write) and vote (pairs)."""
         scans = self.workspace.registry.scans().values()
         kept = sum(scan.claims.rows for scan in scans)
         refused = Counter(reject.reason for reject in self.file_rejects)
@@ -118,15 +119,15 @@ class RunResults:
         stats: Mapping[str, Any] = self.workspace.stage_outputs.marker(part.stage_output)["stats"]
         return StageCounts(part.stage_output.stage, stats["units_in"], stats["units_out"], stats["rejects"])
 
-    # All of them, in memory: for a pilot's few images, and to look one thing up.
+    # All rows in memory: for a pilot's few images, and to look up single things.
 
     @cached_property
     def claims(self) -> dict[ImageId, list[Claim]]:
         """The live sources' claims by image, each in order of source."""
-        found: dict[ImageId, list[Claim]] = {}
+        by_image: dict[ImageId, list[Claim]] = {}
         for claim in self.workspace.registry.claims():
-            found.setdefault(claim.image, []).append(claim)
-        return found
+            by_image.setdefault(claim.image, []).append(claim)
+        return by_image
 
     @cached_property
     def file_rejects(self) -> list[FileReject]:
@@ -156,10 +157,10 @@ class RunResults:
 
     @cached_property
     def votes(self) -> dict[str, list[Vote]]:
-        found: dict[str, list[Vote]] = {}
+        by_pair: dict[str, list[Vote]] = {}
         for vote in self._all("vote", "votes"):
-            found.setdefault(vote.pair, []).append(vote)
-        return found
+            by_pair.setdefault(vote.pair, []).append(vote)
+        return by_pair
 
     @cached_property
     def rejects(self) -> list[Reject]:

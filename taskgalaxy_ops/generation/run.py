@@ -1,4 +1,4 @@
-"""A run: match, then filter, write and vote, image shard by image shard, some of them at once.
+"""A run: match all image shards, then filter, write and vote for each of them, several at once.
 
 A second run on unchanged inputs asks no model and encodes nothing.
 """
@@ -32,7 +32,7 @@ from taskgalaxy_ops.workspace import Workspace
 
 @dataclass(slots=True)
 class RunResult:
-    """What filter, write and vote came to over all image shards of a run."""
+    """The outcome of a run: the results of its image shards, usage, and matches by image shard."""
 
     shards: list[ShardResult] = field(default_factory=list)
     usage: Usage = field(default_factory=Usage)
@@ -40,7 +40,7 @@ class RunResult:
 
     @property
     def held(self) -> str:
-        """Why an image shard could not be asked about for now, since another run asks for it; "" if none was."""
+        """A message about an image shard that another run is working on; "" if there is none."""
         return next((shard.stopped for shard in self.shards if shard.held), "")
 
     @property
@@ -54,7 +54,7 @@ class RunResult:
 
     @property
     def waiting(self) -> list[PendingBatch]:
-        """Batches that another run, once one has ended, would collect and go on from."""
+        """Batches under way; a later run can collect one that has ended, and continue from its answers."""
         shards = [shard for shard in self.shards if shard.pending and not shard.held]
         return batch_wait.watched([batch for shard in shards for batch in shard.waiting], self.usage)
 
@@ -76,13 +76,13 @@ class RunOptions:
     only: Mapping[str, Collection[ImageId]] | None = None  # by image shard: the images that models are asked about
     taxonomy: int | None = None  # the version to match with; None: the newest
     last_stage: str = "vote"
-    ask: bool = True  # False: only the journal is read
-    commit: bool = True  # False: filter, write and vote leave no stage output
+    ask: bool = True  # False: no model is asked, and the answers of the journals are used
+    commit: bool = True  # False: filter, write and vote write no stage output
     wait: bool = True  # for batches, as long as the settings say
 
     @property
     def writes(self) -> bool:
-        """Whether the run may write anything at all; one that only looks keeps not even what it computed."""
+        """Whether the run may write anything at all; one that only reads does not even store what it computed."""
         return self.ask or self.commit
 
 
@@ -90,10 +90,10 @@ _WHOLE_RUN = RunOptions()
 
 
 def generate(workspace: Workspace, options: RunOptions = _WHOLE_RUN, *, progress: Progress | None = None) -> RunResult:
-    """Match, filter, write and vote. Answers that exist are used, others asked for.
+    """Match, filter, write and vote; only units without an answer are asked about.
 
-    What could not be answered is pending: ``reasons`` says why. Raises TaskGalaxyError for the first image shard that
-    failed, once the image shards that were under way have ended: what they have sent is paid for.
+    Units that could not be answered are pending; ``reasons`` says why. Raises TaskGalaxyError for the first image shard
+    that failed, after the image shards under way have ended, because their requests are paid for.
     """
     progress = progress or Silent()
     if not options.writes:
@@ -132,7 +132,7 @@ def look_through(
     committed: Mapping[str, Committed],
     computed: Mapping[str, Sequence[Match]],
 ) -> RunResult:
-    """What filter, write and vote of these image shards come to with the answers that exist; asks and writes nothing.
+    """The results of filter, write and vote for these image shards with the answers that exist; writes nothing.
 
     All by image shard, as in ``MatchedShards``.
     """
@@ -242,7 +242,7 @@ def _chosen_shards(workspace: Workspace, options: RunOptions) -> list[ImageShard
 
 
 def _erase_late(workspace: Workspace, denied: Collection[ImageId], shards: Iterable[str]) -> None:
-    """Erase what was written of images that were taken down while these image shards were at work."""
+    """Erase what this run wrote about images that were taken down while it worked on these image shards."""
     if late := workspace.registry.denied().difference(denied):
         taken_down = workspace.registry.taken_down()
         for shard in shards:

@@ -1,9 +1,11 @@
 """The asking stages (filter, write, vote) for one image shard.
 
-Each stage: list the units needed (pure), ask those that the journal lacks, make the output from the journal (pure).
+Each stage lists the units that it needs (pure), asks those that the journal lacks, and makes its output from the
+journal (pure).
 
-A shard whose key is committed is not computed again, and an image shard whose shards are all there is not even read.
-While a stage has pending units its answered ones flow on, but neither it nor what follows gets a marker.
+A stage output whose key is committed is not computed again, and the journal of an image shard whose stage outputs are
+all committed is not read. While a stage has pending units, its answered ones go on to the next stage, but neither this
+stage nor the following ones are committed.
 """
 
 from __future__ import annotations
@@ -37,9 +39,9 @@ Rows = Mapping[str, list[Any]]
 class StageResult:
     """A stage of an image shard: committed (``stage_output``), or only computed (``rows``).
 
-    ``output``: the fingerprint of what came out; None while something is pending, here or in an input.
-    ``counts`` None: the shard was there, and was not read. ``missing``: units that had no answer when it began;
-    ``most``: units that it may have to ask at most for the inputs that it has.
+    ``output``: the fingerprint of its tables; None while something is pending, here or in an input. ``counts``: None if
+    it was committed before, and not read. ``missing``: units that had no answer when it began. ``most``: the most units
+    that it may have to ask for the inputs that it has.
     """
 
     stage_output: StageOutput | None
@@ -53,16 +55,16 @@ class StageResult:
 
 @dataclass(slots=True)
 class ShardResult:
-    """What a run of an image shard came to."""
+    """The outcome of running an image shard."""
 
-    id: str  # the image shard's
+    id: str  # of the image shard
     stages: dict[str, StageResult] = field(default_factory=dict)
     stopped: str = ""  # why asking ended early, "" if it did not
-    held: bool = False  # it ended since another run holds the image shard
-    spent: bool = False  # it ended since a cap of the budget was reached
-    waiting: Sequence[PendingBatch] = ()  # for batches that have not ended
-    wrote: bool = False  # a reply or a shard
-    asked: Mapping[str, Tally] | None = None  # what its journal holds, by stage; None: it was not read
+    held: bool = False  # it ended because another run holds the image shard's lease
+    spent: bool = False  # it ended because a cap of the budget was reached
+    waiting: Sequence[PendingBatch] = ()  # batches that have not ended
+    wrote: bool = False  # it wrote a reply or a stage output
+    asked: Mapping[str, Tally] | None = None  # tallies of its journal's replies, by stage; None: it was not read
 
     @property
     def pending(self) -> int:
@@ -71,24 +73,24 @@ class ShardResult:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What the image shards of one run share. ``gateway`` None: nothing is asked."""
+    """What the image shards of one run share. ``gateway``: None if no model is asked."""
 
     workspace: Workspace
     keys: StageKeys
     gateway: Gateway | None
     run_budget: RunBudget
     edits: Counts
-    commit: bool = True  # False: shards are computed, and not written
+    commit: bool = True  # False: stage outputs are computed, and not written
     last_stage: str = "vote"
     progress: Callable[[str, int], None] = lambda stage, units: None
-    only: Mapping[str, Collection[ImageId]] | None = None  # by image shard: ask about these images alone
-    begun: Begun = field(default_factory=dict)  # edits that are not done; none where the run has finished them
+    only: Mapping[str, Collection[ImageId]] | None = None  # by image shard: ask only about these images
+    begun: Begun = field(default_factory=dict)  # edits that are not finished; none if the run has finished them
 
 
 class ShardRun:
     """Runs one image shard.
 
-    Its inputs are the match shard and its rows (None: it is committed); all else is in the store.
+    match: the output of its match stage. matches: its rows; None: it is committed, and they are read from the store.
     """
 
     def __init__(
@@ -152,7 +154,7 @@ class ShardRun:
         return self._made(stage, key, work.output(self._session.answers), missing, most)
 
     async def _ask(self, needed: Needed) -> int:
-        """Ask what is needed; of a probe, what is about its images."""
+        """Ask what is needed (a probe: only about its images); returns the number of units that had no answer."""
         only = (self._run.only or {}).get(self.result.id)
         if only is None:
             return await self._session.ask(needed)
@@ -176,7 +178,10 @@ class ShardRun:
         )
 
     def _made(self, stage: Stage, key: Key, made: Output, missing: int, most: int | None) -> StageResult:
-        """Commit what a stage made if it is whole and so are its inputs; else it is provisional."""
+        """Commit a stage's rows if nothing is pending in it or its inputs; else keep them in memory as provisional.
+
+        missing, most: see `StageResult`.
+        """
         units_in, units_out, rows = made.units_in, made.units_out, made.rows
         rejects = dict(sorted(Counter(reject.reason for reject in rows["rejects"]).items()))
         counts = StageCounts(stage.name, units_in, units_out, rejects, made.pending)

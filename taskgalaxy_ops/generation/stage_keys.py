@@ -1,7 +1,7 @@
-"""What each stage's shards hang on: the one place where a stage declares the settings and inputs that it reads.
+"""The keys of stage outputs: the one place where a stage declares the settings and inputs that its output depends on.
 
-Nothing else changes its keys: no price, pool, time-out, URL or parallelism. Beside each key stands what it is made of,
-by name, which goes into the shard's marker, so that a plan can say what changed.
+Nothing else changes its keys: no price, pool, time-out, URL or parallelism. Each key comes with a record, by name, of
+what it is made of, which goes into the output's marker, so that a plan can say what changed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from taskgalaxy_ops.workspace import Workspace
 
 
 class StageKeys:
-    """Makes the keys of a workspace's shards, and the templates that its asking stages ask by."""
+    """Makes the keys of a workspace's stage outputs, and the request templates of the stages that ask models."""
 
     def __init__(self, workspace: Workspace) -> None:
         settings = workspace.settings
@@ -44,14 +44,14 @@ class StageKeys:
         return list(self.templates["vote"].values())
 
     def embed(self, shard: ImageShard) -> Key:
-        """Images, and the encoder's identity."""
+        """The key of embed: images, and the encoder's identity."""
         encoder = self._workspace.encoder_id
         key = stage_output_key("embed", STAGE["embed"].version, {"encoder": encoder}, {"images": shard.output})
         return Key(key, {"code": STAGE["embed"].version, "encoder": short(encoder), "images": short(shard.output)})
 
     def match(self, embedded: str | None, types: str | None, gone: str | None) -> Key:
-        """The outputs of ``embed``, the hash of the task types' embeddings, that of the images that no source claims
-        (None where there is none), and k."""
+        """The key of match: the output of ``embed``, the hash of the task types' embeddings, that of the images that no
+        source claims (None: there are none), and k. It is None while an input is not known."""
         k = self._workspace.settings.match.k
         key = None
         if embedded is not None and types is not None:
@@ -67,8 +67,8 @@ class StageKeys:
         return Key(key, made_of)
 
     def asking(self, name: str, before_: str | None, edits: int) -> Key:
-        """The output of the stage before, the identities of whom is asked, the prompts, the stage's rules, and the
-        image shard's edits."""
+        """The key of a stage that asks models: the output of the stage before, the models' identities, the prompts,
+        the stage's rules, and the number of the image shard's edits."""
         version, rules = STAGE[name].version, self._rules[name]
         asked = [
             {**_identity(each.model), "prompt": each.prompt, "head": each.head, "form": each.form}
@@ -103,7 +103,7 @@ def _named(role: Role, settings: Settings, templates: Templates) -> dict[str, An
 
 
 def _identity(model: Model) -> dict[str, Any]:
-    """What of a model its answers depend on, and the name that the data call it by."""
+    """The settings of a model that its answers depend on, and the name that it has in the data."""
     return {
         "name": model.name,
         "model": model.model,
@@ -114,7 +114,7 @@ def _identity(model: Model) -> dict[str, Any]:
 
 
 def _model(role: str, model: Model) -> dict[str, Any]:
-    """The same by name, for people."""
+    """The same settings by name, as a plan shows them to people."""
     return {
         f"{role}: model": model.model,
         f"{role}: revision": model.revision,
@@ -124,9 +124,9 @@ def _model(role: str, model: Model) -> dict[str, Any]:
 
 
 def differences(wanted: Mapping[str, Any], there: Mapping[str, Any]) -> list[str]:
-    """What sets a shard that is wanted apart from one that is there, by name; [] where that is not recorded.
+    """The names of what differs between a wanted stage output and one that is there; [] if that is not recorded.
 
-    What is not known yet (None) of the input from the stage before is left out.
+    wanted, there: `Key.made_of` of each. An input from the stage before that is not known yet (None) is left out.
     """
     if not there:
         return []

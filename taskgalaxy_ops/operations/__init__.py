@@ -1,1 +1,1 @@
-"""What one does with a store beside running it: look, verify, forecast, explain, take down (docs/operations.md)."""
+"""Operations on a store beside runs: status, plan, forecast, explain, verify, take-down, … (docs/operations.md)."""

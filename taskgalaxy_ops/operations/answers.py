@@ -1,8 +1,8 @@
-"""Answers that were paid for before: out of one store, into another; and read again from what a model once replied.
+"""Reuse answers that are paid for: export them, import them into another store, and read kept replies again.
 
 A file of answers is JSON Lines (gzip'd where its name ends in .gz), a reply a line as the journal keeps it
-(docs/store-format.md). A unit's key says all that the model was shown, and nothing of the store: an answer fits
-wherever the same is asked.
+(docs/store-format.md). A unit's key is a hash of all that the model was shown, and of nothing else: an answer is
+therefore valid in every store that asks the same.
 """
 
 from __future__ import annotations
@@ -50,17 +50,20 @@ _NEW = Reply(
 
 @dataclass(slots=True)
 class Imported:
-    """What an import came to, in replies and units."""
+    """The outcome of an import, in replies and units."""
 
     read: int = 0  # replies in the file
     units: int = 0  # answers that are new here
-    known: int = 0  # replies that answer nothing that is not answered already
+    known: int = 0  # replies without an answer that is new here
     elsewhere: int = 0  # replies about images that this store does not have
     by_stage: dict[str, int] = field(default_factory=dict)  # new answers
 
 
 def export(workspace: Workspace, out: Path, progress: Progress | None = None) -> int:
-    """Write every reply that an answer stands on; how many. The file appears whole or not at all."""
+    """Write every reply that gives a current answer to a file, and return their number.
+
+    The file is renamed into place when it is complete.
+    """
     progress = progress or Silent()
     shards = workspace.journals()
     progress.stage("export", len(shards), "journals")
@@ -78,28 +81,28 @@ def export(workspace: Workspace, out: Path, progress: Progress | None = None) ->
 
 
 def load(workspace: Workspace, path: Path, progress: Progress | None = None) -> Imported:
-    """Take the answers of a file over: each that answers a unit which has no answer here, or an abstention.
+    """Import each answer of a file whose unit has no answer here, or only a terminal one such as an abstention.
 
-    They cost nothing here, and are marked as imported. Importing twice changes nothing. Raises DamageError, naming the
-    line, before anything of the file is taken over.
+    Imported answers cost nothing here, and are marked as imported. Importing twice changes nothing. Raises DamageError,
+    naming the line, before anything of the file is imported.
     """
     progress = progress or Silent()
     readers = _readers(workspace)
-    lines = sum(1 for _ in _lines(path, readers))  # every line is looked at first
-    found = Imported(lines)
+    lines = sum(1 for _ in _lines(path, readers))  # every line is checked before any is imported
+    imported = Imported(lines)
     progress.stage("import", lines, "replies")
     image_index = workspace.registry.known()
     by_shard: dict[str, list[Reply]] = {}
     for reply in _lines(path, readers):
         shard = keys.TAXONOMY_SHARD if reply.stage == "expand" else image_index.get(reply.image or "")
         if shard is None:
-            found.elsewhere += 1
+            imported.elsewhere += 1
         else:
             by_shard.setdefault(shard, []).append(reply)
         progress.advance("import")
     for shard, replies in by_shard.items():
-        _take_over(workspace, shard, replies, found)
-    return found
+        _take_over(workspace, shard, replies, imported)
+    return imported
 
 
 def _take_over(workspace: Workspace, shard: str, replies: list[Reply], found: Imported) -> None:
@@ -124,22 +127,26 @@ def _better(answer: Answer, known: Answer | None) -> bool:
 
 
 def _write(workspace: Workspace, shard: str, journal: Journal, replaced: set[str]) -> None:
-    """Shards that were made of the abstentions are not looked at again: before, lest a kill in between hides it."""
+    """Write the journal, and count edits of the stages in which a terminal answer was replaced.
+
+    A stage output that was made of the old answers is then no longer valid. The edits are counted before the journal is
+    written, because otherwise a process that is killed in between would leave it valid.
+    """
     workspace.edits().replaced(shard, replaced)
     journal.flush()
-    workspace.edits().replaced(shard, replaced)  # and of what a run computed between the two
+    workspace.edits().replaced(shard, replaced)  # again, for outputs that a run computed between the two writes
 
 
 def read_again(workspace: Workspace, progress: Progress | None = None) -> dict[str, int]:
-    """Read the raw replies again, by today's parser, where a unit has no answer or its reply could not be read.
+    """Read the raw replies again with today's parser, for units without an answer, or with a malformed one.
 
-    Gives the new answers by stage. Asks nothing, and changes no answer that stands.
+    Returns the number of new answers by stage. Asks no model, and changes no other answer.
     """
     progress = progress or Silent()
     readers = _readers(workspace)
     shards = workspace.journals()
     progress.stage("read again", len(shards), "journals")
-    found: dict[str, int] = {}
+    by_stage: dict[str, int] = {}
     for shard in shards:
         journal = Journal(workspace.store, shard)
         given = dict(journal.answers)
@@ -151,12 +158,12 @@ def read_again(workspace: Workspace, progress: Progress | None = None) -> dict[s
                     continue
                 if known is None or known.terminal == Reason.MALFORMED:
                     replaced |= {raw["stage"]} if known else set()
-                    found[raw["stage"]] = found.get(raw["stage"], 0) + 1
+                    by_stage[raw["stage"]] = by_stage.get(raw["stage"], 0) + 1
                     given[unit] = answer
-                    journal.add(_again(raw, unit, answer))
+                    journal.add(_reread_entry(raw, unit, answer))
         _write(workspace, shard, journal, replaced)
         progress.advance("read again")
-    return found
+    return by_stage
 
 
 def _read_again(raw: Mapping[str, Any], readers: Mapping[str, _Reader]) -> dict[str, Answer]:
@@ -166,8 +173,8 @@ def _read_again(raw: Mapping[str, Any], readers: Mapping[str, _Reader]) -> dict[
     return readers[raw["stage"]](_form(raw)).parse(units, text)[0]
 
 
-def _again(raw: Mapping[str, Any], unit: str, answer: Answer) -> Reply:
-    """An answer read from an earlier reply, which stays where it is: this one is no call. As old as that one was."""
+def _reread_entry(raw: Mapping[str, Any], unit: str, answer: Answer) -> Reply:
+    """A journal entry for an answer read from an earlier reply: no call, and with the time of that reply."""
     names = {"stage", "model", "block", "seen", "at", "image", "simulated"}
     about = {name: raw[name] for name in names if name in raw}
     note = {"read_again": raw["reply"], **({"form": form} if (form := _form(raw)) else {})}
@@ -175,8 +182,8 @@ def _again(raw: Mapping[str, Any], unit: str, answer: Answer) -> Reply:
 
 
 def _readers(workspace: Workspace) -> Mapping[str, _Reader]:
-    """How each stage reads an entry of a reply, by the question form that it was asked for in, if a package's; prompt
-    and model are of no account for that."""
+    """By stage, what makes a template that reads an entry of a reply, given the question form if a package brings it;
+    prompt and model make no difference for reading."""
     model = workspace.settings.teacher
     stages: dict[str, _Reader] = {name: partial(pure(name).reader, model) for name in ASKING}
     return {"expand": lambda _: expand_template("", model), **stages}
@@ -206,7 +213,10 @@ def _lines(path: Path, readers: Mapping[str, _Reader]) -> Iterator[Reply]:
 
 
 def _imported(raw: Mapping[str, Any], readers: Mapping[str, _Reader]) -> Reply:
-    """A line as a reply of ours. What a model or a person wrote there is looked at as a model's reply is."""
+    """A line of a file as a journal entry. Its answers are untrusted, and checked as a model's reply is.
+
+    Raises ValueError, TypeError or KeyError for anything that `export` would not write.
+    """
     form = _form(raw)
     reader = readers[raw["stage"]](form)
     units = tuple(raw["units"])

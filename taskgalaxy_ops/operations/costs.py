@@ -1,8 +1,8 @@
-"""Costs: what a store has paid for, and for what: by role, stage, model, source, run and task type.
+"""Costs: what a store has paid for, by role, stage, model, source, run and task type.
 
-Each breakdown adds up to the total. An image shard's calls count for the source whose scan cut it, whoever claims its
-images later. A request that carried several units is divided among them in whole nano-dollars and tokens, the first
-ones taking what is left over. Read from the journals, one image shard at a time.
+Each breakdown adds up to the total. An image shard's calls count for the source whose scan made it, whichever source
+claims its images later. The cost of a request with several units is divided among them in whole nano-dollars and
+tokens; the first units get the remainder. Read from the journals, one image shard at a time.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ NOT_RECORDED = "(not recorded: asked by an older version)"
 class Share:
     """A task type's part of what was paid."""
 
-    units: int = 0  # asked, again where a reply could not be used
+    units: int = 0  # units asked; a unit that was asked again counts again
     tokens: int = 0
     cost: int = 0  # nano-dollars
     list_cost: int = 0  # nano-dollars
@@ -42,7 +42,7 @@ class Share:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Costs:
-    """What was paid for, by what; each breakdown adds up to ``total``."""
+    """What was paid for, in several breakdowns; each adds up to ``total``."""
 
     total: Tally
     role: Mapping[str, Tally]  # teacher, judge
@@ -50,13 +50,16 @@ class Costs:
     model: Mapping[str, Tally]
     source: Mapping[str, Tally]
     run: Mapping[str, Tally]  # the latest first
-    times: Mapping[str, tuple[float, float]]  # by run: its first reply and its last
+    times: Mapping[str, tuple[float, float]]  # by run: times of its first and its last reply, seconds since the epoch
     task_type: Mapping[str, Share] = field(default_factory=dict)  # {}: not asked for
-    spent: Spent = NOTHING  # what the budget's ledger counts: also what is held, and what brought no reply
+    spent: Spent = NOTHING  # by the budget's ledger, which counts also reservations, and calls without a reply
 
 
 def costs(workspace: Workspace, *, task_types: bool = False) -> Costs:
-    """Add up. ``task_types``: by these too, for which every journal is read; else only those that grew."""
+    """Add up a store's costs.
+
+    task_types: by task type, too; this reads every journal, otherwise only those that grew since the last call.
+    """
     paid = bill(workspace)
     role: dict[str, Tally] = {}
     for stage, tally in paid.by_stage.items():
@@ -82,18 +85,19 @@ def _dearest(tallies: Mapping[str, Tally]) -> list[tuple[str, Tally]]:
 
 
 def _task_types(workspace: Workspace) -> dict[str, Share]:
-    found: dict[str, Share] = {}
+    by_type: dict[str, Share] = {}
     for shard in workspace.journals():
         for reply in Journal(workspace.store, shard).replies():
             for name, *part in shares(reply, TAXONOMY if shard == keys.TAXONOMY_SHARD else NOT_RECORDED):
-                found.setdefault(name, Share()).add(*part)
-    return dict(sorted(found.items(), key=lambda each: (-each[1].cost, -each[1].tokens, each[0])))
+                by_type.setdefault(name, Share()).add(*part)
+    return dict(sorted(by_type.items(), key=lambda each: (-each[1].cost, -each[1].tokens, each[0])))
 
 
 def shares(reply: Mapping[str, Any], otherwise: str) -> Iterator[tuple[str, int, int, int, int]]:
-    """Each unit's part of a reply: its task type (``otherwise``: it names none), 1, tokens, cost, list cost.
+    """Each unit's part of a reply: (task type, units, tokens, cost, list cost), costs in nano-dollars.
 
-    A reply that only added terminal answers was no call. One about an image that was taken down has no units any more.
+    otherwise: the name for units that have no task type. A journal entry that only added terminal answers was no call,
+    and yields nothing. A reply about an image that was taken down has no units left, and yields one part for it.
     """
     if not reply["raw"]:
         return

@@ -1,4 +1,4 @@
-"""Doctor: is everything there that a run needs? Each finding is fine, or names the fix."""
+"""Doctor: check everything that a run needs. Each finding is fine, or names the fix."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _SHOWN_VERSIONS = (
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was looked at."""
+    """The result of one check."""
 
     what: str
     fine: bool
@@ -51,12 +51,12 @@ class Finding:
 
 
 def examine(settings: Settings) -> list[Finding]:
-    """Everything: store, models, encoder, this machine. Raises nothing; asks each model one tiny thing."""
+    """Run all checks: store, models, encoder, this machine. Raises nothing; sends each model one tiny request."""
     return [finding for check in CHECKS.values() for finding in check(settings)]
 
 
 def store(settings: Settings) -> Iterator[Finding]:
-    """The store: reached, its keys taken, conditional writes kept, layout known; and the budget left."""
+    """Check that the store is reached, keeps conditional writes and has a known layout, and that budget is left."""
     yield _tried("store", lambda: f"{Workspace.open(settings).store.url}: reached, and conditional writes hold")
     yield _tried("budget", lambda: _budget(Workspace.open(settings)))
 
@@ -68,7 +68,7 @@ def models(settings: Settings) -> Iterator[Finding]:
 
 
 def encoder(settings: Settings) -> Iterator[Finding]:
-    """The encoder: its weights are here, are the store's, and place a text."""
+    """Check that the encoder's weights are here, are those that the store used before, and embed a text."""
 
     def place() -> str:
         workspace = Workspace.open(settings)

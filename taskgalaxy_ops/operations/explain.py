@@ -1,7 +1,7 @@
-"""Explain: the whole story of an image, a pair or a sample, or a task type; or where and why it fell out.
+"""Explain an image, a pair or sample, or a task type: what each stage made of it, or where and why it was rejected.
 
-It goes to the one image shard that holds what is asked about: ids are found in lookups, which are made when they are
-first needed, and kept. Asks and encodes nothing.
+Reads only the image shard that contains it: ids are found in indexes, which are made when they are first needed, and
+kept. Asks no model, and encodes nothing.
 """
 
 from __future__ import annotations
@@ -41,18 +41,18 @@ from taskgalaxy_ops.storage.registry.state import ImageShard
 from taskgalaxy_ops.storage.shards import StageOutput
 from taskgalaxy_ops.workspace import Workspace
 
-_LEAST_DIGITS = 4  # of an id, for what is asked about
-_KEY_DIGITS = 16  # of an id, in a lookup
+_LEAST_DIGITS = 4  # of an id that is asked about
+_KEY_DIGITS = 16  # of an id, in an index
 _IDS = pa.schema([("id", pa.uint64())])
 _SHOWN = 8
 
 
 def explain(workspace: Workspace, what: str) -> dict[str, Any]:
-    """All that is known of what goes by this name: the beginning of an image's or a pair's id (a sample's id is its
-    pair's), a task type (its path, or the last levels of it), or a file's path within its source.
+    """Explain the thing of this name. what: the beginning of an image's or a pair's id (a sample's id is its pair's), a
+    task type (its path, or the last levels of it), or a file's path within its source.
 
-    Gives ``{"image", "claims", "matches"}``, ``{"task_type", …}`` or ``{"rejected"}``. Raises TaskGalaxyError if
-    nothing, or more than one thing, goes by that name.
+    Returns ``{"image", "claims", "matches"}``, ``{"task_type", …}`` or ``{"rejected"}``. Raises TaskGalaxyError if
+    nothing has this name, or more than one thing.
     """
     look = workspace.snapshot()
     shards = {shard.id: shard for shard in look.registry.shards()}
@@ -80,7 +80,7 @@ def explain(workspace: Workspace, what: str) -> dict[str, Any]:
 
 
 def _span(what: str) -> tuple[int, int]:
-    """The first and the last key in a lookup of the ids that begin so."""
+    """The first and the last key in an index of the ids that begin with ``what``."""
     start = what[:_KEY_DIGITS]
     return int(start.ljust(_KEY_DIGITS, "0"), 16), int(start.ljust(_KEY_DIGITS, "f"), 16)
 
@@ -91,7 +91,7 @@ def _keys_of(raw: bytes, column: str) -> pa.Table:
 
 
 def _name(file: str) -> str:
-    """What a file's name is looked up by."""
+    """The id of a file's name in the index of names."""
     return sha256_hex(file.encode())
 
 
@@ -121,7 +121,7 @@ def _images(look: Workspace, shards: Iterable[ImageShard], what: str) -> list[tu
 
 
 def _pairs(look: Workspace, shards: Mapping[str, ImageShard], what: str) -> list[tuple[Pair, ImageShard]]:
-    """Pairs of committed write shards, of former settings too, each once."""
+    """Pairs of committed outputs of write, also under former settings, each once."""
     stage_outputs = {
         stage_output.marker: stage_output
         for shard in shards
@@ -149,7 +149,7 @@ def _raw(look: Workspace, stage_output: StageOutput, name: str) -> bytes:
 def _files(
     look: Workspace, shards: Iterable[ImageShard], what: str
 ) -> list[tuple[str, str, Callable[[], dict[str, Any]]]]:
-    """The images that a live source holds under this file name, or else its rejects."""
+    """The images that a live source claims with this file name, or else the rejects of this name."""
     parts = {part.key: part.table for part in look.registry.claim_parts()}
     readers = {key: lambda key=key: _names_of(look.store.get(key)) for key in parts}
     hits = _stage_outputs_with(lookup(look.store, "files", _IDS, readers), _name(what))
@@ -168,7 +168,7 @@ def _files(
 
 
 def _task_types(look: Workspace, what: str) -> list[str]:
-    """Paths of the newest version that are this, or end so; else of earlier ones."""
+    """Paths that equal ``what`` or end with its levels, in the newest version that has one."""
     for nodes in reversed(node_tables(look, ["path"])):
         ends = pc.or_(pc.equal(nodes["path"], what), pc.ends_with(nodes["path"], f"~{what}"))
         if found := nodes.filter(ends)["path"].to_pylist():
@@ -202,7 +202,7 @@ def _image(look: Workspace, shard: ImageShard, image: str, only: Pair | None = N
 
 
 class _Story:
-    """What the stages of an image shard made of one image, and which replies said so."""
+    """What the stages made of one image, and the replies that decided it."""
 
     def __init__(
         self,
@@ -227,7 +227,7 @@ class _Story:
         return [row for row in rows if getattr(row, "image", image) == image]  # votes and verdicts name no image
 
     def matches(self, only: Pair | None) -> list[dict[str, Any]]:
-        """Each match in order of rank: how far it came, or why it fell out."""
+        """Each match in order of rank: what became of it, or why it was rejected."""
         chosen = [match for match in self._matches if only is None or match.task_type == only.task_type]
         return [self._match(match, only) for match in sorted(chosen, key=lambda match: match.rank)]
 
@@ -267,7 +267,7 @@ class _Story:
         }
 
     def _waits(self, fits: Sequence[Relevant], rejects: Sequence[Any], written: Mapping[str, RequestItem]) -> list[str]:
-        """The stages whose answer on this match is not there yet."""
+        """The stages that have no answer on this match yet."""
         if not fits:
             return [] if rejects else ["filter"]
         answers = self._journal.answers
@@ -294,7 +294,7 @@ class _Story:
         return told
 
     def _not_released(self, pair: Pair, released: Sequence[str]) -> str | None:
-        """Why the latest release lacks a sample; None if it does not, or there is none."""
+        """Why the latest release does not contain a sample; None if it does, or there is no release."""
         if not self._released or (latest := list(self._released)[-1]) in released:
             return None
         for reject in _left_out(self._look):
@@ -303,7 +303,7 @@ class _Story:
         return f"accepted since {latest}: the next release takes it in"
 
     def _by(self, question: RequestTemplate, unit: RequestItem) -> dict[str, Any] | None:
-        """Who gave the answer that stands, asked what, when, and what it took; None: no answer stands."""
+        """The model, prompt, time and cost of a unit's current answer; None: it has no answer."""
         reply = self._replies.get(self._journal.sources.get(unit.key, ""))
         if reply is None:
             return None
@@ -325,7 +325,7 @@ class _Story:
         }
 
     def changed(self) -> list[str]:
-        """What sets the write shards of former settings apart from the one that is wanted now."""
+        """What differs between the wanted output of write and the nearest one under former settings."""
         told = marker_summaries(
             self._look.store,
             (stage_output for stage_output in self._one.committed.values() if stage_output.stage in NAMES),
@@ -340,7 +340,7 @@ class _Story:
 
 
 def _left_out(look: Workspace) -> Sequence[Reject]:
-    """What the latest release left out. Where that was not kept, its plan is worked out again, from all samples."""
+    """The pairs that the latest release left out; if they were not kept, they are found by selecting again."""
     version = published(look)[-1].version
     if (known := left_out(look.store, version)) is None:
         with release.select_samples(publish.release_inputs(RunResults(look)), look.settings.release) as plan:

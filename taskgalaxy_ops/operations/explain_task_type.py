@@ -1,4 +1,4 @@
-"""The story of a task type: when it came, what it was matched to, what came of that, and why the rest did not."""
+"""Explain a task type: the versions that changed it, its matches, and what the stages made of them."""
 
 from __future__ import annotations
 
@@ -21,17 +21,19 @@ from taskgalaxy_ops.storage.shards import StageOutput, TableRef
 from taskgalaxy_ops.taxonomy.store import TaxonomyStore
 from taskgalaxy_ops.workspace import Workspace
 
-# --- a task type
-
 FATES = pa.schema([("task_type", pa.string()), ("fate", pa.string()), ("images", pa.int64())])
 
 
 def explain_task_type(look: Workspace, path: str, shards: Sequence[ImageShard]) -> dict[str, Any]:
-    there = store_state(look, shards).shards
-    unfinished = sum(not one.settled for one in there)
+    """A task type's history, its numbers of images by stage and reason, and its samples by release.
+
+    look: a snapshot of the workspace. shards: all image shards; those that are not finished are only counted.
+    """
+    shard_states = store_state(look, shards).shards
+    unfinished = sum(not one.settled for one in shard_states)
     stage_outputs = {
         stage_output.marker: stage_output
-        for one in there
+        for one in shard_states
         for stage, stage_output in one.stage_outputs.items()
         if STAGE[stage].counts
     }
@@ -40,9 +42,9 @@ def explain_task_type(look: Workspace, path: str, shards: Sequence[ImageShard]) 
         for name, stage_output in stage_outputs.items()
     }
     table = lookup(look.store, "types", FATES, readers)
-    mine = table.filter(pc.equal(table["task_type"], path))
+    rows = table.filter(pc.equal(table["task_type"], path))
     fates: Counter[str] = Counter()
-    for fate, images in zip(mine["fate"].to_pylist(), mine["images"].to_pylist(), strict=True):
+    for fate, images in zip(rows["fate"].to_pylist(), rows["images"].to_pylist(), strict=True):
         fates[fate] += images
     return {
         "task_type": path,
@@ -59,23 +61,23 @@ def explain_task_type(look: Workspace, path: str, shards: Sequence[ImageShard]) 
 
 
 def _fates(look: Workspace, stage_output: StageOutput) -> pa.Table:
-    """What a shard made of each task type, in numbers: what came out, and rejects by reason."""
+    """By task type, the numbers of rows that a stage output has: its results, and its rejects by reason."""
     refs: Mapping[str, TableRef] = look.stage_outputs.refs(stage_output)
-    found: Counter[tuple[str, str]] = Counter()
+    numbers: Counter[tuple[str, str]] = Counter()
     for name, fate in STAGE[stage_output.stage].counts.items():
         for path in columns(look.store.get(refs[name].key), ["task_type"])["task_type"].to_pylist():
-            found[path, fate] += 1
+            numbers[path, fate] += 1
     if "rejects" in refs:
         rejects = columns(look.store.get(refs["rejects"].key), ["task_type", "reason"])
         for path, reason in zip(rejects["task_type"].to_pylist(), rejects["reason"].to_pylist(), strict=True):
-            found[path, f"{stage_output.stage}: {reason}"] += 1
-    rows = [{"task_type": path, "fate": fate, "images": count} for (path, fate), count in sorted(found.items())]
+            numbers[path, f"{stage_output.stage}: {reason}"] += 1
+    rows = [{"task_type": path, "fate": fate, "images": count} for (path, fate), count in sorted(numbers.items())]
     return pa.Table.from_pylist(rows, schema=FATES)
 
 
 def _history(look: Workspace, path: str) -> list[dict[str, Any]]:
-    """The versions in which the node came, changed or went, with how each came to be."""
-    found: list[dict[str, Any]] = []
+    """The versions in which the node was added, changed or removed, with the version's origin."""
+    changes: list[dict[str, Any]] = []
     before: dict[str, Any] | None = None
     versions = TaxonomyStore(look).versions()
     for version, table in zip(versions, node_tables(look, list(Node.__slots__)), strict=True):
@@ -83,10 +85,10 @@ def _history(look: Workspace, path: str) -> list[dict[str, Any]]:
         now = rows[0] if rows else None
         if now != before:
             what = "added" if before is None else "removed" if now is None else now["status"]
-            told = {name: now[name] for name in ("origin", "status", "about")} if now else {}
-            found.append({"version": version["version"], "by": version["origin"], "what": what, **told})
+            fields = {name: now[name] for name in ("origin", "status", "about")} if now else {}
+            changes.append({"version": version["version"], "by": version["origin"], "what": what, **fields})
         before = now
-    return found
+    return changes
 
 
 def node_tables(look: Workspace, names: Sequence[str]) -> list[pa.Table]:

@@ -1,13 +1,13 @@
-"""Forecast: what a run would cost, with an interval, from what answered images came to; and how it came out.
+"""Forecast: what a run would cost, with an interval, estimated from answered images; and a check of it afterwards.
 
-Of each source, answered images tell how many units of one stage bring how many of the next (the share of matches that
-fit, of questions that become pairs, votes a pair by judge), and what a unit costs at today's prices. What lacks an
-answer is counted exactly for the stage that is at hand, and carried on by these ratios behind it. The interval is the
-95 % one of a prediction: images drawn again with replacement (the bootstrap, Efron 1979), widened by the scatter of the
-images that are still to come.
+For each source, the answered images give the ratios of units from one stage to the next (the share of matches that fit,
+of questions that become pairs, votes a pair by judge), and the cost of a unit at today's prices. Units without an
+answer are counted exactly for an image's next stage, and estimated with these ratios for the stages after it. The
+interval is a 95 % prediction interval: images are resampled with replacement (the bootstrap, Efron 1979), and the
+variance is increased by that of the images that are still to be asked about.
 
 Where too few images of a source are answered, a probe asks about some, drawn by hash from all of its image shards. It
-runs them like any other image: their answers are kept, and no run asks them again.
+runs them like any other image: their answers are kept, and no run asks about them again.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ from taskgalaxy_ops.usage import Tally
 from taskgalaxy_ops.workspace import Workspace
 
 PROBE_SHARE = 0.05  # of a source's images, at most
-PROBE_IMAGES = 100  # of a source, unless another number is asked for: where costs vary by half, a tenth off
-_ENOUGH = 3  # images, from which on there is a scatter to speak of
+PROBE_IMAGES = 100  # of a source, by default: if the cost of images varies by half, this gives it within a tenth
+_ENOUGH = 3  # images: fewer give no usable variance
 _MEASURED_SHARDS = (
     32  # settled image shards of a source that are read, and _MEASURED_IMAGES: what is read does not grow
 )
@@ -51,7 +51,7 @@ Array = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A number that is expected, and between what it lies in 95 of 100 cases."""
+    """An expected number, and its 95 % interval."""
 
     low: float = 0
     expected: float = 0
@@ -60,13 +60,13 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceForecast:
-    """What is left to ask about the images that a source brought first."""
+    """What is left to ask about the images of the image shards that a source's scans made."""
 
     source: str
-    images: int  # that lack an answer
-    measured: int  # answered ones that it is reckoned from
-    elsewhere: bool  # they are all sources': too few are of this one
-    units: Mapping[str, float]  # expected, by stage, the vote's by judge
+    images: int  # images without all answers
+    measured: int  # answered images from which it is estimated
+    elsewhere: bool  # the measured images are of all sources, because this one has too few
+    units: Mapping[str, float]  # expected number, by stage, the vote's by judge
     tokens: Estimate
     cost: Estimate  # USD
     list_cost: Estimate  # USD
@@ -75,7 +75,7 @@ class SourceForecast:
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """What a run would come to; ``unknown``: sources of which too little is answered, which it leaves out."""
+    """What a run would cost. ``unknown``: sources with too few answers, which are not included."""
 
     sources: Sequence[SourceForecast]
     unknown: Sequence[str]
@@ -113,7 +113,10 @@ def _whole(measures: Sequence[Measure]) -> int:
 
 
 def _enough(measures: Sequence[Measure]) -> bool:
-    """Whether these tell of all stages: where a run was broken off, not only by the images that soon fell out."""
+    """Whether these images suffice to estimate all stages.
+
+    After an interrupted run, the finished images may be only those that were rejected early: then they do not suffice.
+    """
     whole = [each for each in measures if each.whole]
     still = [each for each in measures if not each.whole]
     writing = sum(each.needed[1] > 0 for each in whole) >= _ENOUGH or not any(each.needed[1] for each in still)
@@ -124,7 +127,7 @@ def _enough(measures: Sequence[Measure]) -> bool:
 def _state(
     look: Workspace, sources: Sequence[str] | None, taxonomy: int | None
 ) -> tuple[dict[str, Lacking], dict[str, list[Measure]]]:
-    """What lacks answers and what is answered, by source. Goes image shard by image shard."""
+    """By source, what lacks an answer, and the measures of its answered images. One image shard in memory at a time."""
     there = store_state(look, lanes.shards_of(look, sources), taxonomy)
     origins = look.registry.origins()
     lacking: dict[str, Lacking] = {}
@@ -175,9 +178,9 @@ def _forecast(look: Workspace, source: str, there: Lacking, used: Sequence[Measu
 
 
 def _carried(there: Lacking, sums: Array, slots: int) -> tuple[Array, dict[str, Array]]:
-    """Units that are to be asked by slot (filter, write, each judge), and the amounts that they come to.
+    """Units to be asked by slot (filter, write, each judge) (b, slots), and by name of the amount their cost (b,).
 
-    sums: (b, as `Measure.row`): of b samples, what their images came to.
+    sums: (b, width of `Measure.row`), the sums of the rows of b resamples of images.
     """
     judges = slots - 2
     filtered_done, write_needed, written_done, pairs, voted = sums[:, :5].T
@@ -203,7 +206,7 @@ def _ratio(part: Array, whole: Array) -> Array:
 
 
 def _interval(expected: float, variance: float, measured: int) -> Estimate:
-    """Student's t for few images, by the first terms of its expansion about the normal (Cornish and Fisher)."""
+    """The 95 % interval by Student's t, from the first terms of its expansion about the normal (Cornish and Fisher)."""
     freedom = max(1, measured - 1)
     spread = (_Z + (_Z**3 + _Z) / (4 * freedom) + (5 * _Z**5 + 16 * _Z**3 + 3 * _Z) / (96 * freedom**2)) * math.sqrt(
         variance
@@ -222,10 +225,10 @@ def probe(
     progress: Progress | None = None,
     wait: bool = True,
 ) -> pipeline.RunResult:
-    """Ask about some images of each source, as a run would, where fewer are answered; at most one in twenty.
+    """Ask about some images of each source that has fewer answered ones, as a run would; at most one in twenty.
 
-    images: in all, the same number of each source; None: 100 of each. ``wait``: for batches, as long as
-    the settings say.
+    images: the number in all, divided equally among the sources; None: 100 of each source. wait: wait for batches, as
+    long as the settings say.
     """
     look = workspace.snapshot()
     lacking, measures = _state(look, sources, taxonomy)
@@ -256,7 +259,7 @@ def _open_images(look: Workspace, shards: Sequence[Any], measured: Sequence[Meas
         yield from ((shard.id, image) for image in look.registry.image_ids(shard) if image not in dead | done)
 
 
-# --- what became of it
+# --- what was spent since
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -274,9 +277,9 @@ class Checked:
 
 
 def record(workspace: Workspace, made: Forecast) -> None:
-    """Keep a forecast, with what was counted so far, so that it can be checked afterwards.
+    """Store a forecast with what was spent so far, so that it can be checked afterwards.
 
-    One of nothing (all is answered, or too little is known) is not kept: the one before stands.
+    A forecast of nothing (all is answered, or too little is known) is not stored: the one before stays the latest.
     """
     if not any(each.images for each in made.sources):
         return
@@ -317,7 +320,7 @@ def checked(workspace: Workspace) -> Checked | None:
 
 
 def _counted(workspace: Workspace, sources: Sequence[str], *, listed: bool) -> dict[str, dict[str, int]]:
-    """What the ledger has counted for each source, and, if ``listed``, the journals at list prices; nano-dollars."""
+    """By source, tokens and cost by the ledger, and, if ``listed``, the list cost by the journals; nano-dollars."""
     ledger, paid = workspace.ledger(), bill(workspace).by_source if listed else {}
     found = {}
     for source in sources:

@@ -1,6 +1,6 @@
-"""Forget: answers that are to be asked again, since a model answered garbage on Tuesday.
+"""Forget answers, so that they are asked for again, for example because a model gave garbage for a day.
 
-The old replies stay in the journals, superseded. What is no longer needed is not asked again.
+The old replies stay in the journals, but no longer count. Units that are no longer needed are not asked again.
 """
 
 from __future__ import annotations
@@ -21,7 +21,10 @@ _WHERE = ("stage", "image", "source", "terminal")
 
 @dataclass(slots=True, kw_only=True)
 class Forgotten:
-    """What is to be forgotten, or was. Asking for it again costs at most what its answers cost: their share of it."""
+    """The answers that are to be forgotten, or were, and their share of what their replies cost.
+
+    Asking again costs about this at most.
+    """
 
     by_shard: dict[str, dict[str, list[str]]] = field(default_factory=dict)  # units by image shard and stage
     units: dict[str, int] = field(default_factory=dict)  # by stage
@@ -41,11 +44,12 @@ def forget(
     dry_run: bool = True,
     progress: Progress | None = None,
 ) -> Forgotten:
-    """Forget the answers that came from these replies, so that they are asked again; ``dry_run``: only tell which.
+    """Forget the answers that fulfil all these conditions, so that they are asked for again.
 
-    model: its name in the settings. since, until: seconds since the epoch. where: ``stage``, ``image`` (the beginning
-    of an id), ``source``, ``terminal`` (a reason, or "any"), or ``answer.FIELD``, what the answer says there, with
-    ``~`` in front for a part of it. Raises SettingsError where nothing is chosen by anything.
+    model: its name in the settings. since, until: seconds since the epoch. where: values by name: ``stage``, ``image``
+    (the beginning of an id), ``source``, ``terminal`` (a reason, or "any"), or ``answer.FIELD``, the answer's value
+    there, with ``~`` in front for a part of it. dry_run: only return which answers these are. Raises SettingsError
+    where there is no condition, or an unknown one.
     """
     where = dict(where or {})
     if not where and model is None and since is None and until is None:
@@ -55,7 +59,7 @@ def forget(
     progress = progress or Silent()
     source = where.pop("source", None)
     images = None if source is None else {c.image for c in workspace.registry.claims() if c.source == source}
-    found = Forgotten()
+    chosen = Forgotten()
     shards = workspace.journals()
     progress.stage("forget", len(shards), "journals")
     for shard in shards:
@@ -67,18 +71,18 @@ def forget(
                 and (images is None or reply.get("image") in images)
                 and all(_fits(name, wanted, unit, reply) for name, wanted in where.items())
             ):
-                found.by_shard.setdefault(shard, {}).setdefault(reply["stage"], []).append(unit)
+                chosen.by_shard.setdefault(shard, {}).setdefault(reply["stage"], []).append(unit)
                 concerned.add(reply["reply"])
-                _count(found, reply)
-        found.calls += len(concerned)
+                _count(chosen, reply)
+        chosen.calls += len(concerned)
         progress.advance("forget")
     if not dry_run:
-        carry_out(workspace, found)
-    return found
+        carry_out(workspace, chosen)
+    return chosen
 
 
 def carry_out(workspace: Workspace, chosen: Forgotten) -> None:
-    """Forget what a dry run has shown: this, and nothing that has come since."""
+    """Forget the answers that a dry run returned, and none that came since."""
     edits = workspace.edits()
     for shard, units in chosen.by_shard.items():
         edits.forget(shard, units)
@@ -99,9 +103,9 @@ def _fits(name: str, wanted: str, unit: str, reply: Mapping[str, Any]) -> bool:
     return value is not None and said == wanted
 
 
-def _count(found: Forgotten, reply: Mapping[str, Any]) -> None:
-    found.units[reply["stage"]] = found.units.get(reply["stage"], 0) + 1
+def _count(chosen: Forgotten, reply: Mapping[str, Any]) -> None:
+    chosen.units[reply["stage"]] = chosen.units.get(reply["stage"], 0) + 1
     share = 1 / max(1, len(reply["answers"]))
-    found.tokens += share * pricing.tokens(reply["usage"])
-    found.cost += share * reply["cost"]
-    found.list_cost += share * reply["list_cost"]
+    chosen.tokens += share * pricing.tokens(reply["usage"])
+    chosen.cost += share * reply["cost"]
+    chosen.list_cost += share * reply["list_cost"]

@@ -1,4 +1,4 @@
-"""Upkeep: what lies about in a store that nothing refers to, and logs made short. Nothing here loses an answer."""
+"""Upkeep: delete objects that nothing refers to, and fold long logs. Nothing here loses an answer."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from taskgalaxy_ops.storage.log import Log
 from taskgalaxy_ops.taxonomy.store import type_logs
 from taskgalaxy_ops.workspace import Workspace
 
-GRACE_SECONDS = 7 * 24 * 3600.0  # more than a scan, or a stage of a shard, takes between its first write and its last
+GRACE_SECONDS = 7 * 24 * 3600.0  # longer than any scan, or stage of an image shard, from its first write to its last
 
 _DATA_KEY = re.compile(re.escape(keys.DATA.encode()) + rb"[0-9a-f]{2}/[0-9a-f]+-[0-9a-f]+\.parquet")
 _PARTS_WORTH_FOLDING = 64  # entries of a journal
@@ -24,11 +24,11 @@ _PARTS_WORTH_FOLDING = 64  # entries of a journal
 
 @dataclass(slots=True)
 class Collected:
-    """What nothing refers to and is older than the grace period: deleted, or only counted."""
+    """The objects that nothing refers to and that are older than the grace period: deleted, or only counted."""
 
     objects: int = 0
     size: int = 0  # bytes
-    young: int = 0  # that nothing refers to yet: they are left
+    young: int = 0  # objects that nothing refers to, younger than the grace period: they are left alone
     first: tuple[str, ...] = ()  # a few of their keys
 
 
@@ -39,12 +39,12 @@ def collect(
     delete: bool = False,
     progress: Progress | None = None,
 ) -> Collected:
-    """Find what no marker, log or manifest names, older than ``grace_seconds`` by the store's clock; ``delete`` it.
+    """Find objects that no marker, log or manifest names, older than ``grace_seconds`` by the store's clock.
 
-    Tables, images of no image shard, files of releases that were given up, dead workers' signs of life, and forms of
-    models that are not believed any more. Never a log, and so never the journal. Safe beside running pipelines, as long
-    as none takes longer than the grace period from a table to the marker that names it (of ingest: from its first file
-    to its last).
+    delete: delete them; else only count them. These are tables, images of no image shard, files of abandoned releases,
+    heartbeats of dead workers, and outdated records of the request forms that models accept. A log, and so a journal,
+    is never deleted. Safe beside running pipelines, if none takes longer than the grace period from writing a table to
+    the marker that names it (ingest: from its first file to its last).
     """
     progress = progress or Silent()
     found = Collected()
@@ -68,7 +68,8 @@ def collect(
 
 def unreferenced(workspace: Workspace) -> Iterator[Listed]:
     """The tables that nothing names, in order of key."""
-    written = list(workspace.store.list(keys.DATA))  # first: what comes later is in use
+    # Listed first, so that tables which are written later are not in it.
+    written = list(workspace.store.list(keys.DATA))
     used = named_by_logs(workspace)
     for shard in workspace.registry.shards():
         for stage_output in workspace.stage_outputs.all(shard.id):
@@ -77,7 +78,7 @@ def unreferenced(workspace: Workspace) -> Iterator[Listed]:
 
 
 def named_by_logs(workspace: Workspace) -> set[str]:
-    """The tables that logs name, those of the registry among them."""
+    """The keys of the tables that logs name, including those of the registry."""
     found = workspace.registry.named()
     for log in [keys.VERSIONS_LOG, keys.PROPOSALS_LOG, *type_logs(workspace)]:
         for entry in Log(workspace.store, log).read():
@@ -86,16 +87,16 @@ def named_by_logs(workspace: Workspace) -> set[str]:
 
 
 def _orphaned(workspace: Workspace) -> Iterator[Listed]:
-    """Images of scans that were killed before they were registered, and renderings of such as are gone."""
+    """Images of scans that were killed before they registered them, and renderings of images that no longer exist."""
     written = [*workspace.store.list(keys.BLOBS), *workspace.store.list(keys.RENDERED)]
     image_index = workspace.registry.known()
     return (listed for listed in written if listed.key.split("/")[2] not in image_index)
 
 
 def compact(workspace: Workspace, progress: Progress | None = None) -> int:
-    """Fold long journals and the budget's settled blocks into bases; how many logs were folded.
+    """Fold long journals, and the settled blocks of the budget's ledger, into bases; returns the number of journals.
 
-    Safe beside runs: a base is written put-if-absent, and an append that it overtook is written again.
+    Safe beside runs: a base is written only if it is absent, and an append that collides with it is written again.
     """
     progress = progress or Silent()
     shards = workspace.journals()

@@ -1,6 +1,6 @@
-"""What an image shard's images came to, image by image, and what they lack: what forecasts are made of.
+"""Measure the images of an image shard for forecasts: their units and costs by stage, and the units without an answer.
 
-Only what the settings ask for today is looked at: a unit of a former prompt or judge tells nothing of the next ones.
+Only units that today's settings need are counted: those of a former prompt or judge say nothing about future ones.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ AMOUNTS = ("tokens", "cost", "list_cost")  # the latter two in USD
 
 @dataclass(slots=True, kw_only=True)
 class Lacking:
-    """What has no answer yet. Slots are filter, write, and each judge."""
+    """The numbers of images and units that have no answer yet."""
 
     judges: int
     images: int = 0
     filter: int = 0
     write: int = 0
-    votes: list[int] = field(default_factory=list)  # needed for certain, by judge
-    open_pairs: int = 0  # whose verdict is open
-    open_votes: list[int] = field(default_factory=list)  # that these have, by judge
+    votes: list[int] = field(default_factory=list)  # votes that are certainly needed, by judge
+    open_pairs: int = 0  # pairs whose verdict is open
+    open_votes: list[int] = field(default_factory=list)  # votes that the open pairs have already, by judge
 
     def __post_init__(self) -> None:
         self.votes, self.open_votes = [0] * self.judges, [0] * self.judges
@@ -43,7 +43,7 @@ class Lacking:
 
 @dataclass(slots=True, kw_only=True)
 class Measure:
-    """What one image came to: units, and what they took, by slot."""
+    """One image's units and amounts (tokens, cost, list cost), by slot. Slots are filter, write, and each judge."""
 
     image: ImageId
     slots: int
@@ -62,15 +62,15 @@ class Measure:
 
     @property
     def whole(self) -> bool:
-        """Whether all that it needs is answered."""
+        """Whether all units that it needs are answered."""
         return self._done(0) and self._done(1) and not self.open_pairs
 
     def row(self) -> list[float]:
-        """What tells of the steps between stages, each only where the former is answered for the whole image; units by
-        slot; each amount by slot.
+        """The image's numbers as a row (5 + judges + 4 slots): counts of the steps between stages; units by slot; each
+        amount by slot.
 
-        Matches and the writing that they brought; questions written and the pairs that they brought; pairs and, by
-        judge, the votes on them.
+        The steps: matches, and the questions to write for them; questions written, and their pairs; pairs, and the
+        votes on them by judge. A step counts only if its first stage is answered for the whole image; else it is 0.
         """
         filtered, written = self._done(0), self._done(0) and self._done(1)
         steps = [
@@ -81,14 +81,17 @@ class Measure:
             self.pairs * self.whole,
             *(votes * self.whole for votes in self.units[2:]),
         ]
-        return [*steps, *self.units, *(one for name in AMOUNTS for one in self.amounts[name])]
+        return [*steps, *self.units, *(amount for name in AMOUNTS for amount in self.amounts[name])]
 
 
 def measure(look: Workspace, there: StoreState, one: ShardState, lacking: Lacking) -> list[Measure]:
-    """The images of an image shard of which anything is answered; what is not is added to ``lacking``."""
+    """Measure the images of an image shard that have an answer; units without one are added to ``lacking``.
+
+    look: a snapshot of the workspace. there, one: its state, and that of the image shard.
+    """
     shards, computed = matched(look, there, [one])
     shard = one.shard.id
-    if shard not in shards:  # not embedded: how many matches there will be is certain, not which
+    if shard not in shards:  # not embedded yet: the number of its matches is certain, but not which they are
         lacking.images += one.live
         lacking.filter += one.live * min(look.settings.match.k, len(there.types.ids))
         return []
@@ -102,70 +105,70 @@ class _MeasuredShard:
         self._keys = StageKeys(look)
         self._journal = journal
         self._models: list[Model] = [look.settings.teacher] * 2 + list(look.settings.judges)
-        self._found = {match.image: Measure(image=match.image, slots=len(self._models)) for match in matches}
+        self._measures = {match.image: Measure(image=match.image, slots=len(self._models)) for match in matches}
         self._slots: dict[str, tuple[Measure, int]] = {}  # by unit that is answered
         self._matches = matches
 
     def measured(self, lacking: Lacking) -> list[Measure]:
         answers = self._journal.answers
         units = filter_stage.filter_units(self._keys.filter_template, self._matches)
-        lacking.filter += self._seen(units, 0, answers)
+        lacking.filter += self._count_units(units, 0, answers)
         relevant = filter_stage.filtered(units, answers).relevant
         pairs: list[Pair] = []
         for variant, question in self._keys.write_templates.items():
             units = write_stage.write_units(question, relevant)
-            lacking.write += self._seen(units, 1, answers)
+            lacking.write += self._count_units(units, 1, answers)
             pairs += write_stage.written(variant, units, answers).pairs
         for pair in pairs:
             self._voted(pair, answers, lacking)
-        lacking.images += sum(not each.whole for each in self._found.values())
+        lacking.images += sum(not each.whole for each in self._measures.values())
         self._add_amounts()
-        return [each for each in self._found.values() if any(each.units)]
+        return [each for each in self._measures.values() if any(each.units)]
 
-    def _seen(self, units: Iterable[RequestItem], slot: int, answers: Mapping[str, Answer]) -> int:
-        """Note units of a slot; how many of them lack an answer."""
+    def _count_units(self, units: Iterable[RequestItem], slot: int, answers: Mapping[str, Answer]) -> int:
+        """Count units in a slot of their images; returns how many of them have no answer."""
         missing = 0
         for unit in units:
             if unit.image is None:
                 raise AssertionError("a unit of an image shard is about an image")
-            found, there = self._found[unit.image], unit.key in answers
-            found.needed[slot] += 1
-            found.units[slot] += there
-            missing += not there
-            if there:
-                self._slots[unit.key] = (found, slot)
+            image_measure, answered = self._measures[unit.image], unit.key in answers
+            image_measure.needed[slot] += 1
+            image_measure.units[slot] += answered
+            missing += not answered
+            if answered:
+                self._slots[unit.key] = (image_measure, slot)
         return missing
 
     def _voted(self, pair: Pair, answers: Mapping[str, Answer], lacking: Lacking) -> None:
         questions, settings = self._keys.vote_templates, self._look.settings.vote
         needed = vote_stage.votes_needed([pair], questions, settings, answers)
         is_open = any(needed)
-        self._found[pair.image].pairs += 1
+        self._measures[pair.image].pairs += 1
         lacking.open_pairs += is_open
         for judge, question in enumerate(questions):
             unit = vote_stage.vote_unit(question, pair)
             if unit.key in answers:
-                self._seen([unit], 2 + judge, answers)
+                self._count_units([unit], 2 + judge, answers)
                 lacking.open_votes[judge] += is_open
             lacking.votes[judge] += len(needed[judge])
-        self._found[pair.image].open_pairs += is_open
+        self._measures[pair.image].open_pairs += is_open
 
     def _add_amounts(self) -> None:
-        """What replies took, divided among their units; also those that had to be asked again."""
+        """Add the replies' tokens and costs, divided among their units; replies that could not be used count, too."""
         for reply in self._journal.replies():
-            mine = [self._slots[unit] for unit in reply["units"] if unit in self._slots]
-            if not mine or not reply["raw"]:
+            places = [self._slots[unit] for unit in reply["units"] if unit in self._slots]
+            if not places or not reply["raw"]:
                 continue
-            for name, amount in self._amounts(reply, self._models[mine[0][1]]).items():
-                for found, slot in mine:
-                    found.amounts[name][slot] += amount / len(reply["units"])
+            for name, amount in self._amounts(reply, self._models[places[0][1]]).items():
+                for image_measure, slot in places:
+                    image_measure.amounts[name][slot] += amount / len(reply["units"])
 
     def _amounts(self, reply: Mapping[str, Any], model: Model) -> dict[str, float]:
-        """At today's prices, where a reply tells its tokens."""
+        """A reply's tokens, and its cost at today's prices if it states its tokens, else as it was paid."""
         usage, price = reply["usage"], pricing.price_of(model) or pricing.FREE
-        told = pricing.is_told(usage)
+        states_tokens = pricing.is_told(usage)
         batch = model.mode == "batch"
-        cost = pricing.cost(usage, price, batch=batch) if told else reply["cost"]
-        listed = pricing.cost(usage, model.list_price or price, batch=batch) if told else reply["list_cost"]
-        tokens = pricing.tokens(usage) if told else 0
+        cost = pricing.cost(usage, price, batch=batch) if states_tokens else reply["cost"]
+        listed = pricing.cost(usage, model.list_price or price, batch=batch) if states_tokens else reply["list_cost"]
+        tokens = pricing.tokens(usage) if states_tokens else 0
         return {"tokens": tokens, "cost": cost / NANO, "list_cost": listed / NANO}

@@ -1,6 +1,6 @@
-"""Pilot: a few images through the whole chain, in the store itself, so that nothing of it is paid for twice.
+"""Pilot: run a few images through all stages, in the store itself, so that nothing is paid for twice.
 
-What they came to tells the bill of all files. Of images that are registered, forecast.py tells what is left.
+Their costs give an estimate of the cost of all files. For registered images, forecast.py estimates what is left.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from taskgalaxy_ops.workspace import Workspace
 
 @dataclass(frozen=True, slots=True)
 class PilotResult:
-    """The rows of the pilot's images, and what all files would come to."""
+    """The results of the pilot's images, and the forecast for all files."""
 
     results: RunResults
     full_bill: dict[str, Any]
@@ -34,8 +34,8 @@ class PilotResult:
 def pilot(workspace: Workspace, limit: int, progress: Progress) -> PilotResult:
     """Ingest ``limit`` files, drawn by hash from all sources of the settings alike, and run them.
 
-    A pilot that ended early is gone on with. Raises SourceError if a source has been ingested whole already: then
-    `taskgalaxy plan` tells what is left to pay.
+    A pilot that ended early is continued. Raises SourceError if a source has been ingested with more files than the
+    pilot's: then `taskgalaxy plan` tells what is left to pay.
     """
     sources = workspace.settings.sources
     if not sources:
@@ -61,10 +61,10 @@ def pilot(workspace: Workspace, limit: int, progress: Progress) -> PilotResult:
 
 
 def extrapolated(results: RunResults, files: int) -> dict[str, Any]:
-    """The full bill of ``files`` files of which the pilot's are a random part, with a 95 % interval over images.
+    """The cost of ``files`` files, of which the run's images are a random sample, with a 95 % interval over images.
 
-    Each image's share of a stage's cost follows its units; the interval is the normal one of a mean
-    (1.96 standard errors), so with few images it is wide, and honest about that.
+    Each image's share of a stage's cost is in proportion to its units. The interval is the normal one of a mean
+    (1.96 standard errors), which is wide for few images.
     """
     paid = results.paid
     images = sorted(results.images)
@@ -102,5 +102,5 @@ def extrapolated(results: RunResults, files: int) -> dict[str, Any]:
 
 
 def sample_names(names: Sequence[str], count: int) -> set[str]:
-    """``count`` of the names, drawn by hash: the same ones each time, none favoured by its place."""
+    """``count`` of the names, drawn by hash: the same ones each time, whatever their order."""
     return set(sorted(names, key=lambda name: draw("pilot", name))[:count])

@@ -1,8 +1,9 @@
-"""Plan: what a run would make and ask, why, and what it would take, before anything is spent.
+"""Plan: what a run would compute and ask, for what reason, and what it would cost, before anything is spent.
 
-The keys, the questions and the code that finds what lacks an answer are the run's own. Exact for the first stage that
-lacks answers; of those behind it, whose units depend on them, it gives bounds: none of what is asked passes, all of it
-does. So for the vote, too: whether a further judge is needed depends on the ones before.
+The plan uses the run's own keys, request templates and code that finds units without an answer. It is exact for the
+first stage that lacks answers. The units of later stages depend on those answers; for them it gives bounds, from none
+of the asked units passing to all of them. The same holds for the vote, where the need of a further judge depends on the
+votes before.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ NOT_RECORDED = "not recorded: made by an older version"
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """A number that is known (``low`` = ``high``), or lies between two; ``expected``: as shares were so far."""
+    """A known number (``low`` = ``high``), or one between bounds; ``expected``: by the shares that passed so far."""
 
     low: float = 0
     expected: float = 0
@@ -52,14 +53,14 @@ class Bounds:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StagePlan:
-    """A stage over all image shards of a plan. None: nothing was measured yet that would tell."""
+    """A stage over all image shards of a plan. An amount is None if nothing was measured yet to estimate it from."""
 
     stage: str
     shards: int
     shards_there: int
-    units_there: int  # images, matches, questions to write, votes that need nothing more
-    units: Bounds  # those that a run would encode, match or ask
-    why: Mapping[str, int] = field(default_factory=dict)  # shards that are not there, by what changed
+    units_there: int  # images, matches, questions to write or votes that are done
+    units: Bounds  # units that a run would encode, match or ask
+    why: Mapping[str, int] = field(default_factory=dict)  # image shards without the stage's output, by what changed
     requests: Bounds | None = None
     tokens: Bounds | None = None
     cost: Bounds | None = None  # USD
@@ -69,7 +70,7 @@ class StagePlan:
 
 @dataclass(frozen=True, slots=True)
 class RunPlan:
-    """What a run would come to."""
+    """What a run would do and cost."""
 
     shards: int
     task_types: int
@@ -84,64 +85,64 @@ class RunPlan:
 
 
 def plan(workspace: Workspace, sources: Sequence[str] | None = None, taxonomy: int | None = None) -> RunPlan:
-    """What a run of these sources would do now; asks nothing, encodes no image and commits no shard.
+    """What a run of these sources (None: all) would do now; asks no model, encodes no image, commits no stage output.
 
-    Reads nothing but listings and logs where all is there; of an image shard whose shards are not, its matches and
-    journal. Task types without an embedding are encoded: without it nobody knows what they match. Raises
-    TaskGalaxyError.
+    taxonomy: a version; None: the newest. Of an image shard whose stage outputs are all committed it reads only
+    listings and markers; of any other, its matches and journal. Task types without an embedding are encoded, because
+    their matches depend on it. Raises TaskGalaxyError.
     """
-    look = workspace.snapshot()
-    there = store_state(look, lanes.shards_of(look, sources), taxonomy)
-    matches, computed = matched(look, there, [one for one in there.shards if not one.settled])
-    results = {each.id: each for each in generation_run.look_through(look, matches, there.by_shard, computed).shards}
-    told = marker_summaries(workspace.store, there.committed)
-    measured = {stage: _measured(stage, there.shards, told, results) for stage in NAMES}
-    lacking = _lacking(look, there, results, measured)
+    view = workspace.snapshot()
+    state = store_state(view, lanes.shards_of(view, sources), taxonomy)
+    matches, computed = matched(view, state, [shard_state for shard_state in state.shards if not shard_state.settled])
+    results = {each.id: each for each in generation_run.look_through(view, matches, state.by_shard, computed).shards}
+    summaries = marker_summaries(workspace.store, state.committed)
+    measured = {stage: _measured(stage, state.shards, summaries, results) for stage in NAMES}
+    lacking = _lacking(view, state, results, measured)
     stages = [
         _estimated(
             StagePlan(
                 stage=stage,
-                shards=len(there.shards),
-                shards_there=sum(_stage_output(stage, one, results) is not None for one in there.shards),
-                units_there=sum(_units_there(stage, one, told, results) for one in there.shards),
+                shards=len(state.shards),
+                shards_there=sum(_stage_output(stage, each, results) is not None for each in state.shards),
+                units_there=sum(_units_there(stage, each, summaries, results) for each in state.shards),
                 units=lacking[stage],
-                why=_why(stage, there.shards, told, results),
+                why=_why(stage, state.shards, summaries, results),
             ),
             measured[stage],
             workspace.settings,
         )
         for stage in NAMES
     ]
-    return RunPlan(len(there.shards), len(there.types.ids), stages)
+    return RunPlan(len(state.shards), len(state.types.ids), stages)
 
 
 @dataclass(frozen=True, slots=True)
 class _Measured:
-    """What a stage came to so far."""
+    """What a stage took so far."""
 
     tally: Tally
-    passing: float  # share of what went in that came out; 1 where nothing is known
+    passing: float  # share of its units that came out; 1 if nothing is known
     votes: float  # votes a pair
-    seconds: float | None  # a unit, of stages that ask nobody
+    seconds: float | None  # a unit, for stages that ask no model; None: nothing is known
 
 
 def _measured(
     stage: str,
     shards: Iterable[ShardState],
-    told: Mapping[StageOutput, MarkerSummary],
+    summaries: Mapping[StageOutput, MarkerSummary],
     results: Mapping[str, ShardResult],
 ) -> _Measured:
     tally = Tally()
     units_in = units_out = votes = 0
     seconds = 0.0
-    for one in shards:
-        found = [told[stage_output] for stage_output in one.former(stage) if stage_output in told]
-        result = results.get(one.shard.id)
+    for shard_state in shards:
+        former = [summaries[stage_output] for stage_output in shard_state.former(stage) if stage_output in summaries]
+        result = results.get(shard_state.shard.id)
         if result is not None and result.asked is not None:
             tally += result.asked.get(stage, Tally())
-        elif found:  # each marker holds what its image shard's journal held by then
-            tally += max((Tally(**each.stats.get("asked", {})) for each in found), key=lambda each: each.calls)
-        for each in found:
+        elif former:  # each marker has the tally of the image shard's journal when it was written: take the largest
+            tally += max((Tally(**each.stats.get("asked", {})) for each in former), key=lambda each: each.calls)
+        for each in former:
             units_in, units_out = units_in + each.stats["units_in"], units_out + each.stats["units_out"]
             votes, seconds = votes + each.rows.get("votes", 0), seconds + each.stats["seconds"]
         if result is not None and stage in result.stages and (counts := result.stages[stage].counts):
@@ -156,42 +157,43 @@ def _measured(
 
 
 def _lacking(
-    look: Workspace, there: StoreState, results: Mapping[str, ShardResult], measured: Mapping[str, _Measured]
+    view: Workspace, state: StoreState, results: Mapping[str, ShardResult], measured: Mapping[str, _Measured]
 ) -> dict[str, Bounds]:
     """Units that a run would encode, match or ask, by stage."""
-    found = dict.fromkeys(NAMES, Bounds())
-    for one in there.shards:
-        images, live = one.shard.images.rows, one.live
-        if "embed" not in one.stage_outputs:
-            found["embed"] += Bounds(images, images, images)
-        if "match" not in one.stage_outputs:
-            found["match"] += Bounds(live, live, live)
-        asked = _asked(look, one, results.get(one.shard.id), there.types, measured)
+    units = dict.fromkeys(NAMES, Bounds())
+    for shard_state in state.shards:
+        images, live = shard_state.shard.images.rows, shard_state.live
+        if "embed" not in shard_state.stage_outputs:
+            units["embed"] += Bounds(images, images, images)
+        if "match" not in shard_state.stage_outputs:
+            units["match"] += Bounds(live, live, live)
+        asked = _asked(view, shard_state, results.get(shard_state.shard.id), state.types, measured)
         for stage, bounds in zip(ASKING, asked, strict=True):
-            found[stage] += bounds
-    return found
+            units[stage] += bounds
+    return units
 
 
 def _asked(
-    look: Workspace,
-    one: ShardState,
+    view: Workspace,
+    shard_state: ShardState,
     result: ShardResult | None,
     types: EmbeddingMatrix,
     measured: Mapping[str, _Measured],
 ) -> tuple[Bounds, Bounds, Bounds]:
     """What a run would ask of an image shard in filter, write and vote."""
-    settings = look.settings
+    settings = view.settings
     variants, judges = len(settings.write.variants), len(settings.judges)
     quorum = settings.vote.quorum
-    a_pair = min(measured["vote"].votes or quorum, judges)  # fewer judges than before give fewer votes
-    # Of what the first judges' votes may make needed, the share that they did so far.
+    a_pair = min(measured["vote"].votes or quorum, judges)  # at most the number of judges, which may be fewer now
+    # The share of the further judges' votes that were needed so far.
     further = min(1.0, max(0.0, (a_pair - quorum) / (judges - quorum))) if judges > quorum else 0.0
     known = written = voted = most = 0
-    if one.settled:
+    if shard_state.settled:
         return Bounds(), Bounds(), Bounds()
-    if result is None:  # no embedding yet: how many matches there will be is certain, not which
-        matches = one.live * min(settings.match.k, len(types.ids))
-        answered = bool(Journal(look.store, one.shard.id).answers)  # under another encoder: some of them may do
+    if result is None:  # no embedding yet: the number of its matches is certain, but not which they are
+        matches = shard_state.live * min(settings.match.k, len(types.ids))
+        # Answers that were given under another encoder may fit some of the matches.
+        answered = bool(Journal(view.store, shard_state.shard.id).answers)
         filtered = Bounds(0 if answered else matches, matches, matches)
     else:
         stages = result.stages
@@ -208,20 +210,23 @@ def _asked(
     return filtered, writing, voting
 
 
-def _stage_output(stage: str, one: ShardState, results: Mapping[str, ShardResult]) -> StageOutput | None:
-    """A stage's shard, also behind a stage that is not there, but comes out as it was."""
-    result = results.get(one.shard.id)
+def _stage_output(stage: str, shard_state: ShardState, results: Mapping[str, ShardResult]) -> StageOutput | None:
+    """A stage's committed output; also if the stage before is not committed, but gives the same result as before."""
+    result = results.get(shard_state.shard.id)
     made = result.stages.get(stage) if result else None
-    return made.stage_output if made else one.stage_outputs.get(stage)
+    return made.stage_output if made else shard_state.stage_outputs.get(stage)
 
 
 def _units_there(
-    stage: str, one: ShardState, told: Mapping[StageOutput, MarkerSummary], results: Mapping[str, ShardResult]
+    stage: str,
+    shard_state: ShardState,
+    summaries: Mapping[StageOutput, MarkerSummary],
+    results: Mapping[str, ShardResult],
 ) -> int:
-    if (stage_output := _stage_output(stage, one, results)) is not None:
-        digest = told.get(stage_output)
-        return 0 if digest is None else digest.rows["votes"] if stage == "vote" else int(digest.stats["units_in"])
-    result = results.get(one.shard.id)
+    if (stage_output := _stage_output(stage, shard_state, results)) is not None:
+        summary = summaries.get(stage_output)
+        return 0 if summary is None else summary.rows["votes"] if stage == "vote" else int(summary.stats["units_in"])
+    result = results.get(shard_state.shard.id)
     made = result.stages.get(stage) if result else None
     if made is None or made.counts is None:
         return 0
@@ -231,29 +236,31 @@ def _units_there(
 def _why(
     stage: str,
     shards: Iterable[ShardState],
-    told: Mapping[StageOutput, MarkerSummary],
+    summaries: Mapping[StageOutput, MarkerSummary],
     results: Mapping[str, ShardResult],
 ) -> dict[str, int]:
-    """Shards that are not there, by what sets them apart from the nearest that is."""
-    found: Counter[str] = Counter()
-    for one in shards:
-        if _stage_output(stage, one, results) is not None:
+    """The numbers of image shards without the stage's output, by what changed since the nearest one that is there."""
+    reasons: Counter[str] = Counter()
+    for shard_state in shards:
+        if _stage_output(stage, shard_state, results) is not None:
             continue
-        result = results.get(one.shard.id)
-        key = result.stages[stage].key if result and stage in result.stages else one.keys[stage]
-        former = [told[stage_output].made_of for stage_output in one.former(stage) if stage_output in told]
+        result = results.get(shard_state.shard.id)
+        key = result.stages[stage].key if result and stage in result.stages else shard_state.keys[stage]
+        former = [
+            summaries[stage_output].made_of for stage_output in shard_state.former(stage) if stage_output in summaries
+        ]
         if not former:
-            found[NO_SHARD] += 1
+            reasons[NO_SHARD] += 1
             continue
         changed = min((differences(key.made_of, each) for each in former if each), key=len, default=[])
         if key.key is None:
             changed = [*changed, f"waits for {before(stage)}"]
-        found["; ".join(changed) or NOT_RECORDED] += 1
-    return dict(found.most_common())
+        reasons["; ".join(changed) or NOT_RECORDED] += 1
+    return dict(reasons.most_common())
 
 
 def _estimated(stage: StagePlan, measured: _Measured, settings: Settings) -> StagePlan:
-    """With requests, tokens, money and time, as far as something was measured."""
+    """The stage with requests, tokens, money and time, as far as something was measured."""
     tally, units = measured.tally, stage.units
     if stage.stage not in ASKING:
         seconds = None if measured.seconds is None and units.high else units.times(measured.seconds or 0)

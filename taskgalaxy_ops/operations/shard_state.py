@@ -1,6 +1,6 @@
-"""How far each image shard is.
+"""The state of each image shard: the stage outputs that a run would find committed, from keys and listings alone.
 
-Which shards a run would find, by keys and listings alone. What plan and status start from.
+Plan, status, explain and forecast start from it.
 """
 
 from __future__ import annotations
@@ -23,24 +23,21 @@ from taskgalaxy_ops.workspace import Workspace
 
 @dataclass(slots=True)
 class ShardState:
-    """One image shard.
-
-    The shards that stand, and the keys that are wanted, by stage; None where neither is known yet.
-    """
+    """One image shard: by stage, the wanted keys, and the stage outputs that are committed under them."""
 
     shard: ImageShard
-    committed: Mapping[tuple[str, str], StageOutput]  # all of it, of former settings too
-    dead: Sequence[ImageId]  # images that no source claims, those that were taken down included
+    committed: Mapping[tuple[str, str], StageOutput]  # all its stage outputs, also of former settings
+    dead: Sequence[ImageId]  # images that no source claims, including those that were taken down
     keys: dict[str, Key] = field(default_factory=dict)
     stage_outputs: dict[str, StageOutput] = field(default_factory=dict)
 
     @property
     def live(self) -> int:
-        """Images that count."""
+        """The number of images that a live source claims."""
         return self.shard.cut - len(self.dead)
 
     def place(self, stage: str, key: Key) -> str | None:
-        """Note the key that is wanted of a stage; the output of its shard if that stands."""
+        """Set a stage's wanted key, and return the fingerprint of its output if that is committed, else None."""
         self.keys[stage] = key
         stage_output = self.committed.get((stage, key.key)) if key.key else None
         if stage_output is None:
@@ -50,11 +47,11 @@ class ShardState:
 
     @property
     def settled(self) -> bool:
-        """Whether nothing is left to do."""
+        """Whether all stages are committed, so that nothing is left to do."""
         return NAMES[-1] in self.stage_outputs
 
     def former(self, stage: str) -> list[StageOutput]:
-        """Committed shards of a stage, whatever they were made of."""
+        """All committed outputs of a stage, also of former settings."""
         return [stage_output for (each, _), stage_output in self.committed.items() if each == stage]
 
 
@@ -68,16 +65,16 @@ class StoreState:
 
     @property
     def by_shard(self) -> Mapping[str, Mapping[tuple[str, str], StageOutput]]:
-        """Each image shard's committed shards, as a run takes them."""
-        return {one.shard.id: one.committed for one in self.shards}
+        """By image shard's id, its committed stage outputs, in the form that a run takes."""
+        return {state.shard.id: state.committed for state in self.shards}
 
     @property
     def committed(self) -> list[StageOutput]:
-        """Every shard of these image shards' stages, of former settings too."""
+        """Every committed stage output of these image shards, also of former settings."""
         return [
             stage_output
-            for one in self.shards
-            for stage_output in one.committed.values()
+            for state in self.shards
+            for stage_output in state.committed.values()
             if stage_output.stage in NAMES
         ]
 
@@ -85,10 +82,11 @@ class StoreState:
 def store_state(
     workspace: Workspace, shards: Sequence[ImageShard], taxonomy: int | None = None, *, unclaimed: bool = False
 ) -> StoreState:
-    """Follow each image shard's stages as far as shards stand. Encodes task types that have no embedding yet, no image.
+    """The state of image shards under the settings and a taxonomy version (None: the newest).
 
-    unclaimed: also of image shards that no live source claims an image of, which a run would not look at. workspace: a
-    snapshot, so that image shards are listed together. Raises EncoderError, TaxonomyError.
+    workspace: a snapshot, so that stage outputs of all image shards are listed together. unclaimed: include image
+    shards without an image that a live source claims, which a run skips. Encodes task types that have no embedding yet,
+    and no image. Raises EncoderError, TaxonomyError.
     """
     keys = StageKeys(workspace)
     types = TaxonomyStore(workspace).embeddings(taxonomy, keep=False)
@@ -96,33 +94,30 @@ def store_state(
     dead = workspace.registry.dead_hashes()
     log = workspace.edits()
     edits = log.counts()
-    found = []
+    states = []
     for shard in shards if unclaimed else workspace.registry.with_claims(shards):
         gone = workspace.registry.dead(shard) if shard.id in dead else []
-        one = ShardState(shard, workspace.stage_outputs.committed(shard.id), gone)
-        output = one.place("embed", keys.embed(shard))
-        output = one.place("match", keys.match(output, types_hash, dead.get(shard.id)))
+        state = ShardState(shard, workspace.stage_outputs.committed(shard.id), gone)
+        output = state.place("embed", keys.embed(shard))
+        output = state.place("match", keys.match(output, types_hash, dead.get(shard.id)))
         for name in ASKING:
-            output = one.place(name, keys.asking(name, output, edits.get((shard.id, name), 0)))
-        found.append(one)
-    return StoreState(found, types, log.begun())
+            output = state.place(name, keys.asking(name, output, edits.get((shard.id, name), 0)))
+        states.append(state)
+    return StoreState(states, types, log.begun())
 
 
 def matched(
     workspace: Workspace, there: StoreState, shards: Sequence[ShardState]
 ) -> tuple[dict[str, StageOutput], dict[str, list[Match]]]:
-    """The match shards of these image shards, as far as they are embedded, by image shard.
-
-    And the rows of those not committed.
-    """
+    """By image shard's id, the match outputs of the embedded ones, and the rows of those that are not committed."""
     stage_outputs: dict[str, StageOutput] = {}
     computed: dict[str, list[Match]] = {}
-    for one in shards:
-        shard, key = one.shard.id, one.keys["match"].key
-        if "match" in one.stage_outputs:
-            stage_outputs[shard] = one.stage_outputs["match"]
+    for state in shards:
+        shard, key = state.shard.id, state.keys["match"].key
+        if "match" in state.stage_outputs:
+            stage_outputs[shard] = state.stage_outputs["match"]
         elif key is not None:
-            computed[shard] = match_run.match_shard(workspace, one.stage_outputs["embed"], there.types, one.dead)
+            computed[shard] = match_run.match_shard(workspace, state.stage_outputs["embed"], there.types, state.dead)
             stage_outputs[shard] = StageOutput(
                 shard, "match", key, output_of({"matches": table(computed[shard], Match)})
             )

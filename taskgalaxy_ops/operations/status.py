@@ -1,4 +1,4 @@
-"""Status: where a store stands, from logs, listings and what markers say. Nothing is asked, and no image is encoded."""
+"""Status: the state of a store, from logs, listings and markers. Asks no model, and encodes no image."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ from taskgalaxy_ops.workspace import Workspace
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceStatus:
-    """A live source, and how far its shards are."""
+    """A live source, and the progress of its image shards."""
 
     source: str
     location: str
     images: int
     rejects: int
     shards: int
-    shards_done: int  # all stages stand
+    shards_done: int  # image shards whose stages are all committed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageStatus:
-    """A stage under today's settings, over the shards that stand: in = out + rejects.
+    """A stage under today's settings, over its committed outputs: in = out + rejects.
 
-    ``pending``: 0 where all shards stand, else None: how much is left only a plan knows.
+    ``pending``: 0 if the outputs of all image shards are committed; else None: only a plan tells how much is left.
     """
 
     stage: str
@@ -47,14 +47,14 @@ class StageStatus:
     units_out: int
     rejects: Mapping[str, int]
     pending: int | None
-    calls: int = 0  # over the lifetime of these shards' image shards
+    calls: int = 0  # over the lifetime of the image shards of these outputs
     tokens: int = 0
     cost: float = 0.0  # USD
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
-    """A whole store."""
+    """The state of a store."""
 
     store: str
     simulated: bool
@@ -69,18 +69,21 @@ class Status:
 
 
 def status(workspace: Workspace) -> Status:
-    """Sources, stages, spending, releases and open fine-tunes. Encodes task types that have no embedding yet."""
-    look = workspace.snapshot()
-    versions = TaxonomyStore(look).versions()
-    scans = look.registry.scans()
-    there = store_state(look, lanes.shards_of(look, None)) if scans else None
-    shards = there.shards if there else []
-    told = marker_summaries(workspace.store, there.committed if there else [])
+    """The store's sources, stages, spending, releases and open fine-tunes.
+
+    Encodes task types that have no embedding yet.
+    """
+    view = workspace.snapshot()
+    versions = TaxonomyStore(view).versions()
+    scans = view.registry.scans()
+    state = store_state(view, lanes.shards_of(view, None)) if scans else None
+    shards = state.shards if state else []
+    summaries = marker_summaries(workspace.store, state.committed if state else [])
     sources = []
     for scan in scans.values():
-        mine = {shard.id for shard in lanes.shards_of(look, [scan.source])} if len(scans) > 1 else None
-        held = [one for one in shards if mine is None or one.shard.id in mine]
-        done = sum(one.settled for one in held)
+        own_ids = {shard.id for shard in lanes.shards_of(view, [scan.source])} if len(scans) > 1 else None
+        held = [shard_state for shard_state in shards if own_ids is None or shard_state.shard.id in own_ids]
+        done = sum(shard_state.settled for shard_state in held)
         sources.append(
             SourceStatus(
                 source=scan.source,
@@ -91,18 +94,18 @@ def status(workspace: Workspace) -> Status:
                 shards_done=done,
             )
         )
-    stages = [_ingest(look, sources), *(_stage(stage, shards, told) for stage in NAMES)] if scans else []
-    ledger, budget = look.ledger(), look.settings.budget
+    stages = [_ingest(view, sources), *(_stage(stage, shards, summaries) for stage in NAMES)] if scans else []
+    ledger, budget = view.ledger(), view.settings.budget
     spent = ledger.spent()
     return Status(
-        store=look.settings.store,
-        simulated=look.settings.simulated
-        or any(each.stats.get("asked", {}).get("simulated") for each in told.values()),
+        store=view.settings.store,
+        simulated=view.settings.simulated
+        or any(each.stats.get("asked", {}).get("simulated") for each in summaries.values()),
         sources=sources,
-        images=sum(one.live for one in shards),
+        images=sum(shard_state.live for shard_state in shards),
         taxonomy={"version": len(versions) - 1, "task_types": versions[-1]["leaves"]},
         stages=stages,
-        pending=0 if all(one.settled for one in shards) else None,
+        pending=0 if all(shard_state.settled for shard_state in shards) else None,
         spent={
             "calls": spent.calls,
             "max_calls": budget.max_calls,
@@ -113,14 +116,14 @@ def status(workspace: Workspace) -> Status:
             "caps": ledger.describe(),
         },
         releases=[
-            {"version": each.version, "samples": each.samples, "partial": each.partial} for each in published(look)
+            {"version": each.version, "samples": each.samples, "partial": each.partial} for each in published(view)
         ],
-        finetunes=_open_jobs(look),
+        finetunes=_open_jobs(view),
     )
 
 
-def _ingest(look: Workspace, sources: Sequence[SourceStatus]) -> StageStatus:
-    kept, refused = sum(each.images for each in sources), Counter(r.reason for r in look.registry.rejects())
+def _ingest(view: Workspace, sources: Sequence[SourceStatus]) -> StageStatus:
+    kept, refused = sum(each.images for each in sources), Counter(r.reason for r in view.registry.rejects())
     shards = sum(each.shards for each in sources)
     return StageStatus(
         stage="ingest",
@@ -133,31 +136,31 @@ def _ingest(look: Workspace, sources: Sequence[SourceStatus]) -> StageStatus:
     )
 
 
-def _stage(stage: str, shards: Sequence[ShardState], told: Mapping[StageOutput, MarkerSummary]) -> StageStatus:
-    there = [one.stage_outputs[stage] for one in shards if stage in one.stage_outputs]
-    found = [told[shard] for shard in there if shard in told]
+def _stage(stage: str, shards: Sequence[ShardState], summaries: Mapping[StageOutput, MarkerSummary]) -> StageStatus:
+    outputs = [shard_state.stage_outputs[stage] for shard_state in shards if stage in shard_state.stage_outputs]
+    marked = [summaries[shard] for shard in outputs if shard in summaries]
     rejects: Counter[str] = Counter()
     asked = Tally()
-    for each in found:
+    for each in marked:
         rejects.update(each.stats["rejects"])
         asked += Tally(**each.stats.get("asked", {}))
     return StageStatus(
         stage=stage,
         shards=len(shards),
-        shards_there=len(there),
-        units_in=sum(each.stats["units_in"] for each in found),
-        units_out=sum(each.stats["units_out"] for each in found),
+        shards_there=len(outputs),
+        units_in=sum(each.stats["units_in"] for each in marked),
+        units_out=sum(each.stats["units_out"] for each in marked),
         rejects=dict(sorted(rejects.items())),
-        pending=0 if len(there) == len(shards) else None,
+        pending=0 if len(outputs) == len(shards) else None,
         calls=asked.calls,
         tokens=asked.tokens,
         cost=asked.cost / NANO,
     )
 
 
-def _open_jobs(look: Workspace) -> list[str]:
+def _open_jobs(view: Workspace) -> list[str]:
     state: dict[str, str] = {}
-    for entry in Log(look.store, keys.FINETUNE_LOG).read():
+    for entry in Log(view.store, keys.FINETUNE_LOG).read():
         if "key" in entry.body:
             state[entry.body["key"]] = entry.body["kind"]
     return [key for key, kind in state.items() if kind != "ended"]

@@ -1,10 +1,10 @@
-"""Take-down: an image leaves everything that is made from then on, and what was made of it is erased.
+"""Take-down: an image is excluded from everything that is made from then on, and what was made of it is erased.
 
-The registry's denylist comes first, so that nothing new is begun and no scan brings it back. Then its blob, what models
-said of it, its rows in shards and releases, and every page that may show it go. Nothing is encoded or asked again:
-markers of what holds it are deleted, since those shards are computed anew from the journal; embeddings lose its rows.
-Whatever kills it, the same command goes on. A run that was at work on the image looks at the denylist after its last
-write, and erases what it wrote.
+The image is first added to the registry's denylist, so that no run begins on it and no scan brings it back. Then its
+blob, the models' replies about it, its rows in stage outputs and releases, and every page that may show it are deleted.
+Nothing is encoded or asked again: the markers of stage outputs that contain it are deleted, so that these are computed
+again from the journal, and its rows are removed from embeddings. If the command is killed, the same command continues
+it. A run that was working on the image reads the denylist after its last write, and erases what it wrote.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ from taskgalaxy_ops.workspace import Workspace
 
 @dataclass(slots=True)
 class TakenDown:
-    """What a take-down came to."""
+    """The outcome of a take-down."""
 
     images: list[ImageId]  # all that were named, also those that the store never had
-    by_shard: dict[str, list[ImageId]] = field(default_factory=dict)  # those that were here
-    shards: int = 0  # markers of shards that held them: these are computed again
-    releases: dict[str, int] = field(default_factory=dict)  # withdrawn in part: samples that are gone, all told
+    by_shard: dict[str, list[ImageId]] = field(default_factory=dict)  # by image shard, those that the store had
+    shards: int = 0  # stage outputs that were dropped because they contained one: they are computed again
+    releases: dict[str, int] = field(default_factory=dict)  # by changed release, all samples withdrawn so far
 
 
 def take_down(
     workspace: Workspace, images: Collection[ImageId], reason: str = "", progress: Progress | None = None
 ) -> TakenDown:
-    """Take these images down, for good. Taking down again what is down goes on where the last time ended.
+    """Take these images down permanently; a call for images that are already taken down continues an interrupted one.
 
-    images: sha256 of their files; such as the store does not have will be refused when they come. Raises SourceError
-    for what is no id.
+    images: sha256 of their files; images that the store does not have are rejected when a scan brings them. Raises
+    SourceError for a text that is no id.
     """
     progress = progress or Silent()
     for image in images:
@@ -72,13 +72,16 @@ def take_down(
 
 
 def finish(workspace: Workspace, progress: Progress | None = None) -> TakenDown:
-    """Go on with every take-down that there was: what was killed half-way, and what came late."""
+    """Finish every take-down: those that were interrupted, and data of their images that was written later."""
     denied = workspace.registry.denied()
     return take_down(workspace, denied, "", progress) if denied else TakenDown([])
 
 
 def left(workspace: Workspace) -> Iterator[str]:
-    """What is still there of images that were taken down: a line each; none is the proof. Reads nearly everything."""
+    """A line for each thing that is left of images that were taken down; no line proves that nothing is left.
+
+    Reads nearly the whole store.
+    """
     denied = workspace.registry.denied()
     if not denied:
         return
@@ -122,7 +125,7 @@ def _left_in_release(workspace: Workspace, version: int, denied: Collection[Imag
 
 
 def _pages(workspace: Workspace, images: Collection[ImageId]) -> Iterator[str]:
-    """The pages for people that show any of these images: they name what they show."""
+    """The report pages that contain the id of any of these images."""
     for listed in workspace.store.list(keys.REPORTS):
         text = workspace.store.get(listed.key).decode("utf-8", "replace")
         if any(image in text for image in images):
@@ -130,13 +133,13 @@ def _pages(workspace: Workspace, images: Collection[ImageId]) -> Iterator[str]:
 
 
 def _versions(workspace: Workspace) -> list[int]:
-    """Of every release that has a file, finished or not."""
+    """The versions of all releases that have a file, finished or not."""
     found = {listed.key.split("/")[1] for listed in workspace.store.list(keys.NUMBERED_RELEASES)}
     return sorted(int(name.removeprefix("v")) for name in found)
 
 
 def _unreferenced(workspace: Workspace) -> Iterator[tuple[str, set[ImageId]]]:
-    """Tables of runs that were killed, and the images that they name."""
+    """Tables that nothing refers to, such as those of killed runs, with the images that they name."""
     for listed in gc.unreferenced(workspace):
         try:
             yield listed.key, ids_in(workspace.store.get(listed.key))

@@ -1,6 +1,6 @@
-"""Upgrade: a store of an earlier layout becomes one of today's. Nothing is asked, encoded or computed again after it.
+"""Upgrade: convert a store of an earlier layout to today's. Nothing is asked, encoded or computed again because of it.
 
-Each step may be killed and run again; the layout's number is raised last. No run may be at work meanwhile.
+Each step may be killed and run again; the layout's number is raised last. No run may work on the store meanwhile.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from taskgalaxy_ops.workspace import Workspace
 
 
 def upgrade(settings: Settings, progress: Progress | None = None) -> tuple[int, int]:
-    """Bring the settings' store to today's layout; the layout before and after. Raises StoreError."""
+    """Convert the settings' store to today's layout; returns the layouts before and after. Raises StoreError."""
     options = s3_options_from_environment(settings.s3.endpoint_url, settings.s3.region)
     workspace = Workspace(settings, connect(settings.store, **options))
     before = layout = layout_of(workspace.store)
@@ -35,7 +35,7 @@ def upgrade(settings: Settings, progress: Progress | None = None) -> tuple[int, 
 
 
 def _from_1(workspace: Workspace, progress: Progress) -> None:
-    """Claims lie by image shard, and a reply tells which image it is about."""
+    """From layout 1: group claims by image shard, and add to each reply the image that it is about."""
     workspace.registry.upgrade()
     known = list(_settings(workspace))
     shards = workspace.registry.shards()
@@ -46,7 +46,7 @@ def _from_1(workspace: Workspace, progress: Progress) -> None:
 
 
 def _settings(workspace: Workspace) -> Iterator[Settings]:
-    """The settings at hand, and every earlier version that can still be read."""
+    """The current settings, and every earlier version in the store that can still be read."""
     yield workspace.settings
     for entry in Log(workspace.store, keys.SETTINGS_LOG).read():
         try:
@@ -56,9 +56,10 @@ def _settings(workspace: Workspace) -> Iterator[Settings]:
 
 
 def _units(workspace: Workspace, shard: str, known: list[Settings]) -> Iterator[tuple[str, ImageId]]:
-    """The units that these settings led to, and their images, from the shards that are there.
+    """The keys of the units that these settings ask, with their images, from the committed stage outputs.
 
-    Prompts are those at hand: what was asked with others stays unknown, and a take-down in its image shard erases it.
+    Only today's prompts are known: the image of a unit that was asked with another prompt stays unknown, and a
+    take-down of any image in its image shard erases it.
     """
     shards = workspace.stage_outputs.all(shard)
     matches = [row for s in shards if s.stage == "match" for row in workspace.stage_outputs.load(s, "matches", Match)]

@@ -1,6 +1,6 @@
-"""Verify: does the store hold what its markers, logs and manifests say? Reads everything, changes nothing.
+"""Verify: check that the store holds what its markers, logs and manifests say. Reads everything, changes nothing.
 
-A glance looks only whether all is there, by logs, markers, manifests and listings.
+`glance` checks only that everything exists, from logs, markers, manifests and listings.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ _RECORDS: Mapping[tuple[str, str], type[Any]] = {
 
 @dataclass(slots=True)
 class Findings:
-    """What was looked at, by kind, and what is wrong with it: a line each."""
+    """The numbers of things checked, by kind, and a line for each damage."""
 
     checked: dict[str, int] = field(default_factory=dict)
     damage: list[str] = field(default_factory=list)
 
 
 def verify(workspace: Workspace, progress: Progress | None = None) -> Findings:
-    """Check images, shards, journals, logs and releases against their hashes and counts."""
+    """Check images, stage outputs, journals, logs and releases against their hashes and counts."""
     progress = progress or Silent()
     found = Findings()
     shards = workspace.registry.shards()
@@ -59,7 +59,10 @@ def verify(workspace: Workspace, progress: Progress | None = None) -> Findings:
 
 
 def glance(workspace: Workspace) -> Findings:
-    """Check that logs can be read, and that what they, markers and manifests name is there. Reads no table or image."""
+    """Check that logs can be read, and that all objects exist which logs, markers and manifests name.
+
+    Reads no table or image.
+    """
     found = Findings()
     look = workspace.snapshot()
     data = {each.key for each in listed(workspace.store, keys.DATA)}
@@ -79,7 +82,7 @@ def _run(checks: _Checks, found: Findings) -> None:
                 check()
             except (DamageError, NotFoundError) as error:
                 found.damage.append(f"{kind}: {error}")
-    except (DamageError, NotFoundError) as error:  # what names the things to check is damaged itself
+    except (DamageError, NotFoundError) as error:  # the log or marker that lists the things to check is damaged itself
         found.damage.append(str(error))
 
 
@@ -111,7 +114,7 @@ def _named(workspace: Workspace, data: Collection[str]) -> _Checks:
 
 
 def _marked(workspace: Workspace, data: Collection[str]) -> _Checks:
-    """The tables that markers name; those of images, whose markers are records, the registry names too."""
+    """The tables that markers name. The tables of images are also in the registry, and taken from there."""
     shards = workspace.registry.shards()
     for shard in shards:
         yield "table", lambda shard=shard: _is_there(shard.images.key, data, shard.stage_output().marker)  # type: ignore[misc]
@@ -133,7 +136,7 @@ def _registry(workspace: Workspace) -> _Checks:
 
 
 def _taxonomy(workspace: Workspace) -> _Checks:
-    # The logs as they lie, also where a version in them cannot be read.
+    # Reads the logs directly, also if a version in them cannot be read.
     logs = (Log(workspace.store, prefix).read() for prefix in (keys.VERSIONS_LOG, keys.PROPOSALS_LOG))
     for version in chain.from_iterable(logs):
         for name, record in (("nodes", Node), ("rejects", LabelReject)):
@@ -176,14 +179,16 @@ def _stage_output(workspace: Workspace, stage_output: StageOutput) -> None:
         stats["units_in"] == stats["units_out"] + counted["rejects"]
         and counted["rejects"] == sum(stats["rejects"].values())
     )
-    redacted = stage_output.stage in RECORD_STAGES and marker.get("redacted")  # its name tells of rows that are gone
+    redacted = stage_output.stage in RECORD_STAGES and marker.get(
+        "redacted"
+    )  # its key was made of rows that are erased
     if not (redacted or output.startswith(stage_output.output)) or not adds_up:
         fix = "Restore it." if stage_output.stage in RECORD_STAGES else "Delete it: the stage output is computed again."
         raise DamageError(f"{stage_output.marker}: its tables or counts do not add up. {fix}")
 
 
 def _table(workspace: Workspace, ref: TableRef, record: type[Any] | None) -> int:
-    """Rows of a table, whose bytes, number of rows and rows' hash are those that its reference says."""
+    """The number of rows of a table. Raises DamageError unless its bytes and rows match its reference."""
     if record is None:
         ids, vectors = workspace.stage_outputs.read_embeddings(ref)
         count, digest = len(ids), parquet.embeddings_hash(ids, vectors)
@@ -201,7 +206,7 @@ def _releases(workspace: Workspace, check: Callable[[Workspace, Published, Mappi
 
 
 def _manifest(workspace: Workspace, one: Published) -> Mapping[str, Any]:
-    """The files of a release, by path."""
+    """The manifest's entries of a release's files, by path. Raises DamageError if the manifest was changed."""
     raw = workspace.store.get(keys.release(one.version) + MANIFEST)
     if sha256_hex(raw) != one.manifest_sha256:
         raise DamageError(f"{keys.release(one.version)}{MANIFEST} is not the one that was published.")

@@ -1,7 +1,7 @@
-"""Release: from rows to the files of a data set. Pure; publishing them in a store is another's.
+"""Release: from rows to the files of a data set. Only ``publish`` and ``published_rows`` use a store.
 
-``select_samples`` selects and splits, ``build`` makes the files one at a time. Memory is flat in the number of samples
-and of images: rows lie in a temporary file (``sqlite_staging``).
+``select_samples`` chooses and splits the samples, ``build`` makes the files one at a time. Memory does not grow with
+the number of samples and images, because the rows lie in a temporary file (``sqlite_staging``).
 """
 
 from taskgalaxy_ops.release.build import FORMAT_VERSION, HISTORY, MANIFEST, Stored, build, entry, file_count

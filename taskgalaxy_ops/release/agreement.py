@@ -1,7 +1,7 @@
-"""How far the judges agree: shares, Cohen's kappa for two of them, Krippendorff's alpha for all.
+"""The agreement of the judges: shares, Cohen's kappa for two judges, Krippendorff's alpha for all.
 
-Judges are asked only while a verdict is open, so over all pairs the later ones see mostly what the earlier ones
-disagreed on. Agreement is therefore taken over the audited pairs, drawn by hash, which every judge saw.
+Judges are asked only while a verdict is open, so that the later judges see mostly pairs on which the earlier ones
+disagreed. Agreement is therefore measured on the audited pairs, which are drawn by hash, and which every judge saw.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from taskgalaxy_ops.records import PairId
 
 @dataclass(frozen=True, slots=True)
 class JudgeFigures:
-    """One judge over all pairs, audits included."""
+    """One judge's votes on all pairs, audits included."""
 
     judge: str
     approvals: int
@@ -26,14 +26,14 @@ class JudgeFigures:
 
     @property
     def approval_share(self) -> float | None:
-        """Approvals of all votes that are no abstention."""
+        """Approvals as a share of the votes that are no abstention; None: there are no such votes."""
         voted = self.approvals + self.rejections
         return self.approvals / voted if voted else None
 
 
 @dataclass(frozen=True, slots=True)
 class TwoJudges:
-    """Two judges over the pairs on which both voted."""
+    """Two judges' votes on the pairs on which both voted."""
 
     judges: tuple[str, str]
     pairs: int
@@ -43,7 +43,7 @@ class TwoJudges:
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """The judges' agreement. ``audited`` false: no pair was audited, so it is over all pairs, and biased."""
+    """The judges' agreement. ``audited``: False if no pair was audited; it is then over all pairs, and biased."""
 
     judges: list[JudgeFigures]
     two: list[TwoJudges]
@@ -52,12 +52,13 @@ class Agreement:
     audited: bool
 
 
-# A pair's votes: judge and vote, None for an abstention, in the settings' order. Few differ: two to a judge's votes.
+# A pair's votes in the settings' order of judges: (judge, vote), None for an abstention. n judges give at most 4 ** n
+# different ballots: each judge was not asked, abstained, or voted 0 or 1.
 Ballot = tuple[tuple[str, int | None], ...]
 
 
 class Ballots:
-    """How often each ballot was cast: all that agreement depends on, whatever the number of pairs."""
+    """The number of pairs with each ballot: agreement depends on nothing else, and memory does not grow with pairs."""
 
     def __init__(self, audit_share: float) -> None:
         self._audit_share = audit_share
@@ -73,7 +74,7 @@ class Ballots:
 
 
 def agreement(ballots: Ballots, judges: Sequence[str]) -> Agreement:
-    """Figures of the judges, in their order, over everything that was voted on."""
+    """The judges' figures, in the order of ``judges``, over all pairs with a vote."""
     cast: Counter[tuple[str, int | None]] = Counter()
     for ballot, number in ballots.all.items():
         for vote in ballot:
@@ -97,10 +98,10 @@ def agreement(ballots: Ballots, judges: Sequence[str]) -> Agreement:
 
 
 def cohen_kappa(ratings: Mapping[tuple[int, int], int]) -> float | None:
-    """Cohen's kappa of two raters; None where chance alone would have them agree always, or nothing was rated.
+    """Cohen's kappa of two raters; None where they would always agree by chance, or nothing was rated.
 
-    ratings: how often the two gave these values. kappa = (p_o - p_e) / (1 - p_e): Cohen, "A coefficient of agreement
-    for nominal scales", 1960, formula 1.
+    ratings: the number of items by the two raters' values. kappa = (p_o - p_e) / (1 - p_e): Cohen, "A coefficient of
+    agreement for nominal scales", 1960, formula 1.
     """
     n = sum(ratings.values())
     if not n:
@@ -116,10 +117,10 @@ def cohen_kappa(ratings: Mapping[tuple[int, int], int]) -> float | None:
 
 
 def krippendorff_alpha(units: Mapping[tuple[int, ...], int]) -> float | None:
-    """Krippendorff's alpha for nominal values, any number of raters, values missing; None where nothing varies.
+    """Krippendorff's alpha for nominal values, any number of raters and missing values; None where nothing varies.
 
-    units: how many units were given these values. alpha = 1 - D_o / D_e from the coincidences of values within units:
-    Krippendorff, "Computing Krippendorff's Alpha-Reliability", 2011, section C.
+    units: the number of units by the values that raters gave them. alpha = 1 - D_o / D_e from coincidences within
+    units: Krippendorff, "Computing Krippendorff's Alpha-Reliability", 2011, section C.
     """
     totals: Counter[int] = Counter()
     observed = 0.0
@@ -133,5 +134,5 @@ def krippendorff_alpha(units: Mapping[tuple[int, ...], int]) -> float | None:
 
 
 def _unequal(counts: Counter[int]) -> int:
-    """Ordered pairs of values that differ."""
+    """The number of ordered pairs of different values."""
     return counts.total() ** 2 - sum(n * n for n in counts.values())

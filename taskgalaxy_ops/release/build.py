@@ -1,4 +1,4 @@
-"""From a plan to files, one at a time: the formats, the images, the card, the history, and the manifest last."""
+"""From a selection to files, one at a time: the formats, the images, the card, the history, and the manifest last."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ HISTORY = "history.json"
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """The file of an image, as the store holds it already. Its bytes were checked as the Parquet files were made."""
+    """An image's file, which the store already holds. Its bytes were checked when the Parquet files were made."""
 
     image: ImageId
 
@@ -36,9 +36,10 @@ class Stored:
 def build(plan: Selection, *, version: int, history: Mapping[str, Any]) -> Iterator[tuple[str, Content | Stored]]:
     """A release's files: relative path and content, each made when it is asked for; ``manifest.json`` is the last.
 
-    Large ones are temporary files, open until the next is asked for. version, history: what is no content, such as
-    times and numbers of versions. It goes to ``history.json``, the one file that the same plan may give other bytes
-    for, and so not in the manifest. Raises DamageError where an image's bytes are not those of its id.
+    Large files are temporary files, open until the next one is asked for. version, history: data that is no content,
+    such as times and version numbers. It goes to ``history.json``, the only file whose bytes the same plan does not
+    determine, and which is therefore not in the manifest. Raises DamageError where an image's bytes are not those of
+    its id.
     """
     plan.rows.execute("DELETE FROM files")
     for path, file in chain.from_iterable(_files(plan, name) for name in plan.settings.formats):
@@ -57,7 +58,7 @@ def build(plan: Selection, *, version: int, history: Mapping[str, Any]) -> Itera
 
 
 def file_count(plan: Selection) -> int:
-    """How many files ``build`` gives."""
+    """The number of files that ``build`` yields."""
     formats = sum(FORMATS.get(name).count(plan) for name in plan.settings.formats)
     return formats + plan.counts["images_copied"] + len(plan.shown) + len((README, HISTORY, MANIFEST))
 
@@ -86,7 +87,7 @@ def _history(plan: Selection) -> dict[str, Any]:
 
 
 def _write_manifest(plan: Selection, file: BinaryIO) -> None:
-    """All of it as ``as_json`` gives it; the files, which may be many, one by one."""
+    """Write the manifest in the form of ``as_json``, its files one by one, because there may be many."""
     manifest = {
         "format": FORMAT_VERSION,
         "code": RELEASE_VERSION,
@@ -109,7 +110,7 @@ def _write_manifest(plan: Selection, file: BinaryIO) -> None:
 
 
 def entry(content: Content) -> dict[str, Any]:
-    """What the manifest says of a file."""
+    """The manifest's entry of a file: size in bytes, and sha256."""
     if isinstance(content, bytes):
         return {"size": len(content), "sha256": sha256_hex(content)}
     size = content.seek(0, SEEK_END)
@@ -118,5 +119,5 @@ def entry(content: Content) -> dict[str, Any]:
 
 
 def as_json(value: Mapping[str, Any]) -> bytes:
-    """A JSON file of a release, a value a line."""
+    """A JSON file of a release: keys sorted, a value a line."""
     return (json.dumps(value, sort_keys=True, indent=1, ensure_ascii=False) + "\n").encode()

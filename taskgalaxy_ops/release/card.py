@@ -21,7 +21,7 @@ _CELL = 300  # characters of model text in a cell
 
 
 def card(plan: Selection) -> bytes:
-    """README.md, UTF-8."""
+    """The card as README.md, UTF-8."""
     parts = (
         header_lines(_header(plan)),
         _warnings(plan),
@@ -39,7 +39,7 @@ def card(plan: Selection) -> bytes:
 
 
 def header_lines(header: Mapping[str, Any]) -> list[str]:
-    """The header that the Hub reads, a blank line behind it."""
+    """The YAML header that the Hub reads, as lines, with a blank line at the end."""
     return ["---", yaml.safe_dump(dict(header), sort_keys=False, allow_unicode=True).rstrip(), "---", ""]
 
 
@@ -276,8 +276,8 @@ def _licences(plan: Selection) -> list[str]:
     ]
 
 
-def _counted(found: Mapping[Any, int]) -> Iterable[tuple[str, ...]]:
-    return [(*map(text, names), f"{found[names]:,}") for names in sorted(found)]
+def _counted(numbers: Mapping[Any, int]) -> Iterable[tuple[str, ...]]:
+    return [(*map(text, names), f"{numbers[names]:,}") for names in sorted(numbers)]
 
 
 def _limits(plan: Selection) -> list[str]:

@@ -1,4 +1,4 @@
-"""The pictures of a release: the files as they are, and a few small ones for its card."""
+"""The images of a release: the unchanged files, and a few small ones for its card."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SIDE = 256  # pixels
 
 
 def read_image(plan: Selection, image: ImageId) -> bytes:
-    """An image's file. Raises DamageError if its bytes are not those that its id names."""
+    """Read an image's file. Raises DamageError if its bytes are not those of its id."""
     raw = plan.inputs.read_image(image)
     if sha256_hex(raw) != image:
         raise DamageError(f"image {image}: its bytes in the store are others (checksum). Run `taskgalaxy verify`.")
@@ -25,7 +25,7 @@ def read_image(plan: Selection, image: ImageId) -> bytes:
 
 
 def copied_image(plan: Selection, picture: int, image: ImageId) -> bytes:
-    """The file of an image that the release carries: read from the store once, then kept beside the plan's rows."""
+    """The file of an image that the release contains; it is read from the store once, then from the plan's database."""
     kept = plan.rows.execute("SELECT raw FROM blobs WHERE picture = ?", (picture,)).fetchone()
     if kept:
         raw: bytes = kept[0]
@@ -36,7 +36,7 @@ def copied_image(plan: Selection, picture: int, image: ImageId) -> bytes:
 
 
 def thumbnail_path(pair: PairId) -> str:
-    """Where the card's picture of a sample lies."""
+    """The path of a sample's picture on the card, within the release."""
     return f"samples/{pair[:16]}.jpg"
 
 

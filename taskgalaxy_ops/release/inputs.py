@@ -1,7 +1,4 @@
-"""What a release is made of.
-
-The rows of the live images, by image shard, and what its card says of how they came about.
-"""
+"""The inputs of a release: the rows of the live images, by image shard, and facts for its card about their making."""
 
 from __future__ import annotations
 
@@ -20,32 +17,32 @@ from taskgalaxy_ops.settings import Model
 class TaxonomySummary:
     """The taxonomy that the images were matched with."""
 
-    version: int  # history: the same leaves may come back under another number
+    version: int  # for history.json: another version may have the same leaves
     leaves: Sequence[TaskTypePath]
     levels: Mapping[int, int]  # live nodes on each level, 1 = first
 
 
 @dataclass(frozen=True, slots=True)
 class ShardRows:
-    """The rows of one image shard. All that is known of an image and its pairs is in one of them."""
+    """The rows of one image shard. All rows about an image are in the same image shard."""
 
-    samples: pa.Table  # of records.Pair
-    votes: pa.Table  # of Vote, of rejected pairs too: the judges' agreement is over all of them
-    verdicts: pa.Table  # of Verdict, of rejected pairs too
-    images: pa.Table  # of Image
-    claims: Sequence[Claim]  # live ones
+    samples: pa.Table  # records.Pair
+    votes: pa.Table  # records.Vote, also of rejected pairs, which count for the judges' agreement
+    verdicts: pa.Table  # records.Verdict, also of rejected pairs
+    images: pa.Table  # records.Image
+    claims: Sequence[Claim]  # those of live sources
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReleaseInputs:
-    """Everything that goes into a release. Its bytes hang on no order but that of ``stage_counts`` and ``judges``.
+    """Everything that goes into a release. Its bytes depend on no order but that of ``stage_counts`` and ``judges``.
 
     Raises ValueError where a model is simulated and ``simulated`` is false.
     """
 
     shards: Iterable[ShardRows]  # read once, one in memory at a time
     read_image: Callable[[ImageId], bytes]  # the file's bytes
-    image_uri: Callable[[ImageId], str]  # where those bytes lie, for images that are referred to
+    image_uri: Callable[[ImageId], str]  # the URI of the bytes, for images that are not copied into the release
     stage_counts: Sequence[StageCounts]  # up to the vote; the release adds its own
     taxonomy: TaxonomySummary
     teacher: Model
@@ -55,10 +52,10 @@ class ReleaseInputs:
     simulated: bool
     partial: bool = False
     pending: int = 0  # units without an answer
-    rules: Mapping[str, Any] = field(default_factory=dict)  # settings that shaped the data, e.g. "vote.quorum": 2
+    rules: Mapping[str, Any] = field(default_factory=dict)  # settings that the data depend on, e.g. "vote.quorum": 2
     audit_share: float = 0.0  # share of pairs, by hash, that every judge saw
-    settings_hash: str = ""  # history: it covers addresses too, which change no data
-    usage: Mapping[str, Any] = field(default_factory=dict)  # history: calls, tokens, cost
+    settings_hash: str = ""  # for history.json: it covers addresses, too, which change no data
+    usage: Mapping[str, Any] = field(default_factory=dict)  # for history.json: calls, tokens, cost
 
     def __post_init__(self) -> None:
         if not self.simulated and (names := [m.name for m in (self.teacher, *self.judges) if m.simulated]):

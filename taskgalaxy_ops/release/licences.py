@@ -1,4 +1,4 @@
-"""What sources say of licences, in the words of a Hugging Face card."""
+"""The licences that sources state, as identifiers of a Hugging Face card."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 UNKNOWN = "unknown"
 OTHER = "other"
 
-# Identifiers that the Hub takes in a card's header; what a source calls otherwise is "other".
+# Identifiers that the Hub accepts in a card's header; any other licence is "other".
 _KNOWN = re.compile(
     r"apache-2\.0|mit|isc|zlib|wtfpl|unlicense|cc0-1\.0|bsd(-[23]-clause)?|mpl-2\.0|gfdl|odbl|odc-by|pddl"
     r"|cc-by-(2\.0|2\.5|3\.0|4\.0)|cc-by-sa-[34]\.0|cc-by-nc-[234]\.0|cc-by-nd-4\.0|cc-by-nc-nd-[34]\.0"

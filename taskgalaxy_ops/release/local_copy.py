@@ -1,4 +1,4 @@
-"""A release as files, as ``publishing.fetch`` copies it: what training and scoring read."""
+"""A release's local copy, as ``publish.fetch`` makes it: training and scoring read it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _TOKENS = re.compile(
 
 @dataclass(frozen=True)
 class ReleaseCopy:
-    """A release's local copy, as ``publishing.fetch`` makes it."""
+    """A release's local copy. folder: its own folder, named as the release."""
 
     folder: Path
 
@@ -31,14 +31,14 @@ class ReleaseCopy:
         return self.folder.name
 
     def manifest(self) -> dict[str, Any]:
-        """Raises DamageError where the copy is not whole."""
+        """The release's manifest. Raises DamageError where it cannot be read."""
         try:
-            found: dict[str, Any] = json.loads((self.folder / "manifest.json").read_bytes())
+            content: dict[str, Any] = json.loads((self.folder / "manifest.json").read_bytes())
         except (OSError, ValueError) as error:
             raise DamageError(
                 f"release {self.folder}: its manifest cannot be read ({error}). Fetch it again."
             ) from error
-        return found
+        return content
 
     @property
     def identity(self) -> str:
@@ -46,7 +46,7 @@ class ReleaseCopy:
         return sha256_hex((self.folder / "manifest.json").read_bytes())
 
     def check(self) -> None:
-        """Every file that training and scoring read is there as the manifest says. Raises DamageError."""
+        """Check that every file is there as the manifest says. Raises DamageError."""
         for path, entry in self.manifest()["files"].items():
             file = self.folder / path
             if not file.is_file() or file.stat().st_size != entry["size"] or _sha256(file) != entry["sha256"]:
@@ -55,17 +55,17 @@ class ReleaseCopy:
                 )
 
     def rows(self, split: str) -> list[dict[str, Any]]:
-        """The rows of a split, as LLaVA's JSON has them. Raises DamageError."""
+        """The rows of a split, as in LLaVA's JSON. Raises DamageError where the file cannot be read."""
         try:
-            found = json.loads((self.folder / "llava" / f"{split}.json").read_text(encoding="utf-8"))
+            samples = json.loads((self.folder / "llava" / f"{split}.json").read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise DamageError(f"release {self.name}: llava/{split}.json cannot be read ({error}).") from error
-        if not isinstance(found, list):
+        if not isinstance(samples, list):
             raise DamageError(f"release {self.name}: llava/{split}.json is no list.")
-        return found
+        return samples
 
     def image(self, row: dict[str, Any]) -> str:
-        """Absolute path of a row's image. Raises SourceError for one that lies in no folder."""
+        """The absolute path of a row's image. Raises SourceError for one that is a URI of the store."""
         path = str(row["image"])
         if "://" in path:
             raise SourceError(
@@ -75,7 +75,10 @@ class ReleaseCopy:
         return str((self.folder / path).resolve())
 
     def table(self, splits: Sequence[str], columns: Sequence[str]) -> list[dict[str, Any]]:
-        """Rows of the Parquet files, these columns alone; ``image`` gives its path alone, texts come ``plain``."""
+        """Rows of the Parquet files of these splits, with these columns only.
+
+        The column ``image`` has only the path, without the bytes; question and answer are passed through ``plain``.
+        """
         wanted = ["image.path" if column == "image" else column for column in columns]
         rows: list[dict[str, Any]] = []
         for split in splits:
@@ -92,5 +95,5 @@ def _sha256(file: Path) -> str:
 
 
 def plain(text: str) -> str:
-    """The text without anything that a tokenizer takes for a token of its own: brackets become look-alikes."""
+    """The text without strings that a tokenizer reads as special tokens: their brackets become similar characters."""
     return _TOKENS.sub(lambda found: f"‹{found[1] or found[2]}›", text)

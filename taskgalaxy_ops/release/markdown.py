@@ -1,9 +1,9 @@
-"""Markdown out of text that nobody vouches for: labels, questions, names of sources, licences.
+"""Markdown of untrusted text: labels, questions, names of sources, licences.
 
-Whatever such a text holds, it shows as itself: no HTML, link, picture, mention, formula or broken table. Marks that
-mean something inside a line become character references, which Markdown never takes for markup; a text is never put
-at the start of a line, where others would. Renderers that make links of bare addresses look behind the references,
-so addresses are cut by an invisible space.
+Any such text is shown literally: it cannot become HTML, a link, a picture, a mention or a formula, or break a table.
+Characters that are markup inside a line become character references, which Markdown never reads as markup; a text is
+never put at the start of a line, where other characters would be markup. Renderers that turn bare addresses into links
+resolve the references first; addresses are therefore broken by an invisible space.
 """
 
 from __future__ import annotations
@@ -27,5 +27,5 @@ def text(value: object, limit: int | None = None) -> str:
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    """A table's lines. Cells are Markdown already."""
+    """A table's lines, with a blank one at the end. header, rows: cells that are Markdown already."""
     return [f"| {' | '.join(row)} |" for row in (header, ["---"] * len(header), *rows)] + [""]

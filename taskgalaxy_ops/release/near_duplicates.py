@@ -1,7 +1,8 @@
-"""Images that look the same: exact search for perceptual hashes within a few bits of one another.
+"""Near-duplicate images: an exact search for perceptual hashes that differ in a few bits only.
 
-Pigeonhole: cut the hash's bits into ``bits + 1`` bands. Two hashes that differ in at most ``bits`` places agree in one
-whole band at least, so only images that share a band are compared (Manku, Jain and Das Sarma, 2007, section 3).
+The hash's bits are divided into ``bits + 1`` bands. Two hashes that differ in at most ``bits`` bits agree in at least
+one whole band (pigeonhole principle), so that only images that share a band are compared (Manku, Jain and Das Sarma,
+2007, section 3).
 """
 
 from __future__ import annotations
@@ -9,21 +10,21 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-_AT_ONCE = 1 << 14  # hashes whose bits are spread out, a byte each
+_AT_ONCE = 1 << 14  # hashes that are unpacked at once, to a byte a bit
 
 
 def near_duplicates(hashes: NDArray[np.uint8], bits: int) -> NDArray[np.int64]:
-    """For each image the row of the one that stands for it; -1 for an image that stands itself.
+    """For each image ``(n,)``, the row of the image that is kept instead of it; -1: the image itself is kept.
 
-    hashes: perceptual hashes ``(n, bytes)``, in order of image id. In this order, an image stands unless one that
-    stands already lies within ``bits`` (Hamming distance, 0 or more); the first such row stands for it. So no two that
-    stand are near each other, and nothing is dropped along a chain of small steps.
+    hashes: perceptual hashes ``(n, bytes)``, in order of image id. bits: the largest Hamming distance of duplicates. In
+    this order, an image is kept unless one that is kept already lies within ``bits``; the first such one replaces it.
+    No two kept images are thus near each other, and each dropped image is near the one that replaces it.
 
-    In memory is, of each image, the hash twice and 12 bytes a band: the one thing of a release that grows with the
-    images, and in arrays alone. Equal hashes (``bits`` 0) are found by sorting, without this.
+    Memory: each hash twice and 12 bytes a band for each image. This is the only memory of a release that grows with the
+    images. Equal hashes (``bits`` 0) are found by sorting in SQLite, without this function.
     """
     words = np.ascontiguousarray(np.pad(hashes, ((0, 0), (0, -hashes.shape[1] % 8)))).view(np.uint64)
-    # Every (bits + 1)th bit makes a band: neighbouring bits agree too often, say in the white margin of a page.
+    # A band is every (bits + 1)th bit, because neighbouring bits agree too often, e.g. in the white margin of a page.
     bands = [_Band(_every(hashes, start, bits + 1)) for start in range(bits + 1)]
     stand_in = np.full(len(hashes), -1)
     for row in range(len(hashes)):
@@ -44,7 +45,7 @@ def _every(hashes: NDArray[np.uint8], start: int, step: int) -> NDArray[np.uint8
 
 
 class _Band:
-    """Rows that agree in one band, in order."""
+    """The rows grouped by their bits in one band, in order within each group. parts: the band's bits, (n, bytes)."""
 
     def __init__(self, parts: NDArray[np.uint8]) -> None:
         key = np.unique(parts, axis=0, return_inverse=True)[1].reshape(-1)
@@ -55,5 +56,5 @@ class _Band:
         self._end = np.cumsum(np.bincount(key)).astype(np.int32)[key]
 
     def later(self, row: int) -> NDArray[np.int32]:
-        """The rows behind this one that share its band."""
+        """The rows after this one that have the same bits in this band."""
         return self._order[self._place[row] + 1 : self._end[row]]

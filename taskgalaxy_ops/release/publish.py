@@ -1,9 +1,9 @@
 """Publish a release: an immutable version under its own prefix, and ``latest`` beside it.
 
 The releases' log holds ``{"kind": "begin", "version", "content"}`` before the first file of a version is written and
-``{"kind": "done", "version", ...}`` after the last. Files follow from the content alone, so that a publisher that was
-killed is continued, and two that publish the same content write the same files. A content equal to the latest
-version's is not published again.
+``{"kind": "done", "version", ...}`` after the last. The content alone determines the files: if a publisher is killed,
+the next one continues its version, and two that publish the same content write the same files. Content equal to the
+latest version's is not published again.
 """
 
 from __future__ import annotations
@@ -36,22 +36,22 @@ from taskgalaxy_ops.workspace import Workspace
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Published:
-    """A release as its log entry tells it."""
+    """A complete release, as its entries in the log describe it."""
 
     version: int
-    content: str  # fingerprint of what it holds
+    content: str  # fingerprint of its content
     manifest_sha256: str
     samples: int
     task_types: int
     images: int
     partial: bool
-    inputs: str = ""  # fingerprint of what it was made from, where all of that was whole; "" where it is not known
+    inputs: str = ""  # fingerprint of its inputs, if all of them were complete; "": not known
     rejects: Mapping[str, int] = field(default_factory=dict)  # accepted pairs that were left out, by reason
-    withdrawn: int = 0  # samples that were taken out of it since, with their images
+    withdrawn: int = 0  # samples that were withdrawn from it later, with their images
 
     @property
     def funnel(self) -> StageCounts:
-        """Accepted pairs to samples of the release."""
+        """The counts of the release stage: from accepted pairs to samples."""
         left_out = sum(self.rejects.values())
         return StageCounts("release", self.samples + left_out, self.samples, self.rejects)
 
@@ -66,31 +66,32 @@ def published(workspace: Workspace) -> list[Published]:
 
 
 def _done(entries: list[LogEntry]) -> list[Published]:
-    found: dict[int, Published] = {}
+    releases: dict[int, Published] = {}
     for entry in entries:
         body = {name: value for name, value in entry.body.items() if name != "kind"}
         if entry.body["kind"] == "done":
-            found.setdefault(body["version"], Published(**body))
-        elif entry.body["kind"] == "withdraw" and body["version"] in found:
-            found[body["version"]] = replace(found[body["version"]], **body)
-    return list(found.values())
+            releases.setdefault(body["version"], Published(**body))
+        elif entry.body["kind"] == "withdraw" and body["version"] in releases:
+            releases[body["version"]] = replace(releases[body["version"]], **body)
+    return list(releases.values())
 
 
 @dataclass(frozen=True, slots=True)
 class ReleaseReceipt:
-    """What publishing came to."""
+    """The outcome of publishing."""
 
     release: Published
     path: str  # URL of its prefix
-    made: bool  # False: it is equal to the latest, which stands
-    funnel: StageCounts  # accepted pairs to samples of the release
+    made: bool  # False: nothing was made, because the content equals that of the latest release
+    funnel: StageCounts  # from accepted pairs to samples
 
 
 def publish(
     workspace: Workspace, *, partial: bool = False, results: RunResults | None = None, progress: Progress | None = None
 ) -> ReleaseReceipt:
-    """Release all accepted pairs of live images.
+    """Release all accepted pairs of live images, unless this equals the latest release.
 
+    results: of a run that was just made; None: of the answers that the journals hold.
     Raises PendingError while anything is pending, unless ``partial``; SourceError where there is nothing to release.
     """
     progress = progress or Silent()
@@ -133,9 +134,9 @@ def publish(
 
 
 def _inputs(results: RunResults) -> str:
-    """Fingerprint of all that a release's content follows from, for which no row is read; "" if a part is provisional.
+    """Fingerprint of all that determines a release's content, made without reading rows; "" if a part is provisional.
 
-    What is equal by it has equal content; the reverse need not be.
+    Equal fingerprints mean equal content; equal content may have different fingerprints.
     """
     parts = [
         (shard.id, stage, part.stage_output) for shard in results.result.shards for stage, part in shard.stages.items()
@@ -164,9 +165,9 @@ def _inputs(results: RunResults) -> str:
 
 
 def _make(workspace: Workspace, plan: release.Selection, progress: Progress) -> tuple[int, str] | Published:
-    """Write a plan's files as a new version, or go on with one that was begun; version and SHA-256 of its manifest.
+    """Write a selection's files as a new version, or continue one that was begun with the same content.
 
-    The latest release, where that is equal.
+    Returns the version and the SHA-256 of its manifest; or the latest release, if its content is equal.
     """
     for _ in range(2):
         version = _begin(workspace, plan.content_hash)
@@ -180,28 +181,29 @@ def _make(workspace: Workspace, plan: release.Selection, progress: Progress) -> 
         files = release.build(plan, version=version, history=history)
         if manifest := _write(workspace, version, files, progress):
             return version, manifest
-        # Another version of a library writes other bytes for the same rows: what it began is left, a new one begun.
+        # The files of the version that was begun have other bytes, because another version of a library wrote them:
+        # abandon that version, and begin a new one.
         Log(workspace.store, keys.RELEASES_LOG).append({"kind": "abandon", "version": version})
     raise DamageError(f"release {version}: its files keep changing while they are written. Run `taskgalaxy verify`.")
 
 
 def latest_release(workspace: Workspace, before: Sequence[Published]) -> ReleaseReceipt | None:
-    """The latest release, as a receipt; ``made`` if it is none of those that were there ``before``."""
-    there = published(workspace)
-    if not there:
+    """The latest release as a receipt, with ``made`` if it is not among those ``before``; None: there is none."""
+    releases = published(workspace)
+    if not releases:
         return None
-    return ReleaseReceipt(there[-1], url(workspace, there[-1]), there[-1] not in before, there[-1].funnel)
+    return ReleaseReceipt(releases[-1], url(workspace, releases[-1]), releases[-1] not in before, releases[-1].funnel)
 
 
 def url(workspace: Workspace, one: Published) -> str:
-    """Where a release lies."""
+    """The URL of a release's prefix."""
     return f"{workspace.store.url.rstrip('/')}/{keys.release(one.version)}"
 
 
 def _begin(workspace: Workspace, content: str) -> int | Published:
-    """The version under which this content is published: one that was begun with it and not finished, or the next.
+    """The version under which to publish this content: an unfinished one that was begun with it, or the next.
 
-    The latest release, where it is equal: another may have published it a moment ago.
+    Returns the latest release instead if its content is equal: another process may have just published it.
     """
     version: int | Published = 0
 
@@ -215,7 +217,7 @@ def _begin(workspace: Workspace, content: str) -> int | Published:
         latest = max((each.version for each in done), default=0)
         begun = [entry.body for entry in entries if entry.body["kind"] == "begin"]
         for body in begun:
-            # An older number would not be the latest, once done.
+            # A version below the latest is not continued: once finished, it would not be the latest release.
             if body["content"] == content and body["version"] not in closed and body["version"] > latest:
                 version = body["version"]
                 return None
@@ -229,7 +231,7 @@ def _begin(workspace: Workspace, content: str) -> int | Published:
 def _write(
     workspace: Workspace, version: int, files: Iterator[tuple[str, Content | release.Stored]], progress: Progress
 ) -> str:
-    """Write the files of a version; the manifest's SHA-256, or "" if other bytes lie there already."""
+    """Write the files of a version. Returns the manifest's SHA-256, or "" if a file exists with other bytes."""
     manifest = ""
     for path, content in files:
         key = keys.release(version) + path
@@ -257,11 +259,11 @@ def _point_to_latest(workspace: Workspace, log: Log) -> None:
 
 
 def withdraw(workspace: Workspace, version: int, gone: Collection[ImageId]) -> dict[str, int]:
-    """Take images out of a release's files; its name and how many samples are out of it, or nothing: it has none."""
+    """Withdraw images from a release's files. Returns its withdrawn samples by its name; {}: it holds none of them."""
     prefix = keys.release(version)
     try:
         manifest = workspace.store.get(prefix + release.MANIFEST)
-    except NotFoundError:  # it was never finished
+    except NotFoundError:  # the release was never finished
         for listed in list(workspace.store.list(prefix)):
             workspace.store.delete(listed.key)
         return {}
@@ -274,7 +276,7 @@ def withdraw(workspace: Workspace, version: int, gone: Collection[ImageId]) -> d
     log = Log(workspace.store, keys.RELEASES_LOG)
     known = {each.version: each.manifest_sha256 for each in _done(log.read())}
     sha256 = sha256_hex(manifest)
-    if known.get(version, sha256) == sha256:  # where a kill came before this entry, it is not
+    if known.get(version, sha256) == sha256:  # they differ also if an earlier call was killed before the entry below
         return {}
     samples = json.loads(manifest)["withdrawn"]["samples"]
     log.append({"kind": "withdraw", "version": version, "withdrawn": samples, "manifest_sha256": sha256})
@@ -283,7 +285,7 @@ def withdraw(workspace: Workspace, version: int, gone: Collection[ImageId]) -> d
 
 
 def unfinished(workspace: Workspace) -> list[Listed]:
-    """The files of releases that were given up, or were begun and then overtaken by a later one."""
+    """The files of releases that were abandoned, or that were begun and not finished before a later one."""
     entries = Log(workspace.store, keys.RELEASES_LOG).read()
     done = {each.version for each in _done(entries)}
     given_up = {entry.body["version"] for entry in entries if entry.body["kind"] == "abandon"}
@@ -293,20 +295,20 @@ def unfinished(workspace: Workspace) -> list[Listed]:
 
 
 def _rows(results: RunResults) -> Iterator[release.ShardRows]:
-    """What each image shard gives to a release."""
+    """The rows of each image shard for a release."""
     workspace = results.workspace
-    for found, shard in results.shards():
+    for result, shard in results.shards():
         yield release.ShardRows(
-            samples=results.columns(found, "vote", "samples"),
-            votes=results.columns(found, "vote", "votes"),
-            verdicts=results.columns(found, "vote", "verdicts"),
+            samples=results.columns(result, "vote", "samples"),
+            votes=results.columns(result, "vote", "votes"),
+            verdicts=results.columns(result, "vote", "verdicts"),
             images=workspace.stage_outputs.columns(shard.images, Image),
             claims=workspace.registry.claims_of(shard.id),
         )
 
 
 def release_inputs(results: RunResults) -> release.ReleaseInputs:
-    """What a release is made of, from what the store holds."""
+    """The inputs of a release, from a run's results and the store."""
     workspace = results.workspace
     settings = workspace.settings
     taxonomy = TaxonomyStore(workspace).version()
@@ -343,21 +345,21 @@ def release_inputs(results: RunResults) -> release.ReleaseInputs:
 
 
 def fetch(workspace: Workspace, one: Published, folder: Path) -> Path:
-    """Copy a release to a local folder (below it, by version name), each file checked against the manifest.
+    """Copy a release to ``folder``/<version's name>, and check each file against the manifest; returns that folder.
 
-    Files that are there already and right are left. Raises DamageError for a file that is not what the manifest says,
-    and where another release lies there: its files would be loaded along.
+    Files that are already there and correct are not copied again. Raises DamageError for a file that differs from the
+    manifest, and if the folder holds another release, whose files would be loaded together with these.
     """
     prefix = keys.release(one.version)
     raw = workspace.store.get(prefix + release.MANIFEST)
     if sha256_hex(raw) != one.manifest_sha256:
         raise DamageError(f"release {one.name}: its manifest was changed. Run `taskgalaxy verify`.")
     target = folder / one.name
-    there = target / release.MANIFEST
-    if there.is_file() and there.read_bytes() != raw:
+    local_manifest = target / release.MANIFEST
+    if local_manifest.is_file() and local_manifest.read_bytes() != raw:
         raise DamageError(f"{target} holds another release, of another store maybe. Name another folder, or remove it.")
     target.mkdir(parents=True, exist_ok=True)
-    there.write_bytes(raw)  # first: a copy that is cut short is known for what it is
+    local_manifest.write_bytes(raw)  # first, so that an interrupted copy can be told from another release
     for path, entry in json.loads(raw)["files"].items():
         local = target / path
         if local.is_file() and _sha256(local) == entry["sha256"]:
@@ -371,7 +373,7 @@ def fetch(workspace: Workspace, one: Published, folder: Path) -> Path:
             raise DamageError(f"release {one.name}: {path} is not what the manifest says. Run `taskgalaxy verify`.")
     (target / release.HISTORY).write_bytes(
         workspace.store.get(prefix + release.HISTORY)
-    )  # no content: not in the manifest
+    )  # not in the manifest, because it is no content
     return target
 
 

@@ -1,4 +1,4 @@
-"""What a published release holds, read where it lies by ranges of its Parquet files; and what it left out, and why."""
+"""Read a published release in its store by ranges of its Parquet files, and the accepted pairs that it left out."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from taskgalaxy_ops.storage.parquet import from_parquet, to_parquet
 
 
 class _Remote(io.RawIOBase):
-    """An object of a store as a file that is read by ranges."""
+    """An object of a store as a file object that reads ranges."""
 
     def __init__(self, store: Store, key: str, size: int) -> None:
         self._store, self._key, self._size, self._at = store, key, size, 0
@@ -45,14 +45,14 @@ class _Remote(io.RawIOBase):
 
 
 class ReleaseRows:
-    """A release's Parquet files, opened once. Raises DamageError."""
+    """A release's Parquet files, opened once. Raises DamageError where one cannot be read."""
 
     def __init__(self, store: Store, version: int) -> None:
         self._files = [_opened(store, listed) for listed in store.list(f"{keys.release(version)}data/")]
         self._ids: dict[tuple[int, int], list[str]] = {}  # by file and row group
 
     def holds(self, pair: str) -> bool:
-        """Whether it holds a sample. Its rows lie in order of id in each file, so that few of them are read."""
+        """Whether it holds a sample. Reads few rows, because each file is sorted by id."""
         return any(self._holds(number, file.num_row_groups, pair) for number, file in enumerate(self._files))
 
     def _holds(self, number: int, groups: int, pair: str) -> bool:
@@ -72,7 +72,7 @@ class ReleaseRows:
         return self._ids[number, group]
 
     def samples_of(self, task_type: str) -> int:
-        """How many samples of a task type it holds: reads one column."""
+        """The number of its samples of a task type; reads one column."""
         return sum(
             pc.sum(pc.equal(batch.column(0), task_type)).as_py() or 0
             for file in self._files
@@ -88,12 +88,12 @@ def _opened(store: Store, listed: Listed) -> pq.ParquetFile:
 
 
 def keep_left_out(store: Store, version: int, rejects: Iterable[Reject]) -> None:
-    """Keep which accepted pairs a release left out and why: a cache, beside the release and no part of it."""
+    """Store the accepted pairs that a release left out, with reasons: in the cache, not in the release."""
     keep(store, _left_out(version), to_parquet(rejects, Reject))
 
 
 def left_out(store: Store, version: int) -> list[Reject] | None:
-    """What a release left out; None if that was not kept, or was deleted."""
+    """The accepted pairs that a release left out; None if this was not stored, or was deleted."""
     try:
         return from_parquet(store.get(_left_out(version)), Reject)
     except (NotFoundError, DamageError):

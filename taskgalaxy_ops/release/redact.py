@@ -1,6 +1,6 @@
-"""Taking images out of a release that was made: its files without their rows and pictures, as loadable as before.
+"""Withdraw images from a published release: its files are rewritten without their rows and pictures, still loadable.
 
-``withdrawn.json`` names what is gone, ``README.md`` says so at its top, ``manifest.json`` has the files as they are.
+``withdrawn.json`` lists what was withdrawn, ``README.md`` says so at its top, ``manifest.json`` has the new files.
 """
 
 from __future__ import annotations
@@ -31,12 +31,13 @@ _NOTICE = re.compile(r"> \[!WARNING\]\n> \*\*Withdrawn in part\*\*[^\n]*\n\n")
 def withdraw(
     manifest: bytes, read: Callable[[str], bytes], images: Collection[ImageId]
 ) -> Iterator[tuple[str, bytes | None]]:
-    """What to write over a release's files, so that nothing of these images is in it; None: to be deleted.
+    """The new content of a release's files without anything of these images; None: the file is to be deleted.
 
-    manifest: as it lies there. read: a file by its path in the release; raises NotFoundError. Nothing is given where
-    the release holds none of the images; images that were withdrawn earlier stay named. To be carried out in this
-    order: ``withdrawn.json`` comes first and the manifest last, so that the same call goes on with one that was
-    interrupted. Holds one file at a time. Raises SettingsError for a file of a format that no installed package brings.
+    manifest: the current one. read: returns a file by its path in the release, or raises NotFoundError. Yields nothing
+    if the release holds none of the images; images that were withdrawn earlier stay listed. The files must be written
+    in this order: ``withdrawn.json`` comes first and the manifest last, so that the same call can continue an
+    interrupted one. Holds one file in memory at a time. Raises SettingsError for a file of a format that no installed
+    package brings.
     """
     listed = json.loads(manifest)
     entries: dict[str, Mapping[str, Any]] = listed["files"]
@@ -85,10 +86,10 @@ def redacted(
     samples: frozenset[PairId],
     empty_splits: Collection[str] = (),
 ) -> bytes | None:
-    """A file of a release without what is of these images; None where nothing is left to load, or it is a picture.
+    """A file of a release without anything of these images; None if no row is left, or it is a picture of one of them.
 
-    images, samples: all that was withdrawn from this release so far, the samples being those of the images; the card
-    says how many. empty_splits: those of which no row is left, which the card must not name to readers.
+    images, samples: all that was withdrawn from this release so far (the samples are those of the images); the card
+    says how many. empty_splits: the splits without rows, which the card's header must not name.
     """
     if _is_picture(path):
         gone = {thumbnail_path(sample) for sample in samples}
@@ -119,7 +120,7 @@ def _read(read: Callable[[str], bytes], path: str) -> bytes | None:
 
 
 def _split(path: str) -> str:
-    """Of ``data/<split>-00000-of-00001.parquet``."""
+    """The split of a path ``data/<split>-00000-of-00001.parquet``."""
     return PurePosixPath(path).name.rsplit("-", 3)[0]
 
 

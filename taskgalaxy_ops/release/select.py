@@ -1,4 +1,4 @@
-"""Which samples a release holds, in which split, and why the others are left out. Reads no image."""
+"""Select the samples of a release and their splits, with the reason why each other one is left out. Reads no image."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from taskgalaxy_ops.release.near_duplicates import near_duplicates
 from taskgalaxy_ops.release.sqlite_staging import SPLITS, canonical, database, lines_hash, load
 from taskgalaxy_ops.settings import Model, ReleaseSettings
 
-RELEASE_VERSION = 1  # code version: one more whenever the same inputs gives other files
+RELEASE_VERSION = 1  # code version: one more whenever the same inputs give other files
 
-_PART_BYTES = 128 << 20  # of images in a Parquet file, counted as often as rows show them
+_PART_BYTES = 128 << 20  # of images in a Parquet file; an image counts once for each row that contains it
 _PART_ROWS = 50_000
 _SHOWN = 6  # samples on the card
 _UNSTATED = "not stated"
@@ -36,7 +36,7 @@ _EXTENSIONS = {"jpeg": "jpg", "mpo": "jpg", "tiff": "tif"}
 
 
 class Sample(NamedTuple):
-    """A sample of a release with what is said of its image."""
+    """A sample of a release, with the claims on its image."""
 
     pair: PairId
     image: ImageId
@@ -46,9 +46,9 @@ class Sample(NamedTuple):
     answer: str
     reasoning: str | None
     votes: str | None  # JSON, in the settings' order of judges
-    claims: str  # JSON: what the live sources say of the image, in order of name
+    claims: str  # JSON: the live sources' claims on the image, in order of source
     location: str  # of the image: a path within the release, or the URI of its bytes in the store
-    size: int  # bytes of the image in a row: 0 where it is referred to
+    size: int  # bytes of the image that the row contains: 0 if it is referred to
     picture: int  # number of the image, in order of id
 
 
@@ -67,7 +67,7 @@ class Picture(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """The samples of one Parquet file: numbers ``first`` to ``last``, the largest image with ``largest`` bytes."""
+    """The samples of one Parquet file: numbers ``first`` to ``last``; its largest image has ``largest`` bytes."""
 
     first: int
     last: int
@@ -76,7 +76,7 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """How many images are claimed by each source, under each licence, and by both with an attribution."""
+    """The number of images by source, by licence, and by (source, licence, attribution)."""
 
     sources: Counter[str] = field(default_factory=Counter)
     licences: set[str | None] = field(default_factory=set)  # as they are stated
@@ -86,7 +86,10 @@ class Claimed:
 
 @dataclass(frozen=True)
 class Selection:
-    """A release before its files are made: in = samples + rejects. Its rows lie in a temporary file until ``close``."""
+    """The samples and rejects of a release, before its files are made: accepted pairs = samples + rejects.
+
+    A context manager: the rows lie in a temporary file, which is deleted at its end.
+    """
 
     inputs: ReleaseInputs
     settings: ReleaseSettings
@@ -100,7 +103,7 @@ class Selection:
         self.rows.close()
 
     def samples(self, first: int = 1, last: int | None = None) -> Iterator[Sample]:
-        """The samples by number, in order of split, then id."""
+        """The samples with numbers ``first`` to ``last`` (None: the last one), in order of split, then id."""
         return map(
             Sample._make,
             self.rows.execute(
@@ -118,18 +121,18 @@ class Selection:
 
     @cached_property
     def _ends(self) -> dict[str, int]:
-        """Number of the last sample of each split."""
-        found: dict[str, int] = {}
+        """The number of the last sample of each split."""
+        ends: dict[str, int] = {}
         for number, name in enumerate(SPLITS):
-            (found[name],) = self.rows.execute("SELECT count(*) FROM chosen WHERE split <= ?", (number,)).fetchone()
-        return found
+            (ends[name],) = self.rows.execute("SELECT count(*) FROM chosen WHERE split <= ?", (number,)).fetchone()
+        return ends
 
     def rejects(self) -> Iterator[Reject]:
-        """Why the others were left out, in order of pair."""
-        found = self.rows.execute(
+        """The accepted pairs that are left out, with the reason, in order of pair."""
+        rows = self.rows.execute(
             "SELECT image, task_type, reason, detail, variant, pair FROM pairs WHERE reason IS NOT NULL ORDER BY pair"
         )
-        return (Reject("release", *row) for row in found)
+        return (Reject("release", *row) for row in rows)
 
     def pictures(self) -> Iterator[Picture]:
         """The images of its samples, in order of id."""
@@ -142,12 +145,12 @@ class Selection:
         )
 
     def copied(self) -> Iterator[tuple[ImageId, str, int]]:
-        """Id, path and bytes of the images that the release carries, in order of id; the others are referred to."""
+        """Id, path and size (bytes) of the images that the release contains, in order of id."""
         yield from self.rows.execute("SELECT image, location, size FROM pictures WHERE copied ORDER BY rowid")
 
     @cached_property
     def counts(self) -> dict[str, int]:
-        """What is in it, in numbers."""
+        """The numbers of samples (in all and by split), images, copied images and task types."""
         ends = self._ends
         images, copied = self.rows.execute("SELECT count(*), total(copied) FROM pictures").fetchone()
         return {
@@ -162,53 +165,53 @@ class Selection:
 
     @cached_property
     def images(self) -> dict[str, int]:
-        """How many images each split has."""
-        found = dict(self.rows.execute("SELECT split, count(*) FROM pictures GROUP BY split"))
-        return {name: found.get(number, 0) for number, name in enumerate(SPLITS)}
+        """The number of images of each split."""
+        numbers = dict(self.rows.execute("SELECT split, count(*) FROM pictures GROUP BY split"))
+        return {name: numbers.get(number, 0) for number, name in enumerate(SPLITS)}
 
     @cached_property
     def task_types(self) -> dict[str, int]:
-        """How many samples each task type has, of those that have any."""
+        """The number of samples of each task type that has any."""
         return dict(self.rows.execute("SELECT task_type, count(*) FROM chosen GROUP BY task_type"))
 
     @cached_property
     def claimed(self) -> Claimed:
-        """What the sources say of its images. Grows with what they say, as the card does, and not with the images."""
-        found = Claimed()
+        """The sources' claims on the images, counted. Grows with the number of different statements, not of images."""
+        claimed_by = Claimed()
         for (text,) in self.rows.execute("SELECT claims FROM pictures"):
             claims = json.loads(text)
-            found.sources.update({claim["source"] for claim in claims})
-            found.licences.update(claim.get("licence") for claim in claims)
-            said = {
+            claimed_by.sources.update({claim["source"] for claim in claims})
+            claimed_by.licences.update(claim.get("licence") for claim in claims)
+            statements = {
                 (claim["source"], claim.get("licence") or _UNSTATED, claim.get("attribution") or _UNSTATED)
                 for claim in claims
             }
-            found.shown_licences.update({licence for _, licence, _ in said})
-            found.credits.update(said)
-        return found
+            claimed_by.shown_licences.update({licence for _, licence, _ in statements})
+            claimed_by.credits.update(statements)
+        return claimed_by
 
     @cached_property
     def parts(self) -> dict[str, list[Part]]:
-        """The Parquet files, by split; splits without samples left out."""
-        found: dict[str, list[Part]] = {}
+        """The Parquet files by split; splits without samples are left out."""
+        by_split: dict[str, list[Part]] = {}
         room = 0
         sizes = self.rows.execute(
             "SELECT c.rowid, c.split, p.size * p.copied FROM chosen c JOIN pictures p ON p.rowid = c.picture "
             "ORDER BY c.rowid"
         )
         for number, split, size in sizes:
-            parts = found.setdefault(SPLITS[split], [])
+            parts = by_split.setdefault(SPLITS[split], [])
             if not parts or size > room or number - parts[-1].first == _PART_ROWS:
                 parts.append(Part(number, number, size))
                 room = _PART_BYTES
             else:
                 parts[-1] = Part(parts[-1].first, number, max(parts[-1].largest, size))
             room -= size
-        return found
+        return by_split
 
     @cached_property
     def shown(self) -> list[Sample]:
-        """A few samples for the card, drawn by hash, each of another image and task type."""
+        """A few samples for the card, drawn by hash, each of a different image and task type."""
         shown: list[int] = []
         images, types = set(), set()
         drawn = self.rows.execute("SELECT rowid, picture, task_type FROM chosen ORDER BY draw('card', pair), pair")
@@ -224,21 +227,21 @@ class Selection:
 
     @cached_property
     def funnel(self) -> list[StageCounts]:
-        """The stages' counts, the release's own last."""
-        found = self.rows.execute("SELECT reason, count(*) FROM pairs WHERE reason IS NOT NULL GROUP BY reason")
-        reasons = Counter(dict(found))
+        """The counts of all stages; the last one is the release's own."""
+        rows = self.rows.execute("SELECT reason, count(*) FROM pairs WHERE reason IS NOT NULL GROUP BY reason")
+        reasons = Counter(dict(rows))
         total = self.counts["samples"]
         return [*self.inputs.stage_counts, StageCounts("release", total + reasons.total(), total, reasons)]
 
     @cached_property
     def verdicts(self) -> tuple[int, int]:
-        """How many pairs have a verdict, and how many of them were accepted."""
+        """The number of pairs with a verdict, and of accepted ones."""
         voted, accepted = self.rows.execute("SELECT count(accepted), total(accepted) FROM pairs").fetchone()
         return voted, int(accepted)
 
     @cached_property
     def made_with(self) -> dict[str, Any]:
-        """The settings that were read, in the form in which the data depend on them: no addresses, no prices."""
+        """The settings that the data depend on: no addresses, no prices."""
         return {
             "teacher": identity(self.inputs.teacher),
             "judges": [identity(judge) for judge in self.inputs.judges],
@@ -258,13 +261,13 @@ class Selection:
         return {what: versions for what, versions in brought.items() if versions}
 
     def _rules(self) -> dict[str, Any]:
-        # Unset fields are left out, so that a later one changes no file of what was released before it.
+        # Unset fields are left out, so that a field which a later version adds changes no file of older releases.
         unset = {"variants"} if self.settings.variants is None else set()
         return self.settings.model_dump(mode="json", exclude=unset)
 
     @cached_property
     def content_hash(self) -> str:
-        """Fingerprint of all that decides the files' bytes but history's: times, costs and version numbers are not."""
+        """Fingerprint of all that determines the files' bytes, except history.json's times, costs and versions."""
         inputs = self.inputs
         content = {
             "code": RELEASE_VERSION,
@@ -283,7 +286,7 @@ class Selection:
         return fingerprint("release", content)
 
     def _sample_lines(self) -> Iterator[bytes]:
-        """``{"pair": records.Pair, "split"}`` of each."""
+        """``{"pair": records.Pair, "split"}`` of each sample."""
         for split in SPLITS:
             for s in self.split(split):
                 reasoning = "" if s.reasoning is None else f'"reasoning":{quoted(s.reasoning)},'
@@ -295,15 +298,15 @@ class Selection:
 
     def _vote_lines(self) -> Iterator[bytes]:
         """``{"pair", "votes": [records.Vote]}`` of every pair that was voted on."""
-        found = self.rows.execute("SELECT pair, votes FROM pairs WHERE votes IS NOT NULL ORDER BY pair")
-        return (canonical(f'{{"pair":{quoted(pair)},"votes":{votes}}}') for pair, votes in found)
+        rows = self.rows.execute("SELECT pair, votes FROM pairs WHERE votes IS NOT NULL ORDER BY pair")
+        return (canonical(f'{{"pair":{quoted(pair)},"votes":{votes}}}') for pair, votes in rows)
 
     def _verdict_lines(self) -> Iterator[bytes]:
         """``records.Verdict`` of every pair that has one."""
-        found = self.rows.execute(
+        rows = self.rows.execute(
             "SELECT accepted, approvals, pair, counted FROM pairs WHERE accepted IS NOT NULL ORDER BY pair"
         )
-        for accepted, approvals, pair, counted in found:
+        for accepted, approvals, pair, counted in rows:
             truth = "true" if accepted else "false"
             yield canonical(f'{{"accepted":{truth},"approvals":{approvals},"pair":{quoted(pair)},"votes":{counted}}}')
 
@@ -317,7 +320,7 @@ def _image_line(p: Picture) -> bytes:
 
 
 def identity(model: Model) -> dict[str, Any]:
-    """What of a model its answers depend on, and the name that the data call it by."""
+    """The settings of a model that its answers depend on, and its name in the data."""
     return model.model_dump(
         mode="json",
         include={"name", "model", "revision", "temperature", "image_side", "image_quality", "simulated"},
@@ -325,11 +328,12 @@ def identity(model: Model) -> dict[str, Any]:
 
 
 def select_samples(inputs: ReleaseInputs, settings: ReleaseSettings) -> Selection:
-    """Select the rows of a release and split them by image. Every sample that is left out is a reject.
+    """Select the rows of a release and split them by image. Every accepted pair that is left out is a reject.
 
-    In this order: variants that are not wanted, near-duplicate images (of those that have samples), questions asked
-    twice of one image, the cap. Rows are in memory an image shard at a time; to be closed, as it keeps a temporary
-    file. Raises DamageError where a sample's image is unknown or no live source claims it.
+    Left out are, in this order: variants that are not wanted, near-duplicate images (of those that have samples),
+    questions asked twice of one image, samples over the cap. Rows of one image shard at a time are in memory. The
+    result must be closed, because it keeps a temporary file. Raises DamageError where a sample's image is unknown, or
+    no live source claims it.
     """
     rows = database()
     try:
@@ -358,11 +362,11 @@ def _leave_out_near_duplicates(rows: sqlite3.Connection, bits: int) -> None:
         )
     else:
         rows.execute("CREATE TABLE ranked AS SELECT image, phash FROM images WHERE wanted ORDER BY image")
-        found = near_duplicates(_hashes(rows), bits)
-        out = np.flatnonzero(found >= 0)
+        stand_in = near_duplicates(_hashes(rows), bits)
+        out = np.flatnonzero(stand_in >= 0)
         rows.executemany(
             "INSERT INTO alike SELECT a.image, b.image FROM ranked a, ranked b WHERE a.rowid = ? AND b.rowid = ?",
-            ((int(row) + 1, int(found[row]) + 1) for row in out),
+            ((int(row) + 1, int(stand_in[row]) + 1) for row in out),
         )
     rows.execute(
         "UPDATE pairs SET reason = ?, detail = 'of ' || standing FROM alike WHERE alike.image = pairs.image "
@@ -374,14 +378,14 @@ def _leave_out_near_duplicates(rows: sqlite3.Connection, bits: int) -> None:
 def _hashes(rows: sqlite3.Connection) -> np.ndarray[Any, np.dtype[np.uint8]]:
     """The perceptual hashes ``(images, bytes)``, in order of image."""
     (number, width) = rows.execute("SELECT count(*), coalesce(max(length(phash)), 0) FROM ranked").fetchone()
-    found = np.empty((number, width), np.uint8)
+    hashes = np.empty((number, width), np.uint8)
     for row, (phash,) in enumerate(rows.execute("SELECT phash FROM ranked ORDER BY rowid")):
-        found[row] = np.frombuffer(phash, np.uint8)
-    return found
+        hashes[row] = np.frombuffer(phash, np.uint8)
+    return hashes
 
 
 def _leave_out_over_cap(rows: sqlite3.Connection, cap: int) -> None:
-    """Each task type takes one sample of every image, in order of hash, before it takes a second of any."""
+    """Reject samples over the cap. A task type keeps one sample of every image before a second of any, by hash."""
     rows.execute(
         "UPDATE pairs SET reason = ?, detail = ? WHERE rowid IN (SELECT id FROM (SELECT id, row_number() OVER "
         "(PARTITION BY task_type ORDER BY taken, drawn, pair) AS place FROM (SELECT *, row_number() OVER "
@@ -394,7 +398,7 @@ def _leave_out_over_cap(rows: sqlite3.Connection, cap: int) -> None:
 def _choose(rows: sqlite3.Connection, inputs: ReleaseInputs, copy_up_to: int) -> None:
     """Make the tables ``pictures``, in order of image, and ``chosen``, in order of split and pair.
 
-    Images are copied in order of id while they fit; from the first that does not, all are referred to.
+    Images are copied in order of id while they fit into ``copy_up_to`` bytes; all others are referred to.
     """
     rows.create_function("location", 3, partial(_location, inputs), deterministic=True)
     rows.execute(
@@ -411,9 +415,9 @@ def _choose(rows: sqlite3.Connection, inputs: ReleaseInputs, copy_up_to: int) ->
 
 
 def _location(inputs: ReleaseInputs, image: ImageId, kind: str, copied: bool) -> str:
-    """Where an image is found: a path within the release, or the URI of its bytes in the store.
+    """The location of an image: a path within the release, or the URI of its bytes in the store.
 
-    Of a ``file://`` URI the plain path is left: trainers and `datasets` open that, and not the URI.
+    A ``file://`` URI becomes a path, because trainers and `datasets` open paths, and no such URIs.
     """
     if not copied:
         uri = inputs.image_uri(image)

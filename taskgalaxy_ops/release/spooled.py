@@ -1,4 +1,4 @@
-"""A release's large files on their way to the store: in memory while they are small, then in a temporary file."""
+"""Temporary files for a release's large files: in memory while they are small, then on disk."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import BinaryIO, cast
 from taskgalaxy_ops.errors import StoreError
 
 _IN_MEMORY = 4 << 20  # bytes: a small release needs no disk
-_NO_ROOM = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.ENOENT}  # ENOENT: tempfile found no folder that takes a byte
+_NO_ROOM = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.ENOENT}  # ENOENT: no temporary folder can be written to
 
 
 @contextmanager
 def spooled() -> Iterator[BinaryIO]:
-    """A file that nobody else sees, and that is gone once it is left. Raises StoreError where there is no room."""
+    """Yield a private file that is deleted at the end of the block. Raises StoreError where the disk is full."""
     try:
         with SpooledTemporaryFile(_IN_MEMORY) as file:
             yield cast(BinaryIO, file)

@@ -1,7 +1,7 @@
-"""The rows of a release out of memory: a temporary SQLite file, in which they are chosen, sorted and counted.
+"""The rows of a release in a temporary SQLite file, in which they are chosen, sorted and counted.
 
-Votes and claims lie in it as JSON that is canonical but for Unicode's normal form: keys sorted, no blanks, no nulls.
-What a hash is taken of is then joined from strings, and ``canonical`` sees to the normal form.
+Votes and claims are stored as JSON that is canonical except for Unicode's normal form: keys sorted, no blanks, no
+nulls. The lines that are hashed are joined from these strings, and ``canonical`` brings them into the normal form.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from taskgalaxy_ops.settings import ReleaseSettings
 
 SPLITS = ("train", "validation", "test")
 
-_CACHE_KIB = 4 << 10  # of the file's pages; sorting takes as much again
+_CACHE_KIB = 4 << 10  # of the file's pages; sorting needs the same again
 _END = re.compile(r"[\s?.!。]+$")
 
-# pairs: every pair that was voted on; ``image`` and what follows are null where it is no sample. ``reason`` is null
-# where the release holds it. images: those of samples. blobs: images' files, read once.
+# pairs: every pair with a vote; ``image`` and the columns after it are null if it is no sample; ``reason`` is null if
+# it is not left out. images: those of samples. blobs: the images' files, so that each is read once.
 _SCHEMA = """
 CREATE TABLE pairs (pair TEXT, votes TEXT, accepted INTEGER, approvals INTEGER, counted INTEGER, image TEXT,
     task_type TEXT, variant TEXT, question TEXT, answer TEXT, reasoning TEXT, reason TEXT, detail TEXT);
@@ -45,26 +45,26 @@ _NO_SAMPLE = (None,) * 8
 
 
 def database() -> sqlite3.Connection:
-    """An empty database with the tables of a release, in a file that is gone once it is closed."""
-    # SQLite makes a temporary file of its own for "", below TMPDIR, and unlinks it at once.
-    found = sqlite3.connect("", isolation_level=None)
-    found.executescript(
+    """An empty database with the tables of a release, in a file that is deleted when it is closed."""
+    # For the name "", SQLite makes a temporary file below TMPDIR, and unlinks it at once.
+    connection = sqlite3.connect("", isolation_level=None)
+    connection.executescript(
         f"PRAGMA page_size = 16384; PRAGMA cache_size = -{_CACHE_KIB}; PRAGMA temp_store = FILE; "
         "PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF;" + _SCHEMA
     )
-    found.create_function("draw", 2, draw, deterministic=True)
-    found.execute("BEGIN")  # and no end: nothing has to outlive this, and pages are written where there is no room
-    return found
+    connection.create_function("draw", 2, draw, deterministic=True)
+    connection.execute("BEGIN")  # and no end: nothing has to outlive this, and pages are written where there is no room
+    return connection
 
 
 def canonical(text: str) -> bytes:
     """The canonical form of JSON that has its keys sorted, no blanks and no nulls."""
-    # Where a part is not in normal form, the whole is not.
+    # If a part is not in the normal form, the whole text is not.
     return text.encode() if unicodedata.is_normalized("NFC", text) else canonical_json(json.loads(text))
 
 
 def lines_hash(lines: Iterable[bytes]) -> str:
-    """SHA-256 of rows that are canonical JSON, as ``storage.rows.rows_hash`` takes it of records."""
+    """SHA-256 of rows in canonical JSON: the same as ``storage.parquet.rows_hash`` of the records."""
     digest = hashlib.sha256()
     for line in lines:
         digest.update(line + b"\n")
@@ -74,9 +74,10 @@ def lines_hash(lines: Iterable[bytes]) -> str:
 def load(
     found: sqlite3.Connection, shard: ShardRows, settings: ReleaseSettings, judges: Mapping[str, int], ballots: Ballots
 ) -> None:
-    """Put the rows of an image shard into the database, and its votes into ``ballots``.
+    """Insert the rows of an image shard into the database, and count its votes in ``ballots``.
 
-    judges: their places by name. Samples of other variants, and questions asked twice of one image, become rejects.
+    found: the database. judges: their index by name. Samples of other variants, and questions asked twice of one image,
+    become rejects.
     Raises DamageError where a sample's image is unknown or no live source claims it.
     """
     votes = _votes(shard.votes, judges)
@@ -108,38 +109,38 @@ def _rows(table: pa.Table) -> Iterator[tuple[Any, ...]]:
 
 
 def _votes(table: pa.Table, judges: Mapping[str, int]) -> dict[PairId, list[tuple[int, str, int | None, str]]]:
-    """Each pair's votes in the judges' order: place, judge, vote and the vote as JSON."""
-    found: dict[PairId, list[tuple[int, str, int | None, str]]] = {}
+    """Each pair's votes in the judges' order: index of the judge, its name, the vote, and the record as JSON."""
+    by_pair: dict[PairId, list[tuple[int, str, int | None, str]]] = {}
     for pair, judge, vote, reason, audit in _rows(table):
         said = "" if vote is None else f',"vote":{vote}'
         text = (
             f'{{"audit":{"true" if audit else "false"},"judge":{quoted(judge)},"pair":{quoted(pair)},'
             f'"reason":{quoted(reason)}{said}}}'
         )
-        found.setdefault(pair, []).append((judges.get(judge, len(judges)), judge, vote, text))
-    for cast in found.values():
+        by_pair.setdefault(pair, []).append((judges.get(judge, len(judges)), judge, vote, text))
+    for cast in by_pair.values():
         cast.sort(key=lambda vote: vote[:2])
-    return found
+    return by_pair
 
 
 def _samples(shard: ShardRows, settings: ReleaseSettings) -> dict[PairId, tuple[Any, ...]]:
-    """What a sample's row holds behind its verdict, by pair, in order of id."""
+    """By pair, the columns of a sample's row after those of its verdict; in order of id."""
     known = {*shard.images["image"].to_pylist()}
     claimed = {claim.image for claim in shard.claims}
     variants = None if settings.variants is None else f"release.variants: {', '.join(settings.variants)}"
     first: dict[tuple[ImageId, str, str], PairId] = {}
-    found: dict[PairId, tuple[Any, ...]] = {}
+    columns: dict[PairId, tuple[Any, ...]] = {}
     for pair, image, task_type, variant, question, answer, reasoning in sorted(_rows(shard.samples)):
         _check(pair, image, known, claimed)
         reason = detail = None
-        # Of the same question the smallest id stands.
+        # Of several samples with the same question, the one with the smallest id is kept.
         standing = first.setdefault((image, variant, normal_question(question)), pair)
         if settings.variants is not None and variant not in settings.variants:
             reason, detail = Reason.OTHER_VARIANT, variants
         elif standing != pair:
             reason, detail = Reason.DUPLICATE_PAIR, f"of {standing}"
-        found[pair] = (image, task_type, variant, question, answer, reasoning, reason, detail)
-    return found
+        columns[pair] = (image, task_type, variant, question, answer, reasoning, reason, detail)
+    return columns
 
 
 def _check(pair: PairId, image: ImageId, known: set[ImageId], claimed: set[ImageId]) -> None:
@@ -152,7 +153,7 @@ def _check(pair: PairId, image: ImageId, known: set[ImageId], claimed: set[Image
 
 
 def normal_question(question: str) -> str:
-    """What two questions share that ask the same: compatibility forms, case, blanks and the end's marks aside."""
+    """A question without differences of compatibility forms, case, blanks and final marks: equal ones ask the same."""
     return _END.sub("", " ".join(unicodedata.normalize("NFKC", question).casefold().split()))
 
 
@@ -184,7 +185,7 @@ def _claim(claim: Claim) -> str:
 
 
 def split_of(image: ImageId, settings: ReleaseSettings) -> str:
-    """An image's split: drawn by its hash, so that it is in one only, and stays there as others come and go."""
+    """An image's split, drawn by its hash: it does not depend on which other images there are."""
     drawn = draw("split", image)
     if drawn < settings.test:
         return "test"

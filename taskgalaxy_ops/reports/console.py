@@ -1,4 +1,4 @@
-"""What a person sees of a long run: live bars on a terminal, plain lines elsewhere."""
+"""The display of a long run's progress: live bars on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _LINE_SECONDS = 5.0  # without a terminal: at most one line a stage in this time
 
 @contextmanager
 def show_progress(quiet: bool = False) -> Iterator[Progress]:
-    """The progress display that fits where standard error goes; ``quiet``: none."""
+    """Yield the progress display that fits standard error: bars on a terminal, else lines; none if ``quiet``."""
     if quiet:
         yield Silent()
     elif sys.stderr.isatty():
@@ -67,7 +67,7 @@ class _Live:
 
 
 class Lines:
-    """Plain lines, at most one a stage in five seconds; ``say`` writes them, to standard error by default."""
+    """Progress as plain lines, at most one a stage in five seconds. say: writes a line, by default to stderr."""
 
     def __init__(self, say: Callable[[str], None] | None = None) -> None:
         self._say = say or (lambda text: print(text, file=sys.stderr, flush=True))

@@ -1,1 +1,1 @@
-"""Where images come from: listing, checking and registering a source's files; sources that ship."""
+"""Where images come from: list, check and register a source's files; the sources that ship with TaskGalaxy."""

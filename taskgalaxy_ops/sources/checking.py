@@ -1,6 +1,6 @@
-"""Ingest: every file is decoded to its last pixel, so that what passes here will not fail later.
+"""Check the files of a source: each is decoded to its last pixel, so that an image which passes will not fail later.
 
-What does not pass is a reject with a reason; a broken file never stops the others.
+A file that does not pass becomes a reject with a reason; it never stops the others.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ def scan(
     keep: Callable[[ImageId, bytes], None],
     progress: Callable[[bool], None] = lambda rejected: None,
 ) -> None:
-    """Read and check a source's files; what they hold goes to ``found``: files = claims + rejects.
+    """Read and check a source's files, and add a claim or a reject of each to ``found``: files = claims + rejects.
 
-    ``known``: images that have an image shard. ``keep`` stores the bytes of others. ``denied``: images that were taken
-    down: a claim of one is not stored, and registration makes it a reject. A file that ``found`` remembers from the
-    last scan, and whose version is the same, is not read again if its image is known. ``progress`` is told of each
-    file.
+    known: images that have an image shard. denied: images that were taken down: a claim of one is not stored, and
+    registration makes it a reject. keep: stores the bytes of a new image. progress: is called for each file, with True
+    if it is rejected. A file that ``found`` remembers from the last scan, with the same version, is not read again if
+    its image is known.
     """
     for file in files:
-        image = _look(file, found, known, denied, settings, keep)
+        image = _checked(file, found, known, denied, settings, keep)
         if isinstance(image, Image):
             found.claim(_claim(found.source, file, image.image), image)
         elif isinstance(image, str):
@@ -48,7 +48,7 @@ def scan(
         progress(isinstance(image, tuple) or image in denied)
 
 
-def _look(
+def _checked(
     file: SourceFile,
     found: ScanStaging,
     known: Container[ImageId],
@@ -56,16 +56,13 @@ def _look(
     settings: IngestSettings,
     keep: Callable[[ImageId, bytes], None],
 ) -> Image | ImageId | tuple[Reason, str]:
-    """What a file holds.
-
-    A new image, one that needs no look since it has an image shard or was taken down, or none of ours.
-    """
+    """Check a file. Returns a new image; the id of one that is known or was taken down; or the reason of a reject."""
     same = found.unchanged(file.name, file.version)
     if same is not None and same in known and found.file_of(same) is None:
         return same
     try:
         raw = file.read()
-    except (OSError, NotFoundError) as error:  # not to be read, or gone since it was listed
+    except (OSError, NotFoundError) as error:  # no permission to read it, or it was removed after it was listed
         return Reason.UNREADABLE, str(error)[:200]
     sha = sha256_hex(raw)
     if (first := found.file_of(sha)) is not None:
@@ -83,12 +80,12 @@ def _claim(source: str, file: SourceFile, image: ImageId) -> Claim:
 
 
 def inspect(raw: bytes, settings: IngestSettings) -> Image | tuple[Reason, str]:
-    """What an image file holds, or why it is no image of ours."""
+    """Decode an image file: its record, or the reason and detail of its reject."""
     if not raw:
         return Reason.NOT_AN_IMAGE, "the file is empty"
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow's own bomb warning: we have a bound of our own
+            warnings.simplefilter("ignore")  # Pillow warns of decompression bombs; ingest.max_pixels is our limit
             with Pillow.open(io.BytesIO(raw)) as opened:
                 width, height = opened.size
                 if width * height > settings.max_pixels:
@@ -96,7 +93,7 @@ def inspect(raw: bytes, settings: IngestSettings) -> Image | tuple[Reason, str]:
                 if opened.format == "EPS":
                     return Reason.UNREADABLE, "EPS is a program, which Ghostscript would run: convert it to PNG"
                 opened.load()
-                upright = flat(opened)  # what models will see, so that nothing fails or differs later
+                upright = flat(opened)  # the image as models will see it, so that this conversion cannot fail later
     except Pillow.DecompressionBombError as error:
         return Reason.TOO_MANY_PIXELS, str(error)[:200]
     except UnidentifiedImageError:
@@ -104,7 +101,7 @@ def inspect(raw: bytes, settings: IngestSettings) -> Image | tuple[Reason, str]:
     except DECODE_ERRORS as error:
         text = str(error)
         cut = "truncated" in text.lower() or "unexpected end" in text.lower() or isinstance(error, EOFError)
-        # WebP's decoder does not say why it stopped; its header says how long the file should be (RIFF).
+        # WebP's decoder does not say why it stopped; its RIFF header says how long the file should be.
         cut = cut or (raw[:4] == b"RIFF" and int.from_bytes(raw[4:8], "little") + 8 > len(raw))
         return (Reason.TRUNCATED_FILE if cut else Reason.UNREADABLE), f"{type(error).__name__}: {text}"[:200]
     if min(upright.size) < settings.min_side:

@@ -1,4 +1,4 @@
-"""Ingest: scan a source's files, keep its images, and register them in image shards."""
+"""Ingest: scan a source's files, store its images, and register them in image shards."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from taskgalaxy_ops.workspace import Workspace
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IngestReceipt:
-    """What a scan of a source came to: files = images + rejects."""
+    """The outcome of a scan of a source: files = images + rejects."""
 
     source: str
     files: int
@@ -39,70 +39,76 @@ def ingest(
     pick: Callable[[str], bool] | None = None,
     progress: Progress | None = None,
 ) -> IngestReceipt:
-    """Scan one source and register what it holds; ``pick`` chooses among its files, by name.
+    """Scan one source and register its images.
 
-    Where it lies: as ``chosen`` says, else the settings, else its last scan. A file that is, by its listing, what the
-    last scan found is not read again. Raises SourceError if the source is unknown, cannot be read, or, scanned whole,
-    holds no usable image.
+    chosen: where it lies; None: as the settings say, or else its last scan. pick: chooses files by name; None: all. A
+    file that has not changed since the last scan, by its listing, is not read again.
+    Raises SourceError if the source is unknown, cannot be read, or, unless ``pick`` is given, holds no usable image.
     """
     progress = progress or Silent()
     if not valid_name(source):
         raise SourceError(f"source {source!r}: no name for a source. Use 1 to 100 characters, none of them a slash.")
     chosen = chosen or source_settings(workspace, source)
     registry, settings = workspace.registry, workspace.settings.ingest
-    with source_files(source, chosen, workspace.s3_options) as files, ScanStaging(source) as found:
+    with source_files(source, chosen, workspace.s3_options) as files, ScanStaging(source) as staging:
         if pick:
             files.keep(pick)
         progress.stage(f"ingest {source}", len(files), "files")
-        if pick is None and (before := _as_before(workspace, source, chosen, files)):
+        if pick is None and (before := _unchanged_receipt(workspace, source, chosen, files)):
             progress.advance(f"ingest {source}", len(files), rejects=len(before.rejects))
             return before
-        found.remember(*registry.last_scan(source))
+        staging.remember(*registry.last_scan(source))
         scan(
             files,
-            found,
+            staging,
             registry.known(),
             registry.denied(),
             settings,
             lambda image, raw: _keep_blob(workspace, image, raw),
             lambda rejected: progress.advance(f"ingest {source}", rejects=int(rejected)),
         )
-        if not found.claims and pick is None:  # of a few picked ones all may be broken
-            reasons = Counter(reject.reason for reject in found.file_rejects())
+        if not staging.claims and pick is None:  # of a few picked ones all may be broken
+            reasons = Counter(reject.reason for reject in staging.file_rejects())
             named = ", ".join(f"{n} {reason}" for reason, n in reasons.items())
             raise SourceError(f"source {source!r}: none of its {len(files)} files is a usable image ({named}).")
         shards = registry.register(
             chosen.location,
-            found,
+            staging,
             settings.shard_images,
-            _looked_for(chosen),
+            _listing_settings(chosen),
             files.versions(),
         )
         denied = registry.denied()
-        taken = found.among(denied)
+        taken = staging.among(denied)
         for _, image in taken:
             workspace.store.delete(
                 keys.blob(image)
             )  # taken down while it was scanned, or left by a scan that was killed
-        rejects = list(found.file_rejects(denied))
+        rejects = list(staging.file_rejects(denied))
         return IngestReceipt(
             source=source,
             files=len(files),
-            images=found.claims - len(taken),
-            new_images=found.images,
+            images=staging.claims - len(taken),
+            new_images=staging.images,
             new_shards=len(shards),
             rejects=rejects,
         )
 
 
-_BY_SETTINGS = {Reason.TOO_MANY_PIXELS, Reason.TOO_SMALL, Reason.UNREADABLE}  # rejects that another look may let pass
+_BY_SETTINGS = {Reason.TOO_MANY_PIXELS, Reason.TOO_SMALL, Reason.UNREADABLE}  # such a file may pass when read again
 
 
-def _as_before(workspace: Workspace, source: str, chosen: SourceSettings, files: Listing) -> IngestReceipt | None:
-    """The receipt of a scan that would find what the last one did, by the listing alone; None where it may not."""
+def _unchanged_receipt(
+    workspace: Workspace, source: str, chosen: SourceSettings, files: Listing
+) -> IngestReceipt | None:
+    """The receipt of the last scan, if the listing shows that a new scan would give the same; else None."""
     registry = workspace.registry
     scan = registry.scans().get(source)
-    if scan is None or scan.files is None or (scan.location, scan.settings) != (chosen.location, _looked_for(chosen)):
+    if (
+        scan is None
+        or scan.files is None
+        or (scan.location, scan.settings) != (chosen.location, _listing_settings(chosen))
+    ):
         return None
     if rows_hash(files.versions()) != scan.files.rows_hash or not all(each.version for each in files.versions()):
         return None
@@ -114,13 +120,13 @@ def _as_before(workspace: Workspace, source: str, chosen: SourceSettings, files:
     )
 
 
-def _looked_for(chosen: SourceSettings) -> dict[str, Any]:
-    """How a source is looked for, as a scan keeps it."""
+def _listing_settings(chosen: SourceSettings) -> dict[str, Any]:
+    """The settings that decide what a source lists, in the form in which a scan stores them."""
     return chosen.model_dump(mode="json", exclude={"location"}, exclude_defaults=True)
 
 
 def source_settings(workspace: Workspace, source: str) -> SourceSettings:
-    """Where a source lies: as the settings say, else as its last scan did. Raises SourceError if neither knows it."""
+    """A source's settings, or else those of its last scan. Raises SourceError if neither has the source."""
     if source in workspace.settings.sources:
         return workspace.settings.sources[source]
     scans = workspace.registry.scans()
@@ -131,4 +137,5 @@ def source_settings(workspace: Workspace, source: str) -> SourceSettings:
 
 
 def _keep_blob(workspace: Workspace, image: str, raw: bytes) -> None:
-    workspace.store.replace(keys.blob(image), raw)  # also where it lies already: young again, it is no garbage
+    # Written even if it is there: the new date keeps garbage collection from deleting it before it is registered.
+    workspace.store.replace(keys.blob(image), raw)

@@ -31,7 +31,7 @@ class SourceFile:
 
     name: str  # path within the source, "/"-separated
     read: Callable[[], bytes]
-    version: str = ""  # as listed: another one when the content may be another; "" is not known
+    version: str = ""  # from the listing; it changes when the content may have changed; "": not known
     origin: str | None = None
     licence: str | None = None
     attribution: str | None = None
@@ -40,14 +40,14 @@ class SourceFile:
 class Listing:
     """A source's files of the wanted suffixes, in order of name, up to its limit.
 
-    Sorted and kept in SQLite on disk, so that memory does not grow with the source: a temporary file of SQLite's own,
-    gone when the listing is closed or collected.
+    SQLite sorts and keeps them on disk, so that memory does not grow with the source, in a temporary file that is
+    deleted when the listing is closed or collected.
     """
 
     def __init__(
         self, wanted: Iterable[Found], limit: int | None, made: Callable[[Found], SourceFile], notes: str = ""
     ) -> None:
-        """``notes``: version of what the source says of its files; "" where it says nothing."""
+        """wanted: the files, in any order. made: makes a record of a row. notes: the notes' sha256, or ""."""
         self._made, self._notes = made, notes
         self._db = sqlite3.connect("")
         self._db.executescript(_TABLES)
@@ -71,26 +71,29 @@ class Listing:
         return map(self._made, self._db.execute("SELECT name, version, place FROM files ORDER BY rowid"))
 
     def versions(self) -> Iterator[FileVersion]:
-        """What the next scan compares its own listing with; the notes, on which claims hang too, come last."""
+        """Name and version of each file, with which the next scan compares its own listing.
+
+        The notes come last, because claims depend on them too.
+        """
         listed = self._db.execute("SELECT name, version FROM files ORDER BY rowid")
         notes = [FileVersion(NOTES_FILE, self._notes)] if self._notes else []
         return chain((FileVersion(name, version) for name, version in listed), notes)
 
     def keep(self, picked: Callable[[str], bool]) -> None:
-        """Leave out the files whose name is not ``picked``."""
+        """Drop the files for whose name ``picked`` is false."""
         self._db.create_function("picked", 1, picked)
         self._db.execute("DELETE FROM files WHERE NOT picked(name)")
 
 
 def source_files(name: str, settings: SourceSettings, s3_options: Mapping[str, Any]) -> Listing:
-    """The source's files. Raises SourceError if the location cannot be read, or lists no image."""
+    """List a source's files. Raises SourceError if its location cannot be read, or lists no image."""
     location = settings.location
     source = found_source(name, location, settings.limit, s3_options)
     notes = source.describe()
     suffixes = tuple(suffix.lower() for suffix in settings.suffixes)
 
-    def made(found: Found) -> SourceFile:
-        key, version, place = found
+    def made(row: Found) -> SourceFile:
+        key, version, place = row
         own = notes.get("files", {}).get(key, {})
         return SourceFile(
             name=key,

@@ -1,4 +1,4 @@
-"""Watch: which sources have changed since their last scan, and which are new. It lists, and reads no file."""
+"""Watch: find the sources that are new or have changed since their last scan. Lists files, and reads none."""
 
 from __future__ import annotations
 
@@ -16,35 +16,35 @@ from taskgalaxy_ops.workspace import Workspace
 
 @dataclass(slots=True)
 class Watched:
-    """What a look at all sources found."""
+    """The sources by state: changed, the same, or failed."""
 
     changed: dict[str, SourceSettings] = field(default_factory=dict)  # new ones included
     same: list[str] = field(default_factory=list)
-    failed: dict[str, str] = field(default_factory=dict)  # source or parent: why it cannot be looked at
+    failed: dict[str, str] = field(default_factory=dict)  # by source or parent folder: why it cannot be listed
 
 
 def watch(workspace: Workspace) -> Watched:
-    """Look at the settings' sources, the registered ones, and the folders below ``airflow.watch_parents``."""
+    """List the settings' sources, the registered ones, and the folders below ``airflow.watch_parents``."""
     scans = workspace.registry.scans()
     sources, failed = located(workspace)
-    found = Watched(failed=failed)
+    watched = Watched(failed=failed)
     for name, chosen in sorted(sources.items()):
         try:
             with source_files(name, chosen, workspace.s3_options) as files:
                 now = rows_hash(files.versions())
         except SourceError as error:
-            found.failed[name] = str(error)
+            watched.failed[name] = str(error)
             continue
         scan = scans.get(name)
         if scan is None or scan.files is None or scan.files.rows_hash != now or scan.location != chosen.location:
-            found.changed[name] = chosen
+            watched.changed[name] = chosen
         else:
-            found.same.append(name)
-    return found
+            watched.same.append(name)
+    return watched
 
 
 def located(workspace: Workspace) -> tuple[dict[str, SourceSettings], dict[str, str]]:
-    """Where each source lies, by name, without looking into it; and which places cannot be sources, and why."""
+    """The settings of each source by name, without listing it; and why other places cannot be sources."""
     known = {**workspace.registry.scans(), **workspace.settings.sources}
     sources = {name: ingest.source_settings(workspace, name) for name in known}
     failed: dict[str, str] = {}

@@ -1,4 +1,7 @@
-"""The taxonomy: seeds, what may be a label, how a version grows and what tells two versions apart. All pure."""
+"""The taxonomy: seeds, the rules of labels, how a version grows, and the difference of two versions.
+
+What is exported here is pure; `expand` and `store` use a store and models.
+"""
 
 from taskgalaxy_ops.taxonomy.growth import Expansion, admit, children, expansions
 from taskgalaxy_ops.taxonomy.labels import ancestors, check, check_path, label_text, normalise, normalise_path

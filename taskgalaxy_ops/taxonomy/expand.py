@@ -1,7 +1,7 @@
 """Expand: the teacher proposes new children at each level of the taxonomy (paper, section 3.1).
 
-Proposals are untrusted text. A round is admitted once all of it is answered, in the order of paths, never as replies
-arrive; so the version that comes out is a function of the base version and the answers.
+Proposals are untrusted text. The proposals of a round are admitted when all its requests are answered, in the order of
+paths and not of replies; the new version is therefore a function of the base version and the answers.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ _LONGEST_LIST = 1000
 
 @dataclass(slots=True)
 class ExpandResult:
-    """What an expansion came to. ``version`` is the newest version afterwards."""
+    """The outcome of an expansion."""
 
-    version: int
-    proposal: int | None = None  # its number, where it is not published yet
+    version: int  # the newest version afterwards
+    proposal: int | None = None  # the proposal's number, if the new nodes are not published
     added: list[Node] = field(default_factory=list)
     rejects: list[LabelReject] = field(default_factory=list)
     usage: Usage = field(default_factory=Usage)
 
 
 def expand_template(prompt: str, teacher: Model) -> RequestTemplate:
-    """Asks for new children of one node."""
+    """The request for new children of one node."""
     return RequestTemplate(
         stage="expand",
         prompt=prompt,
@@ -65,10 +65,10 @@ def _read_children(_: Mapping[str, Any], entries: Any) -> Answer:
 class Growth:
     """How far, and where, an expansion may grow the taxonomy."""
 
-    rounds: int = 1  # at most; growing ends, too, when nothing new comes
-    max_new: int | None = None  # nodes to add at most
-    up_to: int | None = None  # task types at which growing ends; a taxonomy that has them asks nothing
-    # Only these nodes are asked about, the highest number first, as many as it takes for ``max_new``.
+    rounds: int = 1  # at most; growing also ends when nothing new comes
+    max_new: int | None = None  # the most nodes to add
+    up_to: int | None = None  # the number of task types at which growing ends; a taxonomy that has them asks nothing
+    # Ask only about these nodes, those with the highest number first, and no more than ``max_new`` needs.
     below: Mapping[TaskTypePath, float] | None = None
 
 
@@ -83,19 +83,21 @@ def expand(
     progress: Progress | None = None,
     wait: bool = True,
 ) -> ExpandResult:
-    """Grow the newest version. publish False: it becomes a proposal. wait: for batches, as long as the settings say.
+    """Grow the newest version.
 
-    Raises PendingError if a round could not be answered whole; what was answered is kept, and not asked again.
+    publish: if False, the new nodes become a proposal. wait: wait for batches, as long as the settings say.
+
+    Raises PendingError if requests of a round have no answer; the answers that came are kept, and not asked for again.
     """
     progress = progress or Silent()
     workspace.publish_settings()
     taxonomy_store = TaxonomyStore(workspace)
     taxonomy_store.ensure_seeds()
     base = taxonomy_store.version()
-    question = expand_template(workspace.prompts["expand"], workspace.settings.teacher)
+    template = expand_template(workspace.prompts["expand"], workspace.settings.teacher)
     nodes = list(base.nodes)
     result = ExpandResult(base.number)
-    by = batch_wait.deadline(workspace.settings.run.batch) if wait else 0.0
+    deadline = batch_wait.deadline(workspace.settings.run.batch) if wait else 0.0
     for number in range(1, growth.rounds + 1):
         left = None if growth.max_new is None else growth.max_new - len(result.added)
         wide_enough = growth.up_to is not None and len(live_leaves(nodes)) >= growth.up_to
@@ -104,8 +106,8 @@ def expand(
         wanted = expansions(nodes, number)
         if growth.below is not None:
             wanted = _first(wanted, growth.below, workspace.settings.taxonomy.children, left)
-        units = [question.unit(None, _item(one, workspace.settings.taxonomy.children)) for one in wanted]
-        answers = asyncio.run(_answers(workspace, question, units, progress, result.usage, by))
+        units = [template.unit(None, _item(one, workspace.settings.taxonomy.children)) for one in wanted]
+        answers = asyncio.run(_answers(workspace, template, units, progress, result.usage, deadline))
         proposals = [
             (one, label)
             for one, unit in zip(wanted, units, strict=True)
@@ -133,7 +135,7 @@ def expand(
 def _first(
     wanted: Sequence[Expansion], below: Mapping[TaskTypePath, float], children_each: int, max_new: int | None
 ) -> list[Expansion]:
-    """The requests for the most crowded nodes, twice as many as ``max_new`` needs if each brings all its children."""
+    """The requests for the most crowded nodes: twice as many as ``max_new`` needs if every reply is full."""
     ranked = sorted((one for one in wanted if one.path in below), key=lambda one: (-below[one.path], one.path))
     return ranked if max_new is None else ranked[: 2 * math.ceil(max_new / children_each)]
 
@@ -156,7 +158,7 @@ async def _answers(
     usage: Usage,
     by: float,
 ) -> Mapping[str, Answer]:
-    """Answers to all of these units, waiting for batches until ``by``, on the monotonic clock. Raises PendingError."""
+    """The answers to all units, by key; waits for batches until ``by`` on the monotonic clock. Raises PendingError."""
     gateway, batch = Gateway(Shares(workspace.store, progress.note)), workspace.settings.run.batch
     gateway.usage = usage
     progress.stage("expand", len(units), "nodes")

@@ -1,8 +1,8 @@
 """How a taxonomy grows: what to ask the teacher, and which of its proposals become nodes. Pure.
 
 The paper's three kinds of request: further first-level categories, children of a first-level node, children of a
-second-level node, each given what is there. A round is admitted once all of it is answered, in the order of paths,
-so that the same replies give the same version in whatever order they came.
+second-level node; each names the existing ones. The proposals of a round are admitted when all its requests are
+answered, in the order of paths, so that the same replies give the same version in whatever order they came.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ _KINDS: dict[int, Kind] = {1: "level2", 2: "level3"}  # by the level of the node
 
 @dataclass(frozen=True, slots=True)
 class Expansion:
-    """One request to the teacher: the unit of expand."""
+    """One request to the teacher, for new children of a node."""
 
-    kind: Kind  # the level of what is asked for
+    kind: Kind  # the level of the children
     path: TaskTypePath  # the node that is expanded; empty for level1
     existing: tuple[str, ...]  # names of its children, sorted; retired ones too, so that they do not come again
     round: int
@@ -43,10 +43,10 @@ class _Candidate:
 
 
 def expansions(nodes: Iterable[Node], round: int) -> list[Expansion]:
-    """What one round asks: first-level categories, then the children of each live node of level 1 and 2, by path.
+    """The requests of a round: for first-level categories, then for the children of each live node of level 1 and 2.
 
-    A leaf that a person wrote is a task type for good: growing below it would take it away. One that came from an
-    expansion may become a group.
+    A leaf that a person wrote stays a task type: it is not expanded, because with children it would become a group. A
+    leaf that came from an expansion may become one. Ordered by path.
     """
     known = list(nodes)
     leaves = {node.path for node in live_leaves(known)}
@@ -63,7 +63,7 @@ def expansions(nodes: Iterable[Node], round: int) -> list[Expansion]:
 def children(expansion: Expansion, reply: Mapping[str, Any]) -> list[str]:
     """The labels that a reply ``{"children": ["…", …]}`` proposes, as they came.
 
-    None for a reply without ``children``. Raises ValueError, naming the node, where they are no list of texts.
+    An empty list for a reply without ``children``. Raises ValueError, naming the node, where they are no list of texts.
     """
     proposed = reply.get("children", [])
     where = f"the children proposed for '{expansion.path}'" if expansion.path else "the first level proposed"
@@ -84,13 +84,14 @@ def admit(
 ) -> tuple[list[Node], list[LabelReject]]:
     """The new nodes (origin "expand") and the rejects of one round, each in the order of paths.
 
-    embed: n distinct paths, by their ``labels.label_text``, to vectors (n, d); called once at most. near_duplicate:
-    cosine from which a proposal is the twin of a live leaf, of a live sibling or of what was admitted before it.
-    max_new: nodes at most; every parent gets its first before any gets its second, the rest is over the cap.
+    embed: encodes n distinct paths (their ``labels.label_text``) as vectors (n, d); called at most once.
+    near_duplicate: the cosine from which a proposal counts as the same as a live leaf, a live sibling or a node that
+    was admitted before it. max_new: the most new nodes; every parent gets its first child before any gets its second,
+    and the rest is rejected as over the cap.
 
-    Each proposal comes out once, as a node or a reject. A name may stand once in a version, since task types are
-    told apart by it. A node that gets children is no leaf any more. Raises TaxonomyError for a proposal below a
-    node that is not there or not live, and ValueError for vectors that do not fit the texts.
+    Each proposal becomes one node or one reject. A name may be used once in a version, because it distinguishes task
+    types. A node that gets children is no longer a leaf. Raises TaxonomyError for a proposal below a node that does not
+    exist or is not live, and ValueError for vectors that do not fit the texts.
     """
     known = {node.path: node for node in nodes}
     rejects: list[LabelReject] = []
@@ -112,7 +113,7 @@ def admit(
     admitted: list[Node] = []
     for place, candidate in enumerate(candidates):
         label = labels.name(candidate.path)
-        if label in names:  # of one that was admitted meanwhile
+        if label in names:  # a candidate of this name was admitted before in this loop
             rejects.append(LabelReject(candidate.path, Reason.DUPLICATE_LABEL, names[label]))
             continue
         neighbour, similarity = neighbours.nearest(place)
@@ -129,7 +130,10 @@ def admit(
 
 
 def _capped(admitted: list[Node], max_new: int | None) -> tuple[list[Node], list[Node]]:
-    """The nodes that stay and those over the cap, each in the order of paths: breadth before depth."""
+    """The nodes that stay and those over the cap, each in the order of paths.
+
+    Every parent's first child stays before any parent's second.
+    """
     if max_new is None:
         return admitted, []
     taken: Counter[TaskTypePath] = Counter()
@@ -161,9 +165,9 @@ def _require_live(path: TaskTypePath, known: Mapping[TaskTypePath, Node]) -> Non
 class _Neighbours:
     """The live leaves and the siblings that a candidate is compared with, and the candidates admitted so far.
 
-    Its own ancestors are left out: their names are part of the candidate's text. Where its parent is a leaf (it
-    was a task type until now), the candidate is compared with it as if it stood beside it, so that a parent in
-    other words does not replace it.
+    A candidate is not compared with its ancestors, because their names are part of its text. If its parent is a leaf (a
+    task type until now), the candidate is compared with the parent as if it were the parent's sibling: a child that
+    only says the same as its parent in other words must not replace it.
     """
 
     def __init__(self, nodes: Iterable[Node], candidates: Sequence[_Candidate], embed: Embed) -> None:
@@ -176,7 +180,7 @@ class _Neighbours:
             for node in known
             if node.path in leaves or (node.status == LIVE and labels.parent(node.path) in parents)
         )
-        self._first = len(self._paths)  # where the candidates begin
+        self._first = len(self._paths)  # index of the first candidate
         self._leaf_parent = [c.parent if c.parent in leaves else None for c in candidates]
         beside = [
             labels.join(labels.parent(candidate.parent), labels.name(candidate.path))
@@ -193,7 +197,10 @@ class _Neighbours:
         self._places = {path: place for place, path in enumerate(self._paths)}
 
     def nearest(self, place: int) -> tuple[TaskTypePath | None, float]:
-        """The nearest of what this candidate is compared with, and their cosine to six decimals."""
+        """The nearest path that candidate ``place`` is compared with, and their cosine, rounded to six decimals.
+
+        (None, -inf) if it is compared with nothing.
+        """
         candidate = self._candidates[place]
         comparable = self._open.copy()
         comparable[: self._first] |= self._parents[: self._first] == candidate.parent
@@ -203,7 +210,7 @@ class _Neighbours:
         cosines = np.where(comparable, self._vectors @ self._vectors[self._first + place], -np.inf)
         if (leaf := self._leaf_parent[place]) is not None:
             cosines[self._places[leaf]] = self._vectors[self._places[leaf]] @ self._beside[place]
-        # Six decimals: what a library's order of adding alone sets apart is a tie, and goes by path.
+        # Rounded, because a library's order of summation changes the last digits: such ties are decided by path.
         cosines = np.round(cosines, 6)
         best = float(cosines.max())
         if best == -np.inf:
@@ -211,12 +218,15 @@ class _Neighbours:
         return min(self._paths[i] for i in np.flatnonzero(cosines == best)), best
 
     def admit(self, place: int) -> None:
-        """Later candidates are compared with this one too."""
+        """Let later candidates be compared with this one, too."""
         self._open[self._first + place] = True
 
 
 def _unit_rows(embed: Embed, paths: list[TaskTypePath]) -> NDArray[np.float64]:
-    """A row for each path, at length 1; each path is embedded once, however often it is there."""
+    """A vector of length 1 for each path, (n, d); a path that occurs several times is embedded once.
+
+    Raises ValueError for vectors of the wrong shape, or not finite.
+    """
     distinct = list(dict.fromkeys(paths))
     vectors = np.asarray(embed(distinct), np.float64)
     if vectors.ndim != 2 or len(vectors) != len(distinct) or not np.isfinite(vectors).all():

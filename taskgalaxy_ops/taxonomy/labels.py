@@ -1,8 +1,8 @@
-"""What a label may look like. Labels come from people and from models: nothing is taken on trust.
+"""The rules of labels. Labels come from people and from models, and are untrusted.
 
-A task type's path is its labels joined by ``~``, general to specific. Labels end up in file names, prompts, cards
-and pages, so that a narrow alphabet is worth more than any escaping: letters of any script, digits, blanks,
-hyphens, ``&``, ``'`` and parentheses.
+A task type's path is its labels joined by ``~``, general to specific. Labels end up in file names, prompts, cards and
+pages; a narrow alphabet is therefore safer than escaping: letters of any script, digits, blanks, hyphens, ``&``, ``'``
+and parentheses.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ MAX_LEVELS = 4
 
 _BLANKS = " \t\u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u202f\u205f\u3000"
 _RUN_OF_BLANKS = re.compile(f"[{_BLANKS}]+")
-# What word processors and models write for the plain characters.
+# Quotes and hyphens that word processors and models write instead of the ASCII characters.
 _PLAIN = str.maketrans({"\u2018": "'", "\u2019": "'", "\u2010": "-", "\u2011": "-", "\u2013": "-"})
-# Letters and marks that show as nothing: two labels that look alike could differ by one of them.
+# Letters and marks that are invisible: two labels that look equal could differ by one of them.
 _INVISIBLE = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u3164\uffa0") | {chr(c) for c in range(0xFE00, 0xFE10)}
 _PUNCTUATION = frozenset(" -&'()")
 _PATH_LIKE = re.compile(r"\.\.|[/\\]|^[a-z]:|%2[ef]", re.IGNORECASE)
@@ -35,9 +35,9 @@ _LOOSE_HYPHEN = re.compile(r"(^|[ (&])-|-([ )&]|$)|--")
 
 
 def normalise(label: str) -> str:
-    """The one spelling of a label: NFC, lower case, plain hyphens and apostrophes, single blanks, none at the ends.
+    """The normal spelling of a label: NFC, lower case, ASCII hyphens and apostrophes, single blanks, none at the ends.
 
-    Normalising twice changes nothing. Control characters inside stay, so that ``check`` can refuse them.
+    Normalising twice changes nothing. Control characters inside a label stay, so that ``check`` rejects it.
     """
     text = unicodedata.normalize("NFC", unicodedata.normalize("NFC", label).lower()).translate(_PLAIN)
     return _RUN_OF_BLANKS.sub(" ", text).strip(_BLANKS + "\r\n")
@@ -49,7 +49,7 @@ def normalise_path(path: str) -> TaskTypePath:
 
 
 def check(label: str) -> str | None:
-    """Why a label cannot be a level of a path, in words; None where it can. Expects it normalised."""
+    """Why a (normalised) label cannot be a level of a path, in words; None: it can."""
     if not label:
         return "empty"
     if len(label) > MAX_LABEL:
@@ -74,7 +74,7 @@ def check(label: str) -> str | None:
 
 
 def check_path(path: str) -> str | None:
-    """Why a path is none, naming the label that is wrong; None where it is a path. Expects it normalised."""
+    """Why a (normalised) path is invalid, naming the label that is wrong; None: it is valid."""
     labels = path.split(SEPARATOR)
     if len(labels) > MAX_LEVELS:
         return f"{len(labels)} levels, {MAX_LEVELS} at most"
@@ -85,13 +85,13 @@ def check_path(path: str) -> str | None:
 
 
 def shown(text: str, limit: int = 120) -> str:
-    """Untrusted text made fit for a log, a table or a page: what cannot be seen is escaped, long text is cut."""
+    """Untrusted text for a log, a table or a page: invisible characters are escaped, and long text is cut."""
     cut = text if len(text) <= limit else text[: limit - 1] + "…"
     return "".join(c if _hidden(c) is None else f"\\u{ord(c):04x}" for c in cut)
 
 
 def level(path: TaskTypePath) -> int:
-    """How deep a path lies: 1 for the first level."""
+    """The level of a path: 1 for the first level."""
     return path.count(SEPARATOR) + 1
 
 
@@ -117,12 +117,12 @@ def join(above: TaskTypePath, label: str) -> TaskTypePath:
 
 
 def label_text(path: TaskTypePath) -> str:
-    """What the encoder is given for a path: its labels, the most specific first, since encoders weigh it most."""
+    """The text that the encoder gets for a path: its labels, the most specific first, which encoders weigh most."""
     return ", ".join(reversed(path.split(SEPARATOR)))
 
 
 def _hidden(character: str) -> str | None:
-    """Says so where a character cannot be seen, or changes how others are seen."""
+    """What is wrong with a character that is invisible or changes how others are shown; None for any other."""
     category = unicodedata.category(character)
     if category == "Cf" or character in _INVISIBLE:
         return f"holds the invisible character U+{ord(character):04X}"
@@ -132,7 +132,7 @@ def _hidden(character: str) -> str | None:
 
 
 def _check_characters(label: str) -> str | None:
-    marks = 0  # in a row: stacks of them spill over other text
+    marks = 0  # combining marks in a row: stacks of them cover other lines of text
     for character in label:
         category = unicodedata.category(character)
         marks = marks + 1 if category[0] == "M" else 0

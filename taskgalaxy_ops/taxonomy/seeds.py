@@ -1,8 +1,8 @@
-"""Reads what people write: the package's seeds, a seed file of their own, task types added by hand.
+"""Read task types that people write: the package's seeds, a seed file of the user's, task types added by hand.
 
 A file is YAML in one of two shapes: nested (first level > second level > leaf, each leaf with a line on what is
-asked, or a list of leaves), or a plain list of paths such as ``ocr~scene text ocr~sign reading``. People can mend
-their file, so that, unlike a model's proposals, anything wrong in it is an error that names the line.
+asked, or a list of leaves), or a plain list of paths such as ``ocr~scene text ocr~sign reading``. Unlike a wrong
+proposal of a model, anything wrong in a file is an error that names the line, because its author can correct it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _MAX_ERRORS = 8  # shown at once
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """A path as it stands in a file or a list, and where."""
+    """A path as it is written in a file or a list, and its place there."""
 
     path: TaskTypePath
     about: str | None
@@ -34,14 +34,14 @@ class _Entry:
 
 
 class _Problems(Exception):
-    """Stops the reading of one branch of a file; its text is a line of the TaxonomyError."""
+    """Raised where a file cannot be read further; its text becomes a line of the TaxonomyError."""
 
 
 def load_seeds(file: str | Path | None = None) -> list[Node]:
     """The nodes of a seed file (default: the package's), sorted by path; origin "seed".
 
-    Raises TaxonomyError, naming file, lines and fixes, where the file cannot be read, holds no label, or holds
-    labels that are none or are there twice.
+    Raises TaxonomyError, naming file, lines and fixes, where the file cannot be read, holds no label, or holds a label
+    that is invalid or occurs twice.
     """
     source = Path(file) if file is not None else SEEDS_FILE
     return _grow([], _read(source), "seed", f"seed file {source}")
@@ -50,8 +50,8 @@ def load_seeds(file: str | Path | None = None) -> list[Node]:
 def add_types(nodes: Iterable[Node], types: Iterable[str] | Path) -> list[Node]:
     """All nodes with hand-written task types added, sorted by path; new ones and missing parents have origin "hand".
 
-    types: paths joined by ``~``, or a YAML file as for seeds. A type that is there stays as it is; a retired one
-    lives again, with the nodes above it. Raises TaxonomyError as ``load_seeds`` does.
+    types: paths joined by ``~``, or a YAML file as for seeds. An existing type stays as it is; a retired one becomes
+    live again, with the nodes above it. Raises TaxonomyError as ``load_seeds`` does.
     """
     if isinstance(types, Path):
         return _grow(nodes, _read(types), "hand", f"file of task types {types}")
@@ -92,7 +92,7 @@ def _grow(nodes: Iterable[Node], entries: Iterable[_Entry], origin: str, source:
 
 def _read(file: Path) -> Iterator[_Entry]:
     try:
-        # The composed tree and not the loaded value: it has line numbers, and keeps a key that is there twice.
+        # compose instead of load, because the tree has line numbers, and keeps a key that occurs twice.
         root = yaml.compose(file.read_text("utf-8"), Loader=yaml.SafeLoader)
     except OSError as error:
         raise TaxonomyError(
@@ -117,7 +117,7 @@ def _read(file: Path) -> Iterator[_Entry]:
 
 
 def _walk(node: yaml.Node, above: TaskTypePath, depth: int) -> Iterator[_Entry]:
-    """The entries below a path, leaves and groups. Depth is bounded, so that an alias to itself ends."""
+    """The entries below a path, leaves and groups. Depth is limited, because a YAML alias may contain itself."""
     if depth > labels.MAX_LEVELS:
         raise _Problems(f"{_where(node)}: '{above}' has children on level {depth}; {labels.MAX_LEVELS} at most")
     if isinstance(node, yaml.SequenceNode):

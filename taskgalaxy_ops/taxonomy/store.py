@@ -1,7 +1,8 @@
 """Taxonomy versions in the store, and the embeddings of their leaves.
 
-Versions are a log: entry n is version n - 1; seeds are version 0. Each is immutable. Embeddings of task types are
-first-write-wins for each encoder, in a log of tables, so that another machine's rounding changes no rank.
+Versions are a log: entry n is version n - 1; seeds are version 0. Each is immutable. Embeddings of task types are kept
+for each encoder in a log of tables; the first that was written counts, so that another machine's rounding changes no
+rank.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ _SEEDS = "seeds"  # origin of version 0
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """A version that waits for somebody to let it be published."""
+    """A version that is not published until a person or a rule approves it."""
 
     number: int
     base: int  # the version that it grows
@@ -47,7 +48,7 @@ class TaxonomyStore:
         self._log = Log(workspace.store, keys.VERSIONS_LOG)
 
     def versions(self) -> list[Mapping[str, Any]]:
-        """What the log says of each version: base, how it came to be, numbers of nodes; oldest first."""
+        """The log's entry of each version, oldest first: base, origin, numbers of leaves and rejects."""
         if entries := self._log.read():
             return [{"version": entry.number - 1, **entry.body} for entry in entries]
         leaves = len(self._seeds.leaves())
@@ -88,7 +89,7 @@ class TaxonomyStore:
             self.publish(None, self._seeds.nodes, [], _SEEDS)
 
     def propose(self, base: int, nodes: Sequence[Node], rejects: Sequence[LabelReject]) -> int:
-        """Keep what would follow version ``base``; the proposal's number. The same again is the same proposal."""
+        """Store a proposal to follow version ``base``, and return its number; an equal one again adds nothing."""
         node_ref = self._workspace.stage_outputs.write(table(sorted(nodes, key=lambda node: node.path), Node))
         reject_ref = self._workspace.stage_outputs.write(table(rejects, LabelReject))
         body = {"base": base, "nodes": asdict(node_ref), "rejects": asdict(reject_ref)}
@@ -119,7 +120,7 @@ class TaxonomyStore:
         return Log(self._workspace.store, keys.PROPOSALS_LOG)
 
     def publish(self, base: int | None, nodes: Sequence[Node], rejects: Sequence[LabelReject], origin: str) -> int:
-        """Append the version that follows ``base``; its number. Publishing what is there already changes nothing.
+        """Append the version that follows ``base``, and return its number; an equal newest version is left as it is.
 
         Raises TaxonomyError if another version was published meanwhile.
         """
@@ -146,14 +147,17 @@ class TaxonomyStore:
         return len(self._log.known()) - 1
 
     def embeddings(self, version: int | None = None, *, keep: bool = True) -> EmbeddingMatrix:
-        """A version's live leaves ``(m, d)``, in order of path; encodes those that have no embedding yet.
+        """The embeddings of a version's live leaves ``(m, d)``, in order of path; encodes those that have none yet.
 
-        ``keep`` False: for one who only looks: what was encoded is not written.
+        keep: if False, the new embeddings are not stored, for a caller that only reads.
         """
         return self.embed_labels([node.path for node in self.version(version).leaves()], keep=keep)
 
     def embed_labels(self, paths: Sequence[str], *, keep: bool = True) -> EmbeddingMatrix:
-        """Embeddings of task types ``(m, d)``, in order of path; the first that was ever written counts."""
+        """Embeddings of task types ``(m, d)``, in order of path; encodes those that have none yet.
+
+        keep: if False, the new embeddings are not stored.
+        """
         log = Log(self._workspace.store, keys.type_embeddings(self._workspace.encoder_id))
         wanted = sorted(set(paths))
         found = self._read(log.read())
@@ -162,7 +166,7 @@ class TaxonomyStore:
             if keep:
                 ref = self._workspace.stage_outputs.write(embedding_table(missing, vectors))
                 log.append({"table": asdict(ref)})
-                found = self._read(log.read())  # another worker's may have come first: then those count
+                found = self._read(log.read())  # if another worker wrote the same types first, its embeddings count
             else:
                 found.update(zip(missing, vectors, strict=True))
         if not wanted:  # every task type is retired
@@ -179,6 +183,6 @@ class TaxonomyStore:
 
 
 def type_logs(workspace: Workspace) -> list[str]:
-    """The logs of the task types' embeddings, of every encoder that the store has used; loads none."""
+    """The keys of the logs of task types' embeddings, one for every encoder that the store has used."""
     listed = (each.key.split("/") for each in workspace.store.list(keys.EMBEDDINGS))
     return [keys.type_embeddings(name) for name in sorted({parts[1] for parts in listed if parts[2:3] == ["types"]})]

@@ -1,6 +1,6 @@
-"""A taxonomy as it stood at one time: numbered, immutable, comparable with another.
+"""A taxonomy version: numbered, immutable, comparable with another.
 
-Which number a version gets is decided where it is published; nothing here reads or writes a store.
+Its number is decided where it is published (store.py); nothing here reads or writes a store.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ def live_leaves(nodes: Iterable[Node]) -> tuple[Node, ...]:
 class TaxonomyVersion:
     """One version: its number, the version that it grew from (None: from seeds) and its nodes, sorted by path.
 
-    Raises TaxonomyError where a path is there twice, its parent is missing, its level is wrong, or a live node lies
-    below a retired one.
+    Raises TaxonomyError where a path occurs twice, its parent is missing, its level is wrong, or a live node lies below
+    a retired one.
     """
 
     number: int
@@ -70,11 +70,11 @@ class TaxonomyVersion:
         return next((node for node in self.nodes if node.path == path), None)
 
     def add(self, nodes: Iterable[Node]) -> TaxonomyVersion:
-        """The next version: these nodes too. Raises TaxonomyError for a path that is there already."""
+        """The next version, with these nodes added. Raises TaxonomyError for a path that exists already."""
         return TaxonomyVersion(self.number + 1, self.number, (*self.nodes, *nodes))
 
     def retire(self, *paths: TaskTypePath) -> TaxonomyVersion:
-        """The next version: these nodes and all below them retired. They stay known, so that none is proposed again.
+        """The next version, with these nodes and all below them retired. They stay in it, and are not proposed again.
 
         Raises TaxonomyError where no live node has one of these paths.
         """
@@ -95,19 +95,19 @@ class TaxonomyVersion:
 
 @dataclass(frozen=True)
 class Diff:
-    """What leads from one version to another; each part in order of paths."""
+    """The difference of two versions; each part in order of paths."""
 
     added: tuple[Node, ...]
     removed: tuple[Node, ...]
     retired: tuple[Node, ...]  # as they are in the later version
-    changed: tuple[tuple[Node, Node], ...]  # before, after: another status than retired, origin or description
+    changed: tuple[tuple[Node, Node], ...]  # before, after: live again, or another origin or description
 
     def __bool__(self) -> bool:
         return bool(self.added or self.removed or self.retired or self.changed)
 
 
 def diff(a: TaxonomyVersion, b: TaxonomyVersion) -> Diff:
-    """What changed from ``a`` to ``b``; false where nothing did."""
+    """What changed from ``a`` to ``b``; the result is false where nothing did."""
     before = {node.path: node for node in a.nodes}
     after = {node.path: node for node in b.nodes}
     both = [(node, after[node.path]) for node in a.nodes if node.path in after and node != after[node.path]]
@@ -120,14 +120,14 @@ def diff(a: TaxonomyVersion, b: TaxonomyVersion) -> Diff:
 
 
 def tree(version: TaxonomyVersion, depth: int = labels.MAX_LEVELS) -> list[str]:
-    """The version as lines of text, indented by level, groups with their counts of task types.
+    """The version as lines of text, indented by level; groups with their number of task types, retired nodes marked.
 
-    depth: levels to show; what lies below is only counted. Retired nodes are marked.
+    depth: the levels to show; nodes below are only counted.
     """
     leaves = version.leaves()
     is_leaf = {node.path for node in leaves}
     below = Counter(above for node in leaves for above in labels.ancestors(node.path))
-    # By labels, not by paths: ``~`` sorts behind letters, and would tear a node from its children.
+    # Sorted by labels, not by paths: ``~`` sorts after letters, so that other nodes would come between node and child.
     ordered: Sequence[Node] = sorted(version.nodes, key=lambda node: node.path.split(labels.SEPARATOR))
     first = sum(node.level == 1 and node.status == LIVE for node in version.nodes)
     lines = [f"version {version.number}: {len(leaves)} task types in {first} first-level nodes"]

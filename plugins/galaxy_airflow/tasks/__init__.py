@@ -1,1 +1,4 @@
-"""What the DAGs' tasks do: a library call each, with its receipt. Imported when a task runs, not when DAGs parse."""
+"""The functions of the DAGs' tasks: each calls the library and returns a receipt.
+
+Imported when a task runs, not when Airflow parses the DAGs.
+"""

@@ -24,7 +24,10 @@ from taskgalaxy_ops.taxonomy.store import TaxonomyStore
 
 
 def plan(form: Mapping[str, Any]) -> dict[str, Any]:
-    """What a backfill would ask; an older taxonomy version becomes the newest unless it is a dry run."""
+    """Plan a backfill and write the plan's page; unless it is a dry run, publish an older taxonomy version as newest.
+
+    form: the trigger form. Raises SourceError where no source is registered.
+    """
     began = time.monotonic()
     workspace = opened(form.get("settings_version"))
     sources = list(form["sources"] or sorted(workspace.registry.scans()))
@@ -33,14 +36,14 @@ def plan(form: Mapping[str, Any]) -> dict[str, Any]:
     taxonomy_store = TaxonomyStore(workspace)
     newest = taxonomy_store.version().number
     version = newest if form.get("taxonomy_version") is None else form["taxonomy_version"]
-    found = plan_run(workspace, sources, taxonomy=version)
-    for line in plan_text.plan(found):
+    run_plan = plan_run(workspace, sources, taxonomy=version)
+    for line in plan_text.plan(run_plan):
         log.info(line)
     if version != newest and not form["dry_run"]:
         newest = taxonomy_store.publish(
             newest, taxonomy_store.version(version).nodes, [], f"backfill of version {version}"
         )
-    page = plan_pages.plan_page(found, sources, version)
+    page = plan_pages.plan_page(run_plan, sources, version)
     name = f"plan-{plan_pages.page_name(page)}"
     workspace.store.replace(keys.report(name), page.encode())
     max_cost = None if form.get("budget") is None else workspace.ledger().spent().cost / NANO + form["budget"]
@@ -49,18 +52,19 @@ def plan(form: Mapping[str, Any]) -> dict[str, Any]:
         began,
         sources=sources,
         taxonomy_version=version,
-        shards=found.shards,
-        units={each.stage: round(each.units.expected) for each in found.stages},
-        cost=None if (cost := found.total("cost")) is None else cost.expected,
+        shards=run_plan.shards,
+        units={each.stage: round(each.units.expected) for each in run_plan.stages},
+        cost=None if (cost := run_plan.total("cost")) is None else cost.expected,
         orders={"settings_version": form.get("settings_version"), "max_cost": max_cost},
         page=name,
     )
 
 
 def forecast_backfill(planned: Mapping[str, Any], wanted: bool) -> dict[str, Any]:
-    """What the planned would cost, with an interval; asks about a few images first where too little is known.
+    """Forecast what the planned backfill would cost, with an interval, and write the forecast's page.
 
-    What they lack afterwards (a model out of reach, a batch under way) leaves its source without a forecast.
+    Where too few images of a source are answered, a few are asked about first. A source whose requests stay without an
+    answer (a model is out of reach, a batch is under way) has no forecast. Skipped unless ``wanted``.
     """
     if not wanted:
         raise AirflowSkipException("no forecast was asked for")
@@ -68,11 +72,11 @@ def forecast_backfill(planned: Mapping[str, Any], wanted: bool) -> dict[str, Any
     sources, version = planned["sources"], planned["taxonomy_version"]
     with progress() as shown:
         asked = probe(workspace, None, sources, version, shown, wait=False)
-    found = forecast(workspace, sources, version)
-    record(workspace, found)
-    for line in (*costs_text.forecast(found), *asked.reasons):
+    made = forecast(workspace, sources, version)
+    record(workspace, made)
+    for line in (*costs_text.forecast(made), *asked.reasons):
         log.info(line)
-    page = forecast_pages.forecast_page(found, sources, asked.reasons)
+    page = forecast_pages.forecast_page(made, sources, asked.reasons)
     name = f"forecast-{plan_pages.page_name(page)}"
     workspace.store.replace(keys.report(name), page.encode())
     return receipt(
@@ -80,10 +84,10 @@ def forecast_backfill(planned: Mapping[str, Any], wanted: bool) -> dict[str, Any
         began,
         calls=asked.usage.calls,
         encoded=workspace.encoder_passes,
-        cost=asdict(found.cost),
-        list_cost=asdict(found.list_cost),
-        tokens=asdict(found.tokens),
-        unknown=list(found.unknown),
+        cost=asdict(made.cost),
+        list_cost=asdict(made.list_cost),
+        tokens=asdict(made.tokens),
+        unknown=list(made.unknown),
         page=name,
     )
 

@@ -1,4 +1,4 @@
-"""Tasks of galaxy_finetune: check and render the jobs, look at them, score what came out."""
+"""Tasks of galaxy_finetune: check the release and render the jobs, follow them, score their checkpoints."""
 
 from __future__ import annotations
 
@@ -19,27 +19,30 @@ from taskgalaxy_ops.workspace import Workspace
 
 
 def check_tuning(form: Mapping[str, Any], partition: str | None) -> dict[str, Any]:
-    """A release that is whole and may be trained on, and its jobs rendered; stops them if the form asks for that."""
+    """Check that a release is whole and may be trained on, and write its jobs; cancel them if the form says so.
+
+    partition: the release that triggered this run, or None.
+    """
     began, workspace = time.monotonic(), finetune_run.on_backend(opened(), form["backend"])
-    found = finetune_run.tuning(workspace, release=form["release"] or partition, recipe=form["recipe"])
+    tuning = finetune_run.tuning(workspace, release=form["release"] or partition, recipe=form["recipe"])
     if form["cancel"]:
         trainings = finetune_run.Trainings(workspace, "cancel", _backend(workspace))
-        stopped = [job.name for job in found.jobs.values() if trainings.cancel(job)]
+        stopped = [job.name for job in tuning.jobs.values() if trainings.cancel(job)]
         raise AirflowSkipException(f"cancelled: {', '.join(stopped) or 'none of these jobs was running'}")
-    for job in found.jobs.values():
+    for job in tuning.jobs.values():
         job.write()
     return receipt(
         "to be trained",
         began,
-        release=found.release.name,
+        release=tuning.release.name,
         recipe=form["recipe"] or workspace.settings.finetune.recipe,
         backend=workspace.settings.finetune.backend,
-        jobs={role: job.key for role, job in found.jobs.items()},
+        jobs={role: job.key for role, job in tuning.jobs.items()},
     )
 
 
 def _backend(workspace: Workspace) -> TrainBackend:
-    """The settings' backend; Kubernetes' with the credentials of Airflow's connection."""
+    """The backend of the settings; the Kubernetes one gets the credentials of Airflow's connection."""
     chosen = workspace.settings.finetune
     if chosen.backend == "kubernetes" and chosen.kubernetes:
         from galaxy_airflow.kubernetes import batch_api
@@ -50,26 +53,29 @@ def _backend(workspace: Workspace) -> TrainBackend:
 
 
 def train(checked: Mapping[str, Any], run: str) -> bool:
-    """One look at the jobs: submits what is next, shows how far they are; whether all have succeeded."""
+    """Submit the next job, log the jobs' progress, and return whether all have succeeded.
+
+    run: names this try of the task; a job that failed in it is not submitted again in it.
+    """
     workspace = finetune_run.on_backend(opened(), checked["backend"])
-    found = finetune_run.written(workspace, checked["release"], checked["jobs"])
-    done = finetune_run.Trainings(workspace, run, _backend(workspace)).done(found.jobs)
-    for role, text in finetune_run.progress_lines(found.jobs).items():
+    tuning = finetune_run.written(workspace, checked["release"], checked["jobs"])
+    done = finetune_run.Trainings(workspace, run, _backend(workspace)).done(tuning.jobs)
+    for role, text in finetune_run.progress_lines(tuning.jobs).items():
         log.info("%s: %s", role, text)
     return done
 
 
 def evaluate(checked: Mapping[str, Any], benchmarks: Sequence[str]) -> dict[str, Any]:
-    """Scores of the checkpoints, and the result card."""
+    """Score the checkpoints, and write the result card."""
     began, workspace = time.monotonic(), finetune_run.on_backend(opened(), checked["backend"])
-    found = finetune_run.written(workspace, checked["release"], checked["jobs"])
+    tuning = finetune_run.written(workspace, checked["release"], checked["jobs"])
     with progress() as shown:
-        scored = evaluate_run.score_tuning(workspace, found, benchmarks, shown)
-    write_card(workspace, found, scored)
+        scored = evaluate_run.score_tuning(workspace, tuning, benchmarks, shown)
+    write_card(workspace, tuning, scored)
     for line in finetune_text.scored(scored):
         log.info(line)
     return receipt(
-        f"scored {found.recipe.name} on {found.release.name}",
+        f"scored {tuning.recipe.name} on {tuning.release.name}",
         began,
         scores=scored.identity,
         verdicts={f"{each.benchmark} {each.family}".strip(): each.verdict for each in scored.comparisons},

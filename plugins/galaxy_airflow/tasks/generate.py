@@ -1,4 +1,4 @@
-"""Tasks of galaxy_generate: the lanes, a stage of a lane, and whether the run is whole."""
+"""Tasks of galaxy_generate: make the lanes, run a stage of a lane, announce samples, check that the run is complete."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ from taskgalaxy_ops.taxonomy.store import TaxonomyStore
 
 
 def lanes(source: str) -> list[dict[str, Any]]:
-    """The lanes of a run; each carries what its tasks need: numbers and names."""
+    """Divide a source's image shards into lanes; each is a dict of what its tasks need: numbers and names."""
     began, workspace = time.monotonic(), opened()
     upto = announcements.seen(workspace)
     orders = announcements.orders(workspace, source)
     workspace = opened(**orders)
     taxonomy_store = TaxonomyStore(workspace)
     taxonomy_store.ensure_seeds()
-    taxonomy_store.embeddings()  # once, before lanes that would each encode what is new
-    found = pipeline.lanes(workspace, [source], workspace.settings.airflow.lanes)
-    receipt(f"generate {source}", began, lanes=len(found), announcement=upto, orders=orders)
-    return [{**lane.to_json(), "orders": orders, "upto": upto, "run": workspace.run} for lane in found]
+    taxonomy_store.embeddings()  # once here; otherwise every lane would encode the new task types
+    dealt = pipeline.lanes(workspace, [source], workspace.settings.airflow.lanes)
+    receipt(f"generate {source}", began, lanes=len(dealt), announcement=upto, orders=orders)
+    return [{**lane.to_json(), "orders": orders, "upto": upto, "run": workspace.run} for lane in dealt]
 
 
 def stage(name: str, lane: Mapping[str, Any], last_try: bool, since: datetime) -> dict[str, Any]:
-    """One stage of a lane, as far as models and budget allow. What has no answer is pending, and counted.
+    """Run one stage of a lane as far as models and budget allow; units without an answer are counted as pending.
 
-    since: when this try began, before it was deferred. Raises LeaseLostError while another run asks for one of its
-    image shards, and UnansweredError where a model gave no reply for now and there is a try left: trying later may help
-    both. Raises TaskDeferred while batches are under way.
+    lane: one of `lanes`. last_try: no retry follows. since: when this try began, before it was deferred.
+    Raises LeaseLostError while another run works on one of the lane's image shards, and UnansweredError where a model
+    gives no reply at the moment, both only if a retry follows. Raises TaskDeferred while batches are under way.
     """
     began = time.monotonic()
     workspace = opened(**lane["orders"], run=lane.get("run"))
@@ -48,7 +48,7 @@ def stage(name: str, lane: Mapping[str, Any], last_try: bool, since: datetime) -
         )
     counts = [shard.stages[name].counts for shard in result.shards if name in shard.stages]
     asked = [each for each in counts if each is not None]
-    found = receipt(
+    summary = receipt(
         f"{name}, lane {lane['number'] + 1} of {lane['of']}",
         began,
         shards=len(result.matches),
@@ -65,16 +65,19 @@ def stage(name: str, lane: Mapping[str, Any], last_try: bool, since: datetime) -
     )
     if result.held and not last_try:
         raise LeaseLostError(result.held)
-    # Image shards that wait for a batch anyway ask the others again then, and need no try for it.
+    # An image shard that waits for a batch asks its other requests again when the task resumes, without a retry.
     stuck = any(shard.pending and not shard.waiting for shard in result.shards)
     if stuck and result.usage.gave_up and not last_try:
         raise UnansweredError(f"{result.pending} units have no answer yet: {'; '.join(result.reasons)}")
     defer(result.waiting, workspace.settings, since)
-    return found
+    return summary
 
 
 def announce_samples(outlet: Any, source: str, lane_plans: Sequence[Mapping[str, Any]], votes: Sequence[Any]) -> None:
-    """A run of a source has ended, whole or not: a release may be waiting for it. ``lane_plans`` empty: of none."""
+    """Record and announce that a run of a source has ended, complete or not: a release may be waiting for it.
+
+    lane_plans: of `lanes`; empty: that task failed. votes: the receipts of the lanes' last stage.
+    """
     workspace = opened()
     upto = lane_plans[0]["upto"] if lane_plans else announcements.seen(workspace)
     pending = sum(each["pending"] for each in votes)
@@ -86,7 +89,11 @@ def announce_samples(outlet: Any, source: str, lane_plans: Sequence[Mapping[str,
 def complete(
     source: str, lane_plans: Sequence[Mapping[str, Any]] | None, votes: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any]:
-    """Green if every lane is whole; else red, and names what is missing and why. ``lane_plans`` None: none was made."""
+    """Check that every lane has voted on everything.
+
+    lane_plans: of `lanes`; None: that task failed. votes: the receipts of the lanes' last stage. Raises PendingError,
+    which says what is missing and why.
+    """
     began = time.monotonic()
     if lane_plans is None:
         raise PendingError(f"{source}: the task `lanes` failed, and its log says why. Mend it, then clear it.")

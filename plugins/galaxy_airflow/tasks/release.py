@@ -1,4 +1,4 @@
-"""Tasks of galaxy_release: whether to wait, publish, announce."""
+"""Tasks of galaxy_release: decide whether to wait, publish, announce."""
 
 from __future__ import annotations
 
@@ -21,7 +21,10 @@ from taskgalaxy_ops.storage import keys
 
 
 def ready(announced: bool) -> None:
-    """Whether a release has to wait: for sources that were announced together, or for answers. By hand: never."""
+    """Skip the run while a release has to wait for sources that were announced together, or for answers.
+
+    announced: the run was started by an announcement; a run that was started by hand never waits.
+    """
     workspace = opened()
     if not announced:
         return
@@ -46,7 +49,7 @@ def release(form: Mapping[str, Any], announced: bool) -> dict[str, Any]:
         with progress() as shown:
             made = publish.publish(workspace, partial=bool(form.get("partial")), results=results, progress=shown)
     except SourceError as error:
-        if announced:  # nothing has been accepted yet: no error of anybody's who triggered it
+        if announced:  # nothing has been accepted yet; this is an error only for a person who asked for a release
             raise AirflowSkipException(str(error)) from error
         raise
     page = f"release-{made.release.name}"
@@ -69,7 +72,7 @@ def release(form: Mapping[str, Any], announced: bool) -> dict[str, Any]:
 
 
 def announce_release(outlet: Any, made: Mapping[str, Any]) -> None:
-    """Tell what waits for new releases; skipped where the latest stands."""
+    """Announce a new release to the DAGs that wait for one; skipped where the latest release was left as it is."""
     if not made["made"]:
         raise AirflowSkipException(f"equal to {made['version']}, so no release was made")
     outlet.add_partitions(made["version"])

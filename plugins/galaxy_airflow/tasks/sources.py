@@ -17,48 +17,51 @@ from taskgalaxy_ops.sources import watch
 
 
 def register(source: str, form: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Register a source's images; ``form``: where it lies, if the trigger form says so."""
+    """Register a source's images. form: the trigger form; it may say where the source lies."""
     began, workspace = time.monotonic(), opened()
     chosen = None
     if form and form.get("location"):
         given = {name: form[name] for name in SourceSettings.model_fields if form.get(name)}
         chosen = SourceSettings(**given)
     with progress() as shown:
-        found = pipeline.ingest(workspace, source, chosen=chosen, progress=shown)
-    for line in run_text.ingested([found]):
+        ingested = pipeline.ingest(workspace, source, chosen=chosen, progress=shown)
+    for line in run_text.ingested([ingested]):
         log.info(line)
     return receipt(
         f"ingested {source}",
         began,
         source=source,
-        files=found.files,
-        images=found.images,
-        new_images=found.new_images,
-        new_shards=found.new_shards,
-        rejects=len(found.rejects),
+        files=ingested.files,
+        images=ingested.images,
+        new_images=ingested.new_images,
+        new_shards=ingested.new_shards,
+        rejects=len(ingested.rejects),
     )
 
 
 def look(ti: Any) -> list[str]:
-    """The sources that are new or have changed; leaves why others cannot be looked at under the XCom key ``failed``."""
+    """The sources that are new or have changed. The XCom key ``failed`` gets those that cannot be listed, and why."""
     began, workspace = time.monotonic(), opened()
-    found = watch.watch(workspace)
-    for name, why in found.failed.items():
+    seen = watch.watch(workspace)
+    for name, why in seen.failed.items():
         log.error("%s cannot be looked at: %s", name, why)
-    receipt("watch", began, changed=sorted(found.changed), same=len(found.same), failed=sorted(found.failed))
-    ti.xcom_push("failed", found.failed)
-    return sorted(found.changed)
+    receipt("watch", began, changed=sorted(seen.changed), same=len(seen.same), failed=sorted(seen.failed))
+    ti.xcom_push("failed", seen.failed)
+    return sorted(seen.changed)
 
 
 def register_watched(source: str) -> dict[str, Any]:
-    """Register what a watch found changed."""
+    """Register a source that a watch found new or changed."""
     return register(source, watch.located(opened())[0][source].model_dump())
 
 
 def still_failing(
     registered: Sequence[Mapping[str, Any]], changed: Sequence[str] | None, unseen: Mapping[str, str] | None
 ) -> None:
-    """Red, and names the sources that a watch could not look at (``unseen``) or register; None: it never looked."""
+    """Fail with the names of the sources that a watch could not read (``unseen``) or register.
+
+    changed: the result of ``look``; None: that task failed.
+    """
     if changed is None:
         raise AirflowFailException("watch: the task `look` failed, and its log says why")
     done = {each["source"] for each in registered}
@@ -70,14 +73,17 @@ def still_failing(
 def announce_registered(
     outlet: Any, registered: Sequence[Mapping[str, Any]], reason: str, wanted: bool
 ) -> dict[str, Any]:
-    """Announce what was registered; skipped where the form asks for registering alone."""
+    """Announce the sources that were registered; skipped unless the form's choice ``wanted`` says so."""
     if not wanted:
         raise AirflowSkipException("only registered: galaxy_backfill says what it would cost, and runs it")
     return announce(outlet, [each["source"] for each in registered], reason)
 
 
 def announce(outlet: Any, sources: Sequence[str] | None, reason: str, **orders: Any) -> dict[str, Any]:
-    """Announce sources together (None: all registered ones), to the store and to Airflow. Skipped if there is none."""
+    """Announce sources together (None: all registered ones) in the store and to Airflow; skipped if there is none.
+
+    orders: settings version and cost cap with which they are to be run.
+    """
     began, workspace = time.monotonic(), opened()
     names = sorted(workspace.registry.scans()) if sources is None else sorted(set(sources))
     number = announcements.announce(workspace, names, reason, **orders)

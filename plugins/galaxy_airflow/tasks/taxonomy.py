@@ -21,9 +21,10 @@ from taskgalaxy_ops.taxonomy.store import TaxonomyStore
 
 
 def propose(form: Mapping[str, Any], scheduled: bool, run: str, since: datetime) -> dict[str, Any]:
-    """Grow the newest version into a proposal. Skipped where nothing new came, or nowhere images crowd.
+    """Grow the newest version into a proposal; skipped where nothing new is proposed, or no branch is crowded.
 
-    run: what its calls are made for; since: when this try began. Raises TaskDeferred while batches are under way.
+    scheduled: the schedule's rules apply, not the form's. run: the name under which its calls are booked. since: when
+    this try began. Raises TaskDeferred while batches are under way.
     """
     began, workspace = time.monotonic(), opened(run=run)
     rules, below, most = workspace.settings.taxonomy, None, form["max_new"]
@@ -44,18 +45,18 @@ def propose(form: Mapping[str, Any], scheduled: bool, run: str, since: datetime)
         raise
     if result.proposal is None:
         raise AirflowSkipException(f"nothing new was proposed ({len(result.rejects)} proposals rejected)")
-    found = TaxonomyStore(workspace).proposal(result.proposal)
+    proposal = TaxonomyStore(workspace).proposal(result.proposal)
     page = f"proposal-{result.proposal}"
     workspace.store.replace(
-        keys.report(page), proposal_pages.proposal_page(found, workspace.settings.simulated).encode()
+        keys.report(page), proposal_pages.proposal_page(proposal, workspace.settings.simulated).encode()
     )
     return receipt(
         "proposed",
         began,
         proposal=result.proposal,
-        base=found.base,
-        added=len(found.added),
-        rejects=len(found.rejects),
+        base=proposal.base,
+        added=len(proposal.added),
+        rejects=len(proposal.rejects),
         calls=result.usage.calls,
         cost=result.usage.cost / NANO,
         page=page,
@@ -71,15 +72,15 @@ def needs_person(proposed: Mapping[str, Any]) -> bool:
 
 
 def proposal_text(number: int) -> str:
-    """What a person decides upon, as Markdown: branches, counts, rejected neighbours."""
+    """The proposal as Markdown for the person who decides: branches, new nodes, rejected neighbours."""
     return proposal_pages.proposal_markdown(TaxonomyStore(opened()).proposal(number))
 
 
 def publish_proposal(proposed: Mapping[str, Any]) -> dict[str, Any]:
-    """Make a proposal the newest version."""
+    """Publish a proposal as the newest version."""
     began, workspace = time.monotonic(), opened()
     taxonomy_store = TaxonomyStore(workspace)
-    found = taxonomy_store.proposal(proposed["proposal"])
-    version = taxonomy_store.publish(found.base, found.nodes, found.rejects, "expand")
+    proposal = taxonomy_store.proposal(proposed["proposal"])
+    version = taxonomy_store.publish(proposal.base, proposal.nodes, proposal.rejects, "expand")
     leaves = len(taxonomy_store.version(version).leaves())
-    return receipt("published", began, version=version, added=len(found.added), task_types=leaves)
+    return receipt("published", began, version=version, added=len(proposal.added), task_types=leaves)

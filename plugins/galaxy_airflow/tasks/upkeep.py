@@ -18,35 +18,37 @@ _SHOWN = 20
 
 
 def check_store() -> dict[str, Any]:
-    """Verify everything; red where something is damaged."""
+    """Verify the store; fails where something is damaged."""
     began, workspace = time.monotonic(), opened()
     with progress() as shown:
-        found = verify(workspace, shown)
-    for line in run_text.verified(found):
+        findings = verify(workspace, shown)
+    for line in run_text.verified(findings):
         log.info(line)
-    if found.damage:
-        raise AirflowFailException(f"{len(found.damage)} damaged: {'; '.join(found.damage[:_SHOWN])}")
-    return receipt("verified", began, **found.checked)
+    if findings.damage:
+        raise AirflowFailException(f"{len(findings.damage)} damaged: {'; '.join(findings.damage[:_SHOWN])}")
+    return receipt("verified", began, **findings.checked)
 
 
 def garbage(form: Mapping[str, Any]) -> dict[str, Any]:
-    """What nothing refers to and is older than the form's grace period: counted, or deleted."""
+    """Count, or delete, the objects that nothing refers to and that are older than the form's grace period."""
     began, workspace = time.monotonic(), opened()
     delete, grace = bool(form.get("delete")), float(form.get("grace_days", 7)) * 86400
     with progress() as shown:
-        found = gc.collect(workspace, grace_seconds=grace, delete=delete, progress=shown)
+        collected = gc.collect(workspace, grace_seconds=grace, delete=delete, progress=shown)
     done = "unreferenced, deleted" if delete else "unreferenced (dry run)"
-    return receipt(done, began, objects=found.objects, bytes=found.size, young=found.young, first=list(found.first))
+    return receipt(
+        done, began, objects=collected.objects, bytes=collected.size, young=collected.young, first=list(collected.first)
+    )
 
 
 def finish_takedowns() -> dict[str, Any]:
-    """Go on with every take-down; red where something is left."""
+    """Finish every take-down; fails where something of an image is left in the store."""
     began, workspace = time.monotonic(), opened()
     with progress() as shown:
-        found = takedown.finish(workspace, shown)
+        finished = takedown.finish(workspace, shown)
     if left := list(takedown.left(workspace)):
         raise AirflowFailException(f"take-downs: {len(left)} things are left: {'; '.join(left[:_SHOWN])}")
-    return receipt("take-downs finished", began, images=len(found.images), shards=found.shards)
+    return receipt("take-downs finished", began, images=len(finished.images), shards=finished.shards)
 
 
 def compact() -> dict[str, Any]:
@@ -58,12 +60,12 @@ def compact() -> dict[str, Any]:
 
 
 def examine(part: str) -> dict[str, Any]:
-    """One part of the doctor's examination; red where something needs a fix, and names it."""
+    """Run one part of the doctor's examination. Raises SettingsError, which names what needs a fix."""
     began = time.monotonic()
     settings = ready_settings()
-    found = list(doctor.CHECKS[part](settings))
-    for finding in found:
+    findings = list(doctor.CHECKS[part](settings))
+    for finding in findings:
         (log.info if finding.fine else log.error)("%s: %s", finding.what, finding.detail)
-    if ill := [finding for finding in found if not finding.fine]:
+    if ill := [finding for finding in findings if not finding.fine]:
         raise SettingsError("\n".join(f"{finding.what}: {finding.detail}" for finding in ill))
-    return receipt(f"doctor, {part}", began, fine=len(found))
+    return receipt(f"doctor, {part}", began, fine=len(findings))

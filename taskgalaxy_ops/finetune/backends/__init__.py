@@ -1,4 +1,4 @@
-"""Where jobs run, by the settings' word."""
+"""The places where training jobs run, by the name that the settings use."""
 
 from __future__ import annotations
 

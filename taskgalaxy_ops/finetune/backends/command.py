@@ -1,7 +1,7 @@
-"""A job in a scheduler of the user's own (Slurm, PBS, LSF, a script), by argument lists from the settings.
+"""Run jobs in a scheduler of the user's own (Slurm, PBS, LSF, a script), with argument lists from the settings.
 
-Never a shell: what is put in place of ``{folder}`` or ``{name}`` is an argument, or a part of one, whatever it holds. A
-queue forgets jobs that ended, so that how a job ended is read from what its script left in its folder.
+No shell reads them: what replaces ``{folder}`` or ``{name}`` is an argument or a part of one, whatever it holds. A
+queue forgets jobs that ended; how a job ended is therefore read from the files that its script left in its folder.
 """
 
 from __future__ import annotations
@@ -31,9 +31,10 @@ _SHOWN_LINES = 5
 
 
 class CommandBackend:
-    """A scheduler that is asked by commands.
+    """A scheduler that is driven by commands.
 
-    seconds: the longest that one command may take. Raises SettingsError for a placeholder that there is not.
+    seconds: the longest that one command may take. Raises SettingsError for an unknown placeholder, and for a pattern
+    of handles that is not valid or has not exactly one group.
     """
 
     name = "command"
@@ -53,24 +54,27 @@ class CommandBackend:
         return job
 
     def submit(self, job: Job) -> str:
-        """Raises JobError where the scheduler refuses it, or says nothing that names the job."""
-        with _alone(job.folder):  # else two at once would find nothing, and submit twice
-            if (found := self.find(job)) and self.state(job, found) in {State.RUNNING, State.SUCCEEDED}:
-                return found
+        """Submit the job unless it runs or has succeeded, and return its handle.
+
+        Raises JobError where the scheduler refuses it, or prints nothing in which the pattern finds a handle.
+        """
+        with _submit_lock(job.folder):  # without the lock, two callers could both find no job, and submit it twice
+            if (running := self.find(job)) and self.state(job, running) in {State.RUNNING, State.SUCCEEDED}:
+                return running
             for left in (EXIT, CANCELLED, _HANDLE):
                 (job.folder / left).unlink(missing_ok=True)
-            said = self._run("submit", job)
-            handle = self._handle(said)
+            output = self._run("submit", job)
+            handle = self._handle(output)
             if handle is None:
                 raise JobError(
-                    f"job {job.name}: {self._settings.submit[0]} said {said.strip()!r}, in which "
+                    f"job {job.name}: {self._settings.submit[0]} said {output.strip()!r}, in which "
                     f"finetune.command.handle {self._settings.handle!r} finds no handle. Correct the pattern."
                 )
             (job.folder / _HANDLE).write_text(handle, encoding="utf-8")
         return handle
 
     def find(self, job: Job) -> str | None:
-        """By the scheduler's own word, where ``find`` is told; else, or if it has ended, by the note of ``submit``."""
+        """The handle that the scheduler reports, if the setting ``find`` is given; else that which ``submit`` wrote."""
         if self._settings.find and (handle := self._handle(self._run("find", job))):
             return handle
         with contextlib.suppress(OSError):
@@ -78,7 +82,7 @@ class CommandBackend:
         return None
 
     def state(self, job: Job, handle: str | None) -> State:
-        # The queue first: a job that leaves it in between has written how it ended.
+        # Ask the queue before reading the files: a job that leaves the queue in between has written how it ended.
         if (handle := handle or self.find(job)) and self._queued(job, handle):
             return State.RUNNING
         if (job.folder / CANCELLED).exists():
@@ -101,28 +105,29 @@ class CommandBackend:
                 mark.touch()
 
     def _queued(self, job: Job, handle: str) -> bool:
-        """Whether it waits or runs. Raises JobError where nobody can tell."""
+        """Whether the job waits or runs. Raises JobError where neither the scheduler nor the job's files tell."""
         try:
-            said = self._run("status", job, handle)
+            output = self._run("status", job, handle)
         except JobError:
-            # Of a job that it has forgotten, squeue says that there is no such job, and fails.
+            # squeue fails for a job that it has forgotten.
             if exit_state(job.folder) or (self._settings.find and self._handle(self._run("find", job)) is None):
                 return False
             raise
-        return any(re.search(rf"(?<!\w){re.escape(word)}(?!\w)", said) for word in self._settings.running)
+        return any(re.search(rf"(?<!\w){re.escape(word)}(?!\w)", output) for word in self._settings.running)
 
     def _handle(self, said: str) -> str | None:
-        found = re.search(self._settings.handle, said)
-        return found[1] if found else None
+        match = re.search(self._settings.handle, said)
+        return match[1] if match else None
 
     def _run(self, field: str, job: Job, handle: str = "") -> str:
         values = {
             **{"script": str(job.folder / SCRIPT), "folder": str(job.folder), "name": job.name, "key": job.key},
             **{"devices": str(job.recipe.devices), "handle": handle},
         }
-        command = _filled(getattr(self._settings, field), values)
+        command = _fill_in(getattr(self._settings, field), values)
         shown = f"job {job.name}: {shlex.join(command)[:300]}"
-        # Files, not pipes: whatever the command leaves running holds them, and is not waited for.
+        # Files instead of pipes: a process that the command leaves running would keep a pipe open, and we would wait
+        # for it.
         with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
             try:
                 process = subprocess.Popen(
@@ -142,10 +147,12 @@ class CommandBackend:
                     os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
                 raise SchedulerError(
-                    f"{shown} took longer than {self._seconds:g} s{_last(out, err)}. Is the scheduler up?"
+                    f"{shown} took longer than {self._seconds:g} s{_last_lines(out, err)}. Is the scheduler up?"
                 ) from error
             if code:
-                raise SchedulerError(f"{shown} failed with code {code}{_last(out, err)}. See finetune.command.{field}.")
+                raise SchedulerError(
+                    f"{shown} failed with code {code}{_last_lines(out, err)}. See finetune.command.{field}."
+                )
             return _read(out)
 
 
@@ -167,7 +174,7 @@ def _check(field: str, arguments: Sequence[str], known: Sequence[str]) -> None:
                 )
 
 
-def _filled(arguments: Sequence[str], values: Mapping[str, str]) -> list[str]:
+def _fill_in(arguments: Sequence[str], values: Mapping[str, str]) -> list[str]:
     return [argument.format_map(values) for argument in arguments]
 
 
@@ -176,13 +183,13 @@ def _read(file: IO[bytes]) -> str:
     return file.read().decode("utf-8", "replace")
 
 
-def _last(*files: IO[bytes]) -> str:
+def _last_lines(*files: IO[bytes]) -> str:
     lines = [line for file in files for line in _read(file).splitlines() if line.strip()]
     return f": {' / '.join(lines[-_SHOWN_LINES:])}" if lines else ""
 
 
 @contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
+def _submit_lock(folder: Path) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     opened = os.open(folder / _SUBMITTING, os.O_RDWR | os.O_CREAT, 0o644)
     try:

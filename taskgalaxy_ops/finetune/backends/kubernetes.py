@@ -1,7 +1,8 @@
-"""A job as a Kubernetes Job, which the cluster knows by a name that carries the key.
+"""Run jobs as Kubernetes Jobs, whose name in the cluster contains the job's key.
 
-Its manifest is rendered with the job's other files. The volume claim is mounted where ``finetune.folder`` lies, so that
-every path in those files holds in the container. Trainers that run in a clone (``LLAVA_HOME``) find it in the image.
+The manifest is rendered with the job's other files. The volume claim is mounted at the path of ``finetune.folder``, so
+that every path in those files is valid in the container. Trainers that run in a clone of their repository
+(``LLAVA_HOME``) find it in the image.
 """
 
 from __future__ import annotations
@@ -20,16 +21,17 @@ from taskgalaxy_ops.finetune.jobs import CANCELLED, EXIT, SCRIPT, Job, State, ex
 from taskgalaxy_ops.settings import KubernetesSettings
 
 MANIFEST = "job.kubernetes.yaml"
-_KEPT = 7 * 24 * 3600  # seconds, that an ended Job may be looked at in the cluster
-_SECONDS = 30.0  # of one request
-_GONE = 90.0  # seconds, until a failed Job that is replaced has left: its pods have 30 to end
+_KEPT = 7 * 24 * 3600  # seconds for which the cluster keeps an ended Job
+_SECONDS = 30.0  # the longest that one request may take
+_GONE = 90.0  # seconds to wait until a failed Job that is replaced is deleted: its pods have 30 s to end
 _GONE_STEP = 0.2
 
 
 class KubernetesBackend:
     """A cluster's batch API.
 
-    api: a ``kubernetes.client.BatchV1Api``; None: made from the pod's own account, or else from the kubeconfig.
+    api: a ``kubernetes.client.BatchV1Api``. None: it is opened when it is first needed, with the pod's own account, or
+    else with the kubeconfig.
     """
 
     name = "kubernetes"
@@ -38,7 +40,7 @@ class KubernetesBackend:
         self._settings, self._api = settings, api
 
     def render(self, job: Job) -> Job:
-        """The job with its manifest. Raises SettingsError for a folder that no container can be given."""
+        """The job with its manifest. Raises SettingsError for a folder that Kubernetes cannot mount."""
         return replace(job, files={**job.files, MANIFEST: yaml.safe_dump(self.manifest(job), sort_keys=False).encode()})
 
     def manifest(self, job: Job) -> dict[str, Any]:
@@ -54,7 +56,7 @@ class KubernetesBackend:
         labels = {
             "app.kubernetes.io/name": "taskgalaxy",
             "app.kubernetes.io/component": "finetune",
-            "taskgalaxy/key": job.key[:63],  # no label is longer; the annotation is whole
+            "taskgalaxy/key": job.key[:63],  # the longest label there is; the annotation holds the whole key
         }
         annotations = {"taskgalaxy/key": job.key, "taskgalaxy/recipe": job.recipe.name}
         if job.release:
@@ -96,26 +98,29 @@ class KubernetesBackend:
                 "annotations": annotations,
             },
             "spec": {
-                "backoffLimit": 0,  # a retry is the caller's, who sees it
+                "backoffLimit": 0,  # the caller retries, and its user sees that
                 "ttlSecondsAfterFinished": _KEPT,
                 "template": {"metadata": {"labels": dict(labels)}, "spec": pod},
             },
         }
 
     def submit(self, job: Job) -> str:
-        """Raises JobError where the cluster refuses it. A Job of its name that failed is replaced."""
+        """Create the Job unless it runs or has succeeded; replace one of this name that failed. Returns its name.
+
+        Raises JobError where the cluster refuses it, or does not delete the failed one in time.
+        """
         give_up = time.monotonic() + _GONE
         while time.monotonic() < give_up:
-            found = self._read(job)
-            if found is None:
+            existing = self._read(job)
+            if existing is None:
                 for left in (EXIT, CANCELLED):
                     (job.folder / left).unlink(missing_ok=True)
                 if self._create(job):
                     return job.name
-            elif not found.metadata.deletion_timestamp:
-                if _state(found) is not State.FAILED:
+            elif not existing.metadata.deletion_timestamp:
+                if _state(existing) is not State.FAILED:
                     return job.name
-                self._delete(job, found.metadata.uid)
+                self._delete(job, existing.metadata.uid)
             time.sleep(_GONE_STEP)
         raise JobError(f"job {job.name}: the one that failed does not go. See `kubectl describe job {job.name}`.")
 
@@ -123,28 +128,28 @@ class KubernetesBackend:
         return job.name if self._read(job) else None
 
     def state(self, job: Job, handle: str | None) -> State:  # noqa: ARG002 - the name says it all
-        found = self._read(job)
-        if found is not None and (state := _state(found)) is not State.FAILED:
+        existing = self._read(job)
+        if existing is not None and (state := _state(existing)) is not State.FAILED:
             return state
         if (job.folder / CANCELLED).exists():
             return State.CANCELLED
-        return State.FAILED if found else exit_state(job.folder) or State.UNKNOWN
+        return State.FAILED if existing else exit_state(job.folder) or State.UNKNOWN
 
     def cancel(self, job: Job, handle: str | None) -> None:  # noqa: ARG002
-        found = self._read(job)
-        if found is None or _state(found) is not State.RUNNING:
+        existing = self._read(job)
+        if existing is None or _state(existing) is not State.RUNNING:
             return
         mark = job.folder / CANCELLED
         mark.touch()
         try:
-            self._delete(job, found.metadata.uid)
+            self._delete(job, existing.metadata.uid)
         except JobError:
             mark.unlink(missing_ok=True)
             raise
 
     def _create(self, job: Job) -> bool:
-        """Whether it was ours to create; no: another was quicker."""
-        with self._asking(job, "create", but=(409,)):
+        """Create the Job; False if another process had already created it."""
+        with self._api_errors(job, "create", but=(409,)):
             self._batch(job).create_namespaced_job(
                 self._settings.namespace, self.manifest(job), _request_timeout=_SECONDS
             )
@@ -152,17 +157,17 @@ class KubernetesBackend:
         return False
 
     def _delete(self, job: Job, uid: str) -> None:
-        """That one, and not what another has put in its place; it is there until its pods have ended."""
+        """Delete the Job with this uid, and not one that replaced it. It exists until its pods have ended."""
         from kubernetes.client import V1DeleteOptions, V1Preconditions
 
         options = V1DeleteOptions(propagation_policy="Foreground", preconditions=V1Preconditions(uid=uid))
-        with self._asking(job, "delete", but=(404, 409)):
+        with self._api_errors(job, "delete", but=(404, 409)):
             self._batch(job).delete_namespaced_job(
                 job.name, self._settings.namespace, body=options, _request_timeout=_SECONDS
             )
 
     def _read(self, job: Job) -> Any:
-        with self._asking(job, "read", but=(404,)):
+        with self._api_errors(job, "read", but=(404,)):
             return self._batch(job).read_namespaced_job(job.name, self._settings.namespace, _request_timeout=_SECONDS)
         return None
 
@@ -185,8 +190,11 @@ class KubernetesBackend:
         return self._api
 
     @contextlib.contextmanager
-    def _asking(self, job: Job, what: str, *, but: tuple[int, ...]) -> Iterator[None]:
-        """Errors as JobError; ``but``: HTTP statuses that are an answer."""
+    def _api_errors(self, job: Job, what: str, *, but: tuple[int, ...]) -> Iterator[None]:
+        """Raise errors of the API as JobError, or SchedulerError where a later try may succeed.
+
+        but: HTTP statuses that end the block without an error.
+        """
         from kubernetes.client import ApiException
         from urllib3.exceptions import HTTPError
 
@@ -208,9 +216,9 @@ class KubernetesBackend:
             ) from error
 
 
-def _state(found: Any) -> State:
-    """Of a Job that the cluster has; it runs on until its pods have ended, whatever is decided already."""
-    status = found.status
+def _state(existing: Any) -> State:
+    """The state of a ``V1Job`` of the cluster. It is running until its pods have ended, even if its end is certain."""
+    status = existing.status
     for condition in (status.conditions or []) if status else []:
         if condition.status == "True" and condition.type == "Complete":
             return State.SUCCEEDED

@@ -1,8 +1,8 @@
-"""A job as a process of this machine, which outlives whoever started it.
+"""Run jobs as processes of this machine, which continue when the process that started them ends.
 
-It runs in a session of its own, so that neither an Airflow task's end nor Ctrl-C reaches it, and holds a lock on
-``<folder>/lock`` for as long as any of its processes lives: that lock, and not a pid, says that it runs, and keeps a
-second start from happening.
+A job runs in a session of its own, so that neither the end of an Airflow task nor Ctrl-C stops it. Its processes hold a
+lock on ``<folder>/lock`` as long as one of them lives. This lock, and not a pid, tells that the job runs, and prevents
+a second start.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ class LocalBackend:
         return job
 
     def submit(self, job: Job) -> str:
-        """Raises JobError where the process cannot be started."""
+        """Start the job unless it runs, and return its name. Raises JobError where it cannot be started."""
         before = _ended_at(job.folder)
         if self.state(job, None) is State.RUNNING:
             return job.name
         missing = [name for name in _NEEDED.get(job.trainer, ()) if find_spec(name) is None]
         if missing:
             raise JobError(f"job {job.name}: {', '.join(missing)} not installed. pip install 'taskgalaxy-ops[train]'.")
-        with _locked(job.folder, fcntl.LOCK_EX, seconds=1.0) as lock:  # others that only look hold it for an instant
-            if lock is None or _ended_at(job.folder) != before:  # another submitter's runs, or ran while we waited
+        with _locked(job.folder, fcntl.LOCK_EX, seconds=1.0) as lock:  # callers of `state` hold it for an instant
+            if lock is None or _ended_at(job.folder) != before:  # another caller's job runs, or ran while we waited
                 return job.name
             for left in (EXIT, CANCELLED, _PID):
                 (job.folder / left).unlink(missing_ok=True)
@@ -56,7 +56,7 @@ class LocalBackend:
                     stderr=subprocess.DEVNULL,
                     start_new_session=True,
                     env={**os.environ, PYTHON: sys.executable},
-                    pass_fds=[lock],  # its processes hold the lock on after this one has let go
+                    pass_fds=[lock],  # the job's processes inherit the lock, and hold it when this process closes it
                 )
             except OSError as error:
                 raise JobError(f"job {job.name}: cannot be started ({error}).") from error
@@ -102,7 +102,10 @@ def _ended_at(folder: Path) -> int | None:
 
 @contextlib.contextmanager
 def _locked(folder: Path, kind: int, seconds: float = 0.0) -> Iterator[int | None]:
-    """The lock's descriptor if it came free within ``seconds``, and is ours meanwhile; None: a job holds it."""
+    """Hold the folder's lock and yield its descriptor; yield None if it is still held by others after ``seconds``.
+
+    kind: ``fcntl.LOCK_EX``, or ``fcntl.LOCK_SH`` to test only whether a job holds it.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     opened = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
     give_up = time.monotonic() + seconds

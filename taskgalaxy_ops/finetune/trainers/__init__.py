@@ -1,4 +1,7 @@
-"""Each trainer's own files and command, from one recipe: a file each, by name in the registry of trainers."""
+"""The trainers: each renders its own files and command from a recipe and a mixture of data.
+
+A module each, by name in the registry of trainers.
+"""
 
 from __future__ import annotations
 

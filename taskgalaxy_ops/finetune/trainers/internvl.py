@@ -1,7 +1,7 @@
 """InternVL's own trainer (OpenGVLab/InternVL, internvl_chat/internvl/train/internvl_chat_finetune.py).
 
-The command runs in a clone of the repository: ``INTERNVL_HOME`` names it where the job runs. What lies at a relative
-path, such as base data, is looked for in the clone's ``internvl_chat``.
+The command runs in a clone of the repository, which ``INTERNVL_HOME`` names on the machine that runs the job. Relative
+paths, such as those of base data, start from the clone's ``internvl_chat``.
 """
 
 from __future__ import annotations
@@ -27,15 +27,16 @@ from taskgalaxy_ops.finetune.trainers.shared import (
 )
 
 META = "data/meta.json"
-# Goes on from a checkpoint that an interrupted run left whole; told to overwrite, the trainer would begin again.
+# If an interrupted run left a complete checkpoint, the trainer must resume: with --overwrite_output_dir it would start
+# from the beginning.
 _RUN = (
     "again=True; ls output/checkpoint-*/trainer_state.json >/dev/null 2>&1 && again=False; "
     'cd "${INTERNVL_HOME:?set it to a clone of InternVL}/internvl_chat" && '
     'export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}" && exec "$@" --overwrite_output_dir "$again"'
 )
-_LORA_DROPOUT = 0.05  # the trainer's own, as is alpha = 2 r: it has no flag for either
+_LORA_DROPOUT = 0.05  # fixed in the trainer, like alpha = 2 r: it has no flag for either
 _TILE = 448  # pixels
-_TILES = 6  # of an image, at most
+_TILES = 6  # an image, at most
 
 
 def render(recipe: Recipe, parts: list[Part], folder: Path, *, blind: bool) -> Rendered:
@@ -57,7 +58,7 @@ def render(recipe: Recipe, parts: list[Part], folder: Path, *, blind: bool) -> R
             entry |= {"root": expanded(part.images), "annotation": expanded(part.annotations)}
         else:
             rows = examples(part, folder, blind=blind)
-            if entry["repeat_time"] is None:  # the trainer repeats by whole numbers alone
+            if entry["repeat_time"] is None:  # the trainer repeats only by whole numbers
                 rows = [rows[number % len(rows)] for number in range(round(len(rows) * part.repeat))]
                 entry |= {"repeat_time": 1, "length": len(rows)}
             path = f"data/{stem(part)}.jsonl"
@@ -75,7 +76,7 @@ def render(recipe: Recipe, parts: list[Part], folder: Path, *, blind: bool) -> R
         "down_sample_ratio": 0.5,
         "drop_path_rate": 0.0 if lora else 0.1,
         "pad2square": recipe.pad_to_square,
-        "freeze_llm": lora is not None,  # adapters are put in after that, and learn
+        "freeze_llm": lora is not None,  # the trainer adds the adapters after freezing: they do learn
         "freeze_mlp": lora is not None,
         "freeze_backbone": recipe.freeze_vision,
         "use_llm_lora": lora.r if lora else None,
@@ -93,15 +94,18 @@ def render(recipe: Recipe, parts: list[Part], folder: Path, *, blind: bool) -> R
     files[META] = json.dumps(meta, indent=1, ensure_ascii=False).encode()
     if recipe.zero_stage:
         files[ZERO] = json.dumps(zero(recipe), indent=1).encode()
-    # A free port, not the script's: two jobs may share a machine.
+    # --standalone takes a free port instead of the published script's, because two jobs may share a machine.
     run = ("torchrun", "--standalone", f"--nproc_per_node={recipe.devices}", "internvl/train/internvl_chat_finetune.py")
-    # LAUNCHER: it takes itself for a Slurm task otherwise. UTF-8: it opens files in the locale's encoding.
+    # Without LAUNCHER the trainer assumes that Slurm runs it. It opens files in the locale's encoding: PYTHONUTF8.
     environment = {"LAUNCHER": "pytorch", "PYTHONUTF8": "1"}
     return Rendered(("sh", "-c", _RUN, "sh", *run, *arguments(flags)), files, environment)
 
 
 def _repeat(part: Part) -> float | None:
-    """What the trainer's ``repeat_time`` takes: a share below 1, or a whole number; None: it must be repeated here."""
+    """A part's ``repeat_time``: a share below 1, or a whole number. None: the rows must be repeated in the file.
+
+    Raises SettingsError where that is needed and the rows were not read.
+    """
     if part.repeat < 1:
         return part.repeat
     if part.repeat.is_integer():

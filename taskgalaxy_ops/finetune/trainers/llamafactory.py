@@ -1,6 +1,6 @@
 """LLaMA-Factory: ``llamafactory-cli train`` with a YAML file and a list of datasets in ShareGPT's form.
 
-It has no learning rate of the projector's own: with LoRA, the projector learns at the adapters' rate.
+It has no separate learning rate for the projector: with LoRA, the projector learns at the adapters' rate.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _FORM = {
 
 
 def render(recipe: Recipe, parts: list[Part], folder: Path, *, blind: bool) -> Rendered:
-    """``train.yaml``, ``dataset_info.json`` and a jsonl a part; all paths of the job's are relative to its folder."""
+    """``train.yaml``, ``dataset_info.json`` and a jsonl a part; the paths of these files are relative to the folder."""
     check_parts(parts, blind=blind)
     datasets: dict[str, Any] = {}
     files: dict[str, bytes] = {}
@@ -39,7 +39,7 @@ def render(recipe: Recipe, parts: list[Part], folder: Path, *, blind: bool) -> R
             rows = examples(part, folder, blind=blind)
             file = f"{stem(part)}.jsonl"
             files[f"data/{file}"] = jsonl(rows)
-            if any("image" in row for row in rows):  # a column that no row has cannot be named
+            if any("image" in row for row in rows):  # the trainer fails on a named column that no row has
                 columns["images"] = "image"
         datasets |= _entries(part, {"file_name": file, **_FORM, "columns": columns})
     if recipe.zero_stage:
@@ -47,13 +47,16 @@ def render(recipe: Recipe, parts: list[Part], folder: Path, *, blind: bool) -> R
     files[DATASETS] = json.dumps(datasets, indent=1, ensure_ascii=False).encode()
     configuration = _configuration(recipe, list(datasets), images_of(parts))
     files[CONFIGURATION] = yaml.safe_dump(configuration, sort_keys=False).encode()
-    # Told to, it starts torchrun with as many processes as the recipe has devices, and not as the machine has.
+    # With these it starts torchrun with as many processes as the recipe has devices; by default as the machine has.
     environment = {"FORCE_TORCHRUN": "1", "NPROC_PER_NODE": str(recipe.devices), "PYTHONUTF8": "1"}
     return Rendered(("llamafactory-cli", "train", CONFIGURATION), files, environment)
 
 
 def images_of(parts: list[Part]) -> str | None:
-    """The one folder of images that base parts' relative paths start from. Raises SettingsError where there are two."""
+    """The folder from which the image paths of unread base parts start; None: there is none.
+
+    Raises SettingsError where there are two, because the trainer takes one.
+    """
     folders = {part.images: part for part in parts if part.examples is None and part.images}
     if len(folders) > 1:
         raise SettingsError(
@@ -64,22 +67,22 @@ def images_of(parts: list[Part]) -> str | None:
 
 
 def _entries(part: Part, entry: dict[str, Any]) -> dict[str, Any]:
-    """As many entries of the same file as it is repeated, and one that samples the rest.
+    """An entry of the part's file for each whole repeat, and one that samples the rest.
 
-    ``num_samples`` alone would draw all repeats but the first at random.
+    One entry with ``num_samples`` would draw all repeats but the first at random.
     """
     whole, rest = divmod(part.repeat, 1)
     names = [stem(part) if number == 0 else f"{stem(part)}-again-{number}" for number in range(int(whole))]
-    found = dict.fromkeys(names, entry)
+    entries = dict.fromkeys(names, entry)
     if rest:
         if not part.rows:
             raise SettingsError(
                 f"base data {part.name}: to repeat it {part.repeat:g} times, its trainer must know how many rows it"
                 " has. Set `rows`."
             )
-        # At least one: 0 would be taken for all of it.
-        found[f"{stem(part)}-share"] = {**entry, "num_samples": max(round(part.rows * rest), 1)}
-    return found
+        # At least one: the trainer reads 0 as all samples.
+        entries[f"{stem(part)}-share"] = {**entry, "num_samples": max(round(part.rows * rest), 1)}
+    return entries
 
 
 def _configuration(recipe: Recipe, datasets: list[str], images: str | None) -> dict[str, Any]:
@@ -103,7 +106,7 @@ def _configuration(recipe: Recipe, datasets: list[str], images: str | None) -> d
         "preprocessing_num_workers": 4,
         "dataloader_num_workers": 4,
         "output_dir": OUTPUT,
-        "overwrite_output_dir": False,  # it goes on from the last checkpoint
+        "overwrite_output_dir": False,  # it resumes from the last checkpoint
         "logging_steps": 1,
         "save_steps": 500,
         "save_total_limit": 1,

@@ -1,6 +1,6 @@
 """LLaVA's own trainer (haotian-liu/LLaVA, llava/train/train_mem.py), and InternVL's fork of it.
 
-The command runs in a clone of the repository: ``LLAVA_HOME`` names it where the job runs.
+The command runs in a clone of the repository, which ``LLAVA_HOME`` names on the machine that runs the job.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def render(recipe: Recipe, parts: list[Part], folder: Path, *, blind: bool) -> R
     }
     script = "llava/train/train.py" if recipe.lora else "llava/train/train_mem.py"
     command = ("deepspeed", f"--num_gpus={recipe.devices}", script, *arguments(flags))
-    # The trainer's paths are relative to its own clone.
+    # The script's path is relative to the clone.
     wrapped = ("sh", "-c", 'cd "${LLAVA_HOME:?set it to a clone of LLaVA}" && exec "$@"', "sh", *command)
     files = {DATA: data_file(parts, folder, blind=blind), ZERO: json.dumps(zero(recipe), indent=1).encode()}
     return Rendered(wrapped, files)

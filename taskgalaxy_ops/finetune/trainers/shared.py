@@ -1,4 +1,4 @@
-"""What several trainers' files and commands have in common."""
+"""Files and flags that several trainers share."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ ZERO = "zero.json"
 
 
 def data_file(parts: Iterable[Part], folder: Path, *, blind: bool) -> bytes:
-    """All parts in one LLaVA JSON array, a row a line; each as often as its ``repeat`` says (the rest by order)."""
+    """All parts in one JSON array of LLaVA's form, a row a line.
+
+    A part is written ``repeat`` times; of a fractional repeat the first rows are taken.
+    """
     lines = []
     for part in parts:
         rows = examples(part, folder, blind=blind)
@@ -27,7 +30,11 @@ def data_file(parts: Iterable[Part], folder: Path, *, blind: bool) -> bytes:
 
 
 def check_parts(parts: Iterable[Part], *, blind: bool) -> None:
-    """Raises SettingsError for two parts of one name, and for images that cannot be blinded: nobody reads them here."""
+    """Check that the parts can be rendered.
+
+    Raises SettingsError for two parts of one name, and for a blind run with a part that the trainer reads itself: its
+    images cannot be replaced.
+    """
     seen: set[str] = set()
     for part in parts:
         if stem(part) in seen:
@@ -41,13 +48,13 @@ def check_parts(parts: Iterable[Part], *, blind: bool) -> None:
 
 
 def examples(part: Part, folder: Path, *, blind: bool) -> list[dict[str, Any]]:
-    """The examples of a part that was read, each once, in LLaVA's form."""
+    """The examples of a part that was read, each once, in LLaVA's form; blind: with one grey picture as every image."""
     rows = [llava_row(example) for example in part.examples or ()]
     return [{**row, "image": str(folder / BLANK)} if blind and "image" in row else row for row in rows]
 
 
 def stem(part: Part) -> str:
-    """A part's name as trainers' lists of datasets take it: no commas, blanks or slashes."""
+    """A part's name without characters that trainers' lists of datasets reject, such as commas, blanks and slashes."""
     return re.sub(r"[^\w.-]", "_", part.name)
 
 
@@ -56,12 +63,12 @@ def jsonl(rows: Iterable[dict[str, Any]]) -> bytes:
 
 
 def expanded(path: str | None) -> str:
-    """A base part's path, its ``~`` replaced."""
+    """A base part's path with its ``~`` expanded; "": it has none."""
     return str(Path(path).expanduser()) if path else ""
 
 
 def arguments(flags: dict[str, Any]) -> list[str]:
-    """``--name value``; what is None is left out."""
+    """Flags as a command line (``--name value``); a flag whose value is None is left out."""
     return [text for name, value in flags.items() if value is not None for text in (f"--{name}", _shown(value))]
 
 

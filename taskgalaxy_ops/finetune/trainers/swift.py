@@ -1,4 +1,4 @@
-"""ms-swift 4: ``swift sft`` with a command line, and datasets in its messages-and-images form."""
+"""ms-swift 4: ``swift sft`` with command-line flags, and datasets in its messages-and-images form."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from taskgalaxy_ops.finetune.trainers.llamafactory import images_of
 from taskgalaxy_ops.finetune.trainers.shared import ZERO, arguments, check_parts, examples, expanded, jsonl, stem, zero
 
 _DONE = "done.json"
-# Goes on from the last checkpoint that is whole (its state is written last), and names the one that it ends with: the
-# trainer's own create_checkpoint_symlink fails where nothing was evaluated.
+# Resumes from the last complete checkpoint (the trainer writes its state last), and links the final one as output/last:
+# the trainer's own create_checkpoint_symlink fails where nothing was evaluated.
 _RUN = (
     "last() { ls -d output/checkpoint-*/trainer_state.json 2>/dev/null | sort -V | tail -n 1 | xargs -r dirname; }; "
     'from=$(last); "$@" ${from:+--resume_from_checkpoint "$from"} && '
     'ln -sfn "$(basename "$(last)")" output/last && cp done.json result.json'
 )
 _ROLES = {"human": "user", "gpt": "assistant"}
-_PROJECTORS = {"internvl2": "mlp1", "internvl2_5": "mlp1"}  # by template; the others': multi_modal_projector
+_PROJECTORS = {"internvl2": "mlp1", "internvl2_5": "mlp1"}  # by template; of all others: multi_modal_projector
 
 
 def render(recipe: Recipe, parts: list[Part], folder: Path, *, blind: bool) -> Rendered:
-    """``swift sft`` and a jsonl a part; base parts that were not read are LLaVA's JSON, which it understands."""
+    """``swift sft`` and a jsonl a part; it reads LLaVA's JSON of unread base parts itself."""
     check_parts(parts, blind=blind)
     datasets: list[str] = []
     files: dict[str, bytes] = {}
     for part in parts:
-        # A relative path: the folder's may hold what the list of datasets takes for a mark of its own (``::``, ``#``).
+        # A relative path, because the folder's path may contain marks of the dataset list's own syntax (``::``, ``#``).
         path = f"data/{stem(part)}.jsonl"
         if part.examples is None:
             path = str(Path(expanded(part.annotations)).resolve())
@@ -49,7 +49,10 @@ def render(recipe: Recipe, parts: list[Part], folder: Path, *, blind: bool) -> R
 
 
 def _taken(part: Part) -> int:
-    """Whole repeats are whole, and the rest is drawn without replacement: the trainer's ``#count``."""
+    """The trainer's ``#count``: it takes whole repeats completely, and draws the rest without replacement.
+
+    Raises SettingsError where the part's number of rows is not known.
+    """
     if not part.rows:
         raise SettingsError(
             f"base data {part.name}: to repeat it {part.repeat:g} times, the trainer must know how many rows it has. "
@@ -74,13 +77,13 @@ def _flags(recipe: Recipe) -> dict[str, Any]:
         "tuner_type": "lora" if lora else "full",
         "freeze_vit": recipe.freeze_vision,
         "freeze_llm": False,
-        "freeze_aligner": lora is not None,  # with LoRA: no adapter in it, since it is trained whole
+        "freeze_aligner": lora is not None,  # with LoRA: the projector gets no adapter, because it is trained whole
         "aligner_lr": recipe.projector_learning_rate,
         "torch_dtype": "bfloat16" if bf16 else "float32",
         "bf16": bf16,
-        "fp16": False,  # what it takes float32 for
+        "fp16": False,  # the trainer's default for float32 is fp16
         "deepspeed": ZERO if recipe.zero_stage else None,
-        # A batch without images gives the projector no gradient, which plain data parallelism stumbles over.
+        # A batch without images gives the projector no gradient, at which plain data parallelism fails.
         "ddp_find_unused_parameters": None if recipe.zero_stage else True,
         "max_length": recipe.max_length,
         "output_dir": OUTPUT,

@@ -27,7 +27,7 @@ def render(recipe: Recipe, parts: list[Part], folder: Path, *, blind: bool) -> R
     module = ["-m", "taskgalaxy_ops.finetune.train", str(folder)]
     if recipe.devices > 1:
         module = ["-m", "torch.distributed.run", f"--nproc_per_node={recipe.devices}", *module]
-    # Where it runs there may be another Python than here.
+    # The machine that runs the job may have its Python at another path.
     python = ["sh", "-c", f'exec "${{{PYTHON}:-python3}}" "$@"', "sh", *module]
     files = {
         CONFIGURATION: json.dumps(configuration, indent=1, sort_keys=True).encode(),
@@ -35,8 +35,9 @@ def render(recipe: Recipe, parts: list[Part], folder: Path, *, blind: bool) -> R
     }
     environment = {"TOKENIZERS_PARALLELISM": "false", "PYTHONUNBUFFERED": "1"}
     if recipe.base.model == TINY:
-        # Made from a configuration: no hub is asked. Its tensors are too small to share among threads, which would
-        # spin for one another (two jobs on two cores took eight times as long as one): jobs run side by side instead.
+        # The model is made from a configuration, without the hub. Its tensors are too small to share among threads,
+        # which would busy-wait for each other (two jobs on two cores took eight times as long as one): jobs run side by
+        # side instead.
         environment |= {"HF_HUB_OFFLINE": "1", "GOMP_SPINCOUNT": "1000", "OMP_NUM_THREADS": "1"}
     return Rendered(tuple(python), files, environment)
 

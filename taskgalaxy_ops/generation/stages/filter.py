@@ -1,6 +1,6 @@
 """Filter: the teacher keeps the task types that fit an image (paper, section 3.2).
 
-Pure functions: which units are needed, and the relevant matches from what was answered.
+Pure functions: the units that are needed, and the relevant matches from the answers.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def reader(model: Model, _: str | None) -> RequestTemplate:
 
 
 def filter_template(prompt: str, teacher: Model) -> RequestTemplate:
-    """Asks which task types fit an image."""
+    """The request which task types fit an image."""
     return RequestTemplate(
         stage="filter",
         prompt=prompt,
@@ -69,7 +69,7 @@ def filter_units(question: RequestTemplate, matches: Iterable[Match]) -> list[Re
 
 @dataclass(frozen=True, slots=True)
 class Filtered:
-    """What the filter made of its matches: in = relevant + rejects + pending."""
+    """The filter's result: matches = relevant + rejects + pending."""
 
     relevant: list[Relevant]
     rejects: list[Reject]

@@ -1,9 +1,9 @@
 """Match: the k nearest task types of each image, exactly (paper, section 3.2). Pure; no approximate index.
 
-A matrix product in float32 is fast, but its last digits depend on how a library cuts it into blocks, and so
-on which other rows lie beside. Here it only picks candidates, with room for its worst error. What counts is
-each candidate's product in float64, added up in an order that depends on the vectors' length alone: the same
-pair has the same similarity in any shard, order, block or process.
+A matrix product in float32 is fast, but its last digits depend on how a library divides it into blocks, and
+thus on the other rows of the block. Here it only selects candidates, with a margin for its largest error. The
+similarity is each candidate's product in float64, summed in an order that depends only on the vectors' length:
+the same pair has the same similarity in any image shard, order, block or process.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from taskgalaxy_ops.errors import EncoderError
 from taskgalaxy_ops.models.encoders.base import LENGTH_TOLERANCE, EmbeddingMatrix
 from taskgalaxy_ops.records import Match
 
-# Similarities are kept to six decimals: float32 vectors carry no more, and what an encoder's rounding alone
-# sets apart is a tie. Ties go by task type, so that a rank never hangs on noise.
+# Similarities are rounded to six decimals, because float32 vectors carry no more: similarities that differ only by
+# an encoder's rounding are ties. Ties are ordered by task type, so that a rank never depends on noise.
 DECIMALS = 6
 
 _BLOCK_BYTES = 16 << 20  # of float32 similarities at a time

@@ -1,4 +1,4 @@
-"""Vote: judges look for themselves; a pair with a quorum of approvals becomes a sample.
+"""Vote: judges score each pair independently; a pair with a quorum of approvals becomes a sample.
 
 Paper, section 3.4. Judges are asked in the settings' order while the verdict is open. A fixed share of pairs, chosen
 by the pair's hash, is shown to every judge for statistics; such an audit never changes a verdict.
@@ -56,7 +56,7 @@ def reader(model: Model, _: str | None) -> RequestTemplate:
 
 
 def vote_template(prompt: str, judge: Model, show_answer: bool) -> RequestTemplate:
-    """Asks one judge to score pairs."""
+    """The request to one judge to score pairs."""
     return RequestTemplate(
         stage="vote",
         prompt=prompt,
@@ -77,7 +77,7 @@ def _read_vote(_: Mapping[str, Any], entry: Any) -> Answer:
 
 
 def vote_unit(question: RequestTemplate, pair: Pair) -> RequestItem:
-    """The unit that asks a judge about a pair; answer and reasoning count only where they are shown."""
+    """The unit that asks a judge about a pair; it contains answer and reasoning only if the judge is shown them."""
     item: dict[str, Any] = {"task_type": pair.task_type, "question": pair.question}
     if question.head["show_answer"]:
         item["answer"] = pair.answer
@@ -88,7 +88,7 @@ def vote_unit(question: RequestTemplate, pair: Pair) -> RequestItem:
 
 @dataclass(frozen=True, slots=True)
 class _Ballot:
-    """Where a pair stands: its votes so far, in the judges' order, and what is needed next."""
+    """The state of a pair's vote: its votes so far, in the judges' order, and the units that are needed next."""
 
     votes: list[Vote]
     needed: list[tuple[int, RequestItem]]  # index of judge, unit
@@ -106,7 +106,7 @@ def _ballot(
         left = len(questions) - index
         missing = len(needed)
         decided = missing == 0 and (approvals >= settings.quorum or approvals + left < settings.quorum)
-        # Needed for certain: however those still missing vote, the verdict is open when this judge's turn comes.
+        # Certainly needed: however the judges vote whose votes are missing, the verdict is open at this judge's turn.
         certain = approvals + missing < settings.quorum <= approvals + left
         if not audited and not certain:
             break
@@ -128,9 +128,9 @@ def _ballot(
 def votes_needed(
     pairs: Iterable[Pair], questions: Sequence[RequestTemplate], settings: VoteSettings, answers: Mapping[str, Answer]
 ) -> list[list[RequestItem]]:
-    """For each judge, the units that are needed now and have no answer. Empty for all: every verdict is reached.
+    """For each judge, the units that are needed now and have no answer; all empty: every verdict is reached.
 
-    A judge whose vote could not change a verdict that the ones before may still reach is not asked yet.
+    A judge is not asked yet while the judges before may still reach a verdict without it.
     """
     needed: list[list[RequestItem]] = [[] for _ in questions]
     for pair in pairs:
@@ -142,7 +142,7 @@ def votes_needed(
 def votes_at_most(
     pairs: Iterable[Pair], questions: Sequence[RequestTemplate], settings: VoteSettings, answers: Mapping[str, Answer]
 ) -> set[str]:
-    """The units that open verdicts and audits may come to need: every judge's that has no answer yet."""
+    """The most units that open verdicts and audits may need: those of every judge that have no answer yet."""
     return {
         unit.key
         for pair in pairs
@@ -154,7 +154,7 @@ def votes_at_most(
 
 @dataclass(frozen=True, slots=True)
 class Voted:
-    """What the judges made of their pairs: in = samples + rejects + pending."""
+    """The vote's result: pairs = samples + rejects + pending."""
 
     votes: list[Vote]
     verdicts: list[Verdict]
@@ -166,7 +166,7 @@ class Voted:
 def voted(
     pairs: Iterable[Pair], questions: Sequence[RequestTemplate], settings: VoteSettings, answers: Mapping[str, Answer]
 ) -> Voted:
-    """Votes, verdicts, samples and rejects, ordered by pair. Holds exactly the votes that the settings need."""
+    """Votes, verdicts, samples and rejects, ordered by pair; only the votes that the settings need."""
     result = Voted([], [], [], [], 0)
     pending = 0
     for pair in sorted(pairs, key=lambda p: p.pair):
@@ -188,7 +188,7 @@ def voted(
 def _reject(pair: Pair, ballot: _Ballot, counted: Sequence[Vote], quorum: int) -> Reject:
     abstained = sum(vote.vote is None for vote in counted)
     approvals = sum(vote.vote or 0 for vote in counted)
-    # Had the abstentions been approvals, the quorum would have been reached: silence decided, not a No.
+    # If the abstentions had been approvals, the quorum would have been reached: abstaining decided, not a vote of 0.
     reason = Reason.ABSTAINED if abstained and approvals + abstained >= quorum else Reason.BELOW_QUORUM
     detail = "; ".join(f"{v.judge} {'abstained' if v.vote is None else v.vote}: {v.reason}" for v in ballot.votes)
     return Reject("vote", pair.image, pair.task_type, reason, detail, pair.variant, pair.pair)

@@ -1,6 +1,6 @@
 """Write: the teacher writes a question and its answer for each fitting task type of an image (paper, section 3.3).
 
-Pure functions: which units are needed, and the pairs from what was answered.
+Pure functions: the units that are needed, and the pairs from the answers.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from taskgalaxy_ops.text import clean
 
 _JSON = {str: "string", int: "integer", bool: "boolean"}
 
-# What would be taken for markup by a trainer's tokenizer, or hides text from a reader.
+# Texts that a trainer's tokenizer reads as special tokens.
 _SPECIAL = re.compile(r"<\s*image\s*>|<\|[^|]{0,40}\|>|</?s>|\[/?INST\]", re.IGNORECASE)
 
 
@@ -54,7 +54,7 @@ def reader(model: Model, form: str | None) -> RequestTemplate:
 
 
 def write_template(prompt: str, teacher: Model, variant: str) -> RequestTemplate:
-    """Asks for a question and its answer, in one form. Raises SettingsError for a form that nothing brings."""
+    """The request for a question and its answer, for one variant. Raises SettingsError for an unknown variant."""
     form = FORMS.get(variant)
     version = FORMS.version(variant)
     return RequestTemplate(
@@ -80,13 +80,13 @@ def _read_pair(form: QuestionForm, _: Mapping[str, Any], entry: Any) -> Answer:
 
 
 def write_units(question: RequestTemplate, relevant: Iterable[Relevant]) -> list[RequestItem]:
-    """A unit for each relevant match, for the question's variant."""
+    """A unit for each relevant match, in the variant of the request template."""
     return [question.unit(row.image, {"task_type": row.task_type}) for row in relevant]
 
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What the teacher wrote: in = pairs + rejects + pending."""
+    """The result of write: relevant matches = pairs + rejects + pending."""
 
     pairs: list[Pair]
     rejects: list[Reject]

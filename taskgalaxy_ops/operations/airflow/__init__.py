@@ -1,1 +1,1 @@
-"""What Airflow needs of the library: its REST client, connections and pools, announcements of sources."""
+"""The library's side of Airflow: a client of its REST API, connections and pools, announcements of sources."""

@@ -1,8 +1,8 @@
-"""Announcements: which sources are to be run, and which of them have ended. What lets a release wait for all of them.
+"""Announcements: the sources that are to be run, and those whose run has ended, so that a release can wait for all.
 
 A log: ``{"kind": "announce", "sources", "reason", "at", "orders"}`` and ``{"kind": "ended", "source", "seen",
-"pending"}``. A run of a source ends that source in every announcement that it had seen when it began, whole or with
-something pending; those made while it ran are the next run's.
+"pending"}``. When a run of a source ends, complete or with something pending, the source has ended in every
+announcement up to number ``seen``: those that were made before the run began. Later ones wait for the next run.
 """
 
 from __future__ import annotations
@@ -16,23 +16,23 @@ from taskgalaxy_ops.storage import keys
 from taskgalaxy_ops.storage.log import Log
 from taskgalaxy_ops.workspace import Workspace
 
-_FORGET_ABOVE = 1000  # entries: then those of finished announcements are dropped
+_FORGET_ABOVE = 1000  # entries in the log: above, those of finished announcements are dropped
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Announcement:
-    """Sources that were announced together, and those of them that have not ended."""
+    """Sources that were announced together. open: those whose run has not ended."""
 
     number: int
     sources: Sequence[str]
     open: Sequence[str]
     reason: str
     at: float  # seconds since the epoch
-    orders: Mapping[str, Any]  # what its runs are to do otherwise: settings_version, max_cost (USD, of the lifetime)
+    orders: Mapping[str, Any]  # overrides for its runs: settings_version, max_cost (USD, over the store's lifetime)
 
 
 def announce(workspace: Workspace, sources: Sequence[str], reason: str, **orders: Any) -> int | None:
-    """Announce these sources together; the announcement's number, None where there is no source."""
+    """Announce these sources together, and return the announcement's number; None: there is no source."""
     if not sources:
         return None
     body = {"kind": "announce", "sources": sorted(sources), "reason": reason, "at": time.time(), "orders": orders}
@@ -40,14 +40,14 @@ def announce(workspace: Workspace, sources: Sequence[str], reason: str, **orders
 
 
 def seen(workspace: Workspace) -> int:
-    """The number up to which announcements have been made: what a run that begins now will have ended."""
+    """The number of the latest entry. A run that begins now ends its source in all announcements up to it."""
     log = _log(workspace)
     log.read()
     return log.last
 
 
 def ended(workspace: Workspace, source: str, upto: int, pending: int) -> None:
-    """A run of ``source`` that began at number ``upto`` has ended; ``pending`` units have no answer."""
+    """Record that a run of ``source`` has ended. upto: `seen` when it began. pending: units without an answer."""
     log = _log(workspace)
     log.append({"kind": "ended", "source": source, "seen": upto, "pending": pending})
     if len(log.known()) > _FORGET_ABOVE:
@@ -59,14 +59,14 @@ def announced(workspace: Workspace) -> list[Announcement]:
     """Every announcement that the log still holds, oldest first."""
     entries = _log(workspace).read()
     ends = [entry.body for entry in entries if entry.body["kind"] == "ended"]
-    found = []
+    announcements = []
     for entry in entries:
         if entry.body["kind"] == "announce":
             done = {end["source"] for end in ends if end["seen"] >= entry.number}
             sources = entry.body["sources"]
             waiting = [source for source in sources if source not in done]
             body = entry.body
-            found.append(
+            announcements.append(
                 Announcement(
                     number=entry.number,
                     sources=sources,
@@ -76,16 +76,16 @@ def announced(workspace: Workspace) -> list[Announcement]:
                     orders=body["orders"],
                 )
             )
-    return found
+    return announcements
 
 
 def orders(workspace: Workspace, source: str) -> dict[str, Any]:
-    """What the newest announcement that still waits for a source orders; empty: nothing in particular."""
+    """The overrides of the newest announcement in which a source is open; empty: there are none."""
     return next((dict(each.orders) for each in reversed(announced(workspace)) if source in each.open), {})
 
 
 def awaited(workspace: Workspace) -> list[str]:
-    """Live sources that were announced, and have not ended, within the last ``airflow.wait_hours``."""
+    """The live sources that are open in announcements of the last ``airflow.wait_hours``."""
     since = time.time() - 3600 * workspace.settings.airflow.wait_hours
     live = workspace.registry.scans()
     return sorted({s for each in announced(workspace) if each.at >= since for s in each.open if s in live})

@@ -1,4 +1,4 @@
-"""Airflow's REST API (v2), as far as the demo, provisioning and the tests use it. It needs no Airflow installed."""
+"""A client of Airflow's REST API (v2), as far as the demo, provisioning and tests need it; needs no Airflow package."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from urllib.parse import quote, urlencode
 
 from taskgalaxy_ops.errors import TaskGalaxyError
 
-_TOKEN_SECONDS = 600.0  # then a new one is fetched; Airflow's own live for a day by default
+_TOKEN_SECONDS = 600.0  # after that a new token is fetched; Airflow's tokens are valid for a day by default
 _TIMEOUT = 30.0
 _PAGE = 100
-_WAITS = (0.5, 1.0, 2.0, 4.0, 8.0)  # seconds before a request is tried again that met a 5xx: none does harm twice
+_WAITS = (0.5, 1.0, 2.0, 4.0, 8.0)  # seconds before each retry after a 5xx: all requests here can be repeated safely
 
 
 class AirflowError(TaskGalaxyError):
-    """An Airflow cannot be reached, or refuses a request; the message holds what it said."""
+    """An Airflow cannot be reached, or refuses a request; the message contains its reply. status: HTTP's, or 0."""
 
     def __init__(self, message: str, status: int = 0) -> None:
         super().__init__(message)
@@ -29,7 +29,7 @@ class AirflowError(TaskGalaxyError):
 
 
 class AirflowClient:
-    """Speaks to one Airflow as one user. Raises AirflowError."""
+    """Calls one Airflow as one user. All methods raise AirflowError."""
 
     def __init__(self, url: str, user: str, password: str) -> None:
         self.url = url.rstrip("/")
@@ -38,7 +38,7 @@ class AirflowClient:
         self._open = urllib.request.build_opener(urllib.request.ProxyHandler({}) if "127.0.0.1" in url else _same())
 
     def call(self, method: str, path: str, body: Any = None, **query: Any) -> Any:
-        """One request below ``/api/v2/``; the reply's JSON, None where it has none."""
+        """Send one request below ``/api/v2/``, and return the reply's JSON, or None if it is empty."""
         if time.monotonic() - self._since > _TOKEN_SECONDS or not self._token:
             self._log_in()
         url = f"{self.url}/api/v2/{path}" + (f"?{urlencode(query, doseq=True)}" if query else "")
@@ -64,7 +64,7 @@ class AirflowClient:
                     continue
                 said = error.read().decode("utf-8", "replace")[:500]
                 raise AirflowError(f"airflow {method} {url}: {error.code}, {said}", error.code) from error
-            except TimeoutError as error:  # it is there, and busy
+            except TimeoutError as error:  # Airflow runs, but is busy
                 if wait is None:
                     raise AirflowError(f"airflow at {self.url} does not answer {method} {url} ({error}).") from error
             except OSError as error:
@@ -72,7 +72,7 @@ class AirflowClient:
         raise AssertionError("unreachable")
 
     def pages(self, path: str, name: str, **query: Any) -> Iterator[dict[str, Any]]:
-        """Every item of a listing."""
+        """Every item of a listing, page by page. name: the field of the reply that holds the items."""
         offset = 0
         while True:
             page = self.call("GET", path, limit=_PAGE, offset=offset, **query)
@@ -82,10 +82,10 @@ class AirflowClient:
                 return
 
     def put(self, kind: str, name: str, body: Mapping[str, Any]) -> str:
-        """Create or change a pool or a connection; "created", "set" or "as it was"."""
+        """Create or change a pool or a connection; returns "created", "set" or "as it was"."""
         path = f"{kind}/{quote(name, safe='')}"
         try:
-            there = self.call("GET", path)
+            existing = self.call("GET", path)
         except AirflowError as error:
             if error.status != 404:
                 raise
@@ -95,8 +95,8 @@ class AirflowClient:
                 if raced.status != 409:
                     raise
             return "created"
-        if "password" not in body and all(there.get(each) == value for each, value in body.items()):
-            return "as it was"  # a password is never told, so it is set again
+        if "password" not in body and all(existing.get(each) == value for each, value in body.items()):
+            return "as it was"  # not with a password, which Airflow does not return: it is always set again
         self.call("PATCH", path, body, update_mask=list(body))
         return "set"
 
@@ -113,18 +113,18 @@ class AirflowClient:
         self.call("PATCH", f"dags/{dag}", {"is_paused": False})
 
     def trigger(self, dag: str, params: Mapping[str, Any], **more: Any) -> str:
-        """Start a run with these params, as the form does; its id."""
+        """Start a run with these params, as the form does, and return its id."""
         run = f"manual__{datetime.now(UTC).isoformat(timespec='seconds')}_{uuid.uuid4().hex[:8]}"
         body = {"dag_run_id": run, "logical_date": None, "conf": dict(params), **more}
         try:
             self.call("POST", f"dags/{dag}/dagRuns", body)
         except AirflowError as error:
-            if error.status != 409:  # there already: a first try whose reply was a 5xx
+            if error.status != 409:  # 409: a first try created the run, although its reply was a 5xx
                 raise
         return run
 
     def runs(self, dag: str = "~", **query: Any) -> list[dict[str, Any]]:
-        """Runs of a DAG, or of all, oldest first."""
+        """The runs of a DAG ("~": of all DAGs), oldest first."""
         return list(self.pages(f"dags/{dag}/dagRuns", "dag_runs", order_by="id", **query))
 
     def run(self, dag: str, run: str) -> dict[str, Any]:
@@ -136,14 +136,14 @@ class AirflowClient:
         return list(self.pages(f"dags/{dag}/dagRuns/{quote(run, safe='')}/taskInstances", "task_instances"))
 
     def log(self, task: Mapping[str, Any], *, tries: int | None = None) -> list[str]:
-        """The lines of a task instance's log, of its last try by default."""
+        """The lines of a task instance's log. tries: the number of the try; None: the last."""
         run = quote(task["dag_run_id"], safe="")
         path = f"dags/{task['dag_id']}/dagRuns/{run}/taskInstances/{task['task_id']}/logs/{tries or task['try_number']}"
-        found = self.call("GET", path, map_index=task["map_index"], full_content=True)
-        return [_line(entry) for entry in found["content"]]
+        reply = self.call("GET", path, map_index=task["map_index"], full_content=True)
+        return [_line(entry) for entry in reply["content"]]
 
     def xcom(self, task: Mapping[str, Any], key: str = "return_value") -> Any:
-        """What a task instance left under a key; None where there is nothing."""
+        """A task instance's XCom value under a key; None: there is none."""
         run = quote(task["dag_run_id"], safe="")
         path = f"dags/{task['dag_id']}/dagRuns/{run}/taskInstances/{task['task_id']}/xcomEntries/{key}"
         try:

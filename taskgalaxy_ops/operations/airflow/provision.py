@@ -1,7 +1,7 @@
-"""What an Airflow needs to run the pipeline: connections and pools, declared here and nowhere else.
+"""The connections and pools that an Airflow needs to run the pipeline; they are declared only here.
 
-Both follow from the settings. Keys come from the environment of whoever applies this, and go into connections alone.
-Applying it again changes what differs. The DAGs use no Airflow variables.
+Both follow from the settings. Keys are read from the environment of the process that applies this, and are written only
+into connections. Applying it again changes only what differs. The DAGs use no Airflow variables.
 """
 
 from __future__ import annotations
@@ -57,13 +57,13 @@ def model_connection(model: Model) -> str:
 
 
 def connections(settings: Settings, environment: Mapping[str, str] = os.environ) -> list[ConnectionSpec]:
-    """The store's and each model's connection, with the keys that ``environment`` holds."""
-    found = []
+    """The connections of the store (if it is in S3) and of each model, with the keys in ``environment``."""
+    specs = []
     if settings.store.startswith("s3://"):
         endpoint = settings.s3.endpoint_url or environment.get("AWS_ENDPOINT_URL_S3") or ""
         region = settings.s3.region or environment.get("AWS_REGION") or environment.get("AWS_DEFAULT_REGION") or ""
         extra = {"endpoint_url": endpoint, "region_name": region}
-        found.append(
+        specs.append(
             ConnectionSpec(
                 connection_id=STORE_CONNECTION,
                 description="S3 keys of the store and of sources in S3",
@@ -75,13 +75,13 @@ def connections(settings: Settings, environment: Mapping[str, str] = os.environ)
         )
     for model in {model.name: model for model in (settings.teacher, *settings.judges)}.values():
         if model.weights is not None:
-            continue  # nobody asks for a key
+            continue  # a model in this process needs no key
         key = environment.get(model.api_key_env, "")
         about = f"key of model {model.name} (in place of the variable {model.api_key_env})"
-        found.append(
+        specs.append(
             ConnectionSpec(connection_id=model_connection(model), description=about, host=model.base_url, password=key)
         )
-    return found
+    return specs
 
 
 def pools(settings: Settings) -> list[PoolSpec]:
@@ -91,9 +91,10 @@ def pools(settings: Settings) -> list[PoolSpec]:
 
 
 def environment_of(settings: Settings, found: Mapping[str, ConnectionSpec]) -> dict[str, str]:
-    """The environment variables in which the library looks for what connections hold; empty values are left out.
+    """The environment variables in which the library looks for keys, from connections; empty values are left out.
 
-    Raises SettingsError where two models share a variable, but not their key.
+    found: by id, the connections that Airflow has. Raises SettingsError where two models share a variable, but their
+    connections hold different keys.
     """
     chosen: dict[str, str] = {}
     if (store := found.get(STORE_CONNECTION)) is not None:
@@ -113,9 +114,9 @@ def environment_of(settings: Settings, found: Mapping[str, ConnectionSpec]) -> d
 
 
 def apply(client: AirflowClient, settings: Settings, environment: Mapping[str, str] = os.environ) -> list[str]:
-    """Make an Airflow's pools and connections those of the settings; what was done, a line each.
+    """Create or change an Airflow's pools and connections as the settings say; returns a line for each.
 
-    A key that the environment does not hold is left as the Airflow has it. Raises AirflowError.
+    A key that is not in the environment stays as Airflow has it. Raises AirflowError.
     """
     done = []
     for pool in pools(settings):

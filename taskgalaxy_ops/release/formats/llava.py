@@ -40,7 +40,7 @@ def _llava(plan: Selection, sample: Sample) -> dict[str, Any]:
 
 
 def _redacted(_: str, raw: bytes, gone: Gone) -> bytes:
-    """Rows lie one a line, and those that stay are kept as they are."""
+    """LLaVA's JSON, which has a row a line: drop the lines of withdrawn rows, and leave the others byte for byte."""
     lines = [line.removesuffix(",") for line in raw.decode().split("\n")[1:-2]]
     rows = [json.loads(line) for line in lines]
     kept = [line for line, row in zip(lines, rows, strict=True) if not gone.holds(row["id"], row["image"])]

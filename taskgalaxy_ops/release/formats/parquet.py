@@ -17,7 +17,7 @@ from taskgalaxy_ops.release.images import copied_image
 from taskgalaxy_ops.release.select import Part, Sample, Selection
 from taskgalaxy_ops.release.spooled import spooled
 
-_GROUP_BYTES = 32 << 20  # of images in a row group, about: a reader takes one at a time
+_GROUP_BYTES = 32 << 20  # about the bytes of images in a row group: a reader holds one at a time in memory
 _GROUP_ROWS = 1000
 
 WRITING: Mapping[str, Any] = {"compression": "zstd", "write_statistics": False}
@@ -55,7 +55,7 @@ SCHEMA = pa.schema(
 
 
 def parquet_files(plan: Selection) -> Iterator[tuple[str, BinaryIO]]:
-    """``data/<split>-00000-of-0000N.parquet``, rows in order of id; none for an empty split: no reader takes it."""
+    """``data/<split>-00000-of-0000N.parquet``, rows in order of id; no file for an empty split: readers reject it."""
     for split, parts in plan.parts.items():
         for number, part in enumerate(parts):
             with spooled() as file:
@@ -103,7 +103,10 @@ def _of_each(said: Sequence[Sequence[Mapping[str, str]]], name: str) -> list[lis
 
 
 def _array(values: Any, kind: pa.DataType) -> pa.Array:
-    """An array out of a list; a struct's out of a list for each field. Lists are made flat: Arrow would take longer."""
+    """An Arrow array of a list of values; of a struct type, from a list for each field.
+
+    Lists are flattened here, because Arrow's own conversion is slower.
+    """
     if pa.types.is_struct(kind):
         parts = [_array(values[field.name], field.type) for field in kind]
         return pa.StructArray.from_arrays(parts, fields=list(kind))
@@ -127,7 +130,7 @@ def _redacted(_: str, raw: bytes, gone: Gone) -> bytes | None:
                 pc.invert(pc.or_(one_of(rows["image_id"], gone.images), one_of(rows["id"], gone.samples)))
             )
             left += len(rows)
-            if len(rows):  # readers take the first group's rows for the size of a batch
+            if len(rows):  # no empty group: readers take the first group's number of rows as the size of a batch
                 writer.write_table(rows)
     if left == file.metadata.num_rows:
         return raw

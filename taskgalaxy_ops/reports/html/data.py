@@ -1,4 +1,4 @@
-"""What the contact sheet shows, which items are picked where there are too many, and how a thumbnail is made."""
+"""The contact sheet's data, the selection of items where there are too many, and thumbnails."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from taskgalaxy_ops.hashing import draw
 from taskgalaxy_ops.models.rendering import DECODE_ERRORS, upright
 from taskgalaxy_ops.records import ImageId, PairId, TaskTypePath, Vote
 
-_AT_ONCE = 4096  # items in memory, beside those picked
+_AT_ONCE = 4096  # items in memory at once, beside those picked
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Item:
-    """A sample, or what was rejected on the way to one. ``stage`` is empty for a sample."""
+    """A sample, or a file, match or pair that a stage rejected."""
 
     image: ImageId | None  # None: a file that is no image
     task_type: TaskTypePath = ""  # empty: rejected before it was matched
-    stage: str = ""  # that rejected it
+    stage: str = ""  # the stage that rejected it; empty: a sample
     reason: str = ""  # a records.Reason
     detail: str = ""
     variant: str | None = None
@@ -46,12 +46,12 @@ class Item:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReportData:
-    """Everything on the page. ``thumbnails`` gives JPEG bytes (see ``thumbnail``) or raises NotFoundError."""
+    """Everything that the page shows. thumbnails: returns JPEG bytes (see ``thumbnail``) or raises NotFoundError."""
 
     title: str
     simulated: bool
-    stage_counts: Sequence[StageCounts]  # in the order in which they run
-    items: Iterable[Item]  # gone through once, a part in memory at a time
+    stage_counts: Sequence[StageCounts]  # in the order in which the stages run
+    items: Iterable[Item]  # iterated once; only a part is in memory at a time
     thumbnails: Callable[[ImageId], bytes]
     facts: Sequence[tuple[str, str]] = ()  # label, value
     forecast: Sequence[tuple[str, str]] = ()  # label, value: a pilot's forecast of the full bill
@@ -71,23 +71,24 @@ class Picked:
 def pick(items: Iterable[Item], most: int) -> Picked:
     """The first ``most`` items in the order of ``mixed``.
 
-    Items come in parts, and of each part and those picked before the first ones stay: an item that is not among the
-    first of some is not among the first of more, since whatever is added takes a place before it or none.
+    Reads the items part by part and keeps the first ``most`` of the part and those kept before. This gives the same as
+    ordering all at once: adding items never moves an item forward in the order, so that one that is dropped here would
+    not have been among the first of all.
     """
-    found, left = Picked(), iter(items)
+    picked, left = Picked(), iter(items)
     while part := list(islice(left, _AT_ONCE)):
-        found.total += len(part)
-        found.samples.update(item.task_type for item in part if item.outcome == "sample" and item.task_type)
-        found.rejects.update(item.task_type for item in part if item.outcome == "reject" and item.task_type)
-        found.items = mixed([*found.items, *part])[:most]
-    return found
+        picked.total += len(part)
+        picked.samples.update(item.task_type for item in part if item.outcome == "sample" and item.task_type)
+        picked.rejects.update(item.task_type for item in part if item.outcome == "reject" and item.task_type)
+        picked.items = mixed([*picked.items, *part])[:most]
+    return picked
 
 
 def mixed(items: Iterable[Item]) -> list[Item]:
-    """The items in an order whose every beginning is a fair look at all of them.
+    """The items in an order whose first n items, for every n, represent all of them evenly.
 
-    Samples and rejects take turns, among the rejects the stages and reasons do, among those the task types, and within
-    a task type the items come by hash. The order depends on the items alone.
+    Samples and rejects alternate; among the rejects the stages and reasons take turns, within each of these the task
+    types; within a task type the items are ordered by hash. The order depends on the items alone.
     """
     return _take_turns(
         items, [lambda item: item.outcome, lambda item: f"{item.stage}~{item.reason}", lambda item: item.task_type]
@@ -110,18 +111,18 @@ def _hashed(item: Item) -> tuple[float, str]:
 
 
 def _drawn(text: str) -> tuple[float, str]:
-    # A lone surrogate has no UTF-8 form to be hashed.
+    # "replace", because a lone surrogate has no UTF-8 form that could be hashed.
     return draw("contact sheet", text.encode("utf-8", "replace").decode()), text
 
 
 def thumbnail(raw: bytes, side: int = 320) -> bytes:
-    """A JPEG of an image file, upright, RGB, at most ``side`` pixels long, without metadata.
+    """A JPEG of an image file: upright, RGB, its longer side at most ``side`` pixels, without metadata.
 
-    Never fails: for what cannot be decoded it is a crossed-out grey square.
+    Never fails: for a file that cannot be decoded it is a crossed-out grey square.
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow's bomb warning: ingest has a bound of its own
+            warnings.simplefilter("ignore")  # Pillow warns of decompression bombs; ingest has its own limit
             image = upright(raw)
     except (*DECODE_ERRORS, Image.DecompressionBombError):
         image = Image.new("RGB", (side, side), "#d4d4d4")
@@ -129,7 +130,7 @@ def thumbnail(raw: bytes, side: int = 320) -> bytes:
         pen.line((0, 0, side, side), "#a0a0a0", 3)
         pen.line((0, side, side, 0), "#a0a0a0", 3)
     image.thumbnail((side, side), Image.Resampling.LANCZOS)
-    image.info.clear()  # a comment in the file would be written on
+    image.info.clear()  # else Pillow would copy a comment of the file into the JPEG
     out = io.BytesIO()
     image.save(out, "JPEG", quality=82, optimize=True)
     return out.getvalue()

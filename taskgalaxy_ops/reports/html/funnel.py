@@ -1,7 +1,7 @@
 """The funnel as a picture: a river from left to right that narrows where units are rejected or still pending.
 
-Its height is the share that is left. Where one unit becomes several the river keeps its height and a mark says how
-many; so that every stage is shown in its own units, and adds up.
+The river's height is the share of units that is left. Where one unit becomes several, the river keeps its height and a
+mark says how many. Every stage is thus shown in its own units, and its parts add up.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from urllib.parse import urlencode
 from taskgalaxy_ops.funnel import StageCounts
 from taskgalaxy_ops.reports.html.svg import count, esc, fitting, share
 
-# What goes in and what comes out, in the words of the records.
+# The names of a stage's units, going in and coming out, in the words of the records.
 UNITS = {
     "ingest": ("files", "images"),
     "expand": ("labels", "nodes"),
@@ -41,12 +41,12 @@ class _Branch:
 
 
 def units(stage: str) -> tuple[str, str]:
-    """What a stage's units are called, going in and coming out."""
+    """The names of a stage's units, going in and coming out."""
     return UNITS.get(stage, ("in", "out"))
 
 
 def funnel_svg(stages: Sequence[StageCounts], filters: Collection[tuple[str, str]] = ()) -> str:
-    """An SVG element. ``filters``: the (stage, reason) that the gallery can be filtered by; they become links."""
+    """The funnel as an SVG element; empty without stages. filters: each (stage, reason) that links to the gallery."""
     if not stages:
         return ""
     parts: list[str] = []
@@ -89,7 +89,7 @@ def funnel_svg(stages: Sequence[StageCounts], filters: Collection[tuple[str, str
 
 
 def _thick(size: float) -> float:
-    """Something that is there can be seen."""
+    """A thickness in pixels that is at least visible."""
     return round(max(size, 1.5), 2)
 
 
@@ -128,7 +128,7 @@ def _branch(
     at: tuple[float, float, float, float],
     filters: Collection[tuple[str, str]],
 ) -> str:
-    """``at``: x, y where it leaves, y where it ends, thickness."""
+    """A branch as SVG. at: x, y where it leaves the river, y where it ends, thickness (pixels)."""
     x, leave, row, thick = at
     bend, tip = x + 30, x + 60
     path = (

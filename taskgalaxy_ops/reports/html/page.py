@@ -1,7 +1,8 @@
-"""The contact sheet's HTML: one file that asks for nothing from outside, and treats every text as hostile.
+"""The contact sheet's HTML: one file that loads nothing from outside, and treats every text as hostile.
 
-Items travel as JSON in a data block and become text nodes; what is written as HTML or SVG is escaped; a strict content
-security policy allows the page's own script and style by hash, pictures as data URLs, and nothing else.
+The page's script reads the items from JSON in a data block and shows them as text nodes; text within HTML or SVG is
+escaped; a strict content security policy allows the page's own script and style by hash, pictures as data URLs, and
+nothing else.
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ _BANNER = (
     "votes on this page. They show that the pipeline works; they say nothing about a real teacher or real judges."
     "</span></p>"
 )
-# Within JSON's strings: what could be markup, line ends to older scripts, turners of the reading direction; and lone
-# surrogates, which have no UTF-8 form.
+# Characters that are escaped in JSON's strings: those of markup, line ends of older JavaScript, and those that change
+# the reading direction. Lone surrogates, which have no UTF-8 form, are replaced.
 _ESCAPES = {
     code: f"\\u{code:04x}"
     for code in (*map(ord, "<>&"), 0x2028, 0x2029, *range(0x202A, 0x202F), *range(0x2066, 0x206A))
@@ -49,12 +50,15 @@ _TABLE_CSS = """
 
 
 def render(data: ReportData, max_items: int = 600) -> str:
-    """The whole page, to be written as UTF-8. At most ``max_items`` items are in it, evenly picked; it says so."""
+    """The page, to be written as UTF-8.
+
+    It shows at most ``max_items`` items, picked evenly, and says how many of how many.
+    """
     picked = pick(data.items, max_items)
-    chosen = picked.items
+    shown_items = picked.items
     css, js = _file("page.css"), _file("page.js")
     unit, types = ("samples", picked.samples) if picked.samples else ("rejects", picked.rejects)
-    filters = {(item.stage, item.reason) for item in chosen if item.stage}
+    filters = {(item.stage, item.reason) for item in shown_items if item.stage}
     return Template(_file("page.html")).substitute(
         policy=_policy(css, js),
         tab_title=esc(f"Simulated: {data.title}" if data.simulated else data.title),
@@ -70,9 +74,9 @@ def render(data: ReportData, max_items: int = 600) -> str:
         funnel_table=_funnel_table(data.stage_counts),
         types_lead=_types_lead(types, unit),
         treemap=treemap_svg(types, unit),
-        gallery_lead=_gallery_lead(len(chosen), picked.total),
-        items=_json([_shown(item) for item in chosen]),
-        images=_json(_thumbnails(data, chosen)),
+        gallery_lead=_gallery_lead(len(shown_items), picked.total),
+        items=_json([_item_fields(item) for item in shown_items]),
+        images=_json(_thumbnails(data, shown_items)),
     )
 
 
@@ -84,7 +88,7 @@ def table_page(
 ) -> str:
     """A page of plain tables, each with caption, header and rows, in the contact sheet's style.
 
-    pictures: captions and SVG, shown between the lead and the tables, as images: no script in them runs.
+    pictures: captions and SVG, shown between the lead and the tables; as <img>, so that no script in them runs.
     """
     css = _file("page.css") + _TABLE_CSS
     parts = [f"<h1>{esc(title)}</h1>", *(f"<p>{esc(line)}</p>" for line in lead)]
@@ -130,7 +134,7 @@ def _json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":")).translate(_ESCAPES)
 
 
-def _shown(item: Item) -> dict[str, Any]:
+def _item_fields(item: Item) -> dict[str, Any]:
     return {
         "image": item.image,
         "type": item.task_type,
@@ -151,16 +155,16 @@ def _shown(item: Item) -> dict[str, Any]:
 
 
 def _thumbnails(data: ReportData, items: Iterable[Item]) -> dict[ImageId, str]:
-    """Base64 of each image's JPEG, once; an image that is gone meanwhile (taken down) is left out."""
-    found: dict[ImageId, str] = {}
+    """Base64 of each image's JPEG; an image that was taken down meanwhile is left out."""
+    encoded: dict[ImageId, str] = {}
     for image in dict.fromkeys(item.image for item in items):
         if image is None:
             continue
         try:
-            found[image] = base64.b64encode(data.thumbnails(image)).decode("ascii")
+            encoded[image] = base64.b64encode(data.thumbnails(image)).decode("ascii")
         except NotFoundError:
             continue
-    return found
+    return encoded
 
 
 def _rows(rows: Iterable[tuple[str, str]]) -> str:

@@ -1,17 +1,18 @@
-"""The little that both pictures need: escaping, numbers and lines of text that fit."""
+"""Helpers of both pictures: escaping, numbers, and text cut to a width."""
 
 from __future__ import annotations
 
 import html
 import re
 
-# What would end a document, turn its reading direction or hide: control characters and bidirectional overrides.
-_UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ufeff\ufffe\uffff\ud800-\udfff]")
+# Characters that are invisible, end a document or change its reading direction: control characters, bidirectional
+# overrides, lone surrogates.
+_INVISIBLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ufeff\ufffe\uffff\ud800-\udfff]")
 
 
 def esc(text: object) -> str:
-    """Text for HTML or SVG, in an element or an attribute in double quotes; characters that hide become U+FFFD."""
-    return html.escape(_UNSEEN.sub("\ufffd", str(text)))
+    """Text escaped for an element of HTML or SVG, or an attribute in double quotes; invisible characters: U+FFFD."""
+    return html.escape(_INVISIBLE.sub("\ufffd", str(text)))
 
 
 def count(number: int) -> str:
@@ -20,7 +21,7 @@ def count(number: int) -> str:
 
 
 def share(part: int, whole: int) -> str:
-    """``12 %``, ``<1 %`` for little, empty where there is no whole."""
+    """``part`` of ``whole`` as ``12 %``, or ``<1 %``; 100 % only for all; empty where ``whole`` is 0."""
     if not whole or not part:
         return "0 %" if whole else ""
     percent = 100 * part / whole
@@ -44,7 +45,7 @@ def fitting(text: str, width: float, size: float) -> str:
 
 
 def _em(char: str) -> float:
-    """About how wide a character is, in the font's size."""
+    """The approximate width of a character, in units of the font size."""
     if ord(char) > 0x2E80:
         return 1.0
     if char in "ijlftr.,:;'|!()[] ":

@@ -1,4 +1,4 @@
-"""Task types as a treemap: first level, then its leaves, each as large as its number of items; every tile is a link."""
+"""Task types as a treemap: first-level nodes, in them their leaves; area is the number of items, every tile a link."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from taskgalaxy_ops.reports.html.svg import count, esc, fitting
 _WIDTH = 1200
 _HEAD = 19  # height of a first-level node's caption
 _HUES = 12
-_MOST_TILES = 1200  # leaves drawn; the smallest others share one tile a first-level node
+_MOST_TILES = 1200  # leaves that are drawn; the smaller ones of a first-level node share one tile
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ class Box:
 
 
 def squarify(sizes: Sequence[float], box: Box) -> list[Box]:
-    """Boxes of areas in proportion to ``sizes`` (positive, falling), as square as they come, that tile ``box``.
+    """Boxes that tile ``box``, with areas in proportion to ``sizes`` (positive, descending), as square as possible.
 
     Bruls, Huizing and van Wijk, *Squarified treemaps* (2000).
     """
@@ -64,7 +64,7 @@ def _worst(areas: Sequence[float], side: float) -> float:
 
 
 def treemap_svg(counts: Mapping[TaskTypePath, int], unit: str, height: int = 560) -> str:
-    """An SVG element of task types and their numbers of ``unit``; empty where nothing is counted."""
+    """The treemap as an SVG element; empty if all counts are 0. unit: what is counted, such as "samples"."""
     groups: dict[str, list[tuple[int, str]]] = {}
     drawn = sorted(((units, path) for path, units in counts.items() if units > 0), key=lambda t: (-t[0], t[1]))
     for place, (units, path) in enumerate(drawn):
@@ -93,7 +93,7 @@ def _group(name: str, total: int, leaves: Sequence[tuple[int, str]], box: Box, l
     head = _HEAD if inner.height > 2.2 * _HEAD and inner.width > 34 else 0
     caption = f"{name}  {count(total)}"
     if fitting(caption, inner.width - 10, 13) != caption:
-        caption = fitting(name, inner.width - 10, 13)  # captions are bold: a size more
+        caption = fitting(name, inner.width - 10, 13)  # 13 for a font of 12 px, because captions are bold
     parts = [
         f'<rect class="ground" x="{inner.x:.1f}" y="{inner.y:.1f}" width="{inner.width:.1f}" '
         f'height="{inner.height:.1f}" rx="3"/>'
@@ -123,7 +123,7 @@ def _tile(path: str, units: int, label: str, box: Box) -> str:
 
 
 def _lines(name: str, width: float, most: int) -> list[str]:
-    """A name in at most ``most`` lines that fit; none where too little would be readable."""
+    """A name in at most ``most`` lines that fit ``width`` pixels; no line where the tile is too small for text."""
     if width < 28 or most < 1:
         return []
     lines: list[str] = []

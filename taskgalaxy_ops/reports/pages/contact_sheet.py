@@ -19,7 +19,7 @@ from taskgalaxy_ops.taxonomy.store import TaxonomyStore
 
 
 def write(out: Path, data: ReportData) -> None:
-    """Write the page whole: a reader never sees half of it."""
+    """Write the page and rename it into place, so that no reader sees half of it."""
     out.parent.mkdir(parents=True, exist_ok=True)
     part = out.with_name(out.name + ".part")
     part.write_text(render(data), encoding="utf-8")
@@ -33,7 +33,10 @@ def report_data(
     release_counts: StageCounts | None = None,
     forecast: Mapping[str, Any] | None = None,
 ) -> ReportData:
-    """What the page shows of a harvest. Reads images and all rows, those of an image shard at a time."""
+    """The page's data from a run's results. Images and rows are read while the page is rendered, shard by shard.
+
+    release_counts: the funnel's last stage, where a release was made. forecast: a pilot's; None: the store's latest.
+    """
     workspace = results.workspace
     notes = []
     if results.pending:
@@ -85,30 +88,30 @@ def _forecast_rows(forecast: Mapping[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
-def _checked_rows(found: Checked | None) -> list[tuple[str, str]]:
+def _checked_rows(check: Checked | None) -> list[tuple[str, str]]:
     """The latest forecast, and what was spent since."""
-    if found is None:
+    if check is None:
         return []
-    rows = [("made", costs_text.made(found))]
-    for unit, said, spent in costs_text.amounts(found):
+    rows = [("made", costs_text.made(check))]
+    for unit, expected, spent in costs_text.amounts(check):
         name = unit.strip() or "cost"
-        rows += [(f"{name} (95 %)", said), (f"{name}, spent since", spent)]
+        rows += [(f"{name} (95 %)", expected), (f"{name}, spent since", spent)]
     return rows
 
 
 def _items(results: RunResults) -> Iterator[Item]:
-    for found, shard in results.shards():
+    for outputs, shard in results.shards():
         claims: dict[str, list[Claim]] = {}
         for claim in results.workspace.registry.claims_of(shard.id):
             claims.setdefault(claim.image, []).append(claim)
         votes: dict[str, list[Vote]] = {}
-        for vote in results.rows(found, "vote", "votes"):
+        for vote in results.rows(outputs, "vote", "votes"):
             votes.setdefault(vote.pair, []).append(vote)
-        pairs: dict[str | None, Pair] = {pair.pair: pair for pair in results.rows(found, "write", "pairs")}
-        for pair in results.rows(found, "vote", "samples"):
+        pairs: dict[str | None, Pair] = {pair.pair: pair for pair in results.rows(outputs, "write", "pairs")}
+        for pair in results.rows(outputs, "vote", "samples"):
             yield _item(pair, pair, None, claims, votes)
         for stage in ASKING:
-            for reject in results.rows(found, stage, "rejects"):
+            for reject in results.rows(outputs, stage, "rejects"):
                 yield _item(reject, pairs.get(reject.pair), reject, claims, votes)
     yield from map(_file_item, results.file_rejects)
 

@@ -20,7 +20,7 @@ from taskgalaxy_ops.workspace import Workspace
 
 
 def write_card(workspace: Workspace, tuning: Tuning, scored: Scored) -> None:
-    """Write the card of a fine-tune that was scored to the store, unless it lies there."""
+    """Write the result card of a scored fine-tune to the store, unless it is already there."""
     key = keys.report(scored.page)
     with contextlib.suppress(NotFoundError):
         workspace.store.age(key)
@@ -31,7 +31,7 @@ def write_card(workspace: Workspace, tuning: Tuning, scored: Scored) -> None:
 
 
 def tuning_page(tuning: Tuning, results: Mapping[str, Mapping[str, Any]], scored: Scored, simulated: bool) -> str:
-    """The result card of a fine-tune: what was trained on what, loss curves, scores with controls, verdicts."""
+    """The result card of a fine-tune (HTML): jobs and data, loss curves, scores with controls, verdicts."""
     recipe = tuning.recipe
     lead = [
         f"{recipe.about} Trained on {tuning.release.name}: {tuning.release.samples:,} samples of "
@@ -74,9 +74,9 @@ def tuning_page(tuning: Tuning, results: Mapping[str, Mapping[str, Any]], scored
     )
 
 
-def _interval(found: Interval, sign: bool = False) -> str:
-    value = f"{found.value:+.2f}" if sign else f"{found.value:.2f}"
-    return f"{value} [{found.low:.2f}, {found.high:.2f}]"
+def _interval(interval: Interval, sign: bool = False) -> str:
+    value = f"{interval.value:+.2f}" if sign else f"{interval.value:.2f}"
+    return f"{value} [{interval.low:.2f}, {interval.high:.2f}]"
 
 
 def _shown(value: Any) -> str:

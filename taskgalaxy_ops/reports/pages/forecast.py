@@ -10,7 +10,10 @@ from taskgalaxy_ops.reports.text import costs as costs_text
 
 
 def forecast_page(found: Forecast, sources: Sequence[str], reasons: Sequence[str]) -> str:
-    """What a run of these sources would cost, with intervals; ``reasons``: why a probe's questions have no answer."""
+    """What a run of these sources would cost, with intervals (HTML).
+
+    reasons: why some of a probe's requests have no answer; shown as notes.
+    """
     header = ("source", "images left", "tokens", "cost", "at list prices", "estimated")
     lead = f"{', '.join(sources)}. In parentheses: the interval that holds in 95 of 100 cases."
     return table_page(

@@ -1,4 +1,4 @@
-"""The page of a plan: what a backfill would make and ask."""
+"""The page of a plan: what a backfill would make, and what it would ask the models."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from taskgalaxy_ops.reports.text import plan as plan_text
 
 
 def page_name(text: str) -> str:
-    """A name for a page that the same text has each time."""
+    """A page's name that depends only on ``text``: 16 hex digits."""
     return sha256_hex(text.encode())[:16]
 
 
 def plan_page(found: RunPlan, sources: Sequence[str], taxonomy: int) -> str:
-    """What a backfill would make and ask, why, and what it would take."""
+    """What a backfill would make and ask, for what reason, and what it would cost (HTML). taxonomy: version number."""
     lead = [f"{', '.join(sources)}: {found.shards:,} shards, with task types of version {taxonomy}. Nothing was asked."]
     header = ("stage", "shards there", "units there", "units to do", "requests", "tokens", "cost", "time")
     why = [(each.stage, f"{shards:,}", reason) for each in found.stages for reason, shards in each.why.items()]

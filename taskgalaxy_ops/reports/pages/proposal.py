@@ -9,12 +9,12 @@ from taskgalaxy_ops.release import markdown
 from taskgalaxy_ops.reports.html import table_page
 from taskgalaxy_ops.taxonomy.store import Proposal
 
-_DECIDED_UPON = 200  # new nodes in the text that a person decides upon
-_NEIGHBOURS = 30
+_DECIDED_UPON = 200  # new nodes listed in the Markdown that is shown to the person who decides
+_NEIGHBOURS = 30  # rejected proposals listed there
 
 
 def proposal_page(found: Proposal, simulated: bool) -> str:
-    """Everything of a proposed version."""
+    """All new nodes and all rejects of a proposed version (HTML)."""
     lead = [f"Proposal {found.number}: {len(found.added):,} new nodes on top of version {found.base}."]
     if simulated:
         lead.append("SIMULATED: the teacher that proposed them is a simulated model.")
@@ -30,7 +30,7 @@ def proposal_page(found: Proposal, simulated: bool) -> str:
 
 
 def proposal_markdown(found: Proposal) -> str:
-    """A proposed version, short enough to decide upon: counts by branch, new nodes, nearest rejected neighbours."""
+    """A proposed version in short: counts by branch, new nodes, rejected proposals nearest to their neighbours."""
     branches = Counter(node.path.split("~")[0] for node in found.added)
     lines = [f"**{len(found.added):,} new nodes** on top of version {found.base}.", ""]
     lines += markdown.table(("branch", "new"), [(markdown.text(b), str(n)) for b, n in sorted(branches.items())])

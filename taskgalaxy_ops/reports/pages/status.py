@@ -11,7 +11,7 @@ from taskgalaxy_ops.workspace import Workspace
 
 
 def status_page(workspace: Workspace) -> str:
-    """Where a store stands, from its logs alone: it encodes nothing, and reads no shard."""
+    """The store's state (HTML), read from its logs alone: no image is encoded and no stage output is read."""
     versions = TaxonomyStore(workspace).versions()
     spent, budget = workspace.ledger().spent(), workspace.settings.budget
     lead = [
@@ -26,8 +26,14 @@ def status_page(workspace: Workspace) -> str:
     ]
     waiting = [(str(each.number), each.reason, ", ".join(each.open)) for each in announced(workspace) if each.open]
     releases = [
-        (one.name, f"{one.samples:,}", f"{one.task_types:,}", f"{one.images:,}", "partial" if one.partial else "")
-        for one in reversed(published(workspace))
+        (
+            release.name,
+            f"{release.samples:,}",
+            f"{release.task_types:,}",
+            f"{release.images:,}",
+            "partial" if release.partial else "",
+        )
+        for release in reversed(published(workspace))
     ]
     return table_page(
         "TaskGalaxy",

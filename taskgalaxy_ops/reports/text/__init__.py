@@ -1,1 +1,1 @@
-"""What commands and tasks print for people, subject by subject."""
+"""The texts that commands and tasks print for people, a module a subject."""

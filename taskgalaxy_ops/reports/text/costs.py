@@ -1,4 +1,4 @@
-"""What `costs` and forecasts print for people."""
+"""The text of `costs` and of forecasts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _SHOWN = 20  # rows of a breakdown; --json has all
 
 
 def costs(found: Costs) -> list[str]:
-    """The total, and a table a breakdown."""
+    """What was paid: the total, and a table for each breakdown (role, stage, model, source, run, task type)."""
     total, spent = found.total, found.spent
     lines = [
         f"paid      {_money(total.cost)} for {total.calls:,} calls"
@@ -34,7 +34,7 @@ def costs(found: Costs) -> list[str]:
 
 
 def forecast(found: Forecast) -> list[str]:
-    """What a run would cost, by source and in all."""
+    """What a run would cost, by source and in total, with notes."""
     rows = [
         (name, left and f"{left} images left", f"{tokens} tokens", cost, listed and f"{listed} at list prices", of)
         for name, left, tokens, cost, listed, of in forecast_rows(found)
@@ -44,7 +44,10 @@ def forecast(found: Forecast) -> list[str]:
 
 
 def forecast_rows(found: Forecast) -> list[tuple[str, str, str, str, str, str]]:
-    """By source: images left, tokens, cost, cost at list prices where it differs, what it is reckoned from; and all."""
+    """A row a source, and one of all together; empty where nothing is left to ask.
+
+    Cells: source, images left, tokens, cost, cost at list prices (empty where equal), what the estimate is based on.
+    """
     rows = []
     for each in found.sources:
         if each.images:
@@ -54,7 +57,7 @@ def forecast_rows(found: Forecast) -> list[tuple[str, str, str, str, str, str]]:
 
 
 def forecast_notes(found: Forecast) -> list[str]:
-    """What a forecast leaves out, and whether it is of nothing."""
+    """Notes on a forecast: that nothing is left to ask, or which sources it does not cover."""
     if not found.unknown and not any(each.images for each in found.sources):
         return ["forecast  nothing is left to ask"]
     return [
@@ -78,7 +81,7 @@ def made(found: Checked) -> str:
 
 
 def amounts(found: Checked) -> list[tuple[str, str, str]]:
-    """Of money, at list prices too where these differ, and of tokens: the unit, what was forecast, what was spent."""
+    """Rows of (unit, forecast, spent since): cost, cost at list prices where they differ, tokens."""
     listed = (" at list prices", _between(found.list_cost, _dollars), _dollars(found.spent_list))
     return [
         ("", _between(found.cost, _dollars), _dollars(found.spent)),
@@ -88,7 +91,7 @@ def amounts(found: Checked) -> list[tuple[str, str, str]]:
 
 
 def rest(found: Forecast) -> list[str]:
-    """What would be paid for what is pending."""
+    """What the pending requests of a run would cost."""
     if found.unknown:
         return ["what the rest would cost is not known yet: `taskgalaxy plan --probe` measures it"]
     return [f"the rest would cost about {_between(found.cost, _dollars)}, {_between(found.tokens, _number)} tokens"]

@@ -1,4 +1,4 @@
-"""What `explain` prints, without control characters of models' and sources' text."""
+"""The text of `explain`. Control characters in models' and sources' text are not printed."""
 
 from __future__ import annotations
 
@@ -7,11 +7,9 @@ from typing import Any
 
 from taskgalaxy_ops.text import shown
 
-# --- explain
-
 
 def explained(found: Mapping[str, Any]) -> list[str]:
-    """A story from its beginning to its end."""
+    """The lines of an explanation of an image, a sample, a task type or a rejected file. found: `explain`'s result."""
     if "rejected" in found and "task_type" not in found:
         return [
             f"{shown(r['source'])}: {r['file']!r} was rejected: {r['reason']} ({shown(r['detail'])})"

@@ -1,4 +1,4 @@
-"""What `finetune` and `evaluate` print."""
+"""The text of `finetune` and `evaluate`."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def recipes(found: Sequence[Recipe]) -> list[str]:
 
 
 def tuned(results: Mapping[str, Mapping[str, Any]], store: str, found: Scored) -> list[str]:
-    """What was trained, and where its result lies."""
+    """The checkpoint and losses of each job, and where the result card lies. results: by role. store: its URL."""
     lines = []
     for role, result in results.items():
         curve = f", loss {result['loss_first']:.2f} to {result['loss_last']:.2f}" if result.get("loss_first") else ""

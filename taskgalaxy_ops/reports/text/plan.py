@@ -1,4 +1,4 @@
-"""What `plan` prints."""
+"""The text of `plan`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from taskgalaxy_ops.text import shown
 
 
 def plan(found: RunPlan) -> list[str]:
-    """The plan as a table, with what changed below each stage."""
+    """The plan as a table; below each stage, why its outputs are missing."""
     lines = [f"{found.shards:,} shards, {found.task_types:,} task types. Nothing was asked. A run would do:"]
     header = ("", "shards there", "units there", "units to do", "requests", "tokens", "cost", "time")
     rows = [header, *(plan_row(each) for each in found.stages)]
@@ -26,7 +26,7 @@ def plan(found: RunPlan) -> list[str]:
 
 
 def plan_row(each: StagePlan) -> tuple[str, ...]:
-    """A stage's cells: name, shards, units there, units to do, requests, tokens, cost, time."""
+    """A stage's cells: name, shards done, units done, units to do, requests, tokens, cost, time."""
     stage = STAGE[each.stage]
     asks = stage.asks
     return (
@@ -42,7 +42,7 @@ def plan_row(each: StagePlan) -> tuple[str, ...]:
 
 
 def plan_notes(found: RunPlan) -> list[str]:
-    """The total, and how the numbers are to be read."""
+    """The total of a plan, and how to read its numbers."""
     cost, listed, seconds = (found.total(name) for name in ("cost", "list_cost", "seconds"))
     notes = []
     if not any(each.units.high for each in found.stages):

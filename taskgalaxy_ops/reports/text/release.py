@@ -1,4 +1,4 @@
-"""What `release` and `pilot` print."""
+"""The text of `release` and `pilot`."""
 
 from __future__ import annotations
 

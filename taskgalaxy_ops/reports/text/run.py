@@ -1,4 +1,4 @@
-"""What ingest, a run, an expansion, versions of task types and `verify` print."""
+"""The text of ingest, of a run, of an expansion, of task types' versions, and of `verify`."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def _more(count: int) -> list[str]:
 
 
 def funnel(stages: Sequence[StageCounts]) -> list[str]:
-    """In and out of each stage, and every reason why something did not go on."""
+    """Units in and out of each stage, and the number of rejects by reason."""
     lines = []
     for counts in stages:
         unit_in, unit_out = UNITS[counts.stage]
@@ -47,7 +47,7 @@ def funnel(stages: Sequence[StageCounts]) -> list[str]:
 
 
 def ended(result: RunResult) -> list[str]:
-    """What a run asked, and what is left of it."""
+    """What a run used (calls, tokens, money), and what is pending."""
     lines = [f"this run  {usage_line(result.usage)}"]
     if result.pending:
         lines.append(f"pending   {result.pending:,} units; run again to go on")

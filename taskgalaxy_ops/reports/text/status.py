@@ -1,4 +1,4 @@
-"""What `status` prints."""
+"""The text of `status`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from taskgalaxy_ops.text import shown
 
 
 def status(found: Status) -> list[str]:
-    """Sources, stages, spending, releases."""
+    """The store's taxonomy, spending, sources, stages, releases and running fine-tunes."""
     spent = found.spent
     cap_calls = "no cap" if spent["max_calls"] is None else f"of {spent['max_calls']:,}"
     cap_cost = "no cap" if spent["max_cost"] is None else f"of ${spent['max_cost']:.2f}"

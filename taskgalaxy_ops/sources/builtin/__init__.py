@@ -1,7 +1,8 @@
 """The sources that ship with TaskGalaxy: photos from packages, drawn documents, shapes, clip art.
 
-Each is written into a folder that is a source like any other: images and ``source.json`` (whose they are). What is
-true of each image goes into a file beside the folder, never into it, so that no model can be shown it.
+Each is written into a folder that is a source like any other: images, and ``source.json`` with their licences and
+authors. The truth about each image (such as a chart's values) goes into a file beside the folder, never into it, so
+that no model can be shown it.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ BUILTIN: Mapping[str, str] = {
 }
 _DEFAULT_LIMIT = {"documents": 300, "shapes": 300, "openclipart": 2000}
 _LEFT_SECONDS = 3600
-_VERSION = 1  # raise it when the same parameters give other images
+_VERSION = 1  # raise it when the same parameters give different images
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +45,7 @@ class Made:
 
 
 def truth_file(folder: Path) -> Path:
-    """Where the truth about a built folder lies: one JSON object an image, with file, kind and truth."""
+    """The file with the truth about a built folder: a JSON line an image, with file, kind and truth."""
     return folder.parent / f"{folder.name}-truth.jsonl"
 
 
@@ -57,10 +58,10 @@ def build(
 ) -> Path:
     """Write source ``name`` of BUILTIN into ``folder``, unless it is there already; returns the folder.
 
-    ``limit`` is the most images to write (default: 300 documents or shapes, 2000 drawings, all photos). The same
-    name, limit and seed give the same bytes; an unfinished build leaves nothing behind in ``folder``. ``progress`` is
-    told the number of images so far. Raises SourceError for an unknown name, a missing package, or a folder that
-    holds something else.
+    limit: the most images to write (default: 300 documents or shapes, 2000 drawings, all photos). progress: is called
+    with the number of images so far. The same name, limit and seed give the same bytes; an unfinished build leaves
+    nothing behind in ``folder``.
+    Raises SourceError for an unknown name, a missing package, or a folder that holds something else.
     """
     if name not in BUILTIN:
         raise SourceError(f"builtin:{name}: no such source. Those that ship: {' '.join(BUILTIN)}.")
@@ -85,7 +86,7 @@ def build(
 
 
 def _sweep(folder: Path) -> None:
-    """Remove what builds that were killed have left; one that is at work changes its folder all the time."""
+    """Remove the folders of builds that were killed: those of running builds change all the time."""
     for left in folder.parent.glob(f".{folder.name}-*"):
         if time.time() - left.stat().st_mtime > _LEFT_SECONDS:
             shutil.rmtree(left, ignore_errors=True)
@@ -118,7 +119,7 @@ def _write(images: Iterator[Made], folder: Path, made_by: Mapping[str, Any], pro
 
 
 def _put(new: Path, truths: str, folder: Path, made_by: Mapping[str, Any]) -> None:
-    """Truth first, then the folder in one rename: a folder that says who made it is whole."""
+    """Write the truth first, then rename the folder into place: a folder whose notes say who made it is complete."""
     aside = new.with_name(f"{new.name}-aside")
     aside.write_text(truths, encoding="utf-8")
     aside.replace(truth_file(folder))
@@ -141,8 +142,8 @@ def _made_by(folder: Path) -> Any:
 
 
 def package_folder(package: str, install: str) -> Path:
-    """Where a package's files lie, found without importing it. Raises SourceError with what to install."""
-    found = find_spec(package)
-    if found is None or not found.submodule_search_locations:
+    """The folder of an installed package, which is not imported. Raises SourceError, which says what to install."""
+    spec = find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
         raise SourceError(f"the package {install} is missing. Run `pip install {install}`.")
-    return Path(found.submodule_search_locations[0])
+    return Path(spec.submodule_search_locations[0])

@@ -1,7 +1,7 @@
-"""Questions of the package easy-vqa (Victor Zhou, MIT) on images that are in no source: base data, and a benchmark.
+"""Questions of the package easy-vqa (Victor Zhou, MIT) on images that no source claims: base data, and a benchmark.
 
-The source ``builtin:shapes`` takes the package's images in the order of a hash; these take them from its other end, and
-leave out what a source claims all the same, by the hash of its bytes.
+The source ``builtin:shapes`` takes the package's images in the order of a hash; these questions take them from the
+other end of that order, and leave out every image that a source claims nevertheless (by its sha256).
 """
 
 from __future__ import annotations
@@ -42,23 +42,23 @@ class EasyQuestion:
 
 
 def questions(part: Literal["train", "test"], count: int, excluded: frozenset[str]) -> list[EasyQuestion]:
-    """``count`` questions of a part, as many of each kind and at most one of each kind an image; in a fixed order.
+    """``count`` questions of a part, equally many of each kind, at most one of each kind an image; in a fixed order.
 
     excluded: images (sha256) that a source claims. Raises SourceError where the package is missing.
     """
     wanted = dict.fromkeys(KINDS, -(-count // len(KINDS)))
-    found: list[EasyQuestion] = []
+    chosen: list[EasyQuestion] = []
     for each in _all(part, excluded):
         if wanted[each.kind]:
             wanted[each.kind] -= 1
-            found.append(each)
+            chosen.append(each)
         if not any(wanted.values()):
             break
-    return found[:count]
+    return chosen[:count]
 
 
 def most_frequent() -> dict[str, str]:
-    """By kind the most frequent answer of the training part."""
+    """By kind, the most frequent answer of the training part."""
     file = package_folder("easy_vqa", "easy-vqa==1.0") / "data" / "train" / "questions.json"
     counts = Counter(answer for _, answer, _ in json.loads(file.read_text(encoding="utf-8")))
     return {kind: min(answers, key=lambda each: (-counts[each], each)) for kind, answers in _ANSWERS.items()}

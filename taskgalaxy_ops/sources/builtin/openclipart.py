@@ -11,22 +11,22 @@ from taskgalaxy_ops.errors import SourceError
 from taskgalaxy_ops.sources.builtin import Made
 
 FOLDER = Path("/usr/share/openclipart")
-_METADATA = 20_000  # characters of an SVG in which its metadata lie
+_METADATA = 20_000  # characters at an SVG's start, which contain its metadata
 
 
 def images(limit: int | None, seed: int, folder: Path = FOLDER) -> Iterator[Made]:
-    """PNG drawings, picked by hash; the truth is title, keywords and author where the SVG beside them tells.
+    """PNG drawings, picked by hash. Their truth: title, keywords and author, if the SVG of the same name has them.
 
     The subfolders' names (``animals/birds``) are subjects. Raises SourceError if there is no PNG.
     """
-    found = sorted((folder / "png").rglob("*.png"))
-    if not found:
+    drawings = sorted((folder / "png").rglob("*.png"))
+    if not drawings:
         raise SourceError(f"builtin:openclipart: {folder}/png holds no PNG. Run `apt-get install openclipart-png`.")
-    names = {path: path.relative_to(folder / "png") for path in found}
-    found.sort(key=lambda path: hashlib.sha256(f"{seed}/{names[path].as_posix()}".encode()).digest())
-    for path in found[:limit]:
+    names = {path: path.relative_to(folder / "png") for path in drawings}
+    drawings.sort(key=lambda path: hashlib.sha256(f"{seed}/{names[path].as_posix()}".encode()).digest())
+    for path in drawings[:limit]:
         name = names[path]
-        truth = {"subjects": list(name.parts[:-1]), **_told(folder / "svg" / name.with_suffix(".svg"))}
+        truth = {"subjects": list(name.parts[:-1]), **_metadata_of(folder / "svg" / name.with_suffix(".svg"))}
         truth.setdefault("title", path.stem.replace("_", " "))
         author = truth.get("author") or "Open Clip Art Library"
         yield Made(
@@ -40,20 +40,20 @@ def images(limit: int | None, seed: int, folder: Path = FOLDER) -> Iterator[Made
         )
 
 
-def _told(drawing: Path) -> dict[str, str | list[str]]:
-    """Title, keywords and author from an SVG's metadata (RDF), as far as they are there.
+def _metadata_of(drawing: Path) -> dict[str, str | list[str]]:
+    """Title, keywords and author from an SVG's metadata (RDF), as far as it has them.
 
-    They stand in plain sight near the file's start; no XML parser is trusted with files from elsewhere.
+    Regular expressions read them near the file's start, because files from elsewhere are not given to an XML parser.
     """
     try:
         text = drawing.read_text(encoding="utf-8", errors="replace")[:_METADATA]
     except OSError:
         return {}
-    told: dict[str, str | list[str]] = {}
+    metadata: dict[str, str | list[str]] = {}
     if title := re.search(r"<dc:title>\s*([^<]+?)\s*</dc:title>", text):
-        told["title"] = title[1]
+        metadata["title"] = title[1]
     if keywords := re.search(r"<dc:subject>(.*?)</dc:subject>", text, re.DOTALL):
-        told["keywords"] = re.findall(r"<rdf:li>\s*([^<]+?)\s*</rdf:li>", keywords[1])
+        metadata["keywords"] = re.findall(r"<rdf:li>\s*([^<]+?)\s*</rdf:li>", keywords[1])
     if author := re.search(r"<dc:creator>.*?<dc:title>\s*([^<]+?)\s*</dc:title>", text, re.DOTALL):
-        told["author"] = author[1]
-    return told
+        metadata["author"] = author[1]
+    return metadata

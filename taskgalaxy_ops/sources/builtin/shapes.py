@@ -17,24 +17,24 @@ _SHAPE = re.compile(r"what (?:shape|is the \w+ shape)")
 
 
 def images(limit: int | None, seed: int) -> Iterator[Made]:
-    """Images of easy-vqa, drawn by hash so that any part is a fair one; no two have the same bytes.
+    """Images of easy-vqa in the order of a hash, so that any number of them is a fair choice; no two have equal bytes.
 
-    The truth is the package's own questions and answers, with shape and colour where they tell.
+    The truth is the package's own questions and answers, and the shape and colour if an answer names them.
     Raises SourceError if the package or its files are missing.
     """
     data = package_folder("easy_vqa", "easy-vqa==1.0") / "data"
-    found = []
+    listed = []
     asked: dict[tuple[str, int], list[tuple[str, str]]] = defaultdict(list)
     for part in ("train", "test"):
-        found += [(part, int(path.stem), path) for path in (data / part / "images").glob("*.png")]
+        listed += [(part, int(path.stem), path) for path in (data / part / "images").glob("*.png")]
         questions = data / part / "questions.json"
         if not questions.is_file():
             raise SourceError(f"{questions} is missing. Run `pip install --force-reinstall easy-vqa==1.0`.")
         for question, answer, number in json.loads(questions.read_text(encoding="utf-8")):
             asked[part, number].append((question, answer))
-    found.sort(key=lambda item: hashlib.sha256(f"{seed}/{item[0]}/{item[1]}".encode()).digest())
+    listed.sort(key=lambda item: hashlib.sha256(f"{seed}/{item[0]}/{item[1]}".encode()).digest())
     seen: set[bytes] = set()
-    for part, number, path in found:
+    for part, number, path in listed:
         if limit is not None and len(seen) == limit:
             return
         raw = path.read_bytes()
@@ -42,11 +42,11 @@ def images(limit: int | None, seed: int) -> Iterator[Made]:
             continue
         seen.add(raw)
         pairs = asked[part, number]
-        told = {
+        named = {
             name: next((answer for question, answer in pairs if pattern.match(question)), None)
             for name, pattern in (("shape", _SHAPE), ("colour", _COLOUR))
         }
-        truth: dict[str, Any] = {key: value for key, value in told.items() if value}
+        truth: dict[str, Any] = {key: value for key, value in named.items() if value}
         truth["questions"] = [{"question": question, "answer": answer} for question, answer in pairs]
         yield Made(
             file=f"{part}-{number:04d}.png",

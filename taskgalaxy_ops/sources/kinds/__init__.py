@@ -15,7 +15,7 @@ from taskgalaxy_ops import extensions
 from taskgalaxy_ops.errors import SourceError
 from taskgalaxy_ops.extensions import Registry
 
-# A source may say whose images they are: licence, attribution, and per file also origin.
+# A source may have this file, with licence and attribution of its images, and for single files also their origin.
 NOTES_FILE = "source.json"
 _NOTED = ("origin", "licence", "attribution")
 

@@ -58,11 +58,11 @@ def _is_file(entry: os.DirEntry[bytes]) -> bool:
 def _version(entry: os.DirEntry[bytes]) -> str:
     try:
         stat = entry.stat()
-    except OSError:  # gone since it was listed: reading it says so
+    except OSError:  # removed since it was listed; reading it will fail with a reason
         return ""
     return f"{stat.st_size}-{stat.st_mtime_ns}"
 
 
 def _name(path: bytes) -> str:
-    """A path within the source; bytes that are no UTF-8 are escaped, since no table could hold them."""
+    """A path within the source. Bytes that are no UTF-8 are escaped, because tables cannot store them."""
     return path.decode("utf-8", "backslashreplace")

@@ -15,7 +15,7 @@ def opened(place: Place) -> FolderSource:
 
 
 def built(name: str, limit: int | None) -> Path:
-    """The folder of a source that ships, made on first use below ``TASKGALAXY_CACHE`` (``~/.cache/taskgalaxy``).
+    """The folder of a source that ships; it is made on first use, below ``TASKGALAXY_CACHE`` (``~/.cache/taskgalaxy``).
 
     Raises SourceError for an unknown name or a missing package.
     """

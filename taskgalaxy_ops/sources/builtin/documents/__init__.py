@@ -1,7 +1,7 @@
 """Documents of many layouts, drawn from a seed: charts, tables, papers, cards, screens, drawings.
 
 Image ``index`` of a seed is the same whatever the number of images, so that a small set is the start of a larger one;
-the layouts take turns. What is true of each is returned beside it.
+the layouts take turns. Each image comes with its truth: the facts that it shows.
 """
 
 from __future__ import annotations
@@ -81,7 +81,8 @@ LAYOUTS: dict[str, Callable[[Random], Drawn]] = {
 def documents(number: int, seed: int = 0) -> Iterator[tuple[str, Drawn]]:
     """The first ``number`` documents of a seed, each with the name of its layout.
 
-    One that cannot be read well, or looks like an earlier one, is drawn again with other chances.
+    A document whose texts overlap or leave the sheet, or that looks like an earlier one, is drawn again at random, up
+    to 40 times.
     """
     names = list(LAYOUTS)
     seen: list[int] = []

@@ -1,7 +1,7 @@
-"""A sheet to draw on: shapes without jagged edges, and text whose place is known.
+"""A sheet to draw on: shapes with smooth edges, and text whose place is known.
 
-Each text is measured and its box kept: it is the truth about what can be read where, and it lets the generator throw
-away a drawing on which two texts touch or one leaves the sheet.
+The box of each text is measured and kept: it is the truth about what can be read where, and by it the generator rejects
+a drawing on which two texts touch or one leaves the sheet.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Point = tuple[float, float]
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
-    """A finished document: its picture, what is true of it, and each line of text with its box in pixels."""
+    """A finished document: its picture, the facts that it shows, and each line of text with its box in pixels."""
 
     image: Pillow.Image
     truth: dict[str, Any]
@@ -62,7 +62,7 @@ class Look:
 
     @classmethod
     def of(cls, r: Random, families: Sequence[str] = ("sans", "serif", "stix", "aileron")) -> Look:
-        """A look at random: dark ink on light paper."""
+        """A random look, with dark ink on light paper."""
         hue = r.randrange(360)
         return cls(
             family=r.choice(families),
@@ -132,7 +132,7 @@ class Sheet:
         ``anchor`` as in Pillow: l, m, r for left, middle, right and a, m, s for ascender, middle, baseline.
         """
         family = family or self.look.family
-        if family == "aileron" and not text.isascii():  # which is all it has
+        if family == "aileron" and not text.isascii():  # the font has ASCII only
             family = "sans"
         while width is not None and size > SMALLEST and self.length(text, size, bold=bold, family=family) > width:
             size -= 1
@@ -158,14 +158,14 @@ class Sheet:
         return box
 
     def tint(self, x: float, y: float, radius: float, fill: str, opacity: float) -> None:
-        """A circle that lets through what is below it."""
+        """A transparent circle. opacity: 0..1."""
         mask = Pillow.new("L", self.image.size)
         place = [side * SCALE for side in (x - radius, y - radius, x + radius, y + radius)]
         ImageDraw.Draw(mask).ellipse(place, round(255 * opacity))
         self.image.paste(fill, (0, 0), mask)
 
     def length(self, text: str, size: int, *, bold: bool = False, family: str | None = None) -> float:
-        """How wide a line would be, in pixels."""
+        """The width of a line of text in pixels."""
         return _font(family or self.look.family, bold, size * SCALE).getlength(text) / SCALE
 
     def paragraph(
@@ -190,7 +190,7 @@ class Sheet:
         return y
 
     def wrap(self, text: str, width: float, size: int, *, bold: bool = False) -> list[str]:
-        """The lines that a paragraph would have."""
+        """The words of a text in lines of at most ``width`` pixels."""
         lines: list[str] = []
         for word in text.split():
             longer = f"{lines[-1]} {word}" if lines else word
@@ -252,5 +252,5 @@ class Sheet:
         )
 
     def done(self, **truth: Any) -> Drawn:
-        """The picture, with what is true of it."""
+        """The finished picture with its texts. truth: the facts that it shows."""
         return Drawn(self.image.reduce(SCALE), truth, self.texts)

@@ -20,7 +20,7 @@ _NAMED = {
 
 
 class _Chart:
-    """A figure with one pair of axes, dressed at random."""
+    """A figure with one pair of axes and random fonts, sizes and colours."""
 
     def __init__(self, r: Random, wide: bool = True) -> None:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -40,7 +40,7 @@ class _Chart:
         hue = r.randrange(360)
         self.paper = r.choice(("#ffffff", "#ffffff", "#fcfaf4", hsl(hue, 35, 96)))
         plot = r.choice((self.paper, self.paper, "#f4f4f4", hsl(hue, 25, 93)))
-        with self._dressed():
+        with self._styled():
             self.figure = Figure((self.width / 72, self.height / 72), dpi=72, facecolor=self.paper)
             self.figure.set_layout_engine("constrained", w_pad=0.2, h_pad=0.2)
             self.canvas: Any = FigureCanvasAgg(self.figure)  # its methods carry no types
@@ -50,7 +50,7 @@ class _Chart:
         self.grid = r.random() < 0.7
         self.named = r.sample(sorted(_NAMED.items()), len(_NAMED))
 
-    def _dressed(self) -> Any:
+    def _styled(self) -> Any:
         import matplotlib
 
         return matplotlib.rc_context(cast(Any, self.style))
@@ -78,10 +78,10 @@ class _Chart:
             self.axes.grid(axis=axis, color="#c8c8c8", linewidth=1)
 
     def done(self, **truth: Any) -> Drawn:
-        """Draw; texts are read back from the figure, with their boxes."""
+        """Draw the figure, and read its texts with their boxes back from it."""
         from matplotlib.text import Text
 
-        with self._dressed():
+        with self._styled():
             for item in self.figure.findobj(Text):
                 item.set_fontfamily(self.style["font.family"])
             self.canvas.draw()
@@ -97,7 +97,7 @@ class _Chart:
 
 
 def _measure(r: Random, low: int, high: int) -> tuple[words.Measure, str, list[str], list[int]]:
-    """Something to count: its title, some categories, their different numbers."""
+    """A random measure: itself, its title, ``low`` to ``high`` categories, and a different number for each."""
     measure = r.choice(words.MEASURES)
     names = list(measure.categories)
     number = min(r.randint(low, high), len(names))

@@ -20,7 +20,7 @@ def money(cents: int) -> str:
 
 
 def receipt(r: Random) -> Drawn:
-    """A till receipt whose total is the sum of its lines."""
+    """A shop's receipt whose total is the sum of its lines."""
     look, size = Look.of(r, ("mono", "mono", "sans")), r.choice((19, 20, 21))
     day, currency = words.date(r), r.choice(("EUR", "USD", "GBP"))
     shop = f"{r.choice(words.BRANDS)} {r.choice(('Market', 'Grocery', 'Deli', 'Foods', 'Corner Shop'))}"
