@@ -159,7 +159,7 @@ class _LiveBoard:
 
     def __init__(self, live: Live) -> None:
         self._live = live
-        self._shown: list[tuple[str, str, str, str]] = []
+        self._shown: list[tuple[str, ...]] = []
 
     def show(self, rows: list[tuple[dict[str, Any], list[dict[str, Any]]]], footer: Callable[[], str]) -> None:
         lines: list[tuple[str, ...]] = [

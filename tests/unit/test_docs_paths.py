@@ -37,7 +37,8 @@ def anchors(page: Path) -> set[str]:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_each_path_that_a_page_names_is_there(page: Path) -> None:
     named = paths(page.read_text(encoding="utf-8"))
-    assert not sorted(name for name in named if not (ROOT / name).exists())
+    places = (ROOT, ROOT / "taskgalaxy_ops")  # a page may name a module as the package's own pages do
+    assert not sorted(name for name in named if not any((place / name).exists() for place in places))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -266,7 +266,7 @@ def test_a_reply_says_by_which_packages_form_it_is_read_again(
     chosen = tiny_settings(tiny_images(tmp_path / "images", 2), taxonomy=seeds, write={"variants": ["plain", "noted"]})
     workspace = tiny_workspace(chosen)
     pipeline.ingest(workspace, "mine")
-    assert pipeline.generate(workspace, last_stage="write").pending == 0
+    assert pipeline.generate(workspace, pipeline.RunOptions(last_stage="write")).pending == 0
     (shard,) = workspace.registry.shards()
     forms = [(reply["stage"], reply["note"].get("form")) for reply in Journal(workspace.store, shard.id).replies()]
     assert set(forms) == {("filter", None), ("write", None), ("write", "noted")}
@@ -275,7 +275,7 @@ def test_a_reply_says_by_which_packages_form_it_is_read_again(
     answers.export(workspace, out)
     pipeline.ingest(other, "mine")
     assert answers.load(other, out).units == sum(len(json.loads(line)["answers"]) for line in out.open())
-    assert pipeline.generate(other, last_stage="write").usage.calls == 0
+    assert pipeline.generate(other, pipeline.RunOptions(last_stage="write")).usage.calls == 0
     copied = [reply["note"].get("form") for reply in Journal(other.store, shard.id).replies()]
     assert "noted" in copied and None in copied
 
