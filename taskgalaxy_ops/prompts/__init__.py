@@ -1,6 +1,6 @@
 """Prompts: versioned text, one file each. A prompt's identity is the hash of its text, so a changed word asks anew.
 
-Each is the instruction alone. What is asked about follows it as one JSON block (models/questions.py): labels,
+Each is the instruction alone. What is asked about follows it as one JSON block (models/request.py): labels,
 questions and answers are data in that block, never part of the instruction.
 """
 

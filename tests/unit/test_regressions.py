@@ -218,7 +218,7 @@ def test_what_another_image_shard_holds_idle_is_not_spent(folder_store: Store) -
 def test_a_draw_waits_for_calls_that_are_out_and_fails_when_none_is(folder_store: Store) -> None:
     async def run() -> None:
         run_budget = RunBudget(Ledger(folder_store, Caps(max_cost=100, max_calls=None)))
-        purses = [ShardBudget(run_budget, shard, 8) for shard in "abc"]
+        shard_budgets = [ShardBudget(run_budget, shard, 8) for shard in "abc"]
         spent = []
 
         async def ask(shard_budget: ShardBudget, cost: int) -> None:
@@ -227,16 +227,16 @@ def test_a_draw_waits_for_calls_that_are_out_and_fails_when_none_is(folder_store
             await shard_budget.back(block, cost)
             spent.append(cost)
 
-        await asyncio.gather(*(ask(shard_budget, 2) for shard_budget in purses for _ in range(5)))
+        await asyncio.gather(*(ask(shard_budget, 2) for shard_budget in shard_budgets for _ in range(5)))
         assert (
             run_budget.ledger.spent().calls - sum(held.calls_left for held in run_budget.open.values())
             == len(spent)
             == 15
         )
-        await asyncio.gather(*(ask(shard_budget, 35) for shard_budget in purses[:1]))
+        await asyncio.gather(*(ask(shard_budget, 35) for shard_budget in shard_budgets[:1]))
         with pytest.raises(BudgetError):
-            await asyncio.wait_for(purses[1].draw(40), 10)
-        for shard_budget in purses:
+            await asyncio.wait_for(shard_budgets[1].draw(40), 10)
+        for shard_budget in shard_budgets:
             await shard_budget.close()
         assert run_budget.ledger.spent() == Spent(cost=65, calls=16)
 
@@ -246,7 +246,7 @@ def test_a_draw_waits_for_calls_that_are_out_and_fails_when_none_is(folder_store
 def test_free_calls_are_drawn_to_the_last_by_several_image_shards(folder_store: Store) -> None:
     async def run() -> None:
         run_budget = RunBudget(Ledger(folder_store, Caps(max_cost=None, max_calls=20)))
-        purses = [ShardBudget(run_budget, shard, 8) for shard in "abcd"]
+        shard_budgets = [ShardBudget(run_budget, shard, 8) for shard in "abcd"]
         sent: list[str] = []
 
         async def ask(shard_budget: ShardBudget) -> None:
@@ -256,11 +256,11 @@ def test_free_calls_are_drawn_to_the_last_by_several_image_shards(folder_store: 
             await shard_budget.back(block, 0)
 
         found = await asyncio.gather(
-            *(ask(shard_budget) for shard_budget in purses for _ in range(9)), return_exceptions=True
+            *(ask(shard_budget) for shard_budget in shard_budgets for _ in range(9)), return_exceptions=True
         )
         assert len(sent) == 20
         assert sum(isinstance(each, BudgetError) for each in found) == 16
-        for shard_budget in purses:
+        for shard_budget in shard_budgets:
             await shard_budget.close()
         assert run_budget.ledger.spent() == Spent(cost=0, calls=20)
 

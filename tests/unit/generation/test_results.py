@@ -1,4 +1,4 @@
-"""What a harvest reads, and what it need not read: bills by image shard, releases that have nothing to do."""
+"""What run results read, and what they need not read: bills by image shard, releases that have nothing to do."""
 
 from __future__ import annotations
 
