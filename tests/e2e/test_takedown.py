@@ -47,7 +47,7 @@ def test_an_image_that_is_taken_down_is_nowhere(
     found = takedown.take_down(workspace, [image], "the person in it asked")
     assert list(takedown.left(workspace)) == []
     gone = len(results.samples) - len(others)
-    assert (found.releases, sum(map(len, found.shards.values()))) == ({first.name: gone}, 1)
+    assert (found.releases, sum(map(len, found.by_shard.values()))) == ({first.name: gone}, 1)
     assert found.shards == 4  # match, filter, write, vote of its image shard
     assert all(image.encode() not in _raw(workspace, listed.key) for listed in _but_its_denial(workspace, first))
     (withdrawn,) = publish.published(workspace)
@@ -93,7 +93,7 @@ def test_one_that_never_came_is_refused_when_it_comes(settings: Callable[..., Se
     workspace = Workspace.open(settings())
     pipeline.ingest(Workspace.open(settings(store=f"{workspace.settings.store}-other")), "mixed")
     image = next(Workspace.open(settings(store=f"{workspace.settings.store}-other")).registry.claims()).image
-    assert takedown.take_down(workspace, [image]).shards == {}
+    assert takedown.take_down(workspace, [image]).by_shard == {}
     receipt = pipeline.ingest(workspace, "mixed")
     assert (receipt.images, [reject.reason for reject in receipt.rejects]) == (11, [Reason.TAKEN_DOWN])
     assert list(takedown.left(workspace)) == []

@@ -153,7 +153,7 @@ def test_a_forget_that_was_begun_is_planned_as_the_run_will_do_it(
     _run(workspace)
     (shard, *_) = workspace.registry.shards()
     journal = Journal(workspace.store, shard.id)
-    stages = {unit: reply["stage"] for unit, reply in journal.standing().items()}
+    stages = {unit: reply["stage"] for unit, reply in journal.accepted_replies().items()}
     unit = next(unit for unit, stage in stages.items() if stage == "filter")
     body = {"kind": "forget", "edit": "e", "home": shard.id, "units": {"filter": [unit]}}
     Log(workspace.store, keys.EDITS_LOG).append(body)
