@@ -51,7 +51,18 @@ class _Served(Gateway):
             await asyncio.sleep(60)
         except asyncio.CancelledError:
             await asyncio.sleep(0.2)
-            reply = ModelReply(SERVED, list(units), template, "b", 0, 0, 1, 0, 0.1, {})
+            reply = ModelReply(
+                data=SERVED,
+                units=list(units),
+                template=template,
+                block="b",
+                ceiling=0,
+                cost=0,
+                attempts=1,
+                seen=0,
+                seconds=0.1,
+                note={},
+            )
             self.keep(context, reply, {units[0].key: Answer({"vote": 1})})
             raise
 
