@@ -184,8 +184,12 @@ async def _reply(model: Model, store: Store) -> Mapping[str, Any]:
         await gateway.aclose()
     journal.flush()
     usage = gateway.usage
-    if why := [*usage.unavailable.values(), *usage.gave_up.values()]:
-        raise ModelError(why[0])
+    # The finding names the model: what the gateway says of it begins with the address.
+    for why in usage.unavailable.values():
+        raise ModelError(why.removeprefix(f"model {model.name!r} at "))
+    for why in usage.gave_up.values():
+        address = why.removeprefix(f"{model.name} at ")
+        raise ModelError(f"{address}. Check base_url, model ({model.model!r}) and the key.")
     (first, *_) = journal.replies()
     return first
 
