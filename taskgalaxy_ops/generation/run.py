@@ -107,7 +107,7 @@ def generate(workspace: Workspace, options: RunOptions = _WHOLE_RUN, *, progress
     committed = {  # a run lists each image shard once
         shard.id: workspace.stage_outputs.committed(shard.id) for shard in shards
     }
-    computed: Mapping[str, Sequence[Match]] | None = None
+    computed: Mapping[str, Sequence[Match]] = {}
     if options.writes:
         matches = match_shards(workspace, shards, committed, progress, options.taxonomy)
     else:
@@ -116,7 +116,7 @@ def generate(workspace: Workspace, options: RunOptions = _WHOLE_RUN, *, progress
     try:
         if options.last_stage != "match":
             shard_runs = _ShardRuns(workspace, options, denied, progress)
-            result = asyncio.run(shard_runs.run(MatchedShards(matches, committed, computed or {})))
+            result = asyncio.run(shard_runs.run(MatchedShards(matches, committed, computed)))
     finally:
         if options.writes:
             _erase_late(workspace, denied, matches)

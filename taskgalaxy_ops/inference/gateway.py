@@ -262,7 +262,7 @@ class Gateway:
             case "busy":
                 limit.refused(wait)
             case "slow" | "failed":
-                limit.failed(f"{model.name} at {model.base_url}: {sent.why}", slow=sent.came == "slow")
+                limit.failed(f"{model.name} at {model.base_url} gave no reply ({sent.why})", slow=sent.came == "slow")
         return most if sent.billed else pricing.Amount(0, 0)
 
     def rejects_our_format(self, model: Model, sent: Outcome, served: bool = False) -> bool:

@@ -49,7 +49,7 @@ variants = sorted({pair.variant for pair in RunResults(workspace, result).sample
 released = publish.publish(workspace).release
 copy = finetune_run.release_copy(workspace, None)
 made = {path.name: path.read_text("utf-8") for path in (copy.folder / "csv").iterdir()}
-job = prepare(Order(load_recipe(sys.argv[2]), copy), finetune_run.root(workspace))
+job = prepare(Order(recipe=load_recipe(sys.argv[2]), release=copy), finetune_run.root(workspace))
 gone = json.loads((copy.folder / "llava" / "train.json").read_text("utf-8"))[0]["image"].split("/")[-1].split(".")[0]
 withdrawn = take_down(workspace, [gone]).releases
 prefix = keys.release(released.version)

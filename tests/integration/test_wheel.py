@@ -89,9 +89,14 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Installe
     venv = tmp_path_factory.mktemp("installed") / "venv"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(venv)], check=True)
     pip("--python", str(venv / "bin" / "python"), "install", "--no-deps", "--no-index", str(wheel))
-    # The folder itself, not its .pth files: an editable TaskGalaxy is one of these.
+    # The suite's packages one by one: without its .pth files and without the metadata of an editable TaskGalaxy, whose
+    # entry points Airflow would load beside the wheel's.
+    suite = tmp_path_factory.mktemp("suite")
+    for entry in Path(sysconfig.get_path("purelib")).iterdir():
+        if "taskgalaxy" not in entry.name and entry.suffix != ".pth":
+            (suite / entry.name).symlink_to(entry)
     python = f"python{sys.version_info[0]}.{sys.version_info[1]}"
-    (venv / "lib" / python / "site-packages" / "suite.pth").write_text(sysconfig.get_path("purelib") + "\n", "utf-8")
+    (venv / "lib" / python / "site-packages" / "suite.pth").write_text(f"{suite}\n", "utf-8")
     return Installed(venv, tmp_path_factory.mktemp("elsewhere"))
 
 
