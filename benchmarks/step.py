@@ -112,7 +112,13 @@ def fill(workspace: BenchWorkspace) -> Result:
     """Filter, write and vote with canned answers, without a server, to make a large store quickly."""
     workspace.publish_settings()
     shards = pipeline.generate(workspace, pipeline.RunOptions(last_stage="match")).matches
-    run = Run(workspace, StageKeys(workspace), _Filling(), RunBudget(workspace.ledger()), workspace.edits().counts())
+    run = Run(
+        workspace=workspace,
+        keys=StageKeys(workspace),
+        gateway=_Filling(),
+        run_budget=RunBudget(workspace.ledger()),
+        edits=workspace.edits().counts(),
+    )
 
     async def every() -> None:
         for shard, stage_output in shards.items():

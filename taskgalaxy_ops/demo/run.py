@@ -172,7 +172,15 @@ def _run(workspace: Workspace, folder: Path, progress: Progress, tuned: bool) ->
     _hand_over(workspace, folder, results, release, tuned, progress.note)
     scores = _tune(workspace, progress) if tuned else None
     passes = workspace.encoder_passes
-    return DemoRun(receipts, grown, results, release, passes, forecast.checked(workspace), scores=scores)
+    return DemoRun(
+        receipts=receipts,
+        grown=grown,
+        results=results,
+        release=release,
+        encoder_passes=passes,
+        forecast=forecast.checked(workspace),
+        scores=scores,
+    )
 
 
 def _conduct(workspace: Workspace, raw: dict[str, Any], folder: Path, servers: ExitStack, tuned: bool) -> DemoRun:
@@ -217,7 +225,15 @@ def _conduct(workspace: Workspace, raw: dict[str, Any], folder: Path, servers: E
         )
         for scan in workspace.registry.scans().values()
     ]
-    return DemoRun(receipts, None, results, release, done.encoded, forecast.checked(workspace), done, scores)
+    return DemoRun(
+        receipts=receipts,
+        results=results,
+        release=release,
+        encoder_passes=done.encoded,
+        forecast=forecast.checked(workspace),
+        airflow=done,
+        scores=scores,
+    )
 
 
 def _grow(workspace: Workspace, progress: Progress) -> ExpandResult | None:

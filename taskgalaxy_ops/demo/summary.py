@@ -22,12 +22,12 @@ from taskgalaxy_ops.storage.ledger import NANO
 from taskgalaxy_ops.taxonomy.expand import ExpandResult
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DemoRun:
     """What one run of the demo came to."""
 
     receipts: list[IngestReceipt]
-    grown: ExpandResult | None
+    grown: ExpandResult | None = None
     results: RunResults  # its usage is this run's, expansion and probe included
     release: ReleaseReceipt | None
     encoder_passes: int

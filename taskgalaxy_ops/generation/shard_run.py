@@ -35,7 +35,7 @@ Record = TypeVar("Record")
 Rows = Mapping[str, list[Any]]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StageResult:
     """A stage of an image shard: committed (``stage_output``), or only computed (``rows``).
 
@@ -44,16 +44,16 @@ class StageResult:
     that it may have to ask for the inputs that it has.
     """
 
-    stage_output: StageOutput | None
-    rows: Rows
-    counts: StageCounts | None
     key: Key
-    output: str | None
+    stage_output: StageOutput | None = None
+    rows: Rows = field(default_factory=dict)
+    counts: StageCounts | None = None
+    output: str | None = None
     missing: int = 0
     most: int = 0
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class ShardResult:
     """The outcome of running an image shard."""
 
@@ -71,7 +71,7 @@ class ShardResult:
         return sum(stage.counts.pending for stage in self.stages.values() if stage.counts)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
     """What the image shards of one run share. ``gateway``: None if no model is asked."""
 
@@ -115,7 +115,7 @@ class ShardRun:
             run.progress,
             run.begun.get(shard),
         )
-        self.result = ShardResult(shard)
+        self.result = ShardResult(id=shard)
         self._began = 0.0  # when the stage at hand began
 
     async def __call__(self) -> ShardResult:
@@ -135,7 +135,9 @@ class ShardRun:
     async def _stages(self) -> None:
         matches = {} if self._matches is None else {"matches": list(self._matches)}
         committed = self._match if self._matches is None else None
-        made = StageResult(committed, matches, None, Key(self._match.key, {}), self._match.output)
+        made = StageResult(
+            key=Key(self._match.key, {}), stage_output=committed, rows=matches, output=self._match.output
+        )
         for name in ASKING:
             made = await self._stage(STAGE[name], made)
             if name == self._run.last_stage:
@@ -167,7 +169,7 @@ class ShardRun:
         stage_output = self._committed.get((stage, key.key)) if key.key else None
         if stage_output is None:
             return None
-        self.result.stages[stage] = StageResult(stage_output, {}, None, key, stage_output.output)
+        self.result.stages[stage] = StageResult(key=key, stage_output=stage_output, output=stage_output.output)
         return self.result.stages[stage]
 
     def _rows(self, result: StageResult, name: str, record: type[Record]) -> list[Record]:
@@ -198,6 +200,12 @@ class ShardRun:
                 self.result.wrote = True
         most = missing if most is None else most
         self.result.stages[stage.name] = StageResult(
-            stage_output, {} if stage_output else rows, counts, key, output, missing, most
+            key=key,
+            stage_output=stage_output,
+            rows={} if stage_output else rows,
+            counts=counts,
+            output=output,
+            missing=missing,
+            most=most,
         )
         return self.result.stages[stage.name]

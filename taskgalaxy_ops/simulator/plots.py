@@ -29,7 +29,7 @@ class Axis:
         return low + (bottom - y) * (high - low) / (bottom - top)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Bar:
     """An upright bar; sides in pixels."""
 
@@ -184,7 +184,10 @@ def _bars(scene: Scene) -> Bars | None:
     touching = min(gaps) < 4
     named = [_label(labels, left, right, touching) for left, right, _, _ in found]
     return Bars(
-        [Bar(le, ri, to, base - to, co, na) for (le, ri, to, co), na in zip(found, named, strict=True)],
+        [
+            Bar(left=le, right=ri, top=to, height=base - to, colour=co, label=na)
+            for (le, ri, to, co), na in zip(found, named, strict=True)
+        ],
         axis,
         touching or len(labels) != len(found),
     )

@@ -27,7 +27,7 @@ _TICK = re.compile(r" [-~]$")  # of an axis
 _PLAIN = str.maketrans("‘’“”–—。、", "''\"\"--.,")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Segment:
     """A run of text at one height, as it was found; sides are pixels of the image."""
 
@@ -112,14 +112,14 @@ def _recognise(engine: Any, crop: NDArray[np.uint8], sides: tuple[int, int, int,
     columns = np.flatnonzero(ink.any(axis=0))
     paper = np.median(np.concatenate([crop[0], crop[-1], crop[:, 0], crop[:, -1]]), axis=0)[::-1]
     return Segment(
-        text,
-        0.0 if _passed_over(places, ink) else float(certainty.mean() + certainty.min()) / 2,
-        sides[0] + float(columns[0]) * scale,
-        sides[1] + float(rows[0]) * scale,
-        sides[0] + float(columns[-1] + 1) * scale,
-        sides[1] + float(rows[-1] + 1) * scale,
-        float(rows[-1] + 1 - rows[0]) * scale,
-        (int(paper[0]), int(paper[1]), int(paper[2])),
+        text=text,
+        sure=0.0 if _passed_over(places, ink) else float(certainty.mean() + certainty.min()) / 2,
+        left=sides[0] + float(columns[0]) * scale,
+        top=sides[1] + float(rows[0]) * scale,
+        right=sides[0] + float(columns[-1] + 1) * scale,
+        bottom=sides[1] + float(rows[-1] + 1) * scale,
+        letters=float(rows[-1] + 1 - rows[0]) * scale,
+        colour=(int(paper[0]), int(paper[1]), int(paper[2])),
     )
 
 

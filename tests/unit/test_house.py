@@ -25,8 +25,6 @@ FACADE_LINES = 60  # of pipeline.py
 
 _ROW = "a row of a table: read from tables and SQL by position, by the million"
 _DRAWING = "a drawing call in Pillow's manner: place, text, size, and the style by keyword"
-_STAGES = "being rebuilt: the stages become one table"
-_SIMULATOR = "being rebuilt: the simulator's reading is made quicker"
 EXCEPTIONS = {
     "taskgalaxy_ops/records.py::Claim": _ROW,
     "taskgalaxy_ops/records.py::Image": _ROW,
@@ -35,14 +33,6 @@ EXCEPTIONS = {
     "taskgalaxy_ops/sources/builtin/documents/canvas.py::Sheet.box": _DRAWING,
     "taskgalaxy_ops/sources/builtin/documents/canvas.py::Sheet.paragraph": _DRAWING,
     "taskgalaxy_ops/sources/builtin/documents/canvas.py::Sheet.text": _DRAWING,
-    "taskgalaxy_ops/generation/shard_run.py::Run": _STAGES,
-    "taskgalaxy_ops/generation/shard_run.py::ShardResult": _STAGES,
-    "taskgalaxy_ops/generation/shard_run.py::StageResult": _STAGES,
-    "taskgalaxy_ops/simulator/judges/figures.py::Figure": _SIMULATOR,
-    "taskgalaxy_ops/simulator/judges/readers.py::Piece": _SIMULATOR,
-    "taskgalaxy_ops/simulator/plots.py::Bar": _SIMULATOR,
-    "taskgalaxy_ops/simulator/reading.py::Segment": _SIMULATOR,
-    "taskgalaxy_ops/demo/summary.py::DemoRun": "being rebuilt: the demo's order changes",
 }
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 

@@ -20,7 +20,7 @@ _LEAST = 0.0015  # share of the image under which a patch is dirt
 Mask = NDArray[np.bool_]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Figure:
     """A patch that differs from the ground; places and sizes are shares of the image's width and height."""
 
@@ -83,13 +83,13 @@ def _figure(judge: str, mask: Mask, pixels: NDArray[np.float64]) -> Figure:
     rgb = np.median(inside, axis=0) if judge != "c" else inside.mean(axis=0)
     patch = mask[top:bottom, left:right]
     return Figure(
-        {"a": _by_corners, "b": _by_extent, "c": _by_widths}[judge](patch),
-        (float(rgb[0]), float(rgb[1]), float(rgb[2])),
-        (left + right) / 2 / width,
-        (top + bottom) / 2 / height,
-        (left / width, top / height, right / width, bottom / height),
-        float(mask.mean()),
-        (float(xs.mean()) / width, float(ys.mean()) / height),
+        shape={"a": _by_corners, "b": _by_extent, "c": _by_widths}[judge](patch),
+        rgb=(float(rgb[0]), float(rgb[1]), float(rgb[2])),
+        x=(left + right) / 2 / width,
+        y=(top + bottom) / 2 / height,
+        box=(left / width, top / height, right / width, bottom / height),
+        area=float(mask.mean()),
+        centre=(float(xs.mean()) / width, float(ys.mean()) / height),
     )
 
 

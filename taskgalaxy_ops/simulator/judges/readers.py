@@ -22,7 +22,7 @@ _LONGEST = 2000  # pixels to which an enlarged image may grow
 _MARGIN = 24  # pixels that judge c puts around
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Piece:
     """A piece of text in one stretch: its box in pixels of the image, and how sure the engine was (0 to 1)."""
 
@@ -60,12 +60,12 @@ def join(pieces: Sequence[Piece]) -> Piece:
     """Pieces of one row as one piece, their texts joined by blanks from left to right."""
     ordered = sorted(pieces, key=lambda p: p.left)
     return Piece(
-        " ".join(p.text for p in ordered),
-        min(p.left for p in ordered),
-        min(p.top for p in ordered),
-        max(p.right for p in ordered),
-        max(p.bottom for p in ordered),
-        min(p.sure for p in ordered),
+        text=" ".join(p.text for p in ordered),
+        left=min(p.left for p in ordered),
+        top=min(p.top for p in ordered),
+        right=max(p.right for p in ordered),
+        bottom=max(p.bottom for p in ordered),
+        sure=min(p.sure for p in ordered),
         size=max(p.height for p in ordered),
     )
 
@@ -109,8 +109,18 @@ def read(judge: str, image: Image.Image) -> list[Piece]:
         (left, top), (right, bottom) = points.min(axis=0), points.max(axis=0)
         if text.strip():
             size, upright = _size(points, text.strip())
-            box = (float(left), float(top), float(right), float(bottom))
-            pieces.append(Piece(text.strip(), *box, sure=score, upright=upright, size=size))
+            pieces.append(
+                Piece(
+                    text=text.strip(),
+                    left=float(left),
+                    top=float(top),
+                    right=float(right),
+                    bottom=float(bottom),
+                    sure=score,
+                    upright=upright,
+                    size=size,
+                )
+            )
     return sorted(pieces, key=lambda p: (p.top, p.left))
 
 
