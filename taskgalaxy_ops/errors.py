@@ -65,6 +65,10 @@ class PendingError(TaskGalaxyError):
         self.waiting = waiting
 
 
+class LostError(TaskGalaxyError):
+    """More units than the settings take as usual ended without an answer, by our fault or a model's."""
+
+
 class DamageError(TaskGalaxyError):
     """What the store holds does not match its own counts and hashes."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from taskgalaxy_ops.funnel import StageCounts
+from taskgalaxy_ops.funnel import Lost, StageCounts
 from taskgalaxy_ops.generation.run import RunResult
 from taskgalaxy_ops.operations.verify import Findings
 from taskgalaxy_ops.records import Reason
@@ -44,6 +44,11 @@ def funnel(stages: Sequence[StageCounts]) -> list[str]:
         if counts.pending:
             lines.append(f"{'':8} {counts.pending:>9,} pending")
     return lines
+
+
+def lost(found: Lost) -> list[str]:
+    """What ended without an answer by our fault or a model's, and how to ask again."""
+    return [f"lost      {found.words()}"] if found.reasons else []
 
 
 def ended(result: RunResult) -> list[str]:
