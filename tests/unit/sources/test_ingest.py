@@ -416,7 +416,7 @@ def test_a_bucket_is_read_like_a_folder(monkeypatch):
 ODD_NAMES = [
     "with space.png", "  leading.png", "-rf.png", "--help.png", "new\nline.png", "tab\t.png", "quote'.png",
     'double".png', "ümläut.png", "u\u0308mla\u0308ut.png", "日本語.png", "😀.png", "\u202egnp.exe.png",
-    "semi;colon.png", "$(touch x).png", "per%20cent.png", "back\\slash.png", "*.png", "a..png", ".hidden.png",
+    "semi;colon.png", "$(touch x).png", "per%20cent.png", "back\\slash.png", "*.png", "a..png",
     "[1].png", "UPPER.PNG", "~.png", "#1.png", "a~b.png",
 ]  # fmt: skip
 

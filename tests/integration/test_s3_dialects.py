@@ -1,0 +1,205 @@
+"""A store through each dialect of S3: a small piece of the pipeline on it, or a refusal that says what to do."""
+
+from __future__ import annotations
+
+import io
+import logging
+import socket
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import boto3
+import pytest
+from botocore.config import Config
+from PIL import Image as Pillow
+from s3_dialects import DIALECTS, OPERATIONS, REFUSED, Dialect, DialectProxy, Refused, policies
+from serving import served
+from tiny import TinyEncoder, tiny_settings
+
+from taskgalaxy_ops import pipeline
+from taskgalaxy_ops.demo.services import SeaweedFS
+from taskgalaxy_ops.errors import ForbiddenError, StoreError
+from taskgalaxy_ops.operations.status import status
+from taskgalaxy_ops.operations.verify import verify
+from taskgalaxy_ops.records import Reason
+from taskgalaxy_ops.storage import Store, connect, keys, open_store
+from taskgalaxy_ops.storage.leases import Lease
+from taskgalaxy_ops.storage.log import Log
+from taskgalaxy_ops.storage.s3_services import SERVICES, UNKNOWN, service
+from taskgalaxy_ops.workspace import Workspace
+
+ODD = ["plain.png", "a+b.png", "100%.png", "with space.png", "größe/画像 🪐.png", "a%2Fb.png", "a&b=c#d?.png"]
+
+
+def picture(seed: int) -> bytes:
+    out = io.BytesIO()
+    Pillow.new("RGB", (16, 16), (seed * 37 % 256, seed * 91 % 256, 99)).save(out, "PNG")
+    return out.getvalue()
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No waiting between tries, and every name below ``localhost`` is this machine."""
+    monkeypatch.setattr("botocore.retries.standard.ExponentialBackoff.delay_amount", lambda self, context: 0)
+    monkeypatch.setattr("taskgalaxy_ops.storage.s3.time.sleep", lambda seconds: None)
+    look_up = socket.getaddrinfo
+
+    def here(host: Any, *arguments: Any, **options: Any) -> Any:
+        return look_up("127.0.0.1" if str(host).endswith(".localhost") else host, *arguments, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", here)
+
+
+@contextmanager
+def speaking(server: SeaweedFS, dialect: Dialect, prefix: str) -> Iterator[tuple[DialectProxy, dict[str, Any]]]:
+    """The proxy of a dialect, and what ``connect`` takes to go through it."""
+    proxy = DialectProxy(server, dialect, prefix)
+    with served(proxy.handler) as url:
+        if dialect.virtual:
+            url = url.replace("127.0.0.1", "localhost")
+        more = {"addressing": "virtual"} if dialect.virtual else {}
+        yield proxy, {**server.s3_options, "endpoint_url": url, **more}
+
+
+def put(server: SeaweedFS, prefix: str, names: list[str]) -> None:
+    """Put pictures into the bucket, past every dialect."""
+    client = boto3.session.Session().client("s3", region_name="us-east-1", config=Config(), **server.s3_options)
+    for number, name in enumerate(names):
+        client.put_object(Bucket=server.bucket, Key=f"{prefix}/{name}", Body=picture(number))
+
+
+def workspace_on(store: Store, location: str, options: dict[str, Any]) -> Workspace:
+    settings = tiny_settings(location, store=store.url)
+    workspace = Workspace(settings, store)
+    workspace.__dict__.update(encoder=TinyEncoder(), s3_options=options)
+    return workspace
+
+
+@pytest.mark.parametrize("dialect", DIALECTS, ids=lambda dialect: dialect.name)
+def test_the_pipeline_works_through_a_dialect(
+    dialect: Dialect, seaweedfs: SeaweedFS
+) -> None:
+    prefix = f"dialects/{uuid.uuid4().hex}"
+    names = [*ODD, "unreadable.png"]
+    put(seaweedfs, f"{prefix}/pile", names)
+    with speaking(seaweedfs, dialect, prefix) as (proxy, options):
+        store = open_store(f"s3://{seaweedfs.bucket}/{prefix}", **options)
+        workspace = workspace_on(store, f"s3://{seaweedfs.bucket}/{prefix}/pile", options)
+        receipt = pipeline.ingest(workspace, "mine")
+        claimed = {claim.file for claim in workspace.registry.claims()}
+        if dialect.unreadable:
+            assert claimed == set(ODD)
+            assert [(reject.file, reject.reason) for reject in receipt.rejects] == [
+                ("unreadable.png", Reason.UNREADABLE)
+            ]
+        else:
+            assert claimed == set(names)
+        # Every promise that the pipeline builds on.
+        assert store.put_if_absent("k+ %/ö", b"first")
+        assert store.put_if_absent("k+ %/ö", b"first")
+        assert not store.put_if_absent("k+ %/ö", b"second")
+        assert store.get("k+ %/ö", start=1, length=3) == b"irs"
+        store.copy("k+ %/ö", "copied+ %/ö")
+        assert store.get("copied+ %/ö") == b"first"
+        assert store.age("k+ %/ö") >= 0
+        log = Log(store, "log")
+        for number in range(3):
+            log.append({"n": number})
+        assert [entry.body["n"] for entry in Log(store, "log").read()] == [0, 1, 2]
+        with Lease(store, "h") as lease:
+            lease.check()
+        store.delete("k+ %/ö")
+        store.delete("k+ %/ö")
+        assert [each.key for each in store.list("k")] == []
+        assert verify(workspace).damage == []
+        assert status(workspace).images == len(claimed)
+        assert set(proxy.refused) <= {"s3:GetBucketVersioning"}
+
+
+@pytest.mark.parametrize("case", REFUSED, ids=lambda case: case.dialect.name)
+def test_what_a_service_cannot_promise_is_refused_with_its_own_setting(
+    case: Refused, seaweedfs: SeaweedFS, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with speaking(seaweedfs, case.dialect, "") as (_, options):
+        if case.host:
+            monkeypatch.setattr("taskgalaxy_ops.storage.s3.urlsplit", lambda url: type("U", (), {"hostname": case.host}))
+        with pytest.raises(StoreError, match=rf"(?s){case.says}"):
+            open_store(f"s3://{seaweedfs.bucket}/refused/{uuid.uuid4().hex}", **options)
+
+
+@pytest.mark.parametrize("case", [case for case in REFUSED if case.dialect.documented], ids=lambda c: c.dialect.name)
+def test_a_source_may_lie_where_no_store_can(
+    case: Refused, seaweedfs: SeaweedFS
+) -> None:
+    prefix = f"sources/{uuid.uuid4().hex}"
+    put(seaweedfs, prefix, ODD)
+    with speaking(seaweedfs, case.dialect, prefix) as (_, options):
+        here = open_store(f"s3://{seaweedfs.bucket}/{prefix}-store", **seaweedfs.s3_options)
+        workspace = workspace_on(here, f"s3://{seaweedfs.bucket}/{prefix}", options)
+        assert pipeline.ingest(workspace, "mine").images == len(ODD)
+
+
+def test_the_policy_of_a_source_lets_it_be_read_and_nothing_more(seaweedfs: SeaweedFS) -> None:
+    put(seaweedfs, "policies/pile", ODD)
+    with speaking(seaweedfs, Dialect(name="", policy="A source"), "policies/pile") as (proxy, options):
+        here = open_store(f"s3://{seaweedfs.bucket}/policies/store", **seaweedfs.s3_options)
+        workspace = workspace_on(here, f"s3://{seaweedfs.bucket}/policies/pile", options)
+        assert pipeline.ingest(workspace, "mine").images == len(ODD)
+        assert proxy.refused == {}
+        with pytest.raises(ForbiddenError):
+            connect(f"s3://{seaweedfs.bucket}/policies/pile", **options).replace("k", b"")
+
+
+def test_whoever_may_only_read_a_store_can_look_at_it(seaweedfs: SeaweedFS) -> None:
+    url = f"s3://{seaweedfs.bucket}/policies/read"
+    put(seaweedfs, "policies/read-pile", ODD)
+    with speaking(seaweedfs, Dialect(name="", policy="Reading a store"), "policies/read") as (proxy, options):
+        with pytest.raises(ForbiddenError, match="Check endpoint_url, the keys, and what they may do"):
+            open_store(url, **options)  # there is none yet, and it may not be made
+        writer = workspace_on(
+            open_store(url, **seaweedfs.s3_options),
+            f"s3://{seaweedfs.bucket}/policies/read-pile",
+            seaweedfs.s3_options,
+        )
+        pipeline.ingest(writer, "mine")
+        proxy.refused.clear()
+        reader = workspace_on(open_store(url, **options), writer.settings.sources["mine"].location, options)
+        assert status(reader).images == len(ODD)
+        assert verify(reader).damage == []
+        assert set(proxy.refused) <= {"s3:GetBucketVersioning", "s3:PutObject"}
+        with pytest.raises(ForbiddenError):
+            reader.store.put_if_absent("k", b"")
+        with pytest.raises(ForbiddenError):
+            reader.store.delete(keys.LAYOUT)
+
+
+def test_what_cannot_be_looked_up_is_a_warning_when_the_store_is_made(
+    seaweedfs: SeaweedFS, caplog: pytest.LogCaptureFixture
+) -> None:
+    dialect = Dialect(name="", versioning=(403, "AccessDenied"))
+    with speaking(seaweedfs, dialect, "") as (_, options), caplog.at_level(logging.WARNING):
+        for _ in range(2):
+            open_store(f"s3://{seaweedfs.bucket}/warned", **options)
+    (said,) = [record.message for record in caplog.records]
+    assert "whether the bucket keeps versions could not be looked up" in said
+    assert "s3:GetBucketVersioning" in said
+
+
+def test_every_service_is_in_the_documents_table_with_its_source() -> None:
+    rows = [line for line in OPERATIONS.read_text("utf-8").splitlines() if line.startswith("| ")]
+    services = [dialect.documented for dialect in (*DIALECTS, *(case.dialect for case in REFUSED)) if dialect.documented]
+    assert {each.name for each in SERVICES} == set(services)
+    for name in services:
+        (row,) = [row for row in rows if row.startswith(f"| {name}")]
+        assert "](http" in row, f"{name}: its row names no source"
+    assert policies().keys() == {"A store", "A source", "Reading a store"}
+
+
+def test_a_service_is_known_by_its_address_or_by_what_it_calls_itself() -> None:
+    assert service("", "").name == "AWS S3"
+    assert service("s3.eu-west-1.amazonaws.com", "").name == "AWS S3"
+    assert service("abc.r2.cloudflarestorage.com", "cloudflare").name == "Cloudflare R2"
+    assert service("minio.lan", "MinIO").name == "MinIO"
+    assert service("evil-amazonaws.com", "nginx") is UNKNOWN
