@@ -22,30 +22,21 @@ _IMAGES = frozenset(
 
 # Suffixes that say clearly that a file is something else: it is not opened. A camera's raw file begins like a TIFF, but
 # holds only a preview that could be read.
-_OTHERS = frozenset(
-    f".{suffix}"
-    for suffix in (
-        # texts and tables
-        "txt md rst log csv tsv json jsonl ndjson yaml yml toml ini cfg conf xml html htm xhtml css tex bib srt vtt "
-        "rtf nfo url lnk eml ics vcf sql "
-        # documents and drawings
-        "pdf ps eps ai svg svgz doc docx odt ppt pptx odp xls xlsx ods epub mobi djvu psd psb xcf indd sketch fig dwg "
-        "dxf skp blend obj stl ply glb gltf fbx "
-        # cameras' raw files
-        "cr2 cr3 crw nef nrw arw sr2 srf dng orf rw2 raf pef srw x3f 3fr iiq rwl "
-        # video and audio
-        "mp4 m4v mov avi mkv webm mpg mpeg wmv flv 3gp ts mts m2ts ogv mp3 m4a aac wav flac ogg opus wma aiff aif mid "
-        # archives and disks
-        "zip tar gz tgz bz2 xz zst lz4 7z rar iso dmg jar whl deb rpm apk "
-        # data, weights, programs
-        "parquet arrow feather avro orc h5 hdf5 npy npz mat pkl pickle joblib pt pth ckpt safetensors onnx gguf tflite "
-        "pb bin dat db sqlite sqlite3 mdb lmdb tfrecord tfrecords idx rec "
-        "py pyc ipynb js mjs jsx tsx c h cc cpp hpp cu go rs java kt swift rb php pl r m sh bat ps1 exe dll so dylib o "
-        "a lib class "
-        # what programs leave beside files
-        "lock tmp temp bak swp old orig part crdownload sha1 sha256 md5 sig asc pem crt key ttf otf woff woff2"
-    ).split()
-)
+_NAMED = """
+txt md rst log csv tsv json jsonl ndjson yaml yml toml ini cfg conf xml html htm xhtml css tex bib srt vtt
+rtf nfo url lnk eml ics vcf sql
+pdf ps eps ai svg svgz doc docx odt ppt pptx odp xls xlsx ods epub mobi djvu psd psb xcf indd sketch fig dwg
+dxf skp blend obj stl ply glb gltf fbx
+cr2 cr3 crw nef nrw arw sr2 srf dng orf rw2 raf pef srw x3f 3fr iiq rwl
+mp4 m4v mov avi mkv webm mpg mpeg wmv flv 3gp ts mts m2ts ogv mp3 m4a aac wav flac ogg opus wma aiff aif mid
+zip tar gz tgz bz2 xz zst lz4 7z rar iso dmg jar whl deb rpm apk
+parquet arrow feather avro orc h5 hdf5 npy npz mat pkl pickle joblib pt pth ckpt safetensors onnx gguf tflite
+pb bin dat db sqlite sqlite3 mdb lmdb tfrecord tfrecords idx rec
+py pyc ipynb js mjs jsx tsx c h cc cpp hpp cu go rs java kt swift rb php pl r m sh bat ps1 exe dll so dylib o
+a lib class
+lock tmp temp bak swp old orig part crdownload sha1 sha256 md5 sig asc pem crt key ttf otf woff woff2
+"""
+_OTHERS = frozenset(f".{suffix}" for suffix in _NAMED.split())
 
 
 def suffix_of(name: str) -> str:

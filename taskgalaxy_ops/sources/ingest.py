@@ -61,7 +61,7 @@ def ingest(
             progress.advance(f"ingest {source}", before.files, rejects=len(before.rejects))
             return before
         staging.remember(*registry.last_scan(source), registry.rejects(source), registry.pages(source))
-        files.look(staging.was_other)
+        files.look(staging.was_image)
         progress.stage(f"ingest {source}", len(files), "files")
         scan(
             files,
@@ -108,9 +108,7 @@ def _none_usable(source: str, chosen: SourceSettings, files: Listing, staging: S
     reasons = Counter(reject.reason for reject in staging.file_rejects())
     named = ", ".join(f"{n} {reason}" for reason, n in reasons.items())
     passed_by = f"\n  {told}." if (told := left_out.told(files.left_out)) else ""
-    return SourceError(
-        f"source {source!r}: none of its {len(files)} files is a usable image ({named}).{passed_by}"
-    )
+    return SourceError(f"source {source!r}: none of its {len(files)} files is a usable image ({named}).{passed_by}")
 
 
 _BY_SETTINGS = {Reason.TOO_MANY_PIXELS, Reason.TOO_SMALL, Reason.UNREADABLE}  # such a file may pass when read again

@@ -65,7 +65,7 @@ class Listing:
     def __init__(
         self,
         wanted: Iterable[Found | LeftOut],
-        chosen: Callable[[str], bool | None | str],
+        chosen: Callable[[str], bool | str | None],
         limit: int | None,
         reader: _Reader,
         notes: str = "",
@@ -89,7 +89,7 @@ class Listing:
         self._db.execute("DELETE FROM found")
 
     def _sorted_out(
-        self, wanted: Iterable[Found | LeftOut], chosen: Callable[[str], bool | None | str]
+        self, wanted: Iterable[Found | LeftOut], chosen: Callable[[str], bool | str | None]
     ) -> Iterator[tuple[str, str, bytes, int]]:
         for each in wanted:
             if isinstance(each, LeftOut):
@@ -135,11 +135,11 @@ class Listing:
         self._db.create_function("picked", 1, picked)
         self._db.execute("DELETE FROM files WHERE NOT picked(name)")
 
-    def look(self, known_other: Callable[[str, str], bool] = lambda name, version: False) -> None:
+    def look(self, was_image: Callable[[str, str], bool | None] = lambda name, version: None) -> None:
         """Read the first bytes of the files whose suffix says nothing, and leave out those that hold no image.
 
-        known_other: whether a file, by name and version, was looked into before and held none. A file that cannot be
-        read stays, and becomes a reject with its reason. Raises StoreError or SourceError if none can be read any more.
+        was_image: what was found before of a file, by name and version; None: nothing. A file that cannot be read
+        stays, and becomes a reject with its reason. Raises StoreError or SourceError if none can be read any more.
         """
         last = 0
         with ThreadPoolExecutor(_LOOKERS) as pool:
@@ -148,10 +148,11 @@ class Listing:
                 (_TO_LOOK_INTO, last, _LOOKED_AT_ONCE),
             ).fetchall():
                 last = rows[-1][0]
-                others = {row[0] for row in rows if known_other(row[1], row[2])}
-                unknown = [row for row in rows if row[0] not in others]
+                known = {row[0]: was_image(row[1], row[2]) for row in rows}
+                unknown = [row for row in rows if known[row[0]] is None]
                 held = pool.map(self._may_be_image, [row[3] for row in unknown])
-                others |= {row[0] for row, image in zip(unknown, held, strict=True) if not image}
+                known |= {row[0]: image for row, image in zip(unknown, held, strict=True)}
+                others = [row for row, image in known.items() if not image]
                 self._left_out[left_out.NO_IMAGE] += len(others)
                 self._leave_out(others)
         self._db.execute("UPDATE files SET state = ? WHERE state = ?", (_IMAGE, _TO_LOOK_INTO))
@@ -214,7 +215,7 @@ def no_image(name: str, settings: SourceSettings, files: Listing) -> SourceError
     )
 
 
-def _choice(settings: SourceSettings, name: str) -> bool | None | str:
+def _choice(settings: SourceSettings, name: str) -> bool | str | None:
     """Whether a file is an image by its name; None: it must be looked into; False: it is the notes; or why it is
     left out."""
     if not settings.hidden and any(part.startswith(".") for part in name.split("/")):

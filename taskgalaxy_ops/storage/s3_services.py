@@ -22,8 +22,8 @@ class S3Service:
 
 _OTHER_BUCKET = "or use a bucket that never had it"
 _SUSPEND = (
-    "Suspend it (`aws s3api put-bucket-versioning --bucket NAME --versioning-configuration Status=Suspended`, with this "
-    f"endpoint) and delete the older versions, {_OTHER_BUCKET}."
+    "Suspend it (`aws s3api put-bucket-versioning --bucket NAME --versioning-configuration Status=Suspended`, with "
+    f"this endpoint) and delete the older versions, {_OTHER_BUCKET}."
 )
 _ELSEWHERE = (
     "Use a service with conditional writes for the store (AWS S3, SeaweedFS, MinIO, Ceph, R2); sources may lie here."
@@ -54,8 +54,8 @@ SERVICES = (
         name="Google Cloud Storage",
         hosts=("storage.googleapis.com",),
         server="UploadServer",
-        conditional="Google Cloud Storage takes conditional writes only by its own header `x-goog-if-generation-match`, "
-        f"which it refuses beside those of S3. {_ELSEWHERE}",
+        conditional="Google Cloud Storage takes conditional writes only by its own header "
+        f"`x-goog-if-generation-match`, which it refuses beside those of S3. {_ELSEWHERE}",
         versions="Switch it off, and soft deletion with it (`gcloud storage buckets update gs://NAME --no-versioning "
         f"--clear-soft-delete`), and delete the older versions, {_OTHER_BUCKET}.",
     ),
@@ -74,7 +74,7 @@ SERVICES = (
     S3Service(
         name="SeaweedFS",
         server="SeaweedFS",
-        conditional="SeaweedFS has conditional writes: update the server, unless a proxy between drops `If-None-Match`.",
+        conditional="SeaweedFS has conditional writes: update it, unless a proxy between drops `If-None-Match`.",
         versions=_SUSPEND,
     ),
 )

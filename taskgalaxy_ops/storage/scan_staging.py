@@ -50,7 +50,7 @@ class ScanStaging:
         rejects: Iterable[FileReject] = (),
         pages: Iterable[FilePages] = (),
     ) -> None:
-        """Store what the source's last scan listed and found, so that ``unchanged`` and ``was_other`` can compare."""
+        """Store what the source's last scan listed and found, so that ``unchanged`` and ``was_image`` can compare."""
         listed = ((row.file, row.version) for row in files if row.version)
         self._db.executemany("INSERT OR REPLACE INTO before (file, version) VALUES (?, ?)", listed)
         claimed = ((claim.image, claim.file) for claim in claims)
@@ -65,10 +65,11 @@ class ScanStaging:
         row = self._db.execute(query, (file, version)).fetchone()
         return row[0] if row else None
 
-    def was_other(self, file: str, version: str) -> bool:
-        """Whether the last scan looked into the file, in this version, and found it to be no image."""
-        query = "SELECT 1 FROM before WHERE file = ? AND version = ? AND image IS NULL AND rejected IS NULL"
-        return self._db.execute(query, (file, version)).fetchone() is not None
+    def was_image(self, file: str, version: str) -> bool | None:
+        """Whether the file, in this version, was an image at the last scan; None: it was rejected, or not listed."""
+        query = "SELECT image, rejected FROM before WHERE file = ? AND version = ?"
+        image, rejected = self._db.execute(query, (file, version)).fetchone() or (None, True)
+        return True if image is not None else None if rejected else False
 
     def note_pages(self, file: str, pages: int | None = None) -> None:
         """Note that a file has several pages or frames; None: as many as the last scan found."""

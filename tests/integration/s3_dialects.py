@@ -229,9 +229,7 @@ class DialectProxy:
         target = f"http://{self._behind}{path}" + (f"?{query}" if query else "")
         request = AWSRequest(method=method, url=target, data=body, headers=kept)
         keys = self._server.s3_options
-        signer = S3SigV4Auth(
-            Credentials(keys["aws_access_key_id"], keys["aws_secret_access_key"]), "s3", "us-east-1"
-        )
+        signer = S3SigV4Auth(Credentials(keys["aws_access_key_id"], keys["aws_secret_access_key"]), "s3", "us-east-1")
         signer.add_auth(request)
         upstream = http.client.HTTPConnection(self._behind)
         upstream.request(method, target.removeprefix(f"http://{self._behind}"), body, dict(request.headers))

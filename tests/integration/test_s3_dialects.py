@@ -78,9 +78,7 @@ def workspace_on(store: Store, location: str, options: dict[str, Any]) -> Worksp
 
 
 @pytest.mark.parametrize("dialect", DIALECTS, ids=lambda dialect: dialect.name)
-def test_the_pipeline_works_through_a_dialect(
-    dialect: Dialect, seaweedfs: SeaweedFS
-) -> None:
+def test_the_pipeline_works_through_a_dialect(dialect: Dialect, seaweedfs: SeaweedFS) -> None:
     prefix = f"dialects/{uuid.uuid4().hex}"
     names = [*ODD, "unreadable.png"]
     put(seaweedfs, f"{prefix}/pile", names)
@@ -124,15 +122,15 @@ def test_what_a_service_cannot_promise_is_refused_with_its_own_setting(
 ) -> None:
     with speaking(seaweedfs, case.dialect, "") as (_, options):
         if case.host:
-            monkeypatch.setattr("taskgalaxy_ops.storage.s3.urlsplit", lambda url: type("U", (), {"hostname": case.host}))
+            monkeypatch.setattr(
+                "taskgalaxy_ops.storage.s3.urlsplit", lambda url: type("U", (), {"hostname": case.host})
+            )
         with pytest.raises(StoreError, match=rf"(?s){case.says}"):
             open_store(f"s3://{seaweedfs.bucket}/refused/{uuid.uuid4().hex}", **options)
 
 
 @pytest.mark.parametrize("case", [case for case in REFUSED if case.dialect.documented], ids=lambda c: c.dialect.name)
-def test_a_source_may_lie_where_no_store_can(
-    case: Refused, seaweedfs: SeaweedFS
-) -> None:
+def test_a_source_may_lie_where_no_store_can(case: Refused, seaweedfs: SeaweedFS) -> None:
     prefix = f"sources/{uuid.uuid4().hex}"
     put(seaweedfs, prefix, ODD)
     with speaking(seaweedfs, case.dialect, prefix) as (_, options):
@@ -189,7 +187,9 @@ def test_what_cannot_be_looked_up_is_a_warning_when_the_store_is_made(
 
 def test_every_service_is_in_the_documents_table_with_its_source() -> None:
     rows = [line for line in OPERATIONS.read_text("utf-8").splitlines() if line.startswith("| ")]
-    services = [dialect.documented for dialect in (*DIALECTS, *(case.dialect for case in REFUSED)) if dialect.documented]
+    services = [
+        dialect.documented for dialect in (*DIALECTS, *(case.dialect for case in REFUSED)) if dialect.documented
+    ]
     assert {each.name for each in SERVICES} == set(services)
     for name in services:
         (row,) = [row for row in rows if row.startswith(f"| {name}")]

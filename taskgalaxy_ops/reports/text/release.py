@@ -18,7 +18,9 @@ def released(receipt: ReleaseReceipt, local: Path | None) -> list[str]:
         f"{one.task_types:,} task types from {one.images:,} images",
         f"  {receipt.path}",
     ]
-    return [*lines, f"  copied to {local}", f"  {_wholeness(ReleaseCopy(local).manifest()['counts'])}"] if local else lines
+    if local is None:
+        return lines
+    return [*lines, f"  copied to {local}", f"  {_wholeness(ReleaseCopy(local).manifest()['counts'])}"]
 
 
 def _wholeness(counts: Mapping[str, int]) -> str:
@@ -28,8 +30,8 @@ def _wholeness(counts: Mapping[str, int]) -> str:
         return f"It is whole: all {images:,} images are in it."
     there = "no image is in it" if not copied else f"{copied:,} of {images:,} images are in it"
     return (
-        f"It is not whole: {there}; the other {images - copied:,} are only referred to, where they lie in the store. To "
-        "have them all, raise `release.copy_images_up_to` (bytes) and release again."
+        f"It is not whole: {there}; the other {images - copied:,} are only referred to, where they lie in the store. "
+        "To have them all, raise `release.copy_images_up_to` (bytes) and release again."
     )
 
 

@@ -1,9 +1,9 @@
 """The registry: a log of scans and removals of sources. It decides which image shard an image belongs to.
 
 An entry is ``{"kind": "scan", "source", "location", "settings", "files", "claims", "rejects", "left_out", "pages",
-"homes"}``, whose tables are content-named Parquet, or ``{"kind": "remove", "source"}``. ``left_out`` counts by kind what
-the scan passed by; ``pages`` names the files of several pages. A scan replaces its source's claims. ``homes`` lists the
-image shards that this scan cut; an image belongs for good to the shard in which it was first registered. ``claims``
+"homes"}``, whose tables are content-named Parquet, or ``{"kind": "remove", "source"}``. A scan replaces its source's
+claims. ``left_out`` counts by kind what the scan passed by; ``pages`` names the files of several pages. ``homes`` lists
+the image shards that this scan cut; an image belongs for good to the shard in which it was first registered. ``claims``
 names a table of parts. Each part is a table of the source's claims of one shard's images, so that a reader of one shard
 reads no other shard's claims, and a scan writes only the parts that changed.
 
@@ -240,7 +240,8 @@ class Registry:
 
         Appends nothing if the scan found what the last one did. ``found``: the scan's results, with a record of every
         claimed image that has no shard yet. ``shard_images``: images a shard. ``settings`` and ``files``: how the
-        source was listed and what was listed, which the next scan compares; ``left_out``: what was passed by. Images that were taken down, before or
+        source was listed and what was listed, which the next scan compares.
+        ``left_out``: what the scan passed by, by kind. Images that were taken down, before or
         during the scan, become rejects and get no shard.
         """
         draft = TableDraft(self._store)
@@ -433,5 +434,7 @@ class Registry:
         scan = read_scan(body)
         parts = self._stage_outputs.stream(scan.claims.parts, ClaimPart)
         return (
-            {ref.key for ref in scan.tables} | {part.key for part in parts} | {raw["images"]["key"] for raw in body["homes"]}
+            {ref.key for ref in scan.tables}
+            | {part.key for part in parts}
+            | {raw["images"]["key"] for raw in body["homes"]}
         )

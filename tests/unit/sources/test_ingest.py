@@ -293,7 +293,9 @@ def test_no_damage_to_a_file_is_more_than_a_reject():
 
 
 def files_of(folder, **settings):
-    return list(source_files("mine", SourceSettings(location=str(folder), **settings), {}))
+    files = source_files("mine", SourceSettings(location=str(folder), **settings), {})
+    files.look()
+    return list(files)
 
 
 class Result:

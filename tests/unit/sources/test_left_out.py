@@ -99,9 +99,14 @@ def test_every_usual_format_is_known_by_its_first_bytes(kind: str) -> None:
     assert pages(raw) == 1
 
 
+NO_IMAGES = (
+    b"", b"MM is a text", b"II. Chapter", b"BMW is a car, and this is a text", b"\xff\xd8", b"%PDF-1.7",
+    b"RIFF\0\0\0\0WAVE", b"\0\0\0\x18ftypmp42", b"\0\0\0\x14ftypqt  ", b"\x7fELF", b"PK\3\4", bytes(32),
+)  # fmt: skip
+
+
 def test_no_text_program_or_film_is_taken_for_an_image() -> None:
-    for raw in (b"", b"MM is a text", b"II. Chapter", b"BMW is a car, and this is a text", b"\xff\xd8", b"%PDF-1.7",
-                b"RIFF\0\0\0\0WAVE", b"\0\0\0\x18ftypmp42", b"\0\0\0\x14ftypqt  ", b"\x7fELF", b"PK\3\4", bytes(32)):  # fmt: skip
+    for raw in NO_IMAGES:
         assert not holds_image(raw)
 
 
@@ -140,8 +145,8 @@ def test_odd_suffixes_are_counted_together_and_never_printed(images: Path) -> No
     (images / "c.a very long suffix indeed").write_bytes(b"x")
     found = files_of(images, suffixes=[".png"]).left_out
     assert sum(found.values()) == 32
-    assert len(found) <= 13
-    assert found["suffix others"] == 20
+    assert len(found) == 12
+    assert found["suffix others"] == 21
     assert "\x1b" not in left_out.told(found)
 
 
@@ -173,12 +178,12 @@ def test_heic_is_read_where_the_extra_is_installed(images: Path, workspace_of: C
 def test_hidden_files_and_folders_are_left_out_and_counted(images: Path) -> None:
     (images / ".cache" / "deep").mkdir(parents=True)
     for name in ("a.png", "._a.png", ".DS_Store", ".cache/b.png", ".cache/deep/c.png"):
-        (images / name).write_bytes(picture(len(name)))
+        (images / name).write_bytes(b"x" if name == ".DS_Store" else picture(len(name)))
     found = files_of(images)
     assert [file.name for file in found] == ["a.png"]
     assert found.left_out == {"hidden": 3}
     assert "(hidden: true)" in left_out.told(found.left_out)
-    assert names(images, hidden=True) == [".cache/b.png", ".cache/deep/c.png", "._a.png", "a.png"]
+    assert names(images, hidden=True) == ["._a.png", ".cache/b.png", ".cache/deep/c.png", "a.png"]
 
 
 @pytest.fixture
@@ -268,9 +273,7 @@ def test_the_limit_counts_images_and_what_lies_beyond_is_said(images: Path) -> N
 
 
 @pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP", "TIFF", "AVIF"])
-def test_further_frames_and_pages_are_counted(
-    kind: str, images: Path, workspace_of: Callable[..., Workspace]
-) -> None:
+def test_further_frames_and_pages_are_counted(kind: str, images: Path, workspace_of: Callable[..., Workspace]) -> None:
     (images / "three").write_bytes(picture(1, kind, frames=3))
     (images / "one.png").write_bytes(picture(2))
     receipt = pipeline.ingest(workspace_of(), "mine")
@@ -323,7 +326,7 @@ def test_an_unchanged_source_is_not_read_again_but_its_counts_are_kept_up(
     assert pipeline.ingest(workspace_of(), "mine").left_out == {"no known image": 1, "suffix .txt": 1}
     (images / "c.png").write_bytes(picture(77))
     pipeline.ingest(workspace_of(), "mine")
-    assert read == ["head b", "open c.png"], "README was looked into before, and has not changed"
+    assert read == ["open c.png"], "what was looked into before is not looked into again"
 
 
 def test_a_scan_without_counts_is_read_and_nothing_of_it_is_read_again(
