@@ -58,7 +58,7 @@ def open_store(url: str, **s3_options: Any) -> Store:
         else:
             return store
         raise
-    if isinstance(store, S3Store):
+    if warning and isinstance(store, S3Store):  # R2 names a version for each write, and keeps none
         store.check_written()
     try:
         raw = store.get(keys.LAYOUT)

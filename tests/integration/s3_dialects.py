@@ -49,8 +49,6 @@ class Dialect:
     unreadable: Error | None = None  # reply to a GET of an object called unreadable.png
 
 
-_AWS = {"server": "AmazonS3", "refuses_checksums": False}
-
 DIALECTS = (
     Dialect(name="S3 as it is documented"),
     Dialect(name="AWS, least privilege", documented="AWS S3", server="AmazonS3", policy="A store"),
@@ -102,7 +100,7 @@ REFUSED = (
         says=r"ignores If-None-Match.*MinIO.*update the server",
     ),
     Refused(
-        dialect=Dialect(name="a header that is refused", no_condition=(400, "InvalidArgument")),
+        dialect=Dialect(name="a header that is refused", server="nginx", no_condition=(400, "InvalidArgument")),
         says=r"refuses If-None-Match.*InvalidArgument.*switch them on",
     ),
     Refused(
@@ -163,6 +161,9 @@ class DialectProxy:
         proxy = self
 
         class Handler(Quiet):
+            def version_string(self) -> str:
+                return dialect.server or "SeaweedFS"
+
             def handle_it(self) -> None:
                 proxy.handle(self)
 
@@ -191,8 +192,6 @@ class DialectProxy:
             return self._answer(asked, (403, "AccessDenied"))  # not to be told from one that may not be read
         if status == 412:
             return self._answer(asked, dialect.exists)
-        if dialect.server:
-            replied["Server"] = dialect.server
         if asked.command == "PUT" and dialect.written_version:
             replied["x-amz-version-id"] = dialect.written_version
         return asked.answer(status, data, replied)
@@ -241,12 +240,11 @@ class DialectProxy:
 
     def _answer(self, asked: Any, error: Error) -> None:
         status, code = error
-        named = {"Server": self.dialect.server} if self.dialect.server else {}
         if status == 200 and code in {"Enabled", "x"}:
             body = f"<VersioningConfiguration><Status>{code}</Status></VersioningConfiguration>"
         else:
             body = f'<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>{code}</Code><Message>no</Message></Error>'
-        asked.answer(status, b"" if status == 304 else body.encode(), {"Content-Type": "application/xml", **named})
+        asked.answer(status, b"" if status == 304 else body.encode(), {"Content-Type": "application/xml"})
 
 
 _SUBRESOURCES = {"versioning", "location", "policy", "acl", "lifecycle", "encryption", "tagging", "object-lock"}
