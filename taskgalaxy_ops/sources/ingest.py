@@ -11,8 +11,10 @@ from taskgalaxy_ops.errors import SourceError
 from taskgalaxy_ops.progress import Progress, Silent
 from taskgalaxy_ops.records import FileReject, Reason
 from taskgalaxy_ops.settings import SourceSettings, valid_name
+from taskgalaxy_ops.settings.sources import USUAL_SUFFIXES
 from taskgalaxy_ops.sources import left_out
 from taskgalaxy_ops.sources.checking import scan
+from taskgalaxy_ops.sources.content import suffix_of
 from taskgalaxy_ops.sources.listing import Listing, no_image, source_files
 from taskgalaxy_ops.storage import keys
 from taskgalaxy_ops.storage.parquet import rows_hash
@@ -31,6 +33,7 @@ class IngestReceipt:
     new_shards: int
     rejects: Sequence[FileReject]
     left_out: Mapping[str, int] = field(default_factory=dict)  # by kind, as ``sources.left_out`` names them
+    unusual: Mapping[str, int] = field(default_factory=dict)  # by suffix: images of none of the usual suffixes
 
 
 def ingest(
@@ -86,10 +89,8 @@ def ingest(
         )
         denied = registry.denied()
         taken = staging.among(denied)
-        for _, image in taken:
-            workspace.store.delete(
-                keys.blob(image)
-            )  # taken down while it was scanned, or left by a scan that was killed
+        for _, image in taken:  # taken down while it was scanned, or left by a scan that was killed
+            workspace.store.delete(keys.blob(image))
         rejects = list(staging.file_rejects(denied))
         return IngestReceipt(
             source=source,
@@ -99,7 +100,13 @@ def ingest(
             new_shards=len(shards),
             rejects=rejects,
             left_out=passed_by,
+            unusual=_unusual(staging) if chosen.by_content else {},
         )
+
+
+def _unusual(staging: ScanStaging) -> dict[str, int]:
+    suffixes = (suffix for file in staging.claimed_files() if (suffix := suffix_of(file)) not in USUAL_SUFFIXES)
+    return left_out.folded(Counter(map(left_out.suffix_kind, suffixes)))
 
 
 def _none_usable(source: str, chosen: SourceSettings, files: Listing, staging: ScanStaging) -> SourceError:

@@ -65,15 +65,25 @@ def listed(counts: Mapping[str, int]) -> dict[str, int]:
     return {kind: number for kind, number in counts.items() if kind not in _BY_READING}
 
 
+def unusual(suffixes: Mapping[str, int]) -> str:
+    """One line on images that were found beside those of the usual suffixes; "" for none. Kinds are of suffixes."""
+    if not suffixes:
+        return ""
+    return f"with another suffix, by content: {sum(suffixes.values()):,} images ({_by_suffix(suffixes)})"
+
+
+def _by_suffix(counts: Mapping[str, int]) -> str:
+    named = sorted((-number, kind.removeprefix(SUFFIX)) for kind, number in counts.items() if kind.startswith(SUFFIX))
+    return ", ".join(f"{name} {-number:,}" for number, name in named)
+
+
 def told(counts: Mapping[str, int] | None) -> str:
     """One line: what was left out, and in brackets the setting that would include it; "" for nothing."""
     if not counts:
         return ""
-    suffixes = {kind.removeprefix(SUFFIX): number for kind, number in counts.items() if kind.startswith(SUFFIX)}
     parts = []
-    if suffixes:
-        named = ", ".join(f"{name} {n:,}" for name, n in sorted(suffixes.items(), key=lambda each: (-each[1], each[0])))
-        parts.append(f"{sum(suffixes.values()):,} by suffix ({named}; see `suffixes`)")
+    if by_suffix := sum(number for kind, number in counts.items() if kind.startswith(SUFFIX)):
+        parts.append(f"{by_suffix:,} by suffix ({_by_suffix(counts)}; see `suffixes`)")
     for kind, (one, several, setting) in _WORDS.items():
         if number := counts.get(kind, 0):
             parts.append(f"{number:,} {one if number == 1 else several}" + (f" ({setting})" if setting else ""))

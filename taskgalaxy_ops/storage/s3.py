@@ -70,6 +70,7 @@ class S3Store:
         import botocore.session
         from botocore.config import Config
 
+        style: Any = {"addressing_style": self._addressing} if self._addressing else None
         config = Config(
             retries={"mode": "standard", "total_max_attempts": tries},
             connect_timeout=5,
@@ -77,7 +78,7 @@ class S3Store:
             max_pool_connections=64,
             request_checksum_calculation="when_required",
             response_checksum_validation="when_required",
-            **({"s3": {"addressing_style": self._addressing}} if self._addressing else {}),
+            s3=style,
             **more,
         )
         session = botocore.session.get_session()

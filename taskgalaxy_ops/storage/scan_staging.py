@@ -105,6 +105,10 @@ class ScanStaging:
         row = self._db.execute("SELECT file FROM claims WHERE image = ?", (image,)).fetchone()
         return row[0] if row else None
 
+    def claimed_files(self) -> Iterator[str]:
+        """The files that hold an image."""
+        return (row[0] for row in self._db.execute("SELECT file FROM claims"))
+
     def among(self, images: Collection[ImageId]) -> list[tuple[str, ImageId]]:
         """The files that hold one of these images, each with its image, in order of file."""
         return sorted((file, image) for image in images if (file := self.file_of(image)) is not None)

@@ -26,8 +26,8 @@ def ingested(receipts: Sequence[IngestReceipt]) -> list[str]:
             f"{receipt.source}: {receipt.files:,} files, {receipt.images:,} images ({receipt.new_images:,} new, in "
             f"{receipt.new_shards} new shards), {len(receipt.rejects):,} rejects"
         )
-        if passed_by := left_out.told(receipt.left_out):
-            lines.append(f"  {passed_by}")
+        told = (left_out.unusual(receipt.unusual), left_out.told(receipt.left_out))
+        lines += [f"  {line}" for line in told if line]
         lines += [f"  {reject.file!r}: {reject.reason} ({reject.detail})" for reject in receipt.rejects[:_SHOWN]]
         lines += _more(len(receipt.rejects) - _SHOWN)
     return lines

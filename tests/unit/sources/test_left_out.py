@@ -91,6 +91,14 @@ def test_a_file_without_a_telling_suffix_is_read_where_its_content_is_an_image(i
     )
 
 
+def test_images_of_other_suffixes_are_said(images: Path, workspace_of: Callable[..., Workspace]) -> None:
+    for number, name in enumerate(("a.jfif", "b", "c.heic", "d", "e.png")):
+        (images / name).write_bytes(picture(number, "JPEG"))
+    receipt = pipeline.ingest(workspace_of(), "mine")
+    assert receipt.unusual == {"suffix .heic": 1, "suffix .jfif": 1, "suffix none": 2}
+    assert run_text.ingested([receipt])[1] == ("  with another suffix, by content: 4 images (none 2, .heic 1, .jfif 1)")
+
+
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "AVIF", "JPEG2000"])
 def test_every_usual_format_is_known_by_its_first_bytes(kind: str) -> None:
     raw = picture(1, kind)
