@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import os
 from collections.abc import Callable
@@ -29,7 +30,15 @@ from taskgalaxy_ops.storage import keys
 from taskgalaxy_ops.storage.log import Log
 from taskgalaxy_ops.workspace import Workspace
 
-_HEIC = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(200)
+_HEIC = base64.b64decode(  # 64 x 48 pixels
+    "AAAAHGZ0eXBoZWljAAAAAG1pZjFoZWljbWlhZgAAAX1tZXRhAAAAAAAAACFoZGxyAAAAAAAAAABwaWN0AAAAAAAAAAAAAAAAAAAA"
+    "ACJpbG9jAAAAAERAAAEAAQAAAAABoQABAAAAAAAAAFwAAAAjaWluZgAAAAAAAQAAABVpbmZlAgAAAAABAABodmMxAAAAAA5waXRt"
+    "AAAAAAABAAAA/WlwcnAAAADdaXBjbwAAAHZodmNDAQNwAAAAkAAAAAAAHvAA/P34+AAADwNgAAEAGEABDAH//wNwAAADAJAAAAMA"
+    "AAMAHroCQGEAAQAqQgEBA3AAAAMAkAAAAwAAAwAeoCCBBZbq5Ka5uAhoMCAAAAMDIAAAAwAhYgABAAZEAcFzwIkAAAATY29scm5j"
+    "bHgAAQANAAaAAAAAFGlzcGUAAAAAAAAAQAAAAEAAAAAoY2xhcAAAAEAAAAABAAAAMAAAAAEAAAAAAAAAAv////AAAAACAAAAEHBp"
+    "eGkAAAAAAwgICAAAABhpcG1hAAAAAAAAAAEAAQWBAgMFhAAAAGRtZGF0AAAAWCgBrxOA5VzyrLL80y/sn8eiZf/FbwcFEErUQCAy"
+    "uK4wy6NxGr+Rg7YrEkwBTz/fssEfAY2EC9Fyu22hfBGB/AezH+y9OdbKfQIPRy/7h8kdzd2zOOjakqY="
+)
 
 
 def picture(seed: int, kind: str = "PNG", frames: int = 1) -> bytes:
@@ -175,9 +184,11 @@ def test_heic_without_its_decoder_is_a_reject_that_names_the_extra(
 
 def test_heic_is_read_where_the_extra_is_installed(images: Path, workspace_of: Callable[..., Workspace]) -> None:
     pytest.importorskip("pi_heif", reason="the extra `heif` is not installed")
-    (images / "a").write_bytes((Path(__file__).parent / "one.heic").read_bytes())
+    (images / "a").write_bytes(_HEIC)
     receipt = pipeline.ingest(workspace_of(), "mine")
     assert (receipt.images, list(receipt.rejects)) == (1, [])
+    (image,) = workspace_of().registry.image_index().values()
+    assert (image.width, image.height, image.format) == (64, 48, "heif")
 
 
 # Hidden files, links, pages, the limit
