@@ -171,7 +171,10 @@ def test_heic_without_its_decoder_is_a_reject_that_names_the_extra(
     images: Path, workspace_of: Callable[..., Workspace], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("taskgalaxy_ops.sources.ingest.register_heif", lambda: None)
-    monkeypatch.setattr(Pillow, "OPEN", {name: kind for name, kind in Pillow.OPEN.items() if name != "HEIF"})
+    Pillow.init()  # whatever it registers later would be lost with the patch
+    monkeypatch.setattr(Pillow, "ID", [name for name in Pillow.ID if name != "HEIF"])
+    readable = {name: kind for name, kind in Pillow.OPEN.items() if name != "HEIF"}
+    monkeypatch.setattr(Pillow, "OPEN", readable)
     (images / "a.heic").write_bytes(_HEIC)
     (images / "IMG_0001").write_bytes(_HEIC)
     (images / "b.png").write_bytes(picture(1))
