@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import logging
 import socket
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -175,6 +177,43 @@ def test_what_cannot_be_looked_up_is_a_warning_when_the_store_is_made(
     (said,) = [record.message for record in caplog.records]
     assert "whether the bucket keeps versions could not be looked up" in said
     assert "s3:GetBucketVersioning" in said
+
+
+def test_a_service_that_goes_on_asking_for_less_is_waited_for(
+    seaweedfs: SeaweedFS, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also once many requests in parallel have used up botocore's quota of retries, so that it gives up at once."""
+    monkeypatch.setattr("botocore.retries.standard.RetryQuotaChecker.acquire_retry_quota", lambda self, context: False)
+    with speaking(seaweedfs, Dialect(name="", slow=(503, "SlowDown")), "") as (_, options):
+        store = connect(f"s3://{seaweedfs.bucket}/slow", **options)
+        assert store.put_if_absent("k", b"v")
+        assert store.get("k") == b"v"
+
+
+def test_an_error_in_every_body_is_no_content(seaweedfs: SeaweedFS) -> None:
+    with speaking(seaweedfs, Dialect(name="", error_within="InternalError"), "") as (proxy, options):
+        store = connect(f"s3://{seaweedfs.bucket}/within", **options)
+        store.replace("k", b"v")
+        monkey = type("Never", (set,), {"__contains__": lambda self, kind: "GetObject" not in kind})
+        proxy._began = monkey()
+        with pytest.raises(StoreError, match="200 with an error in the body: InternalError"):
+            store.get("k")
+
+
+def test_a_folder_that_may_only_be_read_can_be_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = open_store(str(tmp_path / "store"))
+    store.put_if_absent("k", b"v")
+
+    def refused(folder: Path) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr("taskgalaxy_ops.storage.folder._make_folder", refused)
+    reader = open_store(str(tmp_path / "store"))
+    assert reader.get("k") == b"v"
+    with pytest.raises(ForbiddenError, match="Read-only"):
+        reader.put_if_absent("other", b"")
+    with pytest.raises(StoreError, match="Read-only"):
+        open_store(str(tmp_path / "another"))
 
 
 def test_every_service_is_in_the_documents_table_with_its_source() -> None:

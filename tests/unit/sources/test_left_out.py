@@ -300,6 +300,9 @@ def test_further_frames_and_pages_are_counted(kind: str, images: Path, workspace
     (images / "one.png").write_bytes(picture(2))
     receipt = pipeline.ingest(workspace_of(), "mine")
     assert (receipt.images, receipt.left_out) == (2, {"further page or frame": 2})
+    kept = workspace_of().registry.scans()["mine"].pages
+    assert kept is not None
+    assert kept.key in workspace_of().registry.named(), "garbage collection would take it"
     (images / "new.png").write_bytes(picture(3))
     assert pipeline.ingest(workspace_of(), "mine").left_out == {"further page or frame": 2}, "it was not read again"
     (images / "three").unlink()
