@@ -21,7 +21,7 @@ from taskgalaxy_ops.models.local.transformers import Chat, Generator, Written
 from taskgalaxy_ops.models.request import GREETING, RequestItem, RequestTemplate
 from taskgalaxy_ops.records import Answer
 from taskgalaxy_ops.settings import BudgetSettings, Model, Settings
-from taskgalaxy_ops.storage import Store
+from taskgalaxy_ops.storage import Store, check_writes
 from taskgalaxy_ops.storage.folder import FolderStore
 from taskgalaxy_ops.storage.journal import Journal
 from taskgalaxy_ops.storage.ledger import Caps, Ledger
@@ -57,7 +57,7 @@ def examine(settings: Settings) -> list[Finding]:
 
 def store(settings: Settings) -> Iterator[Finding]:
     """Check that the store is reached, keeps conditional writes and has a known layout, and that budget is left."""
-    yield _tried("store", lambda: f"{Workspace.open(settings).store.url}: reached, and conditional writes hold")
+    yield _tried("store", lambda: f"{_writable(settings)}: reached, and conditional writes hold")
     yield _tried("budget", lambda: _budget(Workspace.open(settings)))
 
 
@@ -107,6 +107,13 @@ def _tried(what: str, check: Callable[[], str]) -> Finding:
         return Finding(what, False, str(error))
     except Exception as error:  # noqa: BLE001 - whatever a library raises is what the doctor is there to show
         return Finding(what, False, f"{type(error).__name__}: {str(error)[:300]}")
+
+
+def _writable(settings: Settings) -> str:
+    """The store's URL. Raises StoreError where it may only be read: it would be opened, but no run could use it."""
+    store = Workspace.open(settings).store
+    check_writes(store)
+    return store.url
 
 
 def _budget(workspace: Workspace) -> str:

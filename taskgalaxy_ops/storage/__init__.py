@@ -15,7 +15,16 @@ from taskgalaxy_ops.storage.base import Listed, Store
 from taskgalaxy_ops.storage.folder import FolderStore
 from taskgalaxy_ops.storage.s3 import S3Store
 
-__all__ = ["Listed", "Store", "connect", "layout_of", "link", "open_store", "s3_options_from_environment"]
+__all__ = [
+    "Listed",
+    "Store",
+    "check_writes",
+    "connect",
+    "layout_of",
+    "link",
+    "open_store",
+    "s3_options_from_environment",
+]
 
 
 _LOG = logging.getLogger(__name__)
@@ -49,7 +58,7 @@ def open_store(url: str, **s3_options: Any) -> Store:
     store = connect(url, **s3_options)
     warning = store.check_bucket() if isinstance(store, S3Store) else ""
     try:
-        _check_conditional_writes(store)
+        check_writes(store)
     except ForbiddenError:
         try:
             _check_layout(store, store.get(keys.LAYOUT))
@@ -71,7 +80,8 @@ def open_store(url: str, **s3_options: Any) -> Store:
     return store
 
 
-def _check_conditional_writes(store: Store) -> None:
+def check_writes(store: Store) -> None:
+    """Raises ForbiddenError if the store may only be read, StoreError if it has no conditional writes."""
     # Every process writes the same object with the same content, so a killed process leaves nothing to clean up.
     store.replace(keys.PROBE, b"first")
     if store.put_if_absent(keys.PROBE, b"second") or store.get(keys.PROBE) != b"first":

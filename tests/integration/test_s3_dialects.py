@@ -24,6 +24,7 @@ from tiny import TinyEncoder, tiny_settings
 from taskgalaxy_ops import pipeline
 from taskgalaxy_ops.demo.services import SeaweedFS
 from taskgalaxy_ops.errors import ForbiddenError, StoreError
+from taskgalaxy_ops.operations import doctor
 from taskgalaxy_ops.operations.status import status
 from taskgalaxy_ops.operations.verify import verify
 from taskgalaxy_ops.records import Reason
@@ -212,6 +213,9 @@ def test_a_folder_that_may_only_be_read_can_be_looked_at(tmp_path: Path, monkeyp
     assert reader.get("k") == b"v"
     with pytest.raises(ForbiddenError, match="Read-only"):
         reader.put_if_absent("other", b"")
+    finding = next(doctor.store(tiny_settings(tmp_path, store=str(tmp_path / "store"))))
+    assert not finding.fine, "no run could work on it"
+    assert "Read-only" in finding.detail
     with pytest.raises(StoreError, match="Read-only"):
         open_store(str(tmp_path / "another"))
 
