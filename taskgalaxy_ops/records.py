@@ -120,6 +120,14 @@ class FileVersion:
 
 
 @dataclass(frozen=True, slots=True)
+class FilePages:
+    """A file of a source that holds several pages or frames. The first is the image; the others are left out."""
+
+    file: str
+    pages: int
+
+
+@dataclass(frozen=True, slots=True)
 class Node:
     """A node of a taxonomy version. Its leaves are the task types."""
 

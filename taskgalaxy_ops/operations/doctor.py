@@ -14,6 +14,7 @@ from taskgalaxy_ops.errors import TaskGalaxyError
 from taskgalaxy_ops.extensions import REGISTRIES
 from taskgalaxy_ops.operations.model_check import ask_models
 from taskgalaxy_ops.settings import Settings
+from taskgalaxy_ops.storage import check_writes
 from taskgalaxy_ops.workspace import Workspace
 
 _FREE_BYTES = 1_000_000_000
@@ -44,7 +45,7 @@ def examine(settings: Settings) -> list[Finding]:
 
 def store(settings: Settings) -> Iterator[Finding]:
     """Check that the store is reached, keeps conditional writes and has a known layout, and that budget is left."""
-    yield _tried("store", lambda: f"{Workspace.open(settings).store.url}: reached, and conditional writes hold")
+    yield _tried("store", lambda: f"{_writable(settings)}: reached, and conditional writes hold")
     yield _tried("budget", lambda: _budget(Workspace.open(settings)))
 
 
@@ -103,6 +104,13 @@ def _tried(what: str, check: Callable[[], str]) -> Finding:
         return Finding(what, False, str(error))
     except Exception as error:  # noqa: BLE001 - whatever a library raises is what the doctor is there to show
         return Finding(what, False, f"{type(error).__name__}: {str(error)[:300]}")
+
+
+def _writable(settings: Settings) -> str:
+    """The store's URL. Raises StoreError where it may only be read: it would be opened, but no run could use it."""
+    store = Workspace.open(settings).store
+    check_writes(store)
+    return store.url
 
 
 def _budget(workspace: Workspace) -> str:
