@@ -78,10 +78,10 @@ class ShardBatches:
         run_budget: RunBudget,
         shard: str,
         context: CallContext,
-        image_url: Callable[[str, Model], str],
+        image_url: Callable[[str, RequestTemplate], str],
         answered: Callable[[str, int], None],
     ) -> None:
-        """``context``: the calls' context, without images; ``image_url``: the URL of an image, rendered for a model."""
+        """``context``: the calls' context, without images; ``image_url``: the URL of an image as a template shows it."""
         self._settings = settings
         self._gateway = gateway
         self._run_budget = run_budget
@@ -282,7 +282,7 @@ class ShardBatches:
     def _line(self, template: RequestTemplate, units: Sequence[RequestItem], after: RetryPlan, price: Any) -> _Line:
         model, mode = template.model, after.mode or self._gateway.mode(template.model)
         room = after.room(model.max_tokens)
-        context = replace(self._context, image_url=lambda image: self._image_url(image, model))
+        context = replace(self._context, image_url=lambda image: self._image_url(image, template))
         body = arguments_of(template, units, context, after.fault, room, mode)
         estimated, name = pricing.at_most(body, model, room, price, batch=True), uuid.uuid4().hex
         most = self._gateway.estimated(model, estimated)

@@ -26,12 +26,15 @@ from taskgalaxy_ops.hashing import fingerprint, sha256_hex
 from taskgalaxy_ops.progress import Progress, Silent
 from taskgalaxy_ops.records import Image, ImageId
 from taskgalaxy_ops.release import published_rows
+from taskgalaxy_ops.release.renditions import Renditions
 from taskgalaxy_ops.storage import Listed, keys
 from taskgalaxy_ops.storage.base import Content, in_parts
 from taskgalaxy_ops.storage.ledger import NANO
 from taskgalaxy_ops.storage.log import Log, LogEntry
 from taskgalaxy_ops.taxonomy.store import TaxonomyStore
 from taskgalaxy_ops.workspace import Workspace
+
+_BEFORE_RENDITIONS = 1  # the code version whose releases hold the sources' files
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,14 +87,21 @@ class ReleaseReceipt:
     path: str  # URL of its prefix
     made: bool  # False: nothing was made, because the content equals that of the latest release
     funnel: StageCounts  # from accepted pairs to samples
+    older: bool = False  # an earlier version made it of the same: it holds the sources' files, whatever is set
 
 
 def publish(
-    workspace: Workspace, *, partial: bool = False, results: RunResults | None = None, progress: Progress | None = None
+    workspace: Workspace,
+    *,
+    partial: bool = False,
+    renew: bool = False,
+    results: RunResults | None = None,
+    progress: Progress | None = None,
 ) -> ReleaseReceipt:
     """Release all accepted pairs of live images, unless this equals the latest release.
 
-    results: of a run that was just made; None: of the answers that the journals hold.
+    renew: also where nothing but the version of TaskGalaxy differs that made the latest release. results: of a run that
+    was just made; None: of the answers that the journals hold.
     Raises PendingError while anything is pending, unless ``partial``; SourceError where there is nothing to release.
     """
     progress = progress or Silent()
@@ -105,6 +115,8 @@ def publish(
     latest = next(reversed(published(workspace)), None)
     if latest and inputs and latest.inputs == inputs:
         return ReleaseReceipt(latest, url(workspace, latest), False, latest.funnel)
+    if latest and inputs and not renew and latest.inputs == _inputs(results, code=_BEFORE_RENDITIONS):
+        return ReleaseReceipt(latest, url(workspace, latest), False, latest.funnel, older=True)
     with release.select_samples(release_inputs(results), workspace.settings.release) as plan:
         if not plan.counts["samples"]:
             raise SourceError(
@@ -129,11 +141,13 @@ def publish(
     _finish(workspace, done)
     if late := workspace.registry.denied() - results.denied:  # taken down while it was made
         withdraw(workspace, version, late)
+        for listed in [each for image in late for each in workspace.store.list(keys.renderings(image))]:
+            workspace.store.delete(listed.key)
         done = next(one for one in published(workspace) if one.version == version)
     return ReleaseReceipt(done, url(workspace, done), True, done.funnel)
 
 
-def _inputs(results: RunResults) -> str:
+def _inputs(results: RunResults, code: int = release.RELEASE_VERSION) -> str:
     """Fingerprint of all that determines a release's content, made without reading rows; "" if a part is provisional.
 
     Equal fingerprints mean equal content; equal content may have different fingerprints.
@@ -149,7 +163,7 @@ def _inputs(results: RunResults) -> str:
     return fingerprint(
         "release.inputs",
         {
-            "code": release.RELEASE_VERSION,
+            "code": code,
             "shards": sorted(outputs),
             "registry": workspace.registry.last(),
             "taxonomy": TaxonomyStore(workspace).version().number,
@@ -313,11 +327,14 @@ def release_inputs(results: RunResults) -> release.ReleaseInputs:
     settings = workspace.settings
     taxonomy = TaxonomyStore(workspace).version()
     paid = results.paid.all
+    renditions = Renditions(workspace)
     levels = Counter(node.level for node in taxonomy.nodes if node.status == "live")
     return release.ReleaseInputs(
         shards=_rows(results),
         read_image=lambda image: workspace.store.get(keys.blob(image)),
-        image_uri=lambda image: f"{workspace.store.url.rstrip('/')}/{keys.blob(image)}",
+        image_uri=lambda image: f"{workspace.store.url.rstrip('/')}/{renditions.released(image)}",
+        rendition=renditions.of,
+        refer=renditions.refer,
         stage_counts=results.funnel,
         taxonomy=release.TaxonomySummary(taxonomy.number, [node.path for node in taxonomy.leaves()], levels),
         teacher=settings.teacher,
