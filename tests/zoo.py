@@ -1,4 +1,4 @@
-"""Image files of every kind that ingest takes: orientations, alphas, depths, palettes, CMYK, frames, thin and tiny ones."""
+"""Image files of every kind that ingest takes: orientations, alphas, depths, palettes, CMYK, frames, thin, tiny."""
 
 from __future__ import annotations
 
@@ -71,21 +71,26 @@ def zoo() -> dict[str, bytes]:
     rgb = picture()
     clear = rgb.copy()
     clear.putalpha(Image.linear_gradient("L").resize(SIZE))
-    more = [picture(seed=1), picture(seed=2)]
+
+    def more() -> list[Image.Image]:
+        return [picture(seed=1), picture(seed=2)]
+
     files = {kind: encoded(rgb, kind) for kind in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000")}
-    files |= {f"{kind}, turned {n}": turned(rgb, kind, n) for kind in ("JPEG", "PNG", "WEBP", "TIFF") for n in range(1, 9)}
+    files |= {
+        f"{kind}, turned {n}": turned(rgb, kind, n) for kind in ("JPEG", "PNG", "WEBP", "TIFF") for n in range(1, 9)
+    }
     files |= {
         "jpeg, progressive": encoded(rgb, "JPEG", progressive=True),
         "jpeg, grey": encoded(rgb.convert("L"), "JPEG"),
         "jpeg, cmyk": encoded(rgb.convert("CMYK"), "JPEG"),
         "jpeg, stored as rgb": encoded(rgb, "JPEG", keep_rgb=True),
-        "jpeg, two pictures": encoded(rgb, "MPO", save_all=True, append_images=more),
+        "jpeg, two pictures": encoded(rgb, "MPO", save_all=True, append_images=more()),
         "jpeg, make as a rational": odd_exif(encoded(rgb, "JPEG"), 0x010F, 5),
         "jpeg, resolution unit as a text": odd_exif(encoded(rgb, "JPEG"), 0x0128, 2),
         "jpeg, bytes behind it": encoded(rgb, "JPEG") + b"SECRET" * 9,
         "tiff, cmyk": encoded(rgb.convert("CMYK"), "TIFF"),
         "tiff, lab": encoded(rgb.convert("LAB"), "TIFF"),
-        "tiff, two pages": encoded(rgb, "TIFF", save_all=True, append_images=more),
+        "tiff, two pages": encoded(rgb, "TIFF", save_all=True, append_images=more()),
         "tiff, lzw": encoded(rgb, "TIFF", compression="tiff_lzw"),
         "tiff, 16 bits": encoded(Image.fromarray(ramp(65535).astype(np.uint16)), "TIFF"),
         "tiff, 16 bits, 12 of them used": encoded(Image.fromarray(ramp(4095).astype(np.uint16)), "TIFF"),
@@ -103,12 +108,12 @@ def zoo() -> dict[str, bytes]:
         "png, 16 bits, 12 of them said": deep_png(ramp(3000), 12),
         "png, 16 bits, turned": turned(Image.fromarray(ramp(1000).astype(np.uint16)), "PNG", 6),
         "png, interlaced": _interlaced(rgb),
-        "png, animated": encoded(rgb, "PNG", save_all=True, append_images=more),
+        "png, animated": encoded(rgb, "PNG", save_all=True, append_images=more()),
         "gif, clear": encoded(rgb.convert("P"), "GIF", transparency=3),
-        "gif, animated": encoded(rgb, "GIF", save_all=True, append_images=more),
+        "gif, animated": encoded(rgb, "GIF", save_all=True, append_images=more()),
         "webp, clear": encoded(clear, "WEBP"),
         "webp, lossless": encoded(rgb, "WEBP", lossless=True),
-        "webp, animated": encoded(rgb, "WEBP", save_all=True, append_images=more),
+        "webp, animated": encoded(rgb, "WEBP", save_all=True, append_images=more()),
         "avif, clear": encoded(clear, "AVIF"),
         "thin": encoded(picture(1600, 40), "PNG"),
         "thin, jpeg": encoded(picture(40, 1600), "JPEG"),
@@ -125,11 +130,7 @@ def _interlaced(image: Image.Image) -> bytes:
     """A PNG in Adam7's seven passes, which Pillow does not write."""
     pixels = np.asarray(image)
     passes = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
-    rows = [
-        b"\0" + row.tobytes()
-        for left, upper, across, down in passes
-        for row in pixels[upper::down, left::across]
-    ]
+    rows = [b"\0" + row.tobytes() for left, upper, across, down in passes for row in pixels[upper::down, left::across]]
     head = struct.pack(">IIBBBBB", *image.size, 8, 2, 0, 0, 1)
     body = chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(b"".join(rows))) + chunk(b"IEND", b"")
     return b"\x89PNG\r\n\x1a\n" + body

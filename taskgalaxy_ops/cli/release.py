@@ -19,7 +19,9 @@ def add(add_command: AddCommand) -> None:
     )
     sub.add_argument("--partial", action="store_true", help="although something is pending; the release says so")
     sub.add_argument(
-        "--renew", action="store_true", help="anew, although only an earlier version of TaskGalaxy made the latest otherwise"
+        "--renew",
+        action="store_true",
+        help="anew, although only an earlier version of TaskGalaxy made the latest otherwise",
     )
     sub.add_argument("--to", type=Path, metavar="FOLDER", help="copy it there, too")
 

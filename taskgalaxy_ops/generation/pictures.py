@@ -26,9 +26,7 @@ from taskgalaxy_ops.workspace import Workspace
 Apart = Mapping[str, Mapping[ImageId, Shown]]  # by image shard, of the images that may be rendered otherwise
 
 _NAME_HEX = 16
-_SCHEMA = pa.schema(
-    [("image", pa.string()), ("width", pa.int64()), ("height", pa.int64()), ("levels", pa.string())]
-)
+_SCHEMA = pa.schema([("image", pa.string()), ("width", pa.int64()), ("height", pa.int64()), ("levels", pa.string())])
 # Formats that Pillow never decodes to deep grey; all others are looked at.
 _SHALLOW = frozenset(
     {"jpeg", "mpo", "webp", "gif", "bmp", "dib", "avif", "heif", "ico", "cur", "tga", "pcx", "xbm", "xpm", "qoi", "psd"}
@@ -48,10 +46,7 @@ def images_apart(workspace: Workspace, models: Sequence[Model]) -> Apart:
     if sum(shard.images.rows for shard in shards.values()) <= _FEW:
         parts = [(shard.id, row) for shard in shards.values() for row in _read(workspace, shard, models).to_pylist()]
     else:
-        readers = {
-            named: lambda shard=shard: _read(workspace, shard, models)  # type: ignore[misc]
-            for named, shard in shards.items()
-        }
+        readers = {named: lambda shard=shard: _read(workspace, shard, models) for named, shard in shards.items()}
         rows = lookup(workspace.store, name, _SCHEMA, readers).to_pylist()
         parts = [(shards[row["shard"]].id, row) for row in rows]
     for shard_id, row in parts:
@@ -90,7 +85,7 @@ def _levels(store: Store, image: ImageId, kind: str) -> str | None:
         return shown(store.get(keys.blob(image))).levels
     except NotFoundError:  # `verify` says so; nothing can be asked about it either
         return None
-    except Exception:  # a newer decoder refuses what an older one took
+    except Exception:  # noqa: BLE001 - a newer decoder refuses what an older one took
         return None
 
 

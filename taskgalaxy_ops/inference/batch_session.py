@@ -81,7 +81,7 @@ class ShardBatches:
         image_url: Callable[[str, RequestTemplate], str],
         answered: Callable[[str, int], None],
     ) -> None:
-        """``context``: the calls' context, without images; ``image_url``: the URL of an image as a template shows it."""
+        """``context``: the calls' context, without images; ``image_url``: an image's URL, as a template shows it."""
         self._settings = settings
         self._gateway = gateway
         self._run_budget = run_budget

@@ -241,9 +241,7 @@ class InferenceSession:
             raise AssertionError("sending without a shard budget")
 
         async def one(template: RequestTemplate, units: list[RequestItem]) -> None:
-            context = CallContext(
-                journal, shard_budget, lambda image: self._image_url(image, template), self._check
-            )
+            context = CallContext(journal, shard_budget, lambda image: self._image_url(image, template), self._check)
             try:
                 await gateway.ask(template, units, context)
                 self._answered(template.stage, len(units))
@@ -278,7 +276,9 @@ class InferenceSession:
                 del self._images[next(iter(self._images))]  # the oldest one
         if shared is future:
             try:
-                future.set_result(self._stored(image, template) if model.images == "url" else self._inline(image, model))
+                future.set_result(
+                    self._stored(image, template) if model.images == "url" else self._inline(image, model)
+                )
             except BaseException as error:
                 self._images.pop(key, None)
                 future.set_exception(error)

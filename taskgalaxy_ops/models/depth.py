@@ -38,12 +38,11 @@ def is_deep(image: Image.Image) -> bool:
 def levels(image: Image.Image, raw: bytes) -> Levels:
     """The levels of deep grey. image: as it was decoded from the file ``raw``."""
     low, high = _extrema(image)
-    if low == high == 0:
-        return levels_before(image)  # black, however it is scaled
+    if low == high:
+        return levels_before(image)  # one grey, which has no range of its own
     said = _said(image, raw)
-    if said is not None and said.black <= low and said.black < high <= said.white:
-        if high - said.black >= _SHARE * (said.white - said.black):
-            return said
+    if said is not None and said.black <= low < high <= said.white and _fills(high, said):
+        return said
     white = next((end for end in _USUAL if end >= high), high)
     if high < _FILLED * white:
         white = high
@@ -51,6 +50,10 @@ def levels(image: Image.Image, raw: bytes) -> Levels:
     if spread and low < high:
         return Levels(low, high)
     return Levels(min(low, 0.0), white if white > 0 else 1.0)
+
+
+def _fills(high: float, said: Levels) -> bool:
+    return high - said.black >= _SHARE * (said.white - said.black)
 
 
 def levels_before(image: Image.Image) -> Levels:
@@ -73,7 +76,9 @@ def eight_bits(image: Image.Image, raw: bytes) -> Image.Image:
     black, white = levels(image, raw)
     scale = 255 / (white - black)
     deep = image.convert("F")
-    grey = deep.point(lambda value: value * scale + -black * scale) if black else deep.point(lambda value: value * scale)
+    grey = (
+        deep.point(lambda value: value * scale + -black * scale) if black else deep.point(lambda value: value * scale)
+    )
     grey = grey.convert("L")
     grey.info.pop("transparency", None)  # it is a value on the old scale
     return grey
@@ -107,6 +112,6 @@ def _number(tags: Any, tag: int) -> float | None:
     try:
         value = tags.get(tag)
         number = float(value[0] if isinstance(value, tuple) else value)
-    except Exception:  # no such tag, or one of an odd type
+    except Exception:  # noqa: BLE001 - no such tag, or one of an odd type
         return None
     return number if math.isfinite(number) else None

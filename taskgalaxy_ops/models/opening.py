@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from PIL import ExifTags, Image
 
@@ -36,6 +36,7 @@ def opened(raw: bytes, check: Callable[[Image.Image], None] = lambda image: None
 
     check: is called before anything is decoded, and may raise.
     """
+
     def decode(image: Image.Image) -> None:
         check(image)
         image.load()
@@ -52,15 +53,17 @@ def header(raw: bytes) -> Iterator[Image.Image]:
 
 
 def _first_that_opens(raw: bytes, then: Callable[[Image.Image], None]) -> Image.Image:
+    """The file, opened as it is, else without its metadata. Raises what the last attempt raised."""
     try:
         return _open(raw, then)
-    except Exception as error:
-        for attempt in _without_metadata(raw):
-            try:
-                return _open(attempt, then)
-            except Exception as another:
-                error = another
-        raise error from None
+    except Exception:
+        attempts = _without_metadata(raw)
+        if not attempts:
+            raise
+    for attempt in attempts[:-1]:
+        with suppress(Exception):
+            return _open(attempt, then)
+    return _open(attempts[-1], then)
 
 
 def _open(raw: bytes, then: Callable[[Image.Image], None]) -> Image.Image:
@@ -77,7 +80,7 @@ def turn_of(image: Image.Image) -> Image.Transpose | None:
     """How EXIF's orientation says that the image is to be turned; None: not at all, or it cannot be read."""
     try:
         return _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:  # broken EXIF: whatever Pillow's reader raises for it
+    except Exception:  # noqa: BLE001 - broken EXIF: whatever Pillow's reader raises for it
         return None
 
 
@@ -90,7 +93,7 @@ def _without_metadata(raw: bytes) -> list[bytes]:
         with_exif = [*kept[:1], *exif, *kept[1:]]
         return [PNG + b"".join(whole for _, whole in part) for part in ([with_exif, kept] if exif else [kept])]
     if raw.startswith(b"\xff\xd8"):
-        return [found for exif in (True, False) if (found := _bare_jpeg(raw, exif)) not in {None, raw}]
+        return [found for exif in (True, False) if (found := bare_jpeg(raw, exif=exif)) not in {None, raw}]
     if raw.startswith(b"RIFF") and raw[8:12] == b"WEBP":
         return [_bare_webp(raw)]
     return []
@@ -126,7 +129,7 @@ def jpeg_segments(raw: bytes) -> Iterator[tuple[int, int, int]]:
         at = end
 
 
-def _bare_jpeg(raw: bytes, exif: bool) -> bytes | None:
+def bare_jpeg(raw: bytes, *, exif: bool) -> bytes | None:
     """A JPEG without comments and applications' segments but those that pixels need: JFIF's and Adobe's."""
     kept = [b"\xff\xd8"]
     for kind, begin, end in jpeg_segments(raw):

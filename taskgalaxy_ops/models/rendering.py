@@ -1,5 +1,5 @@
-"""Renders an image for a model: upright, RGB, on white, scaled so that its longer side is at most the settings' size, as
-JPEG. What teacher and judges are sent is what is released, trained on and scored on: one function makes it.
+"""Renders an image for a model: upright, RGB, on white, scaled so that its longer side is at most the settings' size,
+as JPEG. What teacher and judges are sent is what is released, trained on and scored on: one function makes it.
 
 EXIF is removed, so that the place where a photograph was taken is not sent. A unit's key depends on the rendering's
 parameters and not on its bytes, so that a new version of the JPEG encoder makes no model be asked again. What came to
@@ -178,7 +178,7 @@ def _bare_jpeg(raw: bytes, side: int, min_side: int) -> bytes | None:
             simple = head.format == "JPEG" and head.mode in {"RGB", "L"} and "adobe_transform" not in head.info
             width, height = head.size
             turned = turn_of(head) is not None
-    except Exception:  # a broken header: what is to be said of it is said where the file is decoded
+    except Exception:  # noqa: BLE001 - a broken header: what is wrong is told where the file is decoded
         return None
     if not simple or turned or max(width, height) > side or min(width, height) < min_side:
         return None

@@ -40,7 +40,9 @@ class RequestTemplate:
     schema: Mapping[str, Any]  # JSON schema of one entry of the reply's list
     read: Callable[[Mapping[str, Any], Any], Answer]  # (item asked, entry of the reply) -> answer
     form: Mapping[str, str] | None = None  # name and version of the question form, where a package brings it
-    apart: Mapping[ImageId, Mapping[str, Any]] = dataclasses.field(default_factory=dict)  # images that are rendered otherwise, how
+    apart: Mapping[ImageId, Mapping[str, Any]] = dataclasses.field(
+        default_factory=dict
+    )  # images that are rendered otherwise, how
 
     def unit(self, image: ImageId | None, item: Mapping[str, Any]) -> RequestItem:
         """The request item that asks ``item`` about an image, or about none."""

@@ -141,7 +141,7 @@ def _picture(sample: Sample) -> tuple[str, ...]:
 
 
 def _shown(plan: Selection) -> list[str]:
-    """What an image of the release is beside its source's file, and in how many the models were shown something else."""
+    """What an image of the release is, and how many models were shown otherwise than their files have them."""
     teacher = plan.inputs.teacher
     shown = (
         f"a JPEG of 8 bits a colour, upright, on white where it is transparent, its longer side at most "
@@ -149,14 +149,13 @@ def _shown(plan: Selection) -> list[str]:
     )
     if plan.settings.images == "rendition":
         told = (
-            f"Each image is the picture that the teacher was sent: {shown}. A trainer that opens it sees what the teacher "
-            "saw. Files are named by the SHA-256 of their source's file (`image_id`)."
+            f"Each image is the picture that the teacher was sent: {shown}. A trainer that opens it sees what the "
+            "teacher saw. Files are named by the SHA-256 of their source's file (`image_id`)."
         )
     else:
         told = (
-            "Each image is its source's file, unchanged: EXIF is in it, and with it maybe the place where a photograph was "
-            f"taken. The teacher was sent {shown}. A trainer that only opens the file sees something else where the table "
-            "says so."
+            "Each image is its source's file, unchanged, with its EXIF, which may say where a photograph was taken. The "
+            f"teacher was sent {shown}. A trainer that only opens the file sees something else where the table says so."
         )
     size = (teacher.image_side, teacher.image_quality, teacher.image_min_side)
     others = [
@@ -166,7 +165,13 @@ def _shown(plan: Selection) -> list[str]:
     ]
     told += f" Judges that were sent another size: {', '.join(others)}." if others else " Judges were sent the same."
     rows = [(what, f"{number:,}") for what, number in plan.altered.items()]
-    return ["## Pictures", "", told, "", *(table(("shown otherwise than the source's file has it", "images in this folder"), rows) if rows else [])]
+    return [
+        "## Pictures",
+        "",
+        told,
+        "",
+        *(table(("shown otherwise than the source's file has it", "images in this folder"), rows) if rows else []),
+    ]
 
 
 def _funnel(plan: Selection) -> list[str]:

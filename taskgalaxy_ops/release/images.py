@@ -1,4 +1,4 @@
-"""The images of a release: the pictures that the teacher was sent, or the sources' files; and small ones for its card."""
+"""The images of a release: the pictures that the teacher was sent, or the sources' files; small ones for its card."""
 
 from __future__ import annotations
 

@@ -156,8 +156,9 @@ class Selection:
 
     @property
     def altered(self) -> dict[str, int]:
-        """How many of the images that the release contains the teacher was shown otherwise than their files have them, by
-        what differs; an image may count for several things. It is known once the Parquet files are made."""
+        """How many of the release's images the teacher was shown otherwise than their files have them, by what differs.
+
+        It is known once the Parquet files are made. Images that are only referred to do not count."""
         return dict(self.rows.execute("SELECT what, count(*) FROM altered GROUP BY what ORDER BY what"))
 
     @cached_property

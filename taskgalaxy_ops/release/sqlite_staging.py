@@ -31,8 +31,8 @@ _CACHE_KIB = 4 << 10  # of the file's pages; sorting needs the same again
 _END = re.compile(r"[\s?.!。]+$")
 
 # pairs: every pair with a vote; ``image`` and the columns after it are null if it is no sample; ``reason`` is null if
-# it is not left out. images: those of samples; ``held``: about the bytes that the release has of one. blobs: the images as
-# they are released, so that each is read once. altered: in what the teacher was shown an image otherwise than its file.
+# it is not left out. images: those of samples; ``held``: about the bytes that the release has of one. blobs: the images
+# as they are released, so that each is read once. altered: in what models were shown an image otherwise than its file.
 _SCHEMA = """
 CREATE TABLE pairs (pair TEXT, votes TEXT, accepted INTEGER, approvals INTEGER, counted INTEGER, image TEXT,
     task_type TEXT, variant TEXT, question TEXT, answer TEXT, reasoning TEXT, reason TEXT, detail TEXT);
@@ -84,8 +84,8 @@ def load(
 ) -> None:
     """Insert the rows of an image shard into the database, and count its votes in ``ballots``.
 
-    found: the database. judges: their index by name. teacher: whose pictures are released. Samples of other variants, and questions asked twice of one image,
-    become rejects.
+    found: the database. judges: their index by name. teacher: whose pictures are released. Samples of other variants,
+    and questions asked twice of one image, become rejects.
     Raises DamageError where a sample's image is unknown or no live source claims it.
     """
     votes = _votes(shard.votes, judges)

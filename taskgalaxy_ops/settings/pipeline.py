@@ -71,7 +71,7 @@ class ReleaseSettings(Strict):
     # As `formats` below: left out where it is the default.
     images: Literal["rendition", "original"] = Field(
         "rendition",
-        description="rendition: the picture that the teacher was sent, a JPEG without EXIF; original: the source's file",
+        description="rendition: the picture that the teacher was sent, a JPEG without EXIF; original: the file itself",
         exclude_if=lambda images: images == "rendition",
     )
     near_duplicate_bits: int = Field(0, ge=-1, le=32, description="perceptual-hash distance; -1: keep all")

@@ -105,7 +105,7 @@ def inspect(raw: bytes, settings: IngestSettings) -> Image | tuple[Reason, str]:
         return Reason.TOO_MANY_PIXELS, str(error)[:_DETAIL]
     except UnidentifiedImageError:
         return Reason.NOT_AN_IMAGE, "no known image format"
-    except Exception as error:  # of any class: decoders raise what their authors did not foresee
+    except Exception as error:  # noqa: BLE001 - decoders raise what their authors did not foresee
         text = str(error)
         cut = "truncated" in text.lower() or "unexpected end" in text.lower() or isinstance(error, EOFError)
         # WebP's decoder does not say why it stopped; its RIFF header says how long the file should be.

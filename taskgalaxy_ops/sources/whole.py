@@ -12,18 +12,22 @@ from collections.abc import Iterator
 
 import simplejpeg
 from PIL import Image
+from PIL.TiffImagePlugin import TiffImageFile
 
-from taskgalaxy_ops.models.opening import png_chunks
+from taskgalaxy_ops.models.opening import bare_jpeg, png_chunks
 
 # What libjpeg says where pixels are missing or damaged; its other warnings are about headers.
-_DAMAGE = re.compile(r"corrupt jpeg data|premature end|inconsistent progression|bad huffman|invalid (scan|progressive)", re.I)
+_DAMAGE = re.compile(
+    r"corrupt jpeg data|premature end|inconsistent progression|bad huffman|invalid (scan|progressive)", re.I
+)
 _EXTRANEOUS = re.compile(r"(\d+) extraneous bytes before marker 0xd9", re.I)
 _COEFFICIENTS = 64  # of a block
 _FRAMES = frozenset({0xC0, 0xC1, 0xC2, 0xC9, 0xCA})  # those of DCT; lossless ones have no bands
 _MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd8\x01]", re.DOTALL)
 _PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 _ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
-_CODES, _MOST_BITS = 4096, 12  # of GIF's LZW
+_SAMPLES, _PLANAR, _SEPARATE = 277, 284, 2  # TIFF: SamplesPerPixel; PlanarConfiguration, and its value for planes
+_READ_AHEAD = 16  # bytes that libjpeg has read behind the last pixel
 _PART = 1 << 20  # bytes that are decompressed at once
 
 
@@ -33,38 +37,39 @@ def missing_part(raw: bytes, image: Image.Image) -> str:
         return _of_jpeg(raw)
     if image.format == "PNG":
         return _of_png(raw)
-    if image.format == "GIF":
-        return _of_gif(raw, image)
     return ""
 
 
 def missing_tiles(image: Image.Image) -> str:
     """The same by the parts that a TIFF lists; image: opened, and not decoded yet."""
-    if image.format != "TIFF":
+    if not isinstance(image, TiffImageFile) or not all(tile[0] == "raw" for tile in image.tile):  # libtiff looks itself
         return ""
+    tags = image.tag_v2
+    planes = tags.get(_SAMPLES, 1) if tags.get(_PLANAR) == _SEPARATE else 1
+    whole = image.width * image.height * planes
     there = sum((right - left) * (lower - upper) for _, (left, upper, right, lower), *_ in image.tile)
-    planes = len({tile[3][0] if isinstance(tile[3], tuple) else tile[3] for tile in image.tile}) or 1
-    whole = image.width * image.height
-    return f"strips of {100 * there // (whole * planes)} % of the picture" if there < whole else ""
+    return f"strips of {100 * there // whole} % of the picture are there" if there < whole else ""
 
 
 def _of_jpeg(raw: bytes) -> str:
     if absent := _absent_coefficients(raw):
         return absent
-    for _ in range(3):
+    raw = bare_jpeg(raw, exif=False) or raw  # so that warnings are of pixels alone
+    small = {"min_height": 1, "min_width": 1}  # an eighth of each side: what matters is that all codes are read
+    for _ in range(2):
         try:
-            simplejpeg.decode_jpeg(raw, "GRAY", fastdct=True, fastupsample=True, min_height=1, min_width=1, min_factor=1, strict=True)
+            simplejpeg.decode_jpeg(raw, "GRAY", fastdct=True, fastupsample=True, strict=True, **small)
             return ""
         except ValueError as error:
             said = str(error)
             filled = _EXTRANEOUS.search(said)
             if not filled:
                 return said if _DAMAGE.search(said) else ""  # what it cannot decode at all, Pillow decoded
-            end = raw.rfind(b"\xff\xd9")
-            padding = raw[end - int(filled[1]) : end]
-            if len(set(padding)) > 1:
+            end, count = raw.rfind(b"\xff\xd9"), int(filled[1])
+            padding = len(raw[:end]) - len(raw[:end].rstrip(raw[end - 1 : end]))
+            if not count <= padding <= count + _READ_AHEAD:
                 return said
-            raw = raw[: end - int(filled[1])] + raw[end:]  # a camera's padding: what else is there to say?
+            raw = raw[: end - padding] + raw[end:]  # a camera's padding: what else is there to say?
     return ""
 
 
@@ -111,61 +116,3 @@ def _of_png(raw: bytes) -> str:
             there += len(stream.decompress(rest, _PART))
             rest = stream.unconsumed_tail
     return f"{100 * there // wanted} % of the pixels are there" if there < wanted else ""
-
-
-def _of_gif(raw: bytes, image: Image.Image) -> str:
-    """Whether the first frame's codes end early. Counted only where its last rows are of one colour, as if unfilled."""
-    at = 13 + _palette(raw[10])
-    while at < len(raw) and raw[at] != 0x2C:
-        at = _behind_blocks(raw, at + 2) if raw[at] == 0x21 else at + 1
-    if at + 11 > len(raw):
-        return ""
-    left, upper, width, height = (int.from_bytes(raw[at + n : at + n + 2], "little") for n in (1, 3, 5, 7))
-    tail = image.crop((left, max(upper, upper + height - 2), left + width, upper + height))
-    if all(len(set(row)) > 1 for row in (tail.crop((0, n, width, n + 1)).tobytes() for n in range(tail.height))):
-        return ""
-    begin = at + 10 + _palette(raw[at + 9])
-    there = _lzw_pixels(_blocks(raw, begin + 1), raw[begin], width * height)
-    return f"{100 * there // (width * height)} % of the pixels are there" if there < width * height else ""
-
-
-def _palette(flags: int) -> int:
-    """Bytes of the palette that these flags announce."""
-    return 3 << ((flags & 7) + 1) if flags & 0x80 else 0
-
-
-def _behind_blocks(raw: bytes, at: int) -> int:
-    while at < len(raw) and raw[at]:
-        at += 1 + raw[at]
-    return at + 1
-
-
-def _blocks(raw: bytes, at: int) -> bytes:
-    parts = []
-    while at < len(raw) and raw[at]:
-        parts.append(raw[at + 1 : at + 1 + raw[at]])
-        at += 1 + raw[at]
-    return b"".join(parts)
-
-
-def _lzw_pixels(codes: bytes, bits: int, most: int) -> int:
-    """How many pixels GIF's LZW codes stand for (GIF89a, appendix F); it stops at ``most``."""
-    clear, room, held, there, before = 1 << bits, 0, 0, 0, 0
-    lengths, size = [1] * clear + [0, 0], bits + 1
-    for byte in codes:
-        held |= byte << room
-        room += 8
-        while room >= size:
-            code = held & ((1 << size) - 1)
-            held, room = held >> size, room - size
-            if code == clear:
-                lengths, size, before = [1] * clear + [0, 0], bits + 1, 0
-                continue
-            if code == clear + 1 or there >= most:
-                return there
-            length = lengths[code] if code < len(lengths) else before + 1
-            if before and len(lengths) < _CODES:
-                lengths.append(before + 1)
-                size += len(lengths) == 1 << size and size < _MOST_BITS
-            there, before = there + length, length
-    return there

@@ -142,7 +142,7 @@ def assert_collated(table: Any, expected: Mapping[str, bytes]) -> None:
             ids = torch.ones((len(text), 2), dtype=torch.long)
             return {"input_ids": ids, "attention_mask": ids}
 
-        class tokenizer:  # noqa: N801 - as processors call it
+        class tokenizer:  # as processors call it
             pad_token_id = 0
 
     rows = list(table)
@@ -178,8 +178,10 @@ def test_originals_are_released_where_they_are_asked_for_and_the_card_warns_of_t
         assert (copy / row["image"]).read_bytes() == files[Path(row["image"]).stem]
     assert not list(workspace.store.list(keys.RENDERED))
     readme = (copy / "README.md").read_text()
-    assert "its source's file, unchanged: EXIF is in it" in readme
-    assert "| turned upright, as EXIF says | 1 |" in readme and "| set on white where they are transparent | 1 |" in readme
+    assert "its source's file, unchanged, with its EXIF" in readme
+    assert (
+        "| turned upright, as EXIF says | 1 |" in readme and "| set on white where they are transparent | 1 |" in readme
+    )
     assert verify.verify(workspace).damage == []
 
 
@@ -226,11 +228,21 @@ def test_after_an_upgrade_only_what_looks_otherwise_is_asked_again(
     tmp_path: Path, tiny_models: TinyModels, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tiny._reply", _always)
-    changed = {"thin": zoo()["thin"], "dark": deep_png(ramp(4095)), "dark tiff": zoo()["tiff, 16 bits, 12 of them used"]}
-    same = {"deep": deep_png(ramp(65535)), "large": zoo()["large"], **{str(n): encoded(picture(seed=n), "PNG") for n in range(9)}}
+    changed = {
+        "thin": zoo()["thin"],
+        "dark": deep_png(ramp(4095)),
+        "dark tiff": zoo()["tiff, 16 bits, 12 of them used"],
+    }
+    same = {
+        "deep": deep_png(ramp(65535)),
+        "large": zoo()["large"],
+        **{str(n): encoded(picture(seed=n), "PNG") for n in range(9)},
+    }
     a_folder(tmp_path / "images", some({**changed, **same}))
     workspace = a_workspace(tmp_path)
-    with monkeypatch.context() as before:  # as a version made it that knew nothing of thin images and deep grey's levels
+    with (
+        monkeypatch.context() as before
+    ):  # as a version made it that knew nothing of thin images and deep grey's levels
         before.setattr(pictures, "images_apart", lambda workspace, models: {})
         before.setattr("taskgalaxy_ops.generation.stage_keys.images_apart", lambda workspace, models: {})
         before.setattr(checking, "changed_levels", lambda image, raw: None)
@@ -251,9 +263,12 @@ def test_after_an_upgrade_only_what_looks_otherwise_is_asked_again(
     assert set(again.values()) == {0}
 
 
-def test_a_store_says_itself_which_of_its_images_are_rendered_otherwise(tmp_path: Path, tiny_models: TinyModels) -> None:
+def test_a_store_says_itself_which_of_its_images_are_rendered_otherwise(
+    tmp_path: Path, tiny_models: TinyModels, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Newer image shards: no file is read for it. Without the cache the same comes out."""
     files = a_folder(tmp_path / "images", some({"thin": zoo()["thin"], "dark": deep_png(ramp(4095))}))
+    monkeypatch.setattr(pictures, "_FEW", 0)
     workspace = a_workspace(tmp_path)
     pipeline.ingest(workspace, "mine")
     store, read = workspace.store, []

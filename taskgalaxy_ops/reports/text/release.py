@@ -19,8 +19,8 @@ def released(receipt: ReleaseReceipt, local: Path | None) -> list[str]:
     ]
     if receipt.older:
         lines.append(
-            "  An earlier version made it of the same samples: it holds the sources' files, not the pictures that the teacher "
-            "was sent. `taskgalaxy release --renew` makes one that does."
+            "  An earlier version made it of the same samples: it holds the sources' files, not the pictures that the "
+            "teacher was sent. `taskgalaxy release --renew` makes one that does."
         )
     return [*lines, f"  copied to {local}"] if local else lines
 

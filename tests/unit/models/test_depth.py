@@ -49,11 +49,15 @@ def test_a_ramp_reaches_white_whatever_part_of_its_container_it_fills(top: int) 
         (deep_png(ramp(2000), 12), 0, 4095),
         (deep_png(ramp(65535), 12), 0, 65535),  # as the specification wants it: scaled up to all 16 bits
         (deep_png(ramp(300), 12), 0, 300),  # what it says would leave it nearly black
-        (deep_png(ramp(2000), 16), 0, 2000),
+        (deep_png(ramp(2000), 16), 0, 2047),
         (tiff(ramp(2000).astype(np.uint16), largest=4095), 0, 4095),
         (tiff(ramp(3000, 1000).astype(np.uint16), smallest=1000, largest=3200), 1000, 3200),
         (tiff(ramp(4000).astype(np.uint16), largest=0), 0, 4095),
-        (tiff(ramp(31_000, 29_000).astype(np.uint16)), 29_000, 31_000),  # warmth: next to no contrast on the whole scale
+        (
+            tiff(ramp(31_000, 29_000).astype(np.uint16)),
+            29_000,
+            31_000,
+        ),  # warmth: next to no contrast on the whole scale
         (tiff(ramp(3000, -1000).astype(np.int32)), -1000, 3000),
         (tiff(np.full((40, 40), np.nan, np.float32)), 0, 1),
         (tiff(np.zeros((40, 40), np.uint16)), 0, 65535),
@@ -71,7 +75,12 @@ def test_only_what_is_shown_otherwise_than_before_has_levels_of_its_own() -> Non
             image.load()
             return changed_levels(image, raw)
 
-    assert told(deep_png(ramp(65535))) is told(deep_png(ramp(60_000))) is told(encoded(Image.new("L", (9, 9)), "PNG")) is None
+    assert (
+        told(deep_png(ramp(65535)))
+        is told(deep_png(ramp(60_000)))
+        is told(encoded(Image.new("L", (9, 9)), "PNG"))
+        is None
+    )
     assert told(tiff(ramp(255).astype(np.float32))) is None and told(tiff((ramp(100) / 100).astype(np.float32))) is None
     assert told(deep_png(ramp(4095))) == "0:4095"
     assert told(deep_png(ramp(3000), 12)) == "0:4095"

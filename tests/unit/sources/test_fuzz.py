@@ -12,6 +12,7 @@ import struct
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import pytest
 from zoo import chunk, encoded, picture, zoo
@@ -27,7 +28,24 @@ FILES = int(os.environ.get("FUZZ_FILES", "500"))
 SETTINGS = IngestSettings(max_pixels=2_000_000, min_side=8)
 LONGEST = 30  # seconds a file; a small one takes milliseconds
 
-_FORMATS = ("PPM", "TGA", "PCX", "SGI", "ICO", "DIB", "IM", "MSP", "SPIDER", "XBM", "BLP", "DDS", "ICNS", "QOI", "PDF", "EPS")
+_FORMATS = (
+    "PPM",
+    "TGA",
+    "PCX",
+    "SGI",
+    "ICO",
+    "DIB",
+    "IM",
+    "MSP",
+    "SPIDER",
+    "XBM",
+    "BLP",
+    "DDS",
+    "ICNS",
+    "QOI",
+    "PDF",
+    "EPS",
+)
 
 
 def originals() -> list[bytes]:
@@ -61,7 +79,9 @@ def _header(raw: bytes, rng: random.Random, _: list[bytes]) -> bytes:
     found = bytearray(raw or b"\0")
     for _ in range(rng.choice((1, 2, 4))):
         at = rng.randrange(min(len(found), rng.choice((40, 200, 1000))))
-        found[at : at + 4] = rng.choice((b"\xff\xff\xff\xff", b"\0\0\0\0", struct.pack("<I", rng.randrange(2**32)), b"\x7f"))
+        found[at : at + 4] = rng.choice(
+            (b"\xff\xff\xff\xff", b"\0\0\0\0", struct.pack("<I", rng.randrange(2**32)), b"\x7f")
+        )
     return bytes(found)
 
 
@@ -94,7 +114,12 @@ def _tiff(rng: random.Random) -> bytes:
         for _ in range(rng.randrange(9))
     )
     head = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(f"{order}I", 8)
-    return head + struct.pack(f"{order}H", rng.choice((len(entries) // 12, 65535))) + entries + rng.randbytes(rng.randrange(60))
+    return (
+        head
+        + struct.pack(f"{order}H", rng.choice((len(entries) // 12, 65535)))
+        + entries
+        + rng.randbytes(rng.randrange(60))
+    )
 
 
 def _exif(raw: bytes, rng: random.Random, _: list[bytes]) -> bytes:
@@ -112,11 +137,18 @@ def _exif(raw: bytes, rng: random.Random, _: list[bytes]) -> bytes:
 def _chunk(raw: bytes, rng: random.Random, _: list[bytes]) -> bytes:
     names = (b"tEXt", b"zTXt", b"iTXt", b"iCCP", b"gAMA", b"cHRM", b"sRGB", b"pHYs", b"acTL", b"fcTL", b"fdAT", b"tRNS")
     body = rng.choice((b"", b"\0", b"name\0\0", rng.randbytes(30), b"x\0\0x\x9c" + rng.randbytes(9)))
-    return raw[:33] + chunk(rng.choice((*names, b"sBIT", b"PLTE")), body) + raw[33:] if raw.startswith(b"\x89PNG") else raw
+    return (
+        raw[:33] + chunk(rng.choice((*names, b"sBIT", b"PLTE")), body) + raw[33:] if raw.startswith(b"\x89PNG") else raw
+    )
 
 
 def _segment(raw: bytes, rng: random.Random, _: list[bytes]) -> bytes:
-    heads = (b"MPF\0" + _tiff(rng), b"ICC_PROFILE\0" + rng.randbytes(9), b"Photoshop 3.0\x008BIM" + rng.randbytes(9), b"Adobe")
+    heads = (
+        b"MPF\0" + _tiff(rng),
+        b"ICC_PROFILE\0" + rng.randbytes(9),
+        b"Photoshop 3.0\x008BIM" + rng.randbytes(9),
+        b"Adobe",
+    )
     body = rng.choice((b"", rng.randbytes(40), *heads))
     kind = rng.choice((0xE0, 0xE1, 0xE2, 0xED, 0xEE, 0xFE))
     whole = bytes([0xFF, kind]) + struct.pack(">H", len(body) + 2) + body
@@ -126,7 +158,9 @@ def _segment(raw: bytes, rng: random.Random, _: list[bytes]) -> bytes:
 @contextmanager
 def at_most(seconds: int, number: int) -> Iterator[None]:
     def late(*_: object) -> None:
-        raise KeyboardInterrupt(f"file {number} is still being decoded after {seconds} s")  # no Exception: nobody catches it
+        raise KeyboardInterrupt(
+            f"file {number} is still being decoded after {seconds} s"
+        )  # no Exception: nobody catches it
 
     before = signal.signal(signal.SIGALRM, late)
     signal.alarm(seconds)
@@ -161,6 +195,6 @@ def test_every_damaged_file_is_an_image_or_a_reject() -> None:
     assert outcomes["image"] > FILES // 20 and outcomes.total() - outcomes["image"] > FILES // 5, outcomes
 
     with ScanStaging("mine") as staged:
-        files = [SourceFile(str(number), lambda number=number: file(number)) for number in range(min(FILES, 60))]
+        files = [SourceFile(name=str(number), read=partial(file, number)) for number in range(min(FILES, 60))]
         scan(files, staged, (), (), SETTINGS, lambda sha, raw: None)
         assert staged.claims + staged.rejects == len(files)

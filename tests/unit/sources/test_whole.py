@@ -33,7 +33,7 @@ def test_a_jpeg_of_which_a_part_is_missing_is_truncated(source: Pillow.Image, op
     cut = header + int(share * (len(raw) - header))
     for mended in (raw[:cut] + b"\xff\xd9", raw[:cut], raw[:cut] + bytes(200) + b"\xff\xd9"):
         found = inspect(mended, SETTINGS)
-        assert isinstance(found, tuple) and found[0] == Reason.TRUNCATED_FILE, (len(raw), cut, found)
+        assert isinstance(found, tuple) and found[0] in TRUNCATED, (len(raw), cut, found)
     assert isinstance(inspect(raw, SETTINGS), Image)
 
 
@@ -72,7 +72,7 @@ def test_a_png_whose_stream_is_closed_early_is_truncated() -> None:
 
 def gif_with_codes_cut(raw: bytes, share: float) -> bytes:
     """A GIF whose first frame's blocks end early, with the end of the blocks and of the file as they must be."""
-    at = raw.index(b"\x2c") + 10
+    at = raw.index(b"\x2c\0\0\0\0") + 10
     at += (3 << ((raw[at - 1] & 7) + 1) if raw[at - 1] & 0x80 else 0) + 1
     blocks = []
     while raw[at]:
@@ -90,6 +90,7 @@ def test_a_gif_whose_codes_end_early_is_truncated(source: Pillow.Image, interlac
     for share in (0.2, 0.5, 0.9):
         if (cut := gif_with_codes_cut(raw, share)) != raw:
             assert isinstance(inspect(cut, SETTINGS), tuple), share
+            assert isinstance(inspect(cut + raw, SETTINGS), tuple), "its decoder goes on behind its end"
 
 
 def test_a_tiff_without_all_of_its_strips_is_truncated() -> None:
@@ -144,7 +145,9 @@ HARMLESS = {
     "png, eXIf cut off": with_chunk(PNG, b"eXIf", b"II*\0\x08\0\0\0\x09\0"),
     "png, a long text": with_chunk(PNG, b"zTXt", b"Comment\0\0" + LONG),
     "png, a long text of another kind": with_chunk(PNG, b"iTXt", b"Comment\0\1\0\0\0" + LONG),
-    "png, a hundred long texts": PNG[:33] + 100 * chunk(b"zTXt", b"Comment\0\0" + zlib.compress(bytes(900_000))) + PNG[33:],
+    "png, a hundred long texts": PNG[:33]
+    + 100 * chunk(b"zTXt", b"Comment\0\0" + zlib.compress(bytes(900_000)))
+    + PNG[33:],
     "png, a checksum of a text": broken_checksum(with_chunk(PNG, b"tEXt", b"Comment\0hello"), b"tEXt"),
     "png, a checksum of eXIf": broken_checksum(with_chunk(PNG, b"eXIf", b"II*\0\x08\0\0\0\0\0"), b"eXIf"),
     "png, a profile that is none": with_chunk(PNG, b"iCCP", b"x\0\0" + b"no zlib"),
@@ -156,7 +159,9 @@ HARMLESS = {
     "jpeg, broken exif": with_segment(JPEG, 0xE1, b"Exif\0\0no TIFF at all"),
     "jpeg, exif cut off": with_segment(JPEG, 0xE1, b"Exif\0\0II*\0\x08\0\0\0\x09\0"),
     "jpeg, broken profile": with_segment(JPEG, 0xE2, b"ICC_PROFILE\0\1\2nothing"),
-    "jpeg, broken list of pictures": with_segment(JPEG, 0xE2, b"MPF\0II*\0\x08\0\0\0\x01\0\1\xb0\x04\0\1\0\0\0\xff\xff\xff\xff"),
+    "jpeg, broken list of pictures": with_segment(
+        JPEG, 0xE2, b"MPF\0II*\0\x08\0\0\0\x01\0\1\xb0\x04\0\1\0\0\0\xff\xff\xff\xff"
+    ),
     "jpeg, broken photoshop": with_segment(JPEG, 0xED, b"Photoshop 3.0\x008BIM\xff\xff\xff"),
     "jpeg, short adobe": with_segment(JPEG, 0xEE, b"Ad"),
     "jpeg, make as a rational": odd_exif(JPEG, 0x010F, 5),
@@ -200,7 +205,9 @@ class OddError(Exception):
     """What a decoder may raise that nobody foresaw."""
 
 
-@pytest.mark.parametrize("error", [OddError("?"), AttributeError("x"), RecursionError("deep"), AssertionError(), MemoryError()])
+@pytest.mark.parametrize(
+    "error", [OddError("?"), AttributeError("x"), RecursionError("deep"), AssertionError(), MemoryError()]
+)
 def test_whatever_a_decoder_raises_is_the_files_reject(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     def fail(*_: object) -> None:
         raise error
