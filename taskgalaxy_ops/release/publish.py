@@ -27,6 +27,7 @@ from taskgalaxy_ops.progress import Progress, Silent
 from taskgalaxy_ops.records import Image, ImageId
 from taskgalaxy_ops.release import published_rows
 from taskgalaxy_ops.release.renditions import Renditions
+from taskgalaxy_ops.settings import ReleaseSettings
 from taskgalaxy_ops.storage import Listed, keys
 from taskgalaxy_ops.storage.base import Content, in_parts
 from taskgalaxy_ops.storage.ledger import NANO
@@ -51,6 +52,7 @@ class Published:
     inputs: str = ""  # fingerprint of its inputs, if all of them were complete; "": not known
     rejects: Mapping[str, int] = field(default_factory=dict)  # accepted pairs that were left out, by reason
     withdrawn: int = 0  # samples that were withdrawn from it later, with their images
+    code: int = _BEFORE_RENDITIONS  # code version that made it; older entries of the log do not say it
 
     @property
     def funnel(self) -> StageCounts:
@@ -115,7 +117,7 @@ def publish(
     latest = next(reversed(published(workspace)), None)
     if latest and inputs and latest.inputs == inputs:
         return ReleaseReceipt(latest, url(workspace, latest), False, latest.funnel)
-    if latest and inputs and not renew and latest.inputs == _inputs(results, code=_BEFORE_RENDITIONS):
+    if latest and not renew and _made_before(results, latest):
         return ReleaseReceipt(latest, url(workspace, latest), False, latest.funnel, older=True)
     with release.select_samples(release_inputs(results), workspace.settings.release) as plan:
         if not plan.counts["samples"]:
@@ -136,6 +138,7 @@ def publish(
             partial=bool(results.pending),
             inputs=inputs,
             rejects=dict(plan.funnel[-1].rejects),
+            code=release.RELEASE_VERSION,
         )
         published_rows.keep_left_out(workspace.store, version, plan.rejects())
     _finish(workspace, done)
@@ -145,6 +148,18 @@ def publish(
             workspace.store.delete(listed.key)
         done = next(one for one in published(workspace) if one.version == version)
     return ReleaseReceipt(done, url(workspace, done), True, done.funnel)
+
+
+def _made_before(results: RunResults, latest: Published) -> bool:
+    """Whether a version of TaskGalaxy that released the sources' files made the latest release, of the same samples."""
+    rules = results.workspace.settings.release
+    if latest.code != _BEFORE_RENDITIONS or rules.images != "rendition":
+        return False
+    if latest.inputs and latest.inputs == _inputs(results, code=_BEFORE_RENDITIONS):
+        return True
+    files = rules.model_copy(update={"images": "original"})
+    with release.select_samples(release_inputs(results, files), files) as plan:
+        return plan.content_before == latest.content
 
 
 def _inputs(results: RunResults, code: int = release.RELEASE_VERSION) -> str:
@@ -321,18 +336,20 @@ def _rows(results: RunResults) -> Iterator[release.ShardRows]:
         )
 
 
-def release_inputs(results: RunResults) -> release.ReleaseInputs:
-    """The inputs of a release, from a run's results and the store."""
+def release_inputs(results: RunResults, rules: ReleaseSettings | None = None) -> release.ReleaseInputs:
+    """The inputs of a release, from a run's results and the store. rules: None: those of the settings."""
     workspace = results.workspace
     settings = workspace.settings
+    rules = rules or settings.release
     taxonomy = TaxonomyStore(workspace).version()
     paid = results.paid.all
     renditions = Renditions(workspace)
+    released = keys.blob if rules.images == "original" else renditions.key
     levels = Counter(node.level for node in taxonomy.nodes if node.status == "live")
     return release.ReleaseInputs(
         shards=_rows(results),
         read_image=lambda image: workspace.store.get(keys.blob(image)),
-        image_uri=lambda image: f"{workspace.store.url.rstrip('/')}/{renditions.released(image)}",
+        image_uri=lambda image: f"{workspace.store.url.rstrip('/')}/{released(image)}",
         rendition=renditions.of,
         refer=renditions.refer,
         stage_counts=results.funnel,

@@ -33,10 +33,6 @@ class Renditions:
         how = {**rendering(self._teacher), **self._apart.get(image, {})}
         return keys.rendering(image, fingerprint("rendering", how)[:32])
 
-    def released(self, image: ImageId) -> str:
-        """The store key of what is released of an image."""
-        return keys.blob(image) if self._workspace.settings.release.images == "original" else self.key(image)
-
     def refer(self, image: ImageId) -> None:
         """See to it that the store has the rendition of an image."""
         try:

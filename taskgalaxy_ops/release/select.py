@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import re
 import sqlite3
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from json.encoder import encode_basestring as quoted
 from typing import Any, NamedTuple
-from urllib.parse import unquote, urlsplit
 
 import numpy as np
 
@@ -22,7 +20,7 @@ from taskgalaxy_ops.records import ImageId, PairId, Reason, Reject
 from taskgalaxy_ops.release.agreement import Ballots
 from taskgalaxy_ops.release.inputs import ReleaseInputs
 from taskgalaxy_ops.release.near_duplicates import near_duplicates
-from taskgalaxy_ops.release.sqlite_staging import SPLITS, canonical, database, lines_hash, load
+from taskgalaxy_ops.release.sqlite_staging import SPLITS, canonical, database, lines_hash, load, location
 from taskgalaxy_ops.settings import Model, ReleaseSettings
 
 RELEASE_VERSION = 2  # code version: one more whenever the same inputs give other files
@@ -31,8 +29,6 @@ _PART_BYTES = 128 << 20  # of images in a Parquet file; an image counts once for
 _PART_ROWS = 50_000
 _SHOWN = 6  # samples on the card
 _UNSTATED = "not stated"
-
-_EXTENSIONS = {"jpeg": "jpg", "mpo": "jpg", "tiff": "tif"}
 
 
 class Sample(NamedTuple):
@@ -281,9 +277,18 @@ class Selection:
     @cached_property
     def content_hash(self) -> str:
         """Fingerprint of all that determines the files' bytes, except history.json's times, costs and versions."""
+        return self._content(RELEASE_VERSION, self.made_with)
+
+    @property
+    def content_before(self) -> str:
+        """The same as code version 1 made it, which had no setting ``images``; of a selection of the sources' files."""
+        rules = {name: value for name, value in self._rules().items() if name != "images"}
+        return self._content(1, {**self.made_with, "release": rules})
+
+    def _content(self, code: int, made_with: Mapping[str, Any]) -> str:
         inputs = self.inputs
         content = {
-            "code": RELEASE_VERSION,
+            "code": code,
             "samples": lines_hash(self._sample_lines()),
             "images": lines_hash(map(_image_line, self.pictures())),
             "votes": lines_hash(self._vote_lines()),
@@ -291,7 +296,7 @@ class Selection:
             "funnel": self.funnel,
             "leaves": sorted(inputs.taxonomy.leaves),
             "levels": inputs.taxonomy.levels,
-            "made_with": self.made_with,
+            "made_with": made_with,
             "simulated": inputs.simulated,
             "partial": inputs.partial,
             "pending": inputs.pending,
@@ -423,7 +428,7 @@ def _choose(rows: sqlite3.Connection, inputs: ReleaseInputs, settings: ReleaseSe
 
     Images are copied in order of id while they fit into ``copy_images_up_to`` bytes; all others are referred to.
     """
-    rows.create_function("location", 3, partial(_location, inputs, settings.images), deterministic=True)
+    rows.create_function("location", 3, partial(location, inputs, settings.images), deterministic=True)
     rows.execute(
         "CREATE TABLE pictures AS SELECT *, location(image, format, copied) AS location FROM (SELECT *, sum(held) OVER "
         "(ORDER BY image) <= ? AS copied FROM images WHERE image IN (SELECT image FROM pairs WHERE image IS NOT NULL "
@@ -435,17 +440,3 @@ def _choose(rows: sqlite3.Connection, inputs: ReleaseInputs, settings: ReleaseSe
         "CREATE TABLE chosen AS SELECT pair, p.rowid AS picture, task_type, variant, question, answer, reasoning, "
         "votes, split FROM pairs JOIN pictures p USING (image) WHERE reason IS NULL ORDER BY split, pair"
     )
-
-
-def _location(inputs: ReleaseInputs, images: str, image: ImageId, kind: str, copied: bool) -> str:
-    """The location of an image: a path within the release, or a URI in the store.
-
-    A ``file://`` URI becomes a path, because trainers and `datasets` open paths, and no such URIs.
-    """
-    if not copied:
-        uri = inputs.image_uri(image)
-        return unquote(urlsplit(uri).path) if uri.startswith("file://") else uri
-    if images == "rendition":
-        kind = "jpeg"
-    extension = _EXTENSIONS.get(kind, kind if re.fullmatch("[a-z0-9]{1,9}", kind) else "bin")
-    return f"images/{image[:2]}/{image}.{extension}"

@@ -14,6 +14,7 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from json.encoder import encode_basestring as quoted
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import pyarrow as pa
 
@@ -22,10 +23,12 @@ from taskgalaxy_ops.hashing import canonical_json, draw
 from taskgalaxy_ops.models.rendering import MOST_BYTES_A_PIXEL, scaled
 from taskgalaxy_ops.records import Claim, ImageId, PairId, Reason, is_id
 from taskgalaxy_ops.release.agreement import Ballots
-from taskgalaxy_ops.release.inputs import ShardRows
+from taskgalaxy_ops.release.inputs import ReleaseInputs, ShardRows
 from taskgalaxy_ops.settings import Model, ReleaseSettings
 
 SPLITS = ("train", "validation", "test")
+
+_EXTENSIONS = {"jpeg": "jpg", "mpo": "jpg", "tiff": "tif"}
 
 _CACHE_KIB = 4 << 10  # of the file's pages; sorting needs the same again
 _END = re.compile(r"[\s?.!。]+$")
@@ -206,3 +209,17 @@ def split_of(image: ImageId, settings: ReleaseSettings) -> str:
     if drawn < settings.test:
         return "test"
     return "validation" if drawn < settings.test + settings.validation else "train"
+
+
+def location(inputs: ReleaseInputs, images: str, image: ImageId, kind: str, copied: bool) -> str:
+    """The location of an image: a path within the release, or a URI in the store.
+
+    A ``file://`` URI becomes a path, because trainers and `datasets` open paths, and no such URIs.
+    """
+    if not copied:
+        uri = inputs.image_uri(image)
+        return unquote(urlsplit(uri).path) if uri.startswith("file://") else uri
+    if images == "rendition":
+        kind = "jpeg"
+    extension = _EXTENSIONS.get(kind, kind if re.fullmatch("[a-z0-9]{1,9}", kind) else "bin")
+    return f"images/{image[:2]}/{image}.{extension}"

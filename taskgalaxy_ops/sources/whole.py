@@ -44,10 +44,10 @@ def missing_tiles(image: Image.Image) -> str:
     """The same by the parts that a TIFF lists; image: opened, and not decoded yet."""
     if not isinstance(image, TiffImageFile) or not all(tile[0] == "raw" for tile in image.tile):  # libtiff looks itself
         return ""
-    tags = image.tag_v2
-    planes = tags.get(_SAMPLES, 1) if tags.get(_PLANAR) == _SEPARATE else 1
+    planes = image.tag_v2.get(_SAMPLES, 1) if image.tag_v2.get(_PLANAR) == _SEPARATE else 1
     whole = image.width * image.height * planes
-    there = sum((right - left) * (lower - upper) for _, (left, upper, right, lower), *_ in image.tile)
+    boxes = [tile[1] or (0, 0, *image.size) for tile in image.tile]
+    there = sum((right - left) * (lower - upper) for left, upper, right, lower in boxes)
     return f"strips of {100 * there // whole} % of the picture are there" if there < whole else ""
 
 

@@ -85,6 +85,7 @@ SAME_KEY = {
     "tokens_a_minute": 60.0,
     "images": "url",
     "image_url_hours": 2.0,
+    "image_min_side": 56,  # of the images alone whose picture it changes (test_rendering.py)
     "in_process": InProcessSettings(batch=2),
 }
 OTHER_KEY = {"model": "gpt-y", "revision": "2", "temperature": 0.1, "image_side": 512, "image_quality": 80}
