@@ -108,8 +108,12 @@ class StageKeys:
         """Fingerprint of how an image shard's images are rendered that are rendered otherwise; None: there are none."""
         images = self._apart.get(shard, {})
         models = [each.model for each in self._plain[name].values()]
-        how = {image: [found.apart(model) for model in models] for image, found in images.items()}
-        how = {image: parts for image, parts in how.items() if any(parts)}
+        how: dict[str, list[dict[str, Any]]] = {}
+        for image, found in images.items():
+            for part in (found.apart(model) for model in models):
+                if part and part not in how.setdefault(image, []):
+                    how[image].append(part)
+        how = {image: parts for image, parts in how.items() if parts}
         return fingerprint("rendered apart", how) if how else None
 
 
