@@ -155,8 +155,8 @@ def _shown(plan: Selection) -> list[str]:
     else:
         told = (
             "Each image is its source's file, unchanged, with its EXIF, which may say where a photograph was taken. "
-            f"The teacher was sent {shown}. A trainer that only opens the file sees something else where the table says "
-            "so."
+            f"The teacher was sent {shown}. "
+            "A trainer that only opens the file sees something else where the table says so."
         )
     size = (teacher.image_side, teacher.image_quality, teacher.image_min_side)
     others = [

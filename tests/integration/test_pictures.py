@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from golden.golden_store import golden_workspace
 from PIL import Image as Pillow
 from tiny import TYPES, TinyModels, tiny_models, tiny_seeds, tiny_settings, tiny_workspace
 from zoo import deep_png, encoded, picture, ramp, zoo
@@ -29,6 +30,7 @@ from taskgalaxy_ops.models.rendering import rendered_for
 from taskgalaxy_ops.operations import plan, takedown, verify
 from taskgalaxy_ops.release import publish
 from taskgalaxy_ops.release.local_copy import ReleaseCopy
+from taskgalaxy_ops.reports.text import release as release_text
 from taskgalaxy_ops.sources import checking
 from taskgalaxy_ops.storage import keys
 from taskgalaxy_ops.storage.registry.state import ImageShard
@@ -287,3 +289,19 @@ def test_a_store_says_itself_which_of_its_images_are_rendered_otherwise(
     assert [image for image in files if template.unit(image, item) != knowing.unit(image, item)] == [
         image for image in files if image in apart
     ]
+
+
+def test_a_release_of_before_is_the_latest_until_it_is_renewed(tmp_path: Path) -> None:
+    workspace = golden_workspace(tmp_path / "store")
+    (before,) = publish.published(workspace)
+    receipt = publish.publish(workspace)
+    assert (receipt.made, receipt.older, receipt.release) == (False, True, before)
+    assert "taskgalaxy release --renew" in "\n".join(release_text.released(receipt, None))
+    renewed = publish.publish(workspace, renew=True)
+    assert renewed.made and not renewed.older and renewed.release.samples == before.samples
+    old, new = (publish.fetch(workspace, one, tmp_path / "copies") for one in (before, renewed.release))
+    assert {file.suffix for file in (old / "images").rglob("*.*")} == {".png"}
+    assert {file.suffix for file in (new / "images").rglob("*.*")} == {".jpg"}
+    for kept in (publish.publish(workspace, renew=True), publish.publish(workspace)):
+        assert (kept.made, kept.older, kept.release) == (False, False, renewed.release)
+    assert verify.verify(workspace).damage == []
