@@ -6,6 +6,7 @@ else. How items are grouped into requests, the URL, retries and the form of stru
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -43,6 +44,9 @@ class RequestTemplate:
     form: Mapping[str, str] | None = None  # name and version of the question form, where a package brings it
     canary: Mapping[str, Any] | None = None  # an item that any model can answer in form, to tell its faults from ours
     about_images: bool = True  # whether each item is about an image
+    apart: Mapping[ImageId, Mapping[str, Any]] = dataclasses.field(
+        default_factory=dict
+    )  # images that are rendered otherwise, how
 
     def unit(self, image: ImageId | None, item: Mapping[str, Any]) -> RequestItem:
         """The request item that asks ``item`` about an image, or about none."""
@@ -51,7 +55,7 @@ class RequestTemplate:
             "head": self.head,
             "item": item,
             "image": image,
-            "render": rendering(self.model) if image else None,
+            "render": self.rendering(image) if image else None,
             "model": self.model.model,
             "revision": self.model.revision,
             "temperature": self.model.temperature,
@@ -59,6 +63,10 @@ class RequestTemplate:
             "sampling": self.model.sampling or None,
         }
         return RequestItem(fingerprint(f"unit.{self.stage}", shown), image, item)
+
+    def rendering(self, image: ImageId) -> dict[str, Any]:
+        """The parameters that decide how an image is rendered for the model."""
+        return {**rendering(self.model), **self.apart.get(image, {})}
 
     def text(self, units: Sequence[RequestItem]) -> str:
         """The user message's text: the instruction, then the request as data in a fenced JSON block."""
@@ -119,7 +127,7 @@ class RequestTemplate:
 
 
 def rendering(model: Model) -> dict[str, int]:
-    """The parameters that decide how an image is rendered for a model."""
+    """The parameters that decide how all images are rendered for a model, but for those with some of their own."""
     return {"v": RENDER_VERSION, "side": model.image_side, "quality": model.image_quality}
 
 

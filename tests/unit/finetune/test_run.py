@@ -171,7 +171,7 @@ def test_an_image_without_a_licence_is_unknown(tmp_path: Path) -> None:
 
 
 def test_a_damaged_copy_is_refused(copy: ReleaseCopy) -> None:
-    image = next((copy.folder / "images").rglob("*.png"))
+    image = next((copy.folder / "images").rglob("*.jpg"))
     image.write_bytes(image.read_bytes()[:-1])
     with pytest.raises(DamageError, match=image.name):
         copy.check()

@@ -86,6 +86,7 @@ SAME_KEY = {
     "tokens_a_minute": 60.0,
     "images": "url",
     "image_url_hours": 2.0,
+    "image_min_side": 56,  # of the images alone whose picture it changes (test_rendering.py)
     "in_process": InProcessSettings(batch=2),
     "headers": {"X-Tenant": "blue"},
 }
