@@ -392,14 +392,12 @@ def arguments_of(
     content: list[dict[str, Any]] = [{"type": "text", "text": template.text(units)}]
     if (image := units[0].image) is not None:
         content.append({"type": "image_url", "image_url": {"url": context.image_url(image)}})
-    messages = []
     if fault:
-        # A message before the request, which stays last.
-        messages.append({"role": "system", "content": f"Your former reply could not be used: {fault[:500]}"})
-    messages.append({"role": "user", "content": content})  # type: ignore[dict-item]
+        # In the same turn: many templates of chats take no system message, and no two turns of the user in a row.
+        content.append({"type": "text", "text": _repair(fault)})
     arguments: dict[str, Any] = {
         "model": model.model,
-        "messages": messages,
+        "messages": [{"role": "user", "content": content}],
         model.room_field: room,
     }
     if model.temperature is not None:
@@ -410,3 +408,11 @@ def arguments_of(
     elif mode == "json_object":
         arguments["response_format"] = {"type": "json_object"}
     return arguments
+
+
+def _repair(fault: str) -> str:
+    """What a model is told of a former reply; ``fault``: what was wrong with it."""
+    return (
+        f"Your former reply to this could not be used, or not all of it: {fault[:500]} (numbers as they were then). "
+        "Reply to all of the above, in the form that it names."
+    )

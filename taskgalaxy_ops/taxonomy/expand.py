@@ -52,6 +52,7 @@ def expand_template(prompt: str, teacher: Model) -> RequestTemplate:
         replies="children",
         schema={"type": "string"},
         read=_read_children,
+        most="count",
     )
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from taskgalaxy_ops.generation.stages.asking import Answers, Output, Tables, Templates, Work, lacking
-from taskgalaxy_ops.models.request import RequestItem, RequestTemplate, entry_schema, field, ordered, terminal
+from taskgalaxy_ops.models.request import RequestItem, RequestTemplate, entry_schema, field, ordered, reason_of, terminal
 from taskgalaxy_ops.records import Answer, Match, Reason, Reject, Relevant
 from taskgalaxy_ops.settings import Model, Settings
 from taskgalaxy_ops.text import clean
@@ -55,11 +55,12 @@ def filter_template(prompt: str, teacher: Model) -> RequestTemplate:
         replies="verdicts",
         schema=entry_schema(fits="boolean", reason="string"),
         read=_read_filter,
+        may_lack=frozenset({"reason"}),
     )
 
 
 def _read_filter(_: Mapping[str, Any], entry: Any) -> Answer:
-    return Answer({"fits": field(entry, "fits", bool), "reason": clean(field(entry, "reason", str))})
+    return Answer({"fits": field(entry, "fits", bool), "reason": clean(reason_of(entry))})
 
 
 def filter_units(question: RequestTemplate, matches: Iterable[Match]) -> list[RequestItem]:

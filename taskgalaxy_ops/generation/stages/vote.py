@@ -12,7 +12,7 @@ from typing import Any
 
 from taskgalaxy_ops.generation.stages.asking import Answers, Output, Tables, Templates, Work
 from taskgalaxy_ops.hashing import draw
-from taskgalaxy_ops.models.request import MalformedReplyError, RequestItem, RequestTemplate, entry_schema, field
+from taskgalaxy_ops.models.request import RequestItem, RequestTemplate, entry_schema, reason_of, vote_of
 from taskgalaxy_ops.records import Answer, Pair, Reason, Reject, Verdict, Vote
 from taskgalaxy_ops.settings import Model, Settings, VoteSettings
 from taskgalaxy_ops.text import clean
@@ -66,14 +66,13 @@ def vote_template(prompt: str, judge: Model, show_answer: bool) -> RequestTempla
         replies="votes",
         schema=entry_schema(vote="integer", reason="string"),
         read=_read_vote,
+        choices={"vote": (0, 1)},
+        may_lack=frozenset({"reason"}),
     )
 
 
 def _read_vote(_: Mapping[str, Any], entry: Any) -> Answer:
-    vote = field(entry, "vote", int)
-    if vote not in {0, 1}:
-        raise MalformedReplyError("`vote` must be 0 or 1")
-    return Answer({"vote": vote, "reason": clean(field(entry, "reason", str))})
+    return Answer({"vote": vote_of(entry, "vote"), "reason": clean(reason_of(entry))})
 
 
 def vote_unit(question: RequestTemplate, pair: Pair) -> RequestItem:
