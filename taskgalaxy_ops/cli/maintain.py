@@ -218,6 +218,11 @@ def _read_again(chosen: argparse.Namespace) -> int:
     if found.malformed:
         stages = ", ".join(f"{number:,} of {stage}" for stage, number in sorted(found.malformed.items()))
         lines.append(f"malformed answers before: {stages}")
+    if found.altered:
+        lines.append(
+            f"{found.altered:,} written pairs were read with backslashes lost (LaTeX, paths) by an older version, and stay so; "
+            "`taskgalaxy forget --where stage=write` lets all that was written be asked again"
+        )
     if chosen.dry_run:
         lines.append("nothing was changed: leave --dry-run out to keep them")
     say(chosen, {**asdict(found), "dry_run": chosen.dry_run}, lines)

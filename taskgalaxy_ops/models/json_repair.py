@@ -20,7 +20,7 @@ from taskgalaxy_ops.models import json_strings
 
 LONGEST = 400_000  # characters; a longer reply is no answer to any of our requests
 _DEEPEST = 64
-_WRAPPED = 4  # layers around the list, at most
+_WRAPPED = 6  # layers around the list, at most
 _THOUGHT = r"(?:think(?:ing)?|thoughts?|reasoning|reflection)"
 _THOUGHTS = re.compile(rf"\A.*?(?:</{_THOUGHT}>|\[/THINK\]|◁/think▷)", re.DOTALL | re.IGNORECASE)
 _THINKING = re.compile(rf"\s*(?:<{_THOUGHT}>|\[THINK\]|◁think▷)", re.IGNORECASE)
@@ -104,10 +104,11 @@ def _candidates(body: str) -> Iterator[str]:
     fences = _FENCE.findall(body)
     if len(fences) == 1:
         yield fences[0]
-    for opened, closed in ("{}", "[]"):
-        first, last = body.find(opened), body.rfind(closed)
-        if 0 <= first < last:
-            yield body[first : last + 1]
+    brace, bracket = body.find("{"), body.find("[")
+    if 0 <= brace < (last := body.rfind("}")):
+        yield body[brace : last + 1]
+    if 0 <= bracket < (last := body.rfind("]")) - 1 and (brace < 0 or bracket < brace):  # a list, not one in an object
+        yield body[bracket : last + 1]
 
 
 def _list(value: Any, shape: Shape, layers: int = _WRAPPED) -> list[Any]:

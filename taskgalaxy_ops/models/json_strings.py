@@ -36,8 +36,13 @@ _ADVICE = (
 # Of other languages: escapes for characters that JSON writes as \uXXXX.
 _FOREIGN = {"u": r"\{|[0-9]|[0-9a-fA-F]{2}", "x": r"[0-9a-fA-F]{2}", "U": r"[0-9a-fA-F]{8}", "N": r"\{"}
 
-# Dollar signs as Pandoc reads them: the inner side of each touches no blank, and no digit follows the second.
-_MATH = re.compile(r"(?<![\\$])(\$\$).+?\$\$|(?<![\\$])\$(?![\s$])[^$]+?(?<![\s\\$])\$(?![\d$])", re.DOTALL)
+# Formulas; the first group: of a line of their own. Dollar signs as Pandoc reads them: the inner side of each touches no
+# blank, and no digit follows the second.
+_MATH = re.compile(
+    r"(?<![\\$])(\$\$).+?\$\$|(?<![\\$])\$(?![\s$])[^$]+?(?<![\s\\$])\$(?![\d$])"
+    r"|(?<!\\)\\\(.+?(?<!\\)\\\)|(?<!\\)(\\\[).+?(?<!\\)\\\]",
+    re.DOTALL,
+)
 # A quoted text that can only be code: an argument, a value, an operand; a class of characters. The quotation marks are
 # escaped, or single.
 _CODE = re.compile(
@@ -225,16 +230,17 @@ class _Literal:
 
     def _in_formula(self, escape: _Escape) -> bool:
         """Whether a command whose rest could be text stands in a formula."""
+        before = self.raw[max(escape.start - 1, 0) : escape.start]
         if (math := self._math(escape)) is not None:
-            return math == "$"
+            return math == "inline" or before == " "
         # A text that is one bare formula: blanks, braces and operators stand before its commands.
         bare = self._latex and "$" not in self.raw and "\\(" not in self.raw and "\\[" not in self.raw
-        return bare and bool(re.search(r"[ }=(+\-0-9]\Z", self.raw[: escape.start]))
+        return bare and before != "" and before in " }=(+-0123456789"
 
     def _math(self, escape: _Escape) -> str | None:
-        """The sign of the formula that an escape stands in: "$", "$$"; None: in none."""
+        """The kind of formula that an escape stands in, "inline" or "display"; None: in none."""
         inside = (found for found in self._formulas if found.start() < escape.start < found.end())
-        return next((found[1] or "$" for found in inside), None)
+        return next(("display" if found[1] or found[2] else "inline" for found in inside), None)
 
     @cached_property
     def _formulas(self) -> list[re.Match[str]]:
@@ -252,7 +258,7 @@ class _Literal:
             return "other backslashes here are single"
         if escape.command and not self._listed(escape):
             return f"\\{escape.word} of LaTeX"
-        if rest[:1].isalpha() and self._math(escape) == "$":
+        if rest[:1].isalpha() and self._math(escape) == "inline":
             return "within a formula"
         if letter and _DRIVE.search(before):
             return "a path"

@@ -38,7 +38,9 @@ _NEUTRAL = re.compile(rf"‹({'|'.join(_ANGLED.values())})›|⟦({'|'.join(_SQU
 
 def neutral(text: str) -> str:
     """The text without special tokens: their brackets become ‹ › and ⟦ ⟧. Applied twice, it changes nothing more."""
-    return _TOKEN.sub(lambda found: f"‹{found[1]}›" if found[2] is None else f"⟦{found[2]}⟧", text)
+    while _TOKEN.search(text):  # again, since one may hold another
+        text = _TOKEN.sub(lambda found: f"‹{found[1]}›" if found[2] is None else f"⟦{found[2]}⟧", text)
+    return text
 
 
 def is_neutralised(text: str) -> bool:
@@ -48,4 +50,6 @@ def is_neutralised(text: str) -> bool:
 
 def restored(text: str) -> str:
     """The text as it was before ``neutral``, for a person to read or a renderer of one's own; no conversation."""
-    return _NEUTRAL.sub(lambda found: f"<{found[1]}>" if found[2] is None else f"[{found[2]}]", text)
+    while _NEUTRAL.search(text):
+        text = _NEUTRAL.sub(lambda found: f"<{found[1]}>" if found[2] is None else f"[{found[2]}]", text)
+    return text

@@ -21,6 +21,7 @@ from taskgalaxy_ops.generation.stages import ASKING
 from taskgalaxy_ops.generation.stages.asking import pure
 from taskgalaxy_ops.models.reply import reply_text
 from taskgalaxy_ops.models.request import MalformedReplyError, RequestItem, RequestTemplate
+from taskgalaxy_ops.models.special_tokens import neutral
 from taskgalaxy_ops.progress import Progress, Silent
 from taskgalaxy_ops.records import Answer, Reason, Reply, is_id
 from taskgalaxy_ops.storage import keys
@@ -144,6 +145,7 @@ class ReadAgain:
 
     answers: dict[str, int] = field(default_factory=dict)  # new answers, by stage
     malformed: dict[str, int] = field(default_factory=dict)  # units that had a malformed answer before, by stage
+    altered: int = 0  # written pairs whose text an older parser altered, by dropping a backslash; they are left as they are
 
 
 def read_again(workspace: Workspace, progress: Progress | None = None, *, dry_run: bool = False) -> ReadAgain:
@@ -169,6 +171,8 @@ def read_again(workspace: Workspace, progress: Progress | None = None, *, dry_ru
                 known = given.get(unit)
                 if raw["seen"] < journal.forgotten(unit):
                     continue
+                if known is not None and journal.sources.get(unit) == raw["reply"]:
+                    found.altered += raw["stage"] == "write" and _is_altered(known, answer)
                 if known is None or known.terminal == Reason.MALFORMED:
                     replaced |= {raw["stage"]} if known else set()
                     found.answers[raw["stage"]] = found.answers.get(raw["stage"], 0) + 1
@@ -178,6 +182,13 @@ def read_again(workspace: Workspace, progress: Progress | None = None, *, dry_ru
             _write(workspace, shard, journal, replaced)
         progress.advance("read again")
     return found
+
+
+def _is_altered(known: Answer, today: Answer) -> bool:
+    """Whether a kept answer's text is another than the one that today's parser reads, but for special tokens."""
+    kept, read = known.value or {}, today.value or {}
+    texts = {name: kept[name] for name in read.keys() & kept.keys() if isinstance(kept[name], str)}
+    return any(neutral(text) != read[name] for name, text in texts.items())
 
 
 def _read_again(raw: Mapping[str, Any], readers: Mapping[str, _Reader]) -> dict[str, Answer]:

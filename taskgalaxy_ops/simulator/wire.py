@@ -1,8 +1,8 @@
 """The protocol's two ends: what a chat completion request asks, and how replies and errors are written.
 
 A request is OpenAI's chat completion whose last user message has a text that ends with one fenced JSON block
-(models/request.py), with its image beside it, as a data URL or by URL. What is wrong with a request is a WrongRequestError with OpenAI's
-status.
+(models/request.py), with its image beside it, as a data URL or by URL. What is wrong with a request is a
+WrongRequestError with OpenAI's status.
 """
 
 from __future__ import annotations

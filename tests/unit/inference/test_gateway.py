@@ -463,10 +463,11 @@ def test_a_malformed_reply_is_asked_again_with_what_was_wrong(shard, server):
     server.script = in_turn(completion("Sure! Both of them fit."))
     units = shard.units(2)
     assert len(shard.ask(units)) == 2
-    again = server.requests[1]["messages"]
-    assert [message["role"] for message in again] == ["system", "user"]
-    assert "not JSON" in again[0]["content"]
-    assert again[1] == server.requests[0]["messages"][0]
+    first, again = (body["messages"] for body in server.requests)
+    assert [message["role"] for message in again] == ["user"], "many templates of chats take nothing else"
+    assert again[0]["content"][:-1] == first[0]["content"]
+    assert "not JSON" in again[0]["content"][-1]["text"]
+    assert "```" not in again[0]["content"][-1]["text"], "the request has the only fence"
     assert [len(kept["answers"]) for kept in shard.replies] == [0, 2], "what was paid for is kept, useful or not"
 
 
@@ -476,14 +477,14 @@ def test_only_what_lacks_an_answer_is_asked_again(shard, server):
     answers = shard.ask(units)
     assert len(answers) == 3
     assert [asked(body) for body in server.requests] == [["a~0", "a~1", "a~2"], ["a~1"]]
-    assert "index 2: missing" in server.requests[1]["messages"][0]["content"]
+    assert "index 2: missing" in server.requests[1]["messages"][0]["content"][-1]["text"]
     first, second = shard.replies
     assert list(first["answers"]) == [units[0].key, units[2].key]
     assert list(second["answers"]) == [units[1].key]
 
 
 def test_malformed_to_the_last_repair_is_a_terminal_answer(shard, server):
-    server.script = lambda number, body: completion(verdicts((1,), fits="yes"))
+    server.script = lambda number, body: completion(verdicts((1,), fits="perhaps"))
     (unit,) = shard.units(1)
     answer = shard.ask([unit])[unit.key]
     assert (answer.value, answer.terminal) == (None, Reason.MALFORMED)
@@ -528,7 +529,7 @@ def test_a_cut_reply_gets_more_room(shard, server):
     server.script = in_turn(cut)
     assert len(shard.ask(shard.units(2))) == 2
     assert [body["max_tokens"] for body in server.requests] == [2000, 4000]
-    assert all(len(body["messages"]) == 1 for body in server.requests), "it was not wrong, it was too long"
+    assert all(len(body["messages"][0]["content"]) == 2 for body in server.requests), "it was not wrong, it was too long"
     assert [kept["ceiling"] for kept in shard.replies] == [ceiling(shard, 2, room=room) for room in (2000, 4000)]
 
 
@@ -713,7 +714,7 @@ def test_the_ceiling_counts_the_repair_and_every_byte(shard, server):
     shard.question = filter_template("Entscheide: paßt es? 漢字", shard.model)
     shard.ask(shard.units(1))
     first, second = shard.replies
-    extra = len(server.requests[1]["messages"][0]["content"].encode())
+    extra = len(server.requests[1]["messages"][0]["content"][-1]["text"].encode())
     assert first["ceiling"] == ceiling(shard, 1)
     assert second["ceiling"] == first["ceiling"] + extra * 2500
 
