@@ -225,7 +225,7 @@ class _Literal:
         if self._certain(escape) or self._strong(escape):
             return True
         if escape.sign == "r" and not self.raw.startswith("\\n", escape.end):
-            return self._other or bool(_DRIVE.search(self.raw[: escape.start]))
+            return self._other or bool(_DRIVE.search(self._spaced[max(escape.start - _NEAR, 0) : escape.start]))
         return escape.sign in {"n", "t"} and escape.command and self._in_formula(escape)
 
     def _in_formula(self, escape: _Escape) -> bool:
@@ -243,6 +243,11 @@ class _Literal:
         return next(("display" if found[1] or found[2] else "inline" for found in inside), None)
 
     @cached_property
+    def _spaced(self) -> str:
+        """The text with blanks for its line breaks and tabs, in whatever way they are meant."""
+        return re.sub(r"(\\\\)|\\[ntr]", lambda found: found[1] or "  ", self.raw)
+
+    @cached_property
     def _formulas(self) -> list[re.Match[str]]:
         return list(_MATH.finditer(self.raw))
 
@@ -252,7 +257,8 @@ class _Literal:
 
     def _doubt(self, escape: _Escape) -> str:
         """Why a line break or tab may be a backslash of the text; "" if nothing speaks for it."""
-        before, rest = self.raw[max(escape.start - _NEAR, 0) : escape.start], self.raw[escape.end :]
+        near = slice(max(escape.start - _NEAR, 0), escape.start)
+        before, rest = self._spaced[near], self.raw[escape.end :]
         letter = rest[:1].isascii() and (rest[:1].islower() or rest[:1] == "_")
         if self._other:
             return "other backslashes here are single"
@@ -264,7 +270,7 @@ class _Literal:
             return "a path"
         if letter and (found := _ROOT.search(before)) and found[1] not in COMMANDS:
             return "a path"
-        if _QUANTIFIED.match(rest) or _REGULAR.search(before):
+        if _QUANTIFIED.match(rest) or _REGULAR.search(self.raw[near]):
             return "a regular expression"
         if any(start < escape.start < end for start, end in self._code):
             return "within a text of code"
@@ -272,7 +278,7 @@ class _Literal:
 
     def _listed(self, escape: _Escape) -> bool:
         """Whether a line break before one letter is one of several: a list of letters."""
-        if escape.sign != "n" or len(escape.word) != 2 or "$" in self.raw or self.raw[: escape.start][-1:].isspace():
+        if escape.sign != "n" or len(escape.word) != 2 or "$" in self.raw or self.raw[max(escape.start - 1, 0) : escape.start].isspace():
             return False
         return sum(each.sign == "n" and not each.command for each in self.escapes) >= 2
 

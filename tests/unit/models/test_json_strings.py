@@ -195,8 +195,9 @@ def test_the_words_that_could_be_text_are_commands_after_a_line_break_or_a_tab()
 
 # Any text of these kinds
 
-COMMAND = st.sampled_from(sorted(COMMANDS)).map(lambda word: f"\\{word}")
-NAME = st.from_regex(r"[a-z][a-z0-9_]{0,7}", fullmatch=True)
+# A command ends where its letters do.
+COMMAND = st.builds(lambda word, end: f"\\{word}{end}", st.sampled_from(sorted(COMMANDS)), st.sampled_from(["{x}", " ", "_1", "^2 ", "."]))
+NAME = st.from_regex(r"[a-z][a-z_]{2}[a-z0-9_]{0,5}", fullmatch=True)
 PATH = st.builds(
     lambda drive, parts, end: f"{drive}:\\{chr(92).join(parts)}{end}",
     st.sampled_from("CDE"),
@@ -208,14 +209,14 @@ EXPRESSION = st.lists(
     min_size=1,
     max_size=4,
 ).map("".join)
-FORMULA = st.lists(COMMAND | st.sampled_from(["{x}", "^2", "_1", " = ", " + ", "x", "3", " "]), min_size=1, max_size=6).map(
-    lambda parts: f"${''.join(parts).strip() or 'x'}$"
+FORMULA = st.lists(COMMAND | st.sampled_from(["{x}", " = ", " + ", "x", "3", " "]), min_size=1, max_size=6).map(
+    lambda parts: f"${''.join(parts).strip() or 'x'}$ "
 )
 CODE = st.sampled_from(
     [r'print("a\nb")', r"s.split('\t')", r'x = "\n"', r"'\n'.join(x)", r'printf("%d\n", x)', r"echo -e 'a\tb'", r"r'\d+'"]
 )
 JSON = st.dictionaries(NAME, st.text("ab\n\t\\\"/ ", max_size=5), max_size=2).map(json.dumps)
-PROSE = st.sampled_from(["Look: ", "It is ", ".\n", "\n\n", " and ", "\n- ", "The ", ", so ", "\nThen ", "\t5"])
+PROSE = st.sampled_from(["Look: ", "It is ", ".\n", "\n\n", " and ", "\n- ", "The ", ", so ", "\nThen ", "\t5 "])
 PIECES = [FORMULA, COMMAND, PATH, EXPRESSION, CODE, JSON]
 TEXT = st.sampled_from(PIECES).flatmap(
     lambda kind: st.lists(st.one_of(kind, PROSE), min_size=1, max_size=5).map("".join)
