@@ -213,14 +213,16 @@ def _read_again(chosen: argparse.Namespace) -> int:
     with show_progress(chosen.quiet or chosen.json) as progress:
         found = answers.read_again(workspace, progress, dry_run=chosen.dry_run)
     done = "can be read" if chosen.dry_run else "read"
-    lines = [f"{number:,} answers of {stage} {done} from kept replies" for stage, number in sorted(found.answers.items())]
+    lines = [
+        f"{number:,} answers of {stage} {done} from kept replies" for stage, number in sorted(found.answers.items())
+    ]
     lines = lines or ["today's parser finds no new answer in any kept reply"]
     if found.malformed:
         stages = ", ".join(f"{number:,} of {stage}" for stage, number in sorted(found.malformed.items()))
         lines.append(f"malformed answers before: {stages}")
     if found.altered:
         lines.append(
-            f"{found.altered:,} written pairs were read with backslashes lost (LaTeX, paths) by an older version, and stay so; "
+            f"{found.altered:,} written pairs lost backslashes (LaTeX, paths) to an older version, and stay as they are; "
             "`taskgalaxy forget --where stage=write` lets all that was written be asked again"
         )
     if chosen.dry_run:

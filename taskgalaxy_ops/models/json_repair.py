@@ -1,9 +1,9 @@
 """Reads the list in a reply that should be one JSON object.
 
 Models put prose, fences and thoughts around the object, write it as people write JSON (trailing commas, single quotes,
-comments) or as Python prints it, leave out what is around the list, or wrap it as a call of a tool. What has one reading
-is read. Nothing is invented: of a list that breaks off, only complete entries are read, no string is closed for the
-model, and a text whose backslashes can be read in two ways is marked (models/json_strings.py).
+comments) or as Python prints it, leave out what is around the list, or wrap it as a call of a tool. What has one
+reading is read. Nothing is invented: of a list that breaks off, only complete entries are read, no string is closed for
+the model, and a text whose backslashes can be read in two ways is marked (models/json_strings.py).
 """
 
 from __future__ import annotations
@@ -222,14 +222,12 @@ def _objects(text: str, at: int) -> Iterator[tuple[Any, int]]:
 
 def _lines(body: str, shape: Shape) -> list[Any]:
     """The entries of a reply that is nothing but entries, one after another; [] for any other."""
-    text, found, end = json_strings.strict(body), [], 0
-    if not shape.fields or not text.startswith("{"):
+    if not shape.fields or not body.startswith("{"):
         return []
-    for value, end in _objects(text, 0):
-        if not shape.is_entry(value):
-            return []
-        found.append(value)
-    return found if end == len(text.rstrip(", \t\r\n")) else []
+    text = json_strings.strict(body)
+    found = list(_objects(text, 0))
+    whole = found and found[-1][1] == len(text.rstrip(", \t\r\n")) and all(shape.is_entry(value) for value, _ in found)
+    return [value for value, _ in found] if whole else []
 
 
 def _whole(body: str, name: str) -> Iterator[Any]:

@@ -1,8 +1,8 @@
 """Reads the texts in a reply's JSON as the model meant them: a backslash that was not doubled is kept, or told.
 
 JSON wants a backslash doubled. Models forget it in LaTeX, paths, regular expressions and code: ``"\\frac"`` then reads
-as a form feed and "rac", ``"\\sqrt"`` is no JSON, and tolerant parsers drop its backslash. So every text is looked at as
-it is written, before it is decoded. An escape that JSON does not know, and one for a character that nobody means
+as a form feed and "rac", ``"\\sqrt"`` is no JSON, and tolerant parsers drop its backslash. So every text is looked at
+as it is written, before it is decoded. An escape that JSON does not know, and one for a character that nobody means
 (backspace, form feed), is a backslash of the text. A line break or a tab before letters is what it says, unless what is
 around it speaks for a backslash: then the text has one reading, or two. A text with two readings is ``AMBIGUOUS``: it
 cannot be used, and the model is told what to write.
@@ -36,8 +36,8 @@ _ADVICE = (
 # Of other languages: escapes for characters that JSON writes as \uXXXX.
 _FOREIGN = {"u": r"\{|[0-9]|[0-9a-fA-F]{2}", "x": r"[0-9a-fA-F]{2}", "U": r"[0-9a-fA-F]{8}", "N": r"\{"}
 
-# Formulas; the first group: of a line of their own. Dollar signs as Pandoc reads them: the inner side of each touches no
-# blank, and no digit follows the second.
+# Formulas; the groups: those of a line of their own. Dollar signs as Pandoc reads them: the inner side of each touches
+# no blank, and no digit follows the second.
 _MATH = re.compile(
     r"(?<![\\$])(\$\$).+?\$\$|(?<![\\$])\$(?![\s$])[^$]+?(?<![\s\\$])\$(?![\d$])"
     r"|(?<!\\)\\\(.+?(?<!\\)\\\)|(?<!\\)(\\\[).+?(?<!\\)\\\]",
@@ -73,7 +73,9 @@ def strict(text: str, *, lenient: bool = False) -> str:
     """
 
     def literal(found: re.Match[str]) -> str:
-        quote, raw, end = ('"', found[1], found[2]) if found[1] is not None or not lenient else ("'", found[3], found[4])
+        quote, raw, end = (
+            ('"', found[1], found[2]) if found[1] is not None or not lenient else ("'", found[3], found[4])
+        )
         if raw is None:
             return " "  # a comment
         if end != quote:
@@ -278,7 +280,12 @@ class _Literal:
 
     def _listed(self, escape: _Escape) -> bool:
         """Whether a line break before one letter is one of several: a list of letters."""
-        if escape.sign != "n" or len(escape.word) != 2 or "$" in self.raw or self.raw[max(escape.start - 1, 0) : escape.start].isspace():
+        if (
+            escape.sign != "n"
+            or len(escape.word) != 2
+            or "$" in self.raw
+            or self.raw[max(escape.start - 1, 0) : escape.start].isspace()
+        ):
             return False
         return sum(each.sign == "n" and not each.command for each in self.escapes) >= 2
 

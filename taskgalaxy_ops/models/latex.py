@@ -5,8 +5,7 @@ In JSON, ``\\nabla`` with a single backslash reads as a line break and "abla". S
 
 from __future__ import annotations
 
-COMMANDS = frozenset(
-    """
+_COMMANDS = """
     acute aleph alpha amalg angle approx approxeq arccos arcsin arctan arg array ast asymp
     backprime backsim backslash bar barwedge because begin beta beth between bf bigcap bigcirc bigcup bigg biggl biggr
     bigl bigodot bigoplus bigotimes bigr bigsqcup bigstar bigtriangledown bigtriangleup biguplus bigvee bigwedge binom
@@ -45,7 +44,8 @@ COMMANDS = frozenset(
     subsetneq substack succ succeq sum sup supset supseteq surd swarrow
     tab table tabular tag tan tanh tau tbinom tcbox text textbf textcircled textcolor textdegree textellipsis
     textemdash textendash textit textmd textnormal textquotedbl textquoteleft textquoteright textregistered textrm
-    textsc textsf textsl textstyle textsubscript textsuperscript texttrademark texttt textup textwidth tfrac th therefore
+    textsc textsf textsl textstyle textsubscript textsuperscript texttrademark texttt textup textwidth tfrac
+    th therefore
     theta Theta thetasym thickapprox thicksim thinspace thanks tilde times tiny title to toprule top tr triangle
     triangledown triangleleft trianglelefteq triangleq triangleright trianglerighteq tt twoheadleftarrow
     twoheadrightarrow
@@ -54,16 +54,15 @@ COMMANDS = frozenset(
     varepsilon varkappa varnothing varphi varpi varpropto varrho varsigma vartheta vartriangle vdash vDash vdots vec
     vee veebar verb vert Vert vspace
     wedge widehat widetilde wp wr Xi xi xleftarrow xrightarrow zeta
-    """.split()
-)
+"""
 
 # After n or t, the rest of these is a word, a letter or a beginning of either that may stand at the start of a line or
 # of a column: "less", "e", "an". Only what is around them tells whether they are commands.
-COULD_BE_TEXT = frozenset(
-    """
+_COULD_BE_TEXT = """
     ne nu ni neg nmid nless nexists nparallel nsim nprec nsucc ncong norm num
     tan tau text tab table tag to top tt th tr
-    """.split()
-)
+"""
 
+COMMANDS = frozenset(_COMMANDS.split())
+COULD_BE_TEXT = frozenset(_COULD_BE_TEXT.split())
 PUNCTUATION = frozenset("()[]{},;:!%$&#_| ")  # commands of one sign: \( \[ \{ \, \% …

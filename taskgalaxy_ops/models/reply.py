@@ -16,7 +16,16 @@ from taskgalaxy_ops.text import clean
 
 _CUT = {"length", "max_tokens", "max_output_tokens", "model_length"}  # why a reply ends whose room is used up
 # Why a reply ends that a filter took: OpenAI's and Azure's word, and those that gateways pass on from others.
-_FILTERED = {"content_filter", "content-filter", "safety", "prohibited_content", "blocklist", "spii", "recitation", "refusal"}
+_FILTERED = {
+    "content_filter",
+    "content-filter",
+    "safety",
+    "prohibited_content",
+    "blocklist",
+    "spii",
+    "recitation",
+    "refusal",
+}
 _TEXT_PARTS = {"text", "output_text", "json"}  # types of parts that are said, not thought
 _THOUGHTS = ("reasoning_content", "reasoning", "thinking")  # where servers put what the model thought
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field as of_record
+from dataclasses import dataclass
+from dataclasses import field as of_record
 from functools import cache
 from typing import Any
 
@@ -126,11 +127,12 @@ class RequestTemplate:
         if bounded and self.items is not None and units:
             numbers = {"index": list(range(1, len(units) + 1)), **self.choices}
             fields = {
-                name: {**of, "enum": list(numbers[name])} if name in numbers else of for name, of in self._fields.items()
+                name: {**of, "enum": list(numbers[name])} if name in numbers else of
+                for name, of in self._fields.items()
             }
             entry["properties"] = fields
             counts = {"minItems": len(units), "maxItems": len(units)}
-        elif bounded and units and self.most in units[0].item:
+        elif bounded and units and self.most is not None:
             counts = {"maxItems": int(units[0].item[self.most])}
         return {
             "type": "object",
@@ -190,9 +192,9 @@ def _by_index(entries: Sequence[Any], count: int) -> dict[int, list[Any]]:
             by_index.setdefault(index, []).append(entry)
     if count > 1 and by_index.keys() == set(range(count)):  # counted from 0
         return {index + 1: given for index, given in by_index.items()}
-    if count == len(entries) == 1 and isinstance(entries[0], dict) and (by_index.keys() <= {0}):
-        if by_index or entries[0].get("index") is None:  # there is nothing else that it could answer
-            return {1: [entries[0]]}
+    if count == len(entries) == 1 and isinstance(entries[0], dict) and by_index.keys() <= {0}:
+        nameless = not by_index and entries[0].get("index") is None
+        return {1: [entries[0]]} if by_index or nameless else {}  # there is nothing else that it could answer
     return by_index
 
 

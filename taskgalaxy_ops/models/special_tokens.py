@@ -1,4 +1,4 @@
-"""The texts that a trainer's tokenizer, template or data loader reads as special tokens, and how text is kept free of them.
+"""The texts that a trainer's tokenizer, template or data loader reads as special tokens; how text is kept free of them.
 
 In a conversation such a text stands for an image that is not there, or ends an answer. The rule is one, for what a
 teacher writes, for releases, for training data and for what checkpoints are asked: the outer brackets of a token become

@@ -145,7 +145,9 @@ class ReadAgain:
 
     answers: dict[str, int] = field(default_factory=dict)  # new answers, by stage
     malformed: dict[str, int] = field(default_factory=dict)  # units that had a malformed answer before, by stage
-    altered: int = 0  # written pairs whose text an older parser altered, by dropping a backslash; they are left as they are
+    altered: int = (
+        0  # written pairs whose text an older parser altered, by dropping a backslash; they are left as they are
+    )
 
 
 def read_again(workspace: Workspace, progress: Progress | None = None, *, dry_run: bool = False) -> ReadAgain:

@@ -306,6 +306,6 @@ def _tokens(number: int) -> list[str]:
         return []
     named = "1 sample names" if number == 1 else f"{number:,} samples name"
     return [
-        f"- {named} special tokens of tokenizers, as `s` or `INST` in their brackets. So that no trainer reads them as its "
-        "own, their brackets are written ‹ › and ⟦ ⟧."
+        f"- {named} special tokens of tokenizers, as `s` or `INST` in their brackets. So that no trainer reads them as "
+        "its own, their brackets are written ‹ › and ⟦ ⟧."
     ]

@@ -10,7 +10,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from taskgalaxy_ops.generation.stages.asking import Answers, Output, Tables, Templates, Work, lacking
-from taskgalaxy_ops.models.request import RequestItem, RequestTemplate, entry_schema, field, ordered, reason_of, terminal
+from taskgalaxy_ops.models.request import (
+    RequestItem,
+    RequestTemplate,
+    entry_schema,
+    field,
+    ordered,
+    reason_of,
+    terminal,
+)
 from taskgalaxy_ops.records import Answer, Match, Reason, Reject, Relevant
 from taskgalaxy_ops.settings import Model, Settings
 from taskgalaxy_ops.text import clean

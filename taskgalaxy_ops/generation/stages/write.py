@@ -89,7 +89,10 @@ def _may_lack(form: QuestionForm) -> frozenset[str]:
 
 def _read_pair(form: QuestionForm, _: Mapping[str, Any], entry: Any) -> Answer:
     if isinstance(entry, dict):
-        entry = {**dict.fromkeys(_may_lack(form), ""), **{name: value for name, value in entry.items() if value is not None}}
+        entry = {
+            **dict.fromkeys(_may_lack(form), ""),
+            **{name: value for name, value in entry.items() if value is not None},
+        }
     told = {name: field(entry, name, kind) for name, kind in form.reply.items()}
     reply = {name: neutral(clean(value)) if isinstance(value, str) else value for name, value in told.items()}
     texts = form.texts(reply)

@@ -181,7 +181,9 @@ def test_text_is_kept_without_what_cannot_be_seen():
     assert (pair.question, pair.answer) == ("What is it?", "caf\u00e9")
 
 
-@pytest.mark.parametrize("fields", [{"question": [1]}, {"answer": None}, {"answer": True}, {"reasoning": ["x"]}, {"question": "x" * 4001}])
+@pytest.mark.parametrize(
+    "fields", [{"question": [1]}, {"answer": None}, {"answer": True}, {"reasoning": ["x"]}, {"question": "x" * 4001}]
+)
 def test_a_malformed_pair_is_no_answer(fields):
     (unit,) = write_units(WRITE["plain"], [Relevant("i1", "a~b", "")])
     (name,) = fields

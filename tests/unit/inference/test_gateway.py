@@ -529,7 +529,9 @@ def test_a_cut_reply_gets_more_room(shard, server):
     server.script = in_turn(cut)
     assert len(shard.ask(shard.units(2))) == 2
     assert [body["max_tokens"] for body in server.requests] == [2000, 4000]
-    assert all(len(body["messages"][0]["content"]) == 2 for body in server.requests), "it was not wrong, it was too long"
+    assert all(len(body["messages"][0]["content"]) == 2 for body in server.requests), (
+        "it was not wrong, it was too long"
+    )
     assert [kept["ceiling"] for kept in shard.replies] == [ceiling(shard, 2, room=room) for room in (2000, 4000)]
 
 

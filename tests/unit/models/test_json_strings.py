@@ -1,4 +1,4 @@
-"""Texts in replies come through as the model meant them, or not at all: backslashes that are doubled, and that are not."""
+"""Texts in replies come through as the model meant them, or not at all: with backslashes doubled, and without."""
 
 import json
 
@@ -196,7 +196,11 @@ def test_the_words_that_could_be_text_are_commands_after_a_line_break_or_a_tab()
 # Any text of these kinds
 
 # A command ends where its letters do.
-COMMAND = st.builds(lambda word, end: f"\\{word}{end}", st.sampled_from(sorted(COMMANDS)), st.sampled_from(["{x}", " ", "_1", "^2 ", "."]))
+COMMAND = st.builds(
+    lambda word, end: f"\\{word}{end}",
+    st.sampled_from(sorted(COMMANDS)),
+    st.sampled_from(["{x}", " ", "_1", "^2 ", "."]),
+)
 NAME = st.from_regex(r"[a-z][a-z_]{2}[a-z0-9_]{0,5}", fullmatch=True)
 PATH = st.builds(
     lambda drive, parts, end: f"{drive}:\\{chr(92).join(parts)}{end}",
@@ -205,7 +209,9 @@ PATH = st.builds(
     st.sampled_from(["", ".txt", ".exe", "\\"]),
 )
 EXPRESSION = st.lists(
-    st.sampled_from([r"\d+", r"\b", r"\w*", r"[^\n]*", r"\s+", r"(\t|\n)+$", r"[a-z]", r"^\n", r"\.", "|", r"\n{2}", "(a|b)"]),
+    st.sampled_from(
+        [r"\d+", r"\b", r"\w*", r"[^\n]*", r"\s+", r"(\t|\n)+$", r"[a-z]", r"^\n", r"\.", "|", r"\n{2}", "(a|b)"]
+    ),
     min_size=1,
     max_size=4,
 ).map("".join)
@@ -213,14 +219,24 @@ FORMULA = st.lists(COMMAND | st.sampled_from(["{x}", " = ", " + ", "x", "3", " "
     lambda parts: f"${''.join(parts).strip() or 'x'}$ "
 )
 CODE = st.sampled_from(
-    [r'print("a\nb")', r"s.split('\t')", r'x = "\n"', r"'\n'.join(x)", r'printf("%d\n", x)', r"echo -e 'a\tb'", r"r'\d+'"]
+    [
+        r'print("a\nb")',
+        r"s.split('\t')",
+        r'x = "\n"',
+        r"'\n'.join(x)",
+        r'printf("%d\n", x)',
+        r"echo -e 'a\tb'",
+        r"r'\d+'",
+    ]
 )
-JSON = st.dictionaries(NAME, st.text("ab\n\t\\\"/ ", max_size=5), max_size=2).map(json.dumps)
+JSON = st.dictionaries(NAME, st.text('ab\n\t\\"/ ', max_size=5), max_size=2).map(json.dumps)
 PROSE = st.sampled_from(["Look: ", "It is ", ".\n", "\n\n", " and ", "\n- ", "The ", ", so ", "\nThen ", "\t5 "])
 PIECES = [FORMULA, COMMAND, PATH, EXPRESSION, CODE, JSON]
-TEXT = st.sampled_from(PIECES).flatmap(
-    lambda kind: st.lists(st.one_of(kind, PROSE), min_size=1, max_size=5).map("".join)
-).filter(lambda text: clean(text))
+TEXT = (
+    st.sampled_from(PIECES)
+    .flatmap(lambda kind: st.lists(st.one_of(kind, PROSE), min_size=1, max_size=5).map("".join))
+    .filter(lambda text: clean(text))
+)
 
 
 @settings(deadline=None, max_examples=300)
@@ -233,4 +249,3 @@ def test_any_text_comes_through_unchanged_or_not_at_all(text):
 @given(TEXT.filter(lambda text: "\\\\" not in text))
 def test_any_text_whose_backslashes_are_not_doubled_comes_through_unchanged_or_not_at_all(text):
     assert read(naive(text))[0] in (clean(text), None)
-

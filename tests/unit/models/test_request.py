@@ -326,7 +326,10 @@ NOTHING = {
     "null": ("null", "must be a JSON object"),
     "a number": ("NaN", "must be a JSON object"),
     "another field": ('{"votes": []}', "`verdicts` is missing"),
-    "the request itself": ('{"request": "filter", "task_types": [{"index": 1, "task_type": "a"}]}', "`verdicts` is missing"),
+    "the request itself": (
+        '{"request": "filter", "task_types": [{"index": 1, "task_type": "a"}]}',
+        "`verdicts` is missing",
+    ),
     "two lists": (json.dumps({"a": GOOD["verdicts"], "b": GOOD["verdicts"]}), "`verdicts` is missing"),
     "no list": ('{"verdicts": {"1": true}}', "`verdicts` must be a list"),
     "null for the list": ('{"verdicts": null}', "`verdicts` must be a list"),
@@ -467,7 +470,9 @@ def test_a_list_of_children_is_read_in_another_shape_too():
     assert EXPAND.parse([unit], echo)[0] == {}, "the request is no answer"
 
 
-@pytest.mark.parametrize(("vote", "read_as"), [(True, 1), (False, 0), (1.0, 1), ("1", 1), ("0", 0), ("true", 1), ("No", 0)])
+@pytest.mark.parametrize(
+    ("vote", "read_as"), [(True, 1), (False, 0), (1.0, 1), ("1", 1), ("0", 0), ("true", 1), ("No", 0)]
+)
 def test_a_vote_in_another_form_is_read(vote, read_as):
     question = vote_template("Vote.", MODEL, True)
     unit = question.unit(IMAGE, ITEM)
@@ -562,7 +567,16 @@ def test_a_field_is_of_its_type_and_of_bounded_length():
     assert field({"a": 1}, "a", str) == "1"
     assert field({"a": " 12 "}, "a", int) == field({"a": 12.0}, "a", int) == 12
     assert field({"a": 1}, "a", bool) is field({"a": "Yes"}, "a", bool) is True
-    for value, kind in ((True, int), (2, bool), ("2", bool), (None, str), (1.5, int), ("1.5", int), (True, str), (1.5, str)):
+    for value, kind in (
+        (True, int),
+        (2, bool),
+        ("2", bool),
+        (None, str),
+        (1.5, int),
+        ("1.5", int),
+        (True, str),
+        (1.5, str),
+    ):
         with pytest.raises(MalformedReplyError, match=f"`a` must be {kind.__name__}"):
             field({"a": value}, "a", kind)
     with pytest.raises(MalformedReplyError, match="`a` is longer than 3 characters"):

@@ -9,28 +9,35 @@ from taskgalaxy_ops.text import clean
 
 TOKENS = [
     # LLaVA, and what most loaders replace by a picture
-    "<image>", "<IMAGE>", "< image >", "</image>", "<im_start>", "<im_end>", "<im_patch>", "<video>", "<audio>", "<bbox>",
+    "<image>", "<IMAGE>", "< image >", "</image>", "<im_start>", "<im_end>", "<im_patch>", "<video>", "<audio>",
+    "<bbox>",
     # SentencePiece
     "<s>", "</s>", "<unk>", "<pad>", "<bos>", "<eos>", "<mask>",
     # ChatML, Qwen, Llama 3, Phi, GLM
-    "<|im_start|>", "<|im_end|>", "<|endoftext|>", "<|vision_start|>", "<|image_pad|>", "<|begin_of_text|>", "<|eot_id|>",
+    "<|im_start|>", "<|im_end|>", "<|endoftext|>", "<|vision_start|>", "<|image_pad|>", "<|begin_of_text|>",
+    "<|eot_id|>",
     "<|start_header_id|>", "<|user|>", "<|assistant|>", "<|end|>", "<|image_1|>", "<|image|>", "<|observation|>",
     # DeepSeek, with full-width bars
-    "<｜User｜>", "<｜Assistant｜>", "<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>", "<image_placeholder>", "<|ref|>",
+    "<｜User｜>", "<｜Assistant｜>", "<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>", "<image_placeholder>",
+    "<|ref|>",
     # Llama 2, Mistral, Pixtral
-    "[INST]", "[/INST]", "<<SYS>>", "<</SYS>>", "[IMG]", "[IMG_BREAK]", "[IMG_END]", "[TOOL_CALLS]", "[/AVAILABLE_TOOLS]",
+    "[INST]", "[/INST]", "<<SYS>>", "<</SYS>>", "[IMG]", "[IMG_BREAK]", "[IMG_END]", "[TOOL_CALLS]",
+    "[/AVAILABLE_TOOLS]",
     "[SYSTEM_PROMPT]", "[gMASK]",
     # Gemma, PaliGemma
-    "<start_of_turn>", "<end_of_turn>", "<start_of_image>", "<end_of_image>", "<image_soft_token>", "<loc0123>", "<seg001>",
+    "<start_of_turn>", "<end_of_turn>", "<start_of_image>", "<end_of_image>", "<image_soft_token>", "<loc0123>",
+    "<seg001>",
     "<unused99>",
     # InternVL, InternLM, Qwen-VL
-    "<IMG_CONTEXT>", "<img>", "</img>", "<ref>", "</ref>", "<box>", "</box>", "<quad>", "<eoh>", "<tool_call>", "</tool_call>",
+    "<IMG_CONTEXT>", "<img>", "</img>", "<ref>", "</ref>", "<box>", "</box>", "<quad>", "<eoh>", "<tool_call>",
+    "</tool_call>",
     # Idefics, SmolVLM, MiniCPM-V
     "<fake_token_around_image>", "<end_of_utterance>", "<global-img>", "<row_1_col_2>", "<slice>", "</unit>", "<point>",
 ]  # fmt: skip
 
 HONEST = [
-    "<b>bold</b>", "<p>", "<table><tr><td>1</td></tr></table>", '<img src="a.png">', "<img src=a.png/>", "<br/>", "<strong>",
+    "<b>bold</b>", "<p>", "<table><tr><td>1</td></tr></table>", '<img src="a.png">', "<img src=a.png/>", "<br/>",
+    "<strong>",
     "<video controls>", '<s class="x">', "<span>", "<image-set>", "<images>", "a < b > c", "p < .05", "1 <| 2", "x | y",
     "[INSTITUTE]", "[IMG 1]", "[1]", "<html>", "<!-- image -->", "List<String>", "vector<int>", "<svg>", "<IMG SRC=x>",
 ]  # fmt: skip
