@@ -222,7 +222,7 @@ def _read_again(chosen: argparse.Namespace) -> int:
         lines.append(f"malformed answers before: {stages}")
     if found.altered:
         lines.append(
-            f"{found.altered:,} written pairs lost backslashes (LaTeX, paths) to an older version, and stay as they are; "
+            f"{found.altered:,} written pairs lost backslashes (as of LaTeX) to an older version and stay as they are; "
             "`taskgalaxy forget --where stage=write` lets all that was written be asked again"
         )
     if chosen.dry_run:
