@@ -50,13 +50,15 @@ _CODE = re.compile(
     r"(\\\"|').*?\1"
     r"|(?<![\w.!?,;:)\]\"'’])(\\\"|')(?:\\[ntr])+\2"
     r"|(\\\"|')[^'\"]*?\3(?:\.\w+\(|\s?[+%]\s)"
-    r"|\[\^?(?:\\[ntr]|[ ,;|-])+\]",
+    r"|\[\^?(?:\\[ntr]|[ ,;|-])+\]"
+    r"|(?<!`)`(?!`)[^`]+`(?!`)"  # Markdown
+    r"|(?<![\w\\.])(?=[^\s.]*\\t)(?=[^\s.]*\\n)[\w-]+(?:\\[nt][\w-]+){2,}\.\w{1,4}\b",  # a path without a drive
     re.DOTALL,
 )
 _QUANTIFIED = re.compile(r"[*+?](?:[$)\]\\]|\Z)|\{\d+,?\d*\}|\|(?:\\[nr]|\))")
 _REGULAR = re.compile(r"(?:\[\^(?:\\?[^\]\s])*|\^|\\[nr]\|)\Z")
 _DRIVE = re.compile(r"(?:\A|[^A-Za-z0-9])[A-Za-z]:(?:\\\S*)?\Z")
-_ROOT = re.compile(r"%\w+%\Z|(?:\A|[\s(\"'])(?:\.{1,2}|~|\\\\(\w+))\Z")
+_ROOT = re.compile(r"%\w+%\Z|(?:\A|[\s(])(?:\.{1,2}|~)\Z|(?:\A|[\s(\"'])\\\\(\w+)\Z")
 _CONTRACTION = re.compile(r"(?<=[A-Za-z])\\'(?=(?:s|t|re|ve|ll|d|m)\b)|(?<=s)\\'(?=\s)")
 _NOT_PROSE = re.compile(r"[\\\"'`=;{}()\[\]<>]")
 
@@ -237,7 +239,7 @@ class _Literal:
             return math == "inline" or before == " "
         # A text that is one bare formula: blanks, braces and operators stand before its commands.
         bare = self._latex and "$" not in self.raw and "\\(" not in self.raw and "\\[" not in self.raw
-        return bare and before != "" and before in " }=(+-0123456789"
+        return bare and before in " }=(+-0123456789"  # "": it begins the text
 
     def _math(self, escape: _Escape) -> str | None:
         """The kind of formula that an escape stands in, "inline" or "display"; None: in none."""

@@ -137,6 +137,8 @@ TWO_READINGS = [
     r"'\n'.join(lines)",
     r"{\"a\": \"x\ny\"}",
     r"^\/home\/$",
+    r"src\test\names.txt",
+    r"`\n` ends a line",
     r"'It\'s'",
     r"\x41",
     r"\u{1F600}",
