@@ -49,6 +49,7 @@ class RequestTemplate:
     form: Mapping[str, str] | None = None  # name and version of the question form, where a package brings it
     choices: Mapping[str, Sequence[Any]] = of_record(default_factory=dict)  # the values that a field may have
     may_lack: frozenset[str] = frozenset()  # fields that an entry may leave out
+    shown: Mapping[str, Any] = of_record(default_factory=dict)  # values in the example, where others would mislead
     most: str | None = None  # the item's field that says how many entries there may be
 
     def unit(self, image: ImageId | None, item: Mapping[str, Any]) -> RequestItem:
@@ -114,7 +115,7 @@ class RequestTemplate:
         values = {"integer": number, "boolean": number == 1, "string": ANY_TEXT}
         example = {name: values.get(of.get("type", ""), ANY_TEXT) for name, of in self._fields.items()}
         chosen = {name: allowed[-number % len(allowed)] for name, allowed in self.choices.items()}
-        return {**example, **chosen, "index": number}
+        return {**example, **chosen, **self.shown, "index": number}
 
     def json_schema(self, units: Sequence[RequestItem] = (), *, bounded: bool = False) -> dict[str, Any]:
         """The reply's JSON schema, strict in OpenAI's sense: every field is required, no other is allowed.

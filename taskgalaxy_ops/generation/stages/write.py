@@ -78,6 +78,7 @@ def write_template(prompt: str, teacher: Model, variant: str) -> RequestTemplate
         schema=entry_schema(**{name: _JSON[kind] for name, kind in form.reply.items()}),
         read=partial(_read_pair, form),
         may_lack=_may_lack(form),
+        shown=dict.fromkeys(_may_lack(form), ""),
         form=None if version is None else {"name": variant, "version": version},
     )
 

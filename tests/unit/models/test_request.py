@@ -229,6 +229,11 @@ def test_the_replys_form_is_told_with_its_keys_and_an_example_that_can_be_read(q
     assert question.stage == "write" or one != {**two, "index": 1}, "it favours no answer"
 
 
+def test_the_example_leaves_empty_what_is_to_stay_empty():
+    told = [write_template("W.", MODEL, form).reply_form for form in ("plain", "chain_of_thought")]
+    assert ['"reasoning": ""' in each for each in told] == [True, False]
+
+
 def test_the_replys_form_is_no_part_of_a_key():
     other = dataclasses.replace(FILTER, replies="others", schema=entry_schema(x="string"), choices={"x": (1,)})
     assert other.reply_form != FILTER.reply_form
