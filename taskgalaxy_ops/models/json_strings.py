@@ -46,7 +46,7 @@ _MATH = re.compile(
 # A quoted text that can only be code: an argument, a value, an operand; a class of characters. The quotation marks are
 # escaped, or single.
 _CODE = re.compile(
-    r"(?:[A-Za-z_]\w*\(|[=+%\[]\s?|\\\"\s?:\s?|\b(?:return|echo|print|printf|puts)\s(?:-\w+\s)*|(?<=[(\s=,])[rbfRBF])"
+    r"(?:[A-Za-z_]\w*\(|[=+%\[]\s?|\\\"\s?:\s?|(?:\b|(?<=\\[nt]))(?:return|echo|print|puts|printf)\s(?:-\w+\s)*|(?<=[(\s=,])[rbfRBF])"
     r"(\\\"|').*?\1"
     r"|(?<![\w.!?,;:)\]\"'’])(\\\"|')(?:\\[ntr])+\2"
     r"|(\\\"|')[^'\"]*?\3(?:\.\w+\(|\s?[+%]\s)"
@@ -249,7 +249,7 @@ class _Literal:
     @cached_property
     def _spaced(self) -> str:
         """The text with blanks for its line breaks and tabs, in whatever way they are meant."""
-        return re.sub(r"(\\\\)|\\[ntr]", lambda found: found[1] or "  ", self.raw)
+        return re.sub(r"(\\\\)|\\[nt]", lambda found: found[1] or "  ", self.raw)
 
     @cached_property
     def _formulas(self) -> list[re.Match[str]]:
@@ -282,12 +282,9 @@ class _Literal:
 
     def _listed(self, escape: _Escape) -> bool:
         """Whether a line break before one letter is one of several: a list of letters."""
-        if (
-            escape.sign != "n"
-            or len(escape.word) != 2
-            or "$" in self.raw
-            or self.raw[max(escape.start - 1, 0) : escape.start].isspace()
-        ):
+        alone = len(escape.word) == 2 and re.match(r"\\n|\Z", self.raw[escape.start + 3 :])
+        blank = self.raw[max(escape.start - 1, 0) : escape.start].isspace()
+        if escape.sign != "n" or not alone or "$" in self.raw or blank:
             return False
         return sum(each.sign == "n" and not each.command for each in self.escapes) >= 2
 
