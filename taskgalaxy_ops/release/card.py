@@ -329,7 +329,18 @@ def _limits(plan: Selection) -> list[str]:
         "- Questions, answers and reasoning are text of models, accepted by models. No person has read all of it.",
         "- A judge's approval is an opinion: the agreement above says how far to trust it.",
         f"- {alike}",
+        *_tokens(plan.neutralised),
         "- Nothing was checked against the test sets of benchmarks.",
         "- `history.json` holds times, costs and version numbers; `manifest.json` has each file's size and SHA-256.",
         "",
+    ]
+
+
+def _tokens(number: int) -> list[str]:
+    if not number:
+        return []
+    named = "1 sample names" if number == 1 else f"{number:,} samples name"
+    return [
+        f"- {named} special tokens of tokenizers, as `s` or `INST` in their brackets. So that no trainer reads them as "
+        "its own, their brackets are written ‹ › and ⟦ ⟧."
     ]

@@ -16,6 +16,7 @@ import numpy as np
 from taskgalaxy_ops.extensions import QUESTION_FORMS, RELEASE_FORMATS
 from taskgalaxy_ops.funnel import StageCounts
 from taskgalaxy_ops.hashing import fingerprint
+from taskgalaxy_ops.models.special_tokens import is_neutralised
 from taskgalaxy_ops.records import ImageId, PairId, Reason, Reject
 from taskgalaxy_ops.release.agreement import Ballots
 from taskgalaxy_ops.release.inputs import ReleaseInputs
@@ -171,6 +172,11 @@ class Selection:
             "images_copied": int(copied),
             "task_types": len(self.task_types),
         }
+
+    @cached_property
+    def neutralised(self) -> int:
+        """The number of samples whose text names special tokens, which are written with other brackets."""
+        return sum(any(map(is_neutralised, (s.question, s.answer, s.reasoning or ""))) for s in self.samples())
 
     @cached_property
     def images(self) -> dict[str, int]:

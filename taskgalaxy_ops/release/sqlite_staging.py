@@ -21,6 +21,7 @@ import pyarrow as pa
 from taskgalaxy_ops.errors import DamageError
 from taskgalaxy_ops.hashing import canonical_json, draw
 from taskgalaxy_ops.models.rendering import MOST_BYTES_A_PIXEL, scaled
+from taskgalaxy_ops.models.special_tokens import neutral
 from taskgalaxy_ops.records import Claim, ImageId, PairId, Reason, is_id
 from taskgalaxy_ops.release.agreement import Ballots
 from taskgalaxy_ops.release.inputs import ReleaseInputs, ShardRows
@@ -150,7 +151,9 @@ def _samples(shard: ShardRows, settings: ReleaseSettings) -> dict[PairId, tuple[
             reason, detail = Reason.OTHER_VARIANT, variants
         elif standing != pair:
             reason, detail = Reason.DUPLICATE_PAIR, f"of {standing}"
-        columns[pair] = (image, task_type, variant, question, answer, reasoning, reason, detail)
+        # What an older version let pass is treated here, as `write` treats it today.
+        said = (neutral(question), neutral(answer), None if reasoning is None else neutral(reasoning))
+        columns[pair] = (image, task_type, variant, *said, reason, detail)
     return columns
 
 

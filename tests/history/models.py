@@ -145,8 +145,9 @@ class Models:
         """What a request asks for; nothing, where it is a canary."""
         if _is_canary(body):
             return []
-        text, image = (part.get("text") or part["image_url"]["url"] for part in body["messages"][-1]["content"])
-        prompt, _, block = text.partition("\n\n```json\n")
+        text, image, *_ = (part.get("text") or part["image_url"]["url"] for part in body["messages"][-1]["content"])
+        told, _, block = text.partition("\n\n```json\n")
+        prompt = told.partition("\n\nReply with one JSON object")[0]  # how to reply is no part of what is asked
         block = json.loads(block.removesuffix("\n```"))
         items = block.pop(ITEMS[block["request"]])
         assert [item.pop("index") for item in items] == list(range(1, len(items) + 1))
@@ -157,7 +158,7 @@ class Models:
         """What a model says to a request."""
         if self.left is not None:
             self.left -= 1
-        tries = 1 if len(body["messages"]) > 1 or body["max_tokens"] > MAX_TOKENS else 0
+        tries = 1 if len(body["messages"][-1]["content"]) > 2 or body["max_tokens"] > MAX_TOKENS else 0
         faults = {unit: _fault(unit, self.delivered[unit]) for unit in units}
         self.cost += 1000 * len(units)  # as many prompt tokens, at a dollar a million
         if "refused" in faults.values():  # it does not say which one it minds
@@ -185,7 +186,9 @@ class Models:
                     self._deliver(unit, Given({"index": index}, "malformed reply"))
                 continue
             entry = answer(unit, self.delivered[unit])
-            self._deliver(unit, Given({**entry, "read by": self.parser} if unit.stage == "filter" else entry))
+            # A special token is kept with other brackets.
+            kept = {**entry, "answer": "‹image›"} if entry.get("answer") == "<image>" else entry
+            self._deliver(unit, Given({**kept, "read by": self.parser} if unit.stage == "filter" else kept))
             entries.append({"index": index, **entry})
         return self._completion(request, units, json.dumps({REPLIES[units[0].stage]: entries}), "stop")
 

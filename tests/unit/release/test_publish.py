@@ -638,6 +638,28 @@ def test_llava_has_one_conversation_a_sample_and_its_image():
             assert "simulated" not in row
 
 
+def test_special_tokens_that_an_older_version_let_pass_get_other_brackets_everywhere_and_are_counted():
+    held = [image_of(number) for number in range(3)]
+    samples = [
+        pair_of(held[0], question="What is <start_of_turn>?"),
+        pair_of(held[1], question="How?", reasoning="Since <pad>."),
+        pair_of(held[2], question="What is <b>bold</b>?"),
+    ]
+    plain = [samples[2], *(pair_of(image, question="Why?") for image in held[:2])]
+    files = files_of(plan_of(release_inputs(samples, held), ReleaseSettings(validation=0, test=0)))
+    told = {
+        row["id"]: [turn["value"] for turn in row["conversations"]] for row in json.loads(files["llava/train.json"])
+    }
+    assert told[samples[0].pair] == ["<image>\nWhat is ‹start_of_turn›?", "answer to What is ‹start_of_turn›?"]
+    assert told[samples[1].pair][1] == "Since ‹pad›.\n\nanswer to How?"
+    assert told[samples[2].pair][0] == "<image>\nWhat is <b>bold</b>?"
+    rows = pd.read_parquet(io.BytesIO(files["data/train-00000-of-00001.parquet"]))
+    assert "<start_of_turn>" not in str(rows.drop(columns="image").to_dict())
+    assert "2 samples name special tokens" in files["README.md"].decode()
+    others = files_of(plan_of(release_inputs(plain, held), ReleaseSettings(validation=0, test=0)))
+    assert "special tokens" not in others["README.md"].decode()
+
+
 def test_parquet_has_a_row_a_sample_with_its_image_votes_and_claims(monkeypatch):
     monkeypatch.setattr(select, "_PART_ROWS", 20)
     plan = plan_of(rich_material(), ReleaseSettings(validation=0.2, test=0))
