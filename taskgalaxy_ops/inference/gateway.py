@@ -192,8 +192,12 @@ class Gateway:
         """Ask about the plain picture, in the form of a run; None if the template has no such question."""
         if (unit := canary_unit(template)) is None:
             return None
-        reply = await self.attempts.request(template, [unit], context, FIRST, canary=True)
-        self.keep(context, replace(reply, units=(), note={**reply.note, "canary": True}), {})
+        plan: RetryPlan | None = self._fitting(template).plan
+        while plan is not None:
+            reply = await self.attempts.request(template, [unit], context, plan, canary=True)
+            self.keep(context, replace(reply, units=(), note={**reply.note, "canary": True}), {})
+            # Of a model of short context, too, it is the form that is asked about.
+            plan = plan.shorter(1, template.model.max_tokens, reply.allowed) if reply.kind == "long" else None
         return reply
 
     def _fitting(self, template: RequestTemplate) -> _Shorter:

@@ -13,6 +13,21 @@ from taskgalaxy_ops.models.request import RequestItem, RequestTemplate
 from taskgalaxy_ops.records import Answer, Reason
 from taskgalaxy_ops.text import clean
 
+# Why a reply ends that a filter took: OpenAI's and Azure's word, and those that gateways pass on from others.
+_FILTERED = {
+    "content_filter",
+    "content-filter",
+    "safety",
+    "image_safety",
+    "prohibited_content",
+    "image_prohibited_content",
+    "blocklist",
+    "spii",
+    "recitation",
+    "sensitive",
+    "refusal",
+}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetryPlan:
@@ -91,7 +106,7 @@ class ModelReply:
     @property
     def filtered(self) -> bool:
         """Whether the provider's moderation withheld the reply."""
-        return _choice(self.data).get("finish_reason") == "content_filter"
+        return filtered(_choice(self.data))
 
     @property
     def refusal(self) -> str:
@@ -102,7 +117,7 @@ class ModelReply:
         refusal = message.get("refusal") if isinstance(message, dict) else None
         if refusal:
             return clean(str(refusal))[:300] or "refused"
-        return "content filter" if _choice(self.data).get("finish_reason") == "content_filter" else ""
+        return "content filter" if self.filtered else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +161,11 @@ def _smaller(received: ModelReply, before: RetryPlan) -> Interpretation:
     if after is not None:
         return Interpretation({}, rest=units, after=after)
     return Interpretation({units[0].key: Answer(terminal=reason, detail=received.refusal)})
+
+
+def filtered(choice: Mapping[str, Any]) -> bool:
+    """Whether a choice was withheld by a filter."""
+    return str(choice.get("finish_reason") or "").lower() in _FILTERED
 
 
 def _choice(data: Mapping[str, Any]) -> Mapping[str, Any]:
