@@ -70,7 +70,7 @@ _UNSUPPORTED = re.compile(
     r"|not (currently )?(enabled|available)|cannot"
 )
 _STRUCTURE = re.compile(
-    r"response_format|response_?schema|json_schema|json_object|structured[ _]outputs?\b|guided[ _](json|decoding|grammar)"
+    r"response_format|response_?schema|json[ _]schema|json_object|structured[ _]outputs?\b|guided[ _](json|decoding|grammar)"
     r"|\bjson mode|xgrammar|(parse|compile|invalid|unsupported) (the )?grammar|grammar (is|error|compil)"
 )
 _NO_STRUCTURE = re.compile(r"(invalid|unsupported|failed to|not support|unable to) .{0,40}(schema|grammar|format)")
@@ -197,7 +197,7 @@ def _names(text: str, name: str) -> bool:
     if "_" in name:
         return bool(re.search(rf"\b({name}|{name.replace('_', '')})\b", text))
     before = r"(?:parameters?|params?|arguments?|fields?|options?|support\w*|unknown|unsupported|unexpected|invalid)"
-    after = r"(?:parameter|argument|field|option|is|isn|not|does|must|value)"
+    after = r"(?:parameter|argument|field|option|is|isn|not|does|must|value|extra)"
     return bool(re.search(rf"['\"`]{name}['\"`]|\b{before}\W{{1,4}}{name}\b|\b{name}\W{{0,2}} {after}\b", text))
 
 
