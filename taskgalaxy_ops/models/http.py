@@ -231,8 +231,8 @@ def read(data: Any, headers: Mapping[str, str] | None) -> Outcome:
     if choice.get("finish_reason") == "error":
         raise ValueError("the reply ended with finish_reason 'error'")
     message = choice.get("message") or ({} if filtered(choice) else None)
-    said = isinstance(message, dict) and any(value for name, value in message.items() if name != "role")
-    if not isinstance(message, dict) or (choice.get("finish_reason") is None and not said):
+    empty = isinstance(message, dict) and not any(value for name, value in message.items() if name != "role")
+    if not isinstance(message, dict) or (choice.get("finish_reason") is None and empty):
         raise ValueError("the reply's choice holds no message")
     return Outcome(kind="served", data=data, headers=headers)
 

@@ -32,8 +32,9 @@ _DEEPEST = 6
 _LONGEST_BODY = 20_000  # characters of a text that are looked at
 
 _SPENT = re.compile(
-    r"insufficient_quota|billing[ _]hard[ _]limit|credit balance is |insufficient (credit|balance|funds)|out of credits"
-    r"|(requires|purchase|buy) more credits|budget[ _]?(has been )?exceeded|exceeded_?budget|specified \w* ?usage limits"
+    r"insufficient_quota|billing[ _]hard[ _]limit|credit balance is |insufficient (credit|balance|funds)"
+    r"|out of credits|(requires|purchase|buy) more credits|budget[ _]?(has been )?exceeded|exceeded_?budget"
+    r"|specified \w* ?usage limits"
 )
 _KEY = re.compile(
     r"(invalid|incorrect|missing|expired|no) api[ _-]?key|api[ _-]?key (not valid|invalid|expired|has expired)"
@@ -52,9 +53,11 @@ _CONTENT = re.compile(
     r"|violat\w* .{0,40}?\b(usage|content|safety|acceptable|community|our)\b.{0,20}?(polic|guideline|terms)"
 )
 _ROOM = re.compile(
-    r"at most (\d+) completion tokens|max_(?:completion_)?tokens\W.{0,60}?(?:less than or equal to|<=|at most|maximum"
-    r"(?! context| model)(?: value| allowed)?(?: is| of)?|(?:cannot|can't|must not|may not) (?:be (?:greater|larger|more)"
-    r" than|exceed))\D{0,24}(\d+)|max_tokens: \d+ > (\d+)|range of max_tokens (?:is|should be) \[\d+, ?(\d+)\]"
+    r"at most (\d+) completion tokens"
+    r"|max_(?:completion_)?tokens\W.{0,60}?(?:less than or equal to|<=|at most|maximum(?! context| model)(?: value"
+    r"| allowed)?(?: is| of)?|(?:cannot|can't|must not|may not) (?:be (?:greater|larger|more) than|exceed))"
+    r"\D{0,24}(\d+)"
+    r"|max_tokens: \d+ > (\d+)|range of max_tokens (?:is|should be) \[\d+, ?(\d+)\]"
 )
 _LONG = re.compile(
     r"context[ _](length|size|window|limit)|maximum (model |context |input |prompt )?length|exceed_context"
@@ -70,8 +73,9 @@ _UNSUPPORTED = re.compile(
     r"|not (currently )?(enabled|available)|cannot"
 )
 _STRUCTURE = re.compile(
-    r"response_format|response_?schema|json[ _]schema|json_object|structured[ _]outputs?\b|guided[ _](json|decoding|grammar)"
-    r"|\bjson mode|xgrammar|(parse|compile|invalid|unsupported) (the )?grammar|grammar (is|error|compil)"
+    r"response_format|response_?schema|json[ _]schema|json_object|structured[ _]outputs?\b"
+    r"|guided[ _](json|decoding|grammar)|\bjson mode|xgrammar|(parse|compile|invalid|unsupported) (the )?grammar"
+    r"|grammar (is|error|compil)"
 )
 _NO_STRUCTURE = re.compile(r"(invalid|unsupported|failed to|not support|unable to) .{0,40}(schema|grammar|format)")
 _NO_THINKING = re.compile(r"not support (thinking|reasoning)\b")

@@ -44,7 +44,7 @@ class Dialect:
     name: str  # its row in docs/models.md begins so
     busy: Said
     too_long: Said | None  # None: it cuts a reply short instead
-    refused: Said | Mapping[str, Any]  # an image that its filter takes, or that it cannot read; or a choice that says so
+    refused: Said | Mapping[str, Any]  # an image that its filter takes or that it cannot read; or a choice that says so
     no_model: Said | None = None  # None: it answers whatever name is asked for
     no_key: Said | None = None
     spent: Said | None = None
@@ -95,7 +95,9 @@ OPENAI = Dialect(
         400, "Invalid prompt: your prompt was flagged as potentially violating our usage policy. Please try again with "
         "a different prompt.", "content", code="invalid_prompt",
     ),
-    no_model=_openai(404, "The model `m` does not exist or you do not have access to it.", "fatal", code="model_not_found"),
+    no_model=_openai(
+        404, "The model `m` does not exist or you do not have access to it.", "fatal", code="model_not_found"
+    ),
     no_key=_openai(401, "Incorrect API key provided: sk-x.", "fatal", code="invalid_api_key"),
     spent=_openai(
         429, "You exceeded your current quota, please check your plan and billing details.", "fatal",
@@ -153,8 +155,8 @@ AZURE = Dialect(
 GEMINI = Dialect(
     name="Gemini",
     busy=_google(
-        429, "You exceeded your current quota, please check your plan and billing details. * Quota exceeded for metric: "
-        "generate_content_free_tier_requests, limit: 10 Please retry in 0.03s.", "busy",
+        429, "You exceeded your current quota, please check your plan and billing details. * Quota exceeded for "
+        "metric: generate_content_free_tier_requests, limit: 10 Please retry in 0.03s.", "busy",
         {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "0.03s"}, wait=_WAIT,
     ),
     too_long=_google(
@@ -231,14 +233,14 @@ OPENROUTER = Dialect(
     ),
     no_model=_openai(400, "m is not a valid model ID", "fatal", "", code=400),
     no_key=_openai(401, "No auth credentials found", "fatal", "", code=401),
-    spent=_openai(402, "Insufficient credits. Add more using https://openrouter.ai/settings/credits", "fatal", code=402),
+    spent=_openai(402, "Insufficient credits. Add more using https://openrouter.ai/credits", "fatal", code=402),
     away=_routed(404, "the model is not found", "failed"),  # of one of its providers
     upstream={"choices": [{
         "index": 0, "finish_reason": "error", "message": {"role": "assistant", "content": '{"verdicts": [{"ind'},
         "error": {"code": 502, "message": "Upstream error from One: the stream ended"},
     }], "usage": {"prompt_tokens": None, "completion_tokens": None, "total_tokens": 0}},
     usage=lambda asked, told: {
-        "prompt_tokens": asked, "completion_tokens": told, "total_tokens": asked + told, "cost": 0.0001, "is_byok": False,
+        "prompt_tokens": asked, "completion_tokens": told, "total_tokens": asked + told, "cost": 0.0001,
     },
 )  # fmt: skip
 
@@ -296,7 +298,7 @@ VLLM = Dialect(
     refused=_flat(400, "cannot identify image file <_io.BytesIO object at 0x7f3c>", "declined"),
     no_model=Said(
         status=404, kind="fatal",
-        body={"error": {"message": "The model `m` does not exist.", "type": "NotFoundError", "param": None, "code": 404}},
+        body={"error": {"message": "The model `m` does not exist.", "type": "NotFoundError", "code": 404}},
     ),
     no_key=Said(status=401, kind="fatal", body={"error": "Unauthorized"}),
     away=Said(status=502, kind="failed", body="<html><head><title>502 Bad Gateway</title></head></html>"),
@@ -316,8 +318,8 @@ SGLANG = Dialect(
     name="SGLang",
     busy=_flat(503, "The request queue is full.", "slow"),
     too_long=_flat(
-        400, "Requested token count exceeds the model's maximum context length of 4096 tokens. You requested a total of "
-        "5000 tokens: 3000 tokens from the input messages and 2000 tokens for the completion.", "long",
+        400, "Requested token count exceeds the model's maximum context length of 4096 tokens. You requested a total "
+        "of 5000 tokens: 3000 tokens from the input messages and 2000 tokens for the completion.", "long",
     ),
     refused=_flat(400, "An exception occurred while loading image data: cannot identify image file", "declined"),
     away=Said(status=503, kind="slow", body="Service Unavailable"),
@@ -410,9 +412,9 @@ DIALECTS = (OPENAI, AZURE, GEMINI, ANTHROPIC, OPENROUTER, LITELLM, VLLM, SGLANG,
 
 
 class StandIn:
-    """Answers properly, in a dialect: with what it lacks, and with one of each mishap. Its context holds 1250 tokens."""
+    """Answers properly, in a dialect: with what it lacks, and with one of each mishap. Its context is short."""
 
-    context = 1250
+    context = 1250  # tokens
     a_unit = 100  # tokens of each item that is asked about
 
     def __init__(self, dialect: Dialect) -> None:

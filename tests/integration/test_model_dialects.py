@@ -100,15 +100,13 @@ def test_a_run_against_each_server_loses_nothing(dialect: Dialect, tmp_path: Pat
     assert receipt.made and receipt.release.samples == stages["vote"].units_out > 0
 
 
+WHATS = ("busy", "too_long", "refused", "no_model", "no_key", "spent", "away")
 ERRORS = [
     pytest.param(said, id=f"{dialect.name}: {what}")
     for dialect in DIALECTS
-    for what, said in [
-        *((name, getattr(dialect, name)) for name in ("busy", "too_long", "refused", "no_model", "no_key", "spent", "away")),
-        *dialect.refuses.items(),
-    ]
+    for what, said in [*((name, getattr(dialect, name)) for name in WHATS), *dialect.refuses.items()]
     if isinstance(said, Said)
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("said", ERRORS)
