@@ -85,13 +85,13 @@ _BUSY = re.compile(
     r"|try again in \d"
 )
 _RATE = re.compile(r"rate limit (reached|exceeded)|too many requests")
-_OTHERS = r"(?:(?!image|picture|photo|media|file|url|lora|adapter).){0,60}?"  # what lies between is not about these
+_OTHERS = r"(?:(?!image|picture|photo|media|file|url|lora|adapter).){0,120}?"  # what lies between is not about these
 _LOADING = re.compile(
     rf"\b(model|weights|server|engine)\b{_OTHERS}\bload(ing|ed)\b(?! (the )?(image|picture|photo|media|file|url|lora))"
     r"|loading (the )?(model|weights)|warming up|cold start"
 )
 _NO_MODEL = re.compile(
-    rf"model_not_found|invalid model\b|unknown model\b|no such model|not a valid model\b|\bmodel\b{_OTHERS}{_OTHERS}"
+    rf"model_not_found|invalid model\b|unknown model\b|no such model|not a valid model\b|\bmodel\b{_OTHERS}"
     r"(does not exist|not found|not exist)"
 )
 _UNREAD = re.compile(r"invalid_image_url|download|fetch|retriev")  # the provider could not read the image by its URL
