@@ -73,7 +73,7 @@ _UNSUPPORTED = re.compile(
     r"|not (currently )?(enabled|available)|cannot"
 )
 _STRUCTURE = re.compile(
-    r"response_format|response_?schema|json[ _]schema|json_object|structured[ _]outputs?\b"
+    r"response_format|response_?schema|json[ _]schema|minitems|maxitems|json_object|structured[ _]outputs?\b"
     r"|guided[ _](json|decoding|grammar)|\bjson mode|xgrammar|(parse|compile|invalid|unsupported) (the )?grammar"
     r"|grammar (is|error|compil)"
 )
