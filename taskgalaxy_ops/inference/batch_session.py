@@ -203,7 +203,8 @@ class ShardBatches:
                 return dict.fromkeys((unit.key for unit in units), before)
             if kind == "busy" or received.attempts <= model.retries:
                 return again
-            if not healthy:
+            # What never reached the model, such as the rest of a batch that expired, is not its unit's fault.
+            if not (healthy and sent.left):
                 if received.run == self._context.shard_budget.run:
                     why = f"{model.name} at {model.base_url} served no batch of it ({sent.why})"
                     gateway.usage.gave_up[model.name] = why
