@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,8 +64,8 @@ class User:
     vllm: Vllm
     pile: list[Path]
 
-    def settings(self, **teacher: Any) -> Path:
-        """A settings file; ``teacher``: fields of all four models that differ."""
+    def settings(self, served: Sequence[str] = NAMES, **fields: Any) -> Path:
+        """A settings file. served: the models' names at the server. fields: of all four models, where they differ."""
         model = {
             "base_url": self.vllm.url,
             "api_key_env": "VLLM_KEY",
@@ -75,10 +75,10 @@ class User:
             "timeout_seconds": 60,
             "patience_seconds": 1200,
             "image_side": 128,
-            **teacher,
+            **fields,
         }
         names = ("teacher", "a", "b", "c")
-        models = [{"name": name, "model": served, **model} for name, served in zip(names, NAMES, strict=True)]
+        models = [{"name": name, "model": there, **model} for name, there in zip(names, served, strict=True)]
         file = self.folder / f"settings-{len(list(self.folder.glob('settings-*')))}.yaml"
         raw = {
             "store": (self.folder / "store").as_uri(),
@@ -140,7 +140,8 @@ def ended(process: subprocess.Popen[str], arguments: tuple[str, ...]) -> tuple[i
     began = time.monotonic()
     out, error = process.communicate(timeout=WAIT_SECONDS)
     print(f"\n  {' '.join(arguments[:1])}: exit {process.returncode} after {time.monotonic() - began:.0f} s", flush=True)
-    return process.returncode, json.loads(out) if out.startswith("{") else {}, error
+    assert out.startswith("{") or process.returncode, error
+    return process.returncode, json.loads(out) if out.startswith("{") else {}, error[-3000:]
 
 
 def assert_settled(value: dict[str, Any]) -> None:
@@ -160,14 +161,15 @@ def test_a_server_that_is_set_up_wrongly_loses_nothing(user: User) -> None:
     vllm = user.vllm
     vllm.start("--limit-mm-per-prompt", '{"image": 0}')
     user.add_images(4)
-    good, misnamed = user.settings(), user.settings(model="tiny-nobody")
+    good, misnamed = user.settings(), user.settings(served=("nobody", "nobody-a", "nobody-b", "nobody-c"))
     assert user.run(good, "ingest")[0] == 0
     for settings, key, words in (
         (good, "a wrong key", ("401", "Unauthorized")),
         (misnamed, KEY, ("404", "does not exist")),
         (good, KEY, ("image",)),
     ):
-        code, value, _ = user.run(settings, "doctor", key=key)
+        code, value, error = user.run(settings, "doctor", key=key)
+        assert value, error
         found = [each for each in value["findings"] if each["what"].startswith("model ")]
         assert code == 1 and not any(each["fine"] for each in found), found
         assert all(any(word in each["detail"] for word in words) for each in found), found

@@ -461,13 +461,8 @@ def test_requests_of_a_batch_are_each_held_to_their_own_schema(weak):
 
 
 def test_what_ends_early_is_not_written_on(weak):
-    short, long = texts(
-        weak,
-        said(
-            "What is it?", temperature=0.7, max_tokens=200, **held({"type": "object", "properties": {}, "required": []})
-        ),
-        said("What is it?", temperature=0.7, max_tokens=200, **held(VOTES)),
-    )
+    kinds = (held({"type": "object", "additionalProperties": False}), held(VOTES))
+    short, long = texts(weak, *(said("What is it?", temperature=0.7, max_tokens=200, **kind) for kind in kinds))
     assert json.loads(short) == {} and json.loads(long)["votes"]
 
 
