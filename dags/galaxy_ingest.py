@@ -55,7 +55,7 @@ from galaxy_defaults import COMMON, SOURCES, Receipt, announce_at_once, announci
             type=["null", "array"],
             items={"type": "string", "pattern": r"^\.[A-Za-z0-9]{1,8}$"},
             title="Suffixes",
-            description="One a line, e.g. .jpg. Empty: the common image formats.",
+            description="One a line, e.g. .jpg: only files with these. Empty: every file that is an image.",
         ),
         "limit": Param(
             None,

@@ -26,6 +26,21 @@ class NotFoundError(StoreError):
     """No object lies under this key."""
 
 
+class UnreadableError(StoreError):
+    """One object cannot be read while the store replies: archived, encrypted with a key we lack, or forbidden.
+
+    ``why``: the same in a few words, for a table of rejects.
+    """
+
+    def __init__(self, message: str, why: str = "") -> None:
+        super().__init__(message)
+        self.why = why or message
+
+
+class ForbiddenError(StoreError):
+    """The store replies, and refuses a write for lack of rights. Reading may be allowed."""
+
+
 class LeaseLostError(StoreError):
     """Another worker holds this image shard, or the lease's deadline passed. Nothing more may be sent for the shard."""
 
@@ -63,6 +78,10 @@ class PendingError(TaskGalaxyError):
     def __init__(self, message: str, waiting: Sequence[Any] = ()) -> None:
         super().__init__(message)
         self.waiting = waiting
+
+
+class LostError(TaskGalaxyError):
+    """More units than the settings take as usual ended without an answer, by our fault or a model's."""
 
 
 class DamageError(TaskGalaxyError):

@@ -62,6 +62,8 @@ class Reason(StrEnum):
     # any stage that asks a model: a terminal reply that is no answer
     REFUSED = "refused"
     MALFORMED = "malformed reply"
+    TOO_LONG = "too long for the model"
+    MODEL_FAILS = "model fails on it"
     # vote
     BELOW_QUORUM = "below quorum"
     ABSTAINED = "too few votes"
@@ -70,6 +72,9 @@ class Reason(StrEnum):
     DUPLICATE_PAIR = "duplicate question"
     OVER_CAP = "over the cap"
     OTHER_VARIANT = "other variant"
+
+
+LOST = (Reason.MALFORMED, Reason.TOO_LONG, Reason.MODEL_FAILS)  # by our fault or a model's, not the item's
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +117,14 @@ class FileVersion:
 
     file: str
     version: str  # an ETag, or size and time of the last write
+
+
+@dataclass(frozen=True, slots=True)
+class FilePages:
+    """A file of a source that holds several pages or frames. The first is the image; the others are left out."""
+
+    file: str
+    pages: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,7 +43,9 @@ class Workspace:
         Raises StoreError.
         """
         _share_one_arena()
-        options = s3_options_from_environment(settings.s3.endpoint_url, settings.s3.region)
+        register_heif()
+        s3 = settings.s3
+        options = s3_options_from_environment(s3.endpoint_url, s3.region, s3.addressing)
         store = open_store(settings.store, **options)
         return cls(settings, store, run) if run else cls(settings, store)
 
@@ -72,7 +74,8 @@ class Workspace:
     @cached_property
     def s3_options(self) -> dict[str, Any]:
         """boto3 arguments for sources that lie in S3."""
-        return s3_options_from_environment(self.settings.s3.endpoint_url, self.settings.s3.region)
+        s3 = self.settings.s3
+        return s3_options_from_environment(s3.endpoint_url, s3.region, s3.addressing)
 
     @cached_property
     def stage_outputs(self) -> StageOutputs:
@@ -179,6 +182,14 @@ class Workspace:
 def _caps(budget: CapSettings) -> Caps:
     cost = None if budget.max_cost is None else round(budget.max_cost * NANO)
     return Caps(cost, budget.max_calls, budget.max_tokens)
+
+
+def register_heif() -> None:
+    """Let Pillow read HEIC, if the package of the extra ``heif`` is installed."""
+    with contextlib.suppress(ImportError):
+        from pi_heif import register_heif_opener
+
+        register_heif_opener()
 
 
 def _share_one_arena() -> None:

@@ -19,6 +19,7 @@ SECONDS = {
     "tests/unit/test_containers.py": 15,
     "tests/unit/finetune/test_kubernetes_backend.py": 15,
     "tests/unit/models/test_local.py": 10,
+    "tests/integration/test_s3_dialects.py": 20,
     "tests/integration/test_store_contract.py": 8,
     "tests/unit/operations/test_forecast.py": 8,
 }

@@ -126,6 +126,7 @@ def tiny_settings(location: Path | str, **changes: Any) -> Settings:
             "model": name,
             "simulated": True,
             "retries": 0,
+            "patience_seconds": 0,
             "image_side": 64,
             "list_price": {"input": 1, "output": 2},
         }

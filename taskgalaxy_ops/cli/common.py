@@ -12,6 +12,7 @@ from taskgalaxy_ops.settings import Settings, load_settings
 from taskgalaxy_ops.workspace import Workspace
 
 PENDING = 3  # exit code: something has no answer yet
+LOST = 4  # exit code: everything ended, but more than run.lost_share of it without an answer
 
 Command = Callable[[argparse.Namespace], int]
 

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from taskgalaxy_ops import pipeline
-from taskgalaxy_ops.cli.common import PENDING, AddCommand, loaded, positive, say, workspace_of
+from taskgalaxy_ops.cli.common import LOST, PENDING, AddCommand, loaded, positive, say, workspace_of
 from taskgalaxy_ops.errors import SourceError
 from taskgalaxy_ops.generation.results import RunResults
 from taskgalaxy_ops.generation.stages import NAMES, STAGES
@@ -86,14 +86,16 @@ def _generate(chosen: argparse.Namespace) -> int:
     if chosen.last_stage == "match":
         say(chosen, {"homes": len(result.matches)}, [f"{len(result.matches)} shards matched"])
         return 0
-    funnel = RunResults(workspace, result).funnel
+    results = RunResults(workspace, result)
+    funnel = results.funnel
     value = {
         "funnel": [asdict(counts) for counts in funnel],
         "usage": asdict(result.usage),
         "pending": result.pending,
         "reasons": result.reasons,
+        "lost": results.lost.reasons,
     }
-    lines = [*run_text.funnel(funnel), *run_text.ended(result)]
+    lines = [*run_text.funnel(funnel), *run_text.ended(result), *run_text.lost(results.lost)]
     if result.unaffordable:
         rest = forecast(workspace, chosen.source)
         value, lines = (
@@ -101,7 +103,11 @@ def _generate(chosen: argparse.Namespace) -> int:
             [*lines, *(f"          {line}" for line in costs_text.rest(rest))],
         )
     say(chosen, value, [*lines, *costs_text.checked(checked(workspace))])
-    return PENDING if result.pending else 0
+    return _exit_code(results)
+
+
+def _exit_code(results: RunResults) -> int:
+    return PENDING if results.pending else LOST if results.lost_too_many else 0
 
 
 def _pilot(chosen: argparse.Namespace) -> int:
@@ -118,7 +124,7 @@ def _pilot(chosen: argparse.Namespace) -> int:
         *release_text.forecast(piloted.full_bill),
     ]
     say(chosen, value, [*lines, f"contact sheet: {chosen.out.resolve()}"])
-    return PENDING if piloted.results.pending else 0
+    return _exit_code(piloted.results)
 
 
 def _doctor(chosen: argparse.Namespace) -> int:

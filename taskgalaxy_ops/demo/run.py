@@ -222,6 +222,7 @@ def _conduct(workspace: Workspace, raw: dict[str, Any], folder: Path, servers: E
             new_images=done.ingested.get(scan.source, {}).get("new_images", 0),
             new_shards=done.ingested.get(scan.source, {}).get("new_shards", 0),
             rejects=[reject for reject in results.file_rejects if reject.source == scan.source],
+            left_out=scan.left_out or {},
         )
         for scan in workspace.registry.scans().values()
     ]

@@ -12,7 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from taskgalaxy_ops.funnel import StageCounts, total
+from taskgalaxy_ops.funnel import Lost, StageCounts, lost, total
 from taskgalaxy_ops.generation.bill import Bill, bill
 from taskgalaxy_ops.generation.run import RunOptions, RunResult, generate
 from taskgalaxy_ops.generation.shard_run import ShardResult, StageResult
@@ -37,6 +37,16 @@ class RunResults:
     def pending(self) -> int:
         """Units without an answer."""
         return self.result.pending
+
+    @cached_property
+    def lost(self) -> Lost:
+        """Units that ended without an answer for a reason that is ours or a model's."""
+        return lost(counts for counts in self.funnel if counts.stage in ASKING)
+
+    @property
+    def lost_too_many(self) -> bool:
+        """Whether more was lost than the settings take as usual."""
+        return self.lost.share > self.workspace.settings.run.lost_share
 
     @cached_property
     def paid(self) -> Bill:

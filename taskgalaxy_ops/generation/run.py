@@ -161,7 +161,7 @@ class _ShardRuns:
         self, workspace: Workspace, options: RunOptions, denied: Collection[ImageId], progress: Progress
     ) -> None:
         self._workspace, self._denied, self._progress = workspace, denied, progress
-        self._gateway = Gateway(Shares(workspace.store, progress.note))
+        self._gateway = Gateway(Shares(workspace.store, progress.note), progress.note)
         edits = workspace.edits()
         self._run = Run(
             workspace=workspace,

@@ -109,6 +109,7 @@ def _identity(model: Model) -> dict[str, Any]:
         "model": model.model,
         "revision": model.revision,
         "temperature": model.temperature,
+        "sampling": model.sampling or None,
         "render": [RENDER_VERSION, model.image_side, model.image_quality],
     }
 
@@ -119,6 +120,7 @@ def _model(role: str, model: Model) -> dict[str, Any]:
         f"{role}: model": model.model,
         f"{role}: revision": model.revision,
         f"{role}: temperature": model.temperature,
+        **{f"{role}: {name}": str(value) for name, value in model.sampling.items()},
         f"{role}: images": f"{model.image_side} px, quality {model.image_quality}, rendering {RENDER_VERSION}",
     }
 
@@ -135,7 +137,8 @@ def differences(wanted: Mapping[str, Any], there: Mapping[str, Any]) -> list[str
         one, other = there.get(name), wanted.get(name)
         if one == other or (name in INPUTS and other is None):
             continue
-        if name.startswith("judge ") and (name in wanted) != (name in there):
+        judge = f"{name.partition(': ')[0]}: model"
+        if name.startswith("judge ") and (judge in wanted) != (judge in there):
             continue  # "judges" says so
         told = [str(value) for value in (one, other) if value is not None]
         if any(value.startswith("sha256:") for value in told):

@@ -9,63 +9,33 @@ without an answer, as a chat session would.
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from taskgalaxy_ops.errors import BudgetError, ModelError
 from taskgalaxy_ops.hashing import sha256_hex
-from taskgalaxy_ops.inference.gateway import CallContext, Gateway, arguments_of, blame
+from taskgalaxy_ops.inference.attempts import CallContext, arguments_of, blame
+from taskgalaxy_ops.inference.batch_lines import BatchLine, data_of, model_to_json, units_of
+from taskgalaxy_ops.inference.batch_wait import PendingBatch
+from taskgalaxy_ops.inference.gateway import Gateway
 from taskgalaxy_ops.inference.spending import RunBudget
 from taskgalaxy_ops.models import pricing
 from taskgalaxy_ops.models.batch_api import BatchStatus, GoneError, NoReplyError, line
 from taskgalaxy_ops.models.http import Outcome
 from taskgalaxy_ops.models.reply import ModelReply, RetryPlan, interpret
 from taskgalaxy_ops.models.request import RequestItem, RequestTemplate
+from taskgalaxy_ops.models.request_form import RequestForm
 from taskgalaxy_ops.records import Answer
 from taskgalaxy_ops.settings import BatchSettings, Model
 from taskgalaxy_ops.storage.ledger_totals import NOTHING, Spent
 
-# The settings of a model that collecting its batch needs. The journal keeps them, since the settings may change.
-_OF_MODEL = {
-    *("name", "base_url", "model", "api_key_env", "list_price", "simulated"),
-    *("retries", "repairs", "concurrency", "images"),
-}
+_CROWDED_SECONDS = 60.0  # until a batch that a full queue refused is submitted again
 _LOST_AFTER = 2 * 86_400.0  # seconds after which a batch that its provider does not have any more counts as ended
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Line:
-    """A request that is about to be submitted in a batch."""
-
-    name: str  # its id in the batch
-    raw: bytes  # its line in the batch's file
-    template: RequestTemplate
-    units: Sequence[RequestItem]
-    next: RetryPlan
-    mode: str
-    estimated: pricing.Amount  # the most that it can use, by the model's rules
-    most: pricing.Amount  # the same, raised if this model exceeded its estimates before
-
-    @property
-    def held(self) -> Spent:
-        """What it holds of the budget."""
-        return Spent(self.most.cost, 1, self.most.tokens)
-
-    def to_json(self, block: str) -> dict[str, Any]:
-        """The request as the journal's intent holds it; ``block``: the budget block that it holds."""
-        return {
-            "units": [unit.key for unit in self.units],
-            "types": [unit.item["task_type"] for unit in self.units if "task_type" in unit.item],
-            "image": self.units[0].image,
-            "block": block,
-            "reckoned": list(self.estimated),
-            "held": list(self.most),
-            "next": self.next.to_json(),
-            "mode": self.mode,
-        }
 
 
 class ShardBatches:
@@ -90,6 +60,7 @@ class ShardBatches:
         self._journal = context.journal
         self._image_url = image_url
         self._answered = answered
+        self.crowded: list[PendingBatch] = []  # what the provider's queue had no room for
 
     # Collecting
 
@@ -142,22 +113,21 @@ class ShardBatches:
     ) -> None:
         """Record the results of an ended batch: its replies first, then what its blocks cost, then its end."""
         model, price = template.model, pricing.priced(template.model, money=False)
-        unheard = standing.status == "completed"  # a completed batch may have served requests that its files lack
-        missing = Outcome(came="failed", data={}, why="no result", left=unheard, billed=unheard)
-        if standing.status == "failed":
-            self._gateway.disable(model, f"model {model.name!r}: batch {standing.id} was refused: {standing.why}")
-        served = any(sent.came == "served" for sent in results.values())
+        missing = self._missing(standing, intent, model)
+        kinds = Counter(results.get(name, missing).kind for name in intent["requests"])
+        served = kinds["served"] > 0
+        healthy = served and 4 * (kinds["slow"] + kinds["failed"]) <= kinds.total()
         settled: dict[str, Spent] = dict.fromkeys(intent["blocks"], NOTHING)
         again: dict[str, Any] = {}
         count = 0
         for name, told in intent["requests"].items():
             sent, most = results.get(name, missing), pricing.Amount(*told["held"])
             amount = most if sent.billed else pricing.Amount(0, 0)
-            if sent.came == "served":
+            if sent.kind == "served":
                 amount = pricing.charged(pricing.usage_of(sent.data), price, most, batch=True)
-                self._gateway.record_actual(model, pricing.Amount(*told["reckoned"]), amount)
+                self._gateway.attempts.record_actual(model, pricing.Amount(*told["reckoned"]), amount)
             settled[told["block"]] += Spent(amount.cost, int(sent.left), amount.tokens)
-            asked = [units.get(unit.key, unit) for unit in _units(told)]
+            asked = [units.get(unit.key, unit) for unit in units_of(told)]
             count += len(asked)
             before = RetryPlan(**told["next"])
             received = ModelReply(
@@ -175,7 +145,8 @@ class ShardBatches:
                 run=intent["run"],
                 name=sha256_hex(f"{nonce} {name}".encode())[:32],
             )
-            later = self._read(received, sent, before, told["mode"], served)
+            form = RequestForm(mode=told["mode"], dropped=tuple(told.get("left_out", ())))
+            later = await self._read(received, sent, before, form, served=served, healthy=healthy)
             # A unit that was forgotten meanwhile is asked for as if for the first time.
             fresh = {unit: after for unit, after in later.items() if self._journal.forgotten(unit) <= intent["seen"]}
             again |= {unit: after.to_json() for unit, after in fresh.items()}
@@ -188,38 +159,87 @@ class ShardBatches:
         await self._gateway.batches.clear(model, (intent["file"], *standing.files))
         self._answered(intent["stage"], count)
 
-    def _read(
-        self, received: ModelReply, sent: Outcome, before: RetryPlan, mode: str, served: bool
+    def _missing(self, standing: BatchStatus, intent: Mapping[str, Any], model: Model) -> Outcome:
+        """The outcome of the requests that an ended batch has no result of."""
+        if standing.crowded:
+            requests = intent["requests"].values()
+            self._wait_for_room(model, sum(len(told["units"]) for told in requests), len(requests))
+            return Outcome(kind="busy", data={}, why="the queue had no room", left=False)
+        if standing.status == "failed":
+            self._gateway.disable(model, f"model {model.name!r}: batch {standing.id} was refused: {standing.why}")
+        unheard = standing.status == "completed"  # a completed batch may have served requests that its files lack
+        return Outcome(kind="failed", data={}, why="no result", left=unheard, billed=unheard)
+
+    async def _read(
+        self,
+        received: ModelReply,
+        sent: Outcome,
+        before: RetryPlan,
+        form: RequestForm,
+        *,
+        served: bool,
+        healthy: bool,
     ) -> dict[str, RetryPlan]:
         """Add a request's reply to the journal; returns how to ask next for each of its units without an answer.
 
-        ``served``: the batch has served a request. ``mode``: the form of structured output that was asked for.
+        ``form``: in which the request was asked. ``served``: the batch has served a request; ``healthy``: most of them.
         """
-        gateway, model, units = self._gateway, received.template.model, received.units
-        if sent.came == "declined" and not units:
+        gateway, model, units, kind = self._gateway, received.template.model, received.units, sent.kind
+        again = {unit.key: replace(before, lost=received.attempts, run=received.run) for unit in units}
+        if kind == "form":
+            simpler = gateway.attempts.forms.simplify(model, sent.parameter, form)
+            if simpler is not None:
+                return {unit.key: replace(before, mode=simpler.mode_for(model)) for unit in units}
+            kind = "declined"
+        if kind == "fatal":
+            gateway.disable(model, blame(model, sent.why))
+            return again
+        if kind in {"busy", "slow", "failed"}:
+            if kind == "busy" and not sent.left:  # its batch had no room in the provider's queue
+                return dict.fromkeys((unit.key for unit in units), before)
+            if kind == "busy" or received.attempts <= model.retries:
+                return again
+            if not healthy:
+                if received.run == self._context.shard_budget.run:
+                    why = f"{model.name} at {model.base_url} served no batch of it ({sent.why})"
+                    gateway.usage.gave_up[model.name] = why
+                return again
+        failed = kind in {"slow", "failed"}
+        reply = replace(received, kind="failing" if failed else kind, allowed=sent.room, data=data_of(sent))
+        if not units and kind != "served":
             return {}
-        if sent.came == "declined" and sent.form and mode != "text":
-            downgrade = gateway.downgrade(model, mode)
-            return {unit.key: replace(before, mode=downgrade) for unit in units}
-        format_rejected = gateway.rejects_our_format(model, sent, served)
-        if sent.came not in {"served", "declined"} or format_rejected:
-            if sent.came == "fatal" or format_rejected:
-                gateway.disable(model, blame(model, sent))
-            lost, run = received.attempts, received.run
-            if run == self._context.shard_budget.run and lost > model.retries:
-                gateway.usage.gave_up[model.name] = (
-                    f"{model.name} at {model.base_url} served no batch of it ({sent.why})"
-                )
-            return {unit.key: replace(before, lost=lost, run=run) for unit in units}
         if not units or self._journal.is_erased(units[0].image):
             data = {"erased": True, "usage": sent.data.get("usage"), "simulated": sent.data.get("simulated", False)}
             self._keep(replace(received, units=(), data=data), {})
             return {}
-        interpreted = interpret(received, before)
-        self._keep(received, interpreted.answers)
-        if interpreted.gone:
-            gone = [unit for unit in units if unit.key in interpreted.gone]
-            self._keep(replace(received, units=gone, name=f"{received.name}-rest"), interpreted.gone, again=True)
+        return await self._interpreted(reply, before, again, served)
+
+    async def _interpreted(
+        self, reply: ModelReply, before: RetryPlan, again: dict[str, RetryPlan], served: bool
+    ) -> dict[str, RetryPlan]:
+        """Keep a reply and what it answers; ``again``: how to ask next if the model turns out to be the problem."""
+        model, units = reply.template.model, reply.units
+        interpreted = interpret(reply, before)
+        terminal = {unit: answer for unit, answer in interpreted.answers.items() if answer.terminal}
+        terminal |= interpreted.gone
+        good = {unit: answer for unit, answer in interpreted.answers.items() if not answer.terminal}
+        moderated = reply.kind == "content" or reply.filtered
+        if reply.kind == "served" and not moderated:
+            self._gateway.attempts.evidence(model).replied(len(good), reply.text or reply.refusal)
+        self._keep(reply, good)
+        context = replace(self._context, image_url=lambda image: self._image_url(image, model))
+        try:
+            if not (moderated or (served and reply.kind == "declined")):
+                if terminal:
+                    await self._gateway.credible(reply, context, len(terminal))
+                elif reply.kind == "declined":
+                    await self._gateway.believed_refusal(reply, context)
+        except ModelError as error:
+            self._gateway.disable(model, str(error))
+            return {unit.key: again[unit.key] for unit in units if unit.key not in good}
+        if terminal:
+            gone = [unit for unit in units if unit.key in terminal]
+            self._keep(replace(reply, units=gone, name=f"{reply.name}-rest"), terminal, again=True)
         return {unit.key: interpreted.after for unit in interpreted.rest}
 
     def _keep(self, received: ModelReply, answers: Mapping[str, Answer], *, again: bool = False) -> None:
@@ -248,15 +268,16 @@ class ShardBatches:
         model = requests[0][0].model
         if model.name in self._gateway.usage.unavailable:
             return
-        await self._gateway.ready(model)
+        await self._gateway.attempts.ready(model)
         price = pricing.priced(model, money=self._context.shard_budget.counts_money)
-        lines: list[_Line] = []
+        lines: list[BatchLine] = []
         size = 0
         for template, units, after in self._parted(requests):
             self._context.check()  # before an image is rendered in vain
             entry = await asyncio.to_thread(self._line, template, units, after, price)
             if lines and (
-                len(lines) >= self._settings.max_requests or size + len(entry.raw) > self._settings.max_bytes
+                len(lines) >= min(self._settings.max_requests, self._gateway.batch_requests.get(model.name, math.inf))
+                or size + len(entry.raw) > self._settings.max_bytes
             ):
                 await self._make(model, lines)
                 lines, size = [], 0
@@ -277,28 +298,33 @@ class ShardBatches:
                     continue  # the next run tries again
                 parts.setdefault((after, unit.key if after.alone else ""), []).append(unit)
             for (after, _), part in parts.items():
-                yield template, part, after
+                size = after.size or len(part)
+                for at in range(0, len(part), size):
+                    yield template, part[at : at + size], after
 
-    def _line(self, template: RequestTemplate, units: Sequence[RequestItem], after: RetryPlan, price: Any) -> _Line:
-        model, mode = template.model, after.mode or self._gateway.mode(template.model)
+    def _line(self, template: RequestTemplate, units: Sequence[RequestItem], after: RetryPlan, price: Any) -> BatchLine:
+        model, form = template.model, self._gateway.attempts.forms.of(template.model)
         room = after.room(model.max_tokens)
         context = replace(self._context, image_url=lambda image: self._image_url(image, model))
-        body = arguments_of(template, units, context, after.fault, room, mode)
+        body = arguments_of(template, units, context, after, form)
         estimated, name = pricing.at_most(body, model, room, price, batch=True), uuid.uuid4().hex
-        most = self._gateway.estimated(model, estimated)
-        return _Line(
+        most = self._gateway.attempts.estimated(model, estimated)
+        return BatchLine(
             name=name,
             raw=line(name, body),
             template=template,
             units=units,
             next=after,
-            mode=mode,
+            form=form,
+            mode=after.mode or form.mode_for(model),
             estimated=estimated,
             most=most,
         )
 
-    async def _make(self, model: Model, lines: Sequence[_Line]) -> None:
+    async def _make(self, model: Model, lines: Sequence[BatchLine]) -> None:
         """Submit one batch of as many of these requests as fit into the budget. Raises BudgetError for the others."""
+        if any(waits.model.name == model.name for waits in self.crowded):
+            return  # all of it is submitted again later
         nonce, batches = uuid.uuid4().hex, self._gateway.batches
         funded, error = await self._fund(nonce, lines)
         if funded:
@@ -314,7 +340,7 @@ class ShardBatches:
                 "batch",
                 nonce,
                 stage=chosen[0].template.stage,
-                model=_model_to_json(model),
+                model=model_to_json(model),
                 file=file,
                 requests={request.name: request.to_json(funded[request.name]) for request in chosen},
                 blocks=blocks,
@@ -328,6 +354,9 @@ class ShardBatches:
             except NoReplyError as lost:
                 if not lost.heard:
                     await self._void(nonce)
+                if lost.crowded:
+                    self._wait_for_room(model, sum(len(request.units) for request in chosen), len(chosen))
+                    return
                 raise
             except ModelError:
                 await self._void(nonce)
@@ -337,7 +366,7 @@ class ShardBatches:
         if error:
             raise error
 
-    async def _fund(self, nonce: str, lines: Sequence[_Line]) -> tuple[dict[str, str], BudgetError | None]:
+    async def _fund(self, nonce: str, lines: Sequence[BatchLine]) -> tuple[dict[str, str], BudgetError | None]:
         """Take budget blocks for these requests.
 
         Returns the block of each request that fits, by the request's name, and the error if others do not fit.
@@ -365,20 +394,18 @@ class ShardBatches:
         await self._record("batch_ended", nonce, status="void", blocks={block: [0, 0, 0] for block in blocks}, again={})
         await self._settle(dict.fromkeys(blocks, NOTHING))
 
+    def _wait_for_room(self, model: Model, units: int, requests: int) -> None:
+        """The provider's queue has no room: these units are asked again later, in batches half as large."""
+        most = self._gateway.batch_requests
+        most[model.name] = max(1, min(most.get(model.name, requests), requests) // 2)
+        retry_at = time.time() + max(_CROWDED_SECONDS, self._settings.poll_seconds)
+        self.crowded.append(
+            PendingBatch(nonce=uuid.uuid4().hex, id=None, model=model, units=units, at=time.time(), retry_at=retry_at)
+        )
+
     async def _record(self, kind: str, nonce: str, **fields: Any) -> None:
         await asyncio.to_thread(self._journal.record, {"kind": kind, "batch": nonce, **fields})
 
     async def _settle(self, blocks: Mapping[str, Spent]) -> None:
         async with self._run_budget.turn:
             await asyncio.to_thread(self._run_budget.ledger.settle_batch, blocks)
-
-
-def _units(request: Mapping[str, Any]) -> list[RequestItem]:
-    """A request's items, as far as the journal's intent holds them."""
-    items = [{"task_type": type_} for type_ in request["types"]] or [{} for _ in request["units"]]
-    return [RequestItem(key, request["image"], item) for key, item in zip(request["units"], items, strict=True)]
-
-
-def _model_to_json(model: Model) -> dict[str, Any]:
-    price = pricing.price_of(model) or pricing.FREE
-    return {**model.model_dump(mode="json", include=_OF_MODEL), "price": price.model_dump(mode="json")}

@@ -22,7 +22,7 @@ from taskgalaxy_ops.settings import BatchSettings, Model
 from taskgalaxy_ops.usage import Usage
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PendingBatch:
     """A batch that has not ended."""
 
@@ -31,6 +31,7 @@ class PendingBatch:
     model: Model
     units: int
     at: float  # when it was submitted, seconds since the epoch
+    retry_at: float = 0.0  # 0: it was submitted; else its provider had no room, and it is submitted again at this time
 
 
 _LIST = TypeAdapter(list[PendingBatch])
@@ -54,11 +55,11 @@ def awaited(open_: Mapping[str, Mapping[str, Any]], ids: Mapping[str, str]) -> l
     """
     return [
         PendingBatch(
-            nonce,
-            ids.get(nonce),
-            Model.model_validate(intent["model"]),
-            sum(len(request["units"]) for request in intent["requests"].values()),
-            intent["at"],
+            nonce=nonce,
+            id=ids.get(nonce),
+            model=Model.model_validate(intent["model"]),
+            units=sum(len(request["units"]) for request in intent["requests"].values()),
+            at=intent["at"],
         )
         for nonce, intent in open_.items()
     ]
@@ -88,6 +89,10 @@ async def until_one_ends(gateway: Gateway, batches: Sequence[PendingBatch], sett
         await asyncio.sleep(settings.poll_seconds)
         for batch in left:
             try:
+                if batch.retry_at:
+                    if time.time() >= batch.retry_at:
+                        return True
+                    continue
                 if batch.id is None:
                     status = await gateway.batches.find(batch.model, batch.nonce, batch.at)
                     if status is not None or time.time() - batch.at >= settings.lookup_seconds:
@@ -110,6 +115,13 @@ def describe(batches: Sequence[PendingBatch]) -> list[str]:
         of_model = [batch for batch in batches if batch.model.name == name]
         units = sum(batch.units for batch in of_model)
         named = ", ".join(batch.id or "one that may not have been made" for batch in of_model[:3])
+        if crowded := [batch for batch in of_model if batch.retry_at]:
+            lines.append(f"{name}: {sum(batch.units for batch in crowded):,} request items wait for room in its queue")
+            of_model = [batch for batch in of_model if not batch.retry_at]
+            units = sum(batch.units for batch in of_model)
+            if not of_model:
+                continue
+            named = ", ".join(batch.id or "one that may not have been made" for batch in of_model[:3])
         more = f" and {len(of_model) - 3} more" if len(of_model) > 3 else ""
         lines.append(f"{name}: {units:,} request items in batch {named}{more}, under way: run again to collect them")
     return lines

@@ -1,109 +1,79 @@
 """The gateway sends all requests to chat models: to any OpenAI-compatible URL, or to a model in this process.
 
-How a request is tried again depends on what happened. After a 429 the gateway waits as Retry-After says; the try does
-not count while other requests are served. After 5xx, time-outs and lost connections it waits with jittered back-off. A
-malformed reply is asked for again, with what was wrong, and only for the units that lack an answer. A refusal or a 400
-becomes an answer with a reason, once it is known which unit it concerns. Every reply that was paid for goes to the
-journal, raw. models/rate_limit.py decides how many requests are in flight.
+What follows from a reply is decided by evidence (model_evidence.py): a request that a model refuses or fails at is the
+item's fault only if the model answers others, or a canary (canary.py). After a 429 the gateway waits as the server
+says; a model that serves nothing is waited for as long as its patience. A malformed reply is asked for again, with what
+was wrong, and only for the units that lack an answer. Every reply that was paid for goes to the journal, raw.
+models/rate_limit.py decides how many requests are in flight.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cache
-from itertools import count
+from dataclasses import replace
 from typing import Any
 
-from taskgalaxy_ops.errors import ModelError, TaskGalaxyError
-from taskgalaxy_ops.hashing import fingerprint
-from taskgalaxy_ops.inference.cancellation import completed
-from taskgalaxy_ops.inference.spending import Drawn, ShardBudget
+from taskgalaxy_ops.errors import ModelError
+from taskgalaxy_ops.inference.attempts import Attempts, CallContext, GaveUpError
+from taskgalaxy_ops.inference.canary import canary_unit
+from taskgalaxy_ops.inference.request_forms import identity
 from taskgalaxy_ops.inference.worker_shares import Shares
 from taskgalaxy_ops.models import pricing
 from taskgalaxy_ops.models.batch_api import Batches
-from taskgalaxy_ops.models.http import Body, Outcome, Sender, wire
-from taskgalaxy_ops.models.rate_limit import Limit, Unavailable, backoff
-from taskgalaxy_ops.models.reply import FIRST, ModelReply, RetryPlan, interpret
+from taskgalaxy_ops.models.http import Sender
+from taskgalaxy_ops.models.rate_limit import Unavailable
+from taskgalaxy_ops.models.reply import FIRST, Interpretation, ModelReply, RetryPlan, interpret
 from taskgalaxy_ops.models.request import RequestItem, RequestTemplate
 from taskgalaxy_ops.records import Answer, Reply
-from taskgalaxy_ops.settings import Model, Price
-from taskgalaxy_ops.storage.journal import Journal
+from taskgalaxy_ops.settings import Model
 from taskgalaxy_ops.usage import Usage
 
-_GIVEN_UP_TO_OPEN = 3  # requests in a row without a reply, after which a model is disabled for this run
-_MODES = (
-    "json_schema",
-    "json_object",
-    "text",
-)  # forms of structured output; each is for models that do not know the one before
+__all__ = ["CallContext", "Gateway"]
 
-
-@dataclass(frozen=True, slots=True)
-class CallContext:
-    """What the calls about one image shard need: its journal, budget and images, and a check that they may be sent."""
-
-    journal: Journal
-    shard_budget: ShardBudget
-    image_url: Callable[[str], str]  # image id -> URL of the image, rendered for the model
-    check: Callable[[], None]  # raises LeaseLostError or BudgetError if nothing more may be sent
-
-
-class _GaveUpError(Exception):
-    """A request got no reply in all its tries. Its units stay pending."""
+_CANARY_TRIES = 2  # a healthy model's reply may be malformed once
 
 
 class Gateway:
     """Sends requests to models. There is one gateway for each process and event loop.
 
-    ``shares``: shares its limits with other workers, and is closed with it; None: the limits are not shared. ``keys``:
-    the API keys, by environment variable.
+    ``shares``: shares its limits with other workers, and is closed with it; None: the limits are not shared. ``note``:
+    is told of models that are waited for. ``keys``: the API keys, by environment variable.
     """
 
-    def __init__(self, shares: Shares | None = None, keys: Mapping[str, str] = os.environ) -> None:
+    def __init__(
+        self,
+        shares: Shares | None = None,
+        note: Callable[[str], None] = lambda text: None,
+        *,
+        usage: Usage | None = None,
+        keys: Mapping[str, str] = os.environ,
+    ) -> None:
+        self.usage = usage or Usage()
         self.sender = Sender(keys)
-        self._shares = shares
-        self.usage = Usage()
-        self._limits: dict[tuple[str, ...], Limit] = {}
-        self._places: dict[str, asyncio.Semaphore] = {}  # bounds the requests in memory, by model
-        self._numbers = count(1)
-        self._given_up: dict[str, int] = {}  # requests in a row that got no reply, by model
-        self._overrun: dict[
-            str, tuple[float, float]
-        ] = {}  # by model: factors by which its calls exceeded their estimate
-        self._modes: dict[tuple[str, ...], str] = {}  # form of structured output, if it is not the settings'
-        self._recalling: dict[tuple[str, ...], asyncio.Task[None]] = {}
-        self._telling: set[asyncio.Task[None]] = set()
+        self.attempts = Attempts(self.sender, shares, self.usage, self._probe, note)
         self.batches = Batches(self.sender)
+        self._shares = shares
+        self.batch_requests: dict[str, int] = {}  # by model: the most requests of a batch, where its queue was full
+        self._places: dict[str, asyncio.Semaphore] = {}  # bounds the requests in memory, by model
+        self._shorter: dict[tuple[str, ...], _Shorter] = {}  # by model and request: what fits it
+        self._canaries: dict[tuple[str, ...], asyncio.Lock] = {}
 
     async def aclose(self) -> None:
         """Close all connections, free the memory of models in this process, and stop sharing limits."""
         await self.sender.aclose()
-        await asyncio.gather(*self._telling)
+        await self.attempts.forms.aclose()
         if self._shares:
             await self._shares.aclose()
-
-    def limit(self, model: Model) -> Limit:
-        """The rate limit of a model. Models with one URL, name and key share one limit, whatever their roles."""
-        if _one(model) not in self._limits:
-            self._limits[_one(model)] = Limit(
-                model.concurrency,
-                requests_a_minute=model.requests_a_minute,
-                tokens_a_minute=model.tokens_a_minute,
-                patience=model.retries,
-            )
-        return self._limits[_one(model)]
 
     async def ask(self, template: RequestTemplate, units: Sequence[RequestItem], context: CallContext) -> None:
         """Ask for items of one image in one request; answers go to the journal. Items without a reply stay pending.
 
-        A model that refuses every request, or does not reply to several requests in a row, is disabled for this run;
-        ``usage.unavailable`` says why. Raises BudgetError and LeaseLostError.
+        A model that refuses every request, serves nothing for as long as its patience, or gives mostly unusable
+        replies, is disabled for this run; ``usage.unavailable`` says why. Raises BudgetError and LeaseLostError.
         """
         model = template.model
         if model.name not in self._places:
@@ -113,195 +83,122 @@ class Gateway:
             if model.name in self.usage.unavailable:
                 return
             try:
-                await self._converse(template, list(units), context)
-                self._given_up[model.name] = 0
+                await self._converse(template, list(units), context, self._fitting(template).plan)
             except (ModelError, Unavailable) as error:
                 self.disable(model, str(error))
-            except _GaveUpError as error:
+            except GaveUpError as error:
                 self.usage.gave_up[model.name] = str(error)
-                self._given_up[model.name] = self._given_up.get(model.name, 0) + 1
-                if self._given_up[model.name] >= _GIVEN_UP_TO_OPEN:
-                    self.disable(model, str(error))
-
-    async def ready(self, model: Model) -> None:
-        """Prepare a model for requests, and recall the form that other workers found. Raises ModelError."""
-        await self.sender.ready(model)
-        if self._shares and model.weights is None:
-            identity = _one(model)
-            if identity not in self._recalling:
-                self._recalling[identity] = asyncio.create_task(self._recall(identity, self._shares))
-            await asyncio.shield(self._recalling[identity])
-
-    async def _recall(self, identity: tuple[str, ...], shares: Shares) -> None:
-        if (form := await shares.form(_group(identity))) in _MODES:
-            self._modes.setdefault(identity, form)
 
     def disable(self, model: Model, why: str) -> None:
         """Send this model nothing more in this run."""
         self.usage.unavailable.setdefault(model.name, why)
-        self.limit(model).give_up(why)
+        self.attempts.limit(model).give_up(why)
 
     async def _converse(
-        self, template: RequestTemplate, units: Sequence[RequestItem], context: CallContext, after: RetryPlan = FIRST
+        self, template: RequestTemplate, units: Sequence[RequestItem], context: CallContext, plan: RetryPlan
     ) -> None:
-        while units:
-            reply = await self._request(template, units, context, after)
-            interpreted = interpret(reply, after)
-            self.keep(context, reply, interpreted.answers)
-            if interpreted.gone:
-                self.keep(context, reply, interpreted.gone, again=True)
-            if (task := asyncio.current_task()) and task.cancelling():
-                raise asyncio.CancelledError
-            units, after = interpreted.rest, interpreted.after
-            if after.alone and len(units) > 1:
-                for unit in units:
-                    await self._converse(template, [unit], context, after)
-                return
+        size = 1 if plan.alone else plan.size or len(units)
+        if len(units) > size:
+            for at in range(0, len(units), size):
+                await self._converse(template, units[at : at + size], context, plan)
+            return
+        reply = await self.attempts.request(template, units, context, plan)
+        interpreted = await self._settled(reply, interpret(reply, plan), context)
+        if (task := asyncio.current_task()) and task.cancelling():
+            raise asyncio.CancelledError
+        self._fitting(template).learn(reply, plan, interpreted.after)
+        if interpreted.rest:
+            await self._converse(template, interpreted.rest, context, interpreted.after)
 
-    async def _request(
-        self, template: RequestTemplate, units: Sequence[RequestItem], context: CallContext, after: RetryPlan
-    ) -> ModelReply:
-        """Send the request until a reply or a refusal comes back. Raises _GaveUpError, Unavailable and ModelError."""
-        model, limit, number = template.model, self.limit(template.model), next(self._numbers)
-        await self._join(model, limit)
-        price = pricing.priced(model, money=context.shard_budget.counts_money)
-        context.check()  # before an image is rendered in vain
-        room = after.room(model.max_tokens)
-        arguments, body = await asyncio.to_thread(_made, template, units, context, after.fault, room, self.mode(model))
-        estimated = pricing.at_most(arguments, model, room, price)
-        # A reply with more room may take longer in proportion.
-        seconds = model.timeout_seconds * max(1.0, room / model.max_tokens)
-        started = time.monotonic()
-        attempts = tries = lost = 0
-        served = limit.served  # requests served when the last attempt ended
-        while True:
-            attempts += 1
-            await limit.enter(number if attempts > 1 else 0)
-            try:
-                most = self.estimated(model, estimated)
-                drawn, seen, sent = await self._send(model, body, seconds, context, most)
-                tries = 1 if sent.came == "busy" and limit.served > served else tries + 1
-                served = limit.served
-                wait = max(backoff(tries), sent.wait)
-                downgraded = self._downgraded(model, arguments) if sent.form else None
-                fatal = sent.came == "fatal" or (self.rejects_our_format(model, sent) and not downgraded)
-                amount = self._learn(model, sent, price, estimated, most, wait)
-                try:
-                    await completed(context.shard_budget.back(drawn, *amount, sent=sent.left))
-                except asyncio.CancelledError:  # a reply that was paid for first goes to the journal: see _converse
-                    if fatal or downgraded or sent.came not in {"served", "declined"}:
-                        raise
-                if fatal:
-                    self.disable(model, blame(model, sent))
-                    raise ModelError(blame(model, sent))
-            finally:
-                limit.back()
-            if downgraded:
-                arguments, body = downgraded, wire(model, downgraded)
-                continue
-            if sent.came in {"served", "declined"}:
-                with contextlib.suppress(asyncio.CancelledError):  # it was paid for: first to the journal
-                    await asyncio.sleep(0)  # who was let in sends first: the model need not wait until this one is read
-                return ModelReply(
-                    data=sent.data,
-                    units=units,
-                    template=template,
-                    block=drawn.block,
-                    ceiling=most.cost,
-                    cost=amount.cost,
-                    attempts=attempts,
-                    seen=seen,
-                    seconds=time.monotonic() - started,
-                    note={"lost": lost} if lost else {},
-                )
-            lost += amount.cost
-            if tries > model.retries:
-                raise _GaveUpError(f"{model.name} at {model.base_url} gave no reply in {tries} tries ({sent.why})")
-            if not limit.closed:
-                await asyncio.sleep(wait)
+    async def _settled(self, reply: ModelReply, interpreted: Interpretation, context: CallContext) -> Interpretation:
+        """Keep a reply and what it answers; terminal answers only once it is clear that they are not the model's fault.
 
-    async def _join(self, model: Model, limit: Limit) -> None:
-        """Share the model's limit with the other workers that ask it. Raises ModelError."""
-        await self.ready(model)
-        if self._shares and model.weights is None:  # weights in this process serve nobody else
-            await self._shares.join(_group(_one(model)), lambda share: limit.share(*share))
-
-    async def _send(
-        self, model: Model, body: bytes | Body, seconds: float, context: CallContext, most: pricing.Amount
-    ) -> tuple[Drawn, int, Outcome]:
-        """One attempt: what it drew from the budget, the last journal entry read before it, and its outcome."""
-        context.check()
-        drawn = await context.shard_budget.draw(*most)
-        try:
-            context.check()  # the draw may have waited
-        except TaskGalaxyError:
-            await completed(context.shard_budget.back(drawn, 0, sent=False))
-            raise
-        self.usage.requests += 1
-        seen = context.journal.seen
-        try:
-            return drawn, seen, await self.sender.send(model, body, seconds)
-        except BaseException:
-            await completed(context.shard_budget.back(drawn, *most))
-            raise
-
-    def _learn(
-        self, model: Model, sent: Outcome, price: Price, estimated: pricing.Amount, most: pricing.Amount, wait: float
-    ) -> pricing.Amount:
-        """Tell the model's limit and estimates what came of an attempt; returns what it took from the budget.
-
-        wait: seconds until the next attempt.
+        The reply is kept first, since it was paid for. Raises ModelError if the model is the problem.
         """
-        limit = self.limit(model)
-        match sent.came:
-            case "served":
-                amount = pricing.charged(pricing.usage_of(sent.data), price, most)
-                self.record_actual(model, estimated, amount)
-                limit.worked(amount.tokens, sent.headers)
-                return amount
-            case "busy":
-                limit.refused(wait)
-            case "slow" | "failed":
-                limit.failed(f"{model.name} at {model.base_url} gave no reply ({sent.why})", slow=sent.came == "slow")
-        return most if sent.billed else pricing.Amount(0, 0)
+        terminal = {unit: answer for unit, answer in interpreted.answers.items() if answer.terminal}
+        terminal |= interpreted.gone
+        good = {unit: answer for unit, answer in interpreted.answers.items() if not answer.terminal}
+        moderated = reply.kind == "content" or reply.filtered
+        if reply.kind in {"served", "declined"} and not moderated:
+            self.attempts.evidence(reply.template.model).replied(len(good), reply.text or reply.refusal)
+        self.keep(context, reply, good if reply.kind == "served" else {})
+        if terminal and (moderated or await self.credible(reply, context, len(terminal))):
+            gone = [unit for unit in reply.units if unit.key in terminal]
+            self.keep(context, replace(reply, units=gone), terminal, again=True)
+        elif reply.kind == "declined" and not terminal:  # several units: is it the form, or one of them?
+            await self.believed_refusal(reply, context)
+        return interpreted
 
-    def rejects_our_format(self, model: Model, sent: Outcome, served: bool = False) -> bool:
-        """True if the model has never accepted a request of this form, so that the form is at fault and not this image.
+    async def credible(self, reply: ModelReply, context: CallContext, units: int) -> bool:
+        """Whether units that end without an answer end so by their own fault. Raises ModelError if by the model's."""
+        model = reply.template.model
+        evidence = self.attempts.evidence(model)
+        if reply.kind == "failing":
+            return True  # a canary passed just now
+        if reply.kind == "declined":
+            return await self.believed_refusal(reply, context)
+        if evidence.may_lose(units) and (evidence.mostly_good or await self._answers_plainly(reply.template, context)):
+            evidence.lost += units
+            return True
+        raise self._unusable(model)
 
-        served: the model has served another request of the same batch.
-        """
-        return sent.came == "declined" and not (served or sent.filtered or self.limit(model).served)
+    def _unusable(self, model: Model) -> ModelError:
+        evidence = self.attempts.evidence(model)
+        return ModelError(
+            f"model {model.name!r} at {model.base_url}: {evidence.unusable()}. Its units stay pending. Check that it "
+            f"is the right model, that it sees images, its max_tokens ({model.max_tokens}) and structured "
+            f"({model.structured})."
+        )
 
-    def mode(self, model: Model) -> str:
-        """The form of structured output that a model accepts, as far as is known."""
-        return max(self._modes.get(_one(model), model.structured), model.structured, key=_MODES.index)
+    async def believed_refusal(self, reply: ModelReply, context: CallContext) -> bool:
+        """Whether a refusal is the item's: the model took the form of others, or of a canary. Raises ModelError."""
+        model, evidence = reply.template.model, self.attempts.evidence(reply.template.model)
+        if evidence.mostly_bad:
+            raise self._unusable(model)
+        async with self._lock(model):
+            if evidence.mostly_good or evidence.takes_form:
+                return True
+            canary = await self._canary(reply.template, context)
+            if canary is None or canary.kind == "served":
+                evidence.takes_form = True
+                return True
+        raise ModelError(
+            f"model {model.name!r} at {model.base_url} refuses a plain picture, too: {_why(canary)}. Check that it "
+            f"takes images, model ({model.model!r}), structured ({model.structured}) and the other settings of the "
+            "request; `taskgalaxy doctor` shows what it takes."
+        )
 
-    def _downgraded(self, model: Model, arguments: Body) -> Body | None:
-        """The request in the next simpler form of structured output; None if it is in the simplest form already."""
-        if "response_format" not in arguments:
+    async def _probe(self, template: RequestTemplate, context: CallContext) -> None:
+        """Ask a canary, so that its being served, or not, tells whether the model is there."""
+        async with self._lock(template.model):
+            await self._canary(template, context)
+
+    async def _answers_plainly(self, template: RequestTemplate, context: CallContext) -> bool:
+        """Whether the model answers a plain request in form; False once many of its replies were unusable."""
+        evidence = self.attempts.evidence(template.model)
+        async with self._lock(template.model):
+            for _ in range(0 if evidence.answers_plainly else _CANARY_TRIES):
+                canary = await self._canary(template, context)
+                if canary is None or (canary.kind == "served" and template.parse(canary.units, canary.text)[0]):
+                    evidence.answers_plainly = True
+                    break
+        return evidence.answers_plainly and not evidence.mostly_bad
+
+    def _lock(self, model: Model) -> asyncio.Lock:
+        """Held while a canary is under way, so that one tells all requests."""
+        return self._canaries.setdefault(identity(model), asyncio.Lock())
+
+    async def _canary(self, template: RequestTemplate, context: CallContext) -> ModelReply | None:
+        """Ask about the plain picture, in the form of a run; None if the template has no such question."""
+        if (unit := canary_unit(template)) is None:
             return None
-        mode = self.downgrade(model, arguments["response_format"]["type"])
-        bare = {name: value for name, value in arguments.items() if name != "response_format"}
-        return bare if mode == "text" else {**bare, "response_format": {"type": mode}}
+        reply = await self.attempts.request(template, [unit], context, FIRST, canary=True)
+        self.keep(context, replace(reply, units=(), note={**reply.note, "canary": True}), {})
+        return reply
 
-    def downgrade(self, model: Model, mode: str) -> str:
-        """Use a simpler form than ``mode`` for this model from now on; returns that form."""
-        before = self.mode(model)  # perhaps simpler already, since replies arrive in any order
-        self._modes[_one(model)] = downgrade = max(_MODES[_MODES.index(mode) + 1], before, key=_MODES.index)
-        if self._shares and downgrade != before:
-            self._telling.add(asyncio.create_task(self._shares.tell_form(_group(_one(model)), downgrade)))
-        return downgrade
-
-    def estimated(self, model: Model, held: pricing.Amount) -> pricing.Amount:
-        """The most that a request can use, from its estimate ``held`` and from how earlier calls exceeded theirs."""
-        return held.times(self._overrun.get(model.name, (1, 1)))
-
-    def record_actual(self, model: Model, held: pricing.Amount, amount: pricing.Amount) -> None:
-        """Learn from a call's actual ``amount``: if it exceeds the estimate ``held``, later calls hold more.
-
-        Models count an image's tokens in ways of their own.
-        """
-        self._overrun[model.name] = held.factors(amount, self._overrun.get(model.name, (1, 1)))
+    def _fitting(self, template: RequestTemplate) -> _Shorter:
+        key = (*identity(template.model), template.stage, str(template.head.get("variant", "")))
+        return self._shorter.setdefault(key, _Shorter())
 
     def keep(
         self, context: CallContext, received: ModelReply, answers: Mapping[str, Answer], *, again: bool = False
@@ -353,60 +250,24 @@ def _note(received: ModelReply) -> Mapping[str, Any]:
     return {**received.note, "form": form["name"]} if form else received.note
 
 
-def _one(model: Model) -> tuple[str, ...]:
-    """What a provider knows a model by: models that agree in it share one rate limit."""
-    return model.base_url, model.model, model.api_key_env
+class _Shorter:
+    """What was learnt in this run of the requests that fit a model: how many units, and how much room."""
+
+    def __init__(self) -> None:
+        self.plan = FIRST
+        self._fitted = 0  # requests that fitted as they were
+
+    def learn(self, reply: ModelReply, asked: RetryPlan, after: RetryPlan) -> None:
+        """Ask for less from now on if more requests were too long than fitted: one odd item is no reason."""
+        if reply.kind == "served" and (asked.size, asked.tokens) == (self.plan.size, self.plan.tokens):
+            self._fitted += 1
+        elif reply.kind == "long":
+            self._fitted -= 1
+            if self._fitted < 0:
+                size = min(filter(None, (self.plan.size, after.size)), default=0)
+                tokens = min(filter(None, (self.plan.tokens, after.tokens)), default=0)
+                self.plan, self._fitted = replace(FIRST, size=size, tokens=tokens), 0
 
 
-@cache
-def _group(identity: tuple[str, ...]) -> str:
-    """The hash of a model's identity (32 hex digits): the group under which workers share its limit."""
-    return fingerprint("limit", list(identity))[:32]
-
-
-def blame(model: Model, sent: Outcome) -> str:
-    """A message that says why a model is disabled after a refusal, and what to check."""
-    where = f"model {model.name!r} at {model.base_url}: {sent.why}. "
-    if sent.came == "fatal":
-        return where + f"Check base_url, model ({model.model!r}), the key in {model.api_key_env} and its credit."
-    return where + f"Check what it takes: structured ({model.structured!r}), temperature, room_field."
-
-
-def _made(
-    template: RequestTemplate, units: Sequence[RequestItem], context: CallContext, fault: str, room: int, mode: str
-) -> tuple[Body, bytes | Body]:
-    """A request's arguments, and its encoded body."""
-    arguments = arguments_of(template, units, context, fault, room, mode)
-    return arguments, wire(template.model, arguments)
-
-
-def arguments_of(
-    template: RequestTemplate, units: Sequence[RequestItem], context: CallContext, fault: str, room: int, mode: str
-) -> dict[str, Any]:
-    """The body of a chat-completions request.
-
-    ``fault``: what was wrong with the former reply, "" if nothing; ``room``: the most tokens of the reply; ``mode``:
-    the form of structured output.
-    """
-    model = template.model
-    content: list[dict[str, Any]] = [{"type": "text", "text": template.text(units)}]
-    if (image := units[0].image) is not None:
-        content.append({"type": "image_url", "image_url": {"url": context.image_url(image)}})
-    messages = []
-    if fault:
-        # A message before the request, which stays last.
-        messages.append({"role": "system", "content": f"Your former reply could not be used: {fault[:500]}"})
-    messages.append({"role": "user", "content": content})  # type: ignore[dict-item]
-    arguments: dict[str, Any] = {
-        "model": model.model,
-        "messages": messages,
-        model.room_field: room,
-    }
-    if model.temperature is not None:
-        arguments["temperature"] = model.temperature
-    if mode == "json_schema":
-        schema = {"name": template.stage, "strict": True, "schema": template.json_schema()}
-        arguments["response_format"] = {"type": "json_schema", "json_schema": schema}
-    elif mode == "json_object":
-        arguments["response_format"] = {"type": "json_object"}
-    return arguments
+def _why(reply: ModelReply) -> str:
+    return str((reply.data.get("error") or {}).get("message") or reply.kind).rstrip(".")

@@ -16,6 +16,7 @@ from typing import Any
 from taskgalaxy_ops.errors import BudgetError, LeaseLostError, NotFoundError, TaskGalaxyError
 from taskgalaxy_ops.hashing import fingerprint
 from taskgalaxy_ops.inference import batch_session, batch_wait
+from taskgalaxy_ops.inference.canary import CANARY_IMAGE, canary_picture
 from taskgalaxy_ops.inference.cancellation import completed
 from taskgalaxy_ops.inference.gateway import CallContext, Gateway
 from taskgalaxy_ops.inference.spending import RunBudget, ShardBudget
@@ -110,7 +111,8 @@ class InferenceSession:
             return []
         batches = self._journal.batches
         asked_for = {nonce: intent for nonce, intent in batches.open.items() if intent["stage"] in self._stages}
-        return batch_wait.awaited(asked_for, batches.ids)
+        crowded = self._batches.crowded if self._batches else []
+        return [*batch_wait.awaited(asked_for, batches.ids), *crowded]
 
     async def __aenter__(self) -> InferenceSession:
         return self
@@ -291,7 +293,10 @@ class InferenceSession:
 
     def _inline(self, image: str, model: Model) -> str:
         """The image as a data URL."""
-        return render(self._store.get(keys.blob(image)), model.image_side, model.image_quality)
+        return render(self._file(image), model.image_side, model.image_quality)
+
+    def _file(self, image: str) -> bytes:
+        return canary_picture() if image == CANARY_IMAGE else self._store.get(keys.blob(image))
 
     def _stored(self, image: str, model: Model) -> str:
         """The store key of the image's rendering for the model. Renders the image if the store has none."""
@@ -299,8 +304,7 @@ class InferenceSession:
         try:
             self._store.age(key)
         except NotFoundError:
-            raw = self._store.get(keys.blob(image))
-            self._store.replace(key, rendered(raw, model.image_side, model.image_quality))
+            self._store.replace(key, rendered(self._file(image), model.image_side, model.image_quality))
         return key
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -17,8 +18,9 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from pydantic_core import to_json
 
 from taskgalaxy_ops.errors import ModelError
-from taskgalaxy_ops.models.http import Outcome, Sender, read, refused, unsigned
+from taskgalaxy_ops.models.http import Outcome, Sender, read, refused
 from taskgalaxy_ops.models.rate_limit import backoff
+from taskgalaxy_ops.models.refusals import unsigned
 from taskgalaxy_ops.settings import Model
 
 if TYPE_CHECKING:
@@ -28,6 +30,10 @@ if TYPE_CHECKING:
 ENDPOINT: Literal["/v1/chat/completions"] = "/v1/chat/completions"
 NONCE = "taskgalaxy"  # the field of a batch's metadata that holds its nonce
 
+# What providers say when too many batches, requests or tokens of ours are queued; a later or smaller batch fits.
+_CROWDED = re.compile(
+    r"token_limit|enqueued|queue|too many (batches|requests)|batch\w* (limit|quota)|concurrent batch|rate.?limit"
+)
 _ENDED = {"completed", "failed", "expired", "cancelled"}
 _CLOCKS_DIFFER = 86_400.0  # seconds by which the provider's clock and ours may differ
 _SECONDS = 60.0  # to wait for a reply
@@ -37,11 +43,15 @@ T = TypeVar("T")
 
 
 class NoReplyError(Exception):
-    """The provider gave no usable reply. ``heard``: it may have received the request and acted on it."""
+    """The provider gave no usable reply. ``heard``: it may have received the request and acted on it.
 
-    def __init__(self, why: str, heard: bool) -> None:
+    crowded: it has no room now, since too many batches, requests or tokens are queued.
+    """
+
+    def __init__(self, why: str, heard: bool, crowded: bool = False) -> None:
         super().__init__(why)
         self.heard = heard
+        self.crowded = crowded
 
 
 class GoneError(ModelError):
@@ -57,6 +67,11 @@ class BatchStatus:
     files: tuple[str, ...]  # ids of its result files
     why: str  # the reason if the whole batch failed
     seconds: float  # from its creation to its end
+
+    @property
+    def crowded(self) -> bool:
+        """Whether the provider failed the batch because its queue had no room for it."""
+        return self.status == "failed" and bool(_CROWDED.search(self.why.lower()))
 
     @property
     def ended(self) -> bool:
@@ -176,11 +191,12 @@ async def _once(model: Model, ask: Callable[[], Awaitable[T]]) -> T:
         ) from error
     except openai.APIStatusError as error:
         outcome = refused(error.status_code, error.body or error.message, error.response.headers)
-        if outcome.came in {"fatal", "declined"}:
+        crowded = outcome.kind == "busy" or bool(_CROWDED.search(outcome.why.lower()))
+        if outcome.kind == "fatal" or not (crowded or outcome.kind in {"slow", "failed"}):
             raise ModelError(
                 f"{where}: {outcome.why}. Check base_url, model, key and credit, or set mode: chat."
             ) from error
-        raise NoReplyError(f"{where}: {outcome.why}", heard=outcome.came != "busy") from error
+        raise NoReplyError(f"{where}: {outcome.why}", heard=not crowded, crowded=crowded) from error
     except (openai.APIError, aiohttp.ClientError, TimeoutError, ValueError) as error:
         raise NoReplyError(f"{where}: {type(error).__name__}: {error}", heard=True) from error
 
@@ -188,7 +204,7 @@ async def _once(model: Model, ask: Callable[[], Awaitable[T]]) -> T:
 def _status_of(batch: Batch) -> BatchStatus:
     files = tuple(file for file in (batch.output_file_id, batch.error_file_id) if file)
     errors = (batch.errors.data if batch.errors else None) or []
-    why = "; ".join(unsigned(str(error.message))[:200] for error in errors[:3])
+    why = "; ".join(f"{error.code or ''} {unsigned(str(error.message))[:200]}".strip() for error in errors[:3])
     ended = batch.completed_at or batch.expired_at or batch.cancelled_at or batch.failed_at or batch.created_at
     return BatchStatus(batch.id, batch.status, files, why, float(ended - batch.created_at))
 
@@ -197,11 +213,11 @@ def _outcome_of(told: Mapping[str, Any], *, by_url: bool) -> Outcome:
     """The outcome in one line of a result file. Raises ValueError, KeyError, TypeError or AttributeError."""
     response = told.get("response")
     if not response:
-        return Outcome(came="failed", data={}, why=str((told.get("error") or {}).get("code")), left=False)
+        return Outcome(kind="failed", data={}, why=str((told.get("error") or {}).get("code")), left=False)
     body = response["body"]
     if response["status_code"] == 200:
         try:
             return read(body, None)
         except ValueError as error:
-            return Outcome(came="failed", data={}, why=str(error), billed=True)
+            return Outcome(kind="failed", data={}, why=str(error), billed=True)
     return refused(response["status_code"], body, {}, by_url=by_url)

@@ -15,14 +15,14 @@ import re
 import ssl
 import urllib.request
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
 from taskgalaxy_ops.errors import ModelError
 from taskgalaxy_ops.models.local.server import InProcessModels
-from taskgalaxy_ops.models.rate_limit import retry_after
+from taskgalaxy_ops.models.refusals import Kind, classify, unsigned
 from taskgalaxy_ops.settings import Model
 
 if TYPE_CHECKING:
@@ -31,43 +31,24 @@ if TYPE_CHECKING:
 
 Body = Mapping[str, Any]
 _Place = tuple[str, str]
-Came = Literal["served", "busy", "slow", "failed", "declined", "fatal"]
-
-_FATAL = {401, 402, 403, 404, 405}  # wrong key, credit, permission, model or URL: every other request would fail, too
-_SPENT = ("insufficient_quota", "billing_hard_limit", "credit balance")  # a 429 or 400 that waiting does not fix
-_SLOW = {408, 503, 504, 529}  # the model is overloaded, or a proxy on the way timed out
-_MAYBE_SERVED = {408, 504}  # a proxy stopped waiting, but the model may have gone on, and bill it
-_FILTER = ("content_filter", "content_policy", "safety")
-_FORM = ("response_format", "json_schema", "json_object", "structured output", "guided", "grammar")
-_UNREAD = (
-    "invalid_image_url",
-    "download",
-    "fetch",
-    "retriev",
-)  # in a 400 of a provider that could not read the image by its URL
-_SIGNED = re.compile(r"\?\S*X-Amz-Signature\S*", re.IGNORECASE)  # a signed URL lets anybody read the image
+_MAYBE_SERVED = {408, 504, 524}  # a proxy stopped waiting, but the model may have gone on, and bill it
 _CONNECT_SECONDS = 15.0
 _IDLE_SECONDS = 60.0  # an unused connection is kept so long
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """The outcome of a request.
+    """The outcome of a request: ``data`` is the reply if it was served; else ``kind`` says why not (`Refusal`)."""
 
-    served: ``data`` is the reply. busy: too many requests at once; the server asks to wait ``wait`` seconds. slow: a
-    time-out, or an overloaded server. failed: no reply, or none that can be read. declined: refused for good, because
-    of this request. fatal: refused for good, as every request to this model would be.
-    """
-
-    came: Came
+    kind: Literal["served"] | Kind
     data: Body
     why: str = ""
-    wait: float = 0.0
+    wait: float = 0.0  # seconds that the server asks to wait; 0: it does not say
     headers: Mapping[str, str] | None = None
     left: bool = True  # False: the request never reached a server
     billed: bool = False  # it may have been served, but tells no usage: it counts with the most that it could cost
-    filtered: bool = False  # declined by a content filter
-    form: bool = False  # declined because of the form of structured output
+    parameter: str = ""  # of our request, which the model does not take
+    room: int = 0  # the most tokens that a reply may have, where the server said it; 0: it did not
 
 
 class Sender:
@@ -117,9 +98,31 @@ class Sender:
                 base_url=model.base_url,
                 api_key=key or "none",
                 max_retries=0,
+                default_headers=self._headers(model),
                 http_client=openai.DefaultAsyncHttpxClient(verify=_certificates()),
             )
         return self._clients[_place(model)]
+
+    def _headers(self, model: Model) -> dict[str, str]:
+        """The settings' further headers, with the environment's values. Raises ModelError if one is not set."""
+
+        def value(name: str, text: str) -> str:
+            def held(found: re.Match[str]) -> str:
+                if (kept := self._keys.get(found[1])) is None:
+                    raise ModelError(
+                        f"model {model.name!r}: its header {name} needs the environment variable {found[1]}, which is "
+                        "not set."
+                    )
+                return kept.strip()
+
+            full = re.sub(r"\$\{(\w+)\}", held, text)
+            if not full.isprintable():
+                raise ModelError(
+                    f"model {model.name!r}: its header {name} holds a control character. Write it in one line."
+                )
+            return full
+
+        return {name: value(name, text) for name, text in (model.headers or {}).items()}
 
     def _session(self, model: Model) -> aiohttp.ClientSession:
         """The connections to the model, with the URL, headers and certificates of its client. Raises ModelError."""
@@ -158,7 +161,7 @@ class Sender:
         except (ValueError, RecursionError) as error:  # not JSON: the model may have served it, and bill it
             if status < 300:
                 return _lost(error, seconds)
-            data = raw[:1000].decode("utf-8", "replace")
+            data = raw[:20_000].decode("utf-8", "replace")
         return refused(status, data, headers, by_url=model.images == "url")
 
     async def post(self, model: Model, raw: bytes, seconds: float) -> tuple[int, Mapping[str, str], bytes]:
@@ -209,12 +212,34 @@ def wire(model: Model, arguments: Body) -> bytes | Body:
 
 
 def read(data: Any, headers: Mapping[str, str] | None) -> Outcome:
-    """The outcome of a reply with status 200. Raises ValueError if its body is no reply."""
+    """The outcome of a reply with status 200. Raises ValueError if its body is no reply.
+
+    Routers send what their own provider failed with as a 200: with an error in place of choices or inside one, with
+    no choice, or with a choice that holds no message. Such a reply may have been billed.
+    """
     if not isinstance(data, dict):
         raise ValueError(f"the body is a {type(data).__name__}, no object")
-    if data.get("error") and not data.get("choices"):  # some gateways send errors with status 200
-        raise ValueError(f"an error in place of a reply: {unsigned(str(data['error']))[:200]}")
-    return Outcome(came="served", data=data, headers=headers)
+    choices = data.get("choices")
+    choice = choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], dict) else {}
+    error = choice.get("error") or (None if choice else data.get("error"))
+    if error:
+        said = refused(_status(error), {"error": error}, headers or {})
+        return replace(said, billed=bool(choice) or said.billed)
+    if not choice:
+        raise ValueError("the reply holds no choice")
+    if choice.get("finish_reason") == "error":
+        raise ValueError("the reply ended with finish_reason 'error'")
+    message = choice.get("message")
+    if not isinstance(message, dict) or (choice.get("finish_reason") is None and not any(message.values())):
+        raise ValueError("the reply's choice holds no message")
+    return Outcome(kind="served", data=data, headers=headers)
+
+
+def _status(error: Any) -> int:
+    """The status that an error within a reply names; 502, a failure upstream, where it names none."""
+    code = error.get("code") if isinstance(error, dict) else None
+    named = int(code) if isinstance(code, int) or (isinstance(code, str) and code.isdecimal()) else 0
+    return named if 400 <= named < 600 else 502
 
 
 def _lost(error: BaseException, seconds: float) -> Outcome:
@@ -223,47 +248,22 @@ def _lost(error: BaseException, seconds: float) -> Outcome:
 
     unsent = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.ClientHttpProxyError)
     left, slow = not isinstance(error, unsent), isinstance(error, TimeoutError)
-    why = f"no reply in {seconds:g} s" if slow else f"{type(error).__name__}: {error}"
-    return Outcome(came="slow" if slow else "failed", data={}, why=why, left=left, billed=left)
+    if isinstance(error, aiohttp.ClientConnectorCertificateError | aiohttp.ClientConnectorSSLError):
+        return Outcome(kind="fatal", data={}, why=str(error)[:300], left=False)  # it does not pass by waiting
+    why = f"no reply in {seconds:g} s" if slow else f"{type(error).__name__}: {unsigned(str(error))[:300]}"
+    return Outcome(kind="slow" if slow else "failed", data={}, why=why, left=left, billed=left)
 
 
 def refused(status: int, data: Any, headers: Mapping[str, str], *, by_url: bool = False) -> Outcome:
     """The outcome of a reply with another status, from its body. ``by_url``: the model reads images by URL."""
-    error = data.get("error") or data if isinstance(data, dict) else data
-    detail = error.get("message") or error.get("detail") if isinstance(error, dict) else None
-    codes = [error.get(name) for name in ("code", "type", "param")] if isinstance(error, dict) else []
-    said, message = f"{codes} {_message(detail or error)}".lower(), unsigned(str(detail or error))[:200]
-    data = {"error": {"status": status, "message": message}}
-    why, wait = f"{status}, {message}", retry_after(headers)
-    if status in _FATAL or any(word in said for word in _SPENT):
-        return Outcome(came="fatal", data=data, why=why)
-    if status == 429:
-        return Outcome(came="busy", data=data, why=why, wait=wait, headers=headers)
-    if status in _SLOW:
-        return Outcome(came="slow", data=data, why=why, wait=wait, billed=status in _MAYBE_SERVED)
-    if status >= 500 or status == 409:
-        return Outcome(came="failed", data=data, why=why, wait=wait)
-    if by_url and any(word in said for word in _UNREAD):  # the image may be fine: try again
-        return Outcome(came="failed", data=data, why=why, wait=wait)
-    filtered = any(word in said for word in _FILTER)
+    said = classify(status, data, headers, by_url=by_url)
     return Outcome(
-        came="declined",
-        data=data,
-        why=why,
-        filtered=filtered,
-        form=not filtered and any(word in said for word in _FORM),
+        kind=said.kind,
+        data={"error": {"status": status, "message": said.why.partition(", ")[2]}},
+        why=said.why,
+        wait=said.wait,
+        headers=headers,
+        billed=status in _MAYBE_SERVED,
+        parameter=said.parameter,
+        room=said.room,
     )
-
-
-def _message(detail: Any) -> str:
-    """An error's message without the request that some servers repeat in it (FastAPI's list of details)."""
-    if isinstance(detail, list):
-        return " ".join(
-            str({name: item.get(name) for name in ("msg", "loc")}) for item in detail if isinstance(item, dict)
-        )
-    return str(detail)
-
-
-def unsigned(text: str) -> str:
-    """The text without the signatures of URLs in it."""
-    return _SIGNED.sub("?…", text)

@@ -3,7 +3,7 @@
 The method is additive increase, multiplicative decrease (Chiu and Jain, 1989), with two changes. A 429 means that one
 request too many was in flight, so each 429 takes one off. The width that was refused last is tried again after more
 successes, the more often it was refused. A model that fails repeatedly is sent nothing for a growing time, then a
-single request. The model's own rate-limit headers are obeyed.
+single request, until its patience, a time, is over. The model's own rate-limit headers are obeyed.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import random
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from email.utils import parsedate_to_datetime
 
 FIRST_WIDTH = 16  # requests in flight at the start
 OPENING_SECONDS = 0.002  # wait before one more request at the start: a 429 arrives sooner than a reply
@@ -24,31 +23,12 @@ SLOWED = 0.7  # factor on the width after a time-out or an overload
 FAILURES_TO_OPEN = 5  # attempts that failed in a row, after which the model gets a pause
 BACKOFF_SECONDS = 0.5  # the first pause; doubled each time
 BACKOFF_LONGEST = 30.0
-RETRY_AFTER_LONGEST = 300.0  # the longest wait that a server's headers can cause
+RESET_LONGEST = 300.0  # the longest wait that headers on what is left can cause
 
 
 def backoff(attempt: int) -> float:
     """Seconds to wait before the next try, with jitter; ``attempt`` counts from 1."""
     return min(BACKOFF_LONGEST, BACKOFF_SECONDS * 2.0 ** (attempt - 1)) * random.uniform(0.5, 1.0)
-
-
-def retry_after(headers: Mapping[str, str]) -> float:
-    """Seconds that the server asks to wait, at most 300; 0 if it does not say.
-
-    ``retry-after-ms``, or Retry-After, which is a number or a date (RFC 9110, 10.2.3).
-    """
-    for name, scale in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
-        text = headers.get(name, "")
-        try:
-            seconds = float(text) * scale
-        except ValueError:
-            try:
-                seconds = parsedate_to_datetime(text).timestamp() - time.time()
-            except (ValueError, OverflowError, TypeError):
-                continue
-        if seconds > 0:  # false of nan too
-            return min(seconds, RETRY_AFTER_LONGEST)
-    return 0.0
 
 
 def until_there_is_room(headers: Mapping[str, str]) -> float:
@@ -64,7 +44,7 @@ def until_there_is_room(headers: Mapping[str, str]) -> float:
             # At the reset the whole limit is free again. One request is enough, or a hundredth of the tokens.
             share = 1 / limit if what == "requests" else 0.01
             longest = max(longest, share * _span(headers.get(f"x-ratelimit-reset-{what}", "")))
-    return min(longest, RETRY_AFTER_LONGEST)
+    return min(longest, RESET_LONGEST)
 
 
 def _span(text: str) -> float:
@@ -175,8 +155,9 @@ class Unavailable(Exception):
 class Limit:
     """Decides which request may be sent to a model now. For one event loop.
 
-    Retries go before new requests, in the order of the requests. ``most``: requests in flight. ``patience``: pauses of
-    a model that fails every request, before it is given up.
+    Retries go before new requests, in the order of the requests. ``most``: requests in flight. ``patience``: seconds
+    that a model which serves nothing is waited for, before it is given up. ``waiting``: called when the model is sent
+    nothing for a while, with the reason and the seconds, and with "" when it serves again.
     """
 
     def __init__(
@@ -185,7 +166,8 @@ class Limit:
         *,
         requests_a_minute: float | None = None,
         tokens_a_minute: float | None = None,
-        patience: int = 6,
+        patience: float = 600.0,
+        waiting: Callable[[str, float], None] = lambda why, seconds: None,
     ) -> None:
         self.width = Width(most)
         self.requests = Rate(requests_a_minute) if requests_a_minute else None
@@ -195,6 +177,8 @@ class Limit:
         self.in_flight = 0
         self.why = ""  # why the model was given up; "": it was not
         self._patience = patience
+        self._announce = waiting
+        self._away_since: float | None = None  # when the first attempt failed since the last one was served
         self._again: list[tuple[int, int, asyncio.Future[None]]] = []
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._number = 0
@@ -280,6 +264,9 @@ class Limit:
     def worked(self, tokens: int = 0, headers: Mapping[str, str] | None = None) -> None:
         """Count a request that was served; ``tokens``: what it used in all."""
         self.served += 1
+        if self._away_since is not None:
+            self._away_since = None
+            self._announce("", 0.0)
         self._failures = self._opened = 0
         self.width.served()
         if self.tokens:
@@ -287,24 +274,50 @@ class Limit:
         if headers and (wait := until_there_is_room(headers)):
             self._pause(wait)
 
-    def refused(self, wait: float) -> None:
-        """Count a 429. If only 429s come back, all requests wait ``wait`` seconds, as the server asked."""
+    def reached(self) -> None:
+        """Count a request that the model refused for good: it is there."""
+        self._away_since = None
+        self._failures = self._opened = 0
+
+    def refused(self, why: str, wait: float, asked: float = 0.0) -> None:
+        """Count a 429. If only 429s come back, all requests wait ``wait`` seconds; ``asked``: as the server asked."""
         self._failures += 1
         self.width.refused()
-        if self._failures > max(FAILURES_TO_OPEN, self.in_flight):
+        if self._failures > max(FAILURES_TO_OPEN, self.in_flight) and self._patient(why, asked):
             self._pause(wait)
+            self._announce(why, wait)
 
-    def failed(self, why: str, *, slow: bool = False) -> None:
-        """Count a request without a reply or with a server error; ``slow``: a time-out, or an overload."""
+    def failed(self, why: str, *, slow: bool = False, asked: float = 0.0) -> None:
+        """Count a request without a reply or with a server error; ``slow``: a time-out, or an overload.
+
+        asked: seconds that the server asks to wait.
+        """
         self._failures += 1
         if slow:
             self.width.slowed()
+        if not self._patient(why, asked):
+            return
         # Requests that were in flight when a pause began fail, too; they do not count as new failures.
-        if (self._opened or self._failures >= FAILURES_TO_OPEN) and time.monotonic() >= self._until:
+        if (asked or self._opened or self._failures >= FAILURES_TO_OPEN) and time.monotonic() >= self._until:
             self._opened += 1
-            if self._opened > self._patience:
-                self.give_up(why)
-            self._pause(backoff(self._opened))
+            wait = asked or min(backoff(self._opened), self.patience_left)
+            self._pause(wait)
+            self._announce(why, wait)
+
+    def _patient(self, why: str, asked: float) -> bool:
+        """False if the model is given up: it served nothing for as long as it is waited for, or asks for longer."""
+        self._away_since = time.monotonic() if self._away_since is None else self._away_since
+        if asked > self._patience:
+            self.give_up(f"{why}; it asks to wait {asked:,.0f} s, patience_seconds is {self._patience:g}")
+        elif self.patience_left <= 0:
+            self.give_up(f"{why}; it has served nothing for {self._patience:g} s (patience_seconds)")
+        return not self.why
+
+    @property
+    def patience_left(self) -> float:
+        """Seconds that the model is still waited for."""
+        away = 0.0 if self._away_since is None else time.monotonic() - self._away_since
+        return self._patience - away
 
     @property
     def closed(self) -> bool:

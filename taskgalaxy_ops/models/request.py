@@ -19,6 +19,8 @@ from taskgalaxy_ops.settings import Model
 
 GREETING = "Reply with the single word: ready"  # a request without work, to check that a model replies
 
+CANARY_TASK_TYPE = "image~colour~main colours of the picture"  # of a canary: any picture has some
+
 RENDER_VERSION = 1  # how images are scaled and encoded for a model (models/rendering.py)
 
 
@@ -39,6 +41,8 @@ class RequestTemplate:
     schema: Mapping[str, Any]  # JSON schema of one entry of the reply's list
     read: Callable[[Mapping[str, Any], Any], Answer]  # (item asked, entry of the reply) -> answer
     form: Mapping[str, str] | None = None  # name and version of the question form, where a package brings it
+    canary: Mapping[str, Any] | None = None  # an item that any model can answer in form, to tell its faults from ours
+    about_images: bool = True  # whether each item is about an image
 
     def unit(self, image: ImageId | None, item: Mapping[str, Any]) -> RequestItem:
         """The request item that asks ``item`` about an image, or about none."""
@@ -52,6 +56,7 @@ class RequestTemplate:
             "revision": self.model.revision,
             "temperature": self.model.temperature,
             "form": self.form,  # None is left out of a fingerprint
+            "sampling": self.model.sampling or None,
         }
         return RequestItem(fingerprint(f"unit.{self.stage}", shown), image, item)
 

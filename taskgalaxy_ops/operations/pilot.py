@@ -18,6 +18,7 @@ from taskgalaxy_ops.generation.stages import ASKING
 from taskgalaxy_ops.hashing import draw
 from taskgalaxy_ops.progress import Progress
 from taskgalaxy_ops.records import ImageId, Match
+from taskgalaxy_ops.settings import SourceSettings
 from taskgalaxy_ops.sources.listing import source_files
 from taskgalaxy_ops.storage.ledger import NANO
 from taskgalaxy_ops.usage import Tally
@@ -41,10 +42,7 @@ def pilot(workspace: Workspace, limit: int, progress: Progress) -> PilotResult:
     sources = workspace.settings.sources
     if not sources:
         raise SourceError("pilot: the settings name no source. Add one under `sources`: name, then `location`.")
-    files = {
-        name: [f"{name}/{file.name}" for file in source_files(name, source, workspace.s3_options)]
-        for name, source in sources.items()
-    }
+    files = {name: _names(workspace, name, source) for name, source in sources.items()}
     chosen = sample_names([file for names in files.values() for file in names], limit)
     scans = workspace.registry.scans()
     for name, scan in scans.items():
@@ -59,6 +57,13 @@ def pilot(workspace: Workspace, limit: int, progress: Progress) -> PilotResult:
             pipeline.ingest(workspace, name, pick=lambda file, name=name: f"{name}/{file}" in chosen, progress=progress)  # type: ignore[misc]
     results = RunResults(workspace, pipeline.generate(workspace, progress=progress))
     return PilotResult(results, extrapolated(results, sum(map(len, files.values()))))
+
+
+def _names(workspace: Workspace, name: str, source: SourceSettings) -> list[str]:
+    """A source's images by name, before which its own name stands."""
+    with source_files(name, source, workspace.s3_options) as files:
+        files.look()
+        return [f"{name}/{file.name}" for file in files]
 
 
 def extrapolated(results: RunResults, files: int) -> dict[str, Any] | None:

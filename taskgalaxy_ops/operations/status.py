@@ -29,6 +29,7 @@ class SourceStatus:
     location: str
     images: int
     rejects: int
+    left_out: Mapping[str, int] | None  # by kind, what its last scan passed by; None: it was not counted then
     shards: int
     shards_done: int  # image shards whose stages are all committed
 
@@ -90,6 +91,7 @@ def status(workspace: Workspace) -> Status:
                 location=scan.location,
                 images=scan.claims.rows,
                 rejects=scan.rejects.rows,
+                left_out=scan.left_out,
                 shards=len(held),
                 shards_done=done,
             )

@@ -323,7 +323,10 @@ def identity(model: Model) -> dict[str, Any]:
     """The settings of a model that its answers depend on, and its name in the data."""
     return model.model_dump(
         mode="json",
-        include={"name", "model", "revision", "temperature", "image_side", "image_quality", "simulated"},
+        include={
+            *("name", "model", "revision", "temperature", "image_side", "image_quality", "simulated"),
+            *("top_p", "seed", "stop", "reasoning_effort", "extra_body"),
+        },
     )
 
 

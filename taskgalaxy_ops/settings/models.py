@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import re
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
 from taskgalaxy_ops.settings.base import Name, Strict
+
+
+def _unset(value: object) -> bool:
+    """Leaves a setting that came later out of what is kept and hashed, so that it changes nothing made before it."""
+    return value is None
 
 
 class Price(Strict):
@@ -34,6 +39,7 @@ class InProcessSettings(Strict):
 
 
 IN_PROCESS = "transformers:"
+_OURS = {"model", "messages", "stream", "n", "response_format", "temperature", "max_tokens", "max_completion_tokens"}
 
 
 class Model(Strict):
@@ -57,6 +63,22 @@ class Model(Strict):
         None, description="what the same tokens cost at another provider; for comparison only"
     )
     temperature: float | None = Field(0.0, ge=0, le=2, description="null: not sent; some models take none")
+    top_p: float | None = Field(None, gt=0, le=1, description="null: not sent", exclude_if=_unset)
+    seed: int | None = Field(None, description="null: not sent", exclude_if=_unset)
+    stop: tuple[str, ...] | None = Field(
+        None, min_length=1, max_length=8, description="null: not sent", exclude_if=_unset
+    )
+    reasoning_effort: str | None = Field(
+        None, min_length=1, max_length=20, description="e.g. low; null: not sent", exclude_if=_unset
+    )
+    extra_body: dict[str, Any] | None = Field(
+        None, description="further fields of each request, as this server takes them", exclude_if=_unset
+    )
+    headers: dict[str, str] | None = Field(
+        None,
+        description="further headers of each request; ${NAME} stands for the environment variable NAME",
+        exclude_if=_unset,
+    )
     max_tokens: int = Field(2000, ge=16)
     room_field: Literal["max_tokens", "max_completion_tokens"] = Field(
         "max_tokens", description="the name under which max_tokens is sent; newer OpenAI models take the other"
@@ -67,7 +89,14 @@ class Model(Strict):
     requests_a_minute: float | None = Field(None, gt=0, description="null: what the provider lets through")
     tokens_a_minute: float | None = Field(None, gt=0, description="null: what the provider lets through")
     timeout_seconds: float = Field(120.0, gt=0, description="for a reply of max_tokens; longer for one with more room")
-    retries: int = Field(6, ge=0, description="further tries after 429, 5xx and time-outs")
+    patience_seconds: float = Field(
+        600.0,
+        ge=0,
+        description="how long a model that serves nothing (it loads, or is away) is waited for before a run goes on "
+        "without it",
+        exclude_if=lambda seconds: seconds == 600.0,
+    )
+    retries: int = Field(6, ge=0, description="further tries of a request that a model fails while it serves others")
     repairs: int = Field(3, ge=0, description="further tries after a malformed reply")
     structured: Literal["json_schema", "json_object", "text"] = "json_schema"
     mode: Literal["chat", "batch"] = Field(
@@ -96,7 +125,18 @@ class Model(Strict):
             raise ValueError(f"in_process is for a base_url that begins with {IN_PROCESS} (remove one of them)")
         if weights is not None and self.images == "url":
             raise ValueError("images is 'url', which weights in this process cannot read: set images to data")
+        if taken := _OURS.intersection(self.extra_body or ()):
+            raise ValueError(f"extra_body holds {', '.join(sorted(taken))}, which the pipeline sets itself: remove it")
+        if odd := [name for name in self.headers or () if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name)]:
+            raise ValueError(f"headers: {odd[0]!r} is no name of a header")
         return self
+
+    @property
+    def sampling(self) -> dict[str, Any]:
+        """The settings beside temperature, as far as they are set, that can change an answer: part of a unit's key."""
+        named: dict[str, Any] = {"top_p": self.top_p, "seed": self.seed, "reasoning_effort": self.reasoning_effort}
+        named |= {"stop": None if self.stop is None else list(self.stop), "extra_body": self.extra_body or None}
+        return {name: value for name, value in named.items() if value is not None}
 
     @property
     def weights(self) -> str | None:

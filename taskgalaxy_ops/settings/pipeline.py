@@ -116,4 +116,11 @@ class RunSettings(Strict):
     lease_seconds: float = Field(60.0, ge=3)
     homes_at_once: int = Field(4, ge=1, le=64)
     block_calls: int = Field(32, ge=1, description="calls taken from the budget at once")
+    lost_share: float = Field(
+        0.01,
+        ge=0,
+        le=1,
+        description="share of units that may end malformed, too long or failed before a run ends with exit code 4",
+        exclude_if=lambda share: share == 0.01,
+    )
     batch: BatchSettings = BatchSettings()

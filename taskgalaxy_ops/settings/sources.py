@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from taskgalaxy_ops.settings.base import Strict
+
+# What was looked for before content decided. It stays the default's value, so that settings keep their hash.
+USUAL_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")
 
 
 class S3Settings(Strict):
@@ -12,6 +17,12 @@ class S3Settings(Strict):
 
     endpoint_url: str | None = Field(None, description="another service than AWS, e.g. http://127.0.0.1:8333")
     region: str | None = None
+    addressing: Literal["auto", "path", "virtual"] = Field(
+        "auto",
+        description="where the bucket's name stands: in the path or before the host; auto: in the path at another "
+        "service than AWS",
+        exclude_if=lambda addressing: addressing == "auto",
+    )
 
 
 class SourceSettings(Strict):
@@ -21,10 +32,27 @@ class SourceSettings(Strict):
         description="a folder, s3://bucket/prefix, builtin:photos|documents|shapes|openclipart, or a kind of source "
         "that an installed package brings, a colon, and what it wants to know"
     )
-    suffixes: tuple[str, ...] = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")
+    suffixes: tuple[str, ...] = Field(
+        USUAL_SUFFIXES,
+        description="only files with these; left out (or just these nine): every file that is an image by its suffix, "
+        "or, where the suffix says nothing, by its first bytes",
+    )
+    hidden: bool = Field(
+        False, description="files and folders whose name begins with a dot, too", exclude_if=lambda hidden: not hidden
+    )
+    follow_links: Literal["inside", "anywhere", "never"] = Field(
+        "inside",
+        description="links to files and folders in a folder: those that stay inside it, all, or none",
+        exclude_if=lambda follow: follow == "inside",
+    )
     limit: int | None = Field(None, ge=1, description="at most this many files, in order of name")
     licence: str | None = None
     attribution: str | None = None
+
+    @property
+    def by_content(self) -> bool:
+        """Whether a file's content decides where its suffix says nothing."""
+        return set(self.suffixes) == set(USUAL_SUFFIXES)
 
 
 class IngestSettings(Strict):

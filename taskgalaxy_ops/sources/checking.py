@@ -12,13 +12,15 @@ from collections.abc import Callable, Container, Iterable
 from PIL import Image as Pillow
 from PIL import UnidentifiedImageError
 
-from taskgalaxy_ops.errors import NotFoundError
+from taskgalaxy_ops.errors import NotFoundError, SourceError, StoreError, UnreadableError
 from taskgalaxy_ops.hashing import sha256_hex
 from taskgalaxy_ops.models.rendering import DECODE_ERRORS, flat
 from taskgalaxy_ops.records import Claim, FileReject, Image, ImageId, Reason
 from taskgalaxy_ops.settings import IngestSettings
+from taskgalaxy_ops.sources.content import HEAD_BYTES, lacks_decoder, pages
 from taskgalaxy_ops.sources.listing import SourceFile
 from taskgalaxy_ops.storage.scan_staging import ScanStaging
+from taskgalaxy_ops.text import shown
 
 
 def scan(
@@ -59,18 +61,29 @@ def _checked(
     """Check a file. Returns a new image; the id of one that is known or was taken down; or the reason of a reject."""
     same = found.unchanged(file.name, file.version)
     if same is not None and same in known and found.file_of(same) is None:
+        found.note_pages(file.name)
         return same
     try:
         raw = file.read()
-    except (OSError, NotFoundError) as error:  # no permission to read it, or it was removed after it was listed
-        return Reason.UNREADABLE, str(error)[:200]
+    except UnreadableError as error:  # archived, encrypted, forbidden
+        return Reason.UNREADABLE, shown(error.why)[:200]
+    except NotFoundError as error:  # removed since it was listed
+        return Reason.UNREADABLE, shown(error)[:200]
+    except (SourceError, StoreError):  # none of the source's files can be read any more
+        raise
+    except Exception as error:  # noqa: BLE001 - whatever a kind of source raises for a file is this file's reject
+        return Reason.UNREADABLE, shown(str(error) or type(error).__name__)[:200]
     sha = sha256_hex(raw)
     if (first := found.file_of(sha)) is not None:
         return Reason.DUPLICATE_FILE, f"of {first}"
     if sha in denied or sha in known:
+        found.note_pages(file.name, pages(raw))
         return sha
+    if lacking := lacks_decoder(raw[:HEAD_BYTES]):
+        return Reason.UNREADABLE, lacking
     image = inspect(raw, settings)
     if isinstance(image, Image):
+        found.note_pages(file.name, pages(raw))
         keep(sha, raw)
     return image
 

@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from taskgalaxy_ops.errors import SourceError
 from taskgalaxy_ops.progress import Progress, Silent
 from taskgalaxy_ops.records import FileReject, Reason
 from taskgalaxy_ops.settings import SourceSettings, valid_name
+from taskgalaxy_ops.settings.sources import USUAL_SUFFIXES
+from taskgalaxy_ops.sources import left_out
 from taskgalaxy_ops.sources.checking import scan
-from taskgalaxy_ops.sources.listing import Listing, source_files
+from taskgalaxy_ops.sources.content import suffix_of
+from taskgalaxy_ops.sources.listing import Listing, no_image, source_files
 from taskgalaxy_ops.storage import keys
 from taskgalaxy_ops.storage.parquet import rows_hash
 from taskgalaxy_ops.storage.scan_staging import ScanStaging
-from taskgalaxy_ops.workspace import Workspace
+from taskgalaxy_ops.workspace import Workspace, register_heif
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IngestReceipt:
-    """The outcome of a scan of a source: files = images + rejects."""
+    """The outcome of a scan of a source: files = images + rejects. What was left out is no file of it."""
 
     source: str
     files: int
@@ -29,6 +32,8 @@ class IngestReceipt:
     new_images: int
     new_shards: int
     rejects: Sequence[FileReject]
+    left_out: Mapping[str, int] = field(default_factory=dict)  # by kind, as ``sources.left_out`` names them
+    unusual: Mapping[str, int] = field(default_factory=dict)  # by suffix: images of none of the usual suffixes
 
 
 def ingest(
@@ -46,6 +51,7 @@ def ingest(
     Raises SourceError if the source is unknown, cannot be read, or, unless ``pick`` is given, holds no usable image.
     """
     progress = progress or Silent()
+    register_heif()
     if not valid_name(source):
         raise SourceError(f"source {source!r}: no name for a source. Use 1 to 100 characters, none of them a slash.")
     chosen = chosen or source_settings(workspace, source)
@@ -53,11 +59,13 @@ def ingest(
     with source_files(source, chosen, workspace.s3_options) as files, ScanStaging(source) as staging:
         if pick:
             files.keep(pick)
-        progress.stage(f"ingest {source}", len(files), "files")
         if pick is None and (before := _unchanged_receipt(workspace, source, chosen, files)):
-            progress.advance(f"ingest {source}", len(files), rejects=len(before.rejects))
+            progress.stage(f"ingest {source}", before.files, "files")
+            progress.advance(f"ingest {source}", before.files, rejects=len(before.rejects))
             return before
-        staging.remember(*registry.last_scan(source))
+        staging.remember(*registry.last_scan(source), registry.rejects(source), registry.pages(source))
+        files.look(staging.was_image)
+        progress.stage(f"ingest {source}", len(files), "files")
         scan(
             files,
             staging,
@@ -68,22 +76,21 @@ def ingest(
             lambda rejected: progress.advance(f"ingest {source}", rejects=int(rejected)),
         )
         if not staging.claims and pick is None:  # of a few picked ones all may be broken
-            reasons = Counter(reject.reason for reject in staging.file_rejects())
-            named = ", ".join(f"{n} {reason}" for reason, n in reasons.items())
-            raise SourceError(f"source {source!r}: none of its {len(files)} files is a usable image ({named}).")
+            raise _none_usable(source, chosen, files, staging)
+        further = sum(each.pages - 1 for each in staging.pages())
+        passed_by = {**files.left_out, **({left_out.PAGE: further} if further else {})}
         shards = registry.register(
             chosen.location,
             staging,
             settings.shard_images,
             _listing_settings(chosen),
             files.versions(),
+            passed_by,
         )
         denied = registry.denied()
         taken = staging.among(denied)
-        for _, image in taken:
-            workspace.store.delete(
-                keys.blob(image)
-            )  # taken down while it was scanned, or left by a scan that was killed
+        for _, image in taken:  # taken down while it was scanned, or left by a scan that was killed
+            workspace.store.delete(keys.blob(image))
         rejects = list(staging.file_rejects(denied))
         return IngestReceipt(
             source=source,
@@ -92,7 +99,23 @@ def ingest(
             new_images=staging.images,
             new_shards=len(shards),
             rejects=rejects,
+            left_out=passed_by,
+            unusual=_unusual(staging) if chosen.by_content else {},
         )
+
+
+def _unusual(staging: ScanStaging) -> dict[str, int]:
+    suffixes = (suffix for file in staging.claimed_files() if (suffix := suffix_of(file)) not in USUAL_SUFFIXES)
+    return left_out.folded(Counter(map(left_out.suffix_kind, suffixes)))
+
+
+def _none_usable(source: str, chosen: SourceSettings, files: Listing, staging: ScanStaging) -> SourceError:
+    if not len(files):
+        return no_image(source, chosen, files)
+    reasons = Counter(reject.reason for reject in staging.file_rejects())
+    named = ", ".join(f"{n} {reason}" for reason, n in reasons.items())
+    passed_by = f"\n  {told}." if (told := left_out.told(files.left_out)) else ""
+    return SourceError(f"source {source!r}: none of its {len(files)} files is a usable image ({named}).{passed_by}")
 
 
 _BY_SETTINGS = {Reason.TOO_MANY_PIXELS, Reason.TOO_SMALL, Reason.UNREADABLE}  # such a file may pass when read again
@@ -115,8 +138,17 @@ def _unchanged_receipt(
     rejects = list(registry.rejects(source))
     if not _BY_SETTINGS.isdisjoint(reject.reason for reject in rejects):
         return None
+    if left_out.listed(scan.left_out or {}) != left_out.listed(files.left_out):
+        return None  # nothing is read again but what was looked into: the counts are brought up to date
+    count = scan.claims.rows + scan.rejects.rows
     return IngestReceipt(
-        source=source, files=len(files), images=len(files) - len(rejects), new_images=0, new_shards=0, rejects=rejects
+        source=source,
+        files=count,
+        images=count - len(rejects),
+        new_images=0,
+        new_shards=0,
+        rejects=rejects,
+        left_out=scan.left_out or {},
     )
 
 

@@ -3,26 +3,35 @@
 from __future__ import annotations
 
 import sqlite3
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from types import TracebackType
 from typing import Any
 
-from taskgalaxy_ops.errors import SourceError
+from taskgalaxy_ops.errors import NotFoundError, SourceError, StoreError, UnreadableError
 from taskgalaxy_ops.hashing import canonical_json, sha256_hex
 from taskgalaxy_ops.records import FileVersion
 from taskgalaxy_ops.settings import SourceSettings
-from taskgalaxy_ops.sources.kinds import NOTES_FILE, Found, found_source
+from taskgalaxy_ops.sources import left_out
+from taskgalaxy_ops.sources.content import HEAD_BYTES, by_suffix, holds_image, suffix_of
+from taskgalaxy_ops.sources.kinds import NOTES_FILE, Found, LeftOut, Source, found_source
 
 _TABLES = """
 PRAGMA cache_size = -512;
 PRAGMA journal_mode = OFF;
 PRAGMA synchronous = OFF;
-CREATE TABLE found (name TEXT, version TEXT, place BLOB);
-CREATE TABLE files (name TEXT, version TEXT, place BLOB);
+CREATE TABLE found (name TEXT, version TEXT, place BLOB, state INTEGER);
+CREATE TABLE files (name TEXT, version TEXT, place BLOB, state INTEGER);
 """
+# States of a file.
+_IMAGE, _TO_LOOK_INTO, _OTHER = 0, 1, 2  # _OTHER: no image inside, or over the limit
+
+_LOOKERS = 16  # files that are looked into at a time
+_LOOKED_AT_ONCE = 512
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,24 +46,60 @@ class SourceFile:
     attribution: str | None = None
 
 
-class Listing:
-    """A source's files of the wanted suffixes, in order of name, up to its limit.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Reader:
+    """What a listing needs of its source. made: makes a record of a row. head: a file's first bytes."""
 
-    SQLite sorts and keeps them on disk, so that memory does not grow with the source, in a temporary file that is
-    deleted when the listing is closed or collected.
+    made: Callable[[Found], SourceFile]
+    head: Callable[[bytes], bytes]
+
+
+class Listing:
+    """A source's files that are or may be images, in order of name, up to its limit.
+
+    A file whose suffix says nothing may be one, until ``look`` has read its first bytes. SQLite sorts the files and
+    keeps them on disk, so that memory does not grow with the source, in a temporary file that is deleted when the
+    listing is closed or collected.
     """
 
     def __init__(
-        self, wanted: Iterable[Found], limit: int | None, made: Callable[[Found], SourceFile], notes: str = ""
+        self,
+        wanted: Iterable[Found | LeftOut],
+        chosen: Callable[[str], bool | str | None],
+        limit: int | None,
+        reader: _Reader,
+        notes: str = "",
     ) -> None:
-        """wanted: the files, in any order. made: makes a record of a row. notes: the notes' sha256, or ""."""
-        self._made, self._notes = made, notes
+        """wanted: the files, in any order. chosen: by name, whether it is an image, None: to be looked into, or the
+        kind under which it is left out. notes: the notes' sha256, or ""."""
+        self._reader, self._limit, self._notes = reader, limit, notes
+        self._left_out: Counter[str] = Counter()
         self._db = sqlite3.connect("")
         self._db.executescript(_TABLES)
-        self._db.executemany("INSERT INTO found VALUES (?, ?, ?)", wanted)
-        ordered = "INSERT INTO files SELECT name, version, place FROM found ORDER BY name, place LIMIT ?"
-        self._db.execute(ordered, (-1 if limit is None else limit,))
+        self._db.executemany("INSERT INTO found VALUES (?, ?, ?, ?)", self._sorted_out(wanted, chosen))
+        # Files that are still to be looked into do not count towards the limit yet.
+        last = None
+        if limit is not None:
+            query = "SELECT name, place FROM found WHERE state = ? ORDER BY name, place LIMIT 1 OFFSET ?"
+            last = self._db.execute(query, (_IMAGE, limit - 1)).fetchone()
+        within, bounds = ("WHERE (name, place) <= (?, ?)", last) if last else ("", ())
+        self._db.execute(f"INSERT INTO files SELECT * FROM found {within} ORDER BY name, place", bounds)
+        ((found, kept),) = self._db.execute("SELECT (SELECT count(*) FROM found), (SELECT count(*) FROM files)")
+        self._left_out[left_out.OVER_LIMIT] += found - kept
         self._db.execute("DELETE FROM found")
+
+    def _sorted_out(
+        self, wanted: Iterable[Found | LeftOut], chosen: Callable[[str], bool | str | None]
+    ) -> Iterator[tuple[str, str, bytes, int]]:
+        for each in wanted:
+            if isinstance(each, LeftOut):
+                self._left_out[each.kind] += 1
+                continue
+            choice = chosen(each[0])
+            if isinstance(choice, str):
+                self._left_out[choice] += 1
+            elif choice is not False:
+                yield (*each, _IMAGE if choice else _TO_LOOK_INTO)
 
     def __enter__(self) -> Listing:
         return self
@@ -65,13 +110,19 @@ class Listing:
         self._db.close()
 
     def __len__(self) -> int:
-        return int(self._db.execute("SELECT count(*) FROM files").fetchone()[0])
+        return int(self._db.execute("SELECT count(*) FROM files WHERE state != ?", (_OTHER,)).fetchone()[0])
 
     def __iter__(self) -> Iterator[SourceFile]:
-        return map(self._made, self._db.execute("SELECT name, version, place FROM files ORDER BY rowid"))
+        rows = self._db.execute("SELECT name, version, place FROM files WHERE state != ? ORDER BY rowid", (_OTHER,))
+        return map(self._reader.made, rows)
+
+    @property
+    def left_out(self) -> dict[str, int]:
+        """What is left out so far, by kind (``sources.left_out``)."""
+        return left_out.folded(self._left_out)
 
     def versions(self) -> Iterator[FileVersion]:
-        """Name and version of each file, with which the next scan compares its own listing.
+        """Name and version of each file, looked into or not, with which the next scan compares its own listing.
 
         The notes come last, because claims depend on them too.
         """
@@ -84,13 +135,51 @@ class Listing:
         self._db.create_function("picked", 1, picked)
         self._db.execute("DELETE FROM files WHERE NOT picked(name)")
 
+    def look(self, was_image: Callable[[str, str], bool | None] = lambda name, version: None) -> None:
+        """Read the first bytes of the files whose suffix says nothing, and leave out those that hold no image.
+
+        was_image: what was found before of a file, by name and version; None: nothing. A file that cannot be read
+        stays, and becomes a reject with its reason. Raises StoreError or SourceError if none can be read any more.
+        """
+        last = 0
+        with ThreadPoolExecutor(_LOOKERS) as pool:
+            while rows := self._db.execute(
+                "SELECT rowid, name, version, place FROM files WHERE state = ? AND rowid > ? ORDER BY rowid LIMIT ?",
+                (_TO_LOOK_INTO, last, _LOOKED_AT_ONCE),
+            ).fetchall():
+                last = rows[-1][0]
+                known = {row[0]: was_image(row[1], row[2]) for row in rows}
+                unknown = [row for row in rows if known[row[0]] is None]
+                held = pool.map(self._may_be_image, [row[3] for row in unknown])
+                known |= {row[0]: image for row, image in zip(unknown, held, strict=True)}
+                others = [row for row, image in known.items() if not image]
+                self._left_out[left_out.NO_IMAGE] += len(others)
+                self._leave_out(others)
+        self._db.execute("UPDATE files SET state = ? WHERE state = ?", (_IMAGE, _TO_LOOK_INTO))
+        if self._limit is not None:
+            over = "SELECT rowid FROM files WHERE state = ? ORDER BY rowid LIMIT -1 OFFSET ?"
+            beyond = [row[0] for row in self._db.execute(over, (_IMAGE, self._limit))]
+            self._left_out[left_out.OVER_LIMIT] += len(beyond)
+            self._leave_out(beyond)
+
+    def _leave_out(self, rows: Iterable[int]) -> None:
+        self._db.executemany("UPDATE files SET state = ? WHERE rowid = ?", ((_OTHER, row) for row in rows))
+
+    def _may_be_image(self, place: bytes) -> bool:
+        try:
+            return holds_image(self._reader.head(place))
+        except (NotFoundError, UnreadableError):
+            return True
+        except (SourceError, StoreError):
+            raise
+        except Exception:  # noqa: BLE001 - whatever a kind of source raises for a file concerns this file alone
+            return True
+
 
 def source_files(name: str, settings: SourceSettings, s3_options: Mapping[str, Any]) -> Listing:
-    """List a source's files. Raises SourceError if its location cannot be read, or lists no image."""
-    location = settings.location
-    source = found_source(name, location, settings.limit, s3_options)
+    """List a source's files; none is read. Raises SourceError if its location cannot be read, or lists no image."""
+    source = found_source(name, settings, s3_options)
     notes = source.describe()
-    suffixes = tuple(suffix.lower() for suffix in settings.suffixes)
 
     def made(row: Found) -> SourceFile:
         key, version, place = row
@@ -104,11 +193,45 @@ def source_files(name: str, settings: SourceSettings, s3_options: Mapping[str, A
             attribution=own.get("attribution") or settings.attribution or notes.get("attribution"),
         )
 
-    wanted = (each for each in source.list() if each[0].lower().endswith(suffixes))
-    files = Listing(wanted, settings.limit, made, sha256_hex(canonical_json(notes)) if notes else "")
+    files = Listing(
+        source.list(),
+        partial(_choice, settings),
+        settings.limit,
+        _Reader(made=made, head=partial(_head, source)),
+        sha256_hex(canonical_json(notes)) if notes else "",
+    )
     if not len(files):
-        raise SourceError(
-            f"source {name!r}: {location} lists no image.\n"
-            f"  Looked for {' '.join(settings.suffixes)} (set `sources.{name}.suffixes` for others)."
-        )
+        raise no_image(name, settings, files)
     return files
+
+
+def no_image(name: str, settings: SourceSettings, files: Listing) -> SourceError:
+    """The error of a source that lists no image: what was looked for, and what there is instead."""
+    more = " and other images" if settings.by_content else ""
+    passed_by = f"\n  {told}." if (told := left_out.told(files.left_out)) else ""
+    return SourceError(
+        f"source {name!r}: {settings.location} lists no image.\n"
+        f"  Looked for {' '.join(settings.suffixes)}{more} (set `sources.{name}.suffixes` for others).{passed_by}"
+    )
+
+
+def _choice(settings: SourceSettings, name: str) -> bool | str | None:
+    """Whether a file is an image by its name; None: it must be looked into; False: it is the notes; or why it is
+    left out."""
+    if not settings.hidden and any(part.startswith(".") for part in name.split("/")):
+        return left_out.HIDDEN
+    suffix = suffix_of(name)
+    if not settings.by_content:
+        if name.lower().endswith(tuple(suffix.lower() for suffix in settings.suffixes)):
+            return True
+        return False if name == NOTES_FILE else left_out.suffix_kind(suffix)
+    image = by_suffix(suffix)
+    if image is False and name == NOTES_FILE:
+        return False
+    return left_out.suffix_kind(suffix) if image is False else image
+
+
+def _head(source: Source, place: bytes) -> bytes:
+    own = getattr(source, "head", None)
+    head: bytes = own(place, HEAD_BYTES) if own is not None else source.open(place)[:HEAD_BYTES]
+    return head

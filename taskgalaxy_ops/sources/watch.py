@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from taskgalaxy_ops.errors import SourceError
+from taskgalaxy_ops.errors import SourceError, StoreError
 from taskgalaxy_ops.settings import SourceSettings, valid_name
 from taskgalaxy_ops.sources import ingest
 from taskgalaxy_ops.sources.listing import source_files
@@ -32,7 +32,7 @@ def watch(workspace: Workspace) -> Watched:
         try:
             with source_files(name, chosen, workspace.s3_options) as files:
                 now = rows_hash(files.versions())
-        except SourceError as error:
+        except (SourceError, StoreError) as error:  # one source that cannot be listed does not hide the others
             watched.failed[name] = str(error)
             continue
         scan = scans.get(name)

@@ -3,18 +3,31 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from taskgalaxy_ops.errors import NotFoundError, StoreError
+from taskgalaxy_ops.errors import ForbiddenError, NotFoundError, StoreError
 from taskgalaxy_ops.storage import keys
 from taskgalaxy_ops.storage.base import Listed, Store
 from taskgalaxy_ops.storage.folder import FolderStore
 from taskgalaxy_ops.storage.s3 import S3Store
 
-__all__ = ["Listed", "Store", "connect", "layout_of", "link", "open_store", "s3_options_from_environment"]
+__all__ = [
+    "Listed",
+    "Store",
+    "check_writes",
+    "connect",
+    "layout_of",
+    "link",
+    "open_store",
+    "s3_options_from_environment",
+]
+
+
+_LOG = logging.getLogger(__name__)
 
 
 def connect(url: str, **s3_options: Any) -> Store:
@@ -39,32 +52,46 @@ def connect(url: str, **s3_options: Any) -> Store:
 def open_store(url: str, **s3_options: Any) -> Store:
     """Connect, check that conditional writes work, and check or write the layout version.
 
-    Raises StoreError if the store accepts a second conditional write, or its layout is not this version's.
+    Whoever may only read an existing store gets it too: its first write will raise ForbiddenError. Raises StoreError if
+    the store accepts a second conditional write, keeps versions, or its layout is not this version's.
     """
     store = connect(url, **s3_options)
-    if isinstance(store, S3Store):
-        store.check_bucket()
-    _check_conditional_writes(store)
-    _check_layout(store)
-    return store
-
-
-def _check_conditional_writes(store: Store) -> None:
-    # Every process writes the same object with the same content, so a killed process leaves nothing to clean up.
-    store.replace(keys.PROBE, b"first")
-    if store.put_if_absent(keys.PROBE, b"second") or store.get(keys.PROBE) != b"first":
-        raise StoreError(
-            f"store {store.url}: it ignores If-None-Match, so two workers could overwrite each other. "
-            "Use a service with conditional writes (AWS S3, SeaweedFS, MinIO, Ceph, R2)."
-        )
-
-
-def _check_layout(store: Store) -> None:
+    warning = store.check_bucket() if isinstance(store, S3Store) else ""
+    try:
+        check_writes(store)
+    except ForbiddenError:
+        try:
+            _check_layout(store, store.get(keys.LAYOUT))
+        except NotFoundError:
+            pass
+        else:
+            return store
+        raise
+    if warning and isinstance(store, S3Store):  # R2 names a version for each write, and keeps none
+        store.check_written()
     try:
         raw = store.get(keys.LAYOUT)
     except NotFoundError:
+        if warning:  # once, when the store is made
+            _LOG.warning(warning)
         store.put_if_absent(keys.LAYOUT, json.dumps({"layout": keys.LAYOUT_VERSION}).encode())
         raw = store.get(keys.LAYOUT)
+    _check_layout(store, raw)
+    return store
+
+
+def check_writes(store: Store) -> None:
+    """Raises ForbiddenError if the store may only be read, StoreError if it has no conditional writes."""
+    # Every process writes the same object with the same content, so a killed process leaves nothing to clean up.
+    store.replace(keys.PROBE, b"first")
+    if store.put_if_absent(keys.PROBE, b"second") or store.get(keys.PROBE) != b"first":
+        fix = store.service.conditional if isinstance(store, S3Store) else "Use another disk."
+        raise StoreError(
+            f"store {store.url}: it ignores If-None-Match, so two workers could overwrite each other. {fix}"
+        )
+
+
+def _check_layout(store: Store, raw: bytes) -> None:
     layout = _layout(store, raw)
     if layout != keys.LAYOUT_VERSION:
         older = 0 < layout < keys.LAYOUT_VERSION
@@ -99,11 +126,15 @@ def _layout(store: Store, raw: bytes) -> int:
         raise StoreError(f"store {store.url}: {keys.LAYOUT} is damaged; is this a TaskGalaxy store?") from error
 
 
-def s3_options_from_environment(endpoint_url: str | None, region: str | None) -> dict[str, Any]:
-    """boto3 arguments from the settings; keys come from AWS's own environment variables or files alone."""
+def s3_options_from_environment(
+    endpoint_url: str | None, region: str | None, addressing: str = "auto"
+) -> dict[str, Any]:
+    """What ``connect`` takes for S3, from the settings; keys come from AWS's own environment variables or files."""
     options: dict[str, Any] = {}
     if endpoint := endpoint_url or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL"):
         options["endpoint_url"] = endpoint
     if region:
         options["region_name"] = region
+    if addressing != "auto":
+        options["addressing"] = addressing
     return options

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 import uuid
@@ -10,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-from taskgalaxy_ops.errors import NotFoundError, StoreError
+from taskgalaxy_ops.errors import ForbiddenError, NotFoundError, StoreError
 from taskgalaxy_ops.storage.base import Content, Listed, holds
 
 _TEMPORARY = ".tmp"
@@ -27,10 +28,12 @@ class FolderStore:
             if leftovers := list((root / _TEMPORARY).iterdir()):
                 now = self._now()
                 for file in leftovers:
-                    with contextlib.suppress(FileNotFoundError):
+                    with contextlib.suppress(OSError):  # gone meanwhile, or we may only read
                         if now - file.stat().st_mtime > _STALE_SECONDS:
                             file.unlink()
         except OSError as error:
+            if (root / _TEMPORARY).is_dir():  # a store that we may only read
+                return
             raise StoreError(
                 f"store {root}: cannot be written ({error}). Name a folder that you may write to."
             ) from error
@@ -67,11 +70,11 @@ class FolderStore:
             _sync_folder(target.parent)
             return True
         except OSError as error:
-            raise StoreError(
-                f"store {self._root}: writing {key} failed ({error}). Free space or fix the rights."
-            ) from error
+            kind = ForbiddenError if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS} else StoreError
+            raise kind(f"store {self._root}: writing {key} failed ({error}). Free space or fix the rights.") from error
         finally:
-            temporary.unlink(missing_ok=True)
+            with contextlib.suppress(PermissionError):
+                temporary.unlink(missing_ok=True)
 
     def put_if_absent(self, key: str, data: Content) -> bool:
         try:

@@ -9,7 +9,7 @@ from heapq import merge
 from itertools import groupby
 from types import TracebackType
 
-from taskgalaxy_ops.records import Claim, FileReject, FileVersion, Image, ImageId, Reason
+from taskgalaxy_ops.records import Claim, FilePages, FileReject, FileVersion, Image, ImageId, Reason
 
 _TABLES = """
 PRAGMA cache_size = -512;
@@ -18,7 +18,8 @@ PRAGMA synchronous = OFF;
 CREATE TABLE claims (image TEXT PRIMARY KEY, file TEXT, origin TEXT, licence TEXT, attribution TEXT) WITHOUT ROWID;
 CREATE TABLE images (image TEXT PRIMARY KEY, width, height, format TEXT, size, phash TEXT) WITHOUT ROWID;
 CREATE TABLE rejects (file TEXT, reason TEXT, detail TEXT);
-CREATE TABLE before (file TEXT PRIMARY KEY, version TEXT, image TEXT) WITHOUT ROWID;
+CREATE TABLE before (file TEXT PRIMARY KEY, version TEXT, image TEXT, rejected INTEGER, pages INTEGER) WITHOUT ROWID;
+CREATE TABLE pages (file TEXT PRIMARY KEY, pages INTEGER) WITHOUT ROWID;
 """
 _IMAGE = ", ".join(field.name for field in fields(Image))
 
@@ -42,18 +43,45 @@ class ScanStaging:
     ) -> None:
         self._db.close()
 
-    def remember(self, files: Iterable[FileVersion], claims: Iterable[Claim]) -> None:
-        """Store what the source's last scan listed and claimed, so that ``unchanged`` can compare."""
+    def remember(
+        self,
+        files: Iterable[FileVersion],
+        claims: Iterable[Claim],
+        rejects: Iterable[FileReject] = (),
+        pages: Iterable[FilePages] = (),
+    ) -> None:
+        """Store what the source's last scan listed and found, so that ``unchanged`` and ``was_image`` can compare."""
         listed = ((row.file, row.version) for row in files if row.version)
         self._db.executemany("INSERT OR REPLACE INTO before (file, version) VALUES (?, ?)", listed)
         claimed = ((claim.image, claim.file) for claim in claims)
         self._db.executemany("UPDATE before SET image = ? WHERE file = ?", claimed)
+        rejected = ((reject.file,) for reject in rejects)
+        self._db.executemany("UPDATE before SET rejected = 1 WHERE file = ?", rejected)
+        self._db.executemany("UPDATE before SET pages = ? WHERE file = ?", ((each.pages, each.file) for each in pages))
 
     def unchanged(self, file: str, version: str) -> ImageId | None:
         """The image that the file held at the last scan, if its version is still the same; else None."""
         query = "SELECT image FROM before WHERE file = ? AND version = ?"
         row = self._db.execute(query, (file, version)).fetchone()
         return row[0] if row else None
+
+    def was_image(self, file: str, version: str) -> bool | None:
+        """Whether the file, in this version, was an image at the last scan; None: it was rejected, or not listed."""
+        query = "SELECT image, rejected FROM before WHERE file = ? AND version = ?"
+        image, rejected = self._db.execute(query, (file, version)).fetchone() or (None, True)
+        return True if image is not None else None if rejected else False
+
+    def note_pages(self, file: str, pages: int | None = None) -> None:
+        """Note that a file has several pages or frames; None: as many as the last scan found."""
+        if pages is None:
+            row = self._db.execute("SELECT pages FROM before WHERE file = ?", (file,)).fetchone()
+            pages = row[0] if row else None
+        if pages is not None and pages > 1:
+            self._db.execute("INSERT OR REPLACE INTO pages VALUES (?, ?)", (file, pages))
+
+    def pages(self) -> Iterator[FilePages]:
+        """The files with several pages or frames, in order of file."""
+        return (FilePages(*row) for row in self._db.execute("SELECT file, pages FROM pages ORDER BY file"))
 
     def claim(self, claim: Claim, image: Image | None = None) -> None:
         """Add a file with an image that no other file of this scan holds. ``image``: its record, if it is new."""
@@ -76,6 +104,10 @@ class ScanStaging:
         """The file of this scan that holds the image; None if there is none."""
         row = self._db.execute("SELECT file FROM claims WHERE image = ?", (image,)).fetchone()
         return row[0] if row else None
+
+    def claimed_files(self) -> Iterator[str]:
+        """The files that hold an image."""
+        return (row[0] for row in self._db.execute("SELECT file FROM claims"))
 
     def among(self, images: Collection[ImageId]) -> list[tuple[str, ImageId]]:
         """The files that hold one of these images, each with its image, in order of file."""

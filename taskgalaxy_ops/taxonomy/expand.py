@@ -52,6 +52,8 @@ def expand_template(prompt: str, teacher: Model) -> RequestTemplate:
         replies="children",
         schema={"type": "string"},
         read=_read_children,
+        canary={"kind": "level1", "path": "", "existing": [], "count": 3, "round": 1},
+        about_images=False,
     )
 
 
@@ -159,8 +161,8 @@ async def _answers(
     by: float,
 ) -> Mapping[str, Answer]:
     """The answers to all units, by key; waits for batches until ``by`` on the monotonic clock. Raises PendingError."""
-    gateway, batch = Gateway(Shares(workspace.store, progress.note)), workspace.settings.run.batch
-    gateway.usage = usage
+    shares, batch = Shares(workspace.store, progress.note), workspace.settings.run.batch
+    gateway = Gateway(shares, progress.note, usage=usage)
     progress.stage("expand", len(units), "nodes")
 
     async def once(*, first: bool = False) -> InferenceSession:

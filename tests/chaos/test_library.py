@@ -245,7 +245,7 @@ def test_faults_that_pass_are_ridden_out(
 def test_faults_that_last_end_in_advice(name: str, undisturbed: Case, sweep: Sweep) -> None:
     fault = LASTING[name]
     chosen = numbers(count(undisturbed, fault.kinds), False, 4, name)
-    more = {"model": {"timeout_seconds": 5, "retries": 3}} if fault.kinds == MODEL else {}
+    more = {"model": {"timeout_seconds": 5, "retries": 3, "patience_seconds": 30}} if fault.kinds == MODEL else {}
     struck = sweep(name, [(n, spoiled(at(fault, n), {1, 3})) for n in chosen], **more)
     assert struck >= len(chosen) / 2
 

@@ -38,7 +38,7 @@ os.environ.update(
 
 
 def model(name: str, base_url: str) -> dict[str, Any]:
-    return {"name": name, "base_url": base_url, "model": name, "simulated": True, "retries": 0}
+    return {"name": name, "base_url": base_url, "model": name, "simulated": True, "retries": 0, "patience_seconds": 0}
 
 
 def write_settings(base_url: str = "http://127.0.0.1:9/v1", **changes: Any) -> Settings:

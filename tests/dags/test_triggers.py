@@ -29,7 +29,9 @@ SETTINGS = BatchSettings(poll_seconds=0.01, lookup_seconds=600)
 
 
 def asked_of(name: str, url: str) -> Model:
-    return Model.model_validate({"name": name, "model": "m", "base_url": url, "api_key_env": "OF_TESTS", "retries": 1})
+    return Model.model_validate(
+        {"name": name, "model": "m", "base_url": url, "api_key_env": "OF_TESTS", "retries": 1, "patience_seconds": 5}
+    )
 
 
 class Provider:
@@ -94,7 +96,7 @@ def fired(provider: Provider, monkeypatch: pytest.MonkeyPatch) -> Callable[..., 
     monkeypatch.delenv("OF_TESTS", raising=False)
 
     def run(seconds: float = 60, name: str = "teacher", id: str | None = "batch_1", age: float = 0) -> Any:
-        those = [PendingBatch("nonce", id, asked_of(name, provider.url), 3, time.time() - age)]
+        those = [PendingBatch(nonce="nonce", id=id, model=asked_of(name, provider.url), units=3, at=time.time() - age)]
         assert batch_wait.read(batch_wait.to_json(those)) == those
         path, kwargs = BatchEnd(
             batch_wait.to_json(those), SETTINGS.model_dump(mode="json"), time.time() + seconds
@@ -171,7 +173,9 @@ def test_a_task_waits_as_long_as_the_settings_say(
 
     settings = write_settings(airflow={"lane_hours": hours}, run={"batch": {"wait_seconds": wait_seconds}})
     now = datetime.now(UTC)
-    those = [PendingBatch("nonce", "batch_1", asked_of("teacher", "http://127.0.0.1:9/v1"), 3, 0.0)]
+    those = [
+        PendingBatch(nonce="nonce", id="batch_1", model=asked_of("teacher", "http://127.0.0.1:9/v1"), units=3, at=0.0)
+    ]
     defer([], settings, now)
     if left is None:
         defer(those, settings, now - began)

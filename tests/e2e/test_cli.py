@@ -18,7 +18,13 @@ def file(tmp_path: Path, pictures: Path) -> Path:
     """Settings whose models nobody serves."""
 
     def model(name: str) -> dict[str, object]:
-        return {"name": name, "base_url": "http://127.0.0.1:9/v1", "model": name, "simulated": True, "retries": 0}
+        return {
+            "name": name,
+            "base_url": "http://127.0.0.1:9/v1",
+            "model": name,
+            "simulated": True,
+            "patience_seconds": 0,
+        }
 
     raw = {
         "store": (tmp_path / "galaxy").as_uri(),

@@ -53,7 +53,7 @@ def by(settings: Callable[..., Settings], pictures: Path, fetching: Models) -> C
         def shown(model: Any) -> dict[str, Any]:
             return {
                 **model.model_dump(mode="json"),
-                **{"images": images, "base_url": base_url, "retries": 1},
+                **{"images": images, "base_url": base_url, "retries": 1, "patience_seconds": 5},
                 **changes,
             }
 

@@ -200,8 +200,8 @@ def _asked(settings: Settings) -> list[str]:
 def test_models_that_die_and_come_back(settings: Callable[..., Settings], models: Models, commands: Commands) -> None:
     chosen = settings()
     quick = settings(
-        teacher={**chosen.teacher.model_dump(mode="json"), "retries": 0},
-        judges=[{**judge.model_dump(mode="json"), "retries": 0} for judge in chosen.judges],
+        teacher={**chosen.teacher.model_dump(mode="json"), "retries": 0, "patience_seconds": 0},
+        judges=[{**judge.model_dump(mode="json"), "retries": 0, "patience_seconds": 0} for judge in chosen.judges],
     )
     commands.run(quick, "ingest")
     models.control(latency=0.2)

@@ -245,6 +245,7 @@ def chat_model(name: str, **fields: Any) -> dict[str, Any]:
         "repairs": REPAIRS,
         "max_tokens": MAX_TOKENS,
         "retries": 0,
+        "patience_seconds": 0,
         "mode": "chat",
         "concurrency": 1,  # and so everything comes in one order
         **fields,

@@ -10,7 +10,8 @@ from typing import Any
 from galaxy_airflow.runtime import log, opened, progress, receipt
 from galaxy_airflow.tasks.common import defer
 from taskgalaxy_ops import pipeline
-from taskgalaxy_ops.errors import LeaseLostError, PendingError, UnansweredError
+from taskgalaxy_ops.errors import LeaseLostError, LostError, PendingError, UnansweredError
+from taskgalaxy_ops.generation.results import RunResults
 from taskgalaxy_ops.operations.airflow import announcements
 from taskgalaxy_ops.operations.forecast import forecast
 from taskgalaxy_ops.reports.text import costs as costs_text
@@ -92,7 +93,7 @@ def complete(
     """Check that every lane has voted on everything.
 
     lane_plans: of `lanes`; None: that task failed. votes: the receipts of the lanes' last stage. Raises PendingError,
-    which says what is missing and why.
+    which says what is missing and why, and LostError if too much ended without an answer.
     """
     began = time.monotonic()
     if lane_plans is None:
@@ -111,10 +112,16 @@ def complete(
             f"{source}: {pending:,} units have no answer yet ({'; '.join(reasons)}). What was answered is kept: "
             "mend it, then trigger galaxy_generate or galaxy_backfill for this source."
         )
+    workspace = opened(**(lane_plans[0]["orders"] if lane_plans else {}))
+    looked = pipeline.generate(workspace, pipeline.RunOptions(sources=[source], ask=False, commit=False))
+    results = RunResults(workspace, looked)
+    if results.lost_too_many:
+        raise LostError(f"{source}: {results.lost.words()}")
     return receipt(
         f"generate {source}",
         began,
         lanes=len(votes),
+        lost=results.lost.reasons,
         units_in=sum(each["units_in"] for each in votes),
         samples=sum(each["units_out"] for each in votes),
     )

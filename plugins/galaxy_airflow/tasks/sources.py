@@ -36,6 +36,7 @@ def register(source: str, form: Mapping[str, Any] | None = None) -> dict[str, An
         new_images=ingested.new_images,
         new_shards=ingested.new_shards,
         rejects=len(ingested.rejects),
+        left_out=sum(ingested.left_out.values()),
     )
 
 

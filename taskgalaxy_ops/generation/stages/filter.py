@@ -10,7 +10,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from taskgalaxy_ops.generation.stages.asking import Answers, Output, Tables, Templates, Work, lacking
-from taskgalaxy_ops.models.request import RequestItem, RequestTemplate, entry_schema, field, ordered, terminal
+from taskgalaxy_ops.models.request import (
+    CANARY_TASK_TYPE,
+    RequestItem,
+    RequestTemplate,
+    entry_schema,
+    field,
+    ordered,
+    terminal,
+)
 from taskgalaxy_ops.records import Answer, Match, Reason, Reject, Relevant
 from taskgalaxy_ops.settings import Model, Settings
 from taskgalaxy_ops.text import clean
@@ -55,6 +63,7 @@ def filter_template(prompt: str, teacher: Model) -> RequestTemplate:
         replies="verdicts",
         schema=entry_schema(fits="boolean", reason="string"),
         read=_read_filter,
+        canary={"task_type": CANARY_TASK_TYPE},
     )
 
 

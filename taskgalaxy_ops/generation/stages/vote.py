@@ -12,7 +12,14 @@ from typing import Any
 
 from taskgalaxy_ops.generation.stages.asking import Answers, Output, Tables, Templates, Work
 from taskgalaxy_ops.hashing import draw
-from taskgalaxy_ops.models.request import MalformedReplyError, RequestItem, RequestTemplate, entry_schema, field
+from taskgalaxy_ops.models.request import (
+    CANARY_TASK_TYPE,
+    MalformedReplyError,
+    RequestItem,
+    RequestTemplate,
+    entry_schema,
+    field,
+)
 from taskgalaxy_ops.records import Answer, Pair, Reason, Reject, Verdict, Vote
 from taskgalaxy_ops.settings import Model, Settings, VoteSettings
 from taskgalaxy_ops.text import clean
@@ -66,7 +73,13 @@ def vote_template(prompt: str, judge: Model, show_answer: bool) -> RequestTempla
         replies="votes",
         schema=entry_schema(vote="integer", reason="string"),
         read=_read_vote,
+        canary=_canary(show_answer),
     )
+
+
+def _canary(show_answer: bool) -> dict[str, Any]:
+    asked = {"task_type": CANARY_TASK_TYPE, "question": "Which colour is the ground of the picture?"}
+    return {**asked, "answer": "White."} if show_answer else asked
 
 
 def _read_vote(_: Mapping[str, Any], entry: Any) -> Answer:

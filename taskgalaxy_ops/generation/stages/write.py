@@ -13,7 +13,15 @@ from typing import Any
 
 from taskgalaxy_ops.generation.forms import FORMS, QuestionForm
 from taskgalaxy_ops.generation.stages.asking import Answers, Output, Tables, Templates, Work, lacking
-from taskgalaxy_ops.models.request import RequestItem, RequestTemplate, entry_schema, field, ordered, terminal
+from taskgalaxy_ops.models.request import (
+    CANARY_TASK_TYPE,
+    RequestItem,
+    RequestTemplate,
+    entry_schema,
+    field,
+    ordered,
+    terminal,
+)
 from taskgalaxy_ops.records import Answer, Pair, Reason, Reject, Relevant, pair_id
 from taskgalaxy_ops.settings import Model, Settings
 from taskgalaxy_ops.text import clean
@@ -66,6 +74,7 @@ def write_template(prompt: str, teacher: Model, variant: str) -> RequestTemplate
         replies="pairs",
         schema=entry_schema(**{name: _JSON[kind] for name, kind in form.reply.items()}),
         read=partial(_read_pair, form),
+        canary={"task_type": CANARY_TASK_TYPE},
         form=None if version is None else {"name": variant, "version": version},
     )
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from taskgalaxy_ops.release.local_copy import ReleaseCopy
 from taskgalaxy_ops.release.publish import ReleaseReceipt
 
 
@@ -17,7 +18,21 @@ def released(receipt: ReleaseReceipt, local: Path | None) -> list[str]:
         f"{one.task_types:,} task types from {one.images:,} images",
         f"  {receipt.path}",
     ]
-    return [*lines, f"  copied to {local}"] if local else lines
+    if local is None:
+        return lines
+    return [*lines, f"  copied to {local}", f"  {_wholeness(ReleaseCopy(local).manifest()['counts'])}"]
+
+
+def _wholeness(counts: Mapping[str, int]) -> str:
+    """What a local copy lacks, and how to have it. counts: of the manifest."""
+    images, copied = counts["images"], counts["images_copied"]
+    if copied == images:
+        return f"It is whole: all {images:,} images are in it."
+    there = "no image is in it" if not copied else f"{copied:,} of {images:,} images are in it"
+    return (
+        f"It is not whole: {there}; the other {images - copied:,} are only referred to, where they lie in the store. "
+        "To have them all, raise `release.copy_images_up_to` (bytes) and release again."
+    )
 
 
 def forecast(found: Mapping[str, Any] | None) -> list[str]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from taskgalaxy_ops.funnel import StageCounts
+from taskgalaxy_ops.funnel import Lost, StageCounts
 from taskgalaxy_ops.generation.run import RunResult
 from taskgalaxy_ops.operations.verify import Findings
 from taskgalaxy_ops.records import Reason
 from taskgalaxy_ops.reports.console import usage_line
 from taskgalaxy_ops.reports.text.units import UNITS
+from taskgalaxy_ops.sources import left_out
 from taskgalaxy_ops.sources.ingest import IngestReceipt
 from taskgalaxy_ops.taxonomy import Diff
 from taskgalaxy_ops.taxonomy.expand import ExpandResult
@@ -25,6 +26,8 @@ def ingested(receipts: Sequence[IngestReceipt]) -> list[str]:
             f"{receipt.source}: {receipt.files:,} files, {receipt.images:,} images ({receipt.new_images:,} new, in "
             f"{receipt.new_shards} new shards), {len(receipt.rejects):,} rejects"
         )
+        told = (left_out.unusual(receipt.unusual), left_out.told(receipt.left_out))
+        lines += [f"  {line}" for line in told if line]
         lines += [f"  {reject.file!r}: {reject.reason} ({reject.detail})" for reject in receipt.rejects[:_SHOWN]]
         lines += _more(len(receipt.rejects) - _SHOWN)
     return lines
@@ -44,6 +47,11 @@ def funnel(stages: Sequence[StageCounts]) -> list[str]:
         if counts.pending:
             lines.append(f"{'':8} {counts.pending:>9,} pending")
     return lines
+
+
+def lost(found: Lost) -> list[str]:
+    """What ended without an answer by our fault or a model's, and how to ask again."""
+    return [f"lost      {found.words()}"] if found.reasons else []
 
 
 def ended(result: RunResult) -> list[str]:

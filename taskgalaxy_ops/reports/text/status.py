@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from taskgalaxy_ops.operations.status import StageStatus, Status
 from taskgalaxy_ops.reports.text.units import UNITS
+from taskgalaxy_ops.sources.left_out import told
 from taskgalaxy_ops.text import shown
 
 # --- status
@@ -28,6 +29,8 @@ def status(found: Status) -> list[str]:
             f"source    {shown(each.source)}: {each.images:,} images, {each.rejects:,} rejects, {each.shards:,} shards"
             f"{left} ({shown(each.location)})"
         )
+        if passed_by := told(each.left_out):
+            lines.append(f"          {passed_by}")
     if not found.sources:
         lines.append("source    none yet: run `taskgalaxy ingest`")
     for stage in found.stages:

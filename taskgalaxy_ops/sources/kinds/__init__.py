@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from taskgalaxy_ops import extensions
 from taskgalaxy_ops.errors import SourceError
 from taskgalaxy_ops.extensions import Registry
+from taskgalaxy_ops.settings import SourceSettings
 
 # A source may have this file, with licence and attribution of its images, and for single files also their origin.
 NOTES_FILE = "source.json"
@@ -28,6 +29,13 @@ Found = tuple[str, str, bytes]
 
 
 @dataclass(frozen=True, slots=True)
+class LeftOut:
+    """Something that a kind of source passed by; ``kind``: one of ``sources.left_out``."""
+
+    kind: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
     """Where a source lies, as its kind is told."""
 
@@ -36,17 +44,25 @@ class Place:
     rest: str  # the location without its kind
     limit: int | None  # at most this many files will be read; None: all
     s3_options: Mapping[str, Any]  # boto3 arguments
+    follow_links: str = "inside"  # of a folder: "inside", "anywhere" or "never"
+    hidden: bool = False  # names that begin with a dot are wanted, too
 
 
 class Source(Protocol):
-    """A source that was found: lists its files, opens one, and describes whose they are."""
+    """A source that was found: lists its files, opens one, and describes whose they are.
 
-    def list(self) -> Iterable[Found]:
-        """Every file, in any order, whatever its suffix."""
+    One that can read the beginning of a file alone may also have ``head(place, length) -> bytes``.
+    """
+
+    def list(self) -> Iterable[Found | LeftOut]:
+        """Every file, in any order, whatever its suffix; and what was passed by, to be counted."""
         ...
 
     def open(self, place: bytes) -> bytes:
-        """The content of a file that was listed. Raises OSError, NotFoundError, SourceError."""
+        """The content of a file that was listed.
+
+        Raises SourceError or StoreError if no file can be read any more. Any other exception concerns this file alone.
+        """
         ...
 
     def describe(self) -> Mapping[str, Any]:
@@ -65,11 +81,12 @@ class SourceKind(Protocol):
 SOURCES: Registry[SourceKind] = extensions.SOURCES
 
 
-def found_source(name: str, location: str, limit: int | None, s3_options: Mapping[str, Any]) -> Source:
+def found_source(name: str, settings: SourceSettings, s3_options: Mapping[str, Any]) -> Source:
     """The source at a location. Raises SourceError where its kind is unknown, or it cannot be read.
 
     A colon may be part of a folder's name: only where ``//`` follows must the kind be known.
     """
+    location = settings.location
     matched = _KIND.match(location)
     if matched and (matched[2] or (matched[1] not in _WITH_SLASHES and SOURCES.knows(matched[1]))):
         kind, rest = matched[1], location[matched.end() :]
@@ -79,7 +96,16 @@ def found_source(name: str, location: str, limit: int | None, s3_options: Mappin
         opener = SOURCES.get(kind)
     except SourceError as error:
         raise SourceError(f"source {name!r}: {location}: {error}") from error
-    return opener(Place(name, location, rest, limit, s3_options))
+    place = Place(
+        source=name,
+        location=location,
+        rest=rest,
+        limit=settings.limit,
+        s3_options=s3_options,
+        follow_links=settings.follow_links,
+        hidden=settings.hidden,
+    )
+    return opener(place)
 
 
 def parsed_notes(name: str, raw: bytes) -> Mapping[str, Any]:

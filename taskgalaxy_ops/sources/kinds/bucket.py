@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from taskgalaxy_ops.errors import NotFoundError
+from taskgalaxy_ops.errors import NotFoundError, StoreError, UnreadableError
 from taskgalaxy_ops.sources.kinds import NOTES_FILE, Found, Place, parsed_notes
 from taskgalaxy_ops.storage import connect
 
@@ -24,10 +24,25 @@ class BucketSource:
         return (
             (each.key, f"{each.size}-{each.version}" if each.version else "", each.key.encode())
             for each in self._store.list("", ordered=False)
+            if each.size or not each.key.endswith("/")  # consoles mark a folder by an empty object
         )
 
     def open(self, place: bytes) -> bytes:
-        return self._store.get(place.decode())
+        return self._read(place.decode(), None)
+
+    def head(self, place: bytes, length: int) -> bytes:
+        return self._read(place.decode(), length)
+
+    def _read(self, key: str, length: int | None) -> bytes:
+        """The object's bytes, or its first ``length``. Raises StoreError if the bucket does not reply any more."""
+        try:
+            return self._store.get(key, length=length)
+        except (NotFoundError, UnreadableError):
+            raise
+        except StoreError as error:
+            # The service fails on this object. If it still lists, the others can be read.
+            next(iter(self._store.list(key)), None)
+            raise UnreadableError(str(error), f"the service fails on it: {error.__cause__ or error}") from error
 
     def describe(self) -> Mapping[str, Any]:
         return self._notes

@@ -3,41 +3,45 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from taskgalaxy_ops.errors import SourceError
-from taskgalaxy_ops.sources.kinds import NOTES_FILE, Found, Place, parsed_notes
+from taskgalaxy_ops.sources import left_out
+from taskgalaxy_ops.sources.kinds import NOTES_FILE, Found, LeftOut, Place, parsed_notes
 
 
 class FolderSource:
-    """The files below a folder; links to folders are not followed."""
+    """The files below a folder, and below the folders that its links lead to, as far as the settings follow them."""
 
-    def __init__(self, name: str, folder: Path) -> None:
+    def __init__(self, place: Place, folder: Path) -> None:
+        name = place.source
         if not folder.is_dir():
             raise SourceError(
                 f"source {name!r}: {folder} is no folder. Set `sources.{name}.location` to one with images."
             )
         self._folder = folder
+        self._follow, self._hidden = place.follow_links, place.hidden
         notes = folder / NOTES_FILE
         self._notes = parsed_notes(name, notes.read_bytes()) if notes.is_file() else {}
 
-    def list(self) -> Iterator[Found]:
-        """The files in any order."""
+    def list(self) -> Iterator[Found | LeftOut]:
+        """The files in any order, and what was passed by. A folder is read once, by its own name if it has one here."""
         root = os.path.join(os.fsencode(self._folder), b"")  # noqa: PTH118 - bytes: names need not be UTF-8
-        folders = [root]
-        while folders:
-            with suppress(PermissionError, FileNotFoundError), os.scandir(folders.pop()) as entries:
-                for entry in entries:
-                    if entry.is_dir(follow_symlinks=False):
-                        folders.append(entry.path)
-                    elif _is_file(entry):
-                        yield _name(entry.path.removeprefix(root)), _version(entry), entry.path
+        walk = _Walk(root, self._follow, self._hidden)
+        yield from walk.below(root)
+        while walk.links:  # after all else, so that a linked folder keeps its own name where it lies inside
+            walk.links.sort(reverse=True)
+            yield from walk.below(walk.links.pop())
 
     def open(self, place: bytes) -> bytes:
         return Path(os.fsdecode(place)).read_bytes()
+
+    def head(self, place: bytes, length: int) -> bytes:
+        with Path(os.fsdecode(place)).open("rb") as file:
+            return file.read(length)
 
     def describe(self) -> Mapping[str, Any]:
         return self._notes
@@ -45,22 +49,77 @@ class FolderSource:
 
 def opened(place: Place) -> FolderSource:
     """A folder by its path."""
-    return FolderSource(place.source, Path(place.rest))
+    return FolderSource(place, Path(place.rest))
 
 
-def _is_file(entry: os.DirEntry[bytes]) -> bool:
-    try:
-        return entry.is_file()
-    except OSError:  # links in a circle
-        return False
+class _Walk:
+    """A walk over folders. ``links``: linked folders that are still to be read."""
+
+    def __init__(self, root: bytes, follow: str, hidden: bool) -> None:
+        self._root, self._follow, self._hidden = root, follow, hidden
+        self._real = os.path.join(os.path.realpath(root), b"")  # noqa: PTH118
+        self._seen: set[tuple[int, int]] = set()  # device and inode of each folder that was read
+        self.links: list[bytes] = []
+
+    def below(self, start: bytes) -> Iterator[Found | LeftOut]:
+        """The files below a folder; links to folders are noted in ``links``."""
+        folders = [start]
+        while folders:
+            folder = folders.pop()
+            try:
+                status = os.stat(folder)  # noqa: PTH116
+                if (status.st_dev, status.st_ino) in self._seen:
+                    yield LeftOut(left_out.FOLDER_AGAIN)
+                    continue
+                self._seen.add((status.st_dev, status.st_ino))
+                with os.scandir(folder) as entries:
+                    for entry in entries:
+                        if entry.name.startswith(b".") and not self._hidden:
+                            yield LeftOut(left_out.HIDDEN)
+                        elif entry.is_symlink():
+                            yield from self._linked(entry)
+                        elif entry.is_dir(follow_symlinks=False):
+                            folders.append(entry.path)
+                        elif entry.is_file(follow_symlinks=False):
+                            yield self._found(entry)
+                        else:
+                            yield LeftOut(left_out.SPECIAL)
+            except FileNotFoundError:  # removed meanwhile
+                continue
+            except OSError:
+                yield LeftOut(left_out.FOLDER_CLOSED)
+
+    def _linked(self, entry: os.DirEntry[bytes]) -> Iterator[Found | LeftOut]:
+        if self._follow == "never":
+            yield LeftOut(left_out.LINK)
+            return
+        try:
+            target = os.path.realpath(entry.path, strict=True)
+            mode = os.stat(target).st_mode  # noqa: PTH116
+        except OSError:  # it leads nowhere, in a circle, or where we may not look
+            yield LeftOut(left_out.BROKEN_LINK)
+            return
+        inside = self._follow == "anywhere" or os.path.join(target, b"").startswith(self._real)  # noqa: PTH118
+        if stat.S_ISDIR(mode):
+            if inside:
+                self.links.append(entry.path)
+            else:
+                yield LeftOut(left_out.FOLDER_OUTSIDE)
+        elif stat.S_ISREG(mode):
+            yield self._found(entry) if inside else LeftOut(left_out.FILE_OUTSIDE)
+        else:
+            yield LeftOut(left_out.SPECIAL)
+
+    def _found(self, entry: os.DirEntry[bytes]) -> Found:
+        return _name(entry.path.removeprefix(self._root)), _version(entry), entry.path
 
 
 def _version(entry: os.DirEntry[bytes]) -> str:
     try:
-        stat = entry.stat()
+        status = entry.stat()
     except OSError:  # removed since it was listed; reading it will fail with a reason
         return ""
-    return f"{stat.st_size}-{stat.st_mtime_ns}"
+    return f"{status.st_size}-{status.st_mtime_ns}"
 
 
 def _name(path: bytes) -> str:

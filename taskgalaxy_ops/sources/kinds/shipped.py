@@ -11,7 +11,7 @@ from taskgalaxy_ops.sources.kinds.folder import FolderSource
 
 def opened(place: Place) -> FolderSource:
     """The folder of a source that ships. Raises SourceError for an unknown name or a missing package."""
-    return FolderSource(place.source, built(place.rest, place.limit))
+    return FolderSource(place, built(place.rest, place.limit))
 
 
 def built(name: str, limit: int | None) -> Path:

@@ -1,8 +1,9 @@
 """The registry: a log of scans and removals of sources. It decides which image shard an image belongs to.
 
-An entry is ``{"kind": "scan", "source", "location", "settings", "files", "claims", "rejects", "homes"}``, whose tables
-are content-named Parquet, or ``{"kind": "remove", "source"}``. A scan replaces its source's claims. ``homes`` lists the
-image shards that this scan cut; an image belongs for good to the shard in which it was first registered. ``claims``
+An entry is ``{"kind": "scan", "source", "location", "settings", "files", "claims", "rejects", "left_out", "pages",
+"homes"}``, whose tables are content-named Parquet, or ``{"kind": "remove", "source"}``. A scan replaces its source's
+claims. ``left_out`` counts by kind what the scan passed by; ``pages`` names the files of several pages. ``homes`` lists
+the image shards that this scan cut; an image belongs for good to the shard in which it was first registered. ``claims``
 names a table of parts. Each part is a table of the source's claims of one shard's images, so that a reader of one shard
 reads no other shard's claims, and a scan writes only the parts that changed.
 
@@ -17,13 +18,12 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import asdict
 from itertools import islice
 from typing import Any
 
 from taskgalaxy_ops.errors import NotFoundError
 from taskgalaxy_ops.hashing import canonical_json, fingerprint, sha256_hex
-from taskgalaxy_ops.records import Claim, FileReject, FileVersion, Image, ImageId
+from taskgalaxy_ops.records import Claim, FilePages, FileReject, FileVersion, Image, ImageId
 from taskgalaxy_ops.storage import keys
 from taskgalaxy_ops.storage.base import Store
 from taskgalaxy_ops.storage.image_index import ImageIndex
@@ -149,6 +149,11 @@ class Registry:
         claims = (claim for part in state.parts[source] for claim in self._claims(part, state.denied))
         return self._stage_outputs.stream(scan.files, FileVersion), claims
 
+    def pages(self, source: str) -> Iterable[FilePages]:
+        """The files of several pages or frames that a source's last scan found."""
+        scan = self._state().scans.get(source)
+        return self._stage_outputs.stream(scan.pages, FilePages) if scan and scan.pages else ()
+
     def rejects(self, source: str | None = None) -> Iterator[FileReject]:
         """The files that live sources' last scans rejected, and files taken down since, ordered by source and file.
 
@@ -229,16 +234,18 @@ class Registry:
         shard_images: int,
         settings: Mapping[str, Any] | None = None,
         files: Iterable[FileVersion] = (),
+        left_out: Mapping[str, int] | None = None,
     ) -> list[ImageShard]:
         """Replace the source's claims by this scan's, cut its new images into image shards, and return these shards.
 
         Appends nothing if the scan found what the last one did. ``found``: the scan's results, with a record of every
         claimed image that has no shard yet. ``shard_images``: images a shard. ``settings`` and ``files``: how the
-        source was listed and what was listed, which the next scan compares. Images that were taken down, before or
+        source was listed and what was listed, which the next scan compares.
+        ``left_out``: what the scan passed by, by kind. Images that were taken down, before or
         during the scan, become rejects and get no shard.
         """
         draft = TableDraft(self._store)
-        listing = table(files, FileVersion)
+        listing, pages = table(files, FileVersion), table(found.pages(), FilePages)
         cut: list[ImageShard] = []
         abandoned: dict[str, ImageShard] = {}
 
@@ -264,10 +271,12 @@ class Registry:
                 ),
                 settings=dict(settings or {}),
                 files=draft.put("files", listing, last.files if last else None),
+                left_out=left_out,
+                pages=draft.put("pages", pages, last.pages if last else None) if pages.rows else None,
             )
             if scan == last and not cut:
                 return None
-            return {"kind": "scan", **asdict(scan), "homes": [shard.to_json() for shard in cut]}
+            return {"kind": "scan", **scan.to_json(), "homes": [shard.to_json() for shard in cut]}
 
         entry = self._log.append_if(decide)
         draft.drop_all_but(self._named(entry.body) if entry else set())
@@ -413,6 +422,8 @@ class Registry:
             yield scan.rejects, FileReject
             if scan.files is not None:
                 yield scan.files, FileVersion
+            if scan.pages is not None:
+                yield scan.pages, FilePages
 
     def named(self) -> set[str]:
         """The keys of all tables that an entry names, also of superseded scans, whose tables lanes may still read."""
@@ -421,8 +432,9 @@ class Registry:
 
     def _named(self, body: Mapping[str, Any]) -> set[str]:
         scan = read_scan(body)
-        refs = [scan.claims.parts, scan.rejects, *([scan.files] if scan.files else [])]
         parts = self._stage_outputs.stream(scan.claims.parts, ClaimPart)
         return (
-            {ref.key for ref in refs} | {part.key for part in parts} | {raw["images"]["key"] for raw in body["homes"]}
+            {ref.key for ref in scan.tables}
+            | {part.key for part in parts}
+            | {raw["images"]["key"] for raw in body["homes"]}
         )

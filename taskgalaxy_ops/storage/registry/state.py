@@ -48,6 +48,18 @@ class Scan:
     rejects: TableRef
     settings: Mapping[str, Any] = field(default_factory=dict)  # how it was listed: suffixes, limit, licence …
     files: TableRef | None = None  # the listing, with versions; None: an older version kept none
+    left_out: Mapping[str, int] | None = None  # by kind, what the scan passed by; None: an older version counted none
+    pages: TableRef | None = None  # of files with several pages or frames; None: there are none, or none were counted
+
+    def to_json(self) -> dict[str, Any]:
+        """The form that the registry's log holds."""
+        body = asdict(self)
+        return {name: value for name, value in body.items() if name not in {"left_out", "pages"} or value is not None}
+
+    @property
+    def tables(self) -> list[TableRef]:
+        """The tables that the scan names, but for those of its parts."""
+        return [ref for ref in (self.claims.parts, self.rejects, self.files, self.pages) if ref is not None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +162,7 @@ def read_scan(body: Mapping[str, Any]) -> Scan:
     """A scan from the body of its entry."""
     claims = Claims(body["claims"]["rows"], TableRef(**body["claims"]["parts"]))
     files = TableRef(**body["files"]) if body.get("files") else None
+    pages = TableRef(**body["pages"]) if body.get("pages") else None
     return Scan(
         source=body["source"],
         location=body["location"],
@@ -157,6 +170,8 @@ def read_scan(body: Mapping[str, Any]) -> Scan:
         rejects=TableRef(**body["rejects"]),
         settings=body.get("settings", {}),
         files=files,
+        left_out=body.get("left_out"),
+        pages=pages,
     )
 
 

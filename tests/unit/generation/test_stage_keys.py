@@ -64,6 +64,9 @@ ASKED = {
     "temperature": st.sampled_from([None, 0.7]),
     "image_side": st.sampled_from([128, 512]),
     "image_quality": st.integers(1, 89),
+    "top_p": st.floats(0.1, 0.9),
+    "seed": st.integers(0, 9),
+    "extra_body": st.just({"top_k": 5}),
     "name": st.just("renamed"),
 }
 # What may change with every deployment, and changes no data.
@@ -77,7 +80,9 @@ UNASKED = {
     "concurrency": st.integers(1, 99),
     "timeout_seconds": st.floats(1, 999),
     "retries": st.integers(0, 9),
+    "patience_seconds": st.floats(0, 900),
     "repairs": st.integers(0, 9),
+    "headers": st.just({"X-Tenant": "blue"}),
     "structured": st.sampled_from(["json_object", "text"]),
     "simulated": st.just(False),
 }

@@ -110,7 +110,15 @@ class Place:
     def settings(self, mode: str, run: Mapping[str, Any] | None = None, **changes: Any) -> Settings:
         def model(name: str) -> dict[str, Any]:
             told = {"name": name, "base_url": self.url, "model": name, "simulated": True, "price": PRICE}
-            return {**told, "mode": mode, "image_side": 64, "retries": 1, "repairs": 4, "api_key_env": "CANARY_KEY"}
+            return {
+                **told,
+                "mode": mode,
+                "image_side": 64,
+                "retries": 1,
+                "patience_seconds": 5,
+                "repairs": 4,
+                "api_key_env": "CANARY_KEY",
+            }
 
         return tiny_settings(
             self.folder,

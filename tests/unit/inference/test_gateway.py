@@ -16,11 +16,14 @@ from starlette.routing import Route
 from taskgalaxy_ops.errors import BudgetError, LeaseLostError
 from taskgalaxy_ops.generation.stages.filter import filter_template
 from taskgalaxy_ops.hashing import fingerprint
-from taskgalaxy_ops.inference import gateway
+from taskgalaxy_ops.inference import attempts, gateway
 from taskgalaxy_ops.inference.gateway import CallContext, Gateway
 from taskgalaxy_ops.inference.spending import RunBudget, ShardBudget
 from taskgalaxy_ops.inference.worker_shares import Presence, Shares
+from taskgalaxy_ops.models import rate_limit, refusals
 from taskgalaxy_ops.models.rate_limit import Limit
+from taskgalaxy_ops.models.request import CANARY_TASK_TYPE
+from taskgalaxy_ops.models.request_form import RequestForm
 from taskgalaxy_ops.records import Match, Reason
 from taskgalaxy_ops.settings import Model, Price
 from taskgalaxy_ops.storage import keys
@@ -100,6 +103,10 @@ def asked(body):
     return [item["task_type"] for item in json.loads(text.split("```json\n")[1].split("\n```")[0])["task_types"]]
 
 
+def is_canary(body):
+    return asked(body) == [CANARY_TASK_TYPE]
+
+
 def completion(content, finish="stop", usage=(100, 20), **message):
     body = {
         "id": "x",
@@ -141,10 +148,23 @@ def in_turn(*answers):
 
 
 class Clock:
-    """asyncio as the gateway sees it, with a sleep that only takes note."""
+    """asyncio and time as the gateway sees them, with a sleep that takes note and moves the clock on."""
 
     def __init__(self):
         self.slept = []
+        self.skipped = 0.0  # seconds
+
+    def monotonic(self):
+        return time.monotonic() + self.skipped
+
+    def time(self):
+        return time.time()
+
+    def localtime(self, at):
+        return time.localtime(at)
+
+    def strftime(self, form, at):
+        return time.strftime(form, at)
 
     def __getattr__(self, name):
         return getattr(asyncio, name)
@@ -152,21 +172,34 @@ class Clock:
     async def sleep(self, seconds):
         if seconds:
             self.slept.append(seconds)
+            self.skipped += seconds
         await asyncio.sleep(0)
 
 
 @pytest.fixture
-def paused(monkeypatch):
-    """How long all requests were to wait; none does."""
+def clock(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(attempts, "asyncio", clock)
+    for module in (attempts, gateway, rate_limit):
+        monkeypatch.setattr(module, "time", clock)
+    return clock
+
+
+@pytest.fixture
+def paused(monkeypatch, clock):
+    """How long all requests were to wait; none does, and the clock moves on."""
     pauses = []
-    monkeypatch.setattr(Limit, "_pause", lambda limit, seconds: pauses.append(seconds))
+
+    def pause(limit, seconds):
+        pauses.append(seconds)
+        clock.skipped += seconds
+
+    monkeypatch.setattr(Limit, "_pause", pause)
     return pauses
 
 
 @pytest.fixture
-def slept(monkeypatch, paused):
-    clock = Clock()
-    monkeypatch.setattr(gateway, "asyncio", clock)
+def slept(clock, paused):
     return clock.slept
 
 
@@ -236,20 +269,20 @@ def test_an_image_that_could_not_be_fetched_is_no_verdict_on_it(shard, server, m
     url = "https://b.s3.amazonaws.com/rendered/x.jpg?X-Amz-Expires=60&X-Amz-Signature=secret"
     shard.model = shard.model.model_copy(update={"images": "url", "retries": 1})
     shard.question = filter_template("Decide.", shard.model)
-    server.script = in_turn(reply, *3 * [failure(400, message.format(url), code="invalid_image_url")])
+    fetched = failure(400, message.format(url), code="invalid_image_url")
+    server.script = lambda number, body: reply(body) if number == 1 else fetched
     first, second = shard.units(1), shard.units(2)[1:]
     assert shard.ask(first)[first[0].key].value
     shard.gateway = Gateway()
     answers = shard.ask(second)
     assert second[0].key not in answers
-    assert len(server.requests) == 3
-    (why,) = shard.gateway.usage.gave_up.values()
+    (why,) = shard.gateway.usage.unavailable.values()
     assert "rendered/x.jpg?…" in why and "secret" not in why
 
 
 def test_workers_of_one_store_share_the_models_limit_while_they_ask(shard, server):
     shard.gateway = Gateway(Shares(shard.store))
-    limit = shard.gateway.limit(shard.model)
+    limit = shard.gateway.attempts.limit(shard.model)
     group = fingerprint("limit", [shard.model.base_url, "m", "OPENAI_API_KEY"])[:32]
     another = Presence(shard.store)
     another.look([group])
@@ -315,9 +348,11 @@ def test_the_form_that_a_model_takes_is_found_out_once_for_all_workers_and_a_day
 
 
 def test_a_plainer_form_never_goes_back(shard):
-    assert shard.gateway.downgrade(shard.model, "json_object") == "text"
-    assert shard.gateway.downgrade(shard.model, "json_schema") == "text", "an older request's reply, come late"
-    assert shard.gateway.mode(shard.model) == "text"
+    forms = shard.gateway.attempts.forms
+    for sent in ("json_object", "json_schema"):  # the second is an older request's reply, come late
+        assert forms.simplify(shard.model, "response_format", RequestForm(mode=sent)).mode == "text"
+    assert forms.of(shard.model).mode_for(shard.model) == "text"
+    assert forms.simplify(shard.model, "response_format", RequestForm(mode="text")) is None
 
 
 def test_a_reply_that_was_paid_for_is_kept_though_its_task_is_cancelled(shard, server, monkeypatch):
@@ -350,24 +385,24 @@ def test_a_unit_without_an_image_sends_none(shard, server):
 
 
 def test_retry_after_is_honoured(shard, server, slept):
-    server.script = in_turn(*(failure(429, headers={"Retry-After": text}) for text in ("7", "2.5", "0", "100000")))
+    server.script = in_turn(*(failure(429, headers={"Retry-After": text}) for text in ("7", "2.5", "0", "450")))
     answers = shard.ask(shard.units(1))
     assert len(answers) == 1
     assert slept[:2] == [7, 2.5]
     assert 0 < slept[2] <= 2, "the server's 0 is no reason to hammer it"
-    assert slept[3] == 300
+    assert slept[3] == 450
     assert shard.replies[0]["attempts"] == 5
     assert shard.gateway.usage.requests == 5
 
 
-def test_retry_after_may_be_a_date(shard, server, slept, monkeypatch):
+def test_retry_after_may_be_a_date(shard, server, paused, monkeypatch):
     at = 1_800_000_000
-    monkeypatch.setattr(time, "time", lambda: at + 0.5)
+    monkeypatch.setattr(refusals.time, "time", lambda: at + 0.5)
     dates = (formatdate(at + 20, usegmt=True), formatdate(at - 1000, usegmt=True))
     server.script = in_turn(*(failure(503, headers={"Retry-After": date}) for date in dates))
     assert shard.ask(shard.units(1))
-    assert slept[0] == pytest.approx(19.5)
-    assert 0 < slept[1] <= 1
+    assert paused[0] == pytest.approx(19.5)
+    assert 0 < paused[1] <= 1
 
 
 @pytest.mark.parametrize("text", ["nan", "-5", "soon", "", "-inf", "Wed, 99 Foo 2026"])
@@ -388,41 +423,71 @@ def test_a_passing_failure_is_tried_again(shard, server, slept, status):
 
 
 def test_waits_grow_and_are_bounded(shard, server, slept, paused):
-    shard.question = filter_template("Decide.", shard.model.model_copy(update={"retries": 12}))
     server.script = lambda number, body: failure(500)
     shard.ask(shard.units(1))
-    assert len(server.requests) == 13
     # Once nothing but failures came back, it is all requests that wait, and one of them that looks.
-    assert (len(slept), len(paused)) == (4, 9)
+    assert len(slept) == 4
     for waits in (slept, paused):
         for attempt, seconds in enumerate(waits):
-            assert min(30, 0.5 * 2**attempt) / 2 <= seconds <= min(30, 0.5 * 2**attempt)
+            assert seconds <= min(30, 0.5 * 2**attempt)
+    assert sum(slept) + sum(paused) == pytest.approx(600, rel=0.1), "patience is time"
 
 
-def test_without_a_reply_a_unit_stays_pending_and_costs_what_could_be_billed(shard, server):
-    server.script = lambda number, body: failure(500)
-    assert shard.ask(shard.units(2)) == {}
+def test_a_model_that_serves_nothing_is_given_up_when_its_patience_is_over(shard, server):
+    shard.question = filter_template("Decide.", shard.model.model_copy(update={"patience_seconds": 60}))
+    server.script = lambda number, body: failure(500, "overloaded")
+    assert shard.ask(*([unit] for unit in shard.units(8))) == {}
     assert shard.replies == []
     assert shard.ledger.spent().cost == 0, "an error is not billed"
-    assert shard.ledger.spent().calls == shard.model.retries + 1
-    assert shard.gateway.usage.unavailable == {}, "one request that gave up says nothing of the model"
-    assert "500" in shard.gateway.usage.gave_up["t"]
-
-
-def test_a_model_that_keeps_failing_is_left_alone(shard, server):
-    shard.question = filter_template("Decide.", shard.model.model_copy(update={"retries": 1, "concurrency": 1}))
-    server.script = lambda number, body: failure(500, "overloaded")
-    shard.ask(*([unit] for unit in shard.units(8)))
-    assert len(server.requests) == 6, "five failures in a row, and one look more"
     why = shard.gateway.usage.unavailable["t"]
-    assert server.url in why and "500" in why and "overloaded" in why
+    assert server.url in why and "500" in why and "overloaded" in why and "60 s (patience_seconds)" in why
 
 
-def test_a_success_between_failures_keeps_a_model_in_use(shard, server):
+def test_a_server_that_loads_for_five_minutes_costs_nothing(shard, server, clock):
+    began = clock.monotonic()
+
+    def script(number, body):
+        away = clock.monotonic() - began < 300
+        return failure(503, "The model is loading", headers={"Retry-After": "20"}) if away else reply(body)
+
+    server.script = script
+    shard.question = filter_template("Decide.", shard.model.model_copy(update={"retries": 1}))
+    assert len(shard.ask(*([unit] for unit in shard.units(8)))) == 8
+    assert shard.gateway.usage.unavailable == {}
+
+
+def test_a_wait_that_is_longer_than_the_patience_is_not_waited_for(shard, server, slept, paused):
+    server.script = lambda number, body: failure(503, "closed", headers={"Retry-After": "86400"})
+    assert shard.ask(shard.units(1)) == {}
+    assert (len(server.requests), slept, paused) == (1, [], [])
+    assert "asks to wait 86,400 s, patience_seconds is 600" in shard.gateway.usage.unavailable["t"]
+
+
+def test_who_is_waited_for_is_told_and_when_it_is_back(shard, server):
+    told = []
+    shard.gateway = Gateway(note=told.append)
+    server.script = in_turn(*6 * [failure(500, "no engine")])
+    assert shard.ask(shard.units(1))
+    assert "t at http" in told[0] and "no engine" in told[0] and "given up at" in told[0]
+    assert told[-1].startswith("t is back after") and len(told) == 2, "the same is not told each time"
+
+
+def test_what_a_healthy_model_fails_at_each_time_is_given_up_with_a_reason(shard, server):
+    server.script = lambda number, body: failure(500, "boom") if "a~1" in asked(body) else reply(body)
+    units = shard.units(3)
+    answers = shard.ask(units)
+    assert [answers[unit.key].terminal for unit in units] == [None, Reason.MODEL_FAILS, None]
+    assert "boom" in answers[units[1].key].detail
+    assert shard.gateway.usage.unavailable == {}
+    canaries = [kept for kept in shard.replies if kept["note"].get("canary")]
+    assert canaries and not any(kept["units"] or kept["answers"] for kept in canaries), "kept, with their cost"
+
+
+def test_a_server_that_fails_at_random_makes_nothing_end(shard, server):
     shard.question = filter_template("Decide.", shard.model.model_copy(update={"retries": 0, "concurrency": 1}))
-    server.script = lambda number, body: reply(body) if number % 3 == 0 else failure(500)
-    assert len(shard.ask(*([unit] for unit in shard.units(9)))) == 3
-    assert len(server.requests) == 9
+    server.script = lambda number, body: reply(body) if number % 3 == 0 or is_canary(body) else failure(500)
+    answers = shard.ask(*(shard.units(1, image=f"{number:064x}") for number in range(9)))
+    assert not any(answer.terminal for answer in answers.values())
     assert shard.gateway.usage.unavailable == {}
 
 
@@ -449,11 +514,11 @@ def test_nobody_at_the_address_costs_nothing(tmp_path, slept):
 
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # bound and not listening: whoever connects is refused
-        shard = ImageShard(tmp_path, f"http://127.0.0.1:{taken.getsockname()[1]}/v1", concurrency=1)
+        url = f"http://127.0.0.1:{taken.getsockname()[1]}/v1"
+        shard = ImageShard(tmp_path, url, concurrency=1, patience_seconds=30)
         assert shard.ask(*([unit] for unit in shard.units(5))) == {}
     assert (shard.ledger.spent().cost, shard.ledger.spent().calls) == (0, 0)
     assert shard.model.base_url in shard.gateway.usage.unavailable["t"]
-    assert shard.gateway.usage.requests == 11, "five failures in a row, and six looks more"
 
 
 # Replies that are no answer
@@ -483,13 +548,13 @@ def test_only_what_lacks_an_answer_is_asked_again(shard, server):
 
 
 def test_malformed_to_the_last_repair_is_a_terminal_answer(shard, server):
-    server.script = lambda number, body: completion(verdicts((1,), fits="yes"))
+    server.script = lambda number, body: reply(body) if is_canary(body) else completion(verdicts((1,), fits="perhaps"))
     (unit,) = shard.units(1)
     answer = shard.ask([unit])[unit.key]
     assert (answer.value, answer.terminal) == (None, Reason.MALFORMED)
     assert answer.detail == "index 1: `fits` must be bool"
-    assert len(server.requests) == shard.model.repairs + 1
-    assert shard.gateway.usage.calls == shard.model.repairs + 1
+    assert len(server.requests) == shard.model.repairs + 2, "the last is the canary"
+    assert shard.gateway.usage.calls == shard.model.repairs + 2
     assert sum(kept["cost"] for kept in shard.replies) == shard.gateway.usage.cost == shard.ledger.spent().cost
 
 
@@ -504,14 +569,34 @@ def test_malformed_to_the_last_repair_is_a_terminal_answer(shard, server):
         {"choices": [{"message": None}]},
         {"choices": [{"message": "text"}]},
         {"choices": [{"message": {"content": None}}]},
-        {"choices": [{"message": {"content": [{"type": "text"}]}}]},
+        {"choices": [{"message": {"content": ""}, "finish_reason": "error"}]},
+        {"choices": [{"message": {"content": ""}, "finish_reason": None, "error": {"code": 502, "message": "up"}}]},
+        {"error": {"code": 524, "message": "the provider timed out"}},
         {"usage": "much", "choices": [{"finish_reason": 7}]},
     ],
 )
-def test_a_body_of_another_shape_is_malformed_and_nothing_worse(shard, server, body):
-    server.script = lambda number, _: JSONResponse(body)
-    (answer,) = shard.ask(shard.units(1)).values()
-    assert answer.terminal == Reason.MALFORMED
+def test_a_200_that_holds_no_reply_is_a_failed_try(shard, server, body):
+    server.script = in_turn(JSONResponse(body), JSONResponse(body))
+    assert [answer.terminal for answer in shard.ask(shard.units(1)).values()] == [None]
+    assert shard.replies[0]["attempts"] == 3
+
+
+def test_a_model_whose_replies_are_all_unusable_is_left_alone_and_its_units_stay_pending(shard, server):
+    server.script = lambda number, body: completion("I like turtles.")
+    shard.question = filter_template("Decide.", shard.model.model_copy(update={"concurrency": 2}))
+    assert shard.ask(*([unit] for unit in shard.units(30))) == {}
+    why = shard.gateway.usage.unavailable["t"]
+    assert "hold no usable answer" in why and "I like turtles." in why
+    assert len(server.requests) < 20, "it is not paid for thirty units"
+
+
+def test_a_model_that_turns_bad_loses_a_bounded_share(shard, server):
+    shard.question = filter_template("Decide.", shard.model.model_copy(update={"concurrency": 1, "repairs": 0}))
+    server.script = lambda number, body: reply(body) if number <= 30 or is_canary(body) else completion("no")
+    answers = shard.ask(*([unit] for unit in shard.units(200)))
+    lost = [answer for answer in answers.values() if answer.terminal]
+    assert 0 < len(lost) <= 31 and len(answers) < 100
+    assert "hold no usable answer" in shard.gateway.usage.unavailable["t"]
 
 
 def test_a_null_error_beside_the_choices_is_none(shard, server):
@@ -533,11 +618,60 @@ def test_a_cut_reply_gets_more_room(shard, server):
 
 
 def test_cut_to_the_last_is_terminal(shard, server):
-    server.script = lambda number, body: completion('{"verdicts": [', finish="length")
+    server.script = lambda number, body: (
+        reply(body) if is_canary(body) else completion('{"verdicts": [', finish="length")
+    )
     (answer,) = shard.ask(shard.units(1)).values()
     assert answer.terminal == Reason.MALFORMED
     assert "not JSON" in answer.detail
-    assert [body["max_tokens"] for body in server.requests] == [2000, 4000, 4000, 4000]
+    assert [body["max_tokens"] for body in server.requests] == [2000, 4000, 4000, 4000, 2000]
+
+
+def too_long(most, words="maximum context length is {} tokens. However, you requested {} tokens"):
+    """A server whose context holds ``most`` tokens: 100 a unit, and the reply's room."""
+
+    def script(number, body):
+        needed = 100 * len(asked(body)) + body["max_tokens"]
+        return failure(400, words.format(most, needed)) if needed > most else reply(body)
+
+    return script
+
+
+@pytest.mark.parametrize(("most", "size", "room"), [(2500, 5, 2000), (1200, 1, 1000), (400, 1, 250)])
+def test_what_is_too_long_is_asked_with_fewer_units_and_then_less_room(shard, server, most, size, room):
+    server.script = too_long(most)
+    units = shard.units(10)
+    answers = shard.ask(units)
+    assert [answers[unit.key].terminal for unit in units] == 10 * [None]
+    served = [body for body in server.requests if 100 * len(asked(body)) + body["max_tokens"] <= most]
+    assert max(len(asked(body)) for body in served) == size
+    assert max(body["max_tokens"] for body in served) == room
+    before = len(server.requests)
+    shard.gateway = Gateway()
+    shard.ask(*([unit] for unit in shard.units(14)[10:]))
+    assert len(server.requests) - before < 4 * 6, "what was learnt is remembered"
+
+
+def test_a_cut_reply_whose_double_room_is_refused_is_no_refusal(shard, server):
+    def script(number, body):
+        if is_canary(body):
+            return reply(body)
+        return (
+            failure(400, "max_tokens is too large: 4000. This model supports at most 3000 completion tokens")
+            if (body["max_tokens"] > 3000)
+            else completion('{"verdicts": [', finish="length")
+        )
+
+    server.script = script
+    (answer,) = shard.ask(shard.units(1)).values()
+    assert answer.terminal == Reason.MALFORMED
+    assert [body["max_tokens"] for body in server.requests][:3] == [2000, 4000, 3000]
+
+
+def test_what_is_too_long_even_by_itself_is_rejected_so(shard, server):
+    server.script = lambda number, body: reply(body) if is_canary(body) else failure(400, "prompt is too long")
+    (answer,) = shard.ask(shard.units(1)).values()
+    assert answer.terminal == Reason.TOO_LONG
 
 
 def test_of_a_cut_reply_what_is_whole_is_kept(shard, server):
@@ -557,11 +691,11 @@ REFUSALS = {
 
 @pytest.mark.parametrize("kind", REFUSALS)
 def test_a_refusal_of_one_unit_is_its_answer(shard, server, kind):
-    server.script = lambda number, body: REFUSALS[kind]()
+    server.script = lambda number, body: reply(body) if is_canary(body) else REFUSALS[kind]()
     (answer,) = shard.ask(shard.units(1)).values()
     assert (answer.value, answer.terminal) == (None, Reason.REFUSED)
     assert answer.detail
-    assert len(server.requests) == 1, "asking again would not help"
+    assert len([body for body in server.requests if not is_canary(body)]) == 1, "asking again would not help"
 
 
 @pytest.mark.parametrize("kind", REFUSALS)
@@ -570,12 +704,15 @@ def test_of_a_request_that_is_refused_each_unit_is_asked_by_itself(shard, server
     units = shard.units(3)
     answers = shard.ask(units)
     assert [answers[unit.key].terminal for unit in units] == [None, Reason.REFUSED, None]
-    assert [asked(body) for body in server.requests] == [["a~0", "a~1", "a~2"], ["a~0"], ["a~1"], ["a~2"]]
+    sent = [asked(body) for body in server.requests if not is_canary(body)]
+    assert sent == [["a~0", "a~1", "a~2"], ["a~0"], ["a~1"], ["a~2"]]
 
 
 def test_a_refusals_text_is_fit_for_a_table(shard, server):
     refused = '{"choices": [{"message": {"refusal": "no\\ud800\\u202e\\u0000 way"}}]}'
-    server.script = lambda number, body: Response(refused, media_type="application/json")
+    server.script = lambda number, body: (
+        reply(body) if is_canary(body) else Response(refused, media_type="application/json")
+    )
     (answer,) = shard.ask(shard.units(1)).values()
     assert answer.detail == "no way"
 
@@ -587,13 +724,35 @@ def test_a_400_of_a_model_that_works_is_the_units_answer(shard, server):
     answers = shard.ask([units[0]], [units[1]])
     assert answers[units[1].key].terminal == Reason.REFUSED
     assert "bad image" in answers[units[1].key].detail
+    assert len(server.requests) == 2, "the other's answer is evidence enough"
     assert shard.ledger.spent().cost == 100 * 2500 + 20 * 10_000, "an error is not billed"
+
+
+@pytest.mark.parametrize("status", [400, 403, 422])
+def test_a_refusal_before_anything_was_served_is_settled_by_a_canary(shard, server, status):
+    server.script = lambda number, body: failure(status, "no") if "a~0" in asked(body) else reply(body)
+    units = shard.units(1)
+    assert shard.ask(units)[units[0].key].terminal == Reason.REFUSED
+    assert [is_canary(body) for body in server.requests] == [False, True]
+    (sent,) = (part["image_url"]["url"] for part in server.requests[1]["messages"][-1]["content"][1:])
+    assert sent == "data:,canary"
+    for field in ("model", "temperature", "max_tokens", "response_format"):
+        assert server.requests[0][field] == server.requests[1][field], "the form is the same"
+    assert shard.gateway.usage.unavailable == {}
+
+
+def test_a_refused_canary_is_our_mistake_and_says_what_it_was_told(shard, server):
+    server.script = lambda number, body: failure(400, "At most 0 image(s) may be provided in one prompt.")
+    shard.question = filter_template("Decide.", shard.model.model_copy(update={"concurrency": 1}))
+    assert shard.ask(*([unit] for unit in shard.units(4))) == {}
+    assert len(server.requests) <= 3
+    assert "refuses a plain picture, too: At most 0 image(s)" in shard.gateway.usage.unavailable["t"]
 
 
 # What no other request would mend
 
 
-@pytest.mark.parametrize("status", [401, 402, 403, 404, 405])
+@pytest.mark.parametrize("status", [401, 402, 404, 405])
 @pytest.mark.parametrize("served", [0, 1])
 def test_a_fatal_answer_stops_the_model_at_once(shard, server, slept, status, served):
     server.script = in_turn(*[reply] * served, *[failure(status, "go away")] * 9)
@@ -631,12 +790,36 @@ def test_a_model_without_any_structure_is_asked_for_text(shard, server):
     ]
 
 
-def test_a_400_from_the_first_on_is_taken_for_our_own_mistake(shard, server):
-    server.script = lambda number, body: failure(400, "temperature is not supported")
-    shard.question = filter_template("Decide.", shard.model.model_copy(update={"concurrency": 1}))
-    assert shard.ask(*([unit] for unit in shard.units(3))) == {}, "no unit is refused for good by it"
-    assert len(server.requests) == 1
-    assert "structured ('json_schema')" in shard.gateway.usage.unavailable["t"]
+@pytest.mark.parametrize("parameter", ["temperature", "top_p", "seed", "reasoning_effort"])
+def test_a_parameter_that_a_model_does_not_take_is_left_out_found_out_once(shard, server, parameter):
+    told = f"Unsupported value: '{parameter}' is not supported with this model."
+    server.script = lambda number, body: failure(400, told, param=parameter) if parameter in body else reply(body)
+    update = {"concurrency": 1, "top_p": 0.5, "seed": 3, "reasoning_effort": "low"}
+    shard.question = filter_template("Decide.", shard.model.model_copy(update=update))
+    assert len(shard.ask(*([unit] for unit in shard.units(3)))) == 3
+    assert [parameter in body for body in server.requests] == [True, False, False, False]
+    assert shard.replies[0]["note"] == {"left_out": [parameter]}
+
+
+def test_a_model_that_names_its_room_otherwise_is_told_it_so(shard, server):
+    told = "'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead."
+    server.script = lambda number, body: failure(400, told, param="max_tokens") if "max_tokens" in body else reply(body)
+    assert len(shard.ask(shard.units(1))) == 1
+    assert server.requests[1]["max_completion_tokens"] == shard.model.max_tokens
+
+
+def test_further_settings_are_sent_and_are_part_of_the_key(shard, server, monkeypatch):
+    monkeypatch.setenv("TENANT", "blue")
+    more = {"extra_body": {"top_k": 5}, "stop": ("END",), "headers": {"X-Tenant": "${TENANT}"}}
+    plain = shard.units(1)
+    shard.question = filter_template("Decide.", shard.model.model_copy(update=more))
+    (unit,) = shard.units(1)
+    shard.ask([unit])
+    assert (server.requests[0]["top_k"], server.requests[0]["stop"]) == (5, ["END"])
+    assert server.headers[0]["x-tenant"] == "blue"
+    assert unit.key != plain[0].key
+    shard.question = filter_template("Decide.", shard.model.model_copy(update={"headers": {"X-A": "b"}}))
+    assert shard.units(1)[0].key == plain[0].key, "headers change no answer"
 
 
 def test_a_missing_key_is_named_before_anything_is_sent(shard, server, monkeypatch):

@@ -21,7 +21,6 @@ from taskgalaxy_ops.models.local.server import InProcessModel, InProcessModels
 from taskgalaxy_ops.models.local.transformers import Chat, Generator, TooLongError, Written
 from taskgalaxy_ops.models.rendering import render
 from taskgalaxy_ops.operations import doctor
-from taskgalaxy_ops.records import Reason
 from taskgalaxy_ops.settings import Model, Settings
 from taskgalaxy_ops.storage.folder import FolderStore
 from taskgalaxy_ops.storage.journal import Journal
@@ -527,12 +526,13 @@ def test_a_right_reply_answers_its_unit(taught, tmp_path):
     assert reply["raw"]["choices"][0]["finish_reason"] == "stop"
 
 
-def test_what_knows_nothing_ends_as_malformed(folder, tmp_path):
+def test_what_knows_nothing_is_left_alone_and_its_units_stay_pending(folder, tmp_path):
     answers, replies, gateway, _ = ask(tmp_path, local(folder, max_tokens=16, repairs=1), ("a~0", "a~1"))
-    assert [answer.terminal for answer in answers] == [Reason.MALFORMED] * 2
-    assert gateway.usage.calls == 2 and not gateway.usage.unavailable
-    assert [reply["raw"]["choices"][0]["finish_reason"] for reply in replies if reply["raw"]] == ["length"] * 2
-    rooms = [reply["usage"]["completion_tokens"] for reply in replies if reply["raw"]]
+    assert answers == [None, None]
+    assert "hold no usable answer" in gateway.usage.unavailable["t"]
+    asked = [reply for reply in replies if reply["units"]]
+    assert [reply["raw"]["choices"][0]["finish_reason"] for reply in asked] == ["length"] * 2
+    rooms = [reply["usage"]["completion_tokens"] for reply in asked]
     assert rooms == [16, 32], "a cut reply is asked for again with more room"
 
 
@@ -544,10 +544,20 @@ def test_a_model_that_is_not_there_is_left_alone_and_costs_no_call(tmp_path):
 
 
 def test_the_doctor_loads_it_and_says_so(folder):
-    (fine, *_) = doctor.models(settings_of(local(folder)))
-    assert fine.fine and "loads and answers" in fine.detail
+    (weak, *_) = doctor.models(settings_of(local(folder, max_tokens=16, repairs=0)))
+    assert not weak.fine and "hold no usable answer" in weak.detail, "it loads, and knows nothing"
     (missing, *_) = doctor.models(settings_of(local("/no/such/folder")))
     assert not missing.fine and "there is no folder /no/such/folder" in missing.detail
+
+
+def test_the_doctor_loads_shared_weights_once_and_finds_them_in_form(weak, monkeypatch):
+    loaded, load = [], Generator.__init__
+    monkeypatch.setattr(Generator, "__init__", lambda self, model: loaded.append(model.name) or load(self, model))
+    teacher, judge = (local(weak, name=name, temperature=0.7, max_tokens=600) for name in ("teacher", "judge"))
+    findings = list(doctor.models(Settings(teacher=teacher, judges=(judge,), vote={"quorum": 1})))
+    assert [each.what for each in findings] == ["model teacher", "model judge"]
+    assert all(each.fine for each in findings), findings
+    assert loaded == ["teacher"]
 
 
 def settings_of(model):

@@ -73,6 +73,7 @@ SAME_KEY = {
     "structured": "text",
     "mode": "batch",
     "retries": 0,
+    "patience_seconds": 0,
     "repairs": 9,
     "timeout_seconds": 1.0,
     "concurrency": 1,
@@ -86,8 +87,20 @@ SAME_KEY = {
     "images": "url",
     "image_url_hours": 2.0,
     "in_process": InProcessSettings(batch=2),
+    "headers": {"X-Tenant": "blue"},
 }
-OTHER_KEY = {"model": "gpt-y", "revision": "2", "temperature": 0.1, "image_side": 512, "image_quality": 80}
+OTHER_KEY = {
+    "model": "gpt-y",
+    "revision": "2",
+    "temperature": 0.1,
+    "image_side": 512,
+    "image_quality": 80,
+    "top_p": 0.5,
+    "seed": 3,
+    "stop": ("END",),
+    "reasoning_effort": "low",
+    "extra_body": {"top_k": 5},
+}
 
 
 @pytest.mark.parametrize("name", SAME_KEY)

@@ -8,12 +8,25 @@ from typing import Any
 import pytest
 from serving import Quiet, served
 
-from taskgalaxy_ops.inference.gateway import Gateway
 from taskgalaxy_ops.operations import doctor
 from taskgalaxy_ops.settings import Settings, parse_settings
 
 USAGE = {"prompt_tokens": 9, "completion_tokens": 1, "total_tokens": 10}
-REPLY = {"model": "m-1", "choices": [{"index": 0, "message": {"content": "ready"}}], "usage": USAGE}
+ENTRIES = {
+    "expand": {"children": ["a", "b", "c"]},
+    "filter": {"verdicts": [{"index": 1, "fits": True, "reason": "it is"}]},
+    "write": {"pairs": [{"index": 1, "question": "What?", "answer": "That.", "reasoning": "so"}]},
+    "vote": {"votes": [{"index": 1, "vote": 1, "reason": "so"}]},
+}
+
+
+def reply(body: dict[str, Any]) -> dict[str, Any]:
+    """A right reply to a request of a run."""
+    text = body["messages"][-1]["content"][0]["text"]
+    stage = json.loads(text.split("```json\n")[1].split("\n```")[0])["request"]
+    message = {"role": "assistant", "content": json.dumps(ENTRIES[stage])}
+    choices = [{"index": 0, "finish_reason": "stop", "message": message}]
+    return {"model": "m-1", "choices": choices, "usage": USAGE}
 
 
 class _Model(Quiet):
@@ -30,7 +43,7 @@ class _Model(Quiet):
         elif body["model"] == "none":
             self.answer(404, json.dumps({"error": {"message": "no such model"}}).encode())
         else:
-            self.answer(200, json.dumps(REPLY).encode())
+            self.answer(200, json.dumps(reply(body)).encode())
 
 
 def _settings(url: str, **model: Any) -> Settings:
@@ -44,12 +57,30 @@ def test_the_doctor_asks_in_the_form_of_a_run(knows_form: bool) -> None:
     with served(handler) as url:
         (found, *_) = doctor.models(_settings(url, room_field="max_completion_tokens"))
     assert found.fine, found.detail
-    assert found.detail.startswith(f"{url} answers as m-1, 10 tokens; $")
+    assert found.detail.startswith(
+        f"{url} answers as m-1 (expand, filter, write_plain, vote; 40 tokens); takes images, "
+    )
+    assert ("json_schema" in found.detail, "text" in found.detail) == (knows_form, not knows_form)
     forms = [body.get("response_format", {}).get("type") for body in handler.asked]
-    assert forms == (["json_schema"] if knows_form else ["json_schema", "json_object", None])
+    assert forms == (4 * ["json_schema"] if knows_form else ["json_schema", "json_object", *4 * [None]])
     for body in handler.asked:
-        assert body["messages"][-1]["content"][0]["text"] == doctor.GREETING
-        assert (body["temperature"], body["max_completion_tokens"]) == (0.5, 16)
+        assert (body["temperature"], body["max_completion_tokens"]) == (0.5, 2000), "as a run asks"
+    shown = [any(part["type"] == "image_url" for part in body["messages"][-1]["content"]) for body in handler.asked]
+    assert shown[-3:] == 3 * [True]
+
+
+def test_a_model_that_takes_no_picture_is_not_green() -> None:
+    class Blind(_Model):
+        def handle_it(self) -> None:
+            body = json.loads(self.body())
+            if any(part["type"] == "image_url" for part in body["messages"][-1]["content"]):
+                self.answer(400, b'{"error": {"message": "At most 0 image(s) may be provided in one prompt."}}')
+            else:
+                self.answer(200, json.dumps(reply(body)).encode())
+
+    with served(Blind) as url:
+        (found, *_) = doctor.models(_settings(url))
+    assert not found.fine and "At most 0 image(s)" in found.detail
 
 
 def test_the_doctor_says_what_a_run_would_say(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -64,4 +95,3 @@ def test_the_doctor_says_what_a_run_would_say(monkeypatch: pytest.MonkeyPatch) -
         assert not found.fine
         assert "OF_TESTS holds no key" in found.detail
     assert len(handler.asked) == 1
-    assert doctor.Gateway is Gateway

@@ -1,0 +1,257 @@
+"""Classifies what a server sends in place of a reply: of which kind it is, and how long to wait before the next try.
+
+Servers wrap their errors in objects, lists, texts, JSON within texts and HTML pages, and use one status for several
+things. The rules below look at the status and at the words; the first that fits decides. Sources of the wordings:
+docs/models.md, "Dialects".
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from email.utils import parsedate_to_datetime
+from html import unescape
+from typing import Any, Literal
+
+Kind = Literal["busy", "slow", "failed", "content", "long", "form", "fatal", "declined"]
+
+_SLOW = {408, 503, 504, 524, 529}  # the model is overloaded or loads, or a proxy on the way timed out
+_REPEATABLE = {409, 425}  # conflicts that a later request does not meet
+_PARAMETERS = (
+    *("response_format", "max_completion_tokens", "max_tokens", "temperature", "top_p", "seed", "stop"),
+    *("reasoning_effort", "extra_body"),
+)
+_DEEPEST = 6
+_LONGEST_BODY = 20_000  # characters of a text that are looked at
+
+_SPENT = re.compile(
+    r"insufficient_quota|billing_hard_limit|credit balance|insufficient (credit|balance|funds)|(more|out of) credits"
+)
+_KEY = re.compile(
+    r"(invalid|incorrect|missing|expired|no) api[ _-]?key|api[ _-]?key (not valid|invalid)|api_key_invalid"
+)
+_CONTENT = re.compile(
+    r"content[_ ](filter|policy|management)|content filtering|responsibleai|moderat|flagged|data_?inspection"
+    r"|inappropriate|prohibited_content|\bsafety\b(?!_settings)|sensitive content"
+    r"|violat\w+ .{0,40}(policy|policies|terms)"
+)
+_ROOM = re.compile(
+    r"at most (\d+) completion tokens|max_(?:completion_)?tokens\W.{0,60}?(?:less than or equal to|<=|at most|maximum"
+    r"(?: value| allowed)?(?: is| of)?)\D{0,12}(\d+)"
+)
+_LONG = re.compile(
+    r"context[ _](length|size|window|limit)|maximum (model |context |input |prompt )?length|exceed_context"
+    r"|(prompt|input|request|message|string)s? (is |are )?too (long|large)|too many (input |prompt )?tokens"
+    r"|exceeds? the (maximum|max|allowed|available) .{0,40}(token|length|context)|inputs?`? tokens? \+ `?max_new_tokens"
+    r"|input (token count|length)|max_tokens must be at least 1|payload too large|request entity too large"
+    r"|longer than the (maximum|model)|token limit (of|is|for) "
+)
+_UNSUPPORTED = re.compile(
+    r"unsupported|not support|n't support|unknown|unrecognized|unexpected|not permitted|not allowed|extra_forbidden"
+    r"|extra inputs|only the default|deprecated|unavailable|does not exist|instead"
+    r"|not (currently )?(enabled|available)|cannot"
+)
+_STRUCTURE = re.compile(
+    r"response_format|json_schema|json_object|structured[ _]output|guided[ _]|grammar|json mode|xgrammar"
+)
+_BUSY = re.compile(r"rate.?limit|too many requests|resource_?exhausted|throttl|over(load|capacity)|try again in \d")
+_LOADING = re.compile(
+    r"(model|weights|server)\b.{0,60}\bload(ing|ed)\b|loading (the )?(model|weights)|warming up|cold start"
+)
+_NO_MODEL = re.compile(
+    r"model_not_found|invalid model|unknown model|no such model|model\b.{0,120}?(does not exist|not found|not exist)"
+)
+_UNREAD = re.compile(r"invalid_image_url|download|fetch|retriev")  # the provider could not read the image by its URL
+_AGAIN_IN = re.compile(
+    r"(?:try|retry)(?:ing)? (?:again )?(?:in|after) (?:about )?((?:\d+(?:\.\d+)?\s*(?:ms|milliseconds?|s|secs?|seconds?"
+    r"|m|mins?|minutes?|h|hours?)\s*)+)"
+)
+_PART = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|milliseconds?|s|secs?|seconds?|m|mins?|minutes?|h|hours?)")
+_SIGNED = re.compile(r"\?\S*X-Amz-Signature\S*", re.IGNORECASE)  # a signed URL lets anybody read the image
+_TITLE = re.compile(r"<title[^>]*>(.*?)</title>", re.IGNORECASE | re.DOTALL)
+_TAG = re.compile(r"<[^>]{0,500}>")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """What a server said in place of a reply.
+
+    busy: too many requests at once. slow: overloaded, loading or timed out. failed: an error of the server. content:
+    this request's content was moderated. long: it does not fit the model. form: the model does not take ``parameter``.
+    fatal: every request to this model would be refused (key, credit, name). declined: refused for a reason that only
+    another request can tell.
+    """
+
+    kind: Kind
+    why: str  # the status and the server's message, without signatures of URLs
+    wait: float = 0.0  # seconds that the server asks to wait; 0: it does not say
+    parameter: str = ""  # of a form
+    room: int = 0  # of a long one: the most tokens that a reply may have, where the server says it
+
+
+def classify(status: int, body: Any, headers: Mapping[str, str], *, by_url: bool = False) -> Refusal:
+    """The kind of a reply with this status from its decoded body. ``by_url``: the model reads images by URL."""
+    codes, message = _said(body)
+    text = f"{' '.join(codes)} {message}".lower()
+    kind, parameter, room = _kind(status, codes, text, by_url)
+    said = unsigned(message) or "no message"
+    wait = max(retry_after(headers), _asked_to_wait(body, text), _until_reset(headers) if kind == "busy" else 0.0)
+    return Refusal(kind=kind, why=f"{status}, {said[:300]}", wait=wait, parameter=parameter, room=room)
+
+
+def _kind(status: int, codes: list[str], text: str, by_url: bool) -> tuple[Kind, str, int]:
+    """The kind, a form's parameter, and the room that the server allows."""
+    if status in {401, 402} or _SPENT.search(text) or _KEY.search(text):
+        return "fatal", "", 0
+    if status == 451 or (status < 500 and status != 429 and _CONTENT.search(text)):
+        return "content", "", 0
+    if status != 429 and (limit := _ROOM.search(text)):
+        return "long", "", int(next(filter(None, limit.groups())))
+    if "request too large" in text or status == 413 or (status != 429 and _LONG.search(text)):
+        return "long", "", 0
+    if status in {400, 404, 422, 501} and (parameter := _unsupported(codes, text)):
+        return "form", parameter, 0
+    if by_url and status < 500 and _UNREAD.search(text):  # the image may be fine: try again
+        return "failed", "", 0
+    return _of_status(status, text), "", 0
+
+
+def _of_status(status: int, text: str) -> Kind:
+    if status == 429 or (status != 403 and _BUSY.search(text)):
+        return "slow" if status in _SLOW else "busy"
+    if status in _SLOW or _LOADING.search(text):
+        return "slow"
+    if status >= 500 or status in _REPEATABLE:
+        return "failed"
+    return "fatal" if status in {404, 405} or _NO_MODEL.search(text) else "declined"
+
+
+def _unsupported(codes: list[str], text: str) -> str:
+    """The parameter of our request that the model does not take; "" where the error is about something else."""
+    if _STRUCTURE.search(text):
+        return "response_format"
+    named = [name for name in _PARAMETERS if name in codes or re.search(rf"\b{name}\b", text)]
+    # Where two are named, the first is refused: "max_tokens is not supported, use max_completion_tokens instead".
+    named.sort(key=lambda name: (name not in codes, text.find(name)))
+    return named[0] if named and (named[0] in codes or _UNSUPPORTED.search(text)) else ""
+
+
+def _said(body: Any) -> tuple[list[str], str]:
+    """The codes and the message in an error's body, whatever its envelope."""
+    codes: list[str] = []
+    messages: list[str] = []
+    for name, value in _walk(body, "message", 0):
+        (codes if name in {"code", "type", "param", "status", "reason", "loc"} else messages).append(value)
+    seen = dict.fromkeys(part.strip() for part in messages if part.strip())
+    # An outer message often repeats an inner one.
+    kept = [part for part in seen if not any(part != other and part in other for other in seen)]
+    return codes, " ".join("; ".join(kept).split())
+
+
+def _walk(value: Any, name: str, depth: int) -> Iterator[tuple[str, str]]:
+    """The texts of an error that say what is wrong, with the names of their fields; never what it repeats of us."""
+    if depth > _DEEPEST or value is None or isinstance(value, bool):
+        return
+    if isinstance(value, Mapping):
+        for inner in ("code", "type", "param", "status", "reason"):
+            if isinstance(value.get(inner), str | int):
+                yield inner, str(value[inner])
+        if isinstance(value.get("loc"), list):
+            yield "loc", str(value["loc"][-1]) if value["loc"] else ""
+        for inner in ("message", "detail", "msg", "error", "errors", "details", "metadata", "raw", "title", "reasons"):
+            if inner in value:
+                yield from _walk(value[inner], inner, depth + 1)
+    elif isinstance(value, list):
+        for each in value[:20]:
+            yield from _walk(each, name, depth + 1)
+    elif isinstance(value, str):
+        yield from _walk_text(value[:_LONGEST_BODY], name, depth)
+    elif isinstance(value, int | float):
+        yield name, str(value)
+
+
+def _walk_text(text: str, name: str, depth: int) -> Iterator[tuple[str, str]]:
+    bare = text.strip()
+    if bare.startswith("<") and _TAG.match(bare):
+        title = _TITLE.search(bare)
+        yield name, unescape(_TAG.sub(" ", title[1] if title else bare)).strip()[:300]
+        return
+    start, end = bare.find("{"), bare.rfind("}")
+    if 0 <= start < end:  # JSON as a text, perhaps behind the name of a library's error
+        with suppress(ValueError, RecursionError):
+            inner = json.loads(bare[start : end + 1])
+            yield name, bare[:start].strip(" -:")
+            yield from _walk(inner, name, depth + 1)
+            return
+    yield name, bare
+
+
+def retry_after(headers: Mapping[str, str]) -> float:
+    """Seconds that the headers ask to wait; 0 if they do not say.
+
+    ``retry-after-ms``, or Retry-After, which is a number or a date (RFC 9110, 10.2.3).
+    """
+    for name, scale in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
+        text = headers.get(name, "")
+        try:
+            seconds = float(text) * scale
+        except ValueError:
+            try:
+                seconds = parsedate_to_datetime(text).timestamp() - time.time()
+            except (ValueError, OverflowError, TypeError):
+                continue
+        if 0 < seconds < float("inf"):  # false of nan too
+            return seconds
+    return 0.0
+
+
+def _asked_to_wait(body: Any, text: str) -> float:
+    """The wait that a body asks for: Google's ``retryDelay``, or words such as "try again in 1m2.5s"."""
+    found = _AGAIN_IN.search(text)
+    said = [found[1]] if found else []
+    with suppress(ValueError, RecursionError, TypeError):
+        said += re.findall(r'"retryDelay":\s*"([^"]{1,40})"', json.dumps(body)[:_LONGEST_BODY])
+    return max(map(_seconds, said), default=0.0)
+
+
+def _seconds(text: str) -> float:
+    units = {"ms": 0.001, "mi": 60.0, "m": 60.0, "s": 1.0, "h": 3600.0}
+    total = 0.0
+    for number, unit in _PART.findall(text):
+        short = "ms" if unit.startswith(("ms", "milli")) else unit[0]
+        total += float(number) * units[short]
+    return total
+
+
+def _until_reset(headers: Mapping[str, str]) -> float:
+    """Seconds until the limit that a 429 met is reset, by the headers of Anthropic, OpenRouter and the IETF's draft."""
+    longest = 0.0
+    for name, value in headers.items():
+        if "ratelimit" in name.lower() and name.lower().endswith("-reset"):
+            longest = max(longest, _until(value))
+    return longest
+
+
+def _until(text: str) -> float:
+    """Seconds until a time given in seconds, as a Unix time in seconds or milliseconds, or as a date."""
+    try:
+        number = float(text)
+    except ValueError:
+        try:
+            return max(0.0, datetime.fromisoformat(text).timestamp() - time.time())
+        except (ValueError, OverflowError, TypeError):
+            return 0.0
+    for scale, least in ((0.001, 1e12), (1.0, 1e9)):
+        if number >= least:
+            return max(0.0, number * scale - time.time())
+    return max(0.0, number) if number < 86_400 else 0.0
+
+
+def unsigned(text: str) -> str:
+    """The text without the signatures of URLs in it."""
+    return _SIGNED.sub("?…", text)
