@@ -42,7 +42,8 @@ _CONTENT = re.compile(
 )
 _ROOM = re.compile(
     r"at most (\d+) completion tokens|max_(?:completion_)?tokens\W.{0,60}?(?:less than or equal to|<=|at most|maximum"
-    r"(?: value| allowed)?(?: is| of)?)\D{0,12}(\d+)"
+    r"(?: value| allowed)?(?: is| of)?|(?:cannot|can't|must not|may not) (?:be (?:greater|larger|more) than|exceed))"
+    r"\D{0,24}(\d+)"
 )
 _LONG = re.compile(
     r"context[ _](length|size|window|limit)|maximum (model |context |input |prompt )?length|exceed_context"

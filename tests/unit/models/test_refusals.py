@@ -122,6 +122,20 @@ def test_odd_bodies_are_read(odd):
     assert classify(500, odd, {}).kind == "failed"
 
 
-def test_what_the_server_has_room_for_is_read():
-    told = {"error": {"message": "max_tokens is too large: 20000. This model supports at most 16384 completion tokens"}}
-    assert classify(400, told, {}).room == 16384
+@pytest.mark.parametrize(
+    ("message", "field", "room"),
+    [
+        ("max_tokens is too large: 20000. This model supports at most 16384 completion tokens", "max_tokens", 16384),
+        # vLLM, where it begins with a context shorter than the settings' max_tokens
+        ("max_tokens=512 cannot be greater than max_model_len=300. Please request fewer output tokens. "
+         "(parameter=max_tokens, value=512)", "max_tokens", 300),
+        ("max_completion_tokens=512 cannot be greater than max_model_len=300. Please request fewer output tokens.",
+         "max_completion_tokens", 300),
+        ("max_tokens must be less than or equal to 8192", "max_tokens", 8192),
+        ("`max_tokens`: 9000 must not exceed the model's 4096", "max_tokens", 4096),
+    ],
+)
+def test_what_the_server_has_room_for_is_read(message, field, room):
+    told = {"error": {"message": message, "type": "BadRequestError", "param": field, "code": 400}}
+    said = classify(400, told, {})
+    assert (said.kind, said.room) == ("long", room), "it knows the parameter, and has less room"
