@@ -106,7 +106,9 @@ def up(url: str) -> bool:
 def settings_of(server: Server, folder: Path, **model: object) -> Settings:
     fields = {"base_url": server.url, "model": server.model, "api_key_env": "SERVED_KEY", "temperature": 0.7, **model}
     names = ("teacher", "a", "b", "c")
-    teacher, *judges = ({"name": name, "revision": name, "image_side": 64, "timeout_seconds": 60, **fields} for name in names)
+    teacher, *judges = (
+        {"name": name, "revision": name, "image_side": 64, "timeout_seconds": 60, **fields} for name in names
+    )
     return tiny_settings(
         tiny_images(folder / "images", 3),
         taxonomy={"seeds": str(tiny_seeds(folder / "seeds.yaml"))},

@@ -64,7 +64,11 @@ class Vllm:
         command += ["--max-model-len", str(context), *_OPTIONS, *options]
         with self._logs[-1].open("wb") as log:
             self._process = subprocess.Popen(
-                command, stdout=log, stderr=subprocess.STDOUT, env={**os.environ, **_ENVIRONMENT}, start_new_session=True
+                command,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **_ENVIRONMENT},
+                start_new_session=True,
             )
         if wait:
             self.wait()

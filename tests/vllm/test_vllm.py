@@ -139,7 +139,9 @@ def user(tmp_path: Path, vllm: Vllm, pile: list[Path]) -> User:
 def ended(process: subprocess.Popen[str], arguments: tuple[str, ...]) -> tuple[int, dict[str, Any], str]:
     began = time.monotonic()
     out, error = process.communicate(timeout=WAIT_SECONDS)
-    print(f"\n  {' '.join(arguments[:1])}: exit {process.returncode} after {time.monotonic() - began:.0f} s", flush=True)
+    print(
+        f"\n  {' '.join(arguments[:1])}: exit {process.returncode} after {time.monotonic() - began:.0f} s", flush=True
+    )
     assert out.startswith("{") or process.returncode, error
     return process.returncode, json.loads(out) if out.startswith("{") else {}, error[-3000:]
 

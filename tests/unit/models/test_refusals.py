@@ -127,10 +127,17 @@ def test_odd_bodies_are_read(odd):
     [
         ("max_tokens is too large: 20000. This model supports at most 16384 completion tokens", "max_tokens", 16384),
         # vLLM, where it begins with a context shorter than the settings' max_tokens
-        ("max_tokens=512 cannot be greater than max_model_len=300. Please request fewer output tokens. "
-         "(parameter=max_tokens, value=512)", "max_tokens", 300),
-        ("max_completion_tokens=512 cannot be greater than max_model_len=300. Please request fewer output tokens.",
-         "max_completion_tokens", 300),
+        (
+            "max_tokens=512 cannot be greater than max_model_len=300. Please request fewer output tokens. "
+            "(parameter=max_tokens, value=512)",
+            "max_tokens",
+            300,
+        ),
+        (
+            "max_completion_tokens=512 cannot be greater than max_model_len=300. Please request fewer output tokens.",
+            "max_completion_tokens",
+            300,
+        ),
         ("max_tokens must be less than or equal to 8192", "max_tokens", 8192),
         ("`max_tokens`: 9000 must not exceed the model's 4096", "max_tokens", 4096),
     ],
