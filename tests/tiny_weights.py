@@ -30,7 +30,7 @@ _TURN = (
     "{% else %}{{ part['text'] }}{% endif %}{% endfor %}{% endif %}\n{% endfor %}assistant: "
 )
 # Biases of tokens, in logits. Among the tokens that a grammar allows at a place, the highest are said.
-_BIASES = {"{": 0.0, "[": 0.0, "}": 0.0, ":": 0.0, '"': 5.0, "]": -8.0, ",": -13.0, "0": -20.0, "1": -20.0, "2": -20.0}
+_BIASES = {"{": 0.0, "[": 0.0, "}": 0.0, ":": 0.0, '"': 5.0, "]": -8.0, ",": -13.0, "1": -20.0, "0": -21.5, "2": -22.5}
 _WORD, _OTHER, _NEVER, _REPLY, _END = 0.0, -24.0, -60.0, 40.0, 120.0
 
 

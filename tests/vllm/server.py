@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -121,8 +122,6 @@ class Vllm:
             process.wait(_DOWN_SECONDS)
         except subprocess.TimeoutExpired:
             print("\nvLLM: did not end by itself", flush=True)
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)  # what it left over
-        except ProcessLookupError:
-            pass
         process.wait()
