@@ -5,7 +5,7 @@ RUN := $(VENV)/bin/python
 PIP := $(RUN) -m pip --disable-pip-version-check
 FLAGS := $(if $(SOURCE),--source "$(SOURCE)") $(if $(SETTINGS),--settings "$(SETTINGS)")
 
-.PHONY: help demo study bench bench-engine bench-gateway bench-scale bench-peers test chaos test-cluster test-trainers test-vllm browser check up down clean
+.PHONY: help demo study bench bench-engine bench-gateway bench-scale bench-peers test fuzz chaos test-cluster test-trainers test-vllm browser check up down clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -53,6 +53,9 @@ browser:
 
 test: $(if $(ENCODERS),$(VENV)/.encoders,$(VENV)/.dev) browser  ## the whole test suite (ENCODERS=1: with open_clip; COVERAGE=1; WORKERS=4: files side by side)
 	@$(RUN) -m pytest -n $(or $(WORKERS),2) --dist loadfile $(if $(COVERAGE),--cov=taskgalaxy_ops --cov-report=term:skip-covered)
+
+fuzz: $(VENV)/.dev  ## 10,000 randomly damaged image files of all formats: each is an image or a reject (FILES=n)
+	@FUZZ_FILES=$(or $(FILES),10000) $(RUN) -m pytest tests/unit/sources/test_fuzz.py --durations=1
 
 chaos: $(VENV)/.dev  ## kills and faults at every store and model operation, and in Airflow; writes docs/reliability.md
 	@TASKGALAXY_CHAOS=1 $(RUN) -m pytest tests/chaos -s

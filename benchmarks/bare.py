@@ -50,7 +50,7 @@ class Loop:
             "write": write_template(prompts["write_plain"], teacher, "plain"),
             "vote": vote_template(prompts["vote"], judges[0], True),
         }
-        self._prompts = {stage: form.prompt for stage, form in forms.items()}
+        self._prompts = {stage: f"{form.prompt}\n\n{form.reply_form}" for stage, form in forms.items()}
         self._schemas = {stage: form.json_schema() for stage, form in forms.items()}
         self._heads = {stage: dict(form.head) for stage, form in forms.items()}
         self._slots = {model.name: asyncio.Semaphore(model.concurrency) for model in self._models}

@@ -87,6 +87,7 @@ class Image:
     format: str  # "jpeg", "png", "webp", …
     size: int  # bytes of the file
     phash: str  # perceptual hash, 40 hex digits: 64 bits of brightness gradients, 96 of colours on a 4 by 4 grid
+    levels: str | None = None  # "black:white" of deep grey, where they are not those of its container; came later
 
 
 @dataclass(frozen=True, slots=True)

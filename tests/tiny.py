@@ -77,7 +77,7 @@ class TinyModels:
         if self.replies is not None and self.requests > self.replies:
             return httpx.Response(503, json={"error": {"message": "no"}})
         body = json.loads(request.content)
-        text, image = (part for part in body["messages"][-1]["content"])
+        text, image, *_ = body["messages"][-1]["content"]
         block = json.loads(text["text"].split("```json\n")[1].split("\n```")[0])
         stage, items = block["request"], block.get("task_types") or block["pairs"]
         replies = []

@@ -60,7 +60,8 @@ def add(add_command: AddCommand, commands: Any) -> None:
         actions,
     )
     sub.add_argument("file", type=Path)
-    add_command("read-again", _read_again, "read kept replies by today's parser where none could", actions)
+    sub = add_command("read-again", _read_again, "read kept replies by today's parser where none could", actions)
+    sub.add_argument("--dry-run", action="store_true", help="only say how many answers it would give")
     sub = add_command("gc", _gc, "count what nothing refers to any more; --delete deletes it")
     sub.add_argument("--grace-days", type=float, default=gc.GRACE_SECONDS / 86400, help="default: %(default)g")
     sub.add_argument("--delete", action="store_true")
@@ -210,9 +211,23 @@ def _import(chosen: argparse.Namespace) -> int:
 def _read_again(chosen: argparse.Namespace) -> int:
     workspace = workspace_of(chosen)
     with show_progress(chosen.quiet or chosen.json) as progress:
-        found = answers.read_again(workspace, progress)
-    lines = [f"{number:,} answers of {stage} read from kept replies" for stage, number in sorted(found.items())]
-    say(chosen, {"answers": found}, lines or ["today's parser finds no new answer in any kept reply"])
+        found = answers.read_again(workspace, progress, dry_run=chosen.dry_run)
+    done = "can be read" if chosen.dry_run else "read"
+    lines = [
+        f"{number:,} answers of {stage} {done} from kept replies" for stage, number in sorted(found.answers.items())
+    ]
+    lines = lines or ["today's parser finds no new answer in any kept reply"]
+    if found.malformed:
+        stages = ", ".join(f"{number:,} of {stage}" for stage, number in sorted(found.malformed.items()))
+        lines.append(f"malformed answers before: {stages}")
+    if found.altered:
+        lines.append(
+            f"{found.altered:,} written pairs lost backslashes (as of LaTeX) to an older version and stay as they are; "
+            "`taskgalaxy forget --where stage=write` lets all that was written be asked again"
+        )
+    if chosen.dry_run:
+        lines.append("nothing was changed: leave --dry-run out to keep them")
+    say(chosen, {**asdict(found), "dry_run": chosen.dry_run}, lines)
     return 0
 
 

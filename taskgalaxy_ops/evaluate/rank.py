@@ -128,12 +128,13 @@ class Ranker:
 
 
 def _opened(file: str | None) -> Any:
-    from PIL import Image, ImageOps
+    from PIL import Image
+
+    from taskgalaxy_ops.models.rendering import upright
 
     if file is None:
         return Image.new("RGB", (64, 64), _BLANK)
     try:
-        with Image.open(file) as opened:
-            return ImageOps.exif_transpose(opened).convert("RGB")
-    except OSError as error:
+        return upright(Path(file).read_bytes())
+    except Exception as error:  # whatever a decoder raises
         raise SourceError(f"image {file}: cannot be read ({error}). Fetch the release again.") from error

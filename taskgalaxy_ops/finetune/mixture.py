@@ -16,7 +16,8 @@ from typing import Any, Literal
 from taskgalaxy_ops.errors import SettingsError, SourceError
 from taskgalaxy_ops.finetune.recipes import BaseData, Recipe
 from taskgalaxy_ops.hashing import fingerprint, sha256_hex
-from taskgalaxy_ops.release.local_copy import ReleaseCopy, plain
+from taskgalaxy_ops.models.special_tokens import neutral
+from taskgalaxy_ops.release.local_copy import ReleaseCopy
 from taskgalaxy_ops.sources.builtin import easy_vqa
 
 IMAGE = "<image>"
@@ -156,7 +157,7 @@ def _turns(conversation: Iterable[dict[str, str]]) -> tuple[tuple[Literal["human
     turns = []
     for number, turn in enumerate(conversation):
         text = turn["value"].removeprefix(f"{IMAGE}\n").removesuffix(f"\n{IMAGE}") if number == 0 else turn["value"]
-        turns.append(("human" if turn["from"] == "human" else "gpt", plain(text)))
+        turns.append(("human" if turn["from"] == "human" else "gpt", neutral(text)))
     return tuple(turns)  # type: ignore[arg-type]
 
 

@@ -168,14 +168,14 @@ def _side(processor: Any, recipe: Recipe) -> int:
 
 
 def _small(file: Path, side: int) -> Any:
-    """The image as PNG bytes: upright, RGB, and small, because training decodes it many times. Raises OSError."""
+    """The image as PNG bytes: as models are shown it, and small, because training decodes it many times."""
     import io
 
-    from PIL import Image, ImageOps
+    from taskgalaxy_ops.models.rendering import upright
 
-    with Image.open(file) as opened:
-        image = ImageOps.exif_transpose(opened).convert("RGB")
+    image = upright(file.read_bytes())
     image.thumbnail((side, side))
+    image.info.clear()
     out = io.BytesIO()
     image.save(out, "PNG")
     return {"bytes": out.getvalue(), "path": None}

@@ -146,7 +146,8 @@ class ShardRun:
     async def _stage(self, stage: Stage, before: StageResult) -> StageResult:
         """List what is needed, ask what has no answer, and make the output; nothing of it where the shard is there."""
         keys = self._run.keys
-        key = keys.asking(stage.name, before.output, self._run.edits.get((self.result.id, stage.name), 0))
+        shard = self.result.id
+        key = keys.asking(stage.name, before.output, self._run.edits.get((shard, stage.name), 0), shard)
         if there := self._there(stage.name, key):
             return there
         rows = self._rows(before, stage.reads, STAGE[stages.before(stage.name)].tables[stage.reads])

@@ -7,8 +7,11 @@ what it is made of, which goes into the output's marker, so that a plan can say 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
+from taskgalaxy_ops.generation.pictures import Apart, images_apart, of_model
 from taskgalaxy_ops.generation.stages import ASKING, INPUTS, STAGE, Role, before
 from taskgalaxy_ops.generation.stages.asking import Templates, prompt_name, pure
 from taskgalaxy_ops.hashing import fingerprint
@@ -25,9 +28,22 @@ class StageKeys:
     def __init__(self, workspace: Workspace) -> None:
         settings = workspace.settings
         self._workspace = workspace
-        self.templates = {name: pure(name).templates(workspace.prompts, settings) for name in ASKING}
+        self._plain = {name: pure(name).templates(workspace.prompts, settings) for name in ASKING}
         self._rules = {name: pure(name).rules(settings) for name in ASKING}
-        self._made_of = {name: _named(STAGE[name].role, settings, self.templates[name]) for name in ASKING}
+        self._made_of = {name: _named(STAGE[name].role, settings, self._plain[name]) for name in ASKING}
+
+    @cached_property
+    def _apart(self) -> Apart:
+        settings = self._workspace.settings
+        return images_apart(self._workspace, [settings.teacher, *settings.judges])
+
+    @cached_property
+    def templates(self) -> dict[str, Templates]:
+        """By stage. They know the store's images that are rendered otherwise than most (``pictures``)."""
+        return {
+            name: {form: replace(each, apart=of_model(self._apart, each.model)) for form, each in templates.items()}
+            for name, templates in self._plain.items()
+        }
 
     @property
     def filter_template(self) -> RequestTemplate:
@@ -66,15 +82,17 @@ class StageKeys:
         }
         return Key(key, made_of)
 
-    def asking(self, name: str, before_: str | None, edits: int) -> Key:
-        """The key of a stage that asks models: the output of the stage before, the models' identities, the prompts,
-        the stage's rules, and the number of the image shard's edits."""
+    def asking(self, name: str, before_: str | None, edits: int, shard: str = "") -> Key:
+        """The key of a stage that asks models about an image shard: the output of the stage before, the models'
+        identities, the prompts, the stage's rules, the number of the image shard's edits, and how its images are
+        rendered that are rendered otherwise than most."""
         version, rules = STAGE[name].version, self._rules[name]
         asked = [
             {**_identity(each.model), "prompt": each.prompt, "head": each.head, "form": each.form}
-            for each in self.templates[name].values()
+            for each in self._plain[name].values()
         ]
-        inputs = {before(name): before_, "edits": edits}
+        apart = self._rendered_apart(name, shard)
+        inputs = {before(name): before_, "edits": edits, "apart": apart}
         key = None if before_ is None else stage_output_key(name, version, {**rules, "asked": asked}, inputs)
         plain = {rule: ", ".join(value) if isinstance(value, list) else value for rule, value in rules.items()}
         made_of = {
@@ -82,8 +100,21 @@ class StageKeys:
             STAGE[name].input: before_ and short(before_),
             "forgets and take-downs": edits,
             **plain,
+            **({"images rendered otherwise than most": short(apart)} if apart else {}),
         }
         return Key(key, {**made_of, **self._made_of[name]})
+
+    def _rendered_apart(self, name: str, shard: str) -> str | None:
+        """Fingerprint of how an image shard's images are rendered that are rendered otherwise; None: there are none."""
+        images = self._apart.get(shard, {})
+        models = [each.model for each in self._plain[name].values()]
+        how: dict[str, list[dict[str, Any]]] = {}
+        for image, found in images.items():
+            for part in (found.apart(model) for model in models):
+                if part and part not in how.setdefault(image, []):
+                    how[image].append(part)
+        how = {image: parts for image, parts in how.items() if parts}
+        return fingerprint("rendered apart", how) if how else None
 
 
 def _named(role: Role, settings: Settings, templates: Templates) -> dict[str, Any]:

@@ -365,21 +365,28 @@ def arguments_of(
     content: list[dict[str, Any]] = [{"type": "text", "text": template.text(units)}]
     if (image := units[0].image) is not None:
         content.append({"type": "image_url", "image_url": {"url": context.image_url(image)}})
-    messages = []
     if plan.fault:
-        # A message before the request, which stays last.
-        messages.append({"role": "system", "content": f"Your former reply could not be used: {plan.fault[:500]}"})
-    messages.append({"role": "user", "content": content})  # type: ignore[dict-item]
+        # In the same turn: many templates of chats take no system message, and no two turns of the user in a row.
+        content.append({"type": "text", "text": _repair(plan.fault)})
     arguments: dict[str, Any] = {
         **(model.extra_body or {}),
         "model": model.model,
-        "messages": messages,
+        "messages": [{"role": "user", "content": content}],
         form.room_field or model.room_field: plan.room(model.max_tokens),
     }
     arguments |= {name: value for name, value in optional(model).items() if name not in form.dropped}
-    if mode == "json_schema":
-        schema = {"name": template.stage, "strict": True, "schema": template.json_schema()}
+    if mode in {"bounded", "json_schema"}:
+        schema = template.json_schema(units, bounded=mode == "bounded")
+        schema = {"name": template.stage, "strict": True, "schema": schema}
         arguments["response_format"] = {"type": "json_schema", "json_schema": schema}
     elif mode == "json_object":
         arguments["response_format"] = {"type": "json_object"}
     return arguments
+
+
+def _repair(fault: str) -> str:
+    """What a model is told of a former reply; ``fault``: what was wrong with it."""
+    return (
+        f"Your former reply to this could not be used, or not all of it: {fault[:500]} (numbers as they were then). "
+        "Reply to all of the above, in the form that it names."
+    )

@@ -48,10 +48,10 @@ class ShardBatches:
         run_budget: RunBudget,
         shard: str,
         context: CallContext,
-        image_url: Callable[[str, Model], str],
+        image_url: Callable[[str, RequestTemplate], str],
         answered: Callable[[str, int], None],
     ) -> None:
-        """``context``: the calls' context, without images; ``image_url``: the URL of an image, rendered for a model."""
+        """``context``: the calls' context, without images; ``image_url``: an image's URL, as a template shows it."""
         self._settings = settings
         self._gateway = gateway
         self._run_budget = run_budget
@@ -227,7 +227,7 @@ class ShardBatches:
         if reply.kind == "served" and not moderated:
             self._gateway.attempts.evidence(model).replied(len(good), reply.text or reply.refusal)
         self._keep(reply, good)
-        context = replace(self._context, image_url=lambda image: self._image_url(image, model))
+        context = replace(self._context, image_url=lambda image: self._image_url(image, reply.template))
         try:
             if not (moderated or (served and reply.kind == "declined")):
                 if terminal:
@@ -305,7 +305,7 @@ class ShardBatches:
     def _line(self, template: RequestTemplate, units: Sequence[RequestItem], after: RetryPlan, price: Any) -> BatchLine:
         model, form = template.model, self._gateway.attempts.forms.of(template.model)
         room = after.room(model.max_tokens)
-        context = replace(self._context, image_url=lambda image: self._image_url(image, model))
+        context = replace(self._context, image_url=lambda image: self._image_url(image, template))
         body = arguments_of(template, units, context, after, form)
         estimated, name = pricing.at_most(body, model, room, price, batch=True), uuid.uuid4().hex
         most = self._gateway.attempts.estimated(model, estimated)

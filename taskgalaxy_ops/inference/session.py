@@ -21,8 +21,8 @@ from taskgalaxy_ops.inference.cancellation import completed
 from taskgalaxy_ops.inference.gateway import CallContext, Gateway
 from taskgalaxy_ops.inference.spending import RunBudget, ShardBudget
 from taskgalaxy_ops.models import pricing
-from taskgalaxy_ops.models.rendering import render, rendered
-from taskgalaxy_ops.models.request import RequestItem, RequestTemplate, rendering
+from taskgalaxy_ops.models.rendering import data_url, rendered_for
+from taskgalaxy_ops.models.request import RequestItem, RequestTemplate
 from taskgalaxy_ops.records import Answer
 from taskgalaxy_ops.settings import Model, RunSettings
 from taskgalaxy_ops.storage import Store, keys, link
@@ -69,7 +69,7 @@ class InferenceSession:
         self._batches: batch_session.ShardBatches | None = None
         self._stages: set[str] = set()  # stages whose batches were looked at
         self._ended: TaskGalaxyError | None = None  # why nothing more may be sent
-        self._images: dict[tuple[str, int, int, str], Future[str]] = {}
+        self._images: dict[tuple[str, int, int, int, str], Future[str]] = {}
         self._rendering = threading.Lock()
 
     @property
@@ -243,9 +243,7 @@ class InferenceSession:
             raise AssertionError("sending without a shard budget")
 
         async def one(template: RequestTemplate, units: list[RequestItem]) -> None:
-            context = CallContext(
-                journal, shard_budget, lambda image: self._image_url(image, template.model), self._check
-            )
+            context = CallContext(journal, shard_budget, lambda image: self._image_url(image, template), self._check)
             try:
                 await gateway.ask(template, units, context)
                 self._answered(template.stage, len(units))
@@ -270,8 +268,9 @@ class InferenceSession:
         if self._ended is not None:
             raise self._ended
 
-    def _image_url(self, image: str, model: Model) -> str:
-        key = (image, model.image_side, model.image_quality, model.images)
+    def _image_url(self, image: str, template: RequestTemplate) -> str:
+        model = template.model
+        key = (image, model.image_side, model.image_quality, model.image_min_side, model.images)
         future: Future[str] = Future()
         with self._rendering:
             shared = self._images.setdefault(key, future)
@@ -279,7 +278,9 @@ class InferenceSession:
                 del self._images[next(iter(self._images))]  # the oldest one
         if shared is future:
             try:
-                future.set_result(self._stored(image, model) if model.images == "url" else self._inline(image, model))
+                future.set_result(
+                    self._stored(image, template) if model.images == "url" else self._inline(image, model)
+                )
             except BaseException as error:
                 self._images.pop(key, None)
                 future.set_exception(error)
@@ -293,18 +294,18 @@ class InferenceSession:
 
     def _inline(self, image: str, model: Model) -> str:
         """The image as a data URL."""
-        return render(self._file(image), model.image_side, model.image_quality)
+        return data_url(rendered_for(self._file(image), model))
 
     def _file(self, image: str) -> bytes:
         return canary_picture() if image == CANARY_IMAGE else self._store.get(keys.blob(image))
 
-    def _stored(self, image: str, model: Model) -> str:
+    def _stored(self, image: str, template: RequestTemplate) -> str:
         """The store key of the image's rendering for the model. Renders the image if the store has none."""
-        key = keys.rendering(image, fingerprint("rendering", rendering(model))[:32])
+        key = keys.rendering(image, fingerprint("rendering", template.rendering(image))[:32])
         try:
             self._store.age(key)
         except NotFoundError:
-            self._store.replace(key, rendered(self._file(image), model.image_side, model.image_quality))
+            self._store.put_if_absent(key, rendered_for(self._file(image), template.model))
         return key
 
 

@@ -58,7 +58,8 @@ _UNSUPPORTED = re.compile(
     r"|not (currently )?(enabled|available)|cannot"
 )
 _STRUCTURE = re.compile(
-    r"response_format|json_schema|json_object|structured[ _]output|guided[ _]|grammar|json mode|xgrammar"
+    r"response_format|json_schema|minitems|maxitems|json_object|structured[ _]output|guided[ _]|grammar"
+    r"|json mode|xgrammar"
 )
 _BUSY = re.compile(r"rate.?limit|too many requests|resource_?exhausted|throttl|over(load|capacity)|try again in \d")
 _LOADING = re.compile(

@@ -5,6 +5,7 @@ Replies to chat requests and replies of batches are interpreted alike.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -12,6 +13,21 @@ from typing import Any
 from taskgalaxy_ops.models.request import RequestItem, RequestTemplate
 from taskgalaxy_ops.records import Answer, Reason
 from taskgalaxy_ops.text import clean
+
+_CUT = {"length", "max_tokens", "max_output_tokens", "model_length"}  # why a reply ends whose room is used up
+# Why a reply ends that a filter took: OpenAI's and Azure's word, and those that gateways pass on from others.
+_FILTERED = {
+    "content_filter",
+    "content-filter",
+    "safety",
+    "prohibited_content",
+    "blocklist",
+    "spii",
+    "recitation",
+    "refusal",
+}
+_TEXT_PARTS = {"text", "output_text", "json"}  # types of parts that are said, not thought
+_THOUGHTS = ("reasoning_content", "reasoning", "thinking")  # where servers put what the model thought
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +102,7 @@ class ModelReply:
     @property
     def cut(self) -> bool:
         """Whether the reply was cut off because its room was used up."""
-        return _choice(self.data).get("finish_reason") == "length"
+        return _ended(self.data) in _CUT
 
     @property
     def filtered(self) -> bool:
@@ -98,11 +114,10 @@ class ModelReply:
         """Why the model refused for good; "" if it did not."""
         if self.data.get("error"):
             return clean(f"{self.data['error']}")[:300]
-        message = _choice(self.data).get("message")
-        refusal = message.get("refusal") if isinstance(message, dict) else None
-        if refusal:
+        message = _message(self.data)
+        if refusal := message.get("refusal") or _refused_in_part(message.get("content")):
             return clean(str(refusal))[:300] or "refused"
-        return "content filter" if _choice(self.data).get("finish_reason") == "content_filter" else ""
+        return "content filter" if _ended(self.data) in _FILTERED else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,8 +169,60 @@ def _choice(data: Mapping[str, Any]) -> Mapping[str, Any]:
     return first if isinstance(first, dict) else {}
 
 
-def reply_text(data: Mapping[str, Any]) -> str:
-    """The text of a chat completion's first choice; "" where there is none."""
+def _message(data: Mapping[str, Any]) -> Mapping[str, Any]:
     message = _choice(data).get("message")
-    content = message.get("content") if isinstance(message, dict) else None
-    return content if isinstance(content, str) else ""
+    return message if isinstance(message, dict) else {}
+
+
+def _ended(data: Mapping[str, Any]) -> str:
+    """Why the reply ended: "stop", "length", … in lower case; "" if it does not say."""
+    return str(_choice(data).get("finish_reason") or "").lower()
+
+
+def reply_text(data: Mapping[str, Any]) -> str:
+    """The text of a chat completion's first choice; "" where there is none.
+
+    Servers put it in several places: as a text, in parts, as the arguments of a tool's call, as a choice's text. If all
+    of these are empty and the reply was not cut, it is what the model thought: some models never leave their thoughts.
+    """
+    message = _message(data)
+    places = (message.get("content"), _arguments(message), _choice(data).get("text"))
+    if text := next(filter(None, map(_text, places)), ""):
+        return text
+    if _ended(data) in _CUT:
+        return ""
+    return next(filter(None, (_text(message.get(name)) for name in _THOUGHTS)), "")
+
+
+def _text(content: Any) -> str:
+    """The text of a message's content: a text, a list of parts, or an object where a gateway has read its JSON."""
+    if isinstance(content, str):
+        return content if content.strip() else ""
+    if isinstance(content, list):
+        return "".join(map(_part, content))
+    return json.dumps(content, ensure_ascii=False) if isinstance(content, dict) and content else ""
+
+
+def _part(part: Any) -> str:
+    """The text of a part of a content; "" for a part that is none, such as a thought."""
+    if isinstance(part, str):
+        return part
+    if not isinstance(part, dict) or str(part.get("type", "text")) not in _TEXT_PARTS:
+        return ""
+    text = part.get("text")
+    text = text.get("value") if isinstance(text, dict) else text
+    return text if isinstance(text, str) else ""
+
+
+def _arguments(message: Mapping[str, Any]) -> Any:
+    """The arguments of the only call of a tool in a message; None: there is none, or more than one."""
+    calls = message.get("tool_calls")
+    call = calls[0] if isinstance(calls, list) and len(calls) == 1 else None
+    function = call.get("function") if isinstance(call, dict) else message.get("function_call")
+    return function.get("arguments") if isinstance(function, dict) else None
+
+
+def _refused_in_part(content: Any) -> str:
+    parts = content if isinstance(content, list) else []
+    said = (part.get("refusal") for part in parts if isinstance(part, dict) and part.get("type") == "refusal")
+    return next((text for text in said if isinstance(text, str)), "")

@@ -1,19 +1,22 @@
 """What models are asked: a request item is the smallest question, a template makes a request of one or several items.
 
 An item's key is its **unit**: the hash of everything that the model is shown or told about the item, and of nothing
-else. How items are grouped into requests, the URL, retries and the form of structured output change no key.
+else. How items are grouped into requests, the URL, retries and the form of structured output change no key; nor does
+the text that says in which form to reply: it is how one asks, like the schema that a server may enforce, and not what.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from dataclasses import field as of_record
 from functools import cache
 from typing import Any
 
 from taskgalaxy_ops.hashing import fingerprint
-from taskgalaxy_ops.models import json_repair
+from taskgalaxy_ops.models import json_repair, json_strings
 from taskgalaxy_ops.records import Answer, ImageId, Reason
 from taskgalaxy_ops.settings import Model
 
@@ -22,6 +25,11 @@ GREETING = "Reply with the single word: ready"  # a request without work, to che
 CANARY_TASK_TYPE = "image~colour~main colours of the picture"  # of a canary: any picture has some
 
 RENDER_VERSION = 1  # how images are scaled and encoded for a model (models/rendering.py)
+
+_IN_WORDS = {"string": "text", "integer": "a whole number", "boolean": "true or false"}
+ANY_TEXT = "..."  # stands for a text in the example
+_TRUTHS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+_ESCAPES = 'Within its texts, write \\\\ for a backslash, \\" for a quotation mark and \\n for a line break.'
 
 
 class MalformedReplyError(ValueError):
@@ -43,6 +51,13 @@ class RequestTemplate:
     form: Mapping[str, str] | None = None  # name and version of the question form, where a package brings it
     canary: Mapping[str, Any] | None = None  # an item that any model can answer in form, to tell its faults from ours
     about_images: bool = True  # whether each item is about an image
+    apart: Mapping[ImageId, Mapping[str, Any]] = of_record(
+        default_factory=dict
+    )  # images that are rendered otherwise, how
+    choices: Mapping[str, Sequence[Any]] = of_record(default_factory=dict)  # the values that a field may have
+    may_lack: frozenset[str] = frozenset()  # fields that an entry may leave out
+    shown: Mapping[str, Any] = of_record(default_factory=dict)  # values in the example, where others would mislead
+    most: str | None = None  # the item's field that says how many entries there may be
 
     def unit(self, image: ImageId | None, item: Mapping[str, Any]) -> RequestItem:
         """The request item that asks ``item`` about an image, or about none."""
@@ -51,7 +66,7 @@ class RequestTemplate:
             "head": self.head,
             "item": item,
             "image": image,
-            "render": rendering(self.model) if image else None,
+            "render": self.rendering(image) if image else None,
             "model": self.model.model,
             "revision": self.model.revision,
             "temperature": self.model.temperature,
@@ -60,8 +75,15 @@ class RequestTemplate:
         }
         return RequestItem(fingerprint(f"unit.{self.stage}", shown), image, item)
 
+    def rendering(self, image: ImageId) -> dict[str, Any]:
+        """The parameters that decide how an image is rendered for the model."""
+        return {**rendering(self.model), **self.apart.get(image, {})}
+
     def text(self, units: Sequence[RequestItem]) -> str:
-        """The user message's text: the instruction, then the request as data in a fenced JSON block."""
+        """The user message's text: the instruction, the reply's form, then the request as data in a fenced JSON block.
+
+        The form is told in words whatever the server enforces: some take a schema and ignore it.
+        """
         if self.items is None:
             block: dict[str, Any] = {**self.head, **units[0].item}
         else:
@@ -71,13 +93,63 @@ class RequestTemplate:
             }
         # "<" and "`" are escaped, so that no label can close the fence or open a tag.
         body = json.dumps(block, ensure_ascii=False, indent=1).replace("`", "\\u0060").replace("<", "\\u003c")
-        return f"{self.prompt}\n\n```json\n{body}\n```"
+        return f"{self.prompt}\n\n{self.reply_form}\n\n```json\n{body}\n```"
 
-    def json_schema(self) -> dict[str, Any]:
-        """The reply's JSON schema, strict in OpenAI's sense: every field is required, no other is allowed."""
+    @property
+    def reply_form(self) -> str:
+        """What the model is told of the reply's form: its keys, and an example. It holds no fence."""
+        if self.items is None:
+            example = json.dumps({self.replies: [ANY_TEXT, ANY_TEXT]})
+            held = "a list of texts"
+        else:
+            example = json.dumps({self.replies: [self._example(1), self._example(2)]})
+            told = [f"`{name}` ({self._in_words(name)})" for name in self._fields]
+            held = f"a list with one entry for each number. An entry has {', '.join(told[:-1])} and {told[-1]}"
+        return (
+            f"Reply with one JSON object and nothing else. Its key `{self.replies}` holds {held}. "
+            f"For example: {example}\n{_ESCAPES}"
+        )
+
+    @property
+    def _fields(self) -> Mapping[str, Mapping[str, Any]]:
+        properties: Mapping[str, Mapping[str, Any]] = self.schema.get("properties", {})
+        return properties
+
+    def _in_words(self, name: str) -> str:
+        if name == "index":
+            return "the number"
+        if name in self.choices:
+            return " or ".join(map(str, self.choices[name]))
+        return _IN_WORDS.get(self._fields[name].get("type", ""), "a value")
+
+    def _example(self, number: int) -> dict[str, Any]:
+        """An entry as the example shows it; the second one has another value where there are two."""
+        values = {"integer": number, "boolean": number == 1, "string": ANY_TEXT}
+        example = {name: values.get(of.get("type", ""), ANY_TEXT) for name, of in self._fields.items()}
+        chosen = {name: allowed[-number % len(allowed)] for name, allowed in self.choices.items()}
+        return {**example, **chosen, **self.shown, "index": number}
+
+    def json_schema(self, units: Sequence[RequestItem] = (), *, bounded: bool = False) -> dict[str, Any]:
+        """The reply's JSON schema, strict in OpenAI's sense: every field is required, no other is allowed.
+
+        bounded: it also says how many entries there are for ``units``, and which values an index or a vote may have.
+        OpenAI, Gemini, vLLM and llama.cpp enforce these; Azure's older versions and fine-tuned models refuse
+        ``minItems`` and ``maxItems``: they are to be sent the plain schema.
+        """
+        entry, counts = dict(self.schema), {}
+        if bounded and self.items is not None and units:
+            numbers = {"index": list(range(1, len(units) + 1)), **self.choices}
+            fields = {
+                name: {**of, "enum": list(numbers[name])} if name in numbers else of
+                for name, of in self._fields.items()
+            }
+            entry["properties"] = fields
+            counts = {"minItems": len(units), "maxItems": len(units)}
+        elif bounded and units and self.most is not None:
+            counts = {"maxItems": int(units[0].item[self.most])}
         return {
             "type": "object",
-            "properties": {self.replies: {"type": "array", "items": dict(self.schema)}},
+            "properties": {self.replies: {"type": "array", "items": entry, **counts}},
             "required": [self.replies],
             "additionalProperties": False,
         }
@@ -87,23 +159,30 @@ class RequestTemplate:
 
         Valid entries count even if others are wrong. An index that was not asked, or occurs twice, answers nothing.
         """
+        known_by = tuple(name for name in self._fields if name != "index" and name not in self.may_lack)
+        shape = json_repair.Shape(self.replies, known_by)
         try:
-            entries = json_repair.entries(text, self.replies, part=self.items is not None)
+            entries = json_repair.entries(text, shape, part=self.items is not None)
         except ValueError as error:
             return {}, str(error)
         if self.items is None:
             try:
+                if fault := json_repair.fault_in(entries):
+                    raise MalformedReplyError(fault)
                 return {units[0].key: self.read(units[0].item, entries)}, ""
             except MalformedReplyError as error:
                 return {}, str(error)
-        return self._parse_entries(units, entries)
+        return self._parse_entries(units, [self._named(entry) for entry in entries])
+
+    def _named(self, entry: Any) -> Any:
+        """An entry whose keys are ours: a model may write them in another case."""
+        if not isinstance(entry, dict):
+            return entry
+        keys = {name: json_repair.name_in(entry, name) for name in self._fields}
+        return {name: entry[key] for name, key in keys.items() if key is not None}
 
     def _parse_entries(self, units: Sequence[RequestItem], entries: Sequence[Any]) -> tuple[dict[str, Answer], str]:
-        by_index: dict[int, list[Any]] = {}
-        for entry in entries:
-            index = entry.get("index") if isinstance(entry, dict) else None
-            if isinstance(index, int) and not isinstance(index, bool):
-                by_index.setdefault(index, []).append(entry)
+        by_index = _by_index(entries, len(units))
         answers: dict[str, Answer] = {}
         faults: list[str] = []
         for number, unit in enumerate(units, 1):
@@ -118,8 +197,33 @@ class RequestTemplate:
         return answers, "; ".join(faults)
 
 
+def _by_index(entries: Sequence[Any], count: int) -> dict[int, list[Any]]:
+    """The entries by the number of the item that they answer; ``count``: of items."""
+    by_index: dict[int, list[Any]] = {}
+    for entry in entries:
+        if isinstance(entry, dict) and (index := _whole_number(entry.get("index"))) is not None:
+            by_index.setdefault(index, []).append(entry)
+    if count > 1 and by_index.keys() == set(range(count)):  # counted from 0
+        return {index + 1: given for index, given in by_index.items()}
+    if count == len(entries) == 1 and isinstance(entries[0], dict) and by_index.keys() <= {0}:
+        nameless = not by_index and entries[0].get("index") is None
+        return {1: [entries[0]]} if by_index or nameless else {}  # there is nothing else that it could answer
+    return by_index
+
+
+def _whole_number(value: Any) -> int | None:
+    """A whole number, also one that is written as a text or with the fraction 0; None for anything else."""
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, float):
+        return int(value) if value.is_integer() else None
+    if isinstance(value, str) and re.fullmatch(r"[+-]?\d{1,18}(?:\.0*)?", value.strip()):
+        return int(float(value)) if "." in value else int(value)
+    return value if isinstance(value, int) else None
+
+
 def rendering(model: Model) -> dict[str, int]:
-    """The parameters that decide how an image is rendered for a model."""
+    """The parameters that decide how all images are rendered for a model, but for those with some of their own."""
     return {"v": RENDER_VERSION, "side": model.image_side, "quality": model.image_quality}
 
 
@@ -138,13 +242,52 @@ class RequestItem:
 
 
 def field(entry: Any, name: str, kind: type, *, longest: int = 4000) -> Any:
-    """A field of a reply's entry, checked for its type and length. Raises MalformedReplyError."""
+    """A field of a reply's entry as a value of its type, whatever way it is written in. Raises MalformedReplyError.
+
+    A number is read as a text as it is written, a text as a number or a truth if it can be nothing else.
+    """
     value = entry.get(name) if isinstance(entry, dict) else None
-    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+    if kind is bool:
+        made: Any = _truth(value)
+    elif kind is int:
+        made = _whole_number(value)
+    else:
+        made = json_repair.written(value) if kind is str else None
+    if made is None:
         raise MalformedReplyError(f"`{name}` must be {kind.__name__}")
-    if isinstance(value, str) and len(value) > longest:
+    if isinstance(made, str) and (fault := json_strings.fault_of(made)):
+        raise MalformedReplyError(f"`{name}`: {fault}")
+    if isinstance(made, str) and len(made) > longest:
         raise MalformedReplyError(f"`{name}` is longer than {longest} characters")
-    return value
+    return made
+
+
+def reason_of(entry: Any, name: str = "reason") -> str:
+    """What a model says beside its answer: nothing hangs on it, so that it may be missing.
+
+    A text that can be read in two ways is given as it is written.
+    """
+    value = entry.get(name) if isinstance(entry, dict) else None
+    if value is None:
+        return ""
+    return str(field({name: json_strings.as_written(value) if isinstance(value, str) else value}, name, str))
+
+
+def _truth(value: Any) -> bool | None:
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, str):
+        return _TRUTHS.get(value.strip().rstrip(".").casefold())
+    return bool(value) if _whole_number(value) in {0, 1} else None
+
+
+def vote_of(entry: Any, name: str) -> int:
+    """A field that is 0 or 1; true and false say the same. Raises MalformedReplyError."""
+    value = entry.get(name) if isinstance(entry, dict) else None
+    if (truth := _truth(value)) is not None:
+        return int(truth)
+    field(entry, name, int)
+    raise MalformedReplyError(f"`{name}` must be 0 or 1")
 
 
 def entry_schema(**fields: str) -> dict[str, Any]:

@@ -12,11 +12,9 @@ from typing import Any
 
 from taskgalaxy_ops.settings import Model
 
-MODES = (
-    "json_schema",
-    "json_object",
-    "text",
-)  # of structured output; each is for models that do not take the one before
+# Of structured output; each is for models that do not take the one before. bounded: a schema that also says how many
+# entries there are, and which values they may have.
+MODES = ("bounded", "json_schema", "json_object", "text")
 _ROOM_FIELDS = ("max_tokens", "max_completion_tokens")
 
 
@@ -33,7 +31,8 @@ class RequestForm:
 
     def mode_for(self, model: Model) -> str:
         """The form of structured output for a model: what it was found to take, at most what the settings ask for."""
-        return max(self.mode or model.structured, model.structured, key=MODES.index)
+        chosen = MODES[0] if model.structured == "json_schema" else model.structured
+        return max(self.mode or chosen, chosen, key=MODES.index)
 
     def without(self, model: Model, parameter: str, sent: RequestForm) -> RequestForm | None:
         """This form without a parameter that the model refused when it was asked in the form ``sent``.

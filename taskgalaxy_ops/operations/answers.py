@@ -21,11 +21,13 @@ from taskgalaxy_ops.generation.stages import ASKING
 from taskgalaxy_ops.generation.stages.asking import pure
 from taskgalaxy_ops.models.reply import reply_text
 from taskgalaxy_ops.models.request import MalformedReplyError, RequestItem, RequestTemplate
+from taskgalaxy_ops.models.special_tokens import neutral
 from taskgalaxy_ops.progress import Progress, Silent
 from taskgalaxy_ops.records import Answer, Reason, Reply, is_id
 from taskgalaxy_ops.storage import keys
 from taskgalaxy_ops.storage.journal import Journal
 from taskgalaxy_ops.taxonomy.expand import expand_template
+from taskgalaxy_ops.text import clean
 from taskgalaxy_ops.workspace import Workspace
 
 _Reader = Callable[[str | None], RequestTemplate]
@@ -137,33 +139,58 @@ def _write(workspace: Workspace, shard: str, journal: Journal, replaced: set[str
     workspace.edits().replaced(shard, replaced)  # again, for outputs that a run computed between the two writes
 
 
-def read_again(workspace: Workspace, progress: Progress | None = None) -> dict[str, int]:
+@dataclass(slots=True)
+class ReadAgain:
+    """What reading the kept replies again gives."""
+
+    answers: dict[str, int] = field(default_factory=dict)  # new answers, by stage
+    malformed: dict[str, int] = field(default_factory=dict)  # units that had a malformed answer before, by stage
+    altered: int = (
+        0  # written pairs whose text an older parser altered, by dropping a backslash; they are left as they are
+    )
+
+
+def read_again(workspace: Workspace, progress: Progress | None = None, *, dry_run: bool = False) -> ReadAgain:
     """Read the raw replies again with today's parser, for units without an answer, or with a malformed one.
 
-    Returns the number of new answers by stage. Asks no model, and changes no other answer.
+    Asks no model, and changes no other answer. dry_run: only count what it would give.
     """
     progress = progress or Silent()
     readers = _readers(workspace)
     shards = workspace.journals()
     progress.stage("read again", len(shards), "journals")
-    by_stage: dict[str, int] = {}
+    found = ReadAgain()
     for shard in shards:
         journal = Journal(workspace.store, shard)
         given = dict(journal.answers)
+        malformed = {unit for unit, answer in given.items() if answer.terminal == Reason.MALFORMED}
         replaced: set[str] = set()
         for raw in list(journal.replies()):
+            for unit in malformed.intersection(raw["units"]):
+                malformed.discard(unit)
+                found.malformed[raw["stage"]] = found.malformed.get(raw["stage"], 0) + 1
             for unit, answer in _read_again(raw, readers).items():
                 known = given.get(unit)
                 if raw["seen"] < journal.forgotten(unit):
                     continue
+                if known is not None and journal.sources.get(unit) == raw["reply"]:
+                    found.altered += raw["stage"] == "write" and _is_altered(known, answer)
                 if known is None or known.terminal == Reason.MALFORMED:
                     replaced |= {raw["stage"]} if known else set()
-                    by_stage[raw["stage"]] = by_stage.get(raw["stage"], 0) + 1
+                    found.answers[raw["stage"]] = found.answers.get(raw["stage"], 0) + 1
                     given[unit] = answer
                     journal.add(_reread_entry(raw, unit, answer))
-        _write(workspace, shard, journal, replaced)
+        if not dry_run:
+            _write(workspace, shard, journal, replaced)
         progress.advance("read again")
-    return by_stage
+    return found
+
+
+def _is_altered(known: Answer, today: Answer) -> bool:
+    """Whether a kept answer's text is another than the one that today's parser reads, but for special tokens."""
+    kept, read = known.value or {}, today.value or {}
+    texts = {name: kept[name] for name in read.keys() & kept.keys() if isinstance(kept[name], str)}
+    return any(neutral(text) != read[name] for name, text in texts.items())
 
 
 def _read_again(raw: Mapping[str, Any], readers: Mapping[str, _Reader]) -> dict[str, Answer]:
@@ -212,6 +239,15 @@ def _lines(path: Path, readers: Mapping[str, _Reader]) -> Iterator[Reply]:
                 ) from error
 
 
+def _as_given(read: Mapping[str, Any], value: Mapping[str, Any]) -> dict[str, Any]:
+    """An answer with its texts as they were exported, so that votes on them stay votes on them.
+
+    An older version may have let special tokens pass, which are treated in releases.
+    """
+    given = {name: value.get(name) for name, text in read.items() if isinstance(text, str)}
+    return {**read, **{name: clean(text) for name, text in given.items() if isinstance(text, str)}}
+
+
 def _imported(raw: Mapping[str, Any], readers: Mapping[str, _Reader]) -> Reply:
     """A line of a file as a journal entry. Its answers are untrusted, and checked as a model's reply is.
 
@@ -229,7 +265,8 @@ def _imported(raw: Mapping[str, Any], readers: Mapping[str, _Reader]) -> Reply:
         else:
             value = given["value"]
             try:
-                answers[unit] = reader.read({}, value["children"] if raw["stage"] == "expand" else value)
+                read = reader.read({}, value["children"] if raw["stage"] == "expand" else value)
+                answers[unit] = Answer(_as_given(read.value or {}, value))
             except MalformedReplyError as error:
                 raise ValueError(f"an answer of {raw['stage']}: {error}") from error
     if raw.get("image") is not None and not is_id(raw["image"]):

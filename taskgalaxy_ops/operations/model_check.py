@@ -15,7 +15,7 @@ from taskgalaxy_ops.inference.canary import CANARY_IMAGE, canary_picture, canary
 from taskgalaxy_ops.inference.gateway import CallContext, Gateway
 from taskgalaxy_ops.inference.spending import RunBudget, ShardBudget
 from taskgalaxy_ops.models import pricing
-from taskgalaxy_ops.models.rendering import render, rendered
+from taskgalaxy_ops.models.rendering import data_url, rendered_for
 from taskgalaxy_ops.models.request import RequestTemplate
 from taskgalaxy_ops.models.request_form import optional
 from taskgalaxy_ops.prompts import load_prompts
@@ -115,11 +115,11 @@ async def _one(
 
 def _picture(model: Model, store: Store | None) -> str:
     if model.images == "data":
-        return render(canary_picture(), model.image_side, model.image_quality)
+        return data_url(rendered_for(canary_picture(), model))
     if store is None:
         raise ModelError(f"model {model.name!r} reads images by URL of the store, which is not reached.")
     key = keys.rendering(CANARY_IMAGE, "doctor")
-    store.replace(key, rendered(canary_picture(), model.image_side, model.image_quality))
+    store.replace(key, rendered_for(canary_picture(), model))
     return link(store, key, seconds=_LINK_SECONDS, content_type="image/jpeg")
 
 

@@ -101,7 +101,7 @@ def store_state(
         output = state.place("embed", keys.embed(shard))
         output = state.place("match", keys.match(output, types_hash, dead.get(shard.id)))
         for name in ASKING:
-            output = state.place(name, keys.asking(name, output, edits.get((shard.id, name), 0)))
+            output = state.place(name, keys.asking(name, output, edits.get((shard.id, name), 0), shard.id))
         states.append(state)
     return StoreState(states, types, log.begun())
 

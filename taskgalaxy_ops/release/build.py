@@ -15,7 +15,7 @@ from taskgalaxy_ops.hashing import fingerprint, sha256_hex
 from taskgalaxy_ops.records import ImageId
 from taskgalaxy_ops.release.card import card
 from taskgalaxy_ops.release.formats import FORMATS, PICTURES, folder_of
-from taskgalaxy_ops.release.images import thumbnail_files
+from taskgalaxy_ops.release.images import copied_image, thumbnail_files, write_referred
 from taskgalaxy_ops.release.select import RELEASE_VERSION, Selection
 from taskgalaxy_ops.release.spooled import spooled
 from taskgalaxy_ops.storage.base import Content
@@ -28,7 +28,7 @@ HISTORY = "history.json"
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """An image's file, which the store already holds. Its bytes were checked when the Parquet files were made."""
+    """An image's own file, which the store already holds. Its bytes were checked when the Parquet files were made."""
 
     image: ImageId
 
@@ -45,9 +45,11 @@ def build(plan: Selection, *, version: int, history: Mapping[str, Any]) -> Itera
     for path, file in chain.from_iterable(_files(plan, name) for name in plan.settings.formats):
         _list(plan, path, entry(file))
         yield path, file
-    for image, path, size in plan.copied():
-        _list(plan, path, {"size": size, "sha256": image})
-        yield path, Stored(image)
+    write_referred(plan)
+    for picture, image, path in plan.copied():
+        raw = copied_image(plan, picture, image)
+        _list(plan, path, entry(raw))
+        yield path, Stored(image) if plan.settings.images == "original" else raw
     for path, raw in chain(thumbnail_files(plan), [(README, card(plan))]):
         _list(plan, path, entry(raw))
         yield path, raw

@@ -28,6 +28,7 @@ def card(plan: Selection) -> bytes:
         _intro(plan),
         _loading(plan),
         _pictures(plan),
+        _shown(plan),
         _funnel(plan),
         _taxonomy(plan),
         _judges(plan),
@@ -137,6 +138,41 @@ def _picture(sample: Sample) -> tuple[str, ...]:
         answer = f"{text(sample.reasoning, _CELL)} **{answer}**"
     picture = f"![image of this sample]({thumbnail_path(sample.pair)})"
     return picture, text(sample.task_type), text(sample.question, _CELL), answer, votes
+
+
+def _shown(plan: Selection) -> list[str]:
+    """What an image of the release is, and how many models were shown otherwise than their files have them."""
+    teacher = plan.inputs.teacher
+    shown = (
+        f"a JPEG of 8 bits a colour, upright, on white where it is transparent, its longer side at most "
+        f"{teacher.image_side:,} pixels, without EXIF"
+    )
+    if plan.settings.images == "rendition":
+        told = (
+            f"Each image is the picture that the teacher was sent: {shown}. A trainer that opens it sees what the "
+            "teacher saw. Files are named by the SHA-256 of their source's file (`image_id`)."
+        )
+    else:
+        told = (
+            "Each image is its source's file, unchanged, with its EXIF, which may say where a photograph was taken. "
+            f"The teacher was sent {shown}. "
+            "A trainer that only opens the file sees something else where the table says so."
+        )
+    size = (teacher.image_side, teacher.image_quality, teacher.image_min_side)
+    others = [
+        f"{text(judge.name)} ({judge.image_side:,} pixels, quality {judge.image_quality})"
+        for judge in plan.inputs.judges
+        if (judge.image_side, judge.image_quality, judge.image_min_side) != size
+    ]
+    told += f" Judges that were sent another size: {', '.join(others)}." if others else " Judges were sent the same."
+    rows = [(what, f"{number:,}") for what, number in plan.altered.items()]
+    return [
+        "## Pictures",
+        "",
+        told,
+        "",
+        *(table(("shown otherwise than the source's file has it", "images in this folder"), rows) if rows else []),
+    ]
 
 
 def _funnel(plan: Selection) -> list[str]:
@@ -293,8 +329,18 @@ def _limits(plan: Selection) -> list[str]:
         "- Questions, answers and reasoning are text of models, accepted by models. No person has read all of it.",
         "- A judge's approval is an opinion: the agreement above says how far to trust it.",
         f"- {alike}",
-        "- Image files are as the sources had them, EXIF included; the small ones in `samples/` have none.",
+        *_tokens(plan.neutralised),
         "- Nothing was checked against the test sets of benchmarks.",
         "- `history.json` holds times, costs and version numbers; `manifest.json` has each file's size and SHA-256.",
         "",
+    ]
+
+
+def _tokens(number: int) -> list[str]:
+    if not number:
+        return []
+    named = "1 sample names" if number == 1 else f"{number:,} samples name"
+    return [
+        f"- {named} special tokens of tokenizers, as `s` or `INST` in their brackets. So that no trainer reads them as "
+        "its own, their brackets are written ‹ › and ⟦ ⟧."
     ]

@@ -1,19 +1,24 @@
-"""The images of a release: the unchanged files, and a few small ones for its card."""
+"""The images of a release: the pictures that the teacher was sent, or the sources' files; small ones for its card."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 
 from PIL import Image as Pillow
 
-from taskgalaxy_ops.errors import DamageError
+from taskgalaxy_ops.errors import DamageError, TaskGalaxyError
 from taskgalaxy_ops.hashing import sha256_hex
-from taskgalaxy_ops.models.rendering import upright
+from taskgalaxy_ops.models.rendering import altered, rendered_for, upright
 from taskgalaxy_ops.records import ImageId, PairId
-from taskgalaxy_ops.release.select import Selection
+from taskgalaxy_ops.release.select import Sample, Selection
 
 _SIDE = 256  # pixels
+_AT_ONCE = 8  # images that are rendered together at most; decoders and encoders let other threads work
+_PART = 1000  # images that wait for a thread
 
 
 def read_image(plan: Selection, image: ImageId) -> bytes:
@@ -24,15 +29,65 @@ def read_image(plan: Selection, image: ImageId) -> bytes:
     return raw
 
 
+def released_image(plan: Selection, image: ImageId) -> tuple[bytes, list[str]]:
+    """An image as the release has it, and in what the teacher was shown it otherwise than its file has it.
+
+    Raises DamageError as ``read_image``, and for a file that cannot be decoded any more.
+    """
+    raw = read_image(plan, image)
+    teacher = plan.inputs.teacher
+    try:
+        otherwise = altered(raw, teacher)
+        if plan.settings.images == "original":
+            return raw, otherwise
+        return plan.inputs.rendition(image, raw) if plan.inputs.rendition else rendered_for(raw, teacher), otherwise
+    except TaskGalaxyError:
+        raise
+    except Exception as error:  # a newer decoder refuses what the one took that checked the file
+        raise DamageError(
+            f"image {image}: its file cannot be decoded any more ({error!r}). Install the versions that the store was "
+            "made with, or take the image down."
+        ) from error
+
+
+def fetch(plan: Selection, samples: Iterable[Sample]) -> None:
+    """Read the images of these samples that the release contains, several at once, into the plan's database."""
+    wanted = {sample.picture: sample.image for sample in samples if sample.size}
+    there = "SELECT 1 FROM blobs WHERE picture = ?"
+    _keep(plan, [each for each in sorted(wanted.items()) if not plan.rows.execute(there, each[:1]).fetchone()])
+
+
+def _keep(plan: Selection, wanted: Sequence[tuple[int, ImageId]]) -> None:
+    with _threads() as pool:
+        made = pool.map(lambda image: released_image(plan, image), [image for _, image in wanted])
+        for (picture, _), (raw, otherwise) in zip(wanted, made, strict=True):
+            plan.rows.execute("INSERT INTO blobs VALUES (?, ?)", (picture, raw))
+            plan.rows.executemany("INSERT INTO altered VALUES (?, ?)", [(picture, what) for what in otherwise])
+
+
+def _threads() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(min(_AT_ONCE, os.cpu_count() or 1))
+
+
 def copied_image(plan: Selection, picture: int, image: ImageId) -> bytes:
-    """The file of an image that the release contains; it is read from the store once, then from the plan's database."""
+    """An image that the release contains; it is read from the store once, then from the plan's database."""
     kept = plan.rows.execute("SELECT raw FROM blobs WHERE picture = ?", (picture,)).fetchone()
     if kept:
         raw: bytes = kept[0]
         return raw
-    raw = read_image(plan, image)
-    plan.rows.execute("INSERT INTO blobs VALUES (?, ?)", (picture, raw))
-    return raw
+    _keep(plan, [(picture, image)])
+    return copied_image(plan, picture, image)
+
+
+def write_referred(plan: Selection) -> None:
+    """See to it that the pictures to which the release refers are in the store. Sources' files are there anyway."""
+    if plan.settings.images == "original" or (refer := plan.inputs.refer) is None:
+        return
+    referred = iter(plan.referred())
+    with _threads() as pool:
+        while part := list(islice(referred, _PART)):
+            for _ in pool.map(refer, part):
+                pass
 
 
 def thumbnail_path(pair: PairId) -> str:
@@ -43,8 +98,10 @@ def thumbnail_path(pair: PairId) -> str:
 def thumbnail_files(plan: Selection) -> Iterator[tuple[str, bytes]]:
     """Small JPEGs of the card's samples, upright and without EXIF."""
     for pair in plan.shown:
-        small = upright(read_image(plan, pair.image))
+        raw = copied_image(plan, pair.picture, pair.image) if pair.size else released_image(plan, pair.image)[0]
+        small = upright(raw)
         small.thumbnail((_SIDE, _SIDE), Pillow.Resampling.LANCZOS)
+        small.info.clear()  # a comment would be saved again
         out = io.BytesIO()
         small.save(out, "JPEG", quality=85)
         yield thumbnail_path(pair.pair), out.getvalue()

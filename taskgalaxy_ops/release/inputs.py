@@ -42,7 +42,7 @@ class ReleaseInputs:
 
     shards: Iterable[ShardRows]  # read once, one in memory at a time
     read_image: Callable[[ImageId], bytes]  # the file's bytes
-    image_uri: Callable[[ImageId], str]  # the URI of the bytes, for images that are not copied into the release
+    image_uri: Callable[[ImageId], str]  # the URI of what is released, for images that are not copied into the release
     stage_counts: Sequence[StageCounts]  # up to the vote; the release adds its own
     taxonomy: TaxonomySummary
     teacher: Model
@@ -52,6 +52,9 @@ class ReleaseInputs:
     simulated: bool
     partial: bool = False
     pending: int = 0  # units without an answer
+    # The picture that the teacher was sent, from the image's id and its file; None: it is made anew.
+    rendition: Callable[[ImageId, bytes], bytes] | None = None
+    refer: Callable[[ImageId], None] | None = None  # sees to it that the store has what ``image_uri`` names
     rules: Mapping[str, Any] = field(default_factory=dict)  # settings that the data depend on, e.g. "vote.quorum": 2
     audit_share: float = 0.0  # share of pairs, by hash, that every judge saw
     settings_hash: str = ""  # for history.json: it covers addresses, too, which change no data

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +13,7 @@ import pyarrow.parquet as pq
 
 from taskgalaxy_ops.errors import DamageError, SourceError
 from taskgalaxy_ops.hashing import sha256_hex
-
-_TOKENS = re.compile(
-    r"<(\s*/?\s*(?:image|video|audio|img|IMG_CONTEXT|s|unk|pad|bos|eos|box|ref|quad)\s*)>|<(\|[^|<>]{0,40}\|)>", re.I
-)
+from taskgalaxy_ops.models.special_tokens import neutral
 
 
 @dataclass(frozen=True)
@@ -77,7 +73,7 @@ class ReleaseCopy:
     def table(self, splits: Sequence[str], columns: Sequence[str]) -> list[dict[str, Any]]:
         """Rows of the Parquet files of these splits, with these columns only.
 
-        The column ``image`` has only the path, without the bytes; question and answer are passed through ``plain``.
+        The column ``image`` has only the path, without the bytes; question and answer hold no special tokens.
         """
         wanted = ["image.path" if column == "image" else column for column in columns]
         rows: list[dict[str, Any]] = []
@@ -85,15 +81,10 @@ class ReleaseCopy:
             for file in sorted((self.folder / "data").glob(f"{split}-*.parquet")):
                 rows += pq.ParquetFile(file).read(columns=wanted).to_pylist()
         for row in rows:
-            row.update({name: plain(row[name]) for name in ("question", "answer") if name in row})
+            row.update({name: neutral(row[name]) for name in ("question", "answer") if name in row})
         return rows
 
 
 def _sha256(file: Path) -> str:
     with file.open("rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()
-
-
-def plain(text: str) -> str:
-    """The text without strings that a tokenizer reads as special tokens: their brackets become similar characters."""
-    return _TOKENS.sub(lambda found: f"‹{found[1] or found[2]}›", text)

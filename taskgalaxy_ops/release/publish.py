@@ -26,12 +26,16 @@ from taskgalaxy_ops.hashing import fingerprint, sha256_hex
 from taskgalaxy_ops.progress import Progress, Silent
 from taskgalaxy_ops.records import Image, ImageId
 from taskgalaxy_ops.release import published_rows
+from taskgalaxy_ops.release.renditions import Renditions
+from taskgalaxy_ops.settings import ReleaseSettings
 from taskgalaxy_ops.storage import Listed, keys
 from taskgalaxy_ops.storage.base import Content, in_parts
 from taskgalaxy_ops.storage.ledger import NANO
 from taskgalaxy_ops.storage.log import Log, LogEntry
 from taskgalaxy_ops.taxonomy.store import TaxonomyStore
 from taskgalaxy_ops.workspace import Workspace
+
+_BEFORE_RENDITIONS = 1  # the code version whose releases hold the sources' files
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +52,7 @@ class Published:
     inputs: str = ""  # fingerprint of its inputs, if all of them were complete; "": not known
     rejects: Mapping[str, int] = field(default_factory=dict)  # accepted pairs that were left out, by reason
     withdrawn: int = 0  # samples that were withdrawn from it later, with their images
+    code: int = _BEFORE_RENDITIONS  # code version that made it; older entries of the log do not say it
 
     @property
     def funnel(self) -> StageCounts:
@@ -84,14 +89,21 @@ class ReleaseReceipt:
     path: str  # URL of its prefix
     made: bool  # False: nothing was made, because the content equals that of the latest release
     funnel: StageCounts  # from accepted pairs to samples
+    older: bool = False  # an earlier version made it of the same: it holds the sources' files, whatever is set
 
 
 def publish(
-    workspace: Workspace, *, partial: bool = False, results: RunResults | None = None, progress: Progress | None = None
+    workspace: Workspace,
+    *,
+    partial: bool = False,
+    renew: bool = False,
+    results: RunResults | None = None,
+    progress: Progress | None = None,
 ) -> ReleaseReceipt:
     """Release all accepted pairs of live images, unless this equals the latest release.
 
-    results: of a run that was just made; None: of the answers that the journals hold.
+    renew: also where nothing but the version of TaskGalaxy differs that made the latest release. results: of a run that
+    was just made; None: of the answers that the journals hold.
     Raises PendingError while anything is pending, unless ``partial``; SourceError where there is nothing to release.
     """
     progress = progress or Silent()
@@ -105,6 +117,8 @@ def publish(
     latest = next(reversed(published(workspace)), None)
     if latest and inputs and latest.inputs == inputs:
         return ReleaseReceipt(latest, url(workspace, latest), False, latest.funnel)
+    if latest and not renew and _made_before(results, latest):
+        return ReleaseReceipt(latest, url(workspace, latest), False, latest.funnel, older=True)
     with release.select_samples(release_inputs(results), workspace.settings.release) as plan:
         if not plan.counts["samples"]:
             raise SourceError(
@@ -124,16 +138,31 @@ def publish(
             partial=bool(results.pending),
             inputs=inputs,
             rejects=dict(plan.funnel[-1].rejects),
+            code=release.RELEASE_VERSION,
         )
         published_rows.keep_left_out(workspace.store, version, plan.rejects())
     _finish(workspace, done)
     if late := workspace.registry.denied() - results.denied:  # taken down while it was made
         withdraw(workspace, version, late)
+        for listed in [each for image in late for each in workspace.store.list(keys.renderings(image))]:
+            workspace.store.delete(listed.key)
         done = next(one for one in published(workspace) if one.version == version)
     return ReleaseReceipt(done, url(workspace, done), True, done.funnel)
 
 
-def _inputs(results: RunResults) -> str:
+def _made_before(results: RunResults, latest: Published) -> bool:
+    """Whether a version of TaskGalaxy that released the sources' files made the latest release, of the same samples."""
+    rules = results.workspace.settings.release
+    if latest.code != _BEFORE_RENDITIONS or rules.images != "rendition":
+        return False
+    if latest.inputs and latest.inputs == _inputs(results, code=_BEFORE_RENDITIONS):
+        return True
+    files = rules.model_copy(update={"images": "original"})
+    with release.select_samples(release_inputs(results, files), files) as plan:
+        return plan.content_before == latest.content
+
+
+def _inputs(results: RunResults, code: int = release.RELEASE_VERSION) -> str:
     """Fingerprint of all that determines a release's content, made without reading rows; "" if a part is provisional.
 
     Equal fingerprints mean equal content; equal content may have different fingerprints.
@@ -149,7 +178,7 @@ def _inputs(results: RunResults) -> str:
     return fingerprint(
         "release.inputs",
         {
-            "code": release.RELEASE_VERSION,
+            "code": code,
             "shards": sorted(outputs),
             "registry": workspace.registry.last(),
             "taxonomy": TaxonomyStore(workspace).version().number,
@@ -307,17 +336,22 @@ def _rows(results: RunResults) -> Iterator[release.ShardRows]:
         )
 
 
-def release_inputs(results: RunResults) -> release.ReleaseInputs:
-    """The inputs of a release, from a run's results and the store."""
+def release_inputs(results: RunResults, rules: ReleaseSettings | None = None) -> release.ReleaseInputs:
+    """The inputs of a release, from a run's results and the store. rules: None: those of the settings."""
     workspace = results.workspace
     settings = workspace.settings
+    rules = rules or settings.release
     taxonomy = TaxonomyStore(workspace).version()
     paid = results.paid.all
+    renditions = Renditions(workspace)
+    released = keys.blob if rules.images == "original" else renditions.key
     levels = Counter(node.level for node in taxonomy.nodes if node.status == "live")
     return release.ReleaseInputs(
         shards=_rows(results),
         read_image=lambda image: workspace.store.get(keys.blob(image)),
-        image_uri=lambda image: f"{workspace.store.url.rstrip('/')}/{keys.blob(image)}",
+        image_uri=lambda image: f"{workspace.store.url.rstrip('/')}/{released(image)}",
+        rendition=renditions.of,
+        refer=renditions.refer,
         stage_counts=results.funnel,
         taxonomy=release.TaxonomySummary(taxonomy.number, [node.path for node in taxonomy.leaves()], levels),
         teacher=settings.teacher,

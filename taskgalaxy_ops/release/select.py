@@ -3,36 +3,33 @@
 from __future__ import annotations
 
 import json
-import re
 import sqlite3
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from json.encoder import encode_basestring as quoted
 from typing import Any, NamedTuple
-from urllib.parse import unquote, urlsplit
 
 import numpy as np
 
 from taskgalaxy_ops.extensions import QUESTION_FORMS, RELEASE_FORMATS
 from taskgalaxy_ops.funnel import StageCounts
 from taskgalaxy_ops.hashing import fingerprint
+from taskgalaxy_ops.models.special_tokens import is_neutralised
 from taskgalaxy_ops.records import ImageId, PairId, Reason, Reject
 from taskgalaxy_ops.release.agreement import Ballots
 from taskgalaxy_ops.release.inputs import ReleaseInputs
 from taskgalaxy_ops.release.near_duplicates import near_duplicates
-from taskgalaxy_ops.release.sqlite_staging import SPLITS, canonical, database, lines_hash, load
+from taskgalaxy_ops.release.sqlite_staging import SPLITS, canonical, database, lines_hash, load, location
 from taskgalaxy_ops.settings import Model, ReleaseSettings
 
-RELEASE_VERSION = 1  # code version: one more whenever the same inputs give other files
+RELEASE_VERSION = 2  # code version: one more whenever the same inputs give other files
 
 _PART_BYTES = 128 << 20  # of images in a Parquet file; an image counts once for each row that contains it
 _PART_ROWS = 50_000
 _SHOWN = 6  # samples on the card
 _UNSTATED = "not stated"
-
-_EXTENSIONS = {"jpeg": "jpg", "mpo": "jpg", "tiff": "tif"}
 
 
 class Sample(NamedTuple):
@@ -48,7 +45,7 @@ class Sample(NamedTuple):
     votes: str | None  # JSON, in the settings' order of judges
     claims: str  # JSON: the live sources' claims on the image, in order of source
     location: str  # of the image: a path within the release, or the URI of its bytes in the store
-    size: int  # bytes of the image that the row contains: 0 if it is referred to
+    size: int  # about the bytes of the image that the row contains: 0 if it is referred to
     picture: int  # number of the image, in order of id
 
 
@@ -61,6 +58,7 @@ class Picture(NamedTuple):
     format: str
     size: int
     phash: str
+    levels: str | None
     claims: str
     location: str
 
@@ -108,7 +106,7 @@ class Selection:
             Sample._make,
             self.rows.execute(
                 "SELECT pair, p.image, task_type, variant, question, answer, reasoning, votes, claims, location, "
-                "p.size * p.copied, c.picture FROM chosen c JOIN pictures p ON p.rowid = c.picture "
+                "p.held * p.copied, c.picture FROM chosen c JOIN pictures p ON p.rowid = c.picture "
                 "WHERE c.rowid BETWEEN ? AND ? ORDER BY c.rowid",
                 (first, self._ends["test"] if last is None else last),
             ),
@@ -139,14 +137,26 @@ class Selection:
         return map(
             Picture._make,
             self.rows.execute(
-                "SELECT image, width, height, format, size, lower(hex(phash)), claims, location FROM pictures "
+                "SELECT image, width, height, format, size, lower(hex(phash)), levels, claims, location FROM pictures "
                 "ORDER BY rowid"
             ),
         )
 
-    def copied(self) -> Iterator[tuple[ImageId, str, int]]:
-        """Id, path and size (bytes) of the images that the release contains, in order of id."""
-        yield from self.rows.execute("SELECT image, location, size FROM pictures WHERE copied ORDER BY rowid")
+    def copied(self) -> Iterator[tuple[int, ImageId, str]]:
+        """Number, id and path of the images that the release contains, in order of id."""
+        yield from self.rows.execute("SELECT rowid, image, location FROM pictures WHERE copied ORDER BY rowid")
+
+    def referred(self) -> Iterator[ImageId]:
+        """The images that the release only refers to, in order of id."""
+        for (image,) in self.rows.execute("SELECT image FROM pictures WHERE NOT copied ORDER BY rowid"):
+            yield image
+
+    @property
+    def altered(self) -> dict[str, int]:
+        """How many of the release's images the teacher was shown otherwise than their files have them, by what differs.
+
+        It is known once the Parquet files are made. Images that are only referred to do not count."""
+        return dict(self.rows.execute("SELECT what, count(*) FROM altered GROUP BY what ORDER BY what"))
 
     @cached_property
     def counts(self) -> dict[str, int]:
@@ -162,6 +172,11 @@ class Selection:
             "images_copied": int(copied),
             "task_types": len(self.task_types),
         }
+
+    @cached_property
+    def neutralised(self) -> int:
+        """The number of samples whose text names special tokens, which are written with other brackets."""
+        return sum(any(map(is_neutralised, (s.question, s.answer, s.reasoning or ""))) for s in self.samples())
 
     @cached_property
     def images(self) -> dict[str, int]:
@@ -196,7 +211,7 @@ class Selection:
         by_split: dict[str, list[Part]] = {}
         room = 0
         sizes = self.rows.execute(
-            "SELECT c.rowid, c.split, p.size * p.copied FROM chosen c JOIN pictures p ON p.rowid = c.picture "
+            "SELECT c.rowid, c.split, p.held * p.copied FROM chosen c JOIN pictures p ON p.rowid = c.picture "
             "ORDER BY c.rowid"
         )
         for number, split, size in sizes:
@@ -268,9 +283,18 @@ class Selection:
     @cached_property
     def content_hash(self) -> str:
         """Fingerprint of all that determines the files' bytes, except history.json's times, costs and versions."""
+        return self._content(RELEASE_VERSION, self.made_with)
+
+    @property
+    def content_before(self) -> str:
+        """The same as code version 1 made it, which had no setting ``images``; of a selection of the sources' files."""
+        rules = {name: value for name, value in self._rules().items() if name != "images"}
+        return self._content(1, {**self.made_with, "release": rules})
+
+    def _content(self, code: int, made_with: Mapping[str, Any]) -> str:
         inputs = self.inputs
         content = {
-            "code": RELEASE_VERSION,
+            "code": code,
             "samples": lines_hash(self._sample_lines()),
             "images": lines_hash(map(_image_line, self.pictures())),
             "votes": lines_hash(self._vote_lines()),
@@ -278,7 +302,7 @@ class Selection:
             "funnel": self.funnel,
             "leaves": sorted(inputs.taxonomy.leaves),
             "levels": inputs.taxonomy.levels,
-            "made_with": self.made_with,
+            "made_with": made_with,
             "simulated": inputs.simulated,
             "partial": inputs.partial,
             "pending": inputs.pending,
@@ -313,8 +337,9 @@ class Selection:
 
 def _image_line(p: Picture) -> bytes:
     """``{"image": records.Image, "location", "claims": [records.Claim]}``."""
+    levels = "" if p.levels is None else f'"levels":{quoted(p.levels)},'
     return canonical(
-        f'{{"claims":{p.claims},"image":{{"format":{quoted(p.format)},"height":{p.height},"image":"{p.image}",'
+        f'{{"claims":{p.claims},"image":{{"format":{quoted(p.format)},"height":{p.height},"image":"{p.image}",{levels}'
         f'"phash":"{p.phash}","size":{p.size},"width":{p.width}}},"location":{quoted(p.location)}}}'
     )
 
@@ -324,7 +349,7 @@ def identity(model: Model) -> dict[str, Any]:
     return model.model_dump(
         mode="json",
         include={
-            *("name", "model", "revision", "temperature", "image_side", "image_quality", "simulated"),
+            *("name", "model", "revision", "temperature", "image_side", "image_quality", "image_min_side", "simulated"),
             *("top_p", "seed", "stop", "reasoning_effort", "extra_body"),
         },
     )
@@ -343,11 +368,11 @@ def select_samples(inputs: ReleaseInputs, settings: ReleaseSettings) -> Selectio
         judges = {judge.name: number for number, judge in enumerate(inputs.judges)}
         ballots = Ballots(inputs.audit_share)
         for shard in inputs.shards:
-            load(rows, shard, settings, judges, ballots)
+            load(rows, shard, settings, judges, ballots, inputs.teacher)
         _leave_out_near_duplicates(rows, settings.near_duplicate_bits)
         if settings.cap is not None:
             _leave_out_over_cap(rows, settings.cap)
-        _choose(rows, inputs, settings.copy_images_up_to)
+        _choose(rows, inputs, settings)
     except BaseException:
         rows.close()
         raise
@@ -398,32 +423,20 @@ def _leave_out_over_cap(rows: sqlite3.Connection, cap: int) -> None:
     )
 
 
-def _choose(rows: sqlite3.Connection, inputs: ReleaseInputs, copy_up_to: int) -> None:
+def _choose(rows: sqlite3.Connection, inputs: ReleaseInputs, settings: ReleaseSettings) -> None:
     """Make the tables ``pictures``, in order of image, and ``chosen``, in order of split and pair.
 
-    Images are copied in order of id while they fit into ``copy_up_to`` bytes; all others are referred to.
+    Images are copied in order of id while they fit into ``copy_images_up_to`` bytes; all others are referred to.
     """
-    rows.create_function("location", 3, partial(_location, inputs), deterministic=True)
+    rows.create_function("location", 3, partial(location, inputs, settings.images), deterministic=True)
     rows.execute(
-        "CREATE TABLE pictures AS SELECT *, location(image, format, copied) AS location FROM (SELECT *, sum(size) OVER "
+        "CREATE TABLE pictures AS SELECT *, location(image, format, copied) AS location FROM (SELECT *, sum(held) OVER "
         "(ORDER BY image) <= ? AS copied FROM images WHERE image IN (SELECT image FROM pairs WHERE image IS NOT NULL "
         "AND reason IS NULL)) ORDER BY image",
-        (copy_up_to,),
+        (settings.copy_images_up_to,),
     )
     rows.execute("CREATE UNIQUE INDEX picture_of ON pictures (image)")
     rows.execute(
         "CREATE TABLE chosen AS SELECT pair, p.rowid AS picture, task_type, variant, question, answer, reasoning, "
         "votes, split FROM pairs JOIN pictures p USING (image) WHERE reason IS NULL ORDER BY split, pair"
     )
-
-
-def _location(inputs: ReleaseInputs, image: ImageId, kind: str, copied: bool) -> str:
-    """The location of an image: a path within the release, or the URI of its bytes in the store.
-
-    A ``file://`` URI becomes a path, because trainers and `datasets` open paths, and no such URIs.
-    """
-    if not copied:
-        uri = inputs.image_uri(image)
-        return unquote(urlsplit(uri).path) if uri.startswith("file://") else uri
-    extension = _EXTENSIONS.get(kind, kind if re.fullmatch("[a-z0-9]{1,9}", kind) else "bin")
-    return f"images/{image[:2]}/{image}.{extension}"

@@ -14,29 +14,36 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from json.encoder import encode_basestring as quoted
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import pyarrow as pa
 
 from taskgalaxy_ops.errors import DamageError
 from taskgalaxy_ops.hashing import canonical_json, draw
+from taskgalaxy_ops.models.rendering import MOST_BYTES_A_PIXEL, scaled
+from taskgalaxy_ops.models.special_tokens import neutral
 from taskgalaxy_ops.records import Claim, ImageId, PairId, Reason, is_id
 from taskgalaxy_ops.release.agreement import Ballots
-from taskgalaxy_ops.release.inputs import ShardRows
-from taskgalaxy_ops.settings import ReleaseSettings
+from taskgalaxy_ops.release.inputs import ReleaseInputs, ShardRows
+from taskgalaxy_ops.settings import Model, ReleaseSettings
 
 SPLITS = ("train", "validation", "test")
+
+_EXTENSIONS = {"jpeg": "jpg", "mpo": "jpg", "tiff": "tif"}
 
 _CACHE_KIB = 4 << 10  # of the file's pages; sorting needs the same again
 _END = re.compile(r"[\s?.!。]+$")
 
 # pairs: every pair with a vote; ``image`` and the columns after it are null if it is no sample; ``reason`` is null if
-# it is not left out. images: those of samples. blobs: the images' files, so that each is read once.
+# it is not left out. images: those of samples; ``held``: about the bytes that the release has of one. blobs: the images
+# as they are released, so that each is read once. altered: in what models were shown an image otherwise than its file.
 _SCHEMA = """
 CREATE TABLE pairs (pair TEXT, votes TEXT, accepted INTEGER, approvals INTEGER, counted INTEGER, image TEXT,
     task_type TEXT, variant TEXT, question TEXT, answer TEXT, reasoning TEXT, reason TEXT, detail TEXT);
-CREATE TABLE images (image TEXT, width INTEGER, height INTEGER, format TEXT, size INTEGER, phash BLOB, claims TEXT,
-    split INTEGER, wanted INTEGER);
+CREATE TABLE images (image TEXT, width INTEGER, height INTEGER, format TEXT, size INTEGER, phash BLOB, levels TEXT,
+    claims TEXT, split INTEGER, wanted INTEGER, held INTEGER);
 CREATE TABLE blobs (picture INTEGER PRIMARY KEY, raw BLOB);
+CREATE TABLE altered (picture INTEGER, what TEXT, PRIMARY KEY (picture, what)) WITHOUT ROWID;
 CREATE TABLE files (path TEXT, size INTEGER, sha256 TEXT);
 """
 
@@ -72,12 +79,17 @@ def lines_hash(lines: Iterable[bytes]) -> str:
 
 
 def load(
-    found: sqlite3.Connection, shard: ShardRows, settings: ReleaseSettings, judges: Mapping[str, int], ballots: Ballots
+    found: sqlite3.Connection,
+    shard: ShardRows,
+    settings: ReleaseSettings,
+    judges: Mapping[str, int],
+    ballots: Ballots,
+    teacher: Model,
 ) -> None:
     """Insert the rows of an image shard into the database, and count its votes in ``ballots``.
 
-    found: the database. judges: their index by name. Samples of other variants, and questions asked twice of one image,
-    become rejects.
+    found: the database. judges: their index by name. teacher: whose pictures are released. Samples of other variants,
+    and questions asked twice of one image, become rejects.
     Raises DamageError where a sample's image is unknown or no live source claims it.
     """
     votes = _votes(shard.votes, judges)
@@ -97,7 +109,7 @@ def load(
             for pair in {**samples, **verdicts, **votes}
         ),
     )
-    found.executemany(f"INSERT INTO images VALUES ({_places(9)})", _images(shard, samples, settings))
+    found.executemany(f"INSERT INTO images VALUES ({_places(11)})", _images(shard, samples, settings, teacher))
 
 
 def _places(count: int) -> str:
@@ -139,7 +151,9 @@ def _samples(shard: ShardRows, settings: ReleaseSettings) -> dict[PairId, tuple[
             reason, detail = Reason.OTHER_VARIANT, variants
         elif standing != pair:
             reason, detail = Reason.DUPLICATE_PAIR, f"of {standing}"
-        columns[pair] = (image, task_type, variant, question, answer, reasoning, reason, detail)
+        # What an older version let pass is treated here, as `write` treats it today.
+        said = (neutral(question), neutral(answer), None if reasoning is None else neutral(reasoning))
+        columns[pair] = (image, task_type, variant, *said, reason, detail)
     return columns
 
 
@@ -158,18 +172,26 @@ def normal_question(question: str) -> str:
 
 
 def _images(
-    shard: ShardRows, samples: Mapping[PairId, Sequence[Any]], settings: ReleaseSettings
+    shard: ShardRows, samples: Mapping[PairId, Sequence[Any]], settings: ReleaseSettings, teacher: Model
 ) -> Iterator[tuple[Any, ...]]:
     claims: dict[ImageId, list[Claim]] = {}
     for claim in sorted(shard.claims, key=lambda claim: (claim.source, claim.file)):
         claims.setdefault(claim.image, []).append(claim)
     shown = {image for image, *_ in samples.values()}
     wanted = {image for image, *_, reason, _ in samples.values() if reason != Reason.OTHER_VARIANT}
-    for image, width, height, kind, size, phash in _rows(shard.images):
+    for image, width, height, kind, size, phash, levels in _rows(shard.images):
         if image in shown:
             said = f"[{','.join(map(_claim, claims[image]))}]"
             split = SPLITS.index(split_of(image, settings))
-            yield image, width, height, kind, size, bytes.fromhex(phash), said, split, image in wanted
+            held = size if settings.images == "original" else _rendition_bytes(width, height, kind, size, teacher)
+            yield image, width, height, kind, size, bytes.fromhex(phash), levels, said, split, image in wanted, held
+
+
+def _rendition_bytes(width: int, height: int, kind: str, size: int, teacher: Model) -> int:
+    """About the bytes of an image as the teacher was sent it, without making it; mostly a little more than it has."""
+    across, down = scaled(width, height, teacher.image_side)
+    most = max(1, int(MOST_BYTES_A_PIXEL * max(across, teacher.image_min_side) * max(down, teacher.image_min_side)))
+    return min(size, most) if kind in {"jpeg", "mpo"} else most
 
 
 def _claim(claim: Claim) -> str:
@@ -190,3 +212,17 @@ def split_of(image: ImageId, settings: ReleaseSettings) -> str:
     if drawn < settings.test:
         return "test"
     return "validation" if drawn < settings.test + settings.validation else "train"
+
+
+def location(inputs: ReleaseInputs, images: str, image: ImageId, kind: str, copied: bool) -> str:
+    """The location of an image: a path within the release, or a URI in the store.
+
+    A ``file://`` URI becomes a path, because trainers and `datasets` open paths, and no such URIs.
+    """
+    if not copied:
+        uri = inputs.image_uri(image)
+        return unquote(urlsplit(uri).path) if uri.startswith("file://") else uri
+    if images == "rendition":
+        kind = "jpeg"
+    extension = _EXTENSIONS.get(kind, kind if re.fullmatch("[a-z0-9]{1,9}", kind) else "bin")
+    return f"images/{image[:2]}/{image}.{extension}"

@@ -40,6 +40,7 @@ class InProcessSettings(Strict):
 
 IN_PROCESS = "transformers:"
 _OURS = {"model", "messages", "stream", "n", "response_format", "temperature", "max_tokens", "max_completion_tokens"}
+MIN_SIDE = 28  # pixels: a patch of current models' image processors, which fail below it
 
 
 class Model(Strict):
@@ -104,6 +105,16 @@ class Model(Strict):
     )
     image_side: int = Field(1024, ge=64, le=8192, description="pixels, the longer side, as sent")
     image_quality: int = Field(90, ge=1, le=100, description="JPEG quality, as sent")
+    # Left out of what is kept and hashed where it is the default: it came later, and is in the keys of those
+    # images alone whose picture it changes.
+    image_min_side: int = Field(
+        MIN_SIDE,
+        ge=1,
+        le=512,
+        description="pixels, the shorter side, as sent: an image with a shorter one is scaled up, or gets white "
+        "margins where it would be too long; 1: sent as thin as it is",
+        exclude_if=lambda pixels: pixels == MIN_SIDE,
+    )
     images: Literal["data", "url"] = Field(
         "data", description="how images are sent: in the request itself, or by a signed URL of the store in S3"
     )
@@ -118,6 +129,10 @@ class Model(Strict):
             raise ValueError(
                 f"base_url {self.base_url!r} names neither a hub's model nor a folder: write {IN_PROCESS}owner/name, "
                 f"or {IN_PROCESS}/path/to/folder"
+            )
+        if self.image_min_side > self.image_side:
+            raise ValueError(
+                f"image_min_side {self.image_min_side} is more than image_side {self.image_side}: lower it"
             )
         if weights is not None and self.mode == "batch":
             raise ValueError("mode: batch is for a model behind a URL (in process requests are batched anyway)")

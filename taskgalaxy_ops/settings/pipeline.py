@@ -68,6 +68,12 @@ class ReleaseSettings(Strict):
     validation: float = Field(0.05, ge=0, lt=1, description="share of images")
     test: float = Field(0.05, ge=0, lt=1, description="share of images")
     copy_images_up_to: int = Field(2_000_000_000, ge=0, description="bytes; beyond it images are referred to")
+    # As `formats` below: left out where it is the default.
+    images: Literal["rendition", "original"] = Field(
+        "rendition",
+        description="rendition: the picture that the teacher was sent, a JPEG without EXIF; original: the file itself",
+        exclude_if=lambda images: images == "rendition",
+    )
     near_duplicate_bits: int = Field(0, ge=-1, le=32, description="perceptual-hash distance; -1: keep all")
     variants: tuple[Variant, ...] | None = Field(None, min_length=1, description="only these; null: all")
     # Left out of what is kept and hashed where it is the default: it came later, and changes nothing made before it.

@@ -69,12 +69,12 @@ def malformed(asked: Asked, entries: Sequence[Any], seed: int, attempt: int) -> 
         case "prose":
             return "Sure! I looked at each of them, and this is what I found.", set()
         case "field":
-            return encode({"results": entries}), set()
+            return encode({"results": {"done": len(entries)}}), set()
         case "torn":
             torn = whole[: -2 - int(draw(*place, "cut") * len(whole) / 2)]
             return torn, whole_in(torn, asked, entries)
         case "list":
-            return encode({name: encode(entries)}), set()
+            return encode({name: f"{len(entries)} of them"}), set()
     spoiled = list(entries)
     if way == "missing":
         del spoiled[at]

@@ -1,8 +1,8 @@
 """The protocol's two ends: what a chat completion request asks, and how replies and errors are written.
 
-A request is OpenAI's chat completion whose last user message ends with one fenced JSON block (models/request.py),
-with its image beside it, as a data URL or by URL. What is wrong with a request is a WrongRequestError with OpenAI's
-status.
+A request is OpenAI's chat completion whose last user message has a text that ends with one fenced JSON block
+(models/request.py), with its image beside it, as a data URL or by URL. What is wrong with a request is a
+WrongRequestError with OpenAI's status.
 """
 
 from __future__ import annotations
@@ -71,6 +71,13 @@ class _Message(_Open):
     @property
     def text(self) -> str:
         return "\n".join(part.text for part in self.parts if isinstance(part, _TextPart))
+
+    @property
+    def request(self) -> str:
+        """The text that holds the request: the last one that ends with a fence. What is said after it, as of a former
+        reply, is no part of it."""
+        texts = [part.text for part in self.parts if isinstance(part, _TextPart)]
+        return next((text for text in reversed(texts) if text.rstrip().endswith(f"\n{_FENCE}")), self.text)
 
 
 class _ResponseFormat(_Open):
@@ -198,7 +205,7 @@ def parse(raw: bytes, fetch: Callable[[str], bytes] = fetches_nothing) -> Asked:
     last = body.messages[-1]
     if last.role != "user":
         raise WrongRequestError(400, f"messages: the last one must be the user's, not the {last.role}'s.")
-    block = _block(last.text)
+    block = _block(last.request)
     _check_model(body.model, block["request"])
     _check_format(body.response_format, REPLIES[block["request"]])
     image, detail = _image(last, fetch, wanted=block["request"] != "expand")
@@ -206,7 +213,7 @@ def parse(raw: bytes, fetch: Callable[[str], bytes] = fetches_nothing) -> Asked:
     name = next((name for name in ("task_types", "pairs") if name in block), None)
     head = {field: value for field, value in block.items() if field != name}
     return Asked(
-        key=fingerprint("simulated.request", {"model": body.model, "text": last.text, "image": image_id}),
+        key=fingerprint("simulated.request", {"model": body.model, "text": last.request, "image": image_id}),
         model=body.model,
         stage=block["request"],
         head=head,

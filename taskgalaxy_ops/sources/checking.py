@@ -5,7 +5,6 @@ A file that does not pass becomes a reject with a reason; it never stops the oth
 
 from __future__ import annotations
 
-import io
 import warnings
 from collections.abc import Callable, Container, Iterable
 
@@ -14,13 +13,18 @@ from PIL import UnidentifiedImageError
 
 from taskgalaxy_ops.errors import NotFoundError, SourceError, StoreError, UnreadableError
 from taskgalaxy_ops.hashing import sha256_hex
-from taskgalaxy_ops.models.rendering import DECODE_ERRORS, flat
+from taskgalaxy_ops.models.depth import changed_levels
+from taskgalaxy_ops.models.opening import opened
+from taskgalaxy_ops.models.rendering import flat
 from taskgalaxy_ops.records import Claim, FileReject, Image, ImageId, Reason
 from taskgalaxy_ops.settings import IngestSettings
 from taskgalaxy_ops.sources.content import HEAD_BYTES, lacks_decoder, pages
 from taskgalaxy_ops.sources.listing import SourceFile
+from taskgalaxy_ops.sources.whole import missing_part, missing_tiles
 from taskgalaxy_ops.storage.scan_staging import ScanStaging
 from taskgalaxy_ops.text import shown
+
+_DETAIL = 200  # characters of a reject's detail
 
 
 def scan(
@@ -92,35 +96,65 @@ def _claim(source: str, file: SourceFile, image: ImageId) -> Claim:
     return Claim(source, image, file.name, file.origin, file.licence, file.attribution)
 
 
+class _UnfitError(Exception):
+    """Ends the look at a file: the reason and the detail of its reject."""
+
+    def __init__(self, reason: Reason, detail: str) -> None:
+        super().__init__(detail)
+        self.found = reason, detail[:_DETAIL]
+
+
 def inspect(raw: bytes, settings: IngestSettings) -> Image | tuple[Reason, str]:
-    """Decode an image file: its record, or the reason and detail of its reject."""
+    """Decode an image file: its record, or the reason and detail of its reject, whatever a decoder raises for it."""
     if not raw:
         return Reason.NOT_AN_IMAGE, "the file is empty"
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns of decompression bombs; ingest.max_pixels is our limit
-            with Pillow.open(io.BytesIO(raw)) as opened:
-                width, height = opened.size
-                if width * height > settings.max_pixels:
-                    return Reason.TOO_MANY_PIXELS, f"{width} x {height}, ingest.max_pixels is {settings.max_pixels}"
-                if opened.format == "EPS":
-                    return Reason.UNREADABLE, "EPS is a program, which Ghostscript would run: convert it to PNG"
-                opened.load()
-                upright = flat(opened)  # the image as models will see it, so that this conversion cannot fail later
+            return _inspected(raw, settings)
+    except _UnfitError as unfit:
+        return unfit.found
     except Pillow.DecompressionBombError as error:
-        return Reason.TOO_MANY_PIXELS, str(error)[:200]
+        return Reason.TOO_MANY_PIXELS, str(error)[:_DETAIL]
     except UnidentifiedImageError:
         return Reason.NOT_AN_IMAGE, "no known image format"
-    except DECODE_ERRORS as error:
+    except Exception as error:  # noqa: BLE001 - decoders raise what their authors did not foresee
         text = str(error)
         cut = "truncated" in text.lower() or "unexpected end" in text.lower() or isinstance(error, EOFError)
         # WebP's decoder does not say why it stopped; its RIFF header says how long the file should be.
         cut = cut or (raw[:4] == b"RIFF" and int.from_bytes(raw[4:8], "little") + 8 > len(raw))
-        return (Reason.TRUNCATED_FILE if cut else Reason.UNREADABLE), f"{type(error).__name__}: {text}"[:200]
+        return (Reason.TRUNCATED_FILE if cut else Reason.UNREADABLE), f"{type(error).__name__}: {text}"[:_DETAIL]
+
+
+def _inspected(raw: bytes, settings: IngestSettings) -> Image:
+    """The record of an image file. Raises _UnfitError, or whatever a decoder raises."""
+
+    def check(image: Pillow.Image) -> None:
+        _check_size(image, settings)
+        if image.format == "EPS":
+            raise _UnfitError(Reason.UNREADABLE, "EPS is a program, which Ghostscript would run: convert it to PNG")
+        if told := missing_tiles(image):
+            raise _UnfitError(Reason.TRUNCATED_FILE, told)
+
+    with opened(raw, check) as image:
+        _check_size(image, settings)  # a container may hold a larger picture than it says
+        if told := missing_part(raw, image):
+            raise _UnfitError(Reason.TRUNCATED_FILE, told)
+        levels = changed_levels(image, raw)
+        upright = flat(image, raw)  # the image as models will see it, so that this conversion cannot fail later
+        kind = (image.format or "unknown").lower()
     if min(upright.size) < settings.min_side:
-        return Reason.TOO_SMALL, f"{upright.width} x {upright.height}, ingest.min_side is {settings.min_side}"
-    kind = (opened.format or "unknown").lower()
-    return Image(sha256_hex(raw), upright.width, upright.height, kind, len(raw), perceptual_hash(upright))
+        told = f"{upright.width} x {upright.height}, ingest.min_side is {settings.min_side}"
+        raise _UnfitError(Reason.TOO_SMALL, told)
+    phash = perceptual_hash(upright)
+    return Image(sha256_hex(raw), upright.width, upright.height, kind, len(raw), phash, levels)
+
+
+def _check_size(image: Pillow.Image, settings: IngestSettings) -> None:
+    width, height = image.size
+    if width * height > settings.max_pixels:
+        told = f"{width} x {height}, ingest.max_pixels is {settings.max_pixels}"
+        raise _UnfitError(Reason.TOO_MANY_PIXELS, told)
 
 
 def perceptual_hash(image: Pillow.Image) -> str:

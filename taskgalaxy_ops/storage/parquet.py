@@ -66,9 +66,7 @@ def stream_parquet(raw: bytes, record: type[Record]) -> Iterator[Record]:
     """The rows of a Parquet file, decoded 1,024 at a time. Raises DamageError as ``from_parquet``."""
     try:
         with pq.ParquetFile(io.BytesIO(raw), pre_buffer=False) as file:
-            names = file.schema_arrow.names
-            if names != schema(record).names:
-                raise DamageError(f"a table has columns {names}, not those of {record.__name__}.")
+            _check_columns(file.schema_arrow.names, record)
             tuples = [field.name for field in file.schema_arrow if pa.types.is_list(field.type)]
             for batch in file.iter_batches(_BATCH, use_threads=False):
                 for row in batch.to_pylist():
@@ -116,9 +114,20 @@ def columns_from_parquet(raw: bytes, record: type[Any]) -> pa.Table:
         table = pq.read_table(io.BytesIO(raw), use_threads=False, pre_buffer=False)
     except (pa.ArrowException, OSError) as error:
         raise DamageError(f"a table of {record.__name__} cannot be read ({error}).") from error
-    if table.schema.names != schema(record).names:
-        raise DamageError(f"a table has columns {table.schema.names}, not those of {record.__name__}.")
+    _check_columns(table.schema.names, record)
+    for column in list(schema(record))[len(table.schema) :]:
+        table = table.append_column(column, pa.nulls(len(table), column.type))
     return table
+
+
+def _check_columns(names: Sequence[str], record: type[Any]) -> None:
+    """Whether a table's columns are a record's, but for the last ones if these have a default: they came later."""
+    known = dataclasses.fields(record)
+    later = known[len(names) :]
+    if list(names) != [field.name for field in known[: len(names)]] or any(
+        field.default is dataclasses.MISSING for field in later
+    ):
+        raise DamageError(f"a table has columns {list(names)}, not those of {record.__name__}.")
 
 
 def columns(raw: bytes, names: Collection[str], *, missing_too: bool = False) -> pa.Table:

@@ -54,6 +54,7 @@ def expand_template(prompt: str, teacher: Model) -> RequestTemplate:
         read=_read_children,
         canary={"kind": "level1", "path": "", "existing": [], "count": 3, "round": 1},
         about_images=False,
+        most="count",
     )
 
 

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import httpx2
 
+from taskgalaxy_ops.models.request import CANARY_TASK_TYPE
 from taskgalaxy_ops.settings import Model
 
 REPAIRS = 1  # of every model here
@@ -125,12 +126,28 @@ class Models:
         """One chat completion."""
         refusal = self.refusal(request, body["model"])
         self.received += 1
+        if refusal is None and _is_canary(body):
+            return self._canary(request, body)
         return refusal or self.reply(request, body, self.units_of(body))
 
+    def _canary(self, request: httpx2.Request, body: Mapping[str, Any]) -> httpx2.Response:
+        """A right answer about the plain picture; it answers no unit."""
+        if self.left is not None:
+            self.left -= 1
+        self.cost += 1000
+        stage = next(stage for stage in REPLIES if f'"request": "{stage}"' in plain(body).replace("\\", ""))
+        entry = {"index": 1, "fits": True, "vote": 1, "question": "What?", "answer": "White.", "reasoning": "It is."}
+        unit = Unit(body["model"], "", "", plain({"request": stage}), "{}")
+        entries = {REPLIES[stage]: [{**entry, "reason": "it is plain"}]}
+        return self._completion(request, [unit], json.dumps(entries), "stop")
+
     def units_of(self, body: Mapping[str, Any]) -> list[Unit]:
-        """What a request asks for."""
-        text, image = (part.get("text") or part["image_url"]["url"] for part in body["messages"][-1]["content"])
-        prompt, _, block = text.partition("\n\n```json\n")
+        """What a request asks for; nothing, where it is a canary."""
+        if _is_canary(body):
+            return []
+        text, image, *_ = (part.get("text") or part["image_url"]["url"] for part in body["messages"][-1]["content"])
+        told, _, block = text.partition("\n\n```json\n")
+        prompt = told.partition("\n\nReply with one JSON object")[0]  # how to reply is no part of what is asked
         block = json.loads(block.removesuffix("\n```"))
         items = block.pop(ITEMS[block["request"]])
         assert [item.pop("index") for item in items] == list(range(1, len(items) + 1))
@@ -141,7 +158,7 @@ class Models:
         """What a model says to a request."""
         if self.left is not None:
             self.left -= 1
-        tries = 1 if len(body["messages"]) > 1 or body["max_tokens"] > MAX_TOKENS else 0
+        tries = 1 if len(body["messages"][-1]["content"]) > 2 or body["max_tokens"] > MAX_TOKENS else 0
         faults = {unit: _fault(unit, self.delivered[unit]) for unit in units}
         self.cost += 1000 * len(units)  # as many prompt tokens, at a dollar a million
         if "refused" in faults.values():  # it does not say which one it minds
@@ -169,7 +186,9 @@ class Models:
                     self._deliver(unit, Given({"index": index}, "malformed reply"))
                 continue
             entry = answer(unit, self.delivered[unit])
-            self._deliver(unit, Given({**entry, "read by": self.parser} if unit.stage == "filter" else entry))
+            # A special token is kept with other brackets.
+            kept = {**entry, "answer": "‹image›"} if entry.get("answer") == "<image>" else entry
+            self._deliver(unit, Given({**kept, "read by": self.parser} if unit.stage == "filter" else kept))
             entries.append({"index": index, **entry})
         return self._completion(request, units, json.dumps({REPLIES[units[0].stage]: entries}), "stop")
 
@@ -191,6 +210,10 @@ class Models:
             "usage": {"prompt_tokens": len(units), "completion_tokens": 0, "total_tokens": len(units)},
         }
         return httpx2.Response(200, json=body, request=request)
+
+
+def _is_canary(body: Mapping[str, Any]) -> bool:
+    return any(CANARY_TASK_TYPE in part.get("text", "") for part in body["messages"][-1]["content"])
 
 
 def error(request: httpx2.Request, status: int, code: str) -> httpx2.Response:

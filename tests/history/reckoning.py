@@ -136,7 +136,7 @@ def _unusable(given: Given) -> str:
     question, answer = given.entry["question"], given.entry["answer"]
     if not question and not answer:
         return "declined"
-    return "empty" if not answer else "unsafe" if "<image>" in answer else ""
+    return "" if answer else "empty"
 
 
 def _pair(image: str, path: str, variant: str, given: Given) -> Pair | None:

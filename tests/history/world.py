@@ -81,7 +81,9 @@ def _picture(number: int) -> bytes:
 PICTURES = {sha256_hex(raw): raw for raw in map(_picture, range(8))}
 IMAGES = tuple(PICTURES)
 JUNK = b"no image"
-_URLS = {render(raw, 64, quality): f"{image} at {quality}" for image, raw in PICTURES.items() for quality in QUALITIES}
+_URLS = {
+    render(raw, 64, quality, 28): f"{image} at {quality}" for image, raw in PICTURES.items() for quality in QUALITIES
+}
 
 
 class SortedStore(MemoryStore):

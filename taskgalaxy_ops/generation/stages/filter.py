@@ -17,6 +17,7 @@ from taskgalaxy_ops.models.request import (
     entry_schema,
     field,
     ordered,
+    reason_of,
     terminal,
 )
 from taskgalaxy_ops.records import Answer, Match, Reason, Reject, Relevant
@@ -64,11 +65,12 @@ def filter_template(prompt: str, teacher: Model) -> RequestTemplate:
         schema=entry_schema(fits="boolean", reason="string"),
         read=_read_filter,
         canary={"task_type": CANARY_TASK_TYPE},
+        may_lack=frozenset({"reason"}),
     )
 
 
 def _read_filter(_: Mapping[str, Any], entry: Any) -> Answer:
-    return Answer({"fits": field(entry, "fits", bool), "reason": clean(field(entry, "reason", str))})
+    return Answer({"fits": field(entry, "fits", bool), "reason": clean(reason_of(entry))})
 
 
 def filter_units(question: RequestTemplate, matches: Iterable[Match]) -> list[RequestItem]:

@@ -14,11 +14,11 @@ from taskgalaxy_ops.generation.stages.asking import Answers, Output, Tables, Tem
 from taskgalaxy_ops.hashing import draw
 from taskgalaxy_ops.models.request import (
     CANARY_TASK_TYPE,
-    MalformedReplyError,
     RequestItem,
     RequestTemplate,
     entry_schema,
-    field,
+    reason_of,
+    vote_of,
 )
 from taskgalaxy_ops.records import Answer, Pair, Reason, Reject, Verdict, Vote
 from taskgalaxy_ops.settings import Model, Settings, VoteSettings
@@ -74,6 +74,8 @@ def vote_template(prompt: str, judge: Model, show_answer: bool) -> RequestTempla
         schema=entry_schema(vote="integer", reason="string"),
         read=_read_vote,
         canary=_canary(show_answer),
+        choices={"vote": (0, 1)},
+        may_lack=frozenset({"reason"}),
     )
 
 
@@ -83,10 +85,7 @@ def _canary(show_answer: bool) -> dict[str, Any]:
 
 
 def _read_vote(_: Mapping[str, Any], entry: Any) -> Answer:
-    vote = field(entry, "vote", int)
-    if vote not in {0, 1}:
-        raise MalformedReplyError("`vote` must be 0 or 1")
-    return Answer({"vote": vote, "reason": clean(field(entry, "reason", str))})
+    return Answer({"vote": vote_of(entry, "vote"), "reason": clean(reason_of(entry))})
 
 
 def vote_unit(question: RequestTemplate, pair: Pair) -> RequestItem:

@@ -14,7 +14,9 @@ from typing import Any
 from taskgalaxy_ops.generation.forms import FORMS, QuestionForm
 from taskgalaxy_ops.generation.stages.asking import Answers, Output, Tables, Templates, Work, lacking
 from taskgalaxy_ops.models.request import (
+    ANY_TEXT,
     CANARY_TASK_TYPE,
+    MalformedReplyError,
     RequestItem,
     RequestTemplate,
     entry_schema,
@@ -22,13 +24,15 @@ from taskgalaxy_ops.models.request import (
     ordered,
     terminal,
 )
+from taskgalaxy_ops.models.special_tokens import neutral
 from taskgalaxy_ops.records import Answer, Pair, Reason, Reject, Relevant, pair_id
 from taskgalaxy_ops.settings import Model, Settings
 from taskgalaxy_ops.text import clean
 
 _JSON = {str: "string", int: "integer", bool: "boolean"}
 
-# Texts that a trainer's tokenizer reads as special tokens.
+# Special tokens in answers that an older version kept. What is read today holds none (models/special_tokens.py); these
+# stay rejects, so that what hangs on them stays as it was.
 _SPECIAL = re.compile(r"<\s*image\s*>|<\|[^|]{0,40}\|>|</?s>|\[/?INST\]", re.IGNORECASE)
 
 
@@ -75,15 +79,29 @@ def write_template(prompt: str, teacher: Model, variant: str) -> RequestTemplate
         schema=entry_schema(**{name: _JSON[kind] for name, kind in form.reply.items()}),
         read=partial(_read_pair, form),
         canary={"task_type": CANARY_TASK_TYPE},
+        may_lack=_may_lack(form),
+        shown=dict.fromkeys(_may_lack(form), ""),
         form=None if version is None else {"name": variant, "version": version},
     )
 
 
+def _may_lack(form: QuestionForm) -> frozenset[str]:
+    """The fields of a reply that may be missing: reasoning that nobody keeps."""
+    return frozenset() if form.reasons else frozenset({"reasoning"} & form.reply.keys())
+
+
 def _read_pair(form: QuestionForm, _: Mapping[str, Any], entry: Any) -> Answer:
+    if isinstance(entry, dict):
+        entry = {
+            **dict.fromkeys(_may_lack(form), ""),
+            **{name: value for name, value in entry.items() if value is not None},
+        }
     told = {name: field(entry, name, kind) for name, kind in form.reply.items()}
-    reply = {name: clean(value) if isinstance(value, str) else value for name, value in told.items()}
+    reply = {name: neutral(clean(value)) if isinstance(value, str) else value for name, value in told.items()}
     texts = form.texts(reply)
     if texts.question or texts.answer:
+        if ANY_TEXT in (texts.question, texts.answer):
+            raise MalformedReplyError(f"`{ANY_TEXT}` stands for a text in the example; write the text")
         form.check(reply)
     return Answer(reply)
 

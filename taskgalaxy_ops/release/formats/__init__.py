@@ -24,8 +24,8 @@ class Gone:
     samples: frozenset[PairId]
 
     def holds(self, sample: PairId, location: str) -> bool:
-        """Whether a sample is gone, or its image: copied or referred to, an image's location ends in its id."""
-        return sample in self.samples or leading_id(PurePosixPath(location).name) in self.images
+        """Whether a sample is gone, or its image: copied or referred to, an image's location has its id in it."""
+        return sample in self.samples or any(leading_id(part) in self.images for part in PurePosixPath(location).parts)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

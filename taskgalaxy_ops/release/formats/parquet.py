@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from taskgalaxy_ops.release.formats import Gone, ReleaseFormat
-from taskgalaxy_ops.release.images import copied_image
+from taskgalaxy_ops.release.images import copied_image, fetch
 from taskgalaxy_ops.release.select import Part, Sample, Selection
 from taskgalaxy_ops.release.spooled import spooled
 
@@ -73,6 +73,7 @@ def _write(plan: Selection, part: Part, file: BinaryIO) -> None:
 
 
 def _table(plan: Selection, samples: Sequence[Sample]) -> pa.Table:
+    fetch(plan, samples)
     claims = {sample.picture: json.loads(sample.claims) for sample in samples}
     images = {s.picture: copied_image(plan, s.picture, s.image) if s.size else None for s in samples}
     said = [claims[sample.picture] for sample in samples]

@@ -18,6 +18,11 @@ def released(receipt: ReleaseReceipt, local: Path | None) -> list[str]:
         f"{one.task_types:,} task types from {one.images:,} images",
         f"  {receipt.path}",
     ]
+    if receipt.older:
+        lines.append(
+            "  An earlier version made it of the same samples: it holds the sources' files, not the pictures that the "
+            "teacher was sent. `taskgalaxy release --renew` makes one that does."
+        )
     if local is None:
         return lines
     return [*lines, f"  copied to {local}", f"  {_wholeness(ReleaseCopy(local).manifest()['counts'])}"]

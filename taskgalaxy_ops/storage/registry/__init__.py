@@ -303,9 +303,8 @@ class Registry:
             stage_output = self._stage_outputs.commit(
                 shard, INGEST, shard, {"images": content}, Stats(len(part), len(part))
             )
-            cut.append(
-                ImageShard(shard, self._stage_outputs.refs(stage_output)["images"], stage_output.output, len(part))
-            )
+            images_ref = self._stage_outputs.refs(stage_output)["images"]
+            cut.append(ImageShard(shard, images_ref, stage_output.output, len(part), levels=True))
             yield shard, ids
 
     def _forget(self, abandoned: Iterable[ImageShard]) -> None:

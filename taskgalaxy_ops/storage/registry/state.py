@@ -70,6 +70,7 @@ class ImageShard:
     images: TableRef
     output: str  # the fingerprint in the ingest marker's name
     cut: int  # number of images at first; ``images`` has fewer once some were taken down
+    levels: bool = False  # whether ``images`` says at which levels deep grey is shown; an older version's does not
 
     def stage_output(self) -> StageOutput:
         """Ingest's output for this shard."""
@@ -77,7 +78,8 @@ class ImageShard:
 
     def to_json(self) -> dict[str, Any]:
         """The form that the registry's log holds, in which an image shard is called a home."""
-        return {"home": self.id, "images": asdict(self.images), "output": self.output, "cut": self.cut}
+        found = {"home": self.id, "images": asdict(self.images), "output": self.output, "cut": self.cut}
+        return {**found, "levels": True} if self.levels else found
 
 
 class RegistryState:
@@ -177,7 +179,7 @@ def read_scan(body: Mapping[str, Any]) -> Scan:
 
 def read_image_shard(raw: Mapping[str, Any]) -> ImageShard:
     """An image shard from the form that ``ImageShard.to_json`` returns."""
-    return ImageShard(raw["home"], TableRef(**raw["images"]), raw["output"], raw["cut"])
+    return ImageShard(raw["home"], TableRef(**raw["images"]), raw["output"], raw["cut"], raw.get("levels", False))
 
 
 def taken_down_reject(claim: Claim) -> FileReject:

@@ -22,10 +22,11 @@ from taskgalaxy_ops.errors import DamageError, JobError, SchedulerError, Setting
 from taskgalaxy_ops.finetune import run as finetune_run
 from taskgalaxy_ops.finetune.backends.local import LocalBackend
 from taskgalaxy_ops.finetune.jobs import Job, Order, State, load, log_tail, prepare
-from taskgalaxy_ops.finetune.mixture import Example, base_part, check_licences, llava_row, plain
+from taskgalaxy_ops.finetune.mixture import Example, base_part, check_licences, llava_row
 from taskgalaxy_ops.finetune.progress import line, points
 from taskgalaxy_ops.finetune.recipes import Recipe, load_recipe, shipped
 from taskgalaxy_ops.finetune.run import Trainings
+from taskgalaxy_ops.models.special_tokens import neutral
 from taskgalaxy_ops.progress import Silent
 from taskgalaxy_ops.release.local_copy import ReleaseCopy
 from taskgalaxy_ops.storage import keys
@@ -111,10 +112,10 @@ def test_an_unknown_recipe_names_those_there_are() -> None:
 
 @pytest.mark.parametrize("text", ["<image>", "a < image > b", "</s>", "<|im_end|>", "<IMG_CONTEXT>", "<pad>"])
 def test_text_holds_nothing_that_a_tokenizer_takes_for_its_own(text: str) -> None:
-    found = plain(f"before {text} after")
+    found = neutral(f"before {text} after")
     assert "<" not in found
     assert "‹" in found
-    assert plain("a < b, 3<4 and <b>bold</b>") == "a < b, 3<4 and <b>bold</b>"
+    assert neutral("a < b, 3<4 and <b>bold</b>") == "a < b, 3<4 and <b>bold</b>"
 
 
 def test_only_the_first_turn_opens_with_an_image(copy: ReleaseCopy) -> None:
@@ -171,7 +172,7 @@ def test_an_image_without_a_licence_is_unknown(tmp_path: Path) -> None:
 
 
 def test_a_damaged_copy_is_refused(copy: ReleaseCopy) -> None:
-    image = next((copy.folder / "images").rglob("*.png"))
+    image = next((copy.folder / "images").rglob("*.jpg"))
     image.write_bytes(image.read_bytes()[:-1])
     with pytest.raises(DamageError, match=image.name):
         copy.check()

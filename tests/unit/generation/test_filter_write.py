@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from taskgalaxy_ops.generation.stages.filter import filter_template, filter_units, filtered
 from taskgalaxy_ops.generation.stages.write import write_template, write_units, written
+from taskgalaxy_ops.models.special_tokens import neutral
 from taskgalaxy_ops.records import Answer, Match, Pair, Reason, Reject, Relevant, pair_id
 from taskgalaxy_ops.settings import Model
 from taskgalaxy_ops.text import clean
@@ -149,10 +150,18 @@ SPECIAL = [
 
 @pytest.mark.parametrize("token", SPECIAL)
 @pytest.mark.parametrize("place", ["question", "answer", "reasoning"])
-def test_special_tokens_are_rejected_wherever_they_stand(token, place):
+def test_special_tokens_get_other_brackets_wherever_they_stand(token, place):
     found = write("chain_of_thought", **{place: f"Look: {token} here"})
-    assert (type(found), found.reason) == (Reject, Reason.UNSAFE_TEXT)
-    assert repr(clean(token)) in found.detail
+    assert getattr(found, place) == f"Look: {neutral(clean(token))} here" != f"Look: {token} here"
+
+
+@pytest.mark.parametrize("token", ["<image>", "<|im_end|>", "</s>", "[INST]"])
+@pytest.mark.parametrize("place", ["question", "answer", "reasoning"])
+def test_special_tokens_in_answers_of_an_older_version_stay_rejects(token, place):
+    (unit,) = write_units(WRITE["chain_of_thought"], [Relevant("i1", "a~b", "")])
+    kept = Answer({"question": "q", "answer": "a", "reasoning": "r", place: f"Look: {token} here"})
+    (found,) = written("chain_of_thought", [unit], {unit.key: kept}).rejects
+    assert found.reason == Reason.UNSAFE_TEXT and repr(token) in found.detail
 
 
 def test_a_special_token_in_reasoning_that_is_not_kept_harms_nobody():
@@ -172,7 +181,9 @@ def test_text_is_kept_without_what_cannot_be_seen():
     assert (pair.question, pair.answer) == ("What is it?", "caf\u00e9")
 
 
-@pytest.mark.parametrize("fields", [{"question": 1}, {"answer": None}, {"reasoning": ["x"]}, {"question": "x" * 4001}])
+@pytest.mark.parametrize(
+    "fields", [{"question": [1]}, {"answer": None}, {"answer": True}, {"reasoning": ["x"]}, {"question": "x" * 4001}]
+)
 def test_a_malformed_pair_is_no_answer(fields):
     (unit,) = write_units(WRITE["plain"], [Relevant("i1", "a~b", "")])
     (name,) = fields

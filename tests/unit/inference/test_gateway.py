@@ -312,7 +312,11 @@ def test_the_request_is_the_protocols(shard, server, monkeypatch):
     assert text == {"type": "text", "text": shard.question.text(shard.units(2))}
     assert image == {"type": "image_url", "image_url": {"url": f"data:,{IMAGE}"}}
     schema = body["response_format"]["json_schema"]
-    assert schema == {"name": "filter", "strict": True, "schema": shard.question.json_schema()}
+    assert schema == {
+        "name": "filter",
+        "strict": True,
+        "schema": shard.question.json_schema(shard.units(2), bounded=True),
+    }
 
 
 def test_models_that_take_no_temperature_and_name_their_room_otherwise(shard, server):
@@ -337,14 +341,14 @@ def test_the_form_that_a_model_takes_is_found_out_once_for_all_workers_and_a_day
         assert units[0].key in shard.ask(units)
         return [body.get("response_format", {}).get("type") for body in server.requests[before:]]
 
-    assert forms() == ["json_schema", "json_object"]
+    assert forms() == ["json_schema", "json_schema", "json_object"], "with counts, without, and without a schema"
     assert forms() == ["json_object"]
     shard.question = filter_template("Decide.", shard.model.model_copy(update={"structured": "text"}))
     assert forms() == [None], "what the settings say is not overruled"
     shard.question = filter_template("Decide.", shard.model)
     (key,) = (each.key for each in shard.store.list(keys.FORMS))
     shard.store.replace(key, b"../../etc")
-    assert forms() == ["json_schema", "json_object"]
+    assert forms() == ["json_schema", "json_schema", "json_object"]
 
 
 def test_a_plainer_form_never_goes_back(shard):
@@ -485,7 +489,7 @@ def test_what_a_healthy_model_fails_at_each_time_is_given_up_with_a_reason(shard
 
 def test_a_server_that_fails_at_random_makes_nothing_end(shard, server):
     shard.question = filter_template("Decide.", shard.model.model_copy(update={"retries": 0, "concurrency": 1}))
-    server.script = lambda number, body: reply(body) if number % 3 == 0 or is_canary(body) else failure(500)
+    server.script = lambda number, body: reply(body) if number % 3 == 0 else failure(500)
     answers = shard.ask(*(shard.units(1, image=f"{number:064x}") for number in range(9)))
     assert not any(answer.terminal for answer in answers.values())
     assert shard.gateway.usage.unavailable == {}
@@ -528,10 +532,11 @@ def test_a_malformed_reply_is_asked_again_with_what_was_wrong(shard, server):
     server.script = in_turn(completion("Sure! Both of them fit."))
     units = shard.units(2)
     assert len(shard.ask(units)) == 2
-    again = server.requests[1]["messages"]
-    assert [message["role"] for message in again] == ["system", "user"]
-    assert "not JSON" in again[0]["content"]
-    assert again[1] == server.requests[0]["messages"][0]
+    first, again = (body["messages"] for body in server.requests)
+    assert [message["role"] for message in again] == ["user"], "many templates of chats take nothing else"
+    assert again[0]["content"][:-1] == first[0]["content"]
+    assert "not JSON" in again[0]["content"][-1]["text"]
+    assert "```" not in again[0]["content"][-1]["text"], "the request has the only fence"
     assert [len(kept["answers"]) for kept in shard.replies] == [0, 2], "what was paid for is kept, useful or not"
 
 
@@ -541,7 +546,7 @@ def test_only_what_lacks_an_answer_is_asked_again(shard, server):
     answers = shard.ask(units)
     assert len(answers) == 3
     assert [asked(body) for body in server.requests] == [["a~0", "a~1", "a~2"], ["a~1"]]
-    assert "index 2: missing" in server.requests[1]["messages"][0]["content"]
+    assert "index 2: missing" in server.requests[1]["messages"][0]["content"][-1]["text"]
     first, second = shard.replies
     assert list(first["answers"]) == [units[0].key, units[2].key]
     assert list(second["answers"]) == [units[1].key]
@@ -613,7 +618,9 @@ def test_a_cut_reply_gets_more_room(shard, server):
     server.script = in_turn(cut)
     assert len(shard.ask(shard.units(2))) == 2
     assert [body["max_tokens"] for body in server.requests] == [2000, 4000]
-    assert all(len(body["messages"]) == 1 for body in server.requests), "it was not wrong, it was too long"
+    assert all(len(body["messages"][0]["content"]) == 2 for body in server.requests), (
+        "it was not wrong, it was too long"
+    )
     assert [kept["ceiling"] for kept in shard.replies] == [ceiling(shard, 2, room=room) for room in (2000, 4000)]
 
 
@@ -785,6 +792,7 @@ def test_a_model_without_any_structure_is_asked_for_text(shard, server):
     assert len(shard.ask(shard.units(1))) == 1
     assert [body.get("response_format", {}).get("type") for body in server.requests] == [
         "json_schema",
+        "json_schema",
         "json_object",
         None,
     ]
@@ -896,7 +904,7 @@ def test_the_ceiling_counts_the_repair_and_every_byte(shard, server):
     shard.question = filter_template("Entscheide: paßt es? 漢字", shard.model)
     shard.ask(shard.units(1))
     first, second = shard.replies
-    extra = len(server.requests[1]["messages"][0]["content"].encode())
+    extra = len(server.requests[1]["messages"][0]["content"][-1]["text"].encode())
     assert first["ceiling"] == ceiling(shard, 1)
     assert second["ceiling"] == first["ceiling"] + extra * 2500
 

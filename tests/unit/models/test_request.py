@@ -1,5 +1,6 @@
 """What is asked and what is read: keys that stand still, requests that nobody can break out of, replies of any kind."""
 
+import dataclasses
 import hashlib
 import json
 import unicodedata
@@ -86,6 +87,7 @@ SAME_KEY = {
     "tokens_a_minute": 60.0,
     "images": "url",
     "image_url_hours": 2.0,
+    "image_min_side": 56,  # of the images alone whose picture it changes (test_rendering.py)
     "in_process": InProcessSettings(batch=2),
     "headers": {"X-Tenant": "blue"},
 }
@@ -177,12 +179,15 @@ HOSTILE = [
 
 def test_the_request_is_the_prompt_and_a_block_of_data():
     prompt, data = block(FILTER.text(units(2)))
-    assert prompt == "Decide."
+    assert prompt == f"Decide.\n\n{FILTER.reply_form}"
     assert data == {
         "request": "filter",
         "task_types": [{"index": 1, "task_type": "a~1"}, {"index": 2, "task_type": "a~2"}],
     }
-    assert block(EXPAND.text([EXPAND.unit(None, EXPAND_ITEM)])) == ("Grow.", {"request": "expand", **EXPAND_ITEM})
+    assert block(EXPAND.text([EXPAND.unit(None, EXPAND_ITEM)])) == (
+        f"Grow.\n\n{EXPAND.reply_form}",
+        {"request": "expand", **EXPAND_ITEM},
+    )
 
 
 @pytest.mark.parametrize("text", HOSTILE)
@@ -224,6 +229,43 @@ def test_the_schema_is_strict_and_names_every_field():
         assert schema["additionalProperties"] is items["additionalProperties"] is False
     assert EXPAND.json_schema()["properties"]["children"] == {"type": "array", "items": {"type": "string"}}
     assert entry_schema(a="string")["properties"] == {"index": {"type": "integer"}, "a": {"type": "string"}}
+
+
+@pytest.mark.parametrize("question", [FILTER, write_template("W.", MODEL, "plain"), vote_template("V.", MODEL, True)])
+def test_the_replys_form_is_told_with_its_keys_and_an_example_that_can_be_read(question):
+    told = question.reply_form
+    assert f"`{question.replies}`" in told and all(f"`{name}`" in told for name in question.schema["properties"])
+    assert "```" not in told and "<" not in told, "there is one fence in a request, and no tag"
+    example = json.loads(told.partition("For example: ")[2].partition("\n")[0])
+    assert list(example) == [question.replies]
+    assert [list(each) for each in example[question.replies]] == [list(question.schema["properties"])] * 2
+    one, two = example[question.replies]
+    assert question.stage == "write" or one != {**two, "index": 1}, "it favours no answer"
+
+
+def test_the_example_leaves_empty_what_is_to_stay_empty():
+    told = [write_template("W.", MODEL, form).reply_form for form in ("plain", "chain_of_thought")]
+    assert ['"reasoning": ""' in each for each in told] == [True, False]
+
+
+def test_the_replys_form_is_no_part_of_a_key():
+    other = dataclasses.replace(FILTER, replies="others", schema=entry_schema(x="string"), choices={"x": (1,)})
+    assert other.reply_form != FILTER.reply_form
+    assert other.unit(IMAGE, ITEM).key == units_key()
+
+
+def test_a_bounded_schema_counts_entries_and_lists_the_values():
+    vote = vote_template("V.", MODEL, True)
+    schema = vote.json_schema(units(3), bounded=True)["properties"]["votes"]
+    assert (schema["minItems"], schema["maxItems"]) == (3, 3)
+    fields = schema["items"]["properties"]
+    assert fields["index"] == {"type": "integer", "enum": [1, 2, 3]}
+    assert fields["vote"] == {"type": "integer", "enum": [0, 1]}
+    assert schema["items"]["required"] == ["index", "vote", "reason"] and not schema["items"]["additionalProperties"]
+    growing = EXPAND.json_schema([EXPAND.unit(None, EXPAND_ITEM)], bounded=True)["properties"]["children"]
+    assert growing == {"type": "array", "items": {"type": "string"}, "maxItems": 12}
+    plain = json.dumps([vote.json_schema(), vote.json_schema(units(3)), EXPAND.json_schema()])
+    assert "enum" not in plain and "Items" not in plain
 
 
 # Replies
@@ -291,18 +333,23 @@ NOTHING = {
     "two objects": (json.dumps(GOOD) * 2, "not JSON"),
     "two fences": (f"```\n{json.dumps(GOOD)}\n```\nor\n```\n{json.dumps(GOOD)}\n```", "not JSON"),
     "longer than anybody reads": (f"{' ' * 400_000}{json.dumps(GOOD)}", "not JSON"),
-    "a raw line break in a text": ('{"verdicts": "\n"}', "not JSON"),
+    "a raw line break in a text": ('{"verdicts": "\n"}', "must be a list"),
     "deeper than anybody reads": ("[" * 100_000, "not JSON"),
     "deep in its place": ('{"verdicts": ' + "[" * 100_000 + "]" * 100_000 + "}", "not JSON"),
     "deep objects": ('{"verdicts":' * 30_000, "not JSON"),
     "deep in Python": ("{'verdicts': " + "(" * 5_000 + ")" * 5_000 + "}", "not JSON"),
     "a number of many digits": ('{"verdicts": ' + "9" * 100_000 + "}", "not JSON"),
-    "a list": (json.dumps(GOOD["verdicts"]), "must be a JSON object"),
+    "a list of numbers": ("[1, 2]", "must be a JSON object"),
+    "a thought that does not end": (f"<think>perhaps {json.dumps(GOOD)}", "not JSON"),
     "a text": ('"fits"', "must be a JSON object"),
     "null": ("null", "must be a JSON object"),
     "a number": ("NaN", "must be a JSON object"),
     "another field": ('{"votes": []}', "`verdicts` is missing"),
-    "another case": ('{"Verdicts": []}', "`verdicts` is missing"),
+    "the request itself": (
+        '{"request": "filter", "task_types": [{"index": 1, "task_type": "a"}]}',
+        "`verdicts` is missing",
+    ),
+    "two lists": (json.dumps({"a": GOOD["verdicts"], "b": GOOD["verdicts"]}), "`verdicts` is missing"),
     "no list": ('{"verdicts": {"1": true}}', "`verdicts` must be a list"),
     "null for the list": ('{"verdicts": null}', "`verdicts` must be a list"),
     "a text for the list": ('{"verdicts": "12"}', "`verdicts` must be a list"),
@@ -330,25 +377,33 @@ PARTS = {
     "the second only": ([entry(2)], [2], "index 1: missing"),
     "the first twice": ([entry(1), entry(2), entry(1)], [2], "index 1: given more than once"),
     "the first twice, once wrong": ([entry(1), entry(1, fits=3), entry(2)], [2], "index 1: given more than once"),
-    "counted from 0": ([entry(0), entry(1)], [1], "index 2: missing"),
+    "counted from 0": ([entry(0), entry(1)], [1, 2], ""),
+    "counted from 0, in part": ([entry(0)], [], "index 1: missing; index 2: missing"),
     "one that was not asked": ([entry(1), entry(2), entry(3)], [1, 2], ""),
     "negative": ([entry(-1), entry(1), entry(2)], [1, 2], ""),
-    "an index in words": ([entry("1"), entry(2)], [2], "index 1: missing"),
-    "an index with a fraction": ([entry(1.0), entry(2)], [2], "index 1: missing"),
+    "an index as a text": ([entry("1"), entry(" 2 ")], [1, 2], ""),
+    "an index in words": ([entry("one"), entry(2)], [2], "index 1: missing"),
+    "an index with the fraction 0": ([entry(1.0), entry("2.0")], [1, 2], ""),
+    "an index with a fraction": ([entry(1.5), entry(2)], [2], "index 1: missing"),
     "a bool for an index": ([entry(True), entry(2)], [2], "index 1: missing"),
     "null for an index": ([entry(None), entry(2)], [2], "index 1: missing"),
     "without an index": ([{"fits": True, "reason": ""}, entry(2)], [2], "index 1: missing"),
     "an index without end": ([entry(10**400), entry(1), entry(2)], [1, 2], ""),
     "entries that are none": (["1", None, 2, [entry(1)], True, entry(2)], [2], "index 1: missing"),
-    "a number for the bool": ([entry(1, fits=1), entry(2)], [2], "index 1: `fits` must be bool"),
-    "a text for the bool": ([entry(1, fits="true"), entry(2)], [2], "index 1: `fits` must be bool"),
+    "a number for the bool": ([entry(1, fits=1), entry(2, fits=0.0)], [1, 2], ""),
+    "a text for the bool": ([entry(1, fits="true"), entry(2, fits="No.")], [1, 2], ""),
+    "another number for the bool": ([entry(1, fits=2), entry(2)], [2], "index 1: `fits` must be bool"),
+    "another text for the bool": ([entry(1, fits="maybe"), entry(2)], [2], "index 1: `fits` must be bool"),
     "null for the bool": ([entry(1, fits=None), entry(2)], [2], "index 1: `fits` must be bool"),
     "without the bool": ([{"index": 1, "reason": ""}, entry(2)], [2], "index 1: `fits` must be bool"),
-    "a number for the text": ([entry(1), entry(2, reason=5)], [1], "index 2: `reason` must be str"),
+    "a number for the text": ([entry(1), entry(2, reason=5)], [1, 2], ""),
+    "a truth for the text": ([entry(1), entry(2, reason=True)], [1], "index 2: `reason` must be str"),
+    "no reason": ([{"index": 1, "fits": True}, entry(2, reason=None)], [1, 2], ""),
+    "keys in another case": ([{"Index": 1, " FITS ": True, "Reason": ""}, entry(2)], [1, 2], ""),
     "a list for the text": ([entry(1), entry(2, reason=["a"])], [1], "index 2: `reason` must be str"),
     "too long": ([entry(1, reason="x" * 4001), entry(2)], [2], "index 1: `reason` is longer than 4000 characters"),
     "just not too long": ([entry(1, reason="x" * 4000), entry(2)], [1, 2], ""),
-    "wrong": ([entry(1, fits=0), entry(2, fits=1)], [], "index 1: `fits` must be bool; index 2: `fits` must be bool"),
+    "wrong": ([entry(1, fits=3), entry(2, fits=[])], [], "index 1: `fits` must be bool; index 2: `fits` must be bool"),
 }  # fmt: skip
 
 
@@ -358,7 +413,93 @@ def test_what_is_valid_is_kept_and_the_rest_named(kind):
     assert read({"verdicts": entries}) == (answered, fault)
 
 
-@pytest.mark.parametrize("vote", [True, False, 2, -1, 0.5, 1.0, "1", None, [1], 10**30])
+ENTRIES_OF_TWO = GOOD["verdicts"]
+SHAPES = {
+    "a list at the top": ENTRIES_OF_TWO,
+    "the list by another name": {"results": ENTRIES_OF_TWO},
+    "the list's name in another case": {"Verdicts ": ENTRIES_OF_TWO},
+    "a wrapper": {"response": {"verdicts": ENTRIES_OF_TWO}},
+    "JSON in JSON": json.dumps(GOOD),
+    "the list as a text": {"verdicts": json.dumps(ENTRIES_OF_TWO)},
+    "a call of a tool": {"name": "filter", "arguments": GOOD},
+    "a call of a tool, its arguments a text": {"name": "filter", "arguments": json.dumps(GOOD)},
+    "Llama's call of a tool": {"type": "function", "name": "filter", "parameters": GOOD},
+    "a list of one call": [{"name": "filter", "arguments": GOOD}],
+    "calls by their name": {"tool_calls": [{"function": {"name": "filter", "arguments": json.dumps(GOOD)}}]},
+    "entries by number": {"verdicts": {"1": {"fits": True, "reason": ""}, "2": {"fits": False, "reason": ""}}},
+    "entries by number at the top": {"1": {"fits": True, "reason": ""}, "2": {"index": 2, "fits": False}},
+}
+
+
+@pytest.mark.parametrize("kind", SHAPES)
+def test_a_reply_in_another_shape_with_one_reading_is_read(kind):
+    told = json.dumps(SHAPES[kind])
+    for text in (told, f"```json\n{told}\n```", f"Here you are:\n{told}\nDone."):
+        if kind != "JSON in JSON" or text[0] != "H":  # in prose, a text that quotes JSON is prose, too
+            assert read(text) == ([1, 2], ""), text
+
+
+def test_tags_and_lines_around_the_entries_do_no_harm():
+    assert read(f"<tool_call>\n{json.dumps({'name': 'f', 'arguments': GOOD})}\n</tool_call>") == ([1, 2], "")
+    assert read(f"<|begin_of_box|>{json.dumps(GOOD)}<|end_of_box|>") == ([1, 2], "")
+    assert read("\n".join(map(json.dumps, ENTRIES_OF_TWO))) == ([1, 2], "")
+    assert read(f"[THINK]{{1}}?[/THINK]{json.dumps(GOOD)}") == ([1, 2], "")
+
+
+@pytest.mark.parametrize("shape", [lambda one: one, lambda one: [one], lambda one: {"verdicts": one}])
+@pytest.mark.parametrize("index", [{"index": 1}, {"index": "1"}, {"index": None}, {"index": 0}, {}])
+def test_one_entry_is_that_of_the_one_item(shape, index):
+    assert read(shape({**index, "fits": True, "reason": "seen"}), n=1) == ([1], "")
+
+
+def test_one_entry_of_another_number_is_that_of_no_item():
+    assert read({"verdicts": [entry(2)]}, n=1) == ([], "index 1: missing")
+    assert read(entry(2), n=2) == ([2], "index 1: missing")
+
+
+def test_of_a_list_at_the_top_that_breaks_off_what_is_whole_is_read():
+    assert read(json.dumps(ENTRIES_OF_TWO)[:-3]) == ([1], "index 2: missing")
+
+
+def test_a_number_in_place_of_a_text_stays_as_it_was_written():
+    question = write_template("Write.", MODEL, "plain")
+    unit = question.unit(IMAGE, ITEM)
+    for number in ("42", "1.50", "-0", "1e3", "007"):
+        answers, fault = question.parse([unit], f'{{"pairs": [{{"index": 1, "question": "Q?", "answer": {number}}}]}}')
+        if number == "007":
+            assert fault, "no JSON, and in JSON5 and Python neither"
+        else:
+            assert answers[unit.key].value["answer"] == ("0" if number == "-0" else number)
+
+
+def test_the_examples_dots_are_no_text():
+    question = write_template("Write.", MODEL, "plain")
+    unit = question.unit(IMAGE, ITEM)
+    example = question.reply_form.partition("For example: ")[2].partition("\n")[0]
+    answers, fault = question.parse([unit], example)
+    assert answers == {} and "example" in fault
+
+
+def test_a_list_of_children_is_read_in_another_shape_too():
+    unit = EXPAND.unit(None, EXPAND_ITEM)
+    for told in ('["a", "b"]', '{"labels": ["a", "b"]}', '{"name": "f", "arguments": {"children": ["a", "b"]}}'):
+        assert EXPAND.parse([unit], told)[0][unit.key].value == {"children": ["a", "b"]}
+    assert EXPAND.parse([unit], "[]")[0][unit.key].value == {"children": []}, "nothing is left to propose"
+    echo = json.dumps({"request": "expand", **EXPAND_ITEM})
+    assert EXPAND.parse([unit], echo)[0] == {}, "the request is no answer"
+
+
+@pytest.mark.parametrize(
+    ("vote", "read_as"), [(True, 1), (False, 0), (1.0, 1), ("1", 1), ("0", 0), ("true", 1), ("No", 0)]
+)
+def test_a_vote_in_another_form_is_read(vote, read_as):
+    question = vote_template("Vote.", MODEL, True)
+    unit = question.unit(IMAGE, ITEM)
+    answers, fault = question.parse([unit], json.dumps({"votes": [{"index": 1, "vote": vote, "reason": ""}]}))
+    assert (answers[unit.key].value["vote"], fault) == (read_as, "")
+
+
+@pytest.mark.parametrize("vote", [2, -1, 0.5, "2", "maybe", "", None, [1], 10**30])
 def test_a_vote_is_0_or_1(vote):
     question = vote_template("Vote.", MODEL, True)
     unit = question.unit(IMAGE, ITEM)
@@ -371,7 +512,7 @@ def test_children_are_a_list_of_any_texts_and_nothing_else():
     unit = EXPAND.unit(None, EXPAND_ITEM)
     found, fault = EXPAND.parse([unit], '{"children": ["a", 1, null, ["b"], "c", ""]}')
     assert (found[unit.key].value, fault) == ({"children": ["a", "c", ""]}, "")
-    for bad in ('{"children": {"a": 1}}', '{"children": "a"}', json.dumps({"children": ["a"] * 1001}), "{}", "[]"):
+    for bad in ('{"children": {"a": 1}}', '{"children": "a"}', json.dumps({"children": ["a"] * 1001}), "{}", "[1]"):
         found, fault = EXPAND.parse([unit], bad)
         assert found == {}
         assert fault
@@ -442,7 +583,19 @@ def test_a_field_is_of_its_type_and_of_bounded_length():
     assert field({"a": "x"}, "a", str) == "x"
     assert field({"a": 0}, "a", int) == 0
     assert field({"a": False}, "a", bool) is False
-    for value, kind in ((True, int), (1, bool), (1, str), (None, str), (1.0, int)):
+    assert field({"a": 1}, "a", str) == "1"
+    assert field({"a": " 12 "}, "a", int) == field({"a": 12.0}, "a", int) == 12
+    assert field({"a": 1}, "a", bool) is field({"a": "Yes"}, "a", bool) is True
+    for value, kind in (
+        (True, int),
+        (2, bool),
+        ("2", bool),
+        (None, str),
+        (1.5, int),
+        ("1.5", int),
+        (True, str),
+        (1.5, str),
+    ):
         with pytest.raises(MalformedReplyError, match=f"`a` must be {kind.__name__}"):
             field({"a": value}, "a", kind)
     with pytest.raises(MalformedReplyError, match="`a` is longer than 3 characters"):

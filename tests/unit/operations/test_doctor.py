@@ -60,9 +60,9 @@ def test_the_doctor_asks_in_the_form_of_a_run(knows_form: bool) -> None:
     assert found.detail.startswith(
         f"{url} answers as m-1 (expand, filter, write_plain, vote; 40 tokens); takes images, "
     )
-    assert ("json_schema" in found.detail, "text" in found.detail) == (knows_form, not knows_form)
+    assert ("bounded" in found.detail, "text" in found.detail) == (knows_form, not knows_form)
     forms = [body.get("response_format", {}).get("type") for body in handler.asked]
-    assert forms == (4 * ["json_schema"] if knows_form else ["json_schema", "json_object", *4 * [None]])
+    assert forms == (4 * ["json_schema"] if knows_form else ["json_schema", "json_schema", "json_object", *4 * [None]])
     for body in handler.asked:
         assert (body["temperature"], body["max_completion_tokens"]) == (0.5, 2000), "as a run asks"
     shown = [any(part["type"] == "image_url" for part in body["messages"][-1]["content"]) for body in handler.asked]

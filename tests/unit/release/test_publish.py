@@ -29,6 +29,7 @@ from taskgalaxy_ops import release
 from taskgalaxy_ops.errors import DamageError
 from taskgalaxy_ops.funnel import StageCounts
 from taskgalaxy_ops.hashing import canonical_json, draw, fingerprint, sha256_hex
+from taskgalaxy_ops.models.rendering import rendered_for
 from taskgalaxy_ops.records import Claim, Image, Pair, Reason, Verdict, Vote, pair_id
 from taskgalaxy_ops.release import SPLITS, ReleaseInputs, Selection, ShardRows, Stored, TaxonomySummary, build, select
 from taskgalaxy_ops.release.agreement import Ballots, agreement, cohen_kappa, krippendorff_alpha
@@ -57,6 +58,12 @@ def file_of(number: int) -> bytes:
     pixels = np.random.default_rng(number).integers(0, 256, (40, 48, 3), dtype=np.uint8)
     Pillow.fromarray(pixels).save(out, "PNG" if number % 2 else "JPEG")
     return out.getvalue()
+
+
+@cache
+def sent(image: str) -> bytes:
+    """The picture that the teacher was sent of an image."""
+    return rendered_for(RAWS[image], model("teacher"))
 
 
 RAWS = {sha256_hex(file_of(number)): file_of(number) for number in range(60)}
@@ -339,8 +346,8 @@ def test_shares_of_splits_are_near_their_settings_and_images_stay_where_they_are
     assert tests == {i for i in ids if split_of(i, ReleaseSettings(validation=0.5, test=0.1)) == "test"}
 
 
-def copied(held: Held, limit: int) -> set[str]:
-    return {image for image, *_ in plan_of(held, ReleaseSettings(copy_images_up_to=limit)).copied()}
+def copied(held: Held, limit: int, images: str = "original") -> set[str]:
+    return {image for _, image, _ in plan_of(held, ReleaseSettings(copy_images_up_to=limit, images=images)).copied()}
 
 
 def test_images_are_copied_in_order_of_id_up_to_the_limit():
@@ -349,6 +356,8 @@ def test_images_are_copied_in_order_of_id_up_to_the_limit():
     limit = sum(size for _, size in sizes[:4]) + 1
     assert copied(held, limit) == {image for image, _ in sizes[:4]}
     assert copied(held, 0) == set()
+    expected = int(0.75 * 48 * 40)  # bytes of a rendition, before it is made
+    assert copied(held, 3 * expected, images="rendition") == {image for image, _ in sizes[:3]}
 
 
 @pytest.mark.parametrize(
@@ -425,12 +434,12 @@ def test_other_files_need_another_code_version():
         "card": sha256_hex(card(plan))[:16],
     }
     assert (release.RELEASE_VERSION, golden) == (
-        1,
+        2,
         {
-            "content": "921d01a2ada2c98f",
+            "content": "a22be8400ba8e47e",
             "llava": "4e59c055dd9f45b9",
             "parquet": "5498c40fbaacd4b7",
-            "card": "0d36c9773e6e8bb2",
+            "card": "a06aeecb4c9ef38a",
         },
     )
 
@@ -490,15 +499,16 @@ def varied_material() -> Held:
 @pytest.mark.parametrize(
     ("chosen", "golden"),
     [
-        ({}, "359c3879b90438c4"),
-        ({"near_duplicate_bits": 0, "cap": 9}, "fabdf41ac4fd67fb"),
-        ({"near_duplicate_bits": 4, "variants": ("plain",)}, "0ee988f2bca5dae0"),
-        ({"near_duplicate_bits": -1, "validation": 0.4, "test": 0.3}, "ee86ac9ebd3482bb"),
+        ({}, "300c3f907f377edd"),
+        ({"near_duplicate_bits": 0, "cap": 9}, "26ccf911bcdd15f6"),
+        ({"near_duplicate_bits": 4, "variants": ("plain",)}, "38bcc44247bce7af"),
+        ({"near_duplicate_bits": -1, "validation": 0.4, "test": 0.3}, "5e13fff15ce1f9c4"),
     ],
 )
 def test_every_file_is_as_it_was(chosen, golden):
     """Golden: as the test above, over more of what there is."""
-    files = files_of(plan_of(varied_material(), ReleaseSettings(copy_images_up_to=500, **chosen)))
+    rules = ReleaseSettings(copy_images_up_to=500, images="original", **chosen)  # no encoder's version counts
+    files = files_of(plan_of(varied_material(), rules))
     assert fingerprint("golden", shown_files(files))[:16] == golden
 
 
@@ -618,14 +628,36 @@ def test_llava_has_one_conversation_a_sample_and_its_image():
         rows = json.loads(files[f"llava/{split}.json"])
         assert [row["id"] for row in rows] == [pair.pair for pair in plan.split(split)]
         for row, pair in zip(rows, plan.split(split), strict=True):
-            assert sha256_hex(files[row["image"]]) == pair.image
-            assert re.fullmatch(r"images/[0-9a-f]{2}/[0-9a-f]{64}\.(png|jpg)", row["image"])
+            assert files[row["image"]] == sent(pair.image)
+            assert row["image"] == f"images/{pair.image[:2]}/{pair.image}.jpg"
             answer = f"First, then.\n\n{pair.answer}" if pair.reasoning else pair.answer
             assert row["conversations"] == [
                 {"from": "human", "value": f"<image>\n{pair.question}"},
                 {"from": "gpt", "value": answer},
             ]
             assert "simulated" not in row
+
+
+def test_special_tokens_that_an_older_version_let_pass_get_other_brackets_everywhere_and_are_counted():
+    held = [image_of(number) for number in range(3)]
+    samples = [
+        pair_of(held[0], question="What is <start_of_turn>?"),
+        pair_of(held[1], question="How?", reasoning="Since <pad>."),
+        pair_of(held[2], question="What is <b>bold</b>?"),
+    ]
+    plain = [samples[2], *(pair_of(image, question="Why?") for image in held[:2])]
+    files = files_of(plan_of(release_inputs(samples, held), ReleaseSettings(validation=0, test=0)))
+    told = {
+        row["id"]: [turn["value"] for turn in row["conversations"]] for row in json.loads(files["llava/train.json"])
+    }
+    assert told[samples[0].pair] == ["<image>\nWhat is ‹start_of_turn›?", "answer to What is ‹start_of_turn›?"]
+    assert told[samples[1].pair][1] == "Since ‹pad›.\n\nanswer to How?"
+    assert told[samples[2].pair][0] == "<image>\nWhat is <b>bold</b>?"
+    rows = pd.read_parquet(io.BytesIO(files["data/train-00000-of-00001.parquet"]))
+    assert "<start_of_turn>" not in str(rows.drop(columns="image").to_dict())
+    assert "2 samples name special tokens" in files["README.md"].decode()
+    others = files_of(plan_of(release_inputs(plain, held), ReleaseSettings(validation=0, test=0)))
+    assert "special tokens" not in others["README.md"].decode()
 
 
 def test_parquet_has_a_row_a_sample_with_its_image_votes_and_claims(monkeypatch):
@@ -637,7 +669,7 @@ def test_parquet_has_a_row_a_sample_with_its_image_votes_and_claims(monkeypatch)
     rows = pd.concat([pd.read_parquet(io.BytesIO(files[name])) for name in names])
     assert list(rows["id"]) == [pair.pair for pair in plan.split("train")]
     for row in rows.to_dict("records"):
-        assert sha256_hex(row["image"]["bytes"]) == row["image_id"]
+        assert row["image"]["bytes"] == sent(row["image_id"])
         assert files[row["image"]["path"]] == row["image"]["bytes"]
         assert list(row["sources"]) == ["archive", "photos"]
         assert list(row["origins"]) == ["http://a.example/z", None]
@@ -656,7 +688,7 @@ def test_a_parquet_file_holds_a_bounded_number_of_image_bytes(monkeypatch):
     held = some_material(10)
     largest = max(image.size for image in held.images.values())
     monkeypatch.setattr(select, "_PART_BYTES", 2 * largest)
-    plan = plan_of(held, ReleaseSettings())
+    plan = plan_of(held, ReleaseSettings(images="original"))
     assert sum(map(len, plan.parts.values())) > 3
     rows = []
     for path, raw in files_of(plan).items():
