@@ -544,6 +544,14 @@ def test_what_knows_nothing_is_left_alone_and_its_units_stay_pending(folder, tmp
     assert rooms == [16, 32], "a cut reply is asked for again with more room"
 
 
+def test_a_context_in_which_nothing_fits_is_the_models_fault_and_said(tmp_path):
+    tiny_weights.save(tmp_path / "short", context=64)
+    answers, _, gateway, _ = ask(tmp_path / "store", local(tmp_path / "short"), ("a~0", "a~1"))
+    assert answers == [None, None], "they wait for a longer context"
+    why = gateway.usage.unavailable["t"]
+    assert "do not fit its context" in why and "the model's context is 64" in why and "usable answer" not in why
+
+
 def test_a_model_that_is_not_there_is_left_alone_and_costs_no_call(tmp_path):
     answers, replies, gateway, ledger = ask(tmp_path, local("/no/such/folder"), ("a~0",))
     assert answers == [None] and replies == []
