@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from taskgalaxy_ops.records import LOST
 
@@ -62,8 +63,18 @@ class Lost:
         )
 
 
-def lost(stages: Iterable[StageCounts]) -> Lost:
-    """What was lost in these stages."""
+class Counted(Protocol):
+    """What is counted of a stage."""
+
+    @property
+    def units_in(self) -> int: ...
+
+    @property
+    def rejects(self) -> Mapping[str, int]: ...
+
+
+def lost(stages: Iterable[Counted]) -> Lost:
+    """What was lost in these stages that ask models."""
     stages = list(stages)
     reasons = {reason.value: sum(each.rejects.get(reason, 0) for each in stages) for reason in LOST}
     return Lost({reason: number for reason, number in reasons.items() if number}, sum(each.units_in for each in stages))

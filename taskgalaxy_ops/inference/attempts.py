@@ -123,13 +123,13 @@ class Attempts:
             attempts += 1
             # A canary goes first, since requests wait for what it tells.
             await limit.enter(_FIRST if canary else number if attempts > 1 else 0)
+            proven += attempts > 1 and limit.served > served  # others were served since it failed last
             try:
                 if self.forms.of(model) != sending.form:  # another request found out what the model takes
                     sending = await self._prepared(template, units, context, plan)
                 most = self.estimated(model, sending.estimated)
                 drawn, seen, sent = await self._send(sending, context, most)
                 tries = 1 if sent.kind == "busy" and limit.served > served else tries + 1
-                proven += limit.served > served  # failures while others were served
                 served = limit.served
                 wait = max(backoff(tries), sent.wait)
                 form = self.forms.simplify(model, sent.parameter, sending.form) if sent.kind == "form" else None
@@ -262,7 +262,7 @@ class Attempts:
 
 @dataclass(frozen=True, slots=True)
 class _Tries:
-    """How often a request was tried; ``proven``: how often it failed while its model served another, or a canary."""
+    """How often a request was tried; ``proven``: how often after its model had served another, or a canary."""
 
     all: int
     proven: int

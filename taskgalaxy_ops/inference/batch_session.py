@@ -116,7 +116,7 @@ class ShardBatches:
         missing = self._missing(standing, intent, model)
         kinds = Counter(results.get(name, missing).kind for name in intent["requests"])
         served = kinds["served"] > 0
-        healthy = served and 4 * (kinds["slow"] + kinds["failed"]) <= kinds.total()
+        healthy = served and 2 * (kinds["slow"] + kinds["failed"]) <= kinds.total()
         settled: dict[str, Spent] = dict.fromkeys(intent["blocks"], NOTHING)
         again: dict[str, Any] = {}
         count = 0

@@ -306,10 +306,11 @@ class Limit:
 
     def _patient(self, why: str, asked: float) -> bool:
         """False if the model is given up: it served nothing for as long as it is waited for, or asks for longer."""
+        first = self._away_since is None
         self._away_since = time.monotonic() if self._away_since is None else self._away_since
         if asked > self._patience:
             self.give_up(f"{why}; it asks to wait {asked:,.0f} s, patience_seconds is {self._patience:g}")
-        elif self.patience_left <= 0:
+        elif self.patience_left <= 0 and not first:  # one failure alone may be of its request
             self.give_up(f"{why}; it has served nothing for {self._patience:g} s (patience_seconds)")
         return not self.why
 

@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from taskgalaxy_ops.funnel import Lost, lost
 from taskgalaxy_ops.generation import lanes
-from taskgalaxy_ops.generation.stages import NAMES
+from taskgalaxy_ops.generation.stages import ASKING, NAMES
 from taskgalaxy_ops.operations.shard_state import ShardState, store_state
 from taskgalaxy_ops.release.publish import published
 from taskgalaxy_ops.storage import keys
@@ -64,6 +65,7 @@ class Status:
     taxonomy: Mapping[str, int]
     stages: Sequence[StageStatus]
     pending: int | None
+    lost: Lost  # what ended without an answer by our fault or a model's
     spent: Mapping[str, Any]
     releases: Sequence[Mapping[str, Any]]
     finetunes: Sequence[str] = field(default=())  # keys of jobs that have not ended
@@ -107,6 +109,7 @@ def status(workspace: Workspace) -> Status:
         images=sum(shard_state.live for shard_state in shards),
         taxonomy={"version": len(versions) - 1, "task_types": versions[-1]["leaves"]},
         stages=stages,
+        lost=lost(stage for stage in stages if stage.stage in ASKING),
         pending=0 if all(shard_state.settled for shard_state in shards) else None,
         spent={
             "calls": spent.calls,

@@ -9,6 +9,8 @@ from typing import Any
 
 import yaml
 
+from taskgalaxy_ops.funnel import Lost, lost
+from taskgalaxy_ops.generation.stages import ASKING
 from taskgalaxy_ops.release.agreement import agreement
 from taskgalaxy_ops.release.formats import FORMATS
 from taskgalaxy_ops.release.images import thumbnail_path
@@ -316,6 +318,14 @@ def _counted(numbers: Mapping[Any, int]) -> Iterable[tuple[str, ...]]:
     return [(*map(text, names), f"{numbers[names]:,}") for names in sorted(numbers)]
 
 
+def _lost(found: Lost) -> list[str]:
+    """What is missing by the pipeline's fault or a model's; nothing is said where nothing is."""
+    if not found.reasons:
+        return []
+    named = ", ".join(f"{number:,} {text(reason)}" for reason, number in found.reasons.items())
+    return [f"- {found.share:.1%} of what models were asked ended without an answer that could be used: {named}."]
+
+
 def _limits(plan: Selection) -> list[str]:
     bits = plan.settings.near_duplicate_bits
     if bits < 0:
@@ -330,6 +340,7 @@ def _limits(plan: Selection) -> list[str]:
         "- A judge's approval is an opinion: the agreement above says how far to trust it.",
         f"- {alike}",
         *_tokens(plan.neutralised),
+        *_lost(lost(stage for stage in plan.funnel if stage.stage in ASKING)),
         "- Nothing was checked against the test sets of benchmarks.",
         "- `history.json` holds times, costs and version numbers; `manifest.json` has each file's size and SHA-256.",
         "",

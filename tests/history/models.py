@@ -19,6 +19,8 @@ from taskgalaxy_ops.models.request import CANARY_TASK_TYPE
 from taskgalaxy_ops.settings import Model
 
 REPAIRS = 1  # of every model here
+TRIES = 3  # after which a unit that a healthy model fails at is given up: one, and two that a canary preceded
+GARBAGE = "I like turtles."
 MAX_TOKENS = 100  # of a first request; one that was cut is asked again with more
 REPLIES = {"filter": "verdicts", "write": "pairs", "vote": "votes"}
 ITEMS = {"filter": "task_types", "write": "task_types", "vote": "pairs"}
@@ -87,6 +89,11 @@ class Models:
         self.weights: dict[str, str] = {}  # by model; "" is what it began with
         self.away: dict[str, str] = {}  # by model: "nobody", "error" or "no key"
         self.parser = 1  # which of the library's reads the replies: an answer is kept as it was read
+        self.canaries = 0
+        self.minded: set[str] = set()  # images: the provider refuses them, and does not say why
+        self.broken: tuple[str, str] | None = None  # model and image: it fails at it each time
+        self.failed: Counter[Unit] = Counter()  # how often it failed at a unit by itself, in this run
+        self.bad: set[str] = set()  # models that answer nothing usable
         self.left: int | None = None  # requests that are still served, before all models are away
         self.received = 0  # requests that reached a model
         self.cost = 0  # nano-dollars
@@ -128,18 +135,33 @@ class Models:
         self.received += 1
         if refusal is None and _is_canary(body):
             return self._canary(request, body)
-        return refusal or self.reply(request, body, self.units_of(body))
+        units = self.units_of(body)
+        if refusal is None and units and self.broken == (units[0].name, units[0].image_id):
+            return self._broken(request, units)
+        return refusal or self.reply(request, body, units)
 
-    def _canary(self, request: httpx2.Request, body: Mapping[str, Any]) -> httpx2.Response:
-        """A right answer about the plain picture; it answers no unit."""
+    def _broken(self, request: httpx2.Request, units: Sequence[Unit]) -> httpx2.Response:
+        """A failure at these units; the last of the tries ends the unit."""
         if self.left is not None:
             self.left -= 1
+        if len(units) == 1:
+            self.failed[units[0]] += 1
+            if self.failed[units[0]] == TRIES:
+                self._deliver(units[0], Given({}, "model fails on it"))
+        return error(request, 500, "it fails at this")
+
+    def _canary(self, request: httpx2.Request, body: Mapping[str, Any]) -> httpx2.Response:
+        """A right answer about the plain picture, of a model that is well; it answers no unit."""
+        if self.left is not None:
+            self.left -= 1
+        self.canaries += 1
         self.cost += 1000
+        if body["model"] in self.bad:
+            return self._completion(request, [_nothing(body)], GARBAGE, "stop")
         stage = next(stage for stage in REPLIES if f'"request": "{stage}"' in plain(body).replace("\\", ""))
         entry = {"index": 1, "fits": True, "vote": 1, "question": "What?", "answer": "White.", "reasoning": "It is."}
-        unit = Unit(body["model"], "", "", plain({"request": stage}), "{}")
         entries = {REPLIES[stage]: [{**entry, "reason": "it is plain"}]}
-        return self._completion(request, [unit], json.dumps(entries), "stop")
+        return self._completion(request, [_nothing(body)], json.dumps(entries), "stop")
 
     def units_of(self, body: Mapping[str, Any]) -> list[Unit]:
         """What a request asks for; nothing, where it is a canary."""
@@ -161,6 +183,13 @@ class Models:
         tries = 1 if len(body["messages"][-1]["content"]) > 2 or body["max_tokens"] > MAX_TOKENS else 0
         faults = {unit: _fault(unit, self.delivered[unit]) for unit in units}
         self.cost += 1000 * len(units)  # as many prompt tokens, at a dollar a million
+        if units and units[0].name in self.bad:
+            return self._completion(request, units, GARBAGE, "stop")
+        if units and units[0].image_id in self.minded:
+            if len(units) == 1:
+                self._deliver(units[0], Given({"minded": True}, "refused"))
+            self.cost -= 1000 * len(units)  # an error carries no usage
+            return error(request, 400, "it cannot be done")
         if "refused" in faults.values():  # it does not say which one it minds
             as_error = bool(drawn("form", units[0]) % 2)
             if len(units) == 1:
@@ -210,6 +239,11 @@ class Models:
             "usage": {"prompt_tokens": len(units), "completion_tokens": 0, "total_tokens": len(units)},
         }
         return httpx2.Response(200, json=body, request=request)
+
+
+def _nothing(body: Mapping[str, Any]) -> Unit:
+    """In place of a unit, of a reply that answers none."""
+    return Unit(body["model"], "", "", "{}", "{}")
 
 
 def _is_canary(body: Mapping[str, Any]) -> bool:

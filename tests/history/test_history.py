@@ -113,6 +113,7 @@ class History(RuleBasedStateMachine):
 
     @rule(names=st.lists(st.sampled_from(JUDGES), min_size=1, unique=True), mode=modes, data=st.data())
     def the_judges_are_others(self, names: list[str], mode: str, data: st.DataObject) -> None:
+        mode = "chat" if self.world.models.broken else mode
         self.world.judge([chat_model(name, revision=data.draw(revisions), mode=mode) for name in names])
 
     @rule(revision=revisions, quality=st.sampled_from(QUALITIES))
@@ -157,12 +158,14 @@ class History(RuleBasedStateMachine):
         self.world.change("teacher", **transport)
         self.world.judge([{**judge, **transport} for judge in self.world.chosen["judges"]])
 
+    @precondition(lambda self: self.world.models.broken is None)
     @rule(teacher=modes, judges=modes)
     def models_are_asked_by_chat_or_by_batch(self, teacher: str, judges: str) -> None:
         self.world.ask_by(teacher, judges)
 
     @rule(data=st.data())
     def settings_are_rolled_back(self, data: st.DataObject) -> None:
+        self.world.models.broken = None  # they may have asked by batch
         self.world.chosen = self.former[data.draw(st.integers(0, len(self.former) - 1))]
 
     # What is in the way, where another prompt gives something to ask
@@ -178,6 +181,22 @@ class History(RuleBasedStateMachine):
     )
     def models_are_away_or_return(self, away: dict[str, str], words: str) -> None:
         self.world.models.away = away
+        self.world.prompt("vote", words)
+
+    @rule(images=st.sets(st.sampled_from(IMAGES), max_size=2), words=words)
+    def a_provider_refuses_images(self, images: set[str], words: str) -> None:
+        self.world.models.minded = images
+        self.world.prompt("write_plain", words)
+
+    @rule(model=st.sampled_from(["teacher", *JUDGES]), image=st.none() | st.sampled_from(IMAGES), words=words)
+    def a_model_fails_at_an_image_for_ever_or_does_not(self, model: str, image: str | None, words: str) -> None:
+        self.world.ask_by("chat", "chat")
+        self.world.models.broken = None if image is None else (model, image)
+        self.world.prompt("filter", words)
+
+    @rule(bad=st.sets(st.sampled_from(["teacher", *JUDGES]), max_size=2), words=words)
+    def models_turn_bad_or_are_mended(self, bad: set[str], words: str) -> None:
+        self.world.models.bad = bad
         self.world.prompt("vote", words)
 
     @rule(served=st.none() | st.integers(0, 8), words=words)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -56,7 +57,7 @@ def stage(name: str, lane: Mapping[str, Any], last_try: bool, since: datetime) -
         unchanged=len(counts) - len(asked) if counts else 0,
         units_in=sum(each.units_in for each in asked),
         units_out=sum(each.units_out for each in asked),
-        rejects=sum(sum(each.rejects.values()) for each in asked),
+        rejects=dict(sorted(sum((Counter(each.rejects) for each in asked), Counter()).items())),
         pending=result.pending,
         calls=result.usage.calls,
         cost=result.usage.cost / NANO,

@@ -35,6 +35,8 @@ def status(found: Status) -> list[str]:
         lines.append("source    none yet: run `taskgalaxy ingest`")
     for stage in found.stages:
         lines += _stage(stage)
+    if found.lost.reasons:
+        lines.append(f"lost      {found.lost.words()}")
     if found.pending is None:
         lines.append("pending   yes: `taskgalaxy plan` says how much")
     lines += [
