@@ -54,8 +54,12 @@ class Vllm:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}/v1"
 
-    def start(self, *options: str, context: int = 4096, wait: bool = True) -> None:
-        """Start it; ``wait``: until it answers. Prints how long that took, and its memory."""
+    @property
+    def running(self) -> bool:
+        return self._process is not None
+
+    def start(self, *options: str, context: int = 4096) -> None:
+        """Start it, and wait until it answers. Prints how long that took, and its memory."""
         assert self._process is None
         self.folder.mkdir(parents=True, exist_ok=True)
         self._logs.append(self.folder / f"start-{len(self._logs) + 1}.log")
@@ -71,10 +75,9 @@ class Vllm:
                 env={**os.environ, **_ENVIRONMENT},
                 start_new_session=True,
             )
-        if wait:
-            self.wait()
+        self._wait()
 
-    def wait(self) -> None:
+    def _wait(self) -> None:
         """Wait until it answers. Raises AssertionError with the log's end if it does not."""
         began = time.monotonic()
         while not self._is_up():
