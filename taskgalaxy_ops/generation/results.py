@@ -12,8 +12,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from taskgalaxy_ops.funnel import Lost, StageCounts, lost, total
+from taskgalaxy_ops.funnel import StageCounts, total
 from taskgalaxy_ops.generation.bill import Bill, bill
+from taskgalaxy_ops.generation.lost import Lost, lost
 from taskgalaxy_ops.generation.run import RunOptions, RunResult, generate
 from taskgalaxy_ops.generation.shard_run import ShardResult, StageResult
 from taskgalaxy_ops.generation.stages import ASKING, STAGE

@@ -9,7 +9,6 @@ without an answer, as a chat session would.
 from __future__ import annotations
 
 import asyncio
-import math
 import time
 import uuid
 from collections import Counter
@@ -77,6 +76,8 @@ class ShardBatches:
             try:
                 self._context.check()
                 status = await self._status(nonce, intent, model)
+                if status is not None and not status.ended:
+                    self._gateway.batch_room.entered(model.name, nonce)
                 if status is not None and status.ended:
                     results = await self._gateway.batches.results(model, status)
                     await self._close(nonce, intent, replace(template, model=model), units, status, results)
@@ -113,6 +114,7 @@ class ShardBatches:
     ) -> None:
         """Record the results of an ended batch: its replies first, then what its blocks cost, then its end."""
         model, price = template.model, pricing.priced(template.model, money=False)
+        self._gateway.batch_room.left(model.name, nonce, served=standing.status != "failed")
         missing = self._missing(standing, intent, model)
         kinds = Counter(results.get(name, missing).kind for name in intent["requests"])
         served = kinds["served"] > 0
@@ -163,7 +165,9 @@ class ShardBatches:
         """The outcome of the requests that an ended batch has no result of."""
         if standing.crowded:
             requests = intent["requests"].values()
-            self._wait_for_room(model, sum(len(told["units"]) for told in requests), len(requests))
+            units = sum(len(told["units"]) for told in requests)
+            if not self._gateway.batch_room.refused(model.name, len(requests)):
+                self._wait_for_room(model, units, standing.why)
             return Outcome(kind="busy", data={}, why="the queue had no room", left=False)
         if standing.status == "failed":
             self._gateway.disable(model, f"model {model.name!r}: batch {standing.id} was refused: {standing.why}")
@@ -276,7 +280,7 @@ class ShardBatches:
             self._context.check()  # before an image is rendered in vain
             entry = await asyncio.to_thread(self._line, template, units, after, price)
             if lines and (
-                len(lines) >= min(self._settings.max_requests, self._gateway.batch_requests.get(model.name, math.inf))
+                len(lines) >= min(self._settings.max_requests, self._gateway.batch_room.most(model.name))
                 or size + len(entry.raw) > self._settings.max_bytes
             ):
                 await self._make(model, lines)
@@ -323,18 +327,28 @@ class ShardBatches:
 
     async def _make(self, model: Model, lines: Sequence[BatchLine]) -> None:
         """Submit one batch of as many of these requests as fit into the budget. Raises BudgetError for the others."""
+        room = self._gateway.batch_room
         if any(waits.model.name == model.name for waits in self.crowded):
             return  # all of it is submitted again later
+        if model.name in self._gateway.usage.unavailable:
+            return
+        if len(lines) > room.most(model.name):  # which a batch before this one found out
+            await self._halved(model, lines)
+            return
         nonce, batches = uuid.uuid4().hex, self._gateway.batches
         funded, error = await self._fund(nonce, lines)
         if funded:
             blocks = list(dict.fromkeys(funded.values()))
             chosen = [request for request in lines if request.name in funded]
+            units = sum(len(request.units) for request in chosen)
             try:
                 file = await batches.upload(model, nonce, b"".join(request.raw for request in chosen))
                 self._context.check()
-            except BaseException:
+            except BaseException as lost:
                 await self._settle(dict.fromkeys(blocks, NOTHING))  # the batch was neither recorded nor created
+                if isinstance(lost, NoReplyError) and lost.crowded:  # too many uploads at once
+                    self._wait_for_room(model, units, str(lost), lost.wait)
+                    return
                 raise
             await self._record(
                 "batch",
@@ -354,17 +368,28 @@ class ShardBatches:
             except NoReplyError as lost:
                 if not lost.heard:
                     await self._void(nonce)
-                if lost.crowded:
-                    self._wait_for_room(model, sum(len(request.units) for request in chosen), len(chosen))
-                    return
-                raise
+                if not lost.crowded:
+                    raise
+                await batches.clear(model, (file,))
+                if room.refused(model.name, len(chosen)):
+                    await self._halved(model, lines)
+                else:
+                    self._wait_for_room(model, units, str(lost), lost.wait)
+                return
             except ModelError:
                 await self._void(nonce)
                 raise
             self._gateway.usage.requests += len(chosen)
+            room.entered(model.name, nonce)
             await self._record("batch_made", nonce, id=id)
         if error:
             raise error
+
+    async def _halved(self, model: Model, lines: Sequence[BatchLine]) -> None:
+        """Submit these requests in batches half as large."""
+        size = (len(lines) + 1) // 2
+        for part in (lines[:size], lines[size:]):
+            await self._make(model, part)
 
     async def _fund(self, nonce: str, lines: Sequence[BatchLine]) -> tuple[dict[str, str], BudgetError | None]:
         """Take budget blocks for these requests.
@@ -394,11 +419,19 @@ class ShardBatches:
         await self._record("batch_ended", nonce, status="void", blocks={block: [0, 0, 0] for block in blocks}, again={})
         await self._settle(dict.fromkeys(blocks, NOTHING))
 
-    def _wait_for_room(self, model: Model, units: int, requests: int) -> None:
-        """The provider's queue has no room: these units are asked again later, in batches half as large."""
-        most = self._gateway.batch_requests
-        most[model.name] = max(1, min(most.get(model.name, requests), requests) // 2)
-        retry_at = time.time() + max(_CROWDED_SECONDS, self._settings.poll_seconds)
+    def _wait_for_room(self, model: Model, units: int, why: str, wait: float = 0.0) -> None:
+        """The provider's queue has no room: these units are asked again later, in ``wait`` seconds if it said so.
+
+        A model for which there was no room for more than a day is disabled.
+        """
+        if self._gateway.batch_room.hopeless(model.name):
+            self._gateway.disable(
+                model,
+                f"{why.rstrip('.')}. For more than a day its queue had no room for a single request: have the limit "
+                "raised, or set mode: chat.",
+            )
+            return
+        retry_at = time.time() + max(wait or _CROWDED_SECONDS, self._settings.poll_seconds)
         self.crowded.append(
             PendingBatch(nonce=uuid.uuid4().hex, id=None, model=model, units=units, at=time.time(), retry_at=retry_at)
         )

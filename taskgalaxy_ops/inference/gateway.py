@@ -19,6 +19,7 @@ from typing import Any
 
 from taskgalaxy_ops.errors import ModelError
 from taskgalaxy_ops.inference.attempts import Attempts, CallContext, GaveUpError
+from taskgalaxy_ops.inference.batch_room import BatchRoom
 from taskgalaxy_ops.inference.canary import canary_unit
 from taskgalaxy_ops.inference.request_forms import identity
 from taskgalaxy_ops.inference.worker_shares import Shares
@@ -57,7 +58,7 @@ class Gateway:
         self.attempts = Attempts(self.sender, shares, self.usage, self._probe, note)
         self.batches = Batches(self.sender)
         self._shares = shares
-        self.batch_requests: dict[str, int] = {}  # by model: the most requests of a batch, where its queue was full
+        self.batch_room = BatchRoom()
         self._places: dict[str, asyncio.Semaphore] = {}  # bounds the requests in memory, by model
         self._shorter: dict[tuple[str, ...], _Shorter] = {}  # by model and request: what fits it
         self._canaries: dict[tuple[str, ...], asyncio.Lock] = {}
@@ -192,8 +193,12 @@ class Gateway:
         """Ask about the plain picture, in the form of a run; None if the template has no such question."""
         if (unit := canary_unit(template)) is None:
             return None
-        reply = await self.attempts.request(template, [unit], context, FIRST, canary=True)
-        self.keep(context, replace(reply, units=(), note={**reply.note, "canary": True}), {})
+        plan: RetryPlan | None = self._fitting(template).plan
+        while plan is not None:
+            reply = await self.attempts.request(template, [unit], context, plan, canary=True)
+            self.keep(context, replace(reply, units=(), note={**reply.note, "canary": True}), {})
+            # Of a model of short context, too, it is the form that is asked about.
+            plan = plan.shorter(1, template.model.max_tokens, reply.allowed) if reply.kind == "long" else None
         return reply
 
     def _fitting(self, template: RequestTemplate) -> _Shorter:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field
 
+from taskgalaxy_ops.inference.canary import CANARY_IMAGE
+
 _WINDOW = 50  # latest replies, and latest attempts
 ENOUGH = 20  # replies from which their share alone tells whether a model is to be believed
 _FEW = 16  # units that may be lost before many were answered
@@ -51,7 +53,8 @@ class Evidence:
 
     def flapping(self, about: str) -> bool:
         """Whether requests about other images fail so often, too, that a failure says nothing about this one."""
-        others = [served for image, served in self.attempts if image != about]
+        # Canaries go first and are asked when others fail: that they are served says nothing of how often others are.
+        others = [served for image, served in self.attempts if image not in {about, CANARY_IMAGE}]
         return bool(others) and others.count(False) > _FLAPPING * len(others)
 
     def unusable(self) -> str:

@@ -45,13 +45,15 @@ T = TypeVar("T")
 class NoReplyError(Exception):
     """The provider gave no usable reply. ``heard``: it may have received the request and acted on it.
 
-    crowded: it has no room now, since too many batches, requests or tokens are queued.
+    crowded: it has no room now, since too many batches, requests or tokens are queued. wait: seconds that it asks to
+    wait; 0: it does not say.
     """
 
-    def __init__(self, why: str, heard: bool, crowded: bool = False) -> None:
+    def __init__(self, why: str, heard: bool, crowded: bool = False, wait: float = 0.0) -> None:
         super().__init__(why)
         self.heard = heard
         self.crowded = crowded
+        self.wait = wait
 
 
 class GoneError(ModelError):
@@ -196,7 +198,8 @@ async def _once(model: Model, ask: Callable[[], Awaitable[T]]) -> T:
             raise ModelError(
                 f"{where}: {outcome.why}. Check base_url, model, key and credit, or set mode: chat."
             ) from error
-        raise NoReplyError(f"{where}: {outcome.why}", heard=not crowded, crowded=crowded) from error
+        why = f"{where}: {outcome.why}"
+        raise NoReplyError(why, heard=not crowded, crowded=crowded, wait=outcome.wait) from error
     except (openai.APIError, aiohttp.ClientError, TimeoutError, ValueError) as error:
         raise NoReplyError(f"{where}: {type(error).__name__}: {error}", heard=True) from error
 

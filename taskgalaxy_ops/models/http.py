@@ -23,6 +23,7 @@ from urllib.parse import urlsplit
 from taskgalaxy_ops.errors import ModelError
 from taskgalaxy_ops.models.local.server import InProcessModels
 from taskgalaxy_ops.models.refusals import Kind, classify, unsigned
+from taskgalaxy_ops.models.reply import filtered
 from taskgalaxy_ops.settings import Model
 
 if TYPE_CHECKING:
@@ -229,8 +230,9 @@ def read(data: Any, headers: Mapping[str, str] | None) -> Outcome:
         raise ValueError("the reply holds no choice")
     if choice.get("finish_reason") == "error":
         raise ValueError("the reply ended with finish_reason 'error'")
-    message = choice.get("message")
-    if not isinstance(message, dict) or (choice.get("finish_reason") is None and not any(message.values())):
+    message = choice.get("message") or ({} if filtered(choice) else None)
+    empty = isinstance(message, dict) and not any(value for name, value in message.items() if name != "role")
+    if not isinstance(message, dict) or (choice.get("finish_reason") is None and empty):
         raise ValueError("the reply's choice holds no message")
     return Outcome(kind="served", data=data, headers=headers)
 

@@ -21,36 +21,51 @@ from typing import Any, Literal
 Kind = Literal["busy", "slow", "failed", "content", "long", "form", "fatal", "declined"]
 
 _SLOW = {408, 503, 504, 524, 529}  # the model is overloaded or loads, or a proxy on the way timed out
-_REPEATABLE = {409, 425}  # conflicts that a later request does not meet
+_REPEATABLE = {409, 424, 425}  # conflicts and failures that a later request does not meet
 _PARAMETERS = (
     *("response_format", "max_completion_tokens", "max_tokens", "temperature", "top_p", "seed", "stop"),
     *("reasoning_effort", "extra_body"),
 )
+_ROOMS = {"max_tokens", "max_completion_tokens"}
+_ROUTED = "provider_name"  # the field in which a router says whose error it passes on
 _DEEPEST = 6
 _LONGEST_BODY = 20_000  # characters of a text that are looked at
 
 _SPENT = re.compile(
-    r"insufficient_quota|billing_hard_limit|credit balance|insufficient (credit|balance|funds)|(more|out of) credits"
+    r"insufficient_quota|billing[ _]hard[ _]limit|credit balance is |insufficient (credit|balance|funds)"
+    r"|out of credits|(requires|purchase|buy) more credits|budget[ _]?(has been )?exceeded|exceeded_?budget"
+    r"|specified \w* ?usage limits"
 )
 _KEY = re.compile(
-    r"(invalid|incorrect|missing|expired|no) api[ _-]?key|api[ _-]?key (not valid|invalid)|api_key_invalid"
+    r"(invalid|incorrect|missing|expired|no) api[ _-]?key|api[ _-]?key (not valid|invalid|expired|has expired)"
+    r"|api_key_invalid|(invalid|missing) .{0,20}authorization header"
 )
+_CONTENT_CODES = {
+    *("content_filter", "content_policy_violation", "responsibleaipolicyviolation", "moderation_blocked"),
+    *("safety", "image_safety", "prohibited_content", "data_inspection_failed", "datainspectionfailed"),
+}
 _CONTENT = re.compile(
-    r"content[_ ](filter|policy|management)|content filtering|responsibleai|moderat|flagged|data_?inspection"
-    r"|inappropriate|prohibited_content|\bsafety\b(?!_settings)|sensitive content"
-    r"|violat\w+ .{0,40}(policy|policies|terms)"
+    r"content[ _-]?(filter|policy|management policy)|responsible ?ai\b|(was|were|been) flagged|flagged (as|by|for)\b"
+    r"|(requires|failed|by|our) (\w+ )?moderation|moderation (system|policy|filter|service|layer)|moderation_blocked"
+    r"|data_?inspection|inappropriate content|prohibited_content|sensitive content|considered high risk"
+    r"|safety (system|filter|polic|guideline|violation|classifier|reasons)|safety_check"
+    r"|(blocked|rejected|refused|filtered) (\w+ ){0,4}safety\b"
+    r"|violat\w* .{0,40}?\b(usage|content|safety|acceptable|community|our)\b.{0,20}?(polic|guideline|terms)"
 )
 _ROOM = re.compile(
-    r"at most (\d+) completion tokens|max_(?:completion_)?tokens\W.{0,60}?(?:less than or equal to|<=|at most|maximum"
-    r"(?: value| allowed)?(?: is| of)?|(?:cannot|can't|must not|may not) (?:be (?:greater|larger|more) than|exceed))"
+    r"at most (\d+) completion tokens"
+    r"|max_(?:completion_)?tokens\W.{0,60}?(?:less than or equal to|<=|at most|maximum(?! context| model)(?: value"
+    r"| allowed)?(?: is| of)?|(?:cannot|can't|must not|may not) (?:be (?:greater|larger|more) than|exceed))"
     r"\D{0,24}(\d+)"
+    r"|max_tokens: \d+ > (\d+)|range of max_tokens (?:is|should be) \[\d+, ?(\d+)\]"
 )
 _LONG = re.compile(
     r"context[ _](length|size|window|limit)|maximum (model |context |input |prompt )?length|exceed_context"
     r"|(prompt|input|request|message|string)s? (is |are )?too (long|large)|too many (input |prompt )?tokens"
     r"|exceeds? the (maximum|max|allowed|available) .{0,40}(token|length|context)|inputs?`? tokens? \+ `?max_new_tokens"
-    r"|input (token count|length)|max_tokens must be at least 1|payload too large|request entity too large"
-    r"|longer than the (maximum|model)|token limit (of|is|for) "
+    r"|inputs?`? (token count|length)|max_tokens must be at least 1|payload too large|request entity too large"
+    r"|longer than the (maximum|model)|token limit( of| is| for|:) |must have less than \d+ tokens|reduce the length of"
+    r"|model output limit was reached"
 )
 _UNSUPPORTED = re.compile(
     r"unsupported|not support|n't support|unknown|unrecognized|unexpected|not permitted|not allowed|extra_forbidden"
@@ -58,15 +73,26 @@ _UNSUPPORTED = re.compile(
     r"|not (currently )?(enabled|available)|cannot"
 )
 _STRUCTURE = re.compile(
-    r"response_format|json_schema|minitems|maxitems|json_object|structured[ _]output|guided[ _]|grammar"
-    r"|json mode|xgrammar"
+    r"response_format|response_?schema|json[ _]schema|minitems|maxitems|json_object|structured[ _]outputs?\b"
+    r"|guided[ _](json|decoding|grammar)|\bjson mode|xgrammar|(parse|compile|invalid|unsupported) (the )?grammar"
+    r"|grammar (is|error|compil)"
 )
-_BUSY = re.compile(r"rate.?limit|too many requests|resource_?exhausted|throttl|over(load|capacity)|try again in \d")
+_NO_STRUCTURE = re.compile(r"(invalid|unsupported|failed to|not support|unable to) .{0,40}(schema|grammar|format)")
+_NO_THINKING = re.compile(r"not support (thinking|reasoning)\b")
+_BLIND = re.compile(r"\bimages?( inputs?)? (is|are) not supported|not support (images?|vision)\b")
+_BUSY = re.compile(
+    r"rate.?limit|too many requests|resource_?exhausted|throttl(ed|ing)|overloaded|over ?capacity|at capacity"
+    r"|try again in \d"
+)
+_RATE = re.compile(r"rate limit (reached|exceeded)|too many requests")
+_OTHERS = r"(?:(?!image|picture|photo|media|file|url|lora|adapter).){0,120}?"  # what lies between is not about these
 _LOADING = re.compile(
-    r"(model|weights|server)\b.{0,60}\bload(ing|ed)\b|loading (the )?(model|weights)|warming up|cold start"
+    rf"\b(model|weights|server|engine)\b{_OTHERS}\bload(ing|ed)\b(?! (the )?(image|picture|photo|media|file|url|lora))"
+    r"|loading (the )?(model|weights)|warming up|cold start"
 )
 _NO_MODEL = re.compile(
-    r"model_not_found|invalid model|unknown model|no such model|model\b.{0,120}?(does not exist|not found|not exist)"
+    rf"model_not_found|invalid model\b|unknown model\b|no such model|not a valid model\b|\bmodel\b{_OTHERS}"
+    r"(does not exist|not found|not exist)"
 )
 _UNREAD = re.compile(r"invalid_image_url|download|fetch|retriev")  # the provider could not read the image by its URL
 _AGAIN_IN = re.compile(
@@ -77,6 +103,12 @@ _PART = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|milliseconds?|s|secs?|seconds?|m|mins
 _SIGNED = re.compile(r"\?\S*X-Amz-Signature\S*", re.IGNORECASE)  # a signed URL lets anybody read the image
 _TITLE = re.compile(r"<title[^>]*>(.*?)</title>", re.IGNORECASE | re.DOTALL)
 _TAG = re.compile(r"<[^>]{0,500}>")
+# From here on an error's text repeats our request: pydantic's `input`, or the messages.
+_REPEATED = re.compile(
+    r"""(?:['"]input['"]\s*:|input_value=|['"](?:messages|content|text)['"]\s*:\s*[\[{'"]).*?"""
+    r"""(?=, ['"]ctx['"]\s*:|, input_type=|\}, \{['"]type['"]: ['"][^'"]*['"], ['"]loc['"]|$)""",
+    re.DOTALL,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,10 +131,17 @@ class Refusal:
 def classify(status: int, body: Any, headers: Mapping[str, str], *, by_url: bool = False) -> Refusal:
     """The kind of a reply with this status from its decoded body. ``by_url``: the model reads images by URL."""
     codes, message = _said(body)
+    headers = {name.lower(): value for name, value in headers.items()}
     text = f"{' '.join(codes)} {message}".lower()
     kind, parameter, room = _kind(status, codes, text, by_url)
     said = unsigned(message) or "no message"
-    wait = max(retry_after(headers), _asked_to_wait(body, text), _until_reset(headers) if kind == "busy" else 0.0)
+    wait = max(retry_after(headers), _asked_to_wait(body, text))
+    if status == 402 and wait:  # what is under way counts against the credit
+        kind = "busy"
+    if kind == "fatal" and status == 404 and _ROUTED in codes:  # another of the router's providers may have it
+        kind = "failed"
+    if kind == "busy":
+        wait = wait or _until_reset(headers)
     return Refusal(kind=kind, why=f"{status}, {said[:300]}", wait=wait, parameter=parameter, room=room)
 
 
@@ -110,24 +149,36 @@ def _kind(status: int, codes: list[str], text: str, by_url: bool) -> tuple[Kind,
     """The kind, a form's parameter, and the room that the server allows."""
     if status in {401, 402} or _SPENT.search(text) or _KEY.search(text):
         return "fatal", "", 0
-    if status == 451 or (status < 500 and status != 429 and _CONTENT.search(text)):
+    if _moderated(status, codes, text):
         return "content", "", 0
+    formal = status in {400, 404, 422, 501}
+    if formal and (named := next((name for name in _PARAMETERS if name in codes and name not in _ROOMS), "")):
+        return "form", named, 0
     if status != 429 and (limit := _ROOM.search(text)):
         return "long", "", int(next(filter(None, limit.groups())))
     if "request too large" in text or status == 413 or (status != 429 and _LONG.search(text)):
         return "long", "", 0
-    if status in {400, 404, 422, 501} and (parameter := _unsupported(codes, text)):
+    if (formal or (status == 500 and _NO_STRUCTURE.search(text))) and (parameter := _unsupported(codes, text)):
         return "form", parameter, 0
     if by_url and status < 500 and _UNREAD.search(text):  # the image may be fine: try again
         return "failed", "", 0
     return _of_status(status, text), "", 0
 
 
+def _moderated(status: int, codes: list[str], text: str) -> bool:
+    """Whether the request's content was refused. A server that fails is believed only if a code says so."""
+    if status == 451 or not _CONTENT_CODES.isdisjoint(code.lower() for code in codes):
+        return status != 429
+    return status < 500 and status != 429 and bool(_CONTENT.search(text))
+
+
 def _of_status(status: int, text: str) -> Kind:
-    if status == 429 or (status != 403 and _BUSY.search(text)):
+    if status == 429 or (_RATE if status == 403 else _BUSY).search(text):
         return "slow" if status in _SLOW else "busy"
     if status in _SLOW or _LOADING.search(text):
         return "slow"
+    if _BLIND.search(text) and status not in {404, 405}:  # some say so as a failure of theirs
+        return "declined"
     if status >= 500 or status in _REPEATABLE:
         return "failed"
     return "fatal" if status in {404, 405} or _NO_MODEL.search(text) else "declined"
@@ -137,10 +188,21 @@ def _unsupported(codes: list[str], text: str) -> str:
     """The parameter of our request that the model does not take; "" where the error is about something else."""
     if _STRUCTURE.search(text):
         return "response_format"
-    named = [name for name in _PARAMETERS if name in codes or re.search(rf"\b{name}\b", text)]
+    if _NO_THINKING.search(text):
+        return "reasoning_effort"
+    named = [name for name in _PARAMETERS if name in codes or _names(text, name)]
     # Where two are named, the first is refused: "max_tokens is not supported, use max_completion_tokens instead".
     named.sort(key=lambda name: (name not in codes, text.find(name)))
     return named[0] if named and (named[0] in codes or _UNSUPPORTED.search(text)) else ""
+
+
+def _names(text: str, name: str) -> bool:
+    """Whether a text names a parameter. "Stop" or "temperature" may also be what a picture shows."""
+    if "_" in name:
+        return bool(re.search(rf"\b({name}|{name.replace('_', '')})\b", text))
+    before = r"(?:parameters?|params?|arguments?|fields?|options?|support\w*|unknown|unsupported|unexpected|invalid)"
+    after = r"(?:parameter|argument|field|option|is|isn|not|does|must|value|extra)"
+    return bool(re.search(rf"['\"`]{name}['\"`]|\b{before}\W{{1,4}}{name}\b|\b{name}\W{{0,2}} {after}\b", text))
 
 
 def _said(body: Any) -> tuple[list[str], str]:
@@ -163,6 +225,8 @@ def _walk(value: Any, name: str, depth: int) -> Iterator[tuple[str, str]]:
         for inner in ("code", "type", "param", "status", "reason"):
             if isinstance(value.get(inner), str | int):
                 yield inner, str(value[inner])
+        if value.get(_ROUTED):
+            yield "code", _ROUTED
         if isinstance(value.get("loc"), list):
             yield "loc", str(value["loc"][-1]) if value["loc"] else ""
         for inner in ("message", "detail", "msg", "error", "errors", "details", "metadata", "raw", "title", "reasons"):
@@ -190,7 +254,7 @@ def _walk_text(text: str, name: str, depth: int) -> Iterator[tuple[str, str]]:
             yield name, bare[:start].strip(" -:")
             yield from _walk(inner, name, depth + 1)
             return
-    yield name, bare
+    yield name, _REPEATED.sub("", bare)
 
 
 def retry_after(headers: Mapping[str, str]) -> float:
@@ -217,7 +281,7 @@ def _asked_to_wait(body: Any, text: str) -> float:
     found = _AGAIN_IN.search(text)
     said = [found[1]] if found else []
     with suppress(ValueError, RecursionError, TypeError):
-        said += re.findall(r'"retryDelay":\s*"([^"]{1,40})"', json.dumps(body)[:_LONGEST_BODY])
+        said += re.findall(r"retryDelay\W{1,12}([\d.]{1,20}s)", json.dumps(body)[:_LONGEST_BODY])
     return max(map(_seconds, said), default=0.0)
 
 

@@ -20,10 +20,13 @@ _FILTERED = {
     "content_filter",
     "content-filter",
     "safety",
+    "image_safety",
     "prohibited_content",
+    "image_prohibited_content",
     "blocklist",
     "spii",
     "recitation",
+    "sensitive",
     "refusal",
 }
 _TEXT_PARTS = {"text", "output_text", "json"}  # types of parts that are said, not thought
@@ -107,7 +110,7 @@ class ModelReply:
     @property
     def filtered(self) -> bool:
         """Whether the provider's moderation withheld the reply."""
-        return _choice(self.data).get("finish_reason") == "content_filter"
+        return filtered(_choice(self.data))
 
     @property
     def refusal(self) -> str:
@@ -117,7 +120,7 @@ class ModelReply:
         message = _message(self.data)
         if refusal := message.get("refusal") or _refused_in_part(message.get("content")):
             return clean(str(refusal))[:300] or "refused"
-        return "content filter" if _ended(self.data) in _FILTERED else ""
+        return "content filter" if self.filtered else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +164,11 @@ def _smaller(received: ModelReply, before: RetryPlan) -> Interpretation:
     if after is not None:
         return Interpretation({}, rest=units, after=after)
     return Interpretation({units[0].key: Answer(terminal=reason, detail=received.refusal)})
+
+
+def filtered(choice: Mapping[str, Any]) -> bool:
+    """Whether a choice was withheld by a filter."""
+    return str(choice.get("finish_reason") or "").lower() in _FILTERED
 
 
 def _choice(data: Mapping[str, Any]) -> Mapping[str, Any]:

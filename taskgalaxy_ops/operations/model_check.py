@@ -110,7 +110,9 @@ async def _one(
         report.asked.append(prompt_name(template))
     else:
         why = usage.unavailable.get(model.name) or usage.gave_up.get(model.name)
-        report.fault = why or f"{model.base_url}: no usable answer ({answer and answer.detail})"
+        # The finding names the model: what the gateway says of it begins with the address.
+        said = (why or "").removeprefix(f"model {model.name!r} at ").removeprefix(f"{model.name} at ")
+        report.fault = said or f"{model.base_url}: no usable answer ({answer and answer.detail})"
 
 
 def _picture(model: Model, store: Store | None) -> str:

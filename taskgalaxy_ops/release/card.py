@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from taskgalaxy_ops.funnel import Lost, lost
+from taskgalaxy_ops.generation.lost import Lost, lost
 from taskgalaxy_ops.generation.stages import ASKING
 from taskgalaxy_ops.release.agreement import agreement
 from taskgalaxy_ops.release.formats import FORMATS

@@ -31,6 +31,7 @@ from taskgalaxy_ops.simulator.wire import WrongRequestError
 _DAY = 86_400
 _AT_ONCE = 8  # requests of a batch that are worked on
 _LISTED, _MOST_LISTED = 20, 100
+_FULL = "Enqueued token limit reached. Please try again once some in_progress batches have been completed."
 
 _Key = Annotated[str, StringConstraints(max_length=64)]
 _Value = Annotated[str, StringConstraints(max_length=512)]
@@ -49,6 +50,7 @@ class _Create(BaseModel):
 class _Batch:
     asked: _Create
     created_at: float
+    size: int  # lines of its file
     drawn: Callable[..., float]  # by this batch's input and how often it was submitted
     id: str = field(default_factory=lambda: f"batch_{uuid.uuid4().hex}")
     status: str = "validating"
@@ -136,9 +138,17 @@ class Batches:
         content = file.sha256 if file else ""
         self._submitted[content] += 1
         place = (config.seed, "batch", content, self._submitted[content])
-        batch = _Batch(asked=asked, created_at=self._clock(), drawn=lambda *parts: draw(*place, *parts))
+        size = len(file.data.splitlines()) if file else 0
+        full = config.batches.enqueued_requests is not None and (
+            await self._enqueued() + size > config.batches.enqueued_requests
+        )
+        if full and config.batches.enqueued_refusal != "failed":
+            raise WrongRequestError(int(config.batches.enqueued_refusal), _FULL)
+        batch = _Batch(asked=asked, created_at=self._clock(), size=size, drawn=lambda *parts: draw(*place, *parts))
         self._batches[batch.id] = batch
-        if file is None or file.purpose != "batch":
+        if full:
+            self._fail(batch, [batch_lines.problem("token_limit_exceeded", _FULL)])
+        elif file is None or file.purpose != "batch":
             message = f"The input file {asked.input_file_id[:64]!r} is not there, or is not for batches."
             self._fail(batch, [batch_lines.problem("invalid_input_file", message, None, "input_file_id")])
         else:
@@ -146,6 +156,12 @@ class Batches:
         if batch.drawn("lost reply") < config.batches.lost_reply:
             return breaking.Reset()
         return JSONResponse(batch.told())
+
+    async def _enqueued(self) -> int:
+        """The requests in batches that have not ended."""
+        for batch in list(self._batches.values()):
+            await self._look(batch)
+        return sum(batch.size for batch in self._batches.values() if not batch.ended)
 
     async def _list(self, request: Request) -> Response:
         seen = self._clock() - self._config().batches.list_lag

@@ -85,6 +85,12 @@ class Batches(_Strict):
     shuffled: bool = Field(True, description="whether output comes in another order than input")
     list_lag: Seconds = Field(0.0, description="until GET /v1/batches shows a new batch")
     lost_reply: Share = Field(0.0, description="of creations, those that are made, but reset instead of replied to")
+    enqueued_requests: int | None = Field(
+        None, ge=0, description="that may wait in all batches that have not ended; None: without limit"
+    )
+    enqueued_refusal: Literal["429", "400", "failed"] = Field(
+        "failed", description="what a batch for which there is no room gets: a status, or that it ends so"
+    )
     max_requests: int = Field(50_000, ge=1, description="of one batch")
     max_bytes: int = Field(200 * 1024 * 1024, ge=1, description="of one file")
 

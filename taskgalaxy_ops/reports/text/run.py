@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from taskgalaxy_ops.funnel import Lost, StageCounts
+from taskgalaxy_ops.funnel import StageCounts
+from taskgalaxy_ops.generation.lost import Lost
 from taskgalaxy_ops.generation.run import RunResult
 from taskgalaxy_ops.operations.verify import Findings
 from taskgalaxy_ops.records import Reason

@@ -20,6 +20,7 @@ from tiny import tiny_seeds, tiny_settings, tiny_workspace
 from taskgalaxy_ops import pipeline
 from taskgalaxy_ops.errors import PendingError
 from taskgalaxy_ops.generation.run import RunResult
+from taskgalaxy_ops.inference import batch_room, batch_session
 from taskgalaxy_ops.models import batch_api
 from taskgalaxy_ops.operations.forget import forget
 from taskgalaxy_ops.operations.takedown import left, take_down
@@ -288,6 +289,80 @@ def test_batches_keep_within_requests_and_bytes(place: Place, provider: Provider
     forget(place.open(), model="sim-teacher", dry_run=False)
     assert place.run(last_stage="filter", max_bytes=2000).pending == 0
     assert provider.batches == (4, 4)
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full queue is asked again at once."""
+    monkeypatch.setattr(batch_session, "_CROWDED_SECONDS", 0.0)
+
+
+@pytest.mark.usefixtures("patient")
+@pytest.mark.parametrize("refusal", ["429", "400", "failed"])
+def test_a_full_queue_is_waited_for_in_smaller_batches(
+    place: Place, provider: Provider, tmp_path: Path, refusal: str
+) -> None:
+    provider.control(batches={"enqueued_requests": 1, "enqueued_refusal": refusal, "seconds": 0.1})
+    result = place.run()
+    assert (result.pending, result.reasons) == (0, [])
+    stats = provider.stats()
+    assert (stats["asked_again"], provider.batches[1]) == ([], stats["requests"]), "nothing was paid for twice"
+    assert place.spent() == (place.billed()[0], result.usage.calls, place.billed()[1]), "what was refused cost nothing"
+    other = chatted(tmp_path, provider)
+    assert place.answers() == other.answers()
+
+
+@pytest.mark.usefixtures("patient")
+def test_a_queue_that_others_fill_is_waited_for(place: Place, provider: Provider) -> None:
+    provider.control(batches={"enqueued_requests": 0, "enqueued_refusal": "429"})
+    first = place.run(wait_seconds=0)
+    assert first.pending and not first.usage.unavailable
+    assert any("wait for room in its queue" in reason for reason in first.reasons)
+    assert place.spent() == (0, 0, 0)
+    provider.control(batches={"enqueued_requests": None})
+    assert place.run().pending == 0
+    assert provider.stats()["asked_again"] == []
+
+
+@pytest.mark.usefixtures("patient")
+@pytest.mark.parametrize("refusal", ["429", "failed"])
+def test_a_queue_that_never_has_room_ends_the_run_with_a_reason(
+    place: Place, provider: Provider, monkeypatch: pytest.MonkeyPatch, refusal: str
+) -> None:
+    monkeypatch.setattr(batch_room, "PATIENCE_SECONDS", 0.0)
+    provider.control(batches={"enqueued_requests": 0, "enqueued_refusal": refusal})
+    result = place.run()
+    assert result.pending
+    (why,) = result.usage.unavailable.values()
+    assert "no room for a single request" in why and "nqueued token limit reached" in why
+    assert place.spent() == (0, 0, 0)
+
+
+@pytest.mark.usefixtures("patient")
+def test_uploads_that_are_refused_for_their_rate_are_tried_later(
+    place: Place, provider: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upload, refused = batch_api.Batches.upload, iter([True])
+
+    async def once(self: batch_api.Batches, *arguments: Any) -> str:
+        if next(refused, False):
+            raise batch_api.NoReplyError("429, rate limit", heard=False, crowded=True, wait=0.01)
+        return await upload(self, *arguments)
+
+    monkeypatch.setattr(batch_api.Batches, "upload", once)
+    result = place.run()
+    assert (result.pending, result.usage.gave_up) == (0, {})
+
+
+def test_how_large_a_batch_may_be_is_found_out_and_forgotten() -> None:
+    room = batch_room.BatchRoom()
+    assert room.refused("m", 100) and room.most("m") == 50
+    room.entered("m", "a")
+    assert not room.refused("m", 50) and room.most("m") == 50, "there will be room when ours has ended"
+    room.left("m", "a", served=True)
+    assert room.most("m") == 100
+    assert room.refused("m", 3) and room.most("m") == 1
+    assert not room.refused("m", 1) and not room.hopeless("m")
 
 
 def test_what_was_forgotten_meanwhile_is_asked_again_after_the_batch(place: Place, provider: Provider) -> None:

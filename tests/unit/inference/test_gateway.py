@@ -574,6 +574,7 @@ def test_malformed_to_the_last_repair_is_a_terminal_answer(shard, server):
         {"choices": [{"message": None}]},
         {"choices": [{"message": "text"}]},
         {"choices": [{"message": {"content": None}}]},
+        {"choices": [{"message": {"role": "assistant", "content": None}, "finish_reason": None}]},
         {"choices": [{"message": {"content": ""}, "finish_reason": "error"}]},
         {"choices": [{"message": {"content": ""}, "finish_reason": None, "error": {"code": 502, "message": "up"}}]},
         {"error": {"code": 524, "message": "the provider timed out"}},
@@ -692,6 +693,8 @@ def test_of_a_cut_reply_what_is_whole_is_kept(shard, server):
 REFUSALS = {
     "refusal": lambda: completion(None, refusal="I cannot help with that."),
     "content filter": lambda: completion("", finish="content_filter"),
+    "content filter, in Google's words": lambda: completion(None, finish="PROHIBITED_CONTENT"),
+    "content filter, and no message": lambda: JSONResponse({"choices": [{"finish_reason": "content_filter"}]}),
     "400 by a filter": lambda: failure(400, "flagged by our safety system", code="content_filter"),
 }
 
@@ -745,6 +748,15 @@ def test_a_refusal_before_anything_was_served_is_settled_by_a_canary(shard, serv
     assert sent == "data:,canary"
     for field in ("model", "temperature", "max_tokens", "response_format"):
         assert server.requests[0][field] == server.requests[1][field], "the form is the same"
+    assert shard.gateway.usage.unavailable == {}
+
+
+def test_a_canary_fits_a_short_context(shard, server):
+    long = too_long(1200)
+    server.script = lambda number, body: failure(403, "no") if "a~0" in asked(body) else long(number, body)
+    units = shard.units(1)
+    assert shard.ask(units)[units[0].key].terminal == Reason.REFUSED
+    assert [body["max_tokens"] for body in server.requests if is_canary(body)] == [2000, 1000]
     assert shard.gateway.usage.unavailable == {}
 
 

@@ -70,6 +70,40 @@ KINDS = [
     (429, "Request too large for gpt-4o on tokens per min (TPM): Limit 30000, Requested 40000", "long"),
     (400, "Unsupported parameter: 'temperature' is not supported with this model.", "form"),
     (400, "`response_format` json_schema is not supported", "form"),
+    (429, "You exceeded your current quota, please check your plan and billing details. Please retry in 5s.", "busy"),
+    (403, "You have exceeded the rate limit: rate limit exceeded", "busy"),
+    (503, "The request queue is full.", "slow"),
+    (400, "Budget has been exceeded! Current cost: 10.2, Max budget: 10.0", "fatal"),
+    (400, "You have reached your specified API usage limits. You will regain access on 2027-01-01", "fatal"),
+    (400, "API key expired. Please renew the API key.", "fatal"),
+    (400, "m is not a valid model ID", "fatal"),
+    (400, "Output blocked by content filtering policy", "content"),
+    (403, "Content violates usage guidelines. Failed check: SAFETY_CHECK_TYPE", "content"),
+    (400, "Your request was rejected as a result of our safety system.", "content"),
+    (400, "The request was rejected because it was considered high risk", "content"),
+    (422, "Input validation error: `inputs` must have less than 4096 tokens. Given: 4545", "long"),
+    (400, "Your request exceeded model token limit: 262144", "long"),
+    (400, "input length and `max_tokens` exceed context limit: 188240 + 21333 > 200000", "long"),
+    (400, "max_tokens is not the problem: the context length is 4096 tokens", "long"),
+    (500, "the request exceeds the available context size. try increasing the context size", "long"),
+    (422, "response_format: missing field `value` at line 1 column 4711", "form"),
+    (500, "invalid JSON schema in format", "form"),
+    (400, "Failed to parse grammar", "form"),
+    (400, "Argument not supported on this model: reasoningEffort", "form"),
+    (400, "llama3.1:8b does not support thinking", "form"),
+    (500, "image input is not supported - hint: you may need to provide the mmproj", "declined"),
+    # What is no reason, though it sounds like one.
+    (400, "An exception occurred while loading image data for this model", "declined"),
+    (400, "Failed to load image or audio file", "declined"),
+    (400, "cannot read 'shots/road safety sign.png'", "declined"),
+    (400, "cannot open the picture of ocr~credit balance reading", "declined"),
+    (400, "no picture for counting~moderate crowds", "declined"),
+    (400, "instead of a picture there is a flagged parcel", "declined"),
+    (400, "cannot show image~temperature reading at a bus stop", "declined"),
+    (400, "unsupported picture: ocr~grammar correction", "declined"),
+    (400, "the model sees no such file: image not found", "declined"),
+    (400, "under moderate load the throttle lever of the picture is unreadable", "declined"),
+    (500, "The safety system is overloaded", "busy"),
     (400, "cannot identify the image", "declined"),
     (403, "no access from here", "declined"),
     (422, "something is odd", "declined"),
@@ -92,6 +126,43 @@ def test_what_an_error_repeats_of_the_request_says_nothing():
 
 
 @pytest.mark.parametrize(
+    "repeated",
+    [
+        "1 validation error for Request seed Extra inputs are not permitted [type=extra_forbidden, input_value={'a': "
+        "'content_filter, context length'}, input_type=dict]",
+        "[{'type': 'extra_forbidden', 'loc': ('body', 'seed'), 'msg': 'Extra inputs are not permitted', 'input': "
+        "{'messages': [{'content': [{'text': 'rate limit'}]}], 'response_format': {}}}, {'type': 'missing', 'loc': "
+        "('body', 'x'), 'msg': 'Field required', 'input': 'was flagged'}]",
+        "unknown parameter: 'seed' in {'messages': [{'role': 'user', 'content': 'context length, api_key_invalid'}]",
+    ],
+)
+def test_what_a_text_repeats_of_the_request_says_nothing(repeated):
+    said = classify(400, {"object": "error", "message": repeated}, {})
+    assert (said.kind, said.parameter) == ("form", "seed")
+
+
+def test_codes_count_where_words_would_not():
+    for status in (200 + 302, 400, 500):  # 502: an error within a 200
+        assert classify(status, {"error": {"code": "content_filter", "message": "no"}}, {}).kind == "content"
+    assert classify(500, {"error": {"message": "our content filter crashed"}}, {}).kind == "failed"
+    stop = {"error": {"param": "stop", "message": "Invalid 'stop': array too long. Expected maximum length 4"}}
+    assert classify(400, stop, {}).parameter == "stop"
+    long = {"error": {"param": "max_tokens", "message": "max_tokens is too large for the context length of 4096"}}
+    assert classify(400, long, {}).kind == "long"
+
+
+def test_what_one_provider_of_a_router_says_is_tried_again():
+    routed = {"error": {"message": "Provider returned error", "metadata": {"provider_name": "One", "raw": "not found"}}}
+    assert classify(404, routed, {}).kind == "failed"
+    assert classify(404, {"error": {"message": "No endpoints found for m."}}, {}).kind == "fatal"
+    assert classify(401, routed, {}).kind == "fatal"
+
+
+def test_a_402_with_a_time_is_a_wait():
+    assert classify(402, {"error": {"message": "in-flight budget"}}, {"Retry-After": "3"}).kind == "busy"
+
+
+@pytest.mark.parametrize(
     ("body", "headers", "seconds"),
     [
         ({"error": {"message": "Please try again in 5s."}}, {}, 5),
@@ -100,7 +171,9 @@ def test_what_an_error_repeats_of_the_request_says_nothing():
         ({"error": {"message": "Please try again in 20ms"}}, {}, 0.02),
         ({"error": {"message": "retry after 12 seconds"}}, {}, 12),
         ({"error": {"details": [{"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "41s"}]}}, {}, 41),
+        ({"error": {"message": 'Error: {\\"error\\": {\\"retryDelay\\": \\"12.5s\\"'}}, {}, 12.5),
         ({}, {"anthropic-ratelimit-requests-reset": "SOON"}, 0),
+        ({}, {"Retry-After": "2", "anthropic-ratelimit-requests-reset": "2999-01-01T00:00:00Z"}, 2),
         ({}, {"ratelimit-reset": "30"}, 30),
         ({"error": {"message": "no"}}, {"retry-after": "7"}, 7),
     ],
@@ -123,26 +196,21 @@ def test_odd_bodies_are_read(odd):
 
 
 @pytest.mark.parametrize(
-    ("message", "field", "room"),
+    ("message", "room"),
     [
-        ("max_tokens is too large: 20000. This model supports at most 16384 completion tokens", "max_tokens", 16384),
-        # vLLM, where it begins with a context shorter than the settings' max_tokens
+        ("max_tokens is too large: 20000. This model supports at most 16384 completion tokens", 16384),
+        ("max_tokens: 100000 > 8192, which is the maximum allowed number of output tokens for m", 8192),
+        ("Invalid max_tokens value, the valid range of max_tokens is [1, 8192]", 8192),
+        ("<400> InternalError.Algo.InvalidParameter: Range of max_tokens should be [1, 2048]", 2048),
+        ("`max_tokens` must be less than or equal to `32768`, the maximum value for `max_tokens`", 32768),
+        ("max_tokens=512 cannot be greater than max_model_len=300. Please request fewer output tokens.", 300),
+        ("max_completion_tokens=512 cannot be greater than max_model_len=300. (parameter=max_completion_tokens)", 300),
         (
-            "max_tokens=512 cannot be greater than max_model_len=300. Please request fewer output tokens. "
-            "(parameter=max_tokens, value=512)",
-            "max_tokens",
-            300,
+            "'max_tokens' is too large: 8192. This model's maximum context length is 8192 tokens (8192 > 8192 - 1210).",
+            0,
         ),
-        (
-            "max_completion_tokens=512 cannot be greater than max_model_len=300. Please request fewer output tokens.",
-            "max_completion_tokens",
-            300,
-        ),
-        ("max_tokens must be less than or equal to 8192", "max_tokens", 8192),
-        ("`max_tokens`: 9000 must not exceed the model's 4096", "max_tokens", 4096),
     ],
 )
-def test_what_the_server_has_room_for_is_read(message, field, room):
-    told = {"error": {"message": message, "type": "BadRequestError", "param": field, "code": 400}}
-    said = classify(400, told, {})
-    assert (said.kind, said.room) == ("long", room), "it knows the parameter, and has less room"
+def test_what_the_server_has_room_for_is_read(message, room):
+    said = classify(400, {"error": {"message": message, "param": "max_tokens"}}, {})
+    assert (said.kind, said.room) == ("long", room)

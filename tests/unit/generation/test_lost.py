@@ -7,7 +7,8 @@ from types import SimpleNamespace
 import pytest
 
 from taskgalaxy_ops.cli.run import _exit_code
-from taskgalaxy_ops.funnel import StageCounts, lost
+from taskgalaxy_ops.funnel import StageCounts
+from taskgalaxy_ops.generation.lost import lost
 from taskgalaxy_ops.records import Reason
 
 STAGES = [
