@@ -5,7 +5,7 @@ RUN := $(VENV)/bin/python
 PIP := $(RUN) -m pip --disable-pip-version-check
 FLAGS := $(if $(SOURCE),--source "$(SOURCE)") $(if $(SETTINGS),--settings "$(SETTINGS)")
 
-.PHONY: help demo study bench bench-engine bench-gateway bench-scale bench-peers test fuzz chaos test-cluster test-trainers browser check up down clean
+.PHONY: help demo study bench bench-engine bench-gateway bench-scale bench-peers test fuzz chaos test-cluster test-trainers test-vllm browser check up down clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -91,6 +91,18 @@ $(TRAINERS)/.made: Makefile tests/trainers/requirements $(VENV)/.encoders
 test-trainers: $(TRAINERS)/.made  ## rendered jobs in LLaMA-Factory and ms-swift themselves, and a checkpoint in lmms-eval
 	@TASKGALAXY_TRAINERS=$(TRAINERS)/llamafactory/bin/python:$(TRAINERS)/swift/bin/python \
 	  TASKGALAXY_LMMS=$(TRAINERS)/lmms/bin/python $(RUN) -m pytest tests/trainers
+
+# vLLM pins what contradicts us: a venv of its own. Its torch for CPUs is not on PyPI: see TORCH_INDEX in `make help`.
+VLLM := build/vllm
+$(VLLM)/.made: tests/vllm/requirements.txt
+	@mkdir -p build
+	"$(PYTHON)" -m venv --clear $(VLLM)
+	$(VLLM)/bin/python -m pip --disable-pip-version-check install -q --no-deps \
+	  $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -r $<
+	@touch $@
+
+test-vllm: $(VENV)/.dev $(VLLM)/.made  ## the command line against a real vLLM on the CPU, killed and set up wrongly; a quarter of an hour, 3 GB of disk
+	@TASKGALAXY_VLLM=$(VLLM)/bin/python $(RUN) -m pytest tests/vllm -s
 
 bench: bench-engine bench-gateway  ## all benchmarks: a line a figure, and build/bench/*.jsonl (SCALE=0.1: a tenth of the images)
 

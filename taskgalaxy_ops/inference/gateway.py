@@ -141,7 +141,7 @@ class Gateway:
         if evidence.may_lose(units) and (evidence.mostly_good or await self._answers_plainly(reply.template, context)):
             evidence.lost += units
             return True
-        raise self._unusable(model)
+        raise _too_short(model, reply) if reply.kind == "long" else self._unusable(model)
 
     def _unusable(self, model: Model) -> ModelError:
         evidence = self.attempts.evidence(model)
@@ -272,6 +272,15 @@ class _Shorter:
                 size = min(filter(None, (self.plan.size, after.size)), default=0)
                 tokens = min(filter(None, (self.plan.tokens, after.tokens)), default=0)
                 self.plan, self._fitted = replace(FIRST, size=size, tokens=tokens), 0
+
+
+def _too_short(model: Model, reply: ModelReply) -> ModelError:
+    """Of a model whose context holds too few of the requests, or not even a plain one."""
+    return ModelError(
+        f"model {model.name!r} at {model.base_url}: too many requests of one unit do not fit its context "
+        f"({_why(reply)}). Their units stay pending. Serve it with a longer context (vLLM: --max-model-len), or lower "
+        f"max_tokens ({model.max_tokens}) or image_side ({model.image_side})."
+    )
 
 
 def _why(reply: ModelReply) -> str:

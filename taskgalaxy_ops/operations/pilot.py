@@ -17,6 +17,7 @@ from taskgalaxy_ops.generation.results import RunResults
 from taskgalaxy_ops.generation.stages import ASKING
 from taskgalaxy_ops.hashing import draw
 from taskgalaxy_ops.progress import Progress
+from taskgalaxy_ops.records import ImageId, Match
 from taskgalaxy_ops.settings import SourceSettings
 from taskgalaxy_ops.sources.listing import source_files
 from taskgalaxy_ops.storage.ledger import NANO
@@ -26,10 +27,10 @@ from taskgalaxy_ops.workspace import Workspace
 
 @dataclass(frozen=True, slots=True)
 class PilotResult:
-    """The results of the pilot's images, and the forecast for all files."""
+    """The results of the pilot's images, and the forecast for all files; None if no image has all its answers."""
 
     results: RunResults
-    full_bill: dict[str, Any]
+    full_bill: dict[str, Any] | None
 
 
 def pilot(workspace: Workspace, limit: int, progress: Progress) -> PilotResult:
@@ -65,16 +66,20 @@ def _names(workspace: Workspace, name: str, source: SourceSettings) -> list[str]
         return [f"{name}/{file.name}" for file in files]
 
 
-def extrapolated(results: RunResults, files: int) -> dict[str, Any]:
+def extrapolated(results: RunResults, files: int) -> dict[str, Any] | None:
     """The cost of ``files`` files, of which the run's images are a random sample, with a 95 % interval over images.
 
     Each image's share of a stage's cost is in proportion to its units. The interval is the normal one of a mean
-    (1.96 standard errors), which is wide for few images.
+    (1.96 standard errors), which is wide for few images. Images that wait for an answer are left out, since what they
+    will cost is not known; None if all of them do.
     """
     paid = results.paid
-    images = sorted(results.images)
-    if not images:
+    unfinished = _unfinished(results)
+    if not results.images:
         raise SourceError("pilot: no image passed, so there is nothing to forecast from.")
+    images = sorted(image for image in results.images if image not in unfinished)
+    if not images:
+        return None
     units: dict[str, Counter[str]] = {stage: Counter() for stage in ASKING}
     for row in results.relevant:
         units["filter"][row.image] += 1
@@ -95,15 +100,34 @@ def extrapolated(results: RunResults, files: int) -> dict[str, Any]:
         return {name: value * expected_images for name, value in (("low", low), ("expected", mean), ("high", high))}
 
     tallies = {stage: paid.by_stage.get(stage, Tally()) for stage in ASKING}
-    samples = Counter(pair.image for pair in results.samples)
+    samples = sum(pair.image not in unfinished for pair in results.samples)
     return {
         "files": files,
         "images": round(expected_images),
-        "samples": round(samples.total() / len(images) * expected_images),
+        "pilot": {"images": len(results.images), "answered": len(images)},
+        "samples": round(samples / len(images) * expected_images),
         "calls": full({stage: float(tally.calls) for stage, tally in tallies.items()}),
         "cost": full({stage: tally.cost / NANO for stage, tally in tallies.items()}),
         "list_cost": full({stage: tally.list_cost / NANO for stage, tally in tallies.items()}),
     }
+
+
+def _unfinished(results: RunResults) -> set[ImageId]:
+    """The images with a unit that has no answer yet."""
+    waiting: Counter[tuple[str, ImageId]] = Counter()
+    for output in results.result.matches.values():
+        matches = results.workspace.stage_outputs.load(output, "matches", Match)
+        waiting.update(("filter", match.image) for match in matches)
+    variants = len(results.workspace.settings.write.variants)
+    for row in results.relevant:
+        waiting["filter", row.image] -= 1
+        waiting["write", row.image] += variants
+    for pair in results.pairs.values():
+        waiting["write", pair.image] -= 1
+        waiting["vote", pair.image] += 1
+    waiting.subtract(("vote", pair.image) for pair in results.samples)
+    waiting.subtract((reject.stage, reject.image) for reject in results.rejects)
+    return {image for (_, image), number in waiting.items() if number > 0}
 
 
 def sample_names(names: Sequence[str], count: int) -> set[str]:

@@ -19,7 +19,6 @@ from typing import Any
 
 from PIL import Image
 
-from taskgalaxy_ops.errors import ModelError
 from taskgalaxy_ops.models.local.transformers import Chat, Generator, TooLongError, Written
 from taskgalaxy_ops.settings import InProcessSettings, Model
 
@@ -33,6 +32,7 @@ class _Request:
     model: str
     text: str
     pictures: tuple[str, ...]  # data URLs
+    schema: Body | None  # of the reply; None: it may be any text
     room: int  # tokens
     temperature: float
     reply: asyncio.Future[Body]
@@ -54,17 +54,16 @@ class InProcessModel:
         self._waiting: list[_Request] = []
         self._arrived = asyncio.Event()
         self._worker: asyncio.Task[None] | None = None
-        self._served = False
 
     async def ready(self) -> None:
         """Load the weights, unless they are loaded. Raises ModelError; if loading failed once, the same each time."""
         await self._loaded()
 
     async def complete(self, arguments: Body) -> Body:
-        """The reply to a body of ``/chat/completions``. Its messages, temperature and room for tokens are used.
+        """The reply to a body of ``/chat/completions``, or an error's body if this request cannot be answered.
 
-        A schema is put into the prompt; nothing forces the model to follow it. Raises ModelError if the model cannot be
-        loaded, or cannot answer.
+        Its messages, temperature, room for tokens and schema are used; the schema is in the prompt, too. Raises
+        ModelError if the model cannot be loaded.
         """
         await self._loaded()
         text, pictures = _shown(arguments)
@@ -72,6 +71,7 @@ class InProcessModel:
             model=str(arguments.get("model", "")),
             text=text,
             pictures=pictures,
+            schema=_schema(arguments),
             room=int(arguments.get("max_completion_tokens") or arguments.get("max_tokens") or self._model.max_tokens),
             temperature=float(arguments.get("temperature") or 0.0),
             reply=asyncio.get_running_loop().create_future(),
@@ -111,11 +111,7 @@ class InProcessModel:
                 part = await self._batch(generator.most)
                 run = asyncio.get_running_loop().run_in_executor
                 for request, reply in zip(part, await run(self._thread, self._answers, generator, part), strict=True):
-                    if request.reply.done():  # the sender was cancelled
-                        continue
-                    if isinstance(reply, ModelError):
-                        request.reply.set_exception(reply)
-                    else:
+                    if not request.reply.done():  # else the sender was cancelled
                         request.reply.set_result(reply)
         finally:
             for request in (*part, *self._waiting):
@@ -137,40 +133,26 @@ class InProcessModel:
             except TimeoutError:
                 continue
 
-    def _answers(self, generator: Generator, part: Sequence[_Request]) -> list[Body | ModelError]:
-        """A reply for result request, or the error why there is none. Runs in the model's thread."""
+    def _answers(self, generator: Generator, part: Sequence[_Request]) -> list[Body]:
+        """A reply for each request, or the error why it has none. Runs in the model's thread."""
         if not part:
             return []
         first = part[0]
         try:
-            chats = [Chat(request.text, tuple(map(_picture, request.pictures))) for request in part]
+            chats = [Chat(each.text, tuple(map(_picture, each.pictures)), each.schema) for each in part]
             results = generator.generate(chats, room=first.room, temperature=first.temperature)
         except MemoryError as error:
-            return [self._fault(f"memory has no room for a single request ({error})")] * len(part)
+            return [self._failed(f"memory has no room for a single request ({error})")] * len(part)
         except Exception as error:  # noqa: BLE001 - the model's code may raise anything
             if len(part) > 1:  # try each alone, to find the one that fails
                 return [reply for request in part for reply in self._answers(generator, [request])]
-            return [self._fault(f"failed ({type(error).__name__}: {str(error)[:300]})")]
-        self._served = self._served or any(isinstance(result, Written) for result in results)
-        return [self._reply(request, result) for request, result in zip(part, results, strict=True)]
+            return [self._failed(f"{type(error).__name__}: {str(error)[:300]}")]
+        return [_reply(request.model, result) for request, result in zip(part, results, strict=True)]
 
-    def _reply(self, request: _Request, result: Written | TooLongError) -> Body | ModelError:
-        if isinstance(result, Written):
-            return _completion(
-                request.model,
-                "length" if result.cut else "stop",
-                {"content": result.text},
-                (result.prompt_tokens, result.completion_tokens),
-            )
-        if not self._served:  # no request ever fitted, so that the settings are wrong and not this request
-            return self._fault(f"a request does not fit: {result}")
-        return _completion(request.model, "stop", {"content": None, "refusal": f"Too long: {result}"}, (0, 0))
-
-    def _fault(self, what: str) -> ModelError:
-        return ModelError(
-            f"model {self._model.name!r} ({self._model.base_url}): {what}. Lower image_side, max_tokens or "
-            "run.units_a_request, take a smaller model, or serve it by vLLM; see docs/models.md."
-        )
+    def _failed(self, what: str) -> Body:
+        """The error of a request that failed. Whether it is the request's fault, only others can tell."""
+        advice = "Lower image_side, max_tokens or run.units_a_request, or serve it by vLLM; see docs/models.md."
+        return _error(f"{self._model.base_url}: {what}. {advice}", 500)
 
 
 class InProcessModels:
@@ -215,6 +197,26 @@ def _shown(arguments: Body) -> tuple[str, tuple[str, ...]]:
     elif form.get("type") == "json_object":
         texts.append("Reply with one JSON object alone.")
     return "\n\n".join(texts), tuple(pictures)
+
+
+def _schema(arguments: Body) -> Body | None:
+    """The JSON schema that a request wants its reply held to."""
+    form = arguments.get("response_format") or {}
+    if form.get("type") == "json_schema":
+        return dict(form["json_schema"]["schema"])
+    return {"type": "object"} if form.get("type") == "json_object" else None
+
+
+def _reply(model: str, result: Written | TooLongError) -> Body:
+    if isinstance(result, TooLongError):
+        return _error(str(result), "context_length_exceeded")
+    finish, tokens = "length" if result.cut else "stop", (result.prompt_tokens, result.completion_tokens)
+    return _completion(model, finish, {"content": result.text}, tokens)
+
+
+def _error(message: str, code: str | int) -> Body:
+    """An error's body, as a server sends it."""
+    return {"error": {"message": message, "code": code}}
 
 
 def _picture(url: str) -> Image.Image:

@@ -10,12 +10,13 @@ from __future__ import annotations
 import gc
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from taskgalaxy_ops.errors import ModelError
+from taskgalaxy_ops.models.local.grammar import GrammarProcessor, Grammars
 from taskgalaxy_ops.settings import InProcessSettings, Model
 
 if TYPE_CHECKING:
@@ -31,10 +32,14 @@ class TooLongError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Chat:
-    """One turn for the model: the pictures first, as model families are trained, then the text."""
+    """One turn for the model: the pictures first, as model families are trained, then the text.
+
+    schema: the JSON schema that the answer is held to; None: it may be any text.
+    """
 
     text: str
     images: tuple[Image.Image, ...] = ()
+    schema: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +148,8 @@ class Generator:
         sampling: dict[str, Any] = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
         if temperature > 0:
             sampling = {"do_sample": True, "temperature": temperature, "top_p": 1.0, "top_k": 0}
+        matchers = [self._grammars.matcher(chat.schema) for chat in chats]
+        held = [GrammarProcessor(matchers)] if any(matcher is not None for matcher in matchers) else []
         with self._torch.inference_mode():
             out = self._model.generate(
                 **inputs.to(self._model.device, dtype=self._model.dtype),
@@ -150,6 +157,7 @@ class Generator:
                 num_beams=1,
                 pad_token_id=self._tokenizer.pad_token_id,
                 stopping_criteria=[self._ending],
+                logits_processor=held,
                 **sampling,
             )
         width = inputs["input_ids"].shape[1]
@@ -200,6 +208,8 @@ class Generator:
         if self._tokenizer.pad_token_id is None:
             self._tokenizer.pad_token = self._tokenizer.eos_token
         text = self._model.config.get_text_config()
+        scored = int(getattr(text, "vocab_size", 0) or len(self._tokenizer))
+        self._grammars = Grammars(self._tokenizer, sorted(self._ends), scored)
         self._context: int | None = getattr(text, "max_position_embeddings", None)
 
     def _device_of(self, device: str) -> str:

@@ -40,13 +40,23 @@ def _wholeness(counts: Mapping[str, int]) -> str:
     )
 
 
-def forecast(found: Mapping[str, Any]) -> list[str]:
+def forecast(found: Mapping[str, Any] | None) -> list[str]:
+    """The lines of a pilot's forecast; None: no image of the pilot has all its answers."""
+    if found is None:
+        return [
+            "no forecast: no image of the pilot has all its answers, so that nothing is known of the cost. Run it "
+            "again once the models answer."
+        ]
+    pilot = found["pilot"]
+    partly = f", from the {pilot['answered']:,} of {pilot['images']:,} images of the pilot that are answered in full"
+
     def interval(name: str, form: str) -> str:
         low, expected, high = (format(found[name][each], form) for each in ("low", "expected", "high"))
         return f"{expected} (95 %: {low} to {high})"
 
     return [
-        f"forecast for all {found['files']:,} files: {found['images']:,} images, about {found['samples']:,} samples",
+        f"forecast for all {found['files']:,} files: {found['images']:,} images, about {found['samples']:,} samples"
+        + (partly if pilot["answered"] < pilot["images"] else ""),
         f"  calls {interval('calls', ',.0f')}",
         f"  cost  ${interval('cost', ',.4f')}",
         f"  at list prices ${interval('list_cost', ',.4f')}",

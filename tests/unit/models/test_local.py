@@ -8,12 +8,14 @@ import sys
 import threading
 
 import pytest
+import tiny_weights
 from PIL import Image
 
 from taskgalaxy_ops.errors import ModelError
 from taskgalaxy_ops.generation.stages.filter import filter_template
 from taskgalaxy_ops.inference.gateway import CallContext, Gateway
 from taskgalaxy_ops.inference.spending import RunBudget, ShardBudget
+from taskgalaxy_ops.models.http import read
 from taskgalaxy_ops.models.local import server
 from taskgalaxy_ops.models.local.server import InProcessModel, InProcessModels
 from taskgalaxy_ops.models.local.transformers import Chat, Generator, TooLongError, Written
@@ -70,6 +72,22 @@ def taught(folder, tmp_path_factory):
     net.save_pretrained(taught)
     processor.save_pretrained(taught)
     return taught
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("weak")
+    tiny_weights.save(folder, context=2048)
+    return folder
+
+
+@pytest.fixture
+def weak(drawn):
+    """Weights that know nothing, and close a string, a number or a list where a grammar lets them."""
+    import torch
+
+    torch.manual_seed(0)  # what they say is sampled
+    return drawn
 
 
 def local(folder, **fields):
@@ -195,9 +213,10 @@ def test_a_batch_without_room_is_answered_in_halves(folder, monkeypatch, words):
 
 def test_where_one_chat_has_no_room_it_is_said(folder, monkeypatch):
     model = InProcessModel(local(folder), lambda model: cramped(Generator(model), monkeypatch))
-    (error,) = completed(model, said("Hello?"))
-    assert isinstance(error, ModelError)
-    assert "no room for a single request" in str(error) and "Lower image_side" in str(error)
+    (found,) = completed(model, said("Hello?"))
+    why = found["error"]["message"]
+    assert "no room for a single request" in why and "Lower image_side" in why
+    assert read(found, None).kind == "failed"
 
 
 def cramped(generator, monkeypatch):
@@ -320,14 +339,15 @@ def test_one_bad_request_sinks_no_other():
     model = InProcessModel(local("/x"), lambda model: slow)
     good, bad, fine = completed(model, said("good"), said("bad"), said("fine"))
     assert good["choices"][0]["message"]["content"] == "GOOD" and fine["choices"][0]["message"]["content"] == "FINE"
-    assert isinstance(bad, ModelError) and "RuntimeError: device-side assert" in str(bad)
+    assert "RuntimeError: device-side assert" in bad["error"]["message"]
+    assert read(bad, None).kind == "failed", "the gateway tries it again, and gives no model up for it"
 
 
 def test_a_picture_by_url_is_not_fetched(folder):
     request = said("What is it?", square())
     request["messages"][0]["content"][1]["image_url"]["url"] = "https://example.org/x.jpg"
-    (error,) = completed(InProcessModel(local(folder)), request)
-    assert isinstance(error, ModelError) and "data URLs alone" in str(error)
+    (found,) = completed(InProcessModel(local(folder)), request)
+    assert "data URLs alone" in found["error"]["message"]
 
 
 def test_closing_ends_what_is_being_generated(folder):
@@ -343,20 +363,12 @@ def test_closing_ends_what_is_being_generated(folder):
     asyncio.run(asyncio.wait_for(run(), 30))
 
 
-def test_a_request_that_is_too_long_is_refused_once_others_fit(folder):
+def test_a_request_that_is_too_long_is_told_as_servers_tell_it(folder):
     long, short = said("word " * 2000), said("What is it?")
-    (error,) = completed(InProcessModel(local(folder)), long)
-    assert isinstance(error, ModelError) and "does not fit" in str(error), "perhaps none ever will"
-
-    async def run():
-        model = InProcessModel(local(folder))
-        await model.complete(short)
-        found = await model.complete(long)
-        await model.close()
-        return found
-
-    message = asyncio.run(run())["choices"][0]["message"]
-    assert message["content"] is None and "context is 1024" in message["refusal"]
+    found, fine = completed(InProcessModel(local(folder)), long, short)
+    assert found["error"]["code"] == "context_length_exceeded" and "context is 1024" in found["error"]["message"]
+    assert read(found, None).kind == "long", "so that fewer units are asked for at once"
+    assert read(fine, None).kind == "served"
 
 
 def test_models_of_the_same_weights_share_them(folder):
@@ -408,7 +420,88 @@ def test_the_gateway_loads_torch_with_the_first_request_alone():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+# Held to a schema
+
+PLAIN = {"type": "object", "properties": {"word": {"type": "string"}}, "required": ["word"]}
+VOTES = {
+    "type": "object",
+    "properties": {
+        "votes": {
+            "type": "array",
+            "minItems": 2,
+            "maxItems": 2,
+            "items": {
+                "type": "object",
+                "properties": {"index": {"type": "integer", "enum": [1, 2]}, "vote": {"enum": [0, 1]}},
+                "required": ["index", "vote"],
+                "additionalProperties": False,
+            },
+        }
+    },
+    "required": ["votes"],
+    "additionalProperties": False,
+}
+
+
+def held(schema):
+    return {"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}}
+
+
+def texts(folder, *bodies):
+    return [each["choices"][0]["message"]["content"] for each in completed(InProcessModel(local(folder)), *bodies)]
+
+
+def test_weights_that_know_nothing_answer_in_form(weak):
+    asked_for = [said("What is it?", square(), temperature=0.7, max_tokens=200, **held(VOTES)) for _ in range(4)]
+    for text in texts(weak, *asked_for):
+        votes = json.loads(text)["votes"]
+        assert [set(vote) for vote in votes] == [{"index", "vote"}] * 2
+        assert all(vote["vote"] in {0, 1} and vote["index"] in {1, 2} for vote in votes)
+
+
+def test_requests_of_a_batch_are_each_held_to_their_own_schema(weak):
+    kinds = (held(VOTES), held(PLAIN), {}, {"response_format": {"type": "json_object"}})
+    bodies = [said("What is it?", temperature=0.7, max_tokens=120, **kind) for kind in kinds]
+    votes, word, free, any_object = texts(weak, *bodies)
+    assert json.loads(votes)["votes"] and isinstance(json.loads(word)["word"], str)
+    assert any_object.startswith("{") and not free.startswith("{")
+
+
+def test_what_ends_early_is_not_written_on(weak):
+    kinds = (held({"type": "object", "additionalProperties": False}), held(VOTES))
+    short, long = texts(weak, *(said("What is it?", temperature=0.7, max_tokens=200, **kind) for kind in kinds))
+    assert json.loads(short) == {} and json.loads(long)["votes"]
+
+
+def test_a_backslash_is_written_as_one(weak):
+    """LaTeX in JSON: of "\\frac", the escape for a form feed is not allowed."""
+    grammars = Generator(local(weak))._grammars
+    tokens = Generator(local(weak))._tokenizer
+    for text, fits in ((r'{"word":"\\frac"}', True), (r'{"word":"\frac"}', False), (r'{"word":"a\nb"}', True)):
+        matcher = grammars.matcher(PLAIN | {"additionalProperties": False})
+        assert all(map(matcher.consume_token, tokens(text, add_special_tokens=False)["input_ids"])) == fits
+
+
+def test_a_schema_that_cannot_be_enforced_stands_in_the_prompt_alone(weak, caplog):
+    hard = {"type": "object", "properties": {"word": {"type": "string", "pattern": "(?=a)"}}, "required": ["word"]}
+    (text,) = texts(weak, said("What is it?", temperature=0.7, **held(hard)))
+    assert text and "cannot enforce a schema" in caplog.text
+
+
+def test_without_the_library_the_prompt_alone_asks_for_the_schema(weak, monkeypatch, caplog):
+    monkeypatch.setitem(sys.modules, "llguidance", None)
+    (text,) = texts(weak, said("What is it?", temperature=0.7, **held(VOTES)))
+    assert text and not text.startswith("{")
+    assert "llguidance is not installed" in caplog.text
+
+
 # Through the gateway
+
+
+def test_weights_that_know_nothing_answer_in_form_through_the_gateway(weak, tmp_path):
+    answers, *_ = ask(tmp_path, local(weak, temperature=0.7, max_tokens=600), ("a~0", "a~1"))
+    assert [answer.terminal for answer in answers] == [None, None]
+    assert all(isinstance(answer.value["fits"], bool) for answer in answers)
 
 
 def ask(folder, model, types):
@@ -451,6 +544,14 @@ def test_what_knows_nothing_is_left_alone_and_its_units_stay_pending(folder, tmp
     assert rooms == [16, 32], "a cut reply is asked for again with more room"
 
 
+def test_a_context_in_which_nothing_fits_is_the_models_fault_and_said(tmp_path):
+    tiny_weights.save(tmp_path / "short", context=64)
+    answers, _, gateway, _ = ask(tmp_path / "store", local(tmp_path / "short"), ("a~0", "a~1"))
+    assert answers == [None, None], "they wait for a longer context"
+    why = gateway.usage.unavailable["t"]
+    assert "do not fit its context" in why and "the model's context is 64" in why and "usable answer" not in why
+
+
 def test_a_model_that_is_not_there_is_left_alone_and_costs_no_call(tmp_path):
     answers, replies, gateway, ledger = ask(tmp_path, local("/no/such/folder"), ("a~0",))
     assert answers == [None] and replies == []
@@ -460,9 +561,19 @@ def test_a_model_that_is_not_there_is_left_alone_and_costs_no_call(tmp_path):
 
 def test_the_doctor_loads_it_and_says_so(folder):
     (weak, *_) = doctor.models(settings_of(local(folder, max_tokens=16, repairs=0)))
-    assert not weak.fine and "hold no usable answer" in weak.detail, "it loads, and knows nothing"
+    assert not weak.fine and "no usable answer" in weak.detail, "it loads, and knows nothing"
     (missing, *_) = doctor.models(settings_of(local("/no/such/folder")))
     assert not missing.fine and "there is no folder /no/such/folder" in missing.detail
+
+
+def test_the_doctor_loads_shared_weights_once_and_finds_them_in_form(weak, monkeypatch):
+    loaded, load = [], Generator.__init__
+    monkeypatch.setattr(Generator, "__init__", lambda self, model: loaded.append(model.name) or load(self, model))
+    teacher, judge = (local(weak, name=name, temperature=0.7, max_tokens=600) for name in ("teacher", "judge"))
+    findings = list(doctor.models(Settings(teacher=teacher, judges=(judge,), vote={"quorum": 1})))
+    assert [each.what for each in findings] == ["model teacher", "model judge"]
+    assert all(each.fine for each in findings), findings
+    assert loaded == ["teacher"]
 
 
 def settings_of(model):

@@ -204,6 +204,7 @@ def test_odd_bodies_are_read(odd):
         ("<400> InternalError.Algo.InvalidParameter: Range of max_tokens should be [1, 2048]", 2048),
         ("`max_tokens` must be less than or equal to `32768`, the maximum value for `max_tokens`", 32768),
         ("max_tokens=512 cannot be greater than max_model_len=300. Please request fewer output tokens.", 300),
+        ("max_completion_tokens=512 cannot be greater than max_model_len=300. (parameter=max_completion_tokens)", 300),
         (
             "'max_tokens' is too large: 8192. This model's maximum context length is 8192 tokens (8192 > 8192 - 1210).",
             0,
