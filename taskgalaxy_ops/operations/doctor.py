@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -51,10 +52,10 @@ def store(settings: Settings) -> Iterator[Finding]:
 
 def models(settings: Settings) -> Iterator[Finding]:
     """Teacher and judges: asked once a role, exactly as a run asks, about a plain picture."""
-    try:
-        store = Workspace.open(settings).store
-    except TaskGalaxyError:
-        store = None  # said by the check of the store
+    store = None
+    if any(model.images == "url" for model in (settings.teacher, *settings.judges)):
+        with contextlib.suppress(TaskGalaxyError):  # said by the check of the store
+            store = Workspace.open(settings).store
     try:
         reports = ask_models(settings, store)
     except TaskGalaxyError as error:

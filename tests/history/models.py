@@ -90,6 +90,7 @@ class Models:
         self.away: dict[str, str] = {}  # by model: "nobody", "error" or "no key"
         self.parser = 1  # which of the library's reads the replies: an answer is kept as it was read
         self.canaries = 0
+        self.unproven: list[Unit] = []  # that ended in the last reply by what may be the model's fault
         self.minded: set[str] = set()  # images: the provider refuses them, and does not say why
         self.broken: tuple[str, str] | None = None  # model and image: it fails at it each time
         self.failed: Counter[Unit] = Counter()  # how often it failed at a unit by itself, in this run
@@ -131,14 +132,26 @@ class Models:
 
     def chat(self, request: httpx2.Request, body: Mapping[str, Any]) -> httpx2.Response:
         """One chat completion."""
-        refusal = self.refusal(request, body["model"])
+        try:
+            refusal = self.refusal(request, body["model"])
+        except httpx2.ConnectError:
+            self._unprove(body)
+            raise
         self.received += 1
         if refusal is None and _is_canary(body):
             return self._canary(request, body)
+        self._unprove(body if refusal else {})
         units = self.units_of(body)
         if refusal is None and units and self.broken == (units[0].name, units[0].image_id):
             return self._broken(request, units)
         return refusal or self.reply(request, body, units)
+
+    def _unprove(self, body: Mapping[str, Any]) -> None:
+        """What ended units before a canary that is not served does not stand: it may be the model's fault."""
+        for unit in self.unproven if body and _is_canary(body) else ():
+            self.delivered[unit] -= 1
+            del self.standing[unit], self.given_at[unit]
+        self.unproven = []
 
     def _broken(self, request: httpx2.Request, units: Sequence[Unit]) -> httpx2.Response:
         """A failure at these units; the last of the tries ends the unit."""
@@ -226,6 +239,8 @@ class Models:
             return
         self.delivered[unit] += 1
         self.standing[unit], self.given_at[unit] = given, self.step
+        if given.terminal in {"refused", "malformed reply"}:
+            self.unproven.append(unit)
 
     def _completion(
         self, request: httpx2.Request, units: Sequence[Unit], text: str | None, finish: str, refusal: str | None = None
