@@ -23,6 +23,7 @@ from taskgalaxy_ops.inference.worker_shares import Shares
 from taskgalaxy_ops.models import pricing
 from taskgalaxy_ops.models.http import Body, Outcome, Sender, wire
 from taskgalaxy_ops.models.rate_limit import Limit, backoff
+from taskgalaxy_ops.models.refusals import IMAGE_URL
 from taskgalaxy_ops.models.reply import ModelReply, RetryPlan
 from taskgalaxy_ops.models.request import RequestItem, RequestTemplate
 from taskgalaxy_ops.models.request_form import RequestForm, optional
@@ -171,6 +172,8 @@ class Attempts:
             return "failing"
         if sent.kind == "busy" or tries.all <= retries:
             return sent.kind
+        if sent.parameter == IMAGE_URL:  # the URL is at fault, and no verdict on the image
+            raise GaveUpError(f"{model.name} at {model.base_url} gave no reply in {tries.all} tries ({sent.why})")
         if tries.proven < _PROOFS:  # it may be the model that fails, or failed until now: it is waited for
             await self._probe(sending.template, context)
             return sent.kind

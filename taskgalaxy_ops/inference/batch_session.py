@@ -26,6 +26,7 @@ from taskgalaxy_ops.inference.spending import RunBudget
 from taskgalaxy_ops.models import pricing
 from taskgalaxy_ops.models.batch_api import BatchStatus, GoneError, NoReplyError, line
 from taskgalaxy_ops.models.http import Outcome
+from taskgalaxy_ops.models.refusals import IMAGE_URL
 from taskgalaxy_ops.models.reply import ModelReply, RetryPlan, interpret
 from taskgalaxy_ops.models.request import RequestItem, RequestTemplate
 from taskgalaxy_ops.models.request_form import RequestForm
@@ -204,7 +205,7 @@ class ShardBatches:
             if kind == "busy" or received.attempts <= model.retries:
                 return again
             # What never reached the model, such as the rest of a batch that expired, is not its unit's fault.
-            if not (healthy and sent.left):
+            if not (healthy and sent.left) or sent.parameter == IMAGE_URL:
                 if received.run == self._context.shard_budget.run:
                     why = f"{model.name} at {model.base_url} served no batch of it ({sent.why})"
                     gateway.usage.gave_up[model.name] = why

@@ -33,6 +33,7 @@ class RequestForms:
         self._forms: dict[Identity, RequestForm] = {}
         self._recalling: dict[Identity, asyncio.Task[None]] = {}
         self._telling: set[asyncio.Task[None]] = set()
+        self._one_at_a_time = asyncio.Lock()
 
     async def aclose(self) -> None:
         """Wait until what was found out is shared."""
@@ -68,6 +69,9 @@ class RequestForms:
         if form is not None and form != before:
             self._forms[identity(model)] = form
             if self._shares:
-                told = self._shares.tell_form(group(identity(model)), form.to_text())
-                self._telling.add(asyncio.create_task(told))
+                self._telling.add(asyncio.create_task(self._tell(identity(model), self._shares)))
         return form
+
+    async def _tell(self, one: Identity, shares: Shares) -> None:
+        async with self._one_at_a_time:  # else an older form might be written last
+            await shares.tell_form(group(one), self._forms[one].to_text())

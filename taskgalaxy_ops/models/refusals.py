@@ -94,6 +94,7 @@ _NO_MODEL = re.compile(
     rf"model_not_found|invalid model\b|unknown model\b|no such model|not a valid model\b|\bmodel\b{_OTHERS}"
     r"(does not exist|not found|not exist)"
 )
+IMAGE_URL = "image_url"  # the parameter of a failure to fetch an image by its URL
 _UNREAD = re.compile(r"invalid_image_url|download|fetch|retriev")  # the provider could not read the image by its URL
 _AGAIN_IN = re.compile(
     r"(?:try|retry)(?:ing)? (?:again )?(?:in|after) (?:about )?((?:\d+(?:\.\d+)?\s*(?:ms|milliseconds?|s|secs?|seconds?"
@@ -124,7 +125,7 @@ class Refusal:
     kind: Kind
     why: str  # the status and the server's message, without signatures of URLs
     wait: float = 0.0  # seconds that the server asks to wait; 0: it does not say
-    parameter: str = ""  # of a form
+    parameter: str = ""  # of a form; IMAGE_URL of a failure to fetch an image
     room: int = 0  # of a long one: the most tokens that a reply may have, where the server says it
 
 
@@ -161,7 +162,7 @@ def _kind(status: int, codes: list[str], text: str, by_url: bool) -> tuple[Kind,
     if (formal or (status == 500 and _NO_STRUCTURE.search(text))) and (parameter := _unsupported(codes, text)):
         return "form", parameter, 0
     if by_url and status < 500 and _UNREAD.search(text):  # the image may be fine: try again
-        return "failed", "", 0
+        return "failed", IMAGE_URL, 0
     return _of_status(status, text), "", 0
 
 

@@ -416,7 +416,7 @@ def test_doctor(settings_of: Callable[..., Settings], models: Models, caplog: py
     states = run("galaxy_doctor")
     assert states == {"store": "success", "models": "failed", "encoder": "success", "machine": "success", "": "failed"}
     assert "model away: http://127.0.0.1:9/v1" in caplog.text
-    assert models.stats()["requests"] == 0  # a greeting is no work
+    assert models.stats()["requests"] > 0, "it asks as a run asks"
 
 
 def test_settings_with_mistakes_are_named_in_the_task(

@@ -276,7 +276,8 @@ def test_an_image_that_could_not_be_fetched_is_no_verdict_on_it(shard, server, m
     shard.gateway = Gateway()
     answers = shard.ask(second)
     assert second[0].key not in answers
-    (why,) = shard.gateway.usage.unavailable.values()
+    assert len(server.requests) == 3
+    (why,) = shard.gateway.usage.gave_up.values()
     assert "rendered/x.jpg?…" in why and "secret" not in why
 
 
