@@ -41,7 +41,7 @@ def workspace_of(folder: Path, url: str, dialect: Dialect) -> Workspace:
             "model": name,
             "simulated": True,
             "image_side": 64,
-            "patience_seconds": 20,
+            "patience_seconds": 60,
             "seed": 7,
             "top_p": 0.9,
             "price": {"input": 1, "output": 2},
