@@ -172,13 +172,14 @@ class Attempts:
             return "failing"
         if sent.kind == "busy" or tries.all <= retries:
             return sent.kind
+        gave_up = GaveUpError(f"{model.name} at {model.base_url} gave no reply in {tries.all} tries ({sent.why})")
         if sent.parameter == IMAGE_URL:  # the URL is at fault, and no verdict on the image
-            raise GaveUpError(f"{model.name} at {model.base_url} gave no reply in {tries.all} tries ({sent.why})")
+            raise gave_up
         if tries.proven < _PROOFS:  # it may be the model that fails, or failed until now: it is waited for
             await self._probe(sending.template, context)
             return sent.kind
         if self.evidence(model).flapping(sending.about):
-            raise GaveUpError(f"{model.name} at {model.base_url} gave no reply in {tries.all} tries ({sent.why})")
+            raise gave_up
         return "failing"
 
     async def _prepared(

@@ -226,10 +226,7 @@ class ShardBatches:
         """Keep a reply and what it answers; ``again``: how to ask next if the model turns out to be the problem."""
         model, units = reply.template.model, reply.units
         interpreted = interpret(reply, before)
-        terminal = {unit: answer for unit, answer in interpreted.answers.items() if answer.terminal}
-        terminal |= interpreted.gone
-        good = {unit: answer for unit, answer in interpreted.answers.items() if not answer.terminal}
-        moderated = reply.kind == "content" or reply.filtered
+        terminal, good, moderated = interpreted.terminal, interpreted.good, reply.moderated
         if reply.kind == "served" and not moderated:
             self._gateway.attempts.evidence(model).replied(len(good), reply.text or reply.refusal)
         self._keep(reply, good)

@@ -116,10 +116,7 @@ class Gateway:
 
         The reply is kept first, since it was paid for. Raises ModelError if the model is the problem.
         """
-        terminal = {unit: answer for unit, answer in interpreted.answers.items() if answer.terminal}
-        terminal |= interpreted.gone
-        good = {unit: answer for unit, answer in interpreted.answers.items() if not answer.terminal}
-        moderated = reply.kind == "content" or reply.filtered
+        terminal, good, moderated = interpreted.terminal, interpreted.good, reply.moderated
         if reply.kind in {"served", "declined"} and not moderated:
             self.attempts.evidence(reply.template.model).replied(len(good), reply.text or reply.refusal)
         self.keep(context, reply, good if reply.kind == "served" else {})

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from taskgalaxy_ops.inference.canary import CANARY_IMAGE
 
 _WINDOW = 50  # latest replies, and latest attempts
-ENOUGH = 20  # replies from which their share alone tells whether a model is to be believed
+_ENOUGH = 20  # replies from which their share alone tells whether a model is to be believed
 _FEW = 16  # units that may be lost before many were answered
 _FLAPPING = 0.25  # share of failed attempts of other requests, above which the model's server is the problem
 
@@ -45,7 +45,7 @@ class Evidence:
     @property
     def mostly_bad(self) -> bool:
         """Whether so many replies were seen, and more than half of them unusable, that the model is the problem."""
-        return len(self.good) >= ENOUGH and not self.mostly_good
+        return len(self.good) >= _ENOUGH and not self.mostly_good
 
     def may_lose(self, units: int) -> bool:
         """Whether so many more units may end without an answer: a few, or no more than were answered."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
 from functools import cache
 
 from taskgalaxy_ops.hashing import fingerprint
@@ -54,10 +53,6 @@ class RequestForms:
     def of(self, model: Model) -> RequestForm:
         """The form that the model takes, as far as is known."""
         return self._forms.get(identity(model), RequestForm())
-
-    def known(self) -> Mapping[Identity, RequestForm]:
-        """All forms that were found."""
-        return self._forms
 
     def simplify(self, model: Model, parameter: str, sent: RequestForm) -> RequestForm | None:
         """Leave a parameter out for this model from now on, which refused it in the form ``sent``.

@@ -113,6 +113,11 @@ class ModelReply:
         return filtered(_choice(self.data))
 
     @property
+    def moderated(self) -> bool:
+        """Whether the provider's moderation is why there is no answer, by an error or in the reply."""
+        return self.kind == "content" or self.filtered
+
+    @property
     def refusal(self) -> str:
         """Why the model refused for good; "" if it did not."""
         if self.data.get("error"):
@@ -131,6 +136,16 @@ class Interpretation:
     gone: Mapping[str, Answer] = field(default_factory=dict)  # terminal answers of the units that are given up
     rest: Sequence[RequestItem] = ()  # to be asked again …
     after: RetryPlan = FIRST  # … in this way
+
+    @property
+    def good(self) -> dict[str, Answer]:
+        """The answers that hold a value."""
+        return {unit: answer for unit, answer in self.answers.items() if not answer.terminal}
+
+    @property
+    def terminal(self) -> dict[str, Answer]:
+        """The answers that end a unit without a value."""
+        return {unit: answer for unit, answer in self.answers.items() if answer.terminal} | dict(self.gone)
 
 
 def interpret(received: ModelReply, before: RetryPlan) -> Interpretation:
