@@ -65,12 +65,12 @@ COMMON: dict[str, Any] = {"catchup": False, "default_args": DEFAULTS, "render_te
 
 
 def announce_at_once() -> Param:
-    """The choice *Announce* in the forms of DAGs that register sources."""
+    """The choice *Announce* in the forms of DAGs that register sources, or publish a taxonomy."""
     return Param(
         True,
         type="boolean",
         title="Announce",
-        description="Run what was registered at once. Off: it waits for galaxy_backfill, which can forecast its cost.",
+        description="Run what is new at once. Off: it waits for galaxy_backfill, which can forecast its cost.",
     )
 
 

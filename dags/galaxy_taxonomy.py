@@ -21,7 +21,7 @@ from airflow.sdk import Param, TriggerRule, dag, task
 
 from galaxy_airflow.links import linked
 from galaxy_airflow.operators import TaxonomyApproval, waiting_task
-from galaxy_defaults import COMMON, SETTINGS, SOURCES, TEACHER, Receipt, announcing, by_hand
+from galaxy_defaults import COMMON, SETTINGS, SOURCES, TEACHER, Receipt, announce_at_once, announcing, by_hand
 
 
 @dag(
@@ -62,6 +62,7 @@ from galaxy_defaults import COMMON, SETTINGS, SOURCES, TEACHER, Receipt, announc
             description="Only below nodes with at least taxonomy.scheduled_images_a_type fitting images a task type, "
             "as a scheduled run does.",
         ),
+        "announce": announce_at_once(),
     },
     **COMMON,
 )
@@ -86,10 +87,10 @@ def galaxy_taxonomy() -> None:
         return taxonomy.publish_proposal(proposed)
 
     @task(outlets=[SOURCES])
-    def announce(outlet_events: Any) -> Receipt:
-        from galaxy_airflow.tasks import sources
+    def announce(params: dict[str, Any], outlet_events: Any) -> Receipt:
+        from galaxy_airflow.tasks import taxonomy
 
-        return sources.announce(outlet_events[SOURCES], None, "taxonomy")
+        return taxonomy.announce_published(outlet_events[SOURCES], params["announce"])
 
     proposed = linked(propose(), "Proposal")
     approve = TaxonomyApproval(task_id="approve", proposed=proposed, execution_timeout=None)

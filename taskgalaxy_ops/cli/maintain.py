@@ -62,6 +62,11 @@ def add(add_command: AddCommand, commands: Any) -> None:
     sub.add_argument("file", type=Path)
     sub = add_command("read-again", _read_again, "read kept replies by today's parser where none could", actions)
     sub.add_argument("--dry-run", action="store_true", help="only say how many answers it would give")
+    sub.add_argument(
+        "--altered",
+        action="store_true",
+        help="also put right written pairs that an older version altered (lost backslashes); the judges vote on them anew",
+    )
     sub = add_command("gc", _gc, "count what nothing refers to any more; --delete deletes it")
     sub.add_argument("--grace-days", type=float, default=gc.GRACE_SECONDS / 86400, help="default: %(default)g")
     sub.add_argument("--delete", action="store_true")
@@ -211,7 +216,7 @@ def _import(chosen: argparse.Namespace) -> int:
 def _read_again(chosen: argparse.Namespace) -> int:
     workspace = workspace_of(chosen)
     with show_progress(chosen.quiet or chosen.json) as progress:
-        found = answers.read_again(workspace, progress, dry_run=chosen.dry_run)
+        found = answers.read_again(workspace, progress, dry_run=chosen.dry_run, altered=chosen.altered)
     done = "can be read" if chosen.dry_run else "read"
     lines = [
         f"{number:,} answers of {stage} {done} from kept replies" for stage, number in sorted(found.answers.items())
@@ -221,8 +226,12 @@ def _read_again(chosen: argparse.Namespace) -> int:
         stages = ", ".join(f"{number:,} of {stage}" for stage, number in sorted(found.malformed.items()))
         lines.append(f"malformed answers before: {stages}")
     if found.altered:
+        wrong = f"{found.altered:,} written pairs lost backslashes (as of LaTeX) to an older version"
+        right = "are put right, and voted on anew" if found.corrected else "stay as they are: --altered puts them right"
+        lines.append(f"{wrong}; they {right}")
+    if found.unreadable:
         lines.append(
-            f"{found.altered:,} written pairs lost backslashes (as of LaTeX) to an older version and stay as they are; "
+            f"{found.unreadable:,} written pairs can be read in more than one way and stay as they are; "
             "`taskgalaxy forget --where stage=write` lets all that was written be asked again"
         )
     if chosen.dry_run:

@@ -35,7 +35,7 @@ _LOCAL_SETTINGS = """# Made by TaskGalaxy: what each task needs is imported once
 import sys
 
 if "scheduler" in sys.argv:
-    import boto3, openai, pyarrow.parquet, taskgalaxy_ops.cli
+    import boto3, onnxruntime, openai, pandas, pyarrow.dataset, pyarrow.parquet, tokenizers, taskgalaxy_ops.cli
 """
 # Airflow 3.3.2's scheduler ends where a task's death is reported to it and to the API server at one instant (both
 # write the same row of history). Deployments start it again; so does this, a few times in a row.
@@ -215,7 +215,10 @@ class AirflowStack:
             undo.callback(self.stop)
             self.api.prepare()
             self._prepare_home()
-            futures = [pool.submit(part.start) for part in self.parts]
+            # The API server imports for as long as the database takes to be made; it is healthy once that is there.
+            futures = [pool.submit(self.api.start)]
+            self._migrate()
+            futures += [pool.submit(part.start) for part in self.parts if part is not self.api]
             for future in futures:
                 future.result()
             undo.pop_all()
@@ -229,6 +232,8 @@ class AirflowStack:
         local_settings = self.home / "config" / "airflow_local_settings.py"
         local_settings.parent.mkdir(exist_ok=True)
         local_settings.write_text(_LOCAL_SETTINGS, encoding="utf-8")
+
+    def _migrate(self) -> None:
         environment = {**os.environ, **self.environment()}
         done = subprocess.run(
             [sys.executable, "-m", "airflow", "db", "migrate"], env=environment, capture_output=True, text=True

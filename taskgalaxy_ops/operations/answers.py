@@ -11,12 +11,13 @@ import gzip
 import json
 import uuid
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
-from taskgalaxy_ops.errors import DamageError
+from taskgalaxy_ops.errors import DamageError, SettingsError
 from taskgalaxy_ops.generation.stages import ASKING
 from taskgalaxy_ops.generation.stages.asking import pure
 from taskgalaxy_ops.models.reply import reply_text
@@ -145,15 +146,19 @@ class ReadAgain:
 
     answers: dict[str, int] = field(default_factory=dict)  # new answers, by stage
     malformed: dict[str, int] = field(default_factory=dict)  # units that had a malformed answer before, by stage
-    altered: int = (
-        0  # written pairs whose text an older parser altered, by dropping a backslash; they are left as they are
-    )
+    altered: int = 0  # written pairs whose text an older parser altered, by dropping a backslash
+    unreadable: int = 0  # written pairs that today's parser would not accept, and nobody can read again
+    corrected: int = 0  # of the altered ones: those that were replaced
 
 
-def read_again(workspace: Workspace, progress: Progress | None = None, *, dry_run: bool = False) -> ReadAgain:
+def read_again(
+    workspace: Workspace, progress: Progress | None = None, *, dry_run: bool = False, altered: bool = False
+) -> ReadAgain:
     """Read the raw replies again with today's parser, for units without an answer, or with a malformed one.
 
-    Asks no model, and changes no other answer. dry_run: only count what it would give.
+    Asks no model, and changes no other answer, unless ``altered``: then written pairs whose text an older parser altered
+    are replaced by what the model wrote, and the judges are asked about those anew. dry_run: only count what it would
+    give.
     """
     progress = progress or Silent()
     readers = _readers(workspace)
@@ -169,13 +174,17 @@ def read_again(workspace: Workspace, progress: Progress | None = None, *, dry_ru
             for unit in malformed.intersection(raw["units"]):
                 malformed.discard(unit)
                 found.malformed[raw["stage"]] = found.malformed.get(raw["stage"], 0) + 1
-            for unit, answer in _read_again(raw, readers).items():
+            read = _read_again(raw, readers)
+            for unit, answer in _altered(journal, raw, read):
+                found.altered += answer is not None
+                found.unreadable += answer is None
+                if altered and answer is not None:
+                    found.corrected += 1
+                    replaced.add(raw["stage"])
+                    journal.add(_reread_entry(raw, unit, answer, corrects=raw["reply"]))
+            for unit, answer in read.items():
                 known = given.get(unit)
-                if raw["seen"] < journal.forgotten(unit):
-                    continue
-                if known is not None and journal.sources.get(unit) == raw["reply"]:
-                    found.altered += raw["stage"] == "write" and _is_altered(known, answer)
-                if known is None or known.terminal == Reason.MALFORMED:
+                if raw["seen"] >= journal.forgotten(unit) and (known is None or known.terminal == Reason.MALFORMED):
                     replaced |= {raw["stage"]} if known else set()
                     found.answers[raw["stage"]] = found.answers.get(raw["stage"], 0) + 1
                     given[unit] = answer
@@ -184,6 +193,38 @@ def read_again(workspace: Workspace, progress: Progress | None = None, *, dry_ru
             _write(workspace, shard, journal, replaced)
         progress.advance("read again")
     return found
+
+
+def altered_pairs(workspace: Workspace, shard: str) -> tuple[int, int]:
+    """How many written pairs of an image shard an older parser altered, and how many today's would not accept.
+
+    Pairs in question forms of packages that are not installed are left out.
+    """
+    journal, readers = Journal(workspace.store, shard), _readers(workspace)
+    found: list[Answer | None] = []
+    for raw in journal.replies():
+        with suppress(SettingsError):
+            found += [answer for _, answer in _altered(journal, raw, _read_again(raw, readers))]
+    return sum(answer is not None for answer in found), sum(answer is None for answer in found)
+
+
+def _altered(
+    journal: Journal, raw: Mapping[str, Any], read: Mapping[str, Answer]
+) -> Iterator[tuple[str, Answer | None]]:
+    """The units of a reply of the teacher whose answer has another text than today's parser reads, and what it reads.
+
+    None where it reads nothing: the text has more than one reading.
+    """
+    if raw["stage"] != "write" or not raw["raw"] or not reply_text(raw["raw"]):
+        return
+    for unit in raw["units"]:
+        known = journal.answers.get(unit)
+        if known is None or known.terminal or journal.sources.get(unit) != raw["reply"]:
+            continue
+        if unit not in read or read[unit].terminal:
+            yield unit, None
+        elif _is_altered(known, read[unit]):
+            yield unit, read[unit]
 
 
 def _is_altered(known: Answer, today: Answer) -> bool:
@@ -200,11 +241,12 @@ def _read_again(raw: Mapping[str, Any], readers: Mapping[str, _Reader]) -> dict[
     return readers[raw["stage"]](_form(raw)).parse(units, text)[0]
 
 
-def _reread_entry(raw: Mapping[str, Any], unit: str, answer: Answer) -> Reply:
+def _reread_entry(raw: Mapping[str, Any], unit: str, answer: Answer, corrects: str = "") -> Reply:
     """A journal entry for an answer read from an earlier reply: no call, and with the time of that reply."""
     names = {"stage", "model", "block", "seen", "at", "image", "simulated"}
     about = {name: raw[name] for name in names if name in raw}
     note = {"read_again": raw["reply"], **({"form": form} if (form := _form(raw)) else {})}
+    note |= {"corrects": corrects} if corrects else {}
     return replace(_NEW, reply=uuid.uuid4().hex, units=(unit,), answers={unit: answer}, note=note, **about)
 
 

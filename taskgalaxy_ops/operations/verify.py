@@ -14,13 +14,13 @@ from typing import Any
 from taskgalaxy_ops.errors import DamageError, NotFoundError
 from taskgalaxy_ops.generation.stages import NAMES, STAGES
 from taskgalaxy_ops.hashing import fingerprint, sha256_hex
+from taskgalaxy_ops.operations.answers import altered_pairs
 from taskgalaxy_ops.operations.gc import named_by_logs
 from taskgalaxy_ops.progress import Progress, Silent
 from taskgalaxy_ops.records import Image, LabelReject, Node
 from taskgalaxy_ops.release import MANIFEST
 from taskgalaxy_ops.release.publish import Published, published
 from taskgalaxy_ops.storage import keys, parquet
-from taskgalaxy_ops.storage.journal import Journal
 from taskgalaxy_ops.storage.log import Log
 from taskgalaxy_ops.storage.marker_index import marker_summaries
 from taskgalaxy_ops.storage.registry.state import ImageShard
@@ -41,6 +41,8 @@ class Findings:
 
     checked: dict[str, int] = field(default_factory=dict)
     damage: list[str] = field(default_factory=list)
+    altered: int = 0  # written pairs whose text an older version altered: no damage, but not what the model wrote
+    unreadable: int = 0  # written pairs that today's parser would not accept
 
 
 def verify(workspace: Workspace, progress: Progress | None = None) -> Findings:
@@ -53,7 +55,7 @@ def verify(workspace: Workspace, progress: Progress | None = None) -> Findings:
         _run(check, found)
     progress.advance("verify")
     for shard in shards:
-        _run(_shard(workspace, shard), found)
+        _run(_shard(workspace, shard, found), found)
         progress.advance("verify")
     return found
 
@@ -148,16 +150,18 @@ def _taxonomy(workspace: Workspace) -> _Checks:
             yield "table", lambda ref=ref: _table(workspace, ref, None)  # type: ignore[misc]
 
 
-def _shard(workspace: Workspace, shard: ImageShard) -> _Checks:
-    yield "journal", lambda: _read_journal(workspace, shard)
+def _shard(workspace: Workspace, shard: ImageShard, found: Findings) -> _Checks:
+    yield "journal", lambda: _read_journal(workspace, shard, found)
     for stage_output in workspace.stage_outputs.committed(shard.id).values():
         yield "shard", lambda stage_output=stage_output: _stage_output(workspace, stage_output)  # type: ignore[misc]
     for image in workspace.registry.images(shard):
         yield "image", lambda image=image: _blob(workspace, image)  # type: ignore[misc]
 
 
-def _read_journal(workspace: Workspace, shard: ImageShard) -> None:
-    Journal(workspace.store, shard.id)
+def _read_journal(workspace: Workspace, shard: ImageShard, found: Findings) -> None:
+    altered, unreadable = altered_pairs(workspace, shard.id)
+    found.altered += altered
+    found.unreadable += unreadable
 
 
 def _blob(workspace: Workspace, image: Image) -> None:

@@ -37,7 +37,7 @@ from taskgalaxy_ops.simulator.stats import Stats
 from taskgalaxy_ops.simulator.traffic import Traffic
 from taskgalaxy_ops.simulator.wire import Asked, WrongRequestError
 
-_WAITING = 2  # threads more than cores: of two that need one text engine, one waits
+_WAITING = 6  # threads more than cores: of those that need one text engine, or one image's text, all but one wait
 
 
 def create_app(config: SimulatorConfig, stats_path: Path | None = None) -> Starlette:

@@ -6,8 +6,10 @@ or a second's worth), a person's edit (``{"kind": "forget", "edit", "units": [..
 [...]}``), or about a batch (journal_batches.py). The first accepted answer of a unit counts, until the unit is
 forgotten. A reply states in ``seen`` which entry its sender had read last; a reply that was asked for before a forget
 does not count after it. A terminal reply (a refusal, or malformed after the last repair) is kept as an answer with a
-reason, ``terminal``; a later real answer, of a better parser, replaces it, never the reverse. Of a reply about an
-erased image, whenever it arrived, only the cost is kept.
+reason, ``terminal``; a later real answer, of a better parser, replaces it, never the reverse. A reply that ``corrects``
+another (what a better parser read in that one again) replaces exactly the answers that came from it: of two such, and of
+one beside a forget, the first in the log counts. Of a reply about an erased image, whenever it arrived, only the cost is
+kept.
 """
 
 from __future__ import annotations
@@ -98,6 +100,10 @@ class Journal:
         elif body["kind"] == "replies":
             for name, image, seen, answers, outline in map(_parts_of, own) if own else map(_parse, body["replies"]):
                 self._outlines.setdefault(name, outline)
+                if corrected := outline["corrects"]:
+                    for unit in [unit for unit in answers if self.sources.get(unit) == corrected]:
+                        self.answers[unit], self.sources[unit] = answers[unit], name
+                    continue
                 if not (self._erased or self._forgotten) and self.answers.keys().isdisjoint(answers):  # nearly always
                     self.answers.update(answers)
                     self.sources.update(dict.fromkeys(answers, name))
@@ -248,14 +254,15 @@ _ReplyParts = tuple[str, str | None, int, Mapping[str, Answer], Mapping[str, Any
 
 def _parts_of(reply: Reply) -> _ReplyParts:
     outline = {name: getattr(reply, name) for name in _OUTLINED}
-    outline |= {"raw": bool(reply.raw), "answers": tuple(reply.answers)}
+    outline |= {"raw": bool(reply.raw), "answers": tuple(reply.answers), "corrects": reply.note.get("corrects")}
     return reply.reply, reply.image, reply.seen, reply.answers, outline
 
 
 def _parse(reply: Mapping[str, Any]) -> _ReplyParts:
     answers = {unit: Answer(**raw) for unit, raw in reply["answers"].items()}
     outline = {name: reply.get(name, "") for name in _OUTLINED}
-    outline |= {"raw": bool(reply["raw"]), "answers": tuple(answers)}
+    corrected = reply.get("note", {}).get("corrects")
+    outline |= {"raw": bool(reply["raw"]), "answers": tuple(answers), "corrects": corrected}
     return reply["reply"], reply.get("image"), reply["seen"], answers, outline
 
 

@@ -11,6 +11,7 @@ from airflow.sdk.exceptions import AirflowSkipException
 
 from galaxy_airflow.runtime import opened, progress, ready_settings, receipt
 from galaxy_airflow.tasks.common import defer
+from galaxy_airflow.tasks.sources import announce
 from taskgalaxy_ops.errors import PendingError
 from taskgalaxy_ops.generation.coverage import crowded
 from taskgalaxy_ops.reports.pages import proposal as proposal_pages
@@ -84,3 +85,10 @@ def publish_proposal(proposed: Mapping[str, Any]) -> dict[str, Any]:
     version = taxonomy_store.publish(proposal.base, proposal.nodes, proposal.rejects, "expand")
     leaves = len(taxonomy_store.version(version).leaves())
     return receipt("published", began, version=version, added=len(proposal.added), task_types=leaves)
+
+
+def announce_published(outlet: Any, wanted: bool) -> dict[str, Any]:
+    """Announce every registered source for the new version; skipped unless the form's choice ``wanted`` says so."""
+    if not wanted:
+        raise AirflowSkipException("only published: galaxy_backfill says what it would cost, and runs it")
+    return announce(outlet, None, "taxonomy")

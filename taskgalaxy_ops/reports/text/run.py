@@ -95,6 +95,12 @@ def changes(found: Diff) -> list[str]:
 
 def verified(found: Findings) -> list[str]:
     counted = ", ".join(f"{number:,} {kind}s" for kind, number in sorted(found.checked.items()))
-    if not found.damage:
-        return [f"all is well: {counted}"]
-    return [f"{len(found.damage)} damaged of {counted}", *found.damage]
+    lines = [f"{len(found.damage)} damaged of {counted}" if found.damage else f"all is well: {counted}", *found.damage]
+    if found.altered:
+        lines.append(
+            f"{found.altered:,} written pairs are not what the model wrote: an older version dropped backslashes. "
+            "`taskgalaxy answers read-again --altered` puts them right"
+        )
+    if found.unreadable:
+        lines.append(f"{found.unreadable:,} written pairs can be read in more than one way; today they would be asked again")
+    return lines

@@ -120,7 +120,8 @@ def drawn(view: View) -> tuple[bool, float]:
 
     pixels = view.pixels(1024).astype(float)
     if view.judge == "b":  # even neighbours, and hard steps between what is not even
-        gaps = np.abs(np.diff(pixels, axis=1)).max(axis=2)
+        steps = np.abs(np.diff(pixels, axis=1))
+        gaps = np.maximum(np.maximum(steps[..., 0], steps[..., 1]), steps[..., 2])
         even = float((gaps <= 1).mean())
         return even > 0.7 and float((gaps[gaps > 1] > 40).mean()) > 0.055, even
     grey = light(view, 1024)

@@ -194,7 +194,9 @@ def border(scene: Scene) -> Found:
         )
         return one("a picture that runs to its edges", "No", ("Yes", "No"), why)
     ground = np.median(pixels[:2].reshape(-1, 3), axis=0)
-    depths = [_frame_depth(side, ground) for side in sides]
+    away = np.abs(pixels - ground)
+    other = np.maximum(np.maximum(away[..., 0], away[..., 1]), away[..., 2]) > 30
+    depths = [_frame_depth(side) for side in (other, other[::-1], other.T, other[:, ::-1].T)]
     need(all(0.008 < d < 0.13 for d in depths), "no clear frame, but a plain edge")
     need(max(depths) - min(depths) < 0.05, "the plain edges differ in width")
     why = (
@@ -204,9 +206,12 @@ def border(scene: Scene) -> Found:
     return one("a plain band along all four sides", "Yes", ("Yes", "No"), why)
 
 
-def _frame_depth(side: NDArray[np.int16], ground: NDArray[np.float64]) -> float:
-    """How deep the plain band along the first axis is, as a share of the length; 1 where no straight line ends it."""
-    other = (np.abs(side - ground).max(axis=2) > 30).mean(axis=1)
+def _frame_depth(side: NDArray[np.bool_]) -> float:
+    """How deep the plain band along the first axis is, as a share of the length; 1 where no straight line ends it.
+
+    side: which pixels are not of the band's colour.
+    """
+    other = side.mean(axis=1)
     begun = np.flatnonzero(other > 0.01)
     if not len(begun) or other[begun[0] : begun[0] + 4].max() < 0.6:
         return 1.0

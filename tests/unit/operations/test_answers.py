@@ -15,6 +15,7 @@ from taskgalaxy_ops.storage.journal import Journal
 from taskgalaxy_ops.workspace import Workspace
 
 SHARD = keys.TAXONOMY_SHARD  # any journal
+BOTH_WAYS = r"C:\new\table"  # a path, or a line break and a tab
 UNITS = tuple(sha256_hex(name.encode()) for name in ("one", "two", "three"))
 
 
@@ -74,6 +75,32 @@ def test_what_can_be_read_now_takes_the_place_of_a_malformed_answer(store: Works
     assert (again.answers, again.malformed) == ({}, {"vote": 1})
 
 
+def test_altered_texts_are_put_right_where_that_is_asked_for(store: Workspace) -> None:
+    assert answers.altered_pairs(store, SHARD) == (1, 0)
+    assert answers.read_again(store, dry_run=True, altered=True).altered == 1
+    assert answers.altered_pairs(store, SHARD) == (1, 0), "a dry run changes nothing"
+    found = answers.read_again(store, altered=True)
+    assert (found.altered, found.corrected, found.unreadable) == (1, 1, 0)
+    written = Journal(store.store, SHARD).answers[UNITS[2]].value
+    assert written == {"question": "What?", "answer": r"$\frac{1}{2}$", "reasoning": ""}
+    assert answers.altered_pairs(store, SHARD) == (0, 0)
+    again = answers.read_again(store, altered=True)
+    assert (again.altered, again.corrected, again.answers) == (0, 0, {})
+
+
+def test_a_pair_that_today_would_be_asked_again_is_counted_and_left(store: Workspace) -> None:
+    journal = Journal(store.store, SHARD)
+    unit = sha256_hex(b"four")
+    text = '{"pairs": [{"index": 1, "question": "What?", "answer": "' + BOTH_WAYS + '", "reasoning": ""}]}'
+    kept_before = Answer({"question": "What?", "answer": "as an older parser read it", "reasoning": ""})
+    journal.add(kept("write", unit, text, kept_before))
+    journal.flush()
+    found = answers.read_again(store, altered=True)
+    assert (found.corrected, found.unreadable) == (1, 1)
+    assert Journal(store.store, SHARD).answers[unit] == kept_before
+    assert answers.altered_pairs(store, SHARD) == (0, 1)
+
+
 def test_the_command_says_it_in_words_and_in_json(
     store: Workspace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -84,4 +111,4 @@ def test_the_command_says_it_in_words_and_in_json(
     assert "1 answers of vote can be read" in told and "2 of vote" in told and "nothing was changed" in told
     assert main(["answers", "read-again", "--settings", str(file), "--json"]) == 0
     said = json.loads(capsys.readouterr().out)
-    assert said == {"answers": {"vote": 1}, "malformed": {"vote": 2}, "altered": 1, "dry_run": False}
+    assert said == {"answers": {"vote": 1}, "malformed": {"vote": 2}, "altered": 1, "unreadable": 0, "corrected": 0, "dry_run": False}

@@ -126,6 +126,19 @@ def test_an_answer_replaces_a_terminal_reply_and_never_the_reverse(folder_store:
     assert journal.answers == Journal(folder_store, "h").answers == {"u": NO}
 
 
+def test_a_correction_replaces_what_came_from_the_reply_that_it_names_and_nothing_else(folder_store: Store) -> None:
+    journal = Journal(folder_store, "h")
+    _add(journal, _reply("r1", {"u": YES, "v": YES}))
+    _add(journal, _reply("r2", {"w": YES}))
+    corrected = replace(_reply("c", {"u": NO, "w": NO, "x": NO}), note={"corrects": "r1"})
+    _add(journal, corrected)
+    _add(journal, replace(_reply("c2", {"u": REFUSED}), note={"corrects": "r1"}))  # another process had read it, too
+    assert journal.answers == Journal(folder_store, "h").answers == {"u": NO, "v": YES, "w": YES}
+    journal.forget(["u"], "f")
+    _add(journal, replace(corrected, reply="c3", seen=journal.seen))
+    assert journal.answers == Journal(folder_store, "h").answers == {"v": YES, "w": YES}, "nothing to correct"
+
+
 def test_an_answer_asked_for_before_a_forget_does_not_count_after_it(folder_store: Store) -> None:
     journal = Journal(folder_store, "h")
     _add(journal, _reply("r1", {"u": YES, "v": YES}))
@@ -180,6 +193,7 @@ _EVENTS = st.lists(
     st.one_of(
         st.tuples(st.just("reply"), st.integers(0, 1), _ANSWERS, st.integers(0, 3)),
         st.tuples(st.just("again"), st.integers(0, 1), st.integers(0, 20), st.none()),
+        st.tuples(st.just("correct"), st.integers(0, 1), st.integers(0, 20), st.none()),
         st.tuples(st.just("forget"), st.integers(0, 1), st.sets(st.sampled_from("uvw"), min_size=1), st.none()),
         st.tuples(st.just("erase"), st.integers(0, 1), st.sampled_from("AB"), st.none()),
         st.tuples(st.just("refresh"), st.integers(0, 1), st.none(), st.none()),
@@ -226,6 +240,14 @@ def test_any_history_reads_as_the_rule_says(events: list[tuple[str, int, object,
                     continue
                 assert isinstance(what, int)
                 reply = sent[what % len(sent)]
+            elif kind == "correct":
+                if not sent:
+                    continue
+                assert isinstance(what, int)
+                reply = sent[what % len(sent)]
+                anew = dict.fromkeys(reply.answers, Answer({"fits": len(sent)}))
+                reply = replace(reply, reply=f"r{len(sent)}", answers=anew, note={"corrects": reply.reply})
+                sent.append(reply)
             else:
                 assert isinstance(what, dict)
                 image = _IMAGE_OF[next(iter(what))]
@@ -235,6 +257,8 @@ def test_any_history_reads_as_the_rule_says(events: list[tuple[str, int, object,
             number += 1
             for unit, answer in reply.answers.items():
                 stands = unit not in answers or (answers[unit].terminal and not answer.terminal)
+                if "corrects" in reply.note:
+                    stands = unit in answers and given_by[unit] == reply.note["corrects"]
                 if stands and reply.seen >= forgotten.get(unit, 0) and reply.image not in erased:
                     answers[unit] = answer
                     given_by[unit] = reply.reply
