@@ -65,7 +65,7 @@ def add(add_command: AddCommand, commands: Any) -> None:
     sub.add_argument(
         "--altered",
         action="store_true",
-        help="also put right written pairs that an older version altered (lost backslashes); the judges vote on them anew",
+        help="also put right written pairs that lost backslashes to an older version; judges vote on them anew",
     )
     sub = add_command("gc", _gc, "count what nothing refers to any more; --delete deletes it")
     sub.add_argument("--grace-days", type=float, default=gc.GRACE_SECONDS / 86400, help="default: %(default)g")

@@ -35,7 +35,11 @@ _LOCAL_SETTINGS = """# Made by TaskGalaxy: what each task needs is imported once
 import sys
 
 if "scheduler" in sys.argv:
-    import boto3, onnxruntime, openai, pandas, pyarrow.dataset, pyarrow.parquet, tokenizers, taskgalaxy_ops.cli
+    import airflow.providers.standard.decorators.python, airflow.sdk.definitions.decorators, taskgalaxy_ops.cli
+
+    from taskgalaxy_ops.operations.airflow.preload import preload
+
+    preload()
 """
 # Airflow 3.3.2's scheduler ends where a task's death is reported to it and to the API server at one instant (both
 # write the same row of history). Deployments start it again; so does this, a few times in a row.

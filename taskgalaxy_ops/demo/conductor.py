@@ -21,7 +21,7 @@ from taskgalaxy_ops.operations.airflow.client import AirflowClient
 from taskgalaxy_ops.taxonomy.store import TaxonomyStore
 from taskgalaxy_ops.workspace import Workspace
 
-_POLL_SECONDS = 1.0  # between two looks while something is at work: who only watches leaves the cores to it
+_POLL_SECONDS = 2.0  # between two looks while something is at work: who only watches leaves the cores to it
 _QUIET_SECONDS = 0.5  # and while nothing is
 _SETTLED_SECONDS = 2.5  # without a run at work: what one announces has its run by then
 _AWAITED_SECONDS = 60.0  # how long an announced source may have no run

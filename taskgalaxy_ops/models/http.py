@@ -100,7 +100,7 @@ class Sender:
                 api_key=key or "none",
                 max_retries=0,
                 default_headers=self._headers(model),
-                http_client=openai.DefaultAsyncHttpxClient(verify=_certificates()),
+                http_client=openai.DefaultAsyncHttpxClient(verify=certificates()),
             )
         return self._clients[_place(model)]
 
@@ -133,7 +133,7 @@ class Sender:
             proxy, client = _proxy(model), self.client(model)
             headers = {**client.default_headers, **client.auth_headers, "Content-Type": "application/json"}
             # No limit on the pool: rate_limit.py limits the requests in flight.
-            pool = aiohttp.TCPConnector(limit=0, keepalive_timeout=_IDLE_SECONDS, ssl=_certificates())
+            pool = aiohttp.TCPConnector(limit=0, keepalive_timeout=_IDLE_SECONDS, ssl=certificates())
             self._sessions[_place(model)] = aiohttp.ClientSession(
                 connector=pool,
                 headers={name: value for name, value in headers.items() if isinstance(value, str)},
@@ -195,7 +195,7 @@ def _proxy(model: Model) -> dict[str, Any]:
 
 
 @cache
-def _certificates() -> ssl.SSLContext:
+def certificates() -> ssl.SSLContext:
     """The certificates that the official client trusts. Read once, since it takes as long as fifty calls."""
     import httpx2
 

@@ -156,9 +156,8 @@ def read_again(
 ) -> ReadAgain:
     """Read the raw replies again with today's parser, for units without an answer, or with a malformed one.
 
-    Asks no model, and changes no other answer, unless ``altered``: then written pairs whose text an older parser altered
-    are replaced by what the model wrote, and the judges are asked about those anew. dry_run: only count what it would
-    give.
+    Asks no model, and changes no other answer, unless ``altered``: then what the model wrote replaces the written pairs
+    whose text an older parser altered, and a run asks the judges about these anew. dry_run: only count.
     """
     progress = progress or Silent()
     readers = _readers(workspace)

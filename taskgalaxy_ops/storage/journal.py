@@ -6,10 +6,10 @@ or a second's worth), a person's edit (``{"kind": "forget", "edit", "units": [..
 [...]}``), or about a batch (journal_batches.py). The first accepted answer of a unit counts, until the unit is
 forgotten. A reply states in ``seen`` which entry its sender had read last; a reply that was asked for before a forget
 does not count after it. A terminal reply (a refusal, or malformed after the last repair) is kept as an answer with a
-reason, ``terminal``; a later real answer, of a better parser, replaces it, never the reverse. A reply that ``corrects``
-another (what a better parser read in that one again) replaces exactly the answers that came from it: of two such, and of
-one beside a forget, the first in the log counts. Of a reply about an erased image, whenever it arrived, only the cost is
-kept.
+reason, ``terminal``; a later real answer, of a better parser, replaces it, never the reverse. A reply that
+``corrects`` another (what a better parser read in that one again) replaces exactly the answers that came from it: of
+two such, and of one beside a forget, the first in the log counts. Of a reply about an erased image, whenever it
+arrived, only the cost is kept.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from datetime import datetime
 from email.utils import parsedate_to_datetime
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -48,6 +48,16 @@ _WHY_UNREADABLE = {
 _ENCRYPTED = "it is encrypted with a key that these credentials may not use"
 
 
+@cache
+def service_descriptions() -> Any:
+    """Botocore's descriptions of services, S3's read already: once, since that takes as long as a hundred requests."""
+    import botocore.session
+
+    loader = botocore.session.get_session().get_component("data_loader")
+    loader.load_service_model("s3", "service-2")
+    return loader
+
+
 class S3Store:
     """A store under a prefix of one bucket. ``options`` are boto3's client arguments (endpoint, region, keys).
 
@@ -82,6 +92,7 @@ class S3Store:
             **more,
         )
         session = botocore.session.get_session()
+        session.register_component("data_loader", service_descriptions())
         # By default dateutil parses each date, which takes longer than all the rest of a listing.
         session.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=_date)
         return boto3.session.Session(botocore_session=session).client("s3", config=config, **self._options)

@@ -102,5 +102,5 @@ def verified(found: Findings) -> list[str]:
             "`taskgalaxy answers read-again --altered` puts them right"
         )
     if found.unreadable:
-        lines.append(f"{found.unreadable:,} written pairs can be read in more than one way; today they would be asked again")
+        lines.append(f"{found.unreadable:,} written pairs can be read in several ways; today they would be asked again")
     return lines

@@ -100,8 +100,8 @@ class _Engine:
 
 _ENGINES = {
     "a": _Engine(text_score=0.5, det_limit_side_len=640),
-    "b": _Engine(text_score=0.55, det_limit_side_len=640, det_unclip_ratio=1.8, use_cls=False),
-    "c": _Engine(text_score=0.4, det_limit_side_len=640, det_box_thresh=0.4, det_unclip_ratio=1.5, use_cls=False),
+    "b": _Engine(text_score=0.55, det_limit_side_len=512, det_unclip_ratio=1.8, use_cls=False),
+    "c": _Engine(text_score=0.4, det_limit_side_len=512, det_box_thresh=0.4, det_unclip_ratio=1.5, use_cls=False),
 }
 
 
@@ -150,7 +150,7 @@ def _as_it_is(image: Image.Image) -> tuple[Image.Image, float, float]:
 
 
 def _grey_enlarged(image: Image.Image) -> tuple[Image.Image, float, float]:
-    scale = min(1.3, _LONGEST / max(image.size))
+    scale = min(1.2, _LONGEST / max(image.size))
     grey = ImageOps.autocontrast(image.convert("L"), cutoff=0.5)
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
     return grey.resize(size, Image.Resampling.LANCZOS).convert("RGB"), scale, 0.0

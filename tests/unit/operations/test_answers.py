@@ -111,4 +111,11 @@ def test_the_command_says_it_in_words_and_in_json(
     assert "1 answers of vote can be read" in told and "2 of vote" in told and "nothing was changed" in told
     assert main(["answers", "read-again", "--settings", str(file), "--json"]) == 0
     said = json.loads(capsys.readouterr().out)
-    assert said == {"answers": {"vote": 1}, "malformed": {"vote": 2}, "altered": 1, "unreadable": 0, "corrected": 0, "dry_run": False}
+    assert said == {
+        "answers": {"vote": 1},
+        "malformed": {"vote": 2},
+        "altered": 1,
+        "unreadable": 0,
+        "corrected": 0,
+        "dry_run": False,
+    }
