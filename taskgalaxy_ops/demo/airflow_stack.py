@@ -220,10 +220,10 @@ class AirflowStack:
             self.api.prepare()
             self._prepare_home()
             # The API server imports for as long as the database takes to be made; it is healthy once that is there.
-            futures = [pool.submit(self.api.start)]
+            api = pool.submit(self.api.start)
             self._migrate()
-            futures += [pool.submit(part.start) for part in self.parts if part is not self.api]
-            for future in futures:
+            others = [pool.submit(part.start) for part in self.parts if part is not self.api]
+            for future in (api, *others):
                 future.result()
             undo.pop_all()
         return self

@@ -8,8 +8,8 @@ from importlib import import_module
 from taskgalaxy_ops.models import http
 from taskgalaxy_ops.storage import s3
 
-# Imports alone: nothing of these starts a thread or opens a connection, which a fork would not survive.
-_MODULES = ("boto3", "onnxruntime", "openai", "pandas", "pyarrow.dataset", "pyarrow.parquet", "tokenizers", "aiohttp")
+# No connection, and no thread but those of BLAS and allocators, which know forks; onnxruntime would start one.
+_MODULES = ("aiohttp", "boto3", "openai", "pandas", "pyarrow.dataset", "pyarrow.parquet", "tokenizers")
 
 
 def preload() -> None:

@@ -196,13 +196,16 @@ def test_what_failed_expired_or_was_malformed_alone_is_asked_again(
     result = place.run()
     while result.pending:  # a run gives up what was lost too often
         result = place.run()
+    assert provider.stats()["answered_again"] == 0, "what was answered stands"
     provider.anew()
-    other = chatted(tmp_path, provider)
-    mine, theirs = place.answers(), other.answers()
-    answered = {unit: answer for unit, answer in mine.items() if not answer.terminal}
-    assert answered == {unit: theirs[unit] for unit in answered}, "by batch and by chat the answers are the same"
-    assert {Reason(answer.terminal) for answer in mine.values() if answer.terminal} <= set(LOST), "chance, and said"
-    assert 2 * len(answered) > len(mine)
+    mine, theirs = place.answers(), chatted(tmp_path, provider).answers()
+    ended = {Reason(answer.terminal) for answer in mine.values() if answer.terminal}
+    assert ended <= set(LOST), "the provider draws its faults by nonces: chance may end some, and says so"
+    if ended:  # a vote that is lost lets the third judge be asked; a pair that is lost is not voted on
+        mine = {unit: answer for unit, answer in mine.items() if not answer.terminal and unit in theirs}
+        theirs = {unit: theirs[unit] for unit in mine}
+    assert mine == theirs, "by batch and by chat the answers are the same"
+    assert len(mine) > 7
     assert place.spent()[::2] == place.billed()
 
 
