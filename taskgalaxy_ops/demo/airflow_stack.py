@@ -223,8 +223,9 @@ class AirflowStack:
             api = pool.submit(self.api.start)
             self._migrate()
             others = [pool.submit(part.start) for part in self.parts if part is not self.api]
-            for future in (api, *others):
-                future.result()
+            api.result()
+            for other in others:
+                other.result()
             undo.pop_all()
         return self
 
