@@ -2,7 +2,8 @@
 
 Intervals are 95 % percentile bootstraps that resample images, because the questions of one image are not independent.
 The verdict says "a gain in seeing" only if the gain vanishes when the images are swapped: the whole interval of
-``(after - after swapped) - (before - before swapped)`` must lie above zero.
+``(after - after swapped) - (before - before swapped)`` must lie above zero. And the model must beat what sees nothing:
+the whole intervals of ``after - after without images`` and ``after - majority answer`` must lie above zero, too.
 """
 
 from __future__ import annotations
@@ -94,11 +95,10 @@ def _comparison(
     seeing = over_images((after - columns[AFTER_SWAPPED]) - (before - columns[BEFORE_SWAPPED]))
     scores = {name: over_images(columns[name]) for name in METHODS if name in columns}
     shown = len(set(images))
-    conclusion = (
-        verdict(gain, seeing, over_images(columns[AFTER_SWAPPED] - columns[BEFORE_SWAPPED]))
-        if shown >= _FEWEST
-        else f"too few images for a verdict ({shown})"
-    )
+    conclusion = f"too few images for a verdict ({shown})"
+    if shown >= _FEWEST:
+        blind = {name: over_images(after - columns[name]) for name in (BLIND, MAJORITY) if name in columns}
+        conclusion = verdict(gain, seeing, over_images(columns[AFTER_SWAPPED] - columns[BEFORE_SWAPPED]), blind)
     return Comparison(
         benchmark=benchmark,
         family=family,
@@ -111,21 +111,25 @@ def _comparison(
     )
 
 
-def verdict(gain: Interval, seeing: Interval, swapped_gain: Interval) -> str:
+_SAID = {BLIND: "the model without images", MAJORITY: "the majority answer"}
+
+
+def verdict(gain: Interval, seeing: Interval, swapped_gain: Interval, over_blind: Mapping[str, Interval]) -> str:
     """What a gain allows to be claimed.
 
     gain: after less before. seeing: the part of it that is lost when the images are swapped. swapped_gain: after less
-    before, both with swapped images.
+    before, both with swapped images. over_blind: after less each of BLIND and MAJORITY that was scored.
     """
     if gain.high < 0:
         return "a loss"
     if gain.low <= 0:
         return "no gain is shown"
-    if seeing.low > 0:
-        return "a gain in seeing"
-    if swapped_gain.low > 0:
+    if swapped_gain.low > 0 and seeing.low <= 0:
         return "a gain that stays when the images are swapped: no gain in seeing"
-    return "a gain, not shown to be one in seeing"
+    unbeaten = [_SAID[name] for name, more in over_blind.items() if more.low <= 0]
+    if unbeaten:
+        return f"a gain, but not shown to be better than {' or '.join(unbeaten)}: none in seeing"
+    return "a gain in seeing" if seeing.low > 0 else "a gain, not shown to be one in seeing"
 
 
 def interval(values: np.ndarray[Any, Any], clusters: Sequence[str]) -> Interval:

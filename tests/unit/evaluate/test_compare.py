@@ -110,18 +110,30 @@ def test_intervals_are_over_images() -> None:
     assert compare.interval(values, images) == together
 
 
+BETTER = {BLIND: (0.1, 0.05, 0.2), MAJORITY: (0.2, 0.1, 0.3)}
+
+
 @pytest.mark.parametrize(
-    ("gain", "seeing", "swapped_gain", "said"),
+    ("gain", "seeing", "swapped_gain", "over_blind", "said"),
     [
-        ((0.2, 0.1, 0.3), (0.2, 0.1, 0.3), (0.0, -0.1, 0.1), "a gain in seeing"),
-        ((0.2, 0.1, 0.3), (0.05, -0.1, 0.2), (0.15, 0.1, 0.2), "no gain in seeing"),
-        ((0.2, 0.1, 0.3), (0.15, -0.1, 0.4), (0.05, -0.1, 0.2), "not shown to be one in seeing"),
-        ((0.2, -0.1, 0.5), (0.2, 0.1, 0.3), (0.0, -0.1, 0.1), "no gain is shown"),
-        ((-0.2, -0.3, -0.1), (0.0, -0.1, 0.1), (0.0, -0.1, 0.1), "a loss"),
+        ((0.2, 0.1, 0.3), (0.2, 0.1, 0.3), (0.0, -0.1, 0.1), BETTER, "a gain in seeing"),
+        ((0.2, 0.1, 0.3), (0.2, 0.1, 0.3), (0.0, -0.1, 0.1), {}, "a gain in seeing"),
+        ((0.2, 0.1, 0.3), (0.2, 0.1, 0.3), (0.0, -0.1, 0.1), {BLIND: (0.03, -0.02, 0.08)}, "without images: none in"),
+        (
+            *((0.2, 0.1, 0.3), (0.2, 0.1, 0.3), (0.0, -0.1, 0.1)),
+            *({**BETTER, MAJORITY: (0.0, -0.1, 0.1)}, "better than the majority answer: none in seeing"),
+        ),
+        ((0.2, 0.1, 0.3), (0.05, -0.1, 0.2), (0.15, 0.1, 0.2), BETTER, "swapped: no gain in seeing"),
+        ((0.2, 0.1, 0.3), (0.15, -0.1, 0.4), (0.05, -0.1, 0.2), BETTER, "not shown to be one in seeing"),
+        ((0.2, -0.1, 0.5), (0.2, 0.1, 0.3), (0.0, -0.1, 0.1), BETTER, "no gain is shown"),
+        ((-0.2, -0.3, -0.1), (0.0, -0.1, 0.1), (0.0, -0.1, 0.1), BETTER, "a loss"),
     ],
 )
-def test_a_verdict_follows_from_the_intervals(gain: tuple, seeing: tuple, swapped_gain: tuple, said: str) -> None:
-    assert said in compare.verdict(Interval(*gain), Interval(*seeing), Interval(*swapped_gain))
+def test_a_verdict_follows_from_the_intervals(
+    gain: tuple, seeing: tuple, swapped_gain: tuple, over_blind: dict[str, tuple], said: str
+) -> None:
+    controls = {name: Interval(*each) for name, each in over_blind.items()}
+    assert said in compare.verdict(Interval(*gain), Interval(*seeing), Interval(*swapped_gain), controls)
 
 
 def test_a_gain_that_stays_with_images_swapped_is_no_gain_in_seeing() -> None:
@@ -131,6 +143,8 @@ def test_a_gain_that_stays_with_images_swapped_is_no_gain_in_seeing() -> None:
     whole, _ = compare.compare(rows, guessing)
     assert whole.verdict == "a gain that stays when the images are swapped: no gain in seeing"
     whole, _ = compare.compare(rows, {**guessing, AFTER_SWAPPED: worse})
+    assert "not shown to be better than the model without images" in whole.verdict
+    whole, _ = compare.compare(rows, {**guessing, AFTER_SWAPPED: worse, BLIND: worse, AFTER: column(*[1] * 60)})
     assert whole.verdict == "a gain in seeing"
     assert whole.scores[MAJORITY].value == pytest.approx(2 / 3)
     assert set(whole.scores) == set(compare.METHODS)
