@@ -170,11 +170,21 @@ def test_generate_in_one_lane(settings_of: Callable[..., Settings], shapes: Path
     assert announcements.awaited(workspace) == []
 
 
-def test_generate_without_a_source(settings_of: Callable[..., Settings], caplog: pytest.LogCaptureFixture) -> None:
-    settings_of()
-    states = run("galaxy_generate", source="nobody")
-    assert (states["lanes"], states["complete"], states[""]) == ("failed", "failed", "failed")
-    assert "source 'nobody': not ingested" in caplog.text
+@pytest.mark.parametrize(
+    ("source", "said"), [("nobody", "source 'nobody' is not registered"), ("", "no source is chosen")]
+)
+def test_generate_of_what_is_not_registered_names_what_is_and_announces_nothing(
+    settings_of: Callable[..., Settings], shapes: Path, caplog: pytest.LogCaptureFixture, source: str, said: str
+) -> None:
+    workspace = Workspace.open(settings_of())
+    ingested("mine", shapes)
+    before = Log(workspace.store, keys.ANNOUNCEMENTS_LOG).read()
+    states = run("galaxy_generate", source=source)
+    assert (states["lanes"], states["announce"], states["complete"], states[""]) == (
+        *("failed", "skipped", "failed", "failed"),
+    )
+    assert f"{said}: choose one of mine (Source in the form of galaxy_generate" in caplog.text
+    assert len(Log(workspace.store, keys.ANNOUNCEMENTS_LOG).read()) == len(before)
 
 
 def test_generate_short_of_budget_then_again(

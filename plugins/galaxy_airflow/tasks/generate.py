@@ -8,10 +8,12 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+from airflow.sdk.exceptions import AirflowSkipException
+
 from galaxy_airflow.runtime import log, opened, progress, receipt
 from galaxy_airflow.tasks.common import defer
 from taskgalaxy_ops import pipeline
-from taskgalaxy_ops.errors import LeaseLostError, LostError, PendingError, UnansweredError
+from taskgalaxy_ops.errors import LeaseLostError, LostError, PendingError, SourceError, UnansweredError
 from taskgalaxy_ops.generation.results import RunResults
 from taskgalaxy_ops.operations.airflow import announcements
 from taskgalaxy_ops.operations.forecast import forecast
@@ -21,8 +23,15 @@ from taskgalaxy_ops.taxonomy.store import TaxonomyStore
 
 
 def lanes(source: str) -> list[dict[str, Any]]:
-    """Divide a source's image shards into lanes; each is a dict of what its tasks need: numbers and names."""
+    """Divide a source's image shards into lanes; each is a dict of what its tasks need: numbers and names.
+
+    Raises SourceError for a source that is not registered, before anything else is done.
+    """
     began, workspace = time.monotonic(), opened()
+    if source not in (there := workspace.registry.scans()):
+        what = f"source {source!r} is not registered" if source else "no source is chosen"
+        choose = f"choose one of {', '.join(sorted(there))}" if there else "none is registered"
+        raise SourceError(f"{what}: {choose} (Source in the form of galaxy_generate; galaxy_ingest registers one).")
     upto = announcements.seen(workspace)
     orders = announcements.orders(workspace, source)
     workspace = opened(**orders)
@@ -78,9 +87,12 @@ def stage(name: str, lane: Mapping[str, Any], last_try: bool, since: datetime) -
 def announce_samples(outlet: Any, source: str, lane_plans: Sequence[Mapping[str, Any]], votes: Sequence[Any]) -> None:
     """Record and announce that a run of a source has ended, complete or not: a release may be waiting for it.
 
-    lane_plans: of `lanes`; empty: that task failed. votes: the receipts of the lanes' last stage.
+    lane_plans: of `lanes`; empty: that task failed. votes: the receipts of the lanes' last stage. Skipped for a source
+    that is not registered, which nobody waits for.
     """
     workspace = opened()
+    if source not in workspace.registry.scans():
+        raise AirflowSkipException(f"{source or 'no source'}: not registered, so nothing is announced")
     upto = lane_plans[0]["upto"] if lane_plans else announcements.seen(workspace)
     pending = sum(each["pending"] for each in votes)
     announcements.ended(workspace, source, upto, pending)
