@@ -6,9 +6,9 @@ The longest begin first, so that workers that run files side by side end togethe
 SECONDS = {
     "tests/e2e/test_airflow.py": 600,
     "tests/e2e/test_demo.py": 510,
-    "tests/e2e/test_pipeline.py": 290,
+    "tests/e2e/test_pipeline.py": 230,
     "tests/dags/test_runs.py": 240,
-    "tests/e2e/test_takedown.py": 180,
+    "tests/e2e/test_takedown.py": 120,
     "tests/e2e/test_finetune.py": 120,
     "tests/chaos/test_library.py": 97,
     "tests/e2e/test_image_urls.py": 94,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import signal
@@ -13,6 +15,7 @@ from typing import Any
 
 import yaml
 
+from taskgalaxy_ops.cli import main
 from taskgalaxy_ops.demo.services import Simulator
 from taskgalaxy_ops.settings import Settings
 
@@ -54,10 +57,13 @@ class Commands:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def start(self, settings: Settings, *arguments: str) -> subprocess.Popen[str]:
+    def _arguments(self, settings: Settings, *arguments: str) -> list[str]:
         file = self._folder / "settings.yaml"
         file.write_text(yaml.safe_dump(settings.model_dump(mode="json")), encoding="utf-8")
-        command = [sys.executable, "-m", "taskgalaxy_ops.cli", *arguments, "--settings", str(file), "--json"]
+        return [*arguments, "--settings", str(file), "--json"]
+
+    def start(self, settings: Settings, *arguments: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "taskgalaxy_ops.cli", *self._arguments(settings, *arguments)]
         return subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
         )
@@ -67,4 +73,16 @@ class Commands:
         out, error = process.communicate(timeout=300)
         assert process.returncode == code, error
         found: dict[str, Any] = json.loads(out) if out else {"error": error}
+        return found
+
+    def here(self, settings: Settings, *arguments: str, code: int = 0) -> dict[str, Any]:
+        """As ``run``, in this process: spares the seconds that its imports take."""
+        out, error = io.StringIO(), io.StringIO()
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(error):
+            try:
+                ended: Any = main(self._arguments(settings, *arguments))
+            except SystemExit as left:
+                ended = left.code
+        assert ended == code, error.getvalue()
+        found: dict[str, Any] = json.loads(out.getvalue()) if out.getvalue() else {"error": error.getvalue()}
         return found

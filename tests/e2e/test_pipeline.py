@@ -161,7 +161,7 @@ def test_a_killed_run_is_gone_on_with(
     settings: Callable[..., Settings], models: Models, commands: Commands, moment: int
 ) -> None:
     chosen = settings()
-    commands.run(chosen, "ingest")
+    commands.here(chosen, "ingest")
     models.control(latency=0.05)
     process = commands.start(chosen, "generate")
     try:
@@ -181,11 +181,11 @@ def test_a_killed_run_is_gone_on_with(
     stats = models.stats()
     assert stats["units"]["distinct"] == len(everything)
     assert all(each["asked"] == 2 for each in stats["asked_again"])
-    killed = commands.run(chosen, "release")["release"]
+    killed = commands.here(chosen, "release")["release"]
     undisturbed = settings(store=chosen.store + "-undisturbed")
-    commands.run(undisturbed, "ingest")
-    commands.run(undisturbed, "generate")
-    assert commands.run(undisturbed, "release")["release"]["content"] == killed["content"]
+    commands.here(undisturbed, "ingest")
+    commands.here(undisturbed, "generate")
+    assert commands.here(undisturbed, "release")["release"]["content"] == killed["content"]
 
 
 def _asked(settings: Settings) -> list[str]:
@@ -203,7 +203,7 @@ def test_models_that_die_and_come_back(settings: Callable[..., Settings], models
         teacher={**chosen.teacher.model_dump(mode="json"), "retries": 0, "patience_seconds": 0},
         judges=[{**judge.model_dump(mode="json"), "retries": 0, "patience_seconds": 0} for judge in chosen.judges],
     )
-    commands.run(quick, "ingest")
+    commands.here(quick, "ingest")
     models.control(latency=0.2)
     process = commands.start(quick, "generate")
     while models.stats()["requests"] < 5:
@@ -213,11 +213,11 @@ def test_models_that_die_and_come_back(settings: Callable[..., Settings], models
     out, error = process.communicate(timeout=120)
     assert process.returncode == 3, error
     assert "pending" in out
-    commands.run(quick, "release", code=3)  # refused while anything is pending
+    commands.here(quick, "release", code=3)  # refused while anything is pending
     models.start()
     again = settings()  # wherever the models are now: addresses are part of no key
     commands.run(again, "generate")
-    assert commands.run(again, "release")["made"]
+    assert commands.here(again, "release")["made"]
 
 
 def test_faults_lose_nothing_and_ask_nothing_twice_for_good(

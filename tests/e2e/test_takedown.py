@@ -195,32 +195,32 @@ def test_the_commands_ask_before_what_cannot_be_undone(
     settings: Callable[..., Settings], models: Models, commands: Commands, pictures: Path, tmp_path: Path
 ) -> None:
     chosen = settings()
-    commands.run(chosen, "ingest")
+    commands.here(chosen, "ingest")
     commands.run(chosen, "generate")
-    commands.run(chosen, "release")
+    commands.here(chosen, "release")
     file = next((pictures / "shapes").iterdir())
-    refused = commands.run(chosen, "takedown", str(file), code=1)
+    refused = commands.here(chosen, "takedown", str(file), code=1)
     assert "Nobody is there to ask: say --yes." in refused["error"]
     named = tmp_path / "list.txt"
     named.write_text(f"{sha256_hex(file.read_bytes())[:12]}\n\n", "utf-8")
-    found = commands.run(chosen, "takedown", "--list", str(named), "--yes")
+    found = commands.here(chosen, "takedown", "--list", str(named), "--yes")
     assert (len(found["taken_down"]["images"]), found["left"]) == (1, [])
-    assert commands.run(chosen, "verify", "--takedown")["checked"]["take-down"] == 1
-    assert commands.run(chosen, "takedown", "--finish")["left"] == []
-    wrong = commands.run(chosen, "takedown", "no such file.png", "--yes", code=1)
+    assert commands.here(chosen, "verify", "--takedown")["checked"]["take-down"] == 1
+    assert commands.here(chosen, "takedown", "--finish")["left"] == []
+    wrong = commands.here(chosen, "takedown", "no such file.png", "--yes", code=1)
     assert "no image id (8 to 64 hex digits), and no file of this machine" in wrong["error"]
 
-    assert commands.run(chosen, "answers", "export", str(tmp_path / "a.jsonl"))["replies"] > 0
-    told = commands.run(chosen, "forget", "--model", "sim-judge-a", "--since", "1h", "--dry-run")
+    assert commands.here(chosen, "answers", "export", str(tmp_path / "a.jsonl"))["replies"] > 0
+    told = commands.here(chosen, "forget", "--model", "sim-judge-a", "--since", "1h", "--dry-run")
     assert told["units"]["vote"] > 0
     assert not told["forgotten"]
-    assert "Nobody is there to ask" in commands.run(chosen, "forget", "--where", "stage=vote", code=1)["error"]
-    assert commands.run(chosen, "forget", "--model", "sim-judge-a", "--since", "1h", "--yes")["forgotten"]
-    assert "no time" in commands.run(chosen, "forget", "--since", "Tuesday", code=2)["error"]
-    assert commands.run(chosen, "answers", "import", str(tmp_path / "a.jsonl"))["by_stage"]["vote"] > 0
+    assert "Nobody is there to ask" in commands.here(chosen, "forget", "--where", "stage=vote", code=1)["error"]
+    assert commands.here(chosen, "forget", "--model", "sim-judge-a", "--since", "1h", "--yes")["forgotten"]
+    assert "no time" in commands.here(chosen, "forget", "--since", "Tuesday", code=2)["error"]
+    assert commands.here(chosen, "answers", "import", str(tmp_path / "a.jsonl"))["by_stage"]["vote"] > 0
     (tmp_path / "b.jsonl").write_text('{"stage": "vote", "units": ["x"]}\n', "utf-8")
-    assert "b.jsonl, line 1" in commands.run(chosen, "answers", "import", str(tmp_path / "b.jsonl"), code=1)["error"]
-    assert commands.run(chosen, "answers", "read-again")["answers"] == {}
-    assert commands.run(chosen, "gc")["objects"] == 0
-    assert commands.run(chosen, "compact")["journals"] == 0
-    assert commands.run(chosen, "upgrade") == {"from": LAYOUT_VERSION, "to": LAYOUT_VERSION}
+    assert "b.jsonl, line 1" in commands.here(chosen, "answers", "import", str(tmp_path / "b.jsonl"), code=1)["error"]
+    assert commands.here(chosen, "answers", "read-again")["answers"] == {}
+    assert commands.here(chosen, "gc")["objects"] == 0
+    assert commands.here(chosen, "compact")["journals"] == 0
+    assert commands.here(chosen, "upgrade") == {"from": LAYOUT_VERSION, "to": LAYOUT_VERSION}
