@@ -228,7 +228,7 @@ def _read_again(chosen: argparse.Namespace) -> int:
     if found.altered:
         wrong = f"{found.altered:,} written pairs lost backslashes (as of LaTeX) to an older version"
         right = "are put right, and voted on anew" if found.corrected else "stay as they are: --altered puts them right"
-        lines.append(f"{wrong}; they {right}")
+        lines.append(f"{wrong}; they {'would be put right' if found.corrected and chosen.dry_run else right}")
     if found.unreadable:
         lines.append(
             f"{found.unreadable:,} written pairs can be read in more than one way and stay as they are; "

@@ -148,7 +148,7 @@ class ReadAgain:
     malformed: dict[str, int] = field(default_factory=dict)  # units that had a malformed answer before, by stage
     altered: int = 0  # written pairs whose text an older parser altered, by dropping a backslash
     unreadable: int = 0  # written pairs that today's parser would not accept, and nobody can read again
-    corrected: int = 0  # of the altered ones: those that were replaced
+    corrected: int = 0  # of the altered ones: those that were replaced, or in a dry run would be
 
 
 def read_again(
@@ -201,7 +201,7 @@ def altered_pairs(workspace: Workspace, shard: str) -> tuple[int, int]:
     """
     journal, readers = Journal(workspace.store, shard), _readers(workspace)
     found: list[Answer | None] = []
-    for raw in journal.replies():
+    for raw in (raw for raw in journal.replies() if raw["stage"] == "write"):
         with suppress(SettingsError):
             found += [answer for _, answer in _altered(journal, raw, _read_again(raw, readers))]
     return sum(answer is not None for answer in found), sum(answer is None for answer in found)

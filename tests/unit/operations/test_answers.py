@@ -109,6 +109,8 @@ def test_the_command_says_it_in_words_and_in_json(
     assert main(["answers", "read-again", "--settings", str(file), "--dry-run", "--quiet"]) == 0
     told = capsys.readouterr().out
     assert "1 answers of vote can be read" in told and "2 of vote" in told and "nothing was changed" in told
+    assert main(["answers", "read-again", "--settings", str(file), "--dry-run", "--altered", "--quiet"]) == 0
+    assert "1 written pairs lost backslashes" in (told := capsys.readouterr().out) and "would be put right" in told
     assert main(["answers", "read-again", "--settings", str(file), "--json"]) == 0
     said = json.loads(capsys.readouterr().out)
     assert said == {
