@@ -291,6 +291,10 @@ def test_taxonomy(settings_of: Callable[..., Settings], models: Models, shapes: 
     assert run("galaxy_taxonomy", max_new=3)["announce"] == "success"
     last = announcements.announced(workspace)[-1]
     assert (last.reason, last.sources) == ("taxonomy", ["mine"])
+    states = run("galaxy_taxonomy", max_new=2, announce=False)  # only published
+    assert (states["publish"], states["announce"], states[""]) == ("success", "skipped", "success")
+    assert len(TaxonomyStore(workspace).versions()) == 4
+    assert announcements.announced(workspace)[-1].number == last.number
 
 
 def test_taxonomy_by_batches(batched: Callable[..., Settings], models: Models) -> None:

@@ -4,18 +4,25 @@ import json
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from releases import workspace
 
+from taskgalaxy_ops import pipeline
 from taskgalaxy_ops.cli import main
 from taskgalaxy_ops.hashing import sha256_hex
 from taskgalaxy_ops.operations import answers
+from taskgalaxy_ops.operations.verify import verify
 from taskgalaxy_ops.records import Answer, Reason, Reply
+from taskgalaxy_ops.reports.text import run as run_text
+from taskgalaxy_ops.settings import SourceSettings
 from taskgalaxy_ops.storage import keys
 from taskgalaxy_ops.storage.journal import Journal
 from taskgalaxy_ops.workspace import Workspace
 
 SHARD = keys.TAXONOMY_SHARD  # any journal
 BOTH_WAYS = r"C:\new\table"  # a path, or a line break and a tab
+LATEX = r'{"pairs": [{"index": 1, "question": "What?", "answer": "$\frac{1}{2}$", "reasoning": ""}]}'
+LOST = Answer({"question": "What?", "answer": "$rac{1}{2}$", "reasoning": ""})  # what an older parser made of it
 UNITS = tuple(sha256_hex(name.encode()) for name in ("one", "two", "three"))
 
 
@@ -48,9 +55,7 @@ def store(tmp_path: Path) -> Workspace:
     malformed = Answer(terminal=Reason.MALFORMED, detail="`vote` must be int")
     journal.add(kept("vote", UNITS[0], '{"votes": [{"index": 1, "vote": "1", "reason": "so"}]}', malformed))
     journal.add(kept("vote", UNITS[1], "I would say yes.", malformed))
-    pair = r'{"pairs": [{"index": 1, "question": "What?", "answer": "$\frac{1}{2}$", "reasoning": ""}]}'
-    lost = Answer({"question": "What?", "answer": "$rac{1}{2}$", "reasoning": ""})
-    journal.add(kept("write", UNITS[2], pair, lost))
+    journal.add(kept("write", UNITS[2], LATEX, LOST))
     journal.flush()
     return found
 
@@ -86,6 +91,23 @@ def test_altered_texts_are_put_right_where_that_is_asked_for(store: Workspace) -
     assert answers.altered_pairs(store, SHARD) == (0, 0)
     again = answers.read_again(store, altered=True)
     assert (again.altered, again.corrected, again.answers) == (0, 0, {})
+
+
+def test_verify_counts_altered_texts_and_says_what_puts_them_right(tmp_path: Path) -> None:
+    found = workspace(tmp_path)
+    picture = tmp_path / "pictures" / "one.png"
+    picture.parent.mkdir()
+    Image.new("RGB", (64, 64), (200, 20, 20)).save(picture)
+    pipeline.ingest(found, "mine", chosen=SourceSettings(location=str(picture.parent)))
+    (shard,) = found.registry.shards()
+    journal = Journal(found.store, shard.id)
+    journal.add(kept("write", UNITS[2], LATEX, LOST))
+    journal.flush()
+    told = verify(found)
+    assert (told.altered, told.unreadable, told.damage) == (1, 0, [])
+    assert "`taskgalaxy answers read-again --altered` puts them right" in "\n".join(run_text.verified(told))
+    answers.read_again(found, altered=True)
+    assert verify(found).altered == 0
 
 
 def test_a_pair_that_today_would_be_asked_again_is_counted_and_left(store: Workspace) -> None:
