@@ -16,10 +16,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from airflow.sdk import Param, TriggerRule, dag, task
+from airflow.sdk import Param, TriggerRule, dag
 
 from galaxy_airflow.links import linked
-from galaxy_defaults import COMMON, ENCODERS, SOURCES, TEACHER, Receipt, announcing
+from galaxy_airflow.operators import task
+from galaxy_defaults import COMMON, ENCODERS, OFFERED_SOURCES, SOURCES, TEACHER, Receipt, announcing
 
 
 @dag(
@@ -34,8 +35,9 @@ from galaxy_defaults import COMMON, ENCODERS, SOURCES, TEACHER, Receipt, announc
             [],
             type=["null", "array"],
             items={"type": "string"},
+            **OFFERED_SOURCES,
             title="Sources",
-            description="Names of registered sources, one a line. Empty: all of them.",
+            description="Names of registered sources. Empty: all of them.",
         ),
         "dry_run": Param(
             True,

@@ -8,13 +8,18 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
-from airflow.sdk import Asset, ExceptionRetryPolicy, Param, RetryAction, RetryRule
+from airflow.sdk import Asset, Param, RetryAction, RetryRule
 
 from galaxy_airflow.alerts import failed
+from galaxy_airflow.known import offered, recall
+from galaxy_airflow.operators import RetryByError
 from galaxy_airflow.timetables import ByHand, CronWithRuntimePartitions
 from taskgalaxy_ops.settings import airflow_settings
 
 SETTINGS = airflow_settings()
+
+# What the forms offer; others can be typed all the same, since this is read only when DAG files are parsed.
+OFFERED_SOURCES, OFFERED_RELEASES = offered(recall(), "sources", "releases")
 
 # Assets. Partition keys: a source's name; of releases, the version.
 SOURCES = Asset(name="galaxy_sources", uri="galaxy://sources", extra={"partition": "source"})
@@ -27,7 +32,7 @@ ENCODERS, TEACHER, JUDGES, STORE = "galaxy_encoders", "galaxy_teacher", "galaxy_
 Receipt = Any
 
 _ERRORS = "taskgalaxy_ops.errors"
-RETRIES = ExceptionRetryPolicy(
+RETRIES = RetryByError(
     rules=[
         RetryRule(
             exception=[f"{_ERRORS}.{name}" for name in ("LeaseLostError", "UnansweredError", "SchedulerError")],

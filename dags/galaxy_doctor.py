@@ -11,8 +11,9 @@ encoder, this machine. Each task is green, or red with the fix in its log.
 
 from __future__ import annotations
 
-from airflow.sdk import dag, task
+from airflow.sdk import dag
 
+from galaxy_airflow.operators import task
 from galaxy_defaults import COMMON, ENCODERS, JUDGES, Receipt
 
 

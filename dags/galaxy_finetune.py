@@ -18,10 +18,12 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
-from airflow.sdk import Param, PartitionedAssetTimetable, dag, task
+from airflow.sdk import Param, PartitionedAssetTimetable, dag
 
+from galaxy_airflow.known import recipes
 from galaxy_airflow.links import linked
-from galaxy_defaults import COMMON, ENCODERS, RELEASES, SETTINGS, Receipt
+from galaxy_airflow.operators import sensor, task
+from galaxy_defaults import COMMON, ENCODERS, OFFERED_RELEASES, RELEASES, SETTINGS, Receipt
 from taskgalaxy_ops.settings import finetune_settings
 
 _JOB = finetune_settings()
@@ -39,6 +41,7 @@ _JOB = finetune_settings()
             None,
             type=["null", "string"],
             pattern="^v[0-9]{6}$",
+            **OFFERED_RELEASES,
             title="Release",
             description="Such as v000001. Empty: the latest (or the one that started this run).",
         ),
@@ -46,15 +49,16 @@ _JOB = finetune_settings()
             None,
             type=["null", "string"],
             minLength=1,
+            examples=recipes(),
             title="Recipe",
-            description="One that ships (tiny, llava-v1.5-7b, …) or a YAML file's path. Empty: as in the settings.",
+            description=f"One that ships, or a YAML file's path. Empty: as in the settings, {_JOB.recipe}.",
         ),
         "backend": Param(
             None,
             type=["null", "string"],
             enum=[None, "local", "command", "kubernetes"],
             title="Backend",
-            description="Where it is trained; the settings say how. Empty: as in the settings.",
+            description=f"Where it is trained; the settings say how. Empty: as in the settings, {_JOB.backend}.",
         ),
         "benchmarks": Param(
             ["held-out", "easy-vqa"],
@@ -82,7 +86,7 @@ def galaxy_finetune() -> None:
 
         return finetune.check_tuning(params, partition=dag_run.partition_key)
 
-    @task.sensor(
+    @sensor(
         mode="reschedule",
         # Not less: if a task is queued again before its executor's report arrives, Airflow takes it for killed.
         poke_interval=max(10.0, _JOB.poll_seconds),

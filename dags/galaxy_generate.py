@@ -8,19 +8,20 @@ is deferred until a batch has ended, and holds no slot meanwhile.
 **Reads** image shards, the newest taxonomy, the journals.
 **Writes** embeddings, matches, replies, pairs, votes, samples, rejects; then announces the source's samples.
 
-**A re-run** asks only what has no answer yet: a cleared lane continues after its last committed stage output. If the
-budget is spent or a model does not reply, finished work is kept; the lanes end green, and the task `complete` is red
-and names what is pending and why.
+**A re-run** asks only what has no answer yet: a cleared lane continues after its last committed stage output. A stage
+whose model serves nothing is deferred until the model is back, at most for its `patience_seconds`. Where something
+stays without an answer (the patience is over, the budget is spent), the stage is red and says what and why, as does
+`complete`; finished work is kept.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from airflow.sdk import Param, PartitionedAssetTimetable, TriggerRule, dag, task, task_group
+from airflow.sdk import Param, PartitionedAssetTimetable, TriggerRule, dag, task_group
 
-from galaxy_airflow.operators import waiting_task
-from galaxy_defaults import COMMON, ENCODERS, JUDGES, LANE_TIMEOUT, SAMPLES, SOURCES, TEACHER, Receipt
+from galaxy_airflow.operators import task
+from galaxy_defaults import COMMON, ENCODERS, JUDGES, LANE_TIMEOUT, OFFERED_SOURCES, SAMPLES, SOURCES, TEACHER, Receipt
 
 
 def source_of(dag_run: Any, params: dict[str, Any]) -> str:
@@ -28,13 +29,24 @@ def source_of(dag_run: Any, params: dict[str, Any]) -> str:
     return str(dag_run.partition_key or params["source"] or "")
 
 
-def run_stage(name: str, lane: dict[str, Any], ti: Any) -> Receipt:
+def run_stage(name: str, lane: dict[str, Any], ti: Any, away: Any = None) -> Receipt:
     from galaxy_airflow.tasks import generate
 
-    return generate.stage(name, lane, last_try=ti.try_number > ti.max_tries, since=ti.start_date)
+    return generate.stage(name, lane, ti, away)
 
 
-LANE: dict[str, Any] = {"execution_timeout": LANE_TIMEOUT, "map_index_template": "lane {{ ti.map_index + 1 }}"}
+def unfinished(ti: Any) -> list[Any]:
+    """What the stages of all lanes left without an answer, in the order of the stages."""
+    stages = [f"lane_of_shards.{name}" for name in ("embed_match", "filter", "write", "vote")]
+    return [each for each in ti.xcom_pull(task_ids=stages, key="unfinished") if each is not None]
+
+
+LANE: dict[str, Any] = {
+    "execution_timeout": LANE_TIMEOUT,
+    "map_index_template": "lane {{ ti.map_index + 1 }}: {{ task.op_args[0]['images'] }} images",
+}
+# What one stage left without an answer does not keep the next from what there is.
+AFTER: dict[str, Any] = {**LANE, "trigger_rule": TriggerRule.ALL_DONE_MIN_ONE_SUCCESS}
 
 
 @task_group
@@ -45,20 +57,21 @@ def lane_of_shards(lane: dict[str, Any]) -> Any:
     def embed_match(lane: dict[str, Any], ti: Any) -> Receipt:
         return run_stage("match", lane, ti)
 
-    @waiting_task(pool=TEACHER, queue="models", **LANE)
-    def filter(lane: dict[str, Any], ti: Any) -> Receipt:
-        return run_stage("filter", lane, ti)
+    @task(pool=TEACHER, queue="models", **LANE)
+    def filter(lane: dict[str, Any], ti: Any, away: Any = None) -> Receipt:
+        return run_stage("filter", lane, ti, away)
 
-    @waiting_task(pool=TEACHER, queue="models", **LANE)
-    def write(lane: dict[str, Any], ti: Any) -> Receipt:
-        return run_stage("write", lane, ti)
+    @task(pool=TEACHER, queue="models", **AFTER)
+    def write(lane: dict[str, Any], ti: Any, away: Any = None) -> Receipt:
+        return run_stage("write", lane, ti, away)
 
-    @waiting_task(pool=JUDGES, queue="models", **LANE)
-    def vote(lane: dict[str, Any], ti: Any) -> Receipt:
-        return run_stage("vote", lane, ti)
+    @task(pool=JUDGES, queue="models", **AFTER)
+    def vote(lane: dict[str, Any], ti: Any, away: Any = None) -> Receipt:
+        return run_stage("vote", lane, ti, away)
 
-    voted = vote(lane)
-    embed_match(lane) >> filter(lane) >> write(lane) >> voted
+    matched, written, voted = embed_match(lane), write(lane), vote(lane)
+    matched >> filter(lane) >> written >> voted
+    matched >> [written, voted]
     return voted
 
 
@@ -73,8 +86,9 @@ def lane_of_shards(lane: dict[str, Any]) -> Any:
         "source": Param(
             None,
             type=["null", "string"],
+            **OFFERED_SOURCES,
             title="Source",
-            description="A registered source. Runs that an announcement started have it as their partition.",
+            description="A registered source: needed. Runs that an announcement started have it as their partition.",
         ),
     },
     **COMMON,
@@ -87,21 +101,22 @@ def galaxy_generate() -> None:
         return generate.lanes(source_of(dag_run, params))
 
     @task(outlets=[SAMPLES], trigger_rule=TriggerRule.ALL_DONE)
-    def announce(lanes: Any, votes: Any, dag_run: Any, params: dict[str, Any], outlet_events: Any) -> None:
-        from galaxy_airflow.tasks import common, generate
+    def announce(lanes: Any, dag_run: Any, params: dict[str, Any], outlet_events: Any, ti: Any) -> None:
+        from galaxy_airflow.tasks import generate
 
         source = source_of(dag_run, params)
-        generate.announce_samples(outlet_events[SAMPLES], source, list(lanes or []), common.several(votes))
+        generate.announce_samples(outlet_events[SAMPLES], source, list(lanes or []), unfinished(ti))
 
     @task(trigger_rule=TriggerRule.ALL_DONE, retries=0)
-    def complete(lanes: Any, votes: Any, dag_run: Any, params: dict[str, Any]) -> Receipt:
+    def complete(lanes: Any, votes: Any, dag_run: Any, params: dict[str, Any], ti: Any) -> Receipt:
         from galaxy_airflow.tasks import common, generate
 
-        return generate.complete(source_of(dag_run, params), lanes, common.several(votes))
+        return generate.complete(source_of(dag_run, params), lanes, common.several(votes), unfinished(ti))
 
     dealt = lanes()
     votes = lane_of_shards.expand(lane=dealt)
-    announce(dealt, votes) >> complete(dealt, votes)
+    announced = announce(dealt)
+    votes >> announced >> complete(dealt, votes)
 
 
 galaxy_generate()

@@ -14,9 +14,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from airflow.sdk import Param, dag, task
+from airflow.sdk import Param, dag
 
-from galaxy_defaults import COMMON, SOURCES, Receipt, announce_at_once, announcing
+from galaxy_airflow.known import LOCATIONS
+from galaxy_airflow.operators import task
+from galaxy_defaults import COMMON, OFFERED_SOURCES, SOURCES, Receipt, announce_at_once, announcing
 
 
 @dag(
@@ -34,14 +36,16 @@ from galaxy_defaults import COMMON, SOURCES, Receipt, announce_at_once, announci
             minLength=1,
             maxLength=100,
             pattern=r"^[^/\\]+$",
+            **OFFERED_SOURCES,
             description="What the source is called, in releases and here. That of a registered source scans it again.",
         ),
         "location": Param(
             None,
             type=["null", "string"],
+            examples=LOCATIONS,
             title="Location",
-            description="A folder as the workers see it, s3://bucket/prefix, or one that ships: builtin:photos, "
-            "builtin:documents, builtin:shapes, builtin:openclipart. Empty: as in the settings, or where it was last.",
+            description="A folder as the workers see it, s3://bucket/prefix, or one that ships (builtin:…). "
+            "Empty: as in the settings, or where it was last.",
         ),
         "licence": Param(
             None,

@@ -15,9 +15,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from airflow.sdk import FixedKeyMapper, Param, PartitionedAssetTimetable, dag, task
+from airflow.sdk import FixedKeyMapper, Param, PartitionedAssetTimetable, dag
 
 from galaxy_airflow.links import linked
+from galaxy_airflow.operators import task
 from galaxy_airflow.timetables import PartitionsOrCron
 from galaxy_defaults import COMMON, RELEASES, SAMPLES, SETTINGS, Receipt, by_hand
 from taskgalaxy_ops.settings import QUESTION_FORMS

@@ -17,10 +17,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from airflow.sdk import Param, TriggerRule, dag, task
+from airflow.sdk import Param, TriggerRule, dag
 
 from galaxy_airflow.links import linked
-from galaxy_airflow.operators import TaxonomyApproval, waiting_task
+from galaxy_airflow.operators import TaxonomyApproval, task
 from galaxy_defaults import COMMON, SETTINGS, SOURCES, TEACHER, Receipt, announce_at_once, announcing, by_hand
 
 
@@ -67,18 +67,11 @@ from galaxy_defaults import COMMON, SETTINGS, SOURCES, TEACHER, Receipt, announc
     **COMMON,
 )
 def galaxy_taxonomy() -> None:
-    @waiting_task(pool=TEACHER, queue="models")
-    def propose(dag_run: Any, params: dict[str, Any], ti: Any) -> Receipt:
+    @task(pool=TEACHER, queue="models")
+    def propose(dag_run: Any, params: dict[str, Any], ti: Any, away: Any = None) -> Receipt:
         from galaxy_airflow.tasks import taxonomy
 
-        scheduled = not by_hand(dag_run)
-        return taxonomy.propose(params, scheduled, run=f"{ti.dag_id} {ti.run_id}", since=ti.start_date)
-
-    @task.branch
-    def decide(proposed: dict[str, Any]) -> str:
-        from galaxy_airflow.tasks import taxonomy
-
-        return "approve" if taxonomy.needs_person(proposed) else "publish"
+        return taxonomy.propose(params, not by_hand(dag_run), ti, away)
 
     @task(trigger_rule=TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS)
     def publish(proposed: dict[str, Any]) -> Receipt:
@@ -95,10 +88,7 @@ def galaxy_taxonomy() -> None:
     proposed = linked(propose(), "Proposal")
     approve = TaxonomyApproval(task_id="approve", proposed=proposed, execution_timeout=None)
     published = publish(proposed)
-    decided = decide(proposed)
-    decided >> approve >> published
-    decided >> published
-    published >> announce()
+    approve >> published >> announce()
 
 
 galaxy_taxonomy()

@@ -15,8 +15,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from airflow.sdk import CronTriggerTimetable, Param, dag, task
+from airflow.sdk import CronTriggerTimetable, Param, dag
 
+from galaxy_airflow.operators import task
 from galaxy_defaults import COMMON, SETTINGS, Receipt
 
 

@@ -15,8 +15,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from airflow.sdk import TriggerRule, dag, task
+from airflow.sdk import TriggerRule, dag
 
+from galaxy_airflow.operators import task
 from galaxy_defaults import COMMON, SETTINGS, SOURCES, Receipt, announce_at_once, announcing
 
 

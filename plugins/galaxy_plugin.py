@@ -11,13 +11,28 @@ from galaxy_airflow.timetables import ByHand, CronWithRuntimePartitions, Partiti
 
 def _pages() -> list[dict[str, Any]]:
     """The pages, if this process is the API server; other processes would import their packages in vain."""
-    import sys
-
-    if not any("api-server" in argument or "api_server" in argument for argument in sys.argv):
+    if not _is("api-server", "api_server"):
         return []
+    from galaxy_airflow.notes import keep_notes
     from galaxy_airflow.pages import app
 
+    keep_notes()
     return [{"app": app, "url_prefix": "/galaxy", "name": "TaskGalaxy"}]
+
+
+def _listeners() -> list[Any]:
+    """What writes the runs' notes, if this process is the scheduler."""
+    if not _is("scheduler", "standalone"):
+        return []
+    from galaxy_airflow import listener
+
+    return [listener]
+
+
+def _is(*names: str) -> bool:
+    import sys
+
+    return any(name in argument for argument in sys.argv for name in names)
 
 
 class GalaxyPlugin(AirflowPlugin):
@@ -26,6 +41,15 @@ class GalaxyPlugin(AirflowPlugin):
     name = "taskgalaxy"
     timetables: ClassVar[list[Any]] = [ByHand, CronWithRuntimePartitions, PartitionsOrCron]
     fastapi_apps = _pages()
+    listeners = _listeners()
     external_views: ClassVar[list[Any]] = [
-        {"name": "Galaxy", "href": "/galaxy/", "destination": "nav", "category": "browse", "url_route": "galaxy"}
+        {"name": "Galaxy", "href": "/galaxy/", "destination": "nav", "url_route": "galaxy", "nav_top_level": True},
+        *(
+            {"name": "Galaxy", "href": f"/galaxy/dags/{path}", "destination": where, "url_route": f"galaxy_{where}"}
+            for where, path in (
+                ("dag", "{DAG_ID}"),
+                ("dag_run", "{DAG_ID}/{RUN_ID}"),
+                ("task_instance", "{DAG_ID}/{RUN_ID}/{TASK_ID}/{MAP_INDEX}"),
+            )
+        ),
     ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 
@@ -73,11 +73,13 @@ class PendingError(TaskGalaxyError):
     """Items still lack an answer, so the result would be incomplete.
 
     ``waiting``: the batches (``inference.batch_wait.PendingBatch``) that have not ended and may bring the answers.
+    ``away``: since when models have served nothing (Unix seconds), by name.
     """
 
-    def __init__(self, message: str, waiting: Sequence[Any] = ()) -> None:
+    def __init__(self, message: str, waiting: Sequence[Any] = (), away: Mapping[str, float] | None = None) -> None:
         super().__init__(message)
         self.waiting = waiting
+        self.away = away or {}
 
 
 class LostError(TaskGalaxyError):

@@ -1,7 +1,8 @@
-"""Makes untrusted text fit to be stored (``clean``) or to be printed on one line (``shown``)."""
+"""Makes untrusted text fit to be stored (``clean``) or printed on one line (``shown``), and writes times."""
 
 from __future__ import annotations
 
+import time
 import unicodedata
 
 
@@ -17,3 +18,8 @@ def clean(text: str) -> str:
 def shown(text: object) -> str:
     """The text on one line, without characters that a terminal would obey."""
     return " ".join(clean(str(text)).split())
+
+
+def moment(at: float) -> str:
+    """A time (Unix seconds), to the minute, in UTC."""
+    return time.strftime("%Y-%m-%d %H:%M", time.gmtime(at))

@@ -70,3 +70,4 @@ class Usage:
     list_cost: int = 0  # nano-dollars
     unavailable: dict[str, str] = field(default_factory=dict)  # by model: why this run sends it nothing more
     gave_up: dict[str, str] = field(default_factory=dict)  # by model: why its last unanswered request got no reply
+    away: dict[str, float] = field(default_factory=dict)  # by unavailable model: when it began to serve nothing (Unix)

@@ -28,14 +28,18 @@ class PageLink(BaseOperatorLink):
         return "galaxy_page"
 
     def get_link(self, operator: Any, *, ti_key: Any) -> str:  # noqa: ARG002 - Airflow's signature
-        from airflow.sdk import conf
-
         receipt = ti_key.xcom_pull(task_ids=ti_key.task_id, map_indexes=ti_key.map_index)
         page = receipt.get("page") if isinstance(receipt, dict) else None
         if not isinstance(page, str) or not PAGE_NAME.fullmatch(page):
             return ""
-        base = urlsplit(conf.get("api", "base_url", fallback="/")).path.rstrip("/")
-        return f"{base}{PREFIX}/reports/{page}"
+        return f"{root()}/reports/{page}"
+
+
+def root() -> str:
+    """The path of our pages on Airflow's API server."""
+    from airflow.sdk import conf
+
+    return urlsplit(conf.get("api", "base_url", fallback="/")).path.rstrip("/") + PREFIX
 
 
 def linked(task: XComArg, name: str) -> XComArg:

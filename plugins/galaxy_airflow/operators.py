@@ -1,17 +1,110 @@
-"""Two operators: one asks a person to approve a proposed taxonomy version, one gives its slot back while it waits."""
+"""The operators of all our tasks: they say in one sentence what is wrong, may wait without a slot, and ask a person."""
 
 from __future__ import annotations
 
+import logging
+import textwrap
 from typing import Any
 
+from airflow.providers.standard.decorators.sensor import DecoratedSensorOperator
 from airflow.providers.standard.operators.hitl import ApprovalOperator
 from airflow.providers.standard.operators.python import PythonOperator
+from airflow.sdk import ExceptionRetryPolicy
 from airflow.sdk.bases.decorator import DecoratedOperator, task_decorator_factory
+from airflow.sdk.exceptions import AirflowSkipException, TaskDeferred
+
+from galaxy_airflow.notes import SAYS
+from taskgalaxy_ops.errors import TaskGalaxyError
+
+log = logging.getLogger("taskgalaxy")
+
+_WIDTH = 100  # characters of a line that the log's view shows without scrolling
 
 
-class TaxonomyApproval(ApprovalOperator):
-    """Asks a person to approve or reject a proposal, which the form shows. proposed: the receipt of ``propose``."""
+class TaskFailed(SystemExit):
+    """Ends a task by an error that a user may see. Airflow prints a traceback for every exception but this kind."""
 
+    def __init__(self, error: TaskGalaxyError) -> None:
+        super().__init__(1)
+        self.error = error
+
+    def __str__(self) -> str:
+        return str(self.error)
+
+
+class RetryByError(ExceptionRetryPolicy):
+    """Rules for the errors that end tasks, of which `TaskFailed` holds ours."""
+
+    def evaluate(self, exception: BaseException, *more: Any, **named: Any) -> Any:
+        """The decision for an exception, as Airflow asks for it."""
+        return super().evaluate(exception.error if isinstance(exception, TaskFailed) else exception, *more, **named)
+
+
+class Waiting(TaskDeferred):
+    """Defers a task, with the reason."""
+
+    def __init__(self, why: str, **more: Any) -> None:
+        super().__init__(**more)
+        self.why = why
+
+
+class SaysWhy:
+    """Says why a task fails, waits or is skipped: in the last visible lines of its log, and in the run's note."""
+
+    resumed = False  # after it was deferred
+
+    def execute(self, context: Any) -> Any:
+        """Run the task. Raises TaskFailed in place of our own errors."""
+        ti = context["ti"]
+        try:
+            result = super().execute(context)  # type: ignore[misc]
+        except AirflowSkipException as skip:
+            _say(ti, logging.INFO, f"Skipped: {skip}")
+            raise
+        except Waiting as waiting:
+            _say(ti, logging.WARNING, waiting.why)
+            raise
+        except TaskGalaxyError as error:
+            _say(ti, logging.ERROR, str(error))
+            raise TaskFailed(error) from None
+        if self.resumed or ti.try_number > 1:
+            ti.xcom_push(SAYS, "")  # what it said is over
+        return result
+
+
+def _say(ti: Any, level: int, text: str) -> None:
+    try:
+        ti.xcom_push(SAYS, text)
+    except Exception:  # the reason in the log is what counts
+        log.exception("the reason could not be told to the run's note")
+    for line in text.splitlines():
+        for part in textwrap.wrap(line, _WIDTH, break_long_words=False, break_on_hyphens=False):
+            log.log(level, "%s", part)
+
+
+class GalaxyOperator(SaysWhy, DecoratedOperator, PythonOperator):
+    """A ``@task`` that may defer itself; when the trigger fires, its function is called again from the beginning."""
+
+    custom_operator_name = "@task"
+    template_fields = ("templates_dict", "op_args", "op_kwargs")
+
+    def __init__(self, **options: Any) -> None:
+        own = {name: options[name] for name in ("python_callable", "op_args", "op_kwargs")}
+        # The receipt is logged already.
+        super().__init__(kwargs_to_upstream=own, show_return_value_in_logs=False, **options)
+
+    def call_again(self, context: Any, event: Any, **kept: Any) -> Any:  # noqa: ARG002 - the store says what is to do
+        """Run the function again after the task was deferred. kept: arguments that it gets more than before."""
+        self.resumed = True
+        self.op_kwargs = {**self.op_kwargs, **kept}
+        return self.execute(context)
+
+
+class GalaxySensor(SaysWhy, DecoratedSensorOperator):
+    """A ``@task.sensor``."""
+
+
+class _Approval(ApprovalOperator):
     # The body is not in here: it contains a model's text, which must never be rendered as a template.
     template_fields = ("proposed",)
 
@@ -20,28 +113,25 @@ class TaxonomyApproval(ApprovalOperator):
         self.proposed = proposed
 
     def execute(self, context: Any) -> Any:
+        """Ask, or skip where the settings ask for nobody's approval of this proposal."""
         from galaxy_airflow.tasks import taxonomy
 
+        if not taxonomy.needs_person(self.proposed):
+            raise AirflowSkipException("the settings (taxonomy.approval) ask for nobody's approval of this proposal")
         self.subject = f"Publish {self.proposed['added']:,} new nodes of the taxonomy?"
         self.body = taxonomy.proposal_text(self.proposed["proposal"])
         return super().execute(context)
 
 
-class WaitingOperator(DecoratedOperator, PythonOperator):
-    """A ``@task`` that may defer itself; when the trigger fires, its function is called again from the beginning."""
-
-    custom_operator_name = "@waiting_task"
-    template_fields = ("templates_dict", "op_args", "op_kwargs")
-
-    def __init__(self, **options: Any) -> None:
-        own = {name: options[name] for name in ("python_callable", "op_args", "op_kwargs")}
-        super().__init__(kwargs_to_upstream=own, **options)
-
-    def call_again(self, context: Any, event: Any) -> Any:  # noqa: ARG002 - the journal says what is to be done
-        """Run the function again after the task was deferred."""
-        return self.execute(context)
+class TaxonomyApproval(SaysWhy, _Approval):
+    """Asks a person to approve or reject a proposal, which the form shows. proposed: the receipt of ``propose``."""
 
 
-def waiting_task(**options: Any) -> Any:
-    """Airflow's ``@task(…)``, for a function that may defer."""
-    return task_decorator_factory(decorated_operator_class=WaitingOperator, **options)
+def task(python_callable: Any = None, **options: Any) -> Any:
+    """As Airflow's ``@task``, bare or with options."""
+    return task_decorator_factory(python_callable, decorated_operator_class=GalaxyOperator, **options)
+
+
+def sensor(**options: Any) -> Any:
+    """As Airflow's ``@task.sensor(…)``."""
+    return task_decorator_factory(multiple_outputs=False, decorated_operator_class=GalaxySensor, **options)

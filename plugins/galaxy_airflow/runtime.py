@@ -21,6 +21,7 @@ from taskgalaxy_ops.settings import Settings, load_settings, settings_path
 from taskgalaxy_ops.workspace import Workspace
 
 log = logging.getLogger("taskgalaxy")
+logging.getLogger("botocore.credentials").setLevel(logging.WARNING)  # it says in each task where it found the keys
 
 
 def opened(settings_version: int | None = None, max_cost: float | None = None, run: str | None = None) -> Workspace:

@@ -1,6 +1,6 @@
-"""The trigger that waits for providers' batches, in Airflow's triggerer (one process for all deferred tasks).
+"""Triggers that wait for batches and for models, in Airflow's triggerer (one process for all deferred tasks).
 
-It asks the providers only, and reads no store and no settings file. Keys come from Airflow's connections, as in tasks.
+They ask the providers only, and read no store and no settings file. Keys come from Airflow's connections, as in tasks.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 if TYPE_CHECKING:
-    from taskgalaxy_ops.inference.batch_wait import PendingBatch
+    from taskgalaxy_ops.settings import Model
 
 _LOADED = (
     "taskgalaxy_ops.inference.batch_wait",
+    "taskgalaxy_ops.inference.model_wait",
     "taskgalaxy_ops.operations.airflow.provision",
     "openai",
     "aiohttp",
@@ -53,7 +54,7 @@ class BatchEnd(BaseTrigger):
         from taskgalaxy_ops.settings import BatchSettings
 
         pending = batch_wait.read(self.batches)
-        gateway = Gateway(keys={**os.environ, **await _keys(pending)})
+        gateway = Gateway(keys={**os.environ, **await _keys([each.model for each in pending])})
         deadline = time.monotonic() + self.until - time.time()
         try:
             ended = await batch_wait.until_one_ends(
@@ -66,15 +67,43 @@ class BatchEnd(BaseTrigger):
         yield TriggerEvent(ended)
 
 
-async def _keys(pending: Sequence[PendingBatch]) -> dict[str, str]:
-    """The keys of the batches' models in Airflow's connections, by the library's environment variables."""
+class ModelBack(BaseTrigger):
+    """Fires when the server of one of these models replies again, or the time is over.
+
+    models: from ``model_wait.to_json``, without keys. wait: seconds before the first look. until: Unix seconds.
+    """
+
+    def __init__(self, models: Sequence[Mapping[str, Any]], wait: float, until: float) -> None:
+        super().__init__()
+        self.models = models
+        self.wait = wait
+        self.until = until
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """The path of the class, and the arguments that recreate this trigger."""
+        kwargs = {"models": self.models, "wait": self.wait, "until": self.until}
+        return f"{ModelBack.__module__}.{ModelBack.__qualname__}", kwargs
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Look at the models' servers; yields one event: whether one replies again."""
+        for name in _LOADED:
+            await asyncio.to_thread(import_module, name)  # in a thread, so that other triggers are not blocked
+        from taskgalaxy_ops.inference import model_wait
+
+        models = model_wait.read(self.models)
+        keys = {**os.environ, **await _keys(models)}
+        yield TriggerEvent(await model_wait.until_one_is_back(models, keys, self.wait, self.until))
+
+
+async def _keys(models: Sequence[Model]) -> dict[str, str]:
+    """The keys of these models in Airflow's connections, by the library's environment variables."""
     from airflow.sdk import Connection
     from airflow.sdk.exceptions import AirflowNotFoundException, AirflowRuntimeError
 
     from taskgalaxy_ops.operations.airflow.provision import model_connection
 
     keys = {}
-    for model in {(each.model.name, each.model.api_key_env): each.model for each in pending}.values():
+    for model in {(model.name, model.api_key_env): model for model in models}.values():
         try:
             connection = await Connection.async_get(model_connection(model))
         except (AirflowNotFoundException, AirflowRuntimeError):

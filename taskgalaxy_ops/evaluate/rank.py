@@ -26,6 +26,9 @@ class Ranker:
         os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # read when torch is loaded: threads that spin starve others
         import torch
         from transformers import AutoModelForImageTextToText, AutoProcessor
+        from transformers.utils import logging as transformers_logging
+
+        transformers_logging.disable_progress_bar()  # a task's log takes what goes to standard error for an error
 
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
         try:

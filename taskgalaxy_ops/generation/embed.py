@@ -34,17 +34,17 @@ def embed(
     committed: each image shard's stage outputs.
     """
     progress = progress or Silent()
-    progress.stage("embed", len(shards), "shards")
-    outputs: dict[str, StageOutput] = {}
     stage_keys = StageKeys(workspace)
-    for shard in shards:
-        key = stage_keys.embed(shard)
-        stage_output = committed[shard.id].get(("embed", str(key.key)))
-        if stage_output is None:
-            stage_output = _embed_shard(workspace, shard, key)
-        outputs[shard.id] = stage_output
+    made_of = {shard.id: stage_keys.embed(shard) for shard in shards}
+    outputs = {
+        shard: there for shard, key in made_of.items() if (there := committed[shard].get(("embed", str(key.key))))
+    }
+    missing = [shard for shard in shards if shard.id not in outputs]
+    progress.stage("embed", len(missing), "shards")
+    for shard in missing:
+        outputs[shard.id] = _embed_shard(workspace, shard, made_of[shard.id])
         progress.advance("embed")
-    return outputs
+    return {shard.id: outputs[shard.id] for shard in shards}
 
 
 def _embed_shard(workspace: Workspace, shard: ImageShard, key: Key) -> StageOutput:

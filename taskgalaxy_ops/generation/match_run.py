@@ -35,21 +35,23 @@ def match_shards(
     types_hash = embeddings_hash(types.ids, types.vectors)
     dead = workspace.registry.dead_hashes()
     stage_keys = StageKeys(workspace)
-    progress.stage("match", len(shards), "shards")
-    outputs: dict[str, StageOutput] = {}
-    for shard in shards:
-        began = time.monotonic()
-        key = stage_keys.match(embedded[shard.id].output, types_hash, dead.get(shard.id))
-        stage_output = committed[shard.id].get(("match", str(key.key)))
-        if stage_output is None:
-            gone = workspace.registry.dead(shard) if shard.id in dead else []
-            rows = match_shard(workspace, embedded[shard.id], types, gone)
-            stats = Stats(shard.images.rows, len(rows), seconds=round(time.monotonic() - began, 3))
-            tables = {"matches": table(rows, Match)}
-            stage_output = workspace.stage_outputs.commit(shard.id, "match", str(key.key), tables, stats, key.made_of)
-        outputs[shard.id] = stage_output
+    made_of = {
+        shard.id: stage_keys.match(embedded[shard.id].output, types_hash, dead.get(shard.id)) for shard in shards
+    }
+    outputs = {
+        shard: there for shard, key in made_of.items() if (there := committed[shard].get(("match", str(key.key))))
+    }
+    missing = [shard for shard in shards if shard.id not in outputs]
+    progress.stage("match", len(missing), "shards")
+    for shard in missing:
+        began, key = time.monotonic(), made_of[shard.id]
+        gone = workspace.registry.dead(shard) if shard.id in dead else []
+        rows = match_shard(workspace, embedded[shard.id], types, gone)
+        stats = Stats(shard.images.rows, len(rows), seconds=round(time.monotonic() - began, 3))
+        tables = {"matches": table(rows, Match)}
+        outputs[shard.id] = workspace.stage_outputs.commit(shard.id, "match", str(key.key), tables, stats, key.made_of)
         progress.advance("match")
-    return outputs
+    return {shard.id: outputs[shard.id] for shard in shards}
 
 
 def computed_matches(

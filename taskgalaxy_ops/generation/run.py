@@ -78,7 +78,7 @@ class RunOptions:
     last_stage: str = "vote"
     ask: bool = True  # False: no model is asked, and the answers of the journals are used
     commit: bool = True  # False: filter, write and vote write no stage output
-    wait: bool = True  # for batches, as long as the settings say
+    wait: bool = True  # for batches, and for models that serve nothing, as long as the settings say
 
     @property
     def writes(self) -> bool:
@@ -161,7 +161,7 @@ class _ShardRuns:
         self, workspace: Workspace, options: RunOptions, denied: Collection[ImageId], progress: Progress
     ) -> None:
         self._workspace, self._denied, self._progress = workspace, denied, progress
-        self._gateway = Gateway(Shares(workspace.store, progress.note), progress.note)
+        self._gateway = Gateway(Shares(workspace.store, progress.note), progress.note, patient=options.wait)
         edits = workspace.edits()
         self._run = Run(
             workspace=workspace,
@@ -175,6 +175,7 @@ class _ShardRuns:
             only=options.only,
             begun={} if options.writes else edits.begun(),
         )
+        self._name = options.last_stage if options.lane else "generate"  # of what is shown
         self._wait_until = batch_wait.deadline(workspace.settings.run.batch) if options.wait and options.ask else 0.0
         self._slots = asyncio.Semaphore(workspace.settings.run.homes_at_once)
         self._erasing = asyncio.Lock()
@@ -182,7 +183,7 @@ class _ShardRuns:
 
     async def run(self, matched: MatchedShards) -> RunResult:
         """Raises TaskGalaxyError for the first image shard that failed, once the others under way have ended."""
-        self._progress.stage("generate", len(matched.outputs), "shards")
+        self._progress.stage(self._name, len(matched.outputs), "shards")
         try:
             async with asyncio.TaskGroup() as group:
                 tasks = [group.create_task(self._finish_shard(shard, matched)) for shard in matched.outputs]
@@ -208,7 +209,7 @@ class _ShardRuns:
         if outcome:
             counted = [stage.counts for stage in outcome.stages.values() if stage.counts]
             rejects = sum(sum(counts.rejects.values()) for counts in counted)
-            self._progress.advance("generate", rejects=rejects, pending=outcome.pending)
+            self._progress.advance(self._name, rejects=rejects, pending=outcome.pending)
         return outcome
 
     async def _run_shard(self, shard: str, matched: MatchedShards, committed: Committed) -> ShardResult | None:
@@ -229,8 +230,8 @@ class _ShardRuns:
             return outcome
 
     def _show(self, stage: str, units: int) -> None:
-        self._progress.advance("generate", 0, **{f"{stage} units": units})
-        self._progress.usage("generate", self._gateway.usage)
+        self._progress.advance(self._name, 0, **{f"{stage} units": units})
+        self._progress.usage(self._name, self._gateway.usage)
 
 
 def _chosen_shards(workspace: Workspace, options: RunOptions) -> list[ImageShard]:

@@ -17,6 +17,7 @@ from typing import Any
 from taskgalaxy_ops.errors import ModelError, TaskGalaxyError
 from taskgalaxy_ops.inference.cancellation import completed
 from taskgalaxy_ops.inference.model_evidence import Evidence
+from taskgalaxy_ops.inference.model_health import ModelHealth
 from taskgalaxy_ops.inference.request_forms import Identity, RequestForms, group, identity
 from taskgalaxy_ops.inference.spending import Drawn, ShardBudget
 from taskgalaxy_ops.inference.worker_shares import Shares
@@ -57,7 +58,8 @@ class Attempts:
     """Sends single requests, within the limits of each model. For one event loop.
 
     ``probe``: asks the model a plain question, to see whether it is there. ``note``: is told of models that are waited
-    for.
+    for. ``patient``: wait for a model that serves nothing as long as its patience; else for a minute without any reply,
+    of whatever model, since the caller looks again later.
     """
 
     def __init__(
@@ -67,6 +69,7 @@ class Attempts:
         usage: Usage,
         probe: Probe,
         note: Callable[[str], None],
+        patient: bool = True,
     ) -> None:
         self.sender = sender
         self.usage = usage
@@ -74,6 +77,9 @@ class Attempts:
         self._shares = shares
         self._probe = probe
         self._note = note
+        self._patient = patient
+        self.health = ModelHealth(shares.store if shares else None)
+        self._replied = 0.0  # when any model served a request last, on the monotonic clock
         self._limits: dict[Identity, Limit] = {}
         self._evidence: dict[Identity, Evidence] = {}
         self._numbers = count(_FIRST + 1)
@@ -87,7 +93,8 @@ class Attempts:
                 requests_a_minute=model.requests_a_minute,
                 tokens_a_minute=model.tokens_a_minute,
                 patience=model.patience_seconds,
-                waiting=_Waiting(model, self._note),
+                stays=lambda away: self._patient or min(away, time.monotonic() - self._replied) < _LEAVE_SECONDS,
+                waiting=_Waiting(model, self._note, self.health),
             )
         return self._limits[identity(model)]
 
@@ -99,6 +106,7 @@ class Attempts:
         """Prepare a model for requests, and recall the form that other workers found. Raises ModelError."""
         await self.sender.ready(model)
         await self.forms.recall(model)
+        await self.health.recall(model)
 
     async def request(
         self,
@@ -238,6 +246,8 @@ class Attempts:
             case "served":
                 amount = pricing.charged(pricing.usage_of(sent.data), sending.price, most)
                 self.record_actual(model, sending.estimated, amount)
+                self._replied = time.monotonic()
+                self.health.serves(model)
                 if limit.closed:  # it was away: what failed meanwhile says nothing of requests
                     self.evidence(model).attempts.clear()
                 limit.worked(amount.tokens, sent.headers)
@@ -288,9 +298,10 @@ class _Sending:
 class _Waiting:
     """Tells of a model that is waited for: when it goes away, each half minute, and when it is back."""
 
-    def __init__(self, model: Model, note: Callable[[str], None]) -> None:
+    def __init__(self, model: Model, note: Callable[[str], None], health: ModelHealth) -> None:
         self._model = model
         self._note = note
+        self._health = health
         self._since = self._told = 0.0  # Unix times; 0: it is not waited for, nothing was told
 
     def __call__(self, why: str, seconds: float) -> None:
@@ -307,9 +318,11 @@ class _Waiting:
             self._note(
                 f"{why}: waiting since {_clock(self._since)}, next try in {seconds:.0f} s, given up at {_clock(until)}"
             )
+            self._health.away(self._model, why, self._since)
 
 
 _TELL_SECONDS = 30.0
+_LEAVE_SECONDS = 60.0  # how long whoever looks again later waits for a model while no model replies
 
 
 def _clock(at: float) -> str:

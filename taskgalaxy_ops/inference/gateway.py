@@ -42,7 +42,8 @@ class Gateway:
     """Sends requests to models. There is one gateway for each process and event loop.
 
     ``shares``: shares its limits with other workers, and is closed with it; None: the limits are not shared. ``note``:
-    is told of models that are waited for. ``keys``: the API keys, by environment variable.
+    is told of models that are waited for. ``keys``: the API keys, by environment variable. ``patient``: see
+    ``Attempts``.
     """
 
     def __init__(
@@ -52,10 +53,11 @@ class Gateway:
         *,
         usage: Usage | None = None,
         keys: Mapping[str, str] = os.environ,
+        patient: bool = True,
     ) -> None:
         self.usage = usage or Usage()
         self.sender = Sender(keys)
-        self.attempts = Attempts(self.sender, shares, self.usage, self._probe, note)
+        self.attempts = Attempts(self.sender, shares, self.usage, self._probe, note, patient)
         self.batches = Batches(self.sender)
         self._shares = shares
         self.batch_room = BatchRoom()
@@ -67,6 +69,7 @@ class Gateway:
         """Close all connections, free the memory of models in this process, and stop sharing limits."""
         await self.sender.aclose()
         await self.attempts.forms.aclose()
+        await self.attempts.health.aclose()
         if self._shares:
             await self._shares.aclose()
 
@@ -92,8 +95,11 @@ class Gateway:
 
     def disable(self, model: Model, why: str) -> None:
         """Send this model nothing more in this run."""
+        limit = self.attempts.limit(model)
         self.usage.unavailable.setdefault(model.name, why)
-        self.attempts.limit(model).give_up(why)
+        if limit.away:
+            self.usage.away.setdefault(model.name, time.time() - limit.away)
+        limit.give_up(why)
 
     async def _converse(
         self, template: RequestTemplate, units: Sequence[RequestItem], context: CallContext, plan: RetryPlan

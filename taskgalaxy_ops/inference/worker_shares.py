@@ -92,7 +92,7 @@ class Shares:
         soon: Sequence[float] = _SOON,
         later: float = RENEW_SECONDS,
     ) -> None:
-        self._store = store
+        self.store = store
         self._presence = Presence(store)
         self._note = note
         self._soon, self._later = soon, later
@@ -117,8 +117,8 @@ class Shares:
 
         def read() -> str:
             try:
-                young = self._store.age(keys.form(group)) < _FORM_SECONDS
-                return self._store.get(keys.form(group)).decode("ascii", "replace") if young else ""
+                young = self.store.age(keys.form(group)) < _FORM_SECONDS
+                return self.store.get(keys.form(group)).decode("ascii", "replace") if young else ""
             except (NotFoundError, StoreError):
                 return ""
 
@@ -127,7 +127,7 @@ class Shares:
     async def tell_form(self, group: str, form: str) -> None:
         """Share the form that the model accepts. If the store fails, the other workers find it out themselves."""
         with contextlib.suppress(StoreError):
-            await asyncio.to_thread(self._store.replace, keys.form(group), form.encode())
+            await asyncio.to_thread(self.store.replace, keys.form(group), form.encode())
 
     async def aclose(self) -> None:
         """Stop sharing: the other workers use this worker's shares."""

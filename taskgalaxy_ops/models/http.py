@@ -165,6 +165,17 @@ class Sender:
             data = raw[:20_000].decode("utf-8", "replace")
         return refused(status, data, headers, by_url=model.images == "url")
 
+    async def replies(self, model: Model) -> bool:
+        """Whether the model's server replies at all, and not that it is overloaded or failing. Raises ModelError."""
+        import aiohttp
+
+        timeout = aiohttp.ClientTimeout(total=_CONNECT_SECONDS)
+        try:
+            async with self._session(model).get(f"{_place(model)[1]}/models", timeout=timeout) as reply:
+                return reply.status < 500 and reply.status != 429
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError):
+            return False
+
     async def post(self, model: Model, raw: bytes, seconds: float) -> tuple[int, Mapping[str, str], bytes]:
         """Post a request's body; returns the reply's status, headers and body. Raises aiohttp's errors."""
         import aiohttp

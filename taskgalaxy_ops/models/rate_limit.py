@@ -156,8 +156,9 @@ class Limit:
     """Decides which request may be sent to a model now. For one event loop.
 
     Retries go before new requests, in the order of the requests. ``most``: requests in flight. ``patience``: seconds
-    that a model which serves nothing is waited for, before it is given up. ``waiting``: called when the model is sent
-    nothing for a while, with the reason and the seconds, and with "" when it serves again.
+    that a model which serves nothing is waited for, before it is given up. ``stays``: whether to go on waiting so long
+    after its first failure (seconds); else it is given up for now. ``waiting``: called when the model is sent nothing
+    for a while, with the reason and the seconds, and with "" when it serves again.
     """
 
     def __init__(
@@ -166,7 +167,8 @@ class Limit:
         *,
         requests_a_minute: float | None = None,
         tokens_a_minute: float | None = None,
-        patience: float = 600.0,
+        patience: float = 1800.0,
+        stays: Callable[[float], bool] = lambda seconds: True,
         waiting: Callable[[str, float], None] = lambda why, seconds: None,
     ) -> None:
         self.width = Width(most)
@@ -177,6 +179,7 @@ class Limit:
         self.in_flight = 0
         self.why = ""  # why the model was given up; "": it was not
         self._patience = patience
+        self._stays = stays
         self._announce = waiting
         self._away_since: float | None = None  # when the first attempt failed since the last one was served
         self._again: list[tuple[int, int, asyncio.Future[None]]] = []
@@ -309,16 +312,23 @@ class Limit:
         first = self._away_since is None
         self._away_since = time.monotonic() if self._away_since is None else self._away_since
         if asked > self._patience:
+            self._away_since = None  # it is there, and says when to come back
             self.give_up(f"{why}; it asks to wait {asked:,.0f} s, patience_seconds is {self._patience:g}")
         elif self.patience_left <= 0 and not first:  # one failure alone may be of its request
             self.give_up(f"{why}; it has served nothing for {self._patience:g} s (patience_seconds)")
+        elif not self._stays(self.away):
+            self.give_up(f"{why}; it has served nothing for {self.away:.0f} s")
         return not self.why
+
+    @property
+    def away(self) -> float:
+        """Seconds since the first attempt that failed, if none was served since; else 0."""
+        return 0.0 if self._away_since is None else time.monotonic() - self._away_since
 
     @property
     def patience_left(self) -> float:
         """Seconds that the model is still waited for."""
-        away = 0.0 if self._away_since is None else time.monotonic() - self._away_since
-        return self._patience - away
+        return self._patience - self.away
 
     @property
     def closed(self) -> bool:

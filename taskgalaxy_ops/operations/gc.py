@@ -42,14 +42,15 @@ def collect(
     """Find objects that no marker, log or manifest names, older than ``grace_seconds`` by the store's clock.
 
     delete: delete them; else only count them. These are tables, images of no image shard, files of abandoned releases,
-    heartbeats of dead workers, and outdated records of the request forms that models accept. A log, and so a journal,
+    heartbeats of dead workers, and outdated records of models' request forms and outages. A log, and so a journal,
     is never deleted. Safe beside running pipelines, if none takes longer than the grace period from writing a table to
     the marker that names it (ingest: from its first file to its last).
     """
     progress = progress or Silent()
     found = Collected()
     candidates = [*unreferenced(workspace), *_orphaned(workspace), *unfinished(workspace)]
-    candidates += [*workspace.store.list(keys.WORKERS), *workspace.store.list(keys.FORMS)]
+    for prefix in (keys.WORKERS, keys.FORMS, keys.HEALTH):
+        candidates += workspace.store.list(prefix)
     progress.stage("collect", len(candidates), "objects")
     for listed in candidates:
         progress.advance("collect")

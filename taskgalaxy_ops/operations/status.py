@@ -10,6 +10,7 @@ from typing import Any
 from taskgalaxy_ops.generation import lanes
 from taskgalaxy_ops.generation.lost import Lost, lost
 from taskgalaxy_ops.generation.stages import ASKING, NAMES
+from taskgalaxy_ops.inference.model_health import Outage, outages
 from taskgalaxy_ops.operations.shard_state import ShardState, store_state
 from taskgalaxy_ops.release.publish import published
 from taskgalaxy_ops.storage import keys
@@ -69,6 +70,7 @@ class Status:
     spent: Mapping[str, Any]
     releases: Sequence[Mapping[str, Any]]
     finetunes: Sequence[str] = field(default=())  # keys of jobs that have not ended
+    outages: Sequence[Outage] = field(default=())  # models that serve nothing at the moment, as a worker saw it
 
 
 def status(workspace: Workspace) -> Status:
@@ -124,6 +126,7 @@ def status(workspace: Workspace) -> Status:
             {"version": each.version, "samples": each.samples, "partial": each.partial} for each in published(view)
         ],
         finetunes=_open_jobs(view),
+        outages=outages(workspace.store, (view.settings.teacher, *view.settings.judges)),
     )
 
 

@@ -91,11 +91,11 @@ class Model(Strict):
     tokens_a_minute: float | None = Field(None, gt=0, description="null: what the provider lets through")
     timeout_seconds: float = Field(120.0, gt=0, description="for a reply of max_tokens; longer for one with more room")
     patience_seconds: float = Field(
-        600.0,
+        1800.0,
         ge=0,
-        description="how long a model that serves nothing (it loads, or is away) is waited for before a run goes on "
-        "without it",
-        exclude_if=lambda seconds: seconds == 600.0,
+        description="how long in all, in Airflow too, a model that serves nothing (it loads, or is away) is waited for "
+        "before a run goes on without it",
+        exclude_if=lambda seconds: seconds == 1800.0,
     )
     retries: int = Field(6, ge=0, description="further tries of a request that a model fails while it serves others")
     repairs: int = Field(3, ge=0, description="further tries after a malformed reply")

@@ -22,6 +22,7 @@ REPORTS = "reports/"  # pages for people
 CACHES = "cache/"  # what was put together from other objects
 WORKERS = "workers/"  # signs of life
 FORMS = "forms/"  # what was found out of models' forms
+HEALTH = "health/"  # models that serve nothing at the moment
 RENDERED = "rendered/"  # images as models were sent them by URL
 
 LATEST = f"{RELEASES}latest.json"
@@ -93,6 +94,11 @@ def worker(group: str, worker: str) -> str:
 def form(group: str) -> str:
     """The form of structured output that a model was found to take; ``group`` as in ``worker``."""
     return f"{FORMS}{group}"
+
+
+def health(group: str) -> str:
+    """Since when a model has served nothing; ``group`` as in ``worker``. It is there only while that lasts."""
+    return f"{HEALTH}{group}.json"
 
 
 def encoder(settings_hash: str) -> str:

@@ -88,7 +88,8 @@ def expand(
 ) -> ExpandResult:
     """Grow the newest version.
 
-    publish: if False, the new nodes become a proposal. wait: wait for batches, as long as the settings say.
+    publish: if False, the new nodes become a proposal. wait: wait for batches, and for a teacher that serves nothing,
+    as long as the settings say.
 
     Raises PendingError if requests of a round have no answer; the answers that came are kept, and not asked for again.
     """
@@ -163,7 +164,7 @@ async def _answers(
 ) -> Mapping[str, Answer]:
     """The answers to all units, by key; waits for batches until ``by`` on the monotonic clock. Raises PendingError."""
     shares, batch = Shares(workspace.store, progress.note), workspace.settings.run.batch
-    gateway = Gateway(shares, progress.note, usage=usage)
+    gateway = Gateway(shares, progress.note, usage=usage, patient=by > 0)
     progress.stage("expand", len(units), "nodes")
 
     async def once(*, first: bool = False) -> InferenceSession:
@@ -193,5 +194,6 @@ async def _answers(
             f"taxonomy: {pending} of {len(units)} nodes have no proposals yet "
             f"({next(filter(None, why), 'the teacher gave no reply')}). What was answered is kept: run again to go on.",
             waiting,
+            usage.away,
         )
     return session.answers

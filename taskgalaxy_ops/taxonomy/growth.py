@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from taskgalaxy_ops.errors import TaxonomyError
+from taskgalaxy_ops.hashing import sha256_hex
 from taskgalaxy_ops.records import LabelReject, Node, Reason, TaskTypePath
 from taskgalaxy_ops.taxonomy import labels
 from taskgalaxy_ops.taxonomy.version import LIVE, live_leaves
@@ -132,20 +133,23 @@ def admit(
 def _capped(admitted: list[Node], max_new: int | None) -> tuple[list[Node], list[Node]]:
     """The nodes that stay and those over the cap, each in the order of paths.
 
-    Every parent's first child stays before any parent's second.
+    Every branch (first-level node) gets its first before any gets its second, and within a branch every parent; new
+    first-level nodes count as one branch. Among equals a hash of the path decides: the alphabet would grow what begins
+    with an a.
     """
     if max_new is None:
         return admitted, []
-    taken: Counter[TaskTypePath] = Counter()
-    turns: list[tuple[int, int]] = []
-    for place, node in enumerate(admitted):
-        turns.append((taken[labels.parent(node.path)], place))
-        taken[labels.parent(node.path)] += 1
-    stay = {place for _, place in sorted(turns)[:max_new]}
-    return (
-        [node for place, node in enumerate(admitted) if place in stay],
-        [node for place, node in enumerate(admitted) if place not in stay],
-    )
+    of_parent: Counter[TaskTypePath] = Counter()
+    branches: dict[str, list[tuple[int, str, TaskTypePath]]] = {}
+    for mixed, path in sorted((sha256_hex(node.path.encode()), node.path) for node in admitted):
+        above = labels.parent(path)
+        branches.setdefault(above.partition("~")[0], []).append((of_parent[above], mixed, path))
+        of_parent[above] += 1
+    turns = [
+        (turn, mixed, path) for children in branches.values() for turn, (_, mixed, path) in enumerate(sorted(children))
+    ]
+    stay = {path for _, _, path in sorted(turns)[:max_new]}
+    return [node for node in admitted if node.path in stay], [node for node in admitted if node.path not in stay]
 
 
 def _in_order(proposals: Iterable[tuple[Expansion, str]]) -> list[tuple[TaskTypePath, str, Expansion]]:

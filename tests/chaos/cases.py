@@ -107,9 +107,10 @@ class Worker:
         os.kill(self.process.pid, signal.SIGKILL if how == "kill" else signal.SIGSTOP)
 
     def go_on(self) -> None:
-        """Wake it."""
+        """Wake it, if it is there: a run may have fewer operations than the one that was counted."""
         assert self.process.pid is not None
-        os.kill(self.process.pid, signal.SIGCONT)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.process.pid, signal.SIGCONT)
 
     def wait(self) -> int:
         """Its exit code. AssertionError where it hangs."""
@@ -184,7 +185,7 @@ class Case:
             reply["raw"]["id"]
             for shard in workspace.registry.shards()
             for reply in Journal(workspace.store, shard.id).replies()
-            if reply["raw"]
+            if "id" in reply["raw"]  # a canary that was not served has none
         }
 
     def sound(self) -> None:
@@ -219,7 +220,7 @@ class Case:
             with self.worker() as last:
                 if last.wait() != 3 or "the lease ran out" not in last.said:  # as it may where a machine is very busy
                     break
-        assert last.code == 0, last.said
+        assert last.code == 0, f"it ended with {last.code}:\n{last.said}"
         self.sound()
         twice = set(self.paid_twice())
         assert twice <= self.allowed, f"{len(twice - self.allowed)} units were paid for twice that were kept"

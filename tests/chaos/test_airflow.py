@@ -79,7 +79,7 @@ class Ground:
             reply["raw"]["id"]
             for shard in self.workspace.registry.shards()
             for reply in Journal(self.workspace.store, shard.id).replies()
-            if reply["raw"]
+            if "id" in reply["raw"]
         }
 
 

@@ -23,6 +23,7 @@ from taskgalaxy_ops.generation.results import RunResults
 from taskgalaxy_ops.operations import takedown
 from taskgalaxy_ops.operations.airflow import announcements
 from taskgalaxy_ops.operations.forecast import checked
+from taskgalaxy_ops.operations.status import status
 from taskgalaxy_ops.release.publish import published
 from taskgalaxy_ops.settings import Settings
 from taskgalaxy_ops.storage import keys
@@ -31,6 +32,8 @@ from taskgalaxy_ops.taxonomy.store import TaxonomyStore
 from taskgalaxy_ops.workspace import Workspace
 
 pytestmark = pytest.mark.usefixtures("database")
+
+ASKING = tuple(f"lane_of_shards.{name}" for name in ("filter", "write", "vote"))
 
 
 def run(dag: str, **form: Any) -> dict[str, str]:
@@ -193,10 +196,13 @@ def test_generate_short_of_budget_then_again(
     workspace = Workspace.open(settings_of(budget={"max_calls": 6}))
     ingested("mine", shapes)
     states = run("galaxy_generate", source="mine")
-    assert {state for name, state in states.items() if name.startswith("lane_of")} == {"success"}
+    # A stage that leaves something without an answer is not green.
+    assert {state for name, state in states.items() if name.startswith("lane_of_shards.embed")} == {"success"}
+    assert {state for name, state in states.items() if name.startswith("lane_of_shards.vote")} == {"failed"}
     assert (states["complete"], states[""]) == ("failed", "failed")
     assert "units have no answer yet" in caplog.text
     assert "raise the cap" in caplog.text
+    assert "Traceback" not in caplog.text
     assert announcements.awaited(workspace) == []  # it has ended, pending: nobody waits for it
     states = run("galaxy_release")
     assert (states["release"], states[""]) == ("failed", "failed")  # by hand: refused, and said
@@ -210,10 +216,53 @@ def test_generate_while_a_model_is_away(settings_of: Callable[..., Settings], mo
     ingested("mine", shapes)
     models.control(faults={"server_error": 1.0})
     states = run("galaxy_generate", source="mine")
-    assert states["complete"] == "failed"
+    asking = [state for name, state in states.items() if name.startswith(ASKING)]
+    assert (set(asking), len(asking), states["complete"]) == ({"failed"}, 6, "failed")
     models.control(faults={"server_error": 0.0})
     assert run("galaxy_generate", source="mine")[""] == "success"
     assert RunResults(workspace).pending == 0
+
+
+def test_generate_waits_for_a_model_that_comes_back(
+    settings_of: Callable[..., Settings],
+    models: Models,
+    shapes: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    said: Callable[[], str],
+) -> None:
+    """The stage is deferred meanwhile, says so, and no try is used up."""
+    bag()  # puts the plugins on the path
+    from galaxy_airflow.triggers import ModelBack
+    from taskgalaxy_ops.inference import attempts, model_wait
+
+    monkeypatch.setattr(attempts, "_LEAVE_SECONDS", 0.5)
+    monkeypatch.setattr(model_wait, "LOOK_SECONDS", 0.2)
+    waits: list[Any] = []
+    wait = ModelBack.run
+
+    async def heals(trigger: Any) -> Any:
+        """Whoever waits sees the model away at first, and then healed."""
+        waits.append(trigger)
+        models.control(faults={"server_error": 0.0})
+        async for event in wait(trigger):
+            yield event
+
+    monkeypatch.setattr(ModelBack, "run", heals)
+
+    def of(name: str) -> dict[str, Any]:
+        return {**model(name, models.base_url), "patience_seconds": 60}
+
+    judges = [of(f"sim-judge-{letter}") for letter in "abc"]
+    workspace = Workspace.open(settings_of(teacher=of("sim-teacher"), judges=judges))
+    ingested("mine", shapes)
+    models.control(faults={"server_error": 1.0})
+    assert run("galaxy_generate", source="mine")[""] == "success"
+    assert [each["name"] for each in waits[0].models] == ["sim-teacher"]
+    text = said()
+    assert "sim-teacher has served nothing since" in text
+    assert "given up at" in text
+    assert RunResults(workspace).pending == 0
+    assert status(workspace).outages == []  # it serves again
 
 
 @pytest.fixture
@@ -260,7 +309,7 @@ def test_generate_by_batches_for_which_there_is_no_time(
     ingested("mine", shapes)
     models.control(batches={"seconds": 3600})
     states = run("galaxy_generate", source="mine")
-    assert {state for name, state in states.items() if name.startswith("lane_of")} == {"success"}
+    assert {state for name, state in states.items() if name.startswith(ASKING)} == {"failed"}
     assert states["complete"] == "failed"
     assert "sim-teacher: 24 request items in batch batch_" in said()
     assert RunResults(workspace).pending == 4 * 12
@@ -281,7 +330,7 @@ def test_taxonomy(settings_of: Callable[..., Settings], models: Models, shapes: 
     workspace = Workspace.open(settings_of())
     states = run("galaxy_taxonomy", max_new=5)
     assert states == {
-        **{"propose": "success", "decide": "success", "approve": "skipped", "publish": "success"},
+        **{"propose": "success", "approve": "skipped", "publish": "success"},
         **{"announce": "skipped", "": "success"},  # no source is registered yet
     }
     versions = TaxonomyStore(workspace).versions()

@@ -13,6 +13,8 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import datetime
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -20,6 +22,7 @@ from urllib.parse import quote
 import psutil
 import pytest
 import yaml
+from PIL import Image, ImageOps
 
 from e2e.browsing import browser
 from e2e.galaxies import Models
@@ -55,6 +58,14 @@ class Days:
     def settled(self) -> None:
         """Wait until nothing runs and nothing that was announced waits."""
         Conductor(self.client, self.workspace).settle(240)
+
+    def log_in(self, page: Any) -> None:
+        """To Airflow's home."""
+        page.goto(self.stack.url)
+        page.fill("input[name=username]", USER)
+        page.fill("input[name=password]", self.stack.password)
+        page.keyboard.press("Enter")
+        page.wait_for_url(lambda url: "login" not in url)
 
     def runs(self, dag: str) -> list[dict[str, Any]]:
         return self.client.runs(dag)
@@ -130,11 +141,7 @@ def days(
 def test_a_source_by_the_form_in_a_browser(days: Days, tmp_path: Path) -> None:
     """Log in, fill in the form, trigger, wait: the release holds what the folder held."""
     with browser() as page:
-        page.goto(days.stack.url)
-        page.fill("input[name=username]", USER)
-        page.fill("input[name=password]", days.stack.password)
-        page.keyboard.press("Enter")
-        page.wait_for_url(lambda url: "login" not in url)
+        days.log_in(page)
         page.goto(f"{days.stack.url}/dags/galaxy_ingest")
         page.get_by_role("button", name="Trigger").first.click()
         page.locator("#element_name").fill("shapes")
@@ -144,6 +151,7 @@ def test_a_source_by_the_form_in_a_browser(days: Days, tmp_path: Path) -> None:
         page.wait_for_url("**/runs/**")
     days.settled()
     assert [run["partition_key"] for run in days.runs("galaxy_generate")] == ["shapes"]
+    assert [days.last(dag)["note"] for dag in ("galaxy_ingest", "galaxy_generate")] == 2 * ["source shapes"]
     assert [one.version for one in published(days.workspace)] == [1]
     results = RunResults(days.workspace)
     assert results.pending == 0
@@ -222,11 +230,7 @@ def test_a_backfill_of_one_of_two_sources(days: Days) -> None:
     href, costs = hrefs
     with browser() as page:
         assert page.goto(days.stack.url + href).status == 401  # anonymous
-        page.goto(days.stack.url)
-        page.fill("input[name=username]", USER)
-        page.fill("input[name=password]", days.stack.password)
-        page.keyboard.press("Enter")
-        page.wait_for_url(lambda url: "login" not in url)
+        days.log_in(page)
         page.goto(days.stack.url + href)
         assert "shapes: 2 shards" in page.locator("body").inner_text()
         page.goto(days.stack.url + costs)
@@ -320,6 +324,50 @@ def test_a_lane_that_waits_for_a_batch_holds_no_slot(days: Days) -> None:
     assert days.models.stats()["asked_again"] == before
 
 
+def test_a_model_that_dies_is_seen_and_one_that_is_back_is_asked_on(days: Days, tmp_path: Path) -> None:
+    """Its stage is deferred within two minutes, and says so wherever one looks; nobody clears anything."""
+    raw = yaml.safe_load(days.settings.read_text("utf-8"))
+    raw["teacher"]["mode"] = "chat"
+    days.settings.write_text(yaml.safe_dump(raw), "utf-8")
+    (days.folder / "shapes" / "one more.png").write_bytes(_another(days.folder, ImageOps.mirror))
+    generated = len(days.runs("galaxy_generate"))
+    days.models.kill()
+    days.client.trigger("galaxy_ingest", {"name": "shapes"})
+    wait(lambda: len(days.runs("galaxy_generate")) > generated, 60)
+    task = wait(lambda: _task(days, "shapes", "filter", "deferred"), 120)
+    took = time.time() - datetime.fromisoformat(task["start_date"]).timestamp()
+    print(f"from the first request to a model that is dead to a sign in the UI: {took:.0f} s")
+    assert took < 120
+    note = days.client.run("galaxy_generate", task["dag_run_id"])["note"]
+    assert note.startswith("source shapes\n\nfilter 1: sim-teacher has served nothing since ")
+    with browser() as page:
+        days.log_in(page)
+        page.get_by_role("link", name="Galaxy").first.click()  # one
+        frame = page.frame_locator("iframe[title=Galaxy]")
+        frame.get_by_text("Models that serve nothing").wait_for()
+        text = frame.locator("body").inner_text()
+        assert "sim-teacher" in text.split("Models that serve nothing")[1].split("At work")[0]
+        assert "filter 1: sim-teacher has served nothing since" in text
+        page.screenshot(path=tmp_path / "galaxy.png", full_page=True)
+        frame.get_by_role("link", name="source shapes").first.click()  # two
+        frame.get_by_text("lane 1: ").first.wait_for()
+        assert "deferred" in frame.locator("body").inner_text()
+        page.screenshot(path=tmp_path / "a run that waits.png")
+    days.models.start()
+    days.settled()
+    run = days.client.run("galaxy_generate", task["dag_run_id"])
+    assert (run["state"], run["note"]) == ("success", "source shapes")
+    assert {each["try_number"] for each in days.client.tasks("galaxy_generate", task["dag_run_id"])} == {1}
+    assert RunResults(days.workspace).pending == 0
+    with browser() as page:  # the contact sheet of the latest release, by two clicks from Airflow's home
+        days.log_in(page)
+        page.get_by_role("link", name="Galaxy").first.click()
+        frame = page.frame_locator("iframe[title=Galaxy]")
+        latest = published(days.workspace)[-1]
+        frame.get_by_role("link", name=latest.name).click()
+        frame.get_by_role("heading", name=f"TaskGalaxy {latest.name}").wait_for()
+
+
 def test_keys_are_in_connections_alone(days: Days) -> None:
     """The models' key and the store's are nowhere in what Airflow and the store keep."""
     secret = os.environ["AWS_SECRET_ACCESS_KEY"]
@@ -358,15 +406,11 @@ def _journalled(workspace: Workspace, source: str) -> list[str]:
     return found
 
 
-def _another(folder: Path) -> bytes:
+def _another(folder: Path, turn: Callable[[Any], Any] = ImageOps.flip) -> bytes:
     """An image that no source holds."""
-    from io import BytesIO
-
-    from PIL import Image, ImageOps
-
     out = BytesIO()
     with Image.open(sorted((folder / "shapes").glob("*.png"))[0]) as image:
-        ImageOps.flip(image.convert("RGB")).save(out, "PNG")
+        turn(image.convert("RGB")).save(out, "PNG")
     return out.getvalue()
 
 

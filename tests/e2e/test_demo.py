@@ -18,9 +18,9 @@ import pytest
 QUICK = ("--without-airflow", "--without-finetune")
 
 
-@pytest.fixture
-def images(pictures: Path, tmp_path: Path) -> Path:
-    folder = tmp_path / "my own images"
+@pytest.fixture(scope="module")
+def images(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("own") / "my own images"
     folder.mkdir()
     for path in [*(pictures / "shapes").glob("*.png"), *sorted((pictures / "documents").glob("*.png"))[:2]]:
         (folder / path.name).write_bytes(path.read_bytes())
@@ -73,15 +73,22 @@ def running(folder: Path) -> list[int]:
     return [state["pid"] for state in states if state.get("pid")]
 
 
-def test_the_demo_runs_twice_and_goes_on_after_a_kill(images: Path, tmp_path: Path) -> None:
-    folder, quick = tmp_path / "the demo", QUICK
-    process = start(folder, images, *quick)
+@pytest.fixture(scope="module")
+def by_library(images: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any], str]:
+    """The demo without Airflow, killed once and gone on with: its folder, its summary, and what it said."""
+    folder = tmp_path_factory.mktemp("by library") / "the demo"
+    process = start(folder, images, *QUICK)
     try:
         requests_reach(folder, process, 70)  # some way into the filter
     finally:
         kill(folder, process)
+    return folder, *finish(start(folder, images, *QUICK), folder)
 
-    first, out = finish(start(folder, images, *quick), folder)
+
+def test_the_demo_runs_twice_and_goes_on_after_a_kill(
+    images: Path, by_library: tuple[Path, dict[str, Any], str]
+) -> None:
+    folder, first, out = by_library
     assert "stopped what an earlier run left behind" not in out  # all of it was killed
     assert "'broken.jpg': " in out
     assert first["sources"] == ["my own images"]
@@ -101,7 +108,7 @@ def test_the_demo_runs_twice_and_goes_on_after_a_kill(images: Path, tmp_path: Pa
     assert json.loads(manifest.read_text("utf-8"))["simulated"] is True
     assert running(folder) == []
 
-    second, out = finish(start(folder, images, *quick), folder)
+    second, out = finish(start(folder, images, *QUICK), folder)
     assert (second["model_calls"], second["encoder_passes"]) == (0, 0)
     assert "forecast  nothing is left to ask" in out
     assert second["release"] == {**first["release"], "made": False}
@@ -109,7 +116,9 @@ def test_the_demo_runs_twice_and_goes_on_after_a_kill(images: Path, tmp_path: Pa
     assert (second["airflow"], second["scores"]) == (None, None)
 
 
-def test_the_demo_through_airflow_goes_on_after_a_kill_of_everything(images: Path, tmp_path: Path) -> None:
+def test_the_demo_through_airflow_goes_on_after_a_kill_of_everything(
+    images: Path, tmp_path: Path, by_library: tuple[Path, dict[str, Any], str]
+) -> None:
     folder = tmp_path / "the demo"
     process = start(folder, images)
     try:
@@ -140,7 +149,7 @@ def test_the_demo_through_airflow_goes_on_after_a_kill_of_everything(images: Pat
     assert not settled.intersection(twice)
 
     # What Airflow made is what the library makes: the same bytes.
-    alone, _ = finish(start(tmp_path / "alone", images, *QUICK), tmp_path / "alone")
+    _, alone, _ = by_library
     assert found["release"]["sha256"] == alone["release"]["sha256"]
     assert (found["samples"], found["task_types"], found["rejects"]["filter"], found["rejects"]["vote"]) == (
         *(alone["samples"], alone["task_types"], alone["rejects"]["filter"], alone["rejects"]["vote"]),

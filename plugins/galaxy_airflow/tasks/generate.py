@@ -5,15 +5,15 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from typing import Any
 
 from airflow.sdk.exceptions import AirflowSkipException
 
 from galaxy_airflow.runtime import log, opened, progress, receipt
-from galaxy_airflow.tasks.common import defer
+from galaxy_airflow.tasks.common import defer, defer_until_back
 from taskgalaxy_ops import pipeline
 from taskgalaxy_ops.errors import LeaseLostError, LostError, PendingError, SourceError, UnansweredError
+from taskgalaxy_ops.generation.lanes import shards_of_lane
 from taskgalaxy_ops.generation.results import RunResults
 from taskgalaxy_ops.operations.airflow import announcements
 from taskgalaxy_ops.operations.forecast import forecast
@@ -40,15 +40,21 @@ def lanes(source: str) -> list[dict[str, Any]]:
     taxonomy_store.embeddings()  # once here; otherwise every lane would encode the new task types
     dealt = pipeline.lanes(workspace, [source], workspace.settings.airflow.lanes)
     receipt(f"generate {source}", began, lanes=len(dealt), announcement=upto, orders=orders)
-    return [{**lane.to_json(), "orders": orders, "upto": upto, "run": workspace.run} for lane in dealt]
+    more = {"orders": orders, "upto": upto, "run": workspace.run}
+    return [
+        {**lane.to_json(), **more, "images": sum(shard.images.rows for shard in shards_of_lane(workspace, lane))}
+        for lane in dealt
+    ]
 
 
-def stage(name: str, lane: Mapping[str, Any], last_try: bool, since: datetime) -> dict[str, Any]:
-    """Run one stage of a lane as far as models and budget allow; units without an answer are counted as pending.
+def stage(name: str, lane: Mapping[str, Any], ti: Any, away: Mapping[str, float] | None) -> dict[str, Any]:
+    """Run one stage of a lane as far as models and budget allow.
 
-    lane: one of `lanes`. last_try: no retry follows. since: when this try began, before it was deferred.
-    Raises LeaseLostError while another run works on one of the lane's image shards, and UnansweredError where a model
-    gives no reply at the moment, both only if a retry follows. Raises TaskDeferred while batches are under way.
+    lane: one of `lanes`. away: models that earlier runs of this try waited for, and since when.
+    Raises Waiting while a model serves nothing, for as long as its patience, or batches are under way;
+    LeaseLostError while another run works on one of the lane's image shards; UnansweredError where single requests got
+    no reply, if a retry follows. Raises PendingError where units stay without an answer: the XCom ``unfinished`` has
+    their number and the reasons.
     """
     began = time.monotonic()
     workspace = opened(**lane["orders"], run=lane.get("run"))
@@ -74,57 +80,79 @@ def stage(name: str, lane: Mapping[str, Any], last_try: bool, since: datetime) -
         reasons=result.reasons,
         unaffordable=result.unaffordable,
     )
-    if result.held and not last_try:
+    if not result.pending:
+        return summary
+    if result.held:
         raise LeaseLostError(result.held)
+    defer_until_back(result.usage.away, result.usage.unavailable, workspace.settings, away)
     # An image shard that waits for a batch asks its other requests again when the task resumes, without a retry.
     stuck = any(shard.pending and not shard.waiting for shard in result.shards)
-    if stuck and result.usage.gave_up and not last_try:
+    if stuck and result.usage.gave_up and ti.try_number <= ti.max_tries:
         raise UnansweredError(f"{result.pending} units have no answer yet: {'; '.join(result.reasons)}")
-    defer(result.waiting, workspace.settings, since)
-    return summary
+    defer(result.waiting, workspace.settings, ti.start_date)
+    left = {name: summary[name] for name in ("pending", "reasons", "unaffordable")}
+    ti.xcom_push("unfinished", {"lane": lane["number"], **left})
+    raise PendingError(_unanswered(f"{lane['sources'][0]}, {name}", left["pending"], left["reasons"]))
 
 
-def announce_samples(outlet: Any, source: str, lane_plans: Sequence[Mapping[str, Any]], votes: Sequence[Any]) -> None:
+def _unanswered(what: str, pending: int, reasons: Sequence[str]) -> str:
+    # Lanes that meet one cap tell different prices of the next call.
+    each_once = {reason.partition("; the next call")[0]: reason.rstrip(".") for reason in reversed(reasons)}
+    return (
+        f"{what}: {pending:,} units have no answer yet ({'; '.join(reversed(each_once.values()))}). What was answered "
+        "is kept: mend it, then clear this task, or trigger galaxy_generate or galaxy_backfill for this source."
+    )
+
+
+def announce_samples(
+    outlet: Any, source: str, lane_plans: Sequence[Mapping[str, Any]], unfinished: Sequence[Mapping[str, Any]]
+) -> None:
     """Record and announce that a run of a source has ended, complete or not: a release may be waiting for it.
 
-    lane_plans: of `lanes`; empty: that task failed. votes: the receipts of the lanes' last stage. Skipped for a source
-    that is not registered, which nobody waits for.
+    lane_plans: of `lanes`; empty: that task failed. unfinished: the XComs of this name of the lanes' stages. Skipped
+    for a source that is not registered, which nobody waits for.
     """
     workspace = opened()
     if source not in workspace.registry.scans():
         raise AirflowSkipException(f"{source or 'no source'}: not registered, so nothing is announced")
     upto = lane_plans[0]["upto"] if lane_plans else announcements.seen(workspace)
-    pending = sum(each["pending"] for each in votes)
+    pending = sum(each["pending"] for each in _by_lane(unfinished))
     announcements.ended(workspace, source, upto, pending)
     outlet.add_partitions(source)
     log.info("%s has ended, %s units pending", source, f"{pending:,}")
 
 
+def _by_lane(unfinished: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """For each lane what its last stage left without an answer."""
+    return list({each["lane"]: each for each in unfinished}.values())
+
+
 def complete(
-    source: str, lane_plans: Sequence[Mapping[str, Any]] | None, votes: Sequence[Mapping[str, Any]]
+    source: str,
+    lane_plans: Sequence[Mapping[str, Any]] | None,
+    votes: Sequence[Mapping[str, Any]],
+    unfinished: Sequence[Mapping[str, Any]],
 ) -> dict[str, Any]:
     """Check that every lane has voted on everything.
 
-    lane_plans: of `lanes`; None: that task failed. votes: the receipts of the lanes' last stage. Raises PendingError,
-    which says what is missing and why, and LostError if too much ended without an answer.
+    lane_plans: of `lanes`; None: that task failed. votes: the receipts of the lanes' last stage. unfinished: the XComs
+    of this name of all stages. Raises PendingError, which says what is missing and why, and LostError if too much ended
+    without an answer.
     """
     began = time.monotonic()
     if lane_plans is None:
         raise PendingError(f"{source}: the task `lanes` failed, and its log says why. Mend it, then clear it.")
-    pending = sum(each["pending"] for each in votes)
-    reasons = list(dict.fromkeys(reason for each in votes for reason in each["reasons"]))
-    if len(votes) < len(lane_plans):
+    left = _by_lane(unfinished)
+    reasons = list(dict.fromkeys(reason for each in unfinished for reason in each["reasons"]))
+    if missing := len(lane_plans) - len(votes) - len(left):
         raise PendingError(
-            f"{source}: {len(lane_plans) - len(votes)} of {len(lane_plans)} lanes failed; their tasks say why. "
+            f"{source}: {missing} of {len(lane_plans)} lanes failed; their tasks say why. "
             "What was answered is kept: clear them to go on."
         )
-    if pending:
-        if any(each.get("unaffordable") for each in votes):
+    if left:
+        if any(each["unaffordable"] for each in left):
             reasons += costs_text.rest(forecast(opened(), [source]))
-        raise PendingError(
-            f"{source}: {pending:,} units have no answer yet ({'; '.join(reasons)}). What was answered is kept: "
-            "mend it, then trigger galaxy_generate or galaxy_backfill for this source."
-        )
+        raise PendingError(_unanswered(source, sum(each["pending"] for each in left), reasons))
     workspace = opened(**(lane_plans[0]["orders"] if lane_plans else {}))
     looked = pipeline.generate(workspace, pipeline.RunOptions(sources=[source], ask=False, commit=False))
     results = RunResults(workspace, looked)

@@ -8,6 +8,7 @@ from typing import Any
 
 from airflow.sdk.exceptions import AirflowSkipException
 
+from galaxy_airflow.known import remember
 from galaxy_airflow.runtime import log, opened, progress, receipt
 from taskgalaxy_ops.errors import SourceError
 from taskgalaxy_ops.generation.results import RunResults
@@ -58,6 +59,7 @@ def release(form: Mapping[str, Any], announced: bool) -> dict[str, Any]:
         workspace.store.replace(keys.report(page), render(data).encode())
     for line in release_text.released(made, None):
         log.info(line)
+    remember(workspace)
     return receipt(
         f"release {made.release.name}",
         began,

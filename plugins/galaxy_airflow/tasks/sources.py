@@ -8,6 +8,7 @@ from typing import Any
 
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
+from galaxy_airflow.known import remember
 from galaxy_airflow.runtime import log, opened, progress, receipt
 from taskgalaxy_ops import pipeline
 from taskgalaxy_ops.operations.airflow import announcements
@@ -27,6 +28,7 @@ def register(source: str, form: Mapping[str, Any] | None = None) -> dict[str, An
         ingested = pipeline.ingest(workspace, source, chosen=chosen, progress=shown)
     for line in run_text.ingested([ingested]):
         log.info(line)
+    remember(workspace)
     return receipt(
         f"ingested {source}",
         began,

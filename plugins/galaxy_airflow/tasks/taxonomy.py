@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from datetime import datetime
 from typing import Any
 
 from airflow.sdk.exceptions import AirflowSkipException
 
 from galaxy_airflow.runtime import opened, progress, ready_settings, receipt
-from galaxy_airflow.tasks.common import defer
+from galaxy_airflow.tasks.common import defer, defer_until_back
 from galaxy_airflow.tasks.sources import announce
 from taskgalaxy_ops.errors import PendingError
 from taskgalaxy_ops.generation.coverage import crowded
@@ -21,13 +20,13 @@ from taskgalaxy_ops.taxonomy.expand import Growth, expand
 from taskgalaxy_ops.taxonomy.store import TaxonomyStore
 
 
-def propose(form: Mapping[str, Any], scheduled: bool, run: str, since: datetime) -> dict[str, Any]:
+def propose(form: Mapping[str, Any], scheduled: bool, ti: Any, away: Mapping[str, float] | None) -> dict[str, Any]:
     """Grow the newest version into a proposal; skipped where nothing new is proposed, or no branch is crowded.
 
-    scheduled: the schedule's rules apply, not the form's. run: the name under which its calls are booked. since: when
-    this try began. Raises TaskDeferred while batches are under way.
+    scheduled: the schedule's rules apply, not the form's. away: models that earlier runs of this try waited for, and
+    since when. Raises Waiting while batches are under way, or the teacher serves nothing for now.
     """
-    began, workspace = time.monotonic(), opened(run=run)
+    began, workspace = time.monotonic(), opened(run=f"{ti.dag_id} {ti.run_id}")
     rules, below, most = workspace.settings.taxonomy, None, form["max_new"]
     if scheduled:
         most = rules.scheduled_new
@@ -42,7 +41,9 @@ def propose(form: Mapping[str, Any], scheduled: bool, run: str, since: datetime)
             growth = Growth(rounds=form["rounds"], max_new=most, up_to=form.get("up_to"), below=below)
             result = expand(workspace, growth, publish=False, progress=shown, wait=False)
     except PendingError as error:
-        defer(error.waiting, workspace.settings, since)
+        why = {name: str(error) for name in error.away}
+        defer_until_back(error.away, why, workspace.settings, away)
+        defer(error.waiting, workspace.settings, ti.start_date)
         raise
     if result.proposal is None:
         raise AirflowSkipException(f"nothing new was proposed ({len(result.rejects)} proposals rejected)")

@@ -12,6 +12,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from importlib import resources
 from string import Template
 from typing import Any
@@ -36,12 +37,28 @@ _ESCAPES = {
     for code in (*map(ord, "<>&"), 0x2028, 0x2029, *range(0x202A, 0x202F), *range(0x2066, 0x206A))
 } | dict.fromkeys(range(0xD800, 0xE000), "\ufffd")
 
+# Airflow's choice of light or dark, which a page in a frame is not told otherwise.
+_THEME_JS = """
+try {
+  const chosen = localStorage.getItem("theme");
+  if (chosen === "dark" || chosen === "light") {
+    document.documentElement.dataset.theme = chosen;
+    addEventListener("click", (event) => {
+      const link = event.target.closest("a");
+      if (link) link.search = "?theme=" + chosen;
+    }, true);
+  }
+} catch (error) {}
+"""
+
 _TABLE_CSS = """
-.tables main { max-width: 72rem; margin: 0 auto; padding: 2rem; }
+.tables a { color: var(--accent); }
+.tables main { max-width: 90rem; margin: 0 auto; padding: 2rem; }
 .tables h2 { margin: 2rem 0 0.5rem; }
 .tables th, .tables td, .tables td:not(:first-child), .tables th:not(:first-child) {
-  padding: 0.35rem 1.25rem 0.35rem 0; text-align: left; overflow-wrap: anywhere;
+  padding: 0.35rem 1.25rem 0.35rem 0; text-align: left; overflow-wrap: break-word; max-width: 60rem;
 }
+.tables th { white-space: nowrap; }
 .tables img.plot { max-width: 100%; background: #fff; padding: 0.5rem; border-radius: 6px; }
 .tables td.number, .tables td.number:not(:first-child) {
   text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap;
@@ -80,18 +97,30 @@ def render(data: ReportData, max_items: int = 600) -> str:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Link:
+    """Text of a page that leads to another page of ours. href: made by the program, never by a model or a person."""
+
+    text: str
+    href: str
+
+
+Cell = str | Link
+
+
 def table_page(
     title: str,
-    lead: Sequence[str],
-    tables: Iterable[tuple[str, Sequence[str], Sequence[Sequence[str]]]],
+    lead: Sequence[Cell],
+    tables: Iterable[tuple[str, Sequence[str], Sequence[Sequence[Cell]]]],
     pictures: Iterable[tuple[str, bytes]] = (),
 ) -> str:
     """A page of plain tables, each with caption, header and rows, in the contact sheet's style.
 
-    pictures: captions and SVG, shown between the lead and the tables; as <img>, so that no script in them runs.
+    pictures: captions and SVG, shown between the lead and the tables; as <img>, so that no script in them runs. The
+    page is dark where Airflow is, if it is shown within it.
     """
     css = _file("page.css") + _TABLE_CSS
-    parts = [f"<h1>{esc(title)}</h1>", *(f"<p>{esc(line)}</p>" for line in lead)]
+    parts = [f"<h1>{esc(title)}</h1>", *(f"<p>{_text(line)}</p>" for line in lead)]
     for caption, svg in pictures:
         source = f"data:image/svg+xml;base64,{base64.b64encode(svg).decode()}"
         parts.append(f'<h2>{esc(caption)}</h2><img class="plot" src="{source}" alt="{esc(caption)}">')
@@ -105,12 +134,19 @@ def table_page(
             parts.append("<p>none</p>")
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{esc(title)}</title>'
-        f'<meta http-equiv="Content-Security-Policy" content="{_policy(css, "")}"><style>{css}</style></head>'
+        f'<meta http-equiv="Content-Security-Policy" content="{_policy(css, _THEME_JS)}"><style>{css}</style>'
+        f"<script>{_THEME_JS}</script></head>"
         f'<body class="tables"><main>{"".join(parts)}</main></body></html>'
     )
 
 
-def _cell(text: str) -> str:
+def _text(cell: Cell) -> str:
+    return f'<a href="{esc(cell.href)}">{esc(cell.text)}</a>' if isinstance(cell, Link) else esc(cell)
+
+
+def _cell(text: Cell) -> str:
+    if isinstance(text, Link):
+        return f"<td>{_text(text)}</td>"
     number = text.lstrip("$").replace(",", "").replace(".", "", 1).isdecimal()
     return f'<td class="number">{esc(text)}</td>' if number else f"<td>{esc(text)}</td>"
 

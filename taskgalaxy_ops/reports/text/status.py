@@ -5,7 +5,7 @@ from __future__ import annotations
 from taskgalaxy_ops.operations.status import StageStatus, Status
 from taskgalaxy_ops.reports.text.units import UNITS
 from taskgalaxy_ops.sources.left_out import told
-from taskgalaxy_ops.text import shown
+from taskgalaxy_ops.text import moment, shown
 
 # --- status
 
@@ -39,6 +39,11 @@ def status(found: Status) -> list[str]:
         lines.append(f"lost      {found.lost.words()}")
     if found.pending is None:
         lines.append("pending   yes: `taskgalaxy plan` says how much")
+    lines += [
+        f"away      {each.model}: has served nothing since {moment(each.since)} UTC, tried last {moment(each.seen)} "
+        f"({shown(each.why)})"
+        for each in found.outages
+    ]
     lines += [
         f"release   v{each['version']:06d}: {each['samples']:,} samples{' (partial)' if each['partial'] else ''}"
         for each in found.releases

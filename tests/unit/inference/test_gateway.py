@@ -18,6 +18,7 @@ from taskgalaxy_ops.generation.stages.filter import filter_template
 from taskgalaxy_ops.hashing import fingerprint
 from taskgalaxy_ops.inference import attempts, gateway
 from taskgalaxy_ops.inference.gateway import CallContext, Gateway
+from taskgalaxy_ops.inference.model_health import outages
 from taskgalaxy_ops.inference.spending import RunBudget, ShardBudget
 from taskgalaxy_ops.inference.worker_shares import Presence, Shares
 from taskgalaxy_ops.models import rate_limit, refusals
@@ -435,7 +436,7 @@ def test_waits_grow_and_are_bounded(shard, server, slept, paused):
     for waits in (slept, paused):
         for attempt, seconds in enumerate(waits):
             assert seconds <= min(30, 0.5 * 2**attempt)
-    assert sum(slept) + sum(paused) == pytest.approx(600, rel=0.1), "patience is time"
+    assert sum(slept) + sum(paused) == pytest.approx(1800, rel=0.1), "patience is time"
 
 
 def test_a_model_that_serves_nothing_is_given_up_when_its_patience_is_over(shard, server):
@@ -465,7 +466,7 @@ def test_a_wait_that_is_longer_than_the_patience_is_not_waited_for(shard, server
     server.script = lambda number, body: failure(503, "closed", headers={"Retry-After": "86400"})
     assert shard.ask(shard.units(1)) == {}
     assert (len(server.requests), slept, paused) == (1, [], [])
-    assert "asks to wait 86,400 s, patience_seconds is 600" in shard.gateway.usage.unavailable["t"]
+    assert "asks to wait 86,400 s, patience_seconds is 1800" in shard.gateway.usage.unavailable["t"]
 
 
 def test_who_is_waited_for_is_told_and_when_it_is_back(shard, server):
@@ -475,6 +476,40 @@ def test_who_is_waited_for_is_told_and_when_it_is_back(shard, server):
     assert shard.ask(shard.units(1))
     assert "t at http" in told[0] and "no engine" in told[0] and "given up at" in told[0]
     assert told[-1].startswith("t is back after") and len(told) == 2, "the same is not told each time"
+
+
+def test_who_looks_again_later_leaves_a_model_that_serves_nothing_after_a_minute(shard, server):
+    shard.gateway = Gateway(Shares(shard.store), patient=False)
+    server.script = lambda number, body: failure(500, "no engine")
+    before = time.time()
+    assert shard.ask(*([unit] for unit in shard.units(4))) == {}
+    usage = shard.gateway.usage
+    assert "no engine); it has served nothing for " in usage.unavailable["t"], "a minute, and not thirty"
+    assert before - 120 < usage.away["t"] <= time.time()
+    (outage,) = outages(shard.store, [shard.model])
+    assert (outage.model, outage.base_url) == ("t", server.url) and "no engine" in outage.why
+    assert before - 120 < outage.since <= outage.seen
+
+    # Another worker, which it serves: that is over.
+    shard.gateway = Gateway(Shares(shard.store), patient=False)
+    server.script = lambda number, body: reply(body)
+    assert len(shard.ask(*([unit] for unit in shard.units(4)))) == 4
+    assert outages(shard.store, [shard.model]) == []
+    assert list(shard.store.list("health/")) == []
+
+
+def test_while_another_model_replies_one_that_serves_nothing_is_waited_for(shard, server, clock):
+    """It is looked at while there is work to do all the same; ``clock``: the other replies now and then."""
+    gateway = shard.gateway = Gateway(patient=False)
+    began = clock.monotonic()
+
+    def script(number, body):
+        gateway.attempts._replied = clock.monotonic()
+        return reply(body) if clock.monotonic() - began > 300 else failure(500, "no engine")
+
+    server.script = script
+    assert len(shard.ask(shard.units(1))) == 1
+    assert gateway.usage.away == gateway.usage.unavailable == {}
 
 
 def test_what_a_healthy_model_fails_at_each_time_is_given_up_with_a_reason(shard, server):

@@ -85,6 +85,7 @@ def test_the_layout_is_as_written_down() -> None:
             "marker": "homes/shard/markers/stage.key.output.json",
             "markers": "homes/shard/markers/",
             "form": "forms/group",
+            "health": "health/group.json",
             "release": "releases/v000007/",
             "rendering": "rendered/ab/abc/how.jpg",
             "renderings": "rendered/ab/abc/",

@@ -230,17 +230,28 @@ def test_hostile_labels_are_never_embedded_and_one_call_embeds_each_path_once():
     assert space.calls == [], "nothing new, nothing to compare"
 
 
-def test_under_a_cap_every_parent_gets_its_first_before_any_gets_its_second():
+def test_under_a_cap_every_branch_gets_its_first_before_any_gets_its_second():
     proposals = [("counting", "c1"), ("counting", "c2"), ("counting", "c3"), ("ocr", "o1"), ("ocr", "o2"), ("", "art")]
-    assert grow(*proposals, max_new=3)[0] == ["art", "counting~c1", "ocr~o1"]
-    added, rejects = grow(*proposals, max_new=4)
-    assert added == ["art", "counting~c1", "counting~c2", "ocr~o1"]
-    assert rejects == [
-        LabelReject("counting~c3", Reason.OVER_CAP, "4 new nodes at most"),
-        LabelReject("ocr~o2", Reason.OVER_CAP, "4 new nodes at most"),
-    ]
-    assert grow(*proposals, max_new=0)[0] == []
-    assert len(grow(*proposals, max_new=None)[0]) == 6
+    everything = {"art", "counting~c1", "counting~c2", "counting~c3", "ocr~o1", "ocr~o2"}
+    for cap in range(len(everything) + 1):
+        added, rejects = grow(*proposals, max_new=cap)
+        assert len(added) == cap
+        assert {reject.detail for reject in rejects} <= {f"{cap} new nodes at most"}
+        assert set(added) | {reject.path for reject in rejects} == everything
+        of = Counter(path.partition("~")[0] for path in added)
+        if cap == 3:
+            assert of == {"art": 1, "counting": 1, "ocr": 1}
+        if cap == 5:
+            assert of == {"art": 1, "counting": 2, "ocr": 2}
+    assert set(grow(*proposals, max_new=None)[0]) == everything
+
+
+def test_under_a_cap_the_alphabet_does_not_say_which_branches_grow():
+    proposals = [("", f"{letter} things") for letter in "abcdefghijklmnopqrst"]
+    added, _ = grow(*proposals, max_new=5)
+    assert len(added) == 5
+    assert added != sorted(path for _, path in proposals)[:5]
+    assert added == grow(*reversed(proposals), max_new=5)[0], "the same proposals, the same nodes"
 
 
 def test_a_proposal_below_what_is_not_there_is_our_mistake():
