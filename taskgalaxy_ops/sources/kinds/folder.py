@@ -20,7 +20,8 @@ class FolderSource:
         name = place.source
         if not folder.is_dir():
             raise SourceError(
-                f"source {name!r}: {folder} is no folder. Set `sources.{name}.location` to one with images."
+                f"source {name!r}: {folder} is no folder. Name one with images: `sources.{name}.location` in the "
+                "settings, or Location in the form of galaxy_ingest."
             )
         self._folder = folder
         self._follow, self._hidden = place.follow_links, place.hidden
