@@ -46,19 +46,19 @@ _JOB = finetune_settings()
             description="Such as v000001. Empty: the latest (or the one that started this run).",
         ),
         "recipe": Param(
-            None,
+            _JOB.recipe,
             type=["null", "string"],
             minLength=1,
             examples=recipes(),
             title="Recipe",
-            description=f"One that ships, or a YAML file's path. Empty: as in the settings, {_JOB.recipe}.",
+            description="One that ships, or a YAML file's path. Empty: as in the settings.",
         ),
         "backend": Param(
-            None,
+            _JOB.backend,
             type=["null", "string"],
             enum=[None, "local", "command", "kubernetes"],
             title="Backend",
-            description=f"Where it is trained; the settings say how. Empty: as in the settings, {_JOB.backend}.",
+            description="Where it is trained; the settings say how. Empty: as in the settings.",
         ),
         "benchmarks": Param(
             ["held-out", "easy-vqa"],

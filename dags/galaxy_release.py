@@ -21,7 +21,7 @@ from galaxy_airflow.links import linked
 from galaxy_airflow.operators import task
 from galaxy_airflow.timetables import PartitionsOrCron
 from galaxy_defaults import COMMON, RELEASES, SAMPLES, SETTINGS, Receipt, by_hand
-from taskgalaxy_ops.settings import QUESTION_FORMS
+from taskgalaxy_ops.settings import QUESTION_FORMS, release_settings
 
 _SCHEDULE: Any = (
     PartitionsOrCron(assets=SAMPLES, cron=SETTINGS.schedules.release)
@@ -29,6 +29,7 @@ _SCHEDULE: Any = (
     else PartitionedAssetTimetable(assets=SAMPLES, default_partition_mapper=FixedKeyMapper(PartitionsOrCron.KEY))
 )
 _SHARE = {"type": ["null", "number"], "minimum": 0, "exclusiveMaximum": 1}
+_RULES = release_settings()
 
 
 @dag(
@@ -46,23 +47,21 @@ _SHARE = {"type": ["null", "number"], "minimum": 0, "exclusiveMaximum": 1}
             description="Although something has no answer yet; the release then says so, in name and card.",
         ),
         "cap": Param(
-            None,
+            _RULES.cap,
             type=["null", "integer"],
             minimum=1,
             title="Cap",
-            description="Samples a task type at most. Empty: as in the settings.",
+            description="Samples a task type at most. Empty: no cap but the settings'.",
         ),
-        "validation": Param(
-            None, **_SHARE, title="Validation", description="Share of the images. Empty: as in the settings."
-        ),
-        "test": Param(None, **_SHARE, title="Test", description="Share of the images. Empty: as in the settings."),
+        "validation": Param(_RULES.validation, **_SHARE, title="Validation", description="Share of the images."),
+        "test": Param(_RULES.test, **_SHARE, title="Test", description="Share of the images."),
         "variants": Param(
-            None,
+            None if _RULES.variants is None else list(_RULES.variants),
             type=["null", "array"],
             items={"enum": QUESTION_FORMS.names()},
             examples=QUESTION_FORMS.names(),
             title="Variants",
-            description="Only these. Empty: as in the settings.",
+            description="Only these. Empty: all, or those of the settings.",
         ),
         "settings_version": Param(
             None,

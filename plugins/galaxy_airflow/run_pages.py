@@ -172,7 +172,9 @@ def _order(task: Any) -> tuple[bool, datetime, str, int]:
 
 def _name(task: Any) -> str:
     name = task.task_id.rpartition(".")[2]
-    return name if task.map_index < 0 else f"{name}, {task.rendered_map_index or task.map_index + 1}"
+    label = str(task.rendered_map_index or task.map_index)
+    label = str(task.map_index + 1) if label.isdecimal() else label  # it has not begun, and so has no label yet
+    return name if task.map_index < 0 else f"{name}, {label}"
 
 
 def _moment(at: datetime | None) -> str:

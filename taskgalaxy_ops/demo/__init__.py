@@ -60,6 +60,8 @@ def _up_settings(file: Path, base_url: str) -> Path:
         raw = demo_settings(base_url, {})
         raw["airflow"] = {**raw["airflow"], "schedules": {"watch": "*/5 * * * *"}}
         raw["taxonomy"] = {"approval": "required"}
+        # Else it would lie wherever `up` was called.
+        raw["finetune"] = {**raw.get("finetune", {}), "folder": str(file.parent / "finetune")}
     former = yaml.safe_dump(raw, sort_keys=False)
     for model in (raw["teacher"], *raw["judges"]):
         if model.get("simulated"):

@@ -17,6 +17,7 @@ from taskgalaxy_ops.settings.load import (
     load_settings,
     parse_settings,
     read_yaml,
+    release_settings,
     settings_path,
 )
 from taskgalaxy_ops.settings.models import IN_PROCESS, InProcessSettings, Model, Price
@@ -72,6 +73,7 @@ __all__ = [
     "load_settings",
     "parse_settings",
     "read_yaml",
+    "release_settings",
     "settings_path",
     "valid_name",
     "validated",

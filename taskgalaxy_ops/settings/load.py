@@ -115,6 +115,12 @@ def finetune_settings() -> FinetuneSettings:
     return settings.finetune if settings else FinetuneSettings()
 
 
+def release_settings() -> ReleaseSettings:
+    """What a release holds, as the forms show it; the defaults if the file is missing or wrong."""
+    settings = _settings_or_none()
+    return settings.release if settings else ReleaseSettings()
+
+
 def _settings_or_none() -> Settings | None:
     try:
         return load_settings(settings_path())

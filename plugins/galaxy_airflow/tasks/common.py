@@ -58,8 +58,9 @@ def defer_until_back(
     if not any(at > now for at in until.values()):
         return
     wait = model_wait.first_wait(now - min(since.values()))
+    said = {name: text.partition("; it has served")[0] for name, text in reasons.items()}
     why = [
-        f"{name} has served nothing since {_clock(since[name])} ({reasons[name]}): looked at again at "
+        f"{name} has served nothing since {_clock(since[name])} ({said[name]}): looked at again at "
         f"{_clock(now + wait)}, then every {model_wait.LOOK_SECONDS:.0f} s, given up at {_clock(until[name])}"
         for name in sorted(until)
     ]

@@ -21,8 +21,11 @@ from taskgalaxy_ops.workspace import Workspace
 def check_tuning(form: Mapping[str, Any], partition: str | None) -> dict[str, Any]:
     """Check that a release is whole and may be trained on, and write its jobs; cancel them if the form says so.
 
-    partition: the release that triggered this run, or None.
+    partition: the release that triggered this run, or None. Such a run goes by the mounted settings: nobody chose what
+    the form shows.
     """
+    if partition:
+        form = {**form, "recipe": None, "backend": None}
     began, workspace = time.monotonic(), finetune_run.on_backend(opened(), form["backend"])
     tuning = finetune_run.tuning(workspace, release=form["release"] or partition, recipe=form["recipe"])
     if form["cancel"]:

@@ -9,7 +9,7 @@ from typing import Any
 from airflow.sdk.exceptions import AirflowSkipException
 
 from galaxy_airflow.known import remember
-from galaxy_airflow.runtime import log, opened, progress, receipt
+from galaxy_airflow.runtime import log, opened, progress, ready_settings, receipt
 from taskgalaxy_ops.errors import SourceError
 from taskgalaxy_ops.generation.results import RunResults
 from taskgalaxy_ops.operations.airflow import announcements
@@ -41,8 +41,10 @@ def release(form: Mapping[str, Any], announced: bool) -> dict[str, Any]:
     """Publish a release if it differs from the latest, and its contact sheet."""
     began = time.monotonic()
     workspace = opened(form.get("settings_version"))
-    named = {name: form[name] for name in ReleaseSettings.model_fields if form.get(name) is not None}
-    if named:
+    # The form shows the mounted settings' own values: only what a person changed there is a choice.
+    mounted = ready_settings().release.model_dump(mode="json")
+    named = {name: form[name] for name in mounted if form.get(name) not in (None, mounted[name])}
+    if named and not announced:
         rules = ReleaseSettings(**{**workspace.settings.release.model_dump(), **named})
         workspace = workspace.with_settings(release=rules)
     results = RunResults(workspace)
