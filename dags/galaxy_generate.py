@@ -37,7 +37,7 @@ def run_stage(name: str, lane: dict[str, Any], ti: Any, away: Any = None) -> Rec
 
 def unfinished(ti: Any) -> list[Any]:
     """What the stages of all lanes left without an answer, in the order of the stages."""
-    stages = [f"lane_of_shards.{name}" for name in ("embed_match", "filter", "write", "vote")]
+    stages = [f"lane_of_shards.{name}" for name in ("filter", "write", "vote")]
     return [each for each in ti.xcom_pull(task_ids=stages, key="unfinished") if each is not None]
 
 

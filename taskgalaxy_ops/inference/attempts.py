@@ -259,6 +259,7 @@ class Attempts:
                 limit.failed(where, slow=sent.kind == "slow", asked=sent.wait)
                 self.evidence(model).attempts.append((sending.about, False))
             case "content" | "declined" | "long":
+                self._replied = time.monotonic()
                 limit.reached()
         return most if sent.billed else pricing.Amount(0, 0)
 

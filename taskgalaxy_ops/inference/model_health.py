@@ -36,7 +36,7 @@ class ModelHealth:
 
     def __init__(self, store: Store | None) -> None:
         self._store = store
-        self._out: set[Identity] = set()  # models of which the store holds an outage
+        self._out: dict[Identity, float] = {}  # since when, of models of which the store holds an outage
         self._recalled: set[Identity] = set()
         self._writing: set[asyncio.Task[None]] = set()
         self._one_at_a_time = asyncio.Lock()
@@ -50,19 +50,19 @@ class ModelHealth:
         if self._store is None or model.weights is not None or identity(model) in self._recalled:
             return
         self._recalled.add(identity(model))
-        if await asyncio.to_thread(_read, self._store, identity(model)):
-            self._out.add(identity(model))
+        if found := await asyncio.to_thread(_read, self._store, identity(model)):
+            self._out.setdefault(identity(model), found.since)
 
     def away(self, model: Model, why: str, since: float) -> None:
-        """Write down that the model serves nothing since ``since`` (Unix seconds)."""
+        """Write down that the model serves nothing since ``since`` (Unix seconds), or since a worker saw it before."""
+        since = self._out[identity(model)] = min(since, self._out.get(identity(model), since))
         outage = Outage(model=model.name, base_url=model.base_url, since=since, seen=time.time(), why=why)
-        self._out.add(identity(model))
         self._write(model, json.dumps(asdict(outage), sort_keys=True).encode())
 
     def serves(self, model: Model) -> None:
         """The model served a request: an outage is over."""
         if identity(model) in self._out:
-            self._out.discard(identity(model))
+            del self._out[identity(model)]
             self._write(model, None)
 
     def _write(self, model: Model, raw: bytes | None) -> None:
