@@ -74,10 +74,10 @@ def galaxy_taxonomy() -> None:
         return taxonomy.propose(params, not by_hand(dag_run), ti, away)
 
     @task(trigger_rule=TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS)
-    def publish(proposed: dict[str, Any]) -> Receipt:
+    def publish(proposed: dict[str, Any], ti: Any) -> Receipt:
         from galaxy_airflow.tasks import taxonomy
 
-        return taxonomy.publish_proposal(proposed)
+        return taxonomy.publish_proposal(proposed, ti.xcom_pull(task_ids="approve"))
 
     @task(outlets=[SOURCES])
     def announce(params: dict[str, Any], outlet_events: Any) -> Receipt:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 import textwrap
+from collections.abc import Sequence
 from typing import Any
 
 from airflow.providers.standard.decorators.sensor import DecoratedSensorOperator
 from airflow.providers.standard.operators.hitl import ApprovalOperator
 from airflow.providers.standard.operators.python import PythonOperator
-from airflow.sdk import ExceptionRetryPolicy
+from airflow.sdk import ExceptionRetryPolicy, Param
 from airflow.sdk.bases.decorator import DecoratedOperator, task_decorator_factory
+from airflow.sdk.definitions.param import ParamsDict
 from airflow.sdk.exceptions import AirflowSkipException, TaskDeferred
 
 from galaxy_airflow.notes import SAYS
@@ -18,6 +20,7 @@ from taskgalaxy_ops.errors import TaskGalaxyError
 
 log = logging.getLogger("taskgalaxy")
 
+_OFFERED = 500  # new nodes that can be struck out in the form
 _WIDTH = 100  # characters of a line that the log's view shows without scrolling
 
 
@@ -104,12 +107,24 @@ class GalaxySensor(SaysWhy, DecoratedSensorOperator):
     """A ``@task.sensor``."""
 
 
+def _strike_out(paths: Sequence[str] = ()) -> Param:
+    """The field by which a person strikes nodes out of a proposal. paths: those that it offers."""
+    return Param(
+        [],
+        type=["null", "array"],
+        items={"type": "string"},
+        **({"examples": list(paths)} if paths else {}),
+        title="Strike out",
+        description="New nodes that are not to be published, with all below them. They are not proposed again.",
+    )
+
+
 class _Approval(ApprovalOperator):
     # The body is not in here: it contains a model's text, which must never be rendered as a template.
     template_fields = ("proposed",)
 
     def __init__(self, *, proposed: Any, **more: Any) -> None:
-        super().__init__(subject="Publish these task types?", **more)
+        super().__init__(subject="Publish these task types?", params={"strike_out": _strike_out()}, **more)
         self.proposed = proposed
 
     def execute(self, context: Any) -> Any:
@@ -120,6 +135,7 @@ class _Approval(ApprovalOperator):
             raise AirflowSkipException("the settings (taxonomy.approval) ask for nobody's approval of this proposal")
         self.subject = f"Publish {self.proposed['added']:,} new nodes of the taxonomy?"
         self.body = taxonomy.proposal_text(self.proposed["proposal"])
+        self.params = ParamsDict({"strike_out": _strike_out(taxonomy.new_paths(self.proposed["proposal"])[:_OFFERED])})
         return super().execute(context)
 
 

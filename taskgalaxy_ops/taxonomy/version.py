@@ -6,7 +6,7 @@ Its number is decided where it is published (store.py); nothing here reads or wr
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from taskgalaxy_ops.errors import TaxonomyError
@@ -91,6 +91,29 @@ class TaxonomyVersion:
             for node in self.nodes
         )
         return TaxonomyVersion(self.number + 1, self.number, nodes)
+
+
+def struck_out(nodes: Sequence[Node], added: Iterable[Node], paths: Collection[TaskTypePath]) -> tuple[Node, ...]:
+    """The nodes of a proposed version, of which a person struck out those of ``added`` with these paths.
+
+    These and all below them become retired, so that they are not proposed again. Where a task type would have no child
+    but retired ones, and so be no task type any more, they are left out instead. Raises TaxonomyError for a path that
+    is not among ``added``.
+    """
+    new = {node.path for node in added}
+    if unknown := sorted(set(paths) - new):
+        raise TaxonomyError(
+            f"'{labels.shown(unknown[0])}' is no new node of this proposal, so it cannot be struck out. Choose among "
+            "those that the form offers, and clear `approve`."
+        )
+    gone = {path for path in new if not {path, *labels.ancestors(path)}.isdisjoint(paths)}
+    children = Counter(labels.parent(node.path) for node in nodes if node.path not in gone)
+    left_out = {path for path in gone if (above := labels.parent(path)) and above not in gone and not children[above]}
+    return tuple(
+        replace(node, status=RETIRED) if node.path in gone else node
+        for node in nodes
+        if node.path not in gone or {node.path, *labels.ancestors(node.path)}.isdisjoint(left_out)
+    )
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,7 @@ from taskgalaxy_ops.settings import load_settings
 from taskgalaxy_ops.storage import keys
 from taskgalaxy_ops.storage.journal import Journal
 from taskgalaxy_ops.taxonomy.store import TaxonomyStore
+from taskgalaxy_ops.taxonomy.version import struck_out
 from taskgalaxy_ops.workspace import Workspace
 
 K = 12
@@ -185,11 +186,15 @@ def test_a_taxonomy_that_a_person_approved_is_announced_to_all_sources(days: Day
     proposal = TaxonomyStore(days.workspace).proposal(1)
     assert len(proposal.added) == 6
     assert f"**{len(proposal.added)} new nodes**" in asked["body"]
+    offered = [node.path for node in proposal.added]
+    assert asked["params"]["strike_out"]["schema"]["examples"] == offered
     assert len(TaxonomyStore(days.workspace).versions()) == 1  # nothing is published before somebody decides
-    days.client.call("PATCH", path, {"chosen_options": ["Approve"], "params_input": {}})
+    answer = {"chosen_options": ["Approve"], "params_input": {"strike_out": offered[:2]}}
+    days.client.call("PATCH", path, answer)
     days.settled()
     assert days.client.run("galaxy_taxonomy", run)["state"] == "success"
-    assert TaxonomyStore(days.workspace).version().nodes == proposal.nodes
+    assert TaxonomyStore(days.workspace).version().nodes == struck_out(proposal.nodes, proposal.added, offered[:2])
+    assert set(offered[2:]) <= {node.path for node in TaxonomyStore(days.workspace).version().nodes}
     last = announcements.announced(days.workspace)[-1]
     assert (last.reason, last.sources, last.open) == ("taxonomy", ["photos", "shapes"], [])
     assert sorted(each["partition_key"] for each in days.runs("galaxy_generate")[-2:]) == ["photos", "shapes"]

@@ -18,6 +18,7 @@ from taskgalaxy_ops.storage import keys
 from taskgalaxy_ops.storage.ledger import NANO
 from taskgalaxy_ops.taxonomy.expand import Growth, expand
 from taskgalaxy_ops.taxonomy.store import TaxonomyStore
+from taskgalaxy_ops.taxonomy.version import LIVE, struck_out
 
 
 def propose(form: Mapping[str, Any], scheduled: bool, ti: Any, away: Mapping[str, float] | None) -> dict[str, Any]:
@@ -78,14 +79,28 @@ def proposal_text(number: int) -> str:
     return proposal_pages.proposal_markdown(TaxonomyStore(opened()).proposal(number))
 
 
-def publish_proposal(proposed: Mapping[str, Any]) -> dict[str, Any]:
-    """Publish a proposal as the newest version."""
+def new_paths(number: int) -> list[str]:
+    """The paths of a proposal's new nodes."""
+    return [node.path for node in TaxonomyStore(opened()).proposal(number).added]
+
+
+def publish_proposal(proposed: Mapping[str, Any], answer: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Publish a proposal as the newest version.
+
+    answer: what a person answered, with the paths that were struck out; None: nobody was asked.
+    """
     began, workspace = time.monotonic(), opened()
     taxonomy_store = TaxonomyStore(workspace)
     proposal = taxonomy_store.proposal(proposed["proposal"])
-    version = taxonomy_store.publish(proposal.base, proposal.nodes, proposal.rejects, "expand")
+    struck = ((answer or {}).get("params_input") or {}).get("strike_out") or []
+    nodes = struck_out(proposal.nodes, proposal.added, struck)
+    version = taxonomy_store.publish(proposal.base, nodes, proposal.rejects, "expand")
     leaves = len(taxonomy_store.version(version).leaves())
-    return receipt("published", began, version=version, added=len(proposal.added), task_types=leaves)
+    live = {node.path for node in nodes if node.status == LIVE}
+    added = sum(node.path in live for node in proposal.added)
+    return receipt(
+        "published", began, version=version, added=added, struck_out=len(proposal.added) - added, task_types=leaves
+    )
 
 
 def announce_published(outlet: Any, wanted: bool) -> dict[str, Any]:

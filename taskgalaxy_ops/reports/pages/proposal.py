@@ -9,8 +9,8 @@ from taskgalaxy_ops.release import markdown
 from taskgalaxy_ops.reports.html import table_page
 from taskgalaxy_ops.taxonomy.store import Proposal
 
-_DECIDED_UPON = 200  # new nodes listed in the Markdown that is shown to the person who decides
-_NEIGHBOURS = 30  # rejected proposals listed there
+_BRANCHES = 40  # shown to the person who decides
+_NAMES = 300  # characters of a branch's new nodes there
 
 
 def proposal_page(found: Proposal, simulated: bool) -> str:
@@ -30,21 +30,31 @@ def proposal_page(found: Proposal, simulated: bool) -> str:
 
 
 def proposal_markdown(found: Proposal) -> str:
-    """A proposed version in short: counts by branch, new nodes, rejected proposals nearest to their neighbours."""
-    branches = Counter(node.path.split("~")[0] for node in found.added)
-    lines = [f"**{len(found.added):,} new nodes** on top of version {found.base}.", ""]
-    lines += markdown.table(("branch", "new"), [(markdown.text(b), str(n)) for b, n in sorted(branches.items())])
-    shown = found.added[:_DECIDED_UPON]
-    lines += markdown.table(("new node", "level"), [(markdown.text(n.path), str(n.level)) for n in shown])
-    if len(found.added) > len(shown):
-        lines += [f"… and {len(found.added) - len(shown):,} more: see the page linked from the task `propose`.", ""]
+    """A proposed version in short, for the person who decides: what is new, by branch, and what was left out, and why.
+
+    It is short, so that the buttons below it are in view; the page that ``propose`` links has everything.
+    """
+    branches: dict[str, list[str]] = {}
+    for node in found.added:
+        branch, _, below = node.path.partition("~")
+        branches.setdefault(branch, []).append(below.replace("~", " › ") or "(the branch itself)")
+    lines = [f"**{len(found.added):,} new nodes** on top of version {found.base}, in {len(branches):,} branches.", ""]
+    rows = [
+        (markdown.text(branch), str(len(names)), markdown.text("; ".join(names), _NAMES))
+        for branch, names in sorted(branches.items())
+    ]
+    lines += markdown.table(("branch", "new", "nodes"), rows[:_BRANCHES])
+    if len(rows) > _BRANCHES:
+        lines += [f"… and {len(rows) - _BRANCHES:,} more branches: see the page of the task `propose`.", ""]
+    reasons = Counter(reject.reason for reject in found.rejects)
+    counted = "; ".join(f"{number:,} {markdown.text(reason)}" for reason, number in reasons.most_common())
+    lines += [f"**Left out**: {counted or 'nothing'}."]
     near = [reject for reject in found.rejects if reject.similarity is not None]
-    near.sort(key=lambda reject: (-(reject.similarity or 0), reject.path))
-    lines += [f"**{len(found.rejects):,} proposals rejected**, {len(near):,} of them as twins of a neighbour:", ""]
-    lines += markdown.table(
-        ("proposed", "reason", "neighbour", "similarity"),
-        [tuple(map(markdown.text, _rejected(reject))) for reject in near[:_NEIGHBOURS]],
-    )
+    if near:
+        closest = max(near, key=lambda reject: (reject.similarity or 0, reject.path))
+        lines[-1] += " The closest twins: " + " and ".join(
+            markdown.text(text.replace("~", " › "), _NAMES) for text in (closest.path, closest.detail)
+        )
     return "\n".join(lines)
 
 

@@ -24,6 +24,7 @@ from taskgalaxy_ops.taxonomy import (
     tree,
 )
 from taskgalaxy_ops.taxonomy import labels as label_tools
+from taskgalaxy_ops.taxonomy.version import struck_out
 
 ANY_TEXT = st.text(alphabet=st.characters(exclude_categories=()))
 LABELISH = st.text(alphabet="aZéß'’-–&() 1\t\u00a0.~<$İΣς", max_size=30)
@@ -502,3 +503,37 @@ def test_a_tree_shows_groups_with_their_counts():
     assert tree(version, depth=1) == [tree(version)[0], "  art", "  ocr  (1)", "  ocr-x  (1)"]
     assert tree(TaxonomyVersion(0, None, ())) == ["version 0: 0 task types in 0 first-level nodes"]
     assert len(tree(TaxonomyVersion(0, None, tuple(SEEDS)))) == len(SEEDS) + 1
+
+
+def grown(*paths, by):
+    """Nodes of these paths, and those that ``by`` adds to them."""
+    base = nodes_of(*paths)
+    return base, [node for node in nodes_of(*by) if node not in base]
+
+
+def test_what_a_person_strikes_out_of_a_proposal_is_retired_with_all_below_it():
+    base, added = grown("ocr~signs", "art", by=("art~line~bold", "art~tone", "ocr~bills"))
+    found = {node.path: node.status for node in struck_out([*base, *added], added, ["art~line"])}
+    assert found == {
+        **dict.fromkeys(("ocr", "ocr~signs", "art", "art~tone", "ocr~bills"), "live"),
+        **dict.fromkeys(("art~line", "art~line~bold"), "retired"),
+    }
+    assert struck_out([*base, *added], added, []) == (*base, *added)
+
+
+def test_a_task_type_of_whose_new_children_all_are_struck_out_stays_one():
+    """A retired child would still be a child, and the node above it no leaf."""
+    base, added = grown("ocr~signs", by=("ocr~signs~road~stop", "ocr~signs~shop"))
+    nodes = struck_out([*base, *added], added, ["ocr~signs~road", "ocr~signs~shop"])
+    assert nodes == tuple(base)
+    assert [leaf.path for leaf in live_leaves(nodes)] == ["ocr~signs"]
+    base, added = grown("ocr~signs", by=("art~line",))  # a new branch: no task type of the base is at stake
+    found = {node.path: node.status for node in struck_out([*base, *added], added, ["art"])}
+    assert found == {"ocr": "live", "ocr~signs": "live", "art": "retired", "art~line": "retired"}
+
+
+def test_what_is_no_new_node_cannot_be_struck_out():
+    base, added = grown("ocr", by=("ocr~bills",))
+    for wrong in ("ocr", "nothing of the kind", "ocr~bills~x"):
+        with pytest.raises(TaxonomyError, match="no new node of this proposal"):
+            struck_out([*base, *added], added, [wrong])
