@@ -20,7 +20,7 @@ from typing import Any
 from airflow.sdk import Param, TriggerRule, dag
 
 from galaxy_airflow.links import linked
-from galaxy_airflow.operators import TaxonomyApproval, task
+from galaxy_airflow.operators import TaxonomyApproval, strike_out, task
 from galaxy_defaults import COMMON, SETTINGS, SOURCES, TEACHER, Receipt, announce_at_once, announcing, by_hand
 
 
@@ -86,7 +86,9 @@ def galaxy_taxonomy() -> None:
         return taxonomy.announce_published(outlet_events[SOURCES], params["announce"])
 
     proposed = linked(propose(), "Proposal")
-    approve = TaxonomyApproval(task_id="approve", proposed=proposed, execution_timeout=None)
+    approve = TaxonomyApproval(
+        task_id="approve", proposed=proposed, params={"strike_out": strike_out()}, execution_timeout=None
+    )
     published = publish(proposed)
     approve >> published >> announce()
 

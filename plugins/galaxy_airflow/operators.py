@@ -107,10 +107,11 @@ class GalaxySensor(SaysWhy, DecoratedSensorOperator):
     """A ``@task.sensor``."""
 
 
-def _strike_out(paths: Sequence[str] = ()) -> Param:
+def strike_out(paths: Sequence[str] = ()) -> Param:
     """The field by which a person strikes nodes out of a proposal. paths: those that it offers."""
     return Param(
         [],
+        source="task",
         type=["null", "array"],
         items={"type": "string"},
         **({"examples": list(paths)} if paths else {}),
@@ -124,7 +125,7 @@ class _Approval(ApprovalOperator):
     template_fields = ("proposed",)
 
     def __init__(self, *, proposed: Any, **more: Any) -> None:
-        super().__init__(subject="Publish these task types?", params={"strike_out": _strike_out()}, **more)
+        super().__init__(subject="Publish these task types?", **more)
         self.proposed = proposed
 
     def execute(self, context: Any) -> Any:
@@ -135,7 +136,7 @@ class _Approval(ApprovalOperator):
             raise AirflowSkipException("the settings (taxonomy.approval) ask for nobody's approval of this proposal")
         self.subject = f"Publish {self.proposed['added']:,} new nodes of the taxonomy?"
         self.body = taxonomy.proposal_text(self.proposed["proposal"])
-        self.params = ParamsDict({"strike_out": _strike_out(taxonomy.new_paths(self.proposed["proposal"])[:_OFFERED])})
+        self.params = ParamsDict({"strike_out": strike_out(taxonomy.new_paths(self.proposed["proposal"])[:_OFFERED])})
         return super().execute(context)
 
 
