@@ -471,14 +471,14 @@ def test_upkeep(settings_of: Callable[..., Settings], shapes: Path, caplog: pyte
     assert image in caplog.text
 
 
-def test_doctor(settings_of: Callable[..., Settings], models: Models, caplog: pytest.LogCaptureFixture) -> None:
+def test_doctor(settings_of: Callable[..., Settings], models: Models, said: Callable[[], str]) -> None:
     settings_of()
     assert run("galaxy_doctor")[""] == "success"
     away = {"name": "away", "base_url": "http://127.0.0.1:9/v1", "model": "x", "simulated": True}
     settings_of(teacher=away)
     states = run("galaxy_doctor")
     assert states == {"store": "success", "models": "failed", "encoder": "success", "machine": "success", "": "failed"}
-    assert "model away: http://127.0.0.1:9/v1" in caplog.text
+    assert "model away: http://127.0.0.1:9/v1" in said()
     assert models.stats()["requests"] > 0, "it asks as a run asks"
 
 
