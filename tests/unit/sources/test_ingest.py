@@ -474,7 +474,7 @@ def test_the_limit_takes_the_first_by_name(tmp_path):
 
 
 def test_a_location_without_images_says_what_to_do(tmp_path):
-    with pytest.raises(SourceError, match=r"'mine': .*gone is no folder\. Set `sources\.mine\.location`"):
+    with pytest.raises(SourceError, match=r"'mine': .*gone is no folder\. Name one .*`sources\.mine\.location`"):
         files_of(tmp_path / "gone")
     (tmp_path / "notes.txt").touch()
     with pytest.raises(SourceError, match=r"(?s)'mine': .* lists no image.*\.jpg .*`sources\.mine\.suffixes`"):
