@@ -28,11 +28,13 @@ class PageLink(BaseOperatorLink):
         return "galaxy_page"
 
     def get_link(self, operator: Any, *, ti_key: Any) -> str:  # noqa: ARG002 - Airflow's signature
-        receipt = ti_key.xcom_pull(task_ids=ti_key.task_id, map_indexes=ti_key.map_index)
-        page = receipt.get("page") if isinstance(receipt, dict) else None
-        if not isinstance(page, str) or not PAGE_NAME.fullmatch(page):
-            return ""
-        return f"{root()}/reports/{page}"
+        return page_of(ti_key.xcom_pull(task_ids=ti_key.task_id, map_indexes=ti_key.map_index))
+
+
+def page_of(receipt: Any) -> str:
+    """The address of the page that a task's receipt names; "" if it names none."""
+    page = receipt.get("page") if isinstance(receipt, dict) else None
+    return f"{root()}/reports/{page}" if isinstance(page, str) and PAGE_NAME.fullmatch(page) else ""
 
 
 def root() -> str:

@@ -46,21 +46,25 @@ def composed(first: str, said: Sequence[tuple[str, int, str]]) -> str:
     return note if len(note) <= _LONGEST else f"{note[: _LONGEST - 2]} …"
 
 
-def told(connection: Any, run: int) -> list[tuple[str, int, str]]:
-    """What the tasks of a run have to say: task id, map index and text, oldest first. run: the DAG run's number."""
+def xcoms(connection: Any, run: int, key: str) -> list[tuple[str, int, Any]]:
+    """A run's XComs of this key: task id, map index and value, oldest first. run: the DAG run's number."""
     from airflow.models.xcom import XComModel
     from sqlalchemy import select
 
     wanted = (XComModel.task_id, XComModel.map_index, XComModel.value)
-    query = select(*wanted).where(XComModel.dag_run_id == run, XComModel.key == SAYS).order_by(XComModel.timestamp)
-    found = []
-    for task, index, value in connection.execute(query):
-        text = value
-        with suppress(ValueError, TypeError):  # stored as the task serialised it
-            text = json.loads(value)
-        if isinstance(text, str) and text:
-            found.append((task, index, text))
-    return found
+    query = select(*wanted).where(XComModel.dag_run_id == run, XComModel.key == key).order_by(XComModel.timestamp)
+    return [(task, index, _read(value)) for task, index, value in connection.execute(query)]
+
+
+def _read(value: Any) -> Any:
+    with suppress(ValueError, TypeError):  # stored as the task serialised it
+        return json.loads(value)
+    return value
+
+
+def told(connection: Any, run: int) -> list[tuple[str, int, str]]:
+    """What the tasks of a run have to say: task id, map index and text, oldest first. run: the DAG run's number."""
+    return [each for each in xcoms(connection, run, SAYS) if isinstance(each[2], str) and each[2]]
 
 
 def write(connection: Any, run: int) -> None:

@@ -135,8 +135,8 @@ class _Approval(ApprovalOperator):
         if not taxonomy.needs_person(self.proposed):
             raise AirflowSkipException("the settings (taxonomy.approval) ask for nobody's approval of this proposal")
         self.subject = f"Publish {self.proposed['added']:,} new nodes of the taxonomy?"
-        self.body = taxonomy.proposal_text(self.proposed["proposal"])
-        self.params = ParamsDict({"strike_out": strike_out(taxonomy.new_paths(self.proposed["proposal"])[:_OFFERED])})
+        self.body, paths = taxonomy.to_decide(self.proposed["proposal"])
+        self.params = ParamsDict({"strike_out": strike_out(paths[:_OFFERED])})
         return super().execute(context)
 
 

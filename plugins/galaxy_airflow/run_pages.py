@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
 
 from galaxy_airflow import notes
-from galaxy_airflow.links import PAGE_NAME, root
+from galaxy_airflow.links import page_of, root
 from taskgalaxy_ops.reports.html import Link, table_page
 from taskgalaxy_ops.text import moment
 
@@ -98,9 +97,9 @@ def run_page(session: Any, dag: str, run: str) -> str | None:
     row = _row(found)
     said = {(task, index): text for task, index, text in notes.told(session.connection(), found.id)}
     tasks = sorted(found.get_task_instances(session=session), key=_order)
-    pages = _pages_of(session, found.id)
     lead: list[str | Link] = [f"{row.of or dag}: {row.state}, began {_moment(row.began)} UTC"]
-    lead += [Link(_PAGES.get(task, task), page) for (task, _), page in pages.items()]
+    receipts = _receipts(session, found.id).items()
+    lead += [Link(_PAGES.get(task, task), page) for (task, _), receipt in receipts if (page := page_of(receipt))]
     lead.append(Link("All runs of this DAG", _path(dag)))
     rows = [
         (
@@ -129,9 +128,8 @@ def task_page(session: Any, dag: str, run: str, task: str, index: int) -> str | 
         return None
     said = [text for name, at, text in notes.told(session.connection(), number) if (name, at) == (task, index)]
     receipt = _receipts(session, number).get((task, index)) or {}
-    page = _pages_of(session, number).get((task, index))
     lead: list[str | Link] = [line for text in said for line in text.splitlines()]
-    lead += [Link(_PAGES.get(task, "Its page"), page)] if page else []
+    lead += [Link(_PAGES.get(task, "Its page"), page)] if (page := page_of(receipt)) else []
     lead.append(Link("The whole run", _path(dag, run)))
     rows = [(name, _shown(value)) for name, value in receipt.items() if name != "page"]
     return table_page(f"{dag}.{task}", lead, [("What it did", ("what", "value"), rows)])
@@ -139,29 +137,10 @@ def task_page(session: Any, dag: str, run: str, task: str, index: int) -> str | 
 
 def _receipts(session: Any, run: int) -> dict[tuple[str, int], Mapping[str, Any]]:
     """The receipts of a run's tasks, by task id and map index."""
-    from airflow.models.xcom import XCOM_RETURN_KEY, XComModel
-    from sqlalchemy import select
+    from airflow.models.xcom import XCOM_RETURN_KEY
 
-    wanted = (XComModel.task_id, XComModel.map_index, XComModel.value)
-    found = {}
-    for task, index, value in session.execute(
-        select(*wanted).where(XComModel.dag_run_id == run, XComModel.key == XCOM_RETURN_KEY)
-    ):
-        receipt = value
-        with suppress(ValueError, TypeError):
-            receipt = json.loads(value)
-        if isinstance(receipt, dict):
-            found[task, index] = receipt
-    return found
-
-
-def _pages_of(session: Any, run: int) -> dict[tuple[str, int], str]:
-    """The addresses of the pages that a run's tasks wrote, by task id and map index."""
-    return {
-        key: f"{root()}/reports/{page}"
-        for key, receipt in _receipts(session, run).items()
-        if isinstance(page := receipt.get("page"), str) and PAGE_NAME.fullmatch(page)
-    }
+    found = notes.xcoms(session.connection(), run, XCOM_RETURN_KEY)
+    return {(task, index): receipt for task, index, receipt in found if isinstance(receipt, dict)}
 
 
 def _order(task: Any) -> tuple[bool, datetime, str, int]:

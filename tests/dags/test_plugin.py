@@ -160,6 +160,19 @@ def test_links_lead_to_pages_of_ours_alone() -> None:
         assert link(wrong) == ""
 
 
+def test_what_a_stage_left_and_a_later_one_has_answered_is_not_left() -> None:
+    bag()
+    from galaxy_airflow.tasks.generate import left_by_lane
+
+    def stage(lane: int, pending: int) -> dict[str, Any]:
+        return {"lane": lane, "pending": pending, "reasons": ["away"] if pending else [], "unaffordable": False}
+
+    # Two lanes by filter, write and vote: the first was left something by filter alone, the second by all three.
+    of_stages = [stage(0, 3), stage(1, 5), stage(0, 0), stage(1, 6), stage(0, 0), stage(1, 7)]
+    assert left_by_lane(of_stages) == [stage(1, 7)]
+    assert left_by_lane([]) == []
+
+
 def test_pages_are_for_whoever_may_read_dags(database: Path) -> None:
     """Every page depends on Airflow's own check; an anonymous request gets 401."""
     bag()

@@ -53,7 +53,7 @@ def stage(name: str, lane: Mapping[str, Any], ti: Any, away: Mapping[str, float]
     lane: one of `lanes`. away: models that earlier runs of this try waited for, and since when.
     Raises Waiting while a model serves nothing, for as long as its patience, or batches are under way;
     LeaseLostError while another run works on one of the lane's image shards; UnansweredError where single requests got
-    no reply, if a retry follows. Raises PendingError where units stay without an answer: the XCom ``unfinished`` has
+    no reply, if a retry follows. Raises PendingError where units stay without an answer. The XCom ``unfinished`` has
     their number and the reasons.
     """
     began = time.monotonic()
@@ -80,6 +80,8 @@ def stage(name: str, lane: Mapping[str, Any], ti: Any, away: Mapping[str, float]
         reasons=result.reasons,
         unaffordable=result.unaffordable,
     )
+    # Where it has none, too: what an earlier stage left without an answer may have one by now.
+    ti.xcom_push("unfinished", {name: summary[name] for name in _LEFT} | {"lane": lane["number"]})
     if not result.pending:
         return summary
     if result.held:
@@ -90,9 +92,10 @@ def stage(name: str, lane: Mapping[str, Any], ti: Any, away: Mapping[str, float]
     if stuck and result.usage.gave_up and ti.try_number <= ti.max_tries:
         raise UnansweredError(f"{result.pending} units have no answer yet: {'; '.join(result.reasons)}")
     defer(result.waiting, workspace.settings, ti.start_date)
-    left = {name: summary[name] for name in ("pending", "reasons", "unaffordable")}
-    ti.xcom_push("unfinished", {"lane": lane["number"], **left})
-    raise PendingError(_unanswered(f"{lane['sources'][0]}, {name}", left["pending"], left["reasons"]))
+    raise PendingError(_unanswered(f"{lane['sources'][0]}, {name}", result.pending, result.reasons))
+
+
+_LEFT = ("pending", "reasons", "unaffordable")  # of a stage's receipt
 
 
 def _unanswered(what: str, pending: int, reasons: Sequence[str]) -> str:
@@ -116,15 +119,18 @@ def announce_samples(
     if source not in workspace.registry.scans():
         raise AirflowSkipException(f"{source or 'no source'}: not registered, so nothing is announced")
     upto = lane_plans[0]["upto"] if lane_plans else announcements.seen(workspace)
-    pending = sum(each["pending"] for each in _by_lane(unfinished))
+    pending = sum(each["pending"] for each in left_by_lane(unfinished))
     announcements.ended(workspace, source, upto, pending)
     outlet.add_partitions(source)
     log.info("%s has ended, %s units pending", source, f"{pending:,}")
 
 
-def _by_lane(unfinished: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """For each lane what its last stage left without an answer."""
-    return list({each["lane"]: each for each in unfinished}.values())
+def left_by_lane(unfinished: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """What the last stage of each lane left without an answer; of lanes that left nothing, nothing.
+
+    unfinished: in the order of the stages.
+    """
+    return [each for each in {each["lane"]: each for each in unfinished}.values() if each["pending"]]
 
 
 def complete(
@@ -142,8 +148,8 @@ def complete(
     began = time.monotonic()
     if lane_plans is None:
         raise PendingError(f"{source}: the task `lanes` failed, and its log says why. Mend it, then clear it.")
-    left = _by_lane(unfinished)
-    reasons = list(dict.fromkeys(reason for each in unfinished for reason in each["reasons"]))
+    left = left_by_lane(unfinished)
+    reasons = [reason for each in left for reason in each["reasons"]]
     if missing := len(lane_plans) - len(votes) - len(left):
         raise PendingError(
             f"{source}: {missing} of {len(lane_plans)} lanes failed; their tasks say why. "

@@ -74,14 +74,10 @@ def needs_person(proposed: Mapping[str, Any]) -> bool:
     return rules.approval == "required"
 
 
-def proposal_text(number: int) -> str:
-    """The proposal as Markdown for the person who decides: branches, new nodes, rejected neighbours."""
-    return proposal_pages.proposal_markdown(TaxonomyStore(opened()).proposal(number))
-
-
-def new_paths(number: int) -> list[str]:
-    """The paths of a proposal's new nodes."""
-    return [node.path for node in TaxonomyStore(opened()).proposal(number).added]
+def to_decide(number: int) -> tuple[str, list[str]]:
+    """What the person who decides on a proposal is shown: its text as Markdown, and the paths of its new nodes."""
+    proposal = TaxonomyStore(opened()).proposal(number)
+    return proposal_pages.proposal_markdown(proposal), [node.path for node in proposal.added]
 
 
 def publish_proposal(proposed: Mapping[str, Any], answer: Mapping[str, Any] | None) -> dict[str, Any]:
