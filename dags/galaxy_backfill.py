@@ -18,14 +18,26 @@ from typing import Any
 
 from airflow.sdk import Param, TriggerRule, dag
 
+from galaxy_airflow.forms import version
 from galaxy_airflow.links import linked
 from galaxy_airflow.operators import task
-from galaxy_defaults import COMMON, ENCODERS, OFFERED_SOURCES, SOURCES, TEACHER, Receipt, announcing
+from galaxy_defaults import (
+    COMMON,
+    ENCODERS,
+    OFFERED_SETTINGS,
+    OFFERED_SOURCES,
+    OFFERED_TAXONOMIES,
+    SOURCES,
+    TEACHER,
+    Receipt,
+    announcing,
+)
 
 
 @dag(
     dag_id="galaxy_backfill",
-    dag_display_name="Galaxy: backfill sources",
+    dag_display_name="Galaxy 8: backfill sources",
+    description="Runs registered sources again; shows first what that would ask and cost.",
     doc_md=__doc__,
     schedule=announcing(None),
     tags=["galaxy", "sources", "generate"],
@@ -53,18 +65,14 @@ from galaxy_defaults import COMMON, ENCODERS, OFFERED_SOURCES, SOURCES, TEACHER,
             "are asked about first, at most one in twenty of a source but one at least, in a dry run too; no run asks "
             "about them again.",
         ),
-        "taxonomy_version": Param(
-            None,
-            type=["null", "integer"],
-            minimum=0,
+        "taxonomy_version": version(
+            OFFERED_TAXONOMIES,
             title="Taxonomy version",
             description="Empty: the newest. An older one is published again as the newest, since a store has one "
             "taxonomy at a time; a dry run only plans with it.",
         ),
-        "settings_version": Param(
-            None,
-            type=["null", "integer"],
-            minimum=1,
+        "settings_version": version(
+            OFFERED_SETTINGS,
             title="Settings version",
             description="One that the store has published before (a release's history.json names its own). "
             "Empty: the mounted settings.",

@@ -8,18 +8,21 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
-from airflow.sdk import Asset, Param, RetryAction, RetryRule
+from airflow.sdk import Asset, RetryAction, RetryRule, TriggerRule
 
 from galaxy_airflow.alerts import failed
 from galaxy_airflow.known import offered, recall
-from galaxy_airflow.operators import RetryByError
-from galaxy_airflow.timetables import ByHand, CronWithRuntimePartitions
+from galaxy_airflow.links import linked
+from galaxy_airflow.operators import PlanApproval, RetryByError, task
+from galaxy_airflow.timetables import ByHand, ByHandWithRuntimePartitions, Cron, CronWithRuntimePartitions
 from taskgalaxy_ops.settings import airflow_settings
 
 SETTINGS = airflow_settings()
 
 # What the forms offer; others can be typed all the same, since this is read only when DAG files are parsed.
-OFFERED_SOURCES, OFFERED_RELEASES = offered(recall(), "sources", "releases")
+OFFERED_SOURCES, OFFERED_RELEASES, OFFERED_SETTINGS, OFFERED_TAXONOMIES = offered(
+    recall(), "sources", "releases", "settings", "taxonomies"
+)
 
 # Assets. Partition keys: a source's name; of releases, the version.
 SOURCES = Asset(name="galaxy_sources", uri="galaxy://sources", extra={"partition": "source"})
@@ -69,19 +72,29 @@ LANE_TIMEOUT = timedelta(hours=SETTINGS.lane_hours)
 COMMON: dict[str, Any] = {"catchup": False, "default_args": DEFAULTS, "render_template_as_native_obj": False}
 
 
-def announce_at_once() -> Param:
-    """The choice *Announce* in the forms of DAGs that register sources, or publish a taxonomy."""
-    return Param(
-        True,
-        type="boolean",
-        title="Announce",
-        description="Run what is new at once. Off: it waits for galaxy_backfill, which can forecast its cost.",
-    )
+def planned_first(registered: Any) -> Any:
+    """The tasks *plan* and *approve_plan*, which do nothing unless the form chose to plan first; returns the latter.
+
+    registered: the receipts of the tasks that registered the sources; any other receipt: all that are registered.
+    """
+
+    @task(pool=ENCODERS, queue="encoders", trigger_rule=TriggerRule.ALL_DONE_MIN_ONE_SUCCESS)
+    def plan(registered: Any, params: dict[str, Any], ti: Any) -> Receipt:
+        from galaxy_airflow.tasks import backfill
+
+        return backfill.plan_first(registered, params["then"], ti)
+
+    return PlanApproval(task_id="approve_plan", about=linked(plan(registered), "Plan"), execution_timeout=None)
+
+
+def by_cron(cron: str | None) -> Any:
+    """The schedule of a DAG that runs by cron. cron: None for a DAG that runs only by hand."""
+    return Cron(cron, timezone="UTC") if cron else ByHand()
 
 
 def announcing(cron: str | None) -> Any:
-    """The schedule of a DAG whose tasks name the sources that they announce. cron: None for a DAG run only by hand."""
-    return CronWithRuntimePartitions(cron, timezone="UTC") if cron else ByHand()
+    """As `by_cron`, for a DAG whose tasks name the sources that they announce."""
+    return CronWithRuntimePartitions(cron, timezone="UTC") if cron else ByHandWithRuntimePartitions()
 
 
 def by_hand(dag_run: Any) -> bool:

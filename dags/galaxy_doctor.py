@@ -14,14 +14,15 @@ from __future__ import annotations
 from airflow.sdk import dag
 
 from galaxy_airflow.operators import task
-from galaxy_defaults import COMMON, ENCODERS, JUDGES, Receipt
+from galaxy_defaults import COMMON, ENCODERS, JUDGES, Receipt, by_cron
 
 
 @dag(
     dag_id="galaxy_doctor",
-    dag_display_name="Galaxy: doctor",
+    dag_display_name="Galaxy 1: doctor",
+    description="Checks the store, each model, the encoder and this machine.",
     doc_md=__doc__,
-    schedule=None,
+    schedule=by_cron(None),
     tags=["galaxy", "upkeep"],
     max_active_runs=1,
     **COMMON,

@@ -18,12 +18,14 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
-from airflow.sdk import Param, PartitionedAssetTimetable, dag
+from airflow.sdk import Param, dag
 
 from galaxy_airflow.known import recipes
 from galaxy_airflow.links import linked
 from galaxy_airflow.operators import sensor, task
-from galaxy_defaults import COMMON, ENCODERS, OFFERED_RELEASES, RELEASES, SETTINGS, Receipt
+from galaxy_airflow.timetables import Announced
+from galaxy_defaults import COMMON, ENCODERS, OFFERED_RELEASES, RELEASES, SETTINGS, Receipt, by_cron
+from taskgalaxy_ops.evaluate import benchmarks
 from taskgalaxy_ops.settings import finetune_settings
 
 _JOB = finetune_settings()
@@ -31,9 +33,10 @@ _JOB = finetune_settings()
 
 @dag(
     dag_id="galaxy_finetune",
-    dag_display_name="Galaxy: fine-tune and score",
+    dag_display_name="Galaxy 6: fine-tune and score",
+    description="Trains a model on a release, and scores it against the one before.",
     doc_md=__doc__,
-    schedule=PartitionedAssetTimetable(assets=RELEASES) if SETTINGS.finetune_on_release else None,
+    schedule=Announced(assets=RELEASES, what="a release is") if SETTINGS.finetune_on_release else by_cron(None),
     tags=["galaxy", "finetune"],
     max_active_runs=4,  # a run that cancels must not wait for the one that it cancels; jobs are known by their keys
     params={
@@ -66,7 +69,7 @@ _JOB = finetune_settings()
             items={"type": "string", "minLength": 1},
             uniqueItems=True,
             minItems=1,
-            examples=["held-out", "easy-vqa"],
+            examples=["held-out", "easy-vqa", *benchmarks.NAMES],
             title="Evaluate on",
             description="held-out: the release's test split. easy-vqa: its own. Others are lmms-eval's: POPE, …",
         ),
@@ -92,10 +95,10 @@ def galaxy_finetune() -> None:
         poke_interval=max(10.0, _JOB.poll_seconds),
         timeout=timedelta(hours=3 * _JOB.hours + 1).total_seconds(),  # each of three jobs has its own limit
     )
-    def train(checked: dict[str, Any], run_id: str, ti: Any) -> bool:
+    def train(checked: dict[str, Any], run_id: str, ti: Any, task_state_store: Any) -> bool:
         from galaxy_airflow.tasks import finetune
 
-        return finetune.train(checked, run=f"{run_id}/{ti.try_number}")
+        return finetune.train(checked, f"{run_id}/{ti.try_number}", task_state_store)
 
     @task(pool=ENCODERS, queue="encoders")
     def evaluate(checked: dict[str, Any], params: dict[str, Any]) -> Receipt:

@@ -2,8 +2,8 @@
 # Generate samples of a source
 
 Runs the stages embed and match, filter, write, vote for one source (the run's partition), in lanes of its image
-shards. Started when a source is announced, or by hand for a registered source. A lane whose models are asked by batch
-is deferred until a batch has ended, and holds no slot meanwhile.
+shards. Started when a source is announced, or by hand for one or several registered sources. A lane whose models are
+asked by batch is deferred until a batch has ended, and holds no slot meanwhile.
 
 **Reads** image shards, the newest taxonomy, the journals.
 **Writes** embeddings, matches, replies, pairs, votes, samples, rejects; then announces the source's samples.
@@ -18,15 +18,19 @@ from __future__ import annotations
 
 from typing import Any
 
-from airflow.sdk import Param, PartitionedAssetTimetable, TriggerRule, dag, task_group
+from airflow.sdk import Param, TriggerRule, dag, task_group
 
+from galaxy_airflow.forms import required
 from galaxy_airflow.operators import task
+from galaxy_airflow.timetables import Announced
 from galaxy_defaults import COMMON, ENCODERS, JUDGES, LANE_TIMEOUT, OFFERED_SOURCES, SAMPLES, SOURCES, TEACHER, Receipt
 
 
-def source_of(dag_run: Any, params: dict[str, Any]) -> str:
-    """The run's source: its partition key, or the form's source if it has none."""
-    return str(dag_run.partition_key or params["source"] or "")
+def sources_of(dag_run: Any, params: dict[str, Any]) -> list[str]:
+    """The run's sources: its partition key, or the form's if it has none. One may be given as ``source``, too."""
+    if dag_run.partition_key:
+        return [str(dag_run.partition_key)]
+    return list(params["sources"] or filter(None, [params.get("source")]))
 
 
 def run_stage(name: str, lane: dict[str, Any], ti: Any, away: Any = None) -> Receipt:
@@ -43,7 +47,7 @@ def unfinished(ti: Any) -> list[Any]:
 
 LANE: dict[str, Any] = {
     "execution_timeout": LANE_TIMEOUT,
-    "map_index_template": "lane {{ ti.map_index + 1 }}: {{ task.op_args[0]['images'] }} images",
+    "map_index_template": "{{ task.op_args[0]['label'] }}",
 }
 # What one stage left without an answer does not keep the next from what there is.
 AFTER: dict[str, Any] = {**LANE, "trigger_rule": TriggerRule.ALL_DONE_MIN_ONE_SUCCESS}
@@ -77,18 +81,18 @@ def lane_of_shards(lane: dict[str, Any]) -> Any:
 
 @dag(
     dag_id="galaxy_generate",
-    dag_display_name="Galaxy: generate samples",
+    dag_display_name="Galaxy 4: generate samples",
+    description="Asks teacher and judges about the images of one or several sources, and keeps what reaches quorum.",
     doc_md=__doc__,
-    schedule=PartitionedAssetTimetable(assets=SOURCES),
+    schedule=Announced(assets=SOURCES, what="a source is"),
     tags=["galaxy", "generate"],
     max_active_runs=4,
     params={
-        "source": Param(
+        "sources": Param(
             None,
-            type=["null", "string"],
-            **OFFERED_SOURCES,
-            title="Source",
-            description="A registered source: needed. Runs that an announcement started have it as their partition.",
+            **required(type="array", items={"type": "string"}, **OFFERED_SOURCES),
+            title="Sources",
+            description="Registered ones. Runs that an announcement started have theirs as their partition.",
         ),
     },
     **COMMON,
@@ -98,20 +102,20 @@ def galaxy_generate() -> None:
     def lanes(dag_run: Any, params: dict[str, Any]) -> list[dict[str, Any]]:
         from galaxy_airflow.tasks import generate
 
-        return generate.lanes(source_of(dag_run, params))
+        return generate.lanes(sources_of(dag_run, params))
 
     @task(outlets=[SAMPLES], trigger_rule=TriggerRule.ALL_DONE)
     def announce(lanes: Any, dag_run: Any, params: dict[str, Any], outlet_events: Any, ti: Any) -> None:
         from galaxy_airflow.tasks import generate
 
-        source = source_of(dag_run, params)
-        generate.announce_samples(outlet_events[SAMPLES], source, list(lanes or []), unfinished(ti))
+        sources = sources_of(dag_run, params)
+        generate.announce_samples(outlet_events[SAMPLES], sources, list(lanes or []), unfinished(ti))
 
     @task(trigger_rule=TriggerRule.ALL_DONE, retries=0)
     def complete(lanes: Any, votes: Any, dag_run: Any, params: dict[str, Any], ti: Any) -> Receipt:
         from galaxy_airflow.tasks import common, generate
 
-        return generate.complete(source_of(dag_run, params), lanes, common.several(votes), unfinished(ti))
+        return generate.complete(sources_of(dag_run, params), lanes, common.several(votes), unfinished(ti))
 
     dealt = lanes()
     votes = lane_of_shards.expand(lane=dealt)

@@ -1,7 +1,9 @@
 """
 # Ingest a source
 
-Registers the images of one source as image shards, and announces the source, so that `galaxy_generate` runs it.
+Registers the images of one source, or of each folder below a location, as image shards. Then, as *Then* says, it
+announces the sources at once, so that `galaxy_generate` runs them; or shows the plan first, and waits for a person to
+approve it; or leaves it at that.
 
 **Reads** the source's files (a folder that the workers see, an `s3://` prefix, or one that ships).
 **Writes** images, image shards, rejects with their reasons, and the source's entry in the registry.
@@ -14,16 +16,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from airflow.sdk import Param, dag
+from airflow.sdk import Param, TriggerRule, dag
 
+from galaxy_airflow.forms import EACH_FOLDER, ONLY_REGISTER, then
 from galaxy_airflow.known import LOCATIONS
 from galaxy_airflow.operators import task
-from galaxy_defaults import COMMON, OFFERED_SOURCES, SOURCES, Receipt, announce_at_once, announcing
+from galaxy_defaults import COMMON, OFFERED_SOURCES, SETTINGS, SOURCES, Receipt, announcing, planned_first
 
 
 @dag(
     dag_id="galaxy_ingest",
-    dag_display_name="Galaxy: ingest a source",
+    dag_display_name="Galaxy 2: ingest a source",
+    description="Registers the images of a folder or bucket, or of each folder below one.",
     doc_md=__doc__,
     schedule=announcing(None),
     tags=["galaxy", "sources"],
@@ -37,15 +41,16 @@ from galaxy_defaults import COMMON, OFFERED_SOURCES, SOURCES, Receipt, announce_
             maxLength=100,
             pattern=r"^[^/\\]+$",
             **OFFERED_SOURCES,
-            description="What the source is called, in releases and here. That of a registered source scans it again.",
+            description="What the source is called, in releases and here. That of a registered source scans it again. "
+            f"{EACH_FOLDER}: each folder directly below the location is a source, called as the folder.",
         ),
         "location": Param(
             None,
             type=["null", "string"],
-            examples=LOCATIONS,
+            examples=[*SETTINGS.watch_parents, *LOCATIONS],
             title="Location",
             description="A folder as the workers see it, s3://bucket/prefix, or one that ships (builtin:…). "
-            "Empty: as in the settings, or where it was last.",
+            f"Empty: as in the settings, or where it was last; for {EACH_FOLDER}, airflow.watch_parents.",
         ),
         "licence": Param(
             None,
@@ -68,24 +73,39 @@ from galaxy_defaults import COMMON, OFFERED_SOURCES, SOURCES, Receipt, announce_
             title="Limit",
             description="At most this many files, in order of name. Empty: all.",
         ),
-        "announce": announce_at_once(),
+        "then": then(ONLY_REGISTER),
     },
     **COMMON,
 )
 def galaxy_ingest() -> None:
     @task
-    def register(params: dict[str, Any]) -> Receipt:
+    def look(params: dict[str, Any], ti: Any) -> list[dict[str, Any]]:
         from galaxy_airflow.tasks import sources
 
-        return sources.register(params["name"], params)
+        return sources.chosen(params, ti)
 
-    @task(outlets=[SOURCES])
-    def announce(registered: dict[str, Any], params: dict[str, Any], outlet_events: Any) -> Receipt:
+    @task(map_index_template="{{ task.op_kwargs['source']['name'] }}")
+    def register(source: dict[str, Any], params: dict[str, Any]) -> Receipt:
         from galaxy_airflow.tasks import sources
 
-        return sources.announce_registered(outlet_events[SOURCES], [registered], "ingest", params["announce"])
+        return sources.register(source["name"], {**params, **source})
 
-    announce(register())
+    @task(outlets=[SOURCES], trigger_rule=TriggerRule.ALL_DONE_MIN_ONE_SUCCESS)
+    def announce(registered: Any, params: dict[str, Any], outlet_events: Any, ti: Any) -> Receipt:
+        from galaxy_airflow.tasks import sources
+
+        return sources.announce_registered(outlet_events[SOURCES], registered, "ingest", params, ti)
+
+    @task(trigger_rule=TriggerRule.ALL_DONE)
+    def complete(looked: Any, registered: Any, ti: Any) -> None:
+        from galaxy_airflow.tasks import sources
+
+        sources.still_failing(registered, looked, ti)
+
+    looked = look()
+    registered = register.expand(source=looked)
+    announced = announce(registered)
+    planned_first(registered) >> announced >> complete(looked, registered)
 
 
 galaxy_ingest()

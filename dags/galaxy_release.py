@@ -15,28 +15,25 @@ from __future__ import annotations
 
 from typing import Any
 
-from airflow.sdk import FixedKeyMapper, Param, PartitionedAssetTimetable, dag
+from airflow.sdk import Param, dag
 
+from galaxy_airflow.forms import version
 from galaxy_airflow.links import linked
 from galaxy_airflow.operators import task
-from galaxy_airflow.timetables import PartitionsOrCron
-from galaxy_defaults import COMMON, RELEASES, SAMPLES, SETTINGS, Receipt, by_hand
+from galaxy_airflow.timetables import Announced
+from galaxy_defaults import COMMON, OFFERED_SETTINGS, RELEASES, SAMPLES, SETTINGS, Receipt, by_hand
 from taskgalaxy_ops.settings import QUESTION_FORMS, release_settings
 
-_SCHEDULE: Any = (
-    PartitionsOrCron(assets=SAMPLES, cron=SETTINGS.schedules.release)
-    if SETTINGS.schedules.release
-    else PartitionedAssetTimetable(assets=SAMPLES, default_partition_mapper=FixedKeyMapper(PartitionsOrCron.KEY))
-)
 _SHARE = {"type": ["null", "number"], "minimum": 0, "exclusiveMaximum": 1}
 _RULES = release_settings()
 
 
 @dag(
     dag_id="galaxy_release",
-    dag_display_name="Galaxy: make a release",
+    dag_display_name="Galaxy 5: make a release",
+    description="Publishes all accepted samples as an immutable version.",
     doc_md=__doc__,
-    schedule=_SCHEDULE,
+    schedule=Announced(assets=SAMPLES, what="samples are", together=True, cron=SETTINGS.schedules.release),
     tags=["galaxy", "release"],
     max_active_runs=1,
     params={
@@ -63,10 +60,8 @@ _RULES = release_settings()
             title="Variants",
             description="Only these. Empty: all, or those of the settings.",
         ),
-        "settings_version": Param(
-            None,
-            type=["null", "integer"],
-            minimum=1,
+        "settings_version": version(
+            OFFERED_SETTINGS,
             title="Settings version",
             description="One that the store has published before. Empty: the mounted settings.",
         ),

@@ -2,7 +2,8 @@
 # Grow the taxonomy
 
 Asks the teacher for new task types, lets a person decide, publishes the new version and announces every registered
-source, so that the models are asked about task types that newly enter an image's top-k.
+source, so that the models are asked about task types that newly enter an image's top-k. *Then* in the form may choose
+to see first what that would ask, or to publish only.
 
 **Reads** the newest taxonomy version, the taxonomy's journal; where only crowded branches grow, the filter's outputs.
 **Writes** a proposal (the button *Proposal* of the task `propose`), then a taxonomy version.
@@ -19,14 +20,16 @@ from typing import Any
 
 from airflow.sdk import Param, TriggerRule, dag
 
+from galaxy_airflow.forms import ONLY_PUBLISH, then
 from galaxy_airflow.links import linked
 from galaxy_airflow.operators import TaxonomyApproval, strike_out, task
-from galaxy_defaults import COMMON, SETTINGS, SOURCES, TEACHER, Receipt, announce_at_once, announcing, by_hand
+from galaxy_defaults import COMMON, SETTINGS, SOURCES, TEACHER, Receipt, announcing, by_hand, planned_first
 
 
 @dag(
     dag_id="galaxy_taxonomy",
-    dag_display_name="Galaxy: grow the taxonomy",
+    dag_display_name="Galaxy 7: grow the taxonomy",
+    description="Asks the teacher for new task types, and lets a person approve them.",
     doc_md=__doc__,
     schedule=announcing(SETTINGS.schedules.taxonomy),
     tags=["galaxy", "taxonomy"],
@@ -62,7 +65,7 @@ from galaxy_defaults import COMMON, SETTINGS, SOURCES, TEACHER, Receipt, announc
             description="Only below nodes with at least taxonomy.scheduled_images_a_type fitting images a task type, "
             "as a scheduled run does.",
         ),
-        "announce": announce_at_once(),
+        "then": then(ONLY_PUBLISH),
     },
     **COMMON,
 )
@@ -79,18 +82,19 @@ def galaxy_taxonomy() -> None:
 
         return taxonomy.publish_proposal(proposed, ti.xcom_pull(task_ids="approve"))
 
-    @task(outlets=[SOURCES])
-    def announce(params: dict[str, Any], outlet_events: Any) -> Receipt:
+    @task(outlets=[SOURCES], trigger_rule=TriggerRule.ALL_DONE_MIN_ONE_SUCCESS)
+    def announce(published: Any, params: dict[str, Any], outlet_events: Any, ti: Any) -> Receipt:
         from galaxy_airflow.tasks import taxonomy
 
-        return taxonomy.announce_published(outlet_events[SOURCES], params["announce"])
+        return taxonomy.announce_published(outlet_events[SOURCES], published, params, ti)
 
     proposed = linked(propose(), "Proposal")
     approve = TaxonomyApproval(
-        task_id="approve", proposed=proposed, params={"strike_out": strike_out()}, execution_timeout=None
+        task_id="approve", about=proposed, params={"strike_out": strike_out()}, execution_timeout=None
     )
     published = publish(proposed)
-    approve >> published >> announce()
+    approve >> published
+    planned_first(published) >> announce(published)
 
 
 galaxy_taxonomy()

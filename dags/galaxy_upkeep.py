@@ -15,17 +15,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from airflow.sdk import CronTriggerTimetable, Param, dag
+from airflow.sdk import Param, dag
 
 from galaxy_airflow.operators import task
-from galaxy_defaults import COMMON, SETTINGS, Receipt
+from galaxy_defaults import COMMON, SETTINGS, Receipt, by_cron
 
 
 @dag(
     dag_id="galaxy_upkeep",
-    dag_display_name="Galaxy: upkeep",
+    dag_display_name="Galaxy 9: upkeep",
+    description="Verifies the store, finishes take-downs, compacts journals, deletes what nothing refers to.",
     doc_md=__doc__,
-    schedule=CronTriggerTimetable(SETTINGS.schedules.upkeep, timezone="UTC") if SETTINGS.schedules.upkeep else None,
+    schedule=by_cron(SETTINGS.schedules.upkeep),
     tags=["galaxy", "upkeep"],
     max_active_runs=1,
     params={

@@ -2,7 +2,8 @@
 # Watch the sources
 
 Lists every registered source, every source of the settings, and the folders below the settings'
-`airflow.watch_parents`. New and changed sources are ingested, and announced together.
+`airflow.watch_parents`. New and changed sources are ingested, and announced together; the form may choose to see the
+plan first, or to leave it at that.
 
 **Reads** listings; of changed sources, the files that are new.
 **Writes** what `galaxy_ingest` writes.
@@ -17,49 +18,51 @@ from typing import Any
 
 from airflow.sdk import TriggerRule, dag
 
+from galaxy_airflow.forms import ONLY_REGISTER, then
 from galaxy_airflow.operators import task
-from galaxy_defaults import COMMON, SETTINGS, SOURCES, Receipt, announce_at_once, announcing
+from galaxy_defaults import COMMON, SETTINGS, SOURCES, Receipt, announcing, planned_first
 
 
 @dag(
     dag_id="galaxy_watch",
-    dag_display_name="Galaxy: watch the sources",
+    dag_display_name="Galaxy 3: watch the sources",
+    description="Finds sources that are new or have changed, and ingests them.",
     doc_md=__doc__,
     schedule=announcing(SETTINGS.schedules.watch),
     tags=["galaxy", "sources"],
     max_active_runs=1,
-    params={"announce": announce_at_once()},
+    params={"then": then(ONLY_REGISTER)},
     **COMMON,
 )
 def galaxy_watch() -> None:
     @task
-    def look(ti: Any) -> list[str]:
+    def look(ti: Any) -> list[dict[str, Any]]:
         from galaxy_airflow.tasks import sources
 
         return sources.look(ti)
 
-    @task(map_index_template="{{ task.op_kwargs['source'] }}")
-    def register(source: str) -> Receipt:
+    @task(map_index_template="{{ task.op_kwargs['source']['name'] }}")
+    def register(source: dict[str, Any]) -> Receipt:
         from galaxy_airflow.tasks import sources
 
-        return sources.register_watched(source)
+        return sources.register(source["name"], source)
 
-    @task(outlets=[SOURCES], trigger_rule=TriggerRule.ALL_DONE)
-    def announce(registered: Any, params: dict[str, Any], outlet_events: Any) -> Receipt:
-        from galaxy_airflow.tasks import common, sources
+    @task(outlets=[SOURCES], trigger_rule=TriggerRule.ALL_DONE_MIN_ONE_SUCCESS)
+    def announce(registered: Any, params: dict[str, Any], outlet_events: Any, ti: Any) -> Receipt:
+        from galaxy_airflow.tasks import sources
 
-        found = common.several(registered)
-        return sources.announce_registered(outlet_events[SOURCES], found, "watch", params["announce"])
+        return sources.announce_registered(outlet_events[SOURCES], registered, "watch", params, ti)
 
     @task(trigger_rule=TriggerRule.ALL_DONE)
-    def complete(changed: Any, registered: Any, ti: Any) -> None:
-        from galaxy_airflow.tasks import common, sources
+    def complete(looked: Any, registered: Any, ti: Any) -> None:
+        from galaxy_airflow.tasks import sources
 
-        sources.still_failing(common.several(registered), changed, ti.xcom_pull(task_ids="look", key="failed"))
+        sources.still_failing(registered, looked, ti)
 
-    changed = look()
-    registered = register.expand(source=changed)
-    announce(registered) >> complete(changed, registered)
+    looked = look()
+    registered = register.expand(source=looked)
+    announced = announce(registered)
+    planned_first(registered) >> announced >> complete(looked, registered)
 
 
 galaxy_watch()

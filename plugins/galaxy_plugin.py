@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from airflow.plugins_manager import AirflowPlugin
 
-from galaxy_airflow.timetables import ByHand, CronWithRuntimePartitions, PartitionsOrCron
+from galaxy_airflow import timetables as own
 
 
 def _pages() -> list[dict[str, Any]]:
@@ -39,7 +39,9 @@ class GalaxyPlugin(AirflowPlugin):
     """TaskGalaxy in Airflow."""
 
     name = "taskgalaxy"
-    timetables: ClassVar[list[Any]] = [ByHand, CronWithRuntimePartitions, PartitionsOrCron]
+    timetables: ClassVar[list[Any]] = [
+        *(own.Announced, own.ByHand, own.ByHandWithRuntimePartitions, own.Cron, own.CronWithRuntimePartitions)
+    ]
     fastapi_apps = _pages()
     listeners = _listeners()
     external_views: ClassVar[list[Any]] = [

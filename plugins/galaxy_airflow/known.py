@@ -1,4 +1,4 @@
-"""What the forms offer to choose from: the sources and releases that a store has, recipes and what ships.
+"""What the forms offer to choose from: sources, releases and versions that a store has, recipes and what ships.
 
 DAG files cannot read the store when they are parsed: keys are not there, and it would take long. So tasks that add to
 what can be chosen write it down as an Airflow variable, and the next parse reads that.
@@ -26,10 +26,17 @@ def remember(workspace: Any) -> None:
     from airflow.sdk import Variable
 
     from taskgalaxy_ops.release.publish import published
+    from taskgalaxy_ops.storage import keys
+    from taskgalaxy_ops.storage.log import Log
+    from taskgalaxy_ops.taxonomy.store import TaxonomyStore
 
+    settings = [str(entry.number) for entry in Log(workspace.store, keys.SETTINGS_LOG).read()]
+    taxonomies = [str(each["version"]) for each in TaxonomyStore(workspace).versions()]
     now = {
         "sources": sorted(workspace.registry.scans())[:_MOST],
         "releases": [release.name for release in reversed(published(workspace))][:_MOST],
+        "settings": settings[::-1][:_MOST],
+        "taxonomies": taxonomies[::-1][:_MOST],
     }
     try:
         if Variable.get(VARIABLE, default=None, deserialize_json=True) != now:

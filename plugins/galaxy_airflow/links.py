@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import urljoin, urlsplit
 
 from airflow.sdk import XComArg
 from airflow.sdk.bases.operatorlink import BaseOperatorLink
@@ -35,6 +35,14 @@ def page_of(receipt: Any) -> str:
     """The address of the page that a task's receipt names; "" if it names none."""
     page = receipt.get("page") if isinstance(receipt, dict) else None
     return f"{root()}/reports/{page}" if isinstance(page, str) and PAGE_NAME.fullmatch(page) else ""
+
+
+def address_of(receipt: Any) -> str:
+    """As `page_of`, with scheme and host where Airflow's ``[api] base_url`` gives them."""
+    from airflow.sdk import conf
+
+    page = page_of(receipt)
+    return urljoin(conf.get("api", "base_url", fallback=""), page) if page else ""
 
 
 def root() -> str:

@@ -14,6 +14,8 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
+from galaxy_airflow.forms import EACH_FOLDER
+
 log = logging.getLogger("taskgalaxy")
 
 SAYS = "galaxy_says"  # the XCom's key
@@ -28,6 +30,8 @@ def about(dag_id: str, partition: str | None, conf: Mapping[str, Any] | None) ->
     if partition and what:
         return f"{what} {partition}"
     form = conf or {}
+    if form.get("name") == EACH_FOLDER:
+        return f"each folder below {form.get('location') or 'airflow.watch_parents'}"
     for name, shown in (("source", "source"), ("name", "source"), ("release", "release")):
         if isinstance(form.get(name), str) and form[name]:
             return f"{shown} {form[name]}"

@@ -15,11 +15,13 @@ from airflow.sdk.bases.decorator import DecoratedOperator, task_decorator_factor
 from airflow.sdk.definitions.param import ParamsDict
 from airflow.sdk.exceptions import AirflowSkipException, TaskDeferred
 
+from galaxy_airflow.links import address_of
 from galaxy_airflow.notes import SAYS
 from taskgalaxy_ops.errors import TaskGalaxyError
 
 log = logging.getLogger("taskgalaxy")
 
+ASKS = "galaxy_asks"  # the key of the XCom with the text (Markdown) that a person decides on
 _OFFERED = 500  # new nodes that can be struck out in the form
 _WIDTH = 100  # characters of a line that the log's view shows without scrolling
 
@@ -43,6 +45,10 @@ class RetryByError(ExceptionRetryPolicy):
         return super().evaluate(exception.error if isinstance(exception, TaskFailed) else exception, *more, **named)
 
 
+class NotChosen(AirflowSkipException):
+    """Skips a task that the form or the settings did not ask for: nothing that the run's note has to say."""
+
+
 class Waiting(TaskDeferred):
     """Defers a task, with the reason."""
 
@@ -52,7 +58,7 @@ class Waiting(TaskDeferred):
 
 
 class SaysWhy:
-    """Says why a task fails, waits or is skipped: in the last visible lines of its log, and in the run's note."""
+    """Says why a task fails, waits or is skipped, or where its page is: in the log's last lines and the run's note."""
 
     resumed = False  # after it was deferred
 
@@ -61,6 +67,9 @@ class SaysWhy:
         ti = context["ti"]
         try:
             result = super().execute(context)  # type: ignore[misc]
+        except NotChosen as skip:
+            log.info("Skipped: %s", skip)
+            raise
         except AirflowSkipException as skip:
             _say(ti, logging.INFO, f"Skipped: {skip}")
             raise
@@ -70,7 +79,10 @@ class SaysWhy:
         except TaskGalaxyError as error:
             _say(ti, logging.ERROR, str(error))
             raise TaskFailed(error) from None
-        if self.resumed or ti.try_number > 1:
+        if address := address_of(result):
+            (button,) = self.operator_extra_links  # type: ignore[attr-defined]
+            _say(ti, logging.INFO, f"{button.name}: {address}")
+        elif self.resumed or ti.try_number > 1:
             ti.xcom_push(SAYS, "")  # what it said is over
         return result
 
@@ -122,26 +134,41 @@ def strike_out(paths: Sequence[str] = ()) -> Param:
 
 class _Approval(ApprovalOperator):
     # The body is not in here: it contains a model's text, which must never be rendered as a template.
-    template_fields = ("proposed",)
+    template_fields = ("about",)
 
-    def __init__(self, *, proposed: Any, **more: Any) -> None:
-        super().__init__(subject="Publish these task types?", **more)
-        self.proposed = proposed
+    def __init__(self, *, about: Any, **more: Any) -> None:
+        super().__init__(subject="Approve?", **more)
+        self.about = about
 
+
+class _TaxonomyApproval(_Approval):
     def execute(self, context: Any) -> Any:
         """Ask, or skip where the settings ask for nobody's approval of this proposal."""
         from galaxy_airflow.tasks import taxonomy
 
-        if not taxonomy.needs_person(self.proposed):
-            raise AirflowSkipException("the settings (taxonomy.approval) ask for nobody's approval of this proposal")
-        self.subject = f"Publish {self.proposed['added']:,} new nodes of the taxonomy?"
-        self.body, paths = taxonomy.to_decide(self.proposed["proposal"])
-        self.params = ParamsDict({"strike_out": strike_out(paths[:_OFFERED])})
+        if not taxonomy.needs_person(self.about):
+            raise NotChosen("the settings (taxonomy.approval) ask for nobody's approval of this proposal")
+        self.subject = f"Publish {self.about['added']:,} new nodes of the taxonomy?"
+        self.body = context["ti"].xcom_pull(task_ids="propose", key=ASKS)
+        self.params = ParamsDict({"strike_out": strike_out(taxonomy.new_nodes(self.about["proposal"])[:_OFFERED])})
         return super().execute(context)
 
 
-class TaxonomyApproval(SaysWhy, _Approval):
-    """Asks a person to approve or reject a proposal, which the form shows. proposed: the receipt of ``propose``."""
+class TaxonomyApproval(SaysWhy, _TaxonomyApproval):
+    """Asks a person to approve or reject a proposal, which the form shows. about: the receipt of ``propose``."""
+
+
+class _PlanApproval(_Approval):
+    def execute(self, context: Any) -> Any:
+        """Ask."""
+        sources = self.about["sources"]
+        self.subject = f"Run {len(sources):,} sources?" if len(sources) > 1 else "Run this source?"
+        self.body = context["ti"].xcom_pull(task_ids="plan", key=ASKS)
+        return super().execute(context)
+
+
+class PlanApproval(SaysWhy, _PlanApproval):
+    """Asks a person to approve a plan, which the form shows. about: the receipt of ``plan``."""
 
 
 def task(python_callable: Any = None, **options: Any) -> Any:

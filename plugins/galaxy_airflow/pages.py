@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 from airflow.api_fastapi.core_api.security import requires_access_dag
 from fastapi import Depends, FastAPI, HTTPException, Path
-from fastapi.responses import HTMLResponse, PlainTextResponse
+from fastapi.responses import HTMLResponse, PlainTextResponse, Response
 
 from galaxy_airflow.links import PAGE_NAME, root
 
@@ -27,6 +27,7 @@ _SANDBOXED = {**_HEADERS, "Content-Security-Policy": "sandbox allow-scripts allo
 _Dag = Annotated[str, Path(pattern="^galaxy_[a-z]{1,40}$")]
 _THEMES = ("dark", "light")
 _RED_SHOWN = 10
+_SIDE = 72  # pixels of a picture in a form
 
 
 @app.get("/", dependencies=_MAY_READ)
@@ -96,6 +97,21 @@ def report(name: Annotated[str, Path(pattern=f"^{PAGE_NAME.pattern}$")], theme: 
     if theme in _THEMES:  # within its sandbox it cannot know
         page = page.replace(b"<html ", f'<html data-theme="{theme}" '.encode(), 1)
     return HTMLResponse(page, headers=_SANDBOXED)
+
+
+@app.get("/images/{image}", dependencies=_MAY_READ)
+def picture(image: Annotated[str, Path(pattern="^[0-9a-f]{64}$")]) -> Response:
+    """A small JPEG of a registered image, for the form by which a person approves task types; 404 if it is gone."""
+    from taskgalaxy_ops.errors import NotFoundError
+    from taskgalaxy_ops.reports.html import thumbnail
+    from taskgalaxy_ops.storage import keys
+
+    with _workspace() as workspace:
+        try:
+            raw = workspace.store.get(keys.blob(image))
+        except NotFoundError as error:
+            raise HTTPException(404, f"There is no image {image}.") from error
+    return Response(thumbnail(raw, _SIDE), media_type="image/jpeg", headers=_HEADERS)
 
 
 @app.get("/healthz")

@@ -57,8 +57,8 @@ class Conductor:
         self._watched = {(run["dag_id"], run["dag_run_id"]) for run in self._client.runs() if _over(run)}
         self.settle()  # of an earlier demo
         if len(TaxonomyStore(self._workspace).versions()) == 1:
-            self._client.trigger("galaxy_taxonomy", {"max_new": max_new, "announce": False})
-        self._client.trigger("galaxy_watch", {"announce": False})  # beside it: neither needs the other
+            self._client.trigger("galaxy_taxonomy", {"max_new": max_new, "then": "only publish"})
+        self._client.trigger("galaxy_watch", {"then": "only register"})  # beside it: neither needs the other
         self.settle(announces=False)
         if self._workspace.registry.scans():
             self._client.trigger("galaxy_backfill", {"forecast": True})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -45,21 +46,37 @@ def watch(workspace: Workspace) -> Watched:
 
 def located(workspace: Workspace) -> tuple[dict[str, SourceSettings], dict[str, str]]:
     """The settings of each source by name, without listing it; and why other places cannot be sources."""
-    known = {**workspace.registry.scans(), **workspace.settings.sources}
-    sources = {name: ingest.source_settings(workspace, name) for name in known}
+    sources = _known(workspace)
+    below, failed = located_below(workspace, workspace.settings.airflow.watch_parents)
+    return {**below, **sources}, failed
+
+
+def located_below(workspace: Workspace, parents: Sequence[str]) -> tuple[dict[str, SourceSettings], dict[str, str]]:
+    """The settings of each source that lies directly below one of these parents, registered or new, by name.
+
+    Returns them, and why other places cannot be sources.
+    """
+    known = _known(workspace)
+    sources: dict[str, SourceSettings] = {}
     failed: dict[str, str] = {}
-    for parent in workspace.settings.airflow.watch_parents:
+    for parent in parents:
         try:
             for name, location in _below(workspace, parent).items():
+                chosen = known.get(name) or sources.get(name) or SourceSettings(location=location)
                 if not valid_name(name):
                     failed[location] = "the folder's name is no name for a source: rename it"
-                    continue
-                if name in sources and sources[name].location != location:
-                    failed[location] = f"a source {name!r} lies at {sources[name].location} already: rename the folder"
-                sources.setdefault(name, SourceSettings(location=location))
+                elif chosen.location != location:
+                    failed[location] = f"a source {name!r} lies at {chosen.location} already: rename the folder"
+                else:
+                    sources[name] = chosen
         except SourceError as error:
             failed[parent] = str(error)
     return sources, failed
+
+
+def _known(workspace: Workspace) -> dict[str, SourceSettings]:
+    names = {**workspace.registry.scans(), **workspace.settings.sources}
+    return {name: ingest.source_settings(workspace, name) for name in names}
 
 
 def _below(workspace: Workspace, parent: str) -> dict[str, str]:
@@ -70,5 +87,5 @@ def _below(workspace: Workspace, parent: str) -> dict[str, str]:
         return {name: f"{parent.rstrip('/')}/{name}" for name in names}
     folder = Path(parent.removeprefix("file://"))
     if not folder.is_dir():
-        raise SourceError(f"airflow.watch_parents: {folder} is no folder. Name one whose subfolders are sources.")
+        raise SourceError(f"{folder} is no folder. Name one whose subfolders are sources (airflow.watch_parents).")
     return {path.name: str(path) for path in sorted(folder.iterdir()) if path.is_dir()}

@@ -21,6 +21,14 @@ from taskgalaxy_ops.operations.airflow import provision
 from taskgalaxy_ops.settings import load_settings
 from taskgalaxy_ops.sources.builtin import BUILTIN
 
+REGISTERING = {
+    "look": ["complete", "register"],
+    "register": ["announce", "complete", "plan"],
+    "plan": ["approve_plan"],
+    "approve_plan": ["announce"],
+    "announce": ["complete"],
+    "complete": [],
+}
 EDGES = {
     "galaxy_backfill": {"plan": ["announce", "forecast"], "forecast": ["announce"], "announce": []},
     "galaxy_doctor": {"store": [], "models": [], "encoder": [], "machine": []},
@@ -37,21 +45,18 @@ EDGES = {
         "announce": ["complete"],
         "complete": [],
     },
-    "galaxy_ingest": {"register": ["announce"], "announce": []},
+    "galaxy_ingest": REGISTERING,
     "galaxy_release": {"ready": ["release"], "release": ["announce"], "announce": []},
     "galaxy_taxonomy": {
         "propose": ["approve", "publish"],
         "approve": ["publish"],
-        "publish": ["announce"],
+        "publish": ["announce", "plan"],
+        "plan": ["approve_plan"],
+        "approve_plan": ["announce"],
         "announce": [],
     },
     "galaxy_upkeep": {"verify": ["compact"], "compact": [], "takedowns": ["unreferenced"], "unreferenced": []},
-    "galaxy_watch": {
-        "look": ["complete", "register"],
-        "register": ["announce", "complete"],
-        "announce": ["complete"],
-        "complete": [],
-    },
+    "galaxy_watch": REGISTERING,
 }
 DOCS = ROOT / "docs" / "airflow.md"
 BEGIN, END = "<!-- dags: made from the DAGs -->\n", "\n<!-- /dags -->"
@@ -95,6 +100,7 @@ def test_a_dag_tells_what_it_is_for(name: str) -> None:
     assert dag.doc_md.strip().startswith("# ")
     for lead in ("**Reads**", "**Writes**", "**A re-run**"):
         assert lead in dag.doc_md, f"{name} does not say what it {lead}"
+    assert dag.description and "\n" not in dag.description, "the list of DAGs shows it"
     assert "galaxy" in dag.tags
     assert len(dag.tags) > 1
     assert dag.max_active_runs <= 8
@@ -116,7 +122,7 @@ def test_every_task_has_an_owner_retries_by_kind_and_an_end() -> None:
         callbacks = task.on_failure_callback
         assert failed in ([callbacks] if callable(callbacks) else callbacks)
         # A person takes as long as he takes.
-        assert task.execution_timeout is not None or task.task_type == "TaxonomyApproval", task.task_id
+        assert task.execution_timeout is not None or task.task_type in ("PlanApproval", "TaxonomyApproval")
 
 
 def test_every_pool_and_connection_is_provisioned() -> None:
@@ -211,11 +217,11 @@ def test_schedules_come_from_the_settings(tmp_path: Path) -> None:
         write_settings()
     found = json.loads(done.stdout.splitlines()[-1])
     assert settings.airflow.schedules.watch == "5 * * * *"
-    assert found["galaxy_watch"] == "5 * * * *"
-    assert found["galaxy_taxonomy"] == "0 0 * * *"
-    assert found["galaxy_release"] == "Partitioned Asset or 30 4 * * *"
+    assert found["galaxy_watch"] == "At 5 minutes past the hour"
+    assert found["galaxy_taxonomy"] == "At 00:00"
+    assert found["galaxy_release"] == "When samples are announced, or: At 04:30"
     assert found["galaxy_ingest"] == "By hand"
-    assert found["galaxy_finetune"] == "PartitionedAssetTimetable"
+    assert found["galaxy_finetune"] == "When a release is announced"
 
 
 def test_library_and_airflow_are_apart() -> None:

@@ -27,6 +27,7 @@ def notes() -> Any:
     [
         ("galaxy_generate", "photos", {}, "source photos"),
         ("galaxy_generate", None, {"source": "photos"}, "source photos"),
+        ("galaxy_ingest", None, {"name": "*", "location": "/data"}, "each folder below /data"),
         ("galaxy_ingest", None, {"name": "photos", "location": "/x"}, "source photos"),
         ("galaxy_backfill", None, {"sources": ["a", "b"]}, "sources a, b"),
         ("galaxy_backfill", None, {"sources": None}, ""),

@@ -14,6 +14,7 @@ import pytest
 
 from dags.bag import bag
 from dags.test_runs import run
+from taskgalaxy_ops.operations.proposal_outlook import ProposalOutlook, TypeOutlook
 from taskgalaxy_ops.records import LabelReject, Node
 from taskgalaxy_ops.reports.pages import proposal as proposal_pages
 from taskgalaxy_ops.settings import Settings, parse_settings
@@ -28,24 +29,40 @@ def test_samples_or_a_cron_start_a_release() -> None:
     from airflow.timetables.base import TimeRestriction
 
     bag()  # puts the plugins on the path
-    from galaxy_airflow.timetables import PartitionsOrCron
+    from galaxy_airflow.timetables import Announced
     from galaxy_defaults import SAMPLES
 
     # Half a day from now: of a time that is just over, Airflow would make up for the run.
     at = pendulum.now("UTC").add(hours=12)
-    encoded = encode_timetable(PartitionsOrCron(assets=SAMPLES, cron=f"{at.minute} {at.hour} * * *"))
+    cron = f"{at.minute} {at.hour} * * *"
+    encoded = encode_timetable(Announced(assets=SAMPLES, what="samples are", together=True, cron=cron))
     there: Any = decode_timetable(json.loads(json.dumps(encoded)))
-    assert isinstance(there, PartitionsOrCron)
+    assert isinstance(there, Announced)
     assert there.partitioned
     assert there.can_be_scheduled
     assert [key.name for key, _ in there.asset_condition.iter_assets()] == ["galaxy_samples"]
-    assert there.get_partition_mapper(name="galaxy_samples").to_downstream("photos") == PartitionsOrCron.KEY
+    assert there.get_partition_mapper(name="galaxy_samples").to_downstream("photos") == Announced.KEY
     info = there.next_dagrun_info(
         last_automated_data_interval=None, restriction=TimeRestriction(None, None, catchup=False)
     )
-    assert info.partition_key == PartitionsOrCron.KEY
+    assert info.partition_key == Announced.KEY
     assert (info.run_after.hour, info.run_after.minute) == (at.hour, at.minute)
     assert info.run_after > pendulum.now("UTC")
+    assert there.summary.startswith("When samples are announced, or: At ")
+
+
+def test_every_schedule_is_told_in_words() -> None:
+    from airflow.serialization.decoders import decode_timetable
+    from airflow.serialization.encoders import encode_timetable
+
+    told = {}
+    for name, dag in bag().dags.items():
+        there: Any = decode_timetable(json.loads(json.dumps(encode_timetable(dag.timetable))))
+        told[name] = there.summary
+    assert told["galaxy_generate"] == "When a source is announced"
+    assert told["galaxy_release"] == "When samples are announced"
+    assert told["galaxy_ingest"] == told["galaxy_doctor"] == "By hand"
+    assert not [words for words in told.values() if "*" in words or "Partition" in words or words == "None"]
 
 
 @pytest.fixture
@@ -134,17 +151,19 @@ def test_a_proposals_labels_are_text() -> None:
     node = Node(HOSTILE, 3, "expand", "live")
     twin = LabelReject(HOSTILE, "near-duplicate label", "ocr~<script>", 0.97)
     proposal = Proposal(1, 0, (node,), (node,), (twin,))
-    shown = proposal_pages.proposal_markdown(proposal)
+    near = TypeOutlook(images=3, nearest=((HOSTILE, 0.9),), siblings=(HOSTILE,))
+    outlook = ProposalOutlook(types={HOSTILE: near}, images=5, matched=5)
+    shown = proposal_pages.proposal_markdown(proposal, outlook)
     assert "<img" not in shown
     assert "](http" not in shown
     assert "| `x`" not in shown
-    page = proposal_pages.proposal_page(proposal, simulated=True)
+    page = proposal_pages.proposal_page(proposal, outlook, lambda _: b"", simulated=True)
     assert "<img src=x" not in page
     assert "› <script>" not in page
     assert page.count("<script>") == 1, "ours, that follows Airflow's choice of light or dark"
     assert "SIMULATED" in page
-    approve = bag().dags["galaxy_taxonomy"].get_task("approve")
-    assert approve.template_fields == ("proposed",)  # neither subject nor body is rendered
+    for task in ("approve", "approve_plan"):  # neither subject nor body is rendered
+        assert bag().dags["galaxy_taxonomy"].get_task(task).template_fields == ("about",)
 
 
 def test_links_lead_to_pages_of_ours_alone() -> None:
@@ -185,5 +204,23 @@ def test_pages_are_for_whoever_may_read_dags(database: Path) -> None:
         if route.path not in open_to_all:
             assert route.dependencies, f"{route.path} is open to anyone"
     with TestClient(app) as client:
-        for path in ("/", "/reports/release-v000001"):
+        for path in ("/", "/reports/release-v000001", f"/images/{'0' * 64}"):
             assert client.get(path).status_code == 401
+
+
+def test_a_user_without_the_right_to_read_dags_is_told_so(database: Path) -> None:
+    bag()
+    from airflow.api_fastapi.app import create_auth_manager
+    from airflow.api_fastapi.auth.managers.simple.user import SimpleAuthManagerUser
+    from fastapi.testclient import TestClient
+
+    from galaxy_airflow.pages import app
+
+    manager = create_auth_manager()
+    nobody = manager.generate_jwt(SimpleAuthManagerUser(username="nobody", role=None))
+    app.state.auth_manager = manager
+    with TestClient(app) as client:
+        for path in ("/", "/dags/galaxy_ingest", "/reports/release-v000001", f"/images/{'0' * 64}"):
+            refused = client.get(path, headers={"Authorization": f"Bearer {nobody}"})
+            assert refused.status_code == 403
+            assert "Your role in Airflow may not read these DAGs." in refused.text

@@ -46,6 +46,13 @@ def run(dag: str, **form: Any) -> dict[str, str]:
     return {**states, "": str(done.state.value)}
 
 
+# What is left out of a run that registers one source, and plans nothing.
+REGISTERED = {
+    **{"look": "success", "register[0]": "success", "complete": "success", "": "success"},
+    **{"plan": "skipped", "approve_plan": "skipped"},
+}
+
+
 def ingested(source: str, location: Path) -> None:
     assert run("galaxy_ingest", name=source, location=str(location))[""] == "success"
 
@@ -60,7 +67,7 @@ def test_ingest(settings_of: Callable[..., Settings], shapes: Path) -> None:
     (shapes / "broken.png").write_bytes(b"\x89PNG and no more")
     workspace = Workspace.open(settings_of())
     states = run("galaxy_ingest", name="mine", location=str(shapes), licence="CC0-1.0", suffixes=[".png"], limit=5)
-    assert states == {"register": "success", "announce": "success", "": "success"}
+    assert states == {**REGISTERED, "announce": "success"}
     assert {claim.licence for claim in workspace.registry.claims()} == {"CC0-1.0"}
     assert [reject.file for reject in workspace.registry.rejects()] == ["broken.png"]
     assert workspace.registry.scans()["mine"].settings == {"licence": "CC0-1.0", "suffixes": [".png"], "limit": 5}
@@ -90,7 +97,7 @@ def test_ingest_of_what_is_not_there(
     if form.get("location") == "EMPTY":
         form = {**form, "location": str(tmp_path / "empty folder")}
     states = run("galaxy_ingest", **form)
-    assert (states["register"], states[""]) == ("failed", "failed")
+    assert (states["register[0]"], states["complete"], states[""]) == ("failed", "failed", "failed")
     assert workspace.registry.scans() == {}
     assert named in caplog.text
 
@@ -116,8 +123,8 @@ def test_watch(settings_of: Callable[..., Settings], pictures: Path, shapes: Pat
     assert announcements.announced(workspace)[-1].sources == ["shapes"]
 
     states = run("galaxy_watch")  # nothing new
-    nothing = {"look": "success", "register": "skipped", "announce": "skipped", "complete": "success", "": "success"}
-    assert states == nothing
+    nothing = ("register", "plan", "approve_plan", "announce")
+    assert states == {"look": "success", "complete": "success", "": "success", **dict.fromkeys(nothing, "skipped")}
     assert len(announcements.announced(workspace)) == 1
 
     shutil.copytree(pictures / "photos", parent / "photos")
@@ -174,20 +181,89 @@ def test_generate_in_one_lane(settings_of: Callable[..., Settings], shapes: Path
 
 
 @pytest.mark.parametrize(
-    ("source", "said"), [("nobody", "source 'nobody' is not registered"), ("", "no source is chosen")]
+    ("sources", "said"), [(["mine", "nobody"], "not registered: 'nobody'"), (None, "no source is chosen")]
 )
 def test_generate_of_what_is_not_registered_names_what_is_and_announces_nothing(
-    settings_of: Callable[..., Settings], shapes: Path, caplog: pytest.LogCaptureFixture, source: str, said: str
+    settings_of: Callable[..., Settings],
+    shapes: Path,
+    caplog: pytest.LogCaptureFixture,
+    sources: list[str] | None,
+    said: str,
 ) -> None:
     workspace = Workspace.open(settings_of())
     ingested("mine", shapes)
     before = Log(workspace.store, keys.ANNOUNCEMENTS_LOG).read()
-    states = run("galaxy_generate", source=source)
+    states = run("galaxy_generate", sources=sources)
     assert (states["lanes"], states["announce"], states["complete"], states[""]) == (
         *("failed", "skipped", "failed", "failed"),
     )
-    assert f"{said}: choose one of mine (Source in the form of galaxy_generate" in caplog.text
     assert len(Log(workspace.store, keys.ANNOUNCEMENTS_LOG).read()) == len(before)
+    assert f"{said}. Sources in the form of galaxy_generate: choose among mine (" in caplog.text
+
+
+def test_generate_of_several_sources(
+    settings_of: Callable[..., Settings], models: Models, shapes: Path, pictures: Path
+) -> None:
+    workspace = Workspace.open(settings_of())
+    ingested("mine", shapes)
+    ingested("photos", pictures / "photos")
+    assert announcements.awaited(workspace) == ["mine", "photos"]
+    states = run("galaxy_generate", sources=["photos", "mine"])
+    assert states[""] == "success"
+    assert [name for name in states if name.startswith("lane_of_shards.vote")] == [
+        f"lane_of_shards.vote[{lane}]"
+        for lane in (0, 1)  # one a source: two lanes are shared out
+    ]
+    assert announcements.awaited(workspace) == []
+    assert RunResults(workspace).pending == 0
+    assert models.stats()["asked_again"] == []
+
+
+def test_the_form_of_generate_requires_sources_and_announced_runs_need_none() -> None:
+    """Airflow's form takes for required what has a type without null, and validates by the whole schema."""
+    from airflow.sdk.exceptions import ParamValidationError
+
+    sources = bag().dags["galaxy_generate"].params.get_param("sources")
+    assert sources.value is None
+    assert sources.schema["type"] == "array"
+    for allowed in (None, ["mine"], ["mine", "photos"]):
+        sources.resolve(allowed)
+    for wrong in ("mine", [1]):
+        with pytest.raises(ParamValidationError):
+            sources.resolve(wrong)
+
+
+def test_ingest_of_each_folder(
+    settings_of: Callable[..., Settings], shapes: Path, pictures: Path, tmp_path: Path, said: Callable[[], str]
+) -> None:
+    workspace = Workspace.open(settings_of())
+    ingested("known", shapes)
+    parent = tmp_path / "incoming"
+    shutil.copytree(pictures / "photos", parent / "photos")
+    shutil.copytree(shapes, parent / "known")  # of the name of one that lies elsewhere
+    shutil.copytree(shapes, parent / "more shapes")
+    states = run("galaxy_ingest", name="*", location=str(parent))
+    assert (states["register[0]"], states["register[1]"], states["announce"]) == ("success", "success", "success")
+    assert states["complete"] == "failed"
+    assert "rename the folder" in said()
+    assert sorted(workspace.registry.scans()) == ["known", "more shapes", "photos"]
+    assert announcements.announced(workspace)[-1].sources == ["more shapes", "photos"]
+
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    assert run("galaxy_ingest", name="*", location=str(empty))["look"] == "failed"
+    assert "there is no folder below" in said()
+
+
+@pytest.mark.parametrize("dag", ["galaxy_ingest", "galaxy_watch", "galaxy_taxonomy"])
+def test_a_form_of_before_that_said_announce_is_refused(
+    settings_of: Callable[..., Settings], shapes: Path, said: Callable[[], str], dag: str
+) -> None:
+    """Passed over, its ``announce: false`` would spend what was not to be spent."""
+    workspace = Workspace.open(settings_of(sources={"mine": {"location": str(shapes)}}))
+    assert run(dag, **({"name": "mine"} if dag == "galaxy_ingest" else {}), announce=False)[""] == "failed"
+    assert "`announce` is now `then`" in said()
+    assert announcements.announced(workspace) == []
 
 
 def test_generate_short_of_budget_then_again(
@@ -223,16 +299,20 @@ def test_generate_while_a_model_is_away(settings_of: Callable[..., Settings], mo
     assert RunResults(workspace).pending == 0
 
 
+@pytest.mark.parametrize(("stage", "dead"), [("filter", "sim-teacher"), ("vote", "sim-judge-a")])
 def test_generate_waits_for_a_model_that_comes_back(
     settings_of: Callable[..., Settings],
     models: Models,
     shapes: Path,
     monkeypatch: pytest.MonkeyPatch,
     said: Callable[[], str],
+    stage: str,
+    dead: str,
 ) -> None:
     """The stage is deferred meanwhile, says so, and no try is used up."""
     bag()  # puts the plugins on the path
     from galaxy_airflow.triggers import ModelBack
+    from taskgalaxy_ops import pipeline
     from taskgalaxy_ops.inference import attempts, model_wait
 
     monkeypatch.setattr(attempts, "_LEAVE_SECONDS", 0.5)
@@ -248,6 +328,14 @@ def test_generate_waits_for_a_model_that_comes_back(
             yield event
 
     monkeypatch.setattr(ModelBack, "run", heals)
+    generate = pipeline.generate
+
+    def dies(workspace: Workspace, options: Any, **more: Any) -> Any:
+        if options.last_stage == stage and not waits:
+            models.control(faults={"server_error": 1.0})
+        return generate(workspace, options, **more)
+
+    monkeypatch.setattr(pipeline, "generate", dies)
 
     def of(name: str) -> dict[str, Any]:
         return {**model(name, models.base_url), "patience_seconds": 60}
@@ -255,11 +343,10 @@ def test_generate_waits_for_a_model_that_comes_back(
     judges = [of(f"sim-judge-{letter}") for letter in "abc"]
     workspace = Workspace.open(settings_of(teacher=of("sim-teacher"), judges=judges))
     ingested("mine", shapes)
-    models.control(faults={"server_error": 1.0})
     assert run("galaxy_generate", source="mine")[""] == "success"
-    assert [each["name"] for each in waits[0].models] == ["sim-teacher"]
+    assert dead in [each["name"] for each in waits[0].models]
     text = said()
-    assert "sim-teacher has served nothing since" in text
+    assert f"{dead} has served nothing since" in text
     assert "given up at" in text
     assert RunResults(workspace).pending == 0
     assert status(workspace).outages == []  # it serves again
@@ -331,6 +418,7 @@ def test_taxonomy(settings_of: Callable[..., Settings], models: Models, shapes: 
     states = run("galaxy_taxonomy", max_new=5)
     assert states == {
         **{"propose": "success", "approve": "skipped", "publish": "success"},
+        **{"plan": "skipped", "approve_plan": "skipped"},
         **{"announce": "skipped", "": "success"},  # no source is registered yet
     }
     versions = TaxonomyStore(workspace).versions()
@@ -340,7 +428,7 @@ def test_taxonomy(settings_of: Callable[..., Settings], models: Models, shapes: 
     assert run("galaxy_taxonomy", max_new=3)["announce"] == "success"
     last = announcements.announced(workspace)[-1]
     assert (last.reason, last.sources) == ("taxonomy", ["mine"])
-    states = run("galaxy_taxonomy", max_new=2, announce=False)  # only published
+    states = run("galaxy_taxonomy", max_new=2, then="only publish")  # only published
     assert (states["publish"], states["announce"], states[""]) == ("success", "skipped", "success")
     assert len(TaxonomyStore(workspace).versions()) == 4
     assert announcements.announced(workspace)[-1].number == last.number
@@ -413,10 +501,10 @@ def test_what_is_only_registered_waits_and_a_backfill_forecasts_it(
     assert run("galaxy_generate", source="known")[""] == "success"
     photos = shutil.copytree(pictures / "photos", tmp_path / "photos")
     seen, asked = announcements.seen(workspace), models.stats()["requests"]
-    states = run("galaxy_ingest", name="new", location=str(photos), announce=False)
-    assert states == {"register": "success", "announce": "skipped", "": "success"}
+    states = run("galaxy_ingest", name="new", location=str(photos), then="only register")
+    assert states == {**REGISTERED, "announce": "skipped"}
     (photos / "one more.png").write_bytes(min((pictures / "documents").glob("*.png")).read_bytes())
-    states = run("galaxy_watch", announce=False)
+    states = run("galaxy_watch", then="only register")
     assert (states["announce"], states[""]) == ("skipped", "success")
 
     states = run("galaxy_backfill", forecast=True)
@@ -482,15 +570,25 @@ def test_doctor(settings_of: Callable[..., Settings], models: Models, said: Call
     assert models.stats()["requests"] > 0, "it asks as a run asks"
 
 
+@pytest.mark.parametrize(
+    ("mistake", "help_"),
+    [
+        ("quorum: 2", "no such field: remove it or mend its name"),
+        ("vote: {quorum: 9}", "vote.quorum"),
+        ("vote: [", "is no YAML"),
+    ],
+)
 def test_settings_with_mistakes_are_named_in_the_task(
-    settings_of: Callable[..., Settings], caplog: pytest.LogCaptureFixture
+    settings_of: Callable[..., Settings], said: Callable[[], str], mistake: str, help_: str
 ) -> None:
     from dags.conftest import SETTINGS_FILE
 
     settings_of()
-    SETTINGS_FILE.write_text(SETTINGS_FILE.read_text("utf-8") + "\nquorum: 2\n", encoding="utf-8")
+    SETTINGS_FILE.write_text(f"{SETTINGS_FILE.read_text('utf-8')}\n{mistake}\n", encoding="utf-8")
     assert run("galaxy_doctor")["store"] == "failed"
-    assert "no such field: remove it or mend its name" in caplog.text
+    text = said()
+    assert help_ in text
+    assert "Traceback" not in text
 
 
 @pytest.fixture

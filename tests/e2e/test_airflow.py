@@ -143,6 +143,11 @@ def test_a_source_by_the_form_in_a_browser(days: Days, tmp_path: Path) -> None:
     """Log in, fill in the form, trigger, wait: the release holds what the folder held."""
     with browser() as page:
         days.log_in(page)
+        page.goto(f"{days.stack.url}/dags/galaxy_generate")
+        page.get_by_role("button", name="Trigger").first.click()
+        page.get_by_role("dialog").get_by_text("This field is required").first.wait_for()  # Sources
+        assert page.get_by_role("dialog").get_by_role("button", name="Trigger").is_disabled()
+        page.screenshot(path=tmp_path / "generate.png")
         page.goto(f"{days.stack.url}/dags/galaxy_ingest")
         page.get_by_role("button", name="Trigger").first.click()
         page.locator("#element_name").fill("shapes")
@@ -164,10 +169,22 @@ def test_a_source_by_the_form_in_a_browser(days: Days, tmp_path: Path) -> None:
     assert {pair.image for pair in results.samples} <= set(claims)
 
 
-def test_a_second_source_later_asks_only_its_units(days: Days) -> None:
-    before = days.asked()
+def test_a_second_source_later_asks_only_its_units_once_its_plan_is_approved(days: Days, tmp_path: Path) -> None:
+    before, generated = days.asked(), len(days.runs("galaxy_generate"))
     first = {row["id"] for row in days.samples(1)}
-    days.client.trigger("galaxy_ingest", {"name": "photos", "location": str(days.folder / "photos")})
+    form = {"name": "photos", "location": str(days.folder / "photos"), "then": "plan first"}
+    run = days.client.trigger("galaxy_ingest", form)
+    path = _asks(days, "galaxy_ingest", run, "approve_plan")
+    assert days.client.call("GET", path)["subject"] == "Run this source?"
+    assert f"{3 * K} matches" in days.client.call("GET", path)["body"]
+    with browser() as page:
+        days.log_in(page)
+        page.goto(days.stack.url + _required_action("galaxy_ingest", run, "approve_plan"))
+        page.get_by_role("button", name="Approve").wait_for()
+        page.screenshot(path=tmp_path / "plan first.png")
+        assert page.get_by_text(f"{3 * K} matches").is_visible()
+    assert (days.asked(), len(days.runs("galaxy_generate"))) == (before, generated)
+    days.client.call("PATCH", path, {"chosen_options": ["Approve"], "params_input": {}})
     days.settled()
     assert days.asked()["filter"] - before["filter"] == 3 * K
     assert days.models.stats()["asked_again"] == []
@@ -178,10 +195,9 @@ def test_a_second_source_later_asks_only_its_units(days: Days) -> None:
     assert {sources[pair.image] for pair in RunResults(days.workspace).samples} == {"shapes", "photos"}
 
 
-def test_a_taxonomy_that_a_person_approved_is_announced_to_all_sources(days: Days) -> None:
+def test_a_taxonomy_that_a_person_approved_is_announced_to_all_sources(days: Days, tmp_path: Path) -> None:
     run = days.client.trigger("galaxy_taxonomy", {"max_new": 6})
-    path = f"dags/galaxy_taxonomy/dagRuns/{quote(run, safe='')}/taskInstances/approve/-1/hitlDetails"
-    _asks(days, run)
+    path = _asks(days, "galaxy_taxonomy", run, "approve")
     asked = days.client.call("GET", path)
     proposal = TaxonomyStore(days.workspace).proposal(1)
     assert len(proposal.added) == 6
@@ -189,6 +205,18 @@ def test_a_taxonomy_that_a_person_approved_is_announced_to_all_sources(days: Day
     offered = [node.path for node in proposal.added]
     assert asked["params"]["strike_out"]["schema"]["examples"] == offered
     assert len(TaxonomyStore(days.workspace).versions()) == 1  # nothing is published before somebody decides
+    with browser() as page:
+        days.log_in(page)
+        page.goto(days.stack.url + _required_action("galaxy_taxonomy", run, "approve"))
+        picture = page.locator("img[src*='/galaxy/images/']").first
+        picture.wait_for()
+        wait(lambda: picture.evaluate("each => each.naturalWidth") > 0, 20)
+        assert page.get_by_role("button", name="Approve").is_visible()
+        page.screenshot(path=tmp_path / "approval.png")
+        page.goto(f"{days.stack.url}/galaxy/reports/proposal-1")
+        assert "nearest existing task types" in page.locator("body").inner_text()
+        assert page.locator("td img").first.evaluate("each => each.naturalWidth") > 0
+        page.screenshot(path=tmp_path / "proposal.png")
     answer = {"chosen_options": ["Approve"], "params_input": {"strike_out": offered[:2]}}
     days.client.call("PATCH", path, answer)
     days.settled()
@@ -204,8 +232,7 @@ def test_a_taxonomy_that_a_person_approved_is_announced_to_all_sources(days: Day
 def test_a_rejected_taxonomy_is_not_published(days: Days) -> None:
     versions = len(TaxonomyStore(days.workspace).versions())
     run = days.client.trigger("galaxy_taxonomy", {"max_new": 2})
-    path = f"dags/galaxy_taxonomy/dagRuns/{quote(run, safe='')}/taskInstances/approve/-1/hitlDetails"
-    _asks(days, run)
+    path = _asks(days, "galaxy_taxonomy", run, "approve")
     days.client.call("PATCH", path, {"chosen_options": ["Reject"], "params_input": {}})
     days.settled()
     states = {task["task_id"]: task["state"] for task in days.client.tasks("galaxy_taxonomy", run)}
@@ -364,9 +391,15 @@ def test_a_model_that_dies_is_seen_and_one_that_is_back_is_asked_on(days: Days, 
     assert (run["state"], run["note"]) == ("success", "source shapes")
     assert {each["try_number"] for each in days.client.tasks("galaxy_generate", task["dag_run_id"])} == {1}
     assert RunResults(days.workspace).pending == 0
-    with browser() as page:  # the contact sheet of the latest release, by two clicks from Airflow's home
+    with browser() as page:
         days.log_in(page)
         page.get_by_role("link", name="Galaxy").first.click()
+        frame = page.frame_locator("iframe[title=Galaxy]")
+        sources = frame.locator("table", has=frame.get_by_text("latest run"))
+        sources.get_by_role("link").first.click()  # a source's latest run: two clicks from Airflow's home
+        frame.get_by_role("link", name="All runs of this DAG").click()  # and all of them: three
+        assert frame.get_by_role("link", name="source photos").count() > 1
+        page.get_by_role("link", name="Galaxy").first.click()  # the contact sheet of the latest release: two
         frame = page.frame_locator("iframe[title=Galaxy]")
         latest = published(days.workspace)[-1]
         frame.get_by_role("link", name=latest.name).click()
@@ -392,15 +425,21 @@ def test_keys_are_in_connections_alone(days: Days) -> None:
         assert secret.encode() not in raw
 
 
-def _asks(days: Days, run: str) -> None:
-    """Until the run asks a person, and the scheduler has taken note that the asking task's process ended.
+def _asks(days: Days, dag: str, run: str, task: str) -> str:
+    """Until the run asks a person, and the scheduler has noted that the asking task's process ended; the answer's path.
 
     Who answered before that would be asked again: the executor's report would meet a task that is queued anew.
     """
-    wait(lambda: any(t["state"] == "awaiting_input" for t in days.client.tasks("galaxy_taxonomy", run)), 120)
-    noted = f"TaskInstance Finished: dag_id=galaxy_taxonomy, task_id=approve, run_id={run},"
+    wait(lambda: any(t["state"] == "awaiting_input" for t in days.client.tasks(dag, run)), 120)
+    noted = f"TaskInstance Finished: dag_id={dag}, task_id={task}, run_id={run},"
     wait(lambda: noted in (days.stack.folder / "airflow-scheduler.log").read_text("utf-8", "replace"), 60)
     time.sleep(1)
+    return f"dags/{dag}/dagRuns/{quote(run, safe='')}/taskInstances/{task}/-1/hitlDetails"
+
+
+def _required_action(dag: str, run: str, task: str) -> str:
+    """The path of the page on which a person answers."""
+    return f"/dags/{dag}/runs/{quote(run, safe='')}/tasks/{task}/required_actions"
 
 
 def _journalled(workspace: Workspace, source: str) -> list[str]:

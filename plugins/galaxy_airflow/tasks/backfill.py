@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from airflow.sdk.exceptions import AirflowSkipException
-
+from galaxy_airflow.forms import PLAN_FIRST, number
+from galaxy_airflow.links import page_of
+from galaxy_airflow.operators import ASKS, NotChosen
 from galaxy_airflow.runtime import log, opened, progress, receipt
+from galaxy_airflow.tasks.common import several
 from galaxy_airflow.tasks.sources import announce
 from taskgalaxy_ops.errors import SourceError
 from taskgalaxy_ops.operations.forecast import forecast, probe, record
+from taskgalaxy_ops.operations.plan import RunPlan
 from taskgalaxy_ops.operations.plan import plan as plan_run
+from taskgalaxy_ops.release import markdown
 from taskgalaxy_ops.reports.pages import forecast as forecast_pages
 from taskgalaxy_ops.reports.pages import plan as plan_pages
 from taskgalaxy_ops.reports.text import costs as costs_text
@@ -21,6 +25,9 @@ from taskgalaxy_ops.reports.text import plan as plan_text
 from taskgalaxy_ops.storage import keys
 from taskgalaxy_ops.storage.ledger import NANO
 from taskgalaxy_ops.taxonomy.store import TaxonomyStore
+from taskgalaxy_ops.workspace import Workspace
+
+_NAMES = 500  # characters of the sources' names that the form shows
 
 
 def plan(form: Mapping[str, Any]) -> dict[str, Any]:
@@ -29,35 +36,71 @@ def plan(form: Mapping[str, Any]) -> dict[str, Any]:
     form: the trigger form. Raises SourceError where no source is registered.
     """
     began = time.monotonic()
-    workspace = opened(form.get("settings_version"))
+    workspace = opened(number(form["settings_version"]))
     sources = list(form["sources"] or sorted(workspace.registry.scans()))
     if not sources:
         raise SourceError("backfill: no source is registered. Run galaxy_ingest or galaxy_watch first.")
     taxonomy_store = TaxonomyStore(workspace)
     newest = taxonomy_store.version().number
-    version = newest if form.get("taxonomy_version") is None else form["taxonomy_version"]
-    run_plan = plan_run(workspace, sources, taxonomy=version)
-    for line in plan_text.plan(run_plan):
-        log.info(line)
+    chosen = number(form["taxonomy_version"])
+    version = newest if chosen is None else chosen
+    planned, _ = _planned(workspace, sources, version)
     if version != newest and not form["dry_run"]:
         newest = taxonomy_store.publish(
             newest, taxonomy_store.version(version).nodes, [], f"backfill of version {version}"
         )
+    max_cost = None if form["budget"] is None else workspace.ledger().spent().cost / NANO + form["budget"]
+    orders = {"settings_version": number(form["settings_version"]), "max_cost": max_cost}
+    return receipt("planned", began, **planned, orders=orders)
+
+
+def _planned(
+    workspace: Workspace, sources: Sequence[str], taxonomy: int | None = None
+) -> tuple[dict[str, Any], RunPlan]:
+    """Plan a run of these sources and write the plan's page; returns what the task's receipt says, and the plan."""
+    version = TaxonomyStore(workspace).version(taxonomy).number
+    run_plan = plan_run(workspace, sources, taxonomy=version)
+    for line in plan_text.plan(run_plan):
+        log.info(line)
     page = plan_pages.plan_page(run_plan, sources, version)
     name = f"plan-{plan_pages.page_name(page)}"
     workspace.store.replace(keys.report(name), page.encode())
-    max_cost = None if form.get("budget") is None else workspace.ledger().spent().cost / NANO + form["budget"]
-    return receipt(
-        "planned",
-        began,
-        sources=sources,
-        taxonomy_version=version,
-        shards=run_plan.shards,
-        units={each.stage: round(each.units.expected) for each in run_plan.stages},
-        cost=None if (cost := run_plan.total("cost")) is None else cost.expected,
-        orders={"settings_version": form.get("settings_version"), "max_cost": max_cost},
-        page=name,
+    told = {
+        "sources": list(sources),
+        "taxonomy_version": version,
+        "shards": run_plan.shards,
+        "units": {each.stage: round(each.units.expected) for each in run_plan.stages},
+        "cost": None if (cost := run_plan.total("cost")) is None else cost.expected,
+        "page": name,
+    }
+    return told, run_plan
+
+
+def plan_first(registered: Any, then: str, ti: Any) -> dict[str, Any]:
+    """Plan what the models would be asked about these sources, for a person to approve; skipped unless chosen.
+
+    registered: the receipts of the tasks that registered them; others stand for all sources. Writes the plan's page.
+    """
+    if then != PLAN_FIRST:
+        raise NotChosen(f"{then}: no plan was asked for")
+    began, workspace = time.monotonic(), opened()
+    sources = sorted({each["source"] for each in several(registered) if "source" in each} or workspace.registry.scans())
+    told, run_plan = _planned(workspace, sources)
+    made = forecast(workspace, sources)
+    rows = [[markdown.text(cell) for cell in plan_text.plan_row(each)[:-1]] for each in run_plan.stages]
+    notes = [*plan_text.plan_notes(run_plan), *costs_text.forecast(made)]
+    ti.xcom_push(
+        ASKS,
+        "\n".join(
+            [
+                f"{markdown.text(', '.join(sources), _NAMES)}: [the plan with reasons]({page_of(told)})",
+                "",
+                *markdown.table(plan_text.HEADER[:-1], rows),
+                *(f"{markdown.text(note)}  " for note in notes),
+            ]
+        ),
     )
+    return receipt("planned", began, **told)
 
 
 def forecast_backfill(planned: Mapping[str, Any], wanted: bool) -> dict[str, Any]:
@@ -67,7 +110,7 @@ def forecast_backfill(planned: Mapping[str, Any], wanted: bool) -> dict[str, Any
     answer (a model is out of reach, a batch is under way) has no forecast. Skipped unless ``wanted``.
     """
     if not wanted:
-        raise AirflowSkipException("no forecast was asked for")
+        raise NotChosen("no forecast was asked for")
     began, workspace = time.monotonic(), opened(**planned["orders"])
     sources, version = planned["sources"], planned["taxonomy_version"]
     with progress() as shown:
@@ -95,6 +138,6 @@ def forecast_backfill(planned: Mapping[str, Any], wanted: bool) -> dict[str, Any
 def announce_backfill(outlet: Any, planned: Mapping[str, Any], dry_run: bool) -> dict[str, Any]:
     """Announce the chosen sources again; skipped in a dry run."""
     if dry_run:
-        raise AirflowSkipException("a dry run: nothing is announced")
+        raise NotChosen("a dry run: nothing is announced")
     orders = {name: value for name, value in planned["orders"].items() if value is not None}
     return announce(outlet, planned["sources"], "backfill", **orders)

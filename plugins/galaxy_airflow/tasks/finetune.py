@@ -17,6 +17,8 @@ from taskgalaxy_ops.reports.pages.finetune import write_card
 from taskgalaxy_ops.reports.text import finetune as finetune_text
 from taskgalaxy_ops.workspace import Workspace
 
+_TOLD = "progress"
+
 
 def check_tuning(form: Mapping[str, Any], partition: str | None) -> dict[str, Any]:
     """Check that a release is whole and may be trained on, and write its jobs; cancel them if the form says so.
@@ -55,16 +57,20 @@ def _backend(workspace: Workspace) -> TrainBackend:
     return open_backend(chosen)
 
 
-def train(checked: Mapping[str, Any], run: str) -> bool:
-    """Submit the next job, log the jobs' progress, and return whether all have succeeded.
+def train(checked: Mapping[str, Any], run: str, told: Any) -> bool:
+    """Submit the next job, log which jobs have got on since the last look, and return whether all have succeeded.
 
-    run: names this try of the task; a job that failed in it is not submitted again in it.
+    run: names this try of the task; a job that failed in it is not submitted again in it. told: what Airflow keeps of
+    the task from one look to the next.
     """
     workspace = finetune_run.on_backend(opened(), checked["backend"])
     tuning = finetune_run.written(workspace, checked["release"], checked["jobs"])
     done = finetune_run.Trainings(workspace, run, _backend(workspace)).done(tuning.jobs)
-    for role, text in finetune_run.progress_lines(tuning.jobs).items():
-        log.info("%s: %s", role, text)
+    lines, before = finetune_run.progress_lines(tuning.jobs), told.get(_TOLD, {})
+    for role, text in lines.items():
+        if before.get(role) != text:
+            log.info("%s: %s", role, text)
+    told.set(_TOLD, lines)
     return done
 
 

@@ -22,29 +22,40 @@ from taskgalaxy_ops.storage.ledger import NANO
 from taskgalaxy_ops.taxonomy.store import TaxonomyStore
 
 
-def lanes(source: str) -> list[dict[str, Any]]:
-    """Divide a source's image shards into lanes; each is a dict of what its tasks need: numbers and names.
+def lanes(sources: Sequence[str]) -> list[dict[str, Any]]:
+    """Divide the image shards of each source into lanes; each is a dict of what its tasks need: numbers and names.
 
     Raises SourceError for a source that is not registered, before anything else is done.
     """
-    began, workspace = time.monotonic(), opened()
-    if source not in (there := workspace.registry.scans()):
-        what = f"source {source!r} is not registered" if source else "no source is chosen"
-        choose = f"choose one of {', '.join(sorted(there))}" if there else "none is registered"
-        raise SourceError(f"{what}: {choose} (Source in the form of galaxy_generate; galaxy_ingest registers one).")
+    workspace = opened()
+    there = workspace.registry.scans()
+    unknown = [repr(source) for source in sources if source not in there]
+    if unknown or not sources:
+        what = f"not registered: {', '.join(unknown)}" if unknown else "no source is chosen"
+        choose = f"choose among {', '.join(sorted(there))}" if there else "none is registered"
+        raise SourceError(f"{what}. Sources in the form of galaxy_generate: {choose} (galaxy_ingest registers one).")
     upto = announcements.seen(workspace)
-    orders = announcements.orders(workspace, source)
+    share = max(1, workspace.settings.airflow.lanes // len(sources))
+    return [lane for source in sources for lane in _lanes(source, upto, share, several=len(sources) > 1)]
+
+
+def _lanes(source: str, upto: int, most: int, *, several: bool) -> list[dict[str, Any]]:
+    """The lanes of one source. upto: the announcements that its run ends. most: lanes."""
+    began = time.monotonic()
+    orders = announcements.orders(opened(), source)
     workspace = opened(**orders)
     taxonomy_store = TaxonomyStore(workspace)
     taxonomy_store.ensure_seeds()
     taxonomy_store.embeddings()  # once here; otherwise every lane would encode the new task types
-    dealt = pipeline.lanes(workspace, [source], workspace.settings.airflow.lanes)
+    dealt = pipeline.lanes(workspace, [source], most)
     receipt(f"generate {source}", began, lanes=len(dealt), announcement=upto, orders=orders)
-    more = {"orders": orders, "upto": upto, "run": workspace.run}
-    return [
-        {**lane.to_json(), **more, "images": sum(shard.images.rows for shard in shards_of_lane(workspace, lane))}
-        for lane in dealt
-    ]
+    made = []
+    for lane in dealt:
+        images = sum(shard.images.rows for shard in shards_of_lane(workspace, lane))
+        label = f"{source}, lane" if several else "lane"
+        more = {"orders": orders, "upto": upto, "run": workspace.run, "images": images}
+        made.append({**lane.to_json(), **more, "label": f"{label} {lane.number + 1}: {images:,} images"})
+    return made
 
 
 def stage(name: str, lane: Mapping[str, Any], ti: Any, away: Mapping[str, float] | None) -> dict[str, Any]:
@@ -81,7 +92,8 @@ def stage(name: str, lane: Mapping[str, Any], ti: Any, away: Mapping[str, float]
         unaffordable=result.unaffordable,
     )
     # Where it has none, too: what an earlier stage left without an answer may have one by now.
-    ti.xcom_push("unfinished", {name: summary[name] for name in _LEFT} | {"lane": lane["number"]})
+    which = {"source": lane["sources"][0], "lane": lane["number"]}
+    ti.xcom_push("unfinished", {name: summary[name] for name in _LEFT} | which)
     if not result.pending:
         return summary
     if result.held:
@@ -108,21 +120,27 @@ def _unanswered(what: str, pending: int, reasons: Sequence[str]) -> str:
 
 
 def announce_samples(
-    outlet: Any, source: str, lane_plans: Sequence[Mapping[str, Any]], unfinished: Sequence[Mapping[str, Any]]
+    outlet: Any,
+    sources: Sequence[str],
+    lane_plans: Sequence[Mapping[str, Any]],
+    unfinished: Sequence[Mapping[str, Any]],
 ) -> None:
-    """Record and announce that a run of a source has ended, complete or not: a release may be waiting for it.
+    """Record and announce that a run of these sources has ended, complete or not: a release may be waiting for it.
 
     lane_plans: of `lanes`; empty: that task failed. unfinished: the XComs of this name of the lanes' stages. Skipped
-    for a source that is not registered, which nobody waits for.
+    where one of them is not registered: such a run was refused.
     """
     workspace = opened()
-    if source not in workspace.registry.scans():
-        raise AirflowSkipException(f"{source or 'no source'}: not registered, so nothing is announced")
+    there = workspace.registry.scans()
+    if not sources or any(source not in there for source in sources):
+        raise AirflowSkipException("the run was refused, so nothing is announced")
     upto = lane_plans[0]["upto"] if lane_plans else announcements.seen(workspace)
-    pending = sum(each["pending"] for each in left_by_lane(unfinished))
-    announcements.ended(workspace, source, upto, pending)
-    outlet.add_partitions(source)
-    log.info("%s has ended, %s units pending", source, f"{pending:,}")
+    left = left_by_lane(unfinished)
+    for source in sources:
+        pending = sum(each["pending"] for each in left if each["source"] == source)
+        announcements.ended(workspace, source, upto, pending)
+        log.info("%s has ended, %s units pending", source, f"{pending:,}")
+    outlet.add_partitions(list(sources))
 
 
 def left_by_lane(unfinished: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
@@ -130,11 +148,12 @@ def left_by_lane(unfinished: Sequence[Mapping[str, Any]]) -> list[Mapping[str, A
 
     unfinished: in the order of the stages.
     """
-    return [each for each in {each["lane"]: each for each in unfinished}.values() if each["pending"]]
+    last = {(each["source"], each["lane"]): each for each in unfinished}
+    return [each for each in last.values() if each["pending"]]
 
 
 def complete(
-    source: str,
+    sources: Sequence[str],
     lane_plans: Sequence[Mapping[str, Any]] | None,
     votes: Sequence[Mapping[str, Any]],
     unfinished: Sequence[Mapping[str, Any]],
@@ -145,30 +164,38 @@ def complete(
     of this name of all stages. Raises PendingError, which says what is missing and why, and LostError if too much ended
     without an answer.
     """
-    began = time.monotonic()
+    began, named = time.monotonic(), ", ".join(sources)
     if lane_plans is None:
-        raise PendingError(f"{source}: the task `lanes` failed, and its log says why. Mend it, then clear it.")
+        raise PendingError(f"{named}: the task `lanes` failed, and its log says why. Mend it, then clear it.")
     left = left_by_lane(unfinished)
     reasons = [reason for each in left for reason in each["reasons"]]
     if missing := len(lane_plans) - len(votes) - len(left):
         raise PendingError(
-            f"{source}: {missing} of {len(lane_plans)} lanes failed; their tasks say why. "
+            f"{named}: {missing} of {len(lane_plans)} lanes failed; their tasks say why. "
             "What was answered is kept: clear them to go on."
         )
     if left:
         if any(each["unaffordable"] for each in left):
-            reasons += costs_text.rest(forecast(opened(), [source]))
-        raise PendingError(_unanswered(source, sum(each["pending"] for each in left), reasons))
-    workspace = opened(**(lane_plans[0]["orders"] if lane_plans else {}))
-    looked = pipeline.generate(workspace, pipeline.RunOptions(sources=[source], ask=False, commit=False))
-    results = RunResults(workspace, looked)
-    if results.lost_too_many:
-        raise LostError(f"{source}: {results.lost.words()}")
+            reasons += costs_text.rest(forecast(opened(), sources))
+        behind = ", ".join(sorted({each["source"] for each in left}))
+        raise PendingError(_unanswered(behind, sum(each["pending"] for each in left), reasons))
+    lost = [_lost(source, lane_plans) for source in sources]
+    if too_many := [said for said, _ in lost if said]:
+        raise LostError("\n".join(too_many))
     return receipt(
-        f"generate {source}",
+        f"generate {named}",
         began,
         lanes=len(votes),
-        lost=results.lost.reasons,
+        lost=dict(sum((Counter(reasons) for _, reasons in lost), Counter())),
         units_in=sum(each["units_in"] for each in votes),
         samples=sum(each["units_out"] for each in votes),
     )
+
+
+def _lost(source: str, lane_plans: Sequence[Mapping[str, Any]]) -> tuple[str, Mapping[str, int]]:
+    """Why a source's run must not pass as complete, "" if it may; and what ended without an answer, by reason."""
+    orders = next((lane["orders"] for lane in lane_plans if source in lane["sources"]), {})
+    workspace = opened(**orders)
+    looked = pipeline.generate(workspace, pipeline.RunOptions(sources=[source], ask=False, commit=False))
+    results = RunResults(workspace, looked)
+    return f"{source}: {results.lost.words()}" if results.lost_too_many else "", results.lost.reasons

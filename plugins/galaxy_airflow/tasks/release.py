@@ -8,6 +8,7 @@ from typing import Any
 
 from airflow.sdk.exceptions import AirflowSkipException
 
+from galaxy_airflow.forms import number
 from galaxy_airflow.known import remember
 from galaxy_airflow.runtime import log, opened, progress, ready_settings, receipt
 from taskgalaxy_ops.errors import SourceError
@@ -40,7 +41,7 @@ def ready(announced: bool) -> None:
 def release(form: Mapping[str, Any], announced: bool) -> dict[str, Any]:
     """Publish a release if it differs from the latest, and its contact sheet."""
     began = time.monotonic()
-    workspace = opened(form.get("settings_version"))
+    workspace = opened(number(form["settings_version"]))
     # The form shows the mounted settings' own values: only what a person changed there is a choice.
     mounted = ready_settings().release.model_dump(mode="json")
     named = {name: form[name] for name in mounted if form.get(name) not in (None, mounted[name])}

@@ -8,9 +8,13 @@ from typing import Any
 
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
+from galaxy_airflow.forms import EACH_FOLDER, ONLY_REGISTER, PLAN_FIRST, RUN_NOW
 from galaxy_airflow.known import remember
+from galaxy_airflow.operators import NotChosen, PlanApproval
 from galaxy_airflow.runtime import log, opened, progress, receipt
+from galaxy_airflow.tasks.common import several
 from taskgalaxy_ops import pipeline
+from taskgalaxy_ops.errors import SettingsError, SourceError
 from taskgalaxy_ops.operations.airflow import announcements
 from taskgalaxy_ops.reports.text import run as run_text
 from taskgalaxy_ops.settings import SourceSettings
@@ -42,44 +46,77 @@ def register(source: str, form: Mapping[str, Any] | None = None) -> dict[str, An
     )
 
 
-def look(ti: Any) -> list[str]:
-    """The sources that are new or have changed. The XCom key ``failed`` gets those that cannot be listed, and why."""
+def look(ti: Any) -> list[dict[str, Any]]:
+    """The sources that are new or have changed, each with its name and settings.
+
+    The XCom ``failed`` gets those that cannot be listed, and why.
+    """
     began, workspace = time.monotonic(), opened()
     seen = watch.watch(workspace)
-    for name, why in seen.failed.items():
-        log.error("%s cannot be looked at: %s", name, why)
     receipt("watch", began, changed=sorted(seen.changed), same=len(seen.same), failed=sorted(seen.failed))
-    ti.xcom_push("failed", seen.failed)
-    return sorted(seen.changed)
+    return _found(seen.changed, seen.failed, ti)
 
 
-def register_watched(source: str) -> dict[str, Any]:
-    """Register a source that a watch found new or changed."""
-    return register(source, watch.located(opened())[0][source].model_dump())
+def chosen(form: Mapping[str, Any], ti: Any) -> list[dict[str, Any]]:
+    """The sources that the form of galaxy_ingest names, each with its name and settings: one, or each folder's.
 
-
-def still_failing(
-    registered: Sequence[Mapping[str, Any]], changed: Sequence[str] | None, unseen: Mapping[str, str] | None
-) -> None:
-    """Fail with the names of the sources that a watch could not read (``unseen``) or register.
-
-    changed: the result of ``look``; None: that task failed.
+    The XCom ``failed`` gets the folders that cannot be sources, and why. Raises SourceError if there is none.
     """
-    if changed is None:
-        raise AirflowFailException("watch: the task `look` failed, and its log says why")
-    done = {each["source"] for each in registered}
-    failed = {**(unseen or {}), **{name: "see its task" for name in changed if name not in done}}
+    refuse_announce(form)
+    if form["name"] != EACH_FOLDER:
+        return [{"name": form["name"]}]
+    workspace = opened()
+    parents = [form["location"]] if form["location"] else workspace.settings.airflow.watch_parents
+    if not parents:
+        raise SourceError(f"name {EACH_FOLDER}: fill in Location, or set airflow.watch_parents.")
+    found, failed = watch.located_below(workspace, parents)
+    if not found and not failed:
+        raise SourceError(f"name {EACH_FOLDER}: there is no folder below {', '.join(parents)}.")
+    return _found(found, failed, ti)
+
+
+def _found(sources: Mapping[str, SourceSettings], failed: Mapping[str, str], ti: Any) -> list[dict[str, Any]]:
+    for name, why in failed.items():
+        log.error("%s cannot be looked at: %s", name, why)
+    ti.xcom_push("failed", failed)
+    return [{"name": name, **chosen.model_dump(mode="json")} for name, chosen in sorted(sources.items())]
+
+
+def still_failing(registered: Any, looked: Sequence[Mapping[str, Any]] | None, ti: Any) -> None:
+    """Fail with the names of the sources that could not be looked at or registered.
+
+    registered: the receipts of the tasks that registered them. looked: the result of ``look``; None: that task failed.
+    """
+    if looked is None:
+        raise AirflowFailException("the task `look` failed, and its log says why")
+    done = {each["source"] for each in several(registered)}
+    unseen = ti.xcom_pull(task_ids="look", key="failed") or {}
+    failed = {**unseen, **{each["name"]: "see its task" for each in looked if each["name"] not in done}}
     if failed:
-        raise AirflowFailException("watch: " + "; ".join(f"{name}: {why}" for name, why in failed.items()))
+        raise SourceError("\n".join(f"{name}: {why}" for name, why in failed.items()))
 
 
-def announce_registered(
-    outlet: Any, registered: Sequence[Mapping[str, Any]], reason: str, wanted: bool
-) -> dict[str, Any]:
-    """Announce the sources that were registered; skipped unless the form's choice ``wanted`` says so."""
-    if not wanted:
-        raise AirflowSkipException("only registered: galaxy_backfill says what it would cost, and runs it")
-    return announce(outlet, [each["source"] for each in registered], reason)
+def announce_registered(outlet: Any, registered: Any, reason: str, form: Mapping[str, Any], ti: Any) -> dict[str, Any]:
+    """Announce the sources that were registered, if the form chose to run them, or a person approved their plan."""
+    run_or_skip(form, ti)
+    return announce(outlet, [each["source"] for each in several(registered)], reason)
+
+
+def run_or_skip(form: Mapping[str, Any], ti: Any) -> None:
+    """Skip the task that announces, unless the form chose to run what is new, or a person approved its plan."""
+    refuse_announce(form)
+    if form["then"] == PLAN_FIRST:
+        answer = ti.xcom_pull(task_ids="approve_plan") or {}
+        if PlanApproval.APPROVE not in answer.get("chosen_options", ()):
+            raise AirflowSkipException("nobody approved the plan: nothing is announced")
+    elif form["then"] != RUN_NOW:
+        raise NotChosen(f"{form['then']}: galaxy_backfill says what it would cost, and runs it")
+
+
+def refuse_announce(form: Mapping[str, Any]) -> None:
+    """Refuse what the form asked before it had *Then*: passed over, it would spend what was not to be spent."""
+    if "announce" in form:
+        raise SettingsError(f"`announce` is now `then`: one of {RUN_NOW}, {PLAN_FIRST}, {ONLY_REGISTER}.")
 
 
 def announce(outlet: Any, sources: Sequence[str] | None, reason: str, **orders: Any) -> dict[str, Any]:

@@ -8,17 +8,24 @@ from typing import Any
 
 from airflow.sdk.exceptions import AirflowSkipException
 
+from galaxy_airflow.known import remember
+from galaxy_airflow.links import page_of, root
+from galaxy_airflow.operators import ASKS
 from galaxy_airflow.runtime import opened, progress, ready_settings, receipt
 from galaxy_airflow.tasks.common import defer, defer_until_back
-from galaxy_airflow.tasks.sources import announce
+from galaxy_airflow.tasks.sources import announce, refuse_announce, run_or_skip
 from taskgalaxy_ops.errors import PendingError
 from taskgalaxy_ops.generation.coverage import crowded
+from taskgalaxy_ops.operations.proposal_outlook import proposal_outlook
+from taskgalaxy_ops.reports.html import thumbnail
 from taskgalaxy_ops.reports.pages import proposal as proposal_pages
 from taskgalaxy_ops.storage import keys
 from taskgalaxy_ops.storage.ledger import NANO
 from taskgalaxy_ops.taxonomy.expand import Growth, expand
 from taskgalaxy_ops.taxonomy.store import TaxonomyStore
 from taskgalaxy_ops.taxonomy.version import LIVE, struck_out
+
+_SIDE = 128  # pixels of a picture on the page
 
 
 def propose(form: Mapping[str, Any], scheduled: bool, ti: Any, away: Mapping[str, float] | None) -> dict[str, Any]:
@@ -27,6 +34,7 @@ def propose(form: Mapping[str, Any], scheduled: bool, ti: Any, away: Mapping[str
     scheduled: the schedule's rules apply, not the form's. away: models that earlier runs of this try waited for, and
     since when. Raises Waiting while batches are under way, or the teacher serves nothing for now.
     """
+    refuse_announce(form)
     began, workspace = time.monotonic(), opened(run=f"{ti.dag_id} {ti.run_id}")
     rules, below, most = workspace.settings.taxonomy, None, form["max_new"]
     if scheduled:
@@ -49,10 +57,17 @@ def propose(form: Mapping[str, Any], scheduled: bool, ti: Any, away: Mapping[str
     if result.proposal is None:
         raise AirflowSkipException(f"nothing new was proposed ({len(result.rejects)} proposals rejected)")
     proposal = TaxonomyStore(workspace).proposal(result.proposal)
+    outlook = proposal_outlook(workspace, proposal)
     page = f"proposal-{result.proposal}"
-    workspace.store.replace(
-        keys.report(page), proposal_pages.proposal_page(proposal, workspace.settings.simulated).encode()
+    shown_page = proposal_pages.proposal_page(
+        proposal,
+        outlook,
+        lambda image: thumbnail(workspace.store.get(keys.blob(image)), _SIDE),
+        simulated=workspace.settings.simulated,
     )
+    workspace.store.replace(keys.report(page), shown_page.encode())
+    asked = proposal_pages.proposal_markdown(proposal, outlook, page_of({"page": page}), f"{root()}/images")
+    ti.xcom_push(ASKS, asked)
     return receipt(
         "proposed",
         began,
@@ -60,6 +75,7 @@ def propose(form: Mapping[str, Any], scheduled: bool, ti: Any, away: Mapping[str
         base=proposal.base,
         added=len(proposal.added),
         rejects=len(proposal.rejects),
+        would_ask=outlook.pairs,
         calls=result.usage.calls,
         cost=result.usage.cost / NANO,
         page=page,
@@ -74,10 +90,9 @@ def needs_person(proposed: Mapping[str, Any]) -> bool:
     return rules.approval == "required"
 
 
-def to_decide(number: int) -> tuple[str, list[str]]:
-    """What the person who decides on a proposal is shown: its text as Markdown, and the paths of its new nodes."""
-    proposal = TaxonomyStore(opened()).proposal(number)
-    return proposal_pages.proposal_markdown(proposal), [node.path for node in proposal.added]
+def new_nodes(number: int) -> list[str]:
+    """The paths of a proposal's new nodes."""
+    return [node.path for node in TaxonomyStore(opened()).proposal(number).added]
 
 
 def publish_proposal(proposed: Mapping[str, Any], answer: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -91,6 +106,7 @@ def publish_proposal(proposed: Mapping[str, Any], answer: Mapping[str, Any] | No
     struck = ((answer or {}).get("params_input") or {}).get("strike_out") or []
     nodes = struck_out(proposal.nodes, proposal.added, struck)
     version = taxonomy_store.publish(proposal.base, nodes, proposal.rejects, "expand")
+    remember(workspace)
     leaves = len(taxonomy_store.version(version).leaves())
     live = {node.path for node in nodes if node.status == LIVE}
     added = sum(node.path in live for node in proposal.added)
@@ -99,8 +115,12 @@ def publish_proposal(proposed: Mapping[str, Any], answer: Mapping[str, Any] | No
     )
 
 
-def announce_published(outlet: Any, wanted: bool) -> dict[str, Any]:
-    """Announce every registered source for the new version; skipped unless the form's choice ``wanted`` says so."""
-    if not wanted:
-        raise AirflowSkipException("only published: galaxy_backfill says what it would cost, and runs it")
+def announce_published(outlet: Any, published: Any, form: Mapping[str, Any], ti: Any) -> dict[str, Any]:
+    """Announce every registered source for the new version, if the form chose to run them, or a person approved it.
+
+    published: the receipt of ``publish``; None: nothing was published.
+    """
+    if published is None:
+        raise AirflowSkipException("nothing was published, so nothing is announced")
+    run_or_skip(form, ti)
     return announce(outlet, None, "taxonomy")

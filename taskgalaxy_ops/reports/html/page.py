@@ -59,6 +59,8 @@ _TABLE_CSS = """
   padding: 0.35rem 1.25rem 0.35rem 0; text-align: left; overflow-wrap: break-word; max-width: 60rem;
 }
 .tables th { white-space: nowrap; }
+.tables td img { height: 64px; margin-right: 4px; border-radius: 4px; vertical-align: middle; }
+.tables summary { margin: 0.75rem 0; font-weight: 600; }
 .tables img.plot { max-width: 100%; background: #fff; padding: 0.5rem; border-radius: 6px; }
 .tables td.number, .tables td.number:not(:first-child) {
   text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap;
@@ -105,33 +107,37 @@ class Link:
     href: str
 
 
-Cell = str | Link
+@dataclass(frozen=True, slots=True)
+class Pictures:
+    """A cell of small pictures. jpegs: files that the program wrote (see ``thumbnail``)."""
+
+    jpegs: Sequence[bytes]
+
+
+Cell = str | Link | Pictures
 
 
 def table_page(
     title: str,
-    lead: Sequence[Cell],
+    lead: Sequence[str | Link],
     tables: Iterable[tuple[str, Sequence[str], Sequence[Sequence[Cell]]]],
     pictures: Iterable[tuple[str, bytes]] = (),
+    folded: Iterable[tuple[str, Sequence[str], Sequence[Sequence[Cell]]]] = (),
 ) -> str:
     """A page of plain tables, each with caption, header and rows, in the contact sheet's style.
 
-    pictures: captions and SVG, shown between the lead and the tables; as <img>, so that no script in them runs. The
-    page is dark where Airflow is, if it is shown within it.
+    pictures: captions and SVG, shown between the lead and the tables; as <img>, so that no script in them runs. folded:
+    further tables, shown when their caption is clicked. The page is dark where Airflow is, if it is shown within it.
     """
     css = _file("page.css") + _TABLE_CSS
     parts = [f"<h1>{esc(title)}</h1>", *(f"<p>{_text(line)}</p>" for line in lead)]
     for caption, svg in pictures:
         source = f"data:image/svg+xml;base64,{base64.b64encode(svg).decode()}"
         parts.append(f'<h2>{esc(caption)}</h2><img class="plot" src="{source}" alt="{esc(caption)}">')
-    for caption, header, rows in tables:
-        parts.append(f"<h2>{esc(caption)} ({count(len(rows))})</h2>")
-        if rows:
-            head = "".join(f"<th>{esc(cell)}</th>" for cell in header)
-            body = "".join("<tr>" + "".join(map(_cell, row)) + "</tr>" for row in rows)
-            parts.append(f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>")
-        else:
-            parts.append("<p>none</p>")
+    parts += [f"<h2>{esc(each[0])} ({count(len(each[2]))})</h2>{_table(*each[1:])}" for each in tables]
+    for caption, header, rows in folded:
+        summary = f"<summary>{esc(caption)} ({count(len(rows))})</summary>"
+        parts.append(f"<details>{summary}{_table(header, rows)}</details>")
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{esc(title)}</title>'
         f'<meta http-equiv="Content-Security-Policy" content="{_policy(css, _THEME_JS)}"><style>{css}</style>'
@@ -140,11 +146,22 @@ def table_page(
     )
 
 
-def _text(cell: Cell) -> str:
+def _table(header: Sequence[str], rows: Sequence[Sequence[Cell]]) -> str:
+    if not rows:
+        return "<p>none</p>"
+    head = "".join(f"<th>{esc(cell)}</th>" for cell in header)
+    body = "".join("<tr>" + "".join(map(_cell, row)) + "</tr>" for row in rows)
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _text(cell: str | Link) -> str:
     return f'<a href="{esc(cell.href)}">{esc(cell.text)}</a>' if isinstance(cell, Link) else esc(cell)
 
 
 def _cell(text: Cell) -> str:
+    if isinstance(text, Pictures):
+        sources = (base64.b64encode(jpeg).decode() for jpeg in text.jpegs)
+        return "<td>" + "".join(f'<img src="data:image/jpeg;base64,{source}" alt="">' for source in sources) + "</td>"
     if isinstance(text, Link):
         return f"<td>{_text(text)}</td>"
     number = text.lstrip("$").replace(",", "").replace(".", "", 1).isdecimal()

@@ -3,61 +3,136 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable, Sequence
 
-from taskgalaxy_ops.records import LabelReject
+from taskgalaxy_ops.errors import NotFoundError
+from taskgalaxy_ops.operations.proposal_outlook import ProposalOutlook, TypeOutlook
+from taskgalaxy_ops.records import ImageId, LabelReject, Node, TaskTypePath
 from taskgalaxy_ops.release import markdown
-from taskgalaxy_ops.reports.html import table_page
+from taskgalaxy_ops.reports.html import Cell, Pictures, table_page
 from taskgalaxy_ops.taxonomy.store import Proposal
 
-_BRANCHES = 40  # shown to the person who decides
-_NAMES = 300  # characters of a branch's new nodes there
+_BRANCHES = 12  # shown to the person who decides: with more, the buttons below would be out of view
+_NAMES = 200  # characters of a branch's new nodes there
+_PICTURED = 300  # task types with pictures on the page, those with the most images: more would make it slow
+_SIBLINGS = 8
+_NO_TYPE = TypeOutlook(images=0)
+
+Thumbnail = Callable[[ImageId], bytes]  # JPEG; raises NotFoundError
 
 
-def proposal_page(found: Proposal, simulated: bool) -> str:
-    """All new nodes and all rejects of a proposed version (HTML)."""
-    lead = [f"Proposal {found.number}: {len(found.added):,} new nodes on top of version {found.base}."]
+def proposal_page(found: Proposal, outlook: ProposalOutlook, thumbnail: Thumbnail, *, simulated: bool) -> str:
+    """All new nodes, with what they would be asked about and what is near, and all rejects by reason (HTML)."""
+    lead = [f"{len(found.added):,} new nodes on top of version {found.base}, by branch.", *outlook_lines(outlook)]
     if simulated:
         lead.append("SIMULATED: the teacher that proposed them is a simulated model.")
-    added = [(node.path.replace("~", " › "), str(node.level)) for node in found.added]
-    return table_page(
-        "Proposed task types",
-        lead,
-        [
-            ("New nodes, by path", ("path", "level"), added),
-            ("Rejected", ("proposed", "reason", "neighbour", "similarity"), [_rejected(r) for r in found.rejects]),
-        ],
+    tables = [
+        (branch, _HEADER, [_new(node, outlook, pictures, thumbnail) for node in nodes])
+        for pictures in [_pictured(outlook)]
+        for branch, nodes in _branches(found.added).items()
+    ]
+    rejects: dict[str, list[LabelReject]] = {}
+    for each in found.rejects:
+        rejects.setdefault(each.reason, []).append(each)
+    folded = [
+        (f"Left out: {reason}", ("proposed", "neighbour or detail", "similarity"), [_rejected(each) for each in those])
+        for reason, those in sorted(rejects.items(), key=lambda pair: (-len(pair[1]), pair[0]))
+    ]
+    return table_page(f"Proposal {found.number}: new task types", lead, tables, folded=folded)
+
+
+def outlook_lines(outlook: ProposalOutlook) -> list[str]:
+    """What the proposal would ask about, in sentences."""
+    if not outlook.images:
+        return ["No registered image has an embedding yet: how many images they match is not known."]
+    about = "" if outlook.matched == outlook.images else "about "
+    said = f"Publishing them would ask the filter {about}{outlook.pairs:,} new questions on {outlook.images:,} images"
+    lines = [said + _cost(outlook, outlook.pairs) + "."]
+    if about:
+        lines.append(f"Estimated from {outlook.matched:,} of these images.")
+    if outlook.unmatched:
+        lines.append(f"{outlook.unmatched:,} more images have no embedding yet, and are not counted.")
+    return lines
+
+
+def proposal_markdown(found: Proposal, outlook: ProposalOutlook, page: str = "", image: str = "") -> str:
+    """A proposed version in short, for the person who decides: what is new, by branch, and what was left out, and why.
+
+    It is short, so that the buttons below it are in view. page: the address of the page that has everything. image: the
+    address below which pictures of images lie, by id; "": no picture is shown.
+    """
+    branches = _branches(found.added)
+    lines = [f"**{len(found.added):,} new nodes** on top of version {found.base}, in {len(branches):,} branches. "]
+    lines[0] += " ".join(outlook_lines(outlook))
+    lines += [f"[Each with its pictures, what is near it, and what was left out]({page})"] if page else []
+    rows = [_branch(branch, nodes, outlook, image) for branch, nodes in branches.items()]
+    lines += ["", *markdown.table(("branch", "new", "images", "new nodes", "would be asked about"), rows[:_BRANCHES])]
+    if len(rows) > _BRANCHES:
+        lines += [f"… and {len(rows) - _BRANCHES:,} more branches: see that page.", ""]
+    reasons = Counter(reject.reason for reject in found.rejects)
+    counted = "; ".join(f"{number:,} {markdown.text(reason)}" for reason, number in reasons.most_common())
+    return "\n".join([*lines, f"**Left out**: {counted or 'nothing'}."])
+
+
+def _branches(nodes: Sequence[Node]) -> dict[str, list[Node]]:
+    """The nodes by first-level branch, in the order of paths."""
+    branches: dict[str, list[Node]] = {}
+    for node in sorted(nodes, key=lambda node: node.path):
+        branches.setdefault(node.path.partition("~")[0], []).append(node)
+    return branches
+
+
+_HEADER = ("new node", "images", "would cost", "nearest images", "nearest existing task types", "beside it")
+
+
+def _new(node: Node, outlook: ProposalOutlook, pictured: set[TaskTypePath], thumbnail: Thumbnail) -> tuple[Cell, ...]:
+    name = _shown(node.path)
+    if (found := outlook.types.get(node.path)) is None:
+        return name, "", "", "a group of task types", "", ""
+    jpegs = []
+    for each in found.pictures if node.path in pictured else ():
+        try:
+            jpegs.append(thumbnail(each))
+        except NotFoundError:  # taken down meanwhile
+            continue
+    nearest = "; ".join(f"{_shown(path)} ({similarity:.2f})" for path, similarity in found.nearest)
+    beside = ", ".join(path.rpartition("~")[2] for path in found.siblings[:_SIBLINGS])
+    if len(found.siblings) > _SIBLINGS:
+        beside += f", and {len(found.siblings) - _SIBLINGS} more"
+    cost = _cost(outlook, found.images).removeprefix(", for ")
+    return name, f"{found.images:,}", cost, Pictures(jpegs), nearest, beside
+
+
+def _pictured(outlook: ProposalOutlook) -> set[TaskTypePath]:
+    ranked = sorted(outlook.types, key=lambda path: (-outlook.types[path].images, path))
+    return set(ranked[:_PICTURED])
+
+
+def _branch(branch: str, nodes: Sequence[Node], outlook: ProposalOutlook, image: str) -> tuple[str, ...]:
+    types = [outlook.types.get(node.path, _NO_TYPE) for node in nodes]
+    below = [node.path.partition("~")[2] or "(the branch itself)" for node in nodes]
+    pictures = list(dict.fromkeys(each for found in types for each in found.pictures[:1]))[:3] if image else []
+    return (
+        markdown.text(branch),
+        f"{len(nodes):,}",
+        f"{sum(each.images for each in types):,}",
+        markdown.text("; ".join(each.replace("~", " › ") for each in below), _NAMES),
+        " ".join(f"![]({image}/{each})" for each in pictures),
     )
 
 
-def proposal_markdown(found: Proposal) -> str:
-    """A proposed version in short, for the person who decides: what is new, by branch, and what was left out, and why.
-
-    It is short, so that the buttons below it are in view; the page that ``propose`` links has everything.
-    """
-    branches: dict[str, list[str]] = {}
-    for node in found.added:
-        branch, _, below = node.path.partition("~")
-        branches.setdefault(branch, []).append(below.replace("~", " › ") or "(the branch itself)")
-    lines = [f"**{len(found.added):,} new nodes** on top of version {found.base}, in {len(branches):,} branches.", ""]
-    rows = [
-        (markdown.text(branch), str(len(names)), markdown.text("; ".join(names), _NAMES))
-        for branch, names in sorted(branches.items())
-    ]
-    lines += markdown.table(("branch", "new", "nodes"), rows[:_BRANCHES])
-    if len(rows) > _BRANCHES:
-        lines += [f"… and {len(rows) - _BRANCHES:,} more branches: see the page of the task `propose`.", ""]
-    reasons = Counter(reject.reason for reject in found.rejects)
-    counted = "; ".join(f"{number:,} {markdown.text(reason)}" for reason, number in reasons.most_common())
-    lines += [f"**Left out**: {counted or 'nothing'}."]
-    near = [reject for reject in found.rejects if reject.similarity is not None]
-    if near:
-        closest = max(near, key=lambda reject: (reject.similarity or 0, reject.path))
-        lines[-1] += " The closest twins: " + " and ".join(
-            markdown.text(text.replace("~", " › "), _NAMES) for text in (closest.path, closest.detail)
-        )
-    return "\n".join(lines)
+def _cost(outlook: ProposalOutlook, pairs: int) -> str:
+    """What asking about so many pairs would cost in all stages; "" if nothing is known."""
+    if outlook.pair_cost is None:
+        return ""
+    cost, listed = outlook.pair_cost * pairs, (outlook.pair_list_cost or 0.0) * pairs
+    return f", for ${cost:,.2f}" if cost or not listed else f", for ${listed:,.2f} at list prices"
 
 
-def _rejected(reject: LabelReject) -> tuple[str, str, str, str]:
+def _rejected(reject: LabelReject) -> tuple[str, str, str]:
     similarity = "" if reject.similarity is None else f"{reject.similarity:.2f}"
-    return reject.path.replace("~", " › "), reject.reason, reject.detail.replace("~", " › "), similarity
+    return _shown(reject.path), _shown(reject.detail), similarity
+
+
+def _shown(path: str) -> str:
+    return path.replace("~", " › ")

@@ -11,13 +11,14 @@ from taskgalaxy_ops.text import shown
 
 # --- plan
 
+HEADER = ("", "shards there", "units there", "units to do", "requests", "tokens", "cost", "time")
+
 
 def plan(found: RunPlan) -> list[str]:
     """The plan as a table; below each stage, why its outputs are missing."""
     lines = [f"{found.shards:,} shards, {found.task_types:,} task types. Nothing was asked. A run would do:"]
-    header = ("", "shards there", "units there", "units to do", "requests", "tokens", "cost", "time")
-    rows = [header, *(plan_row(each) for each in found.stages)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
+    rows = [HEADER, *(plan_row(each) for each in found.stages)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(HEADER))]
     for row, stage in zip(rows, [None, *found.stages], strict=True):
         lines.append("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
         if stage:
