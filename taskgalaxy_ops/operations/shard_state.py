@@ -13,6 +13,7 @@ from taskgalaxy_ops.generation.stage_keys import StageKeys
 from taskgalaxy_ops.generation.stages import ASKING, NAMES
 from taskgalaxy_ops.models.encoders.base import EmbeddingMatrix
 from taskgalaxy_ops.records import ImageId, Match
+from taskgalaxy_ops.storage import keys as store_keys
 from taskgalaxy_ops.storage.edits import Begun
 from taskgalaxy_ops.storage.parquet import embeddings_hash
 from taskgalaxy_ops.storage.registry.state import ImageShard
@@ -122,3 +123,8 @@ def matched(
                 shard, "match", key, output_of({"matches": table(computed[shard], Match)})
             )
     return stage_outputs, computed
+
+
+def has_journal(look: Workspace, shard: str) -> bool:
+    """Whether models were asked about an image shard, or a batch about it was submitted. look: a snapshot: no read."""
+    return next(iter(look.store.list(f"{store_keys.journal(shard)}/")), None) is not None

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 
-from taskgalaxy_ops.generation.stages import STAGE
-from taskgalaxy_ops.operations.plan import Bounds, RunPlan, StagePlan
+from taskgalaxy_ops.generation.stages import ASKING, STAGE
+from taskgalaxy_ops.operations.plan import Basis, Bounds, RunPlan, StagePlan
 from taskgalaxy_ops.text import shown
 
 # --- plan
@@ -49,7 +49,8 @@ def plan_notes(found: RunPlan) -> list[str]:
         return ["nothing to do"]
     if cost is None:
         notes.append(
-            "Some cost is not known: nothing of that stage has been asked yet. `taskgalaxy pilot` measures it."
+            "Some cost is not known: nothing of that stage has been asked yet. A probe of a few images measures it: "
+            "`taskgalaxy plan --probe`, or *Forecast* in the form of galaxy_backfill."
         )
     else:
         notes.append(f"together {_bounds(cost, _money)}" + (f", {_bounds(seconds, _time)}" if seconds else ""))
@@ -57,9 +58,27 @@ def plan_notes(found: RunPlan) -> list[str]:
         notes.append(f"at list prices {_bounds(listed, _money)}")
     if any(not each.units.exact for each in found.stages):
         notes.append("a to b: if nothing, or all, of what is asked before passes; about: by the shares so far")
+        notes += [
+            f"nothing of {each.stage} is answered yet, of no source: what follows it is expected as if all passed"
+            for each in found.stages
+            if each.stage in ASKING[:-1] and each.units.high and not each.basis.images
+        ]
     if any(each.requests and each.requests.high for each in found.stages):
         notes.append("requests, tokens, cost and time: by what a unit of the stage took so far")
-    return notes
+    return [*notes, *_elsewhere(found.stages)]
+
+
+def _elsewhere(stages: Sequence[StagePlan]) -> list[str]:
+    """What is expected by the answers of other sources."""
+    by_basis: dict[Basis, list[str]] = {}
+    for each in stages:
+        if each.stage in ASKING and each.basis.elsewhere:
+            by_basis.setdefault(each.basis, []).append(each.stage)
+    return [
+        f"too little is answered of what is planned: the shares and costs of {', '.join(names)} are those of "
+        f"{basis.images:,} images in {basis.shards:,} shards of all sources, from which these may well differ"
+        for basis, names in by_basis.items()
+    ]
 
 
 def _known(bounds: Bounds | None, form: Callable[[float], str] | None = None) -> str:
