@@ -15,13 +15,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from taskgalaxy_ops.generation import lanes
-from taskgalaxy_ops.generation import run as generation_run
 from taskgalaxy_ops.generation.shard_run import ShardResult
 from taskgalaxy_ops.generation.stage_keys import differences
 from taskgalaxy_ops.generation.stages import ASKING, NAMES, STAGE, before
 from taskgalaxy_ops.models.encoders.base import EmbeddingMatrix
 from taskgalaxy_ops.operations.answered import ENOUGH
-from taskgalaxy_ops.operations.shard_state import ShardState, StoreState, matched, store_state
+from taskgalaxy_ops.operations.release_outlook import ReleaseOutlook, look_ahead, look_through
+from taskgalaxy_ops.operations.shard_state import ShardState, StoreState, store_state
 from taskgalaxy_ops.settings import Settings
 from taskgalaxy_ops.storage.journal import Journal
 from taskgalaxy_ops.storage.ledger import NANO
@@ -85,11 +85,12 @@ class StagePlan:
 
 @dataclass(frozen=True, slots=True)
 class RunPlan:
-    """What a run would do and cost."""
+    """What a run would do and cost, and what the next release would lose."""
 
     shards: int
     task_types: int
     stages: Sequence[StagePlan]
+    outlook: ReleaseOutlook | None = None  # on the next release of all sources; None: there is none yet
 
     def total(self, name: str) -> Bounds | None:
         """``requests``, ``tokens``, ``cost``, ``list_cost`` or ``seconds`` of all stages; None if one is not known."""
@@ -104,12 +105,13 @@ def plan(workspace: Workspace, sources: Sequence[str] | None = None, taxonomy: i
 
     taxonomy: a version; None: the newest. Of an image shard whose stage outputs are all committed it reads only
     listings and markers; of any other, its matches and journal. Task types without an embedding are encoded, because
-    their matches depend on it. Raises TaskGalaxyError.
+    their matches depend on it. Where the next release may have fewer of the latest one's samples, which of them are
+    read, too. Raises TaskGalaxyError.
     """
     view = workspace.snapshot()
     state = store_state(view, lanes.shards_of(view, sources), taxonomy)
-    matches, computed = matched(view, state, [shard_state for shard_state in state.shards if not shard_state.settled])
-    results = {each.id: each for each in generation_run.look_through(view, matches, state.by_shard, computed).shards}
+    looked = look_through(view, state, [shard_state for shard_state in state.shards if not shard_state.settled])
+    results = looked.results
     others = _others(view, state)
     summaries = marker_summaries(workspace.store, [*state.committed, *others.committed])
     measured = {stage: _measured(stage, state.shards, others.shards, summaries, results) for stage in NAMES}
@@ -130,7 +132,7 @@ def plan(workspace: Workspace, sources: Sequence[str] | None = None, taxonomy: i
         )
         for stage in NAMES
     ]
-    return RunPlan(len(state.shards), len(state.types.ids), stages)
+    return RunPlan(len(state.shards), len(state.types.ids), stages, look_ahead(view, state, looked))
 
 
 def _others(view: Workspace, state: StoreState) -> StoreState:

@@ -81,16 +81,21 @@ class StoreState:
 
 
 def store_state(
-    workspace: Workspace, shards: Sequence[ImageShard], taxonomy: int | None = None, *, unclaimed: bool = False
+    workspace: Workspace,
+    shards: Sequence[ImageShard],
+    taxonomy: int | None = None,
+    *,
+    unclaimed: bool = False,
+    types: EmbeddingMatrix | None = None,
 ) -> StoreState:
-    """The state of image shards under the settings and a taxonomy version (None: the newest).
+    """The state of image shards under the settings and a taxonomy version (None: the newest), or with these ``types``.
 
     workspace: a snapshot, so that stage outputs of all image shards are listed together. unclaimed: include image
     shards without an image that a live source claims, which a run skips. Encodes task types that have no embedding yet,
     and no image. Raises EncoderError, TaxonomyError.
     """
     keys = StageKeys(workspace)
-    types = TaxonomyStore(workspace).embeddings(taxonomy, keep=False)
+    types = TaxonomyStore(workspace).embeddings(taxonomy, keep=False) if types is None else types
     types_hash = embeddings_hash(types.ids, types.vectors)
     dead = workspace.registry.dead_hashes()
     log = workspace.edits()

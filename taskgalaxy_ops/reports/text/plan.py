@@ -7,6 +7,8 @@ from datetime import timedelta
 
 from taskgalaxy_ops.generation.stages import ASKING, STAGE
 from taskgalaxy_ops.operations.plan import Basis, Bounds, RunPlan, StagePlan
+from taskgalaxy_ops.operations.release_outlook import ReleaseOutlook
+from taskgalaxy_ops.reports.text.release import reasons
 from taskgalaxy_ops.text import shown
 
 # --- plan
@@ -46,7 +48,7 @@ def plan_notes(found: RunPlan) -> list[str]:
     cost, listed, seconds = (found.total(name) for name in ("cost", "list_cost", "seconds"))
     notes = []
     if not any(each.units.high for each in found.stages):
-        return ["nothing to do"]
+        return ["nothing to do", *outlook(found.outlook)]
     if cost is None:
         notes.append(
             "Some cost is not known: nothing of that stage has been asked yet. A probe of a few images measures it: "
@@ -65,7 +67,16 @@ def plan_notes(found: RunPlan) -> list[str]:
         ]
     if any(each.requests and each.requests.high for each in found.stages):
         notes.append("requests, tokens, cost and time: by what a unit of the stage took so far")
-    return [*notes, *_elsewhere(found.stages)]
+    return [*notes, *_elsewhere(found.stages), *outlook(found.outlook)]
+
+
+def outlook(found: ReleaseOutlook | None) -> list[str]:
+    """What the next release would lose of the latest one's samples; nothing where it loses none."""
+    if found is None or not (found.losses or found.open):
+        return []
+    parts = [f"loses {found.losses:,} ({reasons(found.lost)})"] if found.losses else []
+    parts += [f"does not know yet of {found.open:,}, which wait for an answer"] if found.open else []
+    return [f"of the {found.samples:,} samples of {found.since} the next release {', and '.join(parts)}"]
 
 
 def _elsewhere(stages: Sequence[StagePlan]) -> list[str]:
