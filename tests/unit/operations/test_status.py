@@ -103,7 +103,9 @@ def test_status_of_a_run_that_was_stopped(settings: Settings, tiny_models: TinyM
     assert there["vote"].pending is None
     assert found.pending is None
     assert found.sources[0].shards_done < 4
-    assert "`taskgalaxy plan` says how much" in "\n".join(status_text.status(found))
+    said = "\n".join(status_text.status(found))
+    assert "pending   filter: " in said and " matches, not asked yet" in said
+    assert "          `taskgalaxy plan` says how much may follow from it" in said
 
 
 def test_status_names_trainings_that_have_not_ended(workspace: Workspace) -> None:
