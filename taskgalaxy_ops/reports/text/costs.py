@@ -87,7 +87,7 @@ def _too_few(found: TooFew, asked: int) -> str:
     name, images = shown(found.source), _counted(found.left + found.answered, "image")
     if not found.matches:
         if asked:
-            return f"{name}: none of {_counted(asked, 'image')} that were asked about is answered. Ask again later"
+            return f"{name}: {_counted(asked, 'image')} asked about, and none answered. Ask again later"
         return (
             f"{name}: none of its {images} is answered, nor enough of other sources. `taskgalaxy plan --probe`, or "
             "*Forecast* in the form of galaxy_backfill, asks about a few first"

@@ -256,7 +256,7 @@ def test_a_probe_that_got_no_answer_says_so(
     assert command(with_few, monkeypatch, "plan", "--probe", "--source", "few") == 0
     told = capsys.readouterr().out
     assert "probe     asked about 1 image of few: " in told
-    assert "few: none of 1 image that were asked about is answered. Ask again later" in told
+    assert "few: 1 image asked about, and none answered. Ask again later" in told
     assert "--probe" not in told.partition("forecast  ")[2]
     asked = probe(again(with_few), sources=["few"])
     assert asked.reasons
