@@ -119,12 +119,17 @@ def counted(rows: sqlite3.Connection) -> dict[str, int]:
 
 
 def by_shard(rows: sqlite3.Connection, workspace: Workspace) -> list[str]:
-    """The image shards of the images whose samples have no ``why`` yet; of no shard: nobody claims them."""
+    """The image shards of the images whose samples have no ``why`` yet. Those that no shard has any more get one."""
     index = workspace.registry.known()
     rows.create_function("shard_of", 1, index.get, deterministic=True)
     rows.execute("UPDATE earlier SET shard = shard_of(image) WHERE why IS NULL")
     rows.execute("CREATE INDEX earlier_by_shard ON earlier (shard)")
-    rows.execute("UPDATE earlier SET why = ? WHERE why IS NULL AND shard IS NULL", (Loss.UNCLAIMED,))
+    denied = workspace.registry.denied()
+    rows.create_function("is_denied", 1, lambda image: image in denied, deterministic=True)
+    rows.execute(
+        "UPDATE earlier SET why = CASE WHEN is_denied(image) THEN ? ELSE ? END WHERE why IS NULL AND shard IS NULL",
+        (Loss.TAKEN_DOWN, Loss.UNCLAIMED),
+    )
     return [shard for (shard,) in rows.execute("SELECT DISTINCT shard FROM earlier WHERE why IS NULL ORDER BY shard")]
 
 

@@ -56,6 +56,7 @@ def plan(form: Mapping[str, Any]) -> dict[str, Any]:
         shards=run_plan.shards,
         units={each.stage: round(each.units.expected) for each in run_plan.stages},
         cost=None if (cost := run_plan.total("cost")) is None else cost.expected,
+        next_release_loses=run_plan.outlook.losses if run_plan.outlook else 0,
         orders={"settings_version": form.get("settings_version"), "max_cost": max_cost},
         page=name,
     )
