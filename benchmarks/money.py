@@ -35,6 +35,7 @@ from taskgalaxy_ops.errors import BudgetError
 from taskgalaxy_ops.hashing import draw
 from taskgalaxy_ops.inference.spending import RunBudget, ShardBudget
 from taskgalaxy_ops.operations import forecast as forecasting
+from taskgalaxy_ops.operations.probe import probe
 from taskgalaxy_ops.settings import Settings, parse_settings
 from taskgalaxy_ops.sources import builtin
 from taskgalaxy_ops.sources.builtin import photos
@@ -177,7 +178,7 @@ def forecast(folder: Path, base_url: str, *, images: int = 400) -> tuple[float, 
     workspace = Workspace.open(_settings(folder, base_url, images))
     for source in SOURCES:
         pipeline.ingest(workspace, source)
-    forecasting.probe(workspace)
+    probe(workspace)
     by_source: dict[str, Any] = {}
     for made in forecasting.forecast(workspace).sources:
         before = workspace.ledger().spent(("source", made.source)).cost

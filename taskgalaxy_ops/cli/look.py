@@ -14,8 +14,9 @@ from taskgalaxy_ops.generation.results import RunResults
 from taskgalaxy_ops.models import pricing
 from taskgalaxy_ops.operations.costs import costs
 from taskgalaxy_ops.operations.explain import explain
-from taskgalaxy_ops.operations.forecast import checked, forecast, probe, record
+from taskgalaxy_ops.operations.forecast import checked, forecast, record
 from taskgalaxy_ops.operations.plan import plan
+from taskgalaxy_ops.operations.probe import probe
 from taskgalaxy_ops.operations.status import status
 from taskgalaxy_ops.operations.takedown import left
 from taskgalaxy_ops.operations.verify import glance, verify
@@ -48,7 +49,8 @@ def add(add_command: AddCommand) -> None:
         nargs="?",
         const=0,
         metavar="N",
-        help="first ask about N images (default: 100 of each source, at most 5 %%), where too few are answered; kept",
+        help="first ask about N images in all (default: 100 of each source, at most 5 %% of it), where fewer are "
+        "answered; their answers are kept",
     )
     sub = add_command(
         "explain", _explain, "the whole story of an image, a sample or a task type: what was made of it, and why"
@@ -86,18 +88,18 @@ def _costs(chosen: argparse.Namespace) -> int:
 
 
 def _plan(chosen: argparse.Namespace) -> int:
-    workspace = workspace_of(chosen)
+    workspace, asked = workspace_of(chosen), None
     if chosen.probe is not None:
         with show_progress(chosen.quiet or chosen.json) as progress:
-            probe(workspace, chosen.probe or None, chosen.source, chosen.taxonomy, progress)
+            asked = probe(workspace, chosen.probe or None, chosen.source, chosen.taxonomy, progress)
     run_plan = plan(workspace, chosen.source, chosen.taxonomy)
     value, lines = to_json(run_plan, shards="homes"), plan_text.plan(run_plan)
     if chosen.cost or chosen.probe is not None:
         made = forecast(workspace, chosen.source, chosen.taxonomy)
         record(workspace, made)
         value, lines = (
-            {**value, "forecast": asdict(made)},
-            [*lines, *costs_text.forecast(made), *_unpriced(workspace.settings)],
+            {**value, "forecast": asdict(made), "probe": None if asked is None else asdict(asked)},
+            [*lines, *costs_text.forecast(made, asked), *_unpriced(workspace.settings)],
         )
     say(chosen, value, lines)
     return 0

@@ -31,6 +31,7 @@ from taskgalaxy_ops.generation.bill import bill
 from taskgalaxy_ops.generation.results import RunResults
 from taskgalaxy_ops.hashing import fingerprint, sha256_hex
 from taskgalaxy_ops.operations import forecast
+from taskgalaxy_ops.operations.probe import probe
 from taskgalaxy_ops.progress import Progress, Silent
 from taskgalaxy_ops.release import MANIFEST, publish
 from taskgalaxy_ops.release.publish import Published, ReleaseReceipt
@@ -153,7 +154,7 @@ def _tune(workspace: Workspace, progress: Progress) -> dict[str, Any] | None:
 def _run(workspace: Workspace, folder: Path, progress: Progress, tuned: bool) -> DemoRun:
     receipts = [pipeline.ingest(workspace, name, progress=progress) for name in workspace.settings.sources]
     grown = _grow(workspace, progress)
-    probed = forecast.probe(workspace, progress=progress)
+    probed = probe(workspace, progress=progress)
     made = forecast.forecast(workspace)
     forecast.record(workspace, made)
     for line in costs_text.forecast(made):

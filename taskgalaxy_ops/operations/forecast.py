@@ -6,43 +6,33 @@ answer are counted exactly for an image's next stage, and estimated with these r
 interval is a 95 % prediction interval: images are resampled with replacement (the bootstrap, Efron 1979), and the
 variance is increased by that of the images that are still to be asked about.
 
-Where too few images of a source are answered, a probe asks about some, drawn by hash from all of its image shards. It
-runs them like any other image: their answers are kept, and no run asks about them again.
+Where too few images of a source are answered, those of all sources count, also of sources that the run leaves out. As a
+source may well differ from the others, the interval is then widened by the spread of the sources. Where all of them
+together are too few, there is no forecast, and ``too_few`` says what is known. A probe (probe.py) asks about a few.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from heapq import nsmallest
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from taskgalaxy_ops import pipeline
-from taskgalaxy_ops.generation import lanes
 from taskgalaxy_ops.generation.bill import bill
-from taskgalaxy_ops.hashing import draw
-from taskgalaxy_ops.operations.measure import AMOUNTS, Lacking, Measure, measure
-from taskgalaxy_ops.operations.shard_state import store_state
-from taskgalaxy_ops.progress import Progress
-from taskgalaxy_ops.records import ImageId
+from taskgalaxy_ops.operations.answered import Answered, answered, enough, whole
+from taskgalaxy_ops.operations.measure import AMOUNTS, Lacking, Measure
 from taskgalaxy_ops.storage import keys
 from taskgalaxy_ops.storage.ledger import NANO
 from taskgalaxy_ops.storage.log import Log
 from taskgalaxy_ops.usage import Tally
 from taskgalaxy_ops.workspace import Workspace
 
-PROBE_SHARE = 0.05  # of a source's images, at most
-PROBE_IMAGES = 100  # of a source, by default: if the cost of images varies by half, this gives it within a tenth
-_ENOUGH = 3  # images: fewer give no usable variance
-_MEASURED_SHARDS = (
-    32  # settled image shards of a source that are read, and _MEASURED_IMAGES: what is read does not grow
-)
-_MEASURED_IMAGES = 2000
+# The standard deviation, as a share, of a source about the others where these are all that is known of it: at least. It
+# is no measurement: with it the interval goes from next to nothing to twice the expected.
+_UNLIKE = 0.5
 _RESAMPLES = 400
 _Z = 1.96  # 95 %
 
@@ -65,7 +55,7 @@ class SourceForecast:
     source: str
     images: int  # images without all answers
     measured: int  # answered images from which it is estimated
-    elsewhere: bool  # the measured images are of all sources, because this one has too few
+    elsewhere: bool  # the measured images are of all sources, because this one has too few: the interval is wide
     units: Mapping[str, float]  # expected number, by stage, the vote's by judge
     tokens: Estimate
     cost: Estimate  # USD
@@ -73,7 +63,21 @@ class SourceForecast:
     variance: Mapping[str, float] = field(default_factory=dict, repr=False)  # of each amount
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TooFew:
+    """A source without a forecast, because too little is answered of it and of all others: what is known of it."""
+
+    source: str
+    left: int  # images without all answers
+    answered: int  # images with all answers
+    matches: int  # that the filter answered
+    questions: int  # that are to be written for those that fit
+    pairs: int
+    most_units: int  # that a run can come to ask about it, if all passes
+    most_cost: float | None  # USD, of these, by what a unit cost so far; None: one of a stage or a judge never did
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Forecast:
     """What a run would cost. ``unknown``: sources with too few answers, which are not included."""
 
@@ -82,21 +86,23 @@ class Forecast:
     tokens: Estimate
     cost: Estimate  # USD
     list_cost: Estimate  # USD
+    too_few: Sequence[TooFew] = ()  # what is known of the unknown ones
 
 
 def forecast(workspace: Workspace, sources: Sequence[str] | None = None, taxonomy: int | None = None) -> Forecast:
     """What a run of these sources' image shards would cost now; asks nothing, and encodes no image."""
     look = workspace.snapshot()
-    lacking, measures = _state(look, sources, taxonomy)
-    everything = [each for some in measures.values() for each in some]
-    made, unknown = [], []
-    for source, there in sorted(lacking.items()):
-        own = measures.get(source, [])
-        used = own if _enough(own) else everything
-        if there.images and not _enough(used):
-            unknown.append(source)
+    found = answered(look, sources, taxonomy)
+    made, too_few = [], []
+    for source, there in sorted(found.lacking.items()):
+        own = found.of(source)
+        if not there.images or enough(own):
+            made.append(_forecast(look, source, there, own, None))
+        elif enough(everything := found.of_all):
+            others = [some for some in found.measures.values() if enough(some)]
+            made.append(_forecast(look, source, there, everything, others))
         else:
-            made.append(_forecast(look, source, there, used, used is not own))
+            too_few.append(_too_few(look, source, found))
     totals = {
         name: _interval(
             sum(getattr(each, name).expected for each in made),
@@ -105,55 +111,60 @@ def forecast(workspace: Workspace, sources: Sequence[str] | None = None, taxonom
         )
         for name in AMOUNTS
     }
-    return Forecast(made, unknown, **totals)
+    return Forecast(sources=made, unknown=[each.source for each in too_few], too_few=too_few, **totals)
 
 
-def _whole(measures: Sequence[Measure]) -> int:
-    return sum(each.whole for each in measures)
+def _too_few(look: Workspace, source: str, found: Answered) -> TooFew:
+    own, there = found.of(source), found.lacking[source]
+    judges, variants = len(look.settings.judges), len(look.settings.write.variants)
+    write = there.write + there.filter * variants
+    votes = [
+        max(certain, there.open_pairs - voted) + write
+        for certain, voted in zip(there.votes, there.open_votes, strict=True)
+    ]
+    most = np.array([there.filter, write, *votes], float)
+    return TooFew(
+        source=source,
+        left=there.images,
+        answered=whole(own),
+        matches=sum(each.units[0] for each in own),
+        questions=sum(each.needed[1] for each in own),
+        pairs=sum(each.pairs for each in own),
+        most_units=int(most.sum()),
+        most_cost=_cost_of(most, found.of_all, judges),
+    )
 
 
-def _enough(measures: Sequence[Measure]) -> bool:
-    """Whether these images suffice to estimate all stages.
+def _cost_of(units: Array, measures: Sequence[Measure], judges: int) -> float | None:
+    """What units by slot (filter, write, each judge) cost by what they cost so far; None: not known of one of them."""
+    if not measures:
+        return None
+    sums, slots = np.array([each.row() for each in measures]).sum(axis=0), 2 + judges
+    measured, first = sums[5 + judges : 5 + judges + slots], 5 + judges + slots * (1 + AMOUNTS.index("cost"))
+    if (units[measured == 0] > 0).any():
+        return None
+    return float((units * _ratio(sums[first : first + slots], measured)).sum())
 
-    After an interrupted run, the finished images may be only those that were rejected early: then they do not suffice.
+
+def _forecast(
+    look: Workspace,
+    source: str,
+    there: Lacking,
+    used: Sequence[Measure],
+    others: Sequence[Sequence[Measure]] | None,
+) -> SourceForecast:
+    """What is left to ask of a source, by the images ``used``.
+
+    others: None: they are the source's own; else the measures of each source that has enough, whose spread widens the
+    interval.
     """
-    whole = [each for each in measures if each.whole]
-    still = [each for each in measures if not each.whole]
-    writing = sum(each.needed[1] > 0 for each in whole) >= _ENOUGH or not any(each.needed[1] for each in still)
-    voting = sum(each.pairs > 0 for each in whole) >= _ENOUGH or not any(each.pairs for each in still)
-    return len(whole) >= _ENOUGH and writing and voting
-
-
-def _state(
-    look: Workspace, sources: Sequence[str] | None, taxonomy: int | None
-) -> tuple[dict[str, Lacking], dict[str, list[Measure]]]:
-    """By source, what lacks an answer, and the measures of its answered images. One image shard in memory at a time."""
-    there = store_state(look, lanes.shards_of(look, sources), taxonomy)
-    origins = look.registry.origins()
-    lacking: dict[str, Lacking] = {}
-    measures: dict[str, list[Measure]] = {}
-    settled: dict[str, int] = {}
-    for one in sorted(there.shards, key=lambda one: draw("forecast", one.shard.id)):
-        source = origins[one.shard.id]
-        left = lacking.setdefault(source, Lacking(judges=len(look.settings.judges)))
-        if one.settled:
-            settled[source] = settled.get(source, 0) + 1
-            if settled[source] > _MEASURED_SHARDS:
-                continue
-        found = measure(look, there, one, left)
-        kept = measures.setdefault(source, [])
-        kept[:] = nsmallest(_MEASURED_IMAGES, [*kept, *found], key=lambda each: draw("forecast", each.image))
-    return lacking, measures
-
-
-def _forecast(look: Workspace, source: str, there: Lacking, used: Sequence[Measure], elsewhere: bool) -> SourceForecast:
     names = ["filter", "write", *(f"vote, {judge.name}" for judge in look.settings.judges)]
     if not there.images:
         return SourceForecast(
             source=source,
             images=0,
-            measured=_whole(used),
-            elsewhere=elsewhere,
+            measured=whole(used),
+            elsewhere=False,
             units={},
             tokens=Estimate(),
             cost=Estimate(),
@@ -165,12 +176,16 @@ def _forecast(look: Workspace, source: str, there: Lacking, used: Sequence[Measu
     _, drawn = _carried(there, weights @ rows, len(names))
     widened = len(rows) / (len(rows) - 1) * (1 + len(rows) / there.images)
     variance = {name: float(drawn[name].var() * widened) for name in AMOUNTS}
-    estimates = {name: _interval(float(amounts[name][0]), variance[name], _whole(used)) for name in AMOUNTS}
+    if others is not None:
+        spread = _spread(there, others, len(names))
+        for name in AMOUNTS:
+            variance[name] += max(spread[name], (_UNLIKE * float(amounts[name][0])) ** 2)
+    estimates = {name: _interval(float(amounts[name][0]), variance[name], whole(used)) for name in AMOUNTS}
     return SourceForecast(
         source=source,
         images=there.images,
-        measured=_whole(used),
-        elsewhere=elsewhere,
+        measured=whole(used),
+        elsewhere=others is not None,
         units=dict(zip(names, (float(each) for each in units[0]), strict=True)),
         **estimates,
         variance=variance,
@@ -201,6 +216,15 @@ def _carried(there: Lacking, sums: Array, slots: int) -> tuple[Array, dict[str, 
     return asked, amounts
 
 
+def _spread(there: Lacking, others: Sequence[Sequence[Measure]], slots: int) -> dict[str, float]:
+    """The variance, by amount, of what ``there`` comes to by the measures of one source or another."""
+    if len(others) < 2:
+        return dict.fromkeys(AMOUNTS, 0.0)
+    sums = np.array([np.sum([each.row() for each in some], axis=0) for some in others])
+    _, amounts = _carried(there, sums, slots)
+    return {name: float(amounts[name].var(ddof=1) * (1 + 1 / len(others))) for name in AMOUNTS}
+
+
 def _ratio(part: Array, whole: Array) -> Array:
     return np.divide(part, whole, out=np.zeros_like(part), where=whole > 0)
 
@@ -212,51 +236,6 @@ def _interval(expected: float, variance: float, measured: int) -> Estimate:
         variance
     )
     return Estimate(max(0.0, expected - spread), expected, expected + spread)
-
-
-# --- a probe
-
-
-def probe(
-    workspace: Workspace,
-    images: int | None = None,
-    sources: Sequence[str] | None = None,
-    taxonomy: int | None = None,
-    progress: Progress | None = None,
-    wait: bool = True,
-) -> pipeline.RunResult:
-    """Ask about some images of each source that has fewer answered ones, as a run would; at most one in twenty.
-
-    images: the number in all, divided equally among the sources; None: 100 of each source. wait: wait for batches, as
-    long as the settings say.
-    """
-    look = workspace.snapshot()
-    lacking, measures = _state(look, sources, taxonomy)
-    open_sources = [source for source, there in sorted(lacking.items()) if there.images]
-    each = PROBE_IMAGES if images is None else math.ceil(images / max(1, len(open_sources)))
-    origins = look.registry.origins()
-    shards = lanes.shards_of(look, sources)
-    chosen: dict[str, set[ImageId]] = {}
-    for source in open_sources:
-        mine = [shard for shard in shards if origins[shard.id] == source]
-        live = sum(shard.images.rows for shard in mine)
-        count = min(each, max(1, int(PROBE_SHARE * live))) - _whole(measures.get(source, ()))
-        for shard, image in nsmallest(max(0, count), _open_images(look, mine, measures.get(source, ())), key=_drawn):
-            chosen.setdefault(shard, set()).add(image)
-    return pipeline.generate(
-        workspace, pipeline.RunOptions(sources=sources, only=chosen, taxonomy=taxonomy, wait=wait), progress=progress
-    )
-
-
-def _drawn(image: tuple[str, ImageId]) -> float:
-    return draw("probe", image[1])
-
-
-def _open_images(look: Workspace, shards: Sequence[Any], measured: Sequence[Measure]) -> Iterator[tuple[str, ImageId]]:
-    done = {each.image for each in measured if each.whole}
-    for shard in shards:
-        dead = set(look.registry.dead(shard))
-        yield from ((shard.id, image) for image in look.registry.image_ids(shard) if image not in dead | done)
 
 
 # --- what was spent since

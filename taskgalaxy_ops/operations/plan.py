@@ -3,7 +3,8 @@
 The plan uses the run's own keys, request templates and code that finds units without an answer. It is exact for the
 first stage that lacks answers. The units of later stages depend on those answers; for them it gives bounds, from none
 of the asked units passing to all of them. The same holds for the vote, where the need of a further judge depends on the
-votes before.
+votes before. What is expected between the bounds, and what a unit costs, rests on what is answered of the planned image
+shards; where that is too little, on all sources' committed outputs.
 """
 
 from __future__ import annotations
@@ -14,12 +15,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from taskgalaxy_ops.generation import lanes
-from taskgalaxy_ops.generation import run as generation_run
 from taskgalaxy_ops.generation.shard_run import ShardResult
 from taskgalaxy_ops.generation.stage_keys import differences
 from taskgalaxy_ops.generation.stages import ASKING, NAMES, STAGE, before
 from taskgalaxy_ops.models.encoders.base import EmbeddingMatrix
-from taskgalaxy_ops.operations.shard_state import ShardState, StoreState, matched, store_state
+from taskgalaxy_ops.operations.answered import ENOUGH
+from taskgalaxy_ops.operations.release_outlook import ReleaseOutlook, look_ahead, look_through
+from taskgalaxy_ops.operations.shard_state import ShardState, StoreState, store_state
 from taskgalaxy_ops.settings import Settings
 from taskgalaxy_ops.storage.journal import Journal
 from taskgalaxy_ops.storage.ledger import NANO
@@ -51,6 +53,18 @@ class Bounds:
         return Bounds(self.low * factor, self.expected * factor, self.high * factor)
 
 
+@dataclass(frozen=True, slots=True)
+class Basis:
+    """What a stage's share of passing units, its votes and its costs were measured on; no image: nothing is known."""
+
+    images: int = 0
+    shards: int = 0  # image shards
+    elsewhere: bool = False  # these are of all sources, because the planned image shards have too few answers
+
+    def __add__(self, other: Basis) -> Basis:
+        return Basis(self.images + other.images, self.shards + other.shards, self.elsewhere or other.elsewhere)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StagePlan:
     """A stage over all image shards of a plan. An amount is None if nothing was measured yet to estimate it from."""
@@ -61,6 +75,7 @@ class StagePlan:
     units_there: int  # images, matches, questions to write or votes that are done
     units: Bounds  # units that a run would encode, match or ask
     why: Mapping[str, int] = field(default_factory=dict)  # image shards without the stage's output, by what changed
+    basis: Basis = Basis()
     requests: Bounds | None = None
     tokens: Bounds | None = None
     cost: Bounds | None = None  # USD
@@ -70,11 +85,12 @@ class StagePlan:
 
 @dataclass(frozen=True, slots=True)
 class RunPlan:
-    """What a run would do and cost."""
+    """What a run would do and cost, and what the next release would lose."""
 
     shards: int
     task_types: int
     stages: Sequence[StagePlan]
+    outlook: ReleaseOutlook | None = None  # on the next release of all sources; None: there is none yet
 
     def total(self, name: str) -> Bounds | None:
         """``requests``, ``tokens``, ``cost``, ``list_cost`` or ``seconds`` of all stages; None if one is not known."""
@@ -89,14 +105,16 @@ def plan(workspace: Workspace, sources: Sequence[str] | None = None, taxonomy: i
 
     taxonomy: a version; None: the newest. Of an image shard whose stage outputs are all committed it reads only
     listings and markers; of any other, its matches and journal. Task types without an embedding are encoded, because
-    their matches depend on it. Raises TaskGalaxyError.
+    their matches depend on it. Where the next release may have fewer of the latest one's samples, which of them are
+    read, too. Raises TaskGalaxyError.
     """
     view = workspace.snapshot()
     state = store_state(view, lanes.shards_of(view, sources), taxonomy)
-    matches, computed = matched(view, state, [shard_state for shard_state in state.shards if not shard_state.settled])
-    results = {each.id: each for each in generation_run.look_through(view, matches, state.by_shard, computed).shards}
-    summaries = marker_summaries(workspace.store, state.committed)
-    measured = {stage: _measured(stage, state.shards, summaries, results) for stage in NAMES}
+    looked = look_through(view, state, [shard_state for shard_state in state.shards if not shard_state.settled])
+    results = looked.results
+    others = _others(view, state)
+    summaries = marker_summaries(workspace.store, [*state.committed, *others.committed])
+    measured = {stage: _measured(stage, state.shards, others.shards, summaries, results) for stage in NAMES}
     lacking = _lacking(view, state, results, measured)
     stages = [
         _estimated(
@@ -107,52 +125,108 @@ def plan(workspace: Workspace, sources: Sequence[str] | None = None, taxonomy: i
                 units_there=sum(_units_there(stage, each, summaries, results) for each in state.shards),
                 units=lacking[stage],
                 why=_why(stage, state.shards, summaries, results),
+                basis=measured[stage].basis,
             ),
             measured[stage],
             workspace.settings,
         )
         for stage in NAMES
     ]
-    return RunPlan(len(state.shards), len(state.types.ids), stages)
+    return RunPlan(len(state.shards), len(state.types.ids), stages, look_ahead(view, state, looked))
 
 
-@dataclass(frozen=True, slots=True)
+def _others(view: Workspace, state: StoreState) -> StoreState:
+    """The image shards of live sources that are not planned, with the stage outputs that are committed."""
+    planned = {each.shard.id for each in state.shards}
+    there = [shard for shard in lanes.shards_of(view, None) if shard.id not in planned]
+    return StoreState([ShardState(each, view.stage_outputs.committed(each.id), ()) for each in there], state.types)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Measured:
-    """What a stage took so far."""
+    """What a stage took so far, over some image shards."""
 
-    tally: Tally
-    passing: float  # share of its units that came out; 1 if nothing is known
-    votes: float  # votes a pair
-    seconds: float | None  # a unit, for stages that ask no model; None: nothing is known
+    tally: Tally = field(default_factory=Tally)
+    basis: Basis = Basis()
+    units_in: int = 0
+    units_out: int = 0
+    cast: int = 0  # votes
+    took: float = 0.0  # seconds, where it asks no model
+
+    @property
+    def passing(self) -> float:
+        """The share of its units that came out; 1 if nothing is known."""
+        return self.units_out / self.units_in if self.units_in else 1.0
+
+    @property
+    def votes(self) -> float:
+        """Votes a pair; 0 if nothing is known."""
+        return self.cast / self.units_in if self.units_in else 0.0
+
+    @property
+    def seconds(self) -> float | None:
+        """Seconds a unit; None: nothing is known."""
+        return self.took / self.units_in if self.units_in else None
+
+    def __add__(self, other: _Measured) -> _Measured:
+        tally = Tally()
+        for part in (self.tally, other.tally):
+            tally += part
+        return _Measured(
+            tally=tally,
+            basis=self.basis + other.basis,
+            units_in=self.units_in + other.units_in,
+            units_out=self.units_out + other.units_out,
+            cast=self.cast + other.cast,
+            took=self.took + other.took,
+        )
 
 
 def _measured(
     stage: str,
     shards: Iterable[ShardState],
+    others: Iterable[ShardState],
     summaries: Mapping[StageOutput, MarkerSummary],
     results: Mapping[str, ShardResult],
 ) -> _Measured:
+    """What a stage took on the planned image shards; with the ``others`` where fewer than three images tell of it."""
+    parts = (_measured_shard(stage, each, summaries, results.get(each.shard.id)) for each in shards)
+    own = sum(parts, _Measured())
+    if own.basis.images >= ENOUGH:
+        return own
+    elsewhere = sum((_measured_shard(stage, each, summaries, None) for each in others), _Measured())
+    if not elsewhere.basis.images:
+        return own
+    both = own + elsewhere
+    return replace(both, basis=replace(both.basis, elsewhere=True))
+
+
+def _measured_shard(
+    stage: str, shard_state: ShardState, summaries: Mapping[StageOutput, MarkerSummary], result: ShardResult | None
+) -> _Measured:
+    """What a stage took on one image shard. result: if it was looked through, with the answers of its journal."""
+    former = [summaries[output] for output in shard_state.former(stage) if output in summaries]
     tally = Tally()
-    units_in = units_out = votes = 0
-    seconds = 0.0
-    for shard_state in shards:
-        former = [summaries[stage_output] for stage_output in shard_state.former(stage) if stage_output in summaries]
-        result = results.get(shard_state.shard.id)
-        if result is not None and result.asked is not None:
-            tally += result.asked.get(stage, Tally())
-        elif former:  # each marker has the tally of the image shard's journal when it was written: take the largest
-            tally += max((Tally(**each.stats.get("asked", {})) for each in former), key=lambda each: each.calls)
-        for each in former:
-            units_in, units_out = units_in + each.stats["units_in"], units_out + each.stats["units_out"]
-            votes, seconds = votes + each.rows.get("votes", 0), seconds + each.stats["seconds"]
-        if result is not None and stage in result.stages and (counts := result.stages[stage].counts):
-            units_in, units_out = units_in + counts.units_in - counts.pending, units_out + counts.units_out
-            votes += len(result.stages[stage].rows.get("votes", ()))
+    if result is not None and result.asked is not None:
+        tally += result.asked.get(stage, Tally())
+    elif former:  # each marker has the tally of the image shard's journal when it was written: take the largest
+        tally += max((Tally(**each.stats.get("asked", {})) for each in former), key=lambda each: each.calls)
+    units_in = sum(each.stats["units_in"] for each in former)
+    units_out = sum(each.stats["units_out"] for each in former)
+    cast = sum(each.rows.get("votes", 0) for each in former)
+    images = shard_state.shard.images.rows if units_in else 0
+    made = result.stages.get(stage) if result else None
+    if made and made.counts:
+        units_in, units_out = units_in + made.counts.units_in - made.counts.pending, units_out + made.counts.units_out
+        cast += len(made.rows.get("votes", ()))
+        images = images or len({row.image for rows in made.rows.values() for row in rows if hasattr(row, "image")})
     return _Measured(
-        tally,
-        units_out / units_in if units_in else 1.0,
-        votes / units_in if units_in else 0.0,
-        seconds / units_in if units_in else None,
+        tally=tally,
+        basis=Basis(images, int(images > 0)),
+        units_in=units_in,
+        units_out=units_out,
+        cast=cast,
+        took=sum(each.stats["seconds"] for each in former),
     )
 
 

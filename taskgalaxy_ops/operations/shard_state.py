@@ -13,6 +13,7 @@ from taskgalaxy_ops.generation.stage_keys import StageKeys
 from taskgalaxy_ops.generation.stages import ASKING, NAMES
 from taskgalaxy_ops.models.encoders.base import EmbeddingMatrix
 from taskgalaxy_ops.records import ImageId, Match
+from taskgalaxy_ops.storage import keys as store_keys
 from taskgalaxy_ops.storage.edits import Begun
 from taskgalaxy_ops.storage.parquet import embeddings_hash
 from taskgalaxy_ops.storage.registry.state import ImageShard
@@ -80,16 +81,21 @@ class StoreState:
 
 
 def store_state(
-    workspace: Workspace, shards: Sequence[ImageShard], taxonomy: int | None = None, *, unclaimed: bool = False
+    workspace: Workspace,
+    shards: Sequence[ImageShard],
+    taxonomy: int | None = None,
+    *,
+    unclaimed: bool = False,
+    types: EmbeddingMatrix | None = None,
 ) -> StoreState:
-    """The state of image shards under the settings and a taxonomy version (None: the newest).
+    """The state of image shards under the settings and a taxonomy version (None: the newest), or with these ``types``.
 
     workspace: a snapshot, so that stage outputs of all image shards are listed together. unclaimed: include image
     shards without an image that a live source claims, which a run skips. Encodes task types that have no embedding yet,
     and no image. Raises EncoderError, TaxonomyError.
     """
     keys = StageKeys(workspace)
-    types = TaxonomyStore(workspace).embeddings(taxonomy, keep=False)
+    types = TaxonomyStore(workspace).embeddings(taxonomy, keep=False) if types is None else types
     types_hash = embeddings_hash(types.ids, types.vectors)
     dead = workspace.registry.dead_hashes()
     log = workspace.edits()
@@ -122,3 +128,8 @@ def matched(
                 shard, "match", key, output_of({"matches": table(computed[shard], Match)})
             )
     return stage_outputs, computed
+
+
+def has_journal(look: Workspace, shard: str) -> bool:
+    """Whether models were asked about an image shard, or a batch about it was submitted. look: a snapshot: no read."""
+    return next(iter(look.store.list(f"{store_keys.journal(shard)}/")), None) is not None

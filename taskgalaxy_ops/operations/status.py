@@ -1,4 +1,7 @@
-"""Status: the state of a store, from logs, listings and markers. Asks no model, and encodes no image."""
+"""Status: the state of a store, from logs, listings, markers, and the journals of what has no answer yet.
+
+Asks no model, and encodes no image.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from taskgalaxy_ops.generation import lanes
 from taskgalaxy_ops.generation.lost import Lost, lost
 from taskgalaxy_ops.generation.stages import ASKING, NAMES
 from taskgalaxy_ops.inference.model_health import Outage, outages
+from taskgalaxy_ops.operations.pending import Pending, pending
 from taskgalaxy_ops.operations.shard_state import ShardState, store_state
 from taskgalaxy_ops.release.publish import published
 from taskgalaxy_ops.storage import keys
@@ -40,7 +44,8 @@ class SourceStatus:
 class StageStatus:
     """A stage under today's settings, over its committed outputs: in = out + rejects.
 
-    ``pending``: 0 if the outputs of all image shards are committed; else None: only a plan tells how much is left.
+    ``pending``: 0 if the outputs of all image shards are committed; else None: `Status.waiting` has what is to be asked
+    next, and only a plan tells how much may follow.
     """
 
     stage: str
@@ -71,6 +76,7 @@ class Status:
     releases: Sequence[Mapping[str, Any]]
     finetunes: Sequence[str] = field(default=())  # keys of jobs that have not ended
     outages: Sequence[Outage] = field(default=())  # models that serve nothing at the moment, as a worker saw it
+    waiting: Pending = field(default_factory=Pending)  # what has no answer, by stage and by why
 
 
 def status(workspace: Workspace) -> Status:
@@ -127,6 +133,7 @@ def status(workspace: Workspace) -> Status:
         ],
         finetunes=_open_jobs(view),
         outages=outages(workspace.store, (view.settings.teacher, *view.settings.judges)),
+        waiting=pending(view, state) if state else Pending(),
     )
 
 

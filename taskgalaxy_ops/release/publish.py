@@ -12,7 +12,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from taskgalaxy_ops.hashing import fingerprint, sha256_hex
 from taskgalaxy_ops.progress import Progress, Silent
 from taskgalaxy_ops.records import Image, ImageId
 from taskgalaxy_ops.release import published_rows
+from taskgalaxy_ops.release.changes import ReleaseChanges, compared, made_of
 from taskgalaxy_ops.release.renditions import Renditions
 from taskgalaxy_ops.settings import ReleaseSettings
 from taskgalaxy_ops.storage import Listed, keys
@@ -81,7 +82,7 @@ def _done(entries: list[LogEntry]) -> list[Published]:
     return list(releases.values())
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ReleaseReceipt:
     """The outcome of publishing."""
 
@@ -90,6 +91,7 @@ class ReleaseReceipt:
     made: bool  # False: nothing was made, because the content equals that of the latest release
     funnel: StageCounts  # from accepted pairs to samples
     older: bool = False  # an earlier version made it of the same: it holds the sources' files, whatever is set
+    changes: ReleaseChanges | None = None  # against the latest before; None: it is the first, or was not made now
 
 
 def publish(
@@ -116,17 +118,18 @@ def publish(
     inputs = _inputs(results)
     latest = next(reversed(published(workspace)), None)
     if latest and inputs and latest.inputs == inputs:
-        return ReleaseReceipt(latest, url(workspace, latest), False, latest.funnel)
+        return _unmade(workspace, latest)
     if latest and not renew and _made_before(results, latest):
-        return ReleaseReceipt(latest, url(workspace, latest), False, latest.funnel, older=True)
+        return replace(_unmade(workspace, latest), older=True)
     with release.select_samples(release_inputs(results), workspace.settings.release) as plan:
         if not plan.counts["samples"]:
             raise SourceError(
                 "release: no pair has been accepted, so there is nothing to release. See `taskgalaxy status`."
             )
-        made = _make(workspace, plan, progress)
+        changes = _changes(results, plan, latest)
+        made = _make(workspace, plan, progress, changes)
         if isinstance(made, Published):
-            return ReleaseReceipt(made, url(workspace, made), False, plan.funnel[-1])
+            return replace(_unmade(workspace, made), funnel=plan.funnel[-1])
         version, manifest = made
         done = Published(
             version=version,
@@ -141,13 +144,29 @@ def publish(
             code=release.RELEASE_VERSION,
         )
         published_rows.keep_left_out(workspace.store, version, plan.rejects())
+        published_rows.keep_made_of(workspace.store, version, made_of(results))
     _finish(workspace, done)
     if late := workspace.registry.denied() - results.denied:  # taken down while it was made
         withdraw(workspace, version, late)
         for listed in [each for image in late for each in workspace.store.list(keys.renderings(image))]:
             workspace.store.delete(listed.key)
         done = next(one for one in published(workspace) if one.version == version)
-    return ReleaseReceipt(done, url(workspace, done), True, done.funnel)
+    return ReleaseReceipt(release=done, path=url(workspace, done), made=True, funnel=done.funnel, changes=changes)
+
+
+def _unmade(workspace: Workspace, one: Published) -> ReleaseReceipt:
+    """The receipt where an equal release is there already."""
+    return ReleaseReceipt(release=one, path=url(workspace, one), made=False, funnel=one.funnel)
+
+
+def _changes(results: RunResults, plan: release.Selection, latest: Published | None) -> ReleaseChanges | None:
+    """What a selection gains and loses against the latest release; None: there is none, it is equal, or is damaged."""
+    if latest is None or latest.content == plan.content_hash:
+        return None
+    try:
+        return compared(plan, results, latest)
+    except DamageError:  # `taskgalaxy verify` tells of it; the new release does not depend on it
+        return None
 
 
 def _made_before(results: RunResults, latest: Published) -> bool:
@@ -193,10 +212,13 @@ def _inputs(results: RunResults, code: int = release.RELEASE_VERSION) -> str:
     )
 
 
-def _make(workspace: Workspace, plan: release.Selection, progress: Progress) -> tuple[int, str] | Published:
+def _make(
+    workspace: Workspace, plan: release.Selection, progress: Progress, changes: ReleaseChanges | None
+) -> tuple[int, str] | Published:
     """Write a selection's files as a new version, or continue one that was begun with the same content.
 
-    Returns the version and the SHA-256 of its manifest; or the latest release, if its content is equal.
+    changes: for ``history.json``, since the other files follow from the content alone. Returns the version and the
+    SHA-256 of its manifest; or the latest release, if its content is equal.
     """
     for _ in range(2):
         version = _begin(workspace, plan.content_hash)
@@ -205,6 +227,7 @@ def _make(workspace: Workspace, plan: release.Selection, progress: Progress) -> 
         history = {
             "at": datetime.now(UTC).isoformat(timespec="seconds"),
             "settings_version": workspace.publish_settings()[0],
+            **({"changes": asdict(changes)} if changes else {}),
         }
         progress.stage("release", release.file_count(plan), "files")
         files = release.build(plan, version=version, history=history)
@@ -221,7 +244,7 @@ def latest_release(workspace: Workspace, before: Sequence[Published]) -> Release
     releases = published(workspace)
     if not releases:
         return None
-    return ReleaseReceipt(releases[-1], url(workspace, releases[-1]), releases[-1] not in before, releases[-1].funnel)
+    return replace(_unmade(workspace, releases[-1]), made=releases[-1] not in before)
 
 
 def url(workspace: Workspace, one: Published) -> str:

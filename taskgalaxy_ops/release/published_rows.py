@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -11,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from taskgalaxy_ops.errors import DamageError, NotFoundError
-from taskgalaxy_ops.records import Reject
+from taskgalaxy_ops.records import ImageId, PairId, Reject, TaskTypePath
 from taskgalaxy_ops.storage import keys
 from taskgalaxy_ops.storage.base import Listed, Store
 from taskgalaxy_ops.storage.marker_index import keep
@@ -71,6 +73,16 @@ class ReleaseRows:
             self._ids[number, group] = table["id"].to_pylist()
         return self._ids[number, group]
 
+    def samples(self) -> Iterator[tuple[PairId, ImageId, TaskTypePath, str]]:
+        """Id, image, task type and variant of each sample; reads no other column. Raises DamageError."""
+        names = ("id", "image_id", "task_type", "variant")
+        try:
+            for file in self._files:
+                for batch in file.iter_batches(columns=list(names), use_threads=False):
+                    yield from zip(*(batch.column(name).to_pylist() for name in names), strict=True)
+        except (pa.ArrowException, OSError, KeyError) as error:
+            raise DamageError(f"a release cannot be read ({error}). Run `taskgalaxy verify`.") from error
+
     def samples_of(self, task_type: str) -> int:
         """The number of its samples of a task type; reads one column."""
         return sum(
@@ -98,6 +110,31 @@ def left_out(store: Store, version: int) -> list[Reject] | None:
         return from_parquet(store.get(_left_out(version)), Reject)
     except (NotFoundError, DamageError):
         return None
+
+
+@dataclass(frozen=True, slots=True)
+class MadeOf:
+    """What decides which samples a release has, so that a later look knows by it alone that none would be lost."""
+
+    outputs: Mapping[str, str | None]  # of the vote, by image shard; None: something was pending
+    rules: Mapping[str, Any]  # the release's settings that select
+
+
+def keep_made_of(store: Store, version: int, made_of: MadeOf) -> None:
+    """Store what a release was made of: in the cache, not in the release."""
+    keep(store, _made_of(version), json.dumps(asdict(made_of), sort_keys=True).encode())
+
+
+def made_of(store: Store, version: int) -> MadeOf | None:
+    """What a release was made of; None if this was not stored, or was deleted."""
+    try:
+        return MadeOf(**json.loads(store.get(_made_of(version))))
+    except (NotFoundError, ValueError, TypeError):
+        return None
+
+
+def _made_of(version: int) -> str:
+    return keys.cache(f"made-of-{version:06d}.json")
 
 
 def _left_out(version: int) -> str:

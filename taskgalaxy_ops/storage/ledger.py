@@ -200,6 +200,24 @@ class Ledger:
         also += [(f"budget.sources.{name}", ("source", name), caps) for name, caps in self._also.of_source.items()]
         return [line for name, scope, caps in also for line in caps.describe(name, totals.spent(scope))]
 
+    def reached(self, source: str) -> list[str]:
+        """The settings of the caps under which a call about a source does not fit now, if it is as large as one so far.
+
+        A call counts with the most that it may cost and take.
+        """
+        entries = self._log.read()
+        totals = self._read(entries)
+        sizes = [entry.body["each"] for entry in entries if "each" in entry.body]
+        cost, tokens = (max(size) for size in zip((1, 1), *sizes, strict=True))
+        each = Spent(cost, 1, tokens)
+        capped = self._capped(source, today())
+        return [name for name, scope, caps in capped if min(caps.fit(totals.spent(scope), each)) < 1]
+
+    def batches(self, source: str) -> int:
+        """The number of batches about a source that have not ended."""
+        held = self._read(self._log.read()).held(("source", source))
+        return len({body["batch"] for body in held.values() if "batch" in body})
+
     def _refusal(self, each: Spent, source: str, day: str) -> str:
         totals = self._read(self._log.known())
         phrases, reached = [], []

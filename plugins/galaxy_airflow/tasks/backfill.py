@@ -14,9 +14,10 @@ from galaxy_airflow.runtime import log, opened, progress, receipt
 from galaxy_airflow.tasks.common import several
 from galaxy_airflow.tasks.sources import announce
 from taskgalaxy_ops.errors import SourceError
-from taskgalaxy_ops.operations.forecast import forecast, probe, record
+from taskgalaxy_ops.operations.forecast import forecast, record
 from taskgalaxy_ops.operations.plan import RunPlan
 from taskgalaxy_ops.operations.plan import plan as plan_run
+from taskgalaxy_ops.operations.probe import probe
 from taskgalaxy_ops.release import markdown
 from taskgalaxy_ops.reports.pages import forecast as forecast_pages
 from taskgalaxy_ops.reports.pages import plan as plan_pages
@@ -71,6 +72,7 @@ def _planned(
         "shards": run_plan.shards,
         "units": {each.stage: round(each.units.expected) for each in run_plan.stages},
         "cost": None if (cost := run_plan.total("cost")) is None else cost.expected,
+        "next_release_loses": run_plan.outlook.losses if run_plan.outlook else 0,
         "page": name,
     }
     return told, run_plan
@@ -106,25 +108,27 @@ def plan_first(registered: Any, then: str, ti: Any) -> dict[str, Any]:
 def forecast_backfill(planned: Mapping[str, Any], wanted: bool) -> dict[str, Any]:
     """Forecast what the planned backfill would cost, with an interval, and write the forecast's page.
 
-    Where too few images of a source are answered, a few are asked about first. A source whose requests stay without an
-    answer (a model is out of reach, a batch is under way) has no forecast. Skipped unless ``wanted``.
+    Where too few images of a source are answered, a few are asked about first, unless the source is so small that they
+    would be too few, too, and the answers of other sources give a forecast. A source whose requests stay without an
+    answer (a model is out of reach, a batch is under way) has none. Skipped unless ``wanted``.
     """
     if not wanted:
         raise NotChosen("no forecast was asked for")
     began, workspace = time.monotonic(), opened(**planned["orders"])
     sources, version = planned["sources"], planned["taxonomy_version"]
     with progress() as shown:
-        asked = probe(workspace, None, sources, version, shown, wait=False)
+        asked = probe(workspace, None, sources, version, shown, wait=False, only_needed=True)
     made = forecast(workspace, sources, version)
     record(workspace, made)
-    for line in (*costs_text.forecast(made), *asked.reasons):
+    for line in costs_text.forecast(made, asked):
         log.info(line)
-    page = forecast_pages.forecast_page(made, sources, asked.reasons)
+    page = forecast_pages.forecast_page(made, sources, asked)
     name = f"forecast-{plan_pages.page_name(page)}"
     workspace.store.replace(keys.report(name), page.encode())
     return receipt(
         "forecast",
         began,
+        asked=sum(asked.images.values()),
         calls=asked.usage.calls,
         encoded=workspace.encoder_passes,
         cost=asdict(made.cost),

@@ -15,6 +15,7 @@ from taskgalaxy_ops.errors import SourceError
 from taskgalaxy_ops.generation.results import RunResults
 from taskgalaxy_ops.operations.airflow import announcements
 from taskgalaxy_ops.release import publish
+from taskgalaxy_ops.release.changes import ReleaseChanges
 from taskgalaxy_ops.reports.html import render
 from taskgalaxy_ops.reports.pages import contact_sheet
 from taskgalaxy_ops.reports.text import release as release_text
@@ -72,8 +73,14 @@ def release(form: Mapping[str, Any], announced: bool) -> dict[str, Any]:
         task_types=made.release.task_types,
         images=made.release.images,
         partial=made.release.partial,
+        **_changes(made.changes),
         page=page,
     )
+
+
+def _changes(found: ReleaseChanges | None) -> dict[str, Any]:
+    """What a release gained and lost against the one before, for its receipt."""
+    return {"since": found.since, "gained": found.gained, "lost": dict(found.lost)} if found else {}
 
 
 def announce_release(outlet: Any, made: Mapping[str, Any]) -> None:

@@ -79,6 +79,14 @@ def announced(workspace: Workspace) -> list[Announcement]:
     return announcements
 
 
+def left(workspace: Workspace) -> dict[str, int]:
+    """By live source, the units that its latest run left without an answer; sources that it left none are not in it."""
+    ends = (entry.body for entry in _log(workspace).read() if entry.body["kind"] == "ended")
+    pending = {end["source"]: end["pending"] for end in ends}
+    live = workspace.registry.scans()
+    return {source: units for source, units in sorted(pending.items()) if units and source in live}
+
+
 def orders(workspace: Workspace, source: str) -> dict[str, Any]:
     """The overrides of the newest announcement in which a source is open; empty: there are none."""
     return next((dict(each.orders) for each in reversed(announced(workspace)) if source in each.open), {})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from taskgalaxy_ops.inference.model_health import outages
-from taskgalaxy_ops.operations.airflow.announcements import announced
+from taskgalaxy_ops.operations.airflow.announcements import announced, left
 from taskgalaxy_ops.release.publish import published
 from taskgalaxy_ops.reports.html import Link, table_page
 from taskgalaxy_ops.storage import keys
@@ -60,6 +60,7 @@ def status_page(
             *runs,
             ("Releases", ("version", "made (UTC)", "samples", "task types", "images", ""), _releases(workspace, root)),
             ("Sources", ("source", "latest run", "location", "images", "rejects"), sources),
+            ("Without an answer", ("source", "units that its latest run left", "why"), _without_answer(workspace)),
             ("Announced, and not ended", ("number", "at (UTC)", "by", "sources"), waiting),
         ],
     )
@@ -68,6 +69,20 @@ def status_page(
 def _outages(workspace: Workspace) -> list[Sequence[str]]:
     models = (workspace.settings.teacher, *workspace.settings.judges)
     return [(each.model, moment(each.since), moment(each.seen), each.why) for each in outages(workspace.store, models)]
+
+
+def _without_answer(workspace: Workspace) -> list[Sequence[str]]:
+    """What the latest run of each source left, and what keeps it from being asked now."""
+    ledger, away = workspace.ledger(), [row[0] for row in _outages(workspace)]
+    rows = []
+    for source, units in left(workspace).items():
+        why = [f"{model} serves nothing" for model in away]
+        why += [f"the budget is spent ({name})" for name in ledger.reached(source)]
+        if batches := ledger.batches(source):
+            why.append(f"batches under way: {batches:,}")
+        said = "; ".join(why) or "not asked since: galaxy_backfill runs it again, galaxy_generate too"
+        rows.append((source, f"{units:,}", said))
+    return rows
 
 
 def _releases(workspace: Workspace, root: str) -> list[Sequence[str | Link]]:

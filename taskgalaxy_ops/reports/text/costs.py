@@ -5,8 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping
 
+from taskgalaxy_ops.operations.answered import ENOUGH
 from taskgalaxy_ops.operations.costs import Costs, Share
-from taskgalaxy_ops.operations.forecast import Checked, Estimate, Forecast, SourceForecast
+from taskgalaxy_ops.operations.forecast import Checked, Estimate, Forecast, SourceForecast, TooFew
+from taskgalaxy_ops.operations.probe import Probed
+from taskgalaxy_ops.reports.console import usage_line
 from taskgalaxy_ops.storage.ledger import NANO
 from taskgalaxy_ops.text import shown
 from taskgalaxy_ops.usage import Tally
@@ -33,14 +36,23 @@ def costs(found: Costs) -> list[str]:
     return lines + _table("by task type", _shares(found.task_type))
 
 
-def forecast(found: Forecast) -> list[str]:
-    """What a run would cost, by source and in total, with notes."""
+def forecast(found: Forecast, asked: Probed | None = None) -> list[str]:
+    """What a run would cost, by source and in total, with notes. asked: by the probe that was just made, if one was."""
     rows = [
         (name, left and f"{left} images left", f"{tokens} tokens", cost, listed and f"{listed} at list prices", of)
         for name, left, tokens, cost, listed, of in forecast_rows(found)
     ]
-    lines = _table("forecast, with what it lies between in 95 of 100 cases", rows)
-    return [*lines, *forecast_notes(found)]
+    lines = [f"probe     {line}" for line in probed(asked)] if asked else []
+    lines += _table("forecast, with what it lies between in 95 of 100 cases", rows)
+    return [*lines, *(f"forecast  {line}" for line in forecast_notes(found, asked))]
+
+
+def probed(found: Probed) -> list[str]:
+    """What a probe asked, what it took, and why some of it has no answer."""
+    if not found.images:
+        return ["nothing had to be asked first"]
+    images = ", ".join(f"{_counted(number, 'image')} of {shown(source)}" for source, number in found.images.items())
+    return [f"asked about {images}: {usage_line(found.usage)}", *map(shown, found.reasons)]
 
 
 def forecast_rows(found: Forecast) -> list[tuple[str, str, str, str, str, str]]:
@@ -56,14 +68,45 @@ def forecast_rows(found: Forecast) -> list[tuple[str, str, str, str, str, str]]:
     return [*rows, ("together", "", *_estimates(found), "")] if rows else []
 
 
-def forecast_notes(found: Forecast) -> list[str]:
-    """Notes on a forecast: that nothing is left to ask, or which sources it does not cover."""
+def forecast_notes(found: Forecast, asked: Probed | None = None) -> list[str]:
+    """Notes on a forecast: that nothing is left to ask, what it rests on, or what is known of a source without one."""
     if not found.unknown and not any(each.images for each in found.sources):
-        return ["forecast  nothing is left to ask"]
-    return [
-        f"forecast  {shown(source)}: too little is answered yet. `taskgalaxy plan --probe` asks a little first."
-        for source in found.unknown
-    ]
+        return ["nothing is left to ask"]
+    elsewhere = [shown(each.source) for each in found.sources if each.images and each.elsewhere]
+    notes = []
+    if elsewhere:
+        notes.append(
+            f"{', '.join(elsewhere)}: too few images are answered, so it rests on those of all sources. A source may "
+            "well differ from the others: the interval is wide"
+        )
+    return notes + [_too_few(each, (asked.images if asked else {}).get(each.source, 0)) for each in found.too_few]
+
+
+def _too_few(found: TooFew, asked: int) -> str:
+    """What is known of a source without a forecast, and what to do next. asked: images that were just asked about."""
+    name, images = shown(found.source), _counted(found.left + found.answered, "image")
+    if not found.matches:
+        if asked:
+            return f"{name}: {_counted(asked, 'image')} asked about, and none answered. Ask again later"
+        return (
+            f"{name}: none of its {images} is answered, nor enough of other sources. `taskgalaxy plan --probe`, or "
+            "*Forecast* in the form of galaxy_backfill, asks about a few first"
+        )
+    known = (
+        f"{found.answered:,} of its {images} answered in full ({found.matches:,} matches, "
+        f"{found.questions:,} questions to write, {found.pairs:,} pairs)"
+    )
+    why = f"a forecast takes {ENOUGH}" if found.answered < ENOUGH else "too few of them came to the vote"
+    cost = "" if found.most_cost is None else f", {_dollars(found.most_cost)} by what they cost so far"
+    more = min(found.left + found.answered, max(ENOUGH, 2 * found.answered))
+    return (
+        f"{name}: {known}: {why}. `taskgalaxy plan --source {name} --probe {more}` asks about {more:,}; or run it: at "
+        f"most {found.most_units:,} request items are asked{cost}"
+    )
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def checked(found: Checked | None) -> list[str]:
@@ -93,7 +136,8 @@ def amounts(found: Checked) -> list[tuple[str, str, str]]:
 def rest(found: Forecast) -> list[str]:
     """What the pending requests of a run would cost."""
     if found.unknown:
-        return ["what the rest would cost is not known yet: `taskgalaxy plan --probe` measures it"]
+        unknown = [_too_few(each, 0) for each in found.too_few]
+        return ["what the rest would cost is not known yet", *unknown]
     return [f"the rest would cost about {_between(found.cost, _dollars)}, {_between(found.tokens, _number)} tokens"]
 
 

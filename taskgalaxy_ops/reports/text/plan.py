@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 
-from taskgalaxy_ops.generation.stages import STAGE
-from taskgalaxy_ops.operations.plan import Bounds, RunPlan, StagePlan
+from taskgalaxy_ops.generation.stages import ASKING, STAGE
+from taskgalaxy_ops.operations.plan import Basis, Bounds, RunPlan, StagePlan
+from taskgalaxy_ops.operations.release_outlook import ReleaseOutlook
+from taskgalaxy_ops.reports.text.release import reasons
 from taskgalaxy_ops.text import shown
 
 # --- plan
@@ -47,10 +49,11 @@ def plan_notes(found: RunPlan) -> list[str]:
     cost, listed, seconds = (found.total(name) for name in ("cost", "list_cost", "seconds"))
     notes = []
     if not any(each.units.high for each in found.stages):
-        return ["nothing to do"]
+        return ["nothing to do", *outlook(found.outlook)]
     if cost is None:
         notes.append(
-            "Some cost is not known: nothing of that stage has been asked yet. `taskgalaxy pilot` measures it."
+            "Some cost is not known: nothing of that stage has been asked yet. A probe of a few images measures it: "
+            "`taskgalaxy plan --probe`, or *Forecast* in the form of galaxy_backfill."
         )
     else:
         notes.append(f"together {_bounds(cost, _money)}" + (f", {_bounds(seconds, _time)}" if seconds else ""))
@@ -58,9 +61,36 @@ def plan_notes(found: RunPlan) -> list[str]:
         notes.append(f"at list prices {_bounds(listed, _money)}")
     if any(not each.units.exact for each in found.stages):
         notes.append("a to b: if nothing, or all, of what is asked before passes; about: by the shares so far")
+        notes += [
+            f"nothing of {each.stage} is answered yet, of no source: what follows it is expected as if all passed"
+            for each in found.stages
+            if each.stage in ASKING[:-1] and each.units.high and not each.basis.images
+        ]
     if any(each.requests and each.requests.high for each in found.stages):
         notes.append("requests, tokens, cost and time: by what a unit of the stage took so far")
-    return notes
+    return [*notes, *_elsewhere(found.stages), *outlook(found.outlook)]
+
+
+def outlook(found: ReleaseOutlook | None) -> list[str]:
+    """What the next release would lose of the latest one's samples; nothing where it loses none."""
+    if found is None or not (found.losses or found.open):
+        return []
+    parts = [f"loses {found.losses:,} ({reasons(found.lost)})"] if found.losses else []
+    parts += [f"does not know yet of {found.open:,}, which wait for an answer"] if found.open else []
+    return [f"of the {found.samples:,} samples of {found.since} the next release {', and '.join(parts)}"]
+
+
+def _elsewhere(stages: Sequence[StagePlan]) -> list[str]:
+    """What is expected by the answers of other sources."""
+    by_basis: dict[Basis, list[str]] = {}
+    for each in stages:
+        if each.stage in ASKING and each.basis.elsewhere:
+            by_basis.setdefault(each.basis, []).append(each.stage)
+    return [
+        f"too little is answered of what is planned: the shares and costs of {', '.join(names)} are those of "
+        f"{basis.images:,} images in {basis.shards:,} shards of all sources, from which these may well differ"
+        for basis, names in by_basis.items()
+    ]
 
 
 def _known(bounds: Bounds | None, form: Callable[[float], str] | None = None) -> str:

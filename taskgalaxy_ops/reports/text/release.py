@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from taskgalaxy_ops.release.changes import ReleaseChanges
 from taskgalaxy_ops.release.local_copy import ReleaseCopy
 from taskgalaxy_ops.release.publish import ReleaseReceipt
 
@@ -18,6 +19,8 @@ def released(receipt: ReleaseReceipt, local: Path | None) -> list[str]:
         f"{one.task_types:,} task types from {one.images:,} images",
         f"  {receipt.path}",
     ]
+    if receipt.changes:
+        lines.append(f"  {changed(receipt.changes)}")
     if receipt.older:
         lines.append(
             "  An earlier version made it of the same samples: it holds the sources' files, not the pictures that the "
@@ -26,6 +29,17 @@ def released(receipt: ReleaseReceipt, local: Path | None) -> list[str]:
     if local is None:
         return lines
     return [*lines, f"  copied to {local}", f"  {_wholeness(ReleaseCopy(local).manifest()['counts'])}"]
+
+
+def changed(found: ReleaseChanges) -> str:
+    """What a release gained and lost against the one before."""
+    lost = f"{sum(found.lost.values()):,} lost ({reasons(found.lost)})" if found.lost else "none lost"
+    return f"against {found.since}: {found.gained:,} samples gained, {lost}, {found.kept:,} in both"
+
+
+def reasons(lost: Mapping[str, int]) -> str:
+    """Numbers of samples by why they are lost."""
+    return "; ".join(f"{number:,} {why}" for why, number in lost.items())
 
 
 def _wholeness(counts: Mapping[str, int]) -> str:

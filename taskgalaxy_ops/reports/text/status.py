@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from taskgalaxy_ops.generation.stages import STAGE
 from taskgalaxy_ops.operations.status import StageStatus, Status
 from taskgalaxy_ops.reports.text.units import UNITS
 from taskgalaxy_ops.sources.left_out import told
@@ -37,8 +38,7 @@ def status(found: Status) -> list[str]:
         lines += _stage(stage)
     if found.lost.reasons:
         lines.append(f"lost      {found.lost.words()}")
-    if found.pending is None:
-        lines.append("pending   yes: `taskgalaxy plan` says how much")
+    lines += _pending(found)
     lines += [
         f"away      {each.model}: has served nothing since {moment(each.since)} UTC, tried last {moment(each.seen)} "
         f"({shown(each.why)})"
@@ -49,6 +49,24 @@ def status(found: Status) -> list[str]:
         for each in found.releases
     ]
     return lines + [f"training  job {key[:16]} has not ended" for key in found.finetunes]
+
+
+def _pending(found: Status) -> list[str]:
+    """What has no answer, by stage and by why."""
+    if found.pending is not None:
+        return []
+    lines = [
+        f"{each.stage}: {each.units:,} {STAGE[each.stage].planned}, {each.why}"
+        + (f" ({shown(each.detail)})" if each.detail else "")
+        for each in found.waiting.units
+    ]
+    if found.waiting.uncounted:
+        lines.append(f"{found.waiting.uncounted:,} more image shards were not looked at")
+    if lines:
+        lines.append("`taskgalaxy plan` says how much may follow from it")
+    else:
+        lines.append("nothing has to be asked: `taskgalaxy generate` puts together what is answered")
+    return [f"{'' if number else 'pending':<9} {line}" for number, line in enumerate(lines)]
 
 
 def _stage(each: StageStatus) -> list[str]:

@@ -13,8 +13,12 @@ from tiny import TinyModels, tiny_images, tiny_models, tiny_seeds, tiny_settings
 from taskgalaxy_ops import cli, pipeline
 from taskgalaxy_ops.generation.bill import bill
 from taskgalaxy_ops.generation.results import RunResults
-from taskgalaxy_ops.operations.forecast import checked, forecast, probe, record
+from taskgalaxy_ops.operations.forecast import checked, forecast, record
+from taskgalaxy_ops.operations.plan import plan
+from taskgalaxy_ops.operations.probe import probe
 from taskgalaxy_ops.reports.pages.contact_sheet import report_data
+from taskgalaxy_ops.reports.pages.forecast import forecast_page
+from taskgalaxy_ops.reports.text import costs as costs_text
 from taskgalaxy_ops.settings import Settings
 from taskgalaxy_ops.storage.ledger import NANO
 from taskgalaxy_ops.workspace import Workspace
@@ -22,6 +26,7 @@ from taskgalaxy_ops.workspace import Workspace
 __all__ = ["tiny_models"]
 
 IMAGES = {"one": 120, "two": 80}
+FEW = 12  # images of the source "few"
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +35,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tiny_seeds(root / "seeds.yaml")
     tiny_images(root / "one", IMAGES["one"])
     tiny_images(root / "two", IMAGES["two"], first=IMAGES["one"])
+    tiny_images(root / "few", FEW, first=IMAGES["one"] + IMAGES["two"])
     return root
 
 
@@ -60,6 +66,15 @@ def workspace(folder: Path, tiny_models: TinyModels) -> Workspace:
 
 def again(workspace: Workspace) -> Workspace:
     return tiny_workspace(workspace.settings, workspace.store)
+
+
+@pytest.fixture
+def with_few(workspace: Workspace, folder: Path) -> Workspace:
+    """The same store with a third source, of twelve images."""
+    sources = {name: {"location": str(folder / name)} for name in (*IMAGES, "few")}
+    made = tiny_workspace(settings_of(folder, sources=sources), workspace.store)  # type: ignore[arg-type]
+    pipeline.ingest(made, "few")
+    return made
 
 
 def test_nothing_is_known_before_anything_was_asked(workspace: Workspace, tiny_models: TinyModels) -> None:
@@ -162,6 +177,93 @@ def test_a_source_of_which_too_little_is_known_is_reckoned_from_the_others(works
     assert made["one"].images == 0
 
 
+def test_a_small_source_is_forecast_from_sources_that_the_run_leaves_out(
+    with_few: Workspace, tiny_models: TinyModels
+) -> None:
+    pipeline.generate(with_few, pipeline.RunOptions(sources=["one"]))
+    requests = tiny_models.requests
+    asked = probe(again(with_few), sources=["few"], only_needed=True)
+    assert (asked.images, asked.usage.calls, tiny_models.requests) == ({}, 0, requests), "the others tell enough"
+    made = forecast(again(with_few), ["few"])
+    (few,) = made.sources
+    assert (made.unknown, few.elsewhere, few.images, few.measured) == ([], True, FEW, IMAGES["one"])
+    assert few.cost.low < 0.05 * few.cost.expected and few.cost.high > 1.9 * few.cost.expected, "wide"
+    before = with_few.ledger().spent().cost
+    assert pipeline.generate(again(with_few), pipeline.RunOptions(sources=["few"])).pending == 0
+    assert made.cost.low < (with_few.ledger().spent().cost - before) / NANO < made.cost.high
+    told = "\n".join(costs_text.forecast(made, asked))
+    assert "from 120 images of all sources" in told
+    assert "few: too few images are answered, so it rests on those of all sources" in told
+    assert "nothing had to be asked first" in told
+
+
+def test_few_answers_of_its_own_count_with_those_of_others(with_few: Workspace, tiny_models: TinyModels) -> None:
+    pipeline.generate(with_few, pipeline.RunOptions(sources=["one"]))
+    requests = tiny_models.requests
+    assert probe(again(with_few), sources=["few"]).images == {"few": 1}, "who asks for a probe gets one"
+    assert tiny_models.requests > requests
+    (few,) = forecast(again(with_few), ["few"]).sources
+    assert (few.elsewhere, few.images, few.measured) == (True, FEW - 1, IMAGES["one"] + 1)
+    assert few.cost.high > 1.9 * few.cost.expected
+
+
+def test_a_larger_source_is_probed_although_others_tell_enough(with_few: Workspace) -> None:
+    pipeline.generate(with_few, pipeline.RunOptions(sources=["one"]))
+    assert probe(again(with_few), sources=["two", "few"], only_needed=True).images == {"two": 4}
+    made = {each.source: each for each in forecast(again(with_few), ["two"]).sources}
+    assert (made["two"].elsewhere, made["two"].measured) == (False, 4)
+
+
+def test_sources_that_differ_widen_the_interval(with_few: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    pipeline.generate(with_few, pipeline.RunOptions(sources=["one", "two"]))
+    monkeypatch.setattr("taskgalaxy_ops.operations.forecast._UNLIKE", 0.0)
+    made = forecast(again(with_few), ["few"])
+    none = {"tokens": 0.0, "cost": 0.0, "list_cost": 0.0}
+    monkeypatch.setattr("taskgalaxy_ops.operations.forecast._spread", lambda *_: none)
+    alike = forecast(again(with_few), ["few"])
+    assert made.cost.expected == alike.cost.expected
+    assert made.cost.high > alike.cost.high
+
+
+def test_what_a_probe_of_a_handful_brought_and_what_to_do_next(
+    with_few: Workspace, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It does not advise the command that was just run."""
+    assert command(with_few, monkeypatch, "plan", "--probe", "--source", "few") == 0
+    told = capsys.readouterr().out
+    assert "probe     asked about 1 image of few: " in told
+    assert "few: 1 of its 12 images answered in full (3 matches, " in told
+    assert "a forecast takes 3. `taskgalaxy plan --source few --probe 3` asks about 3; or run it: at most " in told
+    (few,) = forecast(again(with_few), ["few"]).too_few
+    most = sum(each.units.high for each in plan(again(with_few), ["few"]).stages if each.stage in {"filter", "write"})
+    assert (few.left, few.answered, few.matches) == (FEW - 1, 1, 3)
+    assert few.most_units > most, "with votes"
+
+    assert command(with_few, monkeypatch, "plan", "--probe", "6", "--source", "few", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["probe"]["images"] == {"few": 5}, "one of the six was answered"
+    assert found["forecast"]["unknown"] == []
+    assert [each["elsewhere"] for each in found["forecast"]["sources"]] == [False]
+
+
+def test_a_probe_that_got_no_answer_says_so(
+    with_few: Workspace,
+    tiny_models: TinyModels,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    tiny_models.start(0)
+    assert command(with_few, monkeypatch, "plan", "--probe", "--source", "few") == 0
+    told = capsys.readouterr().out
+    assert "probe     asked about 1 image of few: " in told
+    assert "few: 1 image asked about, and none answered. Ask again later" in told
+    assert "--probe" not in told.partition("forecast  ")[2]
+    asked = probe(again(with_few), sources=["few"])
+    assert asked.reasons
+    page = forecast_page(forecast(again(with_few), ["few"]), ["few"], asked)
+    assert "Probe: asked about 1 image of few" in page and "Ask again later" in page
+
+
 def test_prices_of_today_count(workspace: Workspace, folder: Path) -> None:
     probe(workspace)
     raw = workspace.settings.model_dump(mode="json")
@@ -190,7 +292,8 @@ def test_the_commands_tell_it(
     workspace: Workspace, tiny_models: TinyModels, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert command(workspace, monkeypatch, "plan", "--cost") == 0
-    assert "one: too little is answered yet. `taskgalaxy plan --probe` asks a little" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "one: none of its 120 images is answered, nor enough of other sources. `taskgalaxy plan --probe`, or" in told
     assert tiny_models.requests == 0
     assert command(workspace, monkeypatch, "plan", "--cost", "--probe") == 0
     told = capsys.readouterr().out

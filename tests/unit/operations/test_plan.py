@@ -12,8 +12,11 @@ from hypothesis import strategies as st
 from tiny import TinyModels, tiny_images, tiny_models, tiny_seeds, tiny_settings, tiny_workspace
 
 from taskgalaxy_ops import pipeline
+from taskgalaxy_ops.generation.results import RunResults
 from taskgalaxy_ops.generation.stages import ASKING
-from taskgalaxy_ops.operations.plan import RunPlan, StagePlan, plan
+from taskgalaxy_ops.operations.plan import Basis, RunPlan, StagePlan, plan
+from taskgalaxy_ops.reports.pages.plan import plan_page
+from taskgalaxy_ops.reports.text import plan as plan_text
 from taskgalaxy_ops.settings import Settings
 from taskgalaxy_ops.taxonomy import add_types
 from taskgalaxy_ops.taxonomy.store import TaxonomyStore
@@ -149,3 +152,42 @@ def test_a_plan_names_what_changed(folders: dict[str, Path], tiny_models: TinyMo
     taxonomy_store = TaxonomyStore(tiny_workspace(chosen(folders), store))
     taxonomy_store.publish(0, add_types(taxonomy_store.version().nodes, ["ocr~ocr new"]), [], "hand")
     assert why()["match"] == {"task types": 3}
+
+
+def test_a_small_source_is_expected_by_the_shares_of_others(
+    folders: dict[str, Path], tiny_models: TinyModels, tmp_path: Path
+) -> None:
+    """Its bounds stay what they are; what is expected, and what it costs, comes from the other source, and is said."""
+    store = MemoryStore()
+    few = {"sources": {"one": {"location": str(folders["one"])}, "few": {"location": str(tmp_path / "few")}}}
+    tiny_images(tmp_path / "few", 2, first=50)
+    workspace = tiny_workspace(chosen(folders, **few), store)
+    pipeline.ingest(workspace, "few")
+    before = plan(tiny_workspace(workspace.settings, store), ["few"])
+    assert stages(before)["write"].units.expected == 2 * 3, "nothing is known: as if all passed"
+    told = "\n".join(plan_text.plan(before))
+    assert "nothing of filter is answered yet, of no source: what follows it is expected as if all passed" in told
+    assert "of all sources" not in told
+    assert "A probe of a few images measures it: `taskgalaxy plan --probe`" in told
+
+    pipeline.ingest(workspace, "one")
+    result = pipeline.generate(workspace, pipeline.RunOptions(sources=["one"]))
+    assert result.pending == 0
+    after = plan(tiny_workspace(workspace.settings, store), ["few"])
+    there, first = stages(after), stages(before)
+    counts = {each.stage: each for each in RunResults(workspace, result).funnel}
+    fits = counts["filter"].units_out / (5 * 3)
+    assert there["filter"].units == first["filter"].units
+    for stage in ("write", "vote"):
+        now, then = there[stage].units, first[stage].units
+        assert (now.low, now.high) == (then.low, then.high), "bounds are bounds"
+        assert now.low < now.expected < now.high
+    assert there["write"].units.expected == pytest.approx(2 * 3 * fits)
+    assert {each.basis for each in after.stages if each.stage in ASKING} == {Basis(5, 3, elsewhere=True)}
+    assert after.total("list_cost") is not None and before.total("list_cost") is None
+    said = "the shares and costs of filter, write, vote are those of 5 images in 3 shards of all sources"
+    assert said in "\n".join(plan_text.plan(after))
+    assert said in plan_page(after, ["few"], 0)
+    of_all = plan(tiny_workspace(workspace.settings, store))
+    assert {each.basis for each in of_all.stages if each.stage in ASKING} == {Basis(5, 3)}
+    assert "of all sources" not in "\n".join(plan_text.plan(of_all))

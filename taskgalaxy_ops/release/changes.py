@@ -1,0 +1,234 @@
+"""What a release gains and loses against an earlier one, and why each sample is lost; asks nothing.
+
+Samples are compared by their ids, in the temporary file of the selection: no text of the earlier release is read, and
+memory does not grow with the number of samples. A sample has other words, and so another id, if it was written anew.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Protocol
+
+from taskgalaxy_ops.errors import NotFoundError
+from taskgalaxy_ops.generation.results import RunResults
+from taskgalaxy_ops.generation.shard_run import ShardResult
+from taskgalaxy_ops.records import ImageId, Match, PairId, Reason, TaskTypePath
+from taskgalaxy_ops.release.published_rows import MadeOf, ReleaseRows
+from taskgalaxy_ops.release.select import Selection
+from taskgalaxy_ops.settings import ReleaseSettings
+from taskgalaxy_ops.storage.registry.state import ImageShard
+from taskgalaxy_ops.workspace import Workspace
+
+
+class Loss(StrEnum):
+    """Why a sample of an earlier release is in a later one no more; beside it, the reasons of the release's rules."""
+
+    TAKEN_DOWN = "image taken down"
+    UNCLAIMED = "image that no source claims"
+    RETIRED = "task type retired"
+    PUSHED_OUT = "task type no longer among the image's nearest"
+    NOT_FITTING = "the teacher finds it unfitting now"
+    WRITTEN_ANEW = "written anew"
+    NO_QUORUM = "no quorum by today's votes"
+    NO_ANSWER = "no answer yet"
+
+
+class Earlier(Protocol):
+    """What is read of an earlier release's entry in the log."""
+
+    @property
+    def version(self) -> int: ...
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def withdrawn(self) -> int: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReleaseChanges:
+    """Samples of a release against those of an earlier one."""
+
+    since: str  # name of the earlier release
+    kept: int
+    gained: int
+    lost: Mapping[str, int] = field(default_factory=dict)  # by a Loss, or a Reason of the release's rules
+
+
+def compared(
+    selection: Selection,
+    results: RunResults,
+    earlier: Earlier,
+    computed: Mapping[str, Sequence[Match]] | None = None,
+) -> ReleaseChanges:
+    """A selection against an earlier release.
+
+    results: what the selection is made of. computed: by image shard, matches that the store does not hold. Raises
+    DamageError where the earlier release cannot be read.
+    """
+    rows = selection.rows
+    try:
+        load_earlier(rows, results.workspace, earlier)
+        (gained,) = rows.execute("SELECT count(*) FROM chosen WHERE pair NOT IN (SELECT pair FROM earlier)").fetchone()
+        rows.execute("DELETE FROM earlier WHERE pair IN (SELECT pair FROM chosen)")
+        rows.execute("UPDATE earlier SET why = p.reason FROM pairs p WHERE p.pair = earlier.pair AND p.reason NOT NULL")
+        rows.execute(
+            "UPDATE earlier SET why = ? FROM pairs p WHERE p.pair = earlier.pair AND p.accepted = 0", (Loss.NO_QUORUM,)
+        )
+        _explain_rest(rows, results, frozenset(selection.inputs.taxonomy.leaves), computed or {})
+        lost = counted(rows)
+        if earlier.withdrawn:  # its rows were erased with the images, so that they are not among those compared
+            lost[Loss.TAKEN_DOWN] = lost.get(Loss.TAKEN_DOWN, 0) + earlier.withdrawn
+        kept = selection.counts["samples"] - gained
+        return ReleaseChanges(since=earlier.name, kept=kept, gained=gained, lost=lost)
+    finally:
+        rows.execute("DROP TABLE IF EXISTS earlier")
+
+
+def made_of(results: RunResults) -> MadeOf:
+    """What decides which samples a release of these results has; image shards without samples do not count."""
+    votes = {shard.id: shard.stages["vote"] for shard in results.result.shards if "vote" in shard.stages}
+    outputs = {shard: vote.output for shard, vote in votes.items() if vote.output or vote.rows.get("samples")}
+    return MadeOf(outputs, selecting(results.workspace.settings.release))
+
+
+def selecting(rules: ReleaseSettings) -> dict[str, Any]:
+    """Those of a release's settings that decide which samples it has, as JSON has them."""
+    return rules.model_dump(mode="json", include={"cap", "near_duplicate_bits", "variants"})
+
+
+def load_earlier(rows: sqlite3.Connection, workspace: Workspace, earlier: Earlier) -> None:
+    """Make the table ``earlier`` of a release's samples, whose column ``why`` is null. Raises DamageError."""
+    rows.execute("DROP TABLE IF EXISTS earlier")
+    rows.execute(
+        "CREATE TABLE earlier (pair TEXT PRIMARY KEY, image TEXT, task_type TEXT, variant TEXT, shard TEXT, why TEXT) "
+        "WITHOUT ROWID"
+    )
+    found = ReleaseRows(workspace.store, earlier.version).samples()
+    rows.executemany("INSERT INTO earlier (pair, image, task_type, variant) VALUES (?, ?, ?, ?)", found)
+
+
+def counted(rows: sqlite3.Connection) -> dict[str, int]:
+    """The rows of ``earlier`` by why they are lost, the most frequent first."""
+    found = rows.execute("SELECT why, count(*) AS n FROM earlier WHERE why NOT NULL GROUP BY why ORDER BY n DESC, why")
+    return dict(found)
+
+
+def by_shard(rows: sqlite3.Connection, workspace: Workspace) -> list[str]:
+    """The image shards of the images whose samples have no ``why`` yet. Those that no shard has any more get one."""
+    index = workspace.registry.known()
+    rows.create_function("shard_of", 1, index.get, deterministic=True)
+    rows.execute("UPDATE earlier SET shard = shard_of(image) WHERE why IS NULL")
+    rows.execute("CREATE INDEX earlier_by_shard ON earlier (shard)")
+    denied = workspace.registry.denied()
+    rows.create_function("is_denied", 1, lambda image: image in denied, deterministic=True)
+    rows.execute(
+        "UPDATE earlier SET why = CASE WHEN is_denied(image) THEN ? ELSE ? END WHERE why IS NULL AND shard IS NULL",
+        (Loss.TAKEN_DOWN, Loss.UNCLAIMED),
+    )
+    return [shard for (shard,) in rows.execute("SELECT DISTINCT shard FROM earlier WHERE why IS NULL ORDER BY shard")]
+
+
+def of_shard(rows: sqlite3.Connection, shard: str) -> list[tuple[PairId, ImageId, TaskTypePath, str]]:
+    """Pair, image, task type and variant of an image shard's samples without a ``why``."""
+    return rows.execute(
+        "SELECT pair, image, task_type, variant FROM earlier WHERE shard = ? AND why IS NULL", (shard,)
+    ).fetchall()
+
+
+def set_why(rows: sqlite3.Connection, found: Iterable[tuple[str | None, PairId]]) -> None:
+    """Set why samples are lost; None: it is not."""
+    rows.executemany("UPDATE earlier SET why = ? WHERE pair = ?", found)
+
+
+def dead_images(workspace: Workspace, shard: ImageShard, known: Collection[str]) -> dict[ImageId, Loss]:
+    """Why images of a shard are in no release. known: the image shards that have dead images."""
+    if shard.id not in known:
+        return {}
+    denied = workspace.registry.denied()
+    return {image: Loss.TAKEN_DOWN if image in denied else Loss.UNCLAIMED for image in workspace.registry.dead(shard)}
+
+
+def _explain_rest(
+    rows: sqlite3.Connection,
+    results: RunResults,
+    leaves: Collection[TaskTypePath],
+    computed: Mapping[str, Sequence[Match]],
+) -> None:
+    """Say of the lost samples that the release's own rules did not leave out, and no vote, at which stage they went."""
+    if rows.execute("SELECT 1 FROM earlier WHERE why IS NULL LIMIT 1").fetchone() is None:
+        return
+    workspace = results.workspace
+    concerned = by_shard(rows, workspace)
+    dead = workspace.registry.dead_hashes()
+    there = {shard.id: (result, shard) for result, shard in results.shards()}
+    for shard_id in concerned:
+        samples = of_shard(rows, shard_id)
+        if shard_id not in there:  # no live source claims an image of it
+            set_why(rows, ((Loss.UNCLAIMED, pair) for pair, *_ in samples))
+            continue
+        result, shard = there[shard_id]
+        now = _ShardNow(results, result, leaves, dead_images(workspace, shard, dead), computed.get(shard_id))
+        set_why(rows, ((now.why(*sample), sample[0]) for sample in samples))
+
+
+class _ShardNow:
+    """What the stages make of an image shard now."""
+
+    def __init__(
+        self,
+        results: RunResults,
+        result: ShardResult,
+        leaves: Collection[TaskTypePath],
+        dead: Mapping[ImageId, Loss],
+        computed: Sequence[Match] | None,
+    ) -> None:
+        self._results, self._result, self._leaves, self._dead = results, result, leaves, dead
+        self._fitting = set(self._read("filter", "relevant", "image", "task_type"))
+        self._unfitting = set(self._read("filter", "rejects", "image", "task_type"))
+        self._pairs = {row[0] for row in self._read("write", "pairs", "pair")}
+        written = ("image", "task_type", "variant")
+        self._written = {*self._read("write", "pairs", *written), *self._read("write", "rejects", *written)}
+        self._nearest = self._matched(computed)
+
+    def why(self, pair: PairId, image: ImageId, task_type: TaskTypePath, variant: str) -> str:
+        """Why a sample that is not among the accepted pairs any more is lost."""
+        if image in self._dead:
+            return self._dead[image]
+        if task_type not in self._leaves:
+            return Loss.RETIRED
+        match = (image, task_type)
+        if match in self._unfitting:
+            return Loss.NOT_FITTING
+        if match not in self._fitting:
+            return Loss.NO_ANSWER if self._nearest is None or match in self._nearest else Loss.PUSHED_OUT
+        if variant not in self._results.workspace.settings.write.variants:
+            return Reason.OTHER_VARIANT
+        if pair not in self._pairs and (*match, variant) in self._written:
+            return Loss.WRITTEN_ANEW
+        return Loss.NO_ANSWER
+
+    def _read(self, stage: str, name: str, *columns: str) -> Iterator[tuple[str, ...]]:
+        table = self._results.columns(self._result, stage, name)
+        return zip(*(table[column].to_pylist() for column in columns), strict=True)
+
+    def _matched(self, computed: Sequence[Match] | None) -> set[tuple[str, ...]] | None:
+        """The images' nearest task types; None: not known, because some wait for an answer and no match is stored."""
+        if computed is not None:
+            return {(match.image, match.task_type) for match in computed}
+        filtered = self._result.stages.get("filter")
+        if filtered and not (filtered.counts and filtered.counts.pending):
+            return self._fitting | self._unfitting
+        output = self._results.result.matches.get(self._result.id)
+        if output is None:
+            return None
+        outputs = self._results.workspace.stage_outputs
+        try:
+            table = outputs.columns(outputs.refs(output)["matches"], Match)
+        except NotFoundError:  # it was computed only to be looked at
+            return None
+        return set(zip(table["image"].to_pylist(), table["task_type"].to_pylist(), strict=True))
