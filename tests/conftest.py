@@ -84,6 +84,8 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ["AWS_EC2_METADATA_DISABLED"] = "true"
     os.environ["AWS_CONFIG_FILE"] = os.environ["AWS_SHARED_CREDENTIALS_FILE"] = os.devnull
     os.environ["HF_HUB_OFFLINE"] = "1"
+    # Read when torch is loaded, here or in a child: threads that spin take the core from whoever works.
+    os.environ["GOMP_SPINCOUNT"] = "1000"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

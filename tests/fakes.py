@@ -88,7 +88,10 @@ class _Actor(threading.Thread):
     def __init__(self, work: Callable[[], None]) -> None:
         super().__init__(daemon=True)
         self._work = work
-        self.go, self.parked = threading.Semaphore(0), threading.Semaphore(0)
+        # Held, unless the one side has let the other go on: a semaphore would take Python code at each of many steps.
+        self.go, self.parked = threading.Lock(), threading.Lock()
+        self.go.acquire()
+        self.parked.acquire()
         self.ended = False
         self.doomed = False
         self.error: BaseException | None = None

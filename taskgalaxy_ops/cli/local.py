@@ -28,7 +28,7 @@ def add(add_command: AddCommand) -> None:
         sub.add_argument("--folder", type=Path, default=Path("build") / ("demo" if name == "demo" else "up"))
         if name == "demo":
             sub.add_argument("--source", help="a folder of your own images")
-            sub.add_argument("--settings", help="a settings file with your own teacher and judges")
+            sub.add_argument("--settings", help="a settings file: your own teacher and judges, or other fields alone")
             sub.add_argument(
                 "--without-airflow", action="store_true", help="the library alone, in this process: quicker"
             )

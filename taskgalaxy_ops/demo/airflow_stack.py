@@ -30,12 +30,18 @@ __all__ = ["ROOT", "USER", "AirflowStack", "dag_ids", "failure"]
 
 USER = "admin"
 ROOT = Path(__file__).resolve().parents[2]  # of the repository, in a checkout
-# Airflow imports this at the start of each of its processes. LocalExecutor's tasks are forks of the scheduler.
-_LOCAL_SETTINGS = """# Made by TaskGalaxy: what each task needs is imported once, in the scheduler that they fork from.
+# Airflow imports this at the start of each of its processes. LocalExecutor's tasks are forks of the scheduler, and each
+# parse of a DAG file is a fork of the DAG processor. galaxy_defaults is not imported here: it reads the settings anew.
+_LOCAL_SETTINGS = """# Made by TaskGalaxy: what tasks and DAG files need is imported once, in the process that forks.
 import sys
 
+if {"scheduler", "dag-processor"} & set(sys.argv):
+    import airflow.providers.standard.decorators.python, airflow.providers.standard.decorators.sensor
+    import airflow.providers.standard.operators.hitl
+    import airflow.sdk.definitions.decorators, airflow.sdk.execution_time.task_runner
+    import taskgalaxy_ops.finetune.recipes, taskgalaxy_ops.settings, taskgalaxy_ops.sources.builtin
 if "scheduler" in sys.argv:
-    import airflow.providers.standard.decorators.python, airflow.sdk.definitions.decorators, taskgalaxy_ops.cli
+    import taskgalaxy_ops.cli
 
     from taskgalaxy_ops.operations.airflow.preload import preload
 
@@ -58,6 +64,7 @@ _HEARTBEAT_LOST = 20  # seconds after which a task whose process is gone counts 
 class _Part(Service):
     start_seconds = 180.0  # imports take a while on a busy machine
     stop_seconds = 10.0
+    look_seconds = 0.5  # the API server is asked, which starts, too
     port_names: tuple[str, ...] = ()
 
     def __init__(self, stack: AirflowStack, command: Sequence[str]) -> None:
@@ -262,7 +269,7 @@ class AirflowStack:
                 errors = client.call("GET", "importErrors")["import_errors"]
                 said = "\n".join(f"{each['filename']}: {each['stack_trace'][-500:]}" for each in errors)
                 raise ServiceError(f"airflow: DAGs {', '.join(missing)} were not parsed in {seconds:.0f} s.\n{said}")
-            time.sleep(0.5)
+            time.sleep(1)
 
     def __enter__(self) -> Self:
         return self.start()

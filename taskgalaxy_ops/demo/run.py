@@ -106,6 +106,7 @@ def study_data(folder: Path, progress: Progress) -> Workspace:
 def _own(chosen: argparse.Namespace) -> dict[str, Any]:
     """What the user sets instead of the demo's own; without a store in it, each choice has a prefix of its own.
 
+    Without models in it, the simulated ones are asked, and what it does not set is as in the demo.
     Raises SettingsError, SourceError.
     """
     own: dict[str, Any] = {}
@@ -115,10 +116,14 @@ def _own(chosen: argparse.Namespace) -> dict[str, Any]:
             own = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
             raise SettingsError(f"settings {path}: cannot be read as YAML ({error}).") from error
-        if not isinstance(own, dict) or "teacher" not in own or "judges" not in own:
-            raise SettingsError(f"settings {path}: a `teacher` and `judges` are needed. See `taskgalaxy settings`.")
-        of_demo = demo_settings("", {})
-        own = {"sources": of_demo["sources"], "match": of_demo["match"], **own}
+        if not isinstance(own, dict) or ("teacher" in own) != ("judges" in own):
+            raise SettingsError(
+                f"settings {path}: a `teacher` and `judges` are needed, or neither, for the simulated models. "
+                "See `taskgalaxy settings`."
+            )
+        if "teacher" in own:
+            of_demo = demo_settings("", {})
+            own = {"sources": of_demo["sources"], "match": of_demo["match"], **own}
     if chosen.source:
         source = Path(chosen.source).expanduser().resolve()
         if not source.is_dir():

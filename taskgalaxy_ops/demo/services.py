@@ -47,6 +47,7 @@ class Service(ABC):
     port_names: tuple[str, ...]
     start_seconds = 60.0  # until it must be healthy
     stop_seconds = 10.0  # from SIGTERM to SIGKILL
+    look_seconds = 0.1  # between two looks whether it is healthy
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -149,7 +150,7 @@ class Service(ABC):
                 return True
             if time.monotonic() > give_up:
                 raise ServiceError(f"{self.name} was not ready after {self.start_seconds:.0f} s. {self._tail()}")
-            time.sleep(0.1)
+            time.sleep(self.look_seconds)
         return False
 
     def _tail(self) -> str:
@@ -189,6 +190,7 @@ class SeaweedFS(Service):
     def __init__(self, folder: Path, *, bucket: str = "taskgalaxy") -> None:
         super().__init__(folder)
         self.bucket = bucket
+        self._probe: Any = None  # boto3's client while it starts: making one takes longer than the probe
 
     @property
     def url(self) -> str:
@@ -240,12 +242,11 @@ class SeaweedFS(Service):
 
     def healthy(self) -> bool:
         """A write, made and undone: ports open seconds before the first volume takes any bytes."""
-        import boto3
-        from botocore.config import Config
         from botocore.exceptions import BotoCoreError, ClientError
 
-        config = Config(retries={"total_max_attempts": 1}, connect_timeout=2, read_timeout=5, proxies={})
-        client: Any = boto3.session.Session().client("s3", region_name="us-east-1", config=config, **self.s3_options)
+        if self._probe is None or self._probe.meta.endpoint_url != self.url:
+            self._probe = self._client()
+        client = self._probe
         try:
             with contextlib.suppress(client.exceptions.BucketAlreadyExists, client.exceptions.BucketAlreadyOwnedByYou):
                 client.create_bucket(Bucket=self.bucket)
@@ -253,9 +254,16 @@ class SeaweedFS(Service):
             client.delete_object(Bucket=self.bucket, Key="probes/start")
         except (BotoCoreError, ClientError):
             return False
-        finally:
-            client.close()
+        client.close()
+        self._probe = None
         return True
+
+    def _client(self) -> Any:
+        import boto3
+        from botocore.config import Config
+
+        config = Config(retries={"total_max_attempts": 1}, connect_timeout=2, read_timeout=5, proxies={})
+        return boto3.session.Session().client("s3", region_name="us-east-1", config=config, **self.s3_options)
 
 
 class Simulator(Service):

@@ -16,6 +16,7 @@ from taskgalaxy_ops.generation.stages import ASKING
 from taskgalaxy_ops.generation.stages.match import match
 from taskgalaxy_ops.hashing import draw
 from taskgalaxy_ops.models.encoders.base import EmbeddingMatrix
+from taskgalaxy_ops.operations.release_outlook import ReleaseOutlook, release_outlook
 from taskgalaxy_ops.operations.shard_state import ShardState, StoreState, store_state
 from taskgalaxy_ops.records import ImageId, Match, TaskTypePath
 from taskgalaxy_ops.storage.ledger import NANO
@@ -52,6 +53,7 @@ class ProposalOutlook:
     pair_cost: float | None = None  # USD that a pair of image and task type has cost so far; None: nothing was asked
     pair_list_cost: float | None = None  # USD, at list prices
     unmatched: int = 0  # registered images that have no embedding yet
+    release: ReleaseOutlook | None = None  # what the next release would lose by it; None: there is no release
 
     @property
     def pairs(self) -> int:
@@ -102,6 +104,7 @@ def proposal_outlook(workspace: Workspace, proposal: Proposal) -> ProposalOutloo
         pair_cost=cost,
         pair_list_cost=list_cost,
         unmatched=sum(shard.live for shard in shards) - there,
+        release=release_outlook(workspace, proposal.nodes),
     )
 
 

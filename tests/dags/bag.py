@@ -8,14 +8,14 @@ from typing import Any
 from taskgalaxy_ops.demo.airflow_stack import ROOT
 
 
-def fresh() -> Any:
-    """Every DAG of the repository, parsed anew: a run by ``dag.test()`` leaves its form in the DAG's params."""
+def fresh(file: str = "") -> Any:
+    """The DAGs of a file, or every DAG of the repository, parsed anew: a run leaves its form in the DAG's params."""
     import sys
 
     sys.path[:0] = [str(ROOT / "dags"), str(ROOT / "plugins")]
     from airflow.dag_processing.dagbag import DagBag
 
-    return DagBag(str(ROOT / "dags"))
+    return DagBag(str(ROOT / "dags" / file))
 
 
 @cache

@@ -5,9 +5,8 @@ An image shard, a database, and settings that the DAGs read when they are parsed
 
 from __future__ import annotations
 
+import json
 import os
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,18 +15,34 @@ from typing import Any
 import pytest
 import yaml
 from e2e.galaxies import Models
+from encoded_once import encoded_once
 
-from taskgalaxy_ops.demo.airflow_stack import ROOT
+from dags.bag import bag
+from taskgalaxy_ops.demo.airflow_stack import ROOT, dag_ids
 from taskgalaxy_ops.settings import Settings, load_settings
 
 _SHARD_ID = Path(tempfile.mkdtemp(prefix="taskgalaxy-airflow-"))
 SETTINGS_FILE = _SHARD_ID / "taskgalaxy.yaml"
+
+
+def _bundles() -> str:
+    """A bundle for each DAG, as Airflow's option: at each run ``dag.test`` reads all files of the DAG's bundle anew."""
+    folders = {name: _SHARD_ID / "bundles" / name for name in dag_ids()}
+    for name, folder in folders.items():
+        folder.mkdir(parents=True)
+        (folder / f"{name}.py").symlink_to(ROOT / "dags" / f"{name}.py")
+    local = "airflow.dag_processing.bundles.local.LocalDagBundle"
+    return json.dumps(
+        [{"name": name, "classpath": local, "kwargs": {"path": str(folder)}} for name, folder in folders.items()]
+    )
+
 
 # Before Airflow is imported: it reads its configuration once.
 os.environ.update(
     AIRFLOW_HOME=str(_SHARD_ID),
     AIRFLOW__CORE__DAGS_FOLDER=str(ROOT / "dags"),
     AIRFLOW__CORE__PLUGINS_FOLDER=str(ROOT / "plugins"),
+    AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST=_bundles(),
     AIRFLOW__CORE__LOAD_EXAMPLES="False",
     AIRFLOW__CORE__HOSTNAME_CALLABLE="socket.gethostname",  # no look-up of names
     AIRFLOW__DATABASE__SQL_ALCHEMY_CONN=f"sqlite:///{_SHARD_ID / 'airflow.db'}",
@@ -63,10 +78,26 @@ write_settings()
 
 @pytest.fixture(scope="session")
 def database() -> Iterator[Path]:
-    """Airflow's database, with the pools that the settings name."""
-    done = subprocess.run([sys.executable, "-m", "airflow", "db", "migrate"], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    """Airflow's database, which knows every DAG: what one announces is heard by the others."""
+    bag()  # puts the plugins on the path
+    from airflow.dag_processing.bundles.manager import DagBundlesManager
+    from airflow.dag_processing.dagbag import BundleDagBag, sync_bag_to_db
+    from airflow.utils.db import upgradedb
+
+    upgradedb()
+    manager = DagBundlesManager()
+    manager.sync_bundles_to_db()
+    for bundle in manager.get_all_dag_bundles():
+        bundle.initialize()
+        parsed = BundleDagBag(dag_folder=bundle.path, bundle_path=bundle.path, bundle_name=bundle.name)
+        sync_bag_to_db(parsed, bundle.name, bundle.version)
     yield _SHARD_ID
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _encoded_once() -> Iterator[None]:
+    with encoded_once():
+        yield
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ import os
 import subprocess
 import sys
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -171,52 +170,67 @@ def test_retries_follow_the_kind_of_error() -> None:
     assert decided(OSError("a worker's network")) is RetryAction.DEFAULT
 
 
+CHOSEN = {"watch": "5 * * * *", "taxonomy": "@daily", "release": "30 4 * * *", "upkeep": None}
+# A fork for each settings file: Airflow itself is paid for once.
 _PARSE = """
-import socket, sys
+import json, os, socket, sys
+import airflow.dag_processing.dagbag
+
 def forbidden(*_, **__): raise AssertionError("parsing opened a socket")
-import airflow.dag_processing.dagbag  # Airflow itself is paid for already
-before = set(sys.modules)
-for folder in sys.argv[1:]: sys.path.insert(0, folder)
-socket.socket.connect = socket.create_connection = forbidden
-import time
-began = time.process_time()
-bag = airflow.dag_processing.dagbag.DagBag(sys.argv[1])
-import json
-print(json.dumps({"errors": bag.import_errors, "dags": len(bag.dags), "seconds": time.process_time() - began,
-                  "modules": sorted({name.split(".")[0] for name in set(sys.modules) - before})}))
+
+def parse():
+    before = set(sys.modules)
+    socket.socket.connect = socket.create_connection = forbidden
+    bag = airflow.dag_processing.dagbag.DagBag(sys.argv[1])
+    print(json.dumps({
+        "errors": bag.import_errors,
+        "schedules": {n: getattr(d.timetable, "summary", type(d.timetable).__name__) for n, d in bag.dags.items()},
+        "modules": sorted({name.split(".")[0] for name in set(sys.modules) - before}),
+    }), flush=True)
+
+dags, plugins, *settings = sys.argv[1:]
+sys.path[:0] = [plugins, dags]
+for file in settings:
+    os.environ["TASKGALAXY_SETTINGS"] = file
+    if not (child := os.fork()):
+        parse()
+        os._exit(0)
+    if os.waitpid(child, 0)[1]:
+        sys.exit(file)
 """
 
 
-def test_parsing_is_cheap_and_reaches_nothing(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", _PARSE, str(ROOT / "dags"), str(ROOT / "plugins")]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
-    found = json.loads(done.stdout.splitlines()[-1])
-    assert (found["errors"], found["dags"]) == ({}, len(EDGES))
+@pytest.fixture(scope="module")
+def parsed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+    """What a process found that parsed the DAGs under the tests' settings, ``broken`` ones, and ``chosen`` ones."""
+    folder = tmp_path_factory.mktemp("settings")
+    broken, chosen = folder / "broken.yaml", folder / "chosen.yaml"
+    broken.write_text("airflow: {lanes: -1}\nstore: [", encoding="utf-8")
+    write_settings(airflow={"schedules": CHOSEN, "finetune_on_release": True})
+    chosen.write_bytes(SETTINGS_FILE.read_bytes())
+    write_settings()
+    settings = [str(SETTINGS_FILE), str(broken), str(chosen)]
+    command = [sys.executable, "-c", _PARSE, str(ROOT / "dags"), str(ROOT / "plugins"), *settings]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    found = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    return dict(zip(("ours", "broken", "chosen"), found, strict=True))
+
+
+def test_parsing_is_cheap_and_reaches_nothing(parsed: dict[str, dict[str, Any]]) -> None:
+    found = parsed["ours"]
+    assert (found["errors"], sorted(found["schedules"])) == ({}, sorted(EDGES))
     heavy = {"torch", "boto3", "openai", "open_clip", "transformers", "pyarrow", "pandas", "onnxruntime", "fastapi"}
     assert not heavy.intersection(found["modules"]), "a DAG's parsing loads what only its tasks need"
 
 
-def test_a_settings_file_with_mistakes_leaves_every_dag_in_the_ui(tmp_path: Path) -> None:
-    broken = tmp_path / "broken.yaml"
-    broken.write_text("airflow: {lanes: -1}\nstore: [", encoding="utf-8")
-    command = [sys.executable, "-c", _PARSE, str(ROOT / "dags"), str(ROOT / "plugins")]
-    environment = {**os.environ, "TASKGALAXY_SETTINGS": str(broken)}
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment)
-    assert json.loads(done.stdout.splitlines()[-1])["dags"] == len(EDGES)
+def test_a_settings_file_with_mistakes_leaves_every_dag_in_the_ui(parsed: dict[str, dict[str, Any]]) -> None:
+    assert sorted(parsed["broken"]["schedules"]) == sorted(EDGES)
 
 
-def test_schedules_come_from_the_settings(tmp_path: Path) -> None:
-    told = "{n: getattr(d.timetable, 'summary', type(d.timetable).__name__) for n, d in bag.dags.items()}"
-    code = f"{_PARSE}print(json.dumps({told}))"
-    command = [sys.executable, "-c", code, str(ROOT / "dags"), str(ROOT / "plugins")]
-    chosen = {"watch": "5 * * * *", "taxonomy": "@daily", "release": "30 4 * * *", "upkeep": None}
-    settings = write_settings(airflow={"schedules": chosen, "finetune_on_release": True})
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
-    finally:
-        write_settings()
-    found = json.loads(done.stdout.splitlines()[-1])
-    assert settings.airflow.schedules.watch == "5 * * * *"
+def test_schedules_come_from_the_settings(parsed: dict[str, dict[str, Any]]) -> None:
+    assert load_settings(SETTINGS_FILE).airflow.schedules.watch != CHOSEN["watch"]
+    found = parsed["chosen"]["schedules"]
     assert found["galaxy_watch"] == "At 5 minutes past the hour"
     assert found["galaxy_taxonomy"] == "At 00:00"
     assert found["galaxy_release"] == "When samples are announced, or: At 04:30"

@@ -38,7 +38,7 @@ ASKING = tuple(f"lane_of_shards.{name}" for name in ("filter", "write", "vote"))
 
 def run(dag: str, **form: Any) -> dict[str, str]:
     """Run a DAG with this form; the states of its tasks, mapped ones with their index, and its own under ""."""
-    done = fresh().dags[dag].test(run_conf=form)
+    done = fresh(f"{dag}.py").dags[dag].test(run_conf=form)
     states = {
         ti.task_id + (f"[{ti.map_index}]" if ti.map_index >= 0 else ""): str(ti.state)
         for ti in done.get_task_instances()

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from encoded_once import encoded_once
 
 from e2e.galaxies import Commands, Models
 from taskgalaxy_ops.demo.services import SeaweedFS
@@ -15,6 +16,12 @@ from taskgalaxy_ops.settings import Settings, parse_settings
 from taskgalaxy_ops.workspace import Workspace
 
 JUDGES = ("a", "b", "c")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _encoded_once() -> Iterator[None]:
+    with encoded_once():
+        yield
 
 
 @pytest.fixture

@@ -52,7 +52,7 @@ class Models(Simulator):
 
 
 class Commands:
-    """The command line as processes, as a person or a scheduler would run it."""
+    """The command line, as a person or a scheduler would run it: as a process that can be killed, or here."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -68,15 +68,8 @@ class Commands:
             command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
         )
 
-    def run(self, settings: Settings, *arguments: str, code: int = 0) -> dict[str, Any]:
-        process = self.start(settings, *arguments)
-        out, error = process.communicate(timeout=300)
-        assert process.returncode == code, error
-        found: dict[str, Any] = json.loads(out) if out else {"error": error}
-        return found
-
     def here(self, settings: Settings, *arguments: str, code: int = 0) -> dict[str, Any]:
-        """As ``run``, in this process: spares the seconds that its imports take."""
+        """Run one in this process, which spares the seconds that imports take; what it said, once it ends so."""
         out, error = io.StringIO(), io.StringIO()
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(error):
             try:

@@ -55,10 +55,11 @@ class Days:
     models: Models
     folder: Path  # of the sources
     settings: Path
+    conductor: Conductor  # one for all days: runs that are over are not asked about again
 
     def settled(self) -> None:
         """Wait until nothing runs and nothing that was announced waits."""
-        Conductor(self.client, self.workspace).settle(240)
+        self.conductor.settle(240)
 
     def log_in(self, page: Any) -> None:
         """To Airflow's home."""
@@ -129,7 +130,8 @@ def days(
         client = stack.client()
         provision.apply(client, load_settings(file), environment)
         stack.wait_for_dags(dag_ids())
-        yield Days(stack, client, Workspace.open(load_settings(file)), served, sources, file)
+        workspace = Workspace.open(load_settings(file))
+        yield Days(stack, client, workspace, served, sources, file, Conductor(client, workspace))
     finally:
         stack.stop(grace=3)
         for name, value in former.items():
@@ -279,7 +281,7 @@ def test_a_killed_lane_cleared_in_the_ui_costs_what_was_in_flight(days: Days) ->
     days.client.trigger("galaxy_ingest", {"name": "documents", "location": str(days.folder / "documents")})
     try:
         victim = wait(lambda: _task(days, "documents", "filter", "running"), 120)
-        wait(lambda: days.models.stats()["requests"] >= before["requests"] + 8, 60)
+        wait(lambda: days.models.stats()["requests"] >= before["requests"] + 8, 60, every=0.2)
         _kill(victim["pid"])
         sent = days.asked()["filter"] - before["units"]["by_stage"]["filter"]
         kept = _journalled(days.workspace, "documents")
@@ -477,10 +479,10 @@ def _kill(pid: int) -> None:
             each.send_signal(signal.SIGKILL)
 
 
-def wait(found: Callable[[], Any], seconds: float) -> Any:
-    """What ``found`` gives once it gives something."""
+def wait(found: Callable[[], Any], seconds: float, every: float = 1.0) -> Any:
+    """What ``found`` gives once it gives something; each look takes the API server some time, too."""
     give_up = time.monotonic() + seconds
     while not (value := found()):
         assert time.monotonic() < give_up, f"nothing in {seconds} s"
-        time.sleep(0.5)
+        time.sleep(every)
     return value

@@ -14,23 +14,44 @@ from typing import Any
 
 import psutil
 import pytest
+import yaml
+
+from taskgalaxy_ops.finetune.recipes import load_recipe
 
 QUICK = ("--without-airflow", "--without-finetune")
+IMAGES = 4
+UNITS = 10  # a request
+TYPES = 60  # an image
+PROBED = TYPES // UNITS  # requests of the filter about the one image that the forecast looks at
 
 
 @pytest.fixture(scope="module")
-def images(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("own") / "my own images"
-    folder.mkdir()
-    for path in [*(pictures / "shapes").glob("*.png"), *sorted((pictures / "documents").glob("*.png"))[:2]]:
-        (folder / path.name).write_bytes(path.read_bytes())
-    (folder / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 and no more")
-    return folder
+def mine(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
+    """Options of a small demo: images of one's own, and settings that change the demo's.
+
+    Fewer task types and units a request than in the demo: as many requests to be killed between, and less to ask.
+    """
+    folder = tmp_path_factory.mktemp("own")
+    images = folder / "my own images"
+    images.mkdir()
+    for path in [*sorted((pictures / "shapes").glob("*.png"))[:3], min((pictures / "documents").glob("*.png"))]:
+        (images / path.name).write_bytes(path.read_bytes())
+    (images / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 and no more")
+    recipe = folder / "quick.yaml"
+    raw = {**load_recipe("tiny").model_dump(mode="json"), "blind_control": False}
+    recipe.write_text(yaml.safe_dump(raw), encoding="utf-8")
+    settings = folder / "mine.yaml"
+    changed = {
+        "match": {"k": TYPES},
+        "run": {"units_a_request": UNITS, "lease_seconds": 15},
+        "finetune": {"recipe": str(recipe), "questions": 30},
+    }
+    settings.write_text(yaml.safe_dump(changed), encoding="utf-8")
+    return "--source", str(images), "--settings", str(settings)
 
 
-def start(folder: Path, images: Path, *options: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "taskgalaxy_ops.cli", "demo", "--folder", str(folder), "--source", str(images)]
-    command += options
+def start(folder: Path, *options: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "taskgalaxy_ops.cli", "demo", "--folder", str(folder), *options]
     return subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
     )
@@ -53,10 +74,10 @@ def kill(folder: Path, process: subprocess.Popen[str]) -> None:
     process.communicate()
 
 
-def requests_reach(folder: Path, process: subprocess.Popen[str], number: int) -> None:
-    """Wait until the models were asked this often."""
+def filter_reaches(folder: Path, process: subprocess.Popen[str], number: int) -> None:
+    """Wait until the teacher was asked this often in the filter."""
     counts = folder / "simulator-stats.jsonl"
-    while not counts.is_file() or len(counts.read_bytes().splitlines()) < number:
+    while not counts.is_file() or counts.read_bytes().count(b'"stage":"filter"') < number:
         assert process.poll() is None, process.communicate()[0]
         time.sleep(0.02)
 
@@ -74,25 +95,25 @@ def running(folder: Path) -> list[int]:
 
 
 @pytest.fixture(scope="module")
-def by_library(images: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any], str]:
+def by_library(mine: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any], str]:
     """The demo without Airflow, killed once and gone on with: its folder, its summary, and what it said."""
     folder = tmp_path_factory.mktemp("by library") / "the demo"
-    process = start(folder, images, *QUICK)
+    process = start(folder, *mine, *QUICK)
     try:
-        requests_reach(folder, process, 70)  # some way into the filter
+        filter_reaches(folder, process, PROBED + 8)
     finally:
         kill(folder, process)
-    return folder, *finish(start(folder, images, *QUICK), folder)
+    return folder, *finish(start(folder, *mine, *QUICK), folder)
 
 
 def test_the_demo_runs_twice_and_goes_on_after_a_kill(
-    images: Path, by_library: tuple[Path, dict[str, Any], str]
+    mine: tuple[str, ...], by_library: tuple[Path, dict[str, Any], str]
 ) -> None:
     folder, first, out = by_library
     assert "stopped what an earlier run left behind" not in out  # all of it was killed
     assert "'broken.jpg': " in out
     assert first["sources"] == ["my own images"]
-    assert first["images"] == 6
+    assert first["images"] == IMAGES
     assert first["samples"] > 10
     assert first["rejects"]["ingest"]
     assert first["simulated"] is True
@@ -108,7 +129,7 @@ def test_the_demo_runs_twice_and_goes_on_after_a_kill(
     assert json.loads(manifest.read_text("utf-8"))["simulated"] is True
     assert running(folder) == []
 
-    second, out = finish(start(folder, images, *QUICK), folder)
+    second, out = finish(start(folder, *mine, *QUICK), folder)
     assert (second["model_calls"], second["encoder_passes"]) == (0, 0)
     assert "forecast  nothing is left to ask" in out
     assert second["release"] == {**first["release"], "made": False}
@@ -117,20 +138,20 @@ def test_the_demo_runs_twice_and_goes_on_after_a_kill(
 
 
 def test_the_demo_through_airflow_goes_on_after_a_kill_of_everything(
-    images: Path, tmp_path: Path, by_library: tuple[Path, dict[str, Any], str]
+    mine: tuple[str, ...], tmp_path: Path, by_library: tuple[Path, dict[str, Any], str]
 ) -> None:
     folder = tmp_path / "the demo"
-    process = start(folder, images)
+    process = start(folder, *mine)
     try:
-        requests_reach(folder, process, 72)  # the taxonomy's, half a minute old, and the first of the filter
+        filter_reaches(folder, process, PROBED + 2)  # the taxonomy's and the probe's answers are half a minute old
     finally:
         kill(folder, process)
     lines = [json.loads(line) for line in (folder / "simulator-stats.jsonl").read_text("utf-8").splitlines()]
     settled = {unit for line in lines if line["at"] < lines[-1]["at"] - 3 for unit in line["answered"]}
 
-    found, out = finish(start(folder, images), folder)
+    found, out = finish(start(folder, *mine), folder)
     assert "'broken.jpg': " in out
-    assert (found["images"], found["sources"], found["pending"]) == (6, ["my own images"], 0)
+    assert (found["images"], found["sources"], found["pending"]) == (IMAGES, ["my own images"], 0)
     assert found["release"]["made"] is True
     assert found["airflow"]["tasks"] > 10
     assert running(folder) == []
@@ -157,7 +178,7 @@ def test_the_demo_through_airflow_goes_on_after_a_kill_of_everything(
 
 
 def test_a_source_that_is_no_folder_is_named(tmp_path: Path) -> None:
-    process = start(tmp_path / "demo", tmp_path / "nowhere")
+    process = start(tmp_path / "demo", "--source", str(tmp_path / "nowhere"))
     out, _ = process.communicate(timeout=60)
     assert process.returncode == 1
     assert "SOURCE: " in out

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
-import subprocess
-import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -15,6 +13,7 @@ import pytest
 import yaml
 from releases import COLOURS, released, workspace
 
+from e2e.galaxies import Commands
 from taskgalaxy_ops.finetune import run as finetune_run
 from taskgalaxy_ops.finetune.backends.local import LocalBackend
 from taskgalaxy_ops.finetune.jobs import State
@@ -22,22 +21,19 @@ from taskgalaxy_ops.finetune.recipes import load_recipe
 from taskgalaxy_ops.storage import keys
 from taskgalaxy_ops.storage.log import Log
 
-pytest.importorskip("trl", reason="the extra `train` is not installed")
+pytestmark = pytest.mark.skipif(find_spec("trl") is None, reason="the extra `train` is not installed")
 
 
-def test_a_fine_tune_from_the_command_line(tmp_path: Path) -> None:
+def test_a_fine_tune_from_the_command_line(tmp_path: Path, commands: Commands) -> None:
     store = workspace(tmp_path)
     released(store)
     recipe = tmp_path / "quick.yaml"
     raw = {**load_recipe("tiny").model_dump(mode="json"), "name": "quick", "epochs": 12}
     recipe.write_text(yaml.safe_dump(raw), encoding="utf-8")
-    settings = tmp_path / "settings.yaml"
-    settings.write_text(yaml.safe_dump(store.settings.model_dump(mode="json")), encoding="utf-8")
-    command = [sys.executable, "-m", "taskgalaxy_ops.cli", "finetune", "--settings", str(settings)]
-    command += ["--recipe", str(recipe), "--evaluate", "held-out"]
+    command = ("finetune", "--recipe", str(recipe), "--evaluate", "held-out")
 
     # Killed with all of its group while the first job runs: as a worker that dies.
-    with subprocess.Popen(command, start_new_session=True, stderr=subprocess.DEVNULL) as first:
+    with commands.start(store.settings, *command) as first:
         tuning = finetune_run.tuning(store, recipe=str(recipe))
         give_up = time.monotonic() + 60
         while LocalBackend().state(tuning.jobs["before"], None) is not State.RUNNING:
@@ -47,9 +43,7 @@ def test_a_fine_tune_from_the_command_line(tmp_path: Path) -> None:
         os.killpg(first.pid, signal.SIGKILL)
     assert LocalBackend().state(tuning.jobs["before"], None) is State.RUNNING  # … and the job lives on
 
-    done = subprocess.run([*command, "--json"], capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
+    found = commands.here(store.settings, *command)
     entries = Log(store.store, keys.FINETUNE_LOG).read()
     assert sum(entry.body["kind"] == "intent" for entry in entries) == 3  # each job was started once
     for role in ("before", "after", "blind"):
@@ -80,8 +74,7 @@ def test_a_fine_tune_from_the_command_line(tmp_path: Path) -> None:
     assert Ranker(results["after"]["checkpoint"]).generate(copy.image(row), "What colour is it?") in COLOURS
 
     # Again: nothing is trained or scored anew.
-    again = subprocess.run([*command, "--json"], capture_output=True, text=True, timeout=60)
-    assert json.loads(again.stdout) == found
+    assert commands.here(store.settings, *command) == found
     assert len(Log(store.store, keys.FINETUNE_LOG).read()) == len(entries)
 
 

@@ -10,6 +10,7 @@ from taskgalaxy_ops.operations.proposal_outlook import ProposalOutlook, TypeOutl
 from taskgalaxy_ops.records import ImageId, LabelReject, Node, TaskTypePath
 from taskgalaxy_ops.release import markdown
 from taskgalaxy_ops.reports.html import Cell, Pictures, table_page
+from taskgalaxy_ops.reports.text import plan as plan_text
 from taskgalaxy_ops.taxonomy.store import Proposal
 
 _BRANCHES = 12  # shown to the person who decides: with more, the buttons below would be out of view
@@ -52,7 +53,7 @@ def outlook_lines(outlook: ProposalOutlook) -> list[str]:
         lines.append(f"Estimated from {outlook.matched:,} of these images.")
     if outlook.unmatched:
         lines.append(f"{outlook.unmatched:,} more images have no embedding yet, and are not counted.")
-    return lines
+    return lines + [f"{line[0].upper()}{line[1:]}." for line in plan_text.outlook(outlook.release)]
 
 
 def proposal_markdown(found: Proposal, outlook: ProposalOutlook, page: str = "", image: str = "") -> str:

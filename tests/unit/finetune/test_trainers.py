@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 import yaml
 from trainers.mixtures import release_part, unread_part
-from transformers import HfArgumentParser
 
 from taskgalaxy_ops.errors import SettingsError
 from taskgalaxy_ops.finetune.jobs import BLANK, Rendered
@@ -146,6 +145,8 @@ def render(recipe: Recipe | str, trainer: str, parts: list[Part], folder: Path, 
 
 def parsed(rendered: Rendered, kind: type[Any]) -> Any:
     """The command's flags as the trainer's own parser takes them: a name that it does not know is an error."""
+    from transformers import HfArgumentParser
+
     script = next(place for place, text in enumerate(rendered.command) if text.endswith(".py"))
     (found,) = HfArgumentParser(kind).parse_args_into_dataclasses(args=list(rendered.command[script + 1 :]))
     return found
