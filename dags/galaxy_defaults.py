@@ -12,8 +12,7 @@ from airflow.sdk import Asset, RetryAction, RetryRule, TriggerRule
 
 from galaxy_airflow.alerts import failed
 from galaxy_airflow.known import offered, recall
-from galaxy_airflow.links import linked
-from galaxy_airflow.operators import PlanApproval, RetryByError, task
+from galaxy_airflow.operators import PlanApproval, RetryByError
 from galaxy_airflow.timetables import ByHand, ByHandWithRuntimePartitions, Cron, CronWithRuntimePartitions
 from taskgalaxy_ops.settings import airflow_settings
 
@@ -72,19 +71,16 @@ LANE_TIMEOUT = timedelta(hours=SETTINGS.lane_hours)
 COMMON: dict[str, Any] = {"catchup": False, "default_args": DEFAULTS, "render_template_as_native_obj": False}
 
 
-def planned_first(registered: Any) -> Any:
-    """The tasks *plan* and *approve_plan*, which do nothing unless the form chose to plan first; returns the latter.
-
-    registered: the receipts of the tasks that registered the sources; any other receipt: all that are registered.
-    """
-
-    @task(pool=ENCODERS, queue="encoders", trigger_rule=TriggerRule.ALL_DONE_MIN_ONE_SUCCESS)
-    def plan(registered: Any, params: dict[str, Any], ti: Any) -> Receipt:
-        from galaxy_airflow.tasks import backfill
-
-        return backfill.plan_first(registered, params["then"], ti)
-
-    return PlanApproval(task_id="approve_plan", about=linked(plan(registered), "Plan"), execution_timeout=None)
+def planned_first(registered: Any) -> PlanApproval:
+    """The task that plans a run of what was registered and asks a person, if the form chose to plan first."""
+    return PlanApproval(
+        task_id="plan",
+        about=registered,
+        pool=ENCODERS,
+        queue="encoders",
+        trigger_rule=TriggerRule.ALL_DONE_MIN_ONE_SUCCESS,
+        execution_timeout=None,
+    )
 
 
 def by_cron(cron: str | None) -> Any:

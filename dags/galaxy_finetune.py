@@ -20,12 +20,11 @@ from typing import Any
 
 from airflow.sdk import Param, dag
 
-from galaxy_airflow.known import recipes
+from galaxy_airflow.known import BENCHMARKS, recipes
 from galaxy_airflow.links import linked
 from galaxy_airflow.operators import sensor, task
 from galaxy_airflow.timetables import Announced
 from galaxy_defaults import COMMON, ENCODERS, OFFERED_RELEASES, RELEASES, SETTINGS, Receipt, by_cron
-from taskgalaxy_ops.evaluate import benchmarks
 from taskgalaxy_ops.settings import finetune_settings
 
 _JOB = finetune_settings()
@@ -69,7 +68,7 @@ _JOB = finetune_settings()
             items={"type": "string", "minLength": 1},
             uniqueItems=True,
             minItems=1,
-            examples=["held-out", "easy-vqa", *benchmarks.NAMES],
+            examples=["held-out", "easy-vqa", *BENCHMARKS],
             title="Evaluate on",
             description="held-out: the release's test split. easy-vqa: its own. Others are lmms-eval's: POPE, …",
         ),

@@ -96,7 +96,7 @@ def galaxy_ingest() -> None:
 
         return sources.announce_registered(outlet_events[SOURCES], registered, "ingest", params, ti)
 
-    @task(trigger_rule=TriggerRule.ALL_DONE)
+    @task(trigger_rule=TriggerRule.NONE_FAILED)  # a source that could not be registered has its own red task
     def complete(looked: Any, registered: Any, ti: Any) -> None:
         from galaxy_airflow.tasks import sources
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+from taskgalaxy_ops.evaluate.benchmarks import NAMES as BENCHMARKS
 from taskgalaxy_ops.finetune.recipes import shipped as recipes
 from taskgalaxy_ops.sources.builtin import BUILTIN
 
-__all__ = ["LOCATIONS", "offered", "recall", "recipes", "remember"]
+__all__ = ["BENCHMARKS", "LOCATIONS", "offered", "recall", "recipes", "remember"]
 
 log = logging.getLogger("taskgalaxy")
 

@@ -13,14 +13,15 @@ from airflow.providers.standard.operators.python import PythonOperator
 from airflow.sdk import ExceptionRetryPolicy, Param
 from airflow.sdk.bases.decorator import DecoratedOperator, task_decorator_factory
 from airflow.sdk.definitions.param import ParamsDict
-from airflow.sdk.exceptions import AirflowSkipException, TaskDeferred
+from airflow.sdk.exceptions import AirflowSkipException, TaskAwaitingInput, TaskDeferred
 
-from galaxy_airflow.links import address_of
+from galaxy_airflow.links import PageLink, address_of
 from galaxy_airflow.notes import SAYS
 from taskgalaxy_ops.errors import TaskGalaxyError
 
 log = logging.getLogger("taskgalaxy")
 
+_PLANNED = "galaxy_planned"  # the key of the XCom with the receipt of a plan that a person decides on
 ASKS = "galaxy_asks"  # the key of the XCom with the text (Markdown) that a person decides on
 _OFFERED = 500  # new nodes that can be struck out in the form
 _WIDTH = 100  # characters of a line that the log's view shows without scrolling
@@ -75,6 +76,9 @@ class SaysWhy:
             raise
         except Waiting as waiting:
             _say(ti, logging.WARNING, waiting.why)
+            raise
+        except TaskAwaitingInput:
+            _say(ti, logging.INFO, "Waits for a person: Browse, Required Actions")
             raise
         except TaskGalaxyError as error:
             _say(ti, logging.ERROR, str(error))
@@ -140,6 +144,11 @@ class _Approval(ApprovalOperator):
         super().__init__(subject="Approve?", **more)
         self.about = about
 
+    def execute_complete(self, context: Any, event: Any) -> Any:
+        """Go on after a person has answered."""
+        context["ti"].xcom_push(SAYS, "")  # it waits no more
+        return super().execute_complete(context=context, event=event)
+
 
 class _TaxonomyApproval(_Approval):
     def execute(self, context: Any) -> Any:
@@ -159,16 +168,29 @@ class TaxonomyApproval(SaysWhy, _TaxonomyApproval):
 
 
 class _PlanApproval(_Approval):
+    operator_extra_links = (PageLink("Plan"),)
+
     def execute(self, context: Any) -> Any:
-        """Ask."""
-        sources = self.about["sources"]
+        """Plan and ask, or skip where the form did not choose to plan first."""
+        from galaxy_airflow.tasks import backfill
+
+        planned, self.body = backfill.plan_first(self.about, context["params"]["then"])
+        sources = planned["sources"]
         self.subject = f"Run {len(sources):,} sources?" if len(sources) > 1 else "Run this source?"
-        self.body = context["ti"].xcom_pull(task_ids="plan", key=ASKS)
+        context["ti"].xcom_push(_PLANNED, planned)
         return super().execute(context)
+
+    def execute_complete(self, context: Any, event: Any) -> Any:
+        """Return the answer together with the plan's receipt."""
+        answer = super().execute_complete(context, event)
+        return {**context["ti"].xcom_pull(task_ids=self.task_id, key=_PLANNED), **answer}
 
 
 class PlanApproval(SaysWhy, _PlanApproval):
-    """Asks a person to approve a plan, which the form shows. about: the receipt of ``plan``."""
+    """Plans a run of sources and asks a person to approve it, if the form chose that.
+
+    about: the receipts of the tasks that registered the sources; any other receipt stands for all that are registered.
+    """
 
 
 def task(python_callable: Any = None, **options: Any) -> Any:

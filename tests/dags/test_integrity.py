@@ -23,8 +23,7 @@ from taskgalaxy_ops.sources.builtin import BUILTIN
 REGISTERING = {
     "look": ["complete", "register"],
     "register": ["announce", "complete", "plan"],
-    "plan": ["approve_plan"],
-    "approve_plan": ["announce"],
+    "plan": ["announce"],
     "announce": ["complete"],
     "complete": [],
 }
@@ -50,8 +49,7 @@ EDGES = {
         "propose": ["approve", "publish"],
         "approve": ["publish"],
         "publish": ["announce", "plan"],
-        "plan": ["approve_plan"],
-        "approve_plan": ["announce"],
+        "plan": ["announce"],
         "announce": [],
     },
     "galaxy_upkeep": {"verify": ["compact"], "compact": [], "takedowns": ["unreferenced"], "unreferenced": []},

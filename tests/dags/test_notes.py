@@ -90,7 +90,7 @@ def test_a_note_that_a_person_wrote_is_left_alone(settings_of: Callable[..., Set
     from sqlalchemy import select, update
 
     settings_of()
-    assert run("galaxy_ingest", name="x", location="/no/such/folder")["register"] == "failed"
+    assert run("galaxy_ingest", name="x", location="/no/such/folder")["register[0]"] == "failed"
     assert "is no folder" in note_of("galaxy_ingest")[0]
     with create_session() as session:
         number = session.scalars(select(DagRun.id).where(DagRun.dag_id == "galaxy_ingest").order_by(DagRun.id)).all()[

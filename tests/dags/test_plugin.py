@@ -95,12 +95,12 @@ def test_a_failed_task_is_told_to_the_webhook(
     url, sent = hook
     monkeypatch.setenv("AIRFLOW_CONN_GALAXY_ALERTS", json.dumps({"conn_type": "http", "host": url}))
     settings_of(airflow={"retries": 0, "notify": {"by": "webhook"}})
-    assert run("galaxy_ingest", name="{{ conn.galaxy_alerts }}", location="/no/such/folder")["register"] == "failed"
+    assert run("galaxy_ingest", name="{{ conn.galaxy_alerts }}", location="/no/such/folder")["register[0]"] == "failed"
     (told,) = sent
-    assert told["text"].startswith("TaskGalaxy: galaxy_ingest.register failed in run manual__")
+    assert told["text"].startswith("TaskGalaxy: galaxy_ingest.register[0] failed in run manual__")
     assert "source '{{ conn.galaxy_alerts }}': /no/such/folder is no folder" in told["text"]  # text, never a template
     monkeypatch.setenv("AIRFLOW_CONN_GALAXY_ALERTS", json.dumps({"conn_type": "http", "host": "http://127.0.0.1:9"}))
-    assert run("galaxy_ingest", name="x", location="/no/such/folder")["register"] == "failed"
+    assert run("galaxy_ingest", name="x", location="/no/such/folder")["register[0]"] == "failed"
     assert "the alert could not be sent by webhook" in caplog.text
     assert "/no/such/folder is no folder" in caplog.text  # the failure's own reason stands
 
@@ -162,7 +162,7 @@ def test_a_proposals_labels_are_text() -> None:
     assert "› <script>" not in page
     assert page.count("<script>") == 1, "ours, that follows Airflow's choice of light or dark"
     assert "SIMULATED" in page
-    for task in ("approve", "approve_plan"):  # neither subject nor body is rendered
+    for task in ("approve", "plan"):  # neither subject nor body is rendered
         assert bag().dags["galaxy_taxonomy"].get_task(task).template_fields == ("about",)
 
 
@@ -183,12 +183,19 @@ def test_what_a_stage_left_and_a_later_one_has_answered_is_not_left() -> None:
     bag()
     from galaxy_airflow.tasks.generate import left_by_lane
 
-    def stage(lane: int, pending: int) -> dict[str, Any]:
-        return {"lane": lane, "pending": pending, "reasons": ["away"] if pending else [], "unaffordable": False}
+    def stage(lane: int, pending: int, source: str = "mine") -> dict[str, Any]:
+        return {
+            "source": source,
+            "lane": lane,
+            "pending": pending,
+            "reasons": ["away"] if pending else [],
+            "unaffordable": False,
+        }
 
     # Two lanes by filter, write and vote: the first was left something by filter alone, the second by all three.
     of_stages = [stage(0, 3), stage(1, 5), stage(0, 0), stage(1, 6), stage(0, 0), stage(1, 7)]
     assert left_by_lane(of_stages) == [stage(1, 7)]
+    assert left_by_lane([stage(0, 2), stage(0, 3, "other")]) == [stage(0, 2), stage(0, 3, "other")]
     assert left_by_lane([]) == []
 
 

@@ -49,7 +49,7 @@ def run(dag: str, **form: Any) -> dict[str, str]:
 # What is left out of a run that registers one source, and plans nothing.
 REGISTERED = {
     **{"look": "success", "register[0]": "success", "complete": "success", "": "success"},
-    **{"plan": "skipped", "approve_plan": "skipped"},
+    "plan": "skipped",
 }
 
 
@@ -97,7 +97,7 @@ def test_ingest_of_what_is_not_there(
     if form.get("location") == "EMPTY":
         form = {**form, "location": str(tmp_path / "empty folder")}
     states = run("galaxy_ingest", **form)
-    assert (states["register[0]"], states["complete"], states[""]) == ("failed", "failed", "failed")
+    assert (states["register[0]"], states["complete"], states[""]) == ("failed", "upstream_failed", "failed")
     assert workspace.registry.scans() == {}
     assert named in caplog.text
 
@@ -123,7 +123,7 @@ def test_watch(settings_of: Callable[..., Settings], pictures: Path, shapes: Pat
     assert announcements.announced(workspace)[-1].sources == ["shapes"]
 
     states = run("galaxy_watch")  # nothing new
-    nothing = ("register", "plan", "approve_plan", "announce")
+    nothing = ("register", "plan", "announce")
     assert states == {"look": "success", "complete": "success", "": "success", **dict.fromkeys(nothing, "skipped")}
     assert len(announcements.announced(workspace)) == 1
 
@@ -418,7 +418,7 @@ def test_taxonomy(settings_of: Callable[..., Settings], models: Models, shapes: 
     states = run("galaxy_taxonomy", max_new=5)
     assert states == {
         **{"propose": "success", "approve": "skipped", "publish": "success"},
-        **{"plan": "skipped", "approve_plan": "skipped"},
+        "plan": "skipped",
         **{"announce": "skipped", "": "success"},  # no source is registered yet
     }
     versions = TaxonomyStore(workspace).versions()

@@ -176,12 +176,12 @@ def test_a_second_source_later_asks_only_its_units_once_its_plan_is_approved(day
     first = {row["id"] for row in days.samples(1)}
     form = {"name": "photos", "location": str(days.folder / "photos"), "then": "plan first"}
     run = days.client.trigger("galaxy_ingest", form)
-    path = _asks(days, "galaxy_ingest", run, "approve_plan")
+    path = _asks(days, "galaxy_ingest", run, "plan")
     assert days.client.call("GET", path)["subject"] == "Run this source?"
     assert f"{3 * K} matches" in days.client.call("GET", path)["body"]
     with browser() as page:
         days.log_in(page)
-        page.goto(days.stack.url + _required_action("galaxy_ingest", run, "approve_plan"))
+        page.goto(days.stack.url + _required_action("galaxy_ingest", run, "plan"))
         page.get_by_role("button", name="Approve").wait_for()
         page.screenshot(path=tmp_path / "plan first.png")
         assert page.get_by_text(f"{3 * K} matches").is_visible()

@@ -9,7 +9,7 @@ from typing import Any
 
 from galaxy_airflow.forms import PLAN_FIRST, number
 from galaxy_airflow.links import page_of
-from galaxy_airflow.operators import ASKS, NotChosen
+from galaxy_airflow.operators import NotChosen
 from galaxy_airflow.runtime import log, opened, progress, receipt
 from galaxy_airflow.tasks.common import several
 from galaxy_airflow.tasks.sources import announce
@@ -78,31 +78,26 @@ def _planned(
     return told, run_plan
 
 
-def plan_first(registered: Any, then: str, ti: Any) -> dict[str, Any]:
-    """Plan what the models would be asked about these sources, for a person to approve; skipped unless chosen.
+def plan_first(registered: Any, then: str) -> tuple[dict[str, Any], str]:
+    """Plan what the models would be asked about these sources, and write the plan's page; skipped unless chosen.
 
-    registered: the receipts of the tasks that registered them; others stand for all sources. Writes the plan's page.
+    registered: the receipts of the tasks that registered them; others stand for all sources. Returns the receipt, and
+    the text (Markdown) for the person who decides.
     """
     if then != PLAN_FIRST:
         raise NotChosen(f"{then}: no plan was asked for")
     began, workspace = time.monotonic(), opened()
     sources = sorted({each["source"] for each in several(registered) if "source" in each} or workspace.registry.scans())
     told, run_plan = _planned(workspace, sources)
-    made = forecast(workspace, sources)
     rows = [[markdown.text(cell) for cell in plan_text.plan_row(each)[:-1]] for each in run_plan.stages]
-    notes = [*plan_text.plan_notes(run_plan), *costs_text.forecast(made)]
-    ti.xcom_push(
-        ASKS,
-        "\n".join(
-            [
-                f"{markdown.text(', '.join(sources), _NAMES)}: [the plan with reasons]({page_of(told)})",
-                "",
-                *markdown.table(plan_text.HEADER[:-1], rows),
-                *(f"{markdown.text(note)}  " for note in notes),
-            ]
-        ),
-    )
-    return receipt("planned", began, **told)
+    notes = [*plan_text.plan_notes(run_plan), *costs_text.forecast(forecast(workspace, sources))]
+    lines = [
+        f"{markdown.text(', '.join(sources), _NAMES)}: [the plan with reasons]({page_of(told)})",
+        "",
+        *markdown.table(plan_text.HEADER[:-1], rows),
+        *(f"{markdown.text(note)}  " for note in notes),
+    ]
+    return receipt("planned", began, **told), "\n".join(lines)
 
 
 def forecast_backfill(planned: Mapping[str, Any], wanted: bool) -> dict[str, Any]:

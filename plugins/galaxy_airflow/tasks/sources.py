@@ -10,6 +10,7 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from galaxy_airflow.forms import EACH_FOLDER, ONLY_REGISTER, PLAN_FIRST, RUN_NOW
 from galaxy_airflow.known import remember
+from galaxy_airflow.notes import SAYS
 from galaxy_airflow.operators import NotChosen, PlanApproval
 from galaxy_airflow.runtime import log, opened, progress, receipt
 from galaxy_airflow.tasks.common import several
@@ -79,6 +80,8 @@ def _found(sources: Mapping[str, SourceSettings], failed: Mapping[str, str], ti:
     for name, why in failed.items():
         log.error("%s cannot be looked at: %s", name, why)
     ti.xcom_push("failed", failed)
+    if failed:
+        ti.xcom_push(SAYS, "\n".join(f"{name} cannot be looked at: {why}" for name, why in failed.items()))
     return [{"name": name, **chosen.model_dump(mode="json")} for name, chosen in sorted(sources.items())]
 
 
@@ -106,7 +109,7 @@ def run_or_skip(form: Mapping[str, Any], ti: Any) -> None:
     """Skip the task that announces, unless the form chose to run what is new, or a person approved its plan."""
     refuse_announce(form)
     if form["then"] == PLAN_FIRST:
-        answer = ti.xcom_pull(task_ids="approve_plan") or {}
+        answer = ti.xcom_pull(task_ids="plan") or {}
         if PlanApproval.APPROVE not in answer.get("chosen_options", ()):
             raise AirflowSkipException("nobody approved the plan: nothing is announced")
     elif form["then"] != RUN_NOW:
