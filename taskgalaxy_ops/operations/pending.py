@@ -79,7 +79,7 @@ def pending(view: Workspace, state: StoreState) -> Pending:
         for (stage, why, detail), number in sorted(found.items(), key=lambda item: (ASKING.index(item[0][0]), item[0]))
         if number
     ]
-    return Pending(units, uncounted)
+    return Pending(tuple(units), uncounted)
 
 
 class _Reasons:

@@ -74,7 +74,7 @@ def _outages(workspace: Workspace) -> list[Sequence[str]]:
 def _without_answer(workspace: Workspace) -> list[Sequence[str]]:
     """What the latest run of each source left, and what keeps it from being asked now."""
     ledger, away = workspace.ledger(), [row[0] for row in _outages(workspace)]
-    rows = []
+    rows: list[Sequence[str]] = []
     for source, units in left(workspace).items():
         why = [f"{model} serves nothing" for model in away]
         why += [f"the budget is spent ({name})" for name in ledger.reached(source)]

@@ -78,7 +78,7 @@ def test_what_was_never_asked_is_counted_without_reading(workspace: Workspace) -
     store.before = lambda operation, key: read.append(key) if operation == "get" else None
     found = waiting(workspace)
     store.before = lambda operation, key: None
-    assert found == Pending([PendingUnits(stage="filter", units=IMAGES * 3, why=Why.NOT_ASKED)])
+    assert found == Pending((PendingUnits(stage="filter", units=IMAGES * 3, why=Why.NOT_ASKED),))
     assert not [key for key in read if "/journal/" in key]
     assert "pending   filter: 24 matches, not asked yet" in text(workspace)
 
@@ -130,7 +130,7 @@ def test_what_is_in_a_batch_is_told_apart(workspace: Workspace) -> None:
         {"kind": "batch", "batch": "n", "stage": "filter", "model": {}, "requests": requests, "blocks": {}}
     )
     assert Journal(workspace.store, shard).batches.under_way == set(units[:2])
-    assert waiting(workspace).units == [
+    assert list(waiting(workspace).units) == [
         PendingUnits(stage="filter", units=2, why=Why.IN_BATCH, detail="teacher"),
         PendingUnits(stage="filter", units=IMAGES * 3 - 2, why=Why.NOT_ASKED),
     ]

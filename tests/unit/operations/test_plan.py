@@ -159,9 +159,10 @@ def test_a_small_source_is_expected_by_the_shares_of_others(
 ) -> None:
     """Its bounds stay what they are; what is expected, and what it costs, comes from the other source, and is said."""
     store = MemoryStore()
-    few = {"sources": {"one": {"location": str(folders["one"])}, "few": {"location": str(tmp_path / "few")}}}
+    sources = {"one": {"location": str(folders["one"])}, "few": {"location": str(tmp_path / "few")}}
     tiny_images(tmp_path / "few", 2, first=50)
-    workspace = tiny_workspace(chosen(folders, **few), store)
+    seeds = {"seeds": str(folders["seeds"])}
+    workspace = tiny_workspace(tiny_settings(folders["one"], taxonomy=seeds, sources=sources), store)
     pipeline.ingest(workspace, "few")
     before = plan(tiny_workspace(workspace.settings, store), ["few"])
     assert stages(before)["write"].units.expected == 2 * 3, "nothing is known: as if all passed"

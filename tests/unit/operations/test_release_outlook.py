@@ -130,9 +130,11 @@ def test_the_plan_says_what_the_next_release_then_loses(
     assert line.replace("'", "&#x27;") in plan_page(found, ["mine"], 0)
     assert release_outlook(under(workspace, settings)) == found.outlook
     assert pipeline.generate(under(workspace, settings)).pending == 0
-    assert release_outlook(under(workspace, settings)) == found.outlook, "whether it was run already or not"
-    made = publish.publish(under(workspace, settings))
-    assert made.changes is not None and made.changes.lost == found.outlook.lost
+    now, made = release_outlook(under(workspace, settings)), publish.publish(under(workspace, settings))
+    assert now is not None and made.changes is not None
+    assert now.lost == made.changes.lost, "whether it was run already or not"
+    assert now.lost[why] == found.outlook.lost[why]
+    assert set(now.lost) - {why} <= {Reason.DUPLICATE_PAIR}, "what was answered since may ask the same"
     after = release_outlook(under(workspace, settings))
     assert after is not None and (after.since, after.losses, after.open) == ("v000002", 0, 0)
 

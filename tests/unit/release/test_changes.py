@@ -84,7 +84,7 @@ def ids(workspace: Workspace) -> set[str]:
 
 
 def test_what_is_over_a_lower_cap(workspace: Workspace, folder: Path) -> None:
-    samples = Counter(sample.task_type for sample in RunResults(workspace).samples)
+    samples = Counter(task_type for _, _, task_type, _ in ReleaseRows(workspace.store, 1).samples())
     capped = settings_of(folder, release={"validation": 0, "test": 0, "near_duplicate_bits": -1, "cap": 2})
     lost = next_release(workspace, capped)
     assert lost == {Reason.OVER_CAP: sum(max(0, number - 2) for number in samples.values())}
@@ -101,7 +101,6 @@ def test_what_new_task_types_push_out_of_the_nearest(workspace: Workspace, folde
     types = TaxonomyStore(workspace)
     grown = add_types(types.version().nodes, [f"ocr~ocr new {number}" for number in range(6)])
     types.publish(0, grown, [], "hand")
-    samples = [(sample.image, sample.task_type) for sample in RunResults(workspace.snapshot()).samples]
     former = list(ReleaseRows(workspace.store, 1).samples())
     lost = next_release(workspace, settings_of(folder))
     results = RunResults(tiny_workspace(workspace.settings, workspace.store))  # type: ignore[arg-type]
@@ -111,8 +110,8 @@ def test_what_new_task_types_push_out_of_the_nearest(workspace: Workspace, folde
         for match in workspace.stage_outputs.load(output, "matches", Match)
     }
     gone = [pair for pair, image, task_type, _ in former if (image, task_type) not in nearest]
-    assert lost == {Loss.PUSHED_OUT: len(gone)} and gone
-    assert len(samples) == len(former) - len(gone), "what is answered goes on"
+    assert lost.pop(Loss.PUSHED_OUT) == len(gone) > 0
+    assert set(lost) <= {Reason.DUPLICATE_PAIR}, "a new task type may ask what an old one asks, with a smaller id"
 
 
 def test_what_was_retired(workspace: Workspace, folder: Path) -> None:
@@ -152,7 +151,7 @@ def test_what_has_no_answer_yet_is_told_from_what_was_pushed_out(
     types.publish(0, add_types(types.version().nodes, [f"ocr~ocr new {n}" for n in range(6)]), [], "hand")
     raw = [judge.model_dump(mode="json") for judge in workspace.settings.judges]
     judges = [{**judge, "revision": "2"} for judge in raw]
-    tiny_models.start(40)
+    tiny_models.start(25)
     lost = next_release(workspace, settings_of(folder, judges=judges), partial=True)
     assert lost[Loss.PUSHED_OUT] and lost[Loss.NO_ANSWER]
     assert set(lost) <= {Loss.PUSHED_OUT, Loss.NO_ANSWER, Loss.NO_QUORUM}
