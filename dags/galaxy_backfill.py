@@ -20,7 +20,7 @@ from airflow.sdk import Param, TriggerRule, dag
 
 from galaxy_airflow.links import linked
 from galaxy_airflow.operators import task
-from galaxy_defaults import COMMON, ENCODERS, OFFERED_SOURCES, SOURCES, TEACHER, Receipt, announcing
+from galaxy_defaults import ENCODERS, OFFERED_SOURCES, SOURCES, TEACHER, Receipt, announcing, common
 
 
 @dag(
@@ -78,7 +78,7 @@ from galaxy_defaults import COMMON, ENCODERS, OFFERED_SOURCES, SOURCES, TEACHER,
             "Empty: the settings' alone.",
         ),
     },
-    **COMMON,
+    **common("backfill"),
 )
 def galaxy_backfill() -> None:
     @task(pool=ENCODERS, queue="encoders")

@@ -11,6 +11,7 @@ from typing import Any
 from airflow.sdk import Asset, Param, RetryAction, RetryRule
 
 from galaxy_airflow.alerts import failed
+from galaxy_airflow.deadlines import after
 from galaxy_airflow.known import offered, recall
 from galaxy_airflow.operators import RetryByError
 from galaxy_airflow.timetables import ByHand, CronWithRuntimePartitions
@@ -66,7 +67,18 @@ DEFAULTS: dict[str, Any] = {
 }
 LANE_TIMEOUT = timedelta(hours=SETTINGS.lane_hours)
 
-COMMON: dict[str, Any] = {"catchup": False, "default_args": DEFAULTS, "render_template_as_native_obj": False}
+
+def common(name: str) -> dict[str, Any]:
+    """What a DAG has in common with the others, and its deadline, if the settings give it one.
+
+    name: the DAG's id without galaxy_, as in `airflow.deadline_hours`.
+    """
+    return {
+        "catchup": False,
+        "default_args": DEFAULTS,
+        "render_template_as_native_obj": False,
+        "deadline": after(getattr(SETTINGS.deadline_hours, name)),
+    }
 
 
 def announce_at_once() -> Param:

@@ -14,7 +14,7 @@ from __future__ import annotations
 from airflow.sdk import dag
 
 from galaxy_airflow.operators import task
-from galaxy_defaults import COMMON, ENCODERS, JUDGES, Receipt
+from galaxy_defaults import ENCODERS, JUDGES, Receipt, common
 
 
 @dag(
@@ -24,7 +24,7 @@ from galaxy_defaults import COMMON, ENCODERS, JUDGES, Receipt
     schedule=None,
     tags=["galaxy", "upkeep"],
     max_active_runs=1,
-    **COMMON,
+    **common("doctor"),
 )
 def galaxy_doctor() -> None:
     @task(retries=0)

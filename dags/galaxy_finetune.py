@@ -23,7 +23,7 @@ from airflow.sdk import Param, PartitionedAssetTimetable, dag
 from galaxy_airflow.known import recipes
 from galaxy_airflow.links import linked
 from galaxy_airflow.operators import sensor, task
-from galaxy_defaults import COMMON, ENCODERS, OFFERED_RELEASES, RELEASES, SETTINGS, Receipt
+from galaxy_defaults import ENCODERS, OFFERED_RELEASES, RELEASES, SETTINGS, Receipt, common
 from taskgalaxy_ops.settings import finetune_settings
 
 _JOB = finetune_settings()
@@ -77,7 +77,7 @@ _JOB = finetune_settings()
             description="Stop the jobs that this form names instead of training them.",
         ),
     },
-    **COMMON,
+    **common("finetune"),
 )
 def galaxy_finetune() -> None:
     @task

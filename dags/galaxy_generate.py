@@ -21,7 +21,7 @@ from typing import Any
 from airflow.sdk import Param, PartitionedAssetTimetable, TriggerRule, dag, task_group
 
 from galaxy_airflow.operators import task
-from galaxy_defaults import COMMON, ENCODERS, JUDGES, LANE_TIMEOUT, OFFERED_SOURCES, SAMPLES, SOURCES, TEACHER, Receipt
+from galaxy_defaults import ENCODERS, JUDGES, LANE_TIMEOUT, OFFERED_SOURCES, SAMPLES, SOURCES, TEACHER, Receipt, common
 
 
 def source_of(dag_run: Any, params: dict[str, Any]) -> str:
@@ -91,7 +91,7 @@ def lane_of_shards(lane: dict[str, Any]) -> Any:
             description="A registered source: needed. Runs that an announcement started have it as their partition.",
         ),
     },
-    **COMMON,
+    **common("generate"),
 )
 def galaxy_generate() -> None:
     @task(pool=ENCODERS, queue="encoders")

@@ -18,7 +18,7 @@ from airflow.sdk import Param, dag
 
 from galaxy_airflow.known import LOCATIONS
 from galaxy_airflow.operators import task
-from galaxy_defaults import COMMON, OFFERED_SOURCES, SOURCES, Receipt, announce_at_once, announcing
+from galaxy_defaults import OFFERED_SOURCES, SOURCES, Receipt, announce_at_once, announcing, common
 
 
 @dag(
@@ -70,7 +70,7 @@ from galaxy_defaults import COMMON, OFFERED_SOURCES, SOURCES, Receipt, announce_
         ),
         "announce": announce_at_once(),
     },
-    **COMMON,
+    **common("ingest"),
 )
 def galaxy_ingest() -> None:
     @task

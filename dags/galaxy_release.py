@@ -20,7 +20,7 @@ from airflow.sdk import FixedKeyMapper, Param, PartitionedAssetTimetable, dag
 from galaxy_airflow.links import linked
 from galaxy_airflow.operators import task
 from galaxy_airflow.timetables import PartitionsOrCron
-from galaxy_defaults import COMMON, RELEASES, SAMPLES, SETTINGS, Receipt, by_hand
+from galaxy_defaults import RELEASES, SAMPLES, SETTINGS, Receipt, by_hand, common
 from taskgalaxy_ops.settings import QUESTION_FORMS, release_settings
 
 _SCHEDULE: Any = (
@@ -71,7 +71,7 @@ _RULES = release_settings()
             description="One that the store has published before. Empty: the mounted settings.",
         ),
     },
-    **COMMON,
+    **common("release"),
 )
 def galaxy_release() -> None:
     @task

@@ -21,7 +21,7 @@ from airflow.sdk import Param, TriggerRule, dag
 
 from galaxy_airflow.links import linked
 from galaxy_airflow.operators import TaxonomyApproval, strike_out, task
-from galaxy_defaults import COMMON, SETTINGS, SOURCES, TEACHER, Receipt, announce_at_once, announcing, by_hand
+from galaxy_defaults import SETTINGS, SOURCES, TEACHER, Receipt, announce_at_once, announcing, by_hand, common
 
 
 @dag(
@@ -64,7 +64,7 @@ from galaxy_defaults import COMMON, SETTINGS, SOURCES, TEACHER, Receipt, announc
         ),
         "announce": announce_at_once(),
     },
-    **COMMON,
+    **common("taxonomy"),
 )
 def galaxy_taxonomy() -> None:
     @task(pool=TEACHER, queue="models")

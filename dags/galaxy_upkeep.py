@@ -18,7 +18,7 @@ from typing import Any
 from airflow.sdk import CronTriggerTimetable, Param, dag
 
 from galaxy_airflow.operators import task
-from galaxy_defaults import COMMON, SETTINGS, Receipt
+from galaxy_defaults import SETTINGS, Receipt, common
 
 
 @dag(
@@ -43,7 +43,7 @@ from galaxy_defaults import COMMON, SETTINGS, Receipt
             description="More than any run needs from its first write to its last, scans of sources included.",
         ),
     },
-    **COMMON,
+    **common("upkeep"),
 )
 def galaxy_upkeep() -> None:
     @task

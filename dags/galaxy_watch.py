@@ -18,7 +18,7 @@ from typing import Any
 from airflow.sdk import TriggerRule, dag
 
 from galaxy_airflow.operators import task
-from galaxy_defaults import COMMON, SETTINGS, SOURCES, Receipt, announce_at_once, announcing
+from galaxy_defaults import SETTINGS, SOURCES, Receipt, announce_at_once, announcing, common
 
 
 @dag(
@@ -29,7 +29,7 @@ from galaxy_defaults import COMMON, SETTINGS, SOURCES, Receipt, announce_at_once
     tags=["galaxy", "sources"],
     max_active_runs=1,
     params={"announce": announce_at_once()},
-    **COMMON,
+    **common("watch"),
 )
 def galaxy_watch() -> None:
     @task

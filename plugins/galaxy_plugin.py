@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 from airflow.plugins_manager import AirflowPlugin
 
+from galaxy_airflow.deadlines import QueuedAt
 from galaxy_airflow.timetables import ByHand, CronWithRuntimePartitions, PartitionsOrCron
 
 
@@ -40,6 +41,7 @@ class GalaxyPlugin(AirflowPlugin):
 
     name = "taskgalaxy"
     timetables: ClassVar[list[Any]] = [ByHand, CronWithRuntimePartitions, PartitionsOrCron]
+    deadline_references: ClassVar[list[Any]] = [QueuedAt]
     fastapi_apps = _pages()
     listeners = _listeners()
     external_views: ClassVar[list[Any]] = [

@@ -5,6 +5,7 @@ An image shard, a database, and settings that the DAGs read when they are parsed
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from typing import Any
 import pytest
 import yaml
 from e2e.galaxies import Models
+from serving import Quiet, served
 
 from taskgalaxy_ops.demo.airflow_stack import ROOT
 from taskgalaxy_ops.settings import Settings, load_settings
@@ -89,3 +91,17 @@ def said(caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]) -
         return text
 
     return read
+
+
+@pytest.fixture
+def hook() -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """A webhook's URL, and what it was sent."""
+    sent: list[dict[str, Any]] = []
+
+    class Handler(Quiet):
+        def handle_it(self) -> None:
+            sent.append(json.loads(self.body()))
+            self.answer(200)
+
+    with served(Handler) as url:
+        yield url, sent
