@@ -9,6 +9,7 @@ from typing import Any
 
 from airflow.sdk.exceptions import AirflowSkipException
 
+from galaxy_airflow import metrics
 from galaxy_airflow.runtime import log, opened, progress, receipt
 from galaxy_airflow.tasks.sources import announce
 from taskgalaxy_ops.errors import SourceError
@@ -72,6 +73,8 @@ def forecast_backfill(planned: Mapping[str, Any], wanted: bool) -> dict[str, Any
     sources, version = planned["sources"], planned["taxonomy_version"]
     with progress() as shown:
         asked = probe(workspace, None, sources, version, shown, wait=False)
+    seconds = time.monotonic() - began
+    metrics.tell(lambda: [metrics.Work(dag="galaxy_backfill", stage="forecast", usage=asked.usage, seconds=seconds)])
     made = forecast(workspace, sources, version)
     record(workspace, made)
     for line in (*costs_text.forecast(made), *asked.reasons):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
 from airflow.sdk.exceptions import AirflowSkipException
 
+from galaxy_airflow import metrics
 from galaxy_airflow.runtime import opened, progress, ready_settings, receipt
 from galaxy_airflow.tasks.common import defer, defer_until_back
 from galaxy_airflow.tasks.sources import announce
@@ -19,6 +21,7 @@ from taskgalaxy_ops.storage.ledger import NANO
 from taskgalaxy_ops.taxonomy.expand import Growth, expand
 from taskgalaxy_ops.taxonomy.store import TaxonomyStore
 from taskgalaxy_ops.taxonomy.version import LIVE, struck_out
+from taskgalaxy_ops.usage import Usage
 
 
 def propose(form: Mapping[str, Any], scheduled: bool, ti: Any, away: Mapping[str, float] | None) -> dict[str, Any]:
@@ -37,15 +40,21 @@ def propose(form: Mapping[str, Any], scheduled: bool, ti: Any, away: Mapping[str
             raise AirflowSkipException(
                 f"no node has {rules.scheduled_images_a_type:g} fitting images a task type: the taxonomy is wide enough"
             )
+    usage, rejects = Usage(), Counter[str]()
     try:
         with progress() as shown:
             growth = Growth(rounds=form["rounds"], max_new=most, up_to=form.get("up_to"), below=below)
-            result = expand(workspace, growth, publish=False, progress=shown, wait=False)
+            result = expand(workspace, growth, publish=False, progress=shown, wait=False, usage=usage)
+        rejects.update(reject.reason for reject in result.rejects)
     except PendingError as error:
         why = {name: str(error) for name in error.away}
         defer_until_back(error.away, why, workspace.settings, away)
         defer(error.waiting, workspace.settings, ti.start_date)
         raise
+    finally:
+        told = {"usage": usage, "seconds": time.monotonic() - began, "rejects": rejects}
+        model = workspace.settings.teacher.name
+        metrics.tell(lambda: [metrics.Work(dag=ti.dag_id, stage="expand", model=model, **told)])
     if result.proposal is None:
         raise AirflowSkipException(f"nothing new was proposed ({len(result.rejects)} proposals rejected)")
     proposal = TaxonomyStore(workspace).proposal(result.proposal)
@@ -61,6 +70,7 @@ def propose(form: Mapping[str, Any], scheduled: bool, ti: Any, away: Mapping[str
         added=len(proposal.added),
         rejects=len(proposal.rejects),
         calls=result.usage.calls,
+        tokens=result.usage.tokens,
         cost=result.usage.cost / NANO,
         page=page,
     )
