@@ -119,7 +119,7 @@ def late(
     found = BundleDagBag(dag_folder=bundle.path, bundle_path=bundle.path, bundle_name=bundle.name)
     sync_bag_to_db(found, bundle.name, bundle.version)
     notes.keep_lateness()
-    with create_session() as session:
+    with create_session(scoped=False) as session:  # its own: others end while the test uses it
         dag = SerializedDagModel.get_dag("galaxy_generate", session=session)
         assert dag is not None
         run = dag.create_dagrun(
@@ -151,8 +151,8 @@ def test_a_late_run_is_told_to_the_webhook_and_in_its_note(late: Late, hook: tup
 
 
 def test_of_a_run_that_has_failed_nothing_is_said(late: Late, hook: tuple[str, list[dict[str, Any]]]) -> None:
-    late.run.end_date = datetime.now(UTC) - timedelta(minutes=5)
     late.run.state = "failed"
+    late.run.end_date = datetime.now(UTC) - timedelta(minutes=5)
     assert [event["state"] for event in late.missed()] == ["running", "success"]
     assert hook[1] == []
     assert "late" not in note_of("galaxy_generate")[0]
