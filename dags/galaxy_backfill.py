@@ -22,7 +22,6 @@ from galaxy_airflow.forms import version
 from galaxy_airflow.links import linked
 from galaxy_airflow.operators import task
 from galaxy_defaults import (
-    COMMON,
     ENCODERS,
     OFFERED_SETTINGS,
     OFFERED_SOURCES,
@@ -31,6 +30,7 @@ from galaxy_defaults import (
     TEACHER,
     Receipt,
     announcing,
+    common,
 )
 
 
@@ -61,9 +61,9 @@ from galaxy_defaults import (
             False,
             type="boolean",
             title="Forecast",
-            description="What it would cost, with an interval. Where too few images of a source are answered, a few "
-            "are asked about first, at most one in twenty of a source but one at least, in a dry run too; no run asks "
-            "about them again.",
+            description="What it would cost, with an interval. Where too few images are answered, of a source and of "
+            "the others, a few are asked about first, in a dry run too, at most one in twenty of a source but one at "
+            "least; no run asks about them again.",
         ),
         "taxonomy_version": version(
             OFFERED_TAXONOMIES,
@@ -86,7 +86,7 @@ from galaxy_defaults import (
             "Empty: the settings' alone.",
         ),
     },
-    **COMMON,
+    **common("backfill"),
 )
 def galaxy_backfill() -> None:
     @task(pool=ENCODERS, queue="encoders")

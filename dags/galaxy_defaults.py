@@ -11,6 +11,7 @@ from typing import Any
 from airflow.sdk import Asset, RetryAction, RetryRule, TriggerRule
 
 from galaxy_airflow.alerts import failed
+from galaxy_airflow.deadlines import after
 from galaxy_airflow.known import offered, recall
 from galaxy_airflow.operators import PlanApproval, RetryByError
 from galaxy_airflow.timetables import ByHand, ByHandWithRuntimePartitions, Cron, CronWithRuntimePartitions
@@ -68,7 +69,18 @@ DEFAULTS: dict[str, Any] = {
 }
 LANE_TIMEOUT = timedelta(hours=SETTINGS.lane_hours)
 
-COMMON: dict[str, Any] = {"catchup": False, "default_args": DEFAULTS, "render_template_as_native_obj": False}
+
+def common(name: str) -> dict[str, Any]:
+    """What a DAG has in common with the others, and its deadline, if the settings give it one.
+
+    name: the DAG's id without galaxy_, as in `airflow.deadline_hours`.
+    """
+    return {
+        "catchup": False,
+        "default_args": DEFAULTS,
+        "render_template_as_native_obj": False,
+        "deadline": after(getattr(SETTINGS.deadline_hours, name)),
+    }
 
 
 def planned_first(registered: Any) -> PlanApproval:

@@ -14,7 +14,7 @@ from __future__ import annotations
 from airflow.sdk import dag
 
 from galaxy_airflow.operators import task
-from galaxy_defaults import COMMON, ENCODERS, JUDGES, Receipt, by_cron
+from galaxy_defaults import ENCODERS, JUDGES, Receipt, by_cron, common
 
 
 @dag(
@@ -25,7 +25,7 @@ from galaxy_defaults import COMMON, ENCODERS, JUDGES, Receipt, by_cron
     schedule=by_cron(None),
     tags=["galaxy", "upkeep"],
     max_active_runs=1,
-    **COMMON,
+    **common("doctor"),
 )
 def galaxy_doctor() -> None:
     @task(retries=0)

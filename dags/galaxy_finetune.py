@@ -24,7 +24,7 @@ from galaxy_airflow.known import BENCHMARKS, recipes
 from galaxy_airflow.links import linked
 from galaxy_airflow.operators import sensor, task
 from galaxy_airflow.timetables import Announced
-from galaxy_defaults import COMMON, ENCODERS, OFFERED_RELEASES, RELEASES, SETTINGS, Receipt, by_cron
+from galaxy_defaults import ENCODERS, OFFERED_RELEASES, RELEASES, SETTINGS, Receipt, by_cron, common
 from taskgalaxy_ops.settings import finetune_settings
 
 _JOB = finetune_settings()
@@ -79,7 +79,7 @@ _JOB = finetune_settings()
             description="Stop the jobs that this form names instead of training them.",
         ),
     },
-    **COMMON,
+    **common("finetune"),
 )
 def galaxy_finetune() -> None:
     @task

@@ -23,7 +23,7 @@ from airflow.sdk import Param, TriggerRule, dag, task_group
 from galaxy_airflow.forms import required
 from galaxy_airflow.operators import task
 from galaxy_airflow.timetables import Announced
-from galaxy_defaults import COMMON, ENCODERS, JUDGES, LANE_TIMEOUT, OFFERED_SOURCES, SAMPLES, SOURCES, TEACHER, Receipt
+from galaxy_defaults import ENCODERS, JUDGES, LANE_TIMEOUT, OFFERED_SOURCES, SAMPLES, SOURCES, TEACHER, Receipt, common
 
 
 def sources_of(dag_run: Any, params: dict[str, Any]) -> list[str]:
@@ -95,7 +95,7 @@ def lane_of_shards(lane: dict[str, Any]) -> Any:
             description="Registered ones. Runs that an announcement started have theirs as their partition.",
         ),
     },
-    **COMMON,
+    **common("generate"),
 )
 def galaxy_generate() -> None:
     @task(pool=ENCODERS, queue="encoders")

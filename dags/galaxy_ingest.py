@@ -21,7 +21,7 @@ from airflow.sdk import Param, TriggerRule, dag
 from galaxy_airflow.forms import EACH_FOLDER, ONLY_REGISTER, then
 from galaxy_airflow.known import LOCATIONS
 from galaxy_airflow.operators import task
-from galaxy_defaults import COMMON, OFFERED_SOURCES, SETTINGS, SOURCES, Receipt, announcing, planned_first
+from galaxy_defaults import OFFERED_SOURCES, SETTINGS, SOURCES, Receipt, announcing, common, planned_first
 
 
 @dag(
@@ -75,7 +75,7 @@ from galaxy_defaults import COMMON, OFFERED_SOURCES, SETTINGS, SOURCES, Receipt,
         ),
         "then": then(ONLY_REGISTER),
     },
-    **COMMON,
+    **common("ingest"),
 )
 def galaxy_ingest() -> None:
     @task

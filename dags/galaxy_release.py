@@ -21,7 +21,7 @@ from galaxy_airflow.forms import version
 from galaxy_airflow.links import linked
 from galaxy_airflow.operators import task
 from galaxy_airflow.timetables import Announced
-from galaxy_defaults import COMMON, OFFERED_SETTINGS, RELEASES, SAMPLES, SETTINGS, Receipt, by_hand
+from galaxy_defaults import OFFERED_SETTINGS, RELEASES, SAMPLES, SETTINGS, Receipt, by_hand, common
 from taskgalaxy_ops.settings import QUESTION_FORMS, release_settings
 
 _SHARE = {"type": ["null", "number"], "minimum": 0, "exclusiveMaximum": 1}
@@ -66,7 +66,7 @@ _RULES = release_settings()
             description="One that the store has published before. Empty: the mounted settings.",
         ),
     },
-    **COMMON,
+    **common("release"),
 )
 def galaxy_release() -> None:
     @task

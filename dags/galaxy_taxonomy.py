@@ -23,7 +23,7 @@ from airflow.sdk import Param, TriggerRule, dag
 from galaxy_airflow.forms import ONLY_PUBLISH, then
 from galaxy_airflow.links import linked
 from galaxy_airflow.operators import TaxonomyApproval, strike_out, task
-from galaxy_defaults import COMMON, SETTINGS, SOURCES, TEACHER, Receipt, announcing, by_hand, planned_first
+from galaxy_defaults import SETTINGS, SOURCES, TEACHER, Receipt, announcing, by_hand, common, planned_first
 
 
 @dag(
@@ -67,7 +67,7 @@ from galaxy_defaults import COMMON, SETTINGS, SOURCES, TEACHER, Receipt, announc
         ),
         "then": then(ONLY_PUBLISH),
     },
-    **COMMON,
+    **common("taxonomy"),
 )
 def galaxy_taxonomy() -> None:
     @task(pool=TEACHER, queue="models")

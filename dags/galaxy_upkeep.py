@@ -18,7 +18,7 @@ from typing import Any
 from airflow.sdk import Param, dag
 
 from galaxy_airflow.operators import task
-from galaxy_defaults import COMMON, SETTINGS, Receipt, by_cron
+from galaxy_defaults import SETTINGS, Receipt, by_cron, common
 
 
 @dag(
@@ -44,7 +44,7 @@ from galaxy_defaults import COMMON, SETTINGS, Receipt, by_cron
             description="More than any run needs from its first write to its last, scans of sources included.",
         ),
     },
-    **COMMON,
+    **common("upkeep"),
 )
 def galaxy_upkeep() -> None:
     @task

@@ -20,7 +20,7 @@ from airflow.sdk import TriggerRule, dag
 
 from galaxy_airflow.forms import ONLY_REGISTER, then
 from galaxy_airflow.operators import task
-from galaxy_defaults import COMMON, SETTINGS, SOURCES, Receipt, announcing, planned_first
+from galaxy_defaults import SETTINGS, SOURCES, Receipt, announcing, common, planned_first
 
 
 @dag(
@@ -32,7 +32,7 @@ from galaxy_defaults import COMMON, SETTINGS, SOURCES, Receipt, announcing, plan
     tags=["galaxy", "sources"],
     max_active_runs=1,
     params={"then": then(ONLY_REGISTER)},
-    **COMMON,
+    **common("watch"),
 )
 def galaxy_watch() -> None:
     @task

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 from airflow.plugins_manager import AirflowPlugin
 
 from galaxy_airflow import timetables as own
+from galaxy_airflow.deadlines import QueuedAt
 
 
 def _pages() -> list[dict[str, Any]]:
@@ -42,6 +43,7 @@ class GalaxyPlugin(AirflowPlugin):
     timetables: ClassVar[list[Any]] = [
         *(own.Announced, own.ByHand, own.ByHandWithRuntimePartitions, own.Cron, own.CronWithRuntimePartitions)
     ]
+    deadline_references: ClassVar[list[Any]] = [QueuedAt]
     fastapi_apps = _pages()
     listeners = _listeners()
     external_views: ClassVar[list[Any]] = [

@@ -71,3 +71,8 @@ class Usage:
     unavailable: dict[str, str] = field(default_factory=dict)  # by model: why this run sends it nothing more
     gave_up: dict[str, str] = field(default_factory=dict)  # by model: why its last unanswered request got no reply
     away: dict[str, float] = field(default_factory=dict)  # by unavailable model: when it began to serve nothing (Unix)
+    by_model: dict[str, Tally] = field(default_factory=dict)  # the replies received, by model
+
+    @property
+    def tokens(self) -> int:
+        return self.prompt_tokens + self.completion_tokens

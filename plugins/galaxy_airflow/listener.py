@@ -1,4 +1,4 @@
-"""What Airflow's scheduler calls when a run begins or ends: it writes the run's note."""
+"""What Airflow's scheduler calls when it starts, and when a run begins or ends: the run's note is written."""
 
 from __future__ import annotations
 
@@ -7,6 +7,12 @@ from typing import Any
 from airflow.listeners import hookimpl
 
 from galaxy_airflow import notes
+
+
+@hookimpl
+def on_starting(component: Any) -> None:  # noqa: ARG001 - Airflow names its arguments
+    """The scheduler starts: from now on it writes the notes of runs that miss their deadlines."""
+    notes.keep_lateness()
 
 
 @hookimpl

@@ -1,8 +1,8 @@
 """The notes of our runs: of what source a run is, and what its tasks have to say while they fail, wait or are skipped.
 
 A task says it by an XCom (`SAYS`). The API server, which stores XComs, writes the run's note in the same transaction,
-so that it is there while the run is at work; the scheduler writes it when a run begins and ends. A note that a person
-has written is left alone.
+so that it is there while the run is at work; the scheduler writes it when a run begins, misses its deadline, and ends.
+A note that a person has written is left alone.
 """
 
 from __future__ import annotations
@@ -71,17 +71,27 @@ def told(connection: Any, run: int) -> list[tuple[str, int, str]]:
     return [each for each in xcoms(connection, run, SAYS) if isinstance(each[2], str) and each[2]]
 
 
+def lateness(connection: Any, run: int, ended: datetime | None) -> list[str]:
+    """That a run missed its deadline, in a sentence; nothing if it has none, or had ended by then."""
+    from airflow.models.deadline import Deadline
+    from sqlalchemy import select
+
+    due = connection.scalar(select(Deadline.deadline_time).where(Deadline.dagrun_id == run, Deadline.missed).limit(1))
+    return [f"late: was due {due:%Y-%m-%d %H:%M} UTC"] if due and not (ended and ended <= due) else []
+
+
 def write(connection: Any, run: int) -> None:
     """Write the note of one of our runs anew."""
     from airflow.models.dagrun import DagRun, DagRunNote
     from sqlalchemy import insert, select, update
 
     row = connection.execute(
-        select(DagRun.dag_id, DagRun.partition_key, DagRun.conf).where(DagRun.id == run)
+        select(DagRun.dag_id, DagRun.partition_key, DagRun.conf, DagRun.end_date).where(DagRun.id == run)
     ).one_or_none()
     if row is None or not row.dag_id.startswith(PREFIX):
         return
-    text = composed(about(row.dag_id, row.partition_key, row.conf), told(connection, run))
+    first = [about(row.dag_id, row.partition_key, row.conf), *lateness(connection, run, row.end_date)]
+    text = composed("\n\n".join(filter(None, first)), told(connection, run))
     there = connection.execute(
         select(DagRunNote.user_id, DagRunNote.content).where(DagRunNote.dag_run_id == run)
     ).one_or_none()
@@ -104,6 +114,21 @@ def keep_notes() -> None:
     from sqlalchemy import event
 
     event.listen(XComModel, "after_insert", said)
+
+
+def missed(_: Any, connection: Any, deadline: Any) -> None:
+    """Called by SQLAlchemy when a deadline is changed: writes the run's note if the run has missed it."""
+    if deadline.missed and deadline.dagrun_id is not None:
+        write_safely(connection, deadline.dagrun_id)
+
+
+def keep_lateness() -> None:
+    """In the scheduler: write a run's note when it misses its deadline."""
+    from airflow.models.deadline import Deadline
+    from sqlalchemy import event
+
+    if not event.contains(Deadline, "after_update", missed):
+        event.listen(Deadline, "after_update", missed)
 
 
 def write_safely(connection: Any, run: int) -> None:

@@ -31,11 +31,12 @@ from taskgalaxy_ops.models.reply import FIRST, Interpretation, ModelReply, Retry
 from taskgalaxy_ops.models.request import RequestItem, RequestTemplate
 from taskgalaxy_ops.records import Answer, Reply
 from taskgalaxy_ops.settings import Model
-from taskgalaxy_ops.usage import Usage
+from taskgalaxy_ops.usage import Tally, Usage
 
 __all__ = ["CallContext", "Gateway"]
 
 _CANARY_TRIES = 2  # a healthy model's reply may be malformed once
+_TALLIED = ("raw", "answers", "usage", "cost", "list_cost", "seconds", "simulated")  # fields of a reply
 
 
 class Gateway:
@@ -226,30 +227,30 @@ class Gateway:
             self.usage.completion_tokens += usage.get("completion_tokens", 0)
             self.usage.cost += received.cost
             self.usage.list_cost += list_cost
-        context.journal.add(
-            Reply(
-                reply=received.name or uuid.uuid4().hex,
-                stage=received.template.stage,
-                model=model.name,
-                units=tuple(unit.key for unit in received.units),
-                answers=answers,
-                raw={} if again else received.data,
-                usage=usage,
-                cost=0 if again else received.cost,
-                list_cost=list_cost,
-                ceiling=0 if again else received.ceiling,
-                block=received.block,
-                attempts=received.attempts,
-                seen=received.seen,
-                at=round(time.time(), 3),
-                seconds=round(received.seconds, 3),
-                image=received.units[0].image if received.units else None,
-                simulated=model.simulated or bool(received.data.get("simulated")),
-                run=received.run or context.shard_budget.run,
-                types=tuple(unit.item["task_type"] for unit in received.units if "task_type" in unit.item),
-                note={} if again else _note(received),
-            )
+        reply = Reply(
+            reply=received.name or uuid.uuid4().hex,
+            stage=received.template.stage,
+            model=model.name,
+            units=tuple(unit.key for unit in received.units),
+            answers=answers,
+            raw={} if again else received.data,
+            usage=usage,
+            cost=0 if again else received.cost,
+            list_cost=list_cost,
+            ceiling=0 if again else received.ceiling,
+            block=received.block,
+            attempts=received.attempts,
+            seen=received.seen,
+            at=round(time.time(), 3),
+            seconds=round(received.seconds, 3),
+            image=received.units[0].image if received.units else None,
+            simulated=model.simulated or bool(received.data.get("simulated")),
+            run=received.run or context.shard_budget.run,
+            types=tuple(unit.item["task_type"] for unit in received.units if "task_type" in unit.item),
+            note={} if again else _note(received),
         )
+        self.usage.by_model.setdefault(model.name, Tally()).add({name: getattr(reply, name) for name in _TALLIED})
+        context.journal.add(reply)
 
 
 def _note(received: ModelReply) -> Mapping[str, Any]:

@@ -5,7 +5,7 @@ settings: a model names the environment variable that holds its key.
 """
 
 from taskgalaxy_ops.extensions import QUESTION_FORMS
-from taskgalaxy_ops.settings.airflow import AirflowSettings, NotifySettings, PoolSlots, Schedules
+from taskgalaxy_ops.settings.airflow import AirflowSettings, DeadlineHours, NotifySettings, PoolSlots, Schedules
 from taskgalaxy_ops.settings.base import Cron, Name, Strict, Validated, Variant, known, valid_name, validated
 from taskgalaxy_ops.settings.budget import BudgetSettings, CapSettings
 from taskgalaxy_ops.settings.finetune import CommandSettings, FinetuneSettings, KubernetesSettings, LmmsSettings
@@ -43,6 +43,7 @@ __all__ = [
     "CapSettings",
     "CommandSettings",
     "Cron",
+    "DeadlineHours",
     "EncoderSettings",
     "FinetuneSettings",
     "InProcessSettings",

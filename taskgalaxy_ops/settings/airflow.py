@@ -1,8 +1,8 @@
-"""Settings of Airflow: lanes, schedules, pools, retries, alerts."""
+"""Settings of Airflow: lanes, schedules, pools, retries, alerts, deadlines."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -41,6 +41,34 @@ class NotifySettings(Strict):
         return self
 
 
+Hours = Annotated[float, Field(gt=0, le=8760)]  # a year at most
+
+
+class DeadlineHours(Strict):
+    """By DAG: how many hours after it was queued a run that has not ended is late (null: never)."""
+
+    backfill: Hours | None = None
+    doctor: Hours | None = None
+    finetune: Hours | None = None
+    generate: Hours | None = None
+    ingest: Hours | None = None
+    release: Hours | None = None
+    taxonomy: Hours | None = None
+    upkeep: Hours | None = None
+    watch: Hours | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _by_dag(cls, raw: Any) -> Any:
+        dags = ", ".join(cls.model_fields)
+        if isinstance(raw, int | float | str):
+            raise ValueError(f"{raw!r} does not say for which DAG: write {{generate: {raw}}} (the DAGs are {dags})")
+        unknown = [repr(name) for name in raw if name not in cls.model_fields] if isinstance(raw, dict) else []
+        if unknown:
+            raise ValueError(f"{', '.join(unknown)} is no DAG: name one of {dags}, without galaxy_")
+        return raw
+
+
 class AirflowSettings(Strict):
     """How Airflow runs the pipeline. These settings change no data."""
 
@@ -56,3 +84,8 @@ class AirflowSettings(Strict):
     retry_seconds: float = Field(60.0, gt=0, description="before the first retry; doubled each time, up to an hour")
     lane_hours: float = Field(168.0, gt=0, description="the longest that a lane may work on one stage")
     notify: NotifySettings = NotifySettings()
+    deadline_hours: DeadlineHours = Field(
+        DeadlineHours(),
+        description="by DAG: hours after which a run that has not ended is told as late",
+        exclude_if=lambda hours: hours == DeadlineHours(),  # settings that have none keep the hash that they had before
+    )

@@ -85,11 +85,12 @@ def expand(
     publish: bool = True,
     progress: Progress | None = None,
     wait: bool = True,
+    usage: Usage | None = None,
 ) -> ExpandResult:
     """Grow the newest version.
 
     publish: if False, the new nodes become a proposal. wait: wait for batches, and for a teacher that serves nothing,
-    as long as the settings say.
+    as long as the settings say. usage: is added to, so that its owner knows of it where this raises.
 
     Raises PendingError if requests of a round have no answer; the answers that came are kept, and not asked for again.
     """
@@ -100,7 +101,7 @@ def expand(
     base = taxonomy_store.version()
     template = expand_template(workspace.prompts["expand"], workspace.settings.teacher)
     nodes = list(base.nodes)
-    result = ExpandResult(base.number)
+    result = ExpandResult(base.number, usage=usage or Usage())
     deadline = batch_wait.deadline(workspace.settings.run.batch) if wait else 0.0
     for number in range(1, growth.rounds + 1):
         left = None if growth.max_new is None else growth.max_new - len(result.added)

@@ -16,6 +16,7 @@ import pytest
 import yaml
 from e2e.galaxies import Models
 from encoded_once import encoded_once
+from serving import Quiet, served
 
 from dags.bag import bag
 from taskgalaxy_ops.demo.airflow_stack import ROOT, dag_ids
@@ -120,3 +121,17 @@ def said(caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]) -
         return text
 
     return read
+
+
+@pytest.fixture
+def hook() -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """A webhook's URL, and what it was sent."""
+    sent: list[dict[str, Any]] = []
+
+    class Handler(Quiet):
+        def handle_it(self) -> None:
+            sent.append(json.loads(self.body()))
+            self.answer(200)
+
+    with served(Handler) as url:
+        yield url, sent

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import threading
-from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -65,26 +63,6 @@ def test_every_schedule_is_told_in_words() -> None:
     assert not [words for words in told.values() if "*" in words or "Partition" in words or words == "None"]
 
 
-@pytest.fixture
-def hook() -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    """A webhook's URL, and what it was sent."""
-    sent: list[dict[str, Any]] = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            sent.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-            self.send_response(200)
-            self.end_headers()
-
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    server = HTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}", sent
-    server.shutdown()
-
-
 @pytest.mark.usefixtures("database")
 def test_a_failed_task_is_told_to_the_webhook(
     settings_of: Callable[..., Settings],
@@ -128,7 +106,7 @@ def test_mail_and_slack_go_through_their_providers(
     place = importlib.import_module(f"airflow.providers.{module}.notifications.{module}")
     monkeypatch.setattr(place, cls, Notifier)
     chosen = SimpleNamespace(by=by, connection="mine", to=("#alerts",))
-    alerts._send(chosen, "<b>broken</b>", {})
+    alerts._send(chosen, "<b>broken</b>", {}, "a task failed")
     assert made[0]["notified"]
     assert "mine" in made[0].values()
     assert "<b>" not in made[0].get("html_content", "")

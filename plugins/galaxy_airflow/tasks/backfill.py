@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from galaxy_airflow import metrics
 from galaxy_airflow.forms import PLAN_FIRST, number
 from galaxy_airflow.links import page_of
 from galaxy_airflow.operators import NotChosen
@@ -113,6 +114,8 @@ def forecast_backfill(planned: Mapping[str, Any], wanted: bool) -> dict[str, Any
     sources, version = planned["sources"], planned["taxonomy_version"]
     with progress() as shown:
         asked = probe(workspace, None, sources, version, shown, wait=False, only_needed=True)
+    seconds = time.monotonic() - began
+    metrics.tell(lambda: [metrics.Work(dag="galaxy_backfill", stage="forecast", usage=asked.usage, seconds=seconds)])
     made = forecast(workspace, sources, version)
     record(workspace, made)
     for line in costs_text.forecast(made, asked):

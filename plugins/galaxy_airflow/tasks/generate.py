@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from airflow.sdk.exceptions import AirflowSkipException
 
+from galaxy_airflow import metrics
 from galaxy_airflow.runtime import log, opened, progress, receipt
 from galaxy_airflow.tasks.common import defer, defer_until_back
 from taskgalaxy_ops import pipeline
 from taskgalaxy_ops.errors import LeaseLostError, LostError, PendingError, SourceError, UnansweredError
 from taskgalaxy_ops.generation.lanes import shards_of_lane
 from taskgalaxy_ops.generation.results import RunResults
+from taskgalaxy_ops.generation.stages import ASKING, NAMES, STAGE
 from taskgalaxy_ops.operations.airflow import announcements
 from taskgalaxy_ops.operations.forecast import forecast
 from taskgalaxy_ops.reports.text import costs as costs_text
 from taskgalaxy_ops.storage.ledger import NANO
 from taskgalaxy_ops.taxonomy.store import TaxonomyStore
+from taskgalaxy_ops.workspace import Workspace
 
 
 def lanes(sources: Sequence[str]) -> list[dict[str, Any]]:
@@ -86,11 +89,13 @@ def stage(name: str, lane: Mapping[str, Any], ti: Any, away: Mapping[str, float]
         rejects=dict(sorted(sum((Counter(each.rejects) for each in asked), Counter()).items())),
         pending=result.pending,
         calls=result.usage.calls,
+        tokens=result.usage.tokens,
         cost=result.usage.cost / NANO,
         encoded=workspace.encoder_passes,
         reasons=result.reasons,
         unaffordable=result.unaffordable,
     )
+    metrics.tell(lambda: _work(name, lane, ti.dag_id, workspace, result, summary["seconds"]))
     # Where it has none, too: what an earlier stage left without an answer may have one by now.
     which = {"source": lane["sources"][0], "lane": lane["number"]}
     ti.xcom_push("unfinished", {name: summary[name] for name in _LEFT} | which)
@@ -105,6 +110,25 @@ def stage(name: str, lane: Mapping[str, Any], ti: Any, away: Mapping[str, float]
         raise UnansweredError(f"{result.pending} units have no answer yet: {'; '.join(result.reasons)}")
     defer(result.waiting, workspace.settings, ti.start_date)
     raise PendingError(_unanswered(f"{lane['sources'][0]}, {name}", result.pending, result.reasons))
+
+
+def _work(
+    name: str, lane: Mapping[str, Any], dag: str, workspace: Workspace, result: pipeline.RunResult, seconds: float
+) -> Iterator[metrics.Work]:
+    """What a task did, by stage, for the metrics. It asks for what the stages before left without an answer, too."""
+    for each in (stage for stage in ASKING if NAMES.index(stage) <= NAMES.index(name)):
+        made = [shard.stages[each] for shard in result.shards if each in shard.stages]
+        finished = [stage.counts.rejects for stage in made if stage.counts and stage.stage_output]
+        yield metrics.Work(
+            dag=dag,
+            stage=each,
+            source=metrics.source_label(lane["sources"][0], workspace.registry.scans()),
+            lane=lane["number"] + 1,
+            pending=sum(stage.counts.pending for stage in made if stage.counts),
+            rejects=sum(map(Counter, finished), Counter()),
+            model=workspace.settings.teacher.name if STAGE[each].role == "teacher" else None,
+            **({"usage": result.usage, "seconds": seconds} if each == name else {}),
+        )
 
 
 _LEFT = ("pending", "reasons", "unaffordable")  # of a stage's receipt

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
 from airflow.sdk.exceptions import AirflowSkipException
 
+from galaxy_airflow import metrics
 from galaxy_airflow.known import remember
 from galaxy_airflow.links import page_of, root
 from galaxy_airflow.operators import ASKS
@@ -24,6 +26,7 @@ from taskgalaxy_ops.storage.ledger import NANO
 from taskgalaxy_ops.taxonomy.expand import Growth, expand
 from taskgalaxy_ops.taxonomy.store import TaxonomyStore
 from taskgalaxy_ops.taxonomy.version import LIVE, struck_out
+from taskgalaxy_ops.usage import Usage
 
 _SIDE = 128  # pixels of a picture on the page
 
@@ -45,15 +48,21 @@ def propose(form: Mapping[str, Any], scheduled: bool, ti: Any, away: Mapping[str
             raise AirflowSkipException(
                 f"no node has {rules.scheduled_images_a_type:g} fitting images a task type: the taxonomy is wide enough"
             )
+    usage, rejects = Usage(), Counter[str]()
     try:
         with progress() as shown:
             growth = Growth(rounds=form["rounds"], max_new=most, up_to=form.get("up_to"), below=below)
-            result = expand(workspace, growth, publish=False, progress=shown, wait=False)
+            result = expand(workspace, growth, publish=False, progress=shown, wait=False, usage=usage)
+        rejects.update(reject.reason for reject in result.rejects)
     except PendingError as error:
         why = {name: str(error) for name in error.away}
         defer_until_back(error.away, why, workspace.settings, away)
         defer(error.waiting, workspace.settings, ti.start_date)
         raise
+    finally:
+        told = {"usage": usage, "seconds": time.monotonic() - began, "rejects": rejects}
+        model = workspace.settings.teacher.name
+        metrics.tell(lambda: [metrics.Work(dag=ti.dag_id, stage="expand", model=model, **told)])
     if result.proposal is None:
         raise AirflowSkipException(f"nothing new was proposed ({len(result.rejects)} proposals rejected)")
     proposal = TaxonomyStore(workspace).proposal(result.proposal)
@@ -77,6 +86,7 @@ def propose(form: Mapping[str, Any], scheduled: bool, ti: Any, away: Mapping[str
         rejects=len(proposal.rejects),
         would_ask=outlook.pairs,
         calls=result.usage.calls,
+        tokens=result.usage.tokens,
         cost=result.usage.cost / NANO,
         page=page,
     )

@@ -263,6 +263,9 @@ def test_a_good_reply_answers_its_units_and_is_kept_as_it_came(shard, server):
     assert kept["usage"] == {"prompt_tokens": 100, "completion_tokens": 20}
     usage = shard.gateway.usage
     assert (usage.calls, usage.requests, usage.prompt_tokens, usage.completion_tokens) == (1, 1, 100, 20)
+    (of_model,) = usage.by_model.items()
+    assert of_model[0] == "t"
+    assert (of_model[1].calls, of_model[1].units, of_model[1].tokens, of_model[1].cost) == (1, 3, 120, usage.cost)
 
 
 @pytest.mark.parametrize("message", ["Error while downloading {}.", "Failed to fetch image from URL: {}"])

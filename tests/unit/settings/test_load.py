@@ -279,6 +279,33 @@ def test_a_split_that_leaves_nothing():
     assert text.endswith("release.validation and release.test leave nothing to train on: lower them")
 
 
+DAGS = "backfill, doctor, finetune, generate, ingest, release, taxonomy, upkeep, watch"
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (24, f": 24 does not say for which DAG: write {{generate: 24}} (the DAGs are {DAGS})"),
+        ({"galaxy_generate": 24}, f": 'galaxy_generate' is no DAG: name one of {DAGS}, without galaxy_"),
+        ({"generate": 0}, ".generate is 0: Input should be greater than 0"),
+        ({"generate": 10_000}, ".generate is 10000: Input should be less than or equal to 8760"),
+        (
+            {"generate": "soon"},
+            ".generate is 'soon': Input should be a valid number, unable to parse string as a number",
+        ),
+        (["generate"], " is ['generate']: Input should be a valid dictionary or instance of DeadlineHours"),
+    ],
+)
+def test_a_deadline_is_hours_of_a_dag(value, said):
+    assert complaint(changed("airflow.deadline_hours", value)).splitlines()[1:] == [f"  airflow.deadline_hours{said}"]
+
+
+def test_deadlines_are_off_and_leave_the_settings_hash_as_it_was():
+    assert parse_settings(changed("airflow.deadline_hours", {"generate": 24})).airflow.deadline_hours.generate == 24
+    for raw in (plain(), changed("airflow.deadline_hours", {}), changed("airflow.deadline_hours", {"watch": None})):
+        assert "deadline_hours" not in parse_settings(raw).model_dump(mode="json")["airflow"]
+
+
 # Files
 
 
