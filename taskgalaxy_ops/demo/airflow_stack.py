@@ -10,7 +10,6 @@ from __future__ import annotations
 import base64
 import os
 import secrets
-import subprocess
 import sys
 import threading
 import time
@@ -41,6 +40,7 @@ if {"scheduler", "dag-processor"} & set(sys.argv):
     import airflow.sdk.definitions.decorators, airflow.sdk.execution_time.task_runner
     import taskgalaxy_ops.finetune.recipes, taskgalaxy_ops.settings, taskgalaxy_ops.sources.builtin
 if "scheduler" in sys.argv:
+    import airflow.dag_processing.dagbag, airflow.sdk.execution_time.supervisor
     import taskgalaxy_ops.cli
 
     from taskgalaxy_ops.operations.airflow.preload import preload
@@ -58,6 +58,18 @@ until [ "$stopped" ] || { began=$(date +%s); "$@"; } || [ "$stopped" ]; do
   echo "The scheduler ended, and is started again ($tries)."; sleep 1
 done
 """
+# The API server's own start, with the database made first: Airflow is imported once for both.
+_MIGRATE_AND_SERVE = """
+import os, pathlib, sys
+from airflow.__main__ import main
+
+serve = sys.argv[1:]
+sys.argv = ["airflow", "db", "migrate"]
+main()
+pathlib.Path(os.environ["AIRFLOW_HOME"], "migrated").touch()
+sys.argv = ["airflow", *serve]
+main()
+"""
 _HEARTBEAT_LOST = 20  # seconds after which a task whose process is gone counts as such
 
 
@@ -69,12 +81,12 @@ class _Part(Service):
 
     def __init__(self, stack: AirflowStack, command: Sequence[str]) -> None:
         super().__init__(stack.folder)
-        self._stack, self._command = stack, command
+        self._stack, self.arguments = stack, command
         self._since = datetime.now(UTC)
 
     def command(self) -> Sequence[str]:
         self._since = datetime.now(UTC)
-        return [sys.executable, "-m", "airflow", *self._command]
+        return [sys.executable, "-m", "airflow", *self.arguments]
 
     def child_environment(self) -> dict[str, str]:
         return self._stack.environment()
@@ -120,7 +132,8 @@ class _ApiServer(_Part):
         }
 
     def command(self) -> Sequence[str]:
-        return [*super().command(), "--host", LOOPBACK, "--port", str(self.ports["http"]), "--workers", "1"]
+        served = ("--host", LOOPBACK, "--port", str(self.ports["http"]), "--workers", "1")
+        return [sys.executable, "-c", _MIGRATE_AND_SERVE, *self.arguments, *served]
 
     def healthy(self) -> bool:
         try:
@@ -226,9 +239,11 @@ class AirflowStack:
             undo.callback(self.stop)
             self.api.prepare()
             self._prepare_home()
-            # The API server imports for as long as the database takes to be made; it is healthy once that is there.
             api = pool.submit(self.api.start)
-            self._migrate()
+            while not self._migrated.exists() and not api.done():
+                time.sleep(0.1)
+            if api.done():
+                api.result()  # raises, if it has ended
             others = [pool.submit(part.start) for part in self.parts if part is not self.api]
             api.result()
             for other in others:
@@ -237,6 +252,7 @@ class AirflowStack:
         return self
 
     def _prepare_home(self) -> None:
+        self._migrated.unlink(missing_ok=True)
         passwords = self.home / "passwords.json"
         opened = os.open(passwords, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(opened, "w") as file:
@@ -245,13 +261,10 @@ class AirflowStack:
         local_settings.parent.mkdir(exist_ok=True)
         local_settings.write_text(_LOCAL_SETTINGS, encoding="utf-8")
 
-    def _migrate(self) -> None:
-        environment = {**os.environ, **self.environment()}
-        done = subprocess.run(
-            [sys.executable, "-m", "airflow", "db", "migrate"], env=environment, capture_output=True, text=True
-        )
-        if done.returncode:
-            raise ServiceError(f"airflow db migrate failed:\n{(done.stdout + done.stderr)[-2000:]}")
+    @property
+    def _migrated(self) -> Path:
+        """A file that the API server makes once it has made or migrated the database."""
+        return self.home / "migrated"
 
     def stop(self, *, grace: float | None = None) -> None:
         """Stop all of it, side by side."""
