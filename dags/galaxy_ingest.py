@@ -90,17 +90,17 @@ def galaxy_ingest() -> None:
 
         return sources.register(source["name"], {**params, **source})
 
-    @task(outlets=[SOURCES], trigger_rule=TriggerRule.ALL_DONE_MIN_ONE_SUCCESS)
+    @task(outlets=[SOURCES], trigger_rule=TriggerRule.ALL_DONE)
     def announce(registered: Any, params: dict[str, Any], outlet_events: Any, ti: Any) -> Receipt:
         from galaxy_airflow.tasks import sources
 
         return sources.announce_registered(outlet_events[SOURCES], registered, "ingest", params, ti)
 
     @task(trigger_rule=TriggerRule.NONE_FAILED)  # a source that could not be registered has its own red task
-    def complete(looked: Any, registered: Any, ti: Any) -> None:
+    def complete(looked: Any, registered: Any, params: dict[str, Any], ti: Any) -> None:
         from galaxy_airflow.tasks import sources
 
-        sources.still_failing(registered, looked, ti)
+        sources.still_failing(registered, looked, params, ti)
 
     looked = look()
     registered = register.expand(source=looked)

@@ -82,19 +82,20 @@ def galaxy_taxonomy() -> None:
 
         return taxonomy.publish_proposal(proposed, ti.xcom_pull(task_ids="approve"))
 
-    @task(outlets=[SOURCES], trigger_rule=TriggerRule.ALL_DONE_MIN_ONE_SUCCESS)
-    def announce(published: Any, params: dict[str, Any], outlet_events: Any, ti: Any) -> Receipt:
+    @task(outlets=[SOURCES], trigger_rule=TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS)
+    def announce(params: dict[str, Any], outlet_events: Any, ti: Any) -> Receipt:
         from galaxy_airflow.tasks import taxonomy
 
-        return taxonomy.announce_published(outlet_events[SOURCES], published, params, ti)
+        return taxonomy.announce_published(outlet_events[SOURCES], params, ti)
 
     proposed = linked(propose(), "Proposal")
     approve = TaxonomyApproval(
         task_id="approve", about=proposed, params={"strike_out": strike_out()}, execution_timeout=None
     )
     published = publish(proposed)
-    approve >> published
-    planned_first(published) >> announce(published)
+    announced = announce()
+    approve >> published >> announced
+    planned_first(published) >> announced
 
 
 galaxy_taxonomy()

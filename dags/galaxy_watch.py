@@ -36,10 +36,10 @@ from galaxy_defaults import SETTINGS, SOURCES, Receipt, announcing, common, plan
 )
 def galaxy_watch() -> None:
     @task
-    def look(ti: Any) -> list[dict[str, Any]]:
+    def look(params: dict[str, Any], ti: Any) -> list[dict[str, Any]]:
         from galaxy_airflow.tasks import sources
 
-        return sources.look(ti)
+        return sources.look(params, ti)
 
     @task(map_index_template="{{ task.op_kwargs['source']['name'] }}")
     def register(source: dict[str, Any]) -> Receipt:
@@ -47,17 +47,17 @@ def galaxy_watch() -> None:
 
         return sources.register(source["name"], source)
 
-    @task(outlets=[SOURCES], trigger_rule=TriggerRule.ALL_DONE_MIN_ONE_SUCCESS)
+    @task(outlets=[SOURCES], trigger_rule=TriggerRule.ALL_DONE)
     def announce(registered: Any, params: dict[str, Any], outlet_events: Any, ti: Any) -> Receipt:
         from galaxy_airflow.tasks import sources
 
         return sources.announce_registered(outlet_events[SOURCES], registered, "watch", params, ti)
 
-    @task(trigger_rule=TriggerRule.ALL_DONE)
-    def complete(looked: Any, registered: Any, ti: Any) -> None:
+    @task(trigger_rule=TriggerRule.NONE_FAILED)  # a source that could not be registered has its own red task
+    def complete(looked: Any, registered: Any, params: dict[str, Any], ti: Any) -> None:
         from galaxy_airflow.tasks import sources
 
-        sources.still_failing(registered, looked, ti)
+        sources.still_failing(registered, looked, params, ti)
 
     looked = look()
     registered = register.expand(source=looked)

@@ -114,7 +114,7 @@ def late(
     assert [name for name, dag in fresh().dags.items() if dag.deadline] == ["galaxy_generate"]
     manager = DagBundlesManager()
     manager.sync_bundles_to_db()
-    (bundle,) = manager.get_all_dag_bundles()
+    (bundle,) = [each for each in manager.get_all_dag_bundles() if each.name == "galaxy_generate"]
     bundle.initialize()
     found = BundleDagBag(dag_folder=bundle.path, bundle_path=bundle.path, bundle_name=bundle.name)
     sync_bag_to_db(found, bundle.name, bundle.version)

@@ -212,7 +212,7 @@ def test_what_stays_without_an_answer_is_told(
 @pytest.mark.usefixtures("database", "priced")
 def test_growing_the_taxonomy_is_told_too(collector: Collector, exporting: Callable[[str], None]) -> None:
     exporting(collector.url)
-    found = run("galaxy_taxonomy", max_new=3, announce=False)
+    found = run("galaxy_taxonomy", max_new=3, then="only publish")
     (proposed,) = [value for task, _, value in found["receipts"] if task == "propose"]
     of = {"dag_id": "galaxy_taxonomy", "stage": "expand", "model": "sim-teacher"}
     for name, field in (("calls", "calls"), ("tokens", "tokens"), ("spend", "cost"), ("rejects", "rejects")):

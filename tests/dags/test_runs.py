@@ -576,7 +576,7 @@ def test_doctor(settings_of: Callable[..., Settings], models: Models, said: Call
     [
         ("quorum: 2", "no such field: remove it or mend its name"),
         ("vote: {quorum: 9}", "vote.quorum"),
-        ("vote: [", "is no YAML"),
+        ("vote: [", "cannot be read as YAML"),
     ],
 )
 def test_settings_with_mistakes_are_named_in_the_task(

@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
+from airflow.sdk.exceptions import AirflowSkipException
 
 from galaxy_airflow.forms import EACH_FOLDER, ONLY_REGISTER, PLAN_FIRST, RUN_NOW
 from galaxy_airflow.known import remember
@@ -47,11 +47,12 @@ def register(source: str, form: Mapping[str, Any] | None = None) -> dict[str, An
     )
 
 
-def look(ti: Any) -> list[dict[str, Any]]:
+def look(form: Mapping[str, Any], ti: Any) -> list[dict[str, Any]]:
     """The sources that are new or have changed, each with its name and settings.
 
     The XCom ``failed`` gets those that cannot be listed, and why.
     """
+    refuse_announce(form)
     began, workspace = time.monotonic(), opened()
     seen = watch.watch(workspace)
     receipt("watch", began, changed=sorted(seen.changed), same=len(seen.same), failed=sorted(seen.failed))
@@ -85,16 +86,16 @@ def _found(sources: Mapping[str, SourceSettings], failed: Mapping[str, str], ti:
     return [{"name": name, **chosen.model_dump(mode="json")} for name, chosen in sorted(sources.items())]
 
 
-def still_failing(registered: Any, looked: Sequence[Mapping[str, Any]] | None, ti: Any) -> None:
-    """Fail with the names of the sources that could not be looked at or registered.
+def still_failing(registered: Any, looked: Sequence[Mapping[str, Any]], form: Mapping[str, Any], ti: Any) -> None:
+    """Fail where a source could not be looked at or registered, or a plan that was to be approved could not be made.
 
-    registered: the receipts of the tasks that registered them. looked: the result of ``look``; None: that task failed.
+    registered: the receipts of the tasks that registered sources. looked: the result of ``look``.
     """
-    if looked is None:
-        raise AirflowFailException("the task `look` failed, and its log says why")
     done = {each["source"] for each in several(registered)}
     unseen = ti.xcom_pull(task_ids="look", key="failed") or {}
     failed = {**unseen, **{each["name"]: "see its task" for each in looked if each["name"] not in done}}
+    if form["then"] == PLAN_FIRST and done and not ti.xcom_pull(task_ids="plan"):
+        failed["plan"] = "see its task; nothing was announced"
     if failed:
         raise SourceError("\n".join(f"{name}: {why}" for name, why in failed.items()))
 
