@@ -84,12 +84,13 @@ def common(name: str) -> dict[str, Any]:
 
 
 def planned_first(registered: Any) -> PlanApproval:
-    """The task that plans a run of what was registered and asks a person, if the form chose to plan first."""
+    """The task that plans a run of what was registered and asks a person, if the form chose to plan first.
+
+    It waits for no encoder's slot, since announcements wait for it, and it encodes labels alone.
+    """
     return PlanApproval(
         task_id="plan",
         about=registered,
-        pool=ENCODERS,
-        queue="encoders",
         trigger_rule=TriggerRule.ALL_DONE_MIN_ONE_SUCCESS,
         execution_timeout=None,
     )

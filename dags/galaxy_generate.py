@@ -30,7 +30,7 @@ def sources_of(dag_run: Any, params: dict[str, Any]) -> list[str]:
     """The run's sources: its partition key, or the form's if it has none. One may be given as ``source``, too."""
     if dag_run.partition_key:
         return [str(dag_run.partition_key)]
-    return list(params["sources"] or filter(None, [params.get("source")]))
+    return list(dict.fromkeys(params["sources"] or filter(None, [params.get("source")])))
 
 
 def run_stage(name: str, lane: dict[str, Any], ti: Any, away: Any = None) -> Receipt:

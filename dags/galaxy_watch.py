@@ -30,7 +30,7 @@ from galaxy_defaults import SETTINGS, SOURCES, Receipt, announcing, common, plan
     doc_md=__doc__,
     schedule=announcing(SETTINGS.schedules.watch),
     tags=["galaxy", "sources"],
-    max_active_runs=1,
+    max_active_runs=2,  # one may wait for a person who approves its plan
     params={"then": then(ONLY_REGISTER)},
     **common("watch"),
 )

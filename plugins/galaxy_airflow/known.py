@@ -31,15 +31,15 @@ def remember(workspace: Any) -> None:
     from taskgalaxy_ops.storage.log import Log
     from taskgalaxy_ops.taxonomy.store import TaxonomyStore
 
-    settings = [str(entry.number) for entry in Log(workspace.store, keys.SETTINGS_LOG).read()]
-    taxonomies = [str(each["version"]) for each in TaxonomyStore(workspace).versions()]
-    now = {
-        "sources": sorted(workspace.registry.scans())[:_MOST],
-        "releases": [release.name for release in reversed(published(workspace))][:_MOST],
-        "settings": settings[::-1][:_MOST],
-        "taxonomies": taxonomies[::-1][:_MOST],
-    }
     try:
+        settings = [str(entry.number) for entry in Log(workspace.store, keys.SETTINGS_LOG).read()]
+        taxonomies = [str(each["version"]) for each in TaxonomyStore(workspace).versions()]
+        now = {
+            "sources": sorted(workspace.registry.scans())[:_MOST],
+            "releases": [release.name for release in reversed(published(workspace))][:_MOST],
+            "settings": settings[::-1][:_MOST],
+            "taxonomies": taxonomies[::-1][:_MOST],
+        }
         if Variable.get(VARIABLE, default=None, deserialize_json=True) != now:
             Variable.set(VARIABLE, now, description="What TaskGalaxy's forms offer", serialize_json=True)
     except Exception:

@@ -14,10 +14,10 @@ PREFIX = "/galaxy"
 
 
 class PageLink(BaseOperatorLink):
-    """A link to the page that the task's receipt names under ``page``."""
+    """A link to the page that the task's receipt names under ``page``. key: of the XCom that is the receipt."""
 
-    def __init__(self, name: str) -> None:
-        self._name = name
+    def __init__(self, name: str, key: str = "return_value") -> None:
+        self._name, self._key = name, key
 
     @property
     def name(self) -> str:
@@ -28,7 +28,7 @@ class PageLink(BaseOperatorLink):
         return "galaxy_page"
 
     def get_link(self, operator: Any, *, ti_key: Any) -> str:  # noqa: ARG002 - Airflow's signature
-        return page_of(ti_key.xcom_pull(task_ids=ti_key.task_id, map_indexes=ti_key.map_index))
+        return page_of(ti_key.xcom_pull(task_ids=ti_key.task_id, map_indexes=ti_key.map_index, key=self._key))
 
 
 def page_of(receipt: Any) -> str:

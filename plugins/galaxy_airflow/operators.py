@@ -21,7 +21,7 @@ from taskgalaxy_ops.errors import TaskGalaxyError
 
 log = logging.getLogger("taskgalaxy")
 
-_PLANNED = "galaxy_planned"  # the key of the XCom with the receipt of a plan that a person decides on
+PLANNED = "galaxy_planned"  # the key of the XCom with the receipt of a plan that a person decides on
 ASKS = "galaxy_asks"  # the key of the XCom with the text (Markdown) that a person decides on
 _OFFERED = 500  # new nodes that can be struck out in the form
 _WIDTH = 100  # characters of a line that the log's view shows without scrolling
@@ -168,7 +168,7 @@ class TaxonomyApproval(SaysWhy, _TaxonomyApproval):
 
 
 class _PlanApproval(_Approval):
-    operator_extra_links = (PageLink("Plan"),)
+    operator_extra_links = (PageLink("Plan", PLANNED),)  # a rejected one returns nothing
 
     def execute(self, context: Any) -> Any:
         """Plan and ask, or skip where the form did not choose to plan first."""
@@ -177,13 +177,8 @@ class _PlanApproval(_Approval):
         planned, self.body = backfill.plan_first(self.about, context["params"]["then"])
         sources = planned["sources"]
         self.subject = f"Run {len(sources):,} sources?" if len(sources) > 1 else "Run this source?"
-        context["ti"].xcom_push(_PLANNED, planned)
+        context["ti"].xcom_push(PLANNED, planned)
         return super().execute(context)
-
-    def execute_complete(self, context: Any, event: Any) -> Any:
-        """Return the answer together with the plan's receipt."""
-        answer = super().execute_complete(context, event)
-        return {**context["ti"].xcom_pull(task_ids=self.task_id, key=_PLANNED), **answer}
 
 
 class PlanApproval(SaysWhy, _PlanApproval):

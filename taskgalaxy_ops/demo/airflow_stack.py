@@ -8,6 +8,7 @@ and tried again, within half a minute.
 from __future__ import annotations
 
 import base64
+import json
 import os
 import secrets
 import sys
@@ -70,6 +71,11 @@ pathlib.Path(os.environ["AIRFLOW_HOME"], "migrated").touch()
 sys.argv = ["airflow", *serve]
 main()
 """
+_DAGS_FOLDER = {
+    "name": "dags-folder",
+    "classpath": "airflow.dag_processing.bundles.local.LocalDagBundle",
+    "kwargs": {},
+}
 _HEARTBEAT_LOST = 20  # seconds after which a task whose process is gone counts as such
 
 
@@ -191,6 +197,8 @@ class AirflowStack:
         keys = self.api.keys
         options = {
             "CORE__DAGS_FOLDER": str(dags_folder()),
+            # Airflow's default, named since the caller's environment may have another.
+            "DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST": json.dumps([_DAGS_FOLDER]),
             # Installed, the plugin comes by its entry point, and this folder stays empty.
             "CORE__PLUGINS_FOLDER": str(plugins_folder() or self.home / "plugins"),
             "CORE__LOAD_EXAMPLES": "False",

@@ -53,7 +53,7 @@ class ProposalOutlook:
     pair_cost: float | None = None  # USD that a pair of image and task type has cost so far; None: nothing was asked
     pair_list_cost: float | None = None  # USD, at list prices
     unmatched: int = 0  # registered images that have no embedding yet
-    release: ReleaseOutlook | None = None  # what the next release would lose by it; None: there is no release
+    release: ReleaseOutlook | None = None  # what the next would lose; None: there is none, or too many images to match
 
     @property
     def pairs(self) -> int:
@@ -104,7 +104,7 @@ def proposal_outlook(workspace: Workspace, proposal: Proposal) -> ProposalOutloo
         pair_cost=cost,
         pair_list_cost=list_cost,
         unmatched=sum(shard.live for shard in shards) - there,
-        release=release_outlook(workspace, proposal.nodes),
+        release=release_outlook(workspace, proposal.nodes) if there <= MATCHED_IMAGES else None,
     )
 
 
@@ -145,13 +145,15 @@ def _nearest(
 
 
 def _pair_costs(workspace: Workspace, state: StoreState) -> tuple[float | None, float | None]:
-    """What a filtered pair has cost so far in all stages, USD, and at list prices; None: no filter output is there."""
+    """What a filtered pair has cost so far in all stages, USD, and at list prices; None: no image shard is done."""
     summaries = marker_summaries(workspace.store, state.committed)
     asked, pairs = Tally(), 0
     for shard in state.shards:
-        there = [summaries[output] for output in shard.stage_outputs.values() if output in summaries]
-        for each in there:
-            asked += Tally(**each.stats.get("asked", {}))
-        if (first := shard.stage_outputs.get(ASKING[0])) in summaries:
-            pairs += summaries[first].stats["units_in"]
+        if not shard.settled:  # what follows its filter is not paid yet
+            continue
+        for name in ASKING:
+            output = shard.stage_outputs[name]
+            of_stage = Tally(**summaries[output].stats.get("asked", {})) if output in summaries else Tally()
+            asked += of_stage
+            pairs += of_stage.units if name == ASKING[0] else 0
     return (asked.cost / NANO / pairs, asked.list_cost / NANO / pairs) if pairs else (None, None)

@@ -36,6 +36,8 @@ from taskgalaxy_ops.taxonomy.store import TaxonomyStore
 from taskgalaxy_ops.taxonomy.version import live_leaves
 from taskgalaxy_ops.workspace import Workspace
 
+_MOST_IMAGES = 20_000  # unsettled ones beside those that are planned: their rows are held in memory
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReleaseOutlook:
@@ -86,7 +88,10 @@ def release_outlook(workspace: Workspace, nodes: Sequence[Node] | None = None) -
 
 
 def look_ahead(view: Workspace, planned: StoreState, looked: Looked) -> ReleaseOutlook | None:
-    """The same with the task types of ``planned``, whose unsettled image shards were looked through already."""
+    """The same with the task types of ``planned``, whose unsettled image shards were looked through already.
+
+    None, too, where so many other images wait to be run that looking them through would take long.
+    """
     latest = next(reversed(published(view)), None)
     if latest is None:
         return None
@@ -97,6 +102,9 @@ def look_ahead(view: Workspace, planned: StoreState, looked: Looked) -> ReleaseO
     made_of = published_rows.made_of(view.store, latest.version)
     if made_of is not None and _costs_nothing(view, state, made_of):
         return ReleaseOutlook(since=latest.name, samples=latest.samples - latest.withdrawn)
+    others = sum(each.live for each in state.shards if not each.settled and each.shard.id not in looked.results)
+    if others > _MOST_IMAGES:
+        return None
     try:
         return _by_rows(view, latest, state, looked)
     except DamageError:  # `taskgalaxy verify` tells of it

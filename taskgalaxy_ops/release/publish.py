@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sqlite3
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from taskgalaxy_ops import release
-from taskgalaxy_ops.errors import DamageError, NotFoundError, PendingError, SourceError
+from taskgalaxy_ops.errors import DamageError, NotFoundError, PendingError, SourceError, TaskGalaxyError
 from taskgalaxy_ops.extensions import QUESTION_FORMS, RELEASE_FORMATS
 from taskgalaxy_ops.funnel import StageCounts
 from taskgalaxy_ops.generation.results import RunResults
@@ -165,7 +166,7 @@ def _changes(results: RunResults, plan: release.Selection, latest: Published | N
         return None
     try:
         return compared(plan, results, latest)
-    except DamageError:  # `taskgalaxy verify` tells of it; the new release does not depend on it
+    except (TaskGalaxyError, sqlite3.Error):  # `taskgalaxy verify` tells of damage; the release does not depend on it
         return None
 
 

@@ -144,6 +144,33 @@ def test_a_proposals_labels_are_text() -> None:
         assert bag().dags["galaxy_taxonomy"].get_task(task).template_fields == ("about",)
 
 
+@pytest.mark.parametrize("answer", [None, ["Approve"], ["Reject"]])
+def test_what_is_planned_first_is_announced_once_it_is_approved(answer: list[str] | None) -> None:
+    """A plan that was rejected is no failure; one that could not be made is, and announces nothing."""
+    bag()
+    from airflow.sdk.exceptions import AirflowSkipException
+
+    from galaxy_airflow.operators import PLANNED
+    from galaxy_airflow.tasks import sources
+    from taskgalaxy_ops.errors import SourceError
+
+    xcoms: dict[Any, Any] = {("plan", PLANNED): {"sources": ["mine"]}} if answer else {}
+    if answer == ["Approve"]:  # a rejected one skips what follows, and returns nothing
+        xcoms["plan", "return_value"] = {"chosen_options": answer}
+    ti = SimpleNamespace(xcom_pull=lambda task_ids, key="return_value": xcoms.get((task_ids, key)))
+    done, form = [{"source": "mine"}], {"then": "plan first"}
+    if answer == ["Approve"]:
+        sources.run_or_skip(form, ti)
+    else:
+        with pytest.raises(AirflowSkipException, match="nobody approved"):
+            sources.run_or_skip(form, ti)
+    if answer:
+        sources.still_failing(done, [{"name": "mine"}], form, ti)
+    else:
+        with pytest.raises(SourceError, match="plan: see its task"):
+            sources.still_failing(done, [{"name": "mine"}], form, ti)
+
+
 def test_links_lead_to_pages_of_ours_alone() -> None:
     bag()
     from galaxy_airflow.links import PageLink

@@ -242,11 +242,15 @@ def test_ingest_of_each_folder(
     shutil.copytree(pictures / "photos", parent / "photos")
     shutil.copytree(shapes, parent / "known")  # of the name of one that lies elsewhere
     shutil.copytree(shapes, parent / "more shapes")
-    states = run("galaxy_ingest", name="*", location=str(parent))
+    states = run("galaxy_ingest", name="*", location=str(parent), licence="CC0-1.0", limit=2)
     assert (states["register[0]"], states["register[1]"], states["announce"]) == ("success", "success", "success")
     assert states["complete"] == "failed"
     assert "rename the folder" in said()
     assert sorted(workspace.registry.scans()) == ["known", "more shapes", "photos"]
+    for name in ("more shapes", "photos"):  # the form's choices are each folder's
+        chosen = workspace.registry.scans()[name].settings
+        assert (chosen["licence"], chosen["limit"]) == ("CC0-1.0", 2)
+    assert len([claim for claim in workspace.registry.claims() if claim.source == "more shapes"]) == 2
     assert announcements.announced(workspace)[-1].sources == ["more shapes", "photos"]
 
     empty = tmp_path / "empty"

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from airflow.sdk.exceptions import AirflowSkipException
+
 from galaxy_airflow import metrics
 from galaxy_airflow.forms import PLAN_FIRST, number
 from galaxy_airflow.links import page_of
@@ -30,6 +32,7 @@ from taskgalaxy_ops.taxonomy.store import TaxonomyStore
 from taskgalaxy_ops.workspace import Workspace
 
 _NAMES = 500  # characters of the sources' names that the form shows
+_ROWS = 12  # of a table there: with more, the buttons would be out of view
 
 
 def plan(form: Mapping[str, Any]) -> dict[str, Any]:
@@ -89,14 +92,22 @@ def plan_first(registered: Any, then: str) -> tuple[dict[str, Any], str]:
         raise NotChosen(f"{then}: no plan was asked for")
     began, workspace = time.monotonic(), opened()
     sources = sorted({each["source"] for each in several(registered) if "source" in each} or workspace.registry.scans())
+    if not sources:
+        raise AirflowSkipException("no source is registered: there is nothing to plan")
     told, run_plan = _planned(workspace, sources)
     rows = [[markdown.text(cell) for cell in plan_text.plan_row(each)[:-1]] for each in run_plan.stages]
-    notes = [*plan_text.plan_notes(run_plan), *costs_text.forecast(forecast(workspace, sources))]
+    made = forecast(workspace, sources)
+    expected = [[markdown.text(cell) for cell in row] for row in costs_text.forecast_rows(made)]
+    if len(expected) > _ROWS:
+        expected = [*expected[: _ROWS - 1], expected[-1]]  # all of them together
     lines = [
-        f"{markdown.text(', '.join(sources), _NAMES)}: [the plan with reasons]({page_of(told)})",
+        f"Sources {markdown.text(', '.join(sources), _NAMES)}: [the plan with reasons]({page_of(told)})",
         "",
         *markdown.table(plan_text.HEADER[:-1], rows),
-        *(f"{markdown.text(note)}  " for note in notes),
+        *(f"{markdown.text(note)}  " for note in plan_text.plan_notes(run_plan)),
+        "",
+        *(markdown.table(forecast_pages.HEADER, expected) if expected else []),
+        *(f"{markdown.text(note)}  " for note in costs_text.forecast_notes(made)[:_ROWS]),
     ]
     return receipt("planned", began, **told), "\n".join(lines)
 

@@ -8,10 +8,10 @@ from typing import Any
 
 from airflow.sdk.exceptions import AirflowSkipException
 
-from galaxy_airflow.forms import EACH_FOLDER, ONLY_REGISTER, PLAN_FIRST, RUN_NOW
+from galaxy_airflow.forms import EACH_FOLDER, ONLY_PUBLISH, ONLY_REGISTER, PLAN_FIRST, RUN_NOW
 from galaxy_airflow.known import remember
 from galaxy_airflow.notes import SAYS
-from galaxy_airflow.operators import NotChosen, PlanApproval
+from galaxy_airflow.operators import PLANNED, NotChosen, PlanApproval
 from galaxy_airflow.runtime import log, opened, progress, receipt
 from galaxy_airflow.tasks.common import several
 from taskgalaxy_ops import pipeline
@@ -74,7 +74,8 @@ def chosen(form: Mapping[str, Any], ti: Any) -> list[dict[str, Any]]:
     found, failed = watch.located_below(workspace, parents)
     if not found and not failed:
         raise SourceError(f"name {EACH_FOLDER}: there is no folder below {', '.join(parents)}.")
-    return _found(found, failed, ti)
+    asked = {name: form[name] for name in ("licence", "attribution", "suffixes", "limit") if form.get(name)}
+    return _found({name: each.model_copy(update=asked) for name, each in found.items()}, failed, ti)
 
 
 def _found(sources: Mapping[str, SourceSettings], failed: Mapping[str, str], ti: Any) -> list[dict[str, Any]]:
@@ -94,7 +95,7 @@ def still_failing(registered: Any, looked: Sequence[Mapping[str, Any]], form: Ma
     done = {each["source"] for each in several(registered)}
     unseen = ti.xcom_pull(task_ids="look", key="failed") or {}
     failed = {**unseen, **{each["name"]: "see its task" for each in looked if each["name"] not in done}}
-    if form["then"] == PLAN_FIRST and done and not ti.xcom_pull(task_ids="plan"):
+    if form["then"] == PLAN_FIRST and done and not ti.xcom_pull(task_ids="plan", key=PLANNED):
         failed["plan"] = "see its task; nothing was announced"
     if failed:
         raise SourceError("\n".join(f"{name}: {why}" for name, why in failed.items()))
@@ -120,7 +121,8 @@ def run_or_skip(form: Mapping[str, Any], ti: Any) -> None:
 def refuse_announce(form: Mapping[str, Any]) -> None:
     """Refuse what the form asked before it had *Then*: passed over, it would spend what was not to be spent."""
     if "announce" in form:
-        raise SettingsError(f"`announce` is now `then`: one of {RUN_NOW}, {PLAN_FIRST}, {ONLY_REGISTER}.")
+        choices = f"{RUN_NOW}, {PLAN_FIRST}, {ONLY_REGISTER} (galaxy_taxonomy: {ONLY_PUBLISH})"
+        raise SettingsError(f"`announce` is now `then`: one of {choices}.")
 
 
 def announce(outlet: Any, sources: Sequence[str] | None, reason: str, **orders: Any) -> dict[str, Any]:

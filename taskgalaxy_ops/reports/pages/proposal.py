@@ -47,7 +47,8 @@ def outlook_lines(outlook: ProposalOutlook) -> list[str]:
     if not outlook.images:
         return ["No registered image has an embedding yet: how many images they match is not known."]
     about = "" if outlook.matched == outlook.images else "about "
-    said = f"Publishing them would ask the filter {about}{outlook.pairs:,} new questions on {outlook.images:,} images"
+    questions = f"{outlook.pairs:,} new question{'' if outlook.pairs == 1 else 's'}"
+    said = f"Publishing them would ask the filter {about}{questions} on {outlook.images:,} images"
     lines = [said + _cost(outlook, outlook.pairs) + "."]
     if about:
         lines.append(f"Estimated from {outlook.matched:,} of these images.")
@@ -123,11 +124,12 @@ def _branch(branch: str, nodes: Sequence[Node], outlook: ProposalOutlook, image:
 
 
 def _cost(outlook: ProposalOutlook, pairs: int) -> str:
-    """What asking about so many pairs would cost in all stages; "" if nothing is known."""
-    if outlook.pair_cost is None:
+    """What asking about so many pairs would cost in all stages; "" if nothing is known, or nothing is asked."""
+    if outlook.pair_cost is None or not pairs:
         return ""
     cost, listed = outlook.pair_cost * pairs, (outlook.pair_list_cost or 0.0) * pairs
-    return f", for ${cost:,.2f}" if cost or not listed else f", for ${listed:,.2f} at list prices"
+    shown, at = (listed, " at list prices") if listed and not cost else (cost, "")
+    return f", for ${shown:,.{2 if shown >= 1 else 4}f}{at}"
 
 
 def _rejected(reject: LabelReject) -> tuple[str, str, str]:
