@@ -45,6 +45,7 @@ os.environ.update(
     AIRFLOW__CORE__PLUGINS_FOLDER=str(ROOT / "plugins"),
     AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST=_bundles(),
     AIRFLOW__CORE__LOAD_EXAMPLES="False",
+    AIRFLOW__CORE__MIN_SERIALIZED_DAG_UPDATE_INTERVAL="0",  # a test's settings count at once
     AIRFLOW__CORE__HOSTNAME_CALLABLE="socket.gethostname",  # no look-up of names
     AIRFLOW__DATABASE__SQL_ALCHEMY_CONN=f"sqlite:///{_SHARD_ID / 'airflow.db'}",
     AIRFLOW__USAGE_DATA_COLLECTION__ENABLED="False",

@@ -250,7 +250,7 @@ def test_an_airflow_parses_the_dags_and_finds_the_plugin(installed: Installed) -
     entry = f"taskgalaxy-ops=={RELEASED_VERSION}: EntryPoint(name='taskgalaxy'"
     assert str(found["core"]).startswith(f"{{'taskgalaxy': \"{entry}"), found["core"]
     assert found["sdk"] == 1
-    assert len(found["timetables"]) == 3  # type: ignore[arg-type]
+    assert len(found["timetables"]) == 5  # type: ignore[arg-type]
     assert str(found["from"]).startswith(str(installed.venv))
 
 
