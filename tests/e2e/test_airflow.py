@@ -400,7 +400,7 @@ def test_a_model_that_dies_is_seen_and_one_that_is_back_is_asked_on(days: Days, 
         sources = frame.locator("table", has=frame.get_by_text("latest run"))
         sources.get_by_role("link").first.click()  # a source's latest run: two clicks from Airflow's home
         frame.get_by_role("link", name="All runs of this DAG").click()  # and all of them: three
-        frame.get_by_role("link", name="source photos").nth(1).wait_for()
+        frame.get_by_role("link", name="source photos").first.wait_for()
         page.goto(days.stack.url)
         page.get_by_role("link", name="Galaxy").first.click()  # the contact sheet of the latest release: two
         frame = page.frame_locator("iframe[title=Galaxy]")
