@@ -40,7 +40,7 @@ def test_a_pilot_that_ended_early_forecasts_from_what_is_answered_in_full(
     assert whole.full_bill is not None and whole.full_bill["pilot"] == {"images": 8, "answered": 8}
     assert "answered in full" not in " ".join(forecast(whole.full_bill))
     assert whole.full_bill["calls"]["expected"] == pytest.approx(calls)
-    half = asked(tmp_path / "half", tiny_models, calls * 5 // 6)
+    half = asked(tmp_path / "half", tiny_models, calls - 4)  # few wait: of few answered ones, all may be cheap
     bill = half.full_bill
     assert half.results.pending and bill is not None
     assert 0 < bill["pilot"]["answered"] < 8
