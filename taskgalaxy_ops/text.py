@@ -20,6 +20,11 @@ def shown(text: object) -> str:
     return " ".join(clean(str(text)).split())
 
 
+def dollars(value: float) -> str:
+    """An amount in USD, to the cent; one below a dollar to the hundredth of a cent."""
+    return f"${value:,.4f}" if value < 1 else f"${value:,.2f}"
+
+
 def moment(at: float) -> str:
     """A time (Unix seconds), to the minute, in UTC."""
     return time.strftime("%Y-%m-%d %H:%M", time.gmtime(at))

@@ -7,11 +7,11 @@ image and task type has cost so far, in all stages.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from heapq import nlargest
 
-from taskgalaxy_ops.generation import lanes
+from taskgalaxy_ops.generation import lanes, match_run
 from taskgalaxy_ops.generation.stages import ASKING
 from taskgalaxy_ops.generation.stages.match import match
 from taskgalaxy_ops.hashing import draw
@@ -114,7 +114,7 @@ def _matched(view: Workspace, shards: Sequence[ShardState], types: EmbeddingMatr
     for shard in sorted(shards, key=lambda shard: draw("proposal", shard.shard.id)):
         if found.images >= MATCHED_IMAGES:
             break
-        for row in _matches(view, shard, types):
+        for row in match_run.match_shard(view, shard.stage_outputs["embed"], types, shard.dead):
             if row.task_type in new:
                 path = row.task_type
                 found.counts[path] = found.counts.get(path, 0) + 1
@@ -122,14 +122,6 @@ def _matched(view: Workspace, shards: Sequence[ShardState], types: EmbeddingMatr
                 found.pairs[path] = nlargest(_PICTURES, kept, key=lambda each: (each.similarity, each.image))
         found.images += shard.live
     return found
-
-
-def _matches(view: Workspace, shard: ShardState, types: EmbeddingMatrix) -> Iterator[Match]:
-    ids, vectors = view.stage_outputs.load_embeddings(shard.stage_outputs["embed"])
-    dead = set(shard.dead)
-    keep = [row for row, image in enumerate(ids) if image not in dead]
-    images = EmbeddingMatrix(tuple(ids[row] for row in keep), vectors[keep])
-    return match(images, types, k=view.settings.match.k)
 
 
 def _nearest(

@@ -12,6 +12,7 @@ from taskgalaxy_ops.release import markdown
 from taskgalaxy_ops.reports.html import Cell, Pictures, table_page
 from taskgalaxy_ops.reports.text import plan as plan_text
 from taskgalaxy_ops.taxonomy.store import Proposal
+from taskgalaxy_ops.text import dollars
 
 _BRANCHES = 12  # shown to the person who decides: with more, the buttons below would be out of view
 _NAMES = 200  # characters of a branch's new nodes there
@@ -128,8 +129,7 @@ def _cost(outlook: ProposalOutlook, pairs: int) -> str:
     if outlook.pair_cost is None or not pairs:
         return ""
     cost, listed = outlook.pair_cost * pairs, (outlook.pair_list_cost or 0.0) * pairs
-    shown, at = (listed, " at list prices") if listed and not cost else (cost, "")
-    return f", for ${shown:,.{2 if shown >= 1 else 4}f}{at}"
+    return f", for {dollars(listed)} at list prices" if listed and not cost else f", for {dollars(cost)}"
 
 
 def _rejected(reject: LabelReject) -> tuple[str, str, str]:

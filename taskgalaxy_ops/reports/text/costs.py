@@ -11,7 +11,7 @@ from taskgalaxy_ops.operations.forecast import Checked, Estimate, Forecast, Sour
 from taskgalaxy_ops.operations.probe import Probed
 from taskgalaxy_ops.reports.console import usage_line
 from taskgalaxy_ops.storage.ledger import NANO
-from taskgalaxy_ops.text import shown
+from taskgalaxy_ops.text import dollars, shown
 from taskgalaxy_ops.usage import Tally
 
 _SHOWN = 20  # rows of a breakdown; --json has all
@@ -97,7 +97,7 @@ def _too_few(found: TooFew, asked: int) -> str:
         f"{found.questions:,} questions to write, {found.pairs:,} pairs)"
     )
     why = f"a forecast takes {ENOUGH}" if found.answered < ENOUGH else "too few of them came to the vote"
-    cost = "" if found.most_cost is None else f", {_dollars(found.most_cost)} by what they cost so far"
+    cost = "" if found.most_cost is None else f", {dollars(found.most_cost)} by what they cost so far"
     more = min(found.left + found.answered, max(ENOUGH, 2 * found.answered))
     return (
         f"{name}: {known}: {why}. `taskgalaxy plan --source {name} --probe {more}` asks about {more:,}; or run it: at "
@@ -125,9 +125,9 @@ def made(found: Checked) -> str:
 
 def amounts(found: Checked) -> list[tuple[str, str, str]]:
     """Rows of (unit, forecast, spent since): cost, cost at list prices where they differ, tokens."""
-    listed = (" at list prices", _between(found.list_cost, _dollars), _dollars(found.spent_list))
+    listed = (" at list prices", _between(found.list_cost, dollars), dollars(found.spent_list))
     return [
-        ("", _between(found.cost, _dollars), _dollars(found.spent)),
+        ("", _between(found.cost, dollars), dollars(found.spent)),
         *([listed] if found.list_cost != found.cost else []),
         (" tokens", _between(found.tokens, _number), _number(found.spent_tokens)),
     ]
@@ -138,24 +138,20 @@ def rest(found: Forecast) -> list[str]:
     if found.unknown:
         unknown = [_too_few(each, 0) for each in found.too_few]
         return ["what the rest would cost is not known yet", *unknown]
-    return [f"the rest would cost about {_between(found.cost, _dollars)}, {_between(found.tokens, _number)} tokens"]
+    return [f"the rest would cost about {_between(found.cost, dollars)}, {_between(found.tokens, _number)} tokens"]
 
 
 def _estimates(found: Forecast | SourceForecast) -> tuple[str, str, str]:
     listed = found.list_cost != found.cost
     return (
         _between(found.tokens, _number),
-        _between(found.cost, _dollars),
-        _between(found.list_cost, _dollars) if listed else "",
+        _between(found.cost, dollars),
+        _between(found.list_cost, dollars) if listed else "",
     )
 
 
 def _between(found: Estimate, form: Callable[[float], str]) -> str:
     return f"{form(found.expected)} ({form(found.low)} to {form(found.high)})"
-
-
-def _dollars(value: float) -> str:
-    return f"${value:,.4f}" if value < 1 else f"${value:,.2f}"
 
 
 def _number(value: float) -> str:

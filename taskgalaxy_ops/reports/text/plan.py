@@ -9,7 +9,7 @@ from taskgalaxy_ops.generation.stages import ASKING, STAGE
 from taskgalaxy_ops.operations.plan import Basis, Bounds, RunPlan, StagePlan
 from taskgalaxy_ops.operations.release_outlook import ReleaseOutlook
 from taskgalaxy_ops.reports.text.release import reasons
-from taskgalaxy_ops.text import shown
+from taskgalaxy_ops.text import dollars, shown
 
 # --- plan
 
@@ -39,7 +39,7 @@ def plan_row(each: StagePlan) -> tuple[str, ...]:
         f"{_bounds(each.units)} {stage.planned}",
         _known(each.requests) if asks else "",
         _known(each.tokens) if asks else "",
-        _known(each.cost, _money) if asks else "",
+        _known(each.cost, dollars) if asks else "",
         _known(each.seconds, _time),
     )
 
@@ -56,9 +56,9 @@ def plan_notes(found: RunPlan) -> list[str]:
             "`taskgalaxy plan --probe`, or *Forecast* in the form of galaxy_backfill."
         )
     else:
-        notes.append(f"together {_bounds(cost, _money)}" + (f", {_bounds(seconds, _time)}" if seconds else ""))
+        notes.append(f"together {_bounds(cost, dollars)}" + (f", {_bounds(seconds, _time)}" if seconds else ""))
     if cost is not None and listed is not None and listed.high > cost.high:
-        notes.append(f"at list prices {_bounds(listed, _money)}")
+        notes.append(f"at list prices {_bounds(listed, dollars)}")
     if any(not each.units.exact for each in found.stages):
         notes.append("a to b: if nothing, or all, of what is asked before passes; about: by the shares so far")
         notes += [
@@ -105,10 +105,6 @@ def _bounds(bounds: Bounds, form: Callable[[float], str] | None = None) -> str:
 
 def _number(value: float) -> str:
     return f"{round(value):,}"
-
-
-def _money(value: float) -> str:
-    return f"${value:,.4f}" if value < 1 else f"${value:,.2f}"
 
 
 def _time(seconds: float) -> str:
