@@ -53,12 +53,13 @@ class ProposalOutlook:
     pair_cost: float | None = None  # USD that a pair of image and task type has cost so far; None: nothing was asked
     pair_list_cost: float | None = None  # USD, at list prices
     unmatched: int = 0  # registered images that have no embedding yet
+    moved_up: int = 0  # pairs with older task types that enter an image's nearest, where a leaf became a group
     release: ReleaseOutlook | None = None  # what the next would lose; None: there is none, or too many images to match
 
     @property
     def pairs(self) -> int:
-        """The pairs of image and new task type that the filter would be asked about."""
-        return sum(each.images for each in self.types.values())
+        """The pairs of image and task type that the filter would be asked about."""
+        return self.moved_up + sum(each.images for each in self.types.values())
 
 
 @dataclass(slots=True)
@@ -66,6 +67,7 @@ class _Matched:
     images: int = 0
     pairs: dict[TaskTypePath, list[Match]] = field(default_factory=dict)  # by new task type: the nearest ones
     counts: dict[TaskTypePath, int] = field(default_factory=dict)
+    moved_up: int = 0
 
 
 def proposal_outlook(workspace: Workspace, proposal: Proposal) -> ProposalOutlook:
@@ -80,10 +82,11 @@ def proposal_outlook(workspace: Workspace, proposal: Proposal) -> ProposalOutloo
     state = store_state(view, lanes.shards_of(view, None)) if view.registry.shards() else None
     shards = list(state.shards) if state else []
     embedded = [shard for shard in shards if "embed" in shard.stage_outputs]
-    found = _matched(view, embedded, types, set(new))
+    former = taxonomy_store.embed_labels(before, keep=False)
+    found = _matched(view, embedded, types, set(new), None if set(before) <= set(after) else former)
     there = sum(shard.live for shard in embedded)
     scale = there / found.images if found.images else 0.0
-    nearest = _nearest(types, taxonomy_store.embed_labels(before, keep=False), new)
+    nearest = _nearest(types, former, new)
     beside: dict[str | None, list[TaskTypePath]] = {}
     for node in base.nodes:
         if node.status == LIVE:
@@ -104,22 +107,38 @@ def proposal_outlook(workspace: Workspace, proposal: Proposal) -> ProposalOutloo
         pair_cost=cost,
         pair_list_cost=list_cost,
         unmatched=sum(shard.live for shard in shards) - there,
+        moved_up=math.ceil(found.moved_up * scale),
         release=release_outlook(workspace, proposal.nodes) if there <= MATCHED_IMAGES else None,
     )
 
 
-def _matched(view: Workspace, shards: Sequence[ShardState], types: EmbeddingMatrix, new: set[TaskTypePath]) -> _Matched:
-    """Match image shards, in the order of a draw, until there are enough images."""
+def _matched(
+    view: Workspace,
+    shards: Sequence[ShardState],
+    types: EmbeddingMatrix,
+    new: set[TaskTypePath],
+    former: EmbeddingMatrix | None,
+) -> _Matched:
+    """Match image shards, in the order of a draw, until there are enough images.
+
+    former: the task types of before, where some of them make room for others; None: all of them stay.
+    """
     found = _Matched()
     for shard in sorted(shards, key=lambda shard: draw("proposal", shard.shard.id)):
         if found.images >= MATCHED_IMAGES:
             break
-        for row in match_run.match_shard(view, shard.stage_outputs["embed"], types, shard.dead):
+        embedded = shard.stage_outputs["embed"]
+        rows = match_run.match_shard(view, embedded, types, shard.dead)
+        for row in rows:
             if row.task_type in new:
                 path = row.task_type
                 found.counts[path] = found.counts.get(path, 0) + 1
                 kept = [*found.pairs.get(path, ()), row]
                 found.pairs[path] = nlargest(_PICTURES, kept, key=lambda each: (each.similarity, each.image))
+        if former is not None:
+            matched = match_run.match_shard(view, embedded, former, shard.dead)
+            had = {(row.image, row.task_type) for row in matched}
+            found.moved_up += sum(row.task_type not in new and (row.image, row.task_type) not in had for row in rows)
         found.images += shard.live
     return found
 

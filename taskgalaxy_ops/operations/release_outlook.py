@@ -23,7 +23,7 @@ from taskgalaxy_ops.generation.shard_run import ShardResult
 from taskgalaxy_ops.generation.stage_keys import StageKeys
 from taskgalaxy_ops.models.encoders.base import EmbeddingMatrix
 from taskgalaxy_ops.operations.shard_state import ShardState, StoreState, matched, store_state
-from taskgalaxy_ops.records import Image, ImageId, Match, Node, PairId, TaskTypePath, Vote
+from taskgalaxy_ops.records import Image, ImageId, Match, Node, TaskTypePath, Vote
 from taskgalaxy_ops.release import changes, published_rows
 from taskgalaxy_ops.release.changes import Loss
 from taskgalaxy_ops.release.publish import Published, published
@@ -179,23 +179,40 @@ def _rows(results: RunResults) -> Iterator[release.ShardRows]:
 
 
 def _of_growth(view: Workspace, latest: Published, nodes: Sequence[Node]) -> ReleaseOutlook:
-    """What the latest release's images would lose if they were matched with these nodes' task types."""
-    types = TaxonomyStore(view).embed_labels([node.path for node in live_leaves(nodes)], keep=False)
+    """What the latest release's images would lose if they were matched with these nodes' task types.
+
+    What is lost under the newest taxonomy, too, does not count: of an image that is in no release any more, or that has
+    another task type among its nearest since.
+    """
+    taxonomy = TaxonomyStore(view)
+    now = taxonomy.embeddings(None, keep=False)
+    types = taxonomy.embed_labels([node.path for node in live_leaves(nodes)], keep=False)
+    leaves = changes.Leaves(types.ids)
     rows = database()
     try:
         changes.load_earlier(rows, view, latest)
         concerned = changes.by_shard(rows, view)
+        rows.execute("UPDATE earlier SET why = NULL WHERE why NOT NULL")  # lost already
         there = {shard.id: shard for shard in view.registry.with_claims(lanes.shards_of(view, None))}
         dead, keys = view.registry.dead_hashes(), StageKeys(view)
-        for shard_id in concerned:
-            samples = changes.of_shard(rows, shard_id)
-            if (shard := there.get(shard_id)) is None:
-                changes.set_why(rows, ((Loss.UNCLAIMED, pair) for pair, *_ in samples))
-                continue
+        for shard in (there[each] for each in concerned if each in there):
             gone = changes.dead_images(view, shard, dead)
+            samples = [row for row in changes.of_shard(rows, shard.id) if row[1] not in gone]
             embedded = view.stage_outputs.committed(shard.id).get(("embed", str(keys.embed(shard).key)))
-            nearest = None if embedded is None else _nearest(view, shard, embedded, types, {row[1] for row in samples})
-            changes.set_why(rows, _whys(samples, gone, set(types.ids), nearest))
+            if embedded is None:
+                changes.set_why(
+                    rows, ((leaves.gone(task_type) or Loss.NO_ANSWER, pair) for pair, _, task_type, _ in samples)
+                )
+                continue
+            images = {image for _, image, *_ in samples}
+            before, after = (_nearest(view, shard, embedded, each, images) for each in (now, types))
+            lost = before - after
+            whys = (
+                (leaves.gone(task_type) or Loss.PUSHED_OUT, pair)
+                for pair, image, task_type, _ in samples
+                if (image, task_type) in lost
+            )
+            changes.set_why(rows, whys)
         lost = changes.counted(rows)
     finally:
         rows.close()
@@ -209,21 +226,3 @@ def _nearest(
     """The task types nearest to these images of a shard; its others are not matched."""
     others = set(view.registry.image_ids(shard)) - images
     return {(each.image, each.task_type) for each in match_run.match_shard(view, embedded, types, others)}
-
-
-def _whys(
-    samples: Sequence[tuple[PairId, ImageId, TaskTypePath, str]],
-    gone: Mapping[ImageId, Loss],
-    leaves: set[TaskTypePath],
-    nearest: set[tuple[ImageId, TaskTypePath]] | None,
-) -> Iterator[tuple[Loss | None, PairId]]:
-    """Why each sample is lost; None: it is not. nearest: None: the images have no embedding."""
-    for pair, image, task_type, _ in samples:
-        if image in gone:
-            yield gone[image], pair
-        elif task_type not in leaves:
-            yield Loss.RETIRED, pair
-        elif nearest is None:
-            yield Loss.NO_ANSWER, pair
-        else:
-            yield None if (image, task_type) in nearest else Loss.PUSHED_OUT, pair

@@ -29,8 +29,10 @@ class Loss(StrEnum):
     TAKEN_DOWN = "image taken down"
     UNCLAIMED = "image that no source claims"
     RETIRED = "task type retired"
+    DIVIDED = "task type divided into finer ones"
     PUSHED_OUT = "task type no longer among the image's nearest"
     NOT_FITTING = "the teacher finds it unfitting now"
+    UNJUDGED = "the teacher gave no usable answer"
     WRITTEN_ANEW = "written anew"
     NO_QUORUM = "no quorum by today's votes"
     NO_ANSWER = "no answer yet"
@@ -79,7 +81,7 @@ def compared(
         rows.execute(
             "UPDATE earlier SET why = ? FROM pairs p WHERE p.pair = earlier.pair AND p.accepted = 0", (Loss.NO_QUORUM,)
         )
-        _explain_rest(rows, results, frozenset(selection.inputs.taxonomy.leaves), computed or {})
+        _explain_rest(rows, results, Leaves(selection.inputs.taxonomy.leaves), computed or {})
         lost = counted(rows)
         if earlier.withdrawn:  # its rows were erased with the images, so that they are not among those compared
             lost[Loss.TAKEN_DOWN] = lost.get(Loss.TAKEN_DOWN, 0) + earlier.withdrawn
@@ -153,10 +155,25 @@ def dead_images(workspace: Workspace, shard: ImageShard, known: Collection[str])
     return {image: Loss.TAKEN_DOWN if image in denied else Loss.UNCLAIMED for image in workspace.registry.dead(shard)}
 
 
+class Leaves:
+    """The task types of a taxonomy, and why one is not among them any more."""
+
+    def __init__(self, leaves: Iterable[TaskTypePath]) -> None:
+        self._leaves = frozenset(leaves)
+        parts = (leaf.split("~") for leaf in self._leaves)
+        self._groups = {"~".join(path[:depth]) for path in parts for depth in range(1, len(path))}
+
+    def gone(self, task_type: TaskTypePath) -> Loss | None:
+        """Why there is no such task type any more; None: there is."""
+        if task_type in self._leaves:
+            return None
+        return Loss.DIVIDED if task_type in self._groups else Loss.RETIRED
+
+
 def _explain_rest(
     rows: sqlite3.Connection,
     results: RunResults,
-    leaves: Collection[TaskTypePath],
+    leaves: Leaves,
     computed: Mapping[str, Sequence[Match]],
 ) -> None:
     """Say of the lost samples that the release's own rules did not leave out, and no vote, at which stage they went."""
@@ -183,13 +200,14 @@ class _ShardNow:
         self,
         results: RunResults,
         result: ShardResult,
-        leaves: Collection[TaskTypePath],
+        leaves: Leaves,
         dead: Mapping[ImageId, Loss],
         computed: Sequence[Match] | None,
     ) -> None:
         self._results, self._result, self._leaves, self._dead = results, result, leaves, dead
         self._fitting = set(self._read("filter", "relevant", "image", "task_type"))
-        self._unfitting = set(self._read("filter", "rejects", "image", "task_type"))
+        rejects = self._read("filter", "rejects", "image", "task_type", "reason")
+        self._rejected = {(image, task_type): reason for image, task_type, reason in rejects}
         self._pairs = {row[0] for row in self._read("write", "pairs", "pair")}
         written = ("image", "task_type", "variant")
         self._written = {*self._read("write", "pairs", *written), *self._read("write", "rejects", *written)}
@@ -199,11 +217,11 @@ class _ShardNow:
         """Why a sample that is not among the accepted pairs any more is lost."""
         if image in self._dead:
             return self._dead[image]
-        if task_type not in self._leaves:
-            return Loss.RETIRED
+        if gone := self._leaves.gone(task_type):
+            return gone
         match = (image, task_type)
-        if match in self._unfitting:
-            return Loss.NOT_FITTING
+        if match in self._rejected:
+            return Loss.NOT_FITTING if self._rejected[match] == Reason.NOT_FITTING else Loss.UNJUDGED
         if match not in self._fitting:
             return Loss.NO_ANSWER if self._nearest is None or match in self._nearest else Loss.PUSHED_OUT
         if variant not in self._results.workspace.settings.write.variants:
@@ -222,7 +240,7 @@ class _ShardNow:
             return {(match.image, match.task_type) for match in computed}
         filtered = self._result.stages.get("filter")
         if filtered and not (filtered.counts and filtered.counts.pending):
-            return self._fitting | self._unfitting
+            return self._fitting | self._rejected.keys()
         output = self._results.result.matches.get(self._result.id)
         if output is None:
             return None

@@ -144,9 +144,14 @@ def test_a_proposals_labels_are_text() -> None:
         assert bag().dags["galaxy_taxonomy"].get_task(task).template_fields == ("about",)
 
 
-@pytest.mark.parametrize("answer", [None, ["Approve"], ["Reject"]])
-def test_what_is_planned_first_is_announced_once_it_is_approved(answer: list[str] | None) -> None:
-    """A plan that was rejected is no failure; one that could not be made is, and announces nothing."""
+@pytest.mark.parametrize(
+    ("answer", "state"), [(None, "failed"), (["Approve"], "success"), (["Approve"], "failed"), (["Reject"], "success")]
+)
+def test_what_is_planned_first_is_announced_once_it_is_approved(answer: list[str] | None, state: str) -> None:
+    """A plan that was rejected is no failure; one that could not be made is, and announces nothing.
+
+    An answer that was given before the run was cleared, to a task that now fails before it starts, is none.
+    """
     bag()
     from airflow.sdk.exceptions import AirflowSkipException
 
@@ -157,9 +162,14 @@ def test_what_is_planned_first_is_announced_once_it_is_approved(answer: list[str
     xcoms: dict[Any, Any] = {("plan", PLANNED): {"sources": ["mine"]}} if answer else {}
     if answer == ["Approve"]:  # a rejected one skips what follows, and returns nothing
         xcoms["plan", "return_value"] = {"chosen_options": answer}
-    ti = SimpleNamespace(xcom_pull=lambda task_ids, key="return_value": xcoms.get((task_ids, key)))
+    ti = SimpleNamespace(
+        dag_id="galaxy_ingest",
+        run_id="mine",
+        get_task_states=lambda dag_id, task_ids, run_ids: {"mine": {"plan": state}},
+        xcom_pull=lambda task_ids, key="return_value": xcoms.get((task_ids, key)),
+    )
     done, form = [{"source": "mine"}], {"then": "plan first"}
-    if answer == ["Approve"]:
+    if (answer, state) == (["Approve"], "success"):
         sources.run_or_skip(form, ti)
     else:
         with pytest.raises(AirflowSkipException, match="nobody approved"):

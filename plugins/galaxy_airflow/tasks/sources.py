@@ -111,7 +111,10 @@ def run_or_skip(form: Mapping[str, Any], ti: Any) -> None:
     """Skip the task that announces, unless the form chose to run what is new, or a person approved its plan."""
     refuse_announce(form)
     if form["then"] == PLAN_FIRST:
-        answer = ti.xcom_pull(task_ids="plan") or {}
+        # After a run was cleared, the former answer stands until the task starts: it counts if the task ended well.
+        states = ti.get_task_states(dag_id=ti.dag_id, task_ids=["plan"], run_ids=[ti.run_id])
+        ended_well = states.get(ti.run_id, {}).get("plan") == "success"
+        answer = (ti.xcom_pull(task_ids="plan") if ended_well else None) or {}
         if PlanApproval.APPROVE not in answer.get("chosen_options", ()):
             raise AirflowSkipException("nobody approved the plan: nothing is announced")
     elif form["then"] != RUN_NOW:

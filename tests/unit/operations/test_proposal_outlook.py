@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from fakes import MemoryStore
-from tiny import TinyModels, tiny_images, tiny_models, tiny_seeds, tiny_settings, tiny_workspace
+from tiny import TYPES, TinyModels, tiny_images, tiny_models, tiny_seeds, tiny_settings, tiny_workspace
 
 from taskgalaxy_ops import pipeline
 from taskgalaxy_ops.operations import proposal_outlook as module
@@ -70,6 +70,22 @@ def test_it_counts_the_questions_that_a_published_proposal_asks(workspace: Works
     assert len(nearest) == 3 and not set(nearest) & set(NEW)
     assert "ocr~ocr a" in found.types[NEW[0]].siblings
     assert found.types[NEW[-1]].siblings == (), "a branch of its own"
+
+
+def test_the_room_that_a_leaf_leaves_as_it_becomes_a_group_is_counted(
+    workspace: Workspace, tiny_models: TinyModels
+) -> None:
+    pipeline.ingest(workspace, "mine")
+    assert pipeline.generate(workspace).pending == 0
+    taxonomy_store = TaxonomyStore(workspace)
+    base = taxonomy_store.version()
+    nodes = add_types(base.nodes, ["animals~birds~count birds", *(f"{path}~finer" for path in TYPES[:2])])
+    proposal = taxonomy_store.proposal(taxonomy_store.propose(base.number, nodes, []))
+    found = proposal_outlook(workspace, proposal)
+    taxonomy_store.publish(base.number, nodes, [], "expand")
+    (filtered,) = [each for each in plan(workspace).stages if each.stage == "filter"]
+    assert found.moved_up > 0
+    assert found.pairs == filtered.units.expected
 
 
 def test_a_large_store_is_estimated(

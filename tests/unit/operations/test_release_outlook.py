@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from taskgalaxy_ops.operations.release_outlook import ReleaseOutlook, release_ou
 from taskgalaxy_ops.records import Node, Reason
 from taskgalaxy_ops.release import publish
 from taskgalaxy_ops.release.changes import Loss
+from taskgalaxy_ops.release.published_rows import ReleaseRows
 from taskgalaxy_ops.reports.pages.plan import plan_page
 from taskgalaxy_ops.reports.text import plan as plan_text
 from taskgalaxy_ops.settings import Settings
@@ -175,6 +177,20 @@ def test_a_proposed_taxonomy_says_what_it_alone_would_cost(workspace: Workspace,
     assert release_outlook(under(workspace, capped), nodes) == proposed, "that is the settings' doing"
     TaxonomyStore(workspace).publish(0, nodes, [], "hand")
     assert release_outlook(under(workspace, settings)) == proposed
+    fewer_images(workspace, folder)
+    both, alone = release_outlook(under(workspace, settings)), release_outlook(under(workspace, settings), nodes)
+    assert both is not None and set(both.lost) == {Loss.PUSHED_OUT, Loss.UNCLAIMED}
+    assert alone is not None and alone.losses == 0, "what is lost without it does not count"
+
+
+def test_a_task_type_that_became_a_group_is_divided_and_not_retired(workspace: Workspace, folder: Path) -> None:
+    settings, types = settings_of(folder), TaxonomyStore(workspace)
+    nodes = tuple(add_types(types.version().nodes, [f"{path}~finer" for path in TYPES]))
+    former = Counter(task_type for _, _, task_type, _ in ReleaseRows(workspace.store, 1).samples())
+    proposed = release_outlook(under(workspace, settings), nodes)
+    assert proposed is not None and proposed.lost == {Loss.DIVIDED: sum(former[path] for path in TYPES)}
+    types.publish(0, nodes, [], "hand")
+    assert plan(under(workspace, settings)).outlook == proposed
 
 
 def test_what_a_release_was_made_of_is_found_out_again_where_it_was_deleted(workspace: Workspace, folder: Path) -> None:

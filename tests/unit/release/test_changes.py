@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tiny
 from fakes import MemoryStore
 from tiny import TYPES, TinyModels, tiny_images, tiny_models, tiny_seeds, tiny_settings, tiny_workspace
 
@@ -136,6 +137,20 @@ def test_another_teacher_says_otherwise(workspace: Workspace, folder: Path) -> N
     teacher = {**workspace.settings.teacher.model_dump(mode="json"), "model": "another"}
     lost = next_release(workspace, settings_of(folder, teacher=teacher))
     assert set(lost) <= {Loss.NOT_FITTING, Loss.WRITTEN_ANEW} and len(lost) == 2
+
+
+def test_a_teacher_that_gives_no_usable_answer_finds_nothing_unfitting(
+    workspace: Workspace, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    teacher = {**workspace.settings.teacher.model_dump(mode="json"), "model": "another"}
+    reply = tiny._reply
+
+    def vague(stage: str, drawn: float, token: str) -> dict[str, Any]:
+        return {"fits": True if drawn < 0.9 else "perhaps"} if stage == "filter" else reply(stage, drawn, token)
+
+    monkeypatch.setattr(tiny, "_reply", vague)
+    lost = next_release(workspace, settings_of(folder, teacher=teacher))
+    assert set(lost) == {Loss.UNJUDGED, Loss.WRITTEN_ANEW}
 
 
 def test_a_variant_that_is_written_no_more(workspace: Workspace, folder: Path) -> None:
