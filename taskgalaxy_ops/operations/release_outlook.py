@@ -206,11 +206,11 @@ def _of_growth(view: Workspace, latest: Published, nodes: Sequence[Node]) -> Rel
                 continue
             images = {image for _, image, *_ in samples}
             before, after = (_nearest(view, shard, embedded, each, images) for each in (now, types))
-            lost = before - after
+            pushed = before - after
             whys = (
                 (leaves.gone(task_type) or Loss.PUSHED_OUT, pair)
                 for pair, image, task_type, _ in samples
-                if (image, task_type) in lost
+                if (image, task_type) in pushed
             )
             changes.set_why(rows, whys)
         lost = changes.counted(rows)
