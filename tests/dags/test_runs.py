@@ -567,8 +567,7 @@ def test_upkeep(settings_of: Callable[..., Settings], shapes: Path, caplog: pyte
 def test_doctor(settings_of: Callable[..., Settings], models: Models, said: Callable[[], str]) -> None:
     settings_of()
     assert run("galaxy_doctor")[""] == "success"
-    away = {"name": "away", "base_url": "http://127.0.0.1:9/v1", "model": "x", "simulated": True}
-    settings_of(teacher=away)
+    settings_of(teacher=model("away", "http://127.0.0.1:9/v1"))
     states = run("galaxy_doctor")
     assert states == {"store": "success", "models": "failed", "encoder": "success", "machine": "success", "": "failed"}
     assert "model away: http://127.0.0.1:9/v1" in said()
