@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from threading import Timer
 from typing import Any, ClassVar
 
 from airflow.plugins_manager import AirflowPlugin
@@ -9,15 +10,20 @@ from airflow.plugins_manager import AirflowPlugin
 from galaxy_airflow import timetables as own
 from galaxy_airflow.deadlines import QueuedAt
 
+_SERVER_STARTS_SECONDS = 5.0  # before that, the server has enough to do
+
 
 def _pages() -> list[dict[str, Any]]:
     """The pages, if this process is the API server; other processes would import their packages in vain."""
     if not _is("api-server", "api_server"):
         return []
     from galaxy_airflow.notes import keep_notes
-    from galaxy_airflow.pages import app
+    from galaxy_airflow.pages import app, prepare
 
     keep_notes()
+    preparing = Timer(_SERVER_STARTS_SECONDS, prepare)
+    preparing.daemon = True
+    preparing.start()
     return [{"app": app, "url_prefix": "/galaxy", "name": "TaskGalaxy"}]
 
 

@@ -7,6 +7,7 @@ reader's Airflow session. The others hold no script but the few lines that follo
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from fastapi.responses import HTMLResponse, PlainTextResponse, Response
 
 from galaxy_airflow.links import PAGE_NAME, root
 
+log = logging.getLogger("taskgalaxy")
 app = FastAPI(title="TaskGalaxy", docs_url=None, redoc_url=None, openapi_url=None)
 
 _MAY_READ = [Depends(requires_access_dag("GET", param_dag_id="galaxy_generate"))]
@@ -47,6 +49,14 @@ def overview() -> HTMLResponse:
             root=root(),
         )
         return HTMLResponse(page, headers=_HEADERS)
+
+
+def prepare() -> None:
+    """Make that page once for nobody, so that its first reader does not wait for what it imports and connects to."""
+    try:
+        overview()
+    except Exception as error:  # noqa: BLE001 - whoever opens the page is told
+        log.debug("the page Galaxy cannot be made yet: %s", error)
 
 
 @app.get("/dags/{dag_id}", dependencies=_MAY_READ_DAG)
