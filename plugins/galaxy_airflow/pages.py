@@ -29,7 +29,7 @@ _SANDBOXED = {**_HEADERS, "Content-Security-Policy": "sandbox allow-scripts allo
 _Dag = Annotated[str, Path(pattern="^galaxy_[a-z]{1,40}$")]
 _THEMES = ("dark", "light")
 _RED_SHOWN = 10
-_SIDE = 72  # pixels of a picture in a form
+_SIDE = 40  # pixels of a picture in a form
 
 
 @app.get("/", dependencies=_MAY_READ)

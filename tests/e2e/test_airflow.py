@@ -182,7 +182,7 @@ def test_a_second_source_later_asks_only_its_units_once_its_plan_is_approved(day
     with browser() as page:
         days.log_in(page)
         page.goto(days.stack.url + _required_action("galaxy_ingest", run, "plan"))
-        page.get_by_role("button", name="Approve").wait_for()
+        _in_view(page.get_by_role("button", name="Approve"))
         page.screenshot(path=tmp_path / "plan first.png")
         assert page.get_by_text(f"{3 * K} matches").is_visible()
     assert (days.asked(), len(days.runs("galaxy_generate"))) == (before, generated)
@@ -213,7 +213,7 @@ def test_a_taxonomy_that_a_person_approved_is_announced_to_all_sources(days: Day
         picture = page.locator("img[src*='/galaxy/images/']").first
         picture.wait_for()
         wait(lambda: picture.evaluate("each => each.naturalWidth") > 0, 20)
-        assert page.get_by_role("button", name="Approve").is_visible()
+        _in_view(page.get_by_role("button", name="Approve"))
         page.screenshot(path=tmp_path / "approval.png")
         page.goto(f"{days.stack.url}/galaxy/reports/proposal-1")
         assert "nearest existing task types" in page.locator("body").inner_text()
@@ -443,6 +443,13 @@ def _asks(days: Days, dag: str, run: str, task: str) -> str:
 def _required_action(dag: str, run: str, task: str) -> str:
     """The path of the page on which a person answers."""
     return f"/dags/{dag}/runs/{quote(run, safe='')}/tasks/{task}/required_actions"
+
+
+def _in_view(button: Any) -> None:
+    """Nobody has to scroll for it."""
+    button.wait_for()
+    box, height = button.bounding_box(), button.page.viewport_size["height"]
+    assert box["y"] + box["height"] <= height, box
 
 
 def _journalled(workspace: Workspace, source: str) -> list[str]:

@@ -17,6 +17,7 @@ from galaxy_airflow.runtime import log, opened, progress, receipt
 from galaxy_airflow.tasks.common import several
 from galaxy_airflow.tasks.sources import announce
 from taskgalaxy_ops.errors import SourceError
+from taskgalaxy_ops.generation.stages import ASKING
 from taskgalaxy_ops.operations.forecast import forecast, record
 from taskgalaxy_ops.operations.plan import RunPlan
 from taskgalaxy_ops.operations.plan import plan as plan_run
@@ -32,7 +33,7 @@ from taskgalaxy_ops.taxonomy.store import TaxonomyStore
 from taskgalaxy_ops.workspace import Workspace
 
 _NAMES = 500  # characters of the sources' names that the form shows
-_ROWS = 12  # of a table there: with more, the buttons would be out of view
+_ROWS = 5  # of a table there: with more, the buttons would be out of view
 
 
 def plan(form: Mapping[str, Any]) -> dict[str, Any]:
@@ -85,6 +86,8 @@ def _planned(
 def plan_first(registered: Any, then: str) -> tuple[dict[str, Any], str]:
     """Plan what the models would be asked about these sources, and write the plan's page; skipped unless chosen.
 
+    The text is short, so that the buttons below it are in view: the page says how to read the numbers.
+
     registered: the receipts of the tasks that registered them; others stand for all sources. Returns the receipt, and
     the text (Markdown) for the person who decides.
     """
@@ -95,16 +98,19 @@ def plan_first(registered: Any, then: str) -> tuple[dict[str, Any], str]:
     if not sources:
         raise AirflowSkipException("no source is registered: there is nothing to plan")
     told, run_plan = _planned(workspace, sources)
-    rows = [[markdown.text(cell) for cell in plan_text.plan_row(each)[:-1]] for each in run_plan.stages]
+    asking = [each for each in run_plan.stages if each.stage in ASKING]
+    rows = [[markdown.text(cell) for cell in plan_text.plan_row(each)[:-1]] for each in asking]
     made = forecast(workspace, sources)
     expected = [[markdown.text(cell) for cell in row] for row in costs_text.forecast_rows(made)]
-    if len(expected) > _ROWS:
+    if len(sources) == 1:
+        expected = expected[:1]
+    elif len(expected) > _ROWS:
         expected = [*expected[: _ROWS - 1], expected[-1]]  # all of them together
     lines = [
         f"Sources {markdown.text(', '.join(sources), _NAMES)}: [the plan with reasons]({page_of(told)})",
         "",
         *markdown.table(plan_text.HEADER[:-1], rows),
-        *(f"{markdown.text(note)}  " for note in plan_text.plan_notes(run_plan)),
+        *(f"{markdown.text(note)}  " for note in plan_text.plan_notes(run_plan, in_short=True)),
         "",
         *(markdown.table(forecast_pages.HEADER, expected) if expected else []),
         *(f"{markdown.text(note)}  " for note in costs_text.forecast_notes(made)[:_ROWS]),

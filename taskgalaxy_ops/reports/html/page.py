@@ -59,7 +59,8 @@ _TABLE_CSS = """
   padding: 0.35rem 1.25rem 0.35rem 0; text-align: left; overflow-wrap: break-word; max-width: 60rem;
 }
 .tables th { white-space: nowrap; }
-.tables td img { height: 64px; margin-right: 4px; border-radius: 4px; vertical-align: middle; }
+.tables td img { height: 48px; margin-right: 4px; border-radius: 4px; vertical-align: middle; }
+.tables td.pictures { white-space: nowrap; }
 .tables summary { margin: 0.75rem 0; font-weight: 600; }
 .tables img.plot { max-width: 100%; background: #fff; padding: 0.5rem; border-radius: 6px; }
 .tables td.number, .tables td.number:not(:first-child) {
@@ -161,7 +162,11 @@ def _text(cell: str | Link) -> str:
 def _cell(text: Cell) -> str:
     if isinstance(text, Pictures):
         sources = (base64.b64encode(jpeg).decode() for jpeg in text.jpegs)
-        return "<td>" + "".join(f'<img src="data:image/jpeg;base64,{source}" alt="">' for source in sources) + "</td>"
+        return (
+            '<td class="pictures">'
+            + "".join(f'<img src="data:image/jpeg;base64,{source}" alt="">' for source in sources)
+            + "</td>"
+        )
     if isinstance(text, Link):
         return f"<td>{_text(text)}</td>"
     number = text.lstrip("$").replace(",", "").replace(".", "", 1).isdecimal()

@@ -14,7 +14,9 @@ from taskgalaxy_ops.reports.text import plan as plan_text
 from taskgalaxy_ops.taxonomy.store import Proposal
 from taskgalaxy_ops.text import dollars
 
-_BRANCHES = 12  # shown to the person who decides: with more, the buttons below would be out of view
+_BRANCHES = (
+    4  # those with the most images, shown to the person who decides: with more, the buttons below would be out of view
+)
 _NAMES = 200  # characters of a branch's new nodes there
 _PICTURED = 300  # task types with pictures on the page, those with the most images: more would make it slow
 _SIBLINGS = 8
@@ -68,10 +70,13 @@ def proposal_markdown(found: Proposal, outlook: ProposalOutlook, page: str = "",
     lines = [f"**{len(found.added):,} new nodes** on top of version {found.base}, in {len(branches):,} branches. "]
     lines[0] += " ".join(outlook_lines(outlook))
     lines += [f"[Each with its pictures, what is near it, and what was left out]({page})"] if page else []
-    rows = [_branch(branch, nodes, outlook, image) for branch, nodes in branches.items()]
-    lines += ["", *markdown.table(("branch", "new", "images", "new nodes", "would be asked about"), rows[:_BRANCHES])]
-    if len(rows) > _BRANCHES:
-        lines += [f"… and {len(rows) - _BRANCHES:,} more branches: see that page.", ""]
+    images = {branch: sum(_of(node, outlook).images for node in nodes) for branch, nodes in branches.items()}
+    largest = sorted(branches, key=lambda branch: (-images[branch], branch))[:_BRANCHES]
+    rows = [_branch(branch, branches[branch], outlook, image) for branch in largest]
+    lines += ["", *markdown.table(("branch", "new", "images", "new nodes", "would be asked about"), rows)]
+    if rest := sorted(branches.keys() - set(largest)):
+        named = markdown.text(", ".join(rest), _NAMES)
+        lines += [f"… and {len(rest):,} more branches: {named}", ""]
     reasons = Counter(reject.reason for reject in found.rejects)
     counted = "; ".join(f"{number:,} {markdown.text(reason)}" for reason, number in reasons.most_common())
     return "\n".join([*lines, f"**Left out**: {counted or 'nothing'}."])
@@ -112,7 +117,7 @@ def _pictured(outlook: ProposalOutlook) -> set[TaskTypePath]:
 
 
 def _branch(branch: str, nodes: Sequence[Node], outlook: ProposalOutlook, image: str) -> tuple[str, ...]:
-    types = [outlook.types.get(node.path, _NO_TYPE) for node in nodes]
+    types = [_of(node, outlook) for node in nodes]
     below = [node.path.partition("~")[2] or "(the branch itself)" for node in nodes]
     pictures = list(dict.fromkeys(each for found in types for each in found.pictures[:1]))[:3] if image else []
     return (
@@ -122,6 +127,10 @@ def _branch(branch: str, nodes: Sequence[Node], outlook: ProposalOutlook, image:
         markdown.text("; ".join(each.replace("~", " › ") for each in below), _NAMES),
         " ".join(f"![]({image}/{each})" for each in pictures),
     )
+
+
+def _of(node: Node, outlook: ProposalOutlook) -> TypeOutlook:
+    return outlook.types.get(node.path, _NO_TYPE)
 
 
 def _cost(outlook: ProposalOutlook, pairs: int) -> str:

@@ -44,8 +44,8 @@ def plan_row(each: StagePlan) -> tuple[str, ...]:
     )
 
 
-def plan_notes(found: RunPlan) -> list[str]:
-    """The total of a plan, and how to read its numbers."""
+def plan_notes(found: RunPlan, *, in_short: bool = False) -> list[str]:
+    """The total of a plan, and, unless in short, how to read its numbers."""
     cost, listed, seconds = (found.total(name) for name in ("cost", "list_cost", "seconds"))
     notes = []
     if not any(each.units.high for each in found.stages):
@@ -59,6 +59,8 @@ def plan_notes(found: RunPlan) -> list[str]:
         notes.append(f"together {_bounds(cost, dollars)}" + (f", {_bounds(seconds, _time)}" if seconds else ""))
     if cost is not None and listed is not None and listed.high > cost.high:
         notes.append(f"at list prices {_bounds(listed, dollars)}")
+    if in_short:
+        return [*notes, *outlook(found.outlook)]
     if any(not each.units.exact for each in found.stages):
         notes.append("a to b: if nothing, or all, of what is asked before passes; about: by the shares so far")
         notes += [
