@@ -17,7 +17,8 @@ from taskgalaxy_ops.text import dollars
 _BRANCHES = (
     4  # those with the most images, shown to the person who decides: with more, the buttons below would be out of view
 )
-_NAMES = 200  # characters of a branch's new nodes there
+_NAMES = 100  # characters of a branch's new nodes there
+_PICTURES = 12  # there
 _PICTURED = 300  # task types with pictures on the page, those with the most images: more would make it slow
 _SIBLINGS = 8
 _NO_TYPE = TypeOutlook(images=0)
@@ -69,14 +70,17 @@ def proposal_markdown(found: Proposal, outlook: ProposalOutlook, page: str = "",
     branches = _branches(found.added)
     lines = [f"**{len(found.added):,} new nodes** on top of version {found.base}, in {len(branches):,} branches. "]
     lines[0] += " ".join(outlook_lines(outlook))
-    lines += [f"[Each with its pictures, what is near it, and what was left out]({page})"] if page else []
+    lines[0] += f" [Each with its pictures, what is near it, and what was left out]({page})" if page else ""
     images = {branch: sum(_of(node, outlook).images for node in nodes) for branch, nodes in branches.items()}
     largest = sorted(branches, key=lambda branch: (-images[branch], branch))[:_BRANCHES]
-    rows = [_branch(branch, branches[branch], outlook, image) for branch in largest]
-    lines += ["", *markdown.table(("branch", "new", "images", "new nodes", "would be asked about"), rows)]
+    rows = [_branch(branch, branches[branch], images[branch]) for branch in largest]
+    lines += ["", *markdown.table(("branch", "new", "images", "new nodes"), rows)]
     if rest := sorted(branches.keys() - set(largest)):
-        named = markdown.text(", ".join(rest), _NAMES)
-        lines += [f"… and {len(rest):,} more branches: {named}", ""]
+        lines += [f"… and {len(rest):,} more branches: {markdown.text(', '.join(rest), _NAMES)}", ""]
+    pictures = dict.fromkeys(each for node in found.added for each in _of(node, outlook).pictures[:1])
+    if image and pictures:
+        shown = " ".join(f"![]({image}/{each})" for each in list(pictures)[:_PICTURES])
+        lines += [f"Would be asked about: {shown}", ""]
     reasons = Counter(reject.reason for reject in found.rejects)
     counted = "; ".join(f"{number:,} {markdown.text(reason)}" for reason, number in reasons.most_common())
     return "\n".join([*lines, f"**Left out**: {counted or 'nothing'}."])
@@ -116,17 +120,9 @@ def _pictured(outlook: ProposalOutlook) -> set[TaskTypePath]:
     return set(ranked[:_PICTURED])
 
 
-def _branch(branch: str, nodes: Sequence[Node], outlook: ProposalOutlook, image: str) -> tuple[str, ...]:
-    types = [_of(node, outlook) for node in nodes]
-    below = [node.path.partition("~")[2] or "(the branch itself)" for node in nodes]
-    pictures = list(dict.fromkeys(each for found in types for each in found.pictures[:1]))[:3] if image else []
-    return (
-        markdown.text(branch),
-        f"{len(nodes):,}",
-        f"{sum(each.images for each in types):,}",
-        markdown.text("; ".join(each.replace("~", " › ") for each in below), _NAMES),
-        " ".join(f"![]({image}/{each})" for each in pictures),
-    )
+def _branch(branch: str, nodes: Sequence[Node], images: int) -> tuple[str, ...]:
+    below = [node.path.partition("~")[2].replace("~", " › ") or "(the branch itself)" for node in nodes]
+    return markdown.text(branch), f"{len(nodes):,}", f"{images:,}", markdown.text("; ".join(below), _NAMES)
 
 
 def _of(node: Node, outlook: ProposalOutlook) -> TypeOutlook:
