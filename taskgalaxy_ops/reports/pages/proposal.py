@@ -79,8 +79,8 @@ def proposal_markdown(found: Proposal, outlook: ProposalOutlook, page: str = "",
         lines += [f"… and {len(rest):,} more branches: {markdown.text(', '.join(rest), _NAMES)}", ""]
     pictures = dict.fromkeys(each for node in found.added for each in _of(node, outlook).pictures[:1])
     if image and pictures:
-        shown = " ".join(f"![]({image}/{each})" for each in list(pictures)[:_PICTURES])
-        lines += [f"Would be asked about: {shown}", ""]
+        shown = [f"![]({image}/{each})" for each in list(pictures)[:_PICTURES]]
+        lines += markdown.table(("would be asked about", *shown), [])  # side by side: Airflow breaks lines at pictures
     reasons = Counter(reject.reason for reject in found.rejects)
     counted = "; ".join(f"{number:,} {markdown.text(reason)}" for reason, number in reasons.most_common())
     return "\n".join([*lines, f"**Left out**: {counted or 'nothing'}."])
