@@ -164,7 +164,10 @@ def _took(began: datetime | None, ended: datetime | None) -> str:
     if began is None:
         return ""
     seconds = int(((ended or datetime.now(UTC)) - began).total_seconds())
-    return f"{seconds} s" if seconds < 120 else f"{seconds // 60} min" if seconds < 7200 else f"{seconds // 3600} h"
+    number, unit = (seconds, "s") if seconds < 120 else (seconds // 60, "min")
+    if seconds >= 7200:
+        number, unit = seconds // 3600, "h"
+    return f"{number}\N{NO-BREAK SPACE}{unit}"
 
 
 def _shown(value: Any) -> str:

@@ -14,9 +14,7 @@ from taskgalaxy_ops.reports.text import plan as plan_text
 from taskgalaxy_ops.taxonomy.store import Proposal
 from taskgalaxy_ops.text import dollars
 
-_BRANCHES = (
-    4  # those with the most images, shown to the person who decides: with more, the buttons below would be out of view
-)
+_BRANCHES = 3  # shown to the person who decides: with more, the buttons below would be out of view
 _NAMES = 100  # characters of a branch's new nodes there
 _PICTURES = 12  # there
 _PICTURED = 300  # task types with pictures on the page, those with the most images: more would make it slow
