@@ -51,8 +51,9 @@ browser:
 	  apt-get update -q && apt-get install -qy --no-install-recommends chromium; } || \
 	  echo "No Chromium: the tests of the web UI are skipped (sudo apt-get install chromium)."
 
-test: $(if $(ENCODERS),$(VENV)/.encoders,$(VENV)/.dev) browser  ## the whole test suite (ENCODERS=1: with open_clip; COVERAGE=1; WORKERS=4: files side by side)
-	@$(RUN) -m pytest -n $(or $(WORKERS),2) --dist loadfile $(if $(COVERAGE),--cov=taskgalaxy_ops --cov-report=term:skip-covered)
+# Three files side by side keep two cores busy: tests in Airflow and in a browser mostly wait.
+test: $(if $(ENCODERS),$(VENV)/.encoders,$(VENV)/.dev) browser  ## the whole test suite (ENCODERS=1: with open_clip; COVERAGE=1; WORKERS=4: files side by side, 3 if not said)
+	@$(RUN) -m pytest -n $(or $(WORKERS),3) --dist loadfile $(if $(COVERAGE),--cov=taskgalaxy_ops --cov-report=term:skip-covered)
 
 fuzz: $(VENV)/.dev  ## 10,000 randomly damaged image files of all formats: each is an image or a reject (FILES=n)
 	@FUZZ_FILES=$(or $(FILES),10000) $(RUN) -m pytest tests/unit/sources/test_fuzz.py --durations=1
