@@ -155,3 +155,11 @@ def _bare_webp(raw: bytes) -> bytes:
         at = max(end, at + 8)
     body = b"WEBP" + b"".join(kept)
     return b"RIFF" + len(body).to_bytes(4, "little") + body
+
+
+def register_heif() -> None:
+    """Let Pillow read HEIC, if the package of the extra ``heif`` is installed."""
+    with suppress(ImportError):
+        from pi_heif import register_heif_opener
+
+        register_heif_opener()

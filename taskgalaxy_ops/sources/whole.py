@@ -52,7 +52,7 @@ def missing_tiles(image: Image.Image) -> str:
 
 
 def _of_jpeg(raw: bytes) -> str:
-    if absent := _absent_coefficients(raw):
+    if absent := absent_coefficients(raw):
         return absent
     raw = bare_jpeg(raw, exif=False) or raw  # so that warnings are of pixels alone
     small = {"min_height": 1, "min_width": 1}  # an eighth of each side: what matters is that all codes are read
@@ -73,7 +73,7 @@ def _of_jpeg(raw: bytes) -> str:
     return ""
 
 
-def _absent_coefficients(raw: bytes) -> str:
+def absent_coefficients(raw: bytes) -> str:
     """Whether the scans of a JPEG leave out a colour, or a band of its frequencies. ITU-T T.81, B.2.3 and G.1.1.1.1."""
     seen: dict[int, set[int]] = {}
     for kind, body in _jpeg_headers(raw):

@@ -20,7 +20,8 @@ from zoo import chunk, encoded, picture, zoo
 from taskgalaxy_ops.models.rendering import rendered, shown
 from taskgalaxy_ops.records import Image
 from taskgalaxy_ops.settings import IngestSettings
-from taskgalaxy_ops.sources.checking import inspect, scan
+from taskgalaxy_ops.sources.checking import scan
+from taskgalaxy_ops.sources.inspecting import inspect
 from taskgalaxy_ops.sources.listing import SourceFile
 from taskgalaxy_ops.storage.scan_staging import ScanStaging
 

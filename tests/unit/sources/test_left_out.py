@@ -6,6 +6,7 @@ import base64
 import io
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -23,7 +24,9 @@ from taskgalaxy_ops.reports.text import run as run_text
 from taskgalaxy_ops.reports.text import status as status_text
 from taskgalaxy_ops.settings import SourceSettings
 from taskgalaxy_ops.sources import left_out
-from taskgalaxy_ops.sources.content import by_suffix, holds_image, lacks_decoder, pages, suffix_of
+from taskgalaxy_ops.sources.content import by_suffix, holds_image, suffix_of
+from taskgalaxy_ops.sources.decoders import Decoders
+from taskgalaxy_ops.sources.inspecting import lacks_decoder, pages
 from taskgalaxy_ops.sources.kinds import bucket, folder
 from taskgalaxy_ops.sources.listing import Listing, source_files
 from taskgalaxy_ops.storage import keys
@@ -170,11 +173,7 @@ def test_odd_suffixes_are_counted_together_and_never_printed(images: Path) -> No
 def test_heic_without_its_decoder_is_a_reject_that_names_the_extra(
     images: Path, workspace_of: Callable[..., Workspace], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("taskgalaxy_ops.sources.ingest.register_heif", lambda: None)
-    Pillow.init()  # whatever it registers later would be lost with the patch
-    monkeypatch.setattr(Pillow, "ID", [name for name in Pillow.ID if name != "HEIF"])
-    readable = {name: kind for name, kind in Pillow.OPEN.items() if name != "HEIF"}
-    monkeypatch.setattr(Pillow, "OPEN", readable)
+    monkeypatch.setattr("taskgalaxy_ops.sources.checking.Decoders", partial(Decoders, preload=["without_heif"]))
     (images / "a.heic").write_bytes(_HEIC)
     (images / "IMG_0001").write_bytes(_HEIC)
     (images / "b.png").write_bytes(picture(1))
@@ -182,7 +181,7 @@ def test_heic_without_its_decoder_is_a_reject_that_names_the_extra(
     assert [reject.file for reject in receipt.rejects] == ["IMG_0001", "a.heic"]
     assert {reject.reason for reject in receipt.rejects} == {Reason.UNREADABLE}
     assert "taskgalaxy-ops[heif]" in receipt.rejects[0].detail
-    assert lacks_decoder(picture(1, "AVIF")[:32]) == ""
+    assert lacks_decoder(picture(1, "AVIF")) == ""
 
 
 def test_heic_is_read_where_the_extra_is_installed(images: Path, workspace_of: Callable[..., Workspace]) -> None:
