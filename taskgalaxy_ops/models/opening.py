@@ -89,7 +89,7 @@ def _without_metadata(raw: bytes) -> list[bytes]:
     if raw.startswith(PNG):
         chunks = list(png_chunks(raw))
         kept = [(kind, whole) for kind, whole in chunks if kind in _PNG_PIXELS]
-        exif = [(kind, whole) for kind, whole in chunks if kind == b"eXIf" and _has_its_checksum(whole)]
+        exif = [(kind, whole) for kind, whole in chunks if kind == b"eXIf" and has_its_checksum(whole)]
         with_exif = [*kept[:1], *exif, *kept[1:]]
         return [PNG + b"".join(whole for _, whole in part) for part in ([with_exif, kept] if exif else [kept])]
     if raw.startswith(b"\xff\xd8"):
@@ -108,7 +108,8 @@ def png_chunks(raw: bytes) -> Iterator[tuple[bytes, bytes]]:
         at = end
 
 
-def _has_its_checksum(chunk: bytes) -> bool:
+def has_its_checksum(chunk: bytes) -> bool:
+    """Whether a chunk of a PNG, as ``png_chunks`` has it, is as it was written."""
     return zlib.crc32(chunk[4:-4]) == int.from_bytes(chunk[-4:], "big")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import io
 import os
 from collections.abc import Callable
@@ -12,6 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 from fakes import MemoryStore
+from odd_files import HEIC
 from PIL import Image as Pillow
 from tiny import tiny_settings, tiny_workspace
 
@@ -32,16 +32,6 @@ from taskgalaxy_ops.sources.listing import Listing, source_files
 from taskgalaxy_ops.storage import keys
 from taskgalaxy_ops.storage.log import Log
 from taskgalaxy_ops.workspace import Workspace
-
-_HEIC = base64.b64decode(  # 64 x 48 pixels
-    "AAAAHGZ0eXBoZWljAAAAAG1pZjFoZWljbWlhZgAAAX1tZXRhAAAAAAAAACFoZGxyAAAAAAAAAABwaWN0AAAAAAAAAAAAAAAAAAAA"
-    "ACJpbG9jAAAAAERAAAEAAQAAAAABoQABAAAAAAAAAFwAAAAjaWluZgAAAAAAAQAAABVpbmZlAgAAAAABAABodmMxAAAAAA5waXRt"
-    "AAAAAAABAAAA/WlwcnAAAADdaXBjbwAAAHZodmNDAQNwAAAAkAAAAAAAHvAA/P34+AAADwNgAAEAGEABDAH//wNwAAADAJAAAAMA"
-    "AAMAHroCQGEAAQAqQgEBA3AAAAMAkAAAAwAAAwAeoCCBBZbq5Ka5uAhoMCAAAAMDIAAAAwAhYgABAAZEAcFzwIkAAAATY29scm5j"
-    "bHgAAQANAAaAAAAAFGlzcGUAAAAAAAAAQAAAAEAAAAAoY2xhcAAAAEAAAAABAAAAMAAAAAEAAAAAAAAAAv////AAAAACAAAAEHBp"
-    "eGkAAAAAAwgICAAAABhpcG1hAAAAAAAAAAEAAQWBAgMFhAAAAGRtZGF0AAAAWCgBrxOA5VzyrLL80y/sn8eiZf/FbwcFEErUQCAy"
-    "uK4wy6NxGr+Rg7YrEkwBTz/fssEfAY2EC9Fyu22hfBGB/AezH+y9OdbKfQIPRy/7h8kdzd2zOOjakqY="
-)
 
 
 def picture(seed: int, kind: str = "PNG", frames: int = 1) -> bytes:
@@ -174,8 +164,8 @@ def test_heic_without_its_decoder_is_a_reject_that_names_the_extra(
     images: Path, workspace_of: Callable[..., Workspace], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("taskgalaxy_ops.sources.checking.Decoders", partial(Decoders, preload=["without_heif"]))
-    (images / "a.heic").write_bytes(_HEIC)
-    (images / "IMG_0001").write_bytes(_HEIC)
+    (images / "a.heic").write_bytes(HEIC)
+    (images / "IMG_0001").write_bytes(HEIC)
     (images / "b.png").write_bytes(picture(1))
     receipt = pipeline.ingest(workspace_of(), "mine")
     assert [reject.file for reject in receipt.rejects] == ["IMG_0001", "a.heic"]
@@ -186,7 +176,7 @@ def test_heic_without_its_decoder_is_a_reject_that_names_the_extra(
 
 def test_heic_is_read_where_the_extra_is_installed(images: Path, workspace_of: Callable[..., Workspace]) -> None:
     pytest.importorskip("pi_heif", reason="the extra `heif` is not installed")
-    (images / "a").write_bytes(_HEIC)
+    (images / "a").write_bytes(HEIC)
     receipt = pipeline.ingest(workspace_of(), "mine")
     assert (receipt.images, list(receipt.rejects)) == (1, [])
     (image,) = workspace_of().registry.image_index().values()
