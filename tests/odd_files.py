@@ -253,10 +253,10 @@ def _gifs() -> Iterator[tuple[str, bytes, str]]:
     yield (
         "a thousand frames",
         encoded(
-            Image.new("P", (40, 40)),
+            noise(40, 40).convert("P"),
             "GIF",
             save_all=True,
-            append_images=[Image.new("P", (40, 40), n % 2) for n in range(999)],
+            append_images=[noise(40, 40, seed).convert("P") for seed in (1, 2, 3)] * 333,
         ),
         IMAGE,
     )
