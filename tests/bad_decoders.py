@@ -11,16 +11,17 @@ from PIL import Image, ImageFile
 MAGIC = b"BAD!"
 
 
-def file(does: str, number: int = 0) -> bytes:
+def file(does: str, number: int = 0, place: str = "") -> bytes:
     """A file whose decoder does this, one of the methods of ``Bad``; the number makes it another file."""
-    return MAGIC + does.encode().ljust(12) + number.to_bytes(4, "big")
+    return MAGIC + does.encode().ljust(12) + number.to_bytes(4, "big") + place.encode()
 
 
 class Bad(ImageFile.ImageFile):
     format = "BAD"
 
     def _open(self) -> None:
-        self.does = self.fp.read(16)[4:].decode().strip()
+        raw = self.fp.read()
+        self.does, self.place = raw[4:16].decode().strip(), raw[20:].decode()
         self._mode, self._size = "RGB", (64, 64)
         self.tile = []
 
@@ -44,8 +45,8 @@ class Bad(ImageFile.ImageFile):
             pass
 
     def wait(self) -> None:
-        """Wait until the file that BAD_DECODERS_WAIT names is gone, then be good; says beside it that it waits."""
-        file = Path(os.environ["BAD_DECODERS_WAIT"])
+        """Wait until the file at ``place`` is gone, then be good; says beside it that it waits."""
+        file = Path(self.place)
         if file.exists():
             file.with_suffix(f".{os.getpid()}").touch()
         while file.exists():

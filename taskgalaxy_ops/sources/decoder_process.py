@@ -2,13 +2,14 @@
 
 ``decoders.Decoders`` starts the first one, with a socket as its standard input, and talks to both:
 
-- to the first one, by that socket, in messages of 5 bytes: ``start``, which brings one end of a new socket, and is
-  answered by the process id of the worker that serves it; ``end`` with such an id, which kills the worker, and is
+- to the first one, by that socket: ``start``, which brings one end of a new socket and JSON of what the worker is held
+  to, and is answered by the id of the process that serves it; ``end`` with such an id, which kills the worker, and is
   answered by its exit status as ``waitpid`` has it. Nobody else waits for a worker, so its id is not used again before.
 - to a worker, by its own socket: ``inspect`` or ``pages`` and the bytes of a file, answered by JSON.
 
 The first one never runs a second thread, so that it may fork. It ends when its socket is closed, as it is when the
-process that started it ends, however that ends; its workers end with it, whatever they are doing.
+process that started it ends, however that ends; its workers end with it, whatever they are doing. It also ends when it
+had no worker for a while.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ from taskgalaxy_ops.records import Image
 from taskgalaxy_ops.sources.inspecting import Bounds, inspect, pages
 
 START, END = b"S", b"E"
-COMMAND = struct.Struct(">cI")  # and a process id
+COMMAND = struct.Struct(">cI")  # and the length of the JSON that follows, or a process id
 NUMBER = struct.Struct(">I")  # a process id, or an exit status
 
 INSPECT, PAGES = b"I", b"P"
@@ -44,6 +45,8 @@ REQUEST = struct.Struct(">cQ")  # and the length of the file that follows
 LENGTH = struct.Struct(">Q")  # of the JSON that follows
 
 OUT_OF_MEMORY = errno.ENOMEM  # the exit status of a worker that could not even read the file
+
+_SPARE_SECONDS = 30  # that the first process stays without any worker
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
@@ -60,59 +63,59 @@ def received(connection: socket.socket, length: int) -> bytearray:
     return data
 
 
-def main(settings: str) -> None:
-    """Serve the socket that is the standard input, until it is closed.
-
-    settings: JSON of ``bounds`` (of ``inspecting.Bounds``), ``memory`` (bytes for an image) and ``preload`` (modules to
-    import, which may register further formats with Pillow).
-    """
+def main(preload: list[str]) -> None:
+    """Serve the socket that is the standard input, until it is closed. preload: modules to import first."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is sent to all; who started us decides what it means
-    chosen = json.loads(settings)
     control = socket.socket(fileno=os.dup(0))
     _read_nothing()
     register_heif()
     _one_thread_each()
     Pillow.init()
-    for module in chosen["preload"]:
+    for module in preload:
         import_module(module)
     workers: set[int] = set()
-    with suppress(EOFError, ConnectionError):
+    with suppress(EOFError, ConnectionError, TimeoutError):
         while True:
-            _obey(control, workers, chosen)
+            control.settimeout(None if workers else _SPARE_SECONDS)
+            _obey(control, workers)
     for worker in workers:
         with suppress(ProcessLookupError):
             os.kill(worker, signal.SIGKILL)
 
 
-def _obey(control: socket.socket, workers: set[int], chosen: dict[str, Any]) -> None:
+def _obey(control: socket.socket, workers: set[int]) -> None:
     """Carry out the next command. Raises EOFError if there will be none."""
     message, sockets, _, _ = socket.recv_fds(control, COMMAND.size, 1)
-    message += received(control, COMMAND.size - len(message)) if message else b""
     if not message:
         raise EOFError
-    kind, worker = COMMAND.unpack(message)
+    message += received(control, COMMAND.size - len(message))
+    kind, number = COMMAND.unpack(message)
     if kind == START:
+        bounds = json.loads(received(control, number))
         first = os.getpid()
         worker = os.fork()
         if not worker:
-            _work(socket.socket(fileno=sockets[0]), control, first, chosen)
+            _work(socket.socket(fileno=sockets[0]), control, first, bounds)
         os.close(sockets[0])
         workers.add(worker)
         control.sendall(NUMBER.pack(worker))
     else:
-        os.kill(worker, signal.SIGKILL)
-        _, status = os.waitpid(worker, 0)
-        workers.discard(worker)
+        os.kill(number, signal.SIGKILL)
+        _, status = os.waitpid(number, 0)
+        workers.discard(number)
         control.sendall(NUMBER.pack(status))
 
 
-def _work(connection: socket.socket, control: socket.socket, first: int, chosen: dict[str, Any]) -> None:
-    """A worker's life: answer one request after the other, until the socket is closed. Does not return."""
+def _work(connection: socket.socket, control: socket.socket, first: int, held_to: dict[str, Any]) -> None:
+    """A worker's life: answer one request after the other, until the socket is closed. Does not return.
+
+    held_to: ``memory``, the bytes that an image may take, and the fields of ``Bounds``.
+    """
     try:
         control.close()
         _die_with(first)
-        _limit(chosen["memory"])
-        bounds = Bounds(**chosen["bounds"])
+        _limit(held_to.pop("memory"))
+        bounds = Bounds(**held_to)
         while True:
             kind, length = REQUEST.unpack(received(connection, REQUEST.size))
             raw = bytes(received(connection, length))

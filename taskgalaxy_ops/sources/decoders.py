@@ -2,11 +2,13 @@
 
 ``multiprocessing`` will not do: it starts no process from one of its own daemons, as Celery's workers are, and its
 pools neither bound the seconds of a task nor tell which one ended a process. So there is one process that imports the
-decoders, and forks (``decoder_process``), which costs 0.3 s once and a few milliseconds a worker.
+decoders, and forks (``decoder_process``), which costs 0.3 s once and a few milliseconds a worker. It is kept for the
+next scan of this process for half a minute, since many small scans would otherwise wait for little else.
 """
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import signal
@@ -40,7 +42,7 @@ from taskgalaxy_ops.sources.decoder_process import (
 from taskgalaxy_ops.sources.inspecting import Bounds
 
 _ROOT = Path(__file__).parents[2]  # where the package lies
-_RUN = "import sys; sys.path[:] = {path!r}; from taskgalaxy_ops.sources.decoder_process import main; main({settings!r})"
+_RUN = "import sys; sys.path[:] = {path!r}; from taskgalaxy_ops.sources.decoder_process import main; main({preload!r})"
 _TO_END = 5  # seconds that the first process has to end by itself
 
 
@@ -65,7 +67,9 @@ class Decoders:
     def __init__(self, settings: IngestSettings, preload: Sequence[str] = ()) -> None:
         """preload: modules that the processes import first."""
         self.count = settings.workers or cores()
-        self._settings, self._preload = settings, list(preload)
+        self._settings, self._preload = settings, tuple(preload)
+        bounds = asdict(Bounds(settings.max_pixels, settings.min_side, settings.animated))
+        self._held_to = json.dumps({**bounds, "memory": settings.bytes_an_image}).encode()
         self._free = threading.BoundedSemaphore(self.count)
         self._idle: list[_Worker] = []
         self._lock = threading.Lock()  # held for a command of the first process
@@ -79,12 +83,10 @@ class Decoders:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Kill what still decodes: whoever waits for it gets ClosedError."""
-        self._closed = True
         with self._lock:
+            self._closed = True
             if self._first is not None:
-                self._first.close()
-            for worker in self._idle:
-                worker.connection.close()
+                _keep_spare(self._first)
 
     def inspect(self, raw: bytes) -> Decoded:
         """Decode a file. Raises ClosedError, and SourceError if no process can be started."""
@@ -140,8 +142,8 @@ class Decoders:
                 raise ClosedError
             for again in (False, True):
                 try:
-                    self._first = self._first or _First(self._settings, self._preload)
-                    return self._first.start()
+                    self._first = self._first or _spare(self._preload) or _First(self._preload)
+                    return self._first.start(self._held_to)
                 except (EOFError, OSError) as error:  # it was killed, or did not start
                     self._drop()
                     if again:
@@ -153,7 +155,6 @@ class Decoders:
 
     def _end(self, worker: _Worker) -> int | None:
         """Kill a worker. Returns how it ended, as ``waitpid`` has it; None: nobody knows, the first process is gone."""
-        worker.connection.close()
         with self._lock:
             if self._closed:
                 raise ClosedError
@@ -175,13 +176,10 @@ class Decoders:
 class _First:
     """The process that forks the workers."""
 
-    def __init__(self, settings: IngestSettings, preload: list[str]) -> None:
-        chosen = {
-            "bounds": asdict(Bounds(settings.max_pixels, settings.min_side, settings.animated)),
-            "memory": settings.bytes_an_image,
-            "preload": preload,
-        }
-        program = _RUN.format(path=[str(_ROOT), *sys.path], settings=json.dumps(chosen))
+    def __init__(self, preload: tuple[str, ...]) -> None:
+        self.preload = preload
+        self._workers: dict[int, _Worker] = {}
+        program = _RUN.format(path=[str(_ROOT), *sys.path], preload=list(preload))
         self._control, theirs = socket.socketpair()
         # OpenBLAS would start a thread for each core, and a process with threads may not fork.
         environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
@@ -189,19 +187,31 @@ class _First:
         with theirs:
             self._process = subprocess.Popen(command, stdin=theirs.fileno(), stdout=subprocess.DEVNULL, env=environment)
 
-    def start(self) -> _Worker:
-        """A new worker. Raises EOFError and OSError if this process has ended."""
+    def start(self, held_to: bytes) -> _Worker:
+        """A new worker. held_to: JSON for it. Raises EOFError and OSError if this process has ended."""
         ours, theirs = socket.socketpair()
         with theirs:
-            socket.send_fds(self._control, [COMMAND.pack(START, 0)], [theirs.fileno()])
+            socket.send_fds(self._control, [COMMAND.pack(START, len(held_to)), held_to], [theirs.fileno()])
         (process,) = NUMBER.unpack(received(self._control, NUMBER.size))
-        return _Worker(self, process, ours)
+        worker = self._workers[process] = _Worker(self, process, ours)
+        return worker
 
     def end(self, worker: _Worker) -> int:
         """Kill a worker; returns its status as ``waitpid`` does. Raises as ``start``."""
+        worker.connection.close()
         self._control.sendall(COMMAND.pack(END, worker.process))
         (status,) = NUMBER.unpack(received(self._control, NUMBER.size))
+        del self._workers[worker.process]
         return int(status)
+
+    def end_all(self) -> None:
+        """Kill the workers. Raises as ``start``."""
+        for worker in list(self._workers.values()):
+            self.end(worker)
+
+    def forget(self) -> None:
+        """Close the socket in a process that was forked, which leaves this process as it is."""
+        self._control.close()
 
     def close(self) -> None:
         """End this process and its workers."""
@@ -213,6 +223,45 @@ class _First:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+
+
+_spares: dict[tuple[str, ...], _First] = {}  # by what they import first
+_spares_lock = threading.Lock()
+
+
+def _spare(preload: tuple[str, ...]) -> _First | None:
+    with _spares_lock:
+        return _spares.pop(preload, None)
+
+
+def _keep_spare(first: _First) -> None:
+    """Keep a first process without its workers for the next ``Decoders``; close it if there is one, or it has ended."""
+    try:
+        first.end_all()
+    except (EOFError, OSError):
+        first.close()
+        return
+    with _spares_lock:
+        kept = _spares.setdefault(first.preload, first)
+    if kept is not first:
+        first.close()
+
+
+def _close_spares() -> None:
+    while _spares:
+        _spares.popitem()[1].close()
+
+
+def _forget_spares() -> None:
+    """In a process that was forked: the spares are its parent's."""
+    global _spares_lock
+    _spares_lock = threading.Lock()
+    while _spares:
+        _spares.popitem()[1].forget()
+
+
+atexit.register(_close_spares)
+os.register_at_fork(after_in_child=_forget_spares)
 
 
 class _Worker:
