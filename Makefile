@@ -5,7 +5,7 @@ RUN := $(VENV)/bin/python
 PIP := $(RUN) -m pip --disable-pip-version-check
 FLAGS := $(if $(SOURCE),--source "$(SOURCE)") $(if $(SETTINGS),--settings "$(SETTINGS)")
 
-.PHONY: help demo study bench bench-engine bench-gateway bench-scale bench-peers test fuzz chaos test-cluster test-trainers test-vllm browser check up down clean
+.PHONY: help demo study bench bench-engine bench-gateway bench-ingest bench-scale bench-peers test fuzz chaos test-cluster test-trainers test-vllm browser check up down clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -114,6 +114,9 @@ bench-gateway: $(VENV)/.demo bench-peers  ## the gateway against what a server a
 	@$(RUN) -m benchmarks.gateway $(FIGURES)
 	@$(if $(FIGURES),,$(RUN) -m benchmarks.money)
 	@$(if $(FIGURES),,$(RUN) -m benchmarks.batches)
+
+bench-ingest: $(VENV)/.demo  ## images a second through ingest against decoding alone, on all cores
+	@$(RUN) -m benchmarks.ingest
 
 bench-scale: $(VENV)/.demo  ## what a shard costs, 256 writers simulated, and docs/scale.md's tables from both
 	@$(RUN) -m benchmarks.scale

@@ -46,8 +46,12 @@ class Reason(StrEnum):
     TRUNCATED_FILE = "truncated"
     TOO_MANY_PIXELS = "too many pixels"
     TOO_SMALL = "too small"
+    ANIMATED = "animated"
     DUPLICATE_FILE = "duplicate"
     UNREADABLE = "unreadable"
+    TOO_SLOW = "too slow to decode"
+    TOO_MUCH_MEMORY = "too much memory"
+    DECODER_CRASHES = "crashes its decoder"
     TAKEN_DOWN = "taken down"
     # expand
     NOT_A_LABEL = "not a label"

@@ -15,6 +15,7 @@ from taskgalaxy_ops.errors import EncoderError, NotFoundError, ReadOnlyError, Se
 from taskgalaxy_ops.hashing import fingerprint
 from taskgalaxy_ops.inference.spending import RunBudget
 from taskgalaxy_ops.models.encoders.base import Encoder, open_encoder
+from taskgalaxy_ops.models.opening import register_heif
 from taskgalaxy_ops.prompts import load_prompts
 from taskgalaxy_ops.settings import CapSettings, Settings, parse_settings
 from taskgalaxy_ops.storage import Store, keys, open_store, s3_options_from_environment
@@ -182,14 +183,6 @@ class Workspace:
 def _caps(budget: CapSettings) -> Caps:
     cost = None if budget.max_cost is None else round(budget.max_cost * NANO)
     return Caps(cost, budget.max_calls, budget.max_tokens)
-
-
-def register_heif() -> None:
-    """Let Pillow read HEIC, if the package of the extra ``heif`` is installed."""
-    with contextlib.suppress(ImportError):
-        from pi_heif import register_heif_opener
-
-        register_heif_opener()
 
 
 def _share_one_arena() -> None:

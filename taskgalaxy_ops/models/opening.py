@@ -89,7 +89,7 @@ def _without_metadata(raw: bytes) -> list[bytes]:
     if raw.startswith(PNG):
         chunks = list(png_chunks(raw))
         kept = [(kind, whole) for kind, whole in chunks if kind in _PNG_PIXELS]
-        exif = [(kind, whole) for kind, whole in chunks if kind == b"eXIf" and _has_its_checksum(whole)]
+        exif = [(kind, whole) for kind, whole in chunks if kind == b"eXIf" and has_its_checksum(whole)]
         with_exif = [*kept[:1], *exif, *kept[1:]]
         return [PNG + b"".join(whole for _, whole in part) for part in ([with_exif, kept] if exif else [kept])]
     if raw.startswith(b"\xff\xd8"):
@@ -108,7 +108,8 @@ def png_chunks(raw: bytes) -> Iterator[tuple[bytes, bytes]]:
         at = end
 
 
-def _has_its_checksum(chunk: bytes) -> bool:
+def has_its_checksum(chunk: bytes) -> bool:
+    """Whether a chunk of a PNG, as ``png_chunks`` has it, is as it was written."""
     return zlib.crc32(chunk[4:-4]) == int.from_bytes(chunk[-4:], "big")
 
 
@@ -155,3 +156,11 @@ def _bare_webp(raw: bytes) -> bytes:
         at = max(end, at + 8)
     body = b"WEBP" + b"".join(kept)
     return b"RIFF" + len(body).to_bytes(4, "little") + body
+
+
+def register_heif() -> None:
+    """Let Pillow read HEIC, if the package of the extra ``heif`` is installed."""
+    with suppress(ImportError):
+        from pi_heif import register_heif_opener
+
+        register_heif_opener()

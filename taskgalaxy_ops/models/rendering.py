@@ -12,13 +12,15 @@ import base64
 import io
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from PIL import Image
 
 from taskgalaxy_ops.models.depth import changed_levels, eight_bits, is_deep
 from taskgalaxy_ops.models.opening import header, opened, turn_of
-from taskgalaxy_ops.settings import Model
+
+if TYPE_CHECKING:  # settings take long to import, and processes that only decode have none
+    from taskgalaxy_ops.settings import Model
 
 MOST_BYTES_A_PIXEL = 0.75  # of a JPEG that is sent unchanged; quality 95 takes about as much
 

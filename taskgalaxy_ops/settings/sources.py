@@ -55,9 +55,42 @@ class SourceSettings(Strict):
         return set(self.suffixes) == set(USUAL_SUFFIXES)
 
 
+def _unset(value: object) -> bool:
+    return value is None
+
+
 class IngestSettings(Strict):
-    """Which files count as images, and how many images make an image shard."""
+    """Which files count as images, how many images make an image shard, and what decoding an image may cost."""
 
     max_pixels: int = Field(50_000_000, ge=1, description="pixels, width times height")
     min_side: int = Field(32, ge=1, description="pixels, the shorter side")
     shard_images: int = Field(512, ge=1, le=100_000, description="images in an image shard; fixed once it is formed")
+    # What came later is left out where it is not set, so that settings keep their hash.
+    animated: Literal["first frame", "reject"] = Field(
+        "first frame",
+        description="of GIF, PNG, WebP and AVIF with several frames, the first is taken, or they are rejected",
+        exclude_if=lambda animated: animated == "first frame",
+    )
+    workers: int | None = Field(
+        None, ge=1, le=1024, description="processes that decode; null: the cores that ingest may use", exclude_if=_unset
+    )
+    seconds_an_image: float = Field(
+        60.0,
+        gt=0,
+        le=86_400,
+        description="to decode it, then it is rejected",
+        exclude_if=lambda seconds: seconds == 60.0,
+    )
+    megabytes_an_image: int | None = Field(
+        None,
+        ge=16,
+        description="of memory to decode it (Linux), or it is rejected; null: 512, and 64 bytes a pixel of max_pixels",
+        exclude_if=_unset,
+    )
+
+    @property
+    def bytes_an_image(self) -> int:
+        """The memory that decoding an image may take."""
+        if self.megabytes_an_image is not None:
+            return self.megabytes_an_image * 1_000_000
+        return 512_000_000 + 64 * self.max_pixels

@@ -1,30 +1,34 @@
-"""Check the files of a source: each is decoded to its last pixel, so that an image which passes will not fail later.
+"""Check the files of a source: several at a time are read, decoded by ``decoders`` and stored; their results are taken
+in the order of the files, so that they do not depend on how many are under way.
 
 A file that does not pass becomes a reject with a reason; it never stops the others.
 """
 
 from __future__ import annotations
 
-import warnings
+import threading
+from collections import deque
 from collections.abc import Callable, Container, Iterable
-
-from PIL import Image as Pillow
-from PIL import UnidentifiedImageError
+from concurrent.futures import Future
+from dataclasses import dataclass
+from functools import partial
+from queue import SimpleQueue
+from types import TracebackType
 
 from taskgalaxy_ops.errors import NotFoundError, SourceError, StoreError, UnreadableError
 from taskgalaxy_ops.hashing import sha256_hex
-from taskgalaxy_ops.models.depth import changed_levels
-from taskgalaxy_ops.models.opening import opened
-from taskgalaxy_ops.models.rendering import flat
 from taskgalaxy_ops.records import Claim, FileReject, Image, ImageId, Reason
 from taskgalaxy_ops.settings import IngestSettings
-from taskgalaxy_ops.sources.content import HEAD_BYTES, lacks_decoder, pages
+from taskgalaxy_ops.sources.decoders import Decoders
 from taskgalaxy_ops.sources.listing import SourceFile
-from taskgalaxy_ops.sources.whole import missing_part, missing_tiles
 from taskgalaxy_ops.storage.scan_staging import ScanStaging
 from taskgalaxy_ops.text import shown
 
 _DETAIL = 200  # characters of a reject's detail
+_BYTES_AHEAD = 256 << 20  # of files that were read and are not decoded and stored yet; one file may be larger
+_READERS_A_DECODER = 4  # a decoder must not wait for a bucket that takes 50 ms to reply
+_MOST_READERS = 64
+_AHEAD = 4  # results for each reader that may wait for that of an earlier file
 
 
 def scan(
@@ -39,135 +43,180 @@ def scan(
     """Read and check a source's files, and add a claim or a reject of each to ``found``: files = claims + rejects.
 
     known: images that have an image shard. denied: images that were taken down: a claim of one is not stored, and
-    registration makes it a reject. keep: stores the bytes of a new image. progress: is called for each file, with True
-    if it is rejected. A file that ``found`` remembers from the last scan, with the same version, is not read again if
-    its image is known.
+    registration makes it a reject. keep: stores the bytes of a new image; several threads call it. progress: is called
+    for each file, in order, with True if it is rejected. A file that ``found`` remembers from the last scan, with the
+    same version, is not read again if its image is known.
+
+    Raises SourceError or StoreError if the source cannot be read any more, ``keep`` fails, or no process can decode.
     """
-    for file in files:
-        image = _checked(file, found, known, denied, settings, keep)
+
+    with Decoders(settings) as decoders, _Readers(min(_MOST_READERS, _READERS_A_DECODER * decoders.count)) as readers:
+        look = _Look(decoders, found, known, denied, keep)
+
+        def take(file: SourceFile, looked: Future[_Found] | ImageId) -> None:
+            if isinstance(looked, str) and found.file_of(looked) is None:
+                found.note_pages(file.name)
+                result = _Found(looked, None)
+            else:
+                result = look.at(file) if isinstance(looked, str) else looked.result()
+            progress(_take(file, result, found) or result.image in denied)
+
+        ahead: deque[tuple[SourceFile, Future[_Found] | ImageId]] = deque()
+        for file in files:
+            same = found.unchanged(file.name, file.version)
+            looked = same if same is not None and same in known else readers.submit(partial(look.at, file))
+            ahead.append((file, looked))
+            if len(ahead) > _AHEAD * readers.count:
+                take(*ahead.popleft())
+        while ahead:
+            take(*ahead.popleft())
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What a file holds: a new image; the id of one that is known, was taken down, or that the scan has already; or the
+    reason and detail of a reject."""
+
+    image: Image | ImageId | tuple[Reason, str]
+    pages: int | None = 1  # None: as many as the last scan found
+
+
+def _take(file: SourceFile, result: _Found, found: ScanStaging) -> bool:
+    """Add a file to the scan's results. Returns whether it is a reject."""
+    image = result.image
+    if isinstance(image, str | Image):
+        sha = image if isinstance(image, str) else image.image
+        first = found.file_of(sha)
+        if first is None:
+            found.note_pages(file.name, result.pages)
+            claim = Claim(found.source, sha, file.name, file.origin, file.licence, file.attribution)
+            found.claim(claim, image if isinstance(image, Image) else None)
+            return False
+        image = Reason.DUPLICATE_FILE, f"of {first}"
+    found.reject(FileReject(found.source, file.name, *image))
+    return True
+
+
+class _Look:
+    """Reads files, has them decoded, and stores the new images. Several threads call it."""
+
+    def __init__(
+        self,
+        decoders: Decoders,
+        found: ScanStaging,
+        known: Container[ImageId],
+        denied: Container[ImageId],
+        keep: Callable[[ImageId, bytes], None],
+    ) -> None:
+        self._decoders, self._found, self._known, self._denied, self._keep = decoders, found, known, denied, keep
+        self._under_way: dict[ImageId, Future[_Found]] = {}
+        self._changes = threading.Condition()
+        self._held = 0  # bytes of files that are read or were read
+        self._largest = 0  # bytes of a file
+
+    def at(self, file: SourceFile) -> _Found:
+        """What a file holds. Raises SourceError and StoreError as ``scan``."""
+        held = self._room()
+        try:
+            raw = _read(file)
+            if isinstance(raw, _Found):
+                return raw
+            held = self._hold(len(raw), held)
+            return self._content(sha256_hex(raw), raw)
+        finally:
+            self._hold(0, held)
+
+    def _room(self) -> int:
+        """Wait until a file as large as the largest so far may be read. Returns the bytes that are held for it."""
+        with self._changes:
+            self._changes.wait_for(lambda: not self._held or self._held + self._largest <= _BYTES_AHEAD)
+            self._held += self._largest
+            return self._largest
+
+    def _hold(self, length: int, instead_of: int) -> int:
+        with self._changes:
+            self._held += length - instead_of
+            self._largest = max(self._largest, length)
+            self._changes.notify_all()
+        return length
+
+    def _content(self, sha: ImageId, raw: bytes) -> _Found:
+        if self._found.file_of(sha) is not None:
+            return _Found(sha)
+        if sha in self._denied or sha in self._known:
+            return _Found(sha, self._decoders.pages(raw))
+        with self._changes:
+            looked, first = self._under_way.get(sha), Future[_Found]()
+            if looked is None:
+                self._under_way[sha] = first
+        if looked is not None:  # the same bytes, in another thread
+            return looked.result()
+        try:
+            result = self._decoded(sha, raw)
+            first.set_result(result)
+            return result
+        except BaseException as error:
+            first.set_exception(error)
+            raise
+        finally:
+            del self._under_way[sha]
+
+    def _decoded(self, sha: ImageId, raw: bytes) -> _Found:
+        image, pages = self._decoders.inspect(raw)
         if isinstance(image, Image):
-            found.claim(_claim(found.source, file, image.image), image)
-        elif isinstance(image, str):
-            found.claim(_claim(found.source, file, image))
-        else:
-            found.reject(FileReject(found.source, file.name, *image))
-        progress(isinstance(image, tuple) or image in denied)
+            self._keep(sha, raw)
+        return _Found(image, pages)
 
 
-def _checked(
-    file: SourceFile,
-    found: ScanStaging,
-    known: Container[ImageId],
-    denied: Container[ImageId],
-    settings: IngestSettings,
-    keep: Callable[[ImageId, bytes], None],
-) -> Image | ImageId | tuple[Reason, str]:
-    """Check a file. Returns a new image; the id of one that is known or was taken down; or the reason of a reject."""
-    same = found.unchanged(file.name, file.version)
-    if same is not None and same in known and found.file_of(same) is None:
-        found.note_pages(file.name)
-        return same
+def _read(file: SourceFile) -> bytes | _Found:
     try:
-        raw = file.read()
+        return file.read()
     except UnreadableError as error:  # archived, encrypted, forbidden
-        return Reason.UNREADABLE, shown(error.why)[:200]
+        return _unreadable(error.why)
     except NotFoundError as error:  # removed since it was listed
-        return Reason.UNREADABLE, shown(error)[:200]
+        return _unreadable(error)
     except (SourceError, StoreError):  # none of the source's files can be read any more
         raise
     except Exception as error:  # noqa: BLE001 - whatever a kind of source raises for a file is this file's reject
-        return Reason.UNREADABLE, shown(str(error) or type(error).__name__)[:200]
-    sha = sha256_hex(raw)
-    if (first := found.file_of(sha)) is not None:
-        return Reason.DUPLICATE_FILE, f"of {first}"
-    if sha in denied or sha in known:
-        found.note_pages(file.name, pages(raw))
-        return sha
-    if lacking := lacks_decoder(raw[:HEAD_BYTES]):
-        return Reason.UNREADABLE, lacking
-    image = inspect(raw, settings)
-    if isinstance(image, Image):
-        found.note_pages(file.name, pages(raw))
-        keep(sha, raw)
-    return image
+        return _unreadable(str(error) or type(error).__name__)
 
 
-def _claim(source: str, file: SourceFile, image: ImageId) -> Claim:
-    return Claim(source, image, file.name, file.origin, file.licence, file.attribution)
+def _unreadable(why: object) -> _Found:
+    return _Found((Reason.UNREADABLE, shown(why)[:_DETAIL]))
 
 
-class _UnfitError(Exception):
-    """Ends the look at a file: the reason and the detail of its reject."""
+class _Readers:
+    """Threads that look at files. Nothing waits for them in the end: an interrupted scan does not wait for a bucket."""
 
-    def __init__(self, reason: Reason, detail: str) -> None:
-        super().__init__(detail)
-        self.found = reason, detail[:_DETAIL]
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self._started = 0
+        self._work: SimpleQueue[tuple[Callable[[], _Found], Future[_Found]] | None] = SimpleQueue()
+        self._stopped = False
 
+    def __enter__(self) -> _Readers:
+        return self
 
-def inspect(raw: bytes, settings: IngestSettings) -> Image | tuple[Reason, str]:
-    """Decode an image file: its record, or the reason and detail of its reject, whatever a decoder raises for it."""
-    if not raw:
-        return Reason.NOT_AN_IMAGE, "the file is empty"
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow warns of decompression bombs; ingest.max_pixels is our limit
-            return _inspected(raw, settings)
-    except _UnfitError as unfit:
-        return unfit.found
-    except Pillow.DecompressionBombError as error:
-        return Reason.TOO_MANY_PIXELS, str(error)[:_DETAIL]
-    except UnidentifiedImageError:
-        return Reason.NOT_AN_IMAGE, "no known image format"
-    except Exception as error:  # noqa: BLE001 - decoders raise what their authors did not foresee
-        text = str(error)
-        cut = "truncated" in text.lower() or "unexpected end" in text.lower() or isinstance(error, EOFError)
-        # WebP's decoder does not say why it stopped; its RIFF header says how long the file should be.
-        cut = cut or (raw[:4] == b"RIFF" and int.from_bytes(raw[4:8], "little") + 8 > len(raw))
-        return (Reason.TRUNCATED_FILE if cut else Reason.UNREADABLE), f"{type(error).__name__}: {text}"[:_DETAIL]
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stopped = True
+        for _ in range(self._started):
+            self._work.put(None)
 
+    def submit(self, call: Callable[[], _Found]) -> Future[_Found]:
+        """Have a call made in the order of the calls."""
+        future = Future[_Found]()
+        self._work.put((call, future))
+        if self._started < self.count:
+            self._started += 1
+            threading.Thread(target=self._run, daemon=True, name="ingest reader").start()
+        return future
 
-def _inspected(raw: bytes, settings: IngestSettings) -> Image:
-    """The record of an image file. Raises _UnfitError, or whatever a decoder raises."""
-
-    def check(image: Pillow.Image) -> None:
-        _check_size(image, settings)
-        if image.format == "EPS":
-            raise _UnfitError(Reason.UNREADABLE, "EPS is a program, which Ghostscript would run: convert it to PNG")
-        if told := missing_tiles(image):
-            raise _UnfitError(Reason.TRUNCATED_FILE, told)
-
-    with opened(raw, check) as image:
-        _check_size(image, settings)  # a container may hold a larger picture than it says
-        if told := missing_part(raw, image):
-            raise _UnfitError(Reason.TRUNCATED_FILE, told)
-        levels = changed_levels(image, raw)
-        upright = flat(image, raw)  # the image as models will see it, so that this conversion cannot fail later
-        kind = (image.format or "unknown").lower()
-    if min(upright.size) < settings.min_side:
-        told = f"{upright.width} x {upright.height}, ingest.min_side is {settings.min_side}"
-        raise _UnfitError(Reason.TOO_SMALL, told)
-    phash = perceptual_hash(upright)
-    return Image(sha256_hex(raw), upright.width, upright.height, kind, len(raw), phash, levels)
-
-
-def _check_size(image: Pillow.Image, settings: IngestSettings) -> None:
-    width, height = image.size
-    if width * height > settings.max_pixels:
-        told = f"{width} x {height}, ingest.max_pixels is {settings.max_pixels}"
-        raise _UnfitError(Reason.TOO_MANY_PIXELS, told)
-
-
-def perceptual_hash(image: Pillow.Image) -> str:
-    """160 bits that near-duplicates share, as 40 hex digits.
-
-    64 bits: whether brightness rises from one cell to the next on an 8 by 8 grid (difference hash). 96 bits: the
-    colours on a 4 by 4 grid, two bits a channel in Gray code, so that neighbours differ by one bit; without them, two
-    shapes that differ in colour alone would look the same.
-    """
-    grey = image.convert("L").resize((9, 8), Pillow.Resampling.BOX).tobytes()
-    bits = [int(grey[9 * y + x] < grey[9 * y + x + 1]) for y in range(8) for x in range(8)]
-    for value in image.resize((4, 4), Pillow.Resampling.BOX).tobytes():
-        step = value >> 6
-        gray = step ^ (step >> 1)
-        bits += [gray >> 1, gray & 1]
-    return f"{int(''.join(map(str, bits)), 2):040x}"
+    def _run(self) -> None:
+        while (work := self._work.get()) is not None and not self._stopped:
+            call, future = work
+            try:
+                future.set_result(call())
+            except BaseException as error:  # noqa: BLE001 - raised where the result is wanted
+                future.set_exception(error)

@@ -1,13 +1,9 @@
-"""Tells which files hold an image: by suffix, else by their first bytes; and how many pages or frames one has."""
+"""Tells which files hold an image: by suffix, else by their first bytes."""
 
 from __future__ import annotations
 
-import io
-import warnings
-
-from PIL import Image as Pillow
-
 from taskgalaxy_ops.settings.sources import USUAL_SUFFIXES
+from taskgalaxy_ops.sources.inspecting import AVIF, HEIF, brand
 
 HEAD_BYTES = 32  # what ``holds_image`` needs of a file
 
@@ -58,35 +54,5 @@ def holds_image(head: bytes) -> bool:
         or (head[:4] == b"RIFF" and head[8:12] == b"WEBP")
         or (head[:2] == b"BM" and head[6:10] == bytes(4))  # BMP: its reserved bytes are 0
         or head.startswith((b"\0\0\0\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51"))  # JPEG 2000
-        or _brand(head) in _AVIF | _HEIF
+        or brand(head) in AVIF | HEIF
     )
-
-
-_AVIF = frozenset((b"avif", b"avis"))
-_HEIF = frozenset((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"))
-
-
-def _brand(head: bytes) -> bytes:
-    """The brand of an ISO base media file; b"" for any other."""
-    return head[8:12] if head[4:8] == b"ftyp" else b""
-
-
-def lacks_decoder(head: bytes) -> str:
-    """Why an image of this kind cannot be read here, and the fix; "" if it can be."""
-    if _brand(head) not in _HEIF or b"avif" in head:
-        return ""
-    Pillow.init()
-    return "" if "HEIF" in Pillow.OPEN else "HEIC needs the extra `heif`: pip install 'taskgalaxy-ops[heif]'"
-
-
-def pages(raw: bytes) -> int:
-    """How many pages or frames an image file has, at least 1. Reads no more than the file's own lists of them."""
-    if not raw.startswith((b"\x89PNG", b"GIF8", b"II", b"MM", b"RIFF")) and _brand(raw[:12]) not in _AVIF | _HEIF:
-        return 1
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Pillow.open(io.BytesIO(raw)) as opened:
-                return max(1, int(getattr(opened, "n_frames", 1)))
-    except Exception:  # noqa: BLE001 - a decoder may raise anything; whether the file is good is decided elsewhere
-        return 1

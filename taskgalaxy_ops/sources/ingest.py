@@ -19,7 +19,7 @@ from taskgalaxy_ops.sources.listing import Listing, no_image, source_files
 from taskgalaxy_ops.storage import keys
 from taskgalaxy_ops.storage.parquet import rows_hash
 from taskgalaxy_ops.storage.scan_staging import ScanStaging
-from taskgalaxy_ops.workspace import Workspace, register_heif
+from taskgalaxy_ops.workspace import Workspace
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +51,6 @@ def ingest(
     Raises SourceError if the source is unknown, cannot be read, or, unless ``pick`` is given, holds no usable image.
     """
     progress = progress or Silent()
-    register_heif()
     if not valid_name(source):
         raise SourceError(f"source {source!r}: no name for a source. Use 1 to 100 characters, none of them a slash.")
     chosen = chosen or source_settings(workspace, source)
@@ -118,7 +117,16 @@ def _none_usable(source: str, chosen: SourceSettings, files: Listing, staging: S
     return SourceError(f"source {source!r}: none of its {len(files)} files is a usable image ({named}).{passed_by}")
 
 
-_BY_SETTINGS = {Reason.TOO_MANY_PIXELS, Reason.TOO_SMALL, Reason.UNREADABLE}  # such a file may pass when read again
+# Such a file may pass when it is read again: with other settings, a decoder that was installed, on a calmer machine.
+_MAY_PASS = {
+    Reason.TOO_MANY_PIXELS,
+    Reason.TOO_SMALL,
+    Reason.ANIMATED,
+    Reason.UNREADABLE,
+    Reason.TOO_SLOW,
+    Reason.TOO_MUCH_MEMORY,
+    Reason.DECODER_CRASHES,
+}
 
 
 def _unchanged_receipt(
@@ -136,7 +144,7 @@ def _unchanged_receipt(
     if rows_hash(files.versions()) != scan.files.rows_hash or not all(each.version for each in files.versions()):
         return None
     rejects = list(registry.rejects(source))
-    if not _BY_SETTINGS.isdisjoint(reject.reason for reject in rejects):
+    if not _MAY_PASS.isdisjoint(reject.reason for reject in rejects):
         return None
     if left_out.listed(scan.left_out or {}) != left_out.listed(files.left_out):
         return None  # nothing is read again but what was looked into: the counts are brought up to date

@@ -14,7 +14,7 @@ import simplejpeg
 from PIL import Image
 from PIL.TiffImagePlugin import TiffImageFile
 
-from taskgalaxy_ops.models.opening import bare_jpeg, png_chunks
+from taskgalaxy_ops.models.opening import bare_jpeg, has_its_checksum, png_chunks
 
 # What libjpeg says where pixels are missing or damaged; its other warnings are about headers.
 _DAMAGE = re.compile(
@@ -52,7 +52,7 @@ def missing_tiles(image: Image.Image) -> str:
 
 
 def _of_jpeg(raw: bytes) -> str:
-    if absent := _absent_coefficients(raw):
+    if absent := absent_coefficients(raw):
         return absent
     raw = bare_jpeg(raw, exif=False) or raw  # so that warnings are of pixels alone
     small = {"min_height": 1, "min_width": 1}  # an eighth of each side: what matters is that all codes are read
@@ -73,7 +73,7 @@ def _of_jpeg(raw: bytes) -> str:
     return ""
 
 
-def _absent_coefficients(raw: bytes) -> str:
+def absent_coefficients(raw: bytes) -> str:
     """Whether the scans of a JPEG leave out a colour, or a band of its frequencies. ITU-T T.81, B.2.3 and G.1.1.1.1."""
     seen: dict[int, set[int]] = {}
     for kind, body in _jpeg_headers(raw):
@@ -99,7 +99,10 @@ def _jpeg_headers(raw: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def _of_png(raw: bytes) -> str:
-    """Whether the pixels' stream ends early. PNG (ISO/IEC 15948), 8.2 and 10."""
+    """Whether the pixels' stream ends early or is damaged. PNG (ISO/IEC 15948), 5.3, 8.2 and 10.
+
+    Pillow does not look at their checksums: where the end of a file is zeros, it goes on with what they happen to mean.
+    """
     chunks = list(png_chunks(raw))
     head = chunks[0][1][8:21] if chunks and chunks[0][0] == b"IHDR" else b""
     if len(head) < 13 or head[9] not in _PNG_CHANNELS:
@@ -111,6 +114,8 @@ def _of_png(raw: bytes) -> str:
     wanted = sum(rows * (1 + -(-columns * a_pixel // 8)) for columns, rows in sizes if columns > 0 and rows > 0)
     there, stream = 0, zlib.decompressobj()
     for kind, chunk in chunks:
+        if kind == b"IDAT" and not has_its_checksum(chunk):
+            return "the checksum of its pixels is wrong"
         rest = chunk[8:-4] if kind == b"IDAT" else b""
         while rest and there < wanted and not stream.eof:
             there += len(stream.decompress(rest, _PART))

@@ -33,7 +33,9 @@ class ScanStaging:
         self.claims = 0  # files that hold an image, also one that was taken down
         self.images = 0  # of these, the images that were decoded because no image shard has them
         self.rejects = 0
-        self._db = sqlite3.connect("")  # a temporary file of SQLite's own, written once its cache is full
+        # A temporary file of SQLite's own, written once its cache is full. SQLite serializes what threads ask; one of
+        # them writes.
+        self._db = sqlite3.connect("", check_same_thread=False)
         self._db.executescript(_TABLES)
 
     def __enter__(self) -> ScanStaging:
@@ -102,7 +104,7 @@ class ScanStaging:
         self.rejects += 1
 
     def file_of(self, image: ImageId) -> str | None:
-        """The file of this scan that holds the image; None if there is none."""
+        """The file of this scan that holds the image; None if there is none. Other threads than the scan's may ask."""
         row = self._db.execute("SELECT file FROM claims WHERE image = ?", (image,)).fetchone()
         return row[0] if row else None
 

@@ -36,7 +36,7 @@ from taskgalaxy_ops.operations.verify import verify
 from taskgalaxy_ops.records import Answer, Image, Match, Pair, Relevant, pair_id
 from taskgalaxy_ops.release import publish
 from taskgalaxy_ops.settings import IngestSettings, Model, VoteSettings
-from taskgalaxy_ops.sources.checking import inspect
+from taskgalaxy_ops.sources.inspecting import inspect
 from taskgalaxy_ops.storage import connect, keys
 from taskgalaxy_ops.storage.journal import Journal
 from taskgalaxy_ops.storage.log import Log

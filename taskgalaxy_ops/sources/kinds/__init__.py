@@ -59,7 +59,7 @@ class Source(Protocol):
         ...
 
     def open(self, place: bytes) -> bytes:
-        """The content of a file that was listed.
+        """The content of a file that was listed. Several threads call it.
 
         Raises SourceError or StoreError if no file can be read any more. Any other exception concerns this file alone.
         """

@@ -15,7 +15,7 @@ from taskgalaxy_ops.records import Image
 from taskgalaxy_ops.settings import IngestSettings, SourceSettings
 from taskgalaxy_ops.sources import builtin
 from taskgalaxy_ops.sources.builtin import BUILTIN, build, documents, openclipart, truth_file
-from taskgalaxy_ops.sources.checking import inspect
+from taskgalaxy_ops.sources.inspecting import inspect
 from taskgalaxy_ops.sources.listing import source_files
 
 SOME = len(documents.LAYOUTS) + 9

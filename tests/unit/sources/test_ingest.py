@@ -19,7 +19,8 @@ from taskgalaxy_ops.errors import SourceError, StoreError
 from taskgalaxy_ops.models.rendering import render, upright
 from taskgalaxy_ops.records import FileReject, Image, Reason
 from taskgalaxy_ops.settings import IngestSettings, SourceSettings
-from taskgalaxy_ops.sources.checking import inspect, perceptual_hash, scan
+from taskgalaxy_ops.sources.checking import scan
+from taskgalaxy_ops.sources.inspecting import inspect, perceptual_hash
 from taskgalaxy_ops.sources.kinds import bucket
 from taskgalaxy_ops.sources.listing import SourceFile, source_files
 from taskgalaxy_ops.storage.parquet import from_parquet, to_parquet

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import base64
 import io
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from fakes import MemoryStore
+from odd_files import HEIC
 from PIL import Image as Pillow
 from tiny import tiny_settings, tiny_workspace
 
@@ -23,22 +24,14 @@ from taskgalaxy_ops.reports.text import run as run_text
 from taskgalaxy_ops.reports.text import status as status_text
 from taskgalaxy_ops.settings import SourceSettings
 from taskgalaxy_ops.sources import left_out
-from taskgalaxy_ops.sources.content import by_suffix, holds_image, lacks_decoder, pages, suffix_of
+from taskgalaxy_ops.sources.content import by_suffix, holds_image, suffix_of
+from taskgalaxy_ops.sources.decoders import Decoders
+from taskgalaxy_ops.sources.inspecting import lacks_decoder, pages
 from taskgalaxy_ops.sources.kinds import bucket, folder
 from taskgalaxy_ops.sources.listing import Listing, source_files
 from taskgalaxy_ops.storage import keys
 from taskgalaxy_ops.storage.log import Log
 from taskgalaxy_ops.workspace import Workspace
-
-_HEIC = base64.b64decode(  # 64 x 48 pixels
-    "AAAAHGZ0eXBoZWljAAAAAG1pZjFoZWljbWlhZgAAAX1tZXRhAAAAAAAAACFoZGxyAAAAAAAAAABwaWN0AAAAAAAAAAAAAAAAAAAA"
-    "ACJpbG9jAAAAAERAAAEAAQAAAAABoQABAAAAAAAAAFwAAAAjaWluZgAAAAAAAQAAABVpbmZlAgAAAAABAABodmMxAAAAAA5waXRt"
-    "AAAAAAABAAAA/WlwcnAAAADdaXBjbwAAAHZodmNDAQNwAAAAkAAAAAAAHvAA/P34+AAADwNgAAEAGEABDAH//wNwAAADAJAAAAMA"
-    "AAMAHroCQGEAAQAqQgEBA3AAAAMAkAAAAwAAAwAeoCCBBZbq5Ka5uAhoMCAAAAMDIAAAAwAhYgABAAZEAcFzwIkAAAATY29scm5j"
-    "bHgAAQANAAaAAAAAFGlzcGUAAAAAAAAAQAAAAEAAAAAoY2xhcAAAAEAAAAABAAAAMAAAAAEAAAAAAAAAAv////AAAAACAAAAEHBp"
-    "eGkAAAAAAwgICAAAABhpcG1hAAAAAAAAAAEAAQWBAgMFhAAAAGRtZGF0AAAAWCgBrxOA5VzyrLL80y/sn8eiZf/FbwcFEErUQCAy"
-    "uK4wy6NxGr+Rg7YrEkwBTz/fssEfAY2EC9Fyu22hfBGB/AezH+y9OdbKfQIPRy/7h8kdzd2zOOjakqY="
-)
 
 
 def picture(seed: int, kind: str = "PNG", frames: int = 1) -> bytes:
@@ -170,24 +163,20 @@ def test_odd_suffixes_are_counted_together_and_never_printed(images: Path) -> No
 def test_heic_without_its_decoder_is_a_reject_that_names_the_extra(
     images: Path, workspace_of: Callable[..., Workspace], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("taskgalaxy_ops.sources.ingest.register_heif", lambda: None)
-    Pillow.init()  # whatever it registers later would be lost with the patch
-    monkeypatch.setattr(Pillow, "ID", [name for name in Pillow.ID if name != "HEIF"])
-    readable = {name: kind for name, kind in Pillow.OPEN.items() if name != "HEIF"}
-    monkeypatch.setattr(Pillow, "OPEN", readable)
-    (images / "a.heic").write_bytes(_HEIC)
-    (images / "IMG_0001").write_bytes(_HEIC)
+    monkeypatch.setattr("taskgalaxy_ops.sources.checking.Decoders", partial(Decoders, preload=["without_heif"]))
+    (images / "a.heic").write_bytes(HEIC)
+    (images / "IMG_0001").write_bytes(HEIC)
     (images / "b.png").write_bytes(picture(1))
     receipt = pipeline.ingest(workspace_of(), "mine")
     assert [reject.file for reject in receipt.rejects] == ["IMG_0001", "a.heic"]
     assert {reject.reason for reject in receipt.rejects} == {Reason.UNREADABLE}
     assert "taskgalaxy-ops[heif]" in receipt.rejects[0].detail
-    assert lacks_decoder(picture(1, "AVIF")[:32]) == ""
+    assert lacks_decoder(picture(1, "AVIF")) == ""
 
 
 def test_heic_is_read_where_the_extra_is_installed(images: Path, workspace_of: Callable[..., Workspace]) -> None:
     pytest.importorskip("pi_heif", reason="the extra `heif` is not installed")
-    (images / "a").write_bytes(_HEIC)
+    (images / "a").write_bytes(HEIC)
     receipt = pipeline.ingest(workspace_of(), "mine")
     assert (receipt.images, list(receipt.rejects)) == (1, [])
     (image,) = workspace_of().registry.image_index().values()

@@ -14,8 +14,8 @@ from zoo import chunk, deep_png, encoded, odd_exif, picture, ramp, turned, with_
 from taskgalaxy_ops.models.rendering import render, upright
 from taskgalaxy_ops.records import Image, Reason
 from taskgalaxy_ops.settings import IngestSettings
-from taskgalaxy_ops.sources import checking
-from taskgalaxy_ops.sources.checking import inspect
+from taskgalaxy_ops.sources import inspecting
+from taskgalaxy_ops.sources.inspecting import inspect
 
 SETTINGS = IngestSettings(min_side=8)
 NOISE = Pillow.fromarray(np.random.default_rng(3).integers(0, 256, (200, 300, 3), np.uint8))
@@ -206,12 +206,12 @@ class OddError(Exception):
 
 
 @pytest.mark.parametrize(
-    "error", [OddError("?"), AttributeError("x"), RecursionError("deep"), AssertionError(), MemoryError()]
+    "error", [OddError("?"), AttributeError("x"), RecursionError("deep"), AssertionError(), KeyError()]
 )
 def test_whatever_a_decoder_raises_is_the_files_reject(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     def fail(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr(checking, "flat", fail)
+    monkeypatch.setattr(inspecting, "flat", fail)
     found = inspect(encoded(picture(), "PNG"), SETTINGS)
     assert isinstance(found, tuple) and found[0] == Reason.UNREADABLE and type(error).__name__ in found[1]

@@ -13,7 +13,7 @@ from random import Random
 from taskgalaxy_ops.sources.builtin import Made
 from taskgalaxy_ops.sources.builtin.documents import cards, charts, diagrams, drawings, figures, papers, screens, tables
 from taskgalaxy_ops.sources.builtin.documents.canvas import Drawn
-from taskgalaxy_ops.sources.checking import perceptual_hash
+from taskgalaxy_ops.sources.inspecting import perceptual_hash
 
 _TRIES = 40
 _ALIKE = 3  # bits of the perceptual hash
