@@ -160,6 +160,10 @@ SOURCES: Registry[Any] = Registry(
         "file": f"{_HERE}.sources.kinds.folder:opened",
         "s3": f"{_HERE}.sources.kinds.bucket:BucketSource",
         "builtin": f"{_HERE}.sources.kinds.shipped:opened",
+        "webdataset": f"{_HERE}.sources.kinds.webdataset:WebDatasetSource",
+        "parquet": f"{_HERE}.sources.kinds.tables:ParquetSource",
+        "arrow": f"{_HERE}.sources.kinds.tables:ArrowSource",
+        "hf": f"{_HERE}.sources.kinds.hub:opened",
     },
     error=SourceError,
     versioned=False,  # it decides nothing: an image is its bytes
