@@ -164,6 +164,7 @@ SOURCES: Registry[Any] = Registry(
         "parquet": f"{_HERE}.sources.kinds.tables:ParquetSource",
         "arrow": f"{_HERE}.sources.kinds.tables:ArrowSource",
         "hf": f"{_HERE}.sources.kinds.hub:opened",
+        "lance": f"{_HERE}.sources.kinds.lance:LanceSource",
     },
     error=SourceError,
     versioned=False,  # it decides nothing: an image is its bytes

@@ -24,7 +24,7 @@ from taskgalaxy_ops.sources.kinds.containers import Container, Containers
 from taskgalaxy_ops.text import shown
 
 _PLACE = struct.Struct(">IIQI")  # which file, row group, row of the group, item of the row's list
-_ROWS = 16  # that are in memory at a time
+ROWS_AT_A_TIME = 16  # of a table, in memory
 _KEPT = 2  # batches of so many rows
 _CHANGED = "the table has changed since it was listed: scan it again"
 _LONGEST = 4096  # characters of an id
@@ -226,7 +226,7 @@ class ParquetTable:
         self.groups: Sequence[int] = [each.num_rows for each in groups]
 
     def batches(self, group: int, columns: Sequence[str]) -> Iterator[Any]:
-        yield from self._file.iter_batches(_ROWS, row_groups=[group], columns=list(columns))
+        yield from self._file.iter_batches(ROWS_AT_A_TIME, row_groups=[group], columns=list(columns))
 
     def light(self, group: int, column: str) -> str | None:
         own = [path for path in self._leaves if path == column or path.startswith(f"{column}.")]
