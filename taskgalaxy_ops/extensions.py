@@ -165,6 +165,10 @@ SOURCES: Registry[Any] = Registry(
         "arrow": f"{_HERE}.sources.kinds.tables:ArrowSource",
         "hf": f"{_HERE}.sources.kinds.hub:opened",
         "lance": f"{_HERE}.sources.kinds.lance:LanceSource",
+        "coco": f"{_HERE}.sources.kinds.annotations:CocoSource",
+        "visual_genome": f"{_HERE}.sources.kinds.annotations:VisualGenomeSource",
+        "llava": f"{_HERE}.sources.kinds.annotations:ConversationsSource",
+        "sharegpt": f"{_HERE}.sources.kinds.annotations:ConversationsSource",
     },
     error=SourceError,
     versioned=False,  # it decides nothing: an image is its bytes

@@ -106,7 +106,7 @@ class Listing:
             query = "SELECT name, place FROM found WHERE state = ? ORDER BY name, place LIMIT 1 OFFSET ?"
             last = self._db.execute(query, (_IMAGE, limit - 1)).fetchone()
         within, bounds = ("WHERE (name, place) <= (?, ?)", last) if last else ("", ())
-        self._db.execute(f"INSERT INTO files SELECT * FROM found {within} ORDER BY name, place", bounds)
+        self._db.execute(f"INSERT INTO files SELECT * FROM found {within} ORDER BY name, place, own", bounds)
         ((found, kept),) = self._db.execute("SELECT (SELECT count(*) FROM found), (SELECT count(*) FROM files)")
         self._left_out[left_out.OVER_LIMIT] += found - kept
         self._db.execute("DELETE FROM found")
