@@ -61,6 +61,7 @@ class SourceFile:
     origin: str | None = None
     licence: str | None = None
     attribution: str | None = None
+    broken: str = ""  # why it cannot be read, where its source knows that from the listing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -232,6 +233,7 @@ def source_files(name: str, settings: SourceSettings, s3_options: Mapping[str, A
         return SourceFile(
             name=key,
             read=partial(_refused, said["why"]) if "why" in said else partial(source.open, place),
+            broken=said.get("why", ""),
             version=version,
             origin=own.get("origin"),
             licence=own.get("licence") or settings.licence or notes.get("licence"),

@@ -113,17 +113,21 @@ class SourceKind(Protocol):
 SOURCES: Registry[SourceKind] = extensions.SOURCES
 
 
-def found_source(name: str, settings: SourceSettings, s3_options: Mapping[str, Any]) -> Source:
-    """The source at a location. Raises SourceError where its kind is unknown, or it cannot be read.
+def kind_of(location: str) -> tuple[str, str]:
+    """The kind that a location names, and the rest of it.
 
-    A colon may be part of a folder's name: only where ``//`` follows must the kind be known.
+    A colon may be part of a folder's name: only where ``//`` follows need the kind be known.
     """
-    location = settings.location
     matched = _KIND.match(location)
     if matched and (matched[2] or (matched[1] not in _WITH_SLASHES and SOURCES.knows(matched[1]))):
-        kind, rest = matched[1], location[matched.end() :]
-    else:
-        kind, rest = "file", location
+        return matched[1], location[matched.end() :]
+    return "file", location
+
+
+def found_source(name: str, settings: SourceSettings, s3_options: Mapping[str, Any]) -> Source:
+    """The source at a location. Raises SourceError where its kind is unknown, or it cannot be read."""
+    location = settings.location
+    kind, rest = kind_of(location)
     try:
         opener = SOURCES.get(kind)
     except SourceError as error:
