@@ -65,12 +65,12 @@ class Containers:
         self._suffixes = tuple(suffixes)
         self._named: Sequence[str] | None
         base, self._named = _split(place, self._suffixes) if names is None else (place.rest, names)
-        self._base = base.rstrip("/")
+        self._base = base
         self._files: FolderSource | BucketSource
         if base.startswith(_S3):
             self._files = BucketSource(replace(place, location=base))
         else:
-            self._files = FolderSource(place, Path(base or "."))
+            self._files = FolderSource(place, Path(base))
 
     def describe(self) -> Mapping[str, Any]:
         """What the notes beside the files say."""
@@ -84,7 +84,7 @@ class Containers:
             yield from self._in_folder(self._files)
         else:
             for name in self._named:
-                yield self._local(name, os.fsencode(Path(self._base or "/", name)), self._files)
+                yield self._local(name, os.fsencode(Path(self._base, name)), self._files)
 
     def _in_folder(self, files: FolderSource) -> Iterator[Container | Unreadable | LeftOut]:
         found = []
@@ -116,7 +116,7 @@ class Containers:
                 yield from _passed_by(key)
             elif missing is None or key in missing:
                 (missing or set()).discard(key)
-                url = f"{self._base}/{key}"
+                url = f"{self._base.rstrip('/')}/{key}"
                 version = version_of(each)
                 yield Container(name=key, size=each.size, version=version, place=key.encode(), files=files, url=url)
         for name in sorted(missing or ()):
@@ -146,9 +146,9 @@ def _split(place: Place, suffixes: tuple[str, ...]) -> tuple[str, list[str] | No
         if Path(location).is_file():
             return str(Path(location).parent), [Path(location).name]
     if "{" in location:
-        base = location[: location.index("{")].rpartition("/")[0]
-        start = len(base) + 1 if "/" in location[: location.index("{")] else 0
-        return base, [each[start:] for each in _expanded(place.source, location)]
+        base, slash, _ = location[: location.index("{")].rpartition("/")
+        below = base or slash or "."
+        return below, [each[len(base + slash) :] for each in _expanded(place.source, location)]
     if location.startswith(_S3) and location.lower().endswith(suffixes):
         base, _, name = location.rpartition("/")
         return base, [name]
