@@ -29,6 +29,7 @@ def test_the_examples_do_what_the_page_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TASKGALAXY_CACHE", str(tmp_path / "cache"))
     pictures = ModuleType("pictures")
     pictures.__dict__["picture"] = picture
     monkeypatch.setitem(sys.modules, "pictures", pictures)

@@ -21,6 +21,11 @@ from taskgalaxy_ops.records import Reason
 from taskgalaxy_ops.storage import connect
 
 
+@pytest.fixture(autouse=True)
+def _cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TASKGALAXY_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
 def shard(path: Path, seeds: range) -> Path:
     """A tar as the package webdataset writes it."""
     with webdataset.TarWriter(str(path)) as writer:
@@ -274,7 +279,6 @@ def test_notes_beside_the_tars_say_whose_they_are(tmp_path: Path) -> None:
 def test_tars_in_a_bucket_through_ingest(seaweedfs: SeaweedFS, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for key, value in seaweedfs.environment.items():
         monkeypatch.setenv(key, value)
-    monkeypatch.setenv("TASKGALAXY_CACHE", str(tmp_path / "cache"))
     place = f"s3://{seaweedfs.bucket}/shards {tmp_path.name}"
     bucket = connect(place, **seaweedfs.s3_options)
     for number in range(2):
@@ -298,7 +302,6 @@ def test_the_index_of_a_tar_in_a_bucket_is_kept(
 ) -> None:
     from taskgalaxy_ops.sources.kinds import webdataset as kind
 
-    monkeypatch.setenv("TASKGALAXY_CACHE", str(tmp_path / "cache"))
     place = f"s3://{seaweedfs.bucket}/kept {tmp_path.name}"
     connect(place, **seaweedfs.s3_options).replace("a.tar", shard(tmp_path / "a.tar", range(4)).read_bytes()[:-10241])
     first = seen(f"webdataset:{place}/a.tar", seaweedfs.s3_options)
