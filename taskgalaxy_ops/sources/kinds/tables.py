@@ -285,7 +285,9 @@ class ArrowTable:
         else:
             self._file.seek(self._at[group])
             batch = pyarrow.ipc.read_record_batch(pyarrow.ipc.read_message(self._file), self.schema)
-        yield batch.select(list(columns))
+        chosen = batch.select(list(columns))
+        chosen.validate(full=True)  # a damaged file states places outside of it, and reading there ends the process
+        yield chosen
 
     def light(self, group: int, column: str) -> str | None:  # noqa: ARG002 - as for any table
         return column

@@ -133,7 +133,7 @@ class _Header(tarfile.TarInfo):
 
 
 def _members(tar: Container) -> Iterator[_Member | Unreadable | LeftOut]:
-    """What a tar holds, and what is wrong with it. Its index is kept in this user's cache while its version is known."""
+    """What a tar holds, and what is wrong with it. Its index is kept in a cache, if its version is known."""
     if not tar.version:
         yield from _indexed(tar)
         return
