@@ -116,9 +116,8 @@ class TableSource:
                 if not images:
                     yield LeftOut(left_out.ROW_WITHOUT)
                 for item in range(images):
-                    name = self._name(file, said, before + row) + (f"/{item}" if items else "")
-                    place = _PLACE.pack(number, group, row, item)
-                    yield self._entry(file, name, place, said)
+                    within = f"{before + row:09}/{item}" if items else f"{before + row:09}"
+                    yield self._entry(file, within, said, _PLACE.pack(number, group, row, item))
             before += rows
         if table.broken:
             yield Unreadable(file.name, file.version, f"{table.broken}; {before:,} rows before it were taken")
@@ -136,15 +135,18 @@ class TableSource:
             return iter([{}] * table.groups[group])
         return chain.from_iterable(each.to_pylist() for each in table.batches(group, columns))
 
-    def _name(self, file: TableFile, said: Mapping[str, Any], row: int) -> str:
-        return f"{file.name}/{row:09}" if self._id is None else str(said[self._id])
-
-    def _entry(self, file: TableFile, name: str, place: bytes, said: Mapping[str, Any]) -> FoundImage | Unreadable:
-        if self._id is not None and (not isinstance(said[self._id], str | int) or not 0 < len(name) <= _LONGEST):
-            return Unreadable(f"{file.name}/{name[:200]}", file.version, f"its `{self._id}` is no text and no number")
+    def _entry(self, file: TableFile, within: str, said: Mapping[str, Any], place: bytes) -> FoundImage | Unreadable:
+        """within: the image's row in the file, and its item of a list."""
         own = {key: value for key, column in self._claims.items() if isinstance(value := said[column], str)}
-        version = f"{file.version}@{file.name}" if self._id is not None and file.version else file.version
-        return FoundImage(name=name, version=version, place=place, **own)
+        if self._id is None:
+            return FoundImage(name=f"{file.name}/{within}", version=file.version, place=place, **own)
+        key = said[self._id]
+        if not isinstance(key, str | int) or not 0 < len(str(key)) <= _LONGEST:
+            why = f"its `{self._id}` is no number, and no text of at most {_LONGEST:,} characters"
+            return Unreadable(f"{file.name}/{within}", file.version, why)
+        _, slash, item = within.partition("/")
+        version = f"{file.version}@{file.name}" if file.version else ""
+        return FoundImage(name=f"{key}{slash}{item}", version=version, place=place, **own)
 
     def open(self, place: bytes) -> bytes:
         number, group, row, item = _PLACE.unpack(place)

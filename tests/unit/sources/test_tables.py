@@ -112,8 +112,8 @@ def test_names_and_licences_by_columns(tmp_path: Path) -> None:
     claims = {claim.file: (claim.origin, claim.licence) for claim in workspace.registry.claims()}
     assert claims == {"b/2.txt": ("https://example.org/b", "CC0-1.0"), "../a": ("u", None)}
     assert {(each.file, each.reason) for each in receipt.rejects} == {
-        ("a.parquet/", Reason.UNREADABLE),
-        ("a.parquet/None", Reason.UNREADABLE),
+        ("a.parquet/000000002", Reason.UNREADABLE),
+        ("a.parquet/000000003", Reason.UNREADABLE),
     }
     assert receipt.unusual == {}  # that a name has no suffix is nothing unusual
     with pytest.raises(SourceError, match="no column 'nowhere', which the options name"):
