@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain
+from itertools import chain, repeat
 from typing import Any, ClassVar, Protocol
 
 from taskgalaxy_ops.errors import NotFoundError, SourceError, UnreadableError
@@ -25,6 +25,7 @@ from taskgalaxy_ops.text import shown
 
 _PLACE = struct.Struct(">IIQI")  # which file, row group, row of the group, item of the row's list
 ROWS_AT_A_TIME = 16  # of a table, in memory
+_ROWS_A_BYTE = 8  # of a file that tells the truth, at most
 _KEPT = 2  # batches of so many rows
 _CHANGED = "the table has changed since it was listed: scan it again"
 _LONGEST = 4096  # characters of an id
@@ -125,14 +126,14 @@ class TableSource:
     def _held(self, table: Table, group: int, column: str, items: bool) -> Iterator[int]:
         light = table.light(group, column)
         if light is None:
-            return iter([1] * table.groups[group])
+            return repeat(1, table.groups[group])
         return chain.from_iterable(counts(each.column(0), items=items) for each in table.batches(group, [light]))
 
     def _told(self, table: Table, group: int) -> Iterator[Mapping[str, Any]]:
         """What the other columns that the options name say, row by row."""
         columns = list(dict.fromkeys(filter(None, [self._id, *self._claims.values()])))
         if not columns:
-            return iter([{}] * table.groups[group])
+            return repeat({}, table.groups[group])
         return chain.from_iterable(each.to_pylist() for each in table.batches(group, columns))
 
     def _entry(self, file: TableFile, within: str, said: Mapping[str, Any], place: bytes) -> FoundImage | Unreadable:
@@ -192,23 +193,32 @@ class _Window:
         self._batches: Iterator[Any] = iter(())
         self._kept: deque[tuple[int, Any]] = deque(maxlen=_KEPT)  # first row, values
         self._next = 0
+        self._why = _CHANGED  # why a row group has no further batch
 
     def value(self, group: int, row: int) -> tuple[Any, bool]:
         """A row's value, as pyarrow's scalar, and whether it is a list. Raises UnreadableError if the row is gone."""
         if group != self._group or (row < self._next and not any(first <= row for first, _ in self._kept)):
             if group >= len(self._table.groups):
                 raise UnreadableError(_CHANGED)
-            self._group, self._next = group, 0
+            self._group, self._next, self._why = group, 0, _CHANGED
             self._kept.clear()
             self._batches = self._table.batches(group, [self._column])
         while row >= self._next:
-            batch = next(self._batches, None)
+            batch = self._following()
             if batch is None:
-                raise UnreadableError(_CHANGED)
+                raise UnreadableError(self._why)
             self._kept.append((self._next, batch.column(0)))
             self._next += batch.num_rows
         first, values = next((first, values) for first, values in reversed(self._kept) if first <= row)
         return values[row - first], self._items
+
+    def _following(self) -> Any:
+        """The next batch; None where there is none. What follows damage is not read again for each of its rows."""
+        try:
+            return next(self._batches, None)
+        except _unreadable() as error:
+            self._why = f"the row group is damaged ({shown(error)})"
+            return None
 
 
 class ParquetTable:
@@ -226,6 +236,8 @@ class ParquetTable:
         self._leaves = [self._metadata.schema.column(each).path for each in range(self._metadata.num_columns)]
         groups = (self._metadata.row_group(each) for each in range(self._metadata.num_row_groups))
         self.groups: Sequence[int] = [each.num_rows for each in groups]
+        if min(self.groups, default=0) < 0 or sum(self.groups) > _ROWS_A_BYTE * container.size:
+            raise ColumnError(f"it states {sum(self.groups):,} rows in {container.size:,} bytes")
 
     def batches(self, group: int, columns: Sequence[str]) -> Iterator[Any]:
         yield from self._file.iter_batches(ROWS_AT_A_TIME, row_groups=[group], columns=list(columns))

@@ -17,7 +17,7 @@ from sourcing import files_of, picture, seen, workspace_at
 
 from taskgalaxy_ops import pipeline
 from taskgalaxy_ops.demo.services import SeaweedFS
-from taskgalaxy_ops.errors import SourceError, UnreadableError
+from taskgalaxy_ops.errors import SourceError, StoreError, UnreadableError
 from taskgalaxy_ops.records import Reason
 from taskgalaxy_ops.sources.kinds import tables
 from taskgalaxy_ops.storage import connect
@@ -192,6 +192,29 @@ def test_damage_inside_a_parquet_file_rejects_its_rows_alone(tmp_path: Path) -> 
     receipt = pipeline.ingest(workspace, "mine")
     assert receipt.files == 6
     assert [each.file for each in receipt.rejects] == ["a.parquet/000000000", "a.parquet/000000001"]
+    assert all(each.detail.startswith("the row group is damaged") for each in receipt.rejects)
+
+
+def test_a_file_that_states_more_rows_than_it_can_hold_is_a_reject(tmp_path: Path) -> None:
+    written(tmp_path / "a.parquet", {"n": pa.nulls(1_000_000), "image": pa.nulls(1_000_000, pa.binary())})
+    with pytest.raises(SourceError, match="it states 1,000,000 rows in"):
+        seen(f"parquet:{tmp_path}/a.parquet", options={"column": "image"})
+
+
+def test_a_bucket_that_goes_away_ends_the_scan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from taskgalaxy_ops.sources.kinds import containers
+
+    written(tmp_path / "a.parquet", {"image": pictures(range(4))})
+    source = tables.ParquetSource(_place(f"parquet:{tmp_path}/a.parquet"))
+    files = list(source.list())
+
+    def away(*_: object) -> bytes:
+        raise StoreError("the bucket does not reply")
+
+    monkeypatch.setattr(containers.Container, "part", away)
+    monkeypatch.setattr(tables, "_opened", lambda container, mapped: pa.PythonFile(containers._Ranged(container), "r"))
+    with pytest.raises(StoreError, match="the bucket does not reply"):
+        source.open(files[0].place)  # type: ignore[union-attr]
 
 
 def test_a_table_that_changes_after_it_was_listed_is_told(tmp_path: Path) -> None:
