@@ -86,6 +86,13 @@ def test_a_look_shows_images_and_rejects_and_writes_nothing(run: Callable[..., s
     assert not (tmp_path / "store").exists()
 
 
+def test_a_source_that_is_only_registered_can_be_looked_into(run: Callable[..., str], tmp_path: Path) -> None:
+    run("ingest", "--quiet")
+    raw = yaml.safe_load((tmp_path / "settings.yaml").read_text())
+    (tmp_path / "settings.yaml").write_text(yaml.safe_dump({**raw, "sources": {}}))
+    assert run("sources", "preview", "llava").startswith(f"llava: 2 files of llava at llava:{tmp_path}/llava.json")
+
+
 def test_a_location_can_be_looked_into_with_options(run: Callable[..., str], tmp_path: Path) -> None:
     (tmp_path / "b.json").write_text(json.dumps([{"image": "2.png"}]))
     images = f"images={tmp_path}/mine"
