@@ -13,7 +13,8 @@ import tarfile
 import threading
 import uuid
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -138,11 +139,7 @@ def _members(tar: Container) -> Iterator[_Member | Unreadable | LeftOut]:
         yield from _indexed(tar)
         return
     kept = _Index(tar)
-    if (rows := kept.read()) is None:
-        rows = [_to_json(each) for each in _indexed(tar)]
-        kept.write(rows)
-    for row in rows:
-        yield _from_json(tar, row)
+    yield from kept.rows() if kept.there() else kept.keeping(_indexed(tar))
 
 
 def _indexed(tar: Container) -> Iterator[_Member | Unreadable | LeftOut]:
@@ -269,23 +266,50 @@ class _Index:
 
     def __init__(self, tar: Container) -> None:
         cache = Path(os.environ.get("TASKGALAXY_CACHE") or Path.home() / ".cache" / "taskgalaxy")
-        self._file = cache / "tars" / f"{fingerprint('tar index 1', tar.url or _path(tar))}.json"
-        self._version = tar.version
+        self._file = cache / "tars" / f"{fingerprint('tar index 1', tar.url or _path(tar))}.jsonl"
+        self._tar = tar
 
-    def read(self) -> list[_Row] | None:
-        """The rows of this version of the tar; None if they are not kept."""
+    def there(self) -> bool:
+        """Whether the index of this version of the tar is kept."""
         try:
-            kept = json.loads(self._file.read_bytes())
+            with self._file.open(encoding="utf-8") as kept:
+                return bool(json.loads(kept.readline()) == self._tar.version)
         except (OSError, ValueError):
-            return None
-        return kept["rows"] if kept.get("version") == self._version else None
+            return False
 
-    def write(self, rows: list[_Row]) -> None:
-        """Keep the rows. A cache that cannot be written costs time, and nothing else."""
-        temporary = self._file.with_suffix(f".{uuid.uuid4().hex}")
+    def rows(self) -> Iterator[_Member | Unreadable | LeftOut]:
+        """What is kept. Raises SourceError where it is damaged."""
         try:
-            self._file.parent.mkdir(parents=True, exist_ok=True)
-            temporary.write_text(json.dumps({"version": self._version, "rows": rows}), encoding="utf-8")
-            temporary.replace(self._file)
-        except OSError:
-            temporary.unlink(missing_ok=True)
+            with self._file.open(encoding="utf-8") as kept:
+                kept.readline()
+                for line in kept:
+                    yield _from_json(self._tar, json.loads(line))
+        except (OSError, ValueError, TypeError) as error:
+            raise SourceError(f"{self._file}: this cached index cannot be read ({error}). Delete it.") from error
+
+    def keeping(self, found: Iterable[_Member | Unreadable | LeftOut]) -> Iterator[_Member | Unreadable | LeftOut]:
+        """``found``, which is kept once all of it was taken. A cache that cannot be written costs time alone."""
+        temporary = self._file.with_suffix(f".{uuid.uuid4().hex}")
+        out = None
+        try:
+            with suppress(OSError):
+                self._file.parent.mkdir(parents=True, exist_ok=True)
+                out = temporary.open("w", encoding="utf-8")
+                out.write(json.dumps(self._tar.version) + "\n")
+            for each in found:
+                try:
+                    if out is not None:
+                        out.write(json.dumps(_to_json(each)) + "\n")
+                except OSError:
+                    out = None
+                yield each
+            with suppress(OSError):
+                if out is not None:
+                    out.flush()
+                    os.fsync(out.fileno())
+                    temporary.replace(self._file)
+        finally:
+            with suppress(OSError):
+                if out is not None:
+                    out.close()
+                temporary.unlink(missing_ok=True)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import io
 import os
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import webdataset
@@ -15,15 +16,17 @@ from sourcing import files_of, picture, seen, workspace_at
 
 from taskgalaxy_ops import pipeline
 from taskgalaxy_ops.demo.services import SeaweedFS
-from taskgalaxy_ops.errors import SourceError, UnreadableError
+from taskgalaxy_ops.errors import SourceError, StoreError, UnreadableError
 from taskgalaxy_ops.hashing import sha256_hex
 from taskgalaxy_ops.records import Reason
 from taskgalaxy_ops.storage import connect
 
 
 @pytest.fixture(autouse=True)
-def _cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TASKGALAXY_CACHE", str(tmp_path_factory.mktemp("cache")))
+def _cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("TASKGALAXY_CACHE", str(folder))
+    return folder
 
 
 def shard(path: Path, seeds: range) -> Path:
@@ -295,6 +298,31 @@ def test_tars_in_a_bucket_through_ingest(seaweedfs: SeaweedFS, tmp_path: Path, m
     bucket.replace("deep/s-001.tar", shard(tmp_path / "s.tar", range(10, 16)).read_bytes())  # one more
     again = pipeline.ingest(workspace, "mine")
     assert (again.images, again.new_images) == (11, 1)
+
+
+def test_an_index_is_kept_whole_or_not_at_all(tmp_path: Path, _cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from taskgalaxy_ops.sources.kinds import webdataset as kind
+
+    location = f"webdataset:{shard(tmp_path / 'a.tar', range(4))}"
+    inner = kind._indexed
+
+    def broken(tar: kind.Container) -> Iterator[Any]:
+        yield next(inner(tar))
+        raise StoreError("the bucket does not reply")
+
+    monkeypatch.setattr(kind, "_indexed", broken)
+    with pytest.raises(StoreError):
+        seen(location)
+    assert list((_cache / "tars").iterdir()) == []
+    monkeypatch.setattr(kind, "_indexed", inner)
+    first = seen(location)
+    [kept] = (_cache / "tars").iterdir()
+    assert seen(location) == first
+    kept.write_bytes(kept.read_bytes()[:-5])
+    with pytest.raises(SourceError, match=r"cached index cannot be read.*Delete it"):
+        seen(location)
+    monkeypatch.setenv("TASKGALAXY_CACHE", "/proc/nowhere")  # where nothing can be written
+    assert seen(location) == first
 
 
 def test_the_index_of_a_tar_in_a_bucket_is_kept(
