@@ -49,7 +49,8 @@ from galaxy_defaults import OFFERED_SOURCES, SETTINGS, SOURCES, Receipt, announc
             type=["null", "string"],
             examples=[*SETTINGS.watch_parents, *LOCATIONS],
             title="Location",
-            description="A folder as the workers see it, s3://bucket/prefix, or one that ships (builtin:…). "
+            description="A folder as the workers see it, s3://bucket/prefix, one that ships (builtin:…), or of another "
+            "kind (webdataset:…, parquet:…, coco:…; docs/sources.md). "
             f"Empty: as in the settings, or where it was last; for {EACH_FOLDER}, airflow.watch_parents.",
         ),
         "licence": Param(
@@ -65,6 +66,13 @@ from galaxy_defaults import OFFERED_SOURCES, SETTINGS, SOURCES, Receipt, announc
             items={"type": "string", "pattern": r"^\.[A-Za-z0-9]{1,8}$"},
             title="Suffixes",
             description="One a line, e.g. .jpg: only files with these. Empty: every file that is an image.",
+        ),
+        "options": Param(
+            {},
+            type=["null", "object"],
+            additionalProperties={"type": "string"},
+            title="Options",
+            description='What the kind of source is told beside the location, e.g. {"column": "image"}.',
         ),
         "limit": Param(
             None,

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import taskgalaxy_ops
-from taskgalaxy_ops.cli import airflow, finetune, local, look, maintain, release, run, taxonomy
+from taskgalaxy_ops.cli import airflow, finetune, local, look, maintain, release, run, sources, taxonomy
 from taskgalaxy_ops.cli.common import PENDING, Command
 from taskgalaxy_ops.errors import PendingError, TaskGalaxyError
 
@@ -76,6 +76,7 @@ def _parser() -> argparse.ArgumentParser:
         return sub
 
     run.add_sources(add)
+    sources.add(add)
     taxonomy.add(add, commands)
     run.add_stages(add)
     release.add(add)

@@ -30,7 +30,12 @@ class SourceSettings(Strict):
 
     location: str = Field(
         description="a folder, s3://bucket/prefix, builtin:photos|documents|shapes|openclipart, or a kind of source "
-        "that an installed package brings, a colon, and what it wants to know"
+        "(webdataset, parquet, hf, coco …, or one that an installed package brings), a colon, and what it wants to know"
+    )
+    options: dict[str, str] = Field(
+        {},
+        description="what else the kind of source is told, e.g. column: photo",
+        exclude_if=lambda options: not options,
     )
     suffixes: tuple[str, ...] = Field(
         USUAL_SUFFIXES,

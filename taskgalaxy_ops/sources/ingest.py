@@ -99,7 +99,7 @@ def ingest(
             new_shards=len(shards),
             rejects=rejects,
             left_out=passed_by,
-            unusual=_unusual(staging) if chosen.by_content else {},
+            unusual=_unusual(staging) if chosen.by_content and not files.declared else {},
         )
 
 

@@ -16,6 +16,12 @@ BROKEN_LINK = "broken link"
 FOLDER_AGAIN = "link to a folder that is read anyway"
 FOLDER_CLOSED = "folder that may not be opened"
 SPECIAL = "neither file nor folder"
+REPLACED = "file that another of the same name replaces"
+METADATA = "metadata of a sample"
+TAR_LINK = "link in a tar"
+NO_ENTRY_IMAGE = "entry without an image"
+NOT_NAMED = "image that no entry names"
+ROW_WITHOUT = "row without an image"
 OVER_LIMIT = "over the limit"
 NO_IMAGE = "no known image"
 PAGE = "further page or frame"
@@ -39,6 +45,12 @@ _WORDS = {
     FOLDER_AGAIN: ("link to a folder that is read anyway", "links to folders that are read anyway", ""),
     FOLDER_CLOSED: ("folder that may not be opened", "folders that may not be opened", "its rights"),
     SPECIAL: ("neither file nor folder", "neither files nor folders", ""),
+    REPLACED: ("file that another of the same name replaces", "files that another of the same name replaces", ""),
+    METADATA: ("member with metadata", "members with metadata", ""),
+    TAR_LINK: ("link in a tar", "links in a tar", ""),
+    NO_ENTRY_IMAGE: ("entry without an image", "entries without an image", ""),
+    NOT_NAMED: ("image that no entry names", "images that no entry names", ""),
+    ROW_WITHOUT: ("row without an image", "rows without an image", ""),
     NO_IMAGE: ("that is no known image", "that are no known images", ""),
     PAGE: ("further page or frame", "further pages or frames", "none: the first is used"),
     OVER_LIMIT: ("over the limit", "over the limit", "limit"),

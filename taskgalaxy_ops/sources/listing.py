@@ -1,7 +1,9 @@
-"""The files of a source in order of name, wherever they lie (``kinds``: a folder, an S3 prefix, one that ships)."""
+"""The files of a source in order of name, wherever they lie (``kinds``: a folder, an S3 prefix, tars, tables …)."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -18,17 +20,32 @@ from taskgalaxy_ops.records import FileVersion
 from taskgalaxy_ops.settings import SourceSettings
 from taskgalaxy_ops.sources import left_out
 from taskgalaxy_ops.sources.content import HEAD_BYTES, by_suffix, holds_image, suffix_of
-from taskgalaxy_ops.sources.kinds import NOTES_FILE, Found, LeftOut, Source, found_source
+from taskgalaxy_ops.sources.kinds import (
+    NOTES_FILE,
+    Found,
+    FoundImage,
+    LeftOut,
+    Source,
+    SourceEntry,
+    Unreadable,
+    found_source,
+)
 
 _TABLES = """
 PRAGMA cache_size = -512;
 PRAGMA journal_mode = OFF;
 PRAGMA synchronous = OFF;
-CREATE TABLE found (name TEXT, version TEXT, place BLOB, state INTEGER);
-CREATE TABLE files (name TEXT, version TEXT, place BLOB, state INTEGER);
+CREATE TABLE found (name TEXT, version TEXT, place BLOB, state INTEGER, own TEXT);
+CREATE TABLE files (name TEXT, version TEXT, place BLOB, state INTEGER, own TEXT);
+"""
+# Of several files with one name the last stands: files are sorted, so that they stand side by side.
+_OF_ONE_NAME = """
+FROM files WHERE EXISTS (SELECT 1 FROM files AS next WHERE next.rowid = files.rowid + 1 AND next.name = files.name{})
 """
 # States of a file.
 _IMAGE, _TO_LOOK_INTO, _OTHER = 0, 1, 2  # _OTHER: no image inside, or over the limit
+
+_OWN = ("origin", "licence", "attribution")  # what a source may say of a single file
 
 _LOOKERS = 16  # files that are looked into at a time
 _LOOKED_AT_ONCE = 512
@@ -44,18 +61,24 @@ class SourceFile:
     origin: str | None = None
     licence: str | None = None
     attribution: str | None = None
+    broken: str = ""  # why it cannot be read, where its source knows that from the listing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Reader:
-    """What a listing needs of its source. made: makes a record of a row. head: a file's first bytes."""
+    """What a listing needs of its source.
 
-    made: Callable[[Found], SourceFile]
+    made: makes a record of a file and of what is known of it alone. head: a file's first bytes. by_place: files are
+    best read in order of place.
+    """
+
+    made: Callable[[Found, Mapping[str, str]], SourceFile]
     head: Callable[[bytes], bytes]
+    by_place: bool = False
 
 
 class Listing:
-    """A source's files that are or may be images, in order of name, up to its limit.
+    """A source's files that are or may be images, in order of name (or of place), up to its limit.
 
     A file whose suffix says nothing may be one, until ``look`` has read its first bytes. SQLite sorts the files and
     keeps them on disk, so that memory does not grow with the source, in a temporary file that is deleted when the
@@ -64,7 +87,7 @@ class Listing:
 
     def __init__(
         self,
-        wanted: Iterable[Found | LeftOut],
+        wanted: Iterable[SourceEntry],
         chosen: Callable[[str], bool | str | None],
         limit: int | None,
         reader: _Reader,
@@ -74,32 +97,44 @@ class Listing:
         kind under which it is left out. notes: the notes' sha256, or ""."""
         self._reader, self._limit, self._notes = reader, limit, notes
         self._left_out: Counter[str] = Counter()
+        self.declared = False  # the source itself says of some files that they are images
         self._db = sqlite3.connect("")
         self._db.executescript(_TABLES)
-        self._db.executemany("INSERT INTO found VALUES (?, ?, ?, ?)", self._sorted_out(wanted, chosen))
+        self._db.executemany("INSERT INTO found VALUES (?, ?, ?, ?, ?)", self._sorted_out(wanted, chosen))
         # Files that are still to be looked into do not count towards the limit yet.
         last = None
         if limit is not None:
             query = "SELECT name, place FROM found WHERE state = ? ORDER BY name, place LIMIT 1 OFFSET ?"
             last = self._db.execute(query, (_IMAGE, limit - 1)).fetchone()
         within, bounds = ("WHERE (name, place) <= (?, ?)", last) if last else ("", ())
-        self._db.execute(f"INSERT INTO files SELECT * FROM found {within} ORDER BY name, place", bounds)
+        self._db.execute(f"INSERT INTO files SELECT * FROM found {within} ORDER BY name, place, own", bounds)
         ((found, kept),) = self._db.execute("SELECT (SELECT count(*) FROM found), (SELECT count(*) FROM files)")
         self._left_out[left_out.OVER_LIMIT] += found - kept
         self._db.execute("DELETE FROM found")
+        ((replaced,),) = self._db.execute("SELECT count(*) " + _OF_ONE_NAME.format(" AND next.place != files.place"))
+        self._left_out[left_out.REPLACED] += replaced
+        self._db.execute("DELETE " + _OF_ONE_NAME.format(""))
 
     def _sorted_out(
-        self, wanted: Iterable[Found | LeftOut], chosen: Callable[[str], bool | str | None]
-    ) -> Iterator[tuple[str, str, bytes, int]]:
+        self, wanted: Iterable[SourceEntry], chosen: Callable[[str], bool | str | None]
+    ) -> Iterator[tuple[str, str, bytes, int, str | None]]:
         for each in wanted:
             if isinstance(each, LeftOut):
                 self._left_out[each.kind] += 1
+                continue
+            if isinstance(each, Unreadable):
+                yield each.name, each.version, b"", _IMAGE, json.dumps({"why": each.why})
+                continue
+            if isinstance(each, FoundImage):
+                self.declared = True
+                own = {key: text for key in _OWN if (text := getattr(each, key))}
+                yield each.name, each.version, each.place, _IMAGE, json.dumps(own) if own else None
                 continue
             choice = chosen(each[0])
             if isinstance(choice, str):
                 self._left_out[choice] += 1
             elif choice is not False:
-                yield (*each, _IMAGE if choice else _TO_LOOK_INTO)
+                yield (*each, _IMAGE if choice else _TO_LOOK_INTO, None)
 
     def __enter__(self) -> Listing:
         return self
@@ -113,8 +148,10 @@ class Listing:
         return int(self._db.execute("SELECT count(*) FROM files WHERE state != ?", (_OTHER,)).fetchone()[0])
 
     def __iter__(self) -> Iterator[SourceFile]:
-        rows = self._db.execute("SELECT name, version, place FROM files WHERE state != ? ORDER BY rowid", (_OTHER,))
-        return map(self._reader.made, rows)
+        order = "place, rowid" if self._reader.by_place else "rowid"
+        query = f"SELECT name, version, place, own FROM files WHERE state != ? ORDER BY {order}"
+        for *found, own in self._db.execute(query, (_OTHER,)):
+            yield self._reader.made((found[0], found[1], found[2]), json.loads(own) if own else {})
 
     @property
     def left_out(self) -> dict[str, int]:
@@ -127,8 +164,17 @@ class Listing:
         The notes come last, because claims depend on them too.
         """
         listed = self._db.execute("SELECT name, version FROM files ORDER BY rowid")
-        notes = [FileVersion(NOTES_FILE, self._notes)] if self._notes else []
+        notes = [FileVersion(NOTES_FILE, version)] if (version := self._notes_version()) else []
         return chain((FileVersion(name, version) for name, version in listed), notes)
+
+    def _notes_version(self) -> str:
+        """The hash of the notes, and of what the source says of single files; "" if there is neither."""
+        said = hashlib.sha256()
+        count = 0
+        for row in self._db.execute("SELECT name, own FROM files WHERE own IS NOT NULL ORDER BY rowid"):
+            said.update(canonical_json(row) + b"\n")
+            count += 1
+        return sha256_hex(canonical_json([self._notes, said.hexdigest()])) if count else self._notes
 
     def keep(self, picked: Callable[[str], bool]) -> None:
         """Drop the files for whose name ``picked`` is false."""
@@ -181,12 +227,13 @@ def source_files(name: str, settings: SourceSettings, s3_options: Mapping[str, A
     source = found_source(name, settings, s3_options)
     notes = source.describe()
 
-    def made(row: Found) -> SourceFile:
+    def made(row: Found, said: Mapping[str, str]) -> SourceFile:
         key, version, place = row
-        own = notes.get("files", {}).get(key, {})
+        own = {**notes.get("files", {}).get(key, {}), **said}
         return SourceFile(
             name=key,
-            read=partial(source.open, place),
+            read=partial(_refused, said["why"]) if "why" in said else partial(source.open, place),
+            broken=said.get("why", ""),
             version=version,
             origin=own.get("origin"),
             licence=own.get("licence") or settings.licence or notes.get("licence"),
@@ -197,7 +244,7 @@ def source_files(name: str, settings: SourceSettings, s3_options: Mapping[str, A
         source.list(),
         partial(_choice, settings),
         settings.limit,
-        _Reader(made=made, head=partial(_head, source)),
+        _Reader(made=made, head=partial(_head, source), by_place=getattr(source, "by_place", False)),
         sha256_hex(canonical_json(notes)) if notes else "",
     )
     if not len(files):
@@ -229,6 +276,10 @@ def _choice(settings: SourceSettings, name: str) -> bool | str | None:
     if image is False and name == NOTES_FILE:
         return False
     return left_out.suffix_kind(suffix) if image is False else image
+
+
+def _refused(why: str) -> bytes:
+    raise UnreadableError(why)
 
 
 def _head(source: Source, place: bytes) -> bytes:

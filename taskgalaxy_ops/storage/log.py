@@ -101,6 +101,13 @@ class Log:
         """Number of the last entry read; 0 for an empty log."""
         return self._last
 
+    def age(self, number: int) -> float | None:
+        """Seconds since an entry was written, by the store's clock; None once a base has replaced it."""
+        try:
+            return self._store.age(self._entry_key(number))
+        except NotFoundError:
+            return None
+
     def newest(self, since: int = 0) -> int:
         """The number of the newest entry in the store, or ``since`` if that is larger. Reads no entry."""
         listing = self._store.list(f"{self._prefix}/e/", after=self._entry_key(since))

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet
 import pytest
 import yaml
 from e2e.galaxies import Models
@@ -75,6 +76,16 @@ def test_ingest(settings_of: Callable[..., Settings], shapes: Path) -> None:
     before = workspace.registry.last()
     assert run("galaxy_ingest", name="mine")[""] == "success"  # again: it knows where
     assert workspace.registry.last() == before
+
+
+def test_ingest_of_a_table_with_options(settings_of: Callable[..., Settings], shapes: Path, tmp_path: Path) -> None:
+    raws = [path.read_bytes() for path in sorted(shapes.glob("*.png"))]
+    pyarrow.parquet.write_table(pyarrow.table({"a": raws, "b": raws}), tmp_path / "rows.parquet")
+    workspace = Workspace.open(settings_of())
+    states = run("galaxy_ingest", name="rows", location=f"parquet:{tmp_path}/rows.parquet", options={"column": "b"})
+    assert states == {**REGISTERED, "announce": "success"}
+    assert workspace.registry.scans()["rows"].settings == {"options": {"column": "b"}}
+    assert len(list(workspace.registry.claims())) == len(raws) > 0
 
 
 @pytest.mark.parametrize(

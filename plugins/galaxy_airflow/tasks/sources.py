@@ -74,7 +74,7 @@ def chosen(form: Mapping[str, Any], ti: Any) -> list[dict[str, Any]]:
     found, failed = watch.located_below(workspace, parents)
     if not found and not failed:
         raise SourceError(f"name {EACH_FOLDER}: there is no folder below {', '.join(parents)}.")
-    asked = {name: form[name] for name in ("licence", "attribution", "suffixes", "limit") if form.get(name)}
+    asked = {name: form[name] for name in ("licence", "attribution", "suffixes", "options", "limit") if form.get(name)}
     return _found({name: each.model_copy(update=asked) for name, each in found.items()}, failed, ti)
 
 

@@ -1,6 +1,6 @@
 """The kinds of sources, a file each: what the part of a location before its colon names.
 
-``builtin:photos``, ``s3://bucket/prefix``, ``file:///folder``; a location without such a part is a folder.
+``builtin:photos``, ``s3://bucket/prefix``, ``webdataset:/shards``; a location without such a part is a folder.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from taskgalaxy_ops import extensions
@@ -36,6 +36,30 @@ class LeftOut:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FoundImage:
+    """A ``Found`` of which its source knows that it is an image, whatever its name says, and perhaps whose it is."""
+
+    name: str
+    version: str
+    place: bytes
+    origin: str | None = None
+    licence: str | None = None
+    attribution: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """Something that should be read and cannot be: it becomes a reject with this name and reason."""
+
+    name: str
+    version: str
+    why: str
+
+
+SourceEntry = Found | FoundImage | Unreadable | LeftOut
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
     """Where a source lies, as its kind is told."""
 
@@ -46,16 +70,21 @@ class Place:
     s3_options: Mapping[str, Any]  # boto3 arguments
     follow_links: str = "inside"  # of a folder: "inside", "anywhere" or "never"
     hidden: bool = False  # names that begin with a dot are wanted, too
+    options: Mapping[str, str] = field(default_factory=dict)  # what else the kind is told; it names those it knows
 
 
 class Source(Protocol):
     """A source that was found: lists its files, opens one, and describes whose they are.
 
-    One that can read the beginning of a file alone may also have ``head(place, length) -> bytes``.
+    One that can read the beginning of a file alone may also have ``head(place, length) -> bytes``. One whose files are
+    best read in order of their places (as they lie in a container) has ``by_place = True``.
     """
 
-    def list(self) -> Iterable[Found | LeftOut]:
-        """Every file, in any order, whatever its suffix; and what was passed by, to be counted."""
+    def list(self) -> Iterable[SourceEntry]:
+        """Every file, in any order, whatever its suffix; and what was passed by, to be counted.
+
+        Of several files with one name, the one with the greatest place stands; the others are counted.
+        """
         ...
 
     def open(self, place: bytes) -> bytes:
@@ -71,7 +100,10 @@ class Source(Protocol):
 
 
 class SourceKind(Protocol):
-    """What the registry of sources holds under a name."""
+    """What the registry of sources holds under a name.
+
+    One that takes options has ``options``: a mapping from the name of each to what it says.
+    """
 
     def __call__(self, place: Place) -> Source:
         """The source that lies there. Raises SourceError."""
@@ -81,21 +113,31 @@ class SourceKind(Protocol):
 SOURCES: Registry[SourceKind] = extensions.SOURCES
 
 
-def found_source(name: str, settings: SourceSettings, s3_options: Mapping[str, Any]) -> Source:
-    """The source at a location. Raises SourceError where its kind is unknown, or it cannot be read.
+def kind_of(location: str) -> tuple[str, str]:
+    """The kind that a location names, and the rest of it.
 
-    A colon may be part of a folder's name: only where ``//`` follows must the kind be known.
+    A colon may be part of a folder's name: only where ``//`` follows need the kind be known.
     """
-    location = settings.location
     matched = _KIND.match(location)
     if matched and (matched[2] or (matched[1] not in _WITH_SLASHES and SOURCES.knows(matched[1]))):
-        kind, rest = matched[1], location[matched.end() :]
-    else:
-        kind, rest = "file", location
+        return matched[1], location[matched.end() :]
+    return "file", location
+
+
+def found_source(name: str, settings: SourceSettings, s3_options: Mapping[str, Any]) -> Source:
+    """The source at a location. Raises SourceError where its kind is unknown, or it cannot be read."""
+    location = settings.location
+    kind, rest = kind_of(location)
     try:
         opener = SOURCES.get(kind)
     except SourceError as error:
         raise SourceError(f"source {name!r}: {location}: {error}") from error
+    if odd := sorted(settings.options.keys() - (takes := getattr(opener, "options", {})).keys()):
+        there = "; ".join(f"{option}: {about}" for option, about in takes.items()) or "none"
+        raise SourceError(
+            f"source {name!r}: {odd[0]!r} is no option of the kind {kind!r} (`sources.{name}.options`).\n"
+            f"  Its options are: {there}."
+        )
     place = Place(
         source=name,
         location=location,
@@ -104,6 +146,7 @@ def found_source(name: str, settings: SourceSettings, s3_options: Mapping[str, A
         s3_options=s3_options,
         follow_links=settings.follow_links,
         hidden=settings.hidden,
+        options=settings.options,
     )
     return opener(place)
 

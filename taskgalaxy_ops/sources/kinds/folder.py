@@ -41,7 +41,12 @@ class FolderSource:
         return Path(os.fsdecode(place)).read_bytes()
 
     def head(self, place: bytes, length: int) -> bytes:
+        return self.part(place, 0, length)
+
+    def part(self, place: bytes, start: int, length: int) -> bytes:
+        """At most ``length`` bytes of a file, from ``start`` on."""
         with Path(os.fsdecode(place)).open("rb") as file:
+            file.seek(start)
             return file.read(length)
 
     def describe(self) -> Mapping[str, Any]:

@@ -84,6 +84,15 @@ class Registry:
         """The last scan of each live source, by source; ``until``: the state after that entry."""
         return self._state(until).scans
 
+    def scan_age(self, source: str) -> float | None:
+        """Seconds since a source's last scan that found something new was registered; None where that is not known."""
+        numbers = [
+            entry.number
+            for entry in self._log.read()
+            if entry.body["kind"] == "scan" and entry.body["source"] == source
+        ]
+        return self._log.age(numbers[-1]) if numbers else None
+
     def shards(self, until: int | None = None) -> list[ImageShard]:
         """Every image shard, in order of id; ``until``: the state after that entry."""
         return self._state(until).shards

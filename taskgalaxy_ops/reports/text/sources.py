@@ -1,0 +1,46 @@
+"""The text of `sources` and of `sources preview`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from taskgalaxy_ops.sources.left_out import told
+from taskgalaxy_ops.sources.overview import SourceSummary
+from taskgalaxy_ops.sources.preview import Preview, PreviewFile
+from taskgalaxy_ops.text import moment, shown
+
+
+def listed(found: Sequence[SourceSummary]) -> list[str]:
+    """A source a line: name, kind, images, rejects by reason, when a scan last found something new, location."""
+    lines = []
+    for each in found:
+        state = "not registered yet" if each.images is None else f"{each.images:,} images"
+        if each.rejects:
+            state += f", {sum(each.rejects.values()):,} rejects ({_by_reason(each)})"
+        if each.scanned is not None:
+            state += f", changed {moment(each.scanned)} UTC"
+        lines.append(f"{shown(each.source)}  {each.kind}  {state}  {shown(each.location)}")
+        lines += [f"  {passed_by}"] if (passed_by := told(each.left_out)) else []
+    return lines or ["no source yet: name one in the settings under `sources`"]
+
+
+def _by_reason(each: SourceSummary) -> str:
+    return ", ".join(f"{reason} {count:,}" for reason, count in each.rejects.items())
+
+
+def previewed(found: Preview) -> list[str]:
+    """The first files of a source, and what a scan would leave out."""
+    lines = [f"{shown(found.source)}: {found.files:,} files of {found.kind} at {shown(found.location)}; the first are"]
+    lines += [f"  {_file(each)}" for each in found.first]
+    if found.broken:
+        lines.append(f"{found.broken:,} cannot be read:")
+        lines += [f"  {_file(each)}" for each in found.first_broken]
+        more = found.broken - len(found.first_broken)
+        lines += [f"  … and {more:,} more"] if more else []
+    lines += [passed_by] if (passed_by := told(found.left_out)) else []
+    return [*lines, "Nothing was registered."]
+
+
+def _file(each: PreviewFile) -> str:
+    said = [each.image or f"REJECT {each.reject}", each.licence, each.attribution, each.origin]
+    return f"{shown(each.file)}  {'  '.join(shown(text) for text in said if text)}"
