@@ -49,16 +49,14 @@ def scan(
 
     Raises SourceError or StoreError if the source cannot be read any more, ``keep`` fails, or no process can decode.
     """
-
     with Decoders(settings) as decoders, _Readers(min(_MOST_READERS, _READERS_A_DECODER * decoders.count)) as readers:
         look = _Look(decoders, found, known, denied, keep)
 
         def take(file: SourceFile, looked: Future[_Found] | ImageId) -> None:
-            if isinstance(looked, str) and found.file_of(looked) is None:
-                found.note_pages(file.name)
-                result = _Found(looked, None)
-            else:
-                result = look.at(file) if isinstance(looked, str) else looked.result()
+            if isinstance(looked, Future):
+                result = looked.result()
+            else:  # unchanged; read all the same where another file has its image now
+                result = _Found(looked, None) if found.file_of(looked) is None else look.at(file)
             progress(_take(file, result, found) or result.image in denied)
 
         ahead: deque[tuple[SourceFile, Future[_Found] | ImageId]] = deque()

@@ -87,6 +87,8 @@ class Decoders:
             self._closed = True
             if self._first is not None:
                 _keep_spare(self._first)
+            while self._idle:
+                self._idle.pop().connection.close()
 
     def inspect(self, raw: bytes) -> Decoded:
         """Decode a file. Raises ClosedError, and SourceError if no process can be started."""
@@ -155,6 +157,7 @@ class Decoders:
 
     def _end(self, worker: _Worker) -> int | None:
         """Kill a worker. Returns how it ended, as ``waitpid`` has it; None: nobody knows, the first process is gone."""
+        worker.connection.close()  # here alone while it is asked: no other thread may close what this one reads
         with self._lock:
             if self._closed:
                 raise ClosedError
@@ -198,7 +201,6 @@ class _First:
 
     def end(self, worker: _Worker) -> int:
         """Kill a worker; returns its status as ``waitpid`` does. Raises as ``start``."""
-        worker.connection.close()
         self._control.sendall(COMMAND.pack(END, worker.process))
         (status,) = NUMBER.unpack(received(self._control, NUMBER.size))
         del self._workers[worker.process]

@@ -241,6 +241,15 @@ def test_the_first_process_is_kept_for_the_next_scan_and_not_for_a_forked_child(
     assert result(files)[1] == [], "another one takes its place"
 
 
+def test_a_first_process_without_workers_ends_after_a_while() -> None:
+    decoders._close_spares()
+    raw = encoded(picture(), "PNG")
+    for _ in range(2):
+        with Decoders(SETTINGS, ["impatient_decoders"]) as pool:
+            assert isinstance(pool.inspect(raw).image, Image)
+        assert eventually(lambda: not children())
+
+
 def test_who_waits_when_the_decoders_are_closed_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     pool, found = Decoders(IngestSettings(workers=1), ["bad_decoders"]), []
 
