@@ -17,7 +17,6 @@ from taskgalaxy_ops.sources.overview import summaries
 from taskgalaxy_ops.sources.preview import preview
 from taskgalaxy_ops.storage import connect, s3_options_from_environment
 from taskgalaxy_ops.storage.registry import Registry
-from taskgalaxy_ops.workspace import register_heif
 
 
 def add(add_command: AddCommand) -> None:
@@ -52,7 +51,6 @@ def _sources(chosen: argparse.Namespace) -> int:
 
 def _preview(chosen: argparse.Namespace) -> int:
     settings = loaded(chosen)
-    register_heif()
     s3_options = s3_options_from_environment(settings.s3.endpoint_url, settings.s3.region, settings.s3.addressing)
     name, source = _chosen(settings, s3_options, chosen.source, chosen.option)
     found = preview(name, source, settings.ingest, s3_options, chosen.limit)

@@ -9,8 +9,7 @@ from typing import Any
 from taskgalaxy_ops.errors import NotFoundError, SourceError, StoreError, UnreadableError
 from taskgalaxy_ops.records import Image
 from taskgalaxy_ops.settings import IngestSettings, SourceSettings
-from taskgalaxy_ops.sources.checking import inspect
-from taskgalaxy_ops.sources.content import HEAD_BYTES, lacks_decoder
+from taskgalaxy_ops.sources.decoders import Decoders
 from taskgalaxy_ops.sources.kinds import kind_of
 from taskgalaxy_ops.sources.listing import SourceFile, source_files
 from taskgalaxy_ops.text import shown
@@ -49,7 +48,7 @@ def preview(
     first: list[PreviewFile] = []
     broken: list[PreviewFile] = []
     number = 0
-    with source_files(name, chosen, s3_options) as listing:
+    with source_files(name, chosen, s3_options) as listing, Decoders(settings) as decoders:
         listing.look()
         for file in listing:
             if file.broken:
@@ -57,7 +56,7 @@ def preview(
                 if len(broken) < count:
                     broken.append(PreviewFile(file=file.name, reject=f"unreadable ({shown(file.broken)})"))
             elif len(first) < count:
-                first.append(_read(file, settings))
+                first.append(_read(file, decoders))
         return Preview(
             source=name,
             kind=kind_of(chosen.location)[0],
@@ -70,7 +69,7 @@ def preview(
         )
 
 
-def _read(file: SourceFile, settings: IngestSettings) -> PreviewFile:
+def _read(file: SourceFile, decoders: Decoders) -> PreviewFile:
     image, reject = "", ""
     try:
         raw = file.read()
@@ -81,11 +80,11 @@ def _read(file: SourceFile, settings: IngestSettings) -> PreviewFile:
     except Exception as error:  # noqa: BLE001 - whatever a kind of source raises for a file is this file's reject
         reject = f"unreadable ({shown(error) or type(error).__name__})"
     else:
-        found = lacks_decoder(raw[:HEAD_BYTES]) or inspect(raw, settings)
+        found = decoders.inspect(raw).image
         if isinstance(found, Image):
             image = f"{found.width} x {found.height} {found.format}"
         else:
-            reject = f"unreadable ({found})" if isinstance(found, str) else f"{found[0]} ({shown(found[1])})"
+            reject = f"{found[0]} ({shown(found[1])})"
     return PreviewFile(
         file=file.name,
         image=image,

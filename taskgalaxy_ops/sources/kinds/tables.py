@@ -26,7 +26,7 @@ from taskgalaxy_ops.text import shown
 _PLACE = struct.Struct(">IIQI")  # which file, row group, row of the group, item of the row's list
 ROWS_AT_A_TIME = 16  # of a table, in memory
 _ROWS_A_BYTE = 8  # of a file that tells the truth, at most
-_KEPT = 2  # batches of so many rows
+_KEPT_BYTES = 32 << 20  # of batches of so many rows: several threads read, and none keeps in step
 _CHANGED = "the table has changed since it was listed: scan it again"
 _LONGEST = 4096  # characters of an id
 _CLAIMS = ("origin", "licence", "attribution")
@@ -191,7 +191,7 @@ class _Window:
         self._items = is_list(table.schema.field(column).type)
         self._group = -1
         self._batches: Iterator[Any] = iter(())
-        self._kept: deque[tuple[int, Any]] = deque(maxlen=_KEPT)  # first row, values
+        self._kept: deque[tuple[int, Any]] = deque()  # first row, values
         self._next = 0
         self._why = _CHANGED  # why a row group has no further batch
 
@@ -209,6 +209,8 @@ class _Window:
                 raise UnreadableError(self._why)
             self._kept.append((self._next, batch.column(0)))
             self._next += batch.num_rows
+            while len(self._kept) > 2 and sum(values.nbytes for _, values in self._kept) > _KEPT_BYTES:
+                self._kept.popleft()
         first, values = next((first, values) for first, values in reversed(self._kept) if first <= row)
         return values[row - first], self._items
 

@@ -60,9 +60,12 @@ def eventually(what: Callable[[], object]) -> bool:
 
 def children() -> list[psutil.Process]:
     """The decoding processes below this one that run, the first one before its workers."""
-    with suppress(psutil.NoSuchProcess):
-        return [each for each in psutil.Process().children(recursive=True) if "decoder_process" in str(each.cmdline())]
-    return []
+    found = []
+    for each in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):  # it has ended, and perhaps nobody waited for it yet
+            if "decoder_process" in str(each.cmdline()):
+                found.append(each)
+    return found
 
 
 def result(files: list[SourceFile], settings: IngestSettings = SETTINGS) -> tuple[dict[str, str], list[FileReject]]:
