@@ -14,7 +14,7 @@ from typing import Any
 from taskgalaxy_ops.errors import EncoderError, NotFoundError, ReadOnlyError, SettingsError
 from taskgalaxy_ops.hashing import fingerprint
 from taskgalaxy_ops.inference.spending import RunBudget
-from taskgalaxy_ops.models.encoders.base import Encoder, open_encoder
+from taskgalaxy_ops.models.encoders.base import Encoder, Recipe, open_encoder
 from taskgalaxy_ops.prompts import load_prompts
 from taskgalaxy_ops.settings import CapSettings, Settings, parse_settings
 from taskgalaxy_ops.storage import Store, keys, open_store, s3_options_from_environment
@@ -99,7 +99,8 @@ class Workspace:
         Raises EncoderError.
         """
         chosen = self.settings.encoder
-        return open_encoder(chosen.name, chosen.model, chosen.pretrained)
+        recipe = Recipe(chosen.runtime, chosen.precision, chosen.decode, chosen.fit)
+        return open_encoder(chosen.name, chosen.model, chosen.pretrained, recipe)
 
     @cached_property
     def encoder_id(self) -> str:
@@ -127,7 +128,7 @@ class Workspace:
         """The encoder, checked against the identity that the store recorded. Raises EncoderError if they differ."""
         recorded = self.encoder_identity
         local = dict(self.encoder.identity)
-        for name in ("name", "weights", "revision"):
+        for name in ("name", "weights", "revision", *Recipe.__slots__):
             if recorded.get(name) != local.get(name):
                 raise EncoderError(
                     f"encoder {self.settings.encoder.name!r}: this machine has {name} {local.get(name)}, the store was "

@@ -20,6 +20,23 @@ class EncoderSettings(Strict):
     )
     model: str | None = Field(None, description="open_clip model, e.g. ViT-L-14, or hf-hub:…")
     pretrained: str | None = Field(None, description="open_clip tag, e.g. openai, or a checkpoint file")
+    # Left out of what is kept and hashed where they are unset: they came later, and change nothing made before them.
+    runtime: Literal["torch", "onnxruntime", "openvino"] | None = Field(
+        None, description="what computes; null: the encoder's own", exclude_if=lambda chosen: chosen is None
+    )
+    precision: Literal["bf16"] | None = Field(
+        None, description="of images; null: float32", exclude_if=lambda chosen: chosen is None
+    )
+    decode: Literal["quick"] | None = Field(
+        None,
+        description="quick: a JPEG at the smallest of libjpeg's scales that the encoder needs; null: at full size",
+        exclude_if=lambda chosen: chosen is None,
+    )
+    fit: Literal["pad"] | None = Field(
+        None,
+        description="pad: the whole image, on a square; null: its middle square",
+        exclude_if=lambda chosen: chosen is None,
+    )
 
 
 class MatchSettings(Strict):

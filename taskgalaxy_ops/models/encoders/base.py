@@ -7,10 +7,11 @@ Stages know only the protocol ``Encoder``.
 
 from __future__ import annotations
 
+import os
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,16 +53,63 @@ class Encoder(Protocol):
         ...
 
 
+@runtime_checkable
+class PreparingEncoder(Encoder, Protocol):
+    """An encoder whose work on an image is in two parts, so that images are prepared while others are encoded.
+
+    ``encode_images`` gives what both parts give.
+    """
+
+    @property
+    def batch(self) -> int:
+        """How many images are best encoded at a time."""
+        ...
+
+    def prepare(self, raw: bytes) -> NDArray[Any]:
+        """An image's file as the network's input, one shape for all. Safe to call from several threads at once.
+
+        Raises whatever a decoder raises for the file.
+        """
+        ...
+
+    def encode_prepared(self, images: Sequence[NDArray[Any]]) -> Vectors:
+        """(n, dim) float32, L2-normalised: of what ``prepare`` gave, in the order given; (0, dim) for none."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How an encoder computes, of what can be chosen. It changes the vectors, so it is a part of the identity.
+
+    None is what the encoder did before there was a choice; its identity does not name it.
+    """
+
+    runtime: str | None = None  # torch, onnxruntime, openvino
+    precision: str | None = None  # bf16; None: float32
+    decode: str | None = None  # quick: a JPEG at the smallest scale that the network's input needs
+    fit: str | None = None  # pad: the whole image, on a square; None: the middle square
+
+    @classmethod
+    def of(cls, identity: Mapping[str, Any]) -> Recipe:
+        """The recipe that a recorded identity names."""
+        return cls(*(identity.get(name) for name in cls.__slots__))
+
+    def fields(self) -> dict[str, str]:
+        """What was chosen, by name, as it stands in an identity."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EncoderOptions:
     """What an encoder is told as it is opened.
 
-    model, pretrained: which weights, as the settings name them. device, batch (images or texts at a time) and threads
-    (None: one a core) say how it computes, and do not change what it is.
+    model, pretrained: which weights, as the settings name them. recipe: how it computes. device, batch (images or texts
+    at a time) and threads (None: one a core) do not change what it is.
     """
 
     model: str | None = None
     pretrained: str | None = None
+    recipe: Recipe = Recipe()
     device: str | None = None
     batch: int = 32
     threads: int | None = None
@@ -78,6 +126,7 @@ def open_encoder(
     name: str,
     model: str | None = None,
     pretrained: str | None = None,
+    recipe: Recipe | None = None,
     *,
     device: str | None = None,
     batch: int = 32,
@@ -87,10 +136,23 @@ def open_encoder(
 
     name: ``conse``, ``open_clip``, or one that an installed package brings; the rest is as in EncoderOptions.
 
-    Raises EncoderError for an unknown name, a package or weights that are missing, or options that do not fit.
+    Raises EncoderError for an unknown name, a package or weights that are missing, options that do not fit, or a recipe
+    that the encoder does not follow.
     """
     opener: EncoderOpener = ENCODERS.get(name)
-    return opener(EncoderOptions(model=model, pretrained=pretrained, device=device, batch=batch, threads=threads))
+    recipe = recipe or Recipe()
+    encoder = opener(
+        EncoderOptions(
+            model=model, pretrained=pretrained, recipe=recipe, device=device, batch=batch, threads=threads
+        )
+    )
+    followed = Recipe.of(encoder.identity)
+    for field, value in recipe.fields().items():
+        if getattr(followed, field) != value:
+            raise EncoderError(
+                f"encoder {name!r} has no {field} {value!r}.\n  Leave encoder.{field} unset, or use another encoder."
+            )
+    return encoder
 
 
 def normalise(rows: NDArray[Any]) -> Vectors:
@@ -108,6 +170,13 @@ def normalise(rows: NDArray[Any]) -> Vectors:
         )
     unit: Vectors = (exact / lengths).astype(np.float32)
     return unit
+
+
+def cores() -> int:
+    """The number of cores that this process may use; in a container fewer than the machine has."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 LENGTH_TOLERANCE = 1e-3  # by which a row's length may differ from 1
