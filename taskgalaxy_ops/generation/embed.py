@@ -55,9 +55,7 @@ def encoded(workspace: Workspace, shard: ImageShard) -> tuple[list[ImageId], Vec
     return ids, vectors
 
 
-def _encoded(
-    workspace: Workspace, shards: Sequence[ImageShard]
-) -> Iterator[tuple[ImageShard, list[ImageId], Vectors]]:
+def _encoded(workspace: Workspace, shards: Sequence[ImageShard]) -> Iterator[tuple[ImageShard, list[ImageId], Vectors]]:
     """Image shards with ids and vectors of their images, in the order given.
 
     One stream encodes them all, so that the images of the next are read while one is encoded, and batches are full.

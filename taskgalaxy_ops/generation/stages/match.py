@@ -8,6 +8,7 @@ the same pair has the same similarity in any image shard, order, block or proces
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 
 import numpy as np
@@ -23,6 +24,7 @@ DECIMALS = 6
 
 _BLOCK_BYTES = 16 << 20  # of float32 similarities at a time
 _PAIR_BYTES = 32 << 20  # of float64 products at a time
+_GROUP = 64  # columns that are looked at together
 
 
 def match(images: EmbeddingMatrix, types: EmbeddingMatrix, *, k: int) -> Iterator[Match]:
@@ -48,13 +50,14 @@ def match(images: EmbeddingMatrix, types: EmbeddingMatrix, *, k: int) -> Iterato
 
 def _by_id(matrix: EmbeddingMatrix, what: str) -> EmbeddingMatrix:
     """The rows in the order of their ids, checked to be unit vectors."""
-    exact = matrix.vectors.astype(np.float64)
-    off = np.abs(np.sqrt((exact * exact).sum(axis=1)) - 1)
+    off = np.abs(np.sqrt(np.einsum("ij,ij->i", matrix.vectors, matrix.vectors)) - 1)
     if (bad := np.flatnonzero(~(off <= LENGTH_TOLERANCE))).size:  # NaN is not <= anything
         raise EncoderError(
             f"embedding of {what} '{matrix.ids[bad[0]]}' is no unit vector (NaN, zero or not normalised).\n"
             "  Embed it anew; if that does not help, check the encoder's weights."
         )
+    if all(one < other for one, other in itertools.pairwise(matrix.ids)):
+        return matrix
     order = sorted(range(len(matrix.ids)), key=matrix.ids.__getitem__)
     return EmbeddingMatrix(tuple(matrix.ids[i] for i in order), np.ascontiguousarray(matrix.vectors[order]))
 
@@ -63,11 +66,14 @@ def _matches(images: EmbeddingMatrix, types: EmbeddingMatrix, k: int) -> Iterato
     if not images.ids or not types.ids:
         return
     k = min(k, len(types.ids))
-    transposed = types.vectors.T
-    rows = max(1, _BLOCK_BYTES // (4 * len(types.ids)))
+    wide = np.zeros((-(-len(types.ids) // _GROUP) * _GROUP, types.vectors.shape[1]), np.float32)
+    wide[: len(types.ids)] = types.vectors
+    rows = max(1, _BLOCK_BYTES // (4 * len(wide)))
     for start in range(0, len(images.ids), rows):
         block = images.vectors[start : start + rows]
-        nearest, similarities = _nearest(block, types.vectors, block @ transposed, k)
+        rough = block @ wide.T
+        rough[:, len(types.ids) :] = -np.inf
+        nearest, similarities = _nearest(block, types.vectors, rough, k)
         for image, columns, values in zip(
             images.ids[start : start + rows], nearest.tolist(), similarities.tolist(), strict=True
         ):
@@ -80,10 +86,9 @@ def _nearest(
 ) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
     """Columns and similarities, both (n, k), of each row's k nearest; equal ones in the order of columns.
 
-    rough: (n, m), the product as float32 gave it.
+    rough: (n, m) in whole groups of columns, the product as float32 gave it.
     """
-    least = np.partition(rough, rough.shape[1] - k, axis=1)[:, -k]
-    row, column = np.nonzero(rough >= (least - _margin(images.shape[1]))[:, None])
+    row, column = _candidates(rough, k, _margin(images.shape[1]))
     exact = np.empty(len(row), np.float64)
     step = max(1, _PAIR_BYTES // (8 * images.shape[1]))
     for start in range(0, len(row), step):
@@ -97,6 +102,24 @@ def _nearest(
     first = np.concatenate(([0], counts.cumsum()[:-1]))
     chosen = order[first[:, None] + np.arange(k)]
     return column[chosen], similarity[chosen]
+
+
+def _candidates(rough: NDArray[np.float32], k: int, margin: np.float32) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Rows and columns of all pairs that may be among the k nearest, in the order of rows and columns.
+
+    The matrix is gone through once, for the best of each group of columns. The kth similarity is no worse than the kth
+    of these bests, and only few groups have a pair that is as good.
+    """
+    groups = rough.reshape(len(rough), -1, _GROUP)
+    if groups.shape[1] > k:
+        best = groups.max(axis=2)
+        least = np.partition(best, best.shape[1] - k, axis=1)[:, -k] - margin
+        row, group = np.nonzero(best >= least[:, None])
+        inside, place = np.nonzero(groups[row, group] >= least[row, None])
+        return row[inside], group[inside] * _GROUP + place
+    least = np.partition(rough, rough.shape[1] - k, axis=1)[:, -k]
+    row, column = np.nonzero(rough >= (least - margin)[:, None])
+    return row, column
 
 
 def _margin(dim: int) -> np.float32:

@@ -142,9 +142,7 @@ def open_encoder(
     opener: EncoderOpener = ENCODERS.get(name)
     recipe = recipe or Recipe()
     encoder = opener(
-        EncoderOptions(
-            model=model, pretrained=pretrained, recipe=recipe, device=device, batch=batch, threads=threads
-        )
+        EncoderOptions(model=model, pretrained=pretrained, recipe=recipe, device=device, batch=batch, threads=threads)
     )
     followed = Recipe.of(encoder.identity)
     for field, value in recipe.fields().items():

@@ -41,7 +41,7 @@ class OpenClipEncoder:
         self._device = options.device or ("cuda" if torch.cuda.is_available() and not _on_cpu(recipe) else "cpu")
         self.batch = options.batch
         try:
-            network, _, self._preprocess = open_clip.create_model_and_transforms(
+            self.network, _, self.preprocess = open_clip.create_model_and_transforms(
                 model,
                 pretrained=options.pretrained,
                 precision="fp32",
@@ -54,11 +54,11 @@ class OpenClipEncoder:
                 f"encoder 'open_clip': model '{model}', pretrained '{options.pretrained}' cannot be loaded: {error}\n"
                 "  open_clip.list_pretrained() lists models and tags; a file must hold weights of this model."
             ) from error
-        network = network.eval()
+        network = self.network.eval()
         self._passes = 0
         self._count = threading.Lock()
         self._texts = runtimes.by_torch(network.encode_text, None)
-        shape = list(self._preprocess(Image.new("RGB", (8, 8))).shape)
+        shape = list(self.preprocess(Image.new("RGB", (8, 8))).shape)
         self._side = max(shape[1:])
         self.dim: int = int(self._text_features([""]).shape[1])
         self.identity: dict[str, Any] = {
@@ -107,7 +107,7 @@ class OpenClipEncoder:
         return np.concatenate(parts)
 
     def _pixels(self, image: Image.Image) -> NDArray[np.float32]:
-        pixels: NDArray[np.float32] = self._preprocess(image.convert("RGB")).numpy()
+        pixels: NDArray[np.float32] = self.preprocess(image.convert("RGB")).numpy()
         return pixels
 
     def _image_features(self, images: Sequence[NDArray[np.float32]]) -> Vectors:

@@ -50,7 +50,8 @@ def _prepared(
         try:
             fill()
             while window:
-                batch, inputs = [], []
+                batch: list[Item] = []
+                inputs: list[NDArray[Any]] = []
                 while window and len(batch) < encoder.batch:
                     item, future = window.popleft()
                     batch.append(item)
