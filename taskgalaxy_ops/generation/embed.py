@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
+from taskgalaxy_ops.generation.calibrate import ensure_calibrated
 from taskgalaxy_ops.generation.stage_keys import StageKeys
 from taskgalaxy_ops.models.encoders.base import Vectors
 from taskgalaxy_ops.models.encoders.stream import encode_files
@@ -32,6 +33,7 @@ def embed(
     committed: each image shard's stage outputs.
     """
     progress = progress or Silent()
+    ensure_calibrated(workspace, shards)
     stage_keys = StageKeys(workspace)
     made_of = {shard.id: stage_keys.embed(shard) for shard in shards}
     outputs = {

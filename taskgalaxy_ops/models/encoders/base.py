@@ -7,10 +7,11 @@ Stages know only the protocol ``Encoder``.
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -77,6 +78,18 @@ class PreparingEncoder(Encoder, Protocol):
         ...
 
 
+@runtime_checkable
+class CalibratingEncoder(PreparingEncoder, Protocol):
+    """An encoder that also computes in int8."""
+
+    def calibrated(self, images: Sequence[NDArray[Any]]) -> bytes:
+        """The network in int8, as ``Recipe.network`` holds it, its ranges taken from one or more prepared images.
+
+        Raises EncoderError where packages are missing.
+        """
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Recipe:
     """How an encoder computes, of what can be chosen. It changes the vectors, so it is a part of the identity.
@@ -85,18 +98,25 @@ class Recipe:
     """
 
     runtime: str | None = None  # torch, onnxruntime, openvino
-    precision: str | None = None  # bf16; None: float32
+    precision: str | None = None  # bf16, int8; None: float32
     decode: str | None = None  # quick: a JPEG at the smallest scale that the network's input needs
     fit: str | None = None  # pad: the whole image, on a square; None: the middle square
+    network: bytes | None = field(default=None, repr=False)  # int8: the calibrated one, which a store keeps
 
     @classmethod
     def of(cls, identity: Mapping[str, Any]) -> Recipe:
-        """The recipe that a recorded identity names."""
-        return cls(*(identity.get(name) for name in cls.__slots__))
+        """The recipe that a recorded identity names, without the network."""
+        return cls(*(identity.get(name) for name in CHOICES))
 
     def fields(self) -> dict[str, str]:
-        """What was chosen, by name, as it stands in an identity."""
-        return {name: value for name, value in asdict(self).items() if value is not None}
+        """What was chosen, by name, as it stands in an identity: of a network, its SHA-256."""
+        chosen = {name: getattr(self, name) for name in CHOICES}
+        if self.network is not None:
+            chosen["network"] = hashlib.sha256(self.network).hexdigest()
+        return {name: value for name, value in chosen.items() if value is not None}
+
+
+CHOICES = ("runtime", "precision", "decode", "fit")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,11 +164,10 @@ def open_encoder(
     encoder = opener(
         EncoderOptions(model=model, pretrained=pretrained, recipe=recipe, device=device, batch=batch, threads=threads)
     )
-    followed = Recipe.of(encoder.identity)
-    for field, value in recipe.fields().items():
-        if getattr(followed, field) != value:
+    for choice, value in recipe.fields().items():
+        if encoder.identity.get(choice) != value:
             raise EncoderError(
-                f"encoder {name!r} has no {field} {value!r}.\n  Leave encoder.{field} unset, or use another encoder."
+                f"encoder {name!r} has no {choice} {value!r}.\n  Leave encoder.{choice} unset, or use another encoder."
             )
     return encoder
 

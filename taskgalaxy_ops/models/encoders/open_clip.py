@@ -95,6 +95,16 @@ class OpenClipEncoder:
         """(m, dim) float32, L2-normalised; a text longer than the model's context is cut off."""
         return self._in_batches(texts, self._text_features)
 
+    def calibrated(self, images: Sequence[NDArray[Any]]) -> bytes:
+        """The image side in int8, as ``Recipe.network`` holds it, calibrated on what ``prepare`` gave.
+
+        images: one or more. Raises EncoderError where packages are missing.
+        """
+        whole = -(-len(images) // self.batch) * self.batch
+        filled = list(itertools.islice(itertools.cycle(images), whole))
+        batches = [np.stack(filled[at : at + self.batch]) for at in range(0, whole, self.batch)]
+        return runtimes.calibrated(self.network.visual, [self._torch.from_numpy(batch) for batch in batches])
+
     def _in_batches(self, items: Sequence[Any], features: Callable[[Sequence[Any]], Vectors]) -> Vectors:
         parts = [np.zeros((0, self.dim), np.float32)]
         for start in range(0, len(items), self.batch):
