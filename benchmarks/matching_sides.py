@@ -18,7 +18,7 @@ from PIL import Image
 from benchmarks.material import task_types
 from taskgalaxy_ops import pipeline
 from taskgalaxy_ops.generation.match_run import match_shards
-from taskgalaxy_ops.models.encoders.base import Encoder, EncoderOptions, Recipe, Vectors, normalise
+from taskgalaxy_ops.models.encoders.base import EmbeddingMatrix, Encoder, EncoderOptions, Recipe, Vectors, normalise
 from taskgalaxy_ops.models.encoders.conse import ConseEncoder
 from taskgalaxy_ops.models.encoders.open_clip import OpenClipEncoder
 from taskgalaxy_ops.records import Match
@@ -110,20 +110,26 @@ def product(workspace: Workspace, shards: Sequence[ImageShard], files: Mapping[s
     return found
 
 
-def reference(encoder: OpenClipEncoder, files: Sequence[Path], paths: Sequence[str], vectors: Vectors) -> Found:
-    """The published way: one image at a time in float32, by Pillow, with a product and a top-k an image."""
+def reference(
+    encoder: OpenClipEncoder, files: Sequence[Path], types: EmbeddingMatrix, exact: dict[str, Vectors]
+) -> Found:
+    """The published way: one image at a time in float32, by Pillow, with a product and a top-k an image.
+
+    exact: is given each image's vector, (dim,), by file.
+    """
     import torch
 
-    network, types = encoder.network, torch.from_numpy(vectors)
+    network, matrix = encoder.network, torch.from_numpy(types.vectors)
     found: Found = {}
     with torch.inference_mode():
         for file in files:
             pixels = encoder.preprocess(Image.open(file).convert("RGB")).unsqueeze(0)
             features = network.encode_image(pixels)
             features = features / features.norm(dim=-1, keepdim=True)
-            values, places = (features @ types.T)[0].topk(K)
+            values, places = (features @ matrix.T)[0].topk(K)
+            exact[file.name] = features[0].numpy()
             found[file.name] = [
-                (paths[place], value) for place, value in zip(places.tolist(), values.tolist(), strict=True)
+                (types.ids[place], value) for place, value in zip(places.tolist(), values.tolist(), strict=True)
             ]
     return found
 
@@ -142,30 +148,30 @@ class Files:
         return self._preprocess(Image.open(self._files[number]).convert("RGB"))
 
 
-def dataloader(encoder: OpenClipEncoder, files: Sequence[Path], paths: Sequence[str], vectors: Vectors) -> Found:
+def dataloader(encoder: OpenClipEncoder, files: Sequence[Path], types: EmbeddingMatrix) -> Found:
     """What a user would write: a DataLoader with two workers, 64 images at a time, in float32."""
     import torch
 
-    types, found, at = torch.from_numpy(vectors), {}, itertools.count()
+    matrix, at = torch.from_numpy(types.vectors), itertools.count()
+    found: Found = {}
     images: Any = Files(files, encoder.preprocess)
     loader: Any = torch.utils.data.DataLoader(images, batch_size=64, num_workers=2)
     with torch.inference_mode():
         for pixels in loader:
             features = encoder.network.encode_image(pixels)
-            values, places = (features / features.norm(dim=-1, keepdim=True) @ types.T).topk(K)
+            values, places = (features / features.norm(dim=-1, keepdim=True) @ matrix.T).topk(K)
             for row, similarities in zip(places.tolist(), values.tolist(), strict=True):
-                named = [(paths[place], value) for place, value in zip(row, similarities, strict=True)]
+                named = [(types.ids[place], value) for place, value in zip(row, similarities, strict=True)]
                 found[files[next(at)].name] = named
     return found
 
 
-def recall(found: Found, true: Found) -> float:
-    """The share of the true top-k that was found, or whose place a type of equal similarity (1e-3) took."""
-    hits = total = 0
-    for image, expected in true.items():
-        names = {name for name, _ in expected}
-        missed = [value for name, value in expected if name not in {each for each, _ in found[image]}]
-        least = expected[-1][1]
-        hits += len(names) - sum(value > least + 1e-3 for value in missed)
-        total += len(names)
-    return hits / total
+def recall(found: Found, exact: Mapping[str, Vectors], types: EmbeddingMatrix) -> float:
+    """The share of what was found that is in the exact top-k, or as similar as its last up to 1e-3."""
+    column = {path: at for at, path in enumerate(types.ids)}
+    hits = []
+    for image, vector in exact.items():
+        similarity = types.vectors @ vector
+        least = np.sort(similarity)[-K] - 1e-3
+        hits += [similarity[column[path]] >= least for path, _ in found[image]]
+    return float(np.mean(hits))

@@ -70,17 +70,19 @@ def ensure_calibrated(workspace: Workspace, shards: Sequence[ImageShard]) -> Non
 
 
 def recall(exact: Vectors, found: Vectors, types: EmbeddingMatrix, k: int = _TOP) -> float:
-    """The share of the k nearest task types by ``exact`` vectors (n, d) that ``found`` ones have too.
+    """The share of the k nearest task types by ``found`` vectors (n, d) that are among the k nearest by ``exact`` ones.
 
-    A type within `EQUAL` of the least similar one counts as found: which of equals comes first means nothing.
+    A type counts if it is at most `EQUAL` less similar than the kth: which of equals comes first means nothing.
     """
     names = tuple(f"{number:06d}" for number in range(len(exact)))
-    there: dict[str, set[str]] = {name: set() for name in names}
-    for each in match(EmbeddingMatrix(names, found), types, k=k):
-        there[each.image].add(each.task_type)
-    true = list(match(EmbeddingMatrix(names, exact), types, k=k))
-    least = {each.image: each.similarity for each in true}  # the last of each image
-    hits = [each.task_type in there[each.image] or each.similarity <= least[each.image] + EQUAL for each in true]
+    similarity = exact @ types.vectors.T
+    k = min(k, len(types.ids))
+    least = np.sort(similarity, axis=1)[:, -k] - EQUAL
+    column = {path: at for at, path in enumerate(types.ids)}
+    hits = [
+        similarity[int(each.image), column[each.task_type]] >= least[int(each.image)]
+        for each in match(EmbeddingMatrix(names, found), types, k=k)
+    ]
     return float(np.mean(hits)) if hits else 1.0
 
 
