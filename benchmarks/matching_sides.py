@@ -119,11 +119,11 @@ def reference(
     """
     import torch
 
-    network, matrix = encoder.network, torch.from_numpy(types.vectors)
+    network, matrix = encoder.towers.whole, torch.from_numpy(types.vectors)
     found: Found = {}
     with torch.inference_mode():
         for file in files:
-            pixels = encoder.preprocess(Image.open(file).convert("RGB")).unsqueeze(0)
+            pixels = encoder.towers.preprocess(Image.open(file).convert("RGB")).unsqueeze(0)
             features = network.encode_image(pixels)
             features = features / features.norm(dim=-1, keepdim=True)
             values, places = (features @ matrix.T)[0].topk(K)
@@ -154,11 +154,11 @@ def dataloader(encoder: OpenClipEncoder, files: Sequence[Path], types: Embedding
 
     matrix, at = torch.from_numpy(types.vectors), itertools.count()
     found: Found = {}
-    images: Any = Files(files, encoder.preprocess)
+    images: Any = Files(files, encoder.towers.preprocess)
     loader: Any = torch.utils.data.DataLoader(images, batch_size=64, num_workers=2)
     with torch.inference_mode():
         for pixels in loader:
-            features = encoder.network.encode_image(pixels)
+            features = encoder.towers.whole.encode_image(pixels)
             values, places = (features / features.norm(dim=-1, keepdim=True) @ matrix.T).topk(K)
             for row, similarities in zip(places.tolist(), values.tolist(), strict=True):
                 named = [(types.ids[place], value) for place, value in zip(row, similarities, strict=True)]

@@ -15,10 +15,10 @@ class EncoderSettings(Strict):
 
     name: Annotated[str, known(ENCODERS)] = Field(
         "conse",
-        description="conse, open_clip, or one that an installed package brings",
+        description="conse, open_clip, transformers, or one that an installed package brings",
         examples=list(ENCODERS.shipped),
     )
-    model: str | None = Field(None, description="open_clip model, e.g. ViT-L-14, or hf-hub:…")
+    model: str | None = Field(None, description="open_clip model, e.g. ViT-L-14, or hf-hub:…; transformers' repository")
     pretrained: str | None = Field(None, description="open_clip tag, e.g. openai, or a checkpoint file")
     # Left out of what is kept and hashed where they are unset: they came later, and change nothing made before them.
     runtime: Literal["torch", "onnxruntime", "openvino"] | None = Field(

@@ -1,7 +1,8 @@
 """Encoders place images and texts in one vector space. ``open_encoder`` opens one by name.
 
-Two ship. ``conse`` (weights from packages, ONNX Runtime, no torch) is the default and works out of the box;
-``open_clip`` loads any CLIP model by name and pretrained tag, checkpoint file or hub. Installed packages bring others.
+Three ship. ``conse`` (weights from packages, ONNX Runtime, no torch) is the default and works out of the box;
+``open_clip`` loads any CLIP model by name and pretrained tag, checkpoint file or hub; ``transformers`` loads those of
+its CLIP and SigLIP families. Installed packages bring others.
 Stages know only the protocol ``Encoder``.
 """
 
@@ -154,7 +155,8 @@ def open_encoder(
 ) -> Encoder:
     """The encoder of this name, with its weights loaded.
 
-    name: ``conse``, ``open_clip``, or one that an installed package brings; the rest is as in EncoderOptions.
+    name: ``conse``, ``open_clip``, ``transformers``, or one that an installed package brings; the rest is as in
+    EncoderOptions.
 
     Raises EncoderError for an unknown name, a package or weights that are missing, options that do not fit, or a recipe
     that the encoder does not follow.

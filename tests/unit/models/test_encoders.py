@@ -366,3 +366,69 @@ def test_a_recipe_that_cannot_be_followed_is_refused(tiny_clip, monkeypatch):
     monkeypatch.setitem(sys.modules, "openvino", None)
     with pytest.raises(EncoderError, match=r"pip install 'taskgalaxy-ops\[openvino\]'"):
         open_encoder("open_clip", *tiny_clip, Recipe("openvino"))
+
+
+# transformers
+
+
+@pytest.fixture(scope="module", params=["CLIP", "Siglip"])
+def saved(request, tmp_path_factory) -> str:
+    """A folder with a model of random weights, its tokenizer and its image processor."""
+    torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
+    tokenizers, folder = pytest.importorskip("tokenizers"), tmp_path_factory.mktemp("saved")
+    words = {word: at for at, word in enumerate(["<pad>", "<start>", "<end>", "<unk>", *"abcdefghij"])}
+    side = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    text = {**side, "vocab_size": len(words), "max_position_embeddings": 16, "eos_token_id": 2, "bos_token_id": 1}
+    config = getattr(transformers, f"{request.param}Config")(
+        text_config={**text, "projection_size": 32}, vision_config={**side, "image_size": 32, "patch_size": 16}
+    )
+    torch.manual_seed(5)
+    getattr(transformers, f"{request.param}Model")(config).save_pretrained(folder)
+    model = tokenizers.Tokenizer(tokenizers.models.WordLevel(words, unk_token="<unk>"))
+    model.pre_tokenizer = tokenizers.pre_tokenizers.Split("", "isolated")
+    model.post_processor = tokenizers.processors.TemplateProcessing(
+        single="<start> $A <end>", special_tokens=[("<start>", 1), ("<end>", 2)]
+    )
+    transformers.PreTrainedTokenizerFast(
+        tokenizer_object=model, pad_token="<pad>", eos_token="<end>", unk_token="<unk>", model_max_length=16
+    ).save_pretrained(folder)
+    size = {"size": {"height": 32, "width": 32}, "do_center_crop": False}
+    getattr(transformers, f"{request.param}ImageProcessor")(**size).save_pretrained(folder)
+    return str(folder)
+
+
+def test_transformers_encodes_as_its_model_does(saved):
+    import torch
+    import transformers
+
+    encoder = open_encoder("transformers", saved, device="cpu", batch=2)
+    model, images = transformers.AutoModel.from_pretrained(saved).eval(), list(photos().values())
+    pixels = transformers.AutoImageProcessor.from_pretrained(saved)(images=images, return_tensors="pt")
+    tokens = transformers.AutoTokenizer.from_pretrained(saved)(
+        ["abc", "defgh"], padding="max_length", max_length=16, return_tensors="pt"
+    )
+    with torch.inference_mode():
+        expected = model(input_ids=tokens["input_ids"], pixel_values=pixels["pixel_values"])
+    assert np.allclose(encoder.encode_images(images), normalise(expected.image_embeds.numpy()), atol=1e-5)
+    assert np.allclose(encoder.encode_texts(["abc", "defgh"]), normalise(expected.text_embeds.numpy()), atol=1e-5)
+    assert np.allclose(encoder.encode_prepared([encoder.prepare(raw) for raw in jpegs()][:1]).shape, (1, encoder.dim))
+    assert encoder.identity["batch_shape"] == {"images": [2, 3, 32, 32], "texts": [2, 16]}
+    assert encoder.identity["name"] == "transformers"
+
+
+def test_transformers_runs_by_openvino_too(saved):
+    pytest.importorskip("openvino")
+    plain, other = (
+        open_encoder("transformers", saved, None, each, device="cpu", batch=2) for each in (None, Recipe("openvino"))
+    )
+    images = list(photos().values())
+    assert ((plain.encode_images(images) * other.encode_images(images)).sum(axis=1) > 0.999).all()
+
+
+def test_transformers_says_what_it_lacks(saved, tmp_path):
+    with pytest.raises(EncoderError, match="needs a model"):
+        open_encoder("transformers")
+    with pytest.raises(EncoderError, match="cannot be loaded"):
+        open_encoder("transformers", str(tmp_path))
+    with pytest.raises(EncoderError, match="has no fit"):
+        open_encoder("transformers", saved, None, Recipe(fit="pad"))
