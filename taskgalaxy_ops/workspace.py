@@ -14,7 +14,7 @@ from typing import Any
 from taskgalaxy_ops.errors import EncoderError, NotFoundError, ReadOnlyError, SettingsError
 from taskgalaxy_ops.hashing import fingerprint
 from taskgalaxy_ops.inference.spending import RunBudget
-from taskgalaxy_ops.models.encoders.base import Encoder, open_encoder
+from taskgalaxy_ops.models.encoders.base import CHOICES, Encoder, Recipe, open_encoder
 from taskgalaxy_ops.models.opening import register_heif
 from taskgalaxy_ops.prompts import load_prompts
 from taskgalaxy_ops.settings import CapSettings, Settings, parse_settings
@@ -100,7 +100,22 @@ class Workspace:
         Raises EncoderError.
         """
         chosen = self.settings.encoder
-        return open_encoder(chosen.name, chosen.model, chosen.pretrained)
+        network = None
+        if chosen.precision == "int8":
+            with contextlib.suppress(NotFoundError):
+                network = self.store.get(self.encoder_network_key)
+        recipe = Recipe(chosen.runtime, chosen.precision, chosen.decode, chosen.fit, network)
+        return open_encoder(chosen.name, chosen.model, chosen.pretrained, recipe)
+
+    @cached_property
+    def encoder_network_key(self) -> str:
+        """Where the store keeps the calibrated network of an encoder whose precision is int8."""
+        return keys.encoder_network(self._encoder_settings_hash)
+
+    @cached_property
+    def _encoder_settings_hash(self) -> str:
+        # Templates change no image's embedding: under others, images need not be encoded again.
+        return fingerprint("encoder.settings", self.settings.encoder.model_dump(exclude={"templates"}))[:32]
 
     @cached_property
     def encoder_id(self) -> str:
@@ -108,12 +123,23 @@ class Workspace:
         return fingerprint("encoder", self.encoder_identity)[:16]
 
     @cached_property
+    def type_encoder_id(self) -> str:
+        """The same with the templates of task types, where there are any: a part of the task types' embeddings' key."""
+        return fingerprint("encoder", self.type_encoder_identity)[:16]
+
+    @property
+    def type_encoder_identity(self) -> dict[str, Any]:
+        """The encoder's identity, with the templates of task types where there are any."""
+        templates = self.settings.encoder.templates
+        return {**self.encoder_identity, **({"templates": list(templates)} if templates else {})}
+
+    @cached_property
     def encoder_identity(self) -> dict[str, Any]:
         """The identity of the encoder that the settings named when this store first used them.
 
         A workspace that only reads does not record it.
         """
-        key = keys.encoder(fingerprint("encoder.settings", self.settings.encoder.model_dump())[:32])
+        key = keys.encoder(self._encoder_settings_hash)
         try:
             raw = self.store.get(key)
         except NotFoundError:
@@ -128,7 +154,7 @@ class Workspace:
         """The encoder, checked against the identity that the store recorded. Raises EncoderError if they differ."""
         recorded = self.encoder_identity
         local = dict(self.encoder.identity)
-        for name in ("name", "weights", "revision"):
+        for name in ("name", "weights", "revision", *CHOICES, "network"):
             if recorded.get(name) != local.get(name):
                 raise EncoderError(
                     f"encoder {self.settings.encoder.name!r}: this machine has {name} {local.get(name)}, the store was "

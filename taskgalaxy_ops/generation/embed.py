@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
+from taskgalaxy_ops.generation.calibrate import ensure_calibrated
 from taskgalaxy_ops.generation.stage_keys import StageKeys
 from taskgalaxy_ops.models.encoders.base import Vectors
-from taskgalaxy_ops.models.rendering import upright
+from taskgalaxy_ops.models.encoders.stream import encode_files
 from taskgalaxy_ops.progress import Progress, Silent
 from taskgalaxy_ops.records import ImageId
 from taskgalaxy_ops.storage import keys
 from taskgalaxy_ops.storage.registry.state import ImageShard
-from taskgalaxy_ops.storage.shards import Key, StageOutput, Stats, embedding_table
+from taskgalaxy_ops.storage.shards import StageOutput, Stats, embedding_table
 from taskgalaxy_ops.workspace import Workspace
-
-_ENCODE_BATCH = 64  # decoded images in memory at a time
-
 
 Committed = Mapping[tuple[str, str], StageOutput]  # by stage and key, as StageOutputs.committed lists them
 
@@ -34,6 +33,7 @@ def embed(
     committed: each image shard's stage outputs.
     """
     progress = progress or Silent()
+    ensure_calibrated(workspace, shards)
     stage_keys = StageKeys(workspace)
     made_of = {shard.id: stage_keys.embed(shard) for shard in shards}
     outputs = {
@@ -41,28 +41,46 @@ def embed(
     }
     missing = [shard for shard in shards if shard.id not in outputs]
     progress.stage("embed", len(missing), "shards")
-    for shard in missing:
-        outputs[shard.id] = _embed_shard(workspace, shard, made_of[shard.id])
-        progress.advance("embed")
-    return {shard.id: outputs[shard.id] for shard in shards}
-
-
-def _embed_shard(workspace: Workspace, shard: ImageShard, key: Key) -> StageOutput:
     began = time.monotonic()
-    ids, vectors = encoded(workspace, shard)
-    content = embedding_table(ids, vectors)
-    stats = Stats(len(ids), len(ids), seconds=round(time.monotonic() - began, 3))
-    return workspace.stage_outputs.commit(shard.id, "embed", str(key.key), {"embeddings": content}, stats, key.made_of)
+    for shard, ids, vectors in _encoded(workspace, missing):
+        key, stats = made_of[shard.id], Stats(len(ids), len(ids), seconds=round(time.monotonic() - began, 3))
+        tables = {"embeddings": embedding_table(ids, vectors)}
+        outputs[shard.id] = workspace.stage_outputs.commit(shard.id, "embed", str(key.key), tables, stats, key.made_of)
+        progress.advance("embed")
+        began = time.monotonic()
+    return {shard.id: outputs[shard.id] for shard in shards}
 
 
 def encoded(workspace: Workspace, shard: ImageShard) -> tuple[list[ImageId], Vectors]:
     """Ids and vectors ``(n, d)`` of an image shard's images; none where all were taken down. Raises EncoderError."""
+    [(_, ids, vectors)] = _encoded(workspace, [shard])
+    return ids, vectors
+
+
+def _encoded(workspace: Workspace, shards: Sequence[ImageShard]) -> Iterator[tuple[ImageShard, list[ImageId], Vectors]]:
+    """Image shards with ids and vectors of their images, in the order given.
+
+    One stream encodes them all, so that the images of the next are read while one is encoded, and batches are full.
+    """
+    if not shards:
+        return
     encoder = workspace.checked_encoder()
-    # Images that were taken down: their files may be deleted before the shard's table of images is rewritten.
-    denied = workspace.registry.denied()
-    ids = [image for image in workspace.registry.image_ids(shard) if image not in denied]
-    parts = []
-    for at in range(0, len(ids), _ENCODE_BATCH):
-        batch = ids[at : at + _ENCODE_BATCH]
-        parts.append(encoder.encode_images([upright(workspace.store.get(keys.blob(image))) for image in batch]))
-    return ids, np.concatenate(parts) if parts else np.empty((0, encoder.dim), np.float32)
+    begun: deque[tuple[ImageShard, list[ImageId]]] = deque()
+
+    def images() -> Iterator[ImageId]:
+        for shard in shards:
+            # Images that were taken down: their files may be deleted before the shard's table of images is rewritten.
+            denied = workspace.registry.denied()
+            ids = [image for image in workspace.registry.image_ids(shard) if image not in denied]
+            begun.append((shard, ids))
+            yield from ids
+
+    waiting = np.empty((0, encoder.dim), np.float32)
+    for _, vectors in encode_files(encoder, images(), lambda image: workspace.store.get(keys.blob(image))):
+        waiting = np.concatenate([waiting, vectors])
+        while begun and len(begun[0][1]) <= len(waiting):
+            shard, ids = begun.popleft()
+            yield shard, ids, waiting[: len(ids)]
+            waiting = waiting[len(ids) :]
+    for shard, ids in begun:
+        yield shard, ids, waiting

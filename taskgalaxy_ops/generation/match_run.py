@@ -106,4 +106,5 @@ def _nearest(
     gone = set(dead)
     keep = [row for row, image in enumerate(ids) if image not in gone]
     images = EmbeddingMatrix(tuple(ids[row] for row in keep), vectors[keep])
-    return list(match(images, types, k=workspace.settings.match.k))
+    chosen = workspace.settings.match
+    return list(match(images, types, k=chosen.k, least=chosen.min_similarity, per_branch=chosen.per_branch))

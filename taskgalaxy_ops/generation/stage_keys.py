@@ -67,15 +67,17 @@ class StageKeys:
 
     def match(self, embedded: str | None, types: str | None, gone: str | None) -> Key:
         """The key of match: the output of ``embed``, the hash of the task types' embeddings, that of the images that no
-        source claims (None: there are none), and k. It is None while an input is not known."""
-        k = self._workspace.settings.match.k
+        source claims (None: there are none), k, and what else is set of the match's settings. It is None while an input
+        is not known."""
+        k, breadth = self._workspace.settings.match.k, self._workspace.settings.match.breadth
         key = None
         if embedded is not None and types is not None:
             inputs = {"images": embedded, "types": types, "dead": gone}
-            key = stage_output_key("match", STAGE["match"].version, {"k": k}, inputs)
+            key = stage_output_key("match", STAGE["match"].version, {"k": k, **breadth}, inputs)
         made_of = {
             "code": STAGE["match"].version,
             "k": k,
+            **breadth,
             STAGE["match"].input: embedded and short(embedded),
             "task types": types and short(types),
             "images no source claims": short(gone) if gone else "none",

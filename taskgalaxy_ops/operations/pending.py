@@ -65,7 +65,8 @@ def pending(view: Workspace, state: StoreState) -> Pending:
     read = uncounted = 0
     for one in unsettled:
         source = reasons.source_of(one)
-        if not has_journal(view, one.shard.id) and "filter" not in one.stage_outputs:
+        asked = has_journal(view, one.shard.id) or "filter" in one.stage_outputs
+        if not asked and not settings.match.breadth:  # each image has as many matches
             found["filter", *reasons.why(settings.teacher.name, source)] += one.live * matches
         elif read == _READ or "embed" not in one.stage_outputs:
             uncounted += 1

@@ -264,11 +264,12 @@ def _asked(
     known = written = voted = most = 0
     if shard_state.settled:
         return Bounds(), Bounds(), Bounds()
-    if result is None:  # no embedding yet: the number of its matches is certain, but not which they are
+    if result is None:  # no embedding yet: of its matches, the number is certain where nothing but k bounds it
         matches = shard_state.live * min(settings.match.k, len(types.ids))
         # Answers that were given under another encoder may fit some of the matches.
         answered = bool(Journal(view.store, shard_state.shard.id).answers)
-        filtered = Bounds(0 if answered else matches, matches, matches)
+        fewer = answered or bool(settings.match.breadth)
+        filtered = Bounds(0 if fewer else matches, matches, matches)
     else:
         stages = result.stages
         known, written = stages["filter"].missing, stages["write"].missing

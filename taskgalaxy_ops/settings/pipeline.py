@@ -15,17 +15,62 @@ class EncoderSettings(Strict):
 
     name: Annotated[str, known(ENCODERS)] = Field(
         "conse",
-        description="conse, open_clip, or one that an installed package brings",
+        description="conse, open_clip, transformers, or one that an installed package brings",
         examples=list(ENCODERS.shipped),
     )
-    model: str | None = Field(None, description="open_clip model, e.g. ViT-L-14, or hf-hub:…")
+    model: str | None = Field(None, description="open_clip model, e.g. ViT-L-14, or hf-hub:…; transformers' repository")
     pretrained: str | None = Field(None, description="open_clip tag, e.g. openai, or a checkpoint file")
+    # Left out of what is kept and hashed where they are unset: they came later, and change nothing made before them.
+    runtime: Literal["torch", "onnxruntime", "openvino"] | None = Field(
+        None, description="what computes; null: the encoder's own", exclude_if=lambda chosen: chosen is None
+    )
+    precision: Literal["bf16", "int8"] | None = Field(
+        None,
+        description="of images; null: float32; int8 (runtime: openvino) is calibrated at the first embed, and refused "
+        "where it finds other task types than float32",
+        exclude_if=lambda chosen: chosen is None,
+    )
+    decode: Literal["quick"] | None = Field(
+        None,
+        description="quick: a JPEG at the smallest of libjpeg's scales that the encoder needs; null: at full size",
+        exclude_if=lambda chosen: chosen is None,
+    )
+    fit: Literal["pad"] | None = Field(
+        None,
+        description="pad: the whole image, on a square; null: its middle square",
+        exclude_if=lambda chosen: chosen is None,
+    )
+    templates: tuple[Annotated[str, Field(pattern=r"^[^{}]*\{\}[^{}]*$")], ...] = Field(
+        (),
+        description="sentences with {} for the task type, such as 'a photo for the task of {}': a task type is "
+        "embedded as their mean; none: as its labels",
+        exclude_if=lambda chosen: not chosen,
+    )
 
 
 class MatchSettings(Strict):
-    """How many task types an image is matched with."""
+    """Which task types an image is matched with."""
 
     k: int = Field(10, ge=1, le=1000)
+    # As those of the encoder: left out where they are unset.
+    min_similarity: float | None = Field(
+        None,
+        ge=-1,
+        le=1,
+        description="cosine below which a task type is no match; null: an image always has k",
+        exclude_if=lambda chosen: chosen is None,
+    )
+    per_branch: int | None = Field(
+        None,
+        ge=1,
+        description="of an image's k, at most so many below one first-level node: others follow; null: no bound",
+        exclude_if=lambda chosen: chosen is None,
+    )
+
+    @property
+    def breadth(self) -> dict[str, float]:
+        """What is set beside k, by name."""
+        return {name: value for name, value in self.model_dump().items() if name != "k"}
 
 
 class TaxonomySettings(Strict):

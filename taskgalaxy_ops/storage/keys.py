@@ -106,6 +106,11 @@ def encoder(settings_hash: str) -> str:
     return f"{EMBEDDINGS}{settings_hash}.json"
 
 
+def encoder_network(settings_hash: str) -> str:
+    """The calibrated network of an encoder whose precision is int8."""
+    return f"{EMBEDDINGS}{settings_hash}.int8.zip"
+
+
 def type_embeddings(encoder: str) -> str:
     """Log of the task types' embeddings under one encoder."""
     return f"{EMBEDDINGS}{encoder}/types"

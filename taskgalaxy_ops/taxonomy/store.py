@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from taskgalaxy_ops.errors import TaxonomyError
-from taskgalaxy_ops.models.encoders.base import EmbeddingMatrix
+from taskgalaxy_ops.models.encoders.base import EmbeddingMatrix, Vectors, normalise
 from taskgalaxy_ops.records import LabelReject, Node
 from taskgalaxy_ops.storage import keys
 from taskgalaxy_ops.storage.log import Log, LogEntry
@@ -158,11 +158,11 @@ class TaxonomyStore:
 
         keep: if False, the new embeddings are not stored.
         """
-        log = Log(self._workspace.store, keys.type_embeddings(self._workspace.encoder_id))
+        log = Log(self._workspace.store, keys.type_embeddings(self._workspace.type_encoder_id))
         wanted = sorted(set(paths))
         found = self._read(log.read())
         if missing := [path for path in wanted if path not in found]:
-            vectors = self._workspace.checked_encoder().encode_texts([label_text(path) for path in missing])
+            vectors = self._encoded([label_text(path) for path in missing])
             if keep:
                 ref = self._workspace.stage_outputs.write(embedding_table(missing, vectors))
                 log.append({"table": asdict(ref)})
@@ -172,6 +172,16 @@ class TaxonomyStore:
         if not wanted:  # every task type is retired
             return EmbeddingMatrix((), np.empty((0, 0), np.float32))
         return EmbeddingMatrix(tuple(wanted), np.stack([found[path] for path in wanted]).astype(np.float32))
+
+    def _encoded(self, texts: Sequence[str]) -> Vectors:
+        """(m, d): the mean of each text in the settings' templates, at length 1; without templates, of itself."""
+        encoder, templates = self._workspace.checked_encoder(), self._workspace.settings.encoder.templates
+        if not templates:
+            return encoder.encode_texts(texts)
+        total = np.zeros((len(texts), encoder.dim), np.float64)
+        for template in templates:
+            total += encoder.encode_texts([template.replace("{}", text) for text in texts])
+        return normalise(total)
 
     def _read(self, entries: Sequence[LogEntry]) -> dict[str, np.ndarray[Any, np.dtype[np.float32]]]:
         found: dict[str, np.ndarray[Any, np.dtype[np.float32]]] = {}

@@ -6,6 +6,7 @@ Everything is about one state: live images, task types, settings, and the answer
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,7 +15,7 @@ import numpy as np
 
 from taskgalaxy_ops.hashing import draw
 from taskgalaxy_ops.records import pair_id
-from taskgalaxy_ops.settings import Model, Settings
+from taskgalaxy_ops.settings import MatchSettings, Model, Settings
 
 from .encoder import angle, point
 from .models import Given, Unit, named, plain, rendered
@@ -67,13 +68,23 @@ def leaves(nodes: Mapping[str, str]) -> list[str]:
     )
 
 
-def matches(images: Mapping[str, bytes], types: Sequence[str], k: int) -> dict[str, list[tuple[str, float]]]:
-    """The k nearest task types of each image, the nearest first, by looking at all of them."""
+def matches(
+    images: Mapping[str, bytes], types: Sequence[str], chosen: MatchSettings
+) -> dict[str, list[tuple[str, float]]]:
+    """The nearest task types of each image, the nearest first, by looking at all of them, one after the other."""
     found = {}
     for image, raw in images.items():
         here = point(angle(raw)).astype(np.float64)
         near = [(float(np.round(here @ point(angle(path)).astype(np.float64), 6)), path) for path in types]
-        found[image] = [(path, cosine) for cosine, path in sorted(near, key=lambda each: (-each[0], each[1]))[:k]]
+        taken: list[tuple[str, float]] = []
+        below: Counter[str] = Counter()
+        for cosine, path in sorted(near, key=lambda each: (-each[0], each[1])):
+            branch = path.split("~")[0]
+            if chosen.per_branch is None or below[branch] < chosen.per_branch:
+                taken.append((path, cosine))
+                below[branch] += 1
+        least = -2.0 if chosen.min_similarity is None else chosen.min_similarity
+        found[image] = [(path, cosine) for path, cosine in taken[: chosen.k] if cosine >= least]
     return found
 
 
@@ -81,7 +92,7 @@ def reckon(state: State, standing: Mapping[Unit, Given]) -> Reckoned:
     """What a state comes to with the answers that stand; a unit without one is needed, and ends its branch."""
     found = Reckoned()
     settings = state.settings
-    near = matches(state.images, state.leaves, settings.match.k)
+    near = matches(state.images, state.leaves, settings.match)
     teacher = settings.teacher
     fitting = []
     for image, row in near.items():

@@ -107,6 +107,10 @@ class History(RuleBasedStateMachine):
     def k_is_another(self, k: int) -> None:
         self.world.change("match", k=k)
 
+    @rule(least=st.sampled_from([None, -0.5, 0.0, 0.5]), per_branch=st.sampled_from([None, 1, 2]))
+    def breadth_is_another(self, least: float | None, per_branch: int | None) -> None:
+        self.world.change("match", min_similarity=least, per_branch=per_branch)
+
     @rule(data=st.data())
     def the_quorum_is_another(self, data: st.DataObject) -> None:
         self.world.change("vote", quorum=data.draw(st.integers(1, len(self.world.chosen["judges"]))))

@@ -508,7 +508,7 @@ class World:
         if lane := options.get("lane"):
             shards = lanes.shards_of_lane(workspace, lane)
             wanted &= {image.image for shard in shards for image in workspace.registry.images(shard)}
-        near = matches({image: PICTURES[image] for image in self.live}, leaves(self.nodes), settings.match.k)
+        near = matches({image: PICTURES[image] for image in self.live}, leaves(self.nodes), settings.match)
         variants = sorted(settings.write.variants)
         asks = {
             "match": (settings.match.k, tuple(leaves(self.nodes))),

@@ -186,4 +186,4 @@ def test_an_unknown_name_is_told_with_the_package_that_brings_others(
         "write.variants.0 is 'shorter': Input should be 'plain', 'chain_of_thought' or 'short_answer' "
         "(installed packages bring short_answer (galaxy-extras 1.0))" in ended.stderr
     )
-    assert "encoder.name is 'colors': Input should be 'conse', 'open_clip' or 'colours'" in ended.stderr
+    assert "encoder.name is 'colors': Input should be 'conse', 'open_clip', 'transformers' or 'colours'" in ended.stderr

@@ -8,7 +8,9 @@ the same pair has the same similarity in any image shard, order, block or proces
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,14 +25,26 @@ DECIMALS = 6
 
 _BLOCK_BYTES = 16 << 20  # of float32 similarities at a time
 _PAIR_BYTES = 32 << 20  # of float64 products at a time
+_SEPARATOR = "~"  # between the labels of a task type's path
+_GROUP = 64  # columns that are looked at together
 
 
-def match(images: EmbeddingMatrix, types: EmbeddingMatrix, *, k: int) -> Iterator[Match]:
+def match(
+    images: EmbeddingMatrix,
+    types: EmbeddingMatrix,
+    *,
+    k: int,
+    least: float | None = None,
+    per_branch: int | None = None,
+) -> Iterator[Match]:
     """The k nearest task types of each image, exactly.
 
     images: (n, d) and types: (m, d), both L2-normalised float32. Yields n * min(k, m) matches ordered by
     image id, then rank; similarities are cosines rounded to six decimals, and equal ones are ordered by task
     type. The order of rows changes nothing. Work is done in blocks of images, so that memory stays bounded.
+
+    per_branch: at most so many of an image's matches lie below one first-level node; the next nearest of other nodes
+    take the places. least: matches with a smaller similarity are left out; an image may have none then.
 
     Raises (at the call) EncoderError if the lengths of vectors differ, or if a row is not of length 1 (NaN,
     zero), naming its id; ValueError if k < 1.
@@ -43,47 +57,68 @@ def match(images: EmbeddingMatrix, types: EmbeddingMatrix, *, k: int) -> Iterato
             f"task types' {types.vectors.shape[1]}.\n"
             "  Embed both with the same encoder."
         )
-    return _matches(_by_id(images, "image"), _by_id(types, "task type"), k)
+    ranked = _ranked(_by_id(images, "image"), _by_id(types, "task type"), k, per_branch)
+    return ranked if least is None else (each for each in ranked if each.similarity >= least)
 
 
 def _by_id(matrix: EmbeddingMatrix, what: str) -> EmbeddingMatrix:
     """The rows in the order of their ids, checked to be unit vectors."""
-    exact = matrix.vectors.astype(np.float64)
-    off = np.abs(np.sqrt((exact * exact).sum(axis=1)) - 1)
+    off = np.abs(np.sqrt(np.einsum("ij,ij->i", matrix.vectors, matrix.vectors)) - 1)
     if (bad := np.flatnonzero(~(off <= LENGTH_TOLERANCE))).size:  # NaN is not <= anything
         raise EncoderError(
             f"embedding of {what} '{matrix.ids[bad[0]]}' is no unit vector (NaN, zero or not normalised).\n"
             "  Embed it anew; if that does not help, check the encoder's weights."
         )
+    if all(one < other for one, other in itertools.pairwise(matrix.ids)):
+        return matrix
     order = sorted(range(len(matrix.ids)), key=matrix.ids.__getitem__)
     return EmbeddingMatrix(tuple(matrix.ids[i] for i in order), np.ascontiguousarray(matrix.vectors[order]))
 
 
-def _matches(images: EmbeddingMatrix, types: EmbeddingMatrix, k: int) -> Iterator[Match]:
+class _Branch(NamedTuple):
+    """Task types that are ranked together."""
+
+    columns: NDArray[np.intp]  # their places among all
+    vectors: NDArray[np.float32]  # theirs, (m, d), and rows of zeros up to a whole group
+
+
+def _branch(types: EmbeddingMatrix, columns: Sequence[int]) -> _Branch:
+    vectors = np.zeros((-(-len(columns) // _GROUP) * _GROUP, types.vectors.shape[1]), np.float32)
+    vectors[: len(columns)] = types.vectors[columns]
+    return _Branch(np.asarray(columns, np.intp), vectors)
+
+
+def _ranked(images: EmbeddingMatrix, types: EmbeddingMatrix, k: int, per_branch: int | None) -> Iterator[Match]:
     if not images.ids or not types.ids:
         return
-    k = min(k, len(types.ids))
-    transposed = types.vectors.T
+    below: dict[str, list[int]] = {}
+    for column, path in enumerate(types.ids):
+        below.setdefault(path.partition(_SEPARATOR)[0] if per_branch else "", []).append(column)
+    branches = [_branch(types, columns) for columns in below.values()]
     rows = max(1, _BLOCK_BYTES // (4 * len(types.ids)))
     for start in range(0, len(images.ids), rows):
         block = images.vectors[start : start + rows]
-        nearest, similarities = _nearest(block, types.vectors, block @ transposed, k)
+        # The k nearest with at most n a branch are the k nearest among the n nearest of each branch.
+        found = [_nearest(block, branch, per_branch or k) for branch in branches]
+        nearest, similarities = (np.concatenate(each, axis=1) for each in zip(*found, strict=True))
+        if len(branches) > 1:
+            order = np.lexsort((nearest, -similarities), axis=1)[:, :k]
+            nearest, similarities = (np.take_along_axis(each, order, axis=1) for each in (nearest, similarities))
         for image, columns, values in zip(
-            images.ids[start : start + rows], nearest.tolist(), similarities.tolist(), strict=True
+            images.ids[start : start + rows], nearest[:, :k].tolist(), similarities[:, :k].tolist(), strict=True
         ):
             for rank, (column, value) in enumerate(zip(columns, values, strict=True), 1):
                 yield Match(image, types.ids[column], value, rank)
 
 
-def _nearest(
-    images: NDArray[np.float32], types: NDArray[np.float32], rough: NDArray[np.float32], k: int
-) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
-    """Columns and similarities, both (n, k), of each row's k nearest; equal ones in the order of columns.
-
-    rough: (n, m), the product as float32 gave it.
+def _nearest(images: NDArray[np.float32], branch: _Branch, k: int) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+    """Places among all task types, and similarities, both (n, min(k, m)), of each image's k nearest of a branch; equal
+    ones in the order of places.
     """
-    least = np.partition(rough, rough.shape[1] - k, axis=1)[:, -k]
-    row, column = np.nonzero(rough >= (least - _margin(images.shape[1]))[:, None])
+    types, k = branch.vectors, min(k, len(branch.columns))
+    rough = images @ types.T
+    rough[:, len(branch.columns) :] = -np.inf
+    row, column = _candidates(rough, k, _margin(images.shape[1]))
     exact = np.empty(len(row), np.float64)
     step = max(1, _PAIR_BYTES // (8 * images.shape[1]))
     for start in range(0, len(row), step):
@@ -96,7 +131,25 @@ def _nearest(
     counts = np.bincount(row, minlength=len(images))  # k or more in each row
     first = np.concatenate(([0], counts.cumsum()[:-1]))
     chosen = order[first[:, None] + np.arange(k)]
-    return column[chosen], similarity[chosen]
+    return branch.columns[column[chosen]], similarity[chosen]
+
+
+def _candidates(rough: NDArray[np.float32], k: int, margin: np.float32) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Rows and columns of all pairs that may be among the k nearest, in the order of rows and columns.
+
+    The matrix is gone through once, for the best of each group of columns. The kth similarity is no worse than the kth
+    of these bests, and only few groups have a pair that is as good.
+    """
+    groups = rough.reshape(len(rough), -1, _GROUP)
+    if groups.shape[1] > k:
+        best = groups.max(axis=2)
+        least = np.partition(best, best.shape[1] - k, axis=1)[:, -k] - margin
+        row, group = np.nonzero(best >= least[:, None])
+        inside, place = np.nonzero(groups[row, group] >= least[row, None])
+        return row[inside], group[inside] * _GROUP + place
+    least = np.partition(rough, rough.shape[1] - k, axis=1)[:, -k]
+    row, column = np.nonzero(rough >= (least - margin)[:, None])
+    return row, column
 
 
 def _margin(dim: int) -> np.float32:

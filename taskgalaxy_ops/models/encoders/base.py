@@ -1,16 +1,19 @@
 """Encoders place images and texts in one vector space. ``open_encoder`` opens one by name.
 
-Two ship. ``conse`` (weights from packages, ONNX Runtime, no torch) is the default and works out of the box;
-``open_clip`` loads any CLIP model by name and pretrained tag, checkpoint file or hub. Installed packages bring others.
+Three ship. ``conse`` (weights from packages, ONNX Runtime, no torch) is the default and works out of the box;
+``open_clip`` loads any CLIP model by name and pretrained tag, checkpoint file or hub; ``transformers`` loads those of
+its CLIP and SigLIP families. Installed packages bring others.
 Stages know only the protocol ``Encoder``.
 """
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,16 +55,82 @@ class Encoder(Protocol):
         ...
 
 
+@runtime_checkable
+class PreparingEncoder(Encoder, Protocol):
+    """An encoder whose work on an image is in two parts, so that images are prepared while others are encoded.
+
+    ``encode_images`` gives what both parts give.
+    """
+
+    @property
+    def batch(self) -> int:
+        """How many images are best encoded at a time."""
+        ...
+
+    def prepare(self, raw: bytes) -> NDArray[Any]:
+        """An image's file as the network's input, one shape for all. Safe to call from several threads at once.
+
+        Raises whatever a decoder raises for the file.
+        """
+        ...
+
+    def encode_prepared(self, images: Sequence[NDArray[Any]]) -> Vectors:
+        """(n, dim) float32, L2-normalised: of what ``prepare`` gave, in the order given; (0, dim) for none."""
+        ...
+
+
+@runtime_checkable
+class CalibratingEncoder(PreparingEncoder, Protocol):
+    """An encoder that also computes in int8."""
+
+    def calibrated(self, images: Sequence[NDArray[Any]]) -> bytes:
+        """The network in int8, as ``Recipe.network`` holds it, its ranges taken from one or more prepared images.
+
+        Raises EncoderError where packages are missing.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How an encoder computes, of what can be chosen. It changes the vectors, so it is a part of the identity.
+
+    None is what the encoder did before there was a choice; its identity does not name it.
+    """
+
+    runtime: str | None = None  # torch, onnxruntime, openvino
+    precision: str | None = None  # bf16, int8; None: float32
+    decode: str | None = None  # quick: a JPEG at the smallest scale that the network's input needs
+    fit: str | None = None  # pad: the whole image, on a square; None: the middle square
+    network: bytes | None = field(default=None, repr=False)  # int8: the calibrated one, which a store keeps
+
+    @classmethod
+    def of(cls, identity: Mapping[str, Any]) -> Recipe:
+        """The recipe that a recorded identity names, without the network."""
+        return cls(*(identity.get(name) for name in CHOICES))
+
+    def fields(self) -> dict[str, str]:
+        """What was chosen, by name, as it stands in an identity: of a network, its SHA-256."""
+        chosen = {name: getattr(self, name) for name in CHOICES}
+        if self.network is not None:
+            chosen["network"] = hashlib.sha256(self.network).hexdigest()
+        return {name: value for name, value in chosen.items() if value is not None}
+
+
+CHOICES = ("runtime", "precision", "decode", "fit")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EncoderOptions:
     """What an encoder is told as it is opened.
 
-    model, pretrained: which weights, as the settings name them. device, batch (images or texts at a time) and threads
-    (None: one a core) say how it computes, and do not change what it is.
+    model, pretrained: which weights, as the settings name them. recipe: how it computes. device, batch (images or texts
+    at a time) and threads (None: one a core) do not change what it is.
     """
 
     model: str | None = None
     pretrained: str | None = None
+    recipe: Recipe = Recipe()
     device: str | None = None
     batch: int = 32
     threads: int | None = None
@@ -78,6 +147,7 @@ def open_encoder(
     name: str,
     model: str | None = None,
     pretrained: str | None = None,
+    recipe: Recipe | None = None,
     *,
     device: str | None = None,
     batch: int = 32,
@@ -85,12 +155,23 @@ def open_encoder(
 ) -> Encoder:
     """The encoder of this name, with its weights loaded.
 
-    name: ``conse``, ``open_clip``, or one that an installed package brings; the rest is as in EncoderOptions.
+    name: ``conse``, ``open_clip``, ``transformers``, or one that an installed package brings; the rest is as in
+    EncoderOptions.
 
-    Raises EncoderError for an unknown name, a package or weights that are missing, or options that do not fit.
+    Raises EncoderError for an unknown name, a package or weights that are missing, options that do not fit, or a recipe
+    that the encoder does not follow.
     """
     opener: EncoderOpener = ENCODERS.get(name)
-    return opener(EncoderOptions(model=model, pretrained=pretrained, device=device, batch=batch, threads=threads))
+    recipe = recipe or Recipe()
+    encoder = opener(
+        EncoderOptions(model=model, pretrained=pretrained, recipe=recipe, device=device, batch=batch, threads=threads)
+    )
+    for choice, value in recipe.fields().items():
+        if encoder.identity.get(choice) != value:
+            raise EncoderError(
+                f"encoder {name!r} has no {choice} {value!r}.\n  Leave encoder.{choice} unset, or use another encoder."
+            )
+    return encoder
 
 
 def normalise(rows: NDArray[Any]) -> Vectors:
@@ -108,6 +189,13 @@ def normalise(rows: NDArray[Any]) -> Vectors:
         )
     unit: Vectors = (exact / lengths).astype(np.float32)
     return unit
+
+
+def cores() -> int:
+    """The number of cores that this process may use; in a container fewer than the machine has."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 LENGTH_TOLERANCE = 1e-3  # by which a row's length may differ from 1

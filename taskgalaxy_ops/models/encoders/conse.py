@@ -13,7 +13,6 @@ itself.
 from __future__ import annotations
 
 import importlib
-import os
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,7 +25,8 @@ from PIL import Image
 
 from taskgalaxy_ops.errors import EncoderError
 from taskgalaxy_ops.models.encoders import onnx_graphs, weights
-from taskgalaxy_ops.models.encoders.base import EncoderOptions, Vectors, normalise
+from taskgalaxy_ops.models.encoders.base import EncoderOptions, Recipe, Vectors, cores, normalise
+from taskgalaxy_ops.models.encoders.pictures import padded, picture
 
 TOP_CLASSES = 10  # T in the paper, whose best value is 10
 MAX_TOKENS = 256  # all-MiniLM-L6-v2's training length; the rest of a longer text is ignored
@@ -34,6 +34,7 @@ DIM = 384
 REVISION = 1  # raise it when preprocessing, averaging or graphs change the vectors
 
 _CROP = 224 / (224 + 32)  # share of the shorter side that the evaluation crop keeps
+_SIDE = 256  # pixels of the shorter side of which the crop has as many as the network takes
 _LOCK = threading.Lock()
 
 _In = TypeVar("_In")
@@ -51,14 +52,18 @@ class ImageClassifier:
 
     def probabilities(self, image: Image.Image) -> NDArray[np.float32]:
         """(1000,) float32, with sum 1: the probability of each class of ``names``."""
-        return self._run(image, "probabilities")
+        return self.probabilities_of(preprocess(image))
+
+    def probabilities_of(self, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The same of what ``preprocess`` gave."""
+        return self._run(pixels, "probabilities")
 
     def logits(self, image: Image.Image) -> NDArray[np.float32]:
         """(1000,) float32: the scores before the softmax."""
-        return self._run(image, "logits")
+        return self._run(preprocess(image), "logits")
 
-    def _run(self, image: Image.Image, output: str) -> NDArray[np.float32]:
-        result: NDArray[np.float32] = self._session.run([output], {"image": preprocess(image)})[0][0]
+    def _run(self, pixels: NDArray[np.float32], output: str) -> NDArray[np.float32]:
+        result: NDArray[np.float32] = self._session.run([output], {"image": pixels})[0][0]
         return result
 
 
@@ -89,13 +94,15 @@ class ConseEncoder:
     """
 
     dim: int = DIM
+    batch: int = 64
 
-    def __init__(self, *, threads: int | None = None) -> None:
+    def __init__(self, recipe: Recipe | None = None, *, threads: int | None = None) -> None:
         """threads: how many images or texts are computed at a time; None for one a core.
 
         Raises EncoderError if a package or its weights are not there.
         """
-        self._threads = threads or _cores()
+        self._recipe = recipe or Recipe()
+        self._threads = threads or cores()
         self._classifier = classifier()
         self._sentences = sentence_encoder()
         self._class_vectors: dict[int, Vectors] = {}  # by class index; filled when an image needs one
@@ -126,11 +133,20 @@ class ConseEncoder:
             "dim": DIM,
             "top_classes": TOP_CLASSES,
             "max_tokens": MAX_TOKENS,
+            **{name: value for name, value in self._recipe.fields().items() if name in {"decode", "fit"}},
         }
+
+    def prepare(self, raw: bytes) -> NDArray[np.float32]:
+        """(1, 3, 224, 224) float32, as ``preprocess``. Raises as ``rendering.upright``."""
+        return preprocess(picture(raw, self._recipe, _SIDE), self._recipe.fit)
 
     def encode_images(self, images: Sequence[Image.Image]) -> Vectors:
         """(n, 384) float32, L2-normalised: the likeliest classes' name embeddings, weighted and averaged."""
-        likely = self._each(lambda image: likeliest(self._classifier.probabilities(image)), images)
+        return self.encode_prepared(self._each(lambda image: preprocess(image, self._recipe.fit), images))
+
+    def encode_prepared(self, images: Sequence[NDArray[np.float32]]) -> Vectors:
+        """The same of what ``prepare`` gave."""
+        likely = self._each(lambda pixels: likeliest(self._classifier.probabilities_of(pixels)), images)
         wanted = {int(c) for classes, _ in likely for c in classes}
         missing = [c for c in sorted(wanted) if c not in self._class_vectors]
         names = self._classifier.names
@@ -174,21 +190,26 @@ def opened(options: EncoderOptions) -> ConseEncoder:
             "encoder 'conse' has weights of its own: 'model' and 'pretrained' mean nothing to it.\n"
             "  Remove them, or set the encoder's name to 'open_clip'."
         )
-    return ConseEncoder(threads=options.threads)
+    return ConseEncoder(options.recipe, threads=options.threads)
 
 
-def preprocess(image: Image.Image) -> NDArray[np.float32]:
+def preprocess(image: Image.Image, fit: str | None = None) -> NDArray[np.float32]:
     """(1, 3, 224, 224) float32, ``(x - 127) / 128``: the middle square, 7/8 of the shorter side, as RGB.
 
     EfficientNet-Lite is evaluated with this preprocessing (bicubic). Transparent pixels show the colour beneath them.
+    fit: ``pad`` takes the whole image, on a grey square.
     """
     rgb = image if image.mode == "RGB" else image.convert("RGB")
+    small = padded(rgb, onnx_graphs.IMAGE_SIDE) if fit == "pad" else _middle(rgb)
+    pixels = (np.asarray(small, np.float32) - 127) / 128
+    return np.ascontiguousarray(pixels.transpose(2, 0, 1)[None])
+
+
+def _middle(rgb: Image.Image) -> Image.Image:
     side = max(1, int(_CROP * min(rgb.size)))
     left, top = (rgb.width - side + 1) // 2, (rgb.height - side + 1) // 2
     square = rgb.crop((left, top, left + side, top + side))
-    small = square.resize((onnx_graphs.IMAGE_SIDE, onnx_graphs.IMAGE_SIDE), Image.Resampling.BICUBIC)
-    pixels = (np.asarray(small, np.float32) - 127) / 128
-    return np.ascontiguousarray(pixels.transpose(2, 0, 1)[None])
+    return square.resize((onnx_graphs.IMAGE_SIDE, onnx_graphs.IMAGE_SIDE), Image.Resampling.BICUBIC)
 
 
 def likeliest(
@@ -217,13 +238,6 @@ def sentence_encoder() -> SentenceEncoder:
     with _LOCK:
         _sentence_encoder = _sentence_encoder or SentenceEncoder()
         return _sentence_encoder
-
-
-def _cores() -> int:
-    """The number of cores that this process may use; in a container fewer than the machine has."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _require_packages() -> None:

@@ -1,5 +1,7 @@
 """Encoders: right against torch, the same bytes in any batch and order, clear when something is missing."""
 
+import hashlib
+import io
 import json
 import pickle
 import struct
@@ -9,12 +11,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
+from tiny_clip import tiny_clip
 
 from taskgalaxy_ops.errors import EncoderError
 from taskgalaxy_ops.hashing import canonical_json
 from taskgalaxy_ops.models.encoders import conse, weights
-from taskgalaxy_ops.models.encoders.base import Encoder, normalise, open_encoder
+from taskgalaxy_ops.models.encoders.base import Encoder, Recipe, normalise, open_encoder
+from taskgalaxy_ops.models.encoders.stream import encode_files
+from taskgalaxy_ops.models.rendering import upright
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "conse.json"
 TEXTS = [
@@ -206,21 +211,11 @@ def test_a_vector_without_direction_is_an_error():
 # open_clip
 
 
-@pytest.fixture(scope="module")
-def tiny_clip(tmp_path_factory):
+@pytest.fixture(scope="module", name="tiny_clip")
+def made_clip(tmp_path_factory):
     """A CLIP model of random weights: (name, checkpoint file)."""
-    torch, open_clip = pytest.importorskip("torch"), pytest.importorskip("open_clip")
-    folder = tmp_path_factory.mktemp("clip")
-    config = {
-        "embed_dim": 24,
-        "vision_cfg": {"image_size": 32, "layers": 2, "width": 64, "patch_size": 16, "head_width": 32},
-        "text_cfg": {"context_length": 16, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2},
-    }
-    (folder / "tiny-clip.json").write_text(json.dumps(config), encoding="utf-8")
-    open_clip.add_model_config(folder)
-    torch.manual_seed(5)
-    torch.save(open_clip.create_model("tiny-clip").state_dict(), folder / "tiny.pt")
-    return "tiny-clip", str(folder / "tiny.pt")
+    pytest.importorskip("open_clip")
+    return tiny_clip(tmp_path_factory.mktemp("clip"))
 
 
 def test_open_clip_encodes_from_a_checkpoint_file(tiny_clip):
@@ -265,3 +260,175 @@ def test_open_clip_says_what_it_lacks(tiny_clip, tmp_path):
     (tmp_path / "bad.pt").write_bytes(b"nothing that torch knows")
     with pytest.raises(EncoderError, match="cannot be loaded"):
         open_encoder("open_clip", name, str(tmp_path / "bad.pt"))
+
+
+# How it is computed
+
+
+def jpegs() -> list[bytes]:
+    """Photographs as JPEG files of other shapes, one on its side, and a PNG with transparency."""
+    files = []
+    for at, image in enumerate([*photos().values(), photos()["coffee"].crop((0, 0, 600, 90)).resize((1800, 270))]):
+        out = io.BytesIO()
+        exif = Image.Exif()
+        exif[0x0112] = 6 if at == 1 else 1
+        image.save(out, "JPEG", quality=90, exif=exif)
+        files.append(out.getvalue())
+    out = io.BytesIO()
+    Image.new("RGBA", (60, 40), (250, 0, 0, 99)).save(out, "PNG")
+    return [*files, out.getvalue()]
+
+
+@pytest.mark.parametrize("name", ["conse", "open_clip"])
+def test_files_give_in_two_parts_what_images_give(name, request):
+    model = request.getfixturevalue("tiny_clip") if name == "open_clip" else ()
+    encoder, files = open_encoder(name, *model, batch=2), jpegs() * 3
+    batches = list(encode_files(encoder, range(len(files)), lambda at: files[at]))
+    assert [at for items, _ in batches for at in items] == list(range(len(files)))
+    assert max(len(items) for items, _ in batches) <= encoder.batch
+    together = encoder.encode_images([upright(raw) for raw in files])
+    assert np.allclose(np.concatenate([vectors for _, vectors in batches]), together, atol=1e-6)
+    assert encoder.passes == 2 * len(files)
+
+
+def test_the_stream_reads_no_further_than_two_batches_ahead(tiny_clip):
+    encoder, [raw, *_], given = open_encoder("open_clip", *tiny_clip, batch=2), jpegs(), []
+
+    def items():
+        for at in range(40):
+            given.append(at)
+            yield at
+
+    stream = encode_files(encoder, items(), lambda at: raw)
+    next(stream)
+    assert len(given) <= 2 + 2 * encoder.batch
+    stream.close()
+    assert len(given) <= 2 + 2 * encoder.batch
+
+
+def test_what_a_file_raises_comes_out_of_the_stream(tiny_clip):
+    encoder, files = open_encoder("open_clip", *tiny_clip, batch=2), [*jpegs()[:2], b"no image"]
+    with pytest.raises(UnidentifiedImageError):
+        list(encode_files(encoder, range(3), lambda at: files[at]))
+
+
+@pytest.mark.parametrize("fit", [None, "pad"])
+def test_quick_decoding_gives_nearly_the_same_place_and_another_identity(encoder, fit):
+    exact, quick = (open_encoder("conse", None, None, Recipe(decode=how, fit=fit)) for how in (None, "quick"))
+    for raw in jpegs():
+        whole, small = exact.prepare(raw), quick.prepare(raw)
+        assert whole.shape == small.shape
+        assert np.abs(whole - small).mean() < 0.08, "of 2"
+    assert exact.identity == {k: v for k, v in quick.identity.items() if k != "decode"}
+    assert quick.identity["decode"] == "quick"
+
+
+def test_padding_shows_the_whole_image(encoder):
+    image = Image.new("RGB", (900, 100), "black")
+    image.paste("white", (0, 0, 100, 100))
+    assert (conse.preprocess(image) < 0).all()
+    assert (conse.preprocess(image, "pad") > 0.9).any()
+    pad = open_encoder("conse", None, None, Recipe(fit="pad"))
+    assert encoder.identity == {k: v for k, v in pad.identity.items() if k != "fit"}
+
+
+@pytest.mark.parametrize(
+    "recipe", [Recipe("openvino"), Recipe("torch", "bf16"), Recipe(None, None, "quick", "pad")], ids=str
+)
+def test_open_clip_follows_a_recipe_and_names_it(tiny_clip, recipe):
+    pytest.importorskip("openvino")
+    plain, other = (open_encoder("open_clip", *tiny_clip, each, device="cpu", batch=2) for each in (None, recipe))
+    images = list(photos().values())
+    close = (plain.encode_images(images) * other.encode_images(images)).sum(axis=1)
+    assert (close > (0.5 if recipe.fit else 0.999)).all()
+    assert np.array_equal(plain.encode_texts(TEXTS), other.encode_texts(TEXTS)), "task types are always in float32"
+    assert Recipe.of(other.identity) == recipe
+    assert {**plain.identity, **recipe.fields()} == other.identity
+
+
+def test_int8_runs_the_network_that_was_calibrated(tiny_clip):
+    pytest.importorskip("nncf")
+    plain = open_encoder("open_clip", *tiny_clip, device="cpu", batch=2)
+    network = plain.calibrated([plain.prepare(raw) for raw in jpegs()])
+    small = open_encoder("open_clip", *tiny_clip, Recipe("openvino", "int8", None, None, network), batch=2)
+    images = list(photos().values())
+    assert ((plain.encode_images(images) * small.encode_images(images)).sum(axis=1) > 0.99).all()
+    assert small.identity["network"] == hashlib.sha256(network).hexdigest()
+    with pytest.raises(EncoderError, match="not calibrated in this store yet"):
+        open_encoder("open_clip", *tiny_clip, Recipe("openvino", "int8"), batch=2)
+
+
+def test_a_recipe_that_cannot_be_followed_is_refused(tiny_clip, monkeypatch):
+    with pytest.raises(EncoderError, match=r"'conse' has no precision 'bf16'\.\n  Leave encoder.precision unset"):
+        open_encoder("conse", None, None, Recipe(None, "bf16"))
+    with pytest.raises(EncoderError, match="onnxruntime does not compute this network in fp32"):
+        open_encoder("open_clip", *tiny_clip, Recipe("onnxruntime"))
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with pytest.raises(EncoderError, match=r"pip install 'taskgalaxy-ops\[openvino\]'"):
+        open_encoder("open_clip", *tiny_clip, Recipe("openvino"))
+
+
+# transformers
+
+
+@pytest.fixture(scope="module", params=["CLIP", "Siglip"])
+def saved(request, tmp_path_factory) -> str:
+    """A folder with a model of random weights, its tokenizer and its image processor."""
+    torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
+    tokenizers, folder = pytest.importorskip("tokenizers"), tmp_path_factory.mktemp("saved")
+    words = {word: at for at, word in enumerate(["<pad>", "<start>", "<end>", "<unk>", *"abcdefghij"])}
+    side = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    text = {**side, "vocab_size": len(words), "max_position_embeddings": 16, "eos_token_id": 2, "bos_token_id": 1}
+    config = getattr(transformers, f"{request.param}Config")(
+        text_config={**text, "projection_size": 32}, vision_config={**side, "image_size": 32, "patch_size": 16}
+    )
+    torch.manual_seed(5)
+    getattr(transformers, f"{request.param}Model")(config).save_pretrained(folder)
+    model = tokenizers.Tokenizer(tokenizers.models.WordLevel(words, unk_token="<unk>"))
+    model.pre_tokenizer = tokenizers.pre_tokenizers.Split("", "isolated")
+    model.post_processor = tokenizers.processors.TemplateProcessing(
+        single="<start> $A <end>", special_tokens=[("<start>", 1), ("<end>", 2)]
+    )
+    transformers.PreTrainedTokenizerFast(
+        tokenizer_object=model, pad_token="<pad>", eos_token="<end>", unk_token="<unk>", model_max_length=16
+    ).save_pretrained(folder)
+    size = {"size": {"height": 32, "width": 32}, "do_center_crop": False}
+    getattr(transformers, f"{request.param}ImageProcessor")(**size).save_pretrained(folder)
+    return str(folder)
+
+
+def test_transformers_encodes_as_its_model_does(saved):
+    import torch
+    import transformers
+
+    encoder = open_encoder("transformers", saved, device="cpu", batch=2)
+    model, images = transformers.AutoModel.from_pretrained(saved).eval(), list(photos().values())
+    pixels = transformers.AutoImageProcessor.from_pretrained(saved)(images=images, return_tensors="pt")
+    tokens = transformers.AutoTokenizer.from_pretrained(saved)(
+        ["abc", "defgh"], padding="max_length", max_length=16, return_tensors="pt"
+    )
+    with torch.inference_mode():
+        expected = model(input_ids=tokens["input_ids"], pixel_values=pixels["pixel_values"])
+    assert np.allclose(encoder.encode_images(images), normalise(expected.image_embeds.numpy()), atol=1e-5)
+    assert np.allclose(encoder.encode_texts(["abc", "defgh"]), normalise(expected.text_embeds.numpy()), atol=1e-5)
+    assert np.allclose(encoder.encode_prepared([encoder.prepare(raw) for raw in jpegs()][:1]).shape, (1, encoder.dim))
+    assert encoder.identity["batch_shape"] == {"images": [2, 3, 32, 32], "texts": [2, 16]}
+    assert encoder.identity["name"] == "transformers"
+
+
+def test_transformers_runs_by_openvino_too(saved):
+    pytest.importorskip("openvino")
+    plain, other = (
+        open_encoder("transformers", saved, None, each, device="cpu", batch=2) for each in (None, Recipe("openvino"))
+    )
+    images = list(photos().values())
+    assert ((plain.encode_images(images) * other.encode_images(images)).sum(axis=1) > 0.999).all()
+
+
+def test_transformers_says_what_it_lacks(saved, tmp_path):
+    with pytest.raises(EncoderError, match="needs a model"):
+        open_encoder("transformers")
+    with pytest.raises(EncoderError, match="cannot be loaded"):
+        open_encoder("transformers", str(tmp_path))
+    with pytest.raises(EncoderError, match="has no fit"):
+        open_encoder("transformers", saved, None, Recipe(fit="pad"))

@@ -132,7 +132,7 @@ WRONG = [
     ("sources.mine.location", 7, "valid string"),
     ("sources.mine.limit", 0, "greater than or equal to 1"),
     ("sources.mine.suffixes", ".jpg", "valid tuple"),
-    ("encoder.name", "clip", "'conse' or 'open_clip'"),
+    ("encoder.name", "clip", "'conse', 'open_clip' or 'transformers'"),
     ("teacher.base_url", "api.openai.com/v1", "should match pattern"),
     ("teacher.base_url", "ftp://x", "should match pattern"),
     ("teacher.base_url", "Transformers:owner/name", "should match pattern"),
