@@ -237,8 +237,8 @@ class ShardBatches:
                     await self._gateway.credible(reply, context, len(terminal))
                 elif reply.kind == "declined":
                     await self._gateway.believed_refusal(reply, context)
-        except ModelError as error:
-            self._gateway.disable(model, str(error))
+        except NO_ANSWER as error:  # a canary, too, may find that the model was given up meanwhile
+            self._gateway.no_answer(model, error)
             return {unit.key: again[unit.key] for unit in units if unit.key not in good}
         if terminal:
             gone = [unit for unit in units if unit.key in terminal]

@@ -35,6 +35,7 @@ from taskgalaxy_ops.usage import Tally, Usage
 
 __all__ = ["CallContext", "Gateway"]
 
+NO_ANSWER = (ModelError, Unavailable, GaveUpError)  # what asking a model raises where it gives none
 _CANARY_TRIES = 2  # a healthy model's reply may be malformed once
 _TALLIED = ("raw", "answers", "usage", "cost", "list_cost", "seconds", "simulated")  # fields of a reply
 
@@ -89,10 +90,15 @@ class Gateway:
                 return
             try:
                 await self._converse(template, list(units), context, self._fitting(template).plan)
-            except (ModelError, Unavailable) as error:
-                self.disable(model, str(error))
-            except GaveUpError as error:
-                self.usage.gave_up[model.name] = str(error)
+            except NO_ANSWER as error:
+                self.no_answer(model, error)
+
+    def no_answer(self, model: Model, error: Exception) -> None:
+        """Note why a model gave no answer; where it is not only this request's, send it nothing more in this run."""
+        if isinstance(error, GaveUpError):
+            self.usage.gave_up[model.name] = str(error)
+        else:
+            self.disable(model, str(error))
 
     def disable(self, model: Model, why: str) -> None:
         """Send this model nothing more in this run."""
@@ -164,11 +170,14 @@ class Gateway:
             if evidence.mostly_good or evidence.takes_form:
                 return True
             canary = await self._canary(reply.template, context)
+            if canary is not None and canary.kind == "failing":  # which may pass, and says nothing about the form
+                canary = await self._canary(reply.template, context)
             if canary is None or canary.kind == "served":
                 evidence.takes_form = True
                 return True
+        does = "fails at" if canary.kind == "failing" else "refuses"
         raise ModelError(
-            f"model {model.name!r} at {model.base_url} refuses a plain picture, too: {_why(canary)}. Check that it "
+            f"model {model.name!r} at {model.base_url} {does} a plain picture, too: {_why(canary)}. Check that it "
             f"takes images, model ({model.model!r}), structured ({model.structured}) and the other settings of the "
             "request; `taskgalaxy doctor` shows what it takes."
         )

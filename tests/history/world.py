@@ -511,7 +511,7 @@ class World:
         near = matches({image: PICTURES[image] for image in self.live}, leaves(self.nodes), settings.match)
         variants = sorted(settings.write.variants)
         asks = {
-            "match": (settings.match.k, tuple(leaves(self.nodes))),
+            "match": (settings.match, tuple(leaves(self.nodes))),
             "filter": (_asked([settings.teacher]), prompts["filter"]),
             "write": (_asked([settings.teacher]), *((variant, prompts[f"write_{variant}"]) for variant in variants)),
             "vote": (_asked(settings.judges), prompts["vote"], settings.vote),

@@ -31,6 +31,8 @@ SEEDS = Path(__file__).parents[2] / "golden" / "seeds.yaml"
 class Shades:
     """An encoder of flat colours; counts the images that it is given."""
 
+    dim = 3
+
     def __init__(self) -> None:
         self.identity = {"name": "shades", "weights": "0", "revision": "0"}
         self.images = 0

@@ -790,6 +790,19 @@ def test_a_refusal_before_anything_was_served_is_settled_by_a_canary(shard, serv
     assert shard.gateway.usage.unavailable == {}
 
 
+def test_a_canary_that_meets_a_passing_failure_is_asked_again(shard, server):
+    def script(number, body):
+        if is_canary(body):
+            return Response('{"choices": [{"mess', media_type="application/json") if number == 2 else reply(body)
+        return failure(400, "no") if "a~0" in asked(body) else reply(body)
+
+    server.script = script
+    units = shard.units(1)
+    assert shard.ask(units)[units[0].key].terminal == Reason.REFUSED
+    assert [is_canary(body) for body in server.requests] == [False, True, True]
+    assert shard.gateway.usage.unavailable == {}
+
+
 def test_a_canary_fits_a_short_context(shard, server):
     long = too_long(1200)
     server.script = lambda number, body: failure(403, "no") if "a~0" in asked(body) else long(number, body)

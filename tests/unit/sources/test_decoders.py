@@ -68,6 +68,12 @@ def children() -> list[psutil.Process]:
     return found
 
 
+@pytest.fixture(autouse=True)
+def _no_spares() -> None:
+    """A first process that an earlier test left may end by itself in the middle of this one."""
+    decoders._close_spares()
+
+
 def result(files: list[SourceFile], settings: IngestSettings = SETTINGS) -> tuple[dict[str, str], list[FileReject]]:
     """The images of a scan by file, and its rejects."""
     with ScanStaging("mine") as staged:
@@ -154,7 +160,6 @@ with ScanStaging("mine") as staged:
 @pytest.fixture
 def scanning() -> Iterator[subprocess.Popen[bytes]]:
     """A process whose decoders hang, in a group of its own."""
-    decoders._close_spares()
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     process = subprocess.Popen(
         [sys.executable, "-c", _SCRIPT], env=environment, start_new_session=True, stderr=subprocess.PIPE
