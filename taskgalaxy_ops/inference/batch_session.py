@@ -21,7 +21,7 @@ from taskgalaxy_ops.hashing import sha256_hex
 from taskgalaxy_ops.inference.attempts import CallContext, arguments_of, blame
 from taskgalaxy_ops.inference.batch_lines import BatchLine, data_of, model_to_json, units_of
 from taskgalaxy_ops.inference.batch_wait import PendingBatch
-from taskgalaxy_ops.inference.gateway import Gateway
+from taskgalaxy_ops.inference.gateway import NO_ANSWER, Gateway
 from taskgalaxy_ops.inference.spending import RunBudget
 from taskgalaxy_ops.models import pricing
 from taskgalaxy_ops.models.batch_api import BatchStatus, GoneError, NoReplyError, line
