@@ -140,7 +140,9 @@ def test_a_process_that_somebody_kills_costs_nothing(bad: None, waiting: Path, w
     assert (list(claims), rejects) == (["a", "b", "c"], [])
 
 
+# In the background of a shell SIGINT is ignored, and what is started there inherits that.
 _SCRIPT = """
+import signal
 import sys
 from functools import partial
 from bad_decoders import file
@@ -150,6 +152,7 @@ from taskgalaxy_ops.sources.decoders import Decoders
 from taskgalaxy_ops.sources.listing import SourceFile
 from taskgalaxy_ops.storage.scan_staging import ScanStaging
 
+signal.signal(signal.SIGINT, signal.default_int_handler)
 checking.Decoders = partial(Decoders, preload=["bad_decoders"])
 files = [SourceFile(name=str(number), read=partial(file, "deaf", number)) for number in range(20)]
 with ScanStaging("mine") as staged:
