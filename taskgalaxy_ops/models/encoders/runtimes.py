@@ -92,7 +92,7 @@ def _int8(recipe: Recipe) -> Forward:
     if recipe.network is None:
         raise EncoderError(
             "encoder: precision int8 is not calibrated in this store yet.\n"
-            "  `taskgalaxy embed` calibrates it, on the store's own images."
+            "  `taskgalaxy generate` calibrates it, on the store's own images."
         )
     with zipfile.ZipFile(io.BytesIO(recipe.network)) as file:
         xml, weights = (file.read(name) for name in _FILES)
