@@ -110,7 +110,7 @@ def small(tmp_path: Path) -> Workspace:
 
 
 def test_int8_is_calibrated_once_and_every_machine_runs_the_network_that_is_stored(small: Workspace) -> None:
-    with pytest.raises(EncoderError, match="`taskgalaxy embed` calibrates it"):
+    with pytest.raises(EncoderError, match="`taskgalaxy generate` calibrates it"):
         _ = Workspace(small.settings, small.store).encoder_identity
     pipeline.generate(small, pipeline.RunOptions(last_stage="match"))
     network = small.store.get(small.encoder_network_key)
