@@ -32,7 +32,7 @@ from taskgalaxy_ops.generation.stages.filter import filter_template
 from taskgalaxy_ops.hashing import sha256_hex
 from taskgalaxy_ops.inference.batch_wait import until_one_ends
 from taskgalaxy_ops.inference.gateway import Gateway
-from taskgalaxy_ops.inference.session import InferenceSession
+from taskgalaxy_ops.inference.session import AskedShard, InferenceSession
 from taskgalaxy_ops.models.request import RequestItem, RequestTemplate
 from taskgalaxy_ops.settings import Settings, parse_settings
 from taskgalaxy_ops.simulator.config import Batches, SimulatorConfig
@@ -120,7 +120,8 @@ async def _ask(workspace: Workspace, shard: str, template: RequestTemplate, unit
     gateway, run_budget = Gateway(), workspace.run_budget()
     left = True
     while left:
-        async with InferenceSession(workspace.store, workspace.settings.run, gateway, run_budget, shard) as session:
+        asked = AskedShard(id=shard)
+        async with InferenceSession(workspace.store, workspace.settings.run, gateway, run_budget, asked) as session:
             left = bool(
                 await session.ask(lambda answers: [(template, [unit for unit in units if unit.key not in answers])])
             )

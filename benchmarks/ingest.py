@@ -1,14 +1,14 @@
-"""Ingest against the full decoding of the same files alone, on all cores. ``make bench-ingest``.
+"""Ingest against the full decoding of the same files alone, on all cores; tars and tables against a folder.
 
-``of_limit`` is given where a source lies, so that sources of other kinds are measured by it too. Both sides take turns
-in one run, so that a machine that slows down slows both; ``SCALE=0.5`` takes half of the images.
+A figure of ``make bench-matching``; ``make bench-ingest`` measures it alone. All sides take turns in one run, so that a
+machine that slows down slows all; ``SCALE=0.5`` takes half of the images.
 """
 
 from __future__ import annotations
 
 import multiprocessing
 import os
-import sys
+import tarfile
 import time
 import uuid
 from collections.abc import Sequence
@@ -17,9 +17,11 @@ from pathlib import Path
 from statistics import median
 
 import numpy as np
+import pyarrow
 from PIL import Image
+from pyarrow import parquet
 
-from benchmarks import material, running
+from benchmarks import material
 from benchmarks.figures import Book, Figure
 from taskgalaxy_ops import pipeline
 from taskgalaxy_ops.sources.decoders import cores
@@ -28,8 +30,9 @@ from taskgalaxy_ops.workspace import Workspace
 IMAGES = 600
 SIZE = (1152, 896)  # pixels, about a megapixel
 ROUNDS = 5
-GOAL = 0.8
+GOALS = {"of_limit": 0.8, "webdataset": 0.9, "parquet": 0.9}
 _KINDS = 60  # pictures that are made; the others are these, moved sideways
+_A_CONTAINER = 200  # images in a tar or a Parquet file
 _AT_ONCE = 8  # files that a process of the limit is given at once
 
 
@@ -77,38 +80,55 @@ def ingested(location: str, folder: Path, count: int) -> float:
     return count / took
 
 
-def of_limit(book: Book, files: Sequence[Path], location: str, folder: Path) -> None:
-    """Compare a source's ingest with decoding the same images, as files, alone.
+def tars(files: Sequence[Path], folder: Path) -> str:
+    """The files in WebDataset tars. Returns their location."""
+    folder.mkdir()
+    for number, part in enumerate(_parts(files)):
+        with tarfile.open(folder / f"{number:04d}.tar", "w") as tar:
+            for file in part:
+                tar.add(file, file.name)
+    return f"webdataset:{folder}"
 
-    location: of a source with the images of ``files``. folder: for the stores.
+
+def tables(files: Sequence[Path], folder: Path) -> str:
+    """The files in a column of Parquet files, in row groups of a hundred as the hub's. Returns their location."""
+    folder.mkdir()
+    for number, part in enumerate(_parts(files)):
+        rows = [{"bytes": file.read_bytes(), "path": file.name} for file in part]
+        parquet.write_table(pyarrow.table({"image": rows}), folder / f"{number:04d}.parquet", row_group_size=100)
+    return f"parquet:{folder}"
+
+
+def _parts(files: Sequence[Path]) -> list[Sequence[Path]]:
+    return [files[at : at + _A_CONTAINER] for at in range(0, len(files), _A_CONTAINER)]
+
+
+def measure(book: Book, folder: Path, scale: float) -> None:
+    """Compare ingest of a folder with decoding the same images alone, and ingest of containers with that of a folder.
+
+    All sides take turns. folder: for images and stores.
     """
-    allowed = cores()
-    load = os.getloadavg()[0]
-    rates: list[tuple[float, float]] = []
+    files = photographs(folder / "images", max(60, round(IMAGES * scale)))
+    where = {"folder": str(folder / "images")}
+    where |= {"webdataset": tars(files, folder / "tars"), "parquet": tables(files, folder / "tables")}
+    allowed, load = cores(), os.getloadavg()[0]
+    rates: dict[str, list[float]] = {name: [] for name in (*where, "alone")}
     with ProcessPoolExecutor(allowed, multiprocessing.get_context("spawn")) as pool:
         decoded_alone(files, pool)  # starts the processes, and brings the files into the page cache
-        ingested(location, folder, len(files))  # imports what it needs
+        for location in where.values():
+            ingested(location, folder, len(files))  # imports what it needs
         for _ in range(ROUNDS):
-            rates.append((ingested(location, folder, len(files)), decoded_alone(files, pool)))
-    ratios = [ours / alone for ours, alone in rates]
-    detail = {
-        "images": len(files),
-        "images_a_second": round(median(ours for ours, _ in rates), 1),
-        "decoded_alone_a_second": round(median(alone for _, alone in rates), 1),
-        "lowest": round(min(ratios), 3),
-        "highest": round(max(ratios), 3),
-        "processes": allowed,
-        "load_before": round(load, 1),
+            for name, location in where.items():
+                rates[name].append(ingested(location, folder, len(files)))
+            rates["alone"].append(decoded_alone(files, pool))
+    detail = {"images": len(files), "processes": allowed, "load_before": round(load, 1)}
+    detail |= {f"{name}_a_second": round(median(each), 1) for name, each in rates.items()}
+    compared = {
+        "of_limit": ("folder", "alone"),
+        "webdataset": ("webdataset", "folder"),
+        "parquet": ("parquet", "folder"),
     }
-    book.add(Figure("ingest.of_limit", round(median(ratios), 3), GOAL, "higher", detail))
-
-
-def main() -> None:
-    """Measure, and append to build/bench/ingest.jsonl."""
-    with running.folder("ingest", {"of_limit": of_limit}, sys.argv[1:]) as folder:
-        files = photographs(folder / "images", max(60, round(IMAGES * running.scale())))
-        of_limit(Book("ingest"), files, str(folder / "images"), folder / "stores")
-
-
-if __name__ == "__main__":
-    main()
+    for figure, (ours, other) in compared.items():
+        ratios = [one / two for one, two in zip(rates[ours], rates[other], strict=True)]
+        told = detail | {"lowest": round(min(ratios), 3), "highest": round(max(ratios), 3)}
+        book.add(Figure(f"ingest.{figure}", round(median(ratios), 3), GOALS[figure], "higher", told))

@@ -74,6 +74,12 @@ from galaxy_defaults import OFFERED_SOURCES, SETTINGS, SOURCES, Receipt, announc
             title="Options",
             description='What the kind of source is told beside the location, e.g. {"column": "image"}.',
         ),
+        "copy": Param(
+            True,
+            type="boolean",
+            title="Copy",
+            description="Store a copy of each image. Off: images stay where they lie, and are read there each time.",
+        ),
         "limit": Param(
             None,
             type=["null", "integer"],

@@ -26,6 +26,10 @@ class NotFoundError(StoreError):
     """No object lies under this key."""
 
 
+class OriginError(NotFoundError):
+    """An image that is not copied cannot be read at its source any more, or has other bytes there."""
+
+
 class UnreadableError(StoreError):
     """One object cannot be read while the store replies: archived, encrypted with a key we lack, or forbidden.
 

@@ -104,6 +104,7 @@ class Claim:
     origin: str | None = None
     licence: str | None = None
     attribution: str | None = None
+    place: str | None = None  # where the source has an image that is not copied, percent-encoded; came later
 
 
 @dataclass(frozen=True, slots=True)

@@ -114,11 +114,11 @@ def picture(image: Annotated[str, Path(pattern="^[0-9a-f]{64}$")]) -> Response:
     """A small JPEG of a registered image, for the form by which a person approves task types; 404 if it is gone."""
     from taskgalaxy_ops.errors import NotFoundError
     from taskgalaxy_ops.reports.html import thumbnail
-    from taskgalaxy_ops.storage import keys
+    from taskgalaxy_ops.sources.originals import read_image
 
     with _workspace() as workspace:
         try:
-            raw = workspace.store.get(keys.blob(image))
+            raw = read_image(workspace, image)
         except NotFoundError as error:
             raise HTTPException(404, f"There is no image {image}.") from error
     return Response(thumbnail(raw, _SIDE), media_type="image/jpeg", headers=_HEADERS)

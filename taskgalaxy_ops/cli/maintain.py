@@ -125,6 +125,7 @@ def _takedown(chosen: argparse.Namespace) -> int:
             "are computed again when they are needed, from the journal"
         )
         lines += [f"release {name}: {samples:,} samples withdrawn so far" for name, samples in each.releases.items()]
+        lines += [f"not deleted, since it lies at its source and is not ours: {file}" for file in each.originals]
     lines += [f"STILL THERE: {line}" for line in left] or ["nothing of what was taken down is left in the store"]
     lines.append("Copies outside the store (fetched releases, checkpoints trained on them) are not reached.")
     value = {

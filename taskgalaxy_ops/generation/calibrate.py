@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from itertools import islice
 
 import numpy as np
 
-from taskgalaxy_ops.errors import EncoderError
+from taskgalaxy_ops.errors import EncoderError, OriginError
 from taskgalaxy_ops.generation.stages.match import match
 from taskgalaxy_ops.hashing import fingerprint
 from taskgalaxy_ops.models.encoders.base import (
@@ -17,7 +19,8 @@ from taskgalaxy_ops.models.encoders.base import (
     Vectors,
     open_encoder,
 )
-from taskgalaxy_ops.storage import keys
+from taskgalaxy_ops.records import ImageId
+from taskgalaxy_ops.sources.originals import read_image
 from taskgalaxy_ops.storage.registry.state import ImageShard
 from taskgalaxy_ops.taxonomy import label_text
 from taskgalaxy_ops.taxonomy.store import TaxonomyStore
@@ -48,7 +51,7 @@ def ensure_calibrated(workspace: Workspace, shards: Sequence[ImageShard]) -> Non
     ids = sorted({image for shard in shards for image in workspace.registry.image_ids(shard)} - denied)
     if not ids:
         return
-    images = [exact.prepare(workspace.store.get(keys.blob(image))) for image in ids[: _IMAGES + _CHECKED]]
+    images = [exact.prepare(raw) for raw in islice(_readable(workspace, ids), _IMAGES + _CHECKED)]
     network = exact.calibrated(images[:_IMAGES])
     small = open_encoder(
         chosen.name,
@@ -67,6 +70,12 @@ def ensure_calibrated(workspace: Workspace, shards: Sequence[ImageShard]) -> Non
             f"those of float32; {LEAST_RECALL} is the least.\n  Leave encoder.precision unset."
         )
     workspace.store.put_if_absent(key, network)
+
+
+def _readable(workspace: Workspace, images: Iterable[ImageId]) -> Iterator[bytes]:
+    for image in images:
+        with suppress(OriginError):  # such a one is told when it is to be encoded
+            yield read_image(workspace, image)
 
 
 def recall(exact: Vectors, found: Vectors, types: EmbeddingMatrix, k: int = _TOP) -> float:

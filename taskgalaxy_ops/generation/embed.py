@@ -5,21 +5,27 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
+from taskgalaxy_ops.errors import OriginError
 from taskgalaxy_ops.generation.calibrate import ensure_calibrated
 from taskgalaxy_ops.generation.stage_keys import StageKeys
-from taskgalaxy_ops.models.encoders.base import Vectors
+from taskgalaxy_ops.inference.canary import canary_picture
+from taskgalaxy_ops.models.encoders.base import EmbeddingMatrix, Vectors
 from taskgalaxy_ops.models.encoders.stream import encode_files
 from taskgalaxy_ops.progress import Progress, Silent
 from taskgalaxy_ops.records import ImageId
-from taskgalaxy_ops.storage import keys
+from taskgalaxy_ops.sources.originals import read_image
 from taskgalaxy_ops.storage.registry.state import ImageShard
-from taskgalaxy_ops.storage.shards import StageOutput, Stats, embedding_table
+from taskgalaxy_ops.storage.shards import StageOutput, Stats, embedding_table, short
 from taskgalaxy_ops.workspace import Workspace
 
 Committed = Mapping[tuple[str, str], StageOutput]  # by stage and key, as StageOutputs.committed lists them
+
+
+Unread = dict[str, OriginError]  # by image shard's id, why it has no output: an original that cannot be read
 
 
 def embed(
@@ -27,60 +33,116 @@ def embed(
     shards: Sequence[ImageShard],
     committed: Mapping[str, Committed],
     progress: Progress | None = None,
+    unread: Unread | None = None,
 ) -> dict[str, StageOutput]:
     """The embeddings of these image shards, by image shard's id; encodes those that have none. Raises EncoderError.
 
-    committed: each image shard's stage outputs.
+    committed: each image shard's stage outputs. unread: gets the image shards that are left out because an original
+    cannot be read; None: OriginError is raised once all others have their embeddings.
     """
     progress = progress or Silent()
     ensure_calibrated(workspace, shards)
-    stage_keys = StageKeys(workspace)
-    made_of = {shard.id: stage_keys.embed(shard) for shard in shards}
-    outputs = {
-        shard: there for shard, key in made_of.items() if (there := committed[shard].get(("embed", str(key.key))))
-    }
+    stage_keys, dead = StageKeys(workspace), workspace.registry.dead_hashes()
+    made_of = {shard.id: stage_keys.embed(shard, dead.get(shard.id)) for shard in shards}
+    there = {shard: committed[shard].get(("embed", str(key.key))) for shard, key in made_of.items()}
+    outputs = {shard: output for shard, output in there.items() if output is not None}
     missing = [shard for shard in shards if shard.id not in outputs]
+    failed: Unread = {}
     progress.stage("embed", len(missing), "shards")
     began = time.monotonic()
-    for shard, ids, vectors in _encoded(workspace, missing):
-        key, stats = made_of[shard.id], Stats(len(ids), len(ids), seconds=round(time.monotonic() - began, 3))
-        tables = {"embeddings": embedding_table(ids, vectors)}
-        outputs[shard.id] = workspace.stage_outputs.commit(shard.id, "embed", str(key.key), tables, stats, key.made_of)
+    for shard, images in _encoded(workspace, missing, committed):
         progress.advance("embed")
+        if isinstance(images, OriginError):
+            failed[shard.id] = images
+            continue
+        key, count = made_of[shard.id], len(images.ids)
+        stats = Stats(count, count, seconds=round(time.monotonic() - began, 3))
+        tables = {"embeddings": embedding_table(images.ids, images.vectors)}
+        outputs[shard.id] = workspace.stage_outputs.commit(shard.id, "embed", str(key.key), tables, stats, key.made_of)
         began = time.monotonic()
-    return {shard.id: outputs[shard.id] for shard in shards}
+    if failed and unread is None:
+        raise next(iter(failed.values()))
+    (unread if unread is not None else {}).update(failed)
+    return {shard.id: outputs[shard.id] for shard in shards if shard.id in outputs}
 
 
-def encoded(workspace: Workspace, shard: ImageShard) -> tuple[list[ImageId], Vectors]:
-    """Ids and vectors ``(n, d)`` of an image shard's images; none where all were taken down. Raises EncoderError."""
-    [(_, ids, vectors)] = _encoded(workspace, [shard])
-    return ids, vectors
+def encoded(workspace: Workspace, shard: ImageShard, committed: Committed) -> EmbeddingMatrix:
+    """The embeddings of an image shard's images; none where all were taken down. Raises EncoderError, OriginError."""
+    [(_, images)] = _encoded(workspace, [shard], {shard.id: committed})
+    if isinstance(images, OriginError):
+        raise images
+    return images
 
 
-def _encoded(workspace: Workspace, shards: Sequence[ImageShard]) -> Iterator[tuple[ImageShard, list[ImageId], Vectors]]:
-    """Image shards with ids and vectors of their images, in the order given.
+@dataclass(slots=True)
+class _Begun:
+    """An image shard whose images are being encoded: all of them, and the vectors that it has already."""
+
+    shard: ImageShard
+    ids: list[ImageId]
+    vectors: dict[ImageId, Vectors]
+    unread: OriginError | None = None
+
+    @property
+    def whole(self) -> bool:
+        return len(self.vectors) == len(self.ids)
+
+
+def _encoded(
+    workspace: Workspace, shards: Sequence[ImageShard], committed: Mapping[str, Committed]
+) -> Iterator[tuple[ImageShard, EmbeddingMatrix | OriginError]]:
+    """The embeddings of image shards, in the order given, or why an image of one cannot be read.
 
     One stream encodes them all, so that the images of the next are read while one is encoded, and batches are full.
     """
     if not shards:
         return
     encoder = workspace.checked_encoder()
-    begun: deque[tuple[ImageShard, list[ImageId]]] = deque()
+    begun: deque[_Begun] = deque()
 
-    def images() -> Iterator[ImageId]:
+    def images() -> Iterator[tuple[_Begun, ImageId]]:
         for shard in shards:
-            # Images that were taken down: their files may be deleted before the shard's table of images is rewritten.
-            denied = workspace.registry.denied()
-            ids = [image for image in workspace.registry.image_ids(shard) if image not in denied]
-            begun.append((shard, ids))
-            yield from ids
+            ids = _encodable(workspace, shard)
+            known = _known_vectors(workspace, committed[shard.id]) if shard.referred else {}
+            begun.append(_Begun(shard, ids, {image: known[image] for image in ids if image in known}))
+            yield from ((begun[-1], image) for image in ids if image not in known)
 
-    waiting = np.empty((0, encoder.dim), np.float32)
-    for _, vectors in encode_files(encoder, images(), lambda image: workspace.store.get(keys.blob(image))):
-        waiting = np.concatenate([waiting, vectors])
-        while begun and len(begun[0][1]) <= len(waiting):
-            shard, ids = begun.popleft()
-            yield shard, ids, waiting[: len(ids)]
-            waiting = waiting[len(ids) :]
-    for shard, ids in begun:
-        yield shard, ids, waiting
+    def read(item: tuple[_Begun, ImageId]) -> bytes:
+        of, image = item
+        try:
+            return read_image(workspace, image, of.shard.id)
+        except OriginError as error:
+            of.unread = of.unread or error
+            return canary_picture()  # keeps the place of what cannot be read; its vector is not kept
+
+    def ended() -> Iterator[tuple[ImageShard, EmbeddingMatrix | OriginError]]:
+        while begun and begun[0].whole:
+            done = begun.popleft()
+            vectors = np.stack([done.vectors[image] for image in done.ids]) if done.ids else empty
+            yield done.shard, done.unread or EmbeddingMatrix(tuple(done.ids), vectors)
+
+    empty = np.empty((0, encoder.dim), np.float32)
+    for batch, vectors in encode_files(encoder, images(), read):
+        for (of, image), vector in zip(batch, vectors, strict=True):
+            of.vectors[image] = vector
+        yield from ended()
+    yield from ended()
+
+
+def _encodable(workspace: Workspace, shard: ImageShard) -> list[ImageId]:
+    """An image shard's images that have a file to encode."""
+    # Images that were taken down: their files may be deleted before the shard's table of images is rewritten.
+    out = workspace.registry.denied()
+    if shard.referred:  # the original of an image that no source claims may be gone
+        out = out.union(workspace.registry.dead(shard))
+    return [image for image in workspace.registry.image_ids(shard) if image not in out]
+
+
+def _known_vectors(workspace: Workspace, committed: Committed) -> dict[ImageId, Vectors]:
+    """What was encoded when other images of the shard were claimed: an image is encoded once."""
+    found: dict[ImageId, Vectors] = {}
+    encoder = short(workspace.encoder_id)
+    for (stage, _), output in sorted(committed.items()):
+        if stage == "embed" and workspace.stage_outputs.marker(output).get("made_of", {}).get("encoder") == encoder:
+            found |= zip(*workspace.stage_outputs.load_embeddings(output), strict=True)
+    return found

@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Mapping, Sequence
 
-from taskgalaxy_ops.generation.embed import Committed, embed, encoded
+from taskgalaxy_ops.generation.embed import Committed, Unread, embed, encoded
 from taskgalaxy_ops.generation.stage_keys import StageKeys
 from taskgalaxy_ops.generation.stages.match import match
-from taskgalaxy_ops.models.encoders.base import EmbeddingMatrix, Vectors
+from taskgalaxy_ops.models.encoders.base import EmbeddingMatrix
 from taskgalaxy_ops.progress import Progress, Silent
 from taskgalaxy_ops.records import ImageId, Match
 from taskgalaxy_ops.storage.parquet import embeddings_hash
@@ -24,13 +24,17 @@ def match_shards(
     committed: Mapping[str, Committed],
     progress: Progress | None = None,
     taxonomy: int | None = None,
+    unread: Unread | None = None,
 ) -> dict[str, StageOutput]:
     """By image shard's id, the matches with the leaves of a taxonomy version (None: the newest).
 
-    committed: each image shard's stage outputs.
+    committed: each image shard's stage outputs. unread: gets why image shards have no matches, by id: originals that
+    cannot be read; None: OriginError is raised once all others have theirs.
     """
     progress = progress or Silent()
-    embedded = embed(workspace, shards, committed, progress)
+    failed: Unread = {}
+    embedded = embed(workspace, shards, committed, progress, failed)
+    shards = [shard for shard in shards if shard.id in embedded]
     types = TaxonomyStore(workspace).embeddings(taxonomy)
     types_hash = embeddings_hash(types.ids, types.vectors)
     dead = workspace.registry.dead_hashes()
@@ -51,6 +55,9 @@ def match_shards(
         tables = {"matches": table(rows, Match)}
         outputs[shard.id] = workspace.stage_outputs.commit(shard.id, "match", str(key.key), tables, stats, key.made_of)
         progress.advance("match")
+    if failed and unread is None:
+        raise next(iter(failed.values()))
+    (unread if unread is not None else {}).update(failed)
     return {shard.id: outputs[shard.id] for shard in shards}
 
 
@@ -73,19 +80,19 @@ def computed_matches(
     found: dict[str, StageOutput] = {}
     computed: dict[str, list[Match]] = {}
     for shard in shards:
-        embedded = committed[shard.id].get(("embed", str(stage_keys.embed(shard).key)))
+        embedded = committed[shard.id].get(("embed", str(stage_keys.embed(shard, dead.get(shard.id)).key)))
         if embedded is None:
-            images = encoded(look, shard)
-            output = output_of({"embeddings": embedding_table(*images)})
+            images = encoded(look, shard, committed[shard.id])
+            output = output_of({"embeddings": embedding_table(images.ids, images.vectors)})
         else:
             output = embedded.output
         key = str(stage_keys.match(output, types_hash, dead.get(shard.id)).key)
         stage_output = committed[shard.id].get(("match", key))
         if stage_output is None:
             if embedded is not None:
-                images = look.stage_outputs.load_embeddings(embedded)
+                images = _loaded(look, embedded)
             gone = look.registry.dead(shard) if shard.id in dead else []
-            computed[shard.id] = _nearest(look, *images, types, gone)
+            computed[shard.id] = _nearest(look, images, types, gone)
             tables = {"matches": table(computed[shard.id], Match)}
             stage_output = StageOutput(shard.id, "match", key, output_of(tables))
         found[shard.id] = stage_output
@@ -97,14 +104,19 @@ def match_shard(
     workspace: Workspace, embedded: StageOutput, types: EmbeddingMatrix, dead: Collection[ImageId]
 ) -> list[Match]:
     """The matches of an image shard's images. embedded: its embeddings. dead: images that are left out."""
-    return _nearest(workspace, *workspace.stage_outputs.load_embeddings(embedded), types, dead)
+    return _nearest(workspace, _loaded(workspace, embedded), types, dead)
+
+
+def _loaded(workspace: Workspace, embedded: StageOutput) -> EmbeddingMatrix:
+    ids, vectors = workspace.stage_outputs.load_embeddings(embedded)
+    return EmbeddingMatrix(tuple(ids), vectors)
 
 
 def _nearest(
-    workspace: Workspace, ids: Sequence[ImageId], vectors: Vectors, types: EmbeddingMatrix, dead: Collection[ImageId]
+    workspace: Workspace, images: EmbeddingMatrix, types: EmbeddingMatrix, dead: Collection[ImageId]
 ) -> list[Match]:
     gone = set(dead)
-    keep = [row for row, image in enumerate(ids) if image not in gone]
-    images = EmbeddingMatrix(tuple(ids[row] for row in keep), vectors[keep])
+    keep = [row for row, image in enumerate(images.ids) if image not in gone]
+    images = EmbeddingMatrix(tuple(images.ids[row] for row in keep), images.vectors[keep])
     chosen = workspace.settings.match
     return list(match(images, types, k=chosen.k, least=chosen.min_similarity, per_branch=chosen.per_branch))

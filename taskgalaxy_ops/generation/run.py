@@ -9,8 +9,8 @@ import asyncio
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from taskgalaxy_ops.errors import TaskGalaxyError
-from taskgalaxy_ops.generation.embed import Committed
+from taskgalaxy_ops.errors import OriginError, TaskGalaxyError
+from taskgalaxy_ops.generation.embed import Committed, Unread
 from taskgalaxy_ops.generation.erase import erase_from_shard
 from taskgalaxy_ops.generation.lanes import Lane, shards_of, shards_of_lane
 from taskgalaxy_ops.generation.match_run import computed_matches, match_shards
@@ -108,8 +108,9 @@ def generate(workspace: Workspace, options: RunOptions = _WHOLE_RUN, *, progress
         shard.id: workspace.stage_outputs.committed(shard.id) for shard in shards
     }
     computed: Mapping[str, Sequence[Match]] = {}
+    unread: Unread = {}
     if options.writes:
-        matches = match_shards(workspace, shards, committed, progress, options.taxonomy)
+        matches = match_shards(workspace, shards, committed, progress, options.taxonomy, unread)
     else:
         matches, computed = computed_matches(workspace, shards, committed, progress, options.taxonomy)
     result = RunResult()
@@ -123,7 +124,15 @@ def generate(workspace: Workspace, options: RunOptions = _WHOLE_RUN, *, progress
         if workspace.stage_outputs.written:
             marker_index.add(workspace.store, workspace.stage_outputs.written)
     result.matches = matches
+    if unread:
+        raise _unread(unread)
     return result
+
+
+def _unread(unread: Unread) -> OriginError:
+    first = next(iter(unread.values()))
+    waiting = "1 image shard waits" if len(unread) == 1 else f"{len(unread)} image shards wait"
+    return OriginError(f"{waiting} for originals that cannot be read, the others are done. {first}")
 
 
 def look_through(

@@ -23,9 +23,10 @@ from taskgalaxy_ops.generation.stages import ASKING, STAGE, Stage
 from taskgalaxy_ops.generation.stages.asking import Output, pure
 from taskgalaxy_ops.inference.batch_wait import PendingBatch
 from taskgalaxy_ops.inference.gateway import Gateway
-from taskgalaxy_ops.inference.session import InferenceSession, Needed
+from taskgalaxy_ops.inference.session import AskedShard, InferenceSession, Needed
 from taskgalaxy_ops.inference.spending import RunBudget
 from taskgalaxy_ops.records import ImageId, Match
+from taskgalaxy_ops.sources.originals import read_image
 from taskgalaxy_ops.storage.edits import Begun, Counts
 from taskgalaxy_ops.storage.shards import Key, StageOutput, Stats, output_of, table
 from taskgalaxy_ops.usage import Tally, tally
@@ -111,9 +112,12 @@ class ShardRun:
             run.workspace.settings.run,
             run.gateway,
             run.run_budget,
-            shard,
+            AskedShard(
+                id=shard,
+                read_image=lambda image: read_image(run.workspace, image, shard),
+                begun=run.begun.get(shard),
+            ),
             run.progress,
-            run.begun.get(shard),
         )
         self.result = ShardResult(id=shard)
         self._began = 0.0  # when the stage at hand began

@@ -59,11 +59,17 @@ class StageKeys:
         """In the judges' order."""
         return list(self.templates["vote"].values())
 
-    def embed(self, shard: ImageShard) -> Key:
-        """The key of embed: images, and the encoder's identity."""
-        encoder = self._workspace.encoder_id
-        key = stage_output_key("embed", STAGE["embed"].version, {"encoder": encoder}, {"images": shard.output})
-        return Key(key, {"code": STAGE["embed"].version, "encoder": short(encoder), "images": short(shard.output)})
+    def embed(self, shard: ImageShard, gone: str | None) -> Key:
+        """The key of embed: images, and the encoder's identity.
+
+        gone: the hash of the image shard's images that no source claims (None: there are none). Where images are not
+        copied, these cannot be encoded, and come back only with a scan.
+        """
+        encoder, left_out = self._workspace.encoder_id, gone if shard.referred else None
+        inputs = {"images": shard.output, "dead": left_out}
+        key = stage_output_key("embed", STAGE["embed"].version, {"encoder": encoder}, inputs)
+        made_of = {"code": STAGE["embed"].version, "encoder": short(encoder), "images": short(shard.output)}
+        return Key(key, {**made_of, **({"images no source claims": short(left_out)} if left_out else {})})
 
     def match(self, embedded: str | None, types: str | None, gone: str | None) -> Key:
         """The key of match: the output of ``embed``, the hash of the task types' embeddings, that of the images that no

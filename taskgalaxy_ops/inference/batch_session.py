@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from taskgalaxy_ops.errors import BudgetError, ModelError
+from taskgalaxy_ops.errors import BudgetError, ModelError, OriginError
 from taskgalaxy_ops.hashing import sha256_hex
 from taskgalaxy_ops.inference.attempts import CallContext, arguments_of, blame
 from taskgalaxy_ops.inference.batch_lines import BatchLine, data_of, model_to_json, units_of
@@ -60,6 +60,7 @@ class ShardBatches:
         self._journal = context.journal
         self._image_url = image_url
         self._answered = answered
+        self.unread: OriginError | None = None  # the first image whose original cannot be read
         self.crowded: list[PendingBatch] = []  # what the provider's queue had no room for
 
     # Collecting
@@ -277,7 +278,11 @@ class ShardBatches:
         size = 0
         for template, units, after in self._parted(requests):
             self._context.check()  # before an image is rendered in vain
-            entry = await asyncio.to_thread(self._line, template, units, after, price)
+            try:
+                entry = await asyncio.to_thread(self._line, template, units, after, price)
+            except OriginError as error:  # the image's units stay pending; the others are asked
+                self.unread = self.unread or error
+                continue
             if lines and (
                 len(lines) >= min(self._settings.max_requests, self._gateway.batch_room.most(model.name))
                 or size + len(entry.raw) > self._settings.max_bytes

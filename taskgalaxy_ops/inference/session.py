@@ -10,10 +10,11 @@ import asyncio
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
-from taskgalaxy_ops.errors import BudgetError, LeaseLostError, NotFoundError, TaskGalaxyError
+from taskgalaxy_ops.errors import BudgetError, LeaseLostError, NotFoundError, OriginError, TaskGalaxyError
 from taskgalaxy_ops.hashing import fingerprint
 from taskgalaxy_ops.inference import batch_session, batch_wait
 from taskgalaxy_ops.inference.canary import CANARY_IMAGE, canary_picture
@@ -39,6 +40,19 @@ _MOST_LINK_HOURS = 168  # the longest that S3 signs a URL for
 _TICK_SECONDS = 0.2  # between two looks whether the journal must be flushed
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AskedShard:
+    """The image shard that a session asks about.
+
+    read_image: gives an image's file; None: it is the store's copy. begun: edits of the image shard that are not
+    done, for a session that asks nothing (``Edits.begun``).
+    """
+
+    id: str
+    read_image: Callable[[str], bytes] | None = None
+    begun: Mapping[str, Sequence[str]] | None = None
+
+
 class InferenceSession:
     """Asks models about one image shard. On leaving its ``async with`` block it settles the budget and frees the lease.
 
@@ -51,17 +65,16 @@ class InferenceSession:
         settings: RunSettings,
         gateway: Gateway | None,
         run_budget: RunBudget,
-        shard: str,
+        shard: AskedShard,
         answered: Callable[[str, int], None] = lambda stage, units: None,
-        begun: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
-        """``begun``: edits of the image shard that are not done, for a session that asks nothing (``Edits.begun``)."""
-        self._begun = begun
+        self._begun = shard.begun
+        self._read_image = shard.read_image or (lambda image: store.get(keys.blob(image)))
         self._store = store
         self._settings = settings
         self._gateway = gateway
         self._run_budget = run_budget
-        self._shard = shard
+        self._shard = shard.id
         self._answered = answered
         self._journal: Journal | None = None
         self._lease: Lease | None = None
@@ -69,13 +82,14 @@ class InferenceSession:
         self._batches: batch_session.ShardBatches | None = None
         self._stages: set[str] = set()  # stages whose batches were looked at
         self._ended: TaskGalaxyError | None = None  # why nothing more may be sent
+        self._unread: OriginError | None = None  # the first image whose original cannot be read
         self._images: dict[tuple[str, int, int, int, str], Future[str]] = {}
         self._rendering = threading.Lock()
 
     @property
     def stopped(self) -> str:
-        """Why the session stopped sending early; "" if it did not."""
-        return str(self._ended or "")
+        """Why the session stopped sending early, or left an image out; "" if it did not."""
+        return str(self._ended or self._unread or "")
 
     @property
     def asked(self) -> bool:
@@ -159,6 +173,7 @@ class InferenceSession:
                 if chats := [request for request in requests if request[0].model.mode == "chat"]:
                     await self._send(chats, self._gateway)
                 await batches.submit([request for request in requests if request[0].model.mode == "batch"])
+                self._unread = self._unread or batches.unread
         except (BudgetError, LeaseLostError) as error:
             self._ended = error
         return first
@@ -247,6 +262,8 @@ class InferenceSession:
             try:
                 await gateway.ask(template, units, context)
                 self._answered(template.stage, len(units))
+            except OriginError as error:  # the image's units stay pending; the others are asked
+                self._unread = self._unread or error
             except TaskGalaxyError as error:
                 self._ended = (
                     self._ended or error
@@ -297,7 +314,7 @@ class InferenceSession:
         return data_url(rendered_for(self._file(image), model))
 
     def _file(self, image: str) -> bytes:
-        return canary_picture() if image == CANARY_IMAGE else self._store.get(keys.blob(image))
+        return canary_picture() if image == CANARY_IMAGE else self._read_image(image)
 
     def _stored(self, image: str, template: RequestTemplate) -> str:
         """The store key of the image's rendering for the model. Renders the image if the store has none."""

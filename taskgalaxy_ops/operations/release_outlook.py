@@ -198,7 +198,8 @@ def _of_growth(view: Workspace, latest: Published, nodes: Sequence[Node]) -> Rel
         for shard in (there[each] for each in concerned if each in there):
             gone = changes.dead_images(view, shard, dead)
             samples = [row for row in changes.of_shard(rows, shard.id) if row[1] not in gone]
-            embedded = view.stage_outputs.committed(shard.id).get(("embed", str(keys.embed(shard).key)))
+            key = str(keys.embed(shard, dead.get(shard.id)).key)
+            embedded = view.stage_outputs.committed(shard.id).get(("embed", key))
             if embedded is None:
                 changes.set_why(
                     rows, ((leaves.gone(task_type) or Loss.NO_ANSWER, pair) for pair, _, task_type, _ in samples)

@@ -104,7 +104,7 @@ def store_state(
     for shard in shards if unclaimed else workspace.registry.with_claims(shards):
         gone = workspace.registry.dead(shard) if shard.id in dead else []
         state = ShardState(shard, workspace.stage_outputs.committed(shard.id), gone)
-        output = state.place("embed", keys.embed(shard))
+        output = state.place("embed", keys.embed(shard, dead.get(shard.id)))
         output = state.place("match", keys.match(output, types_hash, dead.get(shard.id)))
         for name in ASKING:
             output = state.place(name, keys.asking(name, output, edits.get((shard.id, name), 0), shard.id))

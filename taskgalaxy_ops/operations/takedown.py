@@ -16,8 +16,9 @@ from taskgalaxy_ops.errors import NotFoundError, SourceError
 from taskgalaxy_ops.generation.erase import erase_from_shard, held_by, ids_in
 from taskgalaxy_ops.operations import gc
 from taskgalaxy_ops.progress import Progress, Silent
-from taskgalaxy_ops.records import ImageId, is_id
+from taskgalaxy_ops.records import Claim, ImageId, is_id
 from taskgalaxy_ops.release import WITHDRAWN, publish
+from taskgalaxy_ops.sources.originals import originals
 from taskgalaxy_ops.storage import keys
 from taskgalaxy_ops.storage.journal import Journal
 from taskgalaxy_ops.workspace import Workspace
@@ -31,6 +32,7 @@ class TakenDown:
     by_shard: dict[str, list[ImageId]] = field(default_factory=dict)  # by image shard, those that the store had
     shards: int = 0  # stage outputs that were dropped because they contained one: they are computed again
     releases: dict[str, int] = field(default_factory=dict)  # by changed release, all samples withdrawn so far
+    originals: list[str] = field(default_factory=list)  # files at sources that are not copied, which are not deleted
 
 
 def take_down(
@@ -48,6 +50,9 @@ def take_down(
                 f"takedown: {image!r} is no image id. Give 64 hex digits, or a file that holds the image."
             )
     found = TakenDown(sorted(set(images)))
+    found.originals = [
+        f"{claim.source}: {claim.file}" for image in found.images for claim in _at_sources(workspace, image)
+    ]
     found.by_shard = dict(workspace.registry.deny(found.images, reason))
     progress.stage("take down", len(found.by_shard), "shards")
     for shard, gone in found.by_shard.items():
@@ -69,6 +74,11 @@ def take_down(
         if not held.isdisjoint(found.images):
             workspace.store.delete(key)
     return found
+
+
+def _at_sources(workspace: Workspace, image: ImageId) -> list[Claim]:
+    shard = workspace.registry.known().get(image)
+    return originals(workspace).references(shard, image) if shard else []
 
 
 def finish(workspace: Workspace, progress: Progress | None = None) -> TakenDown:

@@ -8,18 +8,20 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import date
 from itertools import chain
 from typing import Any
 
 from taskgalaxy_ops.errors import DamageError, NotFoundError
 from taskgalaxy_ops.generation.stages import NAMES, STAGES
-from taskgalaxy_ops.hashing import fingerprint, sha256_hex
+from taskgalaxy_ops.hashing import draw, fingerprint, sha256_hex
 from taskgalaxy_ops.operations.answers import altered_pairs
 from taskgalaxy_ops.operations.gc import named_by_logs
 from taskgalaxy_ops.progress import Progress, Silent
 from taskgalaxy_ops.records import Image, LabelReject, Node
 from taskgalaxy_ops.release import MANIFEST
 from taskgalaxy_ops.release.publish import Published, published
+from taskgalaxy_ops.sources.originals import Originals
 from taskgalaxy_ops.storage import keys, parquet
 from taskgalaxy_ops.storage.log import Log
 from taskgalaxy_ops.storage.marker_index import marker_summaries
@@ -28,6 +30,8 @@ from taskgalaxy_ops.storage.shards import RECORD_STAGES, StageOutput, TableRef
 from taskgalaxy_ops.storage.snapshot import listed
 from taskgalaxy_ops.taxonomy.store import type_logs
 from taskgalaxy_ops.workspace import Workspace
+
+_ORIGINALS_A_SHARD = 20  # originals of an image shard that are read at their sources, others each day
 
 _RECORDS: Mapping[tuple[str, str], type[Any]] = {
     ("ingest", "images"): Image,
@@ -46,7 +50,10 @@ class Findings:
 
 
 def verify(workspace: Workspace, progress: Progress | None = None) -> Findings:
-    """Check images, stage outputs, journals, logs and releases against their hashes and counts."""
+    """Check images, stage outputs, journals, logs and releases against their hashes and counts.
+
+    Of images that are not copied, some twenty an image shard are read at their sources, others each day.
+    """
     progress = progress or Silent()
     found = Findings()
     shards = workspace.registry.shards()
@@ -154,8 +161,15 @@ def _shard(workspace: Workspace, shard: ImageShard, found: Findings) -> _Checks:
     yield "journal", lambda: _read_journal(workspace, shard, found)
     for stage_output in workspace.stage_outputs.committed(shard.id).values():
         yield "shard", lambda stage_output=stage_output: _stage_output(workspace, stage_output)  # type: ignore[misc]
+    originals = Originals(workspace)
+    referred = {claim.image for claim in originals.references(shard.id)}
+    dead = set(workspace.registry.dead(shard)) if shard.referred else set()
     for image in workspace.registry.images(shard):
-        yield "image", lambda image=image: _blob(workspace, image)  # type: ignore[misc]
+        if image.image in referred:
+            if _is_drawn(image, len(referred)):
+                yield "original", lambda image=image: _original(originals, image, shard)  # type: ignore[misc]
+        elif image.image not in dead:  # of one that is not copied, nothing is here once no source claims it
+            yield "image", lambda image=image: _blob(workspace, image)  # type: ignore[misc]
 
 
 def _read_journal(workspace: Workspace, shard: ImageShard, found: Findings) -> None:
@@ -168,6 +182,15 @@ def _blob(workspace: Workspace, image: Image) -> None:
     raw = workspace.store.get(keys.blob(image.image))
     if sha256_hex(raw) != image.image or len(raw) != image.size:
         raise DamageError(f"{keys.blob(image.image)} is not the image that was ingested. Ingest its source again.")
+
+
+def _is_drawn(image: Image, originals: int) -> bool:
+    """Whether the original of an image that is not copied is read today: all of a few, a share of many."""
+    return draw("verify", date.today(), image.image) < _ORIGINALS_A_SHARD / originals
+
+
+def _original(originals: Originals, image: Image, shard: ImageShard) -> None:
+    originals.read(image.image, shard.id)  # which checks its hash
 
 
 def _stage_output(workspace: Workspace, stage_output: StageOutput) -> None:

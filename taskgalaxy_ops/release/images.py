@@ -80,8 +80,8 @@ def copied_image(plan: Selection, picture: int, image: ImageId) -> bytes:
 
 
 def write_referred(plan: Selection) -> None:
-    """See to it that the pictures to which the release refers are in the store. Sources' files are there anyway."""
-    if plan.settings.images == "original" or (refer := plan.inputs.refer) is None:
+    """See to it that the pictures to which the release refers are in the store."""
+    if (refer := plan.inputs.refer) is None:
         return
     referred = iter(plan.referred())
     with _threads() as pool:

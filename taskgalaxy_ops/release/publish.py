@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from taskgalaxy_ops.release import published_rows
 from taskgalaxy_ops.release.changes import ReleaseChanges, compared, made_of
 from taskgalaxy_ops.release.renditions import Renditions
 from taskgalaxy_ops.settings import ReleaseSettings
+from taskgalaxy_ops.sources.originals import keep_copy, read_image
 from taskgalaxy_ops.storage import Listed, keys
 from taskgalaxy_ops.storage.base import Content, in_parts
 from taskgalaxy_ops.storage.ledger import NANO
@@ -289,6 +291,7 @@ def _write(
     for path, content in files:
         key = keys.release(version) + path
         if isinstance(content, release.Stored):
+            keep_copy(workspace, content.image)
             workspace.store.copy(keys.blob(content.image), key)
         elif not workspace.store.put_if_absent(key, content) and path != release.HISTORY:
             return ""
@@ -372,10 +375,10 @@ def release_inputs(results: RunResults, rules: ReleaseSettings | None = None) ->
     levels = Counter(node.level for node in taxonomy.nodes if node.status == "live")
     return release.ReleaseInputs(
         shards=_rows(results),
-        read_image=lambda image: workspace.store.get(keys.blob(image)),
+        read_image=lambda image: read_image(workspace, image),
         image_uri=lambda image: f"{workspace.store.url.rstrip('/')}/{released(image)}",
         rendition=renditions.of,
-        refer=renditions.refer,
+        refer=partial(keep_copy, workspace) if rules.images == "original" else renditions.refer,
         stage_counts=results.funnel,
         taxonomy=release.TaxonomySummary(taxonomy.number, [node.path for node in taxonomy.leaves()], levels),
         teacher=settings.teacher,

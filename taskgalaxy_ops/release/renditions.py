@@ -11,6 +11,7 @@ from taskgalaxy_ops.hashing import fingerprint
 from taskgalaxy_ops.models.rendering import rendered_for
 from taskgalaxy_ops.models.request import rendering
 from taskgalaxy_ops.records import ImageId
+from taskgalaxy_ops.sources.originals import read_image
 from taskgalaxy_ops.storage import keys
 from taskgalaxy_ops.workspace import Workspace
 
@@ -38,7 +39,7 @@ class Renditions:
         try:
             self._store.age(self.key(image))
         except NotFoundError:
-            self.of(image, self._store.get(keys.blob(image)))
+            self.of(image, read_image(self._workspace, image))
 
     def of(self, image: ImageId, raw: bytes) -> bytes:
         """The rendition of an image, whose file is ``raw``. The first one that was written stays.

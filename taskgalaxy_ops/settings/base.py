@@ -35,7 +35,7 @@ Cron = Annotated[str, Field(pattern=r"^(@(hourly|daily|weekly|monthly)|\S+ \S+ \
 class Strict(BaseModel):
     """Base of everything that a user writes in YAML: an unknown field is a mistake."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, serialize_by_alias=True)
 
 
 def known_prompt(name: str) -> str:

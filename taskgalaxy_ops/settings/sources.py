@@ -51,6 +51,12 @@ class SourceSettings(Strict):
         exclude_if=lambda follow: follow == "inside",
     )
     limit: int | None = Field(None, ge=1, description="at most this many files, in order of name")
+    copied: bool = Field(
+        True,
+        alias="copy",
+        description="store a copy of each image; false: images stay where they lie, and are read there each time",
+        exclude_if=lambda copied: copied,
+    )
     licence: str | None = None
     attribution: str | None = None
 

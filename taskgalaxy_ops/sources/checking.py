@@ -21,6 +21,7 @@ from taskgalaxy_ops.records import Claim, FileReject, Image, ImageId, Reason
 from taskgalaxy_ops.settings import IngestSettings
 from taskgalaxy_ops.sources.decoders import Decoders
 from taskgalaxy_ops.sources.listing import SourceFile
+from taskgalaxy_ops.sources.originals import quoted
 from taskgalaxy_ops.storage.scan_staging import ScanStaging
 from taskgalaxy_ops.text import shown
 
@@ -31,38 +32,50 @@ _MOST_READERS = 64
 _AHEAD = 4  # results for each reader that may wait for that of an earlier file
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Images:
+    """What the store has of images.
+
+    known: images that have an image shard. denied: images that were taken down: a claim of one is not stored, and
+    registration makes it a reject. keep: stores an image's bytes; several threads call it. lacks: whether the store may
+    have no copy of a known image.
+    """
+
+    known: Container[ImageId] = ()
+    denied: Container[ImageId] = ()
+    keep: Callable[[ImageId, bytes], None]
+    lacks: Callable[[ImageId], bool] = lambda image: False
+
+
 def scan(
     files: Iterable[SourceFile],
     found: ScanStaging,
-    known: Container[ImageId],
-    denied: Container[ImageId],
+    images: Images,
     settings: IngestSettings,
-    keep: Callable[[ImageId, bytes], None],
     progress: Callable[[bool], None] = lambda rejected: None,
 ) -> None:
     """Read and check a source's files, and add a claim or a reject of each to ``found``: files = claims + rejects.
 
-    known: images that have an image shard. denied: images that were taken down: a claim of one is not stored, and
-    registration makes it a reject. keep: stores the bytes of a new image; several threads call it. progress: is called
-    for each file, in order, with True if it is rejected. A file that ``found`` remembers from the last scan, with the
-    same version, is not read again if its image is known.
+    progress: is called for each file, in order, with True if it is rejected. A file that ``found`` remembers from the
+    last scan, with the same version, is not read again if its image is known.
 
-    Raises SourceError or StoreError if the source cannot be read any more, ``keep`` fails, or no process can decode.
+    Raises SourceError or StoreError if the source cannot be read any more, an image cannot be kept, or no process can
+    decode.
     """
     with Decoders(settings) as decoders, _Readers(min(_MOST_READERS, _READERS_A_DECODER * decoders.count)) as readers:
-        look = _Look(decoders, found, known, denied, keep)
+        look = _Look(decoders, found, images)
 
         def take(file: SourceFile, looked: Future[_Found] | ImageId) -> None:
             if isinstance(looked, Future):
                 result = looked.result()
             else:  # unchanged; read all the same where another file has its image now
                 result = _Found(looked, None) if found.file_of(looked) is None else look.at(file)
-            progress(_take(file, result, found) or result.image in denied)
+            progress(_take(file, result, found) or result.image in images.denied)
 
         ahead: deque[tuple[SourceFile, Future[_Found] | ImageId]] = deque()
         for file in files:
             same = found.unchanged(file.name, file.version)
-            looked = same if same is not None and same in known else readers.submit(partial(look.at, file))
+            looked = same if same is not None and same in images.known else readers.submit(partial(look.at, file))
             ahead.append((file, looked))
             if len(ahead) > _AHEAD * readers.count:
                 take(*ahead.popleft())
@@ -87,7 +100,8 @@ def _take(file: SourceFile, result: _Found, found: ScanStaging) -> bool:
         first = found.file_of(sha)
         if first is None:
             found.note_pages(file.name, result.pages)
-            claim = Claim(found.source, sha, file.name, file.origin, file.licence, file.attribution)
+            place = quoted(file.place) if found.by_reference else None
+            claim = Claim(found.source, sha, file.name, file.origin, file.licence, file.attribution, place)
             found.claim(claim, image if isinstance(image, Image) else None)
             return False
         image = Reason.DUPLICATE_FILE, f"of {first}"
@@ -98,15 +112,8 @@ def _take(file: SourceFile, result: _Found, found: ScanStaging) -> bool:
 class _Look:
     """Reads files, has them decoded, and stores the new images. Several threads call it."""
 
-    def __init__(
-        self,
-        decoders: Decoders,
-        found: ScanStaging,
-        known: Container[ImageId],
-        denied: Container[ImageId],
-        keep: Callable[[ImageId, bytes], None],
-    ) -> None:
-        self._decoders, self._found, self._known, self._denied, self._keep = decoders, found, known, denied, keep
+    def __init__(self, decoders: Decoders, found: ScanStaging, images: Images) -> None:
+        self._decoders, self._found, self._images = decoders, found, images
         self._under_way: dict[ImageId, Future[_Found]] = {}
         self._changes = threading.Condition()
         self._held = 0  # bytes of files that are read or were read
@@ -141,7 +148,11 @@ class _Look:
     def _content(self, sha: ImageId, raw: bytes) -> _Found:
         if self._found.file_of(sha) is not None:
             return _Found(sha)
-        if sha in self._denied or sha in self._known:
+        if sha in self._images.denied:
+            return _Found(sha, self._decoders.pages(raw))
+        if sha in self._images.known:
+            if not self._found.by_reference and self._images.lacks(sha):
+                self._images.keep(sha, raw)
             return _Found(sha, self._decoders.pages(raw))
         with self._changes:
             looked, first = self._under_way.get(sha), Future[_Found]()
@@ -161,8 +172,8 @@ class _Look:
 
     def _decoded(self, sha: ImageId, raw: bytes) -> _Found:
         image, pages = self._decoders.inspect(raw)
-        if isinstance(image, Image):
-            self._keep(sha, raw)
+        if isinstance(image, Image) and not self._found.by_reference:
+            self._images.keep(sha, raw)
         return _Found(image, pages)
 
 

@@ -13,7 +13,7 @@ from taskgalaxy_ops.records import FileReject, Reason
 from taskgalaxy_ops.settings import SourceSettings, valid_name
 from taskgalaxy_ops.settings.sources import USUAL_SUFFIXES
 from taskgalaxy_ops.sources import left_out
-from taskgalaxy_ops.sources.checking import scan
+from taskgalaxy_ops.sources.checking import Images, scan
 from taskgalaxy_ops.sources.content import suffix_of
 from taskgalaxy_ops.sources.listing import Listing, no_image, source_files
 from taskgalaxy_ops.storage import keys
@@ -55,7 +55,10 @@ def ingest(
         raise SourceError(f"source {source!r}: no name for a source. Use 1 to 100 characters, none of them a slash.")
     chosen = chosen or source_settings(workspace, source)
     registry, settings = workspace.registry, workspace.settings.ingest
-    with source_files(source, chosen, workspace.s3_options) as files, ScanStaging(source) as staging:
+    with (
+        source_files(source, chosen, workspace.s3_options) as files,
+        ScanStaging(source, by_reference=not chosen.copied) as staging,
+    ):
         if pick:
             files.keep(pick)
         if pick is None and (before := _unchanged_receipt(workspace, source, chosen, files)):
@@ -68,10 +71,8 @@ def ingest(
         scan(
             files,
             staging,
-            registry.known(),
-            registry.denied(),
+            _images(workspace),
             settings,
-            lambda image, raw: _keep_blob(workspace, image, raw),
             lambda rejected: progress.advance(f"ingest {source}", rejects=int(rejected)),
         )
         if not staging.claims and pick is None:  # of a few picked ones all may be broken
@@ -101,6 +102,22 @@ def ingest(
             left_out=passed_by,
             unusual=_unusual(staging) if chosen.by_content and not files.declared else {},
         )
+
+
+def _images(workspace: Workspace) -> Images:
+    registry = workspace.registry
+    known, referred = registry.known(), {shard.id for shard in registry.shards() if shard.referred}
+
+    def keep(image: str, raw: bytes) -> None:
+        # Even if it is there: the new date keeps garbage collection from deleting it before it is registered.
+        workspace.store.replace(keys.blob(image), raw)
+
+    return Images(
+        known=known,
+        denied=registry.denied(),
+        keep=keep,
+        lacks=lambda image: bool(referred) and known.get(image) in referred,
+    )
 
 
 def _unusual(staging: ScanStaging) -> dict[str, int]:
@@ -174,8 +191,3 @@ def source_settings(workspace: Workspace, source: str) -> SourceSettings:
         return SourceSettings(location=scans[source].location, **scans[source].settings)
     names = ", ".join(sorted({*workspace.settings.sources, *scans})) or "none"
     raise SourceError(f"source {source!r}: not in the settings (there: {names}). Add it under `sources`.")
-
-
-def _keep_blob(workspace: Workspace, image: str, raw: bytes) -> None:
-    # Written even if it is there: the new date keeps garbage collection from deleting it before it is registered.
-    workspace.store.replace(keys.blob(image), raw)

@@ -57,6 +57,7 @@ class SourceFile:
 
     name: str  # path within the source, "/"-separated
     read: Callable[[], bytes]
+    place: bytes = b""  # what its source opens it by
     version: str = ""  # from the listing; it changes when the content may have changed; "": not known
     origin: str | None = None
     licence: str | None = None
@@ -233,6 +234,7 @@ def source_files(name: str, settings: SourceSettings, s3_options: Mapping[str, A
         return SourceFile(
             name=key,
             read=partial(_refused, said["why"]) if "why" in said else partial(source.open, place),
+            place=place,
             broken=said.get("why", ""),
             version=version,
             origin=own.get("origin"),

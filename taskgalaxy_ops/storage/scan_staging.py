@@ -15,21 +15,27 @@ _TABLES = """
 PRAGMA cache_size = -512;
 PRAGMA journal_mode = OFF;
 PRAGMA synchronous = OFF;
-CREATE TABLE claims (image TEXT PRIMARY KEY, file TEXT, origin TEXT, licence TEXT, attribution TEXT) WITHOUT ROWID;
+CREATE TABLE claims (image TEXT PRIMARY KEY, file TEXT, origin TEXT, licence TEXT, attribution TEXT, place TEXT)
+    WITHOUT ROWID;
 CREATE TABLE images (image TEXT PRIMARY KEY, width, height, format TEXT, size, phash TEXT, levels TEXT)
     WITHOUT ROWID;
 CREATE TABLE rejects (file TEXT, reason TEXT, detail TEXT);
-CREATE TABLE before (file TEXT PRIMARY KEY, version TEXT, image TEXT, rejected INTEGER, pages INTEGER) WITHOUT ROWID;
+CREATE TABLE before (file TEXT PRIMARY KEY, version TEXT, image TEXT, referred INTEGER DEFAULT 0, rejected INTEGER,
+    pages INTEGER) WITHOUT ROWID;
 CREATE TABLE pages (file TEXT PRIMARY KEY, pages INTEGER) WITHOUT ROWID;
 """
 _IMAGE = ", ".join(field.name for field in fields(Image))
 
 
 class ScanStaging:
-    """A scan's claims, new images and rejects. A context manager: on leaving, its unnamed file is gone."""
+    """A scan's claims, new images and rejects. A context manager: on leaving, its unnamed file is gone.
 
-    def __init__(self, source: str) -> None:
+    by_reference: no copy of the images is stored; their claims say the place at which the source has them.
+    """
+
+    def __init__(self, source: str, *, by_reference: bool = False) -> None:
         self.source = source
+        self.by_reference = by_reference
         self.claims = 0  # files that hold an image, also one that was taken down
         self.images = 0  # of these, the images that were decoded because no image shard has them
         self.rejects = 0
@@ -56,16 +62,19 @@ class ScanStaging:
         """Store what the source's last scan listed and found, so that ``unchanged`` and ``was_image`` can compare."""
         listed = ((row.file, row.version) for row in files if row.version)
         self._db.executemany("INSERT OR REPLACE INTO before (file, version) VALUES (?, ?)", listed)
-        claimed = ((claim.image, claim.file) for claim in claims)
-        self._db.executemany("UPDATE before SET image = ? WHERE file = ?", claimed)
+        claimed = ((claim.image, claim.place is not None, claim.file) for claim in claims)
+        self._db.executemany("UPDATE before SET image = ?, referred = ? WHERE file = ?", claimed)
         rejected = ((reject.file,) for reject in rejects)
         self._db.executemany("UPDATE before SET rejected = 1 WHERE file = ?", rejected)
         self._db.executemany("UPDATE before SET pages = ? WHERE file = ?", ((each.pages, each.file) for each in pages))
 
     def unchanged(self, file: str, version: str) -> ImageId | None:
-        """The image that the file held at the last scan, if its version is still the same; else None."""
-        query = "SELECT image FROM before WHERE file = ? AND version = ?"
-        row = self._db.execute(query, (file, version)).fetchone()
+        """The image that the file held at the last scan, if its version is still the same; else None.
+
+        None, too, where that scan stored no copy and this one does.
+        """
+        query = "SELECT image FROM before WHERE file = ? AND version = ? AND referred <= ?"
+        row = self._db.execute(query, (file, version, self.by_reference)).fetchone()
         return row[0] if row else None
 
     def was_image(self, file: str, version: str) -> bool | None:
@@ -89,8 +98,8 @@ class ScanStaging:
     def claim(self, claim: Claim, image: Image | None = None) -> None:
         """Add a file with an image that no other file of this scan holds. ``image``: its record, if it is new."""
         self._db.execute(
-            "INSERT INTO claims VALUES (?, ?, ?, ?, ?)",
-            (claim.image, claim.file, claim.origin, claim.licence, claim.attribution),
+            "INSERT INTO claims VALUES (?, ?, ?, ?, ?, ?)",
+            (claim.image, claim.file, claim.origin, claim.licence, claim.attribution, claim.place),
         )
         self.claims += 1
         if image is not None:
@@ -128,7 +137,7 @@ class ScanStaging:
         """
         self._db.create_function("shard_of", 1, shard_of, deterministic=True)
         query = (
-            "SELECT shard_of(image) AS shard, image, file, origin, licence, attribution FROM claims "
+            "SELECT shard_of(image) AS shard, image, file, origin, licence, attribution, place FROM claims "
             "ORDER BY shard, image"
         )
         for shard, group in groupby(self._db.execute(query), key=lambda row: row[0]):

@@ -15,7 +15,7 @@ from typing import Any
 from taskgalaxy_ops.errors import PendingError
 from taskgalaxy_ops.inference import batch_wait
 from taskgalaxy_ops.inference.gateway import Gateway
-from taskgalaxy_ops.inference.session import InferenceSession
+from taskgalaxy_ops.inference.session import AskedShard, InferenceSession
 from taskgalaxy_ops.inference.worker_shares import Shares
 from taskgalaxy_ops.models.request import MalformedReplyError, RequestItem, RequestTemplate
 from taskgalaxy_ops.progress import Progress, Silent
@@ -174,7 +174,7 @@ async def _answers(
             workspace.settings.run,
             gateway,
             workspace.run_budget(),
-            keys.TAXONOMY_SHARD,
+            AskedShard(id=keys.TAXONOMY_SHARD),
             lambda _, n: progress.advance("expand", n),
         ) as session:
             if first:

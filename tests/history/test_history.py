@@ -43,11 +43,11 @@ class History(RuleBasedStateMachine):
         self.former = [self.world.chosen]
         self.unseen = 0  # operations of which the next check will come too early
 
-    @initialize(files=files, mode=modes, deaths=deaths)
-    def first_source(self, files: list[bytes], mode: str, deaths: int | None) -> None:
+    @initialize(files=files, mode=modes, deaths=deaths, copy=st.booleans())
+    def first_source(self, files: list[bytes], mode: str, deaths: int | None, copy: bool) -> None:
         self.world.ask_by(mode, mode)
         self.world.deaths = deaths
-        self.world.register("north", files)
+        self.world.register("north", files, copy=copy)
 
     @invariant()
     def one_run_over_the_end_is_the_same(self) -> None:
@@ -74,10 +74,10 @@ class History(RuleBasedStateMachine):
 
     # Images
 
-    @rule(source=st.sampled_from(SOURCES), files=files, junk=st.booleans())
-    def a_source_is_scanned(self, source: str, files: list[bytes], junk: bool) -> None:
+    @rule(source=st.sampled_from(SOURCES), files=files, junk=st.booleans(), copy=st.booleans())
+    def a_source_is_scanned(self, source: str, files: list[bytes], junk: bool, copy: bool) -> None:
         assume(not self.world.denied.issuperset(sha256_hex(raw) for raw in files))
-        self.world.register(source, files + [JUNK] * junk)
+        self.world.register(source, files + [JUNK] * junk, copy=copy)
 
     @precondition(lambda self: self.world.sources)
     @rule(data=st.data())

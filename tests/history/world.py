@@ -208,15 +208,15 @@ class World:
 
     # Operations
 
-    def register(self, source: str, files: Sequence[bytes]) -> None:
-        """Make these the files of a source, and scan it."""
+    def register(self, source: str, files: Sequence[bytes], *, copy: bool = True) -> None:
+        """Make these the files of a source, and scan it; ``copy``: its images are copied, or read where they lie."""
         place = self.folder / source
         place.mkdir(exist_ok=True)
         for old in place.iterdir():
             old.unlink()
         for number, raw in enumerate(files):
             (place / f"{number}.png").write_bytes(raw)
-        receipt = pipeline.ingest(self.open(), source, chosen=SourceSettings(location=str(place)))
+        receipt = pipeline.ingest(self.open(), source, chosen=SourceSettings(location=str(place), copy=copy))
         self.sources[source] = list(files)
         assert (receipt.files, receipt.images) == (len(files), len(_ids(files) - self.denied))
         assert receipt.files == receipt.images + len(receipt.rejects)

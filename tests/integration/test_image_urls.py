@@ -19,7 +19,7 @@ from taskgalaxy_ops.demo.services import SeaweedFS
 from taskgalaxy_ops.errors import StoreError
 from taskgalaxy_ops.generation.stages.filter import filter_template
 from taskgalaxy_ops.inference.gateway import CallContext, Gateway
-from taskgalaxy_ops.inference.session import InferenceSession
+from taskgalaxy_ops.inference.session import AskedShard, InferenceSession
 from taskgalaxy_ops.models.request import RequestItem, RequestTemplate
 from taskgalaxy_ops.operations import gc, takedown
 from taskgalaxy_ops.settings import parse_settings
@@ -75,7 +75,7 @@ def urls(workspace: Workspace, images: Sequence[str]) -> list[str]:
     async def ask() -> None:
         (shard,) = workspace.registry.shards()
         async with InferenceSession(
-            workspace.store, workspace.settings.run, gateway, workspace.run_budget(), shard.id
+            workspace.store, workspace.settings.run, gateway, workspace.run_budget(), AskedShard(id=shard.id)
         ) as session:
             await session.ask(lambda _: [(question, [question.unit(image, {"task_type": "a~b"}) for image in images])])
 

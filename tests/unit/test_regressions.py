@@ -17,7 +17,7 @@ from taskgalaxy_ops.errors import BudgetError, DamageError, NotFoundError, Pendi
 from taskgalaxy_ops.generation.results import RunResults
 from taskgalaxy_ops.generation.stages import filter as filter_stage
 from taskgalaxy_ops.inference.gateway import CallContext
-from taskgalaxy_ops.inference.session import InferenceSession
+from taskgalaxy_ops.inference.session import AskedShard, InferenceSession
 from taskgalaxy_ops.inference.spending import RunBudget, ShardBudget
 from taskgalaxy_ops.models.request import RequestItem, RequestTemplate
 from taskgalaxy_ops.operations.explain import explain
@@ -100,7 +100,7 @@ def test_what_is_in_flight_when_an_image_is_gone_is_kept(workspace: Workspace) -
 
     async def run() -> None:
         async with InferenceSession(
-            workspace.store, workspace.settings.run, Teacher(), RunBudget(workspace.ledger()), shard
+            workspace.store, workspace.settings.run, Teacher(), RunBudget(workspace.ledger()), AskedShard(id=shard)
         ) as session:  # type: ignore[arg-type]
             with pytest.raises(NotFoundError):
                 await session.ask(lambda answers: [(question, [unit for unit in units if unit.key not in answers])])

@@ -28,7 +28,7 @@ def register(source: str, form: Mapping[str, Any] | None = None) -> dict[str, An
     chosen = None
     if form and form.get("location"):
         given = {name: form[name] for name in SourceSettings.model_fields if form.get(name)}
-        chosen = SourceSettings(**given)
+        chosen = SourceSettings(**given, copy=form.get("copy") is not False)
     with progress() as shown:
         ingested = pipeline.ingest(workspace, source, chosen=chosen, progress=shown)
     for line in run_text.ingested([ingested]):

@@ -21,6 +21,7 @@ from taskgalaxy_ops.generation.coverage import crowded
 from taskgalaxy_ops.operations.proposal_outlook import proposal_outlook
 from taskgalaxy_ops.reports.html import thumbnail
 from taskgalaxy_ops.reports.pages import proposal as proposal_pages
+from taskgalaxy_ops.sources.originals import read_image
 from taskgalaxy_ops.storage import keys
 from taskgalaxy_ops.storage.ledger import NANO
 from taskgalaxy_ops.taxonomy.expand import Growth, expand
@@ -71,7 +72,7 @@ def propose(form: Mapping[str, Any], scheduled: bool, ti: Any, away: Mapping[str
     shown_page = proposal_pages.proposal_page(
         proposal,
         outlook,
-        lambda image: thumbnail(workspace.store.get(keys.blob(image)), _SIDE),
+        lambda image: thumbnail(read_image(workspace, image), _SIDE),
         simulated=workspace.settings.simulated,
     )
     workspace.store.replace(keys.report(page), shown_page.encode())

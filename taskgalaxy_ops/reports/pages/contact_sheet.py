@@ -13,7 +13,7 @@ from taskgalaxy_ops.operations.forecast import Checked, checked
 from taskgalaxy_ops.records import Claim, FileReject, Pair, Reject, Vote
 from taskgalaxy_ops.reports.html import Item, ReportData, render, thumbnail
 from taskgalaxy_ops.reports.text import costs as costs_text
-from taskgalaxy_ops.storage import keys
+from taskgalaxy_ops.sources.originals import read_image
 from taskgalaxy_ops.storage.ledger import NANO
 from taskgalaxy_ops.taxonomy.store import TaxonomyStore
 
@@ -46,7 +46,7 @@ def report_data(
         simulated=results.simulated,
         stage_counts=[*results.funnel, *([release_counts] if release_counts else [])],
         items=_items(results),
-        thumbnails=lambda image: thumbnail(workspace.store.get(keys.blob(image))),
+        thumbnails=lambda image: thumbnail(read_image(workspace, image)),
         facts=_facts(results),
         forecast=_forecast_rows(forecast) if forecast else _checked_rows(checked(workspace)),
         notes=notes,

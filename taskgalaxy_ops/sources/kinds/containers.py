@@ -37,7 +37,8 @@ class Container:
     version: str  # from the listing; it changes when the content may have changed; "": not known
     place: bytes
     files: _Files
-    url: str | None = None  # of an object in a bucket; None: a local file
+    path: Path | None = None  # of a local file
+    url: str | None = None  # of an object in a bucket
 
     def part(self, start: int, length: int) -> bytes:
         """At most ``length`` bytes from ``start`` on."""
@@ -45,8 +46,8 @@ class Container:
 
     def file(self) -> BinaryIO:
         """The container as a file that can seek; of a bucket's object, only what is read is fetched."""
-        if self.url is None:
-            return Path(os.fsdecode(self.place)).open("rb")
+        if self.path is not None:
+            return self.path.open("rb")
         return cast(BinaryIO, io.BufferedReader(_Ranged(self), _BUFFER))
 
     def inside(self, name: str) -> str:
@@ -84,7 +85,7 @@ class Containers:
             yield from self._in_folder(self._files)
         else:
             for name in self._named:
-                yield self._local(name, os.fsencode(Path(self._base, name)), self._files)
+                yield self._local(name, os.fsencode(name), self._files)
 
     def _in_folder(self, files: FolderSource) -> Iterator[Container | Unreadable | LeftOut]:
         found = []
@@ -95,18 +96,19 @@ class Containers:
                 found.append((each[0], each[2]))
             else:
                 yield from _passed_by(each[0])
-        for name, path in sorted(found):
-            yield self._local(name, path, files)
+        for name, place in sorted(found):
+            yield self._local(name, place, files)
 
-    def _local(self, name: str, path: bytes, files: FolderSource) -> Container | Unreadable:
+    def _local(self, name: str, place: bytes, files: FolderSource) -> Container | Unreadable:
+        path = files.path(place)
         try:
-            status = Path(os.fsdecode(path)).stat()
+            status = path.stat()
         except OSError as error:
             return Unreadable(name, "", error.strerror or str(error))
         # In Hugging Face's cache a file is a link to what is named by its content, whenever it was fetched.
-        linked = Path(os.fsdecode(path)).readlink().name if _cached(path) else ""
+        linked = path.readlink().name if _cached(path) else ""
         version = linked or f"{status.st_size}-{status.st_mtime_ns}"
-        return Container(name=name, size=status.st_size, version=version, place=path, files=files)
+        return Container(name=name, size=status.st_size, version=version, place=place, files=files, path=path)
 
     def _in_bucket(self, files: BucketSource) -> Iterator[Container | Unreadable | LeftOut]:
         missing = None if self._named is None else set(self._named)
@@ -126,9 +128,18 @@ class Containers:
         return name.lower().endswith(self._suffixes)
 
 
-def _cached(path: bytes) -> bool:
-    found = Path(os.fsdecode(path))
-    return found.is_symlink() and found.readlink().parent.name == "blobs" and "snapshots" in found.parts
+def place_in(container: str, within: bytes) -> bytes:
+    """The place of something in a container, which says the container's name: whoever opens it need not list."""
+    return container.encode() + b"\0" + within
+
+
+def split_place(place: bytes, length: int) -> tuple[str, bytes]:
+    """A container's name, and the ``length`` bytes that say where in it."""
+    return place[: -length - 1].decode(), place[-length:]
+
+
+def _cached(path: Path) -> bool:
+    return path.is_symlink() and path.readlink().parent.name == "blobs" and "snapshots" in path.parts
 
 
 def _passed_by(name: str) -> Iterator[LeftOut]:

@@ -38,16 +38,20 @@ class FolderSource:
             yield from walk.below(walk.links.pop())
 
     def open(self, place: bytes) -> bytes:
-        return Path(os.fsdecode(place)).read_bytes()
+        return self.path(place).read_bytes()
 
     def head(self, place: bytes, length: int) -> bytes:
         return self.part(place, 0, length)
 
     def part(self, place: bytes, start: int, length: int) -> bytes:
         """At most ``length`` bytes of a file, from ``start`` on."""
-        with Path(os.fsdecode(place)).open("rb") as file:
+        with self.path(place).open("rb") as file:
             file.seek(start)
             return file.read(length)
+
+    def path(self, place: bytes) -> Path:
+        """The path of a file that was listed: places are paths below the folder."""
+        return self._folder / os.fsdecode(place)
 
     def describe(self) -> Mapping[str, Any]:
         return self._notes
@@ -117,7 +121,8 @@ class _Walk:
             yield LeftOut(left_out.SPECIAL)
 
     def _found(self, entry: os.DirEntry[bytes]) -> Found:
-        return _name(entry.path.removeprefix(self._root)), _version(entry), entry.path
+        within = entry.path.removeprefix(self._root)
+        return _name(within), _version(entry), within
 
 
 def _version(entry: os.DirEntry[bytes]) -> str:

@@ -6,7 +6,6 @@ grows neither with a table nor with its row groups.
 
 from __future__ import annotations
 
-import os
 import struct
 import threading
 from collections import deque
@@ -20,10 +19,10 @@ from taskgalaxy_ops.errors import NotFoundError, SourceError, UnreadableError
 from taskgalaxy_ops.sources import left_out
 from taskgalaxy_ops.sources.kinds import FoundImage, LeftOut, Place, SourceEntry, Unreadable
 from taskgalaxy_ops.sources.kinds.columns import ColumnError, counts, image_bytes, image_column, is_list
-from taskgalaxy_ops.sources.kinds.containers import Container, Containers
+from taskgalaxy_ops.sources.kinds.containers import Container, Containers, place_in, split_place
 from taskgalaxy_ops.text import shown
 
-_PLACE = struct.Struct(">IIQI")  # which file, row group, row of the group, item of the row's list
+_PLACE = struct.Struct(">IQI")  # in its file: row group, row of the group, item of the row's list
 ROWS_AT_A_TIME = 16  # of a table, in memory
 _ROWS_A_BYTE = 8  # of a file that tells the truth, at most
 _KEPT_BYTES = 32 << 20  # of batches of so many rows: several threads read, and none keeps in step
@@ -74,7 +73,8 @@ class TableSource:
         self._wanted = place.options.get("column")
         self._id = place.options.get("id")
         self._claims = {name: place.options[name] for name in _CLAIMS if name in place.options}
-        self._files: list[tuple[TableFile, str]] = []  # with the column of images
+        self._files: dict[str, TableFile] = {}  # by name
+        self._columns: dict[str, str] = {}  # the column of images, by file
         self._window: _Window | None = None
         self._lock = threading.Lock()
 
@@ -83,7 +83,7 @@ class TableSource:
         raise NotImplementedError
 
     def list(self) -> Iterator[SourceEntry]:
-        self._files = []
+        self._files, self._columns = {}, {}
         problems: list[str] = []
         for each in self.files():
             if not isinstance(each, TableFile):
@@ -95,7 +95,7 @@ class TableSource:
                 told = shown(getattr(error, "why", str(error)))
                 problems.append(f"{each.name}: {told}")
                 yield Unreadable(each.name, each.version, told)
-        if not self._files:
+        if not self._columns:
             why = f"\n  {problems[0]}." if problems else ""
             raise SourceError(
                 f"source {self._source!r}: {self._location} holds no table of images that can be read.{why}"
@@ -103,12 +103,11 @@ class TableSource:
 
     def _rows(self, file: TableFile) -> Iterator[SourceEntry]:
         table = file.open()
-        column = image_column(table.schema, self._wanted, lambda name: _first(table, name))
+        column = image_column(table.schema, self._wanted, partial(_first, table))
         for named in filter(None, [self._id, *self._claims.values()]):
             if named not in table.schema.names:
                 raise ColumnError(f"it has no column {named!r}, which the options name")
-        number = len(self._files)
-        self._files.append((file, column))
+        self._files[file.name], self._columns[file.name] = file, column
         items = is_list(table.schema.field(column).type)
         before = 0
         for group, rows in enumerate(table.groups):
@@ -118,7 +117,7 @@ class TableSource:
                     yield LeftOut(left_out.ROW_WITHOUT)
                 for item in range(images):
                     within = f"{before + row:09}/{item}" if items else f"{before + row:09}"
-                    yield self._entry(file, within, said, _PLACE.pack(number, group, row, item))
+                    yield self._entry(file, within, said, place_in(file.name, _PLACE.pack(group, row, item)))
             before += rows
         if table.broken:
             yield Unreadable(file.name, file.version, f"{table.broken}; {before:,} rows before it were taken")
@@ -150,13 +149,21 @@ class TableSource:
         return FoundImage(name=f"{key}{slash}{item}", version=version, place=place, **own)
 
     def open(self, place: bytes) -> bytes:
-        number, group, row, item = _PLACE.unpack(place)
-        file, column = self._files[number]
+        name, within = split_place(place, _PLACE.size)
+        group, row, item = _PLACE.unpack(within)
         with self._lock:
-            if self._window is None or self._window.number != number:
+            if not self._files:  # nothing was listed
+                self._files = {each.name: each for each in self.files() if isinstance(each, TableFile)}
+            if name not in self._files:
+                raise UnreadableError(f"{name} is gone")
+            if self._window is None or self._window.name != name:
                 self._window = None  # close the one before
+                file = self._files[name]
                 try:
-                    self._window = _Window(number, file.open(), column)
+                    table = file.open()
+                    if name not in self._columns:
+                        self._columns[name] = image_column(table.schema, self._wanted, partial(_first, table))
+                    self._window = _Window(name, table, self._columns[name])
                 except _unreadable() as error:
                     raise UnreadableError(f"{file.name}: {shown(error)}") from error
             value, items = self._window.value(group, row)
@@ -185,8 +192,8 @@ def _first(table: Table, column: str) -> Any:
 class _Window:
     """The rows of a file that are being read: the latest of one row group."""
 
-    def __init__(self, number: int, table: Table, column: str) -> None:
-        self.number = number
+    def __init__(self, name: str, table: Table, column: str) -> None:
+        self.name = name
         self._table, self._column = table, column
         self._items = is_list(table.schema.field(column).type)
         self._group = -1
@@ -313,8 +320,8 @@ def _opened(container: Container, *, mapped: bool) -> Any:
     """A container as pyarrow's file. mapped: a local one into memory, so that only what is looked at is read."""
     import pyarrow
 
-    if container.url is None:
-        path = os.fsdecode(container.place)
+    if container.path is not None:
+        path = str(container.path)
         return pyarrow.memory_map(path) if mapped else pyarrow.OSFile(path)
     return pyarrow.PythonFile(container.file(), mode="r")
 

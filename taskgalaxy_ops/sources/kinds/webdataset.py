@@ -24,7 +24,7 @@ from taskgalaxy_ops.hashing import fingerprint
 from taskgalaxy_ops.sources import left_out
 from taskgalaxy_ops.sources.content import suffix_of
 from taskgalaxy_ops.sources.kinds import Found, LeftOut, Place, SourceEntry, Unreadable
-from taskgalaxy_ops.sources.kinds.containers import Container, Containers
+from taskgalaxy_ops.sources.kinds.containers import Container, Containers, place_in, split_place
 from taskgalaxy_ops.text import shown
 
 _COMPRESSED = (".tar.gz", ".tgz", ".tar.zst", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
@@ -47,7 +47,7 @@ _EXTENDING = (
     tarfile.SOLARIS_XHDTYPE,
 )
 _END = 2 * tarfile.RECORDSIZE  # what may lie behind the last member: zeros that fill a record
-_PLACE = struct.Struct(">IQQI")  # of which tar, where the data begin, their bytes, CRC-32 of the member's header
+_PLACE = struct.Struct(">QQI")  # in its tar: where the data begin, their bytes, CRC-32 of the member's header
 _NEAR = 1 << 16  # bytes between two reads that still count as reading on
 _AHEAD = 8 << 20  # bytes that are fetched at a time where reads follow each other
 
@@ -60,11 +60,11 @@ class WebDatasetSource:
     def __init__(self, place: Place) -> None:
         self._source, self._location = place.source, place.location
         self._containers = Containers(place, (".tar", *_COMPRESSED))
-        self._tars: list[Container] = []
+        self._tars: dict[str, Container] = {}
         self._ahead = _Ahead()
 
     def list(self) -> Iterator[SourceEntry]:
-        self._tars = []
+        self._tars = {}
         compressed = 0
         for each in self._containers.list():
             if not isinstance(each, Container):
@@ -73,10 +73,9 @@ class WebDatasetSource:
                 compressed += 1
                 yield Unreadable(each.name, each.version, _UNPACK)
             else:
-                number = len(self._tars)
-                self._tars.append(each)
+                self._tars[each.name] = each
                 for found in _members(each):
-                    yield found.entry(each, number) if isinstance(found, _Member) else found
+                    yield found.entry(each) if isinstance(found, _Member) else found
         if not self._tars:
             more = f" ({compressed} are compressed: {_UNPACK})" if compressed else ""
             raise SourceError(
@@ -85,12 +84,20 @@ class WebDatasetSource:
             )
 
     def open(self, place: bytes) -> bytes:
-        number, start, size, check = _PLACE.unpack(place)
-        return self._read(self._tars[number], start, size, check, size)
+        tar, start, size, check = self._place(place)
+        return self._read(tar, start, size, check, size)
 
     def head(self, place: bytes, length: int) -> bytes:
-        number, start, size, check = _PLACE.unpack(place)
-        return self._read(self._tars[number], start, size, check, min(size, length))
+        tar, start, size, check = self._place(place)
+        return self._read(tar, start, size, check, min(size, length))
+
+    def _place(self, place: bytes) -> tuple[Container, int, int, int]:
+        name, within = split_place(place, _PLACE.size)
+        if not self._tars:  # nothing was listed
+            self._tars = {each.name: each for each in self._containers.list() if isinstance(each, Container)}
+        if name not in self._tars:
+            raise UnreadableError(f"{name} is gone")
+        return self._tars[name], *_PLACE.unpack(within)
 
     def _read(self, tar: Container, start: int, size: int, check: int, length: int) -> bytes:
         """``length`` bytes of a member, and its header before them, which must be the one that was listed."""
@@ -116,11 +123,11 @@ class _Member:
     size: int  # bytes
     check: int  # CRC-32 of the 512 bytes before its data: its header
 
-    def entry(self, tar: Container, number: int) -> Found:
+    def entry(self, tar: Container) -> Found:
         # A header's time and size say little of the content, and packers often set the time to a constant. So a
         # member is as old as its tar: where the tar has changed it is read again, and decoded only if it is new.
         version = f"{tar.version}@{self.start}" if tar.version else ""
-        return tar.inside(self.name), version, _PLACE.pack(number, self.start, self.size, self.check)
+        return tar.inside(self.name), version, place_in(tar.name, _PLACE.pack(self.start, self.size, self.check))
 
 
 class _Header(tarfile.TarInfo):
@@ -254,8 +261,8 @@ def _from_json(tar: Container, row: _Row) -> _Member | Unreadable | LeftOut:
     return Unreadable(row[0], tar.version, row[1]) if len(row) == 2 else _Member(*row)
 
 
-def _path(tar: Container) -> str:
-    return Path(os.fsdecode(tar.place)).absolute().as_uri()
+def _address(tar: Container) -> str:
+    return tar.path.absolute().as_uri() if tar.path is not None else str(tar.url)
 
 
 class _Index:
@@ -266,7 +273,7 @@ class _Index:
 
     def __init__(self, tar: Container) -> None:
         cache = Path(os.environ.get("TASKGALAXY_CACHE") or Path.home() / ".cache" / "taskgalaxy")
-        self._file = cache / "tars" / f"{fingerprint('tar index 1', tar.url or _path(tar))}.jsonl"
+        self._file = cache / "tars" / f"{fingerprint('tar index 1', _address(tar))}.jsonl"
         self._tar = tar
 
     def there(self) -> bool:

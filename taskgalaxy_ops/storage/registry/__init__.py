@@ -312,8 +312,8 @@ class Registry:
             stage_output = self._stage_outputs.commit(
                 shard, INGEST, shard, {"images": content}, Stats(len(part), len(part))
             )
-            images_ref = self._stage_outputs.refs(stage_output)["images"]
-            cut.append(ImageShard(shard, images_ref, stage_output.output, len(part), levels=True))
+            ref = self._stage_outputs.refs(stage_output)["images"]
+            cut.append(ImageShard.formed(shard, ref, stage_output.output, referred=found.by_reference))
             yield shard, ids
 
     def _forget(self, abandoned: Iterable[ImageShard]) -> None:

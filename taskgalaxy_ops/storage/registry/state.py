@@ -62,7 +62,7 @@ class Scan:
         return [ref for ref in (self.claims.parts, self.rejects, self.files, self.pages) if ref is not None]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ImageShard:
     """A fixed set of images that stages work on together, with one journal and one lease."""
 
@@ -71,6 +71,12 @@ class ImageShard:
     output: str  # the fingerprint in the ingest marker's name
     cut: int  # number of images at first; ``images`` has fewer once some were taken down
     levels: bool = False  # whether ``images`` says at which levels deep grey is shown; an older version's does not
+    referred: bool = False  # whether a scan formed it that copies nothing, so that the store may lack its images' files
+
+    @classmethod
+    def formed(cls, id: str, images: TableRef, output: str, *, referred: bool) -> ImageShard:
+        """A new image shard, of all images of a table."""
+        return cls(id=id, images=images, output=output, cut=images.rows, levels=True, referred=referred)
 
     def stage_output(self) -> StageOutput:
         """Ingest's output for this shard."""
@@ -79,7 +85,7 @@ class ImageShard:
     def to_json(self) -> dict[str, Any]:
         """The form that the registry's log holds, in which an image shard is called a home."""
         found = {"home": self.id, "images": asdict(self.images), "output": self.output, "cut": self.cut}
-        return {**found, "levels": True} if self.levels else found
+        return {**found, **{name: True for name in ("levels", "referred") if getattr(self, name)}}
 
 
 class RegistryState:
@@ -179,7 +185,14 @@ def read_scan(body: Mapping[str, Any]) -> Scan:
 
 def read_image_shard(raw: Mapping[str, Any]) -> ImageShard:
     """An image shard from the form that ``ImageShard.to_json`` returns."""
-    return ImageShard(raw["home"], TableRef(**raw["images"]), raw["output"], raw["cut"], raw.get("levels", False))
+    return ImageShard(
+        id=raw["home"],
+        images=TableRef(**raw["images"]),
+        output=raw["output"],
+        cut=raw["cut"],
+        levels=raw.get("levels", False),
+        referred=raw.get("referred", False),
+    )
 
 
 def taken_down_reject(claim: Claim) -> FileReject:

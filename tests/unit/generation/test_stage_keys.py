@@ -26,7 +26,8 @@ from taskgalaxy_ops.storage.shards import Key, TableRef
 
 __all__ = ["tiny_models"]
 
-HOME = ImageShard("ab" * 16, TableRef("data/x", 2, "cd" * 32, "ef" * 32), "01" * 16, 2)
+TABLE = TableRef("data/x", 2, "cd" * 32, "ef" * 32)
+HOME = ImageShard(id="ab" * 16, images=TABLE, output="01" * 16, cut=2)
 
 
 def made(settings: Settings, *, types: str = "t" * 64, dead: Iterable[str] = (), edits: int = 0) -> dict[str, Key]:
@@ -34,7 +35,7 @@ def made(settings: Settings, *, types: str = "t" * 64, dead: Iterable[str] = (),
     workspace = tiny_workspace(settings)
     one = StageKeys(workspace)
     return {
-        "embed": one.embed(HOME),
+        "embed": one.embed(HOME, None),
         "match": one.match("e" * 32, types, list(dead)),
         **{name: one.asking(name, name[0] * 32, edits) for name in ASKING},
     }

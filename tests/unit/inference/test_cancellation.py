@@ -15,7 +15,7 @@ from fakes import MemoryStore
 from taskgalaxy_ops.generation.stages.vote import vote_template
 from taskgalaxy_ops.inference.cancellation import completed
 from taskgalaxy_ops.inference.gateway import CallContext, Gateway
-from taskgalaxy_ops.inference.session import InferenceSession
+from taskgalaxy_ops.inference.session import AskedShard, InferenceSession
 from taskgalaxy_ops.inference.spending import RunBudget
 from taskgalaxy_ops.models.http import Sender
 from taskgalaxy_ops.models.reply import ModelReply
@@ -68,7 +68,7 @@ class _Served(Gateway):
 
 
 def _session(workspace: Workspace, gateway: Gateway, run_budget: RunBudget) -> InferenceSession:
-    return InferenceSession(workspace.store, workspace.settings.run, gateway, run_budget, "h")
+    return InferenceSession(workspace.store, workspace.settings.run, gateway, run_budget, AskedShard(id="h"))
 
 
 async def _asked(session: InferenceSession) -> None:

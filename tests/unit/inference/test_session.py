@@ -13,7 +13,7 @@ from PIL import Image
 from taskgalaxy_ops.generation.stages.vote import vote_template
 from taskgalaxy_ops.hashing import sha256_hex
 from taskgalaxy_ops.inference.gateway import CallContext, Gateway
-from taskgalaxy_ops.inference.session import InferenceSession
+from taskgalaxy_ops.inference.session import AskedShard, InferenceSession
 from taskgalaxy_ops.inference.spending import RunBudget
 from taskgalaxy_ops.models.request import RequestItem, RequestTemplate
 from taskgalaxy_ops.settings import parse_settings
@@ -58,7 +58,7 @@ def test_an_image_is_rendered_once_for_three_judges() -> None:
 
     async def ask() -> int:
         async with InferenceSession(
-            workspace.store, workspace.settings.run, gateway, RunBudget(workspace.ledger()), "h"
+            workspace.store, workspace.settings.run, gateway, RunBudget(workspace.ledger()), AskedShard(id="h")
         ) as session:
             return await session.ask(lambda _: [(q, [q.unit(image, item) for image in images]) for q in questions])
 

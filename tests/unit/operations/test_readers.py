@@ -202,8 +202,8 @@ def test_an_image_shard_that_was_wholly_taken_down_meanwhile_is_embedded_as_empt
     (shard, *_) = workspace.registry.shards()
     shards, committed = [shard], {shard.id: workspace.stage_outputs.committed(shard.id)}
     workspace.registry.deny(workspace.registry.image_ids(shard), "meanwhile")
-    ids, vectors = encoded(workspace, shard)
-    assert (ids, vectors.shape) == ([], (0, workspace.encoder.dim))
+    found = encoded(workspace, shard, committed[shard.id])
+    assert (found.ids, found.vectors.shape) == ((), (0, workspace.encoder.dim))
     (output,) = pipeline.embed(workspace, shards, committed).values()
     assert workspace.stage_outputs.load_embeddings(output)[0] == []
     matches = pipeline.match_shards(_anew(workspace), shards, committed)

@@ -21,7 +21,7 @@ from taskgalaxy_ops.models.rendering import rendered, shown
 from taskgalaxy_ops.records import Image
 from taskgalaxy_ops.settings import IngestSettings
 from taskgalaxy_ops.sources import inspecting
-from taskgalaxy_ops.sources.checking import scan
+from taskgalaxy_ops.sources.checking import Images, scan
 from taskgalaxy_ops.sources.inspecting import inspect
 from taskgalaxy_ops.sources.listing import SourceFile
 from taskgalaxy_ops.storage.scan_staging import ScanStaging
@@ -202,5 +202,5 @@ def test_every_damaged_file_is_an_image_or_a_reject() -> None:
 
     with ScanStaging("mine") as staged:
         files = [SourceFile(name=str(number), read=partial(file, number)) for number in range(min(FILES, 60))]
-        scan(files, staged, (), (), SETTINGS, lambda sha, raw: None)
+        scan(files, staged, Images(keep=lambda sha, raw: None), SETTINGS)
         assert staged.claims + staged.rejects == len(files)

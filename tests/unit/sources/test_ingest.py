@@ -19,7 +19,7 @@ from taskgalaxy_ops.errors import SourceError, StoreError
 from taskgalaxy_ops.models.rendering import render, upright
 from taskgalaxy_ops.records import FileReject, Image, Reason
 from taskgalaxy_ops.settings import IngestSettings, SourceSettings
-from taskgalaxy_ops.sources.checking import scan
+from taskgalaxy_ops.sources.checking import Images, scan
 from taskgalaxy_ops.sources.inspecting import inspect, perceptual_hash
 from taskgalaxy_ops.sources.kinds import bucket
 from taskgalaxy_ops.sources.listing import SourceFile, source_files
@@ -305,7 +305,8 @@ class Result:
     def __init__(self, files, known=(), denied=(), progress=lambda rejected: None):
         self.kept = {}
         with ScanStaging("mine") as found:
-            scan(files, found, known, denied, SETTINGS, lambda sha, raw: self.kept.update({sha: raw}), progress)
+            images = Images(known=known, denied=denied, keep=lambda sha, raw: self.kept.update({sha: raw}))
+            scan(files, found, images, SETTINGS, progress)
             by_shard = found.claims_by_shard(lambda image: "home")
             self.claims = sorted((claim for _, claims in by_shard for claim in claims), key=lambda claim: claim.file)
             self.images = {image.image: image for image in found.new_images()}

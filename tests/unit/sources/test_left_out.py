@@ -466,7 +466,7 @@ def test_what_a_kind_of_source_raises_for_a_file_is_that_files_reject(
     def opened(self: object, place: bytes) -> bytes:
         if place.endswith(b"b.png"):
             raise BadArchiveError("Bad CRC-32 for file \x1b[31m")
-        return Path(os.fsdecode(place)).read_bytes()
+        return (images / os.fsdecode(place)).read_bytes()
 
     monkeypatch.setattr(folder.FolderSource, "open", opened)
     for number, name in enumerate(("a.png", "b.png")):

@@ -12,7 +12,7 @@ from odd_files import IMAGE, odd_files, table
 from taskgalaxy_ops.models.opening import register_heif
 from taskgalaxy_ops.models.rendering import rendered
 from taskgalaxy_ops.settings import IngestSettings
-from taskgalaxy_ops.sources.checking import scan
+from taskgalaxy_ops.sources.checking import Images, scan
 from taskgalaxy_ops.sources.listing import SourceFile
 from taskgalaxy_ops.storage.scan_staging import ScanStaging
 
@@ -27,7 +27,7 @@ def outcomes(settings: IngestSettings) -> dict[str, str]:
     names = {raw: name for name, (raw, _) in reversed(odd_files().items())}
     files = [SourceFile(name=name, read=partial(bytes, raw)) for raw, name in names.items()]
     with ScanStaging("mine") as staged:
-        scan(files, staged, (), (), settings, lambda sha, raw: None)
+        scan(files, staged, Images(keep=lambda sha, raw: None), settings)
         assert staged.claims + staged.rejects == len(names)
         found = dict.fromkeys(staged.claimed_files(), IMAGE)
         return found | {each.file: each.reason for each in staged.file_rejects()}

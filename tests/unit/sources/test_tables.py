@@ -143,11 +143,11 @@ def test_a_part_that_is_added_is_read_and_the_others_not(tmp_path: Path, monkeyp
     written(tmp_path / "t" / "p-0.parquet", {"image": pictures(range(3))})
     workspace = workspace_at(f"parquet:{tmp_path}/t")
     assert pipeline.ingest(workspace, "mine").new_images == 3
-    read: list[tuple[int, int]] = []
+    read: list[tuple[str, int]] = []
     inner = tables._Window.value
 
     def noted(self: tables._Window, group: int, row: int) -> Any:
-        read.append((self.number, row))
+        read.append((self.name, row))
         return inner(self, group, row)
 
     monkeypatch.setattr(tables._Window, "value", noted)
@@ -155,7 +155,7 @@ def test_a_part_that_is_added_is_read_and_the_others_not(tmp_path: Path, monkeyp
     assert read == []
     written(tmp_path / "t" / "p-1.parquet", {"image": pictures(range(3, 5))})
     assert pipeline.ingest(workspace, "mine").new_images == 2
-    assert read == [(1, 0), (1, 1)]
+    assert read == [("p-1.parquet", 0), ("p-1.parquet", 1)]
     (tmp_path / "t" / "p-0.parquet").unlink()
     assert pipeline.ingest(workspace, "mine").images == 2
     assert sorted(files_of(workspace)) == ["p-1.parquet/000000000", "p-1.parquet/000000001"]
