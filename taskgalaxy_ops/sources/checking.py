@@ -10,7 +10,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Container, Iterable
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from queue import SimpleQueue
 from types import TracebackType
@@ -19,7 +19,7 @@ from taskgalaxy_ops.errors import NotFoundError, SourceError, StoreError, Unread
 from taskgalaxy_ops.hashing import sha256_hex
 from taskgalaxy_ops.records import Claim, FileReject, Image, ImageId, Reason
 from taskgalaxy_ops.settings import IngestSettings
-from taskgalaxy_ops.sources.decoders import Decoders
+from taskgalaxy_ops.sources.decoders import Decoded, Decoders
 from taskgalaxy_ops.sources.listing import SourceFile
 from taskgalaxy_ops.storage.scan_staging import ScanStaging
 from taskgalaxy_ops.text import shown
@@ -37,15 +37,16 @@ def scan(
     known: Container[ImageId],
     denied: Container[ImageId],
     settings: IngestSettings,
-    keep: Callable[[ImageId, bytes], None],
+    keep: Callable[[Image, bytes], bytes | None],
     progress: Callable[[bool], None] = lambda rejected: None,
 ) -> None:
     """Read and check a source's files, and add a claim or a reject of each to ``found``: files = claims + rejects.
 
     known: images that have an image shard. denied: images that were taken down: a claim of one is not stored, and
-    registration makes it a reject. keep: stores the bytes of a new image; several threads call it. progress: is called
-    for each file, in order, with True if it is rejected. A file that ``found`` remembers from the last scan, with the
-    same version, is not read again if its image is known.
+    registration makes it a reject. keep: stores the bytes of a new image, and returns the bytes that are stored under
+    its id already, where they are others; several threads call it. progress: is called for each file, in order, with
+    True if it is rejected. A file that ``found`` remembers from the last scan, with the same version, is not read again
+    if its image is known; nor is one of which the listing says its image.
 
     Raises SourceError or StoreError if the source cannot be read any more, ``keep`` fails, or no process can decode.
     """
@@ -61,7 +62,7 @@ def scan(
 
         ahead: deque[tuple[SourceFile, Future[_Found] | ImageId]] = deque()
         for file in files:
-            same = found.unchanged(file.name, file.version)
+            same = file.image or found.unchanged(file.name, file.version)
             looked = same if same is not None and same in known else readers.submit(partial(look.at, file))
             ahead.append((file, looked))
             if len(ahead) > _AHEAD * readers.count:
@@ -104,7 +105,7 @@ class _Look:
         found: ScanStaging,
         known: Container[ImageId],
         denied: Container[ImageId],
-        keep: Callable[[ImageId, bytes], None],
+        keep: Callable[[Image, bytes], bytes | None],
     ) -> None:
         self._decoders, self._found, self._known, self._denied, self._keep = decoders, found, known, denied, keep
         self._under_way: dict[ImageId, Future[_Found]] = {}
@@ -114,13 +115,17 @@ class _Look:
 
     def at(self, file: SourceFile) -> _Found:
         """What a file holds. Raises SourceError and StoreError as ``scan``."""
+        if file.image is not None and (
+            self._found.file_of(file.image) is not None or file.image in self._denied or file.image in self._known
+        ):
+            return _Found(file.image)
         held = self._room()
         try:
             raw = _read(file)
             if isinstance(raw, _Found):
                 return raw
             held = self._hold(len(raw), held)
-            return self._content(sha256_hex(raw), raw)
+            return self._content(file.image or sha256_hex(raw), raw)
         finally:
             self._hold(0, held)
 
@@ -160,17 +165,23 @@ class _Look:
             del self._under_way[sha]
 
     def _decoded(self, sha: ImageId, raw: bytes) -> _Found:
-        image, pages = self._decoders.inspect(raw)
-        if isinstance(image, Image):
-            self._keep(sha, raw)
+        image, pages = self._inspected(sha, raw)
+        if isinstance(image, Image) and (stored := self._keep(image, raw)) is not None:
+            image, pages = self._inspected(sha, stored)
         return _Found(image, pages)
+
+    def _inspected(self, sha: ImageId, raw: bytes) -> Decoded:
+        found = self._decoders.inspect(raw)
+        if isinstance(found.image, Image) and found.image.image != sha:
+            return found._replace(image=replace(found.image, image=sha, content=found.image.image))
+        return found
 
 
 def _read(file: SourceFile) -> bytes | _Found:
     try:
         return file.read()
     except UnreadableError as error:  # archived, encrypted, forbidden
-        return _unreadable(error.why)
+        return _unreadable(error.why, Reason(error.reason))
     except NotFoundError as error:  # removed since it was listed
         return _unreadable(error)
     except (SourceError, StoreError):  # none of the source's files can be read any more
@@ -179,8 +190,8 @@ def _read(file: SourceFile) -> bytes | _Found:
         return _unreadable(str(error) or type(error).__name__)
 
 
-def _unreadable(why: object) -> _Found:
-    return _Found((Reason.UNREADABLE, shown(why)[:_DETAIL]))
+def _unreadable(why: object, reason: Reason = Reason.UNREADABLE) -> _Found:
+    return _Found((reason, shown(why)[:_DETAIL]))
 
 
 class _Readers:

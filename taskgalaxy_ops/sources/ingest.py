@@ -9,7 +9,7 @@ from typing import Any
 
 from taskgalaxy_ops.errors import SourceError
 from taskgalaxy_ops.progress import Progress, Silent
-from taskgalaxy_ops.records import FileReject, Reason
+from taskgalaxy_ops.records import FileReject, Image, Reason
 from taskgalaxy_ops.settings import SourceSettings, valid_name
 from taskgalaxy_ops.settings.sources import USUAL_SUFFIXES
 from taskgalaxy_ops.sources import left_out
@@ -55,7 +55,7 @@ def ingest(
         raise SourceError(f"source {source!r}: no name for a source. Use 1 to 100 characters, none of them a slash.")
     chosen = chosen or source_settings(workspace, source)
     registry, settings = workspace.registry, workspace.settings.ingest
-    with source_files(source, chosen, workspace.s3_options) as files, ScanStaging(source) as staging:
+    with source_files(source, chosen, workspace.s3_options, settings) as files, ScanStaging(source) as staging:
         if pick:
             files.keep(pick)
         if pick is None and (before := _unchanged_receipt(workspace, source, chosen, files)):
@@ -176,6 +176,13 @@ def source_settings(workspace: Workspace, source: str) -> SourceSettings:
     raise SourceError(f"source {source!r}: not in the settings (there: {names}). Add it under `sources`.")
 
 
-def _keep_blob(workspace: Workspace, image: str, raw: bytes) -> None:
+def _keep_blob(workspace: Workspace, image: Image, raw: bytes) -> bytes | None:
+    """Store an image's bytes. Returns those that are stored already, where a page was drawn otherwise before."""
+    key, stored = keys.blob(image.image), raw
+    if image.content is not None:
+        if workspace.store.put_if_absent(key, raw):
+            return None
+        stored = workspace.store.get(key)
     # Written even if it is there: the new date keeps garbage collection from deleting it before it is registered.
-    workspace.store.replace(keys.blob(image), raw)
+    workspace.store.replace(key, stored)
+    return None if stored == raw else stored

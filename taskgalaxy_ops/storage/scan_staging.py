@@ -16,8 +16,8 @@ PRAGMA cache_size = -512;
 PRAGMA journal_mode = OFF;
 PRAGMA synchronous = OFF;
 CREATE TABLE claims (image TEXT PRIMARY KEY, file TEXT, origin TEXT, licence TEXT, attribution TEXT) WITHOUT ROWID;
-CREATE TABLE images (image TEXT PRIMARY KEY, width, height, format TEXT, size, phash TEXT, levels TEXT)
-    WITHOUT ROWID;
+CREATE TABLE images (image TEXT PRIMARY KEY, width, height, format TEXT, size, phash TEXT, levels TEXT,
+    content TEXT) WITHOUT ROWID;
 CREATE TABLE rejects (file TEXT, reason TEXT, detail TEXT);
 CREATE TABLE before (file TEXT PRIMARY KEY, version TEXT, image TEXT, rejected INTEGER, pages INTEGER) WITHOUT ROWID;
 CREATE TABLE pages (file TEXT PRIMARY KEY, pages INTEGER) WITHOUT ROWID;
@@ -94,7 +94,7 @@ class ScanStaging:
         )
         self.claims += 1
         if image is not None:
-            self._db.execute("INSERT INTO images VALUES (?, ?, ?, ?, ?, ?, ?)", astuple(image))
+            self._db.execute("INSERT INTO images VALUES (?, ?, ?, ?, ?, ?, ?, ?)", astuple(image))
             self.images += 1
 
     def reject(self, reject: FileReject) -> None:

@@ -39,6 +39,11 @@ class Container:
     files: _Files
     url: str | None = None  # of an object in a bucket; None: a local file
 
+    @property
+    def address(self) -> str:
+        """Where the file lies, as a URL."""
+        return self.url or Path(os.fsdecode(self.place)).absolute().as_uri()
+
     def part(self, start: int, length: int) -> bytes:
         """At most ``length`` bytes from ``start`` on."""
         return self.files.part(self.place, start, length)
@@ -75,6 +80,10 @@ class Containers:
     def describe(self) -> Mapping[str, Any]:
         """What the notes beside the files say."""
         return self._files.describe()
+
+    def open(self, place: bytes) -> bytes:
+        """The content of a container, by its place. Raises as ``Source.open``."""
+        return self._files.open(place)
 
     def list(self) -> Iterator[Container | Unreadable | LeftOut]:
         """The files in any order, but each time in the same; and what else lies there."""

@@ -254,10 +254,6 @@ def _from_json(tar: Container, row: _Row) -> _Member | Unreadable | LeftOut:
     return Unreadable(row[0], tar.version, row[1]) if len(row) == 2 else _Member(*row)
 
 
-def _path(tar: Container) -> str:
-    return Path(os.fsdecode(tar.place)).absolute().as_uri()
-
-
 class _Index:
     """The index of a tar, kept below ``TASKGALAXY_CACHE``.
 
@@ -266,7 +262,7 @@ class _Index:
 
     def __init__(self, tar: Container) -> None:
         cache = Path(os.environ.get("TASKGALAXY_CACHE") or Path.home() / ".cache" / "taskgalaxy")
-        self._file = cache / "tars" / f"{fingerprint('tar index 1', tar.url or _path(tar))}.jsonl"
+        self._file = cache / "tars" / f"{fingerprint('tar index 1', tar.address)}.jsonl"
         self._tar = tar
 
     def there(self) -> bool:
