@@ -22,6 +22,7 @@ from taskgalaxy_ops.sources.whole import missing_tiles
 PDF, TIFF = "pdf", "tiff"
 
 _HEAD = 1024  # bytes of a PDF's beginning in which its mark stands. PDF 1.7 (ISO 32000-1), implementation note 13
+_NO_PAGES = "the document has no pages"
 _TIFF_MARKS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _LINEARIZED = re.compile(rb"/Linearized\b.{0,200}?/L\s+(\d{1,12})", re.DOTALL)
 
@@ -70,7 +71,7 @@ def _opened(raw: bytes, bounds: Bounds) -> Document:
     else:
         raise UnfitError(Reason.UNREADABLE, "the file is empty" if not raw else "neither a PDF nor a TIFF")
     if document.pages < 1:
-        raise UnfitError(Reason.UNREADABLE, "the document has no pages")
+        raise UnfitError(Reason.UNREADABLE, _NO_PAGES)
     return document
 
 
@@ -86,9 +87,12 @@ class _Pdf:
             self._document = pypdfium2.PdfDocument(raw)
             self._document.init_forms()  # so that what a form was filled in with is drawn
         except pypdfium2.PdfiumError as error:
-            locked = error.err_code in {pypdfium2.raw.FPDF_ERR_PASSWORD, pypdfium2.raw.FPDF_ERR_SECURITY}
-            told = "protected by a password: save a copy without it" if locked else f"damaged: {error}"
-            raise UnfitError(Reason.UNREADABLE, told) from error
+            told = {
+                pypdfium2.raw.FPDF_ERR_PASSWORD: "protected by a password: save a copy without it",
+                pypdfium2.raw.FPDF_ERR_SECURITY: "encrypted in a way that is not supported: save a copy without that",
+                pypdfium2.raw.FPDF_ERR_SUCCESS: _NO_PAGES,  # nothing is wrong with the rest of it
+            }
+            raise UnfitError(Reason.UNREADABLE, told.get(error.err_code, f"damaged: {error}")) from error
         self._bounds = bounds
         self.pages = len(self._document)
 

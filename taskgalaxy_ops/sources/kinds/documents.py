@@ -40,7 +40,7 @@ _KEPT_BYTES = 256 << 20  # of documents that were read lately; one may be larger
 _PRELOAD = ("pypdfium2",)  # of decoding processes
 
 # Why a document is rejected, whoever opens it: kept beside the counts of the others.
-_LASTING = frozenset((Reason.UNREADABLE, Reason.TRUNCATED_FILE))
+_LASTING = frozenset((Reason.UNREADABLE, Reason.TRUNCATED_FILE, Reason.NOT_AN_IMAGE))
 
 
 @dataclass(frozen=True, slots=True)
