@@ -21,16 +21,19 @@ from matplotlib.figure import Figure
 from papers import Sheet, pdf, striped, tiff
 from PIL import Image
 from sourcing import files_of, seen, workspace_at
+from tiny import TinyModels, tiny_models, tiny_seeds, tiny_settings, tiny_workspace
 from zoo import picture as colours
 
 from taskgalaxy_ops import pipeline
 from taskgalaxy_ops.cli.maintain import _image
 from taskgalaxy_ops.demo.services import SeaweedFS
-from taskgalaxy_ops.errors import SourceError, UnreadableError
+from taskgalaxy_ops.errors import DamageError, SourceError, UnreadableError
+from taskgalaxy_ops.generation.results import RunResults
 from taskgalaxy_ops.hashing import fingerprint, sha256_hex
 from taskgalaxy_ops.operations.takedown import take_down
 from taskgalaxy_ops.operations.verify import verify
 from taskgalaxy_ops.records import Image as ImageRecord
+from taskgalaxy_ops.release.publish import publish
 from taskgalaxy_ops.settings import IngestSettings, SourceSettings
 from taskgalaxy_ops.sources import pages
 from taskgalaxy_ops.sources.decoders import Decoders, Opened
@@ -40,6 +43,8 @@ from taskgalaxy_ops.sources.kinds.containers import Containers
 from taskgalaxy_ops.sources.preview import preview
 from taskgalaxy_ops.storage import connect, keys
 from taskgalaxy_ops.workspace import Workspace
+
+__all__ = ["tiny_models"]
 
 SMALL = {"pixels": "200"}
 
@@ -497,3 +502,36 @@ def test_pages_are_drawn_in_this_process_as_in_others() -> None:
     assert not isinstance(document, tuple)
     with Decoders(IngestSettings(workers=1)) as decoders:
         assert [decoders.page(raw, number, 1) for number in (1, 2)] == [pages.page(document, n, 1) for n in (1, 2)]
+
+
+@pytest.mark.parametrize("images", ["rendition", "original"])
+def test_pages_are_released_as_other_images_are(images: str, tmp_path: Path, tiny_models: TinyModels) -> None:
+    (tmp_path / "a.pdf").write_bytes(pdf([striped(number) for number in range(0, 48, 6)]))
+    types = tiny_seeds(tmp_path / "types.yaml")
+    settings = tiny_settings(
+        "unused",
+        sources={"mine": {"location": f"documents:{tmp_path}", "options": SMALL}},
+        taxonomy={"seeds": str(types)},
+        release={"validation": 0, "test": 0, "near_duplicate_bits": -1, "images": images},
+    )
+    workspace = tiny_workspace(settings)
+    pipeline.ingest(workspace, "mine")
+    result = pipeline.generate(workspace)
+    assert result.pending == 0
+    results = RunResults(workspace, result)
+    pages_of = {page.image: page for page in records(workspace).values()}
+    damaged = keys.blob(results.samples[0].image)
+    whole = workspace.store.get(damaged)
+    workspace.store.replace(damaged, whole + b"more")
+    with pytest.raises(DamageError, match="checksum"):
+        publish(workspace, results=results)
+    workspace.store.replace(damaged, whole)
+    prefix = keys.release(publish(workspace, results=results).release.version)
+    told = {}
+    for listed in workspace.store.list(f"{prefix}images/"):
+        raw = workspace.store.get(listed.key)
+        page = pages_of[Path(listed.key).stem]
+        assert (sha256_hex(raw) == page.content) == (images == "original")
+        told[page.image] = raw
+    assert len(told) > 3
+    assert verify(workspace).damage == []
