@@ -343,11 +343,11 @@ class Selection:
 
 def _image_line(p: Picture) -> bytes:
     """``{"image": records.Image, "location", "claims": [records.Claim]}``."""
-    levels = "" if p.levels is None else f'"levels":{quoted(p.levels)},'
     content = "" if p.content is None else f'"content":"{p.content}",'
+    levels = "" if p.levels is None else f'"levels":{quoted(p.levels)},'
     return canonical(
-        f'{{"claims":{p.claims},"image":{{{content}"format":{quoted(p.format)},"height":{p.height},"image":"{p.image}",{levels}'
-        f'"phash":"{p.phash}","size":{p.size},"width":{p.width}}},"location":{quoted(p.location)}}}'
+        f'{{"claims":{p.claims},"image":{{{content}"format":{quoted(p.format)},"height":{p.height},"image":"{p.image}",'
+        f'{levels}"phash":"{p.phash}","size":{p.size},"width":{p.width}}},"location":{quoted(p.location)}}}'
     )
 
 

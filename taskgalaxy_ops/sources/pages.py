@@ -87,12 +87,12 @@ class _Pdf:
             self._document = pypdfium2.PdfDocument(raw)
             self._document.init_forms()  # so that what a form was filled in with is drawn
         except pypdfium2.PdfiumError as error:
-            told = {
+            why = {
                 pypdfium2.raw.FPDF_ERR_PASSWORD: "protected by a password: save a copy without it",
                 pypdfium2.raw.FPDF_ERR_SECURITY: "encrypted in a way that is not supported: save a copy without that",
                 pypdfium2.raw.FPDF_ERR_SUCCESS: _NO_PAGES,  # nothing is wrong with the rest of it
             }
-            raise UnfitError(Reason.UNREADABLE, told.get(error.err_code, f"damaged: {error}")) from error
+            raise UnfitError(Reason.UNREADABLE, why.get(error.err_code, f"damaged: {error}")) from error
         self._bounds = bounds
         self.pages = len(self._document)
 

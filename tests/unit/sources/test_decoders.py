@@ -77,7 +77,7 @@ def _no_spares() -> None:
 def result(files: list[SourceFile], settings: IngestSettings = SETTINGS) -> tuple[dict[str, str], list[FileReject]]:
     """The images of a scan by file, and its rejects."""
     with ScanStaging("mine") as staged:
-        scan(files, staged, (), (), settings, lambda sha, raw: None)
+        scan(files, staged, (), (), settings, lambda image, raw: None)
         claims = {claim.file: claim.image for _, found in staged.claims_by_shard(lambda image: "1") for claim in found}
         return dict(sorted(claims.items())), list(staged.file_rejects())
 
@@ -156,7 +156,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 checking.Decoders = partial(Decoders, preload=["bad_decoders"])
 files = [SourceFile(name=str(number), read=partial(file, "deaf", number)) for number in range(20)]
 with ScanStaging("mine") as staged:
-    checking.scan(files, staged, (), (), IngestSettings(workers=2), lambda sha, raw: None)
+    checking.scan(files, staged, (), (), IngestSettings(workers=2), lambda image, raw: None)
 """
 
 
@@ -226,7 +226,7 @@ def test_nothing_is_started_where_nothing_is_decoded(monkeypatch: pytest.MonkeyP
     with ScanStaging("mine") as staged:
         staged.remember([], [])
         staged._db.executemany("INSERT INTO before (file, version, image) VALUES (?, '1', ?)", [("a", "A"), ("b", "B")])
-        scan(files, staged, {"A", "B"}, (), SETTINGS, lambda sha, raw: None)
+        scan(files, staged, {"A", "B"}, (), SETTINGS, lambda image, raw: None)
         assert (staged.claims, staged.images) == (2, 0)
 
 
@@ -288,7 +288,7 @@ def test_results_do_not_depend_on_how_many_decode(bad: None, workers: int) -> No
     ticks: list[bool] = []
     with ScanStaging("mine") as staged:
         settings = IngestSettings(workers=workers)
-        scan(source(files), staged, (), (), settings, lambda sha, raw: None, ticks.append)
+        scan(source(files), staged, (), (), settings, lambda image, raw: None, ticks.append)
         claims = sorted(claim.file for _, found in staged.claims_by_shard(lambda image: "1") for claim in found)
         rejects = {each.file: (each.reason, each.detail) for each in staged.file_rejects()}
     assert claims == ["000", "001", "004"]
@@ -334,7 +334,7 @@ def test_a_source_that_cannot_be_read_any_more_ends_the_scan() -> None:
     files[5] = SourceFile(name="05", read=gone)
     seen: list[bool] = []
     with ScanStaging("mine") as staged, pytest.raises(StoreError, match="out of reach"):
-        scan(files, staged, (), (), SETTINGS, lambda sha, raw: None, seen.append)
+        scan(files, staged, (), (), SETTINGS, lambda image, raw: None, seen.append)
     assert seen == [False] * 5
     assert not any(each.children() for each in children()), "only the first process is kept"
 

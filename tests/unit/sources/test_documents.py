@@ -247,7 +247,7 @@ def test_options_say_how_many_pixels_and_pages(tmp_path: Path) -> None:
     found = seen(f"documents:{tmp_path}", options={"pixels": "500", "pages": "3"})
     assert {file: image(raw).size for file, raw in found.files.items()} == dict.fromkeys(found.order, (500, 250))
     assert (len(found.order), found.left_out) == (3, {"page over the limit of its document": 2997})
-    listed = [*found_source("mine", SourceSettings(location=f"documents:{tmp_path}"), {}).list()]
+    listed = [*found_source("mine", SourceSettings(location=f"documents:{tmp_path}/a.pdf"), {}).list()]
     assert len(listed) == 1000 + 1, "the default, and what is left out"
     for options in ({"pixels": "0"}, {"pixels": "99999"}, {"pages": "many"}, {"pages": "-1"}, {"pages": ""}):
         with pytest.raises(SourceError, match=f"option {next(iter(options))} is .*\n.*a whole number from 1 to"):

@@ -202,5 +202,5 @@ def test_every_damaged_file_is_an_image_or_a_reject() -> None:
 
     with ScanStaging("mine") as staged:
         files = [SourceFile(name=str(number), read=partial(file, number)) for number in range(min(FILES, 60))]
-        scan(files, staged, (), (), SETTINGS, lambda sha, raw: None)
+        scan(files, staged, (), (), SETTINGS, lambda image, raw: None)
         assert staged.claims + staged.rejects == len(files)

@@ -305,7 +305,9 @@ class Result:
     def __init__(self, files, known=(), denied=(), progress=lambda rejected: None):
         self.kept = {}
         with ScanStaging("mine") as found:
-            scan(files, found, known, denied, SETTINGS, lambda sha, raw: self.kept.update({sha: raw}), progress)
+            scan(
+                files, found, known, denied, SETTINGS, lambda image, raw: self.kept.update({image.image: raw}), progress
+            )
             by_shard = found.claims_by_shard(lambda image: "home")
             self.claims = sorted((claim for _, claims in by_shard for claim in claims), key=lambda claim: claim.file)
             self.images = {image.image: image for image in found.new_images()}

@@ -27,7 +27,7 @@ def outcomes(settings: IngestSettings) -> dict[str, str]:
     names = {raw: name for name, (raw, _) in reversed(odd_files().items())}
     files = [SourceFile(name=name, read=partial(bytes, raw)) for raw, name in names.items()]
     with ScanStaging("mine") as staged:
-        scan(files, staged, (), (), settings, lambda sha, raw: None)
+        scan(files, staged, (), (), settings, lambda image, raw: None)
         assert staged.claims + staged.rejects == len(names)
         found = dict.fromkeys(staged.claimed_files(), IMAGE)
         return found | {each.file: each.reason for each in staged.file_rejects()}
