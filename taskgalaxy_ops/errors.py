@@ -33,12 +33,13 @@ class OriginError(NotFoundError):
 class UnreadableError(StoreError):
     """One object cannot be read while the store replies: archived, encrypted with a key we lack, or forbidden.
 
-    ``why``: the same in a few words, for a table of rejects.
+    ``why``: the same in a few words, for a table of rejects. ``reason``: the ``records.Reason`` of that reject.
     """
 
-    def __init__(self, message: str, why: str = "") -> None:
+    def __init__(self, message: str, why: str = "", reason: str = "unreadable") -> None:
         super().__init__(message)
         self.why = why or message
+        self.reason = reason
 
 
 class ForbiddenError(StoreError):

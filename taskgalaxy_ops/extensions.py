@@ -165,6 +165,7 @@ SOURCES: Registry[Any] = Registry(
         "arrow": f"{_HERE}.sources.kinds.tables:ArrowSource",
         "hf": f"{_HERE}.sources.kinds.hub:opened",
         "lance": f"{_HERE}.sources.kinds.lance:LanceSource",
+        "documents": f"{_HERE}.sources.kinds.documents:DocumentSource",
         "coco": f"{_HERE}.sources.kinds.annotations:CocoSource",
         "visual_genome": f"{_HERE}.sources.kinds.annotations:VisualGenomeSource",
         "llava": f"{_HERE}.sources.kinds.annotations:ConversationsSource",

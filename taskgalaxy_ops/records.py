@@ -1,8 +1,9 @@
 """The data contract: one frozen record for each stage boundary. ``storage/parquet.py`` derives Parquet columns from
 the fields.
 
-Identities: an image is the SHA-256 of its file's bytes; a task type is its path joined by ``~``; a pair (and the
-sample that it may become) is the fingerprint of image, task type, variant, question, answer and reasoning.
+Identities: an image is the SHA-256 of its file's bytes, and one that is a page of a document the fingerprint of the
+document, the page's number and how it is rendered (``page_id``); a task type is its path joined by ``~``; a pair (and
+the sample that it may become) is the fingerprint of image, task type, variant, question, answer and reasoning.
 """
 
 from __future__ import annotations
@@ -85,13 +86,22 @@ LOST = (Reason.MALFORMED, Reason.TOO_LONG, Reason.MODEL_FAILS)  # by our fault o
 class Image:
     """What an image's file says of its content. Origin and licence are claims that the sources make (``Claim``)."""
 
-    image: ImageId  # sha256 of the file's bytes, hex
+    image: ImageId  # sha256 of the file's bytes, hex; of a page of a document, its ``page_id``
     width: int  # pixels, upright (EXIF orientation applied)
     height: int
     format: str  # "jpeg", "png", "webp", …
     size: int  # bytes of the file
     phash: str  # perceptual hash, 40 hex digits: 64 bits of brightness gradients, 96 of colours on a 4 by 4 grid
     levels: str | None = None  # "black:white" of deep grey, where they are not those of its container; came later
+    content: str | None = None  # sha256 of the stored bytes, hex, where ``image`` is another: of a page; came later
+
+
+def page_id(document: str, number: int, rendering: Mapping[str, Any]) -> ImageId:
+    """The identity of a page of a document, which no version of the library that draws it changes.
+
+    document: sha256 of its bytes, hex. number: of the page, from 1 on. rendering: what decides the pixels.
+    """
+    return fingerprint("page", {"document": document, "page": number, "rendering": rendering})
 
 
 @dataclass(frozen=True, slots=True)

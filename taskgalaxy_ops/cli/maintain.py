@@ -149,7 +149,7 @@ def _image(workspace: Workspace, name: str) -> str:
     if is_id(name):
         return name
     if (path := Path(name)).is_file():
-        return sha256_hex(path.read_bytes())
+        return _image_of(workspace, sha256_hex(path.read_bytes()))
     if begins_id(name, _DIGITS):
         matching = {
             image
@@ -161,6 +161,14 @@ def _image(workspace: Workspace, name: str) -> str:
             return matching.pop()
         raise SourceError(f"takedown: {len(matching)} images of the store begin with {name}. Give the whole id.")
     raise SourceError(f"takedown: {name!r} is no image id (8 to 64 hex digits), and no file of this machine.")
+
+
+def _image_of(workspace: Workspace, content: str) -> str:
+    """The id of an image by its bytes: of a page in the store, another than their sha256."""
+    registry = workspace.registry
+    found = (image for shard in registry.shards() for image in registry.images(shard) if image.content == content)
+    page = next(found, None)
+    return content if page is None else page.image
 
 
 def _forget(chosen: argparse.Namespace) -> int:

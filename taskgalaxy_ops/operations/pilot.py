@@ -61,7 +61,7 @@ def pilot(workspace: Workspace, limit: int, progress: Progress) -> PilotResult:
 
 def _names(workspace: Workspace, name: str, source: SourceSettings) -> list[str]:
     """A source's images by name, before which its own name stands."""
-    with source_files(name, source, workspace.s3_options) as files:
+    with source_files(name, source, workspace.s3_options, workspace.settings.ingest) as files:
         files.look()
         return [f"{name}/{file.name}" for file in files]
 

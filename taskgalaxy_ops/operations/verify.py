@@ -180,7 +180,7 @@ def _read_journal(workspace: Workspace, shard: ImageShard, found: Findings) -> N
 
 def _blob(workspace: Workspace, image: Image) -> None:
     raw = workspace.store.get(keys.blob(image.image))
-    if sha256_hex(raw) != image.image or len(raw) != image.size:
+    if sha256_hex(raw) != (image.content or image.image) or len(raw) != image.size:
         raise DamageError(f"{keys.blob(image.image)} is not the image that was ingested. Ingest its source again.")
 
 

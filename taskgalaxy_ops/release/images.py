@@ -6,6 +6,7 @@ import io
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import islice
 
 from PIL import Image as Pillow
@@ -21,20 +22,20 @@ _AT_ONCE = 8  # images that are rendered together at most; decoders and encoders
 _PART = 1000  # images that wait for a thread
 
 
-def read_image(plan: Selection, image: ImageId) -> bytes:
-    """Read an image's file. Raises DamageError if its bytes are not those of its id."""
+def read_image(plan: Selection, image: ImageId, content: str) -> bytes:
+    """Read an image's file. Raises DamageError if ``content`` is not its sha256."""
     raw = plan.inputs.read_image(image)
-    if sha256_hex(raw) != image:
+    if sha256_hex(raw) != content:
         raise DamageError(f"image {image}: its bytes in the store are others (checksum). Run `taskgalaxy verify`.")
     return raw
 
 
-def released_image(plan: Selection, image: ImageId) -> tuple[bytes, list[str]]:
+def released_image(plan: Selection, image: ImageId, content: str) -> tuple[bytes, list[str]]:
     """An image as the release has it, and in what the teacher was shown it otherwise than its file has it.
 
-    Raises DamageError as ``read_image``, and for a file that cannot be decoded any more.
+    content: its file's sha256. Raises DamageError as ``read_image``, and for a file that cannot be decoded any more.
     """
-    raw = read_image(plan, image)
+    raw = read_image(plan, image, content)
     teacher = plan.inputs.teacher
     try:
         otherwise = altered(raw, teacher)
@@ -58,8 +59,9 @@ def fetch(plan: Selection, samples: Iterable[Sample]) -> None:
 
 
 def _keep(plan: Selection, wanted: Sequence[tuple[int, ImageId]]) -> None:
+    contents = [plan.content(picture) for picture, _ in wanted]
     with _threads() as pool:
-        made = pool.map(lambda image: released_image(plan, image), [image for _, image in wanted])
+        made = pool.map(partial(released_image, plan), [image for _, image in wanted], contents)
         for (picture, _), (raw, otherwise) in zip(wanted, made, strict=True):
             plan.rows.execute("INSERT INTO blobs VALUES (?, ?)", (picture, raw))
             plan.rows.executemany("INSERT INTO altered VALUES (?, ?)", [(picture, what) for what in otherwise])
@@ -98,7 +100,10 @@ def thumbnail_path(pair: PairId) -> str:
 def thumbnail_files(plan: Selection) -> Iterator[tuple[str, bytes]]:
     """Small JPEGs of the card's samples, upright and without EXIF."""
     for pair in plan.shown:
-        raw = copied_image(plan, pair.picture, pair.image) if pair.size else released_image(plan, pair.image)[0]
+        if pair.size:
+            raw = copied_image(plan, pair.picture, pair.image)
+        else:
+            raw, _ = released_image(plan, pair.image, plan.content(pair.picture))
         small = upright(raw)
         small.thumbnail((_SIDE, _SIDE), Pillow.Resampling.LANCZOS)
         small.info.clear()  # a comment would be saved again

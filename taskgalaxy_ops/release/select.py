@@ -59,6 +59,7 @@ class Picture(NamedTuple):
     size: int
     phash: str
     levels: str | None
+    content: str | None
     claims: str
     location: str
 
@@ -137,10 +138,15 @@ class Selection:
         return map(
             Picture._make,
             self.rows.execute(
-                "SELECT image, width, height, format, size, lower(hex(phash)), levels, claims, location FROM pictures "
-                "ORDER BY rowid"
+                "SELECT image, width, height, format, size, lower(hex(phash)), levels, content, claims, location FROM "
+                "pictures ORDER BY rowid"
             ),
         )
+
+    def content(self, picture: int) -> str:
+        """The sha256 of an image's file, by the image's number."""
+        query = "SELECT coalesce(content, image) FROM pictures WHERE rowid = ?"
+        return str(self.rows.execute(query, (picture,)).fetchone()[0])
 
     def copied(self) -> Iterator[tuple[int, ImageId, str]]:
         """Number, id and path of the images that the release contains, in order of id."""
@@ -337,10 +343,11 @@ class Selection:
 
 def _image_line(p: Picture) -> bytes:
     """``{"image": records.Image, "location", "claims": [records.Claim]}``."""
+    content = "" if p.content is None else f'"content":"{p.content}",'
     levels = "" if p.levels is None else f'"levels":{quoted(p.levels)},'
     return canonical(
-        f'{{"claims":{p.claims},"image":{{"format":{quoted(p.format)},"height":{p.height},"image":"{p.image}",{levels}'
-        f'"phash":"{p.phash}","size":{p.size},"width":{p.width}}},"location":{quoted(p.location)}}}'
+        f'{{"claims":{p.claims},"image":{{{content}"format":{quoted(p.format)},"height":{p.height},"image":"{p.image}",'
+        f'{levels}"phash":"{p.phash}","size":{p.size},"width":{p.width}}},"location":{quoted(p.location)}}}'
     )
 
 

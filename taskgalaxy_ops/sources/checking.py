@@ -10,7 +10,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Container, Iterable
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from queue import SimpleQueue
 from types import TracebackType
@@ -19,7 +19,7 @@ from taskgalaxy_ops.errors import NotFoundError, SourceError, StoreError, Unread
 from taskgalaxy_ops.hashing import sha256_hex
 from taskgalaxy_ops.records import Claim, FileReject, Image, ImageId, Reason
 from taskgalaxy_ops.settings import IngestSettings
-from taskgalaxy_ops.sources.decoders import Decoders
+from taskgalaxy_ops.sources.decoders import Decoded, Decoders
 from taskgalaxy_ops.sources.listing import SourceFile
 from taskgalaxy_ops.sources.originals import quoted
 from taskgalaxy_ops.storage.scan_staging import ScanStaging
@@ -37,14 +37,15 @@ class Images:
     """What the store has of images.
 
     known: images that have an image shard. denied: images that were taken down: a claim of one is not stored, and
-    registration makes it a reject. keep: stores an image's bytes; several threads call it. lacks: whether the store may
-    have no copy of a known image.
+    registration makes it a reject. keep: stores the bytes of a new image, and returns the bytes that are stored under
+    its id already, where they are others. make_up: stores the bytes of a known image, if the store may lack them.
+    Several threads call these two.
     """
 
     known: Container[ImageId] = ()
     denied: Container[ImageId] = ()
-    keep: Callable[[ImageId, bytes], None]
-    lacks: Callable[[ImageId], bool] = lambda image: False
+    keep: Callable[[Image, bytes], bytes | None]
+    make_up: Callable[[ImageId, bytes], None] = lambda image, raw: None
 
 
 def scan(
@@ -57,7 +58,8 @@ def scan(
     """Read and check a source's files, and add a claim or a reject of each to ``found``: files = claims + rejects.
 
     progress: is called for each file, in order, with True if it is rejected. A file that ``found`` remembers from the
-    last scan, with the same version, is not read again if its image is known.
+    last scan, with the same version, is not read again if its image is known; nor is one of which the listing says its
+    image.
 
     Raises SourceError or StoreError if the source cannot be read any more, an image cannot be kept, or no process can
     decode.
@@ -74,7 +76,7 @@ def scan(
 
         ahead: deque[tuple[SourceFile, Future[_Found] | ImageId]] = deque()
         for file in files:
-            same = found.unchanged(file.name, file.version)
+            same = file.image or found.unchanged(file.name, file.version)
             looked = same if same is not None and same in images.known else readers.submit(partial(look.at, file))
             ahead.append((file, looked))
             if len(ahead) > _AHEAD * readers.count:
@@ -100,7 +102,8 @@ def _take(file: SourceFile, result: _Found, found: ScanStaging) -> bool:
         first = found.file_of(sha)
         if first is None:
             found.note_pages(file.name, result.pages)
-            place = quoted(file.place) if found.by_reference else None
+            # A page of a document lies nowhere: what was drawn first is kept.
+            place = quoted(file.place) if found.by_reference and file.image is None else None
             claim = Claim(found.source, sha, file.name, file.origin, file.licence, file.attribution, place)
             found.claim(claim, image if isinstance(image, Image) else None)
             return False
@@ -121,13 +124,19 @@ class _Look:
 
     def at(self, file: SourceFile) -> _Found:
         """What a file holds. Raises SourceError and StoreError as ``scan``."""
+        if file.image is not None and (
+            self._found.file_of(file.image) is not None
+            or file.image in self._images.denied
+            or file.image in self._images.known
+        ):
+            return _Found(file.image)
         held = self._room()
         try:
             raw = _read(file)
             if isinstance(raw, _Found):
                 return raw
             held = self._hold(len(raw), held)
-            return self._content(sha256_hex(raw), raw)
+            return self._content(file.image or sha256_hex(raw), raw)
         finally:
             self._hold(0, held)
 
@@ -151,8 +160,8 @@ class _Look:
         if sha in self._images.denied:
             return _Found(sha, self._decoders.pages(raw))
         if sha in self._images.known:
-            if not self._found.by_reference and self._images.lacks(sha):
-                self._images.keep(sha, raw)
+            if not self._found.by_reference:
+                self._images.make_up(sha, raw)
             return _Found(sha, self._decoders.pages(raw))
         with self._changes:
             looked, first = self._under_way.get(sha), Future[_Found]()
@@ -171,17 +180,24 @@ class _Look:
             del self._under_way[sha]
 
     def _decoded(self, sha: ImageId, raw: bytes) -> _Found:
-        image, pages = self._decoders.inspect(raw)
-        if isinstance(image, Image) and not self._found.by_reference:
-            self._images.keep(sha, raw)
-        return _Found(image, pages)
+        image, pages = self._inspected(sha, raw)
+        if not isinstance(image, Image) or (self._found.by_reference and image.content is None):
+            return _Found(image, pages)
+        stored = self._images.keep(image, raw)
+        return _Found(image, pages) if stored is None else _Found(*self._inspected(sha, stored))
+
+    def _inspected(self, sha: ImageId, raw: bytes) -> Decoded:
+        found = self._decoders.inspect(raw)
+        if isinstance(found.image, Image) and found.image.image != sha:
+            return found._replace(image=replace(found.image, image=sha, content=found.image.image))
+        return found
 
 
 def _read(file: SourceFile) -> bytes | _Found:
     try:
         return file.read()
     except UnreadableError as error:  # archived, encrypted, forbidden
-        return _unreadable(error.why)
+        return _unreadable(error.why, Reason(error.reason))
     except NotFoundError as error:  # removed since it was listed
         return _unreadable(error)
     except (SourceError, StoreError):  # none of the source's files can be read any more
@@ -190,8 +206,8 @@ def _read(file: SourceFile) -> bytes | _Found:
         return _unreadable(str(error) or type(error).__name__)
 
 
-def _unreadable(why: object) -> _Found:
-    return _Found((Reason.UNREADABLE, shown(why)[:_DETAIL]))
+def _unreadable(why: object, reason: Reason = Reason.UNREADABLE) -> _Found:
+    return _Found((reason, shown(why)[:_DETAIL]))
 
 
 class _Readers:

@@ -5,7 +5,9 @@
 - to the first one, by that socket: ``start``, which brings one end of a new socket and JSON of what the worker is held
   to, and is answered by the id of the process that serves it; ``end`` with such an id, which kills the worker, and is
   answered by its exit status as ``waitpid`` has it. Nobody else waits for a worker, so its id is not used again before.
-- to a worker, by its own socket: ``inspect`` or ``pages`` and the bytes of a file, answered by JSON.
+- to a worker, by its own socket: ``inspect`` or ``pages`` and the bytes of a file, answered by JSON; ``document`` and
+  the bytes of one, which the worker keeps until the next, answered by JSON; ``page`` and JSON that says which of its
+  pages, answered by JSON, and where this is ``{"bytes": number}``, by as many bytes of a PNG.
 
 The first one never runs a second thread, so that it may fork. It ends when its socket is closed, as it is when the
 process that started it ends, however that ends; its workers end with it, whatever they are doing. It also ends when it
@@ -35,13 +37,14 @@ from PIL import Image as Pillow
 from taskgalaxy_ops.models.opening import register_heif
 from taskgalaxy_ops.records import Image
 from taskgalaxy_ops.sources.inspecting import Bounds, inspect, pages
+from taskgalaxy_ops.sources.pages import Document, opened, page
 
 START, END = b"S", b"E"
 COMMAND = struct.Struct(">cI")  # and the length of the JSON that follows, or a process id
 NUMBER = struct.Struct(">I")  # a process id, or an exit status
 
-INSPECT, PAGES = b"I", b"P"
-REQUEST = struct.Struct(">cQ")  # and the length of the file that follows
+INSPECT, PAGES, DOCUMENT, PAGE = b"I", b"P", b"D", b"N"
+REQUEST = struct.Struct(">cQ")  # and the length of the file, or JSON, that follows
 LENGTH = struct.Struct(">Q")  # of the JSON that follows
 
 OUT_OF_MEMORY = errno.ENOMEM  # the exit status of a worker that could not even read the file
@@ -115,12 +118,14 @@ def _work(connection: socket.socket, control: socket.socket, first: int, held_to
         control.close()
         _die_with(first)
         _limit(held_to.pop("memory"))
-        bounds = Bounds(**held_to)
+        requests = _Requests(Bounds(**held_to))
         while True:
             kind, length = REQUEST.unpack(received(connection, REQUEST.size))
-            raw = bytes(received(connection, length))
-            reply = json.dumps(_looked_into(raw, bounds) if kind == INSPECT else pages(raw)).encode()
+            found = requests.reply(kind, bytes(received(connection, length)))
+            reply = json.dumps({"bytes": len(found)} if isinstance(found, bytes) else found).encode()
             connection.sendall(LENGTH.pack(len(reply)) + reply)
+            if isinstance(found, bytes):
+                connection.sendall(found)
     except (EOFError, ConnectionError):
         os._exit(0)
     except MemoryError:
@@ -130,9 +135,30 @@ def _work(connection: socket.socket, control: socket.socket, first: int, held_to
         os._exit(1)
 
 
-def _looked_into(raw: bytes, bounds: Bounds) -> list[Any]:
-    found = inspect(raw, bounds)
-    return [astuple(found), pages(raw)] if isinstance(found, Image) else [None, *found]
+class _Requests:
+    """Answers a worker's requests. A reject is ``[None, reason, detail]``."""
+
+    def __init__(self, bounds: Bounds) -> None:
+        self._bounds = bounds
+        self._document: Document | None = None  # the latest that was opened
+
+    def reply(self, kind: bytes, raw: bytes) -> Any:
+        """A PNG, or what is sent as JSON."""
+        if kind == INSPECT:
+            found = inspect(raw, self._bounds)
+            return [astuple(found), pages(raw)] if isinstance(found, Image) else [None, *found]
+        if kind == PAGES:
+            return pages(raw)
+        if kind == DOCUMENT:
+            self._document = None  # the memory is free before the next takes its own
+            document = opened(raw, self._bounds)
+            if isinstance(document, tuple):
+                return [None, *document]
+            self._document = document
+            return [document.kind, document.pages]
+        assert self._document is not None, "a document comes before its pages"
+        made = page(self._document, **json.loads(raw))
+        return made if isinstance(made, bytes) else [None, *made]
 
 
 def _die_with(first: int) -> None:

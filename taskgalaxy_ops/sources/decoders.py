@@ -17,7 +17,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -29,11 +29,13 @@ from taskgalaxy_ops.records import Image, Reason
 from taskgalaxy_ops.settings import IngestSettings
 from taskgalaxy_ops.sources.decoder_process import (
     COMMAND,
+    DOCUMENT,
     END,
     INSPECT,
     LENGTH,
     NUMBER,
     OUT_OF_MEMORY,
+    PAGE,
     PAGES,
     REQUEST,
     START,
@@ -57,6 +59,13 @@ class Decoded(NamedTuple):
     pages: int = 1
 
 
+class Opened(NamedTuple):
+    """A document that was opened."""
+
+    kind: str  # ``pages.PDF`` or ``pages.TIFF``
+    pages: int
+
+
 class Decoders:
     """Up to ``settings.workers`` processes, started when they are first needed. A context manager; threads share it.
 
@@ -68,6 +77,7 @@ class Decoders:
         """preload: modules that the processes import first."""
         self.count = settings.workers or cores()
         self._settings, self._preload = settings, tuple(preload)
+        self._seconds = settings.seconds_an_image
         bounds = asdict(Bounds(settings.max_pixels, settings.min_side, settings.animated))
         self._held_to = json.dumps({**bounds, "memory": settings.bytes_an_image}).encode()
         self._free = threading.BoundedSemaphore(self.count)
@@ -82,6 +92,9 @@ class Decoders:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
         """Kill what still decodes: whoever waits for it gets ClosedError."""
         with self._lock:
             self._closed = True
@@ -92,40 +105,58 @@ class Decoders:
 
     def inspect(self, raw: bytes) -> Decoded:
         """Decode a file. Raises ClosedError, and SourceError if no process can be started."""
-        reply = self._asked(INSPECT, raw)
-        if isinstance(reply, list):
-            image, *rest = reply
-            return Decoded(Image(*image), *rest) if image is not None else Decoded((Reason(rest[0]), rest[1]))
-        return Decoded(reply)
+        reply = self._asked(lambda worker: worker.ask(INSPECT, raw, self._seconds))
+        return Decoded(reply) if isinstance(reply, tuple) else Decoded(Image(*reply[0]), reply[1])
 
     def pages(self, raw: bytes) -> int:
         """How many pages or frames a file has; 1 where its decoder fails. Raises as ``inspect``."""
-        reply = self._asked(PAGES, raw)
+        reply = self._asked(lambda worker: worker.ask(PAGES, raw, self._seconds))
         return reply if isinstance(reply, int) else 1
 
-    def _asked(self, kind: bytes, raw: bytes) -> Any:
-        """What a worker replies, or the reason and detail of why none does."""
+    def document(self, raw: bytes) -> Opened | tuple[Reason, str]:
+        """Open a document, or say the reason and detail of its reject. Raises as ``inspect``."""
+        reply = self._asked(lambda worker: worker.open(raw, self._seconds))
+        return reply if isinstance(reply, tuple) else Opened(*reply)
+
+    def page(self, document: bytes, number: int, pixels: int) -> bytes | tuple[Reason, str]:
+        """A page of a document as ``pages.page`` makes it, or the reason and detail of its reject.
+
+        A worker that was sent this very object before is not sent it again. Raises as ``inspect``.
+        """
+        told = json.dumps({"number": number, "pixels": pixels}).encode()
+
+        def ask(worker: _Worker) -> Any:
+            if worker.document is not document:
+                reply = worker.open(document, self._seconds)
+                if _refused(reply):
+                    return reply
+            return worker.ask(PAGE, told, self._seconds)
+
+        reply: bytes | tuple[Reason, str] = self._asked(ask)
+        return reply
+
+    def _asked(self, ask: Callable[[_Worker], Any]) -> Any:
+        """What a worker replies, or the reason and detail of a reject, or of why no worker replies."""
         with self._free:
             failure = None
             for again in (False, True):
                 worker = self._worker(fresh=again)
-                failure, reply = self._attempt(worker, kind, raw)
+                failure, reply = self._attempt(worker, ask)
                 if failure is None:
                     self._idle.append(worker)
-                    return reply
+                    return (Reason(reply[1]), reply[2]) if _refused(reply) else reply
             return failure
 
-    def _attempt(self, worker: _Worker, kind: bytes, raw: bytes) -> tuple[tuple[Reason, str] | None, Any]:
+    def _attempt(self, worker: _Worker, ask: Callable[[_Worker], Any]) -> tuple[tuple[Reason, str] | None, Any]:
         """Why a worker has no reply to use, after which it is ended; or the reply."""
-        seconds = self._settings.seconds_an_image
         try:
-            reply = worker.ask(kind, raw, seconds)
+            reply = ask(worker)
         except TimeoutError:
             self._end(worker)
-            return (Reason.TOO_SLOW, f"not decoded in {seconds:g} s (ingest.seconds_an_image)"), None
+            return (Reason.TOO_SLOW, f"not decoded in {self._seconds:g} s (ingest.seconds_an_image)"), None
         except (EOFError, OSError):
             return _told(self._end(worker), self._too_much), None
-        if isinstance(reply, list) and reply[1] == Reason.TOO_MUCH_MEMORY:
+        if _refused(reply) and reply[1] == Reason.TOO_MUCH_MEMORY:
             self._end(worker)
             return self._too_much, None
         return None, reply
@@ -271,6 +302,15 @@ class _Worker:
 
     def __init__(self, first: _First, process: int, connection: socket.socket) -> None:
         self.first, self.process, self.connection = first, process, connection
+        self.document: bytes | None = None  # the latest that it opened
+
+    def open(self, document: bytes, seconds: float) -> Any:
+        """The reply to a document, whose pages may be asked for then. Raises as ``ask``."""
+        self.document = None
+        reply = self.ask(DOCUMENT, document, seconds)
+        if not _refused(reply):
+            self.document = document
+        return reply
 
     def ask(self, kind: bytes, raw: bytes, seconds: float) -> Any:
         """The reply to a request. Raises TimeoutError after these seconds, and EOFError or OSError if it ended."""
@@ -280,7 +320,12 @@ class _Worker:
         self.connection.sendall(raw)
         self.connection.settimeout(max(0.001, until - time.monotonic()))
         (length,) = LENGTH.unpack(received(self.connection, LENGTH.size))
-        return json.loads(received(self.connection, length))
+        reply = json.loads(received(self.connection, length))
+        return bytes(received(self.connection, reply["bytes"])) if isinstance(reply, dict) else reply
+
+
+def _refused(reply: Any) -> bool:
+    return isinstance(reply, list) and reply[0] is None
 
 
 def _told(status: int | None, too_much: tuple[Reason, str]) -> tuple[Reason, str]:

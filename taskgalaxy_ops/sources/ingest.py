@@ -9,7 +9,7 @@ from typing import Any
 
 from taskgalaxy_ops.errors import SourceError
 from taskgalaxy_ops.progress import Progress, Silent
-from taskgalaxy_ops.records import FileReject, Reason
+from taskgalaxy_ops.records import FileReject, Image, ImageId, Reason
 from taskgalaxy_ops.settings import SourceSettings, valid_name
 from taskgalaxy_ops.settings.sources import USUAL_SUFFIXES
 from taskgalaxy_ops.sources import left_out
@@ -56,7 +56,7 @@ def ingest(
     chosen = chosen or source_settings(workspace, source)
     registry, settings = workspace.registry, workspace.settings.ingest
     with (
-        source_files(source, chosen, workspace.s3_options) as files,
+        source_files(source, chosen, workspace.s3_options, settings) as files,
         ScanStaging(source, by_reference=not chosen.copied) as staging,
     ):
         if pick:
@@ -105,19 +105,25 @@ def ingest(
 
 
 def _images(workspace: Workspace) -> Images:
-    registry = workspace.registry
+    registry, store = workspace.registry, workspace.store
     known, referred = registry.known(), {shard.id for shard in registry.shards() if shard.referred}
 
-    def keep(image: str, raw: bytes) -> None:
-        # Even if it is there: the new date keeps garbage collection from deleting it before it is registered.
-        workspace.store.replace(keys.blob(image), raw)
+    def keep(image: Image, raw: bytes) -> bytes | None:
+        """Store an image's bytes. Returns those that are stored already, where a page was drawn otherwise before."""
+        key, stored = keys.blob(image.image), raw
+        if image.content is not None:
+            if store.put_if_absent(key, raw):
+                return None
+            stored = store.get(key)
+        # Written even if it is there: the new date keeps garbage collection from deleting it before it is registered.
+        store.replace(key, stored)
+        return None if stored == raw else stored
 
-    return Images(
-        known=known,
-        denied=registry.denied(),
-        keep=keep,
-        lacks=lambda image: bool(referred) and known.get(image) in referred,
-    )
+    def make_up(image: ImageId, raw: bytes) -> None:
+        if referred and known.get(image) in referred:
+            store.replace(keys.blob(image), raw)
+
+    return Images(known=known, denied=registry.denied(), keep=keep, make_up=make_up)
 
 
 def _unusual(staging: ScanStaging) -> dict[str, int]:

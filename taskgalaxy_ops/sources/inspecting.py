@@ -39,8 +39,8 @@ class Bounds:
     animated: str = "first frame"  # or "reject"
 
 
-class _UnfitError(Exception):
-    """Ends the look at a file: the reason and the detail of its reject."""
+class UnfitError(Exception):
+    """Ends the look at a file or a page: the reason and the detail of its reject."""
 
     def __init__(self, reason: Reason, detail: str) -> None:
         super().__init__(detail)
@@ -57,38 +57,43 @@ def inspect(raw: bytes, bounds: Bounds) -> Image | tuple[Reason, str]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns of decompression bombs; ingest.max_pixels is our limit
             return _inspected(raw, bounds)
-    except _UnfitError as unfit:
-        return unfit.found
-    except MemoryError:
-        return Reason.TOO_MUCH_MEMORY, "its decoder asked for more memory than it may have"
-    except Pillow.DecompressionBombError as error:
-        return Reason.TOO_MANY_PIXELS, str(error)[:_DETAIL]
-    except UnidentifiedImageError:
-        return Reason.NOT_AN_IMAGE, "no known image format"
     except Exception as error:  # noqa: BLE001 - decoders raise what their authors did not foresee
-        text = str(error)
-        cut = "truncated" in text.lower() or "unexpected end" in text.lower() or isinstance(error, EOFError)
-        # WebP's decoder does not say why it stopped; its RIFF header says how long the file should be.
-        cut = cut or (raw[:4] == b"RIFF" and int.from_bytes(raw[4:8], "little") + 8 > len(raw))
-        return (Reason.TRUNCATED_FILE if cut else Reason.UNREADABLE), f"{type(error).__name__}: {text}"[:_DETAIL]
+        return refusal(error, raw)
+
+
+def refusal(error: Exception, raw: bytes) -> tuple[Reason, str]:
+    """The reason and detail of a reject, by what was raised for a file. raw: the file."""
+    if isinstance(error, UnfitError):
+        return error.found
+    if isinstance(error, MemoryError):
+        return Reason.TOO_MUCH_MEMORY, "its decoder asked for more memory than it may have"
+    if isinstance(error, Pillow.DecompressionBombError):
+        return Reason.TOO_MANY_PIXELS, str(error)[:_DETAIL]
+    if isinstance(error, UnidentifiedImageError):
+        return Reason.NOT_AN_IMAGE, "no known image format"
+    text = str(error)
+    cut = "truncated" in text.lower() or "unexpected end" in text.lower() or isinstance(error, EOFError)
+    # WebP's decoder does not say why it stopped; its RIFF header says how long the file should be.
+    cut = cut or (raw[:4] == b"RIFF" and int.from_bytes(raw[4:8], "little") + 8 > len(raw))
+    return (Reason.TRUNCATED_FILE if cut else Reason.UNREADABLE), f"{type(error).__name__}: {text}"[:_DETAIL]
 
 
 def _inspected(raw: bytes, bounds: Bounds) -> Image:
-    """The record of an image file. Raises _UnfitError, or whatever a decoder raises."""
+    """The record of an image file. Raises UnfitError, or whatever a decoder raises."""
 
     def check(image: Pillow.Image) -> None:
-        _check_size(image, bounds)
+        check_size(image.size, bounds)
         if image.format == "EPS":
-            raise _UnfitError(Reason.UNREADABLE, "EPS is a program, which Ghostscript would run: convert it to PNG")
+            raise UnfitError(Reason.UNREADABLE, "EPS is a program, which Ghostscript would run: convert it to PNG")
         if told := missing_tiles(image):
-            raise _UnfitError(Reason.TRUNCATED_FILE, told)
+            raise UnfitError(Reason.TRUNCATED_FILE, told)
 
     upright, kind, levels = _whole_jpeg(raw, check) or _decoded(raw, check, bounds)
     if bounds.animated == "reject" and kind in _MOVING and (frames := pages(raw)) > 1:
-        raise _UnfitError(Reason.ANIMATED, f"{frames} frames, ingest.animated is reject")
+        raise UnfitError(Reason.ANIMATED, f"{frames} frames, ingest.animated is reject")
     if min(upright.size) < bounds.min_side:
         told = f"{upright.width} x {upright.height}, ingest.min_side is {bounds.min_side}"
-        raise _UnfitError(Reason.TOO_SMALL, told)
+        raise UnfitError(Reason.TOO_SMALL, told)
     return Image(sha256_hex(raw), *upright.size, kind, len(raw), perceptual_hash(upright), levels)
 
 
@@ -98,9 +103,9 @@ _Decoded = tuple[Pillow.Image, str, str | None]
 
 def _decoded(raw: bytes, check: Callable[[Pillow.Image], None], bounds: Bounds) -> _Decoded:
     with opened(raw, check) as image:
-        _check_size(image, bounds)  # a container may hold a larger picture than it says
+        check_size(image.size, bounds)  # a container may hold a larger picture than it says
         if told := missing_part(raw, image):
-            raise _UnfitError(Reason.TRUNCATED_FILE, told)
+            raise UnfitError(Reason.TRUNCATED_FILE, told)
         # ``flat`` here, so that this conversion cannot fail later.
         return flat(image, raw), (image.format or "unknown").lower(), changed_levels(image, raw)
 
@@ -129,11 +134,12 @@ def _whole_jpeg(raw: bytes, check: Callable[[Pillow.Image], None]) -> _Decoded |
     return (upright if turn is None else upright.transpose(turn)), kind.lower(), None
 
 
-def _check_size(image: Pillow.Image, bounds: Bounds) -> None:
-    width, height = image.size
+def check_size(size: tuple[int, int], bounds: Bounds) -> None:
+    """Raises UnfitError if a picture of this width and height, in pixels, is too large."""
+    width, height = size
     if width * height > bounds.max_pixels:
         told = f"{width} x {height}, ingest.max_pixels is {bounds.max_pixels}"
-        raise _UnfitError(Reason.TOO_MANY_PIXELS, told)
+        raise UnfitError(Reason.TOO_MANY_PIXELS, told)
 
 
 def perceptual_hash(image: Pillow.Image) -> str:

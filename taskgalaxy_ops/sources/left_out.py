@@ -25,6 +25,7 @@ ROW_WITHOUT = "row without an image"
 OVER_LIMIT = "over the limit"
 NO_IMAGE = "no known image"
 PAGE = "further page or frame"
+OVER_PAGES = "page over the limit of its document"
 SUFFIX = "suffix "  # and the suffix
 
 _SUFFIXES = 12  # that are counted each by itself
@@ -53,6 +54,7 @@ _WORDS = {
     ROW_WITHOUT: ("row without an image", "rows without an image", ""),
     NO_IMAGE: ("that is no known image", "that are no known images", ""),
     PAGE: ("further page or frame", "further pages or frames", "none: the first is used"),
+    OVER_PAGES: ("further page of a document", "further pages of documents", "the option pages"),
     OVER_LIMIT: ("over the limit", "over the limit", "limit"),
 }
 

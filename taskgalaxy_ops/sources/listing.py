@@ -16,8 +16,8 @@ from typing import Any
 
 from taskgalaxy_ops.errors import NotFoundError, SourceError, StoreError, UnreadableError
 from taskgalaxy_ops.hashing import canonical_json, sha256_hex
-from taskgalaxy_ops.records import FileVersion
-from taskgalaxy_ops.settings import SourceSettings
+from taskgalaxy_ops.records import FileVersion, ImageId, Reason
+from taskgalaxy_ops.settings import IngestSettings, SourceSettings
 from taskgalaxy_ops.sources import left_out
 from taskgalaxy_ops.sources.content import HEAD_BYTES, by_suffix, holds_image, suffix_of
 from taskgalaxy_ops.sources.kinds import (
@@ -45,7 +45,7 @@ FROM files WHERE EXISTS (SELECT 1 FROM files AS next WHERE next.rowid = files.ro
 # States of a file.
 _IMAGE, _TO_LOOK_INTO, _OTHER = 0, 1, 2  # _OTHER: no image inside, or over the limit
 
-_OWN = ("origin", "licence", "attribution")  # what a source may say of a single file
+_OWN = ("image", "origin", "licence", "attribution")  # what a source may say of a single file
 
 _LOOKERS = 16  # files that are looked into at a time
 _LOOKED_AT_ONCE = 512
@@ -62,7 +62,9 @@ class SourceFile:
     origin: str | None = None
     licence: str | None = None
     attribution: str | None = None
+    image: ImageId | None = None  # its id, where its source knows it from the listing: of a page of a document
     broken: str = ""  # why it cannot be read, where its source knows that from the listing
+    reason: str = Reason.UNREADABLE  # of that reject
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,10 +123,12 @@ class Listing:
     ) -> Iterator[tuple[str, str, bytes, int, str | None]]:
         for each in wanted:
             if isinstance(each, LeftOut):
-                self._left_out[each.kind] += 1
+                self._left_out[each.kind] += each.count
                 continue
             if isinstance(each, Unreadable):
-                yield each.name, each.version, b"", _IMAGE, json.dumps({"why": each.why})
+                # Only another reason is stored: scans of before compare with what older versions stored.
+                other = {} if each.reason == Reason.UNREADABLE else {"reason": each.reason}
+                yield each.name, each.version, b"", _IMAGE, json.dumps({"why": each.why, **other})
                 continue
             if isinstance(each, FoundImage):
                 self.declared = True
@@ -223,19 +227,27 @@ class Listing:
             return True
 
 
-def source_files(name: str, settings: SourceSettings, s3_options: Mapping[str, Any]) -> Listing:
-    """List a source's files; none is read. Raises SourceError if its location cannot be read, or lists no image."""
-    source = found_source(name, settings, s3_options)
+def source_files(
+    name: str, settings: SourceSettings, s3_options: Mapping[str, Any], decoding: IngestSettings | None = None
+) -> Listing:
+    """List a source's files; none is read, but for what its kind has to know of those that hold several images.
+
+    decoding: bounds for that. Raises SourceError if its location cannot be read, or lists no image.
+    """
+    source = found_source(name, settings, s3_options, decoding)
     notes = source.describe()
 
     def made(row: Found, said: Mapping[str, str]) -> SourceFile:
         key, version, place = row
         own = {**notes.get("files", {}).get(key, {}), **said}
+        reason = said.get("reason", Reason.UNREADABLE)
         return SourceFile(
             name=key,
-            read=partial(_refused, said["why"]) if "why" in said else partial(source.open, place),
+            read=partial(_refused, said["why"], reason) if "why" in said else partial(source.open, place),
             place=place,
             broken=said.get("why", ""),
+            reason=reason,
+            image=said.get("image"),
             version=version,
             origin=own.get("origin"),
             licence=own.get("licence") or settings.licence or notes.get("licence"),
@@ -280,8 +292,8 @@ def _choice(settings: SourceSettings, name: str) -> bool | str | None:
     return left_out.suffix_kind(suffix) if image is False else image
 
 
-def _refused(why: str) -> bytes:
-    raise UnreadableError(why)
+def _refused(why: str, reason: str) -> bytes:
+    raise UnreadableError(why, reason=reason)
 
 
 def _head(source: Source, place: bytes) -> bytes:

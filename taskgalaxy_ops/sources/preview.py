@@ -48,13 +48,13 @@ def preview(
     first: list[PreviewFile] = []
     broken: list[PreviewFile] = []
     number = 0
-    with source_files(name, chosen, s3_options) as listing, Decoders(settings) as decoders:
+    with source_files(name, chosen, s3_options, settings) as listing, Decoders(settings) as decoders:
         listing.look()
         for file in listing:
             if file.broken:
                 number += 1
                 if len(broken) < count:
-                    broken.append(PreviewFile(file=file.name, reject=f"unreadable ({shown(file.broken)})"))
+                    broken.append(PreviewFile(file=file.name, reject=f"{file.reason} ({shown(file.broken)})"))
             elif len(first) < count:
                 first.append(_read(file, decoders))
         return Preview(
@@ -73,8 +73,10 @@ def _read(file: SourceFile, decoders: Decoders) -> PreviewFile:
     image, reject = "", ""
     try:
         raw = file.read()
-    except (UnreadableError, NotFoundError) as error:
-        reject = f"unreadable ({shown(getattr(error, 'why', error))})"
+    except UnreadableError as error:
+        reject = f"{error.reason} ({shown(error.why)})"
+    except NotFoundError as error:
+        reject = f"unreadable ({shown(error)})"
     except (SourceError, StoreError):
         raise
     except Exception as error:  # noqa: BLE001 - whatever a kind of source raises for a file is this file's reject

@@ -31,7 +31,7 @@ def watch(workspace: Workspace) -> Watched:
     watched = Watched(failed=failed)
     for name, chosen in sorted(sources.items()):
         try:
-            with source_files(name, chosen, workspace.s3_options) as files:
+            with source_files(name, chosen, workspace.s3_options, workspace.settings.ingest) as files:
                 now = rows_hash(files.versions())
         except (SourceError, StoreError) as error:  # one source that cannot be listed does not hide the others
             watched.failed[name] = str(error)

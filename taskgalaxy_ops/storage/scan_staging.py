@@ -17,8 +17,8 @@ PRAGMA journal_mode = OFF;
 PRAGMA synchronous = OFF;
 CREATE TABLE claims (image TEXT PRIMARY KEY, file TEXT, origin TEXT, licence TEXT, attribution TEXT, place TEXT)
     WITHOUT ROWID;
-CREATE TABLE images (image TEXT PRIMARY KEY, width, height, format TEXT, size, phash TEXT, levels TEXT)
-    WITHOUT ROWID;
+CREATE TABLE images (image TEXT PRIMARY KEY, width, height, format TEXT, size, phash TEXT, levels TEXT,
+    content TEXT) WITHOUT ROWID;
 CREATE TABLE rejects (file TEXT, reason TEXT, detail TEXT);
 CREATE TABLE before (file TEXT PRIMARY KEY, version TEXT, image TEXT, referred INTEGER DEFAULT 0, rejected INTEGER,
     pages INTEGER) WITHOUT ROWID;
@@ -103,7 +103,7 @@ class ScanStaging:
         )
         self.claims += 1
         if image is not None:
-            self._db.execute("INSERT INTO images VALUES (?, ?, ?, ?, ?, ?, ?)", astuple(image))
+            self._db.execute("INSERT INTO images VALUES (?, ?, ?, ?, ?, ?, ?, ?)", astuple(image))
             self.images += 1
 
     def reject(self, reject: FileReject) -> None:

@@ -19,7 +19,7 @@ from taskgalaxy_ops.hashing import sha256_hex
 
 from .models import chat_model
 from .wire import Fate
-from .world import IMAGES, JUNK, PICTURES, QUALITIES, STAGES, TYPES, World
+from .world import DOCUMENTS, IMAGES, JUNK, PAGES, PICTURES, QUALITIES, STAGES, TYPES, World
 
 SOURCES = ("north", "south")
 JUDGES = ("anna", "bert", "carl", "dora")
@@ -79,13 +79,18 @@ class History(RuleBasedStateMachine):
         assume(not self.world.denied.issuperset(sha256_hex(raw) for raw in files))
         self.world.register(source, files + [JUNK] * junk, copy=copy)
 
+    @rule(documents=st.lists(st.sampled_from(tuple(DOCUMENTS)), min_size=1, max_size=3), copy=st.booleans())
+    def documents_come_go_or_are_replaced(self, documents: list[bytes], copy: bool) -> None:
+        assume(not self.world.denied.issuperset(page for document in documents for page in DOCUMENTS[document]))
+        self.world.publish_papers(documents, copy=copy)
+
     @precondition(lambda self: self.world.sources)
     @rule(data=st.data())
     def a_source_is_removed(self, data: st.DataObject) -> None:
         self.world.remove(data.draw(st.sampled_from(sorted(self.world.sources))))
 
     @precondition(lambda self: len(self.world.denied) < len(IMAGES) // 2)
-    @rule(images=st.sets(st.sampled_from(IMAGES), min_size=1, max_size=2))
+    @rule(images=st.sets(st.sampled_from(IMAGES + PAGES), min_size=1, max_size=2))
     def images_are_taken_down(self, images: set[str]) -> None:
         self.world.take_down(images)
 

@@ -25,6 +25,7 @@ import httpx2
 import openai
 import yaml
 from fakes import KilledError, MemoryStore
+from papers import pdf, striped, tiff
 from PIL import Image
 
 from taskgalaxy_ops import pipeline
@@ -36,7 +37,7 @@ from taskgalaxy_ops.generation.results import RunResults
 from taskgalaxy_ops.generation.run import RunResult
 from taskgalaxy_ops.generation.stages import STAGE
 from taskgalaxy_ops.generation.stages import filter as filter_stage
-from taskgalaxy_ops.hashing import sha256_hex
+from taskgalaxy_ops.hashing import fingerprint, sha256_hex
 from taskgalaxy_ops.models import rate_limit
 from taskgalaxy_ops.models.http import Sender
 from taskgalaxy_ops.models.rendering import render
@@ -47,6 +48,8 @@ from taskgalaxy_ops.operations.verify import verify
 from taskgalaxy_ops.records import Answer
 from taskgalaxy_ops.release import publish
 from taskgalaxy_ops.settings import Model, Settings, SourceSettings, parse_settings
+from taskgalaxy_ops.sources import pages
+from taskgalaxy_ops.sources.inspecting import Bounds
 from taskgalaxy_ops.storage import Listed, keys, log, parquet
 from taskgalaxy_ops.storage.base import Content
 from taskgalaxy_ops.storage.journal import Journal
@@ -68,19 +71,50 @@ _NOBODY = aiohttp.client_reqrep.ConnectionKey("models", 80, False, True, None, N
 _OPERATIONS = 80  # requests and writes, among which a worker is killed
 
 
-def _picture(number: int) -> bytes:
-    """A PNG of 16 by 16; each odd one looks like the even one before it."""
+def _drawn(number: int) -> Image.Image:
+    """A picture of 16 by 16; each odd one looks like the even one before it."""
     noise = random.Random(number // 2)
     image = Image.frombytes("RGB", (4, 4), noise.randbytes(48)).resize((16, 16), Image.Resampling.NEAREST)
     image.putpixel((9, 9), (130 * (number % 2), 0, 0))
+    return image
+
+
+def _picture(number: int) -> bytes:
     out = io.BytesIO()
-    image.save(out, "PNG")
+    _drawn(number).save(out, "PNG")
     return out.getvalue()
+
+
+def _pages(document: bytes, rendering: Mapping[str, Any]) -> dict[str, bytes]:
+    """The pages of a document, by id."""
+    opened_document = pages.opened(document, Bounds(1_000_000, 8))
+    assert not isinstance(opened_document, tuple)
+    found = {}
+    for number in range(1, opened_document.pages + 1):
+        told = {"document": sha256_hex(document), "page": number, "rendering": rendering}
+        page = pages.page(opened_document, number, 16)
+        assert isinstance(page, bytes)
+        found[fingerprint("page", told)] = page
+    return found
 
 
 # Half of them are twins, which a release may keep one of.
 PICTURES = {sha256_hex(raw): raw for raw in map(_picture, range(8))}
-IMAGES = tuple(PICTURES)
+IMAGES = tuple(PICTURES)  # those that are files
+_PDF, _TIFF = {"kind": "pdf", "pixels": 16}, {"kind": "tiff"}
+DOCUMENTS = {  # each with its pages
+    document: _pages(document, rendering)
+    for document, rendering in (
+        (pdf([striped(9), striped(40)]), _PDF),
+        (tiff([_drawn(8), _drawn(10), _drawn(9)]), _TIFF),
+        (tiff([_drawn(12)]), _TIFF),
+    )
+}
+for _document in DOCUMENTS.values():
+    PICTURES |= _document
+PAGES = tuple(PICTURES)[len(IMAGES) :]
+_IDS = {raw: image for image, raw in PICTURES.items()}
+PAPERS = "papers"  # the source of documents
 JUNK = b"no image"
 _URLS = {
     render(raw, 64, quality, 28): f"{image} at {quality}" for image, raw in PICTURES.items() for quality in QUALITIES
@@ -129,7 +163,8 @@ class World:
         self.models = Models(_URLS)
         self.wire = Wire(self.models)
         self.encoder = CircleEncoder()
-        self.sources: dict[str, list[bytes]] = {}  # the files of live ones
+        self.sources: dict[str, list[bytes]] = {}  # the files of live ones; of one of documents, the pages
+        self.copies: dict[str, bool] = {}  # by source: whether its images are copied, or read where they lie
         self.nodes: dict[str, str] = {}  # path: status
         self.denied: set[str] = set()  # images that were taken down
         self.made: dict[object, set[str]] = {}  # keys of the shards that are there, and the images that each holds
@@ -177,6 +212,7 @@ class World:
 
         real = openai.AsyncOpenAI
         with self._stack as stack:
+            stack.enter_context(patch.dict("os.environ", TASKGALAXY_CACHE=str(self.folder / "cache")))
             stack.enter_context(patch.object(opened, "open_encoder", lambda *_: self.encoder))
             stack.enter_context(patch.object(openai, "AsyncOpenAI", client))
             stack.enter_context(patch.object(Sender, "post", post))
@@ -216,10 +252,36 @@ class World:
             old.unlink()
         for number, raw in enumerate(files):
             (place / f"{number}.png").write_bytes(raw)
-        receipt = pipeline.ingest(self.open(), source, chosen=SourceSettings(location=str(place), copy=copy))
+        self.copies[source] = copy
+        self._scan(source, files)
+
+    def publish_papers(self, documents: Sequence[bytes], *, copy: bool = True) -> None:
+        """Make these the documents of the source of documents, and scan it. Those that stay are not touched."""
+        self.copies[PAPERS] = copy
+        place = self.folder / PAPERS
+        place.mkdir(exist_ok=True)
+        for number in range(max(len(documents), len(list(place.iterdir())))):
+            path = place / f"{number}.pdf"
+            if number >= len(documents):
+                path.unlink()
+            elif not path.exists() or path.read_bytes() != documents[number]:
+                path.write_bytes(documents[number])
+        self._scan(PAPERS, [page for document in documents for page in DOCUMENTS[document].values()])
+
+    def _scan(self, source: str, files: Sequence[bytes]) -> None:
+        """Scan a source that has these files or pages."""
+        before = set(self._shards())
+        receipt = pipeline.ingest(self.open(), source, chosen=self._chosen(source))
         self.sources[source] = list(files)
         assert (receipt.files, receipt.images) == (len(files), len(_ids(files) - self.denied))
         assert receipt.files == receipt.images + len(receipt.rejects)
+        assert receipt.new_images == len(_ids(files) - before - self.denied), "what was known is new"
+
+    def _chosen(self, source: str) -> SourceSettings:
+        place = self.folder / source
+        if source == PAPERS:
+            return SourceSettings(location=f"documents:{place}", options={"pixels": "16"}, copy=self.copies[source])
+        return SourceSettings(location=str(place), copy=self.copies[source])
 
     def remove(self, source: str) -> None:
         assert self.open().registry.remove(source)
@@ -467,7 +529,7 @@ class World:
         mine, received = _released(workspace, result), self.models.received
         anew = self.open(SortedStore())
         for source in sorted(self.sources, reverse=True):
-            pipeline.ingest(anew, source, chosen=SourceSettings(location=str(self.folder / source)))
+            pipeline.ingest(anew, source, chosen=self._chosen(source))
         take_down(anew, self.denied)
         final = TaxonomyStore(workspace).version()
         TaxonomyStore(anew).publish(TaxonomyStore(anew).version().number, final.nodes, [], "hand")
@@ -615,7 +677,7 @@ def _asked(models: Sequence[Model]) -> tuple[object, ...]:
 
 
 def _ids(files: Sequence[bytes]) -> set[str]:
-    return {sha256_hex(raw) for raw in files if raw != JUNK}
+    return {_IDS[raw] for raw in files if raw != JUNK}
 
 
 def _differing(mine: Mapping[str, bytes], theirs: Mapping[str, bytes]) -> list[str]:

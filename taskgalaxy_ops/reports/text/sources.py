@@ -30,7 +30,8 @@ def _by_reason(each: SourceSummary) -> str:
 
 def previewed(found: Preview) -> list[str]:
     """The first files of a source, and what a scan would leave out."""
-    lines = [f"{shown(found.source)}: {found.files:,} files of {found.kind} at {shown(found.location)}; the first are"]
+    counted = f"{found.files - found.broken:,} pages" if found.kind == "documents" else f"{found.files:,} files"
+    lines = [f"{shown(found.source)}: {counted} of {found.kind} at {shown(found.location)}; the first are"]
     lines += [f"  {_file(each)}" for each in found.first]
     if found.broken:
         lines.append(f"{found.broken:,} cannot be read:")

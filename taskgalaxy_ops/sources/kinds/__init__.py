@@ -14,7 +14,8 @@ from typing import Any, Protocol
 from taskgalaxy_ops import extensions
 from taskgalaxy_ops.errors import SourceError
 from taskgalaxy_ops.extensions import Registry
-from taskgalaxy_ops.settings import SourceSettings
+from taskgalaxy_ops.records import ImageId, Reason
+from taskgalaxy_ops.settings import IngestSettings, SourceSettings
 
 # A source may have this file, with licence and attribution of its images, and for single files also their origin.
 NOTES_FILE = "source.json"
@@ -30,18 +31,23 @@ Found = tuple[str, str, bytes]
 
 @dataclass(frozen=True, slots=True)
 class LeftOut:
-    """Something that a kind of source passed by; ``kind``: one of ``sources.left_out``."""
+    """Something that a kind of source passed by, or several; ``kind``: one of ``sources.left_out``."""
 
     kind: str
+    count: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FoundImage:
-    """A ``Found`` of which its source knows that it is an image, whatever its name says, and perhaps whose it is."""
+    """A ``Found`` of which its source knows that it is an image, whatever its name says, and perhaps whose it is.
+
+    image: its id, where that is not the sha256 of what ``open`` gives: of a page of a document.
+    """
 
     name: str
     version: str
     place: bytes
+    image: ImageId | None = None
     origin: str | None = None
     licence: str | None = None
     attribution: str | None = None
@@ -54,6 +60,7 @@ class Unreadable:
     name: str
     version: str
     why: str
+    reason: Reason = Reason.UNREADABLE
 
 
 SourceEntry = Found | FoundImage | Unreadable | LeftOut
@@ -71,6 +78,7 @@ class Place:
     follow_links: str = "inside"  # of a folder: "inside", "anywhere" or "never"
     hidden: bool = False  # names that begin with a dot are wanted, too
     options: Mapping[str, str] = field(default_factory=dict)  # what else the kind is told; it names those it knows
+    decoding: IngestSettings = field(default_factory=IngestSettings)  # bounds of what a kind decodes itself
 
 
 class Source(Protocol):
@@ -124,7 +132,9 @@ def kind_of(location: str) -> tuple[str, str]:
     return "file", location
 
 
-def found_source(name: str, settings: SourceSettings, s3_options: Mapping[str, Any]) -> Source:
+def found_source(
+    name: str, settings: SourceSettings, s3_options: Mapping[str, Any], decoding: IngestSettings | None = None
+) -> Source:
     """The source at a location. Raises SourceError where its kind is unknown, or it cannot be read."""
     location = settings.location
     kind, rest = kind_of(location)
@@ -147,6 +157,7 @@ def found_source(name: str, settings: SourceSettings, s3_options: Mapping[str, A
         follow_links=settings.follow_links,
         hidden=settings.hidden,
         options=settings.options,
+        decoding=decoding or IngestSettings(),
     )
     return opener(place)
 

@@ -40,6 +40,11 @@ class Container:
     path: Path | None = None  # of a local file
     url: str | None = None  # of an object in a bucket
 
+    @property
+    def address(self) -> str:
+        """Where the file lies, as a URL."""
+        return str(self.url) if self.path is None else self.path.absolute().as_uri()
+
     def part(self, start: int, length: int) -> bytes:
         """At most ``length`` bytes from ``start`` on."""
         return self.files.part(self.place, start, length)
@@ -76,6 +81,10 @@ class Containers:
     def describe(self) -> Mapping[str, Any]:
         """What the notes beside the files say."""
         return self._files.describe()
+
+    def open(self, place: bytes) -> bytes:
+        """The content of a container, by its place. Raises as ``Source.open``."""
+        return self._files.open(place)
 
     def list(self) -> Iterator[Container | Unreadable | LeftOut]:
         """The files in any order, but each time in the same; and what else lies there."""

@@ -261,10 +261,6 @@ def _from_json(tar: Container, row: _Row) -> _Member | Unreadable | LeftOut:
     return Unreadable(row[0], tar.version, row[1]) if len(row) == 2 else _Member(*row)
 
 
-def _address(tar: Container) -> str:
-    return tar.path.absolute().as_uri() if tar.path is not None else str(tar.url)
-
-
 class _Index:
     """The index of a tar, kept below ``TASKGALAXY_CACHE``.
 
@@ -273,7 +269,7 @@ class _Index:
 
     def __init__(self, tar: Container) -> None:
         cache = Path(os.environ.get("TASKGALAXY_CACHE") or Path.home() / ".cache" / "taskgalaxy")
-        self._file = cache / "tars" / f"{fingerprint('tar index 1', _address(tar))}.jsonl"
+        self._file = cache / "tars" / f"{fingerprint('tar index 1', tar.address)}.jsonl"
         self._tar = tar
 
     def there(self) -> bool:

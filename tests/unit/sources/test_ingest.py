@@ -305,7 +305,7 @@ class Result:
     def __init__(self, files, known=(), denied=(), progress=lambda rejected: None):
         self.kept = {}
         with ScanStaging("mine") as found:
-            images = Images(known=known, denied=denied, keep=lambda sha, raw: self.kept.update({sha: raw}))
+            images = Images(known=known, denied=denied, keep=lambda image, raw: self.kept.update({image.image: raw}))
             scan(files, found, images, SETTINGS, progress)
             by_shard = found.claims_by_shard(lambda image: "home")
             self.claims = sorted((claim for _, claims in by_shard for claim in claims), key=lambda claim: claim.file)
