@@ -104,6 +104,7 @@ class Claim:
     origin: str | None = None
     licence: str | None = None
     attribution: str | None = None
+    context: str | None = None  # what else it says, texts by field: canonical JSON; came later
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,6 +47,7 @@ class Sample(NamedTuple):
     location: str  # of the image: a path within the release, or the URI of its bytes in the store
     size: int  # about the bytes of the image that the row contains: 0 if it is referred to
     picture: int  # number of the image, in order of id
+    context: str | None  # JSON: the fields of ``release.context`` that a source states of the image; None: none of them
 
 
 class Picture(NamedTuple):
@@ -60,6 +61,7 @@ class Picture(NamedTuple):
     phash: str
     levels: str | None
     claims: str
+    context: str | None
     location: str
 
 
@@ -106,7 +108,7 @@ class Selection:
             Sample._make,
             self.rows.execute(
                 "SELECT pair, p.image, task_type, variant, question, answer, reasoning, votes, claims, location, "
-                "p.held * p.copied, c.picture FROM chosen c JOIN pictures p ON p.rowid = c.picture "
+                "p.held * p.copied, c.picture, context FROM chosen c JOIN pictures p ON p.rowid = c.picture "
                 "WHERE c.rowid BETWEEN ? AND ? ORDER BY c.rowid",
                 (first, self._ends["test"] if last is None else last),
             ),
@@ -137,7 +139,8 @@ class Selection:
         return map(
             Picture._make,
             self.rows.execute(
-                "SELECT image, width, height, format, size, lower(hex(phash)), levels, claims, location FROM pictures "
+                "SELECT image, width, height, format, size, lower(hex(phash)), levels, claims, context, "
+                "location FROM pictures "
                 "ORDER BY rowid"
             ),
         )
@@ -177,6 +180,11 @@ class Selection:
     def neutralised(self) -> int:
         """The number of samples whose text names special tokens, which are written with other brackets."""
         return sum(any(map(is_neutralised, (s.question, s.answer, s.reasoning or ""))) for s in self.samples())
+
+    @cached_property
+    def with_context(self) -> int:
+        """The number of images of which a row has a field of the context."""
+        return int(self.rows.execute("SELECT count(context) FROM pictures").fetchone()[0])
 
     @cached_property
     def images(self) -> dict[str, int]:
@@ -336,10 +344,11 @@ class Selection:
 
 
 def _image_line(p: Picture) -> bytes:
-    """``{"image": records.Image, "location", "claims": [records.Claim]}``."""
+    """``{"image": records.Image, "location", "claims": [records.Claim], "context"}``, the last where it is set."""
     levels = "" if p.levels is None else f'"levels":{quoted(p.levels)},'
+    context = "" if p.context is None else f'"context":{p.context},'
     return canonical(
-        f'{{"claims":{p.claims},"image":{{"format":{quoted(p.format)},"height":{p.height},"image":"{p.image}",{levels}'
+        f'{{"claims":{p.claims},{context}"image":{{"format":{quoted(p.format)},"height":{p.height},"image":"{p.image}",{levels}'
         f'"phash":"{p.phash}","size":{p.size},"width":{p.width}}},"location":{quoted(p.location)}}}'
     )
 

@@ -106,18 +106,24 @@ class _Pair(_TaskType):
     reasoning: str | None = None
 
 
-class _Filter(_Closed):
+class _OfImage(_Closed):
+    context: dict[str, str] | None = (
+        None  # what the image's source says of it; the simulated models look for themselves
+    )
+
+
+class _Filter(_OfImage):
     request: Literal["filter"]
     task_types: list[_TaskType] = Field(min_length=1)
 
 
-class _Write(_Closed):
+class _Write(_OfImage):
     request: Literal["write"]
     variant: str
     task_types: list[_TaskType] = Field(min_length=1)
 
 
-class _Vote(_Closed):
+class _Vote(_OfImage):
     request: Literal["vote"]
     show_answer: bool
     pairs: list[_Pair] = Field(min_length=1)

@@ -87,7 +87,7 @@ def _take(file: SourceFile, result: _Found, found: ScanStaging) -> bool:
         first = found.file_of(sha)
         if first is None:
             found.note_pages(file.name, result.pages)
-            claim = Claim(found.source, sha, file.name, file.origin, file.licence, file.attribution)
+            claim = Claim(found.source, sha, file.name, file.origin, file.licence, file.attribution, file.context)
             found.claim(claim, image if isinstance(image, Image) else None)
             return False
         image = Reason.DUPLICATE_FILE, f"of {first}"

@@ -18,7 +18,7 @@ from taskgalaxy_ops.errors import NotFoundError, SourceError, StoreError, Unread
 from taskgalaxy_ops.hashing import canonical_json, sha256_hex
 from taskgalaxy_ops.records import FileVersion
 from taskgalaxy_ops.settings import SourceSettings
-from taskgalaxy_ops.sources import left_out
+from taskgalaxy_ops.sources import context, left_out
 from taskgalaxy_ops.sources.content import HEAD_BYTES, by_suffix, holds_image, suffix_of
 from taskgalaxy_ops.sources.kinds import (
     NOTES_FILE,
@@ -45,7 +45,6 @@ FROM files WHERE EXISTS (SELECT 1 FROM files AS next WHERE next.rowid = files.ro
 # States of a file.
 _IMAGE, _TO_LOOK_INTO, _OTHER = 0, 1, 2  # _OTHER: no image inside, or over the limit
 
-_OWN = ("origin", "licence", "attribution")  # what a source may say of a single file
 
 _LOOKERS = 16  # files that are looked into at a time
 _LOOKED_AT_ONCE = 512
@@ -61,6 +60,7 @@ class SourceFile:
     origin: str | None = None
     licence: str | None = None
     attribution: str | None = None
+    context: str | None = None  # canonical JSON of ``context.kept``
     broken: str = ""  # why it cannot be read, where its source knows that from the listing
 
 
@@ -72,7 +72,7 @@ class _Reader:
     best read in order of place.
     """
 
-    made: Callable[[Found, Mapping[str, str]], SourceFile]
+    made: Callable[[Found, Mapping[str, Any]], SourceFile]
     head: Callable[[bytes], bytes]
     by_place: bool = False
 
@@ -125,16 +125,16 @@ class Listing:
             if isinstance(each, Unreadable):
                 yield each.name, each.version, b"", _IMAGE, json.dumps({"why": each.why})
                 continue
-            if isinstance(each, FoundImage):
+            found, own = (each, None) if isinstance(each, tuple) else _said(each)
+            if isinstance(each, FoundImage) and each.certain:
                 self.declared = True
-                own = {key: text for key in _OWN if (text := getattr(each, key))}
-                yield each.name, each.version, each.place, _IMAGE, json.dumps(own) if own else None
+                yield (*found, _IMAGE, own)
                 continue
-            choice = chosen(each[0])
+            choice = chosen(found[0])
             if isinstance(choice, str):
                 self._left_out[choice] += 1
             elif choice is not False:
-                yield (*each, _IMAGE if choice else _TO_LOOK_INTO, None)
+                yield (*found, _IMAGE if choice else _TO_LOOK_INTO, own)
 
     def __enter__(self) -> Listing:
         return self
@@ -227,9 +227,10 @@ def source_files(name: str, settings: SourceSettings, s3_options: Mapping[str, A
     source = found_source(name, settings, s3_options)
     notes = source.describe()
 
-    def made(row: Found, said: Mapping[str, str]) -> SourceFile:
+    def made(row: Found, said: Mapping[str, Any]) -> SourceFile:
         key, version, place = row
-        own = {**notes.get("files", {}).get(key, {}), **said}
+        noted = notes.get("files", {}).get(key, {})
+        own = {**noted, **said}
         return SourceFile(
             name=key,
             read=partial(_refused, said["why"]) if "why" in said else partial(source.open, place),
@@ -238,6 +239,7 @@ def source_files(name: str, settings: SourceSettings, s3_options: Mapping[str, A
             origin=own.get("origin"),
             licence=own.get("licence") or settings.licence or notes.get("licence"),
             attribution=own.get("attribution") or settings.attribution or notes.get("attribution"),
+            context=_context_json(said.get("context") or context.kept(noted.get("context"))),
         )
 
     files = Listing(
@@ -276,6 +278,18 @@ def _choice(settings: SourceSettings, name: str) -> bool | str | None:
     if image is False and name == NOTES_FILE:
         return False
     return left_out.suffix_kind(suffix) if image is False else image
+
+
+def _said(found: FoundImage) -> tuple[Found, str | None]:
+    """An image as a file, and as JSON what its source says of it alone."""
+    own: dict[str, Any] = {key: text for key in context.CLAIMS if (text := getattr(found, key))}
+    if said := context.kept(found.context):
+        own["context"] = said
+    return (found.name, found.version, found.place), json.dumps(own) if own else None
+
+
+def _context_json(said: Mapping[str, str]) -> str | None:
+    return canonical_json(said).decode() if said else None
 
 
 def _refused(why: str) -> bytes:

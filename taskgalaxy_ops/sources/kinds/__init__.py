@@ -37,7 +37,10 @@ class LeftOut:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FoundImage:
-    """A ``Found`` of which its source knows that it is an image, whatever its name says, and perhaps whose it is."""
+    """A ``Found`` of which its source knows that it is an image, whatever its name says, and perhaps whose it is.
+
+    context: what the source says of it beside (``sources.context``): texts, numbers or lists of them, by field.
+    """
 
     name: str
     version: str
@@ -45,6 +48,8 @@ class FoundImage:
     origin: str | None = None
     licence: str | None = None
     attribution: str | None = None
+    context: Mapping[str, Any] | None = None
+    certain: bool = True  # False: whether it is an image is not known, as of a ``Found``
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +100,9 @@ class Source(Protocol):
         ...
 
     def describe(self) -> Mapping[str, Any]:
-        """``licence`` and ``attribution`` of all its images; ``files``: by name, what differs, and ``origin``."""
+        """``licence`` and ``attribution`` of all its images; ``files``: by name, what differs, ``origin``, ``context``.
+
+        A ``context`` is an object of texts by field."""
         ...
 
 
@@ -161,6 +168,8 @@ def parsed_notes(name: str, raw: bytes) -> Mapping[str, Any]:
             texts = [entry.get(key) for key in _NOTED] if isinstance(entry, dict) else [0]
             if not all(text is None or isinstance(text, str) for text in texts):
                 raise ValueError(f"{place or 'the whole'} must be an object, {', '.join(_NOTED)} in it texts")
+            if place and not isinstance(entry.get("context", {}), dict):
+                raise ValueError(f"`context` of {place} must be an object")
         return notes
     except ValueError as error:
         raise SourceError(f"source {name!r}: {NOTES_FILE} cannot be read ({error}). Mend it or remove it.") from error

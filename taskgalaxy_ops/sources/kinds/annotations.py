@@ -11,14 +11,14 @@ import json
 import posixpath
 import sqlite3
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from taskgalaxy_ops.errors import SourceError
-from taskgalaxy_ops.sources import left_out
+from taskgalaxy_ops.sources import context, left_out
 from taskgalaxy_ops.sources.content import by_suffix, suffix_of
 from taskgalaxy_ops.sources.kinds import Found, FoundImage, LeftOut, Place, SourceEntry, Unreadable
 from taskgalaxy_ops.sources.kinds.bucket import BucketSource
@@ -28,6 +28,7 @@ from taskgalaxy_ops.text import shown
 
 _LONGEST = 1024  # characters of an image's path
 _LINE = 64 << 20  # bytes of a line
+_TEXTS = 500  # of a field of an image
 _S3 = "s3://"
 
 
@@ -39,14 +40,19 @@ class Entry:
     origin: str | None = None
     licence: str | None = None
     attribution: str | None = None
+    context: Mapping[str, Any] | None = None
+
+
+_IMAGES = {"images": "the folder or prefix of the images; left out: the annotation file's own"}
 
 
 class AnnotatedSource:
     """The images that an annotation file names."""
 
-    options = {"images": "the folder or prefix of the images; left out: the annotation file's own"}  # noqa: RUF012
+    options: Mapping[str, str] = _IMAGES
 
     def __init__(self, place: Place) -> None:
+        self._place = place
         self._source, self._location = place.source, place.location
         containers = Containers(place, (".json", ".jsonl"))
         files = [each for each in containers.list() if isinstance(each, Container)]
@@ -89,8 +95,15 @@ class AnnotatedSource:
                 path[:_LONGEST] or "(no path)", "", f"no such file below {self._root} (the option `images`)"
             )
         name, version, place = found
-        claims = {"origin": entry.origin, "licence": entry.licence, "attribution": entry.attribution}
-        return FoundImage(name=name, version=version, place=place, **claims)
+        return FoundImage(
+            name=name,
+            version=version,
+            place=place,
+            origin=entry.origin,
+            licence=entry.licence,
+            attribution=entry.attribution,
+            context=entry.context,
+        )
 
     def open(self, place: bytes) -> bytes:
         return self._images.open(place)
@@ -100,10 +113,14 @@ class AnnotatedSource:
 
 
 class CocoSource(AnnotatedSource):
-    """COCO (``instances_*.json``, ``captions_*.json``): each image with its own licence."""
+    """COCO (``instances_*.json``, ``captions_*.json``): each image with its own licence, captions and categories."""
+
+    options = {**_IMAGES, "context": context.OPTION.replace("caption, alt, text …", "captions, categories")}  # noqa: RUF012
 
     def entries(self, file: Container) -> Iterator[Entry | Unreadable | LeftOut]:
-        with file.file() as opened:
+        with file.file() as opened, _Texts() as texts:
+            if wanted := context.taken(self._place.options.get("context"), ("captions", "categories")):
+                texts.add(_of_coco(opened), wanted)
             licences = {each["id"]: _text(each.get("url") or each["name"]) for each in _items(opened, "licenses.item")}
             count = 0
             for image in _items(opened, "images.item"):
@@ -113,6 +130,7 @@ class CocoSource(AnnotatedSource):
                     path=_text(image["file_name"]),
                     origin=_text(origin) if origin else None,
                     licence=licences.get(image.get("license")),
+                    context=texts.of(image.get("id")),
                 )
         if not count:
             raise ValueError("it has no list `images`")
@@ -121,15 +139,34 @@ class CocoSource(AnnotatedSource):
 class VisualGenomeSource(AnnotatedSource):
     """Visual Genome (``image_data.json``): images by the folder and name of their URL, ``VG_100K/2.jpg``."""
 
+    options = {  # noqa: RUF012 - never changed
+        **_IMAGES,
+        "regions": "region_descriptions.json, whose phrases are context; left out: none",
+        "objects": "objects.json, whose names are context; left out: none",
+    }
+
     def entries(self, file: Container) -> Iterator[Entry | Unreadable | LeftOut]:
         count = 0
-        with file.file() as opened:
+        with file.file() as opened, _Texts() as texts:
+            for field, read in (("regions", _regions), ("objects", _objects)):
+                if named := self._place.options.get(field):
+                    with self._beside(named) as other:
+                        texts.add(read(other), [field])
             for image in _items(opened, "item"):
                 count += 1
                 url = _text(image["url"])
-                yield Entry(path="/".join(url.split("/")[-2:]), origin=url)
+                of = image.get("image_id", image.get("id"))
+                yield Entry(path="/".join(url.split("/")[-2:]), origin=url, context=texts.of(of))
         if not count:
             raise ValueError("it is no list of images")
+
+    def _beside(self, named: str) -> BinaryIO:
+        """A file that an option names. Raises SourceError where there is none."""
+        below = replace(self._place, rest=named, location=named)
+        found = [each for each in Containers(below, (".json",)).list() if isinstance(each, Container)]
+        if len(found) != 1:
+            raise SourceError(f"source {self._source!r}: {named} names no single .json file. Mend the options.")
+        return found[0].file()
 
 
 class ConversationsSource(AnnotatedSource):
@@ -152,6 +189,30 @@ class ConversationsSource(AnnotatedSource):
                         yield Entry(path=_text(path), origin=_origin(entry) if len(paths) == 1 else None)
                     else:
                         yield Unreadable(file.inside(str(number)), file.version, "its image is no path")
+
+
+_Text = tuple[Any, str, str]  # of an image's number: a field, and a text of it
+
+
+def _of_coco(opened: BinaryIO) -> Iterator[_Text]:
+    named = {each["id"]: _text(each["name"]) for each in _items(opened, "categories.item")}
+    for each in _items(opened, "annotations.item"):
+        if isinstance(caption := each.get("caption"), str):
+            yield each["image_id"], "captions", caption
+        elif (category := each.get("category_id")) in named:
+            yield each["image_id"], "categories", named[category]
+
+
+def _regions(opened: BinaryIO) -> Iterator[_Text]:
+    for image in _items(opened, "item"):
+        for region in image["regions"]:
+            yield image["id"], "regions", _text(region["phrase"])
+
+
+def _objects(opened: BinaryIO) -> Iterator[_Text]:
+    for image in _items(opened, "item"):
+        for each in image["objects"]:
+            yield from ((image["image_id"], "objects", _text(name)) for name in each["names"])
 
 
 def _items(opened: BinaryIO, prefix: str) -> Iterator[Any]:
@@ -199,6 +260,44 @@ def _rows(file: Container, opened: BinaryIO) -> Iterator[tuple[int, Any]]:
                 yield number, json.loads(line.removeprefix(b"\xef\xbb\xbf"))
             except (ValueError, RecursionError) as error:
                 yield number, Unreadable(file.inside(str(number)), file.version, f"the line is no JSON: {shown(error)}")
+
+
+class _Texts:
+    """Texts of images by their number and field, in SQLite on disk; of each field the first ones that differ."""
+
+    def __init__(self) -> None:
+        self._db = sqlite3.connect("")
+        self._db.executescript("""
+            PRAGMA cache_size = -4096; PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF;
+            CREATE TABLE texts (image TEXT, field TEXT, text TEXT);
+        """)
+
+    def __enter__(self) -> _Texts:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._db.close()
+
+    def add(self, found: Iterable[_Text], fields: Sequence[str]) -> None:
+        """Add the texts of these fields."""
+        rows = (
+            (str(image), field, _text(text[: context.CHARACTERS + 1]))
+            for image, field, text in found
+            if field in fields
+        )
+        self._db.executemany("INSERT INTO texts VALUES (?, ?, ?)", rows)
+        self._db.execute("CREATE INDEX IF NOT EXISTS of_image ON texts (image)")
+
+    def of(self, image: Any) -> dict[str, list[str]]:
+        """What is known of an image, by field."""
+        found: dict[str, dict[str, None]] = {}
+        for field, text in self._db.execute(
+            "SELECT field, text FROM texts WHERE image = ? ORDER BY rowid", (str(image),)
+        ):
+            texts = found.setdefault(field, {})
+            if len(texts) < _TEXTS:
+                texts[text] = None
+        return {field: list(texts) for field, texts in found.items()}
 
 
 class _Names:
