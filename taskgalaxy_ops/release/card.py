@@ -320,8 +320,9 @@ def _context(plan: Selection) -> list[str]:
     if not plan.settings.context:
         return []
     named = ", ".join(text(name) for name in plan.settings.context)
+    (number,) = plan.rows.execute("SELECT count(context) FROM pictures").fetchone()
     return [
-        f"`context` holds what the sources say of {plan.with_context:,} images: {named}. It is text of the sources, by "
+        f"`context` holds what the sources say of {number:,} images: {named}. It is text of the sources, by "
         "the first of them that has the field, and may be wrong; of special tokens the brackets are written ‹ › and "
         "⟦ ⟧.",
         "",

@@ -47,7 +47,7 @@ class Sample(NamedTuple):
     location: str  # of the image: a path within the release, or the URI of its bytes in the store
     size: int  # about the bytes of the image that the row contains: 0 if it is referred to
     picture: int  # number of the image, in order of id
-    context: str | None  # JSON: the fields of ``release.context`` that a source states of the image; None: none of them
+    context: str | None  # JSON: the fields of ``release.context`` that a source states; None: none of them
 
 
 class Picture(NamedTuple):
@@ -180,11 +180,6 @@ class Selection:
     def neutralised(self) -> int:
         """The number of samples whose text names special tokens, which are written with other brackets."""
         return sum(any(map(is_neutralised, (s.question, s.answer, s.reasoning or ""))) for s in self.samples())
-
-    @cached_property
-    def with_context(self) -> int:
-        """The number of images of which a row has a field of the context."""
-        return int(self.rows.execute("SELECT count(context) FROM pictures").fetchone()[0])
 
     @cached_property
     def images(self) -> dict[str, int]:
