@@ -28,7 +28,6 @@ from taskgalaxy_ops.text import shown
 
 _LONGEST = 1024  # characters of an image's path
 _LINE = 64 << 20  # bytes of a line
-_TEXTS = 500  # of a field of an image
 _S3 = "s3://"
 
 
@@ -150,8 +149,14 @@ class VisualGenomeSource(AnnotatedSource):
         with file.file() as opened, _Texts() as texts:
             for field, read in (("regions", _regions), ("objects", _objects)):
                 if named := self._place.options.get(field):
-                    with self._beside(named) as other:
-                        texts.add(read(other), [field])
+                    try:
+                        with self._beside(named) as other:
+                            texts.add(read(other), [field])
+                    except (ValueError, KeyError, TypeError) as error:
+                        raise SourceError(
+                            f"source {self._source!r}: {named}, the option `{field}`, is no such file of Visual Genome "
+                            f"({shown(error)})."
+                        ) from error
             for image in _items(opened, "item"):
                 count += 1
                 url = _text(image["url"])
@@ -163,7 +168,10 @@ class VisualGenomeSource(AnnotatedSource):
     def _beside(self, named: str) -> BinaryIO:
         """A file that an option names. Raises SourceError where there is none."""
         below = replace(self._place, rest=named, location=named)
-        found = [each for each in Containers(below, (".json",)).list() if isinstance(each, Container)]
+        try:
+            found = [each for each in Containers(below, (".json",)).list() if isinstance(each, Container)]
+        except SourceError:  # it speaks of a folder, which nobody named
+            found = []
         if len(found) != 1:
             raise SourceError(f"source {self._source!r}: {named} names no single .json file. Mend the options.")
         return found[0].file()
@@ -195,12 +203,14 @@ _Text = tuple[Any, str, str]  # of an image's number: a field, and a text of it
 
 
 def _of_coco(opened: BinaryIO) -> Iterator[_Text]:
-    named = {each["id"]: _text(each["name"]) for each in _items(opened, "categories.item")}
-    for each in _items(opened, "annotations.item"):
-        if isinstance(caption := each.get("caption"), str):
-            yield each["image_id"], "captions", caption
-        elif (category := each.get("category_id")) in named:
-            yield each["image_id"], "categories", named[category]
+    """What is annotated; annotations of another form say nothing."""
+    categories = (each for each in _items(opened, "categories.item") if isinstance(each, dict))
+    named = {str(each.get("id")): each.get("name") for each in categories}
+    for each in (each for each in _items(opened, "annotations.item") if isinstance(each, dict)):
+        category = named.get(str(each.get("category_id")))
+        for field, text in (("captions", each.get("caption")), ("categories", category)):
+            if isinstance(text, str):
+                yield each.get("image_id"), field, text
 
 
 def _regions(opened: BinaryIO) -> Iterator[_Text]:
@@ -263,7 +273,7 @@ def _rows(file: Container, opened: BinaryIO) -> Iterator[tuple[int, Any]]:
 
 
 class _Texts:
-    """Texts of images by their number and field, in SQLite on disk; of each field the first ones that differ."""
+    """Texts of images by their number and field, in SQLite on disk; equal ones count once."""
 
     def __init__(self) -> None:
         self._db = sqlite3.connect("")
@@ -295,7 +305,7 @@ class _Texts:
             "SELECT field, text FROM texts WHERE image = ? ORDER BY rowid", (str(image),)
         ):
             texts = found.setdefault(field, {})
-            if len(texts) < _TEXTS:
+            if sum(map(len, texts)) <= context.CHARACTERS:  # what comes after is cut anyway
                 texts[text] = None
         return {field: list(texts) for field, texts in found.items()}
 
