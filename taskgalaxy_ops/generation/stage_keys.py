@@ -22,7 +22,7 @@ from taskgalaxy_ops.storage.registry.state import ImageShard
 from taskgalaxy_ops.storage.shards import Key, short, stage_output_key
 from taskgalaxy_ops.workspace import Workspace
 
-_CONTEXTS_KEPT = 64  # image shards whose context is in memory: as many as a run works on at a time
+_CONTEXTS_KEPT = 16  # image shards whose context is in memory
 
 
 class StageKeys:
