@@ -107,9 +107,8 @@ class _Pair(_TaskType):
 
 
 class _OfImage(_Closed):
-    context: dict[str, str] | None = (
-        None  # what the image's source says of it; the simulated models look for themselves
-    )
+    # What the image's source says of it. Answers are drawn anew where it is another, but follow from the image alone.
+    context: dict[str, str] | None = None
 
 
 class _Filter(_OfImage):

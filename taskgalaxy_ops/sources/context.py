@@ -14,11 +14,11 @@ from taskgalaxy_ops.models.special_tokens import neutral
 from taskgalaxy_ops.records import Claim, ImageId
 from taskgalaxy_ops.text import clean, shown
 
-Context = Mapping[ImageId, Mapping[str, str]]  # texts by field, by image; images that have none of the fields lack
+Context = Mapping[ImageId, Mapping[str, str]]  # of images that have any: texts by field
 
 CLAIMS = ("origin", "licence", "attribution")  # fields that every claim may have, whatever its kind of source
 
-# The fields that are taken where the option `context` names none; in any case.
+# The fields that are taken where the option `context` is left out, whatever the case of their letters.
 USUAL = frozenset(
     (
         *("alt", "alt_text", "caption", "captions", "categories", "description", "keywords", "ocr", "ocr_text"),
@@ -78,7 +78,7 @@ def _text(value: Any) -> str:
         except (RecursionError, TypeError, ValueError):  # too deep, or of an odd package
             text = _CUT
     found = clean(text[:_READ])
-    return found if len(text) <= _READ and len(found) <= CHARACTERS else found[:CHARACTERS].rstrip() + _CUT
+    return found if len(text) <= _READ and len(found) <= CHARACTERS else f"{found[:CHARACTERS].rstrip()}{_CUT}".strip()
 
 
 def _written(value: str | float) -> str:

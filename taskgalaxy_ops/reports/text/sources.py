@@ -46,10 +46,10 @@ def previewed(found: Preview) -> list[str]:
 
 def _context(each: PreviewFile) -> list[str]:
     said: dict[str, str] = json.loads(each.context or "{}")
-    return [f"    {shown(name)}: {shortened(text)}" for name, text in said.items()]
+    return [f"    {shown(name)}: {_shortened(text)}" for name, text in said.items()]
 
 
-def shortened(text: str) -> str:
+def _shortened(text: str) -> str:
     """A text on one line, of a length that a person reads at a glance."""
     line = shown(text)
     return line if len(line) <= _LINE else f"{line[:_LINE]} …"

@@ -114,11 +114,11 @@ class AnnotatedSource:
 class CocoSource(AnnotatedSource):
     """COCO (``instances_*.json``, ``captions_*.json``): each image with its own licence, captions and categories."""
 
-    options = {**_IMAGES, "context": context.OPTION.replace("caption, alt, text …", "captions, categories")}  # noqa: RUF012
+    options = {**_IMAGES, "context": "captions or categories, which are context; left out: both; empty: none"}  # noqa: RUF012
 
     def entries(self, file: Container) -> Iterator[Entry | Unreadable | LeftOut]:
         with file.file() as opened, _Texts() as texts:
-            if wanted := context.taken(self._place.options.get("context"), ("captions", "categories")):
+            if wanted := self._wanted():
                 texts.add(_of_coco(opened), wanted)
             licences = {each["id"]: _text(each.get("url") or each["name"]) for each in _items(opened, "licenses.item")}
             count = 0
@@ -133,6 +133,17 @@ class CocoSource(AnnotatedSource):
                 )
         if not count:
             raise ValueError("it has no list `images`")
+
+    def _wanted(self) -> list[str]:
+        """The fields of the context. Raises SourceError for one that there is not."""
+        known = ("captions", "categories")
+        option = self._place.options.get("context", ",".join(known))
+        if odd := set(context.names(option)).difference(known):
+            raise SourceError(
+                f"source {self._source!r}: the option `context` names {sorted(odd)[0]!r}, which COCO has not.\n"
+                f"  It has {' and '.join(known)}."
+            )
+        return context.names(option)
 
 
 class VisualGenomeSource(AnnotatedSource):

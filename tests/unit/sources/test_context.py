@@ -57,6 +57,7 @@ def test_numbers_lists_and_objects_are_written_as_text() -> None:
 def test_what_is_cut_says_so() -> None:
     cut = kept({"caption": LONG})["caption"]
     assert cut.endswith("word … (cut)")
+    assert kept({"caption": "\0" * 100_000}) == {"caption": "… (cut)"}
     assert len(cut) < CHARACTERS + 10
     many = kept({f"field {number:03}": "text" for number in range(FIELDS + 5)})
     assert many["…"] == "5 more fields"
@@ -263,6 +264,8 @@ def test_coco_says_captions_and_categories(tmp_path: Path) -> None:
     assert seen(location).context == {"1.jpg": {"captions": "A cat.; A dog, too.", "categories": "cat; dog"}}
     assert seen(location, options={"context": "categories"}).context == {"1.jpg": {"categories": "cat; dog"}}
     assert seen(location, options={"context": ""}).context == {}
+    with pytest.raises(SourceError, match="names 'caption'"):
+        seen(location, options={"context": "caption"})
 
 
 def test_visual_genome_says_what_the_options_name(tmp_path: Path) -> None:
