@@ -60,6 +60,14 @@ _RULES = release_settings()
             title="Variants",
             description="Only these. Empty: all, or those of the settings.",
         ),
+        "context": Param(
+            list(_RULES.context) or None,
+            type=["null", "array"],
+            items={"type": "string", "minLength": 1, "maxLength": 64},
+            title="Context",
+            description="What sources say of the images, by field (caption, origin …), beside each row. "
+            "Empty: that of the settings.",
+        ),
         "settings_version": version(
             OFFERED_SETTINGS,
             title="Settings version",

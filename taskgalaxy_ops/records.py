@@ -115,6 +115,7 @@ class Claim:
     licence: str | None = None
     attribution: str | None = None
     place: str | None = None  # where the source has an image that is not copied, percent-encoded; came later
+    context: str | None = None  # what else it says, texts by field: canonical JSON; came later
 
 
 @dataclass(frozen=True, slots=True)

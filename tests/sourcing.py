@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,15 +36,18 @@ class Seen:
     left_out: dict[str, int]
     order: list[str]  # in which the files are read
     versions: dict[str, str]
+    context: dict[str, dict[str, str]]  # of files that have one
 
 
 def seen(location: str, s3_options: Mapping[str, Any] | None = None, **settings: Any) -> Seen:
     """List a source and read each of its files."""
-    found = Seen({}, {}, {}, [], {})
+    found = Seen({}, {}, {}, [], {}, {})
     with source_files("mine", SourceSettings(location=location, **settings), s3_options or {}) as listing:
         listing.look()
         for file in listing:
             found.order.append(file.name)
+            if file.context:
+                found.context[file.name] = json.loads(file.context)
             try:
                 found.files[file.name] = file.read()
             except UnreadableError as error:

@@ -155,7 +155,7 @@ class ShardRun:
         if there := self._there(stage.name, key):
             return there
         rows = self._rows(before, stage.reads, STAGE[stages.before(stage.name)].tables[stage.reads])
-        work = pure(stage.name).work(keys.templates[stage.name], rows, self._workspace.settings)
+        work = pure(stage.name).work(keys.templates_for(shard)[stage.name], rows, self._workspace.settings)
         most = work.most(self._session.answers) if work.most else None
         missing = await self._ask(work.needed)
         return self._made(stage, key, work.output(self._session.answers), missing, most)

@@ -15,11 +15,14 @@ from taskgalaxy_ops.generation.pictures import Apart, images_apart, of_model
 from taskgalaxy_ops.generation.stages import ASKING, INPUTS, STAGE, Role, before
 from taskgalaxy_ops.generation.stages.asking import Templates, prompt_name, pure
 from taskgalaxy_ops.hashing import fingerprint
-from taskgalaxy_ops.models.request import RENDER_VERSION, RequestTemplate
+from taskgalaxy_ops.models.request import RENDER_VERSION
 from taskgalaxy_ops.settings import Model, Settings
+from taskgalaxy_ops.sources.context import Context, by_image, context_of
 from taskgalaxy_ops.storage.registry.state import ImageShard
 from taskgalaxy_ops.storage.shards import Key, short, stage_output_key
 from taskgalaxy_ops.workspace import Workspace
+
+_CONTEXTS_KEPT = 16  # image shards whose context is in memory
 
 
 class StageKeys:
@@ -30,6 +33,8 @@ class StageKeys:
         self._workspace = workspace
         self._plain = {name: pure(name).templates(workspace.prompts, settings) for name in ASKING}
         self._rules = {name: pure(name).rules(settings) for name in ASKING}
+        self._fields = {name: frozenset(getattr(settings, name).context) for name in ASKING}
+        self._contexts: dict[str, Context] = {}  # of the image shards that were asked for last
         self._made_of = {name: _named(STAGE[name].role, settings, self._plain[name]) for name in ASKING}
 
     @cached_property
@@ -38,26 +43,36 @@ class StageKeys:
         return images_apart(self._workspace, [settings.teacher, *settings.judges])
 
     @cached_property
-    def templates(self) -> dict[str, Templates]:
+    def _templates(self) -> dict[str, Templates]:
         """By stage. They know the store's images that are rendered otherwise than most (``pictures``)."""
         return {
             name: {form: replace(each, apart=of_model(self._apart, each.model)) for form, each in templates.items()}
             for name, templates in self._plain.items()
         }
 
-    @property
-    def filter_template(self) -> RequestTemplate:
-        return self.templates["filter"]["filter"]
+    def templates_for(self, shard: str) -> dict[str, Templates]:
+        """By stage, as they ask about an image shard: they know the context of its images that they show."""
+        found = dict(self._templates)
+        for name in ASKING:
+            if said := self._shown(name, shard):
+                found[name] = {form: replace(each, context=said) for form, each in found[name].items()}
+        return found
 
-    @property
-    def write_templates(self) -> Templates:
-        """By question form."""
-        return self.templates["write"]
-
-    @property
-    def vote_templates(self) -> list[RequestTemplate]:
-        """In the judges' order."""
-        return list(self.templates["vote"].values())
+    def _shown(self, name: str, shard: str) -> Context:
+        """What a stage shows of the context of an image shard's images; {} where it shows none."""
+        fields = self._fields[name]
+        if not fields or not shard:
+            return {}
+        if shard not in self._contexts:
+            there = by_image(self._workspace.registry.claims_of(shard))
+            every = {field for each in self._fields.values() for field in each}
+            self._contexts[shard] = {image: context_of(claims, every) for image, claims in there.items()}
+            if len(self._contexts) > _CONTEXTS_KEPT:
+                del self._contexts[next(iter(self._contexts))]
+        shown = (
+            (image, {k: v for k, v in said.items() if k in fields}) for image, said in self._contexts[shard].items()
+        )
+        return {image: said for image, said in shown if said}
 
     def embed(self, shard: ImageShard, gone: str | None) -> Key:
         """The key of embed: images, and the encoder's identity.
@@ -92,15 +107,17 @@ class StageKeys:
 
     def asking(self, name: str, before_: str | None, edits: int, shard: str = "") -> Key:
         """The key of a stage that asks models about an image shard: the output of the stage before, the models'
-        identities, the prompts, the stage's rules, the number of the image shard's edits, and how its images are
-        rendered that are rendered otherwise than most."""
+        identities, the prompts, the stage's rules, the number of the image shard's edits, how its images are
+        rendered that are rendered otherwise than most, and the context that is shown of them."""
         version, rules = STAGE[name].version, self._rules[name]
         asked = [
             {**_identity(each.model), "prompt": each.prompt, "head": each.head, "form": each.form}
             for each in self._plain[name].values()
         ]
         apart = self._rendered_apart(name, shard)
-        inputs = {before(name): before_, "edits": edits, "apart": apart}
+        said = self._shown(name, shard)
+        context = fingerprint("context", said) if said else None
+        inputs = {before(name): before_, "edits": edits, "apart": apart, "context": context}
         key = None if before_ is None else stage_output_key(name, version, {**rules, "asked": asked}, inputs)
         plain = {rule: ", ".join(value) if isinstance(value, list) else value for rule, value in rules.items()}
         made_of = {
@@ -109,6 +126,7 @@ class StageKeys:
             "forgets and take-downs": edits,
             **plain,
             **({"images rendered otherwise than most": short(apart)} if apart else {}),
+            **({"context of images": short(context)} if context else {}),
         }
         return Key(key, {**made_of, **self._made_of[name]})
 

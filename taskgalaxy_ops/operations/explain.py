@@ -6,6 +6,7 @@ kept. Asks no model, and encodes nothing.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -193,7 +194,11 @@ def _image(look: Workspace, shard: ImageShard, image: str, only: Pair | None = N
     (seen,) = [each for each in look.registry.images(shard) if each.image == image]
     found: dict[str, Any] = {
         "image": asdict(seen),
-        "claims": [asdict(claim) for claim in look.registry.claims_of(shard.id) if claim.image == image],
+        "claims": [
+            {**asdict(claim), "context": json.loads(claim.context) if claim.context else None}
+            for claim in look.registry.claims_of(shard.id)
+            if claim.image == image
+        ],
         "matches": story.matches(only),
     }
     if only is not None and not any(pair["pair"] == only.pair for each in found["matches"] for pair in each["pairs"]):
@@ -214,7 +219,9 @@ class _Story:
         begun: Mapping[str, Sequence[str]] | None,
     ) -> None:
         self._look, self._one, self._result, self._matches = look, one, result, matches
-        self._keys = StageKeys(look)
+        templates = StageKeys(look).templates_for(one.shard.id)
+        self._filter, self._write = templates["filter"]["filter"], templates["write"]
+        self._judges = list(templates["vote"].values())
         self._journal = Journal(look.store, one.shard.id, begun)
         self._replies = {reply["reply"]: reply for reply in self._journal.replies()}
         self._released = {each.name: ReleaseRows(look.store, each.version) for each in published(look)}
@@ -232,9 +239,8 @@ class _Story:
         return [self._match(match, only) for match in sorted(chosen, key=lambda match: match.rank)]
 
     def _match(self, match: Match, only: Pair | None) -> dict[str, Any]:
-        keys = self._keys
         fits = [row for row in self._rows["filter", "relevant"] if row.task_type == match.task_type]
-        asked = keys.filter_template.unit(match.image, {"task_type": match.task_type})
+        asked = self._filter.unit(match.image, {"task_type": match.task_type})
         rejects = [
             row
             for stage in ASKING
@@ -242,19 +248,17 @@ class _Story:
             if row.task_type == match.task_type and row.pair is None
         ]
         pairs = [pair for pair in self._rows["write", "pairs"] if pair.task_type == match.task_type]
-        written = {
-            variant: question.unit(match.image, asked.item) for variant, question in keys.write_templates.items()
-        }
+        written = {variant: question.unit(match.image, asked.item) for variant, question in self._write.items()}
         return {
             "task_type": match.task_type,
             "rank": match.rank,
             "similarity": match.similarity,
             "fits": fits[0].reason if fits else None,
-            "filtered_by": self._by(keys.filter_template, asked),
+            "filtered_by": self._by(self._filter, asked),
             "rejected": [
                 {
                     **asdict(row),
-                    "by": self._by(keys.write_templates[row.variant], written[row.variant])
+                    "by": self._by(self._write[row.variant], written[row.variant])
                     if row.stage == "write" and row.variant in written
                     else None,
                 }
@@ -281,10 +285,10 @@ class _Story:
             **asdict(pair),
             "accepted": verdict.accepted if verdict else None,  # None: votes are pending
             "reason": reason,
-            "written_by": self._by(self._keys.write_templates[pair.variant], unit),
+            "written_by": self._by(self._write[pair.variant], unit),
             "votes": [
                 {**asdict(votes[question.model.name]), "by": self._by(question, vote_unit(question, pair))}
-                for question in self._keys.vote_templates
+                for question in self._judges
                 if question.model.name in votes
             ],
         }

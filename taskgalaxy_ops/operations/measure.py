@@ -13,6 +13,7 @@ from taskgalaxy_ops.generation.stage_keys import StageKeys
 from taskgalaxy_ops.generation.stages import filter as filter_stage
 from taskgalaxy_ops.generation.stages import vote as vote_stage
 from taskgalaxy_ops.generation.stages import write as write_stage
+from taskgalaxy_ops.generation.stages.asking import Templates
 from taskgalaxy_ops.models import pricing
 from taskgalaxy_ops.models.request import RequestItem
 from taskgalaxy_ops.operations.shard_state import ShardState, StoreState, matched
@@ -96,13 +97,18 @@ def measure(look: Workspace, there: StoreState, one: ShardState, lacking: Lackin
         lacking.filter += one.live * min(look.settings.match.k, len(there.types.ids))
         return []
     matches = computed[shard] if shard in computed else look.stage_outputs.load(shards[shard], "matches", Match)
-    return _MeasuredShard(look, matches, Journal(look.store, shard, there.begun.get(shard))).measured(lacking)
+    templates = StageKeys(look).templates_for(shard)
+    return _MeasuredShard(look, templates, matches, Journal(look.store, shard, there.begun.get(shard))).measured(
+        lacking
+    )
 
 
 class _MeasuredShard:
-    def __init__(self, look: Workspace, matches: Sequence[Match], journal: Journal) -> None:
+    def __init__(
+        self, look: Workspace, templates: Mapping[str, Templates], matches: Sequence[Match], journal: Journal
+    ) -> None:
         self._look = look
-        self._keys = StageKeys(look)
+        self._templates = templates
         self._journal = journal
         self._models: list[Model] = [look.settings.teacher] * 2 + list(look.settings.judges)
         self._measures = {match.image: Measure(image=match.image, slots=len(self._models)) for match in matches}
@@ -111,11 +117,11 @@ class _MeasuredShard:
 
     def measured(self, lacking: Lacking) -> list[Measure]:
         answers = self._journal.answers
-        units = filter_stage.filter_units(self._keys.filter_template, self._matches)
+        units = filter_stage.filter_units(self._templates["filter"]["filter"], self._matches)
         lacking.filter += self._count_units(units, 0, answers)
         relevant = filter_stage.filtered(units, answers).relevant
         pairs: list[Pair] = []
-        for variant, question in self._keys.write_templates.items():
+        for variant, question in self._templates["write"].items():
             units = write_stage.write_units(question, relevant)
             lacking.write += self._count_units(units, 1, answers)
             pairs += write_stage.written(variant, units, answers).pairs
@@ -140,7 +146,7 @@ class _MeasuredShard:
         return missing
 
     def _voted(self, pair: Pair, answers: Mapping[str, Answer], lacking: Lacking) -> None:
-        questions, settings = self._keys.vote_templates, self._look.settings.vote
+        questions, settings = list(self._templates["vote"].values()), self._look.settings.vote
         needed = vote_stage.votes_needed([pair], questions, settings, answers)
         is_open = any(needed)
         self._measures[pair.image].pairs += 1

@@ -58,7 +58,7 @@ def pending(view: Workspace, state: StoreState) -> Pending:
     if not unsettled:
         return Pending()
     settings = view.settings
-    templates = StageKeys(view).templates
+    keys = StageKeys(view)
     reasons = _Reasons(view)
     matches = min(settings.match.k, len(state.types.ids))
     found: Counter[tuple[str, str, str]] = Counter()
@@ -72,7 +72,7 @@ def pending(view: Workspace, state: StoreState) -> Pending:
             uncounted += 1
         else:
             read += 1
-            for stage, model, in_batch, others in _lacking(view, state, one, templates):
+            for stage, model, in_batch, others in _lacking(view, state, one, keys.templates_for(one.shard.id)):
                 found[stage, Why.IN_BATCH, model] += in_batch
                 found[stage, *reasons.why(model, source)] += others
     units = [

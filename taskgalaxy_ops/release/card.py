@@ -311,6 +311,21 @@ def _licences(plan: Selection) -> list[str]:
         "",
         *table(("licence", "images"), _counted({(name,): n for name, n in plan.claimed.shown_licences.items()})),
         *table(("source", "licence", "attribution", "images"), _counted(plan.claimed.credits)),
+        *_context(plan),
+    ]
+
+
+def _context(plan: Selection) -> list[str]:
+    """What the rows have of the images' context; nothing is said where they have none."""
+    if not plan.settings.context:
+        return []
+    named = ", ".join(text(name) for name in plan.settings.context)
+    (number,) = plan.rows.execute("SELECT count(context) FROM pictures").fetchone()
+    return [
+        f"`context` holds what the sources say of {number:,} images: {named}. It is text of the sources, by "
+        "the first of them that has the field, and may be wrong; of special tokens the brackets are written ‹ › and "
+        "⟦ ⟧.",
+        "",
     ]
 
 

@@ -24,6 +24,7 @@ from taskgalaxy_ops.errors import DamageError, NotFoundError, PendingError, Sour
 from taskgalaxy_ops.extensions import QUESTION_FORMS, RELEASE_FORMATS
 from taskgalaxy_ops.funnel import StageCounts
 from taskgalaxy_ops.generation.results import RunResults
+from taskgalaxy_ops.generation.stages import ASKING
 from taskgalaxy_ops.hashing import fingerprint, sha256_hex
 from taskgalaxy_ops.progress import Progress, Silent
 from taskgalaxy_ops.records import Image, ImageId
@@ -196,7 +197,7 @@ def _inputs(results: RunResults, code: int = release.RELEASE_VERSION) -> str:
     if results.pending or len(outputs) < len(parts):
         return ""
     workspace = results.workspace
-    read = {"teacher", "judges", "match", "write", "vote", "release"}
+    read = {"teacher", "judges", "match", "filter", "write", "vote", "release"}
     return fingerprint(
         "release.inputs",
         {
@@ -394,6 +395,7 @@ def release_inputs(results: RunResults, rules: ReleaseSettings | None = None) ->
             "write.variants": list(settings.write.variants),
             "vote.quorum": settings.vote.quorum,
             "vote.show_answer": settings.vote.show_answer,
+            **{f"{stage}.context": list(fields) for stage in ASKING if (fields := getattr(settings, stage).context)},
         },
         audit_share=settings.vote.audit_share,
         settings_hash=fingerprint("settings", settings.model_dump(mode="json")),

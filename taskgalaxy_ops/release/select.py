@@ -47,6 +47,7 @@ class Sample(NamedTuple):
     location: str  # of the image: a path within the release, or the URI of its bytes in the store
     size: int  # about the bytes of the image that the row contains: 0 if it is referred to
     picture: int  # number of the image, in order of id
+    context: str | None  # JSON: the fields of ``release.context`` that a source states; None: none of them
 
 
 class Picture(NamedTuple):
@@ -61,6 +62,7 @@ class Picture(NamedTuple):
     levels: str | None
     content: str | None
     claims: str
+    context: str | None
     location: str
 
 
@@ -107,7 +109,7 @@ class Selection:
             Sample._make,
             self.rows.execute(
                 "SELECT pair, p.image, task_type, variant, question, answer, reasoning, votes, claims, location, "
-                "p.held * p.copied, c.picture FROM chosen c JOIN pictures p ON p.rowid = c.picture "
+                "p.held * p.copied, c.picture, context FROM chosen c JOIN pictures p ON p.rowid = c.picture "
                 "WHERE c.rowid BETWEEN ? AND ? ORDER BY c.rowid",
                 (first, self._ends["test"] if last is None else last),
             ),
@@ -138,8 +140,8 @@ class Selection:
         return map(
             Picture._make,
             self.rows.execute(
-                "SELECT image, width, height, format, size, lower(hex(phash)), levels, content, claims, location FROM "
-                "pictures ORDER BY rowid"
+                "SELECT image, width, height, format, size, lower(hex(phash)), levels, content, claims, context, "
+                "location FROM pictures ORDER BY rowid"
             ),
         )
 
@@ -342,12 +344,14 @@ class Selection:
 
 
 def _image_line(p: Picture) -> bytes:
-    """``{"image": records.Image, "location", "claims": [records.Claim]}``."""
+    """``{"image": records.Image, "location", "claims": [records.Claim], "context"}``, the last where it is set."""
     content = "" if p.content is None else f'"content":"{p.content}",'
     levels = "" if p.levels is None else f'"levels":{quoted(p.levels)},'
+    context = "" if p.context is None else f'"context":{p.context},'
     return canonical(
-        f'{{"claims":{p.claims},"image":{{{content}"format":{quoted(p.format)},"height":{p.height},"image":"{p.image}",'
-        f'{levels}"phash":"{p.phash}","size":{p.size},"width":{p.width}}},"location":{quoted(p.location)}}}'
+        f'{{"claims":{p.claims},{context}"image":{{{content}"format":{quoted(p.format)},"height":{p.height},'
+        f'"image":"{p.image}",{levels}"phash":"{p.phash}","size":{p.size},"width":{p.width}}},'
+        f'"location":{quoted(p.location)}}}'
     )
 
 

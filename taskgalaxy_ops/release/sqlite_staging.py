@@ -26,6 +26,7 @@ from taskgalaxy_ops.records import Claim, ImageId, PairId, Reason, is_id
 from taskgalaxy_ops.release.agreement import Ballots
 from taskgalaxy_ops.release.inputs import ReleaseInputs, ShardRows
 from taskgalaxy_ops.settings import Model, ReleaseSettings
+from taskgalaxy_ops.sources.context import by_image, context_of
 
 SPLITS = ("train", "validation", "test")
 
@@ -41,7 +42,7 @@ _SCHEMA = """
 CREATE TABLE pairs (pair TEXT, votes TEXT, accepted INTEGER, approvals INTEGER, counted INTEGER, image TEXT,
     task_type TEXT, variant TEXT, question TEXT, answer TEXT, reasoning TEXT, reason TEXT, detail TEXT);
 CREATE TABLE images (image TEXT, width INTEGER, height INTEGER, format TEXT, size INTEGER, phash BLOB, levels TEXT,
-    content TEXT, claims TEXT, split INTEGER, wanted INTEGER, held INTEGER);
+    content TEXT, claims TEXT, context TEXT, split INTEGER, wanted INTEGER, held INTEGER);
 CREATE TABLE blobs (picture INTEGER PRIMARY KEY, raw BLOB);
 CREATE TABLE altered (picture INTEGER, what TEXT, PRIMARY KEY (picture, what)) WITHOUT ROWID;
 CREATE TABLE files (path TEXT, size INTEGER, sha256 TEXT);
@@ -174,17 +175,17 @@ def normal_question(question: str) -> str:
 def _images(
     shard: ShardRows, samples: Mapping[PairId, Sequence[Any]], settings: ReleaseSettings, teacher: Model
 ) -> Iterator[tuple[Any, ...]]:
-    claims: dict[ImageId, list[Claim]] = {}
-    for claim in sorted(shard.claims, key=lambda claim: (claim.source, claim.file)):
-        claims.setdefault(claim.image, []).append(claim)
+    claims = by_image(shard.claims)
     shown = {image for image, *_ in samples.values()}
     wanted = {image for image, *_, reason, _ in samples.values() if reason != Reason.OTHER_VARIANT}
     for image, width, height, kind, size, phash, *later in _rows(shard.images):
         if image in shown:
             said = f"[{','.join(map(_claim, claims[image]))}]"
+            context = context_of(claims[image], settings.context)
+            stated = (said, json.dumps(context, ensure_ascii=False, separators=(",", ":")) if context else None)
             split = SPLITS.index(split_of(image, settings))
             held = size if settings.images == "original" else _rendition_bytes(width, height, kind, size, teacher)
-            yield image, width, height, kind, size, bytes.fromhex(phash), *later, said, split, image in wanted, held
+            yield image, width, height, kind, size, bytes.fromhex(phash), *later, *stated, split, image in wanted, held
 
 
 def _rendition_bytes(width: int, height: int, kind: str, size: int, teacher: Model) -> int:

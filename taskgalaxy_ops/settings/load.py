@@ -18,6 +18,7 @@ from taskgalaxy_ops.settings.finetune import FinetuneSettings
 from taskgalaxy_ops.settings.models import Model
 from taskgalaxy_ops.settings.pipeline import (
     EncoderSettings,
+    FilterSettings,
     MatchSettings,
     ReleaseSettings,
     RunSettings,
@@ -45,6 +46,7 @@ class Settings(Strict):
     prompts: dict[Annotated[str, AfterValidator(known_prompt)], str] = Field(
         default={}, description=f"files of your own, by prompt: {', '.join(PROMPTS)}, or write_ and a question form"
     )
+    filter: FilterSettings = Field(FilterSettings(), exclude_if=lambda chosen: chosen == FilterSettings())
     write: WriteSettings = WriteSettings()
     vote: VoteSettings = VoteSettings()
     budget: BudgetSettings = BudgetSettings()

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field, field_validator
 
 from taskgalaxy_ops.extensions import ENCODERS, RELEASE_FORMATS
 from taskgalaxy_ops.settings.base import Strict, Variant, known
@@ -92,10 +92,36 @@ class TaxonomySettings(Strict):
     )
 
 
+def _context(what: str) -> Any:
+    """A list of fields of the context. Left out where it is empty: it came later, and changes nothing made before."""
+    return Field(
+        (),
+        description=f"fields of an image's context (caption, alt …; origin, licence, attribution) that {what}; "
+        "what is shown is part of what is asked",
+        exclude_if=lambda fields: not fields,
+    )
+
+
+def _distinct(fields: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(fields)) < len(fields):
+        raise ValueError(f"a field is there twice: {', '.join(fields)}")
+    return fields
+
+
+ContextFields = Annotated[tuple[Annotated[str, Field(min_length=1, max_length=64)], ...], AfterValidator(_distinct)]
+
+
+class FilterSettings(Strict):
+    """What the teacher is shown where it decides which task types fit."""
+
+    context: ContextFields = _context("the teacher is shown")
+
+
 class WriteSettings(Strict):
     """What the teacher writes for each fitting pair."""
 
     variants: tuple[Variant, ...] = Field(("plain",), min_length=1)
+    context: ContextFields = _context("the teacher is shown")
 
 
 class VoteSettings(Strict):
@@ -104,6 +130,7 @@ class VoteSettings(Strict):
     quorum: int = Field(2, ge=1)
     show_answer: bool = True
     audit_share: float = Field(0.1, ge=0, le=1, description="share of pairs, by hash, that every judge sees")
+    context: ContextFields = _context("judges are shown, too")
 
 
 class ReleaseSettings(Strict):
@@ -126,6 +153,12 @@ class ReleaseSettings(Strict):
         tuple(RELEASE_FORMATS.shipped),
         description="llava and parquet always, and those that installed packages bring",
         exclude_if=lambda formats: set(formats) == set(RELEASE_FORMATS.shipped),
+    )
+
+    context: ContextFields = Field(
+        (),
+        description="fields of an image's context that each row has, as text of its sources",
+        exclude_if=lambda fields: not fields,
     )
 
     @field_validator("formats")

@@ -106,18 +106,23 @@ class _Pair(_TaskType):
     reasoning: str | None = None
 
 
-class _Filter(_Closed):
+class _OfImage(_Closed):
+    # What the image's source says of it. Answers are drawn anew where it is another, but follow from the image alone.
+    context: dict[str, str] | None = None
+
+
+class _Filter(_OfImage):
     request: Literal["filter"]
     task_types: list[_TaskType] = Field(min_length=1)
 
 
-class _Write(_Closed):
+class _Write(_OfImage):
     request: Literal["write"]
     variant: str
     task_types: list[_TaskType] = Field(min_length=1)
 
 
-class _Vote(_Closed):
+class _Vote(_OfImage):
     request: Literal["vote"]
     show_answer: bool
     pairs: list[_Pair] = Field(min_length=1)

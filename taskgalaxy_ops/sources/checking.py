@@ -104,7 +104,8 @@ def _take(file: SourceFile, result: _Found, found: ScanStaging) -> bool:
             found.note_pages(file.name, result.pages)
             # A page of a document lies nowhere: what was drawn first is kept.
             place = quoted(file.place) if found.by_reference and file.image is None else None
-            claim = Claim(found.source, sha, file.name, file.origin, file.licence, file.attribution, place)
+            stated = (file.origin, file.licence, file.attribution, place, file.context)
+            claim = Claim(found.source, sha, file.name, *stated)
             found.claim(claim, image if isinstance(image, Image) else None)
             return False
         image = Reason.DUPLICATE_FILE, f"of {first}"

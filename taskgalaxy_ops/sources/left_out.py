@@ -18,6 +18,7 @@ FOLDER_CLOSED = "folder that may not be opened"
 SPECIAL = "neither file nor folder"
 REPLACED = "file that another of the same name replaces"
 METADATA = "metadata of a sample"
+METADATA_UNREAD = "metadata that cannot be read"
 TAR_LINK = "link in a tar"
 NO_ENTRY_IMAGE = "entry without an image"
 NOT_NAMED = "image that no entry names"
@@ -48,6 +49,11 @@ _WORDS = {
     SPECIAL: ("neither file nor folder", "neither files nor folders", ""),
     REPLACED: ("file that another of the same name replaces", "files that another of the same name replaces", ""),
     METADATA: ("member with metadata", "members with metadata", ""),
+    METADATA_UNREAD: (
+        "member with metadata that cannot be read",
+        "members with metadata that cannot be read",
+        "",
+    ),
     TAR_LINK: ("link in a tar", "links in a tar", ""),
     NO_ENTRY_IMAGE: ("entry without an image", "entries without an image", ""),
     NOT_NAMED: ("image that no entry names", "images that no entry names", ""),

@@ -18,7 +18,7 @@ from taskgalaxy_ops.errors import NotFoundError, SourceError, StoreError, Unread
 from taskgalaxy_ops.hashing import canonical_json, sha256_hex
 from taskgalaxy_ops.records import FileVersion, ImageId, Reason
 from taskgalaxy_ops.settings import IngestSettings, SourceSettings
-from taskgalaxy_ops.sources import left_out
+from taskgalaxy_ops.sources import context, left_out
 from taskgalaxy_ops.sources.content import HEAD_BYTES, by_suffix, holds_image, suffix_of
 from taskgalaxy_ops.sources.kinds import (
     NOTES_FILE,
@@ -45,7 +45,7 @@ FROM files WHERE EXISTS (SELECT 1 FROM files AS next WHERE next.rowid = files.ro
 # States of a file.
 _IMAGE, _TO_LOOK_INTO, _OTHER = 0, 1, 2  # _OTHER: no image inside, or over the limit
 
-_OWN = ("image", "origin", "licence", "attribution")  # what a source may say of a single file
+_OWN = ("image", *context.CLAIMS)  # what a source may say of a single file, beside its context
 
 _LOOKERS = 16  # files that are looked into at a time
 _LOOKED_AT_ONCE = 512
@@ -63,6 +63,7 @@ class SourceFile:
     licence: str | None = None
     attribution: str | None = None
     image: ImageId | None = None  # its id, where its source knows it from the listing: of a page of a document
+    context: str | None = None  # canonical JSON of ``context.kept``
     broken: str = ""  # why it cannot be read, where its source knows that from the listing
     reason: str = Reason.UNREADABLE  # of that reject
 
@@ -75,7 +76,7 @@ class _Reader:
     best read in order of place.
     """
 
-    made: Callable[[Found, Mapping[str, str]], SourceFile]
+    made: Callable[[Found, Mapping[str, Any]], SourceFile]
     head: Callable[[bytes], bytes]
     by_place: bool = False
 
@@ -130,16 +131,16 @@ class Listing:
                 other = {} if each.reason == Reason.UNREADABLE else {"reason": each.reason}
                 yield each.name, each.version, b"", _IMAGE, json.dumps({"why": each.why, **other})
                 continue
-            if isinstance(each, FoundImage):
+            found, own = (each, None) if isinstance(each, tuple) else _said(each)
+            if isinstance(each, FoundImage) and each.certain:
                 self.declared = True
-                own = {key: text for key in _OWN if (text := getattr(each, key))}
-                yield each.name, each.version, each.place, _IMAGE, json.dumps(own) if own else None
+                yield (*found, _IMAGE, own)
                 continue
-            choice = chosen(each[0])
+            choice = chosen(found[0])
             if isinstance(choice, str):
                 self._left_out[choice] += 1
             elif choice is not False:
-                yield (*each, _IMAGE if choice else _TO_LOOK_INTO, None)
+                yield (*found, _IMAGE if choice else _TO_LOOK_INTO, own)
 
     def __enter__(self) -> Listing:
         return self
@@ -237,9 +238,10 @@ def source_files(
     source = found_source(name, settings, s3_options, decoding)
     notes = source.describe()
 
-    def made(row: Found, said: Mapping[str, str]) -> SourceFile:
+    def made(row: Found, said: Mapping[str, Any]) -> SourceFile:
         key, version, place = row
-        own = {**notes.get("files", {}).get(key, {}), **said}
+        noted = notes.get("files", {}).get(key, {})
+        own = {**noted, **said}
         reason = said.get("reason", Reason.UNREADABLE)
         return SourceFile(
             name=key,
@@ -252,6 +254,7 @@ def source_files(
             origin=own.get("origin"),
             licence=own.get("licence") or settings.licence or notes.get("licence"),
             attribution=own.get("attribution") or settings.attribution or notes.get("attribution"),
+            context=_context_json(said.get("context") or context.kept(noted.get("context"))),
         )
 
     files = Listing(
@@ -290,6 +293,18 @@ def _choice(settings: SourceSettings, name: str) -> bool | str | None:
     if image is False and name == NOTES_FILE:
         return False
     return left_out.suffix_kind(suffix) if image is False else image
+
+
+def _said(found: FoundImage) -> tuple[Found, str | None]:
+    """An image as a file, and as JSON what its source says of it alone."""
+    own: dict[str, Any] = {key: text for key in _OWN if (text := getattr(found, key))}
+    if said := context.kept(found.context):
+        own["context"] = said
+    return (found.name, found.version, found.place), json.dumps(own) if own else None
+
+
+def _context_json(said: Mapping[str, str]) -> str | None:
+    return canonical_json(said).decode() if said else None
 
 
 def _refused(why: str, reason: str) -> bytes:

@@ -25,6 +25,7 @@ class PreviewFile:
     origin: str | None = None
     licence: str | None = None
     attribution: str | None = None
+    context: str | None = None  # JSON: texts by field
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,4 +95,5 @@ def _read(file: SourceFile, decoders: Decoders) -> PreviewFile:
         origin=file.origin,
         licence=file.licence,
         attribution=file.attribution,
+        context=file.context,
     )

@@ -15,7 +15,8 @@ _TABLES = """
 PRAGMA cache_size = -512;
 PRAGMA journal_mode = OFF;
 PRAGMA synchronous = OFF;
-CREATE TABLE claims (image TEXT PRIMARY KEY, file TEXT, origin TEXT, licence TEXT, attribution TEXT, place TEXT)
+CREATE TABLE claims (image TEXT PRIMARY KEY, file TEXT, origin TEXT, licence TEXT, attribution TEXT, place TEXT,
+    context TEXT) WITHOUT ROWID;
     WITHOUT ROWID;
 CREATE TABLE images (image TEXT PRIMARY KEY, width, height, format TEXT, size, phash TEXT, levels TEXT,
     content TEXT) WITHOUT ROWID;
@@ -98,8 +99,8 @@ class ScanStaging:
     def claim(self, claim: Claim, image: Image | None = None) -> None:
         """Add a file with an image that no other file of this scan holds. ``image``: its record, if it is new."""
         self._db.execute(
-            "INSERT INTO claims VALUES (?, ?, ?, ?, ?, ?)",
-            (claim.image, claim.file, claim.origin, claim.licence, claim.attribution, claim.place),
+            "INSERT INTO claims VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (claim.image, claim.file, claim.origin, claim.licence, claim.attribution, claim.place, claim.context),
         )
         self.claims += 1
         if image is not None:
@@ -137,7 +138,7 @@ class ScanStaging:
         """
         self._db.create_function("shard_of", 1, shard_of, deterministic=True)
         query = (
-            "SELECT shard_of(image) AS shard, image, file, origin, licence, attribution, place FROM claims "
+            "SELECT shard_of(image) AS shard, image, file, origin, licence, attribution, place, context FROM claims "
             "ORDER BY shard, image"
         )
         for shard, group in groupby(self._db.execute(query), key=lambda row: row[0]):

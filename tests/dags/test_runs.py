@@ -176,10 +176,11 @@ def test_generate_and_release(settings_of: Callable[..., Settings], models: Mode
     assert len(published(workspace)) == 1
     assert models.stats()["requests"] == before
 
-    states = run("galaxy_release", cap=1, variants=["plain"], validation=0.0, test=0.0)  # the form's own rules
+    rules = {"cap": 1, "variants": ["plain"], "validation": 0.0, "test": 0.0, "context": ["caption"]}
+    states = run("galaxy_release", **rules)  # the form's own
     assert states["announce"] == "success"
     manifest = json.loads(workspace.store.get(keys.release(2) + "manifest.json"))
-    assert manifest["made_with"]["release"]["cap"] == 1
+    assert (manifest["made_with"]["release"]["cap"], manifest["made_with"]["release"]["context"]) == (1, ["caption"])
     assert manifest["counts"]["samples"] == manifest["counts"]["train"] == manifest["counts"]["task_types"]
 
 

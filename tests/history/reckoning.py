@@ -29,6 +29,17 @@ class State:
     leaves: Sequence[str]
     settings: Settings
     prompts: Mapping[str, str]
+    said: Mapping[str, Mapping[str, str]]  # context, by image
+
+    def shown(self, stage: str, image: str) -> dict[str, str]:
+        """What a stage shows of an image's context."""
+        fields = getattr(self.settings, stage).context
+        return {field: text for field, text in self.said.get(image, {}).items() if field in fields}
+
+    def head(self, image: str, **head: Any) -> dict[str, Any]:
+        """What all items of a request about an image share."""
+        said = self.shown(head["request"], image)
+        return {**head, "context": said} if said else head
 
 
 @dataclass(frozen=True)
@@ -97,13 +108,15 @@ def reckon(state: State, standing: Mapping[Unit, Given]) -> Reckoned:
     fitting = []
     for image, row in near.items():
         for path, _ in row:
-            unit = _unit(teacher, state.prompts["filter"], image, {"request": "filter"}, {"task_type": path})
+            unit = _unit(
+                teacher, state.prompts["filter"], image, state.head(image, request="filter"), {"task_type": path}
+            )
             given = _given(found, standing, "filter", unit, image, path)
             if given is not None and not given.terminal and given.entry["fits"]:
                 fitting.append((image, path))
     for variant in settings.write.variants:
         for image, path in fitting:
-            prompt, head = state.prompts[f"write_{variant}"], {"request": "write", "variant": variant}
+            prompt, head = state.prompts[f"write_{variant}"], state.head(image, request="write", variant=variant)
             unit = _unit(teacher, prompt, image, head, {"task_type": path})
             given = _given(found, standing, "write", unit, image, path, variant)
             if given is not None and (pair := _pair(image, path, variant, given)) is not None:
@@ -162,7 +175,7 @@ def _vote(state: State, found: Reckoned, standing: Mapping[Unit, Given], pair: P
     """Judges are asked in order while the verdict is open, whatever those say who have not answered yet."""
     settings, judges = state.settings.vote, state.settings.judges
     audited = draw("audit", pair.id) < settings.audit_share
-    head = {"request": "vote", "show_answer": settings.show_answer}
+    head = state.head(pair.image, request="vote", show_answer=settings.show_answer)
     item = {"task_type": pair.task_type, "question": pair.question}
     if settings.show_answer:
         item |= {"answer": pair.answer} | ({"reasoning": pair.reasoning} if pair.reasoning else {})

@@ -19,12 +19,14 @@ from taskgalaxy_ops.hashing import sha256_hex
 
 from .models import chat_model
 from .wire import Fate
-from .world import DOCUMENTS, IMAGES, JUNK, PAGES, PICTURES, QUALITIES, STAGES, TYPES, World
+from .world import CAPTIONS, DOCUMENTS, IMAGES, JUNK, PAGES, PAPERS, PICTURES, QUALITIES, STAGES, TYPES, World
 
 SOURCES = ("north", "south")
 JUDGES = ("anna", "bert", "carl", "dora")
 
 files = st.lists(st.sampled_from(IMAGES), min_size=1, max_size=8).map(lambda ids: [PICTURES[image] for image in ids])
+captions = st.dictionaries(st.sampled_from(IMAGES), st.sampled_from(sorted(CAPTIONS)))
+fields = st.sampled_from([[], ["caption"], ["alt"], ["alt", "caption"]])
 words = st.sampled_from(["", "in other words", "once more"])
 revisions = st.sampled_from([None, "second"])
 modes = st.sampled_from(["chat", "batch"])
@@ -89,6 +91,13 @@ class History(RuleBasedStateMachine):
     def a_source_is_removed(self, data: st.DataObject) -> None:
         self.world.remove(data.draw(st.sampled_from(sorted(self.world.sources))))
 
+    @precondition(lambda self: self.world.sources.keys() - {PAPERS})
+    @rule(captions=captions, data=st.data())
+    def a_source_says_something_else(self, captions: dict[str, str], data: st.DataObject) -> None:
+        source = data.draw(st.sampled_from(sorted(self.world.sources.keys() - {PAPERS})))
+        assume(not self.world.denied.issuperset(map(sha256_hex, self.world.sources[source])))
+        self.world.say(source, captions)
+
     @precondition(lambda self: len(self.world.denied) < len(IMAGES) // 2)
     @rule(images=st.sets(st.sampled_from(IMAGES + PAGES), min_size=1, max_size=2))
     def images_are_taken_down(self, images: set[str]) -> None:
@@ -140,6 +149,11 @@ class History(RuleBasedStateMachine):
     @rule(show_answer=st.booleans(), audit_share=st.sampled_from([0, 0.2, 1]))
     def what_judges_are_shown_is_another(self, show_answer: bool, audit_share: float) -> None:
         self.world.change("vote", show_answer=show_answer, audit_share=audit_share)
+
+    @rule(filter=fields, write=fields, vote=fields, release=fields)
+    def the_context_that_is_shown_is_another(self, **shown: list[str]) -> None:
+        for section, context in shown.items():
+            self.world.change(section, context=context)
 
     @rule(
         cap=st.sampled_from([None, 1, 2]),

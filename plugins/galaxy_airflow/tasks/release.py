@@ -44,11 +44,12 @@ def release(form: Mapping[str, Any], announced: bool) -> dict[str, Any]:
     began = time.monotonic()
     workspace = opened(number(form["settings_version"]))
     # The form shows the mounted settings' own values: only what a person changed there is a choice.
-    mounted = ready_settings().release.model_dump(mode="json")
+    rules = ready_settings().release
+    mounted = {**rules.model_dump(mode="json"), "context": list(rules.context)}  # which is left out where it is empty
     named = {name: form[name] for name in mounted if form.get(name) not in (None, mounted[name])}
     if named and not announced:
-        rules = ReleaseSettings(**{**workspace.settings.release.model_dump(), **named})
-        workspace = workspace.with_settings(release=rules)
+        chosen = ReleaseSettings(**{**workspace.settings.release.model_dump(), **named})
+        workspace = workspace.with_settings(release=chosen)
     results = RunResults(workspace)
     try:
         with progress() as shown:

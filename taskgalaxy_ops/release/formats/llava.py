@@ -36,6 +36,8 @@ def _llava(plan: Selection, sample: Sample) -> dict[str, Any]:
             {"from": "gpt", "value": said},
         ],
     }
+    if sample.context is not None:
+        row["context"] = json.loads(sample.context)
     return {**row, "simulated": True} if plan.inputs.simulated else row
 
 

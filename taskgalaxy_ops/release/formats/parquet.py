@@ -48,10 +48,20 @@ _COLUMNS: dict[str, tuple[pa.DataType, Any]] = {
     "attributions": (pa.list_(pa.string()), [_TEXT]),
     "simulated": (pa.bool_(), _FLAG),
 }
-_FEATURES = {"info": {"features": {name: feature for name, (_, feature) in _COLUMNS.items()}}}
-SCHEMA = pa.schema(
-    [(name, kind) for name, (kind, _) in _COLUMNS.items()], metadata={"huggingface": json.dumps(_FEATURES)}
-)
+
+
+def schema_of(fields: Sequence[str]) -> pa.Schema:
+    """The columns; fields: those of the context that rows have, in the column ``context`` if there are any."""
+    columns = dict(_COLUMNS)
+    if fields:
+        columns["context"] = (pa.struct([(name, pa.string()) for name in fields]), dict.fromkeys(fields, _TEXT))
+    features = {"info": {"features": {name: feature for name, (_, feature) in columns.items()}}}
+    return pa.schema(
+        [(name, kind) for name, (kind, _) in columns.items()], metadata={"huggingface": json.dumps(features)}
+    )
+
+
+SCHEMA = schema_of(())
 
 
 def parquet_files(plan: Selection) -> Iterator[tuple[str, BinaryIO]]:
@@ -67,7 +77,7 @@ def _write(plan: Selection, part: Part, file: BinaryIO) -> None:
     """Write the rows of a part, a row group in memory at a time."""
     rows = max(1, min(_GROUP_ROWS, _GROUP_BYTES // max(part.largest, 1)))
     samples = plan.samples(part.first, part.last)
-    with pq.ParquetWriter(file, SCHEMA, **WRITING) as writer:
+    with pq.ParquetWriter(file, schema_of(plan.settings.context), **WRITING) as writer:
         while group := list(islice(samples, rows)):
             writer.write_table(_table(plan, group))
 
@@ -77,7 +87,7 @@ def _table(plan: Selection, samples: Sequence[Sample]) -> pa.Table:
     claims = {sample.picture: json.loads(sample.claims) for sample in samples}
     images = {s.picture: copied_image(plan, s.picture, s.image) if s.size else None for s in samples}
     said = [claims[sample.picture] for sample in samples]
-    columns = {
+    columns: dict[str, Any] = {
         "id": [sample.pair for sample in samples],
         "image": {
             "bytes": [images[sample.picture] for sample in samples],
@@ -96,7 +106,12 @@ def _table(plan: Selection, samples: Sequence[Sample]) -> pa.Table:
         "attributions": _of_each(said, "attribution"),
         "simulated": [plan.inputs.simulated] * len(samples),
     }
-    return pa.Table.from_arrays([_array(columns[field.name], field.type) for field in SCHEMA], schema=SCHEMA)
+    fields = plan.settings.context
+    if fields:
+        stated = [json.loads(sample.context) if sample.context else {} for sample in samples]
+        columns["context"] = {name: [each.get(name) for each in stated] for name in fields}
+    schema = schema_of(fields)
+    return pa.Table.from_arrays([_array(columns[field.name], field.type) for field in schema], schema=schema)
 
 
 def _of_each(said: Sequence[Sequence[Mapping[str, str]]], name: str) -> list[list[str | None]]:

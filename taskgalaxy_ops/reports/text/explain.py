@@ -22,6 +22,7 @@ def explained(found: Mapping[str, Any]) -> list[str]:
     for claim in found["claims"]:
         told = [f"{name} {shown(claim[name])}" for name in ("origin", "licence", "attribution") if claim[name]]
         lines.append(f"  in {shown(claim['source'])}: {claim['file']!r}" + (f" ({', '.join(told)})" if told else ""))
+        lines += [f"    {shown(name)}: {shown(text)}" for name, text in (claim.get("context") or {}).items()]
     if not found["claims"]:
         lines.append("  no source claims it any more: it is part of nothing that is made from now on")
     if former := found.get("former"):

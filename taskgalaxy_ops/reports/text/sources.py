@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 
 from taskgalaxy_ops.sources.left_out import told
 from taskgalaxy_ops.sources.overview import SourceSummary
 from taskgalaxy_ops.sources.preview import Preview, PreviewFile
 from taskgalaxy_ops.text import moment, shown
+
+_LINE = 200  # characters of a text of the context
 
 
 def listed(found: Sequence[SourceSummary]) -> list[str]:
@@ -32,7 +35,7 @@ def previewed(found: Preview) -> list[str]:
     """The first files of a source, and what a scan would leave out."""
     counted = f"{found.files - found.broken:,} pages" if found.kind == "documents" else f"{found.files:,} files"
     lines = [f"{shown(found.source)}: {counted} of {found.kind} at {shown(found.location)}; the first are"]
-    lines += [f"  {_file(each)}" for each in found.first]
+    lines += [line for each in found.first for line in (f"  {_file(each)}", *_context(each))]
     if found.broken:
         lines.append(f"{found.broken:,} cannot be read:")
         lines += [f"  {_file(each)}" for each in found.first_broken]
@@ -40,6 +43,17 @@ def previewed(found: Preview) -> list[str]:
         lines += [f"  … and {more:,} more"] if more else []
     lines += [passed_by] if (passed_by := told(found.left_out)) else []
     return [*lines, "Nothing was registered."]
+
+
+def _context(each: PreviewFile) -> list[str]:
+    said: dict[str, str] = json.loads(each.context or "{}")
+    return [f"    {shown(name)}: {_shortened(text)}" for name, text in said.items()]
+
+
+def _shortened(text: str) -> str:
+    """A text on one line, of a length that a person reads at a glance."""
+    line = shown(text)
+    return line if len(line) <= _LINE else f"{line[:_LINE]} …"
 
 
 def _file(each: PreviewFile) -> str:

@@ -42,6 +42,7 @@ class FoundImage:
     """A ``Found`` of which its source knows that it is an image, whatever its name says, and perhaps whose it is.
 
     image: its id, where that is not the sha256 of what ``open`` gives: of a page of a document.
+    context: what the source says of it beside (``sources.context``): texts, numbers or lists of them, by field.
     """
 
     name: str
@@ -51,6 +52,8 @@ class FoundImage:
     origin: str | None = None
     licence: str | None = None
     attribution: str | None = None
+    context: Mapping[str, Any] | None = None
+    certain: bool = True  # False: whether it is an image is not known, as of a ``Found``
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +106,9 @@ class Source(Protocol):
         ...
 
     def describe(self) -> Mapping[str, Any]:
-        """``licence`` and ``attribution`` of all its images; ``files``: by name, what differs, and ``origin``."""
+        """``licence`` and ``attribution`` of all its images; ``files``: by name, what differs, ``origin``, ``context``.
+
+        A ``context`` is an object of texts by field."""
         ...
 
 
@@ -172,6 +177,8 @@ def parsed_notes(name: str, raw: bytes) -> Mapping[str, Any]:
             texts = [entry.get(key) for key in _NOTED] if isinstance(entry, dict) else [0]
             if not all(text is None or isinstance(text, str) for text in texts):
                 raise ValueError(f"{place or 'the whole'} must be an object, {', '.join(_NOTED)} in it texts")
+            if place and not isinstance(entry.get("context", {}), dict):
+                raise ValueError(f"`context` of {place} must be an object")
         return notes
     except ValueError as error:
         raise SourceError(f"source {name!r}: {NOTES_FILE} cannot be read ({error}). Mend it or remove it.") from error

@@ -11,14 +11,14 @@ import json
 import posixpath
 import sqlite3
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from taskgalaxy_ops.errors import SourceError
-from taskgalaxy_ops.sources import left_out
+from taskgalaxy_ops.sources import context, left_out
 from taskgalaxy_ops.sources.content import by_suffix, suffix_of
 from taskgalaxy_ops.sources.kinds import Found, FoundImage, LeftOut, Place, SourceEntry, Unreadable
 from taskgalaxy_ops.sources.kinds.bucket import BucketSource
@@ -39,14 +39,19 @@ class Entry:
     origin: str | None = None
     licence: str | None = None
     attribution: str | None = None
+    context: Mapping[str, Any] | None = None
+
+
+_IMAGES = {"images": "the folder or prefix of the images; left out: the annotation file's own"}
 
 
 class AnnotatedSource:
     """The images that an annotation file names."""
 
-    options = {"images": "the folder or prefix of the images; left out: the annotation file's own"}  # noqa: RUF012
+    options: Mapping[str, str] = _IMAGES
 
     def __init__(self, place: Place) -> None:
+        self._place = place
         self._source, self._location = place.source, place.location
         containers = Containers(place, (".json", ".jsonl"))
         files = [each for each in containers.list() if isinstance(each, Container)]
@@ -89,8 +94,15 @@ class AnnotatedSource:
                 path[:_LONGEST] or "(no path)", "", f"no such file below {self._root} (the option `images`)"
             )
         name, version, place = found
-        claims = {"origin": entry.origin, "licence": entry.licence, "attribution": entry.attribution}
-        return FoundImage(name=name, version=version, place=place, **claims)
+        return FoundImage(
+            name=name,
+            version=version,
+            place=place,
+            origin=entry.origin,
+            licence=entry.licence,
+            attribution=entry.attribution,
+            context=entry.context,
+        )
 
     def open(self, place: bytes) -> bytes:
         return self._images.open(place)
@@ -100,10 +112,14 @@ class AnnotatedSource:
 
 
 class CocoSource(AnnotatedSource):
-    """COCO (``instances_*.json``, ``captions_*.json``): each image with its own licence."""
+    """COCO (``instances_*.json``, ``captions_*.json``): each image with its own licence, captions and categories."""
+
+    options = {**_IMAGES, "context": "captions or categories, which are context; left out: both; empty: none"}  # noqa: RUF012
 
     def entries(self, file: Container) -> Iterator[Entry | Unreadable | LeftOut]:
-        with file.file() as opened:
+        with file.file() as opened, _Texts() as texts:
+            if wanted := self._wanted():
+                texts.add(_of_coco(opened), wanted)
             licences = {each["id"]: _text(each.get("url") or each["name"]) for each in _items(opened, "licenses.item")}
             count = 0
             for image in _items(opened, "images.item"):
@@ -113,23 +129,63 @@ class CocoSource(AnnotatedSource):
                     path=_text(image["file_name"]),
                     origin=_text(origin) if origin else None,
                     licence=licences.get(image.get("license")),
+                    context=texts.of(image.get("id")),
                 )
         if not count:
             raise ValueError("it has no list `images`")
+
+    def _wanted(self) -> list[str]:
+        """The fields of the context. Raises SourceError for one that there is not."""
+        known = ("captions", "categories")
+        option = self._place.options.get("context", ",".join(known))
+        if odd := set(context.names(option)).difference(known):
+            raise SourceError(
+                f"source {self._source!r}: the option `context` names {sorted(odd)[0]!r}, which COCO has not.\n"
+                f"  It has {' and '.join(known)}."
+            )
+        return context.names(option)
 
 
 class VisualGenomeSource(AnnotatedSource):
     """Visual Genome (``image_data.json``): images by the folder and name of their URL, ``VG_100K/2.jpg``."""
 
+    options = {  # noqa: RUF012 - never changed
+        **_IMAGES,
+        "regions": "region_descriptions.json, whose phrases are context; left out: none",
+        "objects": "objects.json, whose names are context; left out: none",
+    }
+
     def entries(self, file: Container) -> Iterator[Entry | Unreadable | LeftOut]:
         count = 0
-        with file.file() as opened:
+        with file.file() as opened, _Texts() as texts:
+            for field, read in (("regions", _regions), ("objects", _objects)):
+                if named := self._place.options.get(field):
+                    try:
+                        with self._beside(named) as other:
+                            texts.add(read(other), [field])
+                    except (ValueError, KeyError, TypeError) as error:
+                        raise SourceError(
+                            f"source {self._source!r}: {named}, the option `{field}`, is no such file of Visual Genome "
+                            f"({shown(error)})."
+                        ) from error
             for image in _items(opened, "item"):
                 count += 1
                 url = _text(image["url"])
-                yield Entry(path="/".join(url.split("/")[-2:]), origin=url)
+                of = image.get("image_id", image.get("id"))
+                yield Entry(path="/".join(url.split("/")[-2:]), origin=url, context=texts.of(of))
         if not count:
             raise ValueError("it is no list of images")
+
+    def _beside(self, named: str) -> BinaryIO:
+        """A file that an option names. Raises SourceError where there is none."""
+        below = replace(self._place, rest=named, location=named)
+        try:
+            found = [each for each in Containers(below, (".json",)).list() if isinstance(each, Container)]
+        except SourceError:  # it speaks of a folder, which nobody named
+            found = []
+        if len(found) != 1:
+            raise SourceError(f"source {self._source!r}: {named} names no single .json file. Mend the options.")
+        return found[0].file()
 
 
 class ConversationsSource(AnnotatedSource):
@@ -152,6 +208,32 @@ class ConversationsSource(AnnotatedSource):
                         yield Entry(path=_text(path), origin=_origin(entry) if len(paths) == 1 else None)
                     else:
                         yield Unreadable(file.inside(str(number)), file.version, "its image is no path")
+
+
+_Text = tuple[Any, str, str]  # of an image's number: a field, and a text of it
+
+
+def _of_coco(opened: BinaryIO) -> Iterator[_Text]:
+    """What is annotated; annotations of another form say nothing."""
+    categories = (each for each in _items(opened, "categories.item") if isinstance(each, dict))
+    named = {str(each.get("id")): each.get("name") for each in categories}
+    for each in (each for each in _items(opened, "annotations.item") if isinstance(each, dict)):
+        category = named.get(str(each.get("category_id")))
+        for field, text in (("captions", each.get("caption")), ("categories", category)):
+            if isinstance(text, str):
+                yield each.get("image_id"), field, text
+
+
+def _regions(opened: BinaryIO) -> Iterator[_Text]:
+    for image in _items(opened, "item"):
+        for region in image["regions"]:
+            yield image["id"], "regions", _text(region["phrase"])
+
+
+def _objects(opened: BinaryIO) -> Iterator[_Text]:
+    for image in _items(opened, "item"):
+        for each in image["objects"]:
+            yield from ((image["image_id"], "objects", _text(name)) for name in each["names"])
 
 
 def _items(opened: BinaryIO, prefix: str) -> Iterator[Any]:
@@ -199,6 +281,44 @@ def _rows(file: Container, opened: BinaryIO) -> Iterator[tuple[int, Any]]:
                 yield number, json.loads(line.removeprefix(b"\xef\xbb\xbf"))
             except (ValueError, RecursionError) as error:
                 yield number, Unreadable(file.inside(str(number)), file.version, f"the line is no JSON: {shown(error)}")
+
+
+class _Texts:
+    """Texts of images by their number and field, in SQLite on disk; equal ones count once."""
+
+    def __init__(self) -> None:
+        self._db = sqlite3.connect("")
+        self._db.executescript("""
+            PRAGMA cache_size = -4096; PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF;
+            CREATE TABLE texts (image TEXT, field TEXT, text TEXT);
+        """)
+
+    def __enter__(self) -> _Texts:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._db.close()
+
+    def add(self, found: Iterable[_Text], fields: Sequence[str]) -> None:
+        """Add the texts of these fields."""
+        rows = (
+            (str(image), field, _text(text[: context.CHARACTERS + 1]))
+            for image, field, text in found
+            if field in fields
+        )
+        self._db.executemany("INSERT INTO texts VALUES (?, ?, ?)", rows)
+        self._db.execute("CREATE INDEX IF NOT EXISTS of_image ON texts (image)")
+
+    def of(self, image: Any) -> dict[str, list[str]]:
+        """What is known of an image, by field."""
+        found: dict[str, dict[str, None]] = {}
+        for field, text in self._db.execute(
+            "SELECT field, text FROM texts WHERE image = ? ORDER BY rowid", (str(image),)
+        ):
+            texts = found.setdefault(field, {})
+            if sum(map(len, texts)) <= context.CHARACTERS:  # what comes after is cut anyway
+                texts[text] = None
+        return {field: list(texts) for field, texts in found.items()}
 
 
 class _Names:

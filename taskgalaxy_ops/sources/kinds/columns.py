@@ -86,6 +86,16 @@ def _is_bytes(kind: Any) -> bool:
     return bool(types.is_binary(kind) or types.is_large_binary(kind) or types.is_binary_view(kind))
 
 
+def holds_text(kind: Any) -> bool:
+    """Whether values of this type are texts, whole numbers, or lists of either."""
+    from pyarrow import types
+
+    if is_list(kind):
+        kind = kind.value_type
+    is_text = types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind)
+    return bool(is_text or types.is_integer(kind))
+
+
 def counts(column: Any, *, items: bool) -> list[int]:
     """How many images each row of a column has. items: rows are lists."""
     import pyarrow.compute

@@ -147,6 +147,7 @@ class DocumentSource:
                 version=document.version,
                 place=json.dumps(place).encode(),
                 image=page_id(counted.sha256, number, rendering),
+                context={"page": number},
                 **{name: said[name] for name in ("origin", "licence", "attribution") if said.get(name)},
             )
         if counted.pages > self._most:

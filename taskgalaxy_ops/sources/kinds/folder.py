@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import stat
 from collections.abc import Iterator, Mapping
@@ -9,8 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from taskgalaxy_ops.errors import SourceError
-from taskgalaxy_ops.sources import left_out
-from taskgalaxy_ops.sources.kinds import NOTES_FILE, Found, LeftOut, Place, parsed_notes
+from taskgalaxy_ops.sources import context, left_out
+from taskgalaxy_ops.sources.kinds import NOTES_FILE, Found, FoundImage, LeftOut, Place, SourceEntry, parsed_notes
+
+_SIDECARS = ("txt", "json")
+_TEXT_BYTES = 1 << 16  # of a text beside an image that are read
+_JSON_BYTES = 4 << 20  # of a JSON file beside an image, which is read whole or not at all
 
 
 class FolderSource:
@@ -57,9 +62,68 @@ class FolderSource:
         return self._notes
 
 
-def opened(place: Place) -> FolderSource:
-    """A folder by its path."""
-    return FolderSource(place, Path(place.rest))
+class FolderKind:
+    """Opens a folder by its path."""
+
+    options = {  # noqa: RUF012 - never changed
+        "sidecar": "txt or json: beside an image lies a file of its name with this suffix, which is its context; "
+        "left out: none does",
+        "context": context.OPTION,
+    }
+
+    def __call__(self, place: Place) -> FolderSource | FolderWithSidecars:
+        folder = FolderSource(place, Path(place.rest))
+        sidecar = place.options.get("sidecar")
+        if sidecar is None:
+            return folder
+        if sidecar not in _SIDECARS:
+            raise SourceError(
+                f"source {place.source!r}: the option `sidecar` is {sidecar!r}. It is {' or '.join(_SIDECARS)}."
+            )
+        return FolderWithSidecars(folder, sidecar, place.options.get("context"))
+
+
+opened = FolderKind()
+
+
+class FolderWithSidecars:
+    """A folder in which a file with an image's name and another suffix says what is known of it.
+
+    sidecar: the suffix. option: which fields of JSON are context.
+    """
+
+    def __init__(self, folder: FolderSource, sidecar: str, option: str | None) -> None:
+        self._sidecar, self._option = sidecar, option
+        self.open, self.head, self.describe = folder.open, folder.head, folder.describe
+        self._files = folder.list
+
+    def list(self) -> Iterator[SourceEntry]:
+        for each in self._files():
+            if isinstance(each, LeftOut) or each[0].lower().endswith(f".{self._sidecar}"):
+                yield each
+                continue
+            name, version, path = each
+            said = self._said(os.path.splitext(path)[0] + f".{self._sidecar}".encode())  # noqa: PTH122 - bytes
+            if said is None:
+                yield LeftOut(left_out.METADATA_UNREAD)
+            yield FoundImage(name=name, version=version, place=path, context=said, certain=False)
+
+    def _said(self, path: bytes) -> Mapping[str, Any] | None:
+        """What the file beside an image says; {} where there is none, None where it cannot be read. Links are none."""
+        try:
+            if not stat.S_ISREG(os.lstat(path).st_mode):
+                return {}
+            with Path(os.fsdecode(path)).open("rb") as file:
+                if self._sidecar == "txt":
+                    said: Any = {"text": file.read(_TEXT_BYTES).decode("utf-8", "backslashreplace")}
+                else:
+                    raw = file.read(_JSON_BYTES + 1)
+                    said = json.loads(raw) if len(raw) <= _JSON_BYTES else None
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError, RecursionError):
+            return None
+        return {field: said[field] for field in context.taken(self._option, said)} if isinstance(said, dict) else None
 
 
 class _Walk:

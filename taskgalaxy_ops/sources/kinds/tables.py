@@ -16,9 +16,9 @@ from itertools import chain, repeat
 from typing import Any, ClassVar, Protocol
 
 from taskgalaxy_ops.errors import NotFoundError, SourceError, UnreadableError
-from taskgalaxy_ops.sources import left_out
+from taskgalaxy_ops.sources import context, left_out
 from taskgalaxy_ops.sources.kinds import FoundImage, LeftOut, Place, SourceEntry, Unreadable
-from taskgalaxy_ops.sources.kinds.columns import ColumnError, counts, image_bytes, image_column, is_list
+from taskgalaxy_ops.sources.kinds.columns import ColumnError, counts, holds_text, image_bytes, image_column, is_list
 from taskgalaxy_ops.sources.kinds.containers import Container, Containers, place_in, split_place
 from taskgalaxy_ops.text import shown
 
@@ -28,12 +28,12 @@ _ROWS_A_BYTE = 8  # of a file that tells the truth, at most
 _KEPT_BYTES = 32 << 20  # of batches of so many rows: several threads read, and none keeps in step
 _CHANGED = "the table has changed since it was listed: scan it again"
 _LONGEST = 4096  # characters of an id
-_CLAIMS = ("origin", "licence", "attribution")
 
 OPTIONS = {
     "column": "the column of images; left out: it is found",
     "id": "a column by whose values images are called; left out: by file and row",
-    **{name: f"a column with each image's {name}" for name in _CLAIMS},
+    **{name: f"a column with each image's {name}" for name in context.CLAIMS},
+    "context": context.OPTION,
 }
 
 
@@ -72,7 +72,8 @@ class TableSource:
         self._source, self._location = place.source, place.location
         self._wanted = place.options.get("column")
         self._id = place.options.get("id")
-        self._claims = {name: place.options[name] for name in _CLAIMS if name in place.options}
+        self._claims = {name: place.options[name] for name in context.CLAIMS if name in place.options}
+        self._context = place.options.get("context")
         self._files: dict[str, TableFile] = {}  # by name
         self._columns: dict[str, str] = {}  # the column of images, by file
         self._window: _Window | None = None
@@ -104,20 +105,23 @@ class TableSource:
     def _rows(self, file: TableFile) -> Iterator[SourceEntry]:
         table = file.open()
         column = image_column(table.schema, self._wanted, partial(_first, table))
-        for named in filter(None, [self._id, *self._claims.values()]):
+        for named in filter(None, [self._id, *self._claims.values(), *context.names(self._context or "")]):
             if named not in table.schema.names:
                 raise ColumnError(f"it has no column {named!r}, which the options name")
+        others = [field.name for field in table.schema if field.name != column and holds_text(field.type)]
+        said_by = context.names(self._context) if self._context is not None else context.taken(None, others)
         self._files[file.name], self._columns[file.name] = file, column
         items = is_list(table.schema.field(column).type)
         before = 0
         for group, rows in enumerate(table.groups):
-            held, told = self._held(table, group, column, items), self._told(table, group)
+            held, told = self._held(table, group, column, items), self._told(table, group, said_by)
             for row, (said, images) in enumerate(zip(told, held, strict=True)):
                 if not images:
                     yield LeftOut(left_out.ROW_WITHOUT)
                 for item in range(images):
                     within = f"{before + row:09}/{item}" if items else f"{before + row:09}"
-                    yield self._entry(file, within, said, place_in(file.name, _PLACE.pack(group, row, item)))
+                    place = place_in(file.name, _PLACE.pack(group, row, item))
+                    yield self._entry(file, within, said, self._own(said, said_by) | {"place": place})
             before += rows
         if table.broken:
             yield Unreadable(file.name, file.version, f"{table.broken}; {before:,} rows before it were taken")
@@ -128,25 +132,31 @@ class TableSource:
             return repeat(1, table.groups[group])
         return chain.from_iterable(counts(each.column(0), items=items) for each in table.batches(group, [light]))
 
-    def _told(self, table: Table, group: int) -> Iterator[Mapping[str, Any]]:
-        """What the other columns that the options name say, row by row."""
-        columns = list(dict.fromkeys(filter(None, [self._id, *self._claims.values()])))
+    def _told(self, table: Table, group: int, said_by: Sequence[str]) -> Iterator[Mapping[str, Any]]:
+        """What the other columns say that the options name, and those of the context, row by row."""
+        columns = list(dict.fromkeys(filter(None, [self._id, *self._claims.values(), *said_by])))
         if not columns:
             return repeat({}, table.groups[group])
         return chain.from_iterable(each.to_pylist() for each in table.batches(group, columns))
 
-    def _entry(self, file: TableFile, within: str, said: Mapping[str, Any], place: bytes) -> FoundImage | Unreadable:
-        """within: the image's row in the file, and its item of a list."""
-        own = {key: value for key, column in self._claims.items() if isinstance(value := said[column], str)}
+    def _own(self, said: Mapping[str, Any], said_by: Sequence[str]) -> dict[str, Any]:
+        """What a row says of its images."""
+        own: dict[str, Any] = {key: value for key, by in self._claims.items() if isinstance(value := said[by], str)}
+        return {**own, "context": {name: said[name] for name in said_by}}
+
+    def _entry(
+        self, file: TableFile, within: str, said: Mapping[str, Any], own: Mapping[str, Any]
+    ) -> FoundImage | Unreadable:
+        """within: the image's row in the file, and its item of a list. own: what is known of it beside its name."""
         if self._id is None:
-            return FoundImage(name=f"{file.name}/{within}", version=file.version, place=place, **own)
+            return FoundImage(name=f"{file.name}/{within}", version=file.version, **own)
         key = said[self._id]
         if not isinstance(key, str | int) or not 0 < len(str(key)) <= _LONGEST:
             why = f"its `{self._id}` is no number, and no text of at most {_LONGEST:,} characters"
             return Unreadable(f"{file.name}/{within}", file.version, why)
         _, slash, item = within.partition("/")
         version = f"{file.version}@{file.name}" if file.version else ""
-        return FoundImage(name=f"{key}{slash}{item}", version=version, place=place, **own)
+        return FoundImage(name=f"{key}{slash}{item}", version=version, **own)
 
     def open(self, place: bytes) -> bytes:
         name, within = split_place(place, _PLACE.size)

@@ -15,15 +15,15 @@ import uuid
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from taskgalaxy_ops.errors import NotFoundError, SourceError, UnreadableError
 from taskgalaxy_ops.hashing import fingerprint
-from taskgalaxy_ops.sources import left_out
+from taskgalaxy_ops.sources import context, left_out
 from taskgalaxy_ops.sources.content import suffix_of
-from taskgalaxy_ops.sources.kinds import Found, LeftOut, Place, SourceEntry, Unreadable
+from taskgalaxy_ops.sources.kinds import FoundImage, LeftOut, Place, SourceEntry, Unreadable
 from taskgalaxy_ops.sources.kinds.containers import Container, Containers, place_in, split_place
 from taskgalaxy_ops.text import shown
 
@@ -36,6 +36,11 @@ _METADATA = frozenset(
         *(".ten", ".tb", ".mp", ".msg", ".cbor"),
     )
 )
+_JSON = (".json", ".jsn")
+_TEXTS = {".txt": "text", ".text": "text", ".caption": "caption"}  # by suffix: the field that the member is
+_TEXT_BYTES = 1 << 16  # of a text that are read
+_JSON_BYTES = 4 << 20  # of a JSON member, which is read whole or not at all
+_SAMPLE = 256  # images of a sample that wait for its metadata
 _BLOCK = tarfile.BLOCKSIZE
 _LONGEST = 4096  # characters of a member's name
 _EXTENDED = 1 << 20  # bytes of a header that extends another: a hostile one would fill the memory
@@ -56,9 +61,11 @@ class WebDatasetSource:
     """Tars at a location: a file, ranges in braces, a folder or a prefix."""
 
     by_place = True
+    options = {"context": context.OPTION}  # noqa: RUF012 - never changed
 
     def __init__(self, place: Place) -> None:
         self._source, self._location = place.source, place.location
+        self._context = place.options.get("context")
         self._containers = Containers(place, (".tar", *_COMPRESSED))
         self._tars: dict[str, Container] = {}
         self._ahead = _Ahead()
@@ -74,7 +81,7 @@ class WebDatasetSource:
                 yield Unreadable(each.name, each.version, _UNPACK)
             else:
                 self._tars[each.name] = each
-                for found in _members(each):
+                for found in _members(each, self._context):
                     yield found.entry(each) if isinstance(found, _Member) else found
         if not self._tars:
             more = f" ({compressed} are compressed: {_UNPACK})" if compressed else ""
@@ -122,12 +129,27 @@ class _Member:
     start: int  # byte of the tar where its data begin
     size: int  # bytes
     check: int  # CRC-32 of the 512 bytes before its data: its header
+    context: Mapping[str, Any] | None = None  # what the metadata beside it say
 
-    def entry(self, tar: Container) -> Found:
+    def entry(self, tar: Container) -> FoundImage:
         # A header's time and size say little of the content, and packers often set the time to a constant. So a
         # member is as old as its tar: where the tar has changed it is read again, and decoded only if it is new.
         version = f"{tar.version}@{self.start}" if tar.version else ""
-        return tar.inside(self.name), version, place_in(tar.name, _PLACE.pack(self.start, self.size, self.check))
+        return FoundImage(
+            name=tar.inside(self.name),
+            version=version,
+            place=place_in(tar.name, _PLACE.pack(self.start, self.size, self.check)),
+            context=self.context,
+            certain=False,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Metadata:
+    """What a member with metadata says of the images of its sample."""
+
+    sample: str
+    said: Mapping[str, Any]
 
 
 class _Header(tarfile.TarInfo):
@@ -140,16 +162,55 @@ class _Header(tarfile.TarInfo):
         return made
 
 
-def _members(tar: Container) -> Iterator[_Member | Unreadable | LeftOut]:
-    """What a tar holds, and what is wrong with it. Its index is kept in a cache, if its version is known."""
+def _members(tar: Container, option: str | None) -> Iterator[_Member | Unreadable | LeftOut]:
+    """What a tar holds, and what is wrong with it. Its index is kept in a cache, if its version is known.
+
+    option: which fields of the metadata are context.
+    """
+    found = _with_context(_indexed(tar, option))
     if not tar.version:
-        yield from _indexed(tar)
+        yield from found
         return
-    kept = _Index(tar)
-    yield from kept.rows() if kept.there() else kept.keeping(_indexed(tar))
+    kept = _Index(tar, option)
+    yield from kept.rows() if kept.there() else kept.keeping(found)
 
 
-def _indexed(tar: Container) -> Iterator[_Member | Unreadable | LeftOut]:
+def _with_context(
+    found: Iterable[_Member | _Metadata | Unreadable | LeftOut],
+) -> Iterator[_Member | Unreadable | LeftOut]:
+    """The images with what the metadata of their sample say: members that follow each other, of one name but for what
+    comes after its first dot."""
+    sample: str | None = None
+    images: list[_Member] = []
+    said: dict[str, Any] = {}
+    for each in found:
+        if isinstance(each, Unreadable | LeftOut):
+            yield each
+            continue
+        of = each.sample if isinstance(each, _Metadata) else _sample(each.name)
+        if of != sample or len(images) == _SAMPLE:
+            yield from _told(images, said)
+            said = said if of == sample else {}
+            sample, images = of, []
+        if isinstance(each, _Metadata):
+            said |= each.said
+        else:
+            images.append(each)
+    yield from _told(images, said)
+
+
+def _told(images: Iterable[_Member], said: Mapping[str, Any]) -> Iterator[_Member]:
+    told = context.kept(said) or None
+    return (replace(image, context=told) for image in images)
+
+
+def _sample(name: str) -> str:
+    """The sample that a member belongs to, as the package webdataset has it."""
+    folder, slash, last = name.rpartition("/")
+    return f"{folder}{slash}{last.partition('.')[0]}"
+
+
+def _indexed(tar: Container, option: str | None) -> Iterator[_Member | _Metadata | Unreadable | LeftOut]:
     """Read a tar's headers, one by one: memory does not grow with its members."""
     taken, end = 0, 0
     with tar.file() as file:
@@ -164,7 +225,7 @@ def _indexed(tar: Container) -> Iterator[_Member | Unreadable | LeftOut]:
                     yield Unreadable(_name(tar, member.name), tar.version, "cut off by the end of the tar")
                     return
                 taken += member.isfile()
-                yield from _sorted(tar, member, file)
+                yield from _sorted(tar, member, file, option)
         except (NotFoundError, UnreadableError) as error:
             yield Unreadable(tar.name, tar.version, getattr(error, "why", str(error)))
             return
@@ -176,7 +237,9 @@ def _indexed(tar: Container) -> Iterator[_Member | Unreadable | LeftOut]:
             yield Unreadable(tar.name, tar.version, f"no whole tar ({told}); {taken} members before it were taken")
 
 
-def _sorted(tar: Container, member: tarfile.TarInfo, file: Any) -> Iterator[_Member | Unreadable | LeftOut]:
+def _sorted(
+    tar: Container, member: tarfile.TarInfo, file: Any, option: str | None
+) -> Iterator[_Member | _Metadata | Unreadable | LeftOut]:
     name = member.name.removeprefix("./")
     if member.isdir():
         return
@@ -185,7 +248,13 @@ def _sorted(tar: Container, member: tarfile.TarInfo, file: Any) -> Iterator[_Mem
     elif not member.isfile():
         yield LeftOut(left_out.SPECIAL)
     elif suffix_of(name) in _METADATA:
+        said = {} if option == "" or member.issparse() else _said(member, suffix_of(name), file)
+        if said is None:
+            yield LeftOut(left_out.METADATA_UNREAD)
+            return
         yield LeftOut(left_out.METADATA)
+        if told := {field: said[field] for field in context.taken(option, said)}:
+            yield _Metadata(_sample(_escaped(name)), told)
     elif member.issparse():
         yield Unreadable(_name(tar, name), tar.version, "a sparse member, which has no bytes of its own: pack it anew")
     elif why := _hostile(name):
@@ -193,6 +262,23 @@ def _sorted(tar: Container, member: tarfile.TarInfo, file: Any) -> Iterator[_Mem
     else:
         file.seek(member.offset_data - _BLOCK)
         yield _Member(_escaped(name), member.offset_data, member.size, zlib.crc32(file.read(_BLOCK)))
+
+
+def _said(member: tarfile.TarInfo, suffix: str, file: Any) -> Mapping[str, Any] | None:
+    """The fields of a member with metadata; {} of one that holds no texts, None where it cannot be read."""
+    if suffix in _TEXTS:
+        file.seek(member.offset_data)
+        return {_TEXTS[suffix]: file.read(min(member.size, _TEXT_BYTES)).decode("utf-8", "backslashreplace")}
+    if suffix not in _JSON:
+        return {}
+    if member.size > _JSON_BYTES:
+        return None
+    try:
+        file.seek(member.offset_data)
+        read = json.loads(file.read(member.size))
+    except (ValueError, RecursionError):
+        return None
+    return {str(name): value for name, value in read.items()} if isinstance(read, dict) else {}
 
 
 def _hostile(name: str) -> str:
@@ -246,12 +332,12 @@ class _Ahead:
             return self._raw[within : within + length]
 
 
-_Row = list[Any]  # of an index that is kept: name, start, size, check; or name, why; or kind
+_Row = list[Any]  # of an index that is kept: name, start, size, check, context; or name, why; or kind
 
 
 def _to_json(each: _Member | Unreadable | LeftOut) -> _Row:
     if isinstance(each, _Member):
-        return [each.name, each.start, each.size, each.check]
+        return [each.name, each.start, each.size, each.check, each.context]
     return [each.name, each.why] if isinstance(each, Unreadable) else [each.kind]
 
 
@@ -267,9 +353,10 @@ class _Index:
     Reading headers takes 0.1 ms a member, and in a bucket the transfer of most of the tar; sources are listed often.
     """
 
-    def __init__(self, tar: Container) -> None:
+    def __init__(self, tar: Container, option: str | None) -> None:
         cache = Path(os.environ.get("TASKGALAXY_CACHE") or Path.home() / ".cache" / "taskgalaxy")
-        self._file = cache / "tars" / f"{fingerprint('tar index 1', tar.address)}.jsonl"
+        name = fingerprint("tar index 2", {"tar": tar.address, "context": option})
+        self._file = cache / "tars" / f"{name}.jsonl"
         self._tar = tar
 
     def there(self) -> bool:

@@ -306,8 +306,8 @@ def test_an_index_is_kept_whole_or_not_at_all(tmp_path: Path, _cache: Path, monk
     location = f"webdataset:{shard(tmp_path / 'a.tar', range(4))}"
     inner = kind._indexed
 
-    def broken(tar: kind.Container) -> Iterator[Any]:
-        yield next(inner(tar))
+    def broken(tar: kind.Container, option: str | None) -> Iterator[Any]:
+        yield next(inner(tar, option))
         raise StoreError("the bucket does not reply")
 
     monkeypatch.setattr(kind, "_indexed", broken)
@@ -334,5 +334,5 @@ def test_the_index_of_a_tar_in_a_bucket_is_kept(
     connect(place, **seaweedfs.s3_options).replace("a.tar", shard(tmp_path / "a.tar", range(4)).read_bytes()[:-10241])
     first = seen(f"webdataset:{place}/a.tar", seaweedfs.s3_options)
     assert len(first.files) == 4
-    monkeypatch.setattr(kind, "_indexed", lambda tar: pytest.fail("its headers are read again"))
+    monkeypatch.setattr(kind, "_indexed", lambda *_: pytest.fail("its headers are read again"))
     assert seen(f"webdataset:{place}/a.tar", seaweedfs.s3_options) == first
