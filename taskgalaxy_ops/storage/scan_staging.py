@@ -17,7 +17,6 @@ PRAGMA journal_mode = OFF;
 PRAGMA synchronous = OFF;
 CREATE TABLE claims (image TEXT PRIMARY KEY, file TEXT, origin TEXT, licence TEXT, attribution TEXT, place TEXT,
     context TEXT) WITHOUT ROWID;
-    WITHOUT ROWID;
 CREATE TABLE images (image TEXT PRIMARY KEY, width, height, format TEXT, size, phash TEXT, levels TEXT,
     content TEXT) WITHOUT ROWID;
 CREATE TABLE rejects (file TEXT, reason TEXT, detail TEXT);
