@@ -110,7 +110,7 @@ def load(
             for pair in {**samples, **verdicts, **votes}
         ),
     )
-    found.executemany(f"INSERT INTO images VALUES ({_places(12)})", _images(shard, samples, settings, teacher))
+    found.executemany(f"INSERT INTO images VALUES ({_places(13)})", _images(shard, samples, settings, teacher))
 
 
 def _places(count: int) -> str:
