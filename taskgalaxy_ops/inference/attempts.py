@@ -188,6 +188,7 @@ class Attempts:
             return sent.kind
         if self.evidence(model).flapping(sending.about):
             raise gave_up
+        self.limit(model).reached()  # the failure was the request's: the next one is not a model's that went away
         return "failing"
 
     async def _prepared(

@@ -526,6 +526,19 @@ def test_what_a_healthy_model_fails_at_each_time_is_given_up_with_a_reason(shard
     assert canaries and not any(kept["units"] or kept["answers"] for kept in canaries), "kept, with their cost"
 
 
+def test_what_a_healthy_model_fails_at_is_no_sign_that_it_went_away(shard, server):
+    """Without patience, the second request that it fails at would be taken for its end."""
+    model = shard.model.model_copy(update={"retries": 0, "concurrency": 1, "patience_seconds": 0})
+    shard.question = filter_template("Decide.", model)
+    server.script = lambda number, body: (
+        reply(body) if is_canary(body) or "a~0" in asked(body) else failure(500, "boom")
+    )
+    units = shard.units(3)
+    answers = shard.ask(*([unit] for unit in units))
+    assert [answers[unit.key].terminal for unit in units] == [None, Reason.MODEL_FAILS, Reason.MODEL_FAILS]
+    assert shard.gateway.usage.unavailable == {}
+
+
 def test_a_server_that_fails_at_random_makes_nothing_end(shard, server):
     shard.question = filter_template("Decide.", shard.model.model_copy(update={"retries": 0, "concurrency": 1}))
     server.script = lambda number, body: reply(body) if number % 3 == 0 else failure(500)
