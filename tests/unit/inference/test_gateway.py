@@ -534,7 +534,8 @@ def test_what_a_healthy_model_fails_at_is_no_sign_that_it_went_away(shard, serve
         reply(body) if is_canary(body) or "a~0" in asked(body) else failure(500, "boom")
     )
     units = shard.units(3)
-    answers = shard.ask(*([unit] for unit in units))
+    for unit in units:
+        answers = shard.ask([unit])
     assert [answers[unit.key].terminal for unit in units] == [None, Reason.MODEL_FAILS, Reason.MODEL_FAILS]
     assert shard.gateway.usage.unavailable == {}
 
