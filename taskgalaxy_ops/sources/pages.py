@@ -128,10 +128,15 @@ class _Tiff:
 
     def __init__(self, raw: bytes, bounds: Bounds) -> None:
         self._raw, self._bounds = raw, bounds
-        self._image = Pillow.open(io.BytesIO(raw), formats=["TIFF"])
+        self._image = self._anew()
         self.pages = int(getattr(self._image, "n_frames", 1))
 
+    def _anew(self) -> Pillow.Image:
+        return Pillow.open(io.BytesIO(self._raw), formats=["TIFF"])
+
     def picture(self, number: int, pixels: int) -> Pillow.Image:  # noqa: ARG002 - a scan has pixels of its own
+        if self._image.tell() == number - 1:  # Pillow decodes a page once, until it has gone to another
+            self._image = self._anew()
         self._image.seek(number - 1)
         check_size(self._image.size, self._bounds)
         if told := missing_tiles(self._image):

@@ -219,14 +219,15 @@ class ImageShard:
     def units(self, n, image=IMAGE):
         return [self.question.unit(image, {"task_type": f"a~{i}"}) for i in range(n)]
 
-    def ask(self, *requests):
-        """Each request's units at once; gives the journal's answers."""
+    def ask(self, *requests, one_by_one=False):
+        """Asks the requests, all at once or one after another; gives the journal's answers."""
 
         async def run():
             shard_budget = ShardBudget(RunBudget(self.ledger), "h", 8)
             context = CallContext(self.journal, shard_budget, lambda image: f"data:,{image}", self.check)
             try:
-                await asyncio.gather(*(self.gateway.ask(self.question, units, context) for units in requests))
+                for part in [[each] for each in requests] if one_by_one else [requests]:
+                    await asyncio.gather(*(self.gateway.ask(self.question, units, context) for units in part))
             finally:
                 await self.gateway.aclose()
                 await shard_budget.close()
@@ -534,8 +535,7 @@ def test_what_a_healthy_model_fails_at_is_no_sign_that_it_went_away(shard, serve
         reply(body) if is_canary(body) or "a~0" in asked(body) else failure(500, "boom")
     )
     units = shard.units(3)
-    for unit in units:
-        answers = shard.ask([unit])
+    answers = shard.ask(*([unit] for unit in units), one_by_one=True)
     assert [answers[unit.key].terminal for unit in units] == [None, Reason.MODEL_FAILS, Reason.MODEL_FAILS]
     assert shard.gateway.usage.unavailable == {}
 

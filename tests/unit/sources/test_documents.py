@@ -495,6 +495,16 @@ def test_whatever_is_damaged_ends_in_pages_or_in_reasons(kind: str) -> None:
 _REASONS = ("unreadable", "truncated", "too many pixels", "too much memory", "not an image")
 
 
+def test_a_page_can_be_drawn_again() -> None:
+    for raw in (tiff([colours(seed=seed) for seed in range(3)]), pdf([striped(9), striped(40), striped(70)])):
+        document = pages.opened(raw, Bounds(10_000_000, 8))
+        assert not isinstance(document, tuple)
+        drawn = {number: pages.page(document, number, 64) for number in (1, 2, 3)}
+        assert all(isinstance(each, bytes) for each in drawn.values())
+        for number in (3, 3, 1, 1, 2):
+            assert pages.page(document, number, 64) == drawn[number]
+
+
 def test_pages_are_drawn_in_this_process_as_in_others() -> None:
     """What tests of histories rely on."""
     raw = tiff([colours(40, 50), colours(50, 40)])
