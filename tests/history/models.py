@@ -160,7 +160,7 @@ class Models:
         if len(units) == 1:
             self.failed[units[0]] += 1
             if self.failed[units[0]] == TRIES:
-                self._deliver(units[0], Given({}, "model fails on it"))
+                self.deliver(units[0], Given({}, "model fails on it"))
         return error(request, 500, "it fails at this")
 
     def _canary(self, request: httpx2.Request, body: Mapping[str, Any]) -> httpx2.Response:
@@ -200,13 +200,13 @@ class Models:
             return self._completion(request, units, GARBAGE, "stop")
         if units and units[0].image_id in self.minded:
             if len(units) == 1:
-                self._deliver(units[0], Given({"minded": True}, "refused"))
+                self.deliver(units[0], Given({"minded": True}, "refused"))
             self.cost -= 1000 * len(units)  # an error carries no usage
             return error(request, 400, "it cannot be done")
         if "refused" in faults.values():  # it does not say which one it minds
             as_error = bool(drawn("form", units[0]) % 2)
             if len(units) == 1:
-                self._deliver(units[0], Given({"error": as_error}, "refused"))
+                self.deliver(units[0], Given({"error": as_error}, "refused"))
             if as_error:
                 self.cost -= 1000 * len(units)  # an error carries no usage
                 return error(request, 400, "content_policy_violation")
@@ -222,19 +222,20 @@ class Models:
                 if unit.stage == "filter" and unit not in self.late:
                     self.mumbled.setdefault(unit, self.step)
                     if self.parser == 2:
-                        self._deliver(unit, MUMBLED)
+                        self.deliver(unit, MUMBLED)
                         continue
                 if tries == REPAIRS:
-                    self._deliver(unit, Given({"index": index}, "malformed reply"))
+                    self.deliver(unit, Given({"index": index}, "malformed reply"))
                 continue
             entry = answer(unit, self.delivered[unit])
             # A special token is kept with other brackets.
             kept = {**entry, "answer": "‹image›"} if entry.get("answer") == "<image>" else entry
-            self._deliver(unit, Given({**kept, "read by": self.parser} if unit.stage == "filter" else kept))
+            self.deliver(unit, Given({**kept, "read by": self.parser} if unit.stage == "filter" else kept))
             entries.append({"index": index, **entry})
         return self._completion(request, units, json.dumps({REPLIES[units[0].stage]: entries}), "stop")
 
-    def _deliver(self, unit: Unit, given: Given) -> None:
+    def deliver(self, unit: Unit, given: Given) -> None:
+        """Note an answer, which stands unless it is late."""
         if unit in self.late:
             return
         self.delivered[unit] += 1

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import httpx2
 
-from .models import Models, Unit, drawn, error
+from .models import Given, Models, Unit, drawn, error
 
 Fate = Literal["whole", "partial", "expired", "failed"]
 _STATUS: Mapping[Fate, str] = {"whole": "completed", "partial": "completed", "expired": "expired", "failed": "failed"}
@@ -163,9 +163,28 @@ class Wire(httpx2.AsyncBaseTransport):
     def _results(self, request: httpx2.Request, batch: Batch) -> bytes:
         """In another order than they were asked in."""
         if batch.results is None:
-            results = [json.dumps(self._result(request, batch, line)) for line in batch.lines]
-            batch.results = "\n".join(reversed(results)).encode()
+            results = [self._result(request, batch, line) for line in batch.lines]
+            self._give_up(batch, [(result["response"] or {}).get("status_code") for result in results])
+            batch.results = "\n".join(map(json.dumps, reversed(results))).encode()
         return batch.results
+
+    def _give_up(self, batch: Batch, statuses: Sequence[int | None]) -> None:
+        """A unit that a model fails at by itself, in a batch of which it serves as much as it fails at, ends so."""
+        failed = statuses.count(500) + statuses.count(None)  # None: it never reached the model
+        if 200 not in statuses or 2 * failed > len(statuses):
+            return
+        for line, status in zip(batch.lines, statuses, strict=True):
+            if status == 500 and len(line.units) == 1 and not self._late(line):
+                self._models.deliver(line.units[0], Given({}, "model fails on it"))
+
+    def _late(self, line: _Line) -> set[Unit]:
+        """Units of a line of which an answer counts for nothing now."""
+        models = self._models
+        return {
+            unit
+            for unit, forgets in zip(line.units, line.forgets, strict=True)
+            if unit in models.standing or models.forgets[unit] != forgets or unit.image_id in models.gone
+        }
 
     def _result(self, request: httpx2.Request, batch: Batch, line: _Line) -> dict[str, Any]:
         models, spoiled = self._models, drawn(batch.id, line.units) % 2 == 0
@@ -177,11 +196,7 @@ class Wire(httpx2.AsyncBaseTransport):
         if models.left == 0 or (batch.fate == "partial" and spoiled):
             reply = error(request, 500, "error")
         else:
-            models.late = {
-                unit
-                for unit, forgets in zip(line.units, line.forgets, strict=True)
-                if unit in models.standing or models.forgets[unit] != forgets or unit.image_id in models.gone
-            }
+            models.late = self._late(line)
             reply = models.reply(request, line.body, line.units)
             models.late = set()
         models.cost -= (models.cost - before) // 2  # half the price

@@ -167,12 +167,11 @@ def _members(tar: Container, option: str | None) -> Iterator[_Member | Unreadabl
 
     option: which fields of the metadata are context.
     """
-    found = _with_context(_indexed(tar, option))
     if not tar.version:
-        yield from found
+        yield from _with_context(_indexed(tar, option))
         return
     kept = _Index(tar, option)
-    yield from kept.rows() if kept.there() else kept.keeping(found)
+    yield from kept.rows() if kept.there() else kept.keeping(_with_context(_indexed(tar, option)))
 
 
 def _with_context(

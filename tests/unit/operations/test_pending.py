@@ -124,7 +124,7 @@ def test_what_is_in_a_batch_is_told_apart(workspace: Workspace) -> None:
     matches = pipeline.generate(again(workspace), pipeline.RunOptions(last_stage="match")).matches
     shard, output = next(iter(matches.items()))
     rows = workspace.stage_outputs.load(output, "matches", Match)
-    units = [unit.key for unit in filter_units(StageKeys(workspace).templates_for(shard.id)["filter"]["filter"], rows)]
+    units = [unit.key for unit in filter_units(StageKeys(workspace).templates_for(shard)["filter"]["filter"], rows)]
     requests = {"r": {"units": units[:2], "types": [], "image": rows[0].image}}
     Log(workspace.store, keys.journal(shard)).append(
         {"kind": "batch", "batch": "n", "stage": "filter", "model": {}, "requests": requests, "blocks": {}}
