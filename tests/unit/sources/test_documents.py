@@ -105,23 +105,23 @@ def blobs(workspace: Workspace) -> dict[str, bytes]:
 def test_every_page_of_a_pdf_is_an_image(tmp_path: Path) -> None:
     """A PDF as matplotlib writes it; A4, some with text, some with curves."""
     with mpl.rc_context({"backend": "agg"}), PdfPages(tmp_path / "report.pdf") as file:
-        for number in range(6):
+        for number in range(3):
             sheet = Figure(figsize=(8.27, 11.69))
             sheet.text(0.1, 0.5, f"Page {number}", fontsize=40)
             sheet.subplots().plot([1, 2, number])
             file.savefig(sheet)
     workspace = workspace_at(f"documents:{tmp_path}")
     receipt = pipeline.ingest(workspace, "mine")
-    assert (receipt.files, receipt.images, receipt.rejects, receipt.unusual) == (6, 6, [], {})
+    assert (receipt.files, receipt.images, receipt.rejects, receipt.unusual) == (3, 3, [], {})
     raw = (tmp_path / "report.pdf").read_bytes()
     found = dict(sorted(records(workspace).items()))
-    assert list(found) == [f"report.pdf/{number:05}" for number in range(1, 7)]
+    assert list(found) == [f"report.pdf/{number:05}" for number in range(1, 4)]
     for number, page in enumerate(found.values(), 1):
         assert (page.width, page.height, page.format) == (1449, 2048, "png")
         document = {"document": sha256_hex(raw), "page": number, "rendering": {"kind": "pdf", "pixels": 2048}}
         assert page.image == fingerprint("page", document)
         assert page.content == sha256_hex(workspace.store.get(keys.blob(page.image)))
-    assert len({page.phash for page in found.values()}) > 3, "they look different"
+    assert len({page.phash for page in found.values()}) == 3, "they look different"
     assert verify(workspace).damage == []
 
 
