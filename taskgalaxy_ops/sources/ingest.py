@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from taskgalaxy_ops.errors import SourceError
 from taskgalaxy_ops.progress import Progress, Silent
-from taskgalaxy_ops.records import FileReject, Image, Reason
+from taskgalaxy_ops.records import FileReject, FileVersion, Image, Reason
 from taskgalaxy_ops.settings import SourceSettings, valid_name
 from taskgalaxy_ops.settings.sources import USUAL_SUFFIXES
 from taskgalaxy_ops.sources import left_out
@@ -55,7 +55,7 @@ def ingest(
         raise SourceError(f"source {source!r}: no name for a source. Use 1 to 100 characters, none of them a slash.")
     chosen = chosen or source_settings(workspace, source)
     registry, settings = workspace.registry, workspace.settings.ingest
-    with source_files(source, chosen, workspace.s3_options, settings) as files, ScanStaging(source) as staging:
+    with listed(workspace, source, chosen) as files, ScanStaging(source) as staging:
         if pick:
             files.keep(pick)
         if pick is None and (before := _unchanged_receipt(workspace, source, chosen, files)):
@@ -101,6 +101,15 @@ def ingest(
             left_out=passed_by,
             unusual=_unusual(staging) if chosen.by_content and not files.declared else {},
         )
+
+
+def listed(workspace: Workspace, source: str, chosen: SourceSettings) -> Listing:
+    """List a source as it lies now. Raises SourceError as ``source_files``."""
+
+    def before() -> Iterable[FileVersion]:
+        return workspace.registry.last_scan(source)[0]
+
+    return source_files(source, chosen, workspace.s3_options, workspace.settings.ingest, before)
 
 
 def _unusual(staging: ScanStaging) -> dict[str, int]:

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import random
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -41,6 +42,7 @@ from taskgalaxy_ops.sources.inspecting import Bounds
 from taskgalaxy_ops.sources.kinds import FoundImage, Unreadable, documents, found_source
 from taskgalaxy_ops.sources.kinds.containers import Containers
 from taskgalaxy_ops.sources.preview import preview
+from taskgalaxy_ops.sources.watch import watch
 from taskgalaxy_ops.storage import connect, keys
 from taskgalaxy_ops.workspace import Workspace
 
@@ -201,10 +203,24 @@ def test_only_what_is_new_is_read_and_drawn(tmp_path: Path, opened: list[str], d
     assert (opened, drawn) == (["d.pdf"], [])
 
     opened.clear()
-    for kept in (_cache / "documents").iterdir():  # on another machine
-        kept.write_text("broken") if kept.name < "8" else kept.unlink()
+    shutil.rmtree(_cache / "documents")
     assert pipeline.ingest(workspace, "mine").new_images == 0
-    assert (sorted(opened), drawn) == (["a.pdf", "d.pdf"], []), "their pages are counted again"
+    assert "mine" in watch(workspace).same
+    assert (opened, drawn) == ([], []), "on another machine, too"
+
+
+def test_what_is_not_scanned_yet_is_counted_once_on_a_machine(tmp_path: Path, opened: list[str], _cache: Path) -> None:
+    (tmp_path / "a.pdf").write_bytes(pdf([striped(1), striped(2)]))
+    (tmp_path / "b.pdf").write_bytes(pdf([striped(1)])[:-60])
+    settings = SourceSettings(location=f"documents:{tmp_path}")
+    first = [*found_source("mine", settings, {}).list()]
+    assert (len(first), sorted(opened)) == (3, ["a.pdf", "b.pdf"])
+    assert [*found_source("mine", settings, {}).list()] == first
+    assert len(opened) == 2
+    for kept in (_cache / "documents").iterdir():
+        kept.write_text('{"version": "damaged')
+    assert [*found_source("mine", settings, {}).list()] == first
+    assert len(opened) == 4
 
 
 def test_more_documents_than_are_kept_are_read_twice_at_most(
