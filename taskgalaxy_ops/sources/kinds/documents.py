@@ -188,7 +188,7 @@ class DocumentSource:
 
 def _number(place: Place, option: str, default: int, most: int) -> int:
     said = place.options.get(option, str(default))
-    if not (said.isascii() and said.isdigit() and 1 <= int(said[:10]) <= most):
+    if not (said.isascii() and said.isdigit() and len(said) < 10 and 1 <= int(said) <= most):
         raise SourceError(
             f"source {place.source!r}: its option {option} is {said!r}.\n"
             f"  Write a whole number from 1 to {most:,} (`sources.{place.source}.options.{option}`)."

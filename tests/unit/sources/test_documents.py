@@ -265,7 +265,7 @@ def test_options_say_how_many_pixels_and_pages(tmp_path: Path) -> None:
     assert (len(found.order), found.left_out) == (3, {"page over the limit of its document": 2997})
     listed = [*found_source("mine", SourceSettings(location=f"documents:{tmp_path}/a.pdf"), {}).list()]
     assert len(listed) == 1000 + 1, "the default, and what is left out"
-    for options in ({"pixels": "0"}, {"pixels": "99999"}, {"pages": "many"}, {"pages": "-1"}, {"pages": ""}):
+    for options in ({"pixels": "0"}, {"pixels": "99999"}, {"pages": "many"}, {"pages": ""}, {"pages": "9" * 5000}):
         with pytest.raises(SourceError, match=f"option {next(iter(options))} is .*\n.*a whole number from 1 to"):
             seen(f"documents:{tmp_path}", options=options)
     workspace = workspace_at(f"documents:{tmp_path}", options={"pixels": "100", "pages": "2"})
