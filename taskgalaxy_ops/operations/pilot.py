@@ -19,7 +19,7 @@ from taskgalaxy_ops.hashing import draw
 from taskgalaxy_ops.progress import Progress
 from taskgalaxy_ops.records import ImageId, Match
 from taskgalaxy_ops.settings import SourceSettings
-from taskgalaxy_ops.sources.listing import source_files
+from taskgalaxy_ops.sources.ingest import listed
 from taskgalaxy_ops.storage.ledger import NANO
 from taskgalaxy_ops.usage import Tally
 from taskgalaxy_ops.workspace import Workspace
@@ -61,7 +61,7 @@ def pilot(workspace: Workspace, limit: int, progress: Progress) -> PilotResult:
 
 def _names(workspace: Workspace, name: str, source: SourceSettings) -> list[str]:
     """A source's images by name, before which its own name stands."""
-    with source_files(name, source, workspace.s3_options, workspace.settings.ingest) as files:
+    with listed(workspace, name, source) as files:
         files.look()
         return [f"{name}/{file.name}" for file in files]
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from taskgalaxy_ops.errors import SourceError
 from taskgalaxy_ops.progress import Progress, Silent
-from taskgalaxy_ops.records import FileReject, Image, ImageId, Reason
+from taskgalaxy_ops.records import FileReject, FileVersion, Image, ImageId, Reason
 from taskgalaxy_ops.settings import SourceSettings, valid_name
 from taskgalaxy_ops.settings.sources import USUAL_SUFFIXES
 from taskgalaxy_ops.sources import left_out
@@ -56,7 +56,7 @@ def ingest(
     chosen = chosen or source_settings(workspace, source)
     registry, settings = workspace.registry, workspace.settings.ingest
     with (
-        source_files(source, chosen, workspace.s3_options, settings) as files,
+        listed(workspace, source, chosen) as files,
         ScanStaging(source, by_reference=not chosen.copied) as staging,
     ):
         if pick:
@@ -124,6 +124,15 @@ def _images(workspace: Workspace) -> Images:
             store.replace(keys.blob(image), raw)
 
     return Images(known=known, denied=registry.denied(), keep=keep, make_up=make_up)
+
+
+def listed(workspace: Workspace, source: str, chosen: SourceSettings) -> Listing:
+    """List a source as it lies now. Raises SourceError as ``source_files``."""
+
+    def before() -> Iterable[FileVersion]:
+        return workspace.registry.last_scan(source)[0]
+
+    return source_files(source, chosen, workspace.s3_options, workspace.settings.ingest, before)
 
 
 def _unusual(staging: ScanStaging) -> dict[str, int]:

@@ -229,13 +229,18 @@ class Listing:
 
 
 def source_files(
-    name: str, settings: SourceSettings, s3_options: Mapping[str, Any], decoding: IngestSettings | None = None
+    name: str,
+    settings: SourceSettings,
+    s3_options: Mapping[str, Any],
+    decoding: IngestSettings | None = None,
+    before: Callable[[], Iterable[FileVersion]] = tuple,
 ) -> Listing:
     """List a source's files; none is read, but for what its kind has to know of those that hold several images.
 
-    decoding: bounds for that. Raises SourceError if its location cannot be read, or lists no image.
+    decoding, before: bounds for that, and what the last scan listed. Raises SourceError if its location cannot be read,
+    or lists no image.
     """
-    source = found_source(name, settings, s3_options, decoding)
+    source = found_source(name, settings, s3_options, decoding, before)
     notes = source.describe()
 
     def made(row: Found, said: Mapping[str, Any]) -> SourceFile:

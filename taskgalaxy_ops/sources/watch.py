@@ -9,7 +9,6 @@ from pathlib import Path
 from taskgalaxy_ops.errors import SourceError, StoreError
 from taskgalaxy_ops.settings import SourceSettings, valid_name
 from taskgalaxy_ops.sources import ingest
-from taskgalaxy_ops.sources.listing import source_files
 from taskgalaxy_ops.storage import connect
 from taskgalaxy_ops.storage.parquet import rows_hash
 from taskgalaxy_ops.workspace import Workspace
@@ -31,7 +30,7 @@ def watch(workspace: Workspace) -> Watched:
     watched = Watched(failed=failed)
     for name, chosen in sorted(sources.items()):
         try:
-            with source_files(name, chosen, workspace.s3_options, workspace.settings.ingest) as files:
+            with ingest.listed(workspace, name, chosen) as files:
                 now = rows_hash(files.versions())
         except (SourceError, StoreError) as error:  # one source that cannot be listed does not hide the others
             watched.failed[name] = str(error)

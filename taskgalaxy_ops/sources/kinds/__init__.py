@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from taskgalaxy_ops import extensions
 from taskgalaxy_ops.errors import SourceError
 from taskgalaxy_ops.extensions import Registry
-from taskgalaxy_ops.records import ImageId, Reason
+from taskgalaxy_ops.records import FileVersion, ImageId, Reason
 from taskgalaxy_ops.settings import IngestSettings, SourceSettings
 
 # A source may have this file, with licence and attribution of its images, and for single files also their origin.
@@ -82,6 +82,7 @@ class Place:
     hidden: bool = False  # names that begin with a dot are wanted, too
     options: Mapping[str, str] = field(default_factory=dict)  # what else the kind is told; it names those it knows
     decoding: IngestSettings = field(default_factory=IngestSettings)  # bounds of what a kind decodes itself
+    before: Callable[[], Iterable[FileVersion]] = tuple  # reads what the source's last scan listed
 
 
 class Source(Protocol):
@@ -138,9 +139,16 @@ def kind_of(location: str) -> tuple[str, str]:
 
 
 def found_source(
-    name: str, settings: SourceSettings, s3_options: Mapping[str, Any], decoding: IngestSettings | None = None
+    name: str,
+    settings: SourceSettings,
+    s3_options: Mapping[str, Any],
+    decoding: IngestSettings | None = None,
+    before: Callable[[], Iterable[FileVersion]] = tuple,
 ) -> Source:
-    """The source at a location. Raises SourceError where its kind is unknown, or it cannot be read."""
+    """The source at a location; ``decoding`` and ``before`` as of ``Place``.
+
+    Raises SourceError where its kind is unknown, or it cannot be read.
+    """
     location = settings.location
     kind, rest = kind_of(location)
     try:
@@ -163,6 +171,7 @@ def found_source(
         hidden=settings.hidden,
         options=settings.options,
         decoding=decoding or IngestSettings(),
+        before=before,
     )
     return opener(place)
 

@@ -1,8 +1,9 @@
 """Documents, PDFs and TIFFs of several pages, in a folder or a bucket: every page is an image.
 
 A page's id is made of the document's sha256, the page's number and how it is drawn (``records.page_id``). So a listing
-has to read a document once, to count its pages; what it finds is kept in a cache for as long as the document is the
-same. Documents are opened, and pages drawn, by decoding processes alone.
+has to read a document once, to count its pages. What it finds holds for as long as the document is the same: it stands
+in the version of each page, as scans store it, and in a cache. Documents are opened, and pages drawn, by decoding
+processes alone.
 """
 
 from __future__ import annotations
@@ -51,6 +52,19 @@ class _Counted:
     kind: str  # ``pages.PDF`` or ``pages.TIFF``
     pages: int
 
+    def version(self, document: Container) -> str:
+        """The version of each of its pages: the document's, and what was found of it."""
+        return f"{document.version}@{self.sha256}.{self.kind}.{self.pages}" if document.version else ""
+
+    @classmethod
+    def of_version(cls, version: str, document: Container) -> _Counted | None:
+        """What a version says of a document; None where it is of another version of the document."""
+        its, _, told = version.rpartition("@")
+        if not document.version or its != document.version or told.count(".") != 2:
+            return None
+        sha256, kind, count = told.split(".")
+        return cls(sha256, kind, int(count))
+
 
 @dataclass(frozen=True, slots=True)
 class _Rejected:
@@ -76,7 +90,7 @@ class DocumentSource:
                 f"source {place.source!r}: {place.location} needs the extra `documents`.\n"
                 "  pip install 'taskgalaxy-ops[documents]'"
             ) from error
-        self._source, self._location = place.source, place.location
+        self._source, self._location, self._before = place.source, place.location, place.before
         self._pixels = _number(place, "pixels", _PIXELS, _MOST_PIXELS)
         self._most = _number(place, "pages", _PAGES, 1_000_000)
         self._largest = place.decoding.bytes_an_image
@@ -88,13 +102,19 @@ class DocumentSource:
 
     def list(self) -> Iterator[SourceEntry]:
         there = False
+        scanned = {each.file: each.version for each in self._before() if each.file.endswith(f"/{1:05}")}
+
+        def counted(document: Container) -> _Counted | _Rejected:
+            version = scanned.get(document.inside(f"{1:05}"), "")
+            return _Counted.of_version(version, document) or self._counted(document)
+
         with ThreadPoolExecutor(_READERS) as readers:
             found = self._containers.list()
             while part := [*islice(found, _READ_AT_ONCE)]:
                 documents = [each for each in part if isinstance(each, Container)]
                 yield from (each for each in part if not isinstance(each, Container))
-                for document, counted in zip(documents, readers.map(self._counted, documents), strict=True):
-                    yield from self._entries(document, counted)
+                for document, found_in_it in zip(documents, readers.map(counted, documents), strict=True):
+                    yield from self._entries(document, found_in_it)
                 there = there or bool(documents)
         if not there:
             raise SourceError(
@@ -144,7 +164,7 @@ class DocumentSource:
             }
             yield FoundImage(
                 name=document.inside(f"{number:05}"),
-                version=document.version,
+                version=counted.version(document),
                 place=json.dumps(place).encode(),
                 image=page_id(counted.sha256, number, rendering),
                 context={"page": number},
@@ -169,7 +189,7 @@ class DocumentSource:
 
 def _number(place: Place, option: str, default: int, most: int) -> int:
     said = place.options.get(option, str(default))
-    if not (said.isascii() and said.isdigit() and 1 <= int(said[:10]) <= most):
+    if not (said.isascii() and said.isdigit() and len(said) < 10 and 1 <= int(said) <= most):
         raise SourceError(
             f"source {place.source!r}: its option {option} is {said!r}.\n"
             f"  Write a whole number from 1 to {most:,} (`sources.{place.source}.options.{option}`)."
@@ -219,7 +239,7 @@ class _Lately:
 
 
 class _Cache:
-    """What is known of documents, below ``TASKGALAXY_CACHE``: sources are listed often, and documents large."""
+    """What is known of documents that no scan stored yet, below ``TASKGALAXY_CACHE``."""
 
     def __init__(self, version: str) -> None:
         """version: of what counts the pages."""
