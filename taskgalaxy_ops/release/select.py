@@ -137,13 +137,8 @@ class Selection:
 
     def pictures(self) -> Iterator[Picture]:
         """The images of its samples, in order of id."""
-        return map(
-            Picture._make,
-            self.rows.execute(
-                "SELECT image, width, height, format, size, lower(hex(phash)), levels, content, claims, context, "
-                "location FROM pictures ORDER BY rowid"
-            ),
-        )
+        columns = "image, width, height, format, size, lower(hex(phash)), levels, content, claims, context, location"
+        return map(Picture._make, self.rows.execute(f"SELECT {columns} FROM pictures ORDER BY rowid"))
 
     def content(self, picture: int) -> str:
         """The sha256 of an image's file, by the image's number."""
