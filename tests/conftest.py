@@ -157,9 +157,16 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Models]:
+def readings(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where simulated models keep what they read in images: for the servers of all workers of this run."""
+    base = tmp_path_factory.getbasetemp()
+    return (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "readings"
+
+
+@pytest.fixture(scope="session")
+def served(tmp_path_factory: pytest.TempPathFactory, readings: Path) -> Iterator[Models]:
     """One server of simulated models for the session, since it remembers what it read in an image."""
-    server = Models(tmp_path_factory.mktemp("models"))
+    server = Models(tmp_path_factory.mktemp("models"), readings=readings)
     try:
         yield server.start()
     finally:
