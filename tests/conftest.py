@@ -6,6 +6,7 @@ import ipaddress
 import os
 import shutil
 import socket
+import sys
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -86,6 +87,9 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ["HF_HUB_OFFLINE"] = "1"
     # Read when torch is loaded, here or in a child: threads that spin take the core from whoever works.
     os.environ["GOMP_SPINCOUNT"] = "1000"
+    # Each of the many child processes would compile all that it imports, such as Airflow, anew.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    sys.dont_write_bytecode = False
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -153,9 +157,16 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Models]:
+def readings(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where simulated models keep what they read in images: for the servers of all workers of this run."""
+    base = tmp_path_factory.getbasetemp()
+    return (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "readings"
+
+
+@pytest.fixture(scope="session")
+def served(tmp_path_factory: pytest.TempPathFactory, readings: Path) -> Iterator[Models]:
     """One server of simulated models for the session, since it remembers what it read in an image."""
-    server = Models(tmp_path_factory.mktemp("models"))
+    server = Models(tmp_path_factory.mktemp("models"), readings=readings)
     try:
         yield server.start()
     finally:

@@ -17,6 +17,7 @@ SECONDS = {
     "tests/history/test_sentences.py": 55,
     "tests/unit/models/test_local.py": 44,
     "tests/unit/storage/test_log.py": 39,
+    "tests/unit/sources/test_decoders.py": 38,
     "tests/integration/test_wheel.py": 38,
     "tests/dags/test_metrics.py": 37,
     "tests/integration/test_store_contract.py": 33,
@@ -28,7 +29,9 @@ SECONDS = {
     "tests/unit/operations/test_plan.py": 19,
     "tests/unit/finetune/test_run.py": 19,
     "tests/unit/finetune/test_kubernetes_backend.py": 18,
+    "tests/dags/test_notes.py": 17,
     "tests/integration/test_transformers_serve.py": 16,
     "tests/integration/test_services.py": 15,
+    "tests/unit/models/test_encoders.py": 13,
     "tests/integration/test_s3_dialects.py": 12,
 }

@@ -15,6 +15,7 @@ def add(add_command: AddCommand) -> None:
     sub.add_argument("--host", default="127.0.0.1", help="default: %(default)s")
     sub.add_argument("--port", type=int, default=8009, help="default: %(default)s")
     sub.add_argument("--stats", type=Path, help="a file that keeps the counts of /stats over restarts")
+    sub.add_argument("--readings", type=Path, help="a folder that keeps what was read in images over restarts")
     sub.add_argument("--config", type=Path, help="YAML: seed, wrong_share, judges, latency, faults, limits, batches")
     set_help = "a field over it, such as latency=0.2, limits.concurrency=16 or faults.malformed=0.05; repeatable"
     sub.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help=set_help)
@@ -68,5 +69,6 @@ def _simulate(chosen: argparse.Namespace) -> int:
         chosen.stats,
         announce=lambda url: print(f"serving {url}", flush=True),
         canned=chosen.canned,
+        readings=chosen.readings,
     )
     return 0

@@ -76,6 +76,9 @@ _DAGS_FOLDER = {
     "classpath": "airflow.dag_processing.bundles.local.LocalDagBundle",
     "kwargs": {},
 }
+# How long a statement waits for another process's write: by default it fails after five seconds, which a busy machine
+# can take, and the scheduler ends.
+_LOCKED_SECONDS = 30
 _HEARTBEAT_LOST = 20  # seconds after which a task whose process is gone counts as such
 
 
@@ -209,7 +212,7 @@ class AirflowStack:
             "CORE__EXECUTION_API_SERVER_URL": f"{self.url}/execution/",
             "CORE__SIMPLE_AUTH_MANAGER_USERS": f"{USER}:admin",
             "CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(self.home / "passwords.json"),
-            "DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{self.home / 'airflow.db'}",
+            "DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{self.home / 'airflow.db'}?timeout={_LOCKED_SECONDS}",
             "API__BASE_URL": self.url,
             "API__SECRET_KEY": keys["session"],
             "API_AUTH__JWT_SECRET": keys["jwt"],

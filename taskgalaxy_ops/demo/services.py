@@ -267,16 +267,20 @@ class SeaweedFS(Service):
 
 
 class Simulator(Service):
-    """The simulated models' OpenAI-compatible server; ``arguments`` are more of ``taskgalaxy simulate``'s options."""
+    """The simulated models' OpenAI-compatible server; ``arguments`` are more of ``taskgalaxy simulate``'s options.
+
+    readings: the folder that keeps what they read in images; by default one of its own.
+    """
 
     name = "simulator"
     port_names = ("http",)
     start_seconds = 120.0  # it loads an encoder and a text reader
     stop_seconds = 5.0
 
-    def __init__(self, folder: Path, *, arguments: Sequence[str] = ()) -> None:
+    def __init__(self, folder: Path, *, arguments: Sequence[str] = (), readings: Path | None = None) -> None:
         super().__init__(folder)
         self.arguments = tuple(arguments)
+        self.readings = readings or folder / "simulator-readings"
 
     @property
     def url(self) -> str:
@@ -294,7 +298,7 @@ class Simulator(Service):
         return self.folder / "simulator-stats.jsonl"
 
     def command(self) -> Sequence[str]:
-        own = ["--port", str(self.ports["http"]), "--stats", str(self.stats_file)]
+        own = ["--port", str(self.ports["http"]), "--stats", str(self.stats_file), "--readings", str(self.readings)]
         return [sys.executable, "-m", "taskgalaxy_ops.cli", "simulate", *own, *self.arguments]
 
     def healthy(self) -> bool:

@@ -9,6 +9,7 @@ model.
 from __future__ import annotations
 
 import string
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ _TEMPLATE = (
 )
 
 
+@cache  # the corpus takes a quarter of a second to read, and each look at a fine-tune asks for this
 def revision(seed: int) -> str:
     """Identity of the untrained model: its shape, the corpus of its tokens, and the seed of its weights."""
     return fingerprint("tiny", {"version": _VERSION, "shape": _SHAPE, "side": _SIDE, "seed": seed, "corpus": _corpus()})

@@ -25,13 +25,13 @@ _KEPT_SIDE = 2048  # pixels: the longest side of images for other models than `t
 
 def main(folder: Path) -> None:
     """Train as ``train.json`` says; writes the checkpoint to ``output/final`` and its figures to ``result.json``."""
-    from trl import SFTTrainer
-
     began = time.monotonic()
     configuration = json.loads((folder / "train.json").read_text(encoding="utf-8"))
     recipe = Recipe.model_validate(configuration["recipe"])
     model, processor = _base(folder, recipe)
     data, left_out = _dataset(folder / configuration["data"], processor, recipe)
+    from trl import SFTTrainer  # it takes seconds to load: a model or data that cannot be read are told before
+
     trainer = SFTTrainer(
         model=model,
         args=_arguments(folder, recipe),

@@ -1,14 +1,27 @@
-"""What the simulated models remember: the last of what was computed, by key, up to a number. For several threads."""
+"""What the simulated models remember. For several threads.
+
+In memory: the last of what was computed, by key, up to a number. In a folder, if ``keep_in`` names one: what was read
+in images, which takes a second an image and reader, for the next server and for others beside it.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import json
+import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
-from typing import Generic, TypeVar
+from functools import cache
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from taskgalaxy_ops.hashing import fingerprint, sha256_hex
 
 _K = TypeVar("_K", bound=Hashable)
 _V = TypeVar("_V")
+
+_folder: Path | None = None
 
 
 class Memory(Generic[_K, _V]):
@@ -35,3 +48,37 @@ class Memory(Generic[_K, _V]):
 
     def __len__(self) -> int:
         return len(self._known)
+
+
+def keep_in(folder: Path | None) -> None:
+    """Keep what is read from now on in this folder, and take what is there; None: keep nothing. Raises OSError."""
+    global _folder
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+    _folder = folder
+
+
+def kept(reader: str, code: str, image: str, read: Callable[[], Any]) -> Any:
+    """What the reader read in an image, as JSON's values; read where it is not kept, or not by this code.
+
+    code: the file of the reader's code. image: the image's hash. A file that is damaged counts as not there.
+    """
+    if _folder is None:
+        return read()
+    file = _folder / f"{fingerprint('simulator.reading', [reader, _code(code), image])}.json"
+    with contextlib.suppress(OSError, ValueError):
+        return json.loads(file.read_text("utf-8"))
+    made = read()
+    part = file.with_suffix(f".{os.getpid()}-{threading.get_ident()}")
+    with contextlib.suppress(OSError):  # it is read again then
+        part.write_text(json.dumps(made), "utf-8")
+        part.replace(file)
+    return made
+
+
+@cache
+def _code(file: str) -> list[str]:
+    """What decides what a reader reads: its own code, and the engine's version."""
+    from importlib.metadata import version
+
+    return [sha256_hex(Path(file).read_bytes()), version("rapidocr-onnxruntime"), version("onnxruntime")]

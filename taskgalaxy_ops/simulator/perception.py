@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from taskgalaxy_ops.simulator import reading
-from taskgalaxy_ops.simulator.memory import Memory
+from taskgalaxy_ops.simulator.memory import Memory, kept
 from taskgalaxy_ops.simulator.reading import Segment
 
 SURE = 0.66  # of Segment.sure: what is read less surely is not asked about
@@ -111,7 +112,15 @@ class Scene:
             return [], 0
         if not self.key:
             return reading.read(self.rgb)
-        return _readings.get(self.key, lambda: reading.read(self.rgb))
+        return _readings.get(self.key, self._read_once)
+
+    def _read_once(self) -> tuple[list[Segment], int]:
+        def read() -> dict[str, Any]:
+            segments, left_out = reading.read(self.rgb)
+            return {"segments": [asdict(each) for each in segments], "left_out": left_out}
+
+        found = kept("teacher", reading.__file__, self.key, read)
+        return [Segment(**{**each, "colour": tuple(each["colour"])}) for each in found["segments"]], found["left_out"]
 
     @property
     def segments(self) -> list[Segment]:

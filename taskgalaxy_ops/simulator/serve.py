@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from taskgalaxy_ops.errors import ModelError
 from taskgalaxy_ops.simulator.config import SimulatorConfig
+from taskgalaxy_ops.simulator.memory import keep_in
 
 if TYPE_CHECKING:
     import uvicorn
@@ -29,16 +30,19 @@ def serve(
     stats_path: Path | None = None,
     announce: Callable[[str], None] | None = None,
     canned: bool = False,
+    readings: Path | None = None,
 ) -> None:
     """Serve until a signal stops it (SIGINT, SIGTERM).
 
     port: 0 takes a free one. announce: is given the base URL (``http://127.0.0.1:4321/v1``) once connections are
-    taken. canned: replies that cost next to nothing (canned.py), without ``stats_path``. Raises
-    ModelError for an address that is not free, SettingsError and DamageError for ``stats_path``.
+    taken. canned: replies that cost next to nothing (canned.py), without ``stats_path``. readings: a folder that keeps
+    what was read in images for the next server. Raises ModelError for an address that is not free, SettingsError and
+    DamageError for ``stats_path``.
     """
     import uvicorn
 
     _keep_memory()
+    keep_in(readings)
     with _bound(host, port) as bound:
         settings = _settings(config, stats_path, canned)
         if announce:

@@ -98,18 +98,26 @@ def database() -> Iterator[Path]:
     yield _SHARD_ID
 
 
+_sleep = time.sleep
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _soon_again() -> Iterator[None]:
     """``dag.test`` looks again soon where it would wait a second, also after each step that skips what follows it."""
-    sleep = time.sleep
 
     def shorter(seconds: float) -> None:
         waits = sys._getframe(1).f_globals.get("__name__") == "airflow.sdk.definitions.dag"
-        sleep(seconds / 20 if waits else seconds)
+        _sleep(seconds / 20 if waits else seconds)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(time, "sleep", shorter)
         yield
+
+
+@pytest.fixture
+def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``dag.test`` waits as ever, for tests that wait for a process: looking again takes the core from that process."""
+    monkeypatch.setattr(time, "sleep", _sleep)
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -620,11 +620,12 @@ def quick(tmp_path: Path) -> Callable[..., str]:
     return write
 
 
+@pytest.mark.usefixtures("unhurried")
 def test_finetune(
     settings_of: Callable[..., Settings], tmp_path: Path, quick: Callable[..., str], said: Callable[[], str]
 ) -> None:
     pytest.importorskip("trl", reason="the extra `train` is not installed")
-    tuning = {"folder": str(tmp_path / "fine tune"), "poll_seconds": 0.5, "questions": 30}
+    tuning = {"folder": str(tmp_path / "fine tune"), "poll_seconds": 2, "questions": 30}
     store = Workspace.open(settings_of(finetune=tuning))
     states = run("galaxy_finetune", recipe=quick())
     assert (states["check"], states["train"], states[""]) == ("failed", "upstream_failed", "failed")

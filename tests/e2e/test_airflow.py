@@ -280,7 +280,7 @@ def test_a_killed_lane_cleared_in_the_ui_costs_what_was_in_flight(days: Days) ->
     days.models.control(latency=0.5)
     days.client.trigger("galaxy_ingest", {"name": "documents", "location": str(days.folder / "documents")})
     try:
-        victim = wait(lambda: _task(days, "documents", "filter", "running"), 120)
+        victim = wait(lambda: _task(days, "documents", "filter", "running"), 120, every=1.0)
         wait(lambda: days.models.stats()["requests"] >= before["requests"] + 8, 60, every=0.2)
         _kill(victim["pid"])
         sent = days.asked()["filter"] - before["units"]["by_stage"]["filter"]
@@ -487,7 +487,7 @@ def _kill(pid: int) -> None:
             each.send_signal(signal.SIGKILL)
 
 
-def wait(found: Callable[[], Any], seconds: float, every: float = 1.0) -> Any:
+def wait(found: Callable[[], Any], seconds: float, every: float = 2.0) -> Any:
     """What ``found`` gives once it gives something; each look takes the API server some time, too."""
     give_up = time.monotonic() + seconds
     while not (value := found()):

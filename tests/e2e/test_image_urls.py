@@ -31,10 +31,10 @@ WAITING = {"batch": {"poll_seconds": 0.2, "wait_seconds": 60}, "lease_seconds": 
 
 
 @pytest.fixture(scope="module")
-def fetching(seaweedfs: SeaweedFS, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Models]:
+def fetching(seaweedfs: SeaweedFS, tmp_path_factory: pytest.TempPathFactory, readings: Path) -> Iterator[Models]:
     """Simulated models that may read from the store."""
     origin = f"image_origin={seaweedfs.s3_options['endpoint_url']}"
-    server = Models(tmp_path_factory.mktemp("fetching models"), arguments=["--set", origin])
+    server = Models(tmp_path_factory.mktemp("fetching models"), arguments=["--set", origin], readings=readings)
     try:
         yield server.start()
     finally:

@@ -178,6 +178,10 @@ def files_sha256(*paths: Path) -> str:
     return whole.hexdigest()
 
 
+@cache
 def conse_sha256() -> str:
-    """SHA-256 (hex) of everything that decides ConSE's vectors: both networks, the tokenizer and the class names."""
+    """SHA-256 (hex) of everything that decides ConSE's vectors: both networks, the tokenizer and the class names.
+
+    Read once in a process, as the networks are.
+    """
     return files_sha256(efficientnet_file(), minilm_file("model.safetensors"), minilm_file("tokenizer.json"), _IMAGENET)

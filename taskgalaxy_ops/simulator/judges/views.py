@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any, TypeVar
 
 import numpy as np
@@ -13,7 +14,7 @@ from PIL import Image
 
 from taskgalaxy_ops.simulator.judges import palettes, readers
 from taskgalaxy_ops.simulator.judges.readers import Piece
-from taskgalaxy_ops.simulator.memory import Memory
+from taskgalaxy_ops.simulator.memory import Memory, kept
 
 JUDGES = ("a", "b", "c")
 _KEPT = 64  # views that are remembered, those of all judges together; about 5 MB each
@@ -51,7 +52,13 @@ class View:
     def _read(self) -> list[Piece]:
         if not self._key:
             return readers.read(self.judge, self.image)
-        return _readings.get((self.judge, self._key), lambda: readers.read(self.judge, self.image))
+        return _readings.get((self.judge, self._key), self._read_once)
+
+    def _read_once(self) -> list[Piece]:
+        def read() -> list[dict[str, Any]]:
+            return [asdict(piece) for piece in readers.read(self.judge, self.image)]
+
+        return [Piece(**each) for each in kept(f"judge {self.judge}", readers.__file__, self._key, read)]
 
     @property
     def rows(self) -> list[list[Piece]]:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import webdataset
 from fakes import MemoryStore
 from sourcing import files_of, picture, seen, workspace_at
 
@@ -31,6 +30,8 @@ def _cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyP
 
 def shard(path: Path, seeds: range) -> Path:
     """A tar as the package webdataset writes it."""
+    import webdataset  # it loads torch
+
     with webdataset.TarWriter(str(path)) as writer:
         for seed in seeds:
             writer.write({"__key__": f"{seed:06}", "png": picture(seed), "json": {"n": seed}, "txt": "text", "cls": 1})
