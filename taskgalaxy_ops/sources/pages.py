@@ -128,16 +128,20 @@ class _Tiff:
 
     def __init__(self, raw: bytes, bounds: Bounds) -> None:
         self._raw, self._bounds = raw, bounds
-        self._image = Pillow.open(io.BytesIO(raw), formats=["TIFF"])
-        self.pages = int(getattr(self._image, "n_frames", 1))
+        with self._file() as image:
+            self.pages = int(getattr(image, "n_frames", 1))
+
+    def _file(self) -> Pillow.Image:
+        return Pillow.open(io.BytesIO(self._raw), formats=["TIFF"])
 
     def picture(self, number: int, pixels: int) -> Pillow.Image:  # noqa: ARG002 - a scan has pixels of its own
-        self._image.seek(number - 1)
-        check_size(self._image.size, self._bounds)
-        if told := missing_tiles(self._image):
-            raise UnfitError(Reason.TRUNCATED_FILE, told)
-        self._image.load()
-        return flat(self._image, self._raw)
+        with self._file() as image:  # anew: of a page that was decoded before, Pillow lists no parts any more
+            image.seek(number - 1)
+            check_size(image.size, self._bounds)
+            if told := missing_tiles(image):
+                raise UnfitError(Reason.TRUNCATED_FILE, told)
+            image.load()
+            return flat(image, self._raw)
 
 
 def _fewest_bits(picture: Pillow.Image) -> Pillow.Image:
