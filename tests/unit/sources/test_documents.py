@@ -527,7 +527,9 @@ def test_pages_are_drawn_in_this_process_as_in_others() -> None:
     document = pages.opened(raw, Bounds(50_000_000, 32))
     assert not isinstance(document, tuple)
     with Decoders(IngestSettings(workers=1)) as decoders:
-        assert [decoders.page(raw, number, 1) for number in (1, 2)] == [pages.page(document, n, 1) for n in (1, 2)]
+        made = [decoders.page(raw, number, 1) for number in (1, 1, 2, 1)]
+    assert made == [pages.page(document, number, 1) for number in (1, 1, 2, 1)]
+    assert all(isinstance(page, bytes) for page in made), "also where it was drawn before"
 
 
 @pytest.mark.parametrize("images", ["rendition", "original"])
