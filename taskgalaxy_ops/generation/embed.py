@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -57,6 +57,32 @@ def encoded(workspace: Workspace, shard: ImageShard) -> tuple[list[ImageId], Vec
     return ids, vectors
 
 
+def embeddings_of(
+    workspace: Workspace, images: Sequence[tuple[ImageShard, Sequence[ImageId]]]
+) -> tuple[list[ImageId], Vectors]:
+    """Ids and vectors ``(n, d)`` of some live images of each image shard, in the order given. Writes nothing.
+
+    What the store has is read; what it does not have is encoded for this alone. Raises EncoderError.
+    """
+    stage_keys, found = StageKeys(workspace), dict[ImageId, Vectors]()
+    for shard, ids in images:
+        output = workspace.stage_outputs.committed(shard.id).get(("embed", str(stage_keys.embed(shard).key)))
+        if output is not None:
+            wanted = set(ids)
+            kept = zip(*workspace.stage_outputs.load_embeddings(output), strict=True)
+            found.update((image, vector) for image, vector in kept if image in wanted)
+    ordered = [image for _, ids in images for image in ids]
+    if missing := [image for image in ordered if image not in found]:
+        read = _reader(workspace)
+        for batch, vectors in encode_files(workspace.checked_encoder(), missing, read):
+            found.update(zip(batch, vectors, strict=True))
+    return ordered, np.stack([found[image] for image in ordered])
+
+
+def _reader(workspace: Workspace) -> Callable[[ImageId], bytes]:
+    return lambda image: workspace.store.get(keys.blob(image))
+
+
 def _encoded(workspace: Workspace, shards: Sequence[ImageShard]) -> Iterator[tuple[ImageShard, list[ImageId], Vectors]]:
     """Image shards with ids and vectors of their images, in the order given.
 
@@ -76,7 +102,7 @@ def _encoded(workspace: Workspace, shards: Sequence[ImageShard]) -> Iterator[tup
             yield from ids
 
     waiting = np.empty((0, encoder.dim), np.float32)
-    for _, vectors in encode_files(encoder, images(), lambda image: workspace.store.get(keys.blob(image))):
+    for _, vectors in encode_files(encoder, images(), _reader(workspace)):
         waiting = np.concatenate([waiting, vectors])
         while begun and len(begun[0][1]) <= len(waiting):
             shard, ids = begun.popleft()
