@@ -26,6 +26,7 @@ from benchmarks import material, running
 from benchmarks.figures import Book, Figure
 from taskgalaxy_ops.generation.stages.match import match
 from taskgalaxy_ops.models.encoders.base import EmbeddingMatrix, PreparingEncoder, Recipe, Vectors, cores, normalise
+from taskgalaxy_ops.models.encoders.runtimes import computes_bf16
 from taskgalaxy_ops.settings import Settings
 from taskgalaxy_ops.taxonomy.store import TaxonomyStore
 from taskgalaxy_ops.workspace import Workspace
@@ -133,7 +134,7 @@ def _others() -> dict[str, Recipe]:
         "torch fp32, quick decode": Recipe(decode="quick"),
         "openvino fp32, quick decode": Recipe("openvino", None, "quick"),
     }
-    if any(flag in Path("/proc/cpuinfo").read_text() for flag in ("avx512_bf16", "amx_bf16")):
+    if computes_bf16():
         found["torch bf16, quick decode"] = Recipe(None, "bf16", "quick")
         found["openvino bf16, quick decode"] = Recipe("openvino", "bf16", "quick")
     return found

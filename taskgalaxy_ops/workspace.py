@@ -104,7 +104,11 @@ class Workspace:
         if chosen.precision == "int8":
             with contextlib.suppress(NotFoundError):
                 network = self.store.get(self.encoder_network_key)
-        recipe = Recipe(chosen.runtime, chosen.precision, chosen.decode, chosen.fit, network)
+        return self.open_encoder(Recipe(chosen.runtime, chosen.precision, chosen.decode, chosen.fit, network))
+
+    def open_encoder(self, recipe: Recipe) -> Encoder:
+        """The settings' encoder by another recipe, with its weights loaded. Raises EncoderError."""
+        chosen = self.settings.encoder
         return open_encoder(chosen.name, chosen.model, chosen.pretrained, recipe)
 
     @cached_property

@@ -1,4 +1,4 @@
-"""`match --compare`: a second encoder beside the store's."""
+"""`match --compare`, a second encoder beside the store's, and `doctor --encoder`, how the store's computes best."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from taskgalaxy_ops.cli.common import positive, say, workspace_of
 from taskgalaxy_ops.errors import SettingsError
 from taskgalaxy_ops.hashing import fingerprint
 from taskgalaxy_ops.operations.compare_encoders import IMAGES, compare, encoder_settings
+from taskgalaxy_ops.operations.encoder_trials import encoder_trials
 from taskgalaxy_ops.reports.console import show_progress
 from taskgalaxy_ops.reports.html import thumbnail
 from taskgalaxy_ops.reports.pages.encoder_comparison import comparison_page
+from taskgalaxy_ops.reports.text import encoder_trials as trials_text
 from taskgalaxy_ops.reports.text import encoders as encoders_text
 from taskgalaxy_ops.storage import keys
 from taskgalaxy_ops.workspace import Workspace
@@ -34,6 +36,26 @@ def add_compare(sub: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--to", type=Path, metavar="FILE", help="the page; default: among the store's reports")
     sub.set_defaults(command=_match, matching=sub.get_default("command"))
+
+
+def add_trials(sub: argparse.ArgumentParser) -> None:
+    """Add the option of `doctor` that tries the encoder's runtimes and precisions."""
+    help_text = "instead: try the encoder's runtimes and precisions on this machine, for a minute, and recommend one"
+    sub.add_argument("--encoder", action="store_true", help=help_text)
+    sub.set_defaults(command=_doctor, examining=sub.get_default("command"))
+
+
+def _doctor(chosen: argparse.Namespace) -> int:
+    if not chosen.encoder:
+        examining: int = chosen.examining(chosen)
+        return examining
+    workspace = workspace_of(chosen)
+    with show_progress(chosen.quiet or chosen.json) as progress:
+        found = encoder_trials(workspace, progress)
+    settings = workspace.settings.encoder
+    value = {**asdict(found), "recommended": asdict(found.best), "advice": trials_text.recommended(found, settings)}
+    say(chosen, value, trials_text.tried(found, settings))
+    return 0
 
 
 def _count(text: str) -> int | None:

@@ -55,7 +55,10 @@ def add_pilot(add: AddCommand) -> None:
 
 def add_doctor(add: AddCommand) -> None:
     """Add `doctor`."""
-    add("doctor", _doctor, "is all there that a run needs? store, models (one tiny call each), encoder, this machine")
+    sub = add(
+        "doctor", _doctor, "is all there that a run needs? store, models (one tiny call each), encoder, this machine"
+    )
+    encoders.add_trials(sub)
 
 
 def _settings(_: argparse.Namespace) -> int:

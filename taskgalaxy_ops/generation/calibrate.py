@@ -15,8 +15,8 @@ from taskgalaxy_ops.models.encoders.base import (
     PreparingEncoder,
     Recipe,
     Vectors,
-    open_encoder,
 )
+from taskgalaxy_ops.records import TaskTypePath
 from taskgalaxy_ops.storage import keys
 from taskgalaxy_ops.storage.registry.state import ImageShard
 from taskgalaxy_ops.taxonomy import label_text
@@ -41,7 +41,7 @@ def ensure_calibrated(workspace: Workspace, shards: Sequence[ImageShard]) -> Non
     chosen, key = workspace.settings.encoder, workspace.encoder_network_key
     if chosen.precision != "int8" or next(iter(workspace.store.list(key)), None):
         return
-    exact = open_encoder(chosen.name, chosen.model, chosen.pretrained, Recipe(None, None, chosen.decode, chosen.fit))
+    exact = workspace.open_encoder(Recipe(None, None, chosen.decode, chosen.fit))
     if not isinstance(exact, CalibratingEncoder):
         raise EncoderError(f"encoder {chosen.name!r} has no int8.\n  Leave encoder.precision unset.")
     denied = workspace.registry.denied()
@@ -50,13 +50,8 @@ def ensure_calibrated(workspace: Workspace, shards: Sequence[ImageShard]) -> Non
         return
     images = [exact.prepare(workspace.store.get(keys.blob(image))) for image in ids[: _IMAGES + _CHECKED]]
     network = exact.calibrated(images[:_IMAGES])
-    small = open_encoder(
-        chosen.name,
-        chosen.model,
-        chosen.pretrained,
-        Recipe(chosen.runtime, chosen.precision, chosen.decode, chosen.fit, network),
-    )
-    leaves = sorted((node.path for node in TaxonomyStore(workspace).version().leaves()), key=_drawn)[:_TYPES]
+    small = workspace.open_encoder(Recipe(chosen.runtime, chosen.precision, chosen.decode, chosen.fit, network))
+    leaves = drawn_types(workspace)
     types = EmbeddingMatrix(tuple(leaves), exact.encode_texts([label_text(path) for path in leaves]))
     checked = images[-_CHECKED:]
     assert isinstance(small, PreparingEncoder)
@@ -84,6 +79,11 @@ def recall(exact: Vectors, found: Vectors, types: EmbeddingMatrix, k: int = _TOP
         for each in match(EmbeddingMatrix(names, found), types, k=k)
     ]
     return float(np.mean(hits)) if hits else 1.0
+
+
+def drawn_types(workspace: Workspace) -> list[TaskTypePath]:
+    """Up to a thousand task types of the newest version, drawn by hash: those that recall is counted among."""
+    return sorted((node.path for node in TaxonomyStore(workspace).version().leaves()), key=_drawn)[:_TYPES]
 
 
 def _drawn(path: str) -> str:

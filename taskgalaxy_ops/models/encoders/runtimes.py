@@ -45,6 +45,16 @@ def forward(network: Any, recipe: Recipe, example: Any) -> Forward:
     return by_torch(network, recipe.precision)
 
 
+def computes_bf16() -> bool:
+    """Whether this machine computes in bfloat16, rather than by float32: a GPU, or the processor."""
+    import torch
+
+    if torch.cuda.is_available():
+        return True
+    info = Path("/proc/cpuinfo")
+    return info.exists() and any(flag in info.read_text() for flag in ("avx512_bf16", "amx_bf16"))
+
+
 def by_torch(network: Callable[[Any], Any], precision: str | None) -> Forward:
     """By torch, exactly: no TF32 on a GPU."""
     import torch
