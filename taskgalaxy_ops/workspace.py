@@ -19,6 +19,7 @@ from taskgalaxy_ops.models.opening import register_heif
 from taskgalaxy_ops.prompts import load_prompts
 from taskgalaxy_ops.settings import CapSettings, Settings, parse_settings
 from taskgalaxy_ops.storage import Store, keys, open_store, s3_options_from_environment
+from taskgalaxy_ops.storage.downloads import downloaded
 from taskgalaxy_ops.storage.edits import Edits
 from taskgalaxy_ops.storage.ledger import NANO, Caps, Ledger, Scopes
 from taskgalaxy_ops.storage.log import Log
@@ -107,9 +108,14 @@ class Workspace:
         return self.open_encoder(Recipe(chosen.runtime, chosen.precision, chosen.decode, chosen.fit, network))
 
     def open_encoder(self, recipe: Recipe) -> Encoder:
-        """The settings' encoder by another recipe, with its weights loaded. Raises EncoderError."""
-        chosen = self.settings.encoder
-        return open_encoder(chosen.name, chosen.model, chosen.pretrained, recipe)
+        """The settings' encoder by another recipe, with its weights loaded. Raises EncoderError.
+
+        Weights in S3 are downloaded, once a machine; StoreError where they cannot be.
+        """
+        chosen, weights = self.settings.encoder, self.settings.encoder.pretrained
+        if weights and weights.startswith("s3://"):
+            weights = str(downloaded(weights, **self.s3_options))
+        return open_encoder(chosen.name, chosen.model, weights, recipe)
 
     @cached_property
     def encoder_network_key(self) -> str:

@@ -121,7 +121,7 @@ def encoder_trials(workspace: Workspace, progress: Progress | None = None, secon
     for runtime, precision, decode in _WAYS:
         try:
             if exact is not None and time.monotonic() > until:
-                raise EncoderError(f"not tried: {seconds:.0f} seconds were over")
+                raise EncoderError(f"the {seconds:.0f} seconds were over")
             forward, whole, vectors = bench.tried(Recipe(runtime, precision, decode, chosen.fit))
         except EncoderError as error:
             found.missing[" ".join(filter(None, (runtime, precision, decode))) or "float32"] = str(error)

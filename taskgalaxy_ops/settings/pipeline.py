@@ -19,7 +19,7 @@ class EncoderSettings(Strict):
         examples=list(ENCODERS.shipped),
     )
     model: str | None = Field(None, description="open_clip model, e.g. ViT-L-14, or hf-hub:…; transformers' repository")
-    pretrained: str | None = Field(None, description="open_clip tag, e.g. openai, or a checkpoint file")
+    pretrained: str | None = Field(None, description="open_clip tag, e.g. openai, or a checkpoint file, also s3://…")
     # Left out of what is kept and hashed where they are unset: they came later, and change nothing made before them.
     runtime: Literal["torch", "onnxruntime", "openvino"] | None = Field(
         None, description="what computes; null: the encoder's own", exclude_if=lambda chosen: chosen is None

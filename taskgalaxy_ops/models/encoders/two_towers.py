@@ -130,7 +130,7 @@ def place(options: EncoderOptions) -> str:
     """The device that is asked for; else a GPU if there is one, unless the recipe's runtime needs the processor."""
     import torch
 
-    on_cpu = options.recipe.runtime == "openvino" or not torch.cuda.is_available()
+    on_cpu = options.recipe.runtime in {"openvino", "onnxruntime"} or not torch.cuda.is_available()
     return options.device or ("cpu" if on_cpu else "cuda")
 
 

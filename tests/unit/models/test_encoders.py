@@ -333,7 +333,9 @@ def test_padding_shows_the_whole_image(encoder):
 
 
 @pytest.mark.parametrize(
-    "recipe", [Recipe("openvino"), Recipe("torch", "bf16"), Recipe(None, None, "quick", "pad")], ids=str
+    "recipe",
+    [Recipe("openvino"), Recipe("onnxruntime"), Recipe("torch", "bf16"), Recipe(None, None, "quick", "pad")],
+    ids=str,
 )
 def test_open_clip_follows_a_recipe_and_names_it(tiny_clip, recipe):
     pytest.importorskip("openvino")
@@ -358,11 +360,32 @@ def test_int8_runs_the_network_that_was_calibrated(tiny_clip):
         open_encoder("open_clip", *tiny_clip, Recipe("openvino", "int8"), batch=2)
 
 
+def test_conse_runs_by_openvino_too_from_several_threads(encoder):
+    pytest.importorskip("openvino")
+    other = open_encoder("conse", None, None, Recipe("openvino"), threads=3)
+    images = [*photos().values()] * 4
+    together = other.encode_images(images)
+    assert ((encoder.encode_images(images) * together).sum(axis=1) > 0.9999).all()
+    assert np.array_equal(together, np.concatenate([other.encode_images([image]) for image in images]))
+    assert np.array_equal(encoder.encode_texts(TEXTS), other.encode_texts(TEXTS))
+    assert other.identity == {**encoder.identity, "runtime": "openvino"}
+
+
+def test_conse_runs_in_int8(encoder):
+    pytest.importorskip("nncf")
+    network = encoder.calibrated([encoder.prepare(raw) for raw in jpegs()])
+    small = open_encoder("conse", None, None, Recipe("openvino", "int8", None, None, network))
+    images = list(photos().values())
+    assert ((encoder.encode_images(images) * small.encode_images(images)).sum(axis=1) > 0.9).all()
+    assert {**encoder.identity, "runtime": "openvino", "precision": "int8"}.items() <= small.identity.items()
+    assert small.identity["network"] == hashlib.sha256(network).hexdigest()
+
+
 def test_a_recipe_that_cannot_be_followed_is_refused(tiny_clip, monkeypatch):
     with pytest.raises(EncoderError, match=r"'conse' has no precision 'bf16'\.\n  Leave encoder.precision unset"):
         open_encoder("conse", None, None, Recipe(None, "bf16"))
-    with pytest.raises(EncoderError, match="onnxruntime does not compute this network in fp32"):
-        open_encoder("open_clip", *tiny_clip, Recipe("onnxruntime"))
+    with pytest.raises(EncoderError, match="onnxruntime does not compute this network in bf16"):
+        open_encoder("open_clip", *tiny_clip, Recipe("onnxruntime", "bf16"))
     monkeypatch.setitem(sys.modules, "openvino", None)
     with pytest.raises(EncoderError, match=r"pip install 'taskgalaxy-ops\[openvino\]'"):
         open_encoder("open_clip", *tiny_clip, Recipe("openvino"))

@@ -100,8 +100,8 @@ def test_every_way_is_tried_or_said_why_not_and_nothing_is_written(
 def test_no_further_way_is_begun_once_the_time_is_over(store: Workspace) -> None:
     pipeline.ingest(store, "mine")
     tells = trials.encoder_trials(store, seconds=0)
-    assert [(each.runtime, each.decode) for each in tells.trials] == [(None, None)]
-    assert set(tells.missing.values()) == {"not tried: 0 seconds were over"}
+    assert [(each.runtime, each.decode) for each in tells.trials] == [(None, None)], "what others are compared with"
+    assert set(tells.missing.values()) == {"the 0 seconds were over"}
 
 
 def test_the_command_recommends_nothing_untested_where_the_store_has_no_image(
