@@ -113,7 +113,7 @@ bench-gateway: $(VENV)/.demo bench-peers  ## the gateway against what a server a
 bench-ingest: $(VENV)/.demo  ## images a second through ingest against decoding alone, on all cores
 	@$(RUN) -m benchmarks.ingest
 
-bench-matching: $(VENV)/.dev  ## embed and match against what the machine can do, 10 minutes; FIGURES="speed conse topk memory" chooses
+bench-matching: $(VENV)/.dev  ## embed and match against what the machine can do, 10 minutes; FIGURES="speed conse exact topk memory" chooses
 	@$(RUN) -m benchmarks.matching $(FIGURES)
 
 bench-scale: $(VENV)/.demo  ## what a shard costs, 256 writers simulated, and docs/scale.md's tables from both
