@@ -115,7 +115,8 @@ class Workspace:
         chosen, weights = self.settings.encoder, self.settings.encoder.pretrained
         if weights and weights.startswith("s3://"):
             weights = str(downloaded(weights, **self.s3_options))
-        return open_encoder(chosen.name, chosen.model, weights, recipe)
+        compiled: dict[str, Any] = {"compiled": True} if chosen.compiled else {}
+        return open_encoder(chosen.name, chosen.model, weights, recipe, **compiled)
 
     @cached_property
     def encoder_network_key(self) -> str:
@@ -124,8 +125,9 @@ class Workspace:
 
     @cached_property
     def _encoder_settings_hash(self) -> str:
-        # Templates change no image's embedding: under others, images need not be encoded again.
-        return fingerprint("encoder.settings", self.settings.encoder.model_dump(exclude={"templates"}))[:32]
+        # Neither changes an image's embedding: under others, images need not be encoded again.
+        chosen = self.settings.encoder.model_dump(exclude={"templates", "compiled"})
+        return fingerprint("encoder.settings", chosen)[:32]
 
     @cached_property
     def encoder_id(self) -> str:

@@ -118,7 +118,7 @@ class ConseEncoder:
         """See ``Encoder.identity``. A text's shape depends on its own length alone, hence ``tokens``."""
         import onnxruntime
 
-        recipe = self._recipe.fields()
+        recipe = {name: value for name, value in self._recipe.fields().items() if value != "device"}
         followed = recipe if self._recipe.runtime == "openvino" else {"decode", "fit"} & recipe.keys()
         return {
             "name": "conse",

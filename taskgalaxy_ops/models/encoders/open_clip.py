@@ -12,6 +12,7 @@ from typing import Any
 
 from taskgalaxy_ops.errors import EncoderError
 from taskgalaxy_ops.models.encoders.base import EncoderOptions
+from taskgalaxy_ops.models.encoders.on_device import Scaling
 from taskgalaxy_ops.models.encoders.two_towers import Towers, TwoTowersEncoder, place
 
 _SELF_CONTAINED = ("hf-hub:", "local-dir:")  # a model of such a name has its own weights
@@ -52,8 +53,18 @@ class OpenClipEncoder(TwoTowersEncoder):
             texts=network.encode_text,
             tokens=tokenizer,
             preprocess=preprocess,
+            scaling=_scaling(network),
         )
         super().__init__(towers, options, device)
+
+
+def _scaling(network: Any) -> Scaling | None:
+    """What the network's own preprocessing does, if it is the middle square, bicubic."""
+    chosen = network.visual.preprocess_cfg
+    height, width = chosen["size"] if isinstance(chosen["size"], tuple | list) else (chosen["size"],) * 2
+    if height != width or (chosen["interpolation"], chosen["resize_mode"]) != ("bicubic", "shortest"):
+        return None
+    return Scaling(height, tuple(chosen["mean"]), tuple(chosen["std"]))
 
 
 def _checked(options: EncoderOptions) -> str:

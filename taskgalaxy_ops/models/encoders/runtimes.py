@@ -30,8 +30,8 @@ Forward = Callable[[Any], Vectors]  # pixels, a torch tensor (batch, 3, side, si
 
 _FILES = ("network.xml", "network.bin")
 _WAYS = {
-    *((None, precision) for precision in (None, "bf16")),
-    *(("torch", precision) for precision in (None, "bf16")),
+    *((None, precision) for precision in (None, "bf16", "fp16")),
+    *(("torch", precision) for precision in (None, "bf16", "fp16")),
     *(("openvino", precision) for precision in (None, "bf16", "int8")),
     ("onnxruntime", None),
 }
@@ -48,14 +48,19 @@ def forward(network: Any, recipe: Recipe, example: Any) -> Forward:
     if (recipe.runtime, recipe.precision) not in _WAYS:
         raise EncoderError(
             f"encoder: {recipe.runtime or 'torch'} does not compute this network in {recipe.precision or 'fp32'}.\n"
-            "  Set encoder.runtime to torch (fp32, bf16), onnxruntime (fp32) or openvino (fp32, bf16, int8), or leave "
-            "both unset."
+            "  Set encoder.runtime to torch (fp32, bf16, fp16), onnxruntime (fp32) or openvino (fp32, bf16, int8), or "
+            "leave both unset."
         )
     if recipe.runtime == "openvino":
         run = by_openvino(lambda: _converted(network, example), recipe)
         return lambda pixels: run(pixels.numpy())
     if recipe.runtime == "onnxruntime":
         return _onnxruntime(network, example)
+    if recipe.precision == "fp16" and example.device.type == "cpu":
+        raise EncoderError(
+            "encoder: its precision is fp16, which is for GPUs, and this machine has none that torch can use.\n"
+            "  Embed on a machine with a GPU, or leave encoder.precision unset."
+        )
     return by_torch(network, recipe.precision)
 
 
@@ -75,7 +80,8 @@ def by_torch(network: Callable[[Any], Any], precision: str | None) -> Forward:
 
     def run(pixels: Any) -> Vectors:
         exact = torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False)
-        half = torch.autocast(pixels.device.type, torch.bfloat16, enabled=precision == "bf16")
+        kind = torch.float16 if precision == "fp16" else torch.bfloat16
+        half = torch.autocast(pixels.device.type, kind, enabled=precision is not None)
         with torch.inference_mode(), exact, half:
             result: Vectors = network(pixels).float().cpu().numpy()
         return result
