@@ -459,6 +459,18 @@ def test_transformers_says_what_it_lacks(saved, tmp_path):
         open_encoder("transformers", saved, None, Recipe(fit="pad"))
 
 
+@pytest.mark.parametrize("fit", [None, "pad"])
+def test_open_clip_prepares_to_the_last_bit_as_its_own_preprocessing_does(tiny_clip, fit):
+    import open_clip
+
+    encoder = open_encoder("open_clip", *tiny_clip, Recipe(fit=fit), device="cpu")
+    how = {"image_resize_mode": "longest"} if fit else {}
+    _, _, own = open_clip.create_model_and_transforms(tiny_clip[0], pretrained=tiny_clip[1], **how)
+    for raw in jpegs():
+        assert np.array_equal(encoder.prepare(raw), own(upright(raw)).numpy())
+    assert encoder.towers.preprocess.__name__ == "prepared", "without torch's threads"
+
+
 # decode: device
 
 
