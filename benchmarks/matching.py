@@ -109,10 +109,11 @@ def speed(bench: Bench) -> None:
     encoders = {
         name: sides.clip(bench.weights, recipe) if recipe.fields() else plain for name, recipe in recipes.items()
     }
-    quick = sides.clip(bench.weights, Recipe(decode="quick"))
-    images = [quick.prepare(path.read_bytes()) for path in sorted(bench.source.iterdir())[:_CALIBRATED]]
-    small = Recipe("openvino", "int8", "quick", None, quick.calibrated(images))
-    encoders["openvino int8, quick decode"] = sides.clip(bench.weights, small)
+    for decode in ("quick", "device"):
+        whole = sides.clip(bench.weights, Recipe(decode=decode))
+        images = [whole.prepare(path.read_bytes()) for path in sorted(bench.source.iterdir())[:_CALIBRATED]]
+        small = Recipe("openvino", "int8", decode, None, whole.calibrated(images))
+        encoders[f"openvino int8, {decode} decode"] = sides.clip(bench.weights, small)
     stores = {name: sides.using(bench.store, encoder) for name, encoder in encoders.items()}
     types = TaxonomyStore(stores["torch fp32"]).embeddings()
     files = {claim.image: claim.file for claim in bench.store.registry.claims()}
@@ -146,13 +147,13 @@ def speed(bench: Bench) -> None:
 
 def _others() -> dict[str, Recipe]:
     """By name, the recipes beside the default that this processor is quick with."""
-    found = {
-        "torch fp32, quick decode": Recipe(decode="quick"),
-        "openvino fp32, quick decode": Recipe("openvino", None, "quick"),
-    }
-    if computes_bf16():
-        found["torch bf16, quick decode"] = Recipe(None, "bf16", "quick")
-        found["openvino bf16, quick decode"] = Recipe("openvino", "bf16", "quick")
+    found = {}
+    for decode in ("quick", "device"):
+        found[f"torch fp32, {decode} decode"] = Recipe(decode=decode)
+        found[f"openvino fp32, {decode} decode"] = Recipe("openvino", None, decode)
+        if computes_bf16():
+            found[f"torch bf16, {decode} decode"] = Recipe(None, "bf16", decode)
+            found[f"openvino bf16, {decode} decode"] = Recipe("openvino", "bf16", decode)
     return found
 
 

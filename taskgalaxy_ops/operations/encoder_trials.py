@@ -37,6 +37,12 @@ SECONDS = 60.0  # after which no further way is begun
 # Runtime, precision and decoding; float32 first, for the others are compared with it, then the likeliest to be best.
 _WAYS = (
     (None, None, None),
+    (None, None, "device"),
+    ("openvino", "int8", "device"),
+    ("openvino", None, "device"),
+    ("openvino", "bf16", "device"),
+    (None, "bf16", "device"),
+    ("onnxruntime", None, "device"),
     (None, None, "quick"),
     ("openvino", "int8", "quick"),
     ("openvino", None, "quick"),
