@@ -102,7 +102,7 @@ $(VLLM)/.made: tests/vllm/requirements.txt
 test-vllm: $(VENV)/.dev $(VLLM)/.made  ## the command line against a real vLLM on the CPU, killed and set up wrongly; a quarter of an hour, 3 GB of disk
 	@TASKGALAXY_VLLM=$(VLLM)/bin/python $(RUN) -m pytest tests/vllm -s
 
-bench: bench-engine bench-gateway bench-ingest bench-matching  ## all benchmarks: a line a figure, and build/bench/*.jsonl (SCALE=0.1: a tenth of the images)
+bench: bench-engine bench-gateway bench-matching  ## all benchmarks: a line a figure, and build/bench/*.jsonl (SCALE=0.1: a tenth of the images)
 
 bench-engine: $(VENV)/.demo  ## what the engine itself costs, 20 minutes; FIGURES="cpu journal" chooses
 	@$(RUN) -m benchmarks.engine $(FIGURES)
@@ -112,10 +112,10 @@ bench-gateway: $(VENV)/.demo bench-peers  ## the gateway against what a server a
 	@$(if $(FIGURES),,$(RUN) -m benchmarks.money)
 	@$(if $(FIGURES),,$(RUN) -m benchmarks.batches)
 
-bench-ingest: $(VENV)/.demo  ## images a second through ingest against decoding alone, on all cores
-	@$(RUN) -m benchmarks.ingest
+bench-ingest: $(VENV)/.dev  ## of these, images a second through ingest against decoding alone
+	@$(RUN) -m benchmarks.matching ingest
 
-bench-matching: $(VENV)/.dev  ## embed and match against what the machine can do, 10 minutes; FIGURES="speed conse topk memory" chooses
+bench-matching: $(VENV)/.dev  ## embed and match against what the machine can do, 10 minutes; FIGURES="speed conse exact topk memory" chooses
 	@$(RUN) -m benchmarks.matching $(FIGURES)
 
 bench-scale: $(VENV)/.demo  ## what a shard costs, 256 writers simulated, and docs/scale.md's tables from both

@@ -82,7 +82,7 @@ def ingested(location: str, folder: Path, count: int) -> float:
 
 def tars(files: Sequence[Path], folder: Path) -> str:
     """The files in WebDataset tars. Returns their location."""
-    folder.mkdir()
+    folder.mkdir(parents=True)
     for number, part in enumerate(_parts(files)):
         with tarfile.open(folder / f"{number:04d}.tar", "w") as tar:
             for file in part:

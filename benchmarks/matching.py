@@ -2,7 +2,8 @@
 
 The sides (matching_sides.py) take turns on the same images in one process, an image shard at a time, so that other
 load on the machine meets all of them. A precision that the processor does not compute in is left out, and said.
-``SCALE=0.1`` takes a tenth of the images; arguments choose figures: speed, conse, topk, memory.
+``SCALE=0.1`` takes a tenth of the images; arguments choose figures: speed, conse, exact, topk,
+memory.
 """
 
 from __future__ import annotations
@@ -21,12 +22,28 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks import ingest as ingest_figures
 from benchmarks import matching_sides as sides
 from benchmarks import material, running
 from benchmarks.figures import Book, Figure
+from taskgalaxy_ops.generation.calibrate import recall
 from taskgalaxy_ops.generation.stages.match import match
-from taskgalaxy_ops.models.encoders.base import EmbeddingMatrix, PreparingEncoder, Recipe, Vectors, cores, normalise
+from taskgalaxy_ops.models.encoders.base import (
+    CalibratingEncoder,
+    EmbeddingMatrix,
+    PreparingEncoder,
+    Recipe,
+    Vectors,
+    cores,
+    normalise,
+    open_encoder,
+)
+from taskgalaxy_ops.models.encoders.runtimes import computes_bf16
+from taskgalaxy_ops.models.encoders.stream import encode_files
+from taskgalaxy_ops.models.rendering import upright
 from taskgalaxy_ops.settings import Settings
+from taskgalaxy_ops.sources.builtin import build
+from taskgalaxy_ops.taxonomy import TaxonomyVersion, label_text, load_seeds
 from taskgalaxy_ops.taxonomy.store import TaxonomyStore
 from taskgalaxy_ops.workspace import Workspace
 
@@ -39,6 +56,7 @@ MANY = 10  # times the images, of which the memory is compared with that of IMAG
 _GOALS = {"fp32": (None, None), "bf16": (4.0, 2.2), "int8": (6.5, 3.5)}  # of vs_reference and vs_dataloader
 _EXACT = {"fp32": 1.0, "bf16": 0.97, "int8": 0.95}
 _CALIBRATED = 64  # images that int8 takes its ranges from
+_REAL = {"photos": None, "documents": 200}  # built-in sources of ``exact``, and how many pictures of each
 
 
 class Bench:
@@ -92,10 +110,11 @@ def speed(bench: Bench) -> None:
     encoders = {
         name: sides.clip(bench.weights, recipe) if recipe.fields() else plain for name, recipe in recipes.items()
     }
-    quick = sides.clip(bench.weights, Recipe(decode="quick"))
-    images = [quick.prepare(path.read_bytes()) for path in sorted(bench.source.iterdir())[:_CALIBRATED]]
-    small = Recipe("openvino", "int8", "quick", None, quick.calibrated(images))
-    encoders["openvino int8, quick decode"] = sides.clip(bench.weights, small)
+    for decode in ("quick", "device"):
+        whole = sides.clip(bench.weights, Recipe(decode=decode))
+        images = [whole.prepare(path.read_bytes()) for path in sorted(bench.source.iterdir())[:_CALIBRATED]]
+        small = Recipe("openvino", "int8", decode, None, whole.calibrated(images))
+        encoders[f"openvino int8, {decode} decode"] = sides.clip(bench.weights, small)
     stores = {name: sides.using(bench.store, encoder) for name, encoder in encoders.items()}
     types = TaxonomyStore(stores["torch fp32"]).embeddings()
     files = {claim.image: claim.file for claim in bench.store.registry.claims()}
@@ -129,13 +148,13 @@ def speed(bench: Bench) -> None:
 
 def _others() -> dict[str, Recipe]:
     """By name, the recipes beside the default that this processor is quick with."""
-    found = {
-        "torch fp32, quick decode": Recipe(decode="quick"),
-        "openvino fp32, quick decode": Recipe("openvino", None, "quick"),
-    }
-    if any(flag in Path("/proc/cpuinfo").read_text() for flag in ("avx512_bf16", "amx_bf16")):
-        found["torch bf16, quick decode"] = Recipe(None, "bf16", "quick")
-        found["openvino bf16, quick decode"] = Recipe("openvino", "bf16", "quick")
+    found = {}
+    for decode in ("quick", "device"):
+        found[f"torch fp32, {decode} decode"] = Recipe(decode=decode)
+        found[f"openvino fp32, {decode} decode"] = Recipe("openvino", None, decode)
+        if computes_bf16():
+            found[f"torch bf16, {decode} decode"] = Recipe(None, "bf16", decode)
+            found[f"openvino bf16, {decode} decode"] = Recipe("openvino", "bf16", decode)
     return found
 
 
@@ -187,6 +206,37 @@ def conse(bench: Bench) -> None:
     bench.add("conse_of_limit", median(ratios), 0.9, images_a_second=round(1 / median(took), 2))
 
 
+def exact(bench: Bench) -> None:
+    """Recall by the default encoder on real pictures, with the task types that ship: random weights share few types."""
+    built = [build(name, bench.folder / name, limit) for name, limit in _REAL.items()]
+    files = sorted(file for folder in built for file in folder.iterdir() if file.suffix in {".jpg", ".png"})
+    raws = [file.read_bytes() for file in files]
+    plain = open_encoder("conse")
+    assert isinstance(plain, CalibratingEncoder)
+    one_at_a_time = np.concatenate([plain.encode_images([upright(raw)]) for raw in raws])
+    paths = sorted(leaf.path for leaf in TaxonomyVersion(0, None, tuple(load_seeds(None))).leaves())
+    types = EmbeddingMatrix(tuple(paths), plain.encode_texts([label_text(path) for path in paths]))
+    network = plain.calibrated([plain.prepare(raw) for raw in raws[:: max(1, len(raws) // _CALIBRATED)]])
+    recipes = {"fp32": Recipe(), "fp32_quick": Recipe(decode="quick"), "fp32_openvino": Recipe("openvino")}
+    recipes["int8"] = Recipe("openvino", "int8", None, None, network)
+    recipes |= {"bf16": Recipe("openvino", "bf16")} if computes_bf16() else {}
+    found = {}
+    for name, recipe in recipes.items():
+        stream = encode_files(open_encoder("conse", None, None, recipe), raws, lambda raw: raw)
+        found[name] = round(recall(one_at_a_time, np.concatenate([vectors for _, vectors in stream]), types), 4)
+    for precision, goal in _EXACT.items():
+        if precision in found:
+            bench.book.add(
+                Figure(
+                    f"matching.exact_{precision}_conse",
+                    found[precision],
+                    goal,
+                    "higher",
+                    {"images": len(raws), "types": len(paths), "recall": found},
+                )
+            )
+
+
 def topk(bench: Bench) -> None:
     """Compare the exact top-k with the bare matrix product, a thousand images at a time."""
     rng = np.random.default_rng(0)
@@ -233,7 +283,14 @@ def worker(folder: Path, count: int, name: str) -> None:
     print(json.dumps({"peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}))
 
 
-FIGURES: Mapping[str, Callable[[Bench], None]] = {figure.__name__: figure for figure in (topk, conse, memory, speed)}
+def ingest(bench: Bench) -> None:
+    """Images a second through ingest, of a folder against decoding alone, and of containers against a folder."""
+    ingest_figures.measure(bench.book, bench.folder / "ingest", bench.scale)
+
+
+FIGURES: Mapping[str, Callable[[Bench], None]] = {
+    figure.__name__: figure for figure in (topk, conse, exact, ingest, memory, speed)
+}
 
 
 def main(*chosen: str) -> None:

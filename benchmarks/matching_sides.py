@@ -49,7 +49,7 @@ def photographs(folder: Path, count: int, distinct: int = 300) -> None:
         Image.fromarray((smooth + grain).clip(0, 255).astype(np.uint8)).save(folder / f"{number:05d}.jpg", quality=85)
 
 
-def weights(folder: Path) -> Path:
+def weights(folder: Path, model: str = MODEL) -> Path:
     """A checkpoint of the network with seeded random weights."""
     import open_clip
     import torch
@@ -57,7 +57,7 @@ def weights(folder: Path) -> Path:
     file = folder / "random.pt"
     if not file.exists():
         torch.manual_seed(0)
-        torch.save(open_clip.create_model(MODEL).state_dict(), file)
+        torch.save(open_clip.create_model(model).state_dict(), file)
     return file
 
 

@@ -19,6 +19,7 @@ from taskgalaxy_ops.models.opening import register_heif
 from taskgalaxy_ops.prompts import load_prompts
 from taskgalaxy_ops.settings import CapSettings, Settings, parse_settings
 from taskgalaxy_ops.storage import Store, keys, open_store, s3_options_from_environment
+from taskgalaxy_ops.storage.downloads import downloaded
 from taskgalaxy_ops.storage.edits import Edits
 from taskgalaxy_ops.storage.ledger import NANO, Caps, Ledger, Scopes
 from taskgalaxy_ops.storage.log import Log
@@ -104,8 +105,18 @@ class Workspace:
         if chosen.precision == "int8":
             with contextlib.suppress(NotFoundError):
                 network = self.store.get(self.encoder_network_key)
-        recipe = Recipe(chosen.runtime, chosen.precision, chosen.decode, chosen.fit, network)
-        return open_encoder(chosen.name, chosen.model, chosen.pretrained, recipe)
+        return self.open_encoder(Recipe(chosen.runtime, chosen.precision, chosen.decode, chosen.fit, network))
+
+    def open_encoder(self, recipe: Recipe) -> Encoder:
+        """The settings' encoder by another recipe, with its weights loaded. Raises EncoderError.
+
+        Weights in S3 are downloaded, once a machine; StoreError where they cannot be.
+        """
+        chosen, weights = self.settings.encoder, self.settings.encoder.pretrained
+        if weights and weights.startswith("s3://"):
+            weights = str(downloaded(weights, **self.s3_options))
+        compiled: dict[str, Any] = {"compiled": True} if chosen.compiled else {}
+        return open_encoder(chosen.name, chosen.model, weights, recipe, **compiled)
 
     @cached_property
     def encoder_network_key(self) -> str:
@@ -114,8 +125,9 @@ class Workspace:
 
     @cached_property
     def _encoder_settings_hash(self) -> str:
-        # Templates change no image's embedding: under others, images need not be encoded again.
-        return fingerprint("encoder.settings", self.settings.encoder.model_dump(exclude={"templates"}))[:32]
+        # Neither changes an image's embedding: under others, images need not be encoded again.
+        chosen = self.settings.encoder.model_dump(exclude={"templates", "compiled"})
+        return fingerprint("encoder.settings", chosen)[:32]
 
     @cached_property
     def encoder_id(self) -> str:

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from taskgalaxy_ops import pipeline
+from taskgalaxy_ops.cli import encoders
 from taskgalaxy_ops.cli.common import LOST, PENDING, AddCommand, loaded, positive, say, workspace_of
 from taskgalaxy_ops.errors import SourceError
 from taskgalaxy_ops.generation.results import RunResults
@@ -41,6 +42,8 @@ def add_stages(add: AddCommand) -> None:
         sub = add(name, _generate, about)
         sub.add_argument("--source", action="append", metavar="SOURCE", help="only this source's shards; repeatable")
         sub.set_defaults(last_stage=NAMES[-1] if name == "generate" else name)
+        if name == "match":
+            encoders.add_compare(sub)
 
 
 def add_pilot(add: AddCommand) -> None:
@@ -52,7 +55,10 @@ def add_pilot(add: AddCommand) -> None:
 
 def add_doctor(add: AddCommand) -> None:
     """Add `doctor`."""
-    add("doctor", _doctor, "is all there that a run needs? store, models (one tiny call each), encoder, this machine")
+    sub = add(
+        "doctor", _doctor, "is all there that a run needs? store, models (one tiny call each), encoder, this machine"
+    )
+    encoders.add_trials(sub)
 
 
 def _settings(_: argparse.Namespace) -> int:

@@ -17,9 +17,8 @@ from taskgalaxy_ops.models.encoders.base import (
     PreparingEncoder,
     Recipe,
     Vectors,
-    open_encoder,
 )
-from taskgalaxy_ops.records import ImageId
+from taskgalaxy_ops.records import ImageId, TaskTypePath
 from taskgalaxy_ops.sources.originals import read_image
 from taskgalaxy_ops.storage.registry.state import ImageShard
 from taskgalaxy_ops.taxonomy import label_text
@@ -44,22 +43,17 @@ def ensure_calibrated(workspace: Workspace, shards: Sequence[ImageShard]) -> Non
     chosen, key = workspace.settings.encoder, workspace.encoder_network_key
     if chosen.precision != "int8" or next(iter(workspace.store.list(key)), None):
         return
-    exact = open_encoder(chosen.name, chosen.model, chosen.pretrained, Recipe(None, None, chosen.decode, chosen.fit))
+    exact = workspace.open_encoder(Recipe(None, None, chosen.decode, chosen.fit))
     if not isinstance(exact, CalibratingEncoder):
         raise EncoderError(f"encoder {chosen.name!r} has no int8.\n  Leave encoder.precision unset.")
     denied = workspace.registry.denied()
     ids = sorted({image for shard in shards for image in workspace.registry.image_ids(shard)} - denied)
     if not ids:
         return
-    images = [exact.prepare(raw) for raw in islice(_readable(workspace, ids), _IMAGES + _CHECKED)]
+    images = [exact.prepare(raw) for raw in islice(readable(workspace, ids), _IMAGES + _CHECKED)]
     network = exact.calibrated(images[:_IMAGES])
-    small = open_encoder(
-        chosen.name,
-        chosen.model,
-        chosen.pretrained,
-        Recipe(chosen.runtime, chosen.precision, chosen.decode, chosen.fit, network),
-    )
-    leaves = sorted((node.path for node in TaxonomyStore(workspace).version().leaves()), key=_drawn)[:_TYPES]
+    small = workspace.open_encoder(Recipe(chosen.runtime, chosen.precision, chosen.decode, chosen.fit, network))
+    leaves = drawn_types(workspace)
     types = EmbeddingMatrix(tuple(leaves), exact.encode_texts([label_text(path) for path in leaves]))
     checked = images[-_CHECKED:]
     assert isinstance(small, PreparingEncoder)
@@ -72,9 +66,10 @@ def ensure_calibrated(workspace: Workspace, shards: Sequence[ImageShard]) -> Non
     workspace.store.put_if_absent(key, network)
 
 
-def _readable(workspace: Workspace, images: Iterable[ImageId]) -> Iterator[bytes]:
+def readable(workspace: Workspace, images: Iterable[ImageId]) -> Iterator[bytes]:
+    """The files of these images, without those whose originals cannot be read: a run tells of them."""
     for image in images:
-        with suppress(OriginError):  # such a one is told when it is to be encoded
+        with suppress(OriginError):
             yield read_image(workspace, image)
 
 
@@ -93,6 +88,11 @@ def recall(exact: Vectors, found: Vectors, types: EmbeddingMatrix, k: int = _TOP
         for each in match(EmbeddingMatrix(names, found), types, k=k)
     ]
     return float(np.mean(hits)) if hits else 1.0
+
+
+def drawn_types(workspace: Workspace) -> list[TaskTypePath]:
+    """Up to a thousand task types of the newest version, drawn by hash: those that recall is counted among."""
+    return sorted((node.path for node in TaxonomyStore(workspace).version().leaves()), key=_drawn)[:_TYPES]
 
 
 def _drawn(path: str) -> str:

@@ -6,6 +6,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -72,6 +73,29 @@ def encoded(workspace: Workspace, shard: ImageShard, committed: Committed) -> Em
     if isinstance(images, OriginError):
         raise images
     return images
+
+
+def embeddings_of(
+    workspace: Workspace, images: Sequence[tuple[ImageShard, Sequence[ImageId]]]
+) -> tuple[list[ImageId], Vectors]:
+    """Ids and vectors ``(n, d)`` of some live images of each image shard, in the order given. Writes nothing.
+
+    What the store has is read; what it does not have is encoded for this alone. Raises EncoderError.
+    """
+    stage_keys, found = StageKeys(workspace), dict[ImageId, Vectors]()
+    dead = workspace.registry.dead_hashes()
+    for shard, ids in images:
+        key = str(stage_keys.embed(shard, dead.get(shard.id)).key)
+        output = workspace.stage_outputs.committed(shard.id).get(("embed", key))
+        if output is not None:
+            wanted = set(ids)
+            kept = zip(*workspace.stage_outputs.load_embeddings(output), strict=True)
+            found.update((image, vector) for image, vector in kept if image in wanted)
+    ordered = [image for _, ids in images for image in ids]
+    if missing := [image for image in ordered if image not in found]:
+        for batch, vectors in encode_files(workspace.checked_encoder(), missing, partial(read_image, workspace)):
+            found.update(zip(batch, vectors, strict=True))
+    return ordered, np.stack([found[image] for image in ordered])
 
 
 @dataclass(slots=True)

@@ -19,21 +19,27 @@ class EncoderSettings(Strict):
         examples=list(ENCODERS.shipped),
     )
     model: str | None = Field(None, description="open_clip model, e.g. ViT-L-14, or hf-hub:…; transformers' repository")
-    pretrained: str | None = Field(None, description="open_clip tag, e.g. openai, or a checkpoint file")
+    pretrained: str | None = Field(None, description="open_clip tag, e.g. openai, or a checkpoint file, also s3://…")
     # Left out of what is kept and hashed where they are unset: they came later, and change nothing made before them.
     runtime: Literal["torch", "onnxruntime", "openvino"] | None = Field(
         None, description="what computes; null: the encoder's own", exclude_if=lambda chosen: chosen is None
     )
-    precision: Literal["bf16", "int8"] | None = Field(
+    precision: Literal["bf16", "fp16", "int8"] | None = Field(
         None,
-        description="of images; null: float32; int8 (runtime: openvino) is calibrated at the first embed, and refused "
-        "where it finds other task types than float32",
+        description="of images; null: float32; fp16 on GPUs; int8 (runtime: openvino) is calibrated at the first "
+        "embed, and refused where it finds other task types than float32",
         exclude_if=lambda chosen: chosen is None,
     )
-    decode: Literal["quick"] | None = Field(
+    decode: Literal["quick", "device"] | None = Field(
         None,
-        description="quick: a JPEG at the smallest of libjpeg's scales that the encoder needs; null: at full size",
+        description="quick: a JPEG at the smallest of libjpeg's scales that the encoder needs; device: so, and resized "
+        "where the network is, a GPU say (open_clip); null: at full size",
         exclude_if=lambda chosen: chosen is None,
+    )
+    compiled: bool = Field(
+        False,
+        description="the network by torch.compile, which takes minutes at first: for GPUs; changes no key",
+        exclude_if=lambda chosen: not chosen,
     )
     fit: Literal["pad"] | None = Field(
         None,

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
@@ -80,6 +80,21 @@ class PreparingEncoder(Encoder, Protocol):
 
 
 @runtime_checkable
+class DeviceEncoder(PreparingEncoder, Protocol):
+    """An encoder whose network is on GPUs, which is quicker than one process decodes."""
+
+    @property
+    def preparer(self) -> Callable[[bytes], NDArray[Any]]:
+        """What ``prepare`` does, for processes: it can be sent to them."""
+        ...
+
+    @property
+    def lanes(self) -> int:
+        """How many batches it takes at a time, each in a thread of its own: two a GPU, of which one travels."""
+        ...
+
+
+@runtime_checkable
 class CalibratingEncoder(PreparingEncoder, Protocol):
     """An encoder that also computes in int8."""
 
@@ -99,8 +114,9 @@ class Recipe:
     """
 
     runtime: str | None = None  # torch, onnxruntime, openvino
-    precision: str | None = None  # bf16, int8; None: float32
-    decode: str | None = None  # quick: a JPEG at the smallest scale that the network's input needs
+    precision: str | None = None  # bf16, fp16, int8; None: float32
+    # quick: a JPEG at the smallest scale that the network's input needs; device: so, and resized where the network is
+    decode: str | None = None
     fit: str | None = None  # pad: the whole image, on a square; None: the middle square
     network: bytes | None = field(default=None, repr=False)  # int8: the calibrated one, which a store keeps
 
@@ -134,6 +150,7 @@ class EncoderOptions:
     device: str | None = None
     batch: int = 32
     threads: int | None = None
+    compiled: bool = False
 
 
 class EncoderOpener(Protocol):
@@ -148,24 +165,19 @@ def open_encoder(
     model: str | None = None,
     pretrained: str | None = None,
     recipe: Recipe | None = None,
-    *,
-    device: str | None = None,
-    batch: int = 32,
-    threads: int | None = None,
+    **machine: Any,
 ) -> Encoder:
     """The encoder of this name, with its weights loaded.
 
     name: ``conse``, ``open_clip``, ``transformers``, or one that an installed package brings; the rest is as in
-    EncoderOptions.
+    EncoderOptions. machine: its device, batch, threads, compiled.
 
     Raises EncoderError for an unknown name, a package or weights that are missing, options that do not fit, or a recipe
     that the encoder does not follow.
     """
     opener: EncoderOpener = ENCODERS.get(name)
     recipe = recipe or Recipe()
-    encoder = opener(
-        EncoderOptions(model=model, pretrained=pretrained, recipe=recipe, device=device, batch=batch, threads=threads)
-    )
+    encoder = opener(EncoderOptions(model=model, pretrained=pretrained, recipe=recipe, **machine))
     for choice, value in recipe.fields().items():
         if encoder.identity.get(choice) != value:
             raise EncoderError(

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from taskgalaxy_ops.errors import EncoderError
-from taskgalaxy_ops.models.encoders import onnx_graphs, weights
+from taskgalaxy_ops.models.encoders import onnx_graphs, runtimes, weights
 from taskgalaxy_ops.models.encoders.base import EncoderOptions, Recipe, Vectors, cores, normalise
 from taskgalaxy_ops.models.encoders.pictures import padded, picture
 
@@ -46,8 +46,7 @@ class ImageClassifier:
 
     def __init__(self) -> None:
         _require_packages()
-        arrays = weights.read_state_dict(weights.efficientnet_file())
-        self._session = onnx_graphs.open_session(onnx_graphs.efficientnet_lite0(arrays))
+        self._session = onnx_graphs.open_session(_classifier_graph())
         self.names: list[str] = list(weights.imagenet_names())
 
     def probabilities(self, image: Image.Image) -> NDArray[np.float32]:
@@ -103,7 +102,7 @@ class ConseEncoder:
         """
         self._recipe = recipe or Recipe()
         self._threads = threads or cores()
-        self._classifier = classifier()
+        self._probabilities_of = _classifying(self._recipe, self._threads)
         self._sentences = sentence_encoder()
         self._class_vectors: dict[int, Vectors] = {}  # by class index; filled when an image needs one
         self._passes = 0
@@ -119,6 +118,8 @@ class ConseEncoder:
         """See ``Encoder.identity``. A text's shape depends on its own length alone, hence ``tokens``."""
         import onnxruntime
 
+        recipe = {name: value for name, value in self._recipe.fields().items() if value != "device"}
+        followed = recipe if self._recipe.runtime == "openvino" else {"decode", "fit"} & recipe.keys()
         return {
             "name": "conse",
             "revision": REVISION,
@@ -133,7 +134,7 @@ class ConseEncoder:
             "dim": DIM,
             "top_classes": TOP_CLASSES,
             "max_tokens": MAX_TOKENS,
-            **{name: value for name, value in self._recipe.fields().items() if name in {"decode", "fit"}},
+            **{name: recipe[name] for name in followed},
         }
 
     def prepare(self, raw: bytes) -> NDArray[np.float32]:
@@ -146,10 +147,10 @@ class ConseEncoder:
 
     def encode_prepared(self, images: Sequence[NDArray[np.float32]]) -> Vectors:
         """The same of what ``prepare`` gave."""
-        likely = self._each(lambda pixels: likeliest(self._classifier.probabilities_of(pixels)), images)
+        likely = self._each(lambda pixels: likeliest(self._probabilities_of(pixels)), images)
         wanted = {int(c) for classes, _ in likely for c in classes}
         missing = [c for c in sorted(wanted) if c not in self._class_vectors]
-        names = self._classifier.names
+        names = weights.imagenet_names()
         self._class_vectors.update(
             zip(missing, self._each(lambda c: self._sentences.encode(names[c]), missing), strict=True)
         )
@@ -162,6 +163,10 @@ class ConseEncoder:
         vectors = self._each(self._sentences.encode, texts)
         self._add_passes(len(texts))
         return np.stack(vectors) if vectors else np.zeros((0, DIM), np.float32)
+
+    def calibrated(self, images: Sequence[NDArray[np.float32]]) -> bytes:
+        """The classifier in int8; see ``CalibratingEncoder``."""
+        return runtimes.in_int8(lambda: runtimes.of_onnx(_classifier_graph()), images, transformer=False)
 
     def _mix(self, classes: NDArray[np.intp], shares: NDArray[np.float32]) -> NDArray[np.float64]:
         """(384,) float64: added up one class after the other, so that the sum's order is always the same."""
@@ -210,6 +215,19 @@ def _middle(rgb: Image.Image) -> Image.Image:
     left, top = (rgb.width - side + 1) // 2, (rgb.height - side + 1) // 2
     square = rgb.crop((left, top, left + side, top + side))
     return square.resize((onnx_graphs.IMAGE_SIDE, onnx_graphs.IMAGE_SIDE), Image.Resampling.BICUBIC)
+
+
+def _classifier_graph() -> bytes:
+    return onnx_graphs.efficientnet_lite0(weights.read_state_dict(weights.efficientnet_file()))
+
+
+def _classifying(recipe: Recipe, threads: int) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
+    """What gives the classes' probabilities (1000,) of pixels. threads: how many call it at once."""
+    if recipe.runtime != "openvino":
+        return classifier().probabilities_of
+    _require_packages()
+    run = runtimes.by_openvino(lambda: runtimes.of_onnx(_classifier_graph()), recipe, "probabilities", threads)
+    return lambda pixels: run(pixels)[0]
 
 
 def likeliest(

@@ -8,10 +8,15 @@ alone. The hash of the loaded state dict identifies the weights, whatever they w
 from __future__ import annotations
 
 import pickle
+from collections.abc import Callable
 from typing import Any
+
+import numpy as np
+from PIL import Image
 
 from taskgalaxy_ops.errors import EncoderError
 from taskgalaxy_ops.models.encoders.base import EncoderOptions
+from taskgalaxy_ops.models.encoders.on_device import Scaling
 from taskgalaxy_ops.models.encoders.two_towers import Towers, TwoTowersEncoder, place
 
 _SELF_CONTAINED = ("hf-hub:", "local-dir:")  # a model of such a name has its own weights
@@ -51,9 +56,45 @@ class OpenClipEncoder(TwoTowersEncoder):
             images=network.visual,
             texts=network.encode_text,
             tokens=tokenizer,
-            preprocess=preprocess,
+            preprocess=_in_one_thread(preprocess),
+            scaling=_scaling(network),
         )
         super().__init__(towers, options, device)
+
+
+def _in_one_thread(preprocess: Any) -> Callable[[Image.Image], Any]:
+    """The same to the last bit, with NumPy in place of torch for its last two steps, scaling and normalising.
+
+    torch would have several threads compute each of the many images that are prepared at the same time.
+    """
+    import torch
+    from torchvision.transforms import Normalize, ToTensor
+
+    *first, scale, normalise = preprocess.transforms
+    if not isinstance(scale, ToTensor) or not isinstance(normalise, Normalize):
+        given: Callable[[Image.Image], Any] = preprocess
+        return given
+    mean, deviation = (np.asarray(each, np.float32).reshape(3, 1, 1) for each in (normalise.mean, normalise.std))
+
+    def prepared(image: Image.Image) -> Any:
+        for step in first:
+            image = step(image)
+        pixels = np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1), np.float32)
+        pixels /= np.float32(255)
+        pixels -= mean
+        pixels /= deviation
+        return torch.from_numpy(pixels)
+
+    return prepared
+
+
+def _scaling(network: Any) -> Scaling | None:
+    """What the network's own preprocessing does, if it is the middle square, bicubic."""
+    chosen = network.visual.preprocess_cfg
+    height, width = chosen["size"] if isinstance(chosen["size"], tuple | list) else (chosen["size"],) * 2
+    if height != width or (chosen["interpolation"], chosen["resize_mode"]) != ("bicubic", "shortest"):
+        return None
+    return Scaling(height, tuple(chosen["mean"]), tuple(chosen["std"]))
 
 
 def _checked(options: EncoderOptions) -> str:

@@ -16,10 +16,10 @@ _PAD = (128, 128, 128)  # about the middle of what networks are trained on
 def picture(raw: bytes, recipe: Recipe, side: int) -> Image.Image:
     """An image file's picture for a network, upright, in RGB. Raises as ``upright``.
 
-    side: pixels that its shorter side is to have (its longer one, where the recipe pads): with ``decode: quick``, a
-    JPEG is decoded at the smallest of libjpeg's scales (eighths) that gives as many.
+    side: pixels that its shorter side is to have (its longer one, where the recipe pads): with ``decode: quick`` or
+    ``device``, a JPEG is decoded at the smallest of libjpeg's scales (eighths) that gives as many.
     """
-    if recipe.decode != "quick":
+    if recipe.decode is None:
         return upright(raw)
     with header(raw) as image:
         plain = image.format == "JPEG" and image.mode in {"RGB", "L"}

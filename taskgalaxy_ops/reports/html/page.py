@@ -61,6 +61,11 @@ _TABLE_CSS = """
 .tables th { white-space: nowrap; }
 .tables td img { height: 48px; margin-right: 4px; border-radius: 4px; vertical-align: middle; }
 .tables td.pictures { white-space: nowrap; }
+.tables td.captioned { width: 15rem; min-width: 15rem; color: var(--soft); font-size: 12px; }
+.tables td.captioned img { display: block; height: auto; max-height: 220px; max-width: 100%; margin-bottom: 0.25rem; }
+.tables td.captioned p { overflow-wrap: anywhere; }
+.tables td.lines { min-width: 14rem; }
+.tables td.lines p { margin-bottom: 0.2rem; padding-left: 1.5em; text-indent: -1.5em; }
 .tables summary { margin: 0.75rem 0; font-weight: 600; }
 .tables img.plot { max-width: 100%; background: #fff; padding: 0.5rem; border-radius: 6px; }
 .tables td.number, .tables td.number:not(:first-child) {
@@ -110,12 +115,22 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class Pictures:
-    """A cell of small pictures. jpegs: files that the program wrote (see ``thumbnail``)."""
+    """A cell of pictures. jpegs: files that the program wrote (see ``thumbnail``). caption: lines of text below them; a
+    picture with a caption is large.
+    """
 
     jpegs: Sequence[bytes]
+    caption: Sequence[str] = ()
 
 
-Cell = str | Link | Pictures
+@dataclass(frozen=True, slots=True)
+class Lines:
+    """A cell of several lines of text."""
+
+    lines: Sequence[str]
+
+
+Cell = str | Link | Pictures | Lines
 
 
 def table_page(
@@ -163,14 +178,21 @@ def _cell(text: Cell) -> str:
     if isinstance(text, Pictures):
         sources = (base64.b64encode(jpeg).decode() for jpeg in text.jpegs)
         return (
-            '<td class="pictures">'
+            f'<td class="{"captioned" if text.caption else "pictures"}">'
             + "".join(f'<img src="data:image/jpeg;base64,{source}" alt="">' for source in sources)
+            + _lines(text.caption)
             + "</td>"
         )
+    if isinstance(text, Lines):
+        return f'<td class="lines">{_lines(text.lines)}</td>'
     if isinstance(text, Link):
         return f"<td>{_text(text)}</td>"
-    number = text.lstrip("$").replace(",", "").replace(".", "", 1).isdecimal()
+    number = text.lstrip("$").removesuffix("%").replace(",", "").replace(".", "", 1).isdecimal()
     return f'<td class="number">{esc(text)}</td>' if number else f"<td>{esc(text)}</td>"
+
+
+def _lines(lines: Sequence[str]) -> str:
+    return "".join(f"<p>{esc(line)}</p>" for line in lines)
 
 
 def _file(name: str) -> str:

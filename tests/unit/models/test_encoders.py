@@ -1,5 +1,6 @@
 """Encoders: right against torch, the same bytes in any batch and order, clear when something is missing."""
 
+import functools
 import hashlib
 import io
 import json
@@ -7,6 +8,7 @@ import pickle
 import struct
 import sys
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +18,7 @@ from tiny_clip import tiny_clip
 
 from taskgalaxy_ops.errors import EncoderError
 from taskgalaxy_ops.hashing import canonical_json
-from taskgalaxy_ops.models.encoders import conse, weights
+from taskgalaxy_ops.models.encoders import conse, on_device, two_towers, weights
 from taskgalaxy_ops.models.encoders.base import Encoder, Recipe, normalise, open_encoder
 from taskgalaxy_ops.models.encoders.stream import encode_files
 from taskgalaxy_ops.models.rendering import upright
@@ -333,7 +335,9 @@ def test_padding_shows_the_whole_image(encoder):
 
 
 @pytest.mark.parametrize(
-    "recipe", [Recipe("openvino"), Recipe("torch", "bf16"), Recipe(None, None, "quick", "pad")], ids=str
+    "recipe",
+    [Recipe("openvino"), Recipe("onnxruntime"), Recipe("torch", "bf16"), Recipe(None, None, "quick", "pad")],
+    ids=str,
 )
 def test_open_clip_follows_a_recipe_and_names_it(tiny_clip, recipe):
     pytest.importorskip("openvino")
@@ -358,11 +362,32 @@ def test_int8_runs_the_network_that_was_calibrated(tiny_clip):
         open_encoder("open_clip", *tiny_clip, Recipe("openvino", "int8"), batch=2)
 
 
+def test_conse_runs_by_openvino_too_from_several_threads(encoder):
+    pytest.importorskip("openvino")
+    other = open_encoder("conse", None, None, Recipe("openvino"), threads=3)
+    images = [*photos().values()] * 4
+    together = other.encode_images(images)
+    assert ((encoder.encode_images(images) * together).sum(axis=1) > 0.9999).all()
+    assert np.array_equal(together, np.concatenate([other.encode_images([image]) for image in images]))
+    assert np.array_equal(encoder.encode_texts(TEXTS), other.encode_texts(TEXTS))
+    assert other.identity == {**encoder.identity, "runtime": "openvino"}
+
+
+def test_conse_runs_in_int8(encoder):
+    pytest.importorskip("nncf")
+    network = encoder.calibrated([encoder.prepare(raw) for raw in jpegs()])
+    small = open_encoder("conse", None, None, Recipe("openvino", "int8", None, None, network))
+    images = list(photos().values())
+    assert ((encoder.encode_images(images) * small.encode_images(images)).sum(axis=1) > 0.9).all()
+    assert {**encoder.identity, "runtime": "openvino", "precision": "int8"}.items() <= small.identity.items()
+    assert small.identity["network"] == hashlib.sha256(network).hexdigest()
+
+
 def test_a_recipe_that_cannot_be_followed_is_refused(tiny_clip, monkeypatch):
     with pytest.raises(EncoderError, match=r"'conse' has no precision 'bf16'\.\n  Leave encoder.precision unset"):
         open_encoder("conse", None, None, Recipe(None, "bf16"))
-    with pytest.raises(EncoderError, match="onnxruntime does not compute this network in fp32"):
-        open_encoder("open_clip", *tiny_clip, Recipe("onnxruntime"))
+    with pytest.raises(EncoderError, match="onnxruntime does not compute this network in bf16"):
+        open_encoder("open_clip", *tiny_clip, Recipe("onnxruntime", "bf16"))
     monkeypatch.setitem(sys.modules, "openvino", None)
     with pytest.raises(EncoderError, match=r"pip install 'taskgalaxy-ops\[openvino\]'"):
         open_encoder("open_clip", *tiny_clip, Recipe("openvino"))
@@ -432,3 +457,113 @@ def test_transformers_says_what_it_lacks(saved, tmp_path):
         open_encoder("transformers", str(tmp_path))
     with pytest.raises(EncoderError, match="has no fit"):
         open_encoder("transformers", saved, None, Recipe(fit="pad"))
+
+
+@pytest.mark.parametrize("fit", [None, "pad"])
+def test_open_clip_prepares_to_the_last_bit_as_its_own_preprocessing_does(tiny_clip, fit):
+    import open_clip
+
+    encoder = open_encoder("open_clip", *tiny_clip, Recipe(fit=fit), device="cpu")
+    how = {"image_resize_mode": "longest"} if fit else {}
+    _, _, own = open_clip.create_model_and_transforms(tiny_clip[0], pretrained=tiny_clip[1], **how)
+    for raw in jpegs():
+        assert np.array_equal(encoder.prepare(raw), own(upright(raw)).numpy())
+    assert encoder.towers.preprocess.__name__ == "prepared", "without torch's threads"
+
+
+# decode: device
+
+
+def test_what_goes_to_the_device_gives_nearly_what_the_model_s_own_preprocessing_gives(tiny_clip):
+    plain = open_encoder("open_clip", *tiny_clip, device="cpu", batch=2)
+    device = open_encoder("open_clip", *tiny_clip, Recipe(decode="device"), device="cpu", batch=2)
+    files = jpegs()
+    one, other = (e.encode_prepared([e.prepare(raw) for raw in files]) for e in (plain, device))
+    assert ((one * other).sum(axis=1) > 0.98).all()
+    assert np.allclose(device.encode_images([upright(raw) for raw in files[-1:]]), other[-1:], atol=1e-6)
+    assert device.identity == {**plain.identity, "decode": "device"}
+    assert {(each.shape, each.dtype.name) for each in map(device.prepare, files)} == {((3, 32, 32), "uint8")}
+
+
+@pytest.mark.parametrize("size", [(448, 448), (900, 61), (32, 32), (5, 40), (700, 999)])
+def test_a_gpu_gets_squares_and_resizes_them_as_a_processor_does(size):
+    torch = pytest.importorskip("torch")
+    y, x = np.mgrid[: size[1], : size[0]]
+    pixels = np.stack([x * 255 / size[0], y * 255 / size[1], 127 + 120 * np.sin(x / 40)], axis=-1).astype(np.uint8)
+    square = on_device.middle(Image.fromarray(pixels), 32)
+    assert square.shape[1] == square.shape[2] <= max(min(size), 64) and square.dtype == np.uint8
+    small = on_device.resized(torch.from_numpy(square), 32)
+    in_float = (
+        torch.nn.functional.interpolate(
+            torch.from_numpy(square)[None].float(), size=(32, 32), mode="bicubic", antialias=True
+        )
+        .round()
+        .clamp(0, 255)
+    )
+    assert (small.float() - in_float[0]).abs().max() <= 2, "of 255"
+    ready = on_device.network_input([square, square], on_device.Scaling(32, (0.5, 0.4, 0.3), (0.2, 0.2, 0.25)), "cpu")
+    mean, deviation = (torch.tensor(each).view(3, 1, 1) for each in ((0.5, 0.4, 0.3), (0.2, 0.2, 0.25)))
+    expected = (small.float() / 255 - mean) / deviation
+    assert torch.allclose(ready[1], expected, atol=1e-5)
+
+
+def test_decode_device_is_refused_where_an_encoder_prepares_otherwise(tiny_clip, saved):
+    for name, model, recipe in (
+        ("open_clip", tiny_clip, Recipe(decode="device", fit="pad")),
+        ("transformers", (saved, None), Recipe(decode="device")),
+        ("conse", (None, None), Recipe(decode="device")),
+    ):
+        with pytest.raises(EncoderError, match="'device'"):
+            open_encoder(name, *model, recipe, device=None if name == "conse" else "cpu")
+    with pytest.raises(EncoderError, match="fp16, which is for GPUs"):
+        open_encoder("open_clip", *tiny_clip, Recipe(precision="fp16"), device="cpu")
+
+
+def test_all_of_the_way_over_gpus_but_the_gpu(tiny_clip, monkeypatch):
+    """Processes, lanes and channels-last, with a place that is none of torch's names for the processor."""
+    monkeypatch.setattr(two_towers, "_GPU_BATCH", 3)
+    monkeypatch.setattr(two_towers, "_places", lambda device, options: ["cpu:0", "cpu:1"])
+    far = open_encoder("open_clip", *tiny_clip, Recipe(decode="device"), device="cpu:0", batch=2)
+    near = open_encoder("open_clip", *tiny_clip, Recipe(decode="device"), device="cpu", batch=2)
+    assert (far.batch, far.lanes, near.batch, hasattr(near, "lanes")) == (3, 4, 2, False)
+    files = jpegs() * 3
+    found, expected = (list(encode_files(each, range(15), lambda at: files[at])) for each in (far, near))
+    assert [at for items, _ in found for at in items] == list(range(15))
+    one, other = (np.concatenate([vectors for _, vectors in each]) for each in (found, expected))
+    assert np.allclose(one, other, atol=1e-5)
+    assert far.passes == 15
+
+
+class OnTwoGpus:
+    """An encoder as one on GPUs is to the stream: processes prepare, and several batches are encoded at a time."""
+
+    batch, lanes, dim, passes, identity = 3, 4, 1, 0, {}
+
+    def __init__(self) -> None:
+        self.preparer = functools.partial(on_device.decoded, recipe=Recipe(decode="device"), side=32)
+        self.at_once, self.most, self._lock = 0, 0, threading.Lock()
+
+    def prepare(self, raw: bytes) -> np.ndarray:
+        raise AssertionError("processes prepare")
+
+    def encode_prepared(self, images: list[np.ndarray]) -> np.ndarray:
+        with self._lock:
+            self.at_once += 1
+            self.most = max(self.most, self.at_once)
+        time.sleep(0.02 * len(images))  # so that later, shorter batches end first
+        with self._lock:
+            self.at_once -= 1
+        return np.array([[image.mean()] for image in images], np.float32)
+
+    encode_images = encode_texts = prepare
+
+
+def test_processes_prepare_for_gpus_and_batches_come_in_order():
+    encoder, files = OnTwoGpus(), jpegs() * 4
+    found = list(encode_files(encoder, range(len(files)), lambda at: files[at]))
+    assert [at for items, _ in found for at in items] == list(range(len(files)))
+    means = [on_device.decoded(raw, Recipe(decode="device"), 32).mean() for raw in files]
+    assert np.allclose(np.concatenate([vectors for _, vectors in found])[:, 0], means)
+    assert 1 < encoder.most <= encoder.lanes
+    with pytest.raises(UnidentifiedImageError):
+        list(encode_files(encoder, range(2), lambda at: [files[0], b"no image"][at]))
