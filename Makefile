@@ -115,7 +115,7 @@ bench-gateway: $(VENV)/.demo bench-peers  ## the gateway against what a server a
 bench-ingest: $(VENV)/.dev  ## of these, images a second through ingest against decoding alone
 	@$(RUN) -m benchmarks.matching ingest
 
-bench-matching: $(VENV)/.dev  ## embed and match against what the machine can do, 10 minutes; FIGURES="speed conse exact topk memory" chooses
+bench-matching: $(VENV)/.dev  ## embed and match against what the machine can do, 10 minutes; FIGURES="topk conse exact ingest memory speed" chooses
 	@$(RUN) -m benchmarks.matching $(FIGURES)
 
 bench-scale: $(VENV)/.demo  ## what a shard costs, 256 writers simulated, and docs/scale.md's tables from both
