@@ -19,6 +19,7 @@ class SourceSummary:
     kind: str
     location: str
     images: int | None  # None: it is not registered yet
+    copied: bool = True  # False: its images are read where they lie
     rejects: Mapping[str, int] = field(default_factory=dict)  # by reason
     left_out: Mapping[str, int] | None = None  # by kind (``sources.left_out``)
     scanned: float | None = None  # Unix seconds, when a scan last found something new; None: not known
@@ -32,6 +33,7 @@ def summaries(workspace: Workspace) -> list[SourceSummary]:
     for name in sorted({*scans, *configured}):
         scan = scans.get(name)
         location = scan.location if scan else configured[name].location
+        copied = scan.settings.get("copy", True) if scan else configured[name].copied
         rejects = Counter(str(each.reason) for each in registry.rejects(name)) if scan else Counter[str]()
         age = registry.scan_age(name) if scan else None
         found.append(
@@ -39,6 +41,7 @@ def summaries(workspace: Workspace) -> list[SourceSummary]:
                 source=name,
                 kind=kind_of(location)[0],
                 location=location,
+                copied=copied,
                 images=scan.claims.rows + scan.rejects.rows - rejects.total() if scan else None,
                 rejects=dict(sorted(rejects.items())),
                 left_out=scan.left_out if scan else None,

@@ -18,6 +18,7 @@ def listed(found: Sequence[SourceSummary]) -> list[str]:
     lines = []
     for each in found:
         state = "not registered yet" if each.images is None else f"{each.images:,} images"
+        state += "" if each.copied else ", not copied"
         if each.rejects:
             state += f", {sum(each.rejects.values()):,} rejects ({_by_reason(each)})"
         if each.scanned is not None:

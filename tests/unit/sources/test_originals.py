@@ -11,6 +11,7 @@ import pyarrow
 import pytest
 import webdataset
 from fakes import MemoryStore
+from papers import pdf, striped
 from pyarrow import parquet
 from sourcing import files_of, picture, workspace_at
 from tiny import TinyModels, tiny_images, tiny_models, tiny_seeds, tiny_settings, tiny_workspace
@@ -23,8 +24,10 @@ from taskgalaxy_ops.generation.run import RunOptions
 from taskgalaxy_ops.operations.takedown import left, take_down
 from taskgalaxy_ops.operations.verify import verify
 from taskgalaxy_ops.release import publish
+from taskgalaxy_ops.reports.text import sources as sources_text
 from taskgalaxy_ops.settings import SourceSettings
 from taskgalaxy_ops.sources.originals import originals, read_image
+from taskgalaxy_ops.sources.overview import summaries
 from taskgalaxy_ops.storage import connect, keys
 from taskgalaxy_ops.workspace import Workspace
 
@@ -272,6 +275,24 @@ def test_of_many_originals_verify_reads_some(tmp_path: Path) -> None:
     )
     pipeline.ingest(workspace, "mine")
     assert 0 < verify(workspace).checked["original"] < 60
+
+
+def test_pages_of_documents_are_stored_all_the_same(tmp_path: Path) -> None:
+    (tmp_path / "papers").mkdir()
+    (tmp_path / "papers" / "a.pdf").write_bytes(pdf([striped(9), striped(40)]))
+    workspace = workspace_at(f"documents:{tmp_path}/papers", copy=False)
+    assert pipeline.ingest(workspace, "mine").new_images == 2
+    shutil.rmtree(tmp_path / "papers")
+    assert len({read_image(_again(workspace), image) for image in files_of(workspace).values()}) == 2
+    assert verify(workspace).damage == []
+
+
+def test_the_list_of_sources_says_that_one_is_not_copied(workspace: Workspace) -> None:
+    [line] = sources_text.listed(summaries(workspace))
+    assert "mine  file  not registered yet, not copied" in line
+    pipeline.ingest(workspace, "mine")
+    [line] = sources_text.listed(summaries(tiny_workspace(tiny_settings("elsewhere"), workspace.store)))
+    assert "mine  file  6 images, not copied" in line
 
 
 def test_a_store_of_copies_knows_no_originals(images: Path) -> None:
