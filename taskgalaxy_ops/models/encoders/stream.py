@@ -83,9 +83,12 @@ def _preparing(encoder: PreparingEncoder, stack: ExitStack) -> tuple[Callable[[b
     """What prepares an image's file, and how many threads call it.
 
     For an encoder on GPUs processes prepare, since threads would wait for each other; the threads read, and hand over.
+    A daemon, as Celery's worker processes are, may start no process: there, threads prepare.
     """
     if not isinstance(encoder, DeviceEncoder):
         return encoder.prepare, cores()
+    if multiprocessing.current_process().daemon:
+        return encoder.preparer, cores()
     preparer, spawned = encoder.preparer, multiprocessing.get_context("spawn")
     processes = stack.enter_context(ProcessPoolExecutor(cores(), spawned, register_heif))
     return lambda raw: processes.submit(preparer, raw).result(), 2 * cores()

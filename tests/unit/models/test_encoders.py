@@ -4,6 +4,7 @@ import functools
 import hashlib
 import io
 import json
+import multiprocessing
 import pickle
 import struct
 import sys
@@ -558,7 +559,10 @@ class OnTwoGpus:
     encode_images = encode_texts = prepare
 
 
-def test_processes_prepare_for_gpus_and_batches_come_in_order():
+@pytest.mark.parametrize("daemon", [False, True])
+def test_processes_prepare_for_gpus_and_batches_come_in_order(daemon, monkeypatch):
+    """A daemon, as Celery's worker processes are, may start no process."""
+    monkeypatch.setitem(multiprocessing.current_process()._config, "daemon", daemon)
     encoder, files = OnTwoGpus(), jpegs() * 4
     found = list(encode_files(encoder, range(len(files)), lambda at: files[at]))
     assert [at for items, _ in found for at in items] == list(range(len(files)))
