@@ -33,6 +33,11 @@ def add_sources(add: AddCommand) -> None:
     add("settings", _settings, "print a settings file to start from", shared=False)
     sub = add("ingest", _ingest, "register sources of the settings: read, check and keep their images")
     sub.add_argument("sources", nargs="*", metavar="SOURCE", help="default: all of the settings")
+    sub.add_argument(
+        "--again",
+        action="store_true",
+        help="read every file, also unchanged ones, and write anew what the store has lost of them or has damaged",
+    )
     sub.add_argument("--remove", action="store_true", help="take these sources' images out of what is made from now on")
 
 
@@ -78,7 +83,7 @@ def _ingest(chosen: argparse.Namespace) -> int:
         say(chosen, {"removed": gone}, [f"removed: {', '.join(gone) or 'none'}"])
         return 0
     with show_progress(chosen.quiet or chosen.json) as progress:
-        receipts = [pipeline.ingest(workspace, name, progress=progress) for name in names]
+        receipts = [pipeline.ingest(workspace, name, again=chosen.again, progress=progress) for name in names]
     say(chosen, {"sources": [asdict(receipt) for receipt in receipts]}, run_text.ingested(receipts))
     return 0
 

@@ -31,6 +31,7 @@ from taskgalaxy_ops.storage.snapshot import listed
 from taskgalaxy_ops.taxonomy.store import type_logs
 from taskgalaxy_ops.workspace import Workspace
 
+_RESTORE = "`taskgalaxy ingest --again` restores it, if its source still has it."
 _ORIGINALS_A_SHARD = 20  # originals of an image shard that are read at their sources, others each day
 
 _RECORDS: Mapping[tuple[str, str], type[Any]] = {
@@ -179,9 +180,13 @@ def _read_journal(workspace: Workspace, shard: ImageShard, found: Findings) -> N
 
 
 def _blob(workspace: Workspace, image: Image) -> None:
-    raw = workspace.store.get(keys.blob(image.image))
+    key = keys.blob(image.image)
+    try:
+        raw = workspace.store.get(key)
+    except NotFoundError as error:
+        raise DamageError(f"{key}: the image is gone. {_RESTORE}") from error
     if sha256_hex(raw) != (image.content or image.image) or len(raw) != image.size:
-        raise DamageError(f"{keys.blob(image.image)} is not the image that was ingested. Ingest its source again.")
+        raise DamageError(f"{key} is not the image that was ingested. {_RESTORE}")
 
 
 def _is_drawn(image: Image, originals: int) -> bool:

@@ -39,13 +39,14 @@ class Images:
     known: images that have an image shard. denied: images that were taken down: a claim of one is not stored, and
     registration makes it a reject. keep: stores the bytes of a new image, and returns the bytes that are stored under
     its id already, where they are others. make_up: stores the bytes of a known image, if the store may lack them.
-    Several threads call these two.
+    Several threads call these two. again: pages of documents are drawn although they are known.
     """
 
     known: Container[ImageId] = ()
     denied: Container[ImageId] = ()
     keep: Callable[[Image, bytes], bytes | None]
     make_up: Callable[[ImageId, bytes], None] = lambda image, raw: None
+    again: bool = False
 
 
 def scan(
@@ -77,7 +78,8 @@ def scan(
         ahead: deque[tuple[SourceFile, Future[_Found] | ImageId]] = deque()
         for file in files:
             same = file.image or found.unchanged(file.name, file.version)
-            looked = same if same is not None and same in images.known else readers.submit(partial(look.at, file))
+            done = same is not None and same in images.known and not images.again
+            looked = same if done and same is not None else readers.submit(partial(look.at, file))
             ahead.append((file, looked))
             if len(ahead) > _AHEAD * readers.count:
                 take(*ahead.popleft())
@@ -128,7 +130,7 @@ class _Look:
         if file.image is not None and (
             self._found.file_of(file.image) is not None
             or file.image in self._images.denied
-            or file.image in self._images.known
+            or (file.image in self._images.known and not self._images.again)
         ):
             return _Found(file.image)
         held = self._room()
@@ -137,7 +139,7 @@ class _Look:
             if isinstance(raw, _Found):
                 return raw
             held = self._hold(len(raw), held)
-            return self._content(file.image or sha256_hex(raw), raw)
+            return self._content(file.image or sha256_hex(raw), raw, page=file.image is not None)
         finally:
             self._hold(0, held)
 
@@ -155,13 +157,13 @@ class _Look:
             self._changes.notify_all()
         return length
 
-    def _content(self, sha: ImageId, raw: bytes) -> _Found:
+    def _content(self, sha: ImageId, raw: bytes, *, page: bool) -> _Found:
         if self._found.file_of(sha) is not None:
             return _Found(sha)
         if sha in self._images.denied:
             return _Found(sha, self._decoders.pages(raw))
         if sha in self._images.known:
-            if not self._found.by_reference:
+            if page or not self._found.by_reference:
                 self._images.make_up(sha, raw)
             return _Found(sha, self._decoders.pages(raw))
         with self._changes:

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from taskgalaxy_ops.errors import SourceError
+from taskgalaxy_ops.errors import NotFoundError, SourceError
+from taskgalaxy_ops.hashing import sha256_hex
 from taskgalaxy_ops.progress import Progress, Silent
 from taskgalaxy_ops.records import FileReject, FileVersion, Image, ImageId, Reason
 from taskgalaxy_ops.settings import SourceSettings, valid_name
@@ -18,6 +19,7 @@ from taskgalaxy_ops.sources.content import suffix_of
 from taskgalaxy_ops.sources.listing import Listing, no_image, source_files
 from taskgalaxy_ops.storage import keys
 from taskgalaxy_ops.storage.parquet import rows_hash
+from taskgalaxy_ops.storage.registry.state import ImageShard
 from taskgalaxy_ops.storage.scan_staging import ScanStaging
 from taskgalaxy_ops.workspace import Workspace
 
@@ -42,12 +44,14 @@ def ingest(
     *,
     chosen: SourceSettings | None = None,
     pick: Callable[[str], bool] | None = None,
+    again: bool = False,
     progress: Progress | None = None,
 ) -> IngestReceipt:
     """Scan one source and register its images.
 
     chosen: where it lies; None: as the settings say, or else its last scan. pick: chooses files by name; None: all. A
-    file that has not changed since the last scan, by its listing, is not read again.
+    file that has not changed since the last scan, by its listing, is not read again, unless ``again``: then every file
+    is, and copies that the store has lost, or that are damaged, are written anew.
     Raises SourceError if the source is unknown, cannot be read, or, unless ``pick`` is given, holds no usable image.
     """
     progress = progress or Silent()
@@ -61,24 +65,24 @@ def ingest(
     ):
         if pick:
             files.keep(pick)
-        if pick is None and (before := _unchanged_receipt(workspace, source, chosen, files)):
+        if pick is None and not again and (before := _unchanged_receipt(workspace, source, chosen, files)):
             progress.stage(f"ingest {source}", before.files, "files")
             progress.advance(f"ingest {source}", before.files, rejects=len(before.rejects))
             return before
-        staging.remember(*registry.last_scan(source), registry.rejects(source), registry.pages(source))
+        if not again:
+            staging.remember(*registry.last_scan(source), registry.rejects(source), registry.pages(source))
         files.look(staging.was_image)
         progress.stage(f"ingest {source}", len(files), "files")
         scan(
             files,
             staging,
-            _images(workspace),
+            _images(workspace, again),
             settings,
             lambda rejected: progress.advance(f"ingest {source}", rejects=int(rejected)),
         )
         if not staging.claims and pick is None:  # of a few picked ones all may be broken
             raise _none_usable(source, chosen, files, staging)
-        further = sum(each.pages - 1 for each in staging.pages())
-        passed_by = {**files.left_out, **({left_out.PAGE: further} if further else {})}
+        passed_by = _passed_by(files, staging)
         shards = registry.register(
             chosen.location,
             staging,
@@ -91,22 +95,26 @@ def ingest(
         taken = staging.among(denied)
         for _, image in taken:  # taken down while it was scanned, or left by a scan that was killed
             workspace.store.delete(keys.blob(image))
-        rejects = list(staging.file_rejects(denied))
         return IngestReceipt(
             source=source,
             files=len(files),
             images=staging.claims - len(taken),
             new_images=staging.images,
             new_shards=len(shards),
-            rejects=rejects,
+            rejects=list(staging.file_rejects(denied)),
             left_out=passed_by,
             unusual=_unusual(staging) if chosen.by_content and not files.declared else {},
         )
 
 
-def _images(workspace: Workspace) -> Images:
+def _passed_by(files: Listing, staging: ScanStaging) -> dict[str, int]:
+    further = sum(each.pages - 1 for each in staging.pages())
+    return {**files.left_out, **({left_out.PAGE: further} if further else {})}
+
+
+def _images(workspace: Workspace, again: bool) -> Images:
     registry, store = workspace.registry, workspace.store
-    known, referred = registry.known(), {shard.id for shard in registry.shards() if shard.referred}
+    known, shards = registry.known(), {shard.id: shard for shard in registry.shards()}
 
     def keep(image: Image, raw: bytes) -> bytes | None:
         """Store an image's bytes. Returns those that are stored already, where a page was drawn otherwise before."""
@@ -120,10 +128,28 @@ def _images(workspace: Workspace) -> Images:
         return None if stored == raw else stored
 
     def make_up(image: ImageId, raw: bytes) -> None:
-        if referred and known.get(image) in referred:
+        shard = shards.get(known.get(image) or "")
+        if again:
+            _restore(workspace, shard, image, raw)
+        elif shard and shard.referred:
             store.replace(keys.blob(image), raw)
 
-    return Images(known=known, denied=registry.denied(), keep=keep, make_up=make_up)
+    return Images(known=known, denied=registry.denied(), keep=keep, make_up=make_up, again=again)
+
+
+def _restore(workspace: Workspace, shard: ImageShard | None, image: ImageId, raw: bytes) -> None:
+    """Write an image's file anew where the store has lost or damaged it; not a page that is drawn otherwise now."""
+    key, drawn = keys.blob(image), sha256_hex(raw)
+    if drawn != image:
+        images = workspace.registry.images(shard) if shard else []
+        if drawn != next((each.content for each in images if each.image == image), None):
+            return
+    try:
+        if sha256_hex(workspace.store.get(key)) == drawn:
+            return
+    except NotFoundError:
+        pass
+    workspace.store.replace(key, raw)
 
 
 def listed(workspace: Workspace, source: str, chosen: SourceSettings) -> Listing:
