@@ -95,25 +95,26 @@ class FolderWithSidecars:
     def __init__(self, folder: FolderSource, sidecar: str, option: str | None) -> None:
         self._sidecar, self._option = sidecar, option
         self.open, self.head, self.describe = folder.open, folder.head, folder.describe
-        self._files = folder.list
+        self._files, self._path = folder.list, folder.path
 
     def list(self) -> Iterator[SourceEntry]:
         for each in self._files():
             if isinstance(each, LeftOut) or each[0].lower().endswith(f".{self._sidecar}"):
                 yield each
                 continue
-            name, version, path = each
-            said = self._said(os.path.splitext(path)[0] + f".{self._sidecar}".encode())  # noqa: PTH122 - bytes
+            name, version, place = each
+            said = self._said(os.path.splitext(place)[0] + f".{self._sidecar}".encode())  # noqa: PTH122 - bytes
             if said is None:
                 yield LeftOut(left_out.METADATA_UNREAD)
-            yield FoundImage(name=name, version=version, place=path, context=said, certain=False)
+            yield FoundImage(name=name, version=version, place=place, context=said, certain=False)
 
-    def _said(self, path: bytes) -> Mapping[str, Any] | None:
+    def _said(self, place: bytes) -> Mapping[str, Any] | None:
         """What the file beside an image says; {} where there is none, None where it cannot be read. Links are none."""
+        path = self._path(place)
         try:
-            if not stat.S_ISREG(os.lstat(path).st_mode):
+            if not stat.S_ISREG(path.lstat().st_mode):
                 return {}
-            with Path(os.fsdecode(path)).open("rb") as file:
+            with path.open("rb") as file:
                 if self._sidecar == "txt":
                     said: Any = {"text": file.read(_TEXT_BYTES).decode("utf-8", "backslashreplace")}
                 else:
