@@ -49,8 +49,8 @@ browser:
 	  echo "No Chromium: the tests of the web UI are skipped (sudo apt-get install chromium)."
 
 # Three files side by side keep two cores busy: tests in Airflow and in a browser mostly wait.
-test: $(VENV)/.dev browser  ## the whole test suite (COVERAGE=1; WORKERS=4: files side by side, 3 if not said)
-	@$(RUN) -m pytest -n $(or $(WORKERS),3) --dist loadfile $(if $(COVERAGE),--cov=taskgalaxy_ops --cov-report=term:skip-covered)
+test: $(VENV)/.dev browser  ## the whole test suite (COVERAGE=1; WORKERS=2: files side by side, 4 if not said)
+	@$(RUN) -m pytest -n $(or $(WORKERS),4) --dist loadfile $(if $(COVERAGE),--cov=taskgalaxy_ops --cov-report=term:skip-covered)
 
 fuzz: $(VENV)/.dev  ## 10,000 randomly damaged image files of all formats: each is an image or a reject (FILES=n)
 	@FUZZ_FILES=$(or $(FILES),10000) $(RUN) -m pytest tests/unit/sources/test_fuzz.py --durations=1
