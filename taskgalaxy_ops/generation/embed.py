@@ -61,10 +61,16 @@ def embed(
         tables = {"embeddings": embedding_table(images.ids, images.vectors)}
         outputs[shard.id] = workspace.stage_outputs.commit(shard.id, "embed", str(key.key), tables, stats, key.made_of)
         began = time.monotonic()
-    if failed and unread is None:
-        raise next(iter(failed.values()))
-    (unread if unread is not None else {}).update(failed)
+    hand_over(failed, unread)
     return {shard.id: outputs[shard.id] for shard in shards if shard.id in outputs}
+
+
+def hand_over(failed: Unread, unread: Unread | None) -> None:
+    """Add what failed to what the caller gets of it; where it gets nothing (None), raise the first."""
+    if unread is not None:
+        unread.update(failed)
+    elif failed:
+        raise next(iter(failed.values()))
 
 
 def encoded(workspace: Workspace, shard: ImageShard, committed: Committed) -> EmbeddingMatrix:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Mapping, Sequence
 
-from taskgalaxy_ops.generation.embed import Committed, Unread, embed, encoded
+from taskgalaxy_ops.generation.embed import Committed, Unread, embed, encoded, hand_over
 from taskgalaxy_ops.generation.stage_keys import StageKeys
 from taskgalaxy_ops.generation.stages.match import match
 from taskgalaxy_ops.models.encoders.base import EmbeddingMatrix
@@ -55,9 +55,7 @@ def match_shards(
         tables = {"matches": table(rows, Match)}
         outputs[shard.id] = workspace.stage_outputs.commit(shard.id, "match", str(key.key), tables, stats, key.made_of)
         progress.advance("match")
-    if failed and unread is None:
-        raise next(iter(failed.values()))
-    (unread if unread is not None else {}).update(failed)
+    hand_over(failed, unread)
     return {shard.id: outputs[shard.id] for shard in shards}
 
 

@@ -15,7 +15,6 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +31,7 @@ from taskgalaxy_ops.release import published_rows
 from taskgalaxy_ops.release.changes import ReleaseChanges, compared, made_of
 from taskgalaxy_ops.release.renditions import Renditions
 from taskgalaxy_ops.settings import ReleaseSettings
-from taskgalaxy_ops.sources.originals import keep_copy, read_image
+from taskgalaxy_ops.sources.originals import originals, read_image
 from taskgalaxy_ops.storage import Listed, keys
 from taskgalaxy_ops.storage.base import Content, in_parts
 from taskgalaxy_ops.storage.ledger import NANO
@@ -292,7 +291,7 @@ def _write(
     for path, content in files:
         key = keys.release(version) + path
         if isinstance(content, release.Stored):
-            keep_copy(workspace, content.image)
+            originals(workspace).keep_copy(content.image)
             workspace.store.copy(keys.blob(content.image), key)
         elif not workspace.store.put_if_absent(key, content) and path != release.HISTORY:
             return ""
@@ -379,7 +378,7 @@ def release_inputs(results: RunResults, rules: ReleaseSettings | None = None) ->
         read_image=lambda image: read_image(workspace, image),
         image_uri=lambda image: f"{workspace.store.url.rstrip('/')}/{released(image)}",
         rendition=renditions.of,
-        refer=partial(keep_copy, workspace) if rules.images == "original" else renditions.refer,
+        refer=originals(workspace).keep_copy if rules.images == "original" else renditions.refer,
         stage_counts=results.funnel,
         taxonomy=release.TaxonomySummary(taxonomy.number, [node.path for node in taxonomy.leaves()], levels),
         teacher=settings.teacher,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from taskgalaxy_ops.errors import NotFoundError, SourceError
@@ -17,7 +18,7 @@ from taskgalaxy_ops.sources import left_out
 from taskgalaxy_ops.sources.checking import Images, scan
 from taskgalaxy_ops.sources.content import suffix_of
 from taskgalaxy_ops.sources.listing import Listing, no_image, source_files
-from taskgalaxy_ops.storage import keys
+from taskgalaxy_ops.storage import Store, keys
 from taskgalaxy_ops.storage.parquet import rows_hash
 from taskgalaxy_ops.storage.registry.state import ImageShard
 from taskgalaxy_ops.storage.scan_staging import ScanStaging
@@ -127,29 +128,30 @@ def _images(workspace: Workspace, again: bool) -> Images:
         store.replace(key, stored)
         return None if stored == raw else stored
 
+    @lru_cache(64)  # the pages of a document lie in several image shards
+    def contents(shard: ImageShard) -> dict[ImageId, str | None]:
+        return {each.image: each.content for each in registry.images(shard)}
+
     def make_up(image: ImageId, raw: bytes) -> None:
         shard = shards.get(known.get(image) or "")
         if again:
-            _restore(workspace, shard, image, raw)
+            drawn = sha256_hex(raw)
+            if drawn == image or (shard and drawn == contents(shard).get(image)):  # no page that is drawn otherwise now
+                _restore(store, keys.blob(image), raw)
         elif shard and shard.referred:
             store.replace(keys.blob(image), raw)
 
     return Images(known=known, denied=registry.denied(), keep=keep, make_up=make_up, again=again)
 
 
-def _restore(workspace: Workspace, shard: ImageShard | None, image: ImageId, raw: bytes) -> None:
-    """Write an image's file anew where the store has lost or damaged it; not a page that is drawn otherwise now."""
-    key, drawn = keys.blob(image), sha256_hex(raw)
-    if drawn != image:
-        images = workspace.registry.images(shard) if shard else []
-        if drawn != next((each.content for each in images if each.image == image), None):
-            return
+def _restore(store: Store, key: str, raw: bytes) -> None:
+    """Write an image's file anew where the store has lost or damaged it."""
     try:
-        if sha256_hex(workspace.store.get(key)) == drawn:
+        if store.get(key) == raw:
             return
     except NotFoundError:
         pass
-    workspace.store.replace(key, raw)
+    store.replace(key, raw)
 
 
 def listed(workspace: Workspace, source: str, chosen: SourceSettings) -> Listing:

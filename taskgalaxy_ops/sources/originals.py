@@ -13,6 +13,7 @@ from taskgalaxy_ops.errors import NotFoundError, OriginError
 from taskgalaxy_ops.hashing import sha256_hex
 from taskgalaxy_ops.records import Claim, ImageId
 from taskgalaxy_ops.settings import SourceSettings
+from taskgalaxy_ops.sources.context import by_image
 from taskgalaxy_ops.sources.kinds import Source, found_source
 from taskgalaxy_ops.storage import keys
 from taskgalaxy_ops.storage.image_index import ImageIndex
@@ -57,12 +58,17 @@ class Originals:
             return self._read(image, shard)
 
     def _read(self, image: ImageId, shard: str | None) -> bytes:
-        if self._referred and shard is None:
-            with self._lock:  # the registry reads its tables when it is first asked
-                if self._index is None:
-                    self._index = self._workspace.registry.known()
-            shard = self._index.get(image)
+        shard = shard or self._shard_of(image)
         return self._original(image, shard) if shard in self._referred else self._copy(image)
+
+    def _shard_of(self, image: ImageId) -> str:
+        """An image's shard; "" where it has none, or the store has a copy of every image."""
+        if not self._referred:
+            return ""
+        with self._lock:  # the registry reads its tables when it is first asked
+            if self._index is None:
+                self._index = self._workspace.registry.known()
+        return self._index.get(image) or ""
 
     def _copy(self, image: ImageId) -> bytes:
         return self._workspace.store.get(keys.blob(image))
@@ -76,17 +82,18 @@ class Originals:
         # An image that another source copied is read from the store.
         return [claim for each in found if _only_referred(of := claims.get(each, [])) for claim in of]
 
-    def is_copied(self, image: ImageId, shard: str) -> bool:
-        """Whether the store has the image's file for certain."""
-        return shard not in self._referred or not _only_referred(self._claims(shard).get(image, []))
+    def keep_copy(self, image: ImageId) -> None:
+        """See to it that the store has a copy, for what refers to it or copies it on. Raises as ``read``."""
+        if (shard := self._shard_of(image)) not in self._referred:
+            return
+        try:
+            self._workspace.store.age(keys.blob(image))
+        except NotFoundError:
+            self._workspace.store.put_if_absent(keys.blob(image), self.read(image, shard))
 
     def _claims_of(self, shard: str) -> dict[ImageId, list[Claim]]:
-        by_image: dict[ImageId, list[Claim]] = {}
         with self._lock:
-            claims = self._workspace.registry.claims_of(shard)
-        for claim in claims:
-            by_image.setdefault(claim.image, []).append(claim)
-        return by_image
+            return by_image(self._workspace.registry.claims_of(shard))
 
     def _original(self, image: ImageId, shard: str) -> bytes:
         why: list[str] = []
@@ -133,11 +140,3 @@ def originals(workspace: Workspace) -> Originals:
 def read_image(workspace: Workspace, image: ImageId, shard: str | None = None) -> bytes:
     """An image's file, as ``Originals.read``."""
     return originals(workspace).read(image, shard)
-
-
-def keep_copy(workspace: Workspace, image: ImageId) -> None:
-    """See to it that the store has a copy of an image, for what refers to it or copies it on. Raises OriginError."""
-    try:
-        workspace.store.age(keys.blob(image))
-    except NotFoundError:
-        workspace.store.put_if_absent(keys.blob(image), read_image(workspace, image))
