@@ -40,6 +40,15 @@ class Proposal:
     rejects: tuple[LabelReject, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Known:
+    """Task types, in order of path, and the embeddings that the store has of them and of others."""
+
+    paths: list[str]
+    log: Log
+    vectors: dict[str, Vectors]  # by path, (d,)
+
+
 class TaxonomyStore:
     """The taxonomy of a store."""
 
@@ -151,22 +160,32 @@ class TaxonomyStore:
 
         keep: if False, the new embeddings are not stored, for a caller that only reads.
         """
-        return self.embed_labels([node.path for node in self.version(version).leaves()], keep=keep)
+        return self.complete(self.known(version), keep=keep)
 
     def embed_labels(self, paths: Sequence[str], *, keep: bool = True) -> EmbeddingMatrix:
         """Embeddings of task types ``(m, d)``, in order of path; encodes those that have none yet.
 
         keep: if False, the new embeddings are not stored.
         """
+        return self.complete(self._known(paths), keep=keep)
+
+    def known(self, version: int | None = None) -> Known:
+        """What ``complete`` makes a version's embeddings of. Only reads: it may run beside an encoder."""
+        return self._known([node.path for node in self.version(version).leaves()])
+
+    def _known(self, paths: Sequence[str]) -> Known:
         log = Log(self._workspace.store, keys.type_embeddings(self._workspace.type_encoder_id))
-        wanted = sorted(set(paths))
-        found = self._read(log.read())
+        return Known(sorted(set(paths)), log, self._read(log.read()))
+
+    def complete(self, known: Known, *, keep: bool = True) -> EmbeddingMatrix:
+        """The embeddings of these task types, as ``embeddings`` has them."""
+        wanted, log, found = known.paths, known.log, known.vectors
         if missing := [path for path in wanted if path not in found]:
             vectors = self._encoded([label_text(path) for path in missing])
             if keep:
                 ref = self._workspace.stage_outputs.write(embedding_table(missing, vectors))
                 log.append({"table": asdict(ref)})
-                found = self._read(log.read())  # if another worker wrote the same types first, its embeddings count
+                found |= self._read(log.read())  # if another worker wrote the same types first, its embeddings count
             else:
                 found.update(zip(missing, vectors, strict=True))
         if not wanted:  # every task type is retired
@@ -183,8 +202,8 @@ class TaxonomyStore:
             total += encoder.encode_texts([template.replace("{}", text) for text in texts])
         return normalise(total)
 
-    def _read(self, entries: Sequence[LogEntry]) -> dict[str, np.ndarray[Any, np.dtype[np.float32]]]:
-        found: dict[str, np.ndarray[Any, np.dtype[np.float32]]] = {}
+    def _read(self, entries: Sequence[LogEntry]) -> dict[str, Vectors]:
+        found: dict[str, Vectors] = {}
         for entry in entries:
             ids, vectors = self._workspace.stage_outputs.read_embeddings(TableRef(**entry.body["table"]))
             for path, vector in zip(ids, vectors, strict=True):
