@@ -11,7 +11,7 @@ to see first what that would ask, or to publish only.
 **A re-run** asks nothing that was answered. A scheduled run adds at most `taxonomy.scheduled_new` nodes,
 only below nodes with many fitting images a task type. `taxonomy.approval` says whether a person decides: *required*,
 *by_rule*, *off*.
-A rejected proposal is not published; nothing runs downstream.
+A rejected proposal is not published, its nodes are remembered and not proposed again; nothing runs downstream.
 """
 
 from __future__ import annotations

@@ -58,6 +58,7 @@ class Reason(StrEnum):
     NOT_A_LABEL = "not a label"
     DUPLICATE_LABEL = "duplicate label"
     NEAR_DUPLICATE_LABEL = "near-duplicate label"
+    REFUSED_LABEL = "refused by a person"
     # filter
     NOT_FITTING = "not fitting"
     # write

@@ -162,6 +162,15 @@ class _TaxonomyApproval(_Approval):
         self.params = ParamsDict({"strike_out": strike_out(taxonomy.new_nodes(self.about["proposal"])[:_OFFERED])})
         return super().execute(context)
 
+    def execute_complete(self, context: Any, event: Any) -> Any:
+        """Go on after a person has answered; what was rejected is remembered first."""
+        from galaxy_airflow.tasks import taxonomy
+
+        if list(event.get("chosen_options") or ()) == [self.REJECT]:
+            count = taxonomy.refuse_proposal(self.about["proposal"])
+            log.info("Rejected: %d new nodes are remembered, and not proposed again", count)
+        return super().execute_complete(context, event)
+
 
 class TaxonomyApproval(SaysWhy, _TaxonomyApproval):
     """Asks a person to approve or reject a proposal, which the form shows. about: the receipt of ``propose``."""

@@ -105,6 +105,7 @@ def _logs(workspace: Workspace) -> _Checks:
         keys.RELEASES_LOG,
         keys.EDITS_LOG,
         keys.PROPOSALS_LOG,
+        keys.REFUSED_LOG,
         keys.ANNOUNCEMENTS_LOG,
         keys.FORECASTS_LOG,
         keys.FINETUNE_LOG,

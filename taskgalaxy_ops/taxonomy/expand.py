@@ -23,6 +23,7 @@ from taskgalaxy_ops.records import Answer, LabelReject, Node, TaskTypePath
 from taskgalaxy_ops.settings import Model
 from taskgalaxy_ops.storage import keys
 from taskgalaxy_ops.taxonomy import Expansion, admit, children, expansions, label_text, live_leaves
+from taskgalaxy_ops.taxonomy.growth import without_refused
 from taskgalaxy_ops.taxonomy.store import TaxonomyStore
 from taskgalaxy_ops.usage import Usage
 from taskgalaxy_ops.workspace import Workspace
@@ -100,7 +101,7 @@ def expand(
     taxonomy_store.ensure_seeds()
     base = taxonomy_store.version()
     template = expand_template(workspace.prompts["expand"], workspace.settings.teacher)
-    nodes = list(base.nodes)
+    nodes, refused = list(base.nodes), taxonomy_store.refused()
     result = ExpandResult(base.number, usage=usage or Usage())
     deadline = batch_wait.deadline(workspace.settings.run.batch) if wait else 0.0
     for number in range(1, growth.rounds + 1):
@@ -108,16 +109,19 @@ def expand(
         wide_enough = growth.up_to is not None and len(live_leaves(nodes)) >= growth.up_to
         if (left is not None and left <= 0) or wide_enough:
             break
-        wanted = expansions(nodes, number)
+        wanted = expansions(nodes, number, refused)
         if growth.below is not None:
             wanted = _first(wanted, growth.below, workspace.settings.taxonomy.children, left)
         units = [template.unit(None, _item(one, workspace.settings.taxonomy.children)) for one in wanted]
         answers = asyncio.run(_answers(workspace, template, units, progress, result.usage, deadline))
-        proposals = [
-            (one, label)
-            for one, unit in zip(wanted, units, strict=True)
-            for label in children(one, answers[unit.key].value or {})
-        ]
+        proposals, kept_out = without_refused(
+            (
+                (one, label)
+                for one, unit in zip(wanted, units, strict=True)
+                for label in children(one, answers[unit.key].value or {})
+            ),
+            refused,
+        )
         added, rejects = admit(
             proposals,
             nodes,
@@ -126,7 +130,7 @@ def expand(
             left,
         )
         result.added += added
-        result.rejects += rejects
+        result.rejects += kept_out + rejects
         nodes += added
         if not added:
             break

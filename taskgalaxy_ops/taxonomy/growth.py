@@ -43,17 +43,20 @@ class _Candidate:
     parent: TaskTypePath
 
 
-def expansions(nodes: Iterable[Node], round: int) -> list[Expansion]:
+def expansions(nodes: Iterable[Node], round: int, refused: Iterable[TaskTypePath] = ()) -> list[Expansion]:
     """The requests of a round: for first-level categories, then for the children of each live node of level 1 and 2.
 
     A leaf that a person wrote stays a task type: it is not expanded, because with children it would become a group. A
-    leaf that came from an expansion may become one. Ordered by path.
+    leaf that came from an expansion may become one. Ordered by path. refused: paths that a person refused; a request
+    names them with the existing ones.
     """
     known = list(nodes)
     leaves = {node.path for node in live_leaves(known)}
     children_of: dict[TaskTypePath, list[str]] = {}
     for node in known:
         children_of.setdefault(labels.parent(node.path), []).append(labels.name(node.path))
+    for path in set(refused).difference(node.path for node in known):
+        children_of.setdefault(labels.parent(path), []).append(labels.name(path))
     wanted: list[tuple[Kind, TaskTypePath]] = [("level1", "")]
     for node in sorted(known, key=lambda node: node.path):
         if node.status == LIVE and node.level in _KINDS and (node.path not in leaves or node.origin == "expand"):
@@ -74,6 +77,25 @@ def children(expansion: Expansion, reply: Mapping[str, Any]) -> list[str]:
         if not isinstance(label, str):
             raise ValueError(f"{where}: item {place} is to be a text, not {type(label).__name__}")
     return list(proposed)
+
+
+def without_refused(
+    proposals: Iterable[tuple[Expansion, str]], refused: Mapping[TaskTypePath, int]
+) -> tuple[list[tuple[Expansion, str]], list[LabelReject]]:
+    """The proposals that a person may still want, and the rejects of those that are, or lie below, a refused path.
+
+    refused: by path, the number of the proposal in which it was refused.
+    """
+    kept, rejects = [], []
+    for expansion, label in proposals:
+        path = labels.join(expansion.path, labels.normalise(label))
+        found = next((each for each in (*labels.ancestors(path), path) if each in refused), None)
+        if found is None:
+            kept.append((expansion, label))
+        else:
+            shown = labels.join(expansion.path, labels.shown(label))
+            rejects.append(LabelReject(shown, Reason.REFUSED_LABEL, f"in proposal {refused[found]}"))
+    return kept, rejects
 
 
 def admit(

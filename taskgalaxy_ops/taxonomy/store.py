@@ -7,7 +7,7 @@ rank.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from taskgalaxy_ops.errors import TaxonomyError
 from taskgalaxy_ops.models.encoders.base import EmbeddingMatrix, Vectors, normalise
-from taskgalaxy_ops.records import LabelReject, Node
+from taskgalaxy_ops.records import LabelReject, Node, TaskTypePath
 from taskgalaxy_ops.storage import keys
 from taskgalaxy_ops.storage.log import Log, LogEntry
 from taskgalaxy_ops.storage.parquet import columns, to_table
@@ -124,6 +124,21 @@ class TaxonomyStore:
                 added = tuple(node for node in nodes if node.path not in old)
                 return Proposal(number, entry.body["base"], nodes, added, rejects)
         raise TaxonomyError(f"taxonomy: there is no proposal {number}. Expand again.")
+
+    def refuse(self, proposal: int, paths: Iterable[TaskTypePath]) -> None:
+        """Remember nodes of a proposal, with all below them, as refused: no later expansion proposes them again."""
+        refused = sorted(set(paths))
+        known = self.refused()
+        if new := [path for path in refused if path not in known]:
+            Log(self._workspace.store, keys.REFUSED_LOG).append({"proposal": proposal, "paths": new})
+
+    def refused(self) -> dict[TaskTypePath, int]:
+        """By path, the proposal in which a person refused it first."""
+        found: dict[TaskTypePath, int] = {}
+        for entry in Log(self._workspace.store, keys.REFUSED_LOG).read():
+            for path in entry.body["paths"]:
+                found.setdefault(path, entry.body["proposal"])
+        return found
 
     def _proposals(self) -> Log:
         return Log(self._workspace.store, keys.PROPOSALS_LOG)

@@ -37,6 +37,7 @@ from taskgalaxy_ops.release.publish import published
 from taskgalaxy_ops.settings import load_settings
 from taskgalaxy_ops.storage import keys
 from taskgalaxy_ops.storage.journal import Journal
+from taskgalaxy_ops.taxonomy.expand import Growth, expand
 from taskgalaxy_ops.taxonomy.store import TaxonomyStore
 from taskgalaxy_ops.taxonomy.version import struck_out
 from taskgalaxy_ops.workspace import Workspace
@@ -239,7 +240,12 @@ def test_a_rejected_taxonomy_is_not_published(days: Days) -> None:
     days.settled()
     states = {task["task_id"]: task["state"] for task in days.client.tasks("galaxy_taxonomy", run)}
     assert (states["publish"], states["announce"]) == ("skipped", "skipped")
-    assert len(TaxonomyStore(days.workspace).versions()) == versions
+    taxonomy_store = TaxonomyStore(days.workspace)
+    assert len(taxonomy_store.versions()) == versions
+    rejected = {node.path for node in taxonomy_store.proposal(2).added}
+    assert rejected <= set(taxonomy_store.refused())  # beside those that were struck out before
+    again = expand(days.workspace, Growth(max_new=2), publish=False)
+    assert {node.path for node in taxonomy_store.proposal(again.proposal).added}.isdisjoint(rejected)
 
 
 def test_a_backfill_of_one_of_two_sources(days: Days) -> None:

@@ -106,6 +106,14 @@ def new_nodes(number: int) -> list[str]:
     return [node.path for node in TaxonomyStore(opened()).proposal(number).added]
 
 
+def refuse_proposal(number: int) -> int:
+    """Remember a proposal's new nodes as refused. Returns how many they are."""
+    taxonomy_store = TaxonomyStore(opened())
+    added = taxonomy_store.proposal(number).added
+    taxonomy_store.refuse(number, [node.path for node in added])
+    return len(added)
+
+
 def publish_proposal(proposed: Mapping[str, Any], answer: Mapping[str, Any] | None) -> dict[str, Any]:
     """Publish a proposal as the newest version.
 
@@ -116,6 +124,7 @@ def publish_proposal(proposed: Mapping[str, Any], answer: Mapping[str, Any] | No
     proposal = taxonomy_store.proposal(proposed["proposal"])
     struck = ((answer or {}).get("params_input") or {}).get("strike_out") or []
     nodes = struck_out(proposal.nodes, proposal.added, struck)
+    taxonomy_store.refuse(proposal.number, struck)  # also those that are left out of the version
     version = taxonomy_store.publish(proposal.base, nodes, proposal.rejects, "expand")
     remember(workspace)
     leaves = len(taxonomy_store.version(version).leaves())

@@ -6,14 +6,18 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from fakes import MemoryStore
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiny import tiny_settings, tiny_workspace
 
 from taskgalaxy_ops.errors import TaxonomyError
 from taskgalaxy_ops.records import LabelReject, Node, Reason
 from taskgalaxy_ops.simulator.expansion import COUNT, label_kinds, propose, vocabulary
 from taskgalaxy_ops.taxonomy import Expansion, admit, check, children, expansions, live_leaves, load_seeds, normalise
 from taskgalaxy_ops.taxonomy import labels as label_tools
+from taskgalaxy_ops.taxonomy.growth import without_refused
+from taskgalaxy_ops.taxonomy.store import TaxonomyStore
 
 SEEDS = load_seeds()
 
@@ -103,6 +107,30 @@ def test_what_is_retired_is_not_grown_but_told_so_that_it_does_not_come_again():
         Expansion("level1", "", ("a", "d"), 1),
         Expansion("level2", "d", ("e", "f"), 1),
     ]
+
+
+def test_what_a_person_refused_is_named_to_the_teacher_and_rejected_with_all_below_it():
+    refused = {"ocr~scene text~neon signs": 3, "ocr~maps": 4}
+    (scene,) = (one for one in expansions(NODES, 1, refused) if one.path == "ocr~scene text")
+    assert scene.existing == ("neon signs", "shop name reading", "sign reading")
+    assert nodes_of(*(node.path for node in NODES)) == NODES, "a leaf stays a leaf"
+    proposals = [(scene, "Neon  signs"), (scene, "maps"), (below("ocr~maps"), "road names"), (below("ocr"), "maps")]
+    kept, rejects = without_refused(proposals, refused)
+    assert kept == [(scene, "maps")]
+    assert [(reject.path, reject.reason, reject.detail) for reject in rejects] == [
+        ("ocr~scene text~Neon  signs", Reason.REFUSED_LABEL, "in proposal 3"),
+        ("ocr~maps~road names", Reason.REFUSED_LABEL, "in proposal 4"),
+        ("ocr~maps", Reason.REFUSED_LABEL, "in proposal 4"),
+    ]
+
+
+def test_what_is_refused_is_remembered_once_and_by_its_first_proposal(tmp_path):
+    store = TaxonomyStore(tiny_workspace(tiny_settings(tmp_path), MemoryStore()))
+    assert store.refused() == {}
+    store.refuse(1, ["ocr~maps", "counting"])
+    store.refuse(2, ["counting", "ocr~menus"])
+    store.refuse(3, ["counting"])
+    assert store.refused() == {"ocr~maps": 1, "counting": 1, "ocr~menus": 2}
 
 
 def test_an_empty_taxonomy_asks_for_its_first_level():
