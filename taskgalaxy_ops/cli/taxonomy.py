@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from taskgalaxy_ops.cli.common import AddCommand, positive, say, workspace_of
+from taskgalaxy_ops.operations.weak_branches import weak_branches
 from taskgalaxy_ops.reports.console import show_progress
 from taskgalaxy_ops.reports.text import run as run_text
-from taskgalaxy_ops.taxonomy import add_types, diff, normalise_path, tree
+from taskgalaxy_ops.taxonomy import add_types, diff, normalise_path, tree, weaknesses
 from taskgalaxy_ops.taxonomy.expand import Growth, expand
 from taskgalaxy_ops.taxonomy.store import TaxonomyStore
 
@@ -35,6 +36,8 @@ def add(add_command: AddCommand, commands: Any) -> None:
     sub = add_command("tree", _tree, "a version as a tree", group)
     sub.add_argument("--version", type=int, help="default: the newest")
     sub.add_argument("--depth", type=positive, default=4, help="levels shown; default: all")
+    sub = add_command("weak", _weak, "which branches a fine-tuned model is weak in, by its latest scores", group)
+    sub.add_argument("--record", action="store_true", help="let growth and targets go by it (taxonomy.weaknesses)")
     sub = add_command("diff", _diff, "what changed from one version to another", group)
     sub.add_argument("old", type=int)
     sub.add_argument("new", type=int, nargs="?", help="default: the newest")
@@ -86,6 +89,18 @@ def _tree(chosen: argparse.Namespace) -> int:
     version = TaxonomyStore(workspace_of(chosen)).version(chosen.version)
     leaves = [node.path for node in version.leaves()]
     say(chosen, {"version": version.number, "leaves": leaves}, tree(version, chosen.depth))
+    return 0
+
+
+def _weak(chosen: argparse.Namespace) -> int:
+    workspace = workspace_of(chosen)
+    found = weak_branches(workspace)
+    lines = [f"{found.model}: the weakest branch first; 1 is the average", *run_text.weak_branches(found)]
+    if chosen.record:
+        lines.append(f"recorded as number {weaknesses.record(workspace.store, found)}")
+        if workspace.settings.taxonomy.weaknesses is None:
+            lines.append("Nothing goes by it yet: set taxonomy.weaknesses to {}.")
+    say(chosen, asdict(found), lines)
     return 0
 
 

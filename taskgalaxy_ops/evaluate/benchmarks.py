@@ -33,6 +33,7 @@ class Benchmark:
     judge: Literal["base", "endpoint"] | None = None
     submission: str | None = None  # lmms-eval's task for the split whose answers only a server can grade
     note: str = ""
+    about: tuple[str, ...] = ()  # the branches of the shipped taxonomy that it measures most
 
 
 MME = "MME"
@@ -40,6 +41,7 @@ BENCHMARKS = (
     Benchmark(
         name=MME,
         asks="perception, yes or no",
+        about=("object recognition", "scene understanding"),
         task="mme",
         metric="mme_perception_score",
         scale=1,
@@ -49,6 +51,7 @@ BENCHMARKS = (
     Benchmark(
         name="MMBench",
         asks="multiple choice, 20 abilities",
+        about=("scene understanding", "object recognition", "spatial relations"),
         task="mmbench_en_dev",
         metric="gpt_eval_score",
         scale=1,
@@ -67,11 +70,17 @@ BENCHMARKS = (
         note="Development split. The judge is asked only where a reply names no option.",
     ),
     Benchmark(
-        name="POPE", asks="objects that are not there", task="pope", metric="pope_f1_score", note="F1, not accuracy."
+        name="POPE",
+        asks="objects that are not there",
+        about=("object recognition",),
+        task="pope",
+        metric="pope_f1_score",
+        note="F1, not accuracy.",
     ),
     Benchmark(
         name="LLaVA-in-the-Wild",
         asks="free answers",
+        about=("image description",),
         task="llava_in_the_wild",
         metric="gpt_eval_llava_all",
         scale=1,
@@ -82,6 +91,7 @@ BENCHMARKS = (
     Benchmark(
         name="MM-Vet",
         asks="free answers, combined abilities",
+        about=("logical reasoning",),
         task="mmvet",
         metric="gpt_eval_score",
         scale=1,
@@ -90,6 +100,7 @@ BENCHMARKS = (
     Benchmark(
         name="TextVQA",
         asks="reading in photographs",
+        about=("ocr",),
         task="textvqa_val",
         metric="exact_match",
         submission="textvqa_test",
@@ -98,6 +109,7 @@ BENCHMARKS = (
     Benchmark(
         name="ScienceQA",
         asks="school science",
+        about=("science",),
         task="scienceqa_img",
         metric="exact_match",
         note="The questions that have an image.",
@@ -105,6 +117,7 @@ BENCHMARKS = (
     Benchmark(
         name="MathVista",
         asks="mathematics in figures",
+        about=("mathematics",),
         task="mathvista_testmini_format",
         metric="llm_as_judge_eval",
         scale=1,
@@ -112,9 +125,25 @@ BENCHMARKS = (
         submission="mathvista_test",
         note="testmini. The judge extracts the answer.",
     ),
-    Benchmark(name="ChartQA", asks="charts", task="chartqa", metric="relaxed_overall", note="Right within 5 %."),
-    Benchmark(name="AI2D", asks="diagrams", task="ai2d", metric="exact_match", filter="flexible-extract"),
-    Benchmark(name="Q-Bench", asks="image quality", task="qbench_dev", metric="qbench_acc", note="Development split."),
+    Benchmark(
+        name="ChartQA",
+        asks="charts",
+        about=("charts & tables",),
+        task="chartqa",
+        metric="relaxed_overall",
+        note="Right within 5 %.",
+    ),
+    Benchmark(
+        name="AI2D", asks="diagrams", about=("science",), task="ai2d", metric="exact_match", filter="flexible-extract"
+    ),
+    Benchmark(
+        name="Q-Bench",
+        asks="image quality",
+        about=("image quality & photography",),
+        task="qbench_dev",
+        metric="qbench_acc",
+        note="Development split.",
+    ),
     Benchmark(
         name="Q-Bench-CN",
         asks="Q-Bench in Chinese",
@@ -125,6 +154,7 @@ BENCHMARKS = (
     Benchmark(
         name="HallusionBench",
         asks="illusions and hallucinations",
+        about=("comparison",),
         task="hallusion_bench_image",
         metric="aAcc",
         scale=1,
@@ -134,6 +164,7 @@ BENCHMARKS = (
     Benchmark(
         name="SEED",
         asks="multiple choice, images and video frames",
+        about=("scene understanding", "spatial relations"),
         task="seedbench",
         metric="seed_all",
         note="Images and video.",
@@ -141,6 +172,7 @@ BENCHMARKS = (
     Benchmark(
         name="MMMU",
         asks="college subjects",
+        about=("science", "mathematics", "art & style"),
         task="mmmu_val",
         metric="mmmu_acc",
         submission="mmmu_test",

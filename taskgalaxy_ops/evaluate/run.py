@@ -144,14 +144,26 @@ def _keep(workspace: Workspace, scored: Scored, model: str) -> Scored:
     return replace(scored, page=f"finetune-{scored.identity[:16]}")
 
 
+def latest(workspace: Workspace) -> tuple[str, str, list[Score]] | None:
+    """The scores that were logged last: their model, their identity, and they; None: there are none."""
+    for entry in reversed(Log(workspace.store, keys.FINETUNE_LOG).read()):
+        if entry.body["kind"] == "scored":
+            model, identity = entry.body["model"], entry.body["identity"]
+            return model, identity, _read(workspace, identity)
+    return None
+
+
+def _read(workspace: Workspace, identity: str) -> list[Score]:
+    return [Score(**row) for row in pq.read_table(io.BytesIO(workspace.store.get(keys.scores(identity)))).to_pylist()]
+
+
 def kept(workspace: Workspace) -> list[Score]:
     """The latest scores of each model in the store."""
-    latest = {}
+    newest = {}
     for entry in Log(workspace.store, keys.FINETUNE_LOG).read():
         if entry.body["kind"] == "scored":
-            latest[entry.body["model"]] = entry.body["identity"]
-    tables = [pq.read_table(io.BytesIO(workspace.store.get(keys.scores(each)))) for each in latest.values()]
-    return [Score(**row) for table in tables for row in table.to_pylist()]
+            newest[entry.body["model"]] = entry.body["identity"]
+    return [score for identity in newest.values() for score in _read(workspace, identity)]
 
 
 def _by_lmms(workspace: Workspace, checkpoint: str, benchmarks: Sequence[str], model: str, method: str) -> list[Score]:

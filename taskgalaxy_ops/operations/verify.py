@@ -106,6 +106,7 @@ def _logs(workspace: Workspace) -> _Checks:
         keys.EDITS_LOG,
         keys.PROPOSALS_LOG,
         keys.REFUSED_LOG,
+        keys.WEAKNESSES_LOG,
         keys.ANNOUNCEMENTS_LOG,
         keys.FORECASTS_LOG,
         keys.FINETUNE_LOG,

@@ -30,6 +30,7 @@ from taskgalaxy_ops.settings.pipeline import (
     RunSettings,
     TaxonomySettings,
     VoteSettings,
+    WeaknessSettings,
     WriteSettings,
 )
 from taskgalaxy_ops.settings.sources import IngestSettings, S3Settings, SourceSettings
@@ -69,6 +70,7 @@ __all__ = [
     "Validated",
     "Variant",
     "VoteSettings",
+    "WeaknessSettings",
     "WriteSettings",
     "airflow_settings",
     "finetune_settings",

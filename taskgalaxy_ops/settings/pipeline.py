@@ -79,6 +79,15 @@ class MatchSettings(Strict):
         return {name: value for name, value in self.model_dump().items() if name != "k"}
 
 
+class WeaknessSettings(Strict):
+    """How the scores of a fine-tuned model weigh the branches of the taxonomy."""
+
+    most: float = Field(3.0, ge=1, description="the largest weight of a branch; the smallest is one part of it")
+    benchmarks: dict[str, tuple[str, ...]] = Field(
+        {}, description="first-level nodes that a benchmark is about, by its name; default: of the shipped taxonomy"
+    )
+
+
 class TaxonomySettings(Strict):
     """The taxonomy's seeds, and how the taxonomy grows."""
 
@@ -95,6 +104,11 @@ class TaxonomySettings(Strict):
     scheduled_new: int = Field(40, ge=1, description="nodes that a scheduled growth adds at most")
     scheduled_images_a_type: float = Field(
         5.0, ge=0, description="a scheduled growth looks only below nodes with this many fitting images a task type"
+    )
+    weaknesses: WeaknessSettings | None = Field(
+        None,
+        description="grow first, and ask more, where the latest fine-tuned model is weak; null: never",
+        exclude_if=lambda chosen: chosen is None,
     )
 
 

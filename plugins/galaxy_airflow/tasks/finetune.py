@@ -13,11 +13,14 @@ from taskgalaxy_ops.evaluate import run as evaluate_run
 from taskgalaxy_ops.finetune import run as finetune_run
 from taskgalaxy_ops.finetune.backends import open_backend
 from taskgalaxy_ops.finetune.jobs import TrainBackend
+from taskgalaxy_ops.operations import weak_branches
 from taskgalaxy_ops.reports.pages.finetune import write_card
 from taskgalaxy_ops.reports.text import finetune as finetune_text
+from taskgalaxy_ops.reports.text import run as run_text
 from taskgalaxy_ops.workspace import Workspace
 
 _TOLD = "progress"
+_WEAKEST = 3  # branches that the log names
 
 
 def check_tuning(form: Mapping[str, Any], partition: str | None) -> dict[str, Any]:
@@ -81,6 +84,9 @@ def evaluate(checked: Mapping[str, Any], benchmarks: Sequence[str]) -> dict[str,
     with progress() as shown:
         scored = evaluate_run.score_tuning(workspace, tuning, benchmarks, shown)
     write_card(workspace, tuning, scored)
+    if weak := weak_branches.record(workspace):
+        named = run_text.weak_branches(weak, _WEAKEST)
+        log.info("recorded for growth and targets: %s", "; ".join(named) or "no branch is weaker than others")
     for line in finetune_text.scored(scored):
         log.info(line)
     return receipt(

@@ -21,15 +21,18 @@ from taskgalaxy_ops.generation.coverage import crowded
 from taskgalaxy_ops.operations.proposal_outlook import proposal_outlook
 from taskgalaxy_ops.reports.html import thumbnail
 from taskgalaxy_ops.reports.pages import proposal as proposal_pages
+from taskgalaxy_ops.reports.text import run as run_text
 from taskgalaxy_ops.sources.originals import read_image
 from taskgalaxy_ops.storage import keys
 from taskgalaxy_ops.storage.ledger import NANO
+from taskgalaxy_ops.taxonomy import weaknesses
 from taskgalaxy_ops.taxonomy.expand import Growth, expand
 from taskgalaxy_ops.taxonomy.store import TaxonomyStore
 from taskgalaxy_ops.taxonomy.version import LIVE, struck_out
 from taskgalaxy_ops.usage import Usage
 
 _SIDE = 128  # pixels of a picture on the page
+_WEAKEST = 3  # branches that it names
 
 
 def propose(form: Mapping[str, Any], scheduled: bool, ti: Any, away: Mapping[str, float] | None) -> dict[str, Any]:
@@ -49,6 +52,10 @@ def propose(form: Mapping[str, Any], scheduled: bool, ti: Any, away: Mapping[str
             raise AirflowSkipException(
                 f"no node has {rules.scheduled_images_a_type:g} fitting images a task type: the taxonomy is wide enough"
             )
+    why: list[str] = []
+    if below and rules.weaknesses and (weak := weaknesses.recorded(workspace.store)):
+        below = {path: images * weak.weight(path) for path, images in below.items()}
+        why = [f"Grown first where {weak.model} is weak: {line}." for line in run_text.weak_branches(weak, _WEAKEST)]
     usage, rejects = Usage(), Counter[str]()
     try:
         with progress() as shown:
@@ -56,8 +63,8 @@ def propose(form: Mapping[str, Any], scheduled: bool, ti: Any, away: Mapping[str
             result = expand(workspace, growth, publish=False, progress=shown, wait=False, usage=usage)
         rejects.update(reject.reason for reject in result.rejects)
     except PendingError as error:
-        why = {name: str(error) for name in error.away}
-        defer_until_back(error.away, why, workspace.settings, away)
+        away_why = {name: str(error) for name in error.away}
+        defer_until_back(error.away, away_why, workspace.settings, away)
         defer(error.waiting, workspace.settings, ti.start_date)
         raise
     finally:
@@ -74,9 +81,10 @@ def propose(form: Mapping[str, Any], scheduled: bool, ti: Any, away: Mapping[str
         outlook,
         lambda image: thumbnail(read_image(workspace, image), _SIDE),
         simulated=workspace.settings.simulated,
+        why=why,
     )
     workspace.store.replace(keys.report(page), shown_page.encode())
-    asked = proposal_pages.proposal_markdown(proposal, outlook, page_of({"page": page}), f"{root()}/images")
+    asked = proposal_pages.proposal_markdown(proposal, outlook, page_of({"page": page}), f"{root()}/images", why)
     ti.xcom_push(ASKS, asked)
     return receipt(
         "proposed",

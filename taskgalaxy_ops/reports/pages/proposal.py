@@ -24,9 +24,14 @@ _NO_TYPE = TypeOutlook(images=0)
 Thumbnail = Callable[[ImageId], bytes]  # JPEG; raises NotFoundError
 
 
-def proposal_page(found: Proposal, outlook: ProposalOutlook, thumbnail: Thumbnail, *, simulated: bool) -> str:
-    """All new nodes, with what they would be asked about and what is near, and all rejects by reason (HTML)."""
-    lead = [f"{len(found.added):,} new nodes on top of version {found.base}, by branch.", *outlook_lines(outlook)]
+def proposal_page(
+    found: Proposal, outlook: ProposalOutlook, thumbnail: Thumbnail, *, simulated: bool, why: Sequence[str] = ()
+) -> str:
+    """All new nodes, with what they would be asked about and what is near, and all rejects by reason (HTML).
+
+    why: sentences on what these were grown by.
+    """
+    lead = [f"{len(found.added):,} new nodes on top of version {found.base}, by branch.", *outlook_lines(outlook), *why]
     if simulated:
         lead.append("SIMULATED: the teacher that proposed them is a simulated model.")
     tables = [
@@ -59,16 +64,19 @@ def outlook_lines(outlook: ProposalOutlook) -> list[str]:
     return lines + [f"{line[0].upper()}{line[1:]}." for line in plan_text.outlook(outlook.release)]
 
 
-def proposal_markdown(found: Proposal, outlook: ProposalOutlook, page: str = "", image: str = "") -> str:
+def proposal_markdown(
+    found: Proposal, outlook: ProposalOutlook, page: str = "", image: str = "", why: Sequence[str] = ()
+) -> str:
     """A proposed version in short, for the person who decides: what is new, by branch, and what was left out, and why.
 
     It is short, so that the buttons below it are in view. page: the address of the page that has everything. image: the
-    address below which pictures of images lie, by id; "": no picture is shown.
+    address below which pictures of images lie, by id; "": no picture is shown. why: as on the page.
     """
     branches = _branches(found.added)
     lines = [f"**{len(found.added):,} new nodes** on top of version {found.base}, in {len(branches):,} branches. "]
     lines[0] += " ".join(outlook_lines(outlook))
     lines[0] += f" [Each with its pictures, what is near it, and what was left out]({page})" if page else ""
+    lines += ["", *map(markdown.text, why)] if why else []
     images = {branch: sum(_of(node, outlook).images for node in nodes) for branch, nodes in branches.items()}
     largest = sorted(branches, key=lambda branch: (-images[branch], branch))[:_BRANCHES]
     rows = [_branch(branch, branches[branch], images[branch]) for branch in largest]

@@ -16,6 +16,7 @@ from taskgalaxy_ops.sources import left_out
 from taskgalaxy_ops.sources.ingest import IngestReceipt
 from taskgalaxy_ops.taxonomy import Diff
 from taskgalaxy_ops.taxonomy.expand import ExpandResult
+from taskgalaxy_ops.taxonomy.weaknesses import Weaknesses
 
 _SHOWN = 20
 
@@ -76,6 +77,12 @@ def expanded(result: ExpandResult) -> list[str]:
     if over := len(result.rejects) - len(told):
         lines.append(f"  {over:,} new ones are over the cap: raise --max-new or expand again")
     return [*lines, f"this run  {usage_line(result.usage)}"]
+
+
+def weak_branches(found: Weaknesses, shown: int | None = None) -> list[str]:
+    """A line for each branch, the weakest first. shown: at most so many, of those that are weaker than the average."""
+    chosen = [each for each in found.branches if shown is None or each.weight > 1][:shown]
+    return [f"{each.branch} x {each.weight:g} ({'; '.join(each.because)})" for each in chosen]
 
 
 def versions(shown: Sequence[Mapping[str, Any]]) -> list[str]:
