@@ -10,7 +10,7 @@ from typing import Any
 from taskgalaxy_ops.cli.common import AddCommand, positive, say, workspace_of
 from taskgalaxy_ops.reports.console import show_progress
 from taskgalaxy_ops.reports.text import run as run_text
-from taskgalaxy_ops.taxonomy import add_types, diff, normalise_path, tree
+from taskgalaxy_ops.taxonomy import add_types, diff, tree
 from taskgalaxy_ops.taxonomy.expand import Growth, expand
 from taskgalaxy_ops.taxonomy.store import TaxonomyStore
 
@@ -65,7 +65,7 @@ def _add(chosen: argparse.Namespace) -> int:
 def _retire(chosen: argparse.Namespace) -> int:
     taxonomy_store = TaxonomyStore(workspace_of(chosen))
     base = taxonomy_store.version()
-    following = base.retire(*map(normalise_path, chosen.types))
+    following = base.retire(*chosen.types)
     number = taxonomy_store.publish(base.number, following.nodes, [], "hand")
     retired = [node.path for node in diff(base, following).retired]
     say(chosen, {"version": number, "retired": retired}, [f"version {number}: {len(retired)} nodes retired", *retired])

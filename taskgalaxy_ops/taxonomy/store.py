@@ -156,7 +156,8 @@ class TaxonomyStore:
         return len(self._log.known()) - 1
 
     def embeddings(self, version: int | None = None, *, keep: bool = True) -> EmbeddingMatrix:
-        """The embeddings of a version's live leaves ``(m, d)``, in order of path; encodes those that have none yet.
+        """The embeddings of a version's task types ``(m, d)``, by the paths as they are asked, in order; encodes those
+        that have none yet.
 
         keep: if False, the new embeddings are not stored, for a caller that only reads.
         """
@@ -171,7 +172,7 @@ class TaxonomyStore:
 
     def known(self, version: int | None = None) -> Known:
         """What ``complete`` makes a version's embeddings of. Only reads: it may run beside an encoder."""
-        return self._known([node.path for node in self.version(version).leaves()])
+        return self._known(self.version(version).asked())
 
     def _known(self, paths: Sequence[str]) -> Known:
         log = Log(self._workspace.store, keys.type_embeddings(self._workspace.type_encoder_id))
