@@ -36,6 +36,7 @@ class Entry:
     status: str = LIVE
     asked_as: TaskTypePath | None = None
     successor: TaskTypePath | None = None
+    problem: str | None = None  # what is wrong with it, where that is known already
 
 
 class Problem(Exception):
@@ -131,7 +132,9 @@ def _checked(entries: Iterable[Entry]) -> tuple[dict[str, Entry], list[str]]:
                 for name, text in (("", path), ("asked_as: ", entry.asked_as), ("successor: ", entry.successor))
                 if text is not None and (reason := labels.check_written(text)) is not None
             ]
-            if reasons:
+            if entry.problem:
+                problems.append(f"{entry.where}: {entry.problem}")
+            elif reasons:
                 problems += [f"{entry.where}: {reason}" for reason in reasons]
             elif one in seen:
                 twin = seen[one]

@@ -182,7 +182,7 @@ class TaxonomyStore:
         """The embeddings of these task types, as ``embeddings`` has them."""
         wanted, log, found = known.paths, known.log, known.vectors
         if missing := [path for path in wanted if path not in found]:
-            vectors = self._encoded([label_text(path) for path in missing])
+            vectors = self.encoded([label_text(path) for path in missing])
             if keep:
                 ref = self._workspace.stage_outputs.write(embedding_table(missing, vectors))
                 log.append({"table": asdict(ref)})
@@ -193,8 +193,8 @@ class TaxonomyStore:
             return EmbeddingMatrix((), np.empty((0, 0), np.float32))
         return EmbeddingMatrix(tuple(wanted), np.stack([found[path] for path in wanted]).astype(np.float32))
 
-    def _encoded(self, texts: Sequence[str]) -> Vectors:
-        """(m, d): the mean of each text in the settings' templates, at length 1; without templates, of itself."""
+    def encoded(self, texts: Sequence[str]) -> Vectors:
+        """Embeddings (m, d) of texts: each the mean of it in the settings' templates; without these, of itself."""
         encoder, templates = self._workspace.checked_encoder(), self._workspace.settings.encoder.templates
         if not templates:
             return encoder.encode_texts(texts)

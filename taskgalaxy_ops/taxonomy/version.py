@@ -6,7 +6,7 @@ Its number is decided where it is published (store.py); nothing here reads or wr
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -118,6 +118,15 @@ class TaxonomyVersion:
         """
         return self._shown.get(task_type, task_type)
 
+    def became(self, path: TaskTypePath) -> TaskTypePath:
+        """The path of the node that a renamed, moved or merged one became, over all steps; of another, itself."""
+        node, passed = self.find(path), {path}
+        while node is not None and node.successor and node.successor not in passed:
+            path = node.successor
+            passed.add(path)
+            node = self.find(path)
+        return path if node is None else node.path
+
     def asked_of(self, path: TaskTypePath) -> TaskTypePath:
         """The path by which a node was asked last, also one that was renamed since; of an unknown one, itself."""
         node = self.find(path)
@@ -172,7 +181,17 @@ def struck_out(nodes: Sequence[Node], added: Iterable[Node], paths: Collection[T
     )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
+class Renamed:
+    """A node that has another path in the later version."""
+
+    before: TaskTypePath
+    after: TaskTypePath
+    how: str  # "renamed", "moved" (below another node), "merged" (into a node that is another's, too)
+    kept: bool  # whether the later node is asked as the former was, so that its answers count
+
+
+@dataclass(frozen=True, kw_only=True)
 class Diff:
     """The difference of two versions; each part in order of paths."""
 
@@ -180,22 +199,53 @@ class Diff:
     removed: tuple[Node, ...]
     retired: tuple[Node, ...]  # as they are in the later version
     changed: tuple[tuple[Node, Node], ...]  # before, after: live again, or another origin or description
+    renamed: tuple[Renamed, ...] = ()  # none of them is among the others
 
     def __bool__(self) -> bool:
-        return bool(self.added or self.removed or self.retired or self.changed)
+        return bool(self.added or self.removed or self.retired or self.changed or self.renamed)
 
 
 def diff(a: TaxonomyVersion, b: TaxonomyVersion) -> Diff:
     """What changed from ``a`` to ``b``; the result is false where nothing did."""
     before = {node.path: node for node in a.nodes}
     after = {node.path: node for node in b.nodes}
-    both = [(node, after[node.path]) for node in a.nodes if node.path in after and node != after[node.path]]
+    renamed = _renamed(before, after, b)
+    gone, come = {each.before for each in renamed}, {each.after for each in renamed if each.how != "merged"}
+    both = [
+        (node, after[node.path])
+        for node in a.nodes
+        if node.path in after and node != after[node.path] and node.path not in gone | come
+    ]
     return Diff(
-        added=tuple(node for node in b.nodes if node.path not in before),
-        removed=tuple(node for node in a.nodes if node.path not in after),
+        added=tuple(node for node in b.nodes if node.path not in before and node.path not in come),
+        removed=tuple(node for node in a.nodes if node.path not in after and node.path not in gone),
         retired=tuple(new for old, new in both if old.status == LIVE and new.status == RETIRED),
         changed=tuple((old, new) for old, new in both if not (old.status == LIVE and new.status == RETIRED)),
+        renamed=renamed,
     )
+
+
+def _renamed(
+    before: Mapping[TaskTypePath, Node], after: Mapping[TaskTypePath, Node], later: TaxonomyVersion
+) -> tuple[Renamed, ...]:
+    """What was live before and has another path in the later version, in order of the former paths."""
+    sources: dict[TaskTypePath, list[Node]] = {}
+    for path, node in before.items():
+        now = after.get(path)
+        # A spelling that was changed leaves no retired node behind, because it is the same path.
+        end = (later.find(path) and later.became(path)) if now is None else now.successor and later.became(path)
+        if node.status == LIVE and end and end != path and not (now and now.status == LIVE):
+            sources.setdefault(end, []).append(node)
+    found = []
+    for end, nodes in sources.items():
+        there = end in before and before[end].status == LIVE
+        known_as = later.asked_of(end)
+        first = next((node for node in nodes if asked(node) == known_as), nodes[0])
+        for node in nodes:
+            alike = labels.parent(node.path) == labels.parent(end) or labels.name(node.path) != labels.name(end)
+            how = "merged" if there or node is not first else "renamed" if alike else "moved"
+            found.append(Renamed(node.path, end, how, asked(node) == known_as))
+    return tuple(sorted(found, key=lambda each: each.before))
 
 
 def tree(version: TaxonomyVersion, depth: int = labels.MAX_LEVELS) -> list[str]:
