@@ -82,7 +82,7 @@ class _Moving:
         for node, path in wanted:
             self._check(node, path, merge)
             self._prepare(path)
-            for each in self._below(node.path):
+            for each in self._below(node.path, all_of=labels.identity(path) == labels.identity(node.path)):
                 self._move(each, path + each.path[len(node.path) :], merge)
         made = TaxonomyVersion(self._version.number + 1, self._version.number, tuple(self._nodes.values()))
         leaves = {node.path for node in made.leaves()}
@@ -114,9 +114,14 @@ class _Moving:
             elif (there := self._nodes[one]).status != LIVE:
                 self._nodes[one] = replace(there, status=LIVE, successor=None)
 
-    def _below(self, path: TaskTypePath) -> list[Node]:
-        """A node and all below it, by level."""
+    def _below(self, path: TaskTypePath, *, all_of: bool) -> list[Node]:
+        """A node and all below it, by level; unless ``all_of``, without what only points to a successor.
+
+        Such a one goes along where a group has no other child, because without any it would become a task type.
+        """
         found = [each for each in self._nodes.values() if path in (each.path, *labels.ancestors(each.path))]
+        filled = {labels.parent(each.path) for each in found if all_of or not each.successor}
+        found = [each for each in found if all_of or not each.successor or labels.parent(each.path) not in filled]
         return sorted(found, key=lambda each: (each.level, each.path))
 
     def _move(self, node: Node, path: TaskTypePath, merge: bool) -> None:

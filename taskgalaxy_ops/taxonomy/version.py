@@ -195,7 +195,7 @@ class Renamed:
 class Diff:
     """The difference of two versions; each part in order of paths."""
 
-    added: tuple[Node, ...]
+    added: tuple[Node, ...]  # without paths that nodes had between the two versions
     removed: tuple[Node, ...]
     retired: tuple[Node, ...]  # as they are in the later version
     changed: tuple[tuple[Node, Node], ...]  # before, after: live again, or another origin or description
@@ -217,7 +217,7 @@ def diff(a: TaxonomyVersion, b: TaxonomyVersion) -> Diff:
         if node.path in after and node != after[node.path] and node.path not in gone | come
     ]
     return Diff(
-        added=tuple(node for node in b.nodes if node.path not in before and node.path not in come),
+        added=tuple(node for node in b.nodes if not (node.path in before or node.path in come or node.successor)),
         removed=tuple(node for node in a.nodes if node.path not in after and node.path not in gone),
         retired=tuple(new for old, new in both if old.status == LIVE and new.status == RETIRED),
         changed=tuple((old, new) for old, new in both if not (old.status == LIVE and new.status == RETIRED)),
@@ -265,7 +265,7 @@ def tree(version: TaxonomyVersion, depth: int = labels.MAX_LEVELS) -> list[str]:
             continue
         line = "  " * node.level + labels.name(node.path)
         if node.status == RETIRED:
-            line += "  [retired]"
+            line += f"  [now {node.successor}]" if node.successor else "  [retired]"
         elif node.path not in is_leaf:
             line += f"  ({below[node.path]})"
         lines.append(line)

@@ -145,6 +145,19 @@ def test_a_group_whose_children_are_retired_stays_a_group():
     assert "ocr~signage" not in leaves(after)
 
 
+def test_a_group_whose_children_went_elsewhere_stays_a_group():
+    away = aliases.merge(aliases.move(BASE, "ocr~signs~shop signs", "art"), ["ocr~signs~road signs"], "art~style")
+    after = aliases.rename(away, "ocr~signs", "signage")
+    assert leaves(after) == leaves(away)
+    assert after.became("ocr~signs~shop signs") == "art~shop signs"
+
+
+def test_pointers_stay_behind_where_others_go_on():
+    after = aliases.move(aliases.rename(BASE, "ocr~notes", "jottings"), "ocr", "art")
+    assert after.find("art~ocr~notes") is None
+    assert after.became("ocr~notes") == "art~ocr~jottings"
+
+
 REFUSED = {
     "not there": (lambda: aliases.rename(BASE, "ocr~gone", "x"), "'ocr~gone' is not there"),
     "retired": (lambda: aliases.rename(BASE.retire("count"), "count", "x"), "'count' is retired"),
