@@ -47,6 +47,11 @@ def merge(version: TaxonomyVersion, old: Sequence[str], into: str, *, keep: bool
     with a task type.
     """
     nodes = [_live(version, each, "merged") for each in old]
+    for node in nodes:
+        if any(other.path in labels.ancestors(node.path) for other in nodes):
+            raise TaxonomyError(
+                f"taxonomy version {version.number}: '{node.path}' lies below another of those that are to be merged."
+            )
     path = labels.as_written(into)
     if labels.SEPARATOR not in path and (there := version.find(path)) is None:
         path = labels.join(labels.parent(nodes[0].path), path)

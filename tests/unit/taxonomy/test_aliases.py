@@ -176,6 +176,7 @@ REFUSED = {
     "too deep": (lambda: aliases.move(version_of("a~b~c~d", "e~f"), "a", "e"), "on level 5; 4 at most"),
     "unsafe": (lambda: aliases.rename(BASE, "count", "<b>"), "cannot be a path (level 1 '<b>': holds markup)"),
     "kinds": (lambda: aliases.merge(BASE, ["ocr~signs"], "count"), "'ocr~signs' is a group and 'count' a task type"),
+    "one below another": (lambda: aliases.merge(BASE, ["ocr", "ocr~signs"], "art"), "'ocr~signs' lies below another"),
     "a retired group's path": (
         lambda: aliases.rename(version_of("a~b", "c").retire("a"), "c", "a"),
         "'a' would be a group, and no task type",
