@@ -125,9 +125,13 @@ class _Moving:
         Such a one goes along where a group has no other child, because without any it would become a task type.
         """
         found = [each for each in self._nodes.values() if path in (each.path, *labels.ancestors(each.path))]
-        filled = {labels.parent(each.path) for each in found if all_of or not each.successor}
-        found = [each for each in found if all_of or not each.successor or labels.parent(each.path) not in filled]
-        return sorted(found, key=lambda each: (each.level, each.path))
+        filled = {labels.parent(each.path) for each in found if not each.successor}
+        going: dict[TaskTypePath, Node] = {}
+        for each in sorted(found, key=lambda each: (each.level, each.path)):
+            above = labels.parent(each.path)
+            if all_of or not each.successor or (above in going and above not in filled):
+                going[each.path] = each
+        return list(going.values())
 
     def _move(self, node: Node, path: TaskTypePath, merge: bool) -> None:
         if labels.level(path) > labels.MAX_LEVELS:

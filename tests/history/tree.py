@@ -43,8 +43,10 @@ class Tree:
                 (path for path in self.nodes if f"{path}~".startswith(f"{one}~")), key=lambda p: p.count("~")
             )
             filled = {_parent(path) for path in below if path not in self.pointers}
+            gone: set[str] = set()
             for path in below:
-                if path not in self.pointers or _parent(path) not in filled:
+                if path not in self.pointers or (_parent(path) in gone and _parent(path) not in filled):
+                    gone.add(path)
                     self._go(path, new + path[len(one) :], keep)
 
     def _go(self, path: str, target: str, keep: bool) -> None:

@@ -158,6 +158,12 @@ def test_pointers_stay_behind_where_others_go_on():
     assert after.became("ocr~notes") == "art~ocr~jottings"
 
 
+def test_a_branch_of_pointers_stays_behind_as_a_whole():
+    after = aliases.rename(aliases.move(BASE, "ocr~signs", "art"), "ocr", "text")
+    assert [node.path for node in after.nodes if node.path.startswith("text")] == ["text", "text~notes"]
+    assert after.became("ocr~signs~road signs") == "art~signs~road signs"
+
+
 REFUSED = {
     "not there": (lambda: aliases.rename(BASE, "ocr~gone", "x"), "'ocr~gone' is not there"),
     "retired": (lambda: aliases.rename(BASE.retire("count"), "count", "x"), "'count' is retired"),
