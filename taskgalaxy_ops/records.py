@@ -154,6 +154,8 @@ class Node:
     origin: str  # "seed", "hand", "expand"
     status: str  # "live" or "retired"
     about: str | None = None  # what a task of this type asks; people read it, no model does
+    asked_as: TaskTypePath | None = None  # the path that encoder and models are given; None: its own; came later
+    successor: TaskTypePath | None = None  # of a retired node: what it was renamed, moved or merged to; came later
 
 
 @dataclass(frozen=True, slots=True)

@@ -92,7 +92,7 @@ def recall(exact: Vectors, found: Vectors, types: EmbeddingMatrix, k: int = _TOP
 
 def drawn_types(workspace: Workspace) -> list[TaskTypePath]:
     """Up to a thousand task types of the newest version, drawn by hash: those that recall is counted among."""
-    return sorted((node.path for node in TaxonomyStore(workspace).version().leaves()), key=_drawn)[:_TYPES]
+    return sorted(TaxonomyStore(workspace).version().asked(), key=_drawn)[:_TYPES]
 
 
 def _drawn(path: str) -> str:

@@ -17,7 +17,8 @@ def crowded(workspace: Workspace, at_least: float) -> dict[TaskTypePath, float]:
     Counted from the filter's outputs under the settings and the newest taxonomy version, as far as there are answers;
     asks no model.
     """
-    leaves = Counter(above for leaf in TaxonomyStore(workspace).version().leaves() for above in ancestors(leaf.path))
+    version = TaxonomyStore(workspace).version()
+    leaves = Counter(above for leaf in version.leaves() for above in ancestors(leaf.path))
     fitting: Counter[TaskTypePath] = Counter()
     if workspace.registry.shards():
         for shard in generate(workspace, RunOptions(last_stage="filter", ask=False, commit=False)).shards:
@@ -27,6 +28,6 @@ def crowded(workspace: Workspace, at_least: float) -> dict[TaskTypePath, float]:
                 if part.stage_output
                 else part.rows["relevant"]
             )
-            fitting.update(above for row in rows for above in ancestors(row.task_type))
+            fitting.update(above for row in rows for above in ancestors(version.shown(row.task_type)))
     images_a_leaf = {path: fitting[path] / number for path, number in leaves.items()}
     return {path: share for path, share in images_a_leaf.items() if share >= at_least}

@@ -21,6 +21,7 @@ from taskgalaxy_ops.generation.stages import ASKING, STAGE
 from taskgalaxy_ops.records import Claim, FileReject, Image, ImageId, Pair, Reject, Relevant, Verdict, Vote
 from taskgalaxy_ops.storage.parquet import to_table
 from taskgalaxy_ops.storage.registry.state import ImageShard
+from taskgalaxy_ops.taxonomy import TaxonomyVersion
 from taskgalaxy_ops.workspace import Workspace
 
 
@@ -74,6 +75,13 @@ class RunResults:
         if part is None or part.stage_output is None:
             return to_table(part.rows[name] if part else [], record)
         return self.workspace.stage_outputs.columns(self.workspace.stage_outputs.refs(part.stage_output)[name], record)
+
+    def shown_samples(self, shard: ShardResult, taxonomy: TaxonomyVersion) -> pa.Table:
+        """An image shard's samples as Arrow, with the present paths of their task types."""
+        samples = self.columns(shard, "vote", "samples")
+        place = samples.schema.get_field_index("task_type")
+        paths = pa.array(map(taxonomy.shown, samples["task_type"].to_pylist()), pa.string())
+        return samples.set_column(place, samples.schema.field(place), paths)
 
     def rows(self, shard: ShardResult, stage: str, name: str) -> list[Any]:
         """One table of an image shard's stage, as records."""

@@ -21,6 +21,7 @@ from taskgalaxy_ops.progress import Progress, Silent
 from taskgalaxy_ops.records import ImageId, Match, TaskTypePath
 from taskgalaxy_ops.settings import EncoderSettings, validated
 from taskgalaxy_ops.storage.registry.state import ImageShard
+from taskgalaxy_ops.taxonomy import TaxonomyVersion
 from taskgalaxy_ops.taxonomy.store import TaxonomyStore
 from taskgalaxy_ops.workspace import Workspace
 
@@ -126,6 +127,7 @@ def compare(
         raise EncoderError("match --compare: the store has no image.\n  Run `taskgalaxy ingest` first.")
     progress.note("task types are embedded, as far as they are not yet")
     types = [TaxonomyStore(side).embeddings(keep=False) for side in sides]
+    version = TaxonomyStore(look).version()
     found = EncoderComparison(
         first=described(look.settings.encoder),
         second=described(other),
@@ -136,7 +138,7 @@ def compare(
     tally = _Tally(found)
     progress.stage("compare", count, "images")
     for part in _parts(chosen):
-        matched = [_matched(side, part, those) for side, those in zip(sides, types, strict=True)]
+        matched = [_matched(side, part, those, version) for side, those in zip(sides, types, strict=True)]
         tally.add({image: (matched[0][image], matched[1][image]) for _, ids in part for image in ids})
         progress.advance("compare", sum(len(ids) for _, ids in part))
     tally.finish(look, {image: shard.id for shard, ids in chosen for image in ids})
@@ -170,12 +172,14 @@ def _parts(chosen: _Part) -> Iterator[_Part]:
         yield part
 
 
-def _matched(side: Workspace, part: _Part, types: EmbeddingMatrix) -> dict[ImageId, list[Match]]:
+def _matched(
+    side: Workspace, part: _Part, types: EmbeddingMatrix, version: TaxonomyVersion
+) -> dict[ImageId, list[Match]]:
     ids, vectors = embeddings_of(side, part)
     found: dict[ImageId, list[Match]] = {image: [] for image in ids}
     chosen = side.settings.match
     for each in match(EmbeddingMatrix(tuple(ids), vectors), types, k=chosen.k, per_branch=chosen.per_branch):
-        found[each.image].append(each)
+        found[each.image].append(replace(each, task_type=version.shown(each.task_type)))
     return found
 
 

@@ -14,9 +14,11 @@ from typing import Any
 from taskgalaxy_ops.generation.bill import bill
 from taskgalaxy_ops.generation.stages import STAGE
 from taskgalaxy_ops.models import pricing
+from taskgalaxy_ops.records import TaskTypePath
 from taskgalaxy_ops.storage import keys
 from taskgalaxy_ops.storage.journal import Journal
 from taskgalaxy_ops.storage.ledger_totals import NOTHING, Spent
+from taskgalaxy_ops.taxonomy.store import TaxonomyStore
 from taskgalaxy_ops.usage import Tally
 from taskgalaxy_ops.workspace import Workspace
 
@@ -75,7 +77,7 @@ def costs(workspace: Workspace, *, task_types: bool = False) -> Costs:
         source={name or TAXONOMY: tally for name, tally in _dearest(paid.by_source)},
         run={run or NOT_RECORDED: paid.by_run[run] for run in runs},
         times={run or NOT_RECORDED: paid.times[run] for run in runs},
-        task_type=_task_types(workspace) if task_types else {},
+        task_type=_shown(workspace, by_task_type(workspace)) if task_types else {},
         spent=workspace.ledger().spent(),
     )
 
@@ -84,13 +86,23 @@ def _dearest(tallies: Mapping[str, Tally]) -> list[tuple[str, Tally]]:
     return sorted(tallies.items(), key=lambda each: (-each[1].cost, -each[1].tokens, each[0]))
 
 
-def _task_types(workspace: Workspace) -> dict[str, Share]:
+def by_task_type(workspace: Workspace) -> dict[TaskTypePath, Share]:
+    """What each task type cost, by the path as it was asked. Reads every journal."""
     by_type: dict[str, Share] = {}
     for shard in workspace.journals():
         for reply in Journal(workspace.store, shard).replies():
             for name, *part in shares(reply, TAXONOMY if shard == keys.TAXONOMY_SHARD else NOT_RECORDED):
                 by_type.setdefault(name, Share()).add(*part)
-    return dict(sorted(by_type.items(), key=lambda each: (-each[1].cost, -each[1].tokens, each[0])))
+    return by_type
+
+
+def _shown(workspace: Workspace, by_type: Mapping[TaskTypePath, Share]) -> dict[str, Share]:
+    """The same by present path, the dearest first."""
+    version = TaxonomyStore(workspace).version()
+    found: dict[str, Share] = {}
+    for path, share in by_type.items():
+        found.setdefault(version.shown(path), Share()).add(share.units, share.tokens, share.cost, share.list_cost)
+    return dict(sorted(found.items(), key=lambda each: (-each[1].cost, -each[1].tokens, each[0])))
 
 
 def shares(reply: Mapping[str, Any], otherwise: str) -> Iterator[tuple[str, int, int, int, int]]:

@@ -40,6 +40,8 @@ from taskgalaxy_ops.storage.marker_index import marker_summaries
 from taskgalaxy_ops.storage.parquet import columns
 from taskgalaxy_ops.storage.registry.state import ImageShard
 from taskgalaxy_ops.storage.shards import StageOutput
+from taskgalaxy_ops.taxonomy import TaxonomyVersion
+from taskgalaxy_ops.taxonomy.store import TaxonomyStore
 from taskgalaxy_ops.workspace import Workspace
 
 _LEAST_DIGITS = 4  # of an id that is asked about
@@ -203,6 +205,19 @@ def _image(look: Workspace, shard: ImageShard, image: str, only: Pair | None = N
     }
     if only is not None and not any(pair["pair"] == only.pair for each in found["matches"] for pair in each["pairs"]):
         found["former"] = {**asdict(only), "changed": story.changed()}
+    shown: dict[str, Any] = _with_present_paths(found, TaxonomyStore(look).version())
+    return shown
+
+
+def _with_present_paths(found: Any, version: TaxonomyVersion) -> Any:
+    """What was found, each task type by the path that it has now."""
+    if isinstance(found, list):
+        return [_with_present_paths(each, version) for each in found]
+    if isinstance(found, dict):
+        return {
+            name: version.shown(value) if name == "task_type" else _with_present_paths(value, version)
+            for name, value in found.items()
+        }
     return found
 
 

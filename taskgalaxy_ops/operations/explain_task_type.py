@@ -11,7 +11,6 @@ import pyarrow.compute as pc
 
 from taskgalaxy_ops.generation.stages import STAGE, STAGES
 from taskgalaxy_ops.operations.shard_state import store_state
-from taskgalaxy_ops.records import Node
 from taskgalaxy_ops.release.publish import published
 from taskgalaxy_ops.release.published_rows import ReleaseRows
 from taskgalaxy_ops.storage.id_index import lookup
@@ -19,6 +18,7 @@ from taskgalaxy_ops.storage.parquet import columns
 from taskgalaxy_ops.storage.registry.state import ImageShard
 from taskgalaxy_ops.storage.shards import StageOutput, TableRef
 from taskgalaxy_ops.taxonomy.store import TaxonomyStore
+from taskgalaxy_ops.taxonomy.version import asked
 from taskgalaxy_ops.workspace import Workspace
 
 FATES = pa.schema([("task_type", pa.string()), ("fate", pa.string()), ("images", pa.int64())])
@@ -42,12 +42,17 @@ def explain_task_type(look: Workspace, path: str, shards: Sequence[ImageShard]) 
         for name, stage_output in stage_outputs.items()
     }
     table = lookup(look.store, "types", FATES, readers)
-    rows = table.filter(pc.equal(table["task_type"], path))
+    version = TaxonomyStore(look).version()
+    asked_as, node = version.asked_of(path), version.find(path)
+    names = {path, *(each.path for each in version.nodes if asked(each) == asked_as)}  # releases have former ones
+    rows = table.filter(pc.equal(table["task_type"], asked_as))
     fates: Counter[str] = Counter()
     for fate, images in zip(rows["fate"].to_pylist(), rows["images"].to_pylist(), strict=True):
         fates[fate] += images
     return {
         "task_type": path,
+        **({"asked_as": asked_as} if asked_as != path else {}),
+        **({"successor": node.successor} if node and node.successor else {}),
         "history": _history(look, path),
         **{fate: fates.pop(fate, 0) for stage in STAGES for fate in stage.counts.values()},
         "rejected": dict(sorted(fates.items())),
@@ -55,7 +60,7 @@ def explain_task_type(look: Workspace, path: str, shards: Sequence[ImageShard]) 
         "releases": {
             one.name: count
             for one in published(look)
-            if (count := ReleaseRows(look.store, one.version).samples_of(path))
+            if (count := ReleaseRows(look.store, one.version).samples_of(names))
         },
     }
 
@@ -80,13 +85,14 @@ def _history(look: Workspace, path: str) -> list[dict[str, Any]]:
     changes: list[dict[str, Any]] = []
     before: dict[str, Any] | None = None
     versions = TaxonomyStore(look).versions()
-    for version, table in zip(versions, node_tables(look, list(Node.__slots__)), strict=True):
+    fields = ("path", "origin", "status", "about")
+    for version, table in zip(versions, node_tables(look, fields), strict=True):
         rows = table.filter(pc.equal(table["path"], path)).to_pylist()
         now = rows[0] if rows else None
         if now != before:
             what = "added" if before is None else "removed" if now is None else now["status"]
-            fields = {name: now[name] for name in ("origin", "status", "about")} if now else {}
-            changes.append({"version": version["version"], "by": version["origin"], "what": what, **fields})
+            said = {name: now[name] for name in fields[1:]} if now else {}
+            changes.append({"version": version["version"], "by": version["origin"], "what": what, **said})
         before = now
     return changes
 

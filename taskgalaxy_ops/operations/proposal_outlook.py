@@ -21,10 +21,9 @@ from taskgalaxy_ops.operations.shard_state import ShardState, StoreState, store_
 from taskgalaxy_ops.records import ImageId, Match, TaskTypePath
 from taskgalaxy_ops.storage.ledger import NANO
 from taskgalaxy_ops.storage.marker_index import marker_summaries
-from taskgalaxy_ops.taxonomy import live_leaves
 from taskgalaxy_ops.taxonomy.labels import parent
 from taskgalaxy_ops.taxonomy.store import Proposal, TaxonomyStore
-from taskgalaxy_ops.taxonomy.version import LIVE
+from taskgalaxy_ops.taxonomy.version import LIVE, asked_paths
 from taskgalaxy_ops.usage import Tally
 from taskgalaxy_ops.workspace import Workspace
 
@@ -75,8 +74,8 @@ def proposal_outlook(workspace: Workspace, proposal: Proposal) -> ProposalOutloo
     view = workspace.snapshot()
     taxonomy_store = TaxonomyStore(view)
     base = taxonomy_store.version(proposal.base)
-    before = [node.path for node in base.leaves()]
-    after = [node.path for node in live_leaves(proposal.nodes)]
+    before = base.asked()
+    after = asked_paths(proposal.nodes)
     types = taxonomy_store.embed_labels(after, keep=False)
     new = sorted(set(after) - set(before))
     state = store_state(view, lanes.shards_of(view, None)) if view.registry.shards() else None
@@ -97,7 +96,7 @@ def proposal_outlook(workspace: Workspace, proposal: Proposal) -> ProposalOutloo
             path: TypeOutlook(
                 images=math.ceil(found.counts.get(path, 0) * scale),
                 pictures=[each.image for each in found.pairs.get(path, ())],
-                nearest=nearest.get(path, ()),
+                nearest=[(base.shown(near), cosine) for near, cosine in nearest.get(path, ())],
                 siblings=beside.get(parent(path), ()),
             )
             for path in new

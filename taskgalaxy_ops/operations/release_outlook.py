@@ -33,7 +33,7 @@ from taskgalaxy_ops.storage.parquet import to_table
 from taskgalaxy_ops.storage.registry.state import ImageShard
 from taskgalaxy_ops.storage.shards import StageOutput
 from taskgalaxy_ops.taxonomy.store import TaxonomyStore
-from taskgalaxy_ops.taxonomy.version import live_leaves
+from taskgalaxy_ops.taxonomy.version import asked_paths
 from taskgalaxy_ops.workspace import Workspace
 
 _MOST_IMAGES = 20_000  # unsettled ones beside those that are planned: their rows are held in memory
@@ -130,7 +130,7 @@ def _by_rows(view: Workspace, latest: Published, state: StoreState, looked: Look
     results = RunResults(view, RunResult(shards=shards, matches={**looked.matches, **rest.matches}))
     inputs = _inputs(results, state.types)
     with release.select_samples(inputs, view.settings.release) as selection:
-        against = changes.compared(selection, results, latest, {**looked.computed, **rest.computed})
+        against = changes.compared(selection, results, latest, {**looked.computed, **rest.computed}, state.types.ids)
     lost = {why: number for why, number in against.lost.items() if why not in {Loss.NO_ANSWER, Loss.TAKEN_DOWN}}
     taken_down = against.lost.get(Loss.TAKEN_DOWN, 0) - latest.withdrawn  # what was withdrawn is not in it any more
     if taken_down:
@@ -186,11 +186,12 @@ def _of_growth(view: Workspace, latest: Published, nodes: Sequence[Node]) -> Rel
     """
     taxonomy = TaxonomyStore(view)
     now = taxonomy.embeddings(None, keep=False)
-    types = taxonomy.embed_labels([node.path for node in live_leaves(nodes)], keep=False)
-    leaves = changes.Leaves(types.ids)
+    types = taxonomy.embed_labels(asked_paths(nodes), keep=False)
+    newest = taxonomy.version()
+    leaves = changes.Leaves(types.ids, newest)
     rows = database()
     try:
-        changes.load_earlier(rows, view, latest)
+        changes.load_earlier(rows, view, latest, newest)
         concerned = changes.by_shard(rows, view)
         rows.execute("UPDATE earlier SET why = NULL WHERE why NOT NULL")  # lost already
         there = {shard.id: shard for shard in view.registry.with_claims(lanes.shards_of(view, None))}

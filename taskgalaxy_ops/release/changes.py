@@ -6,9 +6,10 @@ memory does not grow with the number of samples. A sample has other words, and s
 
 from __future__ import annotations
 
+import functools
 import sqlite3
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol
 
@@ -20,6 +21,9 @@ from taskgalaxy_ops.release.published_rows import MadeOf, ReleaseRows
 from taskgalaxy_ops.release.select import Selection
 from taskgalaxy_ops.settings import ReleaseSettings
 from taskgalaxy_ops.storage.registry.state import ImageShard
+from taskgalaxy_ops.taxonomy import TaxonomyVersion, ancestors
+from taskgalaxy_ops.taxonomy.store import TaxonomyStore
+from taskgalaxy_ops.taxonomy.version import LIVE, asked
 from taskgalaxy_ops.workspace import Workspace
 
 
@@ -30,6 +34,7 @@ class Loss(StrEnum):
     UNCLAIMED = "image that no source claims"
     RETIRED = "task type retired"
     DIVIDED = "task type divided into finer ones"
+    REPLACED = "task type merged into another, or renamed to be asked again"
     PUSHED_OUT = "task type no longer among the image's nearest"
     NOT_FITTING = "the teacher finds it unfitting now"
     UNJUDGED = "the teacher gave no usable answer"
@@ -59,6 +64,11 @@ class ReleaseChanges:
     kept: int
     gained: int
     lost: Mapping[str, int] = field(default_factory=dict)  # by a Loss, or a Reason of the release's rules
+    renamed: int = 0  # of those kept, the samples whose task type has another path now
+
+    def to_json(self) -> dict[str, Any]:
+        """As ``history.json`` has it: ``renamed`` only where there are some."""
+        return {name: value for name, value in asdict(self).items() if value or name != "renamed"}
 
 
 def compared(
@@ -66,27 +76,32 @@ def compared(
     results: RunResults,
     earlier: Earlier,
     computed: Mapping[str, Sequence[Match]] | None = None,
+    types: Iterable[TaskTypePath] | None = None,
 ) -> ReleaseChanges:
     """A selection against an earlier release.
 
-    results: what the selection is made of. computed: by image shard, matches that the store does not hold. Raises
-    DamageError where the earlier release cannot be read.
+    results: what the selection is made of. computed: by image shard, matches that the store does not hold. types: the
+    task types that images are matched with, as they are asked; None: those of the newest version. Raises DamageError
+    where the earlier release cannot be read.
     """
-    rows = selection.rows
+    rows, taxonomy = selection.rows, TaxonomyStore(results.workspace).version()
     try:
-        load_earlier(rows, results.workspace, earlier)
+        load_earlier(rows, results.workspace, earlier, taxonomy)
+        (renamed,) = rows.execute(
+            "SELECT count(*) FROM chosen c JOIN earlier e USING (pair) WHERE c.task_type <> e.path"
+        ).fetchone()
         (gained,) = rows.execute("SELECT count(*) FROM chosen WHERE pair NOT IN (SELECT pair FROM earlier)").fetchone()
         rows.execute("DELETE FROM earlier WHERE pair IN (SELECT pair FROM chosen)")
         rows.execute("UPDATE earlier SET why = p.reason FROM pairs p WHERE p.pair = earlier.pair AND p.reason NOT NULL")
         rows.execute(
             "UPDATE earlier SET why = ? FROM pairs p WHERE p.pair = earlier.pair AND p.accepted = 0", (Loss.NO_QUORUM,)
         )
-        _explain_rest(rows, results, Leaves(selection.inputs.taxonomy.leaves), computed or {})
+        _explain_rest(rows, results, Leaves(types, taxonomy), computed or {})
         lost = counted(rows)
         if earlier.withdrawn:  # its rows were erased with the images, so that they are not among those compared
             lost[Loss.TAKEN_DOWN] = lost.get(Loss.TAKEN_DOWN, 0) + earlier.withdrawn
         kept = selection.counts["samples"] - gained
-        return ReleaseChanges(since=earlier.name, kept=kept, gained=gained, lost=lost)
+        return ReleaseChanges(since=earlier.name, kept=kept, gained=gained, lost=lost, renamed=renamed)
     finally:
         rows.execute("DROP TABLE IF EXISTS earlier")
 
@@ -103,15 +118,22 @@ def selecting(rules: ReleaseSettings) -> dict[str, Any]:
     return rules.model_dump(mode="json", include={"cap", "near_duplicate_bits", "variants"})
 
 
-def load_earlier(rows: sqlite3.Connection, workspace: Workspace, earlier: Earlier) -> None:
-    """Make the table ``earlier`` of a release's samples, whose column ``why`` is null. Raises DamageError."""
+def load_earlier(rows: sqlite3.Connection, workspace: Workspace, earlier: Earlier, taxonomy: TaxonomyVersion) -> None:
+    """Make the table ``earlier`` of a release's samples, whose column ``why`` is null. Raises DamageError.
+
+    ``path`` is the task type as the release has it, ``task_type`` as it is asked.
+    """
     rows.execute("DROP TABLE IF EXISTS earlier")
     rows.execute(
-        "CREATE TABLE earlier (pair TEXT PRIMARY KEY, image TEXT, task_type TEXT, variant TEXT, shard TEXT, why TEXT) "
-        "WITHOUT ROWID"
+        "CREATE TABLE earlier (pair TEXT PRIMARY KEY, image TEXT, path TEXT, variant TEXT, task_type TEXT, shard TEXT, "
+        "why TEXT) WITHOUT ROWID"
     )
+    asked_of = functools.cache(taxonomy.asked_of)
     found = ReleaseRows(workspace.store, earlier.version).samples()
-    rows.executemany("INSERT INTO earlier (pair, image, task_type, variant) VALUES (?, ?, ?, ?)", found)
+    rows.executemany(
+        "INSERT INTO earlier (pair, image, path, variant, task_type) VALUES (?, ?, ?, ?, ?)",
+        ((*sample, asked_of(sample[2])) for sample in found),
+    )
 
 
 def counted(rows: sqlite3.Connection) -> dict[str, int]:
@@ -156,18 +178,24 @@ def dead_images(workspace: Workspace, shard: ImageShard, known: Collection[str])
 
 
 class Leaves:
-    """The task types of a taxonomy, and why one is not among them any more."""
+    """The task types of a taxonomy, as they are asked, and why one is not among them any more.
 
-    def __init__(self, leaves: Iterable[TaskTypePath]) -> None:
-        self._leaves = frozenset(leaves)
-        parts = (leaf.split("~") for leaf in self._leaves)
-        self._groups = {"~".join(path[:depth]) for path in parts for depth in range(1, len(path))}
+    leaves: they may be of another version than ``taxonomy``, which says what was renamed; None: they are of this one.
+    """
+
+    def __init__(self, leaves: Iterable[TaskTypePath] | None, taxonomy: TaxonomyVersion) -> None:
+        self._leaves = frozenset(taxonomy.asked() if leaves is None else leaves)
+        self._groups = {above for leaf in self._leaves for above in ancestors(leaf)}
+        self._groups |= {asked(node) for node in taxonomy.nodes if node.status == LIVE and node.asked_as}
+        self._replaced = {asked(node) for node in taxonomy.nodes if node.successor}
 
     def gone(self, task_type: TaskTypePath) -> Loss | None:
         """Why there is no such task type any more; None: there is."""
         if task_type in self._leaves:
             return None
-        return Loss.DIVIDED if task_type in self._groups else Loss.RETIRED
+        if task_type in self._groups:
+            return Loss.DIVIDED
+        return Loss.REPLACED if task_type in self._replaced else Loss.RETIRED
 
 
 def _explain_rest(

@@ -13,7 +13,7 @@ import json
 import sqlite3
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,7 @@ from taskgalaxy_ops.storage import Listed, keys
 from taskgalaxy_ops.storage.base import Content, in_parts
 from taskgalaxy_ops.storage.ledger import NANO
 from taskgalaxy_ops.storage.log import Log, LogEntry
+from taskgalaxy_ops.taxonomy import TaxonomyVersion
 from taskgalaxy_ops.taxonomy.store import TaxonomyStore
 from taskgalaxy_ops.workspace import Workspace
 
@@ -230,7 +231,7 @@ def _make(
         history = {
             "at": datetime.now(UTC).isoformat(timespec="seconds"),
             "settings_version": workspace.publish_settings()[0],
-            **({"changes": asdict(changes)} if changes else {}),
+            **({"changes": changes.to_json()} if changes else {}),
         }
         progress.stage("release", release.file_count(plan), "files")
         files = release.build(plan, version=version, history=history)
@@ -350,12 +351,12 @@ def unfinished(workspace: Workspace) -> list[Listed]:
     return [listed for version in sorted(dead) for listed in workspace.store.list(keys.release(version))]
 
 
-def _rows(results: RunResults) -> Iterator[release.ShardRows]:
-    """The rows of each image shard for a release."""
+def _rows(results: RunResults, taxonomy: TaxonomyVersion) -> Iterator[release.ShardRows]:
+    """The rows of each image shard for a release, with the task types' present paths."""
     workspace = results.workspace
     for result, shard in results.shards():
         yield release.ShardRows(
-            samples=results.columns(result, "vote", "samples"),
+            samples=results.shown_samples(result, taxonomy),
             votes=results.columns(result, "vote", "votes"),
             verdicts=results.columns(result, "vote", "verdicts"),
             images=workspace.stage_outputs.columns(shard.images, Image),
@@ -374,7 +375,7 @@ def release_inputs(results: RunResults, rules: ReleaseSettings | None = None) ->
     released = keys.blob if rules.images == "original" else renditions.key
     levels = Counter(node.level for node in taxonomy.nodes if node.status == "live")
     return release.ReleaseInputs(
-        shards=_rows(results),
+        shards=_rows(results, taxonomy),
         read_image=lambda image: read_image(workspace, image),
         image_uri=lambda image: f"{workspace.store.url.rstrip('/')}/{released(image)}",
         rendition=renditions.of,

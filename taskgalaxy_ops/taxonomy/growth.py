@@ -119,7 +119,7 @@ def admit(
     known = {node.path: node for node in nodes}
     rejects: list[LabelReject] = []
     candidates: list[_Candidate] = []
-    names = {labels.name(path): path for path in sorted(known)}
+    names = {labels.identity(labels.name(path)): path for path in sorted(known)}
     for path, raw, expansion in _in_order(proposals):
         _require_live(expansion.path, known)
         label = labels.normalise(raw)

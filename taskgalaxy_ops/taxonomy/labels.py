@@ -1,8 +1,9 @@
 """The rules of labels. Labels come from people and from models, and are untrusted.
 
-A task type's path is its labels joined by ``~``, general to specific. Labels end up in file names, prompts, cards and
-pages; a narrow alphabet is therefore safer than escaping: letters of any script, digits, blanks, hyphens, ``&``, ``'``
-and parentheses.
+A task type's path is its labels joined by ``~``, general to specific. What a model proposes has a narrow alphabet
+(``check``): letters of any script, digits, blanks, hyphens, ``&``, ``'`` and parentheses, in lower case. What a person
+writes keeps its spelling (``as_written``), and is refused only where it is unsafe or ambiguous (``check_written``).
+Two spellings with the same ``identity`` are the same task type.
 """
 
 from __future__ import annotations
@@ -10,12 +11,14 @@ from __future__ import annotations
 import re
 import unicodedata
 
+from taskgalaxy_ops.models.special_tokens import neutral
 from taskgalaxy_ops.records import TaskTypePath
 
 SEPARATOR = "~"
 MAX_LABEL = 80  # characters a level
 MAX_WORDS = 10  # more is a sentence
 MAX_LEVELS = 4
+MAX_WRITTEN = 300  # characters of a label that a person wrote
 
 _BLANKS = " \t\u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u202f\u205f\u3000"
 _RUN_OF_BLANKS = re.compile(f"[{_BLANKS}]+")
@@ -31,6 +34,12 @@ _LIST_MARK = re.compile(r"^(\d+[.):]|\(\d+\)|[-*•])\s*")
 _PROSE = re.compile(
     r"^(sure|certainly|sorry|of course|here (are|is)|i (can|am|will|would|cannot|can't|don't)|as an ai|none)\b"
 )
+_TAG = re.compile(r"<[a-z/!?|]|&#?\w+;", re.IGNORECASE)
+_FENCE = "```"  # around the JSON of a request
+_FORMULA = ("=", "+", "-", "@")  # what a spreadsheet takes for one where a CSV file's cell begins with it
+_MOST_MARKS = 4  # in a row: Tibetan and Hebrew have so many
+_JOINERS = "\u200c\u200d\ufe0e\ufe0f"  # zero-width (non-)joiner, variation selectors
+_NO_JOINERS = dict.fromkeys(map(ord, _JOINERS))
 _LOOSE_HYPHEN = re.compile(r"(^|[ (&])-|-([ )&]|$)|--")
 
 
@@ -46,6 +55,18 @@ def normalise(label: str) -> str:
 def normalise_path(path: str) -> TaskTypePath:
     """A path with each of its labels normalised."""
     return SEPARATOR.join(normalise(part) for part in path.split(SEPARATOR))
+
+
+def as_written(path: str) -> TaskTypePath:
+    """A path as a person spelled it: NFC, single blanks, none at a label's ends; case and all else stay."""
+    parts = unicodedata.normalize("NFC", path).split(SEPARATOR)
+    return SEPARATOR.join(_RUN_OF_BLANKS.sub(" ", part).strip(_BLANKS + "\r\n") for part in parts)
+
+
+def identity(path: str) -> str:
+    """What two spellings of the same path share: they may differ by case, blanks, kinds of hyphen and apostrophe."""
+    plain = path.isascii() and path.islower() and "  " not in path and " ~" not in path and "~ " not in path
+    return path if plain else normalise_path(path.translate(_NO_JOINERS))
 
 
 def check(label: str) -> str | None:
@@ -82,6 +103,55 @@ def check_path(path: str) -> str | None:
         if (reason := check(label)) is not None:
             return f"level {level} '{shown(label)}': {reason}"
     return None
+
+
+def check_written(path: str) -> str | None:
+    """Why a path that a person wrote (``as_written``) cannot be taken, naming the label that is wrong; None: it can.
+
+    Refused is what is unsafe where labels go (terminals, pages, prompts, spreadsheets), and what would not be read back
+    as it was written.
+    """
+    labels = path.split(SEPARATOR)
+    if len(labels) > MAX_LEVELS:
+        return f"{len(labels)} levels, {MAX_LEVELS} at most"
+    if path.startswith(_FORMULA):
+        return f"begins with '{path[0]}', which a spreadsheet takes for a formula: put a word before it"
+    for level, label in enumerate(labels, 1):
+        if (reason := _unsafe(label)) is not None:
+            return f"level {level} '{shown(label)}': {reason}"
+    return None
+
+
+def _unsafe(label: str) -> str | None:
+    if not label:
+        return "empty"
+    if len(label) > MAX_WRITTEN:
+        return f"{len(label)} characters, {MAX_WRITTEN} at most"
+    marks = 0
+    for place, character in enumerate(label):
+        if (hidden := _hidden(character)) is not None and not _joins(label, place):
+            return hidden
+        marks = marks + 1 if unicodedata.category(character)[0] == "M" else 0
+        if marks > _MOST_MARKS:
+            return "holds a stack of combining marks"
+    if neutral(label) != label:
+        return "holds a token that models' chat templates obey"
+    if _TAG.search(label):
+        return "holds markup"
+    return "holds a code fence" if _FENCE in label else None
+
+
+def _joins(label: str, place: int) -> bool:
+    """Whether an invisible character shapes the ones beside it: letters of Persian or Hindi, or an emoji."""
+    character, before, after = label[place], label[place - 1 : place], label[place + 1 : place + 2]
+    if character not in _JOINERS or not before:
+        return False
+    if unicodedata.category(before)[0] == "S" or before == "\ufe0f":
+        return True
+    if character in "\u200c\u200d" and after:
+        arabic = unicodedata.bidirectional(before) == unicodedata.bidirectional(after) == "AL"
+        return arabic or unicodedata.combining(before) == 9  # a virama
+    return False
 
 
 def shown(text: str, limit: int = 120) -> str:

@@ -171,7 +171,8 @@ class TaxonomyStore:
         return len(self._log.known()) - 1
 
     def embeddings(self, version: int | None = None, *, keep: bool = True) -> EmbeddingMatrix:
-        """The embeddings of a version's live leaves ``(m, d)``, in order of path; encodes those that have none yet.
+        """The embeddings of a version's task types ``(m, d)``, by the paths as they are asked, in order; encodes those
+        that have none yet.
 
         keep: if False, the new embeddings are not stored, for a caller that only reads.
         """
@@ -186,7 +187,7 @@ class TaxonomyStore:
 
     def known(self, version: int | None = None) -> Known:
         """What ``complete`` makes a version's embeddings of. Only reads: it may run beside an encoder."""
-        return self._known([node.path for node in self.version(version).leaves()])
+        return self._known(self.version(version).asked())
 
     def _known(self, paths: Sequence[str]) -> Known:
         log = Log(self._workspace.store, keys.type_embeddings(self._workspace.type_encoder_id))
@@ -196,7 +197,7 @@ class TaxonomyStore:
         """The embeddings of these task types, as ``embeddings`` has them."""
         wanted, log, found = known.paths, known.log, known.vectors
         if missing := [path for path in wanted if path not in found]:
-            vectors = self._encoded([label_text(path) for path in missing])
+            vectors = self.encoded([label_text(path) for path in missing])
             if keep:
                 ref = self._workspace.stage_outputs.write(embedding_table(missing, vectors))
                 log.append({"table": asdict(ref)})
@@ -207,8 +208,8 @@ class TaxonomyStore:
             return EmbeddingMatrix((), np.empty((0, 0), np.float32))
         return EmbeddingMatrix(tuple(wanted), np.stack([found[path] for path in wanted]).astype(np.float32))
 
-    def _encoded(self, texts: Sequence[str]) -> Vectors:
-        """(m, d): the mean of each text in the settings' templates, at length 1; without templates, of itself."""
+    def encoded(self, texts: Sequence[str]) -> Vectors:
+        """Embeddings (m, d) of texts: each the mean of it in the settings' templates; without these, of itself."""
         encoder, templates = self._workspace.checked_encoder(), self._workspace.settings.encoder.templates
         if not templates:
             return encoder.encode_texts(texts)

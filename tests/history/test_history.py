@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from taskgalaxy_ops.hashing import sha256_hex
+from taskgalaxy_ops.taxonomy import aliases
 
 from .models import chat_model
 from .wire import Fate
@@ -114,6 +115,30 @@ class History(RuleBasedStateMachine):
     def a_branch_is_retired(self, data: st.DataObject) -> None:
         nodes = sorted(path for path, status in self.world.nodes.items() if status == "live")
         self.world.retire(data.draw(st.sampled_from(nodes)))
+
+    @precondition(lambda self: "live" in self.world.nodes.values())
+    @rule(data=st.data(), name=st.sampled_from(["hue", "tint", "marks"]), keep=st.booleans())
+    def a_branch_is_renamed(self, data: st.DataObject, name: str, keep: bool) -> None:
+        old = data.draw(st.sampled_from(self.world.live_nodes))
+        new = "~".join([*old.split("~")[:-1], name])
+        self.world.relocate(lambda base: aliases.rename(base, old, name, keep=keep), [old], new, keep)
+
+    @precondition(lambda self: "live" in self.world.nodes.values())
+    @rule(data=st.data(), keep=st.booleans())
+    def a_branch_is_moved(self, data: st.DataObject, keep: bool) -> None:
+        old = data.draw(st.sampled_from(self.world.live_nodes))
+        below = data.draw(st.sampled_from(["", *self.world.live_nodes]))
+        new = "~".join(filter(None, [below, old.split("~")[-1]]))
+        self.world.relocate(lambda base: aliases.move(base, old, below, keep=keep), [old], new, keep)
+
+    @precondition(lambda self: "live" in self.world.nodes.values())
+    @rule(data=st.data(), keep=st.booleans())
+    def branches_are_merged(self, data: st.DataObject, keep: bool) -> None:
+        live = self.world.live_nodes
+        old = data.draw(st.lists(st.sampled_from(live), min_size=1, max_size=2, unique=True))
+        into = data.draw(st.sampled_from([*live, "shape~merged"]))
+        assume(into not in old)
+        self.world.relocate(lambda base: aliases.merge(base, old, into, keep=keep), old, into, keep)
 
     # Settings
 

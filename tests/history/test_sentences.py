@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
+from taskgalaxy_ops.taxonomy import aliases
+
 from .models import Unit, chat_model
-from .reckoning import leaves
 from .wire import Fate
 from .world import IMAGES, PICTURES, STAGES, World
 
@@ -197,10 +198,39 @@ def test_retired_task_types_ask_nothing_nor_do_those_that_live_again(world: Worl
     world.check()
     was = pairs(world)
     assert not asked(world, lambda: world.retire("colour"))
-    assert not any(path.startswith("colour") for path in leaves(world.nodes))
+    assert not any(path.startswith("colour") for path in world.tree.asked())
     assert pairs(world) < was
     assert not asked(world, lambda: world.add(["colour~hue", "colour~tone"]))
     assert pairs(world) == was
+
+
+def test_a_renamed_branch_asks_nothing_and_an_asked_again_one_asks_under_its_path(world: World) -> None:
+    was = pairs(world)
+    assert not asked(
+        world, lambda: world.relocate(lambda base: aliases.rename(base, "colour", "paint"), ["colour"], "paint")
+    )
+    assert pairs(world) == was
+    assert set(world.tree.shown().values()) >= {"paint~hue", "paint~tone"}
+    more = asked(
+        world,
+        lambda: world.relocate(
+            lambda base: aliases.move(base, "paint~hue", "shape", keep=False), ["paint~hue"], "shape~hue", False
+        ),
+    )
+    assert more
+    assert "shape~hue" in world.tree.asked()
+
+
+def test_of_merged_task_types_the_first_is_asked_on(world: World) -> None:
+    had = set(world.models.delivered)
+    old, new = ["colour~hue", "colour~tone"], "colour~look"
+    more = asked(world, lambda: world.relocate(lambda base: aliases.merge(base, old, new), old, new))
+    assert "colour~hue" in world.tree.asked() and "colour~tone" not in world.tree.asked()
+    assert not more & had
+    assert not asked(world, lambda: world.relocate(lambda base: aliases.rename(base, new, "hue"), [new], "colour~hue"))
+    assert world.tree.shown()["colour~hue"] == "colour~hue"
+    world.retire("colour~hue")
+    assert not asked(world, lambda: world.add(["colour~hue"]))
 
 
 def test_a_taxonomy_without_a_live_task_type_comes_to_nothing(world: World) -> None:

@@ -31,7 +31,7 @@ from PIL import Image
 
 from taskgalaxy_ops import pipeline
 from taskgalaxy_ops import workspace as opened
-from taskgalaxy_ops.errors import PendingError, SourceError
+from taskgalaxy_ops.errors import PendingError, SourceError, TaxonomyError
 from taskgalaxy_ops.generation import lanes
 from taskgalaxy_ops.generation.lanes import Lane
 from taskgalaxy_ops.generation.results import RunResults
@@ -48,6 +48,7 @@ from taskgalaxy_ops.operations.takedown import left, take_down
 from taskgalaxy_ops.operations.verify import verify
 from taskgalaxy_ops.records import Answer
 from taskgalaxy_ops.release import publish
+from taskgalaxy_ops.release.published_rows import ReleaseRows
 from taskgalaxy_ops.settings import Model, Settings, SourceSettings, parse_settings
 from taskgalaxy_ops.sources import pages
 from taskgalaxy_ops.sources.inspecting import Bounds
@@ -55,13 +56,14 @@ from taskgalaxy_ops.storage import Listed, keys, log, parquet
 from taskgalaxy_ops.storage.base import Content
 from taskgalaxy_ops.storage.journal import Journal
 from taskgalaxy_ops.storage.ledger_totals import LedgerTotals, highest
-from taskgalaxy_ops.taxonomy import add_types
+from taskgalaxy_ops.taxonomy import TaxonomyVersion, add_types
 from taskgalaxy_ops.taxonomy.store import TaxonomyStore
 from taskgalaxy_ops.workspace import Workspace
 
 from .encoder import CircleEncoder
 from .models import Models, Unit, chat_model, drawn, plain
-from .reckoning import Reckoned, State, leaves, matches, reckon
+from .reckoning import Reckoned, State, matches, reckon
+from .tree import Tree
 from .wire import Wire
 
 STAGES = ("match", "filter", "write", "vote")
@@ -170,6 +172,7 @@ class World:
         self.copies: dict[str, bool] = {}  # by source: whether its images are copied, or read where they lie
         self.captions: dict[str, dict[str, str]] = {}  # by source and image: what it says, if it holds the image
         self.nodes: dict[str, str] = {}  # path: status
+        self.tree = Tree(self.nodes)
         self.denied: set[str] = set()  # images that were taken down
         self.made: dict[object, set[str]] = {}  # keys of the shards that are there, and the images that each holds
         self.edits: Counter[tuple[str, str]] = Counter()  # of answers, by image shard and stage
@@ -318,21 +321,44 @@ class World:
         del self.sources[source]
 
     def add(self, paths: Sequence[str]) -> None:
+        """Add task types; one whose answers another has by now is refused, and nothing is added then."""
+        taxonomy_store = TaxonomyStore(self.open())
+        base, had = taxonomy_store.version(), self.tree.shown()
+        try:
+            taxonomy_store.publish(base.number, add_types(base.nodes, paths), [], "hand")
+        except TaxonomyError:
+            taken = {self.tree.asked_as.get(path, path) for path in paths} & had.keys()
+            assert any(had[path] not in paths for path in taken), "nothing is in the way"
+        else:
+            self._live(paths)
+
+    def relocate(
+        self, change: Callable[[TaxonomyVersion], TaxonomyVersion], old: Sequence[str], new: str, keep: bool = True
+    ) -> bool:
+        """Rename, move or merge nodes; False: the taxonomy refuses it. old: they become ``new``, with all below."""
         taxonomy_store = TaxonomyStore(self.open())
         base = taxonomy_store.version()
-        taxonomy_store.publish(base.number, add_types(base.nodes, paths), [], "hand")
-        self._live(paths)
+        try:
+            following = change(base)
+        except TaxonomyError:
+            return False
+        taxonomy_store.publish(base.number, following.nodes, [], "hand")
+        self.tree.relocate(old, new, keep)
+        return True
 
     def _live(self, paths: Sequence[str]) -> None:
         for path in paths:
-            parts = path.split("~")
-            self.nodes |= {"~".join(parts[:depth]): "live" for depth in range(1, len(parts) + 1)}
+            self.tree.live(path)
 
     def retire(self, path: str) -> None:
         taxonomy_store = TaxonomyStore(self.open())
         base = taxonomy_store.version()
         taxonomy_store.publish(base.number, base.retire(path).nodes, [], "hand")
         self.nodes |= {node: "retired" for node in self.nodes if f"{node}~".startswith(f"{path}~")}
+
+    @property
+    def live_nodes(self) -> list[str]:
+        return sorted(path for path, status in self.nodes.items() if status == "live")
 
     def change(self, section: str, **fields: Any) -> None:
         """Other settings."""
@@ -449,7 +475,7 @@ class World:
         return reckon(self._state(workspace, images), self.models.standing)
 
     def _state(self, workspace: Workspace, images: Mapping[str, bytes]) -> State:
-        return State(images, leaves(self.nodes), workspace.settings, workspace.prompts, self.said)
+        return State(images, self.tree.asked(), workspace.settings, workspace.prompts, self.said)
 
     def run(self, **options: Any) -> tuple[Workspace, RunResult, Reckoned]:
         """Generate, and check what was asked and which shards were made; ``options`` as of ``pipeline.generate``."""
@@ -547,6 +573,7 @@ class World:
             else:
                 raise AssertionError("a release was made although something is pending")
         mine = _released(workspace, result)
+        self._check_paths(workspace, estimated)
         received, passes = self.models.received, self.encoder.passes
         again = self.open(self._copy())
         collected = all(batch.cleared for batch in self.wire.batches)  # else it may find some that nothing needs
@@ -586,6 +613,13 @@ class World:
         assert {pair.pair for pair in results.samples} == estimated.samples
         assert funnel["vote"].units_out == len(estimated.samples)
 
+    def _check_paths(self, workspace: Workspace, estimated: Reckoned) -> None:
+        """The latest release, which may be partial, has the present path of every task type."""
+        if estimated.samples and (latest := next(reversed(publish.published(workspace)), None)):
+            shown = self.tree.shown()
+            for pair, _, path, _ in ReleaseRows(workspace.store, latest.version).samples():
+                assert path == shown[estimated.pairs[pair].task_type], "a former path was released"
+
     def _check_idle(self) -> None:
         """A second run does nothing at all."""
         received, passes = self.models.received, self.encoder.passes
@@ -603,10 +637,10 @@ class World:
         if lane := options.get("lane"):
             shards = lanes.shards_of_lane(workspace, lane)
             wanted &= {image.image for shard in shards for image in workspace.registry.images(shard)}
-        near = matches({image: PICTURES[image] for image in self.live}, leaves(self.nodes), settings.match)
+        near = matches({image: PICTURES[image] for image in self.live}, self.tree.asked(), settings.match)
         variants = sorted(settings.write.variants)
         asks = {
-            "match": (settings.match, tuple(leaves(self.nodes))),
+            "match": (settings.match, tuple(self.tree.asked())),
             "filter": (_asked([settings.teacher]), prompts["filter"]),
             "write": (_asked([settings.teacher]), *((variant, prompts[f"write_{variant}"]) for variant in variants)),
             "vote": (_asked(settings.judges), prompts["vote"], settings.vote.model_copy(update={"context": ()})),

@@ -28,6 +28,7 @@ _DRAWING = "a drawing call in Pillow's manner: place, text, size, and the style 
 EXCEPTIONS = {
     "taskgalaxy_ops/records.py::Claim": _ROW,
     "taskgalaxy_ops/records.py::Image": _ROW,
+    "taskgalaxy_ops/records.py::Node": _ROW,
     "taskgalaxy_ops/records.py::Pair": _ROW,
     "taskgalaxy_ops/records.py::Reject": _ROW,
     "taskgalaxy_ops/sources/builtin/documents/canvas.py::Sheet.box": _DRAWING,

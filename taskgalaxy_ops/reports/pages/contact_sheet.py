@@ -10,7 +10,7 @@ from taskgalaxy_ops.funnel import StageCounts
 from taskgalaxy_ops.generation.results import RunResults
 from taskgalaxy_ops.generation.stages import ASKING
 from taskgalaxy_ops.operations.forecast import Checked, checked
-from taskgalaxy_ops.records import Claim, FileReject, Pair, Reject, Vote
+from taskgalaxy_ops.records import Claim, FileReject, Pair, Reject, TaskTypePath, Vote
 from taskgalaxy_ops.reports.html import Item, ReportData, render, thumbnail
 from taskgalaxy_ops.reports.text import costs as costs_text
 from taskgalaxy_ops.sources.originals import read_image
@@ -100,6 +100,7 @@ def _checked_rows(check: Checked | None) -> list[tuple[str, str]]:
 
 
 def _items(results: RunResults) -> Iterator[Item]:
+    shown = TaxonomyStore(results.workspace).version().shown
     for outputs, shard in results.shards():
         claims: dict[str, list[Claim]] = {}
         for claim in results.workspace.registry.claims_of(shard.id):
@@ -109,15 +110,16 @@ def _items(results: RunResults) -> Iterator[Item]:
             votes.setdefault(vote.pair, []).append(vote)
         pairs: dict[str | None, Pair] = {pair.pair: pair for pair in results.rows(outputs, "write", "pairs")}
         for pair in results.rows(outputs, "vote", "samples"):
-            yield _item(pair, pair, None, claims, votes)
+            yield _item(pair, shown(pair.task_type), pair, None, claims, votes)
         for stage in ASKING:
             for reject in results.rows(outputs, stage, "rejects"):
-                yield _item(reject, pairs.get(reject.pair), reject, claims, votes)
+                yield _item(reject, shown(reject.task_type), pairs.get(reject.pair), reject, claims, votes)
     yield from map(_file_item, results.file_rejects)
 
 
 def _item(
     of: Pair | Reject,
+    task_type: TaskTypePath,
     pair: Pair | None,
     reject: Reject | None,
     known: Mapping[str, Sequence[Claim]],
@@ -126,7 +128,7 @@ def _item(
     claims = known.get(of.image, [])
     return Item(
         image=of.image,
-        task_type=of.task_type,
+        task_type=task_type,
         stage=reject.stage if reject else "",
         reason=reject.reason if reject else "",
         detail=reject.detail if reject else "",

@@ -83,7 +83,11 @@ def _by(by: Mapping[str, Any] | None, indent: int) -> list[str]:
 
 
 def _task_type(found: Mapping[str, Any]) -> list[str]:
-    lines = [f"task type {found['task_type']}"]
+    lines = [f"task type {shown(found['task_type'])}"]
+    if "successor" in found:
+        lines.append(f"  it became {shown(found['successor'])}")
+    if "asked_as" in found:
+        lines.append(f"  models are asked about it as {shown(found['asked_as'])}")
     for each in found["history"]:
         origin = f", origin {each['origin']}" if "origin" in each else ""
         lines.append(f"  version {each['version']} ({shown(each['by'])}): {each['what']}{origin}")

@@ -34,7 +34,8 @@ def released(receipt: ReleaseReceipt, local: Path | None) -> list[str]:
 def changed(found: ReleaseChanges) -> str:
     """What a release gained and lost against the one before."""
     lost = f"{sum(found.lost.values()):,} lost ({reasons(found.lost)})" if found.lost else "none lost"
-    return f"against {found.since}: {found.gained:,} samples gained, {lost}, {found.kept:,} in both"
+    renamed = f", {found.renamed:,} of them with a task type renamed since" if found.renamed else ""
+    return f"against {found.since}: {found.gained:,} samples gained, {lost}, {found.kept:,} in both{renamed}"
 
 
 def reasons(lost: Mapping[str, int]) -> str:

@@ -14,7 +14,6 @@ from taskgalaxy_ops.reports.console import usage_line
 from taskgalaxy_ops.reports.text.units import UNITS
 from taskgalaxy_ops.sources import left_out
 from taskgalaxy_ops.sources.ingest import IngestReceipt
-from taskgalaxy_ops.taxonomy import Diff
 from taskgalaxy_ops.taxonomy.expand import ExpandResult
 from taskgalaxy_ops.taxonomy.weaknesses import Weaknesses
 
@@ -31,11 +30,12 @@ def ingested(receipts: Sequence[IngestReceipt]) -> list[str]:
         told = (left_out.unusual(receipt.unusual), left_out.told(receipt.left_out))
         lines += [f"  {line}" for line in told if line]
         lines += [f"  {reject.file!r}: {reject.reason} ({reject.detail})" for reject in receipt.rejects[:_SHOWN]]
-        lines += _more(len(receipt.rejects) - _SHOWN)
+        lines += more(len(receipt.rejects) - _SHOWN)
     return lines
 
 
-def _more(count: int) -> list[str]:
+def more(count: int) -> list[str]:
+    """A line on what a list leaves out, if it does."""
     return [f"  … and {count:,} more: --json names them all"] if count > 0 else []
 
 
@@ -70,10 +70,10 @@ def expanded(result: ExpandResult) -> list[str]:
         f"taxonomy version {result.version}: {len(result.added)} nodes added, {len(result.rejects)} proposals rejected"
     ]
     lines += [f"  + {node.path}" for node in result.added[:_SHOWN]]
-    lines += _more(len(result.added) - _SHOWN)
+    lines += more(len(result.added) - _SHOWN)
     told = [reject for reject in result.rejects if reject.reason != Reason.OVER_CAP]
     lines += [f"  - {reject.path!r}: {reject.reason} ({reject.detail})" for reject in told[:_SHOWN]]
-    lines += _more(len(told) - _SHOWN)
+    lines += more(len(told) - _SHOWN)
     if over := len(result.rejects) - len(told):
         lines.append(f"  {over:,} new ones are over the cap: raise --max-new or expand again")
     return [*lines, f"this run  {usage_line(result.usage)}"]
@@ -91,13 +91,6 @@ def versions(shown: Sequence[Mapping[str, Any]]) -> list[str]:
         + (f", from version {each['base']}" if each.get("base") is not None else "")
         for each in shown
     ]
-
-
-def changes(found: Diff) -> list[str]:
-    lines = [f"+ {node.path}" for node in found.added] + [f"- {node.path}" for node in found.removed]
-    lines += [f"- {node.path} (retired)" for node in found.retired]
-    lines += [f"~ {new.path}" for _, new in found.changed]
-    return lines or ["no difference"]
 
 
 def verified(found: Findings) -> list[str]:

@@ -254,8 +254,8 @@ def test_a_nested_file(tmp_path):
         ("counting~pear counting", None),
         ("ocr~plain text~title reading", None),
         ("ocr~plain text~word counting", None),
+        ("ocr~scene text ocr~Sign Reading", "Asks what a sign says."),
         ("ocr~scene text ocr~shop name reading", None),
-        ("ocr~scene text ocr~sign reading", "Asks what a sign says."),
     ]
     assert [node.path for node in nodes if node.level < 3 and node not in live_leaves(nodes)] == [
         "counting",
@@ -266,13 +266,13 @@ def test_a_nested_file(tmp_path):
 
 
 def test_a_list_of_paths(tmp_path):
-    nodes = load_seeds(written(tmp_path, "- ocr~scene text ocr~sign reading\n- OCR ~ Handwriting\n"))
+    nodes = load_seeds(written(tmp_path, "- ocr~scene text ocr~sign reading\n- OCR ~ Handwriting, printed\n"))
     assert [node.path for node in nodes] == [
-        "ocr",
-        "ocr~handwriting",
-        "ocr~scene text ocr",
-        "ocr~scene text ocr~sign reading",
-    ]
+        "OCR",
+        "OCR~Handwriting, printed",
+        "OCR~scene text ocr",
+        "OCR~scene text ocr~sign reading",
+    ], "of two spellings of a group, the first in order"
     assert {node.origin for node in nodes} == {"seed"}
 
 
@@ -291,14 +291,21 @@ MISTAKES = {
     "a text": ("just text", r"types\.yaml holds a single text"),
     "two documents": ("a: b\n---\nc: d", r"line 2 is not YAML: .*another document"),
     "unknown alias": ("a: *b", r"line 1 is not YAML: .*alias"),
-    "twice": ("ocr:\n  a: x\n  b: y\n  A: z\n", r"line 4: 'ocr~a' is there already \(line 2\); remove one"),
-    "twice in a list": ("- a~b\n- c\n- A ~ b\n", r"line 3: 'a~b' is there already \(line 1\); remove one"),
+    "twice": (
+        "ocr:\n  a: x\n  b: y\n  A: z\n",
+        r"line 4: 'ocr~A' is there already \(line 2\), spelled 'ocr~a'; remove one",
+    ),
+    "twice in a list": (
+        "- a~b\n- c\n- A ~ b\n",
+        r"line 3: 'A~b' is there already \(line 1\), spelled 'a~b'; remove one",
+    ),
     "a group twice": (
         "ocr: {a: x}\nart: {c: d}\nocr: {b: y}\n",
         r"line 3: 'ocr' is there already \(line 1\); remove one",
     ),
     "markup": ("ocr:\n  <b>x: y\n", r"line 2: level 2 '<b>x': holds markup"),
-    "a path for a label": ("ocr:\n  ../x: y\n", r"line 2: level 2 '\.\./x': looks like a path"),
+    "a formula": ("- ocr\n- =1+1\n", r"line 2: begins with '=', which a spreadsheet takes for a formula"),
+    "a token": ("ocr:\n  <|im_end|>: y\n", r"line 2: level 2 '<\|im_end\|>': holds a token that .* obey"),
     "separator in a label": ("ocr~a: {b: c}\n", r"line 1: 'ocr~a' holds '~': nest it, or write a list of paths"),
     "invisible": ("ocr:\n  si\u200bgn: y\n", r"line 2: level 2 'si\\u200bgn': holds the invisible character U\+200B"),
     "too deep": ("a: {b: {c: {d: {e: x}}}}\n", r"line 1: 'a~b~c~d' has children on level 5; 4 at most"),
@@ -308,8 +315,7 @@ MISTAKES = {
     "a list of mappings": ("ocr:\n  - a\n  - b: c\n", r"line 3: a label is text, not a list or mapping"),
     "a mapping for a key": ("? {a: b}\n: c\n", r"line 1: a label is text, not a list or mapping"),
     "an empty label": ("ocr:\n  '': x\n", r"line 2: level 2 '': empty"),
-    "a number": ("ocr:\n  12: x\n", r"line 2: level 2 '12': holds no letter"),
-    "too long": (f"ocr:\n  {'a' * 81}: x\n", r"line 2: level 2 'a+': 81 characters, 80 at most"),
+    "too long": (f"ocr:\n  {'a' * 301}: x\n", r"line 2: level 2 'a+…': 301 characters, 300 at most"),
     "half a path": ("- ocr~\n", r"line 1: level 2 '': empty"),
 }
 
@@ -327,7 +333,7 @@ def test_a_mistake_is_named_with_its_line_and_the_fix(tmp_path, kind):
 
 
 def test_many_mistakes_are_told_at_once_and_the_rest_counted(tmp_path):
-    found = complaint(tmp_path, "".join(f"- <{i}>\n" for i in range(12)))
+    found = complaint(tmp_path, "".join(f"- <b{i}>\n" for i in range(12)))
     assert [f"line {i + 1}:" in found for i in range(12)] == [True] * 8 + [False] * 4
     assert "\n  and 4 more\n" in found
 
@@ -359,8 +365,8 @@ def test_ten_types_by_hand_are_exactly_ten_more():
     grown = add_types(SEEDS, TEN)
     new = {node.path: node for node in grown if node not in SEEDS}
     leaves = {node.path for node in live_leaves(grown)} - {node.path for node in LEAVES}
-    assert leaves == {normalise_path(path) for path in TEN}
-    assert set(new) - leaves == {"weather", "weather~wind", "sewing"}
+    assert leaves == {label_tools.as_written(path).replace("weather~", "Weather~") for path in TEN}
+    assert set(new) - leaves == {"Weather", "Weather~wind", "sewing"}
     assert {(node.origin, node.status, node.about) for node in new.values()} == {("hand", "live", None)}
     assert [node for node in grown if node.path not in new] == SEEDS
     assert [node.path for node in grown] == sorted(node.path for node in grown)
@@ -399,7 +405,10 @@ def test_one_type_may_be_given_as_a_text():
     ("types", "why"),
     [
         (["ocr~ok", "ocr~<b>"], "entry 2: level 2 '<b>': holds markup"),
-        (["a~b", "A~ B"], "entry 2: 'a~b' is there already (entry 1); remove one"),
+        (
+            ["a~b", "A~ B"],
+            "entry 2: 'A~B' is there already (entry 1), spelled 'a~b'; remove one",
+        ),
         ([], "it holds no label"),
         ([""], "entry 1: level 1 '': empty"),
         (["a~b~c~d~e"], "entry 1: 5 levels, 4 at most"),
