@@ -71,10 +71,12 @@ def computed_matches(
     committed: Mapping[str, Committed],
     progress: Progress,
     taxonomy: int | None,
+    *,
+    encode: bool = True,
 ) -> tuple[dict[str, StageOutput], dict[str, list[Match]]]:
     """The match shards that a run would leave, by image shard, and the rows of those that are not committed.
 
-    Writes nothing: what has no embedding yet is encoded for this alone.
+    Writes nothing: what has no embedding yet is encoded for this alone, or left out where ``encode`` is False.
     """
     types = TaxonomyStore(look).embeddings(taxonomy, keep=False)
     types_hash = embeddings_hash(types.ids, types.vectors)
@@ -85,6 +87,9 @@ def computed_matches(
     computed: dict[str, list[Match]] = {}
     for shard in shards:
         embedded = committed[shard.id].get(("embed", str(stage_keys.embed(shard, dead.get(shard.id)).key)))
+        if embedded is None and not encode:
+            progress.advance("match")
+            continue
         if embedded is None:
             images = encoded(look, shard, committed[shard.id])
             output = output_of({"embeddings": embedding_table(images.ids, images.vectors)})
