@@ -101,7 +101,7 @@ def computed_matches(
             if embedded is not None:
                 images = _loaded(look, embedded)
             gone = look.registry.dead(shard) if shard.id in dead else []
-            computed[shard.id] = _nearest(look, images, types, gone)
+            computed[shard.id] = nearest(look, images, types, gone)
             tables = {"matches": table(computed[shard.id], Match)}
             stage_output = StageOutput(shard.id, "match", key, output_of(tables))
         found[shard.id] = stage_output
@@ -113,7 +113,7 @@ def match_shard(
     workspace: Workspace, embedded: StageOutput, types: EmbeddingMatrix, dead: Collection[ImageId]
 ) -> list[Match]:
     """The matches of an image shard's images. embedded: its embeddings. dead: images that are left out."""
-    return _nearest(workspace, _loaded(workspace, embedded), types, dead)
+    return nearest(workspace, _loaded(workspace, embedded), types, dead)
 
 
 def _loaded(workspace: Workspace, embedded: StageOutput) -> EmbeddingMatrix:
@@ -121,9 +121,10 @@ def _loaded(workspace: Workspace, embedded: StageOutput) -> EmbeddingMatrix:
     return EmbeddingMatrix(tuple(ids), vectors)
 
 
-def _nearest(
-    workspace: Workspace, images: EmbeddingMatrix, types: EmbeddingMatrix, dead: Collection[ImageId]
+def nearest(
+    workspace: Workspace, images: EmbeddingMatrix, types: EmbeddingMatrix, dead: Collection[ImageId] = ()
 ) -> list[Match]:
+    """The matches of images under the settings. dead: images that are left out."""
     gone = set(dead)
     keep = [row for row, image in enumerate(images.ids) if image not in gone]
     images = EmbeddingMatrix(tuple(images.ids[row] for row in keep), images.vectors[keep])

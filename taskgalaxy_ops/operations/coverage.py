@@ -102,13 +102,8 @@ def report(
     where no task type lies in the branch.
     """
     branch = normalise_path(branch) if branch else None
-    within = _within(coverage.types, branch)
-    if branch and not within.any():
-        raise TaxonomyError(
-            f"coverage: no task type lies at or below '{shown(branch)}'. See `taskgalaxy taxonomy tree`."
-        )
-    counts, rows = coverage.counts, np.flatnonzero(within)
-    order = rows[np.lexsort((rows, counts.kept[rows], counts.matched[rows], counts.samples[rows] / targets[rows]))]
+    order = listed(coverage, targets, branch)
+    rows, counts = np.sort(order), coverage.counts
     if below is not None:
         order = order[counts.samples[order] < below]
     levels = len(branch.split(_SEPARATOR)) if branch else 0
@@ -138,6 +133,25 @@ def report(
     )
 
 
+def listed(coverage: Coverage, targets: Numbers, branch: TaskTypePath | None = None) -> NDArray[np.intp]:
+    """The places in ``Coverage.types`` of the task types of a branch (None: all), in the order of a report.
+
+    Raises TaxonomyError where no task type lies in the branch.
+    """
+    counts = coverage.counts
+    order: NDArray[np.intp] = np.lexsort(
+        (np.arange(len(targets)), counts.kept, counts.matched, counts.samples / targets)
+    )
+    if branch is None:
+        return order
+    branch = normalise_path(branch)
+    within = np.array([path == branch or path.startswith(branch + _SEPARATOR) for path in coverage.types], bool)
+    if not within.any():
+        raise TaxonomyError(f"coverage: no task type is '{shown(branch)}' or below it. See `taskgalaxy taxonomy tree`.")
+    within_branch: NDArray[np.intp] = order[within[order]]
+    return within_branch
+
+
 def starving(counts: Counts, targets: Numbers) -> NDArray[np.bool_]:
     """(m,): whether a task type has fewer samples than its target."""
     found: NDArray[np.bool_] = counts.samples < targets
@@ -148,12 +162,6 @@ def flooding(counts: Counts, targets: Numbers) -> NDArray[np.bool_]:
     """(m,): whether a task type has more samples than ``FLOOD`` times its target."""
     found: NDArray[np.bool_] = counts.samples > FLOOD * targets
     return found
-
-
-def _within(types: Sequence[TaskTypePath], branch: TaskTypePath | None) -> NDArray[np.bool_]:
-    if branch is None:
-        return np.ones(len(types), bool)
-    return np.array([path == branch or path.startswith(branch + _SEPARATOR) for path in types], bool)
 
 
 def _type(coverage: Coverage, targets: Numbers, row: int) -> TypeCoverage:

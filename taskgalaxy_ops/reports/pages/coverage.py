@@ -2,40 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
 from taskgalaxy_ops.errors import NotFoundError
 from taskgalaxy_ops.generation.coverage import DRAWN, Coverage, Numbers
-from taskgalaxy_ops.operations.coverage import FLOOD, CoverageReport, why
+from taskgalaxy_ops.operations.coverage import FLOOD, CoverageReport, report, why
 from taskgalaxy_ops.operations.coverage_groups import Group
-from taskgalaxy_ops.records import ImageId
+from taskgalaxy_ops.reports.html import thumbnail
 from taskgalaxy_ops.reports.html.coverage import CoveragePage, PicturedGroup, render_coverage
 from taskgalaxy_ops.reports.text.coverage import path
+from taskgalaxy_ops.sources.originals import read_image
+from taskgalaxy_ops.workspace import Workspace
 
 _SIDE = 160  # pixels of a picture
 
-Thumbnail = Callable[[ImageId, int], bytes]  # JPEG of at most so many pixels a side; raises NotFoundError
 
-
-def write(out: Path, page: str) -> None:
-    """Write the page and rename it into place, so that no reader sees half of it."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    part = out.with_name(out.name + ".part")
-    part.write_text(page, encoding="utf-8")
-    part.replace(out)
-
-
-def coverage_page(
-    coverage: Coverage,
-    targets: Numbers,
-    whole: CoverageReport,
-    groups: Sequence[Group],
-    thumbnail: Thumbnail,
-    *,
-    simulated: bool,
-) -> str:
-    """The page (HTML) of all task types; ``whole``: the report on all of them."""
+def coverage_page(workspace: Workspace, coverage: Coverage, targets: Numbers, groups: Sequence[Group]) -> str:
+    """The page (HTML) of all task types. Reads the pictures of the groups."""
+    whole = report(coverage, targets, most=0)
     counts = coverage.counts
     columns = {name: getattr(counts, name).tolist() for name in ("matched", "kept", "pairs", "samples")}
     own = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
@@ -61,9 +45,9 @@ def coverage_page(
             },
             flood=FLOOD,
             groups_lead=_lead(whole),
-            groups=[_pictured(group, thumbnail) for group in groups],
+            groups=[_pictured(workspace, group) for group in groups],
             sums={"source": whole.sources, "form": whole.forms},
-            simulated=simulated,
+            simulated=workspace.settings.simulated,
         )
     )
 
@@ -87,11 +71,11 @@ def _lead(whole: CoverageReport) -> str:
     )
 
 
-def _pictured(group: Group, thumbnail: Thumbnail) -> PicturedGroup:
+def _pictured(workspace: Workspace, group: Group) -> PicturedGroup:
     pictures = []
     for image in group.pictures:
         try:
-            pictures.append((image, thumbnail(image, _SIDE)))
+            pictures.append((image, thumbnail(read_image(workspace, image), _SIDE)))
         except NotFoundError:  # taken down meanwhile
             continue
     nearest = [f"{path(each)} ({similarity:.2f})" for each, similarity in group.nearest]

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from taskgalaxy_ops.operations.coverage import CoverageReport
+from taskgalaxy_ops.operations.coverage_against import Addition
+from taskgalaxy_ops.sources.left_out import told
 from taskgalaxy_ops.text import shown
 
 _COLUMNS = ("samples", "target", "pairs", "kept", "matched")
@@ -31,6 +33,27 @@ def coverage(found: CoverageReport) -> list[str]:
         for each in found.types:
             numbers = " ".join(f"{getattr(each, name):9,}" for name in _COLUMNS)
             lines.append(f"{numbers}  {path(each.path)}" + (f" ({each.why})" if each.why else ""))
+    return lines
+
+
+def against(found: Addition, most: int | None) -> list[str]:
+    """What a pile would add, and ``most`` of the starving task types that it reaches, worst first."""
+    rejected = ", ".join(f"{number:,} {reason}" for reason, number in found.rejected.items())
+    lines = [
+        f"{shown(found.location)}: {found.files:,} files, {found.new:,} new images, {found.known:,} known or taken down"
+        + (f", rejects: {rejected}" if rejected else ""),
+        *([passed_by] if (passed_by := told(found.left_out)) else []),
+        f"near {found.reached:,} of {found.starving:,} task types that starve, of which {found.filled:,} are expected "
+        f"to reach their target; {found.matches:,} matches in all",
+        "nothing was registered, and no model was asked",
+    ]
+    if found.types:
+        lines += ["", f"{_header(('samples', 'target', 'images', 'expected'))}  task type, worst first"]
+    for each in found.types[:most]:
+        numbers = f"{each.samples:9,} {each.target:9,} {each.images:9,} {each.expected:9,.1f}"
+        lines.append(f"{numbers}  {path(each.path)}")
+    if most is not None and len(found.types) > most:
+        lines.append(f"and {len(found.types) - most:,} more (-n)")
     return lines
 
 
