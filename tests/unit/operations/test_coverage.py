@@ -39,9 +39,9 @@ def made(samples: list[int], matched: list[int] | None = None, kept: list[int] |
 
 @pytest.fixture
 def workspace(tmp_path: Path, tiny_models: TinyModels) -> Workspace:
-    """Twelve images, a task type each: some fit nothing."""
+    """Two dozen images, a task type each: some fit nothing."""
     settings = tiny_settings(
-        tiny_images(tmp_path / "images", 12),
+        tiny_images(tmp_path / "images", 24),
         match={"k": 1},
         taxonomy={"seeds": str(tiny_seeds(tmp_path / "seeds.yaml", [*TYPES, "ocr~signs & more"]))},
     )
@@ -193,7 +193,7 @@ def test_a_task_type_that_few_images_were_near_is_expected_to_do_as_the_others_d
 def test_a_pile_is_matched_and_nothing_of_it_is_kept(
     workspace: Workspace, tmp_path: Path, tiny_models: TinyModels
 ) -> None:
-    pile = tiny_images(tmp_path / "pile", 6, first=9)  # three of them are known
+    pile = tiny_images(tmp_path / "pile", 6, first=21)  # three of them are known
     (pile / "broken.png").write_bytes(b"no image")
     found = coverage(workspace)
     targets = targets_of(workspace.settings, found, 100)
