@@ -10,7 +10,8 @@ from typing import Any
 
 from taskgalaxy_ops.cli.common import AddCommand, positive, say, workspace_of
 from taskgalaxy_ops.cli.sources import chosen_source
-from taskgalaxy_ops.generation.coverage import coverage
+from taskgalaxy_ops.generation.coverage import as_entry, coverage
+from taskgalaxy_ops.generation.starving import record
 from taskgalaxy_ops.operations.coverage import listed, report, targets_of
 from taskgalaxy_ops.operations.coverage_against import against
 from taskgalaxy_ops.operations.coverage_groups import groups
@@ -54,6 +55,11 @@ def add(add_command: AddCommand) -> None:
         metavar="LOCATION | SOURCE",
         help="say what images that are not registered would add, by their embeddings; registers and asks nothing",
     )
+    sub.add_argument(
+        "--record",
+        action="store_true",
+        help="number and keep what each task type has, for match.prefer_starving: the next run matches by it",
+    )
     sub.add_argument("--limit", type=positive, metavar="FILES", help="of --against: files to read; default: all")
     sub.add_argument(
         "--option", action="append", default=[], metavar="NAME=VALUE", help="of --against: of its kind; repeatable"
@@ -74,6 +80,10 @@ def _coverage(chosen: argparse.Namespace) -> int:
             source = source.model_copy(update={"limit": chosen.limit or source.limit})
             added = against(workspace, source, found, targets, progress)
             value, lines = asdict(added), coverage_text.against(added, most)
+        if chosen.record:
+            entry = record(workspace, as_entry(found))
+            value["entry"] = entry.number
+            lines.append(f"coverage entry {entry.number} is the newest")
         if chosen.wishes:
             rows = listed(found, targets, chosen.branch).tolist()
             wanted = wishes(workspace, found, targets, rows, progress)

@@ -24,6 +24,7 @@ from taskgalaxy_ops.generation.shard_run import ShardResult
 from taskgalaxy_ops.hashing import draw
 from taskgalaxy_ops.progress import Progress, Silent
 from taskgalaxy_ops.records import ImageId, Match, Relevant, TaskTypePath
+from taskgalaxy_ops.storage.coverage_log import CoverageEntry
 from taskgalaxy_ops.storage.parquet import to_table
 from taskgalaxy_ops.taxonomy import ancestors
 from taskgalaxy_ops.taxonomy.store import TaxonomyStore
@@ -105,6 +106,12 @@ def coverage(workspace: Workspace, progress: Progress | None = None) -> Coverage
     left_out = (shard for shard in view.registry.with_claims(view.registry.shards_of()) if shard.id not in there)
     waiting = sum(len({claim.image for claim in view.registry.claims_of(shard.id)}) for shard in left_out)
     return counted(types, tables, taxonomy=version.number, waiting=waiting, pending=results.pending)
+
+
+def as_entry(coverage: Coverage) -> CoverageEntry:
+    """What an entry of the log of coverage would say."""
+    numbers = zip(coverage.types, coverage.counts.samples.tolist(), strict=True)
+    return CoverageEntry(0, coverage.taxonomy, {path: samples for path, samples in numbers if samples})
 
 
 def answered(view: Workspace, progress: Progress) -> tuple[RunResults, Mapping[str, Sequence[Match]]]:

@@ -10,6 +10,7 @@ from taskgalaxy_ops.generation.calibrate import ensure_calibrated
 from taskgalaxy_ops.generation.embed import Committed, Unread, embed, encoded, hand_over
 from taskgalaxy_ops.generation.stage_keys import StageKeys
 from taskgalaxy_ops.generation.stages.match import match
+from taskgalaxy_ops.generation.starving import handicaps
 from taskgalaxy_ops.models.encoders.base import EmbeddingMatrix
 from taskgalaxy_ops.progress import Progress, Silent
 from taskgalaxy_ops.records import ImageId, Match
@@ -129,4 +130,13 @@ def nearest(
     keep = [row for row, image in enumerate(images.ids) if image not in gone]
     images = EmbeddingMatrix(tuple(images.ids[row] for row in keep), images.vectors[keep])
     chosen = workspace.settings.match
-    return list(match(images, types, k=chosen.k, least=chosen.min_similarity, per_branch=chosen.per_branch))
+    return list(
+        match(
+            images,
+            types,
+            k=chosen.k,
+            least=chosen.min_similarity,
+            per_branch=chosen.per_branch,
+            handicaps=handicaps(workspace),
+        )
+    )
