@@ -82,6 +82,11 @@ class MatchSettings(Strict):
     )
 
     @property
+    def always_k(self) -> bool:
+        """Whether an image has k matches whatever it shows, if there are as many task types."""
+        return self.min_similarity is None and self.per_branch is None
+
+    @property
     def breadth(self) -> dict[str, float]:
         """What is set beside k, by name."""
         return {name: value for name, value in self.model_dump().items() if name != "k"}
