@@ -102,7 +102,7 @@
         type: "treemap", name: "all task types", roam: false, nodeClick: false, leafDepth: few ? null : 2,
         drillDownIcon: "", left: 8, right: 8, top: 8, bottom: 44, visibleMin: 4, childrenVisibleMin: 4,
         animationDuration: 0, animationDurationUpdate: 250,
-        label: { show: true, fontSize: 11, lineHeight: 13, overflow: "break", lineOverflow: "truncate", ellipsis: "…", position: [4, 4] },
+        label: { show: true, fontSize: 11, lineHeight: 13, overflow: "truncate", ellipsis: "…", position: [4, 4] },
         breadcrumb: {
           bottom: 8, left: 8, height: 26,
           itemStyle: { color: paper, borderColor: line, borderWidth: 1, shadowBlur: 0, textStyle: { color: ink } },
