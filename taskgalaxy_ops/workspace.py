@@ -19,6 +19,7 @@ from taskgalaxy_ops.models.opening import register_heif
 from taskgalaxy_ops.prompts import load_prompts
 from taskgalaxy_ops.settings import CapSettings, Settings, parse_settings
 from taskgalaxy_ops.storage import Store, keys, open_store, s3_options_from_environment
+from taskgalaxy_ops.storage.coverage_log import CoverageEntry, CoverageLog
 from taskgalaxy_ops.storage.downloads import downloaded
 from taskgalaxy_ops.storage.edits import Edits
 from taskgalaxy_ops.storage.ledger import NANO, Caps, Ledger, Scopes
@@ -62,7 +63,10 @@ class Workspace:
 
     def with_settings(self, **update: Any) -> Workspace:
         """The same store and run under other settings; ``update``: whole fields by name."""
-        return replace(self, settings=self.settings.model_copy(update=update))
+        other = replace(self, settings=self.settings.model_copy(update=update))
+        if self._encoder_is_loaded and "encoder" not in update:  # the other need not load it again
+            other.__dict__["encoder"] = self.encoder
+        return other
 
     @property
     def _encoder_is_loaded(self) -> bool:
@@ -83,6 +87,11 @@ class Workspace:
     def stage_outputs(self) -> StageOutputs:
         """The store's stage outputs."""
         return StageOutputs(self.store)
+
+    @cached_property
+    def coverage_entry(self) -> CoverageEntry | None:
+        """The newest entry of the log of coverage when this was first read; None: there was none."""
+        return CoverageLog(self.store).newest()
 
     @cached_property
     def registry(self) -> Registry:

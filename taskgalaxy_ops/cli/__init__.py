@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import taskgalaxy_ops
-from taskgalaxy_ops.cli import airflow, finetune, local, look, maintain, release, run, sources, taxonomy
+from taskgalaxy_ops.cli import airflow, coverage, finetune, local, look, maintain, release, run, sources, taxonomy
 from taskgalaxy_ops.cli.common import PENDING, Command
 from taskgalaxy_ops.errors import PendingError, TaskGalaxyError
 
@@ -83,6 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     finetune.add(add)
     run.add_pilot(add)
     look.add(add)
+    coverage.add(add)
     maintain.add(add, commands)
     run.add_doctor(add)
     airflow.add(add, commands)

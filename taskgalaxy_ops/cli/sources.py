@@ -52,13 +52,13 @@ def _sources(chosen: argparse.Namespace) -> int:
 def _preview(chosen: argparse.Namespace) -> int:
     settings = loaded(chosen)
     s3_options = s3_options_from_environment(settings.s3.endpoint_url, settings.s3.region, settings.s3.addressing)
-    name, source = _chosen(settings, s3_options, chosen.source, chosen.option)
+    name, source = chosen_source(settings, s3_options, chosen.source, chosen.option)
     found = preview(name, source, settings.ingest, s3_options, chosen.limit)
     say(chosen, asdict(found), sources_text.previewed(found))
     return 0
 
 
-def _chosen(
+def chosen_source(
     settings: Settings, s3_options: Mapping[str, Any], what: str | None, options: list[str]
 ) -> tuple[str, SourceSettings]:
     """The name and the settings of a source: one of the settings, a location, or one that is registered alone.
@@ -68,7 +68,7 @@ def _chosen(
     if not what:
         raise SourceError("sources preview: name a source of the settings, or a location such as webdataset:/shards.")
     if odd := [option for option in options if "=" not in option]:
-        raise SourceError(f"sources preview: --option {odd[0]}: write NAME=VALUE.")
+        raise SourceError(f"--option {odd[0]}: write NAME=VALUE.")
     given = dict(option.split("=", 1) for option in options)
     known = settings.sources.get(what)
     if known is None and kind_of(what)[0] == "file" and not Path(kind_of(what)[1]).exists():

@@ -10,6 +10,7 @@ from taskgalaxy_ops.generation.calibrate import ensure_calibrated
 from taskgalaxy_ops.generation.embed import Committed, Unread, embed, encoded, hand_over
 from taskgalaxy_ops.generation.stage_keys import StageKeys
 from taskgalaxy_ops.generation.stages.match import match
+from taskgalaxy_ops.generation.starving import handicaps
 from taskgalaxy_ops.models.encoders.base import EmbeddingMatrix
 from taskgalaxy_ops.progress import Progress, Silent
 from taskgalaxy_ops.records import ImageId, Match
@@ -71,10 +72,12 @@ def computed_matches(
     committed: Mapping[str, Committed],
     progress: Progress,
     taxonomy: int | None,
+    *,
+    encode: bool = True,
 ) -> tuple[dict[str, StageOutput], dict[str, list[Match]]]:
     """The match shards that a run would leave, by image shard, and the rows of those that are not committed.
 
-    Writes nothing: what has no embedding yet is encoded for this alone.
+    Writes nothing: what has no embedding yet is encoded for this alone, or left out where ``encode`` is False.
     """
     types = TaxonomyStore(look).embeddings(taxonomy, keep=False)
     types_hash = embeddings_hash(types.ids, types.vectors)
@@ -85,6 +88,9 @@ def computed_matches(
     computed: dict[str, list[Match]] = {}
     for shard in shards:
         embedded = committed[shard.id].get(("embed", str(stage_keys.embed(shard, dead.get(shard.id)).key)))
+        if embedded is None and not encode:
+            progress.advance("match")
+            continue
         if embedded is None:
             images = encoded(look, shard, committed[shard.id])
             output = output_of({"embeddings": embedding_table(images.ids, images.vectors)})
@@ -96,7 +102,7 @@ def computed_matches(
             if embedded is not None:
                 images = _loaded(look, embedded)
             gone = look.registry.dead(shard) if shard.id in dead else []
-            computed[shard.id] = _nearest(look, images, types, gone)
+            computed[shard.id] = nearest(look, images, types, gone)
             tables = {"matches": table(computed[shard.id], Match)}
             stage_output = StageOutput(shard.id, "match", key, output_of(tables))
         found[shard.id] = stage_output
@@ -108,7 +114,7 @@ def match_shard(
     workspace: Workspace, embedded: StageOutput, types: EmbeddingMatrix, dead: Collection[ImageId]
 ) -> list[Match]:
     """The matches of an image shard's images. embedded: its embeddings. dead: images that are left out."""
-    return _nearest(workspace, _loaded(workspace, embedded), types, dead)
+    return nearest(workspace, _loaded(workspace, embedded), types, dead)
 
 
 def _loaded(workspace: Workspace, embedded: StageOutput) -> EmbeddingMatrix:
@@ -116,11 +122,21 @@ def _loaded(workspace: Workspace, embedded: StageOutput) -> EmbeddingMatrix:
     return EmbeddingMatrix(tuple(ids), vectors)
 
 
-def _nearest(
-    workspace: Workspace, images: EmbeddingMatrix, types: EmbeddingMatrix, dead: Collection[ImageId]
+def nearest(
+    workspace: Workspace, images: EmbeddingMatrix, types: EmbeddingMatrix, dead: Collection[ImageId] = ()
 ) -> list[Match]:
+    """The matches of images under the settings. dead: images that are left out."""
     gone = set(dead)
     keep = [row for row, image in enumerate(images.ids) if image not in gone]
     images = EmbeddingMatrix(tuple(images.ids[row] for row in keep), images.vectors[keep])
     chosen = workspace.settings.match
-    return list(match(images, types, k=chosen.k, least=chosen.min_similarity, per_branch=chosen.per_branch))
+    return list(
+        match(
+            images,
+            types,
+            k=chosen.k,
+            least=chosen.min_similarity,
+            per_branch=chosen.per_branch,
+            handicaps=handicaps(workspace),
+        )
+    )

@@ -6,7 +6,7 @@ No model is asked here: a unit without an answer is pending.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from functools import cached_property
 from typing import Any
 
@@ -69,12 +69,14 @@ class RunResults:
         shards = {shard.id: shard for shard in self.workspace.registry.shards()}
         return ((result, shards[result.id]) for result in self.result.shards)
 
-    def columns(self, shard: ShardResult, stage: str, name: str) -> pa.Table:
-        """One table of an image shard's stage, as Arrow."""
+    def columns(self, shard: ShardResult, stage: str, name: str, only: Collection[str] = ()) -> pa.Table:
+        """One table of an image shard's stage, as Arrow; ``only``: these of its columns."""
         part, record = shard.stages.get(stage), STAGE[stage].tables[name]
         if part is None or part.stage_output is None:
-            return to_table(part.rows[name] if part else [], record)
-        return self.workspace.stage_outputs.columns(self.workspace.stage_outputs.refs(part.stage_output)[name], record)
+            rows = to_table(part.rows[name] if part else [], record)
+            return rows.select(list(only)) if only else rows
+        stage_outputs = self.workspace.stage_outputs
+        return stage_outputs.columns(stage_outputs.refs(part.stage_output)[name], record, only)
 
     def shown_samples(self, shard: ShardResult, taxonomy: TaxonomyVersion) -> pa.Table:
         """An image shard's samples as Arrow, with the present paths of their task types."""

@@ -16,6 +16,7 @@ from taskgalaxy_ops.generation.lanes import Lane, shards_of, shards_of_lane
 from taskgalaxy_ops.generation.match_run import computed_matches, match_shards
 from taskgalaxy_ops.generation.shard_run import Run, ShardResult, ShardRun
 from taskgalaxy_ops.generation.stage_keys import StageKeys
+from taskgalaxy_ops.generation.starving import ensure_recorded
 from taskgalaxy_ops.inference import batch_wait
 from taskgalaxy_ops.inference.batch_wait import PendingBatch
 from taskgalaxy_ops.inference.gateway import Gateway
@@ -102,6 +103,7 @@ def generate(workspace: Workspace, options: RunOptions = _WHOLE_RUN, *, progress
         if options.ask:
             workspace.publish_settings()
         TaxonomyStore(workspace).ensure_seeds()
+        ensure_recorded(workspace)
     denied = workspace.registry.denied()
     shards = _chosen_shards(workspace, options)
     committed = {  # a run lists each image shard once

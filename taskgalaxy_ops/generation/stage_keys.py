@@ -11,6 +11,7 @@ from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
+from taskgalaxy_ops.generation import starving
 from taskgalaxy_ops.generation.pictures import Apart, images_apart, of_model
 from taskgalaxy_ops.generation.stages import ASKING, INPUTS, STAGE, Role, before
 from taskgalaxy_ops.generation.stages.asking import Templates, prompt_name, pure
@@ -88,12 +89,14 @@ class StageKeys:
 
     def match(self, embedded: str | None, types: str | None, gone: str | None) -> Key:
         """The key of match: the output of ``embed``, the hash of the task types' embeddings, that of the images that no
-        source claims (None: there are none), k, and what else is set of the match's settings. It is None while an input
-        is not known."""
+        source claims (None: there are none), k, and what else is set of the match's settings; with
+        ``prefer_starving``, the hash of the coverage entry. It is None while an input is not known."""
         k, breadth = self._workspace.settings.match.k, self._workspace.settings.match.breadth
+        counted = starving.entry(self._workspace) if "prefer_starving" in breadth else None
         key = None
         if embedded is not None and types is not None:
             inputs = {"images": embedded, "types": types, "dead": gone}
+            inputs |= {"coverage": counted.hash} if counted else {}
             key = stage_output_key("match", STAGE["match"].version, {"k": k, **breadth}, inputs)
         made_of = {
             "code": STAGE["match"].version,
@@ -102,6 +105,7 @@ class StageKeys:
             STAGE["match"].input: embedded and short(embedded),
             "task types": types and short(types),
             "images no source claims": short(gone) if gone else "none",
+            **({"coverage entry": counted.number} if counted else {}),
         }
         return Key(key, made_of)
 

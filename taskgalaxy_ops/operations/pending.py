@@ -66,7 +66,7 @@ def pending(view: Workspace, state: StoreState) -> Pending:
     for one in unsettled:
         source = reasons.source_of(one)
         asked = has_journal(view, one.shard.id) or "filter" in one.stage_outputs
-        if not asked and not settings.match.breadth:  # each image has as many matches
+        if not asked and settings.match.always_k:  # each image has as many matches
             found["filter", *reasons.why(settings.teacher.name, source)] += one.live * matches
         elif read == _READ or "embed" not in one.stage_outputs:
             uncounted += 1

@@ -268,7 +268,7 @@ def _asked(
         matches = shard_state.live * min(settings.match.k, len(types.ids))
         # Answers that were given under another encoder may fit some of the matches.
         answered = bool(Journal(view.store, shard_state.shard.id).answers)
-        fewer = answered or bool(settings.match.breadth)
+        fewer = answered or not settings.match.always_k
         filtered = Bounds(0 if fewer else matches, matches, matches)
     else:
         stages = result.stages

@@ -109,6 +109,7 @@ def _logs(workspace: Workspace) -> _Checks:
         keys.WEAKNESSES_LOG,
         keys.ANNOUNCEMENTS_LOG,
         keys.FORECASTS_LOG,
+        keys.COVERAGE_LOG,
         keys.FINETUNE_LOG,
         keys.journal(keys.TAXONOMY_SHARD),
     ):

@@ -72,6 +72,19 @@ class MatchSettings(Strict):
         description="of an image's k, at most so many below one first-level node: others follow; null: no bound",
         exclude_if=lambda chosen: chosen is None,
     )
+    prefer_starving: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="of the 4 k nearest, the k with the greatest similarity after this is taken off for each tenfold "
+        "of samples that a task type has by the newest `taskgalaxy coverage --record`, e.g. 0.02; null: the k nearest",
+        exclude_if=lambda chosen: chosen is None,
+    )
+
+    @property
+    def always_k(self) -> bool:
+        """Whether an image has k matches whatever it shows, if there are as many task types."""
+        return self.min_similarity is None and self.per_branch is None
 
     @property
     def breadth(self) -> dict[str, float]:

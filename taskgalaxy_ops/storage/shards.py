@@ -242,9 +242,10 @@ class StageOutputs:
             raise DamageError(f"{ref.key} holds {len(values)} rows, its marker says {ref.rows}.")
         return values
 
-    def columns(self, ref: TableRef, record: type[Any]) -> pa.Table:
-        """A table of records as an Arrow table. Raises DamageError."""
-        rows = parquet.columns_from_parquet(self._raw(ref), record)
+    def columns(self, ref: TableRef, record: type[Any], names: Collection[str] = ()) -> pa.Table:
+        """A table of records as an Arrow table; ``names``: only these columns. Raises DamageError."""
+        raw = self._raw(ref)
+        rows = parquet.columns(raw, names) if names else parquet.columns_from_parquet(raw, record)
         if len(rows) != ref.rows:
             raise DamageError(f"{ref.key} holds {len(rows)} rows, its marker says {ref.rows}.")
         return rows

@@ -30,6 +30,7 @@ class State:
     settings: Settings
     prompts: Mapping[str, str]
     said: Mapping[str, Mapping[str, str]]  # context, by image
+    counted: Mapping[str, int]  # samples by task type, in the newest coverage entry
 
     def shown(self, stage: str, image: str) -> dict[str, str]:
         """What a stage shows of an image's context."""
@@ -80,30 +81,43 @@ def leaves(nodes: Mapping[str, str]) -> list[str]:
 
 
 def matches(
-    images: Mapping[str, bytes], types: Sequence[str], chosen: MatchSettings
+    images: Mapping[str, bytes], types: Sequence[str], chosen: MatchSettings, counted: Mapping[str, int]
 ) -> dict[str, list[tuple[str, float]]]:
     """The nearest task types of each image, the nearest first, by looking at all of them, one after the other."""
     found = {}
     for image, raw in images.items():
         here = point(angle(raw)).astype(np.float64)
         near = [(float(np.round(here @ point(angle(path)).astype(np.float64), 6)), path) for path in types]
-        taken: list[tuple[str, float]] = []
-        below: Counter[str] = Counter()
-        for cosine, path in sorted(near, key=lambda each: (-each[0], each[1])):
-            branch = path.split("~")[0]
-            if chosen.per_branch is None or below[branch] < chosen.per_branch:
-                taken.append((path, cosine))
-                below[branch] += 1
         least = -2.0 if chosen.min_similarity is None else chosen.min_similarity
-        found[image] = [(path, cosine) for path, cosine in taken[: chosen.k] if cosine >= least]
+        weight = chosen.prefer_starving
+        wider = 1 if weight is None else 4
+        taken = _first(sorted(near, key=lambda each: (-each[0], each[1])), chosen, wider)
+        taken = [(cosine, path) for cosine, path in taken if cosine >= least]
+        if weight is not None:
+            less = {path: round(weight * np.log10(1 + counted.get(path, 0)), 6) for path in types}
+            by_score = sorted(taken, key=lambda each: (-round(each[0] - less[each[1]], 6), each[1]))
+            taken = sorted(_first(by_score, chosen, 1), key=lambda each: (-each[0], each[1]))
+        found[image] = [(path, cosine) for cosine, path in taken]
     return found
+
+
+def _first(near: Sequence[tuple[float, str]], chosen: MatchSettings, wider: int) -> list[tuple[float, str]]:
+    """The first ``wider`` times k, and of a branch ``wider`` times as many as it may have."""
+    taken: list[tuple[float, str]] = []
+    below: Counter[str] = Counter()
+    for cosine, path in near:
+        branch = path.split("~")[0]
+        if len(taken) < wider * chosen.k and (chosen.per_branch is None or below[branch] < wider * chosen.per_branch):
+            taken.append((cosine, path))
+            below[branch] += 1
+    return taken
 
 
 def reckon(state: State, standing: Mapping[Unit, Given]) -> Reckoned:
     """What a state comes to with the answers that stand; a unit without one is needed, and ends its branch."""
     found = Reckoned()
     settings = state.settings
-    near = matches(state.images, state.leaves, settings.match)
+    near = matches(state.images, state.leaves, settings.match, state.counted)
     teacher = settings.teacher
     fitting = []
     for image, row in near.items():

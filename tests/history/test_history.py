@@ -150,6 +150,14 @@ class History(RuleBasedStateMachine):
     def breadth_is_another(self, least: float | None, per_branch: int | None) -> None:
         self.world.change("match", min_similarity=least, per_branch=per_branch)
 
+    @rule(weight=st.sampled_from([None, 0.1, 1.0]))
+    def starving_task_types_are_preferred_or_not(self, weight: float | None) -> None:
+        self.world.change("match", prefer_starving=weight)
+
+    @rule()
+    def coverage_is_recorded(self) -> None:
+        self.world.record_coverage()
+
     @rule(data=st.data())
     def the_quorum_is_another(self, data: st.DataObject) -> None:
         self.world.change("vote", quorum=data.draw(st.integers(1, len(self.world.chosen["judges"]))))

@@ -33,11 +33,13 @@ from taskgalaxy_ops import pipeline
 from taskgalaxy_ops import workspace as opened
 from taskgalaxy_ops.errors import PendingError, SourceError, TaxonomyError
 from taskgalaxy_ops.generation import lanes
+from taskgalaxy_ops.generation.coverage import as_entry, coverage
 from taskgalaxy_ops.generation.lanes import Lane
 from taskgalaxy_ops.generation.results import RunResults
 from taskgalaxy_ops.generation.run import RunResult
 from taskgalaxy_ops.generation.stages import STAGE
 from taskgalaxy_ops.generation.stages import filter as filter_stage
+from taskgalaxy_ops.generation.starving import record
 from taskgalaxy_ops.hashing import fingerprint, sha256_hex
 from taskgalaxy_ops.models import rate_limit
 from taskgalaxy_ops.models.http import Sender
@@ -54,6 +56,7 @@ from taskgalaxy_ops.sources import pages
 from taskgalaxy_ops.sources.inspecting import Bounds
 from taskgalaxy_ops.storage import Listed, keys, log, parquet
 from taskgalaxy_ops.storage.base import Content
+from taskgalaxy_ops.storage.coverage_log import CoverageLog
 from taskgalaxy_ops.storage.journal import Journal
 from taskgalaxy_ops.storage.ledger_totals import LedgerTotals, highest
 from taskgalaxy_ops.taxonomy import TaxonomyVersion, add_types
@@ -475,7 +478,23 @@ class World:
         return reckon(self._state(workspace, images), self.models.standing)
 
     def _state(self, workspace: Workspace, images: Mapping[str, bytes]) -> State:
-        return State(images, self.tree.asked(), workspace.settings, workspace.prompts, self.said)
+        return State(images, self.tree.asked(), workspace.settings, workspace.prompts, self.said, self.counted)
+
+    @property
+    def counted(self) -> Mapping[str, int]:
+        """The samples of each task type as the newest coverage entry has them."""
+        newest = CoverageLog(self.store).newest()
+        return newest.samples if newest else {}
+
+    def record_coverage(self) -> None:
+        """Number and keep what each task type has."""
+        workspace = self.open()
+        found = coverage(workspace)
+        estimated = self.estimated(workspace)
+        samples = Counter(estimated.pairs[pair].task_type for pair in estimated.samples)
+        entry = as_entry(found)
+        assert found.waiting or entry.samples == samples, "coverage counts other samples"
+        assert record(workspace, entry).samples == self.counted == entry.samples
 
     def run(self, **options: Any) -> tuple[Workspace, RunResult, Reckoned]:
         """Generate, and check what was asked and which shards were made; ``options`` as of ``pipeline.generate``."""
@@ -587,7 +606,8 @@ class World:
         workspace = self.open()
         result = pipeline.generate(workspace, pipeline.RunOptions(ask=False))
         mine, received = _released(workspace, result), self.models.received
-        anew = self.open(SortedStore())
+        recorded = {key: raw for key, raw in self.store.objects.items() if key.startswith(f"{keys.COVERAGE_LOG}/")}
+        anew = self.open(SortedStore(recorded))
         for source in sorted(self.sources, reverse=True):
             pipeline.ingest(anew, source, chosen=self._chosen(source))
         take_down(anew, self.denied)
@@ -637,10 +657,11 @@ class World:
         if lane := options.get("lane"):
             shards = lanes.shards_of_lane(workspace, lane)
             wanted &= {image.image for shard in shards for image in workspace.registry.images(shard)}
-        near = matches({image: PICTURES[image] for image in self.live}, self.tree.asked(), settings.match)
+        near = matches({image: PICTURES[image] for image in self.live}, self.tree.asked(), settings.match, self.counted)
+        counted = tuple(self.counted.items()) if settings.match.prefer_starving else ()
         variants = sorted(settings.write.variants)
         asks = {
-            "match": (settings.match, tuple(self.tree.asked())),
+            "match": (settings.match, tuple(self.tree.asked()), counted),
             "filter": (_asked([settings.teacher]), prompts["filter"]),
             "write": (_asked([settings.teacher]), *((variant, prompts[f"write_{variant}"]) for variant in variants)),
             "vote": (_asked(settings.judges), prompts["vote"], settings.vote.model_copy(update={"context": ()})),

@@ -9,7 +9,9 @@ the same pair has the same similarity in any image shard, order, block or proces
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -17,7 +19,7 @@ from numpy.typing import NDArray
 
 from taskgalaxy_ops.errors import EncoderError
 from taskgalaxy_ops.models.encoders.base import LENGTH_TOLERANCE, EmbeddingMatrix
-from taskgalaxy_ops.records import Match
+from taskgalaxy_ops.records import Match, TaskTypePath
 
 # Similarities are rounded to six decimals, because float32 vectors carry no more: similarities that differ only by
 # an encoder's rounding are ties. Ties are ordered by task type, so that a rank never depends on noise.
@@ -26,6 +28,7 @@ DECIMALS = 6
 _BLOCK_BYTES = 16 << 20  # of float32 similarities at a time
 _PAIR_BYTES = 32 << 20  # of float64 products at a time
 _SEPARATOR = "~"  # between the labels of a task type's path
+_WIDER = 4  # as many candidates as matches, where the nearest are not simply taken
 _GROUP = 64  # columns that are looked at together
 
 
@@ -36,6 +39,7 @@ def match(
     k: int,
     least: float | None = None,
     per_branch: int | None = None,
+    handicaps: Mapping[TaskTypePath, float] | None = None,
 ) -> Iterator[Match]:
     """The k nearest task types of each image, exactly.
 
@@ -45,6 +49,9 @@ def match(
 
     per_branch: at most so many of an image's matches lie below one first-level node; the next nearest of other nodes
     take the places. least: matches with a smaller similarity are left out; an image may have none then.
+
+    handicaps: by task type, what is taken off its similarity before the k are chosen from among the 4k nearest (with
+    ``per_branch``, at most four times as many of a branch). The chosen ones keep their similarity, and rank by it.
 
     Raises (at the call) EncoderError if the lengths of vectors differ, or if a row is not of length 1 (NaN,
     zero), naming its id; ValueError if k < 1.
@@ -57,8 +64,31 @@ def match(
             f"task types' {types.vectors.shape[1]}.\n"
             "  Embed both with the same encoder."
         )
-    ranked = _ranked(_by_id(images, "image"), _by_id(types, "task type"), k, per_branch)
-    return ranked if least is None else (each for each in ranked if each.similarity >= least)
+    wider = 1 if handicaps is None else _WIDER
+    ranked = _ranked(_by_id(images, "image"), _by_id(types, "task type"), wider * k, per_branch and wider * per_branch)
+    if least is not None:
+        ranked = (each for each in ranked if each.similarity >= least)
+    return ranked if handicaps is None else _chosen(ranked, k, per_branch, handicaps)
+
+
+def _chosen(
+    ranked: Iterator[Match], k: int, per_branch: int | None, handicaps: Mapping[TaskTypePath, float]
+) -> Iterator[Match]:
+    """Of each image's matches, the k with the greatest similarity less the handicap; ranked anew by similarity."""
+
+    def score(each: Match) -> tuple[float, TaskTypePath]:
+        return -round(each.similarity - handicaps.get(each.task_type, 0.0), DECIMALS), each.task_type
+
+    for _, candidates in itertools.groupby(ranked, key=lambda each: each.image):
+        chosen: list[Match] = []
+        below: Counter[str] = Counter()
+        for each in sorted(candidates, key=score):
+            branch = each.task_type.partition(_SEPARATOR)[0]
+            if len(chosen) < k and (per_branch is None or below[branch] < per_branch):
+                chosen.append(each)
+                below[branch] += 1
+        chosen.sort(key=lambda each: each.rank)
+        yield from (replace(each, rank=rank) for rank, each in enumerate(chosen, 1))
 
 
 def _by_id(matrix: EmbeddingMatrix, what: str) -> EmbeddingMatrix:

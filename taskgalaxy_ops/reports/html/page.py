@@ -25,7 +25,7 @@ from taskgalaxy_ops.reports.html.funnel import funnel_svg, units
 from taskgalaxy_ops.reports.html.svg import count, esc
 from taskgalaxy_ops.reports.html.treemap import treemap_svg
 
-_BANNER = (
+BANNER = (
     '<p class="banner" role="note"><strong>Simulated</strong> <span>Simulated models wrote the questions, answers and '
     "votes on this page. They show that the pipeline works; they say nothing about a real teacher or real judges."
     "</span></p>"
@@ -81,16 +81,16 @@ def render(data: ReportData, max_items: int = 600) -> str:
     """
     picked = pick(data.items, max_items)
     shown_items = picked.items
-    css, js = _file("page.css"), _file("page.js")
+    css, js = package_file("page.css"), package_file("page.js")
     unit, types = ("samples", picked.samples) if picked.samples else ("rejects", picked.rejects)
     filters = {(item.stage, item.reason) for item in shown_items if item.stage}
-    return Template(_file("page.html")).substitute(
-        policy=_policy(css, js),
+    return Template(package_file("page.html")).substitute(
+        policy=policy(css, js),
         tab_title=esc(f"Simulated: {data.title}" if data.simulated else data.title),
         title=esc(data.title),
         css=css,
         js=js,
-        banner=_BANNER if data.simulated else "",
+        banner=BANNER if data.simulated else "",
         tag='<strong class="tag">Simulated</strong>' if data.simulated else "",
         facts=_rows(data.facts),
         notes=_notes(data.notes),
@@ -100,8 +100,8 @@ def render(data: ReportData, max_items: int = 600) -> str:
         types_lead=_types_lead(types, unit),
         treemap=treemap_svg(types, unit),
         gallery_lead=_gallery_lead(len(shown_items), picked.total),
-        items=_json([_item_fields(item) for item in shown_items]),
-        images=_json(_thumbnails(data, shown_items)),
+        items=json_block([_item_fields(item) for item in shown_items]),
+        images=json_block(_thumbnails(data, shown_items)),
     )
 
 
@@ -145,7 +145,7 @@ def table_page(
     pictures: captions and SVG, shown between the lead and the tables; as <img>, so that no script in them runs. folded:
     further tables, shown when their caption is clicked. The page is dark where Airflow is, if it is shown within it.
     """
-    css = _file("page.css") + _TABLE_CSS
+    css = package_file("page.css") + _TABLE_CSS
     parts = [f"<h1>{esc(title)}</h1>", *(f"<p>{_text(line)}</p>" for line in lead)]
     for caption, svg in pictures:
         source = f"data:image/svg+xml;base64,{base64.b64encode(svg).decode()}"
@@ -156,7 +156,7 @@ def table_page(
         parts.append(f"<details>{summary}{_table(header, rows)}</details>")
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{esc(title)}</title>'
-        f'<meta http-equiv="Content-Security-Policy" content="{_policy(css, _THEME_JS)}"><style>{css}</style>'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy(css, _THEME_JS)}"><style>{css}</style>'
         f"<script>{_THEME_JS}</script></head>"
         f'<body class="tables"><main>{"".join(parts)}</main></body></html>'
     )
@@ -195,21 +195,23 @@ def _lines(lines: Sequence[str]) -> str:
     return "".join(f"<p>{esc(line)}</p>" for line in lines)
 
 
-def _file(name: str) -> str:
+def package_file(name: str) -> str:
+    """A file of this package that is part of a page."""
     return resources.files(__package__).joinpath(name).read_text("utf-8")
 
 
-def _policy(css: str, js: str) -> str:
+def policy(css: str, js: str, trusted: str = "'none'") -> str:
+    """The content security policy of a page with this style and script; ``trusted``: the names of its Trusted Types."""
     style, script = (
         "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in (css, js)
     )
     return (
         f"default-src 'none'; img-src data:; style-src '{style}'; script-src '{script}'; base-uri 'none'; "
-        "form-action 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
+        f"form-action 'none'; require-trusted-types-for 'script'; trusted-types {trusted}"
     )
 
 
-def _json(value: Any) -> str:
+def json_block(value: Any) -> str:
     """JSON that cannot end or open an element wherever it is embedded."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":")).translate(_ESCAPES)
 

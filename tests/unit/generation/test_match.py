@@ -173,3 +173,46 @@ def test_breadth_takes_the_next_nearest_of_other_branches_and_leaves_out_what_is
 def test_an_image_may_have_no_match():
     one = matrix("i", unit_rows(1, 2, 8))
     assert list(match(one, matrix("t", -one.vectors[:1]), k=3, least=0.9)) == []
+
+
+# --- handicaps
+
+
+def preferred(ranked: list[Match], k: int, handicaps: dict[str, float], per_branch: int | None = None) -> list[Match]:
+    """The definition: of the candidates of each image, the best by similarity less handicap, one after the other."""
+    found: list[Match] = []
+    for image in dict.fromkeys(each.image for each in ranked):
+        left = [each for each in ranked if each.image == image]
+        taken: list[Match] = []
+        while left and len(taken) < k:
+            best = min(
+                left, key=lambda each: (-round(each.similarity - handicaps.get(each.task_type, 0), 6), each.task_type)
+            )
+            left.remove(best)
+            if per_branch is None or sum(same_branch(best, each) for each in taken) < per_branch:
+                taken.append(best)
+        taken.sort(key=lambda each: (-each.similarity, each.task_type))
+        found += [replace(each, rank=rank) for rank, each in enumerate(taken, 1)]
+    return found
+
+
+def same_branch(one: Match, other: Match) -> bool:
+    return one.task_type.partition("~")[0] == other.task_type.partition("~")[0]
+
+
+@settings(deadline=None, max_examples=60)
+@given(cases, st.integers(1, 6), st.integers(0, 2**32), st.none() | st.integers(1, 3), st.none() | st.floats(-1, 0.5))
+def test_with_handicaps_the_best_of_four_times_as_many_are_chosen(case, k, seed, per_branch, least):
+    number, n, m, dim, coarse = case
+    images = matrix("i", unit_rows(number, n, dim, coarse=coarse))
+    plain = matrix("t", unit_rows(number + 1, m, dim, coarse=coarse))
+    types = EmbeddingMatrix(tuple(f"branch {i % 3}~{name}" for i, name in enumerate(plain.ids)), plain.vectors)
+    rng = np.random.default_rng(seed)
+    handicaps = {name: round(float(rng.random()), 2) for name in types.ids if rng.random() < 0.7}
+    wider = per_branch and 4 * per_branch
+    candidates = list(match(images, types, k=4 * k, least=least, per_branch=wider))
+    chosen = list(match(images, types, k=k, least=least, per_branch=per_branch, handicaps=handicaps))
+    assert chosen == preferred(candidates, k, handicaps, per_branch)
+    assert list(match(images, types, k=k, least=least, per_branch=per_branch, handicaps={})) == list(
+        match(images, types, k=k, least=least, per_branch=per_branch)
+    )

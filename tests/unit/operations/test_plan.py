@@ -60,7 +60,7 @@ def judges(revisions: dict[str, str]) -> list[dict[str, Any]]:
 CHANGES = st.fixed_dictionaries(
     {},
     optional={
-        "match": st.sampled_from([{"k": 2}, {"k": 5}]),
+        "match": st.sampled_from([{"k": 2}, {"k": 5}, {"k": 3, "prefer_starving": 0.3}]),
         "write": st.sampled_from([{"variants": ["plain", "chain_of_thought"]}, {"variants": ["chain_of_thought"]}]),
         "vote": st.fixed_dictionaries(
             {}, optional={"quorum": st.sampled_from([1, 2, 3]), "audit_share": st.sampled_from([0, 0.5, 1])}
