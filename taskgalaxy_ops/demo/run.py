@@ -28,15 +28,19 @@ from taskgalaxy_ops.errors import PendingError, SettingsError, SourceError, Task
 from taskgalaxy_ops.evaluate import run as evaluate_run
 from taskgalaxy_ops.finetune import run as finetune_run
 from taskgalaxy_ops.generation.bill import bill
+from taskgalaxy_ops.generation.coverage import coverage
 from taskgalaxy_ops.generation.results import RunResults
 from taskgalaxy_ops.hashing import fingerprint, sha256_hex
 from taskgalaxy_ops.operations import forecast
+from taskgalaxy_ops.operations.coverage import targets_of
+from taskgalaxy_ops.operations.coverage_groups import groups
 from taskgalaxy_ops.operations.probe import probe
 from taskgalaxy_ops.progress import Progress, Silent
 from taskgalaxy_ops.release import MANIFEST, publish
 from taskgalaxy_ops.release.publish import Published, ReleaseReceipt
 from taskgalaxy_ops.reports.console import show_progress
 from taskgalaxy_ops.reports.pages import contact_sheet
+from taskgalaxy_ops.reports.pages.coverage import coverage_page
 from taskgalaxy_ops.reports.pages.finetune import write_card
 from taskgalaxy_ops.reports.text import costs as costs_text
 from taskgalaxy_ops.settings import parse_settings
@@ -47,7 +51,7 @@ from taskgalaxy_ops.usage import Usage
 from taskgalaxy_ops.workspace import Workspace
 
 _COUNTED = ("calls", "prompt_tokens", "completion_tokens", "cost", "list_cost")  # of a usage and of a bill
-_NEW_TYPES = 40  # nodes that the demo's expansion adds
+_NEW_TYPES = 64  # nodes that the demo's expansion adds
 
 
 def demo(chosen: argparse.Namespace) -> int:
@@ -262,8 +266,8 @@ def _hand_over(
     tuned: bool,
     say: Callable[[str], None],
 ) -> None:
-    """Copy the release into the folder, write its contact sheet, and say where both are: before the fine-tune."""
-    page = folder / "contact-sheet.html"
+    """Copy the release, write its contact sheet and the coverage, and say where all are: before the fine-tune."""
+    page, covered = folder / "contact-sheet.html", folder / "coverage.html"
     counts = release.funnel if release else None
     contact_sheet.write(page, contact_sheet.report_data(results, release_counts=counts))
     if release:
@@ -272,6 +276,10 @@ def _hand_over(
         where = folder / "release" / one.name
         say(f"release:       {where} ({one.samples:,} samples of {one.task_types:,} task types)")
     say(f"contact sheet: {page}")
+    found = coverage(workspace)
+    targets = targets_of(workspace.settings, found, None)
+    covered.write_text(coverage_page(workspace, found, targets, groups(workspace, found)), encoding="utf-8")
+    say(f"coverage:      {covered}")
     if tuned:
         say("the fine-tune follows: a tiny model is trained on the release, and scored")
 

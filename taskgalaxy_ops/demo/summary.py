@@ -72,6 +72,7 @@ def summary_of(run: DemoRun, folder: Path, seconds: float) -> dict[str, Any]:
         "forecast": asdict(run.forecast) if run.forecast else None,
         "pending": results.pending,
         "contact_sheet": str((folder / "contact-sheet.html").resolve()),
+        "coverage": str((folder / "coverage.html").resolve()),
         "seconds": round(seconds, 1),
         "scores": run.scores,
         "airflow": {
@@ -133,4 +134,5 @@ def summary_lines(run: DemoRun, summary: dict[str, Any], folder: Path) -> list[s
         lines.append(f'  load it: datasets.load_dataset("{local}")')
     if run.scores:
         lines += ["", *_scores(run.scores), ""]
-    return [*lines, f"contact sheet: {summary['contact_sheet']}", f"summary:       {folder / 'summary.json'}"]
+    pages = [f"contact sheet: {summary['contact_sheet']}", f"coverage:      {summary['coverage']}"]
+    return [*lines, *pages, f"summary:       {folder / 'summary.json'}"]
