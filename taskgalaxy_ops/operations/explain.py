@@ -186,7 +186,7 @@ def _image(look: Workspace, shard: ImageShard, image: str, only: Pair | None = N
     matches, computed = matched(look, there, there.shards)
     if shard.id not in matches:
         raise NotFoundError(f"image {image}: it has no embedding yet, so no matches. Run `taskgalaxy generate`.")
-    (result,) = generation_run.look_through(look, matches, there.by_shard, computed).shards
+    (result,) = generation_run.look_through(look, matches, there.by_shard, computed, there.targets).shards
     if (rows := computed.get(shard.id)) is None:
         rows = look.stage_outputs.load(matches[shard.id], "matches", Match)
     begun = there.begun.get(shard.id)

@@ -31,6 +31,12 @@ words = st.sampled_from(["", "in other words", "once more"])
 revisions = st.sampled_from([None, "second"])
 modes = st.sampled_from(["chat", "batch"])
 deaths = st.none() | st.integers(0, 99)
+aim = st.tuples(st.integers(0, 3), st.integers(0, 3)).map(lambda n: {"samples": n[0], "tries": max(1, sum(n))})
+aims = st.none() | st.builds(
+    lambda each, branches: {**each, "branches": branches},
+    aim,
+    st.dictionaries(st.sampled_from(["colour", "shape~round", "shape~round~ring"]), aim, max_size=2),
+)
 
 
 class History(RuleBasedStateMachine):
@@ -154,6 +160,10 @@ class History(RuleBasedStateMachine):
     def the_context_that_is_shown_is_another(self, **shown: list[str]) -> None:
         for section, context in shown.items():
             self.world.change(section, context=context)
+
+    @rule(enough=aims)
+    def targets_are_set_raised_lowered_or_removed(self, enough: dict[str, Any] | None) -> None:
+        self.world.aim(enough)
 
     @rule(
         cap=st.sampled_from([None, 1, 2]),
