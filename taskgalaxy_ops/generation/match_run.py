@@ -107,7 +107,7 @@ def computed_matches(
 def embedded_matches(
     look: Workspace, shards: Sequence[ImageShard], types: EmbeddingMatrix
 ) -> dict[str, Sequence[Match]]:
-    """By image shard's id, the matches of those that are embedded, with these task types. Encodes and writes nothing."""
+    """By image shard's id, the matches of those that are embedded, with these task types. Encodes no image."""
     types_hash = embeddings_hash(types.ids, types.vectors)
     dead = look.registry.dead_hashes()
     stage_keys = StageKeys(look)

@@ -51,9 +51,12 @@ class History(RuleBasedStateMachine):
         self.former = [self.world.chosen]
         self.unseen = 0  # operations of which the next check will come too early
 
-    @initialize(files=files, mode=modes, deaths=deaths, copy=st.booleans())
-    def first_source(self, files: list[bytes], mode: str, deaths: int | None, copy: bool) -> None:
+    @initialize(files=files, mode=modes, deaths=deaths, copy=st.booleans(), enough=aims)
+    def first_source(
+        self, files: list[bytes], mode: str, deaths: int | None, copy: bool, enough: dict[str, Any] | None
+    ) -> None:
         self.world.ask_by(mode, mode)
+        self.world.aim(enough)
         self.world.deaths = deaths
         self.world.register("north", files, copy=copy)
 
