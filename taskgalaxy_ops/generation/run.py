@@ -243,13 +243,13 @@ class _ShardRuns:
         """Ask in waves, each decided with what the last one gave; then make the outputs of what the targets take.
 
         A candidate is asked about in one wave of a run. What then has no answer is pending, and keeps no other from
-        being asked about. The first wave also looks after image shards whose batches are under way.
+        being asked about. The first wave is of the image shards with batches under way, where there are any.
         """
         asked: dict[str, ShardResult] = {}
         passed: set[Candidate] = set()
         if self._run.gateway is not None:
-            wave: dict[str, list[Match]] = {shard: [] for shard in targets.collecting if shard in matched.outputs}
-            wave |= targets.wave(matched.outputs.keys(), passed)
+            wave = {shard: targets.rows(shard) for shard in targets.collecting if shard in matched.outputs}
+            wave = wave or targets.wave(matched.outputs.keys(), passed)
             while wave and not self._failed:
                 results = await self._each(matched.only(wave, targets), replace(self._run, commit=False))
                 passed.update((match.image, match.task_type) for rows in wave.values() for match in rows)

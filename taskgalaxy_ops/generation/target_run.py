@@ -6,6 +6,7 @@ images gave. Of images that have no embedding yet nothing is known, and they are
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,7 +17,7 @@ from taskgalaxy_ops.generation.shard_run import ShardResult
 from taskgalaxy_ops.generation.stage_keys import StageKeys
 from taskgalaxy_ops.generation.stages import ASKING, STAGE
 from taskgalaxy_ops.generation.stages.asking import Templates, pure
-from taskgalaxy_ops.generation.targets import Candidate, Candidates, Walk, Walked, tries_of
+from taskgalaxy_ops.generation.targets import Candidate, Candidates, TargetCounts, Walk, Walked, counts, tries_of
 from taskgalaxy_ops.hashing import fingerprint
 from taskgalaxy_ops.models.encoders.base import EmbeddingMatrix
 from taskgalaxy_ops.records import Answer, ImageId, Match, TaskTypePath
@@ -37,6 +38,7 @@ class StoreTargets:
     walked: Mapping[TaskTypePath, Walked] = field(init=False)
     _shards: dict[ImageId, str] = field(init=False)
     _taken: set[Candidate] = field(init=False)
+    _ahead: list[Counter[str]] | None = field(init=False)  # likely and at most, by image shard; None: not counted yet
 
     def __post_init__(self) -> None:
         self._shards = {match.image: shard for shard, rows in self.matches.items() for match in rows}
@@ -45,6 +47,7 @@ class StoreTargets:
     def _walk(self) -> None:
         self.walked = self.walk.walked()
         self._taken = self.walk.taken(self.walked)
+        self._ahead = None
 
     def rows(self, shard: str) -> list[Match]:
         """The matches of an image shard that its task types take."""
@@ -87,11 +90,15 @@ class StoreTargets:
             self.walk.tried.update(tries_of(rows, self.walk.forms))
         self._walk()
 
-    def ahead(self, shards: Collection[str]) -> tuple[int, int]:
-        """The number of matches of these image shards beyond those that are taken; see `Walk.ahead`."""
-        likely, most = (
-            sum(self._shards[image] in shards for image, _ in found) for found in self.walk.ahead(self.walked)
-        )
+    def counts(self, types: Collection[TaskTypePath]) -> TargetCounts:
+        """How ``types``, the task types of the taxonomy, stand."""
+        return counts(self.walked, types, self.walk.targets)
+
+    def ahead(self, shard: str) -> tuple[int, int]:
+        """The number of an image shard's matches beyond those that are taken, likely and at most; see `Walk.ahead`."""
+        if self._ahead is None:
+            self._ahead = [Counter(self._shards[image] for image, _ in found) for found in self.walk.ahead(self.walked)]
+        likely, most = (numbers[shard] for numbers in self._ahead)
         return likely, most
 
 

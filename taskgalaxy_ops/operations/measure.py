@@ -95,6 +95,8 @@ def measure(look: Workspace, there: StoreState, one: ShardState, lacking: Lackin
         lacking.images += one.live
         lacking.filter += one.live * min(look.settings.match.k, len(there.types.ids))
         return []
+    if there.targets is not None:
+        lacking.filter += there.targets.ahead(shard)[0]
     templates = StageKeys(look).templates_for(shard)
     return _MeasuredShard(look, templates, matches, Journal(look.store, shard, there.begun.get(shard))).measured(
         lacking

@@ -102,8 +102,7 @@ class Settings(Strict):
         if self.targets is None:
             return
         most = len(set(self.write.variants))
-        named = {"targets": self.targets, **{f"targets.branches.{k}": v for k, v in self.targets.branches.items()}}
-        for name, target in named.items():
+        for name, target in self.targets.named.items():
             if target.samples > target.tries * most:
                 raise ValueError(
                     f"{name}: {target.tries} tries give {target.tries * most} samples at most, not {target.samples}: "

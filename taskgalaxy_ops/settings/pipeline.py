@@ -159,6 +159,16 @@ class TargetSettings(BranchTarget):
         {}, description="other numbers below a node, by its path (ocr~receipts); of several, the longest path counts"
     )
 
+    @property
+    def named(self) -> dict[str, BranchTarget]:
+        """Each of them by the name of its setting."""
+        return {"targets": self, **{f"targets.branches.{path}": each for path, each in self.branches.items()}}
+
+    @property
+    def rules(self) -> dict[str, str]:
+        """The same in words, for people."""
+        return {name: f"{each.samples} samples, {each.tries} tries" for name, each in self.named.items()}
+
     def of(self, task_type: str) -> BranchTarget:
         """The target of a task type, by its path."""
         path = task_type
