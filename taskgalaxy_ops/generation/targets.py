@@ -53,6 +53,7 @@ class Walked:
     tries: int = 0
     samples: int = 0
     open: int = 0  # questions of these tries whose fate is open
+    begun: int = 0  # of the open ones, those of images that the filter let pass
     closed: int = 0  # the others
 
     @property
@@ -63,6 +64,15 @@ class Walked:
         if self.open:
             return Standing.SHORT
         return Standing.GIVEN_UP if self.tries == self.target.tries else Standing.FEW
+
+    @property
+    def rate(self) -> float | None:
+        """Samples a question, by Laplace's rule of succession; None: too little is known.
+
+        Rejects come first and samples last, so what the filter let pass counts as a sample until its fate is known.
+        """
+        known = self.closed + self.begun
+        return (self.samples + self.begun + 1) / (known + 2) if known >= _KNOWN else None
 
     @property
     def share(self) -> float:
@@ -113,15 +123,19 @@ class Walk:
 
     def _certain(self, path: TaskTypePath, images: Sequence[ImageId]) -> Walked:
         target = self.targets.of(path)
-        tries = samples = open_ = 0
+        tries = samples = open_ = begun = 0
         untried = Try(0, self.forms)
         for image in images[: target.tries]:
             if samples + open_ >= target.samples:
                 break
-            found = self.tried.get((image, path), untried)
+            found = self.tried.get((image, path))
+            begun += found.open if found else 0
+            found = found or untried
             tries, samples, open_ = tries + 1, samples + found.samples, open_ + found.open
         closed = tries * self.forms - open_
-        return Walked(target=target, candidates=len(images), tries=tries, samples=samples, open=open_, closed=closed)
+        return Walked(
+            target=target, candidates=len(images), tries=tries, samples=samples, open=open_, begun=begun, closed=closed
+        )
 
     def wave(self, walked: Mapping[TaskTypePath, Walked], passed: Collection[Candidate]) -> set[Candidate]:
         """The candidates to ask about next: of the task types that are furthest from their targets; none: it is over.
@@ -138,23 +152,27 @@ class Walk:
         What is expected stays a standard deviation below the target, so that few are asked about in vain.
         """
         end = each.tries
-        if each.closed >= _KNOWN:
-            rate = (each.samples + 1) / (each.closed + 2)  # Laplace's rule of succession
-            end = self._until(path, each, lambda open_: open_ * rate + math.sqrt(open_ * rate * (1 - rate)))
+        if (rate := each.rate) is not None:
+            end = self._until(path, each, rate, deviations=1)
         return [
             image
             for image in self.candidates.images[path][:end]
             if (image, path) not in passed and self.tried.get((image, path), Try(open=1)).open
         ]
 
-    def _until(self, path: TaskTypePath, each: Walked, hoped: Any) -> int:
-        """How many candidates a task type takes if open questions give as many samples as ``hoped`` tells."""
-        tries, samples, open_ = each.tries, each.samples, each.open
+    def _until(self, path: TaskTypePath, each: Walked, rate: float, deviations: int = 0) -> int:
+        """How many candidates a task type takes if the questions that are not begun give samples at this rate, or so
+        many standard deviations more."""
+        tries, sure, unbegun = each.tries, each.samples + each.begun, each.open - each.begun
         for image in self.candidates.images[path][tries : each.target.tries]:
-            if samples + hoped(open_) >= each.target.samples:
+            luck = deviations * math.sqrt(unbegun * rate * (1 - rate))
+            if sure + unbegun * rate + luck >= each.target.samples:
                 break
-            found = self.tried.get((image, path), Try(0, self.forms))
-            tries, samples, open_ = tries + 1, samples + found.samples, open_ + found.open
+            tries += 1
+            if (found := self.tried.get((image, path))) is None:
+                unbegun += self.forms
+            else:
+                sure += found.samples + found.open
         return tries
 
     def ahead(self, walked: Mapping[TaskTypePath, Walked]) -> tuple[set[Candidate], set[Candidate]]:
@@ -162,16 +180,18 @@ class Walk:
 
         A task type of which little is known has the rate of all of them, 1 where nothing is known at all.
         """
-        samples, closed = (sum(getattr(each, name) for each in walked.values()) for name in ("samples", "closed"))
-        overall = samples / closed if closed else 1.0
+        samples, begun, closed = (
+            sum(getattr(each, name) for each in walked.values()) for name in ("samples", "begun", "closed")
+        )
+        overall = (samples + begun) / (closed + begun) if closed + begun else 1.0
         likely: set[Candidate] = set()
         most: set[Candidate] = set()
         for path, each in walked.items():
             if each.standing is not Standing.SHORT:
                 continue
-            rate = (each.samples + 1) / (each.closed + 2) if each.closed >= _KNOWN else overall
+            rate = overall if each.rate is None else each.rate
             images = self.candidates.images[path]
-            end = self._until(path, each, lambda open_, rate=rate: open_ * rate)
+            end = self._until(path, each, rate)
             likely.update((image, path) for image in images[each.tries : end])
             most.update((image, path) for image in images[each.tries : each.target.tries])
         return likely, most
