@@ -637,6 +637,8 @@ class World:
                 edits = self.edits[shard.id, stage]
                 said = [] if stage == "match" else [(image, plain(state.shown(stage, image))) for image in there]
                 shown: tuple[object, ...] = tuple((image, text) for image, text in said if text != "{}")
+                if stage != "match":  # the pictures are small, so all are rendered otherwise than most
+                    shown = (shown, tuple(image_index))
                 if stage == "filter":
                     tried = tuple((image, *estimated.tried.get(image, ())) for image in there)
                     every = tuple((image, *sorted(path for path, _ in near[image])) for image in there)
