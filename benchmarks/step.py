@@ -11,7 +11,7 @@ import json
 import sys
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -135,28 +135,35 @@ class _Filling(Gateway):
         items = [{"index": n, **unit.item} for n, unit in enumerate(units, 1)]
         block = {**question.head, str(question.items): items}
         name, entries = canned_answers.entries(block, question.model.model)
-        raw = json.dumps({name: entries})
-        answers, _ = question.parse(units, raw)
-        context.journal.add(
-            Reply(
-                reply=uuid.uuid4().hex,
-                stage=question.stage,
-                model=question.model.name,
-                units=tuple(unit.key for unit in units),
-                answers=answers,
-                raw={"choices": [{"message": {"role": "assistant", "content": raw}}]},
-                usage={"prompt_tokens": 500, "completion_tokens": 100},
-                cost=0,
-                list_cost=0,
-                ceiling=0,
-                block="",
-                attempts=1,
-                seen=context.journal.seen,
-                at=round(time.time(), 3),
-                seconds=0.0,
-                simulated=True,
-            )
+        keep(question, units, {name: entries}, context)
+
+
+def keep(
+    question: RequestTemplate, units: Sequence[RequestItem], content: Mapping[str, Any], context: CallContext
+) -> None:
+    """Keep a reply of this content in the journal, as if a model had given it."""
+    raw = json.dumps(content)
+    answers, _ = question.parse(units, raw)
+    context.journal.add(
+        Reply(
+            reply=uuid.uuid4().hex,
+            stage=question.stage,
+            model=question.model.name,
+            units=tuple(unit.key for unit in units),
+            answers=answers,
+            raw={"choices": [{"message": {"role": "assistant", "content": raw}}]},
+            usage={"prompt_tokens": 500, "completion_tokens": 100},
+            cost=0,
+            list_cost=0,
+            ceiling=0,
+            block="",
+            attempts=1,
+            seen=context.journal.seen,
+            at=round(time.time(), 3),
+            seconds=0.0,
+            simulated=True,
         )
+    )
 
 
 STEPS: dict[str, Callable[..., Result]] = {

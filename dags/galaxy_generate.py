@@ -5,6 +5,10 @@ Runs the stages embed and match, filter, write, vote for one source (the run's p
 shards. Started when a source is announced, or by hand for one or several registered sources. A lane whose models are
 asked by batch is deferred until a batch has ended, and holds no slot meanwhile.
 
+With targets (`targets` in the settings) a run has one lane, which also holds the images of sources that were run
+before: what is asked about an image hangs on what the others gave. Its last task asks in waves, until each task type
+has its samples or is given up.
+
 **Reads** image shards, the newest taxonomy, the journals.
 **Writes** embeddings, matches, replies, pairs, votes, samples, rejects; then announces the source's samples.
 

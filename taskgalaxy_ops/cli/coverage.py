@@ -70,7 +70,7 @@ def _coverage(chosen: argparse.Namespace) -> int:
     workspace = workspace_of(chosen)
     with show_progress(chosen.quiet or chosen.json) as progress:
         found = coverage(workspace, progress)
-        targets = targets_of(workspace.settings, found, chosen.target)
+        targets = targets_of(workspace, found, chosen.target)
         most = chosen.number or (None if chosen.json else _LINES)
         made = report(found, targets, branch=chosen.branch, below=chosen.below, most=most)
         value: dict[str, Any] = asdict(made)

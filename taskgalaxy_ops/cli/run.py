@@ -19,6 +19,7 @@ from taskgalaxy_ops.reports.pages import contact_sheet
 from taskgalaxy_ops.reports.text import costs as costs_text
 from taskgalaxy_ops.reports.text import release as release_text
 from taskgalaxy_ops.reports.text import run as run_text
+from taskgalaxy_ops.reports.text import targets as targets_text
 from taskgalaxy_ops.settings import EXAMPLE
 
 _CHAIN = [stage for stage in STAGES if stage.about]
@@ -105,8 +106,14 @@ def _generate(chosen: argparse.Namespace) -> int:
         "pending": result.pending,
         "reasons": result.reasons,
         "lost": results.lost.reasons,
+        **({"targets": asdict(results.targets)} if results.targets else {}),
     }
-    lines = [*run_text.funnel(funnel), *run_text.ended(result), *run_text.lost(results.lost)]
+    lines = [
+        *run_text.funnel(funnel),
+        *targets_text.targets(results.targets),
+        *run_text.ended(result),
+        *run_text.lost(results.lost),
+    ]
     if result.unaffordable:
         rest = forecast(workspace, chosen.source)
         value, lines = (

@@ -277,7 +277,7 @@ def _hand_over(
         say(f"release:       {where} ({one.samples:,} samples of {one.task_types:,} task types)")
     say(f"contact sheet: {page}")
     found = coverage(workspace)
-    targets = targets_of(workspace.settings, found, None)
+    targets = targets_of(workspace, found, None)
     covered.write_text(coverage_page(workspace, found, targets, groups(workspace, found)), encoding="utf-8")
     say(f"coverage:      {covered}")
     if tuned:

@@ -32,6 +32,18 @@ def lanes(workspace: Workspace, sources: Sequence[str], count: int) -> list[Lane
     return [Lane(number, min(count, shards), registry, tuple(sources)) for number in range(min(count, shards))]
 
 
+def with_candidates(workspace: Workspace, sources: Sequence[str]) -> list[str]:
+    """These sources, then the other live ones that were run before: targets count the images of all of them."""
+    view = workspace.snapshot()
+    embedded = {
+        shard.id
+        for shard in view.registry.shards()
+        if any(stage == "embed" for stage, _ in view.stage_outputs.committed(shard.id))
+    }
+    others = (name for name in view.registry.scans() if name not in sources)
+    return [*sources, *(name for name in others if any(s.id in embedded for s in view.registry.shards_of([name])))]
+
+
 def shards_of_lane(workspace: Workspace, lane: Lane) -> list[ImageShard]:
     """A lane's image shards in order of id. They are dealt out by size, so that lanes take about equally long."""
     shards = sorted(shards_of(workspace, lane.sources, lane.registry), key=lambda shard: (-shard.cut, shard.id))

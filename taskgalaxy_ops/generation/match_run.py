@@ -110,6 +110,28 @@ def computed_matches(
     return found, computed
 
 
+def embedded_matches(
+    look: Workspace, shards: Sequence[ImageShard], types: EmbeddingMatrix
+) -> dict[str, Sequence[Match]]:
+    """By image shard's id, the matches of those that are embedded, with these task types. Encodes no image."""
+    types_hash = embeddings_hash(types.ids, types.vectors)
+    dead = look.registry.dead_hashes()
+    stage_keys = StageKeys(look)
+    found: dict[str, Sequence[Match]] = {}
+    for shard in shards:
+        committed = look.stage_outputs.committed(shard.id)
+        embedded = committed.get(("embed", str(stage_keys.embed(shard, dead.get(shard.id)).key)))
+        if embedded is None:
+            continue
+        key = stage_keys.match(embedded.output, types_hash, dead.get(shard.id)).key
+        if (there := committed.get(("match", str(key)))) is not None:
+            found[shard.id] = look.stage_outputs.load(there, "matches", Match)
+        else:
+            gone = look.registry.dead(shard) if shard.id in dead else []
+            found[shard.id] = match_shard(look, embedded, types, gone)
+    return found
+
+
 def match_shard(
     workspace: Workspace, embedded: StageOutput, types: EmbeddingMatrix, dead: Collection[ImageId]
 ) -> list[Match]:

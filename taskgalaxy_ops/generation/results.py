@@ -18,10 +18,12 @@ from taskgalaxy_ops.generation.lost import Lost, lost
 from taskgalaxy_ops.generation.run import RunOptions, RunResult, generate
 from taskgalaxy_ops.generation.shard_run import ShardResult, StageResult
 from taskgalaxy_ops.generation.stages import ASKING, STAGE
+from taskgalaxy_ops.generation.targets import TargetCounts
 from taskgalaxy_ops.records import Claim, FileReject, Image, ImageId, Pair, Reject, Relevant, Verdict, Vote
 from taskgalaxy_ops.storage.parquet import to_table
 from taskgalaxy_ops.storage.registry.state import ImageShard
 from taskgalaxy_ops.taxonomy import TaxonomyVersion
+from taskgalaxy_ops.taxonomy.store import TaxonomyStore
 from taskgalaxy_ops.workspace import Workspace
 
 
@@ -34,6 +36,12 @@ class RunResults:
         # The state before the rows are read: a release made of them compares it with the state afterwards.
         self.denied = workspace.registry.denied()
         self.result = result or generate(workspace, RunOptions(ask=False, commit=False))
+
+    @cached_property
+    def targets(self) -> TargetCounts | None:
+        """How the task types stand, of the whole store; None: the settings have no targets."""
+        found = self.result.targets
+        return found.counts(TaxonomyStore(self.workspace).version().asked()) if found else None
 
     @property
     def pending(self) -> int:

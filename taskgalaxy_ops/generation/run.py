@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from taskgalaxy_ops.errors import OriginError, TaskGalaxyError
 from taskgalaxy_ops.generation.embed import Committed, Unread
@@ -17,6 +17,8 @@ from taskgalaxy_ops.generation.match_run import computed_matches, match_shards
 from taskgalaxy_ops.generation.shard_run import Run, ShardResult, ShardRun
 from taskgalaxy_ops.generation.stage_keys import StageKeys
 from taskgalaxy_ops.generation.starving import ensure_recorded
+from taskgalaxy_ops.generation.target_run import StoreTargets, store_targets
+from taskgalaxy_ops.generation.targets import Candidate
 from taskgalaxy_ops.inference import batch_wait
 from taskgalaxy_ops.inference.batch_wait import PendingBatch
 from taskgalaxy_ops.inference.gateway import Gateway
@@ -38,6 +40,7 @@ class RunResult:
     shards: list[ShardResult] = field(default_factory=list)
     usage: Usage = field(default_factory=Usage)
     matches: dict[str, StageOutput] = field(default_factory=dict)
+    targets: StoreTargets | None = None  # of the whole store, as the run left them; None: the settings have none
 
     @property
     def held(self) -> str:
@@ -119,7 +122,9 @@ def generate(workspace: Workspace, options: RunOptions = _WHOLE_RUN, *, progress
     try:
         if options.last_stage != "match":
             shard_runs = _ShardRuns(workspace, options, denied, progress)
-            result = asyncio.run(shard_runs.run(MatchedShards(matches, committed, computed)))
+            matched = MatchedShards(matches, committed, computed)
+            targets = None if options.only is not None else shard_runs.targets(matched, options.taxonomy)
+            result = asyncio.run(shard_runs.run(matched, targets))
     finally:
         if options.writes:
             _erase_late(workspace, denied, matches)
@@ -142,14 +147,15 @@ def look_through(
     matches: Mapping[str, StageOutput],
     committed: Mapping[str, Committed],
     computed: Mapping[str, Sequence[Match]],
+    targets: StoreTargets | None = None,
 ) -> RunResult:
     """The results of filter, write and vote for these image shards with the answers that exist; writes nothing.
 
-    All by image shard, as in ``MatchedShards``.
+    All by image shard, as in ``MatchedShards``. targets: of the store, where the settings have any.
     """
     options = RunOptions(ask=False, commit=False, wait=False)
     shard_runs = _ShardRuns(workspace, options, (), Silent())
-    return asyncio.run(shard_runs.run(MatchedShards(matches, committed, computed)))
+    return asyncio.run(shard_runs.run(MatchedShards(matches, committed, computed), targets))
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +165,19 @@ class MatchedShards:
     outputs: Mapping[str, StageOutput]  # of the match stage
     committed: Mapping[str, Committed]  # the stage outputs that the store has
     computed: Mapping[str, Sequence[Match]] = field(default_factory=dict)  # the rows of match outputs not committed
+    subsets: Mapping[str, str | None] = field(default_factory=dict)  # of match outputs of which not all rows count
+
+    def taken(self, targets: StoreTargets | None) -> MatchedShards:
+        """The same with the matches alone that targets take."""
+        if targets is None:
+            return self
+        return self.only({shard: targets.rows(shard) for shard in self.outputs}, targets)
+
+    def only(self, rows: Mapping[str, Sequence[Match]], targets: StoreTargets) -> MatchedShards:
+        """These image shards alone, with these of their matches."""
+        outputs = {shard: self.outputs[shard] for shard in rows}
+        subsets = {shard: targets.subset_of(shard, chosen) for shard, chosen in rows.items()}
+        return MatchedShards(outputs, self.committed, rows, subsets)
 
 
 class _ShardRuns:
@@ -192,45 +211,85 @@ class _ShardRuns:
         self._erasing = asyncio.Lock()
         self._failed: list[TaskGalaxyError] = []
 
-    async def run(self, matched: MatchedShards) -> RunResult:
+    def targets(self, matched: MatchedShards, taxonomy: int | None) -> StoreTargets | None:
+        """The targets of the whole store, of which these are some image shards. taxonomy: the version they go by."""
+        if self._workspace.settings.targets is None:
+            return None
+        known = {
+            shard: matched.computed[shard]
+            if shard in matched.computed
+            else self._workspace.stage_outputs.load(output, "matches", Match)
+            for shard, output in matched.outputs.items()
+        }
+        return store_targets(self._workspace, self._run.begun, taxonomy=taxonomy, known=known)
+
+    async def run(self, matched: MatchedShards, targets: StoreTargets | None = None) -> RunResult:
         """Raises TaskGalaxyError for the first image shard that failed, once the others under way have ended."""
-        self._progress.stage(self._name, len(matched.outputs), "shards")
         try:
-            async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(self._finish_shard(shard, matched)) for shard in matched.outputs]
+            shards = await (self._each(matched, self._run) if targets is None else self._to_targets(matched, targets))
         finally:
             await self._gateway.aclose()
         if self._failed:
             raise self._failed[0]
         if self._gateway.usage.requests:
             self._run.run_budget.ledger.fold()
-        shards = sorted(filter(None, (task.result() for task in tasks)), key=lambda shard: shard.id)
-        return RunResult(shards, self._gateway.usage)
+        return RunResult(shards, self._gateway.usage, targets=targets)
 
-    async def _finish_shard(self, shard: str, matched: MatchedShards) -> ShardResult | None:
+    async def _each(self, matched: MatchedShards, run: Run) -> list[ShardResult]:
+        self._progress.stage(self._name, len(matched.outputs), "shards")
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(self._finish_shard(shard, matched, run)) for shard in matched.outputs]
+        return sorted(filter(None, (task.result() for task in tasks)), key=lambda shard: shard.id)
+
+    async def _to_targets(self, matched: MatchedShards, targets: StoreTargets) -> list[ShardResult]:
+        """Ask in waves, each decided with what the last one gave; then make the outputs of what the targets take.
+
+        A candidate is asked about in one wave of a run. What then has no answer is pending, and keeps no other from
+        being asked about. The first wave is of the image shards with batches under way, where there are any.
+        """
+        asked: dict[str, ShardResult] = {}
+        passed: set[Candidate] = set()
+        if self._run.gateway is not None:
+            wave = {shard: targets.rows(shard) for shard in targets.collecting if shard in matched.outputs}
+            wave = wave or targets.wave(matched.outputs.keys(), passed)
+            while wave and not self._failed:
+                results = await self._each(matched.only(wave, targets), replace(self._run, commit=False))
+                passed.update((match.image, match.task_type) for rows in wave.values() for match in rows)
+                targets.learn(self._workspace, results)
+                asked |= {result.id: _both(asked.get(result.id), result) for result in results}
+                wave = targets.wave(matched.outputs.keys(), passed)
+        if self._failed:
+            return []
+        shards = await self._each(matched.taken(targets), replace(self._run, gateway=None))
+        for shard in shards:
+            _both(asked.get(shard.id), shard).waiting = asked[shard.id].waiting if shard.id in asked else ()
+        return shards
+
+    async def _finish_shard(self, shard: str, matched: MatchedShards, run: Run) -> ShardResult | None:
         """Run an image shard, again after each batch that ends meanwhile; None: it failed, or another did before."""
         committed = matched.committed[shard]
-        outcome = await self._run_shard(shard, matched, committed)
-        while outcome and outcome.pending and not outcome.held and not self._failed:
+        outcome = await self._run_shard(shard, matched, committed, run)
+        while run.gateway and outcome and outcome.pending and not outcome.held and not self._failed:
             batch = self._workspace.settings.run.batch
             if not await batch_wait.until_one_ends(self._gateway, outcome.waiting, batch, self._wait_until):
                 break
             committed = await asyncio.to_thread(self._workspace.stage_outputs.committed, shard)
-            outcome = await self._run_shard(shard, matched, committed)
+            outcome = await self._run_shard(shard, matched, committed, run)
         if outcome:
             counted = [stage.counts for stage in outcome.stages.values() if stage.counts]
             rejects = sum(sum(counts.rejects.values()) for counts in counted)
             self._progress.advance(self._name, rejects=rejects, pending=outcome.pending)
         return outcome
 
-    async def _run_shard(self, shard: str, matched: MatchedShards, committed: Committed) -> ShardResult | None:
+    async def _run_shard(
+        self, shard: str, matched: MatchedShards, committed: Committed, run: Run
+    ) -> ShardResult | None:
         async with self._slots:
             if self._failed:
                 return None
             try:
-                outcome = await ShardRun(
-                    self._run, shard, matched.outputs[shard], committed, matched.computed.get(shard)
-                )()
+                rows, subset = matched.computed.get(shard), matched.subsets.get(shard)
+                outcome = await ShardRun(run, shard, matched.outputs[shard], committed, rows, subset)()
             except TaskGalaxyError as error:
                 self._progress.note(f"{error} The shards under way are ended first.")
                 self._failed.append(error)
@@ -243,6 +302,14 @@ class _ShardRuns:
     def _show(self, stage: str, units: int) -> None:
         self._progress.advance(self._name, 0, **{f"{stage} units": units})
         self._progress.usage(self._name, self._gateway.usage)
+
+
+def _both(earlier: ShardResult | None, later: ShardResult) -> ShardResult:
+    """An image shard's result of a later wave, with what the earlier ones met."""
+    if earlier is not None:
+        later.stopped, later.held = later.stopped or earlier.stopped, later.held or earlier.held
+        later.spent, later.wrote = later.spent or earlier.spent, later.wrote or earlier.wrote
+    return later
 
 
 def _chosen_shards(workspace: Workspace, options: RunOptions) -> list[ImageShard]:

@@ -92,6 +92,7 @@ class ShardRun:
     """Runs one image shard.
 
     match: the output of its match stage. matches: its rows; None: it is committed, and they are read from the store.
+    subset: what tells these rows from all that the match stage has (``StoreTargets.subset``); None: they are all.
     """
 
     def __init__(
@@ -101,11 +102,13 @@ class ShardRun:
         match: StageOutput,
         committed: Mapping[tuple[str, str], StageOutput],
         matches: Sequence[Match] | None = None,
+        subset: str | None = None,
     ) -> None:
         self._run = run
         self._workspace = run.workspace
         self._match = match
         self._matches = matches
+        self._subset = subset
         self._committed = committed
         self._session = InferenceSession(
             run.workspace.store,
@@ -151,7 +154,8 @@ class ShardRun:
         """List what is needed, ask what has no answer, and make the output; nothing of it where the shard is there."""
         keys = self._run.keys
         shard = self.result.id
-        key = keys.asking(stage.name, before.output, self._run.edits.get((shard, stage.name), 0), shard)
+        edits = self._run.edits.get((shard, stage.name), 0)
+        key = keys.asking(stage.name, before.output, edits, shard, self._subset)
         if there := self._there(stage.name, key):
             return there
         rows = self._rows(before, stage.reads, STAGE[stages.before(stage.name)].tables[stage.reads])

@@ -109,10 +109,13 @@ class StageKeys:
         }
         return Key(key, made_of)
 
-    def asking(self, name: str, before_: str | None, edits: int, shard: str = "") -> Key:
+    def asking(self, name: str, before_: str | None, edits: int, shard: str = "", subset: str | None = None) -> Key:
         """The key of a stage that asks models about an image shard: the output of the stage before, the models'
         identities, the prompts, the stage's rules, the number of the image shard's edits, how its images are
-        rendered that are rendered otherwise than most, and the context that is shown of them."""
+        rendered that are rendered otherwise than most, and the context that is shown of them.
+
+        subset: the hash of the matches that targets take (None: all), which is an input of the filter alone.
+        """
         version, rules = STAGE[name].version, self._rules[name]
         asked = [
             {**_identity(each.model), "prompt": each.prompt, "head": each.head, "form": each.form}
@@ -121,7 +124,8 @@ class StageKeys:
         apart = self._rendered_apart(name, shard)
         said = self._shown(name, shard)
         context = fingerprint("context", said) if said else None
-        inputs = {before(name): before_, "edits": edits, "apart": apart, "context": context}
+        subset = subset if name == ASKING[0] else None
+        inputs = {before(name): before_, "edits": edits, "apart": apart, "context": context, "subset": subset}
         key = None if before_ is None else stage_output_key(name, version, {**rules, "asked": asked}, inputs)
         plain = {rule: ", ".join(value) if isinstance(value, list) else value for rule, value in rules.items()}
         made_of = {
@@ -131,6 +135,7 @@ class StageKeys:
             **plain,
             **({"images rendered otherwise than most": short(apart)} if apart else {}),
             **({"context of images": short(context)} if context else {}),
+            **({"matches that targets take": short(subset)} if subset else {}),
         }
         return Key(key, {**made_of, **self._made_of[name]})
 

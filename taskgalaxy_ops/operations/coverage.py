@@ -8,17 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from taskgalaxy_ops.errors import TaxonomyError
 from taskgalaxy_ops.generation.coverage import Counts, Coverage, Numbers
+from taskgalaxy_ops.generation.targets import TargetRules
 from taskgalaxy_ops.records import TaskTypePath
-from taskgalaxy_ops.settings import Settings
-from taskgalaxy_ops.taxonomy import ancestors, normalise_path
+from taskgalaxy_ops.taxonomy import normalise_path, weaknesses
 from taskgalaxy_ops.text import shown
+from taskgalaxy_ops.workspace import Workspace
 
 FLOOD = 4  # times its target, from which a task type floods
 _SEPARATOR = "~"
@@ -72,20 +72,15 @@ class CoverageReport:
     types: Sequence[TypeCoverage]  # those that were asked for, worst first
 
 
-def targets_of(settings: Settings, coverage: Coverage, given: int | None = None) -> Numbers:
+def targets_of(workspace: Workspace, coverage: Coverage, given: int | None = None) -> Numbers:
     """The samples that each task type should have, (m,); given: the same for all."""
     if given is not None:
         return np.full(len(coverage.types), given, np.int64)
-    chosen: Any = getattr(settings, "targets", None)
-    if chosen is None:
+    if workspace.settings.targets is None:
         some = coverage.counts.samples[coverage.counts.samples > 0]
         return np.full(len(coverage.types), round(float(np.median(some))) if some.size else 1, np.int64)
-    of_branch: Mapping[TaskTypePath, Any] = getattr(chosen, "branches", {})
-    found = []
-    for path in coverage.types:  # the longest path that has a target of its own
-        nearest = max((above for above in ancestors(path) if above in of_branch), key=len, default=None)
-        found.append((chosen if nearest is None else of_branch[nearest]).samples)
-    return np.array(found, np.int64)
+    rules = TargetRules(workspace.settings.targets, weaknesses=weaknesses.in_force(workspace))
+    return np.array([rules.of(path).samples for path in coverage.types], np.int64)
 
 
 def report(

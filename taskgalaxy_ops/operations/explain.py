@@ -188,11 +188,13 @@ def _image(look: Workspace, shard: ImageShard, image: str, only: Pair | None = N
     matches, computed = matched(look, there, there.shards)
     if shard.id not in matches:
         raise NotFoundError(f"image {image}: it has no embedding yet, so no matches. Run `taskgalaxy generate`.")
-    (result,) = generation_run.look_through(look, matches, there.by_shard, computed).shards
+    (result,) = generation_run.look_through(look, matches, there.by_shard, computed, there.targets).shards
     if (rows := computed.get(shard.id)) is None:
         rows = look.stage_outputs.load(matches[shard.id], "matches", Match)
     begun = there.begun.get(shard.id)
     story = _Story(look, one, result, image, [match for match in rows if match.image == image], begun)
+    if there.targets is not None:
+        story.tried = {match.task_type for match in there.targets.rows(shard.id) if match.image == image}
     (seen,) = [each for each in look.registry.images(shard) if each.image == image]
     found: dict[str, Any] = {
         "image": asdict(seen),
@@ -240,6 +242,7 @@ class _Story:
         self._journal = Journal(look.store, one.shard.id, begun)
         self._replies = {reply["reply"]: reply for reply in self._journal.replies()}
         self._released = {each.name: ReleaseRows(look.store, each.version) for each in published(look)}
+        self.tried: set[str] | None = None  # the task types that targets take of the image; None: all
         self._rows = {(stage, name): self._of(stage, name, image) for stage in ASKING for name in STAGE[stage].tables}
 
     def _of(self, stage: str, name: str, image: str) -> list[Any]:
@@ -254,6 +257,7 @@ class _Story:
         return [self._match(match, only) for match in sorted(chosen, key=lambda match: match.rank)]
 
     def _match(self, match: Match, only: Pair | None) -> dict[str, Any]:
+        tried = self.tried is None or match.task_type in self.tried
         fits = [row for row in self._rows["filter", "relevant"] if row.task_type == match.task_type]
         asked = self._filter.unit(match.image, {"task_type": match.task_type})
         rejects = [
@@ -279,7 +283,8 @@ class _Story:
                 }
                 for row in rejects
             ],
-            "waits_for": self._waits(fits, rejects, written),
+            "waits_for": self._waits(fits, rejects, written) if tried else [],
+            **({} if tried else {"not_tried": True}),
             "pairs": [
                 self._pair(pair, written[pair.variant]) for pair in pairs if only is None or pair.pair == only.pair
             ],

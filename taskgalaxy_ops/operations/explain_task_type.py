@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from taskgalaxy_ops.generation.stages import STAGE, STAGES
-from taskgalaxy_ops.operations.shard_state import store_state
+from taskgalaxy_ops.operations.shard_state import StoreState, store_state
 from taskgalaxy_ops.release.publish import published
 from taskgalaxy_ops.release.published_rows import ReleaseRows
 from taskgalaxy_ops.storage.id_index import lookup
@@ -29,7 +29,8 @@ def explain_task_type(look: Workspace, path: str, shards: Sequence[ImageShard]) 
 
     look: a snapshot of the workspace. shards: all image shards; those that are not finished are only counted.
     """
-    shard_states = store_state(look, shards).shards
+    state = store_state(look, shards)
+    shard_states = state.shards
     unfinished = sum(not one.settled for one in shard_states)
     stage_outputs = {
         stage_output.marker: stage_output
@@ -56,6 +57,7 @@ def explain_task_type(look: Workspace, path: str, shards: Sequence[ImageShard]) 
         "history": _history(look, path),
         **{fate: fates.pop(fate, 0) for stage in STAGES for fate in stage.counts.values()},
         "rejected": dict(sorted(fates.items())),
+        **_target(state, asked_as),
         "unfinished_shards": unfinished,
         "releases": {
             one.name: count
@@ -63,6 +65,15 @@ def explain_task_type(look: Workspace, path: str, shards: Sequence[ImageShard]) 
             if (count := ReleaseRows(look.store, one.version).samples_of(names))
         },
     }
+
+
+def _target(state: StoreState, asked_as: str) -> dict[str, Any]:
+    """How the task type stands to its target; nothing where it has none, or no image has it among its nearest."""
+    each = state.targets.walked.get(asked_as) if state.targets else None
+    if each is None:
+        return {}
+    told = {"candidates": each.candidates, "tries": each.tries, "most_tries": each.target.tries}
+    return {"target": {"standing": each.standing, "samples": each.samples, "of": each.target.samples, **told}}
 
 
 def _fates(look: Workspace, stage_output: StageOutput) -> pa.Table:

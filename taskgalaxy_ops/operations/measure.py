@@ -16,7 +16,7 @@ from taskgalaxy_ops.generation.stages import write as write_stage
 from taskgalaxy_ops.generation.stages.asking import Templates
 from taskgalaxy_ops.models import pricing
 from taskgalaxy_ops.models.request import RequestItem
-from taskgalaxy_ops.operations.shard_state import ShardState, StoreState, matched
+from taskgalaxy_ops.operations.shard_state import ShardState, StoreState, wanted_matches
 from taskgalaxy_ops.records import Answer, ImageId, Match, Pair
 from taskgalaxy_ops.settings import Model
 from taskgalaxy_ops.storage.journal import Journal
@@ -90,13 +90,13 @@ def measure(look: Workspace, there: StoreState, one: ShardState, lacking: Lackin
 
     look: a snapshot of the workspace. there, one: its state, and that of the image shard.
     """
-    shards, computed = matched(look, there, [one])
-    shard = one.shard.id
-    if shard not in shards:  # not embedded yet: the number of its matches is certain, but not which they are
+    matches, shard = wanted_matches(look, there, one), one.shard.id
+    if matches is None:  # not embedded yet: the number of its matches is certain, but not which they are
         lacking.images += one.live
         lacking.filter += one.live * min(look.settings.match.k, len(there.types.ids))
         return []
-    matches = computed[shard] if shard in computed else look.stage_outputs.load(shards[shard], "matches", Match)
+    if there.targets is not None:
+        lacking.filter += there.targets.ahead(shard)[0]
     templates = StageKeys(look).templates_for(shard)
     return _MeasuredShard(look, templates, matches, Journal(look.store, shard, there.begun.get(shard))).measured(
         lacking

@@ -15,7 +15,7 @@ from taskgalaxy_ops.generation.stage_keys import StageKeys
 from taskgalaxy_ops.generation.stages import ASKING, STAGE
 from taskgalaxy_ops.generation.stages.asking import Templates, pure
 from taskgalaxy_ops.inference.model_health import outages
-from taskgalaxy_ops.operations.shard_state import ShardState, StoreState, has_journal, matched
+from taskgalaxy_ops.operations.shard_state import ShardState, StoreState, has_journal, wanted_matches
 from taskgalaxy_ops.storage.journal import Journal
 from taskgalaxy_ops.workspace import Workspace
 
@@ -66,7 +66,7 @@ def pending(view: Workspace, state: StoreState) -> Pending:
     for one in unsettled:
         source = reasons.source_of(one)
         asked = has_journal(view, one.shard.id) or "filter" in one.stage_outputs
-        if not asked and settings.match.always_k:  # each image has as many matches
+        if not asked and settings.match.always_k and settings.targets is None:  # each image has as many matches
             found["filter", *reasons.why(settings.teacher.name, source)] += one.live * matches
         elif read == _READ or "embed" not in one.stage_outputs:
             uncounted += 1
@@ -109,12 +109,10 @@ def _lacking(
     view: Workspace, state: StoreState, one: ShardState, templates: Mapping[str, Templates]
 ) -> Iterator[tuple[str, str, int, int]]:
     """By stage and model: the numbers of units without an answer in a batch under way, and of the others."""
-    matches, computed = matched(view, state, [one])
     journal = Journal(view.store, one.shard.id, state.begun.get(one.shard.id))
     under_way = journal.batches.under_way
-    made: Mapping[str, Sequence[Any]] = {"matches": computed.get(one.shard.id, ())}
-    output = None if one.shard.id in computed else matches[one.shard.id]
-    before = "match"
+    made: Mapping[str, Sequence[Any]] = {"matches": wanted_matches(view, state, one) or ()}
+    output, before = None, "match"
     for name in ASKING:
         stage = STAGE[name]
         if name in one.stage_outputs:

@@ -18,6 +18,8 @@ from taskgalaxy_ops.generation import lanes
 from taskgalaxy_ops.generation.shard_run import ShardResult
 from taskgalaxy_ops.generation.stage_keys import differences
 from taskgalaxy_ops.generation.stages import ASKING, NAMES, STAGE, before
+from taskgalaxy_ops.generation.target_run import StoreTargets
+from taskgalaxy_ops.generation.targets import TargetCounts
 from taskgalaxy_ops.models.encoders.base import EmbeddingMatrix
 from taskgalaxy_ops.operations.answered import ENOUGH
 from taskgalaxy_ops.operations.release_outlook import ReleaseOutlook, look_ahead, look_through
@@ -91,6 +93,7 @@ class RunPlan:
     task_types: int
     stages: Sequence[StagePlan]
     outlook: ReleaseOutlook | None = None  # on the next release of all sources; None: there is none yet
+    targets: TargetCounts | None = None  # how the task types stand now; None: the settings have no targets
 
     def total(self, name: str) -> Bounds | None:
         """``requests``, ``tokens``, ``cost``, ``list_cost`` or ``seconds`` of all stages; None if one is not known."""
@@ -132,7 +135,8 @@ def plan(workspace: Workspace, sources: Sequence[str] | None = None, taxonomy: i
         )
         for stage in NAMES
     ]
-    return RunPlan(len(state.shards), len(state.types.ids), stages, look_ahead(view, state, looked))
+    counts = state.targets.counts(state.types.ids) if state.targets else None
+    return RunPlan(len(state.shards), len(state.types.ids), stages, look_ahead(view, state, looked), counts)
 
 
 def _others(view: Workspace, state: StoreState) -> StoreState:
@@ -244,7 +248,34 @@ def _lacking(
         asked = _asked(view, shard_state, results.get(shard_state.shard.id), state.types, measured)
         for stage, bounds in zip(ASKING, asked, strict=True):
             units[stage] += bounds
+    if state.targets is not None:
+        return _with_targets(view.settings, state, state.targets, units, measured)
     return units
+
+
+def _with_targets(
+    settings: Settings,
+    state: StoreState,
+    targets: StoreTargets,
+    units: dict[str, Bounds],
+    measured: Mapping[str, _Measured],
+) -> dict[str, Bounds]:
+    """The units with what task types may come to take beside what they certainly do; at most all their tries.
+
+    Images that have no embedding yet come before others, so that what is certain now need not be so with them.
+    """
+    ahead = [targets.ahead(each.shard.id) for each in state.shards]
+    likely, most = sum(each for each, _ in ahead), sum(each for _, each in ahead)
+    asked, cap = units["filter"], sum(targets.walk.targets.of(path).tries for path in state.types.ids)
+    certain = all("embed" in each.stage_outputs for each in state.shards)
+    filtered = Bounds(asked.low if certain else 0, min(asked.expected + likely, cap), min(asked.high + most, cap))
+    # The stages after follow in proportion: what they have beside what waits for the filter is theirs already.
+    beyond = Bounds(0, filtered.expected - asked.expected, filtered.high - asked.high)
+    followed = _following(settings, beyond, measured, Bounds())
+    found = {**units, "filter": filtered}
+    for stage, more in zip(ASKING[1:], followed, strict=True):
+        found[stage] = replace(units[stage] + more, low=units[stage].low if certain else 0)
+    return found
 
 
 def _asked(
@@ -256,11 +287,11 @@ def _asked(
 ) -> tuple[Bounds, Bounds, Bounds]:
     """What a run would ask of an image shard in filter, write and vote."""
     settings = view.settings
-    variants, judges = len(settings.write.variants), len(settings.judges)
-    quorum = settings.vote.quorum
-    a_pair = min(measured["vote"].votes or quorum, judges)  # at most the number of judges, which may be fewer now
+    judges, quorum = len(settings.judges), settings.vote.quorum
     # The share of the further judges' votes that were needed so far.
-    further = min(1.0, max(0.0, (a_pair - quorum) / (judges - quorum))) if judges > quorum else 0.0
+    further = (
+        min(1.0, max(0.0, (_votes_a_pair(settings, measured) - quorum) / (judges - quorum))) if judges > quorum else 0.0
+    )
     known = written = voted = most = 0
     if shard_state.settled:
         return Bounds(), Bounds(), Bounds()
@@ -275,14 +306,24 @@ def _asked(
         known, written = stages["filter"].missing, stages["write"].missing
         voted, most = stages["vote"].missing, stages["vote"].most
         filtered = Bounds(known, known, known)
+    writing, voting = _following(settings, filtered, measured, Bounds(written, written, written))
+    return filtered, writing, Bounds(voted, voted + (most - voted) * further, most) + voting
+
+
+def _following(
+    settings: Settings, filtered: Bounds, measured: Mapping[str, _Measured], written: Bounds
+) -> tuple[Bounds, Bounds]:
+    """What write and vote come to ask after these units of the filter, and ``written``, questions that it lets pass."""
+    variants = len(settings.write.variants)
     passing = filtered.expected * measured["filter"].passing * variants
-    writing = Bounds(written, written + passing, written + filtered.high * variants)
-    voting = Bounds(
-        voted,
-        voted + (most - voted) * further + writing.expected * measured["write"].passing * a_pair,
-        most + writing.high * judges,
-    )
-    return filtered, writing, voting
+    writing = written + Bounds(0, passing, filtered.high * variants)
+    pairs = writing.expected * measured["write"].passing
+    return writing, Bounds(0, pairs * _votes_a_pair(settings, measured), writing.high * len(settings.judges))
+
+
+def _votes_a_pair(settings: Settings, measured: Mapping[str, _Measured]) -> float:
+    """So far; at most the number of judges, which may be fewer now."""
+    return min(measured["vote"].votes or settings.vote.quorum, len(settings.judges))
 
 
 def _stage_output(stage: str, shard_state: ShardState, results: Mapping[str, ShardResult]) -> StageOutput | None:

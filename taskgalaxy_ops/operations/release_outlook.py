@@ -65,7 +65,7 @@ class Looked:
 def look_through(view: Workspace, state: StoreState, shards: Sequence[ShardState]) -> Looked:
     """Look through image shards. Those without an embedding are left out: no image is encoded."""
     matches, computed = matched(view, state, shards)
-    found = generation_run.look_through(view, matches, state.by_shard, computed)
+    found = generation_run.look_through(view, matches, state.by_shard, computed, state.targets)
     return Looked(matches, computed, {each.id: each for each in found.shards})
 
 

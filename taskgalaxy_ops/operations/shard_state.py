@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from taskgalaxy_ops.generation import match_run
 from taskgalaxy_ops.generation.stage_keys import StageKeys
 from taskgalaxy_ops.generation.stages import ASKING, NAMES
+from taskgalaxy_ops.generation.target_run import StoreTargets, store_targets
 from taskgalaxy_ops.models.encoders.base import EmbeddingMatrix
 from taskgalaxy_ops.records import ImageId, Match
 from taskgalaxy_ops.storage import keys as store_keys
@@ -63,6 +64,7 @@ class StoreState:
     shards: Sequence[ShardState]
     types: EmbeddingMatrix
     begun: Begun = field(default_factory=dict)  # edits that are not done
+    targets: StoreTargets | None = None  # of the whole store; None: the settings have none
 
     @property
     def by_shard(self) -> Mapping[str, Mapping[tuple[str, str], StageOutput]]:
@@ -99,17 +101,19 @@ def store_state(
     types_hash = embeddings_hash(types.ids, types.vectors)
     dead = workspace.registry.dead_hashes()
     log = workspace.edits()
-    edits = log.counts()
+    edits, begun = log.counts(), log.begun()
+    targets = store_targets(workspace, begun, types=types)
     states = []
     for shard in shards if unclaimed else workspace.registry.with_claims(shards):
         gone = workspace.registry.dead(shard) if shard.id in dead else []
         state = ShardState(shard, workspace.stage_outputs.committed(shard.id), gone)
         output = state.place("embed", keys.embed(shard, dead.get(shard.id)))
         output = state.place("match", keys.match(output, types_hash, dead.get(shard.id)))
+        subset = targets.subset(shard.id) if targets else None
         for name in ASKING:
-            output = state.place(name, keys.asking(name, output, edits.get((shard.id, name), 0), shard.id))
+            output = state.place(name, keys.asking(name, output, edits.get((shard.id, name), 0), shard.id, subset))
         states.append(state)
-    return StoreState(states, types, log.begun())
+    return StoreState(states, types, begun, targets)
 
 
 def matched(
@@ -128,6 +132,17 @@ def matched(
                 shard, "match", key, output_of({"matches": table(computed[shard], Match)})
             )
     return stage_outputs, computed
+
+
+def wanted_matches(workspace: Workspace, there: StoreState, one: ShardState) -> list[Match] | None:
+    """The matches of an image shard that the filter reads; None: it is not embedded yet."""
+    shards, computed = matched(workspace, there, [one])
+    shard = one.shard.id
+    if shard not in shards:
+        return None
+    if there.targets is not None:
+        return there.targets.rows(shard)
+    return computed[shard] if shard in computed else workspace.stage_outputs.load(shards[shard], "matches", Match)
 
 
 def has_journal(look: Workspace, shard: str) -> bool:

@@ -13,6 +13,7 @@ from typing import Any
 from taskgalaxy_ops.generation import lanes
 from taskgalaxy_ops.generation.lost import Lost, lost
 from taskgalaxy_ops.generation.stages import ASKING, NAMES
+from taskgalaxy_ops.generation.targets import TargetCounts
 from taskgalaxy_ops.inference.model_health import Outage, outages
 from taskgalaxy_ops.operations.pending import Pending, pending
 from taskgalaxy_ops.operations.shard_state import ShardState, store_state
@@ -77,6 +78,7 @@ class Status:
     finetunes: Sequence[str] = field(default=())  # keys of jobs that have not ended
     outages: Sequence[Outage] = field(default=())  # models that serve nothing at the moment, as a worker saw it
     waiting: Pending = field(default_factory=Pending)  # what has no answer, by stage and by why
+    targets: TargetCounts | None = None  # how the task types stand; None: the settings have no targets
 
 
 def status(workspace: Workspace) -> Status:
@@ -134,6 +136,7 @@ def status(workspace: Workspace) -> Status:
         finetunes=_open_jobs(view),
         outages=outages(workspace.store, (view.settings.teacher, *view.settings.judges)),
         waiting=pending(view, state) if state else Pending(),
+        targets=state.targets.counts(state.types.ids) if state and state.targets else None,
     )
 
 

@@ -215,6 +215,19 @@ def _taxonomy(plan: Selection) -> list[str]:
             ("first level", "task types", "with samples", "samples"),
             [(text(n), f"{len(leaves[n]):,}", f"{len(covered[n]):,}", f"{samples[n]:,}") for n in sorted(leaves)],
         ),
+        *_targets(plan.inputs.targets),
+    ]
+
+
+def _targets(found: Mapping[str, int] | None) -> list[str]:
+    """How many task types have as many samples as was asked for, and why others have not."""
+    if found is None:
+        return []
+    return [
+        "A task type that has enough samples was asked no further; the settings below say how many are enough, and how "
+        "many images it may try.",
+        "",
+        *table(("target", "task types"), [(text(standing), f"{number:,}") for standing, number in found.items()]),
     ]
 
 

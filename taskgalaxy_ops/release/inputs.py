@@ -58,6 +58,7 @@ class ReleaseInputs:
     rules: Mapping[str, Any] = field(default_factory=dict)  # settings that the data depend on, e.g. "vote.quorum": 2
     audit_share: float = 0.0  # share of pairs, by hash, that every judge saw
     settings_hash: str = ""  # for history.json: it covers addresses, too, which change no data
+    targets: Mapping[str, int] | None = None  # task types by how they stand; None: the settings have no targets
     usage: Mapping[str, Any] = field(default_factory=dict)  # for history.json: calls, tokens, cost
 
     def __post_init__(self) -> None:

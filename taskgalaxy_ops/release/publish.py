@@ -197,7 +197,7 @@ def _inputs(results: RunResults, code: int = release.RELEASE_VERSION) -> str:
     if results.pending or len(outputs) < len(parts):
         return ""
     workspace = results.workspace
-    read = {"teacher", "judges", "match", "filter", "write", "vote", "release"}
+    read = {"teacher", "judges", "match", "filter", "write", "vote", "targets", "release"}
     return fingerprint(
         "release.inputs",
         {
@@ -396,7 +396,9 @@ def release_inputs(results: RunResults, rules: ReleaseSettings | None = None) ->
             "vote.quorum": settings.vote.quorum,
             "vote.show_answer": settings.vote.show_answer,
             **{f"{stage}.context": list(fields) for stage in ASKING if (fields := getattr(settings, stage).context)},
+            **(settings.targets.rules if settings.targets else {}),
         },
+        targets=results.targets.types if results.targets else None,
         audit_share=settings.vote.audit_share,
         settings_hash=fingerprint("settings", settings.model_dump(mode="json")),
         usage={

@@ -309,6 +309,7 @@ class Selection:
             "simulated": inputs.simulated,
             "partial": inputs.partial,
             "pending": inputs.pending,
+            "targets": inputs.targets,
         }
         return fingerprint("release", content)
 

@@ -22,6 +22,7 @@ from taskgalaxy_ops.settings.pipeline import (
     MatchSettings,
     ReleaseSettings,
     RunSettings,
+    TargetSettings,
     TaxonomySettings,
     VoteSettings,
     WriteSettings,
@@ -49,6 +50,12 @@ class Settings(Strict):
     filter: FilterSettings = Field(FilterSettings(), exclude_if=lambda chosen: chosen == FilterSettings())
     write: WriteSettings = WriteSettings()
     vote: VoteSettings = VoteSettings()
+    targets: TargetSettings | None = Field(
+        None,
+        description="samples that are enough of a task type, and tries after which it is given up; null: every image "
+        "is asked about",
+        exclude_if=lambda chosen: chosen is None,
+    )
     budget: BudgetSettings = BudgetSettings()
     release: ReleaseSettings = ReleaseSettings()
     run: RunSettings = RunSettings()
@@ -86,9 +93,21 @@ class Settings(Strict):
             raise ValueError(f"vote.quorum is {self.vote.quorum}, but there are {len(self.judges)} judges: lower it")
         if any(judge.name == self.teacher.name and judge != self.teacher for judge in self.judges):
             raise ValueError(f"teacher and a judge are both named {self.teacher.name!r}, but differ: rename one")
+        self._targets_can_be_met()
         if self.release.validation + self.release.test >= 1:
             raise ValueError("release.validation and release.test leave nothing to train on: lower them")
         return self
+
+    def _targets_can_be_met(self) -> None:
+        if self.targets is None:
+            return
+        most = len(set(self.write.variants))
+        for name, target in self.targets.named.items():
+            if target.samples > target.tries * most:
+                raise ValueError(
+                    f"{name}: {target.tries} tries give {target.tries * most} samples at most, not {target.samples}: "
+                    "raise tries or lower samples"
+                )
 
     @property
     def simulated(self) -> bool:

@@ -144,6 +144,12 @@ def _distinct(fields: tuple[str, ...]) -> tuple[str, ...]:
 ContextFields = Annotated[tuple[Annotated[str, Field(min_length=1, max_length=64)], ...], AfterValidator(_distinct)]
 
 
+def _path(path: str) -> str:
+    if not all(label.strip() == label and label for label in path.split("~")):
+        raise ValueError(f"{path!r} is no path of a node: labels joined by ~, such as ocr~receipts")
+    return path
+
+
 class FilterSettings(Strict):
     """What the teacher is shown where it decides which task types fit."""
 
@@ -164,6 +170,40 @@ class VoteSettings(Strict):
     show_answer: bool = True
     audit_share: float = Field(0.1, ge=0, le=1, description="share of pairs, by hash, that every judge sees")
     context: ContextFields = _context("judges are shown, too")
+
+
+class BranchTarget(Strict):
+    """What is enough of a task type."""
+
+    samples: int = Field(50, ge=0, description="samples of a task type, after which no further image is tried")
+    tries: int = Field(120, ge=1, description="images of a task type, after which it is given up")
+
+
+class TargetSettings(BranchTarget):
+    """What is enough of each task type. A run asks about no more images than that takes."""
+
+    branches: dict[Annotated[str, AfterValidator(_path)], BranchTarget] = Field(
+        {}, description="other numbers below a node, by its path (ocr~receipts); of several, the longest path counts"
+    )
+
+    @property
+    def named(self) -> dict[str, BranchTarget]:
+        """Each of them by the name of its setting."""
+        return {"targets": self, **{f"targets.branches.{path}": each for path, each in self.branches.items()}}
+
+    @property
+    def rules(self) -> dict[str, str]:
+        """The same in words, for people."""
+        return {name: f"{each.samples} samples, {each.tries} tries" for name, each in self.named.items()}
+
+    def of(self, task_type: str) -> BranchTarget:
+        """The target of a task type, by its path."""
+        path = task_type
+        while path:
+            if path in self.branches:
+                return self.branches[path]
+            path = path.rpartition("~")[0]
+        return self
 
 
 class ReleaseSettings(Strict):

@@ -14,6 +14,7 @@ from taskgalaxy_ops.records import TaskTypePath
 from taskgalaxy_ops.storage import keys
 from taskgalaxy_ops.storage.base import Store
 from taskgalaxy_ops.storage.log import Log, LogEntry
+from taskgalaxy_ops.workspace import Workspace
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,11 @@ def record(store: Store, found: Weaknesses) -> int:
 
     log.append_if(decide)
     return log.last
+
+
+def in_force(workspace: Workspace) -> Weaknesses | None:
+    """What growth and targets go by: the latest that was recorded, if the settings ask for it."""
+    return recorded(workspace.store) if workspace.settings.taxonomy.weaknesses is not None else None
 
 
 def recorded(store: Store) -> Weaknesses | None:

@@ -192,6 +192,27 @@ def test_generate_in_one_lane(settings_of: Callable[..., Settings], shapes: Path
     assert announcements.awaited(workspace) == []
 
 
+def test_generate_with_targets_asks_in_one_lane_about_all_sources_that_were_run(
+    settings_of: Callable[..., Settings], models: Models, shapes: Path, pictures: Path
+) -> None:
+    aim = {"targets": {"samples": 2, "tries": 4}}
+    workspace = Workspace.open(settings_of(**aim))
+    ingested("mine", shapes)
+    ingested("photos", pictures / "photos")
+    for source in ("mine", "photos"):
+        states = run("galaxy_generate", source=source)
+        assert states[""] == "success"
+        assert [name for name in states if name.startswith("lane_of_shards.vote")] == ["lane_of_shards.vote[0]"]
+    results = RunResults(workspace)
+    found = results.targets
+    assert results.pending == 0 and found is not None
+    assert found.types["on its way"] == 0 and found.types["at its target"] > 0
+    assert models.stats()["asked_again"] == []
+    asked = models.stats()["requests"]
+    assert run("galaxy_generate", sources=["mine", "photos"])[""] == "success"
+    assert models.stats()["requests"] == asked
+
+
 @pytest.mark.parametrize(
     ("sources", "said"), [(["mine", "nobody"], "not registered: 'nobody'"), (None, "no source is chosen")]
 )

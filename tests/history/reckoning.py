@@ -7,7 +7,7 @@ Everything is about one state: live images, task types, settings, and the answer
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +15,7 @@ import numpy as np
 
 from taskgalaxy_ops.hashing import draw
 from taskgalaxy_ops.records import pair_id
-from taskgalaxy_ops.settings import MatchSettings, Model, Settings
+from taskgalaxy_ops.settings import MatchSettings, Model, Settings, TargetSettings
 
 from .encoder import angle, point
 from .models import Given, Unit, named, plain, rendered
@@ -64,6 +64,7 @@ class Reckoned:
     units_in: dict[str, int] = field(default_factory=dict)
     pending: dict[str, int] = field(default_factory=dict)
     samples: set[str] = field(default_factory=set)
+    tried: dict[str, list[str]] = field(default_factory=dict)  # by image, the task types that it is asked about
     pairs: dict[str, Pair] = field(default_factory=dict)
 
     def lacking(self, stage: str, images: Sequence[str]) -> bool:
@@ -115,13 +116,45 @@ def _first(near: Sequence[tuple[float, str]], chosen: MatchSettings, wider: int)
 
 def reckon(state: State, standing: Mapping[Unit, Given]) -> Reckoned:
     """What a state comes to with the answers that stand; a unit without one is needed, and ends its branch."""
-    found = Reckoned()
+    near = matches(state.images, state.leaves, state.settings.match, state.counted)
+    tried = {image: [path for path, _ in row] for image, row in near.items()}
+    if state.settings.targets is not None:
+        walked = set(_walked(state, standing, tried, state.settings.targets))
+        tried = {image: [path for path in paths if (image, path) in walked] for image, paths in tried.items()}
+    return _reckon(state, standing, tried)
+
+
+def _walked(
+    state: State, standing: Mapping[Unit, Given], tried: Mapping[str, Sequence[str]], targets: TargetSettings
+) -> Iterator[tuple[str, str]]:
+    """What is asked one at a time, until a task type has its samples or its tries are used up; as far as is certain:
+    what is open may give a sample."""
+    for path in {path for paths in tried.values() for path in paths}:
+        target = next((targets.branches[above] for above in _upwards(path) if above in targets.branches), targets)
+        images = sorted((image for image in tried if path in tried[image]), key=lambda image: draw("target", image))
+        hoped = 0
+        for image in images[: target.tries]:
+            if hoped >= target.samples:
+                break
+            yield image, path
+            alone = _reckon(state, standing, {image: [path]})
+            unfiltered = alone.pending["filter"] * len(state.settings.write.variants)
+            hoped += len(alone.samples) + unfiltered + alone.pending["write"] + alone.pending["vote"]
+
+
+def _upwards(path: str) -> list[str]:
+    labels = path.split("~")
+    return ["~".join(labels[:depth]) for depth in range(len(labels), 0, -1)]
+
+
+def _reckon(state: State, standing: Mapping[Unit, Given], tried: Mapping[str, Sequence[str]]) -> Reckoned:
+    """The same where each image is asked about these task types."""
+    found = Reckoned(tried={image: sorted(paths) for image, paths in tried.items()})
     settings = state.settings
-    near = matches(state.images, state.leaves, settings.match, state.counted)
     teacher = settings.teacher
     fitting = []
-    for image, row in near.items():
-        for path, _ in row:
+    for image, paths in tried.items():
+        for path in paths:
             unit = _unit(
                 teacher, state.prompts["filter"], image, state.head(image, request="filter"), {"task_type": path}
             )

@@ -32,6 +32,12 @@ words = st.sampled_from(["", "in other words", "once more"])
 revisions = st.sampled_from([None, "second"])
 modes = st.sampled_from(["chat", "batch"])
 deaths = st.none() | st.integers(0, 99)
+aim = st.tuples(st.integers(0, 3), st.integers(0, 3)).map(lambda n: {"samples": n[0], "tries": max(1, sum(n))})
+aims = st.none() | st.builds(
+    lambda each, branches: {**each, "branches": branches},
+    aim,
+    st.dictionaries(st.sampled_from(["colour", "shape~round", "shape~round~ring"]), aim, max_size=2),
+)
 
 
 class History(RuleBasedStateMachine):
@@ -46,9 +52,12 @@ class History(RuleBasedStateMachine):
         self.former = [self.world.chosen]
         self.unseen = 0  # operations of which the next check will come too early
 
-    @initialize(files=files, mode=modes, deaths=deaths, copy=st.booleans())
-    def first_source(self, files: list[bytes], mode: str, deaths: int | None, copy: bool) -> None:
+    @initialize(files=files, mode=modes, deaths=deaths, copy=st.booleans(), enough=aims)
+    def first_source(
+        self, files: list[bytes], mode: str, deaths: int | None, copy: bool, enough: dict[str, Any] | None
+    ) -> None:
         self.world.ask_by(mode, mode)
+        self.world.aim(enough)
         self.world.deaths = deaths
         self.world.register("north", files, copy=copy)
 
@@ -187,6 +196,10 @@ class History(RuleBasedStateMachine):
     def the_context_that_is_shown_is_another(self, **shown: list[str]) -> None:
         for section, context in shown.items():
             self.world.change(section, context=context)
+
+    @rule(enough=aims)
+    def targets_are_set_raised_lowered_or_removed(self, enough: dict[str, Any] | None) -> None:
+        self.world.aim(enough)
 
     @rule(
         cap=st.sampled_from([None, 1, 2]),

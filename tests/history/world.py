@@ -37,6 +37,7 @@ from taskgalaxy_ops.generation.coverage import as_entry, coverage
 from taskgalaxy_ops.generation.lanes import Lane
 from taskgalaxy_ops.generation.results import RunResults
 from taskgalaxy_ops.generation.run import RunResult
+from taskgalaxy_ops.generation.stage_keys import StageKeys
 from taskgalaxy_ops.generation.stages import STAGE
 from taskgalaxy_ops.generation.stages import filter as filter_stage
 from taskgalaxy_ops.generation.starving import record
@@ -367,6 +368,10 @@ class World:
         """Other settings."""
         self.chosen = {**self.chosen, section: {**self.chosen[section], **fields}}
 
+    def aim(self, targets: Mapping[str, Any] | None) -> None:
+        """Other targets, or none."""
+        self.chosen = {**self.chosen, "targets": targets}
+
     def judge(self, judges: Sequence[Mapping[str, Any]]) -> None:
         """Other judges; the quorum is lowered where it has to be."""
         self.chosen = {**self.chosen, "judges": list(judges)}
@@ -474,8 +479,18 @@ class World:
 
     def estimated(self, workspace: Workspace) -> Reckoned:
         """What the state as it is needs and comes to."""
-        images = {image: PICTURES[image] for image in sorted(self.live)}
+        known = self._embedded(workspace) if workspace.settings.targets else self.live
+        images = {image: PICTURES[image] for image in sorted(self.live & known)}
         return reckon(self._state(workspace, images), self.models.standing)
+
+    def _embedded(self, workspace: Workspace) -> set[str]:
+        """The images of the image shards that are embedded: after a run of all sources, all."""
+        keys_, dead, found = StageKeys(workspace), workspace.registry.dead_hashes(), set[str]()
+        for shard in workspace.registry.shards():
+            key = keys_.embed(shard, dead.get(shard.id)).key
+            if ("embed", key) in workspace.stage_outputs.committed(shard.id):
+                found.update(image.image for image in workspace.registry.images(shard))
+        return found
 
     def _state(self, workspace: Workspace, images: Mapping[str, bytes]) -> State:
         return State(images, self.tree.asked(), workspace.settings, workspace.prompts, self.said, self.counted)
@@ -676,7 +691,13 @@ class World:
             for stage in STAGES[: STAGES.index(last) + 1]:
                 edits = self.edits[shard.id, stage]
                 said = [] if stage == "match" else [(image, plain(state.shown(stage, image))) for image in there]
-                shown = tuple((image, text) for image, text in said if text != "{}")
+                shown: tuple[object, ...] = tuple((image, text) for image, text in said if text != "{}")
+                if stage != "match":  # the pictures are small, so all are rendered otherwise than most
+                    shown = (shown, tuple(image_index))
+                if stage == "filter":
+                    tried = tuple((image, *estimated.tried.get(image, ())) for image in there)
+                    every = tuple((image, *sorted(path for path, _ in near[image])) for image in there)
+                    shown = (shown, None if tried == every else tried)
                 key = (shard.id, stage, self.versions[stage], content, asks[stage], edits, shown)
                 if stage != "match" and estimated.lacking(stage, there):
                     break

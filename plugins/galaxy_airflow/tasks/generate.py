@@ -14,7 +14,7 @@ from galaxy_airflow.runtime import log, opened, progress, receipt
 from galaxy_airflow.tasks.common import defer, defer_until_back
 from taskgalaxy_ops import pipeline
 from taskgalaxy_ops.errors import LeaseLostError, LostError, PendingError, SourceError, UnansweredError
-from taskgalaxy_ops.generation.lanes import shards_of_lane
+from taskgalaxy_ops.generation.lanes import shards_of_lane, with_candidates
 from taskgalaxy_ops.generation.results import RunResults
 from taskgalaxy_ops.generation.stages import ASKING, NAMES, STAGE
 from taskgalaxy_ops.operations.airflow import announcements
@@ -28,6 +28,9 @@ from taskgalaxy_ops.workspace import Workspace
 def lanes(sources: Sequence[str]) -> list[dict[str, Any]]:
     """Divide the image shards of each source into lanes; each is a dict of what its tasks need: numbers and names.
 
+    With targets there is one lane, which also holds the image shards of other sources that were run before: what is
+    asked about an image hangs on what all others gave, and is decided in one place.
+
     Raises SourceError for a source that is not registered, before anything else is done.
     """
     workspace = opened()
@@ -39,23 +42,40 @@ def lanes(sources: Sequence[str]) -> list[dict[str, Any]]:
         raise SourceError(f"{what}. Sources in the form of galaxy_generate: {choose} (galaxy_ingest registers one).")
     upto = announcements.seen(workspace)
     share = max(1, workspace.settings.airflow.lanes // len(sources))
-    return [lane for source in sources for lane in _lanes(source, upto, share, several=len(sources) > 1)]
+    orders = {source: announcements.orders(workspace, source) for source in sources}
+    together = [source for source in sources if opened(**orders[source]).settings.targets is not None]
+    made = [
+        lane
+        for source in sources
+        if source not in together
+        for lane in _lanes([source], orders[source], upto, share, several=len(sources) > 1)
+    ]
+    for each in _distinct([orders[source] for source in together]):
+        named = [source for source in together if orders[source] == each]
+        made += _lanes(with_candidates(workspace, named), each, upto, 1, several=True)
+    return made
 
 
-def _lanes(source: str, upto: int, most: int, *, several: bool) -> list[dict[str, Any]]:
-    """The lanes of one source. upto: the announcements that its run ends. most: lanes."""
-    began = time.monotonic()
-    orders = announcements.orders(opened(), source)
+def _distinct(orders: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [each for number, each in enumerate(orders) if each not in orders[:number]]
+
+
+def _lanes(
+    sources: Sequence[str], orders: dict[str, Any], upto: int, most: int, *, several: bool
+) -> list[dict[str, Any]]:
+    """The lanes of a source; or, with targets, the one of all sources that they count. orders: overrides of settings.
+    upto: the announcements that the run ends. most: lanes."""
+    began, named = time.monotonic(), ", ".join(sources)
     workspace = opened(**orders)
     taxonomy_store = TaxonomyStore(workspace)
     taxonomy_store.ensure_seeds()
     taxonomy_store.embeddings()  # once here; otherwise every lane would encode the new task types
-    dealt = pipeline.lanes(workspace, [source], most)
-    receipt(f"generate {source}", began, lanes=len(dealt), announcement=upto, orders=orders)
+    dealt = pipeline.lanes(workspace, sources, most)
+    receipt(f"generate {named}", began, lanes=len(dealt), announcement=upto, orders=orders)
     made = []
     for lane in dealt:
         images = sum(shard.images.rows for shard in shards_of_lane(workspace, lane))
-        label = f"{source}, lane" if several else "lane"
+        label = f"{named}, lane" if several else "lane"
         more = {"orders": orders, "upto": upto, "run": workspace.run, "images": images}
         made.append({**lane.to_json(), **more, "label": f"{label} {lane.number + 1}: {images:,} images"})
     return made
@@ -97,7 +117,7 @@ def stage(name: str, lane: Mapping[str, Any], ti: Any, away: Mapping[str, float]
     )
     metrics.tell(lambda: _work(name, lane, ti.dag_id, workspace, result, summary["seconds"]))
     # Where it has none, too: what an earlier stage left without an answer may have one by now.
-    which = {"source": lane["sources"][0], "lane": lane["number"]}
+    which = {"source": lane["sources"][0], "sources": lane["sources"], "lane": lane["number"]}
     ti.xcom_push("unfinished", {name: summary[name] for name in _LEFT} | which)
     if not result.pending:
         return summary
@@ -161,7 +181,7 @@ def announce_samples(
     upto = lane_plans[0]["upto"] if lane_plans else announcements.seen(workspace)
     left = left_by_lane(unfinished)
     for source in sources:
-        pending = sum(each["pending"] for each in left if each["source"] == source)
+        pending = sum(each["pending"] for each in left if source in each.get("sources", [each["source"]]))
         announcements.ended(workspace, source, upto, pending)
         log.info("%s has ended, %s units pending", source, f"{pending:,}")
     outlet.add_partitions(list(sources))

@@ -53,7 +53,7 @@ def propose(form: Mapping[str, Any], scheduled: bool, ti: Any, away: Mapping[str
                 f"no node has {rules.scheduled_images_a_type:g} fitting images a task type: the taxonomy is wide enough"
             )
     why: list[str] = []
-    if below and rules.weaknesses and (weak := weaknesses.recorded(workspace.store)):
+    if below and (weak := weaknesses.in_force(workspace)):
         below = {path: images * weak.weight(path) for path, images in below.items()}
         why = [f"Grown first where {weak.model} is weak: {line}." for line in run_text.weak_branches(weak, _WEAKEST)]
     usage, rejects = Usage(), Counter[str]()

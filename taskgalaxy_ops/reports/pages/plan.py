@@ -8,6 +8,7 @@ from taskgalaxy_ops.hashing import sha256_hex
 from taskgalaxy_ops.operations.plan import RunPlan
 from taskgalaxy_ops.reports.html import table_page
 from taskgalaxy_ops.reports.text import plan as plan_text
+from taskgalaxy_ops.reports.text.targets import targets
 
 
 def page_name(text: str) -> str:
@@ -22,7 +23,7 @@ def plan_page(found: RunPlan, sources: Sequence[str], taxonomy: int) -> str:
     why = [(each.stage, f"{shards:,}", reason) for each in found.stages for reason, shards in each.why.items()]
     return table_page(
         "What a backfill would ask",
-        [*lead, *plan_text.plan_notes(found)],
+        [*lead, *targets(found.targets), *plan_text.plan_notes(found)],
         [
             ("By stage", header, [plan_text.plan_row(each) for each in found.stages]),
             ("Why shards are not there", ("stage", "shards", "what changed"), why),

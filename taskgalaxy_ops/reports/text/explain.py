@@ -46,6 +46,10 @@ def _match(each: Mapping[str, Any]) -> list[str]:
         variant = f" ({reject['variant']})" if reject["variant"] else ""
         lines.append(f"      OUT at {reject['stage']}{variant}: {reject['reason']} ({shown(reject['detail'])})")
         lines += _by(reject["by"] or (each["filtered_by"] if reject["stage"] == "filter" else None), 8)
+    if each.get("not_tried"):
+        lines.append(
+            "      not tried: the task type needs no more images than come before this one, or may try no more"
+        )
     lines += [f"      PENDING: {stage} has not been answered" for stage in each["waits_for"]]
     for pair in each["pairs"]:
         lines += _pair(pair)
@@ -98,6 +102,11 @@ def _task_type(found: Mapping[str, Any]) -> list[str]:
         f"{found['accepted']:,} accepted"
     )
     lines += [f"  {count:>9,} out at {reason}" for reason, count in found["rejected"].items()]
+    if target := found.get("target"):
+        lines.append(
+            f"  {target['standing']}: {target['samples']:,} samples of {target['of']:,}, {target['tries']:,} of "
+            f"{target['candidates']:,} images tried, {target['most_tries']:,} at most"
+        )
     if found["unfinished_shards"]:
         lines.append(f"  {found['unfinished_shards']:,} shards are not finished: what is missing there is not counted")
     lines += [f"  {name}: {count:,} samples" for name, count in found["releases"].items()] or ["  in no release"]

@@ -9,6 +9,7 @@ from taskgalaxy_ops.generation.stages import ASKING, STAGE
 from taskgalaxy_ops.operations.plan import Basis, Bounds, RunPlan, StagePlan
 from taskgalaxy_ops.operations.release_outlook import ReleaseOutlook
 from taskgalaxy_ops.reports.text.release import reasons
+from taskgalaxy_ops.reports.text.targets import targets
 from taskgalaxy_ops.text import dollars, shown
 
 # --- plan
@@ -25,7 +26,7 @@ def plan(found: RunPlan) -> list[str]:
         lines.append("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
         if stage:
             lines += [f"{'':8}{shards:,} shards: {shown(why)}" for why, shards in stage.why.items()]
-    return [*lines, *plan_notes(found)]
+    return [*lines, *targets(found.targets), *plan_notes(found)]
 
 
 def plan_row(each: StagePlan) -> tuple[str, ...]:
@@ -63,6 +64,10 @@ def plan_notes(found: RunPlan, *, in_short: bool = False) -> list[str]:
         return [*notes, *outlook(found.outlook)]
     if any(not each.units.exact for each in found.stages):
         notes.append("a to b: if nothing, or all, of what is asked before passes; about: by the shares so far")
+        if found.targets:
+            notes.append(
+                "with targets, a of the filter's units is what task types need in any case, and b is all their tries"
+            )
         notes += [
             f"nothing of {each.stage} is answered yet, of no source: what follows it is expected as if all passed"
             for each in found.stages

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from taskgalaxy_ops.generation.stages import STAGE
 from taskgalaxy_ops.operations.status import StageStatus, Status
+from taskgalaxy_ops.reports.text.targets import targets
 from taskgalaxy_ops.reports.text.units import UNITS
 from taskgalaxy_ops.sources.left_out import told
 from taskgalaxy_ops.text import moment, shown
@@ -36,6 +37,7 @@ def status(found: Status) -> list[str]:
         lines.append("source    none yet: run `taskgalaxy ingest`")
     for stage in found.stages:
         lines += _stage(stage)
+    lines += targets(found.targets)
     if found.lost.reasons:
         lines.append(f"lost      {found.lost.words()}")
     lines += _pending(found)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -31,6 +30,7 @@ from taskgalaxy_ops.workspace import Workspace
 __all__ = ["tiny_models"]
 
 PATHS = ("colour~a", "colour~b", "ocr~signs~c", "ocr~signs~d", "ocr~tables~e")
+PLAIN = tiny_workspace(tiny_settings("x"), MemoryStore())
 HOSTILE = "<script>alert(1)</script>\u202e & 'it'"
 
 
@@ -61,7 +61,7 @@ def workspace(tmp_path: Path, tiny_models: TinyModels) -> Workspace:
 
 def test_the_worst_come_first_and_a_reason_says_at_what_they_end() -> None:
     found = made([0, 8, 0, 2, 0], matched=[0, 9, 4, 9, 5], kept=[0, 9, 0, 9, 3])
-    told = report(found, targets_of(tiny_settings("x"), found, 4))
+    told = report(found, targets_of(PLAIN, found, 4))
     assert [each.path for each in told.types] == ["colour~a", "ocr~signs~c", "ocr~tables~e", "ocr~signs~d", "colour~b"]
     assert [each.why for each in told.types] == [
         "no image is near it",
@@ -79,33 +79,27 @@ def test_the_worst_come_first_and_a_reason_says_at_what_they_end() -> None:
 
 def test_a_branch_shows_what_lies_right_below_it() -> None:
     found = made([1, 2, 3, 4, 5])
-    told = report(found, targets_of(tiny_settings("x"), found), branch="OCR", below=5, most=1)
+    told = report(found, targets_of(PLAIN, found), branch="OCR", below=5, most=1)
     assert [each.path for each in told.branches] == ["ocr~signs", "ocr~tables"]
     assert [each.path for each in told.types] == ["ocr~signs~c"]
     assert told.sources["one"]["samples"] == 12
     with pytest.raises(TaxonomyError, match="no task type is 'oc' or below it"):
-        report(found, targets_of(tiny_settings("x"), found), branch="oc")
+        report(found, targets_of(PLAIN, found), branch="oc")
 
 
 def test_the_target_is_given_or_the_settings_or_the_median_of_those_that_have_samples() -> None:
-    class Target:
-        def __init__(self, samples: int, **more: Any) -> None:
-            self.samples = samples
-            self.branches = more
-
-    class WithTargets:
-        targets = Target(50, **{"ocr": Target(10), "ocr~signs": Target(20)})
-
+    branches = {"ocr": {"samples": 10, "tries": 30}, "ocr~signs": {"samples": 20, "tries": 60}}
+    chosen = tiny_settings("x", targets={"samples": 50, "tries": 120, "branches": branches})
     found = made([0, 2, 4, 12, 0])
-    assert targets_of(tiny_settings("x"), found, 9).tolist() == [9] * 5
-    assert targets_of(tiny_settings("x"), found).tolist() == [4] * 5
-    assert targets_of(WithTargets(), found).tolist() == [50, 50, 20, 20, 10]  # type: ignore[arg-type]
-    assert targets_of(tiny_settings("x"), made([0] * 5)).tolist() == [1] * 5
+    assert targets_of(PLAIN, found, 9).tolist() == [9] * 5
+    assert targets_of(PLAIN, found).tolist() == [4] * 5
+    assert targets_of(tiny_workspace(chosen, MemoryStore()), found).tolist() == [50, 50, 20, 20, 10]
+    assert targets_of(PLAIN, made([0] * 5)).tolist() == [1] * 5
 
 
 def test_more_than_four_times_the_target_floods() -> None:
     found = made([0, 8, 9, 2, 1])
-    assert report(found, targets_of(tiny_settings("x"), found, 2)).flooding == 1
+    assert report(found, targets_of(PLAIN, found, 2)).flooding == 1
 
 
 def test_the_text_has_a_line_for_each_and_no_character_that_a_terminal_obeys() -> None:
@@ -120,7 +114,7 @@ def test_the_text_has_a_line_for_each_and_no_character_that_a_terminal_obeys() -
         images=0,
     )
     assert "\x1b" not in "".join(coverage_text.coverage(report(evil, np.ones(1, np.int64))))
-    lines = coverage_text.coverage(report(found, targets_of(tiny_settings("x"), found, 4), most=2))
+    lines = coverage_text.coverage(report(found, targets_of(PLAIN, found, 4), most=2))
     assert lines[0] == "taxonomy 3: 5 task types, target 4 samples: 4 starve, 0 flood"
     assert len([line for line in lines if "›" in line]) == 2
 
@@ -160,7 +154,7 @@ def test_every_image_that_fits_nothing_is_in_one_group(workspace: Workspace) -> 
 
 def test_a_wish_has_texts_and_the_nearest_images_that_fitted(workspace: Workspace) -> None:
     found = coverage(workspace)
-    targets = targets_of(workspace.settings, found, 3)
+    targets = targets_of(workspace, found, 3)
     wanted = wishes(workspace, found, targets, listed(found, targets).tolist())
     short = [path for path, samples in zip(found.types, found.counts.samples.tolist(), strict=True) if samples < 3]
     assert sorted(each.task_type for each in wanted.wishes) == short
@@ -219,7 +213,7 @@ def test_a_pile_is_matched_and_nothing_of_it_is_kept(
     pile = tiny_images(tmp_path / "pile", 6, first=21)  # three of them are known
     (pile / "broken.png").write_bytes(b"no image")
     found = coverage(workspace)
-    targets = targets_of(workspace.settings, found, 100)
+    targets = targets_of(workspace, found, 100)
     assert isinstance(workspace.store, MemoryStore)
     before, asked = dict(workspace.store.objects), tiny_models.requests
     added = against(workspace, SourceSettings(location=str(pile)), found, targets)
@@ -251,7 +245,7 @@ def test_the_page_loads_nothing_and_holds_labels_only_as_data(workspace: Workspa
         taxonomy=0, types=types, asked=found.asked, counts=found.counts, by_source=by_source, by_form={},
         images=1, unmatched=1, drawn=found.drawn,
     )  # fmt: skip
-    page = coverage_page(workspace, evil, targets_of(workspace.settings, evil), groups(workspace, evil))
+    page = coverage_page(workspace, evil, targets_of(workspace, evil), groups(workspace, evil))
     assert "<script>alert" not in page
     assert "\u202e" not in page
     assert "Simulated" in page
