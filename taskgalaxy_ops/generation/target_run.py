@@ -125,13 +125,14 @@ def store_targets(
         matches |= embedded_matches(workspace, others, types)
     forms = len(set(workspace.settings.write.variants))
     walk = Walk(Candidates.of(row for shard in sorted(matches) for row in matches[shard]), targets, forms)
-    keys, collecting = StageKeys(workspace), set()
+    keys, collecting, reachable = StageKeys(workspace), set(), walk.reachable()
     for shard, rows in matches.items():
         journal = Journal(workspace.store, shard, begun.get(shard))
         if journal.batches.open:
             collecting.add(shard)
         if journal.answers:
-            answered = _answered(keys.templates_for(shard), rows, journal.answers, workspace.settings)
+            within = [row for row in rows if (row.image, row.task_type) in reachable]
+            answered = _answered(keys.templates_for(shard), within, journal.answers, workspace.settings)
             walk.tried.update(tries_of(answered, forms))
     return StoreTargets(walk, matches, collecting)
 
