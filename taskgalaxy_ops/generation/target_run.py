@@ -53,6 +53,10 @@ class StoreTargets:
         """The matches of an image shard that its task types take."""
         return self._among(shard, self._taken)
 
+    def beyond(self, shard: str) -> set[Candidate]:
+        """The candidates of an image shard that its task types do not take."""
+        return {(match.image, match.task_type) for match in self.matches.get(shard, ())} - self._taken
+
     def _among(self, shard: str, chosen: Collection[Candidate]) -> list[Match]:
         return [match for match in self.matches.get(shard, ()) if (match.image, match.task_type) in chosen]
 

@@ -31,6 +31,7 @@ class Loss(StrEnum):
     RETIRED = "task type retired"
     DIVIDED = "task type divided into finer ones"
     PUSHED_OUT = "task type no longer among the image's nearest"
+    NOT_TRIED = "task type has enough samples before it, or used up its tries"
     NOT_FITTING = "the teacher finds it unfitting now"
     UNJUDGED = "the teacher gave no usable answer"
     WRITTEN_ANEW = "written anew"
@@ -212,6 +213,8 @@ class _ShardNow:
         written = ("image", "task_type", "variant")
         self._written = {*self._read("write", "pairs", *written), *self._read("write", "rejects", *written)}
         self._nearest = self._matched(computed)
+        targets = results.result.targets
+        self._not_tried = targets.beyond(result.id) if targets else set()
 
     def why(self, pair: PairId, image: ImageId, task_type: TaskTypePath, variant: str) -> str:
         """Why a sample that is not among the accepted pairs any more is lost."""
@@ -220,6 +223,8 @@ class _ShardNow:
         if gone := self._leaves.gone(task_type):
             return gone
         match = (image, task_type)
+        if match in self._not_tried:
+            return Loss.NOT_TRIED
         if match in self._rejected:
             return Loss.NOT_FITTING if self._rejected[match] == Reason.NOT_FITTING else Loss.UNJUDGED
         if match not in self._fitting:

@@ -26,6 +26,7 @@ from taskgalaxy_ops.operations.plan import plan
 from taskgalaxy_ops.operations.status import status
 from taskgalaxy_ops.records import Match
 from taskgalaxy_ops.release import publish
+from taskgalaxy_ops.release.changes import Loss
 from taskgalaxy_ops.reports.text import explain as explain_text
 from taskgalaxy_ops.reports.text import plan as plan_text
 from taskgalaxy_ops.reports.text import status as status_text
@@ -222,6 +223,21 @@ def test_targets_ask_less_and_raising_them_asks_only_what_is_new(
         pipeline.generate(opened(targets=aim))
         assert released(opened(targets=aim)) == before
     assert tiny_models.requests == asked
+
+
+def test_a_lowered_target_is_named_as_why_samples_are_lost(
+    opened: Callable[..., Workspace], tiny_models: TinyModels
+) -> None:
+    aim = {"samples": 2, "tries": 8}
+    pipeline.generate(opened(targets=aim))
+    before = publish.publish(opened(targets=aim)).release.samples
+    view = opened(targets=AIM)
+    outlook = plan(view).outlook
+    assert outlook is not None and set(outlook.lost) == {Loss.NOT_TRIED} and outlook.open == 0
+    pipeline.generate(view)
+    receipt = publish.publish(view)
+    assert receipt.changes is not None and dict(receipt.changes.lost) == dict(outlook.lost)
+    assert receipt.release.samples == before - outlook.losses + receipt.changes.gained
 
 
 def test_targets_beyond_what_there_is_change_no_key(opened: Callable[..., Workspace], tiny_models: TinyModels) -> None:
