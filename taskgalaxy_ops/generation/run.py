@@ -40,7 +40,8 @@ class RunResult:
     shards: list[ShardResult] = field(default_factory=list)
     usage: Usage = field(default_factory=Usage)
     matches: dict[str, StageOutput] = field(default_factory=dict)
-    targets: StoreTargets | None = None  # of the whole store, as the run left them; None: the settings have none
+    # Of the whole store, as the run left them; None: the settings have none.
+    targets: StoreTargets | None = field(default=None, repr=False)
 
     @property
     def held(self) -> str:

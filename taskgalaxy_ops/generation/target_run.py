@@ -63,6 +63,10 @@ class StoreTargets:
         """The matches of an image shard that its task types take."""
         return self._among(shard, self._taken)
 
+    def beyond(self, shard: str) -> set[Candidate]:
+        """The candidates of an image shard that its task types do not take."""
+        return {(match.image, match.task_type) for match in self.matches.get(shard, ())} - self._taken
+
     def _among(self, shard: str, chosen: Collection[Candidate]) -> list[Match]:
         return [match for match in self.matches.get(shard, ()) if (match.image, match.task_type) in chosen]
 
@@ -136,13 +140,14 @@ def store_targets(
     forms = len(set(workspace.settings.write.variants))
     rules = TargetRules(targets, taxonomy_store.version(taxonomy).shown, weaknesses.in_force(workspace))
     walk = Walk(Candidates.of(row for shard in sorted(matches) for row in matches[shard]), rules, forms)
-    keys, collecting = StageKeys(workspace), set()
+    keys, collecting, reachable = StageKeys(workspace), set(), walk.reachable()
     for shard, rows in matches.items():
         journal = Journal(workspace.store, shard, begun.get(shard))
         if journal.batches.open:
             collecting.add(shard)
         if journal.answers:
-            answered = _answered(keys.templates_for(shard), rows, journal.answers, workspace.settings)
+            within = [row for row in rows if (row.image, row.task_type) in reachable]
+            answered = _answered(keys.templates_for(shard), within, journal.answers, workspace.settings)
             walk.tried.update(tries_of(answered, forms))
     return StoreTargets(walk, matches, collecting)
 

@@ -136,6 +136,14 @@ class Walk:
     forms: int
     tried: dict[Candidate, Try] = field(default_factory=dict)
 
+    def reachable(self) -> set[Candidate]:
+        """The candidates that may ever be tried."""
+        return {
+            (image, path)
+            for path, images in self.candidates.images.items()
+            for image in images[: self.targets.of(path).tries]
+        }
+
     def walked(self) -> dict[TaskTypePath, Walked]:
         """By task type, how far it certainly goes, however what is open ends; where nothing is open, it ends there."""
         return {path: self._certain(path, images) for path, images in self.candidates.images.items()}

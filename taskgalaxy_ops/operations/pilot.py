@@ -115,8 +115,9 @@ def extrapolated(results: RunResults, files: int) -> dict[str, Any] | None:
 def _unfinished(results: RunResults) -> set[ImageId]:
     """The images with a unit that has no answer yet."""
     waiting: Counter[tuple[str, ImageId]] = Counter()
-    for output in results.result.matches.values():
-        matches = results.workspace.stage_outputs.load(output, "matches", Match)
+    targets = results.result.targets
+    for shard, output in results.result.matches.items():
+        matches = targets.rows(shard) if targets else results.workspace.stage_outputs.load(output, "matches", Match)
         waiting.update(("filter", match.image) for match in matches)
     variants = len(results.workspace.settings.write.variants)
     for row in results.relevant:

@@ -127,7 +127,8 @@ def _by_rows(view: Workspace, latest: Published, state: StoreState, looked: Look
     rest = look_through(view, state, [each for each in state.shards if each.shard.id not in looked.results])
     found = {**looked.results, **rest.results}
     shards = [found.get(each.shard.id, ShardResult(id=each.shard.id)) for each in state.shards]
-    results = RunResults(view, RunResult(shards=shards, matches={**looked.matches, **rest.matches}))
+    matches = {**looked.matches, **rest.matches}
+    results = RunResults(view, RunResult(shards=shards, matches=matches, targets=state.targets))
     inputs = _inputs(results, state.types)
     with release.select_samples(inputs, view.settings.release) as selection:
         against = changes.compared(selection, results, latest, {**looked.computed, **rest.computed}, state.types.ids)

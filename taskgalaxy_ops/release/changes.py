@@ -36,6 +36,7 @@ class Loss(StrEnum):
     DIVIDED = "task type divided into finer ones"
     REPLACED = "task type merged into another, or renamed to be asked again"
     PUSHED_OUT = "task type no longer among the image's nearest"
+    NOT_TRIED = "task type has enough samples before it, or used up its tries"
     NOT_FITTING = "the teacher finds it unfitting now"
     UNJUDGED = "the teacher gave no usable answer"
     WRITTEN_ANEW = "written anew"
@@ -240,6 +241,8 @@ class _ShardNow:
         written = ("image", "task_type", "variant")
         self._written = {*self._read("write", "pairs", *written), *self._read("write", "rejects", *written)}
         self._nearest = self._matched(computed)
+        targets = results.result.targets
+        self._not_tried = targets.beyond(result.id) if targets else set()
 
     def why(self, pair: PairId, image: ImageId, task_type: TaskTypePath, variant: str) -> str:
         """Why a sample that is not among the accepted pairs any more is lost."""
@@ -248,6 +251,8 @@ class _ShardNow:
         if gone := self._leaves.gone(task_type):
             return gone
         match = (image, task_type)
+        if match in self._not_tried:
+            return Loss.NOT_TRIED
         if match in self._rejected:
             return Loss.NOT_FITTING if self._rejected[match] == Reason.NOT_FITTING else Loss.UNJUDGED
         if match not in self._fitting:
