@@ -12,7 +12,7 @@ from taskgalaxy_ops.cli.common import AddCommand, positive, say, workspace_of
 from taskgalaxy_ops.cli.sources import chosen_source
 from taskgalaxy_ops.generation.coverage import as_entry, coverage
 from taskgalaxy_ops.generation.starving import record
-from taskgalaxy_ops.operations.coverage import listed, report, targets_of
+from taskgalaxy_ops.operations.coverage import branch_of, listed, report, targets_of
 from taskgalaxy_ops.operations.coverage_against import against
 from taskgalaxy_ops.operations.coverage_groups import groups
 from taskgalaxy_ops.operations.wishes import wishes
@@ -72,7 +72,8 @@ def _coverage(chosen: argparse.Namespace) -> int:
         found = coverage(workspace, progress)
         targets = targets_of(workspace, found, chosen.target)
         most = chosen.number or (None if chosen.json else _LINES)
-        made = report(found, targets, branch=chosen.branch, below=chosen.below, most=most)
+        branch = branch_of(found, chosen.branch) if chosen.branch else None
+        made = report(found, targets, branch=branch, below=chosen.below, most=most)
         value: dict[str, Any] = asdict(made)
         lines = coverage_text.coverage(made)
         if chosen.against:
@@ -85,7 +86,7 @@ def _coverage(chosen: argparse.Namespace) -> int:
             value["entry"] = entry.number
             lines.append(f"coverage entry {entry.number} is the newest")
         if chosen.wishes:
-            rows = listed(found, targets, chosen.branch).tolist()
+            rows = listed(found, targets, branch).tolist()
             wanted = wishes(workspace, found, targets, rows, progress)
             _write(chosen.wishes, json.dumps(wanted.to_json(), ensure_ascii=False, indent=1) + "\n")
             value["wishes"] = str(chosen.wishes.resolve())

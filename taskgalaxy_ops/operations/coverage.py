@@ -16,7 +16,7 @@ from taskgalaxy_ops.errors import TaxonomyError
 from taskgalaxy_ops.generation.coverage import Counts, Coverage, Numbers
 from taskgalaxy_ops.generation.targets import TargetRules
 from taskgalaxy_ops.records import TaskTypePath
-from taskgalaxy_ops.taxonomy import normalise_path, weaknesses
+from taskgalaxy_ops.taxonomy import ancestors, normalise_path, weaknesses
 from taskgalaxy_ops.text import shown
 from taskgalaxy_ops.workspace import Workspace
 
@@ -93,10 +93,8 @@ def report(
 ) -> CoverageReport:
     """The task types of a branch (None: all), worst first: those with fewer than ``below`` samples, ``most`` of them.
 
-    Worst is who lacks the largest share of its target, and among these who has the fewest images. Raises TaxonomyError
-    where no task type lies in the branch.
+    Worst is who lacks the largest share of its target, and among these who has the fewest images.
     """
-    branch = normalise_path(branch) if branch else None
     order = listed(coverage, targets, branch)
     rows, counts = np.sort(order), coverage.counts
     if below is not None:
@@ -129,22 +127,25 @@ def report(
 
 
 def listed(coverage: Coverage, targets: Numbers, branch: TaskTypePath | None = None) -> NDArray[np.intp]:
-    """The places in ``Coverage.types`` of the task types of a branch (None: all), in the order of a report.
-
-    Raises TaxonomyError where no task type lies in the branch.
-    """
+    """The places in ``Coverage.types`` of the task types of a branch (None: all), in the order of a report."""
     counts = coverage.counts
     order: NDArray[np.intp] = np.lexsort(
         (np.arange(len(targets)), counts.kept, counts.matched, counts.samples / targets)
     )
     if branch is None:
         return order
-    branch = normalise_path(branch)
-    within = np.array([path == branch or path.startswith(branch + _SEPARATOR) for path in coverage.types], bool)
-    if not within.any():
-        raise TaxonomyError(f"coverage: no task type is '{shown(branch)}' or below it. See `taskgalaxy taxonomy tree`.")
+    within = np.array([branch in ancestors(path) for path in coverage.types], bool)
     within_branch: NDArray[np.intp] = order[within[order]]
     return within_branch
+
+
+def branch_of(coverage: Coverage, given: str) -> TaskTypePath:
+    """The node that a person means: as it is spelled, or in the normal spelling. Raises TaxonomyError."""
+    nodes = {above for path in coverage.types for above in ancestors(path)}
+    for branch in (given, normalise_path(given)):
+        if branch in nodes:
+            return branch
+    raise TaxonomyError(f"coverage: no task type is '{shown(given)}' or below it. See `taskgalaxy taxonomy tree`.")
 
 
 def starving(counts: Counts, targets: Numbers) -> NDArray[np.bool_]:

@@ -7,21 +7,25 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from fakes import MemoryStore
+from golden.golden_store import golden_workspace
 from tiny import TYPES, TinyModels, tiny_images, tiny_models, tiny_seeds, tiny_settings, tiny_workspace
 
 from taskgalaxy_ops import pipeline
+from taskgalaxy_ops.cli import main
 from taskgalaxy_ops.errors import TaxonomyError
 from taskgalaxy_ops.generation.coverage import Counts, Coverage, as_entry, coverage
 from taskgalaxy_ops.generation.results import RunResults
 from taskgalaxy_ops.models.encoders.base import normalise
-from taskgalaxy_ops.operations.coverage import listed, report, targets_of
+from taskgalaxy_ops.operations.coverage import branch_of, listed, report, targets_of
 from taskgalaxy_ops.operations.coverage_against import against
 from taskgalaxy_ops.operations.coverage_groups import clustered, groups
 from taskgalaxy_ops.operations.wishes import queries, samples_an_image, wishes
 from taskgalaxy_ops.reports.pages.coverage import coverage_page
 from taskgalaxy_ops.reports.text import coverage as coverage_text
 from taskgalaxy_ops.settings import SourceSettings
+from taskgalaxy_ops.storage.coverage_log import CoverageLog
 from taskgalaxy_ops.taxonomy import aliases
 from taskgalaxy_ops.taxonomy.labels import parent
 from taskgalaxy_ops.taxonomy.store import TaxonomyStore
@@ -79,12 +83,12 @@ def test_the_worst_come_first_and_a_reason_says_at_what_they_end() -> None:
 
 def test_a_branch_shows_what_lies_right_below_it() -> None:
     found = made([1, 2, 3, 4, 5])
-    told = report(found, targets_of(PLAIN, found), branch="OCR", below=5, most=1)
+    told = report(found, targets_of(PLAIN, found), branch=branch_of(found, "OCR"), below=5, most=1)
     assert [each.path for each in told.branches] == ["ocr~signs", "ocr~tables"]
     assert [each.path for each in told.types] == ["ocr~signs~c"]
     assert told.sources["one"]["samples"] == 12
     with pytest.raises(TaxonomyError, match="no task type is 'oc' or below it"):
-        report(found, targets_of(PLAIN, found), branch="oc")
+        branch_of(found, "oc")
 
 
 def test_the_target_is_given_or_the_settings_or_the_median_of_those_that_have_samples() -> None:
@@ -254,3 +258,32 @@ def test_the_page_loads_nothing_and_holds_labels_only_as_data(workspace: Workspa
     assert "default-src 'none'" in head
     assert "http" not in head.replace("http-equiv", "")
     assert "connect-src" not in head
+
+
+# --- the command
+
+
+def test_the_command_writes_page_and_wishes_and_records_when_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    golden = golden_workspace(tmp_path / "store")
+    settings = tmp_path / "settings.yaml"
+    settings.write_text(yaml.safe_dump(golden.settings.model_dump(mode="json")), encoding="utf-8")
+    page, wished = tmp_path / "made" / "page.html", tmp_path / "made" / "wishes.json"
+    common = ["coverage", "--settings", str(settings), "--json"]
+    assert main([*common, "--html", str(page), "--wishes", str(wished), "--target", "2"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    found = coverage(golden)
+    assert told["total"]["samples"] == found.counts.sums()["samples"] > 0
+    assert len(told["types"]) == len(found.types)
+    assert sum(group["images"] for group in told["groups"]) == told["unmatched"]
+    assert page.read_text("utf-8").startswith("<!doctype html>")
+    assert len(json.loads(wished.read_text("utf-8"))["wishes"]) == told["starving"]
+    assert CoverageLog(golden.store).newest() is None
+    assert main([*common, "--record"]) == 0
+    assert json.loads(capsys.readouterr().out)["entry"] == 1
+    newest = CoverageLog(golden.store).newest()
+    assert newest is not None
+    assert sum(newest.samples.values()) == told["total"]["samples"]
+    assert main([*common[:-1], "--branch", "no such branch"]) == 1
+    assert "no task type is 'no such branch'" in capsys.readouterr().err
