@@ -65,8 +65,10 @@ def as_written(path: str) -> TaskTypePath:
 
 def identity(path: str) -> str:
     """What two spellings of the same path share: they may differ by case, blanks, kinds of hyphen and apostrophe."""
-    plain = path.isascii() and path.islower() and "  " not in path and " ~" not in path and "~ " not in path
-    return path if plain else normalise_path(path.translate(_NO_JOINERS))
+    # The quick way for most paths: only their case is to go. A label begins and ends with no blank there.
+    if path.isascii() and path.isprintable() and not any(blanks in f"~{path}~" for blanks in ("  ", " ~", "~ ")):
+        return path.lower()
+    return normalise_path(path.translate(_NO_JOINERS))
 
 
 def check(label: str) -> str | None:
@@ -127,14 +129,15 @@ def _unsafe(label: str) -> str | None:
         return "empty"
     if len(label) > MAX_WRITTEN:
         return f"{len(label)} characters, {MAX_WRITTEN} at most"
-    marks = 0
-    for place, character in enumerate(label):
-        if (hidden := _hidden(character)) is not None and not _joins(label, place):
-            return hidden
-        marks = marks + 1 if unicodedata.category(character)[0] == "M" else 0
-        if marks > _MOST_MARKS:
-            return "holds a stack of combining marks"
-    if neutral(label) != label:
+    if not (label.isascii() and label.isprintable()):
+        marks = 0
+        for place, character in enumerate(label):
+            if (hidden := _hidden(character)) is not None and not _joins(label, place):
+                return hidden
+            marks = marks + 1 if unicodedata.category(character)[0] == "M" else 0
+            if marks > _MOST_MARKS:
+                return "holds a stack of combining marks"
+    if ("<" in label or "[" in label) and neutral(label) != label:
         return "holds a token that models' chat templates obey"
     if _TAG.search(label):
         return "holds markup"

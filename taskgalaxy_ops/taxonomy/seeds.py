@@ -195,7 +195,8 @@ def _no_task_types(before: Iterable[Node], after: Iterable[Node], seen: Mapping[
         for one in groups
         if live[one] not in leaves
     ]
-    divided = (node.path for node in live_leaves(before) if node.path in live.values() and node.path not in leaves)
+    there = set(live.values()) - leaves
+    divided = (node.path for node in live_leaves(before) if node.path in there)
     return notes + [f"'{path}' was a task type; with nodes below it, it is a group" for path in divided]
 
 

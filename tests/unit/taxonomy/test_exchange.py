@@ -172,6 +172,11 @@ def test_a_thousand_captions_of_people_are_taken_as_they_are_spelled(tmp_path):
     assert sum(check(normalise(text)) is not None for text in captions.values()) > 100, "a model may not propose them"
 
 
+@given(text=st.text(alphabet=" ~aZ-'\t\u2019\u00a0é", max_size=12))
+def test_the_identity_is_that_of_the_normal_form(text):
+    assert labels.identity(text) == labels.normalise_path(text)
+
+
 @pytest.mark.parametrize("text", SCRIPTS)
 def test_every_script_is_taken(text):
     assert labels.check_written(labels.as_written(text)) is None
