@@ -132,6 +132,8 @@ def _checked(entries: Iterable[Entry]) -> tuple[dict[str, Entry], list[str]]:
                 for name, text in (("", path), ("asked_as: ", entry.asked_as), ("successor: ", entry.successor))
                 if text is not None and (reason := labels.check_written(text)) is not None
             ]
+            if entry.about and (reason := labels.check_about(entry.about)) is not None:
+                reasons.append(f"what '{labels.shown(path)}' asks: {reason}")
             if entry.problem:
                 problems.append(f"{entry.where}: {entry.problem}")
             elif reasons:

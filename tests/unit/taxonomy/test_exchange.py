@@ -227,6 +227,8 @@ def test_all_problems_are_told_at_once(tmp_path, form):
         ("x.json", "", "is to be there"),
         ("x.json", "[" * 5000, "no JSON|nested too deep"),
         ("x.json", '[{"path": "a", "asked_as": "<b>"}]', "asked_as: level 1 '<b>': holds markup"),
+        ("x.csv", 'path,about\na,fine\nb,"=HYPERLINK(1)"\n', "line 3: what 'b' asks: begins with '='"),
+        ("x.yaml", 'a: "bell\\a"\n', "line 1: what 'a' asks: holds the control character U+0007"),
         ("x.labels", "", "it holds no label"),
         ("x.yaml", "a: [", "line 1 is not YAML"),
     ],
