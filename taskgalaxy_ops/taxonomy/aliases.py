@@ -158,13 +158,14 @@ class _Moving:
             self._to_be_leaves.append(spelled)
 
     def _merge(self, node: Node, there: Node, merge: bool) -> None:
-        """Make ``there``, which stays as it is, the successor of a node."""
+        """Make ``there``, which stays as it is, the successor of a node that has none."""
         if node.status == LIVE and not merge:
             raise self._error(f"'{there.path}' is there already: `taxonomy merge` makes one of the two")
         if node.status == LIVE and (node.path in self._leaves) != self._is_leaf(there):
             kinds = ("a task type", "a group") if node.path in self._leaves else ("a group", "a task type")
             raise self._error(f"'{node.path}' is {kinds[0]} and '{there.path}' {kinds[1]}: they cannot be merged")
-        self._nodes[labels.identity(node.path)] = replace(node, status=RETIRED, successor=there.path)
+        gone = replace(node, status=RETIRED, successor=node.successor or there.path)
+        self._nodes[labels.identity(node.path)] = gone
 
     def _is_leaf(self, node: Node) -> bool:
         return any(node.path == leaf.path for leaf in live_leaves(self._nodes.values()))

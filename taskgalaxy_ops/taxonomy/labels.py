@@ -65,8 +65,10 @@ def as_written(path: str) -> TaskTypePath:
 
 def identity(path: str) -> str:
     """What two spellings of the same path share: they may differ by case, blanks, kinds of hyphen and apostrophe."""
-    plain = path.isascii() and path.islower() and "  " not in path and " ~" not in path and "~ " not in path
-    return path if plain else normalise_path(path.translate(_NO_JOINERS))
+    # The quick way for most paths: only their case is to go. A label begins and ends with no blank there.
+    if path.isascii() and path.isprintable() and not any(blanks in f"~{path}~" for blanks in ("  ", " ~", "~ ")):
+        return path.lower()
+    return normalise_path(path.translate(_NO_JOINERS))
 
 
 def check(label: str) -> str | None:
@@ -114,12 +116,24 @@ def check_written(path: str) -> str | None:
     labels = path.split(SEPARATOR)
     if len(labels) > MAX_LEVELS:
         return f"{len(labels)} levels, {MAX_LEVELS} at most"
-    if path.startswith(_FORMULA):
-        return f"begins with '{path[0]}', which a spreadsheet takes for a formula: put a word before it"
+    if (reason := check_cell(path)) is not None:
+        return reason
     for level, label in enumerate(labels, 1):
         if (reason := _unsafe(label)) is not None:
             return f"level {level} '{shown(label)}': {reason}"
     return None
+
+
+def check_cell(text: str) -> str | None:
+    """Why a text that a person wrote cannot be a cell of a CSV file; None: it can."""
+    if text.startswith(_FORMULA):
+        return f"begins with '{text[0]}', which a spreadsheet takes for a formula: put a word before it"
+    return None
+
+
+def check_about(text: str) -> str | None:
+    """Why a description that a person wrote cannot be taken; None: it can."""
+    return check_cell(text) or _invisible(text)
 
 
 def _unsafe(label: str) -> str | None:
@@ -127,18 +141,27 @@ def _unsafe(label: str) -> str | None:
         return "empty"
     if len(label) > MAX_WRITTEN:
         return f"{len(label)} characters, {MAX_WRITTEN} at most"
-    marks = 0
-    for place, character in enumerate(label):
-        if (hidden := _hidden(character)) is not None and not _joins(label, place):
-            return hidden
-        marks = marks + 1 if unicodedata.category(character)[0] == "M" else 0
-        if marks > _MOST_MARKS:
-            return "holds a stack of combining marks"
-    if neutral(label) != label:
+    if (reason := _invisible(label)) is not None:
+        return reason
+    if ("<" in label or "[" in label) and neutral(label) != label:
         return "holds a token that models' chat templates obey"
     if _TAG.search(label):
         return "holds markup"
     return "holds a code fence" if _FENCE in label else None
+
+
+def _invisible(text: str) -> str | None:
+    """What of a text is invisible, or covers other text; None: nothing."""
+    if text.isascii() and text.isprintable():
+        return None
+    marks = 0
+    for place, character in enumerate(text):
+        if (hidden := _hidden(character)) is not None and not _joins(text, place):
+            return hidden
+        marks = marks + 1 if unicodedata.category(character)[0] == "M" else 0
+        if marks > _MOST_MARKS:
+            return "holds a stack of combining marks"
+    return None
 
 
 def _joins(label: str, place: int) -> bool:

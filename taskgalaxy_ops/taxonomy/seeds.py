@@ -132,6 +132,8 @@ def _checked(entries: Iterable[Entry]) -> tuple[dict[str, Entry], list[str]]:
                 for name, text in (("", path), ("asked_as: ", entry.asked_as), ("successor: ", entry.successor))
                 if text is not None and (reason := labels.check_written(text)) is not None
             ]
+            if entry.about and (reason := labels.check_about(entry.about)) is not None:
+                reasons.append(f"what '{labels.shown(path)}' asks: {reason}")
             if entry.problem:
                 problems.append(f"{entry.where}: {entry.problem}")
             elif reasons:
@@ -195,7 +197,8 @@ def _no_task_types(before: Iterable[Node], after: Iterable[Node], seen: Mapping[
         for one in groups
         if live[one] not in leaves
     ]
-    divided = (node.path for node in live_leaves(before) if node.path in live.values() and node.path not in leaves)
+    there = set(live.values()) - leaves
+    divided = (node.path for node in live_leaves(before) if node.path in there)
     return notes + [f"'{path}' was a task type; with nodes below it, it is a group" for path in divided]
 
 

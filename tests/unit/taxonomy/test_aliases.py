@@ -164,6 +164,13 @@ def test_a_branch_of_pointers_stays_behind_as_a_whole():
     assert after.became("ocr~signs~road signs") == "art~signs~road signs"
 
 
+def test_a_pointer_keeps_its_successor_where_its_place_is_taken():
+    base = version_of("a~x", "b~x", "b~y", "c~z")
+    away = aliases.move(base.retire("b~x"), "a~x", "c")
+    after = aliases.merge(away, ["a"], "b")
+    assert after.became("a~x") == "c~x"
+
+
 REFUSED = {
     "not there": (lambda: aliases.rename(BASE, "ocr~gone", "x"), "'ocr~gone' is not there"),
     "retired": (lambda: aliases.rename(BASE.retire("count"), "count", "x"), "'count' is retired"),

@@ -172,6 +172,11 @@ def test_a_thousand_captions_of_people_are_taken_as_they_are_spelled(tmp_path):
     assert sum(check(normalise(text)) is not None for text in captions.values()) > 100, "a model may not propose them"
 
 
+@given(text=st.text(alphabet=" ~aZ-'\t\u2019\u00a0é", max_size=12))
+def test_the_identity_is_that_of_the_normal_form(text):
+    assert labels.identity(text) == labels.normalise_path(text)
+
+
 @pytest.mark.parametrize("text", SCRIPTS)
 def test_every_script_is_taken(text):
     assert labels.check_written(labels.as_written(text)) is None
@@ -222,6 +227,8 @@ def test_all_problems_are_told_at_once(tmp_path, form):
         ("x.json", "", "is to be there"),
         ("x.json", "[" * 5000, "no JSON|nested too deep"),
         ("x.json", '[{"path": "a", "asked_as": "<b>"}]', "asked_as: level 1 '<b>': holds markup"),
+        ("x.csv", 'path,about\na,fine\nb,"=HYPERLINK(1)"\n', "line 3: what 'b' asks: begins with '='"),
+        ("x.yaml", 'a: "bell\\a"\n', "line 1: what 'a' asks: holds the control character U+0007"),
         ("x.labels", "", "it holds no label"),
         ("x.yaml", "a: [", "line 1 is not YAML"),
     ],
