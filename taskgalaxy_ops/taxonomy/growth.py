@@ -8,21 +8,18 @@ answered, in the order of paths, so that the same replies give the same version 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
-
-import numpy as np
-from numpy.typing import NDArray
 
 from taskgalaxy_ops.errors import TaxonomyError
 from taskgalaxy_ops.hashing import sha256_hex
 from taskgalaxy_ops.records import LabelReject, Node, Reason, TaskTypePath
 from taskgalaxy_ops.taxonomy import labels
+from taskgalaxy_ops.taxonomy.neighbours import Candidate, Embed, Neighbours
 from taskgalaxy_ops.taxonomy.version import LIVE, live_leaves
 
 Kind = Literal["level1", "level2", "level3"]
-Embed = Callable[[list[str]], NDArray[Any]]
 
 _KINDS: dict[int, Kind] = {1: "level2", 2: "level3"}  # by the level of the node that is expanded
 
@@ -35,12 +32,6 @@ class Expansion:
     path: TaskTypePath  # the node that is expanded; empty for level1
     existing: tuple[str, ...]  # names of its children, sorted; retired ones too, so that they do not come again
     round: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Candidate:
-    path: TaskTypePath
-    parent: TaskTypePath
 
 
 def expansions(nodes: Iterable[Node], round: int) -> list[Expansion]:
@@ -96,7 +87,7 @@ def admit(
     """
     known = {node.path: node for node in nodes}
     rejects: list[LabelReject] = []
-    candidates: list[_Candidate] = []
+    candidates: list[Candidate] = []
     names = {labels.name(path): path for path in sorted(known)}
     for path, raw, expansion in _in_order(proposals):
         _require_live(expansion.path, known)
@@ -107,20 +98,18 @@ def admit(
         elif label in names:
             rejects.append(LabelReject(path, Reason.DUPLICATE_LABEL, names[label]))
         else:
-            candidates.append(_Candidate(path, expansion.path))
+            candidates.append(Candidate(path, expansion.path))
     if not candidates:
         return [], rejects
-    neighbours = _Neighbours(known.values(), candidates, embed)
+    neighbours = Neighbours(known.values(), candidates, embed, near_duplicate)
     admitted: list[Node] = []
     for place, candidate in enumerate(candidates):
         label = labels.name(candidate.path)
         if label in names:  # a candidate of this name was admitted before in this loop
             rejects.append(LabelReject(candidate.path, Reason.DUPLICATE_LABEL, names[label]))
             continue
-        neighbour, similarity = neighbours.nearest(place)
-        if neighbour is not None and similarity >= near_duplicate:
-            reason, detail = Reason.NEAR_DUPLICATE_LABEL, neighbour
-            rejects.append(LabelReject(candidate.path, reason, detail, similarity))
+        if near := neighbours.nearest(place):
+            rejects.append(LabelReject(candidate.path, Reason.NEAR_DUPLICATE_LABEL, *near))
         else:
             neighbours.admit(place)
             names[label] = candidate.path
@@ -164,80 +153,3 @@ def _require_live(path: TaskTypePath, known: Mapping[TaskTypePath, Node]) -> Non
             f"children were proposed for '{labels.shown(path)}', which is {state} in this version.\n"
             "  Admit a round against the version that it was asked for."
         )
-
-
-class _Neighbours:
-    """The live leaves and the siblings that a candidate is compared with, and the candidates admitted so far.
-
-    A candidate is not compared with its ancestors, because their names are part of its text. If its parent is a leaf (a
-    task type until now), the candidate is compared with the parent as if it were the parent's sibling: a child that
-    only says the same as its parent in other words must not replace it.
-    """
-
-    def __init__(self, nodes: Iterable[Node], candidates: Sequence[_Candidate], embed: Embed) -> None:
-        known = list(nodes)
-        self._candidates = candidates
-        leaves = {node.path for node in live_leaves(known)}
-        parents = {candidate.parent for candidate in candidates}
-        self._paths = sorted(
-            node.path
-            for node in known
-            if node.path in leaves or (node.status == LIVE and labels.parent(node.path) in parents)
-        )
-        self._first = len(self._paths)  # index of the first candidate
-        self._leaf_parent = [c.parent if c.parent in leaves else None for c in candidates]
-        beside = [
-            labels.join(labels.parent(candidate.parent), labels.name(candidate.path))
-            for candidate, leaf in zip(candidates, self._leaf_parent, strict=True)
-            if leaf is not None
-        ]
-        self._paths += [candidate.path for candidate in candidates]
-        self._vectors = _unit_rows(embed, [*self._paths, *beside])
-        of_leaf = (place for place, leaf in enumerate(self._leaf_parent) if leaf is not None)
-        self._beside = dict(zip(of_leaf, self._vectors[len(self._paths) :], strict=True))
-        self._vectors = self._vectors[: len(self._paths)]
-        self._open = np.array([place < self._first and path in leaves for place, path in enumerate(self._paths)], bool)
-        self._parents = np.array([labels.parent(path) for path in self._paths], object)
-        self._places = {path: place for place, path in enumerate(self._paths)}
-
-    def nearest(self, place: int) -> tuple[TaskTypePath | None, float]:
-        """The nearest path that candidate ``place`` is compared with, and their cosine, rounded to six decimals.
-
-        (None, -inf) if it is compared with nothing.
-        """
-        candidate = self._candidates[place]
-        comparable = self._open.copy()
-        comparable[: self._first] |= self._parents[: self._first] == candidate.parent
-        for above in labels.ancestors(candidate.path):
-            if above in self._places:
-                comparable[self._places[above]] = False
-        cosines = np.where(comparable, self._vectors @ self._vectors[self._first + place], -np.inf)
-        if (leaf := self._leaf_parent[place]) is not None:
-            cosines[self._places[leaf]] = self._vectors[self._places[leaf]] @ self._beside[place]
-        # Rounded, because a library's order of summation changes the last digits: such ties are decided by path.
-        cosines = np.round(cosines, 6)
-        best = float(cosines.max())
-        if best == -np.inf:
-            return None, best
-        return min(self._paths[i] for i in np.flatnonzero(cosines == best)), best
-
-    def admit(self, place: int) -> None:
-        """Let later candidates be compared with this one, too."""
-        self._open[self._first + place] = True
-
-
-def _unit_rows(embed: Embed, paths: list[TaskTypePath]) -> NDArray[np.float64]:
-    """A vector of length 1 for each path, (n, d); a path that occurs several times is embedded once.
-
-    Raises ValueError for vectors of the wrong shape, or not finite.
-    """
-    distinct = list(dict.fromkeys(paths))
-    vectors = np.asarray(embed(distinct), np.float64)
-    if vectors.ndim != 2 or len(vectors) != len(distinct) or not np.isfinite(vectors).all():
-        raise ValueError(
-            f"{len(distinct)} labels were embedded as an array of shape {vectors.shape}, or one not finite"
-        )
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    unit: NDArray[np.float64] = vectors / np.where(lengths == 0, 1, lengths)
-    rows = {path: row for row, path in enumerate(distinct)}
-    return unit[[rows[path] for path in paths]]

@@ -14,6 +14,7 @@ from taskgalaxy_ops.records import LabelReject, Node, Reason
 from taskgalaxy_ops.simulator.expansion import COUNT, label_kinds, propose, vocabulary
 from taskgalaxy_ops.taxonomy import Expansion, admit, check, children, expansions, live_leaves, load_seeds, normalise
 from taskgalaxy_ops.taxonomy import labels as label_tools
+from taskgalaxy_ops.taxonomy import neighbours
 
 SEEDS = load_seeds()
 
@@ -327,6 +328,29 @@ def test_admission_is_that_of_the_definition_in_any_order_of_replies(proposals, 
     assert admit(shuffled, turned, Space(near), 0.9, None) == (added, rejects)
     names = Counter(label_tools.name(node.path) for node in [*NODES, *added])
     assert max(names.values()) == 1
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.tuples(PARENTS, st.integers(0, 14)), max_size=40), st.integers(0, 2**32 - 1))
+def test_admission_block_by_block_is_that_of_the_definition(proposals, seed):
+    """Vectors so crowded that most are near some other, in blocks and tiles of a few; labels repeat."""
+    asked = [(below(path) if path else ROOT, f"l{number}") for path, number in proposals]
+
+    class Narrow(Space):
+        def axis(self, label):
+            return np.random.default_rng([seed, zlib.crc32(label.encode())]).normal(size=3)
+
+        def vector(self, label):
+            vector = super().vector(label)
+            return vector / np.linalg.norm(vector)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(neighbours, "BLOCK", 3)
+        patch.setattr(neighbours, "TILE", 2)
+        added, rejects = admit(asked, NODES, Narrow(), 0.8, None)
+    expected, refused = naive(asked, NODES, Narrow(), 0.8)
+    assert [node.path for node in added] == expected
+    assert sorted((r.path, str(r.reason), r.detail) for r in rejects) == refused
 
 
 def test_a_second_round_of_the_same_proposals_adds_nothing():
