@@ -8,20 +8,22 @@ answered, in the order of paths, so that the same replies give the same version 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from taskgalaxy_ops.errors import TaxonomyError
 from taskgalaxy_ops.hashing import sha256_hex
 from taskgalaxy_ops.records import LabelReject, Node, Reason, TaskTypePath
 from taskgalaxy_ops.taxonomy import labels
-from taskgalaxy_ops.taxonomy.neighbours import Candidate, Embed, Neighbours
+from taskgalaxy_ops.taxonomy.neighbours import Candidate, Embed, Neighbours, nearest_elsewhere
+from taskgalaxy_ops.taxonomy.rules import Rules, TaxonomyWords
 from taskgalaxy_ops.taxonomy.version import LIVE, live_leaves
 
 Kind = Literal["level1", "level2", "level3"]
 
 _KINDS: dict[int, Kind] = {1: "level2", 2: "level3"}  # by the level of the node that is expanded
+_DEPTH: dict[Kind, int] = {"level1": 0, "level2": 1, "level3": 2}  # the level of the node that is expanded
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +34,26 @@ class Expansion:
     path: TaskTypePath  # the node that is expanded; empty for level1
     existing: tuple[str, ...]  # names of its children, sorted; retired ones too, so that they do not come again
     round: int
+    cousins: tuple[str, ...] = ()  # names of near nodes of other branches, the nearest first
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How an expansion goes on from round to round, breadth first."""
+
+    children: int  # labels asked for in one request
+    widths: tuple[int, int, int] | None = None  # the most children of the root, and of a node of levels 1 and 2
+    novelty: float = 0.0  # share of the labels last asked for that must have become nodes, to ask again
+
+    def count(self, expansion: Expansion) -> int:
+        """How many labels to ask for; 0: the node has as many as it may."""
+        if self.widths is None:
+            return self.children
+        return max(0, min(self.children, self.widths[_DEPTH[expansion.kind]] - len(expansion.existing)))
+
+    def wanted(self, expansions: Iterable[Expansion], novelty: Mapping[TaskTypePath, float]) -> list[Expansion]:
+        """Those to ask. novelty: by path, the share of the labels last asked for that became nodes."""
+        return [one for one in expansions if self.count(one) and novelty.get(one.path, 1.0) >= self.novelty]
 
 
 def expansions(nodes: Iterable[Node], round: int) -> list[Expansion]:
@@ -50,6 +72,37 @@ def expansions(nodes: Iterable[Node], round: int) -> list[Expansion]:
         if node.status == LIVE and node.level in _KINDS and (node.path not in leaves or node.origin == "expand"):
             wanted.append((_KINDS[node.level], node.path))
     return [Expansion(kind, path, tuple(sorted(children_of.get(path, ()))), round) for kind, path in wanted]
+
+
+def emptiest(wanted: Sequence[Expansion], most: int) -> list[Expansion]:
+    """The ``most`` of these with the fewest children, of equals the highest level first, in the order given.
+
+    Among equals a hash of the path decides: the alphabet would grow what begins with an a.
+    """
+    if len(wanted) <= most:
+        return list(wanted)
+    ranked = sorted(wanted, key=lambda one: (len(one.existing), _DEPTH[one.kind], sha256_hex(one.path.encode())))
+    chosen = {one.path for one in ranked[:most]}
+    return [one for one in wanted if one.path in chosen]
+
+
+def with_cousins(wanted: Sequence[Expansion], nodes: Iterable[Node], embed: Embed, most: int) -> list[Expansion]:
+    """The same requests, each with the names of the ``most`` live nodes of other branches that its node is nearest to.
+
+    They are of the level that is asked for, so that they may be what the teacher would say. First-level requests have
+    none.
+    """
+    of_level: dict[int, list[TaskTypePath]] = {}
+    for node in sorted(nodes, key=lambda node: node.path):
+        if node.status == LIVE:
+            of_level.setdefault(node.level, []).append(node.path)
+    found: dict[TaskTypePath, tuple[str, ...]] = {}
+    for kind, depth in _DEPTH.items():
+        asked = [one.path for one in wanted if one.kind == kind]
+        others = of_level.get(depth + 1, [])
+        if depth and asked and others:
+            found |= nearest_elsewhere(asked, others, embed, most)
+    return [replace(one, cousins=found.get(one.path, ())) for one in wanted]
 
 
 def children(expansion: Expansion, reply: Mapping[str, Any]) -> list[str]:
@@ -73,13 +126,15 @@ def admit(
     embed: Embed,
     near_duplicate: float,
     max_new: int | None,
+    rules: Rules | None = None,
 ) -> tuple[list[Node], list[LabelReject]]:
     """The new nodes (origin "expand") and the rejects of one round, each in the order of paths.
 
     embed: encodes n distinct paths (their ``labels.label_text``) as vectors (n, d); called at most once.
     near_duplicate: the cosine from which a proposal counts as the same as a live leaf, a live sibling or a node that
     was admitted before it. max_new: the most new nodes; every parent gets its first child before any gets its second,
-    and the rest is rejected as over the cap.
+    and the rest is rejected as over the cap. rules: what labels may not say, and which words say the same; None: only
+    labels that are spelt alike are the same, and all may be said.
 
     Each proposal becomes one node or one reject. A name may be used once in a version, because it distinguishes task
     types. A node that gets children is no longer a leaf. Raises TaxonomyError for a proposal below a node that does not
@@ -88,15 +143,20 @@ def admit(
     known = {node.path: node for node in nodes}
     rejects: list[LabelReject] = []
     candidates: list[Candidate] = []
-    names = {labels.name(path): path for path in sorted(known)}
+    taken = _Taken(known, rules)
+    written = TaxonomyWords(labels.name(path) for path in known)
     for path, raw, expansion in _in_order(proposals):
         _require_live(expansion.path, known)
         label = labels.normalise(raw)
         if (problem := labels.check(label)) is not None:
             shown = labels.join(expansion.path, labels.shown(raw))
             rejects.append(LabelReject(shown, Reason.NOT_A_LABEL, problem))
-        elif label in names:
-            rejects.append(LabelReject(path, Reason.DUPLICATE_LABEL, names[label]))
+        elif twin := taken.spelt(label):
+            rejects.append(LabelReject(path, Reason.DUPLICATE_LABEL, twin))
+        elif rules and (broken := rules.broken(label, raw, labels.name(expansion.path), written)):
+            rejects.append(LabelReject(path, Reason.BY_RULE, broken))
+        elif twin := taken.said(label):
+            rejects.append(LabelReject(path, Reason.NEAR_DUPLICATE_LABEL, twin))
         else:
             candidates.append(Candidate(path, expansion.path))
     if not candidates:
@@ -105,18 +165,45 @@ def admit(
     admitted: list[Node] = []
     for place, candidate in enumerate(candidates):
         label = labels.name(candidate.path)
-        if label in names:  # a candidate of this name was admitted before in this loop
-            rejects.append(LabelReject(candidate.path, Reason.DUPLICATE_LABEL, names[label]))
-            continue
-        if near := neighbours.nearest(place):
+        # A candidate that was admitted before in this loop may have the label, or its words.
+        if twin := taken.spelt(label):
+            rejects.append(LabelReject(candidate.path, Reason.DUPLICATE_LABEL, twin))
+        elif twin := taken.said(label):
+            rejects.append(LabelReject(candidate.path, Reason.NEAR_DUPLICATE_LABEL, twin))
+        elif near := neighbours.nearest(place):
             rejects.append(LabelReject(candidate.path, Reason.NEAR_DUPLICATE_LABEL, *near))
         else:
             neighbours.admit(place)
-            names[label] = candidate.path
+            taken.add(candidate.path)
             admitted.append(Node(candidate.path, labels.level(candidate.path), "expand", LIVE))
     admitted, over = _capped(admitted, max_new)
     rejects += [LabelReject(node.path, Reason.OVER_CAP, f"{max_new} new nodes at most") for node in over]
     return admitted, sorted(rejects, key=lambda reject: (reject.path, reject.reason, reject.detail))
+
+
+class _Taken:
+    """The labels that a version has, by their spelling, and by what they say where there are rules for that."""
+
+    def __init__(self, paths: Iterable[TaskTypePath], rules: Rules | None) -> None:
+        self._rules = rules
+        self._spelt: dict[str, TaskTypePath] = {}
+        self._said: dict[str, TaskTypePath] = {}
+        for path in sorted(paths):
+            self.add(path)
+
+    def add(self, path: TaskTypePath) -> None:
+        label = labels.name(path)
+        self._spelt[label] = path
+        if self._rules:
+            self._said.setdefault(self._rules.wording(label), path)
+
+    def spelt(self, label: str) -> TaskTypePath | None:
+        """The path with this label, if there is one."""
+        return self._spelt.get(label)
+
+    def said(self, label: str) -> TaskTypePath | None:
+        """The first path whose label says the same in the same words, if there is one."""
+        return self._said.get(self._rules.wording(label)) if self._rules else None
 
 
 def _capped(admitted: list[Node], max_new: int | None) -> tuple[list[Node], list[Node]]:

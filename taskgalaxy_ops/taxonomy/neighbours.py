@@ -132,9 +132,9 @@ class Neighbours:
             for row in np.flatnonzero(product.max(axis=1) >= low):
                 self._hits[start + int(row)].append(self._open[at + np.flatnonzero(product[row] >= low)])
         product = block @ block.T
-        for row in range(1, len(block)):
-            before = np.flatnonzero(product[row, :row] >= low)
-            self._hits[start + row].append(self._first + start + before)
+        for later in range(1, len(block)):
+            before = np.flatnonzero(product[later, :later] >= low)
+            self._hits[start + later].append(self._first + start + before)
 
     def _cosines(self, places: Sequence[int], row: int) -> NDArray[np.float64]:
         # Rounded, because a library's order of summation changes the last digits: such ties are decided by path.
@@ -147,6 +147,27 @@ class Neighbours:
         """The vectors of these rows at length 1 (n, d)."""
         unit: NDArray[np.float64] = self._raw[rows].astype(np.float64) / self._lengths[rows, None]
         return unit
+
+
+def nearest_elsewhere(
+    paths: Sequence[TaskTypePath], others: Sequence[TaskTypePath], embed: Embed, most: int
+) -> dict[TaskTypePath, tuple[str, ...]]:
+    """For each path the names of the ``most`` others nearest to it that do not lie below it, the nearest first.
+
+    Of equally near ones (to four decimals) the first by path comes first. embed: called once.
+    """
+    vectors, rows = _rows(embed, [*paths, *others])
+    unit = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    own, theirs = unit[rows[: len(paths)]], unit[rows[len(paths) :]]
+    above = np.array([labels.parent(path) for path in others], object)
+    found: dict[TaskTypePath, tuple[str, ...]] = {}
+    for start in range(0, len(paths), BLOCK):
+        cosines = np.round(own[start : start + BLOCK] @ theirs.T, 4)
+        for path, row in zip(paths[start : start + BLOCK], cosines, strict=True):
+            row[above == path] = -np.inf
+            ranked = sorted(np.argsort(-row, kind="stable")[:most].tolist(), key=lambda i: (-row[i], others[i]))
+            found[path] = tuple(labels.name(others[i]) for i in ranked if row[i] > -np.inf)
+    return found
 
 
 def _rows(embed: Embed, paths: list[TaskTypePath]) -> tuple[NDArray[Any], _Places]:

@@ -12,9 +12,18 @@ from hypothesis import strategies as st
 from taskgalaxy_ops.errors import TaxonomyError
 from taskgalaxy_ops.records import LabelReject, Node, Reason
 from taskgalaxy_ops.simulator.expansion import COUNT, label_kinds, propose, vocabulary
-from taskgalaxy_ops.taxonomy import Expansion, admit, check, children, expansions, live_leaves, load_seeds, normalise
+from taskgalaxy_ops.taxonomy import (
+    Expansion,
+    admit,
+    check,
+    children,
+    expansions,
+    live_leaves,
+    load_seeds,
+    neighbours,
+    normalise,
+)
 from taskgalaxy_ops.taxonomy import labels as label_tools
-from taskgalaxy_ops.taxonomy import neighbours
 
 SEEDS = load_seeds()
 
