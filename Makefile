@@ -7,7 +7,7 @@ unexport PYTHONDONTWRITEBYTECODE
 PIP := $(RUN) -m pip --disable-pip-version-check
 FLAGS := $(if $(SOURCE),--source "$(SOURCE)") $(if $(SETTINGS),--settings "$(SETTINGS)")
 
-.PHONY: help demo study bench bench-engine bench-gateway bench-ingest bench-matching bench-scale bench-peers test fuzz chaos test-cluster test-trainers test-vllm browser check up down clean
+.PHONY: help demo study bench bench-engine bench-gateway bench-ingest bench-matching bench-scale bench-taxonomy bench-peers test fuzz chaos test-cluster test-trainers test-vllm browser check up down clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -120,6 +120,9 @@ bench-matching: $(VENV)/.dev  ## embed and match against what the machine can do
 
 bench-scale: $(VENV)/.demo  ## what a shard costs, 256 writers simulated, and docs/scale.md's tables from both
 	@$(RUN) -m benchmarks.scale
+
+bench-taxonomy: $(VENV)/.demo  ## growing to the paper's 19,227 task types: calls, near-duplicates, 15 minutes; FIGURES="dedup near_duplicates leaves" chooses
+	@$(RUN) -m benchmarks.taxonomy $(FIGURES)
 
 # The gateway's peers pin what contradicts us and each other: a venv each. All that they take is listed: no resolving.
 PEERS := build/peers

@@ -74,7 +74,7 @@ def _last(with_last: Callable[[str, str], str | None]) -> Callable[[str], str | 
 
 
 def _swapped(words: dict[str, str]) -> Callable[[str], str | None]:
-    pattern = re.compile(rf"\b({'|'.join(words)})")
+    pattern = re.compile(rf"\b({'|'.join(words)})(?=s?\b)")
 
     def rule(label: str) -> str | None:
         return pattern.sub(lambda found: words[found[1]], label, count=1)
@@ -82,7 +82,9 @@ def _swapped(words: dict[str, str]) -> Callable[[str], str | None]:
     return rule
 
 
-def _plural(label: str) -> str:
+def _plural(label: str) -> str | None:
+    if label.endswith(("ss", "is")):
+        return None
     return label[:-1] if label.endswith("s") else f"{label}s"
 
 

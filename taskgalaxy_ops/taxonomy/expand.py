@@ -138,7 +138,8 @@ class _Rounds:
         )
         self._label_rules = load_rules(rules.rules)
         self._novelty: dict[TaskTypePath, float] = {}  # by node, the share of the labels last asked for that were new
-        self._number, self._requests, self._began = 0, 0, time.monotonic()
+        self._number, self._began = 0, time.monotonic()
+        self._new_each = _FIRST_GUESS * self._plan.children  # nodes that a request of the last round brought
         self.nodes = list(base.nodes)
         self.vectors = _LabelVectors(workspace, progress)
         self.result = ExpandResult(base.number, usage=usage)
@@ -173,7 +174,7 @@ class _Rounds:
         added, rejects = admit(proposals, self.nodes, self.vectors, rules.near_duplicate, left, self._label_rules)
         new = Counter(parent(node.path) for node in added)
         self._novelty |= {one.path: new[one.path] / self._plan.count(one) for one in wanted}
-        self._requests += len(wanted)
+        self._new_each = len(added) / len(wanted)
         self.nodes += added
         self.result.added += added
         self.result.rejects += rejects
@@ -182,9 +183,8 @@ class _Rounds:
         return bool(added) or (self._plan.novelty > 0 and len(wanted) < len(still_open))
 
     def _requests_for(self, lacking: int) -> int:
-        """How many requests bring about that many task types, by what those before brought."""
-        new = len(self.result.added) / self._requests if self._requests else _FIRST_GUESS * self._plan.children
-        return math.ceil(lacking / max(1.0, new - 1))  # a task type that gets children is none any more
+        """How many requests bring about that many task types, by what those of the last round brought."""
+        return math.ceil(lacking / max(1.0, self._new_each - 1))  # a task type that gets children is none any more
 
     def _tell(self, requests: int, proposals: int, added: int, rejects: Sequence[LabelReject]) -> None:
         why = ", ".join(f"{number:,} {reason}" for reason, number in Counter(r.reason for r in rejects).most_common())
