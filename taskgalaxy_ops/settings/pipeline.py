@@ -106,7 +106,7 @@ class TaxonomySettings(Strict):
         0.25,
         ge=0,
         le=1,
-        description="share of the labels last asked for below a node that must have become nodes, "
+        description="share of the last labels proposed below a node that must have become nodes, "
         "for an expansion to ask there again",
         exclude_if=lambda share: share == 0.25,
     )

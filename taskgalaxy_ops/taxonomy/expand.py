@@ -137,7 +137,7 @@ class _Rounds:
             workspace.prompts["expand"] + (_OF_COUSINS if rules.cousins else ""), workspace.settings.teacher
         )
         self._label_rules = load_rules(rules.rules)
-        self._novelty: dict[TaskTypePath, float] = {}  # by node, the share of the labels last asked for that were new
+        self._novelty: dict[TaskTypePath, float] = {}  # by node, the share of its last proposals that became nodes
         self._number, self._began = 0, time.monotonic()
         self._new_each = _FIRST_GUESS * self._plan.children  # nodes that a request of the last round brought
         self.nodes = list(base.nodes)
@@ -172,8 +172,8 @@ class _Rounds:
             for label in children(one, answers[unit.key].value or {})
         ]
         added, rejects = admit(proposals, self.nodes, self.vectors, rules.near_duplicate, left, self._label_rules)
-        new = Counter(parent(node.path) for node in added)
-        self._novelty |= {one.path: new[one.path] / self._plan.count(one) for one in wanted}
+        new, said = Counter(parent(node.path) for node in added), Counter(one.path for one, _ in proposals)
+        self._novelty |= {one.path: new[one.path] / said[one.path] if said[one.path] else 0.0 for one in wanted}
         self._new_each = len(added) / len(wanted)
         self.nodes += added
         self.result.added += added

@@ -43,7 +43,7 @@ class Plan:
 
     children: int  # labels asked for in one request
     widths: tuple[int, int, int] | None = None  # the most children of the root, and of a node of levels 1 and 2
-    novelty: float = 0.0  # share of the labels last asked for that must have become nodes, to ask again
+    novelty: float = 0.0  # share of a node's last proposals that must have become nodes, to ask there again
 
     def count(self, expansion: Expansion) -> int:
         """How many labels to ask for; 0: the node has as many as it may."""
@@ -52,7 +52,7 @@ class Plan:
         return max(0, min(self.children, self.widths[_DEPTH[expansion.kind]] - len(expansion.existing)))
 
     def wanted(self, expansions: Iterable[Expansion], novelty: Mapping[TaskTypePath, float]) -> list[Expansion]:
-        """Those to ask. novelty: by path, the share of the labels last asked for that became nodes."""
+        """Those to ask. novelty: by path, the share of its last proposals that became nodes; 0 where there were none."""
         return [one for one in expansions if self.count(one) and novelty.get(one.path, 1.0) >= self.novelty]
 
 
