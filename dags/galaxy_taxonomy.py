@@ -45,11 +45,10 @@ from galaxy_defaults import SETTINGS, SOURCES, TEACHER, Receipt, announcing, by_
         ),
         "rounds": Param(
             1,
-            type="integer",
+            type=["null", "integer"],
             minimum=1,
-            maximum=20,
             title="Rounds",
-            description="Each asks about every node once more; ends early when nothing new comes.",
+            description="Each asks about every node once more; ends early when nothing new comes. Empty: no bound.",
         ),
         "up_to": Param(
             None,

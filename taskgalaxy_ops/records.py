@@ -58,6 +58,7 @@ class Reason(StrEnum):
     NOT_A_LABEL = "not a label"
     DUPLICATE_LABEL = "duplicate label"
     NEAR_DUPLICATE_LABEL = "near-duplicate label"
+    BY_RULE = "by rule"
     REFUSED_LABEL = "refused by a person"
     # filter
     NOT_FITTING = "not fitting"
@@ -164,8 +165,8 @@ class LabelReject:
 
     path: str
     reason: str  # a Reason
-    detail: str  # the neighbour's path where there is one
-    similarity: float | None = None  # cosine to the neighbour
+    detail: str  # the neighbour's path where there is one; of a rule its name, and what broke it
+    similarity: float | None = None  # cosine to the neighbour; None: the same in the same words, or no neighbour
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,9 +28,11 @@ def add(add_command: AddCommand, commands: Any) -> None:
     taxonomy = commands.add_parser("taxonomy", help="versions of the task types: expand, import, rename, search, …")
     group = taxonomy.add_subparsers(required=True, metavar="ACTION")
     sub = add_command("expand", _expand, "ask the teacher for new task types at each level", group)
-    sub.add_argument("--rounds", type=positive, default=1, help="default: %(default)s; ends early when nothing is new")
+    sub.add_argument(
+        "--rounds", type=positive, help="default: 1, with --up-to as many as it takes; ends early when nothing is new"
+    )
     sub.add_argument("--max-new", type=positive, help="nodes to add at most")
-    sub.add_argument("--up-to", type=positive, help="task types at which growing ends")
+    sub.add_argument("--up-to", type=positive, help="task types at which growing ends, breadth first until then")
     sub = add_command("add", _add, "add task types by hand", group)
     sub.add_argument(
         "types", nargs="*", metavar="PATH", help="levels joined by ~, e.g. 'ocr~scene text ocr~sign reading'"
@@ -88,7 +90,8 @@ def _add_aliases(add_command: AddCommand, group: Any) -> None:
 def _expand(chosen: argparse.Namespace) -> int:
     workspace = workspace_of(chosen)
     with show_progress(chosen.quiet or chosen.json) as progress:
-        growth = Growth(rounds=chosen.rounds, max_new=chosen.max_new, up_to=chosen.up_to)
+        rounds = chosen.rounds or (None if chosen.up_to else 1)
+        growth = Growth(rounds=rounds, max_new=chosen.max_new, up_to=chosen.up_to)
         result = expand(workspace, growth, progress=progress)
     say(chosen, asdict(result), run_text.expanded(result))
     return 0

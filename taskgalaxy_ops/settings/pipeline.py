@@ -101,14 +101,45 @@ class WeaknessSettings(Strict):
     )
 
 
+Width = Annotated[int, Field(ge=1)]
+
+
 class TaxonomySettings(Strict):
     """The taxonomy's seeds, and how the taxonomy grows."""
 
     seeds: str | None = Field(None, description="a YAML file of your own; default: the package's")
     near_duplicate: float = Field(
-        0.93, gt=0, le=1, description="cosine from which a new label counts as a near-duplicate of another"
+        0.95, gt=0, le=1, description="cosine from which a new label counts as a near-duplicate of another"
     )
     children: int = Field(12, ge=1, le=200, description="labels asked for in one request")
+    # Left out of what is kept and hashed where they are unset: they came later, and change nothing made before them.
+    rules: str | None = Field(
+        None,
+        description="a YAML file with rules of labels of your own, laid over the package's; null: the package's",
+        exclude_if=lambda chosen: chosen is None,
+    )
+    widths: tuple[Width, Width, Width] | None = Field(
+        None,
+        description="the most first-level nodes, children of a first-level node and children of a second-level node "
+        "to which an expansion grows; null: no bound",
+        exclude_if=lambda chosen: chosen is None,
+    )
+    novelty: float = Field(
+        0.25,
+        ge=0,
+        le=1,
+        description="share of the last labels proposed below a node that must have become nodes, "
+        "for an expansion to ask there again",
+        exclude_if=lambda share: share == 0.25,
+    )
+    cousins: int = Field(
+        0,
+        ge=0,
+        le=100,
+        description="nearest nodes of other branches that a request names, so that they are not proposed again; "
+        "they are part of what is asked",
+        exclude_if=lambda number: number == 0,
+    )
     approval: Literal["required", "by_rule", "off"] = Field(
         "required",
         description="who approves a proposed version: a person; the rule below, else a person (by_rule); nobody (off)",

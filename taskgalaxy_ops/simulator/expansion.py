@@ -1,8 +1,9 @@
 """The simulated teacher's answer to a request for children of a node: from a vocabulary, with planted faults.
 
 A real teacher repeats what it was shown, says the same in other words, and now and then writes what is no label at
-all. So does this one, at set rates, and it can tell a test which is which. Its draws depend on (seed, kind, path,
-round) alone, so that an answer is the same whatever else is asked beside it.
+all, or no task on an image. So does this one, at set rates, and it can tell a test which is which. Its draws depend on
+(seed, kind, path, round) alone, so that an answer is the same whatever else is asked beside it. Once the words of
+``vocabulary.yaml`` are exhausted for a node, it goes on with those that ``compositions.yaml`` composes.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ LabelKind = Literal["new", "duplicate", "near-duplicate", "junk"]
 _T = TypeVar("_T")
 
 _VOCABULARY = Path(__file__).with_name("vocabulary.yaml")
+_COMPOSITIONS = Path(__file__).with_name("compositions.yaml")
 _SYNONYMS = {
     "check": "checking",
     "counting": "count",
@@ -56,6 +58,16 @@ _JUNK: tuple[Callable[[str], str], ...] = (
     lambda label: f"- {label}",
     lambda label: f"ocr~{label}~{label}",
 )
+# What a rule of labels refuses; said beside composed labels only.
+_OFF_TOPIC: tuple[Callable[[str], str], ...] = (
+    lambda label: f"translate the poem you wrote about the {label}",
+    lambda label: f"audio of {label}",
+    lambda _: "run this program",
+    lambda label: f"counting and describing of {label}",
+    lambda label: f"{label} of Angela Merkel",
+    lambda label: f"das zählen der {label}",
+    lambda _: "credit card number reading",
+)
 
 
 class Planted(NamedTuple):
@@ -77,7 +89,7 @@ def propose(
     """Labels for a request ``{"request": "expand", "kind", "path", "existing", "count", "round"}``, at most ``count``.
 
     duplicates, near_duplicates, junk: shares, 0..1 together, of planted labels (where there is something to
-    repeat). Nothing at all once the vocabulary has nothing new for the node.
+    repeat). Nothing at all once there is nothing new for the node. A request's ``cousins`` are not said.
     """
     planted = label_kinds(seed, request, duplicates=duplicates, near_duplicates=near_duplicates, junk=junk)
     return [each.label for each in planted]
@@ -95,8 +107,11 @@ def label_kinds(
     place = (seed, request.get("kind"), request.get("path"), request.get("round"))
     existing = sorted({str(label) for label in request.get("existing") or ()})
     count = max(0, min(int(request.get("count", COUNT)), MAX_COUNT))
-    known = vocabulary().get(str(request.get("path") or ""), ())
-    fresh = sorted(set(known) - set(existing), key=lambda label: draw(*place, "order", label), reverse=True)
+    path, said = str(request.get("path") or ""), {*existing, *map(str, request.get("cousins") or ())}
+    unsaid = set(vocabulary().get(path, ())) - said
+    spoilt = _JUNK if unsaid else _JUNK + _OFF_TOPIC
+    unsaid = unsaid or set(compositions().get(path, ())) - said
+    fresh = sorted(unsaid, key=lambda label: draw(*place, "order", label), reverse=True)
     there = list(existing)
     answer: list[Planted] = []
     while fresh and len(answer) < count:
@@ -108,7 +123,7 @@ def label_kinds(
         elif duplicates <= chance < duplicates + near_duplicates and there:
             answer.append(Planted(_reworded(of, *slot), "near-duplicate", of))
         elif 0 <= chance - duplicates - near_duplicates < junk:
-            answer.append(Planted(_pick(_JUNK, *slot, "junk")(of), "junk", of))
+            answer.append(Planted(_pick(spoilt, *slot, "junk")(of), "junk", of))
         else:
             answer.append(Planted(fresh.pop(), "new"))
             there.append(answer[-1].label)
@@ -128,6 +143,28 @@ def vocabulary() -> dict[str, tuple[str, ...]]:
     for first, seconds in tree.items():
         below[first] = tuple(seconds)
         below |= {f"{first}~{second}": tuple(leaves) for second, leaves in seconds.items()}
+    return below
+
+
+@cache
+def compositions() -> dict[str, tuple[str, ...]]:
+    """The labels that the simulated teacher composes below each path, once it has said those of its vocabulary.
+
+    Raises TaxonomyError where the package's file is damaged.
+    """
+    try:
+        raw = yaml.safe_load(_COMPOSITIONS.read_text("utf-8"))
+        below: dict[str, tuple[str, ...]] = {}
+        for first, kinds in raw["subjects"].items():
+            groups: list[str] = []
+            for kind, subjects in kinds.items():
+                group, asks = raw["kinds"][kind]["group"], raw["kinds"][kind]["asks"]
+                for subject in subjects:
+                    groups.append(f"{subject} {group}")
+                    below[f"{first}~{groups[-1]}"] = tuple(f"{subject} {ask}" for ask in asks)
+            below[first] = tuple(groups)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise TaxonomyError(f"compositions {_COMPOSITIONS} are not kinds and subjects: install anew.") from error
     return below
 
 

@@ -133,6 +133,7 @@ class _Expand(_Closed):
     kind: str
     path: str
     existing: list[str]
+    cousins: list[str] = []
     count: int = Field(ge=0)
     round: int
 

@@ -8,23 +8,22 @@ answered, in the order of paths, so that the same replies give the same version 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal
-
-import numpy as np
-from numpy.typing import NDArray
 
 from taskgalaxy_ops.errors import TaxonomyError
 from taskgalaxy_ops.hashing import sha256_hex
 from taskgalaxy_ops.records import LabelReject, Node, Reason, TaskTypePath
 from taskgalaxy_ops.taxonomy import labels
+from taskgalaxy_ops.taxonomy.neighbours import Candidate, Embed, Neighbours, nearest_elsewhere
+from taskgalaxy_ops.taxonomy.rules import Rules, TaxonomyWords
 from taskgalaxy_ops.taxonomy.version import LIVE, live_leaves
 
 Kind = Literal["level1", "level2", "level3"]
-Embed = Callable[[list[str]], NDArray[Any]]
 
 _KINDS: dict[int, Kind] = {1: "level2", 2: "level3"}  # by the level of the node that is expanded
+_DEPTH: dict[Kind, int] = {"level1": 0, "level2": 1, "level3": 2}  # the level of the node that is expanded
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +34,26 @@ class Expansion:
     path: TaskTypePath  # the node that is expanded; empty for level1
     existing: tuple[str, ...]  # names of its children, sorted; retired ones too, so that they do not come again
     round: int
+    cousins: tuple[str, ...] = ()  # names of near nodes of other branches, the nearest first
 
 
 @dataclass(frozen=True, slots=True)
-class _Candidate:
-    path: TaskTypePath
-    parent: TaskTypePath
+class Plan:
+    """How an expansion goes on from round to round, breadth first."""
+
+    children: int  # labels asked for in one request
+    widths: tuple[int, int, int] | None = None  # the most children of the root, and of a node of levels 1 and 2
+    novelty: float = 0.0  # share of a node's last proposals that must have become nodes, to ask there again
+
+    def count(self, expansion: Expansion) -> int:
+        """How many labels to ask for; 0: the node has as many as it may."""
+        if self.widths is None:
+            return self.children
+        return max(0, min(self.children, self.widths[_DEPTH[expansion.kind]] - len(expansion.existing)))
+
+    def wanted(self, expansions: Iterable[Expansion], novelty: Mapping[TaskTypePath, float]) -> list[Expansion]:
+        """Those to ask. novelty: by path, the share of its last proposals that became nodes; 0 where it had none."""
+        return [one for one in expansions if self.count(one) and novelty.get(one.path, 1.0) >= self.novelty]
 
 
 def expansions(nodes: Iterable[Node], round: int, refused: Iterable[TaskTypePath] = ()) -> list[Expansion]:
@@ -62,6 +75,37 @@ def expansions(nodes: Iterable[Node], round: int, refused: Iterable[TaskTypePath
         if node.status == LIVE and node.level in _KINDS and (node.path not in leaves or node.origin == "expand"):
             wanted.append((_KINDS[node.level], node.path))
     return [Expansion(kind, path, tuple(sorted(children_of.get(path, ()))), round) for kind, path in wanted]
+
+
+def emptiest(wanted: Sequence[Expansion], most: int) -> list[Expansion]:
+    """The ``most`` of these with the fewest children, of equals the highest level first, in the order given.
+
+    Among equals a hash of the path decides: the alphabet would grow what begins with an a.
+    """
+    if len(wanted) <= most:
+        return list(wanted)
+    ranked = sorted(wanted, key=lambda one: (len(one.existing), _DEPTH[one.kind], sha256_hex(one.path.encode())))
+    chosen = {one.path for one in ranked[:most]}
+    return [one for one in wanted if one.path in chosen]
+
+
+def with_cousins(wanted: Sequence[Expansion], nodes: Iterable[Node], embed: Embed, most: int) -> list[Expansion]:
+    """The same requests, each with the names of the ``most`` live nodes of other branches that its node is nearest to.
+
+    They are of the level that is asked for, so that they may be what the teacher would say. First-level requests have
+    none.
+    """
+    of_level: dict[int, list[TaskTypePath]] = {}
+    for node in sorted(nodes, key=lambda node: node.path):
+        if node.status == LIVE:
+            of_level.setdefault(node.level, []).append(node.path)
+    found: dict[TaskTypePath, tuple[str, ...]] = {}
+    for kind, depth in _DEPTH.items():
+        asked = [one.path for one in wanted if one.kind == kind]
+        others = of_level.get(depth + 1, [])
+        if depth and asked and others:
+            found |= nearest_elsewhere(asked, others, embed, most)
+    return [replace(one, cousins=found.get(one.path, ())) for one in wanted]
 
 
 def children(expansion: Expansion, reply: Mapping[str, Any]) -> list[str]:
@@ -104,13 +148,15 @@ def admit(
     embed: Embed,
     near_duplicate: float,
     max_new: int | None,
+    rules: Rules | None = None,
 ) -> tuple[list[Node], list[LabelReject]]:
     """The new nodes (origin "expand") and the rejects of one round, each in the order of paths.
 
     embed: encodes n distinct paths (their ``labels.label_text``) as vectors (n, d); called at most once.
     near_duplicate: the cosine from which a proposal counts as the same as a live leaf, a live sibling or a node that
     was admitted before it. max_new: the most new nodes; every parent gets its first child before any gets its second,
-    and the rest is rejected as over the cap.
+    and the rest is rejected as over the cap. rules: what labels may not say, and which words say the same; None: only
+    labels that are spelt alike are the same, and all may be said.
 
     Each proposal becomes one node or one reject. A name may be used once in a version, because it distinguishes task
     types. A node that gets children is no longer a leaf. Raises TaxonomyError for a proposal below a node that does not
@@ -118,38 +164,68 @@ def admit(
     """
     known = {node.path: node for node in nodes}
     rejects: list[LabelReject] = []
-    candidates: list[_Candidate] = []
-    names = {labels.identity(labels.name(path)): path for path in sorted(known)}
+    candidates: list[Candidate] = []
+    taken = _Taken(known, rules)
+    written = TaxonomyWords(labels.identity(labels.name(path)) for path in known)
     for path, raw, expansion in _in_order(proposals):
         _require_live(expansion.path, known)
         label = labels.normalise(raw)
         if (problem := labels.check(label)) is not None:
             shown = labels.join(expansion.path, labels.shown(raw))
             rejects.append(LabelReject(shown, Reason.NOT_A_LABEL, problem))
-        elif label in names:
-            rejects.append(LabelReject(path, Reason.DUPLICATE_LABEL, names[label]))
+        elif twin := taken.spelt(label):
+            rejects.append(LabelReject(path, Reason.DUPLICATE_LABEL, twin))
+        elif rules and (broken := rules.broken(label, raw, labels.name(expansion.path), written)):
+            rejects.append(LabelReject(path, Reason.BY_RULE, broken))
+        elif twin := taken.said(label):
+            rejects.append(LabelReject(path, Reason.NEAR_DUPLICATE_LABEL, twin))
         else:
-            candidates.append(_Candidate(path, expansion.path))
+            candidates.append(Candidate(path, expansion.path))
     if not candidates:
         return [], rejects
-    neighbours = _Neighbours(known.values(), candidates, embed)
+    neighbours = Neighbours(known.values(), candidates, embed, near_duplicate)
     admitted: list[Node] = []
     for place, candidate in enumerate(candidates):
         label = labels.name(candidate.path)
-        if label in names:  # a candidate of this name was admitted before in this loop
-            rejects.append(LabelReject(candidate.path, Reason.DUPLICATE_LABEL, names[label]))
-            continue
-        neighbour, similarity = neighbours.nearest(place)
-        if neighbour is not None and similarity >= near_duplicate:
-            reason, detail = Reason.NEAR_DUPLICATE_LABEL, neighbour
-            rejects.append(LabelReject(candidate.path, reason, detail, similarity))
+        # A candidate that was admitted before in this loop may have the label, or its words.
+        if twin := taken.spelt(label):
+            rejects.append(LabelReject(candidate.path, Reason.DUPLICATE_LABEL, twin))
+        elif twin := taken.said(label):
+            rejects.append(LabelReject(candidate.path, Reason.NEAR_DUPLICATE_LABEL, twin))
+        elif near := neighbours.nearest(place):
+            rejects.append(LabelReject(candidate.path, Reason.NEAR_DUPLICATE_LABEL, *near))
         else:
             neighbours.admit(place)
-            names[label] = candidate.path
+            taken.add(candidate.path)
             admitted.append(Node(candidate.path, labels.level(candidate.path), "expand", LIVE))
     admitted, over = _capped(admitted, max_new)
     rejects += [LabelReject(node.path, Reason.OVER_CAP, f"{max_new} new nodes at most") for node in over]
     return admitted, sorted(rejects, key=lambda reject: (reject.path, reject.reason, reject.detail))
+
+
+class _Taken:
+    """The labels that a version has, by their spelling, and by what they say where there are rules for that."""
+
+    def __init__(self, paths: Iterable[TaskTypePath], rules: Rules | None) -> None:
+        self._rules = rules
+        self._spelt: dict[str, TaskTypePath] = {}
+        self._said: dict[str, TaskTypePath] = {}
+        for path in sorted(paths):
+            self.add(path)
+
+    def add(self, path: TaskTypePath) -> None:
+        label = labels.identity(labels.name(path))
+        self._spelt[label] = path
+        if self._rules:
+            self._said.setdefault(self._rules.wording(label), path)
+
+    def spelt(self, label: str) -> TaskTypePath | None:
+        """The path with this label, if there is one."""
+        return self._spelt.get(label)
+
+    def said(self, label: str) -> TaskTypePath | None:
+        """The first path whose label says the same in the same words, if there is one."""
+        return self._said.get(self._rules.wording(label)) if self._rules else None
 
 
 def _capped(admitted: list[Node], max_new: int | None) -> tuple[list[Node], list[Node]]:
@@ -186,80 +262,3 @@ def _require_live(path: TaskTypePath, known: Mapping[TaskTypePath, Node]) -> Non
             f"children were proposed for '{labels.shown(path)}', which is {state} in this version.\n"
             "  Admit a round against the version that it was asked for."
         )
-
-
-class _Neighbours:
-    """The live leaves and the siblings that a candidate is compared with, and the candidates admitted so far.
-
-    A candidate is not compared with its ancestors, because their names are part of its text. If its parent is a leaf (a
-    task type until now), the candidate is compared with the parent as if it were the parent's sibling: a child that
-    only says the same as its parent in other words must not replace it.
-    """
-
-    def __init__(self, nodes: Iterable[Node], candidates: Sequence[_Candidate], embed: Embed) -> None:
-        known = list(nodes)
-        self._candidates = candidates
-        leaves = {node.path for node in live_leaves(known)}
-        parents = {candidate.parent for candidate in candidates}
-        self._paths = sorted(
-            node.path
-            for node in known
-            if node.path in leaves or (node.status == LIVE and labels.parent(node.path) in parents)
-        )
-        self._first = len(self._paths)  # index of the first candidate
-        self._leaf_parent = [c.parent if c.parent in leaves else None for c in candidates]
-        beside = [
-            labels.join(labels.parent(candidate.parent), labels.name(candidate.path))
-            for candidate, leaf in zip(candidates, self._leaf_parent, strict=True)
-            if leaf is not None
-        ]
-        self._paths += [candidate.path for candidate in candidates]
-        self._vectors = _unit_rows(embed, [*self._paths, *beside])
-        of_leaf = (place for place, leaf in enumerate(self._leaf_parent) if leaf is not None)
-        self._beside = dict(zip(of_leaf, self._vectors[len(self._paths) :], strict=True))
-        self._vectors = self._vectors[: len(self._paths)]
-        self._open = np.array([place < self._first and path in leaves for place, path in enumerate(self._paths)], bool)
-        self._parents = np.array([labels.parent(path) for path in self._paths], object)
-        self._places = {path: place for place, path in enumerate(self._paths)}
-
-    def nearest(self, place: int) -> tuple[TaskTypePath | None, float]:
-        """The nearest path that candidate ``place`` is compared with, and their cosine, rounded to six decimals.
-
-        (None, -inf) if it is compared with nothing.
-        """
-        candidate = self._candidates[place]
-        comparable = self._open.copy()
-        comparable[: self._first] |= self._parents[: self._first] == candidate.parent
-        for above in labels.ancestors(candidate.path):
-            if above in self._places:
-                comparable[self._places[above]] = False
-        cosines = np.where(comparable, self._vectors @ self._vectors[self._first + place], -np.inf)
-        if (leaf := self._leaf_parent[place]) is not None:
-            cosines[self._places[leaf]] = self._vectors[self._places[leaf]] @ self._beside[place]
-        # Rounded, because a library's order of summation changes the last digits: such ties are decided by path.
-        cosines = np.round(cosines, 6)
-        best = float(cosines.max())
-        if best == -np.inf:
-            return None, best
-        return min(self._paths[i] for i in np.flatnonzero(cosines == best)), best
-
-    def admit(self, place: int) -> None:
-        """Let later candidates be compared with this one, too."""
-        self._open[self._first + place] = True
-
-
-def _unit_rows(embed: Embed, paths: list[TaskTypePath]) -> NDArray[np.float64]:
-    """A vector of length 1 for each path, (n, d); a path that occurs several times is embedded once.
-
-    Raises ValueError for vectors of the wrong shape, or not finite.
-    """
-    distinct = list(dict.fromkeys(paths))
-    vectors = np.asarray(embed(distinct), np.float64)
-    if vectors.ndim != 2 or len(vectors) != len(distinct) or not np.isfinite(vectors).all():
-        raise ValueError(
-            f"{len(distinct)} labels were embedded as an array of shape {vectors.shape}, or one not finite"
-        )
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    unit: NDArray[np.float64] = vectors / np.where(lengths == 0, 1, lengths)
-    rows = {path: row for row, path in enumerate(distinct)}
-    return unit[[rows[path] for path in paths]]

@@ -208,6 +208,19 @@ class TaxonomyStore:
             return EmbeddingMatrix((), np.empty((0, 0), np.float32))
         return EmbeddingMatrix(tuple(wanted), np.stack([found[path] for path in wanted]).astype(np.float32))
 
+    def label_vectors(self) -> dict[str, Vectors]:
+        """The embeddings of labels that the store has, by path; none where they are means over templates."""
+        return {} if self._workspace.settings.encoder.templates else self._known([]).vectors
+
+    def keep_label_vectors(self, vectors: Mapping[str, Vectors]) -> None:
+        """Store embeddings of labels of task types, where the store keeps them and has them not yet."""
+        if self._workspace.settings.encoder.templates:
+            return
+        known = self._known([])
+        if missing := sorted(vectors.keys() - known.vectors.keys()):
+            table_of = embedding_table(missing, np.stack([vectors[path] for path in missing]))
+            known.log.append({"table": asdict(self._workspace.stage_outputs.write(table_of))})
+
     def encoded(self, texts: Sequence[str]) -> Vectors:
         """Embeddings (m, d) of texts: each the mean of it in the settings' templates; without these, of itself."""
         encoder, templates = self._workspace.checked_encoder(), self._workspace.settings.encoder.templates

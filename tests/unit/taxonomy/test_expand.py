@@ -13,8 +13,19 @@ from tiny import tiny_settings, tiny_workspace
 
 from taskgalaxy_ops.errors import TaxonomyError
 from taskgalaxy_ops.records import LabelReject, Node, Reason
-from taskgalaxy_ops.simulator.expansion import COUNT, label_kinds, propose, vocabulary
-from taskgalaxy_ops.taxonomy import Expansion, admit, check, children, expansions, live_leaves, load_seeds, normalise
+from taskgalaxy_ops.simulator import expansion as simulated_expansion
+from taskgalaxy_ops.simulator.expansion import COUNT, compositions, label_kinds, propose, vocabulary
+from taskgalaxy_ops.taxonomy import (
+    Expansion,
+    admit,
+    check,
+    children,
+    expansions,
+    live_leaves,
+    load_seeds,
+    neighbours,
+    normalise,
+)
 from taskgalaxy_ops.taxonomy import labels as label_tools
 from taskgalaxy_ops.taxonomy.growth import without_refused
 from taskgalaxy_ops.taxonomy.store import TaxonomyStore
@@ -357,6 +368,29 @@ def test_admission_is_that_of_the_definition_in_any_order_of_replies(proposals, 
     assert max(names.values()) == 1
 
 
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.tuples(PARENTS, st.integers(0, 14)), max_size=40), st.integers(0, 2**32 - 1))
+def test_admission_block_by_block_is_that_of_the_definition(proposals, seed):
+    """Vectors so crowded that most are near some other, in blocks and tiles of a few; labels repeat."""
+    asked = [(below(path) if path else ROOT, f"l{number}") for path, number in proposals]
+
+    class Narrow(Space):
+        def axis(self, label):
+            return np.random.default_rng([seed, zlib.crc32(label.encode())]).normal(size=3)
+
+        def vector(self, label):
+            vector = super().vector(label)
+            return vector / np.linalg.norm(vector)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(neighbours, "BLOCK", 3)
+        patch.setattr(neighbours, "TILE", 2)
+        added, rejects = admit(asked, NODES, Narrow(), 0.8, None)
+    expected, refused = naive(asked, NODES, Narrow(), 0.8)
+    assert [node.path for node in added] == expected
+    assert sorted((r.path, str(r.reason), r.detail) for r in rejects) == refused
+
+
 def test_a_second_round_of_the_same_proposals_adds_nothing():
     proposals = [(below("ocr"), "bees"), (ROOT, "art"), (below("counting"), "wasps")]
     added, _ = admit(proposals, NODES, Space(), 0.9, None)
@@ -450,7 +484,7 @@ def test_no_label_is_new_twice_in_an_answer():
 
 def test_a_node_is_exhausted_once_all_is_said():
     for path in ("", "ocr", "ocr~scene text ocr"):
-        everything = list(vocabulary()[path])
+        everything = [*vocabulary()[path], *compositions().get(path, ())]
         asked = {"kind": "x", "path": path, "existing": everything, "count": 12, "round": 5}
         assert propose(1, asked) == []
         last = propose(1, asked | {"existing": everything[1:]}, junk=0, duplicates=0, near_duplicates=0)
@@ -480,8 +514,31 @@ def test_a_request_may_lack_everything():
     assert propose(1, {}) == propose(1, {"path": None, "existing": None})
 
 
-def test_growing_by_the_simulated_teacher_is_the_same_each_time_and_ends():
-    """Rounds until nothing new comes, with a space in which planted twins are near: all that is new is admitted."""
+def test_composed_labels_are_many_right_and_said_once_the_lists_are_exhausted():
+    leaves = [f"{path}~{label}" for path, said in compositions().items() if "~" in path for label in said]
+    groups = [f"{path}~{label}" for path, said in compositions().items() if "~" not in path for label in said]
+    assert len(leaves) > 25_000
+    assert set(groups) == {path for path in compositions() if "~" in path}
+    assert {path for path in compositions() if "~" not in path} == set(vocabulary()[""])
+    names = [label_tools.name(path) for path in (*leaves, *groups)]
+    assert [label for label in names if normalise(label) != label or check(label)] == []
+    known = {label for said in vocabulary().values() for label in said} | {label_tools.name(n.path) for n in SEEDS}
+    assert [label for label, times in Counter(names).items() if times > 1 or label in known] == []
+    asked = {"kind": "level2", "path": "ocr", "existing": [], "count": 200, "round": 1}
+    assert {planted.label for planted in label_kinds(1, asked) if planted.kind == "new"} == set(vocabulary()["ocr"])
+    then = label_kinds(1, asked | {"existing": list(vocabulary()["ocr"])})
+    assert {planted.label for planted in then if planted.kind == "new"} == set(compositions()["ocr"])
+    cousin = compositions()["ocr"][0]
+    then = propose(1, asked | {"existing": list(vocabulary()["ocr"]), "cousins": [cousin]}, junk=0, near_duplicates=0)
+    assert cousin not in then
+
+
+def test_growing_by_the_simulated_teacher_is_the_same_each_time_and_ends(monkeypatch):
+    """Rounds until nothing new comes, with a space in which planted twins are near: all that is new is admitted.
+
+    Without composed labels, which are too many for a test.
+    """
+    monkeypatch.setattr(simulated_expansion, "compositions", dict)
 
     def run():
         nodes, rejects, rounds = list(SEEDS), Counter(), 0
