@@ -48,7 +48,7 @@ browser:
 	  apt-get update -q && apt-get install -qy --no-install-recommends chromium; } || \
 	  echo "No Chromium: the tests of the web UI are skipped (sudo apt-get install chromium)."
 
-# Three files side by side keep two cores busy: tests in Airflow and in a browser mostly wait.
+# Four files side by side keep two cores busy: tests in Airflow and in a browser mostly wait.
 test: $(VENV)/.dev browser  ## the whole test suite (COVERAGE=1; WORKERS=2: files side by side, 4 if not said)
 	@$(RUN) -m pytest -n $(or $(WORKERS),4) --dist loadfile $(if $(COVERAGE),--cov=taskgalaxy_ops --cov-report=term:skip-covered)
 
@@ -121,7 +121,7 @@ bench-matching: $(VENV)/.dev  ## embed and match against what the machine can do
 bench-scale: $(VENV)/.demo  ## what a shard costs, 256 writers simulated, and docs/scale.md's tables from both
 	@$(RUN) -m benchmarks.scale
 
-bench-taxonomy: $(VENV)/.demo  ## 19,227 task types: growing, coverage, targets, 25 minutes; FIGURES="dedup near_duplicates leaves coverage targets" chooses
+bench-taxonomy: $(VENV)/.dev  ## 19,227 task types: growing, coverage, targets, 25 minutes; FIGURES="dedup near_duplicates leaves coverage targets" chooses
 	@$(RUN) -m benchmarks.taxonomy $(FIGURES)
 
 # The gateway's peers pin what contradicts us and each other: a venv each. All that they take is listed: no resolving.

@@ -116,9 +116,11 @@ def expand(
     while rounds.go_on(deadline):
         pass
     result = rounds.result
+    if result.added:
+        # Of a proposal too: its page compares these task types, and a run matches them once they are published.
+        taxonomy_store.keep_label_vectors(rounds.vectors.of(leaf.path for leaf in live_leaves(rounds.nodes)))
     if result.added and publish:
         result.version = taxonomy_store.publish(base.number, rounds.nodes, result.rejects, "expand")
-        taxonomy_store.keep_label_vectors(rounds.vectors.of(leaf.path for leaf in live_leaves(rounds.nodes)))
     elif result.added:
         result.proposal = taxonomy_store.propose(base.number, rounds.nodes, result.rejects)
     return result
