@@ -313,7 +313,10 @@ def _check() -> None:
 
 
 def failure(client: AirflowClient, task: Mapping[str, Any]) -> str:
-    """Why a task instance failed: the last error of its log."""
-    lines = client.log(task)
+    """Why a task instance failed: what its alert says in its log; without one, the last error there."""
+    lines = [line for line in client.log(task) if not line.startswith("::")]
+    for line in reversed(lines):
+        if line.startswith("TaskGalaxy: ") and " failed in run " in line:
+            return line.partition(" failed in run ")[2].partition(": ")[2][:2000]
     errors = [line for line in lines if "Error" in line or "rror:" in line]
     return (errors or lines or ["its log is empty"])[-1][:2000]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from taskgalaxy_ops.demo.airflow_stack import _AGAIN
+from taskgalaxy_ops.demo.airflow_stack import _AGAIN, failure
 
 
 @pytest.mark.parametrize(("seconds", "starts"), [(1, 5), (70, 8)])
@@ -33,3 +33,23 @@ def test_a_scheduler_that_ends_is_started_again_unless_it_ends_at_once(
     )
     assert len(lives.read_text().splitlines()) == starts, done.stderr
     assert (done.returncode == 0) == (starts == 8)
+
+
+@pytest.mark.parametrize(
+    ("lines", "why"),
+    [
+        (["::group::x", "AirflowError: gone", "::endgroup::"], "AirflowError: gone"),
+        (["asking", "::endgroup::"], "asking"),
+        (["::endgroup::"], "its log is empty"),
+        (
+            ["Task exited", "TaskGalaxy: d.t (s) failed in run m__2026-12-02T01:20:53: s: budget spent", "::endgroup::"],
+            "s: budget spent",
+        ),
+    ],
+)
+def test_a_failure_is_told_by_its_own_words(lines: list[str], why: str) -> None:
+    class Client:
+        def log(self, _: object) -> list[str]:
+            return lines
+
+    assert failure(Client(), {}) == why  # type: ignore[arg-type]
