@@ -5,11 +5,16 @@ where an audit asks all the same. The verdicts are those of three judges who are
 of disagreement; the worst counts. Answers are drawn by hash, without a server.
 
 ``write.requests``: requests of a write stage ÷ images that lack something; the canned server counts. ``SCALE=0.1`` is
-a tenth of the images; arguments choose figures: judge_calls, requests.
+a tenth of the images; arguments choose figures: judge_calls, requests, planted.
+
+``votes.planted_caught`` and ``votes.right_kept``: in what the demo runs, the shares of planted wrong answers that the
+vote rejects and of right ones that it keeps. The goal of each is the lower end of the interval in which 95 of 100 such
+shares lie if judges err as they are configured to, and otherwise see what is there.
 """
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -21,16 +26,26 @@ from benchmarks.figures import Book, Figure
 from benchmarks.targets import Drawn
 from taskgalaxy_ops import pipeline
 from taskgalaxy_ops.demo.services import Simulator
+from taskgalaxy_ops.demo.settings import demo_settings
 from taskgalaxy_ops.generation import run as generation_run
 from taskgalaxy_ops.generation.results import RunResults
-from taskgalaxy_ops.hashing import draw
+from taskgalaxy_ops.hashing import draw, sha256_hex
+from taskgalaxy_ops.models.rendering import rendered_for
 from taskgalaxy_ops.models.request import RequestTemplate
+from taskgalaxy_ops.settings import parse_settings
+from taskgalaxy_ops.simulator.answers import errs
+from taskgalaxy_ops.simulator.config import SimulatorConfig
+from taskgalaxy_ops.simulator.serve import running as simulated
+from taskgalaxy_ops.sources.originals import read_image
 from taskgalaxy_ops.taxonomy import add_types
 from taskgalaxy_ops.taxonomy.store import TaxonomyStore
+from taskgalaxy_ops.workspace import Workspace
 
 IMAGES = 1_000
 TYPES = 200
 QUORUM, AUDITED = 2, 0.1
+IMAGINED = 50_000  # pairs, to tell what the configured judges do
+_SIGMAS = 1.96
 APPROVING = (0.98, 0.85, 0.6)  # shares of votes for a pair: 4, 26 and 48 % of the pairs have two judges disagree
 
 
@@ -108,7 +123,47 @@ def requests(bench: Bench) -> None:
     bench.book.add(Figure("write.requests", asked / len(images), 1.05, "lower", detail))
 
 
-FIGURES: Mapping[str, Callable[[Bench], None]] = {figure.__name__: figure for figure in (judge_calls, requests)}
+def planted(bench: Bench) -> None:
+    """Run the demo's images and settings, and compare the verdicts with what the simulated teacher planted."""
+    config = SimulatorConfig()
+    with simulated(config) as url:
+        raw = demo_settings(url, {"store": (bench.folder / "planted").as_uri(), "release": {}, "finetune": {}})
+        workspace = Workspace.open(parse_settings(raw))
+        for name in workspace.settings.sources:
+            pipeline.ingest(workspace, name)
+        results = RunResults(workspace, pipeline.generate(workspace))
+        wrong = {
+            (pair["image"], pair["task_type"], pair["variant"], pair["question"])
+            for pair in running.stats(url.removesuffix("/v1"))["pairs"]["planted"]
+        }
+    teacher = workspace.settings.teacher
+    sent = {}  # the server knows an image by the bytes that it was sent
+    for image in results.images:
+        sent[image] = sha256_hex(rendered_for(read_image(workspace, image), teacher))
+    verdicts: dict[bool, list[bool]] = {True: [], False: []}
+    for pair in results.pairs.values():
+        planted_one = (sent[pair.image], pair.task_type, pair.variant, pair.question) in wrong
+        verdicts[planted_one].append(results.verdicts[pair.pair].accepted != planted_one)
+    for figure, about in (("votes.planted_caught", True), ("votes.right_kept", False)):
+        expected, found = _configured(config, not about, workspace.settings.vote.quorum), verdicts[about]
+        spread = _SIGMAS * math.sqrt(expected * (1 - expected) / len(found))
+        detail = {"pairs": len(found), "expected": round(expected, 4)}
+        bench.book.add(Figure(figure, sum(found) / len(found), round(expected - spread, 4), "higher", detail))
+
+
+def _configured(config: SimulatorConfig, right: bool, quorum: int) -> float:
+    """The share of right (or wrong) pairs on which judges who err as configured reach the true verdict."""
+    true = 0
+    for number in range(IMAGINED):
+        erring = sum(errs(config, judge, f"imagined {number}", right) for judge in config.judges)
+        approvals = len(config.judges) - erring if right else erring
+        true += (approvals >= quorum) == right
+    return true / IMAGINED
+
+
+FIGURES: Mapping[str, Callable[[Bench], None]] = {
+    figure.__name__: figure for figure in (judge_calls, requests, planted)
+}
 
 
 def main(*chosen: str) -> None:
