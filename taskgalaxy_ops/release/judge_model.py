@@ -41,6 +41,7 @@ _TRIED, _KEPT = 400, 800  # draws around a mode: to fit the proposal, and by whi
 _DEGREES = 5  # of freedom of the proposals, whose tails are to be heavier than the posterior's
 _STEPS = 50  # to a mode at most
 _STILL = 1e-3  # slope of the log posterior by a logit, at which a mode is reached
+_FAR = 25.0  # logits, at which a rate is 0 or 1 for all purposes
 _STRIDE = 1e-3  # of the differences that give the curvature at a mode, in logits
 
 
@@ -277,7 +278,7 @@ class _Fit:
         root = np.linalg.cholesky(1.2 * spread + 1e-9 * np.eye(n))
         normal = random.standard_normal((number, n))
         scale = random.chisquare(_DEGREES, number) / _DEGREES
-        drawn = (centre + (normal / np.sqrt(scale)[:, None]) @ root.T).clip(-30, 30)
+        drawn = centre + (normal / np.sqrt(scale)[:, None]) @ root.T
         distance = (normal**2).sum(axis=1) / scale
         # The proposal's density but for a constant that all models share, since all have as many rates.
         proposal = -(_DEGREES + n) / 2 * np.log1p(distance / _DEGREES) - np.log(np.diag(root)).sum()
@@ -306,8 +307,8 @@ def _prior(structure: _Structure, judges: int) -> float:
 
 
 def _rates(logits: Floats) -> Floats:
-    found: Floats = 1 / (1 + np.exp(-logits))
-    return found.clip(1e-12, 1 - 1e-12)
+    found: Floats = 1 / (1 + np.exp(-logits.clip(-_FAR, _FAR)))
+    return found
 
 
 def _logits(rates: Floats) -> Floats:
