@@ -66,14 +66,14 @@ def work(templates: Templates, rows: Sequence[Relevant], settings: Settings) -> 
 
 
 def reader(model: Model, form: str | None) -> RequestTemplate:
-    """Reads pairs; those of the forms that ship all alike."""
+    """Reads pairs; those of the forms without a version all alike."""
     return write_template("", model, form or "plain")
 
 
 def write_template(prompt: str, teacher: Model, variant: str) -> RequestTemplate:
     """The request for a question and its answer, for one variant. Raises SettingsError for an unknown variant."""
     form = FORMS.get(variant)
-    version = FORMS.version(variant)
+    version = form.version if variant in FORMS.shipped else FORMS.version(variant)
     return RequestTemplate(
         stage="write",
         prompt=prompt,
