@@ -14,7 +14,19 @@ from pathlib import Path
 from typing import Any
 
 import taskgalaxy_ops
-from taskgalaxy_ops.cli import airflow, coverage, finetune, local, look, maintain, release, run, sources, taxonomy
+from taskgalaxy_ops.cli import (
+    airflow,
+    coverage,
+    finetune,
+    local,
+    look,
+    maintain,
+    release,
+    review,
+    run,
+    sources,
+    taxonomy,
+)
 from taskgalaxy_ops.cli.common import PENDING, Command
 from taskgalaxy_ops.errors import PendingError, TaskGalaxyError
 
@@ -84,6 +96,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_pilot(add)
     look.add(add)
     coverage.add(add)
+    review.add(add, commands)
     maintain.add(add, commands)
     run.add_doctor(add)
     airflow.add(add, commands)
