@@ -58,6 +58,10 @@ class TaxonomyError(TaskGalaxyError):
     """A seed file or a taxonomy version is not what it should be."""
 
 
+class ReviewError(TaskGalaxyError):
+    """People's votes cannot be taken over; the message names each row that is wrong, and nothing was imported."""
+
+
 class EncoderError(TaskGalaxyError):
     """An encoder cannot be loaded, or its output is no embedding."""
 

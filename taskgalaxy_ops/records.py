@@ -75,6 +75,7 @@ class Reason(StrEnum):
     BELOW_QUORUM = "below quorum"
     ABSTAINED = "too few votes"
     # release
+    FOUND_WRONG = "a person found it wrong"
     NEAR_DUPLICATE_IMAGE = "near-duplicate image"
     DUPLICATE_PAIR = "duplicate question"
     OVER_CAP = "over the cap"

@@ -25,6 +25,7 @@ from taskgalaxy_ops.storage.edits import Edits
 from taskgalaxy_ops.storage.ledger import NANO, Caps, Ledger, Scopes
 from taskgalaxy_ops.storage.log import Log
 from taskgalaxy_ops.storage.registry import Registry
+from taskgalaxy_ops.storage.review_log import ReviewLog, Reviews
 from taskgalaxy_ops.storage.shards import StageOutputs
 from taskgalaxy_ops.storage.snapshot import Snapshot
 
@@ -92,6 +93,11 @@ class Workspace:
     def coverage_entry(self) -> CoverageEntry | None:
         """The newest entry of the log of coverage when this was first read; None: there was none."""
         return CoverageLog(self.store).newest()
+
+    @cached_property
+    def deciding_reviews(self) -> Reviews | None:
+        """People's votes when this was first read; None: there were none, or by the settings they decide nothing."""
+        return ReviewLog(self.store).read() if self.settings.review.rule == "veto" else None
 
     @cached_property
     def registry(self) -> Registry:

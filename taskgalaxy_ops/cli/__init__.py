@@ -23,6 +23,7 @@ from taskgalaxy_ops.cli import (
     look,
     maintain,
     release,
+    review,
     run,
     sources,
     taxonomy,
@@ -97,6 +98,7 @@ def _parser() -> argparse.ArgumentParser:
     look.add(add)
     coverage.add(add)
     judges.add(add)
+    review.add(add, commands)
     maintain.add(add, commands)
     run.add_doctor(add)
     airflow.add(add, commands)

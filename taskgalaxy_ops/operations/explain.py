@@ -39,6 +39,7 @@ from taskgalaxy_ops.storage.ledger import NANO
 from taskgalaxy_ops.storage.marker_index import marker_summaries
 from taskgalaxy_ops.storage.parquet import columns
 from taskgalaxy_ops.storage.registry.state import ImageShard
+from taskgalaxy_ops.storage.review_log import Review, ReviewLog
 from taskgalaxy_ops.storage.shards import StageOutput
 from taskgalaxy_ops.taxonomy import TaxonomyVersion
 from taskgalaxy_ops.taxonomy.store import TaxonomyStore
@@ -67,6 +68,8 @@ def explain(workspace: Workspace, what: str) -> dict[str, Any]:
             found.append(("image", image, lambda shard=shard, image=image: _image(look, shard, image)))  # type: ignore[misc]
         for pair, shard in _pairs(look, shards, what):
             found.append(("pair", pair.pair, lambda shard=shard, pair=pair: _image(look, shard, pair.image, pair)))  # type: ignore[misc]
+        if not found and (review := _correction(look, what)):
+            return explain(look, review.pair)
     if not found:
         found = _files(look, shards.values(), what)
     if len(found) != 1:
@@ -143,6 +146,12 @@ def _pairs(look: Workspace, shards: Mapping[str, ImageShard], what: str) -> list
         if pair.pair.startswith(what)
     }
     return list(found.values())
+
+
+def _correction(look: Workspace, what: str) -> Review | None:
+    """The last vote that counts whose corrected answer makes a pair with this id; None: there is none."""
+    made = [each for each in ReviewLog(look.store).read() or () if each.becomes and each.becomes.startswith(what)]
+    return made[-1] if len({each.becomes for each in made}) == 1 else None
 
 
 def _raw(look: Workspace, stage_output: StageOutput, name: str) -> bytes:
@@ -242,6 +251,7 @@ class _Story:
         self._journal = Journal(look.store, one.shard.id, begun)
         self._replies = {reply["reply"]: reply for reply in self._journal.replies()}
         self._released = {each.name: ReleaseRows(look.store, each.version) for each in published(look)}
+        self._reviews = ReviewLog(look.store).read()
         self.tried: set[str] | None = None  # the task types that targets take of the image; None: all
         self._rows = {(stage, name): self._of(stage, name, image) for stage in ASKING for name in STAGE[stage].tables}
 
@@ -317,7 +327,22 @@ class _Story:
         if verdict and verdict.accepted:
             told["releases"] = [name for name, rows in self._released.items() if rows.holds(pair.pair)]
             told["not_released"] = self._not_released(pair, told["releases"])
-        return told
+        return told | self._people(pair)
+
+    def _people(self, pair: Pair) -> dict[str, Any]:
+        """What people say of a pair, and what it does by the settings; nothing where nobody says anything."""
+        if self._reviews is None or pair.pair not in self._reviews.by_pair:
+            return {}
+        people = [
+            {
+                **{name: value for name, value in asdict(review).items() if name not in ("pair", "image")},
+                "at": datetime.fromtimestamp(review.at, UTC).isoformat(timespec="seconds"),
+                "releases": [name for name, rows in self._released.items() if rows.holds(review.becomes or "")],
+            }
+            for review in self._reviews.by_pair[pair.pair]
+        ]
+        vetoed = self._look.settings.review.rule == "veto" and self._reviews.found_wrong(pair.pair)
+        return {"people": people, "vetoed": vetoed}
 
     def _not_released(self, pair: Pair, released: Sequence[str]) -> str | None:
         """Why the latest release does not contain a sample; None if it does, or there is no release."""

@@ -13,6 +13,7 @@ from taskgalaxy_ops.release.publish import unfinished
 from taskgalaxy_ops.storage import Listed, keys
 from taskgalaxy_ops.storage.journal import Journal
 from taskgalaxy_ops.storage.log import Log
+from taskgalaxy_ops.storage.review_log import ReviewLog
 from taskgalaxy_ops.taxonomy.store import type_logs
 from taskgalaxy_ops.workspace import Workspace
 
@@ -95,9 +96,10 @@ def _orphaned(workspace: Workspace) -> Iterator[Listed]:
 
 
 def compact(workspace: Workspace, progress: Progress | None = None) -> int:
-    """Fold long journals, and the settled blocks of the budget's ledger, into bases; returns the number of journals.
+    """Fold long journals, people's votes, and the settled blocks of the budget's ledger, into bases.
 
-    Safe beside runs: a base is written only if it is absent, and an append that collides with it is written again.
+    Returns the number of journals. Safe beside runs: a base is written only if it is absent, and an append that
+    collides with it is written again.
     """
     progress = progress or Silent()
     shards = workspace.journals()
@@ -110,4 +112,5 @@ def compact(workspace: Workspace, progress: Progress | None = None) -> int:
             folded += 1
         progress.advance("compact")
     workspace.ledger().compact()
+    ReviewLog(workspace.store).compact()
     return folded

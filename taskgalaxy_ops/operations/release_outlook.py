@@ -28,6 +28,7 @@ from taskgalaxy_ops.release import changes, published_rows
 from taskgalaxy_ops.release.changes import Loss
 from taskgalaxy_ops.release.publish import Published, published
 from taskgalaxy_ops.release.published_rows import MadeOf
+from taskgalaxy_ops.release.reviewed import Reviewed
 from taskgalaxy_ops.release.sqlite_staging import database
 from taskgalaxy_ops.storage.parquet import to_table
 from taskgalaxy_ops.storage.registry.state import ImageShard
@@ -118,7 +119,7 @@ def _costs_nothing(view: Workspace, state: StoreState, made_of: MadeOf) -> bool:
     the release does not shrink by that.
     """
     now = {each.shard.id: each.stage_outputs["vote"].output for each in state.shards if each.settled}
-    if made_of.rules != changes.selecting(view.settings.release):
+    if made_of.rules != changes.selecting(view):
         return False
     return all(output is not None and now.get(shard) == output for shard, output in made_of.outputs.items())
 
@@ -165,7 +166,7 @@ def _inputs(results: RunResults, types: EmbeddingMatrix) -> release.ReleaseInput
 
 
 def _rows(results: RunResults) -> Iterator[release.ShardRows]:
-    workspace, no_votes = results.workspace, to_table([], Vote)
+    workspace, reviewed, no_votes = results.workspace, Reviewed(results), to_table([], Vote)
     for result, shard in results.shards():
         yield release.ShardRows(
             samples=results.columns(result, "vote", "samples"),
@@ -173,6 +174,8 @@ def _rows(results: RunResults) -> Iterator[release.ShardRows]:
             verdicts=results.columns(result, "vote", "verdicts"),
             images=workspace.stage_outputs.columns(shard.images, Image),
             claims=workspace.registry.claims_of(shard.id),
+            corrections=reviewed.corrections(result),
+            found_wrong=reviewed.found_wrong,
         )
 
 

@@ -21,6 +21,7 @@ from taskgalaxy_ops.release import WITHDRAWN, publish
 from taskgalaxy_ops.sources.originals import originals
 from taskgalaxy_ops.storage import keys
 from taskgalaxy_ops.storage.journal import Journal
+from taskgalaxy_ops.storage.review_log import ReviewLog
 from taskgalaxy_ops.workspace import Workspace
 
 
@@ -58,6 +59,7 @@ def take_down(
     for shard, gone in found.by_shard.items():
         found.shards += erase_from_shard(workspace, shard, gone)
         progress.advance("take down")
+    ReviewLog(workspace.store).erase(found.images)
     replaced = workspace.registry.redact()
     for each in workspace.registry.shards():
         if each.id in found.by_shard:
@@ -107,6 +109,8 @@ def left(workspace: Workspace) -> Iterator[str]:
         for stage_output in workspace.stage_outputs.all(shard):
             if not held_by(workspace, stage_output).isdisjoint(denied):
                 yield stage_output.marker
+    for image in sorted(ReviewLog(workspace.store).images() & denied):
+        yield f"{keys.REVIEWS_LOG}: people's votes on pairs of image {image}"
     for key in sorted(gc.named_by_logs(workspace)):
         if not ids_in(workspace.store.get(key)).isdisjoint(denied):
             yield f"{key}: a table that a log names"

@@ -19,8 +19,8 @@ from taskgalaxy_ops.generation.shard_run import ShardResult
 from taskgalaxy_ops.records import ImageId, Match, PairId, Reason, TaskTypePath
 from taskgalaxy_ops.release.published_rows import MadeOf, ReleaseRows
 from taskgalaxy_ops.release.select import Selection
-from taskgalaxy_ops.settings import ReleaseSettings
 from taskgalaxy_ops.storage.registry.state import ImageShard
+from taskgalaxy_ops.storage.review_log import ReviewLog
 from taskgalaxy_ops.taxonomy import TaxonomyVersion, ancestors
 from taskgalaxy_ops.taxonomy.store import TaxonomyStore
 from taskgalaxy_ops.taxonomy.version import LIVE, asked
@@ -41,8 +41,13 @@ class Loss(StrEnum):
     UNJUDGED = "the teacher gave no usable answer"
     CHECKED = "rejected by a check of its text"
     WRITTEN_ANEW = "written anew"
+    UNCORRECTED = "a person's answer that does not stand any more"
     NO_QUORUM = "no quorum by today's votes"
     NO_ANSWER = "no answer yet"
+
+
+# Why a pair that the teacher wrote is not there any more; one that a person's answer made was never written.
+_OF_WRITING = {Loss.WRITTEN_ANEW, Loss.NO_ANSWER, Reason.OTHER_VARIANT}
 
 
 class Earlier(Protocol):
@@ -112,12 +117,14 @@ def made_of(results: RunResults) -> MadeOf:
     """What decides which samples a release of these results has; image shards without samples do not count."""
     votes = {shard.id: shard.stages["vote"] for shard in results.result.shards if "vote" in shard.stages}
     outputs = {shard: vote.output for shard, vote in votes.items() if vote.output or vote.rows.get("samples")}
-    return MadeOf(outputs, selecting(results.workspace.settings.release))
+    return MadeOf(outputs, selecting(results.workspace))
 
 
-def selecting(rules: ReleaseSettings) -> dict[str, Any]:
-    """Those of a release's settings that decide which samples it has, as JSON has them."""
-    return rules.model_dump(mode="json", include={"cap", "near_duplicate_bits", "variants"})
+def selecting(workspace: Workspace) -> dict[str, Any]:
+    """What beside the votes decides which samples a release has, as JSON has it: settings, and people's votes."""
+    rules = workspace.settings.release.model_dump(mode="json", include={"cap", "near_duplicate_bits", "variants"})
+    reviews = workspace.deciding_reviews
+    return rules if reviews is None else {**rules, "reviews": reviews.entry}
 
 
 def load_earlier(rows: sqlite3.Connection, workspace: Workspace, earlier: Earlier, taxonomy: TaxonomyVersion) -> None:
@@ -212,6 +219,8 @@ def _explain_rest(
     workspace = results.workspace
     concerned = by_shard(rows, workspace)
     dead = workspace.registry.dead_hashes()
+    reviews = ReviewLog(workspace.store).read()  # not those that decide: an earlier release may have had another rule
+    corrections = reviews.corrections if reviews else frozenset[PairId]()
     there = {shard.id: (result, shard) for result, shard in results.shards()}
     for shard_id in concerned:
         samples = of_shard(rows, shard_id)
@@ -220,7 +229,11 @@ def _explain_rest(
             continue
         result, shard = there[shard_id]
         now = _ShardNow(results, result, leaves, dead_images(workspace, shard, dead), computed.get(shard_id))
-        set_why(rows, ((now.why(*sample), sample[0]) for sample in samples))
+        whys = ((now.why(*sample), sample[0]) for sample in samples)
+        set_why(
+            rows,
+            ((Loss.UNCORRECTED if why in _OF_WRITING and pair in corrections else why, pair) for why, pair in whys),
+        )
 
 
 class _ShardNow:

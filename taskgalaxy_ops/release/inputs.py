@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from taskgalaxy_ops.funnel import StageCounts
-from taskgalaxy_ops.records import Claim, ImageId, TaskTypePath
+from taskgalaxy_ops.records import Claim, ImageId, Pair, PairId, TaskTypePath
 from taskgalaxy_ops.settings import Model
 
 
@@ -22,7 +22,7 @@ class TaxonomySummary:
     levels: Mapping[int, int]  # live nodes on each level, 1 = first
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ShardRows:
     """The rows of one image shard. All rows about an image are in the same image shard."""
 
@@ -31,6 +31,8 @@ class ShardRows:
     verdicts: pa.Table  # records.Verdict, also of rejected pairs
     images: pa.Table  # records.Image
     claims: Sequence[Claim]  # those of live sources
+    corrections: Sequence[Pair] = ()  # pairs with people's answers, samples without a vote of a judge
+    found_wrong: Mapping[PairId, str] = field(default_factory=dict)  # what people found wrong: samples become rejects
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -45,7 +45,7 @@ class ReleaseCopy:
         """Check that every file is there as the manifest says. Raises DamageError."""
         for path, entry in self.manifest()["files"].items():
             file = self.folder / path
-            if not file.is_file() or file.stat().st_size != entry["size"] or _sha256(file) != entry["sha256"]:
+            if not file.is_file() or file.stat().st_size != entry["size"] or sha256_of(file) != entry["sha256"]:
                 raise DamageError(
                     f"release {self.name}: {path} is missing or damaged in {self.folder}. Remove the folder."
                 )
@@ -85,6 +85,7 @@ class ReleaseCopy:
         return rows
 
 
-def _sha256(file: Path) -> str:
+def sha256_of(file: Path) -> str:
+    """SHA-256 of a file's bytes, in lower-case hex."""
     with file.open("rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()

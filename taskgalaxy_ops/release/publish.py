@@ -8,7 +8,6 @@ latest version's is not published again.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import sqlite3
 from collections import Counter
@@ -29,7 +28,9 @@ from taskgalaxy_ops.progress import Progress, Silent
 from taskgalaxy_ops.records import Image, ImageId
 from taskgalaxy_ops.release import published_rows
 from taskgalaxy_ops.release.changes import ReleaseChanges, compared, made_of
+from taskgalaxy_ops.release.local_copy import sha256_of
 from taskgalaxy_ops.release.renditions import Renditions
+from taskgalaxy_ops.release.reviewed import Reviewed, review_rules
 from taskgalaxy_ops.settings import ReleaseSettings
 from taskgalaxy_ops.sources.originals import originals, read_image
 from taskgalaxy_ops.storage import Listed, keys
@@ -212,6 +213,7 @@ def _inputs(results: RunResults, code: int = release.RELEASE_VERSION) -> str:
             "release_formats": RELEASE_FORMATS.versions(workspace.settings.release.formats),
             "question_forms": QUESTION_FORMS.versions(workspace.settings.write.variants),
             "store": workspace.store.url,
+            **review_rules(workspace),
         },
     )
 
@@ -353,7 +355,7 @@ def unfinished(workspace: Workspace) -> list[Listed]:
 
 def _rows(results: RunResults, taxonomy: TaxonomyVersion) -> Iterator[release.ShardRows]:
     """The rows of each image shard for a release, with the task types' present paths."""
-    workspace = results.workspace
+    workspace, reviewed = results.workspace, Reviewed(results)
     for result, shard in results.shards():
         yield release.ShardRows(
             samples=results.shown_samples(result, taxonomy),
@@ -361,6 +363,8 @@ def _rows(results: RunResults, taxonomy: TaxonomyVersion) -> Iterator[release.Sh
             verdicts=results.columns(result, "vote", "verdicts"),
             images=workspace.stage_outputs.columns(shard.images, Image),
             claims=workspace.registry.claims_of(shard.id),
+            corrections=reviewed.corrections(result, taxonomy),
+            found_wrong=reviewed.found_wrong,
         )
 
 
@@ -397,6 +401,7 @@ def release_inputs(results: RunResults, rules: ReleaseSettings | None = None) ->
             "vote.show_answer": settings.vote.show_answer,
             **{f"{stage}.context": list(fields) for stage in ASKING if (fields := getattr(settings, stage).context)},
             **(settings.targets.rules if settings.targets else {}),
+            **review_rules(workspace),
         },
         targets=results.targets.types if results.targets else None,
         audit_share=settings.vote.audit_share,
@@ -428,21 +433,16 @@ def fetch(workspace: Workspace, one: Published, folder: Path) -> Path:
     local_manifest.write_bytes(raw)  # first, so that an interrupted copy can be told from another release
     for path, entry in json.loads(raw)["files"].items():
         local = target / path
-        if local.is_file() and _sha256(local) == entry["sha256"]:
+        if local.is_file() and sha256_of(local) == entry["sha256"]:
             continue
         local.parent.mkdir(parents=True, exist_ok=True)
         with local.open("wb") as file:
             for part in in_parts(workspace.store, prefix + path):
                 file.write(part)
-        if _sha256(local) != entry["sha256"]:
+        if sha256_of(local) != entry["sha256"]:
             local.unlink()
             raise DamageError(f"release {one.name}: {path} is not what the manifest says. Run `taskgalaxy verify`.")
     (target / release.HISTORY).write_bytes(
         workspace.store.get(prefix + release.HISTORY)
     )  # not in the manifest, because it is no content
     return target
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()

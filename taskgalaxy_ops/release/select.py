@@ -21,7 +21,7 @@ from taskgalaxy_ops.records import ImageId, PairId, Reason, Reject
 from taskgalaxy_ops.release.agreement import Ballots
 from taskgalaxy_ops.release.inputs import ReleaseInputs
 from taskgalaxy_ops.release.near_duplicates import near_duplicates
-from taskgalaxy_ops.release.sqlite_staging import SPLITS, canonical, database, lines_hash, load, location
+from taskgalaxy_ops.release.sqlite_staging import SPLITS, UNWANTED, canonical, database, lines_hash, load, location
 from taskgalaxy_ops.settings import Model, ReleaseSettings
 
 RELEASE_VERSION = 2  # code version: one more whenever the same inputs give other files
@@ -365,10 +365,10 @@ def identity(model: Model) -> dict[str, Any]:
 def select_samples(inputs: ReleaseInputs, settings: ReleaseSettings) -> Selection:
     """Select the rows of a release and split them by image. Every accepted pair that is left out is a reject.
 
-    Left out are, in this order: variants that are not wanted, near-duplicate images (of those that have samples),
-    questions asked twice of one image, samples over the cap. Rows of one image shard at a time are in memory. The
-    result must be closed, because it keeps a temporary file. Raises DamageError where a sample's image is unknown, or
-    no live source claims it.
+    Left out are, in this order: what people found wrong, variants that are not wanted, near-duplicate images (of those
+    that have samples), questions asked twice of one image, samples over the cap. Rows of one image shard at a time are
+    in memory. The result must be closed, because it keeps a temporary file. Raises DamageError where a sample's image
+    is unknown, or no live source claims it.
     """
     rows = database()
     try:
@@ -405,8 +405,8 @@ def _leave_out_near_duplicates(rows: sqlite3.Connection, bits: int) -> None:
         )
     rows.execute(
         "UPDATE pairs SET reason = ?, detail = 'of ' || standing FROM alike WHERE alike.image = pairs.image "
-        "AND pairs.reason IS NOT ?",
-        (Reason.NEAR_DUPLICATE_IMAGE, Reason.OTHER_VARIANT),
+        f"AND coalesce(pairs.reason, '') NOT IN ({', '.join('?' * len(UNWANTED))})",
+        (Reason.NEAR_DUPLICATE_IMAGE, *UNWANTED),
     )
 
 

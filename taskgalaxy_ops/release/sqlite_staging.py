@@ -12,6 +12,7 @@ import re
 import sqlite3
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import astuple
 from json.encoder import encode_basestring as quoted
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -47,6 +48,9 @@ CREATE TABLE blobs (picture INTEGER PRIMARY KEY, raw BLOB);
 CREATE TABLE altered (picture INTEGER, what TEXT, PRIMARY KEY (picture, what)) WITHOUT ROWID;
 CREATE TABLE files (path TEXT, size INTEGER, sha256 TEXT);
 """
+
+# For these an image's sample is left out, whatever other images there are: it is in no other's way.
+UNWANTED = (Reason.FOUND_WRONG, Reason.OTHER_VARIANT)
 
 _NO_VERDICT = (None,) * 3
 _NO_SAMPLE = (None,) * 8
@@ -89,8 +93,8 @@ def load(
 ) -> None:
     """Insert the rows of an image shard into the database, and count its votes in ``ballots``.
 
-    found: the database. judges: their index by name. teacher: whose pictures are released. Samples of other variants,
-    and questions asked twice of one image, become rejects.
+    found: the database. judges: their index by name. teacher: whose pictures are released. Samples that people found
+    wrong, those of other variants, and questions asked twice of one image, become rejects.
     Raises DamageError where a sample's image is unknown or no live source claims it.
     """
     votes = _votes(shard.votes, judges)
@@ -143,12 +147,17 @@ def _samples(shard: ShardRows, settings: ReleaseSettings) -> dict[PairId, tuple[
     variants = None if settings.variants is None else f"release.variants: {', '.join(settings.variants)}"
     first: dict[tuple[ImageId, str, str], PairId] = {}
     columns: dict[PairId, tuple[Any, ...]] = {}
-    for pair, image, task_type, variant, question, answer, reasoning in sorted(_rows(shard.samples)):
+    corrections = {pair.pair: astuple(pair) for pair in shard.corrections}
+    judged = sorted(row for row in _rows(shard.samples) if row[0] not in corrections)
+    for pair, image, task_type, variant, question, answer, reasoning in [*corrections.values(), *judged]:
         _check(pair, image, known, claimed)
         reason = detail = None
-        # Of several samples with the same question, the one with the smallest id is kept.
-        standing = first.setdefault((image, variant, normal_question(question)), pair)
-        if settings.variants is not None and variant not in settings.variants:
+        # Of several samples with the same question, a person's correction is kept, else the one with the smallest id.
+        asked = (image, variant, normal_question(question))
+        standing = pair if pair in shard.found_wrong else first.setdefault(asked, pair)
+        if pair in shard.found_wrong:
+            reason, detail = Reason.FOUND_WRONG, shard.found_wrong[pair]
+        elif settings.variants is not None and variant not in settings.variants:
             reason, detail = Reason.OTHER_VARIANT, variants
         elif standing != pair:
             reason, detail = Reason.DUPLICATE_PAIR, f"of {standing}"
@@ -172,7 +181,7 @@ def _images(
 ) -> Iterator[tuple[Any, ...]]:
     claims = by_image(shard.claims)
     shown = {image for image, *_ in samples.values()}
-    wanted = {image for image, *_, reason, _ in samples.values() if reason != Reason.OTHER_VARIANT}
+    wanted = {image for image, *_, reason, _ in samples.values() if reason not in UNWANTED}
     for image, width, height, kind, size, phash, *later in _rows(shard.images):
         if image in shown:
             said = f"[{','.join(map(_claim, claims[image]))}]"

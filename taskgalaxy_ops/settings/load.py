@@ -21,6 +21,7 @@ from taskgalaxy_ops.settings.pipeline import (
     FilterSettings,
     MatchSettings,
     ReleaseSettings,
+    ReviewSettings,
     RunSettings,
     TargetSettings,
     TaxonomySettings,
@@ -57,6 +58,7 @@ class Settings(Strict):
         exclude_if=lambda chosen: chosen is None,
     )
     budget: BudgetSettings = BudgetSettings()
+    review: ReviewSettings = Field(ReviewSettings(), exclude_if=lambda chosen: chosen == ReviewSettings())
     release: ReleaseSettings = ReleaseSettings()
     run: RunSettings = RunSettings()
     finetune: FinetuneSettings = FinetuneSettings()

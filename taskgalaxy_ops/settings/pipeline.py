@@ -211,6 +211,16 @@ class VoteSettings(Strict):
     context: ContextFields = _context("judges are shown, too")
 
 
+class ReviewSettings(Strict):
+    """What people's votes decide."""
+
+    rule: Literal["gold", "veto"] = Field(
+        "gold",
+        description="gold: nothing, they are kept to measure judges by; veto: a pair that most of its reviewers find "
+        "wrong leaves the next release, and a corrected answer takes its place",
+    )
+
+
 class BranchTarget(Strict):
     """What is enough of a task type."""
 

@@ -68,10 +68,22 @@ def _pair(pair: Mapping[str, Any]) -> list[str]:
         value = "abstains" if vote["vote"] is None else vote["vote"]
         audit = " (audit: counts for statistics alone)" if vote["audit"] else ""
         lines += [f"        {shown(vote['judge'])}: {value}, {shown(vote['reason'])}{audit}", *_by(vote["by"], 10)]
+    lines += [line for review in pair.get("people", ()) for line in _review(review)]
+    if pair.get("vetoed"):
+        lines.append("        most of these people find it wrong: the next release is without it")
     if pair["accepted"]:
         lines.append(f"        released in {', '.join(pair['releases']) or 'no release'}")
         if pair["not_released"]:
             lines.append(f"        not in the latest: {shown(pair['not_released'])}")
+    return lines
+
+
+def _review(review: Mapping[str, Any]) -> list[str]:
+    reason = f", {shown(review['reason'])}" if review["reason"] else ""
+    lines = [f"        person {shown(review['reviewer'])}, {review['at']}: {review['verdict']}{reason}"]
+    if review["becomes"]:
+        released = ", ".join(review["releases"]) or "no release"
+        lines.append(f"          corrected: A {shown(review['answer'])} (pair {review['becomes'][:12]}, in {released})")
     return lines
 
 

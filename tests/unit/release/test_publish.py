@@ -127,11 +127,11 @@ class Held:
             verdicts = [verdict for pair, verdict in self.verdicts.items() if is_here(pair)]
             rows.append(
                 ShardRows(
-                    to_table([pair for pair in self.samples if lives_here(pair.image)], Pair),
-                    to_table(votes, Vote),
-                    to_table(verdicts, Verdict),
-                    to_table([found for image, found in self.images.items() if lives_here(image)], Image),
-                    [claim for image, found in self.claims.items() if lives_here(image) for claim in found],
+                    samples=to_table([pair for pair in self.samples if lives_here(pair.image)], Pair),
+                    votes=to_table(votes, Vote),
+                    verdicts=to_table(verdicts, Verdict),
+                    images=to_table([found for image, found in self.images.items() if lives_here(image)], Image),
+                    claims=[claim for image, found in self.claims.items() if lives_here(image) for claim in found],
                 )
             )
         return ReleaseInputs(shards=rows, **self.more)

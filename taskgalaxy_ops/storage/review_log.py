@@ -1,0 +1,160 @@
+"""The log of people's votes on question-answer pairs. The last entry of (reviewer, pair) counts.
+
+An entry holds all votes of one import, so that none is taken over by halves: ``{"kind": "votes", "at", "votes"}``. A
+revocation is an entry, too: ``{"kind": "revoke", "at", "reviewer", "pairs": {pair: image}}``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from taskgalaxy_ops.records import ImageId, PairId
+from taskgalaxy_ops.storage import keys
+from taskgalaxy_ops.storage.base import Store
+from taskgalaxy_ops.storage.log import Log, LogEntry
+
+RIGHT, WRONG, UNSURE = "right", "wrong", "unsure"
+VERDICTS = (RIGHT, WRONG, UNSURE)
+
+_WORTH_FOLDING = 64  # entries
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Review:
+    """One person's vote on a pair."""
+
+    reviewer: str  # a pseudonym
+    pair: PairId
+    image: ImageId  # of the pair: a take-down finds the vote by it
+    verdict: str  # one of VERDICTS
+    reason: str = ""
+    answer: str | None = None  # what the right answer is, where the person says it
+    becomes: PairId | None = None  # the pair with that answer
+    at: float = 0.0  # seconds since the epoch
+
+    @property
+    def said(self) -> tuple[str, str, str | None]:
+        """What a vote says: two with the same are one vote given twice."""
+        return self.verdict, self.reason, self.answer
+
+
+@dataclass(frozen=True, slots=True)
+class Reviews:
+    """What people say of pairs, as of one entry of the log."""
+
+    entry: int  # number of the newest entry
+    by_pair: Mapping[PairId, Sequence[Review]]  # the votes that count, the last one last
+    corrections: frozenset[PairId]  # the pairs of all corrected answers, also of those that no longer count
+
+    def found_wrong(self, pair: PairId) -> bool:
+        """Whether most of those who are sure find a pair wrong; where as many find it right, the last one decides."""
+        sure = [review.verdict for review in self.by_pair.get(pair, ()) if review.verdict != UNSURE]
+        return 2 * sure.count(WRONG) > len(sure) - (sure[-1:] == [WRONG])
+
+    def correction(self, pair: PairId) -> str | None:
+        """The answer that takes the place of a pair's: the last one that somebody gave who finds it wrong.
+
+        None: it is not found wrong, or nobody gave one.
+        """
+        if not self.found_wrong(pair):
+            return None
+        return next((review.answer for review in reversed(self.by_pair[pair]) if review.answer is not None), None)
+
+    def __iter__(self) -> Iterator[Review]:
+        """The votes that count."""
+        return (review for reviews in self.by_pair.values() for review in reviews)
+
+
+class ReviewLog:
+    """Reads and extends the log of a store."""
+
+    def __init__(self, store: Store) -> None:
+        self._log = Log(store, keys.REVIEWS_LOG)
+
+    def read(self) -> Reviews | None:
+        """What people say now; None: nobody has said anything."""
+        entries = self._log.read()
+        return _standing(self._log.last, entries) if entries else None
+
+    def add(self, reviews: Iterable[Review], at: float) -> list[Review]:
+        """Append votes as one entry, without those that say what counts already; returns the others."""
+        given = list(reviews)
+        new: list[Review] = []
+
+        def decide(entries: list[LogEntry]) -> Mapping[str, Any] | None:
+            known = {(each.reviewer, each.pair): each.said for each in _standing(0, entries)}
+            new[:] = [each for each in given if known.get((each.reviewer, each.pair)) != each.said]
+            return {"kind": "votes", "at": at, "votes": [_row(each) for each in new]} if new else None
+
+        self._log.append_if(decide)
+        return new
+
+    def revoke(self, reviewer: str, pairs: Collection[PairId] | None, at: float) -> list[PairId]:
+        """Revoke a person's votes on these pairs (None: all of them); returns the pairs on which one counted."""
+        revoked: dict[PairId, ImageId] = {}
+
+        def decide(entries: list[LogEntry]) -> Mapping[str, Any] | None:
+            revoked.clear()
+            for each in _standing(0, entries):
+                if each.reviewer == reviewer and (pairs is None or each.pair in pairs):
+                    revoked[each.pair] = each.image
+            return {"kind": "revoke", "at": at, "reviewer": reviewer, "pairs": revoked} if revoked else None
+
+        self._log.append_if(decide)
+        return sorted(revoked)
+
+    def images(self) -> set[ImageId]:
+        """The images that any entry names."""
+        return {image for entry in self._log.read() for image in _images(entry.body)}
+
+    def erase(self, gone: Collection[ImageId]) -> None:
+        """Erase all that was said of these images' pairs. The same call continues one that was interrupted."""
+        if self.images().isdisjoint(gone):
+            self._log.sweep()
+        else:
+            self._log.compact(lambda entries: [kept for entry in entries if (kept := _without(entry, set(gone)))])
+
+    def compact(self) -> None:
+        """Fold a long log into a base; every entry stays."""
+        if len(self._log.read()) >= _WORTH_FOLDING:
+            self._log.compact()
+
+
+def _row(review: Review) -> dict[str, Any]:
+    told = asdict(review)
+    return {name: value for name, value in told.items() if name != "at" and value not in (None, "")}
+
+
+def _images(body: Mapping[str, Any]) -> Iterable[ImageId]:
+    return body["pairs"].values() if body["kind"] == "revoke" else (vote["image"] for vote in body["votes"])
+
+
+def _without(entry: LogEntry, gone: Collection[ImageId]) -> LogEntry | None:
+    """An entry without what it says of these images; None: it says nothing else."""
+    body = entry.body
+    if body["kind"] == "revoke":
+        kept: Any = {pair: image for pair, image in body["pairs"].items() if image not in gone}
+        return LogEntry(entry.number, {**body, "pairs": kept}) if kept else None
+    kept = [vote for vote in body["votes"] if vote["image"] not in gone]
+    return LogEntry(entry.number, {**body, "votes": kept}) if kept else None
+
+
+def _standing(number: int, entries: Iterable[LogEntry]) -> Reviews:
+    by_pair: dict[PairId, dict[str, Review]] = {}
+    corrections: set[PairId] = set()
+    for entry in entries:
+        body = entry.body
+        if body["kind"] == "revoke":
+            for pair in body["pairs"]:
+                by_pair.get(pair, {}).pop(body["reviewer"], None)
+            continue
+        for vote in body["votes"]:
+            review = Review(**vote, at=body["at"])
+            said = by_pair.setdefault(review.pair, {})
+            said.pop(review.reviewer, None)  # so that the last vote is the last of the pair
+            said[review.reviewer] = review
+            corrections.update(filter(None, [review.becomes]))
+    standing = {pair: tuple(said.values()) for pair, said in by_pair.items() if said}
+    return Reviews(number, standing, frozenset(corrections))
