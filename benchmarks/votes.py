@@ -1,8 +1,9 @@
 """What votes are worth: is what the report says of judges true? ``python -m benchmarks.votes``; ``make bench-votes``.
 
-Votes of three judges are simulated whose error rates are known: rates, the share of right pairs, errors drawn
-for all judges alike and pairs that are hard for all are swept. Judges are asked while the verdict is open, and on a
-tenth of the pairs. ``SCALE=0.1`` takes a tenth of the seeds and rows; arguments choose figures: join, accuracy.
+Votes of three judges are simulated whose error rates are known. Swept are these rates, the share of right pairs, the
+errors drawn for all judges alike, the pairs that are hard for all, and the number of pairs. Judges are asked while the
+verdict is open, and on a tenth of the pairs. ``SCALE=0.1`` takes a tenth of the seeds and rows; arguments choose
+figures: join, accuracy.
 
 ``votes.join`` compares making ballots and verdicts of 1,000,000 votes with DuckDB's group-by of the same rows.
 ``votes.accuracy_coverage`` is the share of seeds in which a judge's configured accuracy lies in its interval, of the
@@ -33,9 +34,10 @@ from taskgalaxy_ops.release.gold import calibration_error
 from taskgalaxy_ops.release.judge_model import JudgeModel
 from taskgalaxy_ops.release.vote_table import ballot_table
 
-VOTES, SEEDS, PAIRS = 1_000_000, 200, 3_000
+VOTES, SEEDS = 1_000_000, 200
 JUDGES = ("a", "b", "c")
 QUORUM, AUDITED = 2, 0.1
+PAIRS = (300, 3_000, 30_000)
 TOGETHER = (0.0, 0.15, 0.3, 0.5)  # shares of pairs whose errors are drawn for all judges alike
 HARD = (0.0, 0.1, 0.2)  # shares of pairs on which all judges err more often
 HARDER = 3.0  # times as often
@@ -51,7 +53,7 @@ class Simulated:
     accuracy: NDArray[np.float64]
 
 
-def simulated(seed: int, pairs: int = PAIRS) -> Simulated:
+def simulated(seed: int, pairs: int) -> Simulated:
     """Votes on pairs by judges whose rates are drawn by the seed."""
     random = np.random.default_rng(seed)
     n, together, hard = len(JUDGES), TOGETHER[seed % len(TOGETHER)], HARD[seed % len(HARD)]
@@ -88,25 +90,28 @@ def accuracy(book: Book, scale: float) -> None:
     predicted: list[float] = []
     right: list[bool] = []
     by_together: dict[float, list[bool]] = {}
+    by_pairs: dict[int, list[bool]] = {}
     seeds, began = max(4, round(SEEDS * scale)), time.monotonic()
     for seed in range(seeds):
-        made = simulated(seed)
+        pairs = PAIRS[seed // 12 % len(PAIRS)]
+        made = simulated(seed, pairs)
         counts = Counter(made.ballots)
         model = JudgeModel(JUDGES, counts)
         for found, true in zip(model.accuracies(), made.accuracy, strict=True):
             covered[found.judge].append(bool(found.accuracy.low <= true <= found.accuracy.high))
             widths.append(found.accuracy.high - found.accuracy.low)
             by_together.setdefault(TOGETHER[seed % len(TOGETHER)], []).append(covered[found.judge][-1])
+            by_pairs.setdefault(pairs, []).append(covered[found.judge][-1])
         probability = dict(zip(counts, model.probabilities(list(counts)), strict=True))
         predicted += [probability[ballot] for ballot in made.ballots]
         right += made.right.tolist()
     detail: dict[str, Any] = {
         "seeds": seeds,
-        "pairs": PAIRS,
         "width": statistics.mean(widths),
         "all_judges": statistics.mean(map(all, zip(*covered.values(), strict=True))),
         "seconds_a_fit": (time.monotonic() - began) / seeds,
         "by_together": {str(share): statistics.mean(own) for share, own in sorted(by_together.items())},
+        "by_pairs": {str(pairs): statistics.mean(own) for pairs, own in sorted(by_pairs.items())},
     }
     least = min(statistics.mean(own) for own in covered.values())
     book.add(Figure("votes.accuracy_coverage", least, 0.9, "higher", detail))

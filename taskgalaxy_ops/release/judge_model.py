@@ -13,6 +13,10 @@ of the pairs), they give one vote, which is right as often as theirs are on aver
 A likelihood of the votes that were cast is valid although judges are asked only while a verdict is open: what is
 asked depends on earlier votes alone, which the likelihood has. An abstention counts as a vote that was not cast.
 
+No such model is quite true, and of a hundred thousand pairs one of them, hardly better than the others, would seem
+certain, with intervals next to nothing wide. So votes count as those of ``WORTH`` pairs at most, in a coarsened
+posterior (Miller and Dunson, "Robust Bayesian Inference via Coarsening", 2019). Gold counts in full.
+
 Intervals are quantiles of the posterior, by importance sampling around each fit's mode. A bootstrap would repeat what
 the votes cannot tell, and a profile of the likelihood is flat there; the posterior is as wide as that makes it.
 The random numbers are of a fixed seed: the same votes give the same figures.
@@ -31,6 +35,7 @@ from taskgalaxy_ops.release.agreement import Ballot, Interval
 
 Floats = NDArray[np.float64]
 
+WORTH = 5_000  # pairs, which the votes on more and more pairs come to count as
 DRAWS = 2_000  # of the posterior, by which intervals are quantiles
 COPYING = 0.5  # share of pairs voted on together, from which one of two judges may be left out
 # Shares of pairs voted on together, and how likely each is before the votes: in the main the less the more.
@@ -168,7 +173,11 @@ class JudgeModel:
 
 
 class _Votes:
-    """Ballots as arrays, one row a different ballot: (p, j) votes, and how many pairs have it, by what is known."""
+    """Ballots as arrays, one row a different ballot.
+
+    ``approved`` and ``rejected``: (p, j), who voted so. ``open``, ``wrong``, ``right``: (p,), the pairs that have the
+    ballot, those of which nothing else is known and those of gold.
+    """
 
     def __init__(
         self, judges: tuple[str, ...], ballots: Mapping[Ballot, int], gold: Mapping[Ballot, tuple[int, int]]
@@ -180,10 +189,11 @@ class _Votes:
             for judge, vote in ballot:
                 if vote is not None:
                     votes[row, place[judge]] = vote
-        self.approved, self.rejected = votes == 1, votes == 0
+        self.approved, self.rejected = (votes == 1).astype(float), (votes == 0).astype(float)
         none = np.zeros(len(ballots))
         known = np.array(list(gold.values()), float).reshape(-1, 2)
-        self.open = np.concatenate([np.array(list(ballots.values()), float), np.zeros(len(gold))])
+        pairs = np.array(list(ballots.values()), float)
+        self.open = np.concatenate([pairs * WORTH / (WORTH + pairs.sum()), np.zeros(len(gold))])
         self.wrong, self.right = (np.concatenate([none, known[:, each]]) for each in (0, 1))
 
     def by_class(self, rates: Floats, structure: _Structure) -> Floats:
@@ -193,19 +203,20 @@ class _Votes:
         """
         n = self.approved.shape[1]
         group = list(structure.group)
+        outside = np.delete(np.arange(n), group)
         share = np.stack([rates[:, 0], 1 - rates[:, 0]], axis=1)[:, :, None]
         parts = []
         for approving in (rates[:, 1 : n + 1], 1 - rates[:, n + 1 :]):
-            each = np.where(self.approved, np.log(approving)[:, None], 0.0)
-            each += np.where(self.rejected, np.log1p(-approving)[:, None], 0.0)
-            likelihood = np.exp(each.sum(axis=2))
+            yes, no = np.log(approving), np.log1p(-approving)
+            others = yes[:, outside] @ self.approved[:, outside].T + no[:, outside] @ self.rejected[:, outside].T
+            likelihood = np.exp(others)
             if group:
-                outside = np.exp(np.delete(each, group, axis=2).sum(axis=2))
+                alone = np.exp(yes[:, group] @ self.approved[:, group].T + no[:, group] @ self.rejected[:, group].T)
                 approved = approving[:, group].mean(axis=1)[:, None]
-                up, down = self.approved[:, group].any(1), self.rejected[:, group].any(1)
+                up, down = self.approved[:, group].any(axis=1), self.rejected[:, group].any(axis=1)
                 vote = np.where(up, approved, np.where(down, 1 - approved, 1.0))
                 vote[:, up & down] = 0.0  # one vote cannot be both
-                likelihood = (1 - structure.share) * likelihood + structure.share * vote * outside
+                likelihood = likelihood * ((1 - structure.share) * alone + structure.share * vote)
             parts.append(likelihood)
         found: Floats = share * np.stack(parts, axis=1)
         return found

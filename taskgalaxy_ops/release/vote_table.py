@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from taskgalaxy_ops.errors import SettingsError
 from taskgalaxy_ops.release.agreement import Ballot
 
 MOST_JUDGES = 26  # whose votes a float of 53 bits can add up
@@ -40,9 +41,11 @@ class BallotTable:
 def ballot_table(votes: pa.Table, judges: Sequence[str]) -> BallotTable:
     """The ballots of votes, in the order in which pairs first appear; votes of other judges are left out.
 
-    votes: columns ``pair``, ``judge``, ``vote`` of ``records.Vote``; of a judge one vote a pair at most.
+    votes: columns ``pair``, ``judge``, ``vote`` of ``records.Vote``; of a judge one vote a pair at most. Raises
+    SettingsError for more than ``MOST_JUDGES`` judges.
     """
-    assert len(judges) <= MOST_JUDGES
+    if len(judges) > MOST_JUDGES:
+        raise SettingsError(f"judges: {len(judges)} judges' votes cannot be counted. Name {MOST_JUDGES} at most.")
     encoded = _whole(votes["pair"]).dictionary_encode()
     judge = pc.fill_null(pc.index_in(_whole(votes["judge"]), pa.array(judges, pa.string())), -1).to_numpy()
     state = pc.fill_null(_whole(votes["vote"]), len(_STATES) - 1).to_numpy() + 1

@@ -151,13 +151,13 @@ def test_a_judge_who_always_approves_is_broken_and_tells_nothing_of_the_others()
 
 
 def test_a_coin_is_weak() -> None:
-    made = simulated(0)
+    made = simulated(0, 3_000)
     coin = Counter((*each[:2], ("c", at % 2)) if len(each) > 2 else each for at, each in enumerate(made.ballots))
     assert [(each.judge, each.kind) for each in report(counted(coin, audited=False)).findings] == [("c", "weak")]
 
 
 def test_a_copy_is_named_with_the_pairs_that_agree() -> None:
-    made = simulated(4)
+    made = simulated(4, 3_000)
     copied = Counter((("a", each[0][1]), ("b", each[0][1]), *each[2:]) for each in made.ballots)
     kinds = {each.kind: each for each in report(counted(copied, audited=False)).findings}
     assert kinds["copying"].judge == "b"
@@ -212,7 +212,7 @@ def test_a_judge_that_drifts_shows_it() -> None:
 
 def hostile() -> JudgeReport:
     ballots = Counter(
-        tuple((HOSTILE if name == "c" else name, vote) for name, vote in each) for each in simulated(3).ballots
+        tuple((HOSTILE if name == "c" else name, vote) for name, vote in each) for each in simulated(3, 3_000).ballots
     )
     groups = {"branch": {HOSTILE: ballots}, "form": {"plain": ballots}, "source": {}}
     return report(counted(ballots, ("a", "b", HOSTILE), groups=groups), simulated=True)

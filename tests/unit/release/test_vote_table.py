@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import pyarrow as pa
+import pytest
 
+from taskgalaxy_ops.errors import SettingsError
 from taskgalaxy_ops.records import Vote
 from taskgalaxy_ops.release.vote_table import ballot, ballot_table
 from taskgalaxy_ops.storage.parquet import to_table
@@ -26,6 +28,11 @@ def test_ballots_hold_each_judges_vote_in_the_judges_order() -> None:
         assert found == {"p": (("b", 1), ("a", 1)), "q": (("c", 0), ("b", None), ("a", 0)), "r": ()}
         assert made.approvals().tolist() == [2, 0, 0]
         assert made.accepted(2).tolist() == [True, False, False]
+
+
+def test_more_judges_than_a_number_holds_are_refused() -> None:
+    with pytest.raises(SettingsError, match="26 at most"):
+        ballot_table(to_table(VOTES, Vote), [str(number) for number in range(27)])
 
 
 def test_no_votes_make_no_ballots() -> None:
