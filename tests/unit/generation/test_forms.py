@@ -104,6 +104,31 @@ def test_who_finds_nothing_to_ask_declines():
     assert (outcome(answer="").reason, outcome(answer="").detail) == (Reason.EMPTY, "no answer")
 
 
+def both(**fields: str) -> Any:
+    """The pair of two questions with yes or no, its reject, or what the teacher is told."""
+    template = write_template("Write.", MODEL, "yes_no")
+    (unit,) = write_units(template, [Relevant("i1", "a~b", "seen")])
+    answers, fault = template.parse([unit], json.dumps({"pairs": [{"index": 1, **fields}]}))
+    if unit.key not in answers:
+        return fault
+    found = written("yes_no", [unit], answers)
+    return [*found.pairs, *found.rejects][0]
+
+
+def test_yes_and_no_are_as_often_right():
+    pairs = [both(question_yes=f"Is it {n}?", question_no=f"Is it {n + 5000}?") for n in range(2000)]
+    assert all((pair.answer == "Yes") == (int(pair.question[6:-1]) < 5000) for pair in pairs)
+    assert 900 < sum(pair.answer == "Yes" for pair in pairs) < 1100
+
+
+def test_where_one_question_can_be_asked_it_is_the_pair():
+    assert both(question_yes="", question_no="Is it red?").answer == "No"
+    assert both(question_yes="Is it red?", question_no="").answer == "Yes"
+    assert both(question_yes="", question_no="").reason == Reason.DECLINED
+    assert "must be two questions" in both(question_yes="Is it red?", question_no="is it Red")
+    assert "stands for a text" in both(question_yes="Is it red?", question_no="...")
+
+
 def test_its_version_is_in_its_units_keys_alone_and_its_replies_can_be_read_again():
     assert CHOICE.form == {"name": "multiple_choice", "version": "1"}
     assert write_template("Write.", MODEL, "plain").form is None
@@ -159,3 +184,19 @@ def test_the_simulated_teacher_writes_options_and_judges_find_the_right_one(wron
             other = replace(pair, answer=swapped)
             ((vote),) = ask(judge, [vote_unit(judge, other)], config)
             assert wrong_share or vote.value["vote"] == 0, (other, vote)
+
+
+@pytest.mark.parametrize("wrong_share", [0, 1])
+def test_the_simulated_teacher_asks_for_yes_and_for_no_and_judges_see_which(wrong_share):
+    config = SimulatorConfig(wrong_share=wrong_share, judges=dict.fromkeys("abc", NO_ERRORS), guess_accept=0)
+    form = write_template("Write.", MODEL, "yes_no")
+    units = write_units(form, [Relevant("i1", path, "") for path in [*TYPES, f"{SHAPE}shape presence check"]])
+    for unit, reply in zip(units, ask(form, units, config), strict=True):
+        assert reply.value["question_yes"] and reply.value["question_no"]
+        for name in ("a", "b", "c"):
+            judge = vote_template("Vote.", Model(name=name, base_url="http://x/v1", model=f"sim-judge-{name}"), True)
+            for field, said in (("question_yes", "Yes"), ("question_no", "No")):
+                for claimed in ("Yes", "No"):
+                    pair = Pair("p", "i1", unit.item["task_type"], "yes_no", reply.value[field], claimed)
+                    ((vote),) = ask(judge, [vote_unit(judge, pair)], config)
+                    assert vote.value["vote"] == ((claimed == said) != bool(wrong_share)), (pair, vote)
