@@ -1,7 +1,8 @@
 """A question that is answered by yes or no, both as often.
 
 Teachers prefer questions whose answer is yes. So they are asked for two of a kind, one that is answered by yes and one
-by no, and a hash of the two draws which becomes the pair. An answer is verified by comparing one word.
+by no, and a hash of image and task type draws which becomes the pair: one of the questions that are asked of many
+images is not always answered alike. An answer is verified by comparing one word.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ def _texts(reply: Mapping[str, Any]) -> Texts:
     yes, no = reply[YES], reply[NO]
     if not yes and not no:
         return Texts("", "")
-    return Texts(yes, "Yes") if not no or (yes and draw("yes or no", yes, no) < 0.5) else Texts(no, "No")
+    first = draw("yes or no", reply["image"], reply["task_type"]) < 0.5
+    return Texts(yes, "Yes") if not no or (yes and first) else Texts(no, "No")
 
 
 YES_NO = QuestionForm(reply={YES: str, NO: str}, check=_check, texts=_texts, version="1")
