@@ -103,6 +103,8 @@ def _write(
     written = teacher.write(image, path, (config.seed, identity), asked.image_id)
     if written is None:
         return _empty(variant)
+    if variant == "yes_no":
+        return _write_yes_no(config, asked, image, unit, answers)
     planted = draw(config.seed, "planted", identity) < config.wrong_share and written.wrong != written.answer
     said = written.wrong if planted else written.answer
     reasoning = written.reasoning if variant == "chain_of_thought" else ""
@@ -119,8 +121,34 @@ def _write(
     return {"question": written.question, "answer": said, "reasoning": reasoning}
 
 
+def _write_yes_no(
+    config: SimulatorConfig, asked: Asked, image: Image.Image, unit: Unit, answers: Answers
+) -> Mapping[str, Any]:
+    """A question for each answer; where it is planted wrong, they have changed places."""
+    from taskgalaxy_ops.simulator import teacher
+
+    path, variant = unit.item["task_type"], asked.head["variant"]
+    identity = fingerprint("simulated.written", {"image": asked.image_id, "task_type": path, "variant": variant})
+    found = teacher.yes_no(image, path, (config.seed, identity), asked.image_id)
+    if found is None:
+        return _empty(variant)
+    planted = draw(config.seed, "planted", identity) < config.wrong_share
+    yes, no = reversed(found) if planted else found
+    for question, said in ((yes, "Yes"), (no, "No")):
+        if not question:
+            continue
+        pair = {"unit": unit.key, "pair": pair_key(asked.image_id, path, question, said), "planted": planted}
+        if planted:
+            pair |= {"image": asked.image_id, "task_type": path, "variant": variant, "question": question}
+            pair |= {"answer": said, "right": "No" if said == "Yes" else "Yes"}
+        answers.pairs.append(pair)
+    return {"question_yes": yes, "question_no": no}
+
+
 def _empty(variant: str) -> dict[str, str]:
     """The entry of who finds nothing to ask."""
+    if variant == "yes_no":
+        return {"question_yes": "", "question_no": ""}
     rest = options.wrong_ones("", ()) if variant == "multiple_choice" else {"reasoning": ""}
     return {"question": "", "answer": "", **rest}
 

@@ -110,13 +110,14 @@ def malformed(text: str, hashed: int) -> str:
 
 
 def _pair(index: int, task_type: str, variant: str) -> dict[str, Any]:
-    wrong = {f"wrong_{n}": f"Canned option {n}." for n in (1, 2, 3)} if variant == "multiple_choice" else {}
+    more = {"multiple_choice": {f"wrong_{n}": f"Canned option {n}." for n in (1, 2, 3)}}
+    more["yes_no"] = {"question_yes": f"Is it {task_type}?", "question_no": f"Is it not {task_type}?"}
     return {
         "index": index,
         "question": f"What does this image show with regard to {task_type.rpartition('~')[2]}?",
         "answer": f"Canned answer {_hash(task_type):08x}.",
         "reasoning": "It was drawn by hash.",
-        **wrong,
+        **more.get(variant, {}),
     }
 
 

@@ -13,7 +13,7 @@ from typing import TypeVar
 from PIL import Image
 
 from taskgalaxy_ops.hashing import draw
-from taskgalaxy_ops.simulator import perception, templates
+from taskgalaxy_ops.simulator import claims, perception, templates
 from taskgalaxy_ops.simulator.memory import Memory
 from taskgalaxy_ops.simulator.skills import SKILLS, Found, NoFit
 
@@ -53,6 +53,23 @@ def write(image: Image.Image, path: str, seed_parts: tuple[object, ...], key: st
     wrong = _pick(asked.wrong, seed_parts, "wrong")
     others = sorted(set(asked.wrong) - {wrong}, key=lambda each: draw(*seed_parts, "other", each))
     return Written(template.fill(index, **asked.params), asked.answer, wrong, asked.reasoning, tuple(others))
+
+
+def yes_no(image: Image.Image, path: str, seed_parts: tuple[object, ...], key: str = "") -> tuple[str, str] | None:
+    """A question that is answered by yes and one by no, "" for one that there is none of; None where nothing can be
+    asked. The same parts give the same questions."""
+    found, written = _look(image, path, key), write(image, path, seed_parts, key)
+    if written is None or not isinstance(found, Found):
+        return None
+    template = templates.load()[path]
+    if template.kind != "yes/no":
+        return claims.claim(written.question, written.answer), claims.claim(written.question, written.wrong)
+    index = int(draw(*seed_parts, "template") * len(template.texts))
+    of = {said: [each for each in found.asked if each.answer.casefold() == said] for said in ("yes", "no")}
+    yes, no = (
+        template.fill(index, **_pick(asked, seed_parts, said).params) if asked else "" for said, asked in of.items()
+    )
+    return yes, no
 
 
 _looked: Memory[tuple[str, str], Found | str] = Memory(_KEPT)

@@ -6,6 +6,7 @@ Everything is about one state: live images, task types, settings, and the answer
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -168,7 +169,11 @@ def _reckon(state: State, standing: Mapping[Unit, Given], tried: Mapping[str, Se
             prompt, head = state.prompts[f"write_{variant}"], state.head(image, request="write", variant=variant)
             unit = _unit(teacher, prompt, image, head, {"task_type": path})
             given = _given(found, standing, "write", unit, image, path, variant)
-            if given is not None and (pair := _pair(image, path, variant, given)) is not None:
+            if given is None or (pair := _pair(image, path, variant, given)) is None:
+                continue
+            if _refused(settings, pair):
+                found.rows["write"][image][-1] = ("refused", pair.id)
+            else:
                 found.pairs[pair.id] = pair
     found.units_in["vote"], found.pending["vote"] = len(found.pairs), 0
     found.rows["vote"] = {}
@@ -218,6 +223,14 @@ def _pair(image: str, path: str, variant: str, given: Given) -> Pair | None:
     question, answer, reasoning = (given.entry[name] for name in ("question", "answer", "reasoning"))
     identity = pair_id(image, path, variant, question, answer, reasoning or None)
     return Pair(identity, image, path, question, answer, reasoning)
+
+
+def _refused(settings: Settings, pair: Pair) -> bool:
+    """Whether a check of the history's own rejects a pair; the package's have nothing against any of these texts."""
+    if settings.write.checks is None:
+        return False
+    rule = settings.write.checks.rules["refused"]
+    return rule is not None and any(re.search(pattern, pair.question) for pattern in rule.patterns)
 
 
 def _vote(state: State, found: Reckoned, standing: Mapping[Unit, Given], pair: Pair) -> None:

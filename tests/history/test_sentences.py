@@ -52,6 +52,16 @@ def test_the_world_is_worth_a_test(world: World) -> None:
     assert {given.terminal for given in world.models.standing.values()} == {"", "refused", "malformed reply"}
 
 
+def test_a_check_asks_nothing_and_what_it_rejects_is_back_without_it(world: World) -> None:
+    was, samples = pairs(world), world.estimated(world.open()).samples
+    rules = {"refused": {"of": ["question"], "patterns": [r"\bnumber [0-3]\b"]}}
+    assert not asked(world, lambda: world.change("write", checks={"rules": rules}))
+    assert pairs(world) < was
+    assert world.estimated(world.open()).samples < samples
+    assert not asked(world, lambda: world.change("write", checks=None))
+    assert (pairs(world), world.estimated(world.open()).samples) == (was, samples)
+
+
 def test_lowering_k_asks_nothing_and_raising_it_only_what_enters(world: World) -> None:
     was = pairs(world)
     assert not asked(world, lambda: world.change("match", k=2))

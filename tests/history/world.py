@@ -686,7 +686,11 @@ class World:
         asks = {
             "match": (settings.match, tuple(self.tree.asked()), counted),
             "filter": (_asked([settings.teacher]), prompts["filter"]),
-            "write": (_asked([settings.teacher]), *((variant, prompts[f"write_{variant}"]) for variant in variants)),
+            "write": (
+                _asked([settings.teacher]),
+                *((variant, prompts[f"write_{variant}"]) for variant in variants),
+                settings.write.checks and settings.write.checks.model_dump_json(),
+            ),
             "vote": (_asked(settings.judges), prompts["vote"], settings.vote.model_copy(update={"context": ()})),
         }
         state = self._state(workspace, {})

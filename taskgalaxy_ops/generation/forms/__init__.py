@@ -40,8 +40,9 @@ class QuestionForm:
     prompt: the instruction; "" for a form that ships, whose prompt lies in ``prompts/``. reply: the fields of an entry
     of the teacher's reply, texts (str), whole numbers (int) or flags (bool). check: raises MalformedReplyError for a
     reply that is not as it should be, whose message the teacher is told; it sees no reply that declines. texts: the
-    pair in a reply. turns: what a model that is trained on the pair is asked, and what it is to say. version: another
-    one whenever any of these gives something else; the two that were first have none.
+    pair in a reply, which holds ``image`` and ``task_type`` beside its fields, so that a form may draw by them. turns:
+    what a model that is trained on the pair is asked, and what it is to say. version: another one whenever any of these
+    gives something else; the two that were first have none.
     """
 
     prompt: str = ""
@@ -53,6 +54,8 @@ class QuestionForm:
     version: str | None = None
 
     def __post_init__(self) -> None:
+        if taken := self.reply.keys() & {"image", "task_type"}:
+            raise TypeError(f"reply: {', '.join(sorted(taken))} is what the pair is about; give the field another name")
         if wrong := [name for name, kind in self.reply.items() if kind not in {str, int, bool}]:
             raise TypeError(f"reply: {', '.join(wrong)} must be str, int or bool")
 

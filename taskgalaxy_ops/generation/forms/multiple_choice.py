@@ -73,7 +73,7 @@ def _texts(reply: Mapping[str, Any]) -> Texts:
     if not question or not answer:
         return Texts(question, answer)
     options = _options(reply)
-    shuffled = sorted(options, key=lambda option: draw("option", question, sorted(options), option))
+    shuffled = sorted(options, key=lambda option: draw("option", reply["image"], reply["task_type"], option))
     lines = [f"{letter}. {option}" for letter, option in zip(LETTERS, shuffled, strict=False)]
     return Texts("\n".join([question, *lines, CLOSING]), LETTERS[shuffled.index(answer)])
 

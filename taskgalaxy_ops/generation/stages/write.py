@@ -103,7 +103,7 @@ def _read_pair(form: QuestionForm, _: Mapping[str, Any], entry: Any) -> Answer:
         }
     told = {name: field(entry, name, kind) for name, kind in form.reply.items()}
     reply = {name: neutral(clean(value)) if isinstance(value, str) else value for name, value in told.items()}
-    texts = form.texts(reply)
+    texts = form.texts({**reply, "image": "", "task_type": ""})
     if texts.question or texts.answer:
         if ANY_TEXT in (texts.question, texts.answer):
             raise MalformedReplyError(f"`{ANY_TEXT}` stands for a text in the example; write the text")
@@ -148,7 +148,7 @@ def _pair(variant: str, unit: RequestItem, answer: Answer) -> Pair | Reject:
     if (reason := terminal(answer)) is not None or answer.value is None:
         return reject(*(reason or (Reason.MALFORMED, "")))
     form = FORMS.get(variant)
-    question, text, reasoning = form.texts(answer.value)
+    question, text, reasoning = form.texts({**answer.value, "image": image, "task_type": task_type})
     if not question and not text:
         return reject(Reason.DECLINED, "the teacher found nothing to ask")
     if not question or not text or (form.reasons and not reasoning):

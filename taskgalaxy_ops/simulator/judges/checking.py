@@ -9,7 +9,7 @@ from importlib import import_module
 
 from PIL import Image
 
-from taskgalaxy_ops.simulator import options, templates
+from taskgalaxy_ops.simulator import claims, options, templates
 from taskgalaxy_ops.simulator.judges import palettes, words
 from taskgalaxy_ops.simulator.judges.finding import REGIONS, Finding, Found, SenselessError, UnsureError, short
 from taskgalaxy_ops.simulator.judges.views import View, view
@@ -54,15 +54,16 @@ def check(
     rule = rules().get(path.rsplit("~", 1)[-1])
     if template is None or rule is None:
         return Finding(False, f"I know no question of the task type '{short(path.rsplit('~', 1)[-1])}'")
-    choice = options.read(question)
-    params = template.params(choice.question if choice else question)
+    choice, claim = options.read(question), claims.read(question)
+    params = template.params(choice.question if choice else claim[0] if claim else question)
     if params is None:
         return Finding(False, "the question is not of this task type")
     if choice and answer is not None:
         answer = choice.options.get(answer.strip())
         if answer is None:
             return Finding(False, "the answer is none of the options")
-    if answer is not None and (fault := _form(template, answer)):
+    said = claim[1] if claim else answer
+    if said is not None and (fault := _form(template, said)):
         return Finding(False, fault)
     try:
         found = rule(seen, params)
@@ -74,7 +75,9 @@ def check(
         return finding
     if answer is None:
         return Finding(True, _cut(f"the question makes sense: {found.said}"))
-    right = found.agrees(answer)
+    right = found.agrees(said or "")
+    if claim and right is not None:
+        right = words.yes_no(answer) is right
     if right is None:
         return Finding(None, _cut(f"I cannot tell; {found.said}"))
     if not right:

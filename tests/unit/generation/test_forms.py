@@ -51,12 +51,11 @@ def test_the_right_option_is_named_by_its_letter():
     assert FORMS.get("multiple_choice").turns(Texts(pair.question, pair.answer)) == (pair.question, pair.answer)
 
 
-def test_the_order_of_the_options_hangs_on_what_they_say_alone():
+def test_the_order_of_the_options_is_drawn_by_image_and_option():
     assert outcome() == outcome(wrong_1="Green", wrong_2="", wrong_3="Blue")
     texts = FORMS.get("multiple_choice").texts
     places = Counter(
-        texts({"question": f"Q{n}?", "answer": "w", "wrong_1": "x", "wrong_2": "y", "wrong_3": "z"}).answer
-        for n in range(4000)
+        texts({**GOOD, "wrong_3": "White", "image": f"i{n}", "task_type": "a"}).answer for n in range(4000)
     )
     assert sorted(places) == ["A", "B", "C", "D"]
     assert all(900 < number < 1100 for number in places.values()), places
@@ -102,6 +101,31 @@ def test_who_finds_nothing_to_ask_declines():
     assert outcome(question="", answer="").reason == Reason.DECLINED
     assert outcome(question="", answer="", wrong_1="", wrong_2="").reason == Reason.DECLINED
     assert (outcome(answer="").reason, outcome(answer="").detail) == (Reason.EMPTY, "no answer")
+
+
+def both(image: str = "i1", **fields: str) -> Any:
+    """The pair of two questions with yes or no, its reject, or what the teacher is told."""
+    template = write_template("Write.", MODEL, "yes_no")
+    (unit,) = write_units(template, [Relevant(image, "a~b", "seen")])
+    answers, fault = template.parse([unit], json.dumps({"pairs": [{"index": 1, **fields}]}))
+    if unit.key not in answers:
+        return fault
+    found = written("yes_no", [unit], answers)
+    return [*found.pairs, *found.rejects][0]
+
+
+def test_yes_and_no_are_as_often_right_whatever_is_asked():
+    pairs = [both(f"i{n}", question_yes="Is it red?", question_no="Is it blue?") for n in range(2000)]
+    assert {(pair.question, pair.answer) for pair in pairs} == {("Is it red?", "Yes"), ("Is it blue?", "No")}
+    assert 900 < sum(pair.answer == "Yes" for pair in pairs) < 1100
+
+
+def test_where_one_question_can_be_asked_it_is_the_pair():
+    assert both(question_yes="", question_no="Is it red?").answer == "No"
+    assert both(question_yes="Is it red?", question_no="").answer == "Yes"
+    assert both(question_yes="", question_no="").reason == Reason.DECLINED
+    assert "must be two questions" in both(question_yes="Is it red?", question_no="is it Red")
+    assert "stands for a text" in both(question_yes="Is it red?", question_no="...")
 
 
 def test_its_version_is_in_its_units_keys_alone_and_its_replies_can_be_read_again():
@@ -159,3 +183,19 @@ def test_the_simulated_teacher_writes_options_and_judges_find_the_right_one(wron
             other = replace(pair, answer=swapped)
             ((vote),) = ask(judge, [vote_unit(judge, other)], config)
             assert wrong_share or vote.value["vote"] == 0, (other, vote)
+
+
+@pytest.mark.parametrize("wrong_share", [0, 1])
+def test_the_simulated_teacher_asks_for_yes_and_for_no_and_judges_see_which(wrong_share):
+    config = SimulatorConfig(wrong_share=wrong_share, judges=dict.fromkeys("abc", NO_ERRORS), guess_accept=0)
+    form = write_template("Write.", MODEL, "yes_no")
+    units = write_units(form, [Relevant("i1", path, "") for path in [*TYPES, f"{SHAPE}shape presence check"]])
+    for unit, reply in zip(units, ask(form, units, config), strict=True):
+        assert reply.value["question_yes"] and reply.value["question_no"]
+        for name in ("a", "b", "c"):
+            judge = vote_template("Vote.", Model(name=name, base_url="http://x/v1", model=f"sim-judge-{name}"), True)
+            for field, said in (("question_yes", "Yes"), ("question_no", "No")):
+                for claimed in ("Yes", "No"):
+                    pair = Pair("p", "i1", unit.item["task_type"], "yes_no", reply.value[field], claimed)
+                    ((vote),) = ask(judge, [vote_unit(judge, pair)], config)
+                    assert vote.value["vote"] == ((claimed == said) != bool(wrong_share)), (pair, vote)
