@@ -22,6 +22,7 @@ from taskgalaxy_ops.errors import ReviewError
 from taskgalaxy_ops.generation.results import RunResults
 from taskgalaxy_ops.operations import review_files
 from taskgalaxy_ops.operations.explain import explain
+from taskgalaxy_ops.operations.forget import forget
 from taskgalaxy_ops.operations.release_outlook import release_outlook
 from taskgalaxy_ops.operations.review import BY, Drawn, Filled, draw_pairs, overview, record, revoke
 from taskgalaxy_ops.operations.takedown import left, take_down
@@ -370,6 +371,17 @@ def test_a_corrected_chain_of_thought_is_plain_since_its_reasoning_led_astray(wo
     publish.publish(opened(workspace, "veto"))
     new = corrected(pair, "seven").pair
     assert released(workspace)[new] == (pair.image, pair.task_type, "plain")
+
+
+def test_forgetting_tells_of_votes_and_leaves_them(workspace: Workspace) -> None:
+    pair = a_sample(workspace)
+    assert forget(workspace, where={"stage": "write"}).reviewed == 0
+    record(workspace, [vote(pair.pair)])
+    assert forget(workspace, where={"stage": "vote"}).reviewed == 0
+    assert forget(workspace, where={"stage": "write", "image": pair.image}, dry_run=False).reviewed == 1
+    assert pipeline.generate(opened(workspace)).pending == 0  # the teacher writes the same again
+    publish.publish(opened(workspace, "veto"))
+    assert pair.pair not in released(workspace)
 
 
 def test_a_takedown_erases_what_was_said_of_the_images_pairs(workspace: Workspace) -> None:
