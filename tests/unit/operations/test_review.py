@@ -192,6 +192,11 @@ def test_an_export_of_label_studio_is_read_and_nobodys_address_is_kept(tmp_path:
         review_files.read_reviews(file)
 
 
+def test_a_row_is_named_by_its_first_line(tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_text('pair,verdict,reason\r\na,wrong,"one\r\ntwo"\r\nb,right,\r\n', newline="")
+    assert [row.place for row in review_files.read_reviews(tmp_path / "x.csv")] == ["line 2", "line 4"]
+
+
 @pytest.mark.parametrize(
     ("text", "match"),
     [
