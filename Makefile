@@ -82,13 +82,16 @@ $(TRAINERS)/.made: Makefile tests/trainers/requirements $(VENV)/.dev
 	$(call trainer-venv,llamafactory,$(BUILD_TOOLS) -r tests/trainers/requirements/llamafactory.txt)
 	$(call trainer-venv,swift,$(BUILD_TOOLS) -r tests/trainers/requirements/swift.txt)
 	$(call trainer-venv,lmms,-r tests/trainers/requirements/lmms.txt)
+	"$(PYTHON)" -m venv $(TRAINERS)/label-studio
+	$(TRAINERS)/label-studio/bin/python -m pip --disable-pip-version-check install -q --no-deps -r tests/trainers/requirements/label-studio.txt
 	@for each in llamafactory swift; do DS_BUILD_OPS=0 $(TRAINERS)/$$each/bin/python -m pip --disable-pip-version-check \
 	  install -q --no-deps --no-build-isolation deepspeed==0.18.8 || exit 1; done
 	@touch $@
 
-test-trainers: $(TRAINERS)/.made  ## rendered jobs in LLaMA-Factory and ms-swift themselves, and a checkpoint in lmms-eval
+test-trainers: $(TRAINERS)/.made  ## rendered jobs in LLaMA-Factory and ms-swift themselves, a checkpoint in lmms-eval, people's votes in Label Studio
 	@TASKGALAXY_TRAINERS=$(TRAINERS)/llamafactory/bin/python:$(TRAINERS)/swift/bin/python \
-	  TASKGALAXY_LMMS=$(TRAINERS)/lmms/bin/python $(RUN) -m pytest tests/trainers
+	  TASKGALAXY_LMMS=$(TRAINERS)/lmms/bin/python TASKGALAXY_LABEL_STUDIO=$(abspath $(TRAINERS))/label-studio/bin/python \
+	  $(RUN) -m pytest tests/trainers
 
 # vLLM pins what contradicts us: a venv of its own. Its torch for CPUs is not on PyPI: see TORCH_INDEX in `make help`.
 VLLM := build/vllm

@@ -188,6 +188,11 @@ def _forget(chosen: argparse.Namespace) -> int:
         f"from {found.calls:,} replies; asking them again, as far as they are still needed, costs up to about "
         f"{found.tokens:,.0f} tokens, ${found.cost / NANO:.4f} (at list prices ${found.list_cost / NANO:.4f})"
     )
+    if found.reviewed:
+        told.append(
+            f"people voted on {found.reviewed:,} pairs of these images: their votes stay, and count for a pair that is "
+            "written again in the same words"
+        )
     value = {**to_json(found, by_shard="homes"), "homes": len(found.by_shard), "forgotten": False}
     if chosen.dry_run or not found.units:
         say(chosen, value, told)

@@ -14,7 +14,6 @@ from taskgalaxy_ops.operations import review, review_files
 from taskgalaxy_ops.operations.review import Drawn
 from taskgalaxy_ops.release.renditions import Renditions
 from taskgalaxy_ops.reports.text import review as review_text
-from taskgalaxy_ops.sources.originals import read_image
 from taskgalaxy_ops.workspace import Workspace
 
 _PAIRS = 100
@@ -98,7 +97,8 @@ def _write_pictures(workspace: Workspace, drawn: Sequence[Drawn], folder: Path) 
     folder.mkdir(parents=True, exist_ok=True)
     renditions = Renditions(workspace)
     for image in sorted({each.pair.image for each in drawn}):
-        (folder / f"{image}.jpg").write_bytes(renditions.of(image, read_image(workspace, image)))
+        renditions.refer(image)  # an image that is not copied may be gone, and its rendition there
+        (folder / f"{image}.jpg").write_bytes(workspace.store.get(renditions.key(image)))
 
 
 def _import(chosen: argparse.Namespace) -> int:

@@ -39,7 +39,7 @@ from taskgalaxy_ops.storage.ledger import NANO
 from taskgalaxy_ops.storage.marker_index import marker_summaries
 from taskgalaxy_ops.storage.parquet import columns
 from taskgalaxy_ops.storage.registry.state import ImageShard
-from taskgalaxy_ops.storage.review_log import Review, ReviewLog
+from taskgalaxy_ops.storage.review_log import ReviewLog
 from taskgalaxy_ops.storage.shards import StageOutput
 from taskgalaxy_ops.taxonomy import TaxonomyVersion
 from taskgalaxy_ops.taxonomy.store import TaxonomyStore
@@ -68,8 +68,8 @@ def explain(workspace: Workspace, what: str) -> dict[str, Any]:
             found.append(("image", image, lambda shard=shard, image=image: _image(look, shard, image)))  # type: ignore[misc]
         for pair, shard in _pairs(look, shards, what):
             found.append(("pair", pair.pair, lambda shard=shard, pair=pair: _image(look, shard, pair.image, pair)))  # type: ignore[misc]
-        if not found and (review := _correction(look, what)):
-            return explain(look, review.pair)
+        if not found and (pair_id := _corrected_by(look, what)):
+            return explain(look, pair_id)
     if not found:
         found = _files(look, shards.values(), what)
     if len(found) != 1:
@@ -148,10 +148,11 @@ def _pairs(look: Workspace, shards: Mapping[str, ImageShard], what: str) -> list
     return list(found.values())
 
 
-def _correction(look: Workspace, what: str) -> Review | None:
-    """The last vote that counts whose corrected answer makes a pair with this id; None: there is none."""
-    made = [each for each in ReviewLog(look.store).read() or () if each.becomes and each.becomes.startswith(what)]
-    return made[-1] if len({each.becomes for each in made}) == 1 else None
+def _corrected_by(look: Workspace, what: str) -> str | None:
+    """The id of the written pair that a person's answer, the pair with this id, corrects; None: there is none."""
+    reviews = ReviewLog(look.store).read()
+    made = [pair for pair in reviews.corrections if pair.startswith(what)] if reviews else []
+    return reviews.written(made[0]) if reviews and len(made) == 1 else None
 
 
 def _raw(look: Workspace, stage_output: StageOutput, name: str) -> bytes:
@@ -327,21 +328,23 @@ class _Story:
         if verdict and verdict.accepted:
             told["releases"] = [name for name, rows in self._released.items() if rows.holds(pair.pair)]
             told["not_released"] = self._not_released(pair, told["releases"])
-        return told | self._people(pair)
+        return told | self._people(pair.pair)
 
-    def _people(self, pair: Pair) -> dict[str, Any]:
-        """What people say of a pair, and what it does by the settings; nothing where nobody says anything."""
-        if self._reviews is None or pair.pair not in self._reviews.by_pair:
+    def _people(self, pair: str, above: frozenset[str] = frozenset()) -> dict[str, Any]:
+        """What people say of a pair and of its corrections, and whether they veto it; {}: nobody says anything.
+
+        above: the pairs that it corrects, in whose words a later correction may end again.
+        """
+        if self._reviews is None or pair in above or pair not in self._reviews.by_pair:
             return {}
-        people = [
-            {
-                **{name: value for name, value in asdict(review).items() if name not in ("pair", "image")},
-                "at": datetime.fromtimestamp(review.at, UTC).isoformat(timespec="seconds"),
-                "releases": [name for name, rows in self._released.items() if rows.holds(review.becomes or "")],
-            }
-            for review in self._reviews.by_pair[pair.pair]
-        ]
-        vetoed = self._look.settings.review.rule == "veto" and self._reviews.found_wrong(pair.pair)
+        people = []
+        for review in self._reviews.by_pair[pair]:
+            becomes = review.becomes or ""
+            told = {name: value for name, value in asdict(review).items() if name not in ("pair", "image")}
+            told["at"] = datetime.fromtimestamp(review.at, UTC).isoformat(timespec="seconds")
+            told["releases"] = [name for name, rows in self._released.items() if rows.holds(becomes)]
+            people.append(told | self._people(becomes, above | {pair}))
+        vetoed = self._look.settings.review.rule == "veto" and self._reviews.found_wrong(pair)
         return {"people": people, "vetoed": vetoed}
 
     def _not_released(self, pair: Pair, released: Sequence[str]) -> str | None:

@@ -14,6 +14,7 @@ from taskgalaxy_ops.errors import SettingsError
 from taskgalaxy_ops.models import pricing
 from taskgalaxy_ops.progress import Progress, Silent
 from taskgalaxy_ops.storage.journal import Journal
+from taskgalaxy_ops.storage.review_log import ReviewLog
 from taskgalaxy_ops.workspace import Workspace
 
 _WHERE = ("stage", "image", "source", "terminal")
@@ -32,6 +33,7 @@ class Forgotten:
     tokens: float = 0.0
     cost: float = 0.0  # nano-dollars
     list_cost: float = 0.0  # nano-dollars
+    reviewed: int = 0  # pairs that people voted on, of the images whose questions are written again
 
 
 def forget(
@@ -59,7 +61,7 @@ def forget(
     progress = progress or Silent()
     source = where.pop("source", None)
     images = None if source is None else {c.image for c in workspace.registry.claims() if c.source == source}
-    chosen = Forgotten()
+    chosen, rewritten = Forgotten(), set[str]()
     shards = workspace.journals()
     progress.stage("forget", len(shards), "journals")
     for shard in shards:
@@ -73,9 +75,13 @@ def forget(
             ):
                 chosen.by_shard.setdefault(shard, {}).setdefault(reply["stage"], []).append(unit)
                 concerned.add(reply["reply"])
+                if reply["stage"] == "write":
+                    rewritten.add(reply.get("image") or "")
                 _count(chosen, reply)
         chosen.calls += len(concerned)
         progress.advance("forget")
+    if rewritten and (reviews := ReviewLog(workspace.store).read()):
+        chosen.reviewed = sum(said[0].image in rewritten for said in reviews.by_pair.values())
     if not dry_run:
         carry_out(workspace, chosen)
     return chosen

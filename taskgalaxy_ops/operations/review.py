@@ -218,17 +218,19 @@ def _known_pairs(workspace: Workspace, wanted: Collection[PairId]) -> dict[PairI
     """Those of these pairs that the store has: what the teacher wrote, and what people's answers make of it."""
     results = RunResults(workspace)
     reviews = ReviewLog(workspace.store).read()
-    made = [review for review in reviews or () if review.becomes in wanted]
-    sources = {review.pair for review in made}
+    sources = {reviews.written(pair) for pair in wanted} if reviews else set()
     found = {
         row["pair"]: Pair(**row)
         for result in results.result.shards
         for row in _rows_of(results.columns(result, "write", "pairs"), {*wanted, *sources})
     }
-    for review in made:
-        if review.answer is not None and review.pair in found:
-            other = corrected(found[review.pair], review.answer)
-            found[other.pair] = other
+    waiting = list(found.values())
+    while waiting:
+        pair = waiting.pop()
+        for review in reviews.by_pair.get(pair.pair, ()) if reviews else ():
+            if review.answer is not None and (other := corrected(pair, review.answer)).pair not in found:
+                found[other.pair] = other
+                waiting.append(other)
     return found
 
 

@@ -124,9 +124,10 @@ def _lines(file: Path, text: str) -> Iterator[tuple[str, dict[str, str]]]:
     reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=head.count), strict=True)
     if missing := {"pair", "verdict"} - set(reader.fieldnames or ()):
         raise ReviewError(f"{file}: line 1 names no column {', '.join(sorted(missing))}. Keep the export's first line.")
+    last = reader.line_num  # a row with line breaks in its cells has several lines: the first one names it
     try:
         for row in reader:
-            place = f"line {reader.line_num}"
+            place, last = f"line {last + 1}", reader.line_num
             if None in row:
                 raise ReviewError(
                     f"{file}: {place} has more cells than line 1 has names. Put texts with commas in quotes."

@@ -11,6 +11,7 @@ import yaml
 
 from taskgalaxy_ops.generation.lost import Lost, lost
 from taskgalaxy_ops.generation.stages import ASKING
+from taskgalaxy_ops.records import Reason
 from taskgalaxy_ops.release.agreement import agreement
 from taskgalaxy_ops.release.formats import FORMATS
 from taskgalaxy_ops.release.images import thumbnail_path
@@ -367,11 +368,24 @@ def _limits(plan: Selection) -> list[str]:
         "- Questions, answers and reasoning are text of models, accepted by models. No person has read all of it.",
         "- A judge's approval is an opinion: the agreement above says how far to trust it.",
         f"- {alike}",
+        *_reviewed(plan),
         *_tokens(plan.neutralised),
         *_lost(lost(stage for stage in plan.funnel if stage.stage in ASKING)),
         "- Nothing was checked against the test sets of benchmarks.",
         "- `history.json` holds times, costs and version numbers; `manifest.json` has each file's size and SHA-256.",
         "",
+    ]
+
+
+def _reviewed(plan: Selection) -> list[str]:
+    """What people's votes changed; nothing is said where they decide nothing."""
+    if "review.rule" not in plan.inputs.rules:
+        return []
+    wrong = plan.funnel[-1].rejects.get(Reason.FOUND_WRONG, 0)
+    (answers,) = plan.rows.execute("SELECT count(*) FROM chosen WHERE votes IS NULL").fetchone()
+    return [
+        f"- Pairs that people found wrong, and that were left out: {wrong:,}. Samples with a person's answer, which "
+        f"have no votes: {answers:,}."
     ]
 
 

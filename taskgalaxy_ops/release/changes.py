@@ -220,7 +220,7 @@ def _explain_rest(
     concerned = by_shard(rows, workspace)
     dead = workspace.registry.dead_hashes()
     reviews = ReviewLog(workspace.store).read()  # not those that decide: an earlier release may have had another rule
-    corrections = reviews.corrections if reviews else frozenset[PairId]()
+    corrections = reviews.corrections if reviews else {}
     there = {shard.id: (result, shard) for result, shard in results.shards()}
     for shard_id in concerned:
         samples = of_shard(rows, shard_id)

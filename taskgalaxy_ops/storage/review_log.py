@@ -46,7 +46,7 @@ class Reviews:
 
     entry: int  # number of the newest entry
     by_pair: Mapping[PairId, Sequence[Review]]  # the votes that count, the last one last
-    corrections: frozenset[PairId]  # the pairs of all corrected answers, also of those that no longer count
+    corrections: Mapping[PairId, PairId]  # by the pair with a corrected answer, even one revoked: the pair it corrects
 
     def found_wrong(self, pair: PairId) -> bool:
         """Whether most of those who are sure find a pair wrong; where as many find it right, the last one decides."""
@@ -61,6 +61,10 @@ class Reviews:
         if not self.found_wrong(pair):
             return None
         return next((review.answer for review in reversed(self.by_pair[pair]) if review.answer is not None), None)
+
+    def written(self, pair: PairId) -> PairId:
+        """The pair that the teacher wrote, where people's answers made this one of it; else the pair itself."""
+        return _upwards(pair, self.corrections)[-1]
 
     def __iter__(self) -> Iterator[Review]:
         """The votes that count."""
@@ -141,9 +145,17 @@ def _without(entry: LogEntry, gone: Collection[ImageId]) -> LogEntry | None:
     return LogEntry(entry.number, {**body, "votes": kept}) if kept else None
 
 
+def _upwards(pair: PairId, corrections: Mapping[PairId, PairId]) -> list[PairId]:
+    """A pair, the pair that it corrects, and so on. An answer may be that of one of them: it is no correction then."""
+    found = [pair]
+    while found[-1] in corrections:
+        found.append(corrections[found[-1]])
+    return found
+
+
 def _standing(number: int, entries: Iterable[LogEntry]) -> Reviews:
     by_pair: dict[PairId, dict[str, Review]] = {}
-    corrections: set[PairId] = set()
+    corrections: dict[PairId, PairId] = {}
     for entry in entries:
         body = entry.body
         if body["kind"] == "revoke":
@@ -155,6 +167,7 @@ def _standing(number: int, entries: Iterable[LogEntry]) -> Reviews:
             said = by_pair.setdefault(review.pair, {})
             said.pop(review.reviewer, None)  # so that the last vote is the last of the pair
             said[review.reviewer] = review
-            corrections.update(filter(None, [review.becomes]))
+            if review.becomes is not None and review.becomes not in _upwards(review.pair, corrections):
+                corrections.setdefault(review.becomes, review.pair)
     standing = {pair: tuple(said.values()) for pair, said in by_pair.items() if said}
-    return Reviews(number, standing, frozenset(corrections))
+    return Reviews(number, standing, corrections)

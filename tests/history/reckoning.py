@@ -52,9 +52,40 @@ class Pair:
     id: str
     image: str
     task_type: str
+    variant: str
     question: str
     answer: str
     reasoning: str
+
+
+# What people say of pairs: by pair and person, the last one last, a verdict and maybe the right answer.
+People = Mapping[str, Mapping[str, tuple[str, str | None]]]
+
+
+def found_wrong(pair: str, people: People) -> bool:
+    """Whether more people find a pair wrong than right, or as many, and the last of them wrong."""
+    sure = [verdict for verdict, _ in people.get(pair, {}).values() if verdict != "unsure"]
+    wrong, right = sure.count("wrong"), sure.count("right")
+    return wrong > right or (wrong == right > 0 and sure[-1] == "wrong")
+
+
+def corrections(pairs: Mapping[str, Pair], people: People) -> dict[str, Pair]:
+    """The pairs that people's answers add: one for each pair that is found wrong, and for each of these that is."""
+    found: dict[str, Pair] = {}
+    fresh = dict(pairs)
+    while fresh:
+        made = {}
+        for pair in fresh.values():
+            answers = [answer for _, answer in people.get(pair.id, {}).values() if answer is not None]
+            if answers and found_wrong(pair.id, people):
+                variant = "plain" if pair.reasoning else pair.variant
+                identity = pair_id(pair.image, pair.task_type, variant, pair.question, answers[-1], None)
+                made[identity] = Pair(
+                    identity, pair.image, pair.task_type, variant, pair.question, answers[-1], reasoning=""
+                )
+        fresh = {identity: pair for identity, pair in made.items() if identity not in found}
+        found |= fresh
+    return found
 
 
 @dataclass
@@ -222,7 +253,7 @@ def _pair(image: str, path: str, variant: str, given: Given) -> Pair | None:
         return None
     question, answer, reasoning = (given.entry[name] for name in ("question", "answer", "reasoning"))
     identity = pair_id(image, path, variant, question, answer, reasoning or None)
-    return Pair(identity, image, path, question, answer, reasoning)
+    return Pair(identity, image, path, variant, question, answer, reasoning)
 
 
 def _refused(settings: Settings, pair: Pair) -> bool:

@@ -23,6 +23,7 @@ from .wire import Fate
 from .world import CAPTIONS, DOCUMENTS, IMAGES, JUNK, PAGES, PAPERS, PICTURES, QUALITIES, STAGES, TYPES, World
 
 SOURCES = ("north", "south")
+REVIEWERS = ("r1", "r2")
 JUDGES = ("anna", "bert", "carl", "dora")
 
 files = st.lists(st.sampled_from(IMAGES), min_size=1, max_size=8).map(lambda ids: [PICTURES[image] for image in ids])
@@ -236,6 +237,28 @@ class History(RuleBasedStateMachine):
     def settings_are_rolled_back(self, data: st.DataObject) -> None:
         self.world.models.broken = None  # they may have asked by batch
         self.world.chosen = self.former[data.draw(st.integers(0, len(self.former) - 1))]
+
+    # People
+
+    @rule(data=st.data(), reviewer=st.sampled_from(REVIEWERS), verdict=st.sampled_from(["right", "wrong", "unsure"]))
+    def a_person_votes_on_a_pair(self, data: st.DataObject, reviewer: str, verdict: str) -> None:
+        pairs = self.world.pairs()
+        assume(pairs)
+        self.world.review(pairs[data.draw(st.sampled_from(sorted(pairs)))], reviewer, verdict, None)
+
+    @rule(data=st.data(), reviewer=st.sampled_from(REVIEWERS), answer=st.sampled_from(["seven", "eight"]))
+    def a_person_corrects_a_pair(self, data: st.DataObject, reviewer: str, answer: str) -> None:
+        pairs = {pair: each for pair, each in self.world.pairs().items() if each.answer != answer}
+        assume(pairs)
+        self.world.review(pairs[data.draw(st.sampled_from(sorted(pairs)))], reviewer, "wrong", answer)
+
+    @rule(reviewer=st.sampled_from(REVIEWERS))
+    def a_person_takes_all_back(self, reviewer: str) -> None:
+        self.world.revoke(reviewer)
+
+    @rule(decides=st.sampled_from(["gold", "veto"]))
+    def what_a_vote_does_is_another(self, decides: str) -> None:
+        self.world.change("review", rule=decides)
 
     # What is in the way, where another prompt gives something to ask
 

@@ -98,6 +98,17 @@ def test_a_higher_quorum_asks_only_the_skipped_votes(world: World) -> None:
     assert not asked(world, lambda: world.change("vote", quorum=1))
 
 
+def test_what_people_say_asks_nothing(world: World) -> None:
+    first, second, *_ = sorted(world.estimated(world.open()).samples)
+    written = world.pairs()
+    assert not asked(world, lambda: world.review(written[first], "r1", "wrong", "seven"))
+    assert not asked(world, lambda: world.change("review", rule="veto"))
+    assert not asked(world, lambda: world.review(written[second], "r1", "wrong", None))
+    (made,) = world.pairs().keys() - written.keys()
+    assert not asked(world, lambda: world.review(world.pairs()[made], "r2", "wrong", "eight"))
+    assert not asked(world, lambda: world.revoke("r1"))
+
+
 def test_a_higher_quorum_reaches_judges_who_were_never_heard(tmp_path: Path) -> None:
     with World(tmp_path).in_process() as world:
         world.change("vote", quorum=1, audit_share=0)

@@ -47,9 +47,11 @@ from taskgalaxy_ops.models.http import Sender
 from taskgalaxy_ops.models.rendering import render
 from taskgalaxy_ops.operations import answers, gc
 from taskgalaxy_ops.operations.forget import forget
+from taskgalaxy_ops.operations.review import Filled, revoke
+from taskgalaxy_ops.operations.review import record as record_reviews
 from taskgalaxy_ops.operations.takedown import left, take_down
 from taskgalaxy_ops.operations.verify import verify
-from taskgalaxy_ops.records import Answer
+from taskgalaxy_ops.records import Answer, Reason
 from taskgalaxy_ops.release import publish
 from taskgalaxy_ops.release.published_rows import ReleaseRows
 from taskgalaxy_ops.settings import Model, Settings, SourceSettings, parse_settings
@@ -66,7 +68,7 @@ from taskgalaxy_ops.workspace import Workspace
 
 from .encoder import CircleEncoder
 from .models import Models, Unit, chat_model, drawn, plain
-from .reckoning import Reckoned, State, matches, reckon
+from .reckoning import Pair, Reckoned, State, corrections, found_wrong, matches, reckon
 from .tree import Tree
 from .wire import Wire
 
@@ -178,6 +180,9 @@ class World:
         self.nodes: dict[str, str] = {}  # path: status
         self.tree = Tree(self.nodes)
         self.denied: set[str] = set()  # images that were taken down
+        # What people say of pairs, as reckoning.People, and the images of these pairs.
+        self.people: dict[str, dict[str, tuple[str, str | None]]] = {}
+        self.reviewed: dict[str, str] = {}
         self.made: dict[object, set[str]] = {}  # keys of the shards that are there, and the images that each holds
         self.edits: Counter[tuple[str, str]] = Counter()  # of answers, by image shard and stage
         self.versions = dict.fromkeys(STAGES, 1)
@@ -199,6 +204,7 @@ class World:
             "write": {"variants": ["plain"]},
             "vote": {"quorum": 2, "audit_share": 0.2},
             "budget": {"max_cost": None, "max_calls": None},
+            "review": {},
             "release": {"validation": 0.2, "test": 0.2},
             "run": {"units_a_request": 3, "homes_at_once": 1, "block_calls": 4, "lease_seconds": 60},
         }
@@ -424,6 +430,28 @@ class World:
         self.models.forget(gone)
         self._edit(gone)
 
+    def pairs(self) -> dict[str, Pair]:
+        """The pairs that a person may be shown, those that people's answers make included."""
+        written = self.estimated(self.open()).pairs
+        return {**written, **corrections(written, self.people)}
+
+    def review(self, pair: Pair, reviewer: str, verdict: str, answer: str | None) -> None:
+        """A person votes on a pair, and may say the right answer. The same once more adds nothing."""
+        said = self.people.setdefault(pair.id, {})
+        again = said.get(reviewer) == (verdict, answer)
+        row = Filled(place="here", pair=pair.id, reviewer=reviewer, verdict=verdict, answer=answer or "")
+        told = record_reviews(self.open(), [row])
+        assert (told.votes, told.known) == ((0, 1) if again else (1, 0))
+        if not again:
+            said.pop(reviewer, None)
+            said[reviewer] = verdict, answer
+            self.reviewed[pair.id] = pair.image
+
+    def revoke(self, reviewer: str) -> None:
+        """A person takes all votes back."""
+        mine = {pair for pair, said in self.people.items() if said.pop(reviewer, None)}
+        assert set(revoke(self.open(), reviewer, None)) == mine
+
     def begin(self) -> None:
         """The next step of the history: what is answered from now on is younger than this, to the millisecond."""
         time.sleep(0.002)
@@ -447,6 +475,8 @@ class World:
         """Images are gone for good, and so is what was made of them."""
         take_down(self.open(), images)
         self.denied |= images
+        for pair in [pair for pair, image in self.reviewed.items() if image in images]:
+            del self.reviewed[pair], self.people[pair]
         self.models.gone |= images
         self.models.forget({unit for unit in self.models.standing if unit.image_id in images})
         self.made = {key: held for key, held in self.made.items() if held.isdisjoint(images)}
@@ -615,6 +645,8 @@ class World:
             else:
                 raise AssertionError("a release was made although something is pending")
         mine = _released(workspace, result)
+        if mine:
+            self._check_people(workspace, estimated)
         self._check_paths(workspace, estimated)
         received, passes = self.models.received, self.encoder.passes
         again = self.open(self._copy())
@@ -629,7 +661,8 @@ class World:
         workspace = self.open()
         result = pipeline.generate(workspace, pipeline.RunOptions(ask=False))
         mine, received = _released(workspace, result), self.models.received
-        recorded = {key: raw for key, raw in self.store.objects.items() if key.startswith(f"{keys.COVERAGE_LOG}/")}
+        told = (f"{keys.COVERAGE_LOG}/", f"{keys.REVIEWS_LOG}/")  # by people, and by nothing that a new store does
+        recorded = {key: raw for key, raw in self.store.objects.items() if key.startswith(told)}
         anew = self.open(SortedStore(recorded))
         for source in sorted(self.sources, reverse=True):
             pipeline.ingest(anew, source, chosen=self._chosen(source))
@@ -656,12 +689,24 @@ class World:
         assert {pair.pair for pair in results.samples} == estimated.samples
         assert funnel["vote"].units_out == len(estimated.samples)
 
+    def _check_people(self, workspace: Workspace, estimated: Reckoned) -> None:
+        """A release is chosen of accepted pairs and people's answers, and has nothing that they find wrong."""
+        latest, offered, wrong = publish.published(workspace)[-1], estimated.samples, set[str]()
+        if workspace.settings.review.rule == "veto":
+            offered = offered | corrections(estimated.pairs, self.people).keys()
+            wrong = {pair for pair in offered if found_wrong(pair, self.people)}
+        assert latest.funnel.units_in == len(offered)
+        assert latest.rejects.get(Reason.FOUND_WRONG, 0) == len(wrong)
+        taken = {pair for pair, *_ in ReleaseRows(workspace.store, latest.version).samples()}
+        assert taken <= offered - wrong
+
     def _check_paths(self, workspace: Workspace, estimated: Reckoned) -> None:
         """The latest release, which may be partial, has the present path of every task type."""
         if estimated.samples and (latest := next(reversed(publish.published(workspace)), None)):
             shown = self.tree.shown()
+            pairs = {**estimated.pairs, **corrections(estimated.pairs, self.people)}
             for pair, _, path, _ in ReleaseRows(workspace.store, latest.version).samples():
-                assert path == shown[estimated.pairs[pair].task_type], "a former path was released"
+                assert path == shown[pairs[pair].task_type], "a former path was released"
 
     def _check_idle(self) -> None:
         """A second run does nothing at all."""
@@ -816,7 +861,7 @@ def _released(workspace: Workspace, result: RunResult) -> dict[str, bytes]:
         receipt = publish.publish(workspace, partial=True, results=results)
     except SourceError:
         return {}
-    assert receipt.funnel.units_in == results.funnel[-1].units_out
+    assert receipt.funnel.units_in >= results.funnel[-1].units_out
     prefix = keys.release(receipt.release.version)
     names = [listed.key.removeprefix(prefix) for listed in workspace.store.list(prefix)]
     return {name: workspace.store.get(prefix + name) for name in names if name != "history.json"}

@@ -68,9 +68,7 @@ def _pair(pair: Mapping[str, Any]) -> list[str]:
         value = "abstains" if vote["vote"] is None else vote["vote"]
         audit = " (audit: counts for statistics alone)" if vote["audit"] else ""
         lines += [f"        {shown(vote['judge'])}: {value}, {shown(vote['reason'])}{audit}", *_by(vote["by"], 10)]
-    lines += [line for review in pair.get("people", ()) for line in _review(review)]
-    if pair.get("vetoed"):
-        lines.append("        most of these people find it wrong: the next release is without it")
+    lines += _people(pair, 8)
     if pair["accepted"]:
         lines.append(f"        released in {', '.join(pair['releases']) or 'no release'}")
         if pair["not_released"]:
@@ -78,12 +76,17 @@ def _pair(pair: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _review(review: Mapping[str, Any]) -> list[str]:
-    reason = f", {shown(review['reason'])}" if review["reason"] else ""
-    lines = [f"        person {shown(review['reviewer'])}, {review['at']}: {review['verdict']}{reason}"]
-    if review["becomes"]:
-        released = ", ".join(review["releases"]) or "no release"
-        lines.append(f"          corrected: A {shown(review['answer'])} (pair {review['becomes'][:12]}, in {released})")
+def _people(pair: Mapping[str, Any], indent: int) -> list[str]:
+    lines = []
+    for review in pair.get("people", ()):
+        reason = f", {shown(review['reason'])}" if review["reason"] else ""
+        lines.append(f"{'':{indent}}person {shown(review['reviewer'])}, {review['at']}: {review['verdict']}{reason}")
+        if review["becomes"]:
+            released = ", ".join(review["releases"]) or "no release"
+            told = f"corrected: A {shown(review['answer'])} (pair {review['becomes'][:12]}, in {released})"
+            lines += [f"{'':{indent}}  {told}", *_people(review, indent + 4)]
+    if pair.get("vetoed"):
+        lines.append(f"{'':{indent}}most of these people find it wrong: the next release is without it")
     return lines
 
 

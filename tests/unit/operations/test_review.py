@@ -8,16 +8,21 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
+import yaml
 from fakes import MemoryStore
+from golden.golden_store import golden_workspace
 from tiny import TinyModels, tiny_images, tiny_models, tiny_seeds, tiny_settings, tiny_workspace
 
 from taskgalaxy_ops import pipeline
+from taskgalaxy_ops.cli import main
 from taskgalaxy_ops.errors import ReviewError
 from taskgalaxy_ops.generation.results import RunResults
 from taskgalaxy_ops.operations import review_files
 from taskgalaxy_ops.operations.explain import explain
+from taskgalaxy_ops.operations.forget import forget
 from taskgalaxy_ops.operations.release_outlook import release_outlook
 from taskgalaxy_ops.operations.review import BY, Drawn, Filled, draw_pairs, overview, record, revoke
 from taskgalaxy_ops.operations.takedown import left, take_down
@@ -187,6 +192,11 @@ def test_an_export_of_label_studio_is_read_and_nobodys_address_is_kept(tmp_path:
         review_files.read_reviews(file)
 
 
+def test_a_row_is_named_by_its_first_line(tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_text('pair,verdict,reason\r\na,wrong,"one\r\ntwo"\r\nb,right,\r\n', newline="")
+    assert [row.place for row in review_files.read_reviews(tmp_path / "x.csv")] == ["line 2", "line 4"]
+
+
 @pytest.mark.parametrize(
     ("text", "match"),
     [
@@ -292,6 +302,7 @@ def test_under_veto_a_wrong_pair_leaves_the_next_release_and_its_correction_come
     manifest = json.loads(files["manifest.json"])
     assert manifest["made_with"]["rules"]["review.entry"] == 1
     assert manifest["made_with"]["rules"]["review.rule"] == "veto"
+    assert b"were left out: 1. Samples with a person's answer, which have no votes: 1." in files["README.md"]
     assert all(b"r1" not in raw for name, raw in files.items() if name.endswith((".json", ".md"))), "names stay out"
     assert tiny_models.requests == 0
     assert publish.publish(opened(workspace, "veto")).made is False
@@ -313,6 +324,12 @@ def test_explain_tells_what_people_said_and_finds_a_correction_by_its_id(workspa
         assert f"corrected: A seven (pair {new[:12]}, in v000002)" in text
         assert "not in the latest: a person found it wrong (people: 1 wrong, 0 right)" in text
     assert "the next release" not in "\n".join(explain_text.explained(explain(opened(workspace), pair.pair)))
+    record(opened(workspace), [vote(new, reviewer="r2", answer="eight")])
+    record(opened(workspace), [vote(corrected(pair, "eight").pair, reviewer="r3", answer=pair.answer)])
+    text = "\n".join(explain_text.explained(explain(opened(workspace), corrected(pair, "eight").pair)))
+    assert all(f"person {name}" in text for name in ("r1", "r2", "r3")), "a chain that ends where it began"
+    revoke(opened(workspace), "r1", None)
+    assert explain(opened(workspace), new), "an earlier release holds it"
 
 
 def test_a_majority_decides_and_of_a_tie_the_last(workspace: Workspace) -> None:
@@ -361,6 +378,17 @@ def test_a_corrected_chain_of_thought_is_plain_since_its_reasoning_led_astray(wo
     assert released(workspace)[new] == (pair.image, pair.task_type, "plain")
 
 
+def test_forgetting_tells_of_votes_and_leaves_them(workspace: Workspace) -> None:
+    pair = a_sample(workspace)
+    assert forget(workspace, where={"stage": "write"}).reviewed == 0
+    record(workspace, [vote(pair.pair)])
+    assert forget(workspace, where={"stage": "vote"}).reviewed == 0
+    assert forget(workspace, where={"stage": "write", "image": pair.image}, dry_run=False).reviewed == 1
+    assert pipeline.generate(opened(workspace)).pending == 0  # the teacher writes the same again
+    publish.publish(opened(workspace, "veto"))
+    assert pair.pair not in released(workspace)
+
+
 def test_a_takedown_erases_what_was_said_of_the_images_pairs(workspace: Workspace) -> None:
     pair = a_sample(workspace)
     other = next(each for each in RunResults(workspace).samples if each.image != pair.image)
@@ -381,3 +409,50 @@ def test_a_takedown_erases_what_was_said_of_the_images_pairs(workspace: Workspac
     assert receipt.changes and set(receipt.changes.lost) == {Loss.TAKEN_DOWN}
     with pytest.raises(ReviewError, match="the store has no pair"):
         record(opened(workspace), [vote(pair.pair)])
+
+
+# --- the command
+
+
+def test_the_command_draws_exports_imports_lists_and_revokes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    golden = golden_workspace(tmp_path / "store")
+    settings = tmp_path / "settings.yaml"
+    settings.write_text(yaml.safe_dump(golden.settings.model_dump(mode="json")), encoding="utf-8")
+
+    def said(*arguments: str, code: int = 0) -> Any:
+        assert main(["review", *arguments, "--settings", str(settings), "--json"]) == code
+        out = capsys.readouterr()
+        return out.err if code else json.loads(out.out)
+
+    drawn = said("draw", "-n", "3")["pairs"]
+    out = tmp_path / "review.csv"
+    assert said("export", "-n", "3", "--to", str(out))["pairs"] == len(drawn)
+    raw = out.read_bytes()
+    assert raw.startswith(b"\xef\xbb\xbf"), "so that a spreadsheet reads it as UTF-8"
+    rows = list(csv.DictReader(io.StringIO(raw.decode("utf-8-sig"), newline="")))
+    assert [row["pair"] for row in rows] == [each["pair"]["pair"] for each in drawn]
+    assert all((tmp_path / row["picture"]).read_bytes().startswith(b"\xff\xd8") for row in rows)
+    assert said("import", str(out))["votes"] == 0, "nobody has filled anything in"
+    rows[0]["verdict"] = "right"
+    with out.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    assert "line 2: it names no reviewer" in said("import", str(out), code=1)
+    assert said("import", str(out), "--reviewer", "r1")["votes"] == 1
+    assert said("import", str(out), "--reviewer", "r1")["known"] == 1
+    assert said("list")["reviewers"] == [{"reviewer": "r1", "verdicts": {"right": 1}, "corrections": 0}]
+    assert "name pairs, or give --all" in said("revoke", "--reviewer", "r1", code=1)
+    assert said("revoke", "--reviewer", "r1", "--all")["revoked"] == [rows[0]["pair"]]
+    studio = tmp_path / "review.json"
+    url = "/data/local-files/?d=review-pictures"
+    made = said("export", "-n", "3", "--to", str(studio), "--format", "label-studio", "--pictures-at", url)
+    assert [Path(file).name for file in made["files"]] == ["review.json", "review.xml"]
+    tasks = json.loads(studio.read_text("utf-8"))
+    assert all(task["data"]["image"].startswith(f"{url}/") for task in tasks)
+    ElementTree.parse(made["files"][1])
+    with pytest.raises(SystemExit):
+        main(["review", "draw", "--by", "mood"])
+    assert "'mood' is none of task_type, branch" in capsys.readouterr().err
