@@ -13,6 +13,7 @@ from taskgalaxy_ops.release.gold import read_gold
 from taskgalaxy_ops.reports.console import show_progress
 from taskgalaxy_ops.reports.pages.judges import judges_page
 from taskgalaxy_ops.reports.text.judges import judges
+from taskgalaxy_ops.storage.review_log import ReviewLog
 
 
 def add(add_command: AddCommand) -> None:
@@ -22,7 +23,8 @@ def add(add_command: AddCommand) -> None:
         "--gold",
         type=Path,
         metavar="FILE",
-        help="pairs with known verdicts: JSON Lines of {pair, right}, or CSV with these columns (.csv)",
+        help="pairs with known verdicts: JSON Lines of {pair, right}, or CSV with these columns (.csv); default: what "
+        "people voted (`taskgalaxy review`)",
     )
     sub.add_argument("--html", type=Path, metavar="FILE", help="write a page of the same")
     sub.add_argument(
@@ -36,9 +38,14 @@ def add(add_command: AddCommand) -> None:
 def _judges(chosen: argparse.Namespace) -> int:
     gold = read_gold(chosen.gold) if chosen.gold else None
     workspace = workspace_of(chosen)
+    people = None if chosen.gold else ReviewLog(workspace.store).read()
+    if people is not None:
+        gold = people.verdicts() or None
     with show_progress(chosen.quiet or chosen.json) as progress:
         found = judge_report(workspace, gold, progress)
         value, lines = asdict(found), judges(found)
+        if people is not None and gold:
+            lines.append("The gold set is what people voted: see `taskgalaxy review list`.")
         if chosen.probabilities:
             rows = pair_probabilities(workspace, progress)
             text = (json.dumps({"pair": pair, "probability": each}) + "\n" for pair, each in rows)

@@ -53,6 +53,11 @@ class Reviews:
         sure = [review.verdict for review in self.by_pair.get(pair, ()) if review.verdict != UNSURE]
         return 2 * sure.count(WRONG) > len(sure) - (sure[-1:] == [WRONG])
 
+    def verdicts(self) -> dict[PairId, bool]:
+        """Whether people find a pair right, of the pairs of which somebody is sure."""
+        sure = (pair for pair, said in self.by_pair.items() if any(review.verdict != UNSURE for review in said))
+        return {pair: not self.found_wrong(pair) for pair in sure}
+
     def correction(self, pair: PairId) -> str | None:
         """The answer that takes the place of a pair's: the last one that somebody gave who finds it wrong.
 

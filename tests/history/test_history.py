@@ -198,6 +198,11 @@ class History(RuleBasedStateMachine):
         for section, context in shown.items():
             self.world.change(section, context=context)
 
+    @rule(refused=st.sampled_from([None, "number 3", "number [0-4]"]))
+    def checks_are_others(self, refused: str | None) -> None:
+        rules = {"refused": {"of": ["question"], "patterns": [rf"\b{refused}\b"]}}
+        self.world.change("write", checks=None if refused is None else {"rules": rules})
+
     @rule(enough=aims)
     def targets_are_set_raised_lowered_or_removed(self, enough: dict[str, Any] | None) -> None:
         self.world.aim(enough)

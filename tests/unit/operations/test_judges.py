@@ -19,6 +19,7 @@ from taskgalaxy_ops.generation.results import RunResults
 from taskgalaxy_ops.operations.judge_findings import Order, dropped
 from taskgalaxy_ops.operations.judge_votes import StoreVotes, VotesPaid, periods
 from taskgalaxy_ops.operations.judges import JudgeReport, judge_report, pair_probabilities, report
+from taskgalaxy_ops.operations.review import Filled, record
 from taskgalaxy_ops.release.agreement import Ballot, Ballots
 from taskgalaxy_ops.reports.pages.judges import judges_page
 from taskgalaxy_ops.reports.text.judges import judges
@@ -129,6 +130,10 @@ def test_the_command_prints_and_writes(tmp_path: Path, capsys: pytest.CaptureFix
     assert f"page: {page}" in capsys.readouterr().out
     assert page.read_text("utf-8").startswith("<!doctype html>")
     assert [json.loads(line)["pair"] for line in probabilities.read_text().splitlines()] == sorted(results.verdicts)
+    filled = [Filled(place="line 2", pair=next(iter(results.verdicts)), reviewer="r1", verdict="wrong")]
+    record(golden, filled)
+    assert main([*common[:-2], "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["gold"]["pairs"] == 1, "what people voted is the gold set"
     gold.write_text("pair,right\nx,1\n", encoding="utf-8")
     assert main(common) == 1
     assert "line 2: no pair and verdict" in capsys.readouterr().err
