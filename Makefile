@@ -7,7 +7,7 @@ unexport PYTHONDONTWRITEBYTECODE
 PIP := $(RUN) -m pip --disable-pip-version-check
 FLAGS := $(if $(SOURCE),--source "$(SOURCE)") $(if $(SETTINGS),--settings "$(SETTINGS)")
 
-.PHONY: help demo study bench bench-engine bench-gateway bench-ingest bench-matching bench-scale bench-taxonomy bench-peers test fuzz chaos test-cluster test-trainers test-vllm browser check up down clean
+.PHONY: help demo study bench bench-engine bench-gateway bench-ingest bench-matching bench-scale bench-taxonomy bench-votes bench-peers test fuzz chaos test-cluster test-trainers test-vllm browser check up down clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -105,7 +105,7 @@ $(VLLM)/.made: tests/vllm/requirements.txt
 test-vllm: $(VENV)/.dev $(VLLM)/.made  ## the command line against a real vLLM on the CPU, killed and set up wrongly; a quarter of an hour, 3 GB of disk
 	@TASKGALAXY_VLLM=$(VLLM)/bin/python $(RUN) -m pytest tests/vllm -s
 
-bench: bench-engine bench-gateway bench-matching bench-taxonomy  ## all benchmarks: a line a figure, and build/bench/*.jsonl (SCALE=0.1: a tenth of the images)
+bench: bench-engine bench-gateway bench-matching bench-taxonomy bench-votes  ## all benchmarks: a line a figure, and build/bench/*.jsonl (SCALE=0.1: a tenth of the images)
 
 bench-engine: $(VENV)/.demo  ## what the engine itself costs, 20 minutes; FIGURES="cpu journal" chooses
 	@$(RUN) -m benchmarks.engine $(FIGURES)
@@ -126,6 +126,10 @@ bench-scale: $(VENV)/.demo  ## what a shard costs, 256 writers simulated, and do
 
 bench-taxonomy: $(VENV)/.dev  ## 19,227 task types: growing, coverage, targets, 25 minutes; FIGURES="dedup near_duplicates leaves coverage targets" chooses
 	@$(RUN) -m benchmarks.taxonomy $(FIGURES)
+
+bench-votes: $(VENV)/.dev  ## what the report on judges says against what is true, 5 minutes; FIGURES="join accuracy" chooses
+	@$(RUN) -m benchmarks.votes $(FIGURES)
+	@$(if $(FIGURES),,$(RUN) -m benchmarks.asking)
 
 # The gateway's peers pin what contradicts us and each other: a venv each. All that they take is listed: no resolving.
 PEERS := build/peers

@@ -65,19 +65,20 @@ class Drawn(Gateway):
     async def ask(self, template: RequestTemplate, units: Sequence[RequestItem], context: CallContext) -> None:
         Drawn.units[template.stage] += len(units)
         entries = [
-            {"index": number, **_entry(template, unit.image or "", unit.item["task_type"])}
+            {"index": number, **self.entry(template, unit.image or "", unit.item["task_type"])}
             for number, unit in enumerate(units, 1)
         ]
         keep(template, units, {template.replies: entries}, context)
 
-
-def _entry(template: RequestTemplate, image: str, task_type: str) -> dict[str, Any]:
-    if template.stage == "filter":
-        return {"fits": fits(image, task_type), "reason": "drawn"}
-    if template.stage == "write":
-        text = f"What of {task_type}?" if writes(image, task_type) else ""
-        return {"question": text, "answer": text and "This.", "reasoning": ""}
-    return {"vote": votes(template.model.name, image, task_type), "reason": "drawn"}
+    @staticmethod
+    def entry(template: RequestTemplate, image: str, task_type: str) -> dict[str, Any]:
+        """What the model answers about a unit."""
+        if template.stage == "filter":
+            return {"fits": fits(image, task_type), "reason": "drawn"}
+        if template.stage == "write":
+            text = f"What of {task_type}?" if writes(image, task_type) else ""
+            return {"question": text, "answer": text and "This.", "reasoning": ""}
+        return {"vote": votes(template.model.name, image, task_type), "reason": "drawn"}
 
 
 class Bench:

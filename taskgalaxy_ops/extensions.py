@@ -191,6 +191,7 @@ QUESTION_FORMS: Registry[Any] = Registry(
     shipped={
         "plain": f"{_HERE}.generation.forms.plain:PLAIN",
         "chain_of_thought": f"{_HERE}.generation.forms.chain_of_thought:CHAIN_OF_THOUGHT",
+        "multiple_choice": f"{_HERE}.generation.forms.multiple_choice:MULTIPLE_CHOICE",
     },
     error=SettingsError,
 )

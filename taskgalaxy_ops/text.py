@@ -1,9 +1,12 @@
-"""Makes untrusted text fit to be stored (``clean``) or printed on one line (``shown``), and writes times."""
+"""Makes untrusted text fit to be stored (``clean``), printed on one line (``shown``) or compared; writes times."""
 
 from __future__ import annotations
 
+import re
 import time
 import unicodedata
+
+_END = re.compile(r"[\s?.!。]+$")
 
 
 def clean(text: str) -> str:
@@ -18,6 +21,11 @@ def clean(text: str) -> str:
 def shown(text: object) -> str:
     """The text on one line, without characters that a terminal would obey."""
     return " ".join(clean(str(text)).split())
+
+
+def normal_question(question: str) -> str:
+    """A question without differences of compatibility forms, case, blanks and final marks: equal ones ask the same."""
+    return _END.sub("", " ".join(unicodedata.normalize("NFKC", question).casefold().split()))
 
 
 def dollars(value: float) -> str:

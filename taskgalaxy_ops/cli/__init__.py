@@ -18,6 +18,7 @@ from taskgalaxy_ops.cli import (
     airflow,
     coverage,
     finetune,
+    judges,
     local,
     look,
     maintain,
@@ -97,6 +98,7 @@ def _parser() -> argparse.ArgumentParser:
     look.add(add)
     coverage.add(add)
     review.add(add, commands)
+    judges.add(add)
     maintain.add(add, commands)
     run.add_doctor(add)
     airflow.add(add, commands)

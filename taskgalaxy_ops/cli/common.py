@@ -6,6 +6,7 @@ import argparse
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any, Protocol
 
 from taskgalaxy_ops.settings import Settings, load_settings
@@ -43,6 +44,14 @@ def to_json(record: Any, **keys: str) -> dict[str, Any]:
 def say(chosen: argparse.Namespace, value: dict[str, Any], lines: Sequence[str]) -> None:
     """Print ``value`` as a JSON object if ``--json`` is given, else ``lines``."""
     print(json.dumps(value, ensure_ascii=False, indent=1, default=str) if chosen.json else "\n".join(lines))
+
+
+def write_whole(out: Path, text: str) -> None:
+    """Write a file and rename it into place, so that no reader sees half of it."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    part = out.with_name(out.name + ".part")
+    part.write_text(text, encoding="utf-8")
+    part.replace(out)
 
 
 def positive(text: str) -> int:

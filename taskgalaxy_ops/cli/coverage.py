@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from taskgalaxy_ops.cli.common import AddCommand, positive, say, workspace_of
+from taskgalaxy_ops.cli.common import AddCommand, positive, say, workspace_of, write_whole
 from taskgalaxy_ops.cli.sources import chosen_source
 from taskgalaxy_ops.generation.coverage import as_entry, coverage
 from taskgalaxy_ops.generation.starving import record
@@ -88,23 +88,15 @@ def _coverage(chosen: argparse.Namespace) -> int:
         if chosen.wishes:
             rows = listed(found, targets, branch).tolist()
             wanted = wishes(workspace, found, targets, rows, progress)
-            _write(chosen.wishes, json.dumps(wanted.to_json(), ensure_ascii=False, indent=1) + "\n")
+            write_whole(chosen.wishes, json.dumps(wanted.to_json(), ensure_ascii=False, indent=1) + "\n")
             value["wishes"] = str(chosen.wishes.resolve())
             lines.append(f"{len(wanted.wishes):,} wishes: {value['wishes']}")
     if chosen.html or (chosen.json and not chosen.against):
         alike = groups(workspace, found)
         value["groups"] = [asdict(group) for group in alike]
         if chosen.html:
-            _write(chosen.html, page.coverage_page(workspace, found, targets, alike))
+            write_whole(chosen.html, page.coverage_page(workspace, found, targets, alike))
             value["page"] = str(chosen.html.resolve())
             lines.append(f"page: {value['page']}")
     say(chosen, value, lines)
     return 0
-
-
-def _write(out: Path, text: str) -> None:
-    """Write a file and rename it into place, so that no reader sees half of it."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    part = out.with_name(out.name + ".part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(out)

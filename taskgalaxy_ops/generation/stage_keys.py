@@ -127,7 +127,7 @@ class StageKeys:
         subset = subset if name == ASKING[0] else None
         inputs = {before(name): before_, "edits": edits, "apart": apart, "context": context, "subset": subset}
         key = None if before_ is None else stage_output_key(name, version, {**rules, "asked": asked}, inputs)
-        plain = {rule: ", ".join(value) if isinstance(value, list) else value for rule, value in rules.items()}
+        plain = {rule: _in_words(rule, value) for rule, value in rules.items()}
         made_of = {
             "code": version,
             STAGE[name].input: before_ and short(before_),
@@ -150,6 +150,13 @@ class StageKeys:
                     how[image].append(part)
         how = {image: parts for image, parts in how.items() if parts}
         return fingerprint("rendered apart", how) if how else None
+
+
+def _in_words(rule: str, value: Any) -> Any:
+    """A stage's rule as a plan shows it to people."""
+    if isinstance(value, Mapping):
+        return short(fingerprint(rule, value))
+    return ", ".join(value) if isinstance(value, list) else value
 
 
 def _named(role: Role, settings: Settings, templates: Templates) -> dict[str, Any]:

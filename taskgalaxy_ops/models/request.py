@@ -53,7 +53,7 @@ class RequestTemplate:
     replies: str  # name of the reply's list of entries
     schema: Mapping[str, Any]  # JSON schema of one entry of the reply's list
     read: Callable[[Mapping[str, Any], Any], Answer]  # (item asked, entry of the reply) -> answer
-    form: Mapping[str, str] | None = None  # name and version of the question form, where a package brings it
+    form: Mapping[str, str] | None = None  # name and version of the question form, where it has one
     canary: Mapping[str, Any] | None = None  # an item that any model can answer in form, to tell its faults from ours
     about_images: bool = True  # whether each item is about an image
     apart: Mapping[ImageId, Mapping[str, Any]] = of_record(

@@ -271,13 +271,15 @@ class _Story:
         tried = self.tried is None or match.task_type in self.tried
         fits = [row for row in self._rows["filter", "relevant"] if row.task_type == match.task_type]
         asked = self._filter.unit(match.image, {"task_type": match.task_type})
+        pairs = [pair for pair in self._rows["write", "pairs"] if pair.task_type == match.task_type]
+        told = {pair.pair for pair in pairs}  # what the vote rejected is told with its pair
         rejects = [
             row
             for stage in ASKING
             for row in self._rows[stage, "rejects"]
-            if row.task_type == match.task_type and row.pair is None
+            if row.task_type == match.task_type and row.pair not in told
+            if only is None or row.pair in {None, only.pair}
         ]
-        pairs = [pair for pair in self._rows["write", "pairs"] if pair.task_type == match.task_type]
         written = {variant: question.unit(match.image, asked.item) for variant, question in self._write.items()}
         return {
             "task_type": match.task_type,

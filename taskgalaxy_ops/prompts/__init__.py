@@ -15,6 +15,10 @@ from taskgalaxy_ops.extensions import QUESTION_FORMS
 
 NAMES = ("filter", *(f"write_{form}" for form in QUESTION_FORMS.shipped), "vote", "expand")
 
+# Part of every release's content, written or not. The prompt of a form that came later is read where the form is
+# written, so that it changes no release of a store that does without.
+_ALWAYS = ("filter", "write_plain", "write_chain_of_thought", "vote", "expand")
+
 
 def load_prompts(own: Mapping[str, str], forms: Iterable[str] = ()) -> dict[str, str]:
     """Every prompt's text by name; ``own`` names the files that replace the package's.
@@ -22,9 +26,10 @@ def load_prompts(own: Mapping[str, str], forms: Iterable[str] = ()) -> dict[str,
     forms: question forms that are written. One that another package brings has its prompt with it, here under
     ``write_`` and its name. Raises SettingsError.
     """
-    texts = {name: files(__name__).joinpath(f"{name}.md").read_text(encoding="utf-8").strip() for name in NAMES}
+    written = [f"write_{form}" for form in forms]
+    texts = {name: _shipped(name) for name in NAMES if name in _ALWAYS or name in written}
     texts |= {
-        f"write_{form}": QUESTION_FORMS.get(form).prompt.strip() for form in forms if f"write_{form}" not in NAMES
+        name: QUESTION_FORMS.get(name.removeprefix("write_")).prompt.strip() for name in written if name not in NAMES
     }
     for name, path in own.items():
         try:
@@ -34,3 +39,7 @@ def load_prompts(own: Mapping[str, str], forms: Iterable[str] = ()) -> dict[str,
         if not texts[name]:
             raise SettingsError(f"settings prompts.{name}: {path} is empty.")
     return texts
+
+
+def _shipped(name: str) -> str:
+    return files(__name__).joinpath(f"{name}.md").read_text(encoding="utf-8").strip()

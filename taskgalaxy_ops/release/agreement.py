@@ -6,13 +6,47 @@ disagreed. Agreement is therefore measured on the audited pairs, which are drawn
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
+import numpy as np
+from numpy.typing import NDArray
+
 from taskgalaxy_ops.hashing import draw
 from taskgalaxy_ops.records import PairId
+
+_Z = 1.959964  # of a 95 % interval by a normal distribution
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """An estimate with the bounds of its 95 % interval, each rounded to three digits."""
+
+    value: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, draws: NDArray[np.float64]) -> Interval:
+        """Mean and quantiles of equally weighted draws of a posterior."""
+        low, high = np.quantile(draws, (0.025, 0.975))
+        return cls(*(round(float(each), 3) for each in (draws.mean(), low, high)))
+
+    @classmethod
+    def around(cls, value: float, error: float, least: float, most: float) -> Interval:
+        """Of a standard error, by a normal distribution, cut to what the estimate can be."""
+        low, high = max(value - _Z * error, least), min(value + _Z * error, most)
+        return cls(*(round(each, 3) for each in (value, low, high)))
+
+    @classmethod
+    def of_share(cls, part: int, whole: int) -> Interval:
+        """Of a share of independent draws: Wilson, "Probable inference", 1927. whole: at least 1."""
+        share, z = part / whole, _Z**2 / whole
+        middle, reach = (share + z / 2) / (1 + z), math.sqrt(z * (share * (1 - share) + z / 4)) / (1 + z)
+        return cls(*(round(each, 3) for each in (share, max(middle - reach, 0.0), min(middle + reach, 1.0))))
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +114,7 @@ def agreement(ballots: Ballots, judges: Sequence[str]) -> Agreement:
         for vote in ballot:
             cast[vote] += number
     figures = [JudgeFigures(name, cast[name, 1], cast[name, 0], cast[name, None]) for name in judges]
-    counted = (ballots.audited or ballots.all).items()
-    tables = [({judge: vote for judge, vote in b if vote is not None}, number) for b, number in counted]
+    tables = _tables(ballots)
     two = []
     for a, b in combinations(judges, 2):
         both: Counter[tuple[int, int]] = Counter()
@@ -90,11 +123,22 @@ def agreement(ballots: Ballots, judges: Sequence[str]) -> Agreement:
                 both[table[a], table[b]] += number
         agreed = sum(number for (x, y), number in both.items() if x == y)
         two.append(TwoJudges((a, b), both.total(), agreed, cohen_kappa(both)))
-    units: Counter[tuple[int, ...]] = Counter()
-    for table, number in tables:
-        units[tuple(table.values())] += number
+    units = ratings(ballots)
     pairs = sum(number for unit, number in units.items() if len(unit) > 1)
     return Agreement(figures, two, krippendorff_alpha(units), pairs, bool(ballots.audited))
+
+
+def _tables(ballots: Ballots) -> list[tuple[dict[str, int], int]]:
+    counted = (ballots.audited or ballots.all).items()
+    return [({judge: vote for judge, vote in b if vote is not None}, number) for b, number in counted]
+
+
+def ratings(ballots: Ballots) -> Counter[tuple[int, ...]]:
+    """The number of pairs by the votes that they were given: of audited pairs, if any was audited."""
+    units: Counter[tuple[int, ...]] = Counter()
+    for table, number in _tables(ballots):
+        units[tuple(table.values())] += number
+    return units
 
 
 def cohen_kappa(ratings: Mapping[tuple[int, int], int]) -> float | None:
@@ -131,6 +175,23 @@ def krippendorff_alpha(units: Mapping[tuple[int, ...], int]) -> float | None:
             observed += number * _unequal(Counter(unit)) / (len(unit) - 1)
     expected = _unequal(totals) / max(totals.total() - 1, 1)
     return 1 - observed / expected if expected else None
+
+
+def alpha_interval(units: Mapping[tuple[int, ...], int]) -> Interval | None:
+    """Krippendorff's alpha with an interval by the jackknife over units; None where it is not defined.
+
+    The jackknife takes as many values as there are different units, and no random numbers: Efron, "The Jackknife, the
+    Bootstrap and Other Resampling Plans", 1982, chapter 3.
+    """
+    counted = {unit: number for unit, number in units.items() if len(unit) > 1}
+    alpha, n = krippendorff_alpha(counted), sum(counted.values())
+    if alpha is None or n < 2:
+        return None
+    without = {unit: krippendorff_alpha({**counted, unit: number - 1}) for unit, number in counted.items()}
+    left = [(alpha if each is None else each, counted[unit]) for unit, each in without.items()]
+    mean = sum(each * number for each, number in left) / n
+    variance = (n - 1) / n * sum(number * (each - mean) ** 2 for each, number in left)
+    return Interval.around(alpha, math.sqrt(variance), -1.0, 1.0)
 
 
 def _unequal(counts: Counter[int]) -> int:

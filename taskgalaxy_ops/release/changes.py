@@ -39,6 +39,7 @@ class Loss(StrEnum):
     NOT_TRIED = "task type has enough samples before it, or used up its tries"
     NOT_FITTING = "the teacher finds it unfitting now"
     UNJUDGED = "the teacher gave no usable answer"
+    CHECKED = "rejected by a check of its text"
     WRITTEN_ANEW = "written anew"
     UNCORRECTED = "a person's answer that does not stand any more"
     NO_QUORUM = "no quorum by today's votes"
@@ -253,6 +254,7 @@ class _ShardNow:
         self._pairs = {row[0] for row in self._read("write", "pairs", "pair")}
         written = ("image", "task_type", "variant")
         self._written = {*self._read("write", "pairs", *written), *self._read("write", "rejects", *written)}
+        self._checked = {row[0] for row in self._read("write", "rejects", "pair")}
         self._nearest = self._matched(computed)
         targets = results.result.targets
         self._not_tried = targets.beyond(result.id) if targets else set()
@@ -272,6 +274,8 @@ class _ShardNow:
             return Loss.NO_ANSWER if self._nearest is None or match in self._nearest else Loss.PUSHED_OUT
         if variant not in self._results.workspace.settings.write.variants:
             return Reason.OTHER_VARIANT
+        if pair in self._checked:
+            return Loss.CHECKED
         if pair not in self._pairs and (*match, variant) in self._written:
             return Loss.WRITTEN_ANEW
         return Loss.NO_ANSWER

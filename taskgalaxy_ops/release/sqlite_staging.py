@@ -28,13 +28,13 @@ from taskgalaxy_ops.release.agreement import Ballots
 from taskgalaxy_ops.release.inputs import ReleaseInputs, ShardRows
 from taskgalaxy_ops.settings import Model, ReleaseSettings
 from taskgalaxy_ops.sources.context import by_image, context_of
+from taskgalaxy_ops.text import normal_question
 
 SPLITS = ("train", "validation", "test")
 
 _EXTENSIONS = {"jpeg": "jpg", "mpo": "jpg", "tiff": "tif"}
 
 _CACHE_KIB = 4 << 10  # of the file's pages; sorting needs the same again
-_END = re.compile(r"[\s?.!。]+$")
 
 # pairs: every pair with a vote; ``image`` and the columns after it are null if it is no sample; ``reason`` is null if
 # it is not left out. images: those of samples; ``held``: about the bytes that the release has of one. blobs: the images
@@ -174,11 +174,6 @@ def _check(pair: PairId, image: ImageId, known: set[ImageId], claimed: set[Image
         raise DamageError(f"sample {pair}: its image {image} is not registered. Run `verify`.")
     if image not in claimed:
         raise DamageError(f"sample {pair}: no live source claims its image {image}. Generate again.")
-
-
-def normal_question(question: str) -> str:
-    """A question without differences of compatibility forms, case, blanks and final marks: equal ones ask the same."""
-    return _END.sub("", " ".join(unicodedata.normalize("NFKC", question).casefold().split()))
 
 
 def _images(

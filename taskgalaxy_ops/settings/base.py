@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, TypeVar
 
@@ -25,6 +26,15 @@ def known(registry: Registry[Any]) -> AfterValidator:
     return AfterValidator(check)
 
 
+def _pattern(text: str) -> str:
+    try:
+        re.compile(text)
+    except re.error as error:
+        raise ValueError(f"'{text}' is no regular expression ({error})") from error
+    return text
+
+
+Patterns = tuple[Annotated[str, AfterValidator(_pattern)], ...]  # regular expressions
 # The name of a question form: one that ships, or one that an installed package brings.
 Variant = Annotated[str, known(QUESTION_FORMS), Field(examples=list(QUESTION_FORMS.shipped))]
 # The prompts that ship; a question form's is called write_ and its name.

@@ -103,6 +103,9 @@ class Settings(Strict):
     def _targets_can_be_met(self) -> None:
         if self.targets is None:
             return
+        if self.write.checks and self.write.checks.repeats:
+            # Which of two pairs is the repeated one hangs on which are tried, and that again on how many are left.
+            raise ValueError("write.checks.repeats cannot be set with targets: leave one of them out")
         most = len(set(self.write.variants))
         for name, target in self.targets.named.items():
             if target.samples > target.tries * most:

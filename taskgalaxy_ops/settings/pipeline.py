@@ -8,6 +8,7 @@ from pydantic import AfterValidator, Field, field_validator
 
 from taskgalaxy_ops.extensions import ENCODERS, RELEASE_FORMATS
 from taskgalaxy_ops.settings.base import Strict, Variant, known
+from taskgalaxy_ops.settings.checks import CheckSettings
 
 
 class EncoderSettings(Strict):
@@ -192,6 +193,13 @@ class WriteSettings(Strict):
 
     variants: tuple[Variant, ...] = Field(("plain",), min_length=1)
     context: ContextFields = _context("the teacher is shown")
+    # Left out of what is kept and hashed where it is unset: it came later, and changes nothing made before it.
+    checks: CheckSettings | None = Field(
+        None,
+        description="reject pairs by their texts before judges are paid (docs/questions.md): {} for the package's "
+        "rules; null: none",
+        exclude_if=lambda chosen: chosen is None,
+    )
 
 
 class VoteSettings(Strict):

@@ -14,7 +14,7 @@ from typing import Any
 from PIL import Image
 
 from taskgalaxy_ops.hashing import draw, fingerprint
-from taskgalaxy_ops.simulator import expansion
+from taskgalaxy_ops.simulator import expansion, options
 from taskgalaxy_ops.simulator.config import JUDGES, SimulatorConfig
 from taskgalaxy_ops.simulator.memory import Memory
 from taskgalaxy_ops.simulator.wire import Asked, Unit, WrongRequestError
@@ -102,7 +102,7 @@ def _write(
     identity = fingerprint("simulated.written", {"image": asked.image_id, "task_type": path, "variant": variant})
     written = teacher.write(image, path, (config.seed, identity), asked.image_id)
     if written is None:
-        return {"question": "", "answer": "", "reasoning": ""}
+        return _empty(variant)
     planted = draw(config.seed, "planted", identity) < config.wrong_share and written.wrong != written.answer
     said = written.wrong if planted else written.answer
     reasoning = written.reasoning if variant == "chain_of_thought" else ""
@@ -113,7 +113,16 @@ def _write(
         pair |= {"image": asked.image_id, "task_type": path, "variant": variant}
         pair |= {"question": written.question, "answer": said, "right": written.answer}
     answers.pairs.append(pair)
+    if variant == "multiple_choice":
+        rest = (written.answer if planted else written.wrong, *written.others)
+        return {"question": written.question, "answer": said, **options.wrong_ones(said, rest)}
     return {"question": written.question, "answer": said, "reasoning": reasoning}
+
+
+def _empty(variant: str) -> dict[str, str]:
+    """The entry of who finds nothing to ask."""
+    rest = options.wrong_ones("", ()) if variant == "multiple_choice" else {"reasoning": ""}
+    return {"question": "", "answer": "", **rest}
 
 
 def pair_key(image_id: str, task_type: str, question: str, answer: str) -> str:
@@ -153,7 +162,9 @@ def _vote(config: SimulatorConfig, asked: Asked, image: Image.Image, unit: Unit,
     answers.votes.append(
         {
             "unit": unit.key,
-            "pair": pair_key(asked.image_id, item["task_type"], item["question"], shown) if shown else None,
+            "pair": pair_key(asked.image_id, item["task_type"], *options.meant(item["question"], shown))
+            if shown
+            else None,
             "found": found.right,
             "vote": vote,
             "erred": erred,

@@ -77,7 +77,7 @@ def entries(block: Mapping[str, Any], model: str) -> tuple[str, Sequence[Mapping
             ]
             return "verdicts", verdicts
         case "write":
-            return "pairs", [_pair(item["index"], item["task_type"]) for item in block["task_types"]]
+            return "pairs", [_pair(item["index"], item["task_type"], block["variant"]) for item in block["task_types"]]
         case "vote":
             votes = [
                 {
@@ -109,12 +109,14 @@ def malformed(text: str, hashed: int) -> str:
     return "Sure! I had a look at the image, and here is what I think of it."
 
 
-def _pair(index: int, task_type: str) -> dict[str, Any]:
+def _pair(index: int, task_type: str, variant: str) -> dict[str, Any]:
+    wrong = {f"wrong_{n}": f"Canned option {n}." for n in (1, 2, 3)} if variant == "multiple_choice" else {}
     return {
         "index": index,
         "question": f"What does this image show with regard to {task_type.rpartition('~')[2]}?",
         "answer": f"Canned answer {_hash(task_type):08x}.",
         "reasoning": "It was drawn by hash.",
+        **wrong,
     }
 
 

@@ -30,6 +30,7 @@ class Written:
     answer: str
     wrong: str
     reasoning: str
+    others: tuple[str, ...] = ()  # further wrong ones, for options
 
 
 def fits(image: Image.Image, path: str, key: str = "") -> tuple[bool, str]:
@@ -49,9 +50,9 @@ def write(image: Image.Image, path: str, seed_parts: tuple[object, ...], key: st
     asked = _pick(found.asked, seed_parts, "question")
     template = templates.load()[path]
     index = int(draw(*seed_parts, "template") * len(template.texts))
-    return Written(
-        template.fill(index, **asked.params), asked.answer, _pick(asked.wrong, seed_parts, "wrong"), asked.reasoning
-    )
+    wrong = _pick(asked.wrong, seed_parts, "wrong")
+    others = sorted(set(asked.wrong) - {wrong}, key=lambda each: draw(*seed_parts, "other", each))
+    return Written(template.fill(index, **asked.params), asked.answer, wrong, asked.reasoning, tuple(others))
 
 
 _looked: Memory[tuple[str, str], Found | str] = Memory(_KEPT)

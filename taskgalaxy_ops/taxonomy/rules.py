@@ -13,12 +13,13 @@ from dataclasses import dataclass, field
 from functools import cache, cached_property
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from taskgalaxy_ops.errors import TaxonomyError
+from taskgalaxy_ops.settings.base import Patterns
 from taskgalaxy_ops.taxonomy import labels
 
 RULES_FILE = Path(__file__).with_name("label_rules.yaml")
@@ -26,15 +27,6 @@ RULES_FILE = Path(__file__).with_name("label_rules.yaml")
 _WORD = re.compile(r"[^\W_]+(?:['-][^\W_]+)*|&")
 
 
-def _pattern(text: str) -> str:
-    try:
-        re.compile(text)
-    except re.error as error:
-        raise ValueError(f"'{text}' is no regular expression ({error})") from error
-    return text
-
-
-Patterns = tuple[Annotated[str, AfterValidator(_pattern)], ...]
 Words = tuple[str, ...]
 
 

@@ -31,6 +31,7 @@ class State:
     prompts: Mapping[str, str]
     said: Mapping[str, Mapping[str, str]]  # context, by image
     counted: Mapping[str, int]  # samples by task type, in the newest coverage entry
+    present: Mapping[str, str]  # by a task type's path as it is asked, the path that people are shown
 
     def shown(self, stage: str, image: str) -> dict[str, str]:
         """What a stage shows of an image's context."""
@@ -161,7 +162,8 @@ def _walked(
     """What is asked one at a time, until a task type has its samples or its tries are used up; as far as is certain:
     what is open may give a sample."""
     for path in {path for paths in tried.values() for path in paths}:
-        target = next((targets.branches[above] for above in _upwards(path) if above in targets.branches), targets)
+        above = _upwards(state.present[path])
+        target = next((targets.branches[each] for each in above if each in targets.branches), targets)
         images = sorted((image for image in tried if path in tried[image]), key=lambda image: draw("target", image))
         hoped = 0
         for image in images[: target.tries]:

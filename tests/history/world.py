@@ -523,7 +523,15 @@ class World:
         return found
 
     def _state(self, workspace: Workspace, images: Mapping[str, bytes]) -> State:
-        return State(images, self.tree.asked(), workspace.settings, workspace.prompts, self.said, self.counted)
+        return State(
+            images,
+            self.tree.asked(),
+            workspace.settings,
+            workspace.prompts,
+            self.said,
+            self.counted,
+            self.tree.shown(),
+        )
 
     @property
     def counted(self) -> Mapping[str, int]:

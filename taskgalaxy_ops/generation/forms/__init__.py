@@ -41,7 +41,7 @@ class QuestionForm:
     of the teacher's reply, texts (str), whole numbers (int) or flags (bool). check: raises MalformedReplyError for a
     reply that is not as it should be, whose message the teacher is told; it sees no reply that declines. texts: the
     pair in a reply. turns: what a model that is trained on the pair is asked, and what it is to say. version: another
-    one whenever any of these gives something else.
+    one whenever any of these gives something else; the two that were first have none.
     """
 
     prompt: str = ""
@@ -50,7 +50,7 @@ class QuestionForm:
     texts: Callable[[Mapping[str, Any]], Texts] = _texts
     turns: Callable[[Texts], tuple[str, str]] = _turns
     reasons: bool = False  # a pair without reasoning is rejected
-    version: str | None = None  # None: it ships
+    version: str | None = None
 
     def __post_init__(self) -> None:
         if wrong := [name for name, kind in self.reply.items() if kind not in {str, int, bool}]:

@@ -53,7 +53,7 @@ class AskingStage(Protocol):
     @staticmethod
     def reader(model: Model, form: str | None) -> RequestTemplate:
         """A template that reads replies which came before, whatever the prompt and the model; form: the question form
-        of an installed package that was asked for, None for any that ships."""
+        that was asked for, None for one without a version."""
 
 
 def pure(name: str) -> AskingStage:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from taskgalaxy_ops.generation.checks import checked, decided_by
 from taskgalaxy_ops.generation.forms import FORMS, QuestionForm
 from taskgalaxy_ops.generation.stages.asking import Answers, Output, Tables, Templates, Work, lacking
 from taskgalaxy_ops.models.request import (
@@ -43,32 +44,36 @@ def templates(prompts: Mapping[str, str], settings: Settings) -> Templates:
 
 
 def rules(settings: Settings) -> dict[str, Any]:
-    """The question forms."""
-    return {"variants": sorted(set(settings.write.variants))}
+    """The question forms, and the checks where they are set."""
+    checks = settings.write.checks
+    found: dict[str, Any] = {"variants": sorted(set(settings.write.variants))}
+    return found if checks is None else {**found, "checks": decided_by(checks)}
 
 
-def work(templates: Templates, rows: Sequence[Relevant], _: Settings) -> Work:
-    """A unit a relevant match and question form; out come pairs."""
+def work(templates: Templates, rows: Sequence[Relevant], settings: Settings) -> Work:
+    """A unit a relevant match and question form; out come pairs that pass the checks."""
+    checks = settings.write.checks
     units = {form: write_units(template, rows) for form, template in templates.items()}
 
     def output(answers: Answers) -> Output:
         made = [written(form, units[form], answers) for form in units]
         pairs = sorted((pair for part in made for pair in part.pairs), key=lambda pair: pair.pair)
-        tables: Tables = {"pairs": pairs, "rejects": [reject for part in made for reject in part.rejects]}
+        pairs, refused = (pairs, []) if checks is None else checked(pairs, checks)
+        tables: Tables = {"pairs": pairs, "rejects": [*(row for part in made for row in part.rejects), *refused]}
         return Output(tables, sum(map(len, units.values())), len(pairs), sum(part.pending for part in made))
 
     return Work(lambda answers: [(templates[form], lacking(units[form], answers)) for form in units], output)
 
 
 def reader(model: Model, form: str | None) -> RequestTemplate:
-    """Reads pairs; those of the forms that ship all alike."""
+    """Reads pairs; those of the forms without a version all alike."""
     return write_template("", model, form or "plain")
 
 
 def write_template(prompt: str, teacher: Model, variant: str) -> RequestTemplate:
     """The request for a question and its answer, for one variant. Raises SettingsError for an unknown variant."""
     form = FORMS.get(variant)
-    version = FORMS.version(variant)
+    version = form.version if variant in FORMS.shipped else FORMS.version(variant)
     return RequestTemplate(
         stage="write",
         prompt=prompt,

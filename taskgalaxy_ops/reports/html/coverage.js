@@ -86,6 +86,7 @@
   const chart = echarts.init(element("chart"), null, { renderer: "canvas" });
   const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
   const few = data.types.length <= data.few;
+  const DEEPEST = 4;  // all levels. Where this is not said, the trail begins with the tile in the middle
 
   function draw() {
     const [ink, paper, line, soft] = ["--ink", "--paper", "--line", "--soft"].map(css);
@@ -99,7 +100,7 @@
         formatter: (asked) => asked.data && asked.data.path ? told(asked.data) : "",
       },
       series: [{
-        type: "treemap", name: "all task types", roam: false, nodeClick: false, leafDepth: few ? null : 2,
+        type: "treemap", name: "all task types", roam: false, nodeClick: false, leafDepth: few ? DEEPEST : 2,
         drillDownIcon: "", left: 8, right: 8, top: 8, bottom: 44, visibleMin: 4, childrenVisibleMin: 4,
         animationDuration: 0, animationDurationUpdate: 250,
         label: { show: true, fontSize: 11, lineHeight: 13, overflow: "truncate", ellipsis: "…", position: [4, 4] },

@@ -139,11 +139,13 @@ def table_page(
     tables: Iterable[tuple[str, Sequence[str], Sequence[Sequence[Cell]]]],
     pictures: Iterable[tuple[str, bytes]] = (),
     folded: Iterable[tuple[str, Sequence[str], Sequence[Sequence[Cell]]]] = (),
+    simulated: bool = False,
 ) -> str:
     """A page of plain tables, each with caption, header and rows, in the contact sheet's style.
 
     pictures: captions and SVG, shown between the lead and the tables; as <img>, so that no script in them runs. folded:
-    further tables, shown when their caption is clicked. The page is dark where Airflow is, if it is shown within it.
+    further tables, shown when their caption is clicked. simulated: the banner is above all. The page is dark where
+    Airflow is, if it is shown within it.
     """
     css = package_file("page.css") + _TABLE_CSS
     parts = [f"<h1>{esc(title)}</h1>", *(f"<p>{_text(line)}</p>" for line in lead)]
@@ -158,7 +160,7 @@ def table_page(
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{esc(title)}</title>'
         f'<meta http-equiv="Content-Security-Policy" content="{policy(css, _THEME_JS)}"><style>{css}</style>'
         f"<script>{_THEME_JS}</script></head>"
-        f'<body class="tables"><main>{"".join(parts)}</main></body></html>'
+        f'<body class="tables">{BANNER if simulated else ""}<main>{"".join(parts)}</main></body></html>'
     )
 
 

@@ -41,7 +41,7 @@ def _number(value: float | None) -> str:
 
 
 def search(found: Found) -> list[str]:
-    lines = [f"version {found.version}: {len(found.by_words):,} nodes have these words"]
+    lines = [f"version {found.version}: nodes with these words: {len(found.by_words):,}"]
     for node in found.by_words[:_SHOWN]:
         state = "" if node.status == LIVE else f"  [{node.status}]"
         lines.append(f"  {shown(node.path)}{state}{f'  -> {shown(node.successor)}' if node.successor else ''}")

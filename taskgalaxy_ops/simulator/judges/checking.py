@@ -9,7 +9,7 @@ from importlib import import_module
 
 from PIL import Image
 
-from taskgalaxy_ops.simulator import templates
+from taskgalaxy_ops.simulator import options, templates
 from taskgalaxy_ops.simulator.judges import palettes, words
 from taskgalaxy_ops.simulator.judges.finding import REGIONS, Finding, Found, SenselessError, UnsureError, short
 from taskgalaxy_ops.simulator.judges.views import View, view
@@ -54,9 +54,14 @@ def check(
     rule = rules().get(path.rsplit("~", 1)[-1])
     if template is None or rule is None:
         return Finding(False, f"I know no question of the task type '{short(path.rsplit('~', 1)[-1])}'")
-    params = template.params(question)
+    choice = options.read(question)
+    params = template.params(choice.question if choice else question)
     if params is None:
         return Finding(False, "the question is not of this task type")
+    if choice and answer is not None:
+        answer = choice.options.get(answer.strip())
+        if answer is None:
+            return Finding(False, "the answer is none of the options")
     if answer is not None and (fault := _form(template, answer)):
         return Finding(False, fault)
     try:
@@ -65,6 +70,8 @@ def check(
         return Finding(False, _cut(f"the question does not fit: {error}"))
     except UnsureError as error:
         return Finding(None, _cut(str(error)))
+    if choice and (finding := _one_right(found, choice)):
+        return finding
     if answer is None:
         return Finding(True, _cut(f"the question makes sense: {found.said}"))
     right = found.agrees(answer)
@@ -75,6 +82,18 @@ def check(
     if reasoning and not _follows(template, answer, reasoning):
         return Finding(False, _cut(f"{found.said}, but the reasoning does not lead to the answer"))
     return Finding(True, _cut(f"{found.said}, as answered"))
+
+
+def _one_right(found: Found, choice: options.Choice) -> Finding | None:
+    """What is wrong with a question's options, of which one must be right; None: nothing."""
+    verdicts = [found.agrees(option) for option in choice.options.values()]
+    if verdicts.count(True) > 1:
+        return Finding(False, _cut(f"more than one option is right; {found.said}"))
+    if True in verdicts:
+        return None
+    if None in verdicts:
+        return Finding(None, _cut(f"I cannot tell which option is right; {found.said}"))
+    return Finding(False, _cut(f"no option is right; {found.said}"))
 
 
 def _cut(reason: str) -> str:

@@ -42,7 +42,11 @@ def test_a_scheduler_that_ends_is_started_again_unless_it_ends_at_once(
         (["asking", "::endgroup::"], "asking"),
         (["::endgroup::"], "its log is empty"),
         (
-            ["Task exited", "TaskGalaxy: d.t (s) failed in run m__2026-12-02T01:20:53: s: budget spent", "::endgroup::"],
+            [
+                "Task exited",
+                "TaskGalaxy: d.t (s) failed in run m__2026-12-02T01:20:53: s: budget spent",
+                "::endgroup::",
+            ],
             "s: budget spent",
         ),
     ],

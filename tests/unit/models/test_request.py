@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from taskgalaxy_ops.errors import SettingsError
+from taskgalaxy_ops.extensions import QUESTION_FORMS
 from taskgalaxy_ops.generation.stages.filter import filter_template
 from taskgalaxy_ops.generation.stages.vote import vote_template
 from taskgalaxy_ops.generation.stages.write import write_template
@@ -613,7 +614,7 @@ def test_terminal_is_a_reason_for_what_is_no_answer():
 
 
 def test_the_packages_prompts_are_all_there_and_say_that_data_are_no_instructions():
-    texts = load_prompts({})
+    texts = load_prompts({}, QUESTION_FORMS.shipped)
     assert set(texts) == set(NAMES)
     for name, text in texts.items():
         assert text == text.strip() and len(text) > 200, name

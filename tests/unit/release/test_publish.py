@@ -40,10 +40,11 @@ from taskgalaxy_ops.release.formats.parquet import parquet_files
 from taskgalaxy_ops.release.licences import identifier
 from taskgalaxy_ops.release.markdown import text
 from taskgalaxy_ops.release.near_duplicates import near_duplicates
-from taskgalaxy_ops.release.sqlite_staging import canonical, normal_question, split_of
+from taskgalaxy_ops.release.sqlite_staging import canonical, split_of
 from taskgalaxy_ops.settings import Model, ReleaseSettings
 from taskgalaxy_ops.storage.base import Content
 from taskgalaxy_ops.storage.parquet import to_table
+from taskgalaxy_ops.text import normal_question
 
 NASTY = (
     "<script>alert(1)</script> | a\n# b ![x](http://evil.example/x.png) [l](javascript:1) `c` https://evil.example "

@@ -164,7 +164,7 @@ WRONG = [
     ("taxonomy.children", 0, "greater than or equal to 1"),
     ("prompts.vote", 7, "valid string"),
     ("write.variants", [], "at least 1 item"),
-    ("write.variants.0", "short", "'plain' or 'chain_of_thought'"),
+    ("write.variants.0", "short", "'plain', 'chain_of_thought' or"),
     ("vote.quorum", 0, "greater than or equal to 1"),
     ("vote.audit_share", 1.5, "less than or equal to 1"),
     ("budget.max_cost", -1, "greater than or equal to 0"),

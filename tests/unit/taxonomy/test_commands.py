@@ -104,7 +104,7 @@ def test_the_numbers_and_a_search(run):
     ]
     assert json.loads(run("stats", "--json", "--version", 0)[1])["task_types"] == 4
     _, out, _ = run("search", "sign", "says", "--words-only")
-    assert out == "version 1: 1 nodes have these words\n  ocr~signs\n"
+    assert out == "version 1: nodes with these words: 1\n  ocr~signs\n"
     found = json.loads(run("search", "NOTES", "--words-only", "--json")[1])
     assert [node["status"] for node in found["by_words"]] == ["retired"]
 

@@ -1,0 +1,161 @@
+"""What the votes say against a judge: broken, weak, copying; and in which order judges cost least."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import permutations
+
+from taskgalaxy_ops.operations.judge_votes import StoreVotes
+from taskgalaxy_ops.release.agreement import Agreement, Interval
+from taskgalaxy_ops.release.judge_model import Dependence, JudgeAccuracy
+
+WEAK = 0.75  # balanced accuracy, below which a judge's whole interval makes it weak; a coin has 0.5
+TOGETHER = 0.8  # probability from which two judges are said to err together
+COPIES = 0.8  # probability from which one of two judges is said to copy
+_MOST_ORDERED = 6  # judges, of which all orders are tried
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DropEffect:
+    """What verdicts without a judge would be, if the quorum stays or is of all who are left."""
+
+    accepted: int  # pairs that become samples
+    rejected: int  # samples that do not stay
+    open: int  # pairs that other judges would first have to be asked about
+    votes: int  # that this takes at most
+    cost: float | None  # USD of these; None: nothing is known of prices
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """A judge that is not to be relied on."""
+
+    judge: str
+    kind: str  # "broken", "weak" or "copying"
+    evidence: str
+    drop: DropEffect
+    ask_again: float | None  # USD, by what its votes cost so far
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """The order of judges in which verdicts cost least. The verdicts are the same in every order."""
+
+    judges: tuple[str, ...]
+    pairs: int  # audited, by which it is computed
+    cost: float  # of a pair, in ``unit``
+    now: float  # of a pair in the settings' order
+    unit: str  # "USD" or "votes"
+
+    @property
+    def saved(self) -> float:
+        """The share of the cost of votes, audits left out."""
+        return 1 - self.cost / self.now if self.now else 0.0
+
+
+def findings(
+    found: StoreVotes, measured: Agreement, accuracies: Sequence[JudgeAccuracy], dependences: Sequence[Dependence]
+) -> list[Finding]:
+    """Broken, weak and copying judges, in this order."""
+    told: list[tuple[str, str, str]] = []
+    for judge, vote in found.constant().items():
+        word = "approved" if vote else "rejected"
+        [figures] = [each for each in measured.judges if each.judge == judge]
+        number = figures.approvals + figures.rejections
+        told.append((judge, "broken", f"{word} all {number:,} pairs that it voted on: its votes say nothing"))
+    for each in accuracies:
+        if each.balanced.high < WEAK:
+            told.append(
+                (
+                    each.judge,
+                    "weak",
+                    f"is right about {_share(each.sensitivity)} of right pairs and {_share(each.specificity)} of wrong "
+                    f"ones: the mean, {_share(each.balanced)}, is below {WEAK:.0%} with all of its interval (a coin: "
+                    "50%)",
+                )
+            )
+    agreed = {two.judges: two for two in measured.two}
+    for two in dependences:
+        if two.copying >= COPIES:
+            pair = agreed[two.judges]
+            told.append(
+                (
+                    two.judges[1],
+                    "copying",
+                    f"votes as {two.judges[0]} does in {pair.agreed:,} of {pair.pairs:,} pairs, more than being right "
+                    f"explains (probability {two.copying:.3f}): the two count nearly as one",
+                )
+            )
+    return [
+        Finding(judge=judge, kind=kind, evidence=evidence, drop=dropped(found, judge), ask_again=_again(found, judge))
+        for judge, kind, evidence in told
+    ]
+
+
+def _share(interval: Interval) -> str:
+    return f"{interval.value:.1%} [{interval.low:.1%}, {interval.high:.1%}]"
+
+
+def dropped(found: StoreVotes, judge: str) -> DropEffect:
+    """What the verdicts would be without a judge."""
+    left = [each for each in found.judges if each != judge]
+    quorum = max(1, min(found.quorum, len(left)))
+    effect, needed = Counter[str](), Counter[str]()
+    for cast, number in found.ballots.all.items():
+        asked = {name for name, _ in cast}
+        approvals = sum(vote or 0 for name, vote in cast if name != judge)
+        missing = [name for name in left if name not in asked]
+        if approvals < quorum <= approvals + len(missing):
+            effect["open"] += number
+            needed.update(dict.fromkeys(missing, number))
+        elif (approvals >= quorum) != found.accepts(cast):
+            effect["accepted" if approvals >= quorum else "rejected"] += number
+    prices = [(number, found.price(name)) for name, number in needed.items()]
+    cost = None if any(each is None for _, each in prices) else sum(number * (each or 0) for number, each in prices)
+    return DropEffect(
+        accepted=effect["accepted"],
+        rejected=effect["rejected"],
+        open=effect["open"],
+        votes=needed.total(),
+        cost=None if cost is None else round(cost, 6),
+    )
+
+
+def _again(found: StoreVotes, judge: str) -> float | None:
+    each, cast = found.price(judge), sum(n for b, n in found.ballots.all.items() if judge in dict(b))
+    return None if each is None else round(each * cast, 6)
+
+
+# --- the order of judges
+
+
+def order(found: StoreVotes) -> Order | None:
+    """The cheapest order, by the audited pairs, on which all votes are known; None: there are none, or many judges."""
+    full = {cast: n for cast, n in found.ballots.audited.items() if len(cast) == len(found.judges)}
+    pairs = sum(full.values())
+    if not pairs or not 1 < len(found.judges) <= _MOST_ORDERED:
+        return None
+    prices = {judge: found.price(judge) for judge in found.judges}
+    unit = "votes" if None in prices.values() else "USD"
+    each = {judge: 1.0 if unit == "votes" else known or 0.0 for judge, known in prices.items()}
+
+    def cost(judges: Sequence[str]) -> float:
+        return sum(number * _asked(dict(cast), judges, found.quorum, each) for cast, number in full.items()) / pairs
+
+    now = cost(found.judges)
+    # permutations() begins with the settings' order, which stays where no other is cheaper.
+    best = min(permutations(found.judges), key=lambda judges: round(cost(judges), 12))
+    return Order(judges=best, pairs=pairs, cost=cost(best), now=now, unit=unit)
+
+
+def _asked(votes: Mapping[str, int | None], judges: Sequence[str], quorum: int, each: Mapping[str, float]) -> float:
+    """What a pair's votes cost if the judges are asked in this order while the verdict is open."""
+    approvals, cost = 0, 0.0
+    for number, judge in enumerate(judges):
+        if approvals >= quorum or approvals + len(judges) - number < quorum:
+            break
+        cost += each[judge]
+        approvals += votes[judge] or 0
+    return cost

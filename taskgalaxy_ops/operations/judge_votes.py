@@ -1,0 +1,165 @@
+"""The votes of a store as counts: of ballots, over all pairs and by branch, form and source; by time; and their costs.
+
+Read from stage outputs and journals, one image shard at a time; memory grows with the number of different ballots and
+groups, not with pairs. Asks no model.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from taskgalaxy_ops.generation.results import RunResults
+from taskgalaxy_ops.generation.shard_run import ShardResult
+from taskgalaxy_ops.progress import Progress
+from taskgalaxy_ops.records import PairId
+from taskgalaxy_ops.release.agreement import Ballot, Ballots
+from taskgalaxy_ops.release.vote_table import BallotTable, ballot, ballot_table
+from taskgalaxy_ops.storage.journal import Journal
+from taskgalaxy_ops.taxonomy import TaxonomyVersion
+from taskgalaxy_ops.taxonomy.store import TaxonomyStore
+from taskgalaxy_ops.workspace import Workspace
+
+BRANCH, FORM, SOURCE = "branch", "form", "source"
+CONSTANT = 20  # votes of a judge that are all alike, from which it is broken
+PERIODS = 10  # that a journal's time is cut into, if it is all of one month
+_MINUTE = 60
+
+
+@dataclass(slots=True)
+class VotesPaid:
+    """What a judge's votes cost so far, nano-dollars; and at list prices."""
+
+    votes: int = 0
+    cost: int = 0
+    list_cost: int = 0
+
+
+@dataclass(slots=True, kw_only=True)
+class StoreVotes:
+    """What a store's votes come to. A ballot counts once a pair that has a verdict."""
+
+    judges: tuple[str, ...]  # in the order in which they are asked
+    quorum: int
+    pending: int
+    ballots: Ballots
+    groups: dict[str, dict[str, Counter[Ballot]]]  # by branch, form, source: by name
+    gold: dict[Ballot, list[int]] = field(default_factory=dict)  # wrong and right pairs
+    minutes: dict[str, Counter[tuple[int, int]]] = field(default_factory=dict)  # by judge: (minute, vote)
+    paid: dict[str, VotesPaid] = field(default_factory=dict)  # by judge
+    pairs: list[tuple[pa.Array, NDArray[np.int64]]] = field(default_factory=list)  # ids and codes, where they are kept
+
+    def accepts(self, cast: Ballot) -> bool:
+        """The verdict of a ballot."""
+        return sum(vote or 0 for _, vote in cast) >= self.quorum
+
+    def constant(self) -> dict[str, int]:
+        """The judges whose votes are all alike, with that vote. They tell nothing of a pair."""
+        votes: Counter[tuple[str, int | None]] = Counter()
+        for cast, number in self.ballots.all.items():
+            for each in cast:
+                votes[each] += number
+        return {
+            judge: vote
+            for judge in self.judges
+            for vote in (0, 1)
+            if votes[judge, vote] >= CONSTANT and not votes[judge, 1 - vote]
+        }
+
+    def price(self, judge: str) -> float | None:
+        """USD of a vote, by what the judge's votes cost so far, at list prices where none was paid; None: unknown."""
+        paid = self.paid.get(judge)
+        if paid is None or not paid.votes or not (paid.cost or paid.list_cost):
+            return None
+        return (paid.cost or paid.list_cost) / 1e9 / paid.votes
+
+
+def store_votes(
+    workspace: Workspace, gold: Mapping[PairId, bool], progress: Progress, *, keep_pairs: bool = False
+) -> StoreVotes:
+    """Count a store's votes by the present settings; ``gold``: verdicts of people, by pair."""
+    settings = workspace.settings
+    results = RunResults(workspace)
+    found = StoreVotes(
+        judges=tuple(judge.name for judge in settings.judges),
+        quorum=settings.vote.quorum,
+        pending=results.pending,
+        ballots=Ballots(settings.vote.audit_share),
+        groups={BRANCH: {}, FORM: {}, SOURCE: {}},
+    )
+    taxonomy = TaxonomyStore(workspace).version()
+    shards = list(results.shards())
+    progress.stage("judges", len(shards), "image shards")
+    for shard, _ in shards:
+        votes = results.columns(shard, "vote", "votes", ("pair", "judge", "vote"))
+        table = ballot_table(votes, found.judges)
+        _count(found, results, shard, table, taxonomy, gold)
+        if keep_pairs:
+            found.pairs.append((table.pairs, table.codes))
+        _read_journal(found, workspace, shard.id)
+        progress.advance("judges")
+    return found
+
+
+def _count(
+    found: StoreVotes,
+    results: RunResults,
+    shard: ShardResult,
+    table: BallotTable,
+    taxonomy: TaxonomyVersion,
+    gold: Mapping[PairId, bool],
+) -> None:
+    about = results.columns(shard, "write", "pairs", ("pair", "image", "task_type", "variant"))
+    sources: dict[str, set[str]] = {}
+    for claim in results.workspace.registry.claims_of(shard.id):
+        sources.setdefault(claim.image, set()).add(claim.source)
+    known = {int(code): ballot(int(code), table.judges) for code in np.unique(table.codes)}
+    codes = dict(zip(table.pairs.to_pylist(), table.codes.tolist(), strict=True))
+    for pair, image, task_type, form in zip(*(column.to_pylist() for column in about.columns), strict=True):
+        if pair not in codes:  # its verdict is open
+            continue
+        own = known[codes[pair]]
+        found.ballots.add(pair, own)
+        if pair in gold:
+            found.gold.setdefault(own, [0, 0])[gold[pair]] += 1
+        branch = taxonomy.shown(task_type).partition("~")[0]
+        for kind, names in ((BRANCH, (branch,)), (FORM, (form,)), (SOURCE, sources.get(image, ()))):
+            for name in names:
+                found.groups[kind].setdefault(name, Counter())[own] += 1
+
+
+def _read_journal(found: StoreVotes, workspace: Workspace, shard: str) -> None:
+    """Count the votes that the journal has, whatever settings they were asked under, and what they cost."""
+    journal = Journal(workspace.store, shard)
+    cast: dict[str, tuple[str, int]] = {}  # by unit: of which judge, and the minute of its latest reply
+    for outline in journal.outlines():
+        if outline["stage"] != "vote":
+            continue
+        paid = found.paid.setdefault(outline["model"], VotesPaid())
+        paid.votes += len(outline["answers"])
+        paid.cost, paid.list_cost = paid.cost + outline["cost"], paid.list_cost + outline["list_cost"]
+        for unit in outline["answers"]:
+            cast[unit] = outline["model"], int(outline["at"] // _MINUTE)
+    for unit, (judge, minute) in cast.items():
+        answer = journal.answers.get(unit)
+        if answer is not None and answer.value is not None:
+            found.minutes.setdefault(judge, Counter())[minute, int(answer.value["vote"])] += 1
+
+
+def periods(minutes: Iterable[int]) -> dict[int, str]:
+    """The name of each minute's period: its month; a tenth of the time, if all is of one month; {}: of one minute."""
+    every = sorted(set(minutes))
+    if len(every) < 2:
+        return {}
+    months = {minute: time.strftime("%Y-%m", time.gmtime(minute * _MINUTE)) for minute in every}
+    if len(set(months.values())) > 1:
+        return months
+    first, length = every[0], (every[-1] - every[0] + 1) / PERIODS
+    starts = {minute: first + int(int((minute - first) / length) * length) for minute in every}
+    return {minute: time.strftime("%Y-%m-%d %H:%M", time.gmtime(start * _MINUTE)) for minute, start in starts.items()}

@@ -1,0 +1,227 @@
+"""The judges, measured by their votes: who can be relied on, who cannot, and what that means for the verdicts."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from taskgalaxy_ops.operations.judge_findings import Finding, Order, findings, order
+from taskgalaxy_ops.operations.judge_votes import StoreVotes, VotesPaid, periods, store_votes
+from taskgalaxy_ops.progress import Progress, Silent
+from taskgalaxy_ops.records import PairId
+from taskgalaxy_ops.release.agreement import (
+    Agreement,
+    Ballot,
+    Interval,
+    agreement,
+    alpha_interval,
+    krippendorff_alpha,
+    ratings,
+)
+from taskgalaxy_ops.release.gold import GoldFigures, calibration_error, powered_share
+from taskgalaxy_ops.release.judge_model import Dependence, JudgeAccuracy, JudgeModel
+from taskgalaxy_ops.release.vote_table import ballot
+from taskgalaxy_ops.workspace import Workspace
+
+Counts = Mapping[Ballot, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Group:
+    """The pairs of a branch, form or source."""
+
+    name: str
+    pairs: int
+    accepted: int
+    approvals: Mapping[str, float | None]  # by judge: as a share of its votes
+    alpha: float | None  # over all these pairs, audited or not: to compare groups by, not judges
+    right: float | None  # the share of right pairs that the votes say; None: no estimate
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JudgeReport:
+    """What ``taskgalaxy judges`` tells."""
+
+    simulated: bool
+    pairs: int  # with a verdict
+    accepted: int
+    pending: int  # request items of the whole store without an answer
+    quorum: int
+    agreement: Agreement
+    alpha: Interval | None
+    accuracies: list[JudgeAccuracy]  # []: no estimate
+    dependences: list[Dependence]
+    right: Interval | None  # the share of right ones among the accepted
+    findings: list[Finding]
+    order: Order | None
+    groups: Mapping[str, list[Group]]
+    drift: Mapping[str, Mapping[str, tuple[int, float]]]  # by period, by judge: votes, and the share of approvals
+    paid: Mapping[str, VotesPaid]
+    gold: GoldFigures | None
+
+
+def judge_report(
+    workspace: Workspace, gold: Mapping[PairId, bool] | None = None, progress: Progress | None = None
+) -> JudgeReport:
+    """Measure a store's judges. gold: verdicts of people, by pair. Asks no model."""
+    found = store_votes(workspace, gold or {}, progress or Silent())
+    return report(found, len(gold) if gold is not None else None, workspace.settings.simulated)
+
+
+def report(found: StoreVotes, gold_pairs: int | None = None, simulated: bool = False) -> JudgeReport:
+    """The report of counted votes; ``gold_pairs``: how many the gold set has, None: there is none."""
+    everything = found.ballots.all
+    alone = fit(found, everything)
+    informed = fit(found, everything, found.gold) if found.gold else alone
+    right = probabilities(informed, everything)
+    accepted = {each: number for each, number in everything.items() if found.accepts(each)}
+    measured = agreement(found.ballots, found.judges)
+    accuracies = informed.accuracies() if informed else []
+    dependences = informed.dependences() if informed else []
+    return JudgeReport(
+        simulated=simulated,
+        pairs=everything.total(),
+        accepted=sum(accepted.values()),
+        pending=found.pending,
+        quorum=found.quorum,
+        agreement=measured,
+        alpha=alpha_interval(ratings(found.ballots)),
+        accuracies=accuracies,
+        dependences=dependences,
+        right=informed.share_right(merged(accepted, informed)) if informed else None,
+        findings=findings(found, measured, accuracies, dependences),
+        order=order(found),
+        groups={
+            kind: [_group(name, counts, found, right) for name, counts in sorted(groups.items())]
+            for kind, groups in found.groups.items()
+        },
+        drift=drift(found),
+        paid={judge: found.paid[judge] for judge in found.judges if judge in found.paid},
+        gold=None if gold_pairs is None else gold_figures(found, gold_pairs, probabilities(alone, everything)),
+    )
+
+
+# --- the model of votes
+
+
+def fit(found: StoreVotes, counts: Counts, gold: Mapping[Ballot, Sequence[int]] | None = None) -> JudgeModel | None:
+    """The model of the judges who vote now so, now so; None: fewer than two of them have voted."""
+    left_out = found.constant()
+    voted = {judge for cast in counts for judge, vote in cast if vote is not None}
+    judges = [judge for judge in found.judges if judge not in left_out and judge in voted]
+    if len(judges) < 2:
+        return None
+    open_pairs: Counter[Ballot] = Counter()
+    known: dict[Ballot, tuple[int, int]] = {}
+    for cast, number in counts.items():
+        own = tuple(each for each in cast if each[0] in judges)
+        wrong, right = (gold or {}).get(cast, (0, 0))
+        open_pairs[own] += number - wrong - right
+        if wrong or right:
+            before = known.get(own, (0, 0))
+            known[own] = before[0] + wrong, before[1] + right
+    return JudgeModel(judges, open_pairs, known)
+
+
+def voting(cast: Ballot, model: JudgeModel) -> Ballot:
+    """A ballot as the model sees it."""
+    return tuple(each for each in cast if each[0] in model.judges)
+
+
+def merged(counts: Counts, model: JudgeModel) -> Counter[Ballot]:
+    """The number of pairs by ballot as the model sees it."""
+    seen: Counter[Ballot] = Counter()
+    for cast, number in counts.items():
+        seen[voting(cast, model)] += number
+    return seen
+
+
+def probabilities(model: JudgeModel | None, ballots: Iterable[Ballot]) -> dict[Ballot, float]:
+    """The probability that a pair with each ballot is right; {}: no estimate."""
+    if model is None:
+        return {}
+    every = list(ballots)
+    return dict(zip(every, model.probabilities([voting(each, model) for each in every]), strict=True))
+
+
+# --- groups, time, gold
+
+
+def _group(name: str, counts: Counts, found: StoreVotes, right: Mapping[Ballot, float]) -> Group:
+    approvals: Counter[tuple[str, int | None]] = Counter()
+    units: Counter[tuple[int, ...]] = Counter()
+    for cast, number in counts.items():
+        approvals.update(dict.fromkeys(cast, number))
+        units[tuple(vote for _, vote in cast if vote is not None)] += number
+    pairs = sum(counts.values())
+    alpha = krippendorff_alpha(units)
+    shares = {}
+    for judge in found.judges:
+        voted = approvals[judge, 1] + approvals[judge, 0]
+        shares[judge] = round(approvals[judge, 1] / voted, 3) if voted else None
+    return Group(
+        name=name,
+        pairs=pairs,
+        accepted=sum(number for cast, number in counts.items() if found.accepts(cast)),
+        approvals=shares,
+        alpha=None if alpha is None else round(alpha, 3),
+        right=round(sum(number * right[cast] for cast, number in counts.items()) / pairs, 3) if right else None,
+    )
+
+
+def drift(found: StoreVotes) -> dict[str, dict[str, tuple[int, float]]]:
+    """By period, by judge: votes, and the share of them that approve."""
+    names = periods(minute for judge in found.judges for minute, _ in found.minutes.get(judge, ()))
+    votes: dict[str, dict[str, Counter[int]]] = {}
+    for judge in found.judges:
+        for (minute, vote), number in found.minutes.get(judge, Counter()).items():
+            if minute in names:
+                votes.setdefault(names[minute], {}).setdefault(judge, Counter())[vote] += number
+    return {
+        period: {judge: (own.total(), round(own[1] / own.total(), 3)) for judge, own in by_judge.items()}
+        for period, by_judge in sorted(votes.items())
+    }
+
+
+def gold_figures(found: StoreVotes, pairs: int, right: Mapping[Ballot, float]) -> GoldFigures:
+    """What a gold set of so many pairs says. right: probabilities by the votes alone; {}: no estimate."""
+    rows = [
+        (cast, known, found.accepts(cast))
+        for cast, numbers in found.gold.items()
+        for known in (False, True)
+        for _ in range(numbers[known])
+    ]
+    both = sum(known and accepted for _, known, accepted in rows)
+    accepted, good = sum(each for *_, each in rows), sum(known for _, known, _ in rows)
+    predicted: list[float] = []
+    for cast, number in found.ballots.all.items():
+        if right and found.accepts(cast):
+            predicted += [right[cast]] * (number - sum(found.gold.get(cast, ())))
+    of_samples = [(right.get(cast, 0.0), known) for cast, known, taken in rows if taken]
+    return GoldFigures(
+        pairs=pairs,
+        unknown=pairs - len(rows),
+        right=good,
+        accepted=accepted,
+        precision=Interval.of_share(both, accepted) if accepted else None,
+        recall=Interval.of_share(both, good) if good else None,
+        calibration=calibration_error([right[cast] for cast, *_ in rows], [known for _, known, _ in rows])
+        if right
+        else None,
+        right_share=powered_share(predicted, [each for each, _ in of_samples], [known for _, known in of_samples]),
+    )
+
+
+def pair_probabilities(workspace: Workspace, progress: Progress | None = None) -> list[tuple[PairId, float]]:
+    """Each pair with a verdict and its probability of being right, by the votes alone, in order of id."""
+    found = store_votes(workspace, {}, progress or Silent(), keep_pairs=True)
+    right = probabilities(fit(found, found.ballots.all), found.ballots.all)
+    rows: list[tuple[PairId, float]] = []
+    for pairs, codes in found.pairs:
+        by_code = {int(code): right.get(ballot(int(code), found.judges)) for code in np.unique(codes)}
+        of_each = [by_code[code] for code in codes.tolist()]
+        rows += [(pair, each) for pair, each in zip(pairs.to_pylist(), of_each, strict=True) if each is not None]
+    return sorted(rows)
