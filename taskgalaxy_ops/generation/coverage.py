@@ -21,6 +21,7 @@ from taskgalaxy_ops.generation.match_run import computed_matches
 from taskgalaxy_ops.generation.results import RunResults
 from taskgalaxy_ops.generation.run import RunOptions, RunResult, generate, look_through
 from taskgalaxy_ops.generation.shard_run import ShardResult
+from taskgalaxy_ops.generation.target_run import store_targets
 from taskgalaxy_ops.hashing import draw
 from taskgalaxy_ops.progress import Progress, Silent
 from taskgalaxy_ops.records import ImageId, Match, Relevant, TaskTypePath
@@ -127,12 +128,13 @@ def answered(view: Workspace, progress: Progress) -> tuple[RunResults, Mapping[s
     if not shards:
         return RunResults(view, RunResult()), {}
     matches, computed = computed_matches(view, shards, committed, progress, None, encode=False)
-    found = look_through(view, matches, {shard: committed[shard] for shard in matches}, computed)
-    return RunResults(view, RunResult(shards=found.shards, matches=matches)), computed
+    targets = store_targets(view, view.edits().begun())
+    found = look_through(view, matches, {shard: committed[shard] for shard in matches}, computed, targets)
+    return RunResults(view, RunResult(shards=found.shards, matches=matches, targets=targets)), computed
 
 
 def _tables(results: RunResults, computed: Mapping[str, Sequence[Match]], progress: Progress) -> Iterator[ShardTables]:
-    registry = results.workspace.registry
+    registry, targets = results.workspace.registry, results.result.targets
     progress.stage("coverage", len(results.result.shards), "shards")
     for shard in results.result.shards:
         sources: dict[str, set[ImageId]] = {}
@@ -146,7 +148,7 @@ def _tables(results: RunResults, computed: Mapping[str, Sequence[Match]], progre
             pairs=results.columns(shard, "write", "pairs", (_IMAGE, _TYPE, _FORM)),
             samples=results.columns(shard, "vote", "samples", (_IMAGE, _TYPE, _FORM)),
             sources=sources,
-            open=_open(shard, matches),
+            open=_open(shard, matches) | ({image for image, _ in targets.beyond(shard.id)} if targets else set()),
         )
         progress.advance("coverage")
 
@@ -163,7 +165,7 @@ def matches_of(
 
 
 def _open(shard: ShardResult, matches: pa.Table) -> set[ImageId]:
-    """The images of a shard about which the filter has not answered all."""
+    """The images of a shard about which the filter has not answered all that it was asked."""
     made = shard.stages["filter"]
     if made.counts is None or not made.counts.pending:
         return set()

@@ -18,6 +18,7 @@ from tiny import TinyModels, tiny_images, tiny_models, tiny_seeds, tiny_settings
 
 from taskgalaxy_ops import pipeline
 from taskgalaxy_ops.errors import SettingsError
+from taskgalaxy_ops.generation.coverage import coverage
 from taskgalaxy_ops.generation.results import RunResults
 from taskgalaxy_ops.generation.targets import Candidate, Candidates, Standing, TargetRules, Try, Walk, counts
 from taskgalaxy_ops.operations.explain import explain
@@ -225,6 +226,18 @@ def test_targets_ask_less_and_raising_them_asks_only_what_is_new(
         pipeline.generate(opened(targets=aim))
         assert released(opened(targets=aim)) == before
     assert tiny_models.requests == asked
+
+
+def test_coverage_counts_what_the_targets_take(opened: Callable[..., Workspace], tiny_models: TinyModels) -> None:
+    pipeline.generate(opened())
+    for aim in (AIM, {"samples": 0, "tries": 1}):
+        found = coverage(opened(targets=aim))
+        pipeline.generate(opened(targets=aim))
+        each = Counter(sample.task_type for sample in RunResults(opened(targets=aim)).samples)
+        assert dict(zip(found.asked, found.counts.samples.tolist(), strict=True)) == {
+            path: each[path] for path in found.asked
+        }
+    assert found.unmatched == 0, "what is not asked about may fit"
 
 
 def test_a_lowered_target_is_named_as_why_samples_are_lost(
