@@ -21,7 +21,6 @@ from taskgalaxy_ops.generation.match_run import computed_matches
 from taskgalaxy_ops.generation.results import RunResults
 from taskgalaxy_ops.generation.run import RunOptions, RunResult, generate, look_through
 from taskgalaxy_ops.generation.shard_run import ShardResult
-from taskgalaxy_ops.generation.target_run import store_targets
 from taskgalaxy_ops.hashing import draw
 from taskgalaxy_ops.progress import Progress, Silent
 from taskgalaxy_ops.records import ImageId, Match, Relevant, TaskTypePath
@@ -127,10 +126,10 @@ def answered(view: Workspace, progress: Progress) -> tuple[RunResults, Mapping[s
     committed = {shard.id: view.stage_outputs.committed(shard.id) for shard in shards}
     if not shards:
         return RunResults(view, RunResult()), {}
-    matches, computed = computed_matches(view, shards, committed, progress, None, encode=False)
-    targets = store_targets(view, view.edits().begun())
-    found = look_through(view, matches, {shard: committed[shard] for shard in matches}, computed, targets)
-    return RunResults(view, RunResult(shards=found.shards, matches=matches, targets=targets)), computed
+    types = TaxonomyStore(view).embeddings(keep=False)
+    matches, computed = computed_matches(view, shards, committed, types, progress, encode=False)
+    found = look_through(view, matches, committed, computed)
+    return RunResults(view, RunResult(shards=found.shards, matches=matches, targets=found.targets)), computed
 
 
 def _tables(results: RunResults, computed: Mapping[str, Sequence[Match]], progress: Progress) -> Iterator[ShardTables]:

@@ -70,16 +70,17 @@ def computed_matches(
     look: Workspace,
     shards: Sequence[ImageShard],
     committed: Mapping[str, Committed],
-    progress: Progress,
-    taxonomy: int | None,
+    types: EmbeddingMatrix,
+    progress: Progress | None = None,
     *,
     encode: bool = True,
 ) -> tuple[dict[str, StageOutput], dict[str, list[Match]]]:
     """The match shards that a run would leave, by image shard, and the rows of those that are not committed.
 
-    Writes nothing: what has no embedding yet is encoded for this alone, or left out where ``encode`` is False.
+    types: the task types' embeddings. Writes nothing: what has no embedding yet is encoded for this alone, or left out
+    where ``encode`` is False.
     """
-    types = TaxonomyStore(look).embeddings(taxonomy, keep=False)
+    progress = progress or Silent()
     types_hash = embeddings_hash(types.ids, types.vectors)
     dead = look.registry.dead_hashes()
     stage_keys = StageKeys(look)
@@ -110,26 +111,14 @@ def computed_matches(
     return found, computed
 
 
-def embedded_matches(
-    look: Workspace, shards: Sequence[ImageShard], types: EmbeddingMatrix
+def match_rows(
+    look: Workspace, outputs: Mapping[str, StageOutput], computed: Mapping[str, Sequence[Match]]
 ) -> dict[str, Sequence[Match]]:
-    """By image shard's id, the matches of those that are embedded, with these task types. Encodes no image."""
-    types_hash = embeddings_hash(types.ids, types.vectors)
-    dead = look.registry.dead_hashes()
-    stage_keys = StageKeys(look)
-    found: dict[str, Sequence[Match]] = {}
-    for shard in shards:
-        committed = look.stage_outputs.committed(shard.id)
-        embedded = committed.get(("embed", str(stage_keys.embed(shard, dead.get(shard.id)).key)))
-        if embedded is None:
-            continue
-        key = stage_keys.match(embedded.output, types_hash, dead.get(shard.id)).key
-        if (there := committed.get(("match", str(key)))) is not None:
-            found[shard.id] = look.stage_outputs.load(there, "matches", Match)
-        else:
-            gone = look.registry.dead(shard) if shard.id in dead else []
-            found[shard.id] = match_shard(look, embedded, types, gone)
-    return found
+    """By image shard, the rows of its match output. computed: those that are not committed."""
+    return {
+        shard: computed[shard] if shard in computed else look.stage_outputs.load(output, "matches", Match)
+        for shard, output in outputs.items()
+    }
 
 
 def match_shard(

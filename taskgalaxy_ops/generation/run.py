@@ -13,7 +13,7 @@ from taskgalaxy_ops.errors import OriginError, TaskGalaxyError
 from taskgalaxy_ops.generation.embed import Committed, Unread
 from taskgalaxy_ops.generation.erase import erase_from_shard
 from taskgalaxy_ops.generation.lanes import Lane, shards_of, shards_of_lane
-from taskgalaxy_ops.generation.match_run import computed_matches, match_shards
+from taskgalaxy_ops.generation.match_run import computed_matches, match_rows, match_shards
 from taskgalaxy_ops.generation.shard_run import Run, ShardResult, ShardRun
 from taskgalaxy_ops.generation.stage_keys import StageKeys
 from taskgalaxy_ops.generation.starving import ensure_recorded
@@ -118,7 +118,8 @@ def generate(workspace: Workspace, options: RunOptions = _WHOLE_RUN, *, progress
     if options.writes:
         matches = match_shards(workspace, shards, committed, progress, options.taxonomy, unread)
     else:
-        matches, computed = computed_matches(workspace, shards, committed, progress, options.taxonomy)
+        types = TaxonomyStore(workspace).embeddings(options.taxonomy, keep=False)
+        matches, computed = computed_matches(workspace, shards, committed, types, progress)
     result = RunResult()
     try:
         if options.last_stage != "match":
@@ -152,11 +153,11 @@ def look_through(
 ) -> RunResult:
     """The results of filter, write and vote for these image shards with the answers that exist; writes nothing.
 
-    All by image shard, as in ``MatchedShards``. targets: of the store, where the settings have any.
+    All by image shard, as in ``MatchedShards``. targets: of the store, by the newest taxonomy version if None.
     """
     options = RunOptions(ask=False, commit=False, wait=False)
-    shard_runs = _ShardRuns(workspace, options, (), Silent())
-    return asyncio.run(shard_runs.run(MatchedShards(matches, committed, computed), targets))
+    shard_runs, matched = _ShardRuns(workspace, options, (), Silent()), MatchedShards(matches, committed, computed)
+    return asyncio.run(shard_runs.run(matched, targets or shard_runs.targets(matched, None)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,12 +217,7 @@ class _ShardRuns:
         """The targets of the whole store, of which these are some image shards. taxonomy: the version they go by."""
         if self._workspace.settings.targets is None:
             return None
-        known = {
-            shard: matched.computed[shard]
-            if shard in matched.computed
-            else self._workspace.stage_outputs.load(output, "matches", Match)
-            for shard, output in matched.outputs.items()
-        }
+        known = match_rows(self._workspace, matched.outputs, matched.computed)
         return store_targets(self._workspace, self._run.begun, taxonomy=taxonomy, known=known)
 
     async def run(self, matched: MatchedShards, targets: StoreTargets | None = None) -> RunResult:

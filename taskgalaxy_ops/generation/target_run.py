@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from taskgalaxy_ops.generation.lanes import shards_of
-from taskgalaxy_ops.generation.match_run import embedded_matches
+from taskgalaxy_ops.generation.match_run import computed_matches, match_rows
 from taskgalaxy_ops.generation.shard_run import ShardResult
 from taskgalaxy_ops.generation.stage_keys import StageKeys
 from taskgalaxy_ops.generation.stages import ASKING, STAGE
@@ -136,7 +136,8 @@ def store_targets(
     others = [shard for shard in workspace.registry.with_claims(shards_of(workspace, None)) if shard.id not in matches]
     if others:
         types = taxonomy_store.embeddings(taxonomy, keep=False) if types is None else types
-        matches |= embedded_matches(workspace, others, types)
+        committed = {shard.id: workspace.stage_outputs.committed(shard.id) for shard in others}
+        matches |= match_rows(workspace, *computed_matches(workspace, others, committed, types, encode=False))
     forms = len(set(workspace.settings.write.variants))
     rules = TargetRules(targets, taxonomy_store.version(taxonomy).shown, weaknesses.in_force(workspace))
     walk = Walk(Candidates.of(row for shard in sorted(matches) for row in matches[shard]), rules, forms)

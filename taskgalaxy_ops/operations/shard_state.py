@@ -142,7 +142,7 @@ def wanted_matches(workspace: Workspace, there: StoreState, one: ShardState) -> 
         return None
     if there.targets is not None:
         return there.targets.rows(shard)
-    return computed[shard] if shard in computed else workspace.stage_outputs.load(shards[shard], "matches", Match)
+    return list(match_run.match_rows(workspace, shards, computed)[shard])
 
 
 def has_journal(look: Workspace, shard: str) -> bool:
