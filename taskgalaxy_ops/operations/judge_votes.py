@@ -19,7 +19,7 @@ from taskgalaxy_ops.generation.results import RunResults
 from taskgalaxy_ops.generation.shard_run import ShardResult
 from taskgalaxy_ops.progress import Progress
 from taskgalaxy_ops.records import PairId
-from taskgalaxy_ops.release.agreement import Ballot, Ballots
+from taskgalaxy_ops.release.agreement import Ballot, Ballots, judge_figures
 from taskgalaxy_ops.release.vote_table import BallotTable, ballot, ballot_table
 from taskgalaxy_ops.storage.journal import Journal
 from taskgalaxy_ops.taxonomy import TaxonomyVersion
@@ -61,15 +61,13 @@ class StoreVotes:
 
     def constant(self) -> dict[str, int]:
         """The judges whose votes are all alike, with that vote. They tell nothing of a pair."""
-        votes: Counter[tuple[str, int | None]] = Counter()
-        for cast, number in self.ballots.all.items():
-            for each in cast:
-                votes[each] += number
         return {
-            judge: vote
-            for judge in self.judges
-            for vote in (0, 1)
-            if votes[judge, vote] >= CONSTANT and not votes[judge, 1 - vote]
+            each.judge: vote
+            for each in judge_figures(self.ballots.all, self.judges)
+            for vote, (alike, others) in enumerate(
+                ((each.rejections, each.approvals), (each.approvals, each.rejections))
+            )
+            if alike >= CONSTANT and not others
         }
 
     def price(self, judge: str) -> float | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +18,7 @@ from taskgalaxy_ops.release.agreement import (
     Interval,
     agreement,
     alpha_interval,
+    judge_figures,
     krippendorff_alpha,
     ratings,
 )
@@ -117,7 +118,7 @@ def fit(found: StoreVotes, counts: Counts, gold: Mapping[Ballot, Sequence[int]] 
     open_pairs: Counter[Ballot] = Counter()
     known: dict[Ballot, tuple[int, int]] = {}
     for cast, number in counts.items():
-        own = tuple(each for each in cast if each[0] in judges)
+        own = voting(cast, judges)
         wrong, right = (gold or {}).get(cast, (0, 0))
         open_pairs[own] += number - wrong - right
         if wrong or right:
@@ -126,16 +127,16 @@ def fit(found: StoreVotes, counts: Counts, gold: Mapping[Ballot, Sequence[int]] 
     return JudgeModel(judges, open_pairs, known)
 
 
-def voting(cast: Ballot, model: JudgeModel) -> Ballot:
-    """A ballot as the model sees it."""
-    return tuple(each for each in cast if each[0] in model.judges)
+def voting(cast: Ballot, judges: Collection[str]) -> Ballot:
+    """A ballot as a model of these judges sees it."""
+    return tuple(each for each in cast if each[0] in judges)
 
 
 def merged(counts: Counts, model: JudgeModel) -> Counter[Ballot]:
     """The number of pairs by ballot as the model sees it."""
     seen: Counter[Ballot] = Counter()
     for cast, number in counts.items():
-        seen[voting(cast, model)] += number
+        seen[voting(cast, model.judges)] += number
     return seen
 
 
@@ -144,29 +145,24 @@ def probabilities(model: JudgeModel | None, ballots: Iterable[Ballot]) -> dict[B
     if model is None:
         return {}
     every = list(ballots)
-    return dict(zip(every, model.probabilities([voting(each, model) for each in every]), strict=True))
+    return dict(zip(every, model.probabilities([voting(each, model.judges) for each in every]), strict=True))
 
 
 # --- groups, time, gold
 
 
 def _group(name: str, counts: Counts, found: StoreVotes, right: Mapping[Ballot, float]) -> Group:
-    approvals: Counter[tuple[str, int | None]] = Counter()
     units: Counter[tuple[int, ...]] = Counter()
     for cast, number in counts.items():
-        approvals.update(dict.fromkeys(cast, number))
         units[tuple(vote for _, vote in cast if vote is not None)] += number
     pairs = sum(counts.values())
     alpha = krippendorff_alpha(units)
-    shares = {}
-    for judge in found.judges:
-        voted = approvals[judge, 1] + approvals[judge, 0]
-        shares[judge] = round(approvals[judge, 1] / voted, 3) if voted else None
+    shares = {each.judge: each.approval_share for each in judge_figures(counts, found.judges)}
     return Group(
         name=name,
         pairs=pairs,
         accepted=sum(number for cast, number in counts.items() if found.accepts(cast)),
-        approvals=shares,
+        approvals={judge: None if share is None else round(share, 3) for judge, share in shares.items()},
         alpha=None if alpha is None else round(alpha, 3),
         right=round(sum(number * right[cast] for cast, number in counts.items()) / pairs, 3) if right else None,
     )

@@ -107,13 +107,18 @@ class Ballots:
             self.audited[ballot] += 1
 
 
-def agreement(ballots: Ballots, judges: Sequence[str]) -> Agreement:
-    """The judges' figures, in the order of ``judges``, over all pairs with a vote."""
+def judge_figures(counts: Mapping[Ballot, int], judges: Sequence[str]) -> list[JudgeFigures]:
+    """Each judge's figures, in the order of ``judges``. counts: the number of pairs with each ballot."""
     cast: Counter[tuple[str, int | None]] = Counter()
-    for ballot, number in ballots.all.items():
+    for ballot, number in counts.items():
         for vote in ballot:
             cast[vote] += number
-    figures = [JudgeFigures(name, cast[name, 1], cast[name, 0], cast[name, None]) for name in judges]
+    return [JudgeFigures(name, cast[name, 1], cast[name, 0], cast[name, None]) for name in judges]
+
+
+def agreement(ballots: Ballots, judges: Sequence[str]) -> Agreement:
+    """The judges' figures, in the order of ``judges``, over all pairs with a vote."""
+    figures = judge_figures(ballots.all, judges)
     tables = _tables(ballots)
     two = []
     for a, b in combinations(judges, 2):
