@@ -23,6 +23,11 @@ def shown(text: object) -> str:
     return " ".join(clean(str(text)).split())
 
 
+def script(letter: str) -> str:
+    """A letter's script: LATIN, CYRILLIC, CJK …"""
+    return "LATIN" if letter.isascii() else unicodedata.name(letter, "?").split(" ", 1)[0]
+
+
 def normal_question(question: str) -> str:
     """A question without differences of compatibility forms, case, blanks and final marks: equal ones ask the same."""
     return _END.sub("", " ".join(unicodedata.normalize("NFKC", question).casefold().split()))

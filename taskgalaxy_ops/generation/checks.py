@@ -19,7 +19,7 @@ import yaml
 from taskgalaxy_ops.records import Pair, Reason, Reject
 from taskgalaxy_ops.settings.base import Patterns, Strict
 from taskgalaxy_ops.settings.checks import CheckSettings, RepeatSettings, TextRule
-from taskgalaxy_ops.text import normal_question, shown
+from taskgalaxy_ops.text import normal_question, script, shown
 
 RULES_FILE = Path(__file__).with_name("checks.yaml")
 
@@ -127,7 +127,7 @@ def _by_language(rule: TextRule, pair: Pair) -> str | None:
     """The script or language of a text, where it is not the one asked for."""
     for text in _texts(rule, pair):
         plain = _QUOTED.sub(" ", text)
-        scripts = Counter(_script(letter) for letter in plain if letter.isalpha())
+        scripts = Counter(script(letter) for letter in plain if letter.isalpha())
         other = scripts.total() - sum(scripts[name] for name in rule.scripts)
         if rule.scripts and scripts.total() >= _LETTERS and 2 * other > scripts.total():
             return next(name for name, _ in scripts.most_common() if name not in rule.scripts).lower()
@@ -154,11 +154,6 @@ def _texts(rule: TextRule, pair: Pair) -> list[str]:
 
 def _words(text: str) -> list[str]:
     return _WORD.findall(unicodedata.normalize("NFC", text.casefold()))
-
-
-def _script(letter: str) -> str:
-    """LATIN, CYRILLIC, CJK …"""
-    return "LATIN" if letter.isascii() else unicodedata.name(letter, "?").split(" ", 1)[0]
 
 
 def _first(patterns: Patterns, text: str) -> str | None:

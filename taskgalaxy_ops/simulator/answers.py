@@ -99,22 +99,18 @@ def _write(
     from taskgalaxy_ops.simulator import teacher
 
     path, variant = unit.item["task_type"], asked.head["variant"]
-    identity = fingerprint("simulated.written", {"image": asked.image_id, "task_type": path, "variant": variant})
+    if variant == "yes_no":
+        return _write_yes_no(config, asked, image, unit, answers)
+    identity = _written(asked, unit)
     written = teacher.write(image, path, (config.seed, identity), asked.image_id)
     if written is None:
         return _empty(variant)
-    if variant == "yes_no":
-        return _write_yes_no(config, asked, image, unit, answers)
     planted = draw(config.seed, "planted", identity) < config.wrong_share and written.wrong != written.answer
     said = written.wrong if planted else written.answer
     reasoning = written.reasoning if variant == "chain_of_thought" else ""
     if planted and reasoning:
         reasoning = reworded(reasoning, written.answer, said)
-    pair = {"unit": unit.key, "pair": pair_key(asked.image_id, path, written.question, said), "planted": planted}
-    if planted:
-        pair |= {"image": asked.image_id, "task_type": path, "variant": variant}
-        pair |= {"question": written.question, "answer": said, "right": written.answer}
-    answers.pairs.append(pair)
+    _tell(answers, asked, unit, written.question, said, written.answer if planted else None)
     if variant == "multiple_choice":
         rest = (written.answer if planted else written.wrong, *written.others)
         return {"question": written.question, "answer": said, **options.wrong_ones(said, rest)}
@@ -127,22 +123,33 @@ def _write_yes_no(
     """A question for each answer; where it is planted wrong, they have changed places."""
     from taskgalaxy_ops.simulator import teacher
 
-    path, variant = unit.item["task_type"], asked.head["variant"]
-    identity = fingerprint("simulated.written", {"image": asked.image_id, "task_type": path, "variant": variant})
-    found = teacher.yes_no(image, path, (config.seed, identity), asked.image_id)
+    identity = _written(asked, unit)
+    found = teacher.yes_no(image, unit.item["task_type"], (config.seed, identity), asked.image_id)
     if found is None:
-        return _empty(variant)
+        return _empty("yes_no")
     planted = draw(config.seed, "planted", identity) < config.wrong_share
     yes, no = reversed(found) if planted else found
     for question, said in ((yes, "Yes"), (no, "No")):
-        if not question:
-            continue
-        pair = {"unit": unit.key, "pair": pair_key(asked.image_id, path, question, said), "planted": planted}
-        if planted:
-            pair |= {"image": asked.image_id, "task_type": path, "variant": variant, "question": question}
-            pair |= {"answer": said, "right": "No" if said == "Yes" else "Yes"}
-        answers.pairs.append(pair)
+        if question:
+            other = "No" if said == "Yes" else "Yes"
+            _tell(answers, asked, unit, question, said, other if planted else None)
     return {"question_yes": yes, "question_no": no}
+
+
+def _written(asked: Asked, unit: Unit) -> str:
+    """By which the draws of what is written are made."""
+    told = {"image": asked.image_id, "task_type": unit.item["task_type"], "variant": asked.head["variant"]}
+    return fingerprint("simulated.written", told)
+
+
+def _tell(answers: Answers, asked: Asked, unit: Unit, question: str, said: str, right: str | None) -> None:
+    """Let the statistics know of a pair. right: the right answer, where ``said`` is planted; None: it is right."""
+    path, planted = unit.item["task_type"], right is not None
+    pair = {"unit": unit.key, "pair": pair_key(asked.image_id, path, question, said), "planted": planted}
+    if planted:
+        pair |= {"image": asked.image_id, "task_type": path, "variant": asked.head["variant"]}
+        pair |= {"question": question, "answer": said, "right": right}
+    answers.pairs.append(pair)
 
 
 def _empty(variant: str) -> dict[str, str]:

@@ -53,10 +53,10 @@ def merge(version: TaxonomyVersion, old: Sequence[str], into: str, *, keep: bool
                 f"taxonomy version {version.number}: '{node.path}' lies below another of those that are to be merged."
             )
     path = labels.as_written(into)
-    if labels.SEPARATOR not in path and (there := version.find(path)) is None:
-        path = labels.join(labels.parent(nodes[0].path), path)
-    elif there := version.find(path):
+    if (there := version.find(path)) is not None:
         path = there.path
+    elif labels.SEPARATOR not in path:
+        path = labels.join(labels.parent(nodes[0].path), path)
     return _Moving(version, keep).all([(node, path) for node in nodes if node.path != path], merge=True)
 
 

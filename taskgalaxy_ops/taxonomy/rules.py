@@ -7,7 +7,6 @@ taxonomy should have. They come from ``label_rules.yaml`` beside this module, an
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache, cached_property
@@ -21,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from taskgalaxy_ops.errors import TaxonomyError
 from taskgalaxy_ops.settings.base import Patterns
 from taskgalaxy_ops.taxonomy import labels
+from taskgalaxy_ops.text import script
 
 RULES_FILE = Path(__file__).with_name("label_rules.yaml")
 
@@ -188,7 +188,7 @@ def scripts(text: str) -> set[str]:
     """The scripts of a text's letters: LATIN, CYRILLIC, CJK …"""
     if text.isascii():
         return {"LATIN"} if any(map(str.isalpha, text)) else set()
-    return {unicodedata.name(letter, "?").split(" ", 1)[0] for letter in text if letter.isalpha()}
+    return {script(letter) for letter in text if letter.isalpha()}
 
 
 def _words(text: str) -> list[str]:

@@ -34,9 +34,7 @@ class TaxonomyStats:
     depth: float | None  # mean level of the task types; None: there is none
     levels: Mapping[int, LevelStats]
     branches: Mapping[TaskTypePath, int]  # task types by first-level node, the most first
-    gini: (
-        float | None
-    )  # of the branches' task types: 0 where all have as many, near 1 where one has all; None: no branch
+    gini: float | None  # of these numbers: 0 where all are alike, near 1 where one branch has all; None: no task type
     evenness: float | None  # their entropy ÷ that of equal branches: 1 where all have as many; None: fewer than two
     origins: Mapping[str, int]  # task types by origin
 
