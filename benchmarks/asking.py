@@ -5,7 +5,10 @@ where an audit asks all the same. The verdicts are those of three judges who are
 of disagreement; the worst counts. Answers are drawn by hash, without a server.
 
 ``write.requests``: requests of a write stage ÷ images that lack something; the canned server counts. ``SCALE=0.1`` is
-a tenth of the images; arguments choose figures: judge_calls, requests, planted.
+a tenth of the images; arguments choose figures: judge_calls, requests, balance, planted.
+
+``write.format_balance``: the largest distance of a question form's share of the pairs from its setting, of 10,000 pairs
+of four forms; answers are drawn.
 
 ``votes.planted_caught`` and ``votes.right_kept``: in what the demo runs, the shares of planted wrong answers that the
 vote rejects and of right ones that it keeps. The goal of each is the lower end of the interval in which 95 of 100 such
@@ -16,6 +19,7 @@ from __future__ import annotations
 
 import math
 import sys
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
@@ -28,6 +32,7 @@ from taskgalaxy_ops import pipeline
 from taskgalaxy_ops.demo.services import Simulator
 from taskgalaxy_ops.demo.settings import demo_settings
 from taskgalaxy_ops.generation import run as generation_run
+from taskgalaxy_ops.generation.forms.multiple_choice import WRONG
 from taskgalaxy_ops.generation.results import RunResults
 from taskgalaxy_ops.hashing import draw, sha256_hex
 from taskgalaxy_ops.models.rendering import rendered_for
@@ -46,6 +51,8 @@ TYPES = 200
 QUORUM, AUDITED = 2, 0.1
 IMAGINED = 50_000  # pairs, to tell what the configured judges do
 _SIGMAS = 1.96
+SHARES = {"plain": 0.4, "chain_of_thought": 0.3, "multiple_choice": 0.2, "yes_no": 0.1}
+_WRONG = ("That.", "", "")
 APPROVING = (0.98, 0.85, 0.6)  # shares of votes for a pair: 4, 26 and 48 % of the pairs have two judges disagree
 
 
@@ -58,8 +65,12 @@ class Judged(Drawn):
     def entry(template: RequestTemplate, image: str, task_type: str) -> dict[str, Any]:
         if template.stage == "filter":
             return {"fits": True, "reason": ""}
+        if template.stage == "write" and template.head["variant"] == "multiple_choice":
+            return {"question": f"What of {task_type}?", "answer": "This.", **dict(zip(WRONG, _WRONG, strict=True))}
+        if template.stage == "write" and template.head["variant"] == "yes_no":
+            return {"question_yes": f"Is it {task_type}?", "question_no": ""}
         if template.stage == "write":
-            return {"question": f"What of {task_type}?", "answer": "This.", "reasoning": ""}
+            return {"question": f"What of {task_type}?", "answer": "This.", "reasoning": "Seen."}
         return {"vote": _vote(template.model.name, image, task_type), "reason": "drawn"}
 
 
@@ -123,6 +134,19 @@ def requests(bench: Bench) -> None:
     bench.book.add(Figure("write.requests", asked / len(images), 1.05, "lower", detail))
 
 
+def balance(bench: Bench) -> None:
+    """Write in four forms by their shares, and compare the shares of the pairs."""
+    write = {"variants": list(SHARES), "shares": SHARES}
+    workspace = bench.store("shares", write=write)
+    with patch.object(generation_run, "Gateway", Judged):
+        results = RunResults(workspace, pipeline.generate(workspace, pipeline.RunOptions(last_stage="write")))
+    counts = Counter(pair.variant for pair in results.pairs.values())
+    found = {form: counts[form] / counts.total() for form in SHARES}
+    distance = max(abs(found[form] - share) for form, share in SHARES.items())
+    detail = {"pairs": counts.total(), **{f"share_{form}": round(share, 4) for form, share in found.items()}}
+    bench.book.add(Figure("write.format_balance", distance, 0.02, "lower", detail))
+
+
 def planted(bench: Bench) -> None:
     """Run the demo's images and settings, and compare the verdicts with what the simulated teacher planted."""
     config = SimulatorConfig()
@@ -162,7 +186,7 @@ def _configured(config: SimulatorConfig, right: bool, quorum: int) -> float:
 
 
 FIGURES: Mapping[str, Callable[[Bench], None]] = {
-    figure.__name__: figure for figure in (judge_calls, requests, planted)
+    figure.__name__: figure for figure in (judge_calls, requests, balance, planted)
 }
 
 

@@ -63,6 +63,7 @@ class Reason(StrEnum):
     # filter
     NOT_FITTING = "not fitting"
     # write
+    NO_FORM = "no question form suits it"
     DECLINED = "declined"
     EMPTY = "empty"
     UNSAFE_TEXT = "unsafe text"

@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from taskgalaxy_ops.generation.form_shares import questions_of
 from taskgalaxy_ops.generation.lanes import shards_of
 from taskgalaxy_ops.generation.match_run import computed_matches, match_rows
 from taskgalaxy_ops.generation.shard_run import ShardResult
@@ -138,7 +139,7 @@ def store_targets(
         types = taxonomy_store.embeddings(taxonomy, keep=False) if types is None else types
         committed = {shard.id: workspace.stage_outputs.committed(shard.id) for shard in others}
         matches |= match_rows(workspace, *computed_matches(workspace, others, committed, types, encode=False))
-    forms = len(set(workspace.settings.write.variants))
+    forms = questions_of(workspace.settings.write)
     rules = TargetRules(targets, taxonomy_store.version(taxonomy).shown, weaknesses.in_force(workspace))
     walk = Walk(Candidates.of(row for shard in sorted(matches) for row in matches[shard]), rules, forms)
     keys, collecting, reachable = StageKeys(workspace), set(), walk.reachable()

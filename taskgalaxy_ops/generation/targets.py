@@ -127,13 +127,13 @@ class TargetRules:
 class Walk:
     """How far each task type goes.
 
-    forms: the questions that a candidate can give, one a question form. tried: what came of candidates; those that are
-    not in it were not asked about.
+    forms: the number of questions that a candidate of a task type can give. tried: what came of candidates; those that
+    are not in it were not asked about.
     """
 
     candidates: Candidates
     targets: TargetRules
-    forms: int
+    forms: Callable[[TaskTypePath], int]
     tried: dict[Candidate, Try] = field(default_factory=dict)
 
     def reachable(self) -> set[Candidate]:
@@ -155,7 +155,8 @@ class Walk:
     def _certain(self, path: TaskTypePath, images: Sequence[ImageId]) -> Walked:
         target = self.targets.of(path)
         tries = samples = open_ = begun = 0
-        untried = Try(0, self.forms)
+        forms = self.forms(path)
+        untried = Try(0, forms)
         for image in images[: target.tries]:
             if samples + open_ >= target.samples:
                 break
@@ -163,7 +164,7 @@ class Walk:
             begun += found.open if found else 0
             found = found or untried
             tries, samples, open_ = tries + 1, samples + found.samples, open_ + found.open
-        closed = tries * self.forms - open_
+        closed = tries * forms - open_
         return Walked(
             target=target, candidates=len(images), tries=tries, samples=samples, open=open_, begun=begun, closed=closed
         )
@@ -201,7 +202,7 @@ class Walk:
                 break
             tries += 1
             if (found := self.tried.get((image, path))) is None:
-                unbegun += self.forms
+                unbegun += self.forms(path)
             else:
                 sure += found.samples + found.open
         return tries
@@ -228,7 +229,9 @@ class Walk:
         return likely, most
 
 
-def tries_of(rows: Mapping[str, Mapping[str, Iterable[Any]]], forms: int) -> dict[Candidate, Try]:
+def tries_of(
+    rows: Mapping[str, Mapping[str, Iterable[Any]]], forms: Callable[[TaskTypePath], int]
+) -> dict[Candidate, Try]:
     """What came of candidates, by the rows of the stages' tables that were made of their answers so far.
 
     rows: by stage and table; ``forms``: see `Walk`.
@@ -236,7 +239,7 @@ def tries_of(rows: Mapping[str, Mapping[str, Iterable[Any]]], forms: int) -> dic
     samples: Counter[Candidate] = Counter()
     left: Counter[Candidate] = Counter()
     for row in rows["filter"]["relevant"]:
-        left[row.image, row.task_type] = forms
+        left[row.image, row.task_type] = forms(row.task_type)
     for name in ("write", "vote"):
         for table in ("samples", "rejects"):
             for row in rows.get(name, {}).get(table, ()):

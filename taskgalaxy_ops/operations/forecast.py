@@ -116,8 +116,8 @@ def forecast(workspace: Workspace, sources: Sequence[str] | None = None, taxonom
 
 def _too_few(look: Workspace, source: str, found: Answered) -> TooFew:
     own, there = found.of(source), found.lacking[source]
-    judges, variants = len(look.settings.judges), len(look.settings.write.variants)
-    write = there.write + there.filter * variants
+    judges = len(look.settings.judges)
+    write = there.write + there.filter * look.settings.write.forms_a_match
     votes = [
         max(certain, there.open_pairs - voted) + write
         for certain, voted in zip(there.votes, there.open_votes, strict=True)

@@ -13,6 +13,7 @@ from typing import Any
 
 from taskgalaxy_ops import pipeline
 from taskgalaxy_ops.errors import SourceError
+from taskgalaxy_ops.generation.form_shares import questions_of
 from taskgalaxy_ops.generation.results import RunResults
 from taskgalaxy_ops.generation.stages import ASKING
 from taskgalaxy_ops.hashing import draw
@@ -119,10 +120,10 @@ def _unfinished(results: RunResults) -> set[ImageId]:
     for shard, output in results.result.matches.items():
         matches = targets.rows(shard) if targets else results.workspace.stage_outputs.load(output, "matches", Match)
         waiting.update(("filter", match.image) for match in matches)
-    variants = len(results.workspace.settings.write.variants)
+    questions = questions_of(results.workspace.settings.write)
     for row in results.relevant:
         waiting["filter", row.image] -= 1
-        waiting["write", row.image] += variants
+        waiting["write", row.image] += questions(row.task_type)
     for pair in results.pairs.values():
         waiting["write", pair.image] -= 1
         waiting["vote", pair.image] += 1

@@ -314,9 +314,9 @@ def _following(
     settings: Settings, filtered: Bounds, measured: Mapping[str, _Measured], written: Bounds
 ) -> tuple[Bounds, Bounds]:
     """What write and vote come to ask after these units of the filter, and ``written``, questions that it lets pass."""
-    variants = len(settings.write.variants)
-    passing = filtered.expected * measured["filter"].passing * variants
-    writing = written + Bounds(0, passing, filtered.high * variants)
+    forms = settings.write.forms_a_match
+    passing = filtered.expected * measured["filter"].passing * forms
+    writing = written + Bounds(0, passing, filtered.high * forms)
     pairs = writing.expected * measured["write"].passing
     return writing, Bounds(0, pairs * _votes_a_pair(settings, measured), writing.high * len(settings.judges))
 

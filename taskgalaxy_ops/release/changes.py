@@ -14,6 +14,7 @@ from enum import StrEnum
 from typing import Any, Protocol
 
 from taskgalaxy_ops.errors import NotFoundError
+from taskgalaxy_ops.generation.form_shares import forms_of, suited
 from taskgalaxy_ops.generation.results import RunResults
 from taskgalaxy_ops.generation.shard_run import ShardResult
 from taskgalaxy_ops.records import ImageId, Match, PairId, Reason, TaskTypePath
@@ -255,6 +256,7 @@ class _ShardNow:
         written = ("image", "task_type", "variant")
         self._written = {*self._read("write", "pairs", *written), *self._read("write", "rejects", *written)}
         self._checked = {row[0] for row in self._read("write", "rejects", "pair")}
+        self._forms = suited(results.workspace.settings.write)
         self._nearest = self._matched(computed)
         targets = results.result.targets
         self._not_tried = targets.beyond(result.id) if targets else set()
@@ -272,7 +274,7 @@ class _ShardNow:
             return Loss.NOT_FITTING if self._rejected[match] == Reason.NOT_FITTING else Loss.UNJUDGED
         if match not in self._fitting:
             return Loss.NO_ANSWER if self._nearest is None or match in self._nearest else Loss.PUSHED_OUT
-        if variant not in self._results.workspace.settings.write.variants:
+        if variant not in forms_of(self._results.workspace.settings.write, self._forms, image, task_type):
             return Reason.OTHER_VARIANT
         if pair in self._checked:
             return Loss.CHECKED

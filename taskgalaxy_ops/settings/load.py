@@ -106,7 +106,7 @@ class Settings(Strict):
         if self.write.checks and self.write.checks.repeats:
             # Which of two pairs is the repeated one hangs on which are tried, and that again on how many are left.
             raise ValueError("write.checks.repeats cannot be set with targets: leave one of them out")
-        most = len(set(self.write.variants))
+        most = self.write.forms_a_match
         for name, target in self.targets.named.items():
             if target.samples > target.tries * most:
                 raise ValueError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, field_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from taskgalaxy_ops.extensions import ENCODERS, RELEASE_FORMATS
 from taskgalaxy_ops.settings.base import Strict, Variant, known
@@ -182,6 +182,11 @@ def _path(path: str) -> str:
     return path
 
 
+def _node_pattern(pattern: str) -> str:
+    _path(pattern.removeprefix("!"))
+    return pattern
+
+
 class FilterSettings(Strict):
     """What the teacher is shown where it decides which task types fit."""
 
@@ -193,13 +198,40 @@ class WriteSettings(Strict):
 
     variants: tuple[Variant, ...] = Field(("plain",), min_length=1)
     context: ContextFields = _context("the teacher is shown")
-    # Left out of what is kept and hashed where it is unset: it came later, and changes nothing made before it.
+    # Left out of what is kept and hashed where they are unset: they came later, and change nothing made before them.
+    shares: dict[Variant, Annotated[float, Field(gt=0)]] | None = Field(
+        None,
+        description="weights of all of `variants`: a fitting task type is written in one of them, drawn by hash; "
+        "null: in each",
+        exclude_if=lambda chosen: chosen is None,
+    )
+    suits: dict[Variant, tuple[Annotated[str, AfterValidator(_node_pattern)], ...]] = Field(
+        {},
+        description="task types that a form is for, in place of its own: paths of nodes (ocr~receipts) or patterns "
+        "(*~* reading), after ! those left out; []: all",
+        exclude_if=lambda chosen: not chosen,
+    )
     checks: CheckSettings | None = Field(
         None,
         description="reject pairs by their texts before judges are paid (docs/questions.md): {} for the package's "
         "rules; null: none",
         exclude_if=lambda chosen: chosen is None,
     )
+
+    @property
+    def forms_a_match(self) -> int:
+        """The most question forms that a fitting match is written in."""
+        return len(set(self.variants)) if self.shares is None else 1
+
+    @model_validator(mode="after")
+    def _of_variants(self) -> WriteSettings:
+        forms = set(self.variants)
+        if self.shares is not None and self.shares.keys() != forms:
+            told = ", ".join(sorted(self.shares.keys() ^ forms))
+            raise ValueError(f"shares must name the forms of `variants`, each once: mend {told}")
+        if others := self.suits.keys() - forms:
+            raise ValueError(f"suits names {', '.join(sorted(others))}, which `variants` lacks")
+        return self
 
 
 class VoteSettings(Strict):

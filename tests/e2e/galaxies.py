@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,15 @@ class Models(Simulator):
         assert self.pid is not None
         os.killpg(self.pid, signal.SIGKILL)
         self.stop(grace=0)
+
+    @contextlib.contextmanager
+    def away(self) -> Iterator[None]:
+        """Killed, and back afterwards, whatever happens meanwhile: other tests ask them, too."""
+        self.kill()
+        try:
+            yield
+        finally:
+            self.start()
 
 
 class Commands:

@@ -6,17 +6,19 @@ Everything is about one state: live images, task types, settings, and the answer
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from typing import Any
 
 import numpy as np
 
 from taskgalaxy_ops.hashing import draw
 from taskgalaxy_ops.records import pair_id
-from taskgalaxy_ops.settings import MatchSettings, Model, Settings, TargetSettings
+from taskgalaxy_ops.settings import MatchSettings, Model, Settings, TargetSettings, WriteSettings
 
 from .encoder import angle, point
 from .models import Given, Unit, named, plain, rendered
@@ -172,7 +174,8 @@ def _walked(
                 break
             yield image, path
             alone = _reckon(state, standing, {image: [path]})
-            unfiltered = alone.pending["filter"] * len(state.settings.write.variants)
+            write = state.settings.write
+            unfiltered = alone.pending["filter"] * (1 if write.shares else len(write.variants))
             hoped += len(alone.samples) + unfiltered + alone.pending["write"] + alone.pending["vote"]
 
 
@@ -195,8 +198,12 @@ def _reckon(state: State, standing: Mapping[Unit, Given], tried: Mapping[str, Se
             given = _given(found, standing, "filter", unit, image, path)
             if given is not None and not given.terminal and given.entry["fits"]:
                 fitting.append((image, path))
-    for variant in settings.write.variants:
-        for image, path in fitting:
+    for image, path in fitting:
+        forms = _forms(settings.write, image, path)
+        if not forms:
+            found.units_in["write"] = found.units_in.get("write", 0) + 1
+            found.rows.setdefault("write", {}).setdefault(image, []).append((path, "no form"))
+        for variant in forms:
             prompt, head = state.prompts[f"write_{variant}"], state.head(image, request="write", variant=variant)
             unit = _unit(teacher, prompt, image, head, {"task_type": path})
             given = _given(found, standing, "write", unit, image, path, variant)
@@ -254,6 +261,28 @@ def _pair(image: str, path: str, variant: str, given: Given) -> Pair | None:
     question, answer, reasoning = (given.entry[name] for name in ("question", "answer", "reasoning"))
     identity = pair_id(image, path, variant, question, answer, reasoning or None)
     return Pair(identity, image, path, variant, question, answer, reasoning)
+
+
+def _forms(write: WriteSettings, image: str, path: str) -> list[str]:
+    """Of those that suit the task type all, or the one whose draw to the power of one by its weight is greatest."""
+    forms = [form for form in write.variants if _suits(write.suits.get(form, ()), path)]
+    if write.shares is None or not forms:
+        return forms
+    shares = write.shares
+
+    def rank(form: str) -> float:
+        return math.log(1 - draw("question form", form, image, path)) / shares[form]
+
+    return [max(forms, key=rank)]
+
+
+def _suits(patterns: Sequence[str], path: str) -> bool:
+    found = {
+        pattern: fnmatchcase(path, pattern.lstrip("!")) or any(each == pattern.lstrip("!") for each in _upwards(path))
+        for pattern in patterns
+    }
+    named = [held for pattern, held in found.items() if not pattern.startswith("!")]
+    return not any(held for pattern, held in found.items() if pattern.startswith("!")) and (not named or any(named))
 
 
 def _refused(settings: Settings, pair: Pair) -> bool:

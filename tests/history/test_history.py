@@ -33,6 +33,12 @@ words = st.sampled_from(["", "in other words", "once more"])
 revisions = st.sampled_from([None, "second"])
 modes = st.sampled_from(["chat", "batch"])
 deaths = st.none() | st.integers(0, 99)
+weight = st.sampled_from([0.2, 1, 3])
+PATTERNS: tuple[dict[str, list[str]], ...] = (
+    {},
+    {"plain": ["!shape~round"]},
+    {"plain": ["colour"], "chain_of_thought": ["*~round*"]},
+)
 aim = st.tuples(st.integers(0, 3), st.integers(0, 3)).map(lambda n: {"samples": n[0], "tries": max(1, sum(n))})
 aims = st.none() | st.builds(
     lambda each, branches: {**each, "branches": branches},
@@ -187,7 +193,13 @@ class History(RuleBasedStateMachine):
 
     @rule(variants=st.sampled_from([["plain"], ["chain_of_thought"], ["chain_of_thought", "plain"]]))
     def variants_are_others(self, variants: list[str]) -> None:
-        self.world.change("write", variants=variants)
+        self.world.change("write", variants=variants, shares=None, suits={})
+
+    @rule(weights=st.none() | st.tuples(weight, weight), patterns=st.sampled_from(PATTERNS))
+    def shares_of_forms_are_others(self, weights: tuple[float, float] | None, patterns: dict[str, list[str]]) -> None:
+        forms = ["chain_of_thought", "plain"]
+        shares = weights and dict(zip(forms, weights, strict=True))
+        self.world.change("write", variants=forms, shares=shares, suits=patterns)
 
     @rule(show_answer=st.booleans(), audit_share=st.sampled_from([0, 0.2, 1]))
     def what_judges_are_shown_is_another(self, show_answer: bool, audit_share: float) -> None:

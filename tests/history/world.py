@@ -683,8 +683,9 @@ class World:
         for stage in STAGES[1:]:
             assert funnel[stage].units_in == estimated.units_in[stage], stage
             assert funnel[stage].pending == estimated.pending[stage], stage
-        variants = len(workspace.settings.write.variants)
-        assert funnel["write"].units_in == funnel["filter"].units_out * variants
+        write = workspace.settings.write
+        if not write.suits:
+            assert funnel["write"].units_in == funnel["filter"].units_out * write.forms_a_match
         assert funnel["vote"].units_in == funnel["write"].units_out
         assert {pair.pair for pair in results.samples} == estimated.samples
         assert funnel["vote"].units_out == len(estimated.samples)
@@ -734,7 +735,7 @@ class World:
             "write": (
                 _asked([settings.teacher]),
                 *((variant, prompts[f"write_{variant}"]) for variant in variants),
-                settings.write.checks and settings.write.checks.model_dump_json(),
+                settings.write.model_dump_json(include={"checks", "shares", "suits"}),
             ),
             "vote": (_asked(settings.judges), prompts["vote"], settings.vote.model_copy(update={"context": ()})),
         }

@@ -79,5 +79,9 @@ def _texts(reply: Mapping[str, Any]) -> Texts:
 
 
 MULTIPLE_CHOICE = QuestionForm(
-    reply={"question": str, "answer": str, **dict.fromkeys(WRONG, str)}, check=_check, texts=_texts, version="1"
+    reply={"question": str, "answer": str, **dict.fromkeys(WRONG, str)},
+    check=_check,
+    texts=_texts,
+    suits=("!image description",),
+    version="1",
 )

@@ -33,4 +33,4 @@ def _texts(reply: Mapping[str, Any]) -> Texts:
     return Texts(yes, "Yes") if not no or (yes and first) else Texts(no, "No")
 
 
-YES_NO = QuestionForm(reply={YES: str, NO: str}, check=_check, texts=_texts, version="1")
+YES_NO = QuestionForm(reply={YES: str, NO: str}, check=_check, texts=_texts, suits=("!image description",), version="1")

@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any
 
 from taskgalaxy_ops.generation.checks import checked, decided_by
+from taskgalaxy_ops.generation.form_shares import forms_of, suited
 from taskgalaxy_ops.generation.forms import FORMS, QuestionForm
 from taskgalaxy_ops.generation.stages.asking import Answers, Output, Tables, Templates, Work, lacking
 from taskgalaxy_ops.models.request import (
@@ -44,25 +45,41 @@ def templates(prompts: Mapping[str, str], settings: Settings) -> Templates:
 
 
 def rules(settings: Settings) -> dict[str, Any]:
-    """The question forms, and the checks where they are set."""
-    checks = settings.write.checks
-    found: dict[str, Any] = {"variants": sorted(set(settings.write.variants))}
-    return found if checks is None else {**found, "checks": decided_by(checks)}
+    """The question forms; where they are set, which of them a match is written in, and the checks."""
+    checks, shares = settings.write.checks, settings.write.shares
+    suits = {form: list(patterns) for form, patterns in suited(settings.write).items() if patterns}
+    return {
+        "variants": sorted(set(settings.write.variants)),
+        **({} if shares is None else {"shares": shares}),
+        **({"suits": suits} if suits else {}),
+        **({} if checks is None else {"checks": decided_by(checks)}),
+    }
 
 
 def work(templates: Templates, rows: Sequence[Relevant], settings: Settings) -> Work:
-    """A unit a relevant match and question form; out come pairs that pass the checks."""
-    checks = settings.write.checks
-    units = {form: write_units(template, rows) for form, template in templates.items()}
+    """A unit a relevant match and question form that it is written in; out come pairs that pass the checks."""
+    checks, patterns = settings.write.checks, suited(settings.write)
+    forms = [forms_of(settings.write, patterns, row.image, row.task_type) for row in rows]
+    units = {
+        form: write_units(template, (row for row, own in zip(rows, forms, strict=True) if form in own))
+        for form, template in templates.items()
+    }
+    unsuited = [_unsuited(row) for row, own in zip(rows, forms, strict=True) if not own]
 
     def output(answers: Answers) -> Output:
         made = [written(form, units[form], answers) for form in units]
         pairs = sorted((pair for part in made for pair in part.pairs), key=lambda pair: pair.pair)
         pairs, refused = (pairs, []) if checks is None else checked(pairs, checks)
-        tables: Tables = {"pairs": pairs, "rejects": [*(row for part in made for row in part.rejects), *refused]}
-        return Output(tables, sum(map(len, units.values())), len(pairs), sum(part.pending for part in made))
+        rejects = [*unsuited, *(row for part in made for row in part.rejects), *refused]
+        tables: Tables = {"pairs": pairs, "rejects": rejects}
+        asked = sum(map(len, units.values()))
+        return Output(tables, asked + len(unsuited), len(pairs), sum(part.pending for part in made))
 
     return Work(lambda answers: [(templates[form], lacking(units[form], answers)) for form in units], output)
+
+
+def _unsuited(row: Relevant) -> Reject:
+    return Reject("write", row.image, row.task_type, Reason.NO_FORM, "of write.variants, none suits the task type")
 
 
 def reader(model: Model, form: str | None) -> RequestTemplate:

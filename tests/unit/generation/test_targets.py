@@ -47,7 +47,7 @@ def candidates(images: int, types: tuple[str, ...] = TYPES) -> Candidates:
 
 
 def walk(images: int, forms: int = 1, **targets: Any) -> Walk:
-    return Walk(candidates(images), TargetRules(TargetSettings(**targets)), forms)
+    return Walk(candidates(images), TargetRules(TargetSettings(**targets)), lambda _: forms)
 
 
 def one_at_a_time(found: Walk, fate: Callable[[Candidate], int]) -> dict[str, list[str]]:
@@ -91,7 +91,7 @@ def test_waves_end_where_asking_one_at_a_time_ends(
         assert not wave & found.tried.keys()
         passed |= wave
         # Another worker may not see all of these answers: what it holds for certain is certain all the same.
-        stale = Walk(found.candidates, found.targets, forms, {each: found.tried[each] for each in found.tried})
+        stale = Walk(found.candidates, found.targets, found.forms, {each: found.tried[each] for each in found.tried})
         for each in wave:
             found.tried[each] = Try(fates[each], 0)
             if data.draw(st.booleans()):
