@@ -1,4 +1,4 @@
-"""A taxonomy grown to two thousand task types by the command line, killed on the way, against simulated models."""
+"""A taxonomy grown to a thousand task types by the command line, killed on the way, against simulated models."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from taskgalaxy_ops.storage.journal import Journal
 from taskgalaxy_ops.taxonomy.store import TaxonomyStore
 from taskgalaxy_ops.workspace import Workspace
 
-LEAVES = 2000
+LEAVES = 1000
 GROW = ("taxonomy", "expand", "--up-to", str(LEAVES))
 
 
@@ -42,22 +42,19 @@ def settings(models: Models, tmp_path: Path) -> Callable[..., Settings]:
     return make
 
 
-def test_growing_to_thousands_goes_on_where_it_was_killed(
-    settings: Callable[..., Settings], models: Models, tmp_path: Path
-) -> None:
+def test_growth_goes_on_where_it_was_killed(settings: Callable[..., Settings], models: Models, tmp_path: Path) -> None:
     commands, chosen = Commands(tmp_path), settings("killed")
-    models.control(latency=0.02)
+    models.control(latency=0.1)
     process = commands.start(chosen, *GROW)
     try:
-        while models.stats()["requests"] < 200:
+        while len(_answered(chosen)) < 30:
             assert process.poll() is None, "it ended before it was killed"
-            time.sleep(0.02)
+            time.sleep(0.1)
         os.killpg(process.pid, signal.SIGKILL)
     finally:
         process.communicate()
     models.control(latency=0)
     kept = _answered(chosen)
-    assert len(kept) > 100
     commands.here(chosen, *GROW)
     answered = _answered(chosen)
     assert set(kept) <= set(answered)
