@@ -79,18 +79,20 @@ class TinyModels:
         body = json.loads(request.content)
         text, image, *_ = body["messages"][-1]["content"]
         block = json.loads(text["text"].split("```json\n")[1].split("\n```")[0])
-        stage, items = block["request"], block.get("task_types") or block["pairs"]
+        stages, items = block["request"].split(" and "), block.get("task_types") or block["pairs"]
         replies = []
         for item in items:
-            index = item.pop("index")
-            shown = json.dumps({**item, "variant": block.get("variant")}, sort_keys=True)
-            unit = (body["model"], stage, text["text"].split("```json")[0], shown, image["image_url"]["url"])
-            self.seen[unit] += 1
-            drawn_from = (*unit[:2], *unit[3:])  # the prompt's words do not change the reply
-            replies.append(
-                {"index": index, **_reply(stage, draw(*drawn_from), sha256_hex(repr(drawn_from).encode())[:6])}
-            )
-        name = {"filter": "verdicts", "write": "pairs", "vote": "votes"}[stage]
+            reply = {"index": item.pop("index")}
+            for stage in stages:
+                variant = None if stage == "filter" else block.get("variant")
+                shown = json.dumps({**item, "variant": variant}, sort_keys=True)
+                unit = (body["model"], stage, text["text"].split("```json")[0], shown, image["image_url"]["url"])
+                if reply.get("fits", True):
+                    self.seen[unit] += 1
+                    drawn_from = (*unit[:2], *unit[3:])  # the prompt's words do not change the reply
+                    reply |= _reply(stage, draw(*drawn_from), sha256_hex(repr(drawn_from).encode())[:6])
+            replies.append(reply)
+        name = {"filter": "verdicts", "write": "pairs", "vote": "votes"}[stages[0]]
         completion = {
             "id": f"tiny-{self.requests}",
             "object": "chat.completion",

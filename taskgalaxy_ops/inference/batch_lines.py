@@ -46,6 +46,7 @@ class BatchLine:
             "units": [unit.key for unit in self.units],
             "types": [unit.item["task_type"] for unit in self.units if "task_type" in unit.item],
             "image": self.units[0].image,
+            **({"along": along} if (along := self._along()) else {}),
             "block": block,
             "reckoned": list(self.estimated),
             "held": list(self.most),
@@ -54,11 +55,18 @@ class BatchLine:
             **({"left_out": list(self.form.dropped)} if self.form.dropped else {}),
         }
 
+    def _along(self) -> Mapping[str, Any]:
+        """The follow-up that it asks along: its name, and its units in the items' order; {}: none."""
+        asked = self.template.follow_up
+        return {} if asked is None else {"name": asked.name, "units": [unit.follow_up for unit in self.units]}
+
 
 def units_of(request: Mapping[str, Any]) -> list[RequestItem]:
     """A request's items, as far as the journal's intent holds them."""
     items = [{"task_type": type_} for type_ in request["types"]] or [{} for _ in request["units"]]
-    return [RequestItem(key, request["image"], item) for key, item in zip(request["units"], items, strict=True)]
+    follow_ups = request.get("along", {}).get("units") or [""] * len(items)
+    told = zip(request["units"], items, follow_ups, strict=True)
+    return [RequestItem(key, request["image"], item, follow_up) for key, item, follow_up in told]
 
 
 def model_to_json(model: Model) -> dict[str, Any]:

@@ -82,7 +82,7 @@ class ShardBatches:
                     self._gateway.batch_room.entered(model.name, nonce)
                 if status is not None and status.ended:
                     results = await self._gateway.batches.results(model, status)
-                    await self._close(nonce, intent, replace(template, model=model), units, status, results)
+                    await self._close(nonce, intent, replace(template.along(""), model=model), units, status, results)
             except ModelError as error:
                 self._gateway.disable(model, str(error))
             except NoReplyError as error:
@@ -131,13 +131,13 @@ class ShardBatches:
                 amount = pricing.charged(pricing.usage_of(sent.data), price, most, batch=True)
                 self._gateway.attempts.record_actual(model, pricing.Amount(*told["reckoned"]), amount)
             settled[told["block"]] += Spent(amount.cost, int(sent.left), amount.tokens)
-            asked = [units.get(unit.key, unit) for unit in units_of(told)]
+            asked = [replace(units.get(unit.key, unit), follow_up=unit.follow_up) for unit in units_of(told)]
             count += len(asked)
             before = RetryPlan(**told["next"])
             received = ModelReply(
                 data=sent.data,
                 units=asked,
-                template=template,
+                template=template.along(told.get("along", {}).get("name", "")),
                 block=told["block"],
                 ceiling=most.cost,
                 cost=amount.cost,

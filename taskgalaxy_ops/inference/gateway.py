@@ -13,7 +13,7 @@ import asyncio
 import os
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -221,7 +221,7 @@ class Gateway:
     def keep(
         self, context: CallContext, received: ModelReply, answers: Mapping[str, Answer], *, again: bool = False
     ) -> None:
-        """Add a reply and its answers to the journal.
+        """Add a reply and its answers to the journal, those to a follow-up in an entry of its stage.
 
         ``again``: the journal has the reply already, and this entry only adds terminal answers.
         """
@@ -241,7 +241,7 @@ class Gateway:
             stage=received.template.stage,
             model=model.name,
             units=tuple(unit.key for unit in received.units),
-            answers=answers,
+            answers={unit.key: answers[unit.key] for unit in received.units if unit.key in answers},
             raw={} if again else received.data,
             usage=usage,
             cost=0 if again else received.cost,
@@ -258,14 +258,43 @@ class Gateway:
             types=tuple(unit.item["task_type"] for unit in received.units if "task_type" in unit.item),
             note={} if again else _note(received),
         )
-        self.usage.by_model.setdefault(model.name, Tally()).add({name: getattr(reply, name) for name in _TALLIED})
-        context.journal.add(reply)
+        for entry in (reply, *_asked_along(reply, received, answers)):
+            self.usage.by_model.setdefault(model.name, Tally()).add({name: getattr(entry, name) for name in _TALLIED})
+            context.journal.add(entry)
 
 
 def _note(received: ModelReply) -> Mapping[str, Any]:
     """What a reply's record says beside; by the question form, where a package brings it, the reply is read again."""
     form = received.template.form
     return {**received.note, "form": form["name"]} if form else received.note
+
+
+def _asked_along(reply: Reply, received: ModelReply, answers: Mapping[str, Answer]) -> Iterator[Reply]:
+    """The entry of what a reply answers of a follow-up, in the follow-up's stage: no call, and ``asked_along`` with it.
+
+    Its units are those that were called for, also where the reply has no answer to them; ``numbers`` says which of the
+    request's items they are, so that the reply can be read again.
+    """
+    follow_up = received.template.follow_up
+    if follow_up is None or not (units := follow_up.of(received.units, answers)):
+        return
+    form = follow_up.template.form
+    numbers = [number for number, unit in enumerate(received.units, 1) if unit in units]
+    yield replace(
+        reply,
+        reply=f"{reply.reply}-{follow_up.template.stage}",
+        stage=follow_up.template.stage,
+        units=tuple(unit.follow_up for unit in units),
+        answers={unit.follow_up: answers[unit.follow_up] for unit in units if unit.follow_up in answers},
+        raw={},
+        usage={},
+        cost=0,
+        list_cost=0,
+        ceiling=0,
+        block="",
+        types=tuple(unit.item["task_type"] for unit in units),
+        note={"asked_along": reply.reply, "numbers": numbers, **({"form": form["name"]} if form else {})},
+    )
 
 
 class _Shorter:

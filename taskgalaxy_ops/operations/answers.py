@@ -32,6 +32,7 @@ from taskgalaxy_ops.text import clean
 from taskgalaxy_ops.workspace import Workspace
 
 _Reader = Callable[[str | None], RequestTemplate]
+_Replies = Mapping[str, Mapping[str, Any]]  # of a journal, by name
 _NEW = Reply(
     reply="",
     stage="",
@@ -169,12 +170,13 @@ def read_again(
         given = dict(journal.answers)
         malformed = {unit for unit, answer in given.items() if answer.terminal == Reason.MALFORMED}
         replaced: set[str] = set()
-        for raw in list(journal.replies()):
+        replies = {raw["reply"]: raw for raw in journal.replies()}
+        for raw in replies.values():
             for unit in malformed.intersection(raw["units"]):
                 malformed.discard(unit)
                 found.malformed[raw["stage"]] = found.malformed.get(raw["stage"], 0) + 1
-            read = _read_again(raw, readers)
-            for unit, answer in _altered(journal, raw, read):
+            read = _read_again(raw, replies, readers)
+            for unit, answer in _altered(journal, raw, replies, read):
                 found.altered += answer is not None
                 found.unreadable += answer is None
                 if altered and answer is not None:
@@ -201,20 +203,21 @@ def altered_pairs(workspace: Workspace, shard: str) -> tuple[int, int]:
     """
     journal, readers = Journal(workspace.store, shard), _readers(workspace)
     found: list[Answer | None] = []
-    for raw in (raw for raw in journal.replies() if raw["stage"] == "write"):
+    replies = {raw["reply"]: raw for raw in journal.replies()}
+    for raw in (raw for raw in replies.values() if raw["stage"] == "write"):
         with suppress(SettingsError):
-            found += [answer for _, answer in _altered(journal, raw, _read_again(raw, readers))]
+            found += [answer for _, answer in _altered(journal, raw, replies, _read_again(raw, replies, readers))]
     return sum(answer is not None for answer in found), sum(answer is None for answer in found)
 
 
 def _altered(
-    journal: Journal, raw: Mapping[str, Any], read: Mapping[str, Answer]
+    journal: Journal, raw: Mapping[str, Any], replies: _Replies, read: Mapping[str, Answer]
 ) -> Iterator[tuple[str, Answer | None]]:
     """The units of a reply of the teacher whose answer has another text than today's parser reads, and what it reads.
 
     None where it reads nothing: the text has more than one reading.
     """
-    if raw["stage"] != "write" or not raw["raw"] or not reply_text(raw["raw"]):
+    if raw["stage"] != "write" or not reply_text(_call(raw, replies)["raw"]):
         return
     for unit in raw["units"]:
         known = journal.answers.get(unit)
@@ -233,11 +236,22 @@ def _is_altered(known: Answer, today: Answer) -> bool:
     return any(neutral(text) != read[name] for name, text in texts.items())
 
 
-def _read_again(raw: Mapping[str, Any], readers: Mapping[str, _Reader]) -> dict[str, Answer]:
-    if raw["stage"] not in readers or not raw["units"] or not (text := reply_text(raw["raw"])):
+def _call(raw: Mapping[str, Any], replies: _Replies) -> Mapping[str, Any]:
+    """The reply that holds the text of a journal's entry: itself, or the one that it was asked along with."""
+    return replies.get((raw.get("note") or {}).get("asked_along", ""), raw)
+
+
+def _read_again(raw: Mapping[str, Any], replies: _Replies, readers: Mapping[str, _Reader]) -> dict[str, Answer]:
+    call = _call(raw, replies)
+    if raw["stage"] not in readers or not raw["units"] or not (text := reply_text(call["raw"])):
         return {}
-    units = [RequestItem(key, raw.get("image"), {}) for key in raw["units"]]
-    return readers[raw["stage"]](_form(raw)).parse(units, text)[0]
+    reader, keys = readers[raw["stage"]](_form(raw)), list(raw["units"])
+    if call is not raw:  # it is about some of the call's items
+        reader = replace(reader, replies=readers[call["stage"]](None).replies)
+        about = dict(zip(raw["note"]["numbers"], keys, strict=True))
+        keys = [about.get(number, "") for number in range(1, len(call["units"]) + 1)]
+    answers, _ = reader.parse([RequestItem(key, raw.get("image"), {}) for key in keys], text)
+    return {unit: answer for unit, answer in answers.items() if unit}
 
 
 def _reread_entry(raw: Mapping[str, Any], unit: str, answer: Answer, corrects: str = "") -> Reply:
@@ -316,6 +330,11 @@ def _imported(raw: Mapping[str, Any], readers: Mapping[str, _Reader]) -> Reply:
         raise TypeError("`raw` must be an object, `reply` a text")
     note = {"imported": True, "cost": int(raw["cost"]), "usage": dict(raw["usage"])}
     note |= {"form": form} if form else {}
+    if (told := raw.get("note") or {}).get("asked_along"):
+        numbers = [int(number) for number in told["numbers"]]
+        if len(numbers) != len(units):
+            raise ValueError("`numbers` must say which items of the request the units are")
+        note |= {"asked_along": str(told["asked_along"]), "numbers": numbers}
     return Reply(
         reply=raw["reply"],
         stage=raw["stage"],

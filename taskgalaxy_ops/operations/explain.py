@@ -361,7 +361,11 @@ class _Story:
         reply = self._replies.get(self._journal.sources.get(unit.key, ""))
         if reply is None:
             return None
+        call = reply["note"].get("asked_along")
+        if call in self._replies:  # the request that asked for it, too
+            reply = self._replies[call]
         return {
+            **({"asked_along_with": reply["stage"]} if call else {}),
             "model": question.model.name,
             "revision": question.model.revision,
             "served_by": reply["raw"].get("model"),

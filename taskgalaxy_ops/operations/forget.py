@@ -66,7 +66,9 @@ def forget(
     progress.stage("forget", len(shards), "journals")
     for shard in shards:
         concerned: set[str] = set()
-        for unit, reply in Journal(workspace.store, shard).accepted_replies().items():
+        accepted = Journal(workspace.store, shard).accepted_replies()
+        calls = {reply["reply"]: reply for reply in accepted.values()}
+        for unit, reply in accepted.items():
             if (
                 (model is None or reply["model"] == model)
                 and (since or 0) <= reply["at"] <= (until or math.inf)
@@ -77,7 +79,7 @@ def forget(
                 concerned.add(reply["reply"])
                 if reply["stage"] == "write":
                     rewritten.add(reply.get("image") or "")
-                _count(chosen, reply)
+                _count(chosen, reply, calls.get((reply.get("note") or {}).get("asked_along", ""), reply))
         chosen.calls += len(concerned)
         progress.advance("forget")
     if rewritten and (reviews := ReviewLog(workspace.store).read()):
@@ -109,9 +111,10 @@ def _fits(name: str, wanted: str, unit: str, reply: Mapping[str, Any]) -> bool:
     return value is not None and said == wanted
 
 
-def _count(chosen: Forgotten, reply: Mapping[str, Any]) -> None:
+def _count(chosen: Forgotten, reply: Mapping[str, Any], call: Mapping[str, Any]) -> None:
+    """Count an answer of a reply; call: what was paid for it, which may have been another stage's request."""
     chosen.units[reply["stage"]] = chosen.units.get(reply["stage"], 0) + 1
     share = 1 / max(1, len(reply["answers"]))
-    chosen.tokens += share * pricing.tokens(reply["usage"])
-    chosen.cost += share * reply["cost"]
-    chosen.list_cost += share * reply["list_cost"]
+    chosen.tokens += share * pricing.tokens(call["usage"])
+    chosen.cost += share * call["cost"]
+    chosen.list_cost += share * call["list_cost"]

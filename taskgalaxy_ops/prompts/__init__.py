@@ -2,10 +2,13 @@
 
 Each is the instruction alone. What is asked about follows it as one JSON block (models/request.py): labels,
 questions and answers are data in that block, never part of the instruction.
+
+``filter_and_write`` is none of them: it only joins two of them, word for word, in a request that asks both.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from importlib.resources import files
 from pathlib import Path
@@ -39,6 +42,12 @@ def load_prompts(own: Mapping[str, str], forms: Iterable[str] = ()) -> dict[str,
         if not texts[name]:
             raise SettingsError(f"settings prompts.{name}: {path} is empty.")
     return texts
+
+
+def joined(filter_: str, write: str) -> str:
+    """The instruction of a request that asks which task types fit, and for the questions on those."""
+    parts = {"filter": filter_, "write": write}
+    return re.sub(r"\{(filter|write)\}", lambda found: parts[found[1]], _shipped("filter_and_write"))
 
 
 def _shipped(name: str) -> str:

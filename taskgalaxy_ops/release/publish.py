@@ -206,7 +206,8 @@ def _inputs(results: RunResults, code: int = release.RELEASE_VERSION) -> str:
             "shards": sorted(outputs),
             "registry": workspace.registry.last(),
             "taxonomy": TaxonomyStore(workspace).version().number,
-            "settings": workspace.settings.model_dump(mode="json", include=read),
+            # How the teacher is asked changes no sample.
+            "settings": workspace.settings.model_dump(mode="json", include=read, exclude={"write": {"fused"}}),
             "encoder": workspace.type_encoder_identity,
             "prompts": dict(workspace.prompts),
             "simulated": results.simulated,

@@ -96,6 +96,9 @@ class Settings(Strict):
         if any(judge.name == self.teacher.name and judge != self.teacher for judge in self.judges):
             raise ValueError(f"teacher and a judge are both named {self.teacher.name!r}, but differ: rename one")
         self._targets_can_be_met()
+        if self.write.fused and set(self.filter.context) != set(self.write.context):
+            # One request shows one context, and what is shown is part of what each of them asks.
+            raise ValueError("write.fused asks in the filter's request: set filter.context and write.context alike")
         if self.release.validation + self.release.test >= 1:
             raise ValueError("release.validation and release.test leave nothing to train on: lower them")
         return self

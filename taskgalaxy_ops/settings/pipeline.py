@@ -211,6 +211,12 @@ class WriteSettings(Strict):
         "(*~* reading), after ! those left out; []: all",
         exclude_if=lambda chosen: not chosen,
     )
+    fused: bool = Field(
+        False,
+        description="ask for the first of `variants` in the request that asks which task types fit: it saves nearly "
+        "half of the teacher's requests and image tokens (docs/questions.md); changes no key, and asks nothing anew",
+        exclude_if=lambda fused: not fused,
+    )
     checks: CheckSettings | None = Field(
         None,
         description="reject pairs by their texts before judges are paid (docs/questions.md): {} for the package's "

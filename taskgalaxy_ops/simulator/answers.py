@@ -68,7 +68,7 @@ def answer(config: SimulatorConfig, asked: Asked, image: Image.Image | None) -> 
     if image is None:
         return _expand(config, asked)
     one: Callable[[SimulatorConfig, Asked, Image.Image, Unit, Answers], Mapping[str, Any]]
-    one = {"filter": _filter, "write": _write, "vote": _vote}[asked.stage]
+    one = {"filter": _filter, "write": _write, "filter and write": _filter_and_write, "vote": _vote}[asked.stage]
     answers = Answers([])
     for unit in asked.units:
         answers.entries.append({"index": unit.index, **one(config, asked, image, unit, answers)})
@@ -91,6 +91,16 @@ def _filter(_: SimulatorConfig, asked: Asked, image: Image.Image, unit: Unit, __
 
     fits, reason = teacher.fits(image, unit.item["task_type"], asked.image_id)
     return {"fits": bool(fits), "reason": reason}
+
+
+def _filter_and_write(
+    config: SimulatorConfig, asked: Asked, image: Image.Image, unit: Unit, answers: Answers
+) -> Mapping[str, Any]:
+    """Both, as they are answered apart."""
+    verdict = _filter(config, asked, image, unit, answers)
+    if not verdict["fits"]:
+        return {**verdict, **_empty(asked.head["variant"])}
+    return {**verdict, **_write(config, asked, image, unit, answers)}
 
 
 def _write(

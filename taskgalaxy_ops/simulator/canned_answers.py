@@ -76,6 +76,9 @@ def entries(block: Mapping[str, Any], model: str) -> tuple[str, Sequence[Mapping
                 for item in block["task_types"]
             ]
             return "verdicts", verdicts
+        case "filter and write":
+            parts = [entries({**block, "request": request}, model)[1] for request in ("filter", "write")]
+            return "verdicts", [{**verdict, **pair} for verdict, pair in zip(*parts, strict=True)]
         case "write":
             return "pairs", [_pair(item["index"], item["task_type"], block["variant"]) for item in block["task_types"]]
         case "vote":

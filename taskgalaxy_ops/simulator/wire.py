@@ -122,6 +122,12 @@ class _Write(_OfImage):
     task_types: list[_TaskType] = Field(min_length=1)
 
 
+class _FilterAndWrite(_OfImage):
+    request: Literal["filter and write"]
+    variant: str
+    task_types: list[_TaskType] = Field(min_length=1)
+
+
 class _Vote(_OfImage):
     request: Literal["vote"]
     show_answer: bool
@@ -138,10 +144,16 @@ class _Expand(_Closed):
     round: int
 
 
-_BLOCK: TypeAdapter[_Filter | _Write | _Vote | _Expand] = TypeAdapter(
-    Annotated[_Filter | _Write | _Vote | _Expand, Field(discriminator="request")]
+_BLOCK: TypeAdapter[_Filter | _Write | _FilterAndWrite | _Vote | _Expand] = TypeAdapter(
+    Annotated[_Filter | _Write | _FilterAndWrite | _Vote | _Expand, Field(discriminator="request")]
 )
-REPLIES = {"filter": "verdicts", "write": "pairs", "vote": "votes", "expand": "children"}  # stage: the reply's list
+REPLIES = {  # stage: the reply's list
+    "filter": "verdicts",
+    "write": "pairs",
+    "filter and write": "verdicts",
+    "vote": "votes",
+    "expand": "children",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +171,7 @@ class Asked:
 
     key: str  # identity of the request for its faults: model and user message, so that a repair is another attempt
     model: str
-    stage: str  # filter, write, vote or expand
+    stage: str  # filter, write, "filter and write", vote or expand
     head: Mapping[str, Any]  # what all items share
     units: tuple[Unit, ...]
     image: bytes | None  # the file as sent

@@ -68,7 +68,9 @@ def without(body: Mapping[str, Any], images: Collection[str]) -> Mapping[str, An
     if not tells_of(body, images):
         return body
     requests = {
-        name: {**request, "units": [], "types": [], "image": None} if request["image"] in images else request
+        name: {**{k: v for k, v in request.items() if k != "along"}, "units": [], "types": [], "image": None}
+        if request["image"] in images
+        else request
         for name, request in body["requests"].items()
     }
     return {**body, "requests": requests}

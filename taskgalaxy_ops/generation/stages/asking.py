@@ -68,5 +68,7 @@ def lacking(units: Iterable[RequestItem], answers: Answers) -> list[RequestItem]
 
 def prompt_name(template: RequestTemplate) -> str:
     """What the settings call the prompt of a template."""
+    if template.follow_up:
+        return f"{template.stage} and {prompt_name(template.follow_up.template)}"
     form = template.head.get("variant")
     return f"{template.stage}_{form}" if form else template.stage

@@ -1,17 +1,21 @@
 """Filter: the teacher keeps the task types that fit an image (paper, section 3.2).
 
-Pure functions: the units that are needed, and the relevant matches from the answers.
+Pure functions: the units that are needed, and the relevant matches from the answers. With ``write.fused`` a request
+for verdicts asks along for the questions on what fits; their answers are those of the write stage's units, which finds
+them there (models/request.py, ``FollowUp``).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from taskgalaxy_ops.generation.stages import write
 from taskgalaxy_ops.generation.stages.asking import Answers, Output, Tables, Templates, Work, lacking
 from taskgalaxy_ops.models.request import (
     CANARY_TASK_TYPE,
+    FollowUp,
     RequestItem,
     RequestTemplate,
     entry_schema,
@@ -20,14 +24,31 @@ from taskgalaxy_ops.models.request import (
     reason_of,
     terminal,
 )
+from taskgalaxy_ops.prompts import joined
 from taskgalaxy_ops.records import Answer, Match, Reason, Reject, Relevant
 from taskgalaxy_ops.settings import Model, Settings
 from taskgalaxy_ops.text import clean
 
 
 def templates(prompts: Mapping[str, str], settings: Settings) -> Templates:
-    """One: the teacher's."""
-    return {"filter": filter_template(prompts["filter"], settings.teacher)}
+    """One: the teacher's. It knows the questions that may be asked along, also where none is: a batch may hold some."""
+    alone = filter_template(prompts["filter"], settings.teacher)
+    return {"filter": replace(alone, follow_ups=_follow_ups(alone, write.templates(prompts, settings)))}
+
+
+def _follow_ups(alone: RequestTemplate, written: Templates) -> dict[str, FollowUp]:
+    """By question form. One whose reply has a field of ours is asked apart."""
+    return {
+        form: FollowUp(
+            name=form,
+            template=template,
+            wanted=lambda answer: bool(answer.value and answer.value["fits"]),
+            prompt=joined(alone.prompt, template.prompt),
+            head={**template.head, "request": "filter and write"},
+        )
+        for form, template in written.items()
+        if alone.fields.keys() & template.fields.keys() == {"index"}
+    }
 
 
 def rules(_: Settings) -> dict[str, Any]:
@@ -35,17 +56,32 @@ def rules(_: Settings) -> dict[str, Any]:
     return {}
 
 
-def work(templates: Templates, rows: Sequence[Match], _: Settings) -> Work:
+def work(templates: Templates, rows: Sequence[Match], settings: Settings) -> Work:
     """A unit a match; out come the relevant ones."""
     template = templates["filter"]
     units = filter_units(template, rows)
+
+    def needed(answers: Answers) -> list[tuple[RequestTemplate, list[RequestItem]]]:
+        asked = as_asked(settings, template)
+        return [(asked, [_with_follow_up(asked, unit) for unit in lacking(units, answers)])]
 
     def output(answers: Answers) -> Output:
         made = filtered(units, answers)
         tables: Tables = {"relevant": made.relevant, "rejects": made.rejects}
         return Output(tables, len(units), len(made.relevant), made.pending)
 
-    return Work(lambda answers: [(template, lacking(units, answers))], output)
+    return Work(needed, output)
+
+
+def as_asked(settings: Settings, template: RequestTemplate) -> RequestTemplate:
+    """The template as a run asks it: with ``write.fused`` it asks along for the first of the question forms."""
+    return template.along(settings.write.variants[0]) if settings.write.fused else template
+
+
+def _with_follow_up(asked: RequestTemplate, unit: RequestItem) -> RequestItem:
+    if asked.follow_up is None:
+        return unit
+    return replace(unit, follow_up=asked.follow_up.template.unit(unit.image, unit.item).key)
 
 
 def reader(model: Model, _: str | None) -> RequestTemplate:

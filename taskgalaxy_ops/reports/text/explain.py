@@ -97,8 +97,9 @@ def _by(by: Mapping[str, Any] | None, indent: int) -> list[str]:
     shared = f" for {by['units']} units" if by["units"] > 1 else ""
     tries = f", {by['attempts']} attempts" if by["attempts"] > 1 else ""
     prompt, request = f"prompt {by['prompt']} {by['prompt_hash'][:8]}", f"request {shown(by['request'] or '-')}"
+    along = f", in the {by['asked_along_with']}'s" if "asked_along_with" in by else ""
     taken = f"{by['at']}, {by['seconds']:.1f} s{tries}, {by['tokens']:,} tokens, ${by['cost']:.4f}{shared}"
-    return [f"{'':{indent}}by {model}, {prompt}, {request}, {taken}"]
+    return [f"{'':{indent}}by {model}, {prompt}, {request}{along}, {taken}"]
 
 
 def _task_type(found: Mapping[str, Any]) -> list[str]:

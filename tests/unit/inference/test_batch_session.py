@@ -241,6 +241,25 @@ def test_a_run_that_does_not_wait_says_what_is_under_way_and_the_next_collects(
     assert place.spent()[::2] == place.billed()
 
 
+@pytest.mark.parametrize("fused", [True, False])
+def test_a_batch_counts_in_full_where_both_questions_are_asked_otherwise_when_it_ends(
+    place: Place, provider: Provider, tmp_path: Path, fused: bool
+) -> None:
+    def run(fused: bool, **run: Any) -> RunResult:
+        settings = place.settings("batch", run, write={"fused": fused})
+        return pipeline.generate(tiny_workspace(settings, place.store))
+
+    provider.control(batches={"seconds": 3600})
+    assert run(fused, wait_seconds=0).pending
+    provider.control(batches={"seconds": 0})
+    result = run(not fused)
+    assert result.pending == 0, result.reasons
+    asked = set(provider.stats()["units"]["by_stage"])
+    assert asked == ({"filter and write", "vote"} if fused else {"filter", "write", "vote"})
+    provider.anew()
+    assert place.answers() == chatted(tmp_path, provider).answers()
+
+
 def test_a_provider_that_is_away_is_not_awaited_for_good(
     place: Place, provider: Provider, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -24,7 +24,7 @@ def reply(body: dict[str, Any]) -> dict[str, Any]:
     """A right reply to a request of a run."""
     text = body["messages"][-1]["content"][0]["text"]
     stage = json.loads(text.split("```json\n")[1].split("\n```")[0])["request"]
-    message = {"role": "assistant", "content": json.dumps(ENTRIES[stage])}
+    message = {"role": "assistant", "content": json.dumps(ENTRIES[stage.partition(" ")[0]])}
     choices = [{"index": 0, "finish_reason": "stop", "message": message}]
     return {"model": "m-1", "choices": choices, "usage": USAGE}
 
@@ -67,6 +67,14 @@ def test_the_doctor_asks_in_the_form_of_a_run(knows_form: bool) -> None:
         assert (body["temperature"], body["max_completion_tokens"]) == (0.5, 2000), "as a run asks"
     shown = [any(part["type"] == "image_url" for part in body["messages"][-1]["content"]) for body in handler.asked]
     assert shown[-3:] == 3 * [True]
+
+
+def test_the_doctor_asks_for_verdict_and_question_at_once_where_a_run_does() -> None:
+    with served(type("Handler", (_Model,), {"asked": []})) as url:
+        settings = _settings(url)
+        fused = settings.write.model_copy(update={"fused": True})
+        (found, *_) = doctor.models(settings.model_copy(update={"write": fused}))
+    assert "(expand, filter and write_plain, write_plain, vote; 40 tokens)" in found.detail
 
 
 def test_a_model_that_takes_no_picture_is_not_green() -> None:
