@@ -130,6 +130,7 @@ bench-taxonomy: $(VENV)/.dev  ## 19,227 task types: growing, coverage, targets, 
 bench-votes: $(VENV)/.dev  ## what the report on judges says against what is true, 5 minutes; FIGURES="join accuracy" chooses
 	@$(RUN) -m benchmarks.votes $(FIGURES)
 	@$(if $(FIGURES),,$(RUN) -m benchmarks.asking)
+	@$(if $(FIGURES),,$(RUN) -m benchmarks.fused)
 
 # The gateway's peers pin what contradicts us and each other: a venv each. All that they take is listed: no resolving.
 PEERS := build/peers

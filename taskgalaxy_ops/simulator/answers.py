@@ -98,9 +98,7 @@ def _filter_and_write(
 ) -> Mapping[str, Any]:
     """Both, as they are answered apart."""
     verdict = _filter(config, asked, image, unit, answers)
-    if not verdict["fits"]:
-        return {**verdict, **_empty(asked.head["variant"])}
-    return {**verdict, **_write(config, asked, image, unit, answers)}
+    return {**verdict, **_write(config, asked, image, unit, answers)} if verdict["fits"] else verdict
 
 
 def _write(

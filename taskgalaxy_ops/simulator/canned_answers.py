@@ -78,7 +78,9 @@ def entries(block: Mapping[str, Any], model: str) -> tuple[str, Sequence[Mapping
             return "verdicts", verdicts
         case "filter and write":
             parts = [entries({**block, "request": request}, model)[1] for request in ("filter", "write")]
-            return "verdicts", [{**verdict, **pair} for verdict, pair in zip(*parts, strict=True)]
+            return "verdicts", [
+                pair | verdict if verdict["fits"] else verdict for verdict, pair in zip(*parts, strict=True)
+            ]
         case "write":
             return "pairs", [_pair(item["index"], item["task_type"], block["variant"]) for item in block["task_types"]]
         case "vote":

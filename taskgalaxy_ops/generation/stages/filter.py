@@ -42,7 +42,7 @@ def _follow_ups(alone: RequestTemplate, written: Templates) -> dict[str, FollowU
         form: FollowUp(
             name=form,
             template=template,
-            wanted=lambda answer: bool(answer.value and answer.value["fits"]),
+            where="fits",
             prompt=joined(alone.prompt, template.prompt),
             head={**template.head, "request": "filter and write"},
         )

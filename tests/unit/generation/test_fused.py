@@ -157,8 +157,11 @@ def test_a_request_holds_both_prompts_word_for_word_and_keeps_both_units(folder:
     assert item.key == templates["filter"]["filter"].unit("i", {"task_type": "a~b"}).key
     assert item.follow_up == templates["write"]["plain"].unit("i", {"task_type": "a~b"}).key
     assert all(f"\n\n{text}\n\n" in asked.text([item]) for text in own.values())
-    fields = ["index", "fits", "reason", "question", "answer", "reasoning"]
-    assert asked.json_schema()["properties"]["verdicts"]["items"]["required"] == fields
+    entries = asked.json_schema([item], bounded=True)["properties"]["verdicts"]["items"]["anyOf"]
+    assert {entry["properties"]["fits"]["enum"][0]: entry["required"][3:] for entry in entries} == {
+        True: ["question", "answer"],
+        False: [],
+    }
     answers, fault = asked.parse([item], '{"verdicts": [{"index": 1, "fits": false, "question": "What?"}]}')
     assert (set(answers), fault) == ({item.key}, ""), "of what does not fit nothing is asked"
 
