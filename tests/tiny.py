@@ -83,7 +83,7 @@ class TinyModels:
         replies = []
         for item in items:
             reply = {"index": item.pop("index")}
-            for stage in stages:
+            for stage in stages if item.pop("part_2", True) else stages[:1]:
                 variant = None if stage == "filter" else block.get("variant")
                 shown = json.dumps({**item, "variant": variant}, sort_keys=True)
                 unit = (body["model"], stage, text["text"].split("```json")[0], shown, image["image_url"]["url"])

@@ -29,4 +29,5 @@ def canary_unit(template: RequestTemplate) -> RequestItem | None:
     """The request item that asks about the plain picture; None if the template has none."""
     if template.canary is None:
         return None
-    return RequestItem(CANARY_IMAGE, CANARY_IMAGE if template.about_images else None, template.canary)
+    image, follow_up = CANARY_IMAGE if template.about_images else None, "follow-up" if template.follow_up else ""
+    return RequestItem(CANARY_IMAGE, image, template.canary, follow_up)

@@ -10,7 +10,6 @@ from pathlib import Path
 
 from taskgalaxy_ops.errors import ModelError
 from taskgalaxy_ops.generation.stages import ASKING
-from taskgalaxy_ops.generation.stages import filter as filter_stage
 from taskgalaxy_ops.generation.stages.asking import prompt_name, pure
 from taskgalaxy_ops.inference.canary import CANARY_IMAGE, canary_picture, canary_unit
 from taskgalaxy_ops.inference.gateway import CallContext, Gateway
@@ -60,7 +59,7 @@ def ask_models(settings: Settings, store: Store | None) -> list[ModelReport]:
     prompts = load_prompts(settings.prompts, settings.write.variants)
     templates = [expand_template(prompts["expand"], settings.teacher)]
     templates += [
-        filter_stage.as_asked(settings, each) if name == "filter" else each
+        each.along(settings.write.variants[0]) if name == "filter" and settings.write.fused else each
         for name in ASKING
         for each in pure(name).templates(prompts, settings).values()
     ]

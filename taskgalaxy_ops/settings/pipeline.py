@@ -213,8 +213,8 @@ class WriteSettings(Strict):
     )
     fused: bool = Field(
         False,
-        description="ask for the first of `variants` in the request that asks which task types fit: it saves nearly "
-        "half of the teacher's requests and image tokens (docs/questions.md); changes no key, and asks nothing anew",
+        description="ask for questions of one form in the request that asks which task types fit: it saves up to half "
+        "of the teacher's requests and image tokens (docs/questions.md); changes no key, and asks nothing anew",
         exclude_if=lambda fused: not fused,
     )
     checks: CheckSettings | None = Field(

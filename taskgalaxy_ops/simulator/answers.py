@@ -98,7 +98,9 @@ def _filter_and_write(
 ) -> Mapping[str, Any]:
     """Both, as they are answered apart."""
     verdict = _filter(config, asked, image, unit, answers)
-    return {**verdict, **_write(config, asked, image, unit, answers)} if verdict["fits"] else verdict
+    if not verdict["fits"] or unit.item.get("part_2") is False:
+        return verdict
+    return {**verdict, **_write(config, asked, image, unit, answers)}
 
 
 def _write(

@@ -122,10 +122,14 @@ class _Write(_OfImage):
     task_types: list[_TaskType] = Field(min_length=1)
 
 
+class _FilterAndWritten(_TaskType):
+    part_2: Literal[False] | None = None  # a question is not asked for
+
+
 class _FilterAndWrite(_OfImage):
     request: Literal["filter and write"]
     variant: str
-    task_types: list[_TaskType] = Field(min_length=1)
+    task_types: list[_FilterAndWritten] = Field(min_length=1)
 
 
 class _Vote(_OfImage):

@@ -7,10 +7,12 @@ them there (models/request.py, ``FollowUp``).
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from taskgalaxy_ops.generation.form_shares import forms_of, suited
 from taskgalaxy_ops.generation.stages import write
 from taskgalaxy_ops.generation.stages.asking import Answers, Output, Tables, Templates, Work, lacking
 from taskgalaxy_ops.models.request import (
@@ -26,7 +28,7 @@ from taskgalaxy_ops.models.request import (
 )
 from taskgalaxy_ops.prompts import joined
 from taskgalaxy_ops.records import Answer, Match, Reason, Reject, Relevant
-from taskgalaxy_ops.settings import Model, Settings
+from taskgalaxy_ops.settings import Model, Settings, WriteSettings
 from taskgalaxy_ops.text import clean
 
 
@@ -62,8 +64,7 @@ def work(templates: Templates, rows: Sequence[Match], settings: Settings) -> Wor
     units = filter_units(template, rows)
 
     def needed(answers: Answers) -> list[tuple[RequestTemplate, list[RequestItem]]]:
-        asked = as_asked(settings, template)
-        return [(asked, [_with_follow_up(asked, unit) for unit in lacking(units, answers)])]
+        return as_asked(template, lacking(units, answers), settings.write)
 
     def output(answers: Answers) -> Output:
         made = filtered(units, answers)
@@ -73,15 +74,28 @@ def work(templates: Templates, rows: Sequence[Match], settings: Settings) -> Wor
     return Work(needed, output)
 
 
-def as_asked(settings: Settings, template: RequestTemplate) -> RequestTemplate:
-    """The template as a run asks it: with ``write.fused`` it asks along for the first of the question forms."""
-    return template.along(settings.write.variants[0]) if settings.write.fused else template
-
-
-def _with_follow_up(asked: RequestTemplate, unit: RequestItem) -> RequestItem:
-    if asked.follow_up is None:
-        return unit
-    return replace(unit, follow_up=asked.follow_up.template.unit(unit.image, unit.item).key)
+def as_asked(
+    template: RequestTemplate, units: Sequence[RequestItem], write_settings: WriteSettings
+) -> list[tuple[RequestTemplate, list[RequestItem]]]:
+    """The units with the templates that ask them. With ``write.fused`` the requests about an image ask along for the
+    question form that most of its units are written in, if they fit; of several such, the first of the settings."""
+    if not write_settings.fused:
+        return [(template, list(units))]
+    patterns, of_image = suited(write_settings), dict[str, list[tuple[RequestItem, tuple[str, ...]]]]()
+    for unit in units:
+        image = unit.image or ""
+        forms = forms_of(write_settings, patterns, image, unit.item["task_type"])
+        of_image.setdefault(image, []).append((unit, forms))
+    found: dict[str, list[RequestItem]] = {}
+    for own in of_image.values():
+        count = Counter(form for _, forms in own for form in forms if form in template.follow_ups)
+        form = max(write_settings.variants, key=lambda form: count[form]) if count else ""
+        asked = template.along(form).follow_up
+        found.setdefault(form, []).extend(
+            replace(unit, follow_up=asked.template.unit(unit.image, unit.item).key) if asked and form in forms else unit
+            for unit, forms in own
+        )
+    return [(template.along(form), part) for form, part in found.items()] or [(template, [])]
 
 
 def reader(model: Model, _: str | None) -> RequestTemplate:

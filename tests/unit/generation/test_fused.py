@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from taskgalaxy_ops.workspace import Workspace
 __all__ = ["tiny_models"]
 
 IMAGES = 6
+DECIDED = '{"verdicts": [{"index": 1, "fits": true, "question": "What?", "answer": "It."}]}'
 FUSED: Mapping[str, Any] = {"write": {"fused": True}}
 
 
@@ -76,18 +78,26 @@ def calls(workspace: Workspace) -> Counter[str]:
     return Counter(reply["stage"] for journal in journals for reply in journal.replies() if reply["raw"])
 
 
-@pytest.mark.parametrize("variants", [("plain",), ("chain_of_thought", "plain")])
+@pytest.mark.parametrize(
+    ("write", "saved"),
+    [
+        ({"variants": ["plain"]}, 1.0),
+        ({"variants": ["chain_of_thought", "plain"]}, 0.5),
+        ({"variants": ["plain", "chain_of_thought"], "suits": {"plain": ["ocr~ocr a"]}}, 0.5),
+        ({"variants": ["plain", "chain_of_thought"], "shares": {"plain": 1, "chain_of_thought": 2}}, 0.5),
+    ],
+)
 def test_the_data_are_the_same_for_fewer_requests(
-    folder: Path, tiny_models: TinyModels, variants: tuple[str, ...]
+    folder: Path, tiny_models: TinyModels, write: Mapping[str, Any], saved: float
 ) -> None:
-    apart = opened(folder, write={"variants": variants})
+    apart = opened(folder, write=write)
     expected, units = made(apart), asked(tiny_models)
     tiny_models.start(None)
-    fused = opened(folder, write={"variants": variants, "fused": True})
+    fused = opened(folder, write={**write, "fused": True})
     assert made(fused) == expected
     assert asked(tiny_models) == units
     assert calls(apart)["filter"] == calls(fused)["filter"] == IMAGES
-    assert len(variants) * calls(fused)["write"] == (len(variants) - 1) * calls(apart)["write"]
+    assert calls(fused)["write"] <= (1 - saved) * calls(apart)["write"]
 
 
 @pytest.mark.parametrize("fused", [True, False])
@@ -164,6 +174,10 @@ def test_a_request_holds_both_prompts_word_for_word_and_keeps_both_units(folder:
     }
     answers, fault = asked.parse([item], '{"verdicts": [{"index": 1, "fits": false, "question": "What?"}]}')
     assert (set(answers), fault) == ({item.key}, ""), "of what does not fit nothing is asked"
+    assert "part_2" not in asked.text([item])
+    answers, fault = asked.parse([alone := replace(item, follow_up="")], DECIDED)
+    assert (set(answers), fault) == ({item.key}, ""), "nor of what is written otherwise"
+    assert '"part_2": false' in asked.text([alone])
 
 
 def test_explain_names_the_request_that_a_pair_came_from(folder: Path, tiny_models: TinyModels) -> None:
