@@ -264,9 +264,10 @@ class Gateway:
 
 
 def _note(received: ModelReply) -> Mapping[str, Any]:
-    """What a reply's record says beside; by the question form, where a package brings it, the reply is read again."""
-    form = received.template.form
-    return {**received.note, "form": form["name"]} if form else received.note
+    """What a reply's record says beside; by the question form, where it has a version, the reply is read again."""
+    form, along = received.template.form, received.template.follow_up
+    told = {**({"form": form["name"]} if form else {}), **({"along": along.name} if along else {})}
+    return {**received.note, **told} if told else received.note
 
 
 def _asked_along(reply: Reply, received: ModelReply, answers: Mapping[str, Answer]) -> Iterator[Reply]:

@@ -6,6 +6,9 @@ answer are counted exactly for an image's next stage, and estimated with these r
 interval is a 95 % prediction interval: images are resampled with replacement (the bootstrap, Efron 1979), and the
 variance is increased by that of the images that are still to be asked about.
 
+Both ways of asking the teacher, `write.fused` and apart, are known from either: what is measured in the one is
+converted to the other (fused_saving.py).
+
 Where too few images of a source are answered, those of all sources count, also of sources that the run leaves out. As a
 source may well differ from the others, the interval is then widened by the spread of the sources. Where all of them
 together are too few, there is no forecast, and ``too_few`` says what is known. A probe (probe.py) asks about a few.
@@ -61,6 +64,7 @@ class SourceForecast:
     cost: Estimate  # USD
     list_cost: Estimate  # USD
     variance: Mapping[str, float] = field(default_factory=dict, repr=False)  # of each amount
+    fused_saves: Mapping[str, float] = field(default_factory=dict)  # of each amount, by write.fused, set or not
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +91,8 @@ class Forecast:
     cost: Estimate  # USD
     list_cost: Estimate  # USD
     too_few: Sequence[TooFew] = ()  # what is known of the unknown ones
+    fused_saves: Mapping[str, float] = field(default_factory=dict)  # of each amount, by write.fused, set or not
+    fused: bool = False  # whether it is set
 
 
 def forecast(workspace: Workspace, sources: Sequence[str] | None = None, taxonomy: int | None = None) -> Forecast:
@@ -111,7 +117,15 @@ def forecast(workspace: Workspace, sources: Sequence[str] | None = None, taxonom
         )
         for name in AMOUNTS
     }
-    return Forecast(sources=made, unknown=[each.source for each in too_few], too_few=too_few, **totals)
+    saves = {name: sum(each.fused_saves.get(name, 0.0) for each in made) for name in AMOUNTS}
+    return Forecast(
+        sources=made,
+        unknown=[each.source for each in too_few],
+        too_few=too_few,
+        fused_saves=saves,
+        fused=look.settings.write.fused,
+        **totals,
+    )
 
 
 def _too_few(look: Workspace, source: str, found: Answered) -> TooFew:
@@ -170,14 +184,14 @@ def _forecast(
             cost=Estimate(),
             list_cost=Estimate(),
         )
-    rows = np.array([each.row() for each in used])
-    units, amounts = _carried(there, rows.sum(axis=0, keepdims=True), len(names))
+    rows, fused = np.array([each.row() for each in used]), look.settings.write.fused
+    units, amounts = _carried(there, rows.sum(axis=0, keepdims=True), len(names), fused)
     weights = np.random.default_rng(0).multinomial(len(rows), np.full(len(rows), 1 / len(rows)), size=_RESAMPLES)
-    _, drawn = _carried(there, weights @ rows, len(names))
+    _, drawn = _carried(there, weights @ rows, len(names), fused)
     widened = len(rows) / (len(rows) - 1) * (1 + len(rows) / there.images)
     variance = {name: float(drawn[name].var() * widened) for name in AMOUNTS}
     if others is not None:
-        spread = _spread(there, others, len(names))
+        spread = _spread(there, others, len(names), fused)
         for name in AMOUNTS:
             variance[name] += max(spread[name], (_UNLIKE * float(amounts[name][0])) ** 2)
     estimates = {name: _interval(float(amounts[name][0]), variance[name], whole(used)) for name in AMOUNTS}
@@ -189,13 +203,15 @@ def _forecast(
         units=dict(zip(names, (float(each) for each in units[0]), strict=True)),
         **estimates,
         variance=variance,
+        fused_saves={name: float(saved[0]) for name, saved in _saved(there, rows.sum(axis=0, keepdims=True)).items()},
     )
 
 
-def _carried(there: Lacking, sums: Array, slots: int) -> tuple[Array, dict[str, Array]]:
+def _carried(there: Lacking, sums: Array, slots: int, fused: bool) -> tuple[Array, dict[str, Array]]:
     """Units to be asked by slot (filter, write, each judge) (b, slots), and by name of the amount their cost (b,).
 
-    sums: (b, width of `Measure.row`), the sums of the rows of b resamples of images.
+    sums: (b, width of `Measure.row`), the sums of the rows of b resamples of images. fused: whether verdicts and
+    questions are asked for together.
     """
     judges = slots - 2
     filtered_done, write_needed, written_done, pairs, voted = sums[:, :5].T
@@ -213,15 +229,22 @@ def _carried(there: Lacking, sums: Array, slots: int) -> tuple[Array, dict[str, 
     for number, name in enumerate(AMOUNTS):
         first = 5 + judges + slots * (1 + number)
         amounts[name] = (asked * _ratio(sums[:, first : first + slots], units)).sum(axis=1)
-    return asked, amounts
+    saved = _saved(there, sums) if fused else {}
+    return asked, {name: np.maximum(0, amount - saved.get(name, 0)) for name, amount in amounts.items()}
 
 
-def _spread(there: Lacking, others: Sequence[Sequence[Measure]], slots: int) -> dict[str, float]:
+def _saved(there: Lacking, sums: Array) -> dict[str, Array]:
+    """What `write.fused` saves of each amount on the filter's units without an answer (b,); below 0: what it costs."""
+    units, *saved = sums[:, -1 - len(AMOUNTS) :].T
+    return {name: there.filter * _ratio(part, units) for name, part in zip(AMOUNTS, saved, strict=True)}
+
+
+def _spread(there: Lacking, others: Sequence[Sequence[Measure]], slots: int, fused: bool) -> dict[str, float]:
     """The variance, by amount, of what ``there`` comes to by the measures of one source or another."""
     if len(others) < 2:
         return dict.fromkeys(AMOUNTS, 0.0)
     sums = np.array([np.sum([each.row() for each in some], axis=0) for some in others])
-    _, amounts = _carried(there, sums, slots)
+    _, amounts = _carried(there, sums, slots, fused)
     return {name: float(amounts[name].var(ddof=1) * (1 + 1 / len(others))) for name in AMOUNTS}
 
 

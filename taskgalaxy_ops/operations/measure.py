@@ -15,7 +15,8 @@ from taskgalaxy_ops.generation.stages import vote as vote_stage
 from taskgalaxy_ops.generation.stages import write as write_stage
 from taskgalaxy_ops.generation.stages.asking import Templates
 from taskgalaxy_ops.models import pricing
-from taskgalaxy_ops.models.request import RequestItem
+from taskgalaxy_ops.models.request import RequestItem, RequestTemplate
+from taskgalaxy_ops.operations import fused_saving
 from taskgalaxy_ops.operations.shard_state import ShardState, StoreState, wanted_matches
 from taskgalaxy_ops.records import Answer, ImageId, Match, Pair
 from taskgalaxy_ops.settings import Model
@@ -52,7 +53,8 @@ class Measure:
     units: list[int] = field(default_factory=list)  # of the needed ones, those that are answered
     pairs: int = 0
     open_pairs: int = 0
-    amounts: dict[str, list[float]] = field(default_factory=dict)
+    amounts: dict[str, list[float]] = field(default_factory=dict)  # as if it had been asked without `write.fused`
+    saved: dict[str, float] = field(default_factory=lambda: dict.fromkeys(AMOUNTS, 0.0))  # by `write.fused`
 
     def __post_init__(self) -> None:
         self.needed, self.units = [0] * self.slots, [0] * self.slots
@@ -67,8 +69,8 @@ class Measure:
         return self._done(0) and self._done(1) and not self.open_pairs
 
     def row(self) -> list[float]:
-        """The image's numbers as a row (5 + judges + 4 slots): counts of the steps between stages; units by slot; each
-        amount by slot.
+        """The image's numbers as a row (9 + judges + 4 slots): counts of the steps between stages; units by slot; each
+        amount by slot; units of the filter, and each amount that `write.fused` saves on them and their questions.
 
         The steps: matches, and the questions to write for them; questions written, and their pairs; pairs, and the
         votes on them by judge. A step counts only if its first stage is answered for the whole image; else it is 0.
@@ -82,7 +84,9 @@ class Measure:
             self.pairs * self.whole,
             *(votes * self.whole for votes in self.units[2:]),
         ]
-        return [*steps, *self.units, *(amount for name in AMOUNTS for amount in self.amounts[name])]
+        amounts = (amount for name in AMOUNTS for amount in self.amounts[name])
+        saved = (self.saved[name] * written for name in AMOUNTS)
+        return [*steps, *self.units, *amounts, self.units[0] * written, *saved]
 
 
 def measure(look: Workspace, there: StoreState, one: ShardState, lacking: Lacking) -> list[Measure]:
@@ -113,6 +117,8 @@ class _MeasuredShard:
         self._models: list[Model] = [look.settings.teacher] * 2 + list(look.settings.judges)
         self._measures = {match.image: Measure(image=match.image, slots=len(self._models)) for match in matches}
         self._slots: dict[str, tuple[Measure, int]] = {}  # by unit that is answered
+        # By image: how its verdicts would be asked for with `write.fused`.
+        self._along: dict[str, tuple[RequestTemplate, list[RequestItem]]] = {}
         self._matches = matches
 
     def measured(self, lacking: Lacking) -> list[Measure]:
@@ -120,9 +126,10 @@ class _MeasuredShard:
         units = filter_stage.filter_units(self._templates["filter"]["filter"], self._matches)
         lacking.filter += self._count_units(units, 0, answers)
         relevant = filter_stage.filtered(units, answers).relevant
+        self._look_along(units)
         pairs: list[Pair] = []
-        for variant, question in self._templates["write"].items():
-            units = write_stage.write_units(question, relevant)
+        by_form, _ = write_stage.units_by_form(self._templates["write"], relevant, self._look.settings)
+        for variant, units in by_form.items():
             lacking.write += self._count_units(units, 1, answers)
             pairs += write_stage.written(variant, units, answers).pairs
         for pair in pairs:
@@ -159,22 +166,72 @@ class _MeasuredShard:
             lacking.votes[judge] += len(needed[judge])
         self._measures[pair.image].open_pairs += is_open
 
+    def _look_along(self, units: Sequence[RequestItem]) -> None:
+        """Find how the filter's units would be asked with `write.fused`."""
+        settings = self._look.settings
+        if set(settings.filter.context) != set(settings.write.context):
+            return  # they cannot be
+        fused = settings.write.model_copy(update={"fused": True})
+        for template, items in filter_stage.as_asked(self._templates["filter"]["filter"], units, fused):
+            for item in items:
+                self._along.setdefault(item.image or "", (template, []))[1].append(item)
+
     def _add_amounts(self) -> None:
         """Add the replies' tokens and costs, divided among their units; replies that could not be used count, too."""
-        for reply in self._journal.replies():
+        replies = {reply["reply"]: reply for reply in self._journal.replies()}
+        written = {reply["note"]["asked_along"]: reply for reply in replies.values() if _asked_along(reply)}
+        apart: set[str] = set()  # images whose verdicts were asked for alone
+        for reply in replies.values():
             places = [self._slots[unit] for unit in reply["units"] if unit in self._slots]
             if not places or not reply["raw"]:
                 continue
-            for name, amount in self._amounts(reply, self._models[places[0][1]]).items():
+            model = self._models[places[0][1]]
+            if (reply.get("note") or {}).get("along") and pricing.is_told(reply["usage"]):
+                self._add_fused(reply, written.get(reply["reply"]), places[0][0], model)
+                continue
+            for name, amount in self._amounts(reply, model).items():
                 for image_measure, slot in places:
                     image_measure.amounts[name][slot] += amount / len(reply["units"])
+            if reply["stage"] == "filter":
+                apart.add(places[0][0].image)
+            elif reply["stage"] == "write" and pricing.is_told(reply["usage"]):
+                _, items = self._along.get(places[0][0].image, (None, []))
+                share = len({item.follow_up for item in items}.intersection(reply["units"])) / len(reply["units"])
+                self._save(places[0][0], reply["usage"]["prompt_tokens"] * share, model)
+        for image in apart & self._along.keys():
+            template, items = self._along[image]
+            self._save(self._measures[image], -fused_saving.longer(template, items), self._models[0])
+
+    def _add_fused(
+        self, reply: Mapping[str, Any], written: Mapping[str, Any] | None, image: Measure, model: Model
+    ) -> None:
+        """Add a reply to both questions as two that were asked apart, and what it saved."""
+        template, items = self._along.get(image.image, (self._templates["filter"]["filter"], []))
+        asked = [item for item in items if item.key in reply["units"]]
+        values = {unit: answer.get("value") or {} for unit, answer in (written or {"answers": {}})["answers"].items()}
+        told = fused_saving.parted(reply["usage"], template, asked, values)
+        for slot, usage in enumerate((told.filter, told.write)):
+            for name, amount in self._priced(usage, model).items():
+                image.amounts[name][slot] += amount
+        self._save(image, told.saved, model)
+
+    def _save(self, image: Measure, prompt_tokens: float, model: Model) -> None:
+        for name, amount in self._priced({"prompt_tokens": prompt_tokens}, model).items():
+            image.saved[name] += amount
 
     def _amounts(self, reply: Mapping[str, Any], model: Model) -> dict[str, float]:
         """A reply's tokens, and its cost at today's prices if it states its tokens, else as it was paid."""
-        usage, price = reply["usage"], pricing.price_of(model) or pricing.FREE
-        states_tokens = pricing.is_told(usage)
-        batch = model.mode == "batch"
-        cost = pricing.cost(usage, price, batch=batch) if states_tokens else reply["cost"]
-        listed = pricing.cost(usage, model.list_price or price, batch=batch) if states_tokens else reply["list_cost"]
-        tokens = pricing.tokens(usage) if states_tokens else 0
-        return {"tokens": tokens, "cost": cost / NANO, "list_cost": listed / NANO}
+        if pricing.is_told(reply["usage"]):
+            return self._priced(reply["usage"], model)
+        return {"tokens": 0, "cost": reply["cost"] / NANO, "list_cost": reply["list_cost"] / NANO}
+
+    def _priced(self, usage: Mapping[str, Any], model: Model) -> dict[str, float]:
+        """Tokens, and their cost at today's prices."""
+        price, batch = pricing.price_of(model) or pricing.FREE, model.mode == "batch"
+        cost = pricing.cost(usage, price, batch=batch)
+        listed = pricing.cost(usage, model.list_price or price, batch=batch)
+        return {"tokens": pricing.tokens(usage), "cost": cost / NANO, "list_cost": listed / NANO}
+
+
+def _asked_along(reply: Mapping[str, Any]) -> bool:
+    return "asked_along" in (reply.get("note") or {})

@@ -384,14 +384,14 @@ def _estimated(stage: StagePlan, measured: _Measured, settings: Settings) -> Sta
     if not units.high:
         none = Bounds()
         return replace(stage, requests=none, tokens=none, cost=none, list_cost=none, seconds=none)
-    if not tally.calls or not tally.units:
+    if not tally.units:
         return stage
     requests = Bounds(
         *(math.ceil(each * tally.calls / tally.units) for each in (units.low, units.expected, units.high))
     )
     models = settings.judges if STAGE[stage.stage].role == "judges" else [settings.teacher]
     slots = sum(model.concurrency for model in models)
-    a_call = tally.seconds / tally.calls
+    a_call = tally.seconds / max(1, tally.calls)  # none of write, where all was asked along with the filter's
     seconds = Bounds(
         *(each * a_call / max(1, min(slots, each)) for each in (requests.low, requests.expected, requests.high))
     )

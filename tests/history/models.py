@@ -22,8 +22,9 @@ REPAIRS = 1  # of every model here
 TRIES = 3  # after which a unit that a healthy model fails at is given up: one, and two that a canary preceded
 GARBAGE = "I like turtles."
 MAX_TOKENS = 100  # of a first request; one that was cut is asked again with more
-REPLIES = {"filter": "verdicts", "write": "pairs", "vote": "votes"}
-ITEMS = {"filter": "task_types", "write": "task_types", "vote": "pairs"}
+FUSED = "filter and write"  # the request that asks both
+REPLIES = {"filter": "verdicts", "write": "pairs", "vote": "votes", FUSED: "verdicts"}
+ITEMS = {"filter": "task_types", "write": "task_types", "vote": "pairs", FUSED: "task_types"}
 
 
 class Unit(NamedTuple):
@@ -178,6 +179,10 @@ class Models:
 
     def units_of(self, body: Mapping[str, Any]) -> list[Unit]:
         """What a request asks for; nothing, where it is a canary."""
+        return [unit for unit, _ in self.asked_by(body)]
+
+    def asked_by(self, body: Mapping[str, Any]) -> list[tuple[Unit, Unit | None]]:
+        """The units that a request asks for, and those that it asks along if these fit."""
         if _is_canary(body):
             return []
         text, image, *_ = (part.get("text") or part["image_url"]["url"] for part in body["messages"][-1]["content"])
@@ -187,7 +192,18 @@ class Models:
         items = block.pop(ITEMS[block["request"]])
         assert [item.pop("index") for item in items] == list(range(1, len(items) + 1))
         model = named(body["model"], self.weights.get(body["model"], ""))
-        return [Unit(model, prompt, self._urls[image], plain(block), plain(item)) for item in items]
+        shown, parts = self._urls[image], [(prompt, block)]
+        if block["request"] == FUSED:
+            _, _, both = prompt.partition("\n\nPart 1\n\n")
+            filters, _, writes = both.partition("\n\nPart 2\n\n")
+            alone = {name: value for name, value in block.items() if name != "variant"}
+            parts = [(filters, {**alone, "request": "filter"}), (writes, {**block, "request": "write"})]
+        asked: list[tuple[Unit, Unit | None]] = []
+        for item in items:
+            along = len(parts) > 1 and item.pop("part_2", True)
+            first, *others = [Unit(model, told, shown, plain(head), plain(item)) for told, head in parts]
+            asked.append((first, others[0] if along else None))
+        return asked
 
     def reply(self, request: httpx2.Request, body: Mapping[str, Any], units: Sequence[Unit]) -> httpx2.Response:
         """What a model says to a request."""
@@ -195,6 +211,7 @@ class Models:
             self.left -= 1
         tries = 1 if len(body["messages"][-1]["content"]) > 2 or body["max_tokens"] > MAX_TOKENS else 0
         faults = {unit: _fault(unit, self.delivered[unit]) for unit in units}
+        along = dict(self.asked_by(body))
         self.cost += 1000 * len(units)  # as many prompt tokens, at a dollar a million
         if units and units[0].name in self.bad:
             return self._completion(request, units, GARBAGE, "stop")
@@ -228,11 +245,21 @@ class Models:
                     self.deliver(unit, Given({"index": index}, "malformed reply"))
                 continue
             entry = answer(unit, self.delivered[unit])
-            # A special token is kept with other brackets.
-            kept = {**entry, "answer": "‹image›"} if entry.get("answer") == "<image>" else entry
+            kept = _kept(entry)
             self.deliver(unit, Given({**kept, "read by": self.parser} if unit.stage == "filter" else kept))
+            if (written := along[unit]) is not None and entry["fits"]:
+                entry |= self._along(written)
             entries.append({"index": index, **entry})
         return self._completion(request, units, json.dumps({REPLIES[units[0].stage]: entries}), "stop")
+
+    def _along(self, unit: Unit) -> dict[str, Any]:
+        """What is said beside a verdict: sometimes nothing, or what has been said before and counts for nothing."""
+        if _fault(unit, self.delivered[unit]):
+            return {}
+        entry = answer(unit, self.delivered[unit])
+        if unit not in self.standing:
+            self.deliver(unit, Given(_kept(entry)))
+        return entry
 
     def deliver(self, unit: Unit, given: Given) -> None:
         """Note an answer, which stands unless it is late."""
@@ -255,6 +282,11 @@ class Models:
             "usage": {"prompt_tokens": len(units), "completion_tokens": 0, "total_tokens": len(units)},
         }
         return httpx2.Response(200, json=body, request=request)
+
+
+def _kept(entry: Mapping[str, Any]) -> Mapping[str, Any]:
+    """An entry as the library keeps it: a special token with other brackets."""
+    return {**entry, "answer": "‹image›"} if entry.get("answer") == "<image>" else entry
 
 
 def _nothing(body: Mapping[str, Any]) -> Unit:

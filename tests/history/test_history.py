@@ -207,8 +207,17 @@ class History(RuleBasedStateMachine):
 
     @rule(filter=fields, write=fields, vote=fields, release=fields)
     def the_context_that_is_shown_is_another(self, **shown: list[str]) -> None:
+        if self.world.chosen["write"].get("fused"):  # one request shows one context
+            shown["filter"] = shown["write"]
         for section, context in shown.items():
             self.world.change(section, context=context)
+
+    @rule(fused=st.booleans(), words=words)
+    def verdicts_and_questions_are_asked_for_together_or_apart(self, fused: bool, words: str) -> None:
+        if fused:
+            self.world.change("filter", context=self.world.chosen["write"].get("context", []))
+        self.world.change("write", fused=fused)
+        self.world.prompt("filter", words)
 
     @rule(refused=st.sampled_from([None, "number 3", "number [0-4]"]))
     def checks_are_others(self, refused: str | None) -> None:

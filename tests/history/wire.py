@@ -26,7 +26,7 @@ class _Line:
     name: str
     body: Mapping[str, Any]
     units: Sequence[Unit]
-    forgets: Sequence[int]  # of each unit, when it was uploaded
+    forgets: Mapping[Unit, int]  # of these and of what it asks along, when it was uploaded
 
 
 @dataclass
@@ -66,7 +66,7 @@ class Wire(httpx2.AsyncBaseTransport):
     @property
     def units(self) -> set[Unit]:
         """What is under way."""
-        return {unit for line in self._under_way() for unit in line.units}
+        return {unit for line in self._under_way() for unit in line.forgets}
 
     @property
     def requests(self) -> int:
@@ -126,8 +126,9 @@ class Wire(httpx2.AsyncBaseTransport):
         assert found, "no file was uploaded"
         lines = []
         for told in map(json.loads, found[1].splitlines()):
-            units = self._models.units_of(told["body"])
-            lines.append(_Line(told["custom_id"], told["body"], units, [self._models.forgets[unit] for unit in units]))
+            asked = self._models.asked_by(told["body"])
+            forgets = {unit: self._models.forgets[unit] for both in asked for unit in both if unit}
+            lines.append(_Line(told["custom_id"], told["body"], [unit for unit, _ in asked], forgets))
         return lines
 
     def _uploaded(self, request: httpx2.Request, lines: list[_Line]) -> httpx2.Response:
@@ -182,7 +183,7 @@ class Wire(httpx2.AsyncBaseTransport):
         models = self._models
         return {
             unit
-            for unit, forgets in zip(line.units, line.forgets, strict=True)
+            for unit, forgets in line.forgets.items()
             if unit in models.standing or models.forgets[unit] != forgets or unit.image_id in models.gone
         }
 

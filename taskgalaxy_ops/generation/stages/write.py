@@ -58,13 +58,8 @@ def rules(settings: Settings) -> dict[str, Any]:
 
 def work(templates: Templates, rows: Sequence[Relevant], settings: Settings) -> Work:
     """A unit a relevant match and question form that it is written in; out come pairs that pass the checks."""
-    checks, patterns = settings.write.checks, suited(settings.write)
-    forms = [forms_of(settings.write, patterns, row.image, row.task_type) for row in rows]
-    units = {
-        form: write_units(template, (row for row, own in zip(rows, forms, strict=True) if form in own))
-        for form, template in templates.items()
-    }
-    unsuited = [_unsuited(row) for row, own in zip(rows, forms, strict=True) if not own]
+    checks, (units, without) = settings.write.checks, units_by_form(templates, rows, settings)
+    unsuited = [_unsuited(row) for row in without]
 
     def output(answers: Answers) -> Output:
         made = [written(form, units[form], answers) for form in units]
@@ -76,6 +71,19 @@ def work(templates: Templates, rows: Sequence[Relevant], settings: Settings) -> 
         return Output(tables, asked + len(unsuited), len(pairs), sum(part.pending for part in made))
 
     return Work(lambda answers: [(templates[form], lacking(units[form], answers)) for form in units], output)
+
+
+def units_by_form(
+    templates: Templates, rows: Sequence[Relevant], settings: Settings
+) -> tuple[dict[str, list[RequestItem]], list[Relevant]]:
+    """The units of each question form, and the relevant matches that no form suits."""
+    patterns = suited(settings.write)
+    forms = [forms_of(settings.write, patterns, row.image, row.task_type) for row in rows]
+    units = {
+        form: write_units(template, (row for row, own in zip(rows, forms, strict=True) if form in own))
+        for form, template in templates.items()
+    }
+    return units, [row for row, own in zip(rows, forms, strict=True) if not own]
 
 
 def _unsuited(row: Relevant) -> Reject:

@@ -72,14 +72,25 @@ def forecast_notes(found: Forecast, asked: Probed | None = None) -> list[str]:
     """Notes on a forecast: that nothing is left to ask, what it rests on, or what is known of a source without one."""
     if not found.unknown and not any(each.images for each in found.sources):
         return ["nothing is left to ask"]
+    notes = _fused(found)
     elsewhere = [shown(each.source) for each in found.sources if each.images and each.elsewhere]
-    notes = []
     if elsewhere:
         notes.append(
             f"{', '.join(elsewhere)}: too few images are answered, so it rests on those of all sources. A source may "
             "well differ from the others: the interval is wide"
         )
     return notes + [_too_few(each, (asked.images if asked else {}).get(each.source, 0)) for each in found.too_few]
+
+
+def _fused(found: Forecast) -> list[str]:
+    """What asking for verdicts and questions together saves, where it is set, or would; nothing where neither."""
+    tokens, cost = found.fused_saves.get("tokens", 0.0), found.fused_saves.get("list_cost", 0.0)
+    if not round(tokens):
+        return []
+    does = ("saves" if tokens > 0 else "costs") if found.fused else ("would save" if tokens > 0 else "would cost")
+    money = f", {dollars(abs(cost))} at list prices" if cost else ""
+    set_ = "" if found.fused else ", by what the images asked so far show"
+    return [f"write.fused {does} about {_number(abs(tokens))} tokens{money}{set_}"]
 
 
 def _too_few(found: TooFew, asked: int) -> str:

@@ -16,15 +16,19 @@ from tiny import TinyModels, tiny_images, tiny_models, tiny_seeds, tiny_settings
 
 from taskgalaxy_ops import pipeline
 from taskgalaxy_ops.errors import SettingsError
+from taskgalaxy_ops.generation.bill import bill
 from taskgalaxy_ops.generation.results import RunResults
 from taskgalaxy_ops.generation.stages import write
 from taskgalaxy_ops.generation.stages.asking import pure
 from taskgalaxy_ops.models.request import MalformedReplyError
 from taskgalaxy_ops.operations import answers
 from taskgalaxy_ops.operations.explain import explain
+from taskgalaxy_ops.operations.forecast import forecast
 from taskgalaxy_ops.operations.forget import forget
+from taskgalaxy_ops.operations.probe import probe
 from taskgalaxy_ops.records import Answer, Match, Reason
 from taskgalaxy_ops.release import publish
+from taskgalaxy_ops.reports.text.costs import forecast_notes
 from taskgalaxy_ops.reports.text.explain import explained
 from taskgalaxy_ops.storage.journal import Journal
 from taskgalaxy_ops.workspace import Workspace
@@ -248,3 +252,37 @@ def test_both_are_shown_one_context() -> None:
     with pytest.raises(SettingsError, match=r"filter\.context and write\.context"):
         tiny_settings("x", write={"fused": True, "context": ["caption"]})
     tiny_settings("x", write={"fused": True, "context": ["caption"]}, filter={"context": ["caption"]})
+
+
+@pytest.mark.parametrize("asked_fused", [False, True])
+def test_a_forecast_knows_both_ways_by_what_was_asked_in_either(
+    folder: Path, tiny_models: TinyModels, monkeypatch: pytest.MonkeyPatch, asked_fused: bool
+) -> None:
+    tiny_images(folder / "images", 40, first=IMAGES)
+    answer = tiny_models._answer
+
+    async def priced(request: httpx.Request) -> httpx.Response:
+        body = (await answer(request)).json()
+        text = json.loads(request.content)["messages"][-1]["content"][0]["text"]
+        said = body["choices"][0]["message"]["content"]
+        body["usage"] = {"prompt_tokens": 700 + len(text) // 4, "completion_tokens": len(said) // 4}
+        return httpx.Response(200, json=body)
+
+    monkeypatch.setattr(tiny_models, "_answer", priced)
+    begun = opened(folder, write={"fused": asked_fused})
+    probe(begun, images=20)
+    found, spent = {}, {}
+    for fused in (False, True):
+        store = MemoryStore()
+        store.objects.update(begun.store.objects)  # type: ignore[attr-defined]
+        workspace = opened(folder, store, write={"fused": fused})
+        before = bill(workspace).all.tokens
+        found[fused] = forecast(workspace)
+        pipeline.generate(workspace)
+        spent[fused] = bill(workspace).all.tokens - before
+        assert found[fused].tokens.expected == pytest.approx(spent[fused], rel=0.12)
+        assert found[fused].tokens.low < spent[fused] < found[fused].tokens.high
+    for each in found.values():
+        assert each.fused_saves["tokens"] == pytest.approx(spent[False] - spent[True], rel=0.2)
+    said = [forecast_notes(each)[0] for each in (found[False], found[True])]
+    assert [each.partition(" about ")[0] for each in said] == ["write.fused would save", "write.fused saves"]
