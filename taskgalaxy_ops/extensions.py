@@ -193,6 +193,7 @@ QUESTION_FORMS: Registry[Any] = Registry(
         "chain_of_thought": f"{_HERE}.generation.forms.chain_of_thought:CHAIN_OF_THOUGHT",
         "multiple_choice": f"{_HERE}.generation.forms.multiple_choice:MULTIPLE_CHOICE",
         "yes_no": f"{_HERE}.generation.forms.yes_no:YES_NO",
+        "unanswerable": f"{_HERE}.generation.forms.unanswerable:UNANSWERABLE",
     },
     error=SettingsError,
 )

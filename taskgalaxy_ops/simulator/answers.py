@@ -14,7 +14,7 @@ from typing import Any
 from PIL import Image
 
 from taskgalaxy_ops.hashing import draw, fingerprint
-from taskgalaxy_ops.simulator import expansion, options
+from taskgalaxy_ops.simulator import absences, expansion, options
 from taskgalaxy_ops.simulator.config import JUDGES, SimulatorConfig
 from taskgalaxy_ops.simulator.memory import Memory
 from taskgalaxy_ops.simulator.wire import Asked, Unit, WrongRequestError
@@ -109,8 +109,8 @@ def _write(
     from taskgalaxy_ops.simulator import teacher
 
     path, variant = unit.item["task_type"], asked.head["variant"]
-    if variant == "yes_no":
-        return _write_yes_no(config, asked, image, unit, answers)
+    if variant in _OF_FORM:
+        return _OF_FORM[variant](config, asked, image, unit, answers)
     identity = _written(asked, unit)
     written = teacher.write(image, path, (config.seed, identity), asked.image_id)
     if written is None:
@@ -146,6 +146,28 @@ def _write_yes_no(
     return {"question_yes": yes, "question_no": no}
 
 
+def _write_unanswerable(
+    config: SimulatorConfig, asked: Asked, image: Image.Image, unit: Unit, answers: Answers
+) -> Mapping[str, Any]:
+    """A question that the image does not answer; where it is planted wrong, one that it does."""
+    from taskgalaxy_ops.simulator import teacher
+
+    path, identity = unit.item["task_type"], _written(asked, unit)
+    found = teacher.unanswerable(image, path, (config.seed, identity), asked.image_id)
+    other = teacher.write(image, path, (config.seed, identity), asked.image_id)
+    if found is None or other is None:
+        return _empty("unanswerable")
+    question, missing = found
+    planted = draw(config.seed, "planted", identity) < config.wrong_share
+    if planted:
+        question = other.question
+    _tell(answers, asked, unit, question, absences.SAID, other.answer if planted else None)
+    return {"question": question, "missing": missing}
+
+
+_OF_FORM = {"yes_no": _write_yes_no, "unanswerable": _write_unanswerable}
+
+
 def _written(asked: Asked, unit: Unit) -> str:
     """By which the draws of what is written are made."""
     told = {"image": asked.image_id, "task_type": unit.item["task_type"], "variant": asked.head["variant"]}
@@ -166,6 +188,8 @@ def _empty(variant: str) -> dict[str, str]:
     """The entry of who finds nothing to ask."""
     if variant == "yes_no":
         return {"question_yes": "", "question_no": ""}
+    if variant == "unanswerable":
+        return {"question": "", "missing": ""}
     rest = options.wrong_ones("", ()) if variant == "multiple_choice" else {"reasoning": ""}
     return {"question": "", "answer": "", **rest}
 
@@ -207,15 +231,18 @@ def _vote(config: SimulatorConfig, asked: Asked, image: Image.Image, unit: Unit,
     answers.votes.append(
         {
             "unit": unit.key,
-            "pair": pair_key(asked.image_id, item["task_type"], *options.meant(item["question"], shown))
-            if shown
-            else None,
+            "pair": pair_key(asked.image_id, item["task_type"], *_meant(item["question"], shown)) if shown else None,
             "found": found.right,
             "vote": vote,
             "erred": erred,
         }
     )
     return {"vote": vote, "reason": reason}
+
+
+def _meant(question: str, answer: str) -> tuple[str, str]:
+    """A pair as the teacher wrote it, without what its form made of it."""
+    return (question, absences.SAID) if absences.said(answer) else options.meant(question, answer)
 
 
 def voted(config: SimulatorConfig, judge: str, pair: str, found: bool | None, reason: str) -> tuple[int, str, bool]:

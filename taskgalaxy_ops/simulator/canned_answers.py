@@ -117,6 +117,7 @@ def malformed(text: str, hashed: int) -> str:
 def _pair(index: int, task_type: str, variant: str) -> dict[str, Any]:
     more = {"multiple_choice": {f"wrong_{n}": f"Canned option {n}." for n in (1, 2, 3)}}
     more["yes_no"] = {"question_yes": f"Is it {task_type}?", "question_no": f"Is it not {task_type}?"}
+    more["unanswerable"] = {"missing": "any canned thing"}
     return {
         "index": index,
         "question": f"What does this image show with regard to {task_type.rpartition('~')[2]}?",

@@ -13,7 +13,7 @@ from typing import TypeVar
 from PIL import Image
 
 from taskgalaxy_ops.hashing import draw
-from taskgalaxy_ops.simulator import claims, perception, templates
+from taskgalaxy_ops.simulator import absences, claims, inventory, perception, templates
 from taskgalaxy_ops.simulator.memory import Memory
 from taskgalaxy_ops.simulator.skills import SKILLS, Found, NoFit
 
@@ -70,6 +70,18 @@ def yes_no(image: Image.Image, path: str, seed_parts: tuple[object, ...], key: s
         template.fill(index, **_pick(asked, seed_parts, said).params) if asked else "" for said, asked in of.items()
     )
     return yes, no
+
+
+def unanswerable(
+    image: Image.Image, path: str, seed_parts: tuple[object, ...], key: str = ""
+) -> tuple[str, str] | None:
+    """A question that the image does not answer, and what is missing; None where there is none."""
+    found = _look(image, path, key)
+    if not isinstance(found, Found) or path.rpartition("~")[2] in absences.ANSWERED:
+        return None
+    asked = _pick(found.asked, seed_parts, "question")
+    possible = list(inventory.lacking(perception.scene(image, key), path, asked.params))
+    return _pick(possible, seed_parts, "lacking") if possible else None
 
 
 _looked: Memory[tuple[str, str], Found | str] = Memory(_KEPT)

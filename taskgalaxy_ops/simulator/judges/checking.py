@@ -9,7 +9,7 @@ from importlib import import_module
 
 from PIL import Image
 
-from taskgalaxy_ops.simulator import claims, options, templates
+from taskgalaxy_ops.simulator import absences, claims, options, templates
 from taskgalaxy_ops.simulator.judges import palettes, words
 from taskgalaxy_ops.simulator.judges.finding import REGIONS, Finding, Found, SenselessError, UnsureError, short
 from taskgalaxy_ops.simulator.judges.views import View, view
@@ -54,6 +54,8 @@ def check(
     rule = rules().get(path.rsplit("~", 1)[-1])
     if template is None or rule is None:
         return Finding(False, f"I know no question of the task type '{short(path.rsplit('~', 1)[-1])}'")
+    if answer is not None and absences.said(answer):
+        return _unanswerable(seen, path, question, answer)
     choice, claim = options.read(question), claims.read(question)
     params = template.params(choice.question if choice else claim[0] if claim else question)
     if params is None:
@@ -85,6 +87,23 @@ def check(
     if reasoning and not _follows(template, answer, reasoning):
         return Finding(False, _cut(f"{found.said}, but the reasoning does not lead to the answer"))
     return Finding(True, _cut(f"{found.said}, as answered"))
+
+
+def _unanswerable(seen: View, path: str, question: str, answer: str) -> Finding:
+    """Whether the image answers a question, of which the answer says that it does not."""
+    finding = Finding(False, "the question is not of this task type")
+    for template, params in absences.of(path, question):
+        try:
+            found = rules()[template.path.rpartition("~")[2]](seen, params)
+        except SenselessError as error:
+            if params and not any(words.squash(value) in words.squash(answer) for value in params.values()):
+                return Finding(False, _cut(f"{error}; the answer names something else"))
+            return Finding(True, _cut(f"{error}, as answered"))
+        except UnsureError as error:
+            finding = Finding(None, _cut(str(error)))
+        else:
+            finding = Finding(False, _cut(f"the image answers it: {found.said}"))
+    return finding
 
 
 def _one_right(found: Found, choice: options.Choice) -> Finding | None:

@@ -12,14 +12,17 @@ from typing import Any
 import pytest
 from PIL import Image, ImageDraw
 
+from taskgalaxy_ops.generation.checks import broken, rules_of
 from taskgalaxy_ops.generation.forms import FORMS, Texts
 from taskgalaxy_ops.generation.forms.multiple_choice import CLOSING
+from taskgalaxy_ops.generation.forms.unanswerable import WORDINGS, declines
 from taskgalaxy_ops.generation.stages.vote import vote_template, vote_unit
 from taskgalaxy_ops.generation.stages.write import reader, write_template, write_units, written
 from taskgalaxy_ops.models.request import RequestItem, RequestTemplate
 from taskgalaxy_ops.prompts import load_prompts
 from taskgalaxy_ops.records import Pair, Reason, Relevant
 from taskgalaxy_ops.settings import Model
+from taskgalaxy_ops.settings.checks import CheckSettings
 from taskgalaxy_ops.simulator import options
 from taskgalaxy_ops.simulator.answers import answer, open_image
 from taskgalaxy_ops.simulator.config import JudgeErrors, SimulatorConfig
@@ -103,15 +106,19 @@ def test_who_finds_nothing_to_ask_declines():
     assert (outcome(answer="").reason, outcome(answer="").detail) == (Reason.EMPTY, "no answer")
 
 
-def both(image: str = "i1", **fields: str) -> Any:
-    """The pair of two questions with yes or no, its reject, or what the teacher is told."""
-    template = write_template("Write.", MODEL, "yes_no")
+def of_form(form: str, image: str = "i1", **fields: Any) -> Any:
+    """The pair that a reply of a form becomes, its reject, or what the teacher is told."""
+    template = write_template("Write.", MODEL, form)
     (unit,) = write_units(template, [Relevant(image, "a~b", "seen")])
     answers, fault = template.parse([unit], json.dumps({"pairs": [{"index": 1, **fields}]}))
     if unit.key not in answers:
         return fault
-    found = written("yes_no", [unit], answers)
+    found = written(form, [unit], answers)
     return [*found.pairs, *found.rejects][0]
+
+
+def both(image: str = "i1", **fields: str) -> Any:
+    return of_form("yes_no", image, **fields)
 
 
 def test_yes_and_no_are_as_often_right_whatever_is_asked():
@@ -126,6 +133,50 @@ def test_where_one_question_can_be_asked_it_is_the_pair():
     assert both(question_yes="", question_no="").reason == Reason.DECLINED
     assert "must be two questions" in both(question_yes="Is it red?", question_no="is it Red")
     assert "stands for a text" in both(question_yes="Is it red?", question_no="...")
+
+
+def lacks(image: str = "i1", question: str = "What does the tea cost?", missing: str = "a price for the tea") -> Any:
+    return of_form("unanswerable", image, question=question, missing=missing)
+
+
+def test_what_is_missing_is_told_in_one_of_a_few_sentences_drawn_by_image():
+    answers = Counter(lacks(f"i{n}").answer for n in range(600))
+    assert sorted(answers) == sorted(wording.format(missing="a price for the tea") for wording in WORDINGS)
+    assert min(answers.values()) > 60
+    assert lacks(missing="A price for the tea.") == lacks()
+    assert "Dr. Miller" in lacks(missing="Dr. Miller").answer
+
+
+def test_an_answer_that_declines_is_told_from_one_that_answers_and_passes_the_checks():
+    rules = rules_of(CheckSettings())
+    for image in map(str, range(60)):
+        pair = lacks(image)
+        assert declines(pair.answer) and broken(rules, pair) is None
+    for text in ("You can't tell: the label is cut off.", "There is no date in the image.", "It is unanswerable."):
+        assert declines(text)
+    for text in ("$2.40", "Nobody is there but the driver.", "Red", "The notice says it is closed."):
+        assert not declines(text)
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ({"missing": ""}, "`missing` must name"),
+        ({"missing": "The image does not show a price"}, "the thing alone"),
+        ({"missing": "a price. So I cannot say"}, "the thing alone"),
+        ({"missing": "x" * 151}, "the thing alone"),
+        ({"missing": "..."}, "stands for a text"),
+        ({"question": "Is there a price for the tea?"}, "must not ask whether"),
+        ({"question": "Can you see the price?"}, "must not ask whether"),
+    ],
+)
+def test_what_is_no_thing_that_is_missing_or_has_an_answer_is_sent_back(fields, told):
+    assert told in lacks(**fields)
+
+
+def test_who_finds_that_the_image_answers_all_declines():
+    assert lacks(question="", missing="").reason == Reason.DECLINED
+    assert (lacks(question="").reason, lacks(question="").detail) == (Reason.EMPTY, "no question")
 
 
 def test_its_version_is_in_its_units_keys_alone_and_its_replies_can_be_read_again():
@@ -151,9 +202,11 @@ def picture() -> bytes:
     return out.getvalue()
 
 
-def ask(template: RequestTemplate, units: list[RequestItem], config: SimulatorConfig) -> list[Any]:
-    """The entries that a simulated model answers with, which the template must be able to read."""
-    url = "data:image/png;base64," + base64.b64encode(picture()).decode()
+def ask(
+    template: RequestTemplate, units: list[RequestItem], config: SimulatorConfig, raw: bytes | None = None
+) -> list[Any]:
+    """The entries that a simulated model answers with, which the template must be able to read. raw: of what image."""
+    url = "data:image/png;base64," + base64.b64encode(raw or picture()).decode()
     parts = [{"type": "text", "text": template.text(units)}, {"type": "image_url", "image_url": {"url": url}}]
     body = {"model": template.model.model, "messages": [{"role": "user", "content": parts}]}
     asked = parse(json.dumps(body).encode())
@@ -199,3 +252,27 @@ def test_the_simulated_teacher_asks_for_yes_and_for_no_and_judges_see_which(wron
                     pair = Pair("p", "i1", unit.item["task_type"], "yes_no", reply.value[field], claimed)
                     ((vote),) = ask(judge, [vote_unit(judge, pair)], config)
                     assert vote.value["vote"] == ((claimed == said) != bool(wrong_share)), (pair, vote)
+
+
+def votes(pair: Pair, config: SimulatorConfig, raw: bytes | None = None) -> list[int]:
+    """What the three simulated judges say of a pair."""
+    found = []
+    for name in ("a", "b", "c"):
+        judge = vote_template("Vote.", Model(name=name, base_url="http://x/v1", model=f"sim-judge-{name}"), True)
+        ((vote),) = ask(judge, [vote_unit(judge, pair)], config, raw)
+        found.append(vote.value["vote"])
+    return found
+
+
+@pytest.mark.parametrize("wrong_share", [0, 1])
+def test_the_simulated_teacher_asks_for_what_is_not_there_and_judges_look_for_it(wrong_share):
+    config = SimulatorConfig(wrong_share=wrong_share, judges=dict.fromkeys("abc", NO_ERRORS), guess_accept=0)
+    form = write_template("Write.", MODEL, "unanswerable")
+    units = write_units(form, [Relevant("i1", path, "") for path in TYPES])
+    answers = dict(zip([unit.key for unit in units], ask(form, units, config), strict=True))
+    pairs = written("unanswerable", units, answers).pairs
+    assert len(pairs) == len(TYPES)
+    for pair in pairs:
+        assert votes(pair, config) == [1 - wrong_share] * 3, pair
+    if not wrong_share:
+        assert votes(replace(pairs[1], question="What colour is the circle?"), config) == [0, 0, 0]
