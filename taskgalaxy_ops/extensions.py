@@ -194,6 +194,7 @@ QUESTION_FORMS: Registry[Any] = Registry(
         "multiple_choice": f"{_HERE}.generation.forms.multiple_choice:MULTIPLE_CHOICE",
         "yes_no": f"{_HERE}.generation.forms.yes_no:YES_NO",
         "unanswerable": f"{_HERE}.generation.forms.unanswerable:UNANSWERABLE",
+        "grounded": f"{_HERE}.generation.forms.grounded:GROUNDED",
     },
     error=SettingsError,
 )

@@ -14,7 +14,7 @@ from typing import Any
 from PIL import Image
 
 from taskgalaxy_ops.hashing import draw, fingerprint
-from taskgalaxy_ops.simulator import absences, expansion, options
+from taskgalaxy_ops.simulator import absences, boxes, expansion, options
 from taskgalaxy_ops.simulator.config import JUDGES, SimulatorConfig
 from taskgalaxy_ops.simulator.memory import Memory
 from taskgalaxy_ops.simulator.wire import Asked, Unit, WrongRequestError
@@ -165,7 +165,24 @@ def _write_unanswerable(
     return {"question": question, "missing": missing}
 
 
-_OF_FORM = {"yes_no": _write_yes_no, "unanswerable": _write_unanswerable}
+def _write_grounded(
+    config: SimulatorConfig, asked: Asked, image: Image.Image, unit: Unit, answers: Answers
+) -> Mapping[str, Any]:
+    """A question where something is, and its box; where it is planted wrong, a box beside it."""
+    from taskgalaxy_ops.simulator import teacher
+
+    identity = _written(asked, unit)
+    found = teacher.grounded(image, unit.item["task_type"], (config.seed, identity), asked.image_id)
+    if found is None:
+        return _empty("grounded")
+    question, right, wrong = found[0], boxes.told(found[1]), boxes.told(found[2])
+    planted = draw(config.seed, "planted", identity) < config.wrong_share
+    said = wrong if planted else right
+    _tell(answers, asked, unit, question, boxes.written(said), boxes.written(right) if planted else None)
+    return {"question": question, **said}
+
+
+_OF_FORM = {"yes_no": _write_yes_no, "unanswerable": _write_unanswerable, "grounded": _write_grounded}
 
 
 def _written(asked: Asked, unit: Unit) -> str:
@@ -184,12 +201,17 @@ def _tell(answers: Answers, asked: Asked, unit: Unit, question: str, said: str, 
     answers.pairs.append(pair)
 
 
-def _empty(variant: str) -> dict[str, str]:
+_NOTHING: Mapping[str, Mapping[str, Any]] = {
+    "yes_no": {"question_yes": "", "question_no": ""},
+    "unanswerable": {"question": "", "missing": ""},
+    "grounded": {"question": "", "x1": 0, "y1": 0, "x2": 0, "y2": 0},
+}
+
+
+def _empty(variant: str) -> Mapping[str, Any]:
     """The entry of who finds nothing to ask."""
-    if variant == "yes_no":
-        return {"question_yes": "", "question_no": ""}
-    if variant == "unanswerable":
-        return {"question": "", "missing": ""}
+    if variant in _NOTHING:
+        return _NOTHING[variant]
     rest = options.wrong_ones("", ()) if variant == "multiple_choice" else {"reasoning": ""}
     return {"question": "", "answer": "", **rest}
 
@@ -242,7 +264,9 @@ def _vote(config: SimulatorConfig, asked: Asked, image: Image.Image, unit: Unit,
 
 def _meant(question: str, answer: str) -> tuple[str, str]:
     """A pair as the teacher wrote it, without what its form made of it."""
-    return (question, absences.SAID) if absences.said(answer) else options.meant(question, answer)
+    if absences.said(answer):
+        return question, absences.SAID
+    return (bare, answer) if (bare := boxes.bare(question)) is not None else options.meant(question, answer)
 
 
 def voted(config: SimulatorConfig, judge: str, pair: str, found: bool | None, reason: str) -> tuple[int, str, bool]:

@@ -115,9 +115,11 @@ def malformed(text: str, hashed: int) -> str:
 
 
 def _pair(index: int, task_type: str, variant: str) -> dict[str, Any]:
-    more = {"multiple_choice": {f"wrong_{n}": f"Canned option {n}." for n in (1, 2, 3)}}
+    more: dict[str, dict[str, Any]] = {"multiple_choice": {f"wrong_{n}": f"Canned option {n}." for n in (1, 2, 3)}}
     more["yes_no"] = {"question_yes": f"Is it {task_type}?", "question_no": f"Is it not {task_type}?"}
     more["unanswerable"] = {"missing": "any canned thing"}
+    place = _hash(task_type) % 500
+    more["grounded"] = {"x1": place, "y1": place, "x2": place + 300, "y2": place + 200}
     return {
         "index": index,
         "question": f"What does this image show with regard to {task_type.rpartition('~')[2]}?",

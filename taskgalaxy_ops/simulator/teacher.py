@@ -13,7 +13,8 @@ from typing import TypeVar
 from PIL import Image
 
 from taskgalaxy_ops.hashing import draw
-from taskgalaxy_ops.simulator import absences, claims, inventory, perception, templates
+from taskgalaxy_ops.simulator import absences, boxes, claims, inventory, perception, templates
+from taskgalaxy_ops.simulator.boxes import Box
 from taskgalaxy_ops.simulator.memory import Memory
 from taskgalaxy_ops.simulator.skills import SKILLS, Found, NoFit
 
@@ -82,6 +83,25 @@ def unanswerable(
     asked = _pick(found.asked, seed_parts, "question")
     possible = list(inventory.lacking(perception.scene(image, key), path, asked.params))
     return _pick(possible, seed_parts, "lacking") if possible else None
+
+
+def grounded(
+    image: Image.Image, path: str, seed_parts: tuple[object, ...], key: str = ""
+) -> tuple[str, Box, Box] | None:
+    """A question where something is, its box, and a wrong one; None where there is none."""
+    if not isinstance(_look(image, path, key), Found):
+        return None
+    possible = inventory.placed(perception.scene(image, key), path)
+    if not possible:
+        return None
+    sought, box = _pick(possible, seed_parts, "sought")
+    left, top, right, bottom = box
+    width, height = right - left, bottom - top
+    moves = [(dx, dy) for dx in (-width, 0, width) for dy in (-height, 0, height) if (dx, dy) != (0, 0)]
+    moved = [(left + dx, top + dy, right + dx, bottom + dy) for dx, dy in moves]
+    wrong = [each for each in moved if min(each) >= 0 and max(each) <= 1]
+    wrong = wrong or [(left, top, left + 0.6 * width, top + 0.6 * height)]
+    return boxes.ask(sought, int(draw(*seed_parts, "wording") * 60)), box, _pick(wrong, seed_parts, "wrong")
 
 
 _looked: Memory[tuple[str, str], Found | str] = Memory(_KEPT)

@@ -41,9 +41,10 @@ class QuestionForm:
     of the teacher's reply, texts (str), whole numbers (int) or flags (bool). check: raises MalformedReplyError for a
     reply that is not as it should be, whose message the teacher is told; it sees no reply that declines. texts: the
     pair in a reply, which holds ``image`` and ``task_type`` beside its fields, so that a form may draw by them. turns:
-    what a model that is trained on the pair is asked, and what it is to say. suits: patterns of the task types that it
-    is for (generation/form_shares.py); the settings may have others. version: another one whenever any of these gives
-    something else, ``suits`` apart; the two that were first have none.
+    what a model that is trained on the pair is asked, and what it is to say. example: values of the reply that the
+    request shows, where numbers counted from one would mislead. suits: patterns of the task types that it is for
+    (generation/form_shares.py); the settings may have others. version: another one whenever any of these gives
+    something else, ``example`` and ``suits`` apart; the two that were first have none.
     """
 
     prompt: str = ""
@@ -51,6 +52,7 @@ class QuestionForm:
     check: Callable[[Mapping[str, Any]], None] = _anything
     texts: Callable[[Mapping[str, Any]], Texts] = _texts
     turns: Callable[[Texts], tuple[str, str]] = _turns
+    example: Mapping[str, Any] = field(default_factory=dict)
     reasons: bool = False  # a pair without reasoning is rejected
     suits: tuple[str, ...] = ()
     version: str | None = None

@@ -67,4 +67,6 @@ def _texts(reply: Mapping[str, Any]) -> Texts:
     return Texts(question, wording.format(missing=missing))
 
 
-UNANSWERABLE = QuestionForm(reply={"question": str, "missing": str}, check=_check, texts=_texts, version="1")
+UNANSWERABLE = QuestionForm(
+    reply={"question": str, "missing": str}, check=_check, texts=_texts, suits=("!image description",), version="1"
+)

@@ -110,7 +110,7 @@ def write_template(prompt: str, teacher: Model, variant: str) -> RequestTemplate
         read=partial(_read_pair, form),
         canary={"task_type": CANARY_TASK_TYPE},
         may_lack=_may_lack(form),
-        shown=dict.fromkeys(_may_lack(form), ""),
+        shown={**dict.fromkeys(_may_lack(form), ""), **form.example},
         form=None if version is None else {"name": variant, "version": version},
     )
 

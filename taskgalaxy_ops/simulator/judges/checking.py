@@ -9,8 +9,9 @@ from importlib import import_module
 
 from PIL import Image
 
-from taskgalaxy_ops.simulator import absences, claims, options, templates
-from taskgalaxy_ops.simulator.judges import palettes, words
+from taskgalaxy_ops.simulator import absences, boxes, claims, options, templates
+from taskgalaxy_ops.simulator.judges import palettes, places, words
+from taskgalaxy_ops.simulator.judges.figures import overlap
 from taskgalaxy_ops.simulator.judges.finding import REGIONS, Finding, Found, SenselessError, UnsureError, short
 from taskgalaxy_ops.simulator.judges.views import View, view
 
@@ -28,6 +29,7 @@ _FAMILIES = (
     "places",
 )
 _MOST_WORDS = 20
+_OVERLAP = 0.5  # of two boxes, from which on they are of one thing
 
 Rule = Callable[[View, Mapping[str, str]], Found]
 
@@ -56,6 +58,8 @@ def check(
         return Finding(False, f"I know no question of the task type '{short(path.rsplit('~', 1)[-1])}'")
     if answer is not None and absences.said(answer):
         return _unanswerable(seen, path, question, answer)
+    if (bare := boxes.bare(question)) is not None:
+        return _grounded(seen, bare, answer)
     choice, claim = options.read(question), claims.read(question)
     params = template.params(choice.question if choice else claim[0] if claim else question)
     if params is None:
@@ -104,6 +108,23 @@ def _unanswerable(seen: View, path: str, question: str, answer: str) -> Finding:
         else:
             finding = Finding(False, _cut(f"the image answers it: {found.said}"))
     return finding
+
+
+def _grounded(seen: View, question: str, answer: str | None) -> Finding:
+    """Whether an answer is the box of what a question seeks."""
+    sought = boxes.read(question)
+    if sought is None:
+        return Finding(False, "the question seeks nothing that I know")
+    try:
+        found = places.box(seen, sought)
+    except SenselessError as error:
+        return Finding(False, _cut(f"the question does not fit: {error}"))
+    mine = boxes.written(boxes.told(found))
+    if answer is None:
+        return Finding(True, f"the question makes sense: I find it at {mine}")
+    said = boxes.box(answer)
+    share = 0.0 if said is None else overlap(found, said)
+    return Finding(share >= _OVERLAP, f"I find it at {mine}; the boxes share {share:.0%}")
 
 
 def _one_right(found: Found, choice: options.Choice) -> Finding | None:

@@ -61,6 +61,15 @@ def figures(view: View) -> list[Figure]:
     return view.part("figures", make)
 
 
+def overlap(one: tuple[float, float, float, float], other: tuple[float, float, float, float]) -> float:
+    """Intersection over union of two boxes (left, top, right, bottom), 0 to 1."""
+    width = min(one[2], other[2]) - max(one[0], other[0])
+    height = min(one[3], other[3]) - max(one[1], other[1])
+    shared = max(0.0, width) * max(0.0, height)
+    both = sum(max(0.0, b[2] - b[0]) * max(0.0, b[3] - b[1]) for b in (one, other)) - shared
+    return shared / both if both > 0 else 0.0
+
+
 def _differs(view: View, pixels: NDArray[np.float64]) -> Mask:
     ring = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
     ground = np.median(ring, axis=0)

@@ -79,7 +79,7 @@ def letters(view: View, line: Piece) -> float:
     ]
     piece = max(inside, key=lambda p: len(p.text), default=line)
     box = (max(0, int(piece.left)), max(0, int(piece.top) - 1), int(piece.right) + 1, int(piece.bottom) + 2)
-    inked = _ink(np.asarray(view.image.crop(box).convert("L")).astype(float)).any(axis=1)
+    inked = ink(np.asarray(view.image.crop(box).convert("L")).astype(float)).any(axis=1)
     edges = np.flatnonzero(np.diff(np.concatenate([[False], inked, [False]]).astype(int)))
     runs = [[int(start), int(end)] for start, end in edges.reshape(-1, 2)]
     if not runs:
@@ -97,7 +97,7 @@ def letters(view: View, line: Piece) -> float:
     return tall / ((1.0 if high else 0.76) + (0.27 if deep else 0.0))
 
 
-def _ink(grey: NDArray[np.float64]) -> NDArray[np.bool_]:
+def ink(grey: NDArray[np.float64]) -> NDArray[np.bool_]:
     """Which pixels of a line of text differ clearly from the ground."""
     contrast = np.abs(grey - np.median(grey))
     return np.asarray(contrast > max(24.0, 0.35 * float(np.quantile(contrast, 0.98))))
@@ -109,7 +109,7 @@ def _ink_widths(view: View, piece: Piece) -> list[int]:
     grey = np.asarray(view.image.crop(box).convert("L")).astype(float)
     if min(grey.shape) < 3:
         return [1]
-    inked = _ink(grey).any(axis=0)
+    inked = ink(grey).any(axis=0)
     edges = np.flatnonzero(np.diff(np.concatenate([[False], inked, [False]]).astype(int)))
     runs = [(int(start), int(end)) for start, end in edges.reshape(-1, 2)]
     if not runs:

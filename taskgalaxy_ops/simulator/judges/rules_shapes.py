@@ -161,18 +161,9 @@ def _box(view: View, _: Params) -> Found:
 
     def agrees(said: str) -> bool:
         values = [v / 100 for v in words.numbers(said)]
-        return len(values) == 4 and overlap(box, (values[0], values[1], values[2], values[3])) > 0.6
+        return len(values) == 4 and figures.overlap(box, (values[0], values[1], values[2], values[3])) > 0.6
 
     return Found(f"its box is {', '.join(f'{v:.0%}'.rstrip('%') for v in box)}", agrees)
-
-
-def overlap(one: tuple[float, float, float, float], other: tuple[float, float, float, float]) -> float:
-    """Intersection over union of two boxes (left, top, right, bottom), 0 to 1."""
-    width = min(one[2], other[2]) - max(one[0], other[0])
-    height = min(one[3], other[3]) - max(one[1], other[1])
-    shared = max(0.0, width) * max(0.0, height)
-    both = sum(max(0.0, b[2] - b[0]) * max(0.0, b[3] - b[1]) for b in (one, other)) - shared
-    return shared / both if both > 0 else 0.0
 
 
 RULES: dict[str, Rule] = {

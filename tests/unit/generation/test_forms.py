@@ -13,7 +13,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from taskgalaxy_ops.generation.checks import broken, rules_of
-from taskgalaxy_ops.generation.forms import FORMS, Texts
+from taskgalaxy_ops.generation.forms import FORMS, Texts, grounded
 from taskgalaxy_ops.generation.forms.multiple_choice import CLOSING
 from taskgalaxy_ops.generation.forms.unanswerable import WORDINGS, declines
 from taskgalaxy_ops.generation.stages.vote import vote_template, vote_unit
@@ -179,6 +179,48 @@ def test_who_finds_that_the_image_answers_all_declines():
     assert (lacks(question="").reason, lacks(question="").detail) == (Reason.EMPTY, "no question")
 
 
+def placed(x1: Any = 100, y1: Any = 200, x2: Any = 300, y2: Any = 500, question: str = "Where is the cup?") -> Any:
+    return of_form("grounded", question=question, x1=x1, y1=y1, x2=x2, y2=y2)
+
+
+def test_a_place_is_a_box_in_thousandths_that_is_told_from_others_by_overlap():
+    pair = placed()
+    assert (pair.question, pair.answer) == (f"Where is the cup?\n{grounded.CLOSING}", "[100, 200, 300, 500]")
+    assert grounded.box_of(pair.answer) == (100, 200, 300, 500)
+    assert grounded.iou((0, 0, 10, 10), (0, 5, 10, 15)) == pytest.approx(1 / 3)
+    assert grounded.iou((0, 0, 10, 10), (10, 0, 20, 10)) == 0
+    assert grounded.right(pair.answer, "It is at [100,200,300,350].")
+    assert not grounded.right(pair.answer, "[100, 200, 300, 349]")
+    assert not grounded.right(pair.answer, "[100, 200, 300, 350]", least=0.7)
+    for said in ("on the left", "", "[1, 2, 3]", "[300, 200, 100, 500]", "[100, 200, 300, 5000]", f"{pair.answer * 2}"):
+        assert not grounded.right(pair.answer, said), said
+
+
+@pytest.mark.parametrize(
+    ("sides", "told"),
+    [
+        ({"x2": 100}, "`x1` must be left of `x2`"),
+        ({"y1": 900}, "`y1` above `y2`"),
+        ({"x2": 1024}, "and not pixels"),
+        ({"x1": -1}, "and not pixels"),
+        ({"x2": 102}, "too small"),
+        ({"x2": 108, "y2": 208}, "too small"),
+        ({"x1": 0, "y1": 0, "x2": 1000, "y2": 1000}, "nearly the whole image"),
+        ({"x1": 100.4}, "`x1` must be int"),
+        ({"question": "..."}, "stands for a text"),
+    ],
+)
+def test_a_box_that_holds_nothing_or_everything_is_sent_back(sides, told):
+    assert told in placed(**sides)
+
+
+def test_a_box_s_sides_may_be_written_as_texts_and_its_lack_declines():
+    assert placed(x1="100", y2=500.0) == placed()
+    assert placed(0, 0, 0, 0, question="").reason == Reason.DECLINED
+    example = write_template("Write.", MODEL, "grounded").reply_form
+    assert '"x1": 120, "y1": 85, "x2": 430, "y2": 600' in example
+
+
 def test_its_version_is_in_its_units_keys_alone_and_its_replies_can_be_read_again():
     assert CHOICE.form == {"name": "multiple_choice", "version": "1"}
     assert write_template("Write.", MODEL, "plain").form is None
@@ -276,3 +318,18 @@ def test_the_simulated_teacher_asks_for_what_is_not_there_and_judges_look_for_it
         assert votes(pair, config) == [1 - wrong_share] * 3, pair
     if not wrong_share:
         assert votes(replace(pairs[1], question="What colour is the circle?"), config) == [0, 0, 0]
+
+
+@pytest.mark.parametrize("wrong_share", [0, 1])
+def test_the_simulated_teacher_places_a_shape_and_judges_measure_it(wrong_share):
+    config = SimulatorConfig(wrong_share=wrong_share, judges=dict.fromkeys("abc", NO_ERRORS), guess_accept=0)
+    form = write_template("Write.", MODEL, "grounded")
+    units = write_units(form, [Relevant("i1", path, "") for path in TYPES])
+    answers = dict(zip([unit.key for unit in units], ask(form, units, config), strict=True))
+    pairs = written("grounded", units, answers).pairs
+    assert len(pairs) == len(TYPES)
+    for pair in pairs:
+        assert votes(pair, config) == [1 - wrong_share] * 3, pair
+        assert grounded.right("[313, 375, 719, 781]", pair.answer, least=0.9) != bool(wrong_share)
+    other = replace(pairs[0], question=pairs[0].question.replace("circle", "triangle"))
+    assert votes(other, config) == [0, 0, 0]
