@@ -195,6 +195,7 @@ QUESTION_FORMS: Registry[Any] = Registry(
         "yes_no": f"{_HERE}.generation.forms.yes_no:YES_NO",
         "unanswerable": f"{_HERE}.generation.forms.unanswerable:UNANSWERABLE",
         "grounded": f"{_HERE}.generation.forms.grounded:GROUNDED",
+        "long_description": f"{_HERE}.generation.forms.long_description:LONG_DESCRIPTION",
     },
     error=SettingsError,
 )

@@ -14,7 +14,7 @@ from typing import Any
 from PIL import Image
 
 from taskgalaxy_ops.hashing import draw, fingerprint
-from taskgalaxy_ops.simulator import absences, boxes, expansion, options
+from taskgalaxy_ops.simulator import absences, boxes, descriptions, expansion, options
 from taskgalaxy_ops.simulator.config import JUDGES, SimulatorConfig
 from taskgalaxy_ops.simulator.memory import Memory
 from taskgalaxy_ops.simulator.wire import Asked, Unit, WrongRequestError
@@ -182,7 +182,28 @@ def _write_grounded(
     return {"question": question, **said}
 
 
-_OF_FORM = {"yes_no": _write_yes_no, "unanswerable": _write_unanswerable, "grounded": _write_grounded}
+def _write_description(
+    config: SimulatorConfig, asked: Asked, image: Image.Image, unit: Unit, answers: Answers
+) -> Mapping[str, Any]:
+    """A description; where it is planted wrong, one of its statements is."""
+    from taskgalaxy_ops.simulator import teacher
+
+    identity = _written(asked, unit)
+    found = teacher.description(image, unit.item["task_type"], (config.seed, identity), asked.image_id)
+    if found is None:
+        return _empty("long_description")
+    planted = draw(config.seed, "planted", identity) < config.wrong_share
+    said = found[planted]
+    _tell(answers, asked, unit, descriptions.ASKED, said, found[0] if planted else None)
+    return {"description": said}
+
+
+_OF_FORM = {
+    "yes_no": _write_yes_no,
+    "unanswerable": _write_unanswerable,
+    "grounded": _write_grounded,
+    "long_description": _write_description,
+}
 
 
 def _written(asked: Asked, unit: Unit) -> str:
@@ -205,6 +226,7 @@ _NOTHING: Mapping[str, Mapping[str, Any]] = {
     "yes_no": {"question_yes": "", "question_no": ""},
     "unanswerable": {"question": "", "missing": ""},
     "grounded": {"question": "", "x1": 0, "y1": 0, "x2": 0, "y2": 0},
+    "long_description": {"description": ""},
 }
 
 
@@ -266,6 +288,8 @@ def _meant(question: str, answer: str) -> tuple[str, str]:
     """A pair as the teacher wrote it, without what its form made of it."""
     if absences.said(answer):
         return question, absences.SAID
+    if descriptions.asked(question):
+        return descriptions.ASKED, answer
     return (bare, answer) if (bare := boxes.bare(question)) is not None else options.meant(question, answer)
 
 

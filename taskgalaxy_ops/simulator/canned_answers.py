@@ -118,6 +118,8 @@ def _pair(index: int, task_type: str, variant: str) -> dict[str, Any]:
     more: dict[str, dict[str, Any]] = {"multiple_choice": {f"wrong_{n}": f"Canned option {n}." for n in (1, 2, 3)}}
     more["yes_no"] = {"question_yes": f"Is it {task_type}?", "question_no": f"Is it not {task_type}?"}
     more["unanswerable"] = {"missing": "any canned thing"}
+    said = "A canned description says nothing of the image. It is as long as one must be. It has enough sentences."
+    more["long_description"] = {"description": f"{said} Its task type is {task_type}."}
     place = _hash(task_type) % 500
     more["grounded"] = {"x1": place, "y1": place, "x2": place + 300, "y2": place + 200}
     return {

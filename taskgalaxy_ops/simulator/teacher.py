@@ -13,12 +13,15 @@ from typing import TypeVar
 from PIL import Image
 
 from taskgalaxy_ops.hashing import draw
-from taskgalaxy_ops.simulator import absences, boxes, claims, inventory, perception, templates
+from taskgalaxy_ops.simulator import absences, boxes, claims, descriptions, inventory, perception, templates
 from taskgalaxy_ops.simulator.boxes import Box
 from taskgalaxy_ops.simulator.memory import Memory
 from taskgalaxy_ops.simulator.skills import SKILLS, Found, NoFit
+from taskgalaxy_ops.simulator.skills.base import Asked
 
 _KEPT = 20_000  # findings, of 130 images and all task types: a few KB each at most
+
+_LEAST_STATED = 4  # statements of a description
 
 _T = TypeVar("_T")
 
@@ -102,6 +105,31 @@ def grounded(
     wrong = [each for each in moved if min(each) >= 0 and max(each) <= 1]
     wrong = wrong or [(left, top, left + 0.6 * width, top + 0.6 * height)]
     return boxes.ask(sought, int(draw(*seed_parts, "wording") * 60)), box, _pick(wrong, seed_parts, "wrong")
+
+
+def description(image: Image.Image, path: str, seed_parts: tuple[object, ...], key: str = "") -> tuple[str, str] | None:
+    """A description of what is seen for certain, and the same with one false statement; None where too little is."""
+    if not isinstance(_look(image, path, key), Found):
+        return None
+    stated: list[list[str]] = []
+    told: set[str] = set()  # texts, each of which a description has once
+    for each in descriptions.STATEMENTS:
+        found = _look(image, each, key)
+        new = [one for one in found.asked if told.isdisjoint(_texts_of(one))] if isinstance(found, Found) else []
+        if new:
+            asked = _pick(new, seed_parts, f"of {each}")
+            told.update(_texts_of(asked))
+            stated.append([descriptions.state(each, asked.params, said) for said in (asked.answer, asked.wrong[0])])
+    if len(stated) < _LEAST_STATED:
+        return None
+    kept = stated[: descriptions.MOST]
+    false = int(draw(*seed_parts, "false") * len(kept))
+    return " ".join(right for right, _ in kept), " ".join(each[n == false] for n, each in enumerate(kept))
+
+
+def _texts_of(asked: Asked) -> set[str]:
+    """What is read in the image, of a question and its answer."""
+    return {text for text in (asked.params.get("text", ""), asked.answer) if any(map(str.isupper, text))}
 
 
 _looked: Memory[tuple[str, str], Found | str] = Memory(_KEPT)

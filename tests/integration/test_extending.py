@@ -184,7 +184,7 @@ def test_an_unknown_name_is_told_with_the_package_that_brings_others(
     assert ended.returncode != 0
     assert (
         "write.variants.0 is 'shorter': Input should be 'plain', 'chain_of_thought', 'multiple_choice', 'yes_no', "
-        "'unanswerable', 'grounded' or 'short_answer' "
+        "'unanswerable', 'grounded', 'long_description' or 'short_answer' "
         "(installed packages bring short_answer (galaxy-extras 1.0))" in ended.stderr
     )
     assert "encoder.name is 'colors': Input should be 'conse', 'open_clip', 'transformers' or 'colours'" in ended.stderr

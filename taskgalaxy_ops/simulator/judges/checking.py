@@ -9,7 +9,7 @@ from importlib import import_module
 
 from PIL import Image
 
-from taskgalaxy_ops.simulator import absences, boxes, claims, options, templates
+from taskgalaxy_ops.simulator import absences, boxes, claims, descriptions, options, templates
 from taskgalaxy_ops.simulator.judges import palettes, places, words
 from taskgalaxy_ops.simulator.judges.figures import overlap
 from taskgalaxy_ops.simulator.judges.finding import REGIONS, Finding, Found, SenselessError, UnsureError, short
@@ -60,6 +60,8 @@ def check(
         return _unanswerable(seen, path, question, answer)
     if (bare := boxes.bare(question)) is not None:
         return _grounded(seen, bare, answer)
+    if descriptions.asked(question):
+        return _described(seen, answer)
     choice, claim = options.read(question), claims.read(question)
     params = template.params(choice.question if choice else claim[0] if claim else question)
     if params is None:
@@ -108,6 +110,29 @@ def _unanswerable(seen: View, path: str, question: str, answer: str) -> Finding:
         else:
             finding = Finding(False, _cut(f"the image answers it: {found.said}"))
     return finding
+
+
+def _described(seen: View, answer: str | None) -> Finding:
+    """Whether all that a description states is so."""
+    if answer is None:
+        return Finding(True, "an image can always be described")
+    stated = descriptions.read(answer)
+    if stated is None:
+        return Finding(None, "I cannot check all that is stated")
+    unsure = None
+    for path, params, said in stated:
+        try:
+            found = rules()[path.rpartition("~")[2]](seen, params)
+        except SenselessError as error:
+            return Finding(False, _cut(f"{error}; it is said: {short(said, 32)}"))
+        except UnsureError as error:
+            unsure = str(error)
+            continue
+        right = found.agrees(said)
+        if right is False:
+            return Finding(False, _cut(f"{found.said}; the description says {short(said, 32)}"))
+        unsure = unsure if right else found.said
+    return Finding(True, f"all {len(stated)} statements are so") if unsure is None else Finding(None, _cut(unsure))
 
 
 def _grounded(seen: View, question: str, answer: str | None) -> Finding:

@@ -14,6 +14,7 @@ from PIL import Image, ImageDraw
 
 from taskgalaxy_ops.generation.checks import broken, rules_of
 from taskgalaxy_ops.generation.forms import FORMS, Texts, grounded
+from taskgalaxy_ops.generation.forms.long_description import QUESTIONS
 from taskgalaxy_ops.generation.forms.multiple_choice import CLOSING
 from taskgalaxy_ops.generation.forms.unanswerable import WORDINGS, declines
 from taskgalaxy_ops.generation.stages.vote import vote_template, vote_unit
@@ -221,6 +222,40 @@ def test_a_box_s_sides_may_be_written_as_texts_and_its_lack_declines():
     assert '"x1": 120, "y1": 85, "x2": 430, "y2": 600' in example
 
 
+SAID = "A red kettle stands on a stove with four rings. Its spout points left. Behind it hang three towels, one of them blue."
+
+
+def described(description: str = SAID, image: str = "i1") -> Any:
+    return of_form("long_description", image, description=description)
+
+
+def test_how_a_description_is_asked_for_is_drawn_by_image():
+    asked = Counter(described(image=f"i{n}").question for n in range(600))
+    assert sorted(asked) == sorted(QUESTIONS) and min(asked.values()) > 60
+    assert described().answer == SAID
+    assert described("").reason == Reason.DECLINED
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("...", "stands for a text"),
+        ("A kettle.", "at least 3 sentences"),
+        ("A red kettle stands on a stove " * 10, "at least 3 sentences"),
+        (SAID * 30, "at most 3000 characters"),
+        (f"{SAID}\n- a stove\n- a kettle", "running text"),
+        (f"{SAID} It may be old. Perhaps it is hot. Someone possibly left it there.", "more guesses"),
+    ],
+)
+def test_a_description_that_is_none_is_sent_back(text, told):
+    assert told in described(text)
+
+
+def test_a_description_may_hold_numbers_and_be_in_another_script():
+    assert isinstance(described("The total is 12.50 dollars. It may be old. " + SAID), Pair)
+    assert isinstance(described("图中有一只红色的水壶。" * 12), Pair)
+
+
 def test_its_version_is_in_its_units_keys_alone_and_its_replies_can_be_read_again():
     assert CHOICE.form == {"name": "multiple_choice", "version": "1"}
     assert write_template("Write.", MODEL, "plain").form is None
@@ -333,3 +368,14 @@ def test_the_simulated_teacher_places_a_shape_and_judges_measure_it(wrong_share)
         assert grounded.right("[313, 375, 719, 781]", pair.answer, least=0.9) != bool(wrong_share)
     other = replace(pairs[0], question=pairs[0].question.replace("circle", "triangle"))
     assert votes(other, config) == [0, 0, 0]
+
+
+@pytest.mark.parametrize("wrong_share", [0, 1])
+def test_the_simulated_teacher_describes_and_judges_check_each_statement(wrong_share):
+    config = SimulatorConfig(wrong_share=wrong_share, judges=dict.fromkeys("abc", NO_ERRORS), guess_accept=0)
+    form = write_template("Write.", MODEL, "long_description")
+    units = write_units(form, [Relevant("i1", "image description~short caption writing", "")])
+    answers = dict(zip([unit.key for unit in units], ask(form, units, config), strict=True))
+    (pair,) = written("long_description", units, answers).pairs
+    assert votes(pair, config) == [1 - wrong_share] * 3, pair
+    assert votes(replace(pair, answer=f"{pair.answer} A dog barks."), config) == [0, 0, 0]
