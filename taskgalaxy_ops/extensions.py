@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Generic, TypeVar
@@ -151,6 +151,58 @@ def _package(entry: EntryPoint) -> str:
     return f"{entry.dist.name} {entry.dist.version}" if entry.dist else "an unknown package"
 
 
+LANGUAGES: Mapping[str, str] = {
+    "ar": "Arabic",
+    "de": "German",
+    "es": "Spanish",
+    "fr": "French",
+    "hi": "Hindi",
+    "id": "Indonesian",
+    "it": "Italian",
+    "ja": "Japanese",
+    "ko": "Korean",
+    "nl": "Dutch",
+    "pl": "Polish",
+    "pt": "Portuguese",
+    "ru": "Russian",
+    "tr": "Turkish",
+    "uk": "Ukrainian",
+    "vi": "Vietnamese",
+    "zh": "Chinese",
+}  # that questions can be written in beside English: BCP 47 tag, English name
+
+
+class QuestionForms(Registry[Any]):
+    """The question forms. One's name with ``-`` and the tag of a language is that form in it: ``plain-de``."""
+
+    def split(self, name: str) -> tuple[str, str]:
+        """The form and the language that a name means; "": English."""
+        form, _, language = name.rpartition("-")
+        return (form, language) if not super().knows(name) and form and language in LANGUAGES else (name, "")
+
+    def knows(self, name: str) -> bool:
+        return super().knows(self.split(name)[0])
+
+    def told(self) -> str:
+        return f"{super().told()}, or one of them in a language, such as 'plain-de' ({', '.join(LANGUAGES)})"
+
+    def version(self, name: str) -> str | None:
+        return super().version(self.split(name)[0])
+
+    def _load(self, name: str) -> Any:
+        form, language = self.split(name)
+        if not language:
+            return super()._load(name)
+        found = self.get(form)
+        if found.languages is not None and language not in found.languages:
+            others = ", ".join(f"{form}-{each}" for each in sorted(found.languages)) or "none"
+            raise self.error(
+                f"{self.what} {form!r} has words of its own, and none in {LANGUAGES[language]}: {name!r} cannot be "
+                f"written.\n  In other languages there are {others}."
+            )
+        return replace(found, language=language)
+
+
 _HERE = "taskgalaxy_ops"
 
 SOURCES: Registry[Any] = Registry(
@@ -185,7 +237,7 @@ ENCODERS: Registry[Any] = Registry(
     error=EncoderError,
     versioned=False,  # its identity says what it is
 )
-QUESTION_FORMS: Registry[Any] = Registry(
+QUESTION_FORMS = QuestionForms(
     group="taskgalaxy.question_forms",
     what="question form",
     shipped={

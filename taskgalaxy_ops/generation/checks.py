@@ -16,6 +16,7 @@ from typing import Any
 
 import yaml
 
+from taskgalaxy_ops.extensions import LANGUAGES, QUESTION_FORMS
 from taskgalaxy_ops.records import Pair, Reason, Reject
 from taskgalaxy_ops.settings.base import Patterns, Strict
 from taskgalaxy_ops.settings.checks import CheckSettings, RepeatSettings, TextRule
@@ -28,6 +29,16 @@ _SHOWN = 80  # characters of what was found
 _WORD = re.compile(r"[^\W_]+")
 _QUOTED = re.compile(r"\"[^\"]*\"|“[^”]*”|„[^“”]*[“”]|‘[^’]*’|«[^»]*»|`[^`]*`|(?<!\w)'[^']*'(?!\w)")
 _ARTICLES = frozenset({"a", "an", "the"})
+# Scripts of languages that are not written in Latin letters.
+_SCRIPTS = {
+    "ar": ("ARABIC",),
+    "hi": ("DEVANAGARI",),
+    "ja": ("CJK", "HIRAGANA", "KATAKANA", "KATAKANA-HIRAGANA"),
+    "ko": ("HANGUL",),
+    "ru": ("CYRILLIC",),
+    "uk": ("CYRILLIC",),
+    "zh": ("CJK",),
+}
 _LETTERS = 8  # in a question, from which on its script tells of its language
 
 
@@ -109,7 +120,12 @@ def _by_length(rule: TextRule, pair: Pair) -> str | None:
 
 
 def _by_answer_in_question(rule: TextRule, pair: Pair) -> str | None:
-    """The answer, where the question gives it away. One without a word of three letters is not looked for."""
+    """The answer, where the question gives it away. One without a word of three letters is not looked for.
+
+    What a question may name is told by English words, so that those in other languages are left to judges.
+    """
+    if QUESTION_FORMS.split(pair.variant)[1]:
+        return None
     question, answer = (
         f" {' '.join(word for word in _words(text) if word not in _ARTICLES)} " for text in (pair.question, pair.answer)
     )
@@ -124,7 +140,10 @@ def _by_echo(_: TextRule, pair: Pair) -> str | None:
 
 
 def _by_language(rule: TextRule, pair: Pair) -> str | None:
-    """The script or language of a text, where it is not the one asked for."""
+    """The script or language of a text, where it is not the one asked for: the rule's, or that of the pair's form."""
+    if asked := QUESTION_FORMS.split(pair.variant)[1]:
+        own_scripts = _SCRIPTS.get(asked, ("LATIN",))
+        rule = rule.model_copy(update={"language": LANGUAGES[asked].lower(), "scripts": own_scripts})
     for text in _texts(rule, pair):
         plain = _QUOTED.sub(" ", text)
         scripts = Counter(script(letter) for letter in plain if letter.isalpha())

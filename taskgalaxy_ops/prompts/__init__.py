@@ -14,7 +14,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from taskgalaxy_ops.errors import SettingsError
-from taskgalaxy_ops.extensions import QUESTION_FORMS
+from taskgalaxy_ops.extensions import LANGUAGES, QUESTION_FORMS
 
 NAMES = ("filter", *(f"write_{form}" for form in QUESTION_FORMS.shipped), "vote", "expand")
 
@@ -31,17 +31,28 @@ def load_prompts(own: Mapping[str, str], forms: Iterable[str] = ()) -> dict[str,
     """
     written = [f"write_{form}" for form in forms]
     texts = {name: _shipped(name) for name in NAMES if name in _ALWAYS or name in written}
-    texts |= {
-        name: QUESTION_FORMS.get(name.removeprefix("write_")).prompt.strip() for name in written if name not in NAMES
-    }
-    for name, path in own.items():
-        try:
-            texts[name] = Path(path).read_text(encoding="utf-8").strip()
-        except (OSError, UnicodeDecodeError) as error:
-            raise SettingsError(f"settings prompts.{name}: {path} cannot be read ({error}).") from error
-        if not texts[name]:
-            raise SettingsError(f"settings prompts.{name}: {path} is empty.")
-    return texts
+    texts |= {name: _prompt(name, own) for name in written if name not in NAMES}
+    return texts | {name: _own(name, path) for name, path in own.items()}
+
+
+def _prompt(name: str, own: Mapping[str, str]) -> str:
+    """The prompt of a form that a package brings, or of one in a language: the form's, and a paragraph on that."""
+    form, language = QUESTION_FORMS.split(name.removeprefix("write_"))
+    if not language:
+        return str(QUESTION_FORMS.get(form).prompt.strip())
+    base = f"write_{form}"
+    said = _own(base, own[base]) if base in own else _shipped(base) if base in NAMES else _prompt(base, own)
+    return f"{said}\n\n{_shipped('in_language').format(language=LANGUAGES[language])}"
+
+
+def _own(name: str, path: str) -> str:
+    try:
+        text = Path(path).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"settings prompts.{name}: {path} cannot be read ({error}).") from error
+    if not text:
+        raise SettingsError(f"settings prompts.{name}: {path} is empty.")
+    return text
 
 
 def joined(filter_: str, write: str) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
+from taskgalaxy_ops.extensions import QUESTION_FORMS
 from taskgalaxy_ops.generation.results import RunResults
 from taskgalaxy_ops.generation.shard_run import ShardResult
 from taskgalaxy_ops.models.special_tokens import neutral
@@ -19,7 +20,8 @@ from taskgalaxy_ops.workspace import Workspace
 def corrected(pair: Pair, answer: str) -> Pair:
     """The pair with a person's answer. Reasoning led to another answer, so it goes, and the pair is plain then."""
     said = neutral(clean(answer))
-    variant = pair.variant if pair.reasoning is None else "plain"
+    language = QUESTION_FORMS.split(pair.variant)[1]
+    variant = pair.variant if pair.reasoning is None else f"plain-{language}" if language else "plain"
     identity = pair_id(pair.image, pair.task_type, variant, pair.question, said, None)
     return replace(pair, pair=identity, variant=variant, answer=said, reasoning=None)
 

@@ -34,9 +34,18 @@ def _pattern(text: str) -> str:
     return text
 
 
+def _written(form: str) -> str:
+    if QUESTION_FORMS.split(form)[1]:
+        try:
+            QUESTION_FORMS.get(form)
+        except SettingsError as error:
+            raise ValueError(str(error)) from error
+    return form
+
+
 Patterns = tuple[Annotated[str, AfterValidator(_pattern)], ...]  # regular expressions
-# The name of a question form: one that ships, or one that an installed package brings.
-Variant = Annotated[str, known(QUESTION_FORMS), Field(examples=list(QUESTION_FORMS.shipped))]
+# The name of a question form: one that ships, or one that an installed package brings; or of one in a language.
+Variant = Annotated[str, known(QUESTION_FORMS), AfterValidator(_written), Field(examples=list(QUESTION_FORMS.shipped))]
 # The prompts that ship; a question form's is called write_ and its name.
 PROMPTS = ("filter", *(f"write_{form}" for form in QUESTION_FORMS.shipped), "vote", "expand")
 Cron = Annotated[str, Field(pattern=r"^(@(hourly|daily|weekly|monthly)|\S+ \S+ \S+ \S+ \S+)$")]

@@ -108,11 +108,16 @@ def _write(
 ) -> Mapping[str, Any]:
     from taskgalaxy_ops.simulator import teacher
 
-    path, variant = unit.item["task_type"], asked.head["variant"]
-    if variant in _OF_FORM:
+    path, variant, identity = unit.item["task_type"], asked.head["variant"], _written(asked, unit)
+    if language := asked.head.get("language"):
+        # It knows a few German words; in other forms and languages it finds nothing to ask.
+        knows = (variant, language) == ("plain-de", "German")
+        variant = variant.rpartition("-")[0]
+        written = teacher.in_german(image, path, (config.seed, identity), asked.image_id) if knows else None
+    elif variant in _OF_FORM:
         return _OF_FORM[variant](config, asked, image, unit, answers)
-    identity = _written(asked, unit)
-    written = teacher.write(image, path, (config.seed, identity), asked.image_id)
+    else:
+        written = teacher.write(image, path, (config.seed, identity), asked.image_id)
     if written is None:
         return _empty(variant)
     planted = draw(config.seed, "planted", identity) < config.wrong_share and written.wrong != written.answer

@@ -127,7 +127,7 @@ def _pair(index: int, task_type: str, variant: str) -> dict[str, Any]:
         "question": f"What does this image show with regard to {task_type.rpartition('~')[2]}?",
         "answer": f"Canned answer {_hash(task_type):08x}.",
         "reasoning": "It was drawn by hash.",
-        **more.get(variant, {}),
+        **more.get(variant.partition("-")[0], {}),
     }
 
 

@@ -13,7 +13,7 @@ from typing import TypeVar
 from PIL import Image
 
 from taskgalaxy_ops.hashing import draw
-from taskgalaxy_ops.simulator import absences, boxes, claims, descriptions, inventory, perception, templates
+from taskgalaxy_ops.simulator import absences, boxes, claims, descriptions, german, inventory, perception, templates
 from taskgalaxy_ops.simulator.boxes import Box
 from taskgalaxy_ops.simulator.memory import Memory
 from taskgalaxy_ops.simulator.skills import SKILLS, Found, NoFit
@@ -130,6 +130,16 @@ def description(image: Image.Image, path: str, seed_parts: tuple[object, ...], k
 def _texts_of(asked: Asked) -> set[str]:
     """What is read in the image, of a question and its answer."""
     return {text for text in (asked.params.get("text", ""), asked.answer) if any(map(str.isupper, text))}
+
+
+def in_german(image: Image.Image, path: str, seed_parts: tuple[object, ...], key: str = "") -> Written | None:
+    """A question in German and its answers, without grounds; None where it knows none. Answers are looked for alike."""
+    found = _look(image, path, key)
+    if not isinstance(found, Found):
+        return None
+    asked = _pick(found.asked, seed_parts, "question")
+    put = german.put(path, asked.params, (asked.answer, _pick(asked.wrong, seed_parts, "wrong")))
+    return None if put is None else Written(put[0], put[1][0], put[1][1], "")
 
 
 _looked: Memory[tuple[str, str], Found | str] = Memory(_KEPT)

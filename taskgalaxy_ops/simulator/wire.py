@@ -119,6 +119,7 @@ class _Filter(_OfImage):
 class _Write(_OfImage):
     request: Literal["write"]
     variant: str
+    language: str | None = None
     task_types: list[_TaskType] = Field(min_length=1)
 
 

@@ -5,12 +5,11 @@ A package adds one by an entry point (docs/extending.md).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from taskgalaxy_ops import extensions
-from taskgalaxy_ops.extensions import Registry
 
 
 class Texts(NamedTuple):
@@ -45,6 +44,9 @@ class QuestionForm:
     request shows, where numbers counted from one would mislead. suits: patterns of the task types that it is for
     (generation/form_shares.py); the settings may have others. version: another one whenever any of these gives
     something else, ``example`` and ``suits`` apart; the two that were first have none.
+
+    languages: tags of those beside English that the form's own words are in, so that it can be written in them; None:
+    it has no words of its own. ``texts`` finds the tag as ``language`` in the reply, "" for English.
     """
 
     prompt: str = ""
@@ -56,12 +58,14 @@ class QuestionForm:
     reasons: bool = False  # a pair without reasoning is rejected
     suits: tuple[str, ...] = ()
     version: str | None = None
+    languages: Collection[str] | None = None
+    language: str = ""  # set by the registry
 
     def __post_init__(self) -> None:
-        if taken := self.reply.keys() & {"image", "task_type"}:
+        if taken := self.reply.keys() & {"image", "task_type", "language"}:
             raise TypeError(f"reply: {', '.join(sorted(taken))} is what the pair is about; give the field another name")
         if wrong := [name for name, kind in self.reply.items() if kind not in {str, int, bool}]:
             raise TypeError(f"reply: {', '.join(wrong)} must be str, int or bool")
 
 
-FORMS: Registry[QuestionForm] = extensions.QUESTION_FORMS
+FORMS = extensions.QUESTION_FORMS

@@ -16,9 +16,14 @@ from taskgalaxy_ops.models.request import ANY_TEXT, MalformedReplyError
 
 SIDES = ("x1", "y1", "x2", "y2")
 WHOLE = 1000  # of width and height
-CLOSING = (
-    f"Answer with its box [{', '.join(SIDES)}], in whole numbers from 0 to {WHOLE} of the image's width and height."
-)
+_SIDES = f"[{', '.join(SIDES)}]"
+CLOSING = f"Answer with its box {_SIDES}, in whole numbers from 0 to {WHOLE} of the image's width and height."
+CLOSINGS = {
+    "": CLOSING,
+    "de": f"Antworte mit dem Rahmen {_SIDES}, in ganzen Zahlen von 0 bis {WHOLE} der Breite und Höhe des Bildes.",
+    "es": f"Responde con su recuadro {_SIDES}, en enteros de 0 a {WHOLE} del ancho y alto de la imagen.",
+    "fr": f"Réponds par son cadre {_SIDES}, en entiers de 0 à {WHOLE} de la largeur et de la hauteur de l'image.",
+}
 
 _LEAST_SIDE, _LEAST_AREA = 4, 100  # of WHOLE, and of its square: anything smaller is a sliver
 _MOST_AREA = 0.9  # share of the image: a larger box says nothing
@@ -68,7 +73,7 @@ def _check(reply: Mapping[str, Any]) -> None:
 def _texts(reply: Mapping[str, Any]) -> Texts:
     if not reply["question"]:
         return Texts("", "")
-    return Texts(f"{reply['question']}\n{CLOSING}", str([reply[side] for side in SIDES]))
+    return Texts(f"{reply['question']}\n{CLOSINGS[reply['language']]}", str([reply[side] for side in SIDES]))
 
 
 GROUNDED = QuestionForm(
@@ -78,4 +83,5 @@ GROUNDED = QuestionForm(
     example={"x1": 120, "y1": 85, "x2": 430, "y2": 600},
     suits=("!image description", "!image quality & photography", "!comparison", "!mathematics"),
     version="1",
+    languages=CLOSINGS.keys() - {""},
 )

@@ -23,6 +23,17 @@ QUESTIONS = (
     "Look closely at the image and describe everything that can be seen in it.",
 )
 
+QUESTIONS_IN = {
+    "": QUESTIONS,
+    "de": (
+        "Beschreibe dieses Bild ausführlich.",
+        "Was ist auf dem Bild zu sehen? Beschreibe es genau.",
+        "Beschreibe das Bild so, dass man es sich vorstellen kann, ohne es zu sehen.",
+    ),
+    "es": ("Describe esta imagen con detalle.", "¿Qué muestra la imagen? Descríbela a fondo."),
+    "fr": ("Décris cette image en détail.", "Que montre l'image ? Décris-la précisément."),
+}
+
 _LEAST, _MOST = 120, 3000  # characters
 _SENTENCES = 3
 _GUESSES = 2  # at most
@@ -51,8 +62,8 @@ def _check(reply: Mapping[str, Any]) -> None:
 def _texts(reply: Mapping[str, Any]) -> Texts:
     if not reply["description"]:
         return Texts("", "")
-    question = QUESTIONS[int(draw("description", reply["image"], reply["task_type"]) * len(QUESTIONS))]
-    return Texts(question, reply["description"])
+    asked = QUESTIONS_IN[reply["language"]]
+    return Texts(asked[int(draw("description", reply["image"], reply["task_type"]) * len(asked))], reply["description"])
 
 
 LONG_DESCRIPTION = QuestionForm(
@@ -61,4 +72,5 @@ LONG_DESCRIPTION = QuestionForm(
     texts=_texts,
     suits=("image description", "scene understanding", "documents~document understanding", "*~chart type *"),
     version="1",
+    languages=QUESTIONS_IN.keys() - {""},
 )

@@ -20,6 +20,15 @@ from taskgalaxy_ops.models.request import ANY_TEXT, MalformedReplyError
 WRONG = ("wrong_1", "wrong_2", "wrong_3")
 LETTERS = "ABCD"
 CLOSING = "Answer with the letter of the one right option."
+CLOSINGS = {
+    "": CLOSING,
+    "de": "Antworte mit dem Buchstaben der einen richtigen Antwort.",
+    "es": "Responde con la letra de la única opción correcta.",
+    "fr": "Réponds par la lettre de la seule bonne réponse.",
+    "it": "Rispondi con la lettera dell'unica opzione corretta.",
+    "nl": "Antwoord met de letter van het enige juiste antwoord.",
+    "pt": "Responda com a letra da única opção correta.",
+}
 
 _LONGEST = 300  # characters of an option
 _LABEL = re.compile(r"^\s*\(?[A-Da-d][.):]\s", re.MULTILINE)
@@ -75,7 +84,7 @@ def _texts(reply: Mapping[str, Any]) -> Texts:
     options = _options(reply)
     shuffled = sorted(options, key=lambda option: draw("option", reply["image"], reply["task_type"], option))
     lines = [f"{letter}. {option}" for letter, option in zip(LETTERS, shuffled, strict=False)]
-    return Texts("\n".join([question, *lines, CLOSING]), LETTERS[shuffled.index(answer)])
+    return Texts("\n".join([question, *lines, CLOSINGS[reply["language"]]]), LETTERS[shuffled.index(answer)])
 
 
 MULTIPLE_CHOICE = QuestionForm(
@@ -84,4 +93,5 @@ MULTIPLE_CHOICE = QuestionForm(
     texts=_texts,
     suits=("!image description",),
     version="1",
+    languages=CLOSINGS.keys() - {""},
 )

@@ -24,10 +24,29 @@ WORDINGS = (
     "Nothing in the image answers this, since it does not show {missing}.",
 )
 
+# In other languages what is missing stands behind a colon, in whatever case the teacher wrote it.
+WORDINGS_IN = {
+    "": WORDINGS,
+    "de": (
+        "Das lässt sich nicht beantworten. Auf dem Bild fehlt: {missing}.",
+        "Die Frage lässt sich mit diesem Bild nicht beantworten; es fehlt: {missing}.",
+        "Auf dem Bild ist nicht zu sehen: {missing}. Darum lässt sich das nicht beantworten.",
+    ),
+    "es": (
+        "No se puede responder. En la imagen falta: {missing}.",
+        "Con esta imagen no se puede responder a la pregunta; falta: {missing}.",
+    ),
+    "fr": (
+        "On ne peut pas répondre. Il manque sur l'image : {missing}.",
+        "L'image ne permet pas de répondre à la question ; il y manque : {missing}.",
+    ),
+}
+
 _LONGEST = 150  # characters of what is missing
 _DECLINES = re.compile(
     r"\b(can(no|')t|cannot|could not|impossible to|no way to|unable to) (be )?(answer|tell|say|see|determin|know|read)"
     r"|\b(does not|doesn't|do not|don't) (show|say|contain|include|depict)|\bno(thing)? (telling|answer)"
+    r"|nicht beantworten|\bne peut pas répondre|\bne permet pas de répondre|\bno se puede responder"
     r"|\b(is|are) (no|not|nowhere) .{0,60}\b(image|picture|photo|shown|visible|there)\b|\bunanswerable\b",
     re.IGNORECASE,
 )
@@ -63,10 +82,16 @@ def _texts(reply: Mapping[str, Any]) -> Texts:
     if not question or not missing:
         return Texts(question, missing)
     missing = _ARTICLE.sub(lambda article: article[0].lower(), missing, count=1)
-    wording = WORDINGS[int(draw("unanswerable", reply["image"], reply["task_type"]) * len(WORDINGS))]
+    wordings = WORDINGS_IN[reply["language"]]
+    wording = wordings[int(draw("unanswerable", reply["image"], reply["task_type"]) * len(wordings))]
     return Texts(question, wording.format(missing=missing))
 
 
 UNANSWERABLE = QuestionForm(
-    reply={"question": str, "missing": str}, check=_check, texts=_texts, suits=("!image description",), version="1"
+    reply={"question": str, "missing": str},
+    check=_check,
+    texts=_texts,
+    suits=("!image description",),
+    version="1",
+    languages=WORDINGS_IN.keys() - {""},
 )

@@ -16,6 +16,18 @@ from taskgalaxy_ops.models.request import ANY_TEXT, MalformedReplyError
 from taskgalaxy_ops.text import normal_question
 
 YES, NO = "question_yes", "question_no"
+SAID = {
+    "": ("Yes", "No"),
+    "de": ("Ja", "Nein"),
+    "es": ("Sí", "No"),
+    "fr": ("Oui", "Non"),
+    "it": ("Sì", "No"),
+    "nl": ("Ja", "Nee"),
+    "pl": ("Tak", "Nie"),
+    "pt": ("Sim", "Não"),
+    "ru": ("Да", "Нет"),
+    "uk": ("Так", "Ні"),
+}
 
 
 def _check(reply: Mapping[str, Any]) -> None:
@@ -30,7 +42,15 @@ def _texts(reply: Mapping[str, Any]) -> Texts:
     if not yes and not no:
         return Texts("", "")
     first = draw("yes or no", reply["image"], reply["task_type"]) < 0.5
-    return Texts(yes, "Yes") if not no or (yes and first) else Texts(no, "No")
+    said_yes, said_no = SAID[reply["language"]]
+    return Texts(yes, said_yes) if not no or (yes and first) else Texts(no, said_no)
 
 
-YES_NO = QuestionForm(reply={YES: str, NO: str}, check=_check, texts=_texts, suits=("!image description",), version="1")
+YES_NO = QuestionForm(
+    reply={YES: str, NO: str},
+    check=_check,
+    texts=_texts,
+    suits=("!image description",),
+    version="1",
+    languages=SAID.keys() - {""},
+)

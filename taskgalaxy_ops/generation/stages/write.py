@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from taskgalaxy_ops.extensions import LANGUAGES
 from taskgalaxy_ops.generation.checks import checked, decided_by
 from taskgalaxy_ops.generation.form_shares import forms_of, suited
 from taskgalaxy_ops.generation.forms import FORMS, QuestionForm
@@ -97,13 +98,14 @@ def reader(model: Model, form: str | None) -> RequestTemplate:
 
 def write_template(prompt: str, teacher: Model, variant: str) -> RequestTemplate:
     """The request for a question and its answer, for one variant. Raises SettingsError for an unknown variant."""
-    form = FORMS.get(variant)
-    version = form.version if variant in FORMS.shipped else FORMS.version(variant)
+    form: QuestionForm = FORMS.get(variant)
+    name, language = FORMS.split(variant)
+    version = form.version if name in FORMS.shipped else FORMS.version(name)
     return RequestTemplate(
         stage="write",
         prompt=prompt,
         model=teacher,
-        head={"request": "write", "variant": variant},
+        head={"request": "write", "variant": variant, **({"language": LANGUAGES[language]} if language else {})},
         items="task_types",
         replies="pairs",
         schema=entry_schema(**{name: _JSON[kind] for name, kind in form.reply.items()}),
@@ -128,7 +130,7 @@ def _read_pair(form: QuestionForm, _: Mapping[str, Any], entry: Any) -> Answer:
         }
     told = {name: field(entry, name, kind) for name, kind in form.reply.items()}
     reply = {name: neutral(clean(value)) if isinstance(value, str) else value for name, value in told.items()}
-    texts = form.texts({**reply, "image": "", "task_type": ""})
+    texts = form.texts({**reply, "image": "", "task_type": "", "language": form.language})
     if texts.question or texts.answer:
         if ANY_TEXT in (texts.question, texts.answer):
             raise MalformedReplyError(f"`{ANY_TEXT}` stands for a text in the example; write the text")
@@ -172,8 +174,9 @@ def _pair(variant: str, unit: RequestItem, answer: Answer) -> Pair | Reject:
 
     if (reason := terminal(answer)) is not None or answer.value is None:
         return reject(*(reason or (Reason.MALFORMED, "")))
-    form = FORMS.get(variant)
-    question, text, reasoning = form.texts({**answer.value, "image": image, "task_type": task_type})
+    form: QuestionForm = FORMS.get(variant)
+    told = {**answer.value, "image": image, "task_type": task_type, "language": form.language}
+    question, text, reasoning = form.texts(told)
     if not question and not text:
         return reject(Reason.DECLINED, "the teacher found nothing to ask")
     if not question or not text or (form.reasons and not reasoning):

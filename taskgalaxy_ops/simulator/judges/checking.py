@@ -9,7 +9,7 @@ from importlib import import_module
 
 from PIL import Image
 
-from taskgalaxy_ops.simulator import absences, boxes, claims, descriptions, options, templates
+from taskgalaxy_ops.simulator import absences, boxes, claims, descriptions, german, options, templates
 from taskgalaxy_ops.simulator.judges import palettes, places, words
 from taskgalaxy_ops.simulator.judges.figures import overlap
 from taskgalaxy_ops.simulator.judges.finding import REGIONS, Finding, Found, SenselessError, UnsureError, short
@@ -64,6 +64,8 @@ def check(
         return _described(seen, answer)
     choice, claim = options.read(question), claims.read(question)
     params = template.params(choice.question if choice else claim[0] if claim else question)
+    if params is None and (asked := german.read(path, question)) is not None:
+        params, answer = asked.params, None if answer is None else asked.english(answer)
     if params is None:
         return Finding(False, "the question is not of this task type")
     if choice and answer is not None:

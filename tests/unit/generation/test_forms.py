@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 from PIL import Image, ImageDraw
+from pydantic import ValidationError
 
 from taskgalaxy_ops.generation.checks import broken, rules_of
-from taskgalaxy_ops.generation.forms import FORMS, Texts, grounded
+from taskgalaxy_ops.generation.forms import FORMS, Texts, grounded, multiple_choice
 from taskgalaxy_ops.generation.forms.long_description import QUESTIONS
 from taskgalaxy_ops.generation.forms.multiple_choice import CLOSING
 from taskgalaxy_ops.generation.forms.unanswerable import WORDINGS, declines
@@ -22,7 +23,7 @@ from taskgalaxy_ops.generation.stages.write import reader, write_template, write
 from taskgalaxy_ops.models.request import RequestItem, RequestTemplate
 from taskgalaxy_ops.prompts import load_prompts
 from taskgalaxy_ops.records import Pair, Reason, Relevant
-from taskgalaxy_ops.settings import Model
+from taskgalaxy_ops.settings import Model, WriteSettings
 from taskgalaxy_ops.settings.checks import CheckSettings
 from taskgalaxy_ops.simulator import options
 from taskgalaxy_ops.simulator.answers import answer, open_image
@@ -59,7 +60,8 @@ def test_the_order_of_the_options_is_drawn_by_image_and_option():
     assert outcome() == outcome(wrong_1="Green", wrong_2="", wrong_3="Blue")
     texts = FORMS.get("multiple_choice").texts
     places = Counter(
-        texts({**GOOD, "wrong_3": "White", "image": f"i{n}", "task_type": "a"}).answer for n in range(4000)
+        texts({**GOOD, "wrong_3": "White", "image": f"i{n}", "task_type": "a", "language": ""}).answer
+        for n in range(4000)
     )
     assert sorted(places) == ["A", "B", "C", "D"]
     assert all(900 < number < 1100 for number in places.values()), places
@@ -222,7 +224,10 @@ def test_a_box_s_sides_may_be_written_as_texts_and_its_lack_declines():
     assert '"x1": 120, "y1": 85, "x2": 430, "y2": 600' in example
 
 
-SAID = "A red kettle stands on a stove with four rings. Its spout points left. Behind it hang three towels, one of them blue."
+SAID = (
+    "A red kettle stands on a stove with four rings. Its spout points to the left. "
+    "Behind it hang three towels, one of them blue."
+)
 
 
 def described(description: str = SAID, image: str = "i1") -> Any:
@@ -254,6 +259,60 @@ def test_a_description_that_is_none_is_sent_back(text, told):
 def test_a_description_may_hold_numbers_and_be_in_another_script():
     assert isinstance(described("The total is 12.50 dollars. It may be old. " + SAID), Pair)
     assert isinstance(described("图中有一只红色的水壶。" * 12), Pair)
+
+
+def test_a_form_in_a_language_is_the_form_with_its_own_words_in_it():
+    template = write_template("Write.", MODEL, "plain-de")
+    assert template.head == {"request": "write", "variant": "plain-de", "language": "German"}
+    assert template.form is None and "language" not in write_template("Write.", MODEL, "plain").head
+    german = of_form("multiple_choice-de", **{**GOOD, "question": "Welche Farbe hat das Auto?", "answer": "Rot"})
+    assert german.variant == "multiple_choice-de" and german.question.endswith(multiple_choice.CLOSINGS["de"])
+    assert write_template("Write.", MODEL, "multiple_choice-de").form == {"name": "multiple_choice-de", "version": "1"}
+    assert of_form("yes_no-de", question_yes="Ist es rot?", question_no="").answer == "Ja"
+    missing = of_form("unanswerable-de", question="Was kostet der Tee?", missing="der Preis").answer
+    assert "der Preis" in missing and declines(missing)
+    box = {"x1": 0, "y1": 0, "x2": 100, "y2": 100}
+    assert "Rahmen" in of_form("grounded-de", question="Wo ist die Tasse?", **box).question
+    assert "Bild" in of_form("long_description-de", description=SAID).question
+
+
+@pytest.mark.parametrize("form", ["yes_no-zh", "grounded-vi"])
+def test_a_form_whose_own_words_are_in_no_such_language_is_refused(form):
+    with pytest.raises(ValidationError, match=f"none in .*'{form}' cannot be written"):
+        WriteSettings(variants=(form,))
+    assert WriteSettings(variants=("plain-zh", "chain_of_thought-vi", "yes_no-ru"))
+
+
+@pytest.mark.parametrize("form", ["plain-xx", "plain-", "-de", "plain-de-de", "plain_de"])
+def test_a_language_that_is_not_known_is_told_with_those_that_are(form):
+    with pytest.raises(ValidationError, match=r"in a language, such as 'plain-de' \(ar, de, es"):
+        WriteSettings(variants=(form,))
+
+
+def test_the_prompt_of_a_form_in_a_language_is_the_form_s_and_says_so(tmp_path):
+    prompts = load_prompts({}, ["plain-de", "yes_no-ru"])
+    assert prompts["write_plain-de"].startswith(prompts["write_plain"])
+    assert "in German" in prompts["write_plain-de"] and "in Russian" in prompts["write_yes_no-ru"]
+    assert "write_yes_no" not in prompts
+    (tmp_path / "own.md").write_text("Ask briefly.")
+    own = load_prompts({"write_plain": str(tmp_path / "own.md")}, ["plain-de"])
+    assert own["write_plain-de"].startswith("Ask briefly.\n\nWrite all texts of your reply in German")
+
+
+def test_the_checks_expect_the_language_of_the_form():
+    rules = rules_of(CheckSettings())
+
+    def found(variant: str, question: str, answer: str = "x") -> Any:
+        return broken(rules, Pair("p", "i1", "a~b", variant, question, answer))
+
+    german, english = "Welche Farbe hat der Kreis auf dem Bild?", "What is the colour of the circle in this image?"
+    assert found("plain-de", german) is None and found("plain", english) is None
+    assert found("plain-de", english) == (Reason.BY_RULE, "another language: english")
+    assert found("plain", german) == (Reason.BY_RULE, "another language: german")
+    assert found("plain-zh", "图中的圆形是什么颜色的？") is None
+    assert found("plain-zh", german) == (Reason.BY_RULE, "another language: latin")
+    assert found("plain-ja", "この画像の丸は何色ですか？") is None
+    assert found("plain-de", "Ist der Kreis rot oder blau?", "rot") is None
 
 
 def test_its_version_is_in_its_units_keys_alone_and_its_replies_can_be_read_again():
@@ -379,3 +438,18 @@ def test_the_simulated_teacher_describes_and_judges_check_each_statement(wrong_s
     (pair,) = written("long_description", units, answers).pairs
     assert votes(pair, config) == [1 - wrong_share] * 3, pair
     assert votes(replace(pair, answer=f"{pair.answer} A dog barks."), config) == [0, 0, 0]
+
+
+@pytest.mark.parametrize("wrong_share", [0, 1])
+def test_the_simulated_teacher_asks_in_german_and_judges_read_it(wrong_share):
+    config = SimulatorConfig(seed=3, wrong_share=wrong_share, judges=dict.fromkeys("abc", NO_ERRORS), guess_accept=0)
+    form = write_template("Write.", MODEL, "plain-de")
+    units = write_units(form, [Relevant("i1", path, "") for path in TYPES])
+    answers = dict(zip([unit.key for unit in units], ask(form, units, config), strict=True))
+    pairs = written("plain-de", units, answers).pairs
+    assert len(pairs) == len(TYPES)
+    for pair in pairs:
+        assert votes(pair, config) == [1 - wrong_share] * 3, pair
+    if not wrong_share:
+        assert {pair.answer for pair in pairs} == {"Kreis", "blau", "0"}
+        assert all(votes(replace(pair, answer="rot"), config) == [0, 0, 0] for pair in pairs)
