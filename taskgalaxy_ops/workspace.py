@@ -22,6 +22,7 @@ from taskgalaxy_ops.storage import Store, keys, open_store, s3_options_from_envi
 from taskgalaxy_ops.storage.coverage_log import CoverageEntry, CoverageLog
 from taskgalaxy_ops.storage.downloads import downloaded
 from taskgalaxy_ops.storage.edits import Edits
+from taskgalaxy_ops.storage.judge_log import JudgeLog, JudgeMeasure
 from taskgalaxy_ops.storage.ledger import NANO, Caps, Ledger, Scopes
 from taskgalaxy_ops.storage.log import Log
 from taskgalaxy_ops.storage.registry import Registry
@@ -93,6 +94,11 @@ class Workspace:
     def coverage_entry(self) -> CoverageEntry | None:
         """The newest entry of the log of coverage when this was first read; None: there was none."""
         return CoverageLog(self.store).newest()
+
+    @cached_property
+    def judge_measure(self) -> JudgeMeasure | None:
+        """What was last recorded of the judges when this was first read; None: nothing was."""
+        return JudgeLog(self.store).newest()
 
     @cached_property
     def deciding_reviews(self) -> Reviews | None:

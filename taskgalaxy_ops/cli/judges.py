@@ -8,12 +8,14 @@ from dataclasses import asdict
 from pathlib import Path
 
 from taskgalaxy_ops.cli.common import AddCommand, say, workspace_of, write_whole
-from taskgalaxy_ops.operations.judges import judge_report, pair_probabilities
+from taskgalaxy_ops.operations.judges import judge_report, pair_probabilities, record_judges
 from taskgalaxy_ops.release.gold import read_gold
 from taskgalaxy_ops.reports.console import show_progress
 from taskgalaxy_ops.reports.pages.judges import judges_page
 from taskgalaxy_ops.reports.text.judges import judges
 from taskgalaxy_ops.storage.review_log import ReviewLog
+from taskgalaxy_ops.storage.shards import short
+from taskgalaxy_ops.text import shown
 
 
 def add(add_command: AddCommand) -> None:
@@ -34,6 +36,12 @@ def add(add_command: AddCommand) -> None:
         help="write each pair's probability of being right, JSON Lines of {pair, probability}",
     )
 
+    sub.add_argument(
+        "--record",
+        action="store_true",
+        help="keep how probably a pair is right by its votes, for release.probability: recorded",
+    )
+
 
 def _judges(chosen: argparse.Namespace) -> int:
     gold = read_gold(chosen.gold) if chosen.gold else None
@@ -51,6 +59,13 @@ def _judges(chosen: argparse.Namespace) -> int:
             text = (json.dumps({"pair": pair, "probability": each}) + "\n" for pair, each in rows)
             write_whole(chosen.probabilities, "".join(text))
             lines.append(f"{len(rows):,} probabilities: {chosen.probabilities.resolve()}")
+        if chosen.record:
+            measure = record_judges(workspace, gold, progress)
+            value["entry"] = measure.number
+            names = ", ".join(map(shown, measure.judges))
+            lines.append(
+                f"entry {measure.number} ({short(measure.hash)}) is the newest: {names}, by {measure.pairs:,} pairs"
+            )
     if chosen.html:
         write_whole(chosen.html, judges_page(found))
         lines.append(f"page: {chosen.html.resolve()}")

@@ -8,12 +8,10 @@ from dataclasses import dataclass
 from itertools import permutations
 
 from taskgalaxy_ops.operations.judge_votes import StoreVotes
-from taskgalaxy_ops.release.agreement import Agreement, Interval
+from taskgalaxy_ops.release.agreement import Agreement
+from taskgalaxy_ops.release.judge_fit import warnings
 from taskgalaxy_ops.release.judge_model import Dependence, JudgeAccuracy
 
-WEAK = 0.75  # balanced accuracy, below which a judge's whole interval makes it weak; a coin has 0.5
-TOGETHER = 0.8  # probability from which two judges are said to err together
-COPIES = 0.8  # probability from which one of two judges is said to copy
 _MOST_ORDERED = 6  # judges, of which all orders are tried
 
 
@@ -59,43 +57,17 @@ def findings(
     found: StoreVotes, measured: Agreement, accuracies: Sequence[JudgeAccuracy], dependences: Sequence[Dependence]
 ) -> list[Finding]:
     """Broken, weak and copying judges, in this order."""
-    told: list[tuple[str, str, str]] = []
-    for judge, vote in found.constant().items():
-        word = "approved" if vote else "rejected"
-        [figures] = [each for each in measured.judges if each.judge == judge]
-        number = figures.approvals + figures.rejections
-        told.append((judge, "broken", f"{word} all {number:,} pairs that it voted on: its votes say nothing"))
-    for each in accuracies:
-        if each.balanced.high < WEAK:
-            told.append(
-                (
-                    each.judge,
-                    "weak",
-                    f"is right about {_share(each.sensitivity)} of right pairs and {_share(each.specificity)} of wrong "
-                    f"ones: the mean, {_share(each.balanced)}, is below {WEAK:.0%} with all of its interval (a coin: "
-                    "50%)",
-                )
-            )
-    agreed = {two.judges: two for two in measured.two}
-    for two in dependences:
-        if two.copying >= COPIES:
-            pair = agreed[two.judges]
-            told.append(
-                (
-                    two.judges[1],
-                    "copying",
-                    f"votes as {two.judges[0]} does in {pair.agreed:,} of {pair.pairs:,} pairs, more than being right "
-                    f"explains (probability {two.copying:.3f}): the two count nearly as one",
-                )
-            )
+    told = warnings(found.ballots.all, found.judges, measured, accuracies, dependences)
     return [
-        Finding(judge=judge, kind=kind, evidence=evidence, drop=dropped(found, judge), ask_again=_again(found, judge))
-        for judge, kind, evidence in told
+        Finding(
+            judge=each.judge,
+            kind=each.kind,
+            evidence=each.evidence,
+            drop=dropped(found, each.judge),
+            ask_again=_again(found, each.judge),
+        )
+        for each in told
     ]
-
-
-def _share(interval: Interval) -> str:
-    return f"{interval.value:.1%} [{interval.low:.1%}, {interval.high:.1%}]"
 
 
 def dropped(found: StoreVotes, judge: str) -> DropEffect:

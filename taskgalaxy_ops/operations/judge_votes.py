@@ -19,7 +19,7 @@ from taskgalaxy_ops.generation.results import RunResults
 from taskgalaxy_ops.generation.shard_run import ShardResult
 from taskgalaxy_ops.progress import Progress
 from taskgalaxy_ops.records import PairId
-from taskgalaxy_ops.release.agreement import Ballot, Ballots, judge_figures
+from taskgalaxy_ops.release.agreement import Ballot, Ballots
 from taskgalaxy_ops.release.vote_table import BallotTable, ballot, ballot_table
 from taskgalaxy_ops.storage.journal import Journal
 from taskgalaxy_ops.taxonomy import TaxonomyVersion
@@ -27,7 +27,6 @@ from taskgalaxy_ops.taxonomy.store import TaxonomyStore
 from taskgalaxy_ops.workspace import Workspace
 
 BRANCH, FORM, SOURCE = "branch", "form", "source"
-CONSTANT = 20  # votes of a judge that are all alike, from which it is broken
 PERIODS = 10  # that a journal's time is cut into, if it is all of one month
 _MINUTE = 60
 
@@ -58,17 +57,6 @@ class StoreVotes:
     def accepts(self, cast: Ballot) -> bool:
         """The verdict of a ballot."""
         return sum(vote or 0 for _, vote in cast) >= self.quorum
-
-    def constant(self) -> dict[str, int]:
-        """The judges whose votes are all alike, with that vote. They tell nothing of a pair."""
-        return {
-            each.judge: vote
-            for each in judge_figures(self.ballots.all, self.judges)
-            for vote, (alike, others) in enumerate(
-                ((each.rejections, each.approvals), (each.approvals, each.rejections))
-            )
-            if alike >= CONSTANT and not others
-        }
 
     def price(self, judge: str) -> float | None:
         """USD of a vote, by what the judge's votes cost so far, at list prices where none was paid; None: unknown."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
+from taskgalaxy_ops.errors import SettingsError
 from taskgalaxy_ops.operations.judge_findings import Finding, Order, findings, order
 from taskgalaxy_ops.operations.judge_votes import StoreVotes, VotesPaid, periods, store_votes
 from taskgalaxy_ops.progress import Progress, Silent
@@ -23,11 +24,11 @@ from taskgalaxy_ops.release.agreement import (
     ratings,
 )
 from taskgalaxy_ops.release.gold import GoldFigures, calibration_error, powered_share
-from taskgalaxy_ops.release.judge_model import Dependence, JudgeAccuracy, JudgeModel
+from taskgalaxy_ops.release.judge_fit import Counts, fit, measure_of, merged, probabilities
+from taskgalaxy_ops.release.judge_model import Dependence, JudgeAccuracy
 from taskgalaxy_ops.release.vote_table import ballot
+from taskgalaxy_ops.storage.judge_log import JudgeLog, JudgeMeasure
 from taskgalaxy_ops.workspace import Workspace
-
-Counts = Mapping[Ballot, int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,11 +73,29 @@ def judge_report(
     return report(found, len(gold) if gold is not None else None, workspace.settings.simulated)
 
 
+def record_judges(
+    workspace: Workspace, gold: Mapping[PairId, bool] | None = None, progress: Progress | None = None
+) -> JudgeMeasure:
+    """Record how probably a pair is right by its votes, as the votes so far and a gold set say; returns the newest.
+
+    Nothing is recorded where the newest entry says the same. Raises SettingsError where fewer than two judges vote now
+    so, now so, or there are too many judges.
+    """
+    found = store_votes(workspace, gold or {}, progress or Silent())
+    model = fit(found.ballots.all, found.judges, found.gold)
+    if model is None:
+        raise SettingsError(
+            "judges --record: there is nothing to record, for fewer than two judges vote now so, now so. Let more "
+            "pairs be voted on."
+        )
+    return JudgeLog(workspace.store).record(measure_of(model, found.ballots.all.total()))
+
+
 def report(found: StoreVotes, gold_pairs: int | None = None, simulated: bool = False) -> JudgeReport:
     """The report of counted votes; ``gold_pairs``: how many the gold set has, None: there is none."""
     everything = found.ballots.all
-    alone = fit(found, everything)
-    informed = fit(found, everything, found.gold) if found.gold else alone
+    alone = fit(everything, found.judges)
+    informed = fit(everything, found.judges, found.gold) if found.gold else alone
     right = probabilities(informed, everything)
     accepted = {each: number for each, number in everything.items() if found.accepts(each)}
     measured = agreement(found.ballots, found.judges)
@@ -103,49 +122,6 @@ def report(found: StoreVotes, gold_pairs: int | None = None, simulated: bool = F
         paid={judge: found.paid[judge] for judge in found.judges if judge in found.paid},
         gold=None if gold_pairs is None else gold_figures(found, gold_pairs, probabilities(alone, everything)),
     )
-
-
-# --- the model of votes
-
-
-def fit(found: StoreVotes, counts: Counts, gold: Mapping[Ballot, Sequence[int]] | None = None) -> JudgeModel | None:
-    """The model of the judges who vote now so, now so; None: fewer than two of them have voted."""
-    left_out = found.constant()
-    voted = {judge for cast in counts for judge, vote in cast if vote is not None}
-    judges = [judge for judge in found.judges if judge not in left_out and judge in voted]
-    if len(judges) < 2:
-        return None
-    open_pairs: Counter[Ballot] = Counter()
-    known: dict[Ballot, tuple[int, int]] = {}
-    for cast, number in counts.items():
-        own = voting(cast, judges)
-        wrong, right = (gold or {}).get(cast, (0, 0))
-        open_pairs[own] += number - wrong - right
-        if wrong or right:
-            before = known.get(own, (0, 0))
-            known[own] = before[0] + wrong, before[1] + right
-    return JudgeModel(judges, open_pairs, known)
-
-
-def voting(cast: Ballot, judges: Collection[str]) -> Ballot:
-    """A ballot as a model of these judges sees it."""
-    return tuple(each for each in cast if each[0] in judges)
-
-
-def merged(counts: Counts, model: JudgeModel) -> Counter[Ballot]:
-    """The number of pairs by ballot as the model sees it."""
-    seen: Counter[Ballot] = Counter()
-    for cast, number in counts.items():
-        seen[voting(cast, model.judges)] += number
-    return seen
-
-
-def probabilities(model: JudgeModel | None, ballots: Iterable[Ballot]) -> dict[Ballot, float]:
-    """The probability that a pair with each ballot is right; {}: no estimate."""
-    if model is None:
-        return {}
-    every = list(ballots)
-    return dict(zip(every, model.probabilities([voting(each, model.judges) for each in every]), strict=True))
 
 
 # --- groups, time, gold
@@ -214,7 +190,7 @@ def gold_figures(found: StoreVotes, pairs: int, right: Mapping[Ballot, float]) -
 def pair_probabilities(workspace: Workspace, progress: Progress | None = None) -> list[tuple[PairId, float]]:
     """Each pair with a verdict and its probability of being right, by the votes alone, in order of id."""
     found = store_votes(workspace, {}, progress or Silent(), keep_pairs=True)
-    right = probabilities(fit(found, found.ballots.all), found.ballots.all)
+    right = probabilities(fit(found.ballots.all, found.judges), found.ballots.all)
     rows: list[tuple[PairId, float]] = []
     for pairs, codes in found.pairs:
         by_code = {int(code): right.get(ballot(int(code), found.judges)) for code in np.unique(codes)}

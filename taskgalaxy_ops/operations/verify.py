@@ -110,6 +110,7 @@ def _logs(workspace: Workspace) -> _Checks:
         keys.ANNOUNCEMENTS_LOG,
         keys.FORECASTS_LOG,
         keys.COVERAGE_LOG,
+        keys.JUDGES_LOG,
         keys.REVIEWS_LOG,
         keys.FINETUNE_LOG,
         keys.journal(keys.TAXONOMY_SHARD),

@@ -12,6 +12,7 @@ import yaml
 from taskgalaxy_ops.generation.lost import Lost, lost
 from taskgalaxy_ops.generation.stages import ASKING
 from taskgalaxy_ops.records import Reason
+from taskgalaxy_ops.release import judged
 from taskgalaxy_ops.release.agreement import agreement
 from taskgalaxy_ops.release.formats import FORMATS
 from taskgalaxy_ops.release.images import thumbnail_path
@@ -270,6 +271,7 @@ def _judges(plan: Selection) -> list[str]:
         "Cohen, *A coefficient of agreement for nominal scales*, 1960; Krippendorff, *Computing Krippendorff's "
         "Alpha-Reliability*, 2011, nominal data with missing values.",
         "",
+        *judged.section(plan, figures),
     ]
 
 

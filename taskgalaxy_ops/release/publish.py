@@ -22,7 +22,6 @@ from taskgalaxy_ops.errors import DamageError, NotFoundError, PendingError, Sour
 from taskgalaxy_ops.extensions import QUESTION_FORMS, RELEASE_FORMATS
 from taskgalaxy_ops.funnel import StageCounts
 from taskgalaxy_ops.generation.results import RunResults
-from taskgalaxy_ops.generation.stages import ASKING
 from taskgalaxy_ops.hashing import fingerprint, sha256_hex
 from taskgalaxy_ops.progress import Progress, Silent
 from taskgalaxy_ops.records import Image, ImageId
@@ -30,7 +29,8 @@ from taskgalaxy_ops.release import published_rows
 from taskgalaxy_ops.release.changes import ReleaseChanges, compared, made_of
 from taskgalaxy_ops.release.local_copy import sha256_of
 from taskgalaxy_ops.release.renditions import Renditions
-from taskgalaxy_ops.release.reviewed import Reviewed, review_rules
+from taskgalaxy_ops.release.reviewed import Reviewed
+from taskgalaxy_ops.release.rules import data_rules, log_rules, recorded
 from taskgalaxy_ops.settings import ReleaseSettings
 from taskgalaxy_ops.sources.originals import originals, read_image
 from taskgalaxy_ops.storage import Listed, keys
@@ -214,7 +214,7 @@ def _inputs(results: RunResults, code: int = release.RELEASE_VERSION) -> str:
             "release_formats": RELEASE_FORMATS.versions(workspace.settings.release.formats),
             "question_forms": QUESTION_FORMS.versions(workspace.settings.write.variants),
             "store": workspace.store.url,
-            **review_rules(workspace),
+            **log_rules(workspace),
         },
     )
 
@@ -394,16 +394,8 @@ def release_inputs(results: RunResults, rules: ReleaseSettings | None = None) ->
         simulated=results.simulated,
         partial=bool(results.pending),
         pending=results.pending,
-        rules={
-            "match.k": settings.match.k,
-            **{f"match.{name}": value for name, value in settings.match.breadth.items()},
-            "write.variants": list(settings.write.variants),
-            "vote.quorum": settings.vote.quorum,
-            "vote.show_answer": settings.vote.show_answer,
-            **{f"{stage}.context": list(fields) for stage in ASKING if (fields := getattr(settings, stage).context)},
-            **(settings.targets.rules if settings.targets else {}),
-            **review_rules(workspace),
-        },
+        rules=data_rules(workspace),
+        measure=recorded(workspace),
         targets=results.targets.types if results.targets else None,
         audit_share=settings.vote.audit_share,
         settings_hash=fingerprint("settings", settings.model_dump(mode="json")),

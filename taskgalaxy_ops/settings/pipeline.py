@@ -321,6 +321,13 @@ class ReleaseSettings(Strict):
         exclude_if=lambda fields: not fields,
     )
 
+    probability: Literal["votes", "recorded"] | None = Field(
+        None,
+        description="a column with each sample's probability of being right, and how right the judges are on the card: "
+        "by all votes of the release, or by what `taskgalaxy judges --record` recorded last; null: neither",
+        exclude_if=lambda chosen: chosen is None,
+    )
+
     @field_validator("formats")
     @classmethod
     def _readable(cls, formats: tuple[str, ...]) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from itertools import accumulate, islice
 from typing import Any, BinaryIO
 
@@ -12,6 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from taskgalaxy_ops.release import judged
+from taskgalaxy_ops.release.agreement import Ballot
 from taskgalaxy_ops.release.formats import Gone, ReleaseFormat
 from taskgalaxy_ops.release.images import copied_image, fetch
 from taskgalaxy_ops.release.select import Part, Sample, Selection
@@ -19,6 +21,8 @@ from taskgalaxy_ops.release.spooled import spooled
 
 _GROUP_BYTES = 32 << 20  # about the bytes of images in a row group: a reader holds one at a time in memory
 _GROUP_ROWS = 1000
+
+_Right = Callable[[Ballot], float | None]  # the probability of being right, by votes
 
 WRITING: Mapping[str, Any] = {"compression": "zstd", "write_statistics": False}
 
@@ -50,9 +54,14 @@ _COLUMNS: dict[str, tuple[pa.DataType, Any]] = {
 }
 
 
-def schema_of(fields: Sequence[str]) -> pa.Schema:
-    """The columns; fields: those of the context that rows have, in the column ``context`` if there are any."""
+def schema_of(fields: Sequence[str], *, probability: bool = False) -> pa.Schema:
+    """The columns; fields: those of the context that rows have, in the column ``context`` if there are any.
+
+    probability: whether rows have their probability of being right.
+    """
     columns = dict(_COLUMNS)
+    if probability:
+        columns["probability"] = (pa.float64(), {"dtype": "float64", "_type": "Value"})
     if fields:
         columns["context"] = (pa.struct([(name, pa.string()) for name in fields]), dict.fromkeys(fields, _TEXT))
     features = {"info": {"features": {name: feature for name, (_, feature) in columns.items()}}}
@@ -66,23 +75,30 @@ SCHEMA = schema_of(())
 
 def parquet_files(plan: Selection) -> Iterator[tuple[str, BinaryIO]]:
     """``data/<split>-00000-of-0000N.parquet``, rows in order of id; no file for an empty split: readers reject it."""
+    right = judged.right(plan) if plan.settings.probability else None
     for split, parts in plan.parts.items():
         for number, part in enumerate(parts):
             with spooled() as file:
-                _write(plan, part, file)
+                _write(plan, part, file, right)
                 yield f"data/{split}-{number:05d}-of-{len(parts):05d}.parquet", file
 
 
-def _write(plan: Selection, part: Part, file: BinaryIO) -> None:
-    """Write the rows of a part, a row group in memory at a time."""
+def _write(plan: Selection, part: Part, file: BinaryIO, right: _Right | None) -> None:
+    """Write the rows of a part, a row group in memory at a time. right: None: rows have no such column."""
     rows = max(1, min(_GROUP_ROWS, _GROUP_BYTES // max(part.largest, 1)))
     samples = plan.samples(part.first, part.last)
-    with pq.ParquetWriter(file, schema_of(plan.settings.context), **WRITING) as writer:
+    schema = schema_of(plan.settings.context, probability=right is not None)
+    with pq.ParquetWriter(file, schema, **WRITING) as writer:
         while group := list(islice(samples, rows)):
-            writer.write_table(_table(plan, group))
+            columns = _columns(plan, group)
+            if right is not None:
+                columns["probability"] = [right(judged.ballot_of(sample.votes)) for sample in group]
+            arrays = [_array(columns[field.name], field.type) for field in schema]
+            writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
 
 
-def _table(plan: Selection, samples: Sequence[Sample]) -> pa.Table:
+def _columns(plan: Selection, samples: Sequence[Sample]) -> dict[str, Any]:
+    """The values of each column; of a struct, the values of each field."""
     fetch(plan, samples)
     claims = {sample.picture: json.loads(sample.claims) for sample in samples}
     images = {s.picture: copied_image(plan, s.picture, s.image) if s.size else None for s in samples}
@@ -110,8 +126,7 @@ def _table(plan: Selection, samples: Sequence[Sample]) -> pa.Table:
     if fields:
         stated = [json.loads(sample.context) if sample.context else {} for sample in samples]
         columns["context"] = {name: [each.get(name) for each in stated] for name in fields}
-    schema = schema_of(fields)
-    return pa.Table.from_arrays([_array(columns[field.name], field.type) for field in schema], schema=schema)
+    return columns
 
 
 def _of_each(said: Sequence[Sequence[Mapping[str, str]]], name: str) -> list[list[str | None]]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from taskgalaxy_ops.operations.judges import JudgeReport
 from taskgalaxy_ops.release.agreement import Interval
+from taskgalaxy_ops.release.judge_fit import share as interval
 from taskgalaxy_ops.reports.html import table_page
 from taskgalaxy_ops.reports.html.svg import esc, fitting
 from taskgalaxy_ops.reports.text import judges as text
@@ -66,7 +67,7 @@ def interval_svg(rows: Sequence[tuple[str, Interval, str]]) -> str:
             f'<text x="{_LEFT - 10}" y="{y + 4}" text-anchor="end" fill="{_INK}">{label}</text>',
             f'<path d="M{x(each.low):.1f} {y}H{x(each.high):.1f}" stroke="{colour}" stroke-width="3"/>',
             f'<circle cx="{x(each.value):.1f}" cy="{y}" r="5" fill="{colour}"/>',
-            f'<text x="{_LEFT + _WIDE + 14}" y="{y + 4}" fill="{_SOFT}">{text.interval(each)}</text>',
+            f'<text x="{_LEFT + _WIDE + 14}" y="{y + 4}" fill="{_SOFT}">{interval(each)}</text>',
         ]
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{_LEFT + _WIDE + 190}" height="{height}" '

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from taskgalaxy_ops.operations.judge_findings import TOGETHER, Finding, Order
+from taskgalaxy_ops.operations.judge_findings import Finding, Order
 from taskgalaxy_ops.operations.judge_votes import VotesPaid
 from taskgalaxy_ops.operations.judges import Group, JudgeReport
 from taskgalaxy_ops.release.agreement import Interval, JudgeFigures, TwoJudges
 from taskgalaxy_ops.release.gold import GoldFigures
+from taskgalaxy_ops.release.judge_fit import TOGETHER
+from taskgalaxy_ops.release.judge_fit import share as interval
 from taskgalaxy_ops.release.judge_model import JudgeAccuracy
 from taskgalaxy_ops.text import dollars, shown
 
@@ -186,10 +188,6 @@ def gold_lines(gold: GoldFigures) -> list[str]:
     if gold.right_share:
         lines.append(f"Right, of all samples, if the gold set was drawn evenly: {interval(gold.right_share)}.")
     return lines
-
-
-def interval(found: Interval) -> str:
-    return f"{found.value:.1%} [{found.low:.1%}, {found.high:.1%}]"
 
 
 def _plain(found: Interval) -> str:
