@@ -74,6 +74,7 @@ class Reason(StrEnum):
     MODEL_FAILS = "model fails on it"
     # vote
     BELOW_QUORUM = "below quorum"
+    IMPROBABLE = "too improbable"
     ABSTAINED = "too few votes"
     # release
     FOUND_WRONG = "a person found it wrong"

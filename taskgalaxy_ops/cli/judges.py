@@ -39,7 +39,7 @@ def add(add_command: AddCommand) -> None:
     sub.add_argument(
         "--record",
         action="store_true",
-        help="keep how probably a pair is right by its votes, for release.probability: recorded",
+        help="keep how probably a pair is right by its votes, for vote.rule and release.probability",
     )
 
 

@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 from taskgalaxy_ops.funnel import StageCounts
 from taskgalaxy_ops.generation import stages
 from taskgalaxy_ops.generation.stage_keys import StageKeys
+from taskgalaxy_ops.generation.staged import staged
 from taskgalaxy_ops.generation.stages import ASKING, STAGE, Stage
 from taskgalaxy_ops.generation.stages.asking import Output, pure
 from taskgalaxy_ops.inference.batch_wait import PendingBatch
@@ -159,7 +160,7 @@ class ShardRun:
         if there := self._there(stage.name, key):
             return there
         rows = self._rows(before, stage.reads, STAGE[stages.before(stage.name)].tables[stage.reads])
-        work = pure(stage.name).work(keys.templates_for(shard)[stage.name], rows, self._workspace.settings)
+        work = pure(stage.name).work(keys.templates_for(shard)[stage.name], rows, staged(self._workspace))
         most = work.most(self._session.answers) if work.most else None
         missing = await self._ask(work.needed)
         return self._made(stage, key, work.output(self._session.answers), missing, most)

@@ -13,6 +13,7 @@ from typing import Any
 
 from taskgalaxy_ops.generation import starving
 from taskgalaxy_ops.generation.pictures import Apart, images_apart, of_model
+from taskgalaxy_ops.generation.staged import staged
 from taskgalaxy_ops.generation.stages import ASKING, INPUTS, STAGE, Role, before
 from taskgalaxy_ops.generation.stages.asking import Templates, prompt_name, pure
 from taskgalaxy_ops.hashing import fingerprint
@@ -33,10 +34,14 @@ class StageKeys:
         settings = workspace.settings
         self._workspace = workspace
         self._plain = {name: pure(name).templates(workspace.prompts, settings) for name in ASKING}
-        self._rules = {name: pure(name).rules(settings) for name in ASKING}
         self._fields = {name: frozenset(getattr(settings, name).context) for name in ASKING}
         self._contexts: dict[str, Context] = {}  # of the image shards that were asked for last
         self._made_of = {name: _named(STAGE[name].role, settings, self._plain[name]) for name in ASKING}
+
+    @cached_property
+    def _rules(self) -> dict[str, dict[str, Any]]:
+        settings = staged(self._workspace)
+        return {name: pure(name).rules(settings) for name in ASKING}
 
     @cached_property
     def _apart(self) -> Apart:

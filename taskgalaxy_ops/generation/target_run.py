@@ -16,6 +16,7 @@ from taskgalaxy_ops.generation.lanes import shards_of
 from taskgalaxy_ops.generation.match_run import computed_matches, match_rows
 from taskgalaxy_ops.generation.shard_run import ShardResult
 from taskgalaxy_ops.generation.stage_keys import StageKeys
+from taskgalaxy_ops.generation.staged import staged
 from taskgalaxy_ops.generation.stages import ASKING, STAGE
 from taskgalaxy_ops.generation.stages.asking import Templates, pure
 from taskgalaxy_ops.generation.targets import (
@@ -149,7 +150,7 @@ def store_targets(
             collecting.add(shard)
         if journal.answers:
             within = [row for row in rows if (row.image, row.task_type) in reachable]
-            answered = _answered(keys.templates_for(shard), within, journal.answers, workspace.settings)
+            answered = _answered(keys.templates_for(shard), within, journal.answers, staged(workspace))
             walk.tried.update(tries_of(answered, forms))
     return StoreTargets(walk, matches, collecting)
 

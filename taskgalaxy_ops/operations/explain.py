@@ -21,9 +21,10 @@ from taskgalaxy_ops.generation import run as generation_run
 from taskgalaxy_ops.generation.results import RunResults
 from taskgalaxy_ops.generation.shard_run import ShardResult
 from taskgalaxy_ops.generation.stage_keys import StageKeys, differences
+from taskgalaxy_ops.generation.staged import staged
 from taskgalaxy_ops.generation.stages import ASKING, NAMES, STAGE
 from taskgalaxy_ops.generation.stages.asking import prompt_name
-from taskgalaxy_ops.generation.stages.vote import vote_unit
+from taskgalaxy_ops.generation.stages.vote import rule_by, vote_unit
 from taskgalaxy_ops.hashing import fingerprint, sha256_hex
 from taskgalaxy_ops.models import pricing
 from taskgalaxy_ops.models.request import RequestItem, RequestTemplate
@@ -249,6 +250,7 @@ class _Story:
         templates = StageKeys(look).templates_for(one.shard.id)
         self._filter, self._write = templates["filter"]["filter"], templates["write"]
         self._judges = list(templates["vote"].values())
+        self._rule = rule_by(staged(look).vote, self._judges)
         self._journal = Journal(look.store, one.shard.id, begun)
         self._replies = {reply["reply"]: reply for reply in self._journal.replies()}
         self._released = {each.name: ReleaseRows(look.store, each.version) for each in published(look)}
@@ -325,6 +327,9 @@ class _Story:
                 if question.model.name in votes
             ],
         }
+        counted = [vote for judge in self._rule.judges if (vote := votes.get(judge)) and not vote.audit]
+        if verdict and (decided := self._rule.told(tuple(vote.vote for vote in counted))):
+            told["decided_by"] = decided
         if verdict and verdict.accepted:
             told["releases"] = [name for name, rows in self._released.items() if rows.holds(pair.pair)]
             told["not_released"] = self._not_released(pair, told["releases"])

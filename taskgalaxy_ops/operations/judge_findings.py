@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import permutations
 
+from taskgalaxy_ops.generation.vote_rule import MISSING, Cast, Rule
 from taskgalaxy_ops.operations.judge_votes import StoreVotes
 from taskgalaxy_ops.release.agreement import Agreement
 from taskgalaxy_ops.release.judge_fit import warnings
@@ -17,7 +18,7 @@ _MOST_ORDERED = 6  # judges, of which all orders are tried
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DropEffect:
-    """What verdicts without a judge would be, if the quorum stays or is of all who are left."""
+    """What verdicts without a judge would be, if the rule stays, or a quorum is of all who are left."""
 
     accepted: int  # pairs that become samples
     rejected: int  # samples that do not stay
@@ -73,17 +74,16 @@ def findings(
 def dropped(found: StoreVotes, judge: str) -> DropEffect:
     """What the verdicts would be without a judge."""
     left = [each for each in found.judges if each != judge]
-    quorum = max(1, min(found.quorum, len(left)))
+    rule = found.rule.among(left)
     effect, needed = Counter[str](), Counter[str]()
     for cast, number in found.ballots.all.items():
-        asked = {name for name, _ in cast}
-        approvals = sum(vote or 0 for name, vote in cast if name != judge)
-        missing = [name for name in left if name not in asked]
-        if approvals < quorum <= approvals + len(missing):
+        votes = dict(cast)
+        sides = rule.sides(tuple(votes.get(name, MISSING) for name in left))
+        if len(sides) > 1:
             effect["open"] += number
-            needed.update(dict.fromkeys(missing, number))
-        elif (approvals >= quorum) != found.accepts(cast):
-            effect["accepted" if approvals >= quorum else "rejected"] += number
+            needed.update({name: number for name in left if name not in votes})
+        elif (accepted := True in sides) != found.accepts(cast):
+            effect["accepted" if accepted else "rejected"] += number
     prices = [(number, found.price(name)) for name, number in needed.items()]
     cost = None if any(each is None for _, each in prices) else sum(number * (each or 0) for number, each in prices)
     return DropEffect(
@@ -114,7 +114,8 @@ def order(found: StoreVotes) -> Order | None:
     each = {judge: 1.0 if unit == "votes" else known or 0.0 for judge, known in prices.items()}
 
     def cost(judges: Sequence[str]) -> float:
-        return sum(number * _asked(dict(cast), judges, found.quorum, each) for cast, number in full.items()) / pairs
+        rule = found.rule.among(judges)
+        return sum(number * _asked(dict(cast), rule, each) for cast, number in full.items()) / pairs
 
     now = cost(found.judges)
     # permutations() begins with the settings' order, which stays where no other is cheaper.
@@ -122,12 +123,11 @@ def order(found: StoreVotes) -> Order | None:
     return Order(judges=best, pairs=pairs, cost=cost(best), now=now, unit=unit)
 
 
-def _asked(votes: Mapping[str, int | None], judges: Sequence[str], quorum: int, each: Mapping[str, float]) -> float:
-    """What a pair's votes cost if the judges are asked in this order while the verdict is open."""
-    approvals, cost = 0, 0.0
-    for number, judge in enumerate(judges):
-        if approvals >= quorum or approvals + len(judges) - number < quorum:
+def _asked(votes: Mapping[str, int | None], rule: Rule, each: Mapping[str, float]) -> float:
+    """What a pair's votes cost if the rule's judges are asked in order while the verdict is open."""
+    cast: Cast = ()
+    for judge in rule.judges:
+        if not rule.is_open(cast):
             break
-        cost += each[judge]
-        approvals += votes[judge] or 0
-    return cost
+        cast = (*cast, votes[judge])
+    return sum(each[judge] for judge in rule.judges[: len(cast)])

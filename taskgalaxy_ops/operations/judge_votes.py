@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 
 from taskgalaxy_ops.generation.results import RunResults
 from taskgalaxy_ops.generation.shard_run import ShardResult
+from taskgalaxy_ops.generation.staged import measurable, staged
+from taskgalaxy_ops.generation.vote_rule import Rule, rule_of
 from taskgalaxy_ops.progress import Progress
 from taskgalaxy_ops.records import PairId
 from taskgalaxy_ops.release.agreement import Ballot, Ballots
@@ -45,7 +47,7 @@ class StoreVotes:
     """What a store's votes come to. A ballot counts once a pair that has a verdict."""
 
     judges: tuple[str, ...]  # in the order in which they are asked
-    quorum: int
+    rule: Rule
     pending: int
     ballots: Ballots
     groups: dict[str, dict[str, Counter[Ballot]]]  # by branch, form, source: by name
@@ -55,8 +57,9 @@ class StoreVotes:
     pairs: list[tuple[pa.Array, NDArray[np.int64]]] = field(default_factory=list)  # ids and codes, where they are kept
 
     def accepts(self, cast: Ballot) -> bool:
-        """The verdict of a ballot."""
-        return sum(vote or 0 for _, vote in cast) >= self.quorum
+        """The verdict of a ballot. Audits are cast when they can no longer change it, so that all votes may count."""
+        votes = dict(cast)
+        return self.rule.accepts(tuple(map(votes.get, self.judges)))
 
     def price(self, judge: str) -> float | None:
         """USD of a vote, by what the judge's votes cost so far, at list prices where none was paid; None: unknown."""
@@ -70,11 +73,13 @@ def store_votes(
     workspace: Workspace, gold: Mapping[PairId, bool], progress: Progress, *, keep_pairs: bool = False
 ) -> StoreVotes:
     """Count a store's votes by the present settings; ``gold``: verdicts of people, by pair."""
+    workspace = measurable(workspace)
     settings = workspace.settings
+    judges = tuple(judge.name for judge in settings.judges)
     results = RunResults(workspace)
     found = StoreVotes(
-        judges=tuple(judge.name for judge in settings.judges),
-        quorum=settings.vote.quorum,
+        judges=judges,
+        rule=rule_of(staged(workspace).vote, judges),
         pending=results.pending,
         ballots=Ballots(settings.vote.audit_share),
         groups={BRANCH: {}, FORM: {}, SOURCE: {}},

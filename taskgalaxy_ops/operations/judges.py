@@ -51,7 +51,7 @@ class JudgeReport:
     pairs: int  # with a verdict
     accepted: int
     pending: int  # request items of the whole store without an answer
-    quorum: int
+    rule: str  # by which pairs are accepted, in words
     agreement: Agreement
     alpha: Interval | None
     accuracies: list[JudgeAccuracy]  # []: no estimate
@@ -106,7 +106,7 @@ def report(found: StoreVotes, gold_pairs: int | None = None, simulated: bool = F
         pairs=everything.total(),
         accepted=sum(accepted.values()),
         pending=found.pending,
-        quorum=found.quorum,
+        rule=found.rule.words,
         agreement=measured,
         alpha=alpha_interval(ratings(found.ballots)),
         accuracies=accuracies,

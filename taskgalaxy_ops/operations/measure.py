@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from taskgalaxy_ops.generation.stage_keys import StageKeys
+from taskgalaxy_ops.generation.staged import staged
 from taskgalaxy_ops.generation.stages import filter as filter_stage
 from taskgalaxy_ops.generation.stages import vote as vote_stage
 from taskgalaxy_ops.generation.stages import write as write_stage
@@ -153,7 +154,7 @@ class _MeasuredShard:
         return missing
 
     def _voted(self, pair: Pair, answers: Mapping[str, Answer], lacking: Lacking) -> None:
-        questions, settings = list(self._templates["vote"].values()), self._look.settings.vote
+        questions, settings = list(self._templates["vote"].values()), staged(self._look).vote
         needed = vote_stage.votes_needed([pair], questions, settings, answers)
         is_open = any(needed)
         self._measures[pair.image].pairs += 1

@@ -12,6 +12,7 @@ from enum import StrEnum
 from typing import Any
 
 from taskgalaxy_ops.generation.stage_keys import StageKeys
+from taskgalaxy_ops.generation.staged import staged
 from taskgalaxy_ops.generation.stages import ASKING, STAGE
 from taskgalaxy_ops.generation.stages.asking import Templates, pure
 from taskgalaxy_ops.inference.model_health import outages
@@ -120,7 +121,7 @@ def _lacking(
             continue
         table = stage.reads
         rows = made[table] if output is None else view.stage_outputs.load(output, table, STAGE[before].tables[table])
-        work = pure(name).work(templates[name], rows, view.settings)
+        work = pure(name).work(templates[name], rows, staged(view))
         for template, units in work.needed(journal.answers):
             keys = {unit.key for unit in units}
             in_batch = len(keys & under_way)

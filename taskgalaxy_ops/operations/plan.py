@@ -17,9 +17,11 @@ from dataclasses import dataclass, field, replace
 from taskgalaxy_ops.generation import lanes
 from taskgalaxy_ops.generation.shard_run import ShardResult
 from taskgalaxy_ops.generation.stage_keys import differences
+from taskgalaxy_ops.generation.staged import staged
 from taskgalaxy_ops.generation.stages import ASKING, NAMES, STAGE, before
 from taskgalaxy_ops.generation.target_run import StoreTargets
 from taskgalaxy_ops.generation.targets import TargetCounts
+from taskgalaxy_ops.generation.vote_rule import rule_of
 from taskgalaxy_ops.models.encoders.base import EmbeddingMatrix
 from taskgalaxy_ops.operations.answered import ENOUGH
 from taskgalaxy_ops.operations.release_outlook import ReleaseOutlook, look_ahead, look_through
@@ -249,7 +251,7 @@ def _lacking(
         for stage, bounds in zip(ASKING, asked, strict=True):
             units[stage] += bounds
     if state.targets is not None:
-        return _with_targets(view.settings, state, state.targets, units, measured)
+        return _with_targets(staged(view), state, state.targets, units, measured)
     return units
 
 
@@ -286,11 +288,11 @@ def _asked(
     measured: Mapping[str, _Measured],
 ) -> tuple[Bounds, Bounds, Bounds]:
     """What a run would ask of an image shard in filter, write and vote."""
-    settings = view.settings
-    judges, quorum = len(settings.judges), settings.vote.quorum
+    settings = staged(view)
+    judges, fewest = len(settings.judges), _fewest_votes(settings)
     # The share of the further judges' votes that were needed so far.
     further = (
-        min(1.0, max(0.0, (_votes_a_pair(settings, measured) - quorum) / (judges - quorum))) if judges > quorum else 0.0
+        min(1.0, max(0.0, (_votes_a_pair(settings, measured) - fewest) / (judges - fewest))) if judges > fewest else 0.0
     )
     known = written = voted = most = 0
     if shard_state.settled:
@@ -323,7 +325,12 @@ def _following(
 
 def _votes_a_pair(settings: Settings, measured: Mapping[str, _Measured]) -> float:
     """So far; at most the number of judges, which may be fewer now."""
-    return min(measured["vote"].votes or settings.vote.quorum, len(settings.judges))
+    return min(measured["vote"].votes or _fewest_votes(settings), len(settings.judges))
+
+
+def _fewest_votes(settings: Settings) -> int:
+    """That may be enough for a verdict."""
+    return rule_of(settings.vote, [judge.name for judge in settings.judges]).fewest
 
 
 def _stage_output(stage: str, shard_state: ShardState, results: Mapping[str, ShardResult]) -> StageOutput | None:

@@ -298,13 +298,22 @@ def _making(plan: Selection) -> list[str]:
         "",
         "After TaskGalaxy (ICLR 2025, arXiv 2502.09925): a taxonomy of task types; each image matched with the nearest "
         "ones by an encoder; a teacher keeps those that fit and writes a question and an answer for each; judges vote, "
-        "and a pair with a quorum of approvals is a sample. The settings below say which samples were left out.",
+        f"and {_rule(plan)} is a sample. The settings below say which samples were left out.",
         "",
         *table(("role", "name", "model", "revision", "simulated"), models),
         *_settings("encoder", made["encoder"]),
         *_settings("prompt (hash of its text)", made["prompts"]),
         *_settings("setting", {**made["rules"], **{f"release.{k}": v for k, v in made["release"].items()}}),
     ]
+
+
+def _rule(plan: Selection) -> str:
+    if (least := plan.inputs.rules.get("vote.rule.probability")) is None:
+        return "a pair with a quorum of approvals"
+    return (
+        f"a pair that is right with a probability of {least:g} or more, by its votes and what was recorded of the "
+        "judges,"
+    )
 
 
 def _settings(what: str, values: Mapping[str, Any]) -> list[str]:

@@ -44,6 +44,7 @@ class Loss(StrEnum):
     WRITTEN_ANEW = "written anew"
     UNCORRECTED = "a person's answer that does not stand any more"
     NO_QUORUM = "no quorum by today's votes"
+    IMPROBABLE = "too improbable by today's votes"
     NO_ANSWER = "no answer yet"
 
 
@@ -101,8 +102,10 @@ def compared(
         (gained,) = rows.execute("SELECT count(*) FROM chosen WHERE pair NOT IN (SELECT pair FROM earlier)").fetchone()
         rows.execute("DELETE FROM earlier WHERE pair IN (SELECT pair FROM chosen)")
         rows.execute("UPDATE earlier SET why = p.reason FROM pairs p WHERE p.pair = earlier.pair AND p.reason NOT NULL")
+        by_quorum = results.workspace.settings.vote.rule == "quorum"
         rows.execute(
-            "UPDATE earlier SET why = ? FROM pairs p WHERE p.pair = earlier.pair AND p.accepted = 0", (Loss.NO_QUORUM,)
+            "UPDATE earlier SET why = ? FROM pairs p WHERE p.pair = earlier.pair AND p.accepted = 0",
+            (Loss.NO_QUORUM if by_quorum else Loss.IMPROBABLE,),
         )
         _explain_rest(rows, results, Leaves(types, taxonomy), computed or {})
         lost = counted(rows)

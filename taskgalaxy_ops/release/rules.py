@@ -5,8 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from taskgalaxy_ops.errors import SettingsError
+from taskgalaxy_ops.generation.staged import staged
 from taskgalaxy_ops.generation.stages import ASKING
+from taskgalaxy_ops.generation.vote_rule import MeasuredVote
 from taskgalaxy_ops.release.reviewed import review_rules
+from taskgalaxy_ops.settings import VoteSettings
 from taskgalaxy_ops.storage.judge_log import JudgeMeasure
 from taskgalaxy_ops.storage.shards import short
 from taskgalaxy_ops.workspace import Workspace
@@ -19,7 +22,7 @@ def data_rules(workspace: Workspace) -> dict[str, Any]:
         "match.k": settings.match.k,
         **{f"match.{name}": value for name, value in settings.match.breadth.items()},
         "write.variants": list(settings.write.variants),
-        "vote.quorum": settings.vote.quorum,
+        **_vote_rule(settings.vote),
         "vote.show_answer": settings.vote.show_answer,
         **{f"{stage}.context": list(fields) for stage in ASKING if (fields := getattr(settings, stage).context)},
         **(settings.targets.rules if settings.targets else {}),
@@ -29,8 +32,16 @@ def data_rules(workspace: Workspace) -> dict[str, Any]:
 
 def log_rules(workspace: Workspace) -> dict[str, Any]:
     """What a release depends on of what people recorded: their votes, and the judges' figures."""
-    measure = recorded(workspace)
-    return {**review_rules(workspace), **({"release.probability.entry": short(measure.hash)} if measure else {})}
+    found = review_rules(workspace)
+    if measure := recorded(workspace):
+        found["release.probability.entry"] = short(measure.hash)
+    if isinstance(vote := staged(workspace).vote, MeasuredVote):
+        found["vote.rule.entry"] = short(vote.measure.hash)
+    return found
+
+
+def _vote_rule(vote: VoteSettings) -> dict[str, Any]:
+    return {"vote.quorum": vote.quorum} if vote.rule == "quorum" else {"vote.rule.probability": vote.rule.probability}
 
 
 def recorded(workspace: Workspace) -> JudgeMeasure | None:

@@ -240,10 +240,23 @@ class WriteSettings(Strict):
         return self
 
 
+class ProbabilityRule(Strict):
+    """A pair is a sample where it is right with at least this probability."""
+
+    probability: float = Field(gt=0, lt=1)
+
+
 class VoteSettings(Strict):
     """When a pair becomes a sample."""
 
     quorum: int = Field(2, ge=1)
+    # Left out of what is kept and hashed where it is the default: it came later, and changes nothing made before it.
+    rule: Literal["quorum"] | ProbabilityRule = Field(
+        "quorum",
+        description="quorum: so many approvals; {probability: 0.9}: as probable as that to be right, by its votes and "
+        "what `taskgalaxy judges --record` recorded last, whatever the quorum",
+        exclude_if=lambda rule: rule == "quorum",
+    )
     show_answer: bool = True
     audit_share: float = Field(0.1, ge=0, le=1, description="share of pairs, by hash, that every judge sees")
     context: ContextFields = _context("judges are shown, too")

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,8 @@ from taskgalaxy_ops.settings import MatchSettings, Model, Settings, TargetSettin
 
 from .encoder import angle, point
 from .models import Given, Unit, named, plain, rendered
+
+SILENT = "?"  # a judge who has not answered yet
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,7 @@ class State:
     prompts: Mapping[str, str]
     said: Mapping[str, Mapping[str, str]]  # context, by image
     counted: Mapping[str, int]  # samples by task type, in the newest coverage entry
+    recorded: Any  # the newest entry of the log of judges: ``judges``, and ``right`` by their votes
     present: Mapping[str, str]  # by a task type's path as it is asked, the path that people are shown
 
     def shown(self, stage: str, image: str) -> dict[str, str]:
@@ -301,20 +305,34 @@ def _vote(state: State, found: Reckoned, standing: Mapping[Unit, Given], pair: P
     item = {"task_type": pair.task_type, "question": pair.question}
     if settings.show_answer:
         item |= {"answer": pair.answer} | ({"reasoning": pair.reasoning} if pair.reasoning else {})
-    votes: list[int | None] = []  # None: no answer yet
-    for number, judge in enumerate(judges):
-        approvals, silent = sum(vote or 0 for vote in votes), votes.count(None)
-        is_open = approvals + silent < settings.quorum <= approvals + len(judges) - number
-        if not is_open and not audited:
+    votes: list[int | str | None] = []  # None: an abstention
+    for judge in judges:
+        if not _is_open(state, votes) and not audited:
             break
         unit = _unit(judge, state.prompts["vote"], pair.image, head, item)
         found.needed.add(unit)
         given = standing.get(unit)
-        votes.append(None if given is None else 0 if given.terminal else int(given.entry["vote"]))
-    if None in votes:
+        votes.append(SILENT if given is None else None if given.terminal else int(given.entry["vote"]))
+    if SILENT in votes:
         found.pending["vote"] += 1
         found.rows["vote"].setdefault(pair.image, []).append(None)
         return
     found.rows["vote"].setdefault(pair.image, []).append((pair.id,))
-    if sum(vote or 0 for vote in votes) >= settings.quorum:
+    if _accepted(state, votes):
         found.samples.add(pair.id)
+
+
+def _is_open(state: State, votes: Sequence[int | str | None]) -> bool:
+    """Whether both verdicts are possible at the next judge's turn, whatever those say who have not answered yet."""
+    said = product(*((1, 0, None) if vote == SILENT else (vote,) for vote in votes))
+    following = list(product((1, 0, None), repeat=len(state.settings.judges) - len(votes)))
+    return all(len({_accepted(state, (*ways, *then)) for then in following}) == 2 for ways in said)
+
+
+def _accepted(state: State, votes: Sequence[int | str | None]) -> bool:
+    rule = state.settings.vote.rule
+    if rule == "quorum":
+        return votes.count(1) >= state.settings.vote.quorum
+    named = dict(zip((judge.name for judge in state.settings.judges), votes, strict=False))
+    place = sum(3**at * {None: 0, 0: 1, 1: 2}[named.get(judge)] for at, judge in enumerate(state.recorded.judges))
+    return state.recorded.right[place] >= rule.probability

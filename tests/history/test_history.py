@@ -178,6 +178,15 @@ class History(RuleBasedStateMachine):
     def the_quorum_is_another(self, data: st.DataObject) -> None:
         self.world.change("vote", quorum=data.draw(st.integers(1, len(self.world.chosen["judges"]))))
 
+    @rule(least=st.sampled_from([None, 0.3, 0.6]), seed=st.integers(0, 3))
+    def a_verdict_is_by_a_probability_or_by_quorum(self, least: float | None, seed: int) -> None:
+        self.world.record_judges(JUDGES, seed)
+        self.world.change("vote", rule="quorum" if least is None else {"probability": least})
+
+    @rule(seed=st.integers(0, 3))
+    def judges_are_recorded(self, seed: int) -> None:
+        self.world.record_judges(JUDGES, seed)
+
     @rule(names=st.lists(st.sampled_from(JUDGES), min_size=1, unique=True), mode=modes, data=st.data())
     def the_judges_are_others(self, names: list[str], mode: str, data: st.DataObject) -> None:
         mode = "chat" if self.world.models.broken else mode

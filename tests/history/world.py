@@ -54,13 +54,14 @@ from taskgalaxy_ops.operations.verify import verify
 from taskgalaxy_ops.records import Answer, Reason
 from taskgalaxy_ops.release import publish
 from taskgalaxy_ops.release.published_rows import ReleaseRows
-from taskgalaxy_ops.settings import Model, Settings, SourceSettings, parse_settings
+from taskgalaxy_ops.settings import Model, Settings, SourceSettings, VoteSettings, parse_settings
 from taskgalaxy_ops.sources import pages
 from taskgalaxy_ops.sources.inspecting import Bounds
 from taskgalaxy_ops.storage import Listed, keys, log, parquet
 from taskgalaxy_ops.storage.base import Content
 from taskgalaxy_ops.storage.coverage_log import CoverageLog
 from taskgalaxy_ops.storage.journal import Journal
+from taskgalaxy_ops.storage.judge_log import JudgeLog, JudgeMeasure
 from taskgalaxy_ops.storage.ledger_totals import LedgerTotals, highest
 from taskgalaxy_ops.taxonomy import TaxonomyVersion, add_types
 from taskgalaxy_ops.taxonomy.store import TaxonomyStore
@@ -530,6 +531,7 @@ class World:
             workspace.prompts,
             self.said,
             self.counted,
+            JudgeLog(self.store).newest(),
             self.tree.shown(),
         )
 
@@ -538,6 +540,12 @@ class World:
         """The samples of each task type as the newest coverage entry has them."""
         newest = CoverageLog(self.store).newest()
         return newest.samples if newest else {}
+
+    def record_judges(self, names: Sequence[str], seed: int) -> None:
+        """Keep figures of these judges, whatever votes may have led to them."""
+        drawn_by = random.Random(seed)
+        right = tuple(drawn_by.choice((0.2, 0.5, 0.8)) for _ in range(3 ** len(names)))
+        JudgeLog(self.store).record(JudgeMeasure(judges=tuple(names), right=right, pairs=seed))
 
     def record_coverage(self) -> None:
         """Number and keep what each task type has."""
@@ -661,7 +669,11 @@ class World:
         workspace = self.open()
         result = pipeline.generate(workspace, pipeline.RunOptions(ask=False))
         mine, received = _released(workspace, result), self.models.received
-        told = (f"{keys.COVERAGE_LOG}/", f"{keys.REVIEWS_LOG}/")  # by people, and by nothing that a new store does
+        told = (
+            f"{keys.COVERAGE_LOG}/",
+            f"{keys.JUDGES_LOG}/",
+            f"{keys.REVIEWS_LOG}/",
+        )  # by people, and by nothing that a new store does
         recorded = {key: raw for key, raw in self.store.objects.items() if key.startswith(told)}
         anew = self.open(SortedStore(recorded))
         for source in sorted(self.sources, reverse=True):
@@ -717,6 +729,14 @@ class World:
         assert self.writes == [], "a second run wrote"
         assert (self.models.received, self.encoder.passes) == (received, passes), "a second run asked or encoded"
 
+    def _vote_rules(self, vote: VoteSettings) -> tuple[object, ...]:
+        """What of the vote's settings counts: under a probability no quorum, but what is recorded of the judges."""
+        plain = vote.model_copy(update={"context": ()})
+        if vote.rule == "quorum":
+            return (plain,)
+        newest = JudgeLog(self.store).newest()
+        return (plain.model_copy(update={"quorum": 1}), newest and newest.right)
+
     def _due(self, workspace: Workspace, estimated: Reckoned, options: Mapping[str, Any]) -> Counter[object]:
         """The shards whose declared inputs were never there before, now remembered."""
         due: Counter[object] = Counter()
@@ -737,7 +757,7 @@ class World:
                 *((variant, prompts[f"write_{variant}"]) for variant in variants),
                 settings.write.model_dump_json(include={"checks", "shares", "suits"}),
             ),
-            "vote": (_asked(settings.judges), prompts["vote"], settings.vote.model_copy(update={"context": ()})),
+            "vote": (_asked(settings.judges), prompts["vote"], self._vote_rules(settings.vote)),
         }
         state = self._state(workspace, {})
         for shard in workspace.registry.shards():

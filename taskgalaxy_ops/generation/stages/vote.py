@@ -1,7 +1,8 @@
-"""Vote: judges score each pair independently; a pair with a quorum of approvals becomes a sample.
+"""Vote: judges score each pair independently; the votes decide by a rule whether it becomes a sample.
 
-Paper, section 3.4. Judges are asked in the settings' order while the verdict is open. A fixed share of pairs, chosen
-by the pair's hash, is shown to every judge for statistics; such an audit never changes a verdict.
+Paper, section 3.4, whose rule is a quorum of approvals (``vote_rule``). Judges are asked in the settings' order while
+the verdict is open. A fixed share of pairs, chosen by the pair's hash, is shown to every judge for statistics; such an
+audit never changes a verdict.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from taskgalaxy_ops.generation.stages.asking import Answers, Output, Tables, Templates, Work
+from taskgalaxy_ops.generation.vote_rule import MISSING, Cast, MeasuredVote, Rule, rule_of
 from taskgalaxy_ops.hashing import draw
 from taskgalaxy_ops.models.request import (
     CANARY_TASK_TYPE,
@@ -33,7 +35,10 @@ def templates(prompts: Mapping[str, str], settings: Settings) -> Templates:
 def rules(settings: Settings) -> dict[str, Any]:
     """When a pair becomes a sample."""
     vote = settings.vote
-    return {"quorum": vote.quorum, "audit_share": vote.audit_share, "show_answer": vote.show_answer}
+    rule: dict[str, Any] = {"quorum": vote.quorum}
+    if isinstance(vote, MeasuredVote) and vote.rule != "quorum":
+        rule = {"probability": vote.rule.probability, "recorded of judges": {"measure": vote.measure.hash}}
+    return {**rule, "audit_share": vote.audit_share, "show_answer": vote.show_answer}
 
 
 def work(templates: Templates, rows: Sequence[Pair], settings: Settings) -> Work:
@@ -104,37 +109,40 @@ class _Ballot:
 
     votes: list[Vote]
     needed: list[tuple[int, RequestItem]]  # index of judge, unit
-    accepted: bool | None  # None: open
+    cast: Cast  # those that count
 
 
 def _ballot(
     pair: Pair, questions: Sequence[RequestTemplate], settings: VoteSettings, answers: Mapping[str, Answer]
 ) -> _Ballot:
+    rule = rule_by(settings, questions)
     audited = draw("audit", pair.pair) < settings.audit_share
     votes: list[Vote] = []
     needed: list[tuple[int, RequestItem]] = []
-    approvals = 0
+    cast: Cast = ()
     for index, question in enumerate(questions):
-        left = len(questions) - index
-        missing = len(needed)
-        decided = missing == 0 and (approvals >= settings.quorum or approvals + left < settings.quorum)
         # Certainly needed: however the judges vote whose votes are missing, the verdict is open at this judge's turn.
-        certain = approvals + missing < settings.quorum <= approvals + left
+        certain = rule.is_open(cast)
+        decided = not needed and not certain
         if not audited and not certain:
             break
         unit = vote_unit(question, pair)
         answer = answers.get(unit.key)
         if answer is None:
             needed.append((index, unit))
+            cast = cast if decided else (*cast, MISSING)
             continue
         value = None if answer.value is None else int(answer.value["vote"])
         reason = answer.value["reason"] if answer.value else f"{answer.terminal}: {answer.detail}".rstrip(": ")
         votes.append(Vote(pair.pair, question.model.name, value, reason, decided))
         if not decided:
-            approvals += value or 0
-    if needed:
-        return _Ballot(votes, needed, None)
-    return _Ballot(votes, [], approvals >= settings.quorum)
+            cast = (*cast, value)
+    return _Ballot(votes, needed, cast)
+
+
+def rule_by(settings: VoteSettings, questions: Sequence[RequestTemplate]) -> Rule:
+    """The rule of the settings for the judges that are asked so."""
+    return rule_of(settings, [question.model.name for question in questions])
 
 
 def votes_needed(
@@ -180,27 +188,26 @@ def voted(
 ) -> Voted:
     """Votes, verdicts, samples and rejects, ordered by pair; only the votes that the settings need."""
     result = Voted([], [], [], [], 0)
-    pending = 0
+    rule, pending = rule_by(settings, questions), 0
     for pair in sorted(pairs, key=lambda p: p.pair):
         ballot = _ballot(pair, questions, settings, answers)
-        if ballot.accepted is None:
+        if ballot.needed:
             pending += 1
             continue
-        counted = [vote for vote in ballot.votes if not vote.audit]
-        approvals = sum(vote.vote or 0 for vote in counted)
+        accepted = rule.accepts(ballot.cast)
         result.votes.extend(ballot.votes)
-        result.verdicts.append(Verdict(pair.pair, ballot.accepted, approvals, len(counted)))
-        if ballot.accepted:
+        result.verdicts.append(Verdict(pair.pair, accepted, ballot.cast.count(1), len(ballot.cast)))
+        if accepted:
             result.samples.append(pair)
         else:
-            result.rejects.append(_reject(pair, ballot, counted, settings.quorum))
+            result.rejects.append(_reject(pair, ballot, rule))
     return Voted(result.votes, result.verdicts, result.samples, result.rejects, pending)
 
 
-def _reject(pair: Pair, ballot: _Ballot, counted: Sequence[Vote], quorum: int) -> Reject:
-    abstained = sum(vote.vote is None for vote in counted)
-    approvals = sum(vote.vote or 0 for vote in counted)
-    # If the abstentions had been approvals, the quorum would have been reached: abstaining decided, not a vote of 0.
-    reason = Reason.ABSTAINED if abstained and approvals + abstained >= quorum else Reason.BELOW_QUORUM
-    detail = "; ".join(f"{v.judge} {'abstained' if v.vote is None else v.vote}: {v.reason}" for v in ballot.votes)
+def _reject(pair: Pair, ballot: _Ballot, rule: Rule) -> Reject:
+    # If the abstentions had been approvals, it would have been accepted: abstaining decided, not a vote of 0.
+    approving = tuple(1 if vote is None else vote for vote in ballot.cast)
+    reason = Reason.ABSTAINED if None in ballot.cast and rule.accepts(approving) else rule.reason
+    said = [f"{v.judge} {'abstained' if v.vote is None else v.vote}: {v.reason}" for v in ballot.votes]
+    detail = "; ".join(filter(None, [rule.told(ballot.cast), *said]))
     return Reject("vote", pair.image, pair.task_type, reason, detail, pair.variant, pair.pair)

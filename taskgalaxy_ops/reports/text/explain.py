@@ -68,6 +68,8 @@ def _pair(pair: Mapping[str, Any]) -> list[str]:
         value = "abstains" if vote["vote"] is None else vote["vote"]
         audit = " (audit: counts for statistics alone)" if vote["audit"] else ""
         lines += [f"        {shown(vote['judge'])}: {value}, {shown(vote['reason'])}{audit}", *_by(vote["by"], 10)]
+    if "decided_by" in pair:
+        lines.append(f"        {pair['decided_by']}")
     lines += _people(pair, 8)
     if pair["accepted"]:
         lines.append(f"        released in {', '.join(pair['releases']) or 'no release'}")

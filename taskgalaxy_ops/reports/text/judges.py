@@ -41,7 +41,7 @@ def lead(found: JudgeReport) -> list[str]:
     """What there is."""
     lines = ["SIMULATED models: this says nothing about real judges"] if found.simulated else []
     lines.append(
-        f"{found.pairs:,} pairs with a verdict, {found.accepted:,} accepted by {found.quorum} approvals or more"
+        f"{found.pairs:,} pairs with a verdict, {found.accepted:,} accepted by {found.rule}"
         + (f"; {found.pending:,} units have no answer yet" if found.pending else "")
     )
     return lines

@@ -8,9 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from taskgalaxy_ops.generation.stages.vote import vote_template, vote_unit, voted, votes_needed
+from taskgalaxy_ops.generation.vote_rule import MISSING, MeasuredVote, Probable, Quorum
 from taskgalaxy_ops.hashing import draw
 from taskgalaxy_ops.records import Answer, Pair, Reason, Verdict, Vote, pair_id
-from taskgalaxy_ops.settings import Model, VoteSettings
+from taskgalaxy_ops.settings import Model, ProbabilityRule, VoteSettings
+from taskgalaxy_ops.storage.judge_log import JudgeMeasure
+from taskgalaxy_ops.storage.shards import short
 
 YES, NO, NONE = 1, 0, None  # NONE: an abstention
 
@@ -301,3 +304,73 @@ def test_no_pairs_are_no_work():
     questions = judges(3)
     assert votes_needed([], questions, rules(), {}) == [[], [], []]
     assert voted([], questions, rules(), {}).verdicts == []
+
+
+# The rule of a probability, whose figures are recorded
+
+
+def probable(right, least=0.5, names=("j0", "j1", "j2"), audit=0.0):
+    measure = JudgeMeasure(judges=names, right=tuple(right), pairs=100)
+    return MeasuredVote(rule=ProbabilityRule(probability=least), audit_share=audit, measure=measure)
+
+
+CASTS = list(itertools.product((1, 0, NONE), repeat=3))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.sampled_from([0.1, 0.4, 0.5, 0.9]), min_size=27, max_size=27), st.sampled_from([0.0, 1.0]))
+def test_a_probability_is_decided_as_if_all_had_voted_and_nobody_is_asked_in_vain(right, audit):
+    rule = probable(right, audit=audit)
+    questions, pair = judges(3), make_pair(1)
+    for votes in CASTS:
+        asked, found = run(questions, pair, rule, votes)
+        [verdict] = found.verdicts
+        reached = {len(questions): {verdict.accepted}}
+        for said in (2, 1, 0):  # the verdicts that the first so many votes leave possible, whatever the others vote
+            ways = [cast for cast in CASTS if cast[:said] == votes[:said]]
+            named = (zip(("j0", "j1", "j2"), cast, strict=True) for cast in ways)
+            reached[said] = {rule.measure.probability(each) >= 0.5 for each in named}
+        assert verdict.accepted == (rule.measure.probability(zip(("j0", "j1", "j2"), votes, strict=True)) >= 0.5), (
+            "as if all had voted"
+        )
+        assert verdict.votes == min(said for said in reached if len(reached[said]) == 1)
+        assert sorted(asked) == list(range(3 if audit else verdict.votes))
+        assert bool(found.samples) == verdict.accepted != bool(found.rejects)
+
+
+def test_a_pair_that_is_too_improbable_says_by_how_much_and_by_which_record():
+    rule = probable([0.5] * 9 + [0.2] * 9 + [0.95] * 9, least=0.9)  # the last judge alone knows
+    questions, pair = judges(3), make_pair(1)
+    asked, found = run(questions, pair, rule, (1, 1, 0))
+    assert asked == [0, 1, 2]
+    [reject] = found.rejects
+    assert (reject.reason, reject.detail.split(";")[0]) == (
+        Reason.IMPROBABLE,
+        f"probability 0.200 < 0.9 (judges as recorded in {short(rule.measure.hash)})",
+    )
+    assert run(questions, pair, rule, (1, 1, NONE))[1].rejects[0].reason == Reason.ABSTAINED
+    assert run(questions, pair, rule, (0, 0, 1))[1].samples == [pair]
+
+
+def test_a_judge_of_which_nothing_is_recorded_is_asked_in_audits_alone():
+    right = [0.5, 0.1, 0.9] * 3
+    pair, votes = make_pair(1), (1, 0, 0)
+    assert run(judges(3), pair, probable(right, names=("j0", "j1")), votes)[0] == [0]
+    assert sorted(run(judges(3), pair, probable(right, names=("j0", "j1"), audit=1.0), votes)[0]) == [0, 1, 2]
+    unknown = Probable(0.5, JudgeMeasure(judges=("x",), right=(0.6, 0.1, 0.9), pairs=9), ("j0", "j1"))
+    assert (unknown.fewest, unknown.sides(()), unknown.sides((MISSING,))) == (0, {True}, {True})
+
+
+@given(st.integers(1, 4), st.lists(st.sampled_from([1, 0, NONE, MISSING]), max_size=4))
+def test_what_a_quorum_leaves_open_is_what_every_way_to_vote_on_says(quorum, cast):
+    rule = Quorum(quorum, "abcd")
+    ends = {ways.count(1) >= quorum for ways in ways_on(tuple(cast), 4)}
+    assert rule.sides(tuple(cast)) == ends
+    answered = ways_on(tuple(cast), len(cast))
+    assert rule.is_open(tuple(cast)) == all(len(rule.sides(way)) > 1 for way in answered)
+
+
+def ways_on(cast, judges):
+    """Every way in which votes that are missing, and those of further judges, may come out."""
+    left = [(1, 0, NONE) if vote == MISSING else (vote,) for vote in cast] + [(1, 0, NONE)] * (judges - len(cast))
+    return list(itertools.product(*left))

@@ -16,6 +16,7 @@ from benchmarks.votes import simulated
 from taskgalaxy_ops import pipeline
 from taskgalaxy_ops.cli import main
 from taskgalaxy_ops.generation.results import RunResults
+from taskgalaxy_ops.generation.vote_rule import Quorum
 from taskgalaxy_ops.operations.judge_findings import Order, dropped
 from taskgalaxy_ops.operations.judge_votes import StoreVotes, VotesPaid, periods
 from taskgalaxy_ops.operations.judges import JudgeReport, judge_report, pair_probabilities, report
@@ -39,7 +40,7 @@ def counted(
     for cast, number in ballots.items():
         for at in range(number):
             both.add(f"{cast}{at}", cast)
-    given: dict[str, object] = {"judges": judges, "quorum": 2, "pending": 0, "groups": {}, **more}
+    given: dict[str, object] = {"judges": judges, "rule": Quorum(2, judges), "pending": 0, "groups": {}, **more}
     return StoreVotes(ballots=both, **given)  # type: ignore[arg-type]
 
 

@@ -1,0 +1,34 @@
+"""The settings as stages read them: with what they read of the store's logs."""
+
+from __future__ import annotations
+
+from taskgalaxy_ops.errors import SettingsError
+from taskgalaxy_ops.generation.vote_rule import MeasuredVote
+from taskgalaxy_ops.settings import Settings
+from taskgalaxy_ops.workspace import Workspace
+
+
+def staged(workspace: Workspace) -> Settings:
+    """The settings as stages read them: ``vote`` with what is recorded of the judges, where its rule reads that.
+
+    Raises SettingsError where nothing is recorded of them.
+    """
+    settings = workspace.settings
+    if settings.vote.rule == "quorum":
+        return settings
+    measure = workspace.judge_measure
+    if measure is None or not {judge.name for judge in settings.judges} & {*measure.judges}:
+        what = "nothing is recorded of the judges" if measure is None else "what is recorded is of other judges"
+        raise SettingsError(
+            f"vote.rule: {what}. Let them vote by `rule: quorum` first, and run `taskgalaxy judges --record`."
+        )
+    vote = MeasuredVote.model_construct(**dict(settings.vote), measure=measure)
+    return settings.model_copy(update={"vote": vote})
+
+
+def measurable(workspace: Workspace) -> Workspace:
+    """The workspace under whose settings judges can be measured: by quorum as long as nothing is recorded of them."""
+    vote = workspace.settings.vote
+    if vote.rule == "quorum" or workspace.judge_measure is not None:
+        return workspace
+    return workspace.with_settings(vote=vote.model_copy(update={"rule": "quorum"}))
