@@ -1,4 +1,4 @@
-"""What the votes say against a judge: broken, weak, copying; and in which order judges cost least."""
+"""What the votes say against a judge: broken, weak, copying, drifting; and in which order judges cost least."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import permutations
 
 from taskgalaxy_ops.generation.vote_rule import MISSING, Cast, Rule
+from taskgalaxy_ops.operations.judge_drift import drifting
 from taskgalaxy_ops.operations.judge_votes import StoreVotes
 from taskgalaxy_ops.release.agreement import Agreement
 from taskgalaxy_ops.release.judge_fit import warnings
@@ -32,7 +33,7 @@ class Finding:
     """A judge that is not to be relied on."""
 
     judge: str
-    kind: str  # "broken", "weak" or "copying"
+    kind: str  # "broken", "weak", "copying" or "drifting"
     evidence: str
     drop: DropEffect
     ask_again: float | None  # USD, by what its votes cost so far
@@ -57,8 +58,8 @@ class Order:
 def findings(
     found: StoreVotes, measured: Agreement, accuracies: Sequence[JudgeAccuracy], dependences: Sequence[Dependence]
 ) -> list[Finding]:
-    """Broken, weak and copying judges, in this order."""
-    told = warnings(found.ballots.all, found.judges, measured, accuracies, dependences)
+    """Broken, weak, copying and drifting judges, in this order."""
+    told = warnings(found.ballots.all, found.judges, measured, accuracies, dependences) + drifting(found)
     return [
         Finding(
             judge=each.judge,

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from golden.golden_store import golden_workspace
@@ -17,6 +18,7 @@ from taskgalaxy_ops import pipeline
 from taskgalaxy_ops.cli import main
 from taskgalaxy_ops.generation.results import RunResults
 from taskgalaxy_ops.generation.vote_rule import Quorum
+from taskgalaxy_ops.operations.judge_drift import drifting
 from taskgalaxy_ops.operations.judge_findings import Order, dropped
 from taskgalaxy_ops.operations.judge_votes import StoreVotes, VotesPaid, periods
 from taskgalaxy_ops.operations.judges import JudgeReport, judge_report, pair_probabilities, report
@@ -211,6 +213,34 @@ def test_a_judge_that_drifts_shows_it() -> None:
     found = report(counted({cast(1, 1, 1): 3}, minutes=minutes))
     assert found.drift == {"1970-01": {"a": (10, 0.9)}, "1970-02": {"a": (10, 0.2)}}
     assert any("90.0% of 10" in line for line in judges(found))
+
+
+def moving(seed: int, late: Mapping[str, float], pairs: int = 600) -> dict[str, Counter[tuple[int, int]]]:
+    """Votes on the same pairs, of which more are right in the end; ``late``: shares of errors in the last third."""
+    random = np.random.default_rng(seed)
+    minutes: dict[str, Counter[tuple[int, int]]] = {"a": Counter(), "b": Counter(), "c": Counter()}
+    for at in range(pairs):
+        right = random.random() < (0.6 if 3 * at < 2 * pairs else 0.75)
+        for judge, own in minutes.items():
+            error = 0.1 if 3 * at < 2 * pairs else late.get(judge, 0.1)
+            own[at, int(right != (random.random() < error))] += 1
+    return minutes
+
+
+@pytest.mark.parametrize("judge", ["a", "b", "c"])
+def test_a_judge_that_changes_is_named_alone_and_with_the_evidence(judge: str) -> None:
+    found = report(counted({cast(1, 1, 1): 3, cast(0, 1, 0): 2}, minutes=moving(1, {judge: 0.45})))
+    [drift] = found.findings
+    assert (drift.judge, drift.kind) == (judge, "drifting")
+    assert "votes since 1970-01-01 06:40 UTC" in drift.evidence and "other judges went from" in drift.evidence
+    assert any(line.startswith(f"{judge} is drifting: approves") for line in judges(found))
+
+
+def test_judges_that_see_other_pairs_of_late_do_not_drift() -> None:
+    alarms = [drifting(counted({}, minutes=moving(seed, {}))) for seed in range(100)]
+    assert sum(map(bool, alarms)) <= 3
+    assert drifting(counted({}, minutes={"a": Counter({(0, 1): 500}), "b": Counter({(9, 0): 500})})) == []
+    assert drifting(counted({}, minutes=moving(1, {"a": 0.45}, pairs=60))) == [], "too few votes to tell"
 
 
 # --- the page
