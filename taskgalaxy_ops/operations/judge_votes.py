@@ -12,8 +12,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
-import pyarrow as pa
-from numpy.typing import NDArray
 
 from taskgalaxy_ops.generation.results import RunResults
 from taskgalaxy_ops.generation.shard_run import ShardResult
@@ -54,7 +52,7 @@ class StoreVotes:
     gold: dict[Ballot, list[int]] = field(default_factory=dict)  # wrong and right pairs
     minutes: dict[str, Counter[tuple[int, int]]] = field(default_factory=dict)  # by judge: (minute, vote)
     paid: dict[str, VotesPaid] = field(default_factory=dict)  # by judge
-    pairs: list[tuple[pa.Array, NDArray[np.int64]]] = field(default_factory=list)  # ids and codes, where they are kept
+    tables: list[BallotTable] = field(default_factory=list)  # of each image shard, where they are kept
 
     def accepts(self, cast: Ballot) -> bool:
         """The verdict of a ballot. Audits are cast when they can no longer change it, so that all votes may count."""
@@ -70,7 +68,7 @@ class StoreVotes:
 
 
 def store_votes(
-    workspace: Workspace, gold: Mapping[PairId, bool], progress: Progress, *, keep_pairs: bool = False
+    workspace: Workspace, gold: Mapping[PairId, bool], progress: Progress, *, keep_ballots: bool = False
 ) -> StoreVotes:
     """Count a store's votes by the present settings; ``gold``: verdicts of people, by pair."""
     workspace = measurable(workspace)
@@ -91,8 +89,8 @@ def store_votes(
         votes = results.columns(shard, "vote", "votes", ("pair", "judge", "vote"))
         table = ballot_table(votes, found.judges)
         _count(found, results, shard, table, taxonomy, gold)
-        if keep_pairs:
-            found.pairs.append((table.pairs, table.codes))
+        if keep_ballots:
+            found.tables.append(table)
         _read_journal(found, workspace, shard.id)
         progress.advance("judges")
     return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,9 +26,11 @@ from taskgalaxy_ops.release.agreement import (
 from taskgalaxy_ops.release.gold import GoldFigures, calibration_error, powered_share
 from taskgalaxy_ops.release.judge_fit import Counts, fit, measure_of, merged, probabilities
 from taskgalaxy_ops.release.judge_model import Dependence, JudgeAccuracy
-from taskgalaxy_ops.release.vote_table import ballot
+from taskgalaxy_ops.release.vote_table import BallotTable, ballot
 from taskgalaxy_ops.storage.judge_log import JudgeLog, JudgeMeasure
 from taskgalaxy_ops.workspace import Workspace
+
+Probabilities = Callable[[BallotTable], Iterator[tuple[PairId, float | None]]]  # of the pairs of a table
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -189,11 +191,27 @@ def gold_figures(found: StoreVotes, pairs: int, right: Mapping[Ballot, float]) -
 
 def pair_probabilities(workspace: Workspace, progress: Progress | None = None) -> list[tuple[PairId, float]]:
     """Each pair with a verdict and its probability of being right, by the votes alone, in order of id."""
-    found = store_votes(workspace, {}, progress or Silent(), keep_pairs=True)
+    found = store_votes(workspace, {}, progress or Silent(), keep_ballots=True)
+    likely = _by_votes(found)
+    rows = (row for table in found.tables for row in likely(table))
+    return sorted((pair, each) for pair, each in rows if each is not None)
+
+
+def verdict_probabilities(workspace: Workspace) -> Probabilities:
+    """The same for the ballots of an image shard at a time: None is a pair of which there is no estimate.
+
+    It is by what is recorded of the judges, if anything is, so that it is the same until somebody records again.
+    """
+    if (measure := workspace.judge_measure) is not None:
+        return lambda table: _of_pairs(table, measure.probability)
+    return _by_votes(store_votes(workspace, {}, Silent()))
+
+
+def _by_votes(found: StoreVotes) -> Probabilities:
     right = probabilities(fit(found.ballots.all, found.judges), found.ballots.all)
-    rows: list[tuple[PairId, float]] = []
-    for pairs, codes in found.pairs:
-        by_code = {int(code): right.get(ballot(int(code), found.judges)) for code in np.unique(codes)}
-        of_each = [by_code[code] for code in codes.tolist()]
-        rows += [(pair, each) for pair, each in zip(pairs.to_pylist(), of_each, strict=True) if each is not None]
-    return sorted(rows)
+    return lambda table: _of_pairs(table, right.get)
+
+
+def _of_pairs(table: BallotTable, right: Callable[[Ballot], float | None]) -> Iterator[tuple[PairId, float | None]]:
+    by_code = {int(code): right(ballot(int(code), table.judges)) for code in np.unique(table.codes)}
+    return zip(table.pairs.to_pylist(), (by_code[code] for code in table.codes.tolist()), strict=True)

@@ -22,16 +22,20 @@ from taskgalaxy_ops.generation.results import RunResults
 from taskgalaxy_ops.generation.shard_run import ShardResult
 from taskgalaxy_ops.hashing import draw
 from taskgalaxy_ops.models.special_tokens import neutral
+from taskgalaxy_ops.operations.judges import Probabilities, verdict_probabilities
 from taskgalaxy_ops.records import Pair, PairId, Vote
 from taskgalaxy_ops.release.agreement import krippendorff_alpha
 from taskgalaxy_ops.release.reviewed import corrected
+from taskgalaxy_ops.release.vote_table import ballot_table
 from taskgalaxy_ops.storage.review_log import UNSURE, VERDICTS, WRONG, Review, ReviewLog
+from taskgalaxy_ops.taxonomy import TaxonomyVersion
 from taskgalaxy_ops.taxonomy.store import TaxonomyStore
 from taskgalaxy_ops.text import clean
 from taskgalaxy_ops.workspace import Workspace
 
-BY = ("task_type", "branch", "form", "disagreement")  # what a draw can be stratified by
+BY = ("task_type", "branch", "form", "disagreement", "probability")  # what a draw can be stratified by
 REVIEWER = re.compile(r"[a-z0-9][a-z0-9_.-]{0,31}")  # a pseudonym: neither a name with blanks nor an address
+_BOUNDS = (0.5, 0.9, 0.99)  # of the probability of being right, between its strata
 _MOST_TEXT = 10_000  # characters of a reason, or of an answer
 _SHOWN = 20  # problems in an error's message
 
@@ -101,11 +105,14 @@ def draw_pairs(workspace: Workspace, number: int, by: Collection[str]) -> list[D
     the strata, ``number`` pairs each.
     """
     results = RunResults(workspace)
+    taxonomy = TaxonomyStore(workspace).version()
+    likely = verdict_probabilities(workspace) if "probability" in by else None
     nearest: dict[tuple[str, ...], list[tuple[float, PairId]]] = {}
     sizes: Counter[tuple[str, ...]] = Counter()
     for result in results.result.shards:
         found: dict[tuple[str, ...], list[tuple[float, PairId]]] = {}
-        for pair, stratum in _strata(results, result, by):
+        for pair, told in _described(results, result, taxonomy, likely):
+            stratum = tuple(told[name] for name in BY if name in by)
             sizes[stratum] += 1
             found.setdefault(stratum, []).append((draw("review", pair), pair))
         for stratum, drawn in found.items():
@@ -116,28 +123,50 @@ def draw_pairs(workspace: Workspace, number: int, by: Collection[str]) -> list[D
         for rank, (_, pair) in enumerate(drawn)
     )
     chosen = {pair: stratum for _, _, stratum, pair in heapq.nsmallest(number, ranked)}
-    told = _told(results, chosen.keys())
+    drawn_pairs = _told(results, chosen.keys(), taxonomy)
     return [
-        Drawn(**told[pair], stratum=dict(zip(sorted(by, key=BY.index), stratum, strict=True)), of=sizes[stratum])
+        Drawn(**drawn_pairs[pair], stratum=dict(zip(sorted(by, key=BY.index), stratum, strict=True)), of=sizes[stratum])
         for pair, stratum in chosen.items()
     ]
 
 
-def _strata(results: RunResults, result: ShardResult, by: Collection[str]) -> Iterator[tuple[PairId, tuple[str, ...]]]:
-    """Each pair of an image shard that has a verdict, and its stratum."""
+def _described(
+    results: RunResults,
+    result: ShardResult,
+    taxonomy: TaxonomyVersion,
+    likely: Probabilities | None,
+) -> Iterator[tuple[PairId, dict[str, str]]]:
+    """Each pair of an image shard that has a verdict, and what of ``BY`` is true of it.
+
+    likely: the probability of being right of each pair, by its votes; None: it is not wanted.
+    """
     verdicts = results.columns(result, "vote", "verdicts").select(["pair", "accepted", "approvals", "votes"])
     columns = zip(*(column.to_pylist() for column in verdicts.columns), strict=True)
     decided = {pair: _disagreement(*verdict) for pair, *verdict in columns}
+    known: dict[PairId, float | None] = {}
+    if likely is not None:
+        votes = results.columns(result, "vote", "votes", ("pair", "judge", "vote"))
+        known = dict(likely(ballot_table(votes, [judge.name for judge in results.workspace.settings.judges])))
     pairs = results.columns(result, "write", "pairs", ("pair", "task_type", "variant"))
     for pair, task_type, form in zip(*(pairs[name].to_pylist() for name in pairs.column_names), strict=True):
         if pair in decided:
-            told = {
-                "task_type": task_type,
-                "branch": task_type.partition("~")[0],
-                "form": form,
-                "disagreement": decided[pair],
-            }
-            yield pair, tuple(told[name] for name in BY if name in by)
+            shown = taxonomy.shown(task_type)
+            yield (
+                pair,
+                {
+                    "task_type": shown,
+                    "branch": shown.partition("~")[0],
+                    "form": form,
+                    "disagreement": decided[pair],
+                    "probability": _band(known.get(pair)),
+                },
+            )
+
+
+def _band(probability: float | None) -> str:
+    if probability is None:
+        return "not known"
+    return next((f"below {bound:.0%}" for bound in _BOUNDS if probability < bound), f"{_BOUNDS[-1]:.0%} or more")
 
 
 def _disagreement(accepted: bool, approvals: int, votes: int) -> str:
@@ -146,9 +175,8 @@ def _disagreement(accepted: bool, approvals: int, votes: int) -> str:
     return "all approve" if approvals else "none approves"
 
 
-def _told(results: RunResults, wanted: Collection[PairId]) -> dict[PairId, dict[str, Any]]:
+def _told(results: RunResults, wanted: Collection[PairId], taxonomy: TaxonomyVersion) -> dict[PairId, dict[str, Any]]:
     """Pair, verdict and votes of these pairs."""
-    taxonomy = TaxonomyStore(results.workspace).version()
     pairs: dict[PairId, Pair] = {}
     accepted: dict[PairId, bool] = {}
     votes: dict[PairId, list[Vote]] = {}

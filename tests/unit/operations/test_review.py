@@ -23,6 +23,7 @@ from taskgalaxy_ops.generation.results import RunResults
 from taskgalaxy_ops.operations import review_files
 from taskgalaxy_ops.operations.explain import explain
 from taskgalaxy_ops.operations.forget import forget
+from taskgalaxy_ops.operations.judges import pair_probabilities
 from taskgalaxy_ops.operations.release_outlook import release_outlook
 from taskgalaxy_ops.operations.review import BY, Drawn, Filled, draw_pairs, overview, record, revoke
 from taskgalaxy_ops.operations.takedown import left, take_down
@@ -35,6 +36,7 @@ from taskgalaxy_ops.release.reviewed import corrected
 from taskgalaxy_ops.reports.text import explain as explain_text
 from taskgalaxy_ops.reports.text import review as review_text
 from taskgalaxy_ops.storage import keys
+from taskgalaxy_ops.storage.judge_log import JudgeLog, JudgeMeasure
 from taskgalaxy_ops.storage.review_log import ReviewLog
 from taskgalaxy_ops.workspace import Workspace
 
@@ -115,6 +117,16 @@ def test_each_stratum_gives_one_before_any_gives_a_second(workspace: Workspace) 
         cast = {one.vote for one in each.votes if not one.audit}
         assert (len(cast - {None}) > 1) == each.stratum["disagreement"].startswith("judges differ")
     assert "\x1b" not in "".join(review_text.drawn([evil()]))
+
+
+def test_a_draw_by_probability_is_by_the_record_where_there_is_one(workspace: Workspace) -> None:
+    said = dict(pair_probabilities(workspace))
+    for each in draw_pairs(workspace, 10_000, ("probability",)):
+        below = [bound for bound in (0.5, 0.9, 0.99) if said[each.pair.pair] < bound]
+        assert each.stratum["probability"] == (f"below {below[0]:.0%}" if below else "99% or more")
+    JudgeLog(workspace.store).record(JudgeMeasure(judges=("a", "b"), right=(0.95,) * 9, pairs=9))
+    drawn = draw_pairs(opened(workspace), 10_000, ("probability",))
+    assert {each.stratum["probability"] for each in drawn} == {"below 99%"}
 
 
 # --- files

@@ -19,6 +19,7 @@ from taskgalaxy_ops.operations.costs import costs
 from taskgalaxy_ops.operations.explain import explain
 from taskgalaxy_ops.operations.plan import plan
 from taskgalaxy_ops.operations.release_outlook import release_outlook
+from taskgalaxy_ops.operations.review import draw_pairs
 from taskgalaxy_ops.release import publish
 from taskgalaxy_ops.release.changes import Loss, ReleaseChanges
 from taskgalaxy_ops.release.published_rows import ReleaseRows
@@ -162,3 +163,11 @@ def test_names_that_people_write_go_through_every_file(workspace: Workspace, tmp
     assert "<5 m" not in page.read_text("utf-8")
     fetched = publish.fetch(again, publish.published(again)[-1], tmp_path / "copy")
     assert all(file.resolve().is_relative_to(fetched.resolve()) for file in fetched.rglob("*"))
+
+
+def test_people_review_a_branch_by_its_present_path(workspace: Workspace) -> None:
+    again = changed_by(workspace, lambda base: aliases.rename(base, "ocr", "text", keep=True))
+    strata = {each.stratum["branch"]: each.of for each in draw_pairs(again, 100, ("branch",))}
+    assert "ocr" not in strata and strata["text"] > 0
+    by_type = {each.stratum["task_type"]: each.pair.task_type for each in draw_pairs(again, 100, ("task_type",))}
+    assert all(stratum == shown for stratum, shown in by_type.items())
