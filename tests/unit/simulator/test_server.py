@@ -152,6 +152,24 @@ def test_each_request_is_answered_in_its_form(truth):
         assert len(content(chat(url, EXPAND))["children"]) == 8
 
 
+@pytest.mark.parametrize("variant", ["plain", "chain_of_thought"])
+def test_both_questions_at_once_are_answered_as_each_alone(truth, variant):
+    types_ = [f"a~b {n}" for n in range(20)] + ["a~misfit", "a~nothing"]
+    with running(SimulatorConfig(wrong_share=0.3)) as url:
+        verdicts = content(chat(url, asks("filter", types_), image=picture()))["verdicts"]
+        pairs = content(chat(url, asks("write", types_, variant=variant), image=picture()))["pairs"]
+        both = asks("filter and write", types_, variant=variant)
+        both["task_types"][0]["part_2"] = False
+        entries = content(chat(url, both, image=picture()))["verdicts"]
+        planted = stats(url)["pairs"]["planted"]
+    expected = [
+        {**verdict, **pair} if verdict["fits"] else verdict for verdict, pair in zip(verdicts, pairs, strict=True)
+    ]
+    assert entries == [verdicts[0], *expected[1:]]
+    assert not verdicts[-2]["fits"]
+    assert planted
+
+
 def test_a_reply_says_usage_and_that_it_is_simulated(truth):
     with running(SimulatorConfig()) as url:
         _, _, body = chat(url, asks("filter", ["a~b"]), image=picture(size=(1024, 700)))
