@@ -11,6 +11,7 @@ import hashlib
 import json
 import sys
 import time
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -125,7 +126,11 @@ def _weights_sha256(folder: Path) -> str:
 
 
 def _dataset(file: Path, processor: Any, recipe: Recipe) -> tuple[Any, int]:
-    """The dataset (a row a question: prompt, completion, images), and how many questions were too long."""
+    """The dataset (a row a question: prompt, completion, images), and how many questions were too long.
+
+    A conversation has a row for each of its questions, after the turns before it: what builds on them makes no sense
+    without.
+    """
     from datasets import Dataset, Features, Image, List, Value
 
     side = _side(processor, recipe)
@@ -135,25 +140,28 @@ def _dataset(file: Path, processor: Any, recipe: Recipe) -> tuple[Any, int]:
         path = row.get("image")
         if path and path not in images:
             images[path] = _small(Path(path), side)
-        for number in range(0, len(row["conversations"]) - 1, 2):
-            asked, answered = (
-                turn["value"].removeprefix("<image>\n") for turn in row["conversations"][number : number + 2]
-            )
-            content: list[dict[str, str | None]] = [{"type": "image", "text": None}] if path else []
-            content.append({"type": "text", "text": asked})
-            if len(processor.tokenizer.encode(f"{asked} {answered}")) > recipe.max_length:
+        said = [turn["value"].removeprefix("<image>\n") for turn in row["conversations"]]
+        messages = [_message(role, text) for role, text in zip(cycle(("user", "assistant")), said, strict=False)]
+        if path:
+            messages[0]["content"].insert(0, {"type": "image", "text": None})
+        for end in range(2, len(messages) + 1, 2):
+            if len(processor.tokenizer.encode(" ".join(said[:end]))) > recipe.max_length:
                 left_out += 1
                 continue
             rows.append(
                 {
                     "images": [images[path]] if path else [],
-                    "prompt": [{"role": "user", "content": content}],
-                    "completion": [{"role": "assistant", "content": [{"type": "text", "text": answered}]}],
+                    "prompt": messages[: end - 1],
+                    "completion": messages[end - 1 : end],
                 }
             )
     text = [{"role": Value("string"), "content": List({"type": Value("string"), "text": Value("string")})}]
     features = Features({"images": List(Image()), "prompt": text, "completion": text})
     return Dataset.from_list(rows, features=features), left_out
+
+
+def _message(role: str, text: str) -> dict[str, Any]:
+    return {"role": role, "content": [{"type": "text", "text": text}]}
 
 
 def _last_checkpoint(output: Path) -> str | None:
