@@ -248,6 +248,7 @@ QUESTION_FORMS = QuestionForms(
         "unanswerable": f"{_HERE}.generation.forms.unanswerable:UNANSWERABLE",
         "grounded": f"{_HERE}.generation.forms.grounded:GROUNDED",
         "long_description": f"{_HERE}.generation.forms.long_description:LONG_DESCRIPTION",
+        "multi_turn": f"{_HERE}.generation.forms.multi_turn:MULTI_TURN",
     },
     error=SettingsError,
 )

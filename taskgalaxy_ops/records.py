@@ -3,22 +3,25 @@ the fields.
 
 Identities: an image is the SHA-256 of its file's bytes, and one that is a page of a document the fingerprint of the
 document, the page's number and how it is rendered (``page_id``); a task type is its path joined by ``~``; a pair (and
-the sample that it may become) is the fingerprint of image, task type, variant, question, answer and reasoning.
+the sample that it may become) is the fingerprint of image, task type, variant, question, answer and reasoning, and of
+its further turns where it is a conversation.
 """
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from taskgalaxy_ops.hashing import fingerprint
+from taskgalaxy_ops.hashing import canonical_json, fingerprint
 
 ImageId = str
 TaskTypePath = str
 PairId = str
+Turn = tuple[str, str]  # of a conversation: a question and its answer
 
 _ID_DIGITS = 64  # of an image's or a pair's id: a SHA-256 in hex
 _HEX = re.compile("[0-9a-f]*")
@@ -215,6 +218,22 @@ class Pair:
     question: str
     answer: str
     reasoning: str | None = None
+    further_turns: str | None = None  # of a conversation, those after the first: see ``turns_as_text``; came later
+
+    @property
+    def turns(self) -> tuple[Turn, ...]:
+        """Every question with its answer: one, but for conversations."""
+        return (self.question, self.answer), *turns_in(self.further_turns)
+
+
+def turns_as_text(further: Sequence[Turn]) -> str | None:
+    """The further turns of a conversation as records have them: canonical JSON, a list of [question, answer]."""
+    return canonical_json(further).decode() if further else None
+
+
+def turns_in(text: str | None) -> tuple[Turn, ...]:
+    """The further turns in such a text, in their order."""
+    return tuple((question, answer) for question, answer in json.loads(text)) if text else ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,7 +258,13 @@ class Verdict:
 
 
 def pair_id(
-    image: ImageId, task_type: TaskTypePath, variant: str, question: str, answer: str, reasoning: str | None
+    image: ImageId,
+    task_type: TaskTypePath,
+    variant: str,
+    question: str,
+    answer: str,
+    reasoning: str | None,
+    further_turns: str | None = None,
 ) -> PairId:
     """The identity of a question-answer pair, and of the sample that it may become: 64 hex digits."""
     return fingerprint(
@@ -251,6 +276,7 @@ def pair_id(
             "question": question,
             "answer": answer,
             "reasoning": reasoning,
+            "further_turns": further_turns,
         },
     )
 

@@ -91,6 +91,8 @@ class TinyModels:
                     self.seen[unit] += 1
                     drawn_from = (*unit[:2], *unit[3:])  # the prompt's words do not change the reply
                     reply |= _reply(stage, draw(*drawn_from), sha256_hex(repr(drawn_from).encode())[:6])
+                if variant == "multi_turn" and reply.get("question"):
+                    reply |= {"question_2": f"After {reply['question']}", "answer_2": reply["answer"] * 2}
             replies.append(reply)
         name = {"filter": "verdicts", "write": "pairs", "vote": "votes"}[stages[0]]
         completion = {

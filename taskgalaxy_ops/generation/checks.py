@@ -19,7 +19,7 @@ import yaml
 from taskgalaxy_ops.extensions import LANGUAGES, QUESTION_FORMS
 from taskgalaxy_ops.records import Pair, Reason, Reject
 from taskgalaxy_ops.settings.base import Patterns, Strict
-from taskgalaxy_ops.settings.checks import CheckSettings, RepeatSettings, TextRule
+from taskgalaxy_ops.settings.checks import CheckSettings, RepeatSettings, TextField, TextRule
 from taskgalaxy_ops.text import normal_question, script, shown
 
 RULES_FILE = Path(__file__).with_name("checks.yaml")
@@ -93,9 +93,10 @@ def _repeated(pairs: Iterable[Pair], chosen: RepeatSettings) -> dict[str, tuple[
     found = {}
     asked: defaultdict[tuple[str, ...], list[str]] = defaultdict(list)
     for pair in sorted(pairs, key=lambda pair: pair.pair):
-        question = normal_question(pair.question)
-        bounds: dict[tuple[str, ...], int | None] = {("image", pair.image, pair.variant, question): chosen.image}
-        bounds["type", pair.task_type, pair.variant, question, normal_question(pair.answer)] = chosen.task_type
+        questions = tuple(normal_question(question) for question, _ in pair.turns)
+        answers = tuple(normal_question(answer) for _, answer in pair.turns)
+        bounds: dict[tuple[str, ...], int | None] = {("image", pair.image, pair.variant, *questions): chosen.image}
+        bounds["type", pair.task_type, pair.variant, *questions, *answers] = chosen.task_type
         over = [asked[key] for key, most in bounds.items() if most is not None and len(asked[key]) >= most]
         if over:
             found[pair.pair] = (Reason.DUPLICATE_PAIR, f"of {over[0][0]}")
@@ -114,29 +115,35 @@ def _by_patterns(rule: TextRule, pair: Pair) -> str | None:
 
 def _by_length(rule: TextRule, pair: Pair) -> str | None:
     for name, most in rule.characters.items():
-        if (length := len(getattr(pair, name) or "")) > most:
+        if (length := max(map(len, _named(name, pair)), default=0)) > most:
             return f"{name} of {length} characters, {most} at most"
     return None
 
 
 def _by_answer_in_question(rule: TextRule, pair: Pair) -> str | None:
-    """The answer, where the question gives it away. One without a word of three letters is not looked for.
+    """An answer that its question gives away. One without a word of three letters is not looked for.
 
     What a question may name is told by English words, so that those in other languages are left to judges.
     """
     if QUESTION_FORMS.split(pair.variant)[1]:
         return None
+    return next((answer for question, answer in pair.turns if _gives_away(rule, question, answer)), None)
+
+
+def _gives_away(rule: TextRule, asked: str, said: str) -> bool:
     question, answer = (
-        f" {' '.join(word for word in _words(text) if word not in _ARTICLES)} " for text in (pair.question, pair.answer)
+        f" {' '.join(word for word in _words(text) if word not in _ARTICLES)} " for text in (asked, said)
     )
     if answer not in question or not any(len(word) > 2 and word.isalpha() for word in answer.split()):
-        return None
-    return pair.answer if _first(rule.allowed, pair.question) is None else None
+        return False
+    return _first(rule.allowed, asked) is None
 
 
 def _by_echo(_: TextRule, pair: Pair) -> str | None:
-    said = _words(pair.answer)
-    return pair.answer if len(said) > 1 and said == _words(pair.question) else None
+    echoes = (
+        answer for question, answer in pair.turns if (said := _words(answer)) == _words(question) and len(said) > 1
+    )
+    return next(echoes, None)
 
 
 def _by_language(rule: TextRule, pair: Pair) -> str | None:
@@ -168,7 +175,14 @@ _KINDS = {
 
 
 def _texts(rule: TextRule, pair: Pair) -> list[str]:
-    return [text for name in rule.of if (text := getattr(pair, name))]
+    return [text for name in rule.of for text in _named(name, pair)]
+
+
+def _named(name: TextField, pair: Pair) -> list[str]:
+    """The texts of a pair that a rule calls so: of a conversation, those of all turns."""
+    if name == "reasoning":
+        return [pair.reasoning] if pair.reasoning else []
+    return [text for turn in pair.turns if (text := turn[name == "answer"])]
 
 
 def _words(text: str) -> list[str]:

@@ -72,6 +72,8 @@ class RequestTemplate:
     follow_ups: Mapping[str, FollowUp] = of_record(default_factory=dict)  # what a request may ask along, by name
     follow_up: FollowUp | None = None  # what its requests ask along
     alone: RequestTemplate | None = None  # the template without ``follow_up``, where it has one
+    # By field of an item: how it is to be taken, told where an item has it. Part of how one asks, as the form is.
+    notes: Mapping[str, str] = of_record(default_factory=dict)
 
     def unit(self, image: ImageId | None, item: Mapping[str, Any]) -> RequestItem:
         """The request item that asks ``item`` about an image, or about none."""
@@ -141,6 +143,7 @@ class RequestTemplate:
         # "<" and "`" are escaped, so that no label can close the fence or open a tag.
         body = json.dumps(block, ensure_ascii=False, indent=1).replace("`", "\\u0060").replace("<", "\\u003c")
         told = [self.reply_form, *([_OF_PART] if self._partly(units) else []), *([_OF_CONTEXT] if said else [])]
+        told += [note for name, note in self.notes.items() if any(name in unit.item for unit in units)]
         form = "\n".join(told)
         return f"{self.prompt}\n\n{form}\n\n```json\n{body}\n```"
 

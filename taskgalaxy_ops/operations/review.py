@@ -276,6 +276,8 @@ def _wrong_with(row: Filled, pair: Pair) -> str | None:
         return f"a reason and an answer have {_MOST_TEXT:,} characters at most"
     if row.answer and row.verdict != WRONG:
         return f"it has a corrected answer, and the verdict {row.verdict}: only what is {WRONG} is corrected"
+    if row.answer and pair.further_turns:
+        return "a conversation has several answers, and none is corrected here: say in the reason which turn is wrong"
     if row.answer and corrected(pair, row.answer).answer in ("", pair.answer):
         return "the corrected answer is the pair's own, or empty"
     return None

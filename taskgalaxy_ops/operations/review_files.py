@@ -16,12 +16,12 @@ from typing import Any
 
 from taskgalaxy_ops.errors import ReviewError
 from taskgalaxy_ops.operations.review import Drawn, Filled
-from taskgalaxy_ops.records import Vote
+from taskgalaxy_ops.records import Vote, turns_in
 from taskgalaxy_ops.storage.review_log import VERDICTS
 from taskgalaxy_ops.taxonomy.labels import check_cell
 
 FORMATS = ("csv", "label-studio")
-_SHOWN = ("pair", "task_type", "form", "question", "answer", "reasoning", "judges", "picture")
+_SHOWN = ("pair", "task_type", "form", "question", "answer", "reasoning", "further_turns", "judges", "picture")
 _FILLED = ("verdict", "corrected_answer", "reason", "reviewer")
 
 _CHOICES = "\n".join(f'    <Choice value="{verdict}"/>' for verdict in VERDICTS)
@@ -31,6 +31,7 @@ LABELS = f"""<View>
   <Text name="question" value="$question"/>
   <Text name="answer" value="$answer"/>
   <Text name="reasoning" value="$reasoning"/>
+  <Text name="further_turns" value="$further_turns"/>
   <Choices name="verdict" toName="image" choice="single" required="true">
 {_CHOICES}
   </Choices>
@@ -68,7 +69,9 @@ def to_label_studio(drawn: Sequence[Drawn], pictures: Sequence[str]) -> str:
 def _told(each: Drawn) -> dict[str, str]:
     pair = each.pair
     told = {"pair": pair.pair, "task_type": pair.task_type, "form": pair.variant}
-    return {**told, "question": pair.question, "answer": pair.answer, "reasoning": pair.reasoning or ""}
+    told |= {"question": pair.question, "answer": pair.answer, "reasoning": pair.reasoning or ""}
+    further = [f"{n}. {asked}\n   {said}" for n, (asked, said) in enumerate(turns_in(pair.further_turns), 2)]
+    return {**told, "further_turns": "\n".join(further)}
 
 
 def _voted(vote: Vote) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import yaml
@@ -18,7 +18,8 @@ from taskgalaxy_ops.release.formats import FORMATS
 from taskgalaxy_ops.release.images import thumbnail_path
 from taskgalaxy_ops.release.licences import identifier
 from taskgalaxy_ops.release.markdown import table, text
-from taskgalaxy_ops.release.select import Sample, Selection
+from taskgalaxy_ops.release.rows import Sample
+from taskgalaxy_ops.release.select import Selection
 
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 _CELL = 300  # characters of model text in a cell
@@ -137,11 +138,16 @@ def _pictures(plan: Selection) -> list[str]:
 def _picture(sample: Sample) -> tuple[str, ...]:
     cast = json.loads(sample.votes) if sample.votes else []
     votes = ", ".join(f"{text(vote['judge'])} {vote.get('vote', 'abstained')}" for vote in cast)
-    answer = text(sample.answer, _CELL)
+    questions, answers = ([text(each, _CELL) for each in side] for side in zip(*sample.turns, strict=True))
     if sample.reasoning:
-        answer = f"{text(sample.reasoning, _CELL)} **{answer}**"
+        answers[0] = f"{text(sample.reasoning, _CELL)} **{answers[0]}**"
     picture = f"![image of this sample]({thumbnail_path(sample.pair)})"
-    return picture, text(sample.task_type), text(sample.question, _CELL), answer, votes
+    return picture, text(sample.task_type), _numbered(questions), _numbered(answers), votes
+
+
+def _numbered(turns: Sequence[str]) -> str:
+    """A cell's lines: the texts of a conversation's turns, numbered; one alone is not."""
+    return turns[0] if len(turns) == 1 else "<br>".join(f"{number}. {turn}" for number, turn in enumerate(turns, 1))
 
 
 def _shown(plan: Selection) -> list[str]:

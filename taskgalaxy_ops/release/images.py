@@ -15,7 +15,8 @@ from taskgalaxy_ops.errors import DamageError, TaskGalaxyError
 from taskgalaxy_ops.hashing import sha256_hex
 from taskgalaxy_ops.models.rendering import altered, rendered_for, upright
 from taskgalaxy_ops.records import ImageId, PairId
-from taskgalaxy_ops.release.select import Sample, Selection
+from taskgalaxy_ops.release.rows import Sample
+from taskgalaxy_ops.release.select import Selection
 
 _SIDE = 256  # pixels
 _AT_ONCE = 8  # images that are rendered together at most; decoders and encoders let other threads work

@@ -8,8 +8,9 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, partial
+from itertools import chain
 from json.encoder import encode_basestring as quoted
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -17,10 +18,11 @@ from taskgalaxy_ops.extensions import QUESTION_FORMS, RELEASE_FORMATS
 from taskgalaxy_ops.funnel import StageCounts
 from taskgalaxy_ops.hashing import fingerprint
 from taskgalaxy_ops.models.special_tokens import is_neutralised
-from taskgalaxy_ops.records import ImageId, PairId, Reason, Reject
+from taskgalaxy_ops.records import ImageId, Reason, Reject
 from taskgalaxy_ops.release.agreement import Ballots
 from taskgalaxy_ops.release.inputs import ReleaseInputs
 from taskgalaxy_ops.release.near_duplicates import near_duplicates
+from taskgalaxy_ops.release.rows import Picture, Sample, image_line, sample_line
 from taskgalaxy_ops.release.sqlite_staging import SPLITS, UNWANTED, canonical, database, lines_hash, load, location
 from taskgalaxy_ops.settings import Model, ReleaseSettings
 
@@ -30,40 +32,6 @@ _PART_BYTES = 128 << 20  # of images in a Parquet file; an image counts once for
 _PART_ROWS = 50_000
 _SHOWN = 6  # samples on the card
 _UNSTATED = "not stated"
-
-
-class Sample(NamedTuple):
-    """A sample of a release, with the claims on its image."""
-
-    pair: PairId
-    image: ImageId
-    task_type: str
-    variant: str
-    question: str
-    answer: str
-    reasoning: str | None
-    votes: str | None  # JSON, in the settings' order of judges
-    claims: str  # JSON: the live sources' claims on the image, in order of source
-    location: str  # of the image: a path within the release, or the URI of its bytes in the store
-    size: int  # about the bytes of the image that the row contains: 0 if it is referred to
-    picture: int  # number of the image, in order of id
-    context: str | None  # JSON: the fields of ``release.context`` that a source states; None: none of them
-
-
-class Picture(NamedTuple):
-    """An image of a release."""
-
-    image: ImageId
-    width: int
-    height: int
-    format: str
-    size: int
-    phash: str
-    levels: str | None
-    content: str | None
-    claims: str
-    context: str | None
-    location: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,8 +76,8 @@ class Selection:
         return map(
             Sample._make,
             self.rows.execute(
-                "SELECT pair, p.image, task_type, variant, question, answer, reasoning, votes, claims, location, "
-                "p.held * p.copied, c.picture, context FROM chosen c JOIN pictures p ON p.rowid = c.picture "
+                "SELECT pair, p.image, task_type, variant, question, answer, reasoning, further_turns, votes, claims, "
+                "location, p.held * p.copied, c.picture, context FROM chosen c JOIN pictures p ON p.rowid = c.picture "
                 "WHERE c.rowid BETWEEN ? AND ? ORDER BY c.rowid",
                 (first, self._ends["test"] if last is None else last),
             ),
@@ -179,7 +147,13 @@ class Selection:
     @cached_property
     def neutralised(self) -> int:
         """The number of samples whose text names special tokens, which are written with other brackets."""
-        return sum(any(map(is_neutralised, (s.question, s.answer, s.reasoning or ""))) for s in self.samples())
+        return sum(any(map(is_neutralised, (*chain(*s.turns), s.reasoning or ""))) for s in self.samples())
+
+    @cached_property
+    def has_conversations(self) -> bool:
+        """Whether a sample has further turns."""
+        query = "SELECT EXISTS (SELECT 1 FROM chosen WHERE further_turns IS NOT NULL)"
+        return bool(self.rows.execute(query).fetchone()[0])
 
     @cached_property
     def images(self) -> dict[str, int]:
@@ -299,7 +273,7 @@ class Selection:
         content = {
             "code": code,
             "samples": lines_hash(self._sample_lines()),
-            "images": lines_hash(map(_image_line, self.pictures())),
+            "images": lines_hash(map(image_line, self.pictures())),
             "votes": lines_hash(self._vote_lines()),
             "verdicts": lines_hash(self._verdict_lines()),
             "funnel": self.funnel,
@@ -314,15 +288,7 @@ class Selection:
         return fingerprint("release", content)
 
     def _sample_lines(self) -> Iterator[bytes]:
-        """``{"pair": records.Pair, "split"}`` of each sample."""
-        for split in SPLITS:
-            for s in self.split(split):
-                reasoning = "" if s.reasoning is None else f'"reasoning":{quoted(s.reasoning)},'
-                yield canonical(
-                    f'{{"pair":{{"answer":{quoted(s.answer)},"image":"{s.image}","pair":"{s.pair}",'
-                    f'"question":{quoted(s.question)},{reasoning}"task_type":{quoted(s.task_type)},'
-                    f'"variant":{quoted(s.variant)}}},"split":"{split}"}}'
-                )
+        return (sample_line(sample, split) for split in SPLITS for sample in self.split(split))
 
     def _vote_lines(self) -> Iterator[bytes]:
         """``{"pair", "votes": [records.Vote]}`` of every pair that was voted on."""
@@ -337,18 +303,6 @@ class Selection:
         for accepted, approvals, pair, counted in rows:
             truth = "true" if accepted else "false"
             yield canonical(f'{{"accepted":{truth},"approvals":{approvals},"pair":{quoted(pair)},"votes":{counted}}}')
-
-
-def _image_line(p: Picture) -> bytes:
-    """``{"image": records.Image, "location", "claims": [records.Claim], "context"}``, the last where it is set."""
-    content = "" if p.content is None else f'"content":"{p.content}",'
-    levels = "" if p.levels is None else f'"levels":{quoted(p.levels)},'
-    context = "" if p.context is None else f'"context":{p.context},'
-    return canonical(
-        f'{{"claims":{p.claims},{context}"image":{{{content}"format":{quoted(p.format)},"height":{p.height},'
-        f'"image":"{p.image}",{levels}"phash":"{p.phash}","size":{p.size},"width":{p.width}}},'
-        f'"location":{quoted(p.location)}}}'
-    )
 
 
 def identity(model: Model) -> dict[str, Any]:
@@ -445,5 +399,5 @@ def _choose(rows: sqlite3.Connection, inputs: ReleaseInputs, settings: ReleaseSe
     rows.execute("CREATE UNIQUE INDEX picture_of ON pictures (image)")
     rows.execute(
         "CREATE TABLE chosen AS SELECT pair, p.rowid AS picture, task_type, variant, question, answer, reasoning, "
-        "votes, split FROM pairs JOIN pictures p USING (image) WHERE reason IS NULL ORDER BY split, pair"
+        "further_turns, votes, split FROM pairs JOIN pictures p USING (image) WHERE reason IS NULL ORDER BY split, pair"
     )

@@ -23,7 +23,7 @@ from taskgalaxy_ops.errors import DamageError
 from taskgalaxy_ops.hashing import canonical_json, draw
 from taskgalaxy_ops.models.rendering import MOST_BYTES_A_PIXEL, scaled
 from taskgalaxy_ops.models.special_tokens import neutral
-from taskgalaxy_ops.records import Claim, ImageId, PairId, Reason, is_id
+from taskgalaxy_ops.records import Claim, ImageId, PairId, Reason, is_id, turns_as_text, turns_in
 from taskgalaxy_ops.release.agreement import Ballots
 from taskgalaxy_ops.release.inputs import ReleaseInputs, ShardRows
 from taskgalaxy_ops.settings import Model, ReleaseSettings
@@ -41,7 +41,8 @@ _CACHE_KIB = 4 << 10  # of the file's pages; sorting needs the same again
 # as they are released, so that each is read once. altered: in what models were shown an image otherwise than its file.
 _SCHEMA = """
 CREATE TABLE pairs (pair TEXT, votes TEXT, accepted INTEGER, approvals INTEGER, counted INTEGER, image TEXT,
-    task_type TEXT, variant TEXT, question TEXT, answer TEXT, reasoning TEXT, reason TEXT, detail TEXT);
+    task_type TEXT, variant TEXT, question TEXT, answer TEXT, reasoning TEXT, further_turns TEXT, reason TEXT,
+    detail TEXT);
 CREATE TABLE images (image TEXT, width INTEGER, height INTEGER, format TEXT, size INTEGER, phash BLOB, levels TEXT,
     content TEXT, claims TEXT, context TEXT, split INTEGER, wanted INTEGER, held INTEGER);
 CREATE TABLE blobs (picture INTEGER PRIMARY KEY, raw BLOB);
@@ -53,7 +54,7 @@ CREATE TABLE files (path TEXT, size INTEGER, sha256 TEXT);
 UNWANTED = (Reason.FOUND_WRONG, Reason.OTHER_VARIANT)
 
 _NO_VERDICT = (None,) * 3
-_NO_SAMPLE = (None,) * 8
+_NO_SAMPLE = (None,) * 9
 
 
 def database() -> sqlite3.Connection:
@@ -103,7 +104,7 @@ def load(
     verdicts = {pair: rest for pair, *rest in _rows(shard.verdicts)}
     samples = _samples(shard, settings)
     found.executemany(
-        f"INSERT INTO pairs VALUES ({_places(13)})",
+        f"INSERT INTO pairs VALUES ({_places(14)})",
         (
             (
                 pair,
@@ -145,15 +146,16 @@ def _samples(shard: ShardRows, settings: ReleaseSettings) -> dict[PairId, tuple[
     known = {*shard.images["image"].to_pylist()}
     claimed = {claim.image for claim in shard.claims}
     variants = None if settings.variants is None else f"release.variants: {', '.join(settings.variants)}"
-    first: dict[tuple[ImageId, str, str], PairId] = {}
+    first: dict[tuple[str, ...], PairId] = {}
     columns: dict[PairId, tuple[Any, ...]] = {}
     corrections = {pair.pair: astuple(pair) for pair in shard.corrections}
     judged = sorted(row for row in _rows(shard.samples) if row[0] not in corrections)
-    for pair, image, task_type, variant, question, answer, reasoning in [*corrections.values(), *judged]:
+    for pair, image, task_type, variant, question, answer, reasoning, text in [*corrections.values(), *judged]:
+        further = turns_in(text)
         _check(pair, image, known, claimed)
         reason = detail = None
         # Of several samples with the same question, a person's correction is kept, else the one with the smallest id.
-        asked = (image, variant, normal_question(question))
+        asked = (image, variant, normal_question(question), *(normal_question(later) for later, _ in further))
         standing = pair if pair in shard.found_wrong else first.setdefault(asked, pair)
         if pair in shard.found_wrong:
             reason, detail = Reason.FOUND_WRONG, shard.found_wrong[pair]
@@ -162,7 +164,8 @@ def _samples(shard: ShardRows, settings: ReleaseSettings) -> dict[PairId, tuple[
         elif standing != pair:
             reason, detail = Reason.DUPLICATE_PAIR, f"of {standing}"
         # What an older version let pass is treated here, as `write` treats it today.
-        said = (neutral(question), neutral(answer), None if reasoning is None else neutral(reasoning))
+        turns = turns_as_text([(neutral(later), neutral(reply)) for later, reply in further])
+        said = (neutral(question), neutral(answer), None if reasoning is None else neutral(reasoning), turns)
         columns[pair] = (image, task_type, variant, *said, reason, detail)
     return columns
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,6 +33,7 @@ _REJECT = (
     "The answer is not what can be seen where the question points.",
 )
 _KEPT_IMAGES = 24  # decoded, some MB each: an image is asked about in several requests, one after another
+_TURNS = (("question", "answer"), *((f"question_{n}", f"answer_{n}") for n in (2, 3, 4)))  # a reply's fields
 _NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
 
 
@@ -203,12 +204,41 @@ def _write_description(
     return {"description": said}
 
 
+def _write_conversation(
+    config: SimulatorConfig, asked: Asked, image: Image.Image, unit: Unit, answers: Answers
+) -> Mapping[str, Any]:
+    """Turns that build on each other; where it is planted wrong, the answer of one of them is."""
+    from taskgalaxy_ops.simulator import teacher
+
+    identity = _written(asked, unit)
+    turns = teacher.conversation(image, unit.item["task_type"], (config.seed, identity), asked.image_id)
+    if not turns:
+        return _empty("multi_turn")
+    told = [(turn.question, turn.answer) for turn in turns]
+    right = None
+    if draw(config.seed, "planted", identity) < config.wrong_share:
+        at = int(draw(config.seed, "planted turn", identity) * len(turns))
+        right, told[at] = turns[at].answer, (turns[at].question, turns[at].wrong)
+    _tell(answers, asked, unit, *_as_one(told), right)
+    fields = {
+        name: text for names, turn in zip(_TURNS, told, strict=False) for name, text in zip(names, turn, strict=True)
+    }
+    return {**_empty("multi_turn"), **fields}
+
+
 _OF_FORM = {
     "yes_no": _write_yes_no,
     "unanswerable": _write_unanswerable,
     "grounded": _write_grounded,
     "long_description": _write_description,
+    "multi_turn": _write_conversation,
 }
+
+
+def _as_one(turns: Sequence[tuple[str, str]]) -> tuple[str, str]:
+    """A conversation as one question and one answer, by which its votes are found; a pair of one turn is as it is."""
+    questions, answers = zip(*turns, strict=True)
+    return "\n".join(questions), "\n".join(answers)
 
 
 def _written(asked: Asked, unit: Unit) -> str:
@@ -232,6 +262,7 @@ _NOTHING: Mapping[str, Mapping[str, Any]] = {
     "unanswerable": {"question": "", "missing": ""},
     "grounded": {"question": "", "x1": 0, "y1": 0, "x2": 0, "y2": 0},
     "long_description": {"description": ""},
+    "multi_turn": {name: "" for names in _TURNS for name in names},
 }
 
 
@@ -275,12 +306,18 @@ def _vote(config: SimulatorConfig, asked: Asked, image: Image.Image, unit: Unit,
     judge, item = JUDGES[asked.model], unit.item
     shown, reasoning = item.get("answer"), item.get("reasoning")
     found = judges.check(judge, image, item["task_type"], item["question"], shown, reasoning, asked.image_id)
+    further = [(turn["question"], turn.get("answer")) for turn in item.get("further_turns", ())]
+    if further:
+        turns = [(item["question"], shown), *further]
+        found = judges.check_later(judge, image, item["task_type"], turns, found, asked.image_id)
     pair = fingerprint("simulated.voted", {"image": asked.image_id, "item": item})
     vote, reason, erred = voted(config, judge, pair, found.right, found.reason)
     answers.votes.append(
         {
             "unit": unit.key,
-            "pair": pair_key(asked.image_id, item["task_type"], *_meant(item["question"], shown)) if shown else None,
+            "pair": pair_key(asked.image_id, item["task_type"], *_as_one([_meant(item["question"], shown), *further]))
+            if shown
+            else None,
             "found": found.right,
             "vote": vote,
             "erred": erred,

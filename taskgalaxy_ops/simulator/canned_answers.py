@@ -122,6 +122,9 @@ def _pair(index: int, task_type: str, variant: str) -> dict[str, Any]:
     more["long_description"] = {"description": f"{said} Its task type is {task_type}."}
     place = _hash(task_type) % 500
     more["grounded"] = {"x1": place, "y1": place, "x2": place + 300, "y2": place + 200}
+    more["multi_turn"] = {
+        f"{field}_{n}": f"Canned {field} {n}." if n == 2 else "" for n in (2, 3, 4) for field in ("question", "answer")
+    }
     return {
         "index": index,
         "question": f"What does this image show with regard to {task_type.rpartition('~')[2]}?",

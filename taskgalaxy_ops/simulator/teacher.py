@@ -13,8 +13,19 @@ from typing import TypeVar
 from PIL import Image
 
 from taskgalaxy_ops.hashing import draw
-from taskgalaxy_ops.simulator import absences, boxes, claims, descriptions, german, inventory, perception, templates
+from taskgalaxy_ops.simulator import (
+    absences,
+    boxes,
+    claims,
+    descriptions,
+    follow_ups,
+    german,
+    inventory,
+    perception,
+    templates,
+)
 from taskgalaxy_ops.simulator.boxes import Box
+from taskgalaxy_ops.simulator.follow_ups import FollowUp, Turn
 from taskgalaxy_ops.simulator.memory import Memory
 from taskgalaxy_ops.simulator.skills import SKILLS, Found, NoFit
 from taskgalaxy_ops.simulator.skills.base import Asked
@@ -22,6 +33,7 @@ from taskgalaxy_ops.simulator.skills.base import Asked
 _KEPT = 20_000  # findings, of 130 images and all task types: a few KB each at most
 
 _LEAST_STATED = 4  # statements of a description
+MOST_TURNS = 4
 
 _T = TypeVar("_T")
 
@@ -49,14 +61,59 @@ def fits(image: Image.Image, path: str, key: str = "") -> tuple[bool, str]:
 def write(image: Image.Image, path: str, seed_parts: tuple[object, ...], key: str = "") -> Written | None:
     """A question for the image; None where nothing can be asked. The same parts give the same question."""
     found = _look(image, path, key)
+    return _first(found, path, seed_parts)[1] if isinstance(found, Found) else None
+
+
+def conversation(image: Image.Image, path: str, seed_parts: tuple[object, ...], key: str = "") -> list[Written]:
+    """Two to four turns that begin with a question of the task type; [] where not even two can be asked.
+
+    How many, and which of those that build on the turns before, is drawn. The same parts give the same turns.
+    """
+    found = _look(image, path, key)
     if not isinstance(found, Found):
-        return None
+        return []
+    asked, written = _first(found, path, seed_parts)
+    turns, said = [Turn(path=path, params=asked.params, answer=asked.answer)], [written]
+    most = 2 + int(draw(*seed_parts, "turns") * (MOST_TURNS - 1))
+    left = sorted(follow_ups.of(path), key=lambda each: draw(*seed_parts, "follow-up", each.text))
+    while len(turns) < most and (going_on := _next(image, left, turns, (*seed_parts, len(turns)), key)):
+        follow_up, asked = going_on
+        if not follow_up.repeats:
+            left.remove(follow_up)
+        turns.append(Turn(path=follow_up.path, params=asked.params, answer=asked.answer))
+        wrong = _pick(asked.wrong, (*seed_parts, len(turns)), "wrong")
+        said.append(Written(templates.filled(follow_up.text, asked.params), asked.answer, wrong, asked.reasoning))
+    return said if len(said) > 1 else []
+
+
+def _next(
+    image: Image.Image, left: Sequence[FollowUp], before: Sequence[Turn], seed_parts: tuple[object, ...], key: str
+) -> tuple[FollowUp, Asked] | None:
+    """The first of the follow-ups that makes sense now and asks something new, and what it asks; None: none does."""
+    known = [(turn.path, turn.params) for turn in before]
+    for each in left:
+        bound = each.bound(before)
+        found = _look(image, each.path, key) if bound is not None else ""
+        if bound is None or not isinstance(found, Found):
+            continue
+        new = [
+            asked
+            for asked in found.asked
+            if bound.items() <= asked.params.items() and (each.path, asked.params) not in known
+        ]
+        if new:
+            return each, _pick(new, seed_parts, "question")
+    return None
+
+
+def _first(found: Found, path: str, seed_parts: tuple[object, ...]) -> tuple[Asked, Written]:
+    """A question of what was found: as the skill has it, and as it is written."""
     asked = _pick(found.asked, seed_parts, "question")
     template = templates.load()[path]
     index = int(draw(*seed_parts, "template") * len(template.texts))
     wrong = _pick(asked.wrong, seed_parts, "wrong")
     others = sorted(set(asked.wrong) - {wrong}, key=lambda each: draw(*seed_parts, "other", each))
-    return Written(template.fill(index, **asked.params), asked.answer, wrong, asked.reasoning, tuple(others))
+    return asked, Written(template.fill(index, **asked.params), asked.answer, wrong, asked.reasoning, tuple(others))
 
 
 def yes_no(image: Image.Image, path: str, seed_parts: tuple[object, ...], key: str = "") -> tuple[str, str] | None:

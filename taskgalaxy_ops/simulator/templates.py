@@ -6,6 +6,7 @@ Teacher and judges share this text (``templates.yaml``) and nothing else; nothin
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -32,15 +33,24 @@ class Template:
 
     def fill(self, index: int, **params: object) -> str:
         """The ``index``-th text (counted around) with its parameters. Raises KeyError if one is missing."""
-        text = self.texts[index % len(self.texts)]
-        return _FIELD.sub(lambda match: str(params[match[1]]), text)
+        return filled(self.texts[index % len(self.texts)], params)
 
     def params(self, question: str) -> dict[str, str] | None:
         """The parameters in a filled question, {} where it has none; None if no text of this type can give it."""
-        for pattern in _patterns(self.texts):
-            if match := pattern.fullmatch(question.strip()):
-                return match.groupdict()
-        return None
+        return params_in(self.texts, question)
+
+
+def filled(text: str, params: Mapping[str, object]) -> str:
+    """A text with its parameters. Raises KeyError if one is missing."""
+    return _FIELD.sub(lambda match: str(params[match[1]]), text)
+
+
+def params_in(texts: tuple[str, ...], question: str) -> dict[str, str] | None:
+    """The parameters in a question that is one of these texts, filled; None: it is none of them."""
+    for pattern in _patterns(texts):
+        if match := pattern.fullmatch(question.strip()):
+            return match.groupdict()
+    return None
 
 
 @lru_cache(maxsize=512)

@@ -100,10 +100,16 @@ class _TaskType(_Closed):
     task_type: str
 
 
+class _Turn(_Closed):
+    question: str
+    answer: str | None = None
+
+
 class _Pair(_TaskType):
     question: str
     answer: str | None = None
     reasoning: str | None = None
+    further_turns: list[_Turn] | None = None
 
 
 class _OfImage(_Closed):

@@ -17,6 +17,8 @@ import pytest
 import yaml
 from e2e.galaxies import Models
 
+from taskgalaxy_ops.extensions import QUESTION_FORMS
+
 ROOT = Path(__file__).parents[2]
 _SNIPPET = re.compile(r"^```(?:python|toml)\n# (\S+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _TYPES = [
@@ -182,9 +184,9 @@ def test_an_unknown_name_is_told_with_the_package_that_brings_others(
     file = settings(tmp_path, models, pictures, **changes)
     ended = run(installed, "-m", "taskgalaxy_ops.cli", "plan", "--settings", str(file))
     assert ended.returncode != 0
+    known = ", ".join(map(repr, QUESTION_FORMS.shipped))
     assert (
-        "write.variants.0 is 'shorter': Input should be 'plain', 'chain_of_thought', 'multiple_choice', 'yes_no', "
-        "'unanswerable', 'grounded', 'long_description' or 'short_answer' "
+        f"write.variants.0 is 'shorter': Input should be {known} or 'short_answer' "
         "(installed packages bring short_answer (galaxy-extras 1.0))" in ended.stderr
     )
     assert "encoder.name is 'colors': Input should be 'conse', 'open_clip', 'transformers' or 'colours'" in ended.stderr

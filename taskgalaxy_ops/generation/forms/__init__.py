@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from taskgalaxy_ops import extensions
+from taskgalaxy_ops.records import Turn
 
 
 class Texts(NamedTuple):
@@ -18,13 +19,14 @@ class Texts(NamedTuple):
     question: str
     answer: str
     reasoning: str | None = None
+    further: tuple[Turn, ...] = ()  # of a conversation: the turns after the first
 
 
 def _texts(reply: Mapping[str, Any]) -> Texts:
     return Texts(reply["question"], reply["answer"])
 
 
-def _turns(texts: Texts) -> tuple[str, str]:
+def _turns(texts: Texts) -> Turn:
     return texts.question, f"{texts.reasoning}\n\n{texts.answer}" if texts.reasoning else texts.answer
 
 
@@ -40,7 +42,8 @@ class QuestionForm:
     of the teacher's reply, texts (str), whole numbers (int) or flags (bool). check: raises MalformedReplyError for a
     reply that is not as it should be, whose message the teacher is told; it sees no reply that declines. texts: the
     pair in a reply, which holds ``image`` and ``task_type`` beside its fields, so that a form may draw by them. turns:
-    what a model that is trained on the pair is asked, and what it is to say. example: values of the reply that the
+    what a model that is trained on the pair is asked, and what it is to say; it is given each turn of a conversation by
+    itself. may_lack: fields of an entry that may be missing, and are empty then. example: values of the reply that the
     request shows, where numbers counted from one would mislead. suits: patterns of the task types that it is for
     (generation/form_shares.py); the settings may have others. version: another one whenever any of these gives
     something else, ``example`` and ``suits`` apart; the two that were first have none.
@@ -53,10 +56,11 @@ class QuestionForm:
     reply: Mapping[str, type] = field(default_factory=lambda: {"question": str, "answer": str, "reasoning": str})
     check: Callable[[Mapping[str, Any]], None] = _anything
     texts: Callable[[Mapping[str, Any]], Texts] = _texts
-    turns: Callable[[Texts], tuple[str, str]] = _turns
+    turns: Callable[[Texts], Turn] = _turns
     example: Mapping[str, Any] = field(default_factory=dict)
     reasons: bool = False  # a pair without reasoning is rejected
     suits: tuple[str, ...] = ()
+    may_lack: frozenset[str] = frozenset()
     version: str | None = None
     languages: Collection[str] | None = None
     language: str = ""  # set by the registry
@@ -69,3 +73,9 @@ class QuestionForm:
 
 
 FORMS = extensions.QUESTION_FORMS
+
+
+def conversation(form: str, texts: Texts) -> list[Turn]:
+    """What a model that is trained on a pair is asked and is to say, in a turn or several. form: the pair's."""
+    each = FORMS.get(form).turns
+    return [each(texts._replace(further=())), *(each(Texts(*turn)) for turn in texts.further)]

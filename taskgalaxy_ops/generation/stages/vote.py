@@ -22,9 +22,17 @@ from taskgalaxy_ops.models.request import (
     reason_of,
     vote_of,
 )
-from taskgalaxy_ops.records import Answer, Pair, Reason, Reject, Verdict, Vote
+from taskgalaxy_ops.records import Answer, Pair, Reason, Reject, Verdict, Vote, turns_in
 from taskgalaxy_ops.settings import Model, Settings, VoteSettings
 from taskgalaxy_ops.text import clean
+
+FURTHER = "further_turns"  # field of an item: what a conversation has after its first question and answer
+
+_OF_FURTHER = (
+    f"A pair's `{FURTHER}` are what is asked and answered after it, in the same conversation. Vote 1 for such a pair "
+    "only if all turns hold: each further question makes sense after the turns before it (it need not be of the task "
+    "type), and every answer that is shown is right."
+)
 
 
 def templates(prompts: Mapping[str, str], settings: Settings) -> Templates:
@@ -81,6 +89,7 @@ def vote_template(prompt: str, judge: Model, show_answer: bool) -> RequestTempla
         canary=_canary(show_answer),
         choices={"vote": (0, 1)},
         may_lack=frozenset({"reason"}),
+        notes={FURTHER: _OF_FURTHER},
     )
 
 
@@ -100,6 +109,9 @@ def vote_unit(question: RequestTemplate, pair: Pair) -> RequestItem:
         item["answer"] = pair.answer
         if pair.reasoning:
             item["reasoning"] = pair.reasoning
+    if further := turns_in(pair.further_turns):
+        shown = 2 if question.head["show_answer"] else 1
+        item[FURTHER] = [dict(zip(("question", "answer")[:shown], turn, strict=False)) for turn in further]
     return question.unit(pair.image, item)
 
 

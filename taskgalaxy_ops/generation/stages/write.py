@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from typing import Any
 
 from taskgalaxy_ops.extensions import LANGUAGES
@@ -28,7 +29,7 @@ from taskgalaxy_ops.models.request import (
     terminal,
 )
 from taskgalaxy_ops.models.special_tokens import neutral
-from taskgalaxy_ops.records import Answer, Pair, Reason, Reject, Relevant, pair_id
+from taskgalaxy_ops.records import Answer, Pair, Reason, Reject, Relevant, pair_id, turns_as_text
 from taskgalaxy_ops.settings import Model, Settings
 from taskgalaxy_ops.text import clean
 
@@ -118,8 +119,8 @@ def write_template(prompt: str, teacher: Model, variant: str) -> RequestTemplate
 
 
 def _may_lack(form: QuestionForm) -> frozenset[str]:
-    """The fields of a reply that may be missing: reasoning that nobody keeps."""
-    return frozenset() if form.reasons else frozenset({"reasoning"} & form.reply.keys())
+    """The fields of a reply that may be missing: those that the form names, and reasoning that nobody keeps."""
+    return form.may_lack | (frozenset() if form.reasons else frozenset({"reasoning"} & form.reply.keys()))
 
 
 def _read_pair(form: QuestionForm, _: Mapping[str, Any], entry: Any) -> Answer:
@@ -131,8 +132,8 @@ def _read_pair(form: QuestionForm, _: Mapping[str, Any], entry: Any) -> Answer:
     told = {name: field(entry, name, kind) for name, kind in form.reply.items()}
     reply = {name: neutral(clean(value)) if isinstance(value, str) else value for name, value in told.items()}
     texts = form.texts({**reply, "image": "", "task_type": "", "language": form.language})
-    if texts.question or texts.answer:
-        if ANY_TEXT in (texts.question, texts.answer):
+    if texts.question or texts.answer or texts.further:
+        if ANY_TEXT in (texts.question, texts.answer, *chain.from_iterable(texts.further)):
             raise MalformedReplyError(f"`{ANY_TEXT}` stands for a text in the example; write the text")
         form.check(reply)
     return Answer(reply)
@@ -176,13 +177,15 @@ def _pair(variant: str, unit: RequestItem, answer: Answer) -> Pair | Reject:
         return reject(*(reason or (Reason.MALFORMED, "")))
     form: QuestionForm = FORMS.get(variant)
     told = {**answer.value, "image": image, "task_type": task_type, "language": form.language}
-    question, text, reasoning = form.texts(told)
+    texts = form.texts(told)
+    question, text, reasoning = texts.question, texts.answer, texts.reasoning
     if not question and not text:
         return reject(Reason.DECLINED, "the teacher found nothing to ask")
     if not question or not text or (form.reasons and not reasoning):
         empty = "question" if not question else "answer" if not text else "reasoning"
         return reject(Reason.EMPTY, f"no {empty}")
-    if found := _SPECIAL.search(f"{question}\n{text}\n{reasoning or ''}"):
+    further = turns_as_text(texts.further)
+    if found := _SPECIAL.search("\n".join([question, text, reasoning or "", *chain.from_iterable(texts.further)])):
         return reject(Reason.UNSAFE_TEXT, f"holds {found.group()!r}")
-    pair = pair_id(image, task_type, variant, question, text, reasoning)
-    return Pair(pair, image, task_type, variant, question, text, reasoning)
+    pair = pair_id(image, task_type, variant, question, text, reasoning, further)
+    return Pair(pair, image, task_type, variant, question, text, reasoning, further)

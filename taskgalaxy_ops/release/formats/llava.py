@@ -6,9 +6,11 @@ import json
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
-from taskgalaxy_ops.generation.forms import FORMS, Texts
+from taskgalaxy_ops.generation.forms import Texts, conversation
+from taskgalaxy_ops.records import turns_in
 from taskgalaxy_ops.release.formats import Gone, ReleaseFormat
-from taskgalaxy_ops.release.select import Sample, Selection
+from taskgalaxy_ops.release.rows import Sample
+from taskgalaxy_ops.release.select import Selection
 from taskgalaxy_ops.release.spooled import spooled
 from taskgalaxy_ops.release.sqlite_staging import SPLITS
 
@@ -26,16 +28,17 @@ def llava_files(plan: Selection) -> Iterator[tuple[str, BinaryIO]]:
 
 
 def _llava(plan: Selection, sample: Sample) -> dict[str, Any]:
-    asked, said = FORMS.get(sample.variant).turns(Texts(sample.question, sample.answer, sample.reasoning))
+    texts = Texts(sample.question, sample.answer, sample.reasoning, turns_in(sample.further_turns))
+    turns = conversation(sample.variant, texts)
     row: dict[str, Any] = {
         "id": sample.pair,
         "image": sample.location,
         "task_type": sample.task_type,
         "conversations": [
-            {"from": "human", "value": f"<image>\n{asked}"},
-            {"from": "gpt", "value": said},
+            {"from": who, "value": text} for turn in turns for who, text in zip(("human", "gpt"), turn, strict=True)
         ],
     }
+    row["conversations"][0]["value"] = f"<image>\n{turns[0][0]}"
     if sample.context is not None:
         row["context"] = json.loads(sample.context)
     return {**row, "simulated": True} if plan.inputs.simulated else row

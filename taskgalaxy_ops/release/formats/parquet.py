@@ -12,11 +12,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from taskgalaxy_ops.records import turns_in
 from taskgalaxy_ops.release import judged
 from taskgalaxy_ops.release.agreement import Ballot
 from taskgalaxy_ops.release.formats import Gone, ReleaseFormat
 from taskgalaxy_ops.release.images import copied_image, fetch
-from taskgalaxy_ops.release.select import Part, Sample, Selection
+from taskgalaxy_ops.release.rows import Sample
+from taskgalaxy_ops.release.select import Part, Selection
 from taskgalaxy_ops.release.spooled import spooled
 
 _GROUP_BYTES = 32 << 20  # about the bytes of images in a row group: a reader holds one at a time in memory
@@ -28,6 +30,7 @@ WRITING: Mapping[str, Any] = {"compression": "zstd", "write_statistics": False}
 
 _TEXT = {"dtype": "string", "_type": "Value"}
 _FLAG = {"dtype": "bool", "_type": "Value"}
+_TURN = pa.struct([("question", pa.string()), ("answer", pa.string())])
 _VOTE = pa.struct([("judge", pa.string()), ("vote", pa.int8()), ("reason", pa.string()), ("audit", pa.bool_())])
 
 # Each column: its Arrow type, and its Hugging Face feature. Lists are written ``[feature]``, which `datasets` reads in
@@ -54,14 +57,17 @@ _COLUMNS: dict[str, tuple[pa.DataType, Any]] = {
 }
 
 
-def schema_of(fields: Sequence[str], *, probability: bool = False) -> pa.Schema:
+def schema_of(fields: Sequence[str], *, probability: bool = False, conversations: bool = False) -> pa.Schema:
     """The columns; fields: those of the context that rows have, in the column ``context`` if there are any.
 
-    probability: whether rows have their probability of being right.
+    probability: whether rows have their probability of being right. conversations: whether there is a column
+    ``further_turns``, which only rows of several turns fill.
     """
     columns = dict(_COLUMNS)
     if probability:
         columns["probability"] = (pa.float64(), {"dtype": "float64", "_type": "Value"})
+    if conversations:
+        columns["further_turns"] = (pa.list_(_TURN), [{"question": _TEXT, "answer": _TEXT}])
     if fields:
         columns["context"] = (pa.struct([(name, pa.string()) for name in fields]), dict.fromkeys(fields, _TEXT))
     features = {"info": {"features": {name: feature for name, (_, feature) in columns.items()}}}
@@ -87,7 +93,7 @@ def _write(plan: Selection, part: Part, file: BinaryIO, right: _Right | None) ->
     """Write the rows of a part, a row group in memory at a time. right: None: rows have no such column."""
     rows = max(1, min(_GROUP_ROWS, _GROUP_BYTES // max(part.largest, 1)))
     samples = plan.samples(part.first, part.last)
-    schema = schema_of(plan.settings.context, probability=right is not None)
+    schema = schema_of(plan.settings.context, probability=right is not None, conversations=plan.has_conversations)
     with pq.ParquetWriter(file, schema, **WRITING) as writer:
         while group := list(islice(samples, rows)):
             columns = _columns(plan, group)
@@ -126,6 +132,11 @@ def _columns(plan: Selection, samples: Sequence[Sample]) -> dict[str, Any]:
     if fields:
         stated = [json.loads(sample.context) if sample.context else {} for sample in samples]
         columns["context"] = {name: [each.get(name) for each in stated] for name in fields}
+    if plan.has_conversations:
+        columns["further_turns"] = [
+            [{"question": question, "answer": answer} for question, answer in turns_in(sample.further_turns)]
+            for sample in samples
+        ]
     return columns
 
 

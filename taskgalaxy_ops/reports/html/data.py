@@ -7,14 +7,14 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import chain, islice
 
 from PIL import Image, ImageDraw
 
 from taskgalaxy_ops.funnel import StageCounts
 from taskgalaxy_ops.hashing import draw
 from taskgalaxy_ops.models.rendering import upright
-from taskgalaxy_ops.records import ImageId, PairId, TaskTypePath, Vote
+from taskgalaxy_ops.records import ImageId, PairId, TaskTypePath, Turn, Vote
 
 _AT_ONCE = 4096  # items in memory at once, beside those picked
 
@@ -33,6 +33,7 @@ class Item:
     question: str = ""
     answer: str = ""
     reasoning: str | None = None
+    further_turns: Sequence[Turn] = ()  # of a conversation
     votes: Sequence[Vote] = ()
     sources: Sequence[str] = ()
     licence: str | None = None
@@ -107,7 +108,8 @@ def _take_turns(items: Iterable[Item], by: Sequence[Callable[[Item], str]]) -> l
 
 
 def _hashed(item: Item) -> tuple[float, str]:
-    return _drawn(f"{item.image}\x1f{item.variant}\x1f{item.question}\x1f{item.answer}\x1f{item.detail}")
+    texts = (item.image, item.variant, item.question, item.answer, item.detail, *chain(*item.further_turns))
+    return _drawn("\x1f".join(map(str, texts)))
 
 
 def _drawn(text: str) -> tuple[float, str]:

@@ -57,8 +57,8 @@
 
   items.forEach((item, place) => {
     item.place = place;
-    item.text = [item.type, item.question, item.answer, item.reasoning, item.stage, item.reason, item.detail, item.pair,
-      item.image, item.variant, item.licence, item.attribution, ...item.sources,
+    item.text = [item.type, item.question, item.answer, item.reasoning, ...item.turns.flat(), item.stage, item.reason,
+      item.detail, item.pair, item.image, item.variant, item.licence, item.attribution, ...item.sources,
       ...item.votes.flatMap((vote) => [vote[0], vote[2]])].join("\n").toLowerCase();
   });
 
@@ -233,6 +233,9 @@
     if (item.reasoning) {
       body.append(make("details", "", make("summary", "", "Reasoning"), written("p", "", item.reasoning)));
     }
+    item.turns.forEach(([question, answer]) => {
+      body.append(labelled("Q", "question", question), labelled("A", "answer", answer));
+    });
     // A verdict's detail only repeats the votes.
     if (item.detail && !(item.stage === "vote" && item.votes.length)) body.append(labelled("Why", "why", item.detail));
     if (item.votes.length) body.append(make("ul", "votes", ...item.votes.map(ballot)));

@@ -231,6 +231,7 @@ def _item_fields(item: Item) -> dict[str, Any]:
         "question": item.question,
         "answer": item.answer,
         "reasoning": item.reasoning or "",
+        "turns": [list(turn) for turn in item.further_turns],
         "votes": [[vote.judge, vote.vote, vote.reason, vote.audit] for vote in item.votes],
         "sources": list(item.sources),
         "licence": item.licence or "",

@@ -10,7 +10,7 @@ from taskgalaxy_ops.funnel import StageCounts
 from taskgalaxy_ops.generation.results import RunResults
 from taskgalaxy_ops.generation.stages import ASKING
 from taskgalaxy_ops.operations.forecast import Checked, checked
-from taskgalaxy_ops.records import Claim, FileReject, Pair, Reject, TaskTypePath, Vote
+from taskgalaxy_ops.records import Claim, FileReject, Pair, Reject, TaskTypePath, Vote, turns_in
 from taskgalaxy_ops.reports.html import Item, ReportData, render, thumbnail
 from taskgalaxy_ops.reports.text import costs as costs_text
 from taskgalaxy_ops.sources.originals import read_image
@@ -137,6 +137,7 @@ def _item(
         question=pair.question if pair else "",
         answer=pair.answer if pair else "",
         reasoning=pair.reasoning if pair else None,
+        further_turns=turns_in(pair.further_turns) if pair else (),
         votes=votes.get(pair.pair, []) if pair else [],
         sources=sorted({claim.source for claim in claims}),
         licence=_all(claim.licence for claim in claims),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from taskgalaxy_ops.records import turns_in
 from taskgalaxy_ops.text import shown
 
 
@@ -32,6 +33,7 @@ def explained(found: Mapping[str, Any]) -> list[str]:
             f"    changed since: {shown(why)}",
             f"    Q {shown(former['question'])}",
             f"    A {shown(former['answer'])}",
+            *_further(former, 4),
         ]
     for each in found["matches"]:
         lines += _match(each)
@@ -63,7 +65,7 @@ def _pair(pair: Mapping[str, Any]) -> list[str]:
     lines = [f"      {fate} pair {pair['pair'][:12]} ({pair['variant']})", f"        Q {shown(pair['question'])}"]
     if pair["reasoning"]:
         lines.append(f"        R {shown(pair['reasoning'])}")
-    lines += [f"        A {shown(pair['answer'])}", *_by(pair["written_by"], 10)]
+    lines += [f"        A {shown(pair['answer'])}", *_further(pair, 8), *_by(pair["written_by"], 10)]
     for vote in pair["votes"]:
         value = "abstains" if vote["vote"] is None else vote["vote"]
         audit = " (audit: counts for statistics alone)" if vote["audit"] else ""
@@ -76,6 +78,12 @@ def _pair(pair: Mapping[str, Any]) -> list[str]:
         if pair["not_released"]:
             lines.append(f"        not in the latest: {shown(pair['not_released'])}")
     return lines
+
+
+def _further(pair: Mapping[str, Any], indent: int) -> list[str]:
+    """The turns of a conversation after its first."""
+    turns = turns_in(pair["further_turns"])
+    return [f"{'':{indent}}{mark} {shown(text)}" for turn in turns for mark, text in zip("QA", turn, strict=True)]
 
 
 def _people(pair: Mapping[str, Any], indent: int) -> list[str]:

@@ -16,8 +16,7 @@ def drawn(found: Sequence[Drawn]) -> list[str]:
         stratum = ", ".join(f"{name} {shown(value)}" for name, value in each.stratum.items())
         lines += [
             f"{each.pair.pair[:12]} ({verdict}; one of {each.of:,}{f': {stratum}' if stratum else ''})",
-            f"  Q {shown(each.pair.question)}",
-            f"  A {shown(each.pair.answer)}",
+            *(f"  {mark} {shown(text)}" for turn in each.pair.turns for mark, text in zip("QA", turn, strict=True)),
         ]
     return [*lines, f"{len(found):,} pairs. `taskgalaxy review export` writes them for people to fill in."]
 

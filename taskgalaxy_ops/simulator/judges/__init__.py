@@ -8,7 +8,8 @@ answers the question anew before it compares.
 from __future__ import annotations
 
 from taskgalaxy_ops.simulator.judges.checking import check
+from taskgalaxy_ops.simulator.judges.conversations import check_later
 from taskgalaxy_ops.simulator.judges.finding import Finding
 from taskgalaxy_ops.simulator.judges.views import JUDGES
 
-__all__ = ["JUDGES", "Finding", "check"]
+__all__ = ["JUDGES", "Finding", "check", "check_later"]

@@ -33,6 +33,8 @@ from taskgalaxy_ops.release import publish
 from taskgalaxy_ops.release.changes import Loss
 from taskgalaxy_ops.release.published_rows import ReleaseRows
 from taskgalaxy_ops.release.reviewed import corrected
+from taskgalaxy_ops.reports.html import render
+from taskgalaxy_ops.reports.pages.contact_sheet import report_data
 from taskgalaxy_ops.reports.text import explain as explain_text
 from taskgalaxy_ops.reports.text import review as review_text
 from taskgalaxy_ops.storage import keys
@@ -164,6 +166,31 @@ def test_tasks_of_label_studio_carry_the_judges_votes_as_predictions() -> None:
     assert prediction["result"][0]["value"] == {"choices": ["right"]}
     for name in ("question", "answer", "reasoning", "image", "task_type"):
         assert f'value="${name}"' in review_files.LABELS
+
+
+def test_all_turns_of_a_conversation_are_shown_and_none_of_its_answers_is_corrected(
+    tmp_path: Path, tiny_models: TinyModels
+) -> None:
+    seeds, images = tiny_seeds(tmp_path / "seeds.yaml"), tiny_images(tmp_path / "images", 2)
+    chosen = tiny_settings(images, taxonomy={"seeds": str(seeds)}, write={"variants": ["multi_turn"]})
+    workspace = tiny_workspace(chosen)
+    pipeline.ingest(workspace, "mine")
+    assert pipeline.generate(workspace).pending == 0
+    (drawn,) = draw_pairs(workspace, 1, ())
+    (asked, said), (later, then) = drawn.pair.turns
+    (row,) = csv.DictReader(io.StringIO(review_files.to_csv([drawn], ["x.jpg"]), newline=""))
+    assert (row["question"], row["answer"], row["further_turns"]) == (asked, said, f"2. {later}\n   {then}")
+    (task,) = json.loads(review_files.to_label_studio([drawn], ["x.jpg"]))
+    assert task["data"]["further_turns"] == row["further_turns"] and 'value="$further_turns"' in review_files.LABELS
+    told = [f"Q {asked}", f"A {said}", f"Q {later}", f"A {then}"]
+    explained = explain_text.explained(explain(workspace, drawn.pair.pair))
+    for lines in (review_text.drawn([drawn]), explained):
+        at = next(number for number, line in enumerate(lines) if line.strip() == told[0])
+        assert [line.strip() for line in lines[at : at + 4]] == told
+    assert f'[["{later}","{then}"]]' in render(report_data(RunResults(workspace)))
+    filled = Filled(place="line 2", pair=drawn.pair.pair, reviewer="ann", verdict="wrong", answer="other")
+    with pytest.raises(ReviewError, match="line 2: a conversation has several answers"):
+        record(workspace, [filled])
 
 
 def annotated(**said: Any) -> dict[str, Any]:

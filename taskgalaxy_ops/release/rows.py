@@ -1,0 +1,72 @@
+"""The rows of a release, and the lines of canonical JSON by which they are hashed."""
+
+from __future__ import annotations
+
+from json.encoder import encode_basestring as quoted
+from typing import NamedTuple
+
+from taskgalaxy_ops.records import ImageId, PairId, Turn, turns_in
+from taskgalaxy_ops.release.sqlite_staging import canonical
+
+
+class Sample(NamedTuple):
+    """A sample of a release, with the claims on its image."""
+
+    pair: PairId
+    image: ImageId
+    task_type: str
+    variant: str
+    question: str
+    answer: str
+    reasoning: str | None
+    further_turns: str | None  # as ``records.Pair`` has them
+    votes: str | None  # JSON, in the settings' order of judges
+    claims: str  # JSON: the live sources' claims on the image, in order of source
+    location: str  # of the image: a path within the release, or the URI of its bytes in the store
+    size: int  # about the bytes of the image that the row contains: 0 if it is referred to
+    picture: int  # number of the image, in order of id
+    context: str | None  # JSON: the fields of ``release.context`` that a source states; None: none of them
+
+    @property
+    def turns(self) -> tuple[Turn, ...]:
+        """Every question with its answer: one, but for conversations."""
+        return (self.question, self.answer), *turns_in(self.further_turns)
+
+
+class Picture(NamedTuple):
+    """An image of a release."""
+
+    image: ImageId
+    width: int
+    height: int
+    format: str
+    size: int
+    phash: str
+    levels: str | None
+    content: str | None
+    claims: str
+    context: str | None
+    location: str
+
+
+def sample_line(s: Sample, split: str) -> bytes:
+    """``{"pair": records.Pair, "split"}``."""
+    further = "" if s.further_turns is None else f'"further_turns":{quoted(s.further_turns)},'
+    reasoning = "" if s.reasoning is None else f'"reasoning":{quoted(s.reasoning)},'
+    return canonical(
+        f'{{"pair":{{"answer":{quoted(s.answer)},{further}"image":"{s.image}","pair":"{s.pair}",'
+        f'"question":{quoted(s.question)},{reasoning}"task_type":{quoted(s.task_type)},'
+        f'"variant":{quoted(s.variant)}}},"split":"{split}"}}'
+    )
+
+
+def image_line(p: Picture) -> bytes:
+    """``{"image": records.Image, "location", "claims": [records.Claim], "context"}``, the last where it is set."""
+    content = "" if p.content is None else f'"content":"{p.content}",'
+    levels = "" if p.levels is None else f'"levels":{quoted(p.levels)},'
+    context = "" if p.context is None else f'"context":{p.context},'
+    return canonical(
+        f'{{"claims":{p.claims},{context}"image":{{{content}"format":{quoted(p.format)},"height":{p.height},'
+        f'"image":"{p.image}",{levels}"phash":"{p.phash}","size":{p.size},"width":{p.width}}},'
+        f'"location":{quoted(p.location)}}}'
+    )
