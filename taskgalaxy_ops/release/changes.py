@@ -17,6 +17,7 @@ from taskgalaxy_ops.errors import NotFoundError
 from taskgalaxy_ops.generation.form_shares import forms_of, suited
 from taskgalaxy_ops.generation.results import RunResults
 from taskgalaxy_ops.generation.shard_run import ShardResult
+from taskgalaxy_ops.generation.swaps import MADE
 from taskgalaxy_ops.records import ImageId, Match, PairId, Reason, TaskTypePath
 from taskgalaxy_ops.release.published_rows import MadeOf, ReleaseRows
 from taskgalaxy_ops.release.select import Selection
@@ -277,7 +278,9 @@ class _ShardNow:
             return Loss.NOT_FITTING if self._rejected[match] == Reason.NOT_FITTING else Loss.UNJUDGED
         if match not in self._fitting:
             return Loss.NO_ANSWER if self._nearest is None or match in self._nearest else Loss.PUSHED_OUT
-        if variant not in forms_of(self._results.workspace.settings.write, self._forms, image, task_type):
+        write = self._results.workspace.settings.write
+        swaps = variant == MADE and write.swapped > 0
+        if not swaps and variant not in forms_of(write, self._forms, image, task_type):
             return Reason.OTHER_VARIANT
         if pair in self._checked:
             return Loss.CHECKED

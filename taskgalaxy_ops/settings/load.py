@@ -109,6 +109,10 @@ class Settings(Strict):
         if self.write.checks and self.write.checks.repeats:
             # Which of two pairs is the repeated one hangs on which are tried, and that again on how many are left.
             raise ValueError("write.checks.repeats cannot be set with targets: leave one of them out")
+        if self.write.swapped:
+            raise ValueError(
+                "write.swapped cannot be set with targets, as it hangs on which images are tried: unset one"
+            )
         most = self.write.forms_a_match
         for name, target in self.targets.named.items():
             if target.samples > target.tries * most:

@@ -217,6 +217,14 @@ class WriteSettings(Strict):
         "of the teacher's requests and image tokens (docs/questions.md); changes no key, and asks nothing anew",
         exclude_if=lambda fused: not fused,
     )
+    swapped: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="share of fitting matches, by hash, that are also asked another image's plain question, which they "
+        "most likely do not answer: pairs of the form unanswerable, which no teacher is asked for",
+        exclude_if=lambda share: not share,
+    )
     checks: CheckSettings | None = Field(
         None,
         description="reject pairs by their texts before judges are paid (docs/questions.md): {} for the package's "
@@ -235,6 +243,8 @@ class WriteSettings(Strict):
         if self.shares is not None and self.shares.keys() != forms:
             told = ", ".join(sorted(self.shares.keys() ^ forms))
             raise ValueError(f"shares must name the forms of `variants`, each once: mend {told}")
+        if self.swapped and "plain" not in forms:
+            raise ValueError("swapped takes plain questions: add plain to `variants`")
         if others := self.suits.keys() - forms:
             raise ValueError(f"suits names {', '.join(sorted(others))}, which `variants` lacks")
         return self

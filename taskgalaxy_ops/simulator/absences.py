@@ -52,6 +52,11 @@ def said(answer: str) -> bool:
     return _SAYS.search(answer) is not None
 
 
+def names_it(answer: str, params: Mapping[str, str]) -> bool:
+    """Whether an answer that says so speaks of what the question names, or only of what is asked about."""
+    return "what is asked about" in answer.casefold() or any(value in answer for value in params.values())
+
+
 def of(path: str, question: str) -> Iterator[tuple[Template, dict[str, str]]]:
     """The task types that a question about one may be of, that one first, each with the question's parameters."""
     known = templates.load()

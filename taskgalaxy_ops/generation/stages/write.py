@@ -17,6 +17,8 @@ from taskgalaxy_ops.generation.checks import checked, decided_by
 from taskgalaxy_ops.generation.form_shares import forms_of, suited
 from taskgalaxy_ops.generation.forms import FORMS, QuestionForm
 from taskgalaxy_ops.generation.stages.asking import Answers, Output, Tables, Templates, Work, lacking
+from taskgalaxy_ops.generation.swaps import OF, Swapped, swapped
+from taskgalaxy_ops.generation.swaps import VERSION as SWAPS
 from taskgalaxy_ops.models.request import (
     ANY_TEXT,
     CANARY_TASK_TYPE,
@@ -48,12 +50,13 @@ def templates(prompts: Mapping[str, str], settings: Settings) -> Templates:
 
 def rules(settings: Settings) -> dict[str, Any]:
     """The question forms; where they are set, which of them a match is written in, and the checks."""
-    checks, shares = settings.write.checks, settings.write.shares
+    checks, shares, share = settings.write.checks, settings.write.shares, settings.write.swapped
     suits = {form: list(patterns) for form, patterns in suited(settings.write).items() if patterns}
     return {
         "variants": sorted(set(settings.write.variants)),
         **({} if shares is None else {"shares": shares}),
         **({"suits": suits} if suits else {}),
+        **({"swapped": {"share": share, "version": SWAPS}} if share else {}),
         **({} if checks is None else {"checks": decided_by(checks)}),
     }
 
@@ -64,13 +67,18 @@ def work(templates: Templates, rows: Sequence[Relevant], settings: Settings) -> 
     unsuited = [_unsuited(row) for row in without]
 
     def output(answers: Answers) -> Output:
-        made = [written(form, units[form], answers) for form in units]
-        pairs = sorted((pair for part in made for pair in part.pairs), key=lambda pair: pair.pair)
+        made = {form: written(form, units[form], answers) for form in units}
+        taken = Swapped()
+        if share := settings.write.swapped:
+            open_ = {(unit.image or "", unit.item["task_type"]) for unit in lacking(units[OF], answers)}
+            taken = swapped(rows, made[OF].pairs, open_, share)
+        every = [*taken.pairs, *(pair for part in made.values() for pair in part.pairs)]
+        pairs = sorted(every, key=lambda pair: pair.pair)
         pairs, refused = (pairs, []) if checks is None else checked(pairs, checks)
-        rejects = [*unsuited, *(row for part in made for row in part.rejects), *refused]
+        rejects = [*unsuited, *(row for part in made.values() for row in part.rejects), *taken.rejects, *refused]
         tables: Tables = {"pairs": pairs, "rejects": rejects}
-        asked = sum(map(len, units.values()))
-        return Output(tables, asked + len(unsuited), len(pairs), sum(part.pending for part in made))
+        asked = sum(map(len, units.values())) + len(unsuited) + taken.drawn
+        return Output(tables, asked, len(pairs), sum(part.pending for part in made.values()) + len(taken.pending))
 
     return Work(lambda answers: [(templates[form], lacking(units[form], answers)) for form in units], output)
 

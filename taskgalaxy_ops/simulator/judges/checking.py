@@ -104,7 +104,7 @@ def _unanswerable(seen: View, path: str, question: str, answer: str) -> Finding:
         try:
             found = rules()[template.path.rpartition("~")[2]](seen, params)
         except SenselessError as error:
-            if params and not any(words.squash(value) in words.squash(answer) for value in params.values()):
+            if params and not absences.names_it(answer, params):
                 return Finding(False, _cut(f"{error}; the answer names something else"))
             return Finding(True, _cut(f"{error}, as answered"))
         except UnsureError as error:
