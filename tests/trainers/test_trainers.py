@@ -19,7 +19,8 @@ from taskgalaxy_ops.finetune.mixture import Part
 from taskgalaxy_ops.finetune.recipes import Recipe, load_recipe, shipped
 from taskgalaxy_ops.finetune.tiny import save_tiny
 from taskgalaxy_ops.finetune.trainers import TRAINERS
-from trainers.mixtures import ANSWERS, release_part, unread_part
+from taskgalaxy_ops.generation.forms import FORMS
+from trainers.mixtures import ANSWERS, forms_part, release_part, unread_part
 
 CHECK = Path(__file__).with_name("check.py")
 LIBRARIES = ("llamafactory", "ms-swift")
@@ -81,19 +82,7 @@ def test_the_trainer_loads_what_is_rendered(
 ) -> None:
     python, recipe = python_of(trainer, pythons), load_recipe(name)
     parts = [release_part(tmp_path / "images", 1.5), unread_part(tmp_path / "own data", 2.0)]
-    job = job_of(recipe, trainer, parts, tmp_path / "a folder's #1")
-    # One process of a distributed run: DeepSpeed is refused otherwise.
-    alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}
-    flags = job.command[job.command.index("sft") + 1 :] if trainer == "ms-swift" else ()
-    done = subprocess.run(
-        [str(python), str(CHECK), trainer, str(job.folder), str(model), *flags],
-        env=environment(python, job, **alone, MASTER_PORT=str(free_port())),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
-    found = json.loads((job.folder / "checked.json").read_text(encoding="utf-8"))
+    found = loaded(python, job_of(recipe, trainer, parts, tmp_path / "a folder's #1"), model)
     rows = found.pop("rows")
     assert found == {
         "template": True,
@@ -112,6 +101,36 @@ def test_the_trainer_loads_what_is_rendered(
         "zero_stage": recipe.zero_stage,
     }
     check_rows(rows, parts)
+
+
+def loaded(python: Path, job: Job, model: Path) -> dict[str, Any]:
+    """What the trainer's own parsers make of a job."""
+    # One process of a distributed run: DeepSpeed is refused otherwise.
+    alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}
+    flags = job.command[job.command.index("sft") + 1 :] if job.trainer == "ms-swift" else ()
+    done = subprocess.run(
+        [str(python), str(CHECK), job.trainer, str(job.folder), str(model), *flags],
+        env=environment(python, job, **alone, MASTER_PORT=str(free_port())),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    found: dict[str, Any] = json.loads((job.folder / "checked.json").read_text(encoding="utf-8"))
+    return found
+
+
+@pytest.mark.parametrize("trainer", LIBRARIES)
+def test_every_question_form_is_loaded_as_it_was_written(
+    trainer: str, pythons: dict[str, Path], model: Path, tmp_path: Path
+) -> None:
+    python, part = python_of(trainer, pythons), forms_part(tmp_path / "images")
+    rows = loaded(python, job_of(load_recipe("llava-v1.5-7b"), trainer, [part], tmp_path / "job"), model)["rows"]
+    by_image = {row["images"][0]: row["turns"] for row in rows}
+    assert len(rows) == len(by_image) == len(part.examples or ()) == len(FORMS.shipped)
+    for example in part.examples or ():
+        (_, first), *later = example.turns
+        assert by_image[example.image] == [f"<image>\n{first}", *(text for _, text in later)], example.id
 
 
 def check_rows(rows: list[dict[str, Any]], parts: list[Part]) -> None:
