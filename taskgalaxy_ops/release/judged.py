@@ -6,8 +6,8 @@ import json
 from collections import Counter
 from collections.abc import Callable
 
-from taskgalaxy_ops.release.agreement import Agreement, Ballot
-from taskgalaxy_ops.release.judge_fit import TOGETHER, fit, merged, probabilities, share, warnings
+from taskgalaxy_ops.release.agreement import Agreement, Ballot, Interval
+from taskgalaxy_ops.release.judge_fit import TOGETHER, fit, merged, probabilities, warnings
 from taskgalaxy_ops.release.markdown import table, text
 from taskgalaxy_ops.release.select import Selection
 from taskgalaxy_ops.storage.shards import short
@@ -54,23 +54,27 @@ def section(plan: Selection, measured: Agreement) -> list[str]:
     return [
         "### How right the judges are",
         "",
-        "Estimated by their votes alone, with 95 % intervals; nobody looked. Sensitivity: of right pairs, those that a "
-        "judge approves; specificity: of wrong ones, those that it rejects. After Dawid and Skene, *Maximum likelihood "
-        "estimation of observer error-rates*, 1979, with priors, and allowing for judges that err together.",
+        "Estimated by their votes alone, with 95 % intervals; no person looked. Sensitivity: of right pairs, those "
+        "that a judge approves; specificity: of wrong ones, those it rejects. After Dawid and Skene, *Maximum "
+        "likelihood estimation of observer error-rates*, 1979, with priors, and allowing for judges that err together.",
         "",
         *table(
             ("judge", "accuracy", "sensitivity", "specificity"),
             [
                 (
                     text(each.judge),
-                    *(text(share(found)) for found in (each.accuracy, each.sensitivity, each.specificity)),
+                    *(_shown(found) for found in (each.accuracy, each.sensitivity, each.specificity)),
                 )
                 for each in accuracies
             ],
         ),
-        *([f"Right, of the samples: {text(share(of_samples))}. {_column(plan)}", ""] if of_samples else []),
+        *([f"Right, of the samples: {_shown(of_samples)}. {_column(plan)}", ""] if of_samples else []),
         *([*told, ""] if told else []),
     ]
+
+
+def _shown(found: Interval) -> str:
+    return f"{100 * found.value:.1f} % ({100 * found.low:.1f} to {100 * found.high:.1f})"
 
 
 def _column(plan: Selection) -> str:
