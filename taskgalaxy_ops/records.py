@@ -70,12 +70,14 @@ class Reason(StrEnum):
     DECLINED = "declined"
     EMPTY = "empty"
     UNSAFE_TEXT = "unsafe text"
+    DUPLICATE_ANSWER = "duplicate answer"
     # any stage that asks a model: a terminal reply that is no answer
     REFUSED = "refused"
     MALFORMED = "malformed reply"
     TOO_LONG = "too long for the model"
     MODEL_FAILS = "model fails on it"
     # vote
+    ANSWERED_BLIND = "answered without the image"
     BELOW_QUORUM = "below quorum"
     IMPROBABLE = "too improbable"
     ABSTAINED = "too few votes"
@@ -205,6 +207,7 @@ class Reject:
     detail: str
     variant: str | None = None
     pair: PairId | None = None
+    number: int | None = None  # of a further answer to a question, as ``Pair.number``; came later
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,6 +222,7 @@ class Pair:
     answer: str
     reasoning: str | None = None
     further_turns: str | None = None  # of a conversation, those after the first: see ``turns_as_text``; came later
+    number: int | None = None  # of a further answer to the question, from 2 on; None: the first one; came later
 
     @property
     def turns(self) -> tuple[Turn, ...]:
@@ -255,6 +259,7 @@ class Verdict:
     accepted: bool
     approvals: int
     votes: int  # votes that count (audits left out)
+    blind: bool | None = None  # whether it is answered without the image; None: nobody tried; came later
 
 
 def pair_id(

@@ -5,8 +5,11 @@ from __future__ import annotations
 import re
 import time
 import unicodedata
+from contextlib import suppress
 
 _END = re.compile(r"[\s?.!。]+$")
+_ARTICLES = frozenset({"a", "an", "the"})
+_NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
 
 
 def clean(text: str) -> str:
@@ -31,6 +34,21 @@ def script(letter: str) -> str:
 def normal_question(question: str) -> str:
     """A question without differences of compatibility forms, case, blanks and final marks: equal ones ask the same."""
     return _END.sub("", " ".join(unicodedata.normalize("NFKC", question).casefold().split()))
+
+
+def normal_answer(answer: str) -> str:
+    """What an answer says, whatever its case, marks, articles and the writing of a number: equal ones say the same."""
+    marked = re.sub(r"(?<=\d),(?=\d{3}\b)", "", answer.casefold())
+    words = [word for word in re.findall(r"[^\s.,;:!?\"'()]+(?:[.,]\d+)*", marked) if word not in _ARTICLES]
+    return " ".join(map(_plain, words)) or answer
+
+
+def _plain(word: str) -> str:
+    if word in _NUMBERS:
+        return str(_NUMBERS.index(word))
+    with suppress(ValueError, OverflowError):
+        return f"{float(word):g}"
+    return word
 
 
 def dollars(value: float) -> str:

@@ -113,7 +113,7 @@ class Workspace:
     @cached_property
     def prompts(self) -> dict[str, str]:
         """The prompts' texts by name."""
-        return load_prompts(self.settings.prompts, self.settings.write.variants)
+        return load_prompts(self.settings.prompts, self.settings.write.variants, self.settings.further_prompts)
 
     @cached_property
     def encoder(self) -> Encoder:

@@ -64,7 +64,8 @@ class TinyModels:
 
     def distinct(self, stage: str) -> int:
         """The number of different units of a stage that were asked for."""
-        return sum(unit[1] == stage for unit in self.seen)
+        kinds = {"write": {"write", "answer"}, "vote": {"vote", "blind"}}.get(stage, {stage})
+        return sum(unit[1] in kinds for unit in self.seen)
 
     async def post(self, model: Model, raw: bytes) -> tuple[int, Mapping[str, str], bytes]:
         """Replaces ``Sender.post``: returns the reply's status, headers and body."""
@@ -77,42 +78,50 @@ class TinyModels:
         if self.replies is not None and self.requests > self.replies:
             return httpx.Response(503, json={"error": {"message": "no"}})
         body = json.loads(request.content)
-        text, image, *_ = body["messages"][-1]["content"]
+        text, *images = body["messages"][-1]["content"]
         block = json.loads(text["text"].split("```json\n")[1].split("\n```")[0])
-        stages, items = block["request"].split(" and "), block.get("task_types") or block["pairs"]
+        image = images[0]["image_url"]["url"] if images else ""
+        if block["request"] == "blind":
+            self.seen[body["model"], "blind", "", json.dumps(block, sort_keys=True), image] += 1
+            said = f"{int(draw(body['model'], block['question'], block['try']) * 2)}"
+            return _completion(self.requests, {"answers": [said]}, 1)
+        stages = block["request"].split(" and ")
+        items = block[{"vote": "pairs", "answer": "questions"}.get(stages[0], "task_types")]
         replies = []
         for item in items:
             reply = {"index": item.pop("index")}
             for stage in stages if item.pop("part_2", True) else stages[:1]:
-                variant = None if stage == "filter" else block.get("variant")
-                shown = json.dumps({**item, "variant": variant}, sort_keys=True)
-                unit = (body["model"], stage, text["text"].split("```json")[0], shown, image["image_url"]["url"])
+                head = {"variant": None if stage == "filter" else block.get("variant")}
+                head |= {"number": block["number"]} if stage == "answer" else {}
+                shown = json.dumps({**item, **head}, sort_keys=True)
+                unit = (body["model"], stage, text["text"].split("```json")[0], shown, image)
                 if reply.get("fits", True):
                     self.seen[unit] += 1
                     drawn_from = (*unit[:2], *unit[3:])  # the prompt's words do not change the reply
                     reply |= _reply(stage, draw(*drawn_from), sha256_hex(repr(drawn_from).encode())[:6])
-                if variant == "multi_turn" and reply.get("question"):
+                if head["variant"] == "multi_turn" and reply.get("question"):
                     reply |= {"question_2": f"After {reply['question']}", "answer_2": reply["answer"] * 2}
             replies.append(reply)
-        name = {"filter": "verdicts", "write": "pairs", "vote": "votes"}[stages[0]]
-        completion = {
-            "id": f"tiny-{self.requests}",
-            "object": "chat.completion",
-            "choices": [
-                {
-                    "index": 0,
-                    "finish_reason": "stop",
-                    "message": {"role": "assistant", "content": json.dumps({name: replies})},
-                }
-            ],
-            "usage": {"prompt_tokens": 100 + 10 * len(items), "completion_tokens": 20 * len(items)},
-        }
-        return httpx.Response(200, json=completion)
+        name = {"filter": "verdicts", "write": "pairs", "answer": "answers", "vote": "votes"}[stages[0]]
+        return _completion(self.requests, {name: replies}, len(items))
+
+
+def _completion(number: int, said: Mapping[str, Any], items: int) -> httpx.Response:
+    message = {"role": "assistant", "content": json.dumps(said)}
+    completion = {
+        "id": f"tiny-{number}",
+        "object": "chat.completion",
+        "choices": [{"index": 0, "finish_reason": "stop", "message": message}],
+        "usage": {"prompt_tokens": 100 + 10 * items, "completion_tokens": 20 * items},
+    }
+    return httpx.Response(200, json=completion)
 
 
 def _reply(stage: str, drawn: float, token: str) -> dict[str, Any]:
     if stage == "filter":
         return {"fits": drawn < 0.6, "reason": f"reason {token}"}
+    if stage == "answer":
+        return {"answer": f"{int(drawn * 5)}", "reasoning": f"since {token}"}
     if stage == "write":  # few different questions, so that two pairs sometimes ask judges the same
         if drawn < 0.15:
             return {"question": "", "answer": "", "reasoning": ""}

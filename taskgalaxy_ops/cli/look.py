@@ -107,7 +107,7 @@ def _plan(chosen: argparse.Namespace) -> int:
 
 def _unpriced(settings: Settings) -> list[str]:
     """A line for each model without a known price, which a forecast counts as free."""
-    models = dict.fromkeys((settings.teacher, *settings.judges))
+    models = dict.fromkeys(settings.models)
     return [f"unknown   {pricing.unpriced(each)}" for each in models if pricing.price_of(each) is None]
 
 

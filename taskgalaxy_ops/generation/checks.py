@@ -73,7 +73,7 @@ def checked(pairs: Sequence[Pair], chosen: CheckSettings) -> tuple[list[Pair], l
     if chosen.repeats is not None:
         found |= _repeated((pair for pair in pairs if pair.pair not in found), chosen.repeats)
     rejects = [
-        Reject("write", pair.image, pair.task_type, *found[pair.pair], pair.variant, pair.pair)
+        Reject("write", pair.image, pair.task_type, *found[pair.pair], pair.variant, pair.pair, pair.number)
         for pair in sorted(pairs, key=lambda pair: pair.pair)
         if pair.pair in found
     ]

@@ -144,12 +144,17 @@ def _tables(results: RunResults, computed: Mapping[str, Sequence[Match]], progre
             shard=shard.id,
             matches=matches,
             relevant=results.columns(shard, "filter", "relevant", (_IMAGE, _TYPE)),
-            pairs=results.columns(shard, "write", "pairs", (_IMAGE, _TYPE, _FORM)),
-            samples=results.columns(shard, "vote", "samples", (_IMAGE, _TYPE, _FORM)),
+            pairs=_first_answers(results.columns(shard, "write", "pairs", (_IMAGE, _TYPE, _FORM, "number"))),
+            samples=_first_answers(results.columns(shard, "vote", "samples", (_IMAGE, _TYPE, _FORM, "number"))),
             sources=sources,
             open=_open(shard, matches) | ({image for image, _ in targets.beyond(shard.id)} if targets else set()),
         )
         progress.advance("coverage")
+
+
+def _first_answers(rows: pa.Table) -> pa.Table:
+    """The rows but for those of further answers to a question, of which a release holds one."""
+    return rows.filter(pc.is_null(rows["number"])).drop_columns(["number"])
 
 
 def matches_of(

@@ -67,7 +67,7 @@ class RunResults:
     def simulated(self) -> bool:
         """Whether a model of the settings is simulated: by the settings, or by what it replied."""
         settings = self.workspace.settings
-        names = {model.name for model in (settings.teacher, *settings.judges)}
+        names = {model.name for model in settings.models}
         return settings.simulated or not names.isdisjoint(self.paid.simulated)
 
     # One image shard at a time, so that memory does not grow with the number of images: for releases and pages.

@@ -173,6 +173,8 @@ def _named(role: Role, settings: Settings, templates: Templates) -> dict[str, An
         found = {"judges": ", ".join(judge.name for judge in settings.judges)}
         for judge in settings.judges:
             found |= _model(f"judge {judge.name}", judge)
+        if blind := settings.vote.blind:
+            found |= {"blind probe": f"{blind.model.name}, {blind.tries} tries", **_model("blind probe", blind.model)}
     for template in templates.values():
         found[f"prompt {prompt_name(template)}"] = short(fingerprint("prompt", template.prompt))
         if template.form:

@@ -382,7 +382,7 @@ def arguments_of(
     """The body of a chat-completions request to units, asked according to ``plan`` in a form that the model takes."""
     model, mode = template.model, plan.mode or form.mode_for(template.model)
     content: list[dict[str, Any]] = [{"type": "text", "text": template.text(units)}]
-    if (image := units[0].image) is not None:
+    if template.about_images and (image := units[0].image) is not None:
         content.append({"type": "image_url", "image_url": {"url": context.image_url(image)}})
     if plan.fault:
         # In the same turn: many templates of chats take no system message, and no two turns of the user in a row.

@@ -34,6 +34,7 @@ from taskgalaxy_ops.records import Answer
 from taskgalaxy_ops.settings import BatchSettings, Model
 from taskgalaxy_ops.storage.ledger_totals import NOTHING, Spent
 
+_Wanted = Mapping[str, tuple[RequestTemplate, RequestItem]]  # request items by key, with the template that asks them
 _CROWDED_SECONDS = 60.0  # until a batch that a full queue refused is submitted again
 _LOST_AFTER = 2 * 86_400.0  # seconds after which a batch that its provider does not have any more counts as ended
 
@@ -65,11 +66,11 @@ class ShardBatches:
 
     # Collecting
 
-    async def collect(self, templates: Mapping[str, RequestTemplate], units: Mapping[str, RequestItem]) -> None:
+    async def collect(self, templates: Mapping[str, RequestTemplate], units: _Wanted) -> None:
         """Collect the ended batches of these stages.
 
-        templates: by stage; they read the replies. units: the request items that are needed now, by key. A model that
-        refuses, or does not reply, is noted in the gateway's usage. Raises LeaseLostError and StoreError.
+        templates: one a stage, for what is not needed any more; ``units``: what is needed now. A model that refuses, or
+        does not reply, is noted in the gateway's usage. Raises LeaseLostError and StoreError.
         """
         for nonce, intent in list(self._journal.batches.open.items()):
             if (template := templates.get(intent["stage"])) is None:
@@ -110,7 +111,7 @@ class ShardBatches:
         nonce: str,
         intent: Mapping[str, Any],
         template: RequestTemplate,
-        units: Mapping[str, RequestItem],
+        units: _Wanted,
         standing: BatchStatus,
         results: Mapping[str, Outcome],
     ) -> None:
@@ -131,13 +132,14 @@ class ShardBatches:
                 amount = pricing.charged(pricing.usage_of(sent.data), price, most, batch=True)
                 self._gateway.attempts.record_actual(model, pricing.Amount(*told["reckoned"]), amount)
             settled[told["block"]] += Spent(amount.cost, int(sent.left), amount.tokens)
-            asked = [replace(units.get(unit.key, unit), follow_up=unit.follow_up) for unit in units_of(told)]
-            count += len(asked)
+            wanted = [(unit, *units.get(unit.key, (template, unit))) for unit in units_of(told)]
+            asking = wanted[0][1] if wanted else template  # its items share it; what was asked along, the intent says
+            count += len(wanted)
             before = RetryPlan(**told["next"])
             received = ModelReply(
                 data=sent.data,
-                units=asked,
-                template=template.along(told.get("along", {}).get("name", "")),
+                units=[replace(unit, follow_up=one.follow_up) for one, _, unit in wanted],
+                template=replace(asking.along(told.get("along", {}).get("name", "")), model=model),
                 block=told["block"],
                 ceiling=most.cost,
                 cost=amount.cost,

@@ -264,9 +264,12 @@ class Gateway:
 
 
 def _note(received: ModelReply) -> Mapping[str, Any]:
-    """What a reply's record says beside; by the question form, where it has a version, the reply is read again."""
-    form, along = received.template.form, received.template.follow_up
+    """What a reply's record says beside. By the question form, where it has a version, and the kind of request, where
+    its stage has several, the reply is read again."""
+    template = received.template
+    form, along, request = template.form, template.follow_up, template.head.get("request")
     told = {**({"form": form["name"]} if form else {}), **({"along": along.name} if along else {})}
+    told |= {} if along or request in {None, template.stage} else {"request": request}
     return {**received.note, **told} if told else received.note
 
 

@@ -165,7 +165,7 @@ class InferenceSession:
                 wanted = needed(answers)
                 await batches.collect(
                     {template.stage: template for template, _ in wanted},
-                    {unit.key: unit for _, units in wanted for unit in units},
+                    {unit.key: (template, unit) for template, units in wanted for unit in units},
                 )
             asked: set[str] = set()
             while requests := self._requests(needed(answers), asked):
@@ -188,7 +188,7 @@ class InferenceSession:
             by_image: dict[str, list[RequestItem]] = {}
             for unit in {unit.key: unit for unit in units if unit.key not in taken}.values():
                 # A template without a list of items asks one unit a request.
-                by_image.setdefault(unit.image or unit.key, []).append(unit)
+                by_image.setdefault((template.items and unit.image) or unit.key, []).append(unit)
             requests += [
                 (template, part[at : at + size]) for part in by_image.values() for at in range(0, len(part), size)
             ]

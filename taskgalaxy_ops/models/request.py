@@ -26,6 +26,7 @@ from taskgalaxy_ops.settings import Model
 GREETING = "Reply with the single word: ready"  # a request without work, to check that a model replies
 
 CANARY_TASK_TYPE = "image~colour~main colours of the picture"  # of a canary: any picture has some
+CANARY_QUESTION = "Which colour is the ground of the picture?"
 
 RENDER_VERSION = 1  # how images are scaled and encoded for a model (models/rendering.py)
 
@@ -60,7 +61,7 @@ class RequestTemplate:
     read: Callable[[Mapping[str, Any], Any], Answer]  # (item asked, entry of the reply) -> answer
     form: Mapping[str, str] | None = None  # name and version of the question form, where it has one
     canary: Mapping[str, Any] | None = None  # an item that any model can answer in form, to tell its faults from ours
-    about_images: bool = True  # whether each item is about an image
+    about_images: bool = True  # whether each item is about an image that the model is shown
     apart: Mapping[ImageId, Mapping[str, Any]] = of_record(
         default_factory=dict
     )  # images that are rendered otherwise, how
@@ -82,7 +83,7 @@ class RequestTemplate:
             "head": self.head,
             "item": item,
             "image": image,
-            "render": self.rendering(image) if image else None,
+            "render": self.rendering(image) if image and self.about_images else None,
             "model": self.model.model,
             "revision": self.model.revision,
             "temperature": self.model.temperature,
@@ -116,7 +117,7 @@ class RequestTemplate:
 
     def _said(self, image: ImageId | None) -> Mapping[str, str]:
         """The context that is shown beside an image."""
-        return self.context.get(image, {}) if image else {}
+        return self.context.get(image, {}) if image and self.about_images else {}
 
     def rendering(self, image: ImageId) -> dict[str, Any]:
         """The parameters that decide how an image is rendered for the model."""

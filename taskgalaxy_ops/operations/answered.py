@@ -72,7 +72,7 @@ def answered(look: Workspace, sources: Sequence[str] | None = None, taxonomy: in
     """
     chosen = {shard.id for shard in lanes.shards_of(look, sources)}
     there = store_state(look, lanes.shards_of(look, None), taxonomy)
-    origins, judges = look.registry.origins(), len(look.settings.judges)
+    origins, judges = look.registry.origins(), len(look.settings.voters)
     found = Answered()
     settled: dict[str, int] = {}
     for one in sorted(there.shards, key=_drawn):
@@ -92,7 +92,7 @@ def answered(look: Workspace, sources: Sequence[str] | None = None, taxonomy: in
 
 def _read_elsewhere(look: Workspace, there: StoreState, others: Sequence[ShardState], found: Answered) -> None:
     """Add measures of image shards that were not chosen, of all sources in turn; as few as give a rough estimate."""
-    origins, judges, images = look.registry.origins(), len(look.settings.judges), 0
+    origins, judges, images = look.registry.origins(), len(look.settings.voters), 0
     by_source: dict[str, list[ShardState]] = {}
     for one in sorted(others, key=lambda one: (not one.settled, _drawn(one))):  # the finished ones first
         if has_journal(look, one.shard.id):

@@ -31,7 +31,7 @@ from taskgalaxy_ops.taxonomy.expand import expand_template
 from taskgalaxy_ops.text import clean
 from taskgalaxy_ops.workspace import Workspace
 
-_Reader = Callable[[str | None], RequestTemplate]
+_Reader = Callable[[str | None, str | None], RequestTemplate]
 _Replies = Mapping[str, Mapping[str, Any]]  # of a journal, by name
 _NEW = Reply(
     reply="",
@@ -245,9 +245,9 @@ def _read_again(raw: Mapping[str, Any], replies: _Replies, readers: Mapping[str,
     call = _call(raw, replies)
     if raw["stage"] not in readers or not raw["units"] or not (text := reply_text(call["raw"])):
         return {}
-    reader, keys = readers[raw["stage"]](_form(raw)), list(raw["units"])
+    reader, keys = readers[raw["stage"]](*_asked(raw)), list(raw["units"])
     if call is not raw:  # it is about some of the call's items
-        reader = replace(reader, replies=readers[call["stage"]](None).replies)
+        reader = replace(reader, replies=readers[call["stage"]](None, None).replies)
         about = dict(zip(raw["note"]["numbers"], keys, strict=True))
         keys = [about.get(number, "") for number in range(1, len(call["units"]) + 1)]
     answers, _ = reader.parse([RequestItem(key, raw.get("image"), {}) for key in keys], text)
@@ -258,23 +258,27 @@ def _reread_entry(raw: Mapping[str, Any], unit: str, answer: Answer, corrects: s
     """A journal entry for an answer read from an earlier reply: no call, and with the time of that reply."""
     names = {"stage", "model", "block", "seen", "at", "image", "simulated"}
     about = {name: raw[name] for name in names if name in raw}
-    note = {"read_again": raw["reply"], **({"form": form} if (form := _form(raw)) else {})}
-    note |= {"corrects": corrects} if corrects else {}
+    note = {"read_again": raw["reply"], **_noted(raw), **({"corrects": corrects} if corrects else {})}
     return replace(_NEW, reply=uuid.uuid4().hex, units=(unit,), answers={unit: answer}, note=note, **about)
 
 
 def _readers(workspace: Workspace) -> Mapping[str, _Reader]:
-    """By stage, what makes a template that reads an entry of a reply, given the question form if a package brings it;
-    prompt and model make no difference for reading."""
+    """By stage, what makes a template that reads an entry of a reply, given what `_asked` says of it; prompt and model
+    make no difference for reading."""
     model = workspace.settings.teacher
     stages: dict[str, _Reader] = {name: partial(pure(name).reader, model) for name in ASKING}
-    return {"expand": lambda _: expand_template("", model), **stages}
+    return {"expand": lambda *_: expand_template("", model), **stages}
 
 
-def _form(raw: Mapping[str, Any]) -> str | None:
-    """The question form of an installed package that a reply was asked for in."""
-    form = (raw.get("note") or {}).get("form")
-    return None if form is None else str(form)
+def _asked(raw: Mapping[str, Any]) -> tuple[str | None, str | None]:
+    """The question form that a reply was asked for in, and the kind of its request, where its note names them."""
+    noted = _noted(raw)
+    return noted.get("form"), noted.get("request")
+
+
+def _noted(raw: Mapping[str, Any]) -> dict[str, str]:
+    note = raw.get("note") or {}
+    return {name: str(note[name]) for name in ("form", "request") if note.get(name) is not None}
 
 
 def _open(path: Path, zipped: bool, mode: str) -> IO[str]:
@@ -308,8 +312,7 @@ def _imported(raw: Mapping[str, Any], readers: Mapping[str, _Reader]) -> Reply:
 
     Raises ValueError, TypeError or KeyError for anything that `export` would not write.
     """
-    form = _form(raw)
-    reader = readers[raw["stage"]](form)
+    reader = readers[raw["stage"]](*_asked(raw))
     units = tuple(raw["units"])
     answers: dict[str, Answer] = {}
     for unit, given in raw["answers"].items():
@@ -329,7 +332,7 @@ def _imported(raw: Mapping[str, Any], readers: Mapping[str, _Reader]) -> Reply:
     if not isinstance(raw["raw"], dict) or not isinstance(raw["reply"], str):
         raise TypeError("`raw` must be an object, `reply` a text")
     note = {"imported": True, "cost": int(raw["cost"]), "usage": dict(raw["usage"])}
-    note |= {"form": form} if form else {}
+    note |= _noted(raw)
     if (told := raw.get("note") or {}).get("asked_along"):
         numbers = [int(number) for number in told["numbers"]]
         if len(numbers) != len(units):

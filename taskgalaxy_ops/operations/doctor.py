@@ -53,7 +53,7 @@ def store(settings: Settings) -> Iterator[Finding]:
 def models(settings: Settings) -> Iterator[Finding]:
     """Teacher and judges: asked once a role, exactly as a run asks, about a plain picture."""
     store = None
-    if any(model.images == "url" for model in (settings.teacher, *settings.judges)):
+    if any(model.images == "url" for model in settings.models):
         with contextlib.suppress(TaskGalaxyError):  # said by the check of the store
             store = Workspace.open(settings).store
     try:

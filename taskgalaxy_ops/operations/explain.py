@@ -23,8 +23,9 @@ from taskgalaxy_ops.generation.shard_run import ShardResult
 from taskgalaxy_ops.generation.stage_keys import StageKeys, differences
 from taskgalaxy_ops.generation.staged import staged
 from taskgalaxy_ops.generation.stages import ASKING, NAMES, STAGE
-from taskgalaxy_ops.generation.stages.asking import prompt_name
-from taskgalaxy_ops.generation.stages.vote import rule_by, vote_unit
+from taskgalaxy_ops.generation.stages.asking import lacking, prompt_name
+from taskgalaxy_ops.generation.stages.vote import judges_of, rule_by, vote_unit
+from taskgalaxy_ops.generation.stages.write import answer_units, asked_for, first_answers, further_answers
 from taskgalaxy_ops.hashing import fingerprint, sha256_hex
 from taskgalaxy_ops.models import pricing
 from taskgalaxy_ops.models.request import RequestItem, RequestTemplate
@@ -249,7 +250,7 @@ class _Story:
         self._look, self._one, self._result, self._matches = look, one, result, matches
         templates = StageKeys(look).templates_for(one.shard.id)
         self._filter, self._write = templates["filter"]["filter"], templates["write"]
-        self._judges = list(templates["vote"].values())
+        self._judges = judges_of(templates["vote"])
         self._rule = rule_by(staged(look).vote, self._judges)
         self._journal = Journal(look.store, one.shard.id, begun)
         self._replies = {reply["reply"]: reply for reply in self._journal.replies()}
@@ -282,7 +283,8 @@ class _Story:
             if row.task_type == match.task_type and row.pair not in told
             if only is None or row.pair in {None, only.pair}
         ]
-        written = {variant: question.unit(match.image, asked.item) for variant, question in self._write.items()}
+        first = first_answers(self._write)
+        written = {variant: question.unit(match.image, asked.item) for variant, question in first.items()}
         return {
             "task_type": match.task_type,
             "rank": match.rank,
@@ -293,34 +295,40 @@ class _Story:
                 {
                     **asdict(row),
                     "by": self._by(self._write[row.variant], written[row.variant])
-                    if row.stage == "write" and row.variant in written
+                    if row.stage == "write" and row.variant in written and row.number is None
                     else None,
                 }
                 for row in rejects
             ],
-            "waits_for": self._waits(fits, rejects, written) if tried else [],
+            "waits_for": self._waits(fits, rejects, written, pairs) if tried else [],
             **({} if tried else {"not_tried": True}),
-            "pairs": [
-                self._pair(pair, written[pair.variant]) for pair in pairs if only is None or pair.pair == only.pair
-            ],
+            "pairs": [self._pair(pair) for pair in pairs if only is None or pair.pair == only.pair],
         }
 
-    def _waits(self, fits: Sequence[Relevant], rejects: Sequence[Any], written: Mapping[str, RequestItem]) -> list[str]:
+    def _waits(
+        self,
+        fits: Sequence[Relevant],
+        rejects: Sequence[Any],
+        written: Mapping[str, RequestItem],
+        pairs: Sequence[Pair],
+    ) -> list[str]:
         """The stages that have no answer on this match yet."""
         if not fits:
             return [] if rejects else ["filter"]
-        answers = self._journal.answers
-        return [f"write ({variant})" for variant, unit in written.items() if unit.key not in answers]
+        answers, first = self._journal.answers, [pair for pair in pairs if pair.number is None]
+        further = {name: answer_units(template, first) for name, template in further_answers(self._write).items()}
+        wanted = {**{variant: [unit] for variant, unit in written.items()}, **further}
+        return [f"write ({name})" for name, units in wanted.items() if lacking(units, answers)]
 
-    def _pair(self, pair: Pair, unit: RequestItem) -> dict[str, Any]:
+    def _pair(self, pair: Pair) -> dict[str, Any]:
         verdict = next((each for each in self._rows["vote", "verdicts"] if each.pair == pair.pair), None)
         votes = {vote.judge: vote for vote in self._rows["vote", "votes"] if vote.pair == pair.pair}
         reason = next((row.reason for row in self._rows["vote", "rejects"] if row.pair == pair.pair), None)
         told: dict[str, Any] = {
             **asdict(pair),
-            "accepted": verdict.accepted if verdict else None,  # None: votes are pending
+            "accepted": verdict.accepted if verdict else False if reason else None,  # None: votes are pending
             "reason": reason,
-            "written_by": self._by(self._write[pair.variant], unit),
+            "written_by": self._by(*asked_for(self._write, pair)),
             "votes": [
                 {**asdict(votes[question.model.name]), "by": self._by(question, vote_unit(question, pair))}
                 for question in self._judges

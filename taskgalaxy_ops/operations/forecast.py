@@ -26,7 +26,7 @@ import numpy.typing as npt
 
 from taskgalaxy_ops.generation.bill import bill
 from taskgalaxy_ops.operations.answered import Answered, answered, enough, whole
-from taskgalaxy_ops.operations.measure import AMOUNTS, Lacking, Measure
+from taskgalaxy_ops.operations.measure import AMOUNTS, STEPS, Lacking, Measure
 from taskgalaxy_ops.storage import keys
 from taskgalaxy_ops.storage.ledger import NANO
 from taskgalaxy_ops.storage.log import Log
@@ -130,12 +130,14 @@ def forecast(workspace: Workspace, sources: Sequence[str] | None = None, taxonom
 
 def _too_few(look: Workspace, source: str, found: Answered) -> TooFew:
     own, there = found.of(source), found.lacking[source]
-    judges = len(look.settings.judges)
-    write = there.write + there.filter * look.settings.write.forms_a_match
+    judges, rules = len(look.settings.voters), look.settings.write
+    write = (there.write + there.filter * rules.forms_a_match) * rules.answers + there.further
     votes = [
         max(certain, there.open_pairs - voted) + write
         for certain, voted in zip(there.votes, there.open_votes, strict=True)
     ]
+    if look.settings.vote.blind:
+        votes[-1] *= look.settings.vote.blind.tries
     most = np.array([there.filter, write, *votes], float)
     return TooFew(
         source=source,
@@ -154,7 +156,10 @@ def _cost_of(units: Array, measures: Sequence[Measure], judges: int) -> float | 
     if not measures:
         return None
     sums, slots = np.array([each.row() for each in measures]).sum(axis=0), 2 + judges
-    measured, first = sums[5 + judges : 5 + judges + slots], 5 + judges + slots * (1 + AMOUNTS.index("cost"))
+    measured, first = (
+        sums[STEPS + judges : STEPS + judges + slots],
+        STEPS + judges + slots * (1 + AMOUNTS.index("cost")),
+    )
     if (units[measured == 0] > 0).any():
         return None
     return float((units * _ratio(sums[first : first + slots], measured)).sum())
@@ -172,7 +177,7 @@ def _forecast(
     others: None: they are the source's own; else the measures of each source that has enough, whose spread widens the
     interval.
     """
-    names = ["filter", "write", *(f"vote, {judge.name}" for judge in look.settings.judges)]
+    names = ["filter", "write", *(f"vote, {judge.name}" for judge in look.settings.voters)]
     if not there.images:
         return SourceForecast(
             source=source,
@@ -214,10 +219,11 @@ def _carried(there: Lacking, sums: Array, slots: int, fused: bool) -> tuple[Arra
     questions are asked for together.
     """
     judges = slots - 2
-    filtered_done, write_needed, written_done, pairs, voted = sums[:, :5].T
-    votes, units = sums[:, 5 : 5 + judges], sums[:, 5 + judges : 5 + judges + slots]
+    filtered_done, write_needed, first_done, written_done, pairs, voted = sums[:, :STEPS].T
+    votes, units = sums[:, STEPS : STEPS + judges], sums[:, STEPS + judges : STEPS + judges + slots]
     filtered = np.full(len(sums), float(there.filter))
-    written = there.write + filtered * _ratio(write_needed, filtered_done)
+    first = there.write + filtered * _ratio(write_needed, filtered_done)
+    written = first + there.further + first * _ratio(written_done - first_done, first_done)
     made = written * _ratio(pairs, written_done)
     expected = [filtered, written]
     for judge in range(judges):
@@ -227,8 +233,8 @@ def _carried(there: Lacking, sums: Array, slots: int, fused: bool) -> tuple[Arra
     asked = np.stack(expected, axis=1)
     amounts = {}
     for number, name in enumerate(AMOUNTS):
-        first = 5 + judges + slots * (1 + number)
-        amounts[name] = (asked * _ratio(sums[:, first : first + slots], units)).sum(axis=1)
+        at = STEPS + judges + slots * (1 + number)
+        amounts[name] = (asked * _ratio(sums[:, at : at + slots], units)).sum(axis=1)
     saved = _saved(there, sums) if fused else {}
     return asked, {name: np.maximum(0, amount - saved.get(name, 0)) for name, amount in amounts.items()}
 

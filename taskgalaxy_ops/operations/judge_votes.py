@@ -18,7 +18,7 @@ from taskgalaxy_ops.generation.shard_run import ShardResult
 from taskgalaxy_ops.generation.staged import measurable, staged
 from taskgalaxy_ops.generation.vote_rule import Rule, rule_of
 from taskgalaxy_ops.progress import Progress
-from taskgalaxy_ops.records import PairId
+from taskgalaxy_ops.records import PairId, Reason
 from taskgalaxy_ops.release.agreement import Ballot, Ballots
 from taskgalaxy_ops.release.vote_table import BallotTable, ballot, ballot_table
 from taskgalaxy_ops.storage.journal import Journal
@@ -50,6 +50,8 @@ class StoreVotes:
     ballots: Ballots
     groups: dict[str, dict[str, Counter[Ballot]]]  # by branch, form, source: by name
     gold: dict[Ballot, list[int]] = field(default_factory=dict)  # wrong and right pairs
+    # By branch, form and source, by name: the pairs that were asked blind, by whether they were answered rightly.
+    blind: dict[str, dict[str, Counter[bool]]] = field(default_factory=dict)
     minutes: dict[str, Counter[tuple[int, int]]] = field(default_factory=dict)  # by judge: (minute, vote)
     paid: dict[str, VotesPaid] = field(default_factory=dict)  # by judge
     tables: list[BallotTable] = field(default_factory=list)  # of each image shard, where they are kept
@@ -110,17 +112,31 @@ def _count(
         sources.setdefault(claim.image, set()).add(claim.source)
     known = {int(code): ballot(int(code), table.judges) for code in np.unique(table.codes)}
     codes = dict(zip(table.pairs.to_pylist(), table.codes.tolist(), strict=True))
+    blind = _answered_blind(results, shard)
     for pair, image, task_type, form in zip(*(column.to_pylist() for column in about.columns), strict=True):
-        if pair not in codes:  # its verdict is open
+        branch = taxonomy.shown(task_type).partition("~")[0]
+        groups = [(BRANCH, branch), (FORM, form), *((SOURCE, name) for name in sources.get(image, ()))]
+        if pair in blind:
+            for kind, name in groups:
+                found.blind.setdefault(kind, {}).setdefault(name, Counter())[blind[pair]] += 1
+        if pair not in codes:  # its verdict is open, or no judge was asked
             continue
         own = known[codes[pair]]
         found.ballots.add(pair, own)
         if pair in gold:
             found.gold.setdefault(own, [0, 0])[gold[pair]] += 1
-        branch = taxonomy.shown(task_type).partition("~")[0]
-        for kind, names in ((BRANCH, (branch,)), (FORM, (form,)), (SOURCE, sources.get(image, ()))):
-            for name in names:
-                found.groups[kind].setdefault(name, Counter())[own] += 1
+        for kind, name in groups:
+            found.groups[kind].setdefault(name, Counter())[own] += 1
+
+
+def _answered_blind(results: RunResults, shard: ShardResult) -> dict[PairId, bool]:
+    """The pairs that were asked without their image, and whether they were answered rightly."""
+    verdicts = results.columns(shard, "vote", "verdicts", ("pair", "blind"))
+    rejects = results.columns(shard, "vote", "rejects", ("pair", "reason"))
+    found = zip(verdicts["pair"].to_pylist(), verdicts["blind"].to_pylist(), strict=True)
+    gone = zip(rejects["pair"].to_pylist(), rejects["reason"].to_pylist(), strict=True)
+    told = {pair: blind for pair, blind in found if blind is not None}
+    return told | {pair: True for pair, reason in gone if reason == Reason.ANSWERED_BLIND}
 
 
 def _read_journal(found: StoreVotes, workspace: Workspace, shard: str) -> None:
@@ -137,7 +153,7 @@ def _read_journal(found: StoreVotes, workspace: Workspace, shard: str) -> None:
             cast[unit] = outline["model"], int(outline["at"] // _MINUTE)
     for unit, (judge, minute) in cast.items():
         answer = journal.answers.get(unit)
-        if answer is not None and answer.value is not None:
+        if answer is not None and answer.value is not None and "vote" in answer.value:  # no answer of the blind probe
             found.minutes.setdefault(judge, Counter())[minute, int(answer.value["vote"])] += 1
 
 

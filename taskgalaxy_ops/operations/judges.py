@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -65,6 +65,8 @@ class JudgeReport:
     drift: Mapping[str, Mapping[str, tuple[int, float]]]  # by period, by judge: votes, and the share of approvals
     paid: Mapping[str, VotesPaid]
     gold: GoldFigures | None
+    # By branch, form and source, by name: pairs answered rightly without their image, of those that were asked so.
+    blind: Mapping[str, Mapping[str, tuple[int, int]]] = field(default_factory=dict)
 
 
 def judge_report(
@@ -122,6 +124,10 @@ def report(found: StoreVotes, gold_pairs: int | None = None, simulated: bool = F
         },
         drift=drift(found),
         paid={judge: found.paid[judge] for judge in found.judges if judge in found.paid},
+        blind={
+            kind: {name: (each[True], each.total()) for name, each in sorted(names.items())}
+            for kind, names in found.blind.items()
+        },
         gold=None if gold_pairs is None else gold_figures(found, gold_pairs, probabilities(alone, everything)),
     )
 

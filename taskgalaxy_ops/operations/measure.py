@@ -15,6 +15,7 @@ from taskgalaxy_ops.generation.stages import filter as filter_stage
 from taskgalaxy_ops.generation.stages import vote as vote_stage
 from taskgalaxy_ops.generation.stages import write as write_stage
 from taskgalaxy_ops.generation.stages.asking import Templates
+from taskgalaxy_ops.generation.stages.blind import blind_unit, tries_of
 from taskgalaxy_ops.models import pricing
 from taskgalaxy_ops.models.request import RequestItem, RequestTemplate
 from taskgalaxy_ops.operations import fused_saving
@@ -26,6 +27,7 @@ from taskgalaxy_ops.storage.ledger import NANO
 from taskgalaxy_ops.workspace import Workspace
 
 AMOUNTS = ("tokens", "cost", "list_cost")  # the latter two in USD
+STEPS = 6  # counts in a `Measure.row` before the votes by judge
 
 
 @dataclass(slots=True, kw_only=True)
@@ -35,7 +37,8 @@ class Lacking:
     judges: int
     images: int = 0
     filter: int = 0
-    write: int = 0
+    write: int = 0  # questions, each with its first answer
+    further: int = 0  # further answers to questions that are written
     votes: list[int] = field(default_factory=list)  # votes that are certainly needed, by judge
     open_pairs: int = 0  # pairs whose verdict is open
     open_votes: list[int] = field(default_factory=list)  # votes that the open pairs have already, by judge
@@ -52,6 +55,7 @@ class Measure:
     slots: int
     needed: list[int] = field(default_factory=list)
     units: list[int] = field(default_factory=list)  # of the needed ones, those that are answered
+    first: int = 0  # of those that write needs, questions with their first answer
     pairs: int = 0
     open_pairs: int = 0
     amounts: dict[str, list[float]] = field(default_factory=dict)  # as if it had been asked without `write.fused`
@@ -70,16 +74,19 @@ class Measure:
         return self._done(0) and self._done(1) and not self.open_pairs
 
     def row(self) -> list[float]:
-        """The image's numbers as a row (9 + judges + 4 slots): counts of the steps between stages; units by slot; each
-        amount by slot; units of the filter, and each amount that `write.fused` saves on them and their questions.
+        """The image's numbers as a row (STEPS + 4 + judges + 4 slots): counts of the steps between stages; units by
+        slot; each amount by slot; units of the filter, and each amount that `write.fused` saves on them and their
+        questions.
 
-        The steps: matches, and the questions to write for them; questions written, and their pairs; pairs, and the
-        votes on them by judge. A step counts only if its first stage is answered for the whole image; else it is 0.
+        The steps: matches, and the questions to write for them; questions written, with further answers these, and
+        the pairs of both; pairs, and the votes on them by judge. A step counts only if its first stage is answered for
+        the whole image; else it is 0.
         """
         filtered, written = self._done(0), self._done(0) and self._done(1)
         steps = [
             self.units[0] * filtered,
-            self.needed[1] * filtered,
+            self.first * filtered,
+            self.first * written,
             self.units[1] * written,
             self.pairs * written,
             self.pairs * self.whole,
@@ -115,7 +122,7 @@ class _MeasuredShard:
         self._look = look
         self._templates = templates
         self._journal = journal
-        self._models: list[Model] = [look.settings.teacher] * 2 + list(look.settings.judges)
+        self._models: list[Model] = [look.settings.teacher] * 2 + list(look.settings.voters)
         self._measures = {match.image: Measure(image=match.image, slots=len(self._models)) for match in matches}
         self._slots: dict[str, tuple[Measure, int]] = {}  # by unit that is answered
         # By image: how its verdicts would be asked for with `write.fused`.
@@ -128,11 +135,15 @@ class _MeasuredShard:
         lacking.filter += self._count_units(units, 0, answers)
         relevant = filter_stage.filtered(units, answers).relevant
         self._look_along(units)
-        pairs: list[Pair] = []
-        by_form, _ = write_stage.units_by_form(self._templates["write"], relevant, self._look.settings)
-        for variant, units in by_form.items():
+        templates, settings = self._templates["write"], self._look.settings
+        pairs: list[Pair] = write_stage.work(templates, relevant, settings).output(answers).rows["pairs"]
+        for units in write_stage.units_by_form(templates, relevant, settings)[0].values():
             lacking.write += self._count_units(units, 1, answers)
-            pairs += write_stage.written(variant, units, answers).pairs
+            for unit in units:
+                self._measures[unit.image or ""].first += 1
+        first = [pair for pair in pairs if pair.number is None]
+        for question in write_stage.further_answers(templates).values():
+            lacking.further += self._count_units(write_stage.answer_units(question, first), 1, answers)
         for pair in pairs:
             self._voted(pair, answers, lacking)
         lacking.images += sum(not each.whole for each in self._measures.values())
@@ -154,8 +165,9 @@ class _MeasuredShard:
         return missing
 
     def _voted(self, pair: Pair, answers: Mapping[str, Answer], lacking: Lacking) -> None:
-        questions, settings = list(self._templates["vote"].values()), staged(self._look).vote
-        needed = vote_stage.votes_needed([pair], questions, settings, answers)
+        templates, settings = self._templates["vote"], staged(self._look).vote
+        questions, tries = vote_stage.judges_of(templates), tries_of(templates)
+        needed = vote_stage.votes_needed([pair], questions, settings, answers, tries)
         is_open = any(needed)
         self._measures[pair.image].pairs += 1
         lacking.open_pairs += is_open
@@ -165,6 +177,12 @@ class _MeasuredShard:
                 self._count_units([unit], 2 + judge, answers)
                 lacking.open_votes[judge] += is_open
             lacking.votes[judge] += len(needed[judge])
+        for number, template in enumerate(tries, len(questions)):
+            unit = blind_unit(template, pair)
+            if unit.key in answers:
+                self._count_units([unit], 2 + len(questions), answers)
+                lacking.open_votes[-1] += is_open
+            lacking.votes[-1] += len(needed[number])
         self._measures[pair.image].open_pairs += is_open
 
     def _look_along(self, units: Sequence[RequestItem]) -> None:

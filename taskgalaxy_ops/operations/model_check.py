@@ -56,14 +56,14 @@ def ask_models(settings: Settings, store: Store | None) -> list[ModelReport]:
 
     Budget and journal lie in a store of their own, so that this counts for no run.
     """
-    prompts = load_prompts(settings.prompts, settings.write.variants)
+    prompts = load_prompts(settings.prompts, settings.write.variants, settings.further_prompts)
     templates = [expand_template(prompts["expand"], settings.teacher)]
     templates += [
         each.along(settings.write.variants[0]) if name == "filter" and settings.write.fused else each
         for name in ASKING
         for each in pure(name).templates(prompts, settings).values()
     ]
-    reports = {model.name: ModelReport(model=model) for model in (settings.teacher, *settings.judges)}
+    reports = {model.name: ModelReport(model=model) for model in settings.models}
     with tempfile.TemporaryDirectory() as folder:
         asyncio.run(_ask(templates, reports, FolderStore(Path(folder)), store))
     return list(reports.values())

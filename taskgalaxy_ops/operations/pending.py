@@ -89,7 +89,7 @@ class _Reasons:
 
     def __init__(self, view: Workspace) -> None:
         self._ledger, self._origins = view.ledger(), view.registry.origins()
-        self._away = {each.model for each in outages(view.store, (view.settings.teacher, *view.settings.judges))}
+        self._away = {each.model for each in outages(view.store, view.settings.models)}
         self._reached: dict[str, str] = {}  # by source
 
     def source_of(self, one: ShardState) -> str:

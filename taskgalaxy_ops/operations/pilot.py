@@ -14,6 +14,7 @@ from typing import Any
 from taskgalaxy_ops import pipeline
 from taskgalaxy_ops.errors import SourceError
 from taskgalaxy_ops.generation.form_shares import questions_of
+from taskgalaxy_ops.generation.forms import FORMS
 from taskgalaxy_ops.generation.results import RunResults
 from taskgalaxy_ops.generation.stages import ASKING
 from taskgalaxy_ops.hashing import draw
@@ -124,8 +125,10 @@ def _unfinished(results: RunResults) -> set[ImageId]:
     for row in results.relevant:
         waiting["filter", row.image] -= 1
         waiting["write", row.image] += questions(row.task_type)
+    further = results.workspace.settings.write.answers - 1
     for pair in results.pairs.values():
         waiting["write", pair.image] -= 1
+        waiting["write", pair.image] += further if pair.number is None and FORMS.get(pair.variant).again else 0
         waiting["vote", pair.image] += 1
     waiting.subtract(("vote", pair.image) for pair in results.samples)
     waiting.subtract((reject.stage, reject.image) for reject in results.rejects)

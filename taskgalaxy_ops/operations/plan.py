@@ -291,10 +291,11 @@ def _asked(
     settings = staged(view)
     judges, fewest = len(settings.judges), _fewest_votes(settings)
     # The share of the further judges' votes that were needed so far.
-    further = (
+    beyond_quorum = (
         min(1.0, max(0.0, (_votes_a_pair(settings, measured) - fewest) / (judges - fewest))) if judges > fewest else 0.0
     )
-    known = written = voted = most = 0
+    known = voted = most = 0
+    written = Bounds()
     if shard_state.settled:
         return Bounds(), Bounds(), Bounds()
     if result is None:  # no embedding yet: of its matches, the number is certain where nothing but k bounds it
@@ -305,22 +306,26 @@ def _asked(
         filtered = Bounds(0 if fewer else matches, matches, matches)
     else:
         stages = result.stages
-        known, written = stages["filter"].missing, stages["write"].missing
+        known, certain = stages["filter"].missing, stages["write"].missing
+        further = stages["write"].most - certain  # answers to questions that are not written yet
+        written = Bounds(certain, certain + further * measured["write"].passing, certain + further)
         voted, most = stages["vote"].missing, stages["vote"].most
         filtered = Bounds(known, known, known)
-    writing, voting = _following(settings, filtered, measured, Bounds(written, written, written))
-    return filtered, writing, Bounds(voted, voted + (most - voted) * further, most) + voting
+    writing, voting = _following(settings, filtered, measured, written)
+    return filtered, writing, Bounds(voted, voted + (most - voted) * beyond_quorum, most) + voting
 
 
 def _following(
     settings: Settings, filtered: Bounds, measured: Mapping[str, _Measured], written: Bounds
 ) -> tuple[Bounds, Bounds]:
     """What write and vote come to ask after these units of the filter, and ``written``, questions that it lets pass."""
-    forms = settings.write.forms_a_match
-    passing = filtered.expected * measured["filter"].passing * forms
-    writing = written + Bounds(0, passing, filtered.high * forms)
+    forms, further = settings.write.forms_a_match, settings.write.answers - 1
+    passing = filtered.expected * measured["filter"].passing * forms * (1 + further * measured["write"].passing)
+    writing = written + Bounds(0, passing, filtered.high * forms * (1 + further))
     pairs = writing.expected * measured["write"].passing
-    return writing, Bounds(0, pairs * _votes_a_pair(settings, measured), writing.high * len(settings.judges))
+    tries = settings.vote.blind.tries if settings.vote.blind else 0
+    expected = pairs * (_votes_a_pair(settings, measured) + tries)
+    return writing, Bounds(0, expected, writing.high * (len(settings.judges) + tries))
 
 
 def _votes_a_pair(settings: Settings, measured: Mapping[str, _Measured]) -> float:
@@ -396,7 +401,7 @@ def _estimated(stage: StagePlan, measured: _Measured, settings: Settings) -> Sta
     requests = Bounds(
         *(math.ceil(each * tally.calls / tally.units) for each in (units.low, units.expected, units.high))
     )
-    models = settings.judges if STAGE[stage.stage].role == "judges" else [settings.teacher]
+    models = settings.voters if STAGE[stage.stage].role == "judges" else [settings.teacher]
     slots = sum(model.concurrency for model in models)
     a_call = tally.seconds / max(1, tally.calls)  # none of write, where all was asked along with the filter's
     seconds = Bounds(

@@ -134,7 +134,7 @@ def status(workspace: Workspace) -> Status:
             {"version": each.version, "samples": each.samples, "partial": each.partial} for each in published(view)
         ],
         finetunes=_open_jobs(view),
-        outages=outages(workspace.store, (view.settings.teacher, *view.settings.judges)),
+        outages=outages(workspace.store, view.settings.models),
         waiting=pending(view, state) if state else Pending(),
         targets=state.targets.counts(state.types.ids) if state and state.targets else None,
     )

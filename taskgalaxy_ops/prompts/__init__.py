@@ -16,21 +16,21 @@ from pathlib import Path
 from taskgalaxy_ops.errors import SettingsError
 from taskgalaxy_ops.extensions import LANGUAGES, QUESTION_FORMS
 
-NAMES = ("filter", *(f"write_{form}" for form in QUESTION_FORMS.shipped), "vote", "expand")
+NAMES = ("filter", *(f"write_{form}" for form in QUESTION_FORMS.shipped), "answer", "blind", "vote", "expand")
 
-# Part of every release's content, written or not. The prompt of a form that came later is read where the form is
-# written, so that it changes no release of a store that does without.
+# Part of every release's content, used or not. A prompt that came later is read where it is used, so that it changes no
+# release of a store that does without.
 _ALWAYS = ("filter", "write_plain", "write_chain_of_thought", "vote", "expand")
 
 
-def load_prompts(own: Mapping[str, str], forms: Iterable[str] = ()) -> dict[str, str]:
+def load_prompts(own: Mapping[str, str], forms: Iterable[str] = (), also: Iterable[str] = ()) -> dict[str, str]:
     """Every prompt's text by name; ``own`` names the files that replace the package's.
 
     forms: question forms that are written. One that another package brings has its prompt with it, here under
-    ``write_`` and its name. Raises SettingsError.
+    ``write_`` and its name. also: names of what else is used (``Settings.further_prompts``). Raises SettingsError.
     """
     written = [f"write_{form}" for form in forms]
-    texts = {name: _shipped(name) for name in NAMES if name in _ALWAYS or name in written}
+    texts = {name: _shipped(name) for name in NAMES if name in {*_ALWAYS, *written, *also}}
     texts |= {name: _prompt(name, own) for name in written if name not in NAMES}
     return texts | {name: _own(name, path) for name, path in own.items()}
 

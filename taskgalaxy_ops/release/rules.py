@@ -23,6 +23,7 @@ def data_rules(workspace: Workspace) -> dict[str, Any]:
         **{f"match.{name}": value for name, value in settings.match.breadth.items()},
         "write.variants": list(settings.write.variants),
         **_vote_rule(settings.vote),
+        **settings.further_rules,
         "vote.show_answer": settings.vote.show_answer,
         **{f"{stage}.context": list(fields) for stage in ASKING if (fields := getattr(settings, stage).context)},
         **(settings.targets.rules if settings.targets else {}),

@@ -101,7 +101,7 @@ def load(
     votes = _votes(shard.votes, judges)
     for pair, cast in votes.items():
         ballots.add(pair, [(judge, vote) for _, judge, vote, _ in cast])
-    verdicts = {pair: rest for pair, *rest in _rows(shard.verdicts)}
+    verdicts = {pair: rest for pair, *rest, _ in _rows(shard.verdicts)}
     samples = _samples(shard, settings)
     found.executemany(
         f"INSERT INTO pairs VALUES ({_places(14)})",
@@ -149,12 +149,13 @@ def _samples(shard: ShardRows, settings: ReleaseSettings) -> dict[PairId, tuple[
     first: dict[tuple[str, ...], PairId] = {}
     columns: dict[PairId, tuple[Any, ...]] = {}
     corrections = {pair.pair: astuple(pair) for pair in shard.corrections}
-    judged = sorted(row for row in _rows(shard.samples) if row[0] not in corrections)
-    for pair, image, task_type, variant, question, answer, reasoning, text in [*corrections.values(), *judged]:
+    judged = sorted((row for row in _rows(shard.samples) if row[0] not in corrections), key=_first_answers_first)
+    for pair, image, task_type, variant, question, answer, reasoning, text, _ in [*corrections.values(), *judged]:
         further = turns_in(text)
         _check(pair, image, known, claimed)
         reason = detail = None
-        # Of several samples with the same question, a person's correction is kept, else the one with the smallest id.
+        # Of several samples with the same question, a person's correction is kept, else the one with the answer that
+        # was given first, and of these the one with the smallest id.
         asked = (image, variant, normal_question(question), *(normal_question(later) for later, _ in further))
         standing = pair if pair in shard.found_wrong else first.setdefault(asked, pair)
         if pair in shard.found_wrong:
@@ -168,6 +169,11 @@ def _samples(shard: ShardRows, settings: ReleaseSettings) -> dict[PairId, tuple[
         said = (neutral(question), neutral(answer), None if reasoning is None else neutral(reasoning), turns)
         columns[pair] = (image, task_type, variant, *said, reason, detail)
     return columns
+
+
+def _first_answers_first(row: Sequence[Any]) -> tuple[int, PairId]:
+    """The order of rows of records.Pair."""
+    return row[-1] or 1, row[0]
 
 
 def _check(pair: PairId, image: ImageId, known: set[ImageId], claimed: set[ImageId]) -> None:

@@ -23,6 +23,7 @@ from taskgalaxy_ops.settings.load import (
 from taskgalaxy_ops.settings.models import IN_PROCESS, InProcessSettings, Model, Price
 from taskgalaxy_ops.settings.pipeline import (
     BatchSettings,
+    BlindSettings,
     BranchTarget,
     EncoderSettings,
     FilterSettings,
@@ -45,6 +46,7 @@ __all__ = [
     "QUESTION_FORMS",
     "AirflowSettings",
     "BatchSettings",
+    "BlindSettings",
     "BranchTarget",
     "BudgetSettings",
     "CapSettings",

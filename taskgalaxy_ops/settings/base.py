@@ -47,7 +47,7 @@ Patterns = tuple[Annotated[str, AfterValidator(_pattern)], ...]  # regular expre
 # The name of a question form: one that ships, or one that an installed package brings; or of one in a language.
 Variant = Annotated[str, known(QUESTION_FORMS), AfterValidator(_written), Field(examples=list(QUESTION_FORMS.shipped))]
 # The prompts that ship; a question form's is called write_ and its name.
-PROMPTS = ("filter", *(f"write_{form}" for form in QUESTION_FORMS.shipped), "vote", "expand")
+PROMPTS = ("filter", *(f"write_{form}" for form in QUESTION_FORMS.shipped), "answer", "blind", "vote", "expand")
 Cron = Annotated[str, Field(pattern=r"^(@(hourly|daily|weekly|monthly)|\S+ \S+ \S+ \S+ \S+)$")]
 
 

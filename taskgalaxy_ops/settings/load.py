@@ -95,6 +95,10 @@ class Settings(Strict):
             raise ValueError(f"vote.quorum is {self.vote.quorum}, but there are {len(self.judges)} judges: lower it")
         if any(judge.name == self.teacher.name and judge != self.teacher for judge in self.judges):
             raise ValueError(f"teacher and a judge are both named {self.teacher.name!r}, but differ: rename one")
+        if self.write.answers > 1 and not self.vote.show_answer:
+            raise ValueError("write.answers are judged by what they say: set vote.show_answer, or leave answers at 1")
+        if (blind := self.vote.blind) and any(m.name == blind.model.name for m in (self.teacher, *self.judges)):
+            raise ValueError(f"vote.blind.model is named {blind.model.name!r} as another model is: rename it")
         self._targets_can_be_met()
         if self.write.fused and set(self.filter.context) != set(self.write.context):
             # One request shows one context, and what is shown is part of what each of them asks.
@@ -113,6 +117,8 @@ class Settings(Strict):
             raise ValueError(
                 "write.swapped cannot be set with targets, as it hangs on which images are tried: unset one"
             )
+        if self.write.answers > 1:  # a target that has its samples asks nothing more, its questions' answers included
+            raise ValueError("write.answers cannot be more than 1 with targets: leave one of them out")
         most = self.write.forms_a_match
         for name, target in self.targets.named.items():
             if target.samples > target.tries * most:
@@ -122,9 +128,33 @@ class Settings(Strict):
                 )
 
     @property
+    def further_prompts(self) -> list[str]:
+        """The prompts that are used because of what the settings choose, beside those of question forms."""
+        return [*(["answer"] if self.write.answers > 1 else []), *(["blind"] if self.vote.blind else [])]
+
+    @property
+    def further_rules(self) -> dict[str, Any]:
+        """What else of the settings the data depend on, by name, as far as it is chosen; a release tells it."""
+        blind = self.vote.blind
+        return {
+            **({"write.answers": self.write.answers} if self.write.answers > 1 else {}),
+            **({"vote.blind": blind.told} if blind else {}),
+        }
+
+    @property
+    def voters(self) -> tuple[Model, ...]:
+        """The models of the stage vote: the judges, and the one that answers blind where there is one, the last."""
+        return self.judges if self.vote.blind is None else (*self.judges, self.vote.blind.model)
+
+    @property
+    def models(self) -> tuple[Model, ...]:
+        """Every model that a run asks; one may be there twice."""
+        return (self.teacher, *self.voters)
+
+    @property
     def simulated(self) -> bool:
         """Whether any model is simulated. Everything that is made then says so."""
-        return self.teacher.simulated or any(judge.simulated for judge in self.judges)
+        return any(model.simulated for model in self.models)
 
 
 def settings_path() -> Path:

@@ -9,6 +9,7 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 from taskgalaxy_ops.extensions import ENCODERS, RELEASE_FORMATS
 from taskgalaxy_ops.settings.base import Strict, Variant, known
 from taskgalaxy_ops.settings.checks import CheckSettings
+from taskgalaxy_ops.settings.models import Model
 
 
 class EncoderSettings(Strict):
@@ -231,6 +232,21 @@ class WriteSettings(Strict):
         "rules; null: none",
         exclude_if=lambda chosen: chosen is None,
     )
+    answers: int = Field(
+        1,
+        ge=1,
+        le=16,
+        description="answers of the teacher to each question of a form that allows it (plain, chain_of_thought), all "
+        "judged alike; a release holds one of them; not with `targets`",
+        exclude_if=lambda number: number == 1,
+    )
+    answers_temperature: float | None = Field(
+        1.0,
+        ge=0,
+        le=2,
+        description="at which the teacher gives those after the first; null: its own",
+        exclude_if=lambda temperature: temperature == 1.0,
+    )
 
     @property
     def forms_a_match(self) -> int:
@@ -256,6 +272,34 @@ class ProbabilityRule(Strict):
     probability: float = Field(gt=0, lt=1)
 
 
+class BlindSettings(Strict):
+    """Whether a pair can be answered without its image: a model tries before judges are asked."""
+
+    model: Model = Field(description="a cheap one; it is sent no image")
+    tries: int = Field(3, ge=1, le=10)
+    right: int = Field(
+        3,
+        ge=1,
+        description="of these, from which on a pair is answerable without seeing; a guess at yes or no is right "
+        "every second time",
+    )
+    rule: Literal["mark", "reject"] = Field(
+        "mark",
+        description="mark: verdicts and the report of judges say so; reject: it is no sample, and no judge is asked",
+    )
+
+    @property
+    def told(self) -> str:
+        """In words, for people."""
+        return f"{self.model.name} ({self.model.model}): {self.right} of {self.tries}, {self.rule}"
+
+    @model_validator(mode="after")
+    def _possible(self) -> BlindSettings:
+        if self.right > self.tries:
+            raise ValueError(f"right is {self.right}, but there are {self.tries} tries: lower it")
+        return self
+
+
 class VoteSettings(Strict):
     """When a pair becomes a sample."""
 
@@ -270,6 +314,12 @@ class VoteSettings(Strict):
     show_answer: bool = True
     audit_share: float = Field(0.1, ge=0, le=1, description="share of pairs, by hash, that every judge sees")
     context: ContextFields = _context("judges are shown, too")
+    # Left out of what is kept and hashed where it is unset: it came later, and changes nothing made before it.
+    blind: BlindSettings | None = Field(
+        None,
+        description="ask first whether a pair is answered without its image (docs/quality.md); null: never",
+        exclude_if=lambda chosen: chosen is None,
+    )
 
 
 class ReviewSettings(Strict):

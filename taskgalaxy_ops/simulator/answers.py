@@ -14,7 +14,7 @@ from typing import Any
 from PIL import Image
 
 from taskgalaxy_ops.hashing import draw, fingerprint
-from taskgalaxy_ops.simulator import absences, boxes, descriptions, expansion, options
+from taskgalaxy_ops.simulator import absences, blind, boxes, descriptions, expansion, options
 from taskgalaxy_ops.simulator.config import JUDGES, SimulatorConfig
 from taskgalaxy_ops.simulator.memory import Memory
 from taskgalaxy_ops.simulator.wire import Asked, Unit, WrongRequestError
@@ -66,10 +66,15 @@ def _decoded(raw: bytes) -> Image.Image:
 
 def answer(config: SimulatorConfig, asked: Asked, image: Image.Image | None) -> Answers:
     """Answer a request; to be called in a thread, for it computes from the image."""
+    if asked.stage == "blind":
+        return Answers([blind.guess(asked.head["question"], config.seed, asked.head["try"])])
     if image is None:
         return _expand(config, asked)
     one: Callable[[SimulatorConfig, Asked, Image.Image, Unit, Answers], Mapping[str, Any]]
-    one = {"filter": _filter, "write": _write, "filter and write": _filter_and_write, "vote": _vote}[asked.stage]
+    one = {
+        **{"filter": _filter, "write": _write, "filter and write": _filter_and_write},
+        **{"answer": _answer, "vote": _vote},
+    }[asked.stage]
     answers = Answers([])
     for unit in asked.units:
         answers.entries.append({"index": unit.index, **one(config, asked, image, unit, answers)})
@@ -239,6 +244,25 @@ def _as_one(turns: Sequence[tuple[str, str]]) -> tuple[str, str]:
     """A conversation as one question and one answer, by which its votes are found; a pair of one turn is as it is."""
     questions, answers = zip(*turns, strict=True)
     return "\n".join(questions), "\n".join(answers)
+
+
+def _answer(
+    config: SimulatorConfig, asked: Asked, image: Image.Image, unit: Unit, answers: Answers
+) -> Mapping[str, Any]:
+    """Another answer to a question of its own, drawn anew; where it is wrong, as one of several."""
+    from taskgalaxy_ops.simulator import teacher
+
+    path, question, variant = unit.item["task_type"], unit.item["question"], asked.head["variant"]
+    identity = fingerprint("simulated.answer", {"of": _written(asked, unit), "number": asked.head["number"]})
+    found = teacher.answer(image, path, question, asked.image_id)
+    thinks = variant == "chain_of_thought"
+    if found is None:
+        return {"answer": "", **({"reasoning": ""} if thinks else {})}
+    planted = draw(config.seed, "planted", identity) < config.wrong_share and bool(found.wrong)
+    said = found.wrong[int(draw(config.seed, "wrong", identity) * len(found.wrong))] if planted else found.answer
+    _tell(answers, asked, unit, question, said, found.answer if planted else None)
+    reasoning = reworded(found.reasoning, found.answer, said) if planted else found.reasoning
+    return {"answer": said, **({"reasoning": reasoning} if thinks else {})}
 
 
 def _written(asked: Asked, unit: Unit) -> str:

@@ -14,7 +14,8 @@ from taskgalaxy_ops.simulator import expansion
 
 TEACHER = "sim-teacher"
 JUDGES = {"sim-judge-a": "a", "sim-judge-b": "b", "sim-judge-c": "c"}  # model name: judge's letter
-MODELS = (TEACHER, *JUDGES)
+BLIND = "sim-blind"  # answers questions without their image
+MODELS = (TEACHER, *JUDGES, BLIND)
 
 Fault = Literal["rate_limit", "server_error", "hang", "malformed", "truncated", "duplicated", "reset", "half_body"]
 FAULTS: tuple[Fault, ...] = get_args(Fault)  # a request has one at most

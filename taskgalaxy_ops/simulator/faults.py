@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from taskgalaxy_ops.hashing import draw
 from taskgalaxy_ops.simulator.config import FAULTS, Fault, Faults
-from taskgalaxy_ops.simulator.wire import REPLIES, Asked, Unit, encode
+from taskgalaxy_ops.simulator.wire import REPLIES, UNLISTED, Asked, Unit, encode
 
 SPOILT: tuple[Fault, ...] = ("malformed", "truncated", "duplicated")  # those of a reply's text
 
@@ -60,7 +60,7 @@ def malformed(asked: Asked, entries: Sequence[Any], seed: int, attempt: int) -> 
     place = (seed, "malformed", asked.key, attempt)
     name = REPLIES[asked.stage]
     ways = ["prose", "field", "torn", "list"]
-    if asked.stage != "expand":
+    if asked.stage not in UNLISTED:
         ways += ["missing", "twice", "type"]
     way = ways[int(draw(*place, "way") * len(ways))]
     at = int(draw(*place, "at") * len(entries))
@@ -87,7 +87,7 @@ def malformed(asked: Asked, entries: Sequence[Any], seed: int, attempt: int) -> 
 
 def whole_in(text: str, asked: Asked, entries: Sequence[Any]) -> set[str]:
     """The units whose entries are whole in the beginning of a reply; of one that is a single unit, none."""
-    if asked.stage == "expand":
+    if asked.stage in UNLISTED:
         return set()
     name = REPLIES[asked.stage]
     ends = (len(encode({name: entries[: n + 1]})) - len("]}") for n in range(len(entries)))
@@ -97,7 +97,7 @@ def whole_in(text: str, asked: Asked, entries: Sequence[Any]) -> set[str]:
 def duplicated(asked: Asked, entries: Sequence[Any]) -> tuple[str, set[str]]:
     """A reply that says everything twice, and the units of which it leaves a valid answer: none where each has one."""
     text = encode({REPLIES[asked.stage]: [*entries, *entries]})
-    return text, {unit.key for unit in asked.units} if asked.stage == "expand" else set()
+    return text, {unit.key for unit in asked.units} if asked.stage in UNLISTED else set()
 
 
 def cut(text: str, seed: int, request: str, attempt: int) -> str:

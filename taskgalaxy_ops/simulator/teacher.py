@@ -116,6 +116,17 @@ def _first(found: Found, path: str, seed_parts: tuple[object, ...]) -> tuple[Ask
     return asked, Written(template.fill(index, **asked.params), asked.answer, wrong, asked.reasoning, tuple(others))
 
 
+def answer(image: Image.Image, path: str, question: str, key: str = "") -> Asked | None:
+    """What answers a question that `write` asks of the image; None where it asks none like it."""
+    found, template = _look(image, path, key), templates.load().get(path)
+    if not isinstance(found, Found) or template is None:
+        return None
+    forms = range(len(template.texts))
+    return next(
+        (one for one in found.asked for at in forms if template.fill(at, **one.params).strip() == question), None
+    )
+
+
 def yes_no(image: Image.Image, path: str, seed_parts: tuple[object, ...], key: str = "") -> tuple[str, str] | None:
     """A question that is answered by yes and one by no, "" for one that there is none of; None where nothing can be
     asked. The same parts give the same questions."""

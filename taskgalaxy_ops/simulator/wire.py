@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from taskgalaxy_ops.hashing import fingerprint, sha256_hex
 from taskgalaxy_ops.models.request import GREETING
-from taskgalaxy_ops.simulator.config import JUDGES, MODELS, TEACHER, mistakes
+from taskgalaxy_ops.simulator.config import BLIND, JUDGES, MODELS, TEACHER, mistakes
 
 CHARACTERS_A_TOKEN = 4  # OpenAI's rule of thumb for English text
 IMAGE_TOKENS_LOW = 85  # an image at low detail
@@ -139,10 +139,28 @@ class _FilterAndWrite(_OfImage):
     task_types: list[_FilterAndWritten] = Field(min_length=1)
 
 
+class _Question(_TaskType):
+    question: str
+
+
+class _Answer(_OfImage):
+    request: Literal["answer"]
+    variant: str
+    number: int = Field(ge=2)
+    questions: list[_Question] = Field(min_length=1)
+
+
 class _Vote(_OfImage):
     request: Literal["vote"]
     show_answer: bool
     pairs: list[_Pair] = Field(min_length=1)
+
+
+class _Blind(_Closed):
+    request: Literal["blind"]
+    try_: int = Field(ge=1, alias="try")
+    task_type: str | None = None
+    question: str
 
 
 class _Expand(_Closed):
@@ -155,16 +173,18 @@ class _Expand(_Closed):
     round: int
 
 
-_BLOCK: TypeAdapter[_Filter | _Write | _FilterAndWrite | _Vote | _Expand] = TypeAdapter(
-    Annotated[_Filter | _Write | _FilterAndWrite | _Vote | _Expand, Field(discriminator="request")]
-)
-REPLIES = {  # stage: the reply's list
+_Block = _Filter | _Write | _FilterAndWrite | _Answer | _Vote | _Blind | _Expand
+_BLOCK: TypeAdapter[_Block] = TypeAdapter(Annotated[_Block, Field(discriminator="request")])
+REPLIES = {  # the reply's list, by kind of request
     "filter": "verdicts",
     "write": "pairs",
     "filter and write": "verdicts",
+    "answer": "answers",
     "vote": "votes",
+    "blind": "answers",
     "expand": "children",
 }
+UNLISTED = frozenset({"blind", "expand"})  # kinds of requests that are one item themselves
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +202,7 @@ class Asked:
 
     key: str  # identity of the request for its faults: model and user message, so that a repair is another attempt
     model: str
-    stage: str  # filter, write, "filter and write", vote or expand
+    stage: str  # the kind of request, a key of REPLIES
     head: Mapping[str, Any]  # what all items share
     units: tuple[Unit, ...]
     image: bytes | None  # the file as sent
@@ -237,9 +257,9 @@ def parse(raw: bytes, fetch: Callable[[str], bytes] = fetches_nothing) -> Asked:
     block = _block(last.request)
     _check_model(body.model, block["request"])
     _check_format(body.response_format, REPLIES[block["request"]])
-    image, detail = _image(last, fetch, wanted=block["request"] != "expand")
+    image, detail = _image(last, fetch, wanted=block["request"] not in {"expand", "blind"})
     image_id = sha256_hex(image) if image is not None else ""
-    name = next((name for name in ("task_types", "pairs") if name in block), None)
+    name = next((name for name in ("task_types", "questions", "pairs") if name in block), None)
     head = {field: value for field, value in block.items() if field != name}
     return Asked(
         key=fingerprint("simulated.request", {"model": body.model, "text": last.request, "image": image_id}),
@@ -264,12 +284,12 @@ def _block(text: str) -> dict[str, Any]:
         block = _BLOCK.validate_json(end[start + len(_FENCE) + 5 : -len(_FENCE)])
     except ValidationError as error:
         raise WrongRequestError(400, f"the request's block: {mistakes(error)}") from error
-    return block.model_dump(exclude_none=True)
+    return block.model_dump(exclude_none=True, by_alias=True)
 
 
 def _check_model(model: str, stage: str) -> None:
-    if (model in JUDGES) != (stage == "vote"):
-        who = ", ".join(JUDGES) if stage == "vote" else TEACHER
+    if (model in JUDGES) != (stage == "vote") or (model == BLIND) != (stage == "blind"):
+        who = {"vote": ", ".join(JUDGES), "blind": BLIND}.get(stage, TEACHER)
         raise WrongRequestError(400, f"`{model}` does not answer `{stage}` requests; ask {who}.")
 
 

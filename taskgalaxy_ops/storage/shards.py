@@ -245,7 +245,7 @@ class StageOutputs:
     def columns(self, ref: TableRef, record: type[Any], names: Collection[str] = ()) -> pa.Table:
         """A table of records as an Arrow table; ``names``: only these columns. Raises DamageError."""
         raw = self._raw(ref)
-        rows = parquet.columns(raw, names) if names else parquet.columns_from_parquet(raw, record)
+        rows = parquet.columns_from_parquet(raw, record, names)
         if len(rows) != ref.rows:
             raise DamageError(f"{ref.key} holds {len(rows)} rows, its marker says {ref.rows}.")
         return rows

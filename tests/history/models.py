@@ -23,8 +23,10 @@ TRIES = 3  # after which a unit that a healthy model fails at is given up: one, 
 GARBAGE = "I like turtles."
 MAX_TOKENS = 100  # of a first request; one that was cut is asked again with more
 FUSED = "filter and write"  # the request that asks both
-REPLIES = {"filter": "verdicts", "write": "pairs", "vote": "votes", FUSED: "verdicts"}
-ITEMS = {"filter": "task_types", "write": "task_types", "vote": "pairs", FUSED: "task_types"}
+# By kind of request.
+REPLIES = {"filter": "verdicts", "write": "pairs", "answer": "answers", "vote": "votes", FUSED: "verdicts"}
+ITEMS = {"filter": "task_types", "write": "task_types", "answer": "questions", "vote": "pairs", FUSED: "task_types"}
+STAGES = {"answer": "write"}  # of kinds of request that are not called after theirs
 
 
 class Unit(NamedTuple):
@@ -47,8 +49,12 @@ class Unit(NamedTuple):
         return json.loads(self.item)  # type: ignore[no-any-return]
 
     @property
-    def stage(self) -> str:
+    def kind(self) -> str:
         return str(self.request["request"])
+
+    @property
+    def stage(self) -> str:
+        return STAGES.get(self.kind, self.kind)
 
     @property
     def image_id(self) -> str:
@@ -172,9 +178,9 @@ class Models:
         self.cost += 1000
         if body["model"] in self.bad:
             return self._completion(request, [_nothing(body)], GARBAGE, "stop")
-        stage = next(stage for stage in REPLIES if f'"request": "{stage}"' in plain(body).replace("\\", ""))
+        kind = next(kind for kind in REPLIES if f'"request": "{kind}"' in plain(body).replace("\\", ""))
         entry = {"index": 1, "fits": True, "vote": 1, "question": "What?", "answer": "White.", "reasoning": "It is."}
-        entries = {REPLIES[stage]: [{**entry, "reason": "it is plain"}]}
+        entries = {REPLIES[kind]: [{**entry, "reason": "it is plain"}]}
         return self._completion(request, [_nothing(body)], json.dumps(entries), "stop")
 
     def units_of(self, body: Mapping[str, Any]) -> list[Unit]:
@@ -250,7 +256,7 @@ class Models:
             if (written := along[unit]) is not None and entry["fits"]:
                 entry |= self._along(written)
             entries.append({"index": index, **entry})
-        return self._completion(request, units, json.dumps({REPLIES[units[0].stage]: entries}), "stop")
+        return self._completion(request, units, json.dumps({REPLIES[units[0].kind]: entries}), "stop")
 
     def _along(self, unit: Unit) -> dict[str, Any]:
         """What is said beside a verdict: sometimes nothing, or what has been said before and counts for nothing."""
@@ -336,7 +342,10 @@ def answer(unit: Unit, times: int) -> dict[str, Any]:
     elif odd == 2:
         text = "<image>"
     thinks = unit.request["variant"] == "chain_of_thought"
-    return {"question": question, "answer": text, "reasoning": f"Since {number // 400 % 2}." if thinks else ""}
+    reasoning = f"Since {number // 400 % 2}." if thinks else ""
+    if unit.kind == "answer":
+        return {"answer": text, **({"reasoning": reasoning} if thinks else {})}
+    return {"question": question, "answer": text, "reasoning": reasoning}
 
 
 def chat_model(name: str, **fields: Any) -> dict[str, Any]:

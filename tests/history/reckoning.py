@@ -10,7 +10,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from itertools import product
 from typing import Any
@@ -22,7 +22,7 @@ from taskgalaxy_ops.records import pair_id
 from taskgalaxy_ops.settings import MatchSettings, Model, Settings, TargetSettings, WriteSettings
 
 from .encoder import angle, point
-from .models import Given, Unit, named, plain, rendered
+from .models import STAGES, Given, Unit, named, plain, rendered
 
 SILENT = "?"  # a judge who has not answered yet
 
@@ -47,7 +47,7 @@ class State:
 
     def head(self, image: str, **head: Any) -> dict[str, Any]:
         """What all items of a request about an image share."""
-        said = self.shown(head["request"], image)
+        said = self.shown(STAGES.get(head["request"], head["request"]), image)
         return {**head, "context": said} if said else head
 
 
@@ -62,6 +62,7 @@ class Pair:
     question: str
     answer: str
     reasoning: str
+    number: int = 1  # of the answer to its question
 
 
 # What people say of pairs: by pair and person, the last one last, a verdict and maybe the right answer.
@@ -217,6 +218,7 @@ def _reckon(state: State, standing: Mapping[Unit, Given], tried: Mapping[str, Se
                 found.rows["write"][image][-1] = ("refused", pair.id)
             else:
                 found.pairs[pair.id] = pair
+                _answer_again(state, found, standing, pair)
     found.units_in["vote"], found.pending["vote"] = len(found.pairs), 0
     found.rows["vote"] = {}
     for pair in found.pairs.values():
@@ -226,6 +228,25 @@ def _reckon(state: State, standing: Mapping[Unit, Given], tried: Mapping[str, Se
         found.units_in.setdefault(stage, 0)
         found.pending.setdefault(stage, 0)
     return found
+
+
+def _answer_again(state: State, found: Reckoned, standing: Mapping[Unit, Given], pair: Pair) -> None:
+    """The teacher is asked the question again, warmer; what says something else becomes a pair."""
+    said = {(pair.answer, pair.reasoning)}
+    for number in range(2, state.settings.write.answers + 1):
+        head = state.head(pair.image, request="answer", variant=pair.variant, number=number)
+        item = {"task_type": pair.task_type, "question": pair.question}
+        unit = _unit(state.settings.teacher, state.prompts["answer"], pair.image, head, item)
+        given = _given(found, standing, "write", unit, pair.image, pair.task_type, pair.variant, f"answer {number}")
+        if given is None or given.terminal or not given.entry["answer"]:
+            continue
+        answer, reasoning = given.entry["answer"], given.entry.get("reasoning", "")
+        if (answer, reasoning) in said:
+            found.rows["write"][pair.image][-1] = ("said", pair.id, number)
+            continue
+        said.add((answer, reasoning))
+        identity = pair_id(pair.image, pair.task_type, pair.variant, pair.question, answer, reasoning or None)
+        found.pairs[identity] = replace(pair, id=identity, answer=answer, reasoning=reasoning, number=number)
 
 
 def _unit(model: Model, prompt: str, image: str, head: Mapping[str, Any], item: Mapping[str, Any]) -> Unit:
@@ -247,7 +268,7 @@ def _given(
 
 def _told(stage: str, given: Given) -> str:
     """What of an answer its stage's shard tells: of a question that cannot be used, only why."""
-    if stage == "write" and not given.terminal and (why := _unusable(given)):
+    if stage == "write" and not given.terminal and "question" in given.entry and (why := _unusable(given)):
         return why
     return plain(given.entry)
 

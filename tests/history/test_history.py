@@ -210,9 +210,15 @@ class History(RuleBasedStateMachine):
         shares = weights and dict(zip(forms, weights, strict=True))
         self.world.change("write", variants=forms, shares=shares, suits=patterns)
 
+    @rule(answers=st.integers(1, 3))
+    def questions_are_answered_more_or_less_often(self, answers: int) -> None:
+        self.world.answer(answers)
+
     @rule(show_answer=st.booleans(), audit_share=st.sampled_from([0, 0.2, 1]))
     def what_judges_are_shown_is_another(self, show_answer: bool, audit_share: float) -> None:
         self.world.change("vote", show_answer=show_answer, audit_share=audit_share)
+        if not show_answer:
+            self.world.change("write", answers=1)
 
     @rule(filter=fields, write=fields, vote=fields, release=fields)
     def the_context_that_is_shown_is_another(self, **shown: list[str]) -> None:

@@ -378,6 +378,15 @@ class World:
     def aim(self, targets: Mapping[str, Any] | None) -> None:
         """Other targets, or none."""
         self.chosen = {**self.chosen, "targets": targets}
+        if targets is not None:
+            self.change("write", answers=1)
+
+    def answer(self, answers: int) -> None:
+        """Another number of answers to a question, and the settings that it can go with."""
+        self.change("write", answers=answers)
+        if answers > 1:
+            self.change("vote", show_answer=True)
+            self.aim(None)
 
     def judge(self, judges: Sequence[Mapping[str, Any]]) -> None:
         """Other judges; the quorum is lowered where it has to be."""
@@ -552,7 +561,8 @@ class World:
         workspace = self.open()
         found = coverage(workspace)
         estimated = self.estimated(workspace)
-        samples = Counter(estimated.pairs[pair].task_type for pair in estimated.samples)
+        accepted = [estimated.pairs[pair] for pair in estimated.samples]
+        samples = Counter(pair.task_type for pair in accepted if pair.number == 1)
         entry = as_entry(found)
         assert found.waiting or entry.samples == samples, "coverage counts other samples"
         assert record(workspace, entry).samples == self.counted == entry.samples
@@ -697,7 +707,8 @@ class World:
             assert funnel[stage].pending == estimated.pending[stage], stage
         write = workspace.settings.write
         if not write.suits:
-            assert funnel["write"].units_in == funnel["filter"].units_out * write.forms_a_match
+            further = funnel["write"].units_in - funnel["filter"].units_out * write.forms_a_match
+            assert further == 0 if write.answers == 1 else further >= 0
         assert funnel["vote"].units_in == funnel["write"].units_out
         assert {pair.pair for pair in results.samples} == estimated.samples
         assert funnel["vote"].units_out == len(estimated.samples)
@@ -755,7 +766,7 @@ class World:
             "write": (
                 _asked([settings.teacher]),
                 *((variant, prompts[f"write_{variant}"]) for variant in variants),
-                settings.write.model_dump_json(include={"checks", "shares", "suits"}),
+                settings.write.model_dump_json(include={"answers", "checks", "shares", "suits"}),
             ),
             "vote": (_asked(settings.judges), prompts["vote"], self._vote_rules(settings.vote)),
         }

@@ -43,10 +43,11 @@ class QuestionForm:
     reply that is not as it should be, whose message the teacher is told; it sees no reply that declines. texts: the
     pair in a reply, which holds ``image`` and ``task_type`` beside its fields, so that a form may draw by them. turns:
     what a model that is trained on the pair is asked, and what it is to say; it is given each turn of a conversation by
-    itself. may_lack: fields of an entry that may be missing, and are empty then. example: values of the reply that the
-    request shows, where numbers counted from one would mislead. suits: patterns of the task types that it is for
-    (generation/form_shares.py); the settings may have others. version: another one whenever any of these gives
-    something else, ``example`` and ``suits`` apart; the two that were first have none.
+    itself. again: its question can be answered again by itself, in the other fields of the reply. may_lack: fields of
+    an entry that may be missing, and are empty then. example: values of the reply that the request shows, where numbers
+    counted from one would mislead. suits: patterns of the task types that it is for (generation/form_shares.py); the
+    settings may have others. version: another one whenever any of these gives something else, ``example`` and ``suits``
+    apart; the two that were first have none.
 
     languages: tags of those beside English that the form's own words are in, so that it can be written in them; None:
     it has no words of its own. ``texts`` finds the tag as ``language`` in the reply, "" for English.
@@ -59,6 +60,7 @@ class QuestionForm:
     turns: Callable[[Texts], Turn] = _turns
     example: Mapping[str, Any] = field(default_factory=dict)
     reasons: bool = False  # a pair without reasoning is rejected
+    again: bool = False
     suits: tuple[str, ...] = ()
     may_lack: frozenset[str] = frozenset()
     version: str | None = None
@@ -70,6 +72,8 @@ class QuestionForm:
             raise TypeError(f"reply: {', '.join(sorted(taken))} is what the pair is about; give the field another name")
         if wrong := [name for name, kind in self.reply.items() if kind not in {str, int, bool}]:
             raise TypeError(f"reply: {', '.join(wrong)} must be str, int or bool")
+        if self.again and not {"question", "answer"} <= self.reply.keys():
+            raise TypeError("again: the reply needs a question and an answer")
 
 
 FORMS = extensions.QUESTION_FORMS

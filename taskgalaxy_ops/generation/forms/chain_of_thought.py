@@ -12,4 +12,4 @@ def _texts(reply: Mapping[str, Any]) -> Texts:
     return Texts(reply["question"], reply["answer"], reply["reasoning"] or None)
 
 
-CHAIN_OF_THOUGHT = QuestionForm(texts=_texts, reasons=True)
+CHAIN_OF_THOUGHT = QuestionForm(texts=_texts, reasons=True, again=True)

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import Any
 
 from taskgalaxy_ops.generation.forms import QuestionForm, Texts
 from taskgalaxy_ops.hashing import draw
 from taskgalaxy_ops.models.request import ANY_TEXT, MalformedReplyError
+from taskgalaxy_ops.text import normal_answer
 
 WRONG = ("wrong_1", "wrong_2", "wrong_3")
 LETTERS = "ABCD"
@@ -33,8 +33,6 @@ CLOSINGS = {
 _LONGEST = 300  # characters of an option
 _LABEL = re.compile(r"^\s*\(?[A-Da-d][.):]\s", re.MULTILINE)
 _OF_OTHERS = re.compile(r"\b(all|none|both|neither|any) of (the|these|them)\b|\ball options\b", re.IGNORECASE)
-_ARTICLES = frozenset({"a", "an", "the"})
-_NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
 
 
 def _options(reply: Mapping[str, Any]) -> list[str]:
@@ -57,24 +55,9 @@ def _check(reply: Mapping[str, Any]) -> None:
             raise MalformedReplyError("an option must not speak of the others: their order is drawn")
     if all(map(_LABEL.match, options)):
         raise MalformedReplyError("options must not begin with letters: they are added")
-    said = [_said(option) for option in options]
+    said = [normal_answer(option) for option in options]
     if twice := next((option for option, one in zip(options, said, strict=True) if said.count(one) > 1), None):
         raise MalformedReplyError(f"options must differ in what they say: `{twice[:60]}` is there twice")
-
-
-def _said(option: str) -> str:
-    """What an option says, whatever its case, marks, articles and the writing of a number: equal ones are alike."""
-    marked = re.sub(r"(?<=\d),(?=\d{3}\b)", "", option.casefold())
-    words = [word for word in re.findall(r"[^\s.,;:!?\"'()]+(?:[.,]\d+)*", marked) if word not in _ARTICLES]
-    return " ".join(map(_plain, words)) or option
-
-
-def _plain(word: str) -> str:
-    if word in _NUMBERS:
-        return str(_NUMBERS.index(word))
-    with suppress(ValueError, OverflowError):
-        return f"{float(word):g}"
-    return word
 
 
 def _texts(reply: Mapping[str, Any]) -> Texts:

@@ -4,4 +4,4 @@ from __future__ import annotations
 
 from taskgalaxy_ops.generation.forms import QuestionForm
 
-PLAIN = QuestionForm()
+PLAIN = QuestionForm(again=True)

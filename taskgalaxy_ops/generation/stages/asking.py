@@ -51,9 +51,11 @@ class AskingStage(Protocol):
         """The work on these rows of the stage before."""
 
     @staticmethod
-    def reader(model: Model, form: str | None) -> RequestTemplate:
-        """A template that reads replies which came before, whatever the prompt and the model; form: the question form
-        that was asked for, None for one without a version."""
+    def reader(model: Model, form: str | None, request: str | None = None) -> RequestTemplate:
+        """A template that reads replies which came before, whatever the prompt and the model.
+
+        form: the question form that was asked for, None for one without a version. request: the kind of request, None
+        for the one that the stage is called after."""
 
 
 def pure(name: str) -> AskingStage:
@@ -70,5 +72,5 @@ def prompt_name(template: RequestTemplate) -> str:
     """What the settings call the prompt of a template."""
     if template.follow_up:
         return f"{template.stage} and {prompt_name(template.follow_up.template)}"
-    form = template.head.get("variant")
-    return f"{template.stage}_{form}" if form else template.stage
+    request = str(template.head["request"])
+    return f"{request}_{template.head['variant']}" if request == "write" else request

@@ -98,7 +98,7 @@ def as_asked(
     return [(template.along(form), part) for form, part in found.items()] or [(template, [])]
 
 
-def reader(model: Model, _: str | None) -> RequestTemplate:
+def reader(model: Model, _: str | None, __: str | None = None) -> RequestTemplate:
     """Reads verdicts."""
     return filter_template("", model)
 

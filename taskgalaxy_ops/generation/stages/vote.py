@@ -8,13 +8,16 @@ audit never changes a verdict.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from taskgalaxy_ops.generation.stages.asking import Answers, Output, Tables, Templates, Work
+from taskgalaxy_ops.generation.stages.blind import REQUEST as BLIND
+from taskgalaxy_ops.generation.stages.blind import blind_template, blind_templates, blind_unit, probed, tries_of
 from taskgalaxy_ops.generation.vote_rule import MISSING, Cast, MeasuredVote, Rule, rule_of
 from taskgalaxy_ops.hashing import draw
 from taskgalaxy_ops.models.request import (
+    CANARY_QUESTION,
     CANARY_TASK_TYPE,
     RequestItem,
     RequestTemplate,
@@ -23,7 +26,7 @@ from taskgalaxy_ops.models.request import (
     vote_of,
 )
 from taskgalaxy_ops.records import Answer, Pair, Reason, Reject, Verdict, Vote, turns_in
-from taskgalaxy_ops.settings import Model, Settings, VoteSettings
+from taskgalaxy_ops.settings import BlindSettings, Model, Settings, VoteSettings
 from taskgalaxy_ops.text import clean
 
 FURTHER = "further_turns"  # field of an item: what a conversation has after its first question and answer
@@ -36,8 +39,10 @@ _OF_FURTHER = (
 
 
 def templates(prompts: Mapping[str, str], settings: Settings) -> Templates:
-    """One a judge, in the settings' order."""
-    return {judge.name: vote_template(prompts["vote"], judge, settings.vote.show_answer) for judge in settings.judges}
+    """One a judge, in the settings' order; then one a try of the blind probe."""
+    vote = settings.vote
+    judges = {judge.name: vote_template(prompts["vote"], judge, vote.show_answer) for judge in settings.judges}
+    return {**judges, **({} if vote.blind is None else blind_templates(prompts["blind"], vote.blind))}
 
 
 def rules(settings: Settings) -> dict[str, Any]:
@@ -46,15 +51,21 @@ def rules(settings: Settings) -> dict[str, Any]:
     rule: dict[str, Any] = {"quorum": vote.quorum}
     if isinstance(vote, MeasuredVote) and vote.rule != "quorum":
         rule = {"probability": vote.rule.probability, "recorded of judges": {"measure": vote.measure.hash}}
-    return {**rule, "audit_share": vote.audit_share, "show_answer": vote.show_answer}
+    blind = {} if vote.blind is None else {"blind": {"right": vote.blind.right, "rule": vote.blind.rule}}
+    return {**rule, "audit_share": vote.audit_share, "show_answer": vote.show_answer, **blind}
+
+
+def judges_of(templates: Templates) -> list[RequestTemplate]:
+    """The judges' templates, in order."""
+    return [template for template in templates.values() if template.head["request"] == "vote"]
 
 
 def work(templates: Templates, rows: Sequence[Pair], settings: Settings) -> Work:
     """Units as the verdicts come to need them; out come samples."""
-    judges = list(templates.values())
+    judges, tries = judges_of(templates), tries_of(templates)
 
     def output(answers: Answers) -> Output:
-        made = voted(rows, judges, settings.vote, answers)
+        made = voted(rows, judges, settings.vote, answers, tries)
         tables: Tables = {
             "votes": made.votes,
             "verdicts": made.verdicts,
@@ -64,15 +75,17 @@ def work(templates: Templates, rows: Sequence[Pair], settings: Settings) -> Work
         return Output(tables, len(rows), len(made.samples), made.pending)
 
     return Work(
-        lambda answers: list(zip(judges, votes_needed(rows, judges, settings.vote, answers), strict=True)),
+        lambda answers: list(
+            zip([*judges, *tries], votes_needed(rows, judges, settings.vote, answers, tries), strict=True)
+        ),
         output,
-        lambda answers: len(votes_at_most(rows, judges, settings.vote, answers)),
+        lambda answers: len(votes_at_most(rows, judges, settings.vote, answers, tries)),
     )
 
 
-def reader(model: Model, _: str | None) -> RequestTemplate:
-    """Reads votes."""
-    return vote_template("", model, True)
+def reader(model: Model, _: str | None, request: str | None = None) -> RequestTemplate:
+    """Reads votes, or answers to a question without its image."""
+    return blind_template("", model, 1) if request == BLIND else vote_template("", model, True)
 
 
 def vote_template(prompt: str, judge: Model, show_answer: bool) -> RequestTemplate:
@@ -94,7 +107,7 @@ def vote_template(prompt: str, judge: Model, show_answer: bool) -> RequestTempla
 
 
 def _canary(show_answer: bool) -> dict[str, Any]:
-    asked = {"task_type": CANARY_TASK_TYPE, "question": "Which colour is the ground of the picture?"}
+    asked = {"task_type": CANARY_TASK_TYPE, "question": CANARY_QUESTION}
     return {**asked, "answer": "White."} if show_answer else asked
 
 
@@ -120,11 +133,29 @@ class _Ballot:
     """The state of a pair's vote: its votes so far, in the judges' order, and the units that are needed next."""
 
     votes: list[Vote]
-    needed: list[tuple[int, RequestItem]]  # index of judge, unit
+    needed: list[tuple[int, RequestItem]]  # index of judge, or of a try of the blind probe after all judges; unit
     cast: Cast  # those that count
+    blind: bool | None = None  # whether it is answered without the image; None: nobody tried, or it is open
 
 
 def _ballot(
+    pair: Pair,
+    questions: Sequence[RequestTemplate],
+    settings: VoteSettings,
+    answers: Mapping[str, Answer],
+    tries: Sequence[RequestTemplate],
+) -> _Ballot:
+    probe = probed(pair, tries, settings.blind, answers)
+    asked = [(len(questions) + at, unit) for at, unit in probe.needed]
+    if settings.blind and settings.blind.rule == "reject" and (asked or probe.blind):
+        return _Ballot([], asked, (), probe.blind)  # no judge is paid for it
+    ballot = _judged(pair, questions, settings, answers)
+    if asked:
+        return replace(ballot, needed=[*ballot.needed, *asked])
+    return replace(ballot, blind=probe.blind)
+
+
+def _judged(
     pair: Pair, questions: Sequence[RequestTemplate], settings: VoteSettings, answers: Mapping[str, Answer]
 ) -> _Ballot:
     rule = rule_by(settings, questions)
@@ -158,28 +189,40 @@ def rule_by(settings: VoteSettings, questions: Sequence[RequestTemplate]) -> Rul
 
 
 def votes_needed(
-    pairs: Iterable[Pair], questions: Sequence[RequestTemplate], settings: VoteSettings, answers: Mapping[str, Answer]
+    pairs: Iterable[Pair],
+    questions: Sequence[RequestTemplate],
+    settings: VoteSettings,
+    answers: Mapping[str, Answer],
+    tries: Sequence[RequestTemplate] = (),
 ) -> list[list[RequestItem]]:
-    """For each judge, the units that are needed now and have no answer; all empty: every verdict is reached.
+    """For each judge, and then each of the blind probe's ``tries``, the units that are needed now and have no answer;
+    all empty: every verdict is reached.
 
     A judge is not asked yet while the judges before may still reach a verdict without it.
     """
-    needed: list[list[RequestItem]] = [[] for _ in questions]
+    needed: list[list[RequestItem]] = [[] for _ in (*questions, *tries)]
     for pair in pairs:
-        for index, unit in _ballot(pair, questions, settings, answers).needed:
+        for index, unit in _ballot(pair, questions, settings, answers, tries).needed:
             needed[index].append(unit)
     return needed
 
 
 def votes_at_most(
-    pairs: Iterable[Pair], questions: Sequence[RequestTemplate], settings: VoteSettings, answers: Mapping[str, Answer]
+    pairs: Iterable[Pair],
+    questions: Sequence[RequestTemplate],
+    settings: VoteSettings,
+    answers: Mapping[str, Answer],
+    tries: Sequence[RequestTemplate] = (),
 ) -> set[str]:
-    """The most units that open verdicts and audits may need: those of every judge that have no answer yet."""
+    """The most units that open verdicts and audits may need: those of every judge and try that have no answer yet."""
     return {
         unit.key
         for pair in pairs
-        if _ballot(pair, questions, settings, answers).needed
-        for unit in (vote_unit(question, pair) for question in questions)
+        if _ballot(pair, questions, settings, answers, tries).needed
+        for unit in (
+            *(vote_unit(question, pair) for question in questions),
+            *(blind_unit(template, pair) for template in tries),
+        )
         if unit.key not in answers
     }
 
@@ -196,24 +239,38 @@ class Voted:
 
 
 def voted(
-    pairs: Iterable[Pair], questions: Sequence[RequestTemplate], settings: VoteSettings, answers: Mapping[str, Answer]
+    pairs: Iterable[Pair],
+    questions: Sequence[RequestTemplate],
+    settings: VoteSettings,
+    answers: Mapping[str, Answer],
+    tries: Sequence[RequestTemplate] = (),
 ) -> Voted:
     """Votes, verdicts, samples and rejects, ordered by pair; only the votes that the settings need."""
     result = Voted([], [], [], [], 0)
     rule, pending = rule_by(settings, questions), 0
     for pair in sorted(pairs, key=lambda p: p.pair):
-        ballot = _ballot(pair, questions, settings, answers)
+        ballot = _ballot(pair, questions, settings, answers, tries)
         if ballot.needed:
             pending += 1
             continue
+        if ballot.blind and settings.blind and settings.blind.rule == "reject":
+            result.rejects.append(_blind_reject(pair, settings.blind))
+            continue
         accepted = rule.accepts(ballot.cast)
         result.votes.extend(ballot.votes)
-        result.verdicts.append(Verdict(pair.pair, accepted, ballot.cast.count(1), len(ballot.cast)))
+        result.verdicts.append(Verdict(pair.pair, accepted, ballot.cast.count(1), len(ballot.cast), ballot.blind))
         if accepted:
             result.samples.append(pair)
         else:
             result.rejects.append(_reject(pair, ballot, rule))
     return Voted(result.votes, result.verdicts, result.samples, result.rejects, pending)
+
+
+def _blind_reject(pair: Pair, chosen: BlindSettings) -> Reject:
+    detail = f"{chosen.model.name}: {chosen.right} of {chosen.tries} tries or more"
+    return Reject(
+        "vote", pair.image, pair.task_type, Reason.ANSWERED_BLIND, detail, pair.variant, pair.pair, pair.number
+    )
 
 
 def _reject(pair: Pair, ballot: _Ballot, rule: Rule) -> Reject:
@@ -222,4 +279,4 @@ def _reject(pair: Pair, ballot: _Ballot, rule: Rule) -> Reject:
     reason = Reason.ABSTAINED if None in ballot.cast and rule.accepts(approving) else rule.reason
     said = [f"{v.judge} {'abstained' if v.vote is None else v.vote}: {v.reason}" for v in ballot.votes]
     detail = "; ".join(filter(None, [rule.told(ballot.cast), *said]))
-    return Reject("vote", pair.image, pair.task_type, reason, detail, pair.variant, pair.pair)
+    return Reject("vote", pair.image, pair.task_type, reason, detail, pair.variant, pair.pair, pair.number)

@@ -73,7 +73,7 @@ def connections(settings: Settings, environment: Mapping[str, str] = os.environ)
                 extra={name: value for name, value in extra.items() if value},
             )
         )
-    for model in {model.name: model for model in (settings.teacher, *settings.judges)}.values():
+    for model in {model.name: model for model in settings.models}.values():
         if model.weights is not None:
             continue  # a model in this process needs no key
         key = environment.get(model.api_key_env, "")
@@ -101,7 +101,7 @@ def environment_of(settings: Settings, found: Mapping[str, ConnectionSpec]) -> d
         chosen["AWS_ACCESS_KEY_ID"], chosen["AWS_SECRET_ACCESS_KEY"] = store.login, store.password
         chosen["AWS_ENDPOINT_URL_S3"] = str(store.extra.get("endpoint_url", ""))
         chosen["AWS_REGION"] = str(store.extra.get("region_name", ""))
-    for model in (settings.teacher, *settings.judges):
+    for model in settings.models:
         spec = found.get(model_connection(model))
         if spec is None or not spec.password:
             continue

@@ -32,6 +32,10 @@ def judges_page(found: JudgeReport) -> str:
             for kind, groups in found.groups.items()
         ),
     ]
+    tables += [
+        (f"Answered without the image, by {kind}", (kind, *text.BLIND), rows)
+        for kind, rows in text.blind_rows(found).items()
+    ]
     if found.drift:
         tables.append(("Over time", ("from (UTC)", *text.drift_names(found)), text.drift_rows(found)))
     rows = [

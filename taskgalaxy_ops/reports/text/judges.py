@@ -30,6 +30,8 @@ def judges(found: JudgeReport) -> list[str]:
         lines += ["", *table(header, [group_row(group) for group in groups[:_SHOWN]])]
         if len(groups) > _SHOWN:
             lines.append(f"and {len(groups) - _SHOWN:,} more (--json, --html)")
+    for kind, rows in blind_rows(found).items():
+        lines += ["", *table((kind, *BLIND), rows[:_SHOWN])]
     if found.drift:
         lines += ["", *table(("from (UTC)", *drift_names(found)), drift_rows(found))]
     if found.gold:
@@ -45,6 +47,19 @@ def lead(found: JudgeReport) -> list[str]:
         + (f"; {found.pending:,} units have no answer yet" if found.pending else "")
     )
     return lines
+
+
+BLIND = ("asked without image", "answered", "share")
+
+
+def blind_rows(found: JudgeReport) -> dict[str, list[tuple[str, ...]]]:
+    """By branch, form and source, a row of it and ``BLIND`` for each name; {}: there is no blind probe."""
+    return {
+        kind: [
+            (shown(name), f"{asked:,}", f"{right:,}", f"{right / asked:.1%}") for name, (right, asked) in names.items()
+        ]
+        for kind, names in found.blind.items()
+    }
 
 
 JUDGES = ("judge", "approved", "rejected", "abstained", "approves", "accuracy", "sensitivity", "specificity", "a vote")

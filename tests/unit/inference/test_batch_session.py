@@ -105,6 +105,7 @@ class Place:
             Image.new("RGB", (64, 64), colour).save(self.folder / f"{number}.png")
         self.url = url
         self.store = MemoryStore()
+        self.write: dict[str, Any] = {"variants": ["plain"]}
         workspace = self.open("chat")
         pipeline.ingest(workspace, "mine")
 
@@ -128,6 +129,7 @@ class Place:
             taxonomy={"seeds": str(tiny_seeds(self.folder.parent / "seeds.yaml", TYPES))},
             budget={"max_cost": 100.0, "max_calls": None},
             run={"batch": {**QUICK, **(run or {})}, "lease_seconds": 5, "homes_at_once": 1},
+            write=self.write,
             **changes,
         )
 
@@ -185,6 +187,19 @@ def test_a_run_by_batch_comes_to_what_chats_come_to_at_half_the_price(
     before = provider.stats()["requests"]
     assert place.run().pending == 0
     assert provider.stats()["requests"] == before
+
+
+def test_each_reply_of_a_batch_is_read_in_the_form_that_was_asked_for(
+    place: Place, provider: Provider, tmp_path: Path
+) -> None:
+    other = Place(tmp_path / "chat", provider.url)
+    for each in (place, other):
+        each.write = {"variants": ["multiple_choice", "plain", "yes_no"], "answers": 2}
+    assert place.run(last_stage="write").pending == other.run("chat", last_stage="write").pending == 0
+    assert place.answers() == other.answers()
+    read = {field for answer in place.answers().values() for field in answer.value or {}}
+    assert {"wrong_1", "question_yes", "reasoning"} <= read
+    assert {"answer"} in [set(answer.value or {}) for answer in place.answers().values()], "a further answer"
 
 
 def test_what_failed_expired_or_was_malformed_alone_is_asked_again(

@@ -614,7 +614,7 @@ def test_terminal_is_a_reason_for_what_is_no_answer():
 
 
 def test_the_packages_prompts_are_all_there_and_say_that_data_are_no_instructions():
-    texts = load_prompts({}, QUESTION_FORMS.shipped)
+    texts = load_prompts({}, QUESTION_FORMS.shipped, ["answer", "blind"])
     assert set(texts) == set(NAMES)
     for name, text in texts.items():
         assert text == text.strip() and len(text) > 200, name

@@ -14,11 +14,13 @@ from taskgalaxy_ops import cli, pipeline
 from taskgalaxy_ops.generation.bill import bill
 from taskgalaxy_ops.generation.results import RunResults
 from taskgalaxy_ops.operations.forecast import checked, forecast, record
+from taskgalaxy_ops.operations.judges import judge_report
 from taskgalaxy_ops.operations.plan import plan
 from taskgalaxy_ops.operations.probe import probe
 from taskgalaxy_ops.reports.pages.contact_sheet import report_data
 from taskgalaxy_ops.reports.pages.forecast import forecast_page
 from taskgalaxy_ops.reports.text import costs as costs_text
+from taskgalaxy_ops.reports.text.judges import judges
 from taskgalaxy_ops.settings import Settings
 from taskgalaxy_ops.storage.ledger import NANO
 from taskgalaxy_ops.workspace import Workspace
@@ -123,6 +125,34 @@ def test_a_forecast_holds(workspace: Workspace) -> None:
     assert found is not None
     assert (round(found.spent, 9), found.spent_tokens, found.cost) == (round(cost, 9), tokens, made.cost)
     assert forecast(again(workspace)).cost.high == 0, "nothing is left"
+
+
+def test_a_forecast_knows_how_many_answers_a_question_gets(workspace: Workspace, folder: Path) -> None:
+    often = tiny_workspace(settings_of(folder, write={"variants": ["plain"], "answers": 3}), workspace.store)
+    probe(often)
+    made, before = forecast(often), often.ledger().spent()
+    assert pipeline.generate(again(often)).pending == 0
+    cost = (often.ledger().spent().cost - before.cost) / NANO
+    assert made.cost.low < cost < made.cost.high
+    assert abs(made.cost.expected / cost - 1) < 0.25, "of ten images"
+    assert forecast(again(often)).cost.high == 0, "nothing is left"
+
+
+@pytest.mark.parametrize("rule", ["mark", "reject"])
+def test_a_forecast_knows_what_a_blind_probe_costs_and_saves(workspace: Workspace, folder: Path, rule: str) -> None:
+    model = workspace.settings.judges[0].model_dump(mode="json") | {"name": "blind", "model": "blind"}
+    blind = {"model": model, "tries": 2, "right": 1, "rule": rule}
+    probed = tiny_workspace(settings_of(folder, vote={"blind": blind}), workspace.store)
+    probe(probed)
+    made, before = forecast(probed), probed.ledger().spent()
+    assert pipeline.generate(again(probed)).pending == 0
+    cost = (probed.ledger().spent().cost - before.cost) / NANO
+    assert made.cost.low < cost < made.cost.high
+    assert abs(made.cost.expected / cost - 1) < 0.25, "of ten images"
+    assert forecast(again(probed)).cost.high == 0, "nothing is left"
+    report = judge_report(again(probed))
+    assert sum(asked for _, asked in report.blind["form"].values()) > 0
+    assert (report.blind["form"]["plain"][0] > 0) and "asked without image" in "\n".join(judges(report))
 
 
 def test_a_forecast_at_list_prices_is_checked_at_list_prices(workspace: Workspace, folder: Path) -> None:

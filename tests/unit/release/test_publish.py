@@ -286,6 +286,16 @@ def test_the_same_question_about_an_image_is_asked_once():
     keep = min(pair.pair for pair in same)
     assert {pair.pair for pair in made.samples()} == {keep, *(pair.pair for pair in others)}
     assert {(r.reason, r.detail) for r in made.rejects()} == {(Reason.DUPLICATE_PAIR, f"of {keep}")}
+
+
+def test_of_several_answers_to_a_question_the_one_that_was_given_first_is_released():
+    image = image_of(1)
+    told = {3: 3, 1: None, 2: 2}
+    pairs = [dataclasses.replace(pair_of(image), pair=f"{n}" * 64, number=told[n]) for n in told]
+    assert next(plan_of(release_inputs(pairs, [image]), ReleaseSettings()).samples()).pair == pairs[1].pair
+    made = plan_of(release_inputs([pairs[0], pairs[2]], [image]), ReleaseSettings())  # the first one was not accepted
+    assert [sample.pair for sample in made.samples()] == [pairs[2].pair]
+    assert [(r.reason, r.pair) for r in made.rejects()] == [(Reason.DUPLICATE_PAIR, pairs[0].pair)]
     assert normal_question("What is 3+4?") != normal_question("What is 3-4?")
 
 

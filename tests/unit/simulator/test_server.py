@@ -285,7 +285,13 @@ def test_an_error_of_the_server_s_own_is_told(truth, monkeypatch):
 
 def test_models_and_health(plain_server):
     listed = call(f"{plain_server}/models")[2]["data"]
-    assert [model["id"] for model in listed] == ["sim-teacher", "sim-judge-a", "sim-judge-b", "sim-judge-c"]
+    assert [model["id"] for model in listed] == [
+        "sim-teacher",
+        "sim-judge-a",
+        "sim-judge-b",
+        "sim-judge-c",
+        "sim-blind",
+    ]
     assert call(plain_server.removesuffix("/v1") + "/healthz")[2]["ok"] is True
 
 

@@ -246,3 +246,14 @@ def test_a_colour_between_two_names_has_none() -> None:
 def test_a_skill_says_why_it_does_not_fit() -> None:
     with pytest.raises(NoFit, match="no text"):
         SKILLS["ocr~printed text ocr~text line counting"](Scene(Image.new("RGB", (300, 300), "white")))
+
+
+def test_a_question_of_its_own_is_answered_again_and_no_other_is(receipt: Image.Image) -> None:
+    path = next(each for each in sorted(SKILLS) if each.startswith(RECEIPT) and teacher.write(receipt, each, (0,)))
+    for seed in range(4):
+        written = teacher.write(receipt, path, (seed,))
+        assert written is not None
+        found = teacher.answer(receipt, path, written.question)
+        assert found is not None and found.answer == written.answer and written.wrong in found.wrong
+    assert teacher.answer(receipt, path, "Who is the president?") is None
+    assert teacher.answer(receipt, "no~such type", written.question) is None
