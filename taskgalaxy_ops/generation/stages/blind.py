@@ -76,8 +76,8 @@ class Probed:
 
 
 def probed(pair: Pair, tries: Sequence[RequestTemplate], chosen: BlindSettings | None, answers: Answers) -> Probed:
-    """A try without a usable answer is a wrong one."""
-    if chosen is None:
+    """A try without a usable answer is a wrong one. Conversations are not tried: their first answer decides nothing."""
+    if chosen is None or pair.further_turns:
         return Probed([], None)
     needed: list[tuple[int, RequestItem]] = []
     right = 0

@@ -54,6 +54,13 @@ def test_what_is_answered_blind_is_rejected_before_a_judge_is_asked():
     assert reject.detail == "guesser: 2 of 3 tries or more"
 
 
+def test_a_conversation_is_not_tried():
+    templates, _ = stage()
+    pair = replace(PAIR, further_turns='[["And the bus?","Blue."]]')
+    settings = tiny_settings("x", vote={"blind": {"model": MODEL}, "audit_share": 0.0})
+    assert needed(vote.work(templates, [pair], settings), {}) == ["a", "b"]
+
+
 def test_what_is_not_is_judged_as_ever():
     templates, work = stage()
     answers = said(templates, "blue", "green")
