@@ -129,8 +129,7 @@ class Place:
             taxonomy={"seeds": str(tiny_seeds(self.folder.parent / "seeds.yaml", TYPES))},
             budget={"max_cost": 100.0, "max_calls": None},
             run={"batch": {**QUICK, **(run or {})}, "lease_seconds": 5, "homes_at_once": 1},
-            write=self.write,
-            **changes,
+            **{"write": self.write, **changes},
         )
 
     def open(self, mode: str = "batch", **run: Any) -> Workspace:
