@@ -19,6 +19,7 @@ import pytest
 from fakes import MemoryStore
 from PIL import Image as Pillow
 
+from taskgalaxy_ops import pipeline
 from taskgalaxy_ops.hashing import draw, sha256_hex
 from taskgalaxy_ops.models.encoders.base import Vectors, normalise
 from taskgalaxy_ops.models.http import Sender
@@ -184,3 +185,12 @@ def tiny_models(monkeypatch: pytest.MonkeyPatch) -> TinyModels:
     models = TinyModels()
     monkeypatch.setattr(Sender, "post", lambda _, model, raw, seconds: models.post(model, raw))
     return models
+
+
+@pytest.fixture(name="workspace")
+def tiny_voted(tmp_path: Path, tiny_models: TinyModels) -> Workspace:
+    """Two dozen images, whose judges vote as coins do."""
+    found = tiny_workspace(tiny_settings(tiny_images(tmp_path / "images", 24)))
+    pipeline.ingest(found, "mine")
+    pipeline.generate(found)
+    return found

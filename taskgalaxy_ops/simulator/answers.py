@@ -126,7 +126,7 @@ def _write(
         written = teacher.write(image, path, (config.seed, identity), asked.image_id)
     if written is None:
         return _empty(variant)
-    planted = draw(config.seed, "planted", identity) < config.wrong_share and written.wrong != written.answer
+    planted = _planted(config, identity) and written.wrong != written.answer
     said = written.wrong if planted else written.answer
     reasoning = written.reasoning if variant == "chain_of_thought" else ""
     if planted and reasoning:
@@ -148,7 +148,7 @@ def _write_yes_no(
     found = teacher.yes_no(image, unit.item["task_type"], (config.seed, identity), asked.image_id)
     if found is None:
         return _empty("yes_no")
-    planted = draw(config.seed, "planted", identity) < config.wrong_share
+    planted = _planted(config, identity)
     yes, no = reversed(found) if planted else found
     for question, said in ((yes, "Yes"), (no, "No")):
         if question:
@@ -169,7 +169,7 @@ def _write_unanswerable(
     if found is None or other is None:
         return _empty("unanswerable")
     question, missing = found
-    planted = draw(config.seed, "planted", identity) < config.wrong_share
+    planted = _planted(config, identity)
     if planted:
         question = other.question
     _tell(answers, asked, unit, question, absences.SAID, other.answer if planted else None)
@@ -187,7 +187,7 @@ def _write_grounded(
     if found is None:
         return _empty("grounded")
     question, right, wrong = found[0], boxes.told(found[1]), boxes.told(found[2])
-    planted = draw(config.seed, "planted", identity) < config.wrong_share
+    planted = _planted(config, identity)
     said = wrong if planted else right
     _tell(answers, asked, unit, question, boxes.written(said), boxes.written(right) if planted else None)
     return {"question": question, **said}
@@ -203,7 +203,7 @@ def _write_description(
     found = teacher.description(image, unit.item["task_type"], (config.seed, identity), asked.image_id)
     if found is None:
         return _empty("long_description")
-    planted = draw(config.seed, "planted", identity) < config.wrong_share
+    planted = _planted(config, identity)
     said = found[planted]
     _tell(answers, asked, unit, descriptions.ASKED, said, found[0] if planted else None)
     return {"description": said}
@@ -221,7 +221,7 @@ def _write_conversation(
         return _empty("multi_turn")
     told = [(turn.question, turn.answer) for turn in turns]
     right = None
-    if draw(config.seed, "planted", identity) < config.wrong_share:
+    if _planted(config, identity):
         at = int(draw(config.seed, "planted turn", identity) * len(turns))
         right, told[at] = turns[at].answer, (turns[at].question, turns[at].wrong)
     _tell(answers, asked, unit, *_as_one(told), right)
@@ -258,7 +258,7 @@ def _answer(
     thinks = variant == "chain_of_thought"
     if found is None:
         return {"answer": "", **({"reasoning": ""} if thinks else {})}
-    planted = draw(config.seed, "planted", identity) < config.wrong_share and bool(found.wrong)
+    planted = _planted(config, identity) and bool(found.wrong)
     said = found.wrong[int(draw(config.seed, "wrong", identity) * len(found.wrong))] if planted else found.answer
     _tell(answers, asked, unit, question, said, found.answer if planted else None)
     reasoning = reworded(found.reasoning, found.answer, said) if planted else found.reasoning
@@ -269,6 +269,11 @@ def _written(asked: Asked, unit: Unit) -> str:
     """By which the draws of what is written are made."""
     told = {"image": asked.image_id, "task_type": unit.item["task_type"], "variant": asked.head["variant"]}
     return fingerprint("simulated.written", told)
+
+
+def _planted(config: SimulatorConfig, identity: str) -> bool:
+    """Whether what is written is to be wrong."""
+    return draw(config.seed, "planted", identity) < config.wrong_share
 
 
 def _tell(answers: Answers, asked: Asked, unit: Unit, question: str, said: str, right: str | None) -> None:

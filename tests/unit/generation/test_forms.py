@@ -6,6 +6,7 @@ import base64
 import io
 import json
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -356,13 +357,20 @@ TYPES = [f"{SHAPE}{leaf}" for leaf in ("shape naming", "shape colour identificat
 NO_ERRORS = JudgeErrors(false_accept=0, false_reject=0)
 
 
+def simulated(name: str, config: SimulatorConfig, types: Sequence[str] = TYPES) -> list[Pair]:
+    """The pairs that the simulated teacher writes in a form, one for each task type."""
+    form = write_template("Write.", MODEL, name)
+    units = write_units(form, [Relevant("i1", path, "") for path in types])
+    answers = dict(zip([unit.key for unit in units], ask(form, units, config), strict=True))
+    pairs = written(name, units, answers).pairs
+    assert len(pairs) == len(types)
+    return pairs
+
+
 @pytest.mark.parametrize("wrong_share", [0, 1])
 def test_the_simulated_teacher_writes_options_and_judges_find_the_right_one(wrong_share):
     config = SimulatorConfig(wrong_share=wrong_share, judges=dict.fromkeys("abc", NO_ERRORS), guess_accept=0)
-    units = write_units(CHOICE, [Relevant("i1", path, "") for path in TYPES])
-    answers = dict(zip([unit.key for unit in units], ask(CHOICE, units, config), strict=True))
-    pairs = written("multiple_choice", units, answers).pairs
-    assert len(pairs) == len(TYPES)
+    pairs = simulated("multiple_choice", config)
     for name in ("a", "b", "c"):
         judge = vote_template("Vote.", Model(name=name, base_url="http://x/v1", model=f"sim-judge-{name}"), True)
         for pair in pairs:
@@ -403,11 +411,7 @@ def votes(pair: Pair, config: SimulatorConfig, raw: bytes | None = None) -> list
 @pytest.mark.parametrize("wrong_share", [0, 1])
 def test_the_simulated_teacher_asks_for_what_is_not_there_and_judges_look_for_it(wrong_share):
     config = SimulatorConfig(wrong_share=wrong_share, judges=dict.fromkeys("abc", NO_ERRORS), guess_accept=0)
-    form = write_template("Write.", MODEL, "unanswerable")
-    units = write_units(form, [Relevant("i1", path, "") for path in TYPES])
-    answers = dict(zip([unit.key for unit in units], ask(form, units, config), strict=True))
-    pairs = written("unanswerable", units, answers).pairs
-    assert len(pairs) == len(TYPES)
+    pairs = simulated("unanswerable", config)
     for pair in pairs:
         assert votes(pair, config) == [1 - wrong_share] * 3, pair
     if not wrong_share:
@@ -417,11 +421,7 @@ def test_the_simulated_teacher_asks_for_what_is_not_there_and_judges_look_for_it
 @pytest.mark.parametrize("wrong_share", [0, 1])
 def test_the_simulated_teacher_places_a_shape_and_judges_measure_it(wrong_share):
     config = SimulatorConfig(wrong_share=wrong_share, judges=dict.fromkeys("abc", NO_ERRORS), guess_accept=0)
-    form = write_template("Write.", MODEL, "grounded")
-    units = write_units(form, [Relevant("i1", path, "") for path in TYPES])
-    answers = dict(zip([unit.key for unit in units], ask(form, units, config), strict=True))
-    pairs = written("grounded", units, answers).pairs
-    assert len(pairs) == len(TYPES)
+    pairs = simulated("grounded", config)
     for pair in pairs:
         assert votes(pair, config) == [1 - wrong_share] * 3, pair
         assert grounded.right("[313, 375, 719, 781]", pair.answer, least=0.9) != bool(wrong_share)
@@ -432,10 +432,7 @@ def test_the_simulated_teacher_places_a_shape_and_judges_measure_it(wrong_share)
 @pytest.mark.parametrize("wrong_share", [0, 1])
 def test_the_simulated_teacher_describes_and_judges_check_each_statement(wrong_share):
     config = SimulatorConfig(wrong_share=wrong_share, judges=dict.fromkeys("abc", NO_ERRORS), guess_accept=0)
-    form = write_template("Write.", MODEL, "long_description")
-    units = write_units(form, [Relevant("i1", "image description~short caption writing", "")])
-    answers = dict(zip([unit.key for unit in units], ask(form, units, config), strict=True))
-    (pair,) = written("long_description", units, answers).pairs
+    (pair,) = simulated("long_description", config, ["image description~short caption writing"])
     assert votes(pair, config) == [1 - wrong_share] * 3, pair
     assert votes(replace(pair, answer=f"{pair.answer} A dog barks."), config) == [0, 0, 0]
 
@@ -443,11 +440,7 @@ def test_the_simulated_teacher_describes_and_judges_check_each_statement(wrong_s
 @pytest.mark.parametrize("wrong_share", [0, 1])
 def test_the_simulated_teacher_asks_in_german_and_judges_read_it(wrong_share):
     config = SimulatorConfig(seed=3, wrong_share=wrong_share, judges=dict.fromkeys("abc", NO_ERRORS), guess_accept=0)
-    form = write_template("Write.", MODEL, "plain-de")
-    units = write_units(form, [Relevant("i1", path, "") for path in TYPES])
-    answers = dict(zip([unit.key for unit in units], ask(form, units, config), strict=True))
-    pairs = written("plain-de", units, answers).pairs
-    assert len(pairs) == len(TYPES)
+    pairs = simulated("plain-de", config)
     for pair in pairs:
         assert votes(pair, config) == [1 - wrong_share] * 3, pair
     if not wrong_share:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny import TinyModels, tiny_images, tiny_models, tiny_settings, tiny_workspace
+from tiny import TinyModels, tiny_models, tiny_voted
 
 from taskgalaxy_ops import pipeline
 from taskgalaxy_ops.errors import SettingsError
@@ -24,16 +23,7 @@ from taskgalaxy_ops.storage.judge_log import JudgeLog, JudgeMeasure
 from taskgalaxy_ops.storage.shards import short
 from taskgalaxy_ops.workspace import Workspace
 
-__all__ = ["tiny_models"]
-
-
-@pytest.fixture
-def workspace(tmp_path: Path, tiny_models: TinyModels) -> Workspace:
-    """Two dozen images, whose judges vote as coins do."""
-    found = tiny_workspace(tiny_settings(tiny_images(tmp_path / "images", 24)))
-    pipeline.ingest(found, "mine")
-    pipeline.generate(found)
-    return found
+__all__ = ["tiny_models", "tiny_voted"]
 
 
 def ruled(workspace: Workspace, least: float, **vote: Any) -> Workspace:

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import io
 import json
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from tiny import TinyModels, tiny_images, tiny_models, tiny_settings, tiny_workspace
+from tiny import tiny_models, tiny_voted
 
-from taskgalaxy_ops import pipeline
 from taskgalaxy_ops.errors import SettingsError
 from taskgalaxy_ops.operations.judges import pair_probabilities, record_judges
 from taskgalaxy_ops.release.judge_fit import measure_of
@@ -22,16 +20,7 @@ from taskgalaxy_ops.storage import keys
 from taskgalaxy_ops.storage.judge_log import JudgeLog
 from taskgalaxy_ops.workspace import Workspace
 
-__all__ = ["tiny_models"]
-
-
-@pytest.fixture
-def workspace(tmp_path: Path, tiny_models: TinyModels) -> Workspace:
-    """Two dozen images, whose judges vote as coins do."""
-    found = tiny_workspace(tiny_settings(tiny_images(tmp_path / "images", 24)))
-    pipeline.ingest(found, "mine")
-    pipeline.generate(found)
-    return found
+__all__ = ["tiny_models", "tiny_voted"]
 
 
 def released(workspace: Workspace, **settings: Any) -> tuple[pa.Table, str, str, Workspace]:
