@@ -12,6 +12,7 @@ import io
 import types
 import typing
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from functools import cache
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -30,6 +31,7 @@ _BATCH = 1024  # rows that are Python objects at the same time
 _COLUMN = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
 
 
+@cache
 def schema(record: type[Any]) -> pa.Schema:
     """The Arrow schema of a record: str, int, float, bool and tuples of them; ``| None`` makes a column nullable."""
     hints = typing.get_type_hints(record)

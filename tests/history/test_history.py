@@ -415,4 +415,4 @@ class History(RuleBasedStateMachine):
 
 
 TestHistory = History.TestCase
-TestHistory.settings = settings(max_examples=max(70, settings().max_examples), stateful_step_count=10)
+TestHistory.settings = settings(max_examples=max(50, settings().max_examples), stateful_step_count=10)

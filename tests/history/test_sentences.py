@@ -18,11 +18,15 @@ from .world import IMAGES, PICTURES, STAGES, World
 JUDGES = ("anna", "bert", "carl")
 
 
-@pytest.fixture(params=["chat", "batch"])
+BOTH = pytest.mark.parametrize("world", ["chat", "batch"], indirect=True)  # where the way of asking may matter
+
+
+@pytest.fixture
 def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
     """A store with all pictures, run to its end under a quorum of two of three judges; no pair is audited."""
     with World(tmp_path).in_process() as world:
-        world.ask_by(request.param, request.param)
+        way = getattr(request, "param", "chat")
+        world.ask_by(way, way)
         world.change("match", k=4)
         world.change("vote", audit_share=0)
         world.register("north", [PICTURES[image] for image in IMAGES])
@@ -46,6 +50,7 @@ def pairs(world: World) -> set[str]:
     return set(world.estimated(world.open()).pairs)
 
 
+@BOTH
 def test_the_world_is_worth_a_test(world: World) -> None:
     assert len(world.estimated(world.open()).samples) >= 8
     assert stages(set(world.models.delivered)) == {"filter", "write", "vote"}
@@ -154,6 +159,7 @@ def images(world: World) -> set[str]:
     return {unit.image_id for unit in world.estimated(world.open()).needed if unit.stage == "write"}
 
 
+@BOTH
 def test_a_fourth_judge_is_the_only_one_asked(world: World) -> None:
     world.change("vote", audit_share=1)
     world.check()
@@ -170,6 +176,7 @@ def test_a_fourth_judge_is_asked_where_it_decides_and_so_are_those_who_were_skip
     assert len(more) < len(pairs(world)), "an approved pair needs no fourth judge"
 
 
+@BOTH
 def test_another_writers_prompt_asks_the_writer_and_the_judges_for_what_really_changed(world: World) -> None:
     was, heard = pairs(world), set(world.models.standing)
     more = asked(world, lambda: world.prompt("write_plain", "in other words"))
@@ -205,6 +212,7 @@ def test_another_parser_and_its_rollback_ask_nothing(world: World) -> None:
     assert not asked(world, lambda: world.read_by(1))
 
 
+@BOTH
 def test_a_better_parser_reads_again_what_was_kept(world: World) -> None:
     mumbled = {unit for unit in world.models.mumbled if world.models.standing[unit].terminal}
     assert mumbled, "every reply could be read: the test shows nothing"
@@ -261,6 +269,7 @@ def test_a_taxonomy_without_a_live_task_type_comes_to_nothing(world: World) -> N
     assert not pairs(world)
 
 
+@BOTH
 def test_forgotten_answers_are_asked_once_more(world: World) -> None:
     carls = {unit for unit in world.models.standing if unit.name == "carl"}
     assert carls
@@ -278,6 +287,7 @@ def test_what_a_removed_source_alone_held_leaves_and_returns_for_nothing(world: 
     assert pairs(world) == was
 
 
+@BOTH
 def test_a_budget_that_runs_out_and_is_raised_asks_the_rest(world: World) -> None:
     received = world.models.received
     world.change("budget", max_calls=received + 3)
@@ -289,6 +299,7 @@ def test_a_budget_that_runs_out_and_is_raised_asks_the_rest(world: World) -> Non
     assert not some & rest
 
 
+@BOTH
 def test_a_model_that_is_away_and_returns_is_asked_the_rest(world: World) -> None:
     world.models.away = {"bert": "nobody"}
     some = asked(world, lambda: world.prompt("vote", "in other words"))
@@ -310,6 +321,7 @@ def test_batches_come_to_what_chats_come_to(tmp_path: Path) -> None:
     assert said[0] == said[1]
 
 
+@BOTH
 def test_another_mode_asks_nothing(world: World) -> None:
     for modes in (("chat", "batch"), ("batch", "chat"), ("batch", "batch"), ("chat", "chat")):
         assert not asked(world, partial(world.ask_by, *modes))

@@ -58,12 +58,20 @@ def settings_of(folder: Path, **changes: Any) -> Settings:
     )
 
 
-@pytest.fixture
-def workspace(folder: Path, tiny_models: TinyModels) -> Workspace:
+@pytest.fixture(scope="module")
+def ingested(folder: Path) -> MemoryStore:
     made = tiny_workspace(settings_of(folder), MemoryStore())
     for name in IMAGES:
         pipeline.ingest(made, name)
-    return made
+    assert isinstance(made.store, MemoryStore)
+    return made.store
+
+
+@pytest.fixture
+def workspace(folder: Path, ingested: MemoryStore, tiny_models: TinyModels) -> Workspace:
+    store = MemoryStore()
+    store.objects, store.written = dict(ingested.objects), dict(ingested.written)
+    return tiny_workspace(settings_of(folder), store)
 
 
 def again(workspace: Workspace) -> Workspace:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from fakes import MemoryStore
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import TinyModels, tiny_images, tiny_models, tiny_seeds, tiny_settings, tiny_workspace
 
@@ -86,6 +86,7 @@ CHANGES = st.fixed_dictionaries(
 )
 
 
+@settings(max_examples=max(20, settings().max_examples // 2))
 @given(
     first=st.sampled_from([0, 1, 2]),  # sources that were run before
     replies=st.none() | st.integers(0, 25),  # that the first run got before its models died
