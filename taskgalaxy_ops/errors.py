@@ -99,6 +99,10 @@ class DamageError(TaskGalaxyError):
     """What the store holds does not match its own counts and hashes."""
 
 
+class PushError(TaskGalaxyError):
+    """A release cannot be pushed to where it was to go: refused, out of reach, or something else lies there."""
+
+
 class JobError(TaskGalaxyError):
     """A training job failed, was cancelled, or cannot be started."""
 

@@ -11,7 +11,7 @@ import sqlite3
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import taskgalaxy_ops
 from taskgalaxy_ops.cli import (
@@ -66,12 +66,20 @@ class _Version(argparse.Action):
         parser.exit()
 
 
-def _parser() -> argparse.ArgumentParser:
-    common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("--settings", type=Path, default=Path("taskgalaxy.yaml"), help="default: %(default)s")
+def _common(default: Any = None) -> argparse.ArgumentParser:
+    """The options that all commands share. default: of actions whose command has these options too: it stands then."""
+    common = argparse.ArgumentParser(add_help=False, argument_default=default)
+    path = Path("taskgalaxy.yaml") if default is None else default
+    common.add_argument("--settings", type=Path, default=path, help="default: taskgalaxy.yaml")
     common.add_argument("--store", help="instead of the settings' store: s3://bucket/prefix or file:///folder")
-    common.add_argument("--json", action="store_true", help="one JSON object on standard output")
-    common.add_argument("--quiet", action="store_true", help="no progress")
+    off = False if default is None else default
+    common.add_argument("--json", action="store_true", default=off, help="one JSON object on standard output")
+    common.add_argument("--quiet", action="store_true", default=off, help="no progress")
+    return common
+
+
+def _parser() -> argparse.ArgumentParser:
+    common, again = _common(), _common(argparse.SUPPRESS)
     parser = argparse.ArgumentParser(
         prog="taskgalaxy",
         description="Turns images into vision-language instruction data with tens of thousands of task types.",
@@ -80,8 +88,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version; in a checkout with its commit")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    def add(name: str, command: Command, about: str, group: Any = None, shared: bool = True) -> argparse.ArgumentParser:
-        parents = [common] if shared else []
+    def add(
+        name: str, command: Command, about: str, group: Any = None, shared: bool | Literal["again"] = True
+    ) -> argparse.ArgumentParser:
+        parents = [again if shared == "again" else common] if shared else []
         sub: argparse.ArgumentParser = (group or commands).add_parser(
             name, help=about, description=about, parents=parents
         )

@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from taskgalaxy_ops.settings import Settings, load_settings
 from taskgalaxy_ops.workspace import Workspace
@@ -19,10 +19,13 @@ Command = Callable[[argparse.Namespace], int]
 
 
 class AddCommand(Protocol):
-    """Adds a command's parser, with the options that all commands share unless ``shared`` is False."""
+    """Adds a command's parser, with the options that all commands share unless ``shared`` is False.
+
+    "again": for an action of a command that has them too, so that they may stand before the action or behind it.
+    """
 
     def __call__(
-        self, name: str, command: Command, about: str, group: Any = None, shared: bool = True
+        self, name: str, command: Command, about: str, group: Any = None, shared: bool | Literal["again"] = True
     ) -> argparse.ArgumentParser: ...
 
 

@@ -18,6 +18,7 @@ from taskgalaxy_ops.hashing import sha256_hex
 from taskgalaxy_ops.operations import answers, forget, gc, takedown, upgrade
 from taskgalaxy_ops.records import begins_id, is_id
 from taskgalaxy_ops.reports.console import show_progress
+from taskgalaxy_ops.reports.text.release import pushed_copies
 from taskgalaxy_ops.storage.ledger import NANO
 from taskgalaxy_ops.workspace import Workspace
 
@@ -126,6 +127,7 @@ def _takedown(chosen: argparse.Namespace) -> int:
         )
         lines += [f"release {name}: {samples:,} samples withdrawn so far" for name, samples in each.releases.items()]
         lines += [f"not deleted, since it lies at its source and is not ours: {file}" for file in each.originals]
+        lines += pushed_copies(each.pushed)
     lines += [f"STILL THERE: {line}" for line in left] or ["nothing of what was taken down is left in the store"]
     lines.append("Copies outside the store (fetched releases, checkpoints trained on them) are not reached.")
     value = {

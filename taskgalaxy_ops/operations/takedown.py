@@ -4,7 +4,8 @@ The image is first added to the registry's denylist, so that no run begins on it
 blob, the models' replies about it, its rows in stage outputs and releases, and every page that may show it are deleted.
 Nothing is encoded or asked again: the markers of stage outputs that contain it are deleted, so that these are computed
 again from the journal, and its rows are removed from embeddings. If the command is killed, the same command continues
-it. A run that was working on the image reads the denylist after its last write, and erases what it wrote.
+it. A run that was working on the image reads the denylist after its last write, and erases what it wrote. Copies of
+releases that were pushed elsewhere are named, not reached: pushing the release again takes the image out of them.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from taskgalaxy_ops.operations import gc
 from taskgalaxy_ops.progress import Progress, Silent
 from taskgalaxy_ops.records import Claim, ImageId, is_id
 from taskgalaxy_ops.release import WITHDRAWN, publish
+from taskgalaxy_ops.release.push import PushedCopy, stale
 from taskgalaxy_ops.sources.originals import originals
 from taskgalaxy_ops.storage import keys
 from taskgalaxy_ops.storage.journal import Journal
@@ -25,7 +27,7 @@ from taskgalaxy_ops.storage.review_log import ReviewLog
 from taskgalaxy_ops.workspace import Workspace
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class TakenDown:
     """The outcome of a take-down."""
 
@@ -34,6 +36,7 @@ class TakenDown:
     shards: int = 0  # stage outputs that were dropped because they contained one: they are computed again
     releases: dict[str, int] = field(default_factory=dict)  # by changed release, all samples withdrawn so far
     originals: list[str] = field(default_factory=list)  # files at sources that are not copied, which are not deleted
+    pushed: list[PushedCopy] = field(default_factory=list)  # copies outside the store with something withdrawn since
 
 
 def take_down(
@@ -50,7 +53,7 @@ def take_down(
             raise SourceError(
                 f"takedown: {image!r} is no image id. Give 64 hex digits, or a file that holds the image."
             )
-    found = TakenDown(sorted(set(images)))
+    found = TakenDown(images=sorted(set(images)))
     found.originals = [
         f"{claim.source}: {claim.file}" for image in found.images for claim in _at_sources(workspace, image)
     ]
@@ -70,6 +73,7 @@ def take_down(
         workspace.store.delete(keys.blob(image))
     for version in _versions(workspace):
         found.releases |= publish.withdraw(workspace, version, found.images)
+    found.pushed = stale(workspace)
     for key in [*_pages(workspace, found.images), *(each.key for each in workspace.store.list(keys.CACHES))]:
         workspace.store.delete(key)  # made again when somebody asks for it
     for key, held in _unreferenced(workspace):
@@ -86,7 +90,7 @@ def _at_sources(workspace: Workspace, image: ImageId) -> list[Claim]:
 def finish(workspace: Workspace, progress: Progress | None = None) -> TakenDown:
     """Finish every take-down: those that were interrupted, and data of their images that was written later."""
     denied = workspace.registry.denied()
-    return take_down(workspace, denied, "", progress) if denied else TakenDown([])
+    return take_down(workspace, denied, "", progress) if denied else TakenDown(images=[])
 
 
 def left(workspace: Workspace) -> Iterator[str]:

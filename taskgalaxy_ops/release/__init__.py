@@ -1,5 +1,5 @@
-"""Release: from rows to the files of a data set. Only ``publish``, ``changes``, ``reviewed`` and
-``published_rows`` use a store.
+"""Release: from rows to the files of a data set. Only ``publish``, ``push``, ``changes``, ``reviewed``
+and ``published_rows`` use a store.
 
 ``select_samples`` chooses and splits the samples, ``build`` makes the files one at a time. Memory does not grow with
 the number of samples and images, because the rows lie in a temporary file (``sqlite_staging``).

@@ -1,14 +1,15 @@
-"""The text of `release` and `pilot`."""
+"""The text of `release`, `release push` and `pilot`."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from taskgalaxy_ops.release.changes import ReleaseChanges
 from taskgalaxy_ops.release.local_copy import ReleaseCopy
 from taskgalaxy_ops.release.publish import ReleaseReceipt
+from taskgalaxy_ops.release.push import PushedCopy, PushReceipt
 
 
 def released(receipt: ReleaseReceipt, local: Path | None) -> list[str]:
@@ -29,6 +30,23 @@ def released(receipt: ReleaseReceipt, local: Path | None) -> list[str]:
     if local is None:
         return lines
     return [*lines, f"  copied to {local}", f"  {_wholeness(ReleaseCopy(local).manifest()['counts'])}"]
+
+
+def pushed(receipt: PushReceipt) -> list[str]:
+    """The lines of `release push`."""
+    lines = [
+        f"release {receipt.release} is at {receipt.to}: {receipt.files:,} files, {receipt.sent:,} of them sent now"
+    ]
+    return [*lines, f"  revision {receipt.revision}"] if receipt.revision else lines
+
+
+def pushed_copies(copies: Iterable[PushedCopy]) -> list[str]:
+    """The lines on copies outside the store that hold something withdrawn."""
+    return [
+        f"STILL PUSHED: {copy.to} holds {'' if copy.whole else 'a part of '}release {copy.release} of {copy.at}, with "
+        f"what was withdrawn since. `taskgalaxy release push` there again takes it out, or delete it."
+        for copy in copies
+    ]
 
 
 def changed(found: ReleaseChanges) -> str:

@@ -1,0 +1,68 @@
+"""Another bucket or folder as a release's destination: the release lies in a folder of its name, as ``fetch`` makes it.
+
+The manifest is written first, after everything that it does not list was deleted; so a file of the right size is the
+right one, and an interrupted push goes on.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from taskgalaxy_ops.errors import NotFoundError, PushError
+from taskgalaxy_ops.progress import Progress
+from taskgalaxy_ops.release.build import MANIFEST
+from taskgalaxy_ops.release.push.outgoing import Outgoing, Sent
+from taskgalaxy_ops.storage import Store, connect
+from taskgalaxy_ops.storage.s3 import S3Store
+
+
+class Bucket:
+    """A release's own folder in a bucket (``s3://bucket/prefix``) or below a folder (``file:///path``)."""
+
+    def __init__(self, url: str, name: str, **s3_options: Any) -> None:
+        """name: the release's. Raises StoreError for another kind of URL, and a bucket that keeps deleted versions."""
+        parent = connect(url, **s3_options)
+        if isinstance(parent, S3Store):
+            parent.check_bucket()
+        self._store: Store = connect(f"{parent.url.rstrip('/')}/{name}", **s3_options)
+
+    @property
+    def to(self) -> str:
+        return self._store.url
+
+    def send(self, outgoing: Outgoing, progress: Progress) -> Sent:
+        there = {listed.key: listed.size for listed in self._store.list("")}
+        manifest = outgoing.made[MANIFEST]
+        if there and not outgoing.ours:
+            raise PushError(f"push: {self.to} holds something that is no push of this store. Name another place.")
+        before = self._manifest()
+        if before != manifest:
+            old: Mapping[str, Any] = json.loads(before)["files"] if before else {}
+            files = outgoing.files
+            for path in [path for path in there if path not in files or old.get(path) != files[path]]:
+                if path != MANIFEST:
+                    self._store.delete(path)
+                    del there[path]
+            self._store.replace(MANIFEST, manifest)
+        todo = [
+            path
+            for path in sorted(outgoing.files)
+            if path != MANIFEST and there.get(path) != outgoing.files[path]["size"]
+        ]
+        progress.stage("push", len(todo), "files")
+        for path in todo:
+            with outgoing.open(path) as file:
+                if path in there:
+                    self._store.delete(path)
+                if not self._store.put_if_absent(path, file):
+                    raise PushError(f"push: somebody else writes to {self.to}. Push again when that has ended.")
+            progress.advance("push")
+        return Sent(len(todo) + (before != manifest))
+
+    def _manifest(self) -> bytes:
+        try:
+            return self._store.get(MANIFEST)
+        except NotFoundError:
+            return b""
