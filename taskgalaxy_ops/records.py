@@ -106,6 +106,15 @@ class Image:
     content: str | None = None  # sha256 of the stored bytes, hex, where ``image`` is another: of a page; came later
 
 
+@dataclass(frozen=True, slots=True)
+class ImageHash:
+    """An image's PDQ, which says whether two pictures look the same."""
+
+    image: ImageId
+    pdq: str  # 256 bits, 64 hex digits, as ThreatExchange writes them
+    quality: int  # 0..100; below 50 the picture has few edges, and its hash says little
+
+
 def page_id(document: str, number: int, rendering: Mapping[str, Any]) -> ImageId:
     """The identity of a page of a document, which no version of the library that draws it changes.
 
