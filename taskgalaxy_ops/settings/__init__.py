@@ -29,7 +29,6 @@ from taskgalaxy_ops.settings.pipeline import (
     FilterSettings,
     MatchSettings,
     ProbabilityRule,
-    ReleaseSettings,
     ReviewSettings,
     RunSettings,
     TargetSettings,
@@ -38,6 +37,7 @@ from taskgalaxy_ops.settings.pipeline import (
     WeaknessSettings,
     WriteSettings,
 )
+from taskgalaxy_ops.settings.release import ReleaseSettings
 from taskgalaxy_ops.settings.sources import IngestSettings, S3Settings, SourceSettings
 
 __all__ = [

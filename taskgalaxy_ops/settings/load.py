@@ -20,7 +20,6 @@ from taskgalaxy_ops.settings.pipeline import (
     EncoderSettings,
     FilterSettings,
     MatchSettings,
-    ReleaseSettings,
     ReviewSettings,
     RunSettings,
     TargetSettings,
@@ -28,6 +27,7 @@ from taskgalaxy_ops.settings.pipeline import (
     VoteSettings,
     WriteSettings,
 )
+from taskgalaxy_ops.settings.release import ReleaseSettings
 from taskgalaxy_ops.settings.sources import IngestSettings, S3Settings, SourceSettings
 
 EXAMPLE = Path(__file__).with_name("example.yaml")  # what `taskgalaxy settings` prints

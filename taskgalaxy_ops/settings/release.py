@@ -1,0 +1,58 @@
+"""What a release holds."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator
+
+from taskgalaxy_ops.extensions import RELEASE_FORMATS
+from taskgalaxy_ops.settings.base import Strict, Variant, known
+from taskgalaxy_ops.settings.pipeline import ContextFields
+
+
+class ReleaseSettings(Strict):
+    """What a release holds."""
+
+    cap: int | None = Field(None, ge=1, description="samples a task type")
+    validation: float = Field(0.05, ge=0, lt=1, description="share of images")
+    test: float = Field(0.05, ge=0, lt=1, description="share of images")
+    copy_images_up_to: int = Field(2_000_000_000, ge=0, description="bytes; beyond it images are referred to")
+    # As `formats` below: left out where it is the default.
+    images: Literal["rendition", "original"] = Field(
+        "rendition",
+        description="rendition: the picture that the teacher was sent, a JPEG without EXIF; original: the file itself",
+        exclude_if=lambda images: images == "rendition",
+    )
+    near_duplicate_bits: int = Field(0, ge=-1, le=32, description="perceptual-hash distance; -1: keep all")
+    variants: tuple[Variant, ...] | None = Field(None, min_length=1, description="only these; null: all")
+    # Left out of what is kept and hashed where it is the default: it came later, and changes nothing made before it.
+    formats: tuple[Annotated[str, known(RELEASE_FORMATS)], ...] = Field(
+        tuple(RELEASE_FORMATS.shipped),
+        description="llava and parquet always, and those that installed packages bring",
+        exclude_if=lambda formats: set(formats) == set(RELEASE_FORMATS.shipped),
+    )
+
+    context: ContextFields = Field(
+        (),
+        description="fields of an image's context that each row has, as text of its sources",
+        exclude_if=lambda fields: not fields,
+    )
+
+    probability: Literal["votes", "recorded"] | None = Field(
+        None,
+        description="a column with each sample's probability of being right, and how right the judges are on the card: "
+        "by all votes of the release, or by what `taskgalaxy judges --record` recorded last; null: neither",
+        exclude_if=lambda chosen: chosen is None,
+    )
+
+    @field_validator("formats")
+    @classmethod
+    def _readable(cls, formats: tuple[str, ...]) -> tuple[str, ...]:
+        if missing := RELEASE_FORMATS.shipped.keys() - set(formats):
+            raise ValueError(
+                f"{', '.join(sorted(missing))} is missing: training, take-downs and `explain` read what ships. Add it"
+            )
+        if len(set(formats)) < len(formats):
+            raise ValueError(f"a format is there twice: {', '.join(formats)}")
+        return formats
