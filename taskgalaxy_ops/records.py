@@ -83,6 +83,8 @@ class Reason(StrEnum):
     ABSTAINED = "too few votes"
     # release
     FOUND_WRONG = "a person found it wrong"
+    BENCHMARK_IMAGE = "benchmark image"
+    BENCHMARK_QUESTION = "benchmark question"
     NEAR_DUPLICATE_IMAGE = "near-duplicate image"
     DUPLICATE_PAIR = "duplicate question"
     OVER_CAP = "over the cap"

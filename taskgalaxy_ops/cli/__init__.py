@@ -16,6 +16,7 @@ from typing import Any, Literal
 import taskgalaxy_ops
 from taskgalaxy_ops.cli import (
     airflow,
+    benchmarks,
     coverage,
     finetune,
     judges,
@@ -103,6 +104,7 @@ def _parser() -> argparse.ArgumentParser:
     taxonomy.add(add, commands)
     run.add_stages(add)
     release.add(add)
+    benchmarks.add(add, commands)
     finetune.add(add)
     run.add_pilot(add)
     look.add(add)

@@ -82,7 +82,7 @@ def unreferenced(workspace: Workspace) -> Iterator[Listed]:
 def named_by_logs(workspace: Workspace) -> set[str]:
     """The keys of the tables that logs name, including those of the registry."""
     found = workspace.registry.named()
-    for log in [keys.VERSIONS_LOG, keys.PROPOSALS_LOG, *type_logs(workspace)]:
+    for log in [keys.VERSIONS_LOG, keys.PROPOSALS_LOG, keys.BENCHMARKS_LOG, *type_logs(workspace)]:
         for entry in Log(workspace.store, log).read():
             found.update(key.decode() for key in _DATA_KEY.findall(canonical_json(entry.body)))
     return found

@@ -20,9 +20,12 @@ from taskgalaxy_ops.operations.gc import named_by_logs
 from taskgalaxy_ops.progress import Progress, Silent
 from taskgalaxy_ops.records import Image, ImageHash, LabelReject, Node
 from taskgalaxy_ops.release import MANIFEST, pdq_table
+from taskgalaxy_ops.release.decontaminate.benchmark import BenchmarkPicture
+from taskgalaxy_ops.release.decontaminate.questions import BenchmarkQuestion
 from taskgalaxy_ops.release.publish import Published, published
 from taskgalaxy_ops.sources.originals import Originals
 from taskgalaxy_ops.storage import keys, parquet
+from taskgalaxy_ops.storage.benchmark_log import PICTURES, QUESTIONS, BenchmarkLog
 from taskgalaxy_ops.storage.log import Log
 from taskgalaxy_ops.storage.marker_index import marker_summaries
 from taskgalaxy_ops.storage.registry.state import ImageShard
@@ -60,7 +63,8 @@ def verify(workspace: Workspace, progress: Progress | None = None) -> Findings:
     found = Findings()
     shards = workspace.registry.shards()
     progress.stage("verify", len(shards) + 1, "homes")
-    for check in (_logs(workspace), _registry(workspace), _taxonomy(workspace), _releases(workspace, _release)):
+    stated = (_registry(workspace), _taxonomy(workspace), _benchmarks(workspace))
+    for check in (_logs(workspace), *stated, _releases(workspace, _release)):
         _run(check, found)
     progress.advance("verify")
     for shard in shards:
@@ -113,6 +117,7 @@ def _logs(workspace: Workspace) -> _Checks:
         keys.COVERAGE_LOG,
         keys.JUDGES_LOG,
         keys.REVIEWS_LOG,
+        keys.BENCHMARKS_LOG,
         keys.FINETUNE_LOG,
         keys.journal(keys.TAXONOMY_SHARD),
     ):
@@ -162,6 +167,13 @@ def _taxonomy(workspace: Workspace) -> _Checks:
         for entry in Log(workspace.store, prefix).read():
             ref = TableRef(**entry.body["table"])
             yield "table", lambda ref=ref: _table(workspace, ref, None)  # type: ignore[misc]
+
+
+def _benchmarks(workspace: Workspace) -> _Checks:
+    for benchmark in BenchmarkLog(workspace.store).read().values():
+        for name, ref in benchmark.tables.items():
+            record = {QUESTIONS: BenchmarkQuestion, PICTURES: BenchmarkPicture}.get(name)
+            yield "table", lambda ref=ref, record=record: _table(workspace, ref, record)  # type: ignore[misc]
 
 
 def _shard(workspace: Workspace, shard: ImageShard, found: Findings) -> _Checks:

@@ -14,6 +14,7 @@ from taskgalaxy_ops.errors import SettingsError
 from taskgalaxy_ops.hashing import fingerprint, sha256_hex
 from taskgalaxy_ops.records import ImageId
 from taskgalaxy_ops.release.card import card
+from taskgalaxy_ops.release.decontaminate.leaks import LEAKS, leaks_json
 from taskgalaxy_ops.release.formats import FORMATS, PICTURES, folder_of
 from taskgalaxy_ops.release.images import copied_image, thumbnail_files, write_referred
 from taskgalaxy_ops.release.select import RELEASE_VERSION, Selection
@@ -50,7 +51,7 @@ def build(plan: Selection, *, version: int, history: Mapping[str, Any]) -> Itera
         raw = copied_image(plan, picture, image)
         _list(plan, path, entry(raw))
         yield path, Stored(image) if plan.settings.images == "original" else raw
-    for path, raw in chain(thumbnail_files(plan), [(README, card(plan))]):
+    for path, raw in chain(thumbnail_files(plan), _leaks(plan), [(README, card(plan))]):
         _list(plan, path, entry(raw))
         yield path, raw
     yield HISTORY, as_json({**_history(plan), **history, "version": version})
@@ -62,7 +63,13 @@ def build(plan: Selection, *, version: int, history: Mapping[str, Any]) -> Itera
 def file_count(plan: Selection) -> int:
     """The number of files that ``build`` yields."""
     formats = sum(FORMATS.get(name).count(plan) for name in plan.settings.formats)
-    return formats + plan.counts["images_copied"] + len(plan.shown) + len((README, HISTORY, MANIFEST))
+    leaks = plan.inputs.benchmarks is not None
+    return formats + plan.counts["images_copied"] + len(plan.shown) + leaks + len((README, HISTORY, MANIFEST))
+
+
+def _leaks(plan: Selection) -> Iterator[tuple[str, bytes]]:
+    if plan.inputs.benchmarks and plan.settings.decontaminate:
+        yield LEAKS, leaks_json(plan.rows, plan.inputs.benchmarks, plan.settings.decontaminate)
 
 
 def _files(plan: Selection, name: str) -> Iterator[tuple[str, Content]]:

@@ -19,6 +19,7 @@ from taskgalaxy_ops.generation.results import RunResults
 from taskgalaxy_ops.generation.shard_run import ShardResult
 from taskgalaxy_ops.generation.swaps import MADE
 from taskgalaxy_ops.records import ImageId, Match, PairId, Reason, TaskTypePath
+from taskgalaxy_ops.release.decontaminate.stored import benchmark_rules
 from taskgalaxy_ops.release.published_rows import MadeOf, ReleaseRows
 from taskgalaxy_ops.release.select import Selection
 from taskgalaxy_ops.storage.registry.state import ImageShard
@@ -128,6 +129,9 @@ def made_of(results: RunResults) -> MadeOf:
 def selecting(workspace: Workspace) -> dict[str, Any]:
     """What beside the votes decides which samples a release has, as JSON has it: settings, and people's votes."""
     rules = workspace.settings.release.model_dump(mode="json", include={"cap", "near_duplicate_bits", "variants"})
+    if workspace.settings.release.decontaminate:
+        told = workspace.settings.release.decontaminate.model_dump(mode="json")
+        rules |= {"decontaminate": told, **benchmark_rules(workspace)}
     reviews = workspace.deciding_reviews
     return rules if reviews is None else {**rules, "reviews": reviews.entry}
 

@@ -27,6 +27,7 @@ from taskgalaxy_ops.progress import Progress, Silent
 from taskgalaxy_ops.records import Image, ImageId
 from taskgalaxy_ops.release import published_rows
 from taskgalaxy_ops.release.changes import ReleaseChanges, compared, made_of
+from taskgalaxy_ops.release.decontaminate.stored import benchmark_inputs
 from taskgalaxy_ops.release.local_copy import sha256_of
 from taskgalaxy_ops.release.renditions import Renditions
 from taskgalaxy_ops.release.reviewed import Reviewed
@@ -396,6 +397,7 @@ def release_inputs(results: RunResults, rules: ReleaseSettings | None = None) ->
         pending=results.pending,
         rules=data_rules(workspace),
         measure=recorded(workspace),
+        benchmarks=benchmark_inputs(workspace),
         targets=results.targets.types if results.targets else None,
         audit_share=settings.vote.audit_share,
         settings_hash=fingerprint("settings", settings.model_dump(mode="json")),

@@ -8,6 +8,7 @@ from taskgalaxy_ops.errors import SettingsError
 from taskgalaxy_ops.generation.staged import staged
 from taskgalaxy_ops.generation.stages import ASKING
 from taskgalaxy_ops.generation.vote_rule import MeasuredVote
+from taskgalaxy_ops.release.decontaminate.stored import benchmark_rules
 from taskgalaxy_ops.release.reviewed import review_rules
 from taskgalaxy_ops.settings import VoteSettings
 from taskgalaxy_ops.storage.judge_log import JudgeMeasure
@@ -32,8 +33,8 @@ def data_rules(workspace: Workspace) -> dict[str, Any]:
 
 
 def log_rules(workspace: Workspace) -> dict[str, Any]:
-    """What a release depends on of what people recorded: their votes, and the judges' figures."""
-    found = review_rules(workspace)
+    """What a release depends on of what people recorded: their votes, the judges' figures, and benchmarks."""
+    found = {**review_rules(workspace), **benchmark_rules(workspace)}
     if measure := recorded(workspace):
         found["release.probability.entry"] = short(measure.hash)
     if isinstance(vote := staged(workspace).vote, MeasuredVote):

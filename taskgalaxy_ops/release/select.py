@@ -20,6 +20,7 @@ from taskgalaxy_ops.hashing import fingerprint
 from taskgalaxy_ops.models.special_tokens import is_neutralised
 from taskgalaxy_ops.records import ImageId, Reason, Reject
 from taskgalaxy_ops.release.agreement import Ballots
+from taskgalaxy_ops.release.decontaminate.leaks import leak_lines, leave_out_leaks
 from taskgalaxy_ops.release.inputs import ReleaseInputs
 from taskgalaxy_ops.release.near_duplicates import near_duplicates
 from taskgalaxy_ops.release.rows import Picture, Sample, image_line, sample_line
@@ -284,6 +285,7 @@ class Selection:
             "partial": inputs.partial,
             "pending": inputs.pending,
             "targets": inputs.targets,
+            **({"leaks": lines_hash(leak_lines(self.rows))} if inputs.benchmarks else {}),
         }
         return fingerprint("release", content)
 
@@ -319,10 +321,10 @@ def identity(model: Model) -> dict[str, Any]:
 def select_samples(inputs: ReleaseInputs, settings: ReleaseSettings) -> Selection:
     """Select the rows of a release and split them by image. Every accepted pair that is left out is a reject.
 
-    Left out are, in this order: what people found wrong, variants that are not wanted, near-duplicate images (of those
-    that have samples), questions asked twice of one image, samples over the cap. Rows of one image shard at a time are
-    in memory. The result must be closed, because it keeps a temporary file. Raises DamageError where a sample's image
-    is unknown, or no live source claims it.
+    Left out are, in this order: what people found wrong, variants that are not wanted, what is in a benchmark,
+    near-duplicate images (of those that have samples), questions asked twice of one image, samples over the cap. Rows
+    of one image shard at a time are in memory. The result must be closed, because it keeps a temporary file. Raises
+    DamageError where a sample's image is unknown, or no live source claims it.
     """
     rows = database()
     try:
@@ -330,6 +332,8 @@ def select_samples(inputs: ReleaseInputs, settings: ReleaseSettings) -> Selectio
         ballots = Ballots(inputs.audit_share)
         for shard in inputs.shards:
             load(rows, shard, settings, judges, ballots, inputs.teacher)
+        if inputs.benchmarks and settings.decontaminate:
+            leave_out_leaks(rows, inputs.benchmarks, settings.decontaminate)
         _leave_out_near_duplicates(rows, settings.near_duplicate_bits)
         if settings.cap is not None:
             _leave_out_over_cap(rows, settings.cap)

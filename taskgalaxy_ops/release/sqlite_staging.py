@@ -51,7 +51,7 @@ CREATE TABLE files (path TEXT, size INTEGER, sha256 TEXT);
 """
 
 # For these an image's sample is left out, whatever other images there are: it is in no other's way.
-UNWANTED = (Reason.FOUND_WRONG, Reason.OTHER_VARIANT)
+UNWANTED = (Reason.FOUND_WRONG, Reason.OTHER_VARIANT, Reason.BENCHMARK_IMAGE, Reason.BENCHMARK_QUESTION)
 
 _NO_VERDICT = (None,) * 3
 _NO_SAMPLE = (None,) * 9

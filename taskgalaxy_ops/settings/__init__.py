@@ -37,7 +37,7 @@ from taskgalaxy_ops.settings.pipeline import (
     WeaknessSettings,
     WriteSettings,
 )
-from taskgalaxy_ops.settings.release import ReleaseSettings
+from taskgalaxy_ops.settings.release import DecontaminateSettings, ReleaseSettings
 from taskgalaxy_ops.settings.sources import IngestSettings, S3Settings, SourceSettings
 
 __all__ = [
@@ -53,6 +53,7 @@ __all__ = [
     "CommandSettings",
     "Cron",
     "DeadlineHours",
+    "DecontaminateSettings",
     "EncoderSettings",
     "FilterSettings",
     "FinetuneSettings",

@@ -11,6 +11,36 @@ from taskgalaxy_ops.settings.base import Strict, Variant, known
 from taskgalaxy_ops.settings.pipeline import ContextFields
 
 
+class DecontaminateSettings(Strict):
+    """What of a release counts as an item of a benchmark (docs/decontamination.md)."""
+
+    rule: Literal["drop", "mark"] = Field(
+        "drop", description="drop: it is a reject; mark: the card and leaks.json name it, and it stays"
+    )
+    benchmarks: tuple[str, ...] | None = Field(
+        None, min_length=1, description="names of `taskgalaxy benchmarks add`; null: all that the store knows"
+    )
+    pdq_bits: int = Field(
+        31, ge=0, le=96, description="pictures are one if their PDQ, or that of a crop, differs in as many of 256 bits"
+    )
+    image_cosine: float = Field(
+        0.97,
+        gt=0,
+        le=1,
+        description="or if the cosine of their embeddings is at least this, and their PDQ differs in `pdq_bits_alike`",
+    )
+    pdq_bits_alike: int = Field(70, ge=0, le=128, description="see `image_cosine`; 0: embeddings are not compared")
+    question_runs: float = Field(
+        0.6, gt=0, le=1, description="questions are one if they share this part of the shorter one's runs of 8 words"
+    )
+    question_cosine: float = Field(
+        0.85, gt=0, le=1, description="or if the cosine of their embeddings is at least this, and"
+    )
+    question_terms: float = Field(
+        0.6, ge=0, le=1, description="of the words that carry meaning, they share this part; 0: embeddings alone decide"
+    )
+
+
 class ReleaseSettings(Strict):
     """What a release holds."""
 
@@ -43,6 +73,13 @@ class ReleaseSettings(Strict):
         None,
         description="a column with each sample's probability of being right, and how right the judges are on the card: "
         "by all votes of the release, or by what `taskgalaxy judges --record` recorded last; null: neither",
+        exclude_if=lambda chosen: chosen is None,
+    )
+
+    decontaminate: DecontaminateSettings | None = Field(
+        None,
+        description="leave out, or mark, what is in a benchmark (docs/decontamination.md): {} for the package's "
+        "thresholds; null: nothing is compared",
         exclude_if=lambda chosen: chosen is None,
     )
 

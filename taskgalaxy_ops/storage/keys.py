@@ -38,6 +38,7 @@ RELEASES_LOG = f"{RELEASES}log"
 EDITS_LOG = "edits"
 PROPOSALS_LOG = "taxonomy/proposals"
 WEAKNESSES_LOG = "taxonomy/weaknesses"  # what the scores of a fine-tuned model say of the branches
+BENCHMARKS_LOG = "benchmarks"  # whose items a release is not to hold
 REVIEWS_LOG = "reviews"  # people's votes on question-answer pairs
 REFUSED_LOG = "taxonomy/refused"  # branches that a person does not want to see proposed again
 ANNOUNCEMENTS_LOG = "announcements"

@@ -14,6 +14,7 @@ from taskgalaxy_ops.release.card.header import header, header_lines
 from taskgalaxy_ops.release.card.judges import judges
 from taskgalaxy_ops.release.card.limits import limits
 from taskgalaxy_ops.release.card.making import licences, making
+from taskgalaxy_ops.release.decontaminate.section import section as leaks
 from taskgalaxy_ops.release.select import Selection
 
 __all__ = ["card", "header_lines"]
@@ -27,6 +28,7 @@ _SECTIONS: tuple[Callable[[Selection], list[str]], ...] = (
     funnel,
     taxonomy,
     judges,
+    leaks,
     making,
     licences,
     limits,

@@ -25,7 +25,7 @@ def limits(plan: Selection) -> list[str]:
         *_reviewed(plan),
         *_tokens(plan.neutralised),
         *_lost(lost(stage for stage in plan.funnel if stage.stage in ASKING)),
-        "- Nothing was checked against the test sets of benchmarks.",
+        *([] if plan.inputs.benchmarks else ["- Nothing was checked against the test sets of benchmarks."]),
         "- `history.json` holds times, costs and version numbers; `manifest.json` has each file's size and SHA-256.",
         "",
     ]

@@ -1,0 +1,160 @@
+"""Benchmarks: read their items once, and keep what releases are compared with (docs/decontamination.md)."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from taskgalaxy_ops.errors import SettingsError
+from taskgalaxy_ops.hashing import sha256_hex
+from taskgalaxy_ops.models.encoders.stream import encode_files
+from taskgalaxy_ops.progress import Progress, Silent
+from taskgalaxy_ops.records import Image
+from taskgalaxy_ops.release.decontaminate.benchmark import BenchmarkPicture
+from taskgalaxy_ops.release.decontaminate.pictures import picture_hash
+from taskgalaxy_ops.release.decontaminate.questions import BenchmarkQuestion, question_print
+from taskgalaxy_ops.release.decontaminate.reading import Item, read_items
+from taskgalaxy_ops.sources.inspecting import Bounds, inspect
+from taskgalaxy_ops.storage.benchmark_log import (
+    PICTURE_VECTORS,
+    PICTURES,
+    QUESTION_VECTORS,
+    QUESTIONS,
+    BenchmarkEntry,
+    BenchmarkLog,
+)
+from taskgalaxy_ops.storage.shards import Table, embedding_table, table
+from taskgalaxy_ops.text import shown
+from taskgalaxy_ops.workspace import Workspace
+
+_NAME = re.compile(r"[^\W_][\w. +-]{0,63}")
+_AT_ONCE = 256  # items whose pictures are in memory
+_MISSING = "pictures that a row names and that are not there"
+
+
+@dataclass(frozen=True, slots=True)
+class Added:
+    """What `benchmarks add` did."""
+
+    benchmark: BenchmarkEntry
+    made: bool  # False: one of this name with the same items was there
+    questions: int  # different ones
+    pictures: int  # different ones
+
+
+def add(workspace: Workspace, name: str, location: str, progress: Progress | None = None) -> Added:
+    """Read a benchmark's items and keep their fingerprints and embeddings, in place of a benchmark of this name.
+
+    Raises SettingsError for a name that is none, SourceError where nothing can be read, EncoderError.
+    """
+    if not _NAME.fullmatch(name):
+        raise SettingsError(f"benchmark {shown(name)!r}: use letters, digits and . _ - + and blanks, 64 at most.")
+    progress = progress or Silent()
+    progress.stage("benchmark", 0, "items")
+    reading = _Reading(workspace=workspace)
+    items = iter(read_items(location, **workspace.s3_options))
+    while part := list(islice(items, _AT_ONCE)):
+        reading.take(part)
+        progress.advance("benchmark", len(part))
+    tables = {which: workspace.stage_outputs.write(made) for which, made in reading.tables().items()}
+    entry = BenchmarkEntry(
+        name=name,
+        location=location,
+        at=time.time(),
+        items=reading.items,
+        unread=dict(sorted(reading.unread.items())),
+        encoder=workspace.encoder_id,
+        tables=tables,
+    )
+    made = BenchmarkLog(workspace.store).add(entry)
+    standing = BenchmarkLog(workspace.store).read().get(name, entry)
+    return Added(standing, made, len(reading.texts), len(reading.vectors))
+
+
+def standing(workspace: Workspace) -> list[BenchmarkEntry]:
+    """The benchmarks of the store, in order of name."""
+    return list(BenchmarkLog(workspace.store).read().values())
+
+
+def remove(workspace: Workspace, name: str) -> None:
+    """No release is compared with this benchmark any more. Raises SettingsError: there is none of this name."""
+    if not BenchmarkLog(workspace.store).remove(name):
+        raise SettingsError(f"benchmark {shown(name)!r}: the store knows none of this name. See `benchmarks list`.")
+
+
+@dataclass(kw_only=True)
+class _Reading:
+    """The fingerprints of the items that were read so far; of their pictures none is kept."""
+
+    workspace: Workspace
+    items: int = 0
+    unread: Counter[str] = field(default_factory=Counter)
+    questions: list[BenchmarkQuestion] = field(default_factory=list)
+    pictures: list[BenchmarkPicture] = field(default_factory=list)
+    texts: dict[int, str] = field(default_factory=dict)  # the different questions
+    prints: dict[str, tuple[int, tuple[str, ...]]] = field(default_factory=dict)  # quality and PDQ, by picture
+    vectors: dict[str, NDArray[np.float32]] = field(default_factory=dict)  # of the different pictures
+    refused: dict[str, str] = field(default_factory=dict)  # why a picture is not taken
+
+    def take(self, part: Iterable[Item]) -> None:
+        """Take some items."""
+        fresh: dict[str, bytes] = {}
+        for item in part:
+            self.items += 1
+            if item.missing:
+                self.unread[_MISSING] += item.missing
+            for text in dict.fromkeys(_asked(item)):
+                found = question_print(text)
+                self.texts.setdefault(found.ordered, text)
+                self.questions.append(BenchmarkQuestion(item.item, *found))
+            for raw in item.pictures:
+                picture = picture_hash(sha256_hex(raw))
+                if picture not in self.prints and picture not in self.refused and picture not in fresh:
+                    self._look(picture, raw, fresh)
+                if picture in self.refused:
+                    self.unread[self.refused[picture]] += 1
+                else:
+                    self.pictures.append(BenchmarkPicture(item.item, picture, *self.prints[picture]))
+        if fresh:
+            for names, vectors in encode_files(self.workspace.checked_encoder(), list(fresh), fresh.__getitem__):
+                self.vectors.update(zip(names, vectors, strict=True))
+
+    def _look(self, picture: str, raw: bytes, fresh: dict[str, bytes]) -> None:
+        chosen = self.workspace.settings.ingest
+        found = inspect(raw, Bounds(chosen.max_pixels, 1))
+        if isinstance(found, Image):
+            self.prints[picture] = (0, ())
+            fresh[picture] = raw
+        else:
+            self.refused[picture] = f"pictures that cannot be read: {found[0]}"
+
+    def tables(self) -> Mapping[str, Table]:
+        """The tables to be kept, in order of their ids, whatever the order of the items."""
+        texts = sorted(self.texts)
+        embedded = self.workspace.checked_encoder().encode_texts([self.texts[ordered] for ordered in texts])
+        pictures = sorted(self.vectors)
+        dim = self.workspace.checked_encoder().dim
+        vectors = np.stack([self.vectors[each] for each in pictures]) if pictures else np.empty((0, dim), np.float32)
+        order: Any = lambda row: (row.item, row.ordered)  # noqa: E731
+        return {
+            QUESTIONS: table(sorted(self.questions, key=order), BenchmarkQuestion),
+            QUESTION_VECTORS: embedding_table([str(ordered) for ordered in texts], embedded),
+            PICTURES: table(sorted(self.pictures, key=lambda row: (row.item, row.picture)), BenchmarkPicture),
+            PICTURE_VECTORS: embedding_table(pictures, vectors),
+        }
+
+
+def _asked(item: Item) -> Iterator[str]:
+    """The texts by which an item is found: its question, and with its options, by which a short one is."""
+    if item.question:
+        yield item.question
+        if item.options:
+            yield " ".join((item.question, *item.options))

@@ -1,0 +1,55 @@
+"""What a release is compared with: the benchmarks' fingerprints, and how its own are come by."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from taskgalaxy_ops.records import ImageId
+from taskgalaxy_ops.release.decontaminate.questions import BenchmarkQuestion, Encode
+
+
+@dataclass(frozen=True, slots=True)
+class BenchmarkPicture:
+    """A picture of a benchmark's item, as the store keeps it."""
+
+    item: str  # its id within the benchmark
+    picture: str  # hash of its file's SHA-256 (``picture_hash``)
+    quality: int  # of its PDQ, 0..100
+    prints: tuple[str, ...]  # PDQ in hex: of the whole, its mirror image, and its crops with theirs
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Benchmark:
+    """One benchmark."""
+
+    name: str
+    items: int
+    questions: Sequence[BenchmarkQuestion]
+    question_vectors: Mapping[int, NDArray[np.float32]]  # by ``ordered``; {}: of another encoder than the store's
+    pictures: Sequence[BenchmarkPicture]
+    picture_vectors: Mapping[str, NDArray[np.float32]]  # by ``picture``; {}: of another encoder than the store's
+    unread: Mapping[str, int] = field(default_factory=dict)  # what was not taken of it, by why
+    embedded: bool = True  # by the store's encoder
+
+
+@dataclass(frozen=True, slots=True)
+class ImagePrints:
+    """What images are compared by, in the order in which they were asked for."""
+
+    pictures: Sequence[str]  # as BenchmarkPicture.picture
+    pdq: NDArray[np.uint8]  # (n, 32)
+    quality: NDArray[np.int64]  # (n,), 0..100
+    vectors: NDArray[np.float32] | None  # (n, d), of length 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchmarkInputs:
+    """The benchmarks, and how the release's own images and questions are come by."""
+
+    benchmarks: Sequence[Benchmark]  # in order of name
+    encode: Encode | None  # of questions; None: no encoder is there
+    prints: Callable[[Sequence[ImageId]], ImagePrints] | None  # of images; None: they are not compared

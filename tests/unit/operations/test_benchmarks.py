@@ -1,0 +1,94 @@
+"""Benchmarks of a store: kept without a copy, read for releases, and part of what these depend on."""
+
+import json
+from pathlib import Path
+
+import pytest
+from fakes import MemoryStore
+from tiny import TinyModels, tiny_images, tiny_models, tiny_settings, tiny_workspace  # noqa: F401
+
+from taskgalaxy_ops import pipeline
+from taskgalaxy_ops.errors import SettingsError
+from taskgalaxy_ops.operations import benchmarks, gc
+from taskgalaxy_ops.operations.takedown import left, take_down
+from taskgalaxy_ops.operations.verify import verify
+from taskgalaxy_ops.release import publish
+from taskgalaxy_ops.storage.benchmark_log import BenchmarkLog
+from taskgalaxy_ops.workspace import Workspace
+
+WITH = {"validation": 0, "test": 0, "near_duplicate_bits": -1, "decontaminate": {}}
+LONG = "How many of the eleven lighthouses in this picture stand on an island?"
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, tiny_models: TinyModels) -> Workspace:  # noqa: F811
+    found = tiny_workspace(tiny_settings(tiny_images(tmp_path / "images", 6), release=WITH))
+    pipeline.ingest(found, "mine")
+    pipeline.generate(found)
+    return found
+
+
+def again(workspace: Workspace) -> Workspace:
+    assert isinstance(workspace.store, MemoryStore)
+    return tiny_workspace(workspace.settings, workspace.store)
+
+
+def folder(place: Path, images: Path, names: list[str]) -> str:
+    """A benchmark of some of these images, with a question each; and of a picture that is none."""
+    place.mkdir()
+    rows = [{"id": name, "image": f"{name}.png", "question": f"{LONG} {name}"} for name in names]
+    for name in names:
+        (place / f"{name}.png").write_bytes((images / f"{name}.png").read_bytes())
+    (place / "bad.png").write_bytes(b"no image")
+    (place / "items.json").write_text(json.dumps([*rows, {"id": "bad", "image": "bad.png", "question": "What?"}]))
+    return str(place)
+
+
+def test_a_release_leaves_out_what_is_in_a_benchmark(workspace: Workspace, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="benchmarks add"):
+        publish.publish(workspace)
+    added = benchmarks.add(workspace, "MM 1", folder(tmp_path / "mm", tmp_path / "images", ["000", "001"]))
+    assert (added.made, added.benchmark.items, added.questions, added.pictures) == (True, 3, 3, 2)
+    assert added.benchmark.unread == {"pictures that cannot be read: not an image": 1}
+    first = publish.publish(again(workspace))
+    assert set(first.funnel.rejects) == {"benchmark image"}
+    unchanged = again(workspace)
+    assert not publish.publish(unchanged).made
+    assert unchanged.encoder_passes == 0
+    assert verify(again(workspace)).damage == []
+    assert list(gc.unreferenced(again(workspace))) == []
+
+    second = again(workspace)
+    assert benchmarks.add(second, "Another", folder(tmp_path / "other", tmp_path / "images", ["002"])).made
+    assert publish.publish(second).made
+    benchmarks.remove(second, "Another")
+    back = publish.publish(again(workspace))
+    assert back.release.content == first.release.content
+    with pytest.raises(SettingsError, match="Another"):
+        benchmarks.remove(second, "Another")
+
+
+def test_a_benchmark_holds_no_copy_and_no_id_of_an_image(workspace: Workspace, tmp_path: Path) -> None:
+    before = dict(workspace.store.objects)
+    benchmarks.add(workspace, "mm", folder(tmp_path / "mm", tmp_path / "images", ["000"]))
+    fresh = {key: raw for key, raw in workspace.store.objects.items() if key not in before}
+    picture = (tmp_path / "images" / "000.png").read_bytes()
+    assert not any(picture in raw or b"lighthouses" in raw for raw in fresh.values())
+    publish.publish(again(workspace))
+    images = [image.image for shard in workspace.registry.shards() for image in workspace.registry.images(shard)]
+    take_down(again(workspace), images[:3])
+    assert list(left(again(workspace))) == []
+    assert verify(again(workspace)).damage == []
+
+
+def test_the_same_items_again_add_nothing_in_any_order(workspace: Workspace, tmp_path: Path) -> None:
+    place = folder(tmp_path / "mm", tmp_path / "images", ["000", "001"])
+    first = benchmarks.add(workspace, "mm", place).benchmark
+    rows = json.loads((tmp_path / "mm" / "items.json").read_text())
+    (tmp_path / "mm" / "items.json").write_text(json.dumps(rows[::-1]))
+    other = benchmarks.add(again(workspace), "mm", place)
+    assert not other.made
+    assert BenchmarkLog(workspace.store).read()["mm"].hash == first.hash
+    for name in ("", "a/b", "x" * 65, "-"):
+        with pytest.raises(SettingsError, match="benchmark"):
+            benchmarks.add(workspace, name, place)
