@@ -12,7 +12,6 @@ import io
 import types
 import typing
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from functools import cache
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -29,13 +28,15 @@ Vectors = npt.NDArray[np.float32]
 
 _BATCH = 1024  # rows that are Python objects at the same time
 _COLUMN = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
+_SCHEMAS: dict[type[Any], pa.Schema] = {}
 
 
-@cache
 def schema(record: type[Any]) -> pa.Schema:
     """The Arrow schema of a record: str, int, float, bool and tuples of them; ``| None`` makes a column nullable."""
-    hints = typing.get_type_hints(record)
-    return pa.schema([_column(field.name, hints[field.name]) for field in dataclasses.fields(record)])
+    if record not in _SCHEMAS:
+        hints = typing.get_type_hints(record)
+        _SCHEMAS[record] = pa.schema([_column(field.name, hints[field.name]) for field in dataclasses.fields(record)])
+    return _SCHEMAS[record]
 
 
 def _column(name: str, hint: Any) -> pa.Field:
