@@ -249,6 +249,7 @@ QUESTION_FORMS = QuestionForms(
         "grounded": f"{_HERE}.generation.forms.grounded:GROUNDED",
         "long_description": f"{_HERE}.generation.forms.long_description:LONG_DESCRIPTION",
         "multi_turn": f"{_HERE}.generation.forms.multi_turn:MULTI_TURN",
+        "several_images": f"{_HERE}.generation.forms.several_images:SEVERAL_IMAGES",
     },
     error=SettingsError,
 )

@@ -3,8 +3,8 @@ the fields.
 
 Identities: an image is the SHA-256 of its file's bytes, and one that is a page of a document the fingerprint of the
 document, the page's number and how it is rendered (``page_id``); a task type is its path joined by ``~``; a pair (and
-the sample that it may become) is the fingerprint of image, task type, variant, question, answer and reasoning, and of
-its further turns where it is a conversation.
+the sample that it may become) is the fingerprint of image, task type, variant, question, answer and reasoning, of its
+further turns where it is a conversation, and of its further images where it is about several.
 """
 
 from __future__ import annotations
@@ -67,6 +67,7 @@ class Reason(StrEnum):
     NOT_FITTING = "not fitting"
     # write
     NO_FORM = "no question form suits it"
+    NO_GROUP = "no group of images"
     DECLINED = "declined"
     EMPTY = "empty"
     UNSAFE_TEXT = "unsafe text"
@@ -88,6 +89,7 @@ class Reason(StrEnum):
     NEAR_DUPLICATE_IMAGE = "near-duplicate image"
     DUPLICATE_PAIR = "duplicate question"
     OVER_CAP = "over the cap"
+    TWO_SPLITS = "images of two splits"
     OTHER_VARIANT = "other variant"
 
 
@@ -219,6 +221,7 @@ class Reject:
     variant: str | None = None
     pair: PairId | None = None
     number: int | None = None  # of a further answer to a question, as ``Pair.number``; came later
+    further_images: str | None = None  # as ``Pair.further_images``; came later
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,6 +237,12 @@ class Pair:
     reasoning: str | None = None
     further_turns: str | None = None  # of a conversation, those after the first: see ``turns_as_text``; came later
     number: int | None = None  # of a further answer to the question, from 2 on; None: the first one; came later
+    further_images: str | None = None  # of a group, those after the first: see ``images_as_text``; came later
+
+    @property
+    def images(self) -> tuple[ImageId, ...]:
+        """The images that it is about, in their order: one, but for groups."""
+        return self.image, *images_in(self.further_images)
 
     @property
     def turns(self) -> tuple[Turn, ...]:
@@ -249,6 +258,31 @@ def turns_as_text(further: Sequence[Turn]) -> str | None:
 def turns_in(text: str | None) -> tuple[Turn, ...]:
     """The further turns in such a text, in their order."""
     return tuple((question, answer) for question, answer in json.loads(text)) if text else ()
+
+
+def images_as_text(further: Sequence[ImageId]) -> str | None:
+    """The further images of a group as records have them: canonical JSON, a list of ids in the group's order."""
+    return canonical_json(further).decode() if further else None
+
+
+def images_in(text: str | None) -> tuple[ImageId, ...]:
+    """The further images in such a text, in their order."""
+    return tuple(json.loads(text)) if text else ()
+
+
+def reject_of(stage: str, pair: Pair, reason: Reason, detail: str) -> Reject:
+    """The reject of a pair by a stage."""
+    return Reject(
+        stage,
+        pair.image,
+        pair.task_type,
+        reason,
+        detail,
+        pair.variant,
+        pair.pair,
+        pair.number,
+        pair.further_images,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,7 +308,7 @@ class Verdict:
 
 
 def pair_id(
-    image: ImageId,
+    image: ImageId | Sequence[ImageId],
     task_type: TaskTypePath,
     variant: str,
     question: str,
@@ -282,17 +316,22 @@ def pair_id(
     reasoning: str | None,
     further_turns: str | None = None,
 ) -> PairId:
-    """The identity of a question-answer pair, and of the sample that it may become: 64 hex digits."""
+    """The identity of a question-answer pair, and of the sample that it may become: 64 hex digits.
+
+    image: that it is about, or all of a group in their order.
+    """
+    first, *others = [image] if isinstance(image, str) else image
     return fingerprint(
         "sample",
         {
-            "image": image,
+            "image": first,
             "task_type": task_type,
             "variant": variant,
             "question": question,
             "answer": answer,
             "reasoning": reasoning,
             "further_turns": further_turns,
+            "further_images": images_as_text(others),
         },
     )
 
@@ -326,6 +365,7 @@ class Reply:
     at: float  # seconds since the epoch
     seconds: float  # from the first request to this reply
     image: str | None = None  # that the request is about; None: about none, or an older version did not record it
+    further_images: tuple[str, ...] = ()  # that it is about, too, in the request's order
     simulated: bool = False
     note: Mapping[str, Any] = field(default_factory=dict)
     run: str = ""  # that sent the request; "": an older version did not record it

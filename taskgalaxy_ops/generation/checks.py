@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 
 from taskgalaxy_ops.extensions import LANGUAGES, QUESTION_FORMS
-from taskgalaxy_ops.records import Pair, Reason, Reject
+from taskgalaxy_ops.records import Pair, Reason, Reject, reject_of
 from taskgalaxy_ops.settings.base import Patterns, Strict
 from taskgalaxy_ops.settings.checks import CheckSettings, RepeatSettings, TextField, TextRule
 from taskgalaxy_ops.text import normal_question, script, shown
@@ -73,7 +73,7 @@ def checked(pairs: Sequence[Pair], chosen: CheckSettings) -> tuple[list[Pair], l
     if chosen.repeats is not None:
         found |= _repeated((pair for pair in pairs if pair.pair not in found), chosen.repeats)
     rejects = [
-        Reject("write", pair.image, pair.task_type, *found[pair.pair], pair.variant, pair.pair, pair.number)
+        reject_of("write", pair, *found[pair.pair])
         for pair in sorted(pairs, key=lambda pair: pair.pair)
         if pair.pair in found
     ]

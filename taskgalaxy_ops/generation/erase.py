@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from typing import Any
 
-from taskgalaxy_ops.records import ImageId
+from taskgalaxy_ops.records import ImageId, images_in
 from taskgalaxy_ops.storage import keys, parquet
 from taskgalaxy_ops.storage.journal import Journal
 from taskgalaxy_ops.storage.shards import RECORD_STAGES, StageOutput
 from taskgalaxy_ops.workspace import Workspace
 
-_COLUMNS = ("image", "id")  # where tables name an image
+# Where tables name an image; of several in one row, by ``records.images_as_text`` or as a list.
+_COLUMNS = ("image", "id", "further_images")
 
 
 def erase_from_shard(workspace: Workspace, shard: str, gone: Collection[ImageId]) -> int:
@@ -43,4 +45,10 @@ def held_by(workspace: Workspace, stage_output: StageOutput) -> set[ImageId]:
 def ids_in(raw: bytes, columns: Collection[str] = _COLUMNS) -> set[ImageId]:
     """The images that a Parquet file names in these columns; columns that it lacks are ignored. Raises DamageError."""
     found = parquet.columns(raw, columns, missing_too=True)
-    return {image for column in found.columns for image in column.to_pylist()}
+    return {image for column in found.columns for named in column.to_pylist() for image in _named(named)}
+
+
+def _named(value: Any) -> Sequence[ImageId]:
+    if isinstance(value, list):
+        return value
+    return images_in(value) if value is None or value.startswith("[") else (value,)

@@ -12,10 +12,12 @@ from functools import cached_property
 from typing import Any
 
 from taskgalaxy_ops.generation import starving
+from taskgalaxy_ops.generation.groups import Groups
 from taskgalaxy_ops.generation.pictures import Apart, images_apart, of_model
 from taskgalaxy_ops.generation.staged import staged
 from taskgalaxy_ops.generation.stages import ASKING, INPUTS, STAGE, Role, before
 from taskgalaxy_ops.generation.stages.asking import Templates, prompt_name, pure
+from taskgalaxy_ops.generation.store_groups import store_groups
 from taskgalaxy_ops.hashing import fingerprint
 from taskgalaxy_ops.models.request import RENDER_VERSION
 from taskgalaxy_ops.settings import Model, Settings
@@ -24,7 +26,7 @@ from taskgalaxy_ops.storage.registry.state import ImageShard
 from taskgalaxy_ops.storage.shards import Key, short, stage_output_key
 from taskgalaxy_ops.workspace import Workspace
 
-_CONTEXTS_KEPT = 16  # image shards whose context is in memory
+_SHARDS_KEPT = 16  # whose contexts and groups are in memory
 
 
 class StageKeys:
@@ -36,6 +38,7 @@ class StageKeys:
         self._plain = {name: pure(name).templates(workspace.prompts, settings) for name in ASKING}
         self._fields = {name: frozenset(getattr(settings, name).context) for name in ASKING}
         self._contexts: dict[str, Context] = {}  # of the image shards that were asked for last
+        self._groups: dict[str, Groups] = {}  # of the image shards that were asked for last
         self._made_of = {name: _named(STAGE[name].role, settings, self._plain[name]) for name in ASKING}
 
     @cached_property
@@ -62,7 +65,28 @@ class StageKeys:
         for name in ASKING:
             if said := self._shown(name, shard):
                 found[name] = {form: replace(each, context=said) for form, each in found[name].items()}
+        if (groups := self._grouped("write", shard)) is not None:
+            found["write"] = {
+                form: each if each.groups is None else replace(each, groups=groups)
+                for form, each in found["write"].items()
+            }
         return found
+
+    @cached_property
+    def _shards(self) -> dict[str, ImageShard]:
+        return {shard.id: shard for shard in self._workspace.registry.shards()}
+
+    def _grouped(self, name: str, shard: str) -> Groups | None:
+        """The groups of an image shard's images; None where the stage asks about no group."""
+        if not shard or all(each.groups is None for each in self._plain[name].values()):
+            return None
+        if shard not in self._groups:
+            gone = self._workspace.registry.dead_hashes().get(shard)
+            embedded = str(self.embed(self._shards[shard], gone).key)
+            self._groups[shard] = store_groups(self._workspace, self._shards[shard], embedded)
+            if len(self._groups) > _SHARDS_KEPT:
+                del self._groups[next(iter(self._groups))]
+        return self._groups[shard]
 
     def _shown(self, name: str, shard: str) -> Context:
         """What a stage shows of the context of an image shard's images; {} where it shows none."""
@@ -73,7 +97,7 @@ class StageKeys:
             there = by_image(self._workspace.registry.claims_of(shard))
             every = {field for each in self._fields.values() for field in each}
             self._contexts[shard] = {image: context_of(claims, every) for image, claims in there.items()}
-            if len(self._contexts) > _CONTEXTS_KEPT:
+            if len(self._contexts) > _SHARDS_KEPT:
                 del self._contexts[next(iter(self._contexts))]
         shown = (
             (image, {k: v for k, v in said.items() if k in fields}) for image, said in self._contexts[shard].items()
@@ -117,7 +141,7 @@ class StageKeys:
     def asking(self, name: str, before_: str | None, edits: int, shard: str = "", subset: str | None = None) -> Key:
         """The key of a stage that asks models about an image shard: the output of the stage before, the models'
         identities, the prompts, the stage's rules, the number of the image shard's edits, how its images are
-        rendered that are rendered otherwise than most, and the context that is shown of them.
+        rendered that are rendered otherwise than most, the context that is shown of them, and their groups.
 
         subset: the hash of the matches that targets take (None: all), which is an input of the filter alone.
         """
@@ -130,7 +154,9 @@ class StageKeys:
         said = self._shown(name, shard)
         context = fingerprint("context", said) if said else None
         subset = subset if name == ASKING[0] else None
+        groups = None if (grouped := self._grouped(name, shard)) is None else fingerprint("groups", grouped)
         inputs = {before(name): before_, "edits": edits, "apart": apart, "context": context, "subset": subset}
+        inputs |= {"groups": groups}
         key = None if before_ is None else stage_output_key(name, version, {**rules, "asked": asked}, inputs)
         plain = {rule: _in_words(rule, value) for rule, value in rules.items()}
         made_of = {
@@ -140,6 +166,7 @@ class StageKeys:
             **plain,
             **({"images rendered otherwise than most": short(apart)} if apart else {}),
             **({"context of images": short(context)} if context else {}),
+            **({"groups of images": short(groups)} if groups else {}),
             **({"matches that targets take": short(subset)} if subset else {}),
         }
         return Key(key, {**made_of, **self._made_of[name]})

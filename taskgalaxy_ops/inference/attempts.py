@@ -24,7 +24,7 @@ from taskgalaxy_ops.inference.worker_shares import Shares
 from taskgalaxy_ops.models import pricing
 from taskgalaxy_ops.models.http import Body, Outcome, Sender, wire
 from taskgalaxy_ops.models.rate_limit import Limit, backoff
-from taskgalaxy_ops.models.refusals import IMAGE_URL
+from taskgalaxy_ops.models.refusals import IMAGE_URL, IMAGES
 from taskgalaxy_ops.models.reply import ModelReply, RetryPlan
 from taskgalaxy_ops.models.request import RequestItem, RequestTemplate
 from taskgalaxy_ops.models.request_form import RequestForm, optional
@@ -82,6 +82,7 @@ class Attempts:
         self._replied = 0.0  # when any model served a request last, on the monotonic clock
         self._limits: dict[Identity, Limit] = {}
         self._evidence: dict[Identity, Evidence] = {}
+        self._too_many: dict[Identity, str] = {}  # models that take fewer images than a group has: what they said
         self._numbers = count(_FIRST + 1)
         self._overrun: dict[str, tuple[float, float]] = {}  # by model: factors by which its calls exceeded estimates
 
@@ -123,6 +124,8 @@ class Attempts:
         is refused), BudgetError and LeaseLostError.
         """
         model, limit, number = template.model, self.limit(template.model), next(self._numbers)
+        if units[0].further and identity(model) in self._too_many:
+            raise GaveUpError(self._too_many[identity(model)])
         await self._join(model, limit)
         sending = await self._prepared(template, units, context, plan)
         started = time.monotonic()
@@ -156,6 +159,8 @@ class Attempts:
             if form:
                 sending = await self._prepared(template, units, context, plan)
                 continue
+            if sent.parameter == IMAGES and units[0].further:
+                raise GaveUpError(self._too_many.setdefault(identity(model), too_many_images(model, sent.why)))
             kind: str = "declined" if sent.kind == "form" else sent.kind  # there is nothing to leave out
             if kind not in _SETTLED:
                 lost += amount.cost
@@ -354,6 +359,15 @@ def _note(lost: int, form: RequestForm) -> Mapping[str, Any]:
     return {**note, "left_out": list(form.dropped)} if form.dropped else note
 
 
+def too_many_images(model: Model, why: str) -> str:
+    """A message that says that a model takes fewer images in a request than were shown, and what to do."""
+    return (
+        f"{model.name} at {model.base_url} takes fewer images in a request than a group has ({why.rstrip('.')}). What "
+        "is asked about several images stays pending: have the server take four (vLLM: --limit-mm-per-prompt), take "
+        "another model, or leave several_images out of write.variants."
+    )
+
+
 def blame(model: Model, why: str) -> str:
     """A message that says why a model is sent nothing more, and what to check."""
     where = f"model {model.name!r} at {model.base_url}: {why.rstrip('.')}. "
@@ -382,7 +396,7 @@ def arguments_of(
     """The body of a chat-completions request to units, asked according to ``plan`` in a form that the model takes."""
     model, mode = template.model, plan.mode or form.mode_for(template.model)
     content: list[dict[str, Any]] = [{"type": "text", "text": template.text(units)}]
-    if template.about_images and (image := units[0].image) is not None:
+    for image in units[0].images if template.about_images else ():
         content.append({"type": "image_url", "image_url": {"url": context.image_url(image)}})
     if plan.fault:
         # In the same turn: many templates of chats take no system message, and no two turns of the user in a row.

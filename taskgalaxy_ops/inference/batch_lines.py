@@ -46,6 +46,7 @@ class BatchLine:
             "units": [unit.key for unit in self.units],
             "types": [unit.item["task_type"] for unit in self.units if "task_type" in unit.item],
             "image": self.units[0].image,
+            **({"further_images": further} if (further := list(self.units[0].further)) else {}),
             **({"along": along} if (along := self._along()) else {}),
             "block": block,
             "reckoned": list(self.estimated),
@@ -66,7 +67,8 @@ def units_of(request: Mapping[str, Any]) -> list[RequestItem]:
     items = [{"task_type": type_} for type_ in request["types"]] or [{} for _ in request["units"]]
     follow_ups = request.get("along", {}).get("units") or [""] * len(items)
     told = zip(request["units"], items, follow_ups, strict=True)
-    return [RequestItem(key, request["image"], item, follow_up) for key, item, follow_up in told]
+    further = tuple(request.get("further_images", ()))
+    return [RequestItem(key, request["image"], item, follow_up, further) for key, item, follow_up in told]
 
 
 def model_to_json(model: Model) -> dict[str, Any]:

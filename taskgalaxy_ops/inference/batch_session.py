@@ -169,9 +169,8 @@ class ShardBatches:
         """The outcome of the requests that an ended batch has no result of."""
         if standing.crowded:
             requests = intent["requests"].values()
-            units = sum(len(told["units"]) for told in requests)
             if not self._gateway.batch_room.refused(model.name, len(requests)):
-                self._wait_for_room(model, units, standing.why)
+                self._wait_for_room(model, sum(len(told["units"]) for told in requests), standing.why)
             return Outcome(kind="busy", data={}, why="the queue had no room", left=False)
         if standing.status == "failed":
             self._gateway.disable(model, f"model {model.name!r}: batch {standing.id} was refused: {standing.why}")
@@ -195,9 +194,10 @@ class ShardBatches:
         gateway, model, units, kind = self._gateway, received.template.model, received.units, sent.kind
         again = {unit.key: replace(before, lost=received.attempts, run=received.run) for unit in units}
         if kind == "form":
-            simpler = gateway.attempts.forms.simplify(model, sent.parameter, form)
-            if simpler is not None:
+            if (simpler := gateway.attempts.forms.simplify(model, sent.parameter, form)) is not None:
                 return {unit.key: replace(before, mode=simpler.mode_for(model)) for unit in units}
+            if gateway.shown_too_many(model, sent, units):
+                return again
             kind = "declined"
         if kind == "fatal":
             gateway.disable(model, blame(model, sent.why))
@@ -217,7 +217,7 @@ class ShardBatches:
         reply = replace(received, kind="failing" if failed else kind, allowed=sent.room, data=data_of(sent))
         if not units and kind != "served":
             return {}
-        if not units or self._journal.is_erased(units[0].image):
+        if not units or self._journal.is_erased(*units[0].images):
             data = {"erased": True, "usage": sent.data.get("usage"), "simulated": sent.data.get("simulated", False)}
             self._keep(replace(received, units=(), data=data), {})
             return {}

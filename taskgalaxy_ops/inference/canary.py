@@ -30,4 +30,5 @@ def canary_unit(template: RequestTemplate) -> RequestItem | None:
     if template.canary is None:
         return None
     image, follow_up = CANARY_IMAGE if template.about_images else None, "follow-up" if template.follow_up else ""
-    return RequestItem(CANARY_IMAGE, image, template.canary, follow_up)
+    further = () if template.groups is None else (CANARY_IMAGE,)  # a model may take one image alone
+    return RequestItem(CANARY_IMAGE, image, template.canary, follow_up, further)

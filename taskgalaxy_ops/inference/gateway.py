@@ -18,15 +18,16 @@ from dataclasses import replace
 from typing import Any
 
 from taskgalaxy_ops.errors import ModelError
-from taskgalaxy_ops.inference.attempts import Attempts, CallContext, GaveUpError
+from taskgalaxy_ops.inference.attempts import Attempts, CallContext, GaveUpError, too_many_images
 from taskgalaxy_ops.inference.batch_room import BatchRoom
 from taskgalaxy_ops.inference.canary import canary_unit
 from taskgalaxy_ops.inference.request_forms import identity
 from taskgalaxy_ops.inference.worker_shares import Shares
 from taskgalaxy_ops.models import pricing
 from taskgalaxy_ops.models.batch_api import Batches
-from taskgalaxy_ops.models.http import Sender
+from taskgalaxy_ops.models.http import Outcome, Sender
 from taskgalaxy_ops.models.rate_limit import Unavailable
+from taskgalaxy_ops.models.refusals import IMAGES
 from taskgalaxy_ops.models.reply import FIRST, Interpretation, ModelReply, RetryPlan, interpret
 from taskgalaxy_ops.models.request import RequestItem, RequestTemplate
 from taskgalaxy_ops.records import Answer, Reply
@@ -99,6 +100,13 @@ class Gateway:
             self.usage.gave_up[model.name] = str(error)
         else:
             self.disable(model, str(error))
+
+    def shown_too_many(self, model: Model, sent: Outcome, units: Sequence[RequestItem]) -> bool:
+        """Whether a request of a batch was refused for the number of its images; noted as of a chat request's."""
+        if sent.parameter != IMAGES or not any(unit.further for unit in units):
+            return False
+        self.usage.gave_up[model.name] = too_many_images(model, sent.why)
+        return True
 
     def disable(self, model: Model, why: str) -> None:
         """Send this model nothing more in this run."""
@@ -253,6 +261,7 @@ class Gateway:
             at=round(time.time(), 3),
             seconds=round(received.seconds, 3),
             image=received.units[0].image if received.units else None,
+            further_images=received.units[0].further if received.units else (),
             simulated=model.simulated or bool(received.data.get("simulated")),
             run=received.run or context.shard_budget.run,
             types=tuple(unit.item["task_type"] for unit in received.units if "task_type" in unit.item),

@@ -185,10 +185,10 @@ class InferenceSession:
         taken = asked | self._opened().batches.under_way
         requests: list[tuple[RequestTemplate, list[RequestItem]]] = []
         for template, units in needed:
-            by_image: dict[str, list[RequestItem]] = {}
+            by_image: dict[Any, list[RequestItem]] = {}
             for unit in {unit.key: unit for unit in units if unit.key not in taken}.values():
                 # A template without a list of items asks one unit a request.
-                by_image.setdefault((template.items and unit.image) or unit.key, []).append(unit)
+                by_image.setdefault((template.items and unit.images) or unit.key, []).append(unit)
             requests += [
                 (template, part[at : at + size]) for part in by_image.values() for at in range(0, len(part), size)
             ]

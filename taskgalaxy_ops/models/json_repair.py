@@ -12,7 +12,7 @@ import ast
 import contextlib
 import json
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -241,3 +241,28 @@ def _whole(body: str, name: str) -> Iterator[Any]:
         if not isinstance(value, dict):
             return
         yield value
+
+
+def by_index(entries: Sequence[Any], count: int) -> dict[int, list[Any]]:
+    """The entries by the number of the item that they answer; ``count``: of items."""
+    by_index: dict[int, list[Any]] = {}
+    for entry in entries:
+        if isinstance(entry, dict) and (index := whole_number(entry.get("index"))) is not None:
+            by_index.setdefault(index, []).append(entry)
+    if count > 1 and by_index.keys() == set(range(count)):  # counted from 0
+        return {index + 1: given for index, given in by_index.items()}
+    if count == len(entries) == 1 and isinstance(entries[0], dict) and by_index.keys() <= {0}:
+        nameless = not by_index and entries[0].get("index") is None
+        return {1: [entries[0]]} if by_index or nameless else {}  # there is nothing else that it could answer
+    return by_index
+
+
+def whole_number(value: Any) -> int | None:
+    """A whole number, also one that is written as a text or with the fraction 0; None for anything else."""
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, float):
+        return int(value) if value.is_integer() else None
+    if isinstance(value, str) and re.fullmatch(r"[+-]?\d{1,18}(?:\.0*)?", value.strip()):
+        return int(float(value)) if "." in value else int(value)
+    return value if isinstance(value, int) else None

@@ -80,6 +80,11 @@ _STRUCTURE = re.compile(
 _NO_STRUCTURE = re.compile(r"(invalid|unsupported|failed to|not support|unable to) .{0,40}(schema|grammar|format)")
 _NO_THINKING = re.compile(r"not support (thinking|reasoning)\b")
 _BLIND = re.compile(r"\bimages?( inputs?)? (is|are) not supported|not support (images?|vision)\b")
+IMAGES = "images"  # the parameter of a refusal of more images in a request than the model takes
+_TOO_MANY_IMAGES = re.compile(
+    r"at most \d+ images?\b|too many images|more than (one|\d+) images?\b|only (supports? |accepts? |takes? )?"
+    r"(one|1|a single) image\b|max(imum)? (number|amount) of images|images? per (request|prompt)"
+)
 _BUSY = re.compile(
     r"rate.?limit|too many requests|resource_?exhausted|throttl(ed|ing)|overloaded|over ?capacity|at capacity"
     r"|try again in \d"
@@ -125,7 +130,7 @@ class Refusal:
     kind: Kind
     why: str  # the status and the server's message, without signatures of URLs
     wait: float = 0.0  # seconds that the server asks to wait; 0: it does not say
-    parameter: str = ""  # of a form; IMAGE_URL of a failure to fetch an image
+    parameter: str = ""  # of a form; IMAGES: it takes fewer; IMAGE_URL of a failure to fetch an image
     room: int = 0  # of a long one: the most tokens that a reply may have, where the server says it
 
 
@@ -161,6 +166,8 @@ def _kind(status: int, codes: list[str], text: str, by_url: bool) -> tuple[Kind,
         return "long", "", 0
     if (formal or (status == 500 and _NO_STRUCTURE.search(text))) and (parameter := _unsupported(codes, text)):
         return "form", parameter, 0
+    if (formal or status == 500) and _TOO_MANY_IMAGES.search(text):
+        return "form", IMAGES, 0
     if by_url and status < 500 and _UNREAD.search(text):  # the image may be fine: try again
         return "failed", IMAGE_URL, 0
     return _of_status(status, text), "", 0

@@ -10,7 +10,6 @@ instructions are then there, word for word.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -73,11 +72,21 @@ class RequestTemplate:
     follow_ups: Mapping[str, FollowUp] = of_record(default_factory=dict)  # what a request may ask along, by name
     follow_up: FollowUp | None = None  # what its requests ask along
     alone: RequestTemplate | None = None  # the template without ``follow_up``, where it has one
-    # By field of an item: how it is to be taken, told where an item has it. Part of how one asks, as the form is.
+    # By field of an item or of the head: how it is to be taken, told where it is there. Part of how one asks, as the
+    # form is.
     notes: Mapping[str, str] = of_record(default_factory=dict)
+    # By image, those that are shown after it, for a request about several images; None: for one about one.
+    groups: Mapping[ImageId, Sequence[ImageId]] | None = None
 
-    def unit(self, image: ImageId | None, item: Mapping[str, Any]) -> RequestItem:
-        """The request item that asks ``item`` about an image, or about none."""
+    def unit(
+        self, image: ImageId | None, item: Mapping[str, Any], further: Sequence[ImageId] | None = None
+    ) -> RequestItem:
+        """The request item that asks ``item`` about an image, or about none.
+
+        further: the images that are shown after it; None: those of its group, where the template has groups.
+        """
+        if further is None:
+            further = (self.groups or {}).get(image or "", ())
         shown = {
             "prompt": _prompt_fingerprint(self.prompt),
             "head": self.head,
@@ -89,9 +98,10 @@ class RequestTemplate:
             "temperature": self.model.temperature,
             "form": self.form,  # None is left out of a fingerprint
             "sampling": self.model.sampling or None,
-            "context": self._said(image) or None,
+            "context": None if further else self._said(image) or None,
+            "further_images": [self._seen(each) for each in further] or None,
         }
-        return RequestItem(fingerprint(f"unit.{self.stage}", shown), image, item)
+        return RequestItem(fingerprint(f"unit.{self.stage}", shown), image, item, further=tuple(further))
 
     def along(self, name: str) -> RequestTemplate:
         """The template whose requests ask the follow-up of this name, too; one without any, where there is none.
@@ -115,6 +125,9 @@ class RequestTemplate:
             alone=alone,
         )
 
+    def _seen(self, image: ImageId) -> dict[str, Any]:
+        return {"image": image, "render": self.rendering(image) if self.about_images else None}
+
     def _said(self, image: ImageId | None) -> Mapping[str, str]:
         """The context that is shown beside an image."""
         return self.context.get(image, {}) if image and self.about_images else {}
@@ -127,10 +140,12 @@ class RequestTemplate:
         """The user message's text: the instruction, the reply's form, then the request as data in a fenced JSON block.
 
         The form is told in words whatever the server enforces: some take a schema and ignore it. units: all about one
-        image, or about none.
+        image, or a group of them, or about none. Of a group no context is shown: it would not say of which image.
         """
-        said = self._said(units[0].image)
-        shown = {**self.head, **({"context": dict(said)} if said else {})}
+        further = units[0].further if self.about_images else ()
+        said = {} if further else self._said(units[0].image)
+        shown = {**self.head, **({"images": 1 + len(further)} if further else {})}
+        shown |= {"context": dict(said)} if said else {}
         if self.items is None:
             block: dict[str, Any] = {**shown, **units[0].item}
         else:
@@ -144,7 +159,8 @@ class RequestTemplate:
         # "<" and "`" are escaped, so that no label can close the fence or open a tag.
         body = json.dumps(block, ensure_ascii=False, indent=1).replace("`", "\\u0060").replace("<", "\\u003c")
         told = [self.reply_form, *([_OF_PART] if self._partly(units) else []), *([_OF_CONTEXT] if said else [])]
-        told += [note for name, note in self.notes.items() if any(name in unit.item for unit in units)]
+        there = {*shown, *(name for unit in units for name in unit.item)}
+        told += [note for name, note in self.notes.items() if name in there]
         form = "\n".join(told)
         return f"{self.prompt}\n\n{form}\n\n```json\n{body}\n```"
 
@@ -243,7 +259,7 @@ class RequestTemplate:
         return {name: entry[key] for name, key in keys.items() if key is not None}
 
     def _parse_entries(self, units: Sequence[RequestItem], entries: Sequence[Any]) -> tuple[dict[str, Answer], str]:
-        by_index = _by_index(entries, len(units))
+        by_index = json_repair.by_index(entries, len(units))
         answers: dict[str, Answer] = {}
         faults: list[str] = []
         for number, unit in enumerate(units, 1):
@@ -267,31 +283,6 @@ def _bounded(entry: Mapping[str, Any], values: Mapping[str, Sequence[Any]]) -> d
     fields = entry["properties"].items()
     bounded = {name: {**of, "enum": list(values[name])} if name in values else of for name, of in fields}
     return {**entry, "properties": bounded}
-
-
-def _by_index(entries: Sequence[Any], count: int) -> dict[int, list[Any]]:
-    """The entries by the number of the item that they answer; ``count``: of items."""
-    by_index: dict[int, list[Any]] = {}
-    for entry in entries:
-        if isinstance(entry, dict) and (index := _whole_number(entry.get("index"))) is not None:
-            by_index.setdefault(index, []).append(entry)
-    if count > 1 and by_index.keys() == set(range(count)):  # counted from 0
-        return {index + 1: given for index, given in by_index.items()}
-    if count == len(entries) == 1 and isinstance(entries[0], dict) and by_index.keys() <= {0}:
-        nameless = not by_index and entries[0].get("index") is None
-        return {1: [entries[0]]} if by_index or nameless else {}  # there is nothing else that it could answer
-    return by_index
-
-
-def _whole_number(value: Any) -> int | None:
-    """A whole number, also one that is written as a text or with the fraction 0; None for anything else."""
-    if isinstance(value, bool):
-        return None
-    if isinstance(value, float):
-        return int(value) if value.is_integer() else None
-    if isinstance(value, str) and re.fullmatch(r"[+-]?\d{1,18}(?:\.0*)?", value.strip()):
-        return int(float(value)) if "." in value else int(value)
-    return value if isinstance(value, int) else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -349,13 +340,19 @@ def _prompt_fingerprint(prompt: str) -> str:
 class RequestItem:
     """The smallest question: its key (the unit), the image that it is about, and the item as the model is shown it.
 
-    follow_up: the unit of the question that its request asks along; "": none.
+    follow_up: the unit of the question that its request asks along; "": none. further: images that it is about, too.
     """
 
     key: str
     image: ImageId | None
     item: Mapping[str, Any]
     follow_up: str = ""
+    further: tuple[ImageId, ...] = ()
+
+    @property
+    def images(self) -> tuple[ImageId, ...]:
+        """All images that it is about, in the order in which they are shown."""
+        return () if self.image is None else (self.image, *self.further)
 
 
 def field(entry: Any, name: str, kind: type, *, longest: int = 4000) -> Any:
@@ -367,7 +364,7 @@ def field(entry: Any, name: str, kind: type, *, longest: int = 4000) -> Any:
     if kind is bool:
         made: Any = _truth(value)
     elif kind is int:
-        made = _whole_number(value)
+        made = json_repair.whole_number(value)
     else:
         made = json_repair.written(value) if kind is str else None
     if made is None:
@@ -395,7 +392,7 @@ def _truth(value: Any) -> bool | None:
         return value
     if isinstance(value, str):
         return _TRUTHS.get(value.strip().rstrip(".").casefold())
-    return bool(value) if _whole_number(value) in {0, 1} else None
+    return bool(value) if json_repair.whole_number(value) in {0, 1} else None
 
 
 def vote_of(entry: Any, name: str) -> int:

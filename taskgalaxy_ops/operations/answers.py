@@ -59,7 +59,7 @@ class Imported:
     read: int = 0  # replies in the file
     units: int = 0  # answers that are new here
     known: int = 0  # replies without an answer that is new here
-    elsewhere: int = 0  # replies about images that this store does not have
+    elsewhere: int = 0  # replies about images that this store does not have, or groups that it has not in one shard
     by_stage: dict[str, int] = field(default_factory=dict)  # new answers
 
 
@@ -99,7 +99,8 @@ def load(workspace: Workspace, path: Path, progress: Progress | None = None) -> 
     by_shard: dict[str, list[Reply]] = {}
     for reply in _lines(path, readers):
         shard = keys.TAXONOMY_SHARD if reply.stage == "expand" else image_index.get(reply.image or "")
-        if shard is None:
+        # A group lies within an image shard: what is said of one that is cut apart here is never asked for.
+        if shard is None or any(image_index.get(image) != shard for image in reply.further_images):
             imported.elsewhere += 1
         else:
             by_shard.setdefault(shard, []).append(reply)
@@ -256,7 +257,7 @@ def _read_again(raw: Mapping[str, Any], replies: _Replies, readers: Mapping[str,
 
 def _reread_entry(raw: Mapping[str, Any], unit: str, answer: Answer, corrects: str = "") -> Reply:
     """A journal entry for an answer read from an earlier reply: no call, and with the time of that reply."""
-    names = {"stage", "model", "block", "seen", "at", "image", "simulated"}
+    names = {"stage", "model", "block", "seen", "at", "image", "further_images", "simulated"}
     about = {name: raw[name] for name in names if name in raw}
     note = {"read_again": raw["reply"], **_noted(raw), **({"corrects": corrects} if corrects else {})}
     return replace(_NEW, reply=uuid.uuid4().hex, units=(unit,), answers={unit: answer}, note=note, **about)
@@ -327,8 +328,9 @@ def _imported(raw: Mapping[str, Any], readers: Mapping[str, _Reader]) -> Reply:
                 answers[unit] = Answer(_as_given(read.value or {}, value))
             except MalformedReplyError as error:
                 raise ValueError(f"an answer of {raw['stage']}: {error}") from error
-    if raw.get("image") is not None and not is_id(raw["image"]):
-        raise ValueError("`image` must be an id")
+    further = tuple(raw.get("further_images", ()))
+    if not all(map(is_id, (*(() if raw.get("image") is None else (raw["image"],)), *further))):
+        raise ValueError("`image` and `further_images` must be ids")
     if not isinstance(raw["raw"], dict) or not isinstance(raw["reply"], str):
         raise TypeError("`raw` must be an object, `reply` a text")
     note = {"imported": True, "cost": int(raw["cost"]), "usage": dict(raw["usage"])}
@@ -355,6 +357,7 @@ def _imported(raw: Mapping[str, Any], readers: Mapping[str, _Reader]) -> Reply:
         at=float(raw["at"]),
         seconds=float(raw["seconds"]),
         image=raw.get("image"),
+        further_images=further,
         simulated=bool(raw.get("simulated")),
         note=note,
     )

@@ -13,7 +13,7 @@ from typing import Any
 from taskgalaxy_ops.errors import SettingsError
 from taskgalaxy_ops.models import pricing
 from taskgalaxy_ops.progress import Progress, Silent
-from taskgalaxy_ops.storage.journal import Journal
+from taskgalaxy_ops.storage.journal import Journal, images_of
 from taskgalaxy_ops.storage.review_log import ReviewLog
 from taskgalaxy_ops.workspace import Workspace
 
@@ -72,7 +72,7 @@ def forget(
             if (
                 (model is None or reply["model"] == model)
                 and (since or 0) <= reply["at"] <= (until or math.inf)
-                and (images is None or reply.get("image") in images)
+                and (images is None or not images.isdisjoint(images_of(reply)))
                 and all(_fits(name, wanted, unit, reply) for name, wanted in where.items())
             ):
                 chosen.by_shard.setdefault(shard, {}).setdefault(reply["stage"], []).append(unit)
@@ -100,7 +100,7 @@ def _fits(name: str, wanted: str, unit: str, reply: Mapping[str, Any]) -> bool:
     if name == "stage":
         return bool(reply["stage"] == wanted)
     if name == "image":
-        return (reply.get("image") or "").startswith(wanted)
+        return any((image or "").startswith(wanted) for image in images_of(reply))
     answer = reply["answers"][unit]
     if name == "terminal":
         return answer.get("terminal") is not None and wanted in {"any", answer["terminal"]}

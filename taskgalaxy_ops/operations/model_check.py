@@ -63,6 +63,8 @@ def ask_models(settings: Settings, store: Store | None) -> list[ModelReport]:
         for name in ASKING
         for each in pure(name).templates(prompts, settings).values()
     ]
+    if any(each.groups is not None for each in templates):  # judges will see them, too
+        templates = [replace(each, groups={}) if each.head["request"] == "vote" else each for each in templates]
     reports = {model.name: ModelReport(model=model) for model in settings.models}
     with tempfile.TemporaryDirectory() as folder:
         asyncio.run(_ask(templates, reports, FolderStore(Path(folder)), store))

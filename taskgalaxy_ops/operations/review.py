@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import pyarrow as pa
@@ -235,7 +236,7 @@ def record(workspace: Workspace, rows: Sequence[Filled], *, skip_unknown: bool =
         raise ReviewError(f"review import: nothing was imported, {len(problems)} row(s) are wrong.\n{shown}{more}")
     log = ReviewLog(workspace.store)
     added = log.add((review for _, review in given.values()), time.time())
-    late = workspace.registry.denied() & {review.image for review in added}
+    late = workspace.registry.denied().intersection(chain.from_iterable(review.images for review in added))
     if late:  # taken down meanwhile: a take-down may have read the log before
         log.erase(late)
     places = tuple(row.place for row in unknown)
@@ -293,6 +294,7 @@ def _review(row: Filled, pair: Pair) -> Review:
         reason=neutral(clean(row.reason)),
         answer=other.answer if other else None,
         becomes=other.pair if other else None,
+        further_images=pair.further_images,
     )
 
 

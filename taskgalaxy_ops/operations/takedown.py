@@ -22,7 +22,7 @@ from taskgalaxy_ops.release import WITHDRAWN, publish
 from taskgalaxy_ops.release.push import PushedCopy, stale
 from taskgalaxy_ops.sources.originals import originals
 from taskgalaxy_ops.storage import keys
-from taskgalaxy_ops.storage.journal import Journal
+from taskgalaxy_ops.storage.journal import Journal, images_of
 from taskgalaxy_ops.storage.review_log import ReviewLog
 from taskgalaxy_ops.workspace import Workspace
 
@@ -108,7 +108,7 @@ def left(workspace: Workspace) -> Iterator[str]:
             yield f"{listed.key}: the image as it was sent by URL"
     for shard, gone in workspace.registry.taken_down().items():
         for reply in Journal(workspace.store, shard).replies():
-            if reply["units"] and reply.get("image") in {None, *gone}:
+            if reply["units"] and not {None, *gone}.isdisjoint(images_of(reply)):
                 yield f"journal of image shard {shard}: reply {reply['reply']}"
         for stage_output in workspace.stage_outputs.all(shard):
             if not held_by(workspace, stage_output).isdisjoint(denied):
@@ -134,7 +134,7 @@ def _left_in_release(workspace: Workspace, version: int, denied: Collection[Imag
             continue
         held = any(image in path for image in denied)
         if path.endswith(".parquet"):
-            held |= not ids_in(workspace.store.get(listed.key), ("image_id",)).isdisjoint(denied)
+            held |= not ids_in(workspace.store.get(listed.key), ("image_id", "further_image_ids")).isdisjoint(denied)
         elif not path.startswith("images/"):
             raw = workspace.store.get(listed.key)
             held |= any(name in raw for name in names)

@@ -15,10 +15,11 @@ from taskgalaxy_ops.errors import DamageError, TaskGalaxyError
 from taskgalaxy_ops.hashing import sha256_hex
 from taskgalaxy_ops.models.rendering import altered, rendered_for, upright
 from taskgalaxy_ops.records import ImageId, PairId
-from taskgalaxy_ops.release.rows import Sample
+from taskgalaxy_ops.release.rows import Sample, SampleImage
 from taskgalaxy_ops.release.select import Selection
 
 _SIDE = 256  # pixels
+_GAP = 8  # pixels
 _AT_ONCE = 8  # images that are rendered together at most; decoders and encoders let other threads work
 _PART = 1000  # images that wait for a thread
 
@@ -54,7 +55,7 @@ def released_image(plan: Selection, image: ImageId, content: str) -> tuple[bytes
 
 def fetch(plan: Selection, samples: Iterable[Sample]) -> None:
     """Read the images of these samples that the release contains, several at once, into the plan's database."""
-    wanted = {sample.picture: sample.image for sample in samples if sample.size}
+    wanted = {each.picture: each.image for sample in samples for each in sample.images if each.size}
     there = "SELECT 1 FROM blobs WHERE picture = ?"
     _keep(plan, [each for each in sorted(wanted.items()) if not plan.rows.execute(there, each[:1]).fetchone()])
 
@@ -99,15 +100,32 @@ def thumbnail_path(pair: PairId) -> str:
 
 
 def thumbnail_files(plan: Selection) -> Iterator[tuple[str, bytes]]:
-    """Small JPEGs of the card's samples, upright and without EXIF."""
+    """Small JPEGs of the card's samples, upright and without EXIF; of a sample about several images, side by side."""
     for pair in plan.shown:
-        if pair.size:
-            raw = copied_image(plan, pair.picture, pair.image)
-        else:
-            raw, _ = released_image(plan, pair.image, plan.content(pair.picture))
-        small = upright(raw)
-        small.thumbnail((_SIDE, _SIDE), Pillow.Resampling.LANCZOS)
-        small.info.clear()  # a comment would be saved again
+        small = side_by_side([_small(plan, image) for image in pair.images])
         out = io.BytesIO()
         small.save(out, "JPEG", quality=85)
         yield thumbnail_path(pair.pair), out.getvalue()
+
+
+def _small(plan: Selection, image: SampleImage) -> Pillow.Image:
+    if image.size:
+        raw = copied_image(plan, image.picture, image.image)
+    else:
+        raw, _ = released_image(plan, image.image, plan.content(image.picture))
+    small = upright(raw)
+    small.thumbnail((_SIDE, _SIDE), Pillow.Resampling.LANCZOS)
+    small.info.clear()  # a comment would be saved again
+    return small
+
+
+def side_by_side(images: Sequence[Pillow.Image]) -> Pillow.Image:
+    """Pictures in a row, on white; one alone stays as it is."""
+    if len(images) == 1:
+        return images[0]
+    width = sum(image.width for image in images) + _GAP * (len(images) - 1)
+    row, left = Pillow.new("RGB", (width, max(image.height for image in images)), "white"), 0
+    for image in images:
+        row.paste(image, (left, 0))
+        left += image.width + _GAP
+    return row

@@ -9,6 +9,7 @@ import io
 import json
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from itertools import chain
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -20,10 +21,12 @@ from taskgalaxy_ops.records import ImageId, PairId
 from taskgalaxy_ops.release.build import MANIFEST, README, as_json, entry
 from taskgalaxy_ops.release.card import header_lines
 from taskgalaxy_ops.release.formats import PICTURES, Gone, folder_of, format_of
-from taskgalaxy_ops.release.formats.parquet import one_of
+from taskgalaxy_ops.release.formats.parquet import shows_one_of
 from taskgalaxy_ops.release.images import thumbnail_path
 
 WITHDRAWN = "withdrawn.json"
+
+_IDS = ("id", "image_id", "further_image_ids")
 
 _NOTICE = re.compile(r"> \[!WARNING\]\n> \*\*Withdrawn in part\*\*[^\n]*\n\n")
 
@@ -50,10 +53,13 @@ def withdraw(
     tables = [path for path in entries if path.startswith(f"{folder_of('parquet')}/")]
     for path in tables:
         if raw := _read(read, path):
-            ids = pq.read_table(io.BytesIO(raw), columns=["id", "image_id"], use_threads=False)
-            gone = ids.filter(one_of(ids["image_id"], out))
+            names = [name for name in _IDS if name in pq.read_schema(io.BytesIO(raw)).names]
+            ids = pq.read_table(io.BytesIO(raw), columns=names, use_threads=False)
+            gone = ids.filter(shows_one_of(ids, out))
             samples.update(gone["id"].to_pylist())
-            held.update(gone["image_id"].to_pylist())
+            held |= out.intersection(gone["image_id"].to_pylist())
+            if "further_image_ids" in names:
+                held |= out.intersection(chain.from_iterable(gone["further_image_ids"].to_pylist()))
             if len(gone) < len(ids):
                 kept.add(_split(path))
     if not held and entries.get(WITHDRAWN) == (entry(known) if known else None):

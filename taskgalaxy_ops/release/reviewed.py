@@ -22,7 +22,7 @@ def corrected(pair: Pair, answer: str) -> Pair:
     said = neutral(clean(answer))
     language = QUESTION_FORMS.split(pair.variant)[1]
     variant = pair.variant if pair.reasoning is None else f"plain-{language}" if language else "plain"
-    identity = pair_id(pair.image, pair.task_type, variant, pair.question, said, None)
+    identity = pair_id(pair.images, pair.task_type, variant, pair.question, said, None)
     return replace(pair, pair=identity, variant=variant, answer=said, reasoning=None)
 
 

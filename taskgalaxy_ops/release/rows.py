@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from json.encoder import encode_basestring as quoted
 from typing import NamedTuple
 
@@ -20,17 +21,35 @@ class Sample(NamedTuple):
     answer: str
     reasoning: str | None
     further_turns: str | None  # as ``records.Pair`` has them
+    further_images: str | None  # as ``records.Pair`` has them
     votes: str | None  # JSON, in the settings' order of judges
     claims: str  # JSON: the live sources' claims on the image, in order of source
     location: str  # of the image: a path within the release, or the URI of its bytes in the store
     size: int  # about the bytes of the image that the row contains: 0 if it is referred to
     picture: int  # number of the image, in order of id
     context: str | None  # JSON: the fields of ``release.context`` that a source states; None: none of them
+    further: str | None  # JSON: what else is to be known of its further images, [place, *SampleImage] each
+
+    @property
+    def images(self) -> tuple[SampleImage, ...]:
+        """The images that it is about, in their order: one, but for samples about several."""
+        own = SampleImage(self.image, self.location, self.size, self.picture, self.claims)
+        return own, *(SampleImage(*rest) for _, *rest in sorted(json.loads(self.further or "[]")))
 
     @property
     def turns(self) -> tuple[Turn, ...]:
         """Every question with its answer: one, but for conversations."""
         return (self.question, self.answer), *turns_in(self.further_turns)
+
+
+class SampleImage(NamedTuple):
+    """One of a sample's images; the fields are those of ``Sample``."""
+
+    image: ImageId
+    location: str
+    size: int
+    picture: int
+    claims: str
 
 
 class Picture(NamedTuple):
@@ -51,7 +70,8 @@ class Picture(NamedTuple):
 
 def sample_line(s: Sample, split: str) -> bytes:
     """``{"pair": records.Pair, "split"}``."""
-    further = "" if s.further_turns is None else f'"further_turns":{quoted(s.further_turns)},'
+    further = "" if s.further_images is None else f'"further_images":{quoted(s.further_images)},'
+    further += "" if s.further_turns is None else f'"further_turns":{quoted(s.further_turns)},'
     reasoning = "" if s.reasoning is None else f'"reasoning":{quoted(s.reasoning)},'
     return canonical(
         f'{{"pair":{{"answer":{quoted(s.answer)},{further}"image":"{s.image}","pair":"{s.pair}",'

@@ -19,6 +19,7 @@ from taskgalaxy_ops.funnel import StageCounts
 from taskgalaxy_ops.hashing import fingerprint
 from taskgalaxy_ops.models.special_tokens import is_neutralised
 from taskgalaxy_ops.records import ImageId, Reason, Reject
+from taskgalaxy_ops.release import groups
 from taskgalaxy_ops.release.agreement import Ballots
 from taskgalaxy_ops.release.decontaminate.leaks import leak_lines, leave_out_leaks
 from taskgalaxy_ops.release.inputs import ReleaseInputs
@@ -77,9 +78,9 @@ class Selection:
         return map(
             Sample._make,
             self.rows.execute(
-                "SELECT pair, p.image, task_type, variant, question, answer, reasoning, further_turns, votes, claims, "
-                "location, p.held * p.copied, c.picture, context FROM chosen c JOIN pictures p ON p.rowid = c.picture "
-                "WHERE c.rowid BETWEEN ? AND ? ORDER BY c.rowid",
+                "SELECT pair, p.image, task_type, variant, question, answer, reasoning, further_turns, further_images, "
+                f"votes, claims, location, p.held * p.copied, c.picture, context, {groups.IMAGES} FROM chosen c JOIN "
+                "pictures p ON p.rowid = c.picture WHERE c.rowid BETWEEN ? AND ? ORDER BY c.rowid",
                 (first, self._ends["test"] if last is None else last),
             ),
         )
@@ -157,6 +158,12 @@ class Selection:
         return bool(self.rows.execute(query).fetchone()[0])
 
     @cached_property
+    def has_groups(self) -> bool:
+        """Whether a sample is about several images."""
+        query = "SELECT EXISTS (SELECT 1 FROM chosen WHERE further_images IS NOT NULL)"
+        return bool(self.rows.execute(query).fetchone()[0])
+
+    @cached_property
     def images(self) -> dict[str, int]:
         """The number of images of each split."""
         numbers = dict(self.rows.execute("SELECT split, count(*) FROM pictures GROUP BY split"))
@@ -189,8 +196,8 @@ class Selection:
         by_split: dict[str, list[Part]] = {}
         room = 0
         sizes = self.rows.execute(
-            "SELECT c.rowid, c.split, p.held * p.copied FROM chosen c JOIN pictures p ON p.rowid = c.picture "
-            "ORDER BY c.rowid"
+            f"SELECT c.rowid, c.split, p.held * p.copied + {groups.BYTES} FROM chosen c JOIN pictures p ON p.rowid = "
+            "c.picture ORDER BY c.rowid"
         )
         for number, split, size in sizes:
             parts = by_split.setdefault(SPLITS[split], [])
@@ -322,9 +329,9 @@ def select_samples(inputs: ReleaseInputs, settings: ReleaseSettings) -> Selectio
     """Select the rows of a release and split them by image. Every accepted pair that is left out is a reject.
 
     Left out are, in this order: what people found wrong, variants that are not wanted, what is in a benchmark,
-    near-duplicate images (of those that have samples), questions asked twice of one image, samples over the cap. Rows
-    of one image shard at a time are in memory. The result must be closed, because it keeps a temporary file. Raises
-    DamageError where a sample's image is unknown, or no live source claims it.
+    near-duplicate images (of those that have samples), questions asked twice of one image, what is about images of two
+    splits, samples over the cap. Rows of one image shard at a time are in memory. The result must be closed, because it
+    keeps a temporary file. Raises DamageError where a sample's image is unknown, or no live source claims it.
     """
     rows = database()
     try:
@@ -335,6 +342,7 @@ def select_samples(inputs: ReleaseInputs, settings: ReleaseSettings) -> Selectio
         if inputs.benchmarks and settings.decontaminate:
             leave_out_leaks(rows, inputs.benchmarks, settings.decontaminate)
         _leave_out_near_duplicates(rows, settings.near_duplicate_bits)
+        groups.leave_out_of_two_splits(rows)
         if settings.cap is not None:
             _leave_out_over_cap(rows, settings.cap)
         _choose(rows, inputs, settings)
@@ -366,6 +374,7 @@ def _leave_out_near_duplicates(rows: sqlite3.Connection, bits: int) -> None:
         f"AND coalesce(pairs.reason, '') NOT IN ({', '.join('?' * len(UNWANTED))})",
         (Reason.NEAR_DUPLICATE_IMAGE, *UNWANTED),
     )
+    groups.leave_out_alike(rows)
 
 
 def _hashes(rows: sqlite3.Connection) -> np.ndarray[Any, np.dtype[np.uint8]]:
@@ -397,11 +406,12 @@ def _choose(rows: sqlite3.Connection, inputs: ReleaseInputs, settings: ReleaseSe
     rows.execute(
         "CREATE TABLE pictures AS SELECT *, location(image, format, copied) AS location FROM (SELECT *, sum(held) OVER "
         "(ORDER BY image) <= ? AS copied FROM images WHERE image IN (SELECT image FROM pairs WHERE image IS NOT NULL "
-        "AND reason IS NULL)) ORDER BY image",
+        f"AND reason IS NULL UNION {groups.CHOSEN})) ORDER BY image",
         (settings.copy_images_up_to,),
     )
     rows.execute("CREATE UNIQUE INDEX picture_of ON pictures (image)")
     rows.execute(
         "CREATE TABLE chosen AS SELECT pair, p.rowid AS picture, task_type, variant, question, answer, reasoning, "
-        "further_turns, votes, split FROM pairs JOIN pictures p USING (image) WHERE reason IS NULL ORDER BY split, pair"
+        "further_turns, further_images, votes, split FROM pairs JOIN pictures p USING (image) WHERE reason IS NULL "
+        "ORDER BY split, pair"
     )

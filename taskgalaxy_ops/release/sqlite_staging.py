@@ -12,7 +12,7 @@ import re
 import sqlite3
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import astuple
+from dataclasses import astuple, fields
 from json.encoder import encode_basestring as quoted
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -23,7 +23,7 @@ from taskgalaxy_ops.errors import DamageError
 from taskgalaxy_ops.hashing import canonical_json, draw
 from taskgalaxy_ops.models.rendering import MOST_BYTES_A_PIXEL, scaled
 from taskgalaxy_ops.models.special_tokens import neutral
-from taskgalaxy_ops.records import Claim, ImageId, PairId, Reason, is_id, turns_as_text, turns_in
+from taskgalaxy_ops.records import Claim, ImageId, Pair, PairId, Reason, images_in, is_id, turns_as_text, turns_in
 from taskgalaxy_ops.release.agreement import Ballots
 from taskgalaxy_ops.release.inputs import ReleaseInputs, ShardRows
 from taskgalaxy_ops.settings import Model, ReleaseSettings
@@ -37,12 +37,14 @@ _EXTENSIONS = {"jpeg": "jpg", "mpo": "jpg", "tiff": "tif"}
 _CACHE_KIB = 4 << 10  # of the file's pages; sorting needs the same again
 
 # pairs: every pair with a vote; ``image`` and the columns after it are null if it is no sample; ``reason`` is null if
-# it is not left out. images: those of samples; ``held``: about the bytes that the release has of one. blobs: the images
-# as they are released, so that each is read once. altered: in what models were shown an image otherwise than its file.
+# it is not left out. further: the images of samples about several, after the first. images: those of samples;
+# ``held``: about the bytes that the release has of one. blobs: the images as they are released, so that each is read
+# once. altered: in what models were shown an image otherwise than its file.
 _SCHEMA = """
 CREATE TABLE pairs (pair TEXT, votes TEXT, accepted INTEGER, approvals INTEGER, counted INTEGER, image TEXT,
-    task_type TEXT, variant TEXT, question TEXT, answer TEXT, reasoning TEXT, further_turns TEXT, reason TEXT,
-    detail TEXT);
+    task_type TEXT, variant TEXT, question TEXT, answer TEXT, reasoning TEXT, further_turns TEXT, further_images TEXT,
+    reason TEXT, detail TEXT);
+CREATE TABLE further (pair TEXT, place INTEGER, image TEXT, PRIMARY KEY (pair, place)) WITHOUT ROWID;
 CREATE TABLE images (image TEXT, width INTEGER, height INTEGER, format TEXT, size INTEGER, phash BLOB, levels TEXT,
     content TEXT, claims TEXT, context TEXT, split INTEGER, wanted INTEGER, held INTEGER);
 CREATE TABLE blobs (picture INTEGER PRIMARY KEY, raw BLOB);
@@ -54,7 +56,10 @@ CREATE TABLE files (path TEXT, size INTEGER, sha256 TEXT);
 UNWANTED = (Reason.FOUND_WRONG, Reason.OTHER_VARIANT, Reason.BENCHMARK_IMAGE, Reason.BENCHMARK_QUESTION)
 
 _NO_VERDICT = (None,) * 3
-_NO_SAMPLE = (None,) * 9
+_NO_SAMPLE = (None,) * 10
+
+_NUMBER = [field.name for field in fields(Pair)].index("number")  # in rows of records.Pair
+_FURTHER, _REASON = 7, 8  # in the columns of a sample after those of its verdict
 
 
 def database() -> sqlite3.Connection:
@@ -104,7 +109,7 @@ def load(
     verdicts = {pair: rest for pair, *rest, _ in _rows(shard.verdicts)}
     samples = _samples(shard, settings)
     found.executemany(
-        f"INSERT INTO pairs VALUES ({_places(14)})",
+        f"INSERT INTO pairs VALUES ({_places(15)})",
         (
             (
                 pair,
@@ -114,6 +119,10 @@ def load(
             )
             for pair in {**samples, **verdicts, **votes}
         ),
+    )
+    found.executemany(
+        "INSERT INTO further VALUES (?, ?, ?)",
+        ((pair, *each) for pair, row in samples.items() for each in enumerate(images_in(row[_FURTHER]), 1)),
     )
     found.executemany(f"INSERT INTO images VALUES ({_places(13)})", _images(shard, samples, settings, teacher))
 
@@ -150,9 +159,13 @@ def _samples(shard: ShardRows, settings: ReleaseSettings) -> dict[PairId, tuple[
     columns: dict[PairId, tuple[Any, ...]] = {}
     corrections = {pair.pair: astuple(pair) for pair in shard.corrections}
     judged = sorted((row for row in _rows(shard.samples) if row[0] not in corrections), key=_first_answers_first)
-    for pair, image, task_type, variant, question, answer, reasoning, text, _ in [*corrections.values(), *judged]:
+    for pair, image, task_type, variant, question, answer, reasoning, text, _, others in [
+        *corrections.values(),
+        *judged,
+    ]:
         further = turns_in(text)
-        _check(pair, image, known, claimed)
+        for each in (image, *images_in(others)):
+            _check(pair, each, known, claimed)
         reason = detail = None
         # Of several samples with the same question, a person's correction is kept, else the one with the answer that
         # was given first, and of these the one with the smallest id.
@@ -167,13 +180,13 @@ def _samples(shard: ShardRows, settings: ReleaseSettings) -> dict[PairId, tuple[
         # What an older version let pass is treated here, as `write` treats it today.
         turns = turns_as_text([(neutral(later), neutral(reply)) for later, reply in further])
         said = (neutral(question), neutral(answer), None if reasoning is None else neutral(reasoning), turns)
-        columns[pair] = (image, task_type, variant, *said, reason, detail)
+        columns[pair] = (image, task_type, variant, *said, others, reason, detail)
     return columns
 
 
 def _first_answers_first(row: Sequence[Any]) -> tuple[int, PairId]:
     """The order of rows of records.Pair."""
-    return row[-1] or 1, row[0]
+    return row[_NUMBER] or 1, row[0]
 
 
 def _check(pair: PairId, image: ImageId, known: set[ImageId], claimed: set[ImageId]) -> None:
@@ -189,8 +202,11 @@ def _images(
     shard: ShardRows, samples: Mapping[PairId, Sequence[Any]], settings: ReleaseSettings, teacher: Model
 ) -> Iterator[tuple[Any, ...]]:
     claims = by_image(shard.claims)
-    shown = {image for image, *_ in samples.values()}
-    wanted = {image for image, *_, reason, _ in samples.values() if reason not in UNWANTED}
+    shown, wanted = set[ImageId](), set[ImageId]()
+    for row in samples.values():
+        own = {row[0], *images_in(row[_FURTHER])}
+        shown |= own
+        wanted |= set() if row[_REASON] in UNWANTED else own
     for image, width, height, kind, size, phash, *later in _rows(shard.images):
         if image in shown:
             said = f"[{','.join(map(_claim, claims[image]))}]"

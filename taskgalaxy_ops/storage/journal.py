@@ -52,7 +52,7 @@ class Journal:
         self._since = 0.0  # when the buffer's first reply was added, on the monotonic clock
         self.answers: dict[str, Answer] = {}
         self.sources: dict[str, str] = {}  # unit: the reply that its answer came from
-        self._images: dict[str, str | None] = {}  # unit: the image that its answer is about
+        self._images: dict[str, _About] = {}  # unit: the images that its answer is about
         self._outlines: dict[str, Mapping[str, Any]] = {}  # by reply: see outlines()
         self.batches = JournalBatches()
         self.forgets = 0  # edits that forgot units
@@ -92,13 +92,14 @@ class Journal:
             self._drop(body["units"], entry.number)
         elif body["kind"] == "erase":
             self._erased.update(body["images"])
-            for unit in [unit for unit in self.answers if self._images[unit] in {None, *self._erased}]:
+            gone = {None, *self._erased}
+            for unit in [unit for unit in self.answers if not gone.isdisjoint(self._images[unit])]:
                 del self.answers[unit], self.sources[unit]
             self.batches.erase(self._erased)
         elif body["kind"] in journal_batches.KINDS:
             self.batches.fold(body, self._erased)
         elif body["kind"] == "replies":
-            for name, image, seen, answers, outline in map(_parts_of, own) if own else map(_parse, body["replies"]):
+            for name, images, seen, answers, outline in map(_parts_of, own) if own else map(_parse, body["replies"]):
                 self._outlines.setdefault(name, outline)
                 if corrected := outline["corrects"]:
                     for unit in [unit for unit in answers if self.sources.get(unit) == corrected]:
@@ -107,14 +108,14 @@ class Journal:
                 if not (self._erased or self._forgotten) and self.answers.keys().isdisjoint(answers):  # nearly always
                     self.answers.update(answers)
                     self.sources.update(dict.fromkeys(answers, name))
-                    self._images.update(dict.fromkeys(answers, image))
+                    self._images.update(dict.fromkeys(answers, images))
                     continue
                 for unit, answer in answers.items():
-                    if image in self._erased or seen < self._forgotten.get(unit, 0):
+                    if not self._erased.isdisjoint(images) or seen < self._forgotten.get(unit, 0):
                         continue
                     known = self.answers.get(unit)
                     if known is None or (known.terminal and not answer.terminal):
-                        self.answers[unit], self.sources[unit], self._images[unit] = answer, name, image
+                        self.answers[unit], self.sources[unit], self._images[unit] = answer, name, images
 
     def _drop(self, units: Sequence[str], number: int) -> None:
         """Forget the answers of these units; ``number``: of the entry that says so."""
@@ -141,9 +142,9 @@ class Journal:
         """Whether the journal has this reply already."""
         return reply in self._outlines
 
-    def is_erased(self, image: str | None) -> bool:
-        """Whether the image was erased, so that nothing said about it may be kept."""
-        return image in self._erased
+    def is_erased(self, *images: str | None) -> bool:
+        """Whether one of the images was erased, so that nothing said about them may be kept."""
+        return not self._erased.isdisjoint(images)
 
     def due(self) -> bool:
         """Whether the replies to be written fill a part, or the first of them is a second old."""
@@ -248,14 +249,17 @@ class Journal:
                     yield reply
 
 
-# Of a reply: its name, image, number of the last entry seen, answers, outline.
-_ReplyParts = tuple[str, str | None, int, Mapping[str, Answer], Mapping[str, Any]]
+_About = tuple[
+    str | None, ...
+]  # the images of a reply, the first first; that is None where it is not known, or of none
+# Of a reply: its name, images, number of the last entry seen, answers, outline.
+_ReplyParts = tuple[str, _About, int, Mapping[str, Answer], Mapping[str, Any]]
 
 
 def _parts_of(reply: Reply) -> _ReplyParts:
     outline = {name: getattr(reply, name) for name in _OUTLINED}
     outline |= {"raw": bool(reply.raw), "answers": tuple(reply.answers), "corrects": reply.note.get("corrects")}
-    return reply.reply, reply.image, reply.seen, reply.answers, outline
+    return reply.reply, (reply.image, *reply.further_images), reply.seen, reply.answers, outline
 
 
 def _parse(reply: Mapping[str, Any]) -> _ReplyParts:
@@ -263,12 +267,17 @@ def _parse(reply: Mapping[str, Any]) -> _ReplyParts:
     outline = {name: reply.get(name, "") for name in _OUTLINED}
     corrected = reply.get("note", {}).get("corrects")
     outline |= {"raw": bool(reply["raw"]), "answers": tuple(answers), "corrects": corrected}
-    return reply["reply"], reply.get("image"), reply["seen"], answers, outline
+    return reply["reply"], images_of(reply), reply["seen"], answers, outline
+
+
+def images_of(reply: Mapping[str, Any]) -> _About:
+    """The images that a reply in the log is about, the first first: that is None where it was not recorded."""
+    return reply.get("image"), *reply.get("further_images", ())
 
 
 def _to_json(reply: Reply) -> dict[str, Any]:
     # Not asdict, which would copy each raw reply in depth.
-    body = {name: getattr(reply, name) for name in _FIELDS}
+    body = {name: getattr(reply, name) for name in _FIELDS if name != "further_images" or reply.further_images}
     body["answers"] = {unit: _answer_to_json(answer) for unit, answer in reply.answers.items()}
     return body
 
@@ -291,7 +300,7 @@ def _about(body: Mapping[str, Any], images: set[str]) -> list[Mapping[str, Any]]
     return [
         reply
         for reply in body.get("replies", ())
-        if reply["units"] and (reply.get("image") is None or reply["image"] in images)
+        if reply["units"] and not {None, *images}.isdisjoint(images_of(reply))
     ]
 
 
@@ -319,4 +328,5 @@ def _attributed(reply: Mapping[str, Any], images: Mapping[str, str]) -> Mapping[
 def _cost_of(reply: Mapping[str, Any]) -> dict[str, Any]:
     """The reply without its content. ``raw`` still tells whether it was a call."""
     raw = {"erased": True} if reply["raw"] else {}
-    return {**reply, "units": [], "types": [], "answers": {}, "raw": raw, "image": None, "note": {}}
+    kept = {name: value for name, value in reply.items() if name != "further_images"}
+    return {**kept, "units": [], "types": [], "answers": {}, "raw": raw, "image": None, "note": {}}

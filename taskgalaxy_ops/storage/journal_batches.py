@@ -68,8 +68,8 @@ def without(body: Mapping[str, Any], images: Collection[str]) -> Mapping[str, An
     if not tells_of(body, images):
         return body
     requests = {
-        name: {**{k: v for k, v in request.items() if k != "along"}, "units": [], "types": [], "image": None}
-        if request["image"] in images
+        name: {**{k: v for k, v in request.items() if k not in _ERASED}, "units": [], "types": [], "image": None}
+        if _is_about(request, images)
         else request
         for name, request in body["requests"].items()
     }
@@ -78,4 +78,11 @@ def without(body: Mapping[str, Any], images: Collection[str]) -> Mapping[str, An
 
 def tells_of(body: Mapping[str, Any], images: Collection[str]) -> bool:
     """Whether an entry is the intent of a batch that asks about any of these images."""
-    return body["kind"] == "batch" and any(request["image"] in images for request in body["requests"].values())
+    return body["kind"] == "batch" and any(_is_about(request, images) for request in body["requests"].values())
+
+
+_ERASED = {"along", "further_images"}  # of a request that is about an image that was erased
+
+
+def _is_about(request: Mapping[str, Any], images: Collection[str]) -> bool:
+    return any(image in images for image in (request["image"], *request.get("further_images", ())))

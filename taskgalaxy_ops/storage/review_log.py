@@ -1,16 +1,18 @@
 """The log of people's votes on question-answer pairs. The last entry of (reviewer, pair) counts.
 
 An entry holds all votes of one import, so that none is taken over by halves: ``{"kind": "votes", "at", "votes"}``. A
-revocation is an entry, too: ``{"kind": "revoke", "at", "reviewer", "pairs": {pair: image}}``.
+revocation is an entry, too: ``{"kind": "revoke", "at", "reviewer", "pairs": {pair: image}}``, with ``further_images``,
+lists by pair, where some are about several.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import chain
 from typing import Any
 
-from taskgalaxy_ops.records import ImageId, PairId
+from taskgalaxy_ops.records import ImageId, PairId, images_in
 from taskgalaxy_ops.storage import keys
 from taskgalaxy_ops.storage.base import Store
 from taskgalaxy_ops.storage.log import Log, LogEntry
@@ -32,7 +34,13 @@ class Review:
     reason: str = ""
     answer: str | None = None  # what the right answer is, where the person says it
     becomes: PairId | None = None  # the pair with that answer
+    further_images: str | None = None  # of the pair, as ``records.Pair`` has them
     at: float = 0.0  # seconds since the epoch
+
+    @property
+    def images(self) -> tuple[ImageId, ...]:
+        """The images that the pair is about."""
+        return self.image, *images_in(self.further_images)
 
     @property
     def said(self) -> tuple[str, str, str | None]:
@@ -103,13 +111,17 @@ class ReviewLog:
     def revoke(self, reviewer: str, pairs: Collection[PairId] | None, at: float) -> list[PairId]:
         """Revoke a person's votes on these pairs (None: all of them); returns the pairs on which one counted."""
         revoked: dict[PairId, ImageId] = {}
+        further: dict[PairId, Sequence[ImageId]] = {}
 
         def decide(entries: list[LogEntry]) -> Mapping[str, Any] | None:
             revoked.clear()
+            further.clear()
             for each in _standing(0, entries):
                 if each.reviewer == reviewer and (pairs is None or each.pair in pairs):
                     revoked[each.pair] = each.image
-            return {"kind": "revoke", "at": at, "reviewer": reviewer, "pairs": revoked} if revoked else None
+                    further.update({each.pair: images_in(each.further_images)} if each.further_images else {})
+            told = {"kind": "revoke", "at": at, "reviewer": reviewer, "pairs": revoked}
+            return {**told, **({"further_images": further} if further else {})} if revoked else None
 
         self._log.append_if(decide)
         return sorted(revoked)
@@ -137,16 +149,27 @@ def _row(review: Review) -> dict[str, Any]:
 
 
 def _images(body: Mapping[str, Any]) -> Iterable[ImageId]:
-    return body["pairs"].values() if body["kind"] == "revoke" else (vote["image"] for vote in body["votes"])
+    if body["kind"] == "revoke":
+        return chain(body["pairs"].values(), *body.get("further_images", {}).values())
+    return chain.from_iterable(map(_of_vote, body["votes"]))
 
 
-def _without(entry: LogEntry, gone: Collection[ImageId]) -> LogEntry | None:
+def _of_vote(vote: Mapping[str, Any]) -> tuple[ImageId, ...]:
+    return vote["image"], *images_in(vote.get("further_images"))
+
+
+def _without(entry: LogEntry, gone: set[ImageId]) -> LogEntry | None:
     """An entry without what it says of these images; None: it says nothing else."""
     body = entry.body
     if body["kind"] == "revoke":
-        kept: Any = {pair: image for pair, image in body["pairs"].items() if image not in gone}
-        return LogEntry(entry.number, {**body, "pairs": kept}) if kept else None
-    kept = [vote for vote in body["votes"] if vote["image"] not in gone]
+        further = body.get("further_images", {})
+        images = {pair: {image, *further.get(pair, ())} for pair, image in body["pairs"].items()}
+        kept: Any = {pair: image for pair, image in body["pairs"].items() if gone.isdisjoint(images[pair])}
+        left = {pair: others for pair, others in further.items() if pair in kept}
+        told = {name: value for name, value in body.items() if name != "further_images"}
+        told |= {"pairs": kept, **({"further_images": left} if left else {})}
+        return LogEntry(entry.number, told) if kept else None
+    kept = [vote for vote in body["votes"] if gone.isdisjoint(_of_vote(vote))]
     return LogEntry(entry.number, {**body, "votes": kept}) if kept else None
 
 

@@ -46,8 +46,8 @@ class QuestionForm:
     itself. again: its question can be answered again by itself, in the other fields of the reply. may_lack: fields of
     an entry that may be missing, and are empty then. example: values of the reply that the request shows, where numbers
     counted from one would mislead. suits: patterns of the task types that it is for (generation/form_shares.py); the
-    settings may have others. version: another one whenever any of these gives something else, ``example`` and ``suits``
-    apart; the two that were first have none.
+    settings may have others. several: it is asked about a group of images (generation/groups.py). version: another one
+    whenever any of these gives something else, ``example`` and ``suits`` apart; the two that were first have none.
 
     languages: tags of those beside English that the form's own words are in, so that it can be written in them; None:
     it has no words of its own. ``texts`` finds the tag as ``language`` in the reply, "" for English.
@@ -61,6 +61,7 @@ class QuestionForm:
     example: Mapping[str, Any] = field(default_factory=dict)
     reasons: bool = False  # a pair without reasoning is rejected
     again: bool = False
+    several: bool = False
     suits: tuple[str, ...] = ()
     may_lack: frozenset[str] = frozenset()
     version: str | None = None

@@ -63,8 +63,8 @@ def tries_of(templates: Templates) -> list[RequestTemplate]:
 
 
 def blind_unit(template: RequestTemplate, pair: Pair) -> RequestItem:
-    """The unit that asks a pair's question without its image. It names the image, so that a take-down erases it."""
-    return template.unit(pair.image, {"question": pair.question})
+    """The unit that asks a pair's question without its images. It names them, so that a take-down erases it."""
+    return template.unit(pair.image, {"question": pair.question}, pair.images[1:])
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,7 +39,7 @@ def templates(prompts: Mapping[str, str], settings: Settings) -> Templates:
 
 
 def _follow_ups(alone: RequestTemplate, written: Templates) -> dict[str, FollowUp]:
-    """By question form. One whose reply has a field of ours is asked apart."""
+    """By question form. One whose reply has a field of ours is asked apart, and so is one about several images."""
     return {
         form: FollowUp(
             name=form,
@@ -49,7 +49,7 @@ def _follow_ups(alone: RequestTemplate, written: Templates) -> dict[str, FollowU
             head={**template.head, "request": "filter and write"},
         )
         for form, template in written.items()
-        if alone.fields.keys() & template.fields.keys() == {"index"}
+        if alone.fields.keys() & template.fields.keys() == {"index"} and template.groups is None
     }
 
 

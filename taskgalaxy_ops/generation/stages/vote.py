@@ -25,7 +25,7 @@ from taskgalaxy_ops.models.request import (
     reason_of,
     vote_of,
 )
-from taskgalaxy_ops.records import Answer, Pair, Reason, Reject, Verdict, Vote, turns_in
+from taskgalaxy_ops.records import Answer, Pair, Reason, Reject, Verdict, Vote, reject_of, turns_in
 from taskgalaxy_ops.settings import BlindSettings, Model, Settings, VoteSettings
 from taskgalaxy_ops.text import clean
 
@@ -35,6 +35,12 @@ _OF_FURTHER = (
     f"A pair's `{FURTHER}` are what is asked and answered after it, in the same conversation. Vote 1 for such a pair "
     "only if all turns hold: each further question makes sense after the turns before it (it need not be of the task "
     "type), and every answer that is shown is right."
+)
+
+_OF_IMAGES = (
+    "`images` is how many images you see, not one: image 1 is the first of them, image 2 the second, and so on. Each "
+    "pair is about all of them, its task type about the first. Vote 1 only if the question makes sense for these "
+    "images, and at least two of them are needed to answer it."
 )
 
 
@@ -102,7 +108,7 @@ def vote_template(prompt: str, judge: Model, show_answer: bool) -> RequestTempla
         canary=_canary(show_answer),
         choices={"vote": (0, 1)},
         may_lack=frozenset({"reason"}),
-        notes={FURTHER: _OF_FURTHER},
+        notes={FURTHER: _OF_FURTHER, "images": _OF_IMAGES},
     )
 
 
@@ -125,7 +131,7 @@ def vote_unit(question: RequestTemplate, pair: Pair) -> RequestItem:
     if further := turns_in(pair.further_turns):
         shown = 2 if question.head["show_answer"] else 1
         item[FURTHER] = [dict(zip(("question", "answer")[:shown], turn, strict=False)) for turn in further]
-    return question.unit(pair.image, item)
+    return question.unit(pair.image, item, pair.images[1:])
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,9 +274,7 @@ def voted(
 
 def _blind_reject(pair: Pair, chosen: BlindSettings) -> Reject:
     detail = f"{chosen.model.name}: {chosen.right} of {chosen.tries} tries or more"
-    return Reject(
-        "vote", pair.image, pair.task_type, Reason.ANSWERED_BLIND, detail, pair.variant, pair.pair, pair.number
-    )
+    return reject_of("vote", pair, Reason.ANSWERED_BLIND, detail)
 
 
 def _reject(pair: Pair, ballot: _Ballot, rule: Rule) -> Reject:
@@ -279,4 +283,4 @@ def _reject(pair: Pair, ballot: _Ballot, rule: Rule) -> Reject:
     reason = Reason.ABSTAINED if None in ballot.cast and rule.accepts(approving) else rule.reason
     said = [f"{v.judge} {'abstained' if v.vote is None else v.vote}: {v.reason}" for v in ballot.votes]
     detail = "; ".join(filter(None, [rule.told(ballot.cast), *said]))
-    return Reject("vote", pair.image, pair.task_type, reason, detail, pair.variant, pair.pair, pair.number)
+    return reject_of("vote", pair, reason, detail)

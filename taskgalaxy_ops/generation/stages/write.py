@@ -36,7 +36,17 @@ from taskgalaxy_ops.models.request import (
     terminal,
 )
 from taskgalaxy_ops.models.special_tokens import neutral
-from taskgalaxy_ops.records import Answer, Pair, Reason, Reject, Relevant, pair_id, turns_as_text
+from taskgalaxy_ops.records import (
+    Answer,
+    Pair,
+    Reason,
+    Reject,
+    Relevant,
+    images_as_text,
+    pair_id,
+    reject_of,
+    turns_as_text,
+)
 from taskgalaxy_ops.settings import Model, Settings
 from taskgalaxy_ops.settings.checks import CheckSettings
 from taskgalaxy_ops.text import clean, normal_answer
@@ -87,8 +97,7 @@ def rules(settings: Settings) -> dict[str, Any]:
 def work(templates: Templates, rows: Sequence[Relevant], settings: Settings) -> Work:
     """A unit a relevant match and question form that it is written in, and one a further answer; out come pairs that
     pass the checks."""
-    checks, (units, without) = settings.write.checks, units_by_form(templates, rows, settings)
-    unsuited = [_unsuited(row) for row in without]
+    checks, (units, unasked) = settings.write.checks, units_by_form(templates, rows, settings)
     again = list(further_answers(templates).values())
 
     def first(answers: Answers) -> tuple[Written, int]:
@@ -101,9 +110,9 @@ def work(templates: Templates, rows: Sequence[Relevant], settings: Settings) -> 
         every = [*taken.pairs, *(pair for part in made.values() for pair in part.pairs)]
         pairs = sorted(every, key=lambda pair: pair.pair)
         pairs, refused = (pairs, []) if checks is None else checked(pairs, checks)
-        rejects = [*unsuited, *(row for part in made.values() for row in part.rejects), *taken.rejects, *refused]
+        rejects = [*unasked, *(row for part in made.values() for row in part.rejects), *taken.rejects, *refused]
         pending = sum(part.pending for part in made.values()) + len(taken.pending)
-        return Written(pairs, rejects, pending), sum(map(len, units.values())) + len(unsuited) + taken.drawn
+        return Written(pairs, rejects, pending), sum(map(len, units.values())) + len(unasked) + taken.drawn
 
     def further_units(answers: Answers) -> list[tuple[RequestTemplate, list[RequestItem]]]:
         pairs = first(answers)[0].pairs if again else []
@@ -130,19 +139,29 @@ def work(templates: Templates, rows: Sequence[Relevant], settings: Settings) -> 
 
 def units_by_form(
     templates: Templates, rows: Sequence[Relevant], settings: Settings
-) -> tuple[dict[str, list[RequestItem]], list[Relevant]]:
-    """The units of each question form, and the relevant matches that no form suits."""
+) -> tuple[dict[str, list[RequestItem]], list[Reject]]:
+    """The units of each question form, and the rejects of matches that no form suits, or that are to be asked about
+    several images and whose image has no group."""
     patterns = suited(settings.write)
     forms = [forms_of(settings.write, patterns, row.image, row.task_type) for row in rows]
     units = {
         form: write_units(template, (row for row, own in zip(rows, forms, strict=True) if form in own))
         for form, template in first_answers(templates).items()
     }
-    return units, [row for row, own in zip(rows, forms, strict=True) if not own]
+    no_form = Reason.NO_FORM, "of write.variants, none suits the task type"
+    rejects = [
+        Reject("write", row.image, row.task_type, *no_form) for row, own in zip(rows, forms, strict=True) if not own
+    ]
+    for form, each in first_answers(templates).items():
+        if each.groups is not None:
+            rejects += [_alone(unit, form) for unit in units[form] if not unit.further]
+            units[form] = [unit for unit in units[form] if unit.further]
+    return units, rejects
 
 
-def _unsuited(row: Relevant) -> Reject:
-    return Reject("write", row.image, row.task_type, Reason.NO_FORM, "of write.variants, none suits the task type")
+def _alone(unit: RequestItem, form: str) -> Reject:
+    detail = "its image shard has no other live image that looks otherwise"
+    return Reject("write", unit.image or "", unit.item["task_type"], Reason.NO_GROUP, detail, form)
 
 
 def first_answers(templates: Templates) -> Templates:
@@ -159,7 +178,7 @@ def asked_for(templates: Templates, pair: Pair) -> tuple[RequestTemplate, Reques
     """The template and the unit that a pair came from."""
     if pair.number is None:
         template = templates[pair.variant]
-        return template, template.unit(pair.image, {"task_type": pair.task_type})
+        return template, template.unit(pair.image, {"task_type": pair.task_type}, pair.images[1:])
     template = templates[_further(pair.variant, pair.number)]
     return template, answer_unit(template, pair)
 
@@ -190,6 +209,7 @@ def write_template(prompt: str, teacher: Model, variant: str) -> RequestTemplate
         may_lack=_may_lack(form),
         shown={**dict.fromkeys(_may_lack(form), ""), **form.example},
         form=_version_of(variant, form),
+        groups={} if form.several else None,
     )
 
 
@@ -286,9 +306,10 @@ def written(variant: str, units: Sequence[RequestItem], answers: Mapping[str, An
 def _pair(variant: str, unit: RequestItem, answer: Answer, number: int | None = None) -> Pair | Reject:
     """number: of a further answer to the unit's question."""
     image, task_type = unit.image or "", unit.item["task_type"]
+    others = images_as_text(unit.further)
 
     def reject(reason: Reason, detail: str) -> Reject:
-        return Reject("write", image, task_type, reason, detail, variant, number=number)
+        return Reject("write", image, task_type, reason, detail, variant, number=number, further_images=others)
 
     if (reason := terminal(answer)) is not None or answer.value is None:
         return reject(*(reason or (Reason.MALFORMED, "")))
@@ -304,8 +325,8 @@ def _pair(variant: str, unit: RequestItem, answer: Answer, number: int | None = 
     further = turns_as_text(texts.further)
     if found := _SPECIAL.search("\n".join([question, text, reasoning or "", *chain.from_iterable(texts.further)])):
         return reject(Reason.UNSAFE_TEXT, f"holds {found.group()!r}")
-    pair = pair_id(image, task_type, variant, question, text, reasoning, further)
-    return Pair(pair, image, task_type, variant, question, text, reasoning, further, number)
+    pair = pair_id(unit.images, task_type, variant, question, text, reasoning, further)
+    return Pair(pair, image, task_type, variant, question, text, reasoning, further, number, others)
 
 
 def answer_unit(template: RequestTemplate, pair: Pair) -> RequestItem:
@@ -355,4 +376,4 @@ def _said(pair: Pair) -> tuple[str, str]:
 
 
 def _rejected(pair: Pair, reason: Reason, detail: str) -> Reject:
-    return Reject("write", pair.image, pair.task_type, reason, detail, pair.variant, pair.pair, pair.number)
+    return reject_of("write", pair, reason, detail)

@@ -18,14 +18,15 @@ from taskgalaxy_ops.storage.base import Content
 
 @dataclass(frozen=True, slots=True)
 class Gone:
-    """All that was taken out of a release so far; the samples are those of the images."""
+    """All that was taken out of a release so far; the samples are those about any of the images."""
 
     images: frozenset[ImageId]
     samples: frozenset[PairId]
 
-    def holds(self, sample: PairId, location: str) -> bool:
-        """Whether a sample is gone, or its image: copied or referred to, an image's location has its id in it."""
-        return sample in self.samples or any(leading_id(part) in self.images for part in PurePosixPath(location).parts)
+    def holds(self, sample: PairId, *locations: str) -> bool:
+        """Whether a sample is gone, or an image of it: copied or referred to, an image's location has its id in it."""
+        parts = (part for location in locations for part in PurePosixPath(location).parts)
+        return sample in self.samples or any(leading_id(part) in self.images for part in parts)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

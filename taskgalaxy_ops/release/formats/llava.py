@@ -16,7 +16,10 @@ from taskgalaxy_ops.release.sqlite_staging import SPLITS
 
 
 def llava_files(plan: Selection) -> Iterator[tuple[str, BinaryIO]]:
-    """One JSON array a split, a sample a line: id, image, task type and conversation (paper, section 3.5)."""
+    """One JSON array a split, a sample a line: id, image, task type and conversation (paper, section 3.5).
+
+    Of a sample about several images, ``image`` is a list, and the first turn begins with as many ``<image>``.
+    """
     for split in SPLITS:
         with spooled() as file:
             before = b"[\n"
@@ -29,16 +32,16 @@ def llava_files(plan: Selection) -> Iterator[tuple[str, BinaryIO]]:
 
 def _llava(plan: Selection, sample: Sample) -> dict[str, Any]:
     texts = Texts(sample.question, sample.answer, sample.reasoning, turns_in(sample.further_turns))
-    turns = conversation(sample.variant, texts)
+    turns, images = conversation(sample.variant, texts), sample.images
     row: dict[str, Any] = {
         "id": sample.pair,
-        "image": sample.location,
+        "image": sample.location if len(images) == 1 else [image.location for image in images],
         "task_type": sample.task_type,
         "conversations": [
             {"from": who, "value": text} for turn in turns for who, text in zip(("human", "gpt"), turn, strict=True)
         ],
     }
-    row["conversations"][0]["value"] = f"<image>\n{turns[0][0]}"
+    row["conversations"][0]["value"] = "<image>\n" * len(images) + turns[0][0]
     if sample.context is not None:
         row["context"] = json.loads(sample.context)
     return {**row, "simulated": True} if plan.inputs.simulated else row
@@ -48,8 +51,13 @@ def _redacted(_: str, raw: bytes, gone: Gone) -> bytes:
     """LLaVA's JSON, which has a row a line: drop the lines of withdrawn rows, and leave the others byte for byte."""
     lines = [line.removesuffix(",") for line in raw.decode().split("\n")[1:-2]]
     rows = [json.loads(line) for line in lines]
-    kept = [line for line, row in zip(lines, rows, strict=True) if not gone.holds(row["id"], row["image"])]
+    kept = [line for line, row in zip(lines, rows, strict=True) if not gone.holds(row["id"], *_images(row))]
     return raw if len(kept) == len(lines) else ("[\n" + ",\n".join(kept) + "\n]\n" if kept else "[]\n").encode()
+
+
+def _images(row: dict[str, Any]) -> list[str]:
+    named: str | list[str] = row["image"]
+    return [named] if isinstance(named, str) else named
 
 
 LLAVA = ReleaseFormat(files=llava_files, redact=_redacted, count=lambda _: len(SPLITS))

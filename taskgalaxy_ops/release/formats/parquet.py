@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from taskgalaxy_ops.records import turns_in
+from taskgalaxy_ops.records import ImageId, turns_in
 from taskgalaxy_ops.release import judged
 from taskgalaxy_ops.release.agreement import Ballot
 from taskgalaxy_ops.release.formats import Gone, ReleaseFormat
@@ -57,17 +57,24 @@ _COLUMNS: dict[str, tuple[pa.DataType, Any]] = {
 }
 
 
-def schema_of(fields: Sequence[str], *, probability: bool = False, conversations: bool = False) -> pa.Schema:
+def schema_of(
+    fields: Sequence[str], *, probability: bool = False, conversations: bool = False, groups: bool = False
+) -> pa.Schema:
     """The columns; fields: those of the context that rows have, in the column ``context`` if there are any.
 
     probability: whether rows have their probability of being right. conversations: whether there is a column
-    ``further_turns``, which only rows of several turns fill.
+    ``further_turns``, which only rows of several turns fill. groups: whether there are ``further_images`` and
+    ``further_image_ids``, which only rows about several images fill.
     """
     columns = dict(_COLUMNS)
     if probability:
         columns["probability"] = (pa.float64(), {"dtype": "float64", "_type": "Value"})
     if conversations:
         columns["further_turns"] = (pa.list_(_TURN), [{"question": _TEXT, "answer": _TEXT}])
+    if groups:
+        kind, feature = columns["image"]
+        columns["further_images"] = (pa.list_(kind), [feature])
+        columns["further_image_ids"] = (pa.list_(pa.string()), [_TEXT])
     if fields:
         columns["context"] = (pa.struct([(name, pa.string()) for name in fields]), dict.fromkeys(fields, _TEXT))
     features = {"info": {"features": {name: feature for name, (_, feature) in columns.items()}}}
@@ -93,7 +100,12 @@ def _write(plan: Selection, part: Part, file: BinaryIO, right: _Right | None) ->
     """Write the rows of a part, a row group in memory at a time. right: None: rows have no such column."""
     rows = max(1, min(_GROUP_ROWS, _GROUP_BYTES // max(part.largest, 1)))
     samples = plan.samples(part.first, part.last)
-    schema = schema_of(plan.settings.context, probability=right is not None, conversations=plan.has_conversations)
+    schema = schema_of(
+        plan.settings.context,
+        probability=right is not None,
+        conversations=plan.has_conversations,
+        groups=plan.has_groups,
+    )
     with pq.ParquetWriter(file, schema, **WRITING) as writer:
         while group := list(islice(samples, rows)):
             columns = _columns(plan, group)
@@ -106,9 +118,12 @@ def _write(plan: Selection, part: Part, file: BinaryIO, right: _Right | None) ->
 def _columns(plan: Selection, samples: Sequence[Sample]) -> dict[str, Any]:
     """The values of each column; of a struct, the values of each field."""
     fetch(plan, samples)
-    claims = {sample.picture: json.loads(sample.claims) for sample in samples}
-    images = {s.picture: copied_image(plan, s.picture, s.image) if s.size else None for s in samples}
-    said = [claims[sample.picture] for sample in samples]
+    shown = {image.picture: image for sample in samples for image in sample.images}
+    claims = {picture: json.loads(image.claims) for picture, image in shown.items()}
+    images = {
+        picture: copied_image(plan, picture, image.image) if image.size else None for picture, image in shown.items()
+    }
+    said = [[claim for image in sample.images for claim in claims[image.picture]] for sample in samples]
     columns: dict[str, Any] = {
         "id": [sample.pair for sample in samples],
         "image": {
@@ -137,7 +152,16 @@ def _columns(plan: Selection, samples: Sequence[Sample]) -> dict[str, Any]:
             [{"question": question, "answer": answer} for question, answer in turns_in(sample.further_turns)]
             for sample in samples
         ]
-    return columns
+    return columns | (_further(samples, images) if plan.has_groups else {})
+
+
+def _further(samples: Sequence[Sample], images: Mapping[int, bytes | None]) -> dict[str, Any]:
+    """The columns of samples' further images. images: the bytes of each that the release contains, by picture."""
+    others = [sample.images[1:] for sample in samples]
+    return {
+        "further_images": [[{"bytes": images[i.picture], "path": i.location} for i in each] for each in others],
+        "further_image_ids": [[image.image for image in each] for each in others],
+    }
 
 
 def _of_each(said: Sequence[Sequence[Mapping[str, str]]], name: str) -> list[list[str | None]]:
@@ -168,9 +192,7 @@ def _redacted(_: str, raw: bytes, gone: Gone) -> bytes | None:
     with pq.ParquetWriter(out, file.schema_arrow, **WRITING) as writer:
         for number in range(file.num_row_groups):
             rows = file.read_row_group(number, use_threads=False)
-            rows = rows.filter(
-                pc.invert(pc.or_(one_of(rows["image_id"], gone.images), one_of(rows["id"], gone.samples)))
-            )
+            rows = rows.filter(pc.invert(pc.or_(shows_one_of(rows, gone.images), one_of(rows["id"], gone.samples))))
             left += len(rows)
             if len(rows):  # no empty group: readers take the first group's number of rows as the size of a batch
                 writer.write_table(rows)
@@ -182,6 +204,16 @@ def _redacted(_: str, raw: bytes, gone: Gone) -> bytes | None:
 def one_of(column: pa.ChunkedArray, ids: Collection[str]) -> pa.ChunkedArray:
     """Which values of a column are among these."""
     return pc.is_in(column, pa.array(list(ids), pa.string()))
+
+
+def shows_one_of(rows: pa.Table, images: Collection[ImageId]) -> pa.ChunkedArray:
+    """Which rows of a release are about any of these images."""
+    found = one_of(rows["image_id"], images)
+    if "further_image_ids" not in rows.column_names:
+        return found
+    gone = set(images)
+    further = [not gone.isdisjoint(each or ()) for each in rows["further_image_ids"].to_pylist()]
+    return pc.or_(found, pa.array(further, pa.bool_()))
 
 
 PARQUET = ReleaseFormat(

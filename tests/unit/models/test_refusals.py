@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from taskgalaxy_ops.models.refusals import classify, retry_after
+from taskgalaxy_ops.models.refusals import IMAGES, classify, retry_after
 
 
 @pytest.mark.parametrize(
@@ -214,3 +214,24 @@ def test_odd_bodies_are_read(odd):
 def test_what_the_server_has_room_for_is_read(message, room):
     said = classify(400, {"error": {"message": message, "param": "max_tokens"}}, {})
     assert (said.kind, said.room) == ("long", room)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "At most 1 image(s) may be provided in one prompt.",
+        "Too many images in request. Max is 1.",
+        "this model only supports one image while more than one image requested",
+        "The maximum number of images allowed per request is 3",
+        "This model supports up to 1 image per request.",
+    ],
+)
+def test_a_model_that_takes_fewer_images_is_told_from_one_that_minds_the_picture(said):
+    for body in wrapped(said):
+        found = classify(400, body, {})
+        assert (found.kind, found.parameter) == ("form", IMAGES), body
+
+
+@pytest.mark.parametrize("said", ["The image shows at most 3 people", "image is too small", "invalid image format"])
+def test_other_words_on_images_are_about_the_picture(said):
+    assert classify(400, {"error": {"message": said}}, {}).kind == "declined"

@@ -895,8 +895,8 @@ LOAD = """
 import json, sys
 from datasets import load_dataset
 loaded = load_dataset(sys.argv[1], cache_dir=sys.argv[2])
-rows = {split: [{**row, "image": row["image"].size} for row in loaded[split]] for split in loaded}
-print(json.dumps(rows))
+rows = {split: list(loaded[split]) for split in loaded}
+print(json.dumps(rows, default=lambda image: image.size))
 """
 
 

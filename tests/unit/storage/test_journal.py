@@ -275,3 +275,29 @@ def test_any_history_reads_as_the_rule_says(events: list[tuple[str, int, object,
         assert journal.seen == number
         assert [reply["reply"] for reply in journal.replies()] == [reply.reply for reply in sent]
         assert journal.forgets == sum(kind == "forget" for kind, *_ in events)
+
+
+@pytest.mark.parametrize("gone", ["a", "b"])
+def test_an_image_of_a_group_takes_all_with_it_that_was_said_of_the_group(folder_store: Store, gone: str) -> None:
+    journal = Journal(folder_store, "h")
+    _add(journal, replace(_reply("alone", {"u": YES}), image="c"))
+    _add(journal, replace(_reply("group", {"v": YES}), image="a", further_images=("b",)))
+    intent = {"batch": "n", "stage": "filter", "blocks": [], "requests": {"r": _request("a", further_images=["b"])}}
+    journal.record({"kind": "batch", **intent})
+    assert journal.answers == {"u": YES, "v": YES}
+
+    journal.erase([gone])
+
+    for each in (journal, Journal(folder_store, "h")):
+        assert each.answers == {"u": YES}
+        assert [reply["units"] for reply in each.replies()] == [["u"], []]
+        assert "further_images" not in next(reply for reply in each.replies() if not reply["units"])
+        assert each.batches.open["n"]["requests"] == {"r": {**_request(None), "units": []}}
+        assert each.is_erased("c", gone) and not each.is_erased("c")
+    late = replace(_reply("late", {"w": YES}), image="a", further_images=("b",))
+    _add(journal, late)
+    assert journal.answers == {"u": YES}, "an answer about it came later"
+
+
+def _request(image: str | None, **further: object) -> dict[str, object]:
+    return {"units": ["x"], "types": [], "image": image, **further}

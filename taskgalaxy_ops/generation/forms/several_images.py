@@ -1,0 +1,15 @@
+"""A question about two to four images at once, which no one of them answers alone.
+
+The request shows the images in the order of their group (generation/groups.py), and the question calls them by number.
+"""
+
+from __future__ import annotations
+
+from taskgalaxy_ops.generation.forms import QuestionForm
+
+SEVERAL_IMAGES = QuestionForm(
+    reply={"question": str, "answer": str},
+    several=True,
+    suits=("!image description", "!image quality & photography"),
+    version="1",
+)
