@@ -26,6 +26,7 @@ FUSED = "filter and write"  # the request that asks both
 # By kind of request.
 REPLIES = {"filter": "verdicts", "write": "pairs", "answer": "answers", "vote": "votes", FUSED: "verdicts"}
 ITEMS = {"filter": "task_types", "write": "task_types", "answer": "questions", "vote": "pairs", FUSED: "task_types"}
+SEVERAL = " and "  # between the images of a unit
 STAGES = {"answer": "write"}  # of kinds of request that are not called after theirs
 
 
@@ -34,7 +35,7 @@ class Unit(NamedTuple):
 
     model: str  # its name and its weights
     prompt: str
-    image: str  # id and quality of rendering
+    image: str  # id and quality of rendering; of several, one after the other
     head: str  # JSON
     item: str  # JSON
 
@@ -58,8 +59,13 @@ class Unit(NamedTuple):
 
     @property
     def image_id(self) -> str:
-        """The image, however it is rendered."""
-        return self.image.partition(" ")[0]
+        """The image, however it is rendered; of several the first."""
+        return self.images[0]
+
+    @property
+    def images(self) -> tuple[str, ...]:
+        """All of them."""
+        return tuple(each.partition(" ")[0] for each in self.image.split(SEVERAL))
 
     @property
     def name(self) -> str:
@@ -149,7 +155,7 @@ class Models:
             return self._canary(request, body)
         self._unprove(body if refusal else {})
         units = self.units_of(body)
-        if refusal is None and units and self.broken == (units[0].name, units[0].image_id):
+        if refusal is None and units and self.broken in {(units[0].name, image) for image in units[0].images}:
             return self._broken(request, units)
         return refusal or self.reply(request, body, units)
 
@@ -191,23 +197,25 @@ class Models:
         """The units that a request asks for, and those that it asks along if these fit."""
         if _is_canary(body):
             return []
-        text, image, *_ = (part.get("text") or part["image_url"]["url"] for part in body["messages"][-1]["content"])
+        parts = body["messages"][-1]["content"]
+        text, images = parts[0]["text"], [part["image_url"]["url"] for part in parts if "image_url" in part]
         told, _, block = text.partition("\n\n```json\n")
         prompt = told.partition("\n\nReply with one JSON object")[0]  # how to reply is no part of what is asked
         block = json.loads(block.removesuffix("\n```"))
         items = block.pop(ITEMS[block["request"]])
         assert [item.pop("index") for item in items] == list(range(1, len(items) + 1))
         model = named(body["model"], self.weights.get(body["model"], ""))
-        shown, parts = self._urls[image], [(prompt, block)]
+        shown, kinds = SEVERAL.join(self._urls[image] for image in images), [(prompt, block)]
+        assert len(images) == block.get("images", 1)
         if block["request"] == FUSED:
             _, _, both = prompt.partition("\n\nPart 1\n\n")
             filters, _, writes = both.partition("\n\nPart 2\n\n")
             alone = {name: value for name, value in block.items() if name != "variant"}
-            parts = [(filters, {**alone, "request": "filter"}), (writes, {**block, "request": "write"})]
+            kinds = [(filters, {**alone, "request": "filter"}), (writes, {**block, "request": "write"})]
         asked: list[tuple[Unit, Unit | None]] = []
         for item in items:
-            along = len(parts) > 1 and item.pop("part_2", True)
-            first, *others = [Unit(model, told, shown, plain(head), plain(item)) for told, head in parts]
+            along = len(kinds) > 1 and item.pop("part_2", True)
+            first, *others = [Unit(model, told, shown, plain(head), plain(item)) for told, head in kinds]
             asked.append((first, others[0] if along else None))
         return asked
 
@@ -215,13 +223,14 @@ class Models:
         """What a model says to a request."""
         if self.left is not None:
             self.left -= 1
-        tries = 1 if len(body["messages"][-1]["content"]) > 2 or body["max_tokens"] > MAX_TOKENS else 0
+        repaired = sum("text" in part for part in body["messages"][-1]["content"]) > 1
+        tries = 1 if repaired or body["max_tokens"] > MAX_TOKENS else 0
         faults = {unit: _fault(unit, self.delivered[unit]) for unit in units}
         along = dict(self.asked_by(body))
         self.cost += 1000 * len(units)  # as many prompt tokens, at a dollar a million
         if units and units[0].name in self.bad:
             return self._completion(request, units, GARBAGE, "stop")
-        if units and units[0].image_id in self.minded:
+        if units and not self.minded.isdisjoint(units[0].images):
             if len(units) == 1:
                 self.deliver(units[0], Given({"minded": True}, "refused"))
             self.cost -= 1000 * len(units)  # an error carries no usage
@@ -366,6 +375,6 @@ def chat_model(name: str, **fields: Any) -> dict[str, Any]:
     }
 
 
-def rendered(image: str, model: Model) -> str:
-    """An image as it stands in a unit."""
-    return f"{image} at {model.image_quality}"
+def rendered(images: Sequence[str], model: Model) -> str:
+    """Images as they stand in a unit."""
+    return SEVERAL.join(f"{image} at {model.image_quality}" for image in images)

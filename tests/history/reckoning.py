@@ -25,6 +25,7 @@ from .encoder import angle, point
 from .models import STAGES, Given, Unit, named, plain, rendered
 
 SILENT = "?"  # a judge who has not answered yet
+GROUPS = "several_images"  # the question form about several
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ class State:
     counted: Mapping[str, int]  # samples by task type, in the newest coverage entry
     recorded: Any  # the newest entry of the log of judges: ``judges``, and ``right`` by their votes
     present: Mapping[str, str]  # by a task type's path as it is asked, the path that people are shown
+    groups: Mapping[str, tuple[str, ...]]  # by image, the others that it is asked about with
 
     def shown(self, stage: str, image: str) -> dict[str, str]:
         """What a stage shows of an image's context."""
@@ -63,6 +65,11 @@ class Pair:
     answer: str
     reasoning: str
     number: int = 1  # of the answer to its question
+    others: tuple[str, ...] = ()  # images that it is about, too
+
+    @property
+    def images(self) -> tuple[str, ...]:
+        return self.image, *self.others
 
 
 # What people say of pairs: by pair and person, the last one last, a verdict and maybe the right answer.
@@ -86,10 +93,8 @@ def corrections(pairs: Mapping[str, Pair], people: People) -> dict[str, Pair]:
             answers = [answer for _, answer in people.get(pair.id, {}).values() if answer is not None]
             if answers and found_wrong(pair.id, people):
                 variant = "plain" if pair.reasoning else pair.variant
-                identity = pair_id(pair.image, pair.task_type, variant, pair.question, answers[-1], None)
-                made[identity] = Pair(
-                    identity, pair.image, pair.task_type, variant, pair.question, answers[-1], reasoning=""
-                )
+                identity = pair_id(pair.images, pair.task_type, variant, pair.question, answers[-1], None)
+                made[identity] = replace(pair, id=identity, variant=variant, answer=answers[-1], reasoning="", number=1)
         fresh = {identity: pair for identity, pair in made.items() if identity not in found}
         found |= fresh
     return found
@@ -198,7 +203,7 @@ def _reckon(state: State, standing: Mapping[Unit, Given], tried: Mapping[str, Se
     for image, paths in tried.items():
         for path in paths:
             unit = _unit(
-                teacher, state.prompts["filter"], image, state.head(image, request="filter"), {"task_type": path}
+                teacher, state.prompts["filter"], [image], state.head(image, request="filter"), {"task_type": path}
             )
             given = _given(found, standing, "filter", unit, image, path)
             if given is not None and not given.terminal and given.entry["fits"]:
@@ -210,9 +215,17 @@ def _reckon(state: State, standing: Mapping[Unit, Given], tried: Mapping[str, Se
             found.rows.setdefault("write", {}).setdefault(image, []).append((path, "no form"))
         for variant in forms:
             prompt, head = state.prompts[f"write_{variant}"], state.head(image, request="write", variant=variant)
-            unit = _unit(teacher, prompt, image, head, {"task_type": path})
+            others: tuple[str, ...] = ()
+            if variant == GROUPS:
+                others = state.groups.get(image, ())
+                if not others:
+                    found.units_in["write"] = found.units_in.get("write", 0) + 1
+                    found.rows.setdefault("write", {}).setdefault(image, []).append((path, "no group"))
+                    continue
+                head = {"request": "write", "variant": variant, "images": 1 + len(others)}
+            unit = _unit(teacher, prompt, [image, *others], head, {"task_type": path})
             given = _given(found, standing, "write", unit, image, path, variant)
-            if given is None or (pair := _pair(image, path, variant, given)) is None:
+            if given is None or (pair := _pair(image, path, variant, given, others)) is None:
                 continue
             if _refused(settings, pair):
                 found.rows["write"][image][-1] = ("refused", pair.id)
@@ -232,11 +245,13 @@ def _reckon(state: State, standing: Mapping[Unit, Given], tried: Mapping[str, Se
 
 def _answer_again(state: State, found: Reckoned, standing: Mapping[Unit, Given], pair: Pair) -> None:
     """The teacher is asked the question again, warmer; what says something else becomes a pair."""
+    if pair.others:
+        return
     said = {(pair.answer, pair.reasoning)}
     for number in range(2, state.settings.write.answers + 1):
         head = state.head(pair.image, request="answer", variant=pair.variant, number=number)
         item = {"task_type": pair.task_type, "question": pair.question}
-        unit = _unit(state.settings.teacher, state.prompts["answer"], pair.image, head, item)
+        unit = _unit(state.settings.teacher, state.prompts["answer"], [pair.image], head, item)
         given = _given(found, standing, "write", unit, pair.image, pair.task_type, pair.variant, f"answer {number}")
         if given is None or given.terminal or not given.entry["answer"]:
             continue
@@ -249,8 +264,8 @@ def _answer_again(state: State, found: Reckoned, standing: Mapping[Unit, Given],
         found.pairs[identity] = replace(pair, id=identity, answer=answer, reasoning=reasoning, number=number)
 
 
-def _unit(model: Model, prompt: str, image: str, head: Mapping[str, Any], item: Mapping[str, Any]) -> Unit:
-    return Unit(named(model.model, model.revision), prompt, rendered(image, model), plain(head), plain(item))
+def _unit(model: Model, prompt: str, images: Sequence[str], head: Mapping[str, Any], item: Mapping[str, Any]) -> Unit:
+    return Unit(named(model.model, model.revision), prompt, rendered(images, model), plain(head), plain(item))
 
 
 def _given(
@@ -280,12 +295,12 @@ def _unusable(given: Given) -> str:
     return "" if answer else "empty"
 
 
-def _pair(image: str, path: str, variant: str, given: Given) -> Pair | None:
+def _pair(image: str, path: str, variant: str, given: Given, others: tuple[str, ...]) -> Pair | None:
     if given.terminal or _unusable(given):
         return None
     question, answer, reasoning = (given.entry[name] for name in ("question", "answer", "reasoning"))
-    identity = pair_id(image, path, variant, question, answer, reasoning or None)
-    return Pair(identity, image, path, variant, question, answer, reasoning)
+    identity = pair_id((image, *others), path, variant, question, answer, reasoning or None)
+    return Pair(identity, image, path, variant, question, answer, reasoning, others=others)
 
 
 def _forms(write: WriteSettings, image: str, path: str) -> list[str]:
@@ -323,6 +338,8 @@ def _vote(state: State, found: Reckoned, standing: Mapping[Unit, Given], pair: P
     settings, judges = state.settings.vote, state.settings.judges
     audited = draw("audit", pair.id) < settings.audit_share
     head = state.head(pair.image, request="vote", show_answer=settings.show_answer)
+    if pair.others:  # no context would say of which of them it is
+        head = {"request": "vote", "show_answer": settings.show_answer, "images": len(pair.images)}
     item = {"task_type": pair.task_type, "question": pair.question}
     if settings.show_answer:
         item |= {"answer": pair.answer} | ({"reasoning": pair.reasoning} if pair.reasoning else {})
@@ -330,7 +347,7 @@ def _vote(state: State, found: Reckoned, standing: Mapping[Unit, Given], pair: P
     for judge in judges:
         if not _is_open(state, votes) and not audited:
             break
-        unit = _unit(judge, state.prompts["vote"], pair.image, head, item)
+        unit = _unit(judge, state.prompts["vote"], pair.images, head, item)
         found.needed.add(unit)
         given = standing.get(unit)
         votes.append(SILENT if given is None else None if given.terminal else int(given.entry["vote"]))

@@ -19,6 +19,7 @@ from taskgalaxy_ops.hashing import sha256_hex
 from taskgalaxy_ops.taxonomy import aliases
 
 from .models import chat_model
+from .reckoning import GROUPS
 from .wire import Fate
 from .world import CAPTIONS, DOCUMENTS, IMAGES, JUNK, PAGES, PAPERS, PICTURES, QUALITIES, STAGES, TYPES, World
 
@@ -200,7 +201,7 @@ class History(RuleBasedStateMachine):
     def a_prompt_is_another(self, name: str, words: str) -> None:
         self.world.prompt(name, words)
 
-    @rule(variants=st.sampled_from([["plain"], ["chain_of_thought"], ["chain_of_thought", "plain"]]))
+    @rule(variants=st.sampled_from([["plain"], ["chain_of_thought"], ["chain_of_thought", "plain"], ["plain", GROUPS]]))
     def variants_are_others(self, variants: list[str]) -> None:
         self.world.change("write", variants=variants, shares=None, suits={})
 
@@ -390,7 +391,7 @@ class History(RuleBasedStateMachine):
     @rule(stage=st.sampled_from(STAGES[1:]), image=st.sampled_from(IMAGES))
     def an_images_answers_are_forgotten(self, stage: str, image: str) -> None:
         where = {"stage": stage, "image": image[:12]}
-        self.world.forget(lambda unit: (unit.stage, unit.image_id) == (stage, image), where=where)
+        self.world.forget(lambda unit: unit.stage == stage and image in unit.images, where=where)
 
     @rule(data=st.data())
     def the_answers_of_some_days_are_forgotten(self, data: st.DataObject) -> None:

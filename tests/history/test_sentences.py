@@ -12,6 +12,7 @@ import pytest
 from taskgalaxy_ops.taxonomy import aliases
 
 from .models import Unit, chat_model
+from .reckoning import GROUPS
 from .wire import Fate
 from .world import IMAGES, PICTURES, STAGES, World
 
@@ -337,3 +338,23 @@ def test_who_collects_what_another_run_submitted_asks_the_rest_again(tmp_path: P
         assert world.wire.requests > 3
         world.wire.held, world.wire.fate = False, "whole"
         world.check()  # that all is answered, though no model is asked twice in a run
+
+
+def test_a_group_ends_with_each_of_its_images_and_comes_back_with_its_source(world: World) -> None:
+    """Images lie two in a shard, so that a group is both, and none where they look the same."""
+
+    def groups() -> dict[str, tuple[str, ...]]:
+        return {pair.id: pair.images for pair in world.estimated(world.open()).pairs.values() if pair.others}
+
+    first = asked(world, lambda: world.change("write", variants=["plain", GROUPS]))
+    assert first and {len(unit.images) for unit in first if unit.stage == "write"} == {2}, "the form alone is asked for"
+    was = groups()
+    gone = min(was.values())[1]
+    without = [PICTURES[image] for image in IMAGES if image != gone]
+    assert not asked(world, lambda: world.register("north", without)), "what is left of the shard has no group"
+    assert groups() == {pair: images for pair, images in was.items() if gone not in images} != was
+    assert not asked(world, lambda: world.register("north", [PICTURES[image] for image in IMAGES]))
+    assert groups() == was
+    assert not asked(world, lambda: world.take_down({gone})), "an answer about a group is erased with any image of it"
+    assert {pair for pair, images in was.items() if gone not in images} == groups().keys()
+    world.check_end()

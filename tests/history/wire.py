@@ -184,7 +184,7 @@ class Wire(httpx2.AsyncBaseTransport):
         return {
             unit
             for unit, forgets in line.forgets.items()
-            if unit in models.standing or models.forgets[unit] != forgets or unit.image_id in models.gone
+            if unit in models.standing or models.forgets[unit] != forgets or not models.gone.isdisjoint(unit.images)
         }
 
     def _result(self, request: httpx2.Request, batch: Batch, line: _Line) -> dict[str, Any]:

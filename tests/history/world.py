@@ -16,7 +16,7 @@ from concurrent.futures import Executor, Future
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import lru_cache
-from itertools import islice, takewhile
+from itertools import islice, permutations, takewhile
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -34,6 +34,7 @@ from taskgalaxy_ops import workspace as opened
 from taskgalaxy_ops.errors import PendingError, SourceError, TaxonomyError
 from taskgalaxy_ops.generation import lanes
 from taskgalaxy_ops.generation.coverage import as_entry, coverage
+from taskgalaxy_ops.generation.groups import ALIKE_BITS
 from taskgalaxy_ops.generation.lanes import Lane
 from taskgalaxy_ops.generation.results import RunResults
 from taskgalaxy_ops.generation.run import RunResult
@@ -69,7 +70,7 @@ from taskgalaxy_ops.workspace import Workspace
 
 from .encoder import CircleEncoder
 from .models import Models, Unit, chat_model, drawn, plain
-from .reckoning import Pair, Reckoned, State, corrections, found_wrong, matches, reckon
+from .reckoning import GROUPS, Pair, Reckoned, State, corrections, found_wrong, matches, reckon
 from .tree import Tree
 from .wire import Wire
 
@@ -183,7 +184,7 @@ class World:
         self.denied: set[str] = set()  # images that were taken down
         # What people say of pairs, as reckoning.People, and the images of these pairs.
         self.people: dict[str, dict[str, tuple[str, str | None]]] = {}
-        self.reviewed: dict[str, str] = {}
+        self.reviewed: dict[str, tuple[str, ...]] = {}
         self.made: dict[object, set[str]] = {}  # keys of the shards that are there, and the images that each holds
         self.edits: Counter[tuple[str, str]] = Counter()  # of answers, by image shard and stage
         self.versions = dict.fromkeys(STAGES, 1)
@@ -455,7 +456,7 @@ class World:
         if not again:
             said.pop(reviewer, None)
             said[reviewer] = verdict, answer
-            self.reviewed[pair.id] = pair.image
+            self.reviewed[pair.id] = pair.images
 
     def revoke(self, reviewer: str) -> None:
         """A person takes all votes back."""
@@ -485,10 +486,10 @@ class World:
         """Images are gone for good, and so is what was made of them."""
         take_down(self.open(), images)
         self.denied |= images
-        for pair in [pair for pair, image in self.reviewed.items() if image in images]:
+        for pair in [pair for pair, about in self.reviewed.items() if not images.isdisjoint(about)]:
             del self.reviewed[pair], self.people[pair]
         self.models.gone |= images
-        self.models.forget({unit for unit in self.models.standing if unit.image_id in images})
+        self.models.forget({unit for unit in self.models.standing if not images.isdisjoint(unit.images)})
         self.made = {key: held for key, held in self.made.items() if held.isdisjoint(images)}
 
     def collect(self) -> None:
@@ -542,7 +543,19 @@ class World:
             self.counted,
             JudgeLog(self.store).newest(),
             self.tree.shown(),
+            self._groups(workspace) if GROUPS in workspace.settings.write.variants else {},
         )
+
+    def _groups(self, workspace: Workspace) -> dict[str, tuple[str, ...]]:
+        """By image, the other live image of its shard, which has two at most, unless it looks the same."""
+        found = {}
+        for shard in workspace.registry.shards():
+            images = [image for image in workspace.registry.images(shard) if image.image in self.live]
+            assert len(images) <= 2
+            for one, other in permutations(images, 2):
+                if (int(one.phash, 16) ^ int(other.phash, 16)).bit_count() > ALIKE_BITS:
+                    found[one.image] = (other.image,)
+        return found
 
     @property
     def counted(self) -> Mapping[str, int]:
@@ -675,7 +688,11 @@ class World:
         assert list(left(self.open())) == [], "something is left of what was taken down"
 
     def check_end(self) -> None:
-        """The same from a store that has seen nothing but the final sources, taxonomy and answers; and no damage."""
+        """The same from a store that has seen nothing but the final sources, taxonomy and answers; and no damage.
+
+        But for groups of images, which lie within image shards: these are cut as sources come.
+        """
+        self.change("write", variants=[form for form in self.chosen["write"]["variants"] if form != GROUPS])
         workspace = self.open()
         result = pipeline.generate(workspace, pipeline.RunOptions(ask=False))
         mine, received = _released(workspace, result), self.models.received
@@ -787,13 +804,17 @@ class World:
                     tried = tuple((image, *estimated.tried.get(image, ())) for image in there)
                     every = tuple((image, *sorted(path for path, _ in near[image])) for image in there)
                     shown = (shown, None if tried == every else tried)
+                if stage == "write":
+                    shown = (shown, *((image, state.groups[image]) for image in there if image in state.groups))
                 key = (shard.id, stage, self.versions[stage], content, asks[stage], edits, shown)
                 if stage != "match" and estimated.lacking(stage, there):
                     break
                 rows = near if stage == "match" else estimated.rows[stage]
                 content = tuple((image, *sorted(rows[image])) for image in there if rows.get(image))
                 if key not in self.made:
-                    self.made[key] = {image for image in there if rows.get(image)}
+                    held = {image for image in there if rows.get(image)}
+                    grouped = set().union(*(state.groups.get(image, ()) for image in held))
+                    self.made[key] = held | (grouped if stage in {"write", "vote"} else set())
                     due[stage, shard.id] += 1
         return due
 
