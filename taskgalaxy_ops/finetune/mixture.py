@@ -1,8 +1,8 @@
 """The training data: the training split of a release mixed with the model's own data, read from local files.
 
-An example has LLaVA's form: an image or none, and a conversation whose first turn begins with ``<image>``. No other
-text may contain what a tokenizer reads as a special token: it would stand for an image that is not there, or end the
-answer.
+An example has LLaVA's form: an image, several or none, and a conversation whose first turn begins with as many
+``<image>``. No other text may contain what a tokenizer reads as a special token: it would stand for an image that is
+not there, or end the answer.
 """
 
 from __future__ import annotations
@@ -27,12 +27,17 @@ UNKNOWN = "unknown"
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One conversation about one image, or about none."""
+    """One conversation about one image, about several, or about none."""
 
     id: str
     image: str | None  # absolute path
     turns: tuple[tuple[Literal["human", "gpt"], str], ...]  # no image marks in them
     task_type: str | None = None
+    further_images: tuple[str, ...] = ()  # absolute paths of those after the first
+
+    @property
+    def images(self) -> tuple[str, ...]:
+        return () if self.image is None else (self.image, *self.further_images)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,11 +85,7 @@ def release_part(copy: ReleaseCopy, recipe: Recipe, only: frozenset[str] | None 
         wanted = {row["id"] for row in rows if row["variant"] in recipe.variants}
     if only is not None:
         wanted = set(only) if wanted is None else wanted & only
-    examples = tuple(
-        Example(row["id"], copy.image(row), _turns(row["conversations"]), row["task_type"])
-        for row in copy.rows("train")
-        if wanted is None or row["id"] in wanted
-    )
+    examples = tuple(_example(copy, row) for row in copy.rows("train") if wanted is None or row["id"] in wanted)
     if not examples:
         raise SourceError(
             f"release {copy.name}: its training split holds nothing that {recipe.name} takes. Release more, a smaller "
@@ -99,6 +100,12 @@ def release_part(copy: ReleaseCopy, recipe: Recipe, only: frozenset[str] | None 
         repeat=recipe.release_repeat,
         examples=examples,
     )
+
+
+def _example(copy: ReleaseCopy, row: dict[str, Any]) -> Example:
+    first, *others = copy.images(row)
+    turns = _turns(row["conversations"], 1 + len(others))
+    return Example(row["id"], first, turns, row["task_type"], tuple(others))
 
 
 def base_part(data: BaseData, excluded: frozenset[str], *, read: bool) -> Part:
@@ -148,15 +155,21 @@ def base_part(data: BaseData, excluded: frozenset[str], *, read: bool) -> Part:
 
 
 def _base_example(row: dict[str, Any], number: int, images: str) -> Example:
-    image = row.get("image")
-    path = str((Path(images).expanduser() / image).resolve()) if image else None
-    return Example(str(row.get("id", number)), path, _turns(row["conversations"]))
+    image = row.get("image") or []
+    paths = [
+        str((Path(images).expanduser() / each).resolve()) for each in ([image] if isinstance(image, str) else image)
+    ]
+    turns = _turns(row["conversations"], max(1, len(paths)))
+    return Example(str(row.get("id", number)), paths[0] if paths else None, turns, None, tuple(paths[1:]))
 
 
-def _turns(conversation: Iterable[dict[str, str]]) -> tuple[tuple[Literal["human", "gpt"], str], ...]:
+def _turns(conversation: Iterable[dict[str, str]], images: int) -> tuple[tuple[Literal["human", "gpt"], str], ...]:
+    """The turns without the marks of the first, which stand before or behind its text. images: how many there are."""
     turns = []
     for number, turn in enumerate(conversation):
-        text = turn["value"].removeprefix(f"{IMAGE}\n").removesuffix(f"\n{IMAGE}") if number == 0 else turn["value"]
+        text = turn["value"]
+        for _ in range(0 if number else images):
+            text = text.removeprefix(f"{IMAGE}\n").removesuffix(f"\n{IMAGE}")
         turns.append(("human" if turn["from"] == "human" else "gpt", neutral(text)))
     return tuple(turns)  # type: ignore[arg-type]
 
@@ -166,6 +179,6 @@ def llava_row(example: Example) -> dict[str, Any]:
     conversation = [{"from": who, "value": text} for who, text in example.turns]
     row: dict[str, Any] = {"id": example.id}
     if example.image:
-        row["image"] = example.image
-        conversation[0]["value"] = f"{IMAGE}\n{conversation[0]['value']}"
+        row["image"] = list(example.images) if example.further_images else example.image
+        conversation[0]["value"] = f"{IMAGE}\n" * len(example.images) + conversation[0]["value"]
     return {**row, "conversations": conversation}

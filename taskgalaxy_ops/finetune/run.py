@@ -125,7 +125,8 @@ def tuning(
 
 def known_images(workspace: Workspace, copy: ReleaseCopy) -> frozenset[str]:
     """Images (sha256) that a source claims or the release holds; neither base data nor a benchmark may contain them."""
-    held = {row["image_id"] for row in copy.table(["train", "validation", "test"], ["image_id"])}
+    rows = copy.table(["train", "validation", "test"], ["image_id", "further_image_ids"])
+    held = {image for row in rows for image in (row["image_id"], *(row.get("further_image_ids") or ()))}
     return frozenset(held | {claim.image for claim in workspace.registry.claims()})
 
 

@@ -137,20 +137,20 @@ def _dataset(file: Path, processor: Any, recipe: Recipe) -> tuple[Any, int]:
     images: dict[str, Any] = {}
     rows, left_out = [], 0
     for row in json.loads(file.read_text(encoding="utf-8")):
-        path = row.get("image")
-        if path and path not in images:
-            images[path] = _small(Path(path), side)
-        said = [turn["value"].removeprefix("<image>\n") for turn in row["conversations"]]
+        named = row.get("image") or []
+        paths = [named] if isinstance(named, str) else named
+        images |= {path: _small(Path(path), side) for path in paths if path not in images}
+        said = [turn["value"] for turn in row["conversations"]]
+        said[0] = said[0].removeprefix("<image>\n" * len(paths))
         messages = [_message(role, text) for role, text in zip(cycle(("user", "assistant")), said, strict=False)]
-        if path:
-            messages[0]["content"].insert(0, {"type": "image", "text": None})
+        messages[0]["content"][:0] = [{"type": "image", "text": None}] * len(paths)
         for end in range(2, len(messages) + 1, 2):
             if len(processor.tokenizer.encode(" ".join(said[:end]))) > recipe.max_length:
                 left_out += 1
                 continue
             rows.append(
                 {
-                    "images": [images[path]] if path else [],
+                    "images": [images[path] for path in paths],
                     "prompt": messages[: end - 1],
                     "completion": messages[end - 1 : end],
                 }

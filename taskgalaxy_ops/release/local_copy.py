@@ -60,8 +60,13 @@ class ReleaseCopy:
             raise DamageError(f"release {self.name}: llava/{split}.json is no list.")
         return samples
 
+    def images(self, row: dict[str, Any]) -> list[str]:
+        """The absolute paths of a row's images: one, but for questions about several. Raises as ``image``."""
+        named = row["image"]
+        return [self.image({"image": each}) for each in (named if isinstance(named, list) else [named])]
+
     def image(self, row: dict[str, Any]) -> str:
-        """The absolute path of a row's image. Raises SourceError for one that is a URI of the store."""
+        """The absolute path of a row's only image. Raises SourceError for one that is a URI of the store."""
         path = str(row["image"])
         if "://" in path:
             raise SourceError(

@@ -39,6 +39,7 @@ REPLIES: dict[str, dict[str, Any]] = {  # of a teacher, by question form
     "unanswerable": {"question": "What does the sign say?", "missing": "a sign"},
     "grounded": {"question": "Where is the dot?", "x1": 10, "y1": 200, "x2": 400, "y2": 1000},
     "long_description": {"description": "A plain. It is blue.\n\nA dot is in its middle: “<b>” it says, {x}."},
+    "several_images": {"question": "Which image is darker, 1 or 2?", "answer": "Image 2."},
     "multi_turn": {
         **{"question": "What is it?", "answer": "A square.", "question_2": "Which colour?", "answer_2": "Blue."},
         **{"question_3": "And its edge?", "answer_3": "None.", "question_4": "", "answer_4": ""},
@@ -47,7 +48,7 @@ REPLIES: dict[str, dict[str, Any]] = {  # of a teacher, by question form
 
 
 def forms_part(folder: Path) -> Part:
-    """A sample of each question form that ships, each with an image of its own."""
+    """A sample of each question form that ships, each with an image of its own; of the one about several, three."""
     folder.mkdir(parents=True, exist_ok=True)
     examples = []
     for number, name in enumerate(FORMS.shipped):
@@ -55,7 +56,10 @@ def forms_part(folder: Path) -> Part:
         Image.new("RGB", (32, 24), (30 * number, 10, 200)).save(image)
         read = FORMS.get(name).texts({**REPLIES[name], "image": name, "task_type": "a~b", "language": ""})
         turns = [pair for turn in conversation(name, read) for pair in zip(("human", "gpt"), turn, strict=True)]
-        examples.append(Example(name, str(image), tuple(turns), "a~b"))
+        others = [image.with_stem(f"{name} {place}") for place in (2, 3)] if FORMS.get(name).several else []
+        for place, other in enumerate(others, 1):
+            Image.new("RGB", (32, 24), (30 * number, 90 * place, 200)).save(other)
+        examples.append(Example(name, str(image), tuple(turns), "a~b", tuple(map(str, others))))
     return Part(
         name="forms", kind="release", identity="identity", rows=len(examples), repeat=1.0, examples=tuple(examples)
     )

@@ -126,11 +126,12 @@ def test_every_question_form_is_loaded_as_it_was_written(
 ) -> None:
     python, part = python_of(trainer, pythons), forms_part(tmp_path / "images")
     rows = loaded(python, job_of(load_recipe("llava-v1.5-7b"), trainer, [part], tmp_path / "job"), model)["rows"]
-    by_image = {row["images"][0]: row["turns"] for row in rows}
+    by_image = {tuple(row["images"]): row["turns"] for row in rows}
     assert len(rows) == len(by_image) == len(part.examples or ()) == len(FORMS.shipped)
     for example in part.examples or ():
         (_, first), *later = example.turns
-        assert by_image[example.image] == [f"<image>\n{first}", *(text for _, text in later)], example.id
+        marked = "<image>\n" * len(example.images) + first
+        assert by_image[example.images] == [marked, *(text for _, text in later)], example.id
 
 
 def check_rows(rows: list[dict[str, Any]], parts: list[Part]) -> None:

@@ -36,7 +36,7 @@ def render(recipe: Recipe, parts: list[Part], folder: Path, *, blind: bool) -> R
             file = str(Path(expanded(part.annotations)).resolve())
             columns["images"] = "image"
         else:
-            rows = examples(part, folder, blind=blind)
+            rows = _one_type(examples(part, folder, blind=blind))
             file = f"{stem(part)}.jsonl"
             files[f"data/{file}"] = jsonl(rows)
             if any("image" in row for row in rows):  # the trainer fails on a named column that no row has
@@ -50,6 +50,13 @@ def render(recipe: Recipe, parts: list[Part], folder: Path, *, blind: bool) -> R
     # With these it starts torchrun with as many processes as the recipe has devices; by default as the machine has.
     environment = {"FORCE_TORCHRUN": "1", "NPROC_PER_NODE": str(recipe.devices), "PYTHONUTF8": "1"}
     return Rendered(("llamafactory-cli", "train", CONFIGURATION), files, environment)
+
+
+def _one_type(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows with lists of images where one has several: a column that is loaded has one type."""
+    if not any(isinstance(row.get("image"), list) for row in rows):
+        return rows
+    return [{**row, "image": [row["image"]]} if isinstance(row.get("image"), str) else row for row in rows]
 
 
 def images_of(parts: list[Part]) -> str | None:

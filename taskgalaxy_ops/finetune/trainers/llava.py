@@ -25,6 +25,11 @@ def render(recipe: Recipe, parts: list[Part], folder: Path, *, blind: bool) -> R
         raise SettingsError(
             f"recipe {recipe.name}: LLaVA's trainer keeps the vision tower frozen. Set freeze_vision: true."
         )
+    if any(example.further_images for part in parts for example in part.examples or ()):
+        raise SettingsError(
+            f"recipe {recipe.name}: LLaVA's trainer takes one image a sample. Set the recipe's variants to question "
+            "forms about one image, or take another trainer."
+        )
     flags: dict[str, Any] = {}
     if recipe.lora:
         flags |= {"lora_enable": True, "lora_r": recipe.lora.r, "lora_alpha": recipe.lora.alpha}

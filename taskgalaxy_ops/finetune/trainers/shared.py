@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from taskgalaxy_ops.errors import SettingsError
 from taskgalaxy_ops.finetune.jobs import BLANK
-from taskgalaxy_ops.finetune.mixture import Part, llava_row
+from taskgalaxy_ops.finetune.mixture import Example, Part, llava_row
 from taskgalaxy_ops.finetune.recipes import Recipe
 
 ZERO = "zero.json"
@@ -49,8 +50,14 @@ def check_parts(parts: Iterable[Part], *, blind: bool) -> None:
 
 def examples(part: Part, folder: Path, *, blind: bool) -> list[dict[str, Any]]:
     """The examples of a part that was read, each once, in LLaVA's form; blind: with one grey picture as every image."""
-    rows = [llava_row(example) for example in part.examples or ()]
-    return [{**row, "image": str(folder / BLANK)} if blind and "image" in row else row for row in rows]
+    read: Iterable[Example] = part.examples or ()
+    if blind:
+        grey = str(folder / BLANK)
+        read = (
+            replace(each, image=grey, further_images=(grey,) * len(each.further_images)) if each.image else each
+            for each in read
+        )
+    return [llava_row(example) for example in read]
 
 
 def stem(part: Part) -> str:

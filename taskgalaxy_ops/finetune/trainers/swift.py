@@ -63,7 +63,8 @@ def _taken(part: Part) -> int:
 
 def _messages(row: dict[str, Any]) -> dict[str, Any]:
     messages = [{"role": _ROLES[turn["from"]], "content": turn["value"]} for turn in row["conversations"]]
-    return {"messages": messages, "images": [row["image"]] if "image" in row else []}
+    images = row.get("image", [])
+    return {"messages": messages, "images": images if isinstance(images, list) else [images]}
 
 
 def _flags(recipe: Recipe) -> dict[str, Any]:

@@ -32,3 +32,17 @@ def test_each_question_of_a_conversation_comes_after_the_turns_before_it(tmp_pat
     (tmp_path / "data.json").write_text(json.dumps([{"image": str(file), "conversations": long}]))
     data, left_out = train._dataset(tmp_path / "data.json", processor, recipe)
     assert (len(data), left_out) == (1, 1)
+
+
+def test_a_question_about_several_images_has_them_all(tmp_path: Path) -> None:
+    files = [tmp_path / f"{name}.png" for name in "ab"]
+    for number, file in enumerate(files):
+        Image.new("RGB", (16, 16), (0, 99 * number, 0)).save(file)
+    turns = [{"from": "human", "value": "<image>\n<image>\nWhich is darker?"}, {"from": "gpt", "value": "Image 1."}]
+    rows = [{"image": [str(file) for file in files], "conversations": turns}]
+    (tmp_path / "data.json").write_text(json.dumps(rows))
+    processor = tiny._processor()
+    data, _ = train._dataset(tmp_path / "data.json", processor, load_recipe("tiny"))
+    assert [image.getpixel((0, 0)) for image in data[0]["images"]] == [(0, 0, 0), (0, 99, 0)]
+    told = processor.apply_chat_template(data[0]["prompt"], tokenize=False)
+    assert told.count("<image>") == 2 and told.endswith("Which is darker? ASSISTANT:")

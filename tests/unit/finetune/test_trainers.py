@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
-from trainers.mixtures import release_part, unread_part
+from trainers.mixtures import forms_part, release_part, unread_part
 
 from taskgalaxy_ops.errors import SettingsError
 from taskgalaxy_ops.finetune.jobs import BLANK, Rendered
@@ -373,6 +373,43 @@ def test_a_blind_run_shows_one_picture(recipe: str, trainer: str, tmp_path: Path
     assert data.count(str(job / BLANK)) == 3
     assert "bild" not in data
     assert "bild" in b"".join(render(recipe, trainer, [part], job).files.values()).decode()
+
+
+@pytest.mark.parametrize("blind", [False, True])
+@pytest.mark.parametrize(
+    ("recipe", "trainer"),
+    [
+        ("internvl-chat-v2.0-8b", "internvl"),
+        ("llava-v1.5-7b", "llamafactory"),
+        ("llava-v1.5-7b", "ms-swift"),
+        ("tiny", "trl"),
+    ],
+)
+def test_of_several_images_all_are_given_with_a_mark_for_each(
+    recipe: str, trainer: str, blind: bool, tmp_path: Path
+) -> None:
+    part = forms_part(tmp_path / "images")
+    (raw,) = (
+        raw
+        for name, raw in render(recipe, trainer, [part], tmp_path / "job", blind=blind).files.items()
+        if name.startswith("data/") and b"Which image is darker" in raw
+    )
+    rows = json.loads(raw) if trainer == "trl" else list(map(json.loads, raw.decode().splitlines()))
+    assert len(rows) == len(part.examples or ())
+    for row, example in zip(rows, part.examples or (), strict=True):
+        given = row["images"] if trainer == "ms-swift" else row["image"]
+        given = [given] if isinstance(given, str) else given
+        turns = row["messages" if trainer == "ms-swift" else "conversations"]
+        first = turns[0].get("content") or turns[0]["value"]
+        assert given == ([str(tmp_path / "job" / BLANK)] * len(given) if blind else list(example.images))
+        assert first == "<image>\n" * len(example.images) + example.turns[0][1]
+    if trainer == "llamafactory":
+        assert {type(row["image"]) for row in rows} == {list}, "a column that is loaded has one type"
+
+
+def test_a_trainer_of_one_image_a_sample_says_so(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="one image a sample"):
+        render("llava-v1.5-7b", "llava", [forms_part(tmp_path)], tmp_path)
 
 
 @pytest.mark.parametrize("trainer", ["internvl", "llamafactory", "ms-swift"])
