@@ -9,7 +9,8 @@ import io
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
@@ -18,6 +19,9 @@ from taskgalaxy_ops.simulator import absences, blind, boxes, descriptions, expan
 from taskgalaxy_ops.simulator.config import JUDGES, SimulatorConfig
 from taskgalaxy_ops.simulator.memory import Memory
 from taskgalaxy_ops.simulator.wire import Asked, Unit, WrongRequestError
+
+if TYPE_CHECKING:
+    from taskgalaxy_ops.simulator.judges import Finding
 
 # Reasons for votes that are errors: they agree with the vote and name no truth.
 _ACCEPT = (
@@ -50,10 +54,9 @@ class Answers:
     labels: list[dict[str, Any]] = field(default_factory=list)  # proposed labels and what they are
 
 
-def open_image(asked: Asked) -> Image.Image | None:
-    """The request's image, decoded and RGB; None if it has none. Raises WrongRequestError."""
-    raw = asked.image
-    return None if raw is None else _images.get(asked.image_id, lambda: _decoded(raw))
+def open_images(asked: Asked) -> list[Image.Image]:
+    """The request's images, decoded and RGB. Raises WrongRequestError."""
+    return [_images.get(each.id, partial(_decoded, each.raw)) for each in asked.images]
 
 
 def _decoded(raw: bytes) -> Image.Image:
@@ -64,20 +67,25 @@ def _decoded(raw: bytes) -> Image.Image:
         raise WrongRequestError(400, f"image_url.url: is no image that can be read ({error}).") from error
 
 
-def answer(config: SimulatorConfig, asked: Asked, image: Image.Image | None) -> Answers:
+def answer(config: SimulatorConfig, asked: Asked, images: Sequence[Image.Image]) -> Answers:
     """Answer a request; to be called in a thread, for it computes from the image."""
     if asked.stage == "blind":
         return Answers([blind.guess(asked.head["question"], config.seed, asked.head["try"])])
-    if image is None:
+    if not images:
         return _expand(config, asked)
+    answers = Answers([])
+    if len(images) > 1:
+        about = {"write": _write_about_several, "vote": _vote_on_several}[asked.stage]
+        for unit in asked.units:
+            answers.entries.append({"index": unit.index, **about(config, asked, images, unit, answers)})
+        return answers
     one: Callable[[SimulatorConfig, Asked, Image.Image, Unit, Answers], Mapping[str, Any]]
     one = {
         **{"filter": _filter, "write": _write, "filter and write": _filter_and_write},
         **{"answer": _answer, "vote": _vote},
     }[asked.stage]
-    answers = Answers([])
     for unit in asked.units:
-        answers.entries.append({"index": unit.index, **one(config, asked, image, unit, answers)})
+        answers.entries.append({"index": unit.index, **one(config, asked, images[0], unit, answers)})
     return answers
 
 
@@ -231,6 +239,23 @@ def _write_conversation(
     return {**_empty("multi_turn"), **fields}
 
 
+def _write_about_several(
+    config: SimulatorConfig, asked: Asked, images: Sequence[Image.Image], unit: Unit, answers: Answers
+) -> Mapping[str, Any]:
+    """A question about several images; it knows them in one form alone."""
+    from taskgalaxy_ops.simulator import teacher
+
+    identity, keys = _written(asked, unit), [each.id for each in asked.images]
+    knows = asked.head["variant"] == "several_images"
+    found = teacher.about_several(images, unit.item["task_type"], (config.seed, identity), keys) if knows else None
+    if found is None:
+        return _empty("several_images")
+    planted = _planted(config, identity)
+    said = found.wrong if planted else found.answer
+    _tell(answers, asked, unit, found.question, said, found.answer if planted else None)
+    return {"question": found.question, "answer": said}
+
+
 _OF_FORM = {
     "yes_no": _write_yes_no,
     "unanswerable": _write_unanswerable,
@@ -281,7 +306,7 @@ def _tell(answers: Answers, asked: Asked, unit: Unit, question: str, said: str, 
     path, planted = unit.item["task_type"], right is not None
     pair = {"unit": unit.key, "pair": pair_key(asked.image_id, path, question, said), "planted": planted}
     if planted:
-        pair |= {"image": asked.image_id, "task_type": path, "variant": asked.head["variant"]}
+        pair |= {"image": asked.images[0].id, "task_type": path, "variant": asked.head["variant"]}
         pair |= {"question": question, "answer": said, "right": right}
     answers.pairs.append(pair)
 
@@ -291,6 +316,7 @@ _NOTHING: Mapping[str, Mapping[str, Any]] = {
     "unanswerable": {"question": "", "missing": ""},
     "grounded": {"question": "", "x1": 0, "y1": 0, "x2": 0, "y2": 0},
     "long_description": {"description": ""},
+    "several_images": {"question": "", "answer": ""},
     "multi_turn": {name: "" for names in _TURNS for name in names},
 }
 
@@ -339,14 +365,31 @@ def _vote(config: SimulatorConfig, asked: Asked, image: Image.Image, unit: Unit,
     if further:
         turns = [(item["question"], shown), *further]
         found = judges.check_later(judge, image, item["task_type"], turns, found, asked.image_id)
-    pair = fingerprint("simulated.voted", {"image": asked.image_id, "item": item})
-    vote, reason, erred = voted(config, judge, pair, found.right, found.reason)
+    meant = _as_one([_meant(item["question"], shown), *further]) if shown else None
+    return _voted(config, asked, unit, found, meant, answers)
+
+
+def _vote_on_several(
+    config: SimulatorConfig, asked: Asked, images: Sequence[Image.Image], unit: Unit, answers: Answers
+) -> Mapping[str, Any]:
+    from taskgalaxy_ops.simulator import judges
+
+    item, keys = unit.item, [each.id for each in asked.images]
+    question, shown = item["question"], item.get("answer")
+    found = judges.check_several(JUDGES[asked.model], images, keys, item["task_type"], question, shown)
+    return _voted(config, asked, unit, found, (question, shown) if shown else None, answers)
+
+
+def _voted(
+    config: SimulatorConfig, asked: Asked, unit: Unit, found: Finding, pair: tuple[str, str] | None, answers: Answers
+) -> Mapping[str, Any]:
+    """The vote that a finding becomes, which the statistics are told of. pair: as the teacher wrote it, if shown."""
+    key = fingerprint("simulated.voted", {"image": asked.image_id, "item": unit.item})
+    vote, reason, erred = voted(config, JUDGES[asked.model], key, found.right, found.reason)
     answers.votes.append(
         {
             "unit": unit.key,
-            "pair": pair_key(asked.image_id, item["task_type"], *_as_one([_meant(item["question"], shown), *further]))
-            if shown
-            else None,
+            "pair": pair_key(asked.image_id, unit.item["task_type"], *pair) if pair else None,
             "found": found.right,
             "vote": vote,
             "erred": erred,

@@ -115,8 +115,8 @@ class _Simulator:
         delay, gate = self._start.delay(self._config.faults), self._gate  # as they are now: /control may change them
         if delay is None:
             return replies.starting()
-        image = wire.IMAGE_TOKENS_LOW if asked.image else 0
-        slot = gate.admit(key, asked.model, asked.text_tokens + image + (asked.max_tokens or 0))
+        images = wire.IMAGE_TOKENS_LOW * len(asked.images)
+        slot = gate.admit(key, asked.model, asked.text_tokens + images + (asked.max_tokens or 0))
         if isinstance(slot, Refused):
             reply = replies.over_limit(asked.model, slot)
             reply.headers = gate.headers(key, asked.model, slot)

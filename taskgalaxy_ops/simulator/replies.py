@@ -80,11 +80,13 @@ def over_limit(model: str, refused: Refused) -> Reply:
 
 def computed(config: SimulatorConfig, asked: Asked, attempt: int, fault: Fault | None) -> Reply:
     """The reply to a request; to be called in a thread. Raises WrongRequestError for a broken image."""
-    image = computing.open_image(asked)
-    tokens = asked.text_tokens + (wire.image_tokens(*image.size, asked.detail) if image else 0)
+    images = computing.open_images(asked)
+    tokens = asked.text_tokens
+    for picture, image in zip(asked.images, images, strict=True):
+        tokens += wire.image_tokens(*image.size, picture.detail)
     if refused := failing.refused(config.faults, config.seed, asked.units):
         return _refusal(asked, attempt, tokens, refused[1])
-    answers = computing.answer(config, asked, image)
+    answers = computing.answer(config, asked, images)
     answered = {unit.key for unit in asked.units}
     text, finish = wire.encode({wire.REPLIES[asked.stage]: answers.entries}), "stop"
     match fault:

@@ -17,16 +17,19 @@ from taskgalaxy_ops.simulator import (
     absences,
     boxes,
     claims,
+    comparing,
     descriptions,
     follow_ups,
     german,
     inventory,
     perception,
+    several,
     templates,
 )
 from taskgalaxy_ops.simulator.boxes import Box
 from taskgalaxy_ops.simulator.follow_ups import FollowUp, Turn
 from taskgalaxy_ops.simulator.memory import Memory
+from taskgalaxy_ops.simulator.perception import Scene
 from taskgalaxy_ops.simulator.skills import SKILLS, Found, NoFit
 from taskgalaxy_ops.simulator.skills.base import Asked
 
@@ -34,6 +37,10 @@ _KEPT = 20_000  # findings, of 130 images and all task types: a few KB each at m
 
 _LEAST_STATED = 4  # statements of a description
 MOST_TURNS = 4
+_WORDINGS = 60  # a multiple of every number of wordings
+_NONE = 0.2  # share of the questions how many images have something, in which any may be asked, of which most have none
+_OF_ONE = 0.5  # share of questions about one of several images, where nothing but texts tells these apart
+_BY_MARK = 0.7  # share of these in which it is known by a text in it, and not by its number
 
 _T = TypeVar("_T")
 
@@ -142,6 +149,50 @@ def yes_no(image: Image.Image, path: str, seed_parts: tuple[object, ...], key: s
         template.fill(index, **_pick(asked, seed_parts, said).params) if asked else "" for said, asked in of.items()
     )
     return yes, no
+
+
+def about_several(
+    images: Sequence[Image.Image], path: str, seed_parts: tuple[object, ...], keys: Sequence[str]
+) -> Written | None:
+    """A question about several images, without grounds; None where nothing can be asked. keys: what names each image.
+
+    It compares them where that has one answer for certain, or asks about one of them.
+    """
+    scenes = [perception.scene(image, key) for image, key in zip(images, keys, strict=True)]
+
+    def look(at: int, path: str) -> Found | str:
+        return _look(images[at], path, keys[at])
+
+    ways = list(comparing.possible(path, scenes, look))
+    relations = sorted({each.comparison.relation for each in ways})
+    if not ways or (all(each.comparison.alone for each in ways) and draw(*seed_parts, "of one") < _OF_ONE):
+        found = [look(at, path) for at in range(len(images))]
+        if (written := _of_one(path, found, scenes, seed_parts)) is not None:
+            return written
+    if not relations:
+        return None
+    chosen = _pick(relations, seed_parts, "relation")
+    ways = [each for each in ways if each.comparison.relation == chosen]
+    some = [each for each in ways if each.answer != "0"]
+    way = _pick(some if some and draw(*seed_parts, "some") >= _NONE else ways, seed_parts, "question")
+    question = way.comparison.ask(int(draw(*seed_parts, "template") * _WORDINGS), way.about, len(images))
+    return Written(question, way.answer, _pick(way.wrong, seed_parts, "wrong"), "")
+
+
+def _of_one(
+    path: str, found: Sequence[Found | str], scenes: Sequence[Scene], seed_parts: tuple[object, ...]
+) -> Written | None:
+    """The task type's own question about one of several images, known by its number or by a text in it; None where it
+    fits none of them."""
+    fitting = [(at, each) for at, each in enumerate(found, 1) if isinstance(each, Found)]
+    if not fitting:
+        return None
+    (at, one), template = _pick(fitting, seed_parts, "image"), templates.load()[path]
+    asked = _pick(one.asked, seed_parts, "question")
+    marks = comparing.marks(scenes, at, asked)
+    mark = _pick(marks, seed_parts, "mark") if marks and draw(*seed_parts, "by mark") < _BY_MARK else ""
+    question = several.ask_alone(template, int(draw(*seed_parts, "template") * _WORDINGS), asked.params, at, mark)
+    return Written(question, asked.answer, _pick(asked.wrong, seed_parts, "wrong"), "")
 
 
 def unanswerable(

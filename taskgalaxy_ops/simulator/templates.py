@@ -40,6 +40,11 @@ class Template:
         return params_in(self.texts, question)
 
 
+def fields(text: str) -> list[str]:
+    """The names of the parameters in a text."""
+    return _FIELD.findall(text)
+
+
 def filled(text: str, params: Mapping[str, object]) -> str:
     """A text with its parameters. Raises KeyError if one is missing."""
     return _FIELD.sub(lambda match: str(params[match[1]]), text)

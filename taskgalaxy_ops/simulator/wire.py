@@ -1,7 +1,7 @@
 """The protocol's two ends: what a chat completion request asks, and how replies and errors are written.
 
 A request is OpenAI's chat completion whose last user message has a text that ends with one fenced JSON block
-(models/request.py), with its image beside it, as a data URL or by URL. What is wrong with a request is a
+(models/request.py), with its image or images beside it, as data URLs or by URL. What is wrong with a request is a
 WrongRequestError with OpenAI's status.
 """
 
@@ -23,6 +23,7 @@ from taskgalaxy_ops.simulator.config import BLIND, JUDGES, MODELS, TEACHER, mist
 
 CHARACTERS_A_TOKEN = 4  # OpenAI's rule of thumb for English text
 IMAGE_TOKENS_LOW = 85  # an image at low detail
+MOST_IMAGES = 4  # of a request about several
 _FENCE = "```"
 
 
@@ -126,6 +127,7 @@ class _Write(_OfImage):
     request: Literal["write"]
     variant: str
     language: str | None = None
+    images: int | None = Field(None, ge=2, le=MOST_IMAGES)
     task_types: list[_TaskType] = Field(min_length=1)
 
 
@@ -153,6 +155,7 @@ class _Answer(_OfImage):
 class _Vote(_OfImage):
     request: Literal["vote"]
     show_answer: bool
+    images: int | None = Field(None, ge=2, le=MOST_IMAGES)
     pairs: list[_Pair] = Field(min_length=1)
 
 
@@ -196,6 +199,15 @@ class Unit:
     item: Mapping[str, Any]  # as sent, without its index
 
 
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """An image of a request."""
+
+    raw: bytes  # the file as sent
+    id: str  # its sha256, hex
+    detail: str  # low, high or auto
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
     """A valid request."""
@@ -205,9 +217,8 @@ class Asked:
     stage: str  # the kind of request, a key of REPLIES
     head: Mapping[str, Any]  # what all items share
     units: tuple[Unit, ...]
-    image: bytes | None  # the file as sent
-    image_id: str  # its sha256, hex; "" for none
-    detail: str  # low, high or auto
+    images: tuple[Picture, ...]  # in the order of their parts
+    image_id: str  # what names them: the sha256 of the one, hex; "" for none
     text_tokens: int
     max_tokens: int | None
 
@@ -226,9 +237,8 @@ def greeted(raw: bytes) -> dict[str, Any] | None:
         stage="greeting",
         head={},
         units=(),
-        image=None,
+        images=(),
         image_id="",
-        detail="auto",
         text_tokens=text_tokens(GREETING),
         max_tokens=None,
     )
@@ -257,8 +267,10 @@ def parse(raw: bytes, fetch: Callable[[str], bytes] = fetches_nothing) -> Asked:
     block = _block(last.request)
     _check_model(body.model, block["request"])
     _check_format(body.response_format, REPLIES[block["request"]])
-    image, detail = _image(last, fetch, wanted=block["request"] not in {"expand", "blind"})
-    image_id = sha256_hex(image) if image is not None else ""
+    wanted = 0 if block["request"] in {"expand", "blind"} else block.get("images", 1)
+    images = _images(last, fetch, wanted)
+    ids = [each.id for each in images]
+    image_id = "".join(ids) if len(ids) < 2 else fingerprint("simulated.images", ids)
     name = next((name for name in ("task_types", "questions", "pairs") if name in block), None)
     head = {field: value for field, value in block.items() if field != name}
     return Asked(
@@ -267,9 +279,8 @@ def parse(raw: bytes, fetch: Callable[[str], bytes] = fetches_nothing) -> Asked:
         stage=block["request"],
         head=head,
         units=_units(body.model, image_id, head, block[name] if name else None),
-        image=image,
+        images=images,
         image_id=image_id,
-        detail=detail,
         text_tokens=sum(text_tokens(message.text) for message in body.messages),
         max_tokens=body.max_completion_tokens or body.max_tokens,
     )
@@ -304,19 +315,22 @@ def _check_format(response_format: _ResponseFormat | None, replies: str) -> None
         )
 
 
-def _image(message: _Message, fetch: Callable[[str], bytes], *, wanted: bool) -> tuple[bytes | None, str]:
+def _images(message: _Message, fetch: Callable[[str], bytes], wanted: int) -> tuple[Picture, ...]:
     parts = [part.image_url for part in message.parts if isinstance(part, _ImagePart)]
-    if len(parts) != int(wanted):
-        raise WrongRequestError(400, f"the request needs {int(wanted)} image(s) beside its text, not {len(parts)}.")
-    if not parts:
-        return None, "auto"
-    if parts[0].url.startswith(("http://", "https://")):
-        return fetch(parts[0].url), parts[0].detail
-    head, _, data = parts[0].url.partition(",")
+    if len(parts) != wanted:
+        raise WrongRequestError(400, f"the request needs {wanted} image(s) beside its text, not {len(parts)}.")
+    raws = [(_raw(part.url, fetch), part.detail) for part in parts]
+    return tuple(Picture(raw, sha256_hex(raw), detail) for raw, detail in raws)
+
+
+def _raw(url: str, fetch: Callable[[str], bytes]) -> bytes:
+    if url.startswith(("http://", "https://")):
+        return fetch(url)
+    head, _, data = url.partition(",")
     if not head.startswith("data:image/") or not head.endswith(";base64"):
         raise WrongRequestError(400, "image_url.url: must be `data:image/…;base64,…`, or an http URL.")
     try:
-        return base64.b64decode(data, validate=True), parts[0].detail
+        return base64.b64decode(data, validate=True)
     except ValueError as error:
         raise WrongRequestError(400, f"image_url.url: is not base64 ({error}).") from error
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from taskgalaxy_ops.simulator.judges.checking import check
 from taskgalaxy_ops.simulator.judges.conversations import check_later
 from taskgalaxy_ops.simulator.judges.finding import Finding
+from taskgalaxy_ops.simulator.judges.many import check_several
 from taskgalaxy_ops.simulator.judges.views import JUDGES
 
-__all__ = ["JUDGES", "Finding", "check", "check_later"]
+__all__ = ["JUDGES", "Finding", "check", "check_later", "check_several"]

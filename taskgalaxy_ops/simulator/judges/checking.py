@@ -78,23 +78,23 @@ def check(
     try:
         found = rule(seen, params)
     except SenselessError as error:
-        return Finding(False, _cut(f"the question does not fit: {error}"))
+        return Finding(False, cut(f"the question does not fit: {error}"))
     except UnsureError as error:
-        return Finding(None, _cut(str(error)))
+        return Finding(None, cut(str(error)))
     if choice and (finding := _one_right(found, choice)):
         return finding
     if answer is None:
-        return Finding(True, _cut(f"the question makes sense: {found.said}"))
+        return Finding(True, cut(f"the question makes sense: {found.said}"))
     right = found.agrees(said or "")
     if claim and right is not None:
         right = words.yes_no(answer) is right
     if right is None:
-        return Finding(None, _cut(f"I cannot tell; {found.said}"))
+        return Finding(None, cut(f"I cannot tell; {found.said}"))
     if not right:
-        return Finding(False, _cut(f"{found.said}; the answer says {short(answer, 32)}"))
+        return Finding(False, cut(f"{found.said}; the answer says {short(answer, 32)}"))
     if reasoning and not _follows(template, answer, reasoning):
-        return Finding(False, _cut(f"{found.said}, but the reasoning does not lead to the answer"))
-    return Finding(True, _cut(f"{found.said}, as answered"))
+        return Finding(False, cut(f"{found.said}, but the reasoning does not lead to the answer"))
+    return Finding(True, cut(f"{found.said}, as answered"))
 
 
 def _unanswerable(seen: View, path: str, question: str, answer: str) -> Finding:
@@ -105,12 +105,12 @@ def _unanswerable(seen: View, path: str, question: str, answer: str) -> Finding:
             found = rules()[template.path.rpartition("~")[2]](seen, params)
         except SenselessError as error:
             if params and not absences.names_it(answer, params):
-                return Finding(False, _cut(f"{error}; the answer names something else"))
-            return Finding(True, _cut(f"{error}, as answered"))
+                return Finding(False, cut(f"{error}; the answer names something else"))
+            return Finding(True, cut(f"{error}, as answered"))
         except UnsureError as error:
-            finding = Finding(None, _cut(str(error)))
+            finding = Finding(None, cut(str(error)))
         else:
-            finding = Finding(False, _cut(f"the image answers it: {found.said}"))
+            finding = Finding(False, cut(f"the image answers it: {found.said}"))
     return finding
 
 
@@ -126,15 +126,15 @@ def _described(seen: View, answer: str | None) -> Finding:
         try:
             found = rules()[path.rpartition("~")[2]](seen, params)
         except SenselessError as error:
-            return Finding(False, _cut(f"{error}; it is said: {short(said, 32)}"))
+            return Finding(False, cut(f"{error}; it is said: {short(said, 32)}"))
         except UnsureError as error:
             unsure = str(error)
             continue
         right = found.agrees(said)
         if right is False:
-            return Finding(False, _cut(f"{found.said}; the description says {short(said, 32)}"))
+            return Finding(False, cut(f"{found.said}; the description says {short(said, 32)}"))
         unsure = unsure if right else found.said
-    return Finding(True, f"all {len(stated)} statements are so") if unsure is None else Finding(None, _cut(unsure))
+    return Finding(True, f"all {len(stated)} statements are so") if unsure is None else Finding(None, cut(unsure))
 
 
 def _grounded(seen: View, question: str, answer: str | None) -> Finding:
@@ -145,7 +145,7 @@ def _grounded(seen: View, question: str, answer: str | None) -> Finding:
     try:
         found = places.box(seen, sought)
     except SenselessError as error:
-        return Finding(False, _cut(f"the question does not fit: {error}"))
+        return Finding(False, cut(f"the question does not fit: {error}"))
     mine = boxes.written(boxes.told(found))
     if answer is None:
         return Finding(True, f"the question makes sense: I find it at {mine}")
@@ -158,15 +158,16 @@ def _one_right(found: Found, choice: options.Choice) -> Finding | None:
     """What is wrong with a question's options, of which one must be right; None: nothing."""
     verdicts = [found.agrees(option) for option in choice.options.values()]
     if verdicts.count(True) > 1:
-        return Finding(False, _cut(f"more than one option is right; {found.said}"))
+        return Finding(False, cut(f"more than one option is right; {found.said}"))
     if True in verdicts:
         return None
     if None in verdicts:
-        return Finding(None, _cut(f"I cannot tell which option is right; {found.said}"))
-    return Finding(False, _cut(f"no option is right; {found.said}"))
+        return Finding(None, cut(f"I cannot tell which option is right; {found.said}"))
+    return Finding(False, cut(f"no option is right; {found.said}"))
 
 
-def _cut(reason: str) -> str:
+def cut(reason: str) -> str:
+    """A reason of no more words than a judge gives."""
     parts = reason.split()
     return " ".join(parts) if len(parts) <= _MOST_WORDS else " ".join(parts[:_MOST_WORDS]) + "…"
 

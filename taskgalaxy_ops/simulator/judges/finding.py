@@ -37,6 +37,7 @@ class Found:
 
     said: str  # for the reason: "the total is 24.50"
     agrees: Callable[[str], bool | None]
+    values: tuple[float, ...] = ()  # of a number: those that it may be
 
 
 def text(what: str, *seen: str, least: float = 0.84) -> Found:
@@ -55,7 +56,7 @@ def number(what: str, *seen: float, tolerance: float = 0.005) -> Found:
         value = words.number(said)
         return value is not None and any(words.close(value, s, tolerance) for s in seen)
 
-    return Found(f"{what} is {seen[0]:.10g}", agrees)
+    return Found(f"{what} is {seen[0]:.10g}", agrees, seen)
 
 
 def choice(what: str, *right: str) -> Found:

@@ -95,7 +95,7 @@ def _share(view: View, params: Params) -> Found:
         value = words.number(said)
         return value is not None and low * 100 - 10.5 <= value <= high * 100 + 10.5
 
-    return Found(f"{strict:.0%} is {name}", agrees)
+    return Found(f"{strict:.0%} is {name}", agrees, (100 * strict,))
 
 
 def saturated(view: View) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:

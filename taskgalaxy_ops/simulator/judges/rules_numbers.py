@@ -38,6 +38,7 @@ def _largest(view: View, _: Params) -> Found:
     return Found(
         f"the largest number is {top:.10g}",
         lambda said: (value := words.number(said)) is not None and words.close(value, top),
+        (top,),
     )
 
 

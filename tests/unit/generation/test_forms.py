@@ -27,7 +27,7 @@ from taskgalaxy_ops.records import Pair, Reason, Relevant
 from taskgalaxy_ops.settings import Model, WriteSettings
 from taskgalaxy_ops.settings.checks import CheckSettings
 from taskgalaxy_ops.simulator import options
-from taskgalaxy_ops.simulator.answers import answer, open_image
+from taskgalaxy_ops.simulator.answers import answer, open_images
 from taskgalaxy_ops.simulator.config import JudgeErrors, SimulatorConfig
 from taskgalaxy_ops.simulator.wire import parse
 
@@ -347,7 +347,7 @@ def ask(
     parts = [{"type": "text", "text": template.text(units)}, {"type": "image_url", "image_url": {"url": url}}]
     body = {"model": template.model.model, "messages": [{"role": "user", "content": parts}]}
     asked = parse(json.dumps(body).encode())
-    entries = answer(config, asked, open_image(asked)).entries
+    entries = answer(config, asked, open_images(asked)).entries
     answers, fault = template.parse(units, json.dumps({template.replies: entries}))
     assert not fault and set(answers) == {unit.key for unit in units}
     return [answers[unit.key] for unit in units]
