@@ -82,6 +82,7 @@ class Reason(StrEnum):
     BELOW_QUORUM = "below quorum"
     IMPROBABLE = "too improbable"
     ABSTAINED = "too few votes"
+    PLANTED = "planted"  # an error that measures judges, whatever they say of it
     # release
     FOUND_WRONG = "a person found it wrong"
     BENCHMARK_IMAGE = "benchmark image"

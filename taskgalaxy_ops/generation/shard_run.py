@@ -160,7 +160,8 @@ class ShardRun:
         if there := self._there(stage.name, key):
             return there
         rows = self._rows(before, stage.reads, STAGE[stages.before(stage.name)].tables[stage.reads])
-        work = pure(stage.name).work(keys.templates_for(shard)[stage.name], rows, staged(self._workspace))
+        settings = staged(self._workspace, whole=before.output is not None)
+        work = pure(stage.name).work(keys.templates_for(shard)[stage.name], rows, settings)
         most = work.most(self._session.answers) if work.most else None
         missing = await self._ask(work.needed)
         return self._made(stage, key, work.output(self._session.answers), missing, most)

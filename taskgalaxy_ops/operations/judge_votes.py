@@ -50,6 +50,7 @@ class StoreVotes:
     ballots: Ballots
     groups: dict[str, dict[str, Counter[Ballot]]]  # by branch, form, source: by name
     gold: dict[Ballot, list[int]] = field(default_factory=dict)  # wrong and right pairs
+    planted: Counter[Ballot] = field(default_factory=Counter)  # errors that were planted, which are none of the pairs
     # By branch, form and source, by name: the pairs that were asked blind, by whether they were answered rightly.
     blind: dict[str, dict[str, Counter[bool]]] = field(default_factory=dict)
     minutes: dict[str, Counter[tuple[int, int]]] = field(default_factory=dict)  # by judge: (minute, vote)
@@ -113,6 +114,7 @@ def _count(
     known = {int(code): ballot(int(code), table.judges) for code in np.unique(table.codes)}
     codes = dict(zip(table.pairs.to_pylist(), table.codes.tolist(), strict=True))
     blind = _answered_blind(results, shard)
+    found.planted.update(known[codes[pair]] for pair in _rejected_as(results, shard, Reason.PLANTED))
     for pair, image, task_type, form in zip(*(column.to_pylist() for column in about.columns), strict=True):
         branch = taxonomy.shown(task_type).partition("~")[0]
         groups = [(BRANCH, branch), (FORM, form), *((SOURCE, name) for name in sources.get(image, ()))]
@@ -132,11 +134,15 @@ def _count(
 def _answered_blind(results: RunResults, shard: ShardResult) -> dict[PairId, bool]:
     """The pairs that were asked without their image, and whether they were answered rightly."""
     verdicts = results.columns(shard, "vote", "verdicts", ("pair", "blind"))
-    rejects = results.columns(shard, "vote", "rejects", ("pair", "reason"))
     found = zip(verdicts["pair"].to_pylist(), verdicts["blind"].to_pylist(), strict=True)
-    gone = zip(rejects["pair"].to_pylist(), rejects["reason"].to_pylist(), strict=True)
     told = {pair: blind for pair, blind in found if blind is not None}
-    return told | {pair: True for pair, reason in gone if reason == Reason.ANSWERED_BLIND}
+    return told | dict.fromkeys(_rejected_as(results, shard, Reason.ANSWERED_BLIND), True)
+
+
+def _rejected_as(results: RunResults, shard: ShardResult, reason: Reason) -> list[PairId]:
+    rejects = results.columns(shard, "vote", "rejects", ("pair", "reason"))
+    rows = zip(rejects["pair"].to_pylist(), rejects["reason"].to_pylist(), strict=True)
+    return [pair for pair, why in rows if why == reason]
 
 
 def _read_journal(found: StoreVotes, workspace: Workspace, shard: str) -> None:

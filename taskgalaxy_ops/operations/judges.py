@@ -23,7 +23,13 @@ from taskgalaxy_ops.release.agreement import (
     krippendorff_alpha,
     ratings,
 )
-from taskgalaxy_ops.release.gold import GoldFigures, calibration_error, powered_share
+from taskgalaxy_ops.release.gold import (
+    GoldFigures,
+    PlantedFigures,
+    calibration_error,
+    least_precision,
+    powered_share,
+)
 from taskgalaxy_ops.release.judge_fit import Counts, fit, measure_of, merged, probabilities
 from taskgalaxy_ops.release.judge_model import Dependence, JudgeAccuracy
 from taskgalaxy_ops.release.vote_table import BallotTable, ballot
@@ -65,6 +71,7 @@ class JudgeReport:
     drift: Mapping[str, Mapping[str, tuple[int, float]]]  # by period, by judge: votes, and the share of approvals
     paid: Mapping[str, VotesPaid]
     gold: GoldFigures | None
+    planted: PlantedFigures | None = None  # None: no errors were planted
     # By branch, form and source, by name: pairs answered rightly without their image, of those that were asked so.
     blind: Mapping[str, Mapping[str, tuple[int, int]]] = field(default_factory=dict)
 
@@ -86,7 +93,7 @@ def record_judges(
     so, now so, or there are too many judges.
     """
     found = store_votes(workspace, gold or {}, progress or Silent())
-    model = fit(found.ballots.all, found.judges, found.gold)
+    model = fit(found.ballots.all, found.judges, found.gold, found.planted)
     if model is None:
         raise SettingsError(
             "judges --record: there is nothing to record, for fewer than two judges vote now so, now so. Let more "
@@ -99,7 +106,8 @@ def report(found: StoreVotes, gold_pairs: int | None = None, simulated: bool = F
     """The report of counted votes; ``gold_pairs``: how many the gold set has, None: there is none."""
     everything = found.ballots.all
     alone = fit(everything, found.judges)
-    informed = fit(everything, found.judges, found.gold) if found.gold else alone
+    known = found.gold or found.planted
+    informed = fit(everything, found.judges, found.gold, found.planted) if known else alone
     right = probabilities(informed, everything)
     accepted = {each: number for each, number in everything.items() if found.accepts(each)}
     measured = agreement(found.ballots, found.judges)
@@ -129,6 +137,7 @@ def report(found: StoreVotes, gold_pairs: int | None = None, simulated: bool = F
             for kind, names in found.blind.items()
         },
         gold=None if gold_pairs is None else gold_figures(found, gold_pairs, probabilities(alone, everything)),
+        planted=planted_figures(found, probabilities(alone, found.planted)),
     )
 
 
@@ -192,6 +201,39 @@ def gold_figures(found: StoreVotes, pairs: int, right: Mapping[Ballot, float]) -
         if right
         else None,
         right_share=powered_share(predicted, [each for each, _ in of_samples], [known for _, known in of_samples]),
+    )
+
+
+def planted_figures(found: StoreVotes, right: Mapping[Ballot, float]) -> PlantedFigures | None:
+    """What planted errors say; None: there are none. right: probabilities by the votes alone; {}: no estimate."""
+    errors, pairs = found.planted.total(), found.ballots.all.total()
+    if not errors:
+        return None
+    cast: dict[str, list[int]] = {}
+    for ballot_, number in found.planted.items():
+        for judge, vote in ballot_:
+            if vote is not None:
+                cast.setdefault(judge, [0, 0])[vote] += number
+    prices = [(sum(votes), found.price(judge)) for judge, votes in cast.items()]
+    missed = sum(number for each, number in found.planted.items() if found.accepts(each))
+    caught = Interval.of_share(errors - missed, errors)
+    accepted = sum(number for each, number in found.ballots.all.items() if found.accepts(each))
+    return PlantedFigures(
+        errors=errors,
+        votes=sum(number for number, _ in prices),
+        cost=None
+        if any(price is None for _, price in prices)
+        else round(sum(number * (price or 0) for number, price in prices), 6),
+        caught=caught,
+        by_judge={
+            judge: (sum(cast[judge]), Interval.of_share(cast[judge][0], sum(cast[judge])))
+            for judge in found.judges
+            if judge in cast
+        },
+        precision=least_precision(accepted / pairs, caught) if pairs else None,
+        probability=round(sum(number * right[each] for each, number in found.planted.items()) / errors, 3)
+        if right
+        else None,
     )
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from taskgalaxy_ops.generation.planted import planted
 from taskgalaxy_ops.generation.stage_keys import StageKeys
 from taskgalaxy_ops.generation.staged import staged
 from taskgalaxy_ops.generation.stages import filter as filter_stage
@@ -21,7 +22,7 @@ from taskgalaxy_ops.models.request import RequestItem, RequestTemplate
 from taskgalaxy_ops.operations import fused_saving
 from taskgalaxy_ops.operations.shard_state import ShardState, StoreState, wanted_matches
 from taskgalaxy_ops.records import Answer, ImageId, Match, Pair
-from taskgalaxy_ops.settings import Model
+from taskgalaxy_ops.settings import Model, VoteSettings
 from taskgalaxy_ops.storage.journal import Journal
 from taskgalaxy_ops.storage.ledger import NANO
 from taskgalaxy_ops.workspace import Workspace
@@ -136,7 +137,8 @@ class _MeasuredShard:
         relevant = filter_stage.filtered(units, answers).relevant
         self._look_along(units)
         templates, settings = self._templates["write"], self._look.settings
-        pairs: list[Pair] = write_stage.work(templates, relevant, settings).output(answers).rows["pairs"]
+        written = write_stage.work(templates, relevant, settings).output(answers)
+        pairs: list[Pair] = written.rows["pairs"]
         for units in write_stage.units_by_form(templates, relevant, settings)[0].values():
             lacking.write += self._count_units(units, 1, answers)
             for unit in units:
@@ -144,8 +146,14 @@ class _MeasuredShard:
         first = [pair for pair in pairs if pair.number is None]
         for question in write_stage.further_answers(templates).values():
             lacking.further += self._count_units(write_stage.answer_units(question, first), 1, answers)
+        asked, vote = self._templates["vote"], staged(self._look).vote
+        questions, tries = vote_stage.judges_of(asked), tries_of(asked)
         for pair in pairs:
-            self._voted(pair, answers, lacking)
+            self._measures[pair.image].pairs += 1
+            self._voted(pair, vote, questions, tries, lacking)
+        errors = [] if written.pending else planted(pairs, vote.planted)
+        for wrong in vote_stage.errors_due(errors, questions, vote, answers, tries)[0]:
+            self._voted(wrong, vote_stage.shown_to_all(vote), questions, (), lacking)
         lacking.images += sum(not each.whole for each in self._measures.values())
         self._add_amounts()
         return [each for each in self._measures.values() if any(each.units)]
@@ -164,12 +172,18 @@ class _MeasuredShard:
                 self._slots[unit.key] = (image_measure, slot)
         return missing
 
-    def _voted(self, pair: Pair, answers: Mapping[str, Answer], lacking: Lacking) -> None:
-        templates, settings = self._templates["vote"], staged(self._look).vote
-        questions, tries = vote_stage.judges_of(templates), tries_of(templates)
+    def _voted(
+        self,
+        pair: Pair,
+        settings: VoteSettings,
+        questions: Sequence[RequestTemplate],
+        tries: Sequence[RequestTemplate],
+        lacking: Lacking,
+    ) -> None:
+        """Count the votes on a pair, or on a planted error, which is none."""
+        answers = self._journal.answers
         needed = vote_stage.votes_needed([pair], questions, settings, answers, tries)
         is_open = any(needed)
-        self._measures[pair.image].pairs += 1
         lacking.open_pairs += is_open
         for judge, question in enumerate(questions):
             unit = vote_stage.vote_unit(question, pair)

@@ -113,7 +113,7 @@ def _lacking(
     journal = Journal(view.store, one.shard.id, state.begun.get(one.shard.id))
     under_way = journal.batches.under_way
     made: Mapping[str, Sequence[Any]] = {"matches": wanted_matches(view, state, one) or ()}
-    output, before = None, "match"
+    output, before, whole = None, "match", True
     for name in ASKING:
         stage = STAGE[name]
         if name in one.stage_outputs:
@@ -121,9 +121,10 @@ def _lacking(
             continue
         table = stage.reads
         rows = made[table] if output is None else view.stage_outputs.load(output, table, STAGE[before].tables[table])
-        work = pure(name).work(templates[name], rows, staged(view))
+        work = pure(name).work(templates[name], rows, staged(view, whole=whole))
         for template, units in work.needed(journal.answers):
             keys = {unit.key for unit in units}
             in_batch = len(keys & under_way)
             yield name, template.model.name, in_batch, len(keys) - in_batch
-        made, output, before = work.output(journal.answers).rows, None, name
+        told = work.output(journal.answers)
+        made, output, before, whole = told.rows, None, name, whole and not told.pending

@@ -324,8 +324,9 @@ def _following(
     writing = written + Bounds(0, passing, filtered.high * forms * (1 + further))
     pairs = writing.expected * measured["write"].passing
     tries = settings.vote.blind.tries if settings.vote.blind else 0
-    expected = pairs * (_votes_a_pair(settings, measured) + tries)
-    return writing, Bounds(0, expected, writing.high * (len(settings.judges) + tries))
+    judges, errors = len(settings.judges), settings.vote.planted * len(settings.judges)
+    expected = pairs * (_votes_a_pair(settings, measured) + tries) + errors * pairs * measured["vote"].passing
+    return writing, Bounds(0, expected, writing.high * (judges + tries + errors))
 
 
 def _votes_a_pair(settings: Settings, measured: Mapping[str, _Measured]) -> float:

@@ -35,6 +35,38 @@ class GoldFigures:
     right_share: Interval | None  # of all samples, those that are right: prediction-powered
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlantedFigures:
+    """What errors that were planted say of the verdicts, as far as the teacher's own errors are as easy to see."""
+
+    errors: int  # that judges voted on
+    votes: int
+    cost: float | None  # USD of these votes, by what a vote costs; None: nothing is known of prices
+    caught: Interval  # of the errors, those that the vote rejects: the verdicts' specificity
+    by_judge: Mapping[str, tuple[int, Interval]]  # the errors that a judge voted on, and of them those it rejects
+    precision: (
+        Interval | None
+    )  # at least so many of the accepted pairs are right; None: no pair or no error is accepted
+    probability: float | None  # that the votes alone give to an error of being right, on average
+
+
+def least_precision(accepted: float, caught: Interval) -> Interval | None:
+    """The least share of right ones among accepted pairs; None: nothing bounds it.
+
+    accepted: the share of all pairs. caught: of wrong pairs, the share that is rejected. Of the pairs, at most
+    (1 - accepted) / caught are wrong, since no more than the rejected ones are among those that are caught; and of the
+    wrong ones 1 - caught are accepted.
+    """
+    if not accepted:
+        return None
+
+    def least(share: float) -> float:
+        wrong = min(1.0, (1 - accepted) / share) if share else 1.0
+        return max(0.0, 1 - wrong * (1 - share) / accepted)
+
+    return Interval(*(round(least(each), 3) for each in (caught.value, caught.low, caught.high)))
+
+
 def read_gold(path: Path) -> dict[PairId, bool]:
     """The verdicts of a file: JSON Lines of ``{"pair", "right"}``, or CSV with these columns if its name ends in .csv.
 

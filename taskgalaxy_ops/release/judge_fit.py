@@ -29,10 +29,16 @@ class Warned:
     evidence: str
 
 
-def fit(counts: Counts, judges: Sequence[str], gold: Mapping[Ballot, Sequence[int]] | None = None) -> JudgeModel | None:
+def fit(
+    counts: Counts,
+    judges: Sequence[str],
+    gold: Mapping[Ballot, Sequence[int]] | None = None,
+    planted: Counts | None = None,
+) -> JudgeModel | None:
     """The model of those of ``judges`` who vote now so, now so; None: fewer than two of them have voted.
 
-    gold: of the counted pairs, by ballot, how many are known to be wrong and right.
+    gold: of the counted pairs, by ballot, how many are known to be wrong and right. planted: the ballots of errors that
+    were planted, which are not among the counted.
     """
     left_out = constant(counts, judges)
     voted = {judge for cast in counts for judge, vote in cast if vote is not None}
@@ -48,7 +54,10 @@ def fit(counts: Counts, judges: Sequence[str], gold: Mapping[Ballot, Sequence[in
         if wrong or right:
             before = known.get(own, (0, 0))
             known[own] = before[0] + wrong, before[1] + right
-    return JudgeModel(judges, open_pairs, known)
+    errors: Counter[Ballot] = Counter()
+    for cast, number in (planted or {}).items():
+        errors[voting(cast, judges)] += number
+    return JudgeModel(judges, open_pairs, known, errors)
 
 
 def constant(counts: Counts, judges: Sequence[str]) -> dict[str, int]:

@@ -83,6 +83,7 @@ class JudgeModel:
     """The posterior of the judges' rates and of the pairs, given ballots. Memory grows with different ballots alone.
 
     ballots: the number of pairs with each ballot. gold: of further pairs, by ballot, how many are wrong and right.
+    planted: of errors that were planted, by ballot, how many there are; they say nothing of the share of right pairs.
     """
 
     def __init__(
@@ -90,9 +91,10 @@ class JudgeModel:
         judges: Sequence[str],
         ballots: Mapping[Ballot, int],
         gold: Mapping[Ballot, tuple[int, int]] | None = None,
+        planted: Mapping[Ballot, int] | None = None,
     ) -> None:
         self.judges = tuple(judges)
-        self._votes = _Votes(self.judges, ballots, gold or {})
+        self._votes = _Votes(self.judges, ballots, gold or {}, planted or {})
         at = _logits(np.array([0.7, *[0.85] * (2 * len(self.judges))]))
         fits: list[_Fit] = []
         for structure in _structures(len(self.judges)):
@@ -163,7 +165,7 @@ class JudgeModel:
 
     def _right(self, ballots: Sequence[Ballot]) -> Floats:
         """(draws, ballots): the probability of being right by each draw's rates."""
-        votes = _Votes(self.judges, dict.fromkeys(ballots, 1), {})
+        votes = _Votes(self.judges, dict.fromkeys(ballots, 1), {}, {})
         found = np.empty((len(self._rates), len(ballots)))
         for fit, mine in self._fits:
             if mine.any():
@@ -175,14 +177,18 @@ class JudgeModel:
 class _Votes:
     """Ballots as arrays, one row a different ballot.
 
-    ``approved`` and ``rejected``: (p, j), who voted so. ``open``, ``wrong``, ``right``: (p,), the pairs that have the
-    ballot, those of which nothing else is known and those of gold.
+    ``approved`` and ``rejected``: (p, j), who voted so. ``open``, ``wrong``, ``right``, ``planted``: (p,), the pairs
+    that have the ballot: those of which nothing else is known, those of gold, and planted errors.
     """
 
     def __init__(
-        self, judges: tuple[str, ...], ballots: Mapping[Ballot, int], gold: Mapping[Ballot, tuple[int, int]]
+        self,
+        judges: tuple[str, ...],
+        ballots: Mapping[Ballot, int],
+        gold: Mapping[Ballot, tuple[int, int]],
+        planted: Mapping[Ballot, int],
     ) -> None:
-        rows = [*ballots, *gold]
+        rows = [*ballots, *gold, *planted]
         place = {judge: number for number, judge in enumerate(judges)}
         votes = np.full((len(rows), len(judges)), -1, np.int8)
         for row, ballot in enumerate(rows):
@@ -190,11 +196,15 @@ class _Votes:
                 if vote is not None:
                     votes[row, place[judge]] = vote
         self.approved, self.rejected = (votes == 1).astype(float), (votes == 0).astype(float)
-        none = np.zeros(len(ballots))
         known = np.array(list(gold.values()), float).reshape(-1, 2)
         pairs = np.array(list(ballots.values()), float)
-        self.open = np.concatenate([pairs * WORTH / (WORTH + pairs.sum()), np.zeros(len(gold))])
-        self.wrong, self.right = (np.concatenate([none, known[:, each]]) for each in (0, 1))
+
+        def of(part: Floats, after: int) -> Floats:
+            return np.concatenate([np.zeros(after), part, np.zeros(len(rows) - after - len(part))])
+
+        self.open = of(pairs * WORTH / (WORTH + pairs.sum()), 0)
+        self.wrong, self.right = (of(known[:, each], len(ballots)) for each in (0, 1))
+        self.planted = of(np.array(list(planted.values()), float), len(ballots) + len(gold))
 
     def by_class(self, rates: Floats, structure: _Structure) -> Floats:
         """The likelihood of each ballot if the pair is right, and if it is wrong, times the share of such pairs.
@@ -226,7 +236,9 @@ class _Votes:
         each = self.by_class(rates, structure)
         both = np.log(each + 1e-300)
         whole = np.log(each.sum(axis=1) + 1e-300)
-        found: Floats = whole @ self.open + both[:, 0] @ self.right + both[:, 1] @ self.wrong
+        # That a planted error is wrong is no news: how it is voted on is, if it is wrong.
+        found: Floats = whole @ self.open + both[:, 0] @ self.right + both[:, 1] @ (self.wrong + self.planted)
+        found -= np.log1p(-rates[:, 0]) * self.planted.sum()
         return found
 
 

@@ -36,10 +36,10 @@ _EXTENSIONS = {"jpeg": "jpg", "mpo": "jpg", "tiff": "tif"}
 
 _CACHE_KIB = 4 << 10  # of the file's pages; sorting needs the same again
 
-# pairs: every pair with a vote; ``image`` and the columns after it are null if it is no sample; ``reason`` is null if
-# it is not left out. further: the images of samples about several, after the first. images: those of samples;
-# ``held``: about the bytes that the release has of one. blobs: the images as they are released, so that each is read
-# once. altered: in what models were shown an image otherwise than its file.
+# pairs: every pair with a verdict, and those of people's answers; ``image`` and the columns after it are null if it
+# is no sample; ``reason`` is null if it is not left out. further: the images of samples about several, after the first.
+# images: those of samples; ``held``: about the bytes that the release has of one. blobs: the images as they are
+# released, so that each is read once. altered: in what models were shown an image otherwise than its file.
 _SCHEMA = """
 CREATE TABLE pairs (pair TEXT, votes TEXT, accepted INTEGER, approvals INTEGER, counted INTEGER, image TEXT,
     task_type TEXT, variant TEXT, question TEXT, answer TEXT, reasoning TEXT, further_turns TEXT, further_images TEXT,
@@ -103,10 +103,11 @@ def load(
     wrong, those of other variants, and questions asked twice of one image, become rejects.
     Raises DamageError where a sample's image is unknown or no live source claims it.
     """
-    votes = _votes(shard.votes, judges)
+    verdicts = {pair: rest for pair, *rest, _ in _rows(shard.verdicts)}
+    # Planted errors have votes and no verdict: they are no pairs of the teacher.
+    votes = {pair: cast for pair, cast in _votes(shard.votes, judges).items() if pair in verdicts}
     for pair, cast in votes.items():
         ballots.add(pair, [(judge, vote) for _, judge, vote, _ in cast])
-    verdicts = {pair: rest for pair, *rest, _ in _rows(shard.verdicts)}
     samples = _samples(shard, settings)
     found.executemany(
         f"INSERT INTO pairs VALUES ({_places(15)})",

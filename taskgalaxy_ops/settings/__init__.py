@@ -23,22 +23,19 @@ from taskgalaxy_ops.settings.load import (
 from taskgalaxy_ops.settings.models import IN_PROCESS, InProcessSettings, Model, Price
 from taskgalaxy_ops.settings.pipeline import (
     BatchSettings,
-    BlindSettings,
     BranchTarget,
     EncoderSettings,
     FilterSettings,
     MatchSettings,
-    ProbabilityRule,
-    ReviewSettings,
     RunSettings,
     TargetSettings,
     TaxonomySettings,
-    VoteSettings,
     WeaknessSettings,
     WriteSettings,
 )
 from taskgalaxy_ops.settings.release import DecontaminateSettings, ReleaseSettings
 from taskgalaxy_ops.settings.sources import IngestSettings, S3Settings, SourceSettings
+from taskgalaxy_ops.settings.vote import BlindSettings, ProbabilityRule, ReviewSettings, VoteSettings
 
 __all__ = [
     "EXAMPLE",

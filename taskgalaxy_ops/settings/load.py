@@ -20,15 +20,14 @@ from taskgalaxy_ops.settings.pipeline import (
     EncoderSettings,
     FilterSettings,
     MatchSettings,
-    ReviewSettings,
     RunSettings,
     TargetSettings,
     TaxonomySettings,
-    VoteSettings,
     WriteSettings,
 )
 from taskgalaxy_ops.settings.release import ReleaseSettings
 from taskgalaxy_ops.settings.sources import IngestSettings, S3Settings, SourceSettings
+from taskgalaxy_ops.settings.vote import ReviewSettings, VoteSettings
 
 EXAMPLE = Path(__file__).with_name("example.yaml")  # what `taskgalaxy settings` prints
 
@@ -97,6 +96,8 @@ class Settings(Strict):
             raise ValueError(f"teacher and a judge are both named {self.teacher.name!r}, but differ: rename one")
         if self.write.answers > 1 and not self.vote.show_answer:
             raise ValueError("write.answers are judged by what they say: set vote.show_answer, or leave answers at 1")
+        if self.vote.planted and not self.vote.show_answer:
+            raise ValueError("vote.planted plants wrong answers: set vote.show_answer, or leave it out")
         if (blind := self.vote.blind) and any(m.name == blind.model.name for m in (self.teacher, *self.judges)):
             raise ValueError(f"vote.blind.model is named {blind.model.name!r} as another model is: rename it")
         self._targets_can_be_met()
@@ -116,6 +117,10 @@ class Settings(Strict):
         if self.write.swapped:
             raise ValueError(
                 "write.swapped cannot be set with targets, as it hangs on which images are tried: unset one"
+            )
+        if self.vote.planted:
+            raise ValueError(
+                "vote.planted cannot be set with targets, as its errors hang on which images are tried: unset one"
             )
         if self.write.answers > 1:  # a target that has its samples asks nothing more, its questions' answers included
             raise ValueError("write.answers cannot be more than 1 with targets: leave one of them out")
@@ -139,6 +144,7 @@ class Settings(Strict):
         return {
             **({"write.answers": self.write.answers} if self.write.answers > 1 else {}),
             **({"vote.blind": blind.told} if blind else {}),
+            **({"vote.planted": self.vote.planted} if self.vote.planted else {}),
         }
 
     @property

@@ -3,6 +3,9 @@
 Paper, section 3.4, whose rule is a quorum of approvals (``vote_rule``). Judges are asked in the settings' order while
 the verdict is open. A fixed share of pairs, chosen by the pair's hash, is shown to every judge for statistics; such an
 audit never changes a verdict.
+
+With ``vote.planted`` every judge is also asked about some accepted pairs with a wrong answer in place of theirs
+(``planted``). These have votes and are rejects, and have no verdict: they are there to measure judges by.
 """
 
 from __future__ import annotations
@@ -11,6 +14,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from taskgalaxy_ops.generation.planted import VERSION as PLANTED
+from taskgalaxy_ops.generation.planted import Planted, planted
 from taskgalaxy_ops.generation.stages.asking import Answers, Output, Tables, Templates, Work
 from taskgalaxy_ops.generation.stages.blind import REQUEST as BLIND
 from taskgalaxy_ops.generation.stages.blind import blind_template, blind_templates, blind_unit, probed, tries_of
@@ -28,6 +33,8 @@ from taskgalaxy_ops.models.request import (
 from taskgalaxy_ops.records import Answer, Pair, Reason, Reject, Verdict, Vote, reject_of, turns_in
 from taskgalaxy_ops.settings import BlindSettings, Model, Settings, VoteSettings
 from taskgalaxy_ops.text import clean
+
+_SHOWN = 200  # characters of an answer in a reject's detail
 
 FURTHER = "further_turns"  # field of an item: what a conversation has after its first question and answer
 
@@ -58,7 +65,8 @@ def rules(settings: Settings) -> dict[str, Any]:
     if isinstance(vote, MeasuredVote) and vote.rule != "quorum":
         rule = {"probability": vote.rule.probability, "recorded of judges": {"measure": vote.measure.hash}}
     blind = {} if vote.blind is None else {"blind": {"right": vote.blind.right, "rule": vote.blind.rule}}
-    return {**rule, "audit_share": vote.audit_share, "show_answer": vote.show_answer, **blind}
+    errors = {"planted": {"share": vote.planted, "version": PLANTED}} if vote.planted else {}
+    return {**rule, "audit_share": vote.audit_share, "show_answer": vote.show_answer, **blind, **errors}
 
 
 def judges_of(templates: Templates) -> list[RequestTemplate]:
@@ -69,24 +77,34 @@ def judges_of(templates: Templates) -> list[RequestTemplate]:
 def work(templates: Templates, rows: Sequence[Pair], settings: Settings) -> Work:
     """Units as the verdicts come to need them; out come samples."""
     judges, tries = judges_of(templates), tries_of(templates)
+    errors = planted(rows, settings.vote.planted)
+    to_all = shown_to_all(settings.vote)
+
+    def needed(answers: Answers) -> list[tuple[RequestTemplate, list[RequestItem]]]:
+        asked = votes_needed(rows, judges, settings.vote, answers, tries)
+        due, _ = errors_due(errors, judges, settings.vote, answers, tries)
+        for units, more in zip(asked, votes_needed(due, judges, to_all, answers), strict=False):
+            units += more
+        return list(zip([*judges, *tries], asked, strict=True))
 
     def output(answers: Answers) -> Output:
         made = voted(rows, judges, settings.vote, answers, tries)
+        more = errors_voted(errors, judges, settings.vote, answers, tries)
         tables: Tables = {
-            "votes": made.votes,
+            "votes": sorted([*made.votes, *more.votes], key=lambda vote: vote.pair),
             "verdicts": made.verdicts,
             "samples": made.samples,
-            "rejects": made.rejects,
+            "rejects": sorted([*made.rejects, *more.rejects], key=lambda reject: reject.pair or ""),
         }
-        return Output(tables, len(rows), len(made.samples), made.pending)
+        units = len(rows) + len(more.rejects) + more.pending
+        return Output(tables, units, len(made.samples), made.pending + more.pending)
 
-    return Work(
-        lambda answers: list(
-            zip([*judges, *tries], votes_needed(rows, judges, settings.vote, answers, tries), strict=True)
-        ),
-        output,
-        lambda answers: len(votes_at_most(rows, judges, settings.vote, answers, tries)),
-    )
+    def most(answers: Answers) -> int:
+        due, waiting = errors_due(errors, judges, settings.vote, answers, tries)
+        own = votes_at_most(rows, judges, settings.vote, answers, tries)
+        return len(own | votes_at_most([*due, *waiting], judges, to_all, answers))
+
+    return Work(needed, output, most)
 
 
 def reader(model: Model, _: str | None, request: str | None = None) -> RequestTemplate:
@@ -281,6 +299,62 @@ def _reject(pair: Pair, ballot: _Ballot, rule: Rule) -> Reject:
     # If the abstentions had been approvals, it would have been accepted: abstaining decided, not a vote of 0.
     approving = tuple(1 if vote is None else vote for vote in ballot.cast)
     reason = Reason.ABSTAINED if None in ballot.cast and rule.accepts(approving) else rule.reason
-    said = [f"{v.judge} {'abstained' if v.vote is None else v.vote}: {v.reason}" for v in ballot.votes]
-    detail = "; ".join(filter(None, [rule.told(ballot.cast), *said]))
+    detail = "; ".join(filter(None, [rule.told(ballot.cast), *map(_told, ballot.votes)]))
     return reject_of("vote", pair, reason, detail)
+
+
+def _told(vote: Vote) -> str:
+    return f"{vote.judge} {'abstained' if vote.vote is None else vote.vote}: {vote.reason}"
+
+
+# --- planted errors
+
+
+def shown_to_all(settings: VoteSettings) -> VoteSettings:
+    """The settings by which planted errors are voted on: every judge sees them, and nobody answers them blind."""
+    return settings.model_copy(update={"audit_share": 1.0, "blind": None})
+
+
+def errors_due(
+    errors: Sequence[Planted],
+    questions: Sequence[RequestTemplate],
+    settings: VoteSettings,
+    answers: Answers,
+    tries: Sequence[RequestTemplate],
+) -> tuple[list[Pair], list[Pair]]:
+    """The wrong pairs that judges are to see, since the right ones are accepted; and those of which that is open."""
+    made = voted([error.of for error in errors], questions, settings, answers, tries)
+    accepted, rejected = ({pair.pair for pair in rows} for rows in (made.samples, made.rejects))
+    due = [error.wrong for error in errors if error.of.pair in accepted]
+    return due, [error.wrong for error in errors if error.of.pair not in accepted | rejected]
+
+
+def errors_voted(
+    errors: Sequence[Planted],
+    questions: Sequence[RequestTemplate],
+    settings: VoteSettings,
+    answers: Answers,
+    tries: Sequence[RequestTemplate],
+) -> Voted:
+    """The votes on planted errors, each of which is a reject, and what is pending of them."""
+    due, _ = errors_due(errors, questions, settings, answers, tries)
+    made = voted(due, questions, shown_to_all(settings), answers)
+    right = {error.wrong.pair: error.of for error in errors}
+    said: dict[str, list[Vote]] = {}
+    for vote in made.votes:
+        said.setdefault(vote.pair, []).append(vote)
+    accepted = {pair.pair for pair in made.samples}
+    rejects = [
+        _planted_reject(pair, right[pair.pair], pair.pair in accepted, said[pair.pair])
+        for pair in due
+        if pair.pair in said
+    ]
+    return Voted(made.votes, [], [], rejects, made.pending)
+
+
+def _planted_reject(pair: Pair, right: Pair, accepted: bool, votes: Sequence[Vote]) -> Reject:
+    shown = (
+        f"{pair.answer[:_SHOWN]!r} in place of {right.answer[:_SHOWN]!r} was {'accepted' if accepted else 'rejected'}"
+    )
+    detail = "; ".join([shown, *map(_told, votes)])
+    return reject_of("vote", pair, Reason.PLANTED, detail)

@@ -20,6 +20,8 @@ _RATES = ("accuracy", "sensitivity", "specificity")
 def judges_page(found: JudgeReport) -> str:
     """The page (HTML)."""
     lead = [*text.lead(found)[found.simulated :], *text.notes(found)]
+    if found.planted:
+        lead += text.planted_lines(found.planted)
     if found.gold:
         lead += text.gold_lines(found.gold)
     findings = [(each.judge, each.kind, each.evidence, "; ".join(text.consequences(each))) for each in found.findings]
@@ -36,6 +38,8 @@ def judges_page(found: JudgeReport) -> str:
         (f"Answered without the image, by {kind}", (kind, *text.BLIND), rows)
         for kind, rows in text.blind_rows(found).items()
     ]
+    if found.planted:
+        tables.append(("Planted errors", text.PLANTED, text.planted_rows(found.planted)))
     if found.drift:
         tables.append(("Over time", ("from (UTC)", *text.drift_names(found)), text.drift_rows(found)))
     rows = [

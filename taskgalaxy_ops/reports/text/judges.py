@@ -8,7 +8,7 @@ from taskgalaxy_ops.operations.judge_findings import Finding, Order
 from taskgalaxy_ops.operations.judge_votes import VotesPaid
 from taskgalaxy_ops.operations.judges import Group, JudgeReport
 from taskgalaxy_ops.release.agreement import Interval, JudgeFigures, TwoJudges
-from taskgalaxy_ops.release.gold import GoldFigures
+from taskgalaxy_ops.release.gold import GoldFigures, PlantedFigures
 from taskgalaxy_ops.release.judge_fit import TOGETHER
 from taskgalaxy_ops.release.judge_fit import share as interval
 from taskgalaxy_ops.release.judge_model import JudgeAccuracy
@@ -34,6 +34,8 @@ def judges(found: JudgeReport) -> list[str]:
         lines += ["", *table((kind, *BLIND), rows[:_SHOWN])]
     if found.drift:
         lines += ["", *table(("from (UTC)", *drift_names(found)), drift_rows(found))]
+    if found.planted:
+        lines += ["", *planted_lines(found.planted), *table(PLANTED, planted_rows(found.planted))]
     if found.gold:
         lines += ["", *gold_lines(found.gold)]
     return lines
@@ -131,7 +133,9 @@ def notes(found: JudgeReport) -> list[str]:
 
 
 def _with_gold(found: JudgeReport) -> str:
-    return " and the gold set" if found.gold and found.gold.pairs > found.gold.unknown else ""
+    gold = found.gold is not None and found.gold.pairs > found.gold.unknown
+    known = [*(["the gold set"] if gold else []), *(["planted errors"] if found.planted else [])]
+    return "".join(f" and {each}" for each in known)
 
 
 def order(found: Order) -> str:
@@ -203,6 +207,31 @@ def gold_lines(gold: GoldFigures) -> list[str]:
     if gold.right_share:
         lines.append(f"Right, of all samples, if the gold set was drawn evenly: {interval(gold.right_share)}.")
     return lines
+
+
+def planted_lines(planted: PlantedFigures) -> list[str]:
+    """What errors that were planted say."""
+    price = "" if planted.cost is None else f", about {dollars(planted.cost)}"
+    lines = [
+        f"Planted errors: {planted.errors:,}, on which {planted.votes:,} votes were cast{price}.",
+        f"Rejected, of them: {interval(planted.caught)}.",
+    ]
+    if planted.precision:
+        lines.append(
+            f"Right, of the accepted pairs, if errors of the teacher are as easy to see: at least "
+            f"{planted.precision.value:.1%}, by the lower bound of what is rejected {planted.precision.low:.1%}."
+        )
+    if planted.probability is not None:
+        lines.append(f"The votes alone give them a probability of being right of {planted.probability:.3f} on average.")
+    return lines
+
+
+PLANTED = ("judge", "errors seen", "rejects")
+
+
+def planted_rows(planted: PlantedFigures) -> list[tuple[str, ...]]:
+    """A row of ``PLANTED`` for each judge."""
+    return [(shown(judge), f"{seen:,}", interval(rejects)) for judge, (seen, rejects) in planted.by_judge.items()]
 
 
 def _plain(found: Interval) -> str:

@@ -19,6 +19,7 @@ from taskgalaxy_ops.release.agreement import (
     krippendorff_alpha,
     ratings,
 )
+from taskgalaxy_ops.release.gold import least_precision
 from taskgalaxy_ops.release.judge_model import JudgeModel
 
 FIVE = ("a", "b", "c", "d", "e")
@@ -156,3 +157,26 @@ def test_few_votes_say_little() -> None:
 def test_an_interval_of_a_share_is_wilsons() -> None:
     assert Interval.of_share(0, 10) == Interval(0.0, 0.0, 0.278)
     assert Interval.of_share(9, 10) == Interval(0.9, 0.596, 0.982)
+
+
+def test_planted_errors_tell_specificity_and_nothing_of_the_share_of_right_pairs() -> None:
+    ballots, right = independent(FIVE[:3], 400, seed=2)
+    random = np.random.default_rng(3)
+    votes = random.random((600, 3)) < 0.1
+    planted = Counter(tuple(zip(FIVE[:3], map(int, row), strict=True)) for row in votes)
+    alone = JudgeModel(FIVE[:3], Counter(ballots))
+    model = JudgeModel(FIVE[:3], Counter(ballots), planted=planted)
+    for before, after, approved in zip(alone.accuracies(), model.accuracies(), votes.mean(axis=0), strict=True):
+        assert after.specificity.value == pytest.approx(1 - approved, abs=0.02)
+        assert after.specificity.high - after.specificity.low < before.specificity.high - before.specificity.low
+    found = model.share_right(Counter(ballots))
+    assert found is not None and found.low <= sum(right) / len(right) <= found.high
+
+
+@pytest.mark.parametrize(
+    ("accepted", "caught", "least"),
+    [(0.8, 0.9, 1 - (0.2 / 0.9) * 0.1 / 0.8), (0.8, 1.0, 1.0), (0.1, 0.5, 0.0), (0.5, 0.0, 0.0)],
+)
+def test_the_least_precision_is_what_uncaught_errors_leave(accepted: float, caught: float, least: float) -> None:
+    found = least_precision(accepted, Interval(caught, caught, caught))
+    assert found is not None and found.value == pytest.approx(least, abs=0.001)
