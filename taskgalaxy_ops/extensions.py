@@ -259,9 +259,15 @@ RELEASE_FORMATS: Registry[Any] = Registry(
     shipped={
         "llava": f"{_HERE}.release.formats.llava:LLAVA",
         "parquet": f"{_HERE}.release.formats.parquet:PARQUET",
+        "messages": f"{_HERE}.release.formats.messages:MESSAGES",
+        "prompt_completion": f"{_HERE}.release.formats.messages:PROMPT_COMPLETION",
+        "sharegpt": f"{_HERE}.release.formats.sharegpt:SHAREGPT",
+        "swift": f"{_HERE}.release.formats.swift:SWIFT",
+        "webdataset": f"{_HERE}.release.formats.webdataset:WEBDATASET",
     },
     error=SettingsError,
 )
+ALWAYS_RELEASED = ("llava", "parquet")  # training, take-downs and `explain` read them
 TRAINERS: Registry[Any] = Registry(
     group="taskgalaxy.trainers",
     what="trainer",

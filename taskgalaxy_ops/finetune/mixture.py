@@ -17,10 +17,10 @@ from taskgalaxy_ops.errors import SettingsError, SourceError
 from taskgalaxy_ops.finetune.recipes import BaseData, Recipe
 from taskgalaxy_ops.hashing import fingerprint, sha256_hex
 from taskgalaxy_ops.models.special_tokens import neutral
+from taskgalaxy_ops.release.formats.layouts import IMAGE
 from taskgalaxy_ops.release.local_copy import ReleaseCopy
 from taskgalaxy_ops.sources.builtin import easy_vqa
 
-IMAGE = "<image>"
 BUILTIN = "builtin:easy-vqa"
 UNKNOWN = "unknown"
 
@@ -37,6 +37,7 @@ class Example:
 
     @property
     def images(self) -> tuple[str, ...]:
+        """Its images, as rows of any layout have them."""
         return () if self.image is None else (self.image, *self.further_images)
 
 
@@ -172,13 +173,3 @@ def _turns(conversation: Iterable[dict[str, str]], images: int) -> tuple[tuple[L
             text = text.removeprefix(f"{IMAGE}\n").removesuffix(f"\n{IMAGE}")
         turns.append(("human" if turn["from"] == "human" else "gpt", neutral(text)))
     return tuple(turns)  # type: ignore[arg-type]
-
-
-def llava_row(example: Example) -> dict[str, Any]:
-    """An example in LLaVA's form."""
-    conversation = [{"from": who, "value": text} for who, text in example.turns]
-    row: dict[str, Any] = {"id": example.id}
-    if example.image:
-        row["image"] = list(example.images) if example.further_images else example.image
-        conversation[0]["value"] = f"{IMAGE}\n" * len(example.images) + conversation[0]["value"]
-    return {**row, "conversations": conversation}

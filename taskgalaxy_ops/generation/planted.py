@@ -93,8 +93,7 @@ def _wrong(pair: Pair, alike: Iterable[Pair]) -> Iterator[Pair]:
 
 
 def _with(pair: Pair, answer: str, reasoning: str | None) -> Pair:
-    further = pair.further_turns, pair.further_images
-    identity = pair_id(pair.image, pair.task_type, pair.variant, pair.question, answer, reasoning, *further)
+    identity = pair_id(pair.images, pair.task_type, pair.variant, pair.question, answer, reasoning, pair.further_turns)
     return replace(pair, pair=identity, answer=answer, reasoning=reasoning)
 
 

@@ -83,6 +83,11 @@ def copied_image(plan: Selection, picture: int, image: ImageId) -> bytes:
     return copied_image(plan, picture, image)
 
 
+def image_bytes(plan: Selection, sample: Sample) -> list[bytes | None]:
+    """A sample's images, in the order of its locations; None: it is only referred to."""
+    return [copied_image(plan, each.picture, each.image) if each.size else None for each in sample.images]
+
+
 def write_referred(plan: Selection) -> None:
     """See to it that the pictures to which the release refers are in the store."""
     if (refer := plan.inputs.refer) is None:

@@ -41,6 +41,16 @@ class Sample(NamedTuple):
         """Every question with its answer: one, but for conversations."""
         return (self.question, self.answer), *turns_in(self.further_turns)
 
+    @property
+    def locations(self) -> tuple[str, ...]:
+        """Those of its images."""
+        return (self.location,) if self.further is None else tuple(image.location for image in self.images)
+
+
+def beside(location: str) -> str:
+    """An image's location as seen from a folder in the release."""
+    return location if location.startswith("/") or "://" in location else f"../{location}"
+
 
 class SampleImage(NamedTuple):
     """One of a sample's images; the fields are those of ``Sample``."""

@@ -75,20 +75,41 @@ class Selection:
 
     def samples(self, first: int = 1, last: int | None = None) -> Iterator[Sample]:
         """The samples with numbers ``first`` to ``last`` (None: the last one), in order of split, then id."""
+        return self._samples(first, self._ends["test"] if last is None else last, "c.rowid")
+
+    def split(self, name: str) -> Iterator[Sample]:
+        """The samples of a split, in order of id."""
+        return self.samples(*self._range(name))
+
+    def by_picture(self, split: str) -> Iterator[Sample]:
+        """The samples of a split in order of their image, then id."""
+        return self._samples(*self._range(split), "c.picture, c.rowid")
+
+    def weight(self, split: str) -> tuple[int, int]:
+        """About the bytes of a split's copied images, each counted once, and the number of its samples."""
+        query = (
+            "SELECT coalesce(sum(size), 0), coalesce(sum(samples), 0) FROM (SELECT p.held * p.copied AS size, "
+            "count(*) AS samples FROM chosen c JOIN pictures p ON p.rowid = c.picture "
+            "WHERE c.rowid BETWEEN ? AND ? GROUP BY c.picture)"
+        )
+        pictures, samples = self.rows.execute(query, self._range(split)).fetchone()
+        return pictures, samples
+
+    def _samples(self, first: int, last: int, order: str) -> Iterator[Sample]:
         return map(
             Sample._make,
             self.rows.execute(
                 "SELECT pair, p.image, task_type, variant, question, answer, reasoning, further_turns, further_images, "
                 f"votes, claims, location, p.held * p.copied, c.picture, context, {groups.IMAGES} FROM chosen c JOIN "
-                "pictures p ON p.rowid = c.picture WHERE c.rowid BETWEEN ? AND ? ORDER BY c.rowid",
-                (first, self._ends["test"] if last is None else last),
+                f"pictures p ON p.rowid = c.picture WHERE c.rowid BETWEEN ? AND ? ORDER BY {order}",
+                (first, last),
             ),
         )
 
-    def split(self, name: str) -> Iterator[Sample]:
-        """The samples of a split, in order of id."""
+    def _range(self, split: str) -> tuple[int, int]:
+        """The numbers of a split's first and last sample."""
         before = {"train": 0, "validation": self._ends["train"], "test": self._ends["validation"]}
-        return self.samples(before[name] + 1, self._ends[name])
+        return before[split] + 1, self._ends[split]
 
     @cached_property
     def _ends(self) -> dict[str, int]:

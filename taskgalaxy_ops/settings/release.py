@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from taskgalaxy_ops.extensions import RELEASE_FORMATS
+from taskgalaxy_ops.extensions import ALWAYS_RELEASED, RELEASE_FORMATS
 from taskgalaxy_ops.settings.base import Strict, Variant, known
 from taskgalaxy_ops.settings.pipeline import ContextFields
 
@@ -58,9 +58,9 @@ class ReleaseSettings(Strict):
     variants: tuple[Variant, ...] | None = Field(None, min_length=1, description="only these; null: all")
     # Left out of what is kept and hashed where it is the default: it came later, and changes nothing made before it.
     formats: tuple[Annotated[str, known(RELEASE_FORMATS)], ...] = Field(
-        tuple(RELEASE_FORMATS.shipped),
-        description="llava and parquet always, and those that installed packages bring",
-        exclude_if=lambda formats: set(formats) == set(RELEASE_FORMATS.shipped),
+        ALWAYS_RELEASED,
+        description="llava and parquet always; beside them any that ships or that installed packages bring",
+        exclude_if=lambda formats: set(formats) == set(ALWAYS_RELEASED),
     )
 
     context: ContextFields = Field(
@@ -86,9 +86,9 @@ class ReleaseSettings(Strict):
     @field_validator("formats")
     @classmethod
     def _readable(cls, formats: tuple[str, ...]) -> tuple[str, ...]:
-        if missing := RELEASE_FORMATS.shipped.keys() - set(formats):
+        if missing := set(ALWAYS_RELEASED) - set(formats):
             raise ValueError(
-                f"{', '.join(sorted(missing))} is missing: training, take-downs and `explain` read what ships. Add it"
+                f"{', '.join(sorted(missing))} is missing: training, take-downs and `explain` read them. Add it"
             )
         if len(set(formats)) < len(formats):
             raise ValueError(f"a format is there twice: {', '.join(formats)}")

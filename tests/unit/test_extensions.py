@@ -190,7 +190,7 @@ def test_the_formats_by_default_are_not_in_what_is_kept_of_settings() -> None:
 
 
 def test_formats_are_named_and_those_that_ship_stay(install: Install, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(SettingsError, match=r"release\.formats\.2 is 'xml': Input should be 'llava' or 'parquet'"):
+    with pytest.raises(SettingsError, match=r"release\.formats\.2 is 'xml': Input should be 'llava', 'parquet', 'mess"):
         parse_settings(plain(release={"formats": ["llava", "parquet", "xml"]}))
     with pytest.raises(SettingsError, match="parquet is missing"):
         parse_settings(plain(release={"formats": ["llava"]}))

@@ -21,6 +21,7 @@ from taskgalaxy_ops.finetune.trainers.shared import (
     examples,
     expanded,
     jsonl,
+    llava_row,
     stem,
     training_flags,
     zero,
@@ -62,7 +63,7 @@ def render(recipe: Recipe, parts: list[Part], folder: Path, *, blind: bool) -> R
                 rows = [rows[number % len(rows)] for number in range(round(len(rows) * part.repeat))]
                 entry |= {"repeat_time": 1, "length": len(rows)}
             path = f"data/{stem(part)}.jsonl"
-            files[path] = jsonl(rows)
+            files[path] = jsonl(map(llava_row, rows))
             entry["annotation"] = str(folder / path)
         meta[part.name] = {**entry, "max_dynamic_patch": _TILES}
     flags: dict[str, Any] = {

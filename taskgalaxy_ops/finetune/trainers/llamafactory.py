@@ -16,13 +16,11 @@ from taskgalaxy_ops.finetune.jobs import OUTPUT, Rendered, Trainer
 from taskgalaxy_ops.finetune.mixture import Part
 from taskgalaxy_ops.finetune.recipes import Recipe
 from taskgalaxy_ops.finetune.trainers.shared import ZERO, check_parts, examples, expanded, jsonl, stem, zero
+from taskgalaxy_ops.release.formats.layouts import sharegpt
+from taskgalaxy_ops.release.formats.sharegpt import COLUMNS, ENTRY, INFO
 
 CONFIGURATION = "train.yaml"
-DATASETS = "data/dataset_info.json"
-_FORM = {
-    "formatting": "sharegpt",
-    "tags": {"role_tag": "from", "content_tag": "value", "user_tag": "human", "assistant_tag": "gpt"},
-}
+DATASETS = f"data/{INFO}"
 
 
 def render(recipe: Recipe, parts: list[Part], folder: Path, *, blind: bool) -> Rendered:
@@ -31,17 +29,17 @@ def render(recipe: Recipe, parts: list[Part], folder: Path, *, blind: bool) -> R
     datasets: dict[str, Any] = {}
     files: dict[str, bytes] = {}
     for part in parts:
-        columns = {"messages": "conversations"}
+        columns = {"messages": COLUMNS["messages"]}
         if part.examples is None:
             file = str(Path(expanded(part.annotations)).resolve())
             columns["images"] = "image"
         else:
             rows = _one_type(examples(part, folder, blind=blind))
             file = f"{stem(part)}.jsonl"
-            files[f"data/{file}"] = jsonl(rows)
-            if any("image" in row for row in rows):  # the trainer fails on a named column that no row has
-                columns["images"] = "image"
-        datasets |= _entries(part, {"file_name": file, **_FORM, "columns": columns})
+            files[f"data/{file}"] = jsonl(sharegpt(row.id, row.turns, row.images) for row in rows)
+            if any(row.images for row in rows):  # of empty lists alone, the trainer's reader cannot tell what they hold
+                columns = COLUMNS
+        datasets |= _entries(part, {"file_name": file, **ENTRY, "columns": columns})
     if recipe.zero_stage:
         files[ZERO] = json.dumps(zero(recipe), indent=1).encode()
     files[DATASETS] = json.dumps(datasets, indent=1, ensure_ascii=False).encode()

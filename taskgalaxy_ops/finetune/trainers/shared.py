@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable
 from dataclasses import replace
@@ -11,8 +10,9 @@ from typing import Any
 
 from taskgalaxy_ops.errors import SettingsError
 from taskgalaxy_ops.finetune.jobs import BLANK
-from taskgalaxy_ops.finetune.mixture import Example, Part, llava_row
+from taskgalaxy_ops.finetune.mixture import Example, Part
 from taskgalaxy_ops.finetune.recipes import Recipe
+from taskgalaxy_ops.release.formats.layouts import Row, line, llava
 
 ZERO = "zero.json"
 
@@ -26,7 +26,7 @@ def data_file(parts: Iterable[Part], folder: Path, *, blind: bool) -> bytes:
     for part in parts:
         rows = examples(part, folder, blind=blind)
         taken = round(len(rows) * part.repeat)
-        lines += [json.dumps(rows[number % len(rows)], ensure_ascii=False) for number in range(taken)]
+        lines += [line(llava_row(rows[number % len(rows)])) for number in range(taken)]
     return ("[\n" + ",\n".join(lines) + "\n]\n").encode()
 
 
@@ -48,16 +48,20 @@ def check_parts(parts: Iterable[Part], *, blind: bool) -> None:
             )
 
 
-def examples(part: Part, folder: Path, *, blind: bool) -> list[dict[str, Any]]:
-    """The examples of a part that was read, each once, in LLaVA's form; blind: with one grey picture as every image."""
-    read: Iterable[Example] = part.examples or ()
-    if blind:
-        grey = str(folder / BLANK)
-        read = (
-            replace(each, image=grey, further_images=(grey,) * len(each.further_images)) if each.image else each
-            for each in read
-        )
-    return [llava_row(example) for example in read]
+def examples(part: Part, folder: Path, *, blind: bool) -> list[Example]:
+    """The examples of a part that was read, each once; blind: with one grey picture as every image."""
+    found, grey = list(part.examples or ()), str(folder / BLANK)
+    if not blind:
+        return found
+    return [
+        replace(each, image=grey, further_images=(grey,) * len(each.further_images)) if each.image else each
+        for each in found
+    ]
+
+
+def llava_row(example: Example) -> Row:
+    """An example in LLaVA's form."""
+    return llava(example.id, example.turns, example.images)
 
 
 def stem(part: Part) -> str:
@@ -65,8 +69,8 @@ def stem(part: Part) -> str:
     return re.sub(r"[^\w.-]", "_", part.name)
 
 
-def jsonl(rows: Iterable[dict[str, Any]]) -> bytes:
-    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
+def jsonl(rows: Iterable[Row]) -> bytes:
+    return "".join(f"{line(row)}\n" for row in rows).encode()
 
 
 def expanded(path: str | None) -> str:

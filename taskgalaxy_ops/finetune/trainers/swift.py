@@ -12,6 +12,7 @@ from taskgalaxy_ops.finetune.mixture import Part
 from taskgalaxy_ops.finetune.recipes import Recipe
 from taskgalaxy_ops.finetune.trainers.llamafactory import images_of
 from taskgalaxy_ops.finetune.trainers.shared import ZERO, arguments, check_parts, examples, expanded, jsonl, stem, zero
+from taskgalaxy_ops.release.formats.layouts import swift
 
 _DONE = "done.json"
 # Resumes from the last complete checkpoint (the trainer writes its state last), and links the final one as output/last:
@@ -21,7 +22,6 @@ _RUN = (
     'from=$(last); "$@" ${from:+--resume_from_checkpoint "$from"} && '
     'ln -sfn "$(basename "$(last)")" output/last && cp done.json result.json'
 )
-_ROLES = {"human": "user", "gpt": "assistant"}
 _PROJECTORS = {"internvl2": "mlp1", "internvl2_5": "mlp1"}  # by template; of all others: multi_modal_projector
 
 
@@ -36,7 +36,7 @@ def render(recipe: Recipe, parts: list[Part], folder: Path, *, blind: bool) -> R
         if part.examples is None:
             path = str(Path(expanded(part.annotations)).resolve())
         else:
-            files[path] = jsonl(_messages(row) for row in examples(part, folder, blind=blind))
+            files[path] = jsonl(swift(row.id, row.turns, row.images) for row in examples(part, folder, blind=blind))
         datasets.append(path if part.repeat == 1 else f"{path}#{_taken(part)}")
     if recipe.zero_stage:
         files[ZERO] = json.dumps(zero(recipe), indent=1).encode()
@@ -59,12 +59,6 @@ def _taken(part: Part) -> int:
             "Set `rows`."
         )
     return max(round(part.rows * part.repeat), 1)
-
-
-def _messages(row: dict[str, Any]) -> dict[str, Any]:
-    messages = [{"role": _ROLES[turn["from"]], "content": turn["value"]} for turn in row["conversations"]]
-    images = row.get("image", [])
-    return {"messages": messages, "images": images if isinstance(images, list) else [images]}
 
 
 def _flags(recipe: Recipe) -> dict[str, Any]:

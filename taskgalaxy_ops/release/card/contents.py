@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
+from taskgalaxy_ops.extensions import ALWAYS_RELEASED
 from taskgalaxy_ops.release.formats import FORMATS
 from taskgalaxy_ops.release.images import thumbnail_path
 from taskgalaxy_ops.release.markdown import table, text
@@ -64,7 +65,7 @@ def loading(plan: Selection) -> list[str]:
         "comes before its answer. Parquet also has the votes and what each source says of the image.",
         "",
     ]
-    for name in sorted(set(plan.settings.formats) - FORMATS.shipped.keys()):
+    for name in sorted(set(plan.settings.formats) - set(ALWAYS_RELEASED)):
         lines += [f"`{name}/`: {text(FORMATS.get(name).about or 'a format of an installed package')}.", ""]
     if referred:
         lines += [

@@ -42,7 +42,7 @@ class ReleaseFormat:
     redact: Callable[[str, bytes, Gone], bytes | None]
     count: Callable[[Selection], int]
     folder: str = ""  # "": that of its name
-    about: str = ""  # what the card says of a package's
+    about: str = ""  # what the card says of one that is not always there
     version: str | None = None  # None: it ships
 
 

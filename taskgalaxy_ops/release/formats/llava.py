@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
-from taskgalaxy_ops.generation.forms import Texts, conversation
-from taskgalaxy_ops.records import turns_in
 from taskgalaxy_ops.release.formats import Gone, ReleaseFormat
+from taskgalaxy_ops.release.formats.layouts import Row, line, llava, said_in
 from taskgalaxy_ops.release.rows import Sample
 from taskgalaxy_ops.release.select import Selection
 from taskgalaxy_ops.release.spooled import spooled
@@ -24,24 +23,14 @@ def llava_files(plan: Selection) -> Iterator[tuple[str, BinaryIO]]:
         with spooled() as file:
             before = b"[\n"
             for sample in plan.split(split):
-                file.write(before + json.dumps(_llava(plan, sample), ensure_ascii=False).encode())
+                file.write(before + line(_row(plan, sample)).encode())
                 before = b",\n"
             file.write(b"\n]\n" if file.tell() else b"[]\n")
             yield f"llava/{split}.json", file
 
 
-def _llava(plan: Selection, sample: Sample) -> dict[str, Any]:
-    texts = Texts(sample.question, sample.answer, sample.reasoning, turns_in(sample.further_turns))
-    turns, images = conversation(sample.variant, texts), sample.images
-    row: dict[str, Any] = {
-        "id": sample.pair,
-        "image": sample.location if len(images) == 1 else [image.location for image in images],
-        "task_type": sample.task_type,
-        "conversations": [
-            {"from": who, "value": text} for turn in turns for who, text in zip(("human", "gpt"), turn, strict=True)
-        ],
-    }
-    row["conversations"][0]["value"] = "<image>\n" * len(images) + turns[0][0]
+def _row(plan: Selection, sample: Sample) -> Row:
+    row = llava(sample.pair, said_in(sample), sample.locations, task_type=sample.task_type)
     if sample.context is not None:
         row["context"] = json.loads(sample.context)
     return {**row, "simulated": True} if plan.inputs.simulated else row
@@ -55,7 +44,7 @@ def _redacted(_: str, raw: bytes, gone: Gone) -> bytes:
     return raw if len(kept) == len(lines) else ("[\n" + ",\n".join(kept) + "\n]\n" if kept else "[]\n").encode()
 
 
-def _images(row: dict[str, Any]) -> list[str]:
+def _images(row: Row) -> list[str]:
     named: str | list[str] = row["image"]
     return [named] if isinstance(named, str) else named
 

@@ -98,7 +98,7 @@ def parquet_files(plan: Selection) -> Iterator[tuple[str, BinaryIO]]:
 
 def _write(plan: Selection, part: Part, file: BinaryIO, right: _Right | None) -> None:
     """Write the rows of a part, a row group in memory at a time. right: None: rows have no such column."""
-    rows = max(1, min(_GROUP_ROWS, _GROUP_BYTES // max(part.largest, 1)))
+    rows = group_rows(part)
     samples = plan.samples(part.first, part.last)
     schema = schema_of(
         plan.settings.context,
@@ -111,8 +111,13 @@ def _write(plan: Selection, part: Part, file: BinaryIO, right: _Right | None) ->
             columns = _columns(plan, group)
             if right is not None:
                 columns["probability"] = [right(judged.ballot_of(sample.votes)) for sample in group]
-            arrays = [_array(columns[field.name], field.type) for field in schema]
+            arrays = [array(columns[field.name], field.type) for field in schema]
             writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
+
+
+def group_rows(part: Part) -> int:
+    """The rows of a row group."""
+    return max(1, min(_GROUP_ROWS, _GROUP_BYTES // max(part.largest, 1)))
 
 
 def _columns(plan: Selection, samples: Sequence[Sample]) -> dict[str, Any]:
@@ -168,31 +173,34 @@ def _of_each(said: Sequence[Sequence[Mapping[str, str]]], name: str) -> list[lis
     return [[claim.get(name) for claim in claims] for claims in said]
 
 
-def _array(values: Any, kind: pa.DataType) -> pa.Array:
+def array(values: Any, kind: pa.DataType) -> pa.Array:
     """An Arrow array of a list of values; of a struct type, from a list for each field.
 
     Lists are flattened here, because Arrow's own conversion is slower.
     """
     if pa.types.is_struct(kind):
-        parts = [_array(values[field.name], field.type) for field in kind]
+        parts = [array(values[field.name], field.type) for field in kind]
         return pa.StructArray.from_arrays(parts, fields=list(kind))
     if pa.types.is_list(kind):
         flat: Any = [value for each in values for value in each]
         if pa.types.is_struct(kind.value_type):
             flat = {field.name: [value.get(field.name) for value in flat] for field in kind.value_type}
         ends = [0, *accumulate(map(len, values))]
-        return pa.ListArray.from_arrays(pa.array(ends, pa.int32()), _array(flat, kind.value_type), type=kind)
+        return pa.ListArray.from_arrays(pa.array(ends, pa.int32()), array(flat, kind.value_type), type=kind)
     return pa.array(values, kind)
 
 
-def _redacted(_: str, raw: bytes, gone: Gone) -> bytes | None:
+def redacted_table(_: str, raw: bytes, gone: Gone) -> bytes | None:
     file = pq.ParquetFile(io.BytesIO(raw))
     out = io.BytesIO()
     left = 0
     with pq.ParquetWriter(out, file.schema_arrow, **WRITING) as writer:
         for number in range(file.num_row_groups):
             rows = file.read_row_group(number, use_threads=False)
-            rows = rows.filter(pc.invert(pc.or_(shows_one_of(rows, gone.images), one_of(rows["id"], gone.samples))))
+            of_gone = one_of(rows["id"], gone.samples)
+            if "image_id" in rows.column_names:
+                of_gone = pc.or_(of_gone, shows_one_of(rows, gone.images))
+            rows = rows.filter(pc.invert(of_gone))
             left += len(rows)
             if len(rows):  # no empty group: readers take the first group's number of rows as the size of a batch
                 writer.write_table(rows)
@@ -217,5 +225,5 @@ def shows_one_of(rows: pa.Table, images: Collection[ImageId]) -> pa.ChunkedArray
 
 
 PARQUET = ReleaseFormat(
-    files=parquet_files, redact=_redacted, count=lambda plan: sum(map(len, plan.parts.values())), folder="data"
+    files=parquet_files, redact=redacted_table, count=lambda plan: sum(map(len, plan.parts.values())), folder="data"
 )

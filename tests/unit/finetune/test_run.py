@@ -22,10 +22,11 @@ from taskgalaxy_ops.errors import DamageError, JobError, SchedulerError, Setting
 from taskgalaxy_ops.finetune import run as finetune_run
 from taskgalaxy_ops.finetune.backends.local import LocalBackend
 from taskgalaxy_ops.finetune.jobs import Job, Order, State, load, log_tail, prepare
-from taskgalaxy_ops.finetune.mixture import Example, base_part, check_licences, llava_row
+from taskgalaxy_ops.finetune.mixture import Example, base_part, check_licences
 from taskgalaxy_ops.finetune.progress import line, points
 from taskgalaxy_ops.finetune.recipes import Recipe, load_recipe, shipped
 from taskgalaxy_ops.finetune.run import Trainings
+from taskgalaxy_ops.finetune.trainers.shared import llava_row
 from taskgalaxy_ops.models.special_tokens import neutral
 from taskgalaxy_ops.progress import Silent
 from taskgalaxy_ops.release.local_copy import ReleaseCopy

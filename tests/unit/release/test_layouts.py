@@ -1,0 +1,152 @@
+"""Each format of a release, loaded by the library that is to read it; and what is left of each after a take-down."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pyarrow.parquet as pq
+import pytest
+import webdataset
+
+from taskgalaxy_ops.extensions import ALWAYS_RELEASED
+from taskgalaxy_ops.finetune.tiny import save_tiny
+from taskgalaxy_ops.release import SPLITS
+from taskgalaxy_ops.release.formats import webdataset as tars
+from taskgalaxy_ops.settings import ReleaseSettings
+from unit.release.test_publish import files_of, plan_of, some_material
+from unit.release.test_redact import IMAGES, withdrawn
+
+FORMATS = ("messages", "prompt_completion", "sharegpt", "swift", "webdataset")
+Files = dict[str, bytes]
+
+
+@pytest.fixture(scope="module")
+def made() -> Files:
+    """A release in every format; of two splits alone, so that one is empty."""
+    return files_of(
+        plan_of(some_material(), ReleaseSettings(validation=0.0, test=0.3, formats=(*ALWAYS_RELEASED, *FORMATS)))
+    )
+
+
+@pytest.fixture(scope="module")
+def folder(made: Files, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("a release")
+    for path, raw in made.items():
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_bytes(raw)
+    return root
+
+
+def told(files: Mapping[str, bytes]) -> dict[str, dict[str, Any]]:
+    """LLaVA's rows by id, which a test of its own compares with the samples."""
+    return {row["id"]: row for split in SPLITS for row in json.loads(files[f"llava/{split}.json"])}
+
+
+def texts_of(path: str, raw: bytes) -> list[str]:
+    """The rows of a file as text, and the names of a tar's members."""
+    if path.endswith(".parquet"):
+        return [str(row) for row in pq.read_table(io.BytesIO(raw)).to_pylist()]
+    if path.endswith(".tar"):
+        return [f"{name} {content!r}" for name, content in members_of(raw).items()]
+    return raw.decode().split("\n")
+
+
+def members_of(raw: bytes) -> dict[str, bytes]:
+    with tarfile.open(fileobj=io.BytesIO(raw)) as tar:
+        return {member.name: tar.extractfile(member).read() for member in tar}  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_every_format_has_the_same_samples_and_loses_what_is_taken_down(made: Files, name: str) -> None:
+    def held(files: Files, ids: Iterable[str]) -> set[str]:
+        own = [line for path, raw in files.items() if path.startswith(f"{name}/") for line in texts_of(path, raw)]
+        return {key for key in ids if any(key in line for line in own)}
+
+    gone = {key for key, row in told(made).items() if any(image in row["image"] for image in IMAGES)}
+    assert gone and held(made, told(made)) == set(told(made)) and held(made, IMAGES) == IMAGES
+    after = withdrawn(made, IMAGES)
+    assert held(after, told(made)) == set(told(after)) == set(told(made)) - gone and not held(after, IMAGES)
+    untouched = withdrawn(made, {"0" * 64})
+    assert all(raw == untouched[path] for path, raw in made.items())
+
+
+def test_messages_are_what_trl_trains_on(made: Files, folder: Path) -> None:
+    from transformers import AutoProcessor
+    from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
+
+    save_tiny(folder / "model")
+    collate = DataCollatorForVisionLanguageModeling(AutoProcessor.from_pretrained(folder / "model"), max_length=None)
+    for name in ("messages", "prompt_completion"):
+        found = datasets.load_dataset(str(folder / name), cache_dir=str(folder / "cache"))
+        assert set(found) == {"train", "test"}
+        for split, rows in found.items():
+            assert [row["id"] for row in rows] == [row["id"] for row in json.loads(made[f"llava/{split}.json"])]
+        first = found["train"][0]
+        said = first.get("messages") or first["prompt"] + first["completion"]
+        expected = [turn["value"].removeprefix("<image>\n") for turn in told(made)[first["id"]]["conversations"]]
+        assert [message["content"][-1]["text"] for message in said] == expected
+        assert [message["role"] for message in said] == ["user", "assistant"]
+        assert [part["type"] for part in said[0]["content"]] == ["image", "text"]
+        assert first["images"][0].size == (48, 40)
+        batch = collate([found["train"][number] for number in range(3)])
+        assert batch["pixel_values"].shape[0] == 3 and (batch["labels"] != -100).any()
+
+
+def test_tars_are_streamed_each_image_once_with_all_its_samples(made: Files, folder: Path) -> None:
+    rows, pictures = {}, []
+    for tar in sorted((folder / "webdataset").iterdir()):
+        for each in webdataset.WebDataset(str(tar), shardshuffle=False).decode("pil"):
+            key, said = each["__key__"], each["json"]
+            pictures.append(key)
+            assert each["jpg"].size == (48, 40) and said["images"] == [f"images/{key[:2]}/{key}.jpg"]
+            rows |= {sample["id"]: sample["conversations"] for sample in said["samples"]}
+    assert len(pictures) == len(set(pictures)) == 30
+    assert rows == {key: row["conversations"] for key, row in told(made).items()}
+    tars_of = [members_of(raw) for path, raw in made.items() if path.startswith("webdataset/")]
+    copies = {raw for path, raw in made.items() if path.startswith("images/")}
+    assert {raw for tar in tars_of for name, raw in tar.items() if name.endswith(".jpg")} == copies
+
+
+def test_tars_of_a_split_are_about_as_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tars, "_SHARD_BYTES", 30_000)
+    plan = plan_of(some_material(), ReleaseSettings(validation=0, test=0, formats=(*ALWAYS_RELEASED, "webdataset")))
+    files = [raw for path, raw in sorted(files_of(plan).items()) if path.startswith("webdataset/")]
+    assert len(files) == tars.WEBDATASET.count(plan) > 5
+    held = [sum(name.endswith(".json") for name in members_of(raw)) for raw in files]
+    assert sum(held) == 30 and max(held) <= min(held) + 2
+
+
+def rows_of(file: bytes) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in file.decode().split("\n") if line]
+
+
+def test_lines_for_llama_factory_and_swift_find_their_images(made: Files, folder: Path) -> None:
+    info = json.loads(made["sharegpt/dataset_info.json"])
+    assert [entry["file_name"] for entry in info.values()] == [f"{split}.jsonl" for split in SPLITS]
+    for name, start in (("sharegpt", folder / "sharegpt"), ("swift", folder)):
+        for row in [row for split in SPLITS for row in rows_of(made[f"{name}/{split}.jsonl"])]:
+            expected = told(made)[row["id"]]
+            turns = row.get("conversations") or row["messages"]
+            assert [turn.get("value") or turn["content"] for turn in turns] == [
+                turn["value"] for turn in expected["conversations"]
+            ]
+            [image] = row["images"]
+            assert (start / image).samefile(folder / expected["image"])
+
+
+def test_what_is_only_referred_to_is_named_where_it_lies() -> None:
+    rules = ReleaseSettings(validation=0, test=0, copy_images_up_to=0, formats=(*ALWAYS_RELEASED, *FORMATS))
+    files = files_of(plan_of(some_material(2, 1), rules))
+    where = {row["image"] for row in told(files).values()}
+    assert len(where) == 2 and all(each.startswith("s3://bucket/") for each in where)
+    assert {image for row in rows_of(files["sharegpt/train.jsonl"]) for image in row["images"]} == where
+    assert all(name.endswith(".json") for name in members_of(files["webdataset/train-000000.tar"]))
+    [path] = [path for path in files if path.startswith("messages/")]
+    rows = pq.read_table(io.BytesIO(files[path])).to_pylist()
+    assert {each["path"] for row in rows for each in row["images"]} == where
