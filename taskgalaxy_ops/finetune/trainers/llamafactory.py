@@ -34,7 +34,7 @@ def render(recipe: Recipe, parts: list[Part], folder: Path, *, blind: bool) -> R
             file = str(Path(expanded(part.annotations)).resolve())
             columns["images"] = "image"
         else:
-            rows = _one_type(examples(part, folder, blind=blind))
+            rows = examples(part, folder, blind=blind)
             file = f"{stem(part)}.jsonl"
             files[f"data/{file}"] = jsonl(sharegpt(row.id, row.turns, row.images) for row in rows)
             if any(row.images for row in rows):  # of empty lists alone, the trainer's reader cannot tell what they hold
@@ -48,13 +48,6 @@ def render(recipe: Recipe, parts: list[Part], folder: Path, *, blind: bool) -> R
     # With these it starts torchrun with as many processes as the recipe has devices; by default as the machine has.
     environment = {"FORCE_TORCHRUN": "1", "NPROC_PER_NODE": str(recipe.devices), "PYTHONUTF8": "1"}
     return Rendered(("llamafactory-cli", "train", CONFIGURATION), files, environment)
-
-
-def _one_type(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The rows with lists of images where one has several: a column that is loaded has one type."""
-    if not any(isinstance(row.get("image"), list) for row in rows):
-        return rows
-    return [{**row, "image": [row["image"]]} if isinstance(row.get("image"), str) else row for row in rows]
 
 
 def images_of(parts: list[Part]) -> str | None:
