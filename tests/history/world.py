@@ -678,7 +678,7 @@ class World:
         mine = _released(workspace, result)
         if mine:
             self._check_people(workspace, estimated)
-        self._check_paths(workspace, estimated)
+            self._check_paths(workspace, estimated)
         received, passes = self.models.received, self.encoder.passes
         again = self.open(self._copy())
         collected = all(batch.cleared for batch in self.wire.batches)  # else it may find some that nothing needs
@@ -743,11 +743,10 @@ class World:
 
     def _check_paths(self, workspace: Workspace, estimated: Reckoned) -> None:
         """The latest release, which may be partial, has the present path of every task type."""
-        if estimated.samples and (latest := next(reversed(publish.published(workspace)), None)):
-            shown = self.tree.shown()
-            pairs = {**estimated.pairs, **corrections(estimated.pairs, self.people)}
-            for pair, _, path, _ in ReleaseRows(workspace.store, latest.version).samples():
-                assert path == shown[pairs[pair].task_type], "a former path was released"
+        latest, shown = publish.published(workspace)[-1], self.tree.shown()
+        pairs = {**estimated.pairs, **corrections(estimated.pairs, self.people)}
+        for pair, _, path, _ in ReleaseRows(workspace.store, latest.version).samples():
+            assert path == shown[pairs[pair].task_type], "a former path was released"
 
     def _check_idle(self) -> None:
         """A second run does nothing at all."""
