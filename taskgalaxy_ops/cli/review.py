@@ -12,6 +12,7 @@ from taskgalaxy_ops.cli.common import AddCommand, positive, say, workspace_of
 from taskgalaxy_ops.errors import ReviewError
 from taskgalaxy_ops.operations import review, review_files
 from taskgalaxy_ops.operations.review import Drawn
+from taskgalaxy_ops.release.images import in_a_row
 from taskgalaxy_ops.release.renditions import Renditions
 from taskgalaxy_ops.reports.text import review as review_text
 from taskgalaxy_ops.workspace import Workspace
@@ -77,7 +78,7 @@ def _export(chosen: argparse.Namespace) -> int:
     folder = out.with_name(f"{out.stem}-pictures")
     _write_pictures(workspace, drawn, folder)
     at = (chosen.pictures_at or folder.name).rstrip("/")
-    pictures = [f"{at}/{each.pair.image}.jpg" for each in drawn]
+    pictures = [f"{at}/{_named(each)}.jpg" for each in drawn]
     if chosen.format == "csv":
         out.write_text(review_files.to_csv(drawn, pictures), "utf-8-sig", newline="")  # spreadsheets know UTF-8 by it
         files = [out]
@@ -93,12 +94,18 @@ def _export(chosen: argparse.Namespace) -> int:
 
 
 def _write_pictures(workspace: Workspace, drawn: Sequence[Drawn], folder: Path) -> None:
-    """The pictures that the teacher was sent, named by their images' ids."""
+    """The pictures that the teacher was sent, named by their images; those of a group side by side, by the pair."""
     folder.mkdir(parents=True, exist_ok=True)
     renditions = Renditions(workspace)
-    for image in sorted({each.pair.image for each in drawn}):
-        renditions.refer(image)  # an image that is not copied may be gone, and its rendition there
-        (folder / f"{image}.jpg").write_bytes(workspace.store.get(renditions.key(image)))
+    for name, images in sorted({_named(each): each.pair.images for each in drawn}.items()):
+        for image in images:
+            renditions.refer(image)  # an image that is not copied may be gone, and its rendition there
+        pictures = [workspace.store.get(renditions.key(image)) for image in images]
+        (folder / f"{name}.jpg").write_bytes(in_a_row(pictures))
+
+
+def _named(each: Drawn) -> str:
+    return each.pair.pair if each.pair.further_images else each.pair.image
 
 
 def _import(chosen: argparse.Namespace) -> int:

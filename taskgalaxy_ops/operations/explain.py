@@ -49,6 +49,7 @@ from taskgalaxy_ops.workspace import Workspace
 
 _LEAST_DIGITS = 4  # of an id that is asked about
 _KEY_DIGITS = 16  # of an id, in an index
+_NAMED = ("pair", "image", "further_images")  # of a review: its pair says so
 _IDS = pa.schema([("id", pa.uint64())])
 _SHOWN = 8
 
@@ -216,6 +217,7 @@ def _image(look: Workspace, shard: ImageShard, image: str, only: Pair | None = N
             if claim.image == image
         ],
         "matches": story.matches(only),
+        **({"with_others": others} if (others := story.with_others(image)) else {}),
     }
     if only is not None and not any(pair["pair"] == only.pair for each in found["matches"] for pair in each["pairs"]):
         found["former"] = {**asdict(only), "changed": story.changed()}
@@ -257,13 +259,21 @@ class _Story:
         self._released = {each.name: ReleaseRows(look.store, each.version) for each in published(look)}
         self._reviews = ReviewLog(look.store).read()
         self.tried: set[str] | None = None  # the task types that targets take of the image; None: all
-        self._rows = {(stage, name): self._of(stage, name, image) for stage in ASKING for name in STAGE[stage].tables}
+        self._rows = {  # votes and verdicts name no image
+            (stage, name): [row for row in self._of(stage, name) if getattr(row, "image", image) == image]
+            for stage in ASKING
+            for name in STAGE[stage].tables
+        }
 
-    def _of(self, stage: str, name: str, image: str) -> list[Any]:
+    def _of(self, stage: str, name: str) -> list[Any]:
         made = self._result.stages[stage]
         record = STAGE[stage].tables[name]
-        rows = self._look.stage_outputs.load(made.stage_output, name, record) if made.stage_output else made.rows[name]
-        return [row for row in rows if getattr(row, "image", image) == image]  # votes and verdicts name no image
+        return self._look.stage_outputs.load(made.stage_output, name, record) if made.stage_output else made.rows[name]
+
+    def with_others(self, image: str) -> list[dict[str, Any]]:
+        """The pairs about several images of which this is not the first."""
+        pairs = self._of("write", "pairs")
+        return [asdict(pair) for pair in pairs if image in pair.images[1:]]
 
     def matches(self, only: Pair | None) -> list[dict[str, Any]]:
         """Each match in order of rank: what became of it, or why it was rejected."""
@@ -285,6 +295,7 @@ class _Story:
         ]
         first = first_answers(self._write)
         written = {variant: question.unit(match.image, asked.item) for variant, question in first.items()}
+        written = {variant: unit for variant, unit in written.items() if first[variant].groups is None or unit.further}
         return {
             "task_type": match.task_type,
             "rank": match.rank,
@@ -353,7 +364,7 @@ class _Story:
         people = []
         for review in self._reviews.by_pair[pair]:
             becomes = review.becomes or ""
-            told = {name: value for name, value in asdict(review).items() if name not in ("pair", "image")}
+            told = {name: value for name, value in asdict(review).items() if name not in _NAMED}
             told["at"] = datetime.fromtimestamp(review.at, UTC).isoformat(timespec="seconds")
             told["releases"] = [name for name, rows in self._released.items() if rows.holds(becomes)]
             people.append(told | self._people(becomes, above | {pair}))

@@ -42,7 +42,9 @@ LABELS = f"""<View>
 
 
 def to_csv(drawn: Sequence[Drawn], pictures: Sequence[str]) -> str:
-    """A table with a row for each pair, and empty columns for a person to fill in. pictures: a file or link each."""
+    """A table with a row for each pair, and empty columns for a person to fill in.
+
+    pictures: a file or link each; of a pair about several images one that shows them side by side."""
     out = io.StringIO()
     columns = [*_SHOWN, *_FILLED]
     writer = csv.DictWriter(out, columns, lineterminator="\r\n")  # RFC 4180

@@ -23,6 +23,18 @@ BYTES = (
 CHOSEN = "SELECT f.image FROM further f JOIN pairs USING (pair) WHERE reason IS NULL"
 
 
+def leave_out_leaked(rows: sqlite3.Connection, told: str) -> None:
+    """Reject samples one of whose further images is in a benchmark: see the table ``leaks``.
+
+    told: a finding in words, an expression of the table's columns."""
+    rows.execute(
+        f"UPDATE pairs SET reason = ?, detail = (SELECT {told} FROM leaks JOIN further f ON f.image = id "
+        "WHERE what = ? AND f.pair = pairs.pair ORDER BY score DESC, benchmark LIMIT 1) "
+        "WHERE reason IS NULL AND pair IN (SELECT f.pair FROM further f JOIN leaks ON id = f.image WHERE what = ?)",
+        (Reason.BENCHMARK_IMAGE,) * 3,
+    )
+
+
 def leave_out_alike(rows: sqlite3.Connection) -> None:
     """Reject samples one of whose further images is left out as a near-duplicate: see the table ``alike``."""
     rows.execute(

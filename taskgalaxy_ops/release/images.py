@@ -124,6 +124,15 @@ def _small(plan: Selection, image: SampleImage) -> Pillow.Image:
     return small
 
 
+def in_a_row(jpegs: Sequence[bytes]) -> bytes:
+    """JPEGs side by side as one; one alone, byte for byte."""
+    if len(jpegs) == 1:
+        return jpegs[0]
+    out = io.BytesIO()
+    side_by_side([upright(jpeg) for jpeg in jpegs]).save(out, "JPEG", quality=95, subsampling=0)
+    return out.getvalue()
+
+
 def side_by_side(images: Sequence[Pillow.Image]) -> Pillow.Image:
     """Pictures in a row, on white; one alone stays as it is."""
     if len(images) == 1:

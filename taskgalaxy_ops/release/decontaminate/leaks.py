@@ -15,6 +15,7 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 from taskgalaxy_ops.records import PairId, Reason, turns_in
+from taskgalaxy_ops.release import groups
 from taskgalaxy_ops.release.decontaminate import pictures
 from taskgalaxy_ops.release.decontaminate.benchmark import Benchmark, BenchmarkInputs
 from taskgalaxy_ops.release.decontaminate.questions import QuestionIndex, QuestionThresholds, comparable, question_print
@@ -23,6 +24,7 @@ from taskgalaxy_ops.settings import DecontaminateSettings
 LEAKS = "leaks.json"
 
 _AT_ONCE = 1 << 14  # questions, or images, in memory
+_TOLD = "benchmark || ': ' || item || ' (' || kind || iif(score < 1, printf(' %.2f', score), '') || ')'"
 _SCHEMA = "CREATE TABLE leaks (what TEXT, benchmark TEXT, item TEXT, kind TEXT, score REAL, id TEXT)"
 
 
@@ -61,14 +63,14 @@ def leave_out_leaks(rows: sqlite3.Connection, inputs: BenchmarkInputs, settings:
     for what, column in ((Reason.BENCHMARK_IMAGE, "image"), (Reason.BENCHMARK_QUESTION, "pair")):
         # Of several benchmarks that hold one, the surest finding is named, and of equal ones the first by name.
         told = (
-            "SELECT benchmark || ': ' || item || ' (' || kind || iif(score < 1, printf(' %.2f', score), '') "
-            f"|| ')' FROM leaks WHERE what = ? AND id = pairs.{column} ORDER BY score DESC, benchmark LIMIT 1"
+            f"SELECT {_TOLD} FROM leaks WHERE what = ? AND id = pairs.{column} ORDER BY score DESC, benchmark LIMIT 1"
         )
         rows.execute(
             f"UPDATE pairs SET reason = ?, detail = ({told}) WHERE image IS NOT NULL AND reason IS NULL "
             f"AND {column} IN (SELECT id FROM leaks WHERE what = ?)",
             (what, what, what),
         )
+    groups.leave_out_leaked(rows, _TOLD)
     rows.execute(
         "UPDATE images SET wanted = 0 WHERE image IN (SELECT id FROM leaks WHERE what = ?)", (Reason.BENCHMARK_IMAGE,)
     )
@@ -107,7 +109,7 @@ def _images(
         return
     index = pictures.PictureIndex(benchmark.pictures, benchmark.picture_vectors)
     limits = pictures.PictureThresholds(settings.pdq_bits, settings.image_cosine, settings.pdq_bits_alike)
-    query = "SELECT DISTINCT image FROM pairs WHERE image IS NOT NULL AND reason IS NULL ORDER BY image"
+    query = f"SELECT image FROM pairs WHERE image IS NOT NULL AND reason IS NULL UNION {groups.CHOSEN} ORDER BY 1"
     images = iter([image for (image,) in rows.execute(query)])
     while part := list(islice(images, _AT_ONCE)):
         for number, item, kind, score in index.search(inputs.prints(part), limits):
@@ -170,8 +172,8 @@ def leaks_json(rows: sqlite3.Connection, inputs: BenchmarkInputs, settings: Deco
     columns = f"{', '.join(f'l.{name}' for name in names[:-1])}, p.pair FROM pairs p CROSS JOIN leaks l"
     found: Sequence[tuple[Any, ...]] = rows.execute(
         f"SELECT {columns} ON (l.id, l.what) = (p.pair, ?) UNION SELECT {columns} ON (l.id, l.what) = (p.image, ?) "
-        "ORDER BY 1, 6, 3",
-        (Reason.BENCHMARK_QUESTION, Reason.BENCHMARK_IMAGE),
+        f"UNION SELECT {columns.replace('pairs p', 'further p')} ON (l.id, l.what) = (p.image, ?) ORDER BY 1, 6, 3",
+        (Reason.BENCHMARK_QUESTION, Reason.BENCHMARK_IMAGE, Reason.BENCHMARK_IMAGE),
     ).fetchall()
     report = {
         "rule": settings.rule,

@@ -34,10 +34,16 @@ class Item:
     answer: str = ""
     reasoning: str | None = None
     further_turns: Sequence[Turn] = ()  # of a conversation
+    further_images: Sequence[ImageId] = ()  # of a question about several, after ``image``
     votes: Sequence[Vote] = ()
     sources: Sequence[str] = ()
     licence: str | None = None
     attribution: str | None = None
+
+    @property
+    def images(self) -> Sequence[ImageId]:
+        """All images that it is about, in their order."""
+        return () if self.image is None else (self.image, *self.further_images)
 
     @property
     def outcome(self) -> str:

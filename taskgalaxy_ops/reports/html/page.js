@@ -49,7 +49,7 @@
     source: (item, value) => item.sources.includes(value),
     variant: (item, value) => item.variant === value,
     votes: (item, value) => VOTES[value]?.[1](item) ?? false,
-    image: (item, value) => item.image?.startsWith(value) ?? false,
+    image: (item, value) => item.images.some((image) => image.startsWith(value)),
     q: (item, value) => words(value).every((word) => item.text.includes(word)),
   };
   const ORDERS = { image: (item) => item.image ?? "", type: (item) => item.type };
@@ -58,7 +58,7 @@
   items.forEach((item, place) => {
     item.place = place;
     item.text = [item.type, item.question, item.answer, item.reasoning, ...item.turns.flat(), item.stage, item.reason,
-      item.detail, item.pair, item.image, item.variant, item.licence, item.attribution, ...item.sources,
+      item.detail, item.pair, ...item.images, item.variant, item.licence, item.attribution, ...item.sources,
       ...item.votes.flatMap((vote) => [vote[0], vote[2]])].join("\n").toLowerCase();
   });
 
@@ -199,17 +199,20 @@
   const labelled = (label, className, text) =>
     make("div", `line ${className}`, make("span", "label", label), written("p", "clamp", text));
 
-  const face = (item) => {
-    const base64 = item.image && picture(item.image);
-    if (!base64) return make("div", "face missing", item.image ? "The image is gone" : "No image");
+  const face = (id) => {
+    const base64 = id && picture(id);
+    if (!base64) return make("div", "face missing", id ? "The image is gone" : "No image");
     const image = make("img");
-    image.alt = `Image ${item.image.slice(0, 10)}`;
+    image.alt = `Image ${id.slice(0, 10)}`;
     image.decoding = "async";
     image.src = `data:image/jpeg;base64,${base64}`;
-    const anchor = link("face", { image: item.image }, image);
+    const anchor = link("face", { image: id }, image);
     anchor.title = "Show only this image's items";
     return anchor;
   };
+
+  /** The pictures of an item, in the order of its question. */
+  const faces = (item) => (item.images.length > 1 ? make("div", "faces", ...item.images.map(face)) : face(item.image));
 
   const crumbs = (path) => {
     const line = make("p", "path clamp");
@@ -241,9 +244,10 @@
     if (item.votes.length) body.append(make("ul", "votes", ...item.votes.map(ballot)));
     const foot = [item.sources.join(", "), item.licence, item.attribution].filter(Boolean).join(" · ");
     const id = make("span", "id", (item.pair || item.image || "").slice(0, 10));
-    id.title = [item.pair && `pair ${item.pair}`, item.image && `image ${item.image}`].filter(Boolean).join("\n");
+    id.title = [item.pair && `pair ${item.pair}`, ...item.images.map((image) => `image ${image}`)]
+      .filter(Boolean).join("\n");
     body.append(make("p", "foot", written("span", "clamp two", foot), id));
-    return make("li", `card ${item.outcome}`, face(item), body);
+    return make("li", `card ${item.outcome}`, faces(item), body);
   };
 
   /** Gives a card whose text does not fit a button that opens it. */

@@ -221,6 +221,7 @@ def json_block(value: Any) -> str:
 def _item_fields(item: Item) -> dict[str, Any]:
     return {
         "image": item.image,
+        "images": list(item.images),
         "type": item.task_type,
         "outcome": item.outcome,
         "stage": item.stage,
@@ -242,9 +243,7 @@ def _item_fields(item: Item) -> dict[str, Any]:
 def _thumbnails(data: ReportData, items: Iterable[Item]) -> dict[ImageId, str]:
     """Base64 of each image's JPEG; an image that was taken down meanwhile is left out."""
     encoded: dict[ImageId, str] = {}
-    for image in dict.fromkeys(item.image for item in items):
-        if image is None:
-            continue
+    for image in dict.fromkeys(image for item in items for image in item.images):
         try:
             encoded[image] = base64.b64encode(data.thumbnails(image)).decode("ascii")
         except NotFoundError:

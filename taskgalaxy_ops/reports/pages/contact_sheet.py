@@ -10,7 +10,7 @@ from taskgalaxy_ops.funnel import StageCounts
 from taskgalaxy_ops.generation.results import RunResults
 from taskgalaxy_ops.generation.stages import ASKING
 from taskgalaxy_ops.operations.forecast import Checked, checked
-from taskgalaxy_ops.records import Claim, FileReject, Pair, Reject, TaskTypePath, Vote, turns_in
+from taskgalaxy_ops.records import Claim, FileReject, Pair, Reject, TaskTypePath, Vote, images_in, turns_in
 from taskgalaxy_ops.reports.html import Item, ReportData, render, thumbnail
 from taskgalaxy_ops.reports.text import costs as costs_text
 from taskgalaxy_ops.sources.originals import read_image
@@ -125,7 +125,7 @@ def _item(
     known: Mapping[str, Sequence[Claim]],
     votes: Mapping[str, Sequence[Vote]],
 ) -> Item:
-    claims = known.get(of.image, [])
+    claims = [claim for image in (of.image, *images_in(of.further_images)) for claim in known.get(image, [])]
     return Item(
         image=of.image,
         task_type=task_type,
@@ -138,6 +138,7 @@ def _item(
         answer=pair.answer if pair else "",
         reasoning=pair.reasoning if pair else None,
         further_turns=turns_in(pair.further_turns) if pair else (),
+        further_images=images_in(of.further_images),
         votes=votes.get(pair.pair, []) if pair else [],
         sources=sorted({claim.source for claim in claims}),
         licence=_all(claim.licence for claim in claims),

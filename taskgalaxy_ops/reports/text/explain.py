@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from taskgalaxy_ops.records import turns_in
+from taskgalaxy_ops.records import images_in, turns_in
 from taskgalaxy_ops.text import shown
 
 
@@ -37,6 +37,11 @@ def explained(found: Mapping[str, Any]) -> list[str]:
         ]
     for each in found["matches"]:
         lines += _match(each)
+    for pair in found.get("with_others", ()):
+        lines.append(
+            f"  shown with image {pair['image']}, first of {1 + len(images_in(pair['further_images']))}: pair "
+            f"{pair['pair'][:12]} ({pair['task_type']})"
+        )
     return lines
 
 
@@ -62,7 +67,10 @@ def _pair(pair: Mapping[str, Any]) -> list[str]:
     fate = {True: "SAMPLE", False: f"OUT at vote ({pair['reason']}):", None: "PENDING, votes are missing:"}[
         pair["accepted"]
     ]
-    lines = [f"      {fate} pair {pair['pair'][:12]} ({pair['variant']})", f"        Q {shown(pair['question'])}"]
+    lines = [f"      {fate} pair {pair['pair'][:12]} ({pair['variant']})"]
+    if further := images_in(pair["further_images"]):
+        lines.append(f"        with images {', '.join(further)}")
+    lines.append(f"        Q {shown(pair['question'])}")
     if pair["reasoning"]:
         lines.append(f"        R {shown(pair['reasoning'])}")
     lines += [f"        A {shown(pair['answer'])}", *_further(pair, 8), *_by(pair["written_by"], 10)]

@@ -11,9 +11,12 @@ from PIL import Image as Pillow
 from taskgalaxy_ops.errors import NotFoundError
 from taskgalaxy_ops.hashing import draw
 from taskgalaxy_ops.records import Pair, Reason, images_as_text, pair_id
+from taskgalaxy_ops.release.decontaminate.benchmark import BenchmarkInputs
+from taskgalaxy_ops.release.decontaminate.pictures import no_prints
 from taskgalaxy_ops.release.images import thumbnail_path
 from taskgalaxy_ops.release.redact import withdraw
 from taskgalaxy_ops.settings import ReleaseSettings
+from unit.release.decontaminate.test_leaks import benchmark, settings
 from unit.release.test_publish import files_of, image_of, loaded, pair_of, plan_of, release_inputs, sent
 
 ALL = ReleaseSettings(validation=0, test=0)
@@ -112,3 +115,17 @@ def test_the_images_of_a_group_are_part_of_what_a_release_is():
     one, other = (plan_of(release_inputs([group_of(*numbers)], HELD), ALL) for numbers in ((0, 1, 2), (0, 2, 1)))
     assert one.content_hash != other.content_hash
     assert [image.image for image in next(one.samples()).images] == IDS[:3]
+
+
+@pytest.mark.parametrize("rule", ["drop", "mark"])
+def test_a_further_image_that_is_in_a_benchmark_is_a_leak_of_the_sample(rule: str):
+    inputs = BenchmarkInputs(
+        benchmarks=[benchmark("MMBench", {"8": "What?"}, {"8": IDS[1]})],
+        encode=None,
+        prints=lambda found: no_prints(found, found),
+    )
+    with plan_of(release_inputs([SAMPLE], HELD, benchmarks=inputs), settings(rule=rule)) as plan:
+        rejects = [(each.reason, each.detail) for each in plan.rejects()]
+        assert rejects == ([(Reason.BENCHMARK_IMAGE, "MMBench: 8 (the same file)")] if rule == "drop" else [])
+        (leak,) = json.loads(files_of(plan)["leaks.json"])["leaks"]
+        assert (leak["sample"], leak["what"]) == (SAMPLE.pair, "benchmark image")
