@@ -54,6 +54,7 @@ class TinyModels:
     """The teacher and the judges behind the real client, without a socket."""
 
     def __init__(self) -> None:
+        self.most_images = 4  # in a request
         self.start(None)
 
     def start(self, replies: int | None) -> None:
@@ -81,7 +82,10 @@ class TinyModels:
         body = json.loads(request.content)
         text, *images = body["messages"][-1]["content"]
         block = json.loads(text["text"].split("```json\n")[1].split("\n```")[0])
-        image = images[0]["image_url"]["url"] if images else ""
+        image = " ".join(image["image_url"]["url"] for image in images)
+        if len(images) > self.most_images:
+            said = f"At most {self.most_images} image(s) may be provided in one prompt."
+            return httpx.Response(400, json={"error": {"message": said}})
         if block["request"] == "blind":
             self.seen[body["model"], "blind", "", json.dumps(block, sort_keys=True), image] += 1
             said = f"{int(draw(body['model'], block['question'], block['try']) * 2)}"
