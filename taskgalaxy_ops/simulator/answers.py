@@ -131,7 +131,8 @@ def _write(
     elif variant in _OF_FORM:
         return _OF_FORM[variant](config, asked, image, unit, answers)
     else:
-        written = teacher.write(image, path, (config.seed, identity), asked.image_id)
+        how = teacher.of_options if variant == "multiple_choice" else teacher.write
+        written = how(image, path, (config.seed, identity), asked.image_id)
     if written is None:
         return _empty(variant)
     planted = _planted(config, identity) and written.wrong != written.answer

@@ -6,6 +6,7 @@ import re
 from typing import NamedTuple
 
 _MOST_WRONG = 3
+LEAST_WRONG = 2  # of a question that is made of one with yes or no
 _OPTION = re.compile(r"([A-D])\. (.+)")
 
 
@@ -14,6 +15,35 @@ class Choice(NamedTuple):
 
     question: str
     options: dict[str, str]  # by letter
+
+
+class Pick(NamedTuple):
+    """A question that has what a question with yes or no may name as its options."""
+
+    question: str
+    name: str  # the parameter that an option stands for
+    right: str  # what the task type's own question is answered for the right option, and
+    wrong: str  # for others
+
+
+# By task type: what is asked in place of a question that has two answers.
+_PICKS = {
+    "shapes & patterns~shape recognition~shape presence check": Pick(
+        "Which of these shapes is in the image?", "shape", "Yes", "No"
+    ),
+    "colour~main colours~colour presence check": Pick(
+        "Which of these colours clearly appears in the image?", "colour", "Yes", "No"
+    ),
+    "gui~checkbox state reading": Pick("Which of these boxes is ticked?", "box", "Yes", "No"),
+    "logical reasoning~inference~visual claim verification": Pick(
+        "Which of these texts is printed in the image, word for word?", "text", "true", "false"
+    ),
+}
+
+
+def pick(path: str) -> Pick | None:
+    """What is asked in place of a task type's question that has two answers; None: nothing is."""
+    return _PICKS.get(path)
 
 
 def wrong_ones(said: str, others: tuple[str, ...]) -> dict[str, str]:

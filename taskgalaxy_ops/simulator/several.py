@@ -76,7 +76,7 @@ class Comparison:
         """The ``index``-th text (counted around) for images of which there are ``count``."""
         said = self.say.get(about.value, about.value)
         named = dict(zip("ab", about.images, strict=False)) if self.of_two else {}
-        words = {"n": _NUMBERS[count], "value": _with_article(said) if self.article else said}
+        words = {"n": _NUMBERS[count], "value": templates.with_article(said) if self.article else said}
         return templates.filled(self.texts[index % len(self.texts)], {**about.params, **words, **named})
 
     def about(self, question: str, count: int) -> About | None:
@@ -91,7 +91,7 @@ class Comparison:
             if len(set(images)) < 2:
                 return None
         said = found.pop("value", self.value)
-        said = re.sub(r"^an? ", "", said) if self.article else said
+        said = templates.without_article(said) if self.article else said
         meant = {words: answer for answer, words in self.say.items()}
         return About(images, meant.get(said, said), found)
 
@@ -179,10 +179,6 @@ def named(image: int) -> str:
 def in_order(images: Sequence[int]) -> str:
     """Images in an order, as an answer."""
     return ", ".join(map(named, images)).replace(", I", ", i")
-
-
-def _with_article(name: str) -> str:
-    return f"an {name}" if name[:1].lower() in "aeiou" else f"a {name}"
 
 
 def _placed(text: str, which: str) -> str:

@@ -22,6 +22,7 @@ from taskgalaxy_ops.simulator import (
     follow_ups,
     german,
     inventory,
+    options,
     perception,
     several,
     templates,
@@ -134,19 +135,39 @@ def answer(image: Image.Image, path: str, question: str, key: str = "") -> Asked
     )
 
 
+def of_options(image: Image.Image, path: str, seed_parts: tuple[object, ...], key: str = "") -> Written | None:
+    """A question for options; None where nothing can be asked, as where it would be answered by yes or no."""
+    found, pick = _look(image, path, key), options.pick(path)
+    if not isinstance(found, Found) or (pick is None and templates.load()[path].kind == "yes/no"):
+        return None
+    if pick is None:
+        return _first(found, path, seed_parts)[1]
+    right, wrong = (
+        sorted(each.params[pick.name] for each in found.asked if (each.answer == pick.right) is so)
+        for so in (True, False)
+    )
+    if not right or len(wrong) < options.LEAST_WRONG:
+        return None
+    others = sorted(wrong, key=lambda each: draw(*seed_parts, "other", each))
+    return Written(pick.question, _pick(right, seed_parts, "question"), others[0], "", tuple(others[1:]))
+
+
 def yes_no(image: Image.Image, path: str, seed_parts: tuple[object, ...], key: str = "") -> tuple[str, str] | None:
     """A question that is answered by yes and one by no, "" for one that there is none of; None where nothing can be
     asked. The same parts give the same questions."""
-    found, written = _look(image, path, key), write(image, path, seed_parts, key)
-    if written is None or not isinstance(found, Found):
+    found, known = _look(image, path, key), claims.of(path)
+    if known is None or not isinstance(found, Found):
         return None
-    template = templates.load()[path]
-    if template.kind != "yes/no":
-        return claims.claim(written.question, written.answer), claims.claim(written.question, written.wrong)
-    index = int(draw(*seed_parts, "template") * len(template.texts))
-    of = {said: [each for each in found.asked if each.answer.casefold() == said] for said in ("yes", "no")}
+    index = int(draw(*seed_parts, "template") * _WORDINGS)
+    if not known.value:
+        asked = _pick(found.asked, seed_parts, "question")
+        said = asked.answer, _pick(asked.wrong, seed_parts, "wrong")
+        yes, no = (known.ask(index, asked.params, each) for each in said)
+        return yes, no
+    so = {right: [each for each in found.asked if (each.answer == known.value) is right] for right in (True, False)}
     yes, no = (
-        template.fill(index, **_pick(asked, seed_parts, said).params) if asked else "" for said, asked in of.items()
+        known.ask(index, _pick(asked, seed_parts, "yes" if right else "no").params, "") if asked else ""
+        for right, asked in so.items()
     )
     return yes, no
 

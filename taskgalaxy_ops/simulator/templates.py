@@ -45,6 +45,18 @@ def fields(text: str) -> list[str]:
     return _FIELD.findall(text)
 
 
+def with_article(name: str) -> str:
+    """The name of a thing with "a" or "an", but for one that is a plural."""
+    if name.endswith("s") and not name.endswith(("ss", "us", "is")):
+        return name
+    return f"{'an' if name[:1].lower() in 'aeiou' else 'a'} {name}"
+
+
+def without_article(name: str) -> str:
+    """What ``with_article`` was given."""
+    return re.sub(r"^an? ", "", name)
+
+
 def filled(text: str, params: Mapping[str, object]) -> str:
     """A text with its parameters. Raises KeyError if one is missing."""
     return _FIELD.sub(lambda match: str(params[match[1]]), text)

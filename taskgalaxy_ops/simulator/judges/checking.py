@@ -62,8 +62,12 @@ def check(
         return _grounded(seen, bare, answer)
     if descriptions.asked(question):
         return _described(seen, answer)
-    choice, claim = options.read(question), claims.read(question)
-    params = template.params(choice.question if choice else claim[0] if claim else question)
+    choice, claim = options.read(question), None
+    if choice and (pick := options.pick(path)) and pick.question == choice.question:
+        return _picked(seen, rule, pick, choice, answer)
+    params = template.params(choice.question if choice else question)
+    if params is None and (claim := claims.read(path, question)) is not None:
+        params = claim.params
     if params is None and (asked := german.read(path, question)) is not None:
         params, answer = asked.params, None if answer is None else asked.english(answer)
     if params is None:
@@ -72,7 +76,7 @@ def check(
         answer = choice.options.get(answer.strip())
         if answer is None:
             return Finding(False, "the answer is none of the options")
-    said = claim[1] if claim else answer
+    said = claim.answer if claim else answer
     if said is not None and (fault := _form(template, said)):
         return Finding(False, fault)
     try:
@@ -152,6 +156,25 @@ def _grounded(seen: View, question: str, answer: str | None) -> Finding:
     said = boxes.box(answer)
     share = 0.0 if said is None else overlap(found, said)
     return Finding(share >= _OVERLAP, f"I find it at {mine}; the boxes share {share:.0%}")
+
+
+def _picked(seen: View, rule: Rule, pick: options.Pick, choice: options.Choice, answer: str | None) -> Finding:
+    """Whether an option is the one for which the task type's own question has the right answer."""
+    may_be, surely = [], []  # an option that lies between right and wrong may be either
+    for letter, option in choice.options.items():
+        try:
+            agrees = rule(seen, {pick.name: option}).agrees
+        except SenselessError:
+            continue
+        except UnsureError as error:
+            return Finding(None, cut(str(error)))
+        may_be += [letter] * (agrees(pick.right) is True)
+        surely += [letter] * (agrees(pick.right) is True and agrees(pick.wrong) is not True)
+    if not may_be or len(surely) > 1:
+        return Finding(False, f"{len(surely) or 'none'} of the options are right")
+    mine = (surely or may_be)[0]
+    right = answer is None or answer.strip() in (surely or may_be)
+    return Finding(right, cut(f"it is '{short(choice.options[mine], 40)}'"))
 
 
 def _one_right(found: Found, choice: options.Choice) -> Finding | None:

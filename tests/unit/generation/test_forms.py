@@ -383,6 +383,21 @@ def test_the_simulated_teacher_writes_options_and_judges_find_the_right_one(wron
 
 
 @pytest.mark.parametrize("wrong_share", [0, 1])
+def test_what_is_answered_by_yes_or_no_gets_options_to_choose_from(wrong_share):
+    config = SimulatorConfig(wrong_share=wrong_share, judges=dict.fromkeys("abc", NO_ERRORS), guess_accept=0)
+    types = [f"{SHAPE}shape presence check", "colour~main colours~colour presence check"]
+    for pair in simulated("multiple_choice", config, types):
+        choice = options.read(pair.question)
+        assert choice and len(choice.options) >= 3 and not {"Yes", "No"} & {*choice.options.values()}
+        assert (choice.options[pair.answer] in {"circle", "blue"}) != bool(wrong_share)
+        assert (sum(votes(pair, config)) >= 2) != bool(wrong_share), pair
+    form = write_template("Write.", MODEL, "multiple_choice")
+    units = write_units(form, [Relevant("i1", "image quality & photography~composition~border presence", "")])
+    (reply,) = ask(form, units, config)
+    assert reply.value["question"] == "", "it has no third answer"
+
+
+@pytest.mark.parametrize("wrong_share", [0, 1])
 def test_the_simulated_teacher_asks_for_yes_and_for_no_and_judges_see_which(wrong_share):
     config = SimulatorConfig(wrong_share=wrong_share, judges=dict.fromkeys("abc", NO_ERRORS), guess_accept=0)
     form = write_template("Write.", MODEL, "yes_no")
