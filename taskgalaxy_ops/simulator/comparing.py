@@ -47,7 +47,7 @@ def marks(scenes: Sequence[Scene], at: int, asked: Asked) -> list[str]:
     told = [_letters(text) for text in (asked.answer, *asked.params.values())]
     lines = [row.text for row in inventory.sure_lines(scenes[at - 1])]
     apart = [line for line in lines if not any(_letters(line) in text or text in _letters(line) for text in told)]
-    short = [line for line in apart if len(line) <= _LONGEST_MARK and line[-1] not in ".,:;?!"]
+    short = [line for line in apart if len(line) <= _LONGEST_MARK and line[0].isupper() and line[-1] not in ".,:;?!"]
     return [line for line in short if _nowhere_else(scenes, at, line)]
 
 
@@ -74,7 +74,8 @@ def _compared(comparison: Comparison, count: int, known: Mapping[int, Sequence[A
     asked: dict[tuple[tuple[str, str], ...], dict[int, Asked]] = {}
     for at, every in known.items():
         for each in every:
-            asked.setdefault(tuple(sorted(each.params.items())), {})[at] = each
+            params = tuple(sorted(item for item in each.params.items() if item[0] in comparison.names))
+            asked.setdefault(params, {})[at] = each
     for params, said in asked.items():
         for images in _groups(comparison, sorted(said), count):
             shown = [said[at] for at in images]
@@ -87,10 +88,9 @@ def _named(comparison: Comparison, shown: Sequence[Asked]) -> set[str]:
     """The values that a question can name, of each of which it is certain whether an image has it; "" for none."""
     if not comparison.by_value:
         return {""}
-    values = (
-        {comparison.value} if comparison.value else {value for each in shown for value in (each.answer, *each.wrong)}
-    )
-    return {value for value in values if all(value in {each.answer, *each.wrong} for each in shown)}
+    if comparison.value:
+        return {comparison.value}
+    return {each.answer for each in shown} | set.intersection(*({each.answer, *each.wrong} for each in shown))
 
 
 def _groups(comparison: Comparison, images: Sequence[int], count: int) -> Iterator[tuple[int, ...]]:
@@ -120,12 +120,12 @@ def _settled(comparison: Comparison, about: About, shown: Sequence[str]) -> Iter
     answer = several.answer(comparison.relation, values, about)
     nothing = comparison.relation in several.SUMS and not any(values)
     if answer is not None and not nothing:
-        told = [_as_shown(each, comparison, shown) for each in (answer, *_wrong(answer, values, about))]
+        told = [_as_shown(each, comparison, shown) for each in (answer, *_wrong(comparison, answer, values, about))]
         right, *wrong = dict.fromkeys(told)
         yield Possible(comparison, about, right, tuple(wrong))
 
 
-def _wrong(answer: str, values: Sequence[Value], about: About) -> Iterator[str]:
+def _wrong(comparison: Comparison, answer: str, values: Sequence[Value], about: About) -> Iterator[str]:
     """Answers of the same form."""
     if answer in {"Yes", "No"}:
         yield "No" if answer == "Yes" else "Yes"
@@ -134,6 +134,8 @@ def _wrong(answer: str, values: Sequence[Value], about: About) -> Iterator[str]:
         yield from (several.in_order(each) for each in (order[::-1], [*order[1:], order[0]]))
     elif answer.startswith("Image"):
         yield from map(several.named, about.images)
+    elif comparison.relation == "number":
+        yield from (str(count) for count in range(len(values) + 1))
     else:
         number = float(answer)
         near = [number + off for off in (1, -1, 2)]

@@ -68,6 +68,11 @@ class Comparison:
         """Whether it asks which images have a value, and not what they have."""
         return self.relation in _BY_VALUE
 
+    @property
+    def names(self) -> frozenset[str]:
+        """The parameters that it names."""
+        return frozenset(name for text in self.texts for name in templates.fields(text))
+
     def suits(self, count: int) -> bool:
         """Whether it can be asked of so many images."""
         return count > 2 or self.relation not in _OF_THREE

@@ -39,7 +39,7 @@ _KEPT = 20_000  # findings, of 130 images and all task types: a few KB each at m
 _LEAST_STATED = 4  # statements of a description
 MOST_TURNS = 4
 _WORDINGS = 60  # a multiple of every number of wordings
-_NONE = 0.2  # share of the questions how many images have something, in which any may be asked, of which most have none
+_NONE = 0.3  # share of the questions how many images have something, in which any may be asked, of which most have none
 _OF_ONE = 0.5  # share of questions about one of several images, where nothing but texts tells these apart
 _BY_MARK = 0.7  # share of these in which it is known by a text in it, and not by its number
 
