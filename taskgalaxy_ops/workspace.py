@@ -105,6 +105,11 @@ class Workspace:
         """People's votes when this was first read; None: there were none, or by the settings they decide nothing."""
         return ReviewLog(self.store).read() if self.settings.review.rule == "veto" else None
 
+    @property
+    def judged_reviews(self) -> Reviews | None:
+        """The same, where judges are asked about the answers that people give."""
+        return self.deciding_reviews if self.settings.review.corrections == "judged" else None
+
     @cached_property
     def registry(self) -> Registry:
         """The registry of sources, images and image shards."""

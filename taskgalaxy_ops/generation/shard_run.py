@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 from taskgalaxy_ops.funnel import StageCounts
 from taskgalaxy_ops.generation import stages
+from taskgalaxy_ops.generation.corrected import put_to_vote
 from taskgalaxy_ops.generation.stage_keys import StageKeys
 from taskgalaxy_ops.generation.staged import staged
 from taskgalaxy_ops.generation.stages import ASKING, STAGE, Stage
@@ -160,6 +161,8 @@ class ShardRun:
         if there := self._there(stage.name, key):
             return there
         rows = self._rows(before, stage.reads, STAGE[stages.before(stage.name)].tables[stage.reads])
+        if stage.name == "vote":
+            rows = put_to_vote(self._workspace, rows)
         settings = staged(self._workspace, whole=before.output is not None)
         work = pure(stage.name).work(keys.templates_for(shard)[stage.name], rows, settings)
         most = work.most(self._session.answers) if work.most else None

@@ -12,6 +12,7 @@ from functools import cached_property
 from typing import Any
 
 from taskgalaxy_ops.generation import starving
+from taskgalaxy_ops.generation.corrected import answers_by_shard
 from taskgalaxy_ops.generation.groups import Groups
 from taskgalaxy_ops.generation.pictures import Apart, images_apart, of_model
 from taskgalaxy_ops.generation.staged import staged
@@ -50,6 +51,10 @@ class StageKeys:
     def _apart(self) -> Apart:
         settings = self._workspace.settings
         return images_apart(self._workspace, [settings.teacher, *settings.judges])
+
+    @cached_property
+    def _answers(self) -> dict[str, str]:
+        return answers_by_shard(self._workspace)
 
     @cached_property
     def _templates(self) -> dict[str, Templates]:
@@ -141,7 +146,8 @@ class StageKeys:
     def asking(self, name: str, before_: str | None, edits: int, shard: str = "", subset: str | None = None) -> Key:
         """The key of a stage that asks models about an image shard: the output of the stage before, the models'
         identities, the prompts, the stage's rules, the number of the image shard's edits, how its images are
-        rendered that are rendered otherwise than most, the context that is shown of them, and their groups.
+        rendered that are rendered otherwise than most, the context that is shown of them, their groups, and people's
+        answers that judges are asked about.
 
         subset: the hash of the matches that targets take (None: all), which is an input of the filter alone.
         """
@@ -156,7 +162,8 @@ class StageKeys:
         subset = subset if name == ASKING[0] else None
         groups = None if (grouped := self._grouped(name, shard)) is None else fingerprint("groups", grouped)
         inputs = {before(name): before_, "edits": edits, "apart": apart, "context": context, "subset": subset}
-        inputs |= {"groups": groups}
+        answers = self._answers.get(shard) if name == "vote" else None
+        inputs |= {"groups": groups, "corrections": answers}
         key = None if before_ is None else stage_output_key(name, version, {**rules, "asked": asked}, inputs)
         plain = {rule: _in_words(rule, value) for rule, value in rules.items()}
         made_of = {
@@ -168,6 +175,7 @@ class StageKeys:
             **({"context of images": short(context)} if context else {}),
             **({"groups of images": short(groups)} if groups else {}),
             **({"matches that targets take": short(subset)} if subset else {}),
+            **({"people's answers": short(answers)} if answers else {}),
         }
         return Key(key, {**made_of, **self._made_of[name]})
 

@@ -367,6 +367,8 @@ class _Story:
             told = {name: value for name, value in asdict(review).items() if name not in _NAMED}
             told["at"] = datetime.fromtimestamp(review.at, UTC).isoformat(timespec="seconds")
             told["releases"] = [name for name, rows in self._released.items() if rows.holds(becomes)]
+            if becomes and self._look.judged_reviews is not None:
+                told["accepted"] = next((v.accepted for v in self._rows["vote", "verdicts"] if v.pair == becomes), None)
             people.append(told | self._people(becomes, above | {pair}))
         vetoed = self._look.settings.review.rule == "veto" and self._reviews.found_wrong(pair)
         return {"people": people, "vetoed": vetoed}

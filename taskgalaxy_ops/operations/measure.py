@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from taskgalaxy_ops.generation.corrected import put_to_vote
 from taskgalaxy_ops.generation.planted import planted
 from taskgalaxy_ops.generation.stage_keys import StageKeys
 from taskgalaxy_ops.generation.staged import staged
@@ -138,12 +139,12 @@ class _MeasuredShard:
         self._look_along(units)
         templates, settings = self._templates["write"], self._look.settings
         written = write_stage.work(templates, relevant, settings).output(answers)
-        pairs: list[Pair] = written.rows["pairs"]
+        pairs = put_to_vote(self._look, written.rows["pairs"])
         for units in write_stage.units_by_form(templates, relevant, settings)[0].values():
             lacking.write += self._count_units(units, 1, answers)
             for unit in units:
                 self._measures[unit.image or ""].first += 1
-        first = [pair for pair in pairs if pair.number is None]
+        first = [pair for pair in written.rows["pairs"] if pair.number is None]
         for question in write_stage.further_answers(templates).values():
             lacking.further += self._count_units(write_stage.answer_units(question, first), 1, answers)
         asked, vote = self._templates["vote"], staged(self._look).vote

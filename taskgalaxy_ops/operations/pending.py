@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from taskgalaxy_ops.generation.corrected import put_to_vote
 from taskgalaxy_ops.generation.stage_keys import StageKeys
 from taskgalaxy_ops.generation.staged import staged
 from taskgalaxy_ops.generation.stages import ASKING, STAGE
@@ -121,6 +122,8 @@ def _lacking(
             continue
         table = stage.reads
         rows = made[table] if output is None else view.stage_outputs.load(output, table, STAGE[before].tables[table])
+        if name == "vote":
+            rows = put_to_vote(view, rows)
         work = pure(name).work(templates[name], rows, staged(view, whole=whole))
         for template, units in work.needed(journal.answers):
             keys = {unit.key for unit in units}

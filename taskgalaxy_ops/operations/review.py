@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from taskgalaxy_ops.errors import ReviewError
+from taskgalaxy_ops.generation.corrected import corrected
 from taskgalaxy_ops.generation.results import RunResults
 from taskgalaxy_ops.generation.shard_run import ShardResult
 from taskgalaxy_ops.hashing import draw
@@ -26,7 +27,6 @@ from taskgalaxy_ops.models.special_tokens import neutral
 from taskgalaxy_ops.operations.judges import Probabilities, verdict_probabilities
 from taskgalaxy_ops.records import Pair, PairId, Vote
 from taskgalaxy_ops.release.agreement import krippendorff_alpha
-from taskgalaxy_ops.release.reviewed import corrected
 from taskgalaxy_ops.release.vote_table import ballot_table
 from taskgalaxy_ops.storage.review_log import UNSURE, VERDICTS, WRONG, Review, ReviewLog
 from taskgalaxy_ops.taxonomy import TaxonomyVersion

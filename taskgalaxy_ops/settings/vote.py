@@ -83,3 +83,10 @@ class ReviewSettings(Strict):
         description="gold: nothing, they are kept to measure judges by; veto: a pair that most of its reviewers find "
         "wrong leaves the next release, and a corrected answer takes its place",
     )
+    # Left out of what is kept and hashed where it is the default: it came later, and changes nothing made before it.
+    corrections: Literal["accepted", "judged"] = Field(
+        "accepted",
+        description="of veto: accepted: a corrected answer is a sample by its reviewer's word; judged: where judges "
+        "accept it, who are asked about it as about any pair",
+        exclude_if=lambda chosen: chosen == "accepted",
+    )

@@ -27,6 +27,9 @@ from .models import STAGES, Given, Unit, named, plain, rendered
 SILENT = "?"  # a judge who has not answered yet
 GROUPS = "several_images"  # the question form about several
 
+# What people say of pairs: by pair and person, the last one last, a verdict and maybe the right answer.
+People = Mapping[str, Mapping[str, tuple[str, str | None]]]
+
 
 @dataclass(frozen=True)
 class State:
@@ -41,6 +44,8 @@ class State:
     recorded: Any  # the newest entry of the log of judges: ``judges``, and ``right`` by their votes
     present: Mapping[str, str]  # by a task type's path as it is asked, the path that people are shown
     groups: Mapping[str, tuple[str, ...]]  # by image, the others that it is asked about with
+    shards: Mapping[str, str]  # by image
+    people: People
 
     def shown(self, stage: str, image: str) -> dict[str, str]:
         """What a stage shows of an image's context."""
@@ -70,10 +75,6 @@ class Pair:
     @property
     def images(self) -> tuple[str, ...]:
         return self.image, *self.others
-
-
-# What people say of pairs: by pair and person, the last one last, a verdict and maybe the right answer.
-People = Mapping[str, Mapping[str, tuple[str, str | None]]]
 
 
 def found_wrong(pair: str, people: People) -> bool:
@@ -232,10 +233,15 @@ def _reckon(state: State, standing: Mapping[Unit, Given], tried: Mapping[str, Se
             else:
                 found.pairs[pair.id] = pair
                 _answer_again(state, found, standing, pair)
+    if settings.review.corrections == "judged" and settings.review.rule == "veto":
+        found.pairs |= {
+            pair: made for pair, made in corrections(found.pairs, state.people).items() if pair not in found.pairs
+        }
     found.units_in["vote"], found.pending["vote"] = len(found.pairs), 0
     found.rows["vote"] = {}
     for pair in found.pairs.values():
         _vote(state, found, standing, pair)
+    _plant(state, found, standing)
     for stage in ("filter", "write"):
         found.rows.setdefault(stage, {})
         found.units_in.setdefault(stage, 0)
@@ -333,10 +339,45 @@ def _refused(settings: Settings, pair: Pair) -> bool:
     return rule is not None and any(re.search(pattern, pair.question) for pattern in rule.patterns)
 
 
-def _vote(state: State, found: Reckoned, standing: Mapping[Unit, Given], pair: Pair) -> None:
+def _plant(state: State, found: Reckoned, standing: Mapping[Unit, Given]) -> None:
+    """Accepted pairs that are drawn are shown to all judges with another answer, once all of their shard is written."""
+    lacking = {
+        state.shards[image]
+        for stage in ("filter", "write")
+        for image, rows in found.rows.get(stage, {}).items()
+        if None in rows
+    }
+    share = state.settings.vote.planted
+    due = [pair for pair in found.pairs.values() if pair.id in found.samples and draw("planted", pair.id) < share]
+    for pair in due:
+        shard = state.shards[pair.image]
+        there = [other for other in found.pairs.values() if state.shards[other.image] == shard]
+        if shard not in lacking and (wrong := _wrong(pair, there)) is not None:
+            found.units_in["vote"] += 1
+            _vote(state, found, standing, wrong, planted=True)
+
+
+def _wrong(pair: Pair, there: Sequence[Pair]) -> Pair | None:
+    """The number, one more or less; or what another image says of the kind, where it says something else."""
+    given = {other.answer for other in there if (other.image, other.question) == (pair.image, pair.question)}
+    alike = [p for p in there if (p.task_type, p.variant) == (pair.task_type, pair.variant) and p.image != pair.image]
+    alike.sort(key=lambda p: (p.question != pair.question, draw("planted from", pair.id, p.id)))
+    said = [(other.answer, other.reasoning) for other in alike if other.answer != pair.answer]
+    number = re.fullmatch(r"It is (\d)\.", pair.answer)
+    if number and not pair.reasoning:
+        less = number[1] != "0" and draw("planted less", pair.id) < 0.5
+        said = [(f"It is {int(number[1]) + (-1 if less else 1)}.", "")]
+    for answer, reasoning in said:
+        if answer not in given:
+            names = pair.images, pair.task_type, pair.variant, pair.question
+            return replace(pair, id=pair_id(*names, answer, reasoning or None), answer=answer, reasoning=reasoning)
+    return None
+
+
+def _vote(state: State, found: Reckoned, standing: Mapping[Unit, Given], pair: Pair, *, planted: bool = False) -> None:
     """Judges are asked in order while the verdict is open, whatever those say who have not answered yet."""
     settings, judges = state.settings.vote, state.settings.judges
-    audited = draw("audit", pair.id) < settings.audit_share
+    audited = planted or draw("audit", pair.id) < settings.audit_share
     head = state.head(pair.image, request="vote", show_answer=settings.show_answer)
     if pair.others:  # no context would say of which of them it is
         head = {"request": "vote", "show_answer": settings.show_answer, "images": len(pair.images)}
@@ -356,7 +397,7 @@ def _vote(state: State, found: Reckoned, standing: Mapping[Unit, Given], pair: P
         found.rows["vote"].setdefault(pair.image, []).append(None)
         return
     found.rows["vote"].setdefault(pair.image, []).append((pair.id,))
-    if _accepted(state, votes):
+    if _accepted(state, votes) and not planted:
         found.samples.add(pair.id)
 
 

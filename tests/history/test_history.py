@@ -220,6 +220,11 @@ class History(RuleBasedStateMachine):
         self.world.change("vote", show_answer=show_answer, audit_share=audit_share)
         if not show_answer:
             self.world.change("write", answers=1)
+            self.world.change("vote", planted=0)
+
+    @rule(share=st.sampled_from([0, 0.3, 1]))
+    def errors_are_planted_or_not(self, share: float) -> None:
+        self.world.plant(share)
 
     @rule(filter=fields, write=fields, vote=fields, release=fields)
     def the_context_that_is_shown_is_another(self, **shown: list[str]) -> None:
@@ -298,9 +303,9 @@ class History(RuleBasedStateMachine):
     def a_person_takes_all_back(self, reviewer: str) -> None:
         self.world.revoke(reviewer)
 
-    @rule(decides=st.sampled_from(["gold", "veto"]))
-    def what_a_vote_does_is_another(self, decides: str) -> None:
-        self.world.change("review", rule=decides)
+    @rule(decides=st.sampled_from(["gold", "veto"]), corrections=st.sampled_from(["accepted", "judged"]))
+    def what_a_vote_does_is_another(self, decides: str, corrections: str) -> None:
+        self.world.change("review", rule=decides, corrections=corrections)
 
     # What is in the way, where another prompt gives something to ask
 

@@ -104,7 +104,16 @@ def test_a_higher_quorum_asks_only_the_skipped_votes(world: World) -> None:
     assert not asked(world, lambda: world.change("vote", quorum=1))
 
 
-def test_what_people_say_asks_nothing(world: World) -> None:
+def test_planted_errors_ask_for_votes_on_what_is_accepted_alone_and_change_no_sample(world: World) -> None:
+    samples = world.estimated(world.open()).samples
+    more = asked(world, lambda: world.plant(1))
+    assert stages(more) == {"vote"}
+    assert world.estimated(world.open()).samples == samples
+    assert not asked(world, lambda: world.plant(0))
+    assert not asked(world, lambda: world.plant(0.5))
+
+
+def test_what_people_say_asks_nothing_but_votes_on_their_answers_where_that_is_set(world: World) -> None:
     first, second, *_ = sorted(world.estimated(world.open()).samples)
     written = world.pairs()
     assert not asked(world, lambda: world.review(written[first], "r1", "wrong", "seven"))
@@ -112,6 +121,9 @@ def test_what_people_say_asks_nothing(world: World) -> None:
     assert not asked(world, lambda: world.review(written[second], "r1", "wrong", None))
     (made,) = world.pairs().keys() - written.keys()
     assert not asked(world, lambda: world.review(world.pairs()[made], "r2", "wrong", "eight"))
+    more = asked(world, lambda: world.change("review", corrections="judged"))
+    assert {unit.stage for unit in more} == {"vote"} and {unit.told["answer"] for unit in more} == {"seven", "eight"}
+    assert not asked(world, lambda: world.change("review", corrections="accepted"))
     assert not asked(world, lambda: world.revoke("r1"))
 
 

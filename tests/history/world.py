@@ -381,11 +381,19 @@ class World:
         self.chosen = {**self.chosen, "targets": targets}
         if targets is not None:
             self.change("write", answers=1)
+            self.change("vote", planted=0)
 
     def answer(self, answers: int) -> None:
         """Another number of answers to a question, and the settings that it can go with."""
         self.change("write", answers=answers)
         if answers > 1:
+            self.change("vote", show_answer=True)
+            self.aim(None)
+
+    def plant(self, share: float) -> None:
+        """Another share of planted errors, and the settings that it can go with."""
+        self.change("vote", planted=share)
+        if share:
             self.change("vote", show_answer=True)
             self.aim(None)
 
@@ -544,6 +552,8 @@ class World:
             JudgeLog(self.store).newest(),
             self.tree.shown(),
             self._groups(workspace) if GROUPS in workspace.settings.write.variants else {},
+            self._shards(),
+            self.people,
         )
 
     def _groups(self, workspace: Workspace) -> dict[str, tuple[str, ...]]:
@@ -726,7 +736,10 @@ class World:
         if not write.suits:
             further = funnel["write"].units_in - funnel["filter"].units_out * write.forms_a_match
             assert further == 0 if write.answers == 1 else further >= 0
-        assert funnel["vote"].units_in == funnel["write"].units_out
+        more = funnel["vote"].units_in - funnel["write"].units_out
+        assert more >= 0
+        if not workspace.settings.vote.planted and workspace.settings.review.corrections == "accepted":
+            assert not more
         assert {pair.pair for pair in results.samples} == estimated.samples
         assert funnel["vote"].units_out == len(estimated.samples)
 
@@ -734,7 +747,8 @@ class World:
         """A release is chosen of accepted pairs and people's answers, and has nothing that they find wrong."""
         latest, offered, wrong = publish.published(workspace)[-1], estimated.samples, set[str]()
         if workspace.settings.review.rule == "veto":
-            offered = offered | corrections(estimated.pairs, self.people).keys()
+            if workspace.settings.review.corrections == "accepted":
+                offered = offered | corrections(estimated.pairs, self.people).keys()
             wrong = {pair for pair in offered if found_wrong(pair, self.people)}
         assert latest.funnel.units_in == len(offered)
         assert latest.rejects.get(Reason.FOUND_WRONG, 0) == len(wrong)
@@ -805,6 +819,8 @@ class World:
                     shown = (shown, None if tried == every else tried)
                 if stage == "write":
                     shown = (shown, *((image, state.groups[image]) for image in there if image in state.groups))
+                if stage == "vote" and (answered := self._answered(settings, image_index)):
+                    shown = (shown, answered)
                 key = (shard.id, stage, self.versions[stage], content, asks[stage], edits, shown)
                 if stage != "match" and estimated.lacking(stage, there):
                     break
@@ -816,6 +832,18 @@ class World:
                     self.made[key] = held | (grouped if stage in {"write", "vote"} else set())
                     due[stage, shard.id] += 1
         return due
+
+    def _answered(self, settings: Settings, images: Sequence[str]) -> tuple[object, ...]:
+        """The right answers that people give to these images' pairs, written and corrected, where judges are asked."""
+        if (settings.review.rule, settings.review.corrections) != ("veto", "judged"):
+            return ()
+        said = ((pair, list(self.people[pair].values())) for pair in sorted(self.people))
+        answers = ((pair, [answer for _, answer in each if answer is not None][-1:]) for pair, each in said)
+        return tuple(
+            (pair, *answer)
+            for pair, answer in answers
+            if answer and found_wrong(pair, self.people) and self.reviewed[pair][0] in images
+        )
 
     def _copy(self) -> SortedStore:
         """The store without what may be made again: markers of match, filter, write and vote, and releases."""

@@ -37,10 +37,10 @@ def _reviewed(plan: Selection) -> list[str]:
         return []
     wrong = plan.funnel[-1].rejects.get(Reason.FOUND_WRONG, 0)
     (answers,) = plan.rows.execute("SELECT count(*) FROM chosen WHERE votes IS NULL").fetchone()
-    return [
-        f"- Pairs that people found wrong, and that were left out: {wrong:,}. Samples with a person's answer, which "
-        f"have no votes: {answers:,}."
-    ]
+    told = f"Samples with a person's answer, which have no votes: {answers:,}."
+    if "review.corrections" in plan.inputs.rules:
+        told = "A person's answer is a sample where judges accept it."
+    return [f"- Pairs that people found wrong, and that were left out: {wrong:,}. {told}"]
 
 
 def _tokens(number: int) -> list[str]:

@@ -101,7 +101,8 @@ def _people(pair: Mapping[str, Any], indent: int) -> list[str]:
         lines.append(f"{'':{indent}}person {shown(review['reviewer'])}, {review['at']}: {review['verdict']}{reason}")
         if review["becomes"]:
             released = ", ".join(review["releases"]) or "no release"
-            told = f"corrected: A {shown(review['answer'])} (pair {review['becomes'][:12]}, in {released})"
+            judged = {True: "accepted by judges, ", False: "rejected by judges, "}.get(review.get("accepted"), "")
+            told = f"corrected: A {shown(review['answer'])} (pair {review['becomes'][:12]}, {judged}in {released})"
             lines += [f"{'':{indent}}  {told}", *_people(review, indent + 4)]
     if pair.get("vetoed"):
         lines.append(f"{'':{indent}}most of these people find it wrong: the next release is without it")

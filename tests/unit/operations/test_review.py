@@ -19,11 +19,13 @@ from tiny import TinyModels, tiny_images, tiny_models, tiny_seeds, tiny_settings
 from taskgalaxy_ops import pipeline
 from taskgalaxy_ops.cli import main
 from taskgalaxy_ops.errors import ReviewError
+from taskgalaxy_ops.generation.corrected import corrected
 from taskgalaxy_ops.generation.results import RunResults
 from taskgalaxy_ops.operations import review_files
 from taskgalaxy_ops.operations.explain import explain
 from taskgalaxy_ops.operations.forget import forget
 from taskgalaxy_ops.operations.judges import pair_probabilities
+from taskgalaxy_ops.operations.plan import plan
 from taskgalaxy_ops.operations.release_outlook import release_outlook
 from taskgalaxy_ops.operations.review import BY, Drawn, Filled, draw_pairs, overview, record, revoke
 from taskgalaxy_ops.operations.takedown import left, take_down
@@ -32,7 +34,6 @@ from taskgalaxy_ops.records import Pair, Reason, Vote
 from taskgalaxy_ops.release import publish
 from taskgalaxy_ops.release.changes import Loss
 from taskgalaxy_ops.release.published_rows import ReleaseRows
-from taskgalaxy_ops.release.reviewed import corrected
 from taskgalaxy_ops.reports.html import render
 from taskgalaxy_ops.reports.pages.contact_sheet import report_data
 from taskgalaxy_ops.reports.text import explain as explain_text
@@ -63,9 +64,9 @@ def workspace(tmp_path: Path, tiny_models: TinyModels) -> Workspace:
 FORMS = {"variants": ["plain", "chain_of_thought"]}
 
 
-def opened(workspace: Workspace, rule: str = "gold") -> Workspace:
+def opened(workspace: Workspace, rule: str = "gold", **more: str) -> Workspace:
     """The store opened anew, under this rule."""
-    settings = workspace.settings.model_copy(update={"review": type(workspace.settings.review)(rule=rule)})
+    settings = workspace.settings.model_copy(update={"review": type(workspace.settings.review)(rule=rule, **more)})
     assert isinstance(workspace.store, MemoryStore)
     return tiny_workspace(settings, workspace.store)
 
@@ -347,6 +348,35 @@ def test_under_veto_a_wrong_pair_leaves_the_next_release_and_its_correction_come
     assert publish.publish(opened(workspace, "veto")).made is False
     assert release_outlook(opened(workspace, "veto")).losses == 0  # type: ignore[union-attr]
     assert verify(opened(workspace)).damage == []
+
+
+def test_judges_are_asked_about_a_correction_where_the_settings_say_so(
+    workspace: Workspace, tiny_models: TinyModels
+) -> None:
+    samples = [each for each in RunResults(workspace).samples if each.variant == "plain"]
+    pairs = list({pair.image: pair for pair in samples if pair.pair in released(workspace)}.values())[:4]
+    answers = {pair.pair: f"seven {number}" for number, pair in enumerate(pairs)}
+    record(workspace, [vote(pair, answer=answer) for pair, answer in answers.items()])
+    judged = opened(workspace, "veto", corrections="judged")
+    (lacking,) = {each.stage: each.units for each in plan(judged).stages if each.units.high}.items()
+    assert lacking[0] == "vote" and 2 * len(pairs) == lacking[1].low, "two votes at least, of three judges"
+    assert pipeline.generate(judged).pending == 0
+    assert {unit[1] for unit in tiny_models.seen} == {"vote"} and tiny_models.distinct("vote") <= 3 * len(pairs)
+    made = {corrected(pair, answers[pair.pair]).pair: pair.pair for pair in pairs}
+    accepted = {pair for pair in made if RunResults(judged).verdicts[pair].accepted}
+    assert 0 < len(accepted) < len(pairs)
+    publish.publish(opened(workspace, "veto", corrections="judged"))
+    assert released(workspace).keys() & made.keys() == accepted
+    assert released(workspace, 0).keys() - released(workspace).keys() == answers.keys()
+    assert b"A person's answer is a sample where judges accept it." in files_of(workspace, 2)["README.md"]
+    for pair, corrects in made.items():
+        text = "\n".join(explain_text.explained(explain(opened(judged, "veto", corrections="judged"), corrects)))
+        assert f"{'accepted' if pair in accepted else 'rejected'} by judges, in " in text
+    tiny_models.start(None)
+    publish.publish(opened(workspace, "veto"))
+    assert made.keys() <= released(workspace).keys(), "and else a reviewer's word is enough"
+    assert pipeline.generate(opened(workspace, "veto", corrections="judged")).pending == 0
+    assert not tiny_models.requests
 
 
 def test_explain_tells_what_people_said_and_finds_a_correction_by_its_id(workspace: Workspace) -> None:
