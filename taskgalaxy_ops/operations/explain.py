@@ -349,6 +349,8 @@ class _Story:
         counted = [vote for judge in self._rule.judges if (vote := votes.get(judge)) and not vote.audit]
         if verdict and (decided := self._rule.told(tuple(vote.vote for vote in counted))):
             told["decided_by"] = decided
+        if verdict and verdict.blind is not None:
+            told["blind"] = verdict.blind
         if verdict and verdict.accepted:
             told["releases"] = [name for name, rows in self._released.items() if rows.holds(pair.pair)]
             told["not_released"] = self._not_released(pair, told["releases"])

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable
 
 from taskgalaxy_ops.release.agreement import Agreement, Ballot, Interval
-from taskgalaxy_ops.release.judge_fit import TOGETHER, fit, merged, probabilities, warnings
+from taskgalaxy_ops.release.judge_fit import TOGETHER, merged, probabilities, warnings
 from taskgalaxy_ops.release.markdown import table, text
 from taskgalaxy_ops.release.select import Selection
 from taskgalaxy_ops.storage.shards import short
@@ -25,9 +25,7 @@ def right(plan: Selection) -> Callable[[Ballot], float | None]:
     """
     if plan.settings.probability == "recorded" and (measure := plan.inputs.measure) is not None:
         return lambda cast: measure.probability(cast) if cast else None
-    counts = plan.ballots.all
-    known = probabilities(fit(counts, [judge.name for judge in plan.inputs.judges]), counts)
-    return known.get
+    return probabilities(plan.judge_model, plan.ballots.all).get
 
 
 def section(plan: Selection, measured: Agreement) -> list[str]:
@@ -35,7 +33,7 @@ def section(plan: Selection, measured: Agreement) -> list[str]:
     if plan.settings.probability is None:
         return []
     counts, judges = plan.ballots.all, [judge.name for judge in plan.inputs.judges]
-    if (model := fit(counts, judges)) is None:
+    if (model := plan.judge_model) is None:
         return ["How right the judges are cannot be told: fewer than two of them vote now so, now so.", ""]
     accuracies, dependences = model.accuracies(), model.dependences()
     released = Counter(ballot_of(sample.votes) for sample in plan.samples())

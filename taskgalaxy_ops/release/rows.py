@@ -9,6 +9,8 @@ from typing import NamedTuple
 from taskgalaxy_ops.records import ImageId, PairId, Turn, turns_in
 from taskgalaxy_ops.release.sqlite_staging import canonical
 
+_TRUTH = ("false", "true")  # of a flag, as JSON has it
+
 
 class Sample(NamedTuple):
     """A sample of a release, with the claims on its image."""
@@ -28,6 +30,7 @@ class Sample(NamedTuple):
     size: int  # about the bytes of the image that the row contains: 0 if it is referred to
     picture: int  # number of the image, in order of id
     context: str | None  # JSON: the fields of ``release.context`` that a source states; None: none of them
+    blind: int | None  # 1: it was answered without the image, 0: it was not, None: nobody tried
     further: str | None  # JSON: what else is to be known of its further images, [place, *SampleImage] each
 
     @property
@@ -99,4 +102,12 @@ def image_line(p: Picture) -> bytes:
         f'{{"claims":{p.claims},{context}"image":{{{content}"format":{quoted(p.format)},"height":{p.height},'
         f'"image":"{p.image}",{levels}"phash":"{p.phash}","size":{p.size},"width":{p.width}}},'
         f'"location":{quoted(p.location)}}}'
+    )
+
+
+def verdict_line(pair: PairId, accepted: int, approvals: int, votes: int, blind: int | None) -> bytes:
+    """``records.Verdict``."""
+    told = "" if blind is None else f'"blind":{_TRUTH[blind]},'
+    return canonical(
+        f'{{"accepted":{_TRUTH[accepted]},"approvals":{approvals},{told}"pair":{quoted(pair)},"votes":{votes}}}'
     )

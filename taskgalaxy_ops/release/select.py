@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, partial
-from itertools import chain
+from itertools import chain, starmap
 from json.encoder import encode_basestring as quoted
 from typing import Any
 
@@ -23,8 +23,10 @@ from taskgalaxy_ops.release import groups
 from taskgalaxy_ops.release.agreement import Ballots
 from taskgalaxy_ops.release.decontaminate.leaks import leak_lines, leave_out_leaks
 from taskgalaxy_ops.release.inputs import ReleaseInputs
+from taskgalaxy_ops.release.judge_fit import fit
+from taskgalaxy_ops.release.judge_model import JudgeModel
 from taskgalaxy_ops.release.near_duplicates import near_duplicates
-from taskgalaxy_ops.release.rows import Picture, Sample, image_line, sample_line
+from taskgalaxy_ops.release.rows import Picture, Sample, image_line, sample_line, verdict_line
 from taskgalaxy_ops.release.sqlite_staging import SPLITS, UNWANTED, canonical, database, lines_hash, load, location
 from taskgalaxy_ops.settings import Model, ReleaseSettings
 
@@ -100,7 +102,8 @@ class Selection:
             Sample._make,
             self.rows.execute(
                 "SELECT pair, p.image, task_type, variant, question, answer, reasoning, further_turns, further_images, "
-                f"votes, claims, location, p.held * p.copied, c.picture, context, {groups.IMAGES} FROM chosen c JOIN "
+                f"votes, claims, location, p.held * p.copied, c.picture, context, blind, {groups.IMAGES} "
+                "FROM chosen c JOIN "
                 f"pictures p ON p.rowid = c.picture WHERE c.rowid BETWEEN ? AND ? ORDER BY {order}",
                 (first, last),
             ),
@@ -255,6 +258,17 @@ class Selection:
         return [*self.inputs.stage_counts, StageCounts("release", total + reasons.total(), total, reasons)]
 
     @cached_property
+    def judge_model(self) -> JudgeModel | None:
+        """What the votes say of the judges and of pairs; None: fewer than two judges vote now so, now so."""
+        return fit(self.ballots.all, [judge.name for judge in self.inputs.judges])
+
+    @cached_property
+    def blind(self) -> tuple[int, int]:
+        """The number of samples that were answered without their image, and of those that were asked so."""
+        right, tried = self.rows.execute("SELECT total(blind), count(blind) FROM chosen").fetchone()
+        return int(right), tried
+
+    @cached_property
     def verdicts(self) -> tuple[int, int]:
         """The number of pairs with a verdict, and of accepted ones."""
         voted, accepted = self.rows.execute("SELECT count(accepted), total(accepted) FROM pairs").fetchone()
@@ -326,13 +340,10 @@ class Selection:
         return (canonical(f'{{"pair":{quoted(pair)},"votes":{votes}}}') for pair, votes in rows)
 
     def _verdict_lines(self) -> Iterator[bytes]:
-        """``records.Verdict`` of every pair that has one."""
-        rows = self.rows.execute(
-            "SELECT accepted, approvals, pair, counted FROM pairs WHERE accepted IS NOT NULL ORDER BY pair"
-        )
-        for accepted, approvals, pair, counted in rows:
-            truth = "true" if accepted else "false"
-            yield canonical(f'{{"accepted":{truth},"approvals":{approvals},"pair":{quoted(pair)},"votes":{counted}}}')
+        """``records.Verdict`` of every pair that has one; of a release without the column, without ``blind``."""
+        blind = "blind" if self.settings.blind else "NULL"
+        query = f"SELECT pair, accepted, approvals, counted, {blind} FROM pairs WHERE accepted NOT NULL ORDER BY pair"
+        return starmap(verdict_line, self.rows.execute(query))
 
 
 def identity(model: Model) -> dict[str, Any]:
@@ -433,6 +444,6 @@ def _choose(rows: sqlite3.Connection, inputs: ReleaseInputs, settings: ReleaseSe
     rows.execute("CREATE UNIQUE INDEX picture_of ON pictures (image)")
     rows.execute(
         "CREATE TABLE chosen AS SELECT pair, p.rowid AS picture, task_type, variant, question, answer, reasoning, "
-        "further_turns, further_images, votes, split FROM pairs JOIN pictures p USING (image) WHERE reason IS NULL "
-        "ORDER BY split, pair"
+        "further_turns, further_images, votes, blind, split FROM pairs JOIN pictures p USING (image) "
+        "WHERE reason IS NULL ORDER BY split, pair"
     )

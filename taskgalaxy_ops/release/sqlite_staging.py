@@ -41,9 +41,9 @@ _CACHE_KIB = 4 << 10  # of the file's pages; sorting needs the same again
 # images: those of samples; ``held``: about the bytes that the release has of one. blobs: the images as they are
 # released, so that each is read once. altered: in what models were shown an image otherwise than its file.
 _SCHEMA = """
-CREATE TABLE pairs (pair TEXT, votes TEXT, accepted INTEGER, approvals INTEGER, counted INTEGER, image TEXT,
-    task_type TEXT, variant TEXT, question TEXT, answer TEXT, reasoning TEXT, further_turns TEXT, further_images TEXT,
-    reason TEXT, detail TEXT);
+CREATE TABLE pairs (pair TEXT, votes TEXT, accepted INTEGER, approvals INTEGER, counted INTEGER, blind INTEGER,
+    image TEXT, task_type TEXT, variant TEXT, question TEXT, answer TEXT, reasoning TEXT, further_turns TEXT,
+    further_images TEXT, reason TEXT, detail TEXT);
 CREATE TABLE further (pair TEXT, place INTEGER, image TEXT, PRIMARY KEY (pair, place)) WITHOUT ROWID;
 CREATE TABLE images (image TEXT, width INTEGER, height INTEGER, format TEXT, size INTEGER, phash BLOB, levels TEXT,
     content TEXT, claims TEXT, context TEXT, split INTEGER, wanted INTEGER, held INTEGER);
@@ -55,7 +55,7 @@ CREATE TABLE files (path TEXT, size INTEGER, sha256 TEXT);
 # For these an image's sample is left out, whatever other images there are: it is in no other's way.
 UNWANTED = (Reason.FOUND_WRONG, Reason.OTHER_VARIANT, Reason.BENCHMARK_IMAGE, Reason.BENCHMARK_QUESTION)
 
-_NO_VERDICT = (None,) * 3
+_NO_VERDICT = (None,) * 4
 _NO_SAMPLE = (None,) * 10
 
 _NUMBER = [field.name for field in fields(Pair)].index("number")  # in rows of records.Pair
@@ -103,14 +103,14 @@ def load(
     wrong, those of other variants, and questions asked twice of one image, become rejects.
     Raises DamageError where a sample's image is unknown or no live source claims it.
     """
-    verdicts = {pair: rest for pair, *rest, _ in _rows(shard.verdicts)}
+    verdicts = {pair: rest for pair, *rest in _rows(shard.verdicts)}
     # Planted errors have votes and no verdict: they are no pairs of the teacher.
     votes = {pair: cast for pair, cast in _votes(shard.votes, judges).items() if pair in verdicts}
     for pair, cast in votes.items():
         ballots.add(pair, [(judge, vote) for _, judge, vote, _ in cast])
     samples = _samples(shard, settings)
     found.executemany(
-        f"INSERT INTO pairs VALUES ({_places(15)})",
+        f"INSERT INTO pairs VALUES ({_places(16)})",
         (
             (
                 pair,

@@ -76,6 +76,13 @@ class ReleaseSettings(Strict):
         exclude_if=lambda chosen: chosen is None,
     )
 
+    blind: bool = Field(
+        False,
+        description="a column that says whether `vote.blind` answered the question without the image, and their number "
+        "on the card",
+        exclude_if=lambda chosen: not chosen,
+    )
+
     decontaminate: DecontaminateSettings | None = Field(
         None,
         description="leave out, or mark, what is in a benchmark (docs/decontamination.md): {} for the package's "

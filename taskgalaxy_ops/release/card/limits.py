@@ -23,6 +23,7 @@ def limits(plan: Selection) -> list[str]:
         "- A judge's approval is an opinion: the agreement above says how far to trust it.",
         f"- {alike}",
         *_reviewed(plan),
+        *_blind(plan),
         *_tokens(plan.neutralised),
         *_lost(lost(stage for stage in plan.funnel if stage.stage in ASKING)),
         *([] if plan.inputs.benchmarks else ["- Nothing was checked against the test sets of benchmarks."]),
@@ -41,6 +42,16 @@ def _reviewed(plan: Selection) -> list[str]:
     if "review.corrections" in plan.inputs.rules:
         told = "A person's answer is a sample where judges accept it."
     return [f"- Pairs that people found wrong, and that were left out: {wrong:,}. {told}"]
+
+
+def _blind(plan: Selection) -> list[str]:
+    if not plan.settings.blind:
+        return []
+    right, tried = plan.blind
+    return [
+        f"- Samples whose question a model answered rightly without the image: {right:,} of {tried:,} that were tried "
+        "(`blind` in the Parquet files)."
+    ]
 
 
 def _tokens(number: int) -> list[str]:

@@ -58,17 +58,25 @@ _COLUMNS: dict[str, tuple[pa.DataType, Any]] = {
 
 
 def schema_of(
-    fields: Sequence[str], *, probability: bool = False, conversations: bool = False, groups: bool = False
+    fields: Sequence[str],
+    *,
+    probability: bool = False,
+    blind: bool = False,
+    conversations: bool = False,
+    groups: bool = False,
 ) -> pa.Schema:
     """The columns; fields: those of the context that rows have, in the column ``context`` if there are any.
 
-    probability: whether rows have their probability of being right. conversations: whether there is a column
-    ``further_turns``, which only rows of several turns fill. groups: whether there are ``further_images`` and
-    ``further_image_ids``, which only rows about several images fill.
+    probability: whether rows have their probability of being right. blind: whether they say if they were answered
+    without their image. conversations: whether there is a column ``further_turns``, which only rows of several turns
+    fill. groups: whether there are ``further_images`` and ``further_image_ids``, which only rows about several images
+    fill.
     """
     columns = dict(_COLUMNS)
     if probability:
         columns["probability"] = (pa.float64(), {"dtype": "float64", "_type": "Value"})
+    if blind:
+        columns["blind"] = (pa.bool_(), _FLAG)
     if conversations:
         columns["further_turns"] = (pa.list_(_TURN), [{"question": _TEXT, "answer": _TEXT}])
     if groups:
@@ -103,6 +111,7 @@ def _write(plan: Selection, part: Part, file: BinaryIO, right: _Right | None) ->
     schema = schema_of(
         plan.settings.context,
         probability=right is not None,
+        blind=plan.settings.blind,
         conversations=plan.has_conversations,
         groups=plan.has_groups,
     )
@@ -148,6 +157,8 @@ def _columns(plan: Selection, samples: Sequence[Sample]) -> dict[str, Any]:
         "attributions": _of_each(said, "attribution"),
         "simulated": [plan.inputs.simulated] * len(samples),
     }
+    if plan.settings.blind:
+        columns["blind"] = [None if sample.blind is None else bool(sample.blind) for sample in samples]
     fields = plan.settings.context
     if fields:
         stated = [json.loads(sample.context) if sample.context else {} for sample in samples]

@@ -80,6 +80,8 @@ def _pair(pair: Mapping[str, Any]) -> list[str]:
         lines += [f"        {shown(vote['judge'])}: {value}, {shown(vote['reason'])}{audit}", *_by(vote["by"], 10)]
     if "decided_by" in pair:
         lines.append(f"        {pair['decided_by']}")
+    if "blind" in pair:
+        lines.append(f"        {'answered' if pair['blind'] else 'not answered'} without the image")
     lines += _people(pair, 8)
     if pair["accepted"]:
         lines.append(f"        released in {', '.join(pair['releases']) or 'no release'}")

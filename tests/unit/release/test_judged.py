@@ -12,10 +12,15 @@ import pytest
 from tiny import tiny_models, tiny_voted
 
 from taskgalaxy_ops.errors import SettingsError
+from taskgalaxy_ops.generation.results import RunResults
+from taskgalaxy_ops.operations.explain import explain
 from taskgalaxy_ops.operations.judges import pair_probabilities, record_judges
+from taskgalaxy_ops.pipeline import generate
 from taskgalaxy_ops.release.judge_fit import measure_of
 from taskgalaxy_ops.release.judge_model import JudgeModel
 from taskgalaxy_ops.release.publish import publish
+from taskgalaxy_ops.reports.text.explain import explained
+from taskgalaxy_ops.settings import VoteSettings
 from taskgalaxy_ops.storage import keys
 from taskgalaxy_ops.storage.judge_log import JudgeLog
 from taskgalaxy_ops.workspace import Workspace
@@ -47,6 +52,23 @@ def test_each_sample_has_what_the_report_says_of_it(workspace: Workspace) -> Non
     assert json.loads(rows.schema.metadata[b"huggingface"])["info"]["features"]["probability"]["dtype"] == "float64"
     assert "### How right the judges are" in card and "by all votes of this release" in card
     assert not publish(other).made and released(workspace, probability="votes")[2] == manifest
+
+
+def test_each_sample_says_whether_it_is_answered_without_its_image(workspace: Workspace) -> None:
+    guesser = {**workspace.settings.teacher.model_dump(), "name": "guesser", "model": "guesser"}
+    vote = VoteSettings.model_validate({"blind": {"model": guesser, "tries": 1, "right": 1}})
+    before = released(workspace, blind=True)
+    assert before[0]["blind"].null_count == len(before[0]) and "of 0 that were tried" in before[1]
+    probed = workspace.with_settings(vote=vote)
+    assert generate(probed).pending == 0
+    rows, card, _, other = released(probed, blind=True)
+    verdicts = {pair: verdict.blind for pair, verdict in RunResults(probed).verdicts.items()}
+    assert dict(zip(rows["id"].to_pylist(), rows["blind"].to_pylist(), strict=True)).items() <= verdicts.items()
+    right = sum(rows["blind"].to_pylist())
+    assert 0 < right < len(rows) and f"without the image: {right:,} of {len(rows):,} that were tried" in card
+    assert not publish(other).made and "blind" not in released(probed)[0].column_names
+    told = explained(explain(other, rows["id"].to_pylist()[rows["blind"].to_pylist().index(True)]))
+    assert any(line.strip() == "answered without the image" for line in told)
 
 
 def test_what_is_recorded_stays_until_somebody_records_again(workspace: Workspace) -> None:
