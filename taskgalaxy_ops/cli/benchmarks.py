@@ -1,15 +1,20 @@
-"""`benchmarks`: whose items a release is not to hold, added, listed, removed."""
+"""`benchmarks`: whose items a release is not to hold, added, listed, compared, removed."""
 
 from __future__ import annotations
 
 import argparse
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
-from taskgalaxy_ops.cli.common import AddCommand, say, workspace_of
+from taskgalaxy_ops.cli.common import AddCommand, say, workspace_of, write_whole
 from taskgalaxy_ops.operations import benchmarks
+from taskgalaxy_ops.operations.leaks import leak_report
 from taskgalaxy_ops.reports.console import show_progress
+from taskgalaxy_ops.reports.html import thumbnail
+from taskgalaxy_ops.reports.pages.leaks import leaks_page
 from taskgalaxy_ops.reports.text import benchmarks as text
+from taskgalaxy_ops.sources.originals import read_image
 
 
 def add(add_command: AddCommand, commands: Any) -> None:
@@ -24,6 +29,8 @@ def add(add_command: AddCommand, commands: Any) -> None:
         help="Parquet, JSON, JSON lines, TSV or CSV with its images, or images alone: a file, a folder, s3://bucket/prefix",
     )
     add_command("list", _list, "the benchmarks of the store", actions)
+    sub = add_command("check", _check, "what of the store's samples is in them; releases nothing", actions)
+    sub.add_argument("--html", type=Path, metavar="FILE", help="write a page with examples side by side")
     sub = add_command("remove", _remove, "no later release is compared with it", actions)
     sub.add_argument("name", metavar="NAME")
 
@@ -38,6 +45,20 @@ def _add(chosen: argparse.Namespace) -> int:
 def _list(chosen: argparse.Namespace) -> int:
     found = benchmarks.standing(workspace_of(chosen))
     say(chosen, {"benchmarks": [asdict(each) for each in found]}, text.listed(found))
+    return 0
+
+
+def _check(chosen: argparse.Namespace) -> int:
+    workspace = workspace_of(chosen)
+    found = leak_report(workspace)
+    lines = text.checked(found)
+    if chosen.html:
+        write_whole(chosen.html, leaks_page(found, lambda image: thumbnail(read_image(workspace, image))))
+        lines.append(f"page: {chosen.html.resolve()}")
+    value = asdict(found)
+    for each in value["examples"]:
+        each["theirs"] = each["theirs"] and {**each["theirs"], "pictures": len(each["theirs"]["pictures"])}
+    say(chosen, value, lines)
     return 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 import time
 from collections import Counter
@@ -12,17 +13,20 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image as Pillow
 
 from taskgalaxy_ops.errors import SettingsError
 from taskgalaxy_ops.hashing import sha256_hex
 from taskgalaxy_ops.models.encoders.stream import encode_files
+from taskgalaxy_ops.models.rendering import upright
 from taskgalaxy_ops.progress import Progress, Silent
 from taskgalaxy_ops.records import Image
 from taskgalaxy_ops.release.decontaminate.benchmark import BenchmarkPicture
-from taskgalaxy_ops.release.decontaminate.pictures import picture_hash
+from taskgalaxy_ops.release.decontaminate.pictures import CROPS, picture_hash
 from taskgalaxy_ops.release.decontaminate.questions import BenchmarkQuestion, question_print
 from taskgalaxy_ops.release.decontaminate.reading import Item, read_items
 from taskgalaxy_ops.sources.inspecting import Bounds, inspect
+from taskgalaxy_ops.sources.pdq import pdq, unpacked
 from taskgalaxy_ops.storage.benchmark_log import (
     PICTURE_VECTORS,
     PICTURES,
@@ -36,6 +40,9 @@ from taskgalaxy_ops.text import shown
 from taskgalaxy_ops.workspace import Workspace
 
 _NAME = re.compile(r"[^\W_][\w. +-]{0,63}")
+_SIDE = 256  # pixels, the longer side of a picture whose crops are hashed
+_ROUGH = 40  # quality of a JPEG that shows whether a hash is steady
+_STEADY = 24  # bits by which it may change
 _AT_ONCE = 256  # items whose pictures are in memory
 _MISSING = "pictures that a row names and that are not there"
 
@@ -131,7 +138,7 @@ class _Reading:
         chosen = self.workspace.settings.ingest
         found = inspect(raw, Bounds(chosen.max_pixels, 1))
         if isinstance(found, Image):
-            self.prints[picture] = (0, ())
+            self.prints[picture] = prints_of(upright(raw))
             fresh[picture] = raw
         else:
             self.refused[picture] = f"pictures that cannot be read: {found[0]}"
@@ -150,6 +157,30 @@ class _Reading:
             PICTURES: table(sorted(self.pictures, key=lambda row: (row.item, row.picture)), BenchmarkPicture),
             PICTURE_VECTORS: embedding_table(pictures, vectors),
         }
+
+
+def prints_of(image: Pillow.Image) -> tuple[int, tuple[str, ...]]:
+    """The quality of a picture's PDQ, and the PDQ of the whole, of its mirror image and of its crops.
+
+    The quality is 0 where another encoding of the same picture has another hash, as that of a symmetric figure has:
+    half of its coefficients are nothing but noise.
+    """
+    whole = pdq(image)
+    mirrored = pdq(image.transpose(Pillow.Transpose.FLIP_LEFT_RIGHT))
+    small = image.convert("RGB")
+    small.thumbnail((_SIDE, _SIDE), Pillow.Resampling.BOX)  # a crop's hash is nearly the same, at a tenth of the work
+    crops = [pdq(small.crop(box_of(small.size, crop))).bits for crop in CROPS]
+    out = io.BytesIO()
+    small.save(out, "JPEG", quality=_ROUGH)
+    changed = np.bitwise_count(unpacked([pdq(upright(out.getvalue())).bits]) ^ unpacked([pdq(small).bits])).sum()
+    return whole.quality if changed <= _STEADY else 0, (whole.bits, mirrored.bits, *crops)
+
+
+def box_of(size: tuple[int, int], crop: tuple[float, float, float]) -> tuple[int, int, int, int]:
+    """The box in pixels of a crop: the part of each side that is left, and where it begins."""
+    (width, height), (part, left, top) = size, crop
+    x, y = round(left * width), round(top * height)
+    return x, y, max(x + 1, min(width, x + round(part * width))), max(y + 1, min(height, y + round(part * height)))
 
 
 def _asked(item: Item) -> Iterator[str]:

@@ -21,7 +21,7 @@ class DecontaminateSettings(Strict):
         None, min_length=1, description="names of `taskgalaxy benchmarks add`; null: all that the store knows"
     )
     pdq_bits: int = Field(
-        31, ge=0, le=96, description="pictures are one if their PDQ, or that of a crop, differs in as many of 256 bits"
+        36, ge=0, le=96, description="pictures are one if their PDQ, or that of a crop, differs in as many of 256 bits"
     )
     image_cosine: float = Field(
         0.97,
@@ -29,7 +29,7 @@ class DecontaminateSettings(Strict):
         le=1,
         description="or if the cosine of their embeddings is at least this, and their PDQ differs in `pdq_bits_alike`",
     )
-    pdq_bits_alike: int = Field(70, ge=0, le=128, description="see `image_cosine`; 0: embeddings are not compared")
+    pdq_bits_alike: int = Field(44, ge=0, le=128, description="see `image_cosine`; 0: embeddings are not compared")
     question_runs: float = Field(
         0.6, gt=0, le=1, description="questions are one if they share this part of the shorter one's runs of 8 words"
     )

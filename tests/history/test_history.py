@@ -307,6 +307,20 @@ class History(RuleBasedStateMachine):
     def what_a_vote_does_is_another(self, decides: str, corrections: str) -> None:
         self.world.change("review", rule=decides, corrections=corrections)
 
+    # Benchmarks
+
+    @rule(
+        name=st.sampled_from(["one", "two"]),
+        images=st.lists(st.sampled_from(IMAGES), min_size=1, max_size=2, unique=True),
+    )
+    def a_benchmark_is_added(self, name: str, images: list[str]) -> None:
+        self.world.add_benchmark(name, images)
+
+    @precondition(lambda self: self.world.benchmarks)
+    @rule(data=st.data())
+    def a_benchmark_is_removed(self, data: st.DataObject) -> None:
+        self.world.remove_benchmark(data.draw(st.sampled_from(sorted(self.world.benchmarks))))
+
     # What is in the way, where another prompt gives something to ask
 
     @rule(calls=st.none() | st.integers(0, 8), words=words)

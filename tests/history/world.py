@@ -46,7 +46,7 @@ from taskgalaxy_ops.hashing import fingerprint, sha256_hex
 from taskgalaxy_ops.models import rate_limit
 from taskgalaxy_ops.models.http import Sender
 from taskgalaxy_ops.models.rendering import render
-from taskgalaxy_ops.operations import answers, gc
+from taskgalaxy_ops.operations import answers, benchmarks, gc
 from taskgalaxy_ops.operations.forget import forget
 from taskgalaxy_ops.operations.review import Filled, revoke
 from taskgalaxy_ops.operations.review import record as record_reviews
@@ -185,6 +185,7 @@ class World:
         # What people say of pairs, as reckoning.People, and the images of these pairs.
         self.people: dict[str, dict[str, tuple[str, str | None]]] = {}
         self.reviewed: dict[str, tuple[str, ...]] = {}
+        self.benchmarks: dict[str, tuple[str, ...]] = {}  # by name, the images of those that stand
         self.made: dict[object, set[str]] = {}  # keys of the shards that are there, and the images that each holds
         self.edits: Counter[tuple[str, str]] = Counter()  # of answers, by image shard and stage
         self.versions = dict.fromkeys(STAGES, 1)
@@ -260,7 +261,8 @@ class World:
     def settings(self) -> Settings:
         # What the list does not show yet may have been made: it is looked for longer than it lags.
         batch = {"max_requests": 3, "poll_seconds": 0.001, "lookup_seconds": 3600 if self.wire.lags else 0}
-        return parse_settings({**self.chosen, "run": {**self.chosen["run"], "batch": batch}})
+        release = {**self.chosen["release"], **({"decontaminate": {}} if self.benchmarks else {})}
+        return parse_settings({**self.chosen, "release": release, "run": {**self.chosen["run"], "batch": batch}})
 
     # Operations
 
@@ -470,6 +472,20 @@ class World:
         """A person takes all votes back."""
         mine = {pair for pair, said in self.people.items() if said.pop(reviewer, None)}
         assert set(revoke(self.open(), reviewer, None)) == mine
+
+    def add_benchmark(self, name: str, images: Sequence[str], workspace: Workspace | None = None) -> None:
+        """A benchmark of these images, in place of one of its name."""
+        folder = self.folder / f"benchmark {fingerprint('of', sorted(images))[:16]}"
+        folder.mkdir(exist_ok=True)
+        for image in images:
+            (folder / f"{image}.png").write_bytes(PICTURES[image])
+        benchmarks.add(workspace or self.open(), name, str(folder))
+        self.benchmarks[name] = tuple(images)
+
+    def remove_benchmark(self, name: str) -> None:
+        """A benchmark that no release is compared with any more."""
+        benchmarks.remove(self.open(), name)
+        del self.benchmarks[name]
 
     def begin(self) -> None:
         """The next step of the history: what is answered from now on is younger than this, to the millisecond."""
@@ -716,6 +732,8 @@ class World:
         for source in sorted(self.sources, reverse=True):
             pipeline.ingest(anew, source, chosen=self._chosen(source))
         take_down(anew, self.denied)
+        for name in reversed(self.benchmarks):
+            self.add_benchmark(name, self.benchmarks[name], anew)
         final = TaxonomyStore(workspace).version()
         TaxonomyStore(anew).publish(TaxonomyStore(anew).version().number, final.nodes, [], "hand")
         answers.export(workspace, self.folder / "answers.jsonl")
@@ -752,8 +770,10 @@ class World:
             wrong = {pair for pair in offered if found_wrong(pair, self.people)}
         assert latest.funnel.units_in == len(offered)
         assert latest.rejects.get(Reason.FOUND_WRONG, 0) == len(wrong)
-        taken = {pair for pair, *_ in ReleaseRows(workspace.store, latest.version).samples()}
-        assert taken <= offered - wrong
+        rows = list(ReleaseRows(workspace.store, latest.version).samples())
+        assert {pair for pair, *_ in rows} <= offered - wrong
+        held = {image for images in self.benchmarks.values() for image in images}
+        assert held.isdisjoint(image for _, image, *_ in rows), "an image of a benchmark was released"
 
     def _check_paths(self, workspace: Workspace, estimated: Reckoned) -> None:
         """The latest release, which may be partial, has the present path of every task type."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -36,10 +36,11 @@ class Benchmark:
     embedded: bool = True  # by the store's encoder
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ImagePrints:
-    """What images are compared by, in the order in which they were asked for."""
+    """What some images are compared by, in one order."""
 
+    images: Sequence[ImageId]
     pictures: Sequence[str]  # as BenchmarkPicture.picture
     pdq: NDArray[np.uint8]  # (n, 32)
     quality: NDArray[np.int64]  # (n,), 0..100
@@ -52,4 +53,4 @@ class BenchmarkInputs:
 
     benchmarks: Sequence[Benchmark]  # in order of name
     encode: Encode | None  # of questions; None: no encoder is there
-    prints: Callable[[Sequence[ImageId]], ImagePrints] | None  # of images; None: they are not compared
+    prints: Callable[[Sequence[ImageId]], Iterable[ImagePrints]]  # of images, which it divides as it likes

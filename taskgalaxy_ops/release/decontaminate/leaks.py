@@ -23,9 +23,10 @@ from taskgalaxy_ops.settings import DecontaminateSettings
 
 LEAKS = "leaks.json"
 
-_AT_ONCE = 1 << 14  # questions, or images, in memory
+_AT_ONCE = 1 << 14  # questions in memory
 _TOLD = "benchmark || ': ' || item || ' (' || kind || iif(score < 1, printf(' %.2f', score), '') || ')'"
 _SCHEMA = "CREATE TABLE leaks (what TEXT, benchmark TEXT, item TEXT, kind TEXT, score REAL, id TEXT)"
+_INSERT = "INSERT INTO leaks VALUES (?, ?, ?, ?, ?, ?)"
 
 
 class Leak(NamedTuple):
@@ -55,8 +56,8 @@ def leave_out_leaks(rows: sqlite3.Connection, inputs: BenchmarkInputs, settings:
     """Make the table ``leaks`` of all findings; of each leak, unless it is only marked, the samples become rejects."""
     rows.execute(_SCHEMA)
     for benchmark in inputs.benchmarks:
-        for found in (_questions(rows, inputs, benchmark, settings), _images(rows, inputs, benchmark, settings)):
-            rows.executemany("INSERT INTO leaks VALUES (?, ?, ?, ?, ?, ?)", found)
+        rows.executemany(_INSERT, _questions(rows, inputs, benchmark, settings))
+    rows.executemany(_INSERT, _images(rows, inputs, settings))
     rows.execute("CREATE INDEX leaks_by_id ON leaks (id, what)")
     if settings.rule == "mark":
         return
@@ -102,18 +103,20 @@ def _asked(rows: sqlite3.Connection) -> Iterator[tuple[PairId, str]]:
         yield from ((pair, later) for later, _ in turns_in(further))
 
 
-def _images(
-    rows: sqlite3.Connection, inputs: BenchmarkInputs, benchmark: Benchmark, settings: DecontaminateSettings
-) -> Iterator[Leak]:
-    if inputs.prints is None or not benchmark.pictures:
+def _images(rows: sqlite3.Connection, inputs: BenchmarkInputs, settings: DecontaminateSettings) -> Iterator[Leak]:
+    indexes = {
+        each.name: pictures.PictureIndex(each.pictures, each.picture_vectors)
+        for each in inputs.benchmarks
+        if each.pictures
+    }
+    if not indexes:
         return
-    index = pictures.PictureIndex(benchmark.pictures, benchmark.picture_vectors)
     limits = pictures.PictureThresholds(settings.pdq_bits, settings.image_cosine, settings.pdq_bits_alike)
     query = f"SELECT image FROM pairs WHERE image IS NOT NULL AND reason IS NULL UNION {groups.CHOSEN} ORDER BY 1"
-    images = iter([image for (image,) in rows.execute(query)])
-    while part := list(islice(images, _AT_ONCE)):
-        for number, item, kind, score in index.search(inputs.prints(part), limits):
-            yield Leak(Reason.BENCHMARK_IMAGE, benchmark.name, item, kind, score, part[number])
+    for prints in inputs.prints([image for (image,) in rows.execute(query)]):
+        for name, index in indexes.items():
+            for number, item, kind, score in index.search(prints, limits):
+                yield Leak(Reason.BENCHMARK_IMAGE, name, item, kind, score, prints.images[number])
 
 
 def counts(rows: sqlite3.Connection, inputs: BenchmarkInputs) -> list[BenchmarkCount]:
@@ -153,10 +156,9 @@ def _unchecked(inputs: BenchmarkInputs, benchmark: Benchmark) -> dict[str, int]:
     if not benchmark.embedded or inputs.encode is None:
         found["questions whose meaning was not compared: embedded by another encoder"] = compared
         found["pictures whose embeddings were not compared: embedded by another encoder"] = len(benchmark.pictures)
-    if inputs.prints is not None:
-        found["pictures with so few edges that their PDQ says little"] = sum(
-            each.quality < pictures.LEAST_QUALITY for each in benchmark.pictures
-        )
+    found["pictures whose PDQ says little, compared by their files alone: few edges, stripes, symmetry"] = sum(
+        each.quality < pictures.LEAST_QUALITY for each in benchmark.pictures
+    )
     return {why: number for why, number in found.items() if number}
 
 

@@ -19,9 +19,12 @@ from taskgalaxy_ops.hashing import fingerprint
 from taskgalaxy_ops.records import ImageId
 from taskgalaxy_ops.release.decontaminate.benchmark import BenchmarkPicture, ImagePrints
 
-# Crops of a picture whose PDQ an item has: the part of each side that is left, and where it begins.
-CROPS = tuple((0.9, x / 20, y / 20) for x in range(3) for y in range(3))
+# Crops of a picture whose PDQ an item has: the part of each side that is left, and where it begins. PDQ changes by a
+# dozen bits where a crop is off by a hundredth of the side.
+CROPS = tuple((0.9, x / 80, y / 80) for x in range(9) for y in range(9))
 LEAST_QUALITY = 50  # of PDQ; below, there are so few edges that pictures with nothing in common have near hashes
+# Half of the bits of a hash are set, but of stripes and of symmetric pictures: these hashes say less.
+_LEAST_SET = 120
 
 SAME_FILE = "the same file"
 PDQ, MIRRORED, CROPPED = "PDQ", "PDQ of its mirror image", "PDQ of a crop"
@@ -87,7 +90,8 @@ class PictureIndex:
         for number, picture in enumerate(images.pictures):
             if (row := self._by_file.get(picture)) is not None:
                 best[number] = FoundPicture(number, self._rows[row].item, SAME_FILE, 1.0)
-        clear = np.flatnonzero(images.quality >= LEAST_QUALITY)
+        telling = np.bitwise_count(images.pdq).sum(axis=1, dtype=np.int64) >= _LEAST_SET
+        clear = np.flatnonzero((images.quality >= LEAST_QUALITY) & telling)
         if len(self._clear) and len(clear):
             words = np.ascontiguousarray(images.pdq[clear]).view(np.uint64)
             vectors = None if images.vectors is None or self._vectors is None else images.vectors[clear]
@@ -190,11 +194,13 @@ class _Bands:
                     yield (*pair, int(differing[hit]))
 
 
-def no_prints(images: Sequence[ImageId], files: Sequence[str]) -> ImagePrints:
-    """The prints of images of which nothing but their files' hashes is known."""
+def by_file_alone(images: Sequence[ImageId]) -> ImagePrints:
+    """The prints of images of which nothing but their files' hashes is known, which are their ids."""
+    count = len(images)
     return ImagePrints(
-        [picture_hash(file) for file in files],
-        np.zeros((len(images), 32), np.uint8),
-        np.zeros(len(images), np.int64),
-        None,
+        images=images,
+        pictures=[picture_hash(image) for image in images],
+        pdq=np.zeros((count, 32), np.uint8),
+        quality=np.zeros(count, np.int64),
+        vectors=None,
     )

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from taskgalaxy_ops.errors import SettingsError
-from taskgalaxy_ops.release.decontaminate.benchmark import Benchmark, BenchmarkInputs, BenchmarkPicture
-from taskgalaxy_ops.release.decontaminate.pictures import no_prints
+from taskgalaxy_ops.generation.embed import embeddings_of
+from taskgalaxy_ops.records import ImageHash, ImageId
+from taskgalaxy_ops.release.decontaminate.benchmark import Benchmark, BenchmarkInputs, BenchmarkPicture, ImagePrints
+from taskgalaxy_ops.release.decontaminate.pictures import picture_hash
 from taskgalaxy_ops.release.decontaminate.questions import BenchmarkQuestion
+from taskgalaxy_ops.release.pdq_table import image_hashes
+from taskgalaxy_ops.sources.pdq import BITS, unpacked
 from taskgalaxy_ops.storage.benchmark_log import (
     PICTURE_VECTORS,
     PICTURES,
@@ -20,8 +25,11 @@ from taskgalaxy_ops.storage.benchmark_log import (
     BenchmarkEntry,
     BenchmarkLog,
 )
+from taskgalaxy_ops.storage.registry.state import ImageShard
 from taskgalaxy_ops.storage.shards import short
 from taskgalaxy_ops.workspace import Workspace
+
+_AT_ONCE = 4096  # images whose embeddings are in memory, or those of one image shard
 
 
 def compared_with(workspace: Workspace) -> list[BenchmarkEntry]:
@@ -61,7 +69,7 @@ def benchmark_inputs(workspace: Workspace) -> BenchmarkInputs | None:
     return BenchmarkInputs(
         benchmarks=[loaded(workspace, entry, embedded) for entry, embedded in zip(entries, own, strict=True)],
         encode=(lambda texts: workspace.checked_encoder().encode_texts(texts)) if any(own) else None,
-        prints=lambda images: no_prints(images, images),
+        prints=partial(_prints, workspace, embedded=any(own)),
     )
 
 
@@ -84,4 +92,37 @@ def loaded(workspace: Workspace, entry: BenchmarkEntry, embedded: bool) -> Bench
         picture_vectors=vectors(PICTURE_VECTORS),
         unread=entry.unread,
         embedded=embedded,
+    )
+
+
+def _prints(workspace: Workspace, images: Sequence[ImageId], embedded: bool) -> Iterator[ImagePrints]:
+    """The prints of images, some image shards at a time. embedded: with their embeddings.
+
+    What the store lacks of them is made: PDQ is kept, an embedding is not. Raises EncoderError.
+    """
+    index, shards = workspace.registry.known(), {shard.id: shard for shard in workspace.registry.shards()}
+    by_shard: dict[str, list[ImageId]] = {}
+    for image in images:
+        by_shard.setdefault(str(index.get(image)), []).append(image)
+    part: list[tuple[ImageShard, list[ImageId]]] = []
+    for number, shard in enumerate(sorted(by_shard), 1):
+        part.append((shards[shard], by_shard[shard]))
+        if sum(len(own) for _, own in part) >= _AT_ONCE or number == len(by_shard):
+            yield _prints_of(workspace, part, embedded)
+            part = []
+
+
+def _prints_of(workspace: Workspace, part: Sequence[tuple[ImageShard, list[ImageId]]], embedded: bool) -> ImagePrints:
+    hashes: dict[ImageId, ImageHash] = {}
+    for _, found in image_hashes(workspace, [shard for shard, _ in part]):
+        hashes |= found
+    images = [image for _, own in part for image in own]
+    unknown = ImageHash("", "0" * (BITS // 4), 0)  # of a file that cannot be decoded now
+    known = [hashes.get(image, unknown) for image in images]
+    return ImagePrints(
+        images=images,
+        pictures=[picture_hash(image) for image in images],
+        pdq=unpacked([each.pdq for each in known]),
+        quality=np.array([each.quality for each in known], np.int64),
+        vectors=embeddings_of(workspace, part)[1] if embedded else None,
     )

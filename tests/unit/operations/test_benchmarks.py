@@ -1,6 +1,7 @@
 """Benchmarks of a store: kept without a copy, read for releases, and part of what these depend on."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,9 +11,14 @@ from tiny import TinyModels, tiny_images, tiny_models, tiny_settings, tiny_works
 from taskgalaxy_ops import pipeline
 from taskgalaxy_ops.errors import SettingsError
 from taskgalaxy_ops.operations import benchmarks, gc
+from taskgalaxy_ops.operations.leaks import leak_report
 from taskgalaxy_ops.operations.takedown import left, take_down
 from taskgalaxy_ops.operations.verify import verify
 from taskgalaxy_ops.release import publish
+from taskgalaxy_ops.reports.html import thumbnail
+from taskgalaxy_ops.reports.pages.leaks import leaks_page
+from taskgalaxy_ops.reports.text.benchmarks import checked
+from taskgalaxy_ops.sources.originals import read_image
 from taskgalaxy_ops.storage.benchmark_log import BenchmarkLog
 from taskgalaxy_ops.workspace import Workspace
 
@@ -92,3 +98,25 @@ def test_the_same_items_again_add_nothing_in_any_order(workspace: Workspace, tmp
     for name in ("", "a/b", "x" * 65, "-"):
         with pytest.raises(SettingsError, match="benchmark"):
             benchmarks.add(workspace, name, place)
+
+
+def test_what_is_found_is_shown_beside_the_benchmarks_own(workspace: Workspace, tmp_path: Path) -> None:
+    unset = tiny_workspace(tiny_settings(tmp_path / "images"), workspace.store)
+    with pytest.raises(SettingsError, match="benchmarks add"):
+        leak_report(unset)
+    place = folder(tmp_path / "mm", tmp_path / "images", ["000", "001"])
+    benchmarks.add(again(workspace), "mm b", place)
+    found = leak_report(again(workspace))
+    assert found.samples > found.left_out > 0
+    assert {each.theirs.question for each in found.examples if each.theirs} == {f"{LONG} 000", f"{LONG} 001"}
+    page = leaks_page(found, lambda image: thumbnail(read_image(workspace, image)))
+    assert page.count("data:image/jpeg;base64,") == 2 * len(found.examples)
+    assert all(each.image in page for each in found.examples)
+
+    shutil.rmtree(place)
+    gone = leak_report(again(workspace))
+    assert gone.left_out == found.left_out
+    assert "there is no such file or folder" in gone.unread["mm b"]
+    page = leaks_page(gone, lambda image: thumbnail(read_image(workspace, image)))
+    assert page.count("not there any more") == len(found.examples)
+    assert any("cannot be shown" in line for line in checked(gone))

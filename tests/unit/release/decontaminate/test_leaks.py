@@ -7,7 +7,7 @@ import pytest
 
 from taskgalaxy_ops.records import Reason
 from taskgalaxy_ops.release.decontaminate.benchmark import Benchmark, BenchmarkInputs, BenchmarkPicture
-from taskgalaxy_ops.release.decontaminate.pictures import no_prints, picture_hash
+from taskgalaxy_ops.release.decontaminate.pictures import by_file_alone, picture_hash
 from taskgalaxy_ops.release.decontaminate.questions import BenchmarkQuestion, question_print
 from taskgalaxy_ops.settings import ReleaseSettings
 from unit.release.test_publish import files_of, image_of, pair_of, plan_of, release_inputs
@@ -41,7 +41,7 @@ def held():
         benchmark("MMBench", {"7": ASKED, "8": "What?"}, {"8": images[0].image}, unread={"pictures that fail": 2}),
         benchmark("own", {"q1": OTHER}, {"q1": images[0].image}),
     ]
-    inputs = BenchmarkInputs(benchmarks=compared, encode=None, prints=lambda found: no_prints(found, found))
+    inputs = BenchmarkInputs(benchmarks=compared, encode=None, prints=lambda found: [by_file_alone(found)])
     return release_inputs(samples, images, benchmarks=inputs)
 
 
