@@ -1,4 +1,4 @@
-"""The commands that make a release and push one."""
+"""The commands that make a release, push one and compare two."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from taskgalaxy_ops.cli import release_diff
 from taskgalaxy_ops.cli.common import AddCommand, say, workspace_of
 from taskgalaxy_ops.errors import SourceError
 from taskgalaxy_ops.release import publish
@@ -30,6 +31,7 @@ def add(add_command: AddCommand) -> None:
     sub.add_argument("--to", type=Path, metavar="FOLDER", help="copy it there, too")
     actions = sub.add_subparsers(metavar="ACTION")
     _add_push(add_command, actions)
+    release_diff.add(add_command, actions)
 
 
 def _release(chosen: argparse.Namespace) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import sqlite3
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol
@@ -22,6 +22,7 @@ from taskgalaxy_ops.records import ImageId, Match, PairId, Reason, TaskTypePath
 from taskgalaxy_ops.release.decontaminate.stored import benchmark_rules
 from taskgalaxy_ops.release.published_rows import MadeOf, ReleaseRows
 from taskgalaxy_ops.release.select import Selection
+from taskgalaxy_ops.release.sqlite_staging import SPLITS
 from taskgalaxy_ops.storage.registry.state import ImageShard
 from taskgalaxy_ops.storage.review_log import ReviewLog
 from taskgalaxy_ops.taxonomy import TaxonomyVersion, ancestors
@@ -48,6 +49,7 @@ class Loss(StrEnum):
     NO_QUORUM = "no quorum by today's votes"
     IMPROBABLE = "too improbable by today's votes"
     NO_ANSWER = "no answer yet"
+    UNTOLD = "other answers, votes or settings"  # of a release that is not the latest, no more is known
 
 
 # Why a pair that the teacher wrote is not there any more; one that a person's answer made was never written.
@@ -76,10 +78,12 @@ class ReleaseChanges:
     gained: int
     lost: Mapping[str, int] = field(default_factory=dict)  # by a Loss, or a Reason of the release's rules
     renamed: int = 0  # of those kept, the samples whose task type has another path now
+    # Of those kept, the samples that changed sides, by "test → train": what was trained on may now be tested on.
+    moved: Mapping[str, int] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """As ``history.json`` has it: ``renamed`` only where there are some."""
-        return {name: value for name, value in asdict(self).items() if value or name != "renamed"}
+        """As ``history.json`` has it: ``renamed`` and ``moved`` only where there are some."""
+        return {name: value for name, value in asdict(self).items() if value or name not in {"renamed", "moved"}}
 
 
 def compared(
@@ -95,28 +99,63 @@ def compared(
     task types that images are matched with, as they are asked; None: those of the newest version. Raises DamageError
     where the earlier release cannot be read.
     """
-    rows, taxonomy = selection.rows, TaxonomyStore(results.workspace).version()
     try:
-        load_earlier(rows, results.workspace, earlier, taxonomy)
-        (renamed,) = rows.execute(
-            "SELECT count(*) FROM chosen c JOIN earlier e USING (pair) WHERE c.task_type <> e.path"
-        ).fetchone()
-        (gained,) = rows.execute("SELECT count(*) FROM chosen WHERE pair NOT IN (SELECT pair FROM earlier)").fetchone()
-        rows.execute("DELETE FROM earlier WHERE pair IN (SELECT pair FROM chosen)")
-        rows.execute("UPDATE earlier SET why = p.reason FROM pairs p WHERE p.pair = earlier.pair AND p.reason NOT NULL")
+        return lost_rows(selection, results, earlier, computed, types)
+    finally:
+        selection.rows.execute("DROP TABLE IF EXISTS earlier")
+
+
+def lost_rows(
+    selection: Selection,
+    results: RunResults,
+    earlier: Earlier,
+    computed: Mapping[str, Sequence[Match]] | None = None,
+    types: Iterable[TaskTypePath] | None = None,
+) -> ReleaseChanges:
+    """As ``compared``; leaves the tables ``earlier``, of the samples that are lost with why, and ``gained``."""
+    rows, taxonomy = selection.rows, TaxonomyStore(results.workspace).version()
+
+    def explain() -> None:
         by_quorum = results.workspace.settings.vote.rule == "quorum"
         rows.execute(
             "UPDATE earlier SET why = ? FROM pairs p WHERE p.pair = earlier.pair AND p.accepted = 0",
             (Loss.NO_QUORUM if by_quorum else Loss.IMPROBABLE,),
         )
         _explain_rest(rows, results, Leaves(types, taxonomy), computed or {})
-        lost = counted(rows)
-        if earlier.withdrawn:  # its rows were erased with the images, so that they are not among those compared
-            lost[Loss.TAKEN_DOWN] = lost.get(Loss.TAKEN_DOWN, 0) + earlier.withdrawn
-        kept = selection.counts["samples"] - gained
-        return ReleaseChanges(since=earlier.name, kept=kept, gained=gained, lost=lost, renamed=renamed)
-    finally:
-        rows.execute("DROP TABLE IF EXISTS earlier")
+
+    load_earlier(rows, results.workspace, earlier, taxonomy)
+    return against(rows, earlier, explain)
+
+
+def against(rows: sqlite3.Connection, earlier: Earlier, explain: Callable[[], None]) -> ReleaseChanges:
+    """The samples in ``chosen`` against those in ``earlier``, of which those that are lost stay, with why.
+
+    Makes the table ``gained``. explain: says why of those that no reason in ``pairs`` tells.
+    """
+    (renamed,) = rows.execute(
+        "SELECT count(*) FROM chosen c JOIN earlier e USING (pair) WHERE c.task_type <> e.path"
+    ).fetchone()
+    moved = _moved(rows)
+    rows.execute("DROP TABLE IF EXISTS gained")
+    rows.execute("CREATE TABLE gained AS SELECT pair FROM chosen WHERE pair NOT IN (SELECT pair FROM earlier)")
+    (gained,) = rows.execute("SELECT count(*) FROM gained").fetchone()
+    (chosen,) = rows.execute("SELECT count(*) FROM chosen").fetchone()
+    rows.execute("DELETE FROM earlier WHERE pair IN (SELECT pair FROM chosen)")
+    rows.execute("UPDATE earlier SET why = p.reason FROM pairs p WHERE p.pair = earlier.pair AND p.reason NOT NULL")
+    explain()
+    lost = counted(rows)
+    if earlier.withdrawn:  # its rows were erased with the images, so that they are not among those compared
+        lost[Loss.TAKEN_DOWN] = lost.get(Loss.TAKEN_DOWN, 0) + earlier.withdrawn
+    kept = chosen - gained
+    return ReleaseChanges(since=earlier.name, kept=kept, gained=gained, lost=lost, renamed=renamed, moved=moved)
+
+
+def _moved(rows: sqlite3.Connection) -> dict[str, int]:
+    """Numbers of the samples of both releases by their splits then and now, where these differ."""
+    found = rows.execute(
+        "SELECT e.split, c.split, count(*) FROM chosen c JOIN earlier e USING (pair) GROUP BY e.split, c.split"
+    )
+    return {f"{before} → {SPLITS[now]}": n for before, now, n in found if before != SPLITS[now]}
 
 
 def made_of(results: RunResults) -> MadeOf:
@@ -132,6 +171,8 @@ def selecting(workspace: Workspace) -> dict[str, Any]:
     if workspace.settings.release.decontaminate:
         told = workspace.settings.release.decontaminate.model_dump(mode="json")
         rules |= {"decontaminate": told, **benchmark_rules(workspace)}
+    if chosen := workspace.settings.release.near_duplicates:
+        rules["near_duplicates"] = chosen.model_dump(mode="json")
     reviews = workspace.deciding_reviews
     return rules if reviews is None else {**rules, "reviews": reviews.entry}
 
@@ -143,13 +184,13 @@ def load_earlier(rows: sqlite3.Connection, workspace: Workspace, earlier: Earlie
     """
     rows.execute("DROP TABLE IF EXISTS earlier")
     rows.execute(
-        "CREATE TABLE earlier (pair TEXT PRIMARY KEY, image TEXT, path TEXT, variant TEXT, task_type TEXT, shard TEXT, "
-        "why TEXT) WITHOUT ROWID"
+        "CREATE TABLE earlier (pair TEXT PRIMARY KEY, image TEXT, path TEXT, variant TEXT, split TEXT, task_type TEXT, "
+        "shard TEXT, why TEXT) WITHOUT ROWID"
     )
     asked_of = functools.cache(taxonomy.asked_of)
-    found = ReleaseRows(workspace.store, earlier.version).samples()
+    found = ReleaseRows(workspace.store, earlier.version).samples_in_splits()
     rows.executemany(
-        "INSERT INTO earlier (pair, image, path, variant, task_type) VALUES (?, ?, ?, ?, ?)",
+        "INSERT INTO earlier (pair, image, path, variant, split, task_type) VALUES (?, ?, ?, ?, ?, ?)",
         ((*sample, asked_of(sample[2])) for sample in found),
     )
 

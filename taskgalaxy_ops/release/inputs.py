@@ -11,6 +11,7 @@ import pyarrow as pa
 from taskgalaxy_ops.funnel import StageCounts
 from taskgalaxy_ops.records import Claim, ImageId, Pair, PairId, TaskTypePath
 from taskgalaxy_ops.release.decontaminate.benchmark import BenchmarkInputs
+from taskgalaxy_ops.release.near_pictures import Looks
 from taskgalaxy_ops.settings import Model
 from taskgalaxy_ops.storage.judge_log import JudgeMeasure
 
@@ -64,6 +65,7 @@ class ReleaseInputs:
     settings_hash: str = ""  # for history.json: it covers addresses, too, which change no data
     targets: Mapping[str, int] | None = None  # task types by how they stand; None: the settings have no targets
     benchmarks: BenchmarkInputs | None = None  # what it is compared with; None: ``release.decontaminate`` is not set
+    looks: Callable[[Sequence[ImageId]], Looks] | None = None  # of images, where ``release.near_duplicates`` is set
     measure: JudgeMeasure | None = None  # what is recorded of the judges, where ``release.probability`` reads it
     usage: Mapping[str, Any] = field(default_factory=dict)  # for history.json: calls, tokens, cost
 

@@ -29,6 +29,7 @@ from taskgalaxy_ops.release import published_rows
 from taskgalaxy_ops.release.changes import ReleaseChanges, compared, made_of
 from taskgalaxy_ops.release.decontaminate.stored import benchmark_inputs
 from taskgalaxy_ops.release.local_copy import sha256_of
+from taskgalaxy_ops.release.looks import looks_for
 from taskgalaxy_ops.release.renditions import Renditions
 from taskgalaxy_ops.release.reviewed import Reviewed
 from taskgalaxy_ops.release.rules import data_rules, log_rules, recorded
@@ -398,6 +399,7 @@ def release_inputs(results: RunResults, rules: ReleaseSettings | None = None) ->
         rules=data_rules(workspace),
         measure=recorded(workspace),
         benchmarks=benchmark_inputs(workspace),
+        looks=looks_for(workspace),
         targets=results.targets.types if results.targets else None,
         audit_share=settings.vote.audit_share,
         settings_hash=fingerprint("settings", settings.model_dump(mode="json")),

@@ -50,7 +50,10 @@ class ReleaseRows:
     """A release's Parquet files, opened once. Raises DamageError where one cannot be read."""
 
     def __init__(self, store: Store, version: int) -> None:
-        self._files = [_opened(store, listed) for listed in store.list(f"{keys.release(version)}data/")]
+        prefix = f"{keys.release(version)}data/"
+        found = list(store.list(prefix))
+        self._files = [_opened(store, listed) for listed in found]
+        self._splits = [listed.key.removeprefix(prefix).partition("-")[0] for listed in found]
         self._ids: dict[tuple[int, int], list[str]] = {}  # by file and row group
 
     def holds(self, pair: str) -> bool:
@@ -75,13 +78,32 @@ class ReleaseRows:
 
     def samples(self) -> Iterator[tuple[PairId, ImageId, TaskTypePath, str]]:
         """Id, image, task type and variant of each sample; reads no other column. Raises DamageError."""
+        for *sample, _ in self.samples_in_splits():
+            yield tuple(sample)  # type: ignore[misc]
+
+    def samples_in_splits(self) -> Iterator[tuple[PairId, ImageId, TaskTypePath, str, str]]:
+        """The same with each sample's split. Raises DamageError."""
         names = ("id", "image_id", "task_type", "variant")
         try:
-            for file in self._files:
+            for file, split in zip(self._files, self._splits, strict=True):
                 for batch in file.iter_batches(columns=list(names), use_threads=False):
-                    yield from zip(*(batch.column(name).to_pylist() for name in names), strict=True)
+                    columns = (batch.column(name).to_pylist() for name in names)
+                    yield from zip(*columns, [split] * len(batch), strict=True)
         except (pa.ArrowException, OSError, KeyError) as error:
             raise DamageError(f"a release cannot be read ({error}). Run `taskgalaxy verify`.") from error
+
+    def words_of(self, pairs: Collection[PairId]) -> dict[PairId, tuple[str, str]]:
+        """Question and answer of some of its samples; those that it does not hold are left out. Raises DamageError."""
+        wanted, found = pa.array(sorted(pairs), pa.string()), dict[PairId, tuple[str, str]]()
+        try:
+            for file in self._files if pairs else ():
+                for batch in file.iter_batches(columns=["id", "question", "answer"], use_threads=False):
+                    rows = batch.filter(pc.is_in(batch.column("id"), wanted))
+                    words = zip(rows.column("question").to_pylist(), rows.column("answer").to_pylist(), strict=True)
+                    found.update(zip(rows.column("id").to_pylist(), words, strict=True))
+        except (pa.ArrowException, OSError, KeyError) as error:
+            raise DamageError(f"a release cannot be read ({error}). Run `taskgalaxy verify`.") from error
+        return found
 
     def samples_of(self, task_types: Collection[TaskTypePath]) -> int:
         """The number of its samples of task types; reads one column."""

@@ -26,6 +26,7 @@ from taskgalaxy_ops.release.inputs import ReleaseInputs
 from taskgalaxy_ops.release.judge_fit import fit
 from taskgalaxy_ops.release.judge_model import JudgeModel
 from taskgalaxy_ops.release.near_duplicates import near_duplicates
+from taskgalaxy_ops.release.near_groups import group_lines, marks, part_near_duplicates
 from taskgalaxy_ops.release.rows import Picture, Sample, image_line, sample_line, verdict_line
 from taskgalaxy_ops.release.sqlite_staging import SPLITS, UNWANTED, canonical, database, lines_hash, load, location
 from taskgalaxy_ops.settings import Model, ReleaseSettings
@@ -328,6 +329,7 @@ class Selection:
             "pending": inputs.pending,
             "targets": inputs.targets,
             **({"leaks": lines_hash(leak_lines(self.rows))} if inputs.benchmarks else {}),
+            **({"near_duplicates": lines_hash(group_lines(self.rows))} if marks(self.settings) else {}),
         }
         return fingerprint("release", content)
 
@@ -374,6 +376,7 @@ def select_samples(inputs: ReleaseInputs, settings: ReleaseSettings) -> Selectio
         if inputs.benchmarks and settings.decontaminate:
             leave_out_leaks(rows, inputs.benchmarks, settings.decontaminate)
         _leave_out_near_duplicates(rows, settings.near_duplicate_bits)
+        part_near_duplicates(rows, inputs, settings)
         groups.leave_out_of_two_splits(rows)
         if settings.cap is not None:
             _leave_out_over_cap(rows, settings.cap)

@@ -33,7 +33,7 @@ from taskgalaxy_ops.settings.pipeline import (
     WeaknessSettings,
     WriteSettings,
 )
-from taskgalaxy_ops.settings.release import DecontaminateSettings, ReleaseSettings
+from taskgalaxy_ops.settings.release import DecontaminateSettings, NearDuplicateSettings, ReleaseSettings
 from taskgalaxy_ops.settings.sources import IngestSettings, S3Settings, SourceSettings
 from taskgalaxy_ops.settings.vote import BlindSettings, ProbabilityRule, ReviewSettings, VoteSettings
 
@@ -61,6 +61,7 @@ __all__ = [
     "MatchSettings",
     "Model",
     "Name",
+    "NearDuplicateSettings",
     "NotifySettings",
     "PoolSlots",
     "Price",

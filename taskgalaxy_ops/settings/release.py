@@ -41,6 +41,29 @@ class DecontaminateSettings(Strict):
     )
 
 
+class NearDuplicateSettings(Strict):
+    """Which images look the same, and what becomes of them (docs/splits.md)."""
+
+    rule: Literal["keep", "mark", "drop"] = Field(
+        "keep",
+        description="keep: all stay, and those that look the same share a split; mark: and Parquet names their group; "
+        "drop: of those that look the same, one stays",
+    )
+    pdq_bits: int = Field(31, ge=0, le=31, description="pictures look the same if their PDQ differs in as many of 256")
+    image_cosine: float = Field(
+        0.97,
+        gt=0,
+        le=1,
+        description="or if the cosine of their embeddings is at least this, and their PDQ differs in `pdq_bits_alike`",
+    )
+    pdq_bits_alike: int = Field(70, ge=0, le=128, description="see `image_cosine`; 0: embeddings are not compared")
+    largest_group: int = Field(
+        1000,
+        ge=1,
+        description="images; a longer chain of likenesses goes to train as a whole, so that it swallows no other split",
+    )
+
+
 class ReleaseSettings(Strict):
     """What a release holds."""
 
@@ -87,6 +110,13 @@ class ReleaseSettings(Strict):
         None,
         description="leave out, or mark, what is in a benchmark (docs/decontamination.md): {} for the package's "
         "thresholds; null: nothing is compared",
+        exclude_if=lambda chosen: chosen is None,
+    )
+
+    near_duplicates: NearDuplicateSettings | None = Field(
+        None,
+        description="images that look the same, by PDQ and embedding, stay on one side of a split (docs/splits.md): {} "
+        "for the package's thresholds; null: they are not looked for",
         exclude_if=lambda chosen: chosen is None,
     )
 

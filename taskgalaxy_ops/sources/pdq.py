@@ -21,7 +21,7 @@ BITS = 256
 _SIDE = 64  # of the decimated picture
 _KEPT = 16  # coefficients an axis
 _SIZES_KEPT = 64  # lengths of sides, whose filters are in memory
-_LARGEST = 512  # pixels a side; larger pictures are scaled to this, as the reference's own program does
+_LARGE = 512  # pixels; of longer sides, so many are averaged that fewer than twice as many are left
 _LEAST = 5  # pixels a side; smaller pictures have no hash
 _LUMA = np.array([0.299, 0.587, 0.114])
 # Below the rounding of the coefficients lies arithmetic alone, which another machine may do in another order.
@@ -42,9 +42,9 @@ def pdq(image: Pillow.Image) -> Pdq:
     """The PDQ of a picture in RGB, upright. A picture under 5 pixels a side has the hash 0 of quality 0."""
     if min(image.size) < _LEAST:
         return Pdq("0" * (BITS // 4), 0)
-    if max(image.size) > _LARGEST:
-        image = image.resize((_LARGEST, _LARGEST), Pillow.Resampling.BOX)
-    luma = np.asarray(image.convert("RGB"), np.float64) @ _LUMA
+    # Whole blocks of pixels are averaged, which moves no edge as another scaling would.
+    image = image.convert("RGB").reduce((max(1, image.width // _LARGE), max(1, image.height // _LARGE)))
+    luma = np.asarray(image, np.float64) @ _LUMA
     height, width = luma.shape
     small = luma if luma.shape == (_SIDE, _SIDE) else _decimation(height) @ luma @ _decimation(width).T
     coefficients = np.round(_cosines() @ small @ _cosines().T, _DECIMALS).reshape(-1)

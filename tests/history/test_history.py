@@ -40,6 +40,7 @@ PATTERNS: tuple[dict[str, list[str]], ...] = (
     {"plain": ["!shape~round"]},
     {"plain": ["colour"], "chain_of_thought": ["*~round*"]},
 )
+alike = st.sampled_from([None, {}, {"rule": "drop"}, {"rule": "mark", "largest_group": 1}])
 aim = st.tuples(st.integers(0, 3), st.integers(0, 3)).map(lambda n: {"samples": n[0], "tries": max(1, sum(n))})
 aims = st.none() | st.builds(
     lambda each, branches: {**each, "branches": branches},
@@ -255,8 +256,11 @@ class History(RuleBasedStateMachine):
         copied=st.sampled_from([0, 2_000_000_000]),
         bits=st.sampled_from([-1, 0, 2]),
         variants=st.sampled_from([None, ["plain"]]),
+        alike=alike,
     )
-    def the_release_is_cut_otherwise(self, cap: int | None, shares: Any, copied: int, bits: int, variants: Any) -> None:
+    def the_release_is_cut_otherwise(
+        self, cap: int | None, shares: Any, copied: int, bits: int, variants: Any, alike: Any
+    ) -> None:
         test, validation = shares
         self.world.change(
             "release",
@@ -266,6 +270,7 @@ class History(RuleBasedStateMachine):
             copy_images_up_to=copied,
             near_duplicate_bits=bits,
             variants=variants,
+            near_duplicates=alike,
         )
 
     @rule(units=st.integers(1, 5), blocks=st.integers(1, 5), structured=st.sampled_from(["json_schema", "text"]))

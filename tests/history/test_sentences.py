@@ -86,6 +86,8 @@ def test_lowering_k_asks_nothing_and_raising_it_only_what_enters(world: World) -
         {"copy_images_up_to": 0},
         {"near_duplicate_bits": -1},
         {"near_duplicate_bits": 4},
+        {"near_duplicates": {}},
+        {"near_duplicates": {"rule": "drop"}},
         {"variants": ["plain"]},
     ],
 )

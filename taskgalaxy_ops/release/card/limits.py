@@ -5,23 +5,18 @@ from __future__ import annotations
 from taskgalaxy_ops.generation.lost import Lost, lost
 from taskgalaxy_ops.generation.stages import ASKING
 from taskgalaxy_ops.records import Reason
+from taskgalaxy_ops.release import near_groups
 from taskgalaxy_ops.release.markdown import text
 from taskgalaxy_ops.release.select import Selection
 
 
 def limits(plan: Selection) -> list[str]:
-    bits = plan.settings.near_duplicate_bits
-    if bits < 0:
-        alike = "Images that look alike were kept, and may lie in different splits."
-    else:
-        near = f"perceptual hashes differ in {bits} of 160 bits at most" if bits else "perceptual hashes are equal"
-        alike = f"Of images whose {near}, one was kept. Crops and mirrored copies may lie in different splits."
     return [
         "## Limits",
         "",
         "- Questions, answers and reasoning are text of models, accepted by models. No person has read all of it.",
         "- A judge's approval is an opinion: the agreement above says how far to trust it.",
-        f"- {alike}",
+        f"- {_alike(plan)}",
         *_reviewed(plan),
         *_blind(plan),
         *_tokens(plan.neutralised),
@@ -30,6 +25,17 @@ def limits(plan: Selection) -> list[str]:
         "- `history.json` holds times, costs and version numbers; `manifest.json` has each file's size and SHA-256.",
         "",
     ]
+
+
+def _alike(plan: Selection) -> str:
+    """What became of images that look alike."""
+    if plan.settings.near_duplicates is not None:
+        return near_groups.told(plan.rows, plan.settings.near_duplicates)
+    bits = plan.settings.near_duplicate_bits
+    if bits < 0:
+        return "Images that look alike were kept, and may lie in different splits."
+    near = f"perceptual hashes differ in {bits} of 160 bits at most" if bits else "perceptual hashes are equal"
+    return f"Of images whose {near}, one was kept. Crops and mirrored copies may lie in different splits."
 
 
 def _reviewed(plan: Selection) -> list[str]:

@@ -17,6 +17,7 @@ from taskgalaxy_ops.release import judged
 from taskgalaxy_ops.release.agreement import Ballot
 from taskgalaxy_ops.release.formats import Gone, ReleaseFormat
 from taskgalaxy_ops.release.images import copied_image, fetch
+from taskgalaxy_ops.release.near_groups import group_names, marks
 from taskgalaxy_ops.release.rows import Sample
 from taskgalaxy_ops.release.select import Part, Selection
 from taskgalaxy_ops.release.spooled import spooled
@@ -64,13 +65,14 @@ def schema_of(
     blind: bool = False,
     conversations: bool = False,
     groups: bool = False,
+    alike: bool = False,
 ) -> pa.Schema:
     """The columns; fields: those of the context that rows have, in the column ``context`` if there are any.
 
     probability: whether rows have their probability of being right. blind: whether they say if they were answered
     without their image. conversations: whether there is a column ``further_turns``, which only rows of several turns
     fill. groups: whether there are ``further_images`` and ``further_image_ids``, which only rows about several images
-    fill.
+    fill. alike: whether rows name the group of images that look the same as their first.
     """
     columns = dict(_COLUMNS)
     if probability:
@@ -83,6 +85,8 @@ def schema_of(
         kind, feature = columns["image"]
         columns["further_images"] = (pa.list_(kind), [feature])
         columns["further_image_ids"] = (pa.list_(pa.string()), [_TEXT])
+    if alike:
+        columns["near_duplicates"] = (pa.string(), _TEXT)
     if fields:
         columns["context"] = (pa.struct([(name, pa.string()) for name in fields]), dict.fromkeys(fields, _TEXT))
     features = {"info": {"features": {name: feature for name, (_, feature) in columns.items()}}}
@@ -114,6 +118,7 @@ def _write(plan: Selection, part: Part, file: BinaryIO, right: _Right | None) ->
         blind=plan.settings.blind,
         conversations=plan.has_conversations,
         groups=plan.has_groups,
+        alike=marks(plan.settings),
     )
     with pq.ParquetWriter(file, schema, **WRITING) as writer:
         while group := list(islice(samples, rows)):
@@ -163,6 +168,8 @@ def _columns(plan: Selection, samples: Sequence[Sample]) -> dict[str, Any]:
     if fields:
         stated = [json.loads(sample.context) if sample.context else {} for sample in samples]
         columns["context"] = {name: [each.get(name) for each in stated] for name in fields}
+    if marks(plan.settings):
+        columns["near_duplicates"] = group_names(plan.rows, [sample.image for sample in samples])
     if plan.has_conversations:
         columns["further_turns"] = [
             [{"question": question, "answer": answer} for question, answer in turns_in(sample.further_turns)]

@@ -22,6 +22,7 @@ def released(receipt: ReleaseReceipt, local: Path | None) -> list[str]:
     ]
     if receipt.changes:
         lines.append(f"  {changed(receipt.changes)}")
+        lines += moved(receipt.changes.moved)
     if receipt.older:
         lines.append(
             "  An earlier version made it of the same samples: it holds the sources' files, not the pictures that the "
@@ -54,6 +55,16 @@ def changed(found: ReleaseChanges) -> str:
     lost = f"{sum(found.lost.values()):,} lost ({reasons(found.lost)})" if found.lost else "none lost"
     renamed = f", {found.renamed:,} of them with a task type renamed since" if found.renamed else ""
     return f"against {found.since}: {found.gained:,} samples gained, {lost}, {found.kept:,} in both{renamed}"
+
+
+def moved(found: Mapping[str, int]) -> list[str]:
+    """What is said loudly of samples that changed sides; [] where none did."""
+    if not found:
+        return []
+    return [
+        f"  WARNING: samples changed sides: {reasons(found)}. A model that was trained on the earlier release may have "
+        "seen what is now in test or validation; scores on the two are not comparable."
+    ]
 
 
 def reasons(lost: Mapping[str, int]) -> str:

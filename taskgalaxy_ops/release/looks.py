@@ -1,0 +1,46 @@
+"""What is known of how images look: their PDQ, and the store's embeddings of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from taskgalaxy_ops.generation.embed import embeddings_of
+from taskgalaxy_ops.records import ImageId
+from taskgalaxy_ops.release.near_pictures import Looks
+from taskgalaxy_ops.release.pdq_table import image_hashes
+from taskgalaxy_ops.sources.pdq import BITS, unpacked
+from taskgalaxy_ops.workspace import Workspace
+
+
+def looks_for(workspace: Workspace) -> Callable[[Sequence[ImageId]], Looks] | None:
+    """What ``release.near_duplicates`` compares of images; None: it is not set."""
+    chosen = workspace.settings.release.near_duplicates
+    return None if chosen is None else partial(looks_of, workspace, vectors=chosen.pdq_bits_alike > 0)
+
+
+def looks_of(workspace: Workspace, images: Sequence[ImageId], *, vectors: bool) -> Looks:
+    """How images of the store look; what the store lacks is made. vectors: their embeddings, too. Raises EncoderError.
+
+    Memory: 40 bytes an image, and its embedding where it is asked for.
+    """
+    index = workspace.registry.known()
+    place: dict[str, list[int]] = {}  # by image shard, the numbers of its images
+    for number, image in enumerate(images):
+        if (home := index.get(image)) is not None:
+            place.setdefault(home, []).append(number)
+    shards = [shard for shard in workspace.registry.shards() if shard.id in place]
+    pdq, quality = np.zeros((len(images), BITS // 8), np.uint8), np.zeros(len(images), np.int64)
+    found: NDArray[np.float32] | None = None
+    for shard, hashes in image_hashes(workspace, shards):
+        known = [number for number in place[shard.id] if images[number] in hashes]
+        pdq[known] = unpacked([hashes[images[number]].pdq for number in known])
+        quality[known] = [hashes[images[number]].quality for number in known]
+        if vectors and known:  # without a hash, an image is not compared
+            _, embedded = embeddings_of(workspace, [(shard, [images[number] for number in known])])
+            found = np.zeros((len(images), embedded.shape[1]), np.float32) if found is None else found
+            found[known] = embedded
+    return Looks(pdq, quality, found)
