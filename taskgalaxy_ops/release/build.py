@@ -13,7 +13,8 @@ from typing import Any, BinaryIO
 from taskgalaxy_ops.errors import SettingsError
 from taskgalaxy_ops.hashing import fingerprint, sha256_hex
 from taskgalaxy_ops.records import ImageId
-from taskgalaxy_ops.release.card import card
+from taskgalaxy_ops.release.card import DRAWINGS, PAGE, card, drawings, page
+from taskgalaxy_ops.release.croissant import CROISSANT, croissant
 from taskgalaxy_ops.release.decontaminate.leaks import LEAKS, leaks_json
 from taskgalaxy_ops.release.formats import FORMATS, PICTURES, folder_of
 from taskgalaxy_ops.release.images import copied_image, thumbnail_files, write_referred
@@ -51,7 +52,7 @@ def build(plan: Selection, *, version: int, history: Mapping[str, Any]) -> Itera
         raw = copied_image(plan, picture, image)
         _list(plan, path, entry(raw))
         yield path, Stored(image) if plan.settings.images == "original" else raw
-    for path, raw in chain(thumbnail_files(plan), _leaks(plan), [(README, card(plan))]):
+    for path, raw in chain(thumbnail_files(plan), drawings(plan), _leaks(plan), _described(plan)):
         _list(plan, path, entry(raw))
         yield path, raw
     yield HISTORY, as_json({**_history(plan), **history, "version": version})
@@ -64,12 +65,21 @@ def file_count(plan: Selection) -> int:
     """The number of files that ``build`` yields."""
     formats = sum(FORMATS.get(name).count(plan) for name in plan.settings.formats)
     leaks = plan.inputs.benchmarks is not None
-    return formats + plan.counts["images_copied"] + len(plan.shown) + leaks + len((README, HISTORY, MANIFEST))
+    described = len((*DRAWINGS, README, PAGE, CROISSANT, HISTORY, MANIFEST))
+    return formats + plan.counts["images_copied"] + len(plan.shown) + leaks + described
 
 
 def _leaks(plan: Selection) -> Iterator[tuple[str, bytes]]:
     if plan.inputs.benchmarks and plan.settings.decontaminate:
         yield LEAKS, leaks_json(plan.rows, plan.inputs.benchmarks, plan.settings.decontaminate)
+
+
+def _described(plan: Selection) -> Iterator[tuple[str, bytes]]:
+    """What the release says of itself, to people and to programs."""
+    readme = card(plan)
+    yield README, readme
+    yield PAGE, page(readme)
+    yield CROISSANT, croissant(plan)
 
 
 def _files(plan: Selection, name: str) -> Iterator[tuple[str, Content]]:

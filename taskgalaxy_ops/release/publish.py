@@ -12,7 +12,7 @@ import json
 import sqlite3
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,9 @@ from taskgalaxy_ops.release.changes import ReleaseChanges, compared, made_of
 from taskgalaxy_ops.release.decontaminate.stored import benchmark_inputs
 from taskgalaxy_ops.release.local_copy import sha256_of
 from taskgalaxy_ops.release.looks import looks_for
+from taskgalaxy_ops.release.releases_log import BEFORE_RENDITIONS, complete
+from taskgalaxy_ops.release.releases_log import Published as Published
+from taskgalaxy_ops.release.releases_log import published as published
 from taskgalaxy_ops.release.renditions import Renditions
 from taskgalaxy_ops.release.reviewed import Reviewed
 from taskgalaxy_ops.release.rules import data_rules, log_rules, recorded
@@ -43,51 +46,6 @@ from taskgalaxy_ops.taxonomy import TaxonomyVersion
 from taskgalaxy_ops.taxonomy.store import TaxonomyStore
 from taskgalaxy_ops.workspace import Workspace
 
-_BEFORE_RENDITIONS = 1  # the code version whose releases hold the sources' files
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Published:
-    """A complete release, as its entries in the log describe it."""
-
-    version: int
-    content: str  # fingerprint of its content
-    manifest_sha256: str
-    samples: int
-    task_types: int
-    images: int
-    partial: bool
-    inputs: str = ""  # fingerprint of its inputs, if all of them were complete; "": not known
-    rejects: Mapping[str, int] = field(default_factory=dict)  # accepted pairs that were left out, by reason
-    withdrawn: int = 0  # samples that were withdrawn from it later, with their images
-    code: int = _BEFORE_RENDITIONS  # code version that made it; older entries of the log do not say it
-
-    @property
-    def funnel(self) -> StageCounts:
-        """The counts of the release stage: from accepted pairs to samples."""
-        left_out = sum(self.rejects.values())
-        return StageCounts("release", self.samples + left_out, self.samples, self.rejects)
-
-    @property
-    def name(self) -> str:
-        return f"v{self.version:06d}"
-
-
-def published(workspace: Workspace) -> list[Published]:
-    """Every complete release, oldest first."""
-    return _done(Log(workspace.store, keys.RELEASES_LOG).read())
-
-
-def _done(entries: list[LogEntry]) -> list[Published]:
-    releases: dict[int, Published] = {}
-    for entry in entries:
-        body = {name: value for name, value in entry.body.items() if name != "kind"}
-        if entry.body["kind"] == "done":
-            releases.setdefault(body["version"], Published(**body))
-        elif entry.body["kind"] == "withdraw" and body["version"] in releases:
-            releases[body["version"]] = replace(releases[body["version"]], **body)
-    return list(releases.values())
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReleaseReceipt:
@@ -97,7 +55,7 @@ class ReleaseReceipt:
     path: str  # URL of its prefix
     made: bool  # False: nothing was made, because the content equals that of the latest release
     funnel: StageCounts  # from accepted pairs to samples
-    older: bool = False  # an earlier version made it of the same: it holds the sources' files, whatever is set
+    older: bool = False  # an earlier version made it of the same: it lacks what this version adds
     changes: ReleaseChanges | None = None  # against the latest before; None: it is the first, or was not made now
 
 
@@ -133,6 +91,8 @@ def publish(
             raise SourceError(
                 "release: no pair has been accepted, so there is nothing to release. See `taskgalaxy status`."
             )
+        if latest and not renew and _same_by_another_version(plan, latest):
+            return replace(_unmade(workspace, latest), older=True)
         changes = _changes(results, plan, latest)
         made = _make(workspace, plan, progress, changes)
         if isinstance(made, Published):
@@ -177,15 +137,28 @@ def _changes(results: RunResults, plan: release.Selection, latest: Published | N
 
 
 def _made_before(results: RunResults, latest: Published) -> bool:
-    """Whether a version of TaskGalaxy that released the sources' files made the latest release, of the same samples."""
+    """Whether an earlier version of TaskGalaxy made the latest release, of the same samples.
+
+    Of a version that released pictures, only by its inputs: ``_same_by_another_version`` compares the content.
+    """
     rules = results.workspace.settings.release
-    if latest.code != _BEFORE_RENDITIONS or rules.images != "rendition":
+    if latest.code == release.RELEASE_VERSION:
         return False
-    if latest.inputs and latest.inputs == _inputs(results, code=_BEFORE_RENDITIONS):
+    if latest.code == BEFORE_RENDITIONS and rules.images != "rendition":
+        return False
+    if latest.inputs and latest.inputs == _inputs(results, code=latest.code):
         return True
+    if latest.code > BEFORE_RENDITIONS:
+        return False
     files = rules.model_copy(update={"images": "original"})
     with release.select_samples(release_inputs(results, files), files) as plan:
-        return plan.content_before == latest.content
+        return plan.content_by(latest.code) == latest.content
+
+
+def _same_by_another_version(plan: release.Selection, latest: Published) -> bool:
+    """Whether an earlier version that already released pictures made the latest release of this selection."""
+    earlier = BEFORE_RENDITIONS < latest.code < release.RELEASE_VERSION
+    return earlier and plan.content_by(latest.code) == latest.content
 
 
 def _inputs(results: RunResults, code: int = release.RELEASE_VERSION) -> str:
@@ -270,7 +243,7 @@ def _begin(workspace: Workspace, content: str) -> int | Published:
 
     def decide(entries: list[LogEntry]) -> Mapping[str, Any] | None:
         nonlocal version
-        done = _done(entries)
+        done = complete(entries)
         if done and done[-1].content == content:
             version = done[-1]
             return None
@@ -310,12 +283,12 @@ def _write(
 def _finish(workspace: Workspace, done: Published) -> None:
     body = {"kind": "done", **{name: getattr(done, name) for name in done.__slots__}}
     log = Log(workspace.store, keys.RELEASES_LOG)
-    log.append_if(lambda entries: None if done.version in {each.version for each in _done(entries)} else body)
+    log.append_if(lambda entries: None if done.version in {each.version for each in complete(entries)} else body)
     _point_to_latest(workspace, log)
 
 
 def _point_to_latest(workspace: Workspace, log: Log) -> None:
-    newest = _done(log.known())[-1]
+    newest = complete(log.known())[-1]
     pointer = {"version": newest.name, "path": keys.release(newest.version), "manifest_sha256": newest.manifest_sha256}
     workspace.store.replace(keys.LATEST, json.dumps(pointer, indent=1).encode())
 
@@ -336,7 +309,7 @@ def withdraw(workspace: Workspace, version: int, gone: Collection[ImageId]) -> d
             workspace.store.replace(prefix + path, content)
             manifest = content if path == release.MANIFEST else manifest
     log = Log(workspace.store, keys.RELEASES_LOG)
-    known = {each.version: each.manifest_sha256 for each in _done(log.read())}
+    known = {each.version: each.manifest_sha256 for each in complete(log.read())}
     sha256 = sha256_hex(manifest)
     if known.get(version, sha256) == sha256:  # they differ also if an earlier call was killed before the entry below
         return {}
@@ -349,7 +322,7 @@ def withdraw(workspace: Workspace, version: int, gone: Collection[ImageId]) -> d
 def unfinished(workspace: Workspace) -> list[Listed]:
     """The files of releases that were abandoned, or that were begun and not finished before a later one."""
     entries = Log(workspace.store, keys.RELEASES_LOG).read()
-    done = {each.version for each in _done(entries)}
+    done = {each.version for each in complete(entries)}
     given_up = {entry.body["version"] for entry in entries if entry.body["kind"] == "abandon"}
     begun = {entry.body["version"] for entry in entries if entry.body["kind"] == "begin"}
     dead = given_up | {version for version in begun if version < max(done, default=0)} - done

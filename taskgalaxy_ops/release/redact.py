@@ -18,8 +18,10 @@ import yaml
 
 from taskgalaxy_ops.errors import NotFoundError, SettingsError
 from taskgalaxy_ops.records import ImageId, PairId
+from taskgalaxy_ops.release import croissant
 from taskgalaxy_ops.release.build import MANIFEST, README, as_json, entry
-from taskgalaxy_ops.release.card import header_lines
+from taskgalaxy_ops.release.card import PAGE, header_lines, page
+from taskgalaxy_ops.release.croissant import CROISSANT
 from taskgalaxy_ops.release.formats import PICTURES, Gone, folder_of, format_of
 from taskgalaxy_ops.release.formats.parquet import shows_one_of
 from taskgalaxy_ops.release.images import thumbnail_path
@@ -70,9 +72,18 @@ def withdraw(
     yield WITHDRAWN, withdrawn
     files = {**entries, WITHDRAWN: entry(withdrawn)}
     empty = {_split(path) for path in tables} - kept
-    for path in sorted(entries.keys() - {WITHDRAWN}):
+    readme = b""
+    for path in sorted(entries.keys() - {WITHDRAWN}, key=lambda path: (path in {PAGE, CROISSANT}, path)):
         raw = b"" if _is_picture(path) else _read(read, path)
-        new = None if raw is None else redacted(path, raw, frozenset(named), frozenset(samples), empty)
+        new: bytes | None = None
+        if raw is not None and path == PAGE:  # this and the next one last, since they are made from the others
+            new = page(readme)
+        elif raw is not None and path == CROISSANT:
+            new = croissant.redacted(raw, files)
+        elif raw is not None:
+            new = redacted(path, raw, frozenset(named), frozenset(samples), empty)
+        if path == README:
+            readme = new or b""
         if new is None:
             del files[path]
             yield path, None

@@ -31,7 +31,7 @@ from taskgalaxy_ops.release.rows import Picture, Sample, image_line, sample_line
 from taskgalaxy_ops.release.sqlite_staging import SPLITS, UNWANTED, canonical, database, lines_hash, load, location
 from taskgalaxy_ops.settings import Model, ReleaseSettings
 
-RELEASE_VERSION = 2  # code version: one more whenever the same inputs give other files
+RELEASE_VERSION = 3  # code version: one more whenever the same inputs give other files
 
 _PART_BYTES = 128 << 20  # of images in a Parquet file; an image counts once for each row that contains it
 _PART_ROWS = 50_000
@@ -306,11 +306,10 @@ class Selection:
         """Fingerprint of all that determines the files' bytes, except history.json's times, costs and versions."""
         return self._content(RELEASE_VERSION, self.made_with)
 
-    @property
-    def content_before(self) -> str:
-        """The same as code version 1 made it, which had no setting ``images``; of a selection of the sources' files."""
-        rules = {name: value for name, value in self._rules().items() if name != "images"}
-        return self._content(1, {**self.made_with, "release": rules})
+    def content_by(self, code: int) -> str:
+        """The same as an earlier code version made it. Version 1 had no setting ``images``, and the sources' files."""
+        rules = {name: value for name, value in self._rules().items() if name != "images" or code > 1}
+        return self._content(code, {**self.made_with, "release": rules})
 
     def _content(self, code: int, made_with: Mapping[str, Any]) -> str:
         inputs = self.inputs

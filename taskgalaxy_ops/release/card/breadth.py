@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
+from taskgalaxy_ops.drawing.funnel import funnel_svg
+from taskgalaxy_ops.drawing.standalone import standalone
+from taskgalaxy_ops.drawing.treemap import treemap_svg
 from taskgalaxy_ops.release.markdown import table, text
 from taskgalaxy_ops.release.select import Selection
+
+FUNNEL = "card/funnel.svg"
+TASK_TYPES = "card/task-types.svg"
+DRAWINGS = (FUNNEL, TASK_TYPES)
 
 
 def funnel(plan: Selection) -> list[str]:
@@ -18,6 +25,8 @@ def funnel(plan: Selection) -> list[str]:
         rows.append((text(stage.stage), f"{stage.units_in:,}", f"{stage.units_out:,}", rejects, f"{stage.pending:,}"))
     return [
         "## Funnel",
+        "",
+        f"![The funnel: each stage with what it takes, gives and rejects]({FUNNEL})",
         "",
         "Each stage in its own units: images, matches, task types that fit, question-answer pairs, samples.",
         "",
@@ -41,6 +50,8 @@ def taxonomy(plan: Selection) -> list[str]:
     return [
         "## Task types",
         "",
+        f"![Task types by their number of samples, in their first levels]({TASK_TYPES})",
+        "",
         f"The taxonomy has {total:,} task types ({levels or 'no nodes'}). {plan.counts['task_types']:,} have samples.",
         "",
         *table(
@@ -49,6 +60,12 @@ def taxonomy(plan: Selection) -> list[str]:
         ),
         *_targets(plan.inputs.targets),
     ]
+
+
+def drawings(plan: Selection) -> Iterator[tuple[str, bytes]]:
+    """The pictures of these sections, by path: SVG."""
+    yield FUNNEL, standalone(funnel_svg(plan.funnel))
+    yield TASK_TYPES, standalone(treemap_svg(plan.task_types, "samples"))
 
 
 def _targets(found: Mapping[str, int] | None) -> list[str]:

@@ -25,6 +25,7 @@ def header(plan: Selection) -> dict[str, Any]:
     number = plan.counts["samples"]
     return {
         "pretty_name": "TaskGalaxy release" + (" (simulated)" if inputs.simulated else ""),
+        "annotations_creators": ["machine-generated"],
         "license": sorted(licences) or ["unknown"],
         "task_categories": ["visual-question-answering"],
         "size_categories": [next((name for bound, name in _SIZES if number < bound), "n>1M")],

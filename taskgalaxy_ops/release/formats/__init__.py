@@ -65,4 +65,4 @@ def format_of(path: str) -> ReleaseFormat | None:
     return FORMATS.get(next((name for name in FORMATS.shipped if folder_of(name) == folder), folder))
 
 
-PICTURES = ("images", "samples")  # folders that are of no format
+PICTURES = ("images", "samples", "card")  # folders that are of no format

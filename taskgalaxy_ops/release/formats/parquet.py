@@ -98,6 +98,18 @@ def schema_of(
 SCHEMA = schema_of(())
 
 
+def schema_for(plan: Selection) -> pa.Schema:
+    """The columns of a release's Parquet files."""
+    return schema_of(
+        plan.settings.context,
+        probability=plan.settings.probability is not None,
+        blind=plan.settings.blind,
+        conversations=plan.has_conversations,
+        groups=plan.has_groups,
+        alike=marks(plan.settings),
+    )
+
+
 def parquet_files(plan: Selection) -> Iterator[tuple[str, BinaryIO]]:
     """``data/<split>-00000-of-0000N.parquet``, rows in order of id; no file for an empty split: readers reject it."""
     right = judged.right(plan) if plan.settings.probability else None
@@ -112,14 +124,7 @@ def _write(plan: Selection, part: Part, file: BinaryIO, right: _Right | None) ->
     """Write the rows of a part, a row group in memory at a time. right: None: rows have no such column."""
     rows = group_rows(part)
     samples = plan.samples(part.first, part.last)
-    schema = schema_of(
-        plan.settings.context,
-        probability=right is not None,
-        blind=plan.settings.blind,
-        conversations=plan.has_conversations,
-        groups=plan.has_groups,
-        alike=marks(plan.settings),
-    )
+    schema = schema_for(plan)
     with pq.ParquetWriter(file, schema, **WRITING) as writer:
         while group := list(islice(samples, rows)):
             columns = _columns(plan, group)

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from string import Template
 from typing import Any
 
+from taskgalaxy_ops.drawing.svg import count, esc
 from taskgalaxy_ops.reports.html.page import BANNER, json_block, package_file, policy
-from taskgalaxy_ops.reports.html.svg import count, esc
 
 _FEW = 600  # task types, up to which all are drawn at once; of more, two levels at a time
 

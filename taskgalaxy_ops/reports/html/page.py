@@ -17,13 +17,13 @@ from importlib import resources
 from string import Template
 from typing import Any
 
+from taskgalaxy_ops.drawing.funnel import funnel_svg, units
+from taskgalaxy_ops.drawing.svg import count, esc
+from taskgalaxy_ops.drawing.treemap import treemap_svg
 from taskgalaxy_ops.errors import NotFoundError
 from taskgalaxy_ops.funnel import StageCounts
 from taskgalaxy_ops.records import ImageId
 from taskgalaxy_ops.reports.html.data import Item, ReportData, pick
-from taskgalaxy_ops.reports.html.funnel import funnel_svg, units
-from taskgalaxy_ops.reports.html.svg import count, esc
-from taskgalaxy_ops.reports.html.treemap import treemap_svg
 
 BANNER = (
     '<p class="banner" role="note"><strong>Simulated</strong> <span>Simulated models wrote the questions, answers and '

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from taskgalaxy_ops.drawing.svg import esc, fitting
 from taskgalaxy_ops.operations.judges import JudgeReport
 from taskgalaxy_ops.release.agreement import Interval
 from taskgalaxy_ops.release.judge_fit import share as interval
 from taskgalaxy_ops.reports.html import table_page
-from taskgalaxy_ops.reports.html.svg import esc, fitting
 from taskgalaxy_ops.reports.text import judges as text
 
 _LEFT, _WIDE, _ROW = 190, 560, 24  # pixels: the names, the scale, a row

@@ -25,8 +25,8 @@ def released(receipt: ReleaseReceipt, local: Path | None) -> list[str]:
         lines += moved(receipt.changes.moved)
     if receipt.older:
         lines.append(
-            "  An earlier version made it of the same samples: it holds the sources' files, not the pictures that the "
-            "teacher was sent. `taskgalaxy release --renew` makes one that does."
+            "  An earlier version made it of the same samples, and without what this version adds to a release: the "
+            "pictures that the teacher was sent, croissant.json. `taskgalaxy release --renew` makes one that has it."
         )
     if local is None:
         return lines

@@ -202,7 +202,7 @@ def test_more_images_than_the_hub_takes_can_stay_behind(
     hf: HubStandIn, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(hub, "_FOLDER_FILES", 2)
-    with pytest.raises(PushError, match=r"/ has 3 files, and the hub takes 2 in a folder. Push to a bucket"):
+    with pytest.raises(PushError, match=r"/ has 5 files, and the hub takes 2 in a folder. Push to a bucket"):
         push(workspace, latest(workspace), Hub(REPO))
     monkeypatch.setattr(hub, "_FOLDER_FILES", 99)
     push(workspace, latest(workspace), Hub(REPO), images=False)

@@ -124,7 +124,7 @@ def test_a_file_by_itself():
     samples = frozenset(row["id"] for row in rows(files) if row["image_id"] in images)
     after = withdrawn(files, IMAGES)
     for path, raw in files.items():
-        if path != "manifest.json":
+        if path not in {"manifest.json", "card.html", "croissant.json"}:  # they are made from the others
             assert redacted(path, raw, images, samples) == after.get(path)
 
 

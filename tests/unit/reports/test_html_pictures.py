@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from taskgalaxy_ops.drawing.funnel import funnel_svg
+from taskgalaxy_ops.drawing.treemap import Box, squarify, treemap_svg
 from taskgalaxy_ops.funnel import StageCounts
 from taskgalaxy_ops.reports.html import thumbnail
-from taskgalaxy_ops.reports.html.funnel import funnel_svg
-from taskgalaxy_ops.reports.html.treemap import Box, squarify, treemap_svg
 
 STAGES = [
     StageCounts("ingest", 12, 10, {"truncated": 2}),

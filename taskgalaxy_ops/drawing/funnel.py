@@ -10,8 +10,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlencode
 
+from taskgalaxy_ops.drawing.svg import count, esc, fitting, share
 from taskgalaxy_ops.funnel import StageCounts
-from taskgalaxy_ops.reports.html.svg import count, esc, fitting, share
 
 # The names of a stage's units, going in and coming out, in the words of the records.
 UNITS = {
@@ -105,7 +105,7 @@ def _heading(stage: StageCounts, x: float) -> str:
         f'<text class="stage" x="{x}" y="22">{esc(fitting(stage.stage, _COLUMN - 40, 15))}</text>'
         f'<text class="count" x="{x}" y="44">{count(stage.units_in)} {esc(came)}</text>'
         f'<text class="count out" x="{x}" y="64">→ {count(stage.units_out)} {esc(left)}'
-        f'<tspan class="share" dx="6">{share(stage.units_out, stage.units_in)}</tspan></text>'
+        f'<tspan class="share" dx="6">{esc(share(stage.units_out, stage.units_in))}</tspan></text>'
     )
 
 
@@ -142,7 +142,7 @@ def _branch(
         f"<title>{esc(title)}</title>"
         f'<path d="{path}"/><rect class="tip" x="{tip}" y="{row:.2f}" width="4" height="{thick}"/>'
         f'<text class="branch-count" x="{tip + 11}" y="{middle:.2f}">{count(branch.units)}'
-        f'<tspan class="share" dx="6">{share(branch.units, stage.units_in)}</tspan></text>'
+        f'<tspan class="share" dx="6">{esc(share(branch.units, stage.units_in))}</tspan></text>'
         f'<text class="branch-name" x="{tip + 11}" y="{middle + 15:.2f}">{esc(fitting(branch.name, room, 12))}</text>'
     )
     if branch.kind == "reject" and (stage.stage, branch.name) in filters:

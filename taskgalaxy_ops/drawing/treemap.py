@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlencode
 
+from taskgalaxy_ops.drawing.svg import count, esc, fitting
 from taskgalaxy_ops.records import TaskTypePath
-from taskgalaxy_ops.reports.html.svg import count, esc, fitting
 
 _WIDTH = 1200
 _HEAD = 19  # height of a first-level node's caption
