@@ -80,9 +80,10 @@ class TinyModels:
         if self.replies is not None and self.requests > self.replies:
             return httpx.Response(503, json={"error": {"message": "no"}})
         body = json.loads(request.content)
-        text, *images = body["messages"][-1]["content"]
+        text, *parts = body["messages"][-1]["content"]
+        images = [part for part in parts if part["type"] == "image_url"]  # after a repair there is a text, too
         block = json.loads(text["text"].split("```json\n")[1].split("\n```")[0])
-        image = " ".join(image["image_url"]["url"] for image in images)
+        image = " ".join(part["image_url"]["url"] for part in images)
         if len(images) > self.most_images:
             said = f"At most {self.most_images} image(s) may be provided in one prompt."
             return httpx.Response(400, json={"error": {"message": said}})

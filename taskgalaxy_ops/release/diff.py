@@ -81,7 +81,7 @@ def release_diff(workspace: Workspace, before: str, after: str) -> ReleaseDiff:
     if later == list(known.values())[-1]:
         results = RunResults(workspace)
         with release.select_samples(release_inputs(results), workspace.settings.release) as plan:
-            if later.content in {plan.content_hash, plan.content_before}:
+            if later.content in {plan.content_hash, plan.content_by(later.code)}:
                 found = changes.lost_rows(plan, results, earlier)
                 return _diff(workspace, plan.rows, earlier, later, found, exact=True)
     rows = database()

@@ -298,8 +298,7 @@ class Selection:
 
     def _rules(self) -> dict[str, Any]:
         # Unset fields are left out, so that a field which a later version adds changes no file of older releases.
-        unset = {"variants"} if self.settings.variants is None else set()
-        return self.settings.model_dump(mode="json", exclude=unset)
+        return self.settings.model_dump(mode="json", exclude={"variants"} if self.settings.variants is None else None)
 
     @cached_property
     def content_hash(self) -> str:

@@ -12,6 +12,7 @@ from fakes import MemoryStore
 from tiny import TinyModels, tiny_images, tiny_models, tiny_seeds, tiny_settings, tiny_workspace
 
 from taskgalaxy_ops import pipeline
+from taskgalaxy_ops.drawing.svg import esc
 from taskgalaxy_ops.errors import SettingsError
 from taskgalaxy_ops.operations.takedown import take_down
 from taskgalaxy_ops.records import Reason
@@ -19,7 +20,6 @@ from taskgalaxy_ops.release import publish
 from taskgalaxy_ops.release.changes import Loss
 from taskgalaxy_ops.release.diff import ReleaseDiff, release_diff
 from taskgalaxy_ops.release.published_rows import ReleaseRows
-from taskgalaxy_ops.reports.html.svg import esc
 from taskgalaxy_ops.reports.pages.release_diff import release_diff_page
 from taskgalaxy_ops.reports.text.release_diff import diff
 from taskgalaxy_ops.taxonomy import add_types

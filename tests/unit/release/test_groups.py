@@ -12,7 +12,7 @@ from taskgalaxy_ops.errors import NotFoundError
 from taskgalaxy_ops.hashing import draw
 from taskgalaxy_ops.records import Pair, Reason, images_as_text, pair_id
 from taskgalaxy_ops.release.decontaminate.benchmark import BenchmarkInputs
-from taskgalaxy_ops.release.decontaminate.pictures import no_prints
+from taskgalaxy_ops.release.decontaminate.pictures import by_file_alone
 from taskgalaxy_ops.release.images import thumbnail_path
 from taskgalaxy_ops.release.redact import withdraw
 from taskgalaxy_ops.settings import ReleaseSettings
@@ -122,7 +122,7 @@ def test_a_further_image_that_is_in_a_benchmark_is_a_leak_of_the_sample(rule: st
     inputs = BenchmarkInputs(
         benchmarks=[benchmark("MMBench", {"8": "What?"}, {"8": IDS[1]})],
         encode=None,
-        prints=lambda found: no_prints(found, found),
+        prints=lambda found: [by_file_alone(found)],
     )
     with plan_of(release_inputs([SAMPLE], HELD, benchmarks=inputs), settings(rule=rule)) as plan:
         rejects = [(each.reason, each.detail) for each in plan.rejects()]
