@@ -23,7 +23,7 @@ from taskgalaxy_ops.generation.shard_run import ShardResult
 from taskgalaxy_ops.generation.stage_keys import StageKeys
 from taskgalaxy_ops.models.encoders.base import EmbeddingMatrix
 from taskgalaxy_ops.operations.shard_state import ShardState, StoreState, matched, store_state
-from taskgalaxy_ops.records import Image, ImageId, Match, Node, TaskTypePath, Vote
+from taskgalaxy_ops.records import Image, ImageId, Match, Node, TaskTypePath, Vote, images_in
 from taskgalaxy_ops.release import changes, published_rows
 from taskgalaxy_ops.release.changes import Loss
 from taskgalaxy_ops.release.looks import looks_for
@@ -204,12 +204,13 @@ def _of_growth(view: Workspace, latest: Published, nodes: Sequence[Node]) -> Rel
         dead, keys = view.registry.dead_hashes(), StageKeys(view)
         for shard in (there[each] for each in concerned if each in there):
             gone = changes.dead_images(view, shard, dead)
-            samples = [row for row in changes.of_shard(rows, shard.id) if row[1] not in gone]
+            held = changes.of_shard(rows, shard.id)
+            samples = [row for row in held if gone.keys().isdisjoint((row[1], *images_in(row[4])))]
             key = str(keys.embed(shard, dead.get(shard.id)).key)
             embedded = view.stage_outputs.committed(shard.id).get(("embed", key))
             if embedded is None:
                 changes.set_why(
-                    rows, ((leaves.gone(task_type) or Loss.NO_ANSWER, pair) for pair, _, task_type, _ in samples)
+                    rows, ((leaves.gone(task_type) or Loss.NO_ANSWER, pair) for pair, _, task_type, *_ in samples)
                 )
                 continue
             images = {image for _, image, *_ in samples}
@@ -217,7 +218,7 @@ def _of_growth(view: Workspace, latest: Published, nodes: Sequence[Node]) -> Rel
             pushed = before - after
             whys = (
                 (leaves.gone(task_type) or Loss.PUSHED_OUT, pair)
-                for pair, image, task_type, _ in samples
+                for pair, image, task_type, *_ in samples
                 if (image, task_type) in pushed
             )
             changes.set_why(rows, whys)

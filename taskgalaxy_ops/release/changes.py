@@ -15,10 +15,11 @@ from typing import Any, Protocol
 
 from taskgalaxy_ops.errors import NotFoundError
 from taskgalaxy_ops.generation.form_shares import forms_of, suited
+from taskgalaxy_ops.generation.forms import FORMS
 from taskgalaxy_ops.generation.results import RunResults
 from taskgalaxy_ops.generation.shard_run import ShardResult
 from taskgalaxy_ops.generation.swaps import MADE
-from taskgalaxy_ops.records import ImageId, Match, PairId, Reason, TaskTypePath
+from taskgalaxy_ops.records import ImageId, Match, PairId, Reason, TaskTypePath, images_as_text, images_in
 from taskgalaxy_ops.release.decontaminate.stored import benchmark_rules
 from taskgalaxy_ops.release.published_rows import MadeOf, ReleaseRows
 from taskgalaxy_ops.release.select import Selection
@@ -168,6 +169,8 @@ def made_of(results: RunResults) -> MadeOf:
 def selecting(workspace: Workspace) -> dict[str, Any]:
     """What beside the votes decides which samples a release has, as JSON has it: settings, and people's votes."""
     rules = workspace.settings.release.model_dump(mode="json", include={"cap", "near_duplicate_bits", "variants"})
+    if any(FORMS.get(form).several for form in workspace.settings.write.variants):  # whose images may be of two splits
+        rules |= workspace.settings.release.model_dump(mode="json", include={"test", "validation"})
     if workspace.settings.release.decontaminate:
         told = workspace.settings.release.decontaminate.model_dump(mode="json")
         rules |= {"decontaminate": told, **benchmark_rules(workspace)}
@@ -185,14 +188,16 @@ def load_earlier(rows: sqlite3.Connection, workspace: Workspace, earlier: Earlie
     rows.execute("DROP TABLE IF EXISTS earlier")
     rows.execute(
         "CREATE TABLE earlier (pair TEXT PRIMARY KEY, image TEXT, path TEXT, variant TEXT, split TEXT, task_type TEXT, "
-        "shard TEXT, why TEXT) WITHOUT ROWID"
+        "shard TEXT, further TEXT, why TEXT) WITHOUT ROWID"
     )
     asked_of = functools.cache(taxonomy.asked_of)
-    found = ReleaseRows(workspace.store, earlier.version).samples_in_splits()
+    released = ReleaseRows(workspace.store, earlier.version)
     rows.executemany(
         "INSERT INTO earlier (pair, image, path, variant, split, task_type) VALUES (?, ?, ?, ?, ?, ?)",
-        ((*sample, asked_of(sample[2])) for sample in found),
+        ((*sample, asked_of(sample[2])) for sample in released.samples_in_splits()),
     )
+    grouped = ((images_as_text(images), sample) for sample, images in released.groups())
+    rows.executemany("UPDATE earlier SET further = ? WHERE pair = ?", grouped)
 
 
 def counted(rows: sqlite3.Connection) -> dict[str, int]:
@@ -216,10 +221,10 @@ def by_shard(rows: sqlite3.Connection, workspace: Workspace) -> list[str]:
     return [shard for (shard,) in rows.execute("SELECT DISTINCT shard FROM earlier WHERE why IS NULL ORDER BY shard")]
 
 
-def of_shard(rows: sqlite3.Connection, shard: str) -> list[tuple[PairId, ImageId, TaskTypePath, str]]:
-    """Pair, image, task type and variant of an image shard's samples without a ``why``."""
+def of_shard(rows: sqlite3.Connection, shard: str) -> list[tuple[PairId, ImageId, TaskTypePath, str, str | None]]:
+    """Pair, image, task type, variant and further images of an image shard's samples without a ``why``."""
     return rows.execute(
-        "SELECT pair, image, task_type, variant FROM earlier WHERE shard = ? AND why IS NULL", (shard,)
+        "SELECT pair, image, task_type, variant, further FROM earlier WHERE shard = ? AND why IS NULL", (shard,)
     ).fetchall()
 
 
@@ -310,10 +315,12 @@ class _ShardNow:
         targets = results.result.targets
         self._not_tried = targets.beyond(result.id) if targets else set()
 
-    def why(self, pair: PairId, image: ImageId, task_type: TaskTypePath, variant: str) -> str:
+    def why(
+        self, pair: PairId, image: ImageId, task_type: TaskTypePath, variant: str, further: str | None = None
+    ) -> str:
         """Why a sample that is not among the accepted pairs any more is lost."""
-        if image in self._dead:
-            return self._dead[image]
+        if gone_too := [self._dead[each] for each in (image, *images_in(further)) if each in self._dead]:
+            return gone_too[0]
         if gone := self._leaves.gone(task_type):
             return gone
         match = (image, task_type)

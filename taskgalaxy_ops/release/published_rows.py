@@ -105,6 +105,15 @@ class ReleaseRows:
             raise DamageError(f"a release cannot be read ({error}). Run `taskgalaxy verify`.") from error
         return found
 
+    def groups(self) -> Iterator[tuple[PairId, list[ImageId]]]:
+        """Of each sample about several images the id, and the images after its first; reads no other column."""
+        names = ["id", "further_image_ids"]
+        for file in self._files:
+            if names[1] in file.schema_arrow.names:
+                for batch in file.iter_batches(columns=names, use_threads=False):
+                    found = zip(*(batch.column(name).to_pylist() for name in names), strict=True)
+                    yield from ((sample, further) for sample, further in found if further)
+
     def samples_of(self, task_types: Collection[TaskTypePath]) -> int:
         """The number of its samples of task types; reads one column."""
         wanted = pa.array(sorted(task_types), pa.string())

@@ -16,6 +16,8 @@ from taskgalaxy_ops.generation.results import RunResults
 from taskgalaxy_ops.operations.explain import explain
 from taskgalaxy_ops.operations.review import draw_pairs
 from taskgalaxy_ops.operations.takedown import left, take_down
+from taskgalaxy_ops.release import publish
+from taskgalaxy_ops.release.changes import Loss
 from taskgalaxy_ops.reports.html import render
 from taskgalaxy_ops.reports.pages.contact_sheet import report_data
 from taskgalaxy_ops.reports.text import explain as explain_text
@@ -61,3 +63,31 @@ def test_all_pictures_of_a_group_are_shown_and_a_model_that_takes_one_leaves_it_
     take_down(workspace, [others[-1]])
     assert list(left(workspace)) == []
     assert drawn.pair.pair not in RunResults(workspace).pairs
+
+
+def test_what_a_release_loses_with_a_further_image_is_said_so(tmp_path: Path, tiny_models: TinyModels) -> None:
+    seeds, images = tiny_seeds(tmp_path / "seeds.yaml"), tiny_images(tmp_path / "images", 4)
+    workspace = tiny_workspace(
+        tiny_settings(
+            images,
+            taxonomy={"seeds": str(seeds)},
+            ingest={"shard_images": 4, "min_side": 8},
+            write={"variants": ["several_images"]},
+        )
+    )
+    pipeline.ingest(workspace, "mine")
+    pipeline.generate(workspace)
+    publish.publish(workspace)
+    samples = RunResults(workspace).samples
+    gone = next(image for sample in samples for image in sample.images[1:])
+    (file,) = (claim.file for claim in workspace.registry.claims() if claim.image == gone)
+    (images / file).unlink()
+    pipeline.ingest(workspace, "mine")
+    asked = tiny_models.requests
+    assert pipeline.generate(workspace).pending == 0
+    assert tiny_models.requests > asked, "the others form groups without it"
+    changes = publish.publish(workspace).changes
+    assert changes is not None
+    held = [sample for sample in samples if gone in sample.images]
+    assert changes.lost == {Loss.UNCLAIMED: len(held)}
+    assert any(sample.image != gone for sample in held)
