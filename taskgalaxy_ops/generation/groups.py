@@ -22,6 +22,7 @@ from taskgalaxy_ops.records import Claim, ImageId
 Groups = Mapping[ImageId, tuple[ImageId, ...]]  # by image, the others of its group; images without a group are left out
 Page = tuple[str, int]  # the document, and the number within it
 
+VERSION = 1  # one more whenever the same images form other groups
 MOST = 4  # images of a group
 ALIKE_BITS = 6  # of the perceptual hash, in which two images that look the same may differ
 _DECIMALS = 6  # of a cosine: what is equal after that is taken in order of id

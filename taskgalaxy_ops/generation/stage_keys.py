@@ -18,7 +18,7 @@ from taskgalaxy_ops.generation.pictures import Apart, images_apart, of_model
 from taskgalaxy_ops.generation.staged import staged
 from taskgalaxy_ops.generation.stages import ASKING, INPUTS, STAGE, Role, before
 from taskgalaxy_ops.generation.stages.asking import Templates, prompt_name, pure
-from taskgalaxy_ops.generation.store_groups import store_groups
+from taskgalaxy_ops.generation.store_groups import StoreGroups
 from taskgalaxy_ops.hashing import fingerprint
 from taskgalaxy_ops.models.request import RENDER_VERSION
 from taskgalaxy_ops.settings import Model, Settings
@@ -39,6 +39,7 @@ class StageKeys:
         self._plain = {name: pure(name).templates(workspace.prompts, settings) for name in ASKING}
         self._fields = {name: frozenset(getattr(settings, name).context) for name in ASKING}
         self._contexts: dict[str, Context] = {}  # of the image shards that were asked for last
+        self._store_groups = StoreGroups(workspace)
         self._groups: dict[str, Groups] = {}  # of the image shards that were asked for last
         self._made_of = {name: _named(STAGE[name].role, settings, self._plain[name]) for name in ASKING}
 
@@ -81,14 +82,17 @@ class StageKeys:
     def _shards(self) -> dict[str, ImageShard]:
         return {shard.id: shard for shard in self._workspace.registry.shards()}
 
+    @cached_property
+    def _dead(self) -> dict[str, str]:
+        return self._workspace.registry.dead_hashes()
+
     def _grouped(self, name: str, shard: str) -> Groups | None:
         """The groups of an image shard's images; None where the stage asks about no group."""
         if not shard or all(each.groups is None for each in self._plain[name].values()):
             return None
         if shard not in self._groups:
-            gone = self._workspace.registry.dead_hashes().get(shard)
-            embedded = str(self.embed(self._shards[shard], gone).key)
-            self._groups[shard] = store_groups(self._workspace, self._shards[shard], embedded)
+            embedded = str(self.embed(self._shards[shard], self._dead.get(shard)).key)
+            self._groups[shard] = self._store_groups.of(self._shards[shard], embedded)
             if len(self._groups) > _SHARDS_KEPT:
                 del self._groups[next(iter(self._groups))]
         return self._groups[shard]
