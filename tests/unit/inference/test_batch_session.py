@@ -22,10 +22,11 @@ from taskgalaxy_ops.errors import PendingError
 from taskgalaxy_ops.generation.run import RunResult
 from taskgalaxy_ops.inference import batch_room, batch_session
 from taskgalaxy_ops.models import batch_api
+from taskgalaxy_ops.models.http import Outcome, refused
 from taskgalaxy_ops.operations.forget import forget
 from taskgalaxy_ops.operations.takedown import left, take_down
 from taskgalaxy_ops.records import LOST, Answer, Reason
-from taskgalaxy_ops.settings import Settings, parse_settings
+from taskgalaxy_ops.settings import Model, Settings, parse_settings
 from taskgalaxy_ops.simulator.config import Batches, Faults, SimulatorConfig
 from taskgalaxy_ops.simulator.serve import running
 from taskgalaxy_ops.storage import keys
@@ -449,6 +450,27 @@ def test_nothing_is_kept_of_an_image_that_was_taken_down_meanwhile(place: Place,
     assert gone not in json.dumps([dict(reply) for reply in Journal(place.store, shard.id).replies()])
     assert place.spent()[::2] == place.billed()
     assert provider.stats()["asked_again"] == []
+
+
+def test_a_batch_about_more_images_than_a_model_takes_leaves_its_units_pending(
+    place: Place, provider: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place.write = {"variants": ["several_images"], "suits": {"several_images": []}}
+    assert place.run(last_stage="filter").pending == 0
+
+    async def refuse(batches: batch_api.Batches, model: Model, status: batch_api.BatchStatus) -> Mapping[str, Outcome]:
+        said = {"error": {"message": "At most 1 image(s) may be provided in one prompt."}}
+        return {name: refused(400, said, {}) for name in await served(batches, model, status)}
+
+    served = batch_api.Batches.results
+    with monkeypatch.context() as patched:
+        patched.setattr(batch_api.Batches, "results", refuse)
+        result = place.run()
+    assert result.pending > 0 and "takes fewer images in a request than a group has" in result.reasons[0]
+    assert all(not shard.stages["write"].counts.rejects for shard in result.shards if shard.stages["write"].counts)
+    assert place.run().pending == 0
+    (journal,) = (Journal(place.store, shard.id) for shard in place.open().registry.shards())
+    assert {len(reply.get("further_images", ())) for reply in journal.replies() if reply["stage"] == "write"} == {1}
 
 
 def test_an_expansion_waits_for_its_batches(place: Place, provider: Provider) -> None:
