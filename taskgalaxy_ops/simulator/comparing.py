@@ -109,7 +109,7 @@ def _settled(comparison: Comparison, about: About, shown: Sequence[str]) -> Iter
     if comparison.compares_texts:
         values = shown
     elif comparison.grades:
-        values = [comparison.grades.index(each) for each in shown]
+        values = [next(n for n, grade in enumerate(comparison.grades) if each in grade) for each in shown]
     else:
         numbers = [_NUMBER.fullmatch(each) for each in shown]
         if None in numbers or len({(each[1], each[3]) for each in numbers if each}) > 1:

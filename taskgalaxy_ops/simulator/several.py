@@ -46,7 +46,7 @@ class Comparison:
     relation: str
     texts: tuple[str, ...]
     path: str  # the task type whose answers are compared
-    grades: tuple[str, ...] = ()
+    grades: tuple[tuple[str, ...], ...] = ()  # answers from the least to the greatest; those in a tuple count alike
     say: Mapping[str, str]
     article: bool = False
     value: str = ""  # what a question means that names none
@@ -219,7 +219,7 @@ def _comparisons(path: str, entry: Mapping[str, Any], wordings: Mapping[str, Any
                 relation=relation,
                 texts=worded,
                 path=entry.get("of", path),
-                grades=tuple(entry.get("grades", ())),
+                grades=tuple((each,) if isinstance(each, str) else tuple(each) for each in entry.get("grades", ())),
                 say=entry.get("say", {}),
                 article=entry.get("article", False),
                 value=entry.get("value", ""),

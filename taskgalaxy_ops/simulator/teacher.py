@@ -41,7 +41,6 @@ MOST_TURNS = 4
 _WORDINGS = 60  # a multiple of every number of wordings
 _NONE = 0.3  # share of the questions how many images have something, in which any may be asked, of which most have none
 _OF_ONE = 0.5  # share of questions about one of several images, where nothing but texts tells these apart
-_BY_MARK = 0.7  # share of these in which it is known by a text in it, and not by its number
 
 _T = TypeVar("_T")
 
@@ -185,14 +184,12 @@ def about_several(
         return _look(images[at], path, keys[at])
 
     ways = list(comparing.possible(path, scenes, look))
-    relations = sorted({each.comparison.relation for each in ways})
     if not ways or (all(each.comparison.alone for each in ways) and draw(*seed_parts, "of one") < _OF_ONE):
         found = [look(at, path) for at in range(len(images))]
-        if (written := _of_one(path, found, scenes, seed_parts)) is not None:
-            return written
-    if not relations:
-        return None
-    chosen = _pick(relations, seed_parts, "relation")
+        written = _of_one(path, found, scenes, seed_parts)
+        if not ways or (written is not None and written[1]):
+            return written[0] if written else None
+    chosen = _pick(sorted({each.comparison.relation for each in ways}), seed_parts, "relation")
     ways = [each for each in ways if each.comparison.relation == chosen]
     some = [each for each in ways if each.answer != "0"]
     way = _pick(some if some and draw(*seed_parts, "some") >= _NONE else ways, seed_parts, "question")
@@ -202,18 +199,18 @@ def about_several(
 
 def _of_one(
     path: str, found: Sequence[Found | str], scenes: Sequence[Scene], seed_parts: tuple[object, ...]
-) -> Written | None:
-    """The task type's own question about one of several images, known by its number or by a text in it; None where it
-    fits none of them."""
+) -> tuple[Written, str] | None:
+    """The task type's own question about one of several images, and the text by which that is known, "" where it is
+    known by its number; None where it fits none of them."""
     fitting = [(at, each) for at, each in enumerate(found, 1) if isinstance(each, Found)]
     if not fitting:
         return None
     (at, one), template = _pick(fitting, seed_parts, "image"), templates.load()[path]
     asked = _pick(one.asked, seed_parts, "question")
     marks = comparing.marks(scenes, at, asked)
-    mark = _pick(marks, seed_parts, "mark") if marks and draw(*seed_parts, "by mark") < _BY_MARK else ""
+    mark = _pick(marks, seed_parts, "mark") if marks else ""
     question = several.ask_alone(template, int(draw(*seed_parts, "template") * _WORDINGS), asked.params, at, mark)
-    return Written(question, asked.answer, _pick(asked.wrong, seed_parts, "wrong"), "")
+    return Written(question, asked.answer, _pick(asked.wrong, seed_parts, "wrong"), ""), mark
 
 
 def unanswerable(

@@ -67,12 +67,9 @@ def _values(comparison: Comparison, about: About, found: Found) -> list[Value]:
     if comparison.by_value:
         return [about.value if found.agrees(about.value) else ""]
     template = templates.load()[comparison.path]
-    possible = {
-        "colour": palettes.NAMES,
-        "region": tuple(chain.from_iterable(REGIONS)),
-        "choice": template.choices,
-    }.get(template.kind, ())
-    agreed: list[Value] = [grade for grade, name in enumerate(comparison.grades or possible) if found.agrees(name)]
+    possible = {"colour": palettes.NAMES, "region": chain.from_iterable(REGIONS), "choice": template.choices}
+    grades = comparison.grades or [(name,) for name in possible.get(template.kind, ())]
+    agreed: list[Value] = [n for n, names in enumerate(grades) if any(map(found.agrees, names))]
     return agreed or list(found.values)
 
 
