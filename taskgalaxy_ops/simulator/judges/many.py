@@ -45,13 +45,17 @@ def check_several(
         except UnsureError as error:
             unsure = f"image {at}: {error}"
             found = Found("unclear", lambda _: None)
+        if comparison.by_value and found.agrees(about.value) is None:
+            unsure = unsure or f"image {at}: {found.said}"
         seen.append(_values(comparison, about, found))
         told.append(f"image {at}: {short(found.said, 40)}")
     if not all(seen):
         return Finding(None, cut(unsure or f"I cannot compare: {'; '.join(told)}"))
     right = {several.answer(comparison.relation, each, about) for each in product(*seen)} - {None}
     finding = _concluded(comparison, right, "; ".join(told), answer)
-    return Finding(None, cut(unsure)) if unsure and not finding.right else finding
+    if unsure and not (finding.right and comparison.relation == "which"):  # one that has it is enough
+        return Finding(None, cut(unsure))
+    return finding
 
 
 def _marked(judge: str, images: Sequence[Image.Image], keys: Sequence[str], mark: str) -> int | None:

@@ -14,6 +14,8 @@ from PIL import Image, ImageDraw, ImageFont
 from taskgalaxy_ops.simulator import several, templates
 from taskgalaxy_ops.simulator.answers import answer, open_images
 from taskgalaxy_ops.simulator.config import JudgeErrors, SimulatorConfig
+from taskgalaxy_ops.simulator.judges import many
+from taskgalaxy_ops.simulator.judges.finding import Found, UnsureError
 from taskgalaxy_ops.simulator.several import About
 from taskgalaxy_ops.simulator.wire import WrongRequestError, parse
 
@@ -193,3 +195,21 @@ def test_as_many_images_are_sent_as_the_request_says(images, sent, told):
     with pytest.raises(WrongRequestError) as refused:
         ask(block | ({"images": images} if images else {}), [ONE] * sent, "sim-teacher", config())
     assert told in str(refused.value)
+
+
+def test_a_judge_that_cannot_tell_of_one_image_finds_which_has_it_but_not_how_many(monkeypatch):
+    def rule(seen, _):
+        if seen.width == 50:
+            raise UnsureError("too small")
+        return Found("a shape", lambda said: said == "circle" and seen.width == 40)
+
+    monkeypatch.setattr(many, "rules", lambda: {"shape naming": rule})
+    images = [Image.new("RGB", (width, 40)) for width in (40, 50, 60)]
+
+    def finding(question: str, said: str) -> bool | None:
+        return many.check_several("a", images, ["x", "y", "z"], f"{SHAPE}shape naming", question, said).right
+
+    assert finding("Which of the three images shows a circle?", "Image 1") is True
+    assert finding("Which of the three images shows a circle?", "Image 3") is None
+    assert finding("How many of the three images show a circle?", "1") is None
+    assert finding("Do image 1 and image 2 show the same geometric shape?", "No") is None
