@@ -163,7 +163,7 @@ class ShardRun:
         rows = self._rows(before, stage.reads, STAGE[stages.before(stage.name)].tables[stage.reads])
         if stage.name == "vote":
             rows = put_to_vote(self._workspace, rows)
-        settings = staged(self._workspace, whole=before.output is not None)
+        settings = staged(self._workspace, stage=stage.name, whole=before.output is not None)
         work = pure(stage.name).work(keys.templates_for(shard)[stage.name], rows, settings)
         most = work.most(self._session.answers) if work.most else None
         missing = await self._ask(work.needed)

@@ -38,15 +38,16 @@ class StageKeys:
         self._workspace = workspace
         self._plain = {name: pure(name).templates(workspace.prompts, settings) for name in ASKING}
         self._fields = {name: frozenset(getattr(settings, name).context) for name in ASKING}
+        self._rules: dict[str, dict[str, Any]] = {}  # of the stages that were asked for
         self._contexts: dict[str, Context] = {}  # of the image shards that were asked for last
         self._store_groups = StoreGroups(workspace)
         self._groups: dict[str, Groups] = {}  # of the image shards that were asked for last
         self._made_of = {name: _named(STAGE[name].role, settings, self._plain[name]) for name in ASKING}
 
-    @cached_property
-    def _rules(self) -> dict[str, dict[str, Any]]:
-        settings = staged(self._workspace)
-        return {name: pure(name).rules(settings) for name in ASKING}
+    def _rules_of(self, name: str) -> dict[str, Any]:
+        if name not in self._rules:
+            self._rules[name] = pure(name).rules(staged(self._workspace, stage=name))
+        return self._rules[name]
 
     @cached_property
     def _apart(self) -> Apart:
@@ -155,7 +156,7 @@ class StageKeys:
 
         subset: the hash of the matches that targets take (None: all), which is an input of the filter alone.
         """
-        version, rules = STAGE[name].version, self._rules[name]
+        version, rules = STAGE[name].version, self._rules_of(name)
         asked = [
             {**_identity(each.model), "prompt": each.prompt, "head": each.head, "form": each.form}
             for each in self._plain[name].values()

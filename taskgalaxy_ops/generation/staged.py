@@ -8,13 +8,16 @@ from taskgalaxy_ops.settings import Settings
 from taskgalaxy_ops.workspace import Workspace
 
 
-def staged(workspace: Workspace, *, whole: bool = True) -> Settings:
-    """The settings as stages read them: ``vote`` with what is recorded of the judges, where its rule reads that.
+def staged(workspace: Workspace, *, stage: str = "vote", whole: bool = True) -> Settings:
+    """The settings as a stage reads them: ``vote`` with what is recorded of the judges, where its rule reads that.
 
     whole: whether all pairs of an image shard are known. Which errors are planted follows from all of them, so that
-    none is as long as some are to be written. Raises SettingsError where nothing is recorded of the judges.
+    none is as long as some are to be written. Raises SettingsError where the stage is vote, and nothing is recorded of
+    the judges.
     """
     settings = workspace.settings
+    if stage != "vote":
+        return settings
     if not whole and settings.vote.planted:
         settings = settings.model_copy(update={"vote": settings.vote.model_copy(update={"planted": 0.0})})
     if settings.vote.rule == "quorum":

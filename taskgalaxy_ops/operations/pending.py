@@ -124,7 +124,7 @@ def _lacking(
         rows = made[table] if output is None else view.stage_outputs.load(output, table, STAGE[before].tables[table])
         if name == "vote":
             rows = put_to_vote(view, rows)
-        work = pure(name).work(templates[name], rows, staged(view, whole=whole))
+        work = pure(name).work(templates[name], rows, staged(view, stage=name, whole=whole))
         for template, units in work.needed(journal.answers):
             keys = {unit.key for unit in units}
             in_batch = len(keys & under_way)

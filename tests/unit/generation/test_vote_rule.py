@@ -36,6 +36,8 @@ def test_without_a_record_the_error_says_what_to_run_and_judges_can_be_recorded(
     other = ruled(workspace, 0.6)
     with pytest.raises(SettingsError, match="judges --record"):
         pipeline.generate(other)
+    anew = other.with_settings(match=other.settings.match.model_copy(update={"k": 4}))
+    assert pipeline.generate(anew, pipeline.RunOptions(last_stage="write")).pending == 0, "what needs no record is run"
     assert judge_report(other).rule == "2 approvals or more", "by quorum, until something is recorded"
     record_judges(other)
     assert pipeline.generate(ruled(workspace, 0.6)).pending == 0
