@@ -89,6 +89,7 @@ def calls(workspace: Workspace) -> Counter[str]:
         ({"variants": ["chain_of_thought", "plain"]}, 0.5),
         ({"variants": ["plain", "chain_of_thought"], "suits": {"plain": ["ocr~ocr a"]}}, 0.5),
         ({"variants": ["plain", "chain_of_thought"], "shares": {"plain": 1, "chain_of_thought": 2}}, 0.5),
+        ({"variants": ["plain"], "answers": 3}, 0.33),
     ],
 )
 def test_the_data_are_the_same_for_fewer_requests(

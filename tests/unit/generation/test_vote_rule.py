@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -17,7 +18,7 @@ from taskgalaxy_ops.operations.plan import plan
 from taskgalaxy_ops.records import Reason
 from taskgalaxy_ops.release.publish import publish
 from taskgalaxy_ops.reports.text import explain as explain_text
-from taskgalaxy_ops.settings import ProbabilityRule
+from taskgalaxy_ops.settings import BlindSettings, ProbabilityRule
 from taskgalaxy_ops.storage import keys
 from taskgalaxy_ops.storage.judge_log import JudgeLog, JudgeMeasure
 from taskgalaxy_ops.storage.shards import short
@@ -72,6 +73,33 @@ def test_verdicts_are_those_of_the_record_and_nothing_is_asked_twice(
     pipeline.generate(ruled(workspace, 0.6))
     assert tiny_models.requests == asked
     assert judge_report(other).accepted == len(results.samples)
+
+
+def test_a_blind_probe_marks_or_rejects_and_else_the_probability_decides(
+    workspace: Workspace, tiny_models: TinyModels
+) -> None:
+    record_judges(workspace)
+    plain = ruled(workspace, 0.6)
+    pipeline.generate(plain)
+    without = RunResults(plain).verdicts
+    guesser = {**workspace.settings.teacher.model_dump(), "name": "guesser", "model": "guesser"}
+    blind = BlindSettings.model_validate({"model": guesser, "tries": 1, "right": 1})
+    marked = ruled(workspace, 0.6, blind=blind)
+    tiny_models.start(None)
+    pipeline.generate(marked)
+    assert {unit[1] for unit in tiny_models.seen} == {"blind"}
+    verdicts = RunResults(marked).verdicts
+    assert {pair: replace(each, blind=None) for pair, each in verdicts.items()} == without
+    answered = {pair for pair, each in verdicts.items() if each.blind}
+    assert 0 < len(answered) < len(verdicts)
+    tiny_models.start(None)
+    rejecting = ruled(workspace, 0.6, blind=blind.model_copy(update={"rule": "reject"}))
+    pipeline.generate(rejecting)
+    assert not tiny_models.requests
+    results = RunResults(rejecting)
+    assert {each.pair for each in results.rejects if each.reason == Reason.ANSWERED_BLIND} == answered
+    assert results.verdicts == {pair: each for pair, each in verdicts.items() if pair not in answered}
+    assert judge_report(rejecting).pairs == len(verdicts) - len(answered)
 
 
 def test_release_and_explain_say_the_rule(workspace: Workspace) -> None:
