@@ -22,7 +22,7 @@ from galaxy_airflow.links import linked
 from galaxy_airflow.operators import task
 from galaxy_airflow.timetables import Announced
 from galaxy_defaults import OFFERED_SETTINGS, RELEASES, SAMPLES, SETTINGS, Receipt, by_hand, common
-from taskgalaxy_ops.settings import QUESTION_FORMS, release_settings
+from taskgalaxy_ops.settings import offered_forms, release_settings
 
 _SHARE = {"type": ["null", "number"], "minimum": 0, "exclusiveMaximum": 1}
 _RULES = release_settings()
@@ -55,10 +55,11 @@ _RULES = release_settings()
         "variants": Param(
             None if _RULES.variants is None else list(_RULES.variants),
             type=["null", "array"],
-            items={"enum": QUESTION_FORMS.names()},
-            examples=QUESTION_FORMS.names(),
+            items={"type": "string"},
+            examples=offered_forms(),
             title="Variants",
-            description="Only these. Empty: all, or those of the settings.",
+            description="Only these question forms; one in a language by its tag, such as plain-de. "
+            "Empty: all, or those of the settings.",
         ),
         "context": Param(
             list(_RULES.context) or None,

@@ -11,6 +11,7 @@ import yaml
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from taskgalaxy_ops.errors import SettingsError
+from taskgalaxy_ops.extensions import QUESTION_FORMS
 from taskgalaxy_ops.settings.airflow import AirflowSettings
 from taskgalaxy_ops.settings.base import PROMPTS, Name, Strict, known_prompt, validated
 from taskgalaxy_ops.settings.budget import BudgetSettings
@@ -188,6 +189,13 @@ def release_settings() -> ReleaseSettings:
     """What a release holds, as the forms show it; the defaults if the file is missing or wrong."""
     settings = _settings_or_none()
     return settings.release if settings else ReleaseSettings()
+
+
+def offered_forms() -> list[str]:
+    """The question forms that the forms offer to choose from: all that there are, and those that the settings write in
+    other languages than English; none of these if the file is missing or wrong."""
+    known, settings = QUESTION_FORMS.names(), _settings_or_none()
+    return [*known, *sorted(set(settings.write.variants if settings else ()) - set(known))]
 
 
 def _settings_or_none() -> Settings | None:

@@ -8,16 +8,18 @@ import os
 import subprocess
 import sys
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
-from dags.bag import bag, table
+from dags.bag import bag, fresh, table
 from dags.conftest import SETTINGS_FILE, write_settings
 from taskgalaxy_ops.demo.airflow_stack import ROOT, dag_ids
 from taskgalaxy_ops.generation.stages import STAGES
 from taskgalaxy_ops.operations.airflow import provision
-from taskgalaxy_ops.settings import load_settings
+from taskgalaxy_ops.settings import EXAMPLE, QUESTION_FORMS, load_settings, offered_forms
 from taskgalaxy_ops.sources.builtin import BUILTIN
 
 REGISTERING = {
@@ -267,6 +269,20 @@ def test_ruffs_airflow_rules_are_clean() -> None:
     command = [sys.executable, "-m", "ruff", "check", "--isolated", "--select", "AIR", "--preview", "dags", "plugins"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
+
+
+def test_the_form_of_release_offers_question_forms_those_in_the_settings_languages_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raw = yaml.safe_load(EXAMPLE.read_text("utf-8"))
+    file = tmp_path / "taskgalaxy.yaml"
+    file.write_text(yaml.safe_dump({**raw, "write": {"variants": ["plain", "plain-de"]}}), "utf-8")
+    monkeypatch.setenv("TASKGALAXY_SETTINGS", str(file))
+    field = fresh("galaxy_release.py").dags["galaxy_release"].params.get_param("variants")
+    assert field.schema["examples"] == [*QUESTION_FORMS.names(), "plain-de"]
+    assert field.resolve(["plain", "plain-de"]) == ["plain", "plain-de"]
+    file.write_text("nonsense: true")
+    assert offered_forms() == QUESTION_FORMS.names()
 
 
 def test_the_form_of_ingest_names_every_source_that_ships() -> None:

@@ -19,7 +19,7 @@ from taskgalaxy_ops.release.changes import ReleaseChanges
 from taskgalaxy_ops.reports.html import render
 from taskgalaxy_ops.reports.pages import contact_sheet
 from taskgalaxy_ops.reports.text import release as release_text
-from taskgalaxy_ops.settings import ReleaseSettings
+from taskgalaxy_ops.settings import ReleaseSettings, validated
 from taskgalaxy_ops.storage import keys
 
 
@@ -48,7 +48,8 @@ def release(form: Mapping[str, Any], announced: bool) -> dict[str, Any]:
     mounted = {**rules.model_dump(mode="json"), "context": list(rules.context)}  # which is left out where it is empty
     named = {name: form[name] for name in mounted if form.get(name) not in (None, mounted[name])}
     if named and not announced:
-        chosen = ReleaseSettings(**{**workspace.settings.release.model_dump(), **named})
+        mine = {**workspace.settings.release.model_dump(), **named}
+        chosen = validated(ReleaseSettings, mine, "what the form says of the release")
         workspace = workspace.with_settings(release=chosen)
     results = RunResults(workspace)
     try:
