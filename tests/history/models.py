@@ -210,7 +210,7 @@ class Models:
         if block["request"] == FUSED:
             _, _, both = prompt.partition("\n\nPart 1\n\n")
             filters, _, writes = both.partition("\n\nPart 2\n\n")
-            alone = {name: value for name, value in block.items() if name != "variant"}
+            alone = {name: value for name, value in block.items() if name not in {"variant", "language"}}
             kinds = [(filters, {**alone, "request": "filter"}), (writes, {**block, "request": "write"})]
         asked: list[tuple[Unit, Unit | None]] = []
         for item in items:
@@ -343,6 +343,8 @@ def answer(unit: Unit, times: int) -> dict[str, Any]:
     if unit.stage == "vote":
         return {"vote": int(number % 8 < 6), "reason": f"for reason {number % 5}"}
     question, text = f"What is number {number % 7}?", f"It is {number // 7 % 3}."
+    if unit.request.get("language") == "German":
+        question, text = f"Was ist die Nummer {number % 7}?", f"Es ist die {number // 7 % 3}."
     odd = number // 21 % 24
     if odd == 0:
         question = text = ""

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from taskgalaxy_ops.generation.swaps import WORDINGS
 from taskgalaxy_ops.hashing import draw
 from taskgalaxy_ops.records import pair_id
 from taskgalaxy_ops.settings import MatchSettings, Model, Settings, TargetSettings, WriteSettings
@@ -26,6 +27,8 @@ from .models import STAGES, Given, Unit, named, plain, rendered
 
 SILENT = "?"  # a judge who has not answered yet
 GROUPS = "several_images"  # the question form about several
+GERMAN = "plain-de"
+UNANSWERABLE = "unanswerable"  # of pairs with another image's question
 
 # What people say of pairs: by pair and person, the last one last, a verdict and maybe the right answer.
 People = Mapping[str, Mapping[str, tuple[str, str | None]]]
@@ -209,6 +212,7 @@ def _reckon(state: State, standing: Mapping[Unit, Given], tried: Mapping[str, Se
             given = _given(found, standing, "filter", unit, image, path)
             if given is not None and not given.terminal and given.entry["fits"]:
                 fitting.append((image, path))
+    asked: dict[tuple[str, str], Pair | str] = {}  # the plain pairs; "": there is none, SILENT: not yet
     for image, path in fitting:
         forms = _forms(settings.write, image, path)
         if not forms:
@@ -224,15 +228,21 @@ def _reckon(state: State, standing: Mapping[Unit, Given], tried: Mapping[str, Se
                     found.rows.setdefault("write", {}).setdefault(image, []).append((path, "no group"))
                     continue
                 head = {"request": "write", "variant": variant, "images": 1 + len(others)}
+            if variant == GERMAN:
+                head["language"] = "German"
             unit = _unit(teacher, prompt, [image, *others], head, {"task_type": path})
             given = _given(found, standing, "write", unit, image, path, variant)
-            if given is None or (pair := _pair(image, path, variant, given, others)) is None:
+            pair = None if given is None else _pair(image, path, variant, given, others)
+            if variant == "plain":
+                asked[image, path] = SILENT if given is None else pair or ""
+            if pair is None:
                 continue
             if _refused(settings, pair):
                 found.rows["write"][image][-1] = ("refused", pair.id)
             else:
                 found.pairs[pair.id] = pair
                 _answer_again(state, found, standing, pair)
+    _swap(state, found, fitting, asked)
     if settings.review.corrections == "judged" and settings.review.rule == "veto":
         found.pairs |= {
             pair: made for pair, made in corrections(found.pairs, state.people).items() if pair not in found.pairs
@@ -249,9 +259,37 @@ def _reckon(state: State, standing: Mapping[Unit, Given], tried: Mapping[str, Se
     return found
 
 
+def _swap(
+    state: State, found: Reckoned, fitting: Sequence[tuple[str, str]], asked: Mapping[tuple[str, str], Pair | str]
+) -> None:
+    """Matches that are drawn take the plain question of another image of the shard that fits the task type, too."""
+    for image, path in fitting:
+        if draw("swapped", image, path) >= state.settings.write.swapped:
+            continue
+        own = asked.get((image, path), "")
+        there = {other for other, its in fitting if its == path and state.shards[other] == state.shards[image]}
+        row: tuple[str, ...] | None = (path, "nothing to swap")
+        for other in sorted(there - {image}, key=lambda each: draw("swap", image, path, each)):
+            theirs = asked.get((other, path), "")
+            if theirs == SILENT:
+                row = None
+                break
+            if isinstance(theirs, Pair) and not (isinstance(own, Pair) and own.question == theirs.question):
+                answer = WORDINGS[int(draw("swapped answer", image, path) * len(WORDINGS))]
+                identity = pair_id(image, path, UNANSWERABLE, theirs.question, answer, None)
+                pair = Pair(identity, image, path, UNANSWERABLE, theirs.question, answer, reasoning="")
+                row = ("swapped", identity)
+                if not _refused(state.settings, pair):
+                    found.pairs[identity] = pair
+                break
+        found.units_in["write"] = found.units_in.get("write", 0) + 1
+        found.pending["write"] = found.pending.get("write", 0) + (row is None)
+        found.rows.setdefault("write", {}).setdefault(image, []).append(row)
+
+
 def _answer_again(state: State, found: Reckoned, standing: Mapping[Unit, Given], pair: Pair) -> None:
     """The teacher is asked the question again, warmer; what says something else becomes a pair."""
-    if pair.others:
+    if pair.others or pair.variant == GERMAN:
         return
     said = {(pair.answer, pair.reasoning)}
     for number in range(2, state.settings.write.answers + 1):
@@ -359,14 +397,16 @@ def _plant(state: State, found: Reckoned, standing: Mapping[Unit, Given]) -> Non
 
 def _wrong(pair: Pair, there: Sequence[Pair]) -> Pair | None:
     """The number, one more or less; or what another image says of the kind, where it says something else."""
+    if pair.variant == UNANSWERABLE:
+        return None
     given = {other.answer for other in there if (other.image, other.question) == (pair.image, pair.question)}
     alike = [p for p in there if (p.task_type, p.variant) == (pair.task_type, pair.variant) and p.image != pair.image]
     alike.sort(key=lambda p: (p.question != pair.question, draw("planted from", pair.id, p.id)))
     said = [(other.answer, other.reasoning) for other in alike if other.answer != pair.answer]
-    number = re.fullmatch(r"It is (\d)\.", pair.answer)
+    number = re.fullmatch(r"(?:It is|Es ist die) (\d)\.", pair.answer)
     if number and not pair.reasoning:
         less = number[1] != "0" and draw("planted less", pair.id) < 0.5
-        said = [(f"It is {int(number[1]) + (-1 if less else 1)}.", "")]
+        said = [(pair.answer.replace(number[1], str(int(number[1]) + (-1 if less else 1))), "")]
     for answer, reasoning in said:
         if answer not in given:
             names = pair.images, pair.task_type, pair.variant, pair.question

@@ -19,7 +19,7 @@ from taskgalaxy_ops.hashing import sha256_hex
 from taskgalaxy_ops.taxonomy import aliases
 
 from .models import chat_model
-from .reckoning import GROUPS
+from .reckoning import GERMAN, GROUPS
 from .wire import Fate
 from .world import CAPTIONS, DOCUMENTS, IMAGES, JUNK, PAGES, PAPERS, PICTURES, QUALITIES, STAGES, TYPES, World
 
@@ -34,6 +34,14 @@ words = st.sampled_from(["", "in other words", "once more"])
 revisions = st.sampled_from([None, "second"])
 modes = st.sampled_from(["chat", "batch"])
 deaths = st.none() | st.integers(0, 99)
+VARIANTS = (
+    ["plain"],
+    ["chain_of_thought"],
+    ["chain_of_thought", "plain"],
+    ["plain", GROUPS],
+    ["plain", GERMAN],
+    [GERMAN],
+)
 weight = st.sampled_from([0.2, 1, 3])
 PATTERNS: tuple[dict[str, list[str]], ...] = (
     {},
@@ -202,15 +210,19 @@ class History(RuleBasedStateMachine):
     def a_prompt_is_another(self, name: str, words: str) -> None:
         self.world.prompt(name, words)
 
-    @rule(variants=st.sampled_from([["plain"], ["chain_of_thought"], ["chain_of_thought", "plain"], ["plain", GROUPS]]))
+    @rule(variants=st.sampled_from(VARIANTS))
     def variants_are_others(self, variants: list[str]) -> None:
-        self.world.change("write", variants=variants, shares=None, suits={})
+        self.world.write_in(variants, shares=None, suits={})
+
+    @rule(share=st.sampled_from([0, 0.5, 1]))
+    def other_images_questions_are_asked_or_not(self, share: float) -> None:
+        self.world.swap(share)
 
     @rule(weights=st.none() | st.tuples(weight, weight), patterns=st.sampled_from(PATTERNS))
     def shares_of_forms_are_others(self, weights: tuple[float, float] | None, patterns: dict[str, list[str]]) -> None:
         forms = ["chain_of_thought", "plain"]
         shares = weights and dict(zip(forms, weights, strict=True))
-        self.world.change("write", variants=forms, shares=shares, suits=patterns)
+        self.world.write_in(forms, shares=shares, suits=patterns)
 
     @rule(answers=st.integers(1, 3))
     def questions_are_answered_more_or_less_often(self, answers: int) -> None:

@@ -12,7 +12,7 @@ import pytest
 from taskgalaxy_ops.taxonomy import aliases
 
 from .models import Unit, chat_model
-from .reckoning import GROUPS
+from .reckoning import GERMAN, GROUPS
 from .wire import Fate
 from .world import IMAGES, PICTURES, STAGES, World
 
@@ -104,6 +104,22 @@ def test_a_higher_quorum_asks_only_the_skipped_votes(world: World) -> None:
     assert not more & before
     assert not asked(world, lambda: world.change("vote", quorum=2))
     assert not asked(world, lambda: world.change("vote", quorum=1))
+
+
+def test_a_language_more_asks_the_teacher_in_it_alone_and_none_about_what_was_written(world: World) -> None:
+    more = asked(world, lambda: world.write_in(["plain", GERMAN]))
+    assert {unit.request["variant"] for unit in more if unit.stage == "write"} == {GERMAN}
+    assert not asked(world, lambda: world.write_in(["plain"]))
+    assert not asked(world, lambda: world.write_in([GERMAN]))
+
+
+def test_questions_of_other_images_ask_judges_alone(world: World) -> None:
+    was = pairs(world)
+    more = asked(world, lambda: world.swap(1))
+    assert stages(more) == {"vote"} and was < pairs(world)
+    assert not asked(world, lambda: world.swap(0))
+    assert pairs(world) == was
+    assert not asked(world, lambda: world.swap(0.5))
 
 
 def test_planted_errors_ask_for_votes_on_what_is_accepted_alone_and_change_no_sample(world: World) -> None:

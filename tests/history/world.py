@@ -382,8 +382,21 @@ class World:
         """Other targets, or none."""
         self.chosen = {**self.chosen, "targets": targets}
         if targets is not None:
-            self.change("write", answers=1)
+            self.change("write", answers=1, swapped=0)
             self.change("vote", planted=0)
+
+    def write_in(self, variants: Sequence[str], **more: Any) -> None:
+        """Other question forms, and the settings that they can go with."""
+        swapped = self.chosen["write"].get("swapped", 0) if "plain" in variants else 0
+        self.change("write", variants=list(variants), swapped=swapped, **more)
+
+    def swap(self, share: float) -> None:
+        """Another share of matches with another image's question, and the settings that it can go with."""
+        if share:
+            self.aim(None)
+            if "plain" not in self.chosen["write"]["variants"]:
+                self.write_in(["plain"], shares=None, suits={})
+        self.change("write", swapped=share)
 
     def answer(self, answers: int) -> None:
         """Another number of answers to a question, and the settings that it can go with."""
@@ -716,9 +729,11 @@ class World:
     def check_end(self) -> None:
         """The same from a store that has seen nothing but the final sources, taxonomy and answers; and no damage.
 
-        But for groups of images, which lie within image shards: these are cut as sources come.
+        But for groups of images, and questions and answers of other images, which are those of an image shard: these
+        are cut as sources come.
         """
-        self.change("write", variants=[form for form in self.chosen["write"]["variants"] if form != GROUPS])
+        self.change("write", variants=[form for form in self.chosen["write"]["variants"] if form != GROUPS], swapped=0)
+        self.change("vote", planted=0)
         workspace = self.open()
         result = pipeline.generate(workspace, pipeline.RunOptions(ask=False))
         mine, received = _released(workspace, result), self.models.received
@@ -753,7 +768,7 @@ class World:
         write = workspace.settings.write
         if not write.suits:
             further = funnel["write"].units_in - funnel["filter"].units_out * write.forms_a_match
-            assert further == 0 if write.answers == 1 else further >= 0
+            assert further == 0 if write.answers == 1 and not write.swapped else further >= 0
         more = funnel["vote"].units_in - funnel["write"].units_out
         assert more >= 0
         if not workspace.settings.vote.planted and workspace.settings.review.corrections == "accepted":
@@ -816,7 +831,7 @@ class World:
             "write": (
                 _asked([settings.teacher]),
                 *((variant, prompts[f"write_{variant}"]) for variant in variants),
-                settings.write.model_dump_json(include={"answers", "checks", "shares", "suits"}),
+                settings.write.model_dump_json(include={"answers", "checks", "shares", "suits", "swapped"}),
             ),
             "vote": (_asked(settings.judges), prompts["vote"], self._vote_rules(settings.vote)),
         }
