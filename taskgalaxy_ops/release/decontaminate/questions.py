@@ -15,7 +15,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
-from math import ceil
+from math import log1p
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 GRAM = 8  # words of a run; shorter questions are too common to be compared by their words alone
 PHRASE = 10  # questions of a benchmark, beyond which what they share is a phrase of it
 
+_UNKNOWN = 0.3  # weight of a word that no question of the benchmark has; of one that all have, 0.7
 _AT_ONCE = 1 << 12  # questions that are compared with all items' at once
 _WIDE = "\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff"  # scripts without blanks between words: each letter counts as a word
 _WORD = re.compile(rf"[{_WIDE}]|[^\W_{_WIDE}]+")
@@ -47,7 +48,7 @@ class QuestionPrint(NamedTuple):
     ordered: int  # of its words
     bag: int  # of its words, sorted
     grams: tuple[int, ...]  # of each run of GRAM words; (): it has fewer words
-    terms: tuple[int, ...]  # of the stems of the words that carry meaning; sorted
+    terms: tuple[int, ...]  # of the stems of the words that carry meaning; odd ones of numbers; sorted
 
 
 def words_of(text: str) -> list[str]:
@@ -59,10 +60,20 @@ def question_print(text: str) -> QuestionPrint:
     """The fingerprint of a question."""
     words = words_of(text)
     grams = {_hashed(" ".join(words[at : at + GRAM])) for at in range(len(words) - GRAM + 1)}
-    terms = {_hashed(_stem(word)) for word in words if word not in _EMPTY}
+    terms = {_term(word) for word in words if word not in _EMPTY}
     return QuestionPrint(
         _hashed(" ".join(words)), _hashed(" ".join(sorted(words))), tuple(sorted(grams)), tuple(sorted(terms))
     )
+
+
+def _term(word: str) -> int:
+    """The hash of a word's stem. Its last bit says whether it is a number."""
+    number = any(map(str.isdigit, word))
+    return _hashed(word if number else _stem(word)) & ~1 | number
+
+
+def _numbers(terms: Iterable[int]) -> frozenset[int]:
+    return frozenset(term for term in terms if term & 1)
 
 
 def _hashed(text: str) -> int:
@@ -107,7 +118,7 @@ class QuestionThresholds:
 
     containment: float  # share of the runs of words of the shorter one
     cosine: float  # of their embeddings, and then
-    terms: float  # of the words that carry meaning in either, the share that both have
+    terms: float  # of the words that carry meaning in either, rare ones counting more, the share that both have
 
 
 SAME_WORDS = "the same words"
@@ -147,10 +158,12 @@ class QuestionIndex:
         self._embedded = np.array(embedded, int)
         self._place = {number: place for place, number in enumerate(embedded)}
         self._vectors = np.stack([vectors[self._rows[number].ordered] for number in embedded]) if embedded else None
+        self._numbers = [_numbers(row.terms) for row in self._rows]
         self._terms = [
             frozenset(row.terms) if number in self._place else frozenset() for number, row in enumerate(self._rows)
         ]
         self._by_term = _inverted(self._terms)
+        self._weights = [sum(map(self._weight, terms)) for terms in self._terms]
 
     def __len__(self) -> int:
         """How many different questions are compared; shorter ones and phrases are not."""
@@ -192,30 +205,49 @@ class QuestionIndex:
 
     def _runs(self, each: QuestionPrint, least: float) -> tuple[float, int] | None:
         """The greatest containment, and of which row; of equal ones the first row."""
-        own = self._own(each.grams)
+        own, numbers = self._own(each.grams), _numbers(each.terms)
         hits = Counter(row for gram in own for row in self._by_gram.get(gram, ()))
-        share, row = max(((hits[row] / min(len(own), self._sizes[row]), -row) for row in hits), default=(0.0, 0))
+        rows = [row for row in hits if numbers <= self._numbers[row] or self._numbers[row] <= numbers]
+        share, row = max(((hits[row] / min(len(own), self._sizes[row]), -row) for row in rows), default=(0.0, 0))
         return (round(share, 3), -row) if share and share >= least else None
+
+    def _weight(self, term: int) -> float:
+        """How much a word says: more, the fewer of the benchmark's questions have it, and little if none has.
+
+        A word that is nowhere in the benchmark may well be another for one that is; one that is in other questions of
+        it makes this one another question.
+        """
+        times = len(self._by_term.get(term, ()))
+        return log1p(len(self._rows) / times) if times else _UNKNOWN
 
     def _pairs(
         self, prints: Sequence[QuestionPrint], numbers: Iterable[int], least: float
     ) -> dict[int, list[int] | None]:
-        """By question, the rows with which it has this share of words in common.
+        """By question, the rows with which it has this share of words in common, by weight, and all numbers.
 
-        Of ``n`` words at least ``least * n`` must be shared, so that one of the ``n - ceil(least * n) + 1`` rarest is
+        Rarest first, a question's words are looked up until those that are left weigh too little to be the share alone
         (prefix filtering: Chaudhuri, Ganti and Kaushik, 2006).
         """
         found: dict[int, list[int] | None] = {}
         for number in numbers:
-            terms = sorted(prints[number].terms, key=lambda term: (len(self._by_term.get(term, ())), term))
-            few = terms[: len(terms) - ceil(least * len(terms)) + 1]
-            candidates = sorted({row for term in few for row in self._by_term.get(term, ())})
-            own = frozenset(terms)
-            if rows := [
-                row for row in candidates if len(own & self._terms[row]) >= least * len(own | self._terms[row])
-            ]:
+            own = {term: self._weight(term) for term in prints[number].terms}
+            said = _numbers(own)
+            left, candidates = sum(own.values()), set[int]()
+            enough = least * left
+            for term in sorted(own, key=lambda term: (-own[term], term)):
+                if left < enough:
+                    break
+                candidates.update(self._by_term.get(term, ()))
+                left -= own[term]
+            same = (row for row in sorted(candidates) if self._numbers[row] == said)
+            if rows := [row for row in same if self._common(own, row) >= least]:
                 found[number] = rows
         return found
+
+    def _common(self, own: Mapping[int, float], row: int) -> float:
+        """The weight of the words that a question shares with a row, of those that either has."""
+        shared = sum(weight for term, weight in own.items() if term in self._terms[row])
+        return shared / (sum(own.values()) + self._weights[row] - shared)
 
 
 def _inverted(sets: Iterable[Iterable[int]]) -> dict[int, list[int]]:

@@ -42,6 +42,7 @@ def found(made: QuestionIndex, texts: Sequence[str], encode=None, limits=LIMITS)
         (f"Look closely. {LOBSTER} Answer with a single word: A. Chile B. Canada", SHARED_RUNS),
         (LOBSTER.replace("country", "state"), SHARED_RUNS),
         (LOBSTER.replace("lobster", "herring"), None),
+        (LOBSTER.replace("2011", "2012"), None),
         ("Which country exported the most?", None),
     ],
 )

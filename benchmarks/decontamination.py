@@ -1,0 +1,254 @@
+"""What decontamination finds, and how long it takes: ``python -m benchmarks.decontamination``; ``make bench-release``.
+
+A benchmark of pictures and questions is made, and leaks of it are planted among clean ones (``planted_leaks``); what is
+measured is the code by which ``benchmarks add`` and ``release`` compare, with the package's thresholds and its own
+encoder. ``SCALE=0.5`` takes half of the pictures and questions; arguments choose figures: pictures, text, seconds.
+
+``decontamination.recall``: of the planted pictures, the share that is found, of the worst of the kinds re-encoded,
+resized, recoloured and cropped; ``decontamination.precision``: of all pictures that are found, the share of plants.
+Pictures are clip art, drawn documents and photographs; no two of them look the same (``_distinct``), and an item's hash
+is steady (``operations.benchmarks.prints_of``). The detail has the share of items that were left out as unsteady.
+``decontamination.text_recall`` and ``text_precision``: the same of questions verbatim, reordered and paraphrased by
+rule, among questions of the same forms about other things. Translated ones are in the detail.
+``decontamination.seconds``: seconds to search the pictures of a store in a benchmark, by hashes and embeddings, for
+each second that the bare products of the same embeddings and their nearest take.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cache
+from random import Random
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from benchmarks.figures import Book, Figure
+from benchmarks.planted_leaks import MEASURED, picture_leaks, question_leaks, questions
+from taskgalaxy_ops.hashing import sha256_hex
+from taskgalaxy_ops.models.encoders.base import Encoder, open_encoder
+from taskgalaxy_ops.models.encoders.stream import encode_files
+from taskgalaxy_ops.models.rendering import upright
+from taskgalaxy_ops.operations.benchmarks import prints_of
+from taskgalaxy_ops.release.decontaminate.benchmark import BenchmarkPicture, ImagePrints
+from taskgalaxy_ops.release.decontaminate.pictures import (
+    CROPS,
+    LEAST_QUALITY,
+    PictureIndex,
+    PictureThresholds,
+    picture_hash,
+)
+from taskgalaxy_ops.release.decontaminate.questions import (
+    BenchmarkQuestion,
+    QuestionIndex,
+    QuestionThresholds,
+    question_print,
+)
+from taskgalaxy_ops.settings import DecontaminateSettings
+from taskgalaxy_ops.sources.builtin import _images
+from taskgalaxy_ops.sources.pdq import pdq, unpacked
+
+ITEMS, CLEAN = 300, 3_000
+QUESTIONS = 2_000
+STORE, BENCHMARK, DIM = 40_000, 6_000, 384
+DRAWN = {"openclipart": 0.72, "documents": 0.25, "photos": 1.0}  # shares of the pictures; of photographs all
+COUNTED = ("re-encoded", "resized", "recoloured", "cropped")
+TEXTS = ("verbatim", "reordered", "paraphrased")
+_SIDE, _LEAST = 480, 48  # pixels, of pictures: the longer side at most, the shorter at least
+_LARGEST = 4_000_000  # pixels of a file
+_ALIKE = 5.0  # steps of brightness of 256, by which thumbnails of one picture differ at most on average
+_SETTINGS = DecontaminateSettings()
+PICTURES = PictureThresholds(_SETTINGS.pdq_bits, _SETTINGS.image_cosine, _SETTINGS.pdq_bits_alike)
+TEXT = QuestionThresholds(_SETTINGS.question_runs, _SETTINGS.question_cosine, _SETTINGS.question_terms)
+
+
+@cache
+def encoder() -> Encoder:
+    """The package's encoder."""
+    return open_encoder("conse")
+
+
+def _pool(number: int, seed: int) -> tuple[list[bytes], Counter[str]]:
+    """Pictures as PNG, no two alike, in an order drawn by the seed; and how many were left out, by why."""
+    found: list[bytes] = []
+    left_out: Counter[str] = Counter()
+    for source, share in DRAWN.items():
+        for made in _images(source, None if source == "photos" else round(1.25 * number * share), seed):
+            with Image.open(io.BytesIO(made.raw)) as image:
+                if image.width * image.height > _LARGEST or min(image.size) < _LEAST:
+                    left_out["very large or small"] += 1
+                    continue
+            picture = upright(made.raw)
+            picture.thumbnail((_SIDE, _SIDE))
+            out = io.BytesIO()
+            picture.save(out, "PNG", compress_level=1)
+            found.append(out.getvalue())
+    Random(seed).shuffle(found)
+    kept = list(_distinct(found))
+    left_out["looks like another"] = len(found) - len(kept)
+    return kept[:number], left_out
+
+
+def _distinct(pictures: Sequence[bytes]) -> Iterator[bytes]:
+    """Those that look like no earlier one, nor like its mirror image: by the brightness of 24 by 24 pixels."""
+    seen = np.empty((2 * len(pictures), 24 * 24), np.float32)
+    kept = 0
+    for raw in pictures:
+        with Image.open(io.BytesIO(raw)) as image:
+            small = np.asarray(image.convert("L").resize((24, 24), Image.Resampling.BOX), np.float32)
+        if kept and (np.abs(seen[: 2 * kept] - small.reshape(-1)).mean(axis=1) < _ALIKE).any():
+            continue
+        seen[2 * kept], seen[2 * kept + 1] = small.reshape(-1), small[:, ::-1].reshape(-1)
+        kept += 1
+        yield raw
+
+
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """What is known of pictures: the names of their files, PDQ, and embeddings (n, d)."""
+
+    names: list[str]
+    bits: NDArray[np.uint8]
+    quality: NDArray[np.int64]
+    vectors: NDArray[np.float32]
+
+    def prints(self) -> ImagePrints:
+        return ImagePrints(
+            images=self.names, pictures=self.names, pdq=self.bits, quality=self.quality, vectors=self.vectors
+        )
+
+
+def _prepared(raws: Sequence[bytes]) -> _Prepared:
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        hashes = list(pool.map(lambda raw: pdq(upright(raw)), raws))
+    return _Prepared(
+        [picture_hash(sha256_hex(raw)) for raw in raws],
+        unpacked([each.bits for each in hashes]),
+        np.array([each.quality for each in hashes], np.int64),
+        np.concatenate([vectors for _, vectors in encode_files(encoder(), raws, lambda raw: raw)]),
+    )
+
+
+def pictures(book: Book, scale: float) -> None:
+    """decontamination.recall, decontamination.precision."""
+    items, clean = round(ITEMS * scale), round(CLEAN * scale)
+    pool, left_out = _pool(items + clean, MEASURED[0])
+    theirs, others = pool[:items], pool[items:]
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        prints = list(threads.map(lambda raw: prints_of(upright(raw)), theirs))
+    known = _prepared(theirs)
+    rows = [BenchmarkPicture(f"{n}", known.names[n], *each) for n, each in enumerate(prints)]
+    index = PictureIndex(rows, dict(zip(known.names, known.vectors, strict=True)))
+    steady = [n for n, (quality, _) in enumerate(prints) if quality >= LEAST_QUALITY]
+    planted = [(kind, n, raw) for n in steady for kind, raw in picture_leaks(theirs[n], (MEASURED[0], n)).items()]
+    found = {each.image: each for each in index.search(_prepared([raw for *_, raw in planted]).prints(), PICTURES)}
+    shares = {
+        kind: sum(n in found for n, (other, *_) in enumerate(planted) if other == kind) / len(steady)
+        for kind in dict.fromkeys(kind for kind, *_ in planted)
+    }
+    right = sum(each.item == str(planted[n][1]) for n, each in found.items())
+    wrong = list(index.search(_prepared(others).prints(), PICTURES))
+    counted = sum(planted[n][0] in COUNTED for n in found)
+    detail = {
+        "items": len(theirs),
+        "unsteady": len(theirs) - len(steady),
+        "clean": len(others),
+        "by_kind": {kind: round(share, 4) for kind, share in shares.items()},
+        "of_the_right_item": round(right / max(1, len(found)), 4),
+        "left_out_of_the_pictures": dict(left_out),
+    }
+    book.add(Figure("decontamination.recall", min(shares[kind] for kind in COUNTED), 0.98, "higher", detail))
+    how = {"wrong": len(wrong), "wrong_kinds": dict(Counter(each.kind for each in wrong)), "found": counted}
+    precision = counted / max(1, counted + len(wrong))
+    book.add(Figure("decontamination.precision", precision, 0.99, "higher", {"clean": len(others), **how}))
+
+
+def text(book: Book, scale: float) -> None:
+    """decontamination.text_recall, decontamination.text_precision."""
+    number, seed = round(QUESTIONS * scale), MEASURED[0]
+    items = questions(number, f"items {seed}")
+    asked = {question for question, _ in items}
+    clean = [question for question, _ in questions(2 * number, f"clean {seed}") if question not in asked]
+    rows = [BenchmarkQuestion(f"{n}", *question_print(question)) for n, (question, _) in enumerate(items)]
+    vectors = encoder().encode_texts([question for question, _ in items])
+    index = QuestionIndex(rows, {row.ordered: vector for row, vector in zip(rows, vectors, strict=True)})
+    planted = [
+        (kind, n, leak) for n, item in enumerate(items) for kind, leak in question_leaks(*item, (seed, n)).items()
+    ]
+    texts = [*(leak for *_, leak in planted), *clean]
+    began = time.monotonic()
+    found = list(index.search(texts, list(map(question_print, texts)), encoder().encode_texts, TEXT))
+    seconds = time.monotonic() - began
+    hits = Counter(planted[each.question][0] if each.question < len(planted) else "clean" for each in found)
+    counted = sum(hits[kind] for kind in TEXTS)
+    detail = {
+        "items": number,
+        "by_kind": {kind: round(hits[kind] / number, 4) for kind in (*TEXTS, "translated")},
+        "seconds": round(seconds, 2),
+    }
+    book.add(Figure("decontamination.text_recall", counted / (len(TEXTS) * number), 0.95, "higher", detail))
+    how = {"clean": len(clean), "wrong": hits["clean"], "found": counted}
+    book.add(Figure("decontamination.text_precision", counted / (counted + hits["clean"]), 0.98, "higher", how))
+
+
+def seconds(book: Book, scale: float) -> None:
+    """decontamination.seconds: vectors and hashes are drawn, a hundredth of the store's near an item's."""
+    random = np.random.default_rng(MEASURED[0])
+    store, benchmark = round(STORE * scale), round(BENCHMARK * scale)
+    theirs, ours = _unit(random, benchmark), _unit(random, store)
+    ours[: store // 100] = theirs[random.integers(0, benchmark, store // 100)]
+    hashes = random.integers(0, 256, (benchmark, len(CROPS) + 2, 32), np.uint8)
+    own = random.integers(0, 256, (store, 32), np.uint8)
+    own[: store // 100] = hashes[random.integers(0, benchmark, store // 100), 0]
+    rows = [
+        BenchmarkPicture(f"{n}", f"{n}", 100, tuple(each.tobytes().hex() for each in hashes[n]))
+        for n in range(benchmark)
+    ]
+    index = PictureIndex(rows, {f"{n}": vector for n, vector in enumerate(theirs)})
+    names = [f"x{n}" for n in range(store)]
+    prints = ImagePrints(images=names, pictures=names, pdq=own, quality=np.full(store, 100), vectors=ours)
+    bare: list[float] = []
+    whole: list[float] = []
+    for _ in range(3):  # in turns, so that a machine that slows down slows both
+        bare.append(_timed(lambda: _bare(ours, theirs)))
+        whole.append(_timed(lambda: len(list(index.search(prints, PICTURES)))))
+    detail = {"images": store, "items": benchmark, "dim": DIM, "bare": min(bare), "search": min(whole)}
+    book.add(Figure("decontamination.seconds", min(whole) / min(bare), 2, "lower", detail))
+
+
+def _unit(random: np.random.Generator, number: int) -> NDArray[np.float32]:
+    rows = random.normal(size=(number, DIM)).astype(np.float32)
+    unit: NDArray[np.float32] = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    return unit
+
+
+def _bare(ours: NDArray[np.float32], theirs: NDArray[np.float32]) -> None:
+    """The nearest item of each image, as faiss's flat index computes it: products of blocks, and their greatest."""
+    for start in range(0, len(ours), 512):
+        (ours[start : start + 512] @ theirs.T).argmax(axis=1)
+
+
+def _timed(work: Callable[[], object]) -> float:
+    began = time.monotonic()
+    work()
+    return time.monotonic() - began
+
+
+def main(figures: Sequence[str]) -> None:
+    """Measure the figures named, or all."""
+    book, scale = Book("release"), float(os.environ.get("SCALE", "1"))
+    for measure in (text, seconds, pictures):
+        if not figures or measure.__name__ in figures:
+            measure(book, scale)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
