@@ -89,7 +89,11 @@ class Reason(StrEnum):
     BENCHMARK_QUESTION = "benchmark question"
     NEAR_DUPLICATE_IMAGE = "near-duplicate image"
     DUPLICATE_PAIR = "duplicate question"
+    REPEATED_QUESTION = "question repeated in its task type"
     OVER_CAP = "over the cap"
+    UNDER_FLOOR = "task type with too few samples"
+    OTHER_TASK_TYPES = "other task types were drawn"
+    OTHER_LICENCE = "licence not among those allowed"
     TWO_SPLITS = "images of two splits"
     OTHER_VARIANT = "other variant"
 

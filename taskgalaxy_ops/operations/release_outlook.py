@@ -26,7 +26,7 @@ from taskgalaxy_ops.operations.shard_state import ShardState, StoreState, matche
 from taskgalaxy_ops.records import Image, ImageId, Match, Node, TaskTypePath, Vote, images_in
 from taskgalaxy_ops.release import changes, published_rows
 from taskgalaxy_ops.release.changes import Loss
-from taskgalaxy_ops.release.looks import looks_for
+from taskgalaxy_ops.release.looks import looks_for, question_encoder
 from taskgalaxy_ops.release.publish import Published, published
 from taskgalaxy_ops.release.published_rows import MadeOf
 from taskgalaxy_ops.release.reviewed import Reviewed
@@ -164,6 +164,7 @@ def _inputs(results: RunResults, types: EmbeddingMatrix) -> release.ReleaseInput
         prompts={},
         simulated=True,
         looks=looks_for(results.workspace),
+        encode_questions=question_encoder(results.workspace),
     )
 
 

@@ -168,14 +168,14 @@ def made_of(results: RunResults) -> MadeOf:
 
 def selecting(workspace: Workspace) -> dict[str, Any]:
     """What beside the votes decides which samples a release has, as JSON has it: settings, and people's votes."""
-    rules = workspace.settings.release.model_dump(mode="json", include={"cap", "near_duplicate_bits", "variants"})
+    came_later = {"near_duplicates", "repeats", "licences", "balance"}  # left out where they are not set
+    chosen = {"cap", "near_duplicate_bits", "variants"} | came_later
     if any(FORMS.get(form).several for form in workspace.settings.write.variants):  # whose images may be of two splits
-        rules |= workspace.settings.release.model_dump(mode="json", include={"test", "validation"})
+        chosen |= {"test", "validation"}
+    rules = workspace.settings.release.model_dump(mode="json", include=chosen)
     if workspace.settings.release.decontaminate:
         told = workspace.settings.release.decontaminate.model_dump(mode="json")
         rules |= {"decontaminate": told, **benchmark_rules(workspace)}
-    if chosen := workspace.settings.release.near_duplicates:
-        rules["near_duplicates"] = chosen.model_dump(mode="json")
     reviews = workspace.deciding_reviews
     return rules if reviews is None else {**rules, "reviews": reviews.entry}
 

@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from taskgalaxy_ops.funnel import StageCounts
+from taskgalaxy_ops.models.encoders.base import Vectors
 from taskgalaxy_ops.records import Claim, ImageId, Pair, PairId, TaskTypePath
 from taskgalaxy_ops.release.decontaminate.benchmark import BenchmarkInputs
 from taskgalaxy_ops.release.near_pictures import Looks
@@ -66,6 +67,8 @@ class ReleaseInputs:
     targets: Mapping[str, int] | None = None  # task types by how they stand; None: the settings have no targets
     benchmarks: BenchmarkInputs | None = None  # what it is compared with; None: ``release.decontaminate`` is not set
     looks: Callable[[Sequence[ImageId]], Looks] | None = None  # of images, where ``release.near_duplicates`` is set
+    # Embeddings ``(n, d)`` of questions, each of length 1, where ``release.repeats.alike`` is set.
+    encode_questions: Callable[[Sequence[str]], Vectors] | None = None
     measure: JudgeMeasure | None = None  # what is recorded of the judges, where ``release.probability`` reads it
     usage: Mapping[str, Any] = field(default_factory=dict)  # for history.json: calls, tokens, cost
 

@@ -1,4 +1,4 @@
-"""What is known of how images look: their PDQ, and the store's embeddings of them."""
+"""What is known of how images look, their PDQ and the store's embeddings of them; and of what questions mean."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from taskgalaxy_ops.generation.embed import embeddings_of
+from taskgalaxy_ops.models.encoders.base import Vectors
 from taskgalaxy_ops.records import ImageId
 from taskgalaxy_ops.release.near_pictures import Looks
 from taskgalaxy_ops.release.pdq_table import image_hashes
@@ -20,6 +21,14 @@ def looks_for(workspace: Workspace) -> Callable[[Sequence[ImageId]], Looks] | No
     """What ``release.near_duplicates`` compares of images; None: it is not set."""
     chosen = workspace.settings.release.near_duplicates
     return None if chosen is None else partial(looks_of, workspace, vectors=chosen.pdq_bits_alike > 0)
+
+
+def question_encoder(workspace: Workspace) -> Callable[[Sequence[str]], Vectors] | None:
+    """What ``release.repeats.alike`` compares questions by, the store's encoder of texts; None: it is not set."""
+    chosen = workspace.settings.release.repeats
+    if chosen is None or chosen.alike is None:
+        return None
+    return lambda texts: workspace.checked_encoder().encode_texts(texts)
 
 
 def looks_of(workspace: Workspace, images: Sequence[ImageId], *, vectors: bool) -> Looks:

@@ -37,11 +37,19 @@ def part_near_duplicates(rows: sqlite3.Connection, inputs: ReleaseInputs, settin
         "SELECT f.image FROM further f JOIN pairs USING (pair) WHERE reason IS NULL ORDER BY 1"
     )
     images = [image for (image,) in found]
-    looks = inputs.looks(images)
+    looks = inputs.looks(images)._replace(hashes=_hashes(rows, images))
     if chosen.rule == "drop":
         _leave_out(rows, images, looks, chosen)
     else:
         _put_together(rows, images, looks, settings, chosen)
+
+
+def _hashes(rows: sqlite3.Connection, images: Sequence[ImageId]) -> np.ndarray[tuple[int, int], np.dtype[np.uint8]]:
+    """The perceptual hashes ``(n, 20)`` of images that are in order of id."""
+    known = rows.execute("SELECT image, phash FROM images ORDER BY image")
+    wanted = set(images)
+    raw = b"".join(phash for image, phash in known if image in wanted)
+    return np.frombuffer(raw, np.uint8).reshape(len(images), len(raw) // max(1, len(images)))
 
 
 def marks(settings: ReleaseSettings) -> bool:
@@ -69,9 +77,10 @@ def told(rows: sqlite3.Connection, chosen: NearDuplicateSettings) -> str:
         if chosen.pdq_bits_alike
         else ""
     )
+    by_hash = f", or whose perceptual hash differs in {chosen.hash_bits} of 160 bits" if chosen.hash_bits >= 0 else ""
     same = (
-        f"Images look the same where their PDQ differs in {chosen.pdq_bits} of 256 bits at most{by_vectors}. Pictures "
-        "of nearly one colour are not compared; mirrored copies and crops are not found. "
+        f"Images look the same where their PDQ differs in {chosen.pdq_bits} of 256 bits at most{by_vectors}{by_hash}. "
+        "Mirrored copies and crops are not found. "
     )
     if chosen.rule == "drop":
         return f"{same}Of those that look the same, one was kept."

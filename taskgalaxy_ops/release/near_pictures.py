@@ -1,10 +1,12 @@
-"""Pictures that look the same, by PDQ, and by embedding with PDQ; groups of them, and which of them stand for others.
+"""Pictures that look the same, by PDQ, by embedding with PDQ, and by the hash of ingest with PDQ; groups of them, and
+which of them stand for others.
 
 No pair is compared unless its hashes agree in a band. PDQ has 16 bands of 16 bits: of two hashes that differ in 31
 bits at most, one band differs in one bit at most, so that nothing is missed. Embeddings are banded by the signs of
 their products with fixed random directions (Charikar, 2002), which misses one of 10,000 pairs with a cosine of 0.97,
 and fewer of nearer ones; they only name candidates, since two charts lie as near each other as two copies of one. An
-index of vectors (faiss, usearch) would give other neighbours with other threads, and a release must not.
+index of vectors (faiss, usearch) would give other neighbours with other threads, and a release must not. The hash of
+ingest, of brightness and colours on a coarse grid, is for symmetric pictures, half of whose PDQ is noise.
 """
 
 from __future__ import annotations
@@ -27,10 +29,14 @@ _AT_ONCE = 512  # rows that are compared with all later ones together
 _PAIRS_AT_ONCE = 1 << 20  # candidates in memory, 100 bytes each
 _EDGES = 1 << 22  # pairs that wait to be joined
 
+_LEAST_BANDS = 6  # of the hash of ingest, so that a band's bits fit into 32
+_UNLIKE = 110  # bits of PDQ; of pictures that have nothing in common, 128 differ on average
+
 _FLIPS = np.concatenate([[0], 1 << np.arange(16)]).astype(np.uint16)  # nothing, or one bit of a band
 _SAME = _FLIPS[:1]
 
 _Rows = NDArray[np.int64]
+_Keys = NDArray[np.uint16] | NDArray[np.uint32]
 
 
 class Looks(NamedTuple):
@@ -39,6 +45,7 @@ class Looks(NamedTuple):
     pdq: NDArray[np.uint8]  # (n, 32)
     quality: NDArray[np.int64]  # (n,), 0..100; 0 also of an image that could not be decoded
     vectors: NDArray[np.float32] | None  # (n, d), each of length 1; None: not asked for
+    hashes: NDArray[np.uint8] | None = None  # (n, 20), the perceptual hashes of ingest; None: not compared
 
 
 class Pairs(NamedTuple):
@@ -92,24 +99,48 @@ def _near_pairs(looks: Looks, limits: NearDuplicateSettings, out: NDArray[np.boo
     out: rows ``(n,)`` that are not compared any more; the caller may add some between blocks.
     """
     clear = np.flatnonzero(looks.quality >= LEAST_QUALITY)
-    words = np.ascontiguousarray(looks.pdq[clear]).view(np.uint64)
+    every = np.ascontiguousarray(looks.pdq).view(np.uint64)
+    words = every[clear]
     bands = _Bands(np.ascontiguousarray(words).view(np.uint16), _FLIPS)
     vectors = looks.vectors[clear] if looks.vectors is not None and limits.pdq_bits_alike else None
     signs = None if vectors is None else _Bands(_signs(vectors), _SAME)
-    for start in range(0, len(clear), _AT_ONCE):
-        rows = np.arange(start, min(start + _AT_ONCE, len(clear)))
-        rows = rows[~out[clear[rows]]]
+    hashes = looks.hashes if limits.hash_bits >= 0 else None
+    shapes = None if hashes is None else _Bands(_interleaved(hashes, limits.hash_bits), _SAME)
+    for start in range(0, len(every), _AT_ONCE):
+        stop = min(start + _AT_ONCE, len(every))
         found = []
+        rows = np.arange(*np.searchsorted(clear, [start, stop]))
+        rows = rows[~out[clear[rows]]]
         for a, b in bands.later(rows):
             near = _differing(words, a, b) <= limits.pdq_bits
-            found.append((a[near], b[near]))
+            found.append((clear[a[near]], clear[b[near]]))
         for a, b in signs.later(rows) if signs is not None else ():
             alike = _differing(words, a, b) <= limits.pdq_bits_alike
             a, b = a[alike], b[alike]
             near = np.einsum("ij,ij->i", vectors[a], vectors[b]) >= limits.image_cosine  # type: ignore[index]
+            found.append((clear[a[near]], clear[b[near]]))
+        rows = np.arange(start, stop)
+        for a, b in shapes.later(rows[~out[rows]]) if shapes is not None else ():
+            differing = np.bitwise_count(hashes[a] ^ hashes[b]).sum(axis=1)  # type: ignore[index]
+            near = (differing <= limits.hash_bits) & (_differing(every, a, b) <= _UNLIKE)
             found.append((a[near], b[near]))
         if found:
-            yield Pairs(*(clear[np.concatenate(side)] for side in zip(*found, strict=True)))
+            yield Pairs(*(np.concatenate(side) for side in zip(*found, strict=True)))
+
+
+def _interleaved(hashes: NDArray[np.uint8], bits: int) -> NDArray[np.uint32]:
+    """Bands ``(n, more than bits)`` of every so-manyth bit of hashes ``(n, bytes)``.
+
+    Neighbouring bits agree too often, such as in the white margin of a page.
+    """
+    count = max(bits + 1, _LEAST_BANDS)
+    found = np.empty((len(hashes), count), np.uint32)
+    for start in range(0, len(hashes), _AT_ONCE):
+        unpacked = np.unpackbits(hashes[start : start + _AT_ONCE], axis=1)
+        for band in range(count):
+            part = unpacked[:, band::count]
+            found[start : start + _AT_ONCE, band] = part @ (1 << np.arange(part.shape[1], dtype=np.uint32))
+    return found
 
 
 def _differing(words: NDArray[np.uint64], a: _Rows, b: _Rows) -> _Rows:
@@ -130,7 +161,7 @@ def _signs(vectors: NDArray[np.float32]) -> NDArray[np.uint16]:
 class _Bands:
     """Rows by each band of their hashes ``(n, bands)``. flips: what a band may differ in, bits to be exchanged."""
 
-    def __init__(self, hashes: NDArray[np.uint16], flips: NDArray[np.uint16]) -> None:
+    def __init__(self, hashes: _Keys, flips: NDArray[np.uint16]) -> None:
         self._hashes, self._flips = hashes, flips
         rows = np.arange(len(hashes), dtype=np.uint64)
         # A band and a row in one number, so that the rows after a given one with a given band lie side by side.
@@ -157,5 +188,5 @@ class _Bands:
                 start = stop
 
 
-def _all(hashes: NDArray[np.uint16]) -> range:
+def _all(hashes: _Keys) -> range:
     return range(hashes.shape[1])

@@ -29,7 +29,7 @@ from taskgalaxy_ops.release import published_rows
 from taskgalaxy_ops.release.changes import ReleaseChanges, compared, made_of
 from taskgalaxy_ops.release.decontaminate.stored import benchmark_inputs
 from taskgalaxy_ops.release.local_copy import sha256_of
-from taskgalaxy_ops.release.looks import looks_for
+from taskgalaxy_ops.release.looks import looks_for, question_encoder
 from taskgalaxy_ops.release.releases_log import BEFORE_RENDITIONS, complete
 from taskgalaxy_ops.release.releases_log import Published as Published
 from taskgalaxy_ops.release.releases_log import published as published
@@ -373,6 +373,7 @@ def release_inputs(results: RunResults, rules: ReleaseSettings | None = None) ->
         measure=recorded(workspace),
         benchmarks=benchmark_inputs(workspace),
         looks=looks_for(workspace),
+        encode_questions=question_encoder(workspace),
         targets=results.targets.types if results.targets else None,
         audit_share=settings.vote.audit_share,
         settings_hash=fingerprint("settings", settings.model_dump(mode="json")),

@@ -19,7 +19,7 @@ from taskgalaxy_ops.funnel import StageCounts
 from taskgalaxy_ops.hashing import fingerprint
 from taskgalaxy_ops.models.special_tokens import is_neutralised
 from taskgalaxy_ops.records import ImageId, Reason, Reject
-from taskgalaxy_ops.release import groups
+from taskgalaxy_ops.release import balance, groups
 from taskgalaxy_ops.release.agreement import Ballots
 from taskgalaxy_ops.release.decontaminate.leaks import leak_lines, leave_out_leaks
 from taskgalaxy_ops.release.inputs import ReleaseInputs
@@ -27,6 +27,7 @@ from taskgalaxy_ops.release.judge_fit import fit
 from taskgalaxy_ops.release.judge_model import JudgeModel
 from taskgalaxy_ops.release.near_duplicates import near_duplicates
 from taskgalaxy_ops.release.near_groups import group_lines, marks, part_near_duplicates
+from taskgalaxy_ops.release.repeats import leave_out_repeated
 from taskgalaxy_ops.release.rows import Picture, Sample, image_line, sample_line, verdict_line
 from taskgalaxy_ops.release.sqlite_staging import SPLITS, UNWANTED, canonical, database, lines_hash, load, location
 from taskgalaxy_ops.settings import Model, ReleaseSettings
@@ -360,9 +361,10 @@ def identity(model: Model) -> dict[str, Any]:
 def select_samples(inputs: ReleaseInputs, settings: ReleaseSettings) -> Selection:
     """Select the rows of a release and split them by image. Every accepted pair that is left out is a reject.
 
-    Left out are, in this order: what people found wrong, variants that are not wanted, what is in a benchmark,
-    near-duplicate images (of those that have samples), questions asked twice of one image, what is about images of two
-    splits, samples over the cap. Rows of one image shard at a time are in memory. The result must be closed, because it
+    Left out are, in this order: what people found wrong, variants that are not wanted, licences that are not allowed,
+    what is in a benchmark, near-duplicate images (of those that have samples), questions asked twice of one image, what
+    is about images of two splits, questions that a task type repeats, samples over the cap, what the balance leaves.
+    Rows of one image shard at a time are in memory. The result must be closed, because it
     keeps a temporary file. Raises DamageError where a sample's image is unknown, or no live source claims it.
     """
     rows = database()
@@ -371,13 +373,19 @@ def select_samples(inputs: ReleaseInputs, settings: ReleaseSettings) -> Selectio
         ballots = Ballots(inputs.audit_share)
         for shard in inputs.shards:
             load(rows, shard, settings, judges, ballots, inputs.teacher)
+        if settings.licences is not None:
+            balance.leave_out_unlicensed(rows, settings.licences)
         if inputs.benchmarks and settings.decontaminate:
             leave_out_leaks(rows, inputs.benchmarks, settings.decontaminate)
         _leave_out_near_duplicates(rows, settings.near_duplicate_bits)
         part_near_duplicates(rows, inputs, settings)
         groups.leave_out_of_two_splits(rows)
+        if settings.repeats is not None:
+            leave_out_repeated(rows, settings.repeats, inputs.encode_questions)
         if settings.cap is not None:
-            _leave_out_over_cap(rows, settings.cap)
+            balance.leave_out_over_cap(rows, settings.cap)
+        if settings.balance is not None:
+            balance.balance(rows, settings.balance)
         _choose(rows, inputs, settings)
     except BaseException:
         rows.close()
@@ -417,17 +425,6 @@ def _hashes(rows: sqlite3.Connection) -> np.ndarray[Any, np.dtype[np.uint8]]:
     for row, (phash,) in enumerate(rows.execute("SELECT phash FROM ranked ORDER BY rowid")):
         hashes[row] = np.frombuffer(phash, np.uint8)
     return hashes
-
-
-def _leave_out_over_cap(rows: sqlite3.Connection, cap: int) -> None:
-    """Reject samples over the cap. A task type keeps one sample of every image before a second of any, by hash."""
-    rows.execute(
-        "UPDATE pairs SET reason = ?, detail = ? WHERE rowid IN (SELECT id FROM (SELECT id, row_number() OVER "
-        "(PARTITION BY task_type ORDER BY taken, drawn, pair) AS place FROM (SELECT *, row_number() OVER "
-        "(PARTITION BY task_type, image ORDER BY drawn, pair) AS taken FROM (SELECT rowid AS id, task_type, image, "
-        "pair, draw('cap', pair) AS drawn FROM pairs WHERE image IS NOT NULL AND reason IS NULL))) WHERE place > ?)",
-        (Reason.OVER_CAP, f"release.cap is {cap}", cap),
-    )
 
 
 def _choose(rows: sqlite3.Connection, inputs: ReleaseInputs, settings: ReleaseSettings) -> None:

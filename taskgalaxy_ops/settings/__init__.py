@@ -34,7 +34,13 @@ from taskgalaxy_ops.settings.pipeline import (
     WeaknessSettings,
     WriteSettings,
 )
-from taskgalaxy_ops.settings.release import DecontaminateSettings, NearDuplicateSettings, ReleaseSettings
+from taskgalaxy_ops.settings.release import (
+    BalanceSettings,
+    DecontaminateSettings,
+    NearDuplicateSettings,
+    ReleaseSettings,
+    RepeatSettings,
+)
 from taskgalaxy_ops.settings.sources import IngestSettings, S3Settings, SourceSettings
 from taskgalaxy_ops.settings.vote import BlindSettings, ProbabilityRule, ReviewSettings, VoteSettings
 
@@ -43,6 +49,7 @@ __all__ = [
     "IN_PROCESS",
     "QUESTION_FORMS",
     "AirflowSettings",
+    "BalanceSettings",
     "BatchSettings",
     "BlindSettings",
     "BranchTarget",
@@ -68,6 +75,7 @@ __all__ = [
     "Price",
     "ProbabilityRule",
     "ReleaseSettings",
+    "RepeatSettings",
     "ReviewSettings",
     "RunSettings",
     "S3Settings",

@@ -60,10 +60,38 @@ class NearDuplicateSettings(Strict):
         description="or if the cosine of their embeddings is at least this, and their PDQ differs in `pdq_bits_alike`",
     )
     pdq_bits_alike: int = Field(70, ge=0, le=128, description="see `image_cosine`; 0: embeddings are not compared")
+    hash_bits: int = Field(
+        6,
+        ge=-1,
+        le=15,
+        description="or if the perceptual hash of ingest differs in as many of 160 bits, and PDQ is not another "
+        "picture's; -1: it is not compared",
+    )
     largest_group: int = Field(
         1000,
         ge=1,
         description="images; a longer chain of likenesses goes to train as a whole, so that it swallows no other split",
+    )
+
+
+class RepeatSettings(Strict):
+    """How often a task type may ask the same of different images (docs/splits.md#repeated-questions)."""
+
+    same: int | None = Field(None, ge=1, description="samples whose question has the same words; null: any number")
+    alike: int | None = Field(None, ge=1, description="samples whose question means the same; null: any number")
+    cosine: float = Field(0.9, gt=0, le=1, description="of the questions' embeddings, from which on they mean the same")
+
+
+class BalanceSettings(Strict):
+    """How many samples a release takes of which task types (docs/splits.md#mixing-task-types)."""
+
+    floor: int = Field(1, ge=1, description="samples; a task type with fewer is left out")
+    task_types: float = Field(
+        1.0, gt=0, le=1, description="share of the task types, of each first-level branch as many"
+    )
+    samples: int | None = Field(None, ge=1, description="in all; null: all")
+    temperature: float = Field(
+        1.0, ge=1, description="1: task types keep their proportions within `samples`; the higher, the more even"
     )
 
 
@@ -120,6 +148,24 @@ class ReleaseSettings(Strict):
         None,
         description="images that look the same, by PDQ and embedding, stay on one side of a split (docs/splits.md): {} "
         "for the package's thresholds; null: they are not looked for",
+        exclude_if=lambda chosen: chosen is None,
+    )
+
+    repeats: RepeatSettings | None = Field(
+        None,
+        description="how often a task type may ask the same of different images; null: as often as it does",
+        exclude_if=lambda chosen: chosen is None,
+    )
+    licences: tuple[str, ...] | None = Field(
+        None,
+        min_length=1,
+        description="of images, as sources state them or as the Hub names them (cc-by-4.0); unknown: none is stated; "
+        "null: all",
+        exclude_if=lambda chosen: chosen is None,
+    )
+    balance: BalanceSettings | None = Field(
+        None,
+        description="a number of samples in all, a share of the task types, and how even they are; null: all",
         exclude_if=lambda chosen: chosen is None,
     )
 

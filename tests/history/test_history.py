@@ -48,6 +48,15 @@ PATTERNS: tuple[dict[str, list[str]], ...] = (
     {"plain": ["!shape~round"]},
     {"plain": ["colour"], "chain_of_thought": ["*~round*"]},
 )
+mixes = st.sampled_from(
+    [
+        {},
+        {"repeats": {"same": 1}},
+        {"licences": ["unknown"]},
+        {"balance": {"floor": 2}},
+        {"balance": {"samples": 5, "temperature": 2, "task_types": 0.5}},
+    ]
+)
 alike = st.sampled_from([None, {}, {"rule": "drop"}, {"rule": "mark", "largest_group": 1}])
 aim = st.tuples(st.integers(0, 3), st.integers(0, 3)).map(lambda n: {"samples": n[0], "tries": max(1, sum(n))})
 aims = st.none() | st.builds(
@@ -269,9 +278,10 @@ class History(RuleBasedStateMachine):
         bits=st.sampled_from([-1, 0, 2]),
         variants=st.sampled_from([None, ["plain"]]),
         alike=alike,
+        mix=mixes,
     )
     def the_release_is_cut_otherwise(
-        self, cap: int | None, shares: Any, copied: int, bits: int, variants: Any, alike: Any
+        self, cap: int | None, shares: Any, copied: int, bits: int, variants: Any, alike: Any, mix: dict[str, Any]
     ) -> None:
         test, validation = shares
         self.world.change(
@@ -283,6 +293,7 @@ class History(RuleBasedStateMachine):
             near_duplicate_bits=bits,
             variants=variants,
             near_duplicates=alike,
+            **{**dict.fromkeys(["repeats", "licences", "balance"]), **mix},
         )
 
     @rule(units=st.integers(1, 5), blocks=st.integers(1, 5), structured=st.sampled_from(["json_schema", "text"]))

@@ -88,6 +88,8 @@ def test_lowering_k_asks_nothing_and_raising_it_only_what_enters(world: World) -
         {"near_duplicate_bits": 4},
         {"near_duplicates": {}},
         {"near_duplicates": {"rule": "drop"}},
+        {"repeats": {"same": 1}},
+        {"balance": {"samples": 4, "task_types": 0.5, "temperature": 2}},
         {"variants": ["plain"]},
     ],
 )

@@ -10,30 +10,40 @@ from taskgalaxy_ops.release import near_pictures
 from taskgalaxy_ops.release.near_pictures import Looks, groups, stand_ins
 from taskgalaxy_ops.settings import NearDuplicateSettings
 
-PDQ_ALONE = NearDuplicateSettings(pdq_bits_alike=0)
+PDQ_ALONE = NearDuplicateSettings(pdq_bits_alike=0, hash_bits=-1)
+LIMITS = [
+    PDQ_ALONE,
+    NearDuplicateSettings(),
+    NearDuplicateSettings(pdq_bits=3, hash_bits=-1),
+    NearDuplicateSettings(pdq_bits=0, pdq_bits_alike=0, hash_bits=0),
+    NearDuplicateSettings(pdq_bits=0, pdq_bits_alike=0, hash_bits=9),
+]
 
 
 def flipped(bits: NDArray[np.uint8], count: int, rng: np.random.Generator) -> NDArray[np.uint8]:
     """A hash that differs in so many bits, which lie anywhere."""
     found = bits.copy()
-    found[rng.choice(256, count, replace=False)] ^= 1
+    found[rng.choice(len(bits), count, replace=False)] ^= 1
     return found
 
 
-def planted(seed: int, families: int = 60, vectors: bool = True) -> Looks:
-    """Families of hashes at all distances around the bound, some near by their vectors alone, in any order."""
+def planted(seed: int, families: int = 60) -> Looks:
+    """Families of hashes at all distances around the bounds, some near by another hash alone, in any order."""
     rng = np.random.default_rng(seed)
-    bits, points, quality = [], [], []
+    bits, points, quality, shapes = [], [], [], []
     for family in range(families):
         first, point = rng.integers(0, 2, 256).astype(np.uint8), rng.standard_normal(32)
-        for distance in (0, *rng.integers(0, 90, rng.integers(0, 4))):
+        shape = rng.integers(0, 2, 160).astype(np.uint8)
+        for distance in (0, *rng.integers(0, 130, rng.integers(0, 4))):
             bits.append(flipped(first, int(distance), rng))
             points.append(point + rng.standard_normal(32) * 0.15)
             quality.append(5 if family % 10 == 9 else 100)
+            shapes.append(flipped(shape, int(rng.integers(0, 12)), rng))
     order = rng.permutation(len(bits))
     norm = np.stack(points)[order]
     norm = (norm / np.linalg.norm(norm, axis=1, keepdims=True)).astype(np.float32)
-    return Looks(np.packbits(np.stack(bits)[order], axis=1), np.array(quality)[order], norm if vectors else None)
+    pdq, hashes = (np.packbits(np.stack(each)[order], axis=1) for each in (bits, shapes))
+    return Looks(pdq, np.array(quality)[order], norm, hashes)
 
 
 def near_by_definition(looks: Looks, limits: NearDuplicateSettings) -> NDArray[np.bool_]:
@@ -43,7 +53,11 @@ def near_by_definition(looks: Looks, limits: NearDuplicateSettings) -> NDArray[n
     if limits.pdq_bits_alike and looks.vectors is not None:
         near |= (bits <= limits.pdq_bits_alike) & (looks.vectors @ looks.vectors.T >= limits.image_cosine)
     clear = looks.quality >= near_pictures.LEAST_QUALITY
-    found: NDArray[np.bool_] = near & clear & clear[:, None] & ~np.eye(len(bits), dtype=bool)
+    near &= clear & clear[:, None]
+    if limits.hash_bits >= 0 and looks.hashes is not None:
+        shapes = np.bitwise_count(looks.hashes[:, None] ^ looks.hashes).sum(axis=2)
+        near |= (shapes <= limits.hash_bits) & (bits <= near_pictures._UNLIKE)
+    found: NDArray[np.bool_] = near & ~np.eye(len(bits), dtype=bool)
     return found
 
 
@@ -59,7 +73,7 @@ def groups_by_definition(near: NDArray[np.bool_]) -> set[frozenset[int]]:
     return found
 
 
-@pytest.mark.parametrize("limits", [PDQ_ALONE, NearDuplicateSettings(), NearDuplicateSettings(pdq_bits=3)], ids=str)
+@pytest.mark.parametrize("limits", LIMITS, ids=str)
 @pytest.mark.parametrize("seed", range(4))
 def test_groups_are_the_components_of_all_near_pairs(
     limits: NearDuplicateSettings, seed: int, monkeypatch: pytest.MonkeyPatch
@@ -72,7 +86,7 @@ def test_groups_are_the_components_of_all_near_pairs(
     found = {frozenset(np.flatnonzero(labels == label).tolist()) for label in set(labels.tolist())}
     expected = groups_by_definition(near_by_definition(looks, limits))
     assert found == expected
-    assert any(len(group) > 1 for group in expected)
+    assert any(len(group) > 1 for group in expected) or limits.hash_bits == 0
 
 
 @pytest.mark.parametrize("seed", range(4))
