@@ -17,7 +17,7 @@ import pyarrow as pa
 from taskgalaxy_ops.release.agreement import agreement
 from taskgalaxy_ops.release.card.limits import limits
 from taskgalaxy_ops.release.formats import folder_of
-from taskgalaxy_ops.release.formats.parquet import schema_for
+from taskgalaxy_ops.release.formats.parquet import SCHEMA, schema_for
 from taskgalaxy_ops.release.select import Selection
 from taskgalaxy_ops.text import clean
 
@@ -26,6 +26,7 @@ CROISSANT = "croissant.json"
 _FILES = "parquet-files"
 _RECORDS = "samples"
 _PARQUET = "application/x-parquet"
+_PICTURE = SCHEMA.field("image").type
 
 # The context of the specification, word for word, and PROV-O's.
 _CONTEXT: Mapping[str, Any] = {
@@ -85,6 +86,8 @@ _ABOUT: Mapping[str, str] = {
     "simulated": "whether programs that stand in for models made the sample",
     "probability": "of being right, estimated by the votes",
     "further_turns": "of a conversation, the questions and answers after the first",
+    "further_images": "of a question about several images, where the others lie",
+    "further_image_ids": "SHA-256 of their sources' files",
     "context": "what the sources say of the image",
 }
 
@@ -169,12 +172,13 @@ def _records(schema: pa.Schema) -> dict[str, Any]:
 def _column(column: pa.Field) -> dict[str, Any]:
     source = {"extract": {"column": column.name}}
     about = {"description": _ABOUT[column.name]} if column.name in _ABOUT else {}
-    if column.name == "image":
-        field = _field(column.name, "sc:ImageObject", {**source, "transform": {"jsonPath": "bytes"}})
-        return {**field, **about}
     kind, array = column.type, {}
     if pa.types.is_list(kind):
         kind, array = kind.value_type, {"isArray": True, "arrayShape": "-1"}
+    if kind == _PICTURE:  # mlcroissant opens no arrays of pictures: of those, where they lie
+        part, data_type = ("path", "sc:Text") if array else ("bytes", "sc:ImageObject")
+        field = _field(column.name, data_type, {**source, "transform": {"jsonPath": part}})
+        return {**field, **array, **about}
     if not pa.types.is_struct(kind):
         return {**_field(column.name, _data_type(kind), source), **array, **about}
     parts = [

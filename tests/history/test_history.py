@@ -139,6 +139,12 @@ class History(RuleBasedStateMachine):
     def images_are_taken_down(self, images: set[str]) -> None:
         self.world.take_down(images)
 
+    @rule(data=st.data())
+    def a_release_is_pushed(self, data: st.DataObject) -> None:
+        releases = self.world.releases
+        assume(releases)
+        self.world.push(data.draw(st.sampled_from(releases)))
+
     # Task types
 
     @rule(paths=st.lists(st.sampled_from(TYPES), min_size=1, max_size=3, unique=True))

@@ -24,6 +24,7 @@ from unittest.mock import patch
 import aiohttp
 import httpx2
 import openai
+import pyarrow.parquet as pq
 import yaml
 from fakes import KilledError, MemoryStore
 from papers import pdf, striped, tiff
@@ -55,6 +56,7 @@ from taskgalaxy_ops.operations.verify import verify
 from taskgalaxy_ops.records import Answer, Reason
 from taskgalaxy_ops.release import publish
 from taskgalaxy_ops.release.published_rows import ReleaseRows
+from taskgalaxy_ops.release.push import Bucket, push, stale
 from taskgalaxy_ops.settings import Model, Settings, SourceSettings, VoteSettings, parse_settings
 from taskgalaxy_ops.sources import pages
 from taskgalaxy_ops.sources.inspecting import Bounds
@@ -182,6 +184,7 @@ class World:
         self.nodes: dict[str, str] = {}  # path: status
         self.tree = Tree(self.nodes)
         self.denied: set[str] = set()  # images that were taken down
+        self.elsewhere: dict[str, SortedStore] = {}  # copies of releases that were pushed, by where they lie
         # What people say of pairs, as reckoning.People, and the images of these pairs.
         self.people: dict[str, dict[str, tuple[str, str | None]]] = {}
         self.reviewed: dict[str, tuple[str, ...]] = {}
@@ -521,13 +524,39 @@ class World:
 
     def take_down(self, images: set[str]) -> None:
         """Images are gone for good, and so is what was made of them."""
-        take_down(self.open(), images)
+        found = take_down(self.open(), images)
         self.denied |= images
+        assert {copy.to for copy in found.pushed} == self._stale()
         for pair in [pair for pair, about in self.reviewed.items() if not images.isdisjoint(about)]:
             del self.reviewed[pair], self.people[pair]
         self.models.gone |= images
         self.models.forget({unit for unit in self.models.standing if not images.isdisjoint(unit.images)})
         self.made = {key: held for key, held in self.made.items() if held.isdisjoint(images)}
+
+    @property
+    def releases(self) -> list[publish.Published]:
+        return publish.published(self.open())
+
+    def push(self, one: publish.Published) -> None:
+        """A release is pushed, for the first time or again: the copy is what the store has of it."""
+        workspace = self.open()
+        copy = self.elsewhere.setdefault(f"memory://{one.name}", SortedStore())
+        copy.url = f"memory://{one.name}"
+        push(workspace, one, Bucket(copy))
+        prefix = keys.release(one.version)
+        held = {key.removeprefix(prefix): raw for key, raw in self.store.objects.items() if key.startswith(prefix)}
+        assert copy.objects == held and copy.url not in self._stale()
+        assert {each.to for each in stale(workspace)} == self._stale()
+
+    def _stale(self) -> set[str]:
+        """The copies that hold a row about an image that was taken down since."""
+        found = set()
+        for to, copy in self.elsewhere.items():
+            tables = [pq.read_table(io.BytesIO(raw)) for path, raw in copy.objects.items() if path.startswith("data/")]
+            rows = [row for table in tables for row in table.to_pylist()]
+            if any(not self.denied.isdisjoint([row["image_id"], *row.get("further_image_ids", ())]) for row in rows):
+                found.add(to)
+        return found
 
     def collect(self) -> None:
         """Delete what nothing refers to."""

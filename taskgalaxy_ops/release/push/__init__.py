@@ -67,7 +67,7 @@ def destination(
         raise PushError(
             f"push: {where!r} is no destination. Write hf://OWNER/NAME, s3://bucket/prefix or file:///path."
         )
-    bucket = Bucket(where, one.name, **workspace.s3_options | ({"endpoint_url": endpoint} if endpoint else {}))
+    bucket = Bucket.at(where, one.name, **workspace.s3_options | ({"endpoint_url": endpoint} if endpoint else {}))
     if f"{bucket.to}/".startswith(f"{workspace.store.url.rstrip('/')}/"):
         raise PushError(f"push: {bucket.to} lies in the store itself. Name another bucket, prefix or folder.")
     return bucket

@@ -19,14 +19,21 @@ from taskgalaxy_ops.storage.s3 import S3Store
 
 
 class Bucket:
-    """A release's own folder in a bucket (``s3://bucket/prefix``) or below a folder (``file:///path``)."""
+    """A release's own folder in a bucket or on a disk."""
 
-    def __init__(self, url: str, name: str, **s3_options: Any) -> None:
-        """name: the release's. Raises StoreError for another kind of URL, and a bucket that keeps deleted versions."""
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    @classmethod
+    def at(cls, url: str, name: str, **s3_options: Any) -> Bucket:
+        """The folder of a release's name at ``s3://bucket/prefix`` or ``file:///path``.
+
+        Raises StoreError for another kind of URL, and for a bucket that keeps what is deleted.
+        """
         parent = connect(url, **s3_options)
         if isinstance(parent, S3Store):
             parent.check_bucket()
-        self._store: Store = connect(f"{parent.url.rstrip('/')}/{name}", **s3_options)
+        return cls(connect(f"{parent.url.rstrip('/')}/{name}", **s3_options))
 
     @property
     def to(self) -> str:

@@ -226,7 +226,7 @@ def test_a_bucket_gets_a_whole_copy_goes_on_and_loses_what_is_withdrawn(
     place: Place, workspace: Workspace, tmp_path: Path
 ) -> None:
     one = latest(workspace)
-    to = Bucket(place.url, one.name, **place.options)
+    to = Bucket.at(place.url, one.name, **place.options)
 
     class Killed(Silent):
         left = 4
