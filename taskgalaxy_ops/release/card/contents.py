@@ -67,6 +67,7 @@ def loading(plan: Selection) -> list[str]:
     ]
     for name in sorted(set(plan.settings.formats) - set(ALWAYS_RELEASED)):
         lines += [f"`{name}/`: {text(FORMATS.get(name).about or 'a format of an installed package')}.", ""]
+    lines += ["`croissant.json` describes all this to programs (Croissant 1.1), `card.html` to a browser.", ""]
     if referred:
         lines += [
             f"{plan.counts['images_copied']:,} images are in this folder. {referred:,} are referred to where they lie: "

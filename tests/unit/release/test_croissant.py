@@ -23,7 +23,8 @@ from taskgalaxy_ops.release.redact import withdraw
 from taskgalaxy_ops.settings import ReleaseSettings
 from taskgalaxy_ops.storage import keys
 from taskgalaxy_ops.storage.log import Log
-from unit.release.test_publish import NASTY, Held, files_of, plan_of, some_material
+from unit.release.test_groups import ALL, HELD, IDS, SAMPLE
+from unit.release.test_publish import NASTY, Held, files_of, pair_of, plan_of, release_inputs, some_material
 
 __all__ = ["tiny_models"]
 
@@ -165,3 +166,12 @@ def test_a_release_of_the_version_before_stays_the_latest_until_it_is_renewed(
     renewed = publish.publish(workspace, renew=True)
     assert renewed.made and (renewed.release.samples, renewed.release.code) == (before.samples, 3)
     assert not publish.publish(workspace).older
+
+
+def test_questions_about_several_images_load_with_where_the_others_lie(tmp_path: Path) -> None:
+    files = files_of(plan_of(release_inputs([SAMPLE, pair_of(HELD[3])], HELD), ALL))
+    records = {record["variant"]: record for record in loaded(files, tmp_path)}
+    row, further = records["several_images"], [IDS[2], IDS[1]]
+    assert (row["image_id"], row["further_image_ids"]) == (IDS[0], further)
+    assert [Path(path).stem for path in row["further_images"]] == further and set(row["further_images"]) <= files.keys()
+    assert records["plain"]["further_images"] == []
