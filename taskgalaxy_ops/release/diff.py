@@ -15,7 +15,7 @@ from typing import Any
 from taskgalaxy_ops import release
 from taskgalaxy_ops.errors import NotFoundError, SettingsError, TaxonomyError
 from taskgalaxy_ops.generation.results import RunResults
-from taskgalaxy_ops.records import ImageId, PairId, TaskTypePath
+from taskgalaxy_ops.records import ImageId, PairId, TaskTypePath, images_in
 from taskgalaxy_ops.release import changes, published_rows
 from taskgalaxy_ops.release.changes import Loss, ReleaseChanges
 from taskgalaxy_ops.release.publish import Published, published, release_inputs
@@ -116,7 +116,10 @@ def _by_what_is_kept(
         for shard in changes.by_shard(rows, workspace):
             gone = changes.dead_images(workspace, shards[shard], dead)
             samples = changes.of_shard(rows, shard)
-            whys = ((gone.get(image) or leaves.gone(of) or Loss.UNTOLD, pair) for pair, image, of, _ in samples)
+            whys = []
+            for pair, image, of, _, further in samples:
+                lost = [gone[each] for each in (image, *images_in(further)) if each in gone]
+                whys.append((lost[0] if lost else leaves.gone(of) or Loss.UNTOLD, pair))
             changes.set_why(rows, whys)
 
     return changes.against(rows, earlier, explain)
