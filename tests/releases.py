@@ -5,11 +5,13 @@ from __future__ import annotations
 import io
 import random
 from pathlib import Path
+from typing import Any
 
 from PIL import Image as Pillow
 
 from taskgalaxy_ops import release
 from taskgalaxy_ops.hashing import sha256_hex
+from taskgalaxy_ops.models.rendering import rendered_for
 from taskgalaxy_ops.records import Claim, Image, Pair, Verdict, Vote, pair_id
 from taskgalaxy_ops.settings import Model, ReleaseSettings, parse_settings
 from taskgalaxy_ops.storage import keys
@@ -33,8 +35,13 @@ def workspace(folder: Path, **finetune: object) -> Workspace:
     return Workspace.open(parse_settings(raw))
 
 
-def released(store: Workspace, images: int = 60, licence: str | None = "CC0-1.0", test: float = 0.4) -> None:
-    """Publish a release of ``images`` pictures in four colours, two questions each; ``test``: the test share."""
+def released(
+    store: Workspace, images: int = 60, licence: str | None = "CC0-1.0", test: float = 0.4, **chosen: Any
+) -> None:
+    """Publish a release of ``images`` pictures in four colours, two questions each; ``test``: the test share.
+
+    chosen: further settings of the release. Pictures that it refers to lie in the store.
+    """
     files, records, samples = {}, {}, []
     for number in range(images):
         name = list(COLOURS)[number % len(COLOURS)]
@@ -59,7 +66,8 @@ def released(store: Workspace, images: int = 60, licence: str | None = "CC0-1.0"
     inputs = release.ReleaseInputs(
         shards=[rows],
         read_image=files.__getitem__,
-        image_uri=lambda image: f"s3://bucket/{image}",
+        image_uri=lambda image: f"{store.store.url}/{keys.rendering(image, '0' * 32)}",
+        refer=lambda image: _refer(store, image, files[image]),
         stage_counts=[],
         taxonomy=release.TaxonomySummary(0, [COLOUR, TONE], {1: 2}),
         teacher=store.settings.teacher,
@@ -68,7 +76,7 @@ def released(store: Workspace, images: int = 60, licence: str | None = "CC0-1.0"
         prompts={},
         simulated=any(isinstance(judge, Model) and judge.simulated for judge in judges),
     )
-    rules = ReleaseSettings(test=test, validation=0, near_duplicate_bits=-1)
+    rules = ReleaseSettings(test=test, validation=0, near_duplicate_bits=-1, **chosen)
     version = len(Log(store.store, keys.RELEASES_LOG).read()) + 1
     with release.select_samples(inputs, rules) as selection:
         for path, content in release.build(selection, version=version, history={}):
@@ -78,6 +86,10 @@ def released(store: Workspace, images: int = 60, licence: str | None = "CC0-1.0"
         body = {"version": version, "content": selection.content_hash, "manifest_sha256": manifest}
         body |= {"partial": False, "samples": selection.counts["samples"], "task_types": 2, "images": len(records)}
     Log(store.store, keys.RELEASES_LOG).append({"kind": "done", **body})
+
+
+def _refer(store: Workspace, image: str, raw: bytes) -> None:
+    store.store.put_if_absent(keys.rendering(image, "0" * 32), rendered_for(raw, store.settings.teacher))
 
 
 def _picture(colour: tuple[int, int, int], number: int) -> bytes:

@@ -129,7 +129,7 @@ def summary_lines(run: DemoRun, summary: dict[str, Any], folder: Path) -> list[s
         "",
     ]
     if run.release:
-        lines += release_text.released(run.release, None)
+        lines += release_text.released(run.release)
         local = (folder / "release" / run.release.release.name).resolve()
         lines.append(f'  load it: datasets.load_dataset("{local}")')
     if run.scores:

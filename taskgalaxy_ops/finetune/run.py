@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from taskgalaxy_ops.errors import JobError, SchedulerError, SourceError
+from taskgalaxy_ops.errors import JobError, SchedulerError
 from taskgalaxy_ops.finetune.backends import open_backend
 from taskgalaxy_ops.finetune.jobs import EXIT, Job, Order, State, TrainBackend, load, log_tail, prepare, result_of
 from taskgalaxy_ops.finetune.mixture import check_licences
@@ -25,6 +25,7 @@ from taskgalaxy_ops.progress import Progress, Silent
 from taskgalaxy_ops.release import publish
 from taskgalaxy_ops.release.local_copy import ReleaseCopy
 from taskgalaxy_ops.release.publish import Published
+from taskgalaxy_ops.release.releases_log import chosen
 from taskgalaxy_ops.settings import FinetuneSettings, validated
 from taskgalaxy_ops.storage import keys
 from taskgalaxy_ops.storage.log import Log, LogEntry
@@ -57,17 +58,7 @@ class Tuning:
 
 def chosen_release(workspace: Workspace, name: str | None) -> Published:
     """The release of this name (v000001), or the latest. Raises SourceError if there is none."""
-    releases = publish.published(workspace)
-    if not releases:
-        raise SourceError("fine-tune: nothing has been released. Run `taskgalaxy release` (or galaxy_release) first.")
-    for candidate in releases:
-        if candidate.name == name:
-            return candidate
-    if name:
-        raise SourceError(
-            f"fine-tune: there is no release {name!r}. There are {', '.join(candidate.name for candidate in releases)}."
-        )
-    return releases[-1]
+    return chosen(workspace, name, "fine-tune")
 
 
 def root(workspace: Workspace) -> Path:

@@ -60,6 +60,8 @@ class ReleaseInputs:
     pending: int = 0  # units without an answer
     # The picture that the teacher was sent, from the image's id and its file; None: it is made anew.
     rendition: Callable[[ImageId, bytes], bytes] | None = None
+    # The picture of an image as it was released before; None: it is to be made.
+    released: Callable[[ImageId], bytes] | None = None
     refer: Callable[[ImageId], None] | None = None  # sees to it that the store has what ``image_uri`` names
     rules: Mapping[str, Any] = field(default_factory=dict)  # settings that the data depend on, e.g. "vote.quorum": 2
     audit_share: float = 0.0  # share of pairs, by hash, that every judge saw

@@ -70,8 +70,8 @@ class ReleaseCopy:
         path = str(row["image"])
         if "://" in path:
             raise SourceError(
-                f"release {self.name}: {path} is referred to, and trainers open files. Mount it and rewrite the paths, "
-                "or release again with a higher release.copy_images_up_to."
+                f"release {self.name}: {path} is referred to, and trainers open files. Release again with a higher "
+                "release.copy_images_up_to, or train on a folder of `taskgalaxy release export`, which has all images."
             )
         return str((self.folder / path).resolve())
 

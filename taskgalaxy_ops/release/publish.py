@@ -27,8 +27,8 @@ from taskgalaxy_ops.progress import Progress, Silent
 from taskgalaxy_ops.records import Image, ImageId
 from taskgalaxy_ops.release import published_rows
 from taskgalaxy_ops.release.changes import ReleaseChanges, compared, made_of
+from taskgalaxy_ops.release.copying import copy_listed, manifest_of
 from taskgalaxy_ops.release.decontaminate.stored import benchmark_inputs
-from taskgalaxy_ops.release.local_copy import sha256_of
 from taskgalaxy_ops.release.looks import looks_for, question_encoder
 from taskgalaxy_ops.release.releases_log import BEFORE_RENDITIONS, complete
 from taskgalaxy_ops.release.releases_log import Published as Published
@@ -39,7 +39,7 @@ from taskgalaxy_ops.release.rules import data_rules, log_rules, recorded
 from taskgalaxy_ops.settings import ReleaseSettings
 from taskgalaxy_ops.sources.originals import originals, read_image
 from taskgalaxy_ops.storage import Listed, keys
-from taskgalaxy_ops.storage.base import Content, in_parts
+from taskgalaxy_ops.storage.base import Content
 from taskgalaxy_ops.storage.ledger import NANO
 from taskgalaxy_ops.storage.log import Log, LogEntry
 from taskgalaxy_ops.taxonomy import TaxonomyVersion
@@ -392,10 +392,7 @@ def fetch(workspace: Workspace, one: Published, folder: Path) -> Path:
     Files that are already there and correct are not copied again. Raises DamageError for a file that differs from the
     manifest, and if the folder holds another release, whose files would be loaded together with these.
     """
-    prefix = keys.release(one.version)
-    raw = workspace.store.get(prefix + release.MANIFEST)
-    if sha256_hex(raw) != one.manifest_sha256:
-        raise DamageError(f"release {one.name}: its manifest was changed. Run `taskgalaxy verify`.")
+    raw = manifest_of(workspace.store, one)
     target = folder / one.name
     local_manifest = target / release.MANIFEST
     if local_manifest.is_file() and local_manifest.read_bytes() != raw:
@@ -403,17 +400,7 @@ def fetch(workspace: Workspace, one: Published, folder: Path) -> Path:
     target.mkdir(parents=True, exist_ok=True)
     local_manifest.write_bytes(raw)  # first, so that an interrupted copy can be told from another release
     for path, entry in json.loads(raw)["files"].items():
-        local = target / path
-        if local.is_file() and sha256_of(local) == entry["sha256"]:
-            continue
-        local.parent.mkdir(parents=True, exist_ok=True)
-        with local.open("wb") as file:
-            for part in in_parts(workspace.store, prefix + path):
-                file.write(part)
-        if sha256_of(local) != entry["sha256"]:
-            local.unlink()
-            raise DamageError(f"release {one.name}: {path} is not what the manifest says. Run `taskgalaxy verify`.")
-    (target / release.HISTORY).write_bytes(
-        workspace.store.get(prefix + release.HISTORY)
-    )  # not in the manifest, because it is no content
+        copy_listed(workspace.store, one, path, entry, target)
+    # The history is not in the manifest, because it is no content.
+    (target / release.HISTORY).write_bytes(workspace.store.get(keys.release(one.version) + release.HISTORY))
     return target

@@ -52,7 +52,7 @@ class ReleaseRows:
     def __init__(self, store: Store, version: int) -> None:
         prefix = f"{keys.release(version)}data/"
         found = list(store.list(prefix))
-        self._files = [_opened(store, listed) for listed in found]
+        self._files = [opened(store, listed) for listed in found]
         self._splits = [listed.key.removeprefix(prefix).partition("-")[0] for listed in found]
         self._ids: dict[tuple[int, int], list[str]] = {}  # by file and row group
 
@@ -124,7 +124,8 @@ class ReleaseRows:
         )
 
 
-def _opened(store: Store, listed: Listed) -> pq.ParquetFile:
+def opened(store: Store, listed: Listed) -> pq.ParquetFile:
+    """A Parquet file of a store, read by ranges. Raises DamageError where it cannot be read."""
     try:
         return pq.ParquetFile(pa.PythonFile(_Remote(store, listed.key, listed.size), mode="r"), pre_buffer=False)
     except (pa.ArrowException, OSError) as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from taskgalaxy_ops.errors import SourceError
 from taskgalaxy_ops.funnel import StageCounts
 from taskgalaxy_ops.storage import keys
 from taskgalaxy_ops.storage.log import Log, LogEntry
@@ -43,6 +44,17 @@ class Published:
 def published(workspace: Workspace) -> list[Published]:
     """Every complete release, oldest first."""
     return complete(Log(workspace.store, keys.RELEASES_LOG).read())
+
+
+def chosen(workspace: Workspace, name: str | None, what: str) -> Published:
+    """The complete release of this name (v000001), or the latest. Raises SourceError if there is none, for ``what``."""
+    releases = published(workspace)
+    if not releases:
+        raise SourceError(f"{what}: nothing has been released. Run `taskgalaxy release` (or galaxy_release) first.")
+    found = releases[-1:] if name is None else [one for one in releases if one.name == name]
+    if not found:
+        raise SourceError(f"{what}: there is no release {name!r}. There are {', '.join(one.name for one in releases)}.")
+    return found[0]
 
 
 def complete(entries: list[LogEntry]) -> list[Published]:

@@ -386,7 +386,7 @@ def select_samples(inputs: ReleaseInputs, settings: ReleaseSettings) -> Selectio
             balance.leave_out_over_cap(rows, settings.cap)
         if settings.balance is not None:
             balance.balance(rows, settings.balance)
-        _choose(rows, inputs, settings)
+        choose(rows, inputs, settings)
     except BaseException:
         rows.close()
         raise
@@ -427,7 +427,7 @@ def _hashes(rows: sqlite3.Connection) -> np.ndarray[Any, np.dtype[np.uint8]]:
     return hashes
 
 
-def _choose(rows: sqlite3.Connection, inputs: ReleaseInputs, settings: ReleaseSettings) -> None:
+def choose(rows: sqlite3.Connection, inputs: ReleaseInputs, settings: ReleaseSettings) -> None:
     """Make the tables ``pictures``, in order of image, and ``chosen``, in order of split and pair.
 
     Images are copied in order of id while they fit into ``copy_images_up_to`` bytes; all others are referred to.

@@ -32,7 +32,7 @@ from taskgalaxy_ops.text import normal_question
 
 SPLITS = ("train", "validation", "test")
 
-_EXTENSIONS = {"jpeg": "jpg", "mpo": "jpg", "tiff": "tif"}
+EXTENSIONS: Mapping[str, str] = {"jpeg": "jpg", "mpo": "jpg", "tiff": "tif"}
 
 _CACHE_KIB = 4 << 10  # of the file's pages; sorting needs the same again
 
@@ -255,5 +255,5 @@ def location(inputs: ReleaseInputs, images: str, image: ImageId, kind: str, copi
         return unquote(urlsplit(uri).path) if uri.startswith("file://") else uri
     if images == "rendition":
         kind = "jpeg"
-    extension = _EXTENSIONS.get(kind, kind if re.fullmatch("[a-z0-9]{1,9}", kind) else "bin")
+    extension = EXTENSIONS.get(kind, kind if re.fullmatch("[a-z0-9]{1,9}", kind) else "bin")
     return f"images/{image[:2]}/{image}.{extension}"

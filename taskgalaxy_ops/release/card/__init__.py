@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from taskgalaxy_ops.release.card.breadth import DRAWINGS, drawings, funnel, taxonomy
-from taskgalaxy_ops.release.card.contents import intro, loading, pictures, shown_samples, warnings
+from taskgalaxy_ops.release.card.contents import intro, loading, pictures, shown_samples, warnings, without_references
 from taskgalaxy_ops.release.card.header import header, header_lines
 from taskgalaxy_ops.release.card.judges import judges
 from taskgalaxy_ops.release.card.limits import limits
@@ -18,7 +18,7 @@ from taskgalaxy_ops.release.card.page import PAGE, page
 from taskgalaxy_ops.release.decontaminate.section import section as leaks
 from taskgalaxy_ops.release.select import Selection
 
-__all__ = ["DRAWINGS", "PAGE", "card", "drawings", "header_lines", "page"]
+__all__ = ["DRAWINGS", "PAGE", "card", "drawings", "header_lines", "page", "without_references"]
 
 _SECTIONS: tuple[Callable[[Selection], list[str]], ...] = (
     warnings,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 
 from taskgalaxy_ops.extensions import ALWAYS_RELEASED
@@ -12,6 +13,7 @@ from taskgalaxy_ops.release.markdown import table, text
 from taskgalaxy_ops.release.rows import Sample
 from taskgalaxy_ops.release.select import Selection
 
+_REFERRED = re.compile(r"^[\d,]+ images are in this folder\. [^\n]*\n\n", re.MULTILINE)
 _CELL = 300  # characters of model text in a cell
 
 
@@ -75,6 +77,11 @@ def loading(plan: Selection) -> list[str]:
             "",
         ]
     return lines
+
+
+def without_references(text: str) -> str:
+    """A card's text without what it says of images that are only referred to, for a copy that has them all."""
+    return _REFERRED.sub("", text)
 
 
 def shown_samples(plan: Selection) -> list[str]:

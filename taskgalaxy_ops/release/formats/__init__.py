@@ -43,6 +43,7 @@ class ReleaseFormat:
     count: Callable[[Selection], int]
     folder: str = ""  # "": that of its name
     about: str = ""  # what the card says of one that is not always there
+    of_published: bool = True  # whether it can be made of a published release's rows
     version: str | None = None  # None: it ships
 
 

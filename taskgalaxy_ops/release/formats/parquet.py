@@ -6,6 +6,7 @@ import io
 import json
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from itertools import accumulate, islice
+from pathlib import Path
 from typing import Any, BinaryIO
 
 import pyarrow as pa
@@ -24,6 +25,7 @@ from taskgalaxy_ops.release.spooled import spooled
 
 _GROUP_BYTES = 32 << 20  # about the bytes of images in a row group: a reader holds one at a time in memory
 _GROUP_ROWS = 1000
+_PICTURE_COLUMNS = ("image", "images", "further_images")
 
 _Right = Callable[[Ballot], float | None]  # the probability of being right, by votes
 
@@ -136,7 +138,12 @@ def _write(plan: Selection, part: Part, file: BinaryIO, right: _Right | None) ->
 
 def group_rows(part: Part) -> int:
     """The rows of a row group."""
-    return max(1, min(_GROUP_ROWS, _GROUP_BYTES // max(part.largest, 1)))
+    return rows_a_group(part.largest)
+
+
+def rows_a_group(largest: int) -> int:
+    """The rows of a row group, of whose images the largest has so many bytes."""
+    return max(1, min(_GROUP_ROWS, _GROUP_BYTES // max(largest, 1)))
 
 
 def _columns(plan: Selection, samples: Sequence[Sample]) -> dict[str, Any]:
@@ -230,6 +237,35 @@ def redacted_table(_: str, raw: bytes, gone: Gone) -> bytes | None:
     if left == file.metadata.num_rows:
         return raw
     return out.getvalue() if left else None
+
+
+def rewritten(file: pq.ParquetFile, to: Path, largest: int, picture: Callable[[str], tuple[str, bytes | None]]) -> None:
+    """Write a file of a release with other images. picture: an image's place and bytes, by its place in the file.
+
+    largest: bytes of the largest image.
+    """
+    schema = file.schema_arrow
+    with pq.ParquetWriter(to, schema, **WRITING) as writer:
+        for batch in file.iter_batches(batch_size=rows_a_group(largest), use_threads=False):
+            columns = [
+                array(_pictured(column.to_pylist(), field.type, picture), field.type)
+                if field.name in _PICTURE_COLUMNS
+                else column
+                for column, field in zip(batch.columns, schema, strict=True)
+            ]
+            writer.write_table(pa.Table.from_arrays(columns, schema=schema))
+
+
+def _pictured(values: list[Any], kind: pa.DataType, picture: Callable[[str], tuple[str, bytes | None]]) -> Any:
+    if pa.types.is_list(kind):
+        return [[_picture(each, picture) for each in value or ()] for value in values]
+    found = [_picture(value, picture) for value in values]
+    return {name: [each[name] for each in found] for name in ("bytes", "path")}
+
+
+def _picture(value: Mapping[str, Any], picture: Callable[[str], tuple[str, bytes | None]]) -> dict[str, Any]:
+    path, raw = picture(value["path"])
+    return {"bytes": raw, "path": path}
 
 
 def one_of(column: pa.ChunkedArray, ids: Collection[str]) -> pa.ChunkedArray:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 from taskgalaxy_ops.release.changes import ReleaseChanges
-from taskgalaxy_ops.release.local_copy import ReleaseCopy
+from taskgalaxy_ops.release.export import Exported
 from taskgalaxy_ops.release.publish import ReleaseReceipt
 from taskgalaxy_ops.release.push import PushedCopy, PushReceipt
 
 
-def released(receipt: ReleaseReceipt, local: Path | None) -> list[str]:
+def released(receipt: ReleaseReceipt) -> list[str]:
     one = receipt.release
     made = "made" if receipt.made else "not made again: equal to the latest"
     lines = [
@@ -28,9 +27,20 @@ def released(receipt: ReleaseReceipt, local: Path | None) -> list[str]:
             "  An earlier version made it of the same samples, and without what this version adds to a release: the "
             "pictures that the teacher was sent, croissant.json. `taskgalaxy release --renew` makes one that has it."
         )
-    if local is None:
-        return lines
-    return [*lines, f"  copied to {local}", f"  {_wholeness(ReleaseCopy(local).manifest()['counts'])}"]
+    return lines
+
+
+def exported(found: Exported) -> list[str]:
+    """Where a release was exported to, and whether it is whole."""
+    lines = [f"  exported to {found.folder}: {found.samples:,} samples as {', '.join(found.formats)}"]
+    if not found.referred:
+        return [*lines, f"  It is whole: all {found.images:,} images are in it."]
+    return [
+        *lines,
+        f"  IT IS NOT WHOLE: {found.referred:,} of {found.images:,} images are not in the store any more. Rows name "
+        "where they lay, and trainers fail on these.",
+        "  `taskgalaxy verify` says what the store lacks. Once it is back there, export again: the rest stays.",
+    ]
 
 
 def pushed(receipt: PushReceipt) -> list[str]:
@@ -70,18 +80,6 @@ def moved(found: Mapping[str, int]) -> list[str]:
 def reasons(lost: Mapping[str, int]) -> str:
     """Numbers of samples by why they are lost."""
     return "; ".join(f"{number:,} {why}" for why, number in lost.items())
-
-
-def _wholeness(counts: Mapping[str, int]) -> str:
-    """What a local copy lacks, and how to have it. counts: of the manifest."""
-    images, copied = counts["images"], counts["images_copied"]
-    if copied == images:
-        return f"It is whole: all {images:,} images are in it."
-    there = "no image is in it" if not copied else f"{copied:,} of {images:,} images are in it"
-    return (
-        f"It is not whole: {there}; the other {images - copied:,} are only referred to, where they lie in the store. "
-        "To have them all, raise `release.copy_images_up_to` (bytes) and release again."
-    )
 
 
 def forecast(found: Mapping[str, Any] | None) -> list[str]:
