@@ -67,7 +67,7 @@ test-cluster: $(VENV)/.dev  ## the composed stack without Docker: Postgres, Redi
 	  { echo "make test-cluster needs Debian's$$missing: sudo apt-get install$$missing"; exit 1; }
 	@TASKGALAXY_CLUSTER=1 $(RUN) -m pytest tests/cluster -s
 
-# LLaMA-Factory, ms-swift and lmms-eval pin what contradicts us and each other: a venv each, which sees .venv's torch.
+# LLaMA-Factory, ms-swift, energon and lmms-eval pin what contradicts us and each other: a venv each, which sees .venv's torch.
 TRAINERS := build/trainers
 SHARED = $$($(RUN) -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
 BUILD_TOOLS := setuptools wheel ninja==1.13.2 py-cpuinfo==9.0.0 hjson==3.1.0 msgpack==1.2.4 nvidia-ml-py==13.615.71
@@ -81,6 +81,7 @@ $(TRAINERS)/.made: Makefile tests/trainers/requirements $(VENV)/.dev
 	@mkdir -p $(TRAINERS)
 	$(call trainer-venv,llamafactory,$(BUILD_TOOLS) -r tests/trainers/requirements/llamafactory.txt)
 	$(call trainer-venv,swift,$(BUILD_TOOLS) -r tests/trainers/requirements/swift.txt)
+	$(call trainer-venv,energon,-r tests/trainers/requirements/energon.txt)
 	$(call trainer-venv,lmms,-r tests/trainers/requirements/lmms.txt)
 	"$(PYTHON)" -m venv $(TRAINERS)/label-studio
 	$(TRAINERS)/label-studio/bin/python -m pip --disable-pip-version-check install -q --no-deps -r tests/trainers/requirements/label-studio.txt
@@ -88,8 +89,8 @@ $(TRAINERS)/.made: Makefile tests/trainers/requirements $(VENV)/.dev
 	  install -q --no-deps --no-build-isolation deepspeed==0.18.8 || exit 1; done
 	@touch $@
 
-test-trainers: $(TRAINERS)/.made  ## rendered jobs in LLaMA-Factory and ms-swift themselves, a checkpoint in lmms-eval, people's votes in Label Studio
-	@TASKGALAXY_TRAINERS=$(TRAINERS)/llamafactory/bin/python:$(TRAINERS)/swift/bin/python \
+test-trainers: $(TRAINERS)/.made  ## rendered jobs and exports in LLaMA-Factory, ms-swift and energon themselves, a checkpoint in lmms-eval, people's votes in Label Studio
+	@TASKGALAXY_TRAINERS=$(TRAINERS)/llamafactory/bin/python:$(TRAINERS)/swift/bin/python:$(TRAINERS)/energon/bin/python \
 	  TASKGALAXY_LMMS=$(TRAINERS)/lmms/bin/python TASKGALAXY_LABEL_STUDIO=$(abspath $(TRAINERS))/label-studio/bin/python \
 	  $(RUN) -m pytest tests/trainers
 

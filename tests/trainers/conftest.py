@@ -1,4 +1,4 @@
-"""Which Pythons hold LLaMA-Factory and ms-swift: their pins agree neither with ours nor with each other's."""
+"""Which Pythons hold LLaMA-Factory, ms-swift and energon: their pins agree neither with ours nor with each other's."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _PYTHONS = [Path(name).absolute() for name in os.environ.get("TASKGALAXY_TRAINER
 def pythons() -> dict[str, Path]:
     """The first of TASKGALAXY_TRAINERS (Pythons, separated by colons) that has each library."""
     found: dict[str, Path] = {}
-    for trainer, package in (("llamafactory", "llamafactory"), ("ms-swift", "swift")):
+    for trainer, package in (("llamafactory", "llamafactory"), ("ms-swift", "swift"), ("energon", "megatron")):
         for python in _PYTHONS:
             looked = f"import importlib.util, sys; sys.exit(importlib.util.find_spec({package!r}) is None)"
             if subprocess.run([str(python), "-c", looked], check=False).returncode == 0:
