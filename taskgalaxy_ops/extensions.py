@@ -264,6 +264,8 @@ RELEASE_FORMATS: Registry[Any] = Registry(
         "sharegpt": f"{_HERE}.release.formats.sharegpt:SHAREGPT",
         "swift": f"{_HERE}.release.formats.swift:SWIFT",
         "webdataset": f"{_HERE}.release.formats.webdataset:WEBDATASET",
+        "preference": f"{_HERE}.release.formats.preference:PREFERENCE",
+        "verifiable": f"{_HERE}.release.formats.verifiable:VERIFIABLE",
     },
     error=SettingsError,
 )

@@ -8,6 +8,7 @@ import unicodedata
 from contextlib import suppress
 
 _END = re.compile(r"[\s?.!。]+$")
+_AMOUNT = re.compile(r"(?:(?<![\w.])[-−])?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?")
 _ARTICLES = frozenset({"a", "an", "the"})
 _NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
 
@@ -41,6 +42,11 @@ def normal_answer(answer: str) -> str:
     marked = re.sub(r"(?<=\d),(?=\d{3}\b)", "", answer.casefold())
     words = [word for word in re.findall(r"[^\s.,;:!?\"'()]+(?:[.,]\d+)*", marked) if word not in _ARTICLES]
     return " ".join(map(_plain, words)) or answer
+
+
+def numbers_in(text: str) -> list[float]:
+    """The numbers in a text, in their order; commas may group their thousands."""
+    return [float(found.replace(",", "").replace("−", "-")) for found in _AMOUNT.findall(text)]
 
 
 def _plain(word: str) -> str:

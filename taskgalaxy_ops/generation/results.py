@@ -88,7 +88,15 @@ class RunResults:
 
     def shown_samples(self, shard: ShardResult, taxonomy: TaxonomyVersion) -> pa.Table:
         """An image shard's samples as Arrow, with the present paths of their task types."""
-        samples = self.columns(shard, "vote", "samples")
+        return self.shown(self.columns(shard, "vote", "samples"), taxonomy)
+
+    def shown_pairs(self, shard: ShardResult, taxonomy: TaxonomyVersion) -> pa.Table:
+        """The same of an image shard's pairs, those that were voted down, too."""
+        return self.shown(self.columns(shard, "write", "pairs"), taxonomy)
+
+    @staticmethod
+    def shown(samples: pa.Table, taxonomy: TaxonomyVersion) -> pa.Table:
+        """Pairs with the present paths of their task types."""
         place = samples.schema.get_field_index("task_type")
         paths = pa.array(map(taxonomy.shown, samples["task_type"].to_pylist()), pa.string())
         return samples.set_column(place, samples.schema.field(place), paths)

@@ -36,6 +36,7 @@ class ShardRows:
     images: pa.Table  # records.Image
     claims: Sequence[Claim]  # those of live sources
     corrections: Sequence[Pair] = ()  # pairs with people's answers, samples without a vote of a judge
+    voted_down: pa.Table | None = None  # records.Pair, where ``release.formats`` has ``preference``: all others
     found_wrong: Mapping[PairId, str] = field(default_factory=dict)  # what people found wrong: samples become rejects
 
 

@@ -332,6 +332,7 @@ def unfinished(workspace: Workspace) -> list[Listed]:
 def _rows(results: RunResults, taxonomy: TaxonomyVersion) -> Iterator[release.ShardRows]:
     """The rows of each image shard for a release, with the task types' present paths."""
     workspace, reviewed = results.workspace, Reviewed(results)
+    preferences = "preference" in workspace.settings.release.formats
     for result, shard in results.shards():
         yield release.ShardRows(
             samples=results.shown_samples(result, taxonomy),
@@ -341,6 +342,7 @@ def _rows(results: RunResults, taxonomy: TaxonomyVersion) -> Iterator[release.Sh
             claims=workspace.registry.claims_of(shard.id),
             corrections=reviewed.corrections(result, taxonomy),
             found_wrong=reviewed.found_wrong,
+            voted_down=results.shown_pairs(result, taxonomy) if preferences else None,
         )
 
 

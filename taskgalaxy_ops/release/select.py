@@ -30,6 +30,7 @@ from taskgalaxy_ops.release.near_groups import group_lines, marks, part_near_dup
 from taskgalaxy_ops.release.repeats import leave_out_repeated
 from taskgalaxy_ops.release.rows import Picture, Sample, image_line, sample_line, verdict_line
 from taskgalaxy_ops.release.sqlite_staging import SPLITS, UNWANTED, canonical, database, lines_hash, load, location
+from taskgalaxy_ops.release.voted_down import index_voted_down, load_voted_down
 from taskgalaxy_ops.settings import Model, ReleaseSettings
 
 RELEASE_VERSION = 3  # code version: one more whenever the same inputs give other files
@@ -373,6 +374,8 @@ def select_samples(inputs: ReleaseInputs, settings: ReleaseSettings) -> Selectio
         ballots = Ballots(inputs.audit_share)
         for shard in inputs.shards:
             load(rows, shard, settings, judges, ballots, inputs.teacher)
+            load_voted_down(rows, shard)
+        index_voted_down(rows)
         if settings.licences is not None:
             balance.leave_out_unlicensed(rows, settings.licences)
         if inputs.benchmarks and settings.decontaminate:

@@ -40,6 +40,7 @@ _CACHE_KIB = 4 << 10  # of the file's pages; sorting needs the same again
 # is no sample; ``reason`` is null if it is not left out. further: the images of samples about several, after the first.
 # images: those of samples; ``held``: about the bytes that the release has of one. blobs: the images as they are
 # released, so that each is read once. altered: in what models were shown an image otherwise than its file.
+# voted_down: other answers to questions.
 _SCHEMA = """
 CREATE TABLE pairs (pair TEXT, votes TEXT, accepted INTEGER, approvals INTEGER, counted INTEGER, blind INTEGER,
     image TEXT, task_type TEXT, variant TEXT, question TEXT, answer TEXT, reasoning TEXT, further_turns TEXT,
@@ -49,6 +50,8 @@ CREATE TABLE images (image TEXT, width INTEGER, height INTEGER, format TEXT, siz
     content TEXT, claims TEXT, context TEXT, split INTEGER, wanted INTEGER, held INTEGER);
 CREATE TABLE blobs (picture INTEGER PRIMARY KEY, raw BLOB);
 CREATE TABLE altered (picture INTEGER, what TEXT, PRIMARY KEY (picture, what)) WITHOUT ROWID;
+CREATE TABLE voted_down (pair TEXT, image TEXT, further_images TEXT, task_type TEXT, variant TEXT, question TEXT,
+    answer TEXT, reasoning TEXT, share REAL);
 CREATE TABLE files (path TEXT, size INTEGER, sha256 TEXT);
 """
 

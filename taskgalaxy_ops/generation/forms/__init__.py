@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from taskgalaxy_ops import extensions
+from taskgalaxy_ops.generation.forms.verification import Verification
 from taskgalaxy_ops.records import Turn
 
 
@@ -30,7 +31,7 @@ def _turns(texts: Texts) -> Turn:
     return texts.question, f"{texts.reasoning}\n\n{texts.answer}" if texts.reasoning else texts.answer
 
 
-def _anything(_: Mapping[str, Any]) -> None:
+def _anything(_: Any) -> None:
     return None
 
 
@@ -49,6 +50,8 @@ class QuestionForm:
     settings may have others. several: it is asked about a group of images (generation/groups.py). version: another one
     whenever any of these gives something else, ``example`` and ``suits`` apart; the two that were first have none.
 
+    verify: how what a model says can be checked against a pair without a model; None: by none but judges.
+
     languages: tags of those beside English that the form's own words are in, so that it can be written in them; None:
     it has no words of its own. ``texts`` finds the tag as ``language`` in the reply, "" for English.
     """
@@ -59,6 +62,7 @@ class QuestionForm:
     texts: Callable[[Mapping[str, Any]], Texts] = _texts
     turns: Callable[[Texts], Turn] = _turns
     example: Mapping[str, Any] = field(default_factory=dict)
+    verify: Callable[[Texts], Verification | None] = _anything
     reasons: bool = False  # a pair without reasoning is rejected
     again: bool = False
     several: bool = False

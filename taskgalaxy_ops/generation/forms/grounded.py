@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from taskgalaxy_ops.generation.forms import QuestionForm, Texts
+from taskgalaxy_ops.generation.forms.verification import Verification
 from taskgalaxy_ops.models.request import ANY_TEXT, MalformedReplyError
 
 SIDES = ("x1", "y1", "x2", "y2")
@@ -25,6 +26,7 @@ CLOSINGS = {
     "fr": f"Réponds par son cadre {_SIDES}, en entiers de 0 à {WHOLE} de la largeur et de la hauteur de l'image.",
 }
 
+LEAST_OVERLAP = 0.5  # intersection over union of boxes that say the same
 _LEAST_SIDE, _LEAST_AREA = 4, 100  # of WHOLE, and of its square: anything smaller is a sliver
 _MOST_AREA = 0.9  # share of the image: a larger box says nothing
 _BOX = re.compile(r"\[?\s*(\d{1,4})\s*,\s*(\d{1,4})\s*,\s*(\d{1,4})\s*,\s*(\d{1,4})\s*\]?")
@@ -49,7 +51,7 @@ def box_of(answer: str) -> Box | None:
     return (x1, y1, x2, y2) if x1 < x2 <= WHOLE and y1 < y2 <= WHOLE else None
 
 
-def right(answer: str, said: str, least: float = 0.5) -> bool:
+def right(answer: str, said: str, least: float = LEAST_OVERLAP) -> bool:
     """Whether what is said is the answer's box, to an intersection over union of ``least``."""
     own, other = box_of(answer), box_of(said)
     return own is not None and other is not None and iou(own, other) >= least
@@ -80,6 +82,7 @@ GROUNDED = QuestionForm(
     reply={"question": str, **dict.fromkeys(SIDES, int)},
     check=_check,
     texts=_texts,
+    verify=lambda _: Verification("box_iou", LEAST_OVERLAP),
     example={"x1": 120, "y1": 85, "x2": 430, "y2": 600},
     suits=("!image description", "!image quality & photography", "!comparison", "!mathematics"),
     version="1",

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from taskgalaxy_ops.generation.forms import QuestionForm, Texts
+from taskgalaxy_ops.generation.forms.verification import Verification
 from taskgalaxy_ops.hashing import draw
 from taskgalaxy_ops.models.request import ANY_TEXT, MalformedReplyError
 from taskgalaxy_ops.text import normal_answer
@@ -74,6 +75,7 @@ MULTIPLE_CHOICE = QuestionForm(
     reply={"question": str, "answer": str, **dict.fromkeys(WRONG, str)},
     check=_check,
     texts=_texts,
+    verify=lambda _: Verification("choice"),
     suits=("!image description",),
     version="1",
     languages=CLOSINGS.keys() - {""},

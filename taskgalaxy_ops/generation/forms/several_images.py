@@ -6,10 +6,12 @@ The request shows the images in the order of their group (generation/groups.py),
 from __future__ import annotations
 
 from taskgalaxy_ops.generation.forms import QuestionForm
+from taskgalaxy_ops.generation.forms.verification import by_answer
 
 SEVERAL_IMAGES = QuestionForm(
     reply={"question": str, "answer": str},
     several=True,
+    verify=by_answer,
     suits=("!image description", "!image quality & photography"),
     version="1",
 )

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from taskgalaxy_ops.generation.forms import QuestionForm, Texts
+from taskgalaxy_ops.generation.forms.verification import exact
 from taskgalaxy_ops.hashing import draw
 from taskgalaxy_ops.models.request import ANY_TEXT, MalformedReplyError
 from taskgalaxy_ops.text import normal_question
@@ -50,6 +51,7 @@ YES_NO = QuestionForm(
     reply={YES: str, NO: str},
     check=_check,
     texts=_texts,
+    verify=exact,
     suits=("!image description",),
     version="1",
     languages=SAID.keys() - {""},

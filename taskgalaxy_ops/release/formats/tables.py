@@ -34,7 +34,9 @@ _COMMON: Mapping[str, Column] = {"id": TEXT, "images": _IMAGES}
 _LAST: Mapping[str, Column] = {"task_type": TEXT, "simulated": _FLAG}
 
 
-def table_format(name: str, columns: Mapping[str, Column], rows: Rows, about: str) -> ReleaseFormat:
+def table_format(
+    name: str, columns: Mapping[str, Column], rows: Rows, about: str, of_published: bool = True
+) -> ReleaseFormat:
     """A format of ``<name>/<split>-00000-of-0000N.parquet``, samples in order of id.
 
     columns: beside those that each has: ``id``, ``images``, ``task_type``, ``simulated``. rows: a sample's rows, by
@@ -53,6 +55,7 @@ def table_format(name: str, columns: Mapping[str, Column], rows: Rows, about: st
         files=files,
         redact=redacted_table,
         count=lambda plan: sum(map(len, _parts(plan, rows).values())),
+        of_published=of_published,
         about=f'{about}: `load_dataset("path/to/this/folder/{name}")`',
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import tarfile
@@ -14,12 +15,17 @@ import pyarrow.parquet as pq
 import pytest
 import webdataset
 
+from taskgalaxy_ops import release
 from taskgalaxy_ops.extensions import ALWAYS_RELEASED
 from taskgalaxy_ops.finetune.tiny import save_tiny
+from taskgalaxy_ops.models.special_tokens import neutral
+from taskgalaxy_ops.records import Pair, Verdict, pair_id
 from taskgalaxy_ops.release import SPLITS
 from taskgalaxy_ops.release.formats import webdataset as tars
+from taskgalaxy_ops.release.formats.verifiable import reward
 from taskgalaxy_ops.settings import ReleaseSettings
-from unit.release.test_publish import files_of, plan_of, some_material
+from taskgalaxy_ops.storage.parquet import to_table
+from unit.release.test_publish import files_of, image_of, plan_of, release_inputs, some_material
 from unit.release.test_redact import IMAGES, withdrawn
 
 FORMATS = ("messages", "prompt_completion", "sharegpt", "swift", "webdataset")
@@ -150,3 +156,84 @@ def test_what_is_only_referred_to_is_named_where_it_lies() -> None:
     [path] = [path for path in files if path.startswith("messages/")]
     rows = pq.read_table(io.BytesIO(files[path])).to_pylist()
     assert {each["path"] for row in rows for each in row["images"]} == where
+
+
+def sample(variant: str, answer: str, reasoning: str | None = None, number: int = 0, image: int = 0) -> Pair:
+    image_id, question = image_of(image).image, f"Question {number}?"
+    key = pair_id(image_id, "a~b", variant, question, answer, reasoning)
+    return Pair(key, image_id, "a~b", variant, question, answer, reasoning)
+
+
+CHECKS = {  # by form and answer: the check and its tolerance; what is right, and what is not
+    ("plain", "12"): ("number", 0.0, "I count 12.", "There are 13"),
+    ("plain", "1,250.5 kg"): ("number", 0.05, "1250.52", "1250.6"),
+    ("plain", "-3"): ("number", 0.0, "It is −3", "3"),
+    ("plain", "A red square"): ("exact", None, "red square.", "a blue square"),
+    ("plain", "2nd"): ("exact", None, "The 2nd", "2"),
+    ("chain_of_thought", "seven"): ("exact", None, "One, and six more.\n\n7", "six"),
+    ("multiple_choice", "B"): ("choice", None, "The answer is B.", "A"),
+    ("yes_no", "No"): ("exact", None, "no", "Yes"),
+    ("grounded", "[0, 0, 500, 500]"): ("box_iou", 0.5, "[0, 0, 500, 480]", "[400, 400, 900, 900]"),
+    ("plain", "It shows a man who carries a ladder."): None,
+    ("long_description", "A plain. It is blue."): None,
+    ("unanswerable", "There is no telling."): None,
+}
+
+
+def test_verifiable_rows_say_how_to_check_an_answer(tmp_path: Path) -> None:
+    samples = [
+        sample(form, answer, "One, and six more." if form == "chain_of_thought" else None, number)
+        for number, (form, answer) in enumerate(CHECKS)
+    ]
+    rules = ReleaseSettings(validation=0, test=0, formats=(*ALWAYS_RELEASED, "verifiable"))
+    files = files_of(plan_of(release_inputs(samples, [image_of(0)]), rules))
+    [path] = [path for path in files if path.startswith("verifiable/")]
+    (tmp_path / "rows.parquet").write_bytes(files[path])
+    rows = datasets.Dataset.from_parquet(str(tmp_path / "rows.parquet"), cache_dir=str(tmp_path / "cache"))
+    forms = {each.pair: (each.variant, each.answer) for each in samples}
+    assert {forms[row["id"]] for row in rows} == {form for form, check in CHECKS.items() if check}
+    for row in rows:
+        check, tolerance, right, wrong = CHECKS[forms[row["id"]]] or ("", None, "", "")
+        assert (row["check"], row["tolerance"]) == (check, pytest.approx(tolerance) if tolerance else tolerance)
+        columns = {name: [row[name]] * 3 for name in ("answer", "check", "tolerance", "task_type")}
+        said = [[{"role": "assistant", "content": text}] for text in (right, wrong, "")]
+        assert reward(said, **columns) == [1.0, 0.0, 0.0], row
+        assert [message["role"] for message in row["prompt"]] == ["user"] and len(row["images"]) == 1
+
+
+def test_preference_pairs_have_an_accepted_answer_and_one_that_was_voted_down(tmp_path: Path) -> None:
+    right, same = sample("plain", "A cat"), sample("plain", "the cat!")
+    down, worst, blind = (sample("plain", answer) for answer in ("A dog", "A <image>", "A cow"))
+    corrected, alone = sample("plain", "Two", number=1), sample("plain", "Red", number=2)
+    wrong, other = sample("plain", "Three", number=1), sample("plain", "A hen", number=3)
+    verdicts = [Verdict(right.pair, True, 2, 3), Verdict(down.pair, False, 1, 3), Verdict(worst.pair, False, 0, 2)]
+    verdicts += [
+        Verdict(blind.pair, False, 2, 2, True),
+        Verdict(same.pair, False, 0, 2),
+        Verdict(alone.pair, True, 2, 2),
+    ]
+    verdicts += [Verdict(wrong.pair, True, 2, 2), Verdict(other.pair, False, 0, 2)]
+    held = release_inputs([right, alone, wrong], [image_of(0)]).release_inputs()
+    [shard] = held.shards
+    everything = [right, same, down, worst, blind, alone, wrong, other]
+    shard = dataclasses.replace(
+        shard,
+        verdicts=to_table(verdicts, Verdict),
+        corrections=[corrected],
+        found_wrong={wrong.pair: "by a person"},
+        voted_down=to_table(everything, Pair),
+    )
+    rules = ReleaseSettings(validation=0, test=0, formats=(*ALWAYS_RELEASED, "preference"))
+    files = files_of(release.select_samples(dataclasses.replace(held, shards=[shard]), rules))
+    [path] = [path for path in files if path.startswith("preference/")]
+    (tmp_path / "rows.parquet").write_bytes(files[path])
+    rows = datasets.Dataset.from_parquet(str(tmp_path / "rows.parquet"), cache_dir=str(tmp_path / "cache"))
+    found = {(row["id"], row["rejected_id"]): (row["rejected"][0]["content"][0]["text"], row["margin"]) for row in rows}
+    assert found == {
+        (right.pair, down.pair): ("A dog", 0.333),
+        (right.pair, worst.pair): (neutral("A <image>"), 0.667),
+        (corrected.pair, wrong.pair): ("Three", 1.0),
+    }
+    assert all(row["prompt"][0]["content"][0]["type"] == "image" and len(row["images"]) == 1 for row in rows)
+    left = withdrawn(files, {image_of(0).image})
+    assert path not in left
