@@ -7,7 +7,7 @@ unexport PYTHONDONTWRITEBYTECODE
 PIP := $(RUN) -m pip --disable-pip-version-check
 FLAGS := $(if $(SOURCE),--source "$(SOURCE)") $(if $(SETTINGS),--settings "$(SETTINGS)")
 
-.PHONY: help demo study bench bench-engine bench-gateway bench-ingest bench-matching bench-scale bench-taxonomy bench-votes bench-peers test fuzz chaos test-cluster test-trainers test-vllm browser check up down clean
+.PHONY: help demo study bench bench-engine bench-gateway bench-ingest bench-matching bench-release bench-scale bench-taxonomy bench-votes bench-peers test fuzz chaos test-cluster test-trainers test-vllm browser check up down clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -121,6 +121,9 @@ bench-ingest: $(VENV)/.dev  ## of these, images a second through ingest against 
 
 bench-matching: $(VENV)/.dev  ## embed and match against what the machine can do, 10 minutes; FIGURES="topk conse exact ingest memory speed" chooses
 	@$(RUN) -m benchmarks.matching $(FIGURES)
+
+bench-release: $(VENV)/.dev  ## a release of the paper's size: samples a second by format, memory, and a look without a change; FIGURES="rates memory no_change" chooses
+	@$(RUN) -m benchmarks.release $(FIGURES)
 
 bench-scale: $(VENV)/.demo  ## what a shard costs, 256 writers simulated, and docs/scale.md's tables from both
 	@$(RUN) -m benchmarks.scale

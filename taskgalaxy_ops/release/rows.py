@@ -37,7 +37,9 @@ class Sample(NamedTuple):
     def images(self) -> tuple[SampleImage, ...]:
         """The images that it is about, in their order: one, but for samples about several."""
         own = SampleImage(self.image, self.location, self.size, self.picture, self.claims)
-        return own, *(SampleImage(*rest) for _, *rest in sorted(json.loads(self.further or "[]")))
+        if self.further is None:
+            return (own,)
+        return own, *(SampleImage(*rest) for _, *rest in sorted(json.loads(self.further)))
 
     @property
     def turns(self) -> tuple[Turn, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate, islice
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -150,7 +150,7 @@ def _columns(plan: Selection, samples: Sequence[Sample]) -> dict[str, Any]:
     """The values of each column; of a struct, the values of each field."""
     fetch(plan, samples)
     shown = {image.picture: image for sample in samples for image in sample.images}
-    claims = {picture: json.loads(image.claims) for picture, image in shown.items()}
+    claims = dict(zip(shown, _loaded(image.claims for image in shown.values()), strict=True))
     images = {
         picture: copied_image(plan, picture, image.image) if image.size else None for picture, image in shown.items()
     }
@@ -167,7 +167,7 @@ def _columns(plan: Selection, samples: Sequence[Sample]) -> dict[str, Any]:
         "question": [sample.question for sample in samples],
         "answer": [sample.answer for sample in samples],
         "reasoning": [sample.reasoning for sample in samples],
-        "votes": [json.loads(sample.votes) if sample.votes else [] for sample in samples],
+        "votes": _loaded(sample.votes or "[]" for sample in samples),
         "sources": _of_each(said, "source"),
         "origins": _of_each(said, "origin"),
         "licences": _of_each(said, "licence"),
@@ -197,6 +197,12 @@ def _further(samples: Sequence[Sample], images: Mapping[int, bytes | None]) -> d
         "further_images": [[{"bytes": images[i.picture], "path": i.location} for i in each] for each in others],
         "further_image_ids": [[image.image for image in each] for each in others],
     }
+
+
+def _loaded(texts: Iterable[str]) -> list[Any]:
+    """What each of these texts is as JSON; read together, which is quicker."""
+    found: list[Any] = json.loads(f"[{','.join(texts)}]")
+    return found
 
 
 def _of_each(said: Sequence[Sequence[Mapping[str, str]]], name: str) -> list[list[str | None]]:
