@@ -56,9 +56,7 @@ def _add_export(add_command: AddCommand, actions: Any) -> None:
         "on where it ended, and takes out what was taken down since."
     )
     sub.add_argument("version", nargs="?", metavar="VERSION", help="such as v000002; default: the latest")
-    sub.add_argument(
-        "--to", type=Path, metavar="FOLDER", required=True, help="in which a folder of its name is made"
-    )
+    sub.add_argument("--to", type=Path, metavar="FOLDER", required=True, help="in which a folder of its name is made")
     names = ", ".join(RELEASE_FORMATS.shipped)
     sub.add_argument(
         "--format",

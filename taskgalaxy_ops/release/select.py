@@ -84,21 +84,11 @@ class Selection:
 
     def split(self, name: str) -> Iterator[Sample]:
         """The samples of a split, in order of id."""
-        return self.samples(*self._range(name))
+        return self.samples(*self.range_of(name))
 
     def by_picture(self, split: str) -> Iterator[Sample]:
         """The samples of a split in order of their image, then id."""
-        return self._samples(*self._range(split), "c.picture, c.rowid")
-
-    def weight(self, split: str) -> tuple[int, int]:
-        """About the bytes of a split's copied images, each counted once, and the number of its samples."""
-        query = (
-            "SELECT coalesce(sum(size), 0), coalesce(sum(samples), 0) FROM (SELECT p.held * p.copied AS size, "
-            "count(*) AS samples FROM chosen c JOIN pictures p ON p.rowid = c.picture "
-            "WHERE c.rowid BETWEEN ? AND ? GROUP BY c.picture)"
-        )
-        pictures, samples = self.rows.execute(query, self._range(split)).fetchone()
-        return pictures, samples
+        return self._samples(*self.range_of(split), "c.picture, c.rowid")
 
     def _samples(self, first: int, last: int, order: str) -> Iterator[Sample]:
         return map(
@@ -112,7 +102,7 @@ class Selection:
             ),
         )
 
-    def _range(self, split: str) -> tuple[int, int]:
+    def range_of(self, split: str) -> tuple[int, int]:
         """The numbers of a split's first and last sample."""
         before = {"train": 0, "validation": self._ends["train"], "test": self._ends["validation"]}
         return before[split] + 1, self._ends[split]
