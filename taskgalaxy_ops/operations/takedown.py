@@ -19,6 +19,7 @@ from taskgalaxy_ops.operations import gc
 from taskgalaxy_ops.progress import Progress, Silent
 from taskgalaxy_ops.records import Claim, ImageId, is_id
 from taskgalaxy_ops.release import WITHDRAWN, publish
+from taskgalaxy_ops.release.formats.tables import images_in
 from taskgalaxy_ops.release.push import PushedCopy, stale
 from taskgalaxy_ops.sources.originals import originals
 from taskgalaxy_ops.storage import keys
@@ -134,7 +135,8 @@ def _left_in_release(workspace: Workspace, version: int, denied: Collection[Imag
             continue
         held = any(image in path for image in denied)
         if path.endswith(".parquet"):
-            held |= not ids_in(workspace.store.get(listed.key), ("image_id", "further_image_ids")).isdisjoint(denied)
+            raw = workspace.store.get(listed.key)
+            held |= not (ids_in(raw, ("image_id", "further_image_ids")) | images_in(raw)).isdisjoint(denied)
         elif not path.startswith("images/"):
             raw = workspace.store.get(listed.key)
             held |= any(name in raw for name in names)

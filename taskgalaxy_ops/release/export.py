@@ -34,7 +34,8 @@ from taskgalaxy_ops.release.formats.parquet import rewritten
 from taskgalaxy_ops.release.inputs import ReleaseInputs, TaxonomySummary
 from taskgalaxy_ops.release.published_rows import opened
 from taskgalaxy_ops.release.restaged import restage
-from taskgalaxy_ops.release.select import Selection, choose
+from taskgalaxy_ops.release.choosing import choose
+from taskgalaxy_ops.release.select import Selection
 from taskgalaxy_ops.release.sqlite_staging import EXTENSIONS, database
 from taskgalaxy_ops.settings import ReleaseSettings
 from taskgalaxy_ops.storage import keys

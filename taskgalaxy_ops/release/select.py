@@ -7,7 +7,7 @@ import sqlite3
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import cached_property
 from itertools import chain, starmap
 from json.encoder import encode_basestring as quoted
 from typing import Any
@@ -21,6 +21,7 @@ from taskgalaxy_ops.models.special_tokens import is_neutralised
 from taskgalaxy_ops.records import ImageId, Reason, Reject
 from taskgalaxy_ops.release import balance, groups
 from taskgalaxy_ops.release.agreement import Ballots
+from taskgalaxy_ops.release.choosing import choose
 from taskgalaxy_ops.release.decontaminate.leaks import leak_lines, leave_out_leaks
 from taskgalaxy_ops.release.inputs import ReleaseInputs
 from taskgalaxy_ops.release.judge_fit import fit
@@ -29,7 +30,7 @@ from taskgalaxy_ops.release.near_duplicates import near_duplicates
 from taskgalaxy_ops.release.near_groups import group_lines, marks, part_near_duplicates
 from taskgalaxy_ops.release.repeats import leave_out_repeated
 from taskgalaxy_ops.release.rows import Picture, Sample, image_line, sample_line, verdict_line
-from taskgalaxy_ops.release.sqlite_staging import SPLITS, UNWANTED, canonical, database, lines_hash, load, location
+from taskgalaxy_ops.release.sqlite_staging import SPLITS, UNWANTED, canonical, database, lines_hash, load
 from taskgalaxy_ops.release.voted_down import index_voted_down, load_voted_down
 from taskgalaxy_ops.settings import Model, ReleaseSettings
 
@@ -418,23 +419,3 @@ def _hashes(rows: sqlite3.Connection) -> np.ndarray[Any, np.dtype[np.uint8]]:
     for row, (phash,) in enumerate(rows.execute("SELECT phash FROM ranked ORDER BY rowid")):
         hashes[row] = np.frombuffer(phash, np.uint8)
     return hashes
-
-
-def choose(rows: sqlite3.Connection, inputs: ReleaseInputs, settings: ReleaseSettings) -> None:
-    """Make the tables ``pictures``, in order of image, and ``chosen``, in order of split and pair.
-
-    Images are copied in order of id while they fit into ``copy_images_up_to`` bytes; all others are referred to.
-    """
-    rows.create_function("location", 3, partial(location, inputs, settings.images), deterministic=True)
-    rows.execute(
-        "CREATE TABLE pictures AS SELECT *, location(image, format, copied) AS location FROM (SELECT *, sum(held) OVER "
-        "(ORDER BY image) <= ? AS copied FROM images WHERE image IN (SELECT image FROM pairs WHERE image IS NOT NULL "
-        f"AND reason IS NULL UNION {groups.CHOSEN})) ORDER BY image",
-        (settings.copy_images_up_to,),
-    )
-    rows.execute("CREATE UNIQUE INDEX picture_of ON pictures (image)")
-    rows.execute(
-        "CREATE TABLE chosen AS SELECT pair, p.rowid AS picture, task_type, variant, question, answer, reasoning, "
-        "further_turns, further_images, votes, blind, split FROM pairs JOIN pictures p USING (image) "
-        "WHERE reason IS NULL ORDER BY split, pair"
-    )

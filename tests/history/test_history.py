@@ -15,6 +15,7 @@ from hypothesis import assume, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from taskgalaxy_ops.extensions import ALWAYS_RELEASED, RELEASE_FORMATS
 from taskgalaxy_ops.hashing import sha256_hex
 from taskgalaxy_ops.taxonomy import aliases
 
@@ -301,6 +302,10 @@ class History(RuleBasedStateMachine):
             near_duplicates=alike,
             **{**dict.fromkeys(["repeats", "licences", "balance"]), **mix},
         )
+
+    @rule(formats=st.sampled_from([ALWAYS_RELEASED, tuple(RELEASE_FORMATS.shipped)]))
+    def the_release_has_other_formats(self, formats: tuple[str, ...]) -> None:
+        self.world.change("release", formats=formats)
 
     @rule(units=st.integers(1, 5), blocks=st.integers(1, 5), structured=st.sampled_from(["json_schema", "text"]))
     def the_way_of_asking_is_another(self, units: int, blocks: int, structured: str) -> None:

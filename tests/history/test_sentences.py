@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from taskgalaxy_ops.extensions import RELEASE_FORMATS
 from taskgalaxy_ops.taxonomy import aliases
 
 from .models import Unit, chat_model
@@ -68,6 +69,14 @@ def test_a_check_asks_nothing_and_what_it_rejects_is_back_without_it(world: Worl
     assert (pairs(world), world.estimated(world.open()).samples) == (was, samples)
 
 
+def test_what_is_taken_down_leaves_every_format_of_a_release(world: World) -> None:
+    world.change("release", formats=tuple(RELEASE_FORMATS.shipped))
+    world.answer(2)
+    world.check()
+    world.take_down({IMAGES[0]})
+    world.check()  # which looks for what is left
+
+
 def test_lowering_k_asks_nothing_and_raising_it_only_what_enters(world: World) -> None:
     was = pairs(world)
     assert not asked(world, lambda: world.change("match", k=2))
@@ -91,6 +100,7 @@ def test_lowering_k_asks_nothing_and_raising_it_only_what_enters(world: World) -
         {"repeats": {"same": 1}},
         {"balance": {"samples": 4, "task_types": 0.5, "temperature": 2}},
         {"variants": ["plain"]},
+        {"formats": tuple(RELEASE_FORMATS.shipped)},
     ],
 )
 def test_caps_splits_and_what_a_release_carries_ask_nothing(world: World, change: dict[str, Any]) -> None:

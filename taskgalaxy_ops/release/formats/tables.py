@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
+from pathlib import PurePosixPath
 from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from taskgalaxy_ops.records import ImageId, leading_id
 from taskgalaxy_ops.release.formats import ReleaseFormat
 from taskgalaxy_ops.release.formats.layouts import Row
 from taskgalaxy_ops.release.formats.parquet import WRITING, array, group_rows, redacted_table
@@ -58,6 +61,16 @@ def table_format(
         of_published=of_published,
         about=f'{about}: `load_dataset("path/to/this/folder/{name}")`',
     )
+
+
+def images_in(raw: bytes) -> set[ImageId]:
+    """The images that such a file's rows show, by their locations; of a file without a column of images, none."""
+    file = pq.ParquetFile(io.BytesIO(raw))
+    if "images" not in file.schema_arrow.names:
+        return set()
+    named = file.read(columns=["images.list.element.path"], use_threads=False)["images"].to_pylist()
+    parts = (part for row in named for image in row for part in PurePosixPath(image["path"]).parts)
+    return {image for part in parts if (image := leading_id(part))}
 
 
 def _schema(columns: Mapping[str, Column]) -> pa.Schema:
