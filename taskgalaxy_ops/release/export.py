@@ -28,13 +28,13 @@ from taskgalaxy_ops.release import croissant
 from taskgalaxy_ops.release.agreement import Ballots
 from taskgalaxy_ops.release.build import HISTORY, MANIFEST, README, as_json, entry
 from taskgalaxy_ops.release.card import PAGE, page, without_references
+from taskgalaxy_ops.release.choosing import choose
 from taskgalaxy_ops.release.copying import Made, copy_listed, manifest_of, write_file
 from taskgalaxy_ops.release.formats import FORMATS, PICTURES, folder_of
 from taskgalaxy_ops.release.formats.parquet import rewritten
 from taskgalaxy_ops.release.inputs import ReleaseInputs, TaxonomySummary
 from taskgalaxy_ops.release.published_rows import opened
 from taskgalaxy_ops.release.restaged import restage
-from taskgalaxy_ops.release.choosing import choose
 from taskgalaxy_ops.release.select import Selection
 from taskgalaxy_ops.release.sqlite_staging import EXTENSIONS, database
 from taskgalaxy_ops.settings import ReleaseSettings
