@@ -54,7 +54,7 @@ class TinyModels:
     """The teacher and the judges behind the real client, without a socket."""
 
     def __init__(self) -> None:
-        self.most_images = 4  # in a request
+        self.most_images, self.too_many_images = 4, ""  # in a request, and what is said to more
         self.start(None)
 
     def start(self, replies: int | None) -> None:
@@ -85,8 +85,7 @@ class TinyModels:
         block = json.loads(text["text"].split("```json\n")[1].split("\n```")[0])
         image = " ".join(part["image_url"]["url"] for part in images)
         if len(images) > self.most_images:
-            said = f"At most {self.most_images} image(s) may be provided in one prompt."
-            return httpx.Response(400, json={"error": {"message": said}})
+            return httpx.Response(400, json={"error": {"message": self.too_many_images}})
         if block["request"] == "blind":
             self.seen[body["model"], "blind", "", json.dumps(block, sort_keys=True), image] += 1
             said = f"{int(draw(body['model'], block['question'], block['try']) * 2)}"

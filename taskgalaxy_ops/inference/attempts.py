@@ -103,6 +103,10 @@ class Attempts:
         """What was seen of a model in this process."""
         return self._evidence.setdefault(identity(model), Evidence())
 
+    def takes_fewer(self, model: Model, why: str) -> GaveUpError:
+        """The error for a model that takes fewer images than a group has; it is asked about none from now on."""
+        return GaveUpError(self._too_many.setdefault(identity(model), _too_many_images(model, why)))
+
     async def ready(self, model: Model) -> None:
         """Prepare a model for requests, and recall the form that other workers found. Raises ModelError."""
         await self.sender.ready(model)
@@ -160,7 +164,7 @@ class Attempts:
                 sending = await self._prepared(template, units, context, plan)
                 continue
             if sent.parameter == IMAGES and units[0].further:
-                raise GaveUpError(self._too_many.setdefault(identity(model), too_many_images(model, sent.why)))
+                raise self.takes_fewer(model, sent.why)
             kind: str = "declined" if sent.kind == "form" else sent.kind  # there is nothing to leave out
             if kind not in _SETTLED:
                 lost += amount.cost
@@ -359,7 +363,7 @@ def _note(lost: int, form: RequestForm) -> Mapping[str, Any]:
     return {**note, "left_out": list(form.dropped)} if form.dropped else note
 
 
-def too_many_images(model: Model, why: str) -> str:
+def _too_many_images(model: Model, why: str) -> str:
     """A message that says that a model takes fewer images in a request than were shown, and what to do."""
     return (
         f"{model.name} at {model.base_url} takes fewer images in a request than a group has ({why.rstrip('.')}). What "

@@ -18,7 +18,7 @@ from dataclasses import replace
 from typing import Any
 
 from taskgalaxy_ops.errors import ModelError
-from taskgalaxy_ops.inference.attempts import Attempts, CallContext, GaveUpError, too_many_images
+from taskgalaxy_ops.inference.attempts import Attempts, CallContext, GaveUpError
 from taskgalaxy_ops.inference.batch_room import BatchRoom
 from taskgalaxy_ops.inference.canary import canary_unit
 from taskgalaxy_ops.inference.request_forms import identity
@@ -105,7 +105,7 @@ class Gateway:
         """Whether a request of a batch was refused for the number of its images; noted as of a chat request's."""
         if sent.parameter != IMAGES or not any(unit.further for unit in units):
             return False
-        self.usage.gave_up[model.name] = too_many_images(model, sent.why)
+        self.no_answer(model, self.attempts.takes_fewer(model, sent.why))
         return True
 
     def disable(self, model: Model, why: str) -> None:
@@ -139,7 +139,9 @@ class Gateway:
         """
         terminal, good, moderated = interpreted.terminal, interpreted.good, reply.moderated
         if reply.kind in {"served", "declined"} and not moderated:
-            self.attempts.evidence(reply.template.model).replied(len(good), reply.text or reply.refusal)
+            evidence = self.attempts.evidence(reply.template.model)
+            evidence.replied(len(good), reply.text or reply.refusal)
+            evidence.takes_groups |= bool(good) and reply.units[0].further != ()
         self.keep(context, reply, good if reply.kind == "served" else {})
         if terminal and (moderated or await self.credible(reply, context, len(terminal))):
             gone = [unit for unit in reply.units if unit.key in terminal]
@@ -176,19 +178,30 @@ class Gateway:
             raise self._unusable(model)
         async with self._lock(model):
             if evidence.mostly_good or evidence.takes_form:
-                return True
-            canary = await self._canary(reply.template, context)
+                return await self._takes_groups(reply, context)
+            alone = replace(reply.template, groups=None)
+            canary = await self._canary(alone, context)
             if canary is not None and canary.kind == "failing":  # which may pass, and says nothing about the form
-                canary = await self._canary(reply.template, context)
+                canary = await self._canary(alone, context)
             if canary is None or canary.kind == "served":
                 evidence.takes_form = True
-                return True
+                return await self._takes_groups(reply, context)
         does = "fails at" if canary.kind == "failing" else "refuses"
         raise ModelError(
             f"model {model.name!r} at {model.base_url} {does} a plain picture, too: {_why(canary)}. Check that it "
             f"takes images, model ({model.model!r}), structured ({model.structured}) and the other settings of the "
             "request; `taskgalaxy doctor` shows what it takes."
         )
+
+    async def _takes_groups(self, reply: ModelReply, context: CallContext) -> bool:
+        """True; raises GaveUpError where a model that takes a picture refuses two: then a group is not at fault."""
+        evidence = self.attempts.evidence(reply.template.model)
+        if not evidence.takes_groups and any(unit.further for unit in reply.units):
+            canary = await self._canary(replace(reply.template, groups={}), context)
+            if canary is not None and canary.kind == "declined":
+                raise self.attempts.takes_fewer(reply.template.model, _why(canary))
+            evidence.takes_groups = canary is None or canary.kind == "served"
+        return True
 
     async def _probe(self, template: RequestTemplate, context: CallContext) -> None:
         """Ask a canary, so that its being served, or not, tells whether the model is there."""

@@ -22,6 +22,7 @@ class Evidence:
     answered: int = 0  # units
     lost: int = 0  # units that ended with a terminal answer for a reason of the model's
     takes_form: bool = False  # it served a canary
+    takes_groups: bool = False  # it answered about several images, or served a canary of two
     answers_plainly: bool = False  # it answered a canary in form
     example: str = ""  # the text of the latest unusable reply
 

@@ -25,8 +25,9 @@ from taskgalaxy_ops.reports.text import explain as explain_text
 __all__ = ["tiny_models"]
 
 
+@pytest.mark.parametrize("said", ["At most 1 image(s) may be provided in one prompt.", "This cannot be done."])
 def test_all_pictures_of_a_group_are_shown_and_a_model_that_takes_one_leaves_it_pending(
-    tmp_path: Path, tiny_models: TinyModels, monkeypatch: pytest.MonkeyPatch
+    said: str, tmp_path: Path, tiny_models: TinyModels, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seeds, images = tiny_seeds(tmp_path / "seeds.yaml"), tiny_images(tmp_path / "images", 4)
     chosen = tiny_settings(
@@ -37,7 +38,7 @@ def test_all_pictures_of_a_group_are_shown_and_a_model_that_takes_one_leaves_it_
     )
     workspace = tiny_workspace(chosen)
     pipeline.ingest(workspace, "mine")
-    tiny_models.most_images = 1
+    tiny_models.most_images, tiny_models.too_many_images = 1, said
     result = pipeline.generate(workspace)
     assert result.pending == sum(shard.stages["write"].missing for shard in result.shards) > 0, "the filter is done"
     assert "takes fewer images in a request than a group has" in result.reasons[0]
