@@ -27,6 +27,7 @@ from taskgalaxy_ops.storage.registry.state import ImageShard
 from taskgalaxy_ops.storage.shards import Key, short, stage_output_key
 from taskgalaxy_ops.workspace import Workspace
 
+_GROUPS = "groups of images"
 _SHARDS_KEPT = 16  # whose contexts and groups are in memory
 
 
@@ -165,7 +166,9 @@ class StageKeys:
         said = self._shown(name, shard)
         context = fingerprint("context", said) if said else None
         subset = subset if name == ASKING[0] else None
-        groups = None if (grouped := self._grouped(name, shard)) is None else fingerprint("groups", grouped)
+        # What is not matched yet may not be encoded: nothing is encoded to know a key that is not known.
+        grouped = None if before_ is None else self._grouped(name, shard)
+        groups = None if grouped is None else fingerprint("groups", grouped)
         inputs = {before(name): before_, "edits": edits, "apart": apart, "context": context, "subset": subset}
         answers = self._answers.get(shard) if name == "vote" else None
         inputs |= {"groups": groups, "corrections": answers}
@@ -178,7 +181,7 @@ class StageKeys:
             **plain,
             **({"images rendered otherwise than most": short(apart)} if apart else {}),
             **({"context of images": short(context)} if context else {}),
-            **({"groups of images": short(groups)} if groups else {}),
+            **({_GROUPS: short(groups)} if groups else {}),
             **({"matches that targets take": short(subset)} if subset else {}),
             **({"people's answers": short(answers)} if answers else {}),
         }
@@ -248,14 +251,14 @@ def _model(role: str, model: Model) -> dict[str, Any]:
 def differences(wanted: Mapping[str, Any], there: Mapping[str, Any]) -> list[str]:
     """The names of what differs between a wanted stage output and one that is there; [] if that is not recorded.
 
-    wanted, there: `Key.made_of` of each. An input from the stage before that is not known yet (None) is left out.
+    wanted, there: `Key.made_of` of each. What is not known yet of the input from the stage before (None) is left out.
     """
     if not there:
         return []
     found = []
     for name in sorted({*wanted, *there}):
         one, other = there.get(name), wanted.get(name)
-        if one == other or (name in INPUTS and other is None):
+        if one == other or (name in {*INPUTS, _GROUPS} and other is None):
             continue
         judge = f"{name.partition(': ')[0]}: model"
         if name.startswith("judge ") and (judge in wanted) != (judge in there):

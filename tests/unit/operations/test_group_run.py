@@ -14,6 +14,7 @@ from taskgalaxy_ops import pipeline
 from taskgalaxy_ops.cli import review as cli_review
 from taskgalaxy_ops.generation.results import RunResults
 from taskgalaxy_ops.operations.explain import explain
+from taskgalaxy_ops.operations.plan import plan
 from taskgalaxy_ops.operations.review import draw_pairs
 from taskgalaxy_ops.operations.takedown import left, take_down
 from taskgalaxy_ops.release import publish
@@ -92,3 +93,8 @@ def test_what_a_release_loses_with_a_further_image_is_said_so(tmp_path: Path, ti
     held = [sample for sample in samples if gone in sample.images]
     assert changes.lost == {Loss.UNCLAIMED: len(held)}
     assert any(sample.image != gone for sample in held)
+    tiny_images(images, 4, first=10)
+    pipeline.ingest(workspace, "mine")
+    passes = workspace.encoder.passes  # type: ignore[attr-defined]
+    assert next(each for each in plan(workspace).stages if each.stage == "embed").units.expected == 4
+    assert workspace.encoder.passes == passes, "a plan encodes nothing to know groups"  # type: ignore[attr-defined]
