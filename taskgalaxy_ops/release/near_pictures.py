@@ -86,7 +86,8 @@ def stand_ins(looks: Looks, limits: NearDuplicateSettings) -> _Rows:
     for pairs in _near_pairs(looks, limits, out):
         order = np.lexsort((pairs.b, pairs.a))
         rows, starts = np.unique(pairs.a[order], return_index=True)
-        for row, later in zip(rows, np.split(pairs.b[order], starts[1:]), strict=True):
+        parts = np.split(pairs.b[order], starts[1:]) if len(rows) else ()  # of none, there would be one empty part
+        for row, later in zip(rows, parts, strict=True):
             if not out[row]:
                 later = later[~out[later]]
                 found[later], out[later] = row, True

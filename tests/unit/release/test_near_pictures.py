@@ -121,3 +121,11 @@ def test_of_nothing_nothing_is_found() -> None:
     unclear = Looks(np.zeros((3, 32), np.uint8), np.zeros(3, np.int64), np.ones((3, 4), np.float32) / 2)
     assert stand_ins(unclear, NearDuplicateSettings()).tolist() == [-1, -1, -1]
     assert len(set(groups(unclear, NearDuplicateSettings()).tolist())) == 3
+
+
+def test_pictures_that_agree_in_a_band_alone_are_both_kept() -> None:
+    pdq = np.zeros((2, 32), np.uint8)
+    pdq[1, 2:] = 255
+    looks = Looks(pdq, np.array([100, 100]), None)
+    assert list(stand_ins(looks, PDQ_ALONE)) == [-1, -1]
+    assert len(set(groups(looks, PDQ_ALONE))) == 2
