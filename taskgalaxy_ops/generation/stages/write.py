@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
 from typing import Any
@@ -185,11 +185,18 @@ def asked_for(templates: Templates, pair: Pair) -> tuple[RequestTemplate, Reques
 
 def reader(model: Model, form: str | None, request: str | None = None) -> RequestTemplate:
     """Reads pairs or further answers; those of the forms without a version all alike."""
-    return (
-        write_template("", model, form or "plain")
-        if request != ANSWER
-        else answer_template("", model, form or "plain", 2)
-    )
+    if request != ANSWER:
+        return write_template("", model, form or "plain")
+    plain = answer_template("", model, form or "plain", 2)
+    if form is not None:
+        return plain
+    reasoned = answer_template("", model, "chain_of_thought", 2)
+
+    def read(item: Mapping[str, Any], entry: Any) -> Answer:
+        has_reasoning = isinstance(entry, dict) and entry.get("reasoning")
+        return (reasoned if has_reasoning else plain).read(item, entry)
+
+    return replace(plain, read=read)
 
 
 def write_template(prompt: str, teacher: Model, variant: str) -> RequestTemplate:
@@ -314,7 +321,7 @@ def _pair(variant: str, unit: RequestItem, answer: Answer, number: int | None = 
     if (reason := terminal(answer)) is not None or answer.value is None:
         return reject(*(reason or (Reason.MALFORMED, "")))
     form: QuestionForm = FORMS.get(variant)
-    told = {**dict.fromkeys(_may_lack(form), ""), **answer.value, **unit.item, "image": image}
+    told = {**dict.fromkeys(_may_lack(form) | {"reasoning"}, ""), **answer.value, **unit.item, "image": image}
     texts = form.texts({**told, "language": form.language})
     question, text, reasoning = texts.question, texts.answer, texts.reasoning
     if not text and (number is not None or not question):

@@ -111,6 +111,16 @@ def test_a_reply_is_read_as_any_other_and_later_without_its_question():
     assert "stands for a text" in template.parse([unit], '{"answers": [{"index": 1, "answer": "..."}]}')[1]
     reader = write.reader(tiny_settings("x").teacher, None, "answer")
     assert reader.read({}, {"answer": "4"}) == Answer({"answer": "4"})
+    reasoned = {"answer": "4", "reasoning": "Two and two."}
+    assert reader.read({}, reasoned) == Answer(reasoned), "a chain of thought keeps its reasoning in another store"
+
+
+def test_a_chain_of_thought_without_reasoning_is_a_reject():
+    templates, work = stage(variants=["chain_of_thought"], answers=2)
+    answers = first(templates, form="chain_of_thought", reasoning="One, two, three.")
+    for said, reason in (("4", Reason.EMPTY), ("", Reason.DECLINED)):
+        made = work.output(again(work, answers, n2=said))
+        assert {row.reason for row in made.rows["rejects"]} == {reason} and not made.pending
 
 
 def test_unset_it_changes_nothing_and_judges_must_see_the_answers():
