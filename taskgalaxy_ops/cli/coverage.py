@@ -10,7 +10,7 @@ from typing import Any
 
 from taskgalaxy_ops.cli.common import AddCommand, positive, say, workspace_of, write_whole
 from taskgalaxy_ops.cli.sources import chosen_source
-from taskgalaxy_ops.generation.coverage import as_entry, coverage
+from taskgalaxy_ops.generation.coverage import answered, as_entry, coverage
 from taskgalaxy_ops.generation.starving import record
 from taskgalaxy_ops.operations.coverage import branch_of, listed, report, targets_of
 from taskgalaxy_ops.operations.coverage_against import against
@@ -69,7 +69,8 @@ def add(add_command: AddCommand) -> None:
 def _coverage(chosen: argparse.Namespace) -> int:
     workspace = workspace_of(chosen)
     with show_progress(chosen.quiet or chosen.json) as progress:
-        found = coverage(workspace, progress)
+        seen = answered(workspace.snapshot(), progress) if chosen.wishes else None
+        found = coverage(workspace, progress, seen)
         targets = targets_of(workspace, found, chosen.target)
         most = chosen.number or (None if chosen.json else _LINES)
         branch = branch_of(found, chosen.branch) if chosen.branch else None
@@ -87,7 +88,7 @@ def _coverage(chosen: argparse.Namespace) -> int:
             lines.append(f"coverage entry {entry.number} is the newest")
         if chosen.wishes:
             rows = listed(found, targets, branch).tolist()
-            wanted = wishes(workspace, found, targets, rows, progress)
+            wanted = wishes(workspace, found, targets, rows, seen)
             write_whole(chosen.wishes, json.dumps(wanted.to_json(), ensure_ascii=False, indent=1) + "\n")
             value["wishes"] = str(chosen.wishes.resolve())
             lines.append(f"{len(wanted.wishes):,} wishes: {value['wishes']}")

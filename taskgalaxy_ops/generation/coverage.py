@@ -92,17 +92,20 @@ class ShardTables:
     open: Collection[ImageId] = ()
 
 
-def coverage(workspace: Workspace, progress: Progress | None = None) -> Coverage:
+Answered = tuple[RunResults, Mapping[str, Sequence[Match]]]
+
+
+def coverage(workspace: Workspace, progress: Progress | None = None, seen: Answered | None = None) -> Coverage:
     """The coverage of all live images by the newest taxonomy version, under the settings.
 
-    Image shards without embeddings are left out, and their images counted as waiting. Writes nothing. Raises
-    EncoderError, DamageError.
+    seen: what ``answered`` gave, where the caller needs it, too; None: it is read. Image shards without embeddings are
+    left out, and their images counted as waiting. Writes nothing. Raises EncoderError, DamageError.
     """
     progress, view = progress or Silent(), workspace.snapshot()
     version = TaxonomyStore(view).version()
     named = sorted((version.shown(path), path) for path in version.asked())
     types, asked = tuple(path for path, _ in named), tuple(path for _, path in named)
-    results, computed = answered(view, progress)
+    results, computed = seen or answered(view, progress)
     tables = _tables(results, computed, progress)
     there = {shard.id for shard in results.result.shards}
     left_out = (shard for shard in view.registry.with_claims(view.registry.shards_of()) if shard.id not in there)
@@ -117,7 +120,7 @@ def as_entry(coverage: Coverage) -> CoverageEntry:
     return CoverageEntry(0, coverage.taxonomy, {path: samples for path, samples in numbers if samples})
 
 
-def answered(view: Workspace, progress: Progress) -> tuple[RunResults, Mapping[str, Sequence[Match]]]:
+def answered(view: Workspace, progress: Progress) -> Answered:
     """The results of all embedded image shards with the answers that exist, and matches that are not committed.
 
     view: a snapshot: nothing is written.

@@ -17,9 +17,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from taskgalaxy_ops.generation.coverage import Coverage, Numbers, answered, matches_of
+from taskgalaxy_ops.generation.coverage import Answered, Coverage, Numbers, answered, matches_of
 from taskgalaxy_ops.operations.coverage import starving, why
-from taskgalaxy_ops.progress import Progress, Silent
+from taskgalaxy_ops.progress import Silent
 from taskgalaxy_ops.records import ImageId, TaskTypePath
 from taskgalaxy_ops.taxonomy import label_text
 from taskgalaxy_ops.workspace import Workspace
@@ -70,14 +70,14 @@ class WishList:
 
 
 def wishes(
-    workspace: Workspace, coverage: Coverage, targets: Numbers, rows: Sequence[int], progress: Progress | None = None
+    workspace: Workspace, coverage: Coverage, targets: Numbers, rows: Sequence[int], seen: Answered | None = None
 ) -> WishList:
     """The wishes of these task types (places in ``coverage.types``), in this order; those that have enough are left
-    out. Raises EncoderError, DamageError.
+    out. seen: what the coverage was counted of; None: it is read again. Raises EncoderError, DamageError.
     """
     lacks = starving(coverage.counts, targets)
     wanted = [row for row in rows if lacks[row]]
-    fitted = _fitted(workspace, [coverage.asked[row] for row in wanted], progress or Silent())
+    fitted = _fitted(seen or answered(workspace.snapshot(), Silent()), [coverage.asked[row] for row in wanted])
     gives = samples_an_image(coverage)
     settings = workspace.settings
     return WishList(
@@ -131,11 +131,9 @@ def queries(path: TaskTypePath, templates: Sequence[str]) -> list[str]:
     return list(dict.fromkeys([labels[-1], *([f"{labels[-2]}: {labels[-1]}"] if len(labels) > 1 else []), *encoded]))
 
 
-def _fitted(
-    workspace: Workspace, paths: Sequence[TaskTypePath], progress: Progress
-) -> dict[TaskTypePath, list[Example]]:
+def _fitted(seen: Answered, paths: Sequence[TaskTypePath]) -> dict[TaskTypePath, list[Example]]:
     """By task type, the nearest of the images that it fits."""
-    results, computed = answered(workspace.snapshot(), progress)
+    results, computed = seen
     wanted, found = pa.array(paths, pa.string()), dict[TaskTypePath, list[Example]]()
     for shard in results.result.shards:
         relevant = results.columns(shard, "filter", "relevant", ("image", "task_type"))
