@@ -310,6 +310,10 @@ def _asked(
         further = stages["write"].most - certain  # answers to questions that are not written yet
         written = Bounds(certain, certain + further * measured["write"].passing, certain + further)
         voted, most = stages["vote"].missing, stages["vote"].most
+        if (made := stages["write"].counts) and made.pending:  # what hangs on questions that are not written yet
+            swapped = _drawn_at_most(made.units_in, settings.write.swapped)
+            most += swapped * len(settings.voters)
+            most += _drawn_at_most(made.units_out + swapped, settings.vote.planted) * judges
         filtered = Bounds(known, known, known)
     writing, voting = _following(settings, filtered, measured, written)
     return filtered, writing, Bounds(voted, voted + (most - voted) * beyond_quorum, most) + voting
@@ -322,11 +326,18 @@ def _following(
     forms, further = settings.write.forms_a_match, settings.write.answers - 1
     passing = filtered.expected * measured["filter"].passing * forms * (1 + further * measured["write"].passing)
     writing = written + Bounds(0, passing, filtered.high * forms * (1 + further))
-    pairs = writing.expected * measured["write"].passing
+    asked = forms * (1 + further)  # of a fitting match; pairs with another image's question are asked for nowhere
+    pairs = (writing.expected + writing.expected / asked * settings.write.swapped) * measured["write"].passing
+    most = writing.high + _drawn_at_most(writing.high, settings.write.swapped)
     tries = settings.vote.blind.tries if settings.vote.blind else 0
-    judges, errors = len(settings.judges), settings.vote.planted * len(settings.judges)
-    expected = pairs * (_votes_a_pair(settings, measured) + tries) + errors * pairs * measured["vote"].passing
-    return writing, Bounds(0, expected, writing.high * (judges + tries + errors))
+    judges, planted = len(settings.judges), settings.vote.planted
+    expected = pairs * (_votes_a_pair(settings, measured) + tries + planted * judges * measured["vote"].passing)
+    return writing, Bounds(0, expected, most * (judges + tries) + _drawn_at_most(most, planted) * judges)
+
+
+def _drawn_at_most(number: float, share: float) -> int:
+    """How many of so many are drawn by hash; more are with a probability below one in a million."""
+    return min(math.ceil(number), math.ceil(number * share + 5 * math.sqrt(number * share) + 5)) if share else 0
 
 
 def _votes_a_pair(settings: Settings, measured: Mapping[str, _Measured]) -> float:

@@ -63,14 +63,16 @@ CHANGES = st.fixed_dictionaries(
     optional={
         "match": st.sampled_from([{"k": 2}, {"k": 5}, {"k": 3, "prefer_starving": 0.3}]),
         "write": st.sampled_from([{"variants": ["plain", "chain_of_thought"]}, {"variants": ["chain_of_thought"]}])
-        | st.fixed_dictionaries({"answers": st.integers(2, 3)}, optional={"checks": st.just({})}),
+        | st.fixed_dictionaries({"answers": st.integers(2, 3)}, optional={"checks": st.just({})})
+        | st.fixed_dictionaries({"swapped": st.sampled_from([0.3, 1])}),
         "vote": st.fixed_dictionaries(
             {}, optional={"quorum": st.sampled_from([1, 2, 3]), "audit_share": st.sampled_from([0, 0.5, 1])}
         )
         | st.just({"show_answer": False})
         | st.fixed_dictionaries(
             {"blind": st.fixed_dictionaries({"model": st.just(BLIND), "rule": st.sampled_from(["mark", "reject"])})}
-        ),
+        )
+        | st.fixed_dictionaries({"planted": st.sampled_from([0.2, 1])}),
         "judges": st.sampled_from([judges({"b": "2026"}), judges({})[:2]]),
         "run": st.sampled_from([{"units_a_request": 1}, {"homes_at_once": 1}]),
         "targets": st.sampled_from([{"samples": 1, "tries": 2}, {"samples": 2, "tries": 5}]),
@@ -82,6 +84,7 @@ CHANGES = st.fixed_dictionaries(
             "answers" not in made.get("write", {})
             or ("targets" not in made and made.get("vote") != {"show_answer": False})
         )
+        and ("targets" not in made or not {"swapped", "planted"} & {*made.get("write", {}), *made.get("vote", {})})
     )
 )
 
