@@ -20,6 +20,7 @@ from typing import IO, Any
 from taskgalaxy_ops.errors import DamageError, SettingsError
 from taskgalaxy_ops.generation.stages import ASKING
 from taskgalaxy_ops.generation.stages.asking import pure
+from taskgalaxy_ops.generation.stages.blind import REQUEST as BLIND
 from taskgalaxy_ops.models.reply import reply_text
 from taskgalaxy_ops.models.request import MalformedReplyError, RequestItem, RequestTemplate
 from taskgalaxy_ops.models.special_tokens import neutral
@@ -308,6 +309,13 @@ def _as_given(read: Mapping[str, Any], value: Mapping[str, Any]) -> dict[str, An
     return {**read, **{name: clean(text) for name, text in given.items() if isinstance(text, str)}}
 
 
+def _entry(raw: Mapping[str, Any], value: Mapping[str, Any]) -> Any:
+    """A kept answer as its template reads it: of one that asks for a list of texts, the list."""
+    if raw["stage"] == "expand":
+        return value["children"]
+    return [value["answer"]] if _asked(raw)[1] == BLIND else value
+
+
 def _imported(raw: Mapping[str, Any], readers: Mapping[str, _Reader]) -> Reply:
     """A line of a file as a journal entry. Its answers are untrusted, and checked as a model's reply is.
 
@@ -324,7 +332,7 @@ def _imported(raw: Mapping[str, Any], readers: Mapping[str, _Reader]) -> Reply:
         else:
             value = given["value"]
             try:
-                read = reader.read({}, value["children"] if raw["stage"] == "expand" else value)
+                read = reader.read({}, _entry(raw, value))
                 answers[unit] = Answer(_as_given(read.value or {}, value))
             except MalformedReplyError as error:
                 raise ValueError(f"an answer of {raw['stage']}: {error}") from error

@@ -24,10 +24,14 @@ GARBAGE = "I like turtles."
 MAX_TOKENS = 100  # of a first request; one that was cut is asked again with more
 FUSED = "filter and write"  # the request that asks both
 # By kind of request.
-REPLIES = {"filter": "verdicts", "write": "pairs", "answer": "answers", "vote": "votes", FUSED: "verdicts"}
+REPLIES = {
+    **{"filter": "verdicts", "write": "pairs", "answer": "answers", "vote": "votes"},
+    **{"blind": "answers", FUSED: "verdicts"},
+}
 ITEMS = {"filter": "task_types", "write": "task_types", "answer": "questions", "vote": "pairs", FUSED: "task_types"}
+TAG = 12  # digits of an image's id, by which a question names it: who is shown the question alone can be told the image
 SEVERAL = " and "  # between the images of a unit
-STAGES = {"answer": "write"}  # of kinds of request that are not called after theirs
+STAGES = {"answer": "write", "blind": "vote"}  # of kinds of request that are not called after theirs
 
 
 class Unit(NamedTuple):
@@ -99,6 +103,7 @@ class Models:
     def __init__(self, urls: Mapping[str, str]) -> None:
         """``urls``: what stands in a unit for each image's data URL."""
         self._urls = urls
+        self._tagged = {shown[:TAG]: shown.partition(" ")[0] for shown in urls.values()}
         self.weights: dict[str, str] = {}  # by model; "" is what it began with
         self.away: dict[str, str] = {}  # by model: "nobody", "error" or "no key"
         self.parser = 1  # which of the library's reads the replies: an answer is kept as it was read
@@ -186,7 +191,7 @@ class Models:
             return self._completion(request, [_nothing(body)], GARBAGE, "stop")
         kind = next(kind for kind in REPLIES if f'"request": "{kind}"' in plain(body).replace("\\", ""))
         entry = {"index": 1, "fits": True, "vote": 1, "question": "What?", "answer": "White.", "reasoning": "It is."}
-        entries = {REPLIES[kind]: [{**entry, "reason": "it is plain"}]}
+        entries = {REPLIES[kind]: ["White." if kind == "blind" else {**entry, "reason": "it is plain"}]}
         return self._completion(request, [_nothing(body)], json.dumps(entries), "stop")
 
     def units_of(self, body: Mapping[str, Any]) -> list[Unit]:
@@ -202,9 +207,14 @@ class Models:
         told, _, block = text.partition("\n\n```json\n")
         prompt = told.partition("\n\nReply with one JSON object")[0]  # how to reply is no part of what is asked
         block = json.loads(block.removesuffix("\n```"))
+        model = named(body["model"], self.weights.get(body["model"], ""))
+        if block["request"] == "blind":
+            assert not images, "it was shown an image"
+            question = block.pop("question")
+            image = self._tagged[question.rstrip("?").rpartition(" ")[2]]
+            return [(Unit(model, prompt, image, plain(block), plain({"question": question})), None)]
         items = block.pop(ITEMS[block["request"]])
         assert [item.pop("index") for item in items] == list(range(1, len(items) + 1))
-        model = named(body["model"], self.weights.get(body["model"], ""))
         shown, kinds = SEVERAL.join(self._urls[image] for image in images), [(prompt, block)]
         assert len(images) == block.get("images", 1)
         if block["request"] == FUSED:
@@ -245,7 +255,7 @@ class Models:
             return self._completion(request, units, None, "stop", "I would rather not.")
         if "cut" in faults.values() and not tries:
             return self._completion(request, units, '{"verdicts": [{"ind', "length")
-        entries = []
+        entries: list[Any] = []
         for index, unit in enumerate(units, 1):
             if faults[unit] == "slow" and not tries:
                 continue
@@ -264,7 +274,7 @@ class Models:
             self.deliver(unit, Given({**kept, "read by": self.parser} if unit.stage == "filter" else kept))
             if (written := along[unit]) is not None and entry["fits"]:
                 entry |= self._along(written)
-            entries.append({"index": index, **entry})
+            entries.append(entry["answer"] if unit.kind == "blind" else {"index": index, **entry})
         return self._completion(request, units, json.dumps({REPLIES[units[0].kind]: entries}), "stop")
 
     def _along(self, unit: Unit) -> dict[str, Any]:
@@ -340,11 +350,13 @@ def answer(unit: Unit, times: int) -> dict[str, Any]:
     number = mine if mine % 3 == 0 else drawn(unit.name, unit.image, unit.head, unit.item, times)
     if unit.stage == "filter":
         return {"fits": number % 8 < 7, "reason": f"for reason {number % 5}"}
-    if unit.stage == "vote":
+    if unit.kind == "vote":
         return {"vote": int(number % 8 < 6), "reason": f"for reason {number % 5}"}
-    question, text = f"What is number {number % 7}?", f"It is {number // 7 % 3}."
+    if unit.kind == "blind":
+        return {"answer": f"It is {number // 7 % 3}."}
+    question, text = f"What is number {number % 7} of {unit.image[:TAG]}?", f"It is {number // 7 % 3}."
     if unit.request.get("language") == "German":
-        question, text = f"Was ist die Nummer {number % 7}?", f"Es ist die {number // 7 % 3}."
+        question, text = f"Was ist die Nummer {number % 7} von {unit.image[:TAG]}?", f"Es ist die {number // 7 % 3}."
     odd = number // 21 % 24
     if odd == 0:
         question = text = ""

@@ -20,7 +20,7 @@ import numpy as np
 from taskgalaxy_ops.generation.swaps import WORDINGS
 from taskgalaxy_ops.hashing import draw
 from taskgalaxy_ops.records import pair_id
-from taskgalaxy_ops.settings import MatchSettings, Model, Settings, TargetSettings, WriteSettings
+from taskgalaxy_ops.settings import BlindSettings, MatchSettings, Model, Settings, TargetSettings, WriteSettings
 
 from .encoder import angle, point
 from .models import STAGES, Given, Unit, named, plain, rendered
@@ -418,6 +418,12 @@ def _vote(state: State, found: Reckoned, standing: Mapping[Unit, Given], pair: P
     """Judges are asked in order while the verdict is open, whatever those say who have not answered yet."""
     settings, judges = state.settings.vote, state.settings.judges
     audited = planted or draw("audit", pair.id) < settings.audit_share
+    tried = [] if planted or settings.blind is None else _tried(state, found, standing, pair, settings.blind)
+    seen = settings.blind is None or tried.count(True) < settings.blind.right
+    if settings.blind and settings.blind.rule == "reject" and not planted and (None in tried or not seen):
+        found.pending["vote"] += None in tried
+        found.rows["vote"].setdefault(pair.image, []).append(None if None in tried else (pair.id, "blind"))
+        return
     head = state.head(pair.image, request="vote", show_answer=settings.show_answer)
     if pair.others:  # no context would say of which of them it is
         head = {"request": "vote", "show_answer": settings.show_answer, "images": len(pair.images)}
@@ -432,13 +438,30 @@ def _vote(state: State, found: Reckoned, standing: Mapping[Unit, Given], pair: P
         found.needed.add(unit)
         given = standing.get(unit)
         votes.append(SILENT if given is None else None if given.terminal else int(given.entry["vote"]))
-    if SILENT in votes:
+    if SILENT in votes or None in tried:
         found.pending["vote"] += 1
         found.rows["vote"].setdefault(pair.image, []).append(None)
         return
     found.rows["vote"].setdefault(pair.image, []).append((pair.id,))
     if _accepted(state, votes) and not planted:
         found.samples.add(pair.id)
+
+
+def _tried(
+    state: State, found: Reckoned, standing: Mapping[Unit, Given], pair: Pair, blind: BlindSettings
+) -> list[bool | None]:
+    """Whether a model answers a pair's question rightly that sees no image, try after try while that can decide."""
+    tried: list[bool | None] = []  # None: it has not answered yet
+    for number in range(1, blind.tries + 1):
+        right, open_ = tried.count(True), tried.count(None)
+        if right + open_ >= blind.right or right + blind.tries - len(tried) < blind.right:
+            break
+        head, item = plain({"request": "blind", "try": number}), plain({"question": pair.question})
+        unit = Unit(named(blind.model.model, blind.model.revision), state.prompts["blind"], pair.image, head, item)
+        found.needed.add(unit)
+        given = standing.get(unit)
+        tried.append(None if given is None else not given.terminal and given.entry["answer"] == pair.answer)
+    return tried
 
 
 def _is_open(state: State, votes: Sequence[int | str | None]) -> bool:

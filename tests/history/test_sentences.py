@@ -134,6 +134,24 @@ def test_questions_of_other_images_ask_judges_alone(world: World) -> None:
     assert not asked(world, lambda: world.swap(0.5))
 
 
+def test_further_answers_with_their_reasoning_go_to_another_store(world: World) -> None:
+    world.write_in(["chain_of_thought"])
+    assert {unit.kind for unit in asked(world, lambda: world.answer(2))} >= {"answer", "vote"}
+    world.check_end()
+
+
+def test_a_blind_probe_asks_about_pairs_once_and_what_it_rejects_comes_back(world: World) -> None:
+    samples = world.estimated(world.open()).samples
+    more = asked(world, lambda: world.probe({"tries": 2, "right": 1, "rule": "mark"}))
+    assert {unit.name for unit in more} == {"guesser"}
+    assert world.estimated(world.open()).samples == samples
+    assert not asked(world, lambda: world.probe({"tries": 2, "right": 1, "rule": "reject"}))
+    assert world.estimated(world.open()).samples < samples
+    world.check_end()
+    assert not asked(world, lambda: world.probe(None))
+    assert world.estimated(world.open()).samples == samples
+
+
 def test_planted_errors_ask_for_votes_on_what_is_accepted_alone_and_change_no_sample(world: World) -> None:
     samples = world.estimated(world.open()).samples
     more = asked(world, lambda: world.plant(1))

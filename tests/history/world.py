@@ -256,7 +256,7 @@ class World:
     def open(self, store: SortedStore | None = None) -> Workspace:
         """The store under the settings as chosen, with nothing kept in memory."""
         settings = self.settings
-        for model in (settings.teacher, *settings.judges):
+        for model in settings.models:
             self.models.weights[model.model] = model.revision or ""
         return Workspace(settings, store or self.store)
 
@@ -399,7 +399,15 @@ class World:
             self.aim(None)
             if "plain" not in self.chosen["write"]["variants"]:
                 self.write_in(["plain"], shares=None, suits={})
+            self.probe(None)
         self.change("write", swapped=share)
+
+    def probe(self, blind: Mapping[str, Any] | None) -> None:
+        """Another blind probe, or none. A question must name its image, so none is of another."""
+        if blind is not None:
+            self.change("write", swapped=0)
+            blind = {**blind, "model": chat_model("guesser", mode=self.chosen["judges"][0]["mode"])}
+        self.change("vote", blind=blind)
 
     def answer(self, answers: int) -> None:
         """Another number of answers to a question, and the settings that it can go with."""
@@ -424,10 +432,11 @@ class World:
         """The teacher and the judges are asked by chat or by batch."""
         self.change("teacher", mode=teacher)
         self.judge([{**judge, "mode": judges} for judge in self.chosen["judges"]])
+        self.probe(self.chosen["vote"].get("blind"))
 
     @property
     def _asks_by_batch_alone(self) -> bool:
-        return all(model["mode"] == "batch" for model in (self.chosen["teacher"], *self.chosen["judges"]))
+        return all(model.mode == "batch" for model in self.settings.models)
 
     def prompt(self, name: str, words: str) -> None:
         """Another text for a prompt; no words: the one that ships."""
@@ -836,7 +845,7 @@ class World:
 
     def _vote_rules(self, vote: VoteSettings) -> tuple[object, ...]:
         """What of the vote's settings counts: under a probability no quorum, but what is recorded of the judges."""
-        plain = vote.model_copy(update={"context": ()})
+        plain = vote.model_copy(update={"context": (), "blind": None})
         if vote.rule == "quorum":
             return (plain,)
         newest = JudgeLog(self.store).newest()
@@ -862,7 +871,12 @@ class World:
                 *((variant, prompts[f"write_{variant}"]) for variant in variants),
                 settings.write.model_dump_json(include={"answers", "checks", "shares", "suits", "swapped"}),
             ),
-            "vote": (_asked(settings.judges), prompts["vote"], self._vote_rules(settings.vote)),
+            "vote": (
+                _asked(settings.judges),
+                prompts["vote"],
+                self._vote_rules(settings.vote),
+                _probe(settings, prompts),
+            ),
         }
         state = self._state(workspace, {})
         for shard in workspace.registry.shards():
@@ -983,6 +997,12 @@ _READ_FILTER = filter_stage._read_filter
 
 def _stage(marker: str) -> str:
     return marker.rpartition("/")[2].partition(".")[0]
+
+
+def _probe(settings: Settings, prompts: Mapping[str, str]) -> tuple[object, ...]:
+    """What of the blind probe counts."""
+    blind = settings.vote.blind
+    return () if blind is None else (_asked([blind.model]), blind.tries, blind.right, blind.rule, prompts["blind"])
 
 
 def _asked(models: Sequence[Model]) -> tuple[object, ...]:
