@@ -123,6 +123,8 @@ class Settings(Strict):
             raise ValueError(
                 "vote.planted cannot be set with targets, as its errors hang on which images are tried: unset one"
             )
+        if self.review.corrections == "judged":  # the votes on them are on no task type's way to its target
+            raise ValueError("review.corrections cannot be judged with targets: leave one of them out")
         if self.write.answers > 1:  # a target that has its samples asks nothing more, its questions' answers included
             raise ValueError("write.answers cannot be more than 1 with targets: leave one of them out")
         most = self.write.forms_a_match

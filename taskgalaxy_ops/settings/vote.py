@@ -87,6 +87,6 @@ class ReviewSettings(Strict):
     corrections: Literal["accepted", "judged"] = Field(
         "accepted",
         description="of veto: accepted: a corrected answer is a sample by its reviewer's word; judged: where judges "
-        "accept it, who are asked about it as about any pair",
+        "accept it, who are asked about it as about any pair; not with `targets`",
         exclude_if=lambda chosen: chosen == "accepted",
     )

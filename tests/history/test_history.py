@@ -348,7 +348,7 @@ class History(RuleBasedStateMachine):
 
     @rule(decides=st.sampled_from(["gold", "veto"]), corrections=st.sampled_from(["accepted", "judged"]))
     def what_a_vote_does_is_another(self, decides: str, corrections: str) -> None:
-        self.world.change("review", rule=decides, corrections=corrections)
+        self.world.decide(decides, corrections)
 
     # Benchmarks
 

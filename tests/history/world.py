@@ -387,6 +387,7 @@ class World:
         if targets is not None:
             self.change("write", answers=1, swapped=0)
             self.change("vote", planted=0)
+            self.change("review", corrections="accepted")
 
     def write_in(self, variants: Sequence[str], **more: Any) -> None:
         """Other question forms, and the settings that they can go with."""
@@ -414,6 +415,12 @@ class World:
         self.change("write", answers=answers)
         if answers > 1:
             self.change("vote", show_answer=True)
+            self.aim(None)
+
+    def decide(self, rule: str, corrections: str) -> None:
+        """Another say of people, and the settings that it can go with."""
+        self.change("review", rule=rule, corrections=corrections)
+        if corrections == "judged":
             self.aim(None)
 
     def plant(self, share: float) -> None:

@@ -135,6 +135,7 @@ def test_an_error_is_a_reject_whatever_judges_say_and_has_no_verdict(votes, was)
     [
         ({"vote": {"planted": 0.1, "show_answer": False}}, "wrong answers"),
         ({"vote": {"planted": 0.1}, "targets": {"samples": 1}}, "which images are tried"),
+        ({"review": {"corrections": "judged"}, "targets": {"samples": 1}}, "judged with targets"),
     ],
 )
 def test_what_cannot_go_together_is_refused(changes, told):
