@@ -34,7 +34,7 @@ class DecontaminateSettings(Strict):
         0.6, gt=0, le=1, description="questions are one if they share this part of the shorter one's runs of 8 words"
     )
     question_cosine: float = Field(
-        0.9, gt=0, le=1, description="or if the cosine of their embeddings is at least this, and"
+        0.92, gt=0, le=1, description="or if the cosine of their embeddings is at least this, and"
     )
     question_terms: float = Field(
         0.6,
