@@ -122,8 +122,10 @@ bench-ingest: $(VENV)/.dev  ## of these, images a second through ingest against 
 bench-matching: $(VENV)/.dev  ## embed and match against what the machine can do, 10 minutes; FIGURES="topk conse exact ingest memory speed" chooses
 	@$(RUN) -m benchmarks.matching $(FIGURES)
 
-bench-release: $(VENV)/.dev  ## a release of the paper's size: samples a second by format, memory, and a look without a change; FIGURES="rates memory no_change" chooses
+bench-release: $(VENV)/.dev  ## releases of the paper's size: samples a second by format, memory, a look without a change; decontamination; splits (half an hour)
 	@$(RUN) -m benchmarks.release $(FIGURES)
+	@$(RUN) -m benchmarks.decontamination
+	@$(RUN) -m benchmarks.near_duplicates
 
 bench-scale: $(VENV)/.demo  ## what a shard costs, 256 writers simulated, and docs/scale.md's tables from both
 	@$(RUN) -m benchmarks.scale

@@ -21,7 +21,7 @@ class DecontaminateSettings(Strict):
         None, min_length=1, description="names of `taskgalaxy benchmarks add`; null: all that the store knows"
     )
     pdq_bits: int = Field(
-        36, ge=0, le=96, description="pictures are one if their PDQ, or that of a crop, differs in as many of 256 bits"
+        40, ge=0, le=96, description="pictures are one if their PDQ, or that of a crop, differs in as many of 256 bits"
     )
     image_cosine: float = Field(
         0.97,
