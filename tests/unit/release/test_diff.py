@@ -12,6 +12,7 @@ from fakes import MemoryStore
 from tiny import TinyModels, tiny_images, tiny_models, tiny_seeds, tiny_settings, tiny_workspace
 
 from taskgalaxy_ops import pipeline
+from taskgalaxy_ops.cli import main
 from taskgalaxy_ops.drawing.svg import esc
 from taskgalaxy_ops.errors import SettingsError
 from taskgalaxy_ops.operations.takedown import take_down
@@ -132,6 +133,22 @@ def test_take_downs_and_moved_samples_are_told(workspace: Workspace, tmp_path: P
     pipeline.generate(other)
     publish.publish(other)
     assert checked(other, 1, 3).gone == {Loss.TAKEN_DOWN: held}
+
+
+def test_the_command_takes_the_last_two_and_writes_a_page(
+    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("taskgalaxy_ops.cli.release_diff.workspace_of", lambda chosen: workspace)
+    assert main(["release", "diff"]) != 0
+    assert "name two releases" in capsys.readouterr().err
+    publish.publish(under(tmp_path, workspace, **rules(cap=1)))
+    assert main(["release", "diff", "--html", str(tmp_path / "page.html")]) == 0
+    told = capsys.readouterr().out
+    assert told.startswith("v000002 against v000001\n")
+    assert "release.cap" in told
+    assert "over the cap" in (tmp_path / "page.html").read_text()
+    assert main(["release", "diff", "v000001", "v000002", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["gone"].keys() == {"over the cap"}
 
 
 def test_who_names_no_release_is_told_which_there_are(workspace: Workspace) -> None:
