@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,8 +22,12 @@ from taskgalaxy_ops.operations.takedown import left, take_down
 from taskgalaxy_ops.operations.verify import verify
 from taskgalaxy_ops.records import Reason
 from taskgalaxy_ops.release import publish
+from taskgalaxy_ops.release.near_groups import part_near_duplicates
+from taskgalaxy_ops.release.near_pictures import Looks
 from taskgalaxy_ops.release.published_rows import ReleaseRows, left_out
+from taskgalaxy_ops.release.sqlite_staging import database
 from taskgalaxy_ops.reports.text.release import released
+from taskgalaxy_ops.settings import ReleaseSettings
 from taskgalaxy_ops.storage import keys
 from taskgalaxy_ops.workspace import Workspace
 
@@ -137,6 +143,30 @@ def test_of_what_looks_the_same_one_is_kept_and_named(workspace: Workspace, tmp_
         standing = (reject.detail or "").removeprefix("looks like ")
         assert standing in kept[files[reject.image][:2]]
     assert "looks like" in json.dumps(explain(look, rejects[0].image), default=str)
+
+
+def test_of_a_sample_about_several_images_each_counts() -> None:
+    alike = {"b": "a", "d": "c"}
+    rows = database()
+    for image in "abcde":
+        columns = "INSERT INTO images (image, phash, split, wanted) VALUES (?, ?, 0, 1)"
+        rows.execute(columns, (image, np.random.default_rng(ord(image)).bytes(20)))
+    rows.executemany(
+        "INSERT INTO pairs (pair, image) VALUES (?, ?)", [("one", "a"), ("of a, b", "a"), ("of e, d", "e")]
+    )
+    rows.executemany("INSERT INTO further VALUES (?, 1, ?)", [("of a, b", "b"), ("of e, d", "d")])
+
+    def looks(images: Sequence[str]) -> Looks:
+        drawn = [np.random.default_rng(ord(alike.get(image, image))).bytes(32) for image in images]
+        return Looks(np.frombuffer(b"".join(drawn), np.uint8).reshape(-1, 32), np.full(len(images), 100), None)
+
+    inputs = SimpleNamespace(looks=looks)
+    part_near_duplicates(rows, inputs, ReleaseSettings(near_duplicates={"rule": "keep"}))  # type: ignore[arg-type]
+    assert [image for (image,) in rows.execute("SELECT image FROM alike_groups ORDER BY 1")] == ["a", "b"], "c has none"
+    part_near_duplicates(rows, inputs, ReleaseSettings(near_duplicates={"rule": "drop"}))  # type: ignore[arg-type]
+    assert rows.execute("SELECT pair, detail FROM pairs WHERE reason NOT NULL").fetchall() == [
+        ("of a, b", "looks like a")
+    ]
 
 
 def test_without_the_setting_nothing_is_looked_at(workspace: Workspace) -> None:
