@@ -56,7 +56,9 @@ def leave_out_over_cap(rows: sqlite3.Connection, cap: int) -> None:
 
 
 def balance(rows: sqlite3.Connection, chosen: BalanceSettings) -> None:
-    """Reject the samples of task types that are not taken, and what is more than a task type's part."""
+    """Reject what is more than a form's share, the task types that are not taken, and more than a task type's part."""
+    if chosen.forms is not None:
+        _leave_out_forms(rows, chosen.forms)
     there = dict(
         rows.execute("SELECT task_type, count(*) FROM pairs WHERE image IS NOT NULL AND reason IS NULL GROUP BY 1")
     )
@@ -67,6 +69,23 @@ def balance(rows: sqlite3.Connection, chosen: BalanceSettings) -> None:
     of = f"release.balance.task_types is {chosen.task_types:g}"
     _leave_out(rows, dict.fromkeys(enough.keys() - set(taken), 0), Reason.OTHER_TASK_TYPES, of)
     _leave_out(rows, parts, Reason.OVER_CAP, f"release.balance.samples is {chosen.samples}")
+
+
+def _leave_out_forms(rows: sqlite3.Connection, weights: Mapping[str, float]) -> None:
+    """Keep of each form as many samples as its weight says beside the scarcest one, drawn by hash."""
+    there = dict(
+        rows.execute("SELECT variant, count(*) FROM pairs WHERE image IS NOT NULL AND reason IS NULL GROUP BY 1")
+    )
+    scale = min(there.get(form, 0) / weight for form, weight in weights.items())
+    most = {form: int(weights.get(form, 0) * scale + 1e-9) for form in there}
+    told = ", ".join(f"{form} {weight:g}" for form, weight in sorted(weights.items()))
+    drawn = "row_number() OVER (PARTITION BY variant ORDER BY draw('forms', pair), pair)"
+    rows.create_function("share_of", 1, most.__getitem__, deterministic=True)
+    rows.execute(
+        f"UPDATE pairs SET reason = ?, detail = ? WHERE rowid IN (SELECT id FROM (SELECT rowid AS id, variant, {drawn} "
+        "AS place FROM pairs WHERE image IS NOT NULL AND reason IS NULL) WHERE place > share_of(variant))",
+        (Reason.OTHER_VARIANT, f"release.balance.forms: {told}"),
+    )
 
 
 def _leave_out(rows: sqlite3.Connection, most: Mapping[TaskTypePath, int], reason: Reason, detail: str) -> None:

@@ -85,6 +85,12 @@ class RepeatSettings(Strict):
 class BalanceSettings(Strict):
     """How many samples a release takes of which task types (docs/splits.md#mixing-task-types)."""
 
+    forms: dict[Variant, Annotated[float, Field(gt=0)]] | None = Field(
+        None,
+        min_length=1,
+        description="shares of forms, by weight: as many samples as keep to them, and none of forms that are not "
+        "named; null: as they come",
+    )
     floor: int = Field(1, ge=1, description="samples; a task type with fewer is left out")
     task_types: float = Field(
         1.0, gt=0, le=1, description="share of the task types, of each first-level branch as many"

@@ -54,7 +54,7 @@ mixes = st.sampled_from(
         {},
         {"repeats": {"same": 1}},
         {"licences": ["unknown"]},
-        {"balance": {"floor": 2}},
+        {"balance": {"floor": 2, "forms": {"plain": 1}}},
         {"balance": {"samples": 5, "temperature": 2, "task_types": 0.5}},
     ]
 )

@@ -81,6 +81,24 @@ def test_a_balance_leaves_out_with_its_reasons() -> None:
     assert counted.keys() == {Reason.UNDER_FLOOR, Reason.OTHER_TASK_TYPES, Reason.OVER_CAP}
 
 
+@pytest.mark.parametrize(
+    ("weights", "expected"),
+    [
+        ({"plain": 3, "yes_no": 1}, {"plain": 60, "yes_no": 20}),
+        ({"plain": 1, "yes_no": 1}, {"plain": 20, "yes_no": 20}),
+        ({"plain": 1}, {"plain": 90}),
+        ({"plain": 1, "counting": 1}, {}),
+    ],
+)
+def test_forms_keep_their_shares(weights: dict[str, float], expected: dict[str, int]) -> None:
+    rows = rows_of((f"i{number}", "a~0", "?") for number in range(110))
+    rows.execute("UPDATE pairs SET variant = iif(rowid % 11 < 9, 'plain', 'yes_no')")
+    balance.balance(rows, BalanceSettings.model_construct(forms=weights, floor=1, task_types=1, samples=None))
+    found = dict(rows.execute("SELECT variant, count(*) FROM pairs WHERE reason IS NULL GROUP BY 1"))
+    assert found == expected
+    assert rejects(rows).keys() <= {Reason.OTHER_VARIANT}
+
+
 def test_images_whose_licence_is_not_allowed_go_with_all_their_samples() -> None:
     rows = rows_of((image, "a~0", "?") for image in ("one", "two", "three", "none"))
     claims = {
