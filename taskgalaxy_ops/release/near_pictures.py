@@ -31,6 +31,7 @@ _EDGES = 1 << 22  # pairs that wait to be joined
 
 _LEAST_BANDS = 6  # of the hash of ingest, so that a band's bits fit into 32
 _UNLIKE = 110  # bits of PDQ; of pictures that have nothing in common, 128 differ on average
+_UNLIKE_AT_ALL = 120  # where the hash of ingest differs in a third of what it may
 
 _FLIPS = np.concatenate([[0], 1 << np.arange(16)]).astype(np.uint16)  # nothing, or one bit of a band
 _SAME = _FLIPS[:1]
@@ -123,7 +124,8 @@ def _near_pairs(looks: Looks, limits: NearDuplicateSettings, out: NDArray[np.boo
         rows = np.arange(start, stop)
         for a, b in shapes.later(rows[~out[rows]]) if shapes is not None else ():
             differing = np.bitwise_count(hashes[a] ^ hashes[b]).sum(axis=1)  # type: ignore[index]
-            near = (differing <= limits.hash_bits) & (_differing(every, a, b) <= _UNLIKE)
+            most = np.where(differing <= limits.hash_bits // 3, _UNLIKE_AT_ALL, _UNLIKE)
+            near = (differing <= limits.hash_bits) & (_differing(every, a, b) <= most)
             found.append((a[near], b[near]))
         if found:
             yield Pairs(*(np.concatenate(side) for side in zip(*found, strict=True)))

@@ -61,7 +61,7 @@ class NearDuplicateSettings(Strict):
     )
     pdq_bits_alike: int = Field(70, ge=0, le=128, description="see `image_cosine`; 0: embeddings are not compared")
     hash_bits: int = Field(
-        6,
+        9,
         ge=-1,
         le=15,
         description="or if the perceptual hash of ingest differs in as many of 160 bits, and PDQ is not another "

@@ -56,7 +56,8 @@ def near_by_definition(looks: Looks, limits: NearDuplicateSettings) -> NDArray[n
     near &= clear & clear[:, None]
     if limits.hash_bits >= 0 and looks.hashes is not None:
         shapes = np.bitwise_count(looks.hashes[:, None] ^ looks.hashes).sum(axis=2)
-        near |= (shapes <= limits.hash_bits) & (bits <= near_pictures._UNLIKE)
+        near |= (shapes <= limits.hash_bits) & (bits <= 110)
+        near |= (shapes <= limits.hash_bits // 3) & (bits <= 120) & (limits.hash_bits >= 0)
     found: NDArray[np.bool_] = near & ~np.eye(len(bits), dtype=bool)
     return found
 
