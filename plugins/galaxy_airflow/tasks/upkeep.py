@@ -13,6 +13,7 @@ from taskgalaxy_ops.errors import SettingsError
 from taskgalaxy_ops.operations import doctor, gc, takedown
 from taskgalaxy_ops.operations.verify import verify
 from taskgalaxy_ops.reports.text import run as run_text
+from taskgalaxy_ops.reports.text.release import pushed_copies
 
 _SHOWN = 20
 
@@ -46,6 +47,8 @@ def finish_takedowns() -> dict[str, Any]:
     began, workspace = time.monotonic(), opened()
     with progress() as shown:
         finished = takedown.finish(workspace, shown)
+    for line in pushed_copies(finished.pushed):
+        log.warning("%s", line)
     if left := list(takedown.left(workspace)):
         raise AirflowFailException(f"take-downs: {len(left)} things are left: {'; '.join(left[:_SHOWN])}")
     return receipt("take-downs finished", began, images=len(finished.images), shards=finished.shards)

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from taskgalaxy_ops.errors import NotFoundError, PushError
 from taskgalaxy_ops.progress import Progress
 from taskgalaxy_ops.release.build import MANIFEST
-from taskgalaxy_ops.release.push.outgoing import Outgoing, Sent
+from taskgalaxy_ops.release.push.outgoing import Outgoing, Sent, in_threads
 from taskgalaxy_ops.storage import Store, connect
 from taskgalaxy_ops.storage.s3 import S3Store
 
@@ -59,14 +60,16 @@ class Bucket:
             if path != MANIFEST and there.get(path) != outgoing.files[path]["size"]
         ]
         progress.stage("push", len(todo), "files")
-        for path in todo:
-            with outgoing.open(path) as file:
-                if path in there:
-                    self._store.delete(path)
-                if not self._store.put_if_absent(path, file):
-                    raise PushError(f"push: somebody else writes to {self.to}. Push again when that has ended.")
+        for path in there.keys() & set(todo):
+            self._store.delete(path)
+        for _ in in_threads(partial(self._put, outgoing), todo):
             progress.advance("push")
         return Sent(len(todo) + (before != manifest))
+
+    def _put(self, outgoing: Outgoing, path: str) -> None:
+        with outgoing.open(path) as file:
+            if not self._store.put_if_absent(path, file):
+                raise PushError(f"push: somebody else writes to {self.to}. Push again when that has ended.")
 
     def _manifest(self) -> bytes:
         try:

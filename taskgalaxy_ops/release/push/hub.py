@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from taskgalaxy_ops.errors import PushError
 from taskgalaxy_ops.progress import Progress
-from taskgalaxy_ops.release.push.outgoing import Outgoing, Sent
+from taskgalaxy_ops.release.push.outgoing import Outgoing, Sent, in_threads
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
@@ -125,7 +125,7 @@ class Hub:
         from huggingface_hub import CommitOperationAdd
 
         with ExitStack() as opened:
-            files = [opened.enter_context(outgoing.open(path)) for path in paths]
+            files = list(in_threads(lambda path: opened.enter_context(outgoing.open(path)), paths))
             operations = [CommitOperationAdd(path, file) for path, file in zip(paths, files, strict=True)]
             self._patiently(
                 lambda: self._api.preupload_lfs_files(self._repo, operations, repo_type=_KIND, num_threads=4)

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from tempfile import TemporaryFile
-from typing import Any, BinaryIO, Protocol, cast
+from typing import Any, BinaryIO, Protocol, TypeVar, cast
 
 from taskgalaxy_ops.errors import DamageError
 from taskgalaxy_ops.progress import Progress
 
+_T = TypeVar("_T")
+
 _IN_MEMORY = 4 << 20  # bytes: larger files wait on disk
 _PART = 8 << 20  # bytes that are read at once
+_THREADS = 8
+_AT_ONCE = 64  # files that are handed to threads; where one fails, those behind them are not begun
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +69,13 @@ class Sent:
     sent: int  # files that it did not have
     revision: str = ""
     alone: bool = True  # whether it holds nothing of earlier pushes any more, also not in its history
+
+
+def in_threads(work: Callable[[str], _T], paths: Sequence[str]) -> Iterator[_T]:
+    """What comes of each path, in their order; several at once. The first error is raised, and nothing more begun."""
+    with ThreadPoolExecutor(_THREADS) as pool:
+        for start in range(0, len(paths), _AT_ONCE):
+            yield from pool.map(work, paths[start : start + _AT_ONCE])
 
 
 class Destination(Protocol):
