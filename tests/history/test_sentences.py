@@ -418,3 +418,18 @@ def test_a_group_ends_with_each_of_its_images_and_comes_back_with_its_source(wor
     assert not asked(world, lambda: world.take_down({gone})), "an answer about a group is erased with any image of it"
     assert {pair for pair, images in was.items() if gone not in images} == groups().keys()
     world.check_end()
+
+
+def test_pushing_asks_nothing_and_what_is_taken_down_leaves_the_copies_that_are_pushed_again(world: World) -> None:
+    [first] = world.releases
+    assert not asked(world, lambda: world.push(first))
+    world.change("release", cap=1)
+    world.check()
+    second = world.releases[-1]
+    world.push(second)
+    samples = world.estimated(world.open()).samples
+    world.take_down({min(pair.image for name, pair in world.pairs().items() if name in samples)})
+    assert f"memory://{first.name}" in world.stale_copies()
+    world.push(world.releases[0])
+    assert f"memory://{first.name}" not in world.stale_copies()
+    world.check()

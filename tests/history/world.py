@@ -542,7 +542,7 @@ class World:
         """Images are gone for good, and so is what was made of them."""
         found = take_down(self.open(), images)
         self.denied |= images
-        assert {copy.to for copy in found.pushed} == self._stale()
+        assert {copy.to for copy in found.pushed} == self.stale_copies()
         for pair in [pair for pair, about in self.reviewed.items() if not images.isdisjoint(about)]:
             del self.reviewed[pair], self.people[pair]
         self.models.gone |= images
@@ -561,10 +561,10 @@ class World:
         push(workspace, one, Bucket(copy))
         prefix = keys.release(one.version)
         held = {key.removeprefix(prefix): raw for key, raw in self.store.objects.items() if key.startswith(prefix)}
-        assert copy.objects == held and copy.url not in self._stale()
-        assert {each.to for each in stale(workspace)} == self._stale()
+        assert copy.objects == held and copy.url not in self.stale_copies()
+        assert {each.to for each in stale(workspace)} == self.stale_copies()
 
-    def _stale(self) -> set[str]:
+    def stale_copies(self) -> set[str]:
         """The copies that hold a row about an image that was taken down since."""
         found = set()
         for to, copy in self.elsewhere.items():
