@@ -58,9 +58,22 @@ def licences(plan: Selection) -> list[str]:
         "As the sources state them; `licences`, `attributions` and `origins` in the Parquet files say it for each "
         "image. Two sources may say different things of one image: both count.",
         "",
+        *_terms(plan),
         *table(("licence", "images"), _counted({(name,): n for name, n in plan.claimed.shown_licences.items()})),
         *table(("source", "licence", "attribution", "images"), _counted(plan.claimed.credits)),
         *_context(plan),
+    ]
+
+
+def _terms(plan: Selection) -> list[str]:
+    """Whose terms bind the teacher's words; a program that stands in for a model has none."""
+    teacher = plan.inputs.teacher
+    if teacher.simulated:
+        return []
+    return [
+        f"Questions and answers are the words of {text(teacher.model)}: the terms of whoever offers that model say "
+        "what they may be used for, such as training other models.",
+        "",
     ]
 
 

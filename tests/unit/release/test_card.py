@@ -16,7 +16,7 @@ from taskgalaxy_ops.funnel import StageCounts
 from taskgalaxy_ops.records import Claim, Vote
 from taskgalaxy_ops.release.redact import withdraw
 from taskgalaxy_ops.settings import ReleaseSettings
-from unit.release.test_publish import NASTY, files_of, image_of, pair_of, plan_of, release_inputs, some_material
+from unit.release.test_publish import NASTY, files_of, image_of, model, pair_of, plan_of, release_inputs, some_material
 
 
 class _Elements(HTMLParser):
@@ -111,3 +111,12 @@ def test_a_take_down_makes_the_page_anew() -> None:
     page = files["card.html"].decode()
     assert thumbnail not in page and "Withdrawn in part" in page and thumbnail not in files
     assert {"card/funnel.svg", "card.html"} <= json.loads(files["manifest.json"])["files"].keys()
+
+
+def test_the_card_says_whose_terms_bind_the_answers_of_a_model_and_of_no_program() -> None:
+    held = some_material(4)
+    assert (
+        "the words of teacher-model: the terms of" in files_of(plan_of(held, ReleaseSettings()))["README.md"].decode()
+    )
+    stand_in = held.but(teacher=model("teacher", simulated=True), simulated=True)
+    assert "the terms of" not in files_of(plan_of(stand_in, ReleaseSettings()))["README.md"].decode()
