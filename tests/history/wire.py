@@ -69,6 +69,11 @@ class Wire(httpx2.AsyncBaseTransport):
         return {unit for line in self._under_way() for unit in line.forgets}
 
     @property
+    def surely_needed(self) -> set[Unit]:
+        """What is under way, but for questions that count only if the verdict that they were asked along with fits."""
+        return {unit for line in self._under_way() for unit in line.units}
+
+    @property
     def requests(self) -> int:
         """How many requests are under way."""
         return sum(1 for _ in self._under_way())

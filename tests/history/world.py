@@ -684,7 +684,7 @@ class World:
         assert asked.total() == len(asked), "a unit was answered twice in one run"
         assert not stood & asked.keys(), "what had an answer was asked again"
         assert not wire.twice, "what was under way was asked again"
-        assert (asked.keys() | wire.units) - under_way <= estimated.needed, "what nothing needs was asked"
+        assert (asked.keys() | wire.surely_needed) - under_way <= estimated.needed, "what nothing needs was asked"
         self._check_ledger(workspace, called)
         made: Counter[object] = Counter((_stage(key), key.split("/")[1]) for key in self._markers())
         if dies:  # one that was about to be written is written by the next
