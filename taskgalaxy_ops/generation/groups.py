@@ -26,6 +26,7 @@ VERSION = 1  # one more whenever the same images form other groups
 MOST = 4  # images of a group
 ALIKE_BITS = 6  # of the perceptual hash, in which two images that look the same may differ
 _DECIMALS = 6  # of a cosine: what is equal after that is taken in order of id
+_NEAR = 64  # images that are looked at for a group: if they all look the same, there is none
 _AT_ONCE = 1024  # images that are compared with all others at once
 
 
@@ -52,11 +53,14 @@ def groups(
 
 
 def _nearest(vectors: Vectors) -> Iterator[NDArray[np.intp]]:
-    """For each image the rows of all, the nearest first; itself among them."""
+    """For each image the rows of those near it, the nearest first; itself among them."""
     exact = vectors.astype(np.float64)
+    last = max(0, len(exact) - _NEAR)
     for start in range(0, len(exact), _AT_ONCE):
         cosines = (exact[start : start + _AT_ONCE] @ exact.T).round(_DECIMALS)
-        yield from np.argsort(-cosines, axis=1, kind="stable")
+        for cosine, least in zip(cosines, np.partition(cosines, last, axis=1)[:, last], strict=True):
+            near = np.flatnonzero(cosine >= least)  # more, where several are as near as the last
+            yield near[np.argsort(-cosine[near], kind="stable")]
 
 
 def _by_distance(image: ImageId, others: Iterable[ImageId], pages: Mapping[ImageId, Page]) -> list[ImageId]:

@@ -45,6 +45,17 @@ def test_a_group_is_the_nearest_images_and_as_many_as_the_image_draws():
     assert list(found[IDS[0]]) == nearest[: len(found[IDS[0]])]
 
 
+def test_of_many_images_those_with_the_greatest_cosine_are_taken_and_of_equal_ones_the_first_by_id():
+    ids = [f"{number:064x}" for number in range(300)]
+    angles = np.random.default_rng(7).integers(0, 40, len(ids)) / 7  # many are the same
+    vectors = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
+    hashes = {image: f"{(7 ** (5 * n)) % (1 << 160):040x}" for n, image in enumerate(ids, 1)}
+    exact = vectors.astype(np.float64)
+    for row, (image, group) in enumerate(groups(ids, vectors, hashes, {}).items()):
+        near = sorted((-round(float(exact[row] @ exact[other]), 6), other) for other in range(len(ids)) if other != row)
+        assert (image, list(group)) == (ids[row], [ids[other] for _, other in near[: len(group)]])
+
+
 def test_an_image_that_leaves_changes_the_groups_that_held_it_alone():
     angles = [0.0, 0.1, 0.3, 0.6, 1.0, 1.5, 2.1, 2.8]
     whole, gone = of(angles), IDS[7]
