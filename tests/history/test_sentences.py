@@ -118,14 +118,11 @@ def test_a_higher_quorum_asks_only_the_skipped_votes(world: World) -> None:
     assert not asked(world, lambda: world.change("vote", quorum=1))
 
 
-def test_a_language_more_asks_the_teacher_in_it_alone_and_none_about_what_was_written(world: World) -> None:
+def test_a_language_asks_the_teacher_in_it_alone_and_other_images_questions_ask_judges_alone(world: World) -> None:
     more = asked(world, lambda: world.write_in(["plain", GERMAN]))
     assert {unit.request["variant"] for unit in more if unit.stage == "write"} == {GERMAN}
-    assert not asked(world, lambda: world.write_in(["plain"]))
     assert not asked(world, lambda: world.write_in([GERMAN]))
-
-
-def test_questions_of_other_images_ask_judges_alone(world: World) -> None:
+    assert not asked(world, lambda: world.write_in(["plain"]))
     was = pairs(world)
     more = asked(world, lambda: world.swap(1))
     assert stages(more) == {"vote"} and was < pairs(world)
@@ -140,7 +137,7 @@ def test_further_answers_with_their_reasoning_go_to_another_store(world: World) 
     world.check_end()
 
 
-def test_a_blind_probe_asks_about_pairs_once_and_what_it_rejects_comes_back(world: World) -> None:
+def test_a_blind_probe_and_planted_errors_ask_once_and_change_no_sample_but_what_is_rejected(world: World) -> None:
     samples = world.estimated(world.open()).samples
     more = asked(world, lambda: world.probe({"tries": 2, "right": 1, "rule": "mark"}))
     assert {unit.name for unit in more} == {"guesser"}
@@ -150,10 +147,6 @@ def test_a_blind_probe_asks_about_pairs_once_and_what_it_rejects_comes_back(worl
     world.check_end()
     assert not asked(world, lambda: world.probe(None))
     assert world.estimated(world.open()).samples == samples
-
-
-def test_planted_errors_ask_for_votes_on_what_is_accepted_alone_and_change_no_sample(world: World) -> None:
-    samples = world.estimated(world.open()).samples
     more = asked(world, lambda: world.plant(1))
     assert stages(more) == {"vote"}
     assert world.estimated(world.open()).samples == samples
