@@ -66,7 +66,9 @@ _SIDE, _LEAST = 480, 48  # pixels, of pictures: the longer side at most, the sho
 _LARGEST = 4_000_000  # pixels of a file
 _ALIKE = 8.0  # steps of brightness of 256, by which thumbnails of one drawing and its variants differ on average
 _SETTINGS = DecontaminateSettings()
-PICTURES = PictureThresholds(_SETTINGS.pdq_bits, _SETTINGS.image_cosine, _SETTINGS.pdq_bits_alike)
+PICTURES = PictureThresholds(
+    _SETTINGS.pdq_bits, _SETTINGS.pdq_bits_cropped, _SETTINGS.image_cosine, _SETTINGS.pdq_bits_alike
+)
 TEXT = QuestionThresholds(_SETTINGS.question_runs, _SETTINGS.question_cosine, _SETTINGS.question_terms)
 
 
@@ -200,7 +202,7 @@ def text(book: Book, scale: float) -> None:
 
 
 def seconds(book: Book, scale: float) -> None:
-    """decontamination.seconds: vectors and hashes are drawn, a hundredth of the store's near an item's."""
+    """decontamination.seconds: vectors and hashes are drawn, a hundredth of the store's equal an item's."""
     random = np.random.default_rng(MEASURED[0])
     store, benchmark = round(STORE * scale), round(BENCHMARK * scale)
     theirs, ours = _unit(random, benchmark), _unit(random, store)
@@ -225,7 +227,9 @@ def seconds(book: Book, scale: float) -> None:
 
 
 def _unit(random: np.random.Generator, number: int) -> NDArray[np.float32]:
-    rows = random.normal(size=(number, DIM)).astype(np.float32)
+    """Vectors around twenty centres, so that each is near many others, as pictures of one kind are."""
+    centres = np.random.default_rng(0).normal(size=(20, DIM))
+    rows = (1.2 * centres[random.integers(0, 20, number)] + random.normal(size=(number, DIM))).astype(np.float32)
     unit: NDArray[np.float32] = rows / np.linalg.norm(rows, axis=1, keepdims=True)
     return unit
 

@@ -20,9 +20,8 @@ class DecontaminateSettings(Strict):
     benchmarks: tuple[str, ...] | None = Field(
         None, min_length=1, description="names of `taskgalaxy benchmarks add`; null: all that the store knows"
     )
-    pdq_bits: int = Field(
-        40, ge=0, le=96, description="pictures are one if their PDQ, or that of a crop, differs in as many of 256 bits"
-    )
+    pdq_bits: int = Field(40, ge=0, le=96, description="pictures are one if their PDQ differs in as many of 256 bits")
+    pdq_bits_cropped: int = Field(48, ge=0, le=96, description="or if it differs in as many from that of a crop")
     image_cosine: float = Field(
         0.97,
         gt=0,

@@ -111,7 +111,9 @@ def _images(rows: sqlite3.Connection, inputs: BenchmarkInputs, settings: Deconta
     }
     if not indexes:
         return
-    limits = pictures.PictureThresholds(settings.pdq_bits, settings.image_cosine, settings.pdq_bits_alike)
+    limits = pictures.PictureThresholds(
+        settings.pdq_bits, settings.pdq_bits_cropped, settings.image_cosine, settings.pdq_bits_alike
+    )
     query = f"SELECT image FROM pairs WHERE image IS NOT NULL AND reason IS NULL UNION {groups.CHOSEN} ORDER BY 1"
     for prints in inputs.prints([image for (image,) in rows.execute(query)]):
         for name, index in indexes.items():

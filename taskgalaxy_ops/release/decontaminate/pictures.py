@@ -32,7 +32,7 @@ ALIKE = "embedding and PDQ"
 
 _WHOLE = 2  # the first prints: of the whole picture and of its mirror image
 _BANDS = 16  # of 16 bits each: of two hashes that differ in 31 bits, one band differs in one bit at most
-_NEAR = 0.8  # cosine from which on an item is a candidate
+_NEAR = 0.6  # cosine from which on an item is a candidate
 _CANDIDATES = 32  # of an image, the nearest
 _AT_ONCE = 512  # images that are compared with all items at once
 
@@ -49,6 +49,7 @@ class PictureThresholds:
     """From which on two pictures are one."""
 
     bits: int  # in which PDQ differs at most
+    bits_cropped: int  # in which it differs at most from that of a crop
     cosine: float  # of the embeddings at least, and then
     bits_alike: int  # in which PDQ differs at most; 0: not compared
 
@@ -108,20 +109,23 @@ class PictureIndex:
         self, words: Words, vectors: NDArray[np.float32] | None, limits: PictureThresholds
     ) -> Iterator[tuple[int, FoundPicture]]:
         """Findings among some images ``(n, 4)``, by the number of the image."""
-        for at, place, bits in self._bands.near(words, limits.bits):
+        for at, place, bits in self._bands.near(words, max(limits.bits, limits.bits_cropped)):
             which = place % self._each
-            yield at, self._found(place // self._each, which, bits)
+            if bits <= (limits.bits if which < _WHOLE else limits.bits_cropped):
+                yield at, self._found(place // self._each, which, bits)
         if vectors is None or self._vectors is None:
             return
         images, places, cosines = _nearest(vectors, self._vectors)
         differing = np.bitwise_count(self._prints[places] ^ words[images, None]).sum(axis=2, dtype=np.int64)
-        closest = differing.argmin(axis=1)
+        bounds = np.where(np.arange(differing.shape[1]) < _WHOLE, limits.bits, limits.bits_cropped)
+        closest = (differing - bounds).argmin(axis=1)
         least = differing[np.arange(len(closest)), closest]
+        near = least <= bounds[closest]
         alike = (cosines >= limits.cosine) & (least <= limits.bits_alike) & (limits.bits_alike > 0)
-        for hit in np.flatnonzero((least <= limits.bits) | alike):
-            row, which, bits = int(places[hit]), int(closest[hit]), int(least[hit])
-            if bits <= limits.bits:
-                yield int(images[hit]), self._found(row, which, bits)
+        for hit in np.flatnonzero(near | alike):
+            row = int(places[hit])
+            if near[hit]:
+                yield int(images[hit]), self._found(row, int(closest[hit]), int(least[hit]))
             else:
                 item = self._rows[self._clear[row]].item
                 yield int(images[hit]), FoundPicture(0, item, ALIKE, round(min(1.0, float(cosines[hit])), 3))
@@ -152,13 +156,13 @@ def _nearest(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
     """Pairs of an image and a near item, with their cosines; of each image the nearest few."""
     cosines = images @ items.T
+    bounds = np.full(len(images), _NEAR, np.float32)
     if cosines.shape[1] > _CANDIDATES:
-        # The few nearest are sorted out only of images that have more than that.
-        crowded = np.flatnonzero((cosines >= _NEAR).sum(axis=1) > _CANDIDATES)
-        for row in crowded:
-            bound = np.partition(cosines[row], -_CANDIDATES)[-_CANDIDATES]
-            cosines[row, cosines[row] < bound] = -1
-    at, places = np.nonzero(cosines >= _NEAR)
+        # As many groups as candidates have a greatest member of at least this, so that no nearer item lies below it.
+        first = np.arange(0, cosines.shape[1], max(1, cosines.shape[1] // (16 * _CANDIDATES)))
+        greatest = np.maximum.reduceat(cosines, first, axis=1)
+        bounds = np.maximum(bounds, np.partition(greatest, -_CANDIDATES, axis=1)[:, -_CANDIDATES])
+    at, places = np.nonzero(cosines >= bounds[:, None])
     return at, places, cosines[at, places]
 
 

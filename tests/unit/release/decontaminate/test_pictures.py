@@ -24,7 +24,7 @@ from taskgalaxy_ops.release.decontaminate.pictures import (
 )
 from taskgalaxy_ops.sources.pdq import pdq, unpacked
 
-LIMITS = PictureThresholds(bits=36, cosine=0.97, bits_alike=70)
+LIMITS = PictureThresholds(bits=40, bits_cropped=48, cosine=0.97, bits_alike=70)
 
 
 def drawn(seed: int) -> bytes:
@@ -91,7 +91,7 @@ def test_embeddings_need_a_pdq_that_is_not_far_and_pictures_without_edges_are_no
     )
     found = list(PictureIndex(items, vectors).search(asked, LIMITS))
     assert [(each.image, each.item, each.kind) for each in found] == [(0, "near", ALIKE)]
-    assert not list(PictureIndex(items, vectors).search(asked, PictureThresholds(36, 0.97, 0)))
+    assert not list(PictureIndex(items, vectors).search(asked, PictureThresholds(40, 48, 0.97, 0)))
     assert not list(PictureIndex(items, {}).search(asked, LIMITS))
 
 
@@ -114,7 +114,30 @@ def test_no_hash_within_the_bound_is_missed() -> None:
     rows = [BenchmarkPicture(f"{n:03d}", f"{n}", 100, (each.tobytes().hex(),) * 2) for n, each in enumerate(items)]
     names = [f"x{number}" for number in range(400)]
     images = ImagePrints(images=names, pictures=names, pdq=asked, quality=np.full(400, 100), vectors=None)
-    found = {(each.image, each.item) for each in PictureIndex(rows, {}).search(images, PictureThresholds(31, 1, 0))}
+    found = {(each.image, each.item) for each in PictureIndex(rows, {}).search(images, PictureThresholds(31, 31, 1, 0))}
     apart = np.bitwise_count(asked[:, None] ^ items[None]).sum(axis=2)
     assert found == {(int(a), f"{b:03d}") for a, b in np.argwhere(apart <= 31)}
     assert 80 < len(found) < 200
+
+
+def test_of_many_items_the_crops_of_the_nearest_are_compared() -> None:
+    rng = np.random.default_rng(2)
+    hashes = rng.integers(0, 256, (1200, 3, 32), np.uint8)
+    near = rng.normal(size=(1200, 8)) * 0.2 + np.array([1, 0, 0, 0, 0, 0, 0, 0])  # all lie within candidates' reach
+    vectors = (near / np.linalg.norm(near, axis=1, keepdims=True)).astype(np.float32)
+    rows = [
+        BenchmarkPicture(f"{n:04d}", f"{n}", 100, tuple(p.tobytes().hex() for p in own)) for n, own in enumerate(hashes)
+    ]
+    index = PictureIndex(rows, {f"{n}": vector for n, vector in enumerate(vectors)})
+    asked = np.array([hashes[7, 2], hashes[900, 2], hashes[900, 2]])  # the third's embedding is far from its item's
+    images = ImagePrints(
+        images=["a", "b", "c"],
+        pictures=["a", "b", "c"],
+        pdq=asked,
+        quality=np.full(3, 100),
+        vectors=np.stack([vectors[7], vectors[900], -vectors[900]]),
+    )
+    assert [(each.image, each.item, each.kind) for each in index.search(images, LIMITS)] == [
+        (0, "0007", CROPPED),
+        (1, "0900", CROPPED),
+    ]
