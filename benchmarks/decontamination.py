@@ -58,7 +58,7 @@ from taskgalaxy_ops.sources.pdq import pdq, unpacked
 
 ITEMS, CLEAN = 300, 3_000
 QUESTIONS = 2_000
-STORE, BENCHMARK, DIM = 40_000, 6_000, 384
+STORE, BENCHMARK, DIM = 6_000, 40_000, 384  # each image of a store of 400,000 costs as much as one of these
 DRAWN = {"openclipart": 0.72, "documents": 0.25, "photos": 1.0}  # shares of the pictures; of photographs all
 COUNTED = ("re-encoded", "resized", "recoloured", "cropped")
 TEXTS = ("verbatim", "reordered", "paraphrased")

@@ -33,7 +33,7 @@ ALIKE = "embedding and PDQ"
 _WHOLE = 2  # the first prints: of the whole picture and of its mirror image
 _BANDS = 16  # of 16 bits each: of two hashes that differ in 31 bits, one band differs in one bit at most
 _NEAR = 0.6  # cosine from which on an item is a candidate
-_CANDIDATES = 32  # of an image, the nearest
+_CANDIDATES = 16  # of an image, the nearest
 _AT_ONCE = 512  # images that are compared with all items at once
 
 Words = NDArray[np.uint64]
@@ -159,7 +159,7 @@ def _nearest(
     bounds = np.full(len(images), _NEAR, np.float32)
     if cosines.shape[1] > _CANDIDATES:
         # As many groups as candidates have a greatest member of at least this, so that no nearer item lies below it.
-        first = np.arange(0, cosines.shape[1], max(1, cosines.shape[1] // (16 * _CANDIDATES)))
+        first = np.arange(0, cosines.shape[1], max(1, cosines.shape[1] // (32 * _CANDIDATES)))
         greatest = np.maximum.reduceat(cosines, first, axis=1)
         bounds = np.maximum(bounds, np.partition(greatest, -_CANDIDATES, axis=1)[:, -_CANDIDATES])
     at, places = np.nonzero(cosines >= bounds[:, None])
