@@ -84,10 +84,14 @@ def _pool(number: int, seed: int) -> tuple[list[bytes], Counter[str]]:
     left_out: Counter[str] = Counter()
     for source, share in DRAWN.items():
         for made in _images(source, None if source == "photos" else round(1.25 * number * share), seed):
-            with Image.open(io.BytesIO(made.raw)) as image:
-                if image.width * image.height > _LARGEST or min(image.size) < _LEAST:
-                    left_out["very large or small"] += 1
-                    continue
+            try:
+                with Image.open(io.BytesIO(made.raw)) as image:
+                    fits = image.width * image.height <= _LARGEST and min(image.size) >= _LEAST
+            except Image.DecompressionBombError:
+                fits = False
+            if not fits:
+                left_out["very large or small"] += 1
+                continue
             picture = upright(made.raw)
             picture.thumbnail((_SIDE, _SIDE))
             out = io.BytesIO()
