@@ -58,7 +58,7 @@ class NearDuplicateSettings(Strict):
         le=1,
         description="or if the cosine of their embeddings is at least this, and their PDQ differs in `pdq_bits_alike`",
     )
-    pdq_bits_alike: int = Field(70, ge=0, le=128, description="see `image_cosine`; 0: embeddings are not compared")
+    pdq_bits_alike: int = Field(80, ge=0, le=128, description="see `image_cosine`; 0: embeddings are not compared")
     hash_bits: int = Field(
         9,
         ge=-1,
