@@ -95,7 +95,7 @@ def test_what_looks_the_same_lies_on_one_side(workspace: Workspace, tmp_path: Pa
     assert receipt.changes is not None
     assert (receipt.changes.gained, receipt.changes.lost) == (0, {}), "keep leaves nothing out"
     assert sum(receipt.changes.moved.values()) > 0
-    assert "WARNING: samples changed sides" in "\n".join(released(receipt, None))
+    assert "WARNING: samples changed sides" in "\n".join(released(receipt))
     assert publish.publish(look).made is False
     card = workspace.store.get(keys.release(2) + "README.md").decode()
     several = [images for images in released_images(look).values() if len(images) > 1]
