@@ -63,7 +63,7 @@ def release(form: Mapping[str, Any], announced: bool) -> dict[str, Any]:
     if made.made:
         data = contact_sheet.report_data(results, title=f"TaskGalaxy {made.release.name}", release_counts=made.funnel)
         workspace.store.replace(keys.report(page), render(data).encode())
-    for line in release_text.released(made, None):
+    for line in release_text.released(made):
         log.info(line)
     remember(workspace)
     return receipt(
