@@ -106,7 +106,7 @@ $(VLLM)/.made: tests/vllm/requirements.txt
 test-vllm: $(VENV)/.dev $(VLLM)/.made  ## the command line against a real vLLM on the CPU, killed and set up wrongly; a quarter of an hour, 3 GB of disk
 	@TASKGALAXY_VLLM=$(VLLM)/bin/python $(RUN) -m pytest tests/vllm -s
 
-bench: bench-engine bench-gateway bench-matching bench-taxonomy bench-votes  ## all benchmarks: a line a figure, and build/bench/*.jsonl (SCALE=0.1: a tenth of the images)
+bench: bench-engine bench-gateway bench-matching bench-release bench-taxonomy bench-votes  ## all benchmarks: a line a figure, and build/bench/*.jsonl (SCALE=0.1: a tenth of the images)
 
 bench-engine: $(VENV)/.demo  ## what the engine itself costs, 20 minutes; FIGURES="cpu journal" chooses
 	@$(RUN) -m benchmarks.engine $(FIGURES)
