@@ -302,7 +302,7 @@ def test_a_release_of_before_is_the_latest_until_it_is_renewed(tmp_path: Path) -
     (before,) = publish.published(workspace)
     receipt = publish.publish(workspace)
     assert (receipt.made, receipt.older, receipt.release) == (False, True, before)
-    assert "taskgalaxy release --renew" in "\n".join(release_text.released(receipt, None))
+    assert "taskgalaxy release --renew" in "\n".join(release_text.released(receipt))
     renewed = publish.publish(workspace, renew=True)
     assert renewed.made and not renewed.older and renewed.release.samples == before.samples
     old, new = (publish.fetch(workspace, one, tmp_path / "copies") for one in (before, renewed.release))

@@ -104,7 +104,8 @@ _PREFIXES = {
     value: name for name, value in vars(keys).items() if name.isupper() and isinstance(value, str) and value[-1:] == "/"
 }
 _ROOT = Path(keys.__file__).parents[2]
-_OTHERS_FOLDERS = {"release", "formats", "finetune", "trainers"}  # they name folders "data" in files for other programs
+# They name folders "data" in files for other programs.
+_OTHERS_FOLDERS = {"release", "card", "formats", "finetune", "trainers"}
 
 
 def _spelled_out(file: Path) -> Iterator[str]:
