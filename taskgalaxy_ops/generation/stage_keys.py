@@ -41,6 +41,7 @@ class StageKeys:
         self._fields = {name: frozenset(getattr(settings, name).context) for name in ASKING}
         self._rules: dict[str, dict[str, Any]] = {}  # of the stages that were asked for
         self._contexts: dict[str, Context] = {}  # of the image shards that were asked for last
+        self._fingerprints: dict[str, dict[tuple[tuple[int, int], ...], str | None]] = {}  # of rendered apart, by shard
         self._store_groups = StoreGroups(workspace)
         self._groups: dict[str, Groups] = {}  # of the image shards that were asked for last
         self._made_of = {name: _named(STAGE[name].role, settings, self._plain[name]) for name in ASKING}
@@ -189,15 +190,20 @@ class StageKeys:
 
     def _rendered_apart(self, name: str, shard: str) -> str | None:
         """Fingerprint of how an image shard's images are rendered that are rendered otherwise; None: there are none."""
-        images = self._apart.get(shard, {})
-        models = [each.model for each in self._plain[name].values()]
-        how: dict[str, list[dict[str, Any]]] = {}
-        for image, found in images.items():
-            for part in (found.apart(model) for model in models):
-                if part and part not in how.setdefault(image, []):
-                    how[image].append(part)
-        how = {image: parts for image, parts in how.items() if parts}
-        return fingerprint("rendered apart", how) if how else None
+        if not (images := self._apart.get(shard)):
+            return None
+        # One model for all that are shown the same. Mostly teacher and judges are, and the stages share what is found.
+        sizes = {(each.model.image_side, each.model.image_min_side): each.model for each in self._plain[name].values()}
+        known = self._fingerprints.setdefault(shard, {})
+        if tuple(sizes) not in known:
+            how: dict[str, list[dict[str, Any]]] = {}
+            for image, found in images.items():
+                for part in (found.apart(model) for model in sizes.values()):
+                    if part and part not in how.setdefault(image, []):
+                        how[image].append(part)
+            how = {image: parts for image, parts in how.items() if parts}
+            known[tuple(sizes)] = fingerprint("rendered apart", how) if how else None
+        return known[tuple(sizes)]
 
 
 def _in_words(rule: str, value: Any) -> Any:

@@ -57,7 +57,13 @@ def fetch(plan: Selection, samples: Iterable[Sample]) -> None:
     """Read the images of these samples that the release contains, several at once, into the plan's database."""
     if plan.inputs.released is not None:
         return
-    wanted = {each.picture: each.image for sample in samples for each in sample.images if each.size}
+    wanted = {
+        each.picture: each.image
+        for sample in samples
+        if sample.size or sample.further
+        for each in sample.images
+        if each.size
+    }
     there = "SELECT 1 FROM blobs WHERE picture = ?"
     _keep(plan, [each for each in sorted(wanted.items()) if not plan.rows.execute(there, each[:1]).fetchone()])
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from itertools import accumulate, islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.json as pa_json
 import pyarrow.parquet as pq
 
 from taskgalaxy_ops.records import ImageId, turns_in
@@ -19,7 +20,7 @@ from taskgalaxy_ops.release.agreement import Ballot
 from taskgalaxy_ops.release.formats import Gone, ReleaseFormat
 from taskgalaxy_ops.release.images import copied_image, fetch
 from taskgalaxy_ops.release.near_groups import group_names, marks
-from taskgalaxy_ops.release.rows import Sample
+from taskgalaxy_ops.release.rows import Sample, SampleImage
 from taskgalaxy_ops.release.select import Part, Selection
 from taskgalaxy_ops.release.spooled import spooled
 
@@ -34,6 +35,8 @@ WRITING: Mapping[str, Any] = {"compression": "zstd", "write_statistics": False}
 _TEXT = {"dtype": "string", "_type": "Value"}
 _FLAG = {"dtype": "bool", "_type": "Value"}
 _TURN = pa.struct([("question", pa.string()), ("answer", pa.string())])
+_CLAIM_COLUMNS = {"sources": "source", "origins": "origin", "licences": "licence", "attributions": "attribution"}
+_CLAIM = pa.struct([(name, pa.string()) for name in _CLAIM_COLUMNS.values()])
 _VOTE = pa.struct([("judge", pa.string()), ("vote", pa.int8()), ("reason", pa.string()), ("audit", pa.bool_())])
 
 # Each column: its Arrow type, and its Hugging Face feature. Lists are written ``[feature]``, which `datasets` reads in
@@ -148,13 +151,13 @@ def rows_a_group(largest: int) -> int:
 
 def _columns(plan: Selection, samples: Sequence[Sample]) -> dict[str, Any]:
     """The values of each column; of a struct, the values of each field."""
+    shown = [sample.images for sample in samples]
     fetch(plan, samples)
-    shown = {image.picture: image for sample in samples for image in sample.images}
-    claims = dict(zip(shown, _loaded(image.claims for image in shown.values()), strict=True))
     images = {
-        picture: copied_image(plan, picture, image.image) if image.size else None for picture, image in shown.items()
+        image.picture: copied_image(plan, image.picture, image.image) if image.size else None
+        for each in shown
+        for image in each
     }
-    said = [[claim for image in sample.images for claim in claims[image.picture]] for sample in samples]
     columns: dict[str, Any] = {
         "id": [sample.pair for sample in samples],
         "image": {
@@ -167,13 +170,10 @@ def _columns(plan: Selection, samples: Sequence[Sample]) -> dict[str, Any]:
         "question": [sample.question for sample in samples],
         "answer": [sample.answer for sample in samples],
         "reasoning": [sample.reasoning for sample in samples],
-        "votes": _loaded(sample.votes or "[]" for sample in samples),
-        "sources": _of_each(said, "source"),
-        "origins": _of_each(said, "origin"),
-        "licences": _of_each(said, "licence"),
-        "attributions": _of_each(said, "attribution"),
+        "votes": _structs([sample.votes or "[]" for sample in samples], _VOTE),
         "simulated": [plan.inputs.simulated] * len(samples),
     }
+    columns |= _claims(shown)
     if plan.settings.blind:
         columns["blind"] = [None if sample.blind is None else bool(sample.blind) for sample in samples]
     fields = plan.settings.context
@@ -187,33 +187,48 @@ def _columns(plan: Selection, samples: Sequence[Sample]) -> dict[str, Any]:
             [{"question": question, "answer": answer} for question, answer in turns_in(sample.further_turns)]
             for sample in samples
         ]
-    return columns | (_further(samples, images) if plan.has_groups else {})
+    return columns | (_further([each[1:] for each in shown], images) if plan.has_groups else {})
 
 
-def _further(samples: Sequence[Sample], images: Mapping[int, bytes | None]) -> dict[str, Any]:
+def _further(others: Sequence[Sequence[SampleImage]], images: Mapping[int, bytes | None]) -> dict[str, Any]:
     """The columns of samples' further images. images: the bytes of each that the release contains, by picture."""
-    others = [sample.images[1:] for sample in samples]
     return {
         "further_images": [[{"bytes": images[i.picture], "path": i.location} for i in each] for each in others],
         "further_image_ids": [[image.image for image in each] for each in others],
     }
 
 
-def _loaded(texts: Iterable[str]) -> list[Any]:
-    """What each of these texts is as JSON; read together, which is quicker."""
-    found: list[Any] = json.loads(f"[{','.join(texts)}]")
-    return found
+def _claims(shown: Sequence[Sequence[SampleImage]]) -> dict[str, pa.Array]:
+    """The columns of what sources state of samples' images, of each image in its turn."""
+    texts = {image.picture: image.claims for each in shown for image in each}
+    places = {picture: place for place, picture in enumerate(texts)}
+    said = _structs(list(texts.values()), _CLAIM).take(pa.array([places[i.picture] for each in shown for i in each]))
+    ends = pa.array([0, *accumulate(map(len, shown))])
+    claims, starts = said.flatten(), said.offsets.take(ends)
+    return {
+        column: pa.ListArray.from_arrays(starts, claims.field(number)) for number, column in enumerate(_CLAIM_COLUMNS)
+    }
 
 
-def _of_each(said: Sequence[Sequence[Mapping[str, str]]], name: str) -> list[list[str | None]]:
-    return [[claim.get(name) for claim in claims] for claims in said]
+def _structs(texts: Sequence[str], kind: pa.DataType) -> pa.ListArray:
+    """Lists of structs from a list's JSON each; other keys are passed by."""
+    if not texts:
+        return pa.array([], pa.list_(kind))
+    lines = "\n".join([f'{{"all":{text}}}' for text in texts]).encode()
+    options = pa_json.ParseOptions(
+        explicit_schema=pa.schema([("all", pa.list_(kind))]), unexpected_field_behavior="ignore"
+    )
+    reading = pa_json.ReadOptions(use_threads=False, block_size=len(lines) + 1)
+    return pa_json.read_json(pa.BufferReader(lines), reading, options)["all"].combine_chunks()
 
 
 def array(values: Any, kind: pa.DataType) -> pa.Array:
-    """An Arrow array of a list of values; of a struct type, from a list for each field.
+    """An Arrow array of a list of values; of a struct type, from a list for each field; an array as it is.
 
     Lists are flattened here, because Arrow's own conversion is slower.
     """
+    if isinstance(values, pa.Array):
+        return values
     if pa.types.is_struct(kind):
         parts = [array(values[field.name], field.type) for field in kind]
         return pa.StructArray.from_arrays(parts, fields=list(kind))

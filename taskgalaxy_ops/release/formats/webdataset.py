@@ -26,7 +26,6 @@ from taskgalaxy_ops.release.sqlite_staging import SPLITS
 
 _SHARD_BYTES = 256 << 20  # about the size of a tar
 _TEXT_BYTES = 2000  # about what a sample takes beside its images
-_TAR = tarfile.USTAR_FORMAT
 _AT_ONCE = 200  # samples whose images are read together
 
 Group = tuple[Sample, ...]  # the samples of the same images
@@ -38,10 +37,10 @@ def _files(plan: Selection) -> Iterator[tuple[str, BinaryIO]]:
         groups = _groups(plan.by_picture(split))
         for number, (_, found) in enumerate(groupby(_placed(plan, split, groups), key=lambda each: each[0])):
             with spooled() as file:
-                with tarfile.open(fileobj=file, mode="w", format=_TAR) as tar:
-                    for group in _fetched(plan, (group for _, group in found)):
-                        for name, content in _members(plan, group):
-                            _add(tar, name, content)
+                for group in _fetched(plan, (group for _, group in found)):
+                    for name, content in _members(plan, group):
+                        _add(file, name, content)
+                _end(file)
                 yield f"webdataset/{split}-{number:06d}.tar", file
 
 
@@ -109,16 +108,25 @@ def _content(images: Sequence[str], samples: Sequence[Row], marks: Row) -> bytes
     return line({"images": list(images), "samples": list(samples), **marks}).encode()
 
 
-def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
-    """Add a file, whose header holds nothing of this machine or of the time."""
+def _add(tar: BinaryIO, name: str, content: bytes) -> None:
+    """Add a file, whose header holds nothing of this machine or of the time.
+
+    ``TarFile.addfile`` takes as long again as all else, and keeps what it added in memory.
+    """
     header = tarfile.TarInfo(name)
     header.size = len(content)
-    tar.addfile(header, io.BytesIO(content))
+    tar.write(header.tobuf(tarfile.USTAR_FORMAT) + content + b"\0" * (-len(content) % tarfile.BLOCKSIZE))
+
+
+def _end(tar: BinaryIO) -> None:
+    """Add what marks the end of a tar: two empty blocks, and more up to a whole record."""
+    end = 2 * tarfile.BLOCKSIZE
+    tar.write(b"\0" * (end + -(tar.tell() + end) % tarfile.RECORDSIZE))
 
 
 def _redacted(_: str, raw: bytes, gone: Gone) -> bytes | None:
     out, before, after = io.BytesIO(), 0, 0
-    with tarfile.open(fileobj=io.BytesIO(raw)) as old, tarfile.open(fileobj=out, mode="w", format=_TAR) as new:
+    with tarfile.open(fileobj=io.BytesIO(raw)) as old:
         for _key, found in groupby(old, key=lambda member: member.name.partition(".")[0]):
             contents = {member.name: _read(old, member) for member in found}
             name_of = next(reversed(contents))  # the JSON stands behind the images
@@ -128,7 +136,8 @@ def _redacted(_: str, raw: bytes, gone: Gone) -> bytes | None:
             if len(kept) < len(said["samples"]):
                 contents[name_of] = line({**said, "samples": kept}).encode()
             for name, content in contents.items() if kept else ():
-                _add(new, name, content)
+                _add(out, name, content)
+    _end(out)
     if before == after:
         return raw
     return out.getvalue() if after else None
