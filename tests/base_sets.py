@@ -17,7 +17,7 @@ Row = dict[str, Any]
 
 def png(number: int) -> bytes:
     out = io.BytesIO()
-    Image.new("RGB", (8, 6), (number * 37 % 256, number * 91 % 256, 7)).save(out, "PNG")
+    Image.new("RGB", (40, 40), (number * 37 % 256, number * 91 % 256, 7)).save(out, "PNG")
     return out.getvalue()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import stat
 from collections.abc import Iterator
@@ -112,21 +113,24 @@ def image_file(folder: Path, named: str, follow_links: bool = False) -> Path | U
         return Unusable.REMOTE
     if "\0" in named or len(named) > _LONGEST:
         return Unusable.MISSING
-    path = folder / named
-    if ".." in path.parts[len(folder.parts) :] or not path.is_relative_to(folder):
+    # Sets name images by the million: os.path is several times as quick as pathlib.
+    root = str(folder)
+    path = os.path.join(root, named)  # noqa: PTH118
+    if ".." in named.split("/") or not path.startswith(root.rstrip("/") + "/"):
         return Unusable.OUTSIDE
     try:
-        found = path.lstat()
-        if not follow_links and not _real(path if stat.S_ISLNK(found.st_mode) else path.parent, folder):
+        found = os.lstat(path)
+        is_link = stat.S_ISLNK(found.st_mode)
+        if not follow_links and not _real(path if is_link else os.path.dirname(path), root):  # noqa: PTH120
             return Unusable.OUTSIDE
-        if stat.S_ISLNK(found.st_mode):
-            found = path.stat()
+        if is_link:
+            found = os.stat(path)  # noqa: PTH116
     except (OSError, ValueError):
         return Unusable.MISSING
-    return path if stat.S_ISREG(found.st_mode) and found.st_size else Unusable.MISSING
+    return Path(path) if stat.S_ISREG(found.st_mode) and found.st_size else Unusable.MISSING
 
 
 @lru_cache(4096)
-def _real(path: Path, folder: Path) -> bool:
+def _real(path: str, folder: str) -> bool:
     """Whether a path, its links followed, lies in a folder."""
-    return path.resolve().is_relative_to(folder.resolve())
+    return Path(path).resolve().is_relative_to(Path(folder).resolve())
