@@ -28,7 +28,7 @@ class Unusable(StrEnum):
     SYSTEM = "it has a system turn"
     ORDER = "its turns are not question and answer by turns"
     EMPTY = "a turn is empty"
-    NO_TEXT = "a turn is no valid Unicode"
+    NO_TEXT = "its text or id is no valid Unicode"
     MARKS = "it has other image marks than images"
     AMONG = "its images stand among its text, or in a later turn"
     REMOTE = "its image is a URL"
@@ -72,17 +72,15 @@ def turns_of(row: BaseRow) -> tuple[tuple[Who, str], ...] | Unusable:
     texts = [text for _, text in row.turns]
     if (problem := _unmarked(texts, len(row.images) or row.held)) is not None:
         return problem
-    try:
-        turns = tuple((role, neutral(text)) for role, text in zip(roles, texts, strict=True) if role)
-        "".join(text for _, text in turns).encode()
-    except UnicodeEncodeError:
+    turns = tuple((role, neutral(text)) for role, text in zip(roles, texts, strict=True) if role)
+    if not all(map(_encodable, (row.id, *texts))):
         return Unusable.NO_TEXT
     return turns if all(text.strip() for _, text in turns) else Unusable.EMPTY
 
 
 def _role(role: str) -> Who | None:
     if role not in _ROLES:
-        raise ValueError(f"a turn is by {role!r}; known are {', '.join(_ROLES)}")
+        raise ValueError(f"a turn is by {role[:60]!r}; known are {', '.join(_ROLES)}")
     return _ROLES[role]
 
 
@@ -111,7 +109,7 @@ def image_file(folder: Path, named: str, follow_links: bool = False) -> Path | U
     """
     if "://" in named:
         return Unusable.REMOTE
-    if "\0" in named or len(named) > _LONGEST:
+    if "\0" in named or len(named) > _LONGEST or not _encodable(named):
         return Unusable.MISSING
     # Sets name images by the million: os.path is several times as quick as pathlib.
     root = str(folder)
@@ -128,6 +126,11 @@ def image_file(folder: Path, named: str, follow_links: bool = False) -> Path | U
     except (OSError, ValueError):
         return Unusable.MISSING
     return Path(path) if stat.S_ISREG(found.st_mode) and found.st_size else Unusable.MISSING
+
+
+def _encodable(text: str) -> bool:
+    """Whether a text holds no halves of characters, which JSON can write and UTF-8 cannot."""
+    return text.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
 @lru_cache(4096)

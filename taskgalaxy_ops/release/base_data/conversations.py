@@ -22,7 +22,7 @@ def base_row(row: Mapping[str, Any], turns: list[tuple[str, str]]) -> BaseRow:
     named = [each for name in ("image", "images") for each in as_list(row.get(name)) if each not in _NO_IMAGE]
     paths = tuple(each for each in named if isinstance(each, str))
     if not all(isinstance(each, str | bytes | Mapping) for each in named) or (paths and len(paths) < len(named)):
-        raise TypeError(f"its image is {named[0]!r}, which is neither a path nor a picture")
+        raise TypeError(f"its image is {str(named[0])[:60]!r}, which is neither a path nor a picture")
     return BaseRow(
         id=str(next((row[name] for name in ("id", "idx") if row.get(name) is not None), "")),
         turns=tuple(turns),

@@ -18,13 +18,13 @@ from taskgalaxy_ops.errors import SettingsError, SourceError
 from taskgalaxy_ops.hashing import canonical_json
 from taskgalaxy_ops.progress import Progress, Silent
 from taskgalaxy_ops.records import leading_id
-from taskgalaxy_ops.release.base_data import LAYOUTS, files_in
+from taskgalaxy_ops.release.base_data import LAYOUTS, BaseLayout, files_in
 from taskgalaxy_ops.release.base_data.checking import Unusable
 from taskgalaxy_ops.release.build import as_json, entry
 from taskgalaxy_ops.release.copying import write_file
 from taskgalaxy_ops.release.licences import UNKNOWN
 from taskgalaxy_ops.release.mixing.pictures import IMAGES, Pictures
-from taskgalaxy_ops.release.mixing.reading import PartRead, read_base, read_release
+from taskgalaxy_ops.release.mixing.reading import PartRead, read_base, read_release, release_of
 from taskgalaxy_ops.release.mixing.settings import Mixture, MixturePart
 from taskgalaxy_ops.release.mixing.shares import taken, wanted
 from taskgalaxy_ops.release.mixing.staging import Staging
@@ -95,6 +95,7 @@ def mix(
     for name in formats:
         check_format(name)
     progress = progress or Silent()
+    layouts = _looked_for(mixture, workspace)
     _begin(folder, mixture)
     with Staging() as staging:
         read = [_read(staging, number, part, workspace, progress) for number, part in enumerate(mixture.parts)]
@@ -102,7 +103,7 @@ def mix(
         for number, each in enumerate(read):
             each.left_out[Unusable.REPEATED] += staging.drop_repeats(number)
         store = workspace.store if workspace else None
-        with Pictures(folder, store, _layouts(mixture)) as pictures:
+        with Pictures(folder, store, layouts) as pictures:
             _draw(staging, mixture, read)
             pictures.copy(staging, progress)
             while staging.fail():  # others are drawn instead of rows whose images cannot be opened
@@ -133,19 +134,22 @@ def _read(
 ) -> PartRead:
     if part.release is None:
         return read_base(staging, number, part, progress)
-    if workspace is None:
-        raise SettingsError(f"part {part.name}: a release needs a store: name one in the settings.")
+    assert workspace is not None
     return read_release(staging, number, part, workspace, progress)
 
 
-def _layouts(mixture: Mixture) -> dict[str, Any]:
-    """The layout of each file of base data, by its path."""
-    return {
-        str(file.absolute()): LAYOUTS.get(part.layout)
-        for part in mixture.parts
-        if part.release is None
-        for file in files_in(part.name, part.layout, part.files)
-    }
+def _looked_for(mixture: Mixture, workspace: Workspace | None) -> dict[str, BaseLayout]:
+    """The layout of each file of base data, by its path; all parts are there, before the first is read."""
+    found: dict[str, BaseLayout] = {}
+    for part in mixture.parts:
+        if part.release is None:
+            files = files_in(part.name, part.layout, part.files)
+            found |= dict.fromkeys([str(file.absolute()) for file in files], LAYOUTS.get(part.layout))
+        elif workspace is None:
+            raise SettingsError(f"part {part.name}: a release needs a store: name one in the settings.")
+        else:
+            release_of(part, workspace)
+    return found
 
 
 def _draw(staging: Staging, mixture: Mixture, read: Sequence[PartRead]) -> None:

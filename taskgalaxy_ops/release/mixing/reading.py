@@ -99,6 +99,11 @@ def _refs(row: BaseRow, file: Path, number: int, find: Callable[[str], Path | Un
     return tuple(refs)
 
 
+def release_of(part: MixturePart, workspace: Workspace) -> Published:
+    """The release that a part names. Raises SourceError where there is none."""
+    return chosen(workspace, None if part.release == LATEST else part.release, f"release mix, part {part.name}")
+
+
 def read_release(
     staging: Staging, number: int, part: MixturePart, workspace: Workspace, progress: Progress
 ) -> PartRead:
@@ -106,7 +111,7 @@ def read_release(
 
     Raises SourceError where there is no such release, DamageError where it cannot be read.
     """
-    one = chosen(workspace, None if part.release == LATEST else part.release, "release mix")
+    one = release_of(part, workspace)
     manifest = json.loads(manifest_of(workspace.store, one))
     found = PartRead(
         kind="release",

@@ -15,8 +15,9 @@ def mixed(found: Mixed) -> list[str]:
         *table(_HEADER, [_row(part) for part in found.parts]),
     ]
     for part in found.parts:
-        licences = ", ".join(f"{name} ({rows:,})" for name, rows in part.licences.items())
-        lines.append(f"  {part.name}: licences {licences}")
+        if part.licences:
+            licences = ", ".join(f"{name} ({rows:,})" for name, rows in part.licences.items())
+            lines.append(f"  {part.name}: licences {licences}")
         lines += [f"  {part.name}: {number:,} rows left out: {why}" for why, number in part.left_out.items()]
         if part.neutralised:
             lines.append(f"  {part.name}: {part.neutralised:,} rows with special tokens, which are written ‹so›")

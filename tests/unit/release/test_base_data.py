@@ -75,6 +75,7 @@ def row(turns: Any, images: int = 1, **more: Any) -> BaseRow:
         (row([("human", "<image>\n"), ("gpt", "A")]), Unusable.EMPTY),
         (row([("human", "Q"), ("gpt", " \n")]), Unusable.EMPTY),
         (row([("human", "Q \ud800"), ("gpt", "A")]), Unusable.NO_TEXT),
+        (BaseRow(id="\udfff", turns=(("human", "Q"), ("gpt", "A"))), Unusable.NO_TEXT),
         (row([("human", "<image> Q"), ("gpt", "A")], 0), Unusable.MARKS),
         (row([("human", "<image><image> Q"), ("gpt", "A")]), Unusable.MARKS),
         (row([("human", "Q"), ("gpt", "A")], 2), Unusable.MARKS),

@@ -278,6 +278,10 @@ def test_a_folder_of_something_else_is_left_alone(parts: dict[str, Any], tmp_pat
         mix(mixture({"allava": parts["allava"]}), tmp_path / "mine", ["llava"])
     with pytest.raises(SettingsError, match="--format parquet: a mixture is written as llava, sharegpt"):
         mix(mixture({"allava": parts["allava"]}), tmp_path / "out", ["parquet"])
+    gone = {**parts["cambrian"], "files": [str(tmp_path / "none.json")]}
+    with pytest.raises(SourceError, match=r"base data gone: .*none\.json is no file"):
+        mix(mixture({"allava": parts["allava"], "gone": gone}), tmp_path / "out", ["llava"])
+    assert not (tmp_path / "out").exists()
     with pytest.raises(SettingsError, match="a release needs a store"):
         mix(mixture({"ours": {"release": "latest"}}), tmp_path / "out", ["llava"])
 
