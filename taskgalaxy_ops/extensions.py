@@ -1,4 +1,4 @@
-"""What can be added by name: sources, encoders, question forms, release formats, trainers.
+"""What can be added by name: sources, encoders, question forms, release formats, trainers, layouts of base data.
 
 Each kind has a registry: what ships is named here by place, ``module:attribute``, and is imported once it is used.
 Another installed package adds to it by an entry point of the registry's group (docs/extending.md). Packages are looked
@@ -282,4 +282,15 @@ TRAINERS: Registry[Any] = Registry(
     },
     error=SettingsError,
 )
-REGISTRIES = (SOURCES, ENCODERS, QUESTION_FORMS, RELEASE_FORMATS, TRAINERS)
+BASE_LAYOUTS: Registry[Any] = Registry(
+    group="taskgalaxy.base_layouts",
+    what="layout of base data",
+    shipped={
+        "llava": f"{_HERE}.release.base_data.conversations:LLAVA",
+        "sharegpt": f"{_HERE}.release.base_data.conversations:LLAVA",  # the same, with `images`
+        "onevision": f"{_HERE}.release.base_data.conversations:ONEVISION",
+        "messages": f"{_HERE}.release.base_data.messages:MESSAGES",
+    },
+    error=SettingsError,
+)
+REGISTRIES = (SOURCES, ENCODERS, QUESTION_FORMS, RELEASE_FORMATS, TRAINERS, BASE_LAYOUTS)

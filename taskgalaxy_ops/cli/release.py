@@ -1,4 +1,4 @@
-"""The commands that make a release, export or push one, and compare two."""
+"""The commands that make a release, export or push one, compare two, and mix them with base data."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from taskgalaxy_ops.cli import release_diff
+from taskgalaxy_ops.cli import release_diff, release_mix
 from taskgalaxy_ops.cli.common import LOST, AddCommand, say, workspace_of
 from taskgalaxy_ops.errors import SettingsError
 from taskgalaxy_ops.extensions import RELEASE_FORMATS
@@ -35,6 +35,7 @@ def add(add_command: AddCommand) -> None:
     _add_export(add_command, actions)
     _add_push(add_command, actions)
     release_diff.add(add_command, actions)
+    release_mix.add(add_command, actions)
 
 
 def _release(chosen: argparse.Namespace) -> int:

@@ -187,9 +187,7 @@ def prepare(order: Order, root: Path) -> Job:
         "release_manifest_sha256": order.release.identity if order.release else None,
         "blind": order.blind,
         "container": order.container,
-        "mixture": [
-            {"name": p.name, "kind": p.kind, "rows": p.rows, "repeat": p.repeat, "identity": p.identity} for p in parts
-        ],
+        "mixture": list(map(_told, parts)),
         "command": list(rendered.command),
         "environment": dict(rendered.environment),
     }
@@ -206,6 +204,12 @@ def prepare(order: Order, root: Path) -> Job:
         files=files,
         environment=rendered.environment,
     )
+
+
+def _told(part: Part) -> dict[str, Any]:
+    """A part of the mixture, as the job's manifest has it."""
+    told = {"name": part.name, "kind": part.kind, "rows": part.rows, "repeat": part.repeat, "identity": part.identity}
+    return {**told, "left_out": dict(part.left_out)} if part.left_out else told
 
 
 def load(root: Path, key: str) -> Job:

@@ -7,18 +7,21 @@ not there, or end the answer.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from taskgalaxy_ops.errors import SettingsError, SourceError
 from taskgalaxy_ops.finetune.recipes import BaseData, Recipe
-from taskgalaxy_ops.hashing import fingerprint, sha256_hex
+from taskgalaxy_ops.hashing import fingerprint
 from taskgalaxy_ops.models.special_tokens import neutral
+from taskgalaxy_ops.release.base_data import LAYOUTS, rows_in
+from taskgalaxy_ops.release.base_data.checking import Unusable, checked_rows, image_file
 from taskgalaxy_ops.release.formats.layouts import IMAGE
-from taskgalaxy_ops.release.local_copy import ReleaseCopy
+from taskgalaxy_ops.release.local_copy import ReleaseCopy, sha256_of
 from taskgalaxy_ops.sources.builtin import easy_vqa
 
 BUILTIN = "builtin:easy-vqa"
@@ -53,6 +56,7 @@ class Part:
     examples: tuple[Example, ...] | None  # None: not read here, because the trainer reads ``annotations`` itself
     annotations: str | None = None
     images: str | None = None
+    left_out: Mapping[str, int] = field(default_factory=dict)  # rows of base data that cannot be used, by reason
 
 
 def check_licences(copy: ReleaseCopy, allowed: Sequence[str] | None) -> None:
@@ -124,7 +128,7 @@ def base_part(data: BaseData, excluded: frozenset[str], *, read: bool) -> Part:
             name=data.name, kind="base", identity=identity, rows=len(examples), repeat=data.repeat, examples=examples
         )
     identity = fingerprint("base", [data.name, data.annotations, data.revision, data.rows])
-    if not read:
+    if not read and data.layout is None:
         return Part(
             name=data.name,
             kind="base",
@@ -136,32 +140,66 @@ def base_part(data: BaseData, excluded: frozenset[str], *, read: bool) -> Part:
             images=data.images,
         )
     file = Path(data.annotations).expanduser()
+    left_out: Counter[str] = Counter()
     try:
-        text = file.read_text(encoding="utf-8")
-        rows = [json.loads(line) for line in text.split("\n") if line] if file.suffix == ".jsonl" else json.loads(text)
-        examples = tuple(_base_example(row, number, data.images) for number, row in enumerate(rows))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        examples = tuple(_base_examples(data, file, left_out))
+        content = [_digest(file)] if data.layout is None else _checked_content(data.layout, file, examples)
+    except (OSError, ValueError, SourceError) as error:
         raise SettingsError(
-            f"base data {data.name}: {file} cannot be read as LLaVA's JSON ({error}). Name it under `base_data` of a "
-            "recipe of your own, or leave it out there."
+            f"base data {data.name}: {file} cannot be read as {data.layout or 'LLaVA'}'s rows ({error}). Name it under "
+            "`base_data` of a recipe of your own, or leave it out there."
         ) from error
+    if left_out and not examples:
+        raise SettingsError(f"base data {data.name}: no row of {file} can be used: {dict(left_out)}. Look at `images`.")
     return Part(
         name=data.name,
         kind="base",
-        identity=fingerprint("base", [identity, sha256_hex(text.encode())]),
+        identity=fingerprint("base", [identity, *content]),
         rows=len(examples),
         repeat=data.repeat,
         examples=examples,
+        left_out=left_out,
     )
 
 
-def _base_example(row: dict[str, Any], number: int, images: str) -> Example:
-    image = row.get("image") or []
-    paths = [
-        str((Path(images).expanduser() / each).resolve()) for each in ([image] if isinstance(image, str) else image)
-    ]
-    turns = _turns(row["conversations"], max(1, len(paths)))
-    return Example(str(row.get("id", number)), paths[0] if paths else None, turns, None, tuple(paths[1:]))
+def _base_examples(data: BaseData, file: Path, left_out: Counter[str]) -> Iterator[Example]:
+    """The rows of a file; of a layout that is set, those that can be used. left_out: the others are counted there."""
+    folder = Path(data.images).expanduser()
+    if data.layout is None:
+        for number, row in rows_in(data.name, "llava", file):
+            images = [str((folder / named).resolve()) for named in row.images]
+            turns = ({"from": who, "value": text} for who, text in row.turns)
+            yield _based(row.id or str(number - 1), images, _turns(turns, max(1, len(images))))
+        return
+    for number, row, checked in checked_rows(data.name, data.layout, file):
+        if row.held:
+            raise ValueError(
+                "its rows hold their pictures: mix it by `taskgalaxy release mix`, and name what that writes"
+            )
+        found = [image_file(folder.absolute(), named, follow_links=True) for named in row.images]
+        problems = [each for each in (checked, *found) if isinstance(each, Unusable)]
+        if problems or isinstance(checked, Unusable):
+            left_out[problems[0]] += 1
+        else:
+            yield _based(row.id or str(number - 1), [str(path) for path in found], checked)
+
+
+def _based(key: str, images: Sequence[str], turns: tuple[tuple[Literal["human", "gpt"], str], ...]) -> Example:
+    return Example(key, images[0] if images else None, turns, None, tuple(images[1:]))
+
+
+def _checked_content(layout: str, file: Path, examples: Iterable[Example]) -> list[str]:
+    """What names the rows that were taken of a file: which are, hangs on the images that are there, too."""
+    return [layout, LAYOUTS.version(layout) or "", sha256_of(file), *(example.id for example in examples)]
+
+
+def _digest(file: Path) -> str:
+    """SHA-256 of a file's text, whatever its line ends."""
+    digest = hashlib.sha256()
+    with file.open(encoding="utf-8") as opened:
+        while part := opened.read(1 << 20):
+            digest.update(part.encode())
+    return digest.hexdigest()
 
 
 def _turns(conversation: Iterable[dict[str, str]], images: int) -> tuple[tuple[Literal["human", "gpt"], str], ...]:

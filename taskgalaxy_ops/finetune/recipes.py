@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from taskgalaxy_ops.errors import SettingsError
-from taskgalaxy_ops.extensions import TRAINERS
+from taskgalaxy_ops.extensions import BASE_LAYOUTS, TRAINERS
 from taskgalaxy_ops.hashing import fingerprint
 from taskgalaxy_ops.settings import Strict, Variant, known, read_yaml, validated
 
@@ -36,7 +36,12 @@ class BaseData(Strict):
     """The model's own fine-tuning data, which a release is mixed with."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_.-]{0,60}$")
-    annotations: str = Field(min_length=1, description="LLaVA's JSON, or builtin:easy-vqa")
+    annotations: str = Field(min_length=1, description="a file of the layout, or builtin:easy-vqa")
+    layout: Annotated[str, known(BASE_LAYOUTS)] | None = Field(
+        None,
+        exclude_if=lambda value: value is None,  # it came later, and changes no key
+        description="of the file; rows are checked, those that cannot be used left out; null: LLaVA's, unchecked",
+    )
     images: str = Field("", description="folder of its images")
     revision: str | None = Field(None, description="what names its content: part of the key")
     rows: int | None = Field(None, ge=1, description="how many it holds, or builtin: how many are taken")

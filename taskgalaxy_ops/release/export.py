@@ -33,7 +33,7 @@ from taskgalaxy_ops.release.copying import Made, copy_listed, manifest_of, write
 from taskgalaxy_ops.release.formats import FORMATS, PICTURES, folder_of
 from taskgalaxy_ops.release.formats.parquet import rewritten
 from taskgalaxy_ops.release.inputs import ReleaseInputs, TaxonomySummary
-from taskgalaxy_ops.release.published_rows import opened
+from taskgalaxy_ops.release.published_rows import opened, stored_picture
 from taskgalaxy_ops.release.restaged import restage
 from taskgalaxy_ops.release.select import Selection
 from taskgalaxy_ops.release.sqlite_staging import EXTENSIONS, database
@@ -144,7 +144,7 @@ class _Export:
         if location in self._listed:
             copy_listed(self._store, self._one, location, self._listed[location], self._target)
             return self._target / location
-        key = _key_of(location)
+        key = stored_picture(location)
         place = self._target / PICTURES[0] / image[:2]
         if found := next((file for file in place.glob(f"{image}.*") if file.suffix not in _UNFINISHED), None):
             return found
@@ -286,12 +286,6 @@ def _brought(folders: set[str]) -> Iterator[str]:
     """The formats of packages whose files lie in one of these folders."""
     known = {folder_of(name) for name in FORMATS.shipped}
     yield from sorted(folders - known)
-
-
-def _key_of(location: str) -> str | None:
-    """The store's key of a picture that a release refers to, wherever the store lay when the release was made."""
-    at = max(location.rfind(f"/{keys.RENDERED}"), location.rfind(f"/{keys.BLOBS}"))
-    return location[at + 1 :] if at >= 0 else None
 
 
 def _extension(file: Path) -> str:

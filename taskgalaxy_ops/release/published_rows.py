@@ -132,6 +132,12 @@ def opened(store: Store, listed: Listed) -> pq.ParquetFile:
         raise DamageError(f"{listed.key} cannot be read ({error}). Run `taskgalaxy verify`.") from error
 
 
+def stored_picture(location: str) -> str | None:
+    """The store's key of a picture that a release refers to, wherever the store lay when the release was made."""
+    at = max(location.rfind(f"/{keys.RENDERED}"), location.rfind(f"/{keys.BLOBS}"))
+    return location[at + 1 :] if at >= 0 else None
+
+
 def keep_left_out(store: Store, version: int, rejects: Iterable[Reject]) -> None:
     """Store the accepted pairs that a release left out, with reasons: in the cache, not in the release."""
     keep(store, _left_out(version), to_parquet(rejects, Reject))

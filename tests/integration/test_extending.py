@@ -38,6 +38,7 @@ from taskgalaxy_ops.finetune.recipes import load_recipe
 from taskgalaxy_ops.generation.results import RunResults
 from taskgalaxy_ops.generation.stage_keys import StageKeys
 from taskgalaxy_ops.operations.takedown import take_down
+from taskgalaxy_ops.release.base_data.checking import checked_rows
 from taskgalaxy_ops.release import publish
 from taskgalaxy_ops.settings import load_settings
 from taskgalaxy_ops.storage import keys
@@ -55,7 +56,9 @@ job = prepare(Order(recipe=load_recipe(sys.argv[2]), release=copy), finetune_run
 gone = json.loads((copy.folder / "llava" / "train.json").read_text("utf-8"))[0]["image"].split("/")[-1].split(".")[0]
 withdrawn = take_down(workspace, [gone]).releases
 prefix = keys.release(released.version)
+(base,) = checked_rows("own", "questions_csv", Path(sys.argv[3]))
 print(json.dumps({
+    "base": [base[1].images, base[2]],
     "images": receipt.images,
     "attributions": sorted({claim.attribution for claim in claims}),
     "encoder": workspace.encoder_identity["name"],
@@ -80,7 +83,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which pip has installed the page's package."""
     folder = tmp_path_factory.mktemp("extras")
     snippets = dict(_SNIPPET.findall((ROOT / "docs" / "extending.md").read_text("utf-8")))
-    assert len(snippets) == 6
+    assert len(snippets) == 7
     for name, text in snippets.items():
         assert name == "pyproject.toml" or len(text.splitlines()) < 40, f"{name}: at most 40 lines, its name included"
         file = folder / "package" / name
@@ -150,8 +153,9 @@ def test_the_pages_package_takes_part_in_every_step(
 ) -> None:
     (tmp_path / "own.yaml").write_text(yaml.safe_dump(_RECIPE), "utf-8")
     (tmp_path / "run.py").write_text(_RUN, "utf-8")
+    (tmp_path / "own.csv").write_text("id,image,question,answer\n1,a.png,What?,A ring.\n", "utf-8")
     chosen = settings(tmp_path, models, pictures)
-    ended = run(installed, str(tmp_path / "run.py"), str(chosen), str(tmp_path / "own.yaml"))
+    ended = run(installed, str(tmp_path / "run.py"), str(chosen), str(tmp_path / "own.yaml"), str(tmp_path / "own.csv"))
     assert ended.returncode == 0, ended.stderr[-3000:]
     found = json.loads(ended.stdout)
 
@@ -172,6 +176,7 @@ def test_the_pages_package_takes_part_in_every_step(
     assert held and found["withdrawn"] == {"v000001": len(held)}
     assert rows(found["csv_after"]) == [row for row in rows(found["csv"]["train.csv"]) if row[0] not in held]
 
+    assert found["base"] == [["a.png"], [["human", "What?"], ["gpt", "A ring."]]]
     assert found["job"]["command"][2].startswith("exec python3")
     data = json.loads(found["job"]["files"]["data/train.json"])
     assert data and all("single word or phrase" in row["conversations"][0]["value"] for row in data)

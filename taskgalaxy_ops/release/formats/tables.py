@@ -26,15 +26,15 @@ Rows = Callable[[Selection, Sample], Sequence[Row]]
 
 TEXT: Column = (pa.string(), {"dtype": "string", "_type": "Value"})
 NUMBER: Column = (pa.float64(), {"dtype": "float64", "_type": "Value"})
-_FLAG: Column = (pa.bool_(), {"dtype": "bool", "_type": "Value"})
+FLAG: Column = (pa.bool_(), {"dtype": "bool", "_type": "Value"})
 _PART = pa.struct([("type", pa.string()), ("text", pa.string())])
 MESSAGES_COLUMN: Column = (
     pa.list_(pa.struct([("role", pa.string()), ("content", pa.list_(_PART))])),
     [{"role": TEXT[1], "content": [{"type": TEXT[1], "text": TEXT[1]}]}],
 )
-_IMAGES: Column = (pa.list_(pa.struct([("bytes", pa.binary()), ("path", pa.string())])), [{"_type": "Image"}])
-_COMMON: Mapping[str, Column] = {"id": TEXT, "images": _IMAGES}
-_LAST: Mapping[str, Column] = {"task_type": TEXT, "simulated": _FLAG}
+IMAGES_COLUMN: Column = (pa.list_(pa.struct([("bytes", pa.binary()), ("path", pa.string())])), [{"_type": "Image"}])
+_COMMON: Mapping[str, Column] = {"id": TEXT, "images": IMAGES_COLUMN}
+_LAST: Mapping[str, Column] = {"task_type": TEXT, "simulated": FLAG}
 
 
 def table_format(
@@ -45,7 +45,7 @@ def table_format(
     columns: beside those that each has: ``id``, ``images``, ``task_type``, ``simulated``. rows: a sample's rows, by
     column; none leaves it out. A split without rows has no file, because readers reject one.
     """
-    schema = _schema({**_COMMON, **columns, **_LAST})
+    schema = table_schema({**_COMMON, **columns, **_LAST})
 
     def files(plan: Selection) -> Iterator[tuple[str, BinaryIO]]:
         for split, parts in _parts(plan, rows).items():
@@ -73,7 +73,8 @@ def images_in(raw: bytes) -> set[ImageId]:
     return {image for part in parts if (image := leading_id(part))}
 
 
-def _schema(columns: Mapping[str, Column]) -> pa.Schema:
+def table_schema(columns: Mapping[str, Column]) -> pa.Schema:
+    """The schema of these columns, with their Hugging Face features."""
     features = {"info": {"features": {name: feature for name, (_, feature) in columns.items()}}}
     return pa.schema(
         [(name, kind) for name, (kind, _) in columns.items()], metadata={"huggingface": json.dumps(features)}

@@ -7,19 +7,18 @@ with them nor with the number of images.
 
 from __future__ import annotations
 
-import json
 import posixpath
 import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from taskgalaxy_ops.errors import SourceError
 from taskgalaxy_ops.sources import context, left_out
 from taskgalaxy_ops.sources.content import by_suffix, suffix_of
+from taskgalaxy_ops.sources.json_rows import NoJson, json_items, json_rows
 from taskgalaxy_ops.sources.kinds import Found, FoundImage, LeftOut, Place, SourceEntry, Unreadable
 from taskgalaxy_ops.sources.kinds.bucket import BucketSource
 from taskgalaxy_ops.sources.kinds.containers import Container, Containers
@@ -27,7 +26,6 @@ from taskgalaxy_ops.sources.kinds.folder import FolderSource
 from taskgalaxy_ops.text import shown
 
 _LONGEST = 1024  # characters of an image's path
-_LINE = 64 << 20  # bytes of a line
 _S3 = "s3://"
 
 
@@ -120,9 +118,11 @@ class CocoSource(AnnotatedSource):
         with file.file() as opened, _Texts() as texts:
             if wanted := self._wanted():
                 texts.add(_of_coco(opened), wanted)
-            licences = {each["id"]: _text(each.get("url") or each["name"]) for each in _items(opened, "licenses.item")}
+            licences = {
+                each["id"]: _text(each.get("url") or each["name"]) for each in json_items(opened, "licenses.item")
+            }
             count = 0
-            for image in _items(opened, "images.item"):
+            for image in json_items(opened, "images.item"):
                 count += 1
                 origin = image.get("flickr_url") or image.get("coco_url")
                 yield Entry(
@@ -168,7 +168,7 @@ class VisualGenomeSource(AnnotatedSource):
                             f"source {self._source!r}: {named}, the option `{field}`, is no such file of Visual Genome "
                             f"({shown(error)})."
                         ) from error
-            for image in _items(opened, "item"):
+            for image in json_items(opened, "item"):
                 count += 1
                 url = _text(image["url"])
                 of = image.get("image_id", image.get("id"))
@@ -193,9 +193,9 @@ class ConversationsSource(AnnotatedSource):
 
     def entries(self, file: Container) -> Iterator[Entry | Unreadable | LeftOut]:
         with file.file() as opened:
-            for number, entry in _rows(file, opened):
-                if isinstance(entry, Unreadable):
-                    yield entry
+            for number, entry in json_rows(opened):
+                if isinstance(entry, NoJson):
+                    yield Unreadable(file.inside(str(number)), file.version, f"the line is no JSON: {entry.why}")
                     continue
                 if not isinstance(entry, dict):
                     yield Unreadable(file.inside(str(number)), file.version, "the entry is no object")
@@ -215,9 +215,9 @@ _Text = tuple[Any, str, str]  # of an image's number: a field, and a text of it
 
 def _of_coco(opened: BinaryIO) -> Iterator[_Text]:
     """What is annotated; annotations of another form say nothing."""
-    categories = (each for each in _items(opened, "categories.item") if isinstance(each, dict))
+    categories = (each for each in json_items(opened, "categories.item") if isinstance(each, dict))
     named = {str(each.get("id")): each.get("name") for each in categories}
-    for each in (each for each in _items(opened, "annotations.item") if isinstance(each, dict)):
+    for each in (each for each in json_items(opened, "annotations.item") if isinstance(each, dict)):
         category = named.get(str(each.get("category_id")))
         for field, text in (("captions", each.get("caption")), ("categories", category)):
             if isinstance(text, str):
@@ -225,26 +225,15 @@ def _of_coco(opened: BinaryIO) -> Iterator[_Text]:
 
 
 def _regions(opened: BinaryIO) -> Iterator[_Text]:
-    for image in _items(opened, "item"):
+    for image in json_items(opened, "item"):
         for region in image["regions"]:
             yield image["id"], "regions", _text(region["phrase"])
 
 
 def _objects(opened: BinaryIO) -> Iterator[_Text]:
-    for image in _items(opened, "item"):
+    for image in json_items(opened, "item"):
         for each in image["objects"]:
             yield from ((image["image_id"], "objects", _text(name)) for name in each["names"])
-
-
-def _items(opened: BinaryIO, prefix: str) -> Iterator[Any]:
-    """The items of a list in a JSON file, one by one. Raises ValueError where it is no JSON, or is cut off."""
-    import ijson
-
-    opened.seek(0)
-    try:
-        yield from ijson.items(opened, prefix, use_float=True)
-    except ijson.JSONError as error:
-        raise ValueError(str(error)) from error
 
 
 def _text(value: Any) -> str:
@@ -262,25 +251,6 @@ def _paths(entry: Mapping[str, Any]) -> list[Any]:
 def _origin(entry: Mapping[str, Any]) -> str | None:
     url = entry.get("url")
     return _text(url) if isinstance(url, str) and url.startswith(("http://", "https://")) else None
-
-
-def _rows(file: Container, opened: BinaryIO) -> Iterator[tuple[int, Any]]:
-    """The entries of a JSON list, or of a file with one a line; each with its number, from 1. Raises ValueError."""
-    start = opened.read(4096).lstrip(b"\xef\xbb\xbf \t\r\n")[:1]
-    if start == b"[":
-        yield from enumerate(_items(opened, "item"), 1)
-        return
-    if start != b"{":
-        raise ValueError("it is neither a JSON list nor one object a line")
-    opened.seek(0)
-    for number, line in enumerate(iter(partial(opened.readline, _LINE), b""), 1):
-        if len(line) == _LINE:
-            raise ValueError(f"line {number:,} has more than {_LINE:,} bytes")
-        if line.strip():
-            try:
-                yield number, json.loads(line.removeprefix(b"\xef\xbb\xbf"))
-            except (ValueError, RecursionError) as error:
-                yield number, Unreadable(file.inside(str(number)), file.version, f"the line is no JSON: {shown(error)}")
 
 
 class _Texts:

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import base_sets as sets
 import pytest
 import yaml
 from releases import released, workspace
@@ -24,9 +25,10 @@ from taskgalaxy_ops.finetune.backends.local import LocalBackend
 from taskgalaxy_ops.finetune.jobs import Job, Order, State, load, log_tail, prepare
 from taskgalaxy_ops.finetune.mixture import Example, base_part, check_licences
 from taskgalaxy_ops.finetune.progress import line, points
-from taskgalaxy_ops.finetune.recipes import Recipe, load_recipe, shipped
+from taskgalaxy_ops.finetune.recipes import BaseData, Recipe, load_recipe, shipped
 from taskgalaxy_ops.finetune.run import Trainings
 from taskgalaxy_ops.finetune.trainers.shared import llava_row
+from taskgalaxy_ops.hashing import fingerprint, sha256_hex
 from taskgalaxy_ops.models.special_tokens import neutral
 from taskgalaxy_ops.progress import Silent
 from taskgalaxy_ops.release.local_copy import ReleaseCopy
@@ -148,6 +150,46 @@ def test_rows_with_odd_line_ends_are_read_whole(tmp_path: Path) -> None:
     data = load_recipe("tiny").base_data[0].model_copy(update={"annotations": str(file)})
     (example,) = base_part(data, frozenset(), read=True).examples or ()
     assert example.turns == (("human", "a\u2028b"), ("gpt", "c\x85d ‹image›"))
+
+
+def test_a_layout_that_is_unset_changes_no_key(tmp_path: Path) -> None:
+    """Identities as they were before recipes could name a layout."""
+    file = sets.written(tmp_path / "own.json", '[{"conversations": []},\r\n{"id": 7, "conversations": []}]')
+    data = BaseData(name="own", annotations=str(file))
+    content = sha256_hex(b'[{"conversations": []},\n{"id": 7, "conversations": []}]')
+    before = fingerprint("base", [fingerprint("base", ["own", str(file), None, None]), content])
+    found = base_part(data, frozenset(), read=True)
+    assert (found.identity, [each.id for each in found.examples or ()]) == (before, ["0", "7"])
+    assert "layout" not in data.model_dump(mode="json")
+    recipe = load_recipe("tiny")
+    assert recipe.model_copy(update={"base_data": (data,)}).identity("trl") == fingerprint(
+        "recipe",
+        {
+            **recipe.model_dump(
+                mode="json", exclude={"about", "blind_control", "trainers", "template", "base", "base_data"}
+            ),
+            "base": recipe.base.model_dump(mode="json", exclude={"published"}),
+            "base_data": [{"name": "own", "annotations": str(file), "images": "", "repeat": 1}],
+            "template": None,
+        },
+    )
+
+
+def test_rows_of_a_layout_are_checked_and_those_left_out_are_told(copy: ReleaseCopy, tmp_path: Path) -> None:
+    file = sets.cambrian(tmp_path)
+    data = BaseData(name="cambrian", annotations=str(file), layout="llava", images=str(tmp_path))
+    part = base_part(data, frozenset(), read=False)  # read here, whoever trains
+    assert (part.rows, part.left_out) == (3, {"it has a system turn": 1})
+    assert [each.image for each in part.examples or ()] == [str(tmp_path / "clevr/0.png"), None, None]
+    recipe = load_recipe("tiny").model_copy(update={"base_data": (data,)})
+    job = prepare(Order(recipe=recipe, release=copy), tmp_path)
+    assert json.loads(job.files["job.json"])["mixture"][1]["left_out"] == {"it has a system turn": 1}
+    (tmp_path / "clevr/0.png").unlink()
+    assert base_part(data, frozenset(), read=True).identity != part.identity
+    held = data.model_copy(update={"layout": "onevision"})
+    parquet = sets.onevision(tmp_path / "ov") / "geo3k/train-00000-of-00001.parquet"
+    with pytest.raises(SettingsError, match="mix it by `taskgalaxy release mix`"):
+        base_part(held.model_copy(update={"annotations": str(parquet)}), frozenset(), read=True)
 
 
 def test_base_data_that_cannot_be_read_are_named(tmp_path: Path) -> None:
