@@ -83,6 +83,12 @@ def entries(block: Mapping[str, Any], model: str) -> tuple[str, Sequence[Mapping
             ]
         case "write":
             return "pairs", [_pair(item["index"], item["task_type"], block["variant"]) for item in block["task_types"]]
+        case "answer":
+            further = [
+                {"index": item["index"], **_answer(item["task_type"], str(block["number"]))}
+                for item in block["questions"]
+            ]
+            return "answers", further
         case "vote":
             votes = [
                 {
@@ -128,10 +134,13 @@ def _pair(index: int, task_type: str, variant: str) -> dict[str, Any]:
     return {
         "index": index,
         "question": f"What does this image show with regard to {task_type.rpartition('~')[2]}?",
-        "answer": f"Canned answer {_hash(task_type):08x}.",
-        "reasoning": "It was drawn by hash.",
+        **_answer(task_type),
         **more.get(variant.partition("-")[0], {}),
     }
+
+
+def _answer(*drawn_by: str) -> dict[str, str]:
+    return {"answer": f"Canned answer {_hash(*drawn_by):08x}.", "reasoning": "It was drawn by hash."}
 
 
 def _hash(*parts: str) -> int:

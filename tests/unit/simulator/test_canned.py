@@ -17,7 +17,7 @@ from PIL import Image
 
 from taskgalaxy_ops.generation.stages.filter import filter_template
 from taskgalaxy_ops.generation.stages.vote import vote_template
-from taskgalaxy_ops.generation.stages.write import write_template
+from taskgalaxy_ops.generation.stages.write import answer_template, write_template
 from taskgalaxy_ops.models.request import GREETING, RequestItem, RequestTemplate
 from taskgalaxy_ops.prompts import load_prompts
 from taskgalaxy_ops.records import Answer
@@ -29,9 +29,10 @@ from taskgalaxy_ops.simulator.config import Faults, Limits, SimulatorConfig
 from taskgalaxy_ops.simulator.serve import running
 
 MODEL = Model(name="m", base_url="http://127.0.0.1:1/v1", model="m", simulated=True)
-PROMPTS = load_prompts({})
+PROMPTS = load_prompts({}, also=("answer",))
 FILTER = filter_template(PROMPTS["filter"], MODEL)
 WRITE = write_template(PROMPTS["write_chain_of_thought"], MODEL, "chain_of_thought")
+ANSWER = answer_template(PROMPTS["answer"], MODEL, "chain_of_thought", 2)
 VOTE = vote_template(PROMPTS["vote"], MODEL, True)
 
 
@@ -66,12 +67,12 @@ def _ask(app: Canned, question: RequestTemplate, units: Sequence[RequestItem]) -
 
 def _units(question: RequestTemplate, count: int) -> list[RequestItem]:
     items = [{"task_type": f"ocr~type `{n}`"} for n in range(count)]
-    if question is VOTE:
-        items = [{**item, "question": "Which?", "answer": "That."} for item in items]
+    more = {"vote": {"question": "Which?", "answer": "That."}, "answer": {"question": "Which?"}}
+    items = [{**item, **more.get(question.head["request"], {})} for item in items]
     return [question.unit("0" * 64, item) for item in items]
 
 
-@pytest.mark.parametrize("question", [FILTER, WRITE, VOTE])
+@pytest.mark.parametrize("question", [FILTER, WRITE, ANSWER, VOTE])
 def test_each_unit_gets_a_valid_answer_and_the_same_again_in_another_request(question: RequestTemplate) -> None:
     units = _units(question, 20)
     together = _ask(Canned(), question, units)
