@@ -20,7 +20,7 @@ from taskgalaxy_ops.hashing import fingerprint
 from taskgalaxy_ops.models.special_tokens import neutral
 from taskgalaxy_ops.release.base_data import LAYOUTS, rows_in
 from taskgalaxy_ops.release.base_data.checking import Unusable, checked_rows, image_file
-from taskgalaxy_ops.release.formats.layouts import IMAGE
+from taskgalaxy_ops.release.formats.layouts import Row, Who, said_of
 from taskgalaxy_ops.release.local_copy import ReleaseCopy, sha256_of
 from taskgalaxy_ops.sources.builtin import easy_vqa
 
@@ -34,7 +34,7 @@ class Example:
 
     id: str
     image: str | None  # absolute path
-    turns: tuple[tuple[Literal["human", "gpt"], str], ...]  # no image marks in them
+    turns: tuple[tuple[Who, str], ...]  # no image marks in them
     task_type: str | None = None
     further_images: tuple[str, ...] = ()  # absolute paths of those after the first
 
@@ -168,7 +168,7 @@ def _base_examples(data: BaseData, file: Path, left_out: Counter[str]) -> Iterat
     if data.layout is None:
         for number, row in rows_in(data.name, "llava", file):
             images = [str((folder / named).resolve()) for named in row.images]
-            turns = ({"from": who, "value": text} for who, text in row.turns)
+            turns = [{"from": who, "value": text} for who, text in row.turns]
             yield _based(row.id or str(number - 1), images, _turns(turns, max(1, len(images))))
         return
     for number, row, checked in checked_rows(data.name, data.layout, file):
@@ -202,12 +202,5 @@ def _digest(file: Path) -> str:
     return digest.hexdigest()
 
 
-def _turns(conversation: Iterable[dict[str, str]], images: int) -> tuple[tuple[Literal["human", "gpt"], str], ...]:
-    """The turns without the marks of the first, which stand before or behind its text. images: how many there are."""
-    turns = []
-    for number, turn in enumerate(conversation):
-        text = turn["value"]
-        for _ in range(0 if number else images):
-            text = text.removeprefix(f"{IMAGE}\n").removesuffix(f"\n{IMAGE}")
-        turns.append(("human" if turn["from"] == "human" else "gpt", neutral(text)))
-    return tuple(turns)  # type: ignore[arg-type]
+def _turns(conversation: Sequence[Row], images: int) -> tuple[tuple[Who, str], ...]:
+    return tuple((who, neutral(text)) for who, text in said_of(conversation, images))

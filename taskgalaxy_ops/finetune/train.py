@@ -11,7 +11,6 @@ import hashlib
 import json
 import sys
 import time
-from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,10 @@ from taskgalaxy_ops.finetune.jobs import OUTPUT, RESULT
 from taskgalaxy_ops.finetune.progress import PROGRESS, points
 from taskgalaxy_ops.finetune.recipes import Recipe
 from taskgalaxy_ops.finetune.tiny import TINY, save_tiny
+from taskgalaxy_ops.release.formats.layouts import llava_images, parts, said_of
+from taskgalaxy_ops.release.formats.tables import IMAGES_COLUMN, MESSAGES_COLUMN
 
+_COLUMNS = {"images": IMAGES_COLUMN, "prompt": MESSAGES_COLUMN, "completion": MESSAGES_COLUMN}
 _LOG_STEPS = 10
 _KEPT_SIDE = 2048  # pixels: the longest side of images for other models than `tiny`
 
@@ -126,42 +128,29 @@ def _weights_sha256(folder: Path) -> str:
 
 
 def _dataset(file: Path, processor: Any, recipe: Recipe) -> tuple[Any, int]:
-    """The dataset (a row a question: prompt, completion, images), and how many questions were too long.
+    """The dataset (a row an answer: prompt, completion, images), and how many answers were too long.
 
-    A conversation has a row for each of its questions, after the turns before it: what builds on them makes no sense
+    A conversation has a row for each of its answers, after the turns before it: what builds on them makes no sense
     without.
     """
-    from datasets import Dataset, Features, Image, List, Value
+    from datasets import Dataset, Features
 
     side = _side(processor, recipe)
     images: dict[str, Any] = {}
     rows, left_out = [], 0
     for row in json.loads(file.read_text(encoding="utf-8")):
-        named = row.get("image") or []
-        paths = [named] if isinstance(named, str) else named
+        paths = llava_images(row)
         images |= {path: _small(Path(path), side) for path in paths if path not in images}
-        said = [turn["value"] for turn in row["conversations"]]
-        said[0] = said[0].removeprefix("<image>\n" * len(paths))
-        messages = [_message(role, text) for role, text in zip(cycle(("user", "assistant")), said, strict=False)]
-        messages[0]["content"][:0] = [{"type": "image", "text": None}] * len(paths)
-        for end in range(2, len(messages) + 1, 2):
-            if len(processor.tokenizer.encode(" ".join(said[:end]))) > recipe.max_length:
+        said = said_of(row["conversations"], len(paths))
+        told = parts(said, len(paths))
+        for answer in range(1, len(said), 2):
+            if len(processor.tokenizer.encode(" ".join(text for _, text in said[: answer + 1]))) > recipe.max_length:
                 left_out += 1
                 continue
-            rows.append(
-                {
-                    "images": [images[path] for path in paths],
-                    "prompt": messages[: end - 1],
-                    "completion": messages[end - 1 : end],
-                }
-            )
-    text = [{"role": Value("string"), "content": List({"type": Value("string"), "text": Value("string")})}]
-    features = Features({"images": List(Image()), "prompt": text, "completion": text})
+            asked = {"prompt": told[:answer], "completion": told[answer : answer + 1]}
+            rows.append({"images": [images[path] for path in paths], **asked})
+    features = Features.from_dict({name: feature for name, (_, feature) in _COLUMNS.items()})
     return Dataset.from_list(rows, features=features), left_out
-
-
-def _message(role: str, text: str) -> dict[str, Any]:
-    return {"role": role, "content": [{"type": "text", "text": text}]}
 
 
 def _last_checkpoint(output: Path) -> str | None:

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from taskgalaxy_ops.errors import DamageError, SourceError
 from taskgalaxy_ops.hashing import sha256_hex
 from taskgalaxy_ops.models.special_tokens import neutral
+from taskgalaxy_ops.release.formats.layouts import llava_images
 
 
 @dataclass(frozen=True)
@@ -62,8 +63,7 @@ class ReleaseCopy:
 
     def images(self, row: dict[str, Any]) -> list[str]:
         """The absolute paths of a row's images: one, but for questions about several. Raises as ``image``."""
-        named = row["image"]
-        return [self.image({"image": each}) for each in (named if isinstance(named, list) else [named])]
+        return [self.image({"image": each}) for each in llava_images(row)]
 
     def image(self, row: dict[str, Any]) -> str:
         """The absolute path of a row's only image. Raises SourceError for one that is a URI of the store."""

@@ -36,6 +36,15 @@ def conversations(said: Said, images: int = 1) -> list[Row]:
     return turns
 
 
+def said_of(turns: Sequence[Row], images: int = 1) -> list[tuple[Who, str]]:
+    """What such turns tell, without the marks of the images, which others put behind the first text."""
+    said: list[tuple[Who, str]] = [("human" if turn["from"] == "human" else "gpt", turn["value"]) for turn in turns]
+    for _ in range(images if said else 0):
+        who, text = said[0]
+        said[0] = who, text.removeprefix(f"{IMAGE}\n").removesuffix(f"\n{IMAGE}")
+    return said
+
+
 def messages(said: Said, images: int = 1) -> list[Row]:
     """Messages whose content is a text, with a line ``<image>`` for each image, as ms-swift has them."""
     return [{"role": _ROLES[turn["from"]], "content": turn["value"]} for turn in conversations(said, images)]
@@ -54,6 +63,12 @@ def llava(key: str, said: Said, images: Sequence[str], **more: Any) -> Row:
     if images:
         row["image"] = images[0] if len(images) == 1 else list(images)
     return {**row, **more, "conversations": conversations(said, len(images))}
+
+
+def llava_images(row: Row) -> list[str]:
+    """The images of LLaVA's row."""
+    named: str | list[str] = row.get("image") or []
+    return [named] if isinstance(named, str) else named
 
 
 def sharegpt(key: str, said: Said, images: Sequence[str]) -> Row:

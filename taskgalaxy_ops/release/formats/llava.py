@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 from taskgalaxy_ops.release.formats import Gone, ReleaseFormat
-from taskgalaxy_ops.release.formats.layouts import Row, line, llava, said_in
+from taskgalaxy_ops.release.formats.layouts import Row, line, llava, llava_images, said_in
 from taskgalaxy_ops.release.rows import Sample
 from taskgalaxy_ops.release.select import Selection
 from taskgalaxy_ops.release.spooled import spooled
@@ -40,13 +40,8 @@ def _redacted(_: str, raw: bytes, gone: Gone) -> bytes:
     """LLaVA's JSON, which has a row a line: drop the lines of withdrawn rows, and leave the others byte for byte."""
     lines = [line.removesuffix(",") for line in raw.decode().split("\n")[1:-2]]
     rows = [json.loads(line) for line in lines]
-    kept = [line for line, row in zip(lines, rows, strict=True) if not gone.holds(row["id"], *_images(row))]
+    kept = [line for line, row in zip(lines, rows, strict=True) if not gone.holds(row["id"], *llava_images(row))]
     return raw if len(kept) == len(lines) else ("[\n" + ",\n".join(kept) + "\n]\n" if kept else "[]\n").encode()
-
-
-def _images(row: Row) -> list[str]:
-    named: str | list[str] = row["image"]
-    return [named] if isinstance(named, str) else named
 
 
 LLAVA = ReleaseFormat(files=llava_files, redact=_redacted, count=lambda _: len(SPLITS))
