@@ -12,6 +12,7 @@ from typing import Any
 
 from taskgalaxy_ops.generation.forms import FORMS, Texts
 from taskgalaxy_ops.generation.forms.grounded import right as boxes_agree
+from taskgalaxy_ops.generation.forms.yes_no import SAID
 from taskgalaxy_ops.records import turns_in
 from taskgalaxy_ops.release.formats.layouts import Row, parts, said_in
 from taskgalaxy_ops.release.formats.tables import MESSAGES_COLUMN, NUMBER, TEXT, table_format
@@ -19,7 +20,11 @@ from taskgalaxy_ops.release.rows import Sample
 from taskgalaxy_ops.release.select import Selection
 from taskgalaxy_ops.text import normal_answer, numbers_in
 
-_LETTER = re.compile(r"(?<![A-Za-z'’])([A-Z])(?![A-Za-z'’])")
+# An option's letter, from the surest to the least sure sign that it is the answer. No I: that is who speaks.
+_BEGINS = re.compile(r"\W*([A-HJ-Z])(?:[.):]|\W*$)")
+_MARKED = re.compile(r"(?<![\w'’])([A-HJ-Z])(?=[.):,*]|\W*$)", re.MULTILINE)
+_ALONE = re.compile(r"(?<![\w'’])([A-HJ-Z])(?![\w'’])")
+_YES_OR_NO = {normal_answer(word) for words in SAID.values() for word in words}
 
 
 def _rows(_: Selection, sample: Sample) -> list[Row]:
@@ -34,22 +39,31 @@ def _rows(_: Selection, sample: Sample) -> list[Row]:
 def right(said: str, answer: str, check: str, tolerance: float | None) -> bool:
     """Whether what a model said is the answer, by a row's check.
 
-    ``exact``: its last line is, but for case, marks, articles and the writing of numbers. ``number``: its last number
-    is within ``tolerance``. ``choice``: its last single capital letter is. ``box_iou``: the one box in its last line
-    overlaps by at least ``tolerance``. Raises ValueError for another check.
+    ``exact``: its last line is, but for case, marks, articles and the writing of numbers; of a yes or no, the line's
+    first word. ``number``: its last number is within ``tolerance``. ``choice``: the letter that its last line begins
+    with, or else the last that stands as an answer. ``box_iou``: the one box in its last line overlaps by at least
+    ``tolerance``. Raises ValueError for another check.
     """
-    lines = [line for line in said.splitlines() if line.strip()]
+    last = next((line for line in reversed(said.splitlines()) if line.strip()), "")
     match check:
         case "exact":
-            return bool(lines) and normal_answer(lines[-1]) == normal_answer(answer)
+            found, expected = normal_answer(last), normal_answer(answer)
+            return bool(last) and expected == (found.partition(" ")[0] if expected in _YES_OR_NO else found)
         case "number":
-            found, expected = numbers_in(said), numbers_in(answer)
-            return bool(found) and math.isclose(found[-1], expected[-1], rel_tol=1e-9, abs_tol=tolerance or 0)
+            numbers, [number] = numbers_in(said), numbers_in(answer)[-1:]
+            return bool(numbers) and math.isclose(numbers[-1], number, rel_tol=1e-9, abs_tol=tolerance or 0)
         case "choice":
-            return _LETTER.findall(said)[-1:] == [answer]
+            return _letter(said, last) == answer.strip()
         case "box_iou":
-            return boxes_agree(answer, lines[-1] if lines else "", tolerance or 0.5)
+            return boxes_agree(answer, last, tolerance or 0.5)
     raise ValueError(f"check {check!r} is none of exact, number, choice, box_iou")
+
+
+def _letter(said: str, last: str) -> str:
+    """The option's letter in what was said, of which ``last`` is the last line; "": there is none."""
+    if begins := _BEGINS.match(last):
+        return begins[1]
+    return next((letters[-1] for sign in (_MARKED, _ALONE) if (letters := sign.findall(said))), "")
 
 
 def reward(

@@ -22,7 +22,7 @@ from taskgalaxy_ops.models.special_tokens import neutral
 from taskgalaxy_ops.records import Pair, Verdict, pair_id
 from taskgalaxy_ops.release import SPLITS
 from taskgalaxy_ops.release.formats import webdataset as tars
-from taskgalaxy_ops.release.formats.verifiable import reward
+from taskgalaxy_ops.release.formats.verifiable import reward, right
 from taskgalaxy_ops.settings import ReleaseSettings
 from taskgalaxy_ops.storage.parquet import to_table
 from unit.release.test_publish import files_of, image_of, plan_of, release_inputs, some_material
@@ -193,29 +193,60 @@ def test_verifiable_rows_say_how_to_check_an_answer(tmp_path: Path) -> None:
     forms = {each.pair: (each.variant, each.answer) for each in samples}
     assert {forms[row["id"]] for row in rows} == {form for form, check in CHECKS.items() if check}
     for row in rows:
-        check, tolerance, right, wrong = CHECKS[forms[row["id"]]] or ("", None, "", "")
+        check, tolerance, good, bad = CHECKS[forms[row["id"]]] or ("", None, "", "")
         assert (row["check"], row["tolerance"]) == (check, pytest.approx(tolerance) if tolerance else tolerance)
         columns = {name: [row[name]] * 3 for name in ("answer", "check", "tolerance", "task_type")}
-        said = [[{"role": "assistant", "content": text}] for text in (right, wrong, "")]
+        said = [[{"role": "assistant", "content": text}] for text in (good, bad, "")]
         assert reward(said, **columns) == [1.0, 0.0, 0.0], row
         assert [message["role"] for message in row["prompt"]] == ["user"] and len(row["images"]) == 1
 
 
+@pytest.mark.parametrize(
+    ("check", "answer", "right_ones", "wrong_ones"),
+    [
+        (
+            "choice",
+            "B",
+            [
+                "B",
+                "(b) or (B).",
+                "B. A cat",
+                "**B**",
+                "I think B",
+                "A. is wrong.\nB. Vitamin A",
+                "The answer is B because",
+            ],
+            ["", "b", "A", "B or A.", "A big one", "Not B, but C.", "I'm sure"],
+        ),
+        ("exact", "No", ["no", "No.", "It is lit.\nNo, it is not."], ["", "Yes", "Yes, no doubt", "not", "nothing"]),
+        ("exact", "a bus", ["Bus.", "It has wheels.\nThe bus"], ["bus stop", "no bus", ""]),
+    ],
+)
+def test_how_an_answer_is_worded_decides_nothing(
+    check: str, answer: str, right_ones: list[str], wrong_ones: list[str]
+) -> None:
+    assert [said for said in right_ones if not right(said, answer, check, None)] == []
+    assert [said for said in wrong_ones if right(said, answer, check, None)] == []
+
+
 def test_preference_pairs_have_an_accepted_answer_and_one_that_was_voted_down(tmp_path: Path) -> None:
-    right, same = sample("plain", "A cat"), sample("plain", "the cat!")
+    from transformers import AutoProcessor
+    from trl.trainer.dpo_trainer import DataCollatorForVisionPreference
+
+    accepted, same = sample("plain", "A cat"), sample("plain", "the cat!")
     down, worst, blind = (sample("plain", answer) for answer in ("A dog", "A <image>", "A cow"))
     corrected, alone = sample("plain", "Two", number=1), sample("plain", "Red", number=2)
     wrong, other = sample("plain", "Three", number=1), sample("plain", "A hen", number=3)
-    verdicts = [Verdict(right.pair, True, 2, 3), Verdict(down.pair, False, 1, 3), Verdict(worst.pair, False, 0, 2)]
+    verdicts = [Verdict(accepted.pair, True, 2, 3), Verdict(down.pair, False, 1, 3), Verdict(worst.pair, False, 0, 2)]
     verdicts += [
         Verdict(blind.pair, False, 2, 2, True),
         Verdict(same.pair, False, 0, 2),
         Verdict(alone.pair, True, 2, 2),
     ]
     verdicts += [Verdict(wrong.pair, True, 2, 2), Verdict(other.pair, False, 0, 2)]
-    held = release_inputs([right, alone, wrong], [image_of(0)]).release_inputs()
+    held = release_inputs([accepted, alone, wrong], [image_of(0)]).release_inputs()
     [shard] = held.shards
-    everything = [right, same, down, worst, blind, alone, wrong, other]
+    everything = [accepted, same, down, worst, blind, alone, wrong, other]
     shard = dataclasses.replace(
         shard,
         verdicts=to_table(verdicts, Verdict),
@@ -230,10 +261,14 @@ def test_preference_pairs_have_an_accepted_answer_and_one_that_was_voted_down(tm
     rows = datasets.Dataset.from_parquet(str(tmp_path / "rows.parquet"), cache_dir=str(tmp_path / "cache"))
     found = {(row["id"], row["rejected_id"]): (row["rejected"][0]["content"][0]["text"], row["margin"]) for row in rows}
     assert found == {
-        (right.pair, down.pair): ("A dog", 0.333),
-        (right.pair, worst.pair): (neutral("A <image>"), 0.667),
+        (accepted.pair, down.pair): ("A dog", 0.333),
+        (accepted.pair, worst.pair): (neutral("A <image>"), 0.667),
         (corrected.pair, wrong.pair): ("Three", 1.0),
     }
     assert all(row["prompt"][0]["content"][0]["type"] == "image" and len(row["images"]) == 1 for row in rows)
+    save_tiny(tmp_path / "model")
+    collate = DataCollatorForVisionPreference(AutoProcessor.from_pretrained(tmp_path / "model"), max_length=None)
+    batch = collate(list(rows))
+    assert len(batch["pixel_values"]) == len(batch["input_ids"]) == 2 * len(rows)  # chosen, then rejected
     left = withdrawn(files, {image_of(0).image})
     assert path not in left
