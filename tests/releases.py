@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import io
 import random
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from PIL import Image as Pillow
 
@@ -23,6 +24,23 @@ COLOURS = {"red": (200, 30, 30), "green": (30, 160, 60), "blue": (40, 60, 200), 
 COLOUR, TONE = "colour~main colours~colour naming", "light~brightness~tone naming"
 
 
+class Asked(NamedTuple):
+    """What a picture is asked."""
+
+    task_type: str
+    question: str
+    answer: str
+    variant: str = "plain"
+    reasoning: str | None = None
+    voted_down: str | None = None  # another answer, that the judges refused
+
+
+def plain(colour: str) -> Sequence[Asked]:
+    """Two plain questions about a picture of a colour."""
+    tone = "light" if colour == "yellow" else "dark"
+    return Asked(COLOUR, "What colour is it?", colour), Asked(TONE, "Is it light or dark?", tone)
+
+
 def workspace(folder: Path, **finetune: object) -> Workspace:
     """A workspace whose store and fine-tunes lie in a folder. ``finetune``: settings of fine-tuning."""
     model = {"base_url": "http://127.0.0.1:9/v1", "simulated": True}
@@ -36,31 +54,42 @@ def workspace(folder: Path, **finetune: object) -> Workspace:
 
 
 def released(
-    store: Workspace, images: int = 60, licence: str | None = "CC0-1.0", test: float = 0.4, **chosen: Any
+    store: Workspace,
+    images: int = 60,
+    licence: str | None = "CC0-1.0",
+    test: float = 0.4,
+    asked: Callable[[str], Sequence[Asked]] = plain,
+    **chosen: Any,
 ) -> None:
-    """Publish a release of ``images`` pictures in four colours, two questions each; ``test``: the test share.
+    """Publish a release of ``images`` pictures in four colours; ``test``: the test share.
 
-    chosen: further settings of the release. Pictures that it refers to lie in the store.
+    asked: the questions about a picture, by its colour. chosen: further settings of the release. Pictures that it
+    refers to lie in the store.
     """
-    files, records, samples = {}, {}, []
+    files, records, samples, voted_down = {}, {}, [], []
     for number in range(images):
         name = list(COLOURS)[number % len(COLOURS)]
         raw = _picture(COLOURS[name], number)
         image = Image(sha256_hex(raw), 40, 40, "png", len(raw), f"{random.Random(number).getrandbits(160):040x}")
         files[image.image], records[image.image] = raw, image
-        tone = "light" if name == "yellow" else "dark"
-        for task_type, question, answer in (
-            (COLOUR, "What colour is it?", name),
-            (TONE, "Is it light or dark?", tone),
-        ):
-            pair = pair_id(image.image, task_type, "plain", question, answer, None)
-            samples.append(Pair(pair, image.image, task_type, "plain", question, answer))
+        for task_type, question, answer, variant, reasoning, wrong in asked(name):
+            own = (image.image, task_type, variant, question)
+            samples.append(Pair(pair_id(*own, answer, reasoning), *own, answer, reasoning))
+            if wrong is not None:
+                voted_down.append(Pair(pair_id(*own, wrong, None), *own, wrong))
     judges = tuple(store.settings.judges)
     rows = release.ShardRows(
         samples=to_table(samples, Pair),
         votes=to_table([], Vote),
-        verdicts=to_table([Verdict(pair.pair, True, 2, 2) for pair in samples], Verdict),
+        verdicts=to_table(
+            [
+                *(Verdict(pair.pair, True, 2, 2) for pair in samples),
+                *(Verdict(pair.pair, False, 0, 2) for pair in voted_down),
+            ],
+            Verdict,
+        ),
         images=to_table(records.values(), Image),
+        voted_down=to_table(voted_down, Pair) if voted_down else None,
         claims=[Claim("flat", image, f"{image[:8]}.png", None, licence) for image in records],
     )
     inputs = release.ReleaseInputs(
@@ -69,7 +98,7 @@ def released(
         image_uri=lambda image: f"{store.store.url}/{keys.rendering(image, '0' * 32)}",
         refer=lambda image: _refer(store, image, files[image]),
         stage_counts=[],
-        taxonomy=release.TaxonomySummary(0, [COLOUR, TONE], {1: 2}),
+        taxonomy=release.TaxonomySummary(0, sorted({pair.task_type for pair in samples}), {1: 2}),
         teacher=store.settings.teacher,
         judges=judges,
         encoder={"name": "conse"},

@@ -10,13 +10,18 @@ import pytest
 
 # Read when this file is loaded: the suite takes all TASKGALAXY_ variables away before it begins.
 _PYTHONS = [Path(name).absolute() for name in os.environ.get("TASKGALAXY_TRAINERS", "").split(":") if name]
+_RELEASE = os.environ.get("TASKGALAXY_RELEASE")
+RELEASE = Path(_RELEASE).absolute() if _RELEASE else None  # an exported folder, to be loaded in place of a small one
+ASKED_FOR = bool(_PYTHONS or RELEASE)  # what `make test` has no time for
+
+ELSEWHERE = {"llamafactory": "llamafactory", "ms-swift": "swift", "energon": "megatron"}  # with the module of each
 
 
 @pytest.fixture(scope="session")
 def pythons() -> dict[str, Path]:
     """The first of TASKGALAXY_TRAINERS (Pythons, separated by colons) that has each library."""
     found: dict[str, Path] = {}
-    for trainer, package in (("llamafactory", "llamafactory"), ("ms-swift", "swift"), ("energon", "megatron")):
+    for trainer, package in ELSEWHERE.items():
         for python in _PYTHONS:
             looked = f"import importlib.util, sys; sys.exit(importlib.util.find_spec({package!r}) is None)"
             if subprocess.run([str(python), "-c", looked], check=False).returncode == 0:
