@@ -16,6 +16,7 @@ import yaml
 
 from taskgalaxy_ops.errors import TaxonomyError
 from taskgalaxy_ops.records import Node, TaskTypePath
+from taskgalaxy_ops.settings.load import compose_yaml
 from taskgalaxy_ops.taxonomy import labels
 from taskgalaxy_ops.taxonomy.version import LIVE, RETIRED, live_leaves
 
@@ -206,7 +207,7 @@ def read_yaml(file: Path) -> Iterator[Entry]:
     """The entries of a YAML file. Raises TaxonomyError where it is none, and Problem at what cannot be read further."""
     try:
         # compose instead of load, because the tree has line numbers, and keeps a key that occurs twice.
-        root = yaml.compose(file.read_text("utf-8"), Loader=yaml.SafeLoader)
+        root = compose_yaml(file.read_text("utf-8"))
     except OSError as error:
         raise TaxonomyError(
             f"taxonomy file {file} cannot be read: {error.strerror}.\n"
