@@ -117,7 +117,7 @@ def run(dag: str, **form: Any) -> dict[str, Any]:
 
     from galaxy_airflow import notes
 
-    done = fresh().dags[dag].test(run_conf=form)
+    done = fresh(f"{dag}.py").dags[dag].test(run_conf=form)
     flush()
     with create_session() as session:
         rows = notes.xcoms(session.connection(), done.id, "return_value")

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-import mlcroissant
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image as Pillow
@@ -38,6 +37,8 @@ def described(files: dict[str, bytes]) -> dict[str, Any]:
 
 def loaded(files: dict[str, bytes], folder: Path) -> list[dict[str, Any]]:
     """The records that mlcroissant reads from a copy; every file is checked against its SHA-256. Raises for errors."""
+    import mlcroissant
+
     for path, raw in files.items():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_bytes(raw)

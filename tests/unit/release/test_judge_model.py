@@ -7,8 +7,6 @@ from collections import Counter
 import numpy as np
 import pandas as pd
 import pytest
-from crowdkit.aggregation import DawidSkene
-from crowdkit.metrics.data import alpha_krippendorff
 
 from benchmarks.votes import JUDGES, simulated
 from taskgalaxy_ops.release.agreement import (
@@ -42,6 +40,8 @@ def frame(ballots: list[Ballot]) -> pd.DataFrame:
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:crowdkit")
 def test_without_dependence_it_finds_what_dawid_and_skene_find() -> None:
+    from crowdkit.aggregation import DawidSkene
+
     ballots, _ = independent(FIVE, 2_000)
     model = JudgeModel(FIVE, Counter(ballots))
     oracle = DawidSkene(n_iter=100).fit(frame(ballots))
@@ -56,6 +56,8 @@ def test_without_dependence_it_finds_what_dawid_and_skene_find() -> None:
 
 
 def test_alpha_is_crowd_kits_and_its_interval_covers_it() -> None:
+    from crowdkit.metrics.data import alpha_krippendorff
+
     ballots, _ = independent(FIVE[:3], 500, seed=4)
     ballots = [ballot[: 3 - task % 2] for task, ballot in enumerate(ballots)]
     counted = Ballots(0.0)

@@ -13,7 +13,6 @@ from typing import Any
 import datasets
 import pyarrow.parquet as pq
 import pytest
-import webdataset
 
 from taskgalaxy_ops import release
 from taskgalaxy_ops.extensions import ALWAYS_RELEASED
@@ -105,6 +104,8 @@ def test_messages_are_what_trl_trains_on(made: Files, folder: Path) -> None:
 
 
 def test_tars_are_streamed_each_image_once_with_all_its_samples(made: Files, folder: Path) -> None:
+    import webdataset  # which loads torch
+
     rows, pictures = {}, []
     for tar in sorted((folder / "webdataset").iterdir()):
         for each in webdataset.WebDataset(str(tar), shardshuffle=False).decode("pil"):

@@ -13,7 +13,6 @@ import datasets
 import lance
 import pyarrow as pa
 import pytest
-import webdataset
 from datasets import Dataset, Features, Image, Sequence, Value
 from hypothesis import given
 from hypothesis import strategies as st
@@ -115,6 +114,8 @@ def test_what_is_shown_holds_no_special_token() -> None:
 
 
 def test_of_tars_that_webdataset_wrote_json_and_texts_are_taken(tmp_path: Path) -> None:
+    import webdataset  # which loads torch
+
     with webdataset.TarWriter(str(tmp_path / "a.tar")) as tar:
         tar.write({"__key__": "000", "png": picture(0), "json": {"caption": "a square", "width": 40, "key": "000"}})
         tar.write({"__key__": "001", "png": picture(1), "txt": "another square", "cls": 1})

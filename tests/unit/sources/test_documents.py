@@ -13,12 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import bad_pages
-import matplotlib as mpl
 import numpy as np
 import pytest
 from fakes import MemoryStore
-from matplotlib.backends.backend_pdf import PdfPages
-from matplotlib.figure import Figure
 from papers import Sheet, pdf, striped, tiff
 from PIL import Image
 from sourcing import files_of, seen, workspace_at
@@ -106,6 +103,10 @@ def blobs(workspace: Workspace) -> dict[str, bytes]:
 
 def test_every_page_of_a_pdf_is_an_image(tmp_path: Path) -> None:
     """A PDF as matplotlib writes it; A4, some with text, some with curves."""
+    import matplotlib as mpl
+    from matplotlib.backends.backend_pdf import PdfPages
+    from matplotlib.figure import Figure
+
     with mpl.rc_context({"backend": "agg"}), PdfPages(tmp_path / "report.pdf") as file:
         for number in range(3):
             sheet = Figure(figsize=(8.27, 11.69))

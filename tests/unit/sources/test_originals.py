@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pyarrow
 import pytest
-import webdataset
 from fakes import MemoryStore
 from papers import pdf, striped
 from pyarrow import parquet
@@ -51,6 +50,8 @@ def _folder(folder: Path) -> str:
 
 
 def _tars(folder: Path) -> str:
+    import webdataset  # which loads torch
+
     for number in range(2):
         with webdataset.TarWriter(str(folder / f"s-{number}.tar")) as writer:
             for seed in (2 * number, 2 * number + 1):
@@ -112,6 +113,8 @@ def test_a_bucket_is_read_where_it_lies(seaweedfs: SeaweedFS) -> None:
 
 
 def test_containers_that_are_added_before_others_move_no_place(tmp_path: Path) -> None:
+    import webdataset
+
     workspace = workspace_at(_tars(tmp_path), copy=False)
     pipeline.ingest(workspace, "mine")
     with webdataset.TarWriter(str(tmp_path / "a.tar")) as writer:
