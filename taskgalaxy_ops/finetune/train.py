@@ -71,10 +71,12 @@ def main(folder: Path) -> None:
 
 def _base(folder: Path, recipe: Recipe) -> tuple[Any, Any]:
     """The model to train, what the recipe freezes frozen, and its processor."""
+    source = recipe.base.model
+    if Path(source).is_absolute() and not Path(source).is_dir():  # told before anything is loaded, which takes seconds
+        raise FileNotFoundError(f"there is no model at {source}: mend the recipe's base.model")
     import torch
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
-    source = recipe.base.model
     if source == TINY:
         source = str(folder / "untrained")
         save_tiny(Path(source), recipe.seed)

@@ -16,8 +16,6 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from taskgalaxy_ops.settings import NearDuplicateSettings
 
@@ -70,6 +68,9 @@ def groups(looks: Looks, limits: NearDuplicateSettings) -> _Rows:
 
 
 def _components(a: list[_Rows], b: list[_Rows], count: int) -> _Rows:
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
     rows, columns = np.concatenate(a), np.concatenate(b)
     edges = coo_array((np.ones(len(rows), bool), (rows, columns)), shape=(count, count))
     labels: _Rows = connected_components(edges, directed=False)[1].astype(np.int64)

@@ -210,7 +210,7 @@ def _settings_or_none() -> Settings | None:
 def compose_yaml(text: str) -> yaml.Node | None:
     """The tree of a YAML text, with the place of each node. Raises yaml.YAMLError.
 
-    By libyaml, where PyYAML has it, which reads the same ten times as fast; what is wrong, PyYAML's own parser says best.
+    By libyaml, where PyYAML has it, which is ten times as fast; what is wrong, PyYAML's own parser says best.
     """
     try:
         root: yaml.Node | None = yaml.compose(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))

@@ -95,7 +95,46 @@ def database() -> Iterator[Path]:
         bundle.initialize()
         parsed = BundleDagBag(dag_folder=bundle.path, bundle_path=bundle.path, bundle_name=bundle.name)
         sync_bag_to_db(parsed, bundle.name, bundle.version)
-    yield _SHARD_ID
+    with pytest.MonkeyPatch.context() as patch:
+        _validated_once(patch)
+        _looked_for_once(patch)
+        yield _SHARD_ID
+
+
+def _validated_once(patch: pytest.MonkeyPatch) -> None:
+    """Each form of a DAG is held against Airflow's schema once; ``dag.test`` does it twice a run, for half a second."""
+    from airflow.serialization.serialized_objects import BaseSerialization
+
+    validate = BaseSerialization.validate_schema.__func__
+    known: set[tuple[type, str]] = set()
+
+    def once(of: type, serialized: Any) -> None:
+        key = (of, json.dumps(serialized, sort_keys=True))
+        if key not in known:
+            validate(of, serialized)
+            known.add(key)
+
+    patch.setattr(BaseSerialization, "validate_schema", classmethod(once))
+
+
+def _looked_for_once(patch: pytest.MonkeyPatch) -> None:
+    """Each task asks for a connection of the store and of every model; no test here makes one."""
+    from airflow.sdk import Connection
+    from airflow.sdk.exceptions import AirflowNotFoundException
+
+    get = Connection.get.__func__
+    absent: set[str] = set()
+
+    def remembered(of: type, name: str) -> Any:
+        if name in absent:
+            raise AirflowNotFoundException(name)
+        try:
+            return get(of, name)
+        except AirflowNotFoundException:
+            absent.add(name)
+            raise
+
+    patch.setattr(Connection, "get", classmethod(remembered))
 
 
 _sleep = time.sleep
