@@ -16,6 +16,7 @@ from concurrent.futures import Executor, Future
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import lru_cache
+from importlib import import_module
 from itertools import islice, permutations, takewhile
 from pathlib import Path
 from typing import Any
@@ -245,6 +246,7 @@ class World:
             stack.enter_context(patch.object(log, "ThreadPoolExecutor", _AtOnce))
             for name, quick in _QUICK_ROWS.items():
                 stack.enter_context(patch.object(parquet, name, quick))
+            stack.enter_context(patch.object(_BUILD, "page", _page))
             stack.enter_context(patch.object(gc, "_PARTS_WORTH_FOLDING", 1))
             yield self
 
@@ -982,6 +984,10 @@ _QUICK_ROWS: Mapping[str, Callable[..., Any]] = {
     "columns_from_parquet": lru_cache(5000)(parquet.columns_from_parquet),
     "embeddings_from_parquet": lru_cache(5000)(parquet.embeddings_from_parquet),
 }
+
+
+_BUILD = import_module("taskgalaxy_ops.release.build")  # the package shows its function by this name
+_page = lru_cache(1000)(_BUILD.page)  # of a card, which is the same for the store and for one run over its end
 
 
 class _AtOnce(Executor):
