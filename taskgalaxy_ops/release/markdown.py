@@ -15,6 +15,7 @@ from taskgalaxy_ops.text import clean
 
 _ZERO_WIDTH_SPACE = "\u200b"
 _ADDRESS = re.compile(r"(?<=:)(?=//)|(?<=\bwww)(?=\.)|(?<=[@#])", re.IGNORECASE)
+_CODE = re.compile(r"(`[^`\n]+`)")
 _ACTIVE = re.compile(r"[&<>\\`*_\[\]|~$#@:]")
 
 
@@ -24,6 +25,16 @@ def text(value: object, limit: int | None = None) -> str:
     if limit is not None and len(line) > limit:
         line = line[: limit - 1] + "…"
     return _ACTIVE.sub(lambda match: f"&#{ord(match.group())};", _ADDRESS.sub(_ZERO_WIDTH_SPACE, line))
+
+
+def with_code(words: str) -> str:
+    """The same of words of a program, in which backticks mean code."""
+    parts = _CODE.split(words)
+    shown = (
+        part if number % 2 else re.sub(r"\S(?:.*\S)?", lambda found: text(found.group()), part, flags=re.DOTALL)
+        for number, part in enumerate(parts)
+    )
+    return "".join(shown)
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:

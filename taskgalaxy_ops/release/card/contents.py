@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from taskgalaxy_ops.extensions import ALWAYS_RELEASED
 from taskgalaxy_ops.release.formats import FORMATS
 from taskgalaxy_ops.release.images import thumbnail_path
-from taskgalaxy_ops.release.markdown import table, text
+from taskgalaxy_ops.release.markdown import table, text, with_code
 from taskgalaxy_ops.release.rows import Sample
 from taskgalaxy_ops.release.select import Selection
 
@@ -68,7 +68,7 @@ def loading(plan: Selection) -> list[str]:
         "",
     ]
     for name in sorted(set(plan.settings.formats) - set(ALWAYS_RELEASED)):
-        lines += [f"`{name}/`: {text(FORMATS.get(name).about or 'a format of an installed package')}.", ""]
+        lines += [f"`{name}/`: {with_code(FORMATS.get(name).about or 'a format of an installed package')}.", ""]
     lines += ["`croissant.json` describes all this to programs (Croissant 1.1), `card.html` to a browser.", ""]
     if referred:
         lines += [
