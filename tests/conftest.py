@@ -88,6 +88,8 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ["HF_HUB_OFFLINE"] = "1"
     # Read when torch is loaded, here or in a child: threads that spin take the core from whoever works.
     os.environ["GOMP_SPINCOUNT"] = "1000"
+    # OpenVINO would report to Google Analytics by a forked process each time, also where a test imports it first.
+    sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
     # Each of the many child processes would compile all that it imports, such as Airflow, anew.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     sys.dont_write_bytecode = False
@@ -102,6 +104,7 @@ def pytest_collection_finish() -> None:
     """What is loaded by now stays: no collection of garbage looks through its million objects again."""
     gc.collect()
     gc.freeze()
+    gc.set_threshold(10_000, 20, 20)  # tests make many objects that live for a moment, and few cycles
 
 
 @dataclass(frozen=True)

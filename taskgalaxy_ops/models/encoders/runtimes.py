@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import importlib
 import io
+import sys
 import tempfile
 import threading
 import warnings
@@ -185,7 +186,8 @@ def _converted(network: Any, example: Any) -> Any:
 
 
 def _packages(*more: str) -> list[Any]:
-    """OpenVINO, and others of its extra."""
+    """OpenVINO, and others of its extra, without what would report their use to Google Analytics unasked."""
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # as if not installed, which both allow
     return [_package(name, "openvino") for name in ("openvino", *more)]
 
 

@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import importlib
 import io
 import json
 import multiprocessing
@@ -19,7 +20,7 @@ from tiny_clip import tiny_clip
 
 from taskgalaxy_ops.errors import EncoderError
 from taskgalaxy_ops.hashing import canonical_json
-from taskgalaxy_ops.models.encoders import conse, on_device, two_towers, weights
+from taskgalaxy_ops.models.encoders import conse, on_device, runtimes, two_towers, weights
 from taskgalaxy_ops.models.encoders.base import Encoder, Recipe, normalise, open_encoder
 from taskgalaxy_ops.models.encoders.stream import encode_files
 from taskgalaxy_ops.models.rendering import upright
@@ -349,6 +350,14 @@ def test_open_clip_follows_a_recipe_and_names_it(tiny_clip, recipe):
     assert np.array_equal(plain.encode_texts(TEXTS), other.encode_texts(TEXTS)), "task types are always in float32"
     assert Recipe.of(other.identity) == recipe
     assert {**plain.identity, **recipe.fields()} == other.identity
+
+
+def test_openvino_reports_its_use_to_nobody(monkeypatch):
+    pytest.importorskip("openvino")
+    monkeypatch.delitem(sys.modules, "openvino_telemetry")
+    runtimes._packages()
+    with pytest.raises(ImportError):
+        importlib.import_module("openvino_telemetry")
 
 
 def test_int8_runs_the_network_that_was_calibrated(tiny_clip):
