@@ -57,7 +57,7 @@ def _connections(settings: Settings) -> dict[str, ConnectionSpec]:
     from airflow.sdk import Connection
     from airflow.sdk.exceptions import AirflowNotFoundException, AirflowRuntimeError
 
-    wanted = {STORE_CONNECTION, *(model_connection(model) for model in (settings.teacher, *settings.judges))}
+    wanted = {STORE_CONNECTION, *(model_connection(model) for model in settings.models)}
     specs = {}
     for name in sorted(wanted):
         try:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 from pkgutil import resolve_name
 from threading import Thread
 from types import SimpleNamespace
@@ -22,7 +23,8 @@ from dags.conftest import write_settings
 from taskgalaxy_ops.demo.airflow_stack import ROOT
 from taskgalaxy_ops.inference import batch_wait
 from taskgalaxy_ops.inference.batch_wait import PendingBatch
-from taskgalaxy_ops.settings import BatchSettings, Model
+from taskgalaxy_ops.operations.airflow.provision import environment_of
+from taskgalaxy_ops.settings import BatchSettings, Model, parse_settings
 
 KEY = "sk-of-a-connection"
 SETTINGS = BatchSettings(poll_seconds=0.01, lookup_seconds=600)
@@ -198,3 +200,40 @@ def test_it_loads_little() -> None:
     loaded = set(json.loads(done.stdout.splitlines()[-1]))
     assert "openai" in loaded
     assert not {"torch", "boto3", "pyarrow", "pandas", "transformers", "onnxruntime"}.intersection(loaded)
+
+
+def test_each_model_s_key_comes_from_its_connection(
+    tmp_path: Path, provider: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also that of the model that answers blind, which is waited for as the others are."""
+    from airflow.sdk import Connection
+    from airflow.sdk.exceptions import AirflowNotFoundException
+
+    bag()
+    from galaxy_airflow import runtime
+    from galaxy_airflow.operators import Waiting
+    from galaxy_airflow.tasks.common import defer_until_back
+
+    def connection(name: str) -> Any:
+        if name.startswith("galaxy_model_"):
+            return SimpleNamespace(host="", login="", password=f"{KEY}-{name}", extra_dejson={})
+        raise AirflowNotFoundException(name)
+
+    monkeypatch.setattr(Connection, "get", connection)
+    names = ("teacher", "a", "b", "c", "blind")
+    models = [{"name": name, "model": name, "base_url": provider.url, "api_key_env": f"OF_{name}"} for name in names]
+    settings = parse_settings(
+        {
+            "store": tmp_path.as_uri(),
+            "sources": {"images": {"location": str(tmp_path)}},
+            "teacher": models[0],
+            "judges": models[1:4],
+            "vote": {"blind": {"model": models[4]}},
+        }
+    )
+    assert environment_of(settings, runtime._connections(settings)) == {
+        f"OF_{name}": f"{KEY}-galaxy_model_{name}" for name in names
+    }
+    with pytest.raises(Waiting) as waiting:
+        defer_until_back({"blind": time.time()}, {"blind": "HTTP 503"}, settings, None)
+    assert "blind has served nothing" in waiting.value.why

@@ -53,7 +53,7 @@ def defer_until_back(
     """
     now = time.time()
     since = {name: min(at, (before or {}).get(name, at)) for name, at in away.items()}
-    models = {model.name: model for model in (settings.teacher, *settings.judges) if model.name in since}
+    models = {model.name: model for model in settings.models if model.name in since}
     until = {name: since[name] + model.patience_seconds for name, model in models.items()}
     if not any(at > now for at in until.values()):
         return

@@ -67,8 +67,8 @@ def status_page(
 
 
 def _outages(workspace: Workspace) -> list[Sequence[str]]:
-    models = (workspace.settings.teacher, *workspace.settings.judges)
-    return [(each.model, moment(each.since), moment(each.seen), each.why) for each in outages(workspace.store, models)]
+    found = outages(workspace.store, workspace.settings.models)
+    return [(each.model, moment(each.since), moment(each.seen), each.why) for each in found]
 
 
 def _without_answer(workspace: Workspace) -> list[Sequence[str]]:
