@@ -15,9 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-import torch
 from releases import COLOUR, TONE, Asked, released, workspace
-from safetensors.torch import load_file
 
 from taskgalaxy_ops.extensions import RELEASE_FORMATS
 from taskgalaxy_ops.finetune.tiny import save_tiny
@@ -61,6 +59,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.skipif(not ASKED_FOR, reason="takes half a minute: make test-trainers")
 def test_what_the_documentation_says_trains(folder: Path, tmp_path: Path) -> None:
+    import torch
+    from safetensors.torch import load_file
+
     save_tiny(tmp_path / "model")
     assert EXAMPLES.keys() == {"messages", "preference", "verifiable"}
     code = ["import json"]
