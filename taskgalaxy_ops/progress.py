@@ -10,8 +10,8 @@ from taskgalaxy_ops.usage import Usage
 class Progress(Protocol):
     """What the pipeline reports to while it works."""
 
-    def stage(self, name: str, total: int, unit: str) -> None:
-        """A stage begins and has ``total`` items to do; ``unit`` names them ("images", "shards")."""
+    def stage(self, name: str, total: int | None, unit: str) -> None:
+        """A stage begins and has ``total`` items to do (None: not known); ``unit`` names them ("images", "shards")."""
 
     def advance(self, name: str, done: int = 1, **counts: int) -> None:
         """The stage did ``done`` more items; ``counts`` are added to its running sums (rejects, calls …)."""
@@ -26,7 +26,7 @@ class Progress(Protocol):
 class Silent:
     """Shows nothing."""
 
-    def stage(self, name: str, total: int, unit: str) -> None:
+    def stage(self, name: str, total: int | None, unit: str) -> None:
         pass
 
     def advance(self, name: str, done: int = 1, **counts: int) -> None:

@@ -65,7 +65,7 @@ def add(workspace: Workspace, name: str, location: str, progress: Progress | Non
     if not _NAME.fullmatch(name):
         raise SettingsError(f"benchmark {shown(name)!r}: use letters, digits and . _ - + and blanks, 64 at most.")
     progress = progress or Silent()
-    progress.stage("benchmark", 0, "items")
+    progress.stage("benchmark", None, "items")
     reading = _Reading(workspace=workspace)
     items = iter(read_items(location, **workspace.s3_options))
     while part := list(islice(items, _AT_ONCE)):

@@ -49,7 +49,7 @@ class _Live:
         self._counts: dict[str, Counter[str]] = {}
         self._usage: dict[str, str] = {}
 
-    def stage(self, name: str, total: int, unit: str) -> None:
+    def stage(self, name: str, total: int | None, unit: str) -> None:
         self._counts[name] = Counter()
         self._tasks[name] = self.bars.add_task(name, total=total, unit=unit, counts="")
 
@@ -71,14 +71,14 @@ class Lines:
 
     def __init__(self, say: Callable[[str], None] | None = None) -> None:
         self._say = say or (lambda text: print(text, file=sys.stderr, flush=True))
-        self._total: dict[str, tuple[int, str]] = {}
+        self._total: dict[str, tuple[int | None, str]] = {}
         self._done: Counter[str] = Counter()
         self._counts: dict[str, Counter[str]] = {}
         self._printed: dict[str, float] = {}
         self._usage: dict[str, str] = {}
         self._started: dict[str, float] = {}
 
-    def stage(self, name: str, total: int, unit: str) -> None:
+    def stage(self, name: str, total: int | None, unit: str) -> None:
         self._total[name] = (total, unit)
         self._counts[name] = Counter()
         self._done[name] = 0
@@ -87,7 +87,8 @@ class Lines:
     def advance(self, name: str, done: int = 1, **counts: int) -> None:
         self._done[name] += done
         self._counts[name].update(counts)
-        self._print(name, final=bool(done) and self._done[name] >= self._total[name][0])
+        total, _ = self._total[name]
+        self._print(name, final=bool(done) and total is not None and self._done[name] >= total)
 
     def usage(self, name: str, usage: Usage) -> None:
         self._usage[name] = usage_line(usage)
@@ -100,12 +101,12 @@ class Lines:
         self._printed[name] = now
         total, unit = self._total[name]
         parts = [
-            f"{name}: {self._done[name]} of {total} {unit}",
+            f"{name}: {self._done[name]} {unit}" if total is None else f"{name}: {self._done[name]} of {total} {unit}",
             _counted(self._counts[name]),
             self._usage.get(name, ""),
         ]
         elapsed = now - self._started[name]
-        if not final and 0 < self._done[name] < total:
+        if not final and total is not None and 0 < self._done[name] < total:
             parts.append(f"about {elapsed / self._done[name] * (total - self._done[name]):.0f} s left")
         self.note(", ".join(part for part in parts if part))
 

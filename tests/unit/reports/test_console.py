@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from taskgalaxy_ops.reports import console
 from taskgalaxy_ops.reports.console import show_progress, usage_line
 from taskgalaxy_ops.usage import Usage
 
@@ -42,3 +43,13 @@ def test_quiet_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_without_list_prices_the_money_stands_alone() -> None:
     assert usage_line(Usage(calls=1, cost=5, list_cost=5)) == "1 calls, 0 tokens, $0.0000"
+
+
+def test_of_an_unknown_number_the_done_ones_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(console, "_LINE_SECONDS", 0)
+    told: list[str] = []
+    lines = console.Lines(told.append)
+    lines.stage("benchmark", None, "items")
+    lines.advance("benchmark", 64)
+    lines.advance("benchmark", 6)
+    assert told == ["benchmark: 64 items", "benchmark: 70 items"]
