@@ -406,10 +406,11 @@ def test_a_model_that_dies_is_seen_and_one_that_is_back_is_asked_on(days: Days, 
         sources.get_by_role("link").first.click()  # a source's latest run: two clicks from Airflow's home
         frame.get_by_role("link", name="All runs of this DAG").click()  # and all of them: three
         frame.get_by_role("link", name="source photos").first.wait_for()
+        latest = published(days.workspace)[-1]  # now: another may be made while the page is looked at
+        wait(lambda: list(days.workspace.store.list(keys.report(f"release-{latest.name}"))))
         page.goto(days.stack.url)
         page.get_by_role("link", name="Galaxy").first.click()  # the contact sheet of the latest release: two
         frame = page.frame_locator("iframe[title=Galaxy]")
-        latest = published(days.workspace)[-1]
         frame.get_by_role("link", name=latest.name).click()
         frame.get_by_role("heading", name=f"TaskGalaxy {latest.name}").wait_for()
 

@@ -105,7 +105,7 @@ _PREFIXES = {
 }
 _ROOT = Path(keys.__file__).parents[2]
 # They name folders "data" in files for other programs.
-_OTHERS_FOLDERS = {"release", "card", "formats", "finetune", "trainers"}
+_OTHERS_FOLDERS = {"release", "card", "formats", "mixing", "finetune", "trainers"}
 
 
 def _spelled_out(file: Path) -> Iterator[str]:
