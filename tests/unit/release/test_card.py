@@ -14,6 +14,7 @@ from huggingface_hub import DatasetCard
 from taskgalaxy_ops.errors import NotFoundError
 from taskgalaxy_ops.funnel import StageCounts
 from taskgalaxy_ops.records import Claim, Vote
+from taskgalaxy_ops.release.markdown import with_code
 from taskgalaxy_ops.release.redact import withdraw
 from taskgalaxy_ops.settings import ReleaseSettings
 from unit.release.test_publish import NASTY, files_of, image_of, model, pair_of, plan_of, release_inputs, some_material
@@ -58,6 +59,14 @@ def test_the_page_holds_no_element_of_a_text_and_loads_nothing_else() -> None:
     pictures = [attributes["src"] for tag, attributes in page.elements if tag == "img"]
     assert pictures and set(pictures) <= files.keys()
     assert "<script>alert(1)</script>" in page.text.replace("\u200b", "")
+
+
+def test_a_formats_words_have_their_code_as_code() -> None:
+    files = files_of(plan_of(some_material(6), ReleaseSettings(formats=("llava", "parquet", "swift"))))
+    assert "with the release's folder as `ROOT_IMAGE_DIR`.\n" in files["README.md"].decode()
+    assert ("code", {}) in (page := _Elements(files["card.html"].decode())).elements
+    assert "`" not in page.text and "ROOT_IMAGE_DIR." in page.text
+    assert with_code("<b> `a<b` *c* `d") == "&#60;b&#62; `a<b` &#42;c&#42; &#96;d"
 
 
 def test_the_drawings_are_files_of_their_own_without_script() -> None:
