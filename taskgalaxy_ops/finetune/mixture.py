@@ -184,7 +184,7 @@ def _base_examples(data: BaseData, file: Path, left_out: Counter[str]) -> Iterat
             yield _based(row.id or str(number - 1), [str(path) for path in found], checked)
 
 
-def _based(key: str, images: Sequence[str], turns: tuple[tuple[Literal["human", "gpt"], str], ...]) -> Example:
+def _based(key: str, images: Sequence[str], turns: tuple[tuple[Who, str], ...]) -> Example:
     return Example(key, images[0] if images else None, turns, None, tuple(images[1:]))
 
 

@@ -16,7 +16,10 @@ _NO_ROOM = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.ENOENT}  # ENOENT: no
 
 @contextmanager
 def spooled() -> Iterator[BinaryIO]:
-    """Yield a private file that is deleted at the end of the block. Raises StoreError where the disk is full."""
+    """Yield a private file that is deleted at the end of the block. Raises StoreError where the disk is full.
+
+    Use ``write``: ``writelines`` looks whether the file is small only after its last line.
+    """
     try:
         with SpooledTemporaryFile(_IN_MEMORY) as file:
             yield cast(BinaryIO, file)

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import os
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
+from releases import released, workspace
+
+from taskgalaxy_ops.release import publish
+from taskgalaxy_ops.release.export import export
 
 # Read when this file is loaded: the suite takes all TASKGALAXY_ variables away before it begins.
 _PYTHONS = [Path(name).absolute() for name in os.environ.get("TASKGALAXY_TRAINERS", "").split(":") if name]
@@ -27,3 +33,12 @@ def pythons() -> dict[str, Path]:
             if subprocess.run([str(python), "-c", looked], check=False).returncode == 0:
                 found.setdefault(trainer, python)
     return found
+
+
+def exported(root: Path, images: int, formats: Sequence[str], /, **chosen: Any) -> Path:
+    """The exported folder that TASKGALAXY_RELEASE names, or that of a small release. chosen: as `released` has it."""
+    if RELEASE:
+        return RELEASE
+    store = workspace(root / "w")
+    released(store, images, copy_images_up_to=0, **chosen)
+    return export(store, publish.published(store)[-1], root / "out", formats).folder

@@ -19,26 +19,19 @@ from releases import released, workspace
 
 from taskgalaxy_ops.extensions import RELEASE_FORMATS
 from taskgalaxy_ops.finetune.tiny import save_tiny
-from taskgalaxy_ops.release import publish
-from taskgalaxy_ops.release.export import export
 from taskgalaxy_ops.release.formats.layouts import llava_images
 from taskgalaxy_ops.release.mixing.mix import mix
 from taskgalaxy_ops.release.mixing.settings import Mixture, MixturePart
 from trainers.check_formats import READERS, check
-from trainers.conftest import ELSEWHERE, RELEASE
+from trainers.conftest import ELSEWHERE, RELEASE, exported
 
 CHECK = Path(__file__).with_name("check_formats.py")
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    if RELEASE:
-        return RELEASE
-    root = tmp_path_factory.mktemp("release")
-    store = workspace(root / "w")
-    released(store, 12, test=0.3, copy_images_up_to=0)
     formats = [name for name in RELEASE_FORMATS.shipped if name != "preference"]
-    return export(store, publish.published(store)[-1], root / "out", formats).folder
+    return exported(tmp_path_factory.mktemp("release"), 12, formats, test=0.3)
 
 
 @pytest.mark.parametrize("reader", READERS)

@@ -15,13 +15,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from releases import COLOUR, TONE, Asked, released, workspace
+from releases import COLOUR, TONE, Asked
 
 from taskgalaxy_ops.extensions import RELEASE_FORMATS
 from taskgalaxy_ops.finetune.tiny import save_tiny
-from taskgalaxy_ops.release import publish
-from taskgalaxy_ops.release.export import export
-from trainers.conftest import ASKED_FOR, RELEASE
+from trainers.conftest import ASKED_FOR, exported
 
 DOCS = Path(__file__).parents[2] / "docs" / "release.md"
 MODEL, FOLDER = "Qwen/Qwen2.5-VL-3B-Instruct", "./data/v000001"
@@ -48,13 +46,8 @@ def asked(colour: str) -> Sequence[Asked]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    if RELEASE:
-        return RELEASE
-    root = tmp_path_factory.mktemp("release")
-    store = workspace(root / "w")
     formats = tuple(RELEASE_FORMATS.shipped)
-    released(store, 4, test=0.0, asked=asked, copy_images_up_to=0, formats=formats)
-    return export(store, publish.published(store)[-1], root / "out", formats).folder
+    return exported(tmp_path_factory.mktemp("release"), 4, formats, test=0.0, asked=asked, formats=formats)
 
 
 @pytest.mark.skipif(not ASKED_FOR, reason="takes half a minute: make test-trainers")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from taskgalaxy_ops.errors import SettingsError
 from taskgalaxy_ops.finetune.jobs import BLANK
 from taskgalaxy_ops.finetune.mixture import Example, Part
 from taskgalaxy_ops.finetune.recipes import Recipe
-from taskgalaxy_ops.release.formats.layouts import Row, line, llava
+from taskgalaxy_ops.release.formats.layouts import Row, json_array, lines, llava
 
 ZERO = "zero.json"
 
@@ -22,12 +22,12 @@ def data_file(parts: Iterable[Part], folder: Path, *, blind: bool) -> bytes:
 
     A part is written ``repeat`` times; of a fractional repeat the first rows are taken.
     """
-    lines = []
-    for part in parts:
-        rows = examples(part, folder, blind=blind)
-        taken = round(len(rows) * part.repeat)
-        lines += [line(llava_row(rows[number % len(rows)])) for number in range(taken)]
-    return ("[\n" + ",\n".join(lines) + "\n]\n").encode()
+    return b"".join(json_array(llava_row(each) for part in parts for each in _repeated(part, folder, blind=blind)))
+
+
+def _repeated(part: Part, folder: Path, *, blind: bool) -> Iterator[Example]:
+    rows = examples(part, folder, blind=blind)
+    yield from (rows[number % len(rows)] for number in range(round(len(rows) * part.repeat)))
 
 
 def check_parts(parts: Iterable[Part], *, blind: bool) -> None:
@@ -70,7 +70,7 @@ def stem(part: Part) -> str:
 
 
 def jsonl(rows: Iterable[Row]) -> bytes:
-    return "".join(f"{line(row)}\n" for row in rows).encode()
+    return b"".join(lines(rows))
 
 
 def expanded(path: str | None) -> str:

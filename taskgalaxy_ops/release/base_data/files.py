@@ -5,7 +5,7 @@ Of a Parquet file's pictures only their number is read with its rows; the bytes 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,12 +32,16 @@ def rows_of(file: Path) -> Iterator[Any]:
 def _of_parquet(file: Path) -> Iterator[dict[str, Any]]:
     try:
         with pq.ParquetFile(file) as opened:
-            leaves = [opened.schema.column(number).path for number in range(len(opened.schema))]
-            wanted = [leaf for leaf in leaves if leaf.split(".")[0] in COLUMNS and not leaf.endswith(".bytes")]
-            for batch in opened.iter_batches(_ROWS, columns=wanted, use_threads=False):
+            for batch in opened.iter_batches(_ROWS, columns=without_bytes(opened, COLUMNS), use_threads=False):
                 yield from batch.to_pylist()
     except pa.ArrowException as error:
         raise ValueError(str(error)) from error
+
+
+def without_bytes(file: pq.ParquetFile, columns: Collection[str]) -> list[str]:
+    """What is to be read of these columns of a Parquet file: all but the bytes of pictures."""
+    leaves = (file.schema.column(number).path for number in range(len(file.schema)))
+    return [leaf for leaf in leaves if leaf.split(".")[0] in columns and not leaf.endswith(".bytes")]
 
 
 def held_pictures(file: Path, rows: Sequence[int]) -> Iterator[tuple[int, list[bytes | None]]]:

@@ -6,7 +6,7 @@ A conversation is told as (who, text) in order, ``human`` and ``gpt`` by turns; 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Literal
 
 from taskgalaxy_ops.generation.forms import Texts, conversation
@@ -24,9 +24,12 @@ _ROLES = {"human": "user", "gpt": "assistant"}
 def said_in(sample: Sample) -> list[tuple[Who, str]]:
     """The conversation that a model is trained on, by the form of its question."""
     texts = Texts(sample.question, sample.answer, sample.reasoning, turns_in(sample.further_turns))
-    return [
-        each for asked, answer in conversation(sample.variant, texts) for each in (("human", asked), ("gpt", answer))
-    ]
+    return said_as(sample.variant, texts)
+
+
+def said_as(variant: str, texts: Texts) -> list[tuple[Who, str]]:
+    """The conversation of texts, by the form of their question."""
+    return [each for asked, answer in conversation(variant, texts) for each in (("human", asked), ("gpt", answer))]
 
 
 def conversations(said: Said, images: int = 1) -> list[Row]:
@@ -84,3 +87,17 @@ def swift(key: str, said: Said, images: Sequence[str]) -> Row:
 def line(row: Row) -> str:
     """A row as a line of JSON, without its end."""
     return json.dumps(row, ensure_ascii=False)
+
+
+def lines(rows: Iterable[Row]) -> Iterator[bytes]:
+    """The rows of a file with one a line."""
+    return (f"{line(row)}\n".encode() for row in rows)
+
+
+def json_array(rows: Iterable[Row]) -> Iterator[bytes]:
+    """The parts of a file that is one JSON array of rows, a row a line."""
+    before = "[\n"
+    for row in rows:
+        yield f"{before}{line(row)}".encode()
+        before = ",\n"
+    yield b"[]\n" if before == "[\n" else b"\n]\n"

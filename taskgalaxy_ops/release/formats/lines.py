@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
 from taskgalaxy_ops.release.formats import Gone
-from taskgalaxy_ops.release.formats.layouts import Row, line
+from taskgalaxy_ops.release.formats.layouts import Row, lines
 from taskgalaxy_ops.release.rows import Sample
 from taskgalaxy_ops.release.select import Selection
 from taskgalaxy_ops.release.spooled import spooled
@@ -19,8 +19,9 @@ def line_files(plan: Selection, folder: str, row: Callable[[Sample], Row]) -> It
     marks = {"simulated": True} if plan.inputs.simulated else {}
     for split in SPLITS:
         with spooled() as file:
-            for sample in plan.split(split):
-                file.write(f"{line({**row(sample), 'task_type': sample.task_type, **marks})}\n".encode())
+            rows = ({**row(each), "task_type": each.task_type, **marks} for each in plan.split(split))
+            for part in lines(rows):
+                file.write(part)
             yield f"{folder}/{split}.jsonl", file
 
 

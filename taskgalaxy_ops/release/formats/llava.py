@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 from taskgalaxy_ops.release.formats import Gone, ReleaseFormat
-from taskgalaxy_ops.release.formats.layouts import Row, line, llava, llava_images, said_in
+from taskgalaxy_ops.release.formats.layouts import Row, json_array, llava, llava_images, said_in
 from taskgalaxy_ops.release.rows import Sample
 from taskgalaxy_ops.release.select import Selection
 from taskgalaxy_ops.release.spooled import spooled
@@ -21,11 +21,8 @@ def llava_files(plan: Selection) -> Iterator[tuple[str, BinaryIO]]:
     """
     for split in SPLITS:
         with spooled() as file:
-            before = b"[\n"
-            for sample in plan.split(split):
-                file.write(before + line(_row(plan, sample)).encode())
-                before = b",\n"
-            file.write(b"\n]\n" if file.tell() else b"[]\n")
+            for part in json_array(_row(plan, sample) for sample in plan.split(split)):
+                file.write(part)
             yield f"llava/{split}.json", file
 
 

@@ -24,8 +24,8 @@ from taskgalaxy_ops.release.rows import Sample, SampleImage
 from taskgalaxy_ops.release.select import Part, Selection
 from taskgalaxy_ops.release.spooled import spooled
 
-_GROUP_BYTES = 32 << 20  # about the bytes of images in a row group: a reader holds one at a time in memory
-_GROUP_ROWS = 1000
+GROUP_BYTES = 32 << 20  # about the bytes of images in a row group: a reader holds one at a time in memory
+GROUP_ROWS = 1000
 _PICTURE_COLUMNS = ("image", "images", "further_images")
 
 _Right = Callable[[Ballot], float | None]  # the probability of being right, by votes
@@ -146,7 +146,7 @@ def group_rows(part: Part) -> int:
 
 def rows_a_group(largest: int) -> int:
     """The rows of a row group, of whose images the largest has so many bytes."""
-    return max(1, min(_GROUP_ROWS, _GROUP_BYTES // max(largest, 1)))
+    return max(1, min(GROUP_ROWS, GROUP_BYTES // max(largest, 1)))
 
 
 def _columns(plan: Selection, samples: Sequence[Sample]) -> dict[str, Any]:

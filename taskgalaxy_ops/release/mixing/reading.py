@@ -12,14 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from taskgalaxy_ops.errors import DamageError
-from taskgalaxy_ops.generation.forms import Texts, conversation
+from taskgalaxy_ops.generation.forms import Texts
 from taskgalaxy_ops.hashing import sha256_hex
 from taskgalaxy_ops.models.special_tokens import is_neutralised, neutral
 from taskgalaxy_ops.progress import Progress
 from taskgalaxy_ops.release.base_data import BaseRow, files_in
 from taskgalaxy_ops.release.base_data.checking import Unusable, checked_rows, image_file
+from taskgalaxy_ops.release.base_data.files import without_bytes
 from taskgalaxy_ops.release.copying import manifest_of
-from taskgalaxy_ops.release.formats.layouts import Who
+from taskgalaxy_ops.release.formats.layouts import Who, said_as
 from taskgalaxy_ops.release.licences import UNKNOWN
 from taskgalaxy_ops.release.mixing.pictures import HELD, LOST, PATH, STORED
 from taskgalaxy_ops.release.mixing.settings import LATEST, MixturePart
@@ -29,6 +30,10 @@ from taskgalaxy_ops.release.releases_log import Published, chosen
 from taskgalaxy_ops.storage import keys
 from taskgalaxy_ops.workspace import Workspace
 
+# Of a release's Parquet.
+_COLUMNS = frozenset(
+    {"id", "image", "variant", "question", "answer", "reasoning", "licences", "further_turns", "further_images"}
+)
 _TOGETHER = 1000  # rows between two words on progress
 
 
@@ -128,21 +133,8 @@ def read_release(
 
 
 def _samples(one: Published, file: Any, listed: Mapping[str, Any], found: PartRead) -> Iterator[Staged]:
-    columns = {
-        "id",
-        "image",
-        "variant",
-        "question",
-        "answer",
-        "reasoning",
-        "licences",
-        "further_turns",
-        "further_images",
-    }
-    leaves = [file.schema.column(each).path for each in range(len(file.schema))]
-    wanted = [leaf for leaf in leaves if leaf.split(".")[0] in columns and not leaf.endswith(".bytes")]
     try:
-        for batch in file.iter_batches(columns=wanted, use_threads=False):
+        for batch in file.iter_batches(columns=without_bytes(file, _COLUMNS), use_threads=False):
             for row in batch.to_pylist():
                 found.rows += 1
                 shown = [row["image"], *(row.get("further_images") or ())]
@@ -155,8 +147,8 @@ def _samples(one: Published, file: Any, listed: Mapping[str, Any], found: PartRe
 
 def _said(row: Mapping[str, Any]) -> list[tuple[Who, str]]:
     further = tuple((turn["question"], turn["answer"]) for turn in row.get("further_turns") or ())
-    turns = conversation(row["variant"], Texts(row["question"], row["answer"], row["reasoning"], further))
-    return [each for asked, answer in turns for each in (("human", neutral(asked)), ("gpt", neutral(answer)))]
+    said = said_as(row["variant"], Texts(row["question"], row["answer"], row["reasoning"], further))
+    return [(who, neutral(text)) for who, text in said]
 
 
 def _ref(one: Published, location: str, listed: Mapping[str, Any]) -> str:

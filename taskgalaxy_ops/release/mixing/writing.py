@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 
 from taskgalaxy_ops.errors import SettingsError
 from taskgalaxy_ops.release.copying import write_file
-from taskgalaxy_ops.release.formats.layouts import Row, Said, line, llava, parts, sharegpt, swift
-from taskgalaxy_ops.release.formats.parquet import WRITING, array
+from taskgalaxy_ops.release.formats.layouts import Row, Said, json_array, lines, llava, parts, sharegpt, swift
+from taskgalaxy_ops.release.formats.parquet import GROUP_BYTES, GROUP_ROWS, WRITING, array
 from taskgalaxy_ops.release.formats.sharegpt import COLUMNS, ENTRY, INFO, NAMES
 from taskgalaxy_ops.release.formats.tables import FLAG, IMAGES_COLUMN, MESSAGES_COLUMN, TEXT, table_schema
 from taskgalaxy_ops.release.rows import beside
@@ -24,8 +24,6 @@ from taskgalaxy_ops.release.rows import beside
 # What may lie there of an earlier run.
 OWN = ("llava/train.json", "swift/train.jsonl", "sharegpt/train.jsonl", f"sharegpt/{INFO}", "messages/train-*.parquet*")
 
-_GROUP_ROWS = 1000
-_GROUP_BYTES = 32 << 20  # of images in a row group: a reader holds one at a time in memory
 _FILE_BYTES = 400 << 20  # of images in a Parquet file
 
 _SCHEMA = table_schema(
@@ -57,14 +55,7 @@ def check_format(name: str) -> None:
 
 
 def _llava(folder: Path, rows: Rows) -> list[str]:
-    def content() -> Iterator[bytes]:
-        before = "[\n"
-        for row in rows():
-            yield f"{before}{line(llava(row.key, row.said, row.images, **row.marks))}".encode()
-            before = ",\n"
-        yield b"\n]\n"
-
-    write_file(folder / "llava/train.json", content())
+    write_file(folder / "llava/train.json", json_array(llava(r.key, r.said, r.images, **r.marks) for r in rows()))
     return ["llava/train.json"]
 
 
@@ -85,7 +76,7 @@ def _sharegpt(folder: Path, rows: Rows) -> list[str]:
 
 
 def _lines(folder: Path, path: str, rows: Iterable[Row]) -> list[str]:
-    write_file(folder / path, (f"{line(row)}\n".encode() for row in rows))
+    write_file(folder / path, lines(rows))
     return [path]
 
 
@@ -119,7 +110,7 @@ def _groups(folder: Path, rows: Iterable[MixedRow]) -> Iterator[_Group]:
     for row in rows:
         raws = [(folder / image).read_bytes() for image in row.images]
         more = sum(map(len, raws))
-        if group and (len(group) == _GROUP_ROWS or size + more > _GROUP_BYTES):
+        if group and (len(group) == GROUP_ROWS or size + more > GROUP_BYTES):
             yield group
             group, size = [], 0
         group.append((row, raws))

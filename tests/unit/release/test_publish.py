@@ -542,7 +542,7 @@ def shown_files(files: dict[str, bytes]) -> dict[str, Any]:
 
 
 def test_rows_written_group_by_group_are_the_file_of_all_at_once(monkeypatch):
-    monkeypatch.setattr(parquet, "_GROUP_ROWS", 7)
+    monkeypatch.setattr(parquet, "GROUP_ROWS", 7)
     plan = plan_of(rich_material(), ReleaseSettings(validation=0, test=0))
     [(_, file)] = [(path, whole(file)) for path, file in parquet_files(plan)]
     rows, out = pq.read_table(io.BytesIO(file)).to_pylist(), io.BytesIO()
