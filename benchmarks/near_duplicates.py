@@ -159,7 +159,7 @@ def split_leaks(folder: Path) -> None:
     pipeline.ingest(workspace, "planted")
     images = sorted(claim.image for claim in workspace.registry.claims())
     began = time.monotonic()
-    known = looks_of(workspace, images, vectors=True)
+    known = looks_of(workspace, images, vectors=True, thumbnails=True)
     looked = time.monotonic() - began
     with selected(workspace, lambda _: known, None) as plan:
         without = leaks(workspace, plan)

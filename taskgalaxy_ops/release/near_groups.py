@@ -77,10 +77,14 @@ def told(rows: sqlite3.Connection, chosen: NearDuplicateSettings) -> str:
         if chosen.pdq_bits_alike
         else ""
     )
-    by_hash = f", or whose perceptual hash differs in {chosen.hash_bits} of 160 bits" if chosen.hash_bits >= 0 else ""
+    by_thumbnails = (
+        f", or if their thumbnails correlate by {chosen.thumbnail_correlation} or more"
+        if chosen.thumbnail_correlation is not None
+        else ""
+    )
     same = (
-        f"Images look the same where their PDQ differs in {chosen.pdq_bits} of 256 bits at most{by_vectors}{by_hash}. "
-        "Mirrored copies and crops are not found. "
+        f"Images look the same where their PDQ differs in {chosen.pdq_bits} of 256 bits at most{by_vectors}"
+        f"{by_thumbnails}. Mirrored copies and crops are not found. "
     )
     if chosen.rule == "drop":
         return f"{same}Of those that look the same, one was kept."

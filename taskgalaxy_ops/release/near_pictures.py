@@ -1,12 +1,13 @@
-"""Pictures that look the same, by PDQ, by embedding with PDQ, and by the hash of ingest with PDQ; groups of them, and
-which of them stand for others.
+"""Pictures that look the same, by PDQ, by embedding with PDQ, and by thumbnail; groups of them, and which of them stand
+for others.
 
 No pair is compared unless its hashes agree in a band. PDQ has 16 bands of 16 bits: of two hashes that differ in 31
 bits at most, one band differs in one bit at most, so that nothing is missed. Embeddings are banded by the signs of
 their products with fixed random directions (Charikar, 2002), which misses one of 10,000 pairs with a cosine of 0.97,
 and fewer of nearer ones; they only name candidates, since two charts lie as near each other as two copies of one. An
 index of vectors (faiss, usearch) would give other neighbours with other threads, and a release must not. The hash of
-ingest, of brightness and colours on a coarse grid, is for symmetric pictures, half of whose PDQ is noise.
+ingest, of brightness and colours on a coarse grid, has ten bands, so that none is missed that differs in nine bits. It
+names candidates, too: of symmetric pictures, half of whose PDQ is noise, and which their thumbnails tell apart.
 """
 
 from __future__ import annotations
@@ -27,9 +28,9 @@ _AT_ONCE = 512  # rows that are compared with all later ones together
 _PAIRS_AT_ONCE = 1 << 20  # candidates in memory, 100 bytes each
 _EDGES = 1 << 22  # pairs that wait to be joined
 
-_LEAST_BANDS = 6  # of the hash of ingest, so that a band's bits fit into 32
-_UNLIKE = 110  # bits of PDQ; of pictures that have nothing in common, 128 differ on average
-_UNLIKE_AT_ALL = 120  # where the hash of ingest differs in a third of what it may
+_HASH_BANDS = 10  # of the hash of ingest
+_OTHER = 32  # bits of the hash of ingest, beyond which no thumbnails are compared
+_COMPARED = 1 << 12  # pairs of thumbnails in memory, 6 KB each
 
 _FLIPS = np.concatenate([[0], 1 << np.arange(16)]).astype(np.uint16)  # nothing, or one bit of a band
 _SAME = _FLIPS[:1]
@@ -44,7 +45,8 @@ class Looks(NamedTuple):
     pdq: NDArray[np.uint8]  # (n, 32)
     quality: NDArray[np.int64]  # (n,), 0..100; 0 also of an image that could not be decoded
     vectors: NDArray[np.float32] | None  # (n, d), each of length 1; None: not asked for
-    hashes: NDArray[np.uint8] | None = None  # (n, 20), the perceptual hashes of ingest; None: not compared
+    thumbnails: NDArray[np.int8] | None = None  # (n, 768), as ``sources.thumbnail.shapes_of``; None: not asked for
+    hashes: NDArray[np.uint8] | None = None  # (n, 20), the perceptual hashes of ingest, where thumbnails are compared
 
 
 class Pairs(NamedTuple):
@@ -102,47 +104,71 @@ def _near_pairs(looks: Looks, limits: NearDuplicateSettings, out: NDArray[np.boo
     out: rows ``(n,)`` that are not compared any more; the caller may add some between blocks.
     """
     clear = np.flatnonzero(looks.quality >= LEAST_QUALITY)
-    every = np.ascontiguousarray(looks.pdq).view(np.uint64)
-    words = every[clear]
-    bands = _Bands(np.ascontiguousarray(words).view(np.uint16), _FLIPS)
+    words = np.ascontiguousarray(looks.pdq[clear]).view(np.uint64)
+    bands = _Bands(words.view(np.uint16), _FLIPS)
     vectors = looks.vectors[clear] if looks.vectors is not None and limits.pdq_bits_alike else None
     signs = None if vectors is None else _Bands(_signs(vectors), _SAME)
-    hashes = looks.hashes if limits.hash_bits >= 0 else None
-    shapes = None if hashes is None else _Bands(_interleaved(hashes, limits.hash_bits), _SAME)
-    for start in range(0, len(every), _AT_ONCE):
-        stop = min(start + _AT_ONCE, len(every))
+    thumbnails = None
+    if limits.thumbnail_correlation is not None and looks.thumbnails is not None and looks.hashes is not None:
+        thumbnails = _Thumbnails(looks.thumbnails, looks.hashes, limits.thumbnail_correlation)
+    coarse = None if thumbnails is None else _Bands(_interleaved(thumbnails.hashes), _SAME)
+    for start in range(0, len(looks.quality), _AT_ONCE):
+        stop = min(start + _AT_ONCE, len(looks.quality))
         found = []
         rows = np.arange(*np.searchsorted(clear, [start, stop]))
         rows = rows[~out[clear[rows]]]
         for a, b in bands.later(rows):
             near = _differing(words, a, b) <= limits.pdq_bits
             found.append((clear[a[near]], clear[b[near]]))
+            if thumbnails is not None:
+                found.append(thumbnails.alike(clear[a[~near]], clear[b[~near]]))
         for a, b in signs.later(rows) if signs is not None else ():
+            if thumbnails is not None:
+                found.append(thumbnails.alike(clear[a], clear[b]))
             alike = _differing(words, a, b) <= limits.pdq_bits_alike
             a, b = a[alike], b[alike]
             near = np.einsum("ij,ij->i", vectors[a], vectors[b]) >= limits.image_cosine  # type: ignore[index]
             found.append((clear[a[near]], clear[b[near]]))
         rows = np.arange(start, stop)
-        for a, b in shapes.later(rows[~out[rows]]) if shapes is not None else ():
-            differing = np.bitwise_count(hashes[a] ^ hashes[b]).sum(axis=1)  # type: ignore[index]
-            most = np.where(differing <= limits.hash_bits // 3, _UNLIKE_AT_ALL, _UNLIKE)
-            near = (differing <= limits.hash_bits) & (_differing(every, a, b) <= most)
-            found.append((a[near], b[near]))
+        for a, b in coarse.later(rows[~out[rows]]) if coarse is not None else ():
+            found.append(thumbnails.alike(a, b))  # type: ignore[union-attr]
         if found:
             yield Pairs(*(np.concatenate(side) for side in zip(*found, strict=True)))
 
 
-def _interleaved(hashes: NDArray[np.uint8], bits: int) -> NDArray[np.uint32]:
-    """Bands ``(n, more than bits)`` of every so-manyth bit of hashes ``(n, bytes)``.
+class _Thumbnails:
+    """Thumbnails ``(n, 768)``, compared where the hashes of ingest do not tell the pictures apart."""
+
+    def __init__(self, shapes: NDArray[np.int8], hashes: NDArray[np.uint8], least: float) -> None:
+        self.hashes = hashes
+        self._shapes, self._least = shapes, least
+        self._squares = np.einsum("ij,ij->i", shapes, shapes, dtype=np.int64, casting="unsafe")
+
+    def alike(self, a: _Rows, b: _Rows) -> tuple[_Rows, _Rows]:
+        """Those of pairs whose thumbnails correlate by as much as they must."""
+        same = np.bitwise_count(self.hashes[a] ^ self.hashes[b]).sum(axis=1) <= _OTHER
+        a, b = a[same], b[same]
+        near = np.zeros(len(a), bool)
+        for start in range(0, len(a), _COMPARED):
+            one, other = a[start : start + _COMPARED], b[start : start + _COMPARED]
+            products = np.einsum(
+                "ij,ij->i", self._shapes[one].astype(np.float32), self._shapes[other].astype(np.float32)
+            )
+            lengths = np.sqrt((self._squares[one] * self._squares[other]).astype(np.float64))
+            near[start : start + _COMPARED] = (products >= self._least * lengths) & (lengths > 0)
+        return a[near], b[near]
+
+
+def _interleaved(hashes: NDArray[np.uint8]) -> NDArray[np.uint32]:
+    """Ten bands ``(n, 10)`` of hashes ``(n, 20)``, each of every tenth bit.
 
     Neighbouring bits agree too often, such as in the white margin of a page.
     """
-    count = max(bits + 1, _LEAST_BANDS)
-    found = np.empty((len(hashes), count), np.uint32)
+    found = np.empty((len(hashes), _HASH_BANDS), np.uint32)
     for start in range(0, len(hashes), _AT_ONCE):
         unpacked = np.unpackbits(hashes[start : start + _AT_ONCE], axis=1)
-        for band in range(count):
-            part = unpacked[:, band::count]
+        for band in range(_HASH_BANDS):
+            part = unpacked[:, band::_HASH_BANDS]
             found[start : start + _AT_ONCE, band] = part @ (1 << np.arange(part.shape[1], dtype=np.uint32))
     return found
 

@@ -1,4 +1,4 @@
-"""The side table of images' PDQ: a stage output of each image shard, made when something first asks for it.
+"""The side table of images' PDQ and thumbnails: a stage output of each image shard, made when it is first asked for.
 
 It follows from the images' files alone, so that its marker may be deleted. A take-down drops it as it drops all that
 names the image; `verify` and `gc` know it as they know every marker's tables. Ingest does not make it, because most
@@ -17,13 +17,16 @@ from taskgalaxy_ops.models.rendering import upright
 from taskgalaxy_ops.progress import Progress, Silent
 from taskgalaxy_ops.records import ImageHash, ImageId
 from taskgalaxy_ops.sources.originals import read_image
-from taskgalaxy_ops.sources.pdq import PDQ_VERSION, pdq
+from taskgalaxy_ops.sources.pdq import pdq
+from taskgalaxy_ops.sources.thumbnail import thumbnail
 from taskgalaxy_ops.storage.registry.state import ImageShard
 from taskgalaxy_ops.storage.shards import Key, StageOutput, Stats, short, stage_output_key, table
 from taskgalaxy_ops.workspace import Workspace
 
 STAGE = "pdq"
 TABLE = "hashes"
+
+VERSION = 2  # one more whenever the same picture gets another row
 
 _AT_ONCE = 8  # images that are decoded together at most; decoders let other threads work
 
@@ -53,8 +56,8 @@ def image_hashes(
 def _key(shard: ImageShard, gone: str | None) -> Key:
     """Of an image shard's images. gone: the hash of those that no source claims; None: there are none."""
     left_out = gone if shard.referred else None
-    key = stage_output_key(STAGE, PDQ_VERSION, {}, {"images": shard.output, "dead": left_out})
-    return Key(key, {"code": PDQ_VERSION, "images": short(shard.output)})
+    key = stage_output_key(STAGE, VERSION, {}, {"images": shard.output, "dead": left_out})
+    return Key(key, {"code": VERSION, "images": short(shard.output)})
 
 
 def _read(workspace: Workspace, output: StageOutput) -> dict[ImageId, ImageHash]:
@@ -65,7 +68,7 @@ def _known(workspace: Workspace, outputs: Iterable[StageOutput]) -> dict[ImageId
     """What was made when other images of the shard were claimed: an image is decoded once."""
     found: dict[ImageId, ImageHash] = {}
     for output in outputs:
-        if output.stage == STAGE and workspace.stage_outputs.marker(output)["made_of"].get("code") == PDQ_VERSION:
+        if output.stage == STAGE and workspace.stage_outputs.marker(output)["made_of"].get("code") == VERSION:
             found |= _read(workspace, output)
     return found
 
@@ -95,11 +98,11 @@ def _made(
 
 def _hash(workspace: Workspace, image: ImageId, shard: str) -> ImageHash | None:
     try:
-        made = pdq(upright(read_image(workspace, image, shard)))
+        picture = upright(read_image(workspace, image, shard))
+        return ImageHash(image, *pdq(picture), thumbnail(picture))
     except NotFoundError:  # gone at its source, or taken down meanwhile
         return None
     except TaskGalaxyError:
         raise
     except Exception:  # noqa: BLE001 - a newer decoder refuses what an older one took
         return None
-    return ImageHash(image, made.bits, made.quality)

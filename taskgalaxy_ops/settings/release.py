@@ -59,12 +59,11 @@ class NearDuplicateSettings(Strict):
         description="or if the cosine of their embeddings is at least this, and their PDQ differs in `pdq_bits_alike`",
     )
     pdq_bits_alike: int = Field(80, ge=0, le=128, description="see `image_cosine`; 0: embeddings are not compared")
-    hash_bits: int = Field(
-        9,
-        ge=-1,
-        le=15,
-        description="or if the perceptual hash of ingest differs in as many of 160 bits, and PDQ is not another "
-        "picture's; -1: it is not compared",
+    thumbnail_correlation: float | None = Field(
+        0.9,
+        gt=0,
+        le=1,
+        description="or if their thumbnails of 16 by 16 pixels correlate at least so much; null: they are not compared",
     )
     largest_group: int = Field(
         1000,

@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as Pillow
 
-PDQ_VERSION = 1  # one more whenever the same picture gets another hash
 BITS = 256
 
 _SIDE = 64  # of the decimated picture

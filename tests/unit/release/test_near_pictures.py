@@ -9,14 +9,15 @@ from numpy.typing import NDArray
 from taskgalaxy_ops.release import near_pictures
 from taskgalaxy_ops.release.near_pictures import Looks, groups, stand_ins
 from taskgalaxy_ops.settings import NearDuplicateSettings
+from taskgalaxy_ops.sources.thumbnail import LENGTH
 
-PDQ_ALONE = NearDuplicateSettings(pdq_bits_alike=0, hash_bits=-1)
+PDQ_ALONE = NearDuplicateSettings(pdq_bits_alike=0, thumbnail_correlation=None)
 LIMITS = [
     PDQ_ALONE,
     NearDuplicateSettings(),
-    NearDuplicateSettings(pdq_bits=3, hash_bits=-1),
-    NearDuplicateSettings(pdq_bits=0, pdq_bits_alike=0, hash_bits=0),
-    NearDuplicateSettings(pdq_bits=0, pdq_bits_alike=0, hash_bits=9),
+    NearDuplicateSettings(pdq_bits=3, thumbnail_correlation=None),
+    NearDuplicateSettings(pdq_bits=0, pdq_bits_alike=0),
+    NearDuplicateSettings(pdq_bits=0, pdq_bits_alike=0, thumbnail_correlation=0.98),
 ]
 
 
@@ -30,20 +31,22 @@ def flipped(bits: NDArray[np.uint8], count: int, rng: np.random.Generator) -> ND
 def planted(seed: int, families: int = 60) -> Looks:
     """Families of hashes at all distances around the bounds, some near by another hash alone, in any order."""
     rng = np.random.default_rng(seed)
-    bits, points, quality, shapes = [], [], [], []
+    bits, points, quality, hashes, shapes = [], [], [], [], []
     for family in range(families):
         first, point = rng.integers(0, 2, 256).astype(np.uint8), rng.standard_normal(32)
-        shape = rng.integers(0, 2, 160).astype(np.uint8)
+        coarse, shape = rng.integers(0, 2, 160).astype(np.uint8), rng.integers(-100, 100, LENGTH)
         for distance in (0, *rng.integers(0, 130, rng.integers(0, 4))):
             bits.append(flipped(first, int(distance), rng))
             points.append(point + rng.standard_normal(32) * 0.15)
             quality.append(5 if family % 10 == 9 else 100)
-            shapes.append(flipped(shape, int(rng.integers(0, 12)), rng))
+            hashes.append(flipped(coarse, int(rng.integers(0, 5)), rng))  # two copies differ in eight bits at most
+            noise = rng.integers(-1, 2, LENGTH) * rng.integers(0, 27)
+            shapes.append(0 * shape if rng.random() < 0.1 else shape + noise)
     order = rng.permutation(len(bits))
     norm = np.stack(points)[order]
     norm = (norm / np.linalg.norm(norm, axis=1, keepdims=True)).astype(np.float32)
-    pdq, hashes = (np.packbits(np.stack(each)[order], axis=1) for each in (bits, shapes))
-    return Looks(pdq, np.array(quality)[order], norm, hashes)
+    pdq, coarse = (np.packbits(np.stack(each)[order], axis=1) for each in (bits, hashes))
+    return Looks(pdq, np.array(quality)[order], norm, np.stack(shapes)[order].astype(np.int8), coarse)
 
 
 def near_by_definition(looks: Looks, limits: NearDuplicateSettings) -> NDArray[np.bool_]:
@@ -54,10 +57,11 @@ def near_by_definition(looks: Looks, limits: NearDuplicateSettings) -> NDArray[n
         near |= (bits <= limits.pdq_bits_alike) & (looks.vectors @ looks.vectors.T >= limits.image_cosine)
     clear = looks.quality >= near_pictures.LEAST_QUALITY
     near &= clear & clear[:, None]
-    if limits.hash_bits >= 0 and looks.hashes is not None:
-        shapes = np.bitwise_count(looks.hashes[:, None] ^ looks.hashes).sum(axis=2)
-        near |= (shapes <= limits.hash_bits) & (bits <= 110)
-        near |= (shapes <= limits.hash_bits // 3) & (bits <= 120) & (limits.hash_bits >= 0)
+    if limits.thumbnail_correlation is not None and looks.thumbnails is not None:
+        shapes = looks.thumbnails.astype(np.float64)
+        lengths = np.linalg.norm(shapes, axis=1)
+        products = shapes @ shapes.T
+        near |= (products >= limits.thumbnail_correlation * lengths[:, None] * lengths) & (products > 0)
     found: NDArray[np.bool_] = near & ~np.eye(len(bits), dtype=bool)
     return found
 
@@ -87,7 +91,7 @@ def test_groups_are_the_components_of_all_near_pairs(
     found = {frozenset(np.flatnonzero(labels == label).tolist()) for label in set(labels.tolist())}
     expected = groups_by_definition(near_by_definition(looks, limits))
     assert found == expected
-    assert any(len(group) > 1 for group in expected) or limits.hash_bits == 0
+    assert any(len(group) > 1 for group in expected)
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from base64 import b64decode
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,7 @@ def test_hashes_are_made_once_of_the_pictures_and_then_read(
     for image in found:
         made = pdq(Pillow.open(io.BytesIO(workspace.store.get(keys.blob(image)))).convert("RGB"))
         assert (found[image].pdq, found[image].quality) == made
+        assert len(b64decode(found[image].thumbnail)) == 16 * 16 * 3
     assert len(found) == 6
     monkeypatch.setattr(pdq_table, "read_image", None)
     assert hashes(workspace) == found
