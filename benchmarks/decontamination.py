@@ -6,8 +6,9 @@ encoder. ``SCALE=0.5`` takes half of the pictures and questions; arguments choos
 
 ``decontamination.recall``: of the planted pictures, the share that is found, of the worst of the kinds re-encoded,
 resized, recoloured and cropped; ``decontamination.precision``: of all pictures that are found, the share of plants.
-Pictures are clip art, drawn documents and photographs; no two of them look the same (``_distinct``), and an item's hash
-is steady (``operations.benchmarks.prints_of``). The detail has the share of items that were left out as unsteady.
+Pictures are clip art, drawn documents, shapes, photographs and stamps (Debian's openclipart-png and, if it is installed,
+tuxpaint-stamps-default); no two of them look the same (``_distinct``), so that fewer are left than are wanted, and an
+item's hash is steady (``operations.benchmarks.prints_of``). The detail has the items that were left out as unsteady.
 ``decontamination.text_recall`` and ``text_precision``: the same of questions verbatim, reordered and paraphrased by
 rule, among questions of the same forms about other things. Translated ones are in the detail.
 ``decontamination.seconds``: seconds to search the pictures of a store in a benchmark, by hashes and embeddings, for
@@ -22,9 +23,10 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from random import Random
 
 import numpy as np
@@ -56,14 +58,17 @@ from taskgalaxy_ops.settings import DecontaminateSettings
 from taskgalaxy_ops.sources.builtin import _images
 from taskgalaxy_ops.sources.pdq import pdq, unpacked
 
-ITEMS, CLEAN = 300, 3_000
+ITEMS, CLEAN = 300, 20_000
 QUESTIONS = 2_000
-STORE, BENCHMARK, DIM = 6_000, 40_000, 384  # each image of a store of 400,000 costs as much as one of these
-DRAWN = {"openclipart": 0.72, "documents": 0.25, "photos": 1.0}  # shares of the pictures; of photographs all
+STORE, BENCHMARK, DIM = 6_000, 60_000, 384  # each image of a store of 400,000 costs as much as one of these
+# How many are drawn for each picture that is wanted, many of which look alike; of the other sources, all are taken.
+DRAWN = {"documents": 1.25, "shapes": 0.25}
+TAKEN = ("openclipart", "photos", "stamps")
 COUNTED = ("re-encoded", "resized", "recoloured", "cropped")
 TEXTS = ("verbatim", "reordered", "paraphrased")
 _SIDE, _LEAST = 480, 48  # pixels, of pictures: the longer side at most, the shorter at least
 _LARGEST = 4_000_000  # pixels of a file
+_PART = 500  # pictures that a process draws at once
 _ALIKE = 8.0  # steps of brightness of 256, by which thumbnails of one drawing and its variants differ on average
 _SETTINGS = DecontaminateSettings()
 PICTURES = PictureThresholds(
@@ -79,40 +84,60 @@ def encoder() -> Encoder:
 
 
 def _pool(number: int, seed: int) -> tuple[list[bytes], Counter[str]]:
-    """Pictures as PNG, no two alike, in an order drawn by the seed; and how many were left out, by why."""
-    found: list[bytes] = []
-    left_out: Counter[str] = Counter()
-    for source, share in DRAWN.items():
-        for made in _images(source, None if source == "photos" else round(1.25 * number * share), seed):
-            try:
-                with Image.open(io.BytesIO(made.raw)) as image:
-                    fits = image.width * image.height <= _LARGEST and min(image.size) >= _LEAST
-            except Image.DecompressionBombError:
-                fits = False
-            if not fits:
-                left_out["very large or small"] += 1
-                continue
-            picture = upright(made.raw)
+    """Pictures as PNG, no two alike, in an order drawn by the seed; and how many of each source there are."""
+    jobs = [(source, round(number * share), seed) for source, share in DRAWN.items()]
+    jobs = [
+        (source, min(_PART, count - at), seed + at) for source, count, seed in jobs for at in range(0, count, _PART)
+    ]
+    jobs += [(source, None, seed) for source in TAKEN]
+    with ProcessPoolExecutor(os.cpu_count()) as workers:
+        found = [
+            (raw, source) for (source, *_), made in zip(jobs, workers.map(_prepare, jobs), strict=True) for raw in made
+        ]
+    Random(seed).shuffle(found)
+    sources = dict(found)
+    kept = list(_distinct(list(sources)))[:number]
+    return kept, Counter(sources[raw] for raw in kept)
+
+
+def _prepare(job: tuple[str, int | None, int]) -> list[bytes]:
+    """Pictures of a source as PNG, of one size; those that are very large or small are left out."""
+    source, limit, seed = job
+    found = []
+    for raw in _stamps() if source == "stamps" else (made.raw for made in _images(source, limit, seed)):
+        try:
+            with Image.open(io.BytesIO(raw)) as image:
+                fits = image.width * image.height <= _LARGEST and min(image.size) >= _LEAST
+        except Image.DecompressionBombError:
+            fits = False
+        if fits:
+            picture = upright(raw)
             picture.thumbnail((_SIDE, _SIDE))
             out = io.BytesIO()
             picture.save(out, "PNG", compress_level=1)
             found.append(out.getvalue())
-    Random(seed).shuffle(found)
-    kept = list(_distinct(found))
-    left_out["looks like another"] = len(found) - len(kept)
-    return kept[:number], left_out
+    return found
+
+
+def _stamps() -> Iterator[bytes]:
+    """The stamps of Tux Paint, where Debian's package is installed."""
+    return (file.read_bytes() for file in sorted(Path("/usr/share/tuxpaint/stamps").rglob("*.png")))
 
 
 def _distinct(pictures: Sequence[bytes]) -> Iterator[bytes]:
     """Those that look like no earlier one, nor like its mirror image: by the brightness of 24 by 24 pixels."""
     seen = np.empty((2 * len(pictures), 24 * 24), np.float32)
+    coarse = np.empty((2 * len(pictures), 6 * 6), np.float32)  # means of blocks: these differ by no more on average
     kept = 0
     for raw in pictures:
         with Image.open(io.BytesIO(raw)) as image:
             small = np.asarray(image.convert("L").resize((24, 24), Image.Resampling.BOX), np.float32)
-        if kept and (np.abs(seen[: 2 * kept] - small.reshape(-1)).mean(axis=1) < _ALIKE).any():
+        blocks = small.reshape(6, 4, 6, 4).mean(axis=(1, 3))
+        near = np.flatnonzero(np.abs(coarse[: 2 * kept] - blocks.reshape(-1)).mean(axis=1) < _ALIKE)
+        if (np.abs(seen[near] - small.reshape(-1)).mean(axis=1) < _ALIKE).any():
             continue
         seen[2 * kept], seen[2 * kept + 1] = small.reshape(-1), small[:, ::-1].reshape(-1)
+        coarse[2 * kept], coarse[2 * kept + 1] = blocks.reshape(-1), blocks[:, ::-1].reshape(-1)
         kept += 1
         yield raw
 
@@ -146,7 +171,7 @@ def _prepared(raws: Sequence[bytes]) -> _Prepared:
 def pictures(book: Book, scale: float) -> None:
     """decontamination.recall, decontamination.precision."""
     items, clean = round(ITEMS * scale), round(CLEAN * scale)
-    pool, left_out = _pool(items + clean, MEASURED[0])
+    pool, sources = _pool(items + clean, MEASURED[0])
     theirs, others = pool[:items], pool[items:]
     with ThreadPoolExecutor(os.cpu_count()) as threads:
         prints = list(threads.map(lambda raw: prints_of(upright(raw)), theirs))
@@ -169,7 +194,7 @@ def pictures(book: Book, scale: float) -> None:
         "clean": len(others),
         "by_kind": {kind: round(share, 4) for kind, share in shares.items()},
         "of_the_right_item": round(right / max(1, len(found)), 4),
-        "left_out_of_the_pictures": dict(left_out),
+        "of_sources": dict(sources),
     }
     book.add(Figure("decontamination.recall", min(shares[kind] for kind in COUNTED), 0.98, "higher", detail))
     how = {"wrong": len(wrong), "wrong_kinds": dict(Counter(each.kind for each in wrong)), "found": counted}
