@@ -6,9 +6,9 @@ encoder. ``SCALE=0.5`` takes half of the pictures and questions; arguments choos
 
 ``decontamination.recall``: of the planted pictures, the share that is found, of the worst of the kinds re-encoded,
 resized, recoloured and cropped; ``decontamination.precision``: of all pictures that are found, the share of plants.
-Pictures are clip art, drawn documents, shapes, photographs and stamps (Debian's openclipart-png and, if it is installed,
-tuxpaint-stamps-default); no two of them look the same (``_distinct``), so that fewer are left than are wanted, and an
-item's hash is steady (``operations.benchmarks.prints_of``). The detail has the items that were left out as unsteady.
+Pictures are clip art, drawn documents, shapes, photographs and stamps (Debian's openclipart-png, and
+tuxpaint-stamps-default if it is installed); no two of them look the same (``_distinct``), so that fewer are left than
+are wanted, and an item's hash is steady (``operations.benchmarks.prints_of``). The detail has the items that were left out as unsteady.
 ``decontamination.text_recall`` and ``text_precision``: the same of questions verbatim, reordered and paraphrased by
 rule, among questions of the same forms about other things. Translated ones are in the detail.
 ``decontamination.seconds``: seconds to search the pictures of a store in a benchmark, by hashes and embeddings, for
