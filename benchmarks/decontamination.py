@@ -8,7 +8,8 @@ encoder. ``SCALE=0.5`` takes half of the pictures and questions; arguments choos
 resized, recoloured and cropped; ``decontamination.precision``: of all pictures that are found, the share of plants.
 Pictures are clip art, drawn documents, shapes, photographs and stamps (Debian's openclipart-png, and
 tuxpaint-stamps-default if it is installed); no two of them look the same (``_distinct``), so that fewer are left than
-are wanted, and an item's hash is steady (``operations.benchmarks.prints_of``). The detail has the items that were left out as unsteady.
+are wanted, and an item's hash is steady (``operations.benchmarks.prints_of``). The detail has the number of items that
+were left out as unsteady.
 ``decontamination.text_recall`` and ``text_precision``: the same of questions verbatim, reordered and paraphrased by
 rule, among questions of the same forms about other things. Translated ones are in the detail.
 ``decontamination.seconds``: seconds to search the pictures of a store in a benchmark, by hashes and embeddings, for
@@ -85,11 +86,9 @@ def encoder() -> Encoder:
 
 def _pool(number: int, seed: int) -> tuple[list[bytes], Counter[str]]:
     """Pictures as PNG, no two alike, in an order drawn by the seed; and how many of each source there are."""
-    jobs = [(source, round(number * share), seed) for source, share in DRAWN.items()]
-    jobs = [
-        (source, min(_PART, count - at), seed + at) for source, count, seed in jobs for at in range(0, count, _PART)
-    ]
-    jobs += [(source, None, seed) for source in TAKEN]
+    drawn = [(source, round(number * share)) for source, share in DRAWN.items()]
+    jobs: list[tuple[str, int | None, int]] = [(source, None, seed) for source in TAKEN]
+    jobs += [(source, min(_PART, count - at), seed + at) for source, count in drawn for at in range(0, count, _PART)]
     with ProcessPoolExecutor(os.cpu_count()) as workers:
         found = [
             (raw, source) for (source, *_), made in zip(jobs, workers.map(_prepare, jobs), strict=True) for raw in made
