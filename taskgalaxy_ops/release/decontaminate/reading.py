@@ -13,6 +13,7 @@ import binascii
 import csv
 import io
 import json
+import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -34,11 +35,13 @@ from taskgalaxy_ops.text import clean
 
 _IDS = ("question_id", "id", "pid", "qid", "questionId", "sample_id", "index", "uid")
 _QUESTIONS = ("question", "query", "question_text", "prompt", "text", "conversations", "messages")
-_ANSWERS = ("answer", "answers", "gpt_answer", "gt_answer", "label", "correct_choice")
-_OPTIONS = ("options", "choices")
+_ANSWERS = ("answer", "answers", "gpt_answer", "gt_answer", "label", "correct_choice", "correct_ans")
+_OPTIONS = ("options", "choices", "candidates")
 _LETTERED = ("ABCDEFGHIJ", [f"option{number}" for number in range(10)], [f"choice_{letter}" for letter in "abcdefghij"])
-_PICTURES = ("image", "images", "decoded_image", "img", "picture", "image_path", "file_name", "filename")
+_PICTURES = ("image", "images", "decoded_image", "img", "picture", "image_path", "img_path", "file_name", "filename")
 _ROWS = (".parquet", ".json", ".jsonl", ".ndjson", ".tsv", ".csv")
+_NONE = ("", "nan", "N/A")  # what stands where a row has fewer options than the table has columns
+_MARK = re.compile(r"<image(?: \d+)?>")  # where a picture stands in a text
 _AT_ONCE = 64  # rows in memory, with their pictures
 
 
@@ -62,6 +65,8 @@ def read_items(location: str, **s3_options: Any) -> Iterator[Item]:
     """
     store, names = _files(location, s3_options)
     tables = [name for name in names if suffix_of(name) in _ROWS]
+    # Beside a data set's Parquet files, JSON has the same items again, without pictures, as in MathVista's.
+    tables = [name for name in tables if suffix_of(name) == ".parquet"] or tables
     taken: Counter[str] = Counter()
     found = 0
     for name in tables:
@@ -195,7 +200,7 @@ def _numbered(item: Item, taken: Counter[str]) -> Item:
 def _text(value: Any) -> str:
     """A text, or what a person says in a conversation, without the marks where pictures stand."""
     if isinstance(value, str):
-        return clean(value.replace("<image>", " "))
+        return clean(_MARK.sub(" ", value))
     if isinstance(value, list):
         return " ".join(filter(None, map(_said, value)))
     return "" if value is None else clean(str(value))
@@ -218,7 +223,7 @@ def _options(row: Mapping[str, Any]) -> tuple[str, ...]:
     if isinstance(found, list | tuple):
         return tuple(_text(each) for each in found)
     for names in _LETTERED:
-        if lettered := [_text(row[name]) for name in names if row.get(name) not in (None, "")]:
+        if lettered := [_text(row[name]) for name in names if row.get(name) not in (None, *_NONE)]:
             return tuple(lettered)
     return (_text(found),) if found else ()
 
