@@ -27,6 +27,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
+from itertools import islice
 from pathlib import Path
 from random import Random
 
@@ -62,7 +63,8 @@ from taskgalaxy_ops.sources.pdq import pdq, unpacked
 ITEMS, CLEAN = 300, 20_000
 QUESTIONS = 2_000
 STORE, BENCHMARK, DIM = 6_000, 60_000, 384  # each image of a store of 400,000 costs as much as one of these
-# How many are drawn for each picture that is wanted, many of which look alike; of the other sources, all are taken.
+# How many are drawn for each picture that is wanted, many of which look alike; of the other sources, as many as are
+# wanted in all, which is more than they have.
 DRAWN = {"documents": 1.25, "shapes": 0.25}
 TAKEN = ("openclipart", "photos", "stamps")
 COUNTED = ("re-encoded", "resized", "recoloured", "cropped")
@@ -87,7 +89,7 @@ def encoder() -> Encoder:
 def _pool(number: int, seed: int) -> tuple[list[bytes], Counter[str]]:
     """Pictures as PNG, no two alike, in an order drawn by the seed; and how many of each source there are."""
     drawn = [(source, round(number * share)) for source, share in DRAWN.items()]
-    jobs: list[tuple[str, int | None, int]] = [(source, None, seed) for source in TAKEN]
+    jobs = [(source, number, seed) for source in TAKEN]
     jobs += [(source, min(_PART, count - at), seed + at) for source, count in drawn for at in range(0, count, _PART)]
     with ProcessPoolExecutor(os.cpu_count()) as workers:
         found = [
@@ -99,11 +101,11 @@ def _pool(number: int, seed: int) -> tuple[list[bytes], Counter[str]]:
     return kept, Counter(sources[raw] for raw in kept)
 
 
-def _prepare(job: tuple[str, int | None, int]) -> list[bytes]:
+def _prepare(job: tuple[str, int, int]) -> list[bytes]:
     """Pictures of a source as PNG, of one size; those that are very large or small are left out."""
     source, limit, seed = job
     found = []
-    for raw in _stamps() if source == "stamps" else (made.raw for made in _images(source, limit, seed)):
+    for raw in islice(_stamps(), limit) if source == "stamps" else (made.raw for made in _images(source, limit, seed)):
         try:
             with Image.open(io.BytesIO(raw)) as image:
                 fits = image.width * image.height <= _LARGEST and min(image.size) >= _LEAST

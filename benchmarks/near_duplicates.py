@@ -34,7 +34,7 @@ from taskgalaxy_ops.sources.builtin import build
 from taskgalaxy_ops.storage.parquet import to_table
 from taskgalaxy_ops.workspace import Workspace
 
-SEED = 2  # of the sources; the package's thresholds were found on those of seeds 0 and 1
+SEED = 17  # of the sources; the package's thresholds were found on those of seeds 0 to 6
 PICTURES = {"photos": 24, "documents": 120, "shapes": 60, "openclipart": 150}
 SIDE = 900  # pixels, at most
 HELD_OUT = {"validation": 0.25, "test": 0.25}

@@ -29,9 +29,8 @@ def shapes_of(thumbnails: Iterable[str]) -> NDArray[np.int8]:
     whole numbers below 2^24, which float32 adds up exactly in any order.
     """
     raw = np.frombuffer(b"".join(map(base64.b64decode, thumbnails)), np.uint8).reshape(-1, SIDE * SIDE, 3)
-    found = np.empty((len(raw), LENGTH), np.int8)
-    for row, pixels in enumerate(raw):
-        shape = pixels - pixels.mean(axis=0)
-        greatest = np.abs(shape).max()
-        found[row] = np.round(shape * (_GREATEST / greatest) if greatest >= _FAINT else 0 * shape).reshape(-1)
+    shapes = (raw - raw.mean(axis=1, keepdims=True)).reshape(-1, LENGTH)
+    greatest = np.abs(shapes).max(axis=1, keepdims=True)
+    scale = np.where(greatest < _FAINT, 0, _GREATEST / np.maximum(greatest, _FAINT))
+    found: NDArray[np.int8] = np.round(shapes * scale).astype(np.int8)
     return found

@@ -65,15 +65,21 @@ def read_items(location: str, **s3_options: Any) -> Iterator[Item]:
     """
     store, names = _files(location, s3_options)
     tables = [name for name in names if suffix_of(name) in _ROWS]
-    # Beside a data set's Parquet files, JSON has the same items again, without pictures, as in MathVista's.
-    tables = [name for name in tables if suffix_of(name) == ".parquet"] or tables
+    tables.sort(key=lambda name: suffix_of(name) != ".parquet")
+    known: set[tuple[str, str]] = set()  # ids and questions of Parquet's rows
     taken: Counter[str] = Counter()
     found = 0
     for name in tables:
         for number, row in enumerate(_rows(store, name)):
-            if (item := _item(row, _Place(store, name), f"{PurePosixPath(name).stem}-{number}")) is not None:
-                found += 1
-                yield _numbered(item, taken)
+            item = _item(row, _Place(store, name), f"{PurePosixPath(name).stem}-{number}")
+            if item is None:
+                continue
+            if suffix_of(name) == ".parquet":
+                known.add((item.item, item.question))
+            elif (item.item, item.question) in known:
+                continue  # beside its Parquet files, MathVista has its items as JSON again
+            found += 1
+            yield _numbered(item, taken)
     if not found:
         for name in names:
             if by_suffix(suffix_of(name)):

@@ -89,6 +89,17 @@ def test_json_beside_a_folder_of_images_is_read(tmp_path: Path) -> None:
     assert [item.item for item in read_items(str(tmp_path))] == ["v1_0"]
 
 
+def test_json_beside_parquet_adds_what_parquet_lacks(tmp_path: Path) -> None:
+    parquet(tmp_path / "test.parquet", [{"id": "1", "image": feature(1), "question": "What?"}])
+    notes = [{"id": "1", "image": "gone.png", "question": "What?"}, {"id": "1", "question": "Else?"}, {"id": "2"}]
+    (tmp_path / "annotations.json").write_text(json.dumps([*notes, {"id": "3", "question": "What?"}]))
+    assert [(each.item, each.question, each.missing) for each in read_items(str(tmp_path))] == [
+        ("1", "What?", 0),
+        ("1 (2)", "Else?", 0),
+        ("3", "What?", 0),
+    ]
+
+
 def test_tsv_with_pictures_in_base64_and_images_alone_are_read(tmp_path: Path) -> None:
     text = base64.b64encode(png(3)).decode()
     (tmp_path / "dev.tsv").write_text(f"index\tquestion\timage\tA\tB\n5\tWhich?\t{text}\tp\tq\n")
