@@ -308,7 +308,7 @@ class BatchSettings(Strict):
         description="how long a run waits for batches; the next run collects those that are left; null: until they end "
         "(in Airflow, airflow.lane_hours at most)",
     )
-    poll_seconds: float = Field(30.0, gt=0, description="between two looks at a batch; in Airflow, 10 at least")
+    poll_seconds: float = Field(30.0, gt=0, description="between two looks at a batch; in Airflow, 20 at least")
     lookup_seconds: float = Field(
         600.0,
         ge=0,

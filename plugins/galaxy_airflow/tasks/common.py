@@ -13,9 +13,9 @@ from galaxy_airflow.triggers import BatchEnd, ModelBack
 from taskgalaxy_ops.inference import batch_wait, model_wait
 from taskgalaxy_ops.settings import Settings
 
-# A worker reports within about six seconds that a task's process has ended (workers.min_heartbeat_interval). Airflow
-# 3.3 takes a deferred task that is resumed before this report for a killed one.
-_LEAST_POLL_SECONDS = 10.0
+# A worker reports within about six seconds that a task's process has ended (workers.min_heartbeat_interval), a busy
+# machine later. Airflow 3.3 takes a deferred task that is resumed before this report for a killed one.
+_LEAST_POLL_SECONDS = 20.0
 
 
 def several(results: Any) -> list[Mapping[str, Any]]:
