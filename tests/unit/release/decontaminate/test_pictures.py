@@ -122,7 +122,8 @@ def test_no_hash_within_the_bound_is_missed() -> None:
 
 def test_of_many_items_the_crops_of_the_nearest_are_compared() -> None:
     rng = np.random.default_rng(2)
-    hashes = rng.integers(0, 256, (1200, 3, 32), np.uint8)
+    hashes = np.repeat(rng.integers(0, 256, (1200, 1, 32), np.uint8), 3, axis=1)
+    hashes[:, 2, :8] ^= 0xFF  # a crop's hash is 64 bits from that of the whole
     near = rng.normal(size=(1200, 8)) * 0.2 + np.array([1, 0, 0, 0, 0, 0, 0, 0])  # all lie within candidates' reach
     vectors = (near / np.linalg.norm(near, axis=1, keepdims=True)).astype(np.float32)
     rows = [
@@ -130,6 +131,7 @@ def test_of_many_items_the_crops_of_the_nearest_are_compared() -> None:
     ]
     index = PictureIndex(rows, {f"{n}": vector for n, vector in enumerate(vectors)})
     asked = np.array([hashes[7, 2], hashes[900, 2], hashes[900, 2]])  # the third's embedding is far from its item's
+    hashes[:, 1] = rng.integers(0, 256, (1200, 32), np.uint8)
     images = ImagePrints(
         images=["a", "b", "c"],
         pictures=["a", "b", "c"],
@@ -141,3 +143,14 @@ def test_of_many_items_the_crops_of_the_nearest_are_compared() -> None:
         (0, "0007", CROPPED),
         (1, "0900", CROPPED),
     ]
+
+
+def test_a_crop_anywhere_passes_the_rough_look() -> None:
+    """All items lie equally near by their embeddings, so that hashes decide."""
+    raws = [drawn(number) for number in range(12)]
+    rows = [kept(f"{number:02d}", raw) for number, raw in enumerate(raws)]
+    same = np.array([1, 0], np.float32)
+    index = PictureIndex(rows, {row.picture: same for row in rows})
+    leaks = [picture_leaks(raw, number)["cropped"] for number, raw in enumerate(raws)]
+    found = list(index.search(prints(leaks, np.tile(same, (12, 1))), LIMITS))
+    assert [(each.image, each.item) for each in found] == [(number, f"{number:02d}") for number in range(12)]
